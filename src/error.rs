@@ -1,0 +1,244 @@
+//! The one error type of the project and the classes that decide what happens next.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of failure this is. The class alone decides whether to retry now, retry with backoff, wait for a person
+/// or skip one message; it is shown in status, events, logs and as the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum ErrorClass {
+    /// The server refused the user name, password or token.
+    Authentication,
+    /// The login worked, but the server refuses this action to this user.
+    Authorization,
+    /// The destination has no room left.
+    Quota,
+    /// The server asks for fewer connections or a slower pace.
+    Throttled,
+    /// A connection could not be made, was lost, or fell silent.
+    Network,
+    /// The TLS handshake or the certificate failed.
+    Tls,
+    /// The server broke the IMAP protocol, or answered what cannot be understood.
+    Protocol,
+    /// One message was refused; the others go on.
+    MessageRejected,
+    /// What the operator of Mailferry wrote is wrong or missing.
+    Configuration,
+    /// A defect in Mailferry, or the local disk.
+    Internal,
+}
+
+/// What a class of errors asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Reconnect and go on, with jittered backoff.
+    RetryWithBackoff,
+    /// Nothing helps until a person changes something.
+    WaitForPerson,
+    /// Leave this message out, report it, and go on.
+    SkipMessage,
+}
+
+impl ErrorClass {
+    /// Every class, in the order of the documentation.
+    pub const ALL: [Self; 10] = [
+        Self::Authentication,
+        Self::Authorization,
+        Self::Quota,
+        Self::Throttled,
+        Self::Network,
+        Self::Tls,
+        Self::Protocol,
+        Self::MessageRejected,
+        Self::Configuration,
+        Self::Internal,
+    ];
+
+    /// What this class asks for.
+    #[must_use]
+    pub const fn remedy(self) -> Remedy {
+        match self {
+            Self::Throttled | Self::Network | Self::Protocol => Remedy::RetryWithBackoff,
+            Self::MessageRejected => Remedy::SkipMessage,
+            Self::Authentication
+            | Self::Authorization
+            | Self::Quota
+            | Self::Tls
+            | Self::Configuration
+            | Self::Internal => Remedy::WaitForPerson,
+        }
+    }
+
+    /// The process exit code of a command that ended with this class.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Configuration => 2,
+            Self::Authentication => 10,
+            Self::Authorization => 11,
+            Self::Quota => 12,
+            Self::Throttled => 13,
+            Self::Network => 14,
+            Self::Tls => 15,
+            Self::Protocol => 16,
+            Self::MessageRejected => 17,
+            Self::Internal => 70,
+        }
+    }
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Which of the two accounts of a mailbox is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum Side {
+    /// The account that mail is read from.
+    Source,
+    /// The account that mail is written to.
+    Destination,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        })
+    }
+}
+
+/// A result with the project's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Something that went wrong: where, what, and what to do about it. Never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "camelCase")]
+pub struct Error {
+    /// Decides what happens next.
+    pub class: ErrorClass,
+    /// The mailbox's name in the migration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mailbox: Option<String>,
+    /// The account that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub side: Option<Side>,
+    /// Host and port of the server, as configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The folder, decoded for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
+    /// What happened, in a clause without a trailing dot.
+    pub what: String,
+    /// What a person can do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+impl Error {
+    /// An error of `class`; `what` happened in a clause without a trailing dot.
+    pub fn new(class: ErrorClass, what: impl Into<String>) -> Self {
+        Self { class, mailbox: None, side: None, host: None, folder: None, what: what.into(), advice: None }
+    }
+
+    /// Shorthand for [`ErrorClass::Configuration`].
+    pub fn configuration(what: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Configuration, what)
+    }
+
+    /// Shorthand for [`ErrorClass::Protocol`].
+    pub fn protocol(what: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Protocol, what)
+    }
+
+    /// Shorthand for [`ErrorClass::Network`].
+    pub fn network(what: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Network, what)
+    }
+
+    /// Shorthand for [`ErrorClass::Internal`].
+    pub fn internal(what: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Internal, what)
+    }
+
+    /// Adds what a person can do, in a clause without a trailing dot.
+    #[must_use]
+    pub fn advice(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+
+    /// Names the account, unless it is named already.
+    #[must_use]
+    pub fn on(mut self, side: Side, host: impl Into<String>) -> Self {
+        self.side.get_or_insert(side);
+        self.host.get_or_insert_with(|| host.into());
+        self
+    }
+
+    /// Names the mailbox, unless it is named already.
+    #[must_use]
+    pub fn in_mailbox(mut self, mailbox: impl Into<String>) -> Self {
+        self.mailbox.get_or_insert_with(|| mailbox.into());
+        self
+    }
+
+    /// Names the folder, unless it is named already.
+    #[must_use]
+    pub fn in_folder(mut self, folder: impl Into<String>) -> Self {
+        self.folder.get_or_insert_with(|| folder.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    /// `mailbox alice: source imap.example:993: folder Sent: Network: connection lost. What to do.`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(mailbox) = &self.mailbox {
+            write!(f, "mailbox {mailbox}: ")?;
+        }
+        match (&self.side, &self.host) {
+            (Some(side), Some(host)) => write!(f, "{side} {host}: ")?,
+            (Some(side), None) => write!(f, "{side}: ")?,
+            (None, Some(host)) => write!(f, "{host}: ")?,
+            (None, None) => {}
+        }
+        if let Some(folder) = &self.folder {
+            write!(f, "folder {folder}: ")?;
+        }
+        write!(f, "{}: {}", self.class, self.what)?;
+        if let Some(advice) = &self.advice {
+            write!(f, ". {advice}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_that_says_where_what_and_what_to_do() {
+        let error = Error::network("connection refused")
+            .advice("Check that the server listens on this port")
+            .on(Side::Source, "imap.example:993")
+            .in_mailbox("alice");
+        assert_eq!(
+            error.to_string(),
+            "mailbox alice: source imap.example:993: Network: connection refused. Check that the server listens on this port"
+        );
+    }
+
+    #[test]
+    fn exit_codes_differ_by_class() {
+        let codes: std::collections::HashSet<u8> = ErrorClass::ALL.iter().map(|c| c.exit_code()).collect();
+        assert_eq!(codes.len(), ErrorClass::ALL.len());
+    }
+}

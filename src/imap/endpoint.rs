@@ -1,0 +1,164 @@
+//! Where an account is and how to log in to it.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use secrecy::{ExposeSecret, SecretBox};
+
+use crate::error::Side;
+
+/// One account on one IMAP server.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Which account of the mailbox this is; only used in messages.
+    pub side: Side,
+    /// Host name or IP address, as configured.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// How the connection is protected.
+    pub tls: Tls,
+    /// Who logs in.
+    pub login: Login,
+    /// Bounds on every wait.
+    pub timeouts: Timeouts,
+    /// What is known about the server beyond what it announces.
+    pub quirks: Quirks,
+    /// Use COMPRESS=DEFLATE (RFC 4978) where offered: for slow links only.
+    pub compress: bool,
+}
+
+impl Endpoint {
+    /// `host:port`, IPv6 addresses in brackets.
+    #[must_use]
+    pub fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// How a connection is protected.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// When TLS begins, if at all.
+    pub mode: TlsMode,
+    /// The name that the certificate must carry, where it differs from the host.
+    pub server_name: Option<String>,
+    /// Extra trusted roots, PEM; the system's roots stay trusted.
+    pub ca_bundle: Vec<u8>,
+    /// Accept any certificate.
+    pub insecure_skip_verify: bool,
+}
+
+/// When TLS begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsMode {
+    /// From the first byte (RFC 8314), port 993.
+    #[default]
+    Implicit,
+    /// By STARTTLS (RFC 9051, section 6.2.1), port 143.
+    StartTls,
+    /// Never: passwords and mail travel in the clear.
+    None,
+}
+
+/// Who logs in, and with what.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The account whose mail is meant.
+    pub username: String,
+    /// An administrator who logs in for [`Self::username`].
+    pub master: Option<Master>,
+    /// The password or token of whoever logs in (the master user's, where there is one).
+    pub credential: Credential,
+}
+
+/// How an administrator logs in for another user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Master {
+    /// AUTHENTICATE PLAIN with the mailbox's user as authorization identity (RFC 4616).
+    AuthorizationIdentity { username: String },
+    /// The login name is `user` + `separator` + `username` (Dovecot's `user*master`).
+    Suffix { username: String, separator: String },
+}
+
+/// A password or an OAuth 2.0 access token.
+#[derive(Clone)]
+pub enum Credential {
+    /// A password of any bytes but NUL.
+    Password(Arc<SecretBox<[u8]>>),
+    /// An access token for XOAUTH2.
+    Token(Arc<SecretBox<[u8]>>),
+    /// A file holding an access token for XOAUTH2, read again at each connect.
+    TokenFile(PathBuf),
+}
+
+impl Credential {
+    /// A password from bytes.
+    #[must_use]
+    pub fn password(bytes: impl Into<Box<[u8]>>) -> Self {
+        Self::Password(Arc::new(SecretBox::new(bytes.into())))
+    }
+
+    /// An access token from bytes.
+    #[must_use]
+    pub fn token(bytes: impl Into<Box<[u8]>>) -> Self {
+        Self::Token(Arc::new(SecretBox::new(bytes.into())))
+    }
+
+    /// The secret bytes where they are at hand.
+    #[must_use]
+    pub fn expose(&self) -> Option<&[u8]> {
+        match self {
+            Self::Password(secret) | Self::Token(secret) => Some(secret.expose_secret()),
+            Self::TokenFile(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Password(_) => "Password(..)",
+            Self::Token(_) => "Token(..)",
+            Self::TokenFile(_) => "TokenFile(..)",
+        })
+    }
+}
+
+/// Bounds on every wait for a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP connect, TLS handshake and greeting, each.
+    pub connect: Duration,
+    /// Silence while an answer is due.
+    pub reply: Duration,
+    /// An idle connection is kept alive by a NOOP this often.
+    pub keepalive: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(30), reply: Duration::from_secs(120), keepalive: Duration::from_secs(120) }
+    }
+}
+
+/// What is known about a server beyond what it announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Quirks {
+    /// Trust what the server announces.
+    #[default]
+    Generic,
+    /// Gmail: labels are folders; \All and \Flagged show other folders' messages again; throttles by bandwidth.
+    Gmail,
+    /// Microsoft Exchange and 365: throttles by its own texts; rewrites headers.
+    Exchange,
+    /// Cyrus: 8-bit header bytes become `X`.
+    Cyrus,
+    /// Courier: names, dates and line ends rewritten; UIDNEXT only in STATUS.
+    Courier,
+    /// Dovecot.
+    Dovecot,
+}

@@ -1,0 +1,8 @@
+//! One IMAP connection: TLS, authentication, names, pipelined commands. Knows nothing of mailboxes in pairs.
+
+pub mod date;
+pub mod endpoint;
+pub mod response;
+pub mod uid_set;
+
+pub use endpoint::{Credential, Endpoint, Login, Master, Quirks, Timeouts, Tls, TlsMode};

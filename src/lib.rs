@@ -1,0 +1,8 @@
+//! Mailferry moves mailboxes between IMAP servers: exactly, resumably, at the speed of the wire.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod imap;
+pub mod sync;
+
+pub use error::{Error, ErrorClass, Remedy, Result, Side};

@@ -1,0 +1,5 @@
+//! One mailbox: plan, copy, flags, identity, checkpoint. Knows nothing of Kubernetes.
+
+pub mod progress;
+pub mod report;
+pub mod spec;
