@@ -9,24 +9,25 @@ use tokio_util::sync::CancellationToken;
 use super::{
     checkpoint::{FolderState, Settled, SkipReason},
     copy::{Care, CopyContext, Memory, copy},
-    deletion::mirror_deletions,
     doubt::{Doubt, Found, Look},
     filter::{MessageFacts, left_out},
     ledger::Ledger,
     lookup::{AllUids, still_there},
+    mirror::mirror_deletions,
     pair::Pair,
     progress::Progress,
     readback::read_back,
     report::FolderReport,
     scan::{Scan, Scanned, scan_from, scan_set},
     spec::{DeletePolicy, FlagPolicy, SyncSpec},
-    store_flags::{FlagNews, add_missing, sync_flags},
+    store_flags::{FlagNews, add_missing, follow},
     uid_map::Origin,
 };
 use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
-        UidSet,
+        Session, UidSet,
+        classify::Asked,
         response::{Flag, Status, Untagged},
         select::{Selected, examine, opened, select},
     },
@@ -140,20 +141,12 @@ async fn run(
     report: &mut FolderReport,
 ) -> Result<Ended> {
     let state = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
-    let (source, destination) =
-        tokio::join!(open_source(shared, job, pair_source(pair), state.as_ref()), async { Ok::<_, Error>(()) });
-    destination?;
-    let mut source = source?;
-    let destination = if shared.spec.dry_run && job.new_at_destination {
-        Selected { uid_next: Some(1), ..Selected::default() }
-    } else {
-        let tag = if shared.spec.dry_run {
-            examine(&mut pair.destination, &job.destination_raw)
-        } else {
-            select(&mut pair.destination, &job.destination_raw)
-        };
-        opened(&mut pair.destination, tag, &job.destination_name).await?
-    };
+    let Pair { source, destination } = pair;
+    let (opened_source, opened_destination) = tokio::join!(
+        open_source(shared, job, source, state.as_ref()),
+        open_destination(shared, job, destination)
+    );
+    let (mut source, destination) = (opened_source?, opened_destination?);
     if !shared.spec.dry_run && destination.read_only {
         return Err(pair.destination.blame(
             Error::new(ErrorClass::Authorization, format!("{} can only be read", job.destination_name))
@@ -201,7 +194,7 @@ async fn run(
         shared.ledger.save().await?;
     }
     if shared.spec.flag_policy == FlagPolicy::SourceWins {
-        report.flags_updated += add_missing(&mut pair.destination, &found).await?;
+        report.flags_updated += add_missing(&mut pair.destination, &destination, &found, report).await?;
     }
 
     let context = CopyContext {
@@ -222,10 +215,14 @@ async fn run(
     resolve_unknown(shared, job, &source.scan, pair).await?;
     read_back(pair, &source.scan, std::mem::take(&mut memory.read_back), report).await?;
     if shared.spec.flag_policy == FlagPolicy::SourceWins && begin != Start::Match {
-        sync_flags(shared.ledger, job, &source.news, &mut pair.destination, report).await?;
+        let changed =
+            follow(shared.ledger, &job.source_raw, &source.news, &destination, &mut pair.destination, report).await?;
+        report.flags_updated += changed;
     }
     if shared.spec.delete_policy == DeletePolicy::Mirror && begin != Start::Match {
-        mirror_deletions(shared.ledger, job, &all, &mut pair.destination, report).await?;
+        let (raw, opened) = (&job.source_raw, &source.selected);
+        report.deleted +=
+            mirror_deletions(shared.ledger, raw, opened, &all, &mut pair.destination, report).await?;
     }
     finish(shared, job, &source.selected, report)?;
     Ok(Ended::Complete)
@@ -235,7 +232,7 @@ async fn run(
 async fn open_source(
     shared: &Shared<'_>,
     job: &Job,
-    session: &mut crate::imap::Session,
+    session: &mut Session,
     state: Option<&FolderState>,
 ) -> Result<Opened> {
     let condstore = session.capabilities().condstore();
@@ -279,7 +276,6 @@ async fn open_source(
         .await?;
     for line in &lines {
         if line.status != Status::Ok {
-            use crate::imap::classify::Asked;
             return Err(session.refusal(line, Asked::Other, "to open or list the folder"));
         }
     }
@@ -297,8 +293,14 @@ async fn open_source(
     Ok(opened)
 }
 
-fn pair_source(pair: &mut Pair) -> &mut crate::imap::Session {
-    &mut pair.source
+/// SELECTs the destination's folder: appending to a selected folder costs its server less.
+async fn open_destination(shared: &Shared<'_>, job: &Job, session: &mut Session) -> Result<Selected> {
+    if shared.spec.dry_run && job.new_at_destination {
+        return Ok(Selected { uid_next: Some(1), ..Selected::default() });
+    }
+    let open = if shared.spec.dry_run { examine } else { select };
+    let tag = open(session, &job.destination_raw);
+    opened(session, tag, &job.destination_name).await
 }
 
 /// Which of the wanted messages are copied: what rules leave out and what the destination cannot take is told.
@@ -413,10 +415,8 @@ fn record_start(
         state.skipped.retain(|reason, _| !reason.is_tried_again());
         state.settled = None;
         state.mailbox_id.clone_from(&job.mailbox_id);
-        if begin != Start::Tail || found.is_empty() {
-            let next = destination.uid_next.or(job.look.map(|look| look.uid_next));
-            state.tail_from = next.unwrap_or(state.tail_from).max(state.tail_from).max(1);
-        }
+        let next = destination.uid_next.or(job.look.map(|look| look.uid_next));
+        state.tail_from = next.unwrap_or(1).max(state.tail_from).max(1);
         state.open = will_append;
     });
 }

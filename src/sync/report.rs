@@ -105,6 +105,11 @@ impl FolderReport {
     /// Counts a message that was copied with a difference.
     pub fn differs(&mut self, uid: u32, kind: &str, what: impl Into<String>) {
         *self.differences.entry(kind.to_owned()).or_default() += 1;
+        self.note_difference(uid, what);
+    }
+
+    /// Notes a single difference that is counted elsewhere.
+    pub fn note_difference(&mut self, uid: u32, what: impl Into<String>) {
         if self.difference_messages.len() < MAX_LISTED {
             self.difference_messages.push(MessageNote { uid, what: what.into() });
         }
