@@ -42,6 +42,7 @@ impl From<ParseError> for Error {
 #[expect(clippy::needless_pass_by_value, reason = "the response is given away: what is made of it shares its bytes")]
 pub fn parse(raw: Bytes) -> Result<Response, ParseError> {
     let mut lexer = Lexer::new(&raw)?;
+    lexer.spaces();
     match lexer.peek() {
         Some(b'*') => {
             lexer.take(b'*');
@@ -53,8 +54,8 @@ pub fn parse(raw: Bytes) -> Result<Response, ParseError> {
             Ok(Response::Continue(clean(lexer.rest(), usize::MAX)))
         }
         // Blank lines between responses mean nothing.
-        _ if lexer.at_end() => Ok(Response::Untagged(Untagged::Other(String::new()))),
-        _ => tagged(&mut lexer),
+        None => Ok(Response::Untagged(Untagged::Other(String::new()))),
+        Some(_) => tagged(&mut lexer),
     }
 }
 
