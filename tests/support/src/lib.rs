@@ -1,0 +1,23 @@
+//! What Mailferry is tested, shown and measured with: real Dovecots on loopback, a scripted server for what no
+//! real one does, a delaying and cutting proxy, deterministic mailboxes, and a small IMAP client of its own.
+//!
+//! Nothing here uses Mailferry's code, so that a mistake in the product cannot hide itself in its own tests.
+//! Everything panics with a plain message when it cannot do its work: it runs in tests only.
+
+pub mod corpus;
+pub mod dovecot;
+pub mod mutf7;
+pub mod pki;
+pub mod proxy;
+pub mod raw;
+pub mod scripted;
+pub mod snapshot;
+mod wire;
+
+pub use corpus::{Corpus, Message};
+pub use dovecot::{Account, Dovecot, Format, Kind, Options, shared};
+pub use proxy::{Fault, Proxy};
+pub use raw::RawImap;
+pub use scripted::Scripted;
+pub use snapshot::{Snapshot, differences};
+pub use wire::Value;
