@@ -123,7 +123,10 @@ mod tests {
 
     #[test]
     fn response_codes_decide_before_texts() {
-        assert_eq!(class_of(&no(Some("AUTHENTICATIONFAILED"), "try again later"), Asked::Login), ErrorClass::Authentication);
+        assert_eq!(
+            class_of(&no(Some("AUTHENTICATIONFAILED"), "try again later"), Asked::Login),
+            ErrorClass::Authentication
+        );
         assert_eq!(class_of(&no(Some("OVERQUOTA"), "no"), Asked::Append), ErrorClass::Quota);
         assert_eq!(class_of(&no(Some("UNAVAILABLE"), "no"), Asked::Login), ErrorClass::Network);
     }

@@ -78,11 +78,8 @@ async fn establish(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
 
     let announced: Option<Capabilities> = imap.as_mut().capabilities().map(|list| list.into_iter().collect());
     let deflate = endpoint.compress && announced.as_ref().is_some_and(|a| a.has("COMPRESS=DEFLATE"));
-    let lent = if deflate {
-        wire(within(limit, "begin to compress", compress(imap)).await?)
-    } else {
-        imap.as_mut().take()?
-    };
+    let lent =
+        if deflate { wire(within(limit, "begin to compress", compress(imap)).await?) } else { imap.as_mut().take()? };
     let mut session = Session::new(lent, Arc::clone(endpoint), facts, round_trip);
     match announced {
         Some(capabilities) => session.set_capabilities(capabilities),
@@ -256,10 +253,9 @@ async fn token(credential: &Credential) -> Result<Option<Zeroizing<Vec<u8>>>> {
         Credential::Token(token) => Ok(Some(Zeroizing::new(token.expose_secret().to_vec()))),
         Credential::TokenFile(path) => match tokio::fs::read(path).await {
             Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
-            Err(error) => Err(Error::configuration(format!(
-                "the token file {} cannot be read: {error}",
-                path.display()
-            ))),
+            Err(error) => {
+                Err(Error::configuration(format!("the token file {} cannot be read: {error}", path.display())))
+            }
         },
     }
 }

@@ -24,6 +24,8 @@ pub struct Survey {
     pub folders: Vec<Folder>,
     /// The hierarchy delimiter of the personal namespace.
     pub delimiter: Option<u8>,
+    /// The server's name, where it tells (RFC 2971).
+    pub server: Option<String>,
 }
 
 /// A folder as listed.
@@ -55,11 +57,7 @@ impl Survey {
     /// The personal namespace's prefix, raw (`INBOX.`); empty where there is none.
     #[must_use]
     pub fn prefix(&self) -> Bytes {
-        self.namespaces
-            .as_ref()
-            .and_then(|n| n.personal.first())
-            .map(|n| n.prefix.clone())
-            .unwrap_or_default()
+        self.namespaces.as_ref().and_then(|n| n.personal.first()).map(|n| n.prefix.clone()).unwrap_or_default()
     }
 }
 
@@ -134,7 +132,7 @@ pub async fn survey(session: &mut Session, sizes: bool) -> Result<Survey> {
         .and_then(|n| n.personal.first())
         .and_then(|n| n.delimiter)
         .or_else(|| folders.iter().find_map(|f| f.item.delimiter));
-    Ok(Survey { namespaces: found.namespaces, folders, delimiter })
+    Ok(Survey { namespaces: found.namespaces, folders, delimiter, server: found.server })
 }
 
 fn status_items(session: &Session, sizes: bool) -> String {
@@ -158,6 +156,7 @@ struct Gathered {
     listed: Vec<ListItem>,
     subscribed: BTreeMap<Bytes, ()>,
     statuses: BTreeMap<Bytes, FolderStatus>,
+    server: Option<String>,
     too_many: bool,
 }
 
@@ -168,6 +167,10 @@ impl Gathered {
             return;
         }
         match data {
+            Untagged::Id(pairs) => {
+                self.server =
+                    pairs.into_iter().find(|(key, _)| key.eq_ignore_ascii_case("name")).and_then(|(_, name)| name);
+            }
             Untagged::Namespace(namespaces) => self.namespaces = Some(namespaces),
             Untagged::List(item) => {
                 if !self.listed.iter().rev().take(4).any(|i| i.name == item.name) {

@@ -55,9 +55,10 @@ fn config(tls: &Tls) -> Result<Arc<ClientConfig>> {
 
 /// The system's roots and the extra ones; the extra ones alone where the system has none.
 fn trust(tls: &Tls, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
-    let extra = CertificateDer::pem_slice_iter(&tls.ca_bundle).collect::<std::result::Result<Vec<_>, _>>().map_err(
-        |_| Error::configuration("the CA bundle is not PEM").advice("Give one or more BEGIN CERTIFICATE blocks"),
-    )?;
+    let extra =
+        CertificateDer::pem_slice_iter(&tls.ca_bundle).collect::<std::result::Result<Vec<_>, _>>().map_err(|_| {
+            Error::configuration("the CA bundle is not PEM").advice("Give one or more BEGIN CERTIFICATE blocks")
+        })?;
     if extra.is_empty() && !tls.ca_bundle.is_empty() {
         return Err(Error::configuration("the CA bundle holds no certificate")
             .advice("Give one or more BEGIN CERTIFICATE blocks"));

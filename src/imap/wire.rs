@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 /// A response without its literals may have at most this many bytes: a SEARCH reply of a million UIDs fits.
 const MAX_RESPONSE: usize = 16 << 20;
 /// Literals above this are handed on in pieces, never held whole.
-pub const STREAM_ABOVE: u64 = 256 << 10;
+pub const STREAM_ABOVE: u64 = 1 << 20;
 /// No literal may be longer: beyond what any server stores as one message.
 const MAX_LITERAL: u64 = 4 << 30;
 /// Free room offered to each read, bytes.

@@ -120,8 +120,7 @@ impl Doubt<'_> {
                     sendable(self.scan, &message).into_iter().filter(|flag| !there.contains(flag)).collect();
                 found.push(Found { source: source_uid, destination: destination_uid, missing_flags });
             }
-            let agreed_now =
-                quiet && before.is_some_and(|b| now.duration_since(b.at) >= wait) && self.before != before;
+            let agreed_now = quiet && before.is_some_and(|b| now.duration_since(b.at) >= wait) && self.before != before;
             if unmatched.is_empty() || agreed_before || agreed_now {
                 found.sort_by_key(|f| f.source);
                 return Ok(found);

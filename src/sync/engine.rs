@@ -46,8 +46,7 @@ pub struct SyncContext {
 /// went wrong stands in the report.
 pub async fn sync_mailbox(spec: &SyncSpec, checkpoint: Option<Checkpoint>, context: &SyncContext) -> MailboxReport {
     let started = Instant::now();
-    let mut report =
-        MailboxReport { mailbox: spec.mailbox.clone(), dry_run: spec.dry_run, ..MailboxReport::default() };
+    let mut report = MailboxReport { mailbox: spec.mailbox.clone(), dry_run: spec.dry_run, ..MailboxReport::default() };
     let outcome = run(spec, checkpoint, context, &mut report).await;
     if let Err(error) = outcome {
         report.error.get_or_insert(error);
@@ -202,7 +201,7 @@ async fn copy_folders(
 ) -> Result<()> {
     context.progress.enter(Phase::Copying);
     Progress::add(&context.progress.folders_total, prepared.jobs.len() as u64);
-    report.folders = prepared.unchanged;
+    report.folders = prepared.closed;
 
     let pairs = spec.connections.max(1).min(prepared.jobs.len()).max(1);
     let floor = Arc::new(Floor {
@@ -219,7 +218,9 @@ async fn copy_folders(
         fatal: Mutex::default(),
         reconnects: AtomicU64::new(0),
     });
-    let saver = tokio::spawn({
+    // Ends with this function, however that ends: nothing may be saved behind a later run's back.
+    let mut saver = JoinSet::new();
+    saver.spawn({
         let floor = Arc::clone(&floor);
         async move {
             let error = floor.shared.ledger.keep_saving(SAVE_EVERY).await;
@@ -237,12 +238,23 @@ async fn copy_folders(
             floor.give_up(Error::internal("a connection's task broke off; this is a defect in Mailferry"));
         }
     }
-    saver.abort();
+    saver.shutdown().await;
+    let untouched: Vec<Job> = floor.queue.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+    for job in untouched.iter().filter(|job| !job.in_doubt) {
+        // Marked as open for nothing: the next run need not look.
+        ledger.update(|checkpoint| {
+            if let Some(state) = checkpoint.folders.get_mut(&job.source_raw) {
+                state.open = false;
+            }
+        });
+    }
     let saved = if spec.dry_run { Ok(()) } else { ledger.save().await };
 
     report.reconnects += floor.reconnects.load(Relaxed);
-    report.folders.extend(std::mem::take(&mut *floor.done.lock().unwrap_or_else(PoisonError::into_inner)).into_values());
-    for job in floor.queue.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+    report
+        .folders
+        .extend(std::mem::take(&mut *floor.done.lock().unwrap_or_else(PoisonError::into_inner)).into_values());
+    for job in untouched {
         report.folders.push(job.report());
     }
     report.folders.sort_by(|a, b| a.source.cmp(&b.source));
@@ -305,6 +317,7 @@ async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (Fol
         // What was being sent may still be committed: nothing that was seen before counts.
         pair = None;
         job.look = None;
+        job.in_doubt = true;
         floor.reconnects.fetch_add(1, Relaxed);
         if before != (report.copied_now, memory.steps()) {
             backoff = floor.line.backoff();

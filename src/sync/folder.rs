@@ -1,7 +1,7 @@
 //! One folder on one pair of connections: open, scan, settle doubts, copy, flags, deletions, close. Can be run again from
 //! the beginning after any failure; the checkpoint and [`Memory`] hold what was done.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,10 @@ pub struct Job {
     pub destination_name: String,
     /// The destination folder was made by this run, or does not exist in a dry run: nothing can be in it.
     pub new_at_destination: bool,
+    /// An APPEND of an earlier attempt, or of a lost connection, may be in doubt.
+    pub in_doubt: bool,
+    /// Two looks must agree before anything is sent; for the order of work.
+    pub needs_look: bool,
     /// Messages at the source, as listed; for the order of work.
     pub messages: u32,
     /// The source's STATUS, to be remembered when all is done.
@@ -63,16 +67,29 @@ pub struct Job {
     pub mailbox_id: Option<String>,
 }
 
+impl Job {
+    /// An empty report of this folder.
+    #[must_use]
+    pub fn report(&self) -> FolderReport {
+        FolderReport {
+            source: self.source_name.clone(),
+            destination: self.destination_name.clone(),
+            source_messages: u64::from(self.messages),
+            ..FolderReport::default()
+        }
+    }
+}
+
 /// What the folders of one mailbox share.
-pub struct Shared<'a> {
+pub struct Shared {
     /// What to do.
-    pub spec: &'a SyncSpec,
+    pub spec: Arc<SyncSpec>,
     /// The checkpoint.
-    pub ledger: &'a Ledger,
+    pub ledger: Arc<Ledger>,
     /// Live counters.
-    pub progress: &'a Progress,
+    pub progress: Arc<Progress>,
     /// Asks to end soon.
-    pub stop: &'a CancellationToken,
+    pub stop: CancellationToken,
     /// Bytes that one pair may have requested and not yet written.
     pub budget: u64,
 }
@@ -99,12 +116,17 @@ pub enum Start {
 
 /// How a folder's work begins.
 #[must_use]
-pub fn start(state: Option<&FolderState>, source_validity: u32, destination_validity: u32) -> Start {
+pub fn start(state: Option<&FolderState>, in_doubt: bool, source_validity: u32, destination_validity: u32) -> Start {
     match state {
         Some(state)
-            if state.source_uid_validity == source_validity && state.destination_uid_validity == destination_validity =>
+            if state.source_uid_validity == source_validity
+                && state.destination_uid_validity == destination_validity =>
         {
-            if state.open { Start::Tail } else { Start::Delta }
+            if in_doubt {
+                Start::Tail
+            } else {
+                Start::Delta
+            }
         }
         _ => Start::Match,
     }
@@ -124,7 +146,7 @@ struct Opened {
 /// # Errors
 /// What ended it; after errors of the connection it can be run again on new ones.
 pub async fn sync_folder(
-    shared: &Shared<'_>,
+    shared: &Shared,
     job: &Job,
     pair: &mut Pair,
     memory: &mut Memory,
@@ -134,7 +156,7 @@ pub async fn sync_folder(
 }
 
 async fn run(
-    shared: &Shared<'_>,
+    shared: &Shared,
     job: &Job,
     pair: &mut Pair,
     memory: &mut Memory,
@@ -142,10 +164,8 @@ async fn run(
 ) -> Result<Ended> {
     let state = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
     let Pair { source, destination } = pair;
-    let (opened_source, opened_destination) = tokio::join!(
-        open_source(shared, job, source, state.as_ref()),
-        open_destination(shared, job, destination)
-    );
+    let (opened_source, opened_destination) =
+        tokio::join!(open_source(shared, job, source, state.as_ref()), open_destination(shared, job, destination));
     let (mut source, destination) = (opened_source?, opened_destination?);
     if !shared.spec.dry_run && destination.read_only {
         return Err(pair.destination.blame(
@@ -154,7 +174,7 @@ async fn run(
         ));
     }
 
-    let begin = start(state.as_ref(), source.selected.uid_validity, destination.uid_validity);
+    let begin = start(state.as_ref(), job.in_doubt, source.selected.uid_validity, destination.uid_validity);
     if begin == Start::Match && source.all.is_some() {
         // The listing promised another UIDVALIDITY: what was asked for on that promise is of no use.
         source = open_source(shared, job, &mut pair.source, None).await?;
@@ -163,7 +183,11 @@ async fn run(
     let done = known.as_ref().map(FolderState::done).unwrap_or_default();
     let all = source.all.take().unwrap_or_else(|| source.scan.uids());
     report.source_messages = all.len();
-    report.copied_before = known.as_ref().map_or(0, |state| state.map.copied().intersection(&all).len());
+    report.left_out.clear();
+    let first = !std::mem::replace(&mut memory.counted, true);
+    if first {
+        report.copied_before = known.as_ref().map_or(0, |state| state.map.copied().intersection(&all).len());
+    }
 
     let wanted = all.difference(&done);
     let unscanned = wanted.difference(&source.scan.uids());
@@ -173,8 +197,10 @@ async fn run(
     }
     let mut skips: BTreeMap<SkipReason, UidSet> = BTreeMap::new();
     let mut work = choose(shared, job, &source.scan, &wanted, report, &mut skips);
-    Progress::add(&shared.progress.messages_total, work.len() as u64);
-    Progress::add(&shared.progress.bytes_total, work.iter().map(|m| u64::from(m.size)).sum());
+    if first {
+        Progress::add(&shared.progress.messages_total, work.len() as u64);
+        Progress::add(&shared.progress.bytes_total, work.iter().map(|m| u64::from(m.size)).sum());
+    }
 
     let found = settle_doubt(job, begin, known.as_ref(), &source.scan, &work, &destination, pair).await?;
     let adopted: UidSet = found.iter().map(|f| f.source).collect();
@@ -188,11 +214,7 @@ async fn run(
         return Ok(Ended::Complete);
     }
 
-    record_start(shared, job, begin, &source, &destination, &found, &skips, !work.is_empty());
-    if begin == Start::Delta && !work.is_empty() {
-        // From here on an APPEND may be in doubt: that must be known before the first is sent.
-        shared.ledger.save().await?;
-    }
+    record_start(shared, job, begin, &source, &destination, &found, &skips);
     if shared.spec.flag_policy == FlagPolicy::SourceWins {
         report.flags_updated += add_missing(&mut pair.destination, &destination, &found, report).await?;
     }
@@ -202,9 +224,9 @@ async fn run(
         destination_raw: &job.destination_raw,
         selected: &destination,
         scan: &source.scan,
-        ledger: shared.ledger,
-        progress: shared.progress,
-        stop: shared.stop,
+        ledger: &shared.ledger,
+        progress: &shared.progress,
+        stop: &shared.stop,
         budget: shared.budget,
         append_limit: job.append_limit.or_else(|| pair.destination.capabilities().append_limit()),
     };
@@ -216,50 +238,39 @@ async fn run(
     read_back(pair, &source.scan, std::mem::take(&mut memory.read_back), report).await?;
     if shared.spec.flag_policy == FlagPolicy::SourceWins && begin != Start::Match {
         let changed =
-            follow(shared.ledger, &job.source_raw, &source.news, &destination, &mut pair.destination, report).await?;
+            follow(&shared.ledger, &job.source_raw, &source.news, &destination, &mut pair.destination, report).await?;
         report.flags_updated += changed;
     }
     if shared.spec.delete_policy == DeletePolicy::Mirror && begin != Start::Match {
         let (raw, opened) = (&job.source_raw, &source.selected);
-        report.deleted +=
-            mirror_deletions(shared.ledger, raw, opened, &all, &mut pair.destination, report).await?;
+        report.deleted += mirror_deletions(&shared.ledger, raw, opened, &all, &mut pair.destination, report).await?;
     }
     finish(shared, job, &source.selected, report)?;
     Ok(Ended::Complete)
 }
 
 /// EXAMINEs the source's folder and asks, in the same breath, for what the checkpoint makes one expect to need.
-async fn open_source(
-    shared: &Shared<'_>,
-    job: &Job,
-    session: &mut Session,
-    state: Option<&FolderState>,
-) -> Result<Opened> {
+async fn open_source(shared: &Shared, job: &Job, session: &mut Session, state: Option<&FolderState>) -> Result<Opened> {
     let condstore = session.capabilities().condstore();
     let examined = examine(session, &job.source_raw);
     let mut tags = Vec::new();
     let mut from = 1;
     let mut asked_all = false;
-    let mut since = None;
     if let Some(state) = state {
         let last = state.done().last().unwrap_or(0);
         from = last.saturating_add(1);
         asked_all = true;
         tags.push(AllUids::ask(session));
         if shared.spec.flag_policy == FlagPolicy::SourceWins && !state.map.is_empty() {
-            since = state.highest_modseq.filter(|_| condstore);
+            let since = state.highest_modseq.filter(|_| condstore);
             let changed = since.map(|modseq| format!(" (CHANGEDSINCE {modseq})")).unwrap_or_default();
             tags.push(session.command(&format!("UID FETCH 1:{last} (UID FLAGS){changed}")));
         }
     }
     tags.push(scan_from(session, from));
 
-    let mut opened = Opened {
-        selected: Selected::default(),
-        scan: Scan::default(),
-        all: None,
-        news: FlagNews { complete: state.is_some() && since.is_none(), ..FlagNews::default() },
-    };
+    let mut opened =
+        Opened { selected: Selected::default(), scan: Scan::default(), all: None, news: FlagNews::default() };
     let mut all = AllUids::default();
     tags.insert(0, examined);
     let lines = session
@@ -294,7 +305,7 @@ async fn open_source(
 }
 
 /// SELECTs the destination's folder: appending to a selected folder costs its server less.
-async fn open_destination(shared: &Shared<'_>, job: &Job, session: &mut Session) -> Result<Selected> {
+async fn open_destination(shared: &Shared, job: &Job, session: &mut Session) -> Result<Selected> {
     if shared.spec.dry_run && job.new_at_destination {
         return Ok(Selected { uid_next: Some(1), ..Selected::default() });
     }
@@ -305,7 +316,7 @@ async fn open_destination(shared: &Shared<'_>, job: &Job, session: &mut Session)
 
 /// Which of the wanted messages are copied: what rules leave out and what the destination cannot take is told.
 fn choose(
-    shared: &Shared<'_>,
+    shared: &Shared,
     job: &Job,
     scan: &Scan,
     wanted: &UidSet,
@@ -371,16 +382,14 @@ async fn settle_doubt(
 }
 
 /// Writes what is known before the first APPEND into the checkpoint.
-#[allow(clippy::too_many_arguments)]
 fn record_start(
-    shared: &Shared<'_>,
+    shared: &Shared,
     job: &Job,
     begin: Start,
     source: &Opened,
     destination: &Selected,
     found: &[Found],
     skips: &BTreeMap<SkipReason, UidSet>,
-    will_append: bool,
 ) {
     shared.ledger.update(|checkpoint| {
         let state = checkpoint.folders.entry(job.source_raw.clone()).or_default();
@@ -417,7 +426,8 @@ fn record_start(
         state.mailbox_id.clone_from(&job.mailbox_id);
         let next = destination.uid_next.or(job.look.map(|look| look.uid_next));
         state.tail_from = next.unwrap_or(1).max(state.tail_from).max(1);
-        state.open = will_append;
+        // From here on an APPEND may be in doubt. A saved checkpoint said so before, or holds nothing of this folder.
+        state.open = true;
     });
 }
 
@@ -488,13 +498,15 @@ fn give_up(
     })?;
     for (uid, reason, what) in given_up {
         Progress::add(&context.progress.messages_done, 1);
-        report.skip(uid, reason.name(), what);
+        if memory.given_up.insert(uid) {
+            report.skip(uid, reason.name(), what);
+        }
     }
     Ok(())
 }
 
 /// Finds the UIDs of copies that the destination did not tell (no UIDPLUS): flags and deletions need them.
-async fn resolve_unknown(shared: &Shared<'_>, job: &Job, scan: &Scan, pair: &mut Pair) -> Result<()> {
+async fn resolve_unknown(shared: &Shared, job: &Job, scan: &Scan, pair: &mut Pair) -> Result<()> {
     let (unknown, known, from) = shared.ledger.folder(&job.source_raw, |state| {
         (state.map.unknown(), state.map.destination_uids().clone(), state.tail_from)
     })?;
@@ -513,13 +525,14 @@ async fn resolve_unknown(shared: &Shared<'_>, job: &Job, scan: &Scan, pair: &mut
 }
 
 /// The folder is done: nothing is in doubt, and what the source said is remembered.
-fn finish(shared: &Shared<'_>, job: &Job, selected: &Selected, report: &FolderReport) -> Result<()> {
+fn finish(shared: &Shared, job: &Job, selected: &Selected, report: &FolderReport) -> Result<()> {
     let unreadable = report.skipped.contains_key(SkipReason::Unreadable.name());
     let doubts = !report.doubts.is_empty();
+    // What a rule leaves out today it may let through tomorrow: such a folder is looked at again.
     shared.ledger.folder(&job.source_raw, |state| {
         state.open = false;
         state.highest_modseq = selected.highest_modseq;
-        state.settled = job.status.filter(|_| !unreadable && !doubts);
+        state.settled = job.status.filter(|_| !unreadable && !doubts && report.left_out.is_empty());
     })
 }
 
@@ -527,20 +540,20 @@ fn finish(shared: &Shared<'_>, job: &Job, selected: &Selected, report: &FolderRe
 mod tests {
     use super::*;
 
-    fn state(open: bool) -> FolderState {
-        FolderState { source_uid_validity: 1, destination_uid_validity: 2, open, ..FolderState::default() }
+    fn state() -> FolderState {
+        FolderState { source_uid_validity: 1, destination_uid_validity: 2, ..FolderState::default() }
     }
 
     #[test]
     fn a_changed_uidvalidity_on_either_side_means_that_nothing_is_known() {
-        assert_eq!(start(Some(&state(false)), 1, 2), Start::Delta);
-        assert_eq!(start(Some(&state(false)), 9, 2), Start::Match);
-        assert_eq!(start(Some(&state(true)), 1, 9), Start::Match);
-        assert_eq!(start(None, 1, 2), Start::Match);
+        assert_eq!(start(Some(&state()), false, 1, 2), Start::Delta);
+        assert_eq!(start(Some(&state()), false, 9, 2), Start::Match);
+        assert_eq!(start(Some(&state()), true, 1, 9), Start::Match);
+        assert_eq!(start(None, true, 1, 2), Start::Match);
     }
 
     #[test]
     fn an_append_in_doubt_means_a_look_at_the_tail() {
-        assert_eq!(start(Some(&state(true)), 1, 2), Start::Tail);
+        assert_eq!(start(Some(&state()), true, 1, 2), Start::Tail);
     }
 }

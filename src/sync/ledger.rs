@@ -68,7 +68,7 @@ impl Ledger {
         if *saved == version {
             return Ok(());
         }
-        let encoded = self.read(Checkpoint::encode);
+        let encoded = self.read(Checkpoint::encode)?;
         self.store.save(encoded).await?;
         *saved = version;
         Ok(())

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 /// UID sets in commands are at most this long, bytes: all servers take 8 kB.
 pub const MAX_SET_BYTES: usize = 4000;
-/// One FETCH asks for at most this many bytes of messages, as far as sizes are known.
+/// One FETCH asks for at most this many bytes of messages, as far as sizes are known. Not above what is held whole, so
+/// that a larger FETCH is always one message.
 pub const FETCH_BYTES: u64 = 1 << 20;
 /// One FETCH asks for at most this many messages.
 pub const FETCH_MESSAGES: usize = 250;

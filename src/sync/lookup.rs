@@ -85,10 +85,10 @@ fn note_id(ids: &mut HashMap<u32, MessageId>, uid: Option<u32>, sections: &[(Str
     }
 }
 
-/// Content hashes of the bodies of `uids`; what is gone or cannot be read is left out.
+/// Content hashes of the bodies of `uids`; what is gone is left out.
 ///
 /// # Errors
-/// When the connection ends.
+/// When the connection ends or the server refuses: a body that is there and cannot be read must not count as another.
 pub async fn hashes(session: &mut Session, uids: &UidSet) -> Result<BTreeMap<u32, ContentHash>> {
     let mut found = BTreeMap::new();
     let mut streaming: Option<ContentHasher> = None;
@@ -116,7 +116,12 @@ pub async fn hashes(session: &mut Session, uids: &UidSet) -> Result<BTreeMap<u32
                     }
                 }
                 Event::Untagged(_) => {}
-                Event::Done(done, _) if done == tag => break,
+                Event::Done(done, line) if done == tag => {
+                    if line.status != Status::Ok {
+                        return Err(session.refusal(&line, Asked::Other, "to read messages"));
+                    }
+                    break;
+                }
                 Event::Done(..) => {}
             }
         }

@@ -5,10 +5,7 @@ use std::collections::HashMap;
 use super::{copy::ReadBack, limits::MAX_SET_BYTES, lookup::hashes, pair::Pair, report::FolderReport, scan::Scan};
 use crate::{
     error::Result,
-    imap::{
-        Session, Tag, UidSet,
-        response::Untagged,
-    },
+    imap::{Session, Tag, UidSet, response::Untagged},
 };
 
 /// Compares unusual messages with their copies.
@@ -65,10 +62,8 @@ fn suspects(r: &ReadBack) -> String {
 /// INTERNALDATEs as instants, seconds since 1970 UTC.
 async fn internal_dates(session: &mut Session, uids: &UidSet) -> Result<HashMap<u32, i64>> {
     let mut dates = HashMap::new();
-    let tags: Vec<Tag> = uids
-        .chunks(MAX_SET_BYTES)
-        .map(|set| session.command(&format!("UID FETCH {set} (UID INTERNALDATE)")))
-        .collect();
+    let tags: Vec<Tag> =
+        uids.chunks(MAX_SET_BYTES).map(|set| session.command(&format!("UID FETCH {set} (UID INTERNALDATE)"))).collect();
     session
         .wait_all(&tags, |data| {
             if let Untagged::Fetch(fetch) = data

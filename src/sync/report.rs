@@ -21,10 +21,14 @@ pub struct MailboxReport {
     pub folders: Vec<FolderReport>,
     /// Folders that were left out, and why.
     pub left_out: Vec<LeftOut>,
+    /// What was decided or is different, for people.
+    pub notes: Vec<String>,
     /// Folders subscribed at the destination by this sync.
     pub subscribed: u64,
     /// Whole run, milliseconds.
     pub duration_ms: u64,
+    /// The sync was asked to stop before all folders were complete.
+    pub interrupted: bool,
     /// Connections that were lost and made again.
     pub reconnects: u64,
     /// Why the sync did not end well, if so.
@@ -76,6 +80,8 @@ pub struct FolderReport {
     pub deleted: u64,
     /// Doubts in which nothing was deleted or changed, for people.
     pub doubts: Vec<String>,
+    /// All that was to be done is done.
+    pub complete: bool,
     /// Nothing had changed; the folder was not opened.
     pub unchanged: bool,
     /// Why this folder is not finished, if so.

@@ -11,14 +11,17 @@ use super::{
 };
 use crate::{
     error::Result,
-    imap::{Session, Tag, UidSet, classify::Asked, response::{Flag, Status}, select::Selected},
+    imap::{
+        Session, Tag, UidSet,
+        classify::Asked,
+        response::{Flag, Status},
+        select::Selected,
+    },
 };
 
 /// Flags of messages that were copied before, as the source says now.
 #[derive(Debug, Default)]
 pub struct FlagNews {
-    /// All messages are in it; otherwise only those that changed.
-    pub complete: bool,
     /// Messages whose flags were told.
     pub seen: UidSet,
     /// Their flags, as far as they can be sent.

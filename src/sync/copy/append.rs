@@ -84,9 +84,13 @@ impl Pass<'_, '_> {
             }
         }
         // Nothing will join soon: the work is over, or the pass is, or the next message is still to be fetched alone.
-        let last = self.next >= self.work.len() || self.stopping || self.requested.is_empty();
+        let streams = self.stream_next.filter(|(at, _)| *at == self.next);
+        let last = self.next >= self.work.len() || self.stopping || self.requested.is_empty() || streams.is_some();
         if !self.batch.is_empty() && (last || self.batch_is_old()) && self.may_send(multi) {
             self.send_batch();
+        }
+        if let Some((at, length)) = streams.filter(|_| self.batch.is_empty() && self.may_send(multi)) {
+            self.open_stream(at, length);
         }
     }
 
@@ -190,7 +194,7 @@ impl Pass<'_, '_> {
                     }
                     head.text.push_str(text);
                 }
-                (_, None) => head.left_flags.push(flag.to_string()),
+                (_, None) => head.left_flags.push(flag.as_imap().into_owned()),
             }
         }
         head.text.push(')');
@@ -218,7 +222,9 @@ impl Pass<'_, '_> {
                 for sent in &answered.messages {
                     self.step_up(sent.at, &line.text)?;
                 }
-                Err(self.destination.blame(Error::protocol(format!("the server did not understand APPEND: {}", line.text))))
+                Err(self
+                    .destination
+                    .blame(Error::protocol(format!("the server did not understand APPEND: {}", line.text))))
             }
         }
     }
@@ -308,7 +314,11 @@ impl Pass<'_, '_> {
             self.report.differs(uid, "flags", what);
         }
         if sent.left_date {
-            self.report.differs(uid, "internalDate", "the date cannot be sent; the destination uses the time of arrival");
+            self.report.differs(
+                uid,
+                "internalDate",
+                "the date cannot be sent; the destination uses the time of arrival",
+            );
         }
     }
 

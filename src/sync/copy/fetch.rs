@@ -35,9 +35,7 @@ pub(super) fn units(work: &[Scanned], memory: &Memory) -> VecDeque<Unit> {
         let size = u64::from(message.size);
         let alone = size > STREAM_ABOVE || memory.fetch_failures.contains_key(&message.uid);
         match units.back_mut() {
-            Some(unit)
-                if open && !alone && unit.bytes + size <= FETCH_BYTES && at - unit.first < FETCH_MESSAGES =>
-            {
+            Some(unit) if open && !alone && unit.bytes + size <= FETCH_BYTES && at - unit.first < FETCH_MESSAGES => {
                 unit.end = at + 1;
                 unit.bytes += size;
             }
@@ -61,8 +59,8 @@ impl Pass<'_, '_> {
                 return;
             }
             let Some(unit) = self.units.front().copied() else { return };
-            let single = unit.end - unit.first == 1;
-            if self.memory.uid_comes_late && single && !self.requested.is_empty() {
+            // Dovecot answers a later FETCH before an earlier one: what streams must be next in turn when it comes.
+            if unit.bytes > STREAM_ABOVE && !self.requested.is_empty() {
                 return;
             }
             let buffered = self.due + self.held + self.destination.queued() as u64;
@@ -185,8 +183,8 @@ impl Pass<'_, '_> {
         let alone = self.requested.front().filter(|_| self.requested.len() == 1);
         let uid = uid.or_else(|| alone.and_then(|(_, unit)| self.only_message(unit)));
         let Some(at) = uid.and_then(|uid| self.work.binary_search_by_key(&uid, |m| m.uid).ok()) else { return };
-        self.compose();
-        if self.next != at || self.state(at) != State::Pending || self.stopping {
+        let in_turn = (self.next..at).all(|before| self.state(before) != State::Pending);
+        if !in_turn || self.next > at || self.state(at) != State::Pending || self.stopping {
             return;
         }
         let Some(message) = self.work.get(at).copied() else { return };
@@ -197,15 +195,15 @@ impl Pass<'_, '_> {
             self.settle(at);
             return;
         }
-        self.send_batch();
         self.discarding = false;
+        self.stream_next = Some((at, length));
+    }
+
+    /// The messages before a large one are all sent: its bytes may follow.
+    pub(super) fn open_stream(&mut self, at: usize, length: u64) {
+        self.stream_next = None;
         let (tag, waits_for_continue) = self.begin_single(at, length);
-        self.stream = Some(Stream {
-            at,
-            tag: Some(tag),
-            waits_for_continue,
-            watch: Watch::default(),
-        });
+        self.stream = Some(Stream { at, tag: Some(tag), waits_for_continue, watch: Watch::default() });
     }
 
     fn only_message(&self, unit: &Unit) -> Option<u32> {

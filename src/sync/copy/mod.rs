@@ -63,6 +63,19 @@ pub struct Memory {
     pub uid_comes_late: bool,
     /// Why the destination refused a message last.
     pub refusals: BTreeMap<u32, String>,
+    /// Messages given up and reported.
+    pub given_up: BTreeSet<u32>,
+    /// The folder's messages stand in the totals.
+    pub counted: bool,
+}
+
+impl Memory {
+    /// Grows with each step towards giving a message up: such a failure is progress too.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        let care = self.care.values().map(|care| *care as u64 + 1).sum::<u64>();
+        care + self.fetch_failures.values().map(|n| u64::from(*n)).sum::<u64>()
+    }
 }
 
 /// How carefully a message is sent.
@@ -157,6 +170,8 @@ struct Pass<'a, 'b> {
     /// The destination's UIDNEXT as last known.
     uid_next: u32,
     stream: Option<Stream>,
+    /// A large message whose literal has begun, and its bytes: it streams once those before it are sent.
+    stream_next: Option<(usize, u64)>,
     /// Inside a literal that nobody wants.
     discarding: bool,
     stopping: bool,
@@ -198,6 +213,7 @@ pub async fn copy(
         in_flight: VecDeque::new(),
         uid_next: context.selected.uid_next.unwrap_or(uid_next).max(uid_next),
         stream: None,
+        stream_next: None,
         discarding: false,
         stopping: false,
     };
@@ -250,12 +266,17 @@ impl Pass<'_, '_> {
             // What was asked for and has not come is left unread: this pair ends with the pass.
             return drained && self.batch.is_empty();
         }
-        drained && self.next == self.work.len() && self.batch.is_empty() && self.requested.is_empty() && !self.discarding
+        drained
+            && self.next == self.work.len()
+            && self.batch.is_empty()
+            && self.requested.is_empty()
+            && !self.discarding
     }
 
     /// Requested literals are always drained; only a streaming one waits for its writer.
     fn wants_source(&mut self) -> bool {
-        if self.stopping && self.stream.is_none() {
+        if self.stream_next.is_some() || (self.stopping && self.stream.is_none()) {
+            self.source.touch();
             return false;
         }
         if self.source.outstanding() == 0 && self.stream.is_none() {

@@ -43,7 +43,8 @@ impl Watch {
         if !self.crcrlf {
             // What lies across two pieces.
             let joined: Vec<u8> = self.last.iter().chain(bytes.iter().take(2)).copied().collect();
-            self.crcrlf = memchr::memmem::find(bytes, b"\r\r\n").is_some() || memchr::memmem::find(&joined, b"\r\r\n").is_some();
+            self.crcrlf =
+                memchr::memmem::find(bytes, b"\r\r\n").is_some() || memchr::memmem::find(&joined, b"\r\r\n").is_some();
         }
         for byte in bytes.iter().skip(bytes.len().saturating_sub(2)) {
             self.last = [self.last[1], *byte];
@@ -83,7 +84,9 @@ mod tests {
 
     #[test]
     fn a_doubled_cr_is_seen_across_pieces_of_any_length() {
-        for pieces in [&[b"a\r\r\nb\r\n".as_slice()][..], &[b"a\r", b"\r", b"\n"], &[b"a\r\r", b"\n"], &[b"a\r", b"\r\nb\r\n"]] {
+        for pieces in
+            [&[b"a\r\r\nb\r\n".as_slice()][..], &[b"a\r", b"\r", b"\n"], &[b"a\r\r", b"\n"], &[b"a\r", b"\r\nb\r\n"]]
+        {
             assert!(watched(pieces).crcrlf, "{pieces:?}");
         }
         assert!(!watched(&[b"a\r\n", b"\r\n"]).crcrlf);
