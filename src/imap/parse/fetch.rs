@@ -6,6 +6,9 @@ use super::{
 };
 use crate::imap::{date::InternalDate, response::Fetch};
 
+/// The longest name of a header field that is kept, characters.
+const MAX_FIELD: usize = 1000;
+
 /// What stands after `* 12 FETCH`. An item whose value makes no sense is left out; a response whose items can't be told
 /// apart is an error.
 pub(super) fn fetch(seq: u32, lexer: &mut Lexer<'_>) -> Result<Fetch, ParseError> {
@@ -82,38 +85,36 @@ fn item(fetch: &mut Fetch, lexer: &mut Lexer<'_>) -> Result<(), ParseError> {
 fn section(lexer: &mut Lexer<'_>) -> Result<String, ParseError> {
     lexer.take(b'[');
     let mut section = String::new();
+    // Among the names of header fields a bracket is a character as any other.
+    let mut in_fields = false;
     loop {
         lexer.spaces();
-        match lexer.peek() {
-            Some(b']') => {
-                lexer.take(b']');
-                break;
-            }
-            Some(b')') => {
-                lexer.take(b')');
-                section.push(')');
-            }
-            Some(next) => {
-                if !section.is_empty() && !section.ends_with('(') {
-                    section.push(' ');
-                }
-                match next {
-                    b'(' => {
-                        lexer.take(b'(');
-                        section.push('(');
-                    }
-                    b'"' => section.push_str(&clean(&lexer.quoted()?, 1000)),
-                    _ => {
-                        let part = lexer.name();
-                        if part.is_empty() {
-                            return Err(lexer.error("a section is malformed"));
-                        }
-                        section.push_str(&clean(part, 1000));
-                    }
-                }
-            }
-            None => return Err(lexer.error("a section does not end")),
+        if !in_fields && lexer.take(b']') {
+            break;
         }
+        if in_fields && lexer.take(b')') {
+            in_fields = false;
+            section.push(')');
+            continue;
+        }
+        if !section.is_empty() && !section.ends_with('(') {
+            section.push(' ');
+        }
+        if !in_fields && lexer.take(b'(') {
+            in_fields = true;
+            section.push('(');
+            continue;
+        }
+        let start = lexer.place();
+        let part = match lexer.peek() {
+            Some(b'"' | b'{') => clean(&lexer.string()?, MAX_FIELD),
+            _ if in_fields => clean(lexer.atom(), MAX_FIELD),
+            _ => clean(lexer.name(), MAX_FIELD),
+        };
+        if lexer.place() == start {
+            return Err(lexer.error("a section is malformed"));
+        }
+        section.push_str(&part);
     }
     section.make_ascii_uppercase();
     partial(lexer);
