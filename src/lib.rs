@@ -3,6 +3,8 @@
 
 pub mod error;
 pub mod imap;
+pub mod local;
 pub mod sync;
+pub mod telemetry;
 
 pub use error::{Error, ErrorClass, Remedy, Result, Side};

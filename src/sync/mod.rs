@@ -3,3 +3,4 @@
 pub mod progress;
 pub mod report;
 pub mod spec;
+pub mod store;

@@ -27,6 +27,11 @@ pub struct MailboxReport {
     pub duration_ms: u64,
     /// Connections that were lost and made again.
     pub reconnects: u64,
+    /// True when the sync was asked to stop before its end: what it did is in the checkpoint, the next run goes on.
+    pub interrupted: bool,
+    /// What a person should know and need not act on (a checkpoint that could not be used, and the like).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Why the sync did not end well, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Error>,

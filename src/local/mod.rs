@@ -1,0 +1,11 @@
+//! A migration without a cluster: the same manifests, a state folder, progress on the terminal.
+
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod state;
+#[cfg(test)]
+mod testing;
+pub mod text;
+pub mod view;
