@@ -1,6 +1,7 @@
 //! Mailferry moves mailboxes between IMAP servers: exactly, resumably, at the speed of the wire.
 #![forbid(unsafe_code)]
 
+pub mod commands;
 pub mod error;
 pub mod imap;
 pub mod local;

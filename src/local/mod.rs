@@ -6,6 +6,6 @@ pub mod run;
 pub mod schedule;
 pub mod state;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod text;
 pub mod view;

@@ -1,6 +1,7 @@
 //! What all running mailboxes have done so far, how fast, and how long the rest may take.
 
 use std::{
+    fmt::Write as _,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -98,28 +99,27 @@ impl Standing {
     #[must_use]
     pub fn line(&self) -> String {
         let c = &self.counters;
+        // What matters most comes first: a narrow terminal cuts the end.
         let mut line = match c.phase {
             Phase::Queued => "waiting for its turn".to_owned(),
             Phase::Connecting => "connecting".to_owned(),
             Phase::Planning => "looking at folders".to_owned(),
-            Phase::Copying | Phase::Done | Phase::Failed => format!(
-                "{}/{} folders, {}/{} messages, {} of {}",
-                c.folders_done,
-                c.folders_total,
-                c.messages_done,
-                c.messages_total,
-                text::bytes(c.bytes_done),
-                text::bytes(c.bytes_total)
-            ),
+            Phase::Copying | Phase::Done | Phase::Failed => {
+                format!("{} of {}", text::bytes(c.bytes_done), text::bytes(c.bytes_total))
+            }
         };
         if self.bytes_per_second > 0 {
-            line.push_str(&format!(", {}/s", text::bytes(self.bytes_per_second)));
+            let _ = write!(line, ", {}/s", text::bytes(self.bytes_per_second)); // a String takes every write
         }
         if let Some(seconds) = self.eta_seconds {
-            line.push_str(&format!(", {} left", text::duration(Duration::from_secs(seconds))));
+            let _ = write!(line, ", {} left", text::duration(Duration::from_secs(seconds)));
+        }
+        if c.phase >= Phase::Copying {
+            let (messages, folders) = ((c.messages_done, c.messages_total), (c.folders_done, c.folders_total));
+            let _ = write!(line, ", {}/{} messages, {}/{} folders", messages.0, messages.1, folders.0, folders.1);
         }
         if let Some(why) = &c.waiting {
-            line.push_str(&format!(" ({})", text::printable(why)));
+            let _ = write!(line, " ({})", text::printable(why));
         }
         line
     }
@@ -297,7 +297,7 @@ mod tests {
         board.start(start, "alice", &progress);
         progress.bytes_done.store(3_200_000, Relaxed);
         board.observe(start + Duration::from_secs(2));
-        insta::assert_snapshot!(board.total().line(), @"0/16 folders, 120/1000 messages, 3.20 MB of 37.00 MB, 1.60 MB/s, 21s left");
+        insta::assert_snapshot!(board.total().line(), @"3.20 MB of 37.00 MB, 1.60 MB/s, 21s left, 120/1000 messages, 0/16 folders");
         progress.enter(Phase::Connecting);
         progress.wait_for(Some("throttled: try\u{7} later".into()));
         board.observe(start + Duration::from_secs(2));

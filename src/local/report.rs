@@ -1,6 +1,6 @@
 //! The final report for people: what happened to each mailbox and folder, and what to do about it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use super::text::{bytes, count, duration, printable, table};
 use crate::{
@@ -95,36 +95,48 @@ impl Totals {
             (self.deleted, "deleted"),
         ] {
             if number > 0 {
-                sentence.push_str(&format!(", {number} {what}"));
+                let _ = write!(sentence, ", {number} {what}"); // a String takes every write
             }
         }
         sentence
     }
 }
 
-/// One line: how the mailbox ended.
+/// One line: how the mailbox ended, and why if it failed.
 #[must_use]
 pub fn line(report: &MailboxReport) -> String {
-    let name = printable(&report.mailbox);
-    let took = duration(Duration::from_millis(report.duration_ms));
-    let did = Totals::of([report]).sentence(report.dry_run);
-    let dry = if report.dry_run { " (dry run)" } else { "" };
+    let head = head(report);
     match ending(report) {
-        Ending::Done => format!("{name}: done{dry} in {took}: {did}"),
-        Ending::Interrupted => format!("{name}: interrupted{dry} after {took}: {did}"),
         Ending::Failed(class) => {
             let error = errors(report).find(|e| e.class == class).map(|e| without_mailbox(e).to_string());
-            // What was wrong from the start took no time.
-            let after = if report.duration_ms == 0 { String::new() } else { format!(" after {took}") };
-            format!("{name}: failed{dry}{after}: {}", printable(&error.unwrap_or_default()))
+            format!("{head}: {}", printable(&error.unwrap_or_default()))
         }
+        Ending::Done | Ending::Interrupted => format!("{head}: {}", sentence(report)),
     }
+}
+
+fn head(report: &MailboxReport) -> String {
+    let (ended, preposition) = match ending(report) {
+        Ending::Done => ("done", "in"),
+        Ending::Interrupted => ("interrupted", "after"),
+        Ending::Failed(_) => ("failed", "after"),
+    };
+    let dry = if report.dry_run { " (dry run)" } else { "" };
+    let took = match report.duration_ms {
+        0 => String::new(), // it never started
+        ms => format!(" {preposition} {}", duration(Duration::from_millis(ms))),
+    };
+    format!("{}: {ended}{dry}{took}", printable(&report.mailbox))
+}
+
+fn sentence(report: &MailboxReport) -> String {
+    Totals::of([report]).sentence(report.dry_run)
 }
 
 /// The whole report of one mailbox: a table of its folders, then everything that is not plain success.
 #[must_use]
 pub fn mailbox(report: &MailboxReport) -> String {
-    let mut text = format!("{}\n", line(report));
+    let mut text = format!("{}: {}\n", head(report), sentence(report));
     if report.dry_run {
         text.push_str("  Dry run: nothing was changed; the numbers say what a run would do.\n");
     }
@@ -133,7 +145,7 @@ pub fn mailbox(report: &MailboxReport) -> String {
     }
     let mut section = |title: &str, lines: &[String]| {
         if !lines.is_empty() {
-            text.push_str(&format!("  {title}\n"));
+            let _ = writeln!(text, "  {title}");
             text.extend(lines.iter().map(|line| format!("    {}\n", printable(line))));
         }
     };
@@ -169,7 +181,7 @@ pub fn summary(reports: &[MailboxReport], took: Duration) -> String {
     let totals = Totals::of(reports).sentence(reports.iter().any(|r| r.dry_run));
     let mut text = format!("{mailboxes}: {}. {totals} in {}.\n", parts.join(", "), duration(took));
     for report in reports.iter().filter(|r| matches!(ending(r), Ending::Failed(_))) {
-        text.push_str(&format!("  {}\n", line(report)));
+        let _ = writeln!(text, "  {}", line(report));
     }
     text
 }
@@ -332,7 +344,7 @@ mod tests {
                 .in_mailbox("bob"),
         );
         insta::assert_snapshot!(mailbox(&report), @r#"
-        bob: failed after 12s: destination new.example:993: Quota: mailbox is full
+        bob: failed after 12s: 13 messages (37.01 MB) copied, 2 adopted, 2 skipped, 7 with changed flags
           folder              source  before  now  adopted  skipped  left out  flags  deleted  state
           INBOX                 1200    1000   12        2        0         0      7        0  unfinished
           Sent Items -> Sent      12       0    1        0        2         1      0        0  failed: Quota

@@ -16,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     report::{Ending, ending, gravity},
     schedule::{HostLimits, Need, Schedule, fit},
-    state::{MailboxState, State},
+    state::{MailboxState, Recalled, State},
     view::{Event, View},
 };
 use crate::{
     error::{Error, ErrorClass, Result},
     sync::{
+        checkpoint::{Checkpoint, fingerprint},
         progress::{Phase, Progress},
         report::MailboxReport,
         spec::SyncSpec,
@@ -44,7 +45,7 @@ pub struct Job {
     /// What to do.
     pub spec: SyncSpec,
     /// What the last run left.
-    pub checkpoint: Option<Vec<u8>>,
+    pub checkpoint: Option<Checkpoint>,
     /// Where checkpoints go.
     pub store: Arc<dyn CheckpointStore>,
     /// Counters that are shown while the sync runs.
@@ -58,7 +59,7 @@ pub struct Job {
 pub struct Bounds {
     /// Mailboxes at once.
     pub parallelism: usize,
-    /// Connections to each server, over all mailboxes.
+    /// What each server allows, over all mailboxes.
     pub hosts: HostLimits,
 }
 
@@ -119,13 +120,13 @@ pub async fn run(
             stopping = true;
             ledger.view.show(Instant::now(), Event::Stopping { running: tasks.len() });
         }
-        while !stopping && let Some(number) = schedule.start_next() {
+        while !stopping && let Some(number) = schedule.start_next(Instant::now()) {
             ledger.start(number, &mut tasks, |spec, progress| {
                 let mailbox = state.mailbox(&spec.mailbox);
                 sync_one(Arc::clone(&engine), *spec, mailbox, progress, stop.gently.clone())
             });
         }
-        if tasks.is_empty() {
+        if tasks.is_empty() && (stopping || schedule.waiting() == 0) {
             break;
         }
         tokio::select! {
@@ -153,11 +154,15 @@ async fn sync_one(
     progress: Arc<Progress>,
     stop: CancellationToken,
 ) -> MailboxReport {
-    let mailbox = spec.mailbox.clone();
+    let (mailbox, fingerprint) = (spec.mailbox.clone(), fingerprint(&spec.source, &spec.destination));
     let reader = state.clone();
-    let read = tokio::task::spawn_blocking(move || reader.read()).await;
-    match read.unwrap_or_else(|_| Err(Error::internal("the checkpoint could not be read: its task ended early"))) {
-        Ok(checkpoint) => engine.sync(Job { spec, checkpoint, store: Arc::new(state), progress, stop }).await,
+    let recalled = tokio::task::spawn_blocking(move || reader.recall(&fingerprint)).await;
+    match recalled.unwrap_or_else(|_| Err(Error::internal("the checkpoint could not be read: its task ended early"))) {
+        Ok(Recalled { checkpoint, note }) => {
+            let mut report = engine.sync(Job { spec, checkpoint, store: Arc::new(state), progress, stop }).await;
+            report.notes.extend(note);
+            report
+        }
         Err(error) => failed(mailbox, error),
     }
 }
@@ -171,14 +176,14 @@ struct Ledger<'a> {
 enum Entry {
     Waiting(Box<SyncSpec>),
     Running { id: Id, mailbox: String, progress: Arc<Progress> },
-    Ended(MailboxReport),
+    Ended(Box<MailboxReport>),
 }
 
 impl Entry {
     /// The report when the run is over: what still waits or runs was interrupted.
     fn into_report(self) -> MailboxReport {
         let (mailbox, note) = match self {
-            Self::Ended(report) => return report,
+            Self::Ended(report) => return *report,
             Self::Waiting(spec) => (spec.mailbox, "stopped before this mailbox's turn came"),
             Self::Running { mailbox, .. } => (mailbox, "stopped at once: the next run looks for what was in doubt"),
         };
@@ -206,7 +211,7 @@ impl Ledger<'_> {
                 Err(error) => {
                     let report = failed(error.mailbox.clone().unwrap_or_default(), error);
                     self.view.show(Instant::now(), Event::Finished(&report));
-                    Entry::Ended(report)
+                    Entry::Ended(Box::new(report))
                 }
             };
             self.entries.push(entry);
@@ -224,7 +229,7 @@ impl Ledger<'_> {
         F: Future<Output = MailboxReport> + Send + 'static,
     {
         let Some(entry) = self.entries.get_mut(number) else { return };
-        let waiting = std::mem::replace(entry, Entry::Ended(MailboxReport::default()));
+        let waiting = std::mem::replace(entry, Entry::Ended(Box::default()));
         let Entry::Waiting(spec) = waiting else {
             *entry = waiting;
             return;
@@ -254,7 +259,7 @@ impl Ledger<'_> {
         };
         progress.enter(if matches!(ending(&report), Ending::Failed(_)) { Phase::Failed } else { Phase::Done });
         self.view.show(Instant::now(), Event::Finished(&report));
-        *entry = Entry::Ended(report);
+        *entry = Entry::Ended(Box::new(report));
         Some(number)
     }
 }
@@ -266,16 +271,19 @@ fn failed(mailbox: String, error: Error) -> MailboxReport {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+    use std::{
+        collections::BTreeMap,
+        sync::{
+            Mutex,
+            atomic::{AtomicUsize, Ordering::SeqCst},
+        },
     };
 
     use futures::FutureExt as _;
     use tokio::sync::Barrier;
 
     use super::*;
-    use crate::local::testing::spec;
+    use crate::local::{schedule::HostLimit, testing::spec};
 
     /// An engine made of a closure.
     struct Fake<F>(F);
@@ -379,7 +387,8 @@ mod tests {
                 done(&job.spec.mailbox)
             }
         };
-        let bounds = Bounds { parallelism: 8, hosts: HostLimits::from([("old.example:993".into(), 9)]) };
+        let nine = HostLimit { connections: Some(9), starts_per_minute: None };
+        let bounds = Bounds { parallelism: 8, hosts: HostLimits::from([("old.example:993".into(), nine)]) };
         let (outcome, _) = run_with(specs(&["a", "b", "c", "d", "e"]), &bounds, &Stop::default(), engine).await;
         assert_eq!((outcome.exit_code(), highest.load(SeqCst)), (0, 8), "two mailboxes with four connections each");
     }
@@ -409,26 +418,42 @@ mod tests {
         assert_eq!(outcome.exit_code(), 70, "the gravest class decides");
     }
 
+    /// A checkpoint of this mailbox that holds a mark.
+    fn marked(mailbox: &str, mark: &str) -> Checkpoint {
+        let spec = spec(mailbox);
+        let mapping = BTreeMap::from([(b"INBOX".to_vec(), mark.as_bytes().to_vec())]);
+        Checkpoint { fingerprint: fingerprint(&spec.source, &spec.destination), mapping, ..Checkpoint::default() }
+    }
+
     #[tokio::test]
-    async fn each_mailbox_gets_its_checkpoint_back_and_no_other() {
+    async fn each_mailbox_gets_its_own_checkpoint_back_and_says_when_there_is_none_that_fits() {
         let dir = tempfile::tempdir().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        for _ in 0..2 {
+        let run_once = async |mailboxes| {
             let state = State::open(dir.path()).unwrap();
             let seen = Arc::clone(&seen);
             let engine = Fake(move |job: Job| {
                 seen.lock().unwrap().push((job.spec.mailbox.clone(), job.checkpoint.clone()));
                 async move {
                     let name = job.spec.mailbox;
-                    job.store.save(name.clone().into_bytes()).await.unwrap();
+                    job.store.save(marked(&name, &name).encode().unwrap()).await.unwrap();
                     done(&name)
                 }
             });
             let mut notes = Notes::default();
-            run(specs(&["a", "b"]), &state, Arc::new(engine), &bounds(1), &Stop::default(), &mut notes).await;
-        }
-        let of = |name: &str, bytes: Option<&[u8]>| (name.to_owned(), bytes.map(<[u8]>::to_vec));
-        assert_eq!(*seen.lock().unwrap(), [of("a", None), of("b", None), of("a", Some(b"a")), of("b", Some(b"b"))]);
+            run(mailboxes, &state, Arc::new(engine), &bounds(1), &Stop::default(), &mut notes).await
+        };
+        let mut moved = spec("a");
+        moved.source.host = "other.example".into();
+        run_once(specs(&["a", "b"])).await;
+        let second = run_once(specs(&["a", "b"])).await;
+        let third = run_once(vec![Ok(moved)]).await;
+        let of = |name: &str, checkpoint| (name.to_owned(), checkpoint);
+        let marked = |name| Some(marked(name, name));
+        let expected = [of("a", None), of("b", None), of("a", marked("a")), of("b", marked("b")), of("a", None)];
+        assert_eq!(*seen.lock().unwrap(), expected);
+        assert!(second.reports.iter().all(|report| report.notes.is_empty()));
+        assert!(third.reports[0].notes[0].contains("other accounts"), "{:?}", third.reports[0].notes);
     }
 
     #[tokio::test]

@@ -1,6 +1,9 @@
 //! Which mailbox runs next: a pure decision from what each needs, what is in use and the limits.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::{Error, Result, Side},
@@ -16,8 +19,29 @@ pub enum Resource {
     Writer { address: String, username: String },
 }
 
-/// Limits on the connections to each server, by `host:port` in lower case; a server without an entry has none.
-pub type HostLimits = BTreeMap<String, usize>;
+/// What a server allows all mailboxes together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HostLimit {
+    /// Connections at one time.
+    pub connections: Option<usize>,
+    /// Mailboxes started within one minute.
+    pub starts_per_minute: Option<usize>,
+}
+
+impl HostLimit {
+    /// The stricter of both, of each kind.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let stricter = |one: Option<usize>, two: Option<usize>| one.into_iter().chain(two).min();
+        Self {
+            connections: stricter(self.connections, other.connections),
+            starts_per_minute: stricter(self.starts_per_minute, other.starts_per_minute),
+        }
+    }
+}
+
+/// Limits of each server, by `host:port` in lower case; a server without an entry has none.
+pub type HostLimits = BTreeMap<String, HostLimit>;
 
 /// What one mailbox uses while it runs.
 pub type Need = BTreeMap<Resource, usize>;
@@ -31,7 +55,7 @@ pub fn fit(spec: &mut SyncSpec, limits: &HostLimits) -> Result<Need> {
     let (source, destination) = (address(&spec.source), address(&spec.destination));
     let sides_on = |host: &str| usize::from(source == host) + usize::from(destination == host);
     for (side, host) in [(Side::Source, &source), (Side::Destination, &destination)] {
-        let Some(limit) = limits.get(host) else { continue };
+        let Some(limit) = limits.get(host).and_then(|limit| limit.connections) else { continue };
         spec.connections = spec.connections.min(limit / sides_on(host));
         if spec.connections == 0 {
             let needed = sides_on(host);
@@ -56,7 +80,9 @@ pub fn fit(spec: &mut SyncSpec, limits: &HostLimits) -> Result<Need> {
 #[derive(Debug)]
 pub struct Schedule {
     slots: usize,
-    limits: HashMap<Resource, usize>,
+    limits: HostLimits,
+    /// When mailboxes started on each server that limits this, within the last minute.
+    starts: HashMap<String, VecDeque<Instant>>,
     pending: VecDeque<(usize, Need)>,
     running: HashMap<usize, Need>,
     in_use: HashMap<Resource, usize>,
@@ -67,10 +93,10 @@ impl Schedule {
     /// must come from [`fit`] with the same limits: a need above a limit would wait for ever.
     #[must_use]
     pub fn new(slots: usize, limits: &HostLimits, pending: impl IntoIterator<Item = (usize, Need)>) -> Self {
-        let limits = limits.iter().map(|(host, limit)| (Resource::Connections(host.clone()), *limit)).collect();
         Self {
             slots: slots.max(1),
-            limits,
+            limits: limits.clone(),
+            starts: HashMap::new(),
             pending: pending.into_iter().collect(),
             running: HashMap::new(),
             in_use: HashMap::new(),
@@ -83,25 +109,35 @@ impl Schedule {
         self.pending.len()
     }
 
-    /// The next mailbox that may start now; it counts as running from here on. A mailbox that waits for a resource
+    /// The next mailbox that may start at `at`; it counts as running from here on. A mailbox that waits for a resource
     /// holds it against later ones, so that none is overtaken for ever, and lets mailboxes on other servers pass.
-    pub fn start_next(&mut self) -> Option<usize> {
+    pub fn start_next(&mut self, at: Instant) -> Option<usize> {
         if self.running.len() >= self.slots {
             return None;
+        }
+        for starts in self.starts.values_mut() {
+            starts.retain(|start| at.saturating_duration_since(*start) < MINUTE);
         }
         let mut held: HashSet<&Resource> = HashSet::new();
         let position = self.pending.iter().position(|(_, need)| {
             let fits = need.iter().all(|(resource, units)| {
-                !held.contains(resource) && self.in_use.get(resource).unwrap_or(&0) + units <= self.limit(resource)
+                !held.contains(resource)
+                    && self.in_use.get(resource).unwrap_or(&0) + units <= self.limit(resource)
+                    && self.may_start_on(resource)
             });
             if !fits {
-                held.extend(need.keys().filter(|r| self.limit(r) < usize::MAX));
+                held.extend(need.keys().filter(|r| self.is_limited(r)));
             }
             fits
         })?;
         let (mailbox, need) = self.pending.remove(position)?;
         for (resource, units) in &need {
             *self.in_use.entry(resource.clone()).or_default() += units;
+            if let Resource::Connections(host) = resource
+                && self.limits.get(host).is_some_and(|limit| limit.starts_per_minute.is_some())
+            {
+                self.starts.entry(host.clone()).or_default().push_back(at);
+            }
         }
         self.running.insert(mailbox, need);
         Some(mailbox)
@@ -122,10 +158,25 @@ impl Schedule {
     fn limit(&self, resource: &Resource) -> usize {
         match resource {
             Resource::Writer { .. } => 1,
-            Resource::Connections(_) => self.limits.get(resource).copied().unwrap_or(usize::MAX),
+            Resource::Connections(host) => self.limits.get(host).and_then(|l| l.connections).unwrap_or(usize::MAX),
         }
     }
+
+    fn is_limited(&self, resource: &Resource) -> bool {
+        match resource {
+            Resource::Writer { .. } => true,
+            Resource::Connections(host) => self.limits.contains_key(host),
+        }
+    }
+
+    fn may_start_on(&self, resource: &Resource) -> bool {
+        let Resource::Connections(host) = resource else { return true };
+        let most = self.limits.get(host).and_then(|limit| limit.starts_per_minute);
+        most.is_none_or(|most| self.starts.get(host).map_or(0, VecDeque::len) < most)
+    }
 }
+
+const MINUTE: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {
@@ -135,7 +186,8 @@ mod tests {
     use crate::local::testing::spec;
 
     fn limits(of: &[(&str, usize)]) -> HostLimits {
-        of.iter().map(|(host, limit)| ((*host).to_owned(), *limit)).collect()
+        let limit = |connections| HostLimit { connections: Some(connections), starts_per_minute: None };
+        of.iter().map(|(host, connections)| ((*host).to_owned(), limit(*connections))).collect()
     }
 
     fn needs(specs: &mut [SyncSpec], limits: &HostLimits) -> Vec<(usize, Need)> {
@@ -166,35 +218,64 @@ mod tests {
 
     #[test]
     fn two_mailboxes_never_write_to_one_account_at_once() {
+        let at = Instant::now();
         let (mut one, mut two) = (spec("one"), spec("two"));
         two.destination.login.username = "ONE@new.example".into();
         one.destination.login.username = "one@new.example".into();
         let none = HostLimits::new();
         let mut schedule = Schedule::new(8, &none, needs(&mut [one, two], &none));
-        assert_eq!((schedule.start_next(), schedule.start_next()), (Some(0), None));
+        assert_eq!((schedule.start_next(at), schedule.start_next(at)), (Some(0), None));
         schedule.finished(0);
-        assert_eq!(schedule.start_next(), Some(1));
+        assert_eq!(schedule.start_next(at), Some(1));
     }
 
     #[test]
     fn a_full_server_does_not_hold_up_mailboxes_on_another() {
+        let at = Instant::now();
         let (one, two, mut three) = (spec("one"), spec("two"), spec("three"));
         three.source.host = "third.example".into();
         let limits = limits(&[("old.example:993", 4)]);
         let mut schedule = Schedule::new(8, &limits, needs(&mut [one, two, three], &limits));
-        assert_eq!((schedule.start_next(), schedule.start_next(), schedule.start_next()), (Some(0), Some(2), None));
+        assert_eq!(
+            (schedule.start_next(at), schedule.start_next(at), schedule.start_next(at)),
+            (Some(0), Some(2), None)
+        );
     }
 
     #[test]
     fn a_large_need_is_not_overtaken_by_small_ones_on_its_server() {
+        let at = Instant::now();
         let (mut small, big, mut late) = (spec("small"), spec("big"), spec("late"));
         small.connections = 2;
         late.connections = 2;
         let limits = limits(&[("old.example:993", 4)]);
         let mut schedule = Schedule::new(8, &limits, needs(&mut [small, big, late], &limits));
-        assert_eq!((schedule.start_next(), schedule.start_next()), (Some(0), None));
+        assert_eq!((schedule.start_next(at), schedule.start_next(at)), (Some(0), None));
         schedule.finished(0);
-        assert_eq!((schedule.start_next(), schedule.start_next()), (Some(1), None));
+        assert_eq!((schedule.start_next(at), schedule.start_next(at)), (Some(1), None));
+    }
+
+    #[test]
+    fn a_server_gets_no_more_starts_within_a_minute_than_it_allows() {
+        let at = Instant::now();
+        let pace = HostLimit { connections: None, starts_per_minute: Some(2) };
+        let limits = HostLimits::from([("old.example:993".into(), pace)]);
+        let mut elsewhere = spec("elsewhere");
+        elsewhere.source.host = "third.example".into();
+        let mut specs = [spec("a"), spec("b"), spec("c"), elsewhere];
+        let mut schedule = Schedule::new(8, &limits, needs(&mut specs, &limits));
+        let started = std::array::from_fn(|_| schedule.start_next(at));
+        assert_eq!(started, [Some(0), Some(1), Some(3), None]);
+        schedule.finished(0);
+        assert_eq!(schedule.start_next(at + Duration::from_secs(59)), None);
+        assert_eq!(schedule.start_next(at + Duration::from_mins(1)), Some(2));
+    }
+
+    #[test]
+    fn of_two_limits_for_one_server_the_stricter_holds() {
+        let one = HostLimit { connections: Some(5), starts_per_minute: None };
+        let two = HostLimit { connections: Some(3), starts_per_minute: Some(9) };
+        assert_eq!(one.and(two), HostLimit { connections: Some(3), starts_per_minute: Some(9) });
     }
 
     proptest! {
@@ -205,7 +286,11 @@ mod tests {
             slots in 1_usize..6,
             order in any::<u64>(),
         ) {
-            let limits: HostLimits = hosts.iter().map(|(h, l)| (format!("h{h}:993"), *l)).collect();
+            let at = Instant::now();
+            let limits: HostLimits = hosts
+                .iter()
+                .map(|(h, l)| (format!("h{h}:993"), HostLimit { connections: Some(*l), starts_per_minute: None }))
+                .collect();
             let mut specs: Vec<SyncSpec> = mailboxes.iter().enumerate().map(|(i, (source, destination, c, user))| {
                 let mut s = spec(&format!("m{i}"));
                 s.source.host = format!("h{source}");
@@ -218,7 +303,7 @@ mod tests {
             let mut schedule = Schedule::new(slots, &limits, needs.clone());
             let (mut running, mut done, mut order) = (Vec::new(), Vec::new(), order);
             while done.len() < specs.len() {
-                while let Some(next) = schedule.start_next() { running.push(next); }
+                while let Some(next) = schedule.start_next(at) { running.push(next); }
                 prop_assert!(!running.is_empty(), "stuck with {} waiting", schedule.waiting());
                 prop_assert!(running.len() <= slots);
                 let mut used = Need::new();

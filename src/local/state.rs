@@ -25,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     error::{Error, Result},
-    sync::store::CheckpointStore,
+    sync::{checkpoint::Checkpoint, store::CheckpointStore},
 };
 
 /// The state folder of one migration, locked or read-only.
@@ -106,11 +106,42 @@ struct FileState {
     lock: Option<Arc<File>>,
 }
 
+/// What an earlier run left of a mailbox.
+#[derive(Debug, Default)]
+pub struct Recalled {
+    /// What to go on from.
+    pub checkpoint: Option<Checkpoint>,
+    /// What to tell the user about it.
+    pub note: Option<String>,
+}
+
 impl MailboxState {
     /// Where the checkpoint is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.file.path
+    }
+
+    /// The checkpoint to go on from. One that is torn, of an unknown format or for other accounts than those of
+    /// `fingerprint` counts as none: it is set aside, and the sync compares both sides instead.
+    ///
+    /// # Errors
+    /// Internal when the file is there and cannot be read, or cannot be set aside.
+    pub fn recall(&self, fingerprint: &str) -> Result<Recalled> {
+        let Some(encoded) = self.read()? else { return Ok(Recalled::default()) };
+        let why = match Checkpoint::decode(&encoded) {
+            Ok(checkpoint) if checkpoint.fingerprint == fingerprint => {
+                return Ok(Recalled { checkpoint: Some(checkpoint), note: None });
+            }
+            Ok(_) => "is for other accounts".to_owned(),
+            Err(error) => format!("could not be read ({})", error.what),
+        };
+        let kept = self.set_aside()?;
+        let note = format!(
+            "the checkpoint {why} and is kept as {}; this sync compared both sides, to copy only what is missing",
+            kept.display()
+        );
+        Ok(Recalled { checkpoint: None, note: Some(note) })
     }
 
     /// What was saved last, if anything was.
@@ -325,6 +356,30 @@ mod tests {
             assert_eq!(alice.read().unwrap(), None);
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_that_is_torn_or_for_other_accounts_counts_as_none_and_is_kept() {
+        let dir = folder();
+        let alice = State::open(dir.path()).unwrap().mailbox("alice");
+        assert!(alice.recall("ours").unwrap().note.is_none(), "a first run has nothing to tell");
+
+        let whole = Checkpoint { fingerprint: "ours".into(), ..Checkpoint::default() }.encode().unwrap();
+        alice.save(whole.clone()).await.unwrap();
+        let recalled = alice.recall("ours").unwrap();
+        assert_eq!((recalled.checkpoint.unwrap().fingerprint.as_str(), recalled.note), ("ours", None));
+
+        let torn = &whole[..whole.len() - 1];
+        for (content, fingerprint, why) in [(torn, "ours", "could not be read"), (&whole, "theirs", "other accounts")] {
+            alice.save(content.to_vec()).await.unwrap();
+            let Recalled { checkpoint, note } = alice.recall(fingerprint).unwrap();
+            assert!(checkpoint.is_none());
+            assert!(note.as_ref().unwrap().contains(why), "{note:?}");
+            assert_eq!(alice.read().unwrap(), None);
+        }
+        for (number, content) in [(1, torn), (2, &whole)] {
+            assert_eq!(fs::read(with_suffix(alice.path(), &format!(".aside-{number}"))).unwrap(), content);
+        }
     }
 
     #[tokio::test]

@@ -12,31 +12,31 @@ use crate::local::{
 };
 
 /// Names longer than this are cut in the bars.
-const NAME_WIDTH: usize = 24;
+const NAME_WIDTH: usize = 19;
 
 /// Draws bars on a terminal.
 pub struct Bars {
-    bars: MultiProgress,
+    screen: MultiProgress,
     board: Board,
     total: ProgressBar,
     running: Vec<(String, ProgressBar)>,
 }
 
 impl Bars {
-    /// Draws on `bars`; whoever else writes to that terminal does it inside [`MultiProgress::suspend`].
+    /// Draws on `screen`; whoever else writes to that terminal does it inside [`MultiProgress::suspend`].
     #[must_use]
-    pub fn new(bars: MultiProgress) -> Self {
-        Self { bars, board: Board::new(Instant::now(), 0), total: ProgressBar::hidden(), running: Vec::new() }
+    pub fn new(screen: MultiProgress) -> Self {
+        Self { screen, board: Board::new(Instant::now(), 0), total: ProgressBar::hidden(), running: Vec::new() }
     }
 
     fn print(&self, line: &str) {
         // A terminal that went away is no reason to stop copying mail.
-        drop(self.bars.println(line));
+        drop(self.screen.println(line));
     }
 
     fn draw(&self) {
         let (finished, mailboxes) = (self.board.finished, self.board.mailboxes);
-        update(&self.total, &self.board.total(), &format!("{finished}/{mailboxes} mailboxes, "));
+        update(&self.total, &self.board.total(), &format!("{finished}/{mailboxes} done, "));
         for ((_, bar), (_, standing)) in self.running.iter().zip(self.board.running()) {
             update(bar, &standing, "");
         }
@@ -59,11 +59,11 @@ impl View for Bars {
         match event {
             Event::Begun { mailboxes } => {
                 self.board = Board::new(at, mailboxes);
-                self.total = self.bars.add(bar("all"));
+                self.total = self.screen.add(bar("all"));
             }
             Event::Started { spec, progress } => {
                 self.board.start(at, &spec.mailbox, progress);
-                let bar = self.bars.add(bar(&spec.mailbox));
+                let bar = self.screen.add(bar(&spec.mailbox));
                 self.running.push((spec.mailbox.clone(), bar));
                 self.draw();
             }
@@ -76,7 +76,7 @@ impl View for Bars {
                 if let Some(position) = self.running.iter().position(|(name, _)| *name == report.mailbox) {
                     let (_, bar) = self.running.remove(position);
                     bar.finish_and_clear();
-                    self.bars.remove(&bar);
+                    self.screen.remove(&bar);
                 }
                 self.print(&report::line(report));
                 self.draw();
@@ -98,7 +98,7 @@ fn bar(name: &str) -> ProgressBar {
     ProgressBar::no_length().with_style(style.progress_chars("=> ")).with_prefix(shown)
 }
 
-const TEMPLATE: &str = "{prefix:25} [{bar:20}] {wide_msg}";
+const TEMPLATE: &str = "{prefix:20} [{bar:12}] {wide_msg}";
 
 fn update(bar: &ProgressBar, standing: &Standing, before: &str) {
     let counters = &standing.counters;
@@ -151,6 +151,6 @@ mod tests {
         assert_eq!(bars.running.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["bob"]);
         bars.show(start + Duration::from_secs(2), Event::Tick);
         assert_eq!(state(&bars.total), (250, Some(1000)));
-        assert!(bars.total.message().starts_with("1/3 mailboxes, "), "{}", bars.total.message());
+        assert!(bars.total.message().starts_with("1/3 done, "), "{}", bars.total.message());
     }
 }

@@ -104,8 +104,8 @@ mod tests {
         lines.show(at(16), Event::Finished(&report));
         insta::assert_snapshot!(String::from_utf8(lines.to).unwrap(), @r#"
         alice: started, old.example:993 to new.example:993
-        alice: 0/0 folders, 0/10 messages, 0 B of 0 B
-        alice: 0/0 folders, 4/10 messages, 0 B of 0 B
+        alice: 0 B of 0 B, 0/10 messages, 0/0 folders
+        alice: 0 B of 0 B, 4/10 messages, 0/0 folders
         stopping: 1 mailbox saving a checkpoint; interrupt again to leave at once
         alice: done in 16s: 0 messages (0 B) copied [1/2]
         "#);
