@@ -47,7 +47,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let write = folder.path().join("crds");
         let paths = CrdsArgs { write: Some(write) }.print().unwrap();
-        let together: String = paths.lines().map(|p| format!("---\n{}", fs::read_to_string(p).unwrap())).collect();
+        let together: String =
+            paths.lines().flat_map(|p| ["---\n".to_owned(), fs::read_to_string(p).unwrap()]).collect();
         assert_eq!(together, CrdsArgs { write: None }.print().unwrap());
         assert_eq!(paths.lines().count(), 3);
     }

@@ -170,7 +170,7 @@ mod tests {
         Line::try_parse_from(line).unwrap().manifests
     }
 
-    const MIGRATION: &str = r#"
+    const MIGRATION: &str = r"
 apiVersion: mailferry.io/v1alpha1
 kind: MailServer
 metadata: {name: old}
@@ -190,7 +190,7 @@ spec:
     - name: bob
       source: {username: bob, passwordSecretRef: {name: mail, key: bob}}
       destination: {username: bob, passwordSecretRef: {name: mail, key: bob}}
-"#;
+";
 
     fn load(text: &str, more: &[&str]) -> Result<Migration> {
         let folder = tempfile::tempdir().unwrap();

@@ -128,3 +128,93 @@ async fn obey_signals([mut interrupt, mut terminate]: [Signal; 2], stop: Stop) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Mutex};
+
+    use clap::Parser;
+    use futures::{FutureExt as _, future::BoxFuture};
+
+    use super::*;
+    use crate::{
+        ErrorClass,
+        local::{run::Job, schedule::HostLimits, testing::spec},
+        sync::report::MailboxReport,
+    };
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    /// Saves a byte as each mailbox's checkpoint and notes which were dry runs.
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<(String, bool)>>);
+
+    impl Engine for Recorder {
+        fn sync(&self, job: Job) -> BoxFuture<'static, MailboxReport> {
+            let name = job.spec.mailbox.clone();
+            self.0.lock().unwrap().push((name.clone(), job.spec.dry_run));
+            async move {
+                job.store.save(vec![1]).await.unwrap();
+                MailboxReport { mailbox: name, dry_run: job.spec.dry_run, ..MailboxReport::default() }
+            }
+            .boxed()
+        }
+    }
+
+    async fn run_in(state: &Path, more: &[&str]) -> (Result<Outcome>, Vec<(String, bool)>) {
+        let state = state.display().to_string();
+        let line = ["test", "-f", "unused.yaml", "--state", &state];
+        let args = Line::try_parse_from(line.iter().chain(more)).unwrap().run;
+        let migration = Migration {
+            name: "acme".into(),
+            parallelism: 1,
+            suspended: false,
+            hosts: HostLimits::new(),
+            mailboxes: vec![Ok(spec("alice")), Err(Error::configuration("no Secret").in_mailbox("bob"))],
+        };
+        let engine = Arc::new(Recorder::default());
+        let mut view = Lines::new(io::sink());
+        let outcome = args.sync(migration, Arc::clone(&engine) as Arc<dyn Engine>, &Stop::default(), &mut view).await;
+        (outcome, std::mem::take(&mut engine.0.lock().unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_tells_the_engine_and_leaves_no_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let (outcome, seen) = run_in(&state, &["--dry-run"]).await;
+        assert_eq!(seen, [("alice".to_owned(), true)]);
+        assert!(outcome.unwrap().reports[0].dry_run);
+        assert!(!state.exists());
+        let (_, seen) = run_in(&state, &[]).await;
+        assert_eq!(seen, [("alice".to_owned(), false)]);
+        assert!(State::read_only(&state).mailbox("alice").path().exists());
+    }
+
+    #[tokio::test]
+    async fn a_second_run_on_one_state_starts_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let holder = State::open(folder.path()).unwrap();
+        let (outcome, seen) = run_in(folder.path(), &[]).await;
+        assert_eq!((outcome.unwrap_err().class, seen.len()), (ErrorClass::Configuration, 0));
+        drop(holder);
+        assert!(run_in(folder.path(), &[]).await.0.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_final_report_shows_every_mailbox_and_the_failures_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let (outcome, _) = run_in(folder.path(), &[]).await;
+        let outcome = outcome.unwrap();
+        assert_eq!(outcome.exit_code(), ErrorClass::Configuration.exit_code());
+        let text = final_report(&outcome);
+        let [alice, bob, again] = ["alice: done", "bob: failed", "  bob: failed: Configuration: no Secret"]
+            .map(|part| text.rfind(part).unwrap_or_else(|| panic!("{part} is missing in {text}")));
+        assert!(alice < bob && alice < again, "{text}");
+        assert!(text.ends_with("bob: failed: Configuration: no Secret\n"), "{text}");
+    }
+}
