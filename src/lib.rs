@@ -3,10 +3,12 @@
 
 pub mod api;
 pub mod assignment;
+pub mod commands;
 pub mod error;
 pub mod imap;
 pub mod local;
 pub mod sync;
+pub mod telemetry;
 pub mod yaml;
 
 pub use error::{Error, ErrorClass, Remedy, Result, Side};

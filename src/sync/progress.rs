@@ -8,7 +8,7 @@ use std::sync::{
 use serde::Serialize;
 
 /// What a sync is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[repr(u8)]
 pub enum Phase {
     /// Waiting for its turn.

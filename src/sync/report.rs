@@ -21,16 +21,17 @@ pub struct MailboxReport {
     pub folders: Vec<FolderReport>,
     /// Folders that were left out, and why.
     pub left_out: Vec<LeftOut>,
-    /// What was decided or is different, for people.
-    pub notes: Vec<String>,
     /// Folders subscribed at the destination by this sync.
     pub subscribed: u64,
     /// Whole run, milliseconds.
     pub duration_ms: u64,
-    /// The sync was asked to stop before all folders were complete.
-    pub interrupted: bool,
     /// Connections that were lost and made again.
     pub reconnects: u64,
+    /// True when the sync was asked to stop before its end: what it did is in the checkpoint, the next run goes on.
+    pub interrupted: bool,
+    /// What a person should know and need not act on (a checkpoint that could not be used, and the like).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Why the sync did not end well, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Error>,
