@@ -22,6 +22,9 @@ pub fn files() -> Result<Vec<(String, String)>> {
         .into_iter()
         .map(|crd| {
             let name = format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural);
+            let mut crd = serde_json::to_value(crd)
+                .map_err(|error| Error::internal(format!("a resource can't be shown: {error}")))?;
+            whole_numbers(&mut crd);
             Ok((name, yaml::write(&crd)?))
         })
         .collect()
@@ -50,14 +53,31 @@ pub fn schema<K: CustomResourceExt>() -> Result<Value> {
     Ok(schema)
 }
 
+/// Bounds of integers as people write them: 10, not 10.0.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Object(object) => object.values_mut().for_each(whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Number(number) => {
+            if let Some(whole) = number.to_string().strip_suffix(".0").and_then(|text| text.parse::<i64>().ok()) {
+                *value = Value::from(whole);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Takes `nullable` out of the schema: an explicit null is then pruned, as if it had not been written, and `has()` in
-/// rules means what it says.
+/// rules means what it says. Quantities lose their page of Kubernetes' own documentation.
 fn without_nulls(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
         JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
     };
     fn clean(schema: &mut JSONSchemaProps) {
         schema.nullable = None;
+        if schema.x_kubernetes_int_or_string == Some(true) {
+            schema.description = None;
+        }
         for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
             clean(property);
         }

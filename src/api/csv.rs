@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use secrecy::SecretBox;
 use zeroize::Zeroizing;
 
-use super::{Account, MailboxEntry, SecretKeyRef, rules};
+use super::{Account, MailboxEntry, SecretKeyRef, check, rules};
 use crate::error::{Error, Result};
 
 /// The most mailboxes in one CSV.
@@ -46,10 +46,13 @@ pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Resul
     let (_, header) = records.next().unwrap_or(Ok((1, Vec::new()))).map_err(|(line, what)| wrong(line, what))?;
     let header: Vec<String> =
         header.iter().map(|field| String::from_utf8_lossy(field).trim().to_ascii_lowercase()).collect();
-    for column in &header {
+    for (index, column) in header.iter().enumerate() {
         if !COLUMNS.contains(&column.as_str()) {
-            let what = format!("unknown column `{}`", column.chars().take(40).collect::<String>());
-            return Err(wrong(1, what).advice(format!("The first line names the columns: {}", COLUMNS.join(", "))));
+            // Never the text itself: where the header was forgotten, it may be a password.
+            let meant = check::nearest(column, COLUMNS.into_iter());
+            let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+            return Err(wrong(1, format!("the name of column {} is not known{hint}", index + 1))
+                .advice(format!("The first line names the columns: {}", COLUMNS.join(", "))));
         }
         if header.iter().filter(|other| *other == column).count() > 1 {
             return Err(wrong(1, format!("column {column} is there twice")));
@@ -242,7 +245,12 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_line_and_without_secrets() {
         for (text, message) in [
-            ("name,pasword\na,hush\n", "line 1: Configuration"),
+            (
+                "name,source_pasword\na,hush\n",
+                "line 1: the name of column 2 is not known; did you mean source_password?",
+            ),
+            ("a,hush\n", "line 1: the name of column 1 is not known"),
+            ("a,hush\nb,hush\n", "The first line names the columns: name, source_username"),
             ("source_username\na\n", "there is no column name"),
             ("name,name\na,a\n", "column name is there twice"),
             ("name,source_password\na,hush,b\n", "line 2: 3 fields, but the first line names 2 columns"),
@@ -255,8 +263,7 @@ mod tests {
             ("", "there is no column name"),
         ] {
             let error = read(text).unwrap_err().to_string();
-            let plain = message.replace("line 1: Configuration", "line 1: unknown column");
-            assert!(error.contains(&plain), "{text}: {error}");
+            assert!(error.contains(message), "{text}: {error}");
             assert!(!error.contains("hush"), "{error}");
         }
     }

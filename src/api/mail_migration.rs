@@ -1,4 +1,5 @@
 //! `MailMigration`: what a person writes.
+#![allow(clippy::duplicated_attributes)] // printer columns repeat `type_ = "string"`
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};

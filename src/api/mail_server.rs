@@ -1,4 +1,5 @@
 //! `MailServer`: an IMAP endpoint used again and again.
+#![allow(clippy::duplicated_attributes)] // printer columns repeat `type_ = "string"`
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};

@@ -1,4 +1,5 @@
 //! `MailboxSync`: one mailbox of a migration, made and owned by the operator, as a ReplicaSet is by a Deployment.
+#![allow(clippy::duplicated_attributes)] // printer columns repeat `type_ = "string"`
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
