@@ -20,11 +20,19 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 #[command(version, after_help = EXIT_CODES, max_term_width = 120)]
 struct Cli {
     /// What to log to stderr: error, warn, info, debug, trace, or by module as in `info,mailferry::imap=debug`.
-    #[arg(long, global = true, env = "RUST_LOG", default_value = "warn", value_name = "LEVEL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "RUST_LOG",
+        default_value = "warn",
+        value_name = "LEVEL",
+        hide_env_values = true,
+        help_heading = "Logs"
+    )]
     log_level: String,
 
     /// How log lines look.
-    #[arg(long, global = true, value_enum, default_value_t)]
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Logs")]
     log_format: logs::Format,
 
     #[command(subcommand)]
@@ -52,8 +60,9 @@ Exit codes:
    17  MessageRejected: a message was refused where no message could be left out
    70  Internal: a defect in Mailferry, or the local disk
   130  interrupted; the next run goes on from the checkpoints
-When mailboxes fail for different reasons, the code is that of the first of: Internal, Configuration, Authentication,
-Authorization, Quota, Tls, Protocol, Network, Throttled, MessageRejected.";
+Where mailboxes fail for different reasons, the code is that of the first of:
+Internal, Configuration, Authentication, Authorization, Quota, Tls, Protocol,
+Network, Throttled, MessageRejected.";
 
 fn main() -> ExitCode {
     no_core_dumps();

@@ -141,7 +141,15 @@ pub async fn run(
     }
     tasks.abort_all();
     let Ledger { entries, view } = ledger;
-    let outcome = Outcome { reports: entries.into_iter().map(Entry::into_report).collect(), took: began.elapsed() };
+    let report = |entry: Entry| {
+        let left = !matches!(entry, Entry::Ended(_));
+        let report = entry.into_report();
+        if left {
+            view.show(Instant::now(), Event::Left(&report));
+        }
+        report
+    };
+    let outcome = Outcome { reports: entries.into_iter().map(report).collect(), took: began.elapsed() };
     view.show(Instant::now(), Event::Ended(&outcome));
     outcome
 }
@@ -312,6 +320,7 @@ mod tests {
                 Event::Started { spec, .. } => self.0.push(format!("started {}", spec.mailbox)),
                 Event::Finished(report) => self.0.push(format!("finished {}", report.mailbox)),
                 Event::Stopping { running } => self.0.push(format!("stopping {running}")),
+                Event::Left(report) => self.0.push(format!("left {}", report.mailbox)),
                 Event::Begun { .. } | Event::Tick | Event::Ended(_) => {}
             }
         }
@@ -473,7 +482,7 @@ mod tests {
         let mut notes = Notes::default();
         let outcome = run(specs(&["a", "b"]), &state, Arc::new(Fake(engine)), &bounds(1), &stop, &mut notes).await;
         assert_eq!(state.mailbox("a").read().unwrap().unwrap(), b"flushed");
-        assert_eq!(notes.0, ["started a", "stopping 1", "finished a"]);
+        assert_eq!(notes.0, ["started a", "stopping 1", "finished a", "left b"]);
         assert!(outcome.reports.iter().all(|r| r.interrupted));
         assert_eq!(outcome.exit_code(), INTERRUPTED);
     }
@@ -502,7 +511,7 @@ mod tests {
         let (outcome, notes) = run_with(specs(&["a", "b"]), &bounds(1), &stop, engine).await;
         assert_eq!(outcome.exit_code(), INTERRUPTED);
         assert_eq!(outcome.reports.iter().map(|r| r.mailbox.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        assert!(!notes.iter().any(|n| n.starts_with("finished")), "{notes:?}");
+        assert_eq!(notes, ["started a", "left a", "left b"]);
     }
 
     #[tokio::test]

@@ -82,6 +82,7 @@ impl View for Bars {
                 self.draw();
             }
             Event::Stopping { running } => self.print(&stopping(running)),
+            Event::Left(_) => {}
             Event::Ended(_) => self.clear(),
         }
     }

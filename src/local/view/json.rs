@@ -1,4 +1,7 @@
 //! JSON lines for programs: one object per event, each with `event` and `time` (RFC 3339, UTC).
+//!
+//! `begun`, then per mailbox `started` and `progress` (about every five seconds, only when something moved), and exactly one
+//! `finished` for each mailbox, with its report; `stopping` when asked to stop; `summary` as the last line.
 
 use std::{
     collections::HashMap,
@@ -112,7 +115,7 @@ impl<W: Write + Send> View for Json<W> {
                     }
                 }
             }
-            Event::Finished(report) => {
+            Event::Finished(report) | Event::Left(report) => {
                 board.finish(report);
                 shown.remove(&report.mailbox);
                 let ending = word(ending(report));

@@ -61,7 +61,8 @@ impl<W: Write + Send> View for Lines<W> {
                 write_line(&mut self.to, &format!("{} [{done}/{all}]", report::line(report)));
             }
             Event::Stopping { running } => write_line(&mut self.to, &stopping(running)),
-            Event::Ended(_) => {}
+            // The report at the end lists them: they may be thousands.
+            Event::Left(_) | Event::Ended(_) => {}
         }
     }
 }

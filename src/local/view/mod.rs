@@ -44,6 +44,8 @@ pub enum Event<'a> {
         /// How many it waits for.
         running: usize,
     },
+    /// A mailbox did not come to its end, or to its turn, before the run was stopped.
+    Left(&'a MailboxReport),
     /// The run is over.
     Ended(&'a Outcome),
 }
