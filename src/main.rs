@@ -3,17 +3,19 @@
 use std::{
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{Parser, Subcommand};
 use indicatif::MultiProgress;
 use mailferry::{
     Error, Result,
-    commands::{checkpoint::CheckpointArgs, crds::CrdsArgs},
-    local::text::printable,
+    commands::{checkpoint::CheckpointArgs, crds::CrdsArgs, run::RunArgs},
+    local::{run::SyncEngine, text::printable},
     telemetry::logs,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::runtime::Runtime;
 
 /// Moves mailboxes between IMAP servers: exactly, resumably, at the speed of the wire.
 #[derive(Debug, Parser)]
@@ -41,6 +43,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(RunArgs),
     Crds(CrdsArgs),
     Checkpoint(CheckpointArgs),
 }
@@ -89,9 +92,14 @@ fn execute(cli: Cli) -> Result<u8> {
     let stderr = logs::Between(move |line: &[u8]| beside.suspend(|| io::stderr().write_all(line)));
     logs::init(&cli.log_level, cli.log_format, io::stderr().is_terminal(), stderr)?;
     match cli.command {
+        Command::Run(args) => runtime()?.block_on(args.run(Arc::new(SyncEngine), screen)),
         Command::Crds(args) => print(&args.print()?),
         Command::Checkpoint(args) => print(&args.print()?),
     }
+}
+
+fn runtime() -> Result<Runtime> {
+    Runtime::new().map_err(|e| Error::internal(format!("cannot start: {e}")))
 }
 
 /// Prints what a command is for. A reader that has gone away (`| head`) is no failure.

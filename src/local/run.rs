@@ -22,11 +22,13 @@ use super::{
 use crate::{
     error::{Error, ErrorClass, Result},
     sync::{
+        SyncContext,
         checkpoint::{Checkpoint, fingerprint},
         progress::{Phase, Progress},
         report::MailboxReport,
         spec::SyncSpec,
         store::CheckpointStore,
+        sync_mailbox,
     },
 };
 
@@ -38,6 +40,19 @@ pub trait Engine: Send + Sync {
     /// Runs the job to its end. When `job.stop` is cancelled it saves a checkpoint and ends soon, with
     /// [`MailboxReport::interrupted`]. A failure is in the report.
     fn sync(&self, job: Job) -> BoxFuture<'static, MailboxReport>;
+}
+
+/// The sync engine itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SyncEngine;
+
+impl Engine for SyncEngine {
+    fn sync(&self, job: Job) -> BoxFuture<'static, MailboxReport> {
+        Box::pin(async move {
+            let context = SyncContext { store: job.store, progress: job.progress, stop: job.stop };
+            sync_mailbox(&job.spec, job.checkpoint, &context).await
+        })
+    }
 }
 
 /// One mailbox, and everything its sync needs.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use mailferry::Side;
 use mailferry_testkit::{
-    Corpus, Fault, Kind, Proxy, RawImap, corpus::Random, differences, dovecot::Account,
+    Corpus, Fault, Kind, Proxy, RawImap,
+    corpus::Random,
+    differences,
+    dovecot::Account,
     proxy::{Direction, How, When},
     shared,
 };
@@ -67,7 +70,8 @@ async fn answers_of_the_destination_that_get_lost_double_nothing() {
     let mut rig = Rig::new(&source, &destination);
     rig.spec.destination = through(&proxy, Side::Destination, &destination);
     // After the handshake, login and listing the answers are few and small: each is lost once.
-    let faults = (0..8).map(|n| Some(Fault { when: When::Bytes(Direction::ToClient, 5200 + n * 140), how: How::Close }));
+    let faults =
+        (0..8).map(|n| Some(Fault { when: When::Bytes(Direction::ToClient, 5200 + n * 140), how: How::Close }));
     proxy.break_next(faults);
     rig.sync().await;
     assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
