@@ -2,6 +2,9 @@
 
 pub mod date;
 pub mod endpoint;
+pub mod flag;
+pub mod mutf7;
+pub mod quote;
 pub mod response;
 pub mod uid_set;
 

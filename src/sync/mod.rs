@@ -1,5 +1,12 @@
 //! One mailbox: plan, copy, flags, identity, checkpoint. Knows nothing of Kubernetes.
 
+pub mod checkpoint;
+mod compact;
+pub mod deletion;
+pub mod filter;
+pub mod flags;
+pub mod identity;
 pub mod progress;
 pub mod report;
 pub mod spec;
+pub mod uid_map;
