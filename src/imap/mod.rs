@@ -4,6 +4,7 @@ pub mod date;
 pub mod endpoint;
 pub mod flag;
 pub mod mutf7;
+pub mod parse;
 pub mod quote;
 pub mod response;
 pub mod uid_set;

@@ -120,7 +120,7 @@ impl UidSet {
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         let mut ranges = [self.ranges.as_slice(), other.ranges.as_slice()].concat();
-        ranges.sort(); // the stable sort merges two sorted runs in linear time
+        ranges.sort_by_key(|range| range.0); // stable: it merges two sorted runs in linear time
         let mut set = Self { ranges };
         set.coalesce();
         set
@@ -186,6 +186,7 @@ impl UidSet {
     }
 
     /// The UIDs, ascending.
+    #[must_use]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = u32> + '_ {
         self.ranges.iter().flat_map(|&(low, high)| low..=high)
     }
