@@ -53,7 +53,7 @@ for what in "${@:-test}"; do
     deny)
       if ! cargo deny --version >/dev/null 2>&1; then
         echo "building cargo-deny, once: this takes some minutes"
-        cargo install cargo-deny --locked --version '^0.19'
+        cargo install cargo-deny --locked --version '^0.20'
       fi
       ;;
     *) echo "unknown: $what" >&2; exit 2 ;;
