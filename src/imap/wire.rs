@@ -29,8 +29,10 @@ const MAX_RESPONSE: usize = 16 << 20;
 pub const STREAM_ABOVE: u64 = 1 << 20;
 /// No literal may be longer: beyond what any server stores as one message.
 const MAX_LITERAL: u64 = 4 << 30;
-/// Free room offered to each read, bytes.
+/// Room made for reading at a time, bytes.
 const READ_ROOM: usize = 64 << 10;
+/// Each read is offered at least this much: a TLS record.
+const READ_LEAST: usize = 16 << 10;
 /// Small pieces are joined up to this many bytes, so that TLS records are full.
 const STAGE: usize = 32 << 10;
 /// Pieces of at least this many bytes are written without being joined.
@@ -287,7 +289,9 @@ impl Wire {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.input.reserve(READ_ROOM);
+        if self.input.capacity() - self.input.len() < READ_LEAST {
+            self.input.reserve(READ_ROOM);
+        }
         match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => Poll::Ready(Err(closed())),
