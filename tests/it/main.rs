@@ -1,6 +1,10 @@
 //! Integration tests against real servers on loopback.
 
+mod capabilities;
 mod failures;
+mod fake;
 mod harness;
+mod injection;
+mod no_uidplus;
 mod rig;
 mod sync;
