@@ -206,7 +206,7 @@ fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &Folder
     let told_flags =
         state.settled.is_some_and(|s| s.highest_modseq.is_some()) || spec.flag_policy == FlagPolicy::Ignore;
     let told_deletions =
-        spec.delete_policy == DeletePolicy::Keep || state.map.copied().len() <= u64::from(source.messages.unwrap_or(0));
+        spec.delete_policy == DeletePolicy::Keep || state.done().len() <= u64::from(source.messages.unwrap_or(0));
     !state.open
         && same_validity
         && told_flags

@@ -1,6 +1,8 @@
 //! Integration tests against real servers on loopback.
 
 mod capabilities;
+mod deletions;
+mod delta;
 mod failures;
 mod fake;
 mod harness;
