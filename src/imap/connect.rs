@@ -285,6 +285,8 @@ async fn log_in(
     outcome.map_err(|(_, mut client)| {
         let lease = client.get_mut();
         match (lease.failure(), lease.last_status()) {
+            // A server that hangs up says why before.
+            (Some(_), Some(line)) if line.status == Status::Bye => refusal(line, Asked::Login, "the login"),
             (Some(failure), _) => failure,
             // async-imap's own error text may quote what was sent; the server's line says more.
             (None, Some(line)) => refusal(line, Asked::Login, &format!("the login of {}", endpoint.login.username)),

@@ -1,6 +1,6 @@
 //! Lends a [`Wire`] to async-imap for the dialogue before and during login: one whole, bounded response at a time, so
 //! that nothing is lost in its buffers when the wire is taken back. What was lent is remembered, since async-imap drops
-//! response codes.
+//! response codes; it is handed on reduced to what async-imap needs, since its parser fails on much that servers say.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     parse::parse,
-    response::{Response, StatusLine, Untagged},
+    response::{Response, Status, StatusLine, Untagged},
     transport::Transport,
     wire::Wire,
 };
@@ -82,7 +82,7 @@ impl Lease {
     pub fn last_status(&self) -> Option<&StatusLine> {
         self.seen.iter().rev().find_map(|response| match response {
             Response::Tagged { line, .. } => Some(line),
-            Response::Untagged(Untagged::Status(line)) if line.status == super::response::Status::Bye => Some(line),
+            Response::Untagged(Untagged::Status(line)) if line.status == Status::Bye => Some(line),
             _ => None,
         })
     }
@@ -99,6 +99,22 @@ impl Lease {
     /// Forgets what was seen: capabilities from before a handshake or login no longer hold.
     pub fn forget(&mut self) {
         self.seen.clear();
+    }
+}
+
+/// The same response without anything that a person would read, or that a parser could stumble over.
+fn reduce(response: &Response, raw: Bytes) -> Bytes {
+    let word = |line: &StatusLine| match line.status {
+        Status::No => "NO",
+        Status::Bad => "BAD",
+        Status::Ok | Status::Bye | Status::PreAuth => "OK",
+    };
+    match response {
+        Response::Tagged { tag, line } if tag.is_ascii() => format!("{tag} {} -\r\n", word(line)).into(),
+        Response::Continue(_) if raw.is_ascii() => raw,
+        Response::Continue(_) => Bytes::from_static(b"+ \r\n"),
+        // A tag that is none of ours, and all that is only told.
+        Response::Tagged { .. } | Response::Untagged(_) => Bytes::from_static(b"* OK -\r\n"),
     }
 }
 
@@ -120,8 +136,9 @@ impl AsyncRead for Lease {
                 }
                 let response = parse(raw.clone())
                     .map_err(|e| Error::protocol(format!("the server's answer cannot be understood: {e}")))?;
+                let reduced = reduce(&response, raw);
                 this.seen.push(response);
-                Ok(raw)
+                Ok(reduced)
             });
             match outcome {
                 Ok(raw) => this.current = raw,

@@ -15,6 +15,7 @@ use super::{
     limits::{LOOKS_APART, LOOKS_APART_ROUND_TRIPS},
     lookup::{facts_of, hashes, message_ids, scan_with_ids},
     scan::{Scan, Scanned},
+    trouble::Trouble,
 };
 use crate::{
     error::{Error, Result},
@@ -74,7 +75,12 @@ impl Doubt<'_> {
     ///
     /// # Errors
     /// When a connection ends, or the destination never settles.
-    pub async fn resolve(&self, source: &mut Session, destination: &mut Session) -> Result<Vec<Found>> {
+    pub async fn resolve(
+        &self,
+        source: &mut Session,
+        destination: &mut Session,
+        trouble: &mut Trouble,
+    ) -> Result<Vec<Found>> {
         let wait = apart(destination.round_trip());
         let mut unmatched: Vec<Scanned> = self.work.to_vec();
         let mut strangers: Vec<Facts> = Vec::new();
@@ -99,7 +105,7 @@ impl Doubt<'_> {
             if !new.is_empty() && !unmatched.is_empty() {
                 let new_facts: Vec<Facts> = new.iter().map(|m| facts_of(m, &new_ids)).collect();
                 matched = if self.by_content {
-                    self.by_content(source, destination, &unmatched, &new_facts, &mut source_hashes).await?
+                    self.by_content(source, destination, &unmatched, &new_facts, &mut source_hashes, trouble).await?
                 } else {
                     if ids.is_none() {
                         ids = Some(message_ids(source, &unmatched.iter().map(|m| m.uid).collect()).await?);
@@ -107,7 +113,7 @@ impl Doubt<'_> {
                     strangers.extend(new_facts);
                     let known_ids = ids.get_or_insert_default();
                     let facts: Vec<Facts> = unmatched.iter().map(|m| facts_of(m, known_ids)).collect();
-                    by_facts(source, destination, &facts, &strangers).await?
+                    by_facts(source, destination, &facts, &strangers, trouble).await?
                 };
             }
             let quiet = matched.is_empty();
@@ -140,6 +146,7 @@ impl Doubt<'_> {
         unmatched: &[Scanned],
         new: &[Facts],
         source_hashes: &mut HashMap<u32, ContentHash>,
+        trouble: &mut Trouble,
     ) -> Result<Vec<(u32, u32)>> {
         let candidates: UidSet = unmatched
             .iter()
@@ -151,11 +158,25 @@ impl Doubt<'_> {
             .map(|(_, m)| m.uid)
             .collect();
         let missing: UidSet = candidates.iter().filter(|uid| !source_hashes.contains_key(uid)).collect();
-        source_hashes.extend(hashes(source, &missing).await?);
-        let tail: Vec<_> = hashes(destination, &new.iter().map(|f| f.uid).collect()).await?.into_iter().collect();
+        source_hashes.extend(hashes(source, &missing, trouble).await?);
+        let tail: Vec<_> = all_hashes(destination, &new.iter().map(|f| f.uid).collect()).await?.into_iter().collect();
         let candidates: Vec<_> =
             candidates.iter().filter_map(|uid| source_hashes.get(&uid).map(|hash| (uid, *hash))).collect();
         Ok(match_tail(&candidates, &tail))
+    }
+}
+
+/// Hashes of everything that is asked for at the destination: a body that is there and cannot be read must not count as
+/// another, or its copy would be sent again.
+async fn all_hashes(destination: &mut Session, uids: &UidSet) -> Result<BTreeMap<u32, ContentHash>> {
+    let mut trouble = Trouble::default();
+    let found = hashes(destination, uids, &mut trouble).await?;
+    match uids.iter().find(|uid| trouble.unreadable(*uid)) {
+        Some(uid) => {
+            let what = format!("message {uid} cannot be read, so nobody knows whether it is a copy");
+            Err(destination.blame(Error::protocol(what)))
+        }
+        None => Ok(found),
     }
 }
 
@@ -165,12 +186,13 @@ async fn by_facts(
     destination: &mut Session,
     ours: &[Facts],
     theirs: &[Facts],
+    trouble: &mut Trouble,
 ) -> Result<Vec<(u32, u32)>> {
     let matching = match_folder(ours, theirs);
     let mut pairs = matching.settled;
     let all = |side: fn(&CompareGroup) -> &Vec<u32>| matching.compare.iter().flat_map(side).copied().collect();
-    let ours = hashes(source, &all(|g| &g.source)).await?;
-    let theirs = hashes(destination, &all(|g| &g.destination)).await?;
+    let ours = hashes(source, &all(|g| &g.source), trouble).await?;
+    let theirs = all_hashes(destination, &all(|g| &g.destination)).await?;
     let pick = |from: &BTreeMap<u32, ContentHash>, uids: &[u32]| -> Vec<(u32, ContentHash)> {
         uids.iter().filter_map(|uid| from.get(uid).map(|hash| (*uid, *hash))).collect()
     };

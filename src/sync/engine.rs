@@ -32,6 +32,10 @@ use crate::{
     imap::Endpoint,
 };
 
+/// This many lost connections in a row may narrow down what the source fails on before they count as the server's own
+/// trouble.
+const MAX_BARREN: u32 = 40;
+
 /// What a sync needs from whoever runs it.
 pub struct SyncContext {
     /// Keeps the checkpoint.
@@ -98,8 +102,8 @@ async fn run(
                 if context.stop.is_cancelled() {
                     return Err(error);
                 }
-                report.reconnects += 1;
                 line.wait(error, &mut backoff).await?;
+                report.reconnects += 1;
             }
         }
     };
@@ -292,10 +296,11 @@ async fn work(floor: Arc<Floor>, first: Option<Pair>) {
 /// One folder, reconnecting as often as it makes sense. Gives back the pair of connections if it can be used again.
 async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (FolderReport, Option<Pair>) {
     let mut report = job.report();
-    let mut memory = Memory::default();
+    let mut memory = Memory { in_doubt: job.in_doubt, ..Memory::default() };
     let mut backoff = floor.line.backoff();
+    let mut barren = 0;
     loop {
-        let before = (report.copied_now, memory.steps());
+        let before = (report.copied_now + report.adopted, memory.steps());
         let attempt = match &mut pair {
             Some(pair) => sync_folder(&floor.shared, &job, pair, &mut memory, &mut report).await,
             None => match floor.line.connect().await {
@@ -317,9 +322,11 @@ async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (Fol
         // What was being sent may still be committed: nothing that was seen before counts.
         pair = None;
         job.look = None;
-        job.in_doubt = true;
-        floor.reconnects.fetch_add(1, Relaxed);
-        if before != (report.copied_now, memory.steps()) {
+        job.in_doubt = memory.in_doubt;
+        let moved = before.0 != report.copied_now + report.adopted;
+        barren = if moved { 0 } else { barren + 1 };
+        // To find out what the source fails on is progress too, but not for ever.
+        if moved || (before.1 != memory.steps() && barren <= MAX_BARREN) {
             backoff = floor.line.backoff();
         }
         if let Err(error) = floor.line.wait(error, &mut backoff).await {
@@ -331,5 +338,6 @@ async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (Fol
             }
             return (report, None);
         }
+        floor.reconnects.fetch_add(1, Relaxed);
     }
 }

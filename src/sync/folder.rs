@@ -33,8 +33,6 @@ use crate::{
     },
 };
 
-/// A message is given up as unreadable after this many failures of the source.
-const MAX_FETCH_FAILURES: u32 = 3;
 /// More passes than this over one folder's work make no sense.
 const MAX_PASSES: u32 = 1000;
 
@@ -181,6 +179,16 @@ async fn run(
     }
     let known = state.filter(|_| begin != Start::Match);
     let done = known.as_ref().map(FolderState::done).unwrap_or_default();
+    if source.all.is_none() && source.scan.messages.len() < source.selected.exists as usize {
+        // Fewer were listed than there are: which are missing?
+        let mut all = AllUids::default();
+        let tag = AllUids::ask(&mut pair.source);
+        let line = pair.source.wait(tag, |data| all.take(&data)).await?;
+        if line.status != Status::Ok {
+            return Err(pair.source.refusal(&line, Asked::Other, "to search"));
+        }
+        source.all = Some(all.uids.union(&source.scan.uids()));
+    }
     let all = source.all.take().unwrap_or_else(|| source.scan.uids());
     report.source_messages = all.len();
     report.left_out.clear();
@@ -196,6 +204,16 @@ async fn run(
         source.scan.finish();
     }
     let mut skips: BTreeMap<SkipReason, UidSet> = BTreeMap::new();
+    let unlisted = wanted.difference(&source.scan.uids());
+    if !unlisted.is_empty() {
+        for uid in still_there(&mut pair.source, &unlisted).await?.iter() {
+            skips.entry(SkipReason::Unreadable).or_default().insert(uid);
+            if memory.given_up.insert(uid) {
+                let what = "the source counts it but tells nothing of it; it is tried again by the next run";
+                report.skip(uid, SkipReason::Unreadable.name(), what);
+            }
+        }
+    }
     let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
     let mut work = choose(shared, append_limit, &source.scan, &wanted, report, &mut skips);
     if first {
@@ -203,7 +221,7 @@ async fn run(
         Progress::add(&shared.progress.bytes_total, work.iter().map(|m| u64::from(m.size)).sum());
     }
 
-    let found = settle_doubt(job, begin, known.as_ref(), &source.scan, &work, &destination, pair).await?;
+    let found = settle_doubt(job, begin, known.as_ref(), &source.scan, &work, &destination, pair, memory).await?;
     let adopted: UidSet = found.iter().map(|f| f.source).collect();
     work.retain(|m| !adopted.contains(m.uid));
     let unknown = known.as_ref().map(|state| state.map.unknown()).unwrap_or_default();
@@ -238,7 +256,7 @@ async fn run(
         shared.ledger.folder(&job.source_raw, |state| state.open = false)?;
         return Ok(Ended::Stopped);
     }
-    resolve_unknown(shared, job, &source.scan, pair).await?;
+    resolve_unknown(shared, job, &source.scan, pair, memory).await?;
     read_back(pair, &source.scan, std::mem::take(&mut memory.read_back), report).await?;
     if shared.spec.flag_policy == FlagPolicy::SourceWins && begin != Start::Match {
         let changed =
@@ -358,6 +376,7 @@ async fn settle_doubt(
     work: &[Scanned],
     destination: &Selected,
     pair: &mut Pair,
+    memory: &mut Memory,
 ) -> Result<Vec<Found>> {
     let nothing = UidSet::default();
     let (known_uids, from, by_content) = match (begin, known) {
@@ -382,7 +401,7 @@ async fn settle_doubt(
     }
     let before = job.look.or_else(|| destination.uid_next.map(|uid_next| Look { at: Instant::now(), uid_next }));
     let doubt = Doubt { scan, work: &candidates, known: known_uids, from, by_content, before };
-    doubt.resolve(&mut pair.source, &mut pair.destination).await
+    doubt.resolve(&mut pair.source, &mut pair.destination, &mut memory.trouble).await
 }
 
 /// Writes what is known before the first APPEND into the checkpoint.
@@ -456,7 +475,7 @@ async fn copy_all(
         let missing: UidSet = outcome.missing.into_iter().collect();
         let there = if missing.is_empty() { missing } else { still_there(&mut pair.source, &missing).await? };
         for uid in there.iter().chain(outcome.failed) {
-            *memory.fetch_failures.entry(uid).or_default() += 1;
+            memory.trouble.failed_on(uid);
         }
         again = again.union(&there);
         work.retain(|m| again.contains(m.uid));
@@ -473,7 +492,7 @@ fn give_up(
 ) -> Result<()> {
     let mut given_up: Vec<(u32, SkipReason, String)> = Vec::new();
     work.retain(|m| {
-        let failures = memory.fetch_failures.get(&m.uid).copied().unwrap_or(0);
+        let failures = memory.trouble.failures(m.uid);
         if memory.care.get(&m.uid) == Some(&Care::Refused) {
             let why = memory.refusals.get(&m.uid).cloned().unwrap_or_default();
             let reason = if m.size == 0 {
@@ -484,7 +503,7 @@ fn give_up(
                 SkipReason::Refused
             };
             given_up.push((m.uid, reason, format!("the destination refused it: {why}")));
-        } else if failures >= MAX_FETCH_FAILURES {
+        } else if memory.trouble.unreadable(m.uid) {
             let what = format!("the source failed {failures} times to deliver it; it is tried again by the next run");
             given_up.push((m.uid, SkipReason::Unreadable, what));
         } else {
@@ -510,7 +529,7 @@ fn give_up(
 }
 
 /// Finds the UIDs of copies that the destination did not tell (no UIDPLUS): flags and deletions need them.
-async fn resolve_unknown(shared: &Shared, job: &Job, scan: &Scan, pair: &mut Pair) -> Result<()> {
+async fn resolve_unknown(shared: &Shared, job: &Job, scan: &Scan, pair: &mut Pair, memory: &mut Memory) -> Result<()> {
     let (unknown, known, from) = shared.ledger.folder(&job.source_raw, |state| {
         (state.map.unknown(), state.map.destination_uids().clone(), state.tail_from)
     })?;
@@ -519,7 +538,7 @@ async fn resolve_unknown(shared: &Shared, job: &Job, scan: &Scan, pair: &mut Pai
         return Ok(());
     }
     let doubt = Doubt { scan, work: &work, known: &known, from: from.max(1), by_content: false, before: job.look };
-    let found = doubt.resolve(&mut pair.source, &mut pair.destination).await?;
+    let found = doubt.resolve(&mut pair.source, &mut pair.destination, &mut memory.trouble).await?;
     let pairs: Vec<(u32, u32)> = found.iter().map(|f| (f.source, f.destination)).collect();
     shared.ledger.folder(&job.source_raw, |state| {
         state.map.resolve(&pairs);

@@ -6,13 +6,14 @@ use super::{
     identity::{ContentHash, ContentHasher, Facts, MessageId},
     limits::MAX_SET_BYTES,
     scan::{Scan, Scanned},
+    trouble::Trouble,
 };
 use crate::{
-    error::Result,
+    error::{ErrorClass, Result},
     imap::{
         Event, Session, Tag, UidSet,
-        classify::Asked,
-        response::{Status, Untagged},
+        classify::{Asked, class_of},
+        response::{Status, StatusLine, Untagged},
     },
 };
 
@@ -89,48 +90,70 @@ fn note_id(ids: &mut HashMap<u32, MessageId>, uid: Option<u32>, sections: &[(Str
     }
 }
 
-/// Content hashes of the bodies of `uids`; what is gone is left out.
+/// Content hashes of the bodies of `uids`; what is gone is left out, and what cannot be read is so in `trouble`.
 ///
 /// # Errors
-/// When the connection ends or the server refuses: a body that is there and cannot be read must not count as another.
-pub async fn hashes(session: &mut Session, uids: &UidSet) -> Result<BTreeMap<u32, ContentHash>> {
+/// When the connection ends or the server is busy.
+pub async fn hashes(session: &mut Session, uids: &UidSet, trouble: &mut Trouble) -> Result<BTreeMap<u32, ContentHash>> {
     let mut found = BTreeMap::new();
-    let mut streaming: Option<ContentHasher> = None;
-    for set in uids.chunks(MAX_SET_BYTES) {
-        let tag = session.command(&format!("UID FETCH {set} (UID BODY.PEEK[])"));
-        loop {
-            match session.next().await? {
-                Event::LiteralStart { .. } => streaming = Some(ContentHasher::new()),
-                Event::LiteralChunk(bytes) => {
-                    if let Some(hasher) = &mut streaming {
-                        hasher.update(&bytes);
-                    }
+    let mut left = uids.clone();
+    loop {
+        left = left.iter().filter(|uid| !trouble.unreadable(*uid)).collect();
+        let asked = trouble.next(&left);
+        // A set that is too long for one command is cut.
+        let Some(set) = asked.chunks(MAX_SET_BYTES).next() else { return Ok(found) };
+        let asked = UidSet::parse(&set).unwrap_or(asked);
+        let mut came = BTreeMap::new();
+        let ended = read_bodies(session, &set, &mut came).await;
+        came.retain(|uid, _| asked.contains(*uid));
+        let missing: UidSet = asked.iter().filter(|uid| !came.contains_key(uid)).collect();
+        let some_came = !came.is_empty();
+        found.extend(came);
+        match ended {
+            Ok(line) if line.status == Status::Ok => left = left.difference(&asked),
+            Ok(line) => {
+                if matches!(class_of(&line, Asked::Other), ErrorClass::Throttled | ErrorClass::Network) {
+                    return Err(session.refusal(&line, Asked::Other, "to read messages"));
                 }
-                Event::Untagged(Untagged::Fetch(fetch)) => {
-                    let streamed = streaming.take();
-                    let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
-                    let (Some(uid), Some(body)) = (fetch.uid, body) else { continue };
-                    let hasher = streamed.unwrap_or_else(|| {
-                        let mut hasher = ContentHasher::new();
-                        hasher.update(&body);
-                        hasher
-                    });
-                    if uids.contains(uid) {
-                        found.insert(uid, hasher.finish());
-                    }
-                }
-                Event::Untagged(_) => {}
-                Event::Done(done, line) if done == tag => {
-                    if line.status != Status::Ok {
-                        return Err(session.refusal(&line, Asked::Other, "to read messages"));
-                    }
-                    break;
-                }
-                Event::Done(..) => {}
+                left = left.difference(&asked).union(&missing);
+                trouble.failed(&missing, some_came);
+            }
+            Err(error) => {
+                trouble.failed(&missing, some_came);
+                return Err(error);
             }
         }
     }
-    Ok(found)
+}
+
+/// Reads the bodies of one set, hashing them as they come.
+async fn read_bodies(session: &mut Session, set: &str, found: &mut BTreeMap<u32, ContentHash>) -> Result<StatusLine> {
+    let mut streaming: Option<ContentHasher> = None;
+    let tag = session.command(&format!("UID FETCH {set} (UID BODY.PEEK[])"));
+    loop {
+        match session.next().await? {
+            Event::LiteralStart { .. } => streaming = Some(ContentHasher::new()),
+            Event::LiteralChunk(bytes) => {
+                if let Some(hasher) = &mut streaming {
+                    hasher.update(&bytes);
+                }
+            }
+            Event::Untagged(Untagged::Fetch(fetch)) => {
+                let streamed = streaming.take();
+                let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
+                let (Some(uid), Some(body)) = (fetch.uid, body) else { continue };
+                let hasher = streamed.unwrap_or_else(|| {
+                    let mut hasher = ContentHasher::new();
+                    hasher.update(&body);
+                    hasher
+                });
+                found.insert(uid, hasher.finish());
+            }
+            Event::Untagged(_) => {}
+            Event::Done(done, line) if done == tag => return Ok(line),
+            Event::Done(..) => {}
+        }
+    }
 }
 
 /// All UIDs of the selected folder (RFC 9051, section 6.4.9).

@@ -27,6 +27,7 @@ pub mod spec;
 pub mod special_use;
 pub mod store;
 mod store_flags;
+mod trouble;
 pub mod uid_map;
 
 pub use engine::{SyncContext, sync_mailbox};

@@ -64,8 +64,9 @@ pub async fn prepare(
         made = make_folders(&plan, made, &mut pair.destination).await?;
         if !made.refused.is_empty() {
             // What was refused gets a name that every known server takes; the others stay.
-            let (refused, kept): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut plan.folders).into_iter().partition(|f| made.refused.contains_key(&f.destination_raw));
+            let (refused, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut plan.folders)
+                .into_iter()
+                .partition(|f| made.refused.contains_key(&f.destination_raw));
             let frozen = kept.into_iter().map(|f| (f.source_raw, f.destination_raw)).chain(frozen.clone()).collect();
             let said = std::mem::take(&mut plan.notes);
             plan = plan_folders(&from, &to, &spec.folders, &frozen, &NameLimits::strict());

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{copy::ReadBack, limits::MAX_SET_BYTES, lookup::hashes, pair::Pair, report::FolderReport, scan::Scan};
+use super::{
+    copy::ReadBack, limits::MAX_SET_BYTES, lookup::hashes, pair::Pair, report::FolderReport, scan::Scan,
+    trouble::Trouble,
+};
 use crate::{
     error::Result,
     imap::{Session, Tag, UidSet, response::Untagged},
@@ -16,8 +19,10 @@ pub async fn read_back(pair: &mut Pair, scan: &Scan, list: Vec<ReadBack>, report
     let (bytes, dates): (Vec<&ReadBack>, Vec<&ReadBack>) =
         (list.iter().filter(|r| r.oddity.in_bytes()).collect(), list.iter().filter(|r| r.oddity.date).collect());
     if !bytes.is_empty() {
-        let sent = hashes(&mut pair.source, &bytes.iter().map(|r| r.source_uid).collect()).await?;
-        let kept = hashes(&mut pair.destination, &bytes.iter().map(|r| r.destination_uid).collect()).await?;
+        let (sources, copies) =
+            (bytes.iter().map(|r| r.source_uid).collect(), bytes.iter().map(|r| r.destination_uid).collect());
+        let sent = hashes(&mut pair.source, &sources, &mut Trouble::default()).await?;
+        let kept = hashes(&mut pair.destination, &copies, &mut Trouble::default()).await?;
         for r in bytes {
             let (Some(sent), Some(kept)) = (sent.get(&r.source_uid), kept.get(&r.destination_uid)) else { continue };
             if sent.exact != kept.exact {

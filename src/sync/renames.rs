@@ -6,6 +6,7 @@ use super::{
     lookup::hashes,
     pair::Pair,
     report::MailboxReport,
+    trouble::Trouble,
 };
 use crate::{
     error::Result,
@@ -122,8 +123,8 @@ async fn same_messages(pair: &mut Pair, candidate: &Candidate) -> Result<bool> {
     }
     let at_source: UidSet = candidate.samples.iter().map(|(source, _)| *source).collect();
     let at_destination: UidSet = candidate.samples.iter().map(|(_, destination)| *destination).collect();
-    let source = hashes(&mut pair.source, &at_source).await?;
-    let destination = hashes(&mut pair.destination, &at_destination).await?;
+    let source = hashes(&mut pair.source, &at_source, &mut Trouble::default()).await?;
+    let destination = hashes(&mut pair.destination, &at_destination, &mut Trouble::default()).await?;
     let mut same = 0;
     for (source_uid, destination_uid) in &candidate.samples {
         match (source.get(source_uid), destination.get(destination_uid)) {

@@ -6,7 +6,7 @@ use mailferry_testkit::{Corpus, Dovecot, Format, Kind, Message, Options, differe
 
 use crate::{
     fake::{Fake, MODERN, Mail, OLD, mails},
-    no_uidplus::NoUidplus,
+    lesser::Lesser,
     rig::{Rig, adopted, copied, endpoint},
 };
 
@@ -59,8 +59,18 @@ async fn mail_arrives_exactly_with_nothing_but_the_base_protocol_at_the_destinat
     exact_without(
         &[],
         &[
-            "LITERAL+", "MULTIAPPEND", "LIST-EXTENDED", "LIST-STATUS", "SASL-IR", "ESEARCH", "NAMESPACE", "SPECIAL-USE",
-            "CONDSTORE", "QRESYNC", "ID", "ENABLE",
+            "LITERAL+",
+            "MULTIAPPEND",
+            "LIST-EXTENDED",
+            "LIST-STATUS",
+            "SASL-IR",
+            "ESEARCH",
+            "NAMESPACE",
+            "SPECIAL-USE",
+            "CONDSTORE",
+            "QRESYNC",
+            "ID",
+            "ENABLE",
         ],
     )
     .await;
@@ -70,8 +80,19 @@ async fn mail_arrives_exactly_with_nothing_but_the_base_protocol_at_the_destinat
 async fn mail_arrives_exactly_with_nothing_but_the_base_protocol_at_the_source() {
     exact_without(
         &[
-            "LITERAL+", "MULTIAPPEND", "UIDPLUS", "LIST-EXTENDED", "LIST-STATUS", "SASL-IR", "ESEARCH", "NAMESPACE",
-            "SPECIAL-USE", "CONDSTORE", "QRESYNC", "ID", "ENABLE",
+            "LITERAL+",
+            "MULTIAPPEND",
+            "UIDPLUS",
+            "LIST-EXTENDED",
+            "LIST-STATUS",
+            "SASL-IR",
+            "ESEARCH",
+            "NAMESPACE",
+            "SPECIAL-USE",
+            "CONDSTORE",
+            "QRESYNC",
+            "ID",
+            "ENABLE",
         ],
         &[],
     )
@@ -96,7 +117,7 @@ fn kept(fake: &Fake) -> Vec<(Vec<u8>, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_uidplus_copies_are_found_again_and_their_flags_follow() {
     let source = Fake::start(MODERN, mails(30)).await;
-    let server = NoUidplus::start().await;
+    let server = Lesser::start().await;
     let account = server.dovecot.account();
     let mut right = account.connect().await;
     right.append("INBOX", &[Message::new("Subject: mine\r\n\r\nmine\r\n")]).await;
@@ -127,7 +148,7 @@ async fn without_uidplus_identical_copies_keep_their_own_flags() {
             mails.push(Mail::new(uid, "Message-ID: <twin@x>\r\n\r\nthe same\r\n").flagged(""));
         }
     });
-    let server = NoUidplus::start().await;
+    let server = Lesser::start().await;
     let account = server.dovecot.account();
     let relay = server.relay().await;
     let rig = Rig::between(source.endpoint(Side::Source), relay.endpoint(&account));
@@ -142,11 +163,11 @@ async fn without_uidplus_identical_copies_keep_their_own_flags() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_killed_without_uidplus_neither_loses_nor_doubles() {
-    let server = NoUidplus::start().await;
+    let server = Lesser::start().await;
     join_all((0..4).map(|seed| killed_twice(&server, seed))).await;
 }
 
-async fn killed_twice(server: &NoUidplus, seed: u64) {
+async fn killed_twice(server: &Lesser, seed: u64) {
     let from = shared(Kind::Maildir).account();
     let mut left = from.connect().await;
     left.seed(&Corpus::bulk(300, 2 << 20, 2, seed)).await;

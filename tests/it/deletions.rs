@@ -8,7 +8,7 @@ use mailferry_testkit::{Kind, Message, RawImap, shared};
 
 use crate::{
     fake::{Act, Fake, MODERN, mails},
-    no_uidplus::NoUidplus,
+    lesser::Lesser,
     rig::{Rig, copied, endpoint},
 };
 
@@ -121,7 +121,11 @@ async fn a_search_that_contradicts_the_folder_proves_nothing() {
     let mut right = account.connect().await;
     // The search leaves out what the folder still has.
     let source = Fake::twisted(MODERN, mails(10), |command, _| {
-        let tag = if command.starts_with("UID SEARCH RETURN") { "* ESEARCH UID ALL 3:10\r\n{tag} OK done\r\n" } else { return None };
+        let tag = if command.starts_with("UID SEARCH RETURN") {
+            "* ESEARCH UID ALL 3:10\r\n{tag} OK done\r\n"
+        } else {
+            return None;
+        };
         Act::send(tag)
     })
     .await;
@@ -137,7 +141,7 @@ async fn a_search_that_contradicts_the_folder_proves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_uid_expunge_nothing_is_deleted_and_that_is_said() {
-    let server = NoUidplus::start().await;
+    let server = Lesser::start().await;
     let relay = server.relay().await;
     let account = server.dovecot.account();
     let mut right = account.connect().await;
@@ -169,7 +173,8 @@ async fn neither_close_nor_a_plain_expunge_is_ever_sent() {
     // The source is only read.
     for command in source.server.heard() {
         let words: Vec<&str> = command.split(' ').skip(1).take(2).collect();
-        let reads = ["LIST", "LSUB", "STATUS", "EXAMINE", "NOOP", "LOGOUT", "AUTHENTICATE", "CAPABILITY", "ID", "NAMESPACE"];
+        let reads =
+            ["LIST", "LSUB", "STATUS", "EXAMINE", "NOOP", "LOGOUT", "AUTHENTICATE", "CAPABILITY", "ID", "NAMESPACE"];
         assert!(reads.contains(&words[0]) || ["FETCH", "SEARCH"].contains(&words[1]), "{command}");
         assert!(!command.contains("BODY["), "{command}");
     }

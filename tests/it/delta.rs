@@ -43,7 +43,12 @@ async fn new_mail_and_flag_changes_follow_in_every_folder() {
     for round in 0..3 {
         for folder in ["INBOX", "Sent", "Drafts"] {
             left.append(folder, &numbered(3)).await;
-            left.store(folder, "1:2", if round % 2 == 0 { "+FLAGS (\\Flagged $Round)" } else { "-FLAGS (\\Flagged $Round)" }).await;
+            left.store(
+                folder,
+                "1:2",
+                if round % 2 == 0 { "+FLAGS (\\Flagged $Round)" } else { "-FLAGS (\\Flagged $Round)" },
+            )
+            .await;
             left.store(folder, "2", "FLAGS (\\Answered Other)").await;
         }
         left.ok(&format!("CREATE Made{round}")).await;

@@ -301,7 +301,8 @@ fn fetched(out: &mut Vec<u8>, seq: usize, mail: &Mail, items: &str) {
     }
     if items.contains("[HEADER.FIELDS (MESSAGE-ID)]") {
         let header = String::from_utf8_lossy(&mail.body).into_owned();
-        let id = header.lines().find(|line| line.starts_with("Message-ID:")).map_or(String::new(), |l| format!("{l}\r\n"));
+        let id =
+            header.lines().find(|line| line.starts_with("Message-ID:")).map_or(String::new(), |l| format!("{l}\r\n"));
         let text = format!(" BODY[HEADER.FIELDS (MESSAGE-ID)] {{{}}}\r\n{id}\r\n", id.len() + 2);
         out.extend_from_slice(text.as_bytes());
     }
@@ -310,6 +311,20 @@ fn fetched(out: &mut Vec<u8>, seq: usize, mail: &Mail, items: &str) {
         out.extend_from_slice(&mail.body);
     }
     out.extend_from_slice(b")\r\n");
+}
+
+/// The answer to a FETCH of bodies, each message as `form` says it.
+pub fn bodies(mails: &[Mail], command: &str, form: impl Fn(usize, &Mail) -> Vec<u8>) -> Vec<u8> {
+    let set = command.split(' ').nth(2);
+    let asked = mails.iter().enumerate().filter(|(_, mail)| in_set(set, mail.uid, mails));
+    let mut out: Vec<u8> = asked.flat_map(|(at, mail)| form(at + 1, mail)).collect();
+    out.extend_from_slice(b"{tag} OK done\r\n");
+    out
+}
+
+/// Whether a UID FETCH or UID SEARCH UID of bodies asks for this message.
+pub fn asks_for(command: &str, uid: u32) -> bool {
+    command.contains("BODY.PEEK[]") && in_set(command.split(' ').nth(2), uid, &[])
 }
 
 fn in_set(set: Option<&str>, uid: u32, mails: &[Mail]) -> bool {

@@ -33,8 +33,11 @@ async fn whereabouts(imap: &mut RawImap, names: &[&str]) -> BTreeMap<String, Str
     let mut found = BTreeMap::new();
     for name in names {
         let hash: [u8; 32] = Sha256::digest(&in_folder(name).body).into();
-        let places: Vec<&String> =
-            snapshot.iter().filter(|(_, f)| f.messages.iter().any(|m| m.sha256 == hash)).map(|(path, _)| path).collect();
+        let places: Vec<&String> = snapshot
+            .iter()
+            .filter(|(_, f)| f.messages.iter().any(|m| m.sha256 == hash))
+            .map(|(path, _)| path)
+            .collect();
         assert!(places.len() < 2, "{name} is in {places:?}");
         if let Some(place) = places.first() {
             found.insert((*name).to_owned(), (*place).clone());
@@ -67,8 +70,11 @@ fn patterns(texts: &[&str]) -> Vec<FolderPattern> {
 #[tokio::test(flavor = "multi_thread")]
 async fn folders_are_included_and_excluded_by_globs_and_regular_expressions() {
     let names = ["INBOX", "Work", "Work/Old", "Work/New", "Work/New/Deep", "Fun", "Funny"];
-    let rules =
-        FolderRules { include: patterns(&["inbox", "Work/**", "/Fun.*/"]), exclude: patterns(&["**/Old", "Funny"]), ..FolderRules::default() };
+    let rules = FolderRules {
+        include: patterns(&["inbox", "Work/**", "/Fun.*/"]),
+        exclude: patterns(&["**/Old", "Funny"]),
+        ..FolderRules::default()
+    };
     let (report, found) = sync_with(&names, rules).await;
     assert_eq!(found.keys().collect::<Vec<_>>(), ["Fun", "INBOX", "Work/New", "Work/New/Deep"], "{report:#?}");
     let said: BTreeMap<&str, &str> = report.left_out.iter().map(|l| (l.folder.as_str(), l.reason.as_str())).collect();
@@ -233,7 +239,8 @@ async fn shared_namespaces_are_left_out_and_said_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_users_folders_are_left_out_and_said_so() {
     let source = Fake::twisted(MODERN, mails(2), |command, _| {
-        let namespaces = "* NAMESPACE ((\"\" \"/\")) ((\"Other Users/\" \"/\")) ((\"Shared/\" \"/\"))\r\n{tag} OK done\r\n";
+        let namespaces =
+            "* NAMESPACE ((\"\" \"/\")) ((\"Other Users/\" \"/\")) ((\"Shared/\" \"/\"))\r\n{tag} OK done\r\n";
         (command == "NAMESPACE").then(|| Act::Send(namespaces.into()))
     })
     .await;

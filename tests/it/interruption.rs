@@ -115,7 +115,8 @@ async fn a_dry_run_sends_nothing_that_changes_anything() {
     assert_eq!((copied(&report), adopted(&report)), (6, 2), "{report:#?}");
     for command in destination.server.heard() {
         let words: Vec<&str> = command.split(' ').skip(1).take(2).collect();
-        let reads = ["LIST", "LSUB", "STATUS", "EXAMINE", "NOOP", "LOGOUT", "AUTHENTICATE", "CAPABILITY", "ID", "NAMESPACE"];
+        let reads =
+            ["LIST", "LSUB", "STATUS", "EXAMINE", "NOOP", "LOGOUT", "AUTHENTICATE", "CAPABILITY", "ID", "NAMESPACE"];
         assert!(reads.contains(&words[0]) || ["FETCH", "SEARCH"].contains(&words[1]), "{command}");
     }
 }

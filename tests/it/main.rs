@@ -2,14 +2,17 @@
 
 mod capabilities;
 mod deletions;
-mod delta;
 mod delivery;
+mod delta;
 mod failures;
 mod fake;
 mod folders;
 mod harness;
+mod hostile;
 mod injection;
 mod interruption;
-mod no_uidplus;
+mod lesser;
+mod limits;
+mod login;
 mod rig;
 mod sync;

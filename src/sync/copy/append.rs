@@ -89,7 +89,8 @@ impl Pass<'_, '_> {
         if !self.batch.is_empty() && (last || self.batch_is_old()) && self.may_send(multi) {
             self.send_batch();
         }
-        if let Some((at, length)) = streams.filter(|_| !self.stopping && self.batch.is_empty() && self.may_send(multi)) {
+        if let Some((at, length)) = streams.filter(|_| !self.stopping && self.batch.is_empty() && self.may_send(multi))
+        {
             self.open_stream(at, length);
         }
     }

@@ -27,15 +27,17 @@ pub(super) struct Unit {
 }
 
 /// Divides the work into FETCHes, bounded in bytes, messages and command length. A message that is large, or that the
-/// source failed on before, is asked for alone.
+/// source failed on before, is asked for alone; where it failed on nobody knows which, fewer are asked for at once.
 pub(super) fn units(work: &[Scanned], memory: &Memory) -> VecDeque<Unit> {
     let mut units: VecDeque<Unit> = VecDeque::new();
+    let most = FETCH_MESSAGES.min(memory.trouble.most());
     let mut open = false;
     for (at, message) in work.iter().enumerate() {
-        let size = u64::from(message.size);
-        let alone = size > STREAM_ABOVE || memory.fetch_failures.contains_key(&message.uid);
+        let said = u64::from(message.size);
+        let size = if memory.trouble.knows_as_large(message.uid) { said.max(STREAM_ABOVE + 1) } else { said };
+        let alone = size > STREAM_ABOVE || memory.trouble.alone(message.uid);
         match units.back_mut() {
-            Some(unit) if open && !alone && unit.bytes + size <= FETCH_BYTES && at - unit.first < FETCH_MESSAGES => {
+            Some(unit) if open && !alone && unit.bytes + size <= FETCH_BYTES && at - unit.first < most => {
                 unit.end = at + 1;
                 unit.bytes += size;
             }
@@ -154,6 +156,8 @@ impl Pass<'_, '_> {
             return Ok(());
         }
         if discarded {
+            // Whatever its size was said to be: next time it is asked for in its turn, and alone.
+            self.memory.trouble.is_large(uid);
             self.outcome.again.insert(uid);
             self.settle(at);
             return Ok(());
@@ -231,16 +235,17 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    /// A connection ended: remembers which message the source failed on, so that it is asked for alone, and skipped if it
-    /// fails again and again.
+    /// A connection ended: remembers what the source failed on, so that it is asked for alone, and skipped if it fails again
+    /// and again.
     pub(super) fn note_failure(&mut self, error: &Error) {
         if error.side == Some(Side::Source) && matches!(error.class, ErrorClass::Network | ErrorClass::Protocol) {
-            let first = self.requested.front().and_then(|(_, unit)| {
-                (unit.first..unit.end).find(|at| self.state(*at) == State::Pending).and_then(|at| self.work.get(at))
-            });
-            if let Some(message) = first {
-                *self.memory.fetch_failures.entry(message.uid).or_default() += 1;
-            }
+            let Some((_, unit)) = self.requested.front() else { return };
+            let missing: UidSet = (unit.first..unit.end)
+                .filter(|at| self.state(*at) == State::Pending)
+                .filter_map(|at| self.work.get(at).map(|m| m.uid))
+                .collect();
+            let some_came = missing.len() < (unit.end - unit.first) as u64 || self.stream.is_some() || self.discarding;
+            self.memory.trouble.failed(&missing, some_came);
         }
     }
 }
@@ -279,7 +284,7 @@ mod tests {
     #[test]
     fn a_message_that_failed_before_is_asked_for_alone() {
         let mut memory = Memory::default();
-        memory.fetch_failures.insert(2, 1);
+        memory.trouble.failed_on(2);
         assert_eq!(bounds(&units(&work(&[1, 1, 1, 1]), &memory)), [(0, 1), (1, 2), (2, 4)]);
     }
 }

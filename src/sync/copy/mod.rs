@@ -22,6 +22,7 @@ use super::{
     progress::Progress,
     report::FolderReport,
     scan::{Scan, Scanned},
+    trouble::Trouble,
 };
 use crate::{
     error::{Error, Result},
@@ -55,8 +56,8 @@ pub struct CopyContext<'a> {
 pub struct Memory {
     /// How carefully a message is to be sent, beyond the usual way.
     pub care: BTreeMap<u32, Care>,
-    /// How often the source failed while a message was being fetched.
-    pub fetch_failures: BTreeMap<u32, u32>,
+    /// Which messages the source fails to deliver.
+    pub trouble: Trouble,
     /// Copied messages to read back, since the destination may have changed them.
     pub read_back: Vec<ReadBack>,
     /// The source names a message's UID only after its literal.
@@ -67,6 +68,8 @@ pub struct Memory {
     pub given_up: BTreeSet<u32>,
     /// The folder's messages stand in the totals.
     pub counted: bool,
+    /// What was sent when the connection ended may be at the destination.
+    pub in_doubt: bool,
 }
 
 impl Memory {
@@ -74,7 +77,7 @@ impl Memory {
     #[must_use]
     pub fn steps(&self) -> u64 {
         let care = self.care.values().map(|care| *care as u64 + 1).sum::<u64>();
-        care + self.fetch_failures.values().map(|n| u64::from(*n)).sum::<u64>()
+        care + self.trouble.steps()
     }
 }
 
@@ -224,9 +227,16 @@ pub async fn copy(
         Ok(()) => Ok(pass.outcome),
         Err(error) => {
             pass.note_failure(&error);
+            // Older doubts were settled before the copying began.
+            pass.memory.in_doubt = !pass.in_flight.is_empty() || has_unknown(context)?;
             Err(error)
         }
     }
+}
+
+/// True when there are copies whose UID is unknown: they are found as what is in doubt is.
+fn has_unknown(context: &CopyContext<'_>) -> Result<bool> {
+    context.ledger.folder(context.source_raw, |state| !state.map.unknown().is_empty())
 }
 
 impl Pass<'_, '_> {

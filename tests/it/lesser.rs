@@ -1,4 +1,5 @@
-//! A real server that tells nobody the UIDs of what was appended: a relay takes APPENDUID and UIDPLUS out of its answers.
+//! A real server made lesser by a relay: it tells nobody the UIDs of what was appended, and knows no way to log in but
+//! LOGIN.
 
 use std::sync::{
     Arc,
@@ -19,7 +20,7 @@ use tokio::{
 use crate::rig::endpoint;
 
 /// The server.
-pub struct NoUidplus {
+pub struct Lesser {
     pub dovecot: Dovecot,
 }
 
@@ -30,7 +31,7 @@ pub struct Relay {
     _task: JoinSet<()>,
 }
 
-impl NoUidplus {
+impl Lesser {
     pub async fn start() -> Self {
         Self { dovecot: Dovecot::start(&Options { hide: vec!["UIDPLUS"], ..Options::default() }) }
     }
@@ -93,6 +94,8 @@ async fn carry(client: TcpStream, server: TcpStream, written: Arc<AtomicU64>) {
             if let Some((before, rest)) = text.split_once("OK [APPENDUID ") {
                 let rest = rest.split_once("] ").map_or("", |(_, rest)| rest);
                 line = format!("{before}OK {rest}").into_bytes();
+            } else if text.contains("CAPABILITY ") && text.contains(" AUTH=PLAIN") {
+                line = text.replace(" AUTH=PLAIN", "").into_bytes();
             }
             if to_client.write_all(&line).await.is_err() {
                 break;

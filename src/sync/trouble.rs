@@ -1,0 +1,143 @@
+//! Which messages a server fails to deliver: found by asking for less and less at a time, until one is asked for alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::imap::UidSet;
+
+/// A message is given up as unreadable after this many failures when asked for alone.
+pub const MAX_FAILURES: u32 = 3;
+
+/// What is known of a server's trouble with the messages of one folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// How often it failed on a message.
+    failures: BTreeMap<u32, u32>,
+    /// Messages that turned out larger than was said: what streams must be asked for alone.
+    large: BTreeSet<u32>,
+    /// At most this many messages may be asked for at once.
+    most: usize,
+    /// Grows with each failure: that narrows it down is progress too.
+    steps: u64,
+}
+
+impl Default for Trouble {
+    fn default() -> Self {
+        Self { failures: BTreeMap::new(), large: BTreeSet::new(), most: usize::MAX, steps: 0 }
+    }
+}
+
+impl Trouble {
+    /// A request ended badly. `missing` did not come; `some_came` says whether others of the same request did: then the
+    /// first that is missing is suspected, else fewer are asked for next time.
+    pub fn failed(&mut self, missing: &UidSet, some_came: bool) {
+        let Some(first) = missing.first() else { return };
+        self.steps += 1;
+        let count = usize::try_from(missing.len()).unwrap_or(usize::MAX);
+        if some_came || count == 1 {
+            *self.failures.entry(first).or_default() += 1;
+            // Found: the others need not suffer for it.
+            self.most = usize::MAX;
+        } else {
+            self.most = (count / 2).max(1);
+        }
+    }
+
+    /// It failed on just this message.
+    pub fn failed_on(&mut self, uid: u32) {
+        self.failed(&std::iter::once(uid).collect(), false);
+    }
+
+    /// It turned out to be large.
+    pub fn is_large(&mut self, uid: u32) {
+        self.large.insert(uid);
+    }
+
+    /// True when it was found to be large.
+    #[must_use]
+    pub fn knows_as_large(&self, uid: u32) -> bool {
+        self.large.contains(&uid)
+    }
+
+    /// True when a message must be asked for alone.
+    #[must_use]
+    pub fn alone(&self, uid: u32) -> bool {
+        self.failures.contains_key(&uid) || self.large.contains(&uid)
+    }
+
+    /// How often it failed on a message.
+    #[must_use]
+    pub fn failures(&self, uid: u32) -> u32 {
+        self.failures.get(&uid).copied().unwrap_or(0)
+    }
+
+    /// True when a message is given up.
+    #[must_use]
+    pub fn unreadable(&self, uid: u32) -> bool {
+        self.failures(uid) >= MAX_FAILURES
+    }
+
+    /// At most this many messages may be asked for at once.
+    #[must_use]
+    pub const fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Failures so far.
+    #[must_use]
+    pub const fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// What to ask for next of `left`, which has no unreadable ones; nothing when nothing is left.
+    #[must_use]
+    pub fn next(&self, left: &UidSet) -> UidSet {
+        let mut uids = left.iter();
+        let Some(first) = uids.next() else { return UidSet::default() };
+        let rest = uids.take_while(|uid| !self.alone(first) && !self.alone(*uid));
+        std::iter::once(first).chain(rest).take(self.most).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn others_are_asked_for_together_again_once_one_is_found() {
+        let mut trouble = Trouble::default();
+        let all: UidSet = (1..=8).collect();
+        trouble.failed(&all, false);
+        assert_eq!(trouble.next(&all).to_string(), "1:4");
+        trouble.failed(&(1..=4).collect(), false);
+        assert_eq!(trouble.next(&all).to_string(), "1:2");
+        trouble.failed(&(1..=2).collect(), true);
+        assert_eq!(trouble.next(&all).to_string(), "1");
+        assert_eq!(trouble.next(&(2..=8).collect()).to_string(), "2:8");
+    }
+
+    proptest! {
+        /// A server that sends nothing of a request that holds a bad message.
+        #[test]
+        fn all_bad_messages_are_found_and_no_others(
+            count in 1..300_u32, bad in proptest::collection::btree_set(1..300_u32, 0..4),
+        ) {
+            let mut trouble = Trouble::default();
+            let mut left: UidSet = (1..=count).collect();
+            for _ in 0..200 {
+                left = left.iter().filter(|uid| !trouble.unreadable(*uid)).collect();
+                let asked = trouble.next(&left);
+                if asked.iter().any(|uid| bad.contains(&uid)) {
+                    trouble.failed(&asked, false);
+                } else {
+                    left = left.difference(&asked);
+                }
+            }
+            prop_assert!(left.is_empty());
+            for uid in 1..=count {
+                prop_assert_eq!(trouble.unreadable(uid), bad.contains(&uid));
+            }
+        }
+    }
+}

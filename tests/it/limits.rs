@@ -1,0 +1,132 @@
+//! What servers allow: quota, sizes, connections. A limit is told by its class, and the next run goes on from there.
+
+use mailferry::{ErrorClass, Side};
+use mailferry_testkit::{Corpus, Dovecot, Format, Kind, Message, Options, differences, shared};
+
+use crate::{
+    fake::{Act, Fake, MODERN, mails},
+    rig::{Rig, adopted, copied, endpoint},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_quota_stops_the_sync_and_the_next_goes_on_once_it_is_raised() {
+    let server = Dovecot::start(&Options { format: Format::Mdbox, quota: Some(0), ..Options::default() });
+    let (source, destination) =
+        (shared(Kind::Maildir).account(), server.add_user_with("full", b"x", "userdb_quota_rule=*:bytes=1000000"));
+    let (mut left, mut right) = (source.connect().await, destination.connect().await);
+    let corpus = Corpus::bulk(300, 3 << 20, 3, 41);
+    left.seed(&corpus).await;
+    let rig = Rig::new(&source, &destination);
+    let report = rig.try_sync().await;
+    let error = report.error.as_ref().expect("an error");
+    assert_eq!((error.class, error.side), (ErrorClass::Quota, Some(Side::Destination)), "{report:#?}");
+    assert!(error.advice.as_deref().is_some_and(|advice| advice.contains("quota")), "{error:?}");
+    assert!(copied(&report) > 0 && copied(&report) < 300, "{report:#?}");
+    assert_eq!(report.reconnects, 0, "a full mailbox is not tried again and again");
+    let full = rig.try_sync().await;
+    assert_eq!(full.error.map(|error| error.class), Some(ErrorClass::Quota));
+
+    let _ = server.add_user_with("full", b"x", "userdb_quota_rule=*:bytes=100000000");
+    let rest = rig.sync().await;
+    assert!(copied(&rest) > 0);
+    assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new(), "{rest:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_above_the_destinations_size_limit_are_skipped_and_told_and_others_arrive() {
+    let extra = "protocol imap {\n  mail_plugins = quota imap_quota\n}\nplugin {\n  quota_max_mail_size = 100k\n}\n";
+    let server = Dovecot::start(&Options { quota: Some(0), extra: extra.to_owned(), ..Options::default() });
+    let (source, destination) = (shared(Kind::Maildir).account(), server.account());
+    let (mut left, mut right) = (source.connect().await, destination.connect().await);
+    let sized = |n: usize| Message::new([format!("Subject: {n}\r\n\r\n").as_bytes(), &vec![b'x'; n]].concat());
+    left.append("INBOX", &[sized(10), sized(150_000), sized(20), sized(3 << 20), sized(30), sized(90_000)]).await;
+    let rig = Rig::new(&source, &destination);
+    let report = rig.sync().await;
+    assert_eq!(copied(&report), 4, "{report:#?}");
+    let folder = &report.folders[0];
+    assert_eq!(folder.skipped.values().sum::<u64>(), 2, "{report:#?}");
+    let told: Vec<u32> = folder.skipped_messages.iter().map(|note| note.uid).collect();
+    assert_eq!(told, [2, 4], "{report:#?}");
+    assert_eq!(right.folder_facts("INBOX").await.1.len(), 4);
+    let again = rig.sync().await;
+    assert_eq!(copied(&again), 0);
+    assert!(again.folders[0].unchanged, "{again:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_announced_limit_keeps_large_messages_from_being_sent_at_all() {
+    for (capability, status) in [(" APPENDLIMIT=1000", ""), (" APPENDLIMIT", " APPENDLIMIT 1000")] {
+        let source = Fake::start(MODERN, mails(6)).await;
+        source.change("INBOX", |mails| {
+            mails[1].body.resize(1001, b'x');
+            mails[2].body.resize(1000, b'x');
+            mails[4].body.resize(2 << 20, b'x');
+            // It says that it is small.
+            mails[5].body.resize(3 << 20, b'x');
+            mails[5].size = Some(50);
+        });
+        let destination = Fake::twisted(&format!("{MODERN}{capability}"), Vec::new(), move |command, _| {
+            let status = format!("* STATUS INBOX (MESSAGES 0 UIDNEXT 1 UIDVALIDITY 7{status})\r\n{{tag}} OK done\r\n");
+            command.starts_with("STATUS").then(|| Act::Send(status.into()))
+        })
+        .await;
+        let rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
+        let report = rig.sync().await;
+        assert_eq!((copied(&report), report.folders[0].skipped.get("tooLarge")), (3, Some(&3)), "{report:#?}");
+        assert_eq!(destination.heard("{1001}") + destination.heard("{1001+}"), 0);
+        assert!(destination.mails("INBOX").iter().all(|m| m.body.len() <= 1000));
+        assert_eq!(copied(&rig.sync().await), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fewer_connections_than_wished_for_are_enough() {
+    let few = |format| Dovecot::start(&Options { format, connections_per_user: 2, ..Options::default() });
+    let (from, to) = (few(Format::Maildir), few(Format::Mdbox));
+    let (source, destination) = (from.account(), to.account());
+    // One of two is for the test itself.
+    let (mut left, mut right) = (source.connect().await, destination.connect().await);
+    left.seed(&Corpus::bulk(400, 4 << 20, 8, 42)).await;
+    let mut rig = Rig::new(&source, &destination);
+    rig.spec.connections = 6;
+    let report = rig.sync().await;
+    assert_eq!(copied(&report), 400);
+    assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new(), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_is_full_of_other_sessions_is_throttling_not_a_wrong_password() {
+    let server = Dovecot::start(&Options { connections_per_user: 1, ..Options::default() });
+    let account = server.account();
+    let _busy = account.connect().await;
+    let source = Fake::start(MODERN, mails(3)).await;
+    let to = endpoint(Side::Destination, server.tls_port(), &account.user, &account.password);
+    let mut rig = Rig::between(source.endpoint(Side::Source), to);
+    rig.spec.retry.attempts = 2;
+    let report = rig.try_sync().await;
+    let error = report.error.expect("an error");
+    assert_eq!((error.class, error.side), (ErrorClass::Throttled, Some(Side::Destination)), "{error:?}");
+    assert_eq!(report.reconnects, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_an_administrator_ends_are_made_again() {
+    let corpus = Corpus::bulk(600, 8 << 20, 4, 43);
+    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (mut left, mut right) = (source.connect().await, destination.connect().await);
+    left.seed(&corpus).await;
+    let rig = Rig::new(&source, &destination);
+    let (user, progress) = (destination.user.clone(), std::sync::Arc::clone(&rig.progress));
+    let kicks = tokio::spawn(async move {
+        while progress.messages_done.load(std::sync::atomic::Ordering::SeqCst) < 100 {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::spawn_blocking(move || shared(Kind::Mdbox).kick(&user)).await.unwrap();
+    });
+    let report = rig.sync().await;
+    kicks.await.unwrap();
+    drop(right);
+    right = destination.connect().await;
+    assert_eq!(copied(&report) + adopted(&report), 600);
+    assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new(), "{report:#?}");
+}

@@ -1,0 +1,356 @@
+//! From nothing to a logged-in connection: every way to log in, every password, and servers that misbehave meanwhile.
+
+use std::{io::Write as _, path::PathBuf, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures::future::join_all;
+use mailferry::{
+    Error, ErrorClass, Side,
+    imap::{Credential, Endpoint, Login, Master, Tls, TlsMode},
+};
+use mailferry_testkit::{
+    Account, Corpus, Dovecot, Kind, Options, Proxy, Scripted, differences, dovecot::Certificate, proxy::Direction,
+    scripted::Step, shared,
+};
+
+use crate::{
+    fake::{Fake, MODERN, mails},
+    lesser::Lesser,
+    rig::{Rig, copied, endpoint},
+};
+
+/// The error of a sync whose source is this; nothing is copied.
+async fn refusal(source: Endpoint) -> Error {
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let mut rig = Rig::between(source, destination.endpoint(Side::Destination));
+    rig.spec.retry.attempts = 1;
+    rig.spec.source.timeouts.connect = Duration::from_secs(2);
+    rig.spec.source.timeouts.reply = Duration::from_millis(500);
+    let report = rig.try_sync().await;
+    assert_eq!(copied(&report), 0);
+    report.error.expect("an error")
+}
+
+fn plain(port: u16) -> Endpoint {
+    let mut endpoint = endpoint(Side::Source, port, "anybody", "s3cret-word");
+    endpoint.tls = Tls { mode: TlsMode::None, ..Tls::default() };
+    endpoint
+}
+
+/// One copy from this source endpoint, of one message.
+async fn works(source: Endpoint, about: &str) {
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let mut rig = Rig::between(source, destination.endpoint(Side::Destination));
+    rig.spec.connections = 1;
+    let report = rig.try_sync().await;
+    assert!(report.error.is_none(), "{about}: {report:#?}");
+    assert_eq!(copied(&report), 1, "{about}");
+}
+
+const PASSWORDS: [&[u8]; 12] = [
+    b"pass word",
+    b" leading and trailing ",
+    b"quote\"quote",
+    b"back\\slash\\",
+    b"{3}",
+    b"{3+}",
+    b"(a) *%]",
+    "gr\u{fc}n \u{1f511}".as_bytes(),
+    b"NIL",
+    b"\"",
+    b"%u{user}",
+    b"1",
+];
+
+/// Copies to and from an account with this password.
+async fn password_works(mut there: Endpoint, user: &str, password: &[u8]) {
+    there.login.username = user.to_owned();
+    there.login.credential = Credential::password(password);
+    let feeder = Fake::start(MODERN, mails(1)).await;
+    let report = Rig::between(feeder.endpoint(Side::Source), there.clone()).sync().await;
+    assert_eq!(copied(&report), 1, "{password:?}");
+    there.side = Side::Source;
+    works(there, &format!("{password:?}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_of_any_characters_work_by_sasl_plain() {
+    let server = shared(Kind::Mdbox);
+    join_all(PASSWORDS.into_iter().chain([&b"\xff\xfe\x80"[..]]).enumerate().map(|(at, password)| async move {
+        let account = server.add_user_with(&format!("Ünï \"{at}\" o'neil"), password, "");
+        let there = endpoint(Side::Destination, server.tls_port(), "", "");
+        password_works(there, &account.user, password).await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_of_any_characters_work_where_there_is_only_login() {
+    let server = Lesser::start().await;
+    let relay = server.relay().await;
+    let (server, relay) = (&server, &relay);
+    join_all(PASSWORDS.into_iter().enumerate().map(|(at, password)| async move {
+        let account = server.dovecot.add_user_with(&format!("o'neil \\ \"{at}\""), password, "");
+        password_works(relay.endpoint(&account), &account.user, password).await;
+    }))
+    .await;
+    let unsayable = server.dovecot.add_user_with("bytes", b"\xff-s3cret", "");
+    let mut source = relay.endpoint(&unsayable);
+    source.login.credential = Credential::password(*b"\xff-s3cret");
+    let error = refusal(source).await;
+    assert_eq!(error.class, ErrorClass::Configuration, "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("s3cret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_told_once_and_never_shown() {
+    let account = shared(Kind::Mdbox).account();
+    let mut source = endpoint(Side::Source, account.server.tls_port(), &account.user, "wrong-s3cret");
+    let error = refusal(source.clone()).await;
+    assert_eq!((error.class, error.side), (ErrorClass::Authentication, Some(Side::Source)), "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("s3cret"));
+    assert!(!format!("{source:?}").contains("s3cret"));
+    source.login.username = "nobody@example.org".into();
+    assert_eq!(refusal(source).await.class, ErrorClass::Authentication);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_moves_mail_without_knowing_passwords() {
+    let corpus = Corpus::bulk(40, 1 << 18, 2, 51);
+    for (master, about) in [
+        (Master::AuthorizationIdentity { username: "master".into() }, "authorization identity"),
+        (Master::Suffix { username: "master".into(), separator: "*".into() }, "user*master"),
+    ] {
+        let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+        let (mut left, mut right) = (source.connect().await, destination.connect().await);
+        left.seed(&corpus).await;
+        let mut rig = Rig::new(&source, &destination);
+        for endpoint in [&mut rig.spec.source, &mut rig.spec.destination] {
+            endpoint.login.master = Some(master.clone());
+            endpoint.login.credential = Credential::password(*b"m@ster pass");
+        }
+        let report = rig.sync().await;
+        assert_eq!(copied(&report), 40, "{about}: {report:#?}");
+        assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new(), "{about}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compression_is_used_where_wished_for_and_offered() {
+    let extra = "protocol imap {\n  mail_plugins = imap_zlib\n}\n";
+    let server = Dovecot::start(&Options { extra: extra.to_owned(), ..Options::default() });
+    let (source, destination) = (server.account(), server.account());
+    let (mut left, mut right) = (source.connect().await, destination.connect().await);
+    let corpus = Corpus::varied(6).with_large(3 << 20);
+    left.seed(&corpus).await;
+    let proxy = Proxy::start(server.tls_port(), Duration::ZERO);
+    let through = |side, account: &Account<'_>| Endpoint {
+        compress: true,
+        ..endpoint(side, proxy.port(), &account.user, &account.password)
+    };
+    let rig = Rig::between(through(Side::Source, &source), through(Side::Destination, &destination));
+    let report = rig.sync().await;
+    assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new(), "{report:#?}");
+    // Half of it is one letter again and again.
+    let moved = [Direction::ToClient, Direction::ToServer].map(|way| proxy.carried(way));
+    assert!(moved.iter().all(|bytes| *bytes < corpus.bytes() * 2 / 3), "{moved:?} of {}", corpus.bytes());
+    assert_eq!(copied(&rig.sync().await), 0);
+}
+
+/// A token in a file of its own.
+fn token_file(token: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    std::fs::File::create(&path).unwrap().write_all(token.as_bytes()).unwrap();
+    (dir, path)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_token_is_read_again_at_each_connection() {
+    let (_dir, path) = token_file("first-token\n");
+    let renewed = path.clone();
+    let server = Scripted::serve(None, move |mut conn, at| {
+        let path = renewed.clone();
+        async move {
+            conn.send(b"* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2 SASL-IR] ready\r\n").await?;
+            let command = conn.command().await?;
+            assert!(command.text().starts_with("AUTHENTICATE XOAUTH2 "), "{}", command.text());
+            if at == 0 {
+                // It expires while we are connected; somebody renews it.
+                std::fs::write(&path, "second-token").unwrap();
+                conn.send(
+                    format!("{} OK [CAPABILITY IMAP4rev1] in\r\n* BYE session expired\r\n", command.tag).as_bytes(),
+                )
+                .await?;
+                return conn.close().await;
+            }
+            conn.send(b"+ eyJzdGF0dXMiOiI0MDAifQ==\r\n").await?;
+            conn.line().await?;
+            let tag = command.tag;
+            conn.send(format!("{tag} NO [AUTHENTICATIONFAILED] Invalid credentials\r\n").as_bytes()).await?;
+            conn.close().await
+        }
+    })
+    .await;
+    let mut source = plain(server.port());
+    source.login =
+        Login { username: "alice@example.org".into(), master: None, credential: Credential::TokenFile(path) };
+    let error = refusal(source.clone()).await;
+    assert_eq!(error.class, ErrorClass::Authentication, "{error:?}");
+    let told: Vec<String> = server
+        .heard()
+        .iter()
+        .filter_map(|c| c.split_once("XOAUTH2 ").map(|(_, text)| text.to_owned()))
+        .map(|text| String::from_utf8(STANDARD.decode(text).unwrap()).unwrap())
+        .collect();
+    let expected = |token: &str| format!("user=alice@example.org\x01auth=Bearer {token}\x01\x01");
+    assert_eq!(told, [expected("first-token"), expected("second-token")]);
+    assert!(!format!("{error} {error:?} {source:?}").contains("-token"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn starttls_works_and_what_came_before_it_counts_for_nothing() {
+    let account = shared(Kind::Mdbox).account();
+    let mut source = endpoint(Side::Source, account.server.plain_port(), &account.user, &account.password);
+    source.tls.mode = TlsMode::StartTls;
+    account.connect().await.append("INBOX", &[mailferry_testkit::Message::new("Subject: x\r\n\r\n")]).await;
+    works(source, "STARTTLS").await;
+
+    let injection = vec![
+        Step::send("* OK [CAPABILITY IMAP4rev1 STARTTLS] ready\r\n"),
+        Step::Expect("STARTTLS"),
+        Step::send("{tag} OK go ahead\r\n* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nA0002 OK injected\r\n"),
+        Step::StartTls,
+        Step::Stall,
+    ];
+    let server = Scripted::play(None, vec![injection]).await;
+    let mut source = endpoint(Side::Source, server.port(), "anybody", "s3cret-word");
+    source.tls.mode = TlsMode::StartTls;
+    let error = refusal(source).await;
+    assert_eq!(error.class, ErrorClass::Protocol, "{error:?}");
+    assert!(error.what.contains("before the protection"), "{error:?}");
+    assert!(!server.heard().iter().any(|c| c.contains("AUTHENTICATE") || c.contains("LOGIN")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_starttls_never_hears_the_password() {
+    for script in [
+        vec![
+            Step::send("* OK ready\r\n"),
+            Step::Expect("STARTTLS"),
+            Step::send("{tag} BAD no such thing\r\n"),
+            Step::Stall,
+        ],
+        vec![Step::send("* OK ready\r\n"), Step::Expect("STARTTLS"), Step::send("{tag} NO not now\r\n"), Step::Stall],
+        vec![Step::send("* PREAUTH welcome back\r\n"), Step::Stall],
+    ] {
+        let server = Scripted::play(None, vec![script]).await;
+        let mut source = endpoint(Side::Source, server.port(), "anybody", "s3cret-word");
+        source.tls.mode = TlsMode::StartTls;
+        let error = refusal(source).await;
+        assert!(matches!(error.class, ErrorClass::Tls | ErrorClass::Protocol), "{error:?}");
+        assert!(!server.heard().iter().any(|c| c.contains("AUTHENTICATE") || c.contains("LOGIN")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_do_not_hold_are_named() {
+    for (certificate, word) in [(Certificate::Expired, "expired"), (Certificate::WrongName, "name")] {
+        let server = Dovecot::start(&Options { certificate, ..Options::default() });
+        let account = server.account();
+        let error = refusal(endpoint(Side::Source, server.tls_port(), &account.user, &account.password)).await;
+        assert_eq!(error.class, ErrorClass::Tls, "{error:?}");
+        let said = format!("{} {}", error.what, error.advice.as_deref().unwrap_or_default()).to_lowercase();
+        assert!(said.contains(word), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn greetings_and_logins_in_any_language_do_no_harm() {
+    // Each of these ended a connection of the IMAP library below, or its thread.
+    for (greeting, before) in [
+        ("* OK [ALERT] ü ready\r\n", ""),
+        ("* OK [ALERT]\u{fc}\r\n", ""),
+        ("* OK Grüße aus Köln\r\n", "* OK [ALERT] übermorgen Wartung\r\n"),
+        ("* OK ready\r\n", "* NO [ALERT]é\r\n* OK [ALERT] 日本語\r\n"),
+        ("* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN X-\u{fc}] hi\r\n", ""),
+        ("* OK [FOO bar(baz] hi\r\n", "* XYZZY plugh\r\n"),
+    ] {
+        let server = Scripted::serve(None, move |mut conn, _| async move {
+            conn.send(greeting.as_bytes()).await?;
+            loop {
+                let command = conn.command().await?;
+                let login = command.matches("LOGIN *") || command.matches("AUTHENTICATE *");
+                if login {
+                    conn.send(before.as_bytes()).await?;
+                    conn.send(format!("{} OK [ALERT] Willkommen, Jürgen\r\n", command.tag).as_bytes()).await?;
+                } else if command.matches("CAPABILITY") {
+                    let told = format!("* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\n{} OK done\r\n", command.tag);
+                    conn.send(told.as_bytes()).await?;
+                } else {
+                    conn.ordinary(&command).await?;
+                }
+            }
+        })
+        .await;
+        let destination = Fake::start(MODERN, Vec::new()).await;
+        let mut rig = Rig::between(plain(server.port()), destination.endpoint(Side::Destination));
+        rig.spec.retry.attempts = 1;
+        rig.spec.source.timeouts.reply = Duration::from_secs(1);
+        let report = rig.try_sync().await;
+        assert!(report.error.is_none(), "{greeting:?} {before:?}: {:?}", report.error);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_misbehave_before_the_login_is_over_are_named_for_it() {
+    let hello = "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready\r\n";
+    let cases: Vec<(Vec<Step>, ErrorClass)> = vec![
+        (vec![Step::Close], ErrorClass::Network),
+        (vec![Step::Stall], ErrorClass::Network),
+        (vec![Step::send("* BYE too many connections from your host\r\n")], ErrorClass::Throttled),
+        (vec![Step::send("* BYE [UNAVAILABLE] down\r\n")], ErrorClass::Network),
+        (vec![Step::send("* PREAUTH hello\r\n"), Step::Stall], ErrorClass::Protocol),
+        (vec![Step::send("220 mx.example.org ESMTP\r\n"), Step::Stall], ErrorClass::Protocol),
+        (vec![Step::send("+OK POP3 ready\r\n"), Step::Stall], ErrorClass::Protocol),
+        (vec![Step::Send(vec![b'A'; 20 << 20]), Step::Stall], ErrorClass::Protocol),
+        (vec![Step::Send(b"* OK hi\r\n".repeat(5000)), Step::Stall], ErrorClass::Protocol),
+        (vec![Step::send(hello), Step::Expect("AUTHENTICATE*"), Step::Close], ErrorClass::Network),
+        (vec![Step::send(hello), Step::Expect("AUTHENTICATE*"), Step::Stall], ErrorClass::Network),
+        (
+            vec![Step::send(hello), Step::Expect("AUTHENTICATE*"), Step::send("* BYE server busy\r\n")],
+            ErrorClass::Throttled,
+        ),
+        (
+            vec![
+                Step::send(hello),
+                Step::Expect("AUTHENTICATE*"),
+                Step::send("{tag} NO [UNAVAILABLE] no database\r\n"),
+                Step::Stall,
+            ],
+            ErrorClass::Network,
+        ),
+        (
+            vec![Step::send(hello), Step::Expect("AUTHENTICATE*"), Step::send("{tag} NO nope\r\n"), Step::Stall],
+            ErrorClass::Authentication,
+        ),
+        (
+            vec![Step::send("* OK [CAPABILITY IMAP4rev1 LOGINDISABLED STARTTLS] ready\r\n"), Step::Stall],
+            ErrorClass::Configuration,
+        ),
+    ];
+    for (at, (script, class)) in cases.into_iter().enumerate() {
+        let server = Scripted::play(None, vec![script.clone()]).await;
+        let error = refusal(plain(server.port())).await;
+        assert_eq!(error.class, class, "case {at}: {error:?}");
+        assert!(!format!("{error} {error:?}").contains("s3cret"), "case {at}: {error:?}");
+        assert!(!error.to_string().contains('\n'), "case {at}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_towards_a_server_that_speaks_plaintext_is_said() {
+    let account = shared(Kind::Mdbox).account();
+    let error = refusal(endpoint(Side::Source, account.server.plain_port(), &account.user, &account.password)).await;
+    assert_eq!(error.class, ErrorClass::Tls, "{error:?}");
+}
