@@ -1,6 +1,8 @@
-//! Integration tests against real servers on loopback.
+//! Everything that is tested against servers, in one binary, so that its tests share them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers end it where it fails")]
 
 mod failures;
 mod harness;
+mod kill;
 mod rig;
 mod sync;

@@ -13,7 +13,7 @@ use crate::{
         response::{Code, Flag, Status, StatusLine},
     },
     sync::{
-        limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT},
+        limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT, SLOW_COMMIT},
         progress::Progress,
         uid_map::Origin,
     },
@@ -26,6 +26,7 @@ pub(super) struct InFlight {
     messages: Vec<Sent>,
     /// The destination's UIDNEXT as known when this was sent: whatever it adds lies at or above.
     uid_next: u32,
+    sent_at: Instant,
 }
 
 /// One message in an APPEND.
@@ -68,7 +69,7 @@ impl Pass<'_, '_> {
                         self.send_batch();
                         self.send_single(self.next);
                     } else {
-                        if self.batch_bytes + length > BATCH_BYTES || self.batch.len() >= BATCH_MESSAGES {
+                        if self.batch_bytes + length > BATCH_BYTES || self.batch.len() >= self.batch_limit {
                             self.send_batch();
                             if !self.may_send(multi) {
                                 return;
@@ -89,7 +90,8 @@ impl Pass<'_, '_> {
         if !self.batch.is_empty() && (last || self.batch_is_old()) && self.may_send(multi) {
             self.send_batch();
         }
-        if let Some((at, length)) = streams.filter(|_| !self.stopping && self.batch.is_empty() && self.may_send(multi)) {
+        if let Some((at, length)) = streams.filter(|_| !self.stopping && self.batch.is_empty() && self.may_send(multi))
+        {
             self.open_stream(at, length);
         }
     }
@@ -113,7 +115,7 @@ impl Pass<'_, '_> {
             sent.extend(self.put(tag, at, false));
         }
         self.destination.send(tag, "\r\n");
-        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next });
+        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next, sent_at: Instant::now() });
     }
 
     /// Sends one message as an APPEND of its own; carefully where it is known to be unusual.
@@ -122,7 +124,7 @@ impl Pass<'_, '_> {
         let careful = self.work.get(at).is_some_and(|m| self.memory.care.contains_key(&m.uid));
         let sent: Vec<Sent> = self.put(tag, at, careful).into_iter().collect();
         self.destination.send(tag, "\r\n");
-        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next });
+        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next, sent_at: Instant::now() });
         self.settle(at);
     }
 
@@ -159,7 +161,12 @@ impl Pass<'_, '_> {
         self.destination.send_literal_header(tag, length, careful);
         let oddity = oddity::Oddity { date: self.date_is_odd(at), ..Default::default() };
         let sent = Sent { at, bytes: length, oddity, left_flags: head.left_flags, left_date: head.left_date };
-        self.in_flight.push_back(InFlight { tag, messages: vec![sent], uid_next: self.uid_next });
+        self.in_flight.push_back(InFlight {
+            tag,
+            messages: vec![sent],
+            uid_next: self.uid_next,
+            sent_at: Instant::now(),
+        });
         (tag, waits)
     }
 
@@ -273,6 +280,7 @@ impl Pass<'_, '_> {
         if let Some(last) = uids.as_ref().and_then(|u| u.last()) {
             self.uid_next = self.uid_next.max(last.saturating_add(1));
         }
+        self.adapt(&answered);
         let tail_from = self.in_flight.iter().map(|f| f.uid_next).min().unwrap_or(self.uid_next);
         let work = self.work;
         let scan = self.context.scan;
@@ -306,6 +314,18 @@ impl Pass<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// A server that commits slowly gets smaller batches, so that what a dead client left behind shows up in steps that
+    /// are much shorter than the time between two looks.
+    fn adapt(&mut self, answered: &InFlight) {
+        let took = self.answered_at.map_or(answered.sent_at, |before| before.max(answered.sent_at)).elapsed();
+        self.answered_at = Some(Instant::now());
+        if took > SLOW_COMMIT {
+            self.batch_limit = (answered.messages.len() / 2).max(1);
+        } else if took < SLOW_COMMIT / 4 {
+            self.batch_limit = (self.batch_limit * 2).min(BATCH_MESSAGES);
+        }
     }
 
     fn tell_differences(&mut self, uid: u32, sent: &Sent) {

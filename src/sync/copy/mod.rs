@@ -18,7 +18,7 @@ pub use self::oddity::Oddity;
 use self::{append::InFlight, fetch::Unit, oddity::Watch};
 use super::{
     ledger::Ledger,
-    limits::{BATCH_AGE, STREAM_QUEUE},
+    limits::{BATCH_AGE, BATCH_MESSAGES, STREAM_QUEUE},
     progress::Progress,
     report::FolderReport,
     scan::{Scan, Scanned},
@@ -166,6 +166,9 @@ struct Pass<'a, 'b> {
     batch: Vec<usize>,
     batch_bytes: u64,
     batch_since: Option<Instant>,
+    /// Messages in one batch at most, for now.
+    batch_limit: usize,
+    answered_at: Option<Instant>,
     in_flight: VecDeque<InFlight>,
     /// The destination's UIDNEXT as last known.
     uid_next: u32,
@@ -210,6 +213,8 @@ pub async fn copy(
         batch: Vec::new(),
         batch_bytes: 0,
         batch_since: None,
+        batch_limit: BATCH_MESSAGES,
+        answered_at: None,
         in_flight: VecDeque::new(),
         uid_next: context.selected.uid_next.unwrap_or(uid_next).max(uid_next),
         stream: None,
