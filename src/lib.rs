@@ -1,8 +1,14 @@
 //! Mailferry moves mailboxes between IMAP servers: exactly, resumably, at the speed of the wire.
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod assignment;
+pub mod commands;
 pub mod error;
 pub mod imap;
+pub mod local;
 pub mod sync;
+pub mod telemetry;
+pub mod yaml;
 
 pub use error::{Error, ErrorClass, Remedy, Result, Side};

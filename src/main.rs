@@ -1,3 +1,132 @@
 //! The command line.
 
-fn main() {}
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use clap::{Parser, Subcommand};
+use indicatif::MultiProgress;
+use mailferry::{
+    Error, Result,
+    commands::{checkpoint::CheckpointArgs, crds::CrdsArgs, run::RunArgs},
+    local::{run::SyncEngine, text::printable},
+    telemetry::logs,
+};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::runtime::Runtime;
+
+/// Moves mailboxes between IMAP servers: exactly, resumably, at the speed of the wire.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, max_term_width = 120)]
+struct Cli {
+    /// What to log to stderr: error, warn, info, debug, trace, or by module as in `info,mailferry::imap=debug`.
+    #[arg(
+        long,
+        global = true,
+        env = "RUST_LOG",
+        default_value = "warn",
+        value_name = "LEVEL",
+        hide_env_values = true,
+        help_heading = "Logs"
+    )]
+    log_level: String,
+
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Logs")]
+    log_format: logs::Format,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(RunArgs),
+    Crds(CrdsArgs),
+    Checkpoint(CheckpointArgs),
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  all mailboxes are done; single messages may have been skipped: the report names them
+    1  verify found differences
+    2  Configuration: a wrong command line or manifest, a missing Secret, a state folder in use
+   10  Authentication: a server refused a user name, password or token
+   11  Authorization: the login worked, but not what came after it
+   12  Quota: the destination has no room left
+   13  Throttled: a server asks for fewer connections or a slower pace
+   14  Network: a connection could not be made, was lost, or fell silent
+   15  Tls: the handshake or the certificate failed
+   16  Protocol: a server broke the IMAP protocol
+   17  MessageRejected: a message was refused where no message could be left out
+   70  Internal: a defect in Mailferry, or the local disk
+  130  interrupted; the next run goes on from the checkpoints
+Where mailboxes fail for different reasons, the code is that of the first of:
+Internal, Configuration, Authentication, Authorization, Quota, Tls, Protocol,
+Network, Throttled, MessageRejected.";
+
+fn main() -> ExitCode {
+    no_core_dumps();
+    // The only provider compiled in; an error says that it is installed already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let cli = Cli::parse();
+    let code = execute(cli).unwrap_or_else(|error| {
+        drop(writeln!(io::stderr(), "error: {}", printable(&error.to_string())));
+        error.class.exit_code()
+    });
+    ExitCode::from(code)
+}
+
+/// A core dump would hold passwords and mail. A limit of one byte, unlike zero, also keeps the kernel from piping the
+/// dump to a program (core(5)).
+fn no_core_dumps() {
+    let one = Rlimit { current: Some(1), maximum: Some(1) };
+    let _ = setrlimit(Resource::Core, one); // lowering a limit is always allowed, but for exotic sandboxes
+}
+
+fn execute(cli: Cli) -> Result<u8> {
+    let screen = MultiProgress::new();
+    let beside = screen.clone();
+    let stderr = logs::Between(move |line: &[u8]| beside.suspend(|| io::stderr().write_all(line)));
+    logs::init(&cli.log_level, cli.log_format, io::stderr().is_terminal(), stderr)?;
+    match cli.command {
+        Command::Run(args) => runtime()?.block_on(args.run(Arc::new(SyncEngine), screen)),
+        Command::Crds(args) => print(&args.print()?),
+        Command::Checkpoint(args) => print(&args.print()?),
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    Runtime::new().map_err(|e| Error::internal(format!("cannot start: {e}")))
+}
+
+/// Prints what a command is for. A reader that has gone away (`| head`) is no failure.
+fn print(text: &str) -> Result<u8> {
+    match writeln!(io::stdout(), "{}", text.trim_end()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::internal(format!("cannot write: {e}"))),
+        _ => Ok(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use mailferry::ErrorClass;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_lists_the_exit_code_of_every_class() {
+        for class in ErrorClass::ALL {
+            let line = format!("{:>5}  {class}:", class.exit_code());
+            assert!(EXIT_CODES.lines().any(|l| l.starts_with(&line)), "{line}");
+        }
+    }
+}

@@ -1,5 +1,32 @@
 //! One mailbox: plan, copy, flags, identity, checkpoint. Knows nothing of Kubernetes.
 
+pub mod checkpoint;
+mod compact;
+mod copy;
+mod deletion;
+mod doubt;
+pub mod engine;
+pub mod filter;
+pub mod flags;
+mod folder;
+pub mod folder_map;
+pub mod folder_name;
+pub mod identity;
+mod ledger;
+mod limits;
+mod lookup;
+mod mirror;
+mod pair;
+mod prepare;
 pub mod progress;
+mod readback;
+mod renames;
 pub mod report;
+mod scan;
 pub mod spec;
+pub mod special_use;
+pub mod store;
+mod store_flags;
+pub mod uid_map;
+
+pub use engine::{SyncContext, sync_mailbox};

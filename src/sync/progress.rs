@@ -8,7 +8,7 @@ use std::sync::{
 use serde::Serialize;
 
 /// What a sync is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[repr(u8)]
 pub enum Phase {
     /// Waiting for its turn.
@@ -42,7 +42,7 @@ pub struct Progress {
     /// Bytes copied by this run.
     pub bytes_done: AtomicU64,
     /// Bytes read or written on any connection: moves while anything moves.
-    pub bytes_moved: AtomicU64,
+    pub bytes_moved: std::sync::Arc<AtomicU64>,
     waiting: Mutex<Option<String>>,
 }
 
@@ -70,6 +70,11 @@ pub struct Snapshot {
 }
 
 impl Progress {
+    /// Adds to one of the counters.
+    pub fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Relaxed);
+    }
+
     /// Enters a phase.
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);

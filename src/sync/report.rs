@@ -27,6 +27,11 @@ pub struct MailboxReport {
     pub duration_ms: u64,
     /// Connections that were lost and made again.
     pub reconnects: u64,
+    /// True when the sync was asked to stop before its end: what it did is in the checkpoint, the next run goes on.
+    pub interrupted: bool,
+    /// What a person should know and need not act on (a checkpoint that could not be used, and the like).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Why the sync did not end well, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Error>,
@@ -76,6 +81,8 @@ pub struct FolderReport {
     pub deleted: u64,
     /// Doubts in which nothing was deleted or changed, for people.
     pub doubts: Vec<String>,
+    /// All that was to be done is done.
+    pub complete: bool,
     /// Nothing had changed; the folder was not opened.
     pub unchanged: bool,
     /// Why this folder is not finished, if so.
@@ -105,6 +112,11 @@ impl FolderReport {
     /// Counts a message that was copied with a difference.
     pub fn differs(&mut self, uid: u32, kind: &str, what: impl Into<String>) {
         *self.differences.entry(kind.to_owned()).or_default() += 1;
+        self.note_difference(uid, what);
+    }
+
+    /// Notes a single difference that is counted elsewhere.
+    pub fn note_difference(&mut self, uid: u32, what: impl Into<String>) {
         if self.difference_messages.len() < MAX_LISTED {
             self.difference_messages.push(MessageNote { uid, what: what.into() });
         }

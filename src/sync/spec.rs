@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::imap::Endpoint;
+use crate::{Error, Result, imap::Endpoint};
 
 /// One mailbox to sync.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 6, initial_backoff: Duration::from_millis(500), max_backoff: Duration::from_secs(60) }
+        Self { attempts: 6, initial_backoff: Duration::from_millis(500), max_backoff: Duration::from_mins(1) }
     }
 }
 
@@ -75,6 +75,42 @@ pub enum FolderPattern {
     Regex(regex::Regex),
 }
 
+impl FolderPattern {
+    /// `/.../` is a regular expression for the whole name; anything else a glob.
+    ///
+    /// # Errors
+    /// Configuration, naming the pattern, when it can't be read.
+    pub fn parse(text: &str) -> Result<Self> {
+        if let Some(regex) = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
+            return anchored(regex).map(Self::Regex);
+        }
+        let glob = globset::GlobBuilder::new(text)
+            .literal_separator(true)
+            .build()
+            .map_err(|error| Error::configuration(format!("folder pattern `{text}` is no glob: {}", error.kind())))?;
+        Ok(Self::Glob(glob.compile_matcher()))
+    }
+
+    /// True when the decoded name (`/` between levels, `INBOX` in capitals) matches.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        let is_match = |name: &str| match self {
+            Self::Glob(glob) => glob.is_match(name),
+            Self::Regex(regex) => regex.is_match(name),
+        };
+        is_match(name) || any_case_inbox(name).is_some_and(|spellings| spellings.iter().any(|name| is_match(name)))
+    }
+
+    /// The pattern as it was written.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Glob(glob) => glob.glob().glob().to_owned(),
+            Self::Regex(regex) => format!("/{}/", written(regex)),
+        }
+    }
+}
+
 /// Renames folders.
 #[derive(Debug, Clone)]
 pub struct FolderRename {
@@ -82,6 +118,53 @@ pub struct FolderRename {
     pub from: regex::Regex,
     /// The new name; `$1` inserts a group.
     pub to: String,
+}
+
+impl FolderRename {
+    /// A rule from a regular expression for the whole name (with or without slashes around it) and the new name.
+    ///
+    /// # Errors
+    /// Configuration, naming the pattern, when it can't be read.
+    pub fn parse(from: &str, to: &str) -> Result<Self> {
+        let bare = from.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')).unwrap_or(from);
+        Ok(Self { from: anchored(bare)?, to: to.to_owned() })
+    }
+
+    /// The new name of a decoded folder name, if the rule is for it.
+    #[must_use]
+    pub fn apply(&self, name: &str) -> Option<String> {
+        let expand = |name: &str| {
+            let captures = self.from.captures(name)?;
+            let mut new = String::new();
+            captures.expand(&self.to, &mut new);
+            Some(new)
+        };
+        expand(name).or_else(|| any_case_inbox(name)?.iter().find_map(|name| expand(name)))
+    }
+}
+
+const ANCHORED: (&str, &str) = (r"\A(?:", r")\z");
+
+fn anchored(text: &str) -> Result<regex::Regex> {
+    regex::Regex::new(&format!("{}{text}{}", ANCHORED.0, ANCHORED.1)).map_err(|error| {
+        let why = match error {
+            regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
+            // The regex crate draws the pattern over several lines; its last line says why.
+            other => other.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+        };
+        Error::configuration(format!("folder pattern `/{text}/` is no regular expression: {why}"))
+    })
+}
+
+fn written(regex: &regex::Regex) -> &str {
+    let text = regex.as_str();
+    text.strip_prefix(ANCHORED.0).and_then(|rest| rest.strip_suffix(ANCHORED.1)).unwrap_or(text)
+}
+
+/// INBOX is INBOX in any case: the spellings that people write in patterns.
+fn any_case_inbox(name: &str) -> Option<[String; 2]> {
+    let rest = name.strip_prefix("INBOX").filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+    Some([format!("inbox{rest}"), format!("Inbox{rest}")])
 }
 
 /// Which messages are synced. What a rule leaves out is counted and reported by rule, and is looked at again on each run.
@@ -117,4 +200,65 @@ pub enum DeletePolicy {
     Keep,
     /// They are removed by UID EXPUNGE, if Mailferry appended them itself; see the engine's guards.
     Mirror,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, name: &str) -> bool {
+        FolderPattern::parse(pattern).unwrap().matches(name)
+    }
+
+    #[test]
+    fn a_star_stays_in_its_level_and_two_cross_levels() {
+        assert!(matches("Archive/*", "Archive/2020"));
+        assert!(!matches("Archive/*", "Archive/2020/May"));
+        assert!(matches("Archive/**", "Archive/2020/May"));
+        assert!(matches("**/Old", "a/b/Old"));
+        assert!(matches("*", "Sent"));
+        assert!(!matches("*", "a/b"));
+        assert!(!matches("Sent", "sent"));
+        assert!(matches("{Sent,Trash}", "Trash"));
+    }
+
+    #[test]
+    fn a_regex_is_for_the_whole_name() {
+        assert!(matches("/a|b/", "b"));
+        assert!(!matches("/a|b/", "ab"));
+        assert!(matches("/Project.*/", "Projects/x"));
+    }
+
+    #[test]
+    fn inbox_matches_in_any_case() {
+        assert!(matches("inbox", "INBOX"));
+        assert!(matches("/Inbox/", "INBOX"));
+        assert!(matches("inbox/*", "INBOX/x"));
+        assert!(!matches("inboxes", "INBOXES"));
+    }
+
+    #[test]
+    fn a_bad_pattern_is_named() {
+        for (bad, kind) in [("[a", "glob"), ("/(a/", "regular expression")] {
+            let error = FolderPattern::parse(bad).unwrap_err();
+            assert_eq!(error.class, crate::ErrorClass::Configuration);
+            assert!(error.what.contains(bad) && error.what.contains(kind), "{}", error.what);
+            assert!(!error.what.contains('\n'));
+        }
+        assert!(FolderRename::parse("(", "x").unwrap_err().what.contains("`/(/`"));
+    }
+
+    #[test]
+    fn a_pattern_is_shown_as_it_was_written() {
+        assert_eq!(FolderPattern::parse("/a.*/").unwrap().text(), "/a.*/");
+        assert_eq!(FolderPattern::parse("a/**").unwrap().text(), "a/**");
+    }
+
+    #[test]
+    fn a_rename_inserts_groups_and_leaves_others_alone() {
+        let rule = FolderRename::parse("Old/(.*)", "Archive/$1").unwrap();
+        assert_eq!(rule.apply("Old/x").as_deref(), Some("Archive/x"));
+        assert_eq!(rule.apply("Older/x"), None);
+        assert_eq!(FolderRename::parse("inbox", "Main").unwrap().apply("INBOX").as_deref(), Some("Main"));
+    }
 }

@@ -1,4 +1,6 @@
-//! Everything that is tested against servers, in one binary, so that its tests share them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers end it where it fails")]
+//! Integration tests against real servers on loopback.
 
+mod failures;
 mod harness;
+mod rig;
+mod sync;

@@ -1,0 +1,10 @@
+//! Any bytes as a server's response: `cargo +nightly fuzz run response`. They may be refused, but not panic or hang.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|raw: &[u8]| {
+    // Most inputs lack the final line end; with it more of the parser is reached.
+    let _ = mailferry::imap::parse::parse([raw, b"\r\n"].concat().into());
+    let _ = mailferry::imap::parse::parse(bytes::Bytes::copy_from_slice(raw));
+});

@@ -1,0 +1,389 @@
+//! Parts that several resources share.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    rules,
+    scalar::{Duration, Size},
+};
+use crate::error::{Error, ErrorClass, Side};
+
+/// Another object in the same namespace, by name.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LocalRef {
+    /// The object's name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+/// One value of a Secret in the same namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SecretKeyRef {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The key in the Secret's data.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+}
+
+/// How one side of a mailbox logs in.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::ONE_CREDENTIAL.cel).message(rules::ONE_CREDENTIAL.message))]
+pub struct Account {
+    /// The login name of the account whose mail is meant. Left out: at the source the mailbox's name; at the
+    /// destination the source's username.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 320))]
+    pub username: Option<String>,
+    /// The account's password. The value is taken exactly as it stands in the Secret, each byte of it. Not needed where
+    /// the endpoint has a masterUser; where both are there, this one is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_secret_ref: Option<SecretKeyRef>,
+    /// An OAuth 2.0 access token for XOAUTH2, instead of a password. It is read again at each connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<SecretKeyRef>,
+}
+
+/// Where the credential of an account is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential<'a> {
+    /// A password.
+    Password(&'a SecretKeyRef),
+    /// An OAuth 2.0 access token.
+    Token(&'a SecretKeyRef),
+}
+
+impl Credential<'_> {
+    /// The Secret and key.
+    #[must_use]
+    pub const fn secret(&self) -> &SecretKeyRef {
+        match self {
+            Self::Password(secret) | Self::Token(secret) => secret,
+        }
+    }
+}
+
+impl Account {
+    /// Where this account's own credential is, if it has one.
+    #[must_use]
+    pub fn credential(&self) -> Option<Credential<'_>> {
+        let password = self.password_secret_ref.as_ref().map(Credential::Password);
+        password.or_else(|| self.token_secret_ref.as_ref().map(Credential::Token))
+    }
+}
+
+/// An administrator of the server who logs in for each mailbox, so that the customers' passwords need not be known.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::SEPARATOR.cel).message(rules::SEPARATOR.message))]
+pub struct MasterUser {
+    /// The administrator's login name.
+    #[schemars(length(min = 1, max = 320))]
+    pub username: String,
+    /// The administrator's password.
+    pub password_secret_ref: SecretKeyRef,
+    /// How the administrator names the mailbox. AuthorizationIdentity: AUTHENTICATE PLAIN with the mailbox's user as
+    /// authorization identity (RFC 4616). Suffix: the login name is the mailbox's user, the separator and the
+    /// administrator's name (Dovecot's `user*master`).
+    #[serde(default)]
+    pub mode: MasterMode,
+    /// Between user and administrator in mode Suffix; `*` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 10))]
+    pub separator: Option<String>,
+}
+
+/// How an administrator names the mailbox.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum MasterMode {
+    /// AUTHENTICATE PLAIN with an authorization identity (RFC 4616).
+    #[default]
+    AuthorizationIdentity,
+    /// `user` + separator + administrator.
+    Suffix,
+}
+
+/// Which folders are synced and what they are called at the destination. Rules see names as people do, with `/` between
+/// levels whatever the server uses, and without the server's prefix (`INBOX.`).
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::PATTERNS.cel).message(rules::PATTERNS.message))]
+pub struct FolderRules {
+    /// Only folders that match one of these; empty means all. A pattern is a glob (`*` within a level, `**` across
+    /// levels: `Projects/**`) or, between slashes, a regular expression that matches the whole name (`/20[0-9]{2}/`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 500)))]
+    pub include: Vec<String>,
+    /// Never folders that match one of these; same patterns as include, and stronger.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 500)))]
+    pub exclude: Vec<String>,
+    /// New names. The first that matches is used, and wins over specialUse.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub rename: Vec<Rename>,
+    /// Put everything, INBOX too, below this folder of the destination, for example `Old mail`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 500))]
+    #[x_kube(validation = Rule::new(rules::INTO.cel).message(rules::INTO.message))]
+    pub into: Option<String>,
+    /// Map: a folder for a special use (sent mail, drafts, junk, trash, archive) goes to the destination's folder for the
+    /// same use. Ignore: names stay as they are.
+    #[serde(default)]
+    pub special_use: SpecialUse,
+    /// Copy: folders subscribed at the source are subscribed at the destination. Ignore: subscriptions are left alone.
+    #[serde(default)]
+    pub subscriptions: Subscriptions,
+    /// Personal: only the account's own mail. All: also other users' and shared folders, and views that show the
+    /// messages of other folders again (Gmail's All Mail and Starred).
+    #[serde(default)]
+    pub namespaces: Namespaces,
+}
+
+/// A new name for a folder.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Rename {
+    /// A folder's name, which stands for what is below it too (`Work` also renames `Work/2024`); or, between slashes, a
+    /// regular expression that matches the whole name (`/Old (.*)/`).
+    #[schemars(length(min = 1, max = 500))]
+    pub from: String,
+    /// The new name. After a regular expression, `$1` inserts a group, `${1}` where a letter or digit follows.
+    #[schemars(length(min = 1, max = 500))]
+    pub to: String,
+}
+
+/// What special uses of folders mean.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SpecialUse {
+    /// Into the destination's folder for the same use.
+    #[default]
+    Map,
+    /// Names stay as they are.
+    Ignore,
+}
+
+/// What happens to subscriptions.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Subscriptions {
+    /// Subscribed at the source, so at the destination.
+    #[default]
+    Copy,
+    /// Left alone.
+    Ignore,
+}
+
+/// Whose folders are meant.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Namespaces {
+    /// The account's own.
+    #[default]
+    Personal,
+    /// Everything the account sees.
+    All,
+}
+
+/// Which messages are synced. What a rule leaves out is counted and reported by rule, and looked at again by each sync.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::SINCE_BEFORE.cel).message(rules::SINCE_BEFORE.message))]
+#[x_kube(validation = Rule::new(rules::AGES.cel).message(rules::AGES.message))]
+#[x_kube(validation = Rule::new(rules::SIZES.cel).message(rules::SIZES.message))]
+pub struct MessageRules {
+    /// Only messages that arrived (INTERNALDATE) at or after this time, for example `2024-01-01T00:00:00Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Only messages that arrived before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Time>,
+    /// Only messages that arrived at most this many days before the sync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 36_500))]
+    pub max_age_days: Option<i32>,
+    /// Only messages that arrived at least this many days before the sync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 36_500))]
+    pub min_age_days: Option<i32>,
+    /// Only messages of at least this many bytes, for example `10Ki`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_size: Option<Size>,
+    /// Only messages of at most this many bytes, for example `25Mi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<Size>,
+    /// Leave out messages that are marked as deleted.
+    #[serde(default)]
+    pub skip_deleted: bool,
+}
+
+/// What happens to flags of messages that were copied before.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FlagPolicy {
+    /// What changed at the source is changed at the destination.
+    #[default]
+    SourceWins,
+    /// Flags are set when a message is copied and never touched again.
+    Ignore,
+}
+
+/// What happens to copies whose source message was deleted.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DeletionPolicy {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They are removed, if Mailferry put them there itself.
+    Mirror,
+}
+
+/// Bounds on every wait for a server.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeouts {
+    /// For each of: TCP connect, TLS handshake, greeting.
+    #[serde(default = "Timeouts::connect")]
+    #[x_kube(validation = Rule::new(rules::CONNECT.cel).message(rules::CONNECT.message))]
+    pub connect: Duration,
+    /// Silence while an answer is due.
+    #[serde(default = "Timeouts::reply")]
+    #[x_kube(validation = Rule::new(rules::REPLY.cel).message(rules::REPLY.message))]
+    pub reply: Duration,
+    /// An idle connection is kept alive by a NOOP this often.
+    #[serde(default = "Timeouts::keepalive")]
+    #[x_kube(validation = Rule::new(rules::KEEPALIVE.cel).message(rules::KEEPALIVE.message))]
+    pub keepalive: Duration,
+}
+
+impl Timeouts {
+    const fn connect() -> Duration {
+        Duration::from_secs(30)
+    }
+
+    const fn reply() -> Duration {
+        Duration::from_secs(120)
+    }
+
+    const fn keepalive() -> Duration {
+        Duration::from_secs(120)
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Self::connect(), reply: Self::reply(), keepalive: Self::keepalive() }
+    }
+}
+
+/// What happens after failures that may pass by themselves (network, throttling, a server's protocol error).
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::RECONNECT_BACKOFF.cel).message(rules::RECONNECT_BACKOFF.message))]
+#[x_kube(validation = Rule::new(rules::BACKOFF.cel).message(rules::BACKOFF.message))]
+pub struct Retry {
+    /// Within an attempt: so many connections in a row may fail, with no progress between, before the attempt ends with
+    /// the error.
+    #[serde(default = "Retry::reconnects")]
+    #[schemars(range(min = 0, max = 100))]
+    pub reconnects: i32,
+    /// Within an attempt: wait before the first new connection; doubles, with jitter.
+    #[serde(default = "Retry::reconnect_backoff")]
+    pub reconnect_backoff: Duration,
+    /// Within an attempt: the longest wait before a new connection.
+    #[serde(default = "Retry::reconnect_max_backoff")]
+    pub reconnect_max_backoff: Duration,
+    /// Between attempts: the first wait; doubles, with jitter.
+    #[serde(default = "Retry::initial_backoff")]
+    pub initial_backoff: Duration,
+    /// Between attempts: the longest wait.
+    #[serde(default = "Retry::max_backoff")]
+    pub max_backoff: Duration,
+    /// So many failed attempts in a row without progress make a mailbox Failed. Left out: tried again without end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_failures: Option<i32>,
+}
+
+impl Retry {
+    const fn reconnects() -> i32 {
+        6
+    }
+
+    const fn reconnect_backoff() -> Duration {
+        Duration::from_millis(500)
+    }
+
+    const fn reconnect_max_backoff() -> Duration {
+        Duration::from_secs(60)
+    }
+
+    const fn initial_backoff() -> Duration {
+        Duration::from_secs(60)
+    }
+
+    const fn max_backoff() -> Duration {
+        Duration::from_secs(3600)
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            reconnects: Self::reconnects(),
+            reconnect_backoff: Self::reconnect_backoff(),
+            reconnect_max_backoff: Self::reconnect_max_backoff(),
+            initial_backoff: Self::initial_backoff(),
+            max_backoff: Self::max_backoff(),
+            max_failures: None,
+        }
+    }
+}
+
+/// An error as status shows it: where, what, and what to do.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct LastError {
+    /// What kind of failure: Authentication, Authorization, Quota, Throttled, Network, Tls, Protocol, MessageRejected,
+    /// Configuration or Internal. It decides what happens next.
+    pub class: ErrorClass,
+    /// The account that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<Side>,
+    /// Host and port of the server, as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 300))]
+    pub host: Option<String>,
+    /// The folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1000))]
+    pub folder: Option<String>,
+    /// What happened.
+    #[schemars(length(max = 1000))]
+    pub message: String,
+    /// What a person can do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1000))]
+    pub advice: Option<String>,
+    /// When it happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+}
+
+impl LastError {
+    /// An error as it is shown in status, its texts cut to what the schema allows.
+    #[must_use]
+    pub fn new(error: &Error, at: Option<Time>) -> Self {
+        let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+        Self {
+            class: error.class,
+            side: error.side,
+            host: error.host.as_deref().map(|host| cut(host, 300)),
+            folder: error.folder.as_deref().map(|folder| cut(folder, 1000)),
+            message: cut(&error.what, 1000),
+            advice: error.advice.as_deref().map(|advice| cut(advice, 1000)),
+            at,
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Mailboxes as CSV (RFC 4180) in a Secret: for more of them than a MailMigration can list.
+//!
+//! The first line names the columns, in any order: `name`, and any of `source_username`, `source_password`,
+//! `source_token`, `destination_username`, `destination_password`, `destination_token`. A field with a comma, a quote or
+//! a line break stands in double quotes, a quote in it twice. An empty field is as good as none. Nothing else is changed:
+//! spaces are part of a password.
+
+use std::collections::HashMap;
+
+use secrecy::SecretBox;
+use zeroize::Zeroizing;
+
+use super::{Account, MailboxEntry, SecretKeyRef, check, rules};
+use crate::error::{Error, Result};
+
+/// The most mailboxes in one CSV.
+pub const MAX_ROWS: usize = 100_000;
+
+const COLUMNS: [&str; 7] = [
+    "name",
+    "source_username",
+    "source_password",
+    "source_token",
+    "destination_username",
+    "destination_password",
+    "destination_token",
+];
+
+/// One line of a CSV.
+#[derive(Debug)]
+pub struct CsvMailbox {
+    /// The mailbox, its credentials as references to the keys below in a Secret of the given name.
+    pub entry: MailboxEntry,
+    /// The credentials by key: `source-password`, `destination-token` and so on.
+    pub secrets: HashMap<&'static str, SecretBox<[u8]>>,
+    /// Where it starts, from 1.
+    pub line: usize,
+}
+
+/// Reads a CSV. `secret` gives the name of the Secret that holds a mailbox's credentials; `name` is used in errors, which
+/// show line and column but no value.
+pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Result<Vec<CsvMailbox>> {
+    let wrong = |line: usize, what: String| Error::configuration(format!("{name}, line {line}: {what}"));
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut records = Records { rest: bytes, line: 1 };
+    let (_, header) = records.next().unwrap_or(Ok((1, Vec::new()))).map_err(|(line, what)| wrong(line, what))?;
+    let header: Vec<String> =
+        header.iter().map(|field| String::from_utf8_lossy(field).trim().to_ascii_lowercase()).collect();
+    for (index, column) in header.iter().enumerate() {
+        if !COLUMNS.contains(&column.as_str()) {
+            // Never the text itself: where the header was forgotten, it may be a password.
+            let meant = check::nearest(column, COLUMNS.into_iter());
+            let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+            return Err(wrong(1, format!("the name of column {} is not known{hint}", index + 1))
+                .advice(format!("The first line names the columns: {}", COLUMNS.join(", "))));
+        }
+        if header.iter().filter(|other| *other == column).count() > 1 {
+            return Err(wrong(1, format!("column {column} is there twice")));
+        }
+    }
+    if !header.iter().any(|column| column == "name") {
+        return Err(wrong(1, "there is no column name".to_owned()).advice("The first line names the columns"));
+    }
+
+    let mut mailboxes = Vec::new();
+    let mut seen = HashMap::new();
+    for record in records {
+        let (line, fields) = record.map_err(|(line, what)| wrong(line, what))?;
+        if fields.len() == 1 && fields[0].is_empty() {
+            continue;
+        }
+        if fields.len() != header.len() {
+            let what = format!("{} fields, but the first line names {} columns", fields.len(), header.len());
+            return Err(wrong(line, what).advice("A field with a comma or a quote goes into double quotes"));
+        }
+        let mailbox = mailbox(&header, fields, line, &secret).map_err(|what| wrong(line, what))?;
+        if let Some(first) = seen.insert(mailbox.entry.name.clone(), line) {
+            return Err(wrong(line, format!("mailbox {} is on line {first} already", mailbox.entry.name)));
+        }
+        if mailboxes.len() == MAX_ROWS {
+            return Err(wrong(line, format!("more than {MAX_ROWS} mailboxes")).advice("Use several migrations"));
+        }
+        mailboxes.push(mailbox);
+    }
+    Ok(mailboxes)
+}
+
+fn mailbox(
+    header: &[String],
+    fields: Vec<Zeroizing<Vec<u8>>>,
+    line: usize,
+    secret: &impl Fn(&str) -> String,
+) -> Result<CsvMailbox, String> {
+    let mut columns: HashMap<&str, Zeroizing<Vec<u8>>> =
+        header.iter().map(String::as_str).zip(fields).filter(|(_, field)| !field.is_empty()).collect();
+    let mut text = |column: &str| match columns.remove(column) {
+        Some(field) => String::from_utf8(field.to_vec()).map(Some).map_err(|_| format!("{column} is not UTF-8")),
+        None => Ok(None),
+    };
+    let name = text("name")?.ok_or("name is empty")?;
+    if !rules::is_mailbox_name(&name) {
+        return Err(rules::MAILBOX_NAME.message.to_owned());
+    }
+    let (source, destination) = (text("source_username")?, text("destination_username")?);
+    let secret_name = secret(&name);
+    let mut secrets = HashMap::new();
+    let mut account = |username, password: &'static str, token: &'static str, keys: [&'static str; 2]| {
+        let mut reference = |column, key: &'static str| {
+            let value = columns.remove(column)?;
+            secrets.insert(key, SecretBox::new(value.as_slice().into()));
+            Some(SecretKeyRef { name: secret_name.clone(), key: key.to_owned() })
+        };
+        let account = Account {
+            username,
+            password_secret_ref: reference(password, keys[0]),
+            token_secret_ref: reference(token, keys[1]),
+        };
+        if account.password_secret_ref.is_some() && account.token_secret_ref.is_some() {
+            return Err(format!("both {password} and {token}: leave one of them empty"));
+        }
+        Ok(account)
+    };
+    let entry = MailboxEntry {
+        source: account(source, "source_password", "source_token", ["source-password", "source-token"])?,
+        destination: account(
+            destination,
+            "destination_password",
+            "destination_token",
+            ["destination-password", "destination-token"],
+        )?,
+        name,
+    };
+    Ok(CsvMailbox { entry, secrets, line })
+}
+
+/// The records of a CSV, each with its first line.
+struct Records<'a> {
+    rest: &'a [u8],
+    line: usize,
+}
+
+impl Iterator for Records<'_> {
+    type Item = Result<(usize, Vec<Zeroizing<Vec<u8>>>), (usize, String)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let start = self.line;
+        let mut fields = Vec::new();
+        loop {
+            match self.field() {
+                Ok((field, last)) => {
+                    fields.push(field);
+                    if last {
+                        return Some(Ok((start, fields)));
+                    }
+                }
+                Err(what) => {
+                    self.rest = &[];
+                    return Some(Err((start, what)));
+                }
+            }
+        }
+    }
+}
+
+impl Records<'_> {
+    /// One field, and whether the record ends behind it.
+    fn field(&mut self) -> Result<(Zeroizing<Vec<u8>>, bool), String> {
+        let field = if let Some(rest) = self.rest.strip_prefix(b"\"") {
+            self.rest = rest;
+            self.quoted()?
+        } else {
+            let end = self.rest.iter().position(|b| matches!(b, b',' | b'\n')).unwrap_or(self.rest.len());
+            let (field, rest) = self.rest.split_at(end);
+            self.rest = rest;
+            let ends_line = !rest.starts_with(b",");
+            let field = if ends_line { field.strip_suffix(b"\r").unwrap_or(field) } else { field };
+            Zeroizing::new(field.to_vec())
+        };
+        for (end, last) in [(&b","[..], false), (b"\r\n", true), (b"\n", true)] {
+            if let Some(rest) = self.rest.strip_prefix(end) {
+                self.rest = rest;
+                self.line += usize::from(last);
+                return Ok((field, last));
+            }
+        }
+        if self.rest.is_empty() { Ok((field, true)) } else { Err("text behind a closing quote".to_owned()) }
+    }
+
+    fn quoted(&mut self) -> Result<Zeroizing<Vec<u8>>, String> {
+        let mut field = Zeroizing::new(Vec::new());
+        loop {
+            let end = self.rest.iter().position(|b| *b == b'"').ok_or("a quote is not closed")?;
+            let (part, rest) = self.rest.split_at(end);
+            self.line += memchr::memchr_iter(b'\n', part).count();
+            field.extend_from_slice(part);
+            self.rest = &rest[1..];
+            match self.rest.strip_prefix(b"\"") {
+                Some(rest) => {
+                    field.push(b'"');
+                    self.rest = rest;
+                }
+                None => return Ok(field),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<CsvMailbox>> {
+        parse("Secret acme key m.csv", text.as_bytes(), |mailbox| format!("split-{mailbox}"))
+    }
+
+    #[test]
+    fn a_line_becomes_a_mailbox_with_references_to_its_credentials() {
+        let found =
+            read("name,source_username,source_password,destination_password\r\na,a@x,pa,pb\r\nb,,\"q,\"\"\r\n z\",\n")
+                .unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].entry.source.username.as_deref(), Some("a@x"));
+        let reference = found[0].entry.source.password_secret_ref.as_ref().unwrap();
+        assert_eq!((reference.name.as_str(), reference.key.as_str()), ("split-a", "source-password"));
+        assert_eq!(found[0].secrets["destination-password"].expose_secret(), b"pb");
+        assert_eq!(found[1].secrets["source-password"].expose_secret(), b"q,\"\r\n z");
+        assert_eq!((found[1].entry.source.username.as_ref(), found[1].line), (None, 3));
+        assert!(found[1].entry.destination.password_secret_ref.is_none());
+    }
+
+    #[test]
+    fn spaces_and_bytes_of_a_password_are_kept() {
+        let found = parse("f", b"name,source_password\na, \xff p \n", |_| "s".into()).unwrap();
+        assert_eq!(found[0].secrets["source-password"].expose_secret(), b" \xff p ");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line_and_without_secrets() {
+        for (text, message) in [
+            (
+                "name,source_pasword\na,hush\n",
+                "line 1: the name of column 2 is not known; did you mean source_password?",
+            ),
+            ("a,hush\n", "line 1: the name of column 1 is not known"),
+            ("a,hush\nb,hush\n", "The first line names the columns: name, source_username"),
+            ("source_username\na\n", "there is no column name"),
+            ("name,name\na,a\n", "column name is there twice"),
+            ("name,source_password\na,hush,b\n", "line 2: 3 fields, but the first line names 2 columns"),
+            ("name,source_password\na,\"hush\n", "line 2: a quote is not closed"),
+            ("name,source_password\na,\"hush\"x\n", "line 2: text behind a closing quote"),
+            ("name,source_password\n,hush\n", "line 2: name is empty"),
+            ("name,source_password\na b,hush\n", "line 2: a mailbox's name has letters"),
+            ("name\na\nb\na\n", "line 4: mailbox a is on line 2 already"),
+            ("name,source_password,source_token\na,hush,hush\n", "leave one of them empty"),
+            ("", "there is no column name"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(message), "{text}: {error}");
+            assert!(!error.contains("hush"), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown_by_debug() {
+        assert!(!format!("{:?}", read("name,source_password\na,hush\n").unwrap()).contains("hush"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_password_survives_quoting(password in "[^\u{0}]{1,40}") {
+            let text = format!("name,source_password\na,\"{}\"\n", password.replace('"', "\"\""));
+            let found = read(&text).unwrap();
+            proptest::prop_assert_eq!(found[0].secrets["source-password"].expose_secret(), password.as_bytes());
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            if let Ok(found) = parse("f", &bytes, |_| "s".into()) {
+                proptest::prop_assert!(found.len() <= bytes.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `MailServer`: an IMAP endpoint used again and again.
+#![allow(clippy::duplicated_attributes)] // printer columns repeat `type_ = "string"`
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{common::SecretKeyRef, rules};
+
+/// An IMAP server: where it is, how the connection is protected, and how much it may be used.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[kube(
+    group = "mailferry.io",
+    version = "v1alpha1",
+    kind = "MailServer",
+    namespaced,
+    status = "MailServerStatus",
+    derive = "PartialEq",
+    doc = "An IMAP server that migrations of this namespace refer to.",
+    shortname = "mserver",
+    category = "mailferry",
+    printcolumn(name = "Host", type_ = "string", json_path = ".spec.host"),
+    printcolumn(name = "TLS", type_ = "string", json_path = ".spec.tls.mode"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MailServerSpec {
+    /// The host's name or IP address, without scheme and port: `imap.example.com`, `192.0.2.7`, `2001:db8::7`.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(rules::HOST.cel).message(rules::HOST.message))]
+    pub host: String,
+    /// The TCP port. Left out: 993 with tls.mode Implicit, else 143.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: Option<i32>,
+    /// How the connection is protected.
+    #[serde(default)]
+    pub tls: Tls,
+    /// How much the server may be used.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
+    /// What is known about the server beyond what it announces: Generic (nothing), Gmail, Exchange (365 too), Cyrus,
+    /// Courier or Dovecot.
+    #[serde(default)]
+    pub quirks: Quirks,
+    /// Compress the connection (COMPRESS=DEFLATE, RFC 4978) where the server offers it. Helps on slow links only.
+    #[serde(default)]
+    pub compress: bool,
+}
+
+impl MailServerSpec {
+    /// The port that is used: as given, or the mode's own.
+    #[must_use]
+    pub fn effective_port(&self) -> i32 {
+        self.port.unwrap_or(if self.tls.mode == TlsMode::Implicit { 993 } else { 143 })
+    }
+}
+
+/// How a connection is protected.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::ONE_CA.cel).message(rules::ONE_CA.message))]
+#[x_kube(validation = Rule::new(rules::NO_TLS.cel).message(rules::NO_TLS.message))]
+#[x_kube(validation = Rule::new(rules::INSECURE.cel).message(rules::INSECURE.message))]
+pub struct Tls {
+    /// Implicit: TLS from the first byte (port 993). StartTLS: by STARTTLS (port 143). None: passwords and mail travel in
+    /// the clear; only for servers on the same machine or a private wire.
+    #[serde(default)]
+    pub mode: TlsMode,
+    /// Certificates of extra authorities, as PEM text. The system's authorities stay trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65_536))]
+    #[x_kube(validation = Rule::new(rules::PEM.cel).message(rules::PEM.message))]
+    pub ca_bundle: Option<String>,
+    /// The same from a Secret, instead of caBundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_ref: Option<SecretKeyRef>,
+    /// The name that the certificate must carry, where it differs from the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub server_name: Option<String>,
+    /// Accept any certificate: whoever is on the way can read passwords and mail.
+    #[serde(default)]
+    pub insecure_skip_verify: bool,
+}
+
+/// When TLS begins.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TlsMode {
+    /// From the first byte (RFC 8314).
+    #[default]
+    Implicit,
+    /// By STARTTLS (RFC 9051, section 6.2.1).
+    #[serde(rename = "StartTLS")]
+    StartTls,
+    /// Never.
+    None,
+}
+
+/// How much a server may be used by this namespace. Limits of the operator's configuration for a host hold too; these
+/// only lower them.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Connections at one time, all migrations together. Left out: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_connections: Option<i32>,
+    /// Connections at one time for one mailbox; lowers the migration's `connections`. Left out: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16))]
+    pub max_connections_per_mailbox: Option<i32>,
+    /// Syncs started within one minute, all migrations together. Left out: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub starts_per_minute: Option<i32>,
+}
+
+impl Limits {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What is known about a server beyond what it announces.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Quirks {
+    /// Trust what the server announces.
+    #[default]
+    Generic,
+    /// Gmail.
+    Gmail,
+    /// Microsoft Exchange and 365.
+    Exchange,
+    /// Cyrus.
+    Cyrus,
+    /// Courier.
+    Courier,
+    /// Dovecot.
+    Dovecot,
+}
+
+/// What a connection test found.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct MailServerStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready: a connection can be made, and the certificate is trusted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    #[schemars(length(max = 20))]
+    pub conditions: Vec<Condition>,
+    /// When the connection was last tested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked_at: Option<Time>,
+    /// What the last successful test found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<ServerFacts>,
+    /// Connections that running syncs hold, as far as this namespace goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub connections_in_use: Option<i32>,
+}
+
+/// What a server said of itself, parsed: never its raw bytes.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerFacts {
+    /// For example `TLS 1.3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 20))]
+    pub tls_version: Option<String>,
+    /// The name that the certificate was issued to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 500))]
+    pub certificate_subject: Option<String>,
+    /// When the certificate ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_not_after: Option<Time>,
+    /// Authentication mechanisms offered, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(length(max = 50), inner(length(max = 50)))]
+    pub mechanisms: Vec<String>,
+    /// Capabilities before login that Mailferry knows, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(length(max = 100), inner(length(max = 50)))]
+    pub capabilities: Vec<String>,
+}

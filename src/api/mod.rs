@@ -1,0 +1,28 @@
+//! The custom resources: the only definition of what users write and read (group mailferry.io, version v1alpha1).
+
+pub mod check;
+pub mod common;
+pub mod crd;
+pub mod csv;
+pub mod mail_migration;
+pub mod mail_server;
+pub mod mailbox_sync;
+pub mod pod;
+pub mod rules;
+pub mod scalar;
+
+pub use common::{
+    Account, Credential, DeletionPolicy, FlagPolicy, FolderRules, LastError, LocalRef, MasterMode, MasterUser,
+    MessageRules, Namespaces, Rename, Retry, SecretKeyRef, SpecialUse, Subscriptions, Timeouts,
+};
+pub use mail_migration::{Cutover, EndpointSpec, MailMigration, MailMigrationSpec, MailMigrationStatus, MailboxEntry};
+pub use mail_server::{MailServer, MailServerSpec, MailServerStatus, Quirks, Tls, TlsMode};
+pub use mailbox_sync::{MailboxSync, MailboxSyncSpec, MailboxSyncStatus, SyncEndpoint, SyncSettings, WorkerStatus};
+pub use scalar::{Duration, Size};
+
+/// The API group of every resource.
+pub const GROUP: &str = "mailferry.io";
+/// The API version of every resource.
+pub const VERSION: &str = "v1alpha1";
+/// `apiVersion` of every resource.
+pub const API_VERSION: &str = "mailferry.io/v1alpha1";

@@ -1,0 +1,326 @@
+//! The rules that go beyond types and ranges: each once, as the CEL text that the API server evaluates and as the
+//! message that says what to write instead. [`problems`] applies the same rules where there is no API server; a test
+//! holds both to the same verdicts.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::{
+    common::{Account, FolderRules, MasterMode, MasterUser, MessageRules, Retry, Timeouts},
+    mail_migration::{EndpointSpec, MailMigrationSpec},
+    mail_server::{MailServerSpec, Tls, TlsMode},
+    scalar::Duration,
+};
+
+/// One rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// What must be true, in CEL.
+    pub cel: &'static str,
+    /// What to write instead.
+    pub message: &'static str,
+}
+
+macro_rules! rules {
+    ($($(#[$doc:meta])* $name:ident: $cel:literal => $message:literal;)*) => {
+        $($(#[$doc])* pub const $name: Rule = Rule { cel: $cel, message: $message };)*
+        /// Every rule, for tests and documentation.
+        pub const ALL: &[(&str, Rule)] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+rules! {
+    /// On `host`.
+    HOST: "self.matches('^[0-9A-Za-z._:-]+$') && !self.matches('^[^:]*:[^:]*$')"
+        => "host must be a host name or an IP address alone, such as imap.example.com or 2001:db8::7: the port goes into port, no scheme, no brackets, no path";
+    /// On `tls`.
+    ONE_CA: "!has(self.caBundle) || !has(self.caBundleRef)"
+        => "write either caBundle (PEM text) or caBundleRef (a Secret's key), not both";
+    /// On `tls`.
+    NO_TLS: "self.mode != 'None' || !(has(self.caBundle) || has(self.caBundleRef) || has(self.serverName) || self.insecureSkipVerify)"
+        => "mode None has no certificate to check: remove caBundle, caBundleRef, serverName and insecureSkipVerify, or use mode Implicit or StartTLS";
+    /// On `tls`.
+    INSECURE: "!self.insecureSkipVerify || !(has(self.caBundle) || has(self.caBundleRef) || has(self.serverName))"
+        => "insecureSkipVerify accepts any certificate: remove it, or remove caBundle, caBundleRef and serverName";
+    /// On `tls.caBundle`.
+    PEM: "self.contains('-----BEGIN CERTIFICATE-----')"
+        => "caBundle must be PEM text that starts with -----BEGIN CERTIFICATE-----";
+    /// On `source` and `destination`.
+    ONE_SERVER: "has(self.serverRef) != has(self.server)"
+        => "write either serverRef (the name of a MailServer) or server (host, port, tls), exactly one of them";
+    /// On an account.
+    ONE_CREDENTIAL: "!has(self.passwordSecretRef) || !has(self.tokenSecretRef)"
+        => "write either passwordSecretRef or tokenSecretRef, not both";
+    /// On `masterUser`.
+    SEPARATOR: "!has(self.separator) || self.mode == 'Suffix'"
+        => "separator belongs to mode Suffix: add mode: Suffix or remove separator";
+    /// On a MailMigration's spec.
+    SOME_MAILBOX: "self.mailboxes.size() + self.mailboxSecrets.size() > 0"
+        => "list at least one mailbox in mailboxes, or a Secret with a CSV in mailboxSecrets";
+    /// On a MailMigration's spec.
+    SOURCE_CREDENTIAL: "has(self.source.masterUser) || self.mailboxes.all(m, has(m.source.passwordSecretRef) || has(m.source.tokenSecretRef))"
+        => "each mailbox needs source.passwordSecretRef or source.tokenSecretRef, unless the migration has source.masterUser";
+    /// On a MailMigration's spec.
+    DESTINATION_CREDENTIAL: "has(self.destination.masterUser) || self.mailboxes.all(m, has(m.destination.passwordSecretRef) || has(m.destination.tokenSecretRef))"
+        => "each mailbox needs destination.passwordSecretRef or destination.tokenSecretRef, unless the migration has destination.masterUser";
+    /// On a mailbox's name.
+    MAILBOX_NAME: "self.matches('^[0-9A-Za-z]([0-9A-Za-z._@+=-]*[0-9A-Za-z])?$')"
+        => "a mailbox's name has letters, digits and . _ @ + = - and starts and ends with a letter or digit, such as alice or alice@example.com; other login names go into username";
+    /// On `folders`.
+    PATTERNS: "(!has(self.include) || self.include.all(p, !p.startsWith('/') || (p.size() > 2 && p.endsWith('/')))) && (!has(self.exclude) || self.exclude.all(p, !p.startsWith('/') || (p.size() > 2 && p.endsWith('/')))) && (!has(self.rename) || self.rename.all(r, !r.from.startsWith('/') || (r.from.size() > 2 && r.from.endsWith('/'))))"
+        => "a pattern that starts with / is a regular expression and ends with / too, such as /20[0-9]{2}/; folder names start without /";
+    /// On `folders.into`.
+    INTO: "!self.startsWith('/') && !self.endsWith('/')"
+        => "into is a folder's name without / at its start or end, such as Old mail or Archive/2024";
+    /// On `messages`.
+    SINCE_BEFORE: "!has(self.since) || !has(self.before) || self.since < self.before"
+        => "since must be earlier than before: no message is both at or after since and earlier than before";
+    /// On `messages`.
+    AGES: "!has(self.minAgeDays) || !has(self.maxAgeDays) || self.minAgeDays < self.maxAgeDays"
+        => "minAgeDays must be smaller than maxAgeDays: no message is older than the one and younger than the other";
+    /// On `messages`.
+    SIZES: "!has(self.minSize) || !has(self.maxSize) || quantity(self.minSize).compareTo(quantity(self.maxSize)) <= 0"
+        => "minSize must not be greater than maxSize";
+    /// On `timeouts.connect`.
+    CONNECT: "duration(self) >= duration('1s') && duration(self) <= duration('10m')"
+        => "connect must be from 1s to 10m, such as 30s";
+    /// On `timeouts.reply`.
+    REPLY: "duration(self) >= duration('1s') && duration(self) <= duration('1h')"
+        => "reply must be from 1s to 1h, such as 2m";
+    /// On `timeouts.keepalive`.
+    KEEPALIVE: "duration(self) >= duration('1s') && duration(self) <= duration('25m')"
+        => "keepalive must be from 1s to 25m, such as 2m: servers may end a session that is silent for 30m";
+    /// On `retry`.
+    RECONNECT_BACKOFF: "duration(self.reconnectBackoff) <= duration(self.reconnectMaxBackoff) && duration(self.reconnectMaxBackoff) <= duration('1h')"
+        => "reconnectBackoff must not be greater than reconnectMaxBackoff, and that at most 1h";
+    /// On `retry`.
+    BACKOFF: "duration(self.initialBackoff) >= duration('1s') && duration(self.initialBackoff) <= duration(self.maxBackoff) && duration(self.maxBackoff) <= duration('24h')"
+        => "initialBackoff must be at least 1s and not greater than maxBackoff, and that at most 24h";
+    /// On `deadline`.
+    DEADLINE: "duration(self) >= duration('10s') && duration(self) <= duration('720h')"
+        => "deadline must be from 10s to 720h, such as 6h";
+    /// On `stallAfter`.
+    STALL_AFTER: "duration(self) >= duration('10s') && duration(self) <= duration('24h')"
+        => "stallAfter must be from 10s to 24h, such as 10m";
+    /// On `offlineGrace`.
+    OFFLINE_GRACE: "duration(self) >= duration('10s') && duration(self) <= duration('24h')"
+        => "offlineGrace must be from 10s to 24h, such as 10m";
+    /// On `ttl`.
+    TTL: "duration(self) <= duration('8760h')"
+        => "ttl must be at most 8760h, such as 24h";
+    /// On `schedule.every`.
+    EVERY: "duration(self) >= duration('10s') && duration(self) <= duration('720h')"
+        => "schedule.every must be from 10s to 720h, such as 1h";
+    /// On `cutover.every`.
+    CUTOVER_EVERY: "duration(self) >= duration('10s') && duration(self) <= duration('24h')"
+        => "cutover.every must be from 10s to 24h, such as 10m";
+    /// On `cutover.drainFor`.
+    DRAIN_FOR: "duration(self) <= duration('720h')"
+        => "cutover.drainFor must be at most 720h, such as 48h";
+}
+
+/// On a MailMigration as a whole; transitions have no meaning without an API server.
+pub const STARTED: Rule = Rule {
+    cel: "!has(oldSelf.status) || !has(oldSelf.status.startedAt) || (\
+has(self.spec.source.serverRef) == has(oldSelf.spec.source.serverRef) \
+&& (!has(self.spec.source.serverRef) || self.spec.source.serverRef.name == oldSelf.spec.source.serverRef.name) \
+&& (!has(self.spec.source.server) || !has(oldSelf.spec.source.server) || (self.spec.source.server.host == oldSelf.spec.source.server.host \
+&& has(self.spec.source.server.port) == has(oldSelf.spec.source.server.port) \
+&& (!has(self.spec.source.server.port) || self.spec.source.server.port == oldSelf.spec.source.server.port))) \
+&& has(self.spec.destination.serverRef) == has(oldSelf.spec.destination.serverRef) \
+&& (!has(self.spec.destination.serverRef) || self.spec.destination.serverRef.name == oldSelf.spec.destination.serverRef.name) \
+&& (!has(self.spec.destination.server) || !has(oldSelf.spec.destination.server) || (self.spec.destination.server.host == oldSelf.spec.destination.server.host \
+&& has(self.spec.destination.server.port) == has(oldSelf.spec.destination.server.port) \
+&& (!has(self.spec.destination.server.port) || self.spec.destination.server.port == oldSelf.spec.destination.server.port))))",
+    message: "the migration has started: serverRef, host and port of source and destination can't change; write a new MailMigration with another name",
+};
+
+/// On a MailboxSync's spec: which mailbox it is.
+pub const SAME_MAILBOX: Rule = Rule {
+    cel: "self.migration == oldSelf.migration && self.mailbox == oldSelf.mailbox",
+    message: "migration and mailbox of a MailboxSync can't change: the operator makes a new one",
+};
+
+/// On one side of a MailboxSync's spec.
+pub const SYNC_CREDENTIAL: Rule = Rule {
+    cel: "has(self.masterUser) || has(self.account.passwordSecretRef) || has(self.account.tokenSecretRef)",
+    message: "write account.passwordSecretRef, account.tokenSecretRef or masterUser",
+};
+
+/// On a MailboxSync's status: only the worker of the current attempt may report.
+pub const FENCE: Rule = Rule {
+    cel: "(has(self.worker) && self.worker.attempt == self.attempt) || (has(self.worker) == has(oldSelf.worker) && (!has(self.worker) || self.worker == oldSelf.worker))",
+    message: "fenced: worker may change only when worker.attempt equals attempt; another attempt has taken over",
+};
+
+/// On a MailboxSync's status.
+pub const WORKER_ATTEMPT: Rule = Rule {
+    cel: "!has(self.worker) || self.worker.attempt <= self.attempt",
+    message: "worker.attempt can't be ahead of attempt: the operator writes the attempt before it makes the pod",
+};
+
+/// On `status.attempt`.
+pub const ATTEMPT_GROWS: Rule = Rule { cel: "self >= oldSelf", message: "attempt never goes back" };
+
+/// On `status.worker`.
+pub const REPORT_GROWS: Rule = Rule {
+    cel: "self.attempt != oldSelf.attempt || self.report >= oldSelf.report",
+    message: "report never goes back within an attempt: a newer report is there already",
+};
+
+/// A rule that a manifest breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The field, such as `spec.source`.
+    pub path: String,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+/// Collects problems below one path.
+struct Findings<'a> {
+    problems: &'a mut Vec<Problem>,
+    path: String,
+}
+
+impl Findings<'_> {
+    fn at(&mut self, field: &str) -> Findings<'_> {
+        let path =
+            if field.starts_with('[') { format!("{}{field}", self.path) } else { format!("{}.{field}", self.path) };
+        Findings { problems: self.problems, path }
+    }
+
+    fn require(&mut self, holds: bool, rule: Rule) {
+        if !holds {
+            self.problems.push(Problem { path: self.path.clone(), message: rule.message.to_owned() });
+        }
+    }
+
+    fn within(&mut self, field: &str, value: Duration, (least, most): (u64, u64), rule: Rule) {
+        let holds = (Duration::from_secs(least)..=Duration::from_secs(most)).contains(&value);
+        self.at(field).require(holds, rule);
+    }
+}
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 3600;
+
+/// The rules that a MailMigration's spec breaks.
+#[must_use]
+pub fn problems(spec: &MailMigrationSpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut at = Findings { problems: &mut problems, path: "spec".to_owned() };
+    endpoint(&mut at.at("source"), &spec.source);
+    endpoint(&mut at.at("destination"), &spec.destination);
+    at.require(!spec.mailboxes.is_empty() || !spec.mailbox_secrets.is_empty(), SOME_MAILBOX);
+    let all_log_in = |endpoint: &EndpointSpec, side: fn(&super::MailboxEntry) -> &Account| {
+        endpoint.master_user.is_some() || spec.mailboxes.iter().all(|m| side(m).credential().is_some())
+    };
+    at.require(all_log_in(&spec.source, |m| &m.source), SOURCE_CREDENTIAL);
+    at.require(all_log_in(&spec.destination, |m| &m.destination), DESTINATION_CREDENTIAL);
+    for (index, mailbox) in spec.mailboxes.iter().enumerate() {
+        let mut at = at.at(&format!("mailboxes[{index}]"));
+        at.at("name").require(is_mailbox_name(&mailbox.name), MAILBOX_NAME);
+        account(&mut at.at("source"), &mailbox.source);
+        account(&mut at.at("destination"), &mailbox.destination);
+    }
+    folders(&mut at.at("folders"), &spec.folders);
+    messages(&mut at.at("messages"), &spec.messages);
+    timeouts(&mut at.at("timeouts"), &spec.timeouts);
+    retry(&mut at.at("retry"), &spec.retry);
+    at.within("deadline", spec.deadline, (10, 720 * HOUR), DEADLINE);
+    at.within("stallAfter", spec.stall_after, (10, 24 * HOUR), STALL_AFTER);
+    at.within("offlineGrace", spec.offline_grace, (10, 24 * HOUR), OFFLINE_GRACE);
+    at.within("ttl", spec.ttl, (0, 8760 * HOUR), TTL);
+    if let Some(schedule) = &spec.schedule {
+        at.at("schedule").within("every", schedule.every, (10, 720 * HOUR), EVERY);
+    }
+    if let Some(cutover) = &spec.cutover {
+        at.at("cutover").within("every", cutover.every, (10, 24 * HOUR), CUTOVER_EVERY);
+        at.at("cutover").within("drainFor", cutover.drain_for, (0, 720 * HOUR), DRAIN_FOR);
+    }
+    problems
+}
+
+/// The rules that a MailServer's spec breaks.
+#[must_use]
+pub fn server_problems(spec: &MailServerSpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    server(&mut Findings { problems: &mut problems, path: "spec".to_owned() }, spec);
+    problems
+}
+
+/// True when this can be a mailbox's name in a migration.
+#[must_use]
+pub fn is_mailbox_name(name: &str) -> bool {
+    let alphanumeric = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    alphanumeric(bytes.first())
+        && alphanumeric(bytes.last())
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._@+=-".contains(b))
+}
+
+fn server(at: &mut Findings<'_>, spec: &MailServerSpec) {
+    static HOST_CHARACTERS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("^[0-9A-Za-z._:-]+$").ok());
+    let characters = HOST_CHARACTERS.as_ref().is_some_and(|r| r.is_match(&spec.host));
+    at.at("host").require(characters && spec.host.matches(':').count() != 1, HOST);
+    tls(&mut at.at("tls"), &spec.tls);
+}
+
+fn tls(at: &mut Findings<'_>, tls: &Tls) {
+    let bundle = tls.ca_bundle.is_some() || tls.ca_bundle_ref.is_some();
+    let named = bundle || tls.server_name.is_some();
+    at.require(tls.ca_bundle.is_none() || tls.ca_bundle_ref.is_none(), ONE_CA);
+    at.require(tls.mode != TlsMode::None || !(named || tls.insecure_skip_verify), NO_TLS);
+    at.require(!tls.insecure_skip_verify || !named, INSECURE);
+    if let Some(pem) = &tls.ca_bundle {
+        at.at("caBundle").require(pem.contains("-----BEGIN CERTIFICATE-----"), PEM);
+    }
+}
+
+fn endpoint(at: &mut Findings<'_>, endpoint: &EndpointSpec) {
+    at.require(endpoint.server.is_some() != endpoint.server_ref.is_some(), ONE_SERVER);
+    if let Some(spec) = &endpoint.server {
+        server(&mut at.at("server"), spec);
+    }
+    if let Some(user) = &endpoint.master_user {
+        master(&mut at.at("masterUser"), user);
+    }
+}
+
+fn master(at: &mut Findings<'_>, user: &MasterUser) {
+    at.require(user.separator.is_none() || user.mode == MasterMode::Suffix, SEPARATOR);
+}
+
+fn account(at: &mut Findings<'_>, account: &Account) {
+    at.require(account.password_secret_ref.is_none() || account.token_secret_ref.is_none(), ONE_CREDENTIAL);
+}
+
+fn folders(at: &mut Findings<'_>, folders: &FolderRules) {
+    let from = folders.rename.iter().map(|rename| &rename.from);
+    let closed = |p: &String| !p.starts_with('/') || (p.chars().count() > 2 && p.ends_with('/'));
+    at.require(folders.include.iter().chain(&folders.exclude).chain(from).all(closed), PATTERNS);
+    if let Some(into) = &folders.into {
+        at.at("into").require(!into.starts_with('/') && !into.ends_with('/'), INTO);
+    }
+}
+
+fn messages(at: &mut Findings<'_>, messages: &MessageRules) {
+    at.require(messages.since.as_ref().zip(messages.before.as_ref()).is_none_or(|(a, b)| a < b), SINCE_BEFORE);
+    at.require(messages.min_age_days.zip(messages.max_age_days).is_none_or(|(a, b)| a < b), AGES);
+    at.require(messages.min_size.zip(messages.max_size).is_none_or(|(a, b)| a <= b), SIZES);
+}
+
+fn timeouts(at: &mut Findings<'_>, timeouts: &Timeouts) {
+    at.within("connect", timeouts.connect, (1, 10 * MINUTE), CONNECT);
+    at.within("reply", timeouts.reply, (1, HOUR), REPLY);
+    at.within("keepalive", timeouts.keepalive, (1, 25 * MINUTE), KEEPALIVE);
+}
+
+fn retry(at: &mut Findings<'_>, retry: &Retry) {
+    let ordered = |first: Duration, last: Duration, most: u64| first <= last && last <= Duration::from_secs(most);
+    at.require(ordered(retry.reconnect_backoff, retry.reconnect_max_backoff, HOUR), RECONNECT_BACKOFF);
+    let starts = retry.initial_backoff >= Duration::from_secs(1);
+    at.require(starts && ordered(retry.initial_backoff, retry.max_backoff, 24 * HOUR), BACKOFF);
+}

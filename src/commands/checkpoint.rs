@@ -1,0 +1,76 @@
+//! `mailferry checkpoint`: what a checkpoint holds, for people.
+
+use std::{
+    io::{self, Read as _},
+    path::PathBuf,
+};
+
+use clap::Args;
+
+use crate::{
+    error::{Error, Result},
+    sync::checkpoint::Checkpoint,
+};
+
+const WHERE: &str = "Checkpoints are in the state folder: .mailferry/MIGRATION/MAILBOX-....checkpoint";
+
+/// Print what a checkpoint holds, as JSON: accounts' fingerprint, folders, UIDVALIDITYs, UID maps.
+#[derive(Debug, Clone, Args)]
+pub struct CheckpointArgs {
+    /// A checkpoint file from a state folder; `-` reads stdin.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+impl CheckpointArgs {
+    /// The checkpoint as pretty-printed JSON.
+    ///
+    /// # Errors
+    /// Configuration when the file cannot be read or is no checkpoint.
+    pub fn print(&self) -> Result<String> {
+        let path = self.file.display();
+        let mut encoded = Vec::new();
+        let read = if self.file.as_os_str() == "-" {
+            io::stdin().lock().read_to_end(&mut encoded).map(drop)
+        } else {
+            std::fs::read(&self.file).map(|bytes| encoded = bytes)
+        };
+        read.map_err(|e| Error::configuration(format!("cannot read {path}: {e}")).advice(WHERE))?;
+        // A state file holds the bytes, a MailboxSync's status the same as text.
+        let checkpoint = Checkpoint::decode(&encoded).or_else(|error| match std::str::from_utf8(&encoded) {
+            Ok(text) => Checkpoint::decode_text(text.trim()),
+            Err(_) => Err(error),
+        });
+        let checkpoint = checkpoint.map_err(|e| Error::configuration(format!("{path}: {}", e.what)).advice(WHERE))?;
+        serde_json::to_string_pretty(&checkpoint.describe())
+            .map_err(|e| Error::internal(format!("cannot write the checkpoint as JSON: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(content: &[u8]) -> Result<String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        CheckpointArgs { file: file.path().to_owned() }.print()
+    }
+
+    #[test]
+    fn a_checkpoint_is_printed_as_json_from_a_state_file_and_from_a_status() {
+        let checkpoint = Checkpoint { fingerprint: "0123abcd".into(), ..Checkpoint::default() };
+        let from_file = printed(&checkpoint.encode().unwrap()).unwrap();
+        let from_status = printed(format!("{}\n", checkpoint.encode_text().unwrap()).as_bytes()).unwrap();
+        assert_eq!(from_file, from_status);
+        let value: serde_json::Value = serde_json::from_str(&from_file).unwrap();
+        assert_eq!(value["fingerprint"], "0123abcd");
+    }
+
+    #[test]
+    fn what_is_no_checkpoint_is_a_configuration_error() {
+        for content in [&b"not a checkpoint"[..], &[0xff, 0x00], &[]] {
+            assert_eq!(printed(content).unwrap_err().class, crate::ErrorClass::Configuration);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The commands of the `mailferry` binary, one file each, and what they share.
+
+pub mod checkpoint;
+pub mod crds;
+pub mod manifests;
+pub mod run;

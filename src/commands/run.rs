@@ -1,0 +1,220 @@
+//! `mailferry run`: sync every mailbox of a migration from here.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use clap::Args;
+use indicatif::MultiProgress;
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::manifests::{ManifestArgs, Migration};
+use crate::{
+    error::{Error, Result},
+    local::{
+        report,
+        run::{Bounds, Engine, INTERRUPTED, Outcome, Stop, run},
+        state::{State, default_folder},
+        view::{Bars, Json, Lines, Output, Style, View},
+    },
+};
+
+/// Sync every mailbox of a migration from this machine: copy what is missing, carry flags over, report.
+///
+/// A run is safe to interrupt and to repeat. Ctrl-C (or SIGTERM) saves a checkpoint of every running mailbox and ends;
+/// a second one leaves at once. The next run goes on from the checkpoints and copies only what is new. Without the
+/// checkpoints (another machine, a lost state folder) it compares both sides, takes what is at the destination already
+/// as copied, and doubles nothing.
+///
+/// This is one sync of each mailbox, now: deadline, schedule, startAt and cutover are for the operator.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub manifests: ManifestArgs,
+
+    /// Where checkpoints are kept [default: .mailferry/MIGRATION in the current folder]. One run at a time may use it.
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+
+    /// Change nothing, neither at the destination nor in the state folder; report what a run would do.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// How many mailboxes to sync at once [default: spec.parallelism of the migration].
+    #[arg(long, value_name = "N")]
+    pub parallelism: Option<NonZeroUsize>,
+
+    /// What to show.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+impl RunArgs {
+    /// Runs the migration; returns the exit code. `screen` is where bars are drawn, between log lines.
+    ///
+    /// # Errors
+    /// When nothing could start: manifests that cannot be read, a state folder in use, no mailbox of that name.
+    pub async fn run(&self, engine: Arc<dyn Engine>, screen: MultiProgress) -> Result<u8> {
+        let migration = self.manifests.load()?;
+        if migration.suspended {
+            return Err(Error::configuration(format!("the MailMigration {} is suspended", migration.name))
+                .advice("Set spec.suspend to false to run it"));
+        }
+        let stop = Stop::default();
+        let signals = tokio::spawn(obey_signals(signals()?, stop.clone()));
+        let style = self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal());
+        let mut view: Box<dyn View> = match style {
+            Style::Bars => Box::new(Bars::new(screen)),
+            Style::Lines => Box::new(Lines::new(io::stderr())),
+            Style::Json => Box::new(Json::new(io::stdout(), Timestamp::now)),
+        };
+        let outcome = self.sync(migration, engine, &stop, view.as_mut()).await?;
+        signals.abort();
+        if style != Style::Json {
+            // A reader that has gone away does not change how the run ended.
+            drop(io::stdout().lock().write_all(final_report(&outcome).as_bytes()));
+        }
+        Ok(outcome.exit_code())
+    }
+
+    async fn sync(
+        &self,
+        migration: Migration,
+        engine: Arc<dyn Engine>,
+        stop: &Stop,
+        view: &mut dyn View,
+    ) -> Result<Outcome> {
+        let folder = self.state.clone().unwrap_or_else(|| default_folder(&migration.name));
+        let state = if self.dry_run { State::read_only(&folder) } else { State::open(&folder)? };
+        let mut mailboxes = migration.mailboxes;
+        for spec in mailboxes.iter_mut().flatten() {
+            spec.dry_run |= self.dry_run;
+        }
+        let parallelism = self.parallelism.map_or(migration.parallelism, NonZeroUsize::get);
+        let bounds = Bounds { parallelism, hosts: migration.hosts };
+        Ok(run(mailboxes, &state, engine, &bounds, stop, view).await)
+    }
+}
+
+fn final_report(outcome: &Outcome) -> String {
+    let mut text = String::from("\n");
+    for mailbox in &outcome.reports {
+        text.push_str(&report::mailbox(mailbox));
+        text.push('\n');
+    }
+    text.push_str(&report::summary(&outcome.reports, outcome.took));
+    text
+}
+
+fn signals() -> Result<[Signal; 2]> {
+    let listen = |kind| signal(kind).map_err(|e| Error::internal(format!("cannot listen for signals: {e}")));
+    Ok([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?])
+}
+
+/// The first signal stops gently, the second at once; a third does not wait for anything, whatever hangs.
+async fn obey_signals([mut interrupt, mut terminate]: [Signal; 2], stop: Stop) {
+    for step in [Some(&stop.gently), Some(&stop.at_once), None] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        match step {
+            Some(token) => token.cancel(),
+            None => std::process::exit(INTERRUPTED.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Mutex};
+
+    use clap::Parser;
+    use futures::{FutureExt as _, future::BoxFuture};
+
+    use super::*;
+    use crate::{
+        ErrorClass,
+        local::{run::Job, schedule::HostLimits, testing::spec},
+        sync::report::MailboxReport,
+    };
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    /// Saves a byte as each mailbox's checkpoint and notes which were dry runs.
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<(String, bool)>>);
+
+    impl Engine for Recorder {
+        fn sync(&self, job: Job) -> BoxFuture<'static, MailboxReport> {
+            let name = job.spec.mailbox.clone();
+            self.0.lock().unwrap().push((name.clone(), job.spec.dry_run));
+            async move {
+                job.store.save(vec![1]).await.unwrap();
+                MailboxReport { mailbox: name, dry_run: job.spec.dry_run, ..MailboxReport::default() }
+            }
+            .boxed()
+        }
+    }
+
+    async fn run_in(state: &Path, more: &[&str]) -> (Result<Outcome>, Vec<(String, bool)>) {
+        let state = state.display().to_string();
+        let line = ["test", "-f", "unused.yaml", "--state", &state];
+        let args = Line::try_parse_from(line.iter().chain(more)).unwrap().run;
+        let migration = Migration {
+            name: "acme".into(),
+            parallelism: 1,
+            suspended: false,
+            hosts: HostLimits::new(),
+            mailboxes: vec![Ok(spec("alice")), Err(Error::configuration("no Secret").in_mailbox("bob"))],
+        };
+        let engine = Arc::new(Recorder::default());
+        let mut view = Lines::new(io::sink());
+        let outcome = args.sync(migration, Arc::clone(&engine) as Arc<dyn Engine>, &Stop::default(), &mut view).await;
+        (outcome, std::mem::take(&mut engine.0.lock().unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_tells_the_engine_and_leaves_no_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let (outcome, seen) = run_in(&state, &["--dry-run"]).await;
+        assert_eq!(seen, [("alice".to_owned(), true)]);
+        assert!(outcome.unwrap().reports[0].dry_run);
+        assert!(!state.exists());
+        let (_, seen) = run_in(&state, &[]).await;
+        assert_eq!(seen, [("alice".to_owned(), false)]);
+        assert!(State::read_only(&state).mailbox("alice").path().exists());
+    }
+
+    #[tokio::test]
+    async fn a_second_run_on_one_state_starts_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let holder = State::open(folder.path()).unwrap();
+        let (outcome, seen) = run_in(folder.path(), &[]).await;
+        assert_eq!((outcome.unwrap_err().class, seen.len()), (ErrorClass::Configuration, 0));
+        drop(holder);
+        assert!(run_in(folder.path(), &[]).await.0.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_final_report_shows_every_mailbox_and_the_failures_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let (outcome, _) = run_in(folder.path(), &[]).await;
+        let outcome = outcome.unwrap();
+        assert_eq!(outcome.exit_code(), ErrorClass::Configuration.exit_code());
+        let text = final_report(&outcome);
+        let [alice, bob, again] = ["alice: done", "bob: failed", "  bob: failed: Configuration: no Secret"]
+            .map(|part| text.rfind(part).unwrap_or_else(|| panic!("{part} is missing in {text}")));
+        assert!(alice < bob && alice < again, "{text}");
+        assert!(text.ends_with("bob: failed: Configuration: no Secret\n"), "{text}");
+    }
+}

@@ -1,0 +1,294 @@
+//! From nothing to a logged-in [`Session`]: TCP, TLS, greeting, authentication (by async-imap), COMPRESS.
+
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use async_imap::{Authenticator, Client};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use futures::FutureExt;
+use secrecy::ExposeSecret;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::{Instant, timeout},
+};
+use zeroize::Zeroizing;
+
+use super::{
+    capability::Capabilities,
+    classify::{Asked, refusal},
+    endpoint::{Credential, Endpoint, Login, Master, TlsMode},
+    lease::Lease,
+    response::Status,
+    session::{Facts, Moved, Session},
+    tls,
+    transport::Transport,
+    wire::Wire,
+};
+use crate::error::{Error, ErrorClass, Result};
+
+/// Connects and logs in.
+///
+/// # Errors
+/// Of every class that names a reason: Network, Tls, Authentication, Throttled, Configuration, Protocol; with side and
+/// host, never with a secret.
+pub async fn connect(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
+    // A panic in async-imap's parser ends this connection only.
+    match AssertUnwindSafe(establish(endpoint, moved)).catch_unwind().await {
+        Ok(result) => result,
+        Err(_) => Err(Error::protocol("the server's answer broke the parser")),
+    }
+    .map_err(|error| error.on(endpoint.side, endpoint.address()))
+}
+
+async fn establish(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
+    let limit = endpoint.timeouts.connect;
+    let socket = within(limit, "connect", dial(endpoint)).await?;
+    let mut facts = Facts { peer: socket.peer_addr().ok(), ..Facts::default() };
+    let wire = |io| Wire::new(io, endpoint.timeouts.reply, Arc::clone(moved));
+
+    let mut client = match endpoint.tls.mode {
+        TlsMode::Implicit => {
+            let stream = within(limit, "finish the TLS handshake", tls::handshake(endpoint, socket)).await?;
+            let lease = Lease::new(wire(Transport::Tls(Box::new(stream))));
+            within(limit, "greet", greet(lease, &mut facts)).await?
+        }
+        TlsMode::None => {
+            let lease = Lease::new(wire(Transport::Plain(socket)));
+            within(limit, "greet", greet(lease, &mut facts)).await?
+        }
+        TlsMode::StartTls => {
+            let lease = Lease::new(wire(Transport::Plain(socket)));
+            let client = within(limit, "greet", greet(lease, &mut facts)).await?;
+            let io = within(limit, "begin TLS", start_tls(client)).await?;
+            let Transport::Plain(socket) = io else {
+                return Err(Error::internal("STARTTLS over TLS"));
+            };
+            let stream = within(limit, "finish the TLS handshake", tls::handshake(endpoint, socket)).await?;
+            Client::new(Lease::new(wire(Transport::Tls(Box::new(stream)))))
+        }
+    };
+    note_tls(&client, &mut facts);
+
+    let offered = within(limit, "tell its capabilities", capabilities(&mut client)).await?;
+    facts.mechanisms = offered.mechanisms().map(str::to_owned).collect();
+    client.get_mut().forget();
+    let started = Instant::now();
+    let session = within(endpoint.timeouts.reply, "answer the login", log_in(client, endpoint, &offered, &mut facts));
+    let mut imap = session.await?;
+    let round_trip = started.elapsed();
+
+    let announced: Option<Capabilities> = imap.as_mut().capabilities().map(|list| list.into_iter().collect());
+    let deflate = endpoint.compress && announced.as_ref().is_some_and(|a| a.has("COMPRESS=DEFLATE"));
+    let lent =
+        if deflate { wire(within(limit, "begin to compress", compress(imap)).await?) } else { imap.as_mut().take()? };
+    let mut session = Session::new(lent, Arc::clone(endpoint), facts, round_trip);
+    match announced {
+        Some(capabilities) => session.set_capabilities(capabilities),
+        None => {
+            session.run("CAPABILITY").await?;
+        }
+    }
+    Ok(session)
+}
+
+/// Compresses both directions from here on (RFC 4978).
+async fn compress(session: async_imap::Session<Lease>) -> Result<Transport> {
+    let mut compressed = None;
+    session
+        .compress(|mut stream| {
+            stream.get_mut().pass_through();
+            compressed = Some(stream);
+            tokio::io::empty()
+        })
+        .await
+        .map_err(|error| Error::protocol(format!("the server offers COMPRESS and then fails it: {error}")))?;
+    let stream = compressed.ok_or_else(|| Error::internal("a compressed stream was not handed over"))?;
+    Ok(Transport::Deflate(Box::new(stream)))
+}
+
+async fn within<T>(limit: Duration, what: &str, step: impl Future<Output = Result<T>>) -> Result<T> {
+    match timeout(limit, step).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::network(format!("the server did not {what} within {} s", limit.as_secs_f32()))
+            .advice("Check host, port and firewall; raise the timeouts if the server is just slow")),
+    }
+}
+
+/// Tries every address of the host in turn.
+async fn dial(endpoint: &Endpoint) -> Result<TcpStream> {
+    let addresses = lookup_host((endpoint.host.as_str(), endpoint.port)).await.map_err(|error| {
+        Error::network(format!("the host name {} cannot be resolved: {error}", endpoint.host))
+            .advice("Check the spelling of host, and DNS")
+    })?;
+    let mut last = Error::network(format!("the host name {} has no address", endpoint.host));
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(socket) => {
+                // Small commands must not wait for a delayed acknowledgement; failure costs speed only.
+                let _ = socket.set_nodelay(true);
+                return Ok(socket);
+            }
+            Err(error) => {
+                last = Error::network(format!("no connection to {address}: {error}"))
+                    .advice("Check host and port, and that the server and firewalls let this machine in");
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn greet(lease: Lease, facts: &mut Facts) -> Result<Client<Lease>> {
+    let mut client = Client::new(lease);
+    let answer = client.read_response().await;
+    let lease = client.get_mut();
+    if let Err(error) = answer {
+        return Err(lease.failure().unwrap_or_else(|| Error::protocol(format!("no greeting: {error}"))));
+    }
+    let greeting = lease.greeting().ok_or_else(|| Error::protocol("the server did not greet as IMAP does"))?;
+    match greeting.status {
+        Status::Ok => {
+            facts.greeting.clone_from(&greeting.text);
+            Ok(client)
+        }
+        Status::PreAuth => Err(Error::protocol("the server says that it knows us already (PREAUTH)")
+            .advice("Mailferry must log in as the mailbox's user; use another port")),
+        _ => Err(refusal(greeting, Asked::Other, "the connection")),
+    }
+}
+
+async fn start_tls(mut client: Client<Lease>) -> Result<Transport> {
+    let outcome = client.run_command_and_check_ok("STARTTLS", None).await;
+    if let Err(error) = outcome {
+        let failure = client.get_mut().failure();
+        return Err(failure.unwrap_or_else(|| {
+            Error::new(ErrorClass::Tls, format!("the server offers no STARTTLS: {error}"))
+                .advice("Use tls.mode Implicit with port 993")
+        }));
+    }
+    client.into_inner().take()?.into_transport()
+}
+
+fn note_tls(client: &Client<Lease>, facts: &mut Facts) {
+    if let Some(tls) = client.get_ref().transport().and_then(Transport::tls) {
+        facts.tls_version = tls.protocol_version().and_then(|v| v.as_str().map(str::to_owned));
+        facts.certificate = tls.peer_certificates().and_then(|c| c.first()).map(|c| c.to_vec());
+    }
+}
+
+async fn capabilities(client: &mut Client<Lease>) -> Result<Capabilities> {
+    if client.get_ref().capabilities().is_none() {
+        let outcome = client.run_command_and_check_ok("CAPABILITY", None).await;
+        if let Err(error) = outcome {
+            let failure = client.get_mut().failure();
+            return Err(failure.unwrap_or_else(|| Error::protocol(format!("CAPABILITY failed: {error}"))));
+        }
+    }
+    Ok(client.get_ref().capabilities().unwrap_or_default().into_iter().collect())
+}
+
+/// Answers one challenge with the initial response, and any further one (XOAUTH2's error report) with nothing.
+struct Once(Option<Zeroizing<Vec<u8>>>);
+
+impl Authenticator for Once {
+    type Response = Vec<u8>;
+
+    fn process(&mut self, _challenge: &[u8]) -> Vec<u8> {
+        self.0.take().map(|response| response.to_vec()).unwrap_or_default()
+    }
+}
+
+/// What to log in with, decided from the credential and what is offered.
+enum Method {
+    /// AUTHENTICATE with this mechanism and initial response.
+    Sasl { mechanism: &'static str, response: Zeroizing<Vec<u8>> },
+    /// LOGIN with this name and password.
+    Login { username: String, password: Zeroizing<String> },
+}
+
+fn choose(login: &Login, offered: &Capabilities, token: Option<Zeroizing<Vec<u8>>>) -> Result<Method> {
+    let name = match &login.master {
+        Some(Master::Suffix { username, separator }) => format!("{}{separator}{username}", login.username),
+        _ => login.username.clone(),
+    };
+    if let Some(token) = token {
+        let mut response = Zeroizing::new(format!("user={name}\x01auth=Bearer ").into_bytes());
+        response.extend_from_slice(token.trim_ascii());
+        response.extend_from_slice(b"\x01\x01");
+        return Ok(Method::Sasl { mechanism: "XOAUTH2", response });
+    }
+    let password = login.credential.expose().unwrap_or_default();
+    if password.contains(&0) || name.contains('\0') {
+        return Err(Error::configuration("a user name or password holds a NUL byte, which IMAP cannot send"));
+    }
+    let authorize_as = match &login.master {
+        Some(Master::AuthorizationIdentity { username }) => Some((login.username.as_str(), username.as_str())),
+        _ => None,
+    };
+    let plain = offered.has("AUTH=PLAIN");
+    if plain || authorize_as.is_some() {
+        let (authorize, authenticate) = authorize_as.unwrap_or(("", name.as_str()));
+        let mut response = Zeroizing::new(format!("{authorize}\0{authenticate}\0").into_bytes());
+        response.extend_from_slice(password);
+        return Ok(Method::Sasl { mechanism: "PLAIN", response });
+    }
+    if offered.has("LOGINDISABLED") {
+        return Err(Error::configuration("the server allows no password on this connection")
+            .advice("Set tls.mode Implicit or StartTLS"));
+    }
+    let password = std::str::from_utf8(password).map_err(|_| {
+        Error::configuration("the password is not UTF-8 and the server offers only LOGIN, which cannot carry it")
+            .advice("Change the password, or enable AUTH=PLAIN on the server")
+    })?;
+    if password.contains(['\r', '\n']) || name.contains(['\r', '\n']) {
+        return Err(Error::configuration(
+            "the user name or password holds a line break and the server offers only LOGIN, which cannot carry it",
+        ));
+    }
+    Ok(Method::Login { username: name, password: Zeroizing::new(password.to_owned()) })
+}
+
+/// An access token as it is now: files are read at each login.
+async fn token(credential: &Credential) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    match credential {
+        Credential::Password(_) => Ok(None),
+        Credential::Token(token) => Ok(Some(Zeroizing::new(token.expose_secret().to_vec()))),
+        Credential::TokenFile(path) => match tokio::fs::read(path).await {
+            Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
+            Err(error) => {
+                Err(Error::configuration(format!("the token file {} cannot be read: {error}", path.display())))
+            }
+        },
+    }
+}
+
+async fn log_in(
+    client: Client<Lease>,
+    endpoint: &Endpoint,
+    offered: &Capabilities,
+    facts: &mut Facts,
+) -> Result<async_imap::Session<Lease>> {
+    let method = choose(&endpoint.login, offered, token(&endpoint.login.credential).await?)?;
+    let outcome = match method {
+        Method::Sasl { mechanism, response } => {
+            mechanism.clone_into(&mut facts.login);
+            if offered.has("SASL-IR") {
+                let encoded = Zeroizing::new(format!("{mechanism} {}", BASE64.encode(&*response)));
+                client.authenticate(encoded.as_str(), Once(None)).await
+            } else {
+                client.authenticate(mechanism, Once(Some(response))).await
+            }
+        }
+        Method::Login { username, password } => {
+            "LOGIN".clone_into(&mut facts.login);
+            client.login(&username, password.as_str()).await
+        }
+    };
+    outcome.map_err(|(_, mut client)| {
+        let lease = client.get_mut();
+        match (lease.failure(), lease.last_status()) {
+            (Some(failure), _) => failure,
+            // async-imap's own error text may quote what was sent; the server's line says more.
+            (None, Some(line)) => refusal(line, Asked::Login, &format!("the login of {}", endpoint.login.username)),
+            (None, None) => Error::network("the connection ended during the login"),
+        }
+    })
+}

@@ -1,0 +1,209 @@
+//! One look at an account: its namespaces, folders, subscriptions and the status of each folder, in as few round trips
+//! as the server allows.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::{
+    classify::Asked,
+    response::{FolderStatus, ListItem, Namespaces, Status, Untagged},
+    session::Session,
+};
+use crate::error::{Error, Result};
+
+/// No account has more folders; a server that lists more is hostile or broken.
+const MAX_FOLDERS: usize = 100_000;
+
+/// What one look at an account found.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// Namespaces, where the server tells.
+    pub namespaces: Option<Namespaces>,
+    /// All folders as listed.
+    pub folders: Vec<Folder>,
+    /// The hierarchy delimiter of the personal namespace.
+    pub delimiter: Option<u8>,
+    /// The server's name, where it tells (RFC 2971).
+    pub server: Option<String>,
+}
+
+/// A folder as listed.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    /// Name and attributes.
+    pub item: ListItem,
+    /// Subscribed to.
+    pub subscribed: bool,
+    /// Its STATUS; none where it cannot be selected or the server refused.
+    pub status: Option<FolderStatus>,
+}
+
+impl Folder {
+    /// True when it can hold messages.
+    #[must_use]
+    pub fn selectable(&self) -> bool {
+        !self.item.has("\\Noselect") && !self.item.has("\\NonExistent")
+    }
+}
+
+impl Survey {
+    /// The folder with this raw name; INBOX in any case.
+    #[must_use]
+    pub fn folder(&self, raw: &[u8]) -> Option<&Folder> {
+        self.folders.iter().find(|f| same_name(&f.item.name, raw))
+    }
+
+    /// The personal namespace's prefix, raw (`INBOX.`); empty where there is none.
+    #[must_use]
+    pub fn prefix(&self) -> Bytes {
+        self.namespaces.as_ref().and_then(|n| n.personal.first()).map(|n| n.prefix.clone()).unwrap_or_default()
+    }
+}
+
+/// INBOX is the same in any case (RFC 9051, section 5.1); all other names are compared byte by byte.
+#[must_use]
+pub fn same_name(a: &[u8], b: &[u8]) -> bool {
+    a == b || (a.eq_ignore_ascii_case(b"INBOX") && b.eq_ignore_ascii_case(b"INBOX"))
+}
+
+/// Looks at the whole account. No folder may be selected (STATUS of a selected folder is unreliable).
+///
+/// # Errors
+/// When the connection ends, or the server refuses to list at all.
+pub async fn survey(session: &mut Session, sizes: bool) -> Result<Survey> {
+    let capabilities = session.capabilities().clone();
+    let items = status_items(session, sizes);
+    let extended = capabilities.has("LIST-EXTENDED") && capabilities.has("LIST-STATUS");
+
+    let mut tags = Vec::new();
+    if capabilities.has("ID") {
+        session.command(concat!("ID (\"name\" \"mailferry\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\")"));
+    }
+    if capabilities.has("NAMESPACE") {
+        session.command("NAMESPACE");
+    }
+    let special = if capabilities.has("SPECIAL-USE") { "SPECIAL-USE " } else { "" };
+    if extended {
+        tags.push(session.command(&format!("LIST \"\" \"*\" RETURN (SUBSCRIBED {special}STATUS ({items}))")));
+    } else {
+        // Where SPECIAL-USE is offered, a plain LIST names the uses as well (RFC 6154, section 2).
+        tags.push(session.command("LIST \"\" \"*\""));
+        tags.push(session.command("LSUB \"\" \"*\""));
+    }
+
+    let mut found = Gathered::default();
+    let lines = session.wait_all(&tags, |data| found.take(data)).await?;
+    if let Some(line) = lines.first().filter(|line| line.status != Status::Ok) {
+        return Err(session.refusal(line, Asked::Other, "LIST"));
+    }
+    found.check().map_err(|e| session.blame(e))?;
+    // ID and NAMESPACE were sent before LIST; a server that answers out of order still owes their answers.
+    let mut folders: Vec<Folder> = std::mem::take(&mut found.listed)
+        .into_iter()
+        .map(|item| Folder { subscribed: item.has("\\Subscribed"), item, status: None })
+        .collect();
+
+    if !extended {
+        for folder in &mut folders {
+            folder.subscribed = found.subscribed.contains_key(&folder.item.name);
+        }
+    }
+    let missing: Vec<(usize, Bytes)> = folders
+        .iter()
+        .enumerate()
+        .filter(|(_, f)| f.selectable() && !found.has_status(&f.item.name))
+        .map(|(at, f)| (at, f.item.name.clone()))
+        .collect();
+    let asked: Vec<_> =
+        missing.iter().map(|(_, name)| session.folder_command("STATUS", name, &format!(" ({items})"))).collect();
+    session.wait_all(&asked, |data| found.take(data)).await?;
+    while session.outstanding() > 0 {
+        if let super::session::Event::Untagged(data) = session.next().await? {
+            found.take(data);
+        }
+    }
+    for folder in &mut folders {
+        folder.status = found.status(&folder.item.name);
+    }
+    let delimiter = found
+        .namespaces
+        .as_ref()
+        .and_then(|n| n.personal.first())
+        .and_then(|n| n.delimiter)
+        .or_else(|| folders.iter().find_map(|f| f.item.delimiter));
+    Ok(Survey { namespaces: found.namespaces, folders, delimiter, server: found.server })
+}
+
+fn status_items(session: &Session, sizes: bool) -> String {
+    let capabilities = session.capabilities();
+    let mut items = "MESSAGES UIDNEXT UIDVALIDITY".to_owned();
+    if capabilities.condstore() {
+        items.push_str(" HIGHESTMODSEQ");
+    }
+    if capabilities.has("OBJECTID") {
+        items.push_str(" MAILBOXID");
+    }
+    if sizes && capabilities.has("STATUS=SIZE") {
+        items.push_str(" SIZE");
+    }
+    items
+}
+
+#[derive(Default)]
+struct Gathered {
+    namespaces: Option<Namespaces>,
+    listed: Vec<ListItem>,
+    subscribed: BTreeMap<Bytes, ()>,
+    statuses: BTreeMap<Bytes, FolderStatus>,
+    server: Option<String>,
+    too_many: bool,
+}
+
+impl Gathered {
+    fn take(&mut self, data: Untagged) {
+        if self.listed.len() > MAX_FOLDERS || self.statuses.len() > MAX_FOLDERS || self.subscribed.len() > MAX_FOLDERS {
+            self.too_many = true;
+            return;
+        }
+        match data {
+            Untagged::Id(pairs) => {
+                self.server =
+                    pairs.into_iter().find(|(key, _)| key.eq_ignore_ascii_case("name")).and_then(|(_, name)| name);
+            }
+            Untagged::Namespace(namespaces) => self.namespaces = Some(namespaces),
+            Untagged::List(item) => {
+                if !self.listed.iter().rev().take(4).any(|i| i.name == item.name) {
+                    self.listed.push(item);
+                }
+            }
+            // Courier lists unsubscribed parents as \Noselect.
+            Untagged::Lsub(item) if !item.has("\\Noselect") => {
+                self.subscribed.insert(item.name, ());
+            }
+            Untagged::FolderStatus(status) => {
+                self.statuses.insert(inbox_upper(&status.name), status);
+            }
+            _ => {}
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.too_many {
+            return Err(Error::protocol(format!("the server lists more than {MAX_FOLDERS} folders")));
+        }
+        Ok(())
+    }
+
+    fn has_status(&self, name: &Bytes) -> bool {
+        self.statuses.contains_key(&inbox_upper(name))
+    }
+
+    fn status(&self, name: &Bytes) -> Option<FolderStatus> {
+        self.statuses.get(&inbox_upper(name)).cloned()
+    }
+}
+
+fn inbox_upper(name: &Bytes) -> Bytes {
+    if name.eq_ignore_ascii_case(b"INBOX") { Bytes::from_static(b"INBOX") } else { name.clone() }
+}

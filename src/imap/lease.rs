@@ -1,0 +1,157 @@
+//! Lends a [`Wire`] to async-imap for the dialogue before and during login: one whole, bounded response at a time, so
+//! that nothing is lost in its buffers when the wire is taken back. What was lent is remembered, since async-imap drops
+//! response codes.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    parse::parse,
+    response::{Response, StatusLine, Untagged},
+    transport::Transport,
+    wire::Wire,
+};
+use crate::error::{Error, Result};
+
+/// More responses than this before the login is over are not a dialogue.
+const MAX_RESPONSES: usize = 200;
+
+/// A lent wire.
+#[derive(Debug)]
+pub struct Lease {
+    wire: Option<Wire>,
+    current: Bytes,
+    seen: Vec<Response>,
+    failure: Option<Error>,
+    raw: bool,
+}
+
+impl Lease {
+    /// Lends `wire`.
+    #[must_use]
+    pub fn new(wire: Wire) -> Self {
+        Self { wire: Some(wire), current: Bytes::new(), seen: Vec::new(), failure: None, raw: false }
+    }
+
+    /// Takes the wire back.
+    ///
+    /// # Errors
+    /// Internal when it was taken before.
+    pub fn take(&mut self) -> Result<Wire> {
+        self.wire.take().ok_or_else(|| Error::internal("the connection was taken twice"))
+    }
+
+    /// From now on bytes pass through as they come: compressed ones (RFC 4978) are no responses.
+    pub fn pass_through(&mut self) {
+        self.raw = true;
+    }
+
+    /// The byte stream below, while the wire is lent.
+    #[must_use]
+    pub fn transport(&self) -> Option<&Transport> {
+        self.wire.as_ref().map(Wire::transport)
+    }
+
+    /// What ended the connection, if something did; more precise than what async-imap says.
+    pub fn failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    /// The capabilities announced last, upper-cased.
+    #[must_use]
+    pub fn capabilities(&self) -> Option<Vec<String>> {
+        use super::response::Code;
+        self.seen.iter().rev().find_map(|response| match response {
+            Response::Untagged(Untagged::Capability(list)) => Some(list.clone()),
+            Response::Untagged(Untagged::Status(line)) | Response::Tagged { line, .. } => match &line.code {
+                Some(Code::Capability(list)) => Some(list.clone()),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// The last tagged status line, or untagged BYE.
+    #[must_use]
+    pub fn last_status(&self) -> Option<&StatusLine> {
+        self.seen.iter().rev().find_map(|response| match response {
+            Response::Tagged { line, .. } => Some(line),
+            Response::Untagged(Untagged::Status(line)) if line.status == super::response::Status::Bye => Some(line),
+            _ => None,
+        })
+    }
+
+    /// The greeting, while it is the only thing seen.
+    #[must_use]
+    pub fn greeting(&self) -> Option<&StatusLine> {
+        match self.seen.first() {
+            Some(Response::Untagged(Untagged::Status(line))) => Some(line),
+            _ => None,
+        }
+    }
+
+    /// Forgets what was seen: capabilities from before a handshake or login no longer hold.
+    pub fn forget(&mut self) {
+        self.seen.clear();
+    }
+}
+
+fn taken() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the connection was taken back")
+}
+
+impl AsyncRead for Lease {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.raw && this.current.is_empty() {
+            return this.wire.as_mut().ok_or_else(taken)?.poll_bytes(cx, buf);
+        }
+        if this.current.is_empty() {
+            let wire = this.wire.as_mut().ok_or_else(taken)?;
+            let outcome = ready!(wire.poll_raw(cx)).and_then(|raw| {
+                if this.seen.len() >= MAX_RESPONSES {
+                    return Err(Error::protocol("the server keeps talking and never answers the login"));
+                }
+                let response = parse(raw.clone())
+                    .map_err(|e| Error::protocol(format!("the server's answer cannot be understood: {e}")))?;
+                this.seen.push(response);
+                Ok(raw)
+            });
+            match outcome {
+                Ok(raw) => this.current = raw,
+                Err(error) => {
+                    let io = io::Error::other(error.to_string());
+                    this.failure = Some(error);
+                    return Poll::Ready(Err(io));
+                }
+            }
+        }
+        let n = this.current.len().min(buf.remaining());
+        buf.put_slice(&this.current[..n]);
+        this.current.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Lease {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let wire = self.get_mut().wire.as_mut().ok_or_else(taken)?;
+        Pin::new(wire.transport_mut()).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let wire = self.get_mut().wire.as_mut().ok_or_else(taken)?;
+        Pin::new(wire.transport_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let wire = self.get_mut().wire.as_mut().ok_or_else(taken)?;
+        Pin::new(wire.transport_mut()).poll_shutdown(cx)
+    }
+}

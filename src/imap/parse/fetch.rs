@@ -1,0 +1,132 @@
+//! FETCH responses.
+
+use super::{
+    ParseError,
+    lexer::{Lexer, clean},
+};
+use crate::imap::{date::InternalDate, response::Fetch};
+
+/// The longest name of a header field that is kept, characters.
+const MAX_FIELD: usize = 1000;
+
+/// What stands after `* 12 FETCH`. An item whose value makes no sense is left out; a response whose items can't be told
+/// apart is an error.
+pub(super) fn fetch(seq: u32, lexer: &mut Lexer<'_>) -> Result<Fetch, ParseError> {
+    let mut fetch = Fetch { seq, ..Fetch::default() };
+    lexer.spaces();
+    if !lexer.take(b'(') {
+        return Err(lexer.error("the items of FETCH are missing"));
+    }
+    loop {
+        lexer.spaces();
+        if lexer.take(b')') {
+            lexer.expect_end()?;
+            return Ok(fetch);
+        }
+        item(&mut fetch, lexer)?;
+    }
+}
+
+fn item(fetch: &mut Fetch, lexer: &mut Lexer<'_>) -> Result<(), ParseError> {
+    let name = lexer.name();
+    if name.is_empty() {
+        return Err(lexer.error("the name of a FETCH item is missing"));
+    }
+    let section = if lexer.peek() == Some(b'[') { Some(section(lexer)?) } else { None };
+    lexer.spaces();
+
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    match section {
+        Some(section) if is("BODY") || is("BODY.PEEK") => fetch.sections.push((section, lexer.nstring()?)),
+        None if is("UID") => {
+            fetch.uid = lexer.number_or_skip()?.and_then(|uid| u32::try_from(uid).ok()).filter(|&uid| uid > 0);
+        }
+        None if is("FLAGS") => fetch.flags = Some(lexer.flags()?),
+        None if is("RFC822.SIZE") => fetch.size = lexer.number_or_skip()?,
+        None if is("INTERNALDATE") => {
+            fetch.internal_date = Some(if lexer.peek() == Some(b'"') {
+                InternalDate::parse(&lexer.quoted()?)
+            } else {
+                lexer.skip_value()?;
+                None
+            });
+        }
+        None if is("MODSEQ") => {
+            let listed = lexer.take(b'(');
+            lexer.spaces();
+            fetch.modseq = lexer.number_or_skip()?;
+            lexer.spaces();
+            if listed && !lexer.take(b')') {
+                return Err(lexer.error("MODSEQ does not end"));
+            }
+        }
+        None if is("EMAILID") => {
+            let listed = lexer.take(b'(');
+            lexer.spaces();
+            let nil = lexer.nil();
+            if !nil {
+                fetch.email_id = Some(clean(&lexer.astring()?, 255));
+            }
+            lexer.spaces();
+            if listed && !lexer.take(b')') {
+                return Err(lexer.error("EMAILID does not end"));
+            }
+        }
+        None if is("RFC822") => fetch.sections.push((String::new(), lexer.nstring()?)),
+        None if is("RFC822.HEADER") => fetch.sections.push(("HEADER".to_owned(), lexer.nstring()?)),
+        None if is("RFC822.TEXT") => fetch.sections.push(("TEXT".to_owned(), lexer.nstring()?)),
+        _ => lexer.skip_value()?,
+    }
+    Ok(())
+}
+
+/// `[HEADER.FIELDS ("Message-ID" "subject")]<0>` as `HEADER.FIELDS (MESSAGE-ID SUBJECT)`: servers send the section back
+/// in their own spelling.
+fn section(lexer: &mut Lexer<'_>) -> Result<String, ParseError> {
+    lexer.take(b'[');
+    let mut section = String::new();
+    // Among the names of header fields a bracket is a character as any other.
+    let mut in_fields = false;
+    loop {
+        lexer.spaces();
+        if !in_fields && lexer.take(b']') {
+            break;
+        }
+        if in_fields && lexer.take(b')') {
+            in_fields = false;
+            section.push(')');
+            continue;
+        }
+        if !section.is_empty() && !section.ends_with('(') {
+            section.push(' ');
+        }
+        if !in_fields && lexer.take(b'(') {
+            in_fields = true;
+            section.push('(');
+            continue;
+        }
+        let start = lexer.place();
+        let part = match lexer.peek() {
+            Some(b'"' | b'{') => clean(&lexer.string()?, MAX_FIELD),
+            _ if in_fields => clean(lexer.atom(), MAX_FIELD),
+            _ => clean(lexer.name(), MAX_FIELD),
+        };
+        if lexer.place() == start {
+            return Err(lexer.error("a section is malformed"));
+        }
+        section.push_str(&part);
+    }
+    section.make_ascii_uppercase();
+    partial(lexer);
+    Ok(section)
+}
+
+/// Passes the origin of a partial, `<2>`.
+fn partial(lexer: &mut Lexer<'_>) {
+    if let [b'<', inner @ ..] = lexer.rest()
+        && let Some(end) = inner.iter().position(|&byte| !byte.is_ascii_digit() && byte != b'.')
+        && inner[end] == b'>'
+    {
+        lexer.seek(lexer.place() + end + 2);
+    }
+}

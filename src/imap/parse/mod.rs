@@ -1,0 +1,124 @@
+//! From the bytes of one response to its meaning.
+//!
+//! Liberal where servers are known to differ from RFC 9051, strict where a wrong guess could lose mail: a response that
+//! would read as "nothing there" when it is damaged (FETCH, LIST, LSUB, STATUS, SEARCH, ESEARCH, VANISHED) is an error,
+//! all other damage and all that is unknown is [`Untagged::Other`].
+
+mod data;
+mod fetch;
+mod lexer;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+use self::lexer::{Lexer, clean, number32, upper};
+use super::response::{Response, Untagged};
+use crate::error::Error;
+
+/// A response that can't be understood; after it nothing else on the connection can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server's response can't be read: {what}, at byte {at}")]
+pub struct ParseError {
+    /// What is wrong, in a clause; never bytes of the server.
+    pub what: &'static str,
+    /// Where, in bytes from the start of the response.
+    pub at: usize,
+}
+
+impl From<ParseError> for Error {
+    fn from(error: ParseError) -> Self {
+        Self::protocol(error.to_string())
+    }
+}
+
+/// Reads one complete response (RFC 9051, section 7): its bytes with all literals in place and the final line end
+/// (CRLF, or LF alone). Message bodies and folder names share `raw` and keep it alive; keywords are copies.
+///
+/// # Errors
+/// [`ParseError`] for what is not one response, and for damage that could hide a message or a folder.
+#[expect(clippy::needless_pass_by_value, reason = "the response is given away: what is made of it shares its bytes")]
+pub fn parse(raw: Bytes) -> Result<Response, ParseError> {
+    let mut lexer = Lexer::new(&raw)?;
+    lexer.spaces();
+    match lexer.peek() {
+        Some(b'*') => {
+            lexer.take(b'*');
+            lexer.spaces();
+            untagged(&mut lexer).map(Response::Untagged)
+        }
+        Some(b'+') => {
+            lexer.take(b'+');
+            Ok(Response::Continue(clean(lexer.rest(), usize::MAX)))
+        }
+        // Blank lines between responses mean nothing.
+        None => Ok(Response::Untagged(Untagged::Other(String::new()))),
+        Some(_) => tagged(&mut lexer),
+    }
+}
+
+fn tagged(lexer: &mut Lexer<'_>) -> Result<Response, ParseError> {
+    let error = lexer.error("neither a tag nor untagged data");
+    let tag = std::str::from_utf8(lexer.word()).map_err(|_| error)?;
+    lexer.spaces();
+    let status = status::status(lexer.word()).ok_or(error)?;
+    let line = status::status_line(status, lexer)?;
+    Ok(Response::Tagged { tag: tag.to_owned(), line })
+}
+
+fn untagged(lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
+    let start = lexer.place();
+    let word = lexer.atom();
+    if word.first().is_some_and(u8::is_ascii_digit) {
+        return numbered(word, start, lexer);
+    }
+    if let Some(status) = status::status(word) {
+        return status::status_line(status, lexer).map(Untagged::Status);
+    }
+    let name = upper(word);
+    match name.as_str() {
+        "LIST" => data::list(lexer).map(Untagged::List),
+        "LSUB" => data::list(lexer).map(Untagged::Lsub),
+        "STATUS" => data::folder_status(lexer).map(Untagged::FolderStatus),
+        "SEARCH" => data::search(lexer),
+        "ESEARCH" => data::esearch(lexer),
+        "VANISHED" => data::vanished(lexer),
+        "CAPABILITY" => Ok(Untagged::Capability(status::words(lexer.rest()))),
+        "ENABLED" => Ok(Untagged::Enabled(status::words(lexer.rest()))),
+        "FLAGS" => {
+            lexer.spaces();
+            Ok(lexer.flags().map_or(Untagged::Other(name), Untagged::Flags))
+        }
+        "NAMESPACE" => {
+            let namespaces = data::namespaces(lexer);
+            Ok(namespaces.map_or(Untagged::Other(name), Untagged::Namespace))
+        }
+        "QUOTA" => Ok(data::quota(lexer).unwrap_or(Untagged::Other(name))),
+        "QUOTAROOT" => Ok(data::quota_root(lexer).unwrap_or(Untagged::Other(name))),
+        "ID" => Ok(data::id(lexer).unwrap_or(Untagged::Other(name))),
+        _ => Ok(Untagged::Other(name)),
+    }
+}
+
+/// `* 12 EXISTS` and its like.
+fn numbered(word: &[u8], start: usize, lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
+    lexer.spaces();
+    let name = lexer.atom();
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    let number = number32(word).ok_or(ParseError { what: "a message number is malformed", at: start });
+    let untagged = if is("FETCH") {
+        return fetch::fetch(number?, lexer).map(Untagged::Fetch);
+    } else if is("EXISTS") {
+        Untagged::Exists(number?)
+    } else if is("RECENT") {
+        Untagged::Recent(number?)
+    } else if is("EXPUNGE") {
+        Untagged::Expunge(number?)
+    } else {
+        return Ok(Untagged::Other(upper(name)));
+    };
+    lexer.expect_end()?;
+    Ok(untagged)
+}

@@ -1,0 +1,115 @@
+//! Status responses: OK, NO, BAD, BYE, PREAUTH and their response codes.
+
+use super::{
+    ParseError,
+    lexer::{Lexer, clean, number, number32, upper},
+};
+use crate::imap::{
+    response::{Code, Status, StatusLine},
+    uid_set::ranges_in,
+};
+
+/// The longest text that is kept, characters.
+const MAX_TEXT: usize = 500;
+
+/// The condition of this name.
+pub(super) fn status(word: &[u8]) -> Option<Status> {
+    let is = |known: &str| word.eq_ignore_ascii_case(known.as_bytes());
+    Some(match word.first()?.to_ascii_uppercase() {
+        b'O' if is("OK") => Status::Ok,
+        b'N' if is("NO") => Status::No,
+        b'B' if is("BAD") => Status::Bad,
+        b'B' if is("BYE") => Status::Bye,
+        b'P' if is("PREAUTH") => Status::PreAuth,
+        _ => return None,
+    })
+}
+
+/// What stands after the condition. Only a second line is an error: a code that can't be read is kept by its name, and
+/// what has no end is text.
+pub(super) fn status_line(status: Status, lexer: &mut Lexer<'_>) -> Result<StatusLine, ParseError> {
+    if memchr::memchr(b'\n', lexer.rest()).is_some() {
+        return Err(lexer.error("more than one line"));
+    }
+    lexer.spaces();
+    let start = lexer.place();
+    let code = code(lexer);
+    if code.is_none() {
+        lexer.seek(start);
+    }
+    Ok(StatusLine { status, code, text: clean(lexer.rest(), MAX_TEXT) })
+}
+
+/// `[UIDNEXT 5]`; `None` where there is no complete code.
+fn code(lexer: &mut Lexer<'_>) -> Option<Code> {
+    if !lexer.take(b'[') {
+        return None;
+    }
+    lexer.spaces();
+    let name = upper(lexer.name());
+    if name.is_empty() {
+        return None;
+    }
+    lexer.spaces();
+    if name == "PERMANENTFLAGS" {
+        // Keywords may hold brackets (`[Gmail]`), so the list is read before the end of the code is looked for.
+        let start = lexer.place();
+        if let Ok(flags) = lexer.flags() {
+            lexer.spaces();
+            if lexer.take(b']') {
+                return Some(Code::PermanentFlags(flags));
+            }
+        }
+        lexer.seek(start);
+    }
+    let rest = lexer.rest();
+    let end = end_of_code(rest)?;
+    lexer.seek(lexer.place() + end + 1);
+    let known = parse_known(&name, rest[..end].trim_ascii());
+    Some(known.unwrap_or(Code::Other(name)))
+}
+
+/// Where the code's closing bracket is: a bracket in a quoted string is none, unless the string has no end.
+fn end_of_code(rest: &[u8]) -> Option<usize> {
+    let mut quoted = false;
+    let mut bytes = rest.iter().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'\\' if quoted => {
+                bytes.next();
+            }
+            b'"' => quoted = !quoted,
+            b']' if !quoted => return Some(at),
+            _ => {}
+        }
+    }
+    memchr::memchr(b']', rest)
+}
+
+fn parse_known(name: &str, value: &[u8]) -> Option<Code> {
+    Some(match name {
+        "APPENDUID" => {
+            let mut parts = value.split(|&byte| byte == b' ').filter(|part| !part.is_empty());
+            let uid_validity = number32(parts.next()?).filter(|&number| number > 0)?;
+            let uids = ranges_in(std::str::from_utf8(parts.next()?).ok()?).collect::<Option<Vec<_>>>()?;
+            if parts.next().is_some() {
+                return None;
+            }
+            Code::AppendUid { uid_validity, uids }
+        }
+        "CAPABILITY" => Code::Capability(words(value)),
+        "HIGHESTMODSEQ" => Code::HighestModSeq(number(value)?),
+        "NOMODSEQ" => Code::NoModSeq,
+        "READ-ONLY" => Code::ReadOnly,
+        "READ-WRITE" => Code::ReadWrite,
+        "TRYCREATE" => Code::TryCreate,
+        "UIDNEXT" => Code::UidNext(number32(value)?),
+        "UIDVALIDITY" => Code::UidValidity(number32(value)?),
+        _ => return None,
+    })
+}
+
+/// Words between spaces, upper-cased.
+pub(super) fn words(text: &[u8]) -> Vec<String> {
+    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(upper).collect()
+}

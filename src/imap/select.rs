@@ -1,0 +1,96 @@
+//! SELECT and EXAMINE, and what they tell.
+
+use super::{
+    classify::Asked,
+    response::{Code, Flag, Status, Untagged},
+    session::{Session, Tag},
+};
+use crate::error::{Error, Result};
+
+/// What a server says of a folder when it is opened (RFC 9051, section 6.3.2).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selected {
+    /// UIDVALIDITY; UIDs mean something only together with it.
+    pub uid_validity: u32,
+    /// The next UID; Courier does not tell here.
+    pub uid_next: Option<u32>,
+    /// Number of messages.
+    pub exists: u32,
+    /// The highest mod-sequence (RFC 7162), where there is one.
+    pub highest_modseq: Option<u64>,
+    /// Flags that stay; none where the server did not say.
+    pub permanent_flags: Option<Vec<Flag>>,
+    /// Opened for reading only.
+    pub read_only: bool,
+}
+
+impl Selected {
+    /// Takes what belongs to the opening of the folder.
+    pub fn take(&mut self, data: &Untagged) {
+        match data {
+            Untagged::Exists(count) => self.exists = *count,
+            Untagged::Status(line) => self.take_code(line.code.as_ref()),
+            _ => {}
+        }
+    }
+
+    fn take_code(&mut self, code: Option<&Code>) {
+        match code {
+            Some(Code::UidValidity(value)) => self.uid_validity = *value,
+            Some(Code::UidNext(value)) => self.uid_next = Some(*value),
+            Some(Code::HighestModSeq(value)) => self.highest_modseq = Some(*value),
+            Some(Code::PermanentFlags(flags)) => self.permanent_flags = Some(flags.clone()),
+            Some(Code::ReadOnly) => self.read_only = true,
+            Some(Code::ReadWrite) => self.read_only = false,
+            _ => {}
+        }
+    }
+
+    /// True when a new keyword, or this known one, can be kept.
+    #[must_use]
+    pub fn keeps(&self, flag: &Flag) -> bool {
+        match &self.permanent_flags {
+            None => true,
+            Some(flags) => flags.iter().any(|f| {
+                f == flag
+                    || match (f, flag) {
+                        (Flag::MayCreate, Flag::Keyword(_)) => true,
+                        (Flag::Keyword(a), Flag::Keyword(b)) => a.eq_ignore_ascii_case(b),
+                        _ => false,
+                    }
+            }),
+        }
+    }
+}
+
+/// Queues EXAMINE: the source is never opened for writing.
+pub fn examine(session: &mut Session, raw: &[u8]) -> Tag {
+    open(session, "EXAMINE", raw)
+}
+
+/// Queues SELECT.
+pub fn select(session: &mut Session, raw: &[u8]) -> Tag {
+    open(session, "SELECT", raw)
+}
+
+fn open(session: &mut Session, verb: &str, raw: &[u8]) -> Tag {
+    let condstore = if session.capabilities().condstore() { " (CONDSTORE)" } else { "" };
+    session.folder_command(verb, raw, condstore)
+}
+
+/// Waits for a queued SELECT or EXAMINE.
+///
+/// # Errors
+/// The refusal by its class; Protocol when there is no UIDVALIDITY, without which nothing can be resumed.
+pub async fn opened(session: &mut Session, tag: Tag, name: &str) -> Result<Selected> {
+    let mut selected = Selected::default();
+    let line = session.wait(tag, |data| selected.take(&data)).await?;
+    if line.status != Status::Ok {
+        return Err(session.refusal(&line, Asked::Other, "to open the folder").in_folder(name));
+    }
+    selected.take_code(line.code.as_ref());
+    if selected.uid_validity == 0 {
+        return Err(session.blame(Error::protocol("the server tells no UIDVALIDITY").in_folder(name)));
+    }
+    Ok(selected)
+}

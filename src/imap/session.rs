@@ -1,0 +1,305 @@
+//! A logged-in connection: commands out, responses in, matched by tag only (servers answer out of order).
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    capability::Capabilities,
+    classify::{Asked, refusal},
+    endpoint::Endpoint,
+    response::{Code, Response, Status, StatusLine, Untagged},
+    wire::{Incoming, Wire},
+};
+use crate::error::{Error, Result};
+
+/// The number behind the tag of one command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag(u32);
+
+/// What came in.
+#[derive(Debug)]
+pub enum Event {
+    /// Data or an announcement.
+    Untagged(Untagged),
+    /// A command ended.
+    Done(Tag, StatusLine),
+    /// A literal too large to be held begins inside a FETCH response that is not complete yet.
+    LiteralStart {
+        /// Its bytes.
+        length: u64,
+        /// The message's UID, where the response named it before the literal.
+        uid: Option<u32>,
+    },
+    /// The next bytes of that literal.
+    LiteralChunk(Bytes),
+}
+
+/// A logged-in connection.
+#[derive(Debug)]
+pub struct Session {
+    wire: Wire,
+    endpoint: Arc<Endpoint>,
+    capabilities: Capabilities,
+    last_tag: u32,
+    outstanding: Vec<Tag>,
+    round_trip: Duration,
+    /// Facts about the connection, for people.
+    pub facts: Facts,
+}
+
+/// What was found while connecting.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The server's greeting.
+    pub greeting: String,
+    /// `TLSv1_3`, ... ; none without TLS.
+    pub tls_version: Option<String>,
+    /// The server's own certificate, DER.
+    pub certificate: Option<Vec<u8>>,
+    /// SASL mechanisms offered before login.
+    pub mechanisms: Vec<String>,
+    /// How the login was done: `PLAIN`, `LOGIN`, `XOAUTH2`.
+    pub login: String,
+    /// The address that was connected to.
+    pub peer: Option<std::net::SocketAddr>,
+}
+
+impl Session {
+    pub(super) fn new(wire: Wire, endpoint: Arc<Endpoint>, facts: Facts, round_trip: Duration) -> Self {
+        Self {
+            wire,
+            endpoint,
+            capabilities: Capabilities::default(),
+            last_tag: 0,
+            outstanding: Vec::new(),
+            round_trip,
+            facts,
+        }
+    }
+
+    pub(super) fn set_capabilities(&mut self, capabilities: Capabilities) {
+        self.capabilities = capabilities;
+    }
+
+    /// What the server offers now.
+    #[must_use]
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// The account.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// One round trip, as measured while logging in.
+    #[must_use]
+    pub fn round_trip(&self) -> Duration {
+        self.round_trip
+    }
+
+    /// Names the account in an error.
+    #[must_use]
+    pub fn blame(&self, error: Error) -> Error {
+        error.on(self.endpoint.side, self.endpoint.address())
+    }
+
+    /// The error for a refusal of what `action` names.
+    #[must_use]
+    pub fn refusal(&self, line: &StatusLine, asked: Asked, action: &str) -> Error {
+        self.blame(refusal(line, asked, action))
+    }
+
+    /// Begins a command that is queued in parts with [`Self::send`], the tag first.
+    pub fn begin(&mut self) -> Tag {
+        self.last_tag += 1;
+        let tag = Tag(self.last_tag);
+        self.outstanding.push(tag);
+        self.wire.set_awaiting(true);
+        self.wire.queue(tag.0, format!("M{} ", tag.0));
+        tag
+    }
+
+    /// Queues the next bytes of a command.
+    pub fn send(&mut self, tag: Tag, bytes: impl Into<Bytes>) {
+        self.wire.queue(tag.0, bytes);
+    }
+
+    /// Queues the header of a literal of `length` bytes, `+` where the server takes it at once and `careful` does not
+    /// ask to wait. The bytes themselves follow by [`Self::send`].
+    pub fn send_literal_header(&mut self, tag: Tag, length: u64, careful: bool) {
+        if !careful && self.capabilities.literals().at_once(length) {
+            self.wire.queue(tag.0, format!("{{{length}+}}\r\n"));
+        } else {
+            self.wire.queue(tag.0, format!("{{{length}}}\r\n"));
+            self.wire.queue_continue(tag.0);
+        }
+    }
+
+    /// Queues a string argument: quoted, or a literal where it cannot be quoted.
+    pub fn send_string(&mut self, tag: Tag, bytes: &[u8]) {
+        match super::quote::astring(bytes) {
+            Some(quoted) => self.send(tag, quoted),
+            None => {
+                self.send_literal_header(tag, bytes.len() as u64, false);
+                self.send(tag, bytes.to_vec());
+            }
+        }
+    }
+
+    /// Queues a whole command without arguments that need quoting.
+    pub fn command(&mut self, text: &str) -> Tag {
+        let tag = self.begin();
+        self.send(tag, format!("{text}\r\n"));
+        tag
+    }
+
+    /// Queues `verb name rest`, with the folder's raw name quoted as needed.
+    pub fn folder_command(&mut self, verb: &str, name: &[u8], rest: &str) -> Tag {
+        let tag = self.begin();
+        self.send(tag, format!("{verb} "));
+        self.send_string(tag, name);
+        self.send(tag, format!("{rest}\r\n"));
+        tag
+    }
+
+    /// Bytes queued and not yet written.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.wire.queued()
+    }
+
+    /// Commands without an answer so far.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// Reading was paused on purpose until now: the wait for the server begins anew.
+    pub fn touch(&mut self) {
+        self.wire.touch();
+    }
+
+    /// How long nothing moved.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        Instant::now().saturating_duration_since(self.wire.progress_at())
+    }
+
+    /// The next thing that comes in, writing what is queued meanwhile. Safe to cancel.
+    ///
+    /// # Errors
+    /// When the connection ends (BYE by its class), falls silent, or breaks the protocol; it is of no more use then.
+    pub async fn next(&mut self) -> Result<Event> {
+        match self.wire.next().await {
+            Ok(incoming) => self.take(incoming).map_err(|e| self.blame(e)),
+            Err(error) => Err(self.blame(error)),
+        }
+    }
+
+    fn take(&mut self, incoming: Incoming) -> Result<Event> {
+        match incoming {
+            Incoming::LiteralStart { length, uid } => Ok(Event::LiteralStart { length, uid }),
+            Incoming::LiteralChunk(bytes) => Ok(Event::LiteralChunk(bytes)),
+            Incoming::Response(Response::Untagged(untagged)) => match untagged {
+                Untagged::Status(line) if line.status == Status::Bye => {
+                    Err(refusal(&line, Asked::Other, "this connection"))
+                }
+                Untagged::Capability(list) => {
+                    self.capabilities = list.into_iter().collect();
+                    Ok(Event::Untagged(Untagged::Capability(Vec::new())))
+                }
+                other => Ok(Event::Untagged(other)),
+            },
+            Incoming::Response(Response::Tagged { tag, line }) => {
+                let known = tag.strip_prefix('M').and_then(|n| n.parse().ok()).map(Tag);
+                // An unknown tag means that something else than our commands was executed: nothing may follow it.
+                let Some(at) = known.and_then(|tag| self.outstanding.iter().position(|t| *t == tag)) else {
+                    return Err(Error::protocol("the server answered a command that was never sent"));
+                };
+                let tag = self.outstanding.remove(at);
+                self.wire.finish(tag.0);
+                self.wire.set_awaiting(!self.outstanding.is_empty());
+                if let Some(Code::Capability(list)) = &line.code {
+                    self.capabilities = list.iter().cloned().collect();
+                }
+                Ok(Event::Done(tag, line))
+            }
+            Incoming::Response(Response::Continue(_)) => {
+                Err(Error::protocol("the server asks for more of a command that was complete"))
+            }
+        }
+    }
+
+    /// True when part of the command has not been sent.
+    #[must_use]
+    pub fn is_sending(&self, tag: Tag) -> bool {
+        self.wire.is_sending(tag.0)
+    }
+
+    /// Waits for the end of `tag`, handing what comes before it to `data`. Streamed literals are dropped.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn wait(&mut self, tag: Tag, mut data: impl FnMut(Untagged)) -> Result<StatusLine> {
+        let mut ended = self.wait_all(&[tag], |untagged| data(untagged)).await?;
+        ended.pop().ok_or_else(|| Error::internal("a command ended without a status"))
+    }
+
+    /// Waits for the end of all `tags`, handing what comes meanwhile to `data`. The status lines are in the order of
+    /// `tags`.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn wait_all(&mut self, tags: &[Tag], mut data: impl FnMut(Untagged)) -> Result<Vec<StatusLine>> {
+        let mut lines: Vec<Option<StatusLine>> = vec![None; tags.len()];
+        let mut left = tags.len();
+        while left > 0 {
+            match self.next().await? {
+                Event::Untagged(untagged) => data(untagged),
+                Event::Done(tag, line) => {
+                    if let Some(slot) = tags.iter().position(|t| *t == tag).and_then(|at| lines.get_mut(at)) {
+                        *slot = Some(line);
+                        left -= 1;
+                    }
+                }
+                Event::LiteralStart { .. } | Event::LiteralChunk(_) => {}
+            }
+        }
+        Ok(lines.into_iter().flatten().collect())
+    }
+
+    /// Runs one command to its end.
+    ///
+    /// # Errors
+    /// As [`Self::next`]; a NO or BAD is no error here.
+    pub async fn run(&mut self, text: &str) -> Result<(StatusLine, Vec<Untagged>)> {
+        let tag = self.command(text);
+        let mut data = Vec::new();
+        let line = self.wait(tag, |untagged| data.push(untagged)).await?;
+        Ok((line, data))
+    }
+
+    /// Keeps an idle connection alive; the answer is dropped when it comes.
+    pub fn keep_alive(&mut self) {
+        if self.outstanding.is_empty() && self.idle() >= self.endpoint.timeouts.keepalive {
+            self.command("NOOP");
+        }
+    }
+
+    /// Says LOGOUT and leaves without waiting long for the answer.
+    pub async fn logout(mut self) {
+        self.command("LOGOUT");
+        // Written, not awaited: the answer would cost a round trip and tell nothing.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.wire.flush()).await;
+    }
+}
+
+/// Counts bytes in both directions, shared by the connections of one sync.
+pub type Moved = Arc<AtomicU64>;

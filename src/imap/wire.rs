@@ -1,0 +1,487 @@
+//! Frames responses and queues commands on one byte stream, both at once: whoever waits for a response also writes what
+//! is queued, so that neither side ever waits for the other (a client that writes without reading deadlocks).
+//!
+//! Everything that a server sends is bounded here, before anything parses it.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep},
+};
+use tokio_util::io::poll_read_buf;
+
+use super::{parse::parse, response::Response, transport::Transport};
+use crate::error::{Error, Result};
+
+/// A response without its literals may have at most this many bytes: a SEARCH reply of a million UIDs fits.
+const MAX_RESPONSE: usize = 16 << 20;
+/// Literals above this are handed on in pieces, never held whole.
+pub const STREAM_ABOVE: u64 = 1 << 20;
+/// No literal may be longer: beyond what any server stores as one message.
+const MAX_LITERAL: u64 = 4 << 30;
+/// Free room offered to each read, bytes.
+const READ_ROOM: usize = 64 << 10;
+/// Small pieces are joined up to this many bytes, so that TLS records are full.
+const STAGE: usize = 32 << 10;
+/// Pieces of at least this many bytes are written without being joined.
+const DIRECT: usize = 8 << 10;
+
+/// What came in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// A complete response. A literal that was streamed before stands in it as empty.
+    Response(Response),
+    /// A literal of `length` bytes begins, inside a response that is not complete yet; `uid` is the message's, where the
+    /// response named it before.
+    LiteralStart { length: u64, uid: Option<u32> },
+    /// The next bytes of that literal.
+    LiteralChunk(Bytes),
+}
+
+/// A piece of a command.
+#[derive(Debug)]
+enum Piece {
+    Bytes(Bytes),
+    /// Send nothing more before the server's `+`.
+    AwaitContinue,
+}
+
+/// Frames responses and queues commands on one byte stream.
+#[derive(Debug)]
+pub struct Wire {
+    io: Transport,
+    input: BytesMut,
+    /// Bytes of `input` that hold no unseen line end.
+    scanned: usize,
+    /// Where the current line of the response begins in `input`.
+    line_start: usize,
+    /// Literal bytes inside `input`, which do not count against [`MAX_RESPONSE`].
+    literal_bytes: usize,
+    /// The beginning of a response whose literal was streamed.
+    head: BytesMut,
+    /// Bytes of the streamed literal still to come.
+    streaming: u64,
+    output: VecDeque<(u32, Piece)>,
+    stage: BytesMut,
+    queued: usize,
+    unflushed: bool,
+    reply_timeout: Duration,
+    timer: Pin<Box<Sleep>>,
+    progress_at: Instant,
+    awaiting: bool,
+    moved: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Wire {
+    /// Takes over a byte stream; `moved` counts the bytes in both directions.
+    #[must_use]
+    pub fn new(io: Transport, reply_timeout: Duration, moved: Arc<std::sync::atomic::AtomicU64>) -> Self {
+        Self {
+            io,
+            input: BytesMut::with_capacity(READ_ROOM),
+            scanned: 0,
+            line_start: 0,
+            literal_bytes: 0,
+            head: BytesMut::new(),
+            streaming: 0,
+            output: VecDeque::new(),
+            stage: BytesMut::new(),
+            queued: 0,
+            unflushed: false,
+            reply_timeout,
+            timer: Box::pin(tokio::time::sleep(reply_timeout)),
+            progress_at: Instant::now(),
+            awaiting: false,
+            moved,
+        }
+    }
+
+    /// The byte stream, if nothing that was received is still unread (RFC 9051, section 6.2.1: what came before the
+    /// handshake must not count after it).
+    ///
+    /// # Errors
+    /// Protocol, when the server sent more than it should have by now.
+    pub fn into_transport(self) -> Result<Transport> {
+        if self.input.is_empty() && self.head.is_empty() {
+            Ok(self.io)
+        } else {
+            Err(Error::protocol("the server sent data before the protection that was agreed on began")
+                .advice("Somebody may be tampering with the connection; use implicit TLS (port 993)"))
+        }
+    }
+
+    /// The byte stream below.
+    #[must_use]
+    pub fn transport(&self) -> &Transport {
+        &self.io
+    }
+
+    /// Queues bytes of the command numbered `command`.
+    pub fn queue(&mut self, command: u32, bytes: impl Into<Bytes>) {
+        let bytes = bytes.into();
+        self.queued += bytes.len();
+        self.output.push_back((command, Piece::Bytes(bytes)));
+    }
+
+    /// What the command numbered `command` queues after this is sent only after the server's `+`.
+    pub fn queue_continue(&mut self, command: u32) {
+        self.output.push_back((command, Piece::AwaitContinue));
+    }
+
+    /// Bytes queued and not yet written.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queued + self.stage.len()
+    }
+
+    /// Whether answers are due: only then is silence an error.
+    pub fn set_awaiting(&mut self, awaiting: bool) {
+        if awaiting && !self.awaiting {
+            self.touch();
+        }
+        self.awaiting = awaiting;
+    }
+
+    /// Reading was paused on purpose until now: the wait for the server begins anew.
+    pub fn touch(&mut self) {
+        self.progress_at = Instant::now();
+    }
+
+    /// When bytes last moved.
+    #[must_use]
+    pub fn progress_at(&self) -> Instant {
+        self.progress_at
+    }
+
+    /// The command numbered `command` is over: what it still wanted to send behind a `+` that never came is dropped.
+    /// What was announced as non-synchronizing is still sent, since the server counts on it.
+    pub fn finish(&mut self, command: u32) {
+        if matches!(self.output.front(), Some((number, Piece::AwaitContinue)) if *number == command) {
+            while let Some((number, piece)) = self.output.pop_front() {
+                if number == command {
+                    if let Piece::Bytes(bytes) = piece {
+                        self.queued -= bytes.len();
+                    }
+                } else {
+                    self.output.push_front((number, piece));
+                    break;
+                }
+            }
+        }
+    }
+
+    /// True when part of the command numbered `command` has not been sent.
+    #[must_use]
+    pub fn is_sending(&self, command: u32) -> bool {
+        self.output.iter().any(|(number, _)| *number == command)
+    }
+
+    /// The next thing that comes in, writing what is queued meanwhile. Safe to cancel.
+    ///
+    /// # Errors
+    /// Network when the connection ends or falls silent, Protocol when bounds are broken or nothing can be understood.
+    pub async fn next(&mut self) -> Result<Incoming> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Writes until at most `left` bytes are queued. Reads nothing, so the caller must know that nothing large is due.
+    ///
+    /// # Errors
+    /// Network when the connection ends or falls silent.
+    pub async fn flush(&mut self) -> Result<()> {
+        poll_fn(|cx| {
+            ready!(self.poll_write(cx))?;
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Bytes as they come, without framing: for a layer below another wire.
+    pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        if self.input.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let n = self.input.len().min(buf.remaining());
+        buf.put_slice(&self.input.split_to(n));
+        Poll::Ready(Ok(()))
+    }
+
+    /// The raw bytes of the next response; used while async-imap runs the dialogue.
+    pub(super) fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
+        loop {
+            if let Some(framed) = self.frame()? {
+                match framed {
+                    Framed::Response(raw) => return Poll::Ready(Ok(raw)),
+                    Framed::LiteralStart(_) | Framed::LiteralChunk(_) => {
+                        return Poll::Ready(Err(Error::protocol("a large literal where none belongs")));
+                    }
+                }
+            }
+            ready!(self.poll_fill(cx))?;
+        }
+    }
+
+    pub(super) fn transport_mut(&mut self) -> &mut Transport {
+        &mut self.io
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming>> {
+        loop {
+            if let Some(framed) = self.frame()? {
+                let incoming = match framed {
+                    Framed::Response(raw) => Incoming::Response(parse_guarded(raw)?),
+                    Framed::LiteralStart(length) => Incoming::LiteralStart { length, uid: uid_so_far(&self.head) },
+                    Framed::LiteralChunk(bytes) => Incoming::LiteralChunk(bytes),
+                };
+                if let Incoming::Response(Response::Continue(_)) = incoming {
+                    if matches!(self.output.front(), Some((_, Piece::AwaitContinue))) {
+                        self.output.pop_front();
+                        continue;
+                    }
+                }
+                // What is queued goes out even while much comes in.
+                let _ = self.poll_write(cx)?;
+                return Poll::Ready(Ok(incoming));
+            }
+            let _ = self.poll_write(cx)?;
+            match self.poll_fill(cx)? {
+                Poll::Ready(()) => {}
+                Poll::Pending => {
+                    ready!(self.poll_timeout(cx));
+                    return Poll::Ready(Err(self.silence()));
+                }
+            }
+        }
+    }
+
+    /// Ready when an answer is due and nothing moved for too long.
+    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.awaiting && self.queued() == 0 {
+            return Poll::Pending;
+        }
+        loop {
+            let due = self.progress_at + self.reply_timeout;
+            if self.timer.deadline() < due {
+                self.timer.as_mut().reset(due);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            if Instant::now() >= self.progress_at + self.reply_timeout {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    fn silence(&self) -> Error {
+        Error::network(format!("the server was silent for {} s", self.reply_timeout.as_secs()))
+            .advice("Mailferry reconnects and goes on; raise timeouts.reply if the server is just slow")
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.input.reserve(READ_ROOM);
+        match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(closed())),
+            Poll::Ready(Ok(n)) => {
+                self.moved.fetch_add(n as u64, Relaxed);
+                self.progress_at = Instant::now();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(lost(&error))),
+        }
+    }
+
+    /// Ready when nothing (that may be sent now) is left to write.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            while self.stage.len() < STAGE {
+                match self.output.front() {
+                    Some((_, Piece::Bytes(bytes))) if bytes.len() < DIRECT || self.stage.is_empty() => {
+                        if bytes.len() >= DIRECT {
+                            break;
+                        }
+                        self.queued -= bytes.len();
+                        self.stage.extend_from_slice(bytes);
+                        self.output.pop_front();
+                    }
+                    _ => break,
+                }
+            }
+            let written = if self.stage.is_empty() {
+                match self.output.front_mut() {
+                    Some((_, Piece::Bytes(bytes))) => {
+                        let n = ready!(Pin::new(&mut self.io).poll_write(cx, bytes)).map_err(|e| lost(&e))?;
+                        bytes.advance(n);
+                        self.queued -= n;
+                        if bytes.is_empty() {
+                            self.output.pop_front();
+                        }
+                        n
+                    }
+                    Some((_, Piece::AwaitContinue)) | None => {
+                        if self.unflushed {
+                            ready!(Pin::new(&mut self.io).poll_flush(cx)).map_err(|e| lost(&e))?;
+                            self.unflushed = false;
+                        }
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            } else {
+                let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.stage)).map_err(|e| lost(&e))?;
+                self.stage.advance(n);
+                n
+            };
+            if written == 0 {
+                return Poll::Ready(Err(closed()));
+            }
+            self.unflushed = true;
+            self.moved.fetch_add(written as u64, Relaxed);
+            self.progress_at = Instant::now();
+        }
+    }
+
+    /// Takes the next complete thing out of what was read.
+    fn frame(&mut self) -> Result<Option<Framed>> {
+        if self.streaming > 0 {
+            if self.input.is_empty() {
+                return Ok(None);
+            }
+            let n = usize::try_from(self.streaming).unwrap_or(usize::MAX).min(self.input.len());
+            self.streaming -= n as u64;
+            return Ok(Some(Framed::LiteralChunk(self.input.split_to(n).freeze())));
+        }
+        loop {
+            let Some(unseen) = self.input.get(self.scanned..) else {
+                return Ok(None); // inside a literal that has not arrived
+            };
+            let Some(newline) = memchr::memchr(b'\n', unseen).map(|at| at + self.scanned) else {
+                self.scanned = self.input.len();
+                self.check_length()?;
+                return Ok(None);
+            };
+            let line_end = newline + 1;
+            let literal = if self.may_hold_literals() {
+                literal_length(self.input.get(self.line_start..line_end).unwrap_or_default())?
+            } else {
+                None
+            };
+            match literal {
+                None => {
+                    let rest = self.input.split_to(line_end);
+                    self.scanned = 0;
+                    self.line_start = 0;
+                    self.literal_bytes = 0;
+                    let raw = if self.head.is_empty() {
+                        rest.freeze()
+                    } else {
+                        self.head.extend_from_slice(&rest);
+                        std::mem::take(&mut self.head).freeze()
+                    };
+                    if raw.iter().all(u8::is_ascii_whitespace) {
+                        continue; // a blank line means nothing
+                    }
+                    return Ok(Some(Framed::Response(raw)));
+                }
+                Some((length, marker)) if length > STREAM_ABOVE => {
+                    let mut line = self.input.split_to(line_end);
+                    line.truncate(self.line_start + marker);
+                    self.head.extend_from_slice(&line);
+                    self.head.extend_from_slice(b"{0}\r\n");
+                    self.streaming = length;
+                    self.scanned = 0;
+                    self.line_start = 0;
+                    self.check_length()?;
+                    return Ok(Some(Framed::LiteralStart(length)));
+                }
+                Some((length, _)) => {
+                    let length = usize::try_from(length).map_err(|_| too_long())?;
+                    self.literal_bytes += length;
+                    self.line_start = line_end + length;
+                    self.scanned = self.line_start;
+                    self.check_length()?;
+                    if self.input.len() < self.scanned {
+                        let missing = self.scanned - self.input.len();
+                        self.input.reserve(missing + READ_ROOM);
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_length(&self) -> Result<()> {
+        let own = (self.head.len() + self.input.len()).saturating_sub(self.literal_bytes);
+        // A response may also hold many small literals; together they are bounded as well.
+        if own > MAX_RESPONSE || self.literal_bytes > MAX_RESPONSE { Err(too_long()) } else { Ok(()) }
+    }
+
+    /// Only untagged data holds literals: the text of a status response may end in what looks like one.
+    fn may_hold_literals(&self) -> bool {
+        let start: &[u8] = if self.head.is_empty() { &self.input } else { &self.head };
+        let Some(rest) = start.strip_prefix(b"* ") else { return false };
+        let word = rest.split(|b| b.is_ascii_whitespace()).next().unwrap_or_default();
+        !["OK", "NO", "BAD", "BYE", "PREAUTH"].iter().any(|status| word.eq_ignore_ascii_case(status.as_bytes()))
+    }
+}
+
+enum Framed {
+    Response(Bytes),
+    LiteralStart(u64),
+    LiteralChunk(Bytes),
+}
+
+/// The length that a line announces by `{n}` or `{n+}` at its end, and where in the line the marker begins.
+fn literal_length(line: &[u8]) -> Result<Option<(u64, usize)>> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let Some(inner) = line.strip_suffix(b"}") else { return Ok(None) };
+    let inner = inner.strip_suffix(b"+").unwrap_or(inner);
+    let digits = inner.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    let Some(open) = inner.len().checked_sub(digits + 1) else { return Ok(None) };
+    if digits == 0 || inner.get(open) != Some(&b'{') {
+        return Ok(None);
+    }
+    let number = inner.get(open + 1..).and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| d.parse::<u64>().ok());
+    match number {
+        Some(length) if length <= MAX_LITERAL => Ok(Some((length, open))),
+        _ => Err(too_long()),
+    }
+}
+
+/// The UID in the beginning of a FETCH response, if it came before everything else: `* 12 FETCH (UID 345 BODY[] {0}`.
+fn uid_so_far(head: &[u8]) -> Option<u32> {
+    let head = std::str::from_utf8(head).ok()?;
+    let mut words = head.split_ascii_whitespace();
+    words.nth(3).filter(|word| word.eq_ignore_ascii_case("(UID"))?;
+    words.next()?.parse().ok()
+}
+
+/// A parser's panic ends one connection, never the process.
+fn parse_guarded(raw: Bytes) -> Result<Response> {
+    match catch_unwind(AssertUnwindSafe(|| parse(raw))) {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => Err(Error::protocol(format!("the server's answer cannot be understood: {error}"))),
+        Err(_) => Err(Error::protocol("the server's answer broke the parser")),
+    }
+}
+
+fn too_long() -> Error {
+    Error::protocol("the server's answer is longer than any sensible answer")
+}
+
+fn closed() -> Error {
+    Error::network("the server closed the connection")
+}
+
+fn lost(error: &std::io::Error) -> Error {
+    Error::network(format!("the connection was lost: {error}"))
+}

@@ -1,0 +1,343 @@
+//! Manifests from files: the same ones that a cluster takes, checked by the same schema and rules.
+
+use std::{
+    collections::HashSet,
+    ffi::OsString,
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretBox};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::secrets::{SecretManifest, SecretSource, Store, variable, visible};
+use crate::{
+    api::{
+        API_VERSION, Account, EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxEntry, SecretKeyRef,
+        check, crd,
+        csv::{self, CsvMailbox},
+        rules::{self, Problem},
+    },
+    assignment::{self, Missing, Secrets},
+    error::{Error, Result},
+    sync::spec::SyncSpec,
+    yaml::{self, Document},
+};
+
+/// Everything that the given files hold.
+#[derive(Debug, Default)]
+pub struct Manifests {
+    migrations: Vec<MailMigration>,
+    servers: Vec<MailServer>,
+    secrets: Store,
+}
+
+/// Reads manifests from files, `-` being the standard input. Secrets may come from `sources` (`--secret`) and from the
+/// environment ([`variable`]) too, in this order before manifests. An error names file, document and field.
+pub fn load(files: &[PathBuf], sources: &[SecretSource], env: &dyn Fn(&str) -> Option<OsString>) -> Result<Manifests> {
+    let mut manifests = Manifests { secrets: Store::new(sources), ..Manifests::default() };
+    let mut seen = Vec::new();
+    for file in files {
+        let (name, text) = read(file)?;
+        for document in yaml::read_stream(&name, &text)? {
+            let origin = Origin { file: &name, document: &document };
+            for object in unfold(&document.value) {
+                manifests.add(object.clone(), &origin, &mut seen)?;
+            }
+        }
+    }
+    if manifests.migrations.is_empty() {
+        let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+        return Err(Error::configuration(format!("there is no MailMigration in {}", names.join(", ")))
+            .advice("Give its file by -f; examples/migration.yaml shows how to write one"));
+    }
+    for secret in manifests.references() {
+        manifests.secrets.look_up(&secret, env);
+    }
+    Ok(manifests)
+}
+
+fn read(file: &Path) -> Result<(String, Zeroizing<String>)> {
+    let mut text = Zeroizing::new(String::new());
+    let (name, result) = if file == Path::new("-") {
+        ("standard input".to_owned(), io::stdin().read_to_string(&mut text))
+    } else {
+        let opened = fs::File::open(file);
+        (file.display().to_string(), opened.and_then(|mut file| file.read_to_string(&mut text)))
+    };
+    result.map_err(|error| {
+        let what =
+            if error.kind() == io::ErrorKind::InvalidData { "it is not UTF-8".to_owned() } else { error.to_string() };
+        Error::configuration(format!("{name} can't be read: {what}")).advice("Check the path given by -f")
+    })?;
+    Ok((name, text))
+}
+
+/// The objects of a document: itself, or the items of a `List`.
+fn unfold(value: &Value) -> Vec<&Value> {
+    match (value["kind"].as_str(), value["items"].as_array()) {
+        (Some("List"), Some(items)) => items.iter().collect(),
+        _ => vec![value],
+    }
+}
+
+/// Where an object was read.
+struct Origin<'a> {
+    file: &'a str,
+    document: &'a Document,
+}
+
+impl Origin<'_> {
+    fn error(&self, what: impl std::fmt::Display) -> Error {
+        Error::configuration(format!(
+            "{} (document {}, line {}): {what}",
+            self.file, self.document.number, self.document.line
+        ))
+    }
+
+    /// One line for all problems: the first in full.
+    fn problems(&self, subject: &str, problems: &[Problem]) -> Result<()> {
+        let Some(first) = problems.first() else { return Ok(()) };
+        let more = match problems.len() - 1 {
+            0 => String::new(),
+            others => format!(" (and {others} more)"),
+        };
+        let place = if first.path.is_empty() { "it" } else { &first.path };
+        Err(self.error(format!("{subject}: {place}: {}{more}", first.message)))
+    }
+}
+
+impl Manifests {
+    fn add(&mut self, mut object: Value, origin: &Origin<'_>, seen: &mut Vec<(String, String)>) -> Result<()> {
+        if !object.is_object() {
+            return Err(origin.error("it is no manifest").advice("A manifest has apiVersion, kind and metadata"));
+        }
+        check::prune_nulls(&mut object);
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let kind = text("/kind").ok_or_else(|| origin.error("kind is missing"))?;
+        let expected = match kind.as_str() {
+            "MailMigration" | "MailServer" => API_VERSION,
+            "Secret" => "v1",
+            other => return Err(refused(other, origin)),
+        };
+        match text("/apiVersion") {
+            Some(version) if version == expected => {}
+            _ => return Err(origin.error(format!("apiVersion of a {kind} must be {expected}"))),
+        }
+        let Some(name) = text("/metadata/name").filter(|name| !name.is_empty()) else {
+            return Err(origin.error(format!("{kind}: metadata.name is missing")));
+        };
+        let subject = format!("{kind} {name}");
+        let namespace = text("/metadata/namespace");
+        let identity = match &namespace {
+            Some(namespace) => format!("{subject} (namespace {namespace})"),
+            None => subject.clone(),
+        };
+        let place = format!("{} (document {})", origin.file, origin.document.number);
+        if let Some((_, first)) = seen.iter().find(|(other, _)| *other == identity) {
+            return Err(origin.error(format!("{identity} is there already, in {first}")));
+        }
+        seen.push((identity, place));
+
+        match kind.as_str() {
+            "MailMigration" => {
+                let migration: MailMigration = typed(object, &crd::schema::<MailMigration>()?, &subject, origin)?;
+                origin.problems(&subject, &rules::problems(&migration.spec))?;
+                self.migrations.push(migration);
+            }
+            "MailServer" => {
+                let server: MailServer = typed(object, &crd::schema::<MailServer>()?, &subject, origin)?;
+                origin.problems(&subject, &rules::server_problems(&server.spec))?;
+                self.servers.push(server);
+            }
+            _ => {
+                origin.problems(&subject, &check::problems(&secret_schema(), &object))?;
+                self.secrets.add(SecretManifest::new(namespace, name, &object).map_err(|mut error| {
+                    error.what = format!("{} (document {}): {}", origin.file, origin.document.number, error.what);
+                    error
+                })?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The migrations, in the order of the files.
+    #[must_use]
+    pub fn migrations(&self) -> &[MailMigration] {
+        &self.migrations
+    }
+
+    /// The server of one side of a migration, for its limits; none where serverRef names none that is here.
+    #[must_use]
+    pub fn server<'a>(&'a self, migration: &MailMigration, endpoint: &'a EndpointSpec) -> Option<&'a MailServerSpec> {
+        match (&endpoint.server, &endpoint.server_ref) {
+            (Some(server), _) => Some(server),
+            (None, Some(reference)) => self.server_named(migration.metadata.namespace.as_deref(), &reference.name),
+            (None, None) => None,
+        }
+    }
+
+    /// What the engine does for each mailbox of a migration, in its order, mailboxes of CSV Secrets last. Each is right or
+    /// wrong by itself; a CSV that can't be read is one error. Cancelled mailboxes are left out. `now` is what ages of
+    /// messages are counted from.
+    #[must_use]
+    pub fn specs(&self, migration: &MailMigration, now: Timestamp) -> Vec<Result<SyncSpec>> {
+        let wanted = |entry: &MailboxEntry| !migration.spec.cancel.contains(&entry.name);
+        let listed = migration.spec.mailboxes.iter().filter(|entry| wanted(entry));
+        let mut specs: Vec<_> = listed.map(|entry| self.spec(migration, entry, None, now)).collect();
+        let mut names: HashSet<String> = migration.spec.mailboxes.iter().map(|entry| entry.name.clone()).collect();
+        for reference in &migration.spec.mailbox_secrets {
+            match self.csv(migration, reference) {
+                Ok(mailboxes) => {
+                    for mailbox in mailboxes.iter().filter(|mailbox| wanted(&mailbox.entry)) {
+                        specs.push(if names.insert(mailbox.entry.name.clone()) {
+                            self.spec(migration, &mailbox.entry, Some(mailbox), now)
+                        } else {
+                            let what = format!(
+                                "Secret {} key {}, line {}: the migration has a mailbox of this name already",
+                                reference.name, reference.key, mailbox.line
+                            );
+                            Err(Error::configuration(what).in_mailbox(&mailbox.entry.name))
+                        });
+                    }
+                }
+                Err(error) => specs.push(Err(error)),
+            }
+        }
+        specs
+    }
+
+    fn spec(
+        &self,
+        migration: &MailMigration,
+        entry: &MailboxEntry,
+        row: Option<&CsvMailbox>,
+        now: Timestamp,
+    ) -> Result<SyncSpec> {
+        let namespace = migration.metadata.namespace.as_deref();
+        let sync = assignment::resolve(migration, entry, |name| self.server_named(namespace, name))?;
+        assignment::sync_spec(&sync, &View { store: &self.secrets, namespace, row }, now)
+    }
+
+    fn csv(&self, migration: &MailMigration, reference: &SecretKeyRef) -> Result<Vec<CsvMailbox>> {
+        let SecretKeyRef { name, key } = reference;
+        let view = View { store: &self.secrets, namespace: migration.metadata.namespace.as_deref(), row: None };
+        let bytes = view.value(reference).map_err(|missing| {
+            let what = match missing {
+                Missing::Secret => format!("there is no Secret {name} (key {key}, mailboxSecrets)"),
+                Missing::Key(_) => format!("Secret {name} has no key {key} (mailboxSecrets)"),
+                Missing::Unreadable(why) => format!("Secret {name} key {key} (mailboxSecrets) can't be read: {why}"),
+            };
+            Error::configuration(what).advice(view.how_to_provide(reference))
+        })?;
+        csv::parse(&format!("Secret {name} key {key}"), bytes.expose_secret(), |_| name.clone())
+    }
+
+    fn server_named(&self, namespace: Option<&str>, name: &str) -> Option<&MailServerSpec> {
+        let named: Vec<_> =
+            self.servers.iter().filter(|server| server.metadata.name.as_deref() == Some(name)).collect();
+        visible(namespace, &named, |server| server.metadata.namespace.as_deref()).map(|server| &server.spec)
+    }
+
+    /// Every value that a manifest refers to.
+    fn references(&self) -> Vec<SecretKeyRef> {
+        let account = |account: &Account| account.credential().map(|credential| credential.secret().clone());
+        let server = |server: &MailServerSpec| server.tls.ca_bundle_ref.clone();
+        let mut found: Vec<_> = self.servers.iter().filter_map(|s| server(&s.spec)).collect();
+        for spec in self.migrations.iter().map(|migration| &migration.spec) {
+            for endpoint in [&spec.source, &spec.destination] {
+                found.extend(endpoint.master_user.as_ref().map(|user| user.password_secret_ref.clone()));
+                found.extend(endpoint.server.as_ref().and_then(server));
+            }
+            for entry in &spec.mailboxes {
+                found.extend([&entry.source, &entry.destination].into_iter().filter_map(account));
+            }
+            found.extend(spec.mailbox_secrets.iter().cloned());
+        }
+        found
+    }
+}
+
+/// Secrets as one mailbox sees them.
+struct View<'a> {
+    store: &'a Store,
+    namespace: Option<&'a str>,
+    row: Option<&'a CsvMailbox>,
+}
+
+impl Secrets for View<'_> {
+    fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, Missing> {
+        if let Some(value) = self.of_row(secret) {
+            return Ok(SecretBox::new(value.expose_secret().into()));
+        }
+        self.store.value(self.namespace, secret)
+    }
+
+    fn file(&self, secret: &SecretKeyRef) -> Option<PathBuf> {
+        if self.of_row(secret).is_some() { None } else { self.store.file(secret) }
+    }
+
+    fn how_to_provide(&self, secret: &SecretKeyRef) -> String {
+        let SecretKeyRef { name, key } = secret;
+        format!(
+            "Add the Secret to the files given by -f, or give the value by --secret {name}/{key}=PATH or {}",
+            variable(secret)
+        )
+    }
+}
+
+impl<'a> View<'a> {
+    /// The value, where the mailbox is a line of a CSV and this is a reference that was made from it.
+    fn of_row(&self, secret: &SecretKeyRef) -> Option<&'a SecretBox<[u8]>> {
+        let row = self.row?;
+        let own = [&row.entry.source, &row.entry.destination];
+        let refers = own.iter().filter_map(|account| account.credential()).any(|own| own.secret() == secret);
+        if refers { row.secrets.get(secret.key.as_str()) } else { None }
+    }
+}
+
+fn typed<T: DeserializeOwned>(object: Value, schema: &Value, subject: &str, origin: &Origin<'_>) -> Result<T> {
+    origin.problems(subject, &check::problems(schema, &object))?;
+    serde_json::from_value(object).map_err(|error| origin.error(format!("{subject}: {error}")))
+}
+
+fn secret_schema() -> Value {
+    let values = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    json!({
+        "type": "object",
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "type": {"type": "string"},
+            "immutable": {"type": "boolean"},
+            "data": values,
+            "stringData": values,
+        },
+    })
+}
+
+/// Why an object of this kind is not taken.
+fn refused(kind: &str, origin: &Origin<'_>) -> Error {
+    let (why, advice) = match kind {
+        "MailboxSync" => ("MailboxSyncs are made by the operator", "Write a MailMigration"),
+        "ConfigMap" => ("a ConfigMap is not used", "Passwords, certificates and CSVs go into a Secret"),
+        "SealedSecret" | "ExternalSecret" | "VaultStaticSecret" => (
+            "only plain Secrets can be read without a cluster",
+            "Give the values by --secret NAME/KEY=PATH, or by MAILFERRY_SECRET_NAME_KEY, and leave this manifest out",
+        ),
+        "List" => ("a List without items", "Write items, or leave the document out"),
+        _ => {
+            let meant = check::nearest(kind, ["MailMigration", "MailServer", "Secret"].into_iter());
+            let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+            return origin
+                .error(format!("kind `{kind}` has no meaning here{hint}"))
+                .advice("Mailferry reads MailMigration, MailServer and Secret; leave other manifests out");
+        }
+    };
+    origin.error(why).advice(advice)
+}

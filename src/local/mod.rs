@@ -1,0 +1,13 @@
+//! A migration without a cluster: the same manifests, a state folder, progress on the terminal.
+
+pub mod manifest;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod secrets;
+pub mod state;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod text;
+pub mod view;

@@ -1,0 +1,543 @@
+//! Runs many mailboxes: as many at once as allowed, each on its own, stopped gently or at once.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::future::BoxFuture;
+use tokio::{
+    task::{Id, JoinError, JoinSet},
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    report::{Ending, ending, gravity},
+    schedule::{HostLimits, Need, Schedule, fit},
+    state::{MailboxState, Recalled, State},
+    view::{Event, View},
+};
+use crate::{
+    error::{Error, ErrorClass, Result},
+    sync::{
+        SyncContext,
+        checkpoint::{Checkpoint, fingerprint},
+        progress::{Phase, Progress},
+        report::MailboxReport,
+        spec::SyncSpec,
+        store::CheckpointStore,
+        sync_mailbox,
+    },
+};
+
+/// The exit code of a run that was asked to stop before its end.
+pub const INTERRUPTED: u8 = 130;
+
+/// Syncs one mailbox. The real one is the sync engine; tests bring their own.
+pub trait Engine: Send + Sync {
+    /// Runs the job to its end. When `job.stop` is cancelled it saves a checkpoint and ends soon, with
+    /// [`MailboxReport::interrupted`]. A failure is in the report.
+    fn sync(&self, job: Job) -> BoxFuture<'static, MailboxReport>;
+}
+
+/// The sync engine itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SyncEngine;
+
+impl Engine for SyncEngine {
+    fn sync(&self, job: Job) -> BoxFuture<'static, MailboxReport> {
+        Box::pin(async move {
+            let context = SyncContext { store: job.store, progress: job.progress, stop: job.stop };
+            sync_mailbox(&job.spec, job.checkpoint, &context).await
+        })
+    }
+}
+
+/// One mailbox, and everything its sync needs.
+pub struct Job {
+    /// What to do.
+    pub spec: SyncSpec,
+    /// What the last run left.
+    pub checkpoint: Option<Checkpoint>,
+    /// Where checkpoints go.
+    pub store: Arc<dyn CheckpointStore>,
+    /// Counters that are shown while the sync runs.
+    pub progress: Arc<Progress>,
+    /// Cancelled when the sync should save its checkpoint and end.
+    pub stop: CancellationToken,
+}
+
+/// Bounds on a run.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Mailboxes at once.
+    pub parallelism: usize,
+    /// What each server allows, over all mailboxes.
+    pub hosts: HostLimits,
+}
+
+/// How a run is told to stop.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Save checkpoints and end; no further mailbox starts.
+    pub gently: CancellationToken,
+    /// Drop everything. What is not in a checkpoint is matched again by the next run.
+    pub at_once: CancellationToken,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// One report per mailbox, in the order of the manifests.
+    pub reports: Vec<MailboxReport>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// 130 when a mailbox was interrupted; else the code of the gravest error's class; 0 when every mailbox is done,
+    /// even if single messages were skipped (the report names them, `verify` counts them).
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        let endings = || self.reports.iter().map(ending);
+        let failed = |e| if let Ending::Failed(class) = e { Some(class) } else { None };
+        if self.reports.iter().any(|report| report.interrupted) {
+            return INTERRUPTED;
+        }
+        endings().filter_map(failed).min_by_key(|class| gravity(*class)).map_or(0, ErrorClass::exit_code)
+    }
+}
+
+/// Runs the mailboxes. One that is wrong, fails or panics does not stop the others.
+pub async fn run(
+    mailboxes: Vec<Result<SyncSpec>>,
+    state: &State,
+    engine: Arc<dyn Engine>,
+    bounds: &Bounds,
+    stop: &Stop,
+    view: &mut dyn View,
+) -> Outcome {
+    let began = Instant::now();
+    view.show(began, Event::Begun { mailboxes: mailboxes.len() });
+    let mut ledger = Ledger { entries: Vec::with_capacity(mailboxes.len()), view };
+    let needs = ledger.enter(mailboxes, &bounds.hosts);
+    let mut schedule = Schedule::new(bounds.parallelism, &bounds.hosts, needs);
+    let mut tasks = JoinSet::new();
+    let mut ticks =
+        tokio::time::interval_at(tokio::time::Instant::now() + ledger.view.interval(), ledger.view.interval());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stopping = false;
+
+    loop {
+        if !stopping && stop.gently.is_cancelled() {
+            stopping = true;
+            ledger.view.show(Instant::now(), Event::Stopping { running: tasks.len() });
+        }
+        while !stopping && let Some(number) = schedule.start_next(Instant::now()) {
+            ledger.start(number, &mut tasks, |spec, progress| {
+                let mailbox = state.mailbox(&spec.mailbox);
+                sync_one(Arc::clone(&engine), *spec, mailbox, progress, stop.gently.clone())
+            });
+        }
+        if tasks.is_empty() && (stopping || schedule.waiting() == 0) {
+            break;
+        }
+        tokio::select! {
+            biased;
+            () = stop.at_once.cancelled() => break,
+            () = stop.gently.cancelled(), if !stopping => {}
+            Some(ended) = tasks.join_next_with_id() => if let Some(number) = ledger.end(ended) {
+                schedule.finished(number);
+            },
+            _ = ticks.tick() => ledger.view.show(Instant::now(), Event::Tick),
+        }
+    }
+    tasks.abort_all();
+    let Ledger { entries, view } = ledger;
+    let report = |entry: Entry| {
+        let left = !matches!(entry, Entry::Ended(_));
+        let report = entry.into_report();
+        if left {
+            view.show(Instant::now(), Event::Left(&report));
+        }
+        report
+    };
+    let outcome = Outcome { reports: entries.into_iter().map(report).collect(), took: began.elapsed() };
+    view.show(Instant::now(), Event::Ended(&outcome));
+    outcome
+}
+
+/// Syncs one mailbox from what its state file holds.
+async fn sync_one(
+    engine: Arc<dyn Engine>,
+    spec: SyncSpec,
+    state: MailboxState,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) -> MailboxReport {
+    let (mailbox, fingerprint) = (spec.mailbox.clone(), fingerprint(&spec.source, &spec.destination));
+    let reader = state.clone();
+    let recalled = tokio::task::spawn_blocking(move || reader.recall(&fingerprint)).await;
+    match recalled.unwrap_or_else(|_| Err(Error::internal("the checkpoint could not be read: its task ended early"))) {
+        Ok(Recalled { checkpoint, note }) => {
+            let mut report = engine.sync(Job { spec, checkpoint, store: Arc::new(state), progress, stop }).await;
+            report.notes.extend(note);
+            report
+        }
+        Err(error) => failed(mailbox, error),
+    }
+}
+
+/// Where each mailbox of the run stands.
+struct Ledger<'a> {
+    entries: Vec<Entry>,
+    view: &'a mut dyn View,
+}
+
+enum Entry {
+    Waiting(Box<SyncSpec>),
+    Running { id: Id, mailbox: String, progress: Arc<Progress> },
+    Ended(Box<MailboxReport>),
+}
+
+impl Entry {
+    /// The report when the run is over: what still waits or runs was interrupted.
+    fn into_report(self) -> MailboxReport {
+        let (mailbox, note) = match self {
+            Self::Ended(report) => return *report,
+            Self::Waiting(spec) => (spec.mailbox, "stopped before this mailbox's turn came"),
+            Self::Running { mailbox, .. } => (mailbox, "stopped at once: the next run looks for what was in doubt"),
+        };
+        MailboxReport { mailbox, interrupted: true, notes: vec![note.to_owned()], ..MailboxReport::default() }
+    }
+}
+
+impl Ledger<'_> {
+    /// Enters every mailbox; those that cannot run have ended by then. Returns what the others need.
+    fn enter(&mut self, mailboxes: Vec<Result<SyncSpec>>, hosts: &HostLimits) -> Vec<(usize, Need)> {
+        let mut names = HashSet::new();
+        let mut needs = Vec::new();
+        for (number, mailbox) in mailboxes.into_iter().enumerate() {
+            let ready = mailbox.and_then(|mut spec| {
+                if !names.insert(spec.mailbox.clone()) {
+                    return Err(Error::configuration("another mailbox of this migration has the same name")
+                        .advice("Give each mailbox a name of its own: its checkpoint is kept under it")
+                        .in_mailbox(spec.mailbox));
+                }
+                needs.push((number, fit(&mut spec, hosts)?));
+                Ok(spec)
+            });
+            let entry = match ready {
+                Ok(spec) => Entry::Waiting(Box::new(spec)),
+                Err(error) => {
+                    let report = failed(error.mailbox.clone().unwrap_or_default(), error);
+                    self.view.show(Instant::now(), Event::Finished(&report));
+                    Entry::Ended(Box::new(report))
+                }
+            };
+            self.entries.push(entry);
+        }
+        needs
+    }
+
+    /// Starts a mailbox that waits.
+    fn start<F>(
+        &mut self,
+        number: usize,
+        tasks: &mut JoinSet<MailboxReport>,
+        task: impl FnOnce(Box<SyncSpec>, Arc<Progress>) -> F,
+    ) where
+        F: Future<Output = MailboxReport> + Send + 'static,
+    {
+        let Some(entry) = self.entries.get_mut(number) else { return };
+        let waiting = std::mem::replace(entry, Entry::Ended(Box::default()));
+        let Entry::Waiting(spec) = waiting else {
+            *entry = waiting;
+            return;
+        };
+        let progress = Arc::new(Progress::default());
+        self.view.show(Instant::now(), Event::Started { spec: &spec, progress: &progress });
+        let mailbox = spec.mailbox.clone();
+        let id = tasks.spawn(task(spec, Arc::clone(&progress))).id();
+        *entry = Entry::Running { id, mailbox, progress };
+    }
+
+    /// Takes the end of a task; returns which mailbox it was.
+    fn end(&mut self, ended: Result<(Id, MailboxReport), JoinError>) -> Option<usize> {
+        let ended_id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let number = self.entries.iter().position(|e| matches!(e, Entry::Running { id, .. } if *id == ended_id))?;
+        let entry = self.entries.get_mut(number)?;
+        let Entry::Running { mailbox, progress, .. } = entry else { return None };
+        let report = match ended {
+            Ok((_, report)) => report,
+            // The panic's text may quote mail: it is not shown. Where it happened is in the log.
+            Err(_) => failed(
+                mailbox.clone(),
+                Error::internal("Mailferry failed on this mailbox; its checkpoint is as it was saved last").advice(
+                    "Please report it with the log line that says where; another run goes on from the checkpoint",
+                ),
+            ),
+        };
+        progress.enter(if matches!(ending(&report), Ending::Failed(_)) { Phase::Failed } else { Phase::Done });
+        self.view.show(Instant::now(), Event::Finished(&report));
+        *entry = Entry::Ended(Box::new(report));
+        Some(number)
+    }
+}
+
+fn failed(mailbox: String, error: Error) -> MailboxReport {
+    let error = if mailbox.is_empty() { error } else { error.in_mailbox(&mailbox) };
+    MailboxReport { mailbox, error: Some(error), ..MailboxReport::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::{
+            Mutex,
+            atomic::{AtomicUsize, Ordering::SeqCst},
+        },
+    };
+
+    use futures::FutureExt as _;
+    use tokio::sync::Barrier;
+
+    use super::*;
+    use crate::local::{schedule::HostLimit, testing::spec};
+
+    /// An engine made of a closure.
+    struct Fake<F>(F);
+
+    impl<F, R> Engine for Fake<F>
+    where
+        F: Fn(Job) -> R + Send + Sync,
+        R: Future<Output = MailboxReport> + Send + 'static,
+    {
+        fn sync(&self, job: Job) -> BoxFuture<'static, MailboxReport> {
+            (self.0)(job).boxed()
+        }
+    }
+
+    /// Notes the events of a run.
+    #[derive(Default)]
+    struct Notes(Vec<String>);
+
+    impl View for Notes {
+        fn interval(&self) -> Duration {
+            Duration::from_millis(10)
+        }
+
+        fn show(&mut self, _: Instant, event: Event<'_>) {
+            match event {
+                Event::Started { spec, .. } => self.0.push(format!("started {}", spec.mailbox)),
+                Event::Finished(report) => self.0.push(format!("finished {}", report.mailbox)),
+                Event::Stopping { running } => self.0.push(format!("stopping {running}")),
+                Event::Left(report) => self.0.push(format!("left {}", report.mailbox)),
+                Event::Begun { .. } | Event::Tick | Event::Ended(_) => {}
+            }
+        }
+    }
+
+    fn done(mailbox: &str) -> MailboxReport {
+        MailboxReport { mailbox: mailbox.to_owned(), ..MailboxReport::default() }
+    }
+
+    fn specs(names: &[&str]) -> Vec<Result<SyncSpec>> {
+        names.iter().map(|name| Ok(spec(name))).collect()
+    }
+
+    fn bounds(parallelism: usize) -> Bounds {
+        Bounds { parallelism, hosts: HostLimits::new() }
+    }
+
+    async fn run_with<F, R>(
+        mailboxes: Vec<Result<SyncSpec>>,
+        bounds: &Bounds,
+        stop: &Stop,
+        engine: F,
+    ) -> (Outcome, Vec<String>)
+    where
+        F: Fn(Job) -> R + Send + Sync + 'static,
+        R: Future<Output = MailboxReport> + Send + 'static,
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let mut notes = Notes::default();
+        let outcome = run(mailboxes, &state, Arc::new(Fake(engine)), bounds, stop, &mut notes).await;
+        (outcome, notes.0)
+    }
+
+    #[tokio::test]
+    async fn every_mailbox_runs_and_reports_come_in_the_order_of_the_manifests() {
+        let names = ["d", "a", "c", "b"];
+        let (outcome, _) =
+            run_with(specs(&names), &bounds(2), &Stop::default(), |job| async move { done(&job.spec.mailbox) }).await;
+        assert_eq!(outcome.reports.iter().map(|r| r.mailbox.as_str()).collect::<Vec<_>>(), names);
+        assert_eq!(outcome.exit_code(), 0);
+    }
+
+    #[tokio::test]
+    async fn exactly_as_many_mailboxes_run_at_once_as_allowed() {
+        // The barrier opens only when two run together; a third would be counted.
+        let barrier = Arc::new(Barrier::new(2));
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let highest = Arc::clone(&most);
+        let engine = move |job: Job| {
+            let (barrier, now, most) = (Arc::clone(&barrier), Arc::clone(&now), Arc::clone(&most));
+            async move {
+                most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                barrier.wait().await;
+                now.fetch_sub(1, SeqCst);
+                done(&job.spec.mailbox)
+            }
+        };
+        run_with(specs(&["a", "b", "c", "d", "e", "f"]), &bounds(2), &Stop::default(), engine).await;
+        assert_eq!(highest.load(SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_servers_limit_holds_over_all_mailboxes() {
+        let most = Arc::new(AtomicUsize::new(0));
+        let (now, highest) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&most));
+        let engine = move |job: Job| {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            async move {
+                most.fetch_max(now.fetch_add(job.spec.connections, SeqCst) + job.spec.connections, SeqCst);
+                tokio::task::yield_now().await;
+                now.fetch_sub(job.spec.connections, SeqCst);
+                done(&job.spec.mailbox)
+            }
+        };
+        let nine = HostLimit { connections: Some(9), starts_per_minute: None };
+        let bounds = Bounds { parallelism: 8, hosts: HostLimits::from([("old.example:993".into(), nine)]) };
+        let (outcome, _) = run_with(specs(&["a", "b", "c", "d", "e"]), &bounds, &Stop::default(), engine).await;
+        assert_eq!((outcome.exit_code(), highest.load(SeqCst)), (0, 8), "two mailboxes with four connections each");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_a_failed_and_a_panicking_mailbox_do_not_stop_the_others() {
+        let mut mailboxes = specs(&["panics", "fails", "works", "works"]);
+        mailboxes.insert(0, Err(Error::configuration("no Secret acme").in_mailbox("wrong")));
+        let engine = |job: Job| async move {
+            match job.spec.mailbox.as_str() {
+                "panics" => panic!("with mail in its text"),
+                "fails" => failed("fails".into(), Error::network("connection refused")),
+                name => done(name),
+            }
+        };
+        let (outcome, _) = run_with(mailboxes, &bounds(1), &Stop::default(), engine).await;
+        let endings: Vec<_> = outcome.reports.iter().map(|r| (r.mailbox.as_str(), ending(r))).collect();
+        let expected = [
+            ("wrong", Ending::Failed(ErrorClass::Configuration)),
+            ("panics", Ending::Failed(ErrorClass::Internal)),
+            ("fails", Ending::Failed(ErrorClass::Network)),
+            ("works", Ending::Done),
+            ("works", Ending::Failed(ErrorClass::Configuration)), // the same name again: one checkpoint, two writers
+        ];
+        assert_eq!(endings, expected);
+        assert!(!format!("{:?}", outcome.reports).contains("with mail in its text"));
+        assert_eq!(outcome.exit_code(), 70, "the gravest class decides");
+    }
+
+    /// A checkpoint of this mailbox that holds a mark.
+    fn marked(mailbox: &str, mark: &str) -> Checkpoint {
+        let spec = spec(mailbox);
+        let mapping = BTreeMap::from([(b"INBOX".to_vec(), mark.as_bytes().to_vec())]);
+        Checkpoint { fingerprint: fingerprint(&spec.source, &spec.destination), mapping, ..Checkpoint::default() }
+    }
+
+    #[tokio::test]
+    async fn each_mailbox_gets_its_own_checkpoint_back_and_says_when_there_is_none_that_fits() {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let run_once = async |mailboxes| {
+            let state = State::open(dir.path()).unwrap();
+            let seen = Arc::clone(&seen);
+            let engine = Fake(move |job: Job| {
+                seen.lock().unwrap().push((job.spec.mailbox.clone(), job.checkpoint.clone()));
+                async move {
+                    let name = job.spec.mailbox;
+                    job.store.save(marked(&name, &name).encode().unwrap()).await.unwrap();
+                    done(&name)
+                }
+            });
+            let mut notes = Notes::default();
+            run(mailboxes, &state, Arc::new(engine), &bounds(1), &Stop::default(), &mut notes).await
+        };
+        let mut moved = spec("a");
+        moved.source.host = "other.example".into();
+        run_once(specs(&["a", "b"])).await;
+        let second = run_once(specs(&["a", "b"])).await;
+        let third = run_once(vec![Ok(moved)]).await;
+        let of = |name: &str, checkpoint| (name.to_owned(), checkpoint);
+        let marked = |name| Some(marked(name, name));
+        let expected = [of("a", None), of("b", None), of("a", marked("a")), of("b", marked("b")), of("a", None)];
+        assert_eq!(*seen.lock().unwrap(), expected);
+        assert!(second.reports.iter().all(|report| report.notes.is_empty()));
+        assert!(third.reports[0].notes[0].contains("other accounts"), "{:?}", third.reports[0].notes);
+    }
+
+    #[tokio::test]
+    async fn a_gentle_stop_lets_running_mailboxes_flush_and_starts_no_other() {
+        let stop = Stop::default();
+        let gently = stop.gently.clone();
+        let engine = move |job: Job| {
+            gently.cancel();
+            async move {
+                job.stop.cancelled().await;
+                job.store.save(b"flushed".to_vec()).await.unwrap();
+                MailboxReport { interrupted: true, ..done(&job.spec.mailbox) }
+            }
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let mut notes = Notes::default();
+        let outcome = run(specs(&["a", "b"]), &state, Arc::new(Fake(engine)), &bounds(1), &stop, &mut notes).await;
+        assert_eq!(state.mailbox("a").read().unwrap().unwrap(), b"flushed");
+        assert_eq!(notes.0, ["started a", "stopping 1", "finished a", "left b"]);
+        assert!(outcome.reports.iter().all(|r| r.interrupted));
+        assert_eq!(outcome.exit_code(), INTERRUPTED);
+    }
+
+    #[tokio::test]
+    async fn a_stop_after_the_last_mailbox_ended_is_not_an_interruption() {
+        let stop = Stop::default();
+        let gently = stop.gently.clone();
+        let engine = move |job: Job| {
+            gently.cancel();
+            async move { done(&job.spec.mailbox) }
+        };
+        let (outcome, _) = run_with(specs(&["a"]), &bounds(1), &stop, engine).await;
+        assert_eq!(outcome.exit_code(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_stop_at_once_waits_for_nobody() {
+        let stop = Stop::default();
+        let (gently, at_once) = (stop.gently.clone(), stop.at_once.clone());
+        let engine = move |_: Job| {
+            gently.cancel();
+            at_once.cancel();
+            std::future::pending()
+        };
+        let (outcome, notes) = run_with(specs(&["a", "b"]), &bounds(1), &stop, engine).await;
+        assert_eq!(outcome.exit_code(), INTERRUPTED);
+        assert_eq!(outcome.reports.iter().map(|r| r.mailbox.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(notes, ["started a", "left a", "left b"]);
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_that_cannot_be_read_fails_its_mailbox_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        std::fs::create_dir(state.mailbox("a").path()).unwrap();
+        let engine = Fake(|job: Job| async move { done(&job.spec.mailbox) });
+        let mut notes = Notes::default();
+        let outcome = run(specs(&["a", "b"]), &state, Arc::new(engine), &bounds(2), &Stop::default(), &mut notes).await;
+        let endings: Vec<_> = outcome.reports.iter().map(ending).collect();
+        assert_eq!(endings, [Ending::Failed(ErrorClass::Internal), Ending::Done]);
+    }
+}

@@ -1,0 +1,251 @@
+//! Secrets where there is no API server: from manifests, files and the environment.
+
+use std::{collections::BTreeMap, ffi::OsString, fmt, fs, path::PathBuf, str::FromStr};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use secrecy::{ExposeSecret, SecretBox};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::{
+    api::SecretKeyRef,
+    assignment::Missing,
+    error::{Error, Result},
+};
+
+/// A value of a Secret that is in a file: `NAME/KEY=PATH`. One line end at the end of the file is no part of the value;
+/// everything else is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretSource {
+    /// Which value.
+    pub secret: SecretKeyRef,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl FromStr for SecretSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('=').and_then(|(secret, path)| Some((secret.split_once('/')?, path)));
+        match parts {
+            Some(((name, key), path)) if ![name, key, path].contains(&"") && !key.contains('/') => Ok(Self {
+                secret: SecretKeyRef { name: name.to_owned(), key: key.to_owned() },
+                path: PathBuf::from(path),
+            }),
+            _ => Err("write NAME/KEY=PATH, such as acme-mail/alice=/run/secrets/alice".to_owned()),
+        }
+    }
+}
+
+/// The environment variable that gives a value: `MAILFERRY_SECRET_` + name + `_` + key, upper case, with `_` for
+/// everything but letters and digits.
+#[must_use]
+pub fn variable(secret: &SecretKeyRef) -> String {
+    let plain = |text: &str| -> String {
+        text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+    };
+    format!("MAILFERRY_SECRET_{}_{}", plain(&secret.name), plain(&secret.key))
+}
+
+/// Everything that is known about Secrets here. A file given by `--secret` comes before the environment, and that before
+/// manifests.
+#[derive(Default)]
+pub struct Store {
+    files: BTreeMap<SecretKeyRef, PathBuf>,
+    environment: BTreeMap<SecretKeyRef, SecretBox<[u8]>>,
+    manifests: Vec<SecretManifest>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("files", &self.files).field("manifests", &self.manifests).finish_non_exhaustive()
+    }
+}
+
+/// A Secret as a manifest gives it.
+pub struct SecretManifest {
+    /// Its namespace, where the manifest says so.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    values: BTreeMap<String, SecretBox<[u8]>>,
+}
+
+impl fmt::Debug for SecretManifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<_> = self.values.keys().collect();
+        f.debug_struct("SecretManifest").field("name", &self.name).field("keys", &keys).finish_non_exhaustive()
+    }
+}
+
+impl SecretManifest {
+    /// Reads `data` (base64) and `stringData` (as it stands, and stronger) of a Secret whose form was checked already.
+    pub fn new(namespace: Option<String>, name: String, manifest: &Value) -> Result<Self> {
+        let entries = |field: &str| manifest[field].as_object().into_iter().flatten();
+        let mut values = BTreeMap::new();
+        for (key, value) in entries("data") {
+            let text: Zeroizing<String> = Zeroizing::new(
+                value.as_str().unwrap_or_default().chars().filter(|c| !matches!(c, '\r' | '\n')).collect(),
+            );
+            let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| {
+                Error::configuration(format!("Secret {name}: data.{key} is not base64"))
+                    .advice("Write the value itself under stringData instead of data")
+            })?;
+            values.insert(key.clone(), SecretBox::new(bytes.into()));
+        }
+        for (key, value) in entries("stringData") {
+            let bytes = value.as_str().unwrap_or_default().as_bytes();
+            values.insert(key.clone(), SecretBox::new(bytes.into()));
+        }
+        Ok(Self { namespace, name, values })
+    }
+}
+
+impl Store {
+    /// Files by what they give.
+    #[must_use]
+    pub fn new(sources: &[SecretSource]) -> Self {
+        let files = sources.iter().map(|source| (source.secret.clone(), source.path.clone())).collect();
+        Self { files, ..Self::default() }
+    }
+
+    /// Adds a Secret of a manifest.
+    pub fn add(&mut self, manifest: SecretManifest) {
+        self.manifests.push(manifest);
+    }
+
+    /// Takes a value from the environment, if it is there.
+    pub fn look_up(&mut self, secret: &SecretKeyRef, env: &dyn Fn(&str) -> Option<OsString>) {
+        if let Some(value) = env(&variable(secret)) {
+            self.environment.insert(secret.clone(), SecretBox::new(value.into_encoded_bytes().into()));
+        }
+    }
+
+    /// The file that gives a value, if one does.
+    #[must_use]
+    pub fn file(&self, secret: &SecretKeyRef) -> Option<PathBuf> {
+        self.files.get(secret).cloned()
+    }
+
+    /// A value as an object of this namespace sees it.
+    pub fn value(&self, namespace: Option<&str>, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, Missing> {
+        if let Some(path) = self.files.get(secret) {
+            let bytes = fs::read(path).map_err(|e| Missing::Unreadable(format!("{}: {e}", path.display())))?;
+            let bytes = Zeroizing::new(bytes);
+            let value = bytes.strip_suffix(b"\n").map_or(bytes.as_slice(), |b| b.strip_suffix(b"\r").unwrap_or(b));
+            return Ok(SecretBox::new(value.into()));
+        }
+        if let Some(value) = self.environment.get(secret) {
+            return Ok(SecretBox::new(value.expose_secret().into()));
+        }
+        let named: Vec<_> = self.manifests.iter().filter(|manifest| manifest.name == secret.name).collect();
+        let manifest = visible(namespace, &named, |manifest| manifest.namespace.as_deref()).ok_or(Missing::Secret)?;
+        match manifest.values.get(&secret.key) {
+            Some(value) => Ok(SecretBox::new(value.expose_secret().into())),
+            None => Err(Missing::Key(manifest.values.keys().cloned().collect())),
+        }
+    }
+}
+
+/// Which of several objects of one name an object of `namespace` refers to: the one of the same namespace, else one where
+/// either of the two says nothing about its namespace (as in files that are meant for `kubectl -n`).
+pub(super) fn visible<'a, T>(
+    namespace: Option<&str>,
+    candidates: &[&'a T],
+    namespace_of: impl Fn(&T) -> Option<&str>,
+) -> Option<&'a T> {
+    let same = candidates.iter().find(|candidate| namespace_of(candidate) == namespace);
+    let open = || candidates.iter().find(|candidate| namespace.is_none() || namespace_of(candidate).is_none());
+    same.or_else(open).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn reference(name: &str, key: &str) -> SecretKeyRef {
+        SecretKeyRef { name: name.to_owned(), key: key.to_owned() }
+    }
+
+    fn manifest(namespace: Option<&str>, value: &Value) -> SecretManifest {
+        SecretManifest::new(namespace.map(str::to_owned), "s".to_owned(), value).unwrap()
+    }
+
+    fn value(store: &Store, namespace: Option<&str>, key: &str) -> Result<Vec<u8>, Missing> {
+        store.value(namespace, &reference("s", key)).map(|value| value.expose_secret().to_vec())
+    }
+
+    #[test]
+    fn a_source_is_name_key_and_path() {
+        let source: SecretSource = "acme/alice=/tmp/a=b/c".parse().unwrap();
+        assert_eq!(source, SecretSource { secret: reference("acme", "alice"), path: "/tmp/a=b/c".into() });
+        for wrong in ["", "acme", "acme=/tmp", "/alice=/tmp", "acme/=/tmp", "acme/alice", "acme/alice=", "a/b/c=d"] {
+            assert!(wrong.parse::<SecretSource>().unwrap_err().contains("NAME/KEY=PATH"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_variables_name_has_letters_digits_and_underscores() {
+        assert_eq!(variable(&reference("acme-mail", "ca.crt")), "MAILFERRY_SECRET_ACME_MAIL_CA_CRT");
+    }
+
+    #[test]
+    fn values_are_taken_exactly_and_string_data_wins() {
+        let mut store = Store::default();
+        store.add(manifest(None, &json!({"data": {"a": "cABcbg==\n", "b": "eA=="}, "stringData": {"b": " y\n"}})));
+        assert_eq!(value(&store, None, "a").unwrap(), b"p\0\\n");
+        assert_eq!(value(&store, None, "b").unwrap(), b" y\n");
+        assert_eq!(value(&store, None, "c"), Err(Missing::Key(vec!["a".to_owned(), "b".to_owned()])));
+        assert_eq!(store.value(None, &reference("t", "a")).unwrap_err(), Missing::Secret);
+    }
+
+    #[test]
+    fn what_is_not_base64_is_refused_without_showing_it() {
+        let error =
+            SecretManifest::new(None, "s".to_owned(), &json!({"data": {"a": "hush!"}})).unwrap_err().to_string();
+        assert!(error.contains("Secret s: data.a is not base64") && error.contains("stringData"), "{error}");
+        assert!(!error.contains("hush"), "{error}");
+    }
+
+    #[test]
+    fn a_file_comes_first_then_the_environment_then_a_manifest() {
+        let path = std::env::temp_dir().join(format!("mailferry-secret-{}", std::process::id()));
+        fs::write(&path, "from file\r\n").unwrap();
+        let source = SecretSource { secret: reference("s", "f"), path: path.clone() };
+        let mut store = Store::new(&[source]);
+        store.add(manifest(None, &json!({"stringData": {"f": "m", "e": "m", "m": "m"}})));
+        let env =
+            |name: &str| (name.starts_with("MAILFERRY_SECRET_S_") && !name.ends_with("_M")).then(|| "env\n".into());
+        for key in ["f", "e", "m"] {
+            store.look_up(&reference("s", key), &env);
+        }
+        let found = ["f", "e", "m"].map(|key| value(&store, None, key).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert_eq!(found, [b"from file".to_vec(), b"env\n".to_vec(), b"m".to_vec()]);
+        assert!(matches!(value(&store, None, "f"), Err(Missing::Unreadable(_))));
+        assert_eq!(store.file(&reference("s", "f")), Some(path));
+    }
+
+    #[test]
+    fn namespaces_separate_secrets_of_one_name() {
+        let mut store = Store::default();
+        store.add(manifest(Some("one"), &json!({"stringData": {"k": "1"}})));
+        store.add(manifest(Some("two"), &json!({"stringData": {"k": "2"}})));
+        assert_eq!(value(&store, Some("two"), "k").unwrap(), b"2");
+        assert_eq!(value(&store, Some("three"), "k"), Err(Missing::Secret));
+        store.add(manifest(None, &json!({"stringData": {"k": "0"}})));
+        assert_eq!(value(&store, Some("three"), "k").unwrap(), b"0");
+    }
+
+    #[test]
+    fn no_value_is_in_debug_output() {
+        let mut store = Store::default();
+        store.add(manifest(None, &json!({"stringData": {"k": "hush"}})));
+        store.look_up(&reference("s", "k"), &|_| Some("hush".into()));
+        let shown = format!("{store:?}");
+        assert!(shown.contains('k') && !shown.contains("hush"), "{shown}");
+    }
+}

@@ -1,0 +1,115 @@
+//! Numbers, names and lengths of time as people read them on a terminal.
+
+use std::{borrow::Cow, fmt::Write as _, time::Duration};
+
+use indicatif::DecimalBytes;
+use unicode_width::UnicodeWidthStr as _;
+
+/// `text` with everything escaped that could move the cursor, change colours or turn the reading direction: folder
+/// names and server replies are hostile input, a terminal obeys them.
+#[must_use]
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(acts_on_terminal) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' => safe.push_str("\\n"),
+            '\r' => safe.push_str("\\r"),
+            '\t' => safe.push_str("\\t"),
+            c if acts_on_terminal(c) => {
+                let _ = write!(safe, "\\u{{{:x}}}", u32::from(c)); // a String takes every write
+            }
+            c => safe.push(c),
+        }
+    }
+    Cow::Owned(safe)
+}
+
+fn acts_on_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}')
+}
+
+/// `37.00 MB`, in steps of 1000.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    DecimalBytes(count).to_string()
+}
+
+/// `0.4s`, `12s`, `3m05s`, `2h07m`: the two largest units.
+#[must_use]
+pub fn duration(length: Duration) -> String {
+    let seconds = length.as_secs();
+    match seconds {
+        0..10 => format!("{}.{}s", seconds, length.subsec_millis() / 100),
+        10..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// `1 message`, `2 messages`.
+#[must_use]
+pub fn count(number: u64, what: &str) -> String {
+    match (number, what.strip_suffix('x').or_else(|| what.strip_suffix("ch"))) {
+        (1, _) => format!("1 {what}"),
+        (_, Some(_)) => format!("{number} {what}es"),
+        (_, None) => format!("{number} {what}s"),
+    }
+}
+
+/// Lays out rows in columns of equal width; the first and the last column are flush left, numbers between flush right.
+#[must_use]
+pub fn table(rows: &[Vec<String>], indent: &str) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = indent.to_owned();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let padding = " ".repeat(width.saturating_sub(cell.width()));
+            let gap = if column == 0 { "" } else { "  " };
+            let flush_left = column == 0 || column + 1 == columns;
+            let (before, after) = if flush_left { ("", padding.as_str()) } else { (padding.as_str(), "") };
+            line.extend([gap, before, cell, after]);
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_name_cannot_act_on_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\r\nc\u{202e}d\u{9b}e"), "a\\u{1b}[2Jb\\r\\nc\\u{202e}d\\u{9b}e");
+        assert_eq!(printable("Entwürfe/日本 🎉"), "Entwürfe/日本 🎉");
+    }
+
+    #[test]
+    fn lengths_of_time_show_their_two_largest_units() {
+        let shown: Vec<String> = [450, 9_999, 12_000, 185_000, 7_620_000, 360_000_000]
+            .map(|ms| duration(Duration::from_millis(ms)))
+            .to_vec();
+        assert_eq!(shown, ["0.4s", "9.9s", "12s", "3m05s", "2h07m", "100h00m"]);
+    }
+
+    #[test]
+    fn counted_words_agree_with_their_number() {
+        let shown = [count(1, "message"), count(0, "message"), count(2, "mailbox"), count(1, "mailbox")];
+        assert_eq!(shown, ["1 message", "0 messages", "2 mailboxes", "1 mailbox"]);
+    }
+
+    #[test]
+    fn columns_stay_aligned_with_wide_characters() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let text = table(&[row(["folder", "now", "state"]), row(["日本", "12", "done"])], "  ");
+        assert_eq!(text, "  folder  now  state\n  日本     12  done\n");
+    }
+}

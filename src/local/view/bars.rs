@@ -1,0 +1,157 @@
+//! Progress bars: the sum of all mailboxes on top, one bar per running mailbox below, ended ones scroll up as lines.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::{Event, View, lines::stopping};
+use crate::local::{
+    progress::{Board, Standing},
+    report,
+    text::printable,
+};
+
+/// Names longer than this are cut in the bars.
+const NAME_WIDTH: usize = 19;
+
+/// Draws bars on a terminal.
+pub struct Bars {
+    screen: MultiProgress,
+    board: Board,
+    total: ProgressBar,
+    running: Vec<(String, ProgressBar)>,
+}
+
+impl Bars {
+    /// Draws on `screen`; whoever else writes to that terminal does it inside [`MultiProgress::suspend`].
+    #[must_use]
+    pub fn new(screen: MultiProgress) -> Self {
+        Self { screen, board: Board::new(Instant::now(), 0), total: ProgressBar::hidden(), running: Vec::new() }
+    }
+
+    fn print(&self, line: &str) {
+        // A terminal that went away is no reason to stop copying mail.
+        drop(self.screen.println(line));
+    }
+
+    fn draw(&self) {
+        let (finished, mailboxes) = (self.board.finished, self.board.mailboxes);
+        update(&self.total, &self.board.total(), &format!("{finished}/{mailboxes} done, "));
+        for ((_, bar), (_, standing)) in self.running.iter().zip(self.board.running()) {
+            update(bar, &standing, "");
+        }
+    }
+
+    fn clear(&mut self) {
+        for (_, bar) in self.running.drain(..) {
+            bar.finish_and_clear();
+        }
+        self.total.finish_and_clear();
+    }
+}
+
+impl View for Bars {
+    fn interval(&self) -> Duration {
+        Duration::from_millis(200)
+    }
+
+    fn show(&mut self, at: Instant, event: Event<'_>) {
+        match event {
+            Event::Begun { mailboxes } => {
+                self.board = Board::new(at, mailboxes);
+                self.total = self.screen.add(bar("all"));
+            }
+            Event::Started { spec, progress } => {
+                self.board.start(at, &spec.mailbox, progress);
+                let bar = self.screen.add(bar(&spec.mailbox));
+                self.running.push((spec.mailbox.clone(), bar));
+                self.draw();
+            }
+            Event::Tick => {
+                self.board.observe(at);
+                self.draw();
+            }
+            Event::Finished(report) => {
+                self.board.finish(report);
+                if let Some(position) = self.running.iter().position(|(name, _)| *name == report.mailbox) {
+                    let (_, bar) = self.running.remove(position);
+                    bar.finish_and_clear();
+                    self.screen.remove(&bar);
+                }
+                self.print(&report::line(report));
+                self.draw();
+            }
+            Event::Stopping { running } => self.print(&stopping(running)),
+            Event::Left(_) => {}
+            Event::Ended(_) => self.clear(),
+        }
+    }
+}
+
+fn bar(name: &str) -> ProgressBar {
+    // The template is a constant: that it is valid is tested.
+    let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let name = printable(name);
+    let shown = match name.char_indices().nth(NAME_WIDTH) {
+        Some((end, _)) => format!("{}…", name.get(..end).unwrap_or_default()),
+        None => name.into_owned(),
+    };
+    ProgressBar::no_length().with_style(style.progress_chars("=> ")).with_prefix(shown)
+}
+
+const TEMPLATE: &str = "{prefix:20} [{bar:12}] {wide_msg}";
+
+fn update(bar: &ProgressBar, standing: &Standing, before: &str) {
+    let counters = &standing.counters;
+    // Many messages are adopted or empty: where there are no bytes to copy, messages tell how far it is.
+    let (done, total) = match counters.bytes_total {
+        0 => (counters.messages_done, counters.messages_total),
+        total => (counters.bytes_done, total),
+    };
+    bar.set_length(total.max(1));
+    bar.set_position(done.min(total));
+    bar.set_message(format!("{before}{}", standing.line()));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+    use indicatif::ProgressDrawTarget;
+
+    use super::*;
+    use crate::{
+        local::testing::spec,
+        sync::{
+            progress::{Phase, Progress},
+            report::MailboxReport,
+        },
+    };
+
+    #[test]
+    fn the_template_is_valid() {
+        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
+    }
+
+    #[test]
+    fn bars_follow_the_counters_and_go_when_their_mailbox_ends() {
+        let mut bars = Bars::new(MultiProgress::with_draw_target(ProgressDrawTarget::hidden()));
+        let start = Instant::now();
+        let (alice, bob) = (Arc::new(Progress::default()), Arc::new(Progress::default()));
+        bars.show(start, Event::Begun { mailboxes: 3 });
+        bars.show(start, Event::Started { spec: &spec("alice"), progress: &alice });
+        bars.show(start, Event::Started { spec: &spec("bob"), progress: &bob });
+        bob.enter(Phase::Copying);
+        bob.bytes_total.store(1000, Relaxed);
+        bob.bytes_done.store(250, Relaxed);
+        bars.show(start + Duration::from_secs(1), Event::Tick);
+        let state = |bar: &ProgressBar| (bar.position(), bar.length());
+        assert_eq!(bars.running.iter().map(|(_, b)| state(b)).collect::<Vec<_>>(), [(0, Some(1)), (250, Some(1000))]);
+        let report = MailboxReport { mailbox: "alice".into(), ..MailboxReport::default() };
+        bars.show(start + Duration::from_secs(1), Event::Finished(&report));
+        assert_eq!(bars.running.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["bob"]);
+        bars.show(start + Duration::from_secs(2), Event::Tick);
+        assert_eq!(state(&bars.total), (250, Some(1000)));
+        assert!(bars.total.message().starts_with("1/3 done, "), "{}", bars.total.message());
+    }
+}

@@ -1,0 +1,206 @@
+//! JSON lines for programs: one object per event, each with `event` and `time` (RFC 3339, UTC).
+//!
+//! `begun`, then per mailbox `started` and `progress` (about every five seconds, only when something moved), and exactly one
+//! `finished` for each mailbox, with its report; `stopping` when asked to stop; `summary` as the last line.
+
+use std::{
+    collections::HashMap,
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use jiff::{Timestamp, Unit};
+use serde::Serialize;
+
+use super::{EVENT_INTERVAL, Event, View, write_line};
+use crate::{
+    local::{
+        progress::{Board, Standing},
+        report::{Ending, Totals, ending},
+    },
+    sync::{progress::Snapshot, report::MailboxReport},
+};
+
+/// Writes one JSON object per line.
+#[derive(Debug)]
+pub struct Json<W> {
+    to: W,
+    clock: fn() -> Timestamp,
+    board: Board,
+    shown: HashMap<String, Snapshot>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    #[serde(flatten)]
+    what: What<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
+enum What<'a> {
+    Begun {
+        mailboxes: usize,
+    },
+    Started {
+        mailbox: &'a str,
+        source: String,
+        destination: String,
+        dry_run: bool,
+    },
+    Progress {
+        mailbox: &'a str,
+        progress: &'a Standing,
+    },
+    Finished {
+        mailbox: &'a str,
+        ending: &'static str,
+        report: &'a MailboxReport,
+    },
+    Stopping {
+        running: usize,
+    },
+    Summary {
+        mailboxes: usize,
+        done: usize,
+        failed: usize,
+        interrupted: usize,
+        totals: Totals,
+        duration_ms: u64,
+        exit_code: u8,
+    },
+}
+
+impl<W: Write> Json<W> {
+    /// Writes to `to`; `clock` gives the times in it.
+    pub fn new(to: W, clock: fn() -> Timestamp) -> Self {
+        Self { to, clock, board: Board::new(Instant::now(), 0), shown: HashMap::new() }
+    }
+
+    fn write(to: &mut W, clock: fn() -> Timestamp, what: What<'_>) {
+        let now = clock();
+        let time = now.round(Unit::Millisecond).unwrap_or(now).to_string();
+        // What is serialised are plain structs with string keys: that cannot fail.
+        if let Ok(line) = serde_json::to_string(&Line { time, what }) {
+            write_line(to, &line);
+        }
+    }
+}
+
+impl<W: Write + Send> View for Json<W> {
+    fn interval(&self) -> Duration {
+        EVENT_INTERVAL
+    }
+
+    fn show(&mut self, at: Instant, event: Event<'_>) {
+        let Self { to, clock, board, shown } = self;
+        match event {
+            Event::Begun { mailboxes } => {
+                *board = Board::new(at, mailboxes);
+                Self::write(to, *clock, What::Begun { mailboxes });
+            }
+            Event::Started { spec, progress } => {
+                board.start(at, &spec.mailbox, progress);
+                let (source, destination) = (spec.source.address(), spec.destination.address());
+                let (mailbox, dry_run) = (spec.mailbox.as_str(), spec.dry_run);
+                Self::write(to, *clock, What::Started { mailbox, source, destination, dry_run });
+            }
+            Event::Tick => {
+                board.observe(at);
+                for (mailbox, standing) in board.running() {
+                    if shown.get(mailbox) != Some(&standing.counters) {
+                        Self::write(to, *clock, What::Progress { mailbox, progress: &standing });
+                        shown.insert(mailbox.to_owned(), standing.counters);
+                    }
+                }
+            }
+            Event::Finished(report) | Event::Left(report) => {
+                board.finish(report);
+                shown.remove(&report.mailbox);
+                let ending = word(ending(report));
+                Self::write(to, *clock, What::Finished { mailbox: &report.mailbox, ending, report });
+            }
+            Event::Stopping { running } => Self::write(to, *clock, What::Stopping { running }),
+            Event::Ended(outcome) => {
+                let ended = |wanted: &str| outcome.reports.iter().filter(|r| word(ending(r)) == wanted).count();
+                let what = What::Summary {
+                    mailboxes: outcome.reports.len(),
+                    done: ended("done"),
+                    failed: ended("failed"),
+                    interrupted: ended("interrupted"),
+                    totals: Totals::of(&outcome.reports),
+                    duration_ms: u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
+                    exit_code: outcome.exit_code(),
+                };
+                Self::write(to, *clock, what);
+            }
+        }
+    }
+}
+
+const fn word(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Done => "done",
+        Ending::Interrupted => "interrupted",
+        Ending::Failed(_) => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+    use super::*;
+    use crate::{
+        Error,
+        local::{run::Outcome, testing::spec},
+        sync::progress::{Phase, Progress},
+    };
+
+    #[test]
+    fn every_event_is_one_line_of_json_with_its_time_and_no_secret() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let progress = Arc::new(Progress::default());
+        let mut json = Json::new(Vec::new(), || Timestamp::UNIX_EPOCH);
+        json.show(start, Event::Begun { mailboxes: 2 });
+        json.show(start, Event::Started { spec: &spec("alice"), progress: &progress });
+        progress.enter(Phase::Copying);
+        progress.bytes_total.store(10_000, Relaxed);
+        json.show(at(5), Event::Tick);
+        json.show(at(10), Event::Tick);
+        progress.bytes_done.store(4_000, Relaxed);
+        json.show(at(15), Event::Tick);
+        json.show(at(16), Event::Stopping { running: 1 });
+        let reports = vec![
+            MailboxReport { mailbox: "alice".into(), interrupted: true, ..MailboxReport::default() },
+            MailboxReport {
+                mailbox: "bob".into(),
+                error: Some(Error::configuration("no such Secret\nx").in_mailbox("bob")),
+                ..MailboxReport::default()
+            },
+        ];
+        for report in &reports {
+            json.show(at(16), Event::Finished(report));
+        }
+        let outcome = Outcome { reports, took: Duration::from_secs(16) };
+        json.show(at(16), Event::Ended(&outcome));
+        let text = String::from_utf8(json.to).unwrap();
+        for line in text.lines() {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(value["event"].is_string() && value["time"] == "1970-01-01T00:00:00Z", "{line}");
+        }
+        assert!(!text.contains("secret"));
+        insta::assert_snapshot!(text, @r#"
+        {"time":"1970-01-01T00:00:00Z","event":"begun","mailboxes":2}
+        {"time":"1970-01-01T00:00:00Z","event":"started","mailbox":"alice","source":"old.example:993","destination":"new.example:993","dryRun":false}
+        {"time":"1970-01-01T00:00:00Z","event":"progress","mailbox":"alice","progress":{"phase":"Copying","foldersTotal":0,"foldersDone":0,"messagesTotal":0,"messagesDone":0,"bytesTotal":10000,"bytesDone":0,"bytesPerSecond":0}}
+        {"time":"1970-01-01T00:00:00Z","event":"progress","mailbox":"alice","progress":{"phase":"Copying","foldersTotal":0,"foldersDone":0,"messagesTotal":0,"messagesDone":0,"bytesTotal":10000,"bytesDone":4000,"bytesPerSecond":405,"etaSeconds":14}}
+        {"time":"1970-01-01T00:00:00Z","event":"stopping","running":1}
+        {"time":"1970-01-01T00:00:00Z","event":"finished","mailbox":"alice","ending":"interrupted","report":{"mailbox":"alice","dryRun":false,"folders":[],"leftOut":[],"subscribed":0,"durationMs":0,"reconnects":0,"interrupted":true}}
+        {"time":"1970-01-01T00:00:00Z","event":"finished","mailbox":"bob","ending":"failed","report":{"mailbox":"bob","dryRun":false,"folders":[],"leftOut":[],"subscribed":0,"durationMs":0,"reconnects":0,"interrupted":false,"error":{"class":"Configuration","mailbox":"bob","what":"no such Secret\nx"}}}
+        {"time":"1970-01-01T00:00:00Z","event":"summary","mailboxes":2,"done":0,"failed":1,"interrupted":1,"totals":{"copied":0,"bytes":0,"adopted":0,"skipped":0,"flagsUpdated":0,"deleted":0},"durationMs":16000,"exitCode":130}
+        "#);
+    }
+}

@@ -1,0 +1,114 @@
+//! Plain lines for logs and terminals without cursor control.
+
+use std::{
+    collections::HashMap,
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use super::{EVENT_INTERVAL, Event, View, write_line};
+use crate::{
+    local::{
+        progress::Board,
+        report,
+        text::{count, printable},
+    },
+    sync::progress::Snapshot,
+};
+
+/// One line when a mailbox starts and ends, and about every five seconds for each that moved.
+#[derive(Debug)]
+pub struct Lines<W> {
+    to: W,
+    board: Board,
+    shown: HashMap<String, Snapshot>,
+}
+
+impl<W: Write> Lines<W> {
+    /// Writes to `to`.
+    pub fn new(to: W) -> Self {
+        Self { to, board: Board::new(Instant::now(), 0), shown: HashMap::new() }
+    }
+}
+
+impl<W: Write + Send> View for Lines<W> {
+    fn interval(&self) -> Duration {
+        EVENT_INTERVAL
+    }
+
+    fn show(&mut self, at: Instant, event: Event<'_>) {
+        match event {
+            Event::Begun { mailboxes } => self.board = Board::new(at, mailboxes),
+            Event::Started { spec, progress } => {
+                self.board.start(at, &spec.mailbox, progress);
+                let (from, to) = (spec.source.address(), spec.destination.address());
+                let line = format!("{}: started, {from} to {to}", printable(&spec.mailbox));
+                write_line(&mut self.to, &line);
+            }
+            Event::Tick => {
+                self.board.observe(at);
+                for (mailbox, standing) in self.board.running() {
+                    if self.shown.get(mailbox) != Some(&standing.counters) {
+                        write_line(&mut self.to, &format!("{}: {}", printable(mailbox), standing.line()));
+                        self.shown.insert(mailbox.to_owned(), standing.counters);
+                    }
+                }
+            }
+            Event::Finished(report) => {
+                self.board.finish(report);
+                self.shown.remove(&report.mailbox);
+                let (done, all) = (self.board.finished, self.board.mailboxes);
+                write_line(&mut self.to, &format!("{} [{done}/{all}]", report::line(report)));
+            }
+            Event::Stopping { running } => write_line(&mut self.to, &stopping(running)),
+            // The report at the end lists them: they may be thousands.
+            Event::Left(_) | Event::Ended(_) => {}
+        }
+    }
+}
+
+/// What a person who pressed Ctrl-C should know.
+pub(super) fn stopping(running: usize) -> String {
+    let running = count(u64::try_from(running).unwrap_or(u64::MAX), "mailbox");
+    format!("stopping: {running} saving a checkpoint; interrupt again to leave at once")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+    use super::*;
+    use crate::{
+        local::testing::spec,
+        sync::{
+            progress::{Phase, Progress},
+            report::MailboxReport,
+        },
+    };
+
+    #[test]
+    fn a_mailbox_is_shown_when_it_starts_moves_and_ends_and_not_while_it_stands_still() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let progress = Arc::new(Progress::default());
+        let mut lines = Lines::new(Vec::new());
+        lines.show(start, Event::Begun { mailboxes: 2 });
+        lines.show(start, Event::Started { spec: &spec("alice"), progress: &progress });
+        progress.enter(Phase::Copying);
+        progress.messages_total.store(10, Relaxed);
+        lines.show(at(5), Event::Tick);
+        lines.show(at(10), Event::Tick);
+        progress.messages_done.store(4, Relaxed);
+        lines.show(at(15), Event::Tick);
+        lines.show(at(16), Event::Stopping { running: 1 });
+        let report = MailboxReport { mailbox: "alice".into(), duration_ms: 16_000, ..MailboxReport::default() };
+        lines.show(at(16), Event::Finished(&report));
+        insta::assert_snapshot!(String::from_utf8(lines.to).unwrap(), @r#"
+        alice: started, old.example:993 to new.example:993
+        alice: 0 B of 0 B, 0/10 messages, 0/0 folders
+        alice: 0 B of 0 B, 4/10 messages, 0/0 folders
+        stopping: 1 mailbox saving a checkpoint; interrupt again to leave at once
+        alice: done in 16s: 0 messages (0 B) copied [1/2]
+        "#);
+    }
+}

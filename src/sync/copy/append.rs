@@ -1,0 +1,340 @@
+//! The writing half of a pass: messages in UID order into MULTIAPPENDs, and what the destination says of them.
+
+use std::fmt::Write;
+
+use tokio::time::Instant;
+
+use super::{Care, Pass, ReadBack, State, Stream, oddity};
+use crate::{
+    error::{Error, ErrorClass, Result},
+    imap::{
+        Event, Tag,
+        classify::{Asked, class_of},
+        response::{Code, Flag, Status, StatusLine},
+    },
+    sync::{
+        limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT},
+        progress::Progress,
+        uid_map::Origin,
+    },
+};
+
+/// An APPEND without an answer so far.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    tag: Tag,
+    messages: Vec<Sent>,
+    /// The destination's UIDNEXT as known when this was sent: whatever it adds lies at or above.
+    uid_next: u32,
+}
+
+/// One message in an APPEND.
+#[derive(Debug)]
+struct Sent {
+    at: usize,
+    bytes: u64,
+    /// What is unusual about it.
+    oddity: oddity::Oddity,
+    /// Flags that could not be sent, for the report.
+    left_flags: Vec<String>,
+    /// The date could not be sent.
+    left_date: bool,
+}
+
+/// What stands before a message's literal.
+struct Head {
+    text: String,
+    left_flags: Vec<String>,
+    left_date: bool,
+}
+
+impl Pass<'_, '_> {
+    /// Moves what has arrived, in UID order, into batches, and sends those that are full or that nothing will join soon.
+    pub(super) fn compose(&mut self) {
+        if self.stream.as_ref().is_some_and(|s| s.tag.is_some()) {
+            return; // an APPEND is open
+        }
+        let multi = self.destination.capabilities().has("MULTIAPPEND");
+        while self.may_send(multi) {
+            match self.state(self.next) {
+                State::Pending => break,
+                State::Settled if self.next >= self.work.len() => break,
+                State::Settled => self.next += 1,
+                State::Arrived => {
+                    let length = self.arrived.get(&self.next).map_or(0, bytes::Bytes::len) as u64;
+                    let careful = self.work.get(self.next).is_some_and(|m| self.memory.care.contains_key(&m.uid));
+                    // A literal of no bytes would end a MULTIAPPEND (RFC 3502).
+                    if !multi || careful || length == 0 {
+                        self.send_batch();
+                        self.send_single(self.next);
+                    } else {
+                        if self.batch_bytes + length > BATCH_BYTES || self.batch.len() >= BATCH_MESSAGES {
+                            self.send_batch();
+                            if !self.may_send(multi) {
+                                return;
+                            }
+                        }
+                        self.batch_since.get_or_insert_with(Instant::now);
+                        self.batch.push(self.next);
+                        self.batch_bytes += length;
+                        self.settle(self.next);
+                    }
+                    self.next += 1;
+                }
+            }
+        }
+        // Nothing will join soon: the work is over, or the pass is, or the next message is still to be fetched alone.
+        let streams = self.stream_next.filter(|(at, _)| *at == self.next);
+        let last = self.next >= self.work.len() || self.stopping || self.requested.is_empty() || streams.is_some();
+        if !self.batch.is_empty() && (last || self.batch_is_old()) && self.may_send(multi) {
+            self.send_batch();
+        }
+        if let Some((at, length)) = streams.filter(|_| self.batch.is_empty() && self.may_send(multi)) {
+            self.open_stream(at, length);
+        }
+    }
+
+    fn may_send(&self, multi: bool) -> bool {
+        let limit = if multi { BATCHES_IN_FLIGHT } else { SINGLES_IN_FLIGHT };
+        self.in_flight.len() < limit
+    }
+
+    /// Sends the batch as one APPEND.
+    pub(super) fn send_batch(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        self.batch_since = None;
+        if batch.is_empty() {
+            return;
+        }
+        let tag = self.begin_append();
+        let mut sent = Vec::with_capacity(batch.len());
+        for at in batch {
+            sent.extend(self.put(tag, at, false));
+        }
+        self.destination.send(tag, "\r\n");
+        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next });
+    }
+
+    /// Sends one message as an APPEND of its own; carefully where it is known to be unusual.
+    fn send_single(&mut self, at: usize) {
+        let tag = self.begin_append();
+        let careful = self.work.get(at).is_some_and(|m| self.memory.care.contains_key(&m.uid));
+        let sent: Vec<Sent> = self.put(tag, at, careful).into_iter().collect();
+        self.destination.send(tag, "\r\n");
+        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next });
+        self.settle(at);
+    }
+
+    fn begin_append(&mut self) -> Tag {
+        let tag = self.destination.begin();
+        self.destination.send(tag, "APPEND ");
+        self.destination.send_string(tag, self.context.destination_raw);
+        tag
+    }
+
+    /// Queues one message that has arrived: its flags, its date and its literal, as long as what was received.
+    fn put(&mut self, tag: Tag, at: usize, careful: bool) -> Option<Sent> {
+        let body = self.arrived.remove(&at)?;
+        let bytes = body.len() as u64;
+        self.held = self.held.saturating_sub(bytes);
+        let head = self.head(at);
+        let mut watch = oddity::Watch::default();
+        watch.look(&body);
+        let oddity = oddity::Oddity { date: self.date_is_odd(at), ..watch.finish() };
+        self.destination.send(tag, head.text);
+        self.destination.send_literal_header(tag, bytes, careful);
+        self.destination.send(tag, body);
+        Some(Sent { at, bytes, oddity, left_flags: head.left_flags, left_date: head.left_date })
+    }
+
+    /// Begins the APPEND of a message whose bytes will stream. Returns its tag, and whether it waits for the `+`.
+    pub(super) fn begin_single(&mut self, at: usize, length: u64) -> (Tag, bool) {
+        let tag = self.begin_append();
+        let head = self.head(at);
+        let known = self.work.get(at).is_some_and(|m| self.memory.care.contains_key(&m.uid));
+        let careful = known || (self.context.append_limit.is_none() && length > LARGE_WITHOUT_LIMIT);
+        let waits = careful || !self.destination.capabilities().literals().at_once(length);
+        self.destination.send(tag, head.text);
+        self.destination.send_literal_header(tag, length, careful);
+        let oddity = oddity::Oddity { date: self.date_is_odd(at), ..Default::default() };
+        let sent = Sent { at, bytes: length, oddity, left_flags: head.left_flags, left_date: head.left_date };
+        self.in_flight.push_back(InFlight { tag, messages: vec![sent], uid_next: self.uid_next });
+        (tag, waits)
+    }
+
+    /// The stream is complete: what was seen of it goes to its APPEND, or to the answer that was there before.
+    pub(super) fn report_stream(&mut self, stream: &Stream) {
+        let found = stream.watch.finish();
+        let sent = self.in_flight.iter_mut().flat_map(|f| &mut f.messages).find(|s| s.at == stream.at);
+        if let Some(sent) = sent {
+            sent.oddity = oddity::Oddity { date: sent.oddity.date, ..found };
+        }
+    }
+
+    fn date_is_odd(&self, at: usize) -> bool {
+        let now = jiff::Timestamp::now().as_second();
+        self.work.get(at).and_then(|m| m.date).is_some_and(|date| oddity::odd_date(date.epoch, now))
+    }
+
+    /// Flags and date of a message as they may be sent. Nothing is echoed from the source: system flags, keywords that are
+    /// 7-bit atoms, and a date rendered from its value; the rest is left out and told.
+    fn head(&self, at: usize) -> Head {
+        let mut head = Head { text: " (".to_owned(), left_flags: Vec::new(), left_date: false };
+        let Some(message) = self.work.get(at) else { return head };
+        let bare = self.memory.care.get(&message.uid).is_some_and(|care| *care >= Care::Bare);
+        for flag in self.context.scan.flags(message) {
+            let text = flag.sendable().filter(|_| self.context.selected.keeps(flag));
+            match (flag, text) {
+                (Flag::Recent, _) => {}
+                (Flag::Keyword(_), Some(text)) if bare => head.left_flags.push(text.to_owned()),
+                (_, Some(text)) => {
+                    if !head.text.ends_with('(') {
+                        head.text.push(' ');
+                    }
+                    head.text.push_str(text);
+                }
+                (_, None) => head.left_flags.push(flag.as_imap().into_owned()),
+            }
+        }
+        head.text.push(')');
+        match message.date {
+            Some(date) if !bare && !oddity::unsendable_date(date.epoch) => {
+                // Writing to a String cannot fail.
+                let _ = write!(head.text, " \"{date}\"");
+            }
+            Some(_) => head.left_date = true,
+            None => {}
+        }
+        head.text.push(' ');
+        head
+    }
+
+    pub(super) fn on_destination(&mut self, event: Event) -> Result<()> {
+        let Event::Done(tag, line) = event else { return Ok(()) };
+        let Some(position) = self.in_flight.iter().position(|f| f.tag == tag) else { return Ok(()) };
+        let Some(answered) = self.in_flight.remove(position) else { return Ok(()) };
+        match line.status {
+            Status::Ok => self.confirmed(answered, &line),
+            Status::No => self.refused(answered, &line),
+            Status::Bad | Status::Bye | Status::PreAuth => {
+                // The server may read what was meant as a message as commands: nothing may follow.
+                for sent in &answered.messages {
+                    self.step_up(sent.at, &line.text)?;
+                }
+                Err(self
+                    .destination
+                    .blame(Error::protocol(format!("the server did not understand APPEND: {}", line.text))))
+            }
+        }
+    }
+
+    fn step_up(&mut self, at: usize, why: &str) -> Result<()> {
+        let uid = self.message(at)?.uid;
+        let care = Care::after(self.memory.care.get(&uid).copied());
+        self.memory.care.insert(uid, care);
+        self.memory.refusals.insert(uid, why.to_owned());
+        self.outcome.again.insert(uid);
+        Ok(())
+    }
+
+    fn refused(&mut self, answered: InFlight, line: &StatusLine) -> Result<()> {
+        if let Some(stream) = &mut self.stream
+            && stream.tag == Some(answered.tag)
+            && stream.waits_for_continue
+        {
+            // Nothing of it was sent: the rest is read and dropped. What was announced as coming at once must still come.
+            stream.tag = None;
+        }
+        if line.code == Some(Code::TryCreate) {
+            return Err(self
+                .destination
+                .blame(Error::new(ErrorClass::Network, "the destination folder is gone"))
+                .advice("Somebody removed it during the sync; it is made again on the next try"));
+        }
+        match class_of(line, Asked::Append) {
+            ErrorClass::MessageRejected | ErrorClass::Authorization | ErrorClass::Protocol => {
+                let why = match &line.code {
+                    Some(Code::Other(code)) => format!("[{code}] {}", line.text),
+                    _ => line.text.clone(),
+                };
+                for sent in &answered.messages {
+                    self.step_up(sent.at, &why)?;
+                }
+                Ok(())
+            }
+            _ => Err(self.destination.refusal(line, Asked::Append, "APPEND")),
+        }
+    }
+
+    /// The destination said OK: only now are these messages copied.
+    fn confirmed(&mut self, answered: InFlight, line: &StatusLine) -> Result<()> {
+        let uids = self.assigned(&answered, line)?;
+        if let Some(last) = uids.as_ref().and_then(|u| u.last()) {
+            self.uid_next = self.uid_next.max(last.saturating_add(1));
+        }
+        let tail_from = self.in_flight.iter().map(|f| f.uid_next).min().unwrap_or(self.uid_next);
+        let work = self.work;
+        let scan = self.context.scan;
+        self.context.ledger.folder(self.context.source_raw, |state| {
+            for (n, sent) in answered.messages.iter().enumerate() {
+                let Some(message) = work.get(sent.at) else { continue };
+                let destination_uid = uids.as_ref().and_then(|u| u.get(n)).copied();
+                state.map.push(message.uid, destination_uid, Origin::Appended);
+                for flag in scan.flags(message).iter().filter_map(Flag::sendable) {
+                    if let Some(set) = state.flags.get_mut(flag) {
+                        set.insert(message.uid);
+                    } else {
+                        state.flags.entry(flag.to_owned()).or_default().insert(message.uid);
+                    }
+                }
+            }
+            if uids.is_some() {
+                state.tail_from = tail_from;
+            }
+        })?;
+        for (n, sent) in answered.messages.into_iter().enumerate() {
+            let uid = self.message(sent.at)?.uid;
+            self.tell_differences(uid, &sent);
+            Progress::add(&self.context.progress.messages_done, 1);
+            Progress::add(&self.context.progress.bytes_done, sent.bytes);
+            self.report.copied_now += 1;
+            self.report.bytes_now += sent.bytes;
+            let destination_uid = uids.as_ref().and_then(|u| u.get(n)).copied();
+            if let Some(destination_uid) = destination_uid.filter(|_| !sent.oddity.is_none()) {
+                self.memory.read_back.push(ReadBack { source_uid: uid, destination_uid, oddity: sent.oddity });
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_differences(&mut self, uid: u32, sent: &Sent) {
+        if !sent.left_flags.is_empty() {
+            let what = format!("the destination does not take {}", sent.left_flags.join(" "));
+            self.report.differs(uid, "flags", what);
+        }
+        if sent.left_date {
+            self.report.differs(
+                uid,
+                "internalDate",
+                "the date cannot be sent; the destination uses the time of arrival",
+            );
+        }
+    }
+
+    /// The UIDs that the destination gave, in the order of the messages; none where it does not tell (no UIDPLUS).
+    fn assigned(&self, answered: &InFlight, line: &StatusLine) -> Result<Option<Vec<u32>>> {
+        let Some(Code::AppendUid { uid_validity, uids }) = &line.code else { return Ok(None) };
+        if *uid_validity != self.context.selected.uid_validity {
+            return Err(self
+                .destination
+                .blame(Error::new(ErrorClass::Network, "the destination folder was replaced during the sync")));
+        }
+        let count = answered.messages.len();
+        let told: u64 = uids.iter().map(|(lo, hi)| u64::from(hi.abs_diff(*lo)) + 1).sum();
+        if told != count as u64 {
+            return Ok(None);
+        }
+        Ok(Some(uids.iter().flat_map(|(lo, hi)| (*lo).min(*hi)..=(*lo).max(*hi)).collect()))
+    }
+}

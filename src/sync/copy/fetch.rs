@@ -1,0 +1,285 @@
+//! The reading half of a pass: what is asked for, and what comes.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::{Care, Memory, Pass, State, Stream, oddity::Watch};
+use crate::{
+    error::{Error, ErrorClass, Result, Side},
+    imap::{
+        Event, STREAM_ABOVE, UidSet,
+        classify::{Asked, class_of},
+        response::{Fetch, Status, Untagged},
+    },
+    sync::{
+        limits::{FETCH_BYTES, FETCH_MESSAGES, FETCHES_IN_FLIGHT, MAX_SET_BYTES},
+        scan::Scanned,
+    },
+};
+
+/// A run of the work that one FETCH asks for: indices `first..end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unit {
+    pub first: usize,
+    pub end: usize,
+    pub bytes: u64,
+}
+
+/// Divides the work into FETCHes, bounded in bytes, messages and command length. A message that is large, or that the
+/// source failed on before, is asked for alone.
+pub(super) fn units(work: &[Scanned], memory: &Memory) -> VecDeque<Unit> {
+    let mut units: VecDeque<Unit> = VecDeque::new();
+    let mut open = false;
+    for (at, message) in work.iter().enumerate() {
+        let size = u64::from(message.size);
+        let alone = size > STREAM_ABOVE || memory.fetch_failures.contains_key(&message.uid);
+        match units.back_mut() {
+            Some(unit) if open && !alone && unit.bytes + size <= FETCH_BYTES && at - unit.first < FETCH_MESSAGES => {
+                unit.end = at + 1;
+                unit.bytes += size;
+            }
+            _ => units.push_back(Unit { first: at, end: at + 1, bytes: size }),
+        }
+        open = !alone;
+    }
+    units
+}
+
+/// The text by which Courier stands in for a message that another session has expunged.
+const COURIER_INVENTION: &[u8] =
+    b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\nThis message is no longer available";
+
+impl Pass<'_, '_> {
+    /// Asks for more while the budget allows.
+    pub(super) fn request(&mut self) {
+        while !self.stopping && self.requested.len() < FETCHES_IN_FLIGHT {
+            let waits = self.requested.front().is_some_and(|(_, unit)| self.only_message(unit).is_some());
+            if self.memory.uid_comes_late && waits {
+                return;
+            }
+            let Some(unit) = self.units.front().copied() else { return };
+            // Dovecot answers a later FETCH before an earlier one: what streams must be next in turn when it comes.
+            if unit.bytes > STREAM_ABOVE && !self.requested.is_empty() {
+                return;
+            }
+            let buffered = self.due + self.held + self.destination.queued() as u64;
+            // Large messages stream: they count as what may be buffered of them.
+            let needs = unit.bytes.min(2 * FETCH_BYTES);
+            if buffered > 0 && buffered + needs > self.context.budget {
+                return;
+            }
+            self.units.pop_front();
+            let Some(messages) = self.work.get(unit.first..unit.end) else { return };
+            let uids: UidSet = messages.iter().map(|m| m.uid).collect();
+            // A set that is too long for one command is cut; what is left of the unit follows.
+            let set = uids.chunks(MAX_SET_BYTES).next().unwrap_or_default();
+            let covered = UidSet::parse(&set).map_or(0, |set| set.len());
+            let count = usize::try_from(covered).unwrap_or(messages.len());
+            let asked = if count < messages.len() {
+                let end = unit.first + count.max(1);
+                let bytes = messages.iter().take(count).map(|m| u64::from(m.size)).sum();
+                self.units.push_front(Unit { first: end, end: unit.end, bytes: unit.bytes.saturating_sub(bytes) });
+                Unit { first: unit.first, end, bytes }
+            } else {
+                unit
+            };
+            let tag = self.source.command(&format!("UID FETCH {set} (UID BODY.PEEK[])"));
+            self.due += asked.bytes.min(2 * FETCH_BYTES);
+            self.requested.push_back((tag, asked));
+        }
+    }
+
+    pub(super) fn on_source(&mut self, event: Event) -> Result<()> {
+        match event {
+            Event::Untagged(Untagged::Fetch(fetch)) => self.on_fetch(fetch),
+            Event::Untagged(_) => Ok(()),
+            Event::LiteralStart { length, uid } => {
+                self.begin_stream(length, uid);
+                Ok(())
+            }
+            Event::LiteralChunk(bytes) => {
+                self.stream_chunk(bytes);
+                Ok(())
+            }
+            Event::Done(tag, line) => {
+                let Some(position) = self.requested.iter().position(|(t, _)| *t == tag) else { return Ok(()) };
+                let Some((_, unit)) = self.requested.remove(position) else { return Ok(()) };
+                self.due = self.due.saturating_sub(unit.bytes.min(2 * FETCH_BYTES));
+                if self.requested.is_empty() {
+                    self.due = 0;
+                }
+                if line.status != Status::Ok {
+                    let class = class_of(&line, Asked::Other);
+                    if matches!(class, ErrorClass::Throttled | ErrorClass::Network) {
+                        return Err(self.source.refusal(&line, Asked::Other, "FETCH"));
+                    }
+                }
+                for at in unit.first..unit.end {
+                    if self.state(at) == State::Pending {
+                        let uid = self.message(at)?.uid;
+                        if self.outcome.again.contains(&uid) {
+                            // It streamed out of turn and was let go; the next pass asks again.
+                        } else if line.status == Status::Ok {
+                            self.outcome.missing.insert(uid);
+                        } else {
+                            self.outcome.failed.insert(uid);
+                        }
+                        self.settle(at);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn on_fetch(&mut self, fetch: Fetch) -> Result<()> {
+        let streamed = self.stream.take();
+        let discarded = std::mem::take(&mut self.discarding);
+        let Some(uid) = fetch.uid else {
+            return match streamed {
+                // Which message was it? What was sent must not be ended as if it were known.
+                Some(_) => Err(self.source.blame(Error::protocol("a message without its UID"))),
+                None => Ok(()),
+            };
+        };
+        if let Some(stream) = streamed {
+            return self.end_stream(stream, uid);
+        }
+        let Ok(at) = self.work.binary_search_by_key(&uid, |m| m.uid) else { return Ok(()) };
+        let Some(body) = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).map(|(_, body)| body) else {
+            return Ok(()); // an unsolicited change of flags
+        };
+        if self.state(at) != State::Pending || !self.requested.iter().any(|(_, u)| (u.first..u.end).contains(&at)) {
+            return Ok(());
+        }
+        if discarded {
+            self.outcome.again.insert(uid);
+            self.settle(at);
+            return Ok(());
+        }
+        let Some(body) = body else {
+            return Ok(()); // NIL: expunged meanwhile; the FETCH's end counts it as missing
+        };
+        if body.starts_with(COURIER_INVENTION) && u64::from(self.message(at)?.size) != body.len() as u64 {
+            return Ok(());
+        }
+        let length = body.len() as u64;
+        self.due = self.due.saturating_sub(length);
+        self.held += length;
+        self.arrived.insert(at, body);
+        if let Some(state) = self.states.get_mut(at) {
+            *state = State::Arrived;
+        }
+        Ok(())
+    }
+
+    /// A literal too large to be held begins. It streams on if it is this message's turn and known to be this message;
+    /// otherwise it is read and dropped, and asked for again later.
+    fn begin_stream(&mut self, length: u64, uid: Option<u32>) {
+        self.discarding = true;
+        self.memory.uid_comes_late |= uid.is_none();
+        // A server that names the UID after the literal is asked for one such message at a time.
+        let alone = self.requested.front().filter(|_| self.requested.len() == 1);
+        let uid = uid.or_else(|| alone.and_then(|(_, unit)| self.only_message(unit)));
+        let Some(at) = uid.and_then(|uid| self.work.binary_search_by_key(&uid, |m| m.uid).ok()) else { return };
+        let in_turn = (self.next..at).all(|before| self.state(before) != State::Pending);
+        if !in_turn || self.next > at || self.state(at) != State::Pending || self.stopping {
+            return;
+        }
+        let Some(message) = self.work.get(at).copied() else { return };
+        if self.context.append_limit.is_some_and(|limit| length > limit) {
+            self.memory.refusals.insert(message.uid, format!("{length} bytes are more than the destination takes"));
+            self.memory.care.insert(message.uid, Care::Refused);
+            self.outcome.again.insert(message.uid);
+            self.settle(at);
+            return;
+        }
+        self.discarding = false;
+        self.stream_next = Some((at, length));
+    }
+
+    /// The messages before a large one are all sent: its bytes may follow.
+    pub(super) fn open_stream(&mut self, at: usize, length: u64) {
+        self.stream_next = None;
+        let (tag, waits_for_continue) = self.begin_single(at, length);
+        self.stream = Some(Stream { at, tag: Some(tag), waits_for_continue, watch: Watch::default() });
+    }
+
+    fn only_message(&self, unit: &Unit) -> Option<u32> {
+        if unit.end - unit.first == 1 { self.work.get(unit.first).map(|m| m.uid) } else { None }
+    }
+
+    fn stream_chunk(&mut self, bytes: Bytes) {
+        let Some(stream) = &mut self.stream else { return };
+        stream.watch.look(&bytes);
+        if let Some(tag) = stream.tag {
+            self.destination.send(tag, bytes);
+        }
+    }
+
+    fn end_stream(&mut self, stream: Stream, uid: u32) -> Result<()> {
+        let expected = self.message(stream.at)?.uid;
+        if uid != expected {
+            return Err(self.source.blame(Error::protocol("the server named one message and sent another")));
+        }
+        if let Some(tag) = stream.tag {
+            self.destination.send(tag, "\r\n");
+        }
+        self.report_stream(&stream);
+        self.settle(stream.at);
+        Ok(())
+    }
+
+    /// A connection ended: remembers which message the source failed on, so that it is asked for alone, and skipped if it
+    /// fails again and again.
+    pub(super) fn note_failure(&mut self, error: &Error) {
+        if error.side == Some(Side::Source) && matches!(error.class, ErrorClass::Network | ErrorClass::Protocol) {
+            let first = self.requested.front().and_then(|(_, unit)| {
+                (unit.first..unit.end).find(|at| self.state(*at) == State::Pending).and_then(|at| self.work.get(at))
+            });
+            if let Some(message) = first {
+                *self.memory.fetch_failures.entry(message.uid).or_default() += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::scan::Scan;
+
+    fn work(sizes: &[u64]) -> Vec<Scanned> {
+        let mut scan = Scan::default();
+        for (uid, size) in (1..).zip(sizes) {
+            scan.take(Fetch { uid: Some(uid), flags: Some(vec![]), size: Some(*size), ..Fetch::default() });
+        }
+        scan.finish();
+        scan.messages
+    }
+
+    fn bounds(units: &VecDeque<Unit>) -> Vec<(usize, usize)> {
+        units.iter().map(|u| (u.first, u.end)).collect()
+    }
+
+    #[test]
+    fn units_are_bounded_in_bytes_and_large_messages_are_asked_for_alone() {
+        let half = FETCH_BYTES / 5;
+        let work = work(&[half, half, STREAM_ABOVE + 1, half, half, half, half, half, half]);
+        assert_eq!(bounds(&units(&work, &Memory::default())), [(0, 2), (2, 3), (3, 8), (8, 9)]);
+    }
+
+    #[test]
+    fn units_are_bounded_in_messages() {
+        let units = units(&work(&vec![1; FETCH_MESSAGES + 1]), &Memory::default());
+        assert_eq!(bounds(&units), [(0, FETCH_MESSAGES), (FETCH_MESSAGES, FETCH_MESSAGES + 1)]);
+    }
+
+    #[test]
+    fn a_message_that_failed_before_is_asked_for_alone() {
+        let mut memory = Memory::default();
+        memory.fetch_failures.insert(2, 1);
+        assert_eq!(bounds(&units(&work(&[1, 1, 1, 1]), &memory)), [(0, 1), (1, 2), (2, 4)]);
+    }
+}

@@ -1,0 +1,309 @@
+//! The pipeline: messages stream from ranged FETCHes into MULTIAPPENDs, both connections driven by one task, so that
+//! neither waits for the other and memory stays bounded. A message counts as copied only after the destination's OK.
+
+mod append;
+mod fetch;
+mod oddity;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+pub use self::oddity::Oddity;
+use self::{append::InFlight, fetch::Unit, oddity::Watch};
+use super::{
+    ledger::Ledger,
+    limits::{BATCH_AGE, STREAM_QUEUE},
+    progress::Progress,
+    report::FolderReport,
+    scan::{Scan, Scanned},
+};
+use crate::{
+    error::{Error, Result},
+    imap::{Session, Tag, select::Selected},
+};
+
+/// One folder's copying: what stays the same while connections come and go.
+pub struct CopyContext<'a> {
+    /// Raw source name: the folder's key in the checkpoint.
+    pub source_raw: &'a [u8],
+    /// Raw destination name.
+    pub destination_raw: &'a [u8],
+    /// The destination folder as it was opened.
+    pub selected: &'a Selected,
+    /// Facts about the source folder.
+    pub scan: &'a Scan,
+    /// The checkpoint.
+    pub ledger: &'a Ledger,
+    /// Live counters.
+    pub progress: &'a Progress,
+    /// Asks to end at the next message.
+    pub stop: &'a CancellationToken,
+    /// Bytes that may be requested and not yet written, on this pair of connections.
+    pub budget: u64,
+    /// The largest message the destination takes, bytes, where it says so.
+    pub append_limit: Option<u64>,
+}
+
+/// What a folder's copying remembers across lost connections.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// How carefully a message is to be sent, beyond the usual way.
+    pub care: BTreeMap<u32, Care>,
+    /// How often the source failed while a message was being fetched.
+    pub fetch_failures: BTreeMap<u32, u32>,
+    /// Copied messages to read back, since the destination may have changed them.
+    pub read_back: Vec<ReadBack>,
+    /// The source names a message's UID only after its literal.
+    pub uid_comes_late: bool,
+    /// Why the destination refused a message last.
+    pub refusals: BTreeMap<u32, String>,
+    /// Messages given up and reported.
+    pub given_up: BTreeSet<u32>,
+    /// The folder's messages stand in the totals.
+    pub counted: bool,
+}
+
+impl Memory {
+    /// Grows with each step towards giving a message up: such a failure is progress too.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        let care = self.care.values().map(|care| *care as u64 + 1).sum::<u64>();
+        care + self.fetch_failures.values().map(|n| u64::from(*n)).sum::<u64>()
+    }
+}
+
+/// How carefully a message is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Care {
+    /// Alone, by synchronizing literal.
+    Alone,
+    /// Alone, with the system flags only and without a date.
+    Bare,
+    /// Not again.
+    Refused,
+}
+
+impl Care {
+    /// The next step after a refusal.
+    #[must_use]
+    pub fn after(current: Option<Self>) -> Self {
+        match current {
+            None => Self::Alone,
+            Some(Self::Alone) => Self::Bare,
+            Some(Self::Bare | Self::Refused) => Self::Refused,
+        }
+    }
+}
+
+/// A copied message whose copy may differ.
+#[derive(Debug, Clone)]
+pub struct ReadBack {
+    /// UID at the source.
+    pub source_uid: u32,
+    /// UID at the destination.
+    pub destination_uid: u32,
+    /// What is unusual about it.
+    pub oddity: Oddity,
+}
+
+/// What a pass left undone.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Refused or to be sent more carefully: indices into the work are UIDs here.
+    pub again: BTreeSet<u32>,
+    /// Asked for and not delivered, though the FETCH ended well.
+    pub missing: BTreeSet<u32>,
+    /// Asked for, and the FETCH was refused.
+    pub failed: BTreeSet<u32>,
+    /// The pass ended early because it was asked to.
+    pub stopped: bool,
+}
+
+/// Where one message of the work stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not here yet.
+    Pending,
+    /// Here, waiting for its turn.
+    Arrived,
+    /// Sent, or given up in this pass.
+    Settled,
+}
+
+/// A large message on its way from literal to literal.
+struct Stream {
+    at: usize,
+    tag: Option<Tag>,
+    waits_for_continue: bool,
+    watch: Watch,
+}
+
+/// One pass over one folder's work on one pair of connections.
+struct Pass<'a, 'b> {
+    context: &'a CopyContext<'a>,
+    work: &'a [Scanned],
+    source: &'b mut Session,
+    destination: &'b mut Session,
+    memory: &'b mut Memory,
+    report: &'b mut FolderReport,
+    outcome: Outcome,
+    states: Vec<State>,
+    arrived: BTreeMap<usize, Bytes>,
+    /// The first message not settled.
+    next: usize,
+    units: VecDeque<Unit>,
+    requested: VecDeque<(Tag, Unit)>,
+    /// Bytes asked for and not yet received, by the scan's sizes.
+    due: u64,
+    /// Bytes received and not yet queued.
+    held: u64,
+    batch: Vec<usize>,
+    batch_bytes: u64,
+    batch_since: Option<Instant>,
+    in_flight: VecDeque<InFlight>,
+    /// The destination's UIDNEXT as last known.
+    uid_next: u32,
+    stream: Option<Stream>,
+    /// A large message whose literal has begun, and its bytes: it streams once those before it are sent.
+    stream_next: Option<(usize, u64)>,
+    /// Inside a literal that nobody wants.
+    discarding: bool,
+    stopping: bool,
+}
+
+/// Copies `work` (messages of the scan, in UID order) once over; what is left is told, not retried.
+///
+/// # Errors
+/// When a connection ends, or the destination refuses for a reason that is not the message's own. The checkpoint then
+/// holds all that was confirmed, and both connections are of no more use.
+pub async fn copy(
+    context: &CopyContext<'_>,
+    work: &[Scanned],
+    source: &mut Session,
+    destination: &mut Session,
+    memory: &mut Memory,
+    report: &mut FolderReport,
+) -> Result<Outcome> {
+    let units = fetch::units(work, memory);
+    let uid_next = context.ledger.folder(context.source_raw, |state| state.tail_from)?;
+    let mut pass = Pass {
+        context,
+        work,
+        source,
+        destination,
+        memory,
+        report,
+        outcome: Outcome::default(),
+        states: vec![State::Pending; work.len()],
+        arrived: BTreeMap::new(),
+        next: 0,
+        units,
+        requested: VecDeque::new(),
+        due: 0,
+        held: 0,
+        batch: Vec::new(),
+        batch_bytes: 0,
+        batch_since: None,
+        in_flight: VecDeque::new(),
+        uid_next: context.selected.uid_next.unwrap_or(uid_next).max(uid_next),
+        stream: None,
+        stream_next: None,
+        discarding: false,
+        stopping: false,
+    };
+    match pass.run().await {
+        Ok(()) => Ok(pass.outcome),
+        Err(error) => {
+            pass.note_failure(&error);
+            Err(error)
+        }
+    }
+}
+
+impl Pass<'_, '_> {
+    async fn run(&mut self) -> Result<()> {
+        let mut tick = interval(Duration::from_millis(100));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if self.context.stop.is_cancelled() && !self.stopping {
+                self.stopping = true;
+                self.outcome.stopped = true;
+            }
+            self.request();
+            self.compose();
+            if self.is_done() {
+                return Ok(());
+            }
+            let wants_source = self.wants_source();
+            let wants_destination = !self.in_flight.is_empty() || self.destination.queued() > 0;
+            tokio::select! {
+                event = self.source.next(), if wants_source => {
+                    let event = event?;
+                    self.on_source(event)?;
+                }
+                event = self.destination.next(), if wants_destination => {
+                    let event = event?;
+                    self.on_destination(event)?;
+                }
+                _ = tick.tick() => {
+                    self.source.keep_alive();
+                    self.destination.keep_alive();
+                }
+                () = self.context.stop.cancelled(), if !self.stopping => {}
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let drained = self.in_flight.is_empty() && self.stream.is_none();
+        if self.stopping {
+            // What was asked for and has not come is left unread: this pair ends with the pass.
+            return drained && self.batch.is_empty();
+        }
+        drained
+            && self.next == self.work.len()
+            && self.batch.is_empty()
+            && self.requested.is_empty()
+            && !self.discarding
+    }
+
+    /// Requested literals are always drained; only a streaming one waits for its writer.
+    fn wants_source(&mut self) -> bool {
+        if self.stream_next.is_some() || (self.stopping && self.stream.is_none()) {
+            self.source.touch();
+            return false;
+        }
+        if self.source.outstanding() == 0 && self.stream.is_none() {
+            return false;
+        }
+        let full = self.stream.is_some() && self.destination.queued() > STREAM_QUEUE;
+        if full {
+            self.source.touch();
+        }
+        !full
+    }
+
+    fn batch_is_old(&self) -> bool {
+        self.batch_since.is_some_and(|since| since.elapsed() >= BATCH_AGE)
+    }
+
+    fn message(&self, at: usize) -> Result<&Scanned> {
+        self.work.get(at).ok_or_else(|| Error::internal("a message outside the work"))
+    }
+
+    fn state(&self, at: usize) -> State {
+        self.states.get(at).copied().unwrap_or(State::Settled)
+    }
+
+    fn settle(&mut self, at: usize) {
+        if let Some(state) = self.states.get_mut(at) {
+            *state = State::Settled;
+        }
+    }
+}

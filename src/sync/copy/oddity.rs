@@ -1,0 +1,111 @@
+//! What is unusual about a message's bytes or date: servers are known to change such messages silently, so their copies
+//! are read back.
+
+/// What is unusual about a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Oddity {
+    /// A NUL byte (Dovecot stores 0x80 instead).
+    pub nul: bool,
+    /// CR CR LF (Dovecot and Courier drop one CR).
+    pub crcrlf: bool,
+    /// No line end at the end (Courier adds one).
+    pub no_final_newline: bool,
+    /// A date that servers clamp: before 1971, in the future, or beyond 2037.
+    pub date: bool,
+}
+
+impl Oddity {
+    /// True when nothing is unusual.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+
+    /// True when the bytes, not only the date, may come out changed.
+    #[must_use]
+    pub fn in_bytes(self) -> bool {
+        self.nul || self.crcrlf || self.no_final_newline
+    }
+}
+
+/// Looks for oddities in bytes that come in pieces.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    nul: bool,
+    crcrlf: bool,
+    last: [u8; 2],
+}
+
+impl Watch {
+    /// Looks at the next bytes.
+    pub fn look(&mut self, bytes: &[u8]) {
+        self.nul = self.nul || memchr::memchr(0, bytes).is_some();
+        if !self.crcrlf {
+            // What lies across two pieces.
+            let joined: Vec<u8> = self.last.iter().chain(bytes.iter().take(2)).copied().collect();
+            self.crcrlf =
+                memchr::memmem::find(bytes, b"\r\r\n").is_some() || memchr::memmem::find(&joined, b"\r\r\n").is_some();
+        }
+        for byte in bytes.iter().skip(bytes.len().saturating_sub(2)) {
+            self.last = [self.last[1], *byte];
+        }
+    }
+
+    /// What was found in all of it.
+    pub fn finish(&self) -> Oddity {
+        Oddity { nul: self.nul, crcrlf: self.crcrlf, no_final_newline: self.last[1] != b'\n', date: false }
+    }
+}
+
+/// True when servers are known to clamp this date.
+pub(super) fn odd_date(epoch: i64, now: i64) -> bool {
+    const YEAR: i64 = 365 * 24 * 3600;
+    epoch < YEAR || epoch > now || epoch >= i64::from(i32::MAX)
+}
+
+/// True when the date cannot be sent at all: some servers take an APPEND with such a date for a syntax error.
+pub(super) fn unsendable_date(epoch: i64) -> bool {
+    const DAY: i64 = 24 * 3600;
+    const YEAR_10000: i64 = 253_402_300_800;
+    !(DAY..YEAR_10000 - 2 * DAY).contains(&epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched(pieces: &[&[u8]]) -> Oddity {
+        let mut watch = Watch::default();
+        for piece in pieces {
+            watch.look(piece);
+        }
+        watch.finish()
+    }
+
+    #[test]
+    fn a_doubled_cr_is_seen_across_pieces_of_any_length() {
+        for pieces in
+            [&[b"a\r\r\nb\r\n".as_slice()][..], &[b"a\r", b"\r", b"\n"], &[b"a\r\r", b"\n"], &[b"a\r", b"\r\nb\r\n"]]
+        {
+            assert!(watched(pieces).crcrlf, "{pieces:?}");
+        }
+        assert!(!watched(&[b"a\r\n", b"\r\n"]).crcrlf);
+    }
+
+    #[test]
+    fn nul_and_a_missing_final_newline_are_seen() {
+        assert!(watched(&[b"a\0b\r\n"]).nul);
+        assert!(watched(&[b"a\r\n", b"b"]).no_final_newline);
+        assert!(watched(&[b"a\r\n", b"b\r\n"]).is_none());
+    }
+
+    #[test]
+    fn dates_that_servers_clamp_are_odd() {
+        let now = 1_790_000_000;
+        assert!(odd_date(0, now));
+        assert!(odd_date(now + 1, now));
+        assert!(!odd_date(946_684_800, now));
+        assert!(unsendable_date(-1));
+        assert!(!unsendable_date(946_684_800));
+    }
+}

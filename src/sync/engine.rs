@@ -1,0 +1,335 @@
+//! One mailbox from beginning to end: survey both sides, plan, make folders, then folders in parallel on as many pairs of
+//! connections as both servers allow.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    checkpoint::{Checkpoint, fingerprint},
+    copy::Memory,
+    folder::{Ended, Job, Shared, sync_folder},
+    ledger::Ledger,
+    limits::{BUFFERED_BYTES, SAVE_EVERY},
+    pair::Pair,
+    prepare::{Prepared, prepare},
+    progress::{Phase, Progress},
+    report::{FolderReport, MailboxReport},
+    spec::{Retry, SyncSpec},
+    store::CheckpointStore,
+};
+use crate::{
+    error::{Error, ErrorClass, Remedy, Result},
+    imap::Endpoint,
+};
+
+/// What a sync needs from whoever runs it.
+pub struct SyncContext {
+    /// Keeps the checkpoint.
+    pub store: Arc<dyn CheckpointStore>,
+    /// Live counters.
+    pub progress: Arc<Progress>,
+    /// Asks to end soon: the checkpoint is saved, and what is in flight is waited for.
+    pub stop: CancellationToken,
+}
+
+/// Syncs one mailbox from `checkpoint` on (none: whatever is at the destination is matched). Never fails as such: what
+/// went wrong stands in the report.
+pub async fn sync_mailbox(spec: &SyncSpec, checkpoint: Option<Checkpoint>, context: &SyncContext) -> MailboxReport {
+    let started = Instant::now();
+    let mut report = MailboxReport { mailbox: spec.mailbox.clone(), dry_run: spec.dry_run, ..MailboxReport::default() };
+    let outcome = run(spec, checkpoint, context, &mut report).await;
+    if let Err(error) = outcome {
+        report.error.get_or_insert(error);
+    }
+    report.interrupted = context.stop.is_cancelled() && report.folders.iter().any(|f| !f.complete);
+    report.error = report.error.take().map(|error| error.in_mailbox(&spec.mailbox));
+    for folder in &mut report.folders {
+        folder.error = folder.error.take().map(|error| error.in_mailbox(&spec.mailbox));
+    }
+    report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let failed = report.error.is_some() || report.folders.iter().any(|f| f.error.is_some());
+    context.progress.wait_for(None);
+    context.progress.enter(if failed { Phase::Failed } else { Phase::Done });
+    report
+}
+
+async fn run(
+    spec: &SyncSpec,
+    checkpoint: Option<Checkpoint>,
+    context: &SyncContext,
+    report: &mut MailboxReport,
+) -> Result<()> {
+    let print = fingerprint(&spec.source, &spec.destination);
+    let checkpoint = match checkpoint {
+        Some(checkpoint) if checkpoint.fingerprint == print => checkpoint,
+        Some(_) => {
+            report.notes.push(
+                "the checkpoint is for other accounts; everything at the destination is matched instead".to_owned(),
+            );
+            Checkpoint { fingerprint: print, ..Checkpoint::default() }
+        }
+        None => Checkpoint { fingerprint: print, ..Checkpoint::default() },
+    };
+    let ledger = Arc::new(Ledger::new(checkpoint, Arc::clone(&context.store)));
+    let line = Line {
+        source: Arc::new(spec.source.clone()),
+        destination: Arc::new(spec.destination.clone()),
+        progress: Arc::clone(&context.progress),
+        retry: spec.retry,
+        stop: context.stop.clone(),
+    };
+
+    let mut backoff = line.backoff();
+    let (pair, prepared) = loop {
+        context.progress.enter(Phase::Connecting);
+        match begin(spec, &line, &ledger, &context.progress, report).await {
+            Ok(ready) => break ready,
+            Err(error) => {
+                if context.stop.is_cancelled() {
+                    return Err(error);
+                }
+                report.reconnects += 1;
+                line.wait(error, &mut backoff).await?;
+            }
+        }
+    };
+    copy_folders(spec, context, &ledger, line, pair, prepared, report).await
+}
+
+async fn begin(
+    spec: &SyncSpec,
+    line: &Line,
+    ledger: &Ledger,
+    progress: &Progress,
+    report: &mut MailboxReport,
+) -> Result<(Pair, Prepared)> {
+    let mut pair = line.connect().await?;
+    progress.enter(Phase::Planning);
+    let prepared = prepare(spec, &mut pair, ledger, report).await?;
+    Ok((pair, prepared))
+}
+
+/// How connections are made, and made again.
+struct Line {
+    source: Arc<Endpoint>,
+    destination: Arc<Endpoint>,
+    progress: Arc<Progress>,
+    retry: Retry,
+    stop: CancellationToken,
+}
+
+type Backoff = backon::ExponentialBackoff;
+
+impl Line {
+    async fn connect(&self) -> Result<Pair> {
+        Pair::connect(&self.source, &self.destination, &self.progress.bytes_moved).await
+    }
+
+    fn backoff(&self) -> Backoff {
+        ExponentialBuilder::default()
+            .with_jitter()
+            .with_min_delay(self.retry.initial_backoff)
+            .with_max_delay(self.retry.max_backoff)
+            .with_max_times(self.retry.attempts as usize)
+            .build()
+    }
+
+    /// Waits before the next try, or gives the error back when trying again makes no sense.
+    async fn wait(&self, error: Error, backoff: &mut Backoff) -> Result<()> {
+        if error.class.remedy() != Remedy::RetryWithBackoff {
+            return Err(error);
+        }
+        let Some(mut delay) = backoff.next() else { return Err(error) };
+        if error.class == ErrorClass::Throttled {
+            delay = delay.max(Duration::from_secs(5)).min(self.retry.max_backoff);
+        }
+        tracing::info!(error = %error, delay_ms = delay.as_millis(), "trying again");
+        self.progress.wait_for(Some(error.to_string()));
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.stop.cancelled() => return Err(error),
+        }
+        self.progress.wait_for(None);
+        Ok(())
+    }
+}
+
+/// What the workers of one mailbox share.
+struct Floor {
+    shared: Shared,
+    line: Line,
+    queue: Mutex<VecDeque<Job>>,
+    done: Mutex<BTreeMap<Vec<u8>, FolderReport>>,
+    fatal: Mutex<Option<Error>>,
+    reconnects: AtomicU64,
+}
+
+impl Floor {
+    fn next_job(&self) -> Option<Job> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn put(&self, job: &Job, report: FolderReport) {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(job.source_raw.clone(), report);
+    }
+
+    /// Nothing helps any folder: all workers end.
+    fn give_up(&self, error: Error) {
+        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.shared.stop.cancel();
+    }
+}
+
+async fn copy_folders(
+    spec: &SyncSpec,
+    context: &SyncContext,
+    ledger: &Arc<Ledger>,
+    line: Line,
+    pair: Pair,
+    prepared: Prepared,
+    report: &mut MailboxReport,
+) -> Result<()> {
+    context.progress.enter(Phase::Copying);
+    Progress::add(&context.progress.folders_total, prepared.jobs.len() as u64);
+    report.folders = prepared.closed;
+
+    let pairs = spec.connections.max(1).min(prepared.jobs.len()).max(1);
+    let floor = Arc::new(Floor {
+        shared: Shared {
+            spec: Arc::new(spec.clone()),
+            ledger: Arc::clone(ledger),
+            progress: Arc::clone(&context.progress),
+            stop: context.stop.child_token(),
+            budget: BUFFERED_BYTES / pairs as u64,
+        },
+        line,
+        queue: Mutex::new(prepared.jobs.into()),
+        done: Mutex::default(),
+        fatal: Mutex::default(),
+        reconnects: AtomicU64::new(0),
+    });
+    // Ends with this function, however that ends: nothing may be saved behind a later run's back.
+    let mut saver = JoinSet::new();
+    saver.spawn({
+        let floor = Arc::clone(&floor);
+        async move {
+            let error = floor.shared.ledger.keep_saving(SAVE_EVERY).await;
+            floor.give_up(error);
+        }
+    });
+
+    let mut workers = JoinSet::new();
+    workers.spawn(work(Arc::clone(&floor), Some(pair)));
+    for _ in 1..pairs {
+        workers.spawn(work(Arc::clone(&floor), None));
+    }
+    while let Some(ended) = workers.join_next().await {
+        if ended.is_err() {
+            floor.give_up(Error::internal("a connection's task broke off; this is a defect in Mailferry"));
+        }
+    }
+    saver.shutdown().await;
+    let untouched: Vec<Job> = floor.queue.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+    for job in untouched.iter().filter(|job| !job.in_doubt) {
+        // Marked as open for nothing: the next run need not look.
+        ledger.update(|checkpoint| {
+            if let Some(state) = checkpoint.folders.get_mut(&job.source_raw) {
+                state.open = false;
+            }
+        });
+    }
+    let saved = if spec.dry_run { Ok(()) } else { ledger.save().await };
+
+    report.reconnects += floor.reconnects.load(Relaxed);
+    report
+        .folders
+        .extend(std::mem::take(&mut *floor.done.lock().unwrap_or_else(PoisonError::into_inner)).into_values());
+    for job in untouched {
+        report.folders.push(job.report());
+    }
+    report.folders.sort_by(|a, b| a.source.cmp(&b.source));
+    if let Some(error) = floor.fatal.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        report.error = Some(error);
+    }
+    saved
+}
+
+/// One pair of connections, folder after folder. The first pair is there; a further one is tried once, and if either
+/// server refuses it, the others do its work.
+async fn work(floor: Arc<Floor>, first: Option<Pair>) {
+    let mut pair = match first {
+        Some(pair) => Some(pair),
+        None => match floor.line.connect().await {
+            Ok(pair) => Some(pair),
+            Err(error) => {
+                tracing::info!(error = %error, "no further pair of connections");
+                return;
+            }
+        },
+    };
+    while !floor.shared.stop.is_cancelled() {
+        let Some(job) = floor.next_job() else { break };
+        let (report, left) = one_folder(&floor, job.clone(), pair.take()).await;
+        floor.put(&job, report);
+        Progress::add(&floor.shared.progress.folders_done, 1);
+        pair = left;
+    }
+    if let Some(pair) = pair {
+        pair.logout().await;
+    }
+}
+
+/// One folder, reconnecting as often as it makes sense. Gives back the pair of connections if it can be used again.
+async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (FolderReport, Option<Pair>) {
+    let mut report = job.report();
+    let mut memory = Memory::default();
+    let mut backoff = floor.line.backoff();
+    loop {
+        let before = (report.copied_now, memory.steps());
+        let attempt = match &mut pair {
+            Some(pair) => sync_folder(&floor.shared, &job, pair, &mut memory, &mut report).await,
+            None => match floor.line.connect().await {
+                Ok(fresh) => {
+                    pair = Some(fresh);
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+        };
+        let error = match attempt {
+            Ok(Ended::Complete) => {
+                report.complete = true;
+                return (report, pair);
+            }
+            Ok(Ended::Stopped) => return (report, None),
+            Err(error) => error,
+        };
+        // What was being sent may still be committed: nothing that was seen before counts.
+        pair = None;
+        job.look = None;
+        job.in_doubt = true;
+        floor.reconnects.fetch_add(1, Relaxed);
+        if before != (report.copied_now, memory.steps()) {
+            backoff = floor.line.backoff();
+        }
+        if let Err(error) = floor.line.wait(error, &mut backoff).await {
+            if matches!(error.class, ErrorClass::Authorization | ErrorClass::MessageRejected | ErrorClass::Protocol) {
+                // This folder's own trouble.
+                report.error = Some(error);
+            } else {
+                floor.give_up(error);
+            }
+            return (report, None);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Which messages the migration's rules leave out.
+
+use super::spec::MessageRules;
+
+/// What is known about a message before its body is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MessageFacts {
+    /// RFC822.SIZE, bytes; none when the server did not say.
+    pub size: Option<u64>,
+    /// INTERNALDATE, seconds since 1970 UTC; none when it was missing or no date.
+    pub date_epoch: Option<i64>,
+    /// Carries \Deleted.
+    pub deleted: bool,
+}
+
+/// The rule that leaves a message out, as it is counted in the report; none when the message is to be copied.
+/// What is not known is never a reason to leave a message out.
+#[must_use]
+pub fn left_out(rules: &MessageRules, facts: MessageFacts) -> Option<&'static str> {
+    let date = |wanted: Option<i64>, broken: fn(i64, i64) -> bool| {
+        wanted.zip(facts.date_epoch).is_some_and(|(limit, date)| broken(date, limit))
+    };
+    let size = |wanted: Option<u64>, broken: fn(u64, u64) -> bool| {
+        wanted.zip(facts.size).is_some_and(|(limit, size)| broken(size, limit))
+    };
+    if rules.skip_deleted && facts.deleted {
+        Some("deleted")
+    } else if date(rules.since, |date, since| date < since) {
+        Some("older than since")
+    } else if date(rules.before, |date, before| date >= before) {
+        Some("not before before")
+    } else if size(rules.max_size, |size, max| size > max) {
+        Some("larger than maxSize")
+    } else if size(rules.min_size, |size, min| size < min) {
+        Some("smaller than minSize")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(size: u64, date: i64) -> MessageFacts {
+        MessageFacts { size: Some(size), date_epoch: Some(date), deleted: false }
+    }
+
+    #[test]
+    fn without_rules_everything_is_copied() {
+        let deleted = MessageFacts { deleted: true, ..facts(0, i64::MIN) };
+        assert_eq!(left_out(&MessageRules::default(), deleted), None);
+    }
+
+    #[test]
+    fn limits_are_inclusive_where_their_names_say_so() {
+        let rules = MessageRules {
+            since: Some(100),
+            before: Some(200),
+            max_size: Some(20),
+            min_size: Some(10),
+            skip_deleted: true,
+        };
+        assert_eq!(left_out(&rules, facts(10, 100)), None);
+        assert_eq!(left_out(&rules, facts(20, 199)), None);
+        assert_eq!(left_out(&rules, facts(10, 99)), Some("older than since"));
+        assert_eq!(left_out(&rules, facts(10, 200)), Some("not before before"));
+        assert_eq!(left_out(&rules, facts(21, 100)), Some("larger than maxSize"));
+        assert_eq!(left_out(&rules, facts(9, 100)), Some("smaller than minSize"));
+        assert_eq!(left_out(&rules, MessageFacts { deleted: true, ..facts(10, 100) }), Some("deleted"));
+    }
+
+    #[test]
+    fn what_is_unknown_never_leaves_a_message_out() {
+        let rules = MessageRules {
+            since: Some(100),
+            before: Some(200),
+            max_size: Some(20),
+            min_size: Some(10),
+            skip_deleted: false,
+        };
+        assert_eq!(left_out(&rules, MessageFacts::default()), None);
+    }
+}

@@ -1,0 +1,559 @@
+//! One folder on one pair of connections: open, scan, settle doubts, copy, flags, deletions, close. Can be run again from
+//! the beginning after any failure; the checkpoint and [`Memory`] hold what was done.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    checkpoint::{FolderState, Settled, SkipReason},
+    copy::{Care, CopyContext, Memory, copy},
+    doubt::{Doubt, Found, Look},
+    filter::{MessageFacts, left_out},
+    ledger::Ledger,
+    lookup::{AllUids, still_there},
+    mirror::mirror_deletions,
+    pair::Pair,
+    progress::Progress,
+    readback::read_back,
+    report::FolderReport,
+    scan::{Scan, Scanned, scan_from, scan_set},
+    spec::{DeletePolicy, FlagPolicy, SyncSpec},
+    store_flags::{FlagNews, add_missing, follow},
+    uid_map::Origin,
+};
+use crate::{
+    error::{Error, ErrorClass, Result},
+    imap::{
+        Session, UidSet,
+        classify::Asked,
+        response::{Flag, Status, Untagged},
+        select::{Selected, examine, opened, select},
+    },
+};
+
+/// A message is given up as unreadable after this many failures of the source.
+const MAX_FETCH_FAILURES: u32 = 3;
+/// More passes than this over one folder's work make no sense.
+const MAX_PASSES: u32 = 1000;
+
+/// What a folder's sync needs to know that does not change.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Raw names.
+    pub source_raw: Vec<u8>,
+    /// Raw name at the destination.
+    pub destination_raw: Vec<u8>,
+    /// Decoded names, for people.
+    pub source_name: String,
+    /// Decoded name at the destination.
+    pub destination_name: String,
+    /// The destination folder was made by this run, or does not exist in a dry run: nothing can be in it.
+    pub new_at_destination: bool,
+    /// An APPEND of an earlier attempt, or of a lost connection, may be in doubt.
+    pub in_doubt: bool,
+    /// Two looks must agree before anything is sent; for the order of work.
+    pub needs_look: bool,
+    /// Messages at the source, as listed; for the order of work.
+    pub messages: u32,
+    /// The source's STATUS, to be remembered when all is done.
+    pub status: Option<Settled>,
+    /// The destination as it was when it was listed.
+    pub look: Option<Look>,
+    /// The destination's APPENDLIMIT for this folder, bytes.
+    pub append_limit: Option<u64>,
+    /// The source folder's MAILBOXID.
+    pub mailbox_id: Option<String>,
+}
+
+impl Job {
+    /// An empty report of this folder.
+    #[must_use]
+    pub fn report(&self) -> FolderReport {
+        FolderReport {
+            source: self.source_name.clone(),
+            destination: self.destination_name.clone(),
+            source_messages: u64::from(self.messages),
+            ..FolderReport::default()
+        }
+    }
+}
+
+/// What the folders of one mailbox share.
+pub struct Shared {
+    /// What to do.
+    pub spec: Arc<SyncSpec>,
+    /// The checkpoint.
+    pub ledger: Arc<Ledger>,
+    /// Live counters.
+    pub progress: Arc<Progress>,
+    /// Asks to end soon.
+    pub stop: CancellationToken,
+    /// Bytes that one pair may have requested and not yet written.
+    pub budget: u64,
+}
+
+/// Whether a folder was finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All is done.
+    Complete,
+    /// It was asked to stop; the pair of connections is of no more use.
+    Stopped,
+}
+
+/// How a folder's work begins, decided from the checkpoint and what both servers say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// There is no checkpoint that counts: whatever is at the destination is matched.
+    Match,
+    /// The checkpoint counts, but an APPEND may be in doubt.
+    Tail,
+    /// The checkpoint counts and nothing is in doubt.
+    Delta,
+}
+
+/// How a folder's work begins.
+#[must_use]
+pub fn start(state: Option<&FolderState>, in_doubt: bool, source_validity: u32, destination_validity: u32) -> Start {
+    match state {
+        Some(state)
+            if state.source_uid_validity == source_validity
+                && state.destination_uid_validity == destination_validity =>
+        {
+            if in_doubt {
+                Start::Tail
+            } else {
+                Start::Delta
+            }
+        }
+        _ => Start::Match,
+    }
+}
+
+/// What the source said when its folder was opened.
+struct Opened {
+    selected: Selected,
+    scan: Scan,
+    /// All UIDs, where the scan does not cover them.
+    all: Option<UidSet>,
+    news: FlagNews,
+}
+
+/// Syncs one folder.
+///
+/// # Errors
+/// What ended it; after errors of the connection it can be run again on new ones.
+pub async fn sync_folder(
+    shared: &Shared,
+    job: &Job,
+    pair: &mut Pair,
+    memory: &mut Memory,
+    report: &mut FolderReport,
+) -> Result<Ended> {
+    run(shared, job, pair, memory, report).await.map_err(|error| error.in_folder(&job.source_name))
+}
+
+async fn run(
+    shared: &Shared,
+    job: &Job,
+    pair: &mut Pair,
+    memory: &mut Memory,
+    report: &mut FolderReport,
+) -> Result<Ended> {
+    let state = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
+    let Pair { source, destination } = pair;
+    let (opened_source, opened_destination) =
+        tokio::join!(open_source(shared, job, source, state.as_ref()), open_destination(shared, job, destination));
+    let (mut source, destination) = (opened_source?, opened_destination?);
+    if !shared.spec.dry_run && destination.read_only {
+        return Err(pair.destination.blame(
+            Error::new(ErrorClass::Authorization, format!("{} can only be read", job.destination_name))
+                .advice("Give the destination's user the right to write to it"),
+        ));
+    }
+
+    let begin = start(state.as_ref(), job.in_doubt, source.selected.uid_validity, destination.uid_validity);
+    if begin == Start::Match && source.all.is_some() {
+        // The listing promised another UIDVALIDITY: what was asked for on that promise is of no use.
+        source = open_source(shared, job, &mut pair.source, None).await?;
+    }
+    let known = state.filter(|_| begin != Start::Match);
+    let done = known.as_ref().map(FolderState::done).unwrap_or_default();
+    let all = source.all.take().unwrap_or_else(|| source.scan.uids());
+    report.source_messages = all.len();
+    report.left_out.clear();
+    let first = !std::mem::replace(&mut memory.counted, true);
+    if first {
+        report.copied_before = known.as_ref().map_or(0, |state| state.map.copied().intersection(&all).len());
+    }
+
+    let wanted = all.difference(&done);
+    let unscanned = wanted.difference(&source.scan.uids());
+    if !unscanned.is_empty() {
+        scan_set(&mut pair.source, &unscanned, &mut source.scan).await?;
+        source.scan.finish();
+    }
+    let mut skips: BTreeMap<SkipReason, UidSet> = BTreeMap::new();
+    let mut work = choose(shared, job, &source.scan, &wanted, report, &mut skips);
+    if first {
+        Progress::add(&shared.progress.messages_total, work.len() as u64);
+        Progress::add(&shared.progress.bytes_total, work.iter().map(|m| u64::from(m.size)).sum());
+    }
+
+    let found = settle_doubt(job, begin, known.as_ref(), &source.scan, &work, &destination, pair).await?;
+    let adopted: UidSet = found.iter().map(|f| f.source).collect();
+    work.retain(|m| !adopted.contains(m.uid));
+    let unknown = known.as_ref().map(|state| state.map.unknown()).unwrap_or_default();
+    report.adopted += adopted.difference(&unknown).len();
+    Progress::add(&shared.progress.messages_done, adopted.len());
+    if shared.spec.dry_run {
+        report.copied_now = work.len() as u64;
+        report.bytes_now = work.iter().map(|m| u64::from(m.size)).sum();
+        return Ok(Ended::Complete);
+    }
+
+    record_start(shared, job, begin, &source, &destination, &found, &skips);
+    if shared.spec.flag_policy == FlagPolicy::SourceWins {
+        report.flags_updated += add_missing(&mut pair.destination, &destination, &found, report).await?;
+    }
+
+    let context = CopyContext {
+        source_raw: &job.source_raw,
+        destination_raw: &job.destination_raw,
+        selected: &destination,
+        scan: &source.scan,
+        ledger: &shared.ledger,
+        progress: &shared.progress,
+        stop: &shared.stop,
+        budget: shared.budget,
+        append_limit: job.append_limit.or_else(|| pair.destination.capabilities().append_limit()),
+    };
+    if copy_all(&context, work, pair, memory, report).await? == Ended::Stopped {
+        shared.ledger.folder(&job.source_raw, |state| state.open = false)?;
+        return Ok(Ended::Stopped);
+    }
+    resolve_unknown(shared, job, &source.scan, pair).await?;
+    read_back(pair, &source.scan, std::mem::take(&mut memory.read_back), report).await?;
+    if shared.spec.flag_policy == FlagPolicy::SourceWins && begin != Start::Match {
+        let changed =
+            follow(&shared.ledger, &job.source_raw, &source.news, &destination, &mut pair.destination, report).await?;
+        report.flags_updated += changed;
+    }
+    if shared.spec.delete_policy == DeletePolicy::Mirror && begin != Start::Match {
+        let (raw, opened) = (&job.source_raw, &source.selected);
+        report.deleted += mirror_deletions(&shared.ledger, raw, opened, &all, &mut pair.destination, report).await?;
+    }
+    finish(shared, job, &source.selected, report)?;
+    Ok(Ended::Complete)
+}
+
+/// EXAMINEs the source's folder and asks, in the same breath, for what the checkpoint makes one expect to need.
+async fn open_source(shared: &Shared, job: &Job, session: &mut Session, state: Option<&FolderState>) -> Result<Opened> {
+    let condstore = session.capabilities().condstore();
+    let examined = examine(session, &job.source_raw);
+    let mut tags = Vec::new();
+    let mut from = 1;
+    let mut asked_all = false;
+    if let Some(state) = state {
+        let last = state.done().last().unwrap_or(0);
+        from = last.saturating_add(1);
+        asked_all = true;
+        tags.push(AllUids::ask(session));
+        if shared.spec.flag_policy == FlagPolicy::SourceWins && !state.map.is_empty() {
+            let since = state.highest_modseq.filter(|_| condstore);
+            let changed = since.map(|modseq| format!(" (CHANGEDSINCE {modseq})")).unwrap_or_default();
+            tags.push(session.command(&format!("UID FETCH 1:{last} (UID FLAGS){changed}")));
+        }
+    }
+    tags.push(scan_from(session, from));
+
+    let mut opened =
+        Opened { selected: Selected::default(), scan: Scan::default(), all: None, news: FlagNews::default() };
+    let mut all = AllUids::default();
+    tags.insert(0, examined);
+    let lines = session
+        .wait_all(&tags, |data| {
+            opened.selected.take(&data);
+            all.take(&data);
+            if let Untagged::Fetch(fetch) = data {
+                match (fetch.uid, &fetch.flags) {
+                    (Some(uid), Some(flags)) if uid < from => opened.news.take(uid, flags),
+                    _ => opened.scan.take(fetch),
+                }
+            }
+        })
+        .await?;
+    for line in &lines {
+        if line.status != Status::Ok {
+            return Err(session.refusal(line, Asked::Other, "to open or list the folder"));
+        }
+    }
+    if let Some(line) = lines.first() {
+        opened.selected.take(&Untagged::Status(line.clone()));
+    }
+    if opened.selected.uid_validity == 0 {
+        return Err(session.blame(Error::protocol("the server tells no UIDVALIDITY")));
+    }
+    opened.scan.finish();
+    opened.scan.messages.retain(|m| m.uid >= from);
+    if asked_all {
+        opened.all = Some(all.uids.union(&opened.scan.uids()));
+    }
+    Ok(opened)
+}
+
+/// SELECTs the destination's folder: appending to a selected folder costs its server less.
+async fn open_destination(shared: &Shared, job: &Job, session: &mut Session) -> Result<Selected> {
+    if shared.spec.dry_run && job.new_at_destination {
+        return Ok(Selected { uid_next: Some(1), ..Selected::default() });
+    }
+    let open = if shared.spec.dry_run { examine } else { select };
+    let tag = open(session, &job.destination_raw);
+    opened(session, tag, &job.destination_name).await
+}
+
+/// Which of the wanted messages are copied: what rules leave out and what the destination cannot take is told.
+fn choose(
+    shared: &Shared,
+    job: &Job,
+    scan: &Scan,
+    wanted: &UidSet,
+    report: &mut FolderReport,
+    skips: &mut BTreeMap<SkipReason, UidSet>,
+) -> Vec<Scanned> {
+    let mut work = Vec::new();
+    for message in scan.messages.iter().filter(|m| wanted.contains(m.uid)) {
+        let facts = MessageFacts {
+            size: Some(u64::from(message.size)),
+            date_epoch: message.date.map(|d| d.epoch),
+            deleted: scan.flags(message).contains(&Flag::Deleted),
+        };
+        if let Some(rule) = left_out(&shared.spec.messages, facts) {
+            *report.left_out.entry(rule.to_owned()).or_default() += 1;
+            continue;
+        }
+        if job.append_limit.is_some_and(|limit| u64::from(message.size) > limit) {
+            let what = format!("{} bytes are more than the destination takes (APPENDLIMIT)", message.size);
+            report.skip(message.uid, SkipReason::TooLarge.name(), what);
+            skips.entry(SkipReason::TooLarge).or_default().insert(message.uid);
+            continue;
+        }
+        work.push(*message);
+    }
+    work
+}
+
+/// Finds what may be at the destination already.
+async fn settle_doubt(
+    job: &Job,
+    begin: Start,
+    known: Option<&FolderState>,
+    scan: &Scan,
+    work: &[Scanned],
+    destination: &Selected,
+    pair: &mut Pair,
+) -> Result<Vec<Found>> {
+    let nothing = UidSet::default();
+    let (known_uids, from, by_content) = match (begin, known) {
+        (Start::Delta, _) => return Ok(Vec::new()),
+        (Start::Tail, Some(state)) => (state.map.destination_uids(), state.tail_from.max(1), true),
+        _ if job.new_at_destination => return Ok(Vec::new()),
+        _ => (&nothing, 1, false),
+    };
+    // Copies whose UID is unknown lie in the tail too: they take part in the matching, or a twin would take their place.
+    let unknown = known.map(|state| state.map.unknown()).unwrap_or_default();
+    let mut candidates: Vec<Scanned> = scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
+    if !unknown.is_empty() {
+        let mut old = Scan::default();
+        scan_set(&mut pair.source, &unknown.difference(&scan.uids()), &mut old).await?;
+        old.finish();
+        candidates.extend(old.messages);
+    }
+    candidates.extend_from_slice(work);
+    candidates.sort_by_key(|m| m.uid);
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let before = job.look.or_else(|| destination.uid_next.map(|uid_next| Look { at: Instant::now(), uid_next }));
+    let doubt = Doubt { scan, work: &candidates, known: known_uids, from, by_content, before };
+    doubt.resolve(&mut pair.source, &mut pair.destination).await
+}
+
+/// Writes what is known before the first APPEND into the checkpoint.
+fn record_start(
+    shared: &Shared,
+    job: &Job,
+    begin: Start,
+    source: &Opened,
+    destination: &Selected,
+    found: &[Found],
+    skips: &BTreeMap<SkipReason, UidSet>,
+) {
+    shared.ledger.update(|checkpoint| {
+        let state = checkpoint.folders.entry(job.source_raw.clone()).or_default();
+        if begin == Start::Match {
+            *state = FolderState {
+                source_uid_validity: source.selected.uid_validity,
+                destination_uid_validity: destination.uid_validity,
+                // Flags as of this EXAMINE travel with the messages, or are added to adopted ones.
+                highest_modseq: source.selected.highest_modseq,
+                ..FolderState::default()
+            };
+        }
+        let unknown = state.map.unknown();
+        let resolved: Vec<(u32, u32)> =
+            found.iter().filter(|f| unknown.contains(f.source)).map(|f| (f.source, f.destination)).collect();
+        state.map.resolve(&resolved);
+        for f in found.iter().filter(|f| !unknown.contains(f.source)) {
+            state.map.push(f.source, Some(f.destination), Origin::Adopted);
+            if let Ok(at) = source.scan.messages.binary_search_by_key(&f.source, |m| m.uid)
+                && let Some(message) = source.scan.messages.get(at)
+            {
+                for flag in source.scan.flags(message).iter().filter_map(Flag::sendable) {
+                    state.flags.entry(flag.to_owned()).or_default().insert(f.source);
+                }
+            }
+        }
+        for (reason, uids) in skips {
+            let set = state.skipped.entry(*reason).or_default();
+            *set = set.union(uids);
+        }
+        // What was unreadable is tried again: it is in the work, and told anew if it fails again.
+        state.skipped.retain(|reason, _| !reason.is_tried_again());
+        state.settled = None;
+        state.mailbox_id.clone_from(&job.mailbox_id);
+        let next = destination.uid_next.or(job.look.map(|look| look.uid_next));
+        state.tail_from = next.unwrap_or(1).max(state.tail_from).max(1);
+        // From here on an APPEND may be in doubt. A saved checkpoint said so before, or holds nothing of this folder.
+        state.open = true;
+    });
+}
+
+/// Passes over the work until all of it is copied or given up.
+async fn copy_all(
+    context: &CopyContext<'_>,
+    mut work: Vec<Scanned>,
+    pair: &mut Pair,
+    memory: &mut Memory,
+    report: &mut FolderReport,
+) -> Result<Ended> {
+    for _ in 0..MAX_PASSES {
+        give_up(context, &mut work, memory, report)?;
+        if work.is_empty() {
+            return Ok(Ended::Complete);
+        }
+        let outcome = copy(context, &work, &mut pair.source, &mut pair.destination, memory, report).await?;
+        if outcome.stopped {
+            return Ok(Ended::Stopped);
+        }
+        let mut again: UidSet = outcome.again.into_iter().chain(outcome.failed.iter().copied()).collect();
+        let missing: UidSet = outcome.missing.into_iter().collect();
+        let there = if missing.is_empty() { missing } else { still_there(&mut pair.source, &missing).await? };
+        for uid in there.iter().chain(outcome.failed) {
+            *memory.fetch_failures.entry(uid).or_default() += 1;
+        }
+        again = again.union(&there);
+        work.retain(|m| again.contains(m.uid));
+    }
+    Err(Error::protocol("the servers never agree on what is left to copy"))
+}
+
+/// Takes out of the work what was refused or could not be read too often, and tells so.
+fn give_up(
+    context: &CopyContext<'_>,
+    work: &mut Vec<Scanned>,
+    memory: &mut Memory,
+    report: &mut FolderReport,
+) -> Result<()> {
+    let mut given_up: Vec<(u32, SkipReason, String)> = Vec::new();
+    work.retain(|m| {
+        let failures = memory.fetch_failures.get(&m.uid).copied().unwrap_or(0);
+        if memory.care.get(&m.uid) == Some(&Care::Refused) {
+            let why = memory.refusals.get(&m.uid).cloned().unwrap_or_default();
+            let reason = if m.size == 0 {
+                SkipReason::Empty
+            } else if why.contains("TOOBIG") || why.contains("more than the destination takes") {
+                SkipReason::TooLarge
+            } else {
+                SkipReason::Refused
+            };
+            given_up.push((m.uid, reason, format!("the destination refused it: {why}")));
+        } else if failures >= MAX_FETCH_FAILURES {
+            let what = format!("the source failed {failures} times to deliver it; it is tried again by the next run");
+            given_up.push((m.uid, SkipReason::Unreadable, what));
+        } else {
+            return true;
+        }
+        false
+    });
+    if given_up.is_empty() {
+        return Ok(());
+    }
+    context.ledger.folder(context.source_raw, |state| {
+        for (uid, reason, _) in &given_up {
+            state.skipped.entry(*reason).or_default().insert(*uid);
+        }
+    })?;
+    for (uid, reason, what) in given_up {
+        Progress::add(&context.progress.messages_done, 1);
+        if memory.given_up.insert(uid) {
+            report.skip(uid, reason.name(), what);
+        }
+    }
+    Ok(())
+}
+
+/// Finds the UIDs of copies that the destination did not tell (no UIDPLUS): flags and deletions need them.
+async fn resolve_unknown(shared: &Shared, job: &Job, scan: &Scan, pair: &mut Pair) -> Result<()> {
+    let (unknown, known, from) = shared.ledger.folder(&job.source_raw, |state| {
+        (state.map.unknown(), state.map.destination_uids().clone(), state.tail_from)
+    })?;
+    let work: Vec<Scanned> = scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
+    if work.is_empty() {
+        return Ok(());
+    }
+    let doubt = Doubt { scan, work: &work, known: &known, from: from.max(1), by_content: false, before: job.look };
+    let found = doubt.resolve(&mut pair.source, &mut pair.destination).await?;
+    let pairs: Vec<(u32, u32)> = found.iter().map(|f| (f.source, f.destination)).collect();
+    shared.ledger.folder(&job.source_raw, |state| {
+        state.map.resolve(&pairs);
+        let next = state.map.destination_uids().last().map_or(1, |last| last.saturating_add(1));
+        state.tail_from = state.tail_from.max(next);
+    })
+}
+
+/// The folder is done: nothing is in doubt, and what the source said is remembered.
+fn finish(shared: &Shared, job: &Job, selected: &Selected, report: &FolderReport) -> Result<()> {
+    let unreadable = report.skipped.contains_key(SkipReason::Unreadable.name());
+    let doubts = !report.doubts.is_empty();
+    // What a rule leaves out today it may let through tomorrow: such a folder is looked at again.
+    shared.ledger.folder(&job.source_raw, |state| {
+        state.open = false;
+        state.highest_modseq = selected.highest_modseq;
+        state.settled = job.status.filter(|_| !unreadable && !doubts && report.left_out.is_empty());
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> FolderState {
+        FolderState { source_uid_validity: 1, destination_uid_validity: 2, ..FolderState::default() }
+    }
+
+    #[test]
+    fn a_changed_uidvalidity_on_either_side_means_that_nothing_is_known() {
+        assert_eq!(start(Some(&state()), false, 1, 2), Start::Delta);
+        assert_eq!(start(Some(&state()), false, 9, 2), Start::Match);
+        assert_eq!(start(Some(&state()), true, 1, 9), Start::Match);
+        assert_eq!(start(None, true, 1, 2), Start::Match);
+    }
+
+    #[test]
+    fn an_append_in_doubt_means_a_look_at_the_tail() {
+        assert_eq!(start(Some(&state()), true, 1, 2), Start::Tail);
+    }
+}

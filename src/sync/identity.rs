@@ -1,0 +1,490 @@
+//! Which destination message is the copy of which source message. Always as multisets: a source may truly hold three
+//! equal messages, and then the destination gets three.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use sha2::{Digest, Sha256};
+
+/// What a message's bytes hash to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ContentHash {
+    /// SHA-256 of the bytes as they are.
+    pub exact: [u8; 32],
+    /// SHA-256 after everything that servers are known to rewrite is made equal.
+    pub canonical: [u8; 32],
+}
+
+/// Hashes a message as it streams by, in constant memory.
+///
+/// Canonical form, by what servers were seen to do: each CR is dropped (Courier drops lone ones and adds those before
+/// LF), NUL equals 0x80 (Dovecot), newlines at the end are dropped (Courier adds one), and in the header NUL and each
+/// byte from 0x80 on is `X` (Cyrus).
+#[derive(Debug, Clone, Default)]
+pub struct ContentHasher {
+    exact: Sha256,
+    canonical: Sha256,
+    in_body: bool,
+    /// The last byte but CRs was LF, or there was none: an LF now ends the header.
+    in_line: bool,
+    /// LFs that are only hashed when something follows.
+    held_newlines: u64,
+    scratch: Vec<u8>,
+}
+
+impl ContentHasher {
+    /// A hasher that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next bytes of the message.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.exact.update(bytes);
+        for piece in bytes.chunks(8192) {
+            self.scratch.clear();
+            for &byte in piece {
+                match byte {
+                    b'\r' => continue,
+                    b'\n' => {
+                        self.in_body |= !self.in_line;
+                        self.in_line = false;
+                        self.held_newlines += 1;
+                        continue;
+                    }
+                    _ => self.in_line = true,
+                }
+                // A few newlines go by with the rest; a file of newlines must not grow the buffer.
+                if self.held_newlines > 64 {
+                    self.canonical.update(&self.scratch);
+                    self.scratch.clear();
+                    while self.held_newlines > 0 {
+                        self.canonical.update(b"\n");
+                        self.held_newlines -= 1;
+                    }
+                }
+                while self.held_newlines > 0 {
+                    self.scratch.push(b'\n');
+                    self.held_newlines -= 1;
+                }
+                self.scratch.push(match byte {
+                    0 | 0x80.. if !self.in_body => b'X',
+                    0 => 0x80,
+                    other => other,
+                });
+            }
+            self.canonical.update(&self.scratch);
+        }
+    }
+
+    /// The hashes of everything taken.
+    #[must_use]
+    pub fn finish(self) -> ContentHash {
+        ContentHash { exact: self.exact.finalize().into(), canonical: self.canonical.finalize().into() }
+    }
+}
+
+/// Pairs source messages with destination messages of equal content: (source UID, destination UID), by source UID.
+/// Bytes that are equal exactly come first, then those that are equal but for known rewriting; within either the
+/// lowest UIDs of both sides are paired. Each UID is used at most once.
+#[must_use]
+pub fn match_tail(candidates: &[(u32, ContentHash)], tail: &[(u32, ContentHash)]) -> Vec<(u32, u32)> {
+    let mut sources: Vec<_> = candidates.to_vec();
+    let mut destinations: Vec<_> = tail.to_vec();
+    sources.sort_unstable_by_key(|(uid, _)| *uid);
+    destinations.sort_unstable_by_key(|(uid, _)| *uid);
+    let mut pairs = Vec::new();
+    for key in [|hash: &ContentHash| hash.exact, |hash: &ContentHash| hash.canonical] {
+        let mut free: HashMap<[u8; 32], VecDeque<u32>> = HashMap::new();
+        for (uid, hash) in &destinations {
+            free.entry(key(hash)).or_default().push_back(*uid);
+        }
+        let mut used = std::collections::HashSet::new();
+        sources.retain(|(source, hash)| {
+            let Some(destination) = free.get_mut(&key(hash)).and_then(VecDeque::pop_front) else { return true };
+            pairs.push((*source, destination));
+            used.insert(destination);
+            false
+        });
+        destinations.retain(|(uid, _)| !used.contains(uid));
+    }
+    pairs.sort_unstable();
+    pairs
+}
+
+/// A Message-ID, by the hash of its value: 16 bytes each, however long a sender made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageId([u8; 16]);
+
+impl MessageId {
+    /// The identity of a value as [`parse_message_id`] gives it; compared byte by byte, never folded.
+    #[must_use]
+    pub fn of(value: &[u8]) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(&Sha256::digest(value)[..16]);
+        Self(id)
+    }
+
+    /// The identity in the answer to `BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]`; none when there is no value.
+    #[must_use]
+    pub fn in_header(header: &[u8]) -> Option<Self> {
+        parse_message_id(header).map(|value| Self::of(&value))
+    }
+}
+
+/// The first Message-ID in a piece of header (`BODY[HEADER.FIELDS (MESSAGE-ID)]`): unfolded (RFC 5322, section 2.2.3)
+/// and trimmed; none when it is missing or empty.
+#[must_use]
+pub fn parse_message_id(header: &[u8]) -> Option<Vec<u8>> {
+    const NAME: &[u8] = b"message-id";
+    let mut lines = header.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).peekable();
+    while let Some(line) = lines.next() {
+        let Some((name, first)) = line.split_at_checked(NAME.len()) else { continue };
+        let Some(first) = first.trim_ascii_start().strip_prefix(b":") else { continue };
+        if !name.eq_ignore_ascii_case(NAME) {
+            continue;
+        }
+        let mut value = first.to_vec();
+        while let Some(more) = lines.next_if(|line| line.starts_with(b" ") || line.starts_with(b"\t")) {
+            value.extend_from_slice(more);
+        }
+        let value = value.trim_ascii();
+        return (!value.is_empty()).then(|| value.to_vec());
+    }
+    None
+}
+
+/// What tells messages apart without their bodies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// The UID in its folder.
+    pub uid: u32,
+    /// The Message-ID, where there is one.
+    pub message_id: Option<MessageId>,
+    /// INTERNALDATE as an instant, seconds since 1970 UTC.
+    pub epoch: Option<i64>,
+    /// RFC822.SIZE, bytes.
+    pub size: Option<u64>,
+}
+
+/// What facts alone say about two folders. Source messages that are in neither list are to be copied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FolderMatch {
+    /// Pairs (source UID, destination UID) beyond doubt, by source UID.
+    pub settled: Vec<(u32, u32)>,
+    /// Messages whose bodies decide, by [`match_tail`] within each group. No UID is in two groups.
+    pub compare: Vec<CompareGroup>,
+}
+
+/// Messages that may be copies of each other; UIDs in ascending order, both sides non-empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CompareGroup {
+    /// UIDs in the source folder.
+    pub source: Vec<u32>,
+    /// UIDs in the destination folder.
+    pub destination: Vec<u32>,
+}
+
+/// Finds the copies of the source's messages in a folder that may hold some of them, and other mail too.
+///
+/// A pair is settled without its bodies only when Message-ID, instant and size agree and no second message on either
+/// side has the same three. Messages of equal Message-ID that this leaves, and those without one that share size or
+/// instant, are for their bodies to decide.
+#[must_use]
+pub fn match_folder(source: &[Facts], destination: &[Facts]) -> FolderMatch {
+    let mut triples: HashMap<(MessageId, i64, u64), Sides> = HashMap::new();
+    for (is_source, facts) in both(source, destination) {
+        if let Some(triple) = triple(facts) {
+            triples.entry(triple).or_default().push(is_source, facts.uid);
+        }
+    }
+    let is_settled = |facts: &Facts| {
+        triple(facts)
+            .and_then(|triple| triples.get(&triple))
+            .is_some_and(|sides| sides.source.len() == 1 && sides.destination.len() == 1)
+    };
+
+    let mut by_id: BTreeMap<MessageId, Sides> = BTreeMap::new();
+    let mut anonymous = Vec::new();
+    for (is_source, facts) in both(source, destination).filter(|(_, facts)| !is_settled(facts)) {
+        match facts.message_id {
+            Some(id) => by_id.entry(id).or_default().push(is_source, facts.uid),
+            None => anonymous.push((is_source, facts)),
+        }
+    }
+    let mut compare: Vec<CompareGroup> =
+        by_id.into_values().chain(linked(&anonymous)).filter_map(Sides::into_group).collect();
+    compare.sort_unstable_by(|a, b| a.source.cmp(&b.source));
+
+    let mut settled: Vec<(u32, u32)> = triples
+        .values()
+        .filter_map(|sides| match (sides.source.as_slice(), sides.destination.as_slice()) {
+            ([source], [destination]) => Some((*source, *destination)),
+            _ => None,
+        })
+        .collect();
+    settled.sort_unstable();
+    FolderMatch { settled, compare }
+}
+
+fn both<'a>(source: &'a [Facts], destination: &'a [Facts]) -> impl Iterator<Item = (bool, &'a Facts)> {
+    source.iter().map(|facts| (true, facts)).chain(destination.iter().map(|facts| (false, facts)))
+}
+
+fn triple(facts: &Facts) -> Option<(MessageId, i64, u64)> {
+    Some((facts.message_id?, facts.epoch?, facts.size?))
+}
+
+/// UIDs of both sides that have something in common.
+#[derive(Debug, Default)]
+struct Sides {
+    source: Vec<u32>,
+    destination: Vec<u32>,
+}
+
+impl Sides {
+    fn push(&mut self, is_source: bool, uid: u32) {
+        if is_source { &mut self.source } else { &mut self.destination }.push(uid);
+    }
+
+    fn into_group(mut self) -> Option<CompareGroup> {
+        self.source.sort_unstable();
+        self.destination.sort_unstable();
+        (!self.source.is_empty() && !self.destination.is_empty())
+            .then_some(CompareGroup { source: self.source, destination: self.destination })
+    }
+}
+
+/// What messages without a Message-ID can share.
+#[derive(PartialEq, Eq, Hash)]
+enum Trait {
+    Size(u64),
+    Epoch(i64),
+}
+
+/// Groups messages that share size or instant with one on the other side, directly or through others, so that the
+/// groups are disjoint.
+fn linked(messages: &[(bool, &Facts)]) -> Vec<Sides> {
+    let mut shared: HashMap<Trait, Vec<usize>> = HashMap::new();
+    for (index, (_, facts)) in messages.iter().enumerate() {
+        for key in facts.size.map(Trait::Size).into_iter().chain(facts.epoch.map(Trait::Epoch)) {
+            shared.entry(key).or_default().push(index);
+        }
+    }
+    let mut parents: Vec<usize> = (0..messages.len()).collect();
+    for members in shared.values() {
+        let is_source = |index: &usize| messages.get(*index).is_some_and(|(is_source, _)| *is_source);
+        if members.iter().all(is_source) || !members.iter().any(is_source) {
+            continue;
+        }
+        for pair in members.windows(2) {
+            if let [a, b] = *pair {
+                let (a, b) = (root(&mut parents, a), root(&mut parents, b));
+                parents[a.max(b)] = a.min(b);
+            }
+        }
+    }
+    let mut groups: BTreeMap<usize, Sides> = BTreeMap::new();
+    for (index, (is_source, facts)) in messages.iter().enumerate() {
+        groups.entry(root(&mut parents, index)).or_default().push(*is_source, facts.uid);
+    }
+    groups.into_values().collect()
+}
+
+/// The representative of `index` in a union-find forest; halves the path on the way.
+fn root(parents: &mut [usize], mut index: usize) -> usize {
+    while parents[index] != index {
+        parents[index] = parents[parents[index]];
+        index = parents[index];
+    }
+    index
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hash(bytes: &[u8]) -> ContentHash {
+        let mut hasher = ContentHasher::new();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    fn same(a: &[u8], b: &[u8]) -> bool {
+        hash(a).canonical == hash(b).canonical
+    }
+
+    #[test]
+    fn what_servers_rewrite_does_not_change_the_canonical_hash() {
+        assert!(same(b"A: b\n\nbody\n", b"A: b\r\n\r\nbody\r\n"), "bare LF");
+        assert!(same(b"A: b\r\n\r\na\rb\r\r\n", b"A: b\r\n\r\nab\r\n"), "lone CR");
+        assert!(same(b"A: b\r\n\r\nbody", b"A: b\r\n\r\nbody\r\n"), "no final newline");
+        assert!(same(b"", b"\r\n"), "empty message");
+        assert!(same(b"A: b\r\n\r\na\0b", b"A: b\r\n\r\na\x80b"), "NUL");
+        assert!(same("Subject: Gr\u{fc}\u{df}e\r\n\r\nx".as_bytes(), b"Subject: GrXXXXe\r\n\r\nx"), "8-bit header");
+        assert!(same(b"S: a\0b\r\n\r\nx", b"S: aXb\r\n\r\nx"), "NUL in a header");
+        assert_eq!(hash(b"abc").exact, <[u8; 32]>::from(Sha256::digest(b"abc")));
+    }
+
+    #[test]
+    fn what_a_person_would_call_different_stays_different() {
+        assert!(!same(b"A: b\r\n\r\ngr\xc3\xbcn", b"A: b\r\n\r\ngrXXn"), "8-bit in the body");
+        assert!(!same(b"A: b\r\n\r\na\n\nb", b"A: b\r\n\r\na\nb"), "blank line in the body");
+        assert!(!same(b"A: b\r\n\r\nbody", b"A: b\r\nbody"), "header end");
+        assert!(!same(b"\r\n\xff", b"\r\nX"), "a message without header has only a body");
+        assert!(!same(b"A: b\r\n\r\na", b"A: b\r\n\r\nb"));
+        let many = [b"A: b\n\n".as_slice(), &b"\n".repeat(100), b"x"].concat();
+        let fewer = [b"A: b\n\n".as_slice(), &b"\n".repeat(99), b"x"].concat();
+        assert!(!same(&many, &fewer), "number of blank lines");
+    }
+
+    #[test]
+    fn a_message_id_is_found_folded_and_in_any_case() {
+        let id = |header: &str| parse_message_id(header.as_bytes()).map(|v| String::from_utf8(v).unwrap());
+        assert_eq!(id("Message-ID: <a@b>\r\n\r\n").as_deref(), Some("<a@b>"));
+        assert_eq!(id("MESSAGE-id:\r\n <a@b>\r\n\r\n").as_deref(), Some("<a@b>"));
+        assert_eq!(id("message-id \t: <a\r\n\t@b>  \r\n\r\n").as_deref(), Some("<a\t@b>"));
+        assert_eq!(id("Message-Id: <a@b>").as_deref(), Some("<a@b>"));
+        assert_eq!(id("Message-Id: <a@b>\nMessage-Id: <c@d>\n").as_deref(), Some("<a@b>"));
+        assert_eq!(id("X-Message-ID: <a@b>\r\n\r\n"), None);
+        assert_eq!(id("Message-ID: \r\n\r\n"), None);
+        assert_eq!(id("\r\n"), None);
+        assert_eq!(id(""), None);
+    }
+
+    #[test]
+    fn three_equal_copies_and_one_at_the_destination_are_one_match() {
+        let copies: Vec<_> = [7, 5, 9].map(|uid| (uid, hash(b"A: b\r\n\r\nx"))).to_vec();
+        assert_eq!(match_tail(&copies, &[(70, hash(b"A: b\n\nx\n"))]), [(5, 70)]);
+    }
+
+    #[test]
+    fn exact_equality_goes_before_rewritten_equality() {
+        let sources = [(1, hash(b"A: b\n\nx\n")), (2, hash(b"A: b\r\n\r\nx"))];
+        let tail = [(11, hash(b"A: b\r\n\r\nx")), (12, hash(b"A: b\r\n\r\nx\r\n"))];
+        assert_eq!(match_tail(&sources, &tail), [(1, 12), (2, 11)]);
+    }
+
+    fn facts(uid: u32, id: Option<&str>, epoch: i64, size: u64) -> Facts {
+        Facts { uid, message_id: id.map(|id| MessageId::of(id.as_bytes())), epoch: Some(epoch), size: Some(size) }
+    }
+
+    #[test]
+    fn only_a_unique_triple_is_settled_without_bodies() {
+        let source = [facts(1, Some("a"), 5, 10), facts(2, Some("b"), 5, 10), facts(3, Some("c"), 6, 11)];
+        let destination = [facts(90, Some("a"), 5, 10), facts(91, Some("b"), 5, 12), facts(92, Some("d"), 6, 11)];
+        let found = match_folder(&source, &destination);
+        assert_eq!(found.settled, [(1, 90)]);
+        assert_eq!(found.compare, [CompareGroup { source: vec![2], destination: vec![91] }]);
+    }
+
+    #[test]
+    fn copies_on_one_side_are_for_the_bodies_to_decide() {
+        let source = [1, 2, 3].map(|uid| facts(uid, Some("a"), 5, 10));
+        let found = match_folder(&source, &[facts(90, Some("a"), 5, 10)]);
+        assert_eq!(found.settled, []);
+        assert_eq!(found.compare, [CompareGroup { source: vec![1, 2, 3], destination: vec![90] }]);
+    }
+
+    #[test]
+    fn without_message_id_equal_size_or_instant_asks_for_the_bodies() {
+        let source = [facts(1, None, 5, 10), facts(2, None, 6, 20), facts(3, None, 7, 30), facts(4, Some("a"), 5, 10)];
+        let destination = [facts(90, None, 5, 99), facts(91, None, 66, 20), facts(92, None, 8, 40)];
+        let found = match_folder(&source, &destination);
+        assert_eq!(found.settled, []);
+        assert_eq!(
+            found.compare,
+            [
+                CompareGroup { source: vec![1], destination: vec![90] },
+                CompareGroup { source: vec![2], destination: vec![91] },
+            ]
+        );
+    }
+
+    fn some_facts() -> impl Strategy<Value = Vec<Facts>> {
+        let one = (proptest::option::of(0..4_u8), proptest::option::of(0..4_i64), proptest::option::of(0..4_u64));
+        proptest::collection::vec(one, 0..30).prop_map(|all| {
+            (1..)
+                .zip(all)
+                .map(|(uid, (id, epoch, size))| Facts {
+                    uid,
+                    message_id: id.map(|id| MessageId::of(&[id])),
+                    epoch,
+                    size,
+                })
+                .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn hashes_do_not_depend_on_how_the_bytes_arrive(
+            bytes in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(0), Just(0xfc), Just(b'a')], 0..300),
+            cut in 0..300_usize,
+        ) {
+            let (a, b) = bytes.split_at(cut.min(bytes.len()));
+            let mut hasher = ContentHasher::new();
+            hasher.update(a);
+            hasher.update(b);
+            prop_assert_eq!(hasher.finish(), hash(&bytes));
+        }
+
+        #[test]
+        fn a_tail_matches_as_a_multiset(
+            source in proptest::collection::vec((0..4_u8, any::<bool>()), 0..20),
+            tail in proptest::collection::vec((0..4_u8, any::<bool>()), 0..20),
+        ) {
+            let message = |(kind, rewritten): &(u8, bool)| hash(&[b"A: b\n\n".as_slice(), &[b'a' + kind], if *rewritten { b"\n".as_slice() } else { b"" }].concat());
+            let candidates: Vec<_> = (1..).zip(source.iter().map(message)).collect();
+            let there: Vec<_> = (100..).zip(tail.iter().map(message)).collect();
+            let pairs = match_tail(&candidates, &there);
+            prop_assert_eq!(pairs.iter().map(|p| p.0).collect::<HashSet<_>>().len(), pairs.len());
+            prop_assert_eq!(pairs.iter().map(|p| p.1).collect::<HashSet<_>>().len(), pairs.len());
+            for kind in 0..4 {
+                let count = |all: &[(u8, bool)]| all.iter().filter(|(k, _)| *k == kind).count();
+                let matched = pairs.iter().filter(|(s, _)| source[*s as usize - 1].0 == kind).count();
+                prop_assert_eq!(matched, count(&source).min(count(&tail)));
+            }
+            for (s, d) in pairs {
+                prop_assert_eq!(source[s as usize - 1].0, tail[d as usize - 100].0);
+            }
+        }
+
+        #[test]
+        fn no_uid_of_a_folder_is_used_twice(source in some_facts(), destination in some_facts()) {
+            let found = match_folder(&source, &destination);
+            let mut sources = HashSet::new();
+            let mut destinations = HashSet::new();
+            for (s, d) in &found.settled {
+                prop_assert!(sources.insert(*s) && destinations.insert(*d));
+                prop_assert_eq!(triple(&source[*s as usize - 1]), triple(&destination[*d as usize - 1]));
+            }
+            for group in &found.compare {
+                prop_assert!(!group.source.is_empty() && !group.destination.is_empty());
+                prop_assert!(group.source.iter().all(|uid| sources.insert(*uid)));
+                prop_assert!(group.destination.iter().all(|uid| destinations.insert(*uid)));
+            }
+        }
+
+        #[test]
+        fn what_may_be_a_copy_is_settled_or_compared(source in some_facts(), destination in some_facts()) {
+            let found = match_folder(&source, &destination);
+            let looked_at = |s: u32, d: u32| found.compare.iter().any(|g| g.source.contains(&s) && g.destination.contains(&d));
+            let settled = |facts: &Facts, pairs: &dyn Fn(&(u32, u32)) -> u32| found.settled.iter().any(|p| pairs(p) == facts.uid);
+            for s in source.iter().filter(|s| !settled(s, &|p| p.0)) {
+                for d in destination.iter().filter(|d| !settled(d, &|p| p.1)) {
+                    let alike = match (s.message_id, d.message_id) {
+                        (Some(a), Some(b)) => a == b,
+                        (None, None) => (s.size.is_some() && s.size == d.size) || (s.epoch.is_some() && s.epoch == d.epoch),
+                        _ => false,
+                    };
+                    prop_assert!(!alike || looked_at(s.uid, d.uid));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The checkpoint while it is written to: shared by the connections of one sync, saved in the background.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+
+use super::{checkpoint::Checkpoint, checkpoint::FolderState, store::CheckpointStore};
+use crate::error::{Error, Result};
+
+/// The checkpoint of one mailbox while a sync works on it.
+pub struct Ledger {
+    checkpoint: Mutex<Checkpoint>,
+    store: Arc<dyn CheckpointStore>,
+    /// Counts changes; what was saved last.
+    changes: AtomicU64,
+    saved: AsyncMutex<u64>,
+    changed: Notify,
+}
+
+impl Ledger {
+    /// Goes on from `checkpoint`.
+    #[must_use]
+    pub fn new(checkpoint: Checkpoint, store: Arc<dyn CheckpointStore>) -> Self {
+        Self {
+            checkpoint: Mutex::new(checkpoint),
+            store,
+            changes: AtomicU64::new(0),
+            saved: AsyncMutex::new(0),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Reads the checkpoint.
+    pub fn read<R>(&self, read: impl FnOnce(&Checkpoint) -> R) -> R {
+        read(&self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the checkpoint; it will be saved soon.
+    pub fn update<R>(&self, change: impl FnOnce(&mut Checkpoint) -> R) -> R {
+        let result = change(&mut self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changes.fetch_add(1, SeqCst);
+        self.changed.notify_one();
+        result
+    }
+
+    /// Changes the state of one folder that is there.
+    ///
+    /// # Errors
+    /// Internal when there is no state for this folder.
+    pub fn folder<R>(&self, source: &[u8], change: impl FnOnce(&mut FolderState) -> R) -> Result<R> {
+        self.update(|checkpoint| checkpoint.folders.get_mut(source).map(change))
+            .ok_or_else(|| Error::internal("the checkpoint holds nothing of this folder"))
+    }
+
+    /// Saves now what has changed, durably.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn save(&self) -> Result<()> {
+        let mut saved = self.saved.lock().await;
+        let version = self.changes.load(SeqCst);
+        if *saved == version {
+            return Ok(());
+        }
+        let encoded = self.read(Checkpoint::encode)?;
+        self.store.save(encoded).await?;
+        *saved = version;
+        Ok(())
+    }
+
+    /// Saves whenever something has changed, at most once in `every`. Ends only with an error.
+    pub async fn keep_saving(&self, every: Duration) -> Error {
+        loop {
+            self.changed.notified().await;
+            if let Err(error) = self.save().await {
+                return error;
+            }
+            tokio::time::sleep(every).await;
+        }
+    }
+}

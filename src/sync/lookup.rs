@@ -1,0 +1,172 @@
+//! Reads what identity needs: message facts of a folder, and content hashes of single messages.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{
+    identity::{ContentHash, ContentHasher, Facts, MessageId},
+    limits::MAX_SET_BYTES,
+    scan::{Scan, Scanned},
+};
+use crate::{
+    error::Result,
+    imap::{
+        Event, Session, Tag, UidSet,
+        classify::Asked,
+        response::{Status, Untagged},
+    },
+};
+
+/// Facts as identity compares them.
+#[must_use]
+pub fn facts_of(message: &Scanned, ids: &HashMap<u32, MessageId>) -> Facts {
+    Facts {
+        uid: message.uid,
+        message_id: ids.get(&message.uid).copied(),
+        epoch: message.date.map(|date| date.epoch),
+        size: Some(u64::from(message.size)),
+    }
+}
+
+/// Scans all messages from UID `from` on, with their Message-IDs.
+///
+/// # Errors
+/// When the connection ends or the server refuses.
+pub async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(Scan, HashMap<u32, MessageId>)> {
+    let set = format!("{from}:*");
+    let items = "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
+    let tag = session.command(&format!("UID FETCH {set} {items}"));
+    let mut scan = Scan::default();
+    let mut ids = HashMap::new();
+    let line = session
+        .wait(tag, |data| {
+            if let Untagged::Fetch(fetch) = data {
+                note_id(&mut ids, fetch.uid, &fetch.sections);
+                scan.take(fetch);
+            }
+        })
+        .await?;
+    if line.status != Status::Ok {
+        return Err(session.refusal(&line, Asked::Other, "to list messages"));
+    }
+    scan.finish();
+    // `n:*` beyond the end means the last message (RFC 9051, section 9, seq-range).
+    scan.messages.retain(|m| m.uid >= from);
+    ids.retain(|uid, _| *uid >= from);
+    Ok((scan, ids))
+}
+
+/// The Message-IDs of just these messages.
+///
+/// # Errors
+/// When the connection ends or the server refuses.
+pub async fn message_ids(session: &mut Session, uids: &UidSet) -> Result<HashMap<u32, MessageId>> {
+    let mut ids = HashMap::new();
+    let tags: Vec<Tag> = uids
+        .chunks(MAX_SET_BYTES)
+        .map(|set| session.command(&format!("UID FETCH {set} (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")))
+        .collect();
+    let lines = session
+        .wait_all(&tags, |data| {
+            if let Untagged::Fetch(fetch) = data {
+                note_id(&mut ids, fetch.uid, &fetch.sections);
+            }
+        })
+        .await?;
+    match lines.iter().find(|line| line.status != Status::Ok) {
+        Some(line) => Err(session.refusal(line, Asked::Other, "to list Message-IDs")),
+        None => Ok(ids),
+    }
+}
+
+fn note_id(ids: &mut HashMap<u32, MessageId>, uid: Option<u32>, sections: &[(String, Option<bytes::Bytes>)]) {
+    let header = sections.iter().find(|(name, _)| name.starts_with("HEADER")).and_then(|(_, body)| body.as_ref());
+    if let (Some(uid), Some(id)) = (uid, header.and_then(|h| MessageId::in_header(h))) {
+        ids.insert(uid, id);
+    }
+}
+
+/// Content hashes of the bodies of `uids`; what is gone is left out.
+///
+/// # Errors
+/// When the connection ends or the server refuses: a body that is there and cannot be read must not count as another.
+pub async fn hashes(session: &mut Session, uids: &UidSet) -> Result<BTreeMap<u32, ContentHash>> {
+    let mut found = BTreeMap::new();
+    let mut streaming: Option<ContentHasher> = None;
+    for set in uids.chunks(MAX_SET_BYTES) {
+        let tag = session.command(&format!("UID FETCH {set} (UID BODY.PEEK[])"));
+        loop {
+            match session.next().await? {
+                Event::LiteralStart { .. } => streaming = Some(ContentHasher::new()),
+                Event::LiteralChunk(bytes) => {
+                    if let Some(hasher) = &mut streaming {
+                        hasher.update(&bytes);
+                    }
+                }
+                Event::Untagged(Untagged::Fetch(fetch)) => {
+                    let streamed = streaming.take();
+                    let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
+                    let (Some(uid), Some(body)) = (fetch.uid, body) else { continue };
+                    let hasher = streamed.unwrap_or_else(|| {
+                        let mut hasher = ContentHasher::new();
+                        hasher.update(&body);
+                        hasher
+                    });
+                    if uids.contains(uid) {
+                        found.insert(uid, hasher.finish());
+                    }
+                }
+                Event::Untagged(_) => {}
+                Event::Done(done, line) if done == tag => {
+                    if line.status != Status::Ok {
+                        return Err(session.refusal(&line, Asked::Other, "to read messages"));
+                    }
+                    break;
+                }
+                Event::Done(..) => {}
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// All UIDs of the selected folder (RFC 9051, section 6.4.9).
+#[derive(Debug, Default)]
+pub struct AllUids {
+    /// What the server listed.
+    pub uids: UidSet,
+}
+
+impl AllUids {
+    /// Queues the search, in the short form where the server has it (RFC 4731).
+    pub fn ask(session: &mut Session) -> Tag {
+        if session.capabilities().has("ESEARCH") {
+            session.command("UID SEARCH RETURN (ALL) ALL")
+        } else {
+            session.command("UID SEARCH ALL")
+        }
+    }
+
+    /// Takes what belongs to the answer.
+    pub fn take(&mut self, data: &Untagged) {
+        match data {
+            Untagged::Search { numbers, .. } => self.uids = self.uids.union(numbers),
+            Untagged::Esearch { uid: true, all, .. } => self.uids = self.uids.union(all),
+            _ => {}
+        }
+    }
+}
+
+/// Which of `uids` are still in the selected folder.
+///
+/// # Errors
+/// When the connection ends or the server refuses.
+pub async fn still_there(session: &mut Session, uids: &UidSet) -> Result<UidSet> {
+    let mut there = AllUids::default();
+    let tags: Vec<Tag> =
+        uids.chunks(MAX_SET_BYTES).map(|set| session.command(&format!("UID SEARCH UID {set}"))).collect();
+    let lines = session.wait_all(&tags, |data| there.take(&data)).await?;
+    match lines.iter().find(|line| line.status != Status::Ok) {
+        Some(line) => Err(session.refusal(line, Asked::Other, "to search")),
+        None => Ok(there.uids.intersection(uids)),
+    }
+}

@@ -1,0 +1,362 @@
+//! Before the first message: survey both accounts, plan where folders go, make what is missing, and find out which
+//! folders changed at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::time::Instant;
+
+use super::{
+    checkpoint::{FolderState, Settled},
+    doubt::Look,
+    folder::Job,
+    folder_map::{FolderPlan, PlannedFolder, plan as plan_folders},
+    folder_name::{FolderInfo, NameLimits, SideFolders},
+    ledger::Ledger,
+    pair::Pair,
+    renames::follow_renames,
+    report::{FolderReport, MailboxReport},
+    spec::{DeletePolicy, FlagPolicy, SyncSpec},
+};
+use crate::{
+    error::{Error, Result},
+    imap::{
+        Quirks, Session, Tag,
+        classify::Asked,
+        folders::{Survey, survey},
+        response::{FolderStatus, Status},
+    },
+};
+
+/// What is to be done.
+pub struct Prepared {
+    /// Folders to open, in the order of work.
+    pub jobs: Vec<Job>,
+    /// Folders that are not opened: nothing changed in them, or they could not be made.
+    pub closed: Vec<FolderReport>,
+}
+
+/// Surveys, plans, makes folders and subscriptions, and writes into the checkpoint what must be known before anything is
+/// appended.
+///
+/// # Errors
+/// When a connection ends or a side refuses what cannot be done without; Configuration when both sides turn out to be the
+/// same account.
+pub async fn prepare(
+    spec: &SyncSpec,
+    pair: &mut Pair,
+    ledger: &Ledger,
+    report: &mut MailboxReport,
+) -> Result<Prepared> {
+    refuse_same_account(pair)?;
+    let Pair { source, destination } = pair;
+    let (source, destination) = tokio::join!(survey(source, false), survey(destination, false));
+    let (source, destination) = (source?, destination?);
+    let looked_at = Instant::now();
+
+    follow_renames(pair, ledger, &source, report).await?;
+    let frozen = ledger.read(|checkpoint| checkpoint.mapping.clone());
+    let quirks = server_kind(spec.destination.quirks, &pair.destination.facts.greeting, destination.server.as_deref());
+    let limits = NameLimits::of(quirks, destination.delimiter);
+    let (from, to) = (side(&source), side(&destination));
+    let mut plan = plan_folders(&from, &to, &spec.folders, &frozen, &limits);
+    let mut made = Made::default();
+    if !spec.dry_run {
+        made = make_folders(&plan, made, &mut pair.destination).await?;
+        if !made.refused.is_empty() {
+            // What was refused gets a name that every known server takes; the others stay.
+            let kept: Vec<_> =
+                plan.folders.iter().filter(|f| !made.refused.contains_key(&f.destination_raw)).cloned().collect();
+            let frozen = kept.into_iter().map(|f| (f.source_raw, f.destination_raw)).chain(frozen.clone()).collect();
+            plan = plan_folders(&from, &to, &spec.folders, &frozen, &NameLimits::strict());
+            made.refused.clear();
+            made = make_folders(&plan, made, &mut pair.destination).await?;
+        }
+        report.subscribed += subscribe(&plan, &destination, &mut pair.destination).await?;
+    }
+    let created = &made.created;
+    report.left_out.clone_from(&plan.left_out);
+    report.notes.extend(plan.notes.iter().map(|(folder, note)| format!("{folder}: {note}")));
+    if !spec.dry_run {
+        ledger.update(|checkpoint| {
+            for folder in plan.folders.iter().filter(|f| !made.refused.contains_key(&f.destination_raw)) {
+                checkpoint.mapping.insert(folder.source_raw.clone(), folder.destination_raw.clone());
+            }
+        });
+    }
+
+    let mut prepared = Prepared { jobs: Vec::new(), closed: Vec::new() };
+    for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
+        let listed = source.folder(&folder.source_raw).and_then(|f| f.status.clone()).unwrap_or_default();
+        let there = destination.folder(&folder.destination_raw).and_then(|f| f.status.clone());
+        let state = ledger.read(|checkpoint| checkpoint.folders.get(&folder.source_raw).cloned());
+        let created = created.contains(&folder.destination_raw);
+        if let Some(error) = made.refused.get(&folder.destination_raw) {
+            let mut refused = job(folder, &listed, there.as_ref(), created, spec, looked_at).report();
+            refused.error = Some(error.clone());
+            prepared.closed.push(refused);
+            continue;
+        }
+        let in_doubt = state.as_ref().is_some_and(|state| state.open);
+        let needs_look = in_doubt || (state.is_none() && !created);
+        let job = Job { in_doubt, needs_look, ..job(folder, &listed, there.as_ref(), created, spec, looked_at) };
+        match (&state, &there) {
+            (Some(state), Some(there)) if is_unchanged(state, &listed, there, spec) => {
+                let mut unchanged = job.report();
+                unchanged.unchanged = true;
+                unchanged.complete = true;
+                unchanged.source_messages = u64::from(job.messages);
+                unchanged.copied_before = state.map.len();
+                prepared.closed.push(unchanged);
+            }
+            _ => prepared.jobs.push(job),
+        }
+    }
+    // Folders in which a look must be waited for come last, so that the wait costs nothing; large ones come first.
+    prepared.jobs.sort_by_key(|job| (job.needs_look, std::cmp::Reverse(job.messages)));
+    if !spec.dry_run {
+        mark_open(ledger, &prepared.jobs).await?;
+    }
+    Ok(prepared)
+}
+
+/// A checkpoint that says "nothing in doubt" must not outlive the first APPEND: all folders that will be opened are marked
+/// in one go, with the UIDNEXT that was just seen.
+async fn mark_open(ledger: &Ledger, jobs: &[Job]) -> Result<()> {
+    let mut marked = false;
+    ledger.update(|checkpoint| {
+        for job in jobs {
+            if let Some(state) = checkpoint.folders.get_mut(&job.source_raw).filter(|state| !state.open) {
+                state.tail_from = state.tail_from.max(job.look.map_or(1, |look| look.uid_next));
+                state.open = true;
+                marked = true;
+            }
+        }
+    });
+    if marked { ledger.save().await } else { Ok(()) }
+}
+
+/// Both sides the same account would copy each message onto itself.
+fn refuse_same_account(pair: &Pair) -> Result<()> {
+    let (source, destination) = (pair.source.endpoint(), pair.destination.endpoint());
+    let same_peer = pair.source.facts.peer.is_some() && pair.source.facts.peer == pair.destination.facts.peer;
+    if same_peer && source.login.username.eq_ignore_ascii_case(&destination.login.username) {
+        return Err(Error::configuration(format!(
+            "source {} and destination {} are the same account on the same server",
+            source.address(),
+            destination.address()
+        ))
+        .advice(
+            "The source's host name may already point to the new host (DNS): give the old server's own name or IP",
+        ));
+    }
+    Ok(())
+}
+
+fn side(survey: &Survey) -> SideFolders {
+    let namespaces = survey.namespaces.clone().unwrap_or_default();
+    SideFolders {
+        delimiter: survey.delimiter,
+        prefix: survey.prefix().to_vec(),
+        other_prefixes: namespaces
+            .other_users
+            .iter()
+            .chain(&namespaces.shared)
+            .map(|namespace| namespace.prefix.to_vec())
+            .collect(),
+        folders: survey.folders.iter().map(|folder| FolderInfo::listed(&folder.item, folder.subscribed)).collect(),
+    }
+}
+
+fn job(
+    folder: &PlannedFolder,
+    listed: &FolderStatus,
+    there: Option<&FolderStatus>,
+    created: bool,
+    spec: &SyncSpec,
+    looked_at: Instant,
+) -> Job {
+    Job {
+        source_raw: folder.source_raw.clone(),
+        destination_raw: folder.destination_raw.clone(),
+        source_name: folder.source_name.clone(),
+        destination_name: folder.destination_name.clone(),
+        in_doubt: false,
+        needs_look: false,
+        new_at_destination: created || (spec.dry_run && there.is_none()),
+        messages: listed.messages.unwrap_or(0),
+        status: settled(listed),
+        look: there.and_then(|s| s.uid_next).map(|uid_next| Look { at: looked_at, uid_next }),
+        append_limit: there.and_then(|s| s.append_limit),
+        mailbox_id: listed.mailbox_id.clone(),
+    }
+}
+
+fn settled(status: &FolderStatus) -> Option<Settled> {
+    Some(Settled {
+        uid_next: status.uid_next?,
+        messages: status.messages?,
+        highest_modseq: status.highest_modseq.filter(|modseq| *modseq > 0),
+    })
+}
+
+/// True when both sides' listings prove that a folder needs no work.
+fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &FolderStatus, spec: &SyncSpec) -> bool {
+    let same_validity = Some(state.source_uid_validity) == source.uid_validity
+        && Some(state.destination_uid_validity) == destination.uid_validity;
+    let told_flags =
+        state.settled.is_some_and(|s| s.highest_modseq.is_some()) || spec.flag_policy == FlagPolicy::Ignore;
+    let told_deletions =
+        spec.delete_policy == DeletePolicy::Keep || state.map.copied().len() <= u64::from(source.messages.unwrap_or(0));
+    !state.open
+        && same_validity
+        && told_flags
+        && told_deletions
+        && state.settled.is_some()
+        && state.settled == settled(source)
+}
+
+/// What came of making folders, by raw destination name.
+#[derive(Default)]
+struct Made {
+    created: BTreeSet<Vec<u8>>,
+    refused: BTreeMap<Vec<u8>, Error>,
+}
+
+/// Makes missing folders, parents first, all in one go.
+async fn make_folders(plan: &FolderPlan, mut made: Made, session: &mut Session) -> Result<Made> {
+    let mut asked: Vec<(Tag, &PlannedFolder)> = Vec::new();
+    for folder in plan.folders.iter().filter(|f| f.create && !made.created.contains(&f.destination_raw)) {
+        let tag = session.folder_command("CREATE", &folder.destination_raw, "");
+        asked.push((tag, folder));
+    }
+    let tags: Vec<Tag> = asked.iter().map(|(tag, _)| *tag).collect();
+    let lines = session.wait_all(&tags, |_| {}).await?;
+    for (line, (_, folder)) in lines.iter().zip(&asked) {
+        let exists = line.code.as_ref().is_some_and(|code| code.is("ALREADYEXISTS"))
+            || (line.code.is_none() && line.text.to_ascii_lowercase().contains("exist"));
+        match line.status {
+            Status::Ok => {
+                made.created.insert(folder.destination_raw.clone());
+            }
+            Status::No if exists => {}
+            _ => {
+                let error = session.refusal(line, Asked::Other, "to make the folder");
+                made.refused.insert(folder.destination_raw.clone(), error.in_folder(&folder.destination_name));
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// Subscribes at the destination to what the source is subscribed to. Gives the number of folders.
+async fn subscribe(plan: &FolderPlan, there: &Survey, session: &mut Session) -> Result<u64> {
+    let mut tags = Vec::new();
+    for folder in plan.folders.iter().filter(|folder| folder.subscribe) {
+        if !there.folder(&folder.destination_raw).is_some_and(|f| f.subscribed) {
+            tags.push(session.folder_command("SUBSCRIBE", &folder.destination_raw, ""));
+        }
+    }
+    let lines = session.wait_all(&tags, |_| {}).await?;
+    Ok(lines.iter().filter(|line| line.status == Status::Ok).count() as u64)
+}
+
+/// What kind of server it is: as configured, or else as it introduces itself.
+fn server_kind(configured: Quirks, greeting: &str, id: Option<&str>) -> Quirks {
+    if configured != Quirks::Generic {
+        return configured;
+    }
+    let said = format!("{} {greeting}", id.unwrap_or_default()).to_ascii_lowercase();
+    [
+        ("dovecot", Quirks::Dovecot),
+        ("cyrus", Quirks::Cyrus),
+        ("courier", Quirks::Courier),
+        ("gimap", Quirks::Gmail),
+        ("gmail", Quirks::Gmail),
+        ("microsoft exchange", Quirks::Exchange),
+    ]
+    .into_iter()
+    .find(|(name, _)| said.contains(name))
+    .map_or(Quirks::Generic, |(_, quirks)| quirks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_known_by_how_it_introduces_itself_unless_the_manifest_says() {
+        assert_eq!(server_kind(Quirks::Generic, "Dovecot (Debian) ready.", None), Quirks::Dovecot);
+        assert_eq!(server_kind(Quirks::Generic, "ready", Some("Cyrus IMAPD")), Quirks::Cyrus);
+        assert_eq!(server_kind(Quirks::Generic, "hello", None), Quirks::Generic);
+        assert_eq!(server_kind(Quirks::Gmail, "Dovecot ready", None), Quirks::Gmail);
+    }
+
+    fn status() -> FolderStatus {
+        FolderStatus {
+            messages: Some(3),
+            uid_next: Some(4),
+            uid_validity: Some(1),
+            highest_modseq: Some(9),
+            ..FolderStatus::default()
+        }
+    }
+
+    fn state() -> FolderState {
+        FolderState {
+            source_uid_validity: 1,
+            destination_uid_validity: 1,
+            settled: settled(&status()),
+            ..FolderState::default()
+        }
+    }
+
+    fn spec() -> SyncSpec {
+        use crate::{
+            error::Side,
+            imap::{Credential, Endpoint, Login, Timeouts, Tls},
+        };
+        let endpoint = |side| Endpoint {
+            side,
+            host: "h".into(),
+            port: 993,
+            tls: Tls::default(),
+            login: Login { username: "u".into(), master: None, credential: Credential::password(*b"p") },
+            timeouts: Timeouts::default(),
+            quirks: Quirks::Generic,
+            compress: false,
+        };
+        SyncSpec {
+            mailbox: "m".into(),
+            source: endpoint(Side::Source),
+            destination: endpoint(Side::Destination),
+            folders: crate::sync::spec::FolderRules::default(),
+            messages: crate::sync::spec::MessageRules::default(),
+            flag_policy: FlagPolicy::SourceWins,
+            delete_policy: DeletePolicy::Keep,
+            connections: 1,
+            dry_run: false,
+            retry: crate::sync::spec::Retry::default(),
+        }
+    }
+
+    #[test]
+    fn a_folder_is_unchanged_only_when_both_listings_prove_it() {
+        let (state, status, spec) = (state(), status(), spec());
+        assert!(is_unchanged(&state, &status, &status, &spec));
+        let open = FolderState { open: true, ..state.clone() };
+        assert!(!is_unchanged(&open, &status, &status, &spec));
+        let replaced = FolderStatus { uid_validity: Some(2), ..status.clone() };
+        assert!(!is_unchanged(&state, &replaced, &status, &spec));
+        assert!(!is_unchanged(&state, &status, &replaced, &spec));
+        let flagged = FolderStatus { highest_modseq: Some(10), ..status.clone() };
+        assert!(!is_unchanged(&state, &flagged, &status, &spec));
+    }
+
+    #[test]
+    fn without_modsequences_flags_may_have_changed_unseen() {
+        let status = FolderStatus { highest_modseq: None, ..status() };
+        let state = FolderState { settled: settled(&status), ..state() };
+        assert!(!is_unchanged(&state, &status, &status, &spec()));
+        assert!(is_unchanged(&state, &status, &status, &SyncSpec { flag_policy: FlagPolicy::Ignore, ..spec() }));
+    }
+}

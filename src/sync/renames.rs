@@ -1,0 +1,136 @@
+//! Source folders that were renamed since the checkpoint: followed by their map, not copied again.
+
+use super::{
+    checkpoint::{Checkpoint, FolderState},
+    ledger::Ledger,
+    lookup::hashes,
+    pair::Pair,
+    report::MailboxReport,
+};
+use crate::{
+    error::Result,
+    imap::{
+        UidSet,
+        folders::Survey,
+        mutf7,
+        select::{examine, opened},
+    },
+};
+
+/// This many messages must be the same before a rename is believed.
+const SAMPLES: u64 = 3;
+
+/// Moves the checkpoint of renamed folders to their new names. The destination folder keeps its name, since its user may
+/// rely on it; that is told.
+///
+/// # Errors
+/// When a connection ends.
+pub async fn follow_renames(
+    pair: &mut Pair,
+    ledger: &Ledger,
+    source: &Survey,
+    report: &mut MailboxReport,
+) -> Result<()> {
+    let candidates = ledger.read(|checkpoint| candidates(checkpoint, source));
+    for candidate in candidates {
+        if !same_messages(pair, &candidate).await? {
+            continue;
+        }
+        ledger.update(|checkpoint| {
+            if let Some(state) = checkpoint.folders.remove(&candidate.old) {
+                checkpoint.folders.insert(candidate.new.clone(), state);
+            }
+            if let Some(destination) = checkpoint.mapping.remove(&candidate.old) {
+                checkpoint.mapping.insert(candidate.new.clone(), destination);
+            }
+        });
+        report.notes.push(format!(
+            "{} was renamed to {} at the source; its mail goes on to {}",
+            mutf7::decode_lossy(&candidate.old),
+            mutf7::decode_lossy(&candidate.new),
+            mutf7::decode_lossy(&candidate.destination)
+        ));
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Candidate {
+    old: Vec<u8>,
+    new: Vec<u8>,
+    destination: Vec<u8>,
+    /// Source and destination UIDs of copied messages.
+    samples: Vec<(u32, u32)>,
+}
+
+/// Folders of the checkpoint that are gone, each with the one new folder that may be the same.
+fn candidates(checkpoint: &Checkpoint, source: &Survey) -> Vec<Candidate> {
+    let gone = checkpoint.folders.iter().filter(|(old, _)| source.folder(old).is_none());
+    let mut found: Vec<Candidate> = Vec::new();
+    for (old, state) in gone {
+        let new: Vec<&[u8]> = source
+            .folders
+            .iter()
+            .filter(|folder| !checkpoint.folders.contains_key(folder.item.name.as_ref()))
+            .filter(|folder| folder.status.as_ref().is_some_and(|status| may_be(state, status)))
+            .map(|folder| folder.item.name.as_ref())
+            .collect();
+        let (&[new], Some(destination)) = (new.as_slice(), checkpoint.mapping.get(old)) else { continue };
+        let samples: Vec<(u32, u32)> = last_copied(state);
+        if !samples.is_empty() {
+            found.push(Candidate { old: old.clone(), new: new.to_vec(), destination: destination.clone(), samples });
+        }
+    }
+    // Two that are gone and one that is new: nobody knows.
+    let twice = |candidate: &Candidate| found.iter().filter(|other| other.new == candidate.new).count() > 1;
+    found.iter().filter(|candidate| !twice(candidate)).cloned().collect()
+}
+
+fn may_be(state: &FolderState, status: &crate::imap::response::FolderStatus) -> bool {
+    if let (Some(old), Some(new)) = (&state.mailbox_id, &status.mailbox_id) {
+        return old == new && status.uid_validity == Some(state.source_uid_validity);
+    }
+    status.uid_validity == Some(state.source_uid_validity)
+        && state.map.copied().last().is_some_and(|last| status.uid_next.is_some_and(|next| next > last))
+}
+
+fn last_copied(state: &FolderState) -> Vec<(u32, u32)> {
+    let index = state.map.index();
+    let mut samples = Vec::new();
+    for &(low, high) in state.map.copied().ranges().iter().rev() {
+        for uid in (low..=high).rev() {
+            if samples.len() as u64 >= SAMPLES {
+                return samples;
+            }
+            if let Some((Some(destination), _)) = index.get(uid) {
+                samples.push((uid, destination));
+            }
+        }
+    }
+    samples
+}
+
+/// True when some samples are the same on both sides and none differ; what is gone on either side says nothing.
+async fn same_messages(pair: &mut Pair, candidate: &Candidate) -> Result<bool> {
+    let tag = examine(&mut pair.source, &candidate.new);
+    if opened(&mut pair.source, tag, "a renamed folder").await.is_err() {
+        return Ok(false);
+    }
+    let tag = examine(&mut pair.destination, &candidate.destination);
+    if opened(&mut pair.destination, tag, "a renamed folder").await.is_err() {
+        return Ok(false);
+    }
+    let at_source: UidSet = candidate.samples.iter().map(|(source, _)| *source).collect();
+    let at_destination: UidSet = candidate.samples.iter().map(|(_, destination)| *destination).collect();
+    let source = hashes(&mut pair.source, &at_source).await?;
+    let destination = hashes(&mut pair.destination, &at_destination).await?;
+    let mut same = 0;
+    for (source_uid, destination_uid) in &candidate.samples {
+        match (source.get(source_uid), destination.get(destination_uid)) {
+            (Some(a), Some(b)) if a.canonical == b.canonical => same += 1,
+            (Some(_), Some(_)) => return Ok(false),
+            _ => {}
+        }
+    }
+    Ok(same > 0)
+}

@@ -1,0 +1,100 @@
+//! What a source folder holds: one line of facts per message, compact enough for hundreds of thousands.
+
+use std::collections::HashMap;
+
+use super::limits::MAX_SET_BYTES;
+use crate::{
+    error::Result,
+    imap::{
+        Session, Tag, UidSet,
+        classify::Asked,
+        date::InternalDate,
+        response::{Fetch, Flag, Status, Untagged},
+    },
+};
+
+/// Facts about one message at the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scanned {
+    /// UID at the source.
+    pub uid: u32,
+    /// RFC822.SIZE, bytes; saturated. A hint only: servers get it wrong.
+    pub size: u32,
+    /// INTERNALDATE, where the server gave one.
+    pub date: Option<InternalDate>,
+    /// Index into the scan's flag sets.
+    flags: u32,
+}
+
+/// Facts about the messages of one folder, in UID order.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// The messages, by UID.
+    pub messages: Vec<Scanned>,
+    flag_sets: Vec<Vec<Flag>>,
+    known_sets: HashMap<Vec<Flag>, u32>,
+}
+
+impl Scan {
+    /// The flags of a message.
+    #[must_use]
+    pub fn flags(&self, message: &Scanned) -> &[Flag] {
+        self.flag_sets.get(message.flags as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// The UIDs.
+    #[must_use]
+    pub fn uids(&self) -> UidSet {
+        self.messages.iter().map(|m| m.uid).collect()
+    }
+
+    /// Takes one FETCH response; what has no UID or was there before is passed over.
+    pub fn take(&mut self, fetch: Fetch) {
+        let (Some(uid), Some(flags)) = (fetch.uid, fetch.flags) else { return };
+        if fetch.size.is_none() && fetch.internal_date.is_none() {
+            return; // an unsolicited change of flags
+        }
+        let next = u32::try_from(self.flag_sets.len()).unwrap_or(u32::MAX);
+        let flags = *self.known_sets.entry(flags).or_insert_with_key(|set| {
+            self.flag_sets.push(set.clone());
+            next
+        });
+        let size = u32::try_from(fetch.size.unwrap_or(0)).unwrap_or(u32::MAX);
+        self.messages.push(Scanned { uid, size, date: fetch.internal_date.flatten(), flags });
+    }
+
+    /// Puts the messages in UID order, each once: servers may answer in any order, and repeat.
+    pub fn finish(&mut self) {
+        self.messages.sort_by_key(|m| m.uid);
+        self.messages.dedup_by_key(|m| m.uid);
+        self.known_sets = HashMap::new();
+    }
+}
+
+/// The items that a scan asks for.
+const ITEMS: &str = "(UID FLAGS INTERNALDATE RFC822.SIZE)";
+
+/// Queues a scan of all messages from UID `from` on.
+pub fn scan_from(session: &mut Session, from: u32) -> Tag {
+    session.command(&format!("UID FETCH {from}:* {ITEMS}"))
+}
+
+/// Scans just these messages into `scan`.
+///
+/// # Errors
+/// When the connection ends or the server refuses.
+pub async fn scan_set(session: &mut Session, uids: &UidSet, scan: &mut Scan) -> Result<()> {
+    let tags: Vec<Tag> =
+        uids.chunks(MAX_SET_BYTES).map(|set| session.command(&format!("UID FETCH {set} {ITEMS}"))).collect();
+    let lines = session
+        .wait_all(&tags, |data| {
+            if let Untagged::Fetch(fetch) = data {
+                scan.take(fetch);
+            }
+        })
+        .await?;
+    match lines.iter().find(|line| line.status != Status::Ok) {
+        Some(line) => Err(session.refusal(line, Asked::Other, "to list messages")),
+        None => Ok(()),
+    }
+}

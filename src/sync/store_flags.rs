@@ -1,0 +1,161 @@
+//! Carries flag changes to the destination by +FLAGS and -FLAGS, never as a replacement.
+
+use std::collections::BTreeMap;
+
+use super::{
+    doubt::Found,
+    flags::{FlagChanges, FlagSets, next_base},
+    ledger::Ledger,
+    limits::MAX_SET_BYTES,
+    report::FolderReport,
+};
+use crate::{
+    error::Result,
+    imap::{
+        Session, Tag, UidSet,
+        classify::Asked,
+        response::{Flag, Status},
+        select::Selected,
+    },
+};
+
+/// Flags of messages that were copied before, as the source says now.
+#[derive(Debug, Default)]
+pub struct FlagNews {
+    /// Messages whose flags were told.
+    pub seen: UidSet,
+    /// Their flags, as far as they can be sent.
+    pub flags: FlagSets,
+}
+
+impl FlagNews {
+    /// Takes the flags of one message.
+    pub fn take(&mut self, uid: u32, flags: &[Flag]) {
+        if self.seen.contains(uid) {
+            // Told twice: the later word counts.
+            for set in self.flags.values_mut() {
+                set.remove_range(uid, uid);
+            }
+        }
+        self.seen.insert(uid);
+        for flag in flags.iter().filter_map(Flag::sendable) {
+            match self.flags.get_mut(flag) {
+                Some(set) => set.insert(uid),
+                None => {
+                    self.flags.insert(flag.to_owned(), std::iter::once(uid).collect());
+                }
+            }
+        }
+    }
+}
+
+/// Makes the destination's copies follow what changed at the source since the checkpoint. Returns once every STORE was
+/// answered, and remembers the source's flags only then. Gives the number of messages changed.
+///
+/// # Errors
+/// When the connection ends or the destination is over its limits; a flag that it does not take is reported.
+pub async fn follow(
+    ledger: &Ledger,
+    source_raw: &[u8],
+    news: &FlagNews,
+    selected: &Selected,
+    destination: &mut Session,
+    report: &mut FolderReport,
+) -> Result<u64> {
+    let (changes, seen) = ledger.folder(source_raw, |state| {
+        let seen = news.seen.intersection(state.map.copied());
+        let changes = FlagChanges::since(&state.flags, &news.flags, &seen);
+        (changes.at_destination(&state.map.index()).0, seen)
+    })?;
+    if seen.is_empty() {
+        return Ok(0);
+    }
+    // Removals first: a keyword whose spelling changed is one keyword for most servers.
+    let removed = store(destination, "-FLAGS.SILENT", &changes.remove, None, report).await?;
+    let added = store(destination, "+FLAGS.SILENT", &changes.add, Some(selected), report).await?;
+    ledger.folder(source_raw, |state| state.flags = next_base(&state.flags, &news.flags, &seen))?;
+    Ok(removed.union(&added).len())
+}
+
+/// Adds to adopted messages the flags that the source has and they have not; never \Deleted. Gives the number of
+/// messages changed.
+///
+/// # Errors
+/// As [`follow`].
+pub async fn add_missing(
+    destination: &mut Session,
+    selected: &Selected,
+    found: &[Found],
+    report: &mut FolderReport,
+) -> Result<u64> {
+    let mut add: FlagSets = BTreeMap::new();
+    for f in found {
+        for flag in f.missing_flags.iter().filter(|flag| !flag.eq_ignore_ascii_case("\\Deleted")) {
+            add.entry(flag.clone()).or_default().insert(f.destination);
+        }
+    }
+    Ok(store(destination, "+FLAGS.SILENT", &add, Some(selected), report).await?.len())
+}
+
+/// Sends the STOREs in one go and waits for all. Gives the destination UIDs changed.
+async fn store(
+    destination: &mut Session,
+    how: &str,
+    sets: &FlagSets,
+    selected: Option<&Selected>,
+    report: &mut FolderReport,
+) -> Result<UidSet> {
+    let mut tags: Vec<Tag> = Vec::new();
+    let mut asked: Vec<(&str, UidSet)> = Vec::new();
+    let mut changed = UidSet::default();
+    for (flag, uids) in sets {
+        if selected.is_some_and(|s| !s.keeps(&Flag::parse(flag.as_bytes()))) {
+            tell_refusal(report, flag, uids, "the destination does not keep it");
+            continue;
+        }
+        for set in uids.chunks(MAX_SET_BYTES) {
+            tags.push(destination.command(&format!("UID STORE {set} {how} ({flag})")));
+            asked.push((flag, UidSet::parse(&set).unwrap_or_default()));
+        }
+    }
+    let lines = destination.wait_all(&tags, |_| {}).await?;
+    for (line, (flag, uids)) in lines.iter().zip(asked) {
+        match line.status {
+            Status::Ok => changed = changed.union(&uids),
+            Status::No => {
+                use crate::error::ErrorClass;
+                use crate::imap::classify::class_of;
+                match class_of(line, Asked::Append) {
+                    ErrorClass::MessageRejected | ErrorClass::Authorization => {
+                        tell_refusal(report, flag, &uids, &line.text);
+                    }
+                    _ => return Err(destination.refusal(line, Asked::Other, "STORE")),
+                }
+            }
+            _ => tell_refusal(report, flag, &uids, &line.text),
+        }
+    }
+    Ok(changed)
+}
+
+fn tell_refusal(report: &mut FolderReport, flag: &str, uids: &UidSet, why: &str) {
+    *report.differences.entry("flags".to_owned()).or_default() += uids.len();
+    if let Some(uid) = uids.first() {
+        let what = format!("{flag} could not be changed at the destination (its UIDs {uids}): {why}");
+        report.note_difference(uid, what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_later_word_on_a_message_counts() {
+        let mut news = FlagNews::default();
+        news.take(5, &[Flag::Seen, Flag::Flagged]);
+        news.take(5, &[Flag::Flagged]);
+        assert!(!news.flags.get("\\Seen").is_some_and(|set| set.contains(5)));
+        assert!(news.flags["\\Flagged"].contains(5));
+    }
+}

@@ -1,0 +1,523 @@
+//! Where each source message went.
+
+use super::compact::{Reader, put, put_step};
+use crate::imap::uid_set::UidSet;
+
+/// How a destination message came to be the copy of a source message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// We appended it: it is ours, and may be deleted when deletions are mirrored.
+    Appended,
+    /// It was found at the destination: it is not ours to delete.
+    Adopted,
+}
+
+/// Source UIDs that were copied one after the other, to destination UIDs that follow one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The first source UID.
+    pub source: u32,
+    /// The first destination UID; none where the messages are copied but their UIDs unknown (no UIDPLUS).
+    pub destination: Option<u32>,
+    /// How many messages.
+    pub length: u32,
+    /// How they got there.
+    pub origin: Origin,
+}
+
+impl Run {
+    fn last_source(&self) -> u32 {
+        self.source.saturating_add(self.length - 1)
+    }
+
+    fn last_destination(&self) -> Option<u32> {
+        Some(self.destination?.saturating_add(self.length - 1))
+    }
+
+    /// The part of this run from source UID `low` to `high`, both of which are in it.
+    fn part(&self, low: u32, high: u32) -> Self {
+        Self {
+            source: low,
+            destination: self.destination.map(|first| first + (low - self.source)),
+            length: high - low + 1,
+            origin: self.origin,
+        }
+    }
+}
+
+/// Which destination UID each source UID was copied to, as runs in the order in which they were copied: never sorted,
+/// never merged out of that order.
+///
+/// A source UID is in the map once, and so is a destination UID.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UidMap {
+    runs: Vec<Run>,
+    copied: UidSet,
+    destinations: UidSet,
+}
+
+impl UidMap {
+    /// An empty map.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { runs: Vec::new(), copied: UidSet::new(), destinations: UidSet::new() }
+    }
+
+    /// Adds one message at the end of the copy order. A source UID that is in the map already keeps its first
+    /// destination. A destination UID that is in the map already (a server that reports one twice) is not believed: the
+    /// message counts as copied, UID unknown.
+    pub fn push(&mut self, source: u32, destination: Option<u32>, origin: Origin) {
+        self.push_run(Run { source, destination, length: 1, origin });
+    }
+
+    /// Adds runs at the end of the copy order, each as [`Self::push`] would its messages.
+    pub fn push_runs(&mut self, runs: impl IntoIterator<Item = Run>) {
+        for run in runs {
+            self.push_run(run);
+        }
+    }
+
+    fn push_run(&mut self, mut run: Run) {
+        let Some(longest) = u32::MAX.checked_sub(run.source).map(|more| more.saturating_add(1)) else { return };
+        run.length = run.length.min(longest);
+        if run.source == 0 || run.length == 0 {
+            return;
+        }
+        let fits = |first: u32| first > 0 && first.checked_add(run.length - 1).is_some();
+        run.destination = run.destination.filter(|first| fits(*first));
+        if self.copied.last().is_none_or(|last| last < run.source) {
+            self.push_new(run);
+        } else {
+            let new = UidSet::from_ranges([(run.source, run.last_source())]).difference(&self.copied);
+            for &(low, high) in new.ranges() {
+                self.push_new(run.part(low, high));
+            }
+        }
+    }
+
+    /// Adds a run of which no source UID is in the map.
+    fn push_new(&mut self, run: Run) {
+        let Some((first, last)) = run.destination.zip(run.last_destination()) else { return self.append(run) };
+        if self.destinations.last().is_none_or(|highest| highest < first) {
+            return self.append(run);
+        }
+        let free = UidSet::from_ranges([(first, last)]).difference(&self.destinations);
+        let mut next = first;
+        let source_of = |destination: u32| run.source + (destination - first);
+        for &(low, high) in free.ranges() {
+            if next < low {
+                self.append(Run { destination: None, ..run.part(source_of(next), source_of(low - 1)) });
+            }
+            self.append(run.part(source_of(low), source_of(high)));
+            next = match high.checked_add(1) {
+                Some(next) if high < last => next,
+                _ => return,
+            };
+        }
+        self.append(Run { destination: None, ..run.part(source_of(next), source_of(last)) });
+    }
+
+    fn append(&mut self, run: Run) {
+        self.copied.insert_range(run.source, run.last_source());
+        if let Some((first, last)) = run.destination.zip(run.last_destination()) {
+            self.destinations.insert_range(first, last);
+        }
+        match self.runs.last_mut() {
+            Some(last)
+                if last.origin == run.origin
+                    && last.last_source().checked_add(1) == Some(run.source)
+                    && match (last.last_destination(), run.destination) {
+                        (Some(before), Some(first)) => before.checked_add(1) == Some(first),
+                        (None, None) => true,
+                        _ => false,
+                    } =>
+            {
+                last.length += run.length;
+            }
+            _ => self.runs.push(run),
+        }
+    }
+
+    /// The runs, in copy order.
+    #[must_use]
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// Source UIDs that are at the destination.
+    #[must_use]
+    pub const fn copied(&self) -> &UidSet {
+        &self.copied
+    }
+
+    /// Destination UIDs that are known to be copies.
+    #[must_use]
+    pub const fn destination_uids(&self) -> &UidSet {
+        &self.destinations
+    }
+
+    /// Source UIDs that are copied, destination UID unknown.
+    #[must_use]
+    pub fn unknown(&self) -> UidSet {
+        self.sources(|run| run.destination.is_none())
+    }
+
+    /// Source UIDs that we appended and whose copies we know: those whose deletion may be mirrored.
+    #[must_use]
+    pub fn deletable(&self) -> UidSet {
+        self.sources(|run| run.destination.is_some() && run.origin == Origin::Appended)
+    }
+
+    /// Source UIDs that were adopted.
+    #[must_use]
+    pub fn adopted(&self) -> UidSet {
+        self.sources(|run| run.origin == Origin::Adopted)
+    }
+
+    fn sources(&self, which: impl Fn(&Run) -> bool) -> UidSet {
+        UidSet::from_ranges(self.runs.iter().filter(|run| which(run)).map(|run| (run.source, run.last_source())))
+    }
+
+    /// How many messages are in the map.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.copied.len()
+    }
+
+    /// True when nothing was copied.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Where one source message went: none when it is not copied. For many, use [`Self::index`].
+    #[must_use]
+    pub fn destination_of(&self, source: u32) -> Option<(Option<u32>, Origin)> {
+        self.runs.iter().find_map(|run| find(run, source))
+    }
+
+    /// The map made for many look-ups.
+    #[must_use]
+    pub fn index(&self) -> UidMapIndex {
+        let mut runs = self.runs.clone();
+        runs.sort_unstable_by_key(|run| run.source);
+        UidMapIndex { runs }
+    }
+
+    /// Takes out source messages (after their deletion was mirrored); the others keep their order.
+    pub fn remove_sources(&mut self, sources: &UidSet) {
+        let mut kept = Self::new();
+        for run in &self.runs {
+            let rest = UidSet::from_ranges([(run.source, run.last_source())]).difference(sources);
+            kept.push_runs(rest.ranges().iter().map(|&(low, high)| run.part(low, high)));
+        }
+        *self = kept;
+    }
+
+    /// Makes every destination UID unknown: the destination's UIDVALIDITY changed. What was adopted stays adopted.
+    pub fn forget_destinations(&mut self) {
+        let runs = std::mem::take(&mut self.runs);
+        *self = Self::new();
+        self.push_runs(runs.into_iter().map(|run| Run { destination: None, ..run }));
+    }
+
+    /// Fills in destination UIDs that were unknown, from pairs (source UID, destination UID) that matching found. The
+    /// copy order and known UIDs stay.
+    pub fn resolve(&mut self, pairs: &[(u32, u32)]) {
+        let found: std::collections::HashMap<u32, u32> = pairs.iter().copied().collect();
+        let known = self.destinations.clone();
+        let mut resolved = Self::new();
+        for run in std::mem::take(&mut self.runs) {
+            if run.destination.is_some() {
+                resolved.push_run(run);
+                continue;
+            }
+            for source in run.source..=run.last_source() {
+                let destination = found.get(&source).copied().filter(|uid| !known.contains(*uid));
+                resolved.push(source, destination, run.origin);
+            }
+        }
+        *self = resolved;
+    }
+
+    /// The map as bytes, in columns: how many runs; a tag for each; steps to each first source UID from the one that was
+    /// to be expected; lengths less 1; steps to each known first destination UID from the one that was to be expected.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(8 + self.runs.len() * 4);
+        put(&mut bytes, self.runs.len() as u64);
+        for run in &self.runs {
+            bytes.push(u8::from(run.destination.is_none()) | (u8::from(run.origin == Origin::Adopted) << 1));
+        }
+        let mut expected = 1;
+        for run in &self.runs {
+            put_step(&mut bytes, expected, u64::from(run.source));
+            expected = u64::from(run.last_source()) + 1;
+        }
+        for run in &self.runs {
+            put(&mut bytes, u64::from(run.length - 1));
+        }
+        let mut expected = 1;
+        for (first, last) in self.runs.iter().filter_map(|run| run.destination.zip(run.last_destination())) {
+            put_step(&mut bytes, expected, u64::from(first));
+            expected = u64::from(last) + 1;
+        }
+        bytes
+    }
+
+    /// The map that [`Self::encode`] wrote; `None` for anything that it does not write.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        let count = usize::try_from(reader.take()?).ok()?;
+        let (tags, rest) = reader.0.split_at_checked(count)?;
+        reader.0 = rest;
+        // Lengths stand behind the steps that need them.
+        let mut steps = Reader(rest);
+        for _ in 0..count {
+            reader.take()?;
+        }
+        let mut runs = Vec::with_capacity(count);
+        let mut expected = 1;
+        for tag in tags {
+            let source = u32::try_from(steps.take_step(expected)?).ok()?;
+            let length = reader.take_u32()?.checked_add(1)?;
+            let last = source.checked_add(length - 1)?;
+            expected = u64::from(last) + 1;
+            let origin = if tag & 2 == 0 { Origin::Appended } else { Origin::Adopted };
+            if source == 0 || *tag > 3 {
+                return None;
+            }
+            runs.push(Run { source, destination: (tag & 1 == 0).then_some(0), length, origin });
+        }
+        let mut expected = 1;
+        for run in runs.iter_mut().filter(|run| run.destination.is_some()) {
+            let first = u32::try_from(reader.take_step(expected)?).ok().filter(|first| *first > 0)?;
+            expected = u64::from(first.checked_add(run.length - 1)?) + 1;
+            run.destination = Some(first);
+        }
+        let mut map = Self::new();
+        map.push_runs(runs.iter().copied());
+        // Overlaps would have been changed by the rules of `push`.
+        (reader.0.is_empty() && map.runs == runs).then_some(map)
+    }
+}
+
+fn find(run: &Run, source: u32) -> Option<(Option<u32>, Origin)> {
+    let offset = source.checked_sub(run.source).filter(|offset| *offset < run.length)?;
+    Some((run.destination.map(|first| first + offset), run.origin))
+}
+
+/// A [`UidMap`] sorted by source UID.
+#[derive(Debug, Clone)]
+pub struct UidMapIndex {
+    runs: Vec<Run>,
+}
+
+impl UidMapIndex {
+    /// Where one source message went: none when it is not copied.
+    #[must_use]
+    pub fn get(&self, source: u32) -> Option<(Option<u32>, Origin)> {
+        let at = self.runs.partition_point(|run| run.source <= source).checked_sub(1)?;
+        find(self.runs.get(at)?, source)
+    }
+
+    /// Where source messages went: the known destination UIDs, and the source UIDs that are not copied or whose copy is
+    /// unknown.
+    #[must_use]
+    pub fn destinations_of(&self, sources: &UidSet) -> (UidSet, UidSet) {
+        let mut destinations = Vec::new();
+        let mut known = Vec::new();
+        for &(low, high) in sources.ranges() {
+            let first = self.runs.partition_point(|run| run.last_source() < low);
+            for run in self.runs.iter().skip(first).take_while(|run| run.source <= high) {
+                let part = run.part(low.max(run.source), high.min(run.last_source()));
+                if let Some(ends) = part.destination.zip(part.last_destination()) {
+                    destinations.push(ends);
+                    known.push((part.source, part.last_source()));
+                }
+            }
+        }
+        (UidSet::from_ranges(destinations), sources.difference(&UidSet::from_ranges(known)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(pushes: &[(u32, Option<u32>, Origin)]) -> UidMap {
+        let mut map = UidMap::new();
+        for &(source, destination, origin) in pushes {
+            map.push(source, destination, origin);
+        }
+        map
+    }
+
+    /// All messages in copy order.
+    fn messages(map: &UidMap) -> Vec<(u32, Option<u32>, Origin)> {
+        let message = |run: &Run, i| (run.source + i, run.destination.map(|first| first + i), run.origin);
+        map.runs().iter().flat_map(|run| (0..run.length).map(move |i| message(run, i))).collect()
+    }
+
+    #[test]
+    fn contiguous_messages_are_one_run_and_copy_order_is_kept() {
+        use Origin::{Adopted, Appended};
+        let map = map(&[
+            (5, Some(50), Appended),
+            (6, Some(51), Appended),
+            (7, Some(53), Appended),
+            (8, None, Appended),
+            (9, None, Appended),
+            (10, None, Adopted),
+            (1, Some(54), Adopted),
+        ]);
+        let lengths: Vec<_> = map.runs().iter().map(|run| (run.source, run.length)).collect();
+        assert_eq!(lengths, [(5, 2), (7, 1), (8, 2), (10, 1), (1, 1)]);
+        assert_eq!(map.copied().to_string(), "1,5:10");
+        assert_eq!(map.unknown().to_string(), "8:10");
+        assert_eq!(map.deletable().to_string(), "5:7");
+        assert_eq!(map.adopted().to_string(), "1,10");
+        assert_eq!(map.destination_uids().to_string(), "50:51,53:54");
+    }
+
+    #[test]
+    fn a_destination_uid_that_is_reported_twice_is_not_believed() {
+        let mut map = map(&[(1, Some(10), Origin::Appended), (2, Some(10), Origin::Appended)]);
+        assert_eq!(map.destination_of(2), Some((None, Origin::Appended)));
+        map.push_runs([Run { source: 3, destination: Some(8), length: 5, origin: Origin::Appended }]);
+        let found: Vec<_> = (3..8).map(|uid| map.destination_of(uid).unwrap().0).collect();
+        assert_eq!(found, [Some(8), Some(9), None, Some(11), Some(12)]);
+    }
+
+    #[test]
+    fn runs_beyond_the_number_space_are_cut() {
+        let mut map = UidMap::new();
+        map.push_runs([
+            Run { source: u32::MAX - 1, destination: Some(1), length: u32::MAX, origin: Origin::Appended },
+            Run { source: 1, destination: Some(u32::MAX), length: 2, origin: Origin::Appended },
+            Run { source: 0, destination: None, length: 2, origin: Origin::Appended },
+            Run { source: 9, destination: None, length: 0, origin: Origin::Appended },
+        ]);
+        assert_eq!(map.copied().to_string(), "1:2,4294967294:4294967295");
+        assert_eq!(map.unknown().to_string(), "1:2");
+        assert_eq!(UidMap::decode(&map.encode()), Some(map));
+    }
+
+    #[test]
+    fn a_changed_destination_makes_every_copy_unknown_until_it_is_found_again() {
+        let mut map =
+            map(&[(1, Some(10), Origin::Appended), (5, Some(11), Origin::Adopted), (6, None, Origin::Adopted)]);
+        map.forget_destinations();
+        assert!(map.destination_uids().is_empty());
+        assert_eq!(map.unknown().to_string(), "1,5:6");
+        map.resolve(&[(6, 3), (1, 2), (7, 4)]);
+        assert_eq!(
+            messages(&map),
+            [(1, Some(2), Origin::Appended), (5, None, Origin::Adopted), (6, Some(3), Origin::Adopted)]
+        );
+    }
+
+    #[test]
+    fn known_destinations_are_not_given_away_by_resolving() {
+        let mut map = map(&[(1, None, Origin::Appended), (2, Some(10), Origin::Appended)]);
+        map.resolve(&[(1, 10), (2, 11)]);
+        assert_eq!(messages(&map), [(1, None, Origin::Appended), (2, Some(10), Origin::Appended)]);
+    }
+
+    #[test]
+    fn two_hundred_thousand_messages_in_order_are_a_few_bytes() {
+        let mut map = UidMap::new();
+        for uid in 1..=200_000 {
+            map.push(uid, Some(uid + 7), Origin::Appended);
+        }
+        assert_eq!(map.len(), 200_000);
+        assert!(map.encode().len() < 16);
+    }
+
+    fn pushes() -> impl Strategy<Value = Vec<(u32, Option<u32>, Origin)>> {
+        let origin = prop_oneof![Just(Origin::Appended), Just(Origin::Adopted)];
+        let start = prop_oneof![4 => 1..60_u32, 1 => u32::MAX - 40..u32::MAX - 10];
+        let run = (start.clone(), proptest::option::of(start), 1..8_u32, origin);
+        proptest::collection::vec(run, 0..12).prop_map(|runs| {
+            let expand = |(source, destination, length, origin): (u32, Option<u32>, u32, Origin)| {
+                (0..length).map(move |i| (source + i, destination.map(|first| first + i), origin))
+            };
+            runs.into_iter().flat_map(expand).collect()
+        })
+    }
+
+    /// What the rules of `push` keep, message by message.
+    fn expected(pushes: &[(u32, Option<u32>, Origin)]) -> Vec<(u32, Option<u32>, Origin)> {
+        let (mut sources, mut destinations) = (BTreeSet::new(), BTreeSet::new());
+        let mut kept = Vec::new();
+        for &(source, destination, origin) in pushes {
+            if sources.insert(source) {
+                kept.push((source, destination.filter(|uid| destinations.insert(*uid)), origin));
+            }
+        }
+        kept
+    }
+
+    proptest! {
+        #[test]
+        fn every_push_is_kept_in_order(pushes in pushes()) {
+            let map = map(&pushes);
+            let kept = expected(&pushes);
+            prop_assert_eq!(messages(&map), kept.clone());
+            prop_assert_eq!(map.copied().iter().collect::<BTreeSet<_>>(), pushes.iter().map(|p| p.0).collect());
+            prop_assert_eq!(map.len(), kept.len() as u64);
+            let index = map.index();
+            let by_source: BTreeMap<_, _> = kept.iter().map(|(s, d, o)| (*s, (*d, *o))).collect();
+            for source in (0..80).chain(u32::MAX - 45..=u32::MAX) {
+                prop_assert_eq!(index.get(source), by_source.get(&source).copied());
+                prop_assert_eq!(map.destination_of(source), by_source.get(&source).copied());
+            }
+        }
+
+        #[test]
+        fn runs_and_single_messages_make_the_same_map(pushes in pushes()) {
+            let single = map(&pushes);
+            let mut whole = UidMap::new();
+            whole.push_runs(single.runs().iter().copied());
+            prop_assert_eq!(whole, single);
+        }
+
+        #[test]
+        fn encoding_round_trips(pushes in pushes()) {
+            let map = map(&pushes);
+            prop_assert_eq!(UidMap::decode(&map.encode()), Some(map));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40), count in 0..4_u8) {
+            let bytes = [&[count][..], &bytes].concat();
+            if let Some(map) = UidMap::decode(&bytes) {
+                prop_assert_eq!(UidMap::decode(&map.encode()), Some(map));
+            }
+        }
+
+        #[test]
+        fn removal_keeps_the_order_of_the_others(pushes in pushes(), gone in proptest::collection::vec(1..70_u32, 0..20)) {
+            let mut map = map(&pushes);
+            let gone: UidSet = gone.into_iter().collect();
+            let kept: Vec<_> = messages(&map).into_iter().filter(|m| !gone.contains(m.0)).collect();
+            map.remove_sources(&gone);
+            prop_assert_eq!(messages(&map), kept);
+        }
+
+        #[test]
+        fn sets_are_mapped_as_their_messages(pushes in pushes(), wanted in proptest::collection::vec(1..70_u32, 0..20)) {
+            let map = map(&pushes);
+            let wanted: UidSet = wanted.into_iter().collect();
+            let (found, unknown) = map.index().destinations_of(&wanted);
+            let one_by_one: Vec<_> = wanted.iter().map(|uid| (uid, map.destination_of(uid).and_then(|d| d.0))).collect();
+            prop_assert_eq!(found, one_by_one.iter().filter_map(|(_, d)| *d).collect());
+            prop_assert_eq!(unknown, one_by_one.iter().filter(|(_, d)| d.is_none()).map(|(uid, _)| *uid).collect());
+        }
+    }
+}

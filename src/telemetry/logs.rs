@@ -1,0 +1,169 @@
+//! Logs: levels, text or JSON, and what is never logged.
+
+use std::io;
+
+use tracing::{Metadata, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt as _, filter_fn},
+    fmt::MakeWriter,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
+
+use crate::error::{Error, Result};
+
+/// These log what they send and receive, passwords and mail included, below `info`: no setting gets more out of them.
+const CAPPED: [&str; 2] = ["async_imap", "imap_proto"];
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Sends the logs of this process to `writer`, filtered by `directives` (`warn`, or `info,mailferry::imap=debug`, as in
+/// `RUST_LOG`), and makes panics a log line that says where and never quotes what the panic was about.
+///
+/// # Errors
+/// Configuration when the directives cannot be read; Internal when logs were set up before.
+pub fn init<W>(directives: &str, format: Format, colours: bool, writer: W) -> Result<()>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::registry()
+        .with(layer(directives, format, colours, writer)?)
+        .try_init()
+        .map_err(|e| Error::internal(format!("cannot set up logs: {e}")))?;
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a task panicked; this is a defect in Mailferry");
+    }));
+    Ok(())
+}
+
+fn layer<W>(
+    directives: &str,
+    format: Format,
+    colours: bool,
+    writer: W,
+) -> Result<Box<dyn Layer<Registry> + Send + Sync>>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let wanted = EnvFilter::try_new(directives).map_err(|e| {
+        Error::configuration(format!("the log level {directives:?} cannot be read: {e}"))
+            .advice("Use error, warn, info, debug or trace, or a list such as info,mailferry::imap=debug")
+    })?;
+    let filter = wanted.and(filter_fn(may_log));
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
+    Ok(match format {
+        Format::Text => lines.with_filter(filter).boxed(),
+        Format::Json => lines.json().flatten_event(true).with_ansi(false).with_filter(filter).boxed(),
+    })
+}
+
+fn may_log(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    let capped = CAPPED
+        .iter()
+        .any(|name| target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::")));
+    !capped || *metadata.level() <= LevelFilter::INFO
+}
+
+/// Writes log lines to stderr through `between`, which may hold back what else is drawn there.
+#[derive(Debug, Clone)]
+pub struct Between<F>(pub F);
+
+impl<'a, F> MakeWriter<'a> for Between<F>
+where
+    F: Fn(&[u8]) -> io::Result<()> + 'a,
+{
+    type Writer = LineWriter<'a, F>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        LineWriter(&self.0)
+    }
+}
+
+/// Hands each whole log line on.
+#[derive(Debug)]
+pub struct LineWriter<'a, F>(&'a F);
+
+impl<F: Fn(&[u8]) -> io::Result<()>> io::Write for LineWriter<'_, F> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        (self.0)(line).map(|()| line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// What is logged by `act` under the directives.
+    fn logged(directives: &str, format: Format, act: impl FnOnce()) -> String {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&lines);
+        let writer = Between(move |line: &[u8]| {
+            sink.lock().unwrap().extend_from_slice(line);
+            Ok(())
+        });
+        let subscriber = tracing_subscriber::registry().with(layer(directives, format, false, writer).unwrap());
+        let guard = subscriber.set_default();
+        act();
+        drop(guard);
+        String::from_utf8(lines.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn the_imap_crates_stay_silent_below_info_whatever_is_asked_for() {
+        let asked = "trace,async_imap=trace,async_imap::imap_stream=trace,imap_proto=trace";
+        let text = logged(asked, Format::Text, || {
+            log::trace!(target: "async_imap::imap_stream", "encode: LOGIN alice hunter2");
+            log::debug!(target: "async_imap", "hunter2");
+            log::trace!(target: "imap_proto::parser", "hunter2");
+            tracing::trace!(target: "async_imap::client", "hunter2");
+            log::info!(target: "async_imap", "harmless");
+            log::trace!(target: "async_imap_lookalike", "another crate");
+            tracing::trace!("our own");
+        });
+        assert!(!text.contains("hunter2"), "{text}");
+        for kept in ["harmless", "another crate", "our own"] {
+            assert!(text.contains(kept), "{kept} is missing in {text}");
+        }
+    }
+
+    #[test]
+    fn the_level_asked_for_is_the_level_logged() {
+        let text = logged("warn,mailferry::imap=debug", Format::Text, || {
+            tracing::info!(target: "mailferry::sync", "too low");
+            tracing::debug!(target: "mailferry::imap", "asked for");
+            tracing::warn!(target: "mailferry::sync", "high enough");
+        });
+        assert!(!text.contains("too low") && text.contains("asked for") && text.contains("high enough"), "{text}");
+    }
+
+    #[test]
+    fn json_logs_are_one_object_per_line() {
+        let text = logged("info", Format::Json, || tracing::info!(mailbox = "alice", "two\nlines"));
+        let value: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        assert_eq!((&value["mailbox"], &value["message"]), (&"alice".into(), &"two\nlines".into()));
+    }
+
+    #[test]
+    fn a_wrong_level_is_a_configuration_error_that_shows_a_right_one() {
+        let Err(error) = layer("info,=x=", Format::Text, false, io::sink) else { panic!("accepted") };
+        assert_eq!(error.class, crate::ErrorClass::Configuration);
+        assert!(error.advice.unwrap().contains("mailferry::imap=debug"));
+    }
+}

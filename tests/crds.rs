@@ -1,0 +1,377 @@
+//! The CustomResourceDefinitions: fresh on disk, fit for an API server, and their rules of one mind with Rust's.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use kube::CustomResourceExt;
+use kube_cel::Validator;
+use mailferry::api::{
+    MailMigration, MailServer, MailboxSync, crd,
+    rules::{self, ALL, Rule},
+};
+use serde_json::{Value, json};
+
+#[test]
+fn the_files_in_crds_are_fresh() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+    let files = crd::files().unwrap();
+    for (name, yaml) in &files {
+        let on_disk = fs::read_to_string(folder.join(name)).unwrap_or_default();
+        assert!(on_disk == *yaml, "crds/{name} is stale: run `cargo run -- crds --write crds` and commit the result");
+    }
+    let on_disk = fs::read_dir(&folder)
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "yaml"));
+    assert_eq!(on_disk.count(), files.len(), "crds/ holds other files than `cargo run -- crds --write crds` writes");
+}
+
+#[test]
+fn the_stream_holds_every_kind() {
+    let stream = crd::all_yaml().unwrap();
+    let kinds: Vec<_> = mailferry::yaml::read_stream("crds", &stream)
+        .unwrap()
+        .into_iter()
+        .map(|document| document.value.pointer("/spec/names/kind").unwrap().clone())
+        .collect();
+    assert_eq!(kinds, ["MailServer", "MailMigration", "MailboxSync"]);
+}
+
+fn schemas() -> Vec<(&'static str, Value)> {
+    vec![
+        ("MailServer", crd::schema::<MailServer>().unwrap()),
+        ("MailMigration", crd::schema::<MailMigration>().unwrap()),
+        ("MailboxSync", crd::schema::<MailboxSync>().unwrap()),
+    ]
+}
+
+/// Every schema below `schema`, with its path.
+fn walk<'a>(path: &str, schema: &'a Value, visit: &mut dyn FnMut(&str, &'a Value)) {
+    visit(path, schema);
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        walk(&format!("{path}.{name}"), property, visit);
+    }
+    for part in ["items", "additionalProperties"] {
+        if schema[part].is_object() {
+            walk(&format!("{path}[]"), &schema[part], visit);
+        }
+    }
+}
+
+#[test]
+fn every_schema_is_structural() {
+    for (kind, schema) in schemas() {
+        walk(kind, &schema, &mut |path, schema| {
+            let int_or_string = schema["x-kubernetes-int-or-string"] == true;
+            assert!(schema["type"].is_string() || int_or_string, "{path} has no type");
+            for part in ["oneOf", "anyOf", "allOf", "not", "$ref", "nullable", "definitions", "const"] {
+                assert!(schema.get(part).is_none() || int_or_string, "{path} has {part}");
+            }
+            let values = &schema["additionalProperties"];
+            assert!(values.is_null() || values.is_object(), "{path} has additionalProperties {values}");
+            assert!(schema["properties"].is_null() || values.is_null(), "{path} has both kinds of properties");
+            let format = schema["format"].as_str().unwrap_or("int32");
+            assert!(["int32", "int64", "date-time"].contains(&format), "{path} has the format {format}");
+        });
+    }
+}
+
+#[test]
+fn every_field_of_a_user_has_a_description() {
+    for (kind, schema) in schemas() {
+        for part in ["spec", "status"] {
+            walk(&format!("{kind}.{part}"), &schema["properties"][part], &mut |path, schema| {
+                for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                    assert!(property["description"].is_string(), "{path}.{name} has no description");
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn no_list_is_without_a_bound_and_every_object_list_has_a_merge_strategy() {
+    for (kind, schema) in schemas() {
+        walk(kind, &schema, &mut |path, schema| {
+            if schema["type"] == "array" {
+                assert!(schema["maxItems"].is_u64(), "{path} has no maxItems");
+            }
+        });
+    }
+    let schema = crd::schema::<MailMigration>().unwrap();
+    let mailboxes = schema.pointer("/properties/spec/properties/mailboxes").unwrap();
+    assert_eq!(mailboxes["x-kubernetes-list-type"], "map");
+    assert_eq!(mailboxes["x-kubernetes-list-map-keys"], json!(["name"]));
+    assert_eq!(mailboxes["maxItems"], 1000);
+}
+
+#[test]
+fn every_rule_stands_in_a_schema_with_its_message() {
+    let mut found = BTreeSet::new();
+    for (kind, schema) in schemas() {
+        walk(kind, &schema, &mut |_, schema| {
+            for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+                let text = |field: &str| rule[field].as_str().unwrap().to_owned();
+                found.insert((text("rule"), text("message")));
+            }
+        });
+    }
+    let transitions = [rules::STARTED, rules::SAME_MAILBOX, rules::SYNC_CREDENTIAL, rules::FENCE];
+    let transitions = transitions.into_iter().chain([rules::WORKER_ATTEMPT, rules::ATTEMPT_GROWS, rules::REPORT_GROWS]);
+    let expected: BTreeSet<_> = ALL
+        .iter()
+        .map(|(_, rule)| *rule)
+        .chain(transitions)
+        .map(|rule| (rule.cel.to_owned(), rule.message.to_owned()))
+        .collect();
+    assert_eq!(found, expected);
+    for (_, message) in found {
+        assert!(!message.contains('\n') && message.len() < 300, "{message}");
+    }
+}
+
+/// What CEL says of an object, and of a change to it.
+fn cel<K: CustomResourceExt>(object: &Value, old: Option<&Value>) -> BTreeSet<String> {
+    let schema = crd::schema::<K>().unwrap();
+    match Validator::new().validate(&schema, object, old) {
+        Ok(()) => BTreeSet::new(),
+        Err(errors) => errors.into_vec().into_iter().map(|error| error.message).collect(),
+    }
+}
+
+/// What Rust says of a MailMigration or a MailServer.
+fn rust(object: &Value) -> BTreeSet<String> {
+    let problems = if object["kind"] == "MailServer" {
+        rules::server_problems(&serde_json::from_value::<MailServer>(object.clone()).unwrap().spec)
+    } else {
+        rules::problems(&serde_json::from_value::<MailMigration>(object.clone()).unwrap().spec)
+    };
+    problems.into_iter().map(|problem| problem.message).collect()
+}
+
+fn migration() -> Value {
+    json!({
+        "apiVersion": "mailferry.io/v1alpha1", "kind": "MailMigration", "metadata": {"name": "m"},
+        "spec": {
+            "source": {"server": {"host": "old.example"}},
+            "destination": {
+                "serverRef": {"name": "new"},
+                "masterUser": {"username": "m", "passwordSecretRef": {"name": "m", "key": "p"}},
+            },
+            "mailboxes": [{"name": "a", "source": {"passwordSecretRef": {"name": "s", "key": "a"}}}],
+            "folders": {}, "messages": {}, "timeouts": {}, "retry": {},
+        },
+    })
+}
+
+/// The object with one field set, or taken away where the value is null.
+fn with(object: &Value, pointer: &str, value: Value) -> Value {
+    let mut object = object.clone();
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    let parent = object.pointer_mut(parent).unwrap();
+    if value.is_null() {
+        parent.as_object_mut().unwrap().remove(name);
+    } else {
+        parent[name] = value;
+    }
+    object
+}
+
+#[test]
+fn the_api_server_and_a_local_run_refuse_the_same_manifests_with_the_same_words() {
+    let reference = json!({"name": "s", "key": "k"});
+    let server = |tls: Value| json!({"host": "h", "tls": tls});
+    let cases = [
+        ("/spec/source/server/host", json!("imaps://h"), rules::HOST),
+        ("/spec/source/server/host", json!("old.example:993"), rules::HOST),
+        ("/spec/source/server/host", json!("[::1]"), rules::HOST),
+        (
+            "/spec/source/server",
+            server(json!({"caBundle": "-----BEGIN CERTIFICATE-----", "caBundleRef": reference})),
+            rules::ONE_CA,
+        ),
+        ("/spec/source/server", server(json!({"mode": "None", "serverName": "n"})), rules::NO_TLS),
+        ("/spec/source/server", server(json!({"mode": "None", "insecureSkipVerify": true})), rules::NO_TLS),
+        ("/spec/source/server", server(json!({"insecureSkipVerify": true, "caBundleRef": reference})), rules::INSECURE),
+        ("/spec/source/server", server(json!({"caBundle": "/etc/ssl/ca.pem"})), rules::PEM),
+        ("/spec/source/serverRef", json!({"name": "old"}), rules::ONE_SERVER),
+        ("/spec/destination/serverRef", Value::Null, rules::ONE_SERVER),
+        ("/spec/mailboxes/0/source/tokenSecretRef", reference.clone(), rules::ONE_CREDENTIAL),
+        ("/spec/destination/masterUser/separator", json!("*"), rules::SEPARATOR),
+        ("/spec/mailboxes", json!([]), rules::SOME_MAILBOX),
+        ("/spec/mailboxes/0/source", json!({"username": "a"}), rules::SOURCE_CREDENTIAL),
+        ("/spec/mailboxes/0/source", Value::Null, rules::SOURCE_CREDENTIAL),
+        ("/spec/destination/masterUser", Value::Null, rules::DESTINATION_CREDENTIAL),
+        ("/spec/mailboxes/0/name", json!("a b"), rules::MAILBOX_NAME),
+        ("/spec/mailboxes/0/name", json!("-a"), rules::MAILBOX_NAME),
+        ("/spec/mailboxes/0/name", json!("jürgen"), rules::MAILBOX_NAME),
+        ("/spec/folders/include", json!(["a", "/b"]), rules::PATTERNS),
+        ("/spec/folders/exclude", json!(["//"]), rules::PATTERNS),
+        ("/spec/folders/rename", json!([{"from": "/b", "to": "c"}]), rules::PATTERNS),
+        ("/spec/folders/into", json!("/Old"), rules::INTO),
+        ("/spec/folders/into", json!("Old/"), rules::INTO),
+        (
+            "/spec/messages",
+            json!({"since": "2025-01-01T00:00:00Z", "before": "2025-01-01T00:00:00Z"}),
+            rules::SINCE_BEFORE,
+        ),
+        ("/spec/messages", json!({"minAgeDays": 5, "maxAgeDays": 5}), rules::AGES),
+        ("/spec/messages", json!({"minSize": "1M", "maxSize": "900Ki"}), rules::SIZES),
+        ("/spec/timeouts/connect", json!("500ms"), rules::CONNECT),
+        ("/spec/timeouts/reply", json!("61m"), rules::REPLY),
+        ("/spec/timeouts/keepalive", json!("29m"), rules::KEEPALIVE),
+        ("/spec/retry/reconnectBackoff", json!("2m"), rules::RECONNECT_BACKOFF),
+        ("/spec/retry/initialBackoff", json!("2h"), rules::BACKOFF),
+        ("/spec/retry/maxBackoff", json!("25h"), rules::BACKOFF),
+        ("/spec/deadline", json!("9s"), rules::DEADLINE),
+        ("/spec/deadline", json!("720h1s"), rules::DEADLINE),
+        ("/spec/stallAfter", json!("0s"), rules::STALL_AFTER),
+        ("/spec/offlineGrace", json!("25h"), rules::OFFLINE_GRACE),
+        ("/spec/ttl", json!("8761h"), rules::TTL),
+        ("/spec/schedule", json!({"every": "1s"}), rules::EVERY),
+        ("/spec/cutover", json!({"every": "1s"}), rules::CUTOVER_EVERY),
+        ("/spec/cutover", json!({"drainFor": "721h"}), rules::DRAIN_FOR),
+    ];
+    for (pointer, value, rule) in &cases {
+        let object = with(&migration(), pointer, value.clone());
+        assert_eq!(
+            cel::<MailMigration>(&object, None),
+            BTreeSet::from([rule.message.to_owned()]),
+            "CEL: {pointer} {value}"
+        );
+        assert_eq!(rust(&object), BTreeSet::from([rule.message.to_owned()]), "Rust: {pointer} {value}");
+    }
+    let tried: BTreeSet<_> = cases.iter().map(|(.., rule)| rule.message).collect();
+    let untried: Vec<_> = ALL.iter().filter(|(_, rule)| !tried.contains(rule.message)).map(|(name, _)| name).collect();
+    assert!(untried.is_empty(), "no manifest breaks {untried:?}");
+}
+
+#[test]
+fn right_manifests_are_accepted_by_both() {
+    let cases = [
+        ("/spec/source/server/host", json!("2001:db8::7")),
+        ("/spec/source/server/host", json!("192.0.2.7")),
+        ("/spec/source/server", json!({"host": "h", "tls": {"mode": "None"}})),
+        ("/spec/source/server", json!({"host": "h", "tls": {"insecureSkipVerify": true}})),
+        ("/spec/destination/masterUser/mode", json!("AuthorizationIdentity")),
+        ("/spec/mailboxes/0/name", json!("alice+x@acme.example")),
+        ("/spec/mailboxes/0/source", json!({"tokenSecretRef": {"name": "s", "key": "k"}})),
+        ("/spec/folders", json!({"include": ["/x/", "a/**"], "rename": [{"from": "a", "to": "/b"}], "into": "a/b"})),
+        ("/spec/messages", json!({"minSize": "1Mi", "maxSize": "1Mi", "since": "2024-01-01T00:00:00Z"})),
+        ("/spec/deadline", json!("10s")),
+        ("/spec/cutover", json!({"drainFor": "0s"})),
+        ("/spec/schedule", json!({"every": "1h30m"})),
+        ("/spec/ttl", json!("0s")),
+    ];
+    for (pointer, value) in cases {
+        let object = with(&migration(), pointer, value);
+        assert_eq!(cel::<MailMigration>(&object, None), BTreeSet::new(), "CEL: {pointer}");
+        assert_eq!(rust(&object), BTreeSet::new(), "Rust: {pointer}");
+    }
+    let csv = with(&migration(), "/spec/mailboxSecrets", json!([{"name": "s", "key": "m.csv"}]));
+    let csv = with(&csv, "/spec/mailboxes", Value::Null);
+    assert_eq!((cel::<MailMigration>(&csv, None), rust(&csv)), (BTreeSet::new(), BTreeSet::new()));
+}
+
+#[test]
+fn a_mail_server_has_the_rules_of_an_inline_one() {
+    let server = json!({"apiVersion": "mailferry.io/v1alpha1", "kind": "MailServer", "metadata": {"name": "s"},
+                        "spec": {"host": "h:1", "tls": {"mode": "None", "serverName": "n"}}});
+    let expected = BTreeSet::from([rules::HOST.message.to_owned(), rules::NO_TLS.message.to_owned()]);
+    assert_eq!((cel::<MailServer>(&server, None), rust(&server)), (expected.clone(), expected));
+}
+
+#[test]
+fn the_servers_of_a_started_migration_are_fixed_and_the_rest_is_not() {
+    let old = with(&migration(), "/status", json!({"startedAt": "2026-03-01T00:00:00Z"}));
+    let started = BTreeSet::from([rules::STARTED.message.to_owned()]);
+    for (pointer, value) in [
+        ("/spec/source/server/host", json!("other.example")),
+        ("/spec/source/server/port", json!(1993)),
+        ("/spec/destination/serverRef/name", json!("other")),
+    ] {
+        let new = with(&old, pointer, value);
+        assert_eq!(cel::<MailMigration>(&new, Some(&old)), started, "{pointer}");
+        let fresh = with(&old, "/status", json!({}));
+        assert_eq!(cel::<MailMigration>(&new, Some(&fresh)), BTreeSet::new(), "{pointer}");
+    }
+    let moved = with(&with(&old, "/spec/source/server", Value::Null), "/spec/source/serverRef", json!({"name": "x"}));
+    assert_eq!(cel::<MailMigration>(&moved, Some(&old)), started);
+    for (pointer, value) in [
+        ("/spec/source/server/tls", json!({"serverName": "n"})),
+        ("/spec/source/server/limits", json!({"maxConnections": 3})),
+        ("/spec/destination/masterUser/passwordSecretRef/key", json!("new")),
+        ("/spec/suspend", json!(true)),
+        ("/spec/mailboxes/0/source/username", json!("b")),
+    ] {
+        assert_eq!(cel::<MailMigration>(&with(&old, pointer, value), Some(&old)), BTreeSet::new(), "{pointer}");
+    }
+}
+
+fn sync() -> Value {
+    let side =
+        json!({"server": {"host": "h"}, "account": {"username": "a", "passwordSecretRef": {"name": "s", "key": "k"}}});
+    json!({
+        "apiVersion": "mailferry.io/v1alpha1", "kind": "MailboxSync", "metadata": {"name": "m"},
+        "spec": {"migration": "m", "mailbox": "a", "source": side, "destination": side},
+        "status": {"attempt": 2, "worker": {"attempt": 2, "report": 5, "checkpoint": "x"}},
+    })
+}
+
+#[test]
+fn only_the_worker_of_the_current_attempt_may_report() {
+    let old = sync();
+    let change = |pointer: &str, value: Value| cel::<MailboxSync>(&with(&old, pointer, value), Some(&old));
+    let refused = |rule: Rule| BTreeSet::from([rule.message.to_owned()]);
+    assert_eq!(change("/status/worker", json!({"attempt": 2, "report": 6})), BTreeSet::new());
+    assert_eq!(change("/status/worker", json!({"attempt": 1, "report": 6})), refused(rules::FENCE));
+    assert_eq!(change("/status/worker", Value::Null), refused(rules::FENCE));
+    assert_eq!(change("/status/worker/report", json!(4)), refused(rules::REPORT_GROWS));
+    assert_eq!(change("/status/attempt", json!(3)), BTreeSet::new(), "the operator leaves the checkpoint as it is");
+    let ahead = refused(rules::FENCE).union(&refused(rules::WORKER_ATTEMPT)).cloned().collect();
+    assert_eq!(change("/status/worker/attempt", json!(3)), ahead);
+    assert!(change("/status/attempt", json!(1)).contains(rules::ATTEMPT_GROWS.message));
+
+    let next = with(&old, "/status/attempt", json!(3));
+    let late = with(&next, "/status/worker/report", json!(6));
+    assert_eq!(cel::<MailboxSync>(&late, Some(&next)), refused(rules::FENCE), "a stale worker is fenced");
+    let claim = with(&next, "/status/worker", json!({"attempt": 3, "report": 0, "checkpoint": "x"}));
+    assert_eq!(cel::<MailboxSync>(&claim, Some(&next)), BTreeSet::new(), "the next worker takes over");
+    let first = with(&old, "/status/worker", Value::Null);
+    assert_eq!(cel::<MailboxSync>(&old, Some(&first)), BTreeSet::new(), "the first report");
+    assert_eq!(cel::<MailboxSync>(&first, Some(&first)), BTreeSet::new());
+}
+
+#[test]
+fn a_mailbox_sync_stays_with_its_mailbox_and_logs_in_somehow() {
+    let old = sync();
+    let moved = cel::<MailboxSync>(&with(&old, "/spec/mailbox", json!("b")), Some(&old));
+    assert_eq!(moved, BTreeSet::from([rules::SAME_MAILBOX.message.to_owned()]));
+    let no_login = cel::<MailboxSync>(&with(&old, "/spec/source/account", json!({"username": "a"})), Some(&old));
+    assert_eq!(no_login, BTreeSet::from([rules::SYNC_CREDENTIAL.message.to_owned()]));
+}
+
+#[test]
+fn what_is_written_reads_back_as_it_was() {
+    let read: MailMigration = serde_json::from_value(migration()).unwrap();
+    let again: MailMigration = serde_json::from_value(serde_json::to_value(&read).unwrap()).unwrap();
+    assert_eq!(read, again);
+    let read: MailboxSync = serde_json::from_value(sync()).unwrap();
+    let again: MailboxSync = serde_json::from_value(serde_json::to_value(&read).unwrap()).unwrap();
+    assert_eq!(read, again);
+}
+
+#[test]
+fn defaults_of_rust_and_of_the_schema_are_the_same() {
+    let read: MailMigration = serde_json::from_value(migration()).unwrap();
+    let written = serde_json::to_value(&read).unwrap();
+    let schema = crd::schema::<MailMigration>().unwrap();
+    for (name, property) in schema.pointer("/properties/spec/properties").unwrap().as_object().unwrap() {
+        if let Some(default) = property.get("default") {
+            let given = migration().pointer(&format!("/spec/{name}")).is_some_and(|given| *given != json!({}));
+            assert!(given || written["spec"][name] == *default, "{name}: {default}");
+        }
+    }
+    assert_eq!(written["spec"]["deadline"], "6h");
+    assert_eq!(written["spec"]["parallelism"], 10);
+    assert_eq!(written["spec"]["connections"], 4);
+}

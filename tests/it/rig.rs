@@ -1,0 +1,119 @@
+//! Runs the engine against test servers.
+
+use std::sync::{Arc, Mutex};
+
+use futures::future::BoxFuture;
+use mailferry::{
+    Result, Side,
+    imap::{Credential, Endpoint, Login, Quirks, Timeouts, Tls, TlsMode},
+    sync::{
+        SyncContext,
+        checkpoint::Checkpoint,
+        progress::Progress,
+        report::MailboxReport,
+        spec::{DeletePolicy, FlagPolicy, FolderRules, MessageRules, Retry, SyncSpec},
+        store::CheckpointStore,
+        sync_mailbox,
+    },
+};
+use mailferry_testkit::{dovecot::Account, pki::pki};
+use tokio_util::sync::CancellationToken;
+
+/// Keeps the checkpoint that was saved last.
+#[derive(Default)]
+pub struct MemoryStore(Mutex<Option<Vec<u8>>>);
+
+impl CheckpointStore for MemoryStore {
+    fn save(&self, encoded: Vec<u8>) -> BoxFuture<'_, Result<()>> {
+        *self.0.lock().unwrap() = Some(encoded);
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl MemoryStore {
+    /// What was saved last.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        self.0.lock().unwrap().as_ref().map(|bytes| Checkpoint::decode(bytes).unwrap())
+    }
+
+    /// Loses it.
+    pub fn lose(&self) {
+        *self.0.lock().unwrap() = None;
+    }
+}
+
+/// An account on a loopback port, by TLS with the test CA.
+pub fn endpoint(side: Side, port: u16, user: &str, password: &str) -> Endpoint {
+    Endpoint {
+        side,
+        host: "127.0.0.1".into(),
+        port,
+        tls: Tls { mode: TlsMode::Implicit, ca_bundle: pki().ca.clone().into_bytes(), ..Tls::default() },
+        login: Login { username: user.into(), master: None, credential: Credential::password(password.as_bytes()) },
+        timeouts: Timeouts::default(),
+        quirks: Quirks::Generic,
+        compress: false,
+    }
+}
+
+/// One mailbox between two accounts, and its checkpoint.
+pub struct Rig {
+    pub spec: SyncSpec,
+    pub store: Arc<MemoryStore>,
+    pub progress: Arc<Progress>,
+    pub stop: CancellationToken,
+}
+
+impl Rig {
+    /// From one account to another.
+    pub fn new(source: &Account<'_>, destination: &Account<'_>) -> Self {
+        let at =
+            |side, account: &Account<'_>| endpoint(side, account.server.tls_port(), &account.user, &account.password);
+        Self::between(at(Side::Source, source), at(Side::Destination, destination))
+    }
+
+    /// From one endpoint to another.
+    pub fn between(source: Endpoint, destination: Endpoint) -> Self {
+        let spec = SyncSpec {
+            mailbox: "alice".into(),
+            source,
+            destination,
+            folders: FolderRules::default(),
+            messages: MessageRules::default(),
+            flag_policy: FlagPolicy::SourceWins,
+            delete_policy: DeletePolicy::Keep,
+            connections: 3,
+            dry_run: false,
+            retry: Retry::default(),
+        };
+        Self { spec, store: Arc::default(), progress: Arc::default(), stop: CancellationToken::new() }
+    }
+
+    /// Syncs once, from the checkpoint that was saved last; may end with an error.
+    pub async fn try_sync(&self) -> MailboxReport {
+        let context = SyncContext {
+            store: Arc::clone(&self.store) as Arc<dyn CheckpointStore>,
+            progress: Arc::clone(&self.progress),
+            stop: self.stop.clone(),
+        };
+        sync_mailbox(&self.spec, self.store.checkpoint(), &context).await
+    }
+
+    /// Syncs once; must end well.
+    pub async fn sync(&self) -> MailboxReport {
+        let report = self.try_sync().await;
+        assert!(report.error.is_none(), "{report:#?}");
+        assert!(report.folders.iter().all(|f| f.error.is_none() && f.complete), "{report:#?}");
+        report
+    }
+}
+
+/// Messages copied by a sync.
+pub fn copied(report: &MailboxReport) -> u64 {
+    report.folders.iter().map(|f| f.copied_now).sum()
+}
+
+/// Messages adopted by a sync.
+pub fn adopted(report: &MailboxReport) -> u64 {
+    report.folders.iter().map(|f| f.adopted).sum()
+}
