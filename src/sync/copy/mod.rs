@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    imap::{Session, Tag, select::Selected},
+    imap::{Event, Session, Tag, select::Selected},
 };
 
 /// One folder's copying: what stays the same while connections come and go.
@@ -231,6 +231,12 @@ pub async fn copy(
     }
 }
 
+/// The destination's next answer; or none once much of what is queued is written, so that more can be read and asked for.
+async fn written_or_answered(destination: &mut Session, queued: usize) -> Result<Option<Event>> {
+    const LOW: usize = STREAM_QUEUE / 2;
+    if queued > LOW { destination.next_or_drained(LOW).await } else { destination.next().await.map(Some) }
+}
+
 impl Pass<'_, '_> {
     async fn run(&mut self) -> Result<()> {
         let mut tick = interval(Duration::from_millis(100));
@@ -246,15 +252,17 @@ impl Pass<'_, '_> {
                 return Ok(());
             }
             let wants_source = self.wants_source();
-            let wants_destination = !self.in_flight.is_empty() || self.destination.queued() > 0;
+            let queued = self.destination.queued();
+            let wants_destination = !self.in_flight.is_empty() || queued > 0;
             tokio::select! {
                 event = self.source.next(), if wants_source => {
                     let event = event?;
                     self.on_source(event)?;
                 }
-                event = self.destination.next(), if wants_destination => {
-                    let event = event?;
-                    self.on_destination(event)?;
+                event = written_or_answered(self.destination, queued), if wants_destination => {
+                    if let Some(event) = event? {
+                        self.on_destination(event)?;
+                    }
                 }
                 _ = tick.tick() => {
                     self.source.keep_alive();
