@@ -1,8 +1,12 @@
 //! Everything that is tested against servers, in one binary, so that its tests share them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers end it where it fails")]
 
+mod capabilities;
 mod failures;
+mod fake;
 mod harness;
 mod kill;
+mod injection;
+mod no_uidplus;
 mod rig;
 mod sync;

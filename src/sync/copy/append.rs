@@ -38,15 +38,15 @@ struct Sent {
     oddity: oddity::Oddity,
     /// Flags that could not be sent, for the report.
     left_flags: Vec<String>,
-    /// The date could not be sent.
-    left_date: bool,
+    /// Why no date was sent, for the report.
+    left_date: Option<&'static str>,
 }
 
 /// What stands before a message's literal.
 struct Head {
     text: String,
     left_flags: Vec<String>,
-    left_date: bool,
+    left_date: Option<&'static str>,
 }
 
 impl Pass<'_, '_> {
@@ -187,14 +187,16 @@ impl Pass<'_, '_> {
     /// Flags and date of a message as they may be sent. Nothing is echoed from the source: system flags, keywords that are
     /// 7-bit atoms, and a date rendered from its value; the rest is left out and told.
     fn head(&self, at: usize) -> Head {
-        let mut head = Head { text: " (".to_owned(), left_flags: Vec::new(), left_date: false };
+        let mut head = Head { text: " (".to_owned(), left_flags: Vec::new(), left_date: None };
         let Some(message) = self.work.get(at) else { return head };
-        let bare = self.memory.care.get(&message.uid).is_some_and(|care| *care >= Care::Bare);
+        let care = self.memory.care.get(&message.uid);
+        let no_keywords = care.is_some_and(|care| *care >= Care::WithoutKeywords);
+        let no_date = care.is_some_and(|care| *care >= Care::Bare);
         for flag in self.context.scan.flags(message) {
             let text = flag.sendable().filter(|_| self.context.selected.keeps(flag));
             match (flag, text) {
                 (Flag::Recent, _) => {}
-                (Flag::Keyword(_), Some(text)) if bare => head.left_flags.push(text.to_owned()),
+                (Flag::Keyword(_), Some(text)) if no_keywords => head.left_flags.push(text.to_owned()),
                 (_, Some(text)) => {
                     if !head.text.ends_with('(') {
                         head.text.push(' ');
@@ -206,12 +208,12 @@ impl Pass<'_, '_> {
         }
         head.text.push(')');
         match message.date {
-            Some(date) if !bare && !oddity::unsendable_date(date.epoch) => {
+            Some(date) if !no_date && !oddity::unsendable_date(date.epoch) => {
                 // Writing to a String cannot fail.
                 let _ = write!(head.text, " \"{date}\"");
             }
-            Some(_) => head.left_date = true,
-            None => {}
+            Some(_) => head.left_date = Some("the date cannot be sent"),
+            None => head.left_date = Some("the source gives no date that there is"),
         }
         head.text.push(' ');
         head
@@ -333,12 +335,9 @@ impl Pass<'_, '_> {
             let what = format!("the destination does not take {}", sent.left_flags.join(" "));
             self.report.differs(uid, "flags", what);
         }
-        if sent.left_date {
-            self.report.differs(
-                uid,
-                "internalDate",
-                "the date cannot be sent; the destination uses the time of arrival",
-            );
+        if let Some(why) = sent.left_date {
+            let what = format!("{why}; the destination uses the time of arrival");
+            self.report.differs(uid, "internalDate", what);
         }
     }
 

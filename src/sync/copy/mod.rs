@@ -83,6 +83,8 @@ impl Memory {
 pub enum Care {
     /// Alone, by synchronizing literal.
     Alone,
+    /// Alone, with the system flags only.
+    WithoutKeywords,
     /// Alone, with the system flags only and without a date.
     Bare,
     /// Not again.
@@ -95,7 +97,8 @@ impl Care {
     pub fn after(current: Option<Self>) -> Self {
         match current {
             None => Self::Alone,
-            Some(Self::Alone) => Self::Bare,
+            Some(Self::Alone) => Self::WithoutKeywords,
+            Some(Self::WithoutKeywords) => Self::Bare,
             Some(Self::Bare | Self::Refused) => Self::Refused,
         }
     }
