@@ -49,7 +49,7 @@ pub struct Found {
 
 /// How far two looks must be apart. What is in doubt was sent in UID order: the largest of the first messages may take
 /// its time to be committed.
-fn apart(round_trip: Duration, work: &[Scanned]) -> Duration {
+pub fn apart(round_trip: Duration, work: &[Scanned]) -> Duration {
     let largest = work.iter().take(HEADROOM).map(|m| u64::from(m.size)).max().unwrap_or(0);
     LOOKS_APART.max(round_trip * LOOKS_APART_ROUND_TRIPS).max(Duration::from_secs(largest / SLOWEST_COMMIT))
 }

@@ -57,8 +57,18 @@ async fn mail_arrives_exactly_with_nothing_but_the_base_protocol_at_the_destinat
     exact_without(
         &[],
         &[
-            "LITERAL+", "MULTIAPPEND", "LIST-EXTENDED", "LIST-STATUS", "SASL-IR", "ESEARCH", "NAMESPACE", "SPECIAL-USE",
-            "CONDSTORE", "QRESYNC", "ID", "ENABLE",
+            "LITERAL+",
+            "MULTIAPPEND",
+            "LIST-EXTENDED",
+            "LIST-STATUS",
+            "SASL-IR",
+            "ESEARCH",
+            "NAMESPACE",
+            "SPECIAL-USE",
+            "CONDSTORE",
+            "QRESYNC",
+            "ID",
+            "ENABLE",
         ],
     )
     .await;
@@ -68,8 +78,19 @@ async fn mail_arrives_exactly_with_nothing_but_the_base_protocol_at_the_destinat
 async fn mail_arrives_exactly_with_nothing_but_the_base_protocol_at_the_source() {
     exact_without(
         &[
-            "LITERAL+", "MULTIAPPEND", "UIDPLUS", "LIST-EXTENDED", "LIST-STATUS", "SASL-IR", "ESEARCH", "NAMESPACE",
-            "SPECIAL-USE", "CONDSTORE", "QRESYNC", "ID", "ENABLE",
+            "LITERAL+",
+            "MULTIAPPEND",
+            "UIDPLUS",
+            "LIST-EXTENDED",
+            "LIST-STATUS",
+            "SASL-IR",
+            "ESEARCH",
+            "NAMESPACE",
+            "SPECIAL-USE",
+            "CONDSTORE",
+            "QRESYNC",
+            "ID",
+            "ENABLE",
         ],
         &[],
     )

@@ -300,7 +300,8 @@ fn fetched(out: &mut Vec<u8>, seq: usize, mail: &Mail, items: &str) {
     }
     if items.contains("[HEADER.FIELDS (MESSAGE-ID)]") {
         let header = String::from_utf8_lossy(&mail.body).into_owned();
-        let id = header.lines().find(|line| line.starts_with("Message-ID:")).map_or(String::new(), |l| format!("{l}\r\n"));
+        let id =
+            header.lines().find(|line| line.starts_with("Message-ID:")).map_or(String::new(), |l| format!("{l}\r\n"));
         let text = format!(" BODY[HEADER.FIELDS (MESSAGE-ID)] {{{}}}\r\n{id}\r\n", id.len() + 2);
         out.extend_from_slice(text.as_bytes());
     }

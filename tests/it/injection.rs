@@ -2,7 +2,9 @@
 
 use futures::future::join_all;
 use mailferry::Side;
-use mailferry_testkit::{Account, Dovecot, Kind, Message, Options, RawImap, raw::quoted, shared, snapshot::MessageFact};
+use mailferry_testkit::{
+    Account, Dovecot, Kind, Message, Options, RawImap, raw::quoted, shared, snapshot::MessageFact,
+};
 
 use crate::{
     fake::{Fake, MODERN, Mail},
@@ -59,7 +61,8 @@ const DATES: [&str; 12] = [
 async fn precious(imap: &mut RawImap) {
     imap.ok("CREATE Precious").await;
     for folder in ["INBOX", "Precious"] {
-        let mail: Vec<Message> = (0..5).map(|n| Message::new(format!("Subject: mine {n}\r\n\r\n{folder} {n}\r\n"))).collect();
+        let mail: Vec<Message> =
+            (0..5).map(|n| Message::new(format!("Subject: mine {n}\r\n\r\n{folder} {n}\r\n"))).collect();
         imap.append(folder, &mail).await;
         imap.store(folder, "2", "+FLAGS (\\Deleted \\Flagged)").await;
     }
@@ -76,7 +79,8 @@ fn attacks() -> Vec<Mail> {
     };
     for (at, flag) in FLAGS.iter().enumerate() {
         let attack = ATTACKS[at % ATTACKS.len()];
-        add(Mail::new(0, format!("Subject: flag {at}\r\n\r\n{attack}")).flagged([b"\\Seen ", *flag, b" $Fine"].concat()));
+        add(Mail::new(0, format!("Subject: flag {at}\r\n\r\n{attack}"))
+            .flagged([b"\\Seen ", *flag, b" $Fine"].concat()));
         add(Mail::new(0, attack).flagged(*flag));
     }
     for (at, date) in DATES.iter().enumerate() {
@@ -179,7 +183,8 @@ async fn odd_keywords_that_appear_after_the_copy_are_reported_and_change_nothing
     let mut imap = account.connect().await;
     precious(&mut imap).await;
     let (_, before) = imap.folder_facts("INBOX").await;
-    let mails: Vec<Mail> = (1..=20).map(|uid| Mail::new(uid, format!("Subject: {uid}\r\n\r\n{}", ATTACKS[0]))).collect();
+    let mails: Vec<Mail> =
+        (1..=20).map(|uid| Mail::new(uid, format!("Subject: {uid}\r\n\r\n{}", ATTACKS[0]))).collect();
     let source = Fake::start(MODERN, mails).await;
     let to = endpoint(Side::Destination, account.server.tls_port(), &account.user, &account.password);
     let rig = Rig::between(source.endpoint(Side::Source), to);

@@ -143,7 +143,7 @@ impl Pass<'_, '_> {
         let head = self.head(at);
         let mut watch = oddity::Watch::default();
         watch.look(&body);
-        let oddity = oddity::Oddity { date: self.date_is_odd(at), ..watch.finish() };
+        let oddity = oddity::Oddity { date: self.date_is_odd(at), ..watch.finish(self.context.adds_newline) };
         self.destination.send(tag, head.text);
         self.destination.send_literal_header(tag, bytes, careful);
         self.destination.send(tag, body);
@@ -172,7 +172,7 @@ impl Pass<'_, '_> {
 
     /// The stream is complete: what was seen of it goes to its APPEND, or to the answer that was there before.
     pub(super) fn report_stream(&mut self, stream: &Stream) {
-        let found = stream.watch.finish();
+        let found = stream.watch.finish(self.context.adds_newline);
         let sent = self.in_flight.iter_mut().flat_map(|f| &mut f.messages).find(|s| s.at == stream.at);
         if let Some(sent) = sent {
             sent.oddity = oddity::Oddity { date: sent.oddity.date, ..found };

@@ -48,6 +48,8 @@ pub struct CopyContext<'a> {
     pub budget: u64,
     /// The largest message the destination takes, bytes, where it says so.
     pub append_limit: Option<u64>,
+    /// The destination is known to end messages with a line end that have none.
+    pub adds_newline: bool,
 }
 
 /// What a folder's copying remembers across lost connections.
@@ -183,7 +185,8 @@ struct Pass<'a, 'b> {
     stopping: bool,
 }
 
-/// Copies `work` (messages of the scan, in UID order) once over; what is left is told, not retried.
+/// Copies `work` (messages of the scan, in UID order) once over; what is left is told, not retried. `bodies` are at hand
+/// already, by UID.
 ///
 /// # Errors
 /// When a connection ends, or the destination refuses for a reason that is not the message's own. The checkpoint then
@@ -191,12 +194,19 @@ struct Pass<'a, 'b> {
 pub async fn copy(
     context: &CopyContext<'_>,
     work: &[Scanned],
+    mut bodies: BTreeMap<u32, Bytes>,
     source: &mut Session,
     destination: &mut Session,
     memory: &mut Memory,
     report: &mut FolderReport,
 ) -> Result<Outcome> {
-    let units = fetch::units(work, memory);
+    bodies.retain(|uid, body| {
+        work.binary_search_by_key(uid, |m| m.uid)
+            .ok()
+            .and_then(|at| work.get(at))
+            .is_some_and(|message| !fetch::is_invented(message, body))
+    });
+    let units = fetch::units(work, memory, &bodies);
     let uid_next = context.ledger.folder(context.source_raw, |state| state.tail_from)?;
     let mut pass = Pass {
         context,
@@ -225,6 +235,9 @@ pub async fn copy(
         discarding: false,
         stopping: false,
     };
+    for (uid, body) in bodies {
+        pass.keep(uid, body);
+    }
     match pass.run().await {
         Ok(()) => Ok(pass.outcome),
         Err(error) => {
