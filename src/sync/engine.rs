@@ -233,13 +233,13 @@ async fn copy_folders(
     });
     // Ends with this function, however that ends: nothing may be saved behind a later run's back.
     let mut saver = JoinSet::new();
-    saver.spawn({
+    if !spec.dry_run {
         let floor = Arc::clone(&floor);
-        async move {
+        saver.spawn(async move {
             let error = floor.shared.ledger.keep_saving(SAVE_EVERY).await;
             floor.give_up(error);
-        }
-    });
+        });
+    }
 
     let mut workers = JoinSet::new();
     workers.spawn(work(Arc::clone(&floor), pair));

@@ -2,10 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers end it where it fails")]
 
 mod capabilities;
+mod deletions;
+mod delivery;
+mod delta;
 mod failures;
 mod fake;
+mod folders;
 mod harness;
 mod injection;
+mod interruption;
 mod kill;
 mod no_uidplus;
 mod rig;
