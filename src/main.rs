@@ -10,7 +10,9 @@ use clap::{Parser, Subcommand};
 use indicatif::MultiProgress;
 use mailferry::{
     Error, Result,
-    commands::{checkpoint::CheckpointArgs, crds::CrdsArgs, run::RunArgs},
+    commands::{
+        check::CheckArgs, checkpoint::CheckpointArgs, crds::CrdsArgs, run::RunArgs, verify::VerifyArgs,
+    },
     local::{run::SyncEngine, text::printable},
     telemetry::logs,
 };
@@ -43,7 +45,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(CheckArgs),
     Run(RunArgs),
+    Verify(VerifyArgs),
     Crds(CrdsArgs),
     Checkpoint(CheckpointArgs),
 }
@@ -92,6 +96,8 @@ fn execute(cli: Cli) -> Result<u8> {
     let stderr = logs::Between(move |line: &[u8]| beside.suspend(|| io::stderr().write_all(line)));
     logs::init(&cli.log_level, cli.log_format, io::stderr().is_terminal(), stderr)?;
     match cli.command {
+        Command::Check(args) => runtime()?.block_on(args.run(screen)),
+        Command::Verify(args) => runtime()?.block_on(args.run(screen)),
         Command::Run(args) => runtime()?.block_on(args.run(Arc::new(SyncEngine), screen)),
         Command::Crds(args) => print(&args.print()?),
         Command::Checkpoint(args) => print(&args.print()?),
