@@ -10,9 +10,7 @@ use clap::{Parser, Subcommand};
 use indicatif::MultiProgress;
 use mailferry::{
     Error, Result,
-    commands::{
-        check::CheckArgs, checkpoint::CheckpointArgs, crds::CrdsArgs, run::RunArgs, verify::VerifyArgs,
-    },
+    commands::{check::CheckArgs, checkpoint::CheckpointArgs, crds::CrdsArgs, run::RunArgs, verify::VerifyArgs},
     local::{run::SyncEngine, text::printable},
     telemetry::logs,
 };
@@ -54,7 +52,8 @@ enum Command {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-    0  all mailboxes are done; single messages may have been skipped: the report names them
+    0  run: all mailboxes are done; single messages may have been skipped: the report names them
+       check: no problems, though maybe warnings; verify: all mailboxes are identical
     1  verify found differences
     2  Configuration: a wrong command line or manifest, a missing Secret, a state folder in use
    10  Authentication: a server refused a user name, password or token

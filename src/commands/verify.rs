@@ -1,7 +1,6 @@
 //! `mailferry verify`: compare both sides of every mailbox, message by message.
 
 use std::{
-    collections::BTreeMap,
     io::{self, IsTerminal as _, Write as _},
     num::NonZeroUsize,
     path::PathBuf,
@@ -27,7 +26,7 @@ use crate::{
         view::{Output, Style, event},
     },
     sync::{
-        checkpoint::{Checkpoint, fingerprint},
+        checkpoint::fingerprint,
         progress::Progress,
         report::MailboxReport,
         spec::SyncSpec,
@@ -110,7 +109,8 @@ impl VerifyArgs {
             lock(&board).start(Instant::now(), &spec.mailbox, &progress);
             let state = Arc::clone(&state);
             async move {
-                let (mapping, note) = mapping(&state, &spec);
+                let (mapping, note) =
+                    state.mailbox(&spec.mailbox).mapping(&fingerprint(&spec.source, &spec.destination));
                 let context = VerifyContext { mapping, listed, progress, stop: CancellationToken::new() };
                 let mut report = verify_mailbox(&spec, &context).await;
                 report.notes.extend(note);
@@ -195,56 +195,7 @@ fn lock(board: &Mutex<Board>) -> std::sync::MutexGuard<'_, Board> {
 
 fn bar() -> ProgressBar {
     // The template is a constant without a mistake in it.
-    let style = ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let style =
+        ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
     ProgressBar::no_length().with_style(style)
-}
-
-/// Where a run put the folders, by its checkpoint; and what to tell the user where there is one that cannot be used.
-fn mapping(state: &State, spec: &SyncSpec) -> (BTreeMap<Vec<u8>, Vec<u8>>, Option<String>) {
-    let file = state.mailbox(&spec.mailbox);
-    let afresh = |why: &str| {
-        let note = format!("the checkpoint {} {why}: where folders go was decided afresh", file.path().display());
-        (BTreeMap::new(), Some(note))
-    };
-    match file.read() {
-        Ok(None) => (BTreeMap::new(), None),
-        Ok(Some(encoded)) => match Checkpoint::decode(&encoded) {
-            Ok(checkpoint) if checkpoint.fingerprint == fingerprint(&spec.source, &spec.destination) => {
-                (checkpoint.mapping, None)
-            }
-            Ok(_) => afresh("is for other accounts"),
-            Err(error) => afresh(&format!("could not be used ({})", error.what)),
-        },
-        Err(error) => afresh(&format!("could not be used ({})", error.what)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        local::testing::spec,
-        sync::store::CheckpointStore as _,
-    };
-
-    #[tokio::test]
-    async fn folder_names_come_from_a_checkpoint_that_is_for_these_accounts() {
-        let folder = tempfile::tempdir().unwrap();
-        let (alice, bob, carol) = (spec("alice"), spec("bob"), spec("carol"));
-        let writer = State::open(folder.path()).unwrap();
-        let names = BTreeMap::from([(b"Sent Items".to_vec(), b"Sent".to_vec())]);
-        let checkpoint = Checkpoint {
-            fingerprint: fingerprint(&alice.source, &alice.destination),
-            mapping: names.clone(),
-            ..Checkpoint::default()
-        };
-        for mailbox in ["alice", "bob"] {
-            writer.mailbox(mailbox).save(checkpoint.encode().unwrap()).await.unwrap();
-        }
-        let state = State::read_only(folder.path());
-        assert_eq!(mapping(&state, &alice), (names, None));
-        let (none, note) = mapping(&state, &bob);
-        assert!(none.is_empty() && note.unwrap().contains("is for other accounts"));
-        assert_eq!(mapping(&state, &carol), (BTreeMap::new(), None));
-    }
 }

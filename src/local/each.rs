@@ -94,8 +94,8 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     use super::*;
     use crate::{
@@ -108,7 +108,8 @@ mod tests {
 
     #[tokio::test]
     async fn every_mailbox_has_its_outcome_whatever_happens_to_the_others() {
-        let mailboxes = vec![Ok(spec("alice")), Err(Error::configuration("wrong").in_mailbox("bob")), Ok(spec("carol"))];
+        let mailboxes =
+            vec![Ok(spec("alice")), Err(Error::configuration("wrong").in_mailbox("bob")), Ok(spec("carol"))];
         let bounds = Bounds { parallelism: 2, hosts: HostLimits::new() };
         let mut shown = 0;
         let outcomes = each(

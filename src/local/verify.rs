@@ -85,7 +85,8 @@ pub fn line(report: &VerifyReport, strictness: Strictness) -> String {
                 (sum(|f| f.unreadable + f.unreadable_at_destination), "unreadable"),
                 (if strictness.strict { sum(|f| f.only_at_destination) } else { 0 }, "only at the destination"),
             ];
-            let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+            let parts: Vec<String> =
+                parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
             let what = if parts.is_empty() { "folders or subscriptions".to_owned() } else { parts.join(", ") };
             format!("differs: {what}, of {} in {}", count(all, "message"), count(folders, "folder"))
         }
@@ -199,7 +200,9 @@ fn differences(folder: &FolderComparison, strictness: Strictness) -> Vec<String>
     let extra = if strictness.strict { folder.only_at_destination } else { 0 };
     let all = folder.missing + folder.changed + folder.unreadable + folder.unreadable_at_destination + extra;
     let unlisted = all.saturating_sub(u64::try_from(listed.len()).unwrap_or(u64::MAX));
-    let missing = folder.folder_missing.then(|| format!("{}: the destination has no folder {}", folder.source, folder.destination));
+    let missing = folder
+        .folder_missing
+        .then(|| format!("{}: the destination has no folder {}", folder.source, folder.destination));
     let more = (unlisted > 0).then(|| format!("{}: and {unlisted} more (--list N lists more)", folder.source));
     missing.into_iter().chain(listed).chain(more).collect()
 }
@@ -207,4 +210,90 @@ fn differences(folder: &FolderComparison, strictness: Strictness) -> Vec<String>
 /// The mailbox stands at the head of the report already.
 fn without_mailbox(error: &Error) -> String {
     Error { mailbox: None, ..error.clone() }.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::sync::verify::Difference;
+
+    const LENIENT: Strictness = Strictness { strict: false, allow_rewritten: false };
+    const STRICT: Strictness = Strictness { strict: true, allow_rewritten: false };
+
+    fn inbox() -> FolderComparison {
+        FolderComparison {
+            source: "INBOX".into(),
+            destination: "INBOX".into(),
+            source_messages: 100,
+            destination_messages: 101,
+            equal: 100,
+            only_at_destination: 1,
+            differences: vec![Difference {
+                kind: DifferenceKind::OnlyAtDestination,
+                source_uid: None,
+                destination_uid: Some(101),
+                what: "only at the destination".into(),
+            }],
+            ..FolderComparison::default()
+        }
+    }
+
+    fn sent() -> FolderComparison {
+        let difference = |kind, source_uid, destination_uid, what: &str| Difference {
+            kind,
+            source_uid: Some(source_uid),
+            destination_uid,
+            what: what.into(),
+        };
+        FolderComparison {
+            source: "Sent Items".into(),
+            destination: "Sent".into(),
+            source_messages: 50,
+            destination_messages: 47,
+            equal: 46,
+            missing: 3,
+            changed: 1,
+            other_flags: 1,
+            left_out: BTreeMap::from([("larger than maxSize".into(), 2)]),
+            differences: vec![
+                difference(DifferenceKind::Missing, 7, None, "missing at the destination"),
+                difference(DifferenceKind::Changed, 9, Some(4), r"other flags: only the source has \Seen"),
+            ],
+            ..FolderComparison::default()
+        }
+    }
+
+    fn report(folders: Vec<FolderComparison>) -> VerifyReport {
+        VerifyReport { mailbox: "alice".into(), folders, duration_ms: 2000, ..VerifyReport::default() }
+    }
+
+    #[test]
+    fn new_mail_at_the_destination_is_identical_unless_strict() {
+        let report = report(vec![inbox()]);
+        assert_eq!(Verdict::of(&report, LENIENT), Verdict::Identical);
+        assert_eq!(Verdict::of(&report, STRICT), Verdict::Differs);
+        assert!(!mailbox(&report, LENIENT).contains("UID 101"));
+        assert!(mailbox(&report, STRICT).contains("INBOX: destination UID 101: only at the destination"));
+    }
+
+    #[test]
+    fn the_report_names_counts_messages_and_what_is_not_listed() {
+        let mut report = report(vec![inbox(), sent()]);
+        report.only_at_destination = BTreeMap::from([("New".into(), Some(4))]);
+        insta::assert_snapshot!(mailbox(&report, LENIENT), @"");
+    }
+
+    #[test]
+    fn errors_decide_before_differences_and_those_before_nothing() {
+        let failed = VerifyReport { error: Some(Error::network("gone")), ..report(vec![sent()]) };
+        let verdict = |report: &VerifyReport| Verdict::of(report, LENIENT);
+        assert_eq!(verdict(&failed), Verdict::Failed(ErrorClass::Network));
+        assert_eq!(exit_code(&[Verdict::Identical]), 0);
+        assert_eq!(exit_code(&[Verdict::Identical, Verdict::Differs]), 1);
+        assert_eq!(exit_code(&[Verdict::Differs, verdict(&failed)]), ErrorClass::Network.exit_code());
+        let reports = [report(vec![inbox()]), report(vec![sent()]), failed];
+        insta::assert_snapshot!(summary(&reports, LENIENT, Duration::from_secs(3)), @"");
+    }
 }

@@ -61,11 +61,7 @@ mod tests {
     use super::*;
     use crate::{
         error::Side,
-        imap::{
-            Credential, Login, Timeouts, Tls,
-            folders::Folder,
-            response::ListItem,
-        },
+        imap::{Credential, Login, Timeouts, Tls, folders::Folder, response::ListItem},
         sync::spec::{DeletePolicy, FlagPolicy, FolderRules, MessageRules, Retry},
     };
 
@@ -99,11 +95,7 @@ mod tests {
 
     fn survey(names: &[&str]) -> Survey {
         let folder = |name: &&str| Folder {
-            item: ListItem {
-                attributes: vec![],
-                delimiter: Some(b'/'),
-                name: Bytes::copy_from_slice(name.as_bytes()),
-            },
+            item: ListItem { attributes: vec![], delimiter: Some(b'/'), name: Bytes::copy_from_slice(name.as_bytes()) },
             subscribed: false,
             status: None,
         };

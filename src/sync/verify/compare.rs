@@ -176,12 +176,7 @@ pub fn compare(source: &[Item], destination: &[Item]) -> Comparison {
 }
 
 /// Takes pairs of equal `key` out of both lists.
-fn pair<K: Ord>(
-    left: &mut Vec<&Item>,
-    right: &mut Vec<&Item>,
-    key: impl Fn(&Item) -> K,
-    found: &mut impl FnMut(Pair),
-) {
+fn pair<K: Ord>(left: &mut Vec<&Item>, right: &mut Vec<&Item>, key: impl Fn(&Item) -> K, found: &mut impl FnMut(Pair)) {
     if left.is_empty() || right.is_empty() {
         return;
     }
@@ -252,8 +247,10 @@ mod tests {
 
     #[test]
     fn what_the_destination_is_known_to_rewrite_is_told_apart_from_what_is_missing() {
-        let source = [item(1, b"S: x\r\n\r\na\0b\r\n", 0, 0), item(2, b"S: y\r\n\r\nc\r\r\n", 0, 0), item(3, b"d", 0, 0)];
-        let destination = [item(1, b"S: x\r\n\r\na\x80b\r\n", 0, 0), item(2, b"S: y\r\n\r\nc\r\n", 0, 5), item(3, b"e", 0, 0)];
+        let source =
+            [item(1, b"S: x\r\n\r\na\0b\r\n", 0, 0), item(2, b"S: y\r\n\r\nc\r\r\n", 0, 0), item(3, b"d", 0, 0)];
+        let destination =
+            [item(1, b"S: x\r\n\r\na\x80b\r\n", 0, 0), item(2, b"S: y\r\n\r\nc\r\n", 0, 5), item(3, b"e", 0, 0)];
         let found = compare(&source, &destination);
         assert_eq!((found.equal, found.missing.as_slice(), found.extra.as_slice()), (0, &[3][..], &[3][..]));
         assert!(found.changed.iter().all(Pair::rewritten));

@@ -322,7 +322,12 @@ fn judge(job: &Job, source: Reading, destination: &Reading, listed: usize) -> Fo
         single(DifferenceKind::Unreadable, Some(uid), None, "the source lists it and does not deliver it".to_owned());
     }
     for uid in destination.unreadable() {
-        single(DifferenceKind::Unreadable, None, Some(uid), "the destination lists it and does not deliver it".to_owned());
+        single(
+            DifferenceKind::Unreadable,
+            None,
+            Some(uid),
+            "the destination lists it and does not deliver it".to_owned(),
+        );
     }
     for uid in &comparison.missing {
         single(DifferenceKind::Missing, Some(*uid), None, "missing at the destination".to_owned());

@@ -153,8 +153,7 @@ mod tests {
         };
         let new_mail = FolderComparison { only_at_destination: 1, ..FolderComparison::default() };
         assert_eq!(judged(&new_mail), [false, true, false]);
-        let rewritten =
-            FolderComparison { changed: 1, rewritten: 1, only_rewritten: 1, ..FolderComparison::default() };
+        let rewritten = FolderComparison { changed: 1, rewritten: 1, only_rewritten: 1, ..FolderComparison::default() };
         assert_eq!(judged(&rewritten), [true, true, false]);
         let also_flags = FolderComparison { only_rewritten: 0, other_flags: 1, ..rewritten };
         assert_eq!(judged(&also_flags), [true; 3]);
