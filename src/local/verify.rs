@@ -282,7 +282,20 @@ mod tests {
     fn the_report_names_counts_messages_and_what_is_not_listed() {
         let mut report = report(vec![inbox(), sent()]);
         report.only_at_destination = BTreeMap::from([("New".into(), Some(4))]);
-        insta::assert_snapshot!(mailbox(&report, LENIENT), @"");
+        insta::assert_snapshot!(mailbox(&report, LENIENT), @r#"
+        alice: differs: 3 missing, 1 changed, of 150 messages in 2 folders (in 2.0s)
+          folder              source  destination  equal  missing  flags  date  bytes  only there  state
+          INBOX                  100          101    100        0      0     0      0           1  identical
+          Sent Items -> Sent      50           47     46        3      1     0      0           0  differs
+          Differences
+            Sent Items: UID 7: missing at the destination
+            Sent Items: UID 9 (destination UID 4): other flags: only the source has \Seen
+            Sent Items: and 2 more (--list N lists more)
+          Messages left out by a rule
+            Sent Items: 2 larger than maxSize
+          Folders that only the destination has
+            New: 4 messages
+        "#);
     }
 
     #[test]
@@ -294,6 +307,10 @@ mod tests {
         assert_eq!(exit_code(&[Verdict::Identical, Verdict::Differs]), 1);
         assert_eq!(exit_code(&[Verdict::Differs, verdict(&failed)]), ErrorClass::Network.exit_code());
         let reports = [report(vec![inbox()]), report(vec![sent()]), failed];
-        insta::assert_snapshot!(summary(&reports, LENIENT, Duration::from_secs(3)), @"");
+        insta::assert_snapshot!(summary(&reports, LENIENT, Duration::from_secs(3)), @r#"
+        3 mailboxes: 1 identical, 1 with differences, 1 not verified in 3.0s.
+          alice: differs: 3 missing, 1 changed, of 50 messages in 1 folder
+          alice: not verified: Network: gone
+        "#);
     }
 }
