@@ -32,7 +32,7 @@ use crate::error::{Error, ErrorClass, Result, Side};
 /// host, never with a secret.
 pub async fn connect(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
     // A panic in async-imap's parser ends this connection only.
-    match AssertUnwindSafe(establish(endpoint, moved)).catch_unwind().await {
+    match AssertUnwindSafe(Box::pin(establish(endpoint, moved))).catch_unwind().await {
         Ok(result) => result,
         Err(_) => Err(Error::protocol("the server's answer broke the parser")),
     }

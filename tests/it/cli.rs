@@ -40,7 +40,9 @@ pub fn server_with(host: &str, port: u16, mode: &str) -> Value {
 impl Cli {
     /// A migration between two servers, without mailboxes.
     pub fn new(source: Value, destination: Value) -> Self {
-        let spec = json!({"source": {"server": source}, "destination": {"server": destination}, "mailboxes": []});
+        let mut spec = json!({"source": {}, "destination": {}, "mailboxes": []});
+        spec["source"]["server"] = source;
+        spec["destination"]["server"] = destination;
         Self { folder: tempfile::tempdir().unwrap(), spec, secrets: Vec::new() }
     }
 

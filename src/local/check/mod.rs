@@ -58,7 +58,7 @@ pub fn assess(
     for (side, looked) in [(Side::Source, &source), (Side::Destination, &destination)] {
         match looked {
             Ok(looked) => connection(side, looked, now, &mut check.warnings),
-            Err(error) => check.problems.push(error.clone().on(side, &address(spec, side))),
+            Err(error) => check.problems.push(error.clone().on(side, address(spec, side))),
         }
     }
     let (source, destination) = (source.ok(), destination.ok());

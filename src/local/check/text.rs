@@ -131,11 +131,10 @@ fn folders(mapping: &Mapping) -> String {
         };
         let destination = format!("{}{state}", folder.destination);
         let unknown = || "?".to_owned();
-        let (messages, size) = match folder.container {
-            true => (String::new(), String::new()),
-            false => {
-                (folder.messages.map_or_else(unknown, |n| n.to_string()), folder.bytes.map_or_else(unknown, bytes))
-            }
+        let (messages, size) = if folder.container {
+            (String::new(), String::new())
+        } else {
+            (folder.messages.map_or_else(unknown, |n| n.to_string()), folder.bytes.map_or_else(unknown, bytes))
         };
         vec![printable(&folder.source).into_owned(), messages, size, printable(&destination).into_owned()]
     }));

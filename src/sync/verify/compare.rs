@@ -22,7 +22,7 @@ pub struct Item {
 }
 
 /// What a message's bytes hash to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Digest {
     /// SHA-256 of the bytes as they are.
     exact: [u8; 32],
@@ -49,12 +49,20 @@ pub struct FlagSets {
 impl FlagSets {
     /// The number of a set of flags.
     pub fn number(&mut self, flags: &[Flag]) -> u32 {
-        let set: BTreeSet<String> = flags.iter().filter(|flag| **flag != Flag::Recent).map(name).collect();
+        self.number_of(flags.iter().filter(|flag| **flag != Flag::Recent).map(name).collect())
+    }
+
+    fn number_of(&mut self, set: BTreeSet<String>) -> u32 {
         let next = u32::try_from(self.sets.len()).unwrap_or(u32::MAX);
         *self.numbers.entry(set).or_insert_with_key(|set| {
             self.sets.push(set.clone());
             next
         })
+    }
+
+    /// Takes in the sets of the other side, and gives their numbers here by their numbers there.
+    pub fn merge(&mut self, other: &Self) -> Vec<u32> {
+        other.sets.iter().map(|set| self.number_of(set.clone())).collect()
     }
 
     /// The flags that only the first of two sets has.
@@ -149,9 +157,12 @@ pub struct Comparison {
 /// Compares two folders. Each message is paired at most once: with one that is equal in everything, or else with the
 /// one that differs least; the bytes weigh most, then the flags, then the date. Of equal ones the lowest UIDs are paired.
 #[must_use]
-pub fn compare(source: &[Item], destination: &[Item]) -> Comparison {
-    let mut left: Vec<&Item> = source.iter().collect();
-    let mut right: Vec<&Item> = destination.iter().collect();
+pub fn compare<'a>(
+    source: impl IntoIterator<Item = &'a Item>,
+    destination: impl IntoIterator<Item = &'a Item>,
+) -> Comparison {
+    let mut left: Vec<&Item> = source.into_iter().collect();
+    let mut right: Vec<&Item> = destination.into_iter().collect();
     let mut found = Comparison::default();
     let pairs = &mut found.changed;
     pair(&mut left, &mut right, |i| (i.digest.exact, i.flags, i.epoch), &mut |_| found.equal += 1);
@@ -260,7 +271,7 @@ mod tests {
     #[test]
     fn a_source_without_a_date_has_none_that_could_differ() {
         let source = Item { epoch: None, ..item(1, b"a", 0, 0) };
-        assert_eq!(compare(&[source], &[item(1, b"a", 0, 77)]).equal, 1);
+        assert_eq!(compare([&source], [&item(1, b"a", 0, 77)]).equal, 1);
     }
 
     #[test]
@@ -270,6 +281,11 @@ mod tests {
         assert_eq!(sets.number(&[keyword("project"), Flag::Seen]), seen);
         let other = sets.number(&[Flag::Flagged, keyword("project")]);
         assert_ne!(other, seen);
+        let mut there = FlagSets::default();
+        let numbers = [there.number(&[Flag::Deleted]), there.number(&[Flag::Seen, keyword("PROJECT")])];
+        let merged = sets.merge(&there);
+        assert_eq!(merged[numbers[1] as usize], seen);
+        assert_eq!(merged[numbers[0] as usize], sets.number(&[Flag::Deleted]));
         let binary = |byte: u8| Flag::Keyword(Bytes::copy_from_slice(&[byte]));
         assert_ne!(sets.number(&[binary(0xe4)]), sets.number(&[binary(0xf6)]));
     }

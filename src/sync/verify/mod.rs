@@ -14,10 +14,7 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use self::report::{Difference, DifferenceKind, FolderComparison, Strictness, VerifyReport};
-use self::{
-    compare::{FlagSets, compare},
-    read::Reading,
-};
+use self::{compare::compare, read::Reading};
 use super::{
     accounts::{Account, plan},
     engine::Line,
@@ -239,8 +236,11 @@ async fn work(floor: Arc<Floor>, first: Option<Pair>) {
 /// One folder, reconnecting as often as it makes sense.
 async fn one_folder(floor: &Floor, job: &Job, pair: &mut Option<Pair>) -> FolderComparison {
     let (mut source, mut destination) = (Reading::default(), Reading::default());
+    if job.empty {
+        return judge(job, source, destination, floor.listed);
+    }
     let mut backoff = floor.line.backoff();
-    while !job.empty {
+    loop {
         let before = source.settled() + destination.settled();
         let attempt = match pair {
             Some(pair) => read_both(floor, job, pair, &mut source, &mut destination).await,
@@ -267,7 +267,7 @@ async fn one_folder(floor: &Floor, job: &Job, pair: &mut Option<Pair>) -> Folder
             return FolderComparison { error: Some(error), ..job.comparison() };
         }
     }
-    judge(job, source, &destination, floor.listed)
+    judge(job, source, destination, floor.listed)
 }
 
 async fn read_both(
@@ -295,7 +295,7 @@ async fn read_both(
 }
 
 /// Compares what was read.
-fn judge(job: &Job, source: Reading, destination: &Reading, listed: usize) -> FolderComparison {
+fn judge(job: &Job, mut source: Reading, mut destination: Reading, listed: usize) -> FolderComparison {
     let mut found = FolderComparison {
         source_messages: source.messages(),
         destination_messages: destination.messages(),
@@ -308,7 +308,8 @@ fn judge(job: &Job, source: Reading, destination: &Reading, listed: usize) -> Fo
             found.differences.push(Difference { kind, source_uid, destination_uid, what });
         }
     };
-    let mut flags = FlagSets::default();
+    destination.number_flags_as(&mut source.flags);
+    let source = source;
     let comparison = if found.source_messages == 0 || found.destination_messages == 0 {
         compare::Comparison {
             missing: source.uids().collect(),
@@ -316,7 +317,7 @@ fn judge(job: &Job, source: Reading, destination: &Reading, listed: usize) -> Fo
             ..compare::Comparison::default()
         }
     } else {
-        compare(&source.items(&mut flags), &destination.items(&mut flags))
+        compare(source.items(), destination.items())
     };
     for uid in source.unreadable() {
         single(DifferenceKind::Unreadable, Some(uid), None, "the source lists it and does not deliver it".to_owned());
@@ -334,7 +335,7 @@ fn judge(job: &Job, source: Reading, destination: &Reading, listed: usize) -> Fo
     }
     for pair in &comparison.changed {
         let uids = (Some(pair.source.uid), Some(pair.destination.uid));
-        single(DifferenceKind::Changed, uids.0, uids.1, pair.describe(&flags));
+        single(DifferenceKind::Changed, uids.0, uids.1, pair.describe(&source.flags));
         found.other_flags += u64::from(pair.other_flags());
         found.other_date += u64::from(pair.other_date());
         found.rewritten += u64::from(pair.rewritten());

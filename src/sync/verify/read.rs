@@ -18,7 +18,7 @@ use crate::{
         limits::{FETCH_BYTES, FETCH_MESSAGES, FETCHES_IN_FLIGHT},
         lookup::still_there,
         progress::Progress,
-        scan::{Scan, Scanned, scan_from},
+        scan::{Scan, scan_from},
         spec::MessageRules,
     },
 };
@@ -28,24 +28,35 @@ const MAX_FAILURES: u32 = 3;
 
 /// What is known of a message's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bytes {
+enum State {
     Pending,
-    Hashed(Digest),
+    Hashed,
     /// Expunged since it was listed.
     Gone,
     /// Listed and not delivered.
     Unreadable,
 }
 
+/// A message, some 80 bytes.
+#[derive(Debug)]
+struct Entry {
+    item: Item,
+    /// RFC822.SIZE, bytes.
+    size: u32,
+    state: State,
+}
+
 /// One side of a folder.
 #[derive(Debug, Default)]
 pub struct Reading {
     uid_validity: Option<u32>,
-    scan: Scan,
-    bytes: Vec<Bytes>,
+    /// By UID.
+    entries: Vec<Entry>,
     /// How often the server failed on a message.
     failures: BTreeMap<u32, u32>,
     counted: bool,
+    /// The sets of flags that occur.
+    pub flags: FlagSets,
     /// Messages that the rules leave out, by rule.
     pub left_out: BTreeMap<String, u64>,
 }
@@ -87,66 +98,67 @@ impl Reading {
 
     fn take_scan(&mut self, mut scan: Scan, rules: &MessageRules) {
         scan.finish();
-        let mut messages = std::mem::take(&mut scan.messages);
-        messages.retain(|message| {
-            let facts = MessageFacts {
-                size: Some(u64::from(message.size)),
-                date_epoch: message.date.map(|date| date.epoch),
-                deleted: scan.flags(message).contains(&Flag::Deleted),
-            };
-            let rule = left_out(rules, facts);
-            if let Some(rule) = rule {
+        self.entries.reserve_exact(scan.messages.len());
+        for message in &scan.messages {
+            let flags = scan.flags(message);
+            let epoch = message.date.map(|date| date.epoch);
+            let deleted = flags.contains(&Flag::Deleted);
+            let facts = MessageFacts { size: Some(u64::from(message.size)), date_epoch: epoch, deleted };
+            if let Some(rule) = left_out(rules, facts) {
                 *self.left_out.entry(rule.to_owned()).or_default() += 1;
+                continue;
             }
-            rule.is_none()
-        });
-        scan.messages = messages;
-        self.bytes = vec![Bytes::Pending; scan.messages.len()];
-        self.scan = scan;
+            let flags = self.flags.number(flags);
+            let item = Item { uid: message.uid, flags, epoch, digest: Digest::default() };
+            self.entries.push(Entry { item, size: message.size, state: State::Pending });
+        }
     }
 
     /// How many messages there are, without those that the rules leave out.
     #[must_use]
     pub fn messages(&self) -> u64 {
-        self.bytes.iter().filter(|bytes| **bytes != Bytes::Gone).count() as u64
+        self.entries.iter().filter(|entry| entry.state != State::Gone).count() as u64
     }
 
     /// How many messages were settled so far: what a new connection need not read again.
     #[must_use]
     pub fn settled(&self) -> usize {
-        self.bytes.iter().filter(|bytes| **bytes != Bytes::Pending).count()
+        self.entries.iter().filter(|entry| entry.state != State::Pending).count()
     }
 
     /// The UIDs of all messages.
     pub fn uids(&self) -> impl Iterator<Item = u32> {
-        self.scan.messages.iter().map(|message| message.uid)
+        self.entries.iter().filter(|entry| entry.state != State::Gone).map(|entry| entry.item.uid)
     }
 
     /// The UIDs of messages that could not be read.
     pub fn unreadable(&self) -> impl Iterator<Item = u32> {
-        self.uids().zip(&self.bytes).filter(|(_, bytes)| **bytes == Bytes::Unreadable).map(|(uid, _)| uid)
+        self.entries.iter().filter(|entry| entry.state == State::Unreadable).map(|entry| entry.item.uid)
     }
 
     /// The messages that were read.
-    #[must_use]
-    pub fn items(&self, flags: &mut FlagSets) -> Vec<Item> {
-        let read = self.scan.messages.iter().zip(&self.bytes);
-        read.filter_map(|(message, bytes)| {
-            let Bytes::Hashed(digest) = *bytes else { return None };
-            let flags = flags.number(self.scan.flags(message));
-            Some(Item { uid: message.uid, flags, epoch: message.date.map(|date| date.epoch), digest })
-        })
-        .collect()
+    pub fn items(&self) -> impl Iterator<Item = &Item> {
+        self.entries.iter().filter(|entry| entry.state == State::Hashed).map(|entry| &entry.item)
     }
 
-    /// Reads and hashes all messages of the opened folder that are still to be read, several FETCHes ahead.
+    /// Numbers the sets of flags as the other side does.
+    pub fn number_flags_as(&mut self, other: &mut FlagSets) {
+        let numbers = other.merge(&self.flags);
+        for entry in &mut self.entries {
+            if let Some(number) = numbers.get(entry.item.flags as usize) {
+                entry.item.flags = *number;
+            }
+        }
+    }
+
+    /// Reads and hashes all messages of the opened folder that are still to be read, with several `FETCH` commands ahead.
     ///
     /// # Errors
     /// When the connection ends, or the server asks for a slower pace. What was read stays known.
     pub async fn read(&mut self, session: &mut Session, progress: &Progress) -> Result<()> {
         if !std::mem::replace(&mut self.counted, true) {
-            Progress::add(&progress.messages_total, self.scan.messages.len() as u64);
-            Progress::add(&progress.bytes_total, self.scan.messages.iter().map(|m| u64::from(m.size)).sum());
+            Progress::add(&progress.messages_total, self.entries.len() as u64);
+            Progress::add(&progress.bytes_total, self.entries.iter().map(|e| u64::from(e.size)).sum());
         }
         let mut pass = Pass { queue: self.units(), asked: VecDeque::new(), unanswered: UidSet::new(), hasher: None };
         while pass.ask(session) {
@@ -162,7 +174,7 @@ impl Reading {
         if !pass.unanswered.is_empty() {
             let there = still_there(session, &pass.unanswered).await?;
             for uid in pass.unanswered.iter() {
-                self.settle(uid, if there.contains(uid) { Bytes::Unreadable } else { Bytes::Gone });
+                self.settle(uid, if there.contains(uid) { State::Unreadable } else { State::Gone });
             }
         }
         Ok(())
@@ -182,13 +194,13 @@ impl Reading {
             Event::Done(tag, line) => {
                 let Some(at) = pass.asked.iter().position(|(t, _)| *t == tag) else { return Ok(()) };
                 let Some((_, uids)) = pass.asked.remove(at) else { return Ok(()) };
-                let left: UidSet = uids.iter().filter(|uid| self.state(*uid) == Some(Bytes::Pending)).collect();
+                let left: UidSet = uids.iter().filter(|uid| self.state(*uid) == Some(State::Pending)).collect();
                 if line.status == Status::Ok {
                     pass.unanswered = pass.unanswered.union(&left);
                 } else if matches!(class_of(&line, Asked::Other), ErrorClass::Throttled | ErrorClass::Network) {
                     return Err(session.refusal(&line, Asked::Other, "to read messages"));
                 } else if uids.len() == 1 {
-                    left.iter().for_each(|uid| self.settle(uid, Bytes::Unreadable));
+                    left.iter().for_each(|uid| self.settle(uid, State::Unreadable));
                 } else {
                     // One of them is to blame: each is asked for alone.
                     pass.queue.extend(left.iter().map(|uid| std::iter::once(uid).collect::<UidSet>()));
@@ -202,7 +214,7 @@ impl Reading {
         let streamed = pass.hasher.take();
         let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
         let (Some(uid), Some(body)) = (fetch.uid, body) else { return };
-        if self.state(uid) != Some(Bytes::Pending) {
+        if self.state(uid) != Some(State::Pending) {
             return;
         }
         let hasher = streamed.unwrap_or_else(|| {
@@ -211,7 +223,11 @@ impl Reading {
             Progress::add(&progress.bytes_done, body.len() as u64);
             hasher
         });
-        self.settle(uid, Bytes::Hashed(hasher.finish().into()));
+        let digest = hasher.finish().into();
+        if let Some(entry) = self.entry(uid) {
+            entry.item.digest = digest;
+            entry.state = State::Hashed;
+        }
         Progress::add(&progress.messages_done, 1);
     }
 
@@ -220,56 +236,53 @@ impl Reading {
         if !matches!(error.class, ErrorClass::Network | ErrorClass::Protocol) {
             return;
         }
-        let due = asked.and_then(|uids| uids.iter().find(|uid| self.state(*uid) == Some(Bytes::Pending)));
+        let due = asked.and_then(|uids| uids.iter().find(|uid| self.state(*uid) == Some(State::Pending)));
         let Some(uid) = due else { return };
         let failures = self.failures.entry(uid).or_default();
         *failures += 1;
         if *failures >= MAX_FAILURES {
-            self.settle(uid, Bytes::Unreadable);
+            self.settle(uid, State::Unreadable);
         }
     }
 
-    fn state(&self, uid: u32) -> Option<Bytes> {
-        self.bytes.get(self.index(uid)?).copied()
+    fn state(&self, uid: u32) -> Option<State> {
+        let at = self.entries.binary_search_by_key(&uid, |entry| entry.item.uid).ok()?;
+        self.entries.get(at).map(|entry| entry.state)
     }
 
-    fn settle(&mut self, uid: u32, bytes: Bytes) {
-        if let Some(slot) = self.index(uid).and_then(|at| self.bytes.get_mut(at)) {
-            *slot = bytes;
+    fn entry(&mut self, uid: u32) -> Option<&mut Entry> {
+        let at = self.entries.binary_search_by_key(&uid, |entry| entry.item.uid).ok()?;
+        self.entries.get_mut(at)
+    }
+
+    fn settle(&mut self, uid: u32, state: State) {
+        if let Some(entry) = self.entry(uid) {
+            entry.state = state;
         }
     }
 
-    fn index(&self, uid: u32) -> Option<usize> {
-        self.scan.messages.binary_search_by_key(&uid, |message| message.uid).ok()
-    }
-
-    /// What is still to be read, in FETCHes that are bounded in bytes and messages; what is large or failed before goes
+    /// What is still to be read, in pieces that are bounded in bytes and messages; what is large or failed before goes
     /// alone.
     fn units(&self) -> VecDeque<UidSet> {
-        let pending = self.scan.messages.iter().zip(&self.bytes).filter(|(_, bytes)| **bytes == Bytes::Pending);
-        units(pending.map(|(message, _)| message), |uid| self.failures.contains_key(&uid))
-    }
-}
-
-fn units<'a>(messages: impl Iterator<Item = &'a Scanned>, is_suspect: impl Fn(u32) -> bool) -> VecDeque<UidSet> {
-    let mut units: VecDeque<UidSet> = VecDeque::new();
-    let (mut bytes, mut open) = (0, false);
-    for message in messages {
-        let size = u64::from(message.size);
-        let alone = size > STREAM_ABOVE || is_suspect(message.uid);
-        match units.back_mut() {
-            Some(unit) if open && !alone && bytes + size <= FETCH_BYTES && unit.len() < FETCH_MESSAGES as u64 => {
-                unit.insert(message.uid);
-                bytes += size;
+        let mut units: VecDeque<UidSet> = VecDeque::new();
+        let (mut bytes, mut open) = (0, false);
+        for entry in self.entries.iter().filter(|entry| entry.state == State::Pending) {
+            let (uid, size) = (entry.item.uid, u64::from(entry.size));
+            let alone = size > STREAM_ABOVE || self.failures.contains_key(&uid);
+            match units.back_mut() {
+                Some(unit) if open && !alone && bytes + size <= FETCH_BYTES && unit.len() < FETCH_MESSAGES as u64 => {
+                    unit.insert(uid);
+                    bytes += size;
+                }
+                _ => {
+                    units.push_back(std::iter::once(uid).collect());
+                    bytes = size;
+                }
             }
-            _ => {
-                units.push_back(std::iter::once(message.uid).collect());
-                bytes = size;
-            }
+            open = !alone;
         }
-        open = !alone;
+        units
     }
-    units
 }
 
 /// One connection's way through a folder.
@@ -277,7 +290,7 @@ struct Pass {
     queue: VecDeque<UidSet>,
     /// Sent and not answered to the end.
     asked: VecDeque<(Tag, UidSet)>,
-    /// Of FETCHes that ended well: what did not come.
+    /// What did not come though its `FETCH` ended well.
     unanswered: UidSet,
     /// A message that is too large to be held.
     hasher: Option<ContentHasher>,
@@ -310,8 +323,10 @@ mod tests {
     }
 
     fn asked(sizes: &[u64], suspect: Option<u32>) -> Vec<String> {
-        let scan = scan(sizes);
-        units(scan.messages.iter(), |uid| Some(uid) == suspect).iter().map(ToString::to_string).collect()
+        let mut reading = Reading::default();
+        reading.take_scan(scan(sizes), &MessageRules::default());
+        reading.failures.extend(suspect.map(|uid| (uid, 1)));
+        reading.units().iter().map(ToString::to_string).collect()
     }
 
     #[test]
