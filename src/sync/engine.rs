@@ -81,13 +81,7 @@ async fn run(
         None => Checkpoint { fingerprint: print, ..Checkpoint::default() },
     };
     let ledger = Arc::new(Ledger::new(checkpoint, Arc::clone(&context.store)));
-    let line = Arc::new(Line {
-        source: Arc::new(spec.source.clone()),
-        destination: Arc::new(spec.destination.clone()),
-        progress: Arc::clone(&context.progress),
-        retry: spec.retry,
-        stop: context.stop.clone(),
-    });
+    let line = Arc::new(Line::new(spec, &context.progress, &context.stop));
 
     let mut backoff = line.backoff();
     let mut spare = JoinSet::new();
@@ -133,7 +127,7 @@ async fn begin(
 }
 
 /// How connections are made, and made again.
-struct Line {
+pub(super) struct Line {
     source: Arc<Endpoint>,
     destination: Arc<Endpoint>,
     progress: Arc<Progress>,
@@ -141,14 +135,27 @@ struct Line {
     stop: CancellationToken,
 }
 
-type Backoff = backon::ExponentialBackoff;
+pub(super) type Backoff = backon::ExponentialBackoff;
 
 impl Line {
-    async fn connect(&self) -> Result<Pair> {
+    /// The line between the accounts of `spec`.
+    pub(super) fn new(spec: &SyncSpec, progress: &Arc<Progress>, stop: &CancellationToken) -> Self {
+        Self {
+            source: Arc::new(spec.source.clone()),
+            destination: Arc::new(spec.destination.clone()),
+            progress: Arc::clone(progress),
+            retry: spec.retry,
+            stop: stop.clone(),
+        }
+    }
+
+    /// A new pair of connections.
+    pub(super) async fn connect(&self) -> Result<Pair> {
         Pair::connect(&self.source, &self.destination, &self.progress.bytes_moved).await
     }
 
-    fn backoff(&self) -> Backoff {
+    /// The waits between tries, from the first on.
+    pub(super) fn backoff(&self) -> Backoff {
         ExponentialBuilder::default()
             .with_jitter()
             .with_min_delay(self.retry.initial_backoff)
@@ -158,7 +165,7 @@ impl Line {
     }
 
     /// Waits before the next try, or gives the error back when trying again makes no sense.
-    async fn wait(&self, error: Error, backoff: &mut Backoff) -> Result<()> {
+    pub(super) async fn wait(&self, error: Error, backoff: &mut Backoff) -> Result<()> {
         if error.class.remedy() != Remedy::RetryWithBackoff {
             return Err(error);
         }

@@ -1,5 +1,6 @@
 //! One mailbox: plan, copy, flags, identity, checkpoint. Knows nothing of Kubernetes.
 
+pub mod accounts;
 pub mod checkpoint;
 mod compact;
 mod copy;
@@ -28,5 +29,7 @@ pub mod special_use;
 pub mod store;
 mod store_flags;
 pub mod uid_map;
+pub mod verify;
 
 pub use engine::{SyncContext, sync_mailbox};
+pub use verify::verify_mailbox;

@@ -183,7 +183,8 @@ fn refuse_same_account(pair: &Pair) -> Result<()> {
     Ok(())
 }
 
-fn side(survey: &Survey) -> SideFolders {
+/// One side's folders, as the plan needs them.
+pub(super) fn side(survey: &Survey) -> SideFolders {
     let namespaces = survey.namespaces.clone().unwrap_or_default();
     SideFolders {
         delimiter: survey.delimiter,
@@ -294,7 +295,7 @@ async fn make_folders(plan: &FolderPlan, mut made: Made, there: &Survey, session
 }
 
 /// What kind of server it is: as configured, or else as it introduces itself.
-fn server_kind(configured: Quirks, greeting: &str, id: Option<&str>) -> Quirks {
+pub(super) fn server_kind(configured: Quirks, greeting: &str, id: Option<&str>) -> Quirks {
     if configured != Quirks::Generic {
         return configured;
     }

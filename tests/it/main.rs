@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers end it where it fails")]
 
 mod capabilities;
+mod check;
+mod cli;
 mod deletions;
 mod delivery;
 mod delta;
@@ -15,3 +17,4 @@ mod kill;
 mod no_uidplus;
 mod rig;
 mod sync;
+mod verify;
