@@ -144,12 +144,11 @@ impl Session {
 
     /// Queues a string argument: quoted, or a literal where it cannot be quoted.
     pub fn send_string(&mut self, tag: Tag, bytes: &[u8]) {
-        match super::quote::astring(bytes) {
-            Some(quoted) => self.send(tag, quoted),
-            None => {
-                self.send_literal_header(tag, bytes.len() as u64, false);
-                self.send(tag, bytes.to_vec());
-            }
+        if let Some(quoted) = super::quote::astring(bytes) {
+            self.send(tag, quoted);
+        } else {
+            self.send_literal_header(tag, bytes.len() as u64, false);
+            self.send(tag, bytes.to_vec());
         }
     }
 
@@ -259,8 +258,8 @@ impl Session {
     ///
     /// # Errors
     /// As [`Self::next`].
-    pub async fn wait(&mut self, tag: Tag, mut data: impl FnMut(Untagged)) -> Result<StatusLine> {
-        let mut ended = self.wait_all(&[tag], |untagged| data(untagged)).await?;
+    pub async fn wait(&mut self, tag: Tag, data: impl FnMut(Untagged)) -> Result<StatusLine> {
+        let mut ended = self.wait_all(&[tag], data).await?;
         ended.pop().ok_or_else(|| Error::internal("a command ended without a status"))
     }
 

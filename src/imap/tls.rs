@@ -19,7 +19,10 @@ use super::endpoint::{Endpoint, Tls};
 use crate::error::{Error, ErrorClass, Result};
 
 /// Configurations by what they trust: loading the system's roots costs milliseconds, and sessions resume only within one.
-static CONFIGS: LazyLock<Mutex<HashMap<(Vec<u8>, bool), Arc<ClientConfig>>>> = LazyLock::new(Mutex::default);
+static CONFIGS: LazyLock<Mutex<HashMap<Trust, Arc<ClientConfig>>>> = LazyLock::new(Mutex::default);
+
+/// The extra roots, and whether anything is accepted.
+type Trust = (Vec<u8>, bool);
 
 /// Performs the handshake on a connected socket.
 ///

@@ -257,11 +257,11 @@ impl Wire {
                     Framed::LiteralStart(length) => Incoming::LiteralStart { length, uid: uid_so_far(&self.head) },
                     Framed::LiteralChunk(bytes) => Incoming::LiteralChunk(bytes),
                 };
-                if let Incoming::Response(Response::Continue(_)) = incoming {
-                    if matches!(self.output.front(), Some((_, Piece::AwaitContinue))) {
-                        self.output.pop_front();
-                        continue;
-                    }
+                if let Incoming::Response(Response::Continue(_)) = incoming
+                    && matches!(self.output.front(), Some((_, Piece::AwaitContinue)))
+                {
+                    self.output.pop_front();
+                    continue;
                 }
                 // What is queued goes out even while much comes in.
                 let _ = self.poll_write(cx)?;
@@ -447,7 +447,7 @@ impl Wire {
     fn may_hold_literals(&self) -> bool {
         let start: &[u8] = if self.head.is_empty() { &self.input } else { &self.head };
         let Some(rest) = start.strip_prefix(b"* ") else { return false };
-        let word = rest.split(|b| b.is_ascii_whitespace()).next().unwrap_or_default();
+        let word = rest.split(u8::is_ascii_whitespace).next().unwrap_or_default();
         !["OK", "NO", "BAD", "BYE", "PREAUTH"].iter().any(|status| word.eq_ignore_ascii_case(status.as_bytes()))
     }
 }

@@ -277,7 +277,7 @@ async fn copy_folders(
             }
         });
     }
-    let saved = if spec.dry_run { Ok(()) } else { ledger.save().await };
+    let kept = if spec.dry_run { Ok(()) } else { ledger.save().await };
 
     report.reconnects += floor.reconnects.load(Relaxed);
     report
@@ -290,7 +290,7 @@ async fn copy_folders(
     if let Some(error) = floor.fatal.lock().unwrap_or_else(PoisonError::into_inner).take() {
         report.error = Some(error);
     }
-    saved
+    kept
 }
 
 /// One pair of connections, folder after folder.

@@ -9,7 +9,7 @@ pub const MAX_SET_BYTES: usize = 4000;
 pub const FETCH_BYTES: u64 = 1 << 20;
 /// One FETCH asks for at most this many messages.
 pub const FETCH_MESSAGES: usize = 250;
-/// At most this many FETCHes wait for their answers (Dovecot queues four commands).
+/// At most this many `FETCHes` wait for their answers (Dovecot queues four commands).
 pub const FETCHES_IN_FLIGHT: usize = 4;
 /// One MULTIAPPEND carries at most this many messages.
 pub const BATCH_MESSAGES: usize = 100;

@@ -119,14 +119,13 @@ pub async fn hashes(session: &mut Session, uids: &UidSet) -> Result<BTreeMap<u32
                         found.insert(uid, hasher.finish());
                     }
                 }
-                Event::Untagged(_) => {}
                 Event::Done(done, line) if done == tag => {
                     if line.status != Status::Ok {
                         return Err(session.refusal(&line, Asked::Other, "to read messages"));
                     }
                     break;
                 }
-                Event::Done(..) => {}
+                Event::Untagged(_) | Event::Done(..) => {}
             }
         }
     }

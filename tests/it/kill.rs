@@ -12,6 +12,7 @@ use std::{
 use mailferry_testkit::{
     Corpus, Kind, Message, Proxy, corpus::Random, differences, dovecot::Account, pki::pki, proxy::Direction, shared,
 };
+use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 /// Kill points of each kind.
@@ -19,24 +20,32 @@ const POINTS: u64 = 32;
 /// So many at the same time: most of a run is waiting.
 const AT_ONCE: usize = 6;
 
-/// A manifest for one mailbox between two ports of this machine.
-pub fn manifest(source: (u16, &Account<'_>), destination: (u16, &Account<'_>)) -> String {
-    let ca: String = pki().ca.lines().map(|line| format!("        {line}\n")).collect();
-    let side = |port: u16| {
-        format!(
-            "server:\n      host: 127.0.0.1\n      port: {port}\n      tls:\n        caBundle: |\n{}",
-            ca.replace("        ", "          ")
-        )
-    };
-    format!(
-        "apiVersion: mailferry.io/v1alpha1\nkind: MailMigration\nmetadata: {{name: killed}}\nspec:\n  source:\n    {}  destination:\n    {}  connections: 2\n  mailboxes:\n    - name: alice\n      source: {{username: \"{}\", passwordSecretRef: {{name: mail, key: source}}}}\n      destination: {{username: \"{}\", passwordSecretRef: {{name: mail, key: destination}}}}\n---\napiVersion: v1\nkind: Secret\nmetadata: {{name: mail}}\nstringData: {{source: {:?}, destination: {:?}}}\n",
-        side(source.0),
-        side(destination.0),
-        source.1.user,
-        destination.1.user,
-        source.1.password,
-        destination.1.password,
-    )
+/// A manifest for one mailbox between two ports of this machine. JSON is YAML, and needs no indentation of certificates.
+fn manifest(source: (u16, &Account<'_>), destination: (u16, &Account<'_>)) -> String {
+    let server = |port: u16| json!({"server": {"host": "127.0.0.1", "port": port, "tls": {"caBundle": pki().ca}}});
+    let login = |account: &Account<'_>, key: &str| json!({"username": account.user, "passwordSecretRef": {"name": "mail", "key": key}});
+    let migration = json!({
+        "apiVersion": "mailferry.io/v1alpha1",
+        "kind": "MailMigration",
+        "metadata": {"name": "killed"},
+        "spec": {
+            "source": server(source.0),
+            "destination": server(destination.0),
+            "connections": 2,
+            "mailboxes": [{
+                "name": "alice",
+                "source": login(source.1, "source"),
+                "destination": login(destination.1, "destination"),
+            }],
+        },
+    });
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "mail"},
+        "stringData": {"source": source.1.password, "destination": destination.1.password},
+    });
+    format!("{migration}\n---\n{secret}\n")
 }
 
 fn start(folder: &Path) -> Child {

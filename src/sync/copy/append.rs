@@ -225,7 +225,7 @@ impl Pass<'_, '_> {
         let Some(answered) = self.in_flight.remove(position) else { return Ok(()) };
         match line.status {
             Status::Ok => self.confirmed(answered, &line),
-            Status::No => self.refused(answered, &line),
+            Status::No => self.refused(&answered, &line),
             Status::Bad | Status::Bye | Status::PreAuth => {
                 // The server may read what was meant as a message as commands: nothing may follow.
                 for sent in &answered.messages {
@@ -247,7 +247,7 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    fn refused(&mut self, answered: InFlight, line: &StatusLine) -> Result<()> {
+    fn refused(&mut self, answered: &InFlight, line: &StatusLine) -> Result<()> {
         if let Some(stream) = &mut self.stream
             && stream.tag == Some(answered.tag)
             && stream.waits_for_continue

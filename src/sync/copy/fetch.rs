@@ -26,7 +26,7 @@ pub(super) struct Unit {
     pub bytes: u64,
 }
 
-/// Divides the work into FETCHes, bounded in bytes, messages and command length. A message that is large, or that the
+/// Divides the work into `FETCHes`, bounded in bytes, messages and command length. A message that is large, or that the
 /// source failed on before, is asked for alone; what is at hand is not asked for.
 pub(super) fn units(work: &[Scanned], memory: &Memory, at_hand: &BTreeMap<u32, Bytes>) -> VecDeque<Unit> {
     let mut units: VecDeque<Unit> = VecDeque::new();
@@ -153,7 +153,7 @@ impl Pass<'_, '_> {
             };
         };
         if let Some(stream) = streamed {
-            return self.end_stream(stream, uid);
+            return self.end_stream(&stream, uid);
         }
         let Ok(at) = self.work.binary_search_by_key(&uid, |m| m.uid) else { return Ok(()) };
         let Some(body) = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).map(|(_, body)| body) else {
@@ -232,7 +232,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    fn end_stream(&mut self, stream: Stream, uid: u32) -> Result<()> {
+    fn end_stream(&mut self, stream: &Stream, uid: u32) -> Result<()> {
         let expected = self.message(stream.at)?.uid;
         if uid != expected {
             return Err(self.source.blame(Error::protocol("the server named one message and sent another")));
@@ -240,7 +240,7 @@ impl Pass<'_, '_> {
         if let Some(tag) = stream.tag {
             self.destination.send(tag, "\r\n");
         }
-        self.report_stream(&stream);
+        self.report_stream(stream);
         self.settle(stream.at);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The pipeline: messages stream from ranged FETCHes into MULTIAPPENDs, both connections driven by one task, so that
+//! The pipeline: messages stream from ranged `FETCHes` into MULTIAPPENDs, both connections driven by one task, so that
 //! neither waits for the other and memory stays bounded. A message counts as copied only after the destination's OK.
 
 mod append;
