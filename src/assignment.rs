@@ -246,13 +246,14 @@ fn credential(side: Side, own: api::Credential<'_>, secrets: &dyn Secrets) -> Re
             let field = format!("{side}.passwordSecretRef");
             Ok(Credential::password(read_credential(reference, &field, secrets)?))
         }
-        api::Credential::Token(reference) => match secrets.file(reference) {
-            Some(path) => Ok(Credential::TokenFile(path)),
-            None => {
+        api::Credential::Token(reference) => {
+            if let Some(path) = secrets.file(reference) {
+                Ok(Credential::TokenFile(path))
+            } else {
                 let token = read_credential(reference, &format!("{side}.tokenSecretRef"), secrets)?;
                 Ok(Credential::token(token))
             }
-        },
+        }
     }
 }
 
@@ -302,7 +303,7 @@ fn check_text(text: &str, field: &str) -> Result<()> {
 }
 
 fn folder_rules(rules: &api::FolderRules) -> Result<FolderRules> {
-    let patterns = |list: &[String]| list.iter().map(|text| pattern(text)).collect::<Result<Vec<_>>>();
+    let patterns = |list: &[String]| list.iter().map(|text| FolderPattern::parse(text)).collect::<Result<Vec<_>>>();
     Ok(FolderRules {
         include: patterns(&rules.include)?,
         exclude: patterns(&rules.exclude)?,
@@ -314,52 +315,19 @@ fn folder_rules(rules: &api::FolderRules) -> Result<FolderRules> {
     })
 }
 
-/// A pattern for folders: a regular expression between slashes, else a glob.
-fn pattern(text: &str) -> Result<FolderPattern> {
-    match text.strip_prefix('/') {
-        Some(rest) => Ok(FolderPattern::Regex(expression(text, rest)?)),
-        None => globset::GlobBuilder::new(text)
-            .literal_separator(true)
-            .case_insensitive(text.eq_ignore_ascii_case("INBOX"))
-            .build()
-            .map(|glob| FolderPattern::Glob(glob.compile_matcher()))
-            .map_err(|error| {
-                Error::configuration(format!("folder pattern `{text}`: {}", error.kind()))
-                    .advice("Write a folder's name, with * for any text within a level and ** across levels")
-            }),
-    }
-}
-
 /// A rename: a plain name takes what is below it along.
 fn rename(rename: &api::Rename) -> Result<FolderRename> {
     let api::Rename { from, to } = rename;
-    if let Some(rest) = from.strip_prefix('/') {
-        let from = expression(from, rest)?;
-        check_groups(&from, to)?;
-        return Ok(FolderRename { from, to: to.clone() });
+    if from.starts_with('/') {
+        let rule = FolderRename::parse(from, to)?;
+        check_groups(&rule.from, to)?;
+        return Ok(rule);
     }
     let to = to.replace('$', "$$");
-    let (from, to) = if from.eq_ignore_ascii_case("INBOX") {
-        ("(?i)^INBOX$".to_owned(), to)
-    } else {
-        (format!("^{}(/.*)?$", regex::escape(from)), format!("{to}${{1}}"))
-    };
-    let from = Regex::new(&from).map_err(|_| Error::configuration("a folder's name in folders.rename is too long"))?;
-    Ok(FolderRename { from, to })
-}
-
-/// The regular expression in `/rest`, anchored to the whole name.
-fn expression(text: &str, rest: &str) -> Result<Regex> {
-    let inner = rest
-        .strip_suffix('/')
-        .filter(|inner| !inner.is_empty())
-        .ok_or_else(|| Error::configuration(format!("folder pattern `{text}`: {}", api::rules::PATTERNS.message)))?;
-    Regex::new(&format!("^(?:{inner})$")).map_err(|error| {
-        let why = error.to_string();
-        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        Error::configuration(format!("folder pattern `{text}`: {why}"))
-            .advice("Correct the regular expression; \\ before a character takes it literally")
-    })
+    if from.eq_ignore_ascii_case("INBOX") {
+        return FolderRename::parse("INBOX", &to);
+    }
+    FolderRename::parse(&format!("{}(/.*)?", regex::escape(from)), &format!("{to}${{1}}"))
 }
 
 /// `$2` where there is only one group would silently become nothing.
@@ -599,13 +567,6 @@ mod tests {
         assert_eq!(convert(&[("/spec/source/server", server)]).unwrap().connections, 2);
     }
 
-    fn matches(pattern: &FolderPattern, name: &str) -> bool {
-        match pattern {
-            FolderPattern::Glob(glob) => glob.is_match(name),
-            FolderPattern::Regex(regex) => regex.is_match(name),
-        }
-    }
-
     #[test]
     fn folder_patterns_are_globs_or_regular_expressions() {
         let spec = convert(&[(
@@ -615,10 +576,10 @@ mod tests {
         )])
         .unwrap();
         let [work, all, inbox] = spec.folders.include.as_slice() else { panic!("three patterns") };
-        assert!(matches(work, "Work/a") && !matches(work, "Work/a/b") && !matches(work, "Work"));
-        assert!(matches(all, "All/a/b") && matches(inbox, "INBOX"));
+        assert!(work.matches("Work/a") && !work.matches("Work/a/b") && !work.matches("Work"));
+        assert!(all.matches("All/a/b") && inbox.matches("INBOX"));
         let year = &spec.folders.exclude[0];
-        assert!(matches(year, "2024") && !matches(year, "2024x") && !matches(year, "x2024"));
+        assert!(year.matches("2024") && !year.matches("2024x") && !year.matches("x2024"));
         let rules = &spec.folders;
         assert!(rules.ignore_special_use && rules.ignore_subscriptions && rules.everything);
         assert_eq!(rules.into.as_deref(), Some("Old"));
@@ -627,8 +588,7 @@ mod tests {
     #[test]
     fn renames_take_subfolders_along_and_expressions_insert_groups() {
         let renamed = |from: &str, to: &str, name: &str| {
-            let rename = rename(&api::Rename { from: from.to_owned(), to: to.to_owned() }).unwrap();
-            rename.from.is_match(name).then(|| rename.from.replace(name, &rename.to).into_owned())
+            rename(&api::Rename { from: from.to_owned(), to: to.to_owned() }).unwrap().apply(name)
         };
         assert_eq!(renamed("Work", "Job$1", "Work/2024").as_deref(), Some("Job$1/2024"));
         assert_eq!(renamed("Work", "Job", "Work").as_deref(), Some("Job"));
@@ -642,7 +602,7 @@ mod tests {
     #[test]
     fn wrong_patterns_are_explained() {
         for (folders, message) in [
-            (json!({"include": ["/(/"]}), "folder pattern `/(/`: unclosed group"),
+            (json!({"include": ["/(/"]}), "folder pattern `/(/` is no regular expression: unclosed group"),
             (json!({"exclude": ["a[b"]}), "folder pattern `a[b`"),
             (json!({"rename": [{"from": "/(.*)/", "to": "$1x"}]}), "there is no group 1x"),
             (json!({"rename": [{"from": "/a/", "to": "$2"}]}), "there is no group 2"),

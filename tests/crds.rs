@@ -1,4 +1,5 @@
 //! The CustomResourceDefinitions: fresh on disk, fit for an API server, and their rules of one mind with Rust's.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
 use std::{collections::BTreeSet, fs, path::Path};
 

@@ -1,4 +1,5 @@
 //! Manifests in files: what is taken, what is refused and how it is said, and what the engine is told to do.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
 use std::{ffi::OsString, fs, path::PathBuf};
 
@@ -51,9 +52,9 @@ fn specs(manifests: &Manifests) -> Vec<Result<SyncSpec, Error>> {
 }
 
 /// What is said about one file with this text.
-fn refused(test: &str, text: impl AsRef<[u8]>) -> String {
+fn refused(test: &str, manifest: impl AsRef<[u8]>) -> String {
     let folder = Folder::new(test);
-    let path = folder.file("m.yaml", text);
+    let path = folder.file("m.yaml", manifest);
     let error = load(std::slice::from_ref(&path), &[], &nothing).unwrap_err();
     assert_eq!(error.class, ErrorClass::Configuration);
     let line = error.to_string();

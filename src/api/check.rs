@@ -125,11 +125,11 @@ fn check_array(path: &str, schema: &Value, items: &[Value], found: &mut Vec<Prob
 
 fn check_text(path: &str, schema: &Value, text: &str, found: &mut Vec<Problem>) {
     let length = text.chars().count() as u64;
-    if let Some(allowed) = schema["enum"].as_array() {
-        if !allowed.iter().any(|value| value == text) {
-            let names: Vec<_> = allowed.iter().filter_map(Value::as_str).collect();
-            found.push(problem(path, format!("{} is not one of {}", shown(text), names.join(", "))));
-        }
+    if let Some(allowed) = schema["enum"].as_array()
+        && !allowed.iter().any(|value| value == text)
+    {
+        let names: Vec<_> = allowed.iter().filter_map(Value::as_str).collect();
+        found.push(problem(path, format!("{} is not one of {}", shown(text), names.join(", "))));
     }
     if schema["minLength"].as_u64().is_some_and(|least| length < least) {
         found.push(problem(path, "is empty".to_owned()));
@@ -137,10 +137,10 @@ fn check_text(path: &str, schema: &Value, text: &str, found: &mut Vec<Problem>) 
         found.push(problem(path, format!("has {length} characters, more than {most}")));
     } else if schema["format"] == "date-time" && text.parse::<Timestamp>().is_err() {
         found.push(problem(path, format!("{} is no time: write it as 2026-03-01T22:00:00Z", shown(text))));
-    } else if let Some(pattern) = schema["pattern"].as_str() {
-        if !Regex::new(pattern).is_ok_and(|regex| regex.is_match(text)) {
-            found.push(problem(path, format!("{} {}", shown(text), advice(pattern))));
-        }
+    } else if let Some(pattern) = schema["pattern"].as_str()
+        && !Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
+    {
+        found.push(problem(path, advice(pattern, text)));
     }
 }
 
@@ -156,14 +156,20 @@ fn check_number(path: &str, schema: &Value, number: f64, found: &mut Vec<Problem
     }
 }
 
-/// What to write where a pattern does not match: people read no regular expressions.
-fn advice(pattern: &str) -> String {
+/// What to write where a pattern does not match: people read no regular expressions. What stands in place of a Secret's
+/// name or key is not shown: it may be the secret itself.
+fn advice(pattern: &str, text: &str) -> String {
+    let text = shown(text);
     match pattern {
-        p if p.contains("(h|ms|m|s)") => "is no duration: write it as 6h, 1h30m, 90s or 500ms".to_owned(),
-        p if p.contains("Ki|Mi") => "is no size: write it as 25Mi, 64Ki or a number of bytes in quotes".to_owned(),
-        p if p.starts_with("^[a-z0-9]") => "is no object's name: lower-case letters, digits, - and . only".to_owned(),
-        p if p.starts_with("^[-._a-zA-Z0-9]") => "is no key of a Secret: letters, digits, -, _ and . only".to_owned(),
-        p => format!("does not match {p}"),
+        p if p.contains("(h|ms|m|s)") => format!("{text} is no duration: write it as 6h, 1h30m, 90s or 500ms"),
+        p if p.contains("Ki|Mi") => format!("{text} is no size: write it as 25Mi, 64Ki or a number of bytes in quotes"),
+        p if p.starts_with("^[a-z0-9]") => {
+            "must be an object's name: lower-case letters, digits, - and . only".to_owned()
+        }
+        p if p.starts_with("^[-._a-zA-Z0-9]") => {
+            "must be a key of a Secret: letters, digits, -, _ and . only".to_owned()
+        }
+        p => format!("{text} does not match {p}"),
     }
 }
 
@@ -267,7 +273,12 @@ mod tests {
             ("/spec", "startAt", json!("tomorrow"), "is no time: write it as 2026-03-01T22:00:00Z"),
             ("/spec", "suspend", json!("yes"), "spec.suspend: must be true or false, not text"),
             ("/spec", "messages", json!({"maxSize": "25MB"}), "spec.messages.maxSize: `25MB` is no size"),
-            ("/spec", "source", json!({"serverRef": {"name": "Old"}}), "`Old` is no object's name"),
+            (
+                "/spec",
+                "source",
+                json!({"serverRef": {"name": "Old"}}),
+                "spec.source.serverRef.name: must be an object's name",
+            ),
             ("/spec", "mailboxes", json!({"name": "a"}), "must be a list"),
             ("/spec/destination/server", "port", json!(70_000), "must be from 1 to 65535"),
         ] {

@@ -32,7 +32,8 @@ pub fn files() -> Result<Vec<(String, String)>> {
 
 /// Every CustomResourceDefinition as one YAML stream.
 pub fn all_yaml() -> Result<String> {
-    Ok(files()?.into_iter().map(|(_, yaml)| format!("---\n{yaml}")).collect())
+    let documents: Vec<_> = files()?.into_iter().map(|(_, yaml)| yaml).collect();
+    Ok(documents.join("---\n"))
 }
 
 /// The schema of one kind as JSON, for checking manifests where there is no API server.

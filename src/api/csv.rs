@@ -168,19 +168,16 @@ impl Iterator for Records<'_> {
 impl Records<'_> {
     /// One field, and whether the record ends behind it.
     fn field(&mut self) -> Result<(Zeroizing<Vec<u8>>, bool), String> {
-        let field = match self.rest.strip_prefix(b"\"") {
-            Some(rest) => {
-                self.rest = rest;
-                self.quoted()?
-            }
-            None => {
-                let end = self.rest.iter().position(|b| matches!(b, b',' | b'\n')).unwrap_or(self.rest.len());
-                let (field, rest) = self.rest.split_at(end);
-                self.rest = rest;
-                let ends_line = !rest.starts_with(b",");
-                let field = if ends_line { field.strip_suffix(b"\r").unwrap_or(field) } else { field };
-                Zeroizing::new(field.to_vec())
-            }
+        let field = if let Some(rest) = self.rest.strip_prefix(b"\"") {
+            self.rest = rest;
+            self.quoted()?
+        } else {
+            let end = self.rest.iter().position(|b| matches!(b, b',' | b'\n')).unwrap_or(self.rest.len());
+            let (field, rest) = self.rest.split_at(end);
+            self.rest = rest;
+            let ends_line = !rest.starts_with(b",");
+            let field = if ends_line { field.strip_suffix(b"\r").unwrap_or(field) } else { field };
+            Zeroizing::new(field.to_vec())
         };
         for (end, last) in [(&b","[..], false), (b"\r\n", true), (b"\n", true)] {
             if let Some(rest) = self.rest.strip_prefix(end) {
@@ -197,7 +194,7 @@ impl Records<'_> {
         loop {
             let end = self.rest.iter().position(|b| *b == b'"').ok_or("a quote is not closed")?;
             let (part, rest) = self.rest.split_at(end);
-            self.line += part.iter().filter(|b| **b == b'\n').count();
+            self.line += memchr::memchr_iter(b'\n', part).count();
             field.extend_from_slice(part);
             self.rest = &rest[1..];
             match self.rest.strip_prefix(b"\"") {

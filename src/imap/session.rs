@@ -203,6 +203,18 @@ impl Session {
         }
     }
 
+    /// The same, or none as soon as at most `left` bytes are queued.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn next_or_drained(&mut self, left: usize) -> Result<Option<Event>> {
+        match self.wire.next_or_drained(left).await {
+            Ok(Some(incoming)) => self.take(incoming).map(Some).map_err(|e| self.blame(e)),
+            Ok(None) => Ok(None),
+            Err(error) => Err(self.blame(error)),
+        }
+    }
+
     fn take(&mut self, incoming: Incoming) -> Result<Event> {
         match incoming {
             Incoming::LiteralStart { length, uid } => Ok(Event::LiteralStart { length, uid }),

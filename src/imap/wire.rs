@@ -29,8 +29,10 @@ const MAX_RESPONSE: usize = 16 << 20;
 pub const STREAM_ABOVE: u64 = 1 << 20;
 /// No literal may be longer: beyond what any server stores as one message.
 const MAX_LITERAL: u64 = 4 << 30;
-/// Free room offered to each read, bytes.
+/// Room made for reading at a time, bytes.
 const READ_ROOM: usize = 64 << 10;
+/// Each read is offered at least this much: a TLS record.
+const READ_LEAST: usize = 16 << 10;
 /// Small pieces are joined up to this many bytes, so that TLS records are full.
 const STAGE: usize = 32 << 10;
 /// Pieces of at least this many bytes are written without being joined.
@@ -191,7 +193,19 @@ impl Wire {
     /// # Errors
     /// Network when the connection ends or falls silent, Protocol when bounds are broken or nothing can be understood.
     pub async fn next(&mut self) -> Result<Incoming> {
-        poll_fn(|cx| self.poll_next(cx)).await
+        loop {
+            if let Some(incoming) = poll_fn(|cx| self.poll_next(cx, None)).await? {
+                return Ok(incoming);
+            }
+        }
+    }
+
+    /// The same, or none as soon as at most `left` bytes are queued: for a writer that was told to wait.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn next_or_drained(&mut self, left: usize) -> Result<Option<Incoming>> {
+        poll_fn(|cx| self.poll_next(cx, Some(left))).await
     }
 
     /// Writes until at most `left` bytes are queued. Reads nothing, so the caller must know that nothing large is due.
@@ -235,7 +249,7 @@ impl Wire {
         &mut self.io
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>, left: Option<usize>) -> Poll<Result<Option<Incoming>>> {
         loop {
             if let Some(framed) = self.frame()? {
                 let incoming = match framed {
@@ -251,9 +265,12 @@ impl Wire {
                 }
                 // What is queued goes out even while much comes in.
                 let _ = self.poll_write(cx)?;
-                return Poll::Ready(Ok(incoming));
+                return Poll::Ready(Ok(Some(incoming)));
             }
             let _ = self.poll_write(cx)?;
+            if left.is_some_and(|left| self.queued() <= left) {
+                return Poll::Ready(Ok(None));
+            }
             match self.poll_fill(cx)? {
                 Poll::Ready(()) => {}
                 Poll::Pending => {
@@ -287,7 +304,9 @@ impl Wire {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.input.reserve(READ_ROOM);
+        if self.input.capacity() - self.input.len() < READ_LEAST {
+            self.input.reserve(READ_ROOM);
+        }
         match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => Poll::Ready(Err(closed())),

@@ -1,6 +1,7 @@
 //! Manifests from files: the same ones that a cluster takes, checked by the same schema and rules.
 
 use std::{
+    collections::HashSet,
     ffi::OsString,
     fs,
     io::{self, Read},
@@ -185,18 +186,14 @@ impl Manifests {
     /// messages are counted from.
     #[must_use]
     pub fn specs(&self, migration: &MailMigration, now: Timestamp) -> Vec<Result<SyncSpec>> {
-        let listed = migration.spec.mailboxes.iter().map(|entry| self.spec(migration, entry, None, now));
-        let mut specs: Vec<_> = listed
-            .zip(&migration.spec.mailboxes)
-            .filter(|(_, e)| !is_cancelled(migration, &e.name))
-            .map(|(s, _)| s)
-            .collect();
-        let mut names: std::collections::HashSet<String> =
-            migration.spec.mailboxes.iter().map(|entry| entry.name.clone()).collect();
+        let wanted = |entry: &MailboxEntry| !migration.spec.cancel.contains(&entry.name);
+        let listed = migration.spec.mailboxes.iter().filter(|entry| wanted(entry));
+        let mut specs: Vec<_> = listed.map(|entry| self.spec(migration, entry, None, now)).collect();
+        let mut names: HashSet<String> = migration.spec.mailboxes.iter().map(|entry| entry.name.clone()).collect();
         for reference in &migration.spec.mailbox_secrets {
             match self.csv(migration, reference) {
                 Ok(mailboxes) => {
-                    for mailbox in mailboxes.iter().filter(|mailbox| !is_cancelled(migration, &mailbox.entry.name)) {
+                    for mailbox in mailboxes.iter().filter(|mailbox| wanted(&mailbox.entry)) {
                         specs.push(if names.insert(mailbox.entry.name.clone()) {
                             self.spec(migration, &mailbox.entry, Some(mailbox), now)
                         } else {
@@ -263,10 +260,6 @@ impl Manifests {
         }
         found
     }
-}
-
-fn is_cancelled(migration: &MailMigration, mailbox: &str) -> bool {
-    migration.spec.cancel.iter().any(|name| name == mailbox)
 }
 
 /// Secrets as one mailbox sees them.

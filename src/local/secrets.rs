@@ -104,6 +104,7 @@ impl SecretManifest {
 
 impl Store {
     /// Files by what they give.
+    #[must_use]
     pub fn new(sources: &[SecretSource]) -> Self {
         let files = sources.iter().map(|source| (source.secret.clone(), source.path.clone())).collect();
         Self { files, ..Self::default() }

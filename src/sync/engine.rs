@@ -81,12 +81,13 @@ async fn run(
         None => Checkpoint { fingerprint: print, ..Checkpoint::default() },
     };
     let ledger = Arc::new(Ledger::new(checkpoint, Arc::clone(&context.store)));
-    let line = Line::new(spec, &context.progress, &context.stop);
+    let line = Arc::new(Line::new(spec, &context.progress, &context.stop));
 
     let mut backoff = line.backoff();
+    let mut spare = JoinSet::new();
     let (pair, prepared) = loop {
         context.progress.enter(Phase::Connecting);
-        match begin(spec, &line, &ledger, &context.progress, report).await {
+        match begin(spec, &line, &ledger, &context.progress, report, &mut spare).await {
             Ok(ready) => break ready,
             Err(error) => {
                 if context.stop.is_cancelled() {
@@ -97,19 +98,31 @@ async fn run(
             }
         }
     };
-    copy_folders(spec, context, &ledger, line, pair, prepared, report).await
+    copy_folders(spec, context, &ledger, line, (pair, spare), prepared, report).await
 }
+
+/// Further pairs of connections on their way.
+type Spare = JoinSet<Result<Pair>>;
 
 async fn begin(
     spec: &SyncSpec,
-    line: &Line,
+    line: &Arc<Line>,
     ledger: &Ledger,
     progress: &Progress,
     report: &mut MailboxReport,
+    spare: &mut Spare,
 ) -> Result<(Pair, Prepared)> {
+    spare.abort_all();
+    *spare = JoinSet::new();
     let mut pair = line.connect().await?;
     progress.enter(Phase::Planning);
-    let prepared = prepare(spec, &mut pair, ledger, report).await?;
+    let grow = |folders: usize| {
+        for _ in 1..spec.connections.min(folders) {
+            let line = Arc::clone(line);
+            spare.spawn(async move { line.connect().await });
+        }
+    };
+    let prepared = prepare(spec, &mut pair, ledger, report, grow).await?;
     Ok((pair, prepared))
 }
 
@@ -174,7 +187,7 @@ impl Line {
 /// What the workers of one mailbox share.
 struct Floor {
     shared: Shared,
-    line: Line,
+    line: Arc<Line>,
     queue: Mutex<VecDeque<Job>>,
     done: Mutex<BTreeMap<Vec<u8>, FolderReport>>,
     fatal: Mutex<Option<Error>>,
@@ -201,8 +214,8 @@ async fn copy_folders(
     spec: &SyncSpec,
     context: &SyncContext,
     ledger: &Arc<Ledger>,
-    line: Line,
-    pair: Pair,
+    line: Arc<Line>,
+    (pair, mut spare): (Pair, Spare),
     prepared: Prepared,
     report: &mut MailboxReport,
 ) -> Result<()> {
@@ -236,13 +249,22 @@ async fn copy_folders(
     });
 
     let mut workers = JoinSet::new();
-    workers.spawn(work(Arc::clone(&floor), Some(pair)));
-    for _ in 1..pairs {
-        workers.spawn(work(Arc::clone(&floor), None));
-    }
-    while let Some(ended) = workers.join_next().await {
-        if ended.is_err() {
-            floor.give_up(Error::internal("a connection's task broke off; this is a defect in Mailferry"));
+    workers.spawn(work(Arc::clone(&floor), pair));
+    loop {
+        tokio::select! {
+            Some(connected) = spare.join_next() => match connected {
+                Ok(Ok(pair)) => drop(workers.spawn(work(Arc::clone(&floor), pair))),
+                // A server that refuses a further connection only makes the others do its work.
+                Ok(Err(error)) => tracing::info!(error = %error, "no further pair of connections"),
+                Err(error) => tracing::info!(error = %error, "no further pair of connections"),
+            },
+            ended = workers.join_next() => match ended {
+                None => break,
+                Some(Ok(())) => {}
+                Some(Err(_)) => {
+                    floor.give_up(Error::internal("a connection's task broke off; this is a defect in Mailferry"));
+                }
+            },
         }
     }
     saver.shutdown().await;
@@ -271,19 +293,9 @@ async fn copy_folders(
     saved
 }
 
-/// One pair of connections, folder after folder. The first pair is there; a further one is tried once, and if either
-/// server refuses it, the others do its work.
-async fn work(floor: Arc<Floor>, first: Option<Pair>) {
-    let mut pair = match first {
-        Some(pair) => Some(pair),
-        None => match floor.line.connect().await {
-            Ok(pair) => Some(pair),
-            Err(error) => {
-                tracing::info!(error = %error, "no further pair of connections");
-                return;
-            }
-        },
-    };
+/// One pair of connections, folder after folder.
+async fn work(floor: Arc<Floor>, pair: Pair) {
+    let mut pair = Some(pair);
     while !floor.shared.stop.is_cancelled() {
         let Some(job) = floor.next_job() else { break };
         let (report, left) = one_folder(&floor, job.clone(), pair.take()).await;

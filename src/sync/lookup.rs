@@ -27,11 +27,15 @@ pub fn facts_of(message: &Scanned, ids: &HashMap<u32, MessageId>) -> Facts {
     }
 }
 
-/// Scans all messages from UID `from` on, with their Message-IDs.
+/// Scans all messages from UID `from` on, with their Message-IDs, as the folder is now: others may have added some since
+/// it was opened.
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
 pub async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(Scan, HashMap<u32, MessageId>)> {
+    // A session sees what it was told of (RFC 9051, section 7): a FETCH answers for the folder as of the command before,
+    // and only then tells what is new. The answer is waited for, since Dovecot answers out of order.
+    session.run("NOOP").await?;
     let set = format!("{from}:*");
     let items = "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
     let tag = session.command(&format!("UID FETCH {set} {items}"));

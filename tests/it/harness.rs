@@ -121,7 +121,7 @@ async fn accounts_have_any_name_and_password() {
     let server = shared(Kind::Mdbox);
     for (user, password) in [
         ("o'neil \"quoted\" us:er@example.org", "p\"a\\s s€"),
-        ("Ünïcode", ":{PLAIN}x:\r\n\t"),
+        ("Ünïcode", ":{PLAIN}x:ÿ'%u%{user}"),
         ("a/b/../c", " leading and trailing "),
     ] {
         let account = server.add_user(user, password);

@@ -1,9 +1,15 @@
-//! Integration tests against real servers on loopback.
+//! Everything that is tested against servers, in one binary, so that its tests share them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers end it where it fails")]
 
+mod capabilities;
 mod check;
 mod cli;
 mod failures;
+mod fake;
 mod harness;
+mod injection;
+mod kill;
+mod no_uidplus;
 mod rig;
 mod sync;
 mod verify;

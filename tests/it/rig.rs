@@ -1,6 +1,9 @@
 //! Runs the engine against test servers.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use mailferry::{
@@ -84,7 +87,11 @@ impl Rig {
             delete_policy: DeletePolicy::Keep,
             connections: 3,
             dry_run: false,
-            retry: Retry::default(),
+            retry: Retry {
+                initial_backoff: Duration::from_millis(20),
+                max_backoff: Duration::from_millis(500),
+                ..Retry::default()
+            },
         };
         Self { spec, store: Arc::default(), progress: Arc::default(), stop: CancellationToken::new() }
     }

@@ -13,7 +13,7 @@ use crate::{
         response::{Code, Flag, Status, StatusLine},
     },
     sync::{
-        limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT},
+        limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT, SLOW_COMMIT},
         progress::Progress,
         uid_map::Origin,
     },
@@ -26,6 +26,7 @@ pub(super) struct InFlight {
     messages: Vec<Sent>,
     /// The destination's UIDNEXT as known when this was sent: whatever it adds lies at or above.
     uid_next: u32,
+    sent_at: Instant,
 }
 
 /// One message in an APPEND.
@@ -37,15 +38,15 @@ struct Sent {
     oddity: oddity::Oddity,
     /// Flags that could not be sent, for the report.
     left_flags: Vec<String>,
-    /// The date could not be sent.
-    left_date: bool,
+    /// Why no date was sent, for the report.
+    left_date: Option<&'static str>,
 }
 
 /// What stands before a message's literal.
 struct Head {
     text: String,
     left_flags: Vec<String>,
-    left_date: bool,
+    left_date: Option<&'static str>,
 }
 
 impl Pass<'_, '_> {
@@ -68,7 +69,7 @@ impl Pass<'_, '_> {
                         self.send_batch();
                         self.send_single(self.next);
                     } else {
-                        if self.batch_bytes + length > BATCH_BYTES || self.batch.len() >= BATCH_MESSAGES {
+                        if self.batch_bytes + length > BATCH_BYTES || self.batch.len() >= self.batch_limit {
                             self.send_batch();
                             if !self.may_send(multi) {
                                 return;
@@ -89,7 +90,8 @@ impl Pass<'_, '_> {
         if !self.batch.is_empty() && (last || self.batch_is_old()) && self.may_send(multi) {
             self.send_batch();
         }
-        if let Some((at, length)) = streams.filter(|_| self.batch.is_empty() && self.may_send(multi)) {
+        if let Some((at, length)) = streams.filter(|_| !self.stopping && self.batch.is_empty() && self.may_send(multi))
+        {
             self.open_stream(at, length);
         }
     }
@@ -113,7 +115,7 @@ impl Pass<'_, '_> {
             sent.extend(self.put(tag, at, false));
         }
         self.destination.send(tag, "\r\n");
-        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next });
+        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next, sent_at: Instant::now() });
     }
 
     /// Sends one message as an APPEND of its own; carefully where it is known to be unusual.
@@ -122,7 +124,7 @@ impl Pass<'_, '_> {
         let careful = self.work.get(at).is_some_and(|m| self.memory.care.contains_key(&m.uid));
         let sent: Vec<Sent> = self.put(tag, at, careful).into_iter().collect();
         self.destination.send(tag, "\r\n");
-        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next });
+        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next, sent_at: Instant::now() });
         self.settle(at);
     }
 
@@ -141,7 +143,7 @@ impl Pass<'_, '_> {
         let head = self.head(at);
         let mut watch = oddity::Watch::default();
         watch.look(&body);
-        let oddity = oddity::Oddity { date: self.date_is_odd(at), ..watch.finish() };
+        let oddity = oddity::Oddity { date: self.date_is_odd(at), ..watch.finish(self.context.adds_newline) };
         self.destination.send(tag, head.text);
         self.destination.send_literal_header(tag, bytes, careful);
         self.destination.send(tag, body);
@@ -159,13 +161,18 @@ impl Pass<'_, '_> {
         self.destination.send_literal_header(tag, length, careful);
         let oddity = oddity::Oddity { date: self.date_is_odd(at), ..Default::default() };
         let sent = Sent { at, bytes: length, oddity, left_flags: head.left_flags, left_date: head.left_date };
-        self.in_flight.push_back(InFlight { tag, messages: vec![sent], uid_next: self.uid_next });
+        self.in_flight.push_back(InFlight {
+            tag,
+            messages: vec![sent],
+            uid_next: self.uid_next,
+            sent_at: Instant::now(),
+        });
         (tag, waits)
     }
 
     /// The stream is complete: what was seen of it goes to its APPEND, or to the answer that was there before.
     pub(super) fn report_stream(&mut self, stream: &Stream) {
-        let found = stream.watch.finish();
+        let found = stream.watch.finish(self.context.adds_newline);
         let sent = self.in_flight.iter_mut().flat_map(|f| &mut f.messages).find(|s| s.at == stream.at);
         if let Some(sent) = sent {
             sent.oddity = oddity::Oddity { date: sent.oddity.date, ..found };
@@ -180,14 +187,16 @@ impl Pass<'_, '_> {
     /// Flags and date of a message as they may be sent. Nothing is echoed from the source: system flags, keywords that are
     /// 7-bit atoms, and a date rendered from its value; the rest is left out and told.
     fn head(&self, at: usize) -> Head {
-        let mut head = Head { text: " (".to_owned(), left_flags: Vec::new(), left_date: false };
+        let mut head = Head { text: " (".to_owned(), left_flags: Vec::new(), left_date: None };
         let Some(message) = self.work.get(at) else { return head };
-        let bare = self.memory.care.get(&message.uid).is_some_and(|care| *care >= Care::Bare);
+        let care = self.memory.care.get(&message.uid);
+        let no_keywords = care.is_some_and(|care| *care >= Care::WithoutKeywords);
+        let no_date = care.is_some_and(|care| *care >= Care::Bare);
         for flag in self.context.scan.flags(message) {
             let text = flag.sendable().filter(|_| self.context.selected.keeps(flag));
             match (flag, text) {
                 (Flag::Recent, _) => {}
-                (Flag::Keyword(_), Some(text)) if bare => head.left_flags.push(text.to_owned()),
+                (Flag::Keyword(_), Some(text)) if no_keywords => head.left_flags.push(text.to_owned()),
                 (_, Some(text)) => {
                     if !head.text.ends_with('(') {
                         head.text.push(' ');
@@ -199,12 +208,12 @@ impl Pass<'_, '_> {
         }
         head.text.push(')');
         match message.date {
-            Some(date) if !bare && !oddity::unsendable_date(date.epoch) => {
+            Some(date) if !no_date && !oddity::unsendable_date(date.epoch) => {
                 // Writing to a String cannot fail.
                 let _ = write!(head.text, " \"{date}\"");
             }
-            Some(_) => head.left_date = true,
-            None => {}
+            Some(_) => head.left_date = Some("the date cannot be sent"),
+            None => head.left_date = Some("the source gives no date that there is"),
         }
         head.text.push(' ');
         head
@@ -273,6 +282,7 @@ impl Pass<'_, '_> {
         if let Some(last) = uids.as_ref().and_then(|u| u.last()) {
             self.uid_next = self.uid_next.max(last.saturating_add(1));
         }
+        self.adapt(&answered);
         let tail_from = self.in_flight.iter().map(|f| f.uid_next).min().unwrap_or(self.uid_next);
         let work = self.work;
         let scan = self.context.scan;
@@ -308,17 +318,26 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
+    /// A server that commits slowly gets smaller batches, so that what a dead client left behind shows up in steps that
+    /// are much shorter than the time between two looks.
+    fn adapt(&mut self, answered: &InFlight) {
+        let took = self.answered_at.map_or(answered.sent_at, |before| before.max(answered.sent_at)).elapsed();
+        self.answered_at = Some(Instant::now());
+        if took > SLOW_COMMIT {
+            self.batch_limit = (answered.messages.len() / 2).max(1);
+        } else if took < SLOW_COMMIT / 4 {
+            self.batch_limit = (self.batch_limit * 2).min(BATCH_MESSAGES);
+        }
+    }
+
     fn tell_differences(&mut self, uid: u32, sent: &Sent) {
         if !sent.left_flags.is_empty() {
             let what = format!("the destination does not take {}", sent.left_flags.join(" "));
             self.report.differs(uid, "flags", what);
         }
-        if sent.left_date {
-            self.report.differs(
-                uid,
-                "internalDate",
-                "the date cannot be sent; the destination uses the time of arrival",
-            );
+        if let Some(why) = sent.left_date {
+            let what = format!("{why}; the destination uses the time of arrival");
+            self.report.differs(uid, "internalDate", what);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The reading half of a pass: what is asked for, and what comes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -27,11 +27,15 @@ pub(super) struct Unit {
 }
 
 /// Divides the work into FETCHes, bounded in bytes, messages and command length. A message that is large, or that the
-/// source failed on before, is asked for alone.
-pub(super) fn units(work: &[Scanned], memory: &Memory) -> VecDeque<Unit> {
+/// source failed on before, is asked for alone; what is at hand is not asked for.
+pub(super) fn units(work: &[Scanned], memory: &Memory, at_hand: &BTreeMap<u32, Bytes>) -> VecDeque<Unit> {
     let mut units: VecDeque<Unit> = VecDeque::new();
     let mut open = false;
     for (at, message) in work.iter().enumerate() {
+        if at_hand.contains_key(&message.uid) {
+            open = false;
+            continue;
+        }
         let size = u64::from(message.size);
         let alone = size > STREAM_ABOVE || memory.fetch_failures.contains_key(&message.uid);
         match units.back_mut() {
@@ -49,6 +53,11 @@ pub(super) fn units(work: &[Scanned], memory: &Memory) -> VecDeque<Unit> {
 /// The text by which Courier stands in for a message that another session has expunged.
 const COURIER_INVENTION: &[u8] =
     b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\nThis message is no longer available";
+
+/// True for Courier's stand-in for an expunged message; the size that was listed before tells it from a real one.
+pub(super) fn is_invented(message: &Scanned, body: &[u8]) -> bool {
+    body.starts_with(COURIER_INVENTION) && u64::from(message.size) != body.len() as u64
+}
 
 impl Pass<'_, '_> {
     /// Asks for more while the budget allows.
@@ -161,17 +170,22 @@ impl Pass<'_, '_> {
         let Some(body) = body else {
             return Ok(()); // NIL: expunged meanwhile; the FETCH's end counts it as missing
         };
-        if body.starts_with(COURIER_INVENTION) && u64::from(self.message(at)?.size) != body.len() as u64 {
+        if is_invented(self.message(at)?, &body) {
             return Ok(());
         }
-        let length = body.len() as u64;
-        self.due = self.due.saturating_sub(length);
-        self.held += length;
+        self.due = self.due.saturating_sub(body.len() as u64);
+        self.keep(uid, body);
+        Ok(())
+    }
+
+    /// Takes a message's bytes into the pipeline.
+    pub(super) fn keep(&mut self, uid: u32, body: Bytes) {
+        let Ok(at) = self.work.binary_search_by_key(&uid, |m| m.uid) else { return };
+        self.held += body.len() as u64;
         self.arrived.insert(at, body);
         if let Some(state) = self.states.get_mut(at) {
             *state = State::Arrived;
         }
-        Ok(())
     }
 
     /// A literal too large to be held begins. It streams on if it is this message's turn and known to be this message;
@@ -267,12 +281,12 @@ mod tests {
     fn units_are_bounded_in_bytes_and_large_messages_are_asked_for_alone() {
         let half = FETCH_BYTES / 5;
         let work = work(&[half, half, STREAM_ABOVE + 1, half, half, half, half, half, half]);
-        assert_eq!(bounds(&units(&work, &Memory::default())), [(0, 2), (2, 3), (3, 8), (8, 9)]);
+        assert_eq!(bounds(&units(&work, &Memory::default(), &BTreeMap::new())), [(0, 2), (2, 3), (3, 8), (8, 9)]);
     }
 
     #[test]
     fn units_are_bounded_in_messages() {
-        let units = units(&work(&vec![1; FETCH_MESSAGES + 1]), &Memory::default());
+        let units = units(&work(&vec![1; FETCH_MESSAGES + 1]), &Memory::default(), &BTreeMap::new());
         assert_eq!(bounds(&units), [(0, FETCH_MESSAGES), (FETCH_MESSAGES, FETCH_MESSAGES + 1)]);
     }
 
@@ -280,6 +294,6 @@ mod tests {
     fn a_message_that_failed_before_is_asked_for_alone() {
         let mut memory = Memory::default();
         memory.fetch_failures.insert(2, 1);
-        assert_eq!(bounds(&units(&work(&[1, 1, 1, 1]), &memory)), [(0, 1), (1, 2), (2, 4)]);
+        assert_eq!(bounds(&units(&work(&[1, 1, 1, 1]), &memory, &BTreeMap::new())), [(0, 1), (1, 2), (2, 4)]);
     }
 }

@@ -18,14 +18,14 @@ pub use self::oddity::Oddity;
 use self::{append::InFlight, fetch::Unit, oddity::Watch};
 use super::{
     ledger::Ledger,
-    limits::{BATCH_AGE, STREAM_QUEUE},
+    limits::{BATCH_AGE, BATCH_MESSAGES, STREAM_QUEUE},
     progress::Progress,
     report::FolderReport,
     scan::{Scan, Scanned},
 };
 use crate::{
     error::{Error, Result},
-    imap::{Session, Tag, select::Selected},
+    imap::{Event, Session, Tag, select::Selected},
 };
 
 /// One folder's copying: what stays the same while connections come and go.
@@ -48,6 +48,8 @@ pub struct CopyContext<'a> {
     pub budget: u64,
     /// The largest message the destination takes, bytes, where it says so.
     pub append_limit: Option<u64>,
+    /// The destination is known to end messages with a line end that have none.
+    pub adds_newline: bool,
 }
 
 /// What a folder's copying remembers across lost connections.
@@ -83,6 +85,8 @@ impl Memory {
 pub enum Care {
     /// Alone, by synchronizing literal.
     Alone,
+    /// Alone, with the system flags only.
+    WithoutKeywords,
     /// Alone, with the system flags only and without a date.
     Bare,
     /// Not again.
@@ -95,7 +99,8 @@ impl Care {
     pub fn after(current: Option<Self>) -> Self {
         match current {
             None => Self::Alone,
-            Some(Self::Alone) => Self::Bare,
+            Some(Self::Alone) => Self::WithoutKeywords,
+            Some(Self::WithoutKeywords) => Self::Bare,
             Some(Self::Bare | Self::Refused) => Self::Refused,
         }
     }
@@ -166,6 +171,9 @@ struct Pass<'a, 'b> {
     batch: Vec<usize>,
     batch_bytes: u64,
     batch_since: Option<Instant>,
+    /// Messages in one batch at most, for now.
+    batch_limit: usize,
+    answered_at: Option<Instant>,
     in_flight: VecDeque<InFlight>,
     /// The destination's UIDNEXT as last known.
     uid_next: u32,
@@ -177,7 +185,8 @@ struct Pass<'a, 'b> {
     stopping: bool,
 }
 
-/// Copies `work` (messages of the scan, in UID order) once over; what is left is told, not retried.
+/// Copies `work` (messages of the scan, in UID order) once over; what is left is told, not retried. `bodies` are at hand
+/// already, by UID.
 ///
 /// # Errors
 /// When a connection ends, or the destination refuses for a reason that is not the message's own. The checkpoint then
@@ -185,12 +194,19 @@ struct Pass<'a, 'b> {
 pub async fn copy(
     context: &CopyContext<'_>,
     work: &[Scanned],
+    mut bodies: BTreeMap<u32, Bytes>,
     source: &mut Session,
     destination: &mut Session,
     memory: &mut Memory,
     report: &mut FolderReport,
 ) -> Result<Outcome> {
-    let units = fetch::units(work, memory);
+    bodies.retain(|uid, body| {
+        work.binary_search_by_key(uid, |m| m.uid)
+            .ok()
+            .and_then(|at| work.get(at))
+            .is_some_and(|message| !fetch::is_invented(message, body))
+    });
+    let units = fetch::units(work, memory, &bodies);
     let uid_next = context.ledger.folder(context.source_raw, |state| state.tail_from)?;
     let mut pass = Pass {
         context,
@@ -210,6 +226,8 @@ pub async fn copy(
         batch: Vec::new(),
         batch_bytes: 0,
         batch_since: None,
+        batch_limit: BATCH_MESSAGES,
+        answered_at: None,
         in_flight: VecDeque::new(),
         uid_next: context.selected.uid_next.unwrap_or(uid_next).max(uid_next),
         stream: None,
@@ -217,6 +235,9 @@ pub async fn copy(
         discarding: false,
         stopping: false,
     };
+    for (uid, body) in bodies {
+        pass.keep(uid, body);
+    }
     match pass.run().await {
         Ok(()) => Ok(pass.outcome),
         Err(error) => {
@@ -224,6 +245,12 @@ pub async fn copy(
             Err(error)
         }
     }
+}
+
+/// The destination's next answer; or none once much of what is queued is written, so that more can be read and asked for.
+async fn written_or_answered(destination: &mut Session, queued: usize) -> Result<Option<Event>> {
+    const LOW: usize = STREAM_QUEUE / 2;
+    if queued > LOW { destination.next_or_drained(LOW).await } else { destination.next().await.map(Some) }
 }
 
 impl Pass<'_, '_> {
@@ -241,15 +268,17 @@ impl Pass<'_, '_> {
                 return Ok(());
             }
             let wants_source = self.wants_source();
-            let wants_destination = !self.in_flight.is_empty() || self.destination.queued() > 0;
+            let queued = self.destination.queued();
+            let wants_destination = !self.in_flight.is_empty() || queued > 0;
             tokio::select! {
                 event = self.source.next(), if wants_source => {
                     let event = event?;
                     self.on_source(event)?;
                 }
-                event = self.destination.next(), if wants_destination => {
-                    let event = event?;
-                    self.on_destination(event)?;
+                event = written_or_answered(self.destination, queued), if wants_destination => {
+                    if let Some(event) = event? {
+                        self.on_destination(event)?;
+                    }
                 }
                 _ = tick.tick() => {
                     self.source.keep_alive();

@@ -214,7 +214,7 @@ impl Dovecot {
     }
 
     fn try_start(options: &Options, plain_port: u16, tls_port: u16) -> Result<Self, String> {
-        let dir = tempfile::Builder::new().prefix("mf").tempdir().expect("temporary folder").keep();
+        let dir = tempfile::Builder::new().prefix("mailferry-dovecot-").tempdir().expect("temporary folder").keep();
         // Dovecot's login processes run as another user and must reach their sockets.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("permissions");
         for sub in ["users", "home"] {
@@ -223,10 +223,11 @@ impl Dovecot {
         let ids = MailIds::choose(&dir);
         chown(dir.join("home"), Some(ids.uid), Some(ids.gid)).expect("chown");
         fs::write(dir.join("dovecot.conf"), configuration(options, &dir, &ids, plain_port, tls_port)).expect("write");
-        // The background shell sees the end of our pipe when we are gone; `$$` becomes Dovecot itself.
+        // The second shell sees the end of our pipe when we are gone. `$$` becomes Dovecot itself, whose orderly end
+        // takes a second; everything it started is in its process group.
         let script = r#"
             exec 3<&0 </dev/null
-            ( read -r _ <&3; kill $$; while kill -0 $$; do sleep 0.05; done; rm -rf "$1" || { sleep 1; rm -rf "$1"; } ) &
+            setsid sh -c 'read -r _; kill -s KILL -- "-$0"; rm -rf "$1" || { sleep 1; rm -rf "$1"; }' $$ "$1" <&3 &
             exec dovecot -F -c "$1/dovecot.conf" 3<&-"#;
         let output = fs::File::create(dir.join("output")).expect("output file");
         let process = Command::new("/bin/sh")
@@ -293,7 +294,8 @@ impl Dovecot {
         self.add_user(&user, PASSWORD)
     }
 
-    /// An account of any name and password (any UTF-8 but NUL); the name must be new, or the password the same.
+    /// An account of any name and password (any UTF-8; Dovecot refuses passwords
+    /// with control characters); the name must be new, or the password the same.
     #[must_use]
     pub fn add_user(&self, user: &str, password: &str) -> Account<'_> {
         self.add_user_with(user, password.as_bytes(), "")
@@ -435,6 +437,12 @@ service imap-login {{
   inet_listener imaps {{
     port = {tls_port}
     ssl = yes
+  }}
+}}
+service anvil {{
+  # No penalty for all who come from one address, after one of them gave a wrong password.
+  unix_listener anvil-auth-penalty {{
+    mode = 0
   }}
 }}
 passdb {{

@@ -72,13 +72,30 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     target: SocketAddr,
-    delay: Duration,
+    /// Nanoseconds, one way.
+    delay: AtomicU64,
     /// For the connections to come: one entry each.
     faults: Mutex<Vec<Option<Fault>>>,
     open: Mutex<Vec<Arc<Link>>>,
     accepted: AtomicUsize,
     carried: [AtomicU64; 2],
+    /// Told whenever bytes were delivered.
+    moved: (Mutex<()>, Condvar),
     ended: AtomicBool,
+}
+
+impl Shared {
+    fn delay(&self) -> Duration {
+        Duration::from_nanos(self.delay.load(Ordering::SeqCst))
+    }
+}
+
+impl Shared {
+    fn count(&self, direction: Direction, bytes: u64) {
+        self.carried[direction as usize].fetch_add(bytes, Ordering::SeqCst);
+        drop(lock(&self.moved.0));
+        self.moved.1.notify_all();
+    }
 }
 
 /// One connection's two sockets.
@@ -122,22 +139,31 @@ impl Proxy {
         let port = listener.local_addr().expect("address").port();
         let shared = Arc::new(Shared {
             target: SocketAddr::from((Ipv4Addr::LOCALHOST, target)),
-            delay,
+            delay: AtomicU64::new(0),
             faults: Mutex::default(),
             open: Mutex::default(),
             accepted: AtomicUsize::default(),
             carried: Default::default(),
+            moved: Default::default(),
             ended: AtomicBool::new(false),
         });
         let for_thread = Arc::clone(&shared);
+        let proxy = Self { port, shared };
+        proxy.set_delay(delay);
         thread::spawn(move || accept(&listener, &for_thread));
-        Self { port, shared }
+        proxy
     }
 
     /// Where clients connect, on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Changes the delay (one way) for all bytes that arrive from now on.
+    pub fn set_delay(&self, delay: Duration) {
+        let nanoseconds = u64::try_from(delay.as_nanos()).expect("a delay below centuries");
+        self.shared.delay.store(nanoseconds, Ordering::SeqCst);
     }
 
     /// Breaks connections to come: the next one by the first entry, the one after it by the second; `None` leaves
@@ -157,6 +183,16 @@ impl Proxy {
     #[must_use]
     pub fn carried(&self, direction: Direction) -> u64 {
         self.shared.carried[direction as usize].load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many bytes were delivered one way, over all connections, or `give_up` says that no more will come;
+    /// it is asked at least ten times a second.
+    pub fn wait_for(&self, direction: Direction, bytes: u64, mut give_up: impl FnMut() -> bool) {
+        let mut guard = lock(&self.shared.moved.0);
+        while self.carried(direction) < bytes && !give_up() {
+            let waited = self.shared.moved.1.wait_timeout(guard, Duration::from_millis(100));
+            guard = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
     }
 
     /// How many connections were accepted so far.
@@ -200,7 +236,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 fn carry(client: TcpStream, shared: &Arc<Shared>, fault: Option<Fault>, accepted: Instant) -> io::Result<()> {
-    wait_until(accepted + 3 * shared.delay);
+    let delay = shared.delay();
+    wait_until(accepted + 3 * delay);
     let server = TcpStream::connect(shared.target)?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -208,7 +245,7 @@ fn carry(client: TcpStream, shared: &Arc<Shared>, fault: Option<Fault>, accepted
     lock(&shared.open).push(Arc::clone(&link));
     let fault = fault.map(Arc::new);
     // The client's bytes left when its handshake was over, however early we got them.
-    let handshake_over = accepted + 2 * shared.delay;
+    let handshake_over = accepted + 2 * delay;
     let ways = [
         pump(&link, shared, Direction::ToServer, handshake_over, fault.clone())?,
         pump(&link, shared, Direction::ToClient, accepted, fault)?,
@@ -232,14 +269,14 @@ fn pump(
         Direction::ToServer => (link.client.try_clone()?, link.server.try_clone()?),
         Direction::ToClient => (link.server.try_clone()?, link.client.try_clone()?),
     };
-    let delay = shared.delay;
+    let reader_shared = Arc::clone(shared);
     let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
     let room = Arc::new((Mutex::new(0_usize), Condvar::new()));
     let reader_room = Arc::clone(&room);
     thread::spawn(move || {
         let mut buffer = vec![0; 256 << 10];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let due = Instant::now().max(not_before) + delay;
+            let due = Instant::now().max(not_before) + reader_shared.delay();
             let mut used = lock(&reader_room.0);
             while *used > IN_FLIGHT {
                 used = reader_room.1.wait(used).unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -251,7 +288,7 @@ fn pump(
             }
         }
         // An empty piece is the end of the stream, which takes its time like everything else.
-        sender.send((Instant::now() + delay, Vec::new())).ok();
+        sender.send((Instant::now() + reader_shared.delay(), Vec::new())).ok();
     });
     let (link, shared) = (Arc::clone(link), Arc::clone(shared));
     Ok(thread::spawn(move || {
@@ -279,7 +316,7 @@ fn pump(
                 link.shutdown();
                 break;
             }
-            shared.carried[direction as usize].fetch_add(carried as u64, Ordering::SeqCst);
+            shared.count(direction, carried as u64);
             if let Some(how) = broken {
                 link.break_off(how);
                 if how != How::Stall {

@@ -1,0 +1,39 @@
+# Every command installs what it needs (Debian; Rust is expected: https://rustup.rs).
+CARGO = cargo
+# For `make bench`: --only ROW, --runs N.
+BENCH =
+
+.PHONY: help test lint cargo-test readme deny demo bench
+
+help:
+	@echo 'make test    all tests and checks'
+	@echo 'make lint    formatting and clippy'
+	@echo 'make deny    licences, sources and known vulnerabilities of the dependencies'
+	@echo 'make demo    moves a mailbox between two local mail servers and compares both sides'
+	@echo 'make bench   measures against mbsync and a plain copier, writes docs/benchmarks.md'
+
+test: lint cargo-test readme deny
+
+lint:
+	scripts/install.sh test
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+cargo-test:
+	scripts/install.sh test
+	$(CARGO) test --workspace --locked --no-fail-fast
+
+readme:
+	$(CARGO) build --locked --bin mailferry
+	scripts/check-readme.sh
+
+deny:
+	scripts/install.sh deny
+	scripts/deny.sh
+
+demo:
+	scripts/demo.sh
+
+bench:
+	scripts/install.sh bench
+	$(CARGO) bench --locked --bench migrate -- $(BENCH)

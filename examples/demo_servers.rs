@@ -1,0 +1,53 @@
+//! Two mail servers for `make demo`: the source on port 10993 with alice's mail in it, the destination on port
+//! 20993, where her account is empty. The destination names folders differently (`INBOX.` before all, `.` between
+//! levels). Both show certificates of an authority whose own certificate goes to the file that is named.
+//!
+//! Usage: `demo_servers <file for the CA certificate>`. It prints a line when all is ready, and runs until its
+//! standard input ends.
+
+use std::{env, fs, io, process::ExitCode};
+
+use mailferry_testkit::{Corpus, Dovecot, Format, Options, pki::pki};
+
+const USER: &str = "alice";
+/// As in `examples/demo.yaml`.
+const SOURCE_PASSWORD: &str = "p\"a\\s s€";
+const DESTINATION_PASSWORD: &str = "it's {5} % fine";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Some(file) = env::args_os().nth(1) else {
+        eprintln!("usage: demo_servers <file for the CA certificate>");
+        return ExitCode::from(2);
+    };
+    if let Err(error) = fs::write(&file, &pki().ca) {
+        eprintln!("{}: {error}", file.display());
+        return ExitCode::FAILURE;
+    }
+    let source = Dovecot::start(&Options { ports: Some((10143, 10993)), ..Options::default() });
+    let destination = Dovecot::start(&Options {
+        format: Format::Mdbox,
+        separator: '.',
+        prefix: "INBOX.",
+        ports: Some((20143, 20993)),
+        ..Options::default()
+    });
+    let account = source.add_user(USER, SOURCE_PASSWORD);
+    let corpus = Corpus::varied(2026).with_large(10 << 20);
+    account.connect().await.seed(&corpus).await;
+    let at_destination = destination.add_user(USER, DESTINATION_PASSWORD);
+    println!(
+        "source imap://localhost:{} holds {} messages ({} MB) in {} folders of {}; destination imap://localhost:{} is empty",
+        source.tls_port(),
+        corpus.messages(),
+        corpus.bytes() >> 20,
+        corpus.folders.len(),
+        account.user,
+        at_destination.server.tls_port(),
+    );
+    // The end of standard input is the sign to stop.
+    match io::copy(&mut io::stdin(), &mut io::sink()) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Installs what the project's own commands need, on Debian; does nothing where it is there already.
+# Usage: scripts/install.sh [test|demo|bench|deny]...      (test when nothing is named)
+# Rust itself is expected: https://rustup.rs
+set -euo pipefail
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Installs Debian packages without starting what they bring: the tests start servers of their own.
+install_packages() {
+  local missing=() package
+  for package in "$@"; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  echo "installing from Debian: ${missing[*]}"
+  local policy=/usr/sbin/policy-rc.d ours=
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+    as_root chmod 755 $policy
+    ours=yes
+  fi
+  local status=0
+  { as_root apt-get -qq update &&
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "${missing[@]}"; } || status=$?
+  if [ -n "$ours" ]; then as_root rm -f $policy; fi
+  if [[ " ${missing[*]} " == *" dovecot-imapd "* ]] && [ -d /run/systemd/system ]; then
+    as_root systemctl disable --quiet dovecot.service dovecot.socket 2>/dev/null || true
+  fi
+  return $status
+}
+
+rust_component() {
+  cargo "$1" --version >/dev/null 2>&1 || rustup component add "$2"
+}
+
+if ! command -v cargo >/dev/null; then
+  echo "Rust is missing: see https://rustup.rs" >&2
+  exit 1
+fi
+
+for what in "${@:-test}"; do
+  case $what in
+    test)
+      install_packages gcc libc6-dev dovecot-imapd
+      rust_component fmt rustfmt
+      rust_component clippy clippy
+      ;;
+    demo) install_packages gcc libc6-dev dovecot-imapd ;;
+    bench) install_packages gcc libc6-dev dovecot-imapd isync time ;;
+    deny)
+      if ! cargo deny --version >/dev/null 2>&1; then
+        echo "building cargo-deny, once: this takes some minutes"
+        cargo install cargo-deny --locked --version '^0.20'
+      fi
+      ;;
+    *) echo "unknown: $what" >&2; exit 2 ;;
+  esac
+done

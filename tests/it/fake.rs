@@ -1,0 +1,323 @@
+//! A server in memory, for either side: it holds what no real one does, and can be told to misbehave at any command.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use mailferry::{
+    Side,
+    imap::{Endpoint, Tls, TlsMode},
+};
+use mailferry_testkit::{
+    Scripted,
+    scripted::{Command, Conn},
+};
+
+use crate::rig::endpoint;
+
+/// What a plain server of the old days offers.
+pub const OLD: &str = "IMAP4rev1 AUTH=PLAIN";
+/// What servers offer today, without MULTIAPPEND.
+pub const MODERN: &str = "IMAP4rev1 AUTH=PLAIN SASL-IR LITERAL+ UIDPLUS ESEARCH NAMESPACE ID";
+
+/// One message as it is told.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    pub uid: u32,
+    /// Raw, as they stand between the parentheses.
+    pub flags: Vec<u8>,
+    /// Raw, with its quotes.
+    pub date: String,
+    /// RFC822.SIZE, where it is not the truth.
+    pub size: Option<u64>,
+    pub body: Vec<u8>,
+}
+
+impl Mail {
+    /// An ordinary message.
+    pub fn new(uid: u32, body: impl Into<Vec<u8>>) -> Self {
+        let date = "\"05-Mar-2021 08:09:10 +0000\"".to_owned();
+        Self { uid, flags: b"\\Seen".to_vec(), date, size: None, body: body.into() }
+    }
+
+    /// Of the body.
+    pub fn sha256(&self) -> [u8; 32] {
+        use sha2::Digest as _;
+        sha2::Sha256::digest(&self.body).into()
+    }
+
+    /// The same with raw flags.
+    pub fn flagged(mut self, flags: impl Into<Vec<u8>>) -> Self {
+        self.flags = flags.into();
+        self
+    }
+
+    /// The same with a raw INTERNALDATE.
+    pub fn dated(mut self, date: &str) -> Self {
+        date.clone_into(&mut self.date);
+        self
+    }
+}
+
+/// Ordinary messages with the UIDs from 1 on.
+pub fn mails(count: u32) -> Vec<Mail> {
+    let body = |uid| format!("Message-ID: <fake-{uid}@example.org>\r\nSubject: number {uid}\r\n\r\nbody {uid}\r\n");
+    (1..=count).map(|uid| Mail::new(uid, body(uid))).collect()
+}
+
+/// What to do instead of answering well.
+pub enum Act {
+    /// Send this; `{tag}` stands for the command's tag.
+    Send(Vec<u8>),
+    /// Answer well, but send this first.
+    First(Vec<u8>),
+    /// Send this and close.
+    Bye(Vec<u8>),
+    /// Say nothing more.
+    Stall,
+}
+
+impl Act {
+    pub fn send(text: &str) -> Option<Self> {
+        Some(Self::Send(text.as_bytes().to_vec()))
+    }
+
+    pub fn first(text: &str) -> Option<Self> {
+        Some(Self::First(text.as_bytes().to_vec()))
+    }
+
+    pub fn bye(text: &str) -> Option<Self> {
+        Some(Self::Bye(text.as_bytes().to_vec()))
+    }
+}
+
+/// Decides by a command's text (upper case), and by how many commands this was asked of before, over all connections.
+type Twist = Box<dyn Fn(&str, usize) -> Option<Act> + Send + Sync>;
+
+type Folders = Arc<Mutex<BTreeMap<String, Vec<Mail>>>>;
+
+/// A running server; ends when dropped.
+pub struct Fake {
+    pub server: Scripted,
+    folders: Folders,
+}
+
+impl Fake {
+    /// Holds only INBOX.
+    pub async fn start(capabilities: &'static str, inbox: Vec<Mail>) -> Self {
+        Self::twisted(capabilities, inbox, |_, _| None).await
+    }
+
+    /// The same, misbehaving.
+    pub async fn twisted(
+        capabilities: &'static str,
+        inbox: Vec<Mail>,
+        twist: impl Fn(&str, usize) -> Option<Act> + Send + Sync + 'static,
+    ) -> Self {
+        let folders: Folders = Arc::new(Mutex::new(BTreeMap::from([("INBOX".to_owned(), inbox)])));
+        let shared = Arc::new((Arc::clone(&folders), Box::new(twist) as Twist, AtomicUsize::new(0)));
+        let server = Scripted::serve(None, move |mut conn, _| {
+            let shared = Arc::clone(&shared);
+            async move {
+                conn.login(capabilities).await?;
+                let (folders, twist, count) = &*shared;
+                serve(&mut conn, capabilities, folders, twist, count).await
+            }
+        })
+        .await;
+        Self { server, folders }
+    }
+
+    /// Where the engine finds it.
+    pub fn endpoint(&self, side: Side) -> Endpoint {
+        let mut endpoint = endpoint(side, self.server.port(), "anybody", "anything");
+        endpoint.tls = Tls { mode: TlsMode::None, ..Tls::default() };
+        endpoint
+    }
+
+    /// What a folder holds now.
+    pub fn mails(&self, folder: &str) -> Vec<Mail> {
+        self.folders.lock().unwrap().get(folder).cloned().unwrap_or_default()
+    }
+
+    /// Changes what a folder holds.
+    pub fn change(&self, folder: &str, change: impl FnOnce(&mut Vec<Mail>)) {
+        change(self.folders.lock().unwrap().entry(folder.to_owned()).or_default());
+    }
+
+    /// Commands heard so far that hold this text.
+    pub fn heard(&self, text: &str) -> usize {
+        self.server.heard().iter().filter(|command| command.contains(text)).count()
+    }
+}
+
+async fn serve(
+    conn: &mut Conn,
+    capabilities: &str,
+    folders: &Folders,
+    twist: &Twist,
+    count: &AtomicUsize,
+) -> io::Result<()> {
+    let mut selected = String::new();
+    loop {
+        let command = conn.command().await?;
+        let upper = command.text().to_ascii_uppercase();
+        let with_tag = |bytes: &[u8]| {
+            let text = bytes.split(|b| *b == b'{').enumerate().map(|(at, piece)| match piece.strip_prefix(b"tag}") {
+                Some(rest) => [command.tag.as_bytes(), rest].concat(),
+                None if at == 0 => piece.to_vec(),
+                None => [b"{", piece].concat(),
+            });
+            text.collect::<Vec<_>>().concat()
+        };
+        match twist(&upper, count.fetch_add(1, Ordering::SeqCst)) {
+            None => {}
+            Some(Act::Send(bytes)) => {
+                conn.send(&with_tag(&bytes)).await?;
+                continue;
+            }
+            Some(Act::First(bytes)) => conn.send(&with_tag(&bytes)).await?,
+            Some(Act::Bye(bytes)) => {
+                conn.send(&with_tag(&bytes)).await?;
+                return conn.close().await;
+            }
+            Some(Act::Stall) => return conn.stall().await,
+        }
+        let answer = {
+            let mut folders = folders.lock().unwrap();
+            answer(&command, &upper, capabilities, &mut folders, &mut selected)
+        };
+        match answer {
+            Some(bytes) => conn.send(&bytes).await?,
+            None => conn.ordinary(&command).await?,
+        }
+        if upper == "LOGOUT" {
+            return conn.close().await;
+        }
+    }
+}
+
+fn answer(
+    command: &Command,
+    upper: &str,
+    capabilities: &str,
+    folders: &mut BTreeMap<String, Vec<Mail>>,
+    selected: &mut String,
+) -> Option<Vec<u8>> {
+    let text = command.text();
+    let ok = |untagged: String| Some(format!("{untagged}{} OK done\r\n", command.tag).into_bytes());
+    let name = || {
+        let rest = text.split_once(' ').map_or("", |(_, rest)| rest);
+        match rest.strip_prefix('"') {
+            Some(quoted) => quoted.split('"').next().unwrap_or_default().to_owned(),
+            None => rest.split(' ').next().unwrap_or_default().to_owned(),
+        }
+    };
+    let next = |mails: &[Mail]| mails.iter().map(|m| m.uid).max().unwrap_or(0) + 1;
+    match upper.split(' ').next().unwrap_or_default() {
+        "LIST" | "LSUB" => {
+            let verb = upper.split(' ').next().unwrap_or_default();
+            let lines = folders.keys().fold(String::new(), |mut lines, folder| {
+                write!(lines, "* {verb} () \"/\" \"{folder}\"\r\n").unwrap();
+                lines
+            });
+            ok(lines)
+        }
+        "STATUS" => {
+            let folder = name();
+            let mails = folders.get(&folder)?;
+            let (count, next) = (mails.len(), next(mails));
+            ok(format!("* STATUS \"{folder}\" (MESSAGES {count} UIDNEXT {next} UIDVALIDITY 7)\r\n"))
+        }
+        "SELECT" | "EXAMINE" => {
+            *selected = name();
+            let mails = folders.get(selected)?;
+            let (count, next) = (mails.len(), next(mails));
+            ok(format!(
+                "* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n* {count} EXISTS\r\n* 0 RECENT\r\n\
+                 * OK [PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)] ok\r\n\
+                 * OK [UIDVALIDITY 7] ok\r\n* OK [UIDNEXT {next}] ok\r\n"
+            ))
+        }
+        "CREATE" => {
+            folders.entry(name()).or_default();
+            ok(String::new())
+        }
+        "APPEND" => {
+            let bytes = &command.bytes;
+            let end = bytes.windows(3).position(|w| w == b"}\r\n")? + 3;
+            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+            let mails = folders.entry(name()).or_default();
+            let uid = next(mails);
+            let flags = head.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("", |(flags, _)| flags);
+            let date = head.split_once(") \"").and_then(|(_, rest)| rest.split_once('"')).map(|(date, _)| date);
+            let date = format!("\"{}\"", date.unwrap_or("01-Jan-2030 00:00:00 +0000"));
+            mails.push(Mail { uid, flags: flags.into(), date, size: None, body: bytes[end..].to_vec() });
+            let code = if capabilities.contains("UIDPLUS") { format!("[APPENDUID 7 {uid}] ") } else { String::new() };
+            Some(format!("{} OK {code}done\r\n", command.tag).into_bytes())
+        }
+        "UID" if upper.starts_with("UID FETCH ") => {
+            let mails = folders.get(selected)?;
+            let mut out = Vec::new();
+            for (at, mail) in mails.iter().enumerate().filter(|(_, m)| in_set(text.split(' ').nth(2), m.uid, mails)) {
+                fetched(&mut out, at + 1, mail, upper);
+            }
+            out.extend_from_slice(format!("{} OK done\r\n", command.tag).as_bytes());
+            Some(out)
+        }
+        "UID" if upper.starts_with("UID SEARCH") => {
+            let mails = folders.get(selected)?;
+            let set = upper.strip_prefix("UID SEARCH UID ");
+            let found = mails.iter().filter(|m| set.is_none() || in_set(set, m.uid, mails));
+            let found: Vec<String> = found.map(|m| m.uid.to_string()).collect();
+            let line = match (upper.contains("RETURN"), found.is_empty()) {
+                (true, true) => format!("* ESEARCH (TAG \"{}\") UID\r\n", command.tag),
+                (true, false) => format!("* ESEARCH (TAG \"{}\") UID ALL {}\r\n", command.tag, found.join(",")),
+                (false, _) => format!("* SEARCH {}\r\n", found.join(" ")),
+            };
+            ok(line.replace("SEARCH \r", "SEARCH\r"))
+        }
+        _ => None,
+    }
+}
+
+fn fetched(out: &mut Vec<u8>, seq: usize, mail: &Mail, items: &str) {
+    out.extend_from_slice(format!("* {seq} FETCH (UID {}", mail.uid).as_bytes());
+    if items.contains("FLAGS") {
+        out.extend_from_slice(&[b" FLAGS (", mail.flags.as_slice(), b")"].concat());
+    }
+    if items.contains("INTERNALDATE") {
+        out.extend_from_slice(format!(" INTERNALDATE {}", mail.date).as_bytes());
+    }
+    if items.contains("RFC822.SIZE") {
+        out.extend_from_slice(format!(" RFC822.SIZE {}", mail.size.unwrap_or(mail.body.len() as u64)).as_bytes());
+    }
+    if items.contains("[HEADER.FIELDS (MESSAGE-ID)]") {
+        let header = String::from_utf8_lossy(&mail.body).into_owned();
+        let id =
+            header.lines().find(|line| line.starts_with("Message-ID:")).map_or(String::new(), |l| format!("{l}\r\n"));
+        let text = format!(" BODY[HEADER.FIELDS (MESSAGE-ID)] {{{}}}\r\n{id}\r\n", id.len() + 2);
+        out.extend_from_slice(text.as_bytes());
+    }
+    if items.contains("BODY.PEEK[]") {
+        out.extend_from_slice(format!(" BODY[] {{{}}}\r\n", mail.body.len()).as_bytes());
+        out.extend_from_slice(&mail.body);
+    }
+    out.extend_from_slice(b")\r\n");
+}
+
+fn in_set(set: Option<&str>, uid: u32, mails: &[Mail]) -> bool {
+    let last = mails.iter().map(|m| m.uid).max().unwrap_or(0);
+    let number = |text: &str| text.parse().unwrap_or(last);
+    set.unwrap_or_default().split(',').any(|range| {
+        let (a, b) = range.split_once(':').unwrap_or((range, range));
+        let (a, b) = (number(a), number(b));
+        (a.min(b)..=a.max(b)).contains(&uid)
+    })
+}

@@ -1,0 +1,95 @@
+//! A real server that tells nobody the UIDs of what was appended: a relay takes APPENDUID and UIDPLUS out of its answers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
+
+use mailferry::{
+    Side,
+    imap::{Endpoint, Tls, TlsMode},
+};
+use mailferry_testkit::{Account, Dovecot, Options};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+use crate::rig::endpoint;
+
+/// The server and its relay.
+pub struct NoUidplus {
+    pub dovecot: Dovecot,
+    port: u16,
+    written: Arc<AtomicU64>,
+    _relay: JoinSet<()>,
+}
+
+impl NoUidplus {
+    pub async fn start() -> Self {
+        let dovecot = Dovecot::start(&Options { hide: vec!["UIDPLUS"], ..Options::default() });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = dovecot.plain_port();
+        let written = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&written);
+        let mut relay = JoinSet::new();
+        relay.spawn(async move {
+            let mut links = JoinSet::new();
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                let server = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+                links.spawn(carry(client, server, Arc::clone(&count)));
+            }
+        });
+        Self { dovecot, port, written, _relay: relay }
+    }
+
+    /// An account, through the relay.
+    pub fn endpoint(&self, account: &Account<'_>) -> Endpoint {
+        let mut endpoint = endpoint(Side::Destination, self.port, &account.user, &account.password);
+        endpoint.tls = Tls { mode: TlsMode::None, ..Tls::default() };
+        endpoint
+    }
+
+    /// Bytes that went to the server so far.
+    pub fn written(&self) -> u64 {
+        self.written.load(SeqCst)
+    }
+}
+
+async fn carry(client: TcpStream, server: TcpStream, written: Arc<AtomicU64>) {
+    client.set_nodelay(true).unwrap();
+    server.set_nodelay(true).unwrap();
+    let (mut from_client, mut to_client) = client.into_split();
+    let (from_server, mut to_server) = server.into_split();
+    let up = async {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(n @ 1..) = from_client.read(&mut buffer).await {
+            if to_server.write_all(&buffer[..n]).await.is_err() {
+                break;
+            }
+            written.fetch_add(n as u64, SeqCst);
+        }
+        // The server sees the end as a client's end, and commits what it has.
+        to_server.shutdown().await.ok();
+    };
+    let down = async {
+        let mut lines = BufReader::new(from_server);
+        let mut line = Vec::new();
+        while let Ok(1..) = lines.read_until(b'\n', &mut line).await {
+            let text = String::from_utf8_lossy(&line);
+            if let Some((before, rest)) = text.split_once("OK [APPENDUID ") {
+                let rest = rest.split_once("] ").map_or("", |(_, rest)| rest);
+                line = format!("{before}OK {rest}").into_bytes();
+            }
+            if to_client.write_all(&line).await.is_err() {
+                break;
+            }
+            line.clear();
+        }
+        to_client.shutdown().await.ok();
+    };
+    tokio::join!(up, down);
+}
