@@ -144,6 +144,10 @@ fn status_items(session: &Session, sizes: bool) -> String {
     if capabilities.has("OBJECTID") {
         items.push_str(" MAILBOXID");
     }
+    // Without a value the limit is each folder's own (RFC 7889, section 3).
+    if capabilities.has("APPENDLIMIT") {
+        items.push_str(" APPENDLIMIT");
+    }
     if sizes && capabilities.has("STATUS=SIZE") {
         items.push_str(" SIZE");
     }

@@ -19,7 +19,7 @@ use super::{
     copy::Memory,
     folder::{Ended, Job, Shared, sync_folder},
     ledger::Ledger,
-    limits::{BUFFERED_BYTES, SAVE_EVERY},
+    limits::{BUFFERED_BYTES, BUFFERED_BYTES_PER_PAIR, SAVE_EVERY},
     pair::Pair,
     prepare::{Prepared, prepare},
     progress::{Phase, Progress},
@@ -230,7 +230,7 @@ async fn copy_folders(
             ledger: Arc::clone(ledger),
             progress: Arc::clone(&context.progress),
             stop: context.stop.child_token(),
-            budget: BUFFERED_BYTES / pairs as u64,
+            budget: (BUFFERED_BYTES / pairs as u64).min(BUFFERED_BYTES_PER_PAIR),
         },
         line,
         queue: Mutex::new(prepared.jobs.into()),
@@ -240,13 +240,13 @@ async fn copy_folders(
     });
     // Ends with this function, however that ends: nothing may be saved behind a later run's back.
     let mut saver = JoinSet::new();
-    saver.spawn({
+    if !spec.dry_run {
         let floor = Arc::clone(&floor);
-        async move {
+        saver.spawn(async move {
             let error = floor.shared.ledger.keep_saving(SAVE_EVERY).await;
             floor.give_up(error);
-        }
-    });
+        });
+    }
 
     let mut workers = JoinSet::new();
     workers.spawn(work(Arc::clone(&floor), pair));

@@ -208,7 +208,8 @@ async fn run(
         source.scan.finish();
     }
     let mut skips: BTreeMap<SkipReason, UidSet> = BTreeMap::new();
-    let mut work = choose(shared, job, &source.scan, &wanted, report, &mut skips);
+    let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
+    let mut work = choose(shared, append_limit, &source.scan, &wanted, report, &mut skips);
     if first {
         Progress::add(&shared.progress.messages_total, work.len() as u64);
         Progress::add(&shared.progress.bytes_total, work.iter().map(|m| u64::from(m.size)).sum());
@@ -218,18 +219,21 @@ async fn run(
     let adopted: UidSet = found.iter().map(|f| f.source).collect();
     work.retain(|m| !adopted.contains(m.uid));
     let unknown = known.as_ref().map(|state| state.map.unknown()).unwrap_or_default();
-    report.adopted += adopted.difference(&unknown).len();
-    Progress::add(&shared.progress.messages_done, adopted.len());
+    let newly_adopted = adopted.difference(&unknown).len();
     if shared.spec.dry_run {
+        report.adopted += newly_adopted;
         report.copied_now = work.len() as u64;
         report.bytes_now = work.iter().map(|m| u64::from(m.size)).sum();
         return Ok(Ended::Complete);
     }
 
-    record_start(shared, job, begin, &source, &destination, &found, &skips);
+    // Before the checkpoint says that the source's flags are there: what breaks off here is found and done again.
     if shared.spec.flag_policy == FlagPolicy::SourceWins {
         report.flags_updated += add_missing(&mut pair.destination, &destination, &found, report).await?;
     }
+    record_start(shared, job, begin, &source, &destination, &found, &skips);
+    report.adopted += newly_adopted;
+    Progress::add(&shared.progress.messages_done, adopted.len());
 
     let context = CopyContext {
         source_raw: &job.source_raw,
@@ -241,7 +245,7 @@ async fn run(
         stop: &shared.stop,
         budget: shared.budget,
         adds_newline: job.adds_newline,
-        append_limit: job.append_limit.or_else(|| pair.destination.capabilities().append_limit()),
+        append_limit,
     };
     if copy_all(&context, work, std::mem::take(&mut source.bodies), pair, memory, report).await? == Ended::Stopped {
         shared.ledger.folder(&job.source_raw, |state| state.open = false)?;
@@ -366,7 +370,7 @@ async fn wait_for_look(shared: &Shared, job: &Job, state: Option<&FolderState>, 
 /// Which of the wanted messages are copied: what rules leave out and what the destination cannot take is told.
 fn choose(
     shared: &Shared,
-    job: &Job,
+    append_limit: Option<u64>,
     scan: &Scan,
     wanted: &UidSet,
     report: &mut FolderReport,
@@ -383,7 +387,7 @@ fn choose(
             *report.left_out.entry(rule.to_owned()).or_default() += 1;
             continue;
         }
-        if job.append_limit.is_some_and(|limit| u64::from(message.size) > limit) {
+        if append_limit.is_some_and(|limit| u64::from(message.size) > limit) {
             let what = format!("{} bytes are more than the destination takes (APPENDLIMIT)", message.size);
             report.skip(message.uid, SkipReason::TooLarge.name(), what);
             skips.entry(SkipReason::TooLarge).or_default().insert(message.uid);

@@ -165,6 +165,8 @@ impl AllUids {
 /// # Errors
 /// When the connection ends or the server refuses.
 pub async fn still_there(session: &mut Session, uids: &UidSet) -> Result<UidSet> {
+    // As in a scan: what was expunged may be listed until the view is brought up to date.
+    session.run("NOOP").await?;
     let mut there = AllUids::default();
     let tags: Vec<Tag> =
         uids.chunks(MAX_SET_BYTES).map(|set| session.command(&format!("UID SEARCH UID {set}"))).collect();

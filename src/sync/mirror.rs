@@ -62,6 +62,10 @@ pub async fn mirror_deletions(
     let gone = vanished.delete.union(&vanished.keep);
     ledger.folder(source_raw, |state| {
         state.map.remove_sources(&gone);
+        // Of what is gone nothing need be known, or it would look like a deletion to come.
+        for set in state.skipped.values_mut() {
+            *set = set.intersection(all);
+        }
         for set in state.flags.values_mut() {
             *set = set.difference(&gone);
         }

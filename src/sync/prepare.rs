@@ -67,10 +67,15 @@ pub async fn prepare(
         made = make_folders(&plan, made, &destination, &mut pair.destination).await?;
         if !made.refused.is_empty() {
             // What was refused gets a name that every known server takes; the others stay.
-            let kept: Vec<_> =
-                plan.folders.iter().filter(|f| !made.refused.contains_key(&f.destination_raw)).cloned().collect();
+            let (refused, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut plan.folders)
+                .into_iter()
+                .partition(|f| made.refused.contains_key(&f.destination_raw));
             let frozen = kept.into_iter().map(|f| (f.source_raw, f.destination_raw)).chain(frozen.clone()).collect();
+            let said = std::mem::take(&mut plan.notes);
             plan = plan_folders(&from, &to, &spec.folders, &frozen, &NameLimits::strict());
+            plan.notes.extend(said.into_iter().filter(|(name, _)| refused.iter().all(|f| f.source_name != *name)));
+            plan.notes.sort();
+            plan.notes.dedup();
             made.refused.clear();
             made = make_folders(&plan, made, &destination, &mut pair.destination).await?;
         }
@@ -236,7 +241,7 @@ fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &Folder
     let told_flags =
         state.settled.is_some_and(|s| s.highest_modseq.is_some()) || spec.flag_policy == FlagPolicy::Ignore;
     let told_deletions =
-        spec.delete_policy == DeletePolicy::Keep || state.map.copied().len() <= u64::from(source.messages.unwrap_or(0));
+        spec.delete_policy == DeletePolicy::Keep || state.done().len() <= u64::from(source.messages.unwrap_or(0));
     !state.open
         && same_validity
         && told_flags

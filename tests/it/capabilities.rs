@@ -1,10 +1,12 @@
 //! Every extension is used when offered and done without when not: exact either way.
 
+use futures::future::join_all;
 use mailferry::Side;
-use mailferry_testkit::{Corpus, Dovecot, Format, Message, Options, differences};
+use mailferry_testkit::{Corpus, Dovecot, Format, Kind, Message, Options, differences, shared};
 
 use crate::{
-    fake::{Fake, MODERN, OLD, mails},
+    fake::{Fake, MODERN, Mail, OLD, mails},
+    no_uidplus::NoUidplus,
     rig::{Rig, adopted, copied, endpoint},
 };
 
@@ -115,11 +117,12 @@ fn kept(fake: &Fake) -> Vec<(Vec<u8>, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_uidplus_copies_are_found_again_and_their_flags_follow() {
     let source = Fake::start(MODERN, mails(30)).await;
-    let server = crate::no_uidplus::NoUidplus::start().await;
+    let server = NoUidplus::start().await;
     let account = server.dovecot.account();
     let mut right = account.connect().await;
     right.append("INBOX", &[Message::new("Subject: mine\r\n\r\nmine\r\n")]).await;
-    let rig = Rig::between(source.endpoint(Side::Source), server.endpoint(&account));
+    let relay = server.relay().await;
+    let rig = Rig::between(source.endpoint(Side::Source), relay.endpoint(&account));
     let report = rig.sync().await;
     assert_eq!(copied(&report), 30, "{report:#?}");
     let (_, facts) = right.folder_facts("INBOX").await;
@@ -127,7 +130,7 @@ async fn without_uidplus_copies_are_found_again_and_their_flags_follow() {
 
     source.change("INBOX", |mails| {
         mails[3].flags = b"\\Flagged $Late".to_vec();
-        mails.push(crate::fake::Mail::new(31, "Subject: new\r\n\r\nnew\r\n"));
+        mails.push(Mail::new(31, "Subject: new\r\n\r\nnew\r\n"));
     });
     let delta = rig.sync().await;
     assert_eq!(copied(&delta), 1, "{delta:#?}");
@@ -142,12 +145,13 @@ async fn without_uidplus_identical_copies_keep_their_own_flags() {
     let source = Fake::start(MODERN, Vec::new()).await;
     source.change("INBOX", |mails| {
         for uid in 1..=6 {
-            mails.push(crate::fake::Mail::new(uid, "Message-ID: <twin@x>\r\n\r\nthe same\r\n").flagged(""));
+            mails.push(Mail::new(uid, "Message-ID: <twin@x>\r\n\r\nthe same\r\n").flagged(""));
         }
     });
-    let server = crate::no_uidplus::NoUidplus::start().await;
+    let server = NoUidplus::start().await;
     let account = server.dovecot.account();
-    let rig = Rig::between(source.endpoint(Side::Source), server.endpoint(&account));
+    let relay = server.relay().await;
+    let rig = Rig::between(source.endpoint(Side::Source), relay.endpoint(&account));
     assert_eq!(copied(&rig.sync().await), 6);
     source.change("INBOX", |mails| mails[2].flags = b"\\Flagged".to_vec());
     let delta = rig.sync().await;
@@ -159,29 +163,32 @@ async fn without_uidplus_identical_copies_keep_their_own_flags() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_killed_without_uidplus_neither_loses_nor_doubles() {
-    for seed in 0..4 {
-        let from = mailferry_testkit::shared(mailferry_testkit::Kind::Maildir).account();
-        let mut left = from.connect().await;
-        left.seed(&Corpus::bulk(300, 2 << 20, 2, seed)).await;
-        let server = crate::no_uidplus::NoUidplus::start().await;
-        let account = server.dovecot.account();
-        let from = endpoint(Side::Source, from.server.tls_port(), &from.user, &from.password);
-        let rig = Rig::between(from, server.endpoint(&account));
-        for kill in 1..=2 {
-            let limit = (seed * 150 + kill * 500) << 10;
-            tokio::select! {
-                _ = rig.try_sync() => {}
-                () = async {
-                    while server.written() < limit {
-                        tokio::task::yield_now().await;
-                    }
-                } => {}
-            }
+    let server = NoUidplus::start().await;
+    join_all((0..4).map(|seed| killed_twice(&server, seed))).await;
+}
+
+async fn killed_twice(server: &NoUidplus, seed: u64) {
+    let from = shared(Kind::Maildir).account();
+    let mut left = from.connect().await;
+    left.seed(&Corpus::bulk(300, 2 << 20, 2, seed)).await;
+    let account = server.dovecot.account();
+    let relay = server.relay().await;
+    let from = endpoint(Side::Source, from.server.tls_port(), &from.user, &from.password);
+    let rig = Rig::between(from, relay.endpoint(&account));
+    for kill in 1..=2 {
+        let limit = (seed * 150 + kill * 500) << 10;
+        tokio::select! {
+            _ = rig.try_sync() => {}
+            () = async {
+                while relay.written() < limit {
+                    tokio::task::yield_now().await;
+                }
+            } => {}
         }
-        rig.sync().await;
-        let mut right = account.connect().await;
-        assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new(), "seed {seed}");
     }
+    rig.sync().await;
+    let mut right = account.connect().await;
+    assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new(), "seed {seed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -110,23 +110,24 @@ pub struct Fake {
 
 impl Fake {
     /// Holds only INBOX.
-    pub async fn start(capabilities: &'static str, inbox: Vec<Mail>) -> Self {
+    pub async fn start(capabilities: &str, inbox: Vec<Mail>) -> Self {
         Self::twisted(capabilities, inbox, |_, _| None).await
     }
 
     /// The same, misbehaving.
     pub async fn twisted(
-        capabilities: &'static str,
+        capabilities: &str,
         inbox: Vec<Mail>,
         twist: impl Fn(&str, usize) -> Option<Act> + Send + Sync + 'static,
     ) -> Self {
         let folders: Folders = Arc::new(Mutex::new(BTreeMap::from([("INBOX".to_owned(), inbox)])));
-        let shared = Arc::new((Arc::clone(&folders), Box::new(twist) as Twist, AtomicUsize::new(0)));
+        let shared =
+            Arc::new((Arc::clone(&folders), Box::new(twist) as Twist, AtomicUsize::new(0), capabilities.to_owned()));
         let server = Scripted::serve(None, move |mut conn, _| {
             let shared = Arc::clone(&shared);
             async move {
+                let (folders, twist, count, capabilities) = &*shared;
                 conn.login(capabilities).await?;
-                let (folders, twist, count) = &*shared;
                 serve(&mut conn, capabilities, folders, twist, count).await
             }
         })

@@ -4,10 +4,15 @@
 mod capabilities;
 mod check;
 mod cli;
+mod deletions;
+mod delivery;
+mod delta;
 mod failures;
 mod fake;
+mod folders;
 mod harness;
 mod injection;
+mod interruption;
 mod kill;
 mod no_uidplus;
 mod rig;

@@ -18,24 +18,32 @@ use tokio::{
 
 use crate::rig::endpoint;
 
-/// The server and its relay.
+/// The server.
 pub struct NoUidplus {
     pub dovecot: Dovecot,
+}
+
+/// A relay to it; ends when dropped.
+pub struct Relay {
     port: u16,
     written: Arc<AtomicU64>,
-    _relay: JoinSet<()>,
+    _task: JoinSet<()>,
 }
 
 impl NoUidplus {
     pub async fn start() -> Self {
-        let dovecot = Dovecot::start(&Options { hide: vec!["UIDPLUS"], ..Options::default() });
+        Self { dovecot: Dovecot::start(&Options { hide: vec!["UIDPLUS"], ..Options::default() }) }
+    }
+
+    /// A relay of one's own.
+    pub async fn relay(&self) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let target = dovecot.plain_port();
+        let target = self.dovecot.plain_port();
         let written = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&written);
-        let mut relay = JoinSet::new();
-        relay.spawn(async move {
+        let mut task = JoinSet::new();
+        task.spawn(async move {
             let mut links = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
@@ -43,9 +51,11 @@ impl NoUidplus {
                 links.spawn(carry(client, server, Arc::clone(&count)));
             }
         });
-        Self { dovecot, port, written, _relay: relay }
+        Relay { port, written, _task: task }
     }
+}
 
+impl Relay {
     /// An account, through the relay.
     pub fn endpoint(&self, account: &Account<'_>) -> Endpoint {
         let mut endpoint = endpoint(Side::Destination, self.port, &account.user, &account.password);
