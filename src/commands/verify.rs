@@ -40,9 +40,9 @@ use crate::{
 /// changed on either side, not even \Seen. It does not ask what a run believes to have copied: a checkpoint only tells which
 /// destination folder belongs to which source folder (without one, the same rules decide afresh).
 ///
-/// What the migration's rules leave out is not expected at the destination. Mail, folders and subscriptions that only the
-/// destination has are shown, and are no difference: new mail may arrive there already. Order of messages is not
-/// compared.
+/// What the migration's rules leave out is not expected at the destination. Mail and folders that only the destination
+/// has (new mail may arrive there already), and subscriptions that it lacks, are shown; they are differences with
+/// `--strict` only. The order of messages is not compared.
 ///
 /// Exits with 0 when all mailboxes are identical, with 1 when there are differences, and else with the code of what kept it
 /// from comparing (see `mailferry --help`).
