@@ -21,7 +21,7 @@ lint:
 
 cargo-test:
 	scripts/install.sh test
-	$(CARGO) test --workspace --locked
+	$(CARGO) test --workspace --locked --no-fail-fast
 
 readme:
 	$(CARGO) build --locked --bin mailferry

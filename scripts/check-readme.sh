@@ -46,7 +46,9 @@ while IFS= read -r line; do
     make)
       checked=$((checked + 1))
       for target in "${words[@]:1}"; do
-        [[ $target == *=* ]] || grep -q "^$target:" Makefile || complain "$line" "no make target $target"
+        # Variables come last, and their values may be of several words.
+        [[ $target != *=* ]] || break
+        grep -q "^$target:" Makefile || complain "$line" "no make target $target"
       done
       ;;
     mailferry | ./target/*/mailferry | target/*/mailferry)

@@ -32,7 +32,7 @@ run() {
   target/debug/mailferry "$@"
 }
 
-run run -f examples/demo.yaml --secret "demo-ca/ca.crt=$dir/ca.crt" --state "$dir/state"
-run verify -f examples/demo.yaml --secret "demo-ca/ca.crt=$dir/ca.crt"
+run run --output text -f examples/demo.yaml --secret "demo-ca/ca.crt=$dir/ca.crt" --state "$dir/state"
+run verify --output text -f examples/demo.yaml --secret "demo-ca/ca.crt=$dir/ca.crt"
 echo
 echo "Both sides are identical: every folder, message, flag and date."

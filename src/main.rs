@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use indicatif::MultiProgress;
 use mailferry::{
     Error, Result,
-    commands::{checkpoint::CheckpointArgs, crds::CrdsArgs, run::RunArgs},
+    commands::{check::CheckArgs, checkpoint::CheckpointArgs, crds::CrdsArgs, run::RunArgs, verify::VerifyArgs},
     local::{run::SyncEngine, text::printable},
     telemetry::logs,
 };
@@ -43,14 +43,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(CheckArgs),
     Run(RunArgs),
+    Verify(VerifyArgs),
     Crds(CrdsArgs),
     Checkpoint(CheckpointArgs),
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
-    0  all mailboxes are done; single messages may have been skipped: the report names them
+    0  run: all mailboxes are done; single messages may have been skipped: the report names them
+       check: no problems, though maybe warnings; verify: all mailboxes are identical
     1  verify found differences
     2  Configuration: a wrong command line or manifest, a missing Secret, a state folder in use
    10  Authentication: a server refused a user name, password or token
@@ -92,6 +95,8 @@ fn execute(cli: Cli) -> Result<u8> {
     let stderr = logs::Between(move |line: &[u8]| beside.suspend(|| io::stderr().write_all(line)));
     logs::init(&cli.log_level, cli.log_format, io::stderr().is_terminal(), stderr)?;
     match cli.command {
+        Command::Check(args) => runtime()?.block_on(args.run(screen)),
+        Command::Verify(args) => runtime()?.block_on(args.run(screen)),
         Command::Run(args) => runtime()?.block_on(args.run(Arc::new(SyncEngine), screen)),
         Command::Crds(args) => print(&args.print()?),
         Command::Checkpoint(args) => print(&args.print()?),

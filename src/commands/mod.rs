@@ -1,6 +1,8 @@
 //! The commands of the `mailferry` binary, one file each, and what they share.
 
+pub mod check;
 pub mod checkpoint;
 pub mod crds;
 pub mod manifests;
 pub mod run;
+pub mod verify;

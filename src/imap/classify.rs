@@ -55,11 +55,10 @@ pub fn class_of(line: &StatusLine, asked: Asked) -> ErrorClass {
             "AUTHORIZATIONFAILED" | "NOPERM" | "CONTACTADMIN" => return ErrorClass::Authorization,
             "PRIVACYREQUIRED" => return ErrorClass::Configuration,
             "OVERQUOTA" => return ErrorClass::Quota,
-            "THROTTLED" | "INUSE" | "OVERLOADED" => return ErrorClass::Throttled,
             "UNAVAILABLE" => return ErrorClass::Network,
             "SERVERBUG" | "CORRUPTION" | "CLIENTBUG" => return ErrorClass::Protocol,
             "TOOBIG" | "CANNOT" | "LIMIT" if asked == Asked::Append => return ErrorClass::MessageRejected,
-            "LIMIT" => return ErrorClass::Throttled,
+            "THROTTLED" | "INUSE" | "OVERLOADED" | "LIMIT" => return ErrorClass::Throttled,
             _ => {}
         }
     }

@@ -23,7 +23,7 @@ use super::{
     transport::Transport,
     wire::Wire,
 };
-use crate::error::{Error, ErrorClass, Result};
+use crate::error::{Error, ErrorClass, Result, Side};
 
 /// Connects and logs in.
 ///
@@ -32,7 +32,7 @@ use crate::error::{Error, ErrorClass, Result};
 /// host, never with a secret.
 pub async fn connect(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
     // A panic in async-imap's parser ends this connection only.
-    match AssertUnwindSafe(establish(endpoint, moved)).catch_unwind().await {
+    match AssertUnwindSafe(Box::pin(establish(endpoint, moved))).catch_unwind().await {
         Ok(result) => result,
         Err(_) => Err(Error::protocol("the server's answer broke the parser")),
     }
@@ -53,11 +53,11 @@ async fn establish(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
         }
         TlsMode::None => {
             let lease = Lease::new(wire(Transport::Plain(socket)));
-            within(limit, "greet", greet(lease, &mut facts)).await?
+            greet_in_clear(limit, lease, &mut facts).await?
         }
         TlsMode::StartTls => {
             let lease = Lease::new(wire(Transport::Plain(socket)));
-            let client = within(limit, "greet", greet(lease, &mut facts)).await?;
+            let client = greet_in_clear(limit, lease, &mut facts).await?;
             let io = within(limit, "begin TLS", start_tls(client)).await?;
             let Transport::Plain(socket) = io else {
                 return Err(Error::internal("STARTTLS over TLS"));
@@ -134,6 +134,16 @@ async fn dial(endpoint: &Endpoint) -> Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+/// A port that speaks TLS from the first byte says nothing: it waits for the handshake.
+async fn greet_in_clear(limit: Duration, lease: Lease, facts: &mut Facts) -> Result<Client<Lease>> {
+    match timeout(limit, greet(lease, facts)).await {
+        Ok(greeted) => greeted,
+        Err(_) => Err(Error::network(format!("the server did not greet within {} s", limit.as_secs_f32())).advice(
+            "If this port speaks TLS from the first byte (993 does), set tls.mode Implicit; else raise the timeouts",
+        )),
+    }
 }
 
 async fn greet(lease: Lease, facts: &mut Facts) -> Result<Client<Lease>> {
@@ -289,8 +299,32 @@ async fn log_in(
             (Some(_), Some(line)) if line.status == Status::Bye => refusal(line, Asked::Login, "the login"),
             (Some(failure), _) => failure,
             // async-imap's own error text may quote what was sent; the server's line says more.
-            (None, Some(line)) => refusal(line, Asked::Login, &format!("the login of {}", endpoint.login.username)),
+            (None, Some(line)) => {
+                let name = &endpoint.login.username;
+                advise(refusal(line, Asked::Login, &format!("the login of {name}")), endpoint)
+            }
             (None, None) => Error::network("the connection ended during the login"),
         }
     })
+}
+
+/// What to do about a refused login, as far as side and login tell.
+fn advise(error: Error, endpoint: &Endpoint) -> Error {
+    if !matches!(error.class, ErrorClass::Authentication | ErrorClass::Authorization) {
+        return error;
+    }
+    let name = &endpoint.login.username;
+    let exists = match endpoint.side {
+        Side::Source => String::new(),
+        Side::Destination => format!("Mailferry creates no accounts: make sure that {name} exists there. "),
+    };
+    match &endpoint.login.master {
+        Some(Master::AuthorizationIdentity { username } | Master::Suffix { username, .. }) => error.advice(format!(
+            "{exists}Check the password of the master user {username}, that it may log in for {name}, and masterUser.mode"
+        )),
+        None if endpoint.side == Side::Destination => {
+            error.advice(format!("{exists}Then check the password (or token) in the Secret"))
+        }
+        None => error,
+    }
 }

@@ -141,7 +141,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(30), reply: Duration::from_mins(2), keepalive: Duration::from_secs(120) }
+        Self { connect: Duration::from_secs(30), reply: Duration::from_mins(2), keepalive: Duration::from_mins(2) }
     }
 }
 

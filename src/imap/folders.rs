@@ -1,7 +1,7 @@
 //! One look at an account: its namespaces, folders, subscriptions and the status of each folder, in as few round trips
 //! as the server allows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -106,7 +106,7 @@ pub async fn survey(session: &mut Session, sizes: bool) -> Result<Survey> {
 
     if !extended {
         for folder in &mut folders {
-            folder.subscribed = found.subscribed.contains_key(&folder.item.name);
+            folder.subscribed = found.subscribed.contains(&folder.item.name);
         }
     }
     let missing: Vec<(usize, Bytes)> = folders
@@ -158,7 +158,7 @@ fn status_items(session: &Session, sizes: bool) -> String {
 struct Gathered {
     namespaces: Option<Namespaces>,
     listed: Vec<ListItem>,
-    subscribed: BTreeMap<Bytes, ()>,
+    subscribed: BTreeSet<Bytes>,
     statuses: BTreeMap<Bytes, FolderStatus>,
     server: Option<String>,
     too_many: bool,
@@ -176,14 +176,12 @@ impl Gathered {
                     pairs.into_iter().find(|(key, _)| key.eq_ignore_ascii_case("name")).and_then(|(_, name)| name);
             }
             Untagged::Namespace(namespaces) => self.namespaces = Some(namespaces),
-            Untagged::List(item) => {
-                if !self.listed.iter().rev().take(4).any(|i| i.name == item.name) {
-                    self.listed.push(item);
-                }
+            Untagged::List(item) if !self.listed.iter().rev().take(4).any(|i| i.name == item.name) => {
+                self.listed.push(item);
             }
             // Courier lists unsubscribed parents as \Noselect.
             Untagged::Lsub(item) if !item.has("\\Noselect") => {
-                self.subscribed.insert(item.name, ());
+                self.subscribed.insert(item.name);
             }
             Untagged::FolderStatus(status) => {
                 self.statuses.insert(inbox_upper(&status.name), status);

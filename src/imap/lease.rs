@@ -30,13 +30,15 @@ pub struct Lease {
     seen: Vec<Response>,
     failure: Option<Error>,
     raw: bool,
+    /// Nothing has come yet.
+    fresh: bool,
 }
 
 impl Lease {
     /// Lends `wire`.
     #[must_use]
     pub fn new(wire: Wire) -> Self {
-        Self { wire: Some(wire), current: Bytes::new(), seen: Vec::new(), failure: None, raw: false }
+        Self { wire: Some(wire), current: Bytes::new(), seen: Vec::new(), failure: None, raw: false, fresh: true }
     }
 
     /// Takes the wire back.
@@ -118,6 +120,22 @@ fn reduce(response: &Response, raw: Bytes) -> Bytes {
     }
 }
 
+/// A wrong port is named by what answers on it.
+fn no_other_protocol(greeting: &[u8]) -> Result<()> {
+    let known: [(&[u8], &str); 5] = [
+        (b"+OK", "a POP3 server"),
+        (b"220", "an SMTP or FTP server"),
+        (b"554", "an SMTP server"),
+        (b"SSH-", "an SSH server"),
+        (b"HTTP/", "a web server"),
+    ];
+    match known.iter().find(|(start, _)| greeting.starts_with(start)) {
+        Some((_, what)) => Err(Error::configuration(format!("this is {what}, not an IMAP server"))
+            .advice("Give the port of IMAP: 993 with tls.mode Implicit, 143 with StartTLS")),
+        None => Ok(()),
+    }
+}
+
 fn taken() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the connection was taken back")
 }
@@ -133,6 +151,9 @@ impl AsyncRead for Lease {
             let outcome = ready!(wire.poll_raw(cx)).and_then(|raw| {
                 if this.seen.len() >= MAX_RESPONSES {
                     return Err(Error::protocol("the server keeps talking and never answers the login"));
+                }
+                if std::mem::take(&mut this.fresh) {
+                    no_other_protocol(&raw)?;
                 }
                 let response = parse(raw.clone())
                     .map_err(|e| Error::protocol(format!("the server's answer cannot be understood: {e}")))?;

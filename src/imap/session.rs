@@ -144,12 +144,11 @@ impl Session {
 
     /// Queues a string argument: quoted, or a literal where it cannot be quoted.
     pub fn send_string(&mut self, tag: Tag, bytes: &[u8]) {
-        match super::quote::astring(bytes) {
-            Some(quoted) => self.send(tag, quoted),
-            None => {
-                self.send_literal_header(tag, bytes.len() as u64, false);
-                self.send(tag, bytes.to_vec());
-            }
+        if let Some(quoted) = super::quote::astring(bytes) {
+            self.send(tag, quoted);
+        } else {
+            self.send_literal_header(tag, bytes.len() as u64, false);
+            self.send(tag, bytes.to_vec());
         }
     }
 
@@ -203,6 +202,18 @@ impl Session {
         }
     }
 
+    /// The same, or none as soon as at most `left` bytes are queued.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn next_or_drained(&mut self, left: usize) -> Result<Option<Event>> {
+        match self.wire.next_or_drained(left).await {
+            Ok(Some(incoming)) => self.take(incoming).map(Some).map_err(|e| self.blame(e)),
+            Ok(None) => Ok(None),
+            Err(error) => Err(self.blame(error)),
+        }
+    }
+
     fn take(&mut self, incoming: Incoming) -> Result<Event> {
         match incoming {
             Incoming::LiteralStart { length, uid } => Ok(Event::LiteralStart { length, uid }),
@@ -247,8 +258,8 @@ impl Session {
     ///
     /// # Errors
     /// As [`Self::next`].
-    pub async fn wait(&mut self, tag: Tag, mut data: impl FnMut(Untagged)) -> Result<StatusLine> {
-        let mut ended = self.wait_all(&[tag], |untagged| data(untagged)).await?;
+    pub async fn wait(&mut self, tag: Tag, data: impl FnMut(Untagged)) -> Result<StatusLine> {
+        let mut ended = self.wait_all(&[tag], data).await?;
         ended.pop().ok_or_else(|| Error::internal("a command ended without a status"))
     }
 

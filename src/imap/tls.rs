@@ -19,7 +19,10 @@ use super::endpoint::{Endpoint, Tls};
 use crate::error::{Error, ErrorClass, Result};
 
 /// Configurations by what they trust: loading the system's roots costs milliseconds, and sessions resume only within one.
-static CONFIGS: LazyLock<Mutex<HashMap<(Vec<u8>, bool), Arc<ClientConfig>>>> = LazyLock::new(Mutex::default);
+static CONFIGS: LazyLock<Mutex<HashMap<Trust, Arc<ClientConfig>>>> = LazyLock::new(Mutex::default);
+
+/// The extra roots, and whether anything is accepted.
+type Trust = (Vec<u8>, bool);
 
 /// Performs the handshake on a connected socket.
 ///
@@ -103,16 +106,21 @@ fn explain(error: &std::io::Error, name: &str) -> Error {
             "It needs TLS 1.2 with ECDHE or TLS 1.3; put a TLS proxy (stunnel, haproxy) beside a server that is too old",
         ),
         rustls::Error::InvalidCertificate(problem) => match problem {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            CertificateError::Expired => {
                 tls("the server's certificate has expired".into(), "Renew it, or set tls.insecureSkipVerify knowingly")
             }
+            CertificateError::ExpiredContext { not_after, .. } => tls(
+                format!("the server's certificate expired on {}", day(*not_after)),
+                "Renew it, or set tls.insecureSkipVerify knowingly",
+            ),
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 tls("the server's certificate is not valid yet".into(), "Check the clocks on both machines")
             }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => tls(
-                format!("the server's certificate is not for {name}"),
-                "Connect by a name that the certificate carries, or give that name as tls.serverName",
-            ),
+            CertificateError::NotValidForName => tls(format!("the server's certificate is not for {name}"), OTHER_NAME),
+            CertificateError::NotValidForNameContext { presented, .. } => {
+                let names = presented.iter().take(5).map(|name| bare(name)).collect::<Vec<_>>().join(", ");
+                tls(format!("the server's certificate is not for {name}, but for {names}"), OTHER_NAME)
+            }
             CertificateError::UnknownIssuer => tls(
                 "the server's certificate comes from an authority that is not trusted here".into(),
                 "Give the authority's certificate as tls.caBundle",
@@ -125,6 +133,19 @@ fn explain(error: &std::io::Error, name: &str) -> Error {
         },
         other => tls(format!("the TLS handshake failed: {other}"), "Check the port and the server's TLS settings"),
     }
+}
+
+const OTHER_NAME: &str = "Connect by a name that the certificate carries, or give that name as tls.serverName";
+
+/// `DnsName("imap.example")` as rustls prints it, without its wrapping.
+fn bare(presented: &str) -> &str {
+    presented.split_once('(').map_or(presented, |(_, rest)| rest.trim_end_matches(')').trim_matches('"'))
+}
+
+/// A moment as a day, `2021-01-01`.
+fn day(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| "an unknown day".to_owned(), |t| t.strftime("%F").to_string())
 }
 
 /// Accepts any certificate, but no forged handshake.

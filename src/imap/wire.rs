@@ -193,7 +193,19 @@ impl Wire {
     /// # Errors
     /// Network when the connection ends or falls silent, Protocol when bounds are broken or nothing can be understood.
     pub async fn next(&mut self) -> Result<Incoming> {
-        poll_fn(|cx| self.poll_next(cx)).await
+        loop {
+            if let Some(incoming) = poll_fn(|cx| self.poll_next(cx, None)).await? {
+                return Ok(incoming);
+            }
+        }
+    }
+
+    /// The same, or none as soon as at most `left` bytes are queued: for a writer that was told to wait.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn next_or_drained(&mut self, left: usize) -> Result<Option<Incoming>> {
+        poll_fn(|cx| self.poll_next(cx, Some(left))).await
     }
 
     /// Writes until at most `left` bytes are queued. Reads nothing, so the caller must know that nothing large is due.
@@ -237,7 +249,7 @@ impl Wire {
         &mut self.io
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>, left: Option<usize>) -> Poll<Result<Option<Incoming>>> {
         loop {
             if let Some(framed) = self.frame()? {
                 let incoming = match framed {
@@ -245,17 +257,20 @@ impl Wire {
                     Framed::LiteralStart(length) => Incoming::LiteralStart { length, uid: uid_so_far(&self.head) },
                     Framed::LiteralChunk(bytes) => Incoming::LiteralChunk(bytes),
                 };
-                if let Incoming::Response(Response::Continue(_)) = incoming {
-                    if matches!(self.output.front(), Some((_, Piece::AwaitContinue))) {
-                        self.output.pop_front();
-                        continue;
-                    }
+                if let Incoming::Response(Response::Continue(_)) = incoming
+                    && matches!(self.output.front(), Some((_, Piece::AwaitContinue)))
+                {
+                    self.output.pop_front();
+                    continue;
                 }
                 // What is queued goes out even while much comes in.
                 let _ = self.poll_write(cx)?;
-                return Poll::Ready(Ok(incoming));
+                return Poll::Ready(Ok(Some(incoming)));
             }
             let _ = self.poll_write(cx)?;
+            if left.is_some_and(|left| self.queued() <= left) {
+                return Poll::Ready(Ok(None));
+            }
             match self.poll_fill(cx)? {
                 Poll::Ready(()) => {}
                 Poll::Pending => {
@@ -432,7 +447,7 @@ impl Wire {
     fn may_hold_literals(&self) -> bool {
         let start: &[u8] = if self.head.is_empty() { &self.input } else { &self.head };
         let Some(rest) = start.strip_prefix(b"* ") else { return false };
-        let word = rest.split(|b| b.is_ascii_whitespace()).next().unwrap_or_default();
+        let word = rest.split(u8::is_ascii_whitespace).next().unwrap_or_default();
         !["OK", "NO", "BAD", "BYE", "PREAUTH"].iter().any(|status| word.eq_ignore_ascii_case(status.as_bytes()))
     }
 }

@@ -1,5 +1,7 @@
 //! A migration without a cluster: the same manifests, a state folder, progress on the terminal.
 
+pub mod check;
+pub mod each;
 pub mod manifest;
 pub mod progress;
 pub mod report;
@@ -10,4 +12,5 @@ pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod text;
+pub mod verify;
 pub mod view;

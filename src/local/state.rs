@@ -9,6 +9,7 @@
 //! A checkpoint file holds exactly what the engine encoded: `mailferry checkpoint FILE` prints it.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
@@ -142,6 +143,23 @@ impl MailboxState {
             kept.display()
         );
         Ok(Recalled { checkpoint: None, note: Some(note) })
+    }
+
+    /// Where an earlier run put the folders (raw source name to raw destination name), for commands that only look; and
+    /// what to tell the user where there is a checkpoint that cannot be used. Nothing is moved or written.
+    #[must_use]
+    pub fn mapping(&self, fingerprint: &str) -> (BTreeMap<Vec<u8>, Vec<u8>>, Option<String>) {
+        let unused = |why: &str| {
+            let path = self.file.path.display();
+            (BTreeMap::new(), Some(format!("the checkpoint {path} {why}: where folders go was decided afresh")))
+        };
+        let decoded = self.read().and_then(|encoded| encoded.map(|bytes| Checkpoint::decode(&bytes)).transpose());
+        match decoded {
+            Ok(None) => (BTreeMap::new(), None),
+            Ok(Some(checkpoint)) if checkpoint.fingerprint == fingerprint => (checkpoint.mapping, None),
+            Ok(Some(_)) => unused("is for other accounts"),
+            Err(error) => unused(&format!("cannot be used ({})", error.what)),
+        }
     }
 
     /// What was saved last, if anything was.
@@ -419,5 +437,24 @@ mod tests {
             prop_assert!(folder.starts_with(".mailferry"));
             prop_assert!(!folder.components().any(|c| matches!(c, std::path::Component::ParentDir)));
         }
+    }
+
+    #[tokio::test]
+    async fn folder_names_are_read_from_a_checkpoint_that_is_for_these_accounts_and_nothing_is_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = State::open(folder.path()).unwrap();
+        let names = BTreeMap::from([(b"Sent Items".to_vec(), b"Sent".to_vec())]);
+        let checkpoint = Checkpoint { fingerprint: "these".into(), mapping: names.clone(), ..Checkpoint::default() };
+        writer.mailbox("alice").save(checkpoint.encode().unwrap()).await.unwrap();
+        writer.mailbox("torn").save(vec![1, 2, 3]).await.unwrap();
+        let state = State::read_only(folder.path());
+        assert_eq!(state.mailbox("alice").mapping("these"), (names, None));
+        for (mailbox, print, why) in [("alice", "others", "is for other accounts"), ("torn", "these", "cannot be used")]
+        {
+            let (mapping, note) = state.mailbox(mailbox).mapping(print);
+            assert!(mapping.is_empty() && note.as_ref().is_some_and(|n| n.contains(why)), "{note:?}");
+            assert!(state.mailbox(mailbox).path().exists());
+        }
+        assert_eq!(state.mailbox("nobody").mapping("these"), (BTreeMap::new(), None));
     }
 }

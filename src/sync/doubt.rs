@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     identity::{CompareGroup, ContentHash, Facts, MessageId, match_folder, match_tail},
-    limits::{LOOKS_APART, LOOKS_APART_ROUND_TRIPS},
+    limits::{LOOKS_APART, LOOKS_APART_ROUND_TRIPS, SLOWEST_COMMIT},
     lookup::{facts_of, hashes, message_ids, scan_with_ids},
     scan::{Scan, Scanned},
     trouble::Trouble,
@@ -48,10 +48,11 @@ pub struct Found {
     pub missing_flags: Vec<String>,
 }
 
-/// How far two looks must be apart on these connections.
-#[must_use]
-pub fn apart(round_trip: Duration) -> Duration {
-    LOOKS_APART.max(round_trip * LOOKS_APART_ROUND_TRIPS)
+/// How far two looks must be apart. What is in doubt was sent in UID order: the largest of the first messages may take
+/// its time to be committed.
+pub fn apart(round_trip: Duration, work: &[Scanned]) -> Duration {
+    let largest = work.iter().take(HEADROOM).map(|m| u64::from(m.size)).max().unwrap_or(0);
+    LOOKS_APART.max(round_trip * LOOKS_APART_ROUND_TRIPS).max(Duration::from_secs(largest / SLOWEST_COMMIT))
 }
 
 /// One folder's doubt: `work` may be partly at the destination, at UID `from` or above, but not at a UID in `known`.
@@ -81,7 +82,7 @@ impl Doubt<'_> {
         destination: &mut Session,
         trouble: &mut Trouble,
     ) -> Result<Vec<Found>> {
-        let wait = apart(destination.round_trip());
+        let wait = apart(destination.round_trip(), self.work);
         let mut unmatched: Vec<Scanned> = self.work.to_vec();
         let mut strangers: Vec<Facts> = Vec::new();
         let mut flags: HashMap<u32, Vec<String>> = HashMap::new();

@@ -19,7 +19,7 @@ use super::{
     copy::Memory,
     folder::{Ended, Job, Shared, sync_folder},
     ledger::Ledger,
-    limits::{BUFFERED_BYTES, SAVE_EVERY},
+    limits::{BUFFERED_BYTES, BUFFERED_BYTES_PER_PAIR, SAVE_EVERY},
     pair::Pair,
     prepare::{Prepared, prepare},
     progress::{Phase, Progress},
@@ -85,18 +85,13 @@ async fn run(
         None => Checkpoint { fingerprint: print, ..Checkpoint::default() },
     };
     let ledger = Arc::new(Ledger::new(checkpoint, Arc::clone(&context.store)));
-    let line = Line {
-        source: Arc::new(spec.source.clone()),
-        destination: Arc::new(spec.destination.clone()),
-        progress: Arc::clone(&context.progress),
-        retry: spec.retry,
-        stop: context.stop.clone(),
-    };
+    let line = Arc::new(Line::new(spec, &context.progress, &context.stop));
 
     let mut backoff = line.backoff();
+    let mut spare = JoinSet::new();
     let (pair, prepared) = loop {
         context.progress.enter(Phase::Connecting);
-        match begin(spec, &line, &ledger, &context.progress, report).await {
+        match begin(spec, &line, &ledger, &context.progress, report, &mut spare).await {
             Ok(ready) => break ready,
             Err(error) => {
                 if context.stop.is_cancelled() {
@@ -107,24 +102,36 @@ async fn run(
             }
         }
     };
-    copy_folders(spec, context, &ledger, line, pair, prepared, report).await
+    copy_folders(spec, context, &ledger, line, (pair, spare), prepared, report).await
 }
+
+/// Further pairs of connections on their way.
+type Spare = JoinSet<Result<Pair>>;
 
 async fn begin(
     spec: &SyncSpec,
-    line: &Line,
+    line: &Arc<Line>,
     ledger: &Ledger,
     progress: &Progress,
     report: &mut MailboxReport,
+    spare: &mut Spare,
 ) -> Result<(Pair, Prepared)> {
+    spare.abort_all();
+    *spare = JoinSet::new();
     let mut pair = line.connect().await?;
     progress.enter(Phase::Planning);
-    let prepared = prepare(spec, &mut pair, ledger, report).await?;
+    let grow = |folders: usize| {
+        for _ in 1..spec.connections.min(folders) {
+            let line = Arc::clone(line);
+            spare.spawn(async move { line.connect().await });
+        }
+    };
+    let prepared = prepare(spec, &mut pair, ledger, report, grow).await?;
     Ok((pair, prepared))
 }
 
 /// How connections are made, and made again.
-struct Line {
+pub(super) struct Line {
     source: Arc<Endpoint>,
     destination: Arc<Endpoint>,
     progress: Arc<Progress>,
@@ -132,14 +139,27 @@ struct Line {
     stop: CancellationToken,
 }
 
-type Backoff = backon::ExponentialBackoff;
+pub(super) type Backoff = backon::ExponentialBackoff;
 
 impl Line {
-    async fn connect(&self) -> Result<Pair> {
+    /// The line between the accounts of `spec`.
+    pub(super) fn new(spec: &SyncSpec, progress: &Arc<Progress>, stop: &CancellationToken) -> Self {
+        Self {
+            source: Arc::new(spec.source.clone()),
+            destination: Arc::new(spec.destination.clone()),
+            progress: Arc::clone(progress),
+            retry: spec.retry,
+            stop: stop.clone(),
+        }
+    }
+
+    /// A new pair of connections.
+    pub(super) async fn connect(&self) -> Result<Pair> {
         Pair::connect(&self.source, &self.destination, &self.progress.bytes_moved).await
     }
 
-    fn backoff(&self) -> Backoff {
+    /// The waits between tries, from the first on.
+    pub(super) fn backoff(&self) -> Backoff {
         ExponentialBuilder::default()
             .with_jitter()
             .with_min_delay(self.retry.initial_backoff)
@@ -149,7 +169,7 @@ impl Line {
     }
 
     /// Waits before the next try, or gives the error back when trying again makes no sense.
-    async fn wait(&self, error: Error, backoff: &mut Backoff) -> Result<()> {
+    pub(super) async fn wait(&self, error: Error, backoff: &mut Backoff) -> Result<()> {
         if error.class.remedy() != Remedy::RetryWithBackoff {
             return Err(error);
         }
@@ -171,7 +191,7 @@ impl Line {
 /// What the workers of one mailbox share.
 struct Floor {
     shared: Shared,
-    line: Line,
+    line: Arc<Line>,
     queue: Mutex<VecDeque<Job>>,
     done: Mutex<BTreeMap<Vec<u8>, FolderReport>>,
     fatal: Mutex<Option<Error>>,
@@ -198,8 +218,8 @@ async fn copy_folders(
     spec: &SyncSpec,
     context: &SyncContext,
     ledger: &Arc<Ledger>,
-    line: Line,
-    pair: Pair,
+    line: Arc<Line>,
+    (pair, mut spare): (Pair, Spare),
     prepared: Prepared,
     report: &mut MailboxReport,
 ) -> Result<()> {
@@ -214,7 +234,7 @@ async fn copy_folders(
             ledger: Arc::clone(ledger),
             progress: Arc::clone(&context.progress),
             stop: context.stop.child_token(),
-            budget: BUFFERED_BYTES / pairs as u64,
+            budget: (BUFFERED_BYTES / pairs as u64).min(BUFFERED_BYTES_PER_PAIR),
         },
         line,
         queue: Mutex::new(prepared.jobs.into()),
@@ -233,13 +253,22 @@ async fn copy_folders(
     }
 
     let mut workers = JoinSet::new();
-    workers.spawn(work(Arc::clone(&floor), Some(pair)));
-    for _ in 1..pairs {
-        workers.spawn(work(Arc::clone(&floor), None));
-    }
-    while let Some(ended) = workers.join_next().await {
-        if ended.is_err() {
-            floor.give_up(Error::internal("a connection's task broke off; this is a defect in Mailferry"));
+    workers.spawn(work(Arc::clone(&floor), pair));
+    loop {
+        tokio::select! {
+            Some(connected) = spare.join_next() => match connected {
+                Ok(Ok(pair)) => drop(workers.spawn(work(Arc::clone(&floor), pair))),
+                // A server that refuses a further connection only makes the others do its work.
+                Ok(Err(error)) => tracing::info!(error = %error, "no further pair of connections"),
+                Err(error) => tracing::info!(error = %error, "no further pair of connections"),
+            },
+            ended = workers.join_next() => match ended {
+                None => break,
+                Some(Ok(())) => {}
+                Some(Err(_)) => {
+                    floor.give_up(Error::internal("a connection's task broke off; this is a defect in Mailferry"));
+                }
+            },
         }
     }
     saver.shutdown().await;
@@ -252,7 +281,7 @@ async fn copy_folders(
             }
         });
     }
-    let saved = if spec.dry_run { Ok(()) } else { ledger.save().await };
+    let kept = if spec.dry_run { Ok(()) } else { ledger.save().await };
 
     report.reconnects += floor.reconnects.load(Relaxed);
     report
@@ -265,22 +294,12 @@ async fn copy_folders(
     if let Some(error) = floor.fatal.lock().unwrap_or_else(PoisonError::into_inner).take() {
         report.error = Some(error);
     }
-    saved
+    kept
 }
 
-/// One pair of connections, folder after folder. The first pair is there; a further one is tried once, and if either
-/// server refuses it, the others do its work.
-async fn work(floor: Arc<Floor>, first: Option<Pair>) {
-    let mut pair = match first {
-        Some(pair) => Some(pair),
-        None => match floor.line.connect().await {
-            Ok(pair) => Some(pair),
-            Err(error) => {
-                tracing::info!(error = %error, "no further pair of connections");
-                return;
-            }
-        },
-    };
+/// One pair of connections, folder after folder.
+async fn work(floor: Arc<Floor>, pair: Pair) {
+    let mut pair = Some(pair);
     while !floor.shared.stop.is_cancelled() {
         let Some(job) = floor.next_job() else { break };
         let (report, left) = one_folder(&floor, job.clone(), pair.take()).await;

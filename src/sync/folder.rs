@@ -3,13 +3,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     checkpoint::{FolderState, Settled, SkipReason},
     copy::{Care, CopyContext, Memory, copy},
-    doubt::{Doubt, Found, Look},
+    doubt::{Doubt, Found, Look, apart},
     filter::{MessageFacts, left_out},
     ledger::Ledger,
     lookup::{AllUids, still_there},
@@ -18,8 +19,8 @@ use super::{
     progress::Progress,
     readback::read_back,
     report::FolderReport,
-    scan::{Scan, Scanned, scan_from, scan_set},
-    spec::{DeletePolicy, FlagPolicy, SyncSpec},
+    scan::{Scan, Scanned, scan_from, scan_set, scan_whole},
+    spec::{DeletePolicy, FlagPolicy, MessageRules, SyncSpec},
     store_flags::{FlagNews, add_missing, follow},
     uid_map::Origin,
 };
@@ -63,6 +64,12 @@ pub struct Job {
     pub append_limit: Option<u64>,
     /// The source folder's MAILBOXID.
     pub mailbox_id: Option<String>,
+    /// The destination is known to end messages with a line end that have none.
+    pub adds_newline: bool,
+    /// Bytes in the source folder, where its server tells.
+    pub bytes: Option<u64>,
+    /// The destination folder was empty when it was listed.
+    pub was_empty: bool,
 }
 
 impl Job {
@@ -137,6 +144,8 @@ struct Opened {
     /// All UIDs, where the scan does not cover them.
     all: Option<UidSet>,
     news: FlagNews,
+    /// Messages that came along with the scan.
+    bodies: BTreeMap<u32, Bytes>,
 }
 
 /// Syncs one folder.
@@ -161,6 +170,9 @@ async fn run(
     report: &mut FolderReport,
 ) -> Result<Ended> {
     let state = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
+    if wait_for_look(shared, job, state.as_ref(), pair).await == Ended::Stopped {
+        return Ok(Ended::Stopped);
+    }
     let Pair { source, destination } = pair;
     let (opened_source, opened_destination) =
         tokio::join!(open_source(shared, job, source, state.as_ref()), open_destination(shared, job, destination));
@@ -250,9 +262,10 @@ async fn run(
         progress: &shared.progress,
         stop: &shared.stop,
         budget: shared.budget,
+        adds_newline: job.adds_newline,
         append_limit,
     };
-    if copy_all(&context, work, pair, memory, report).await? == Ended::Stopped {
+    if copy_all(&context, work, std::mem::take(&mut source.bodies), pair, memory, report).await? == Ended::Stopped {
         shared.ledger.folder(&job.source_raw, |state| state.open = false)?;
         return Ok(Ended::Stopped);
     }
@@ -289,10 +302,21 @@ async fn open_source(shared: &Shared, job: &Job, session: &mut Session, state: O
             tags.push(session.command(&format!("UID FETCH 1:{last} (UID FLAGS){changed}")));
         }
     }
-    tags.push(scan_from(session, from));
+    // A folder that is all new and small comes whole, in one round trip.
+    let whole = state.is_none()
+        && job.new_at_destination
+        && !shared.spec.dry_run
+        && shared.spec.messages == MessageRules::default()
+        && job.bytes.is_some_and(|bytes| bytes <= shared.budget);
+    tags.push(if whole { scan_whole(session) } else { scan_from(session, from) });
 
-    let mut opened =
-        Opened { selected: Selected::default(), scan: Scan::default(), all: None, news: FlagNews::default() };
+    let mut opened = Opened {
+        selected: Selected::default(),
+        scan: Scan::default(),
+        all: None,
+        news: FlagNews::default(),
+        bodies: BTreeMap::new(),
+    };
     let mut all = AllUids::default();
     tags.insert(0, examined);
     let lines = session
@@ -302,7 +326,17 @@ async fn open_source(shared: &Shared, job: &Job, session: &mut Session, state: O
             if let Untagged::Fetch(fetch) = data {
                 match (fetch.uid, &fetch.flags) {
                     (Some(uid), Some(flags)) if uid < from => opened.news.take(uid, flags),
-                    _ => opened.scan.take(fetch),
+                    (Some(uid), _) => {
+                        let body = fetch.sections.iter().find(|(name, _)| name.is_empty());
+                        // What is too large to be held comes as an empty literal here, and is asked for again.
+                        if let Some((_, Some(body))) = body.filter(|_| whole)
+                            && !body.is_empty()
+                        {
+                            opened.bodies.insert(uid, body.clone());
+                        }
+                        opened.scan.take(fetch);
+                    }
+                    _ => {}
                 }
             }
         })
@@ -334,6 +368,21 @@ async fn open_destination(shared: &Shared, job: &Job, session: &mut Session) -> 
     let open = if shared.spec.dry_run { examine } else { select };
     let tag = open(session, &job.destination_raw);
     opened(session, tag, &job.destination_name).await
+}
+
+/// An empty destination folder need not be searched if it is still empty long enough after it was listed: so it is opened
+/// only then.
+async fn wait_for_look(shared: &Shared, job: &Job, state: Option<&FolderState>, pair: &Pair) -> Ended {
+    let Some(look) = job.look.filter(|_| job.was_empty && job.messages > 0 && state.is_none()) else {
+        return Ended::Complete;
+    };
+    if job.new_at_destination || shared.spec.dry_run {
+        return Ended::Complete;
+    }
+    tokio::select! {
+        () = tokio::time::sleep_until(look.at + apart(pair.destination.round_trip(), &[])) => Ended::Complete,
+        () = shared.stop.cancelled() => Ended::Stopped,
+    }
 }
 
 /// Which of the wanted messages are copied: what rules leave out and what the destination cannot take is told.
@@ -399,6 +448,15 @@ async fn settle_doubt(
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
+    if begin == Start::Match
+        && let Some(look) = job.look
+        && job.was_empty
+        && destination.exists == 0
+        && destination.uid_next == Some(look.uid_next)
+        && look.at.elapsed() >= apart(pair.destination.round_trip(), work)
+    {
+        return Ok(Vec::new());
+    }
     let before = job.look.or_else(|| destination.uid_next.map(|uid_next| Look { at: Instant::now(), uid_next }));
     let doubt = Doubt { scan, work: &candidates, known: known_uids, from, by_content, before };
     doubt.resolve(&mut pair.source, &mut pair.destination, &mut memory.trouble).await
@@ -458,6 +516,7 @@ fn record_start(
 async fn copy_all(
     context: &CopyContext<'_>,
     mut work: Vec<Scanned>,
+    mut bodies: BTreeMap<u32, Bytes>,
     pair: &mut Pair,
     memory: &mut Memory,
     report: &mut FolderReport,
@@ -467,7 +526,9 @@ async fn copy_all(
         if work.is_empty() {
             return Ok(Ended::Complete);
         }
-        let outcome = copy(context, &work, &mut pair.source, &mut pair.destination, memory, report).await?;
+        let outcome =
+            copy(context, &work, std::mem::take(&mut bodies), &mut pair.source, &mut pair.destination, memory, report)
+                .await?;
         if outcome.stopped {
             return Ok(Ended::Stopped);
         }

@@ -1,5 +1,6 @@
 //! One mailbox: plan, copy, flags, identity, checkpoint. Knows nothing of Kubernetes.
 
+pub mod accounts;
 pub mod checkpoint;
 mod compact;
 mod copy;
@@ -29,5 +30,7 @@ pub mod store;
 mod store_flags;
 mod trouble;
 pub mod uid_map;
+pub mod verify;
 
 pub use engine::{SyncContext, sync_mailbox};
+pub use verify::verify_mailbox;

@@ -36,7 +36,7 @@ pub struct Prepared {
 }
 
 /// Surveys, plans, makes folders and subscriptions, and writes into the checkpoint what must be known before anything is
-/// appended.
+/// appended. As soon as it is known how many folders may need work, `grow` is told.
 ///
 /// # Errors
 /// When a connection ends or a side refuses what cannot be done without; Configuration when both sides turn out to be the
@@ -46,10 +46,11 @@ pub async fn prepare(
     pair: &mut Pair,
     ledger: &Ledger,
     report: &mut MailboxReport,
+    grow: impl FnOnce(usize),
 ) -> Result<Prepared> {
     refuse_same_account(pair)?;
     let Pair { source, destination } = pair;
-    let (source, destination) = tokio::join!(survey(source, false), survey(destination, false));
+    let (source, destination) = tokio::join!(survey(source, true), survey(destination, false));
     let (source, destination) = (source?, destination?);
     let looked_at = Instant::now();
 
@@ -59,9 +60,11 @@ pub async fn prepare(
     let limits = NameLimits::of(quirks, destination.delimiter);
     let (from, to) = (side(&source), side(&destination));
     let mut plan = plan_folders(&from, &to, &spec.folders, &frozen, &limits);
+    // Further connections are made while folders are.
+    grow(plan.folders.iter().filter(|folder| may_need_work(folder, &source, &destination, ledger, spec)).count());
     let mut made = Made::default();
     if !spec.dry_run {
-        made = make_folders(&plan, made, &mut pair.destination).await?;
+        made = make_folders(&plan, made, &destination, &mut pair.destination).await?;
         if !made.refused.is_empty() {
             // What was refused gets a name that every known server takes; the others stay.
             let (refused, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut plan.folders)
@@ -74,9 +77,9 @@ pub async fn prepare(
             plan.notes.sort();
             plan.notes.dedup();
             made.refused.clear();
-            made = make_folders(&plan, made, &mut pair.destination).await?;
+            made = make_folders(&plan, made, &destination, &mut pair.destination).await?;
         }
-        report.subscribed += subscribe(&plan, &destination, &mut pair.destination).await?;
+        report.subscribed += made.subscribed;
     }
     let created = &made.created;
     report.left_out.clone_from(&plan.left_out);
@@ -103,7 +106,13 @@ pub async fn prepare(
         }
         let in_doubt = state.as_ref().is_some_and(|state| state.open);
         let needs_look = in_doubt || (state.is_none() && !created);
-        let job = Job { in_doubt, needs_look, ..job(folder, &listed, there.as_ref(), created, spec, looked_at) };
+        let adds_newline = quirks == Quirks::Courier;
+        let job = Job {
+            in_doubt,
+            needs_look,
+            adds_newline,
+            ..job(folder, &listed, there.as_ref(), created, spec, looked_at)
+        };
         match (&state, &there) {
             (Some(state), Some(there)) if is_unchanged(state, &listed, there, spec) => {
                 let mut unchanged = job.report();
@@ -122,6 +131,23 @@ pub async fn prepare(
         mark_open(ledger, &prepared.jobs).await?;
     }
     Ok(prepared)
+}
+
+/// True when the listings do not prove that a folder needs no work.
+fn may_need_work(
+    folder: &PlannedFolder,
+    source: &Survey,
+    destination: &Survey,
+    ledger: &Ledger,
+    spec: &SyncSpec,
+) -> bool {
+    let listed = source.folder(&folder.source_raw).and_then(|f| f.status.as_ref());
+    let there = destination.folder(&folder.destination_raw).and_then(|f| f.status.as_ref());
+    let unchanged = ledger.read(|checkpoint| match (checkpoint.folders.get(&folder.source_raw), listed, there) {
+        (Some(state), Some(listed), Some(there)) => is_unchanged(state, listed, there, spec),
+        _ => false,
+    });
+    !folder.is_container && !unchanged
 }
 
 /// A checkpoint that says "nothing in doubt" must not outlive the first APPEND: all folders that will be opened are marked
@@ -157,7 +183,8 @@ fn refuse_same_account(pair: &Pair) -> Result<()> {
     Ok(())
 }
 
-fn side(survey: &Survey) -> SideFolders {
+/// One side's folders, as the plan needs them.
+pub(super) fn side(survey: &Survey) -> SideFolders {
     let namespaces = survey.namespaces.clone().unwrap_or_default();
     SideFolders {
         delimiter: survey.delimiter,
@@ -193,6 +220,9 @@ fn job(
         look: there.and_then(|s| s.uid_next).map(|uid_next| Look { at: looked_at, uid_next }),
         append_limit: there.and_then(|s| s.append_limit),
         mailbox_id: listed.mailbox_id.clone(),
+        adds_newline: false,
+        bytes: listed.size,
+        was_empty: there.is_some_and(|s| s.messages == Some(0)),
     }
 }
 
@@ -225,16 +255,26 @@ fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &Folder
 struct Made {
     created: BTreeSet<Vec<u8>>,
     refused: BTreeMap<Vec<u8>, Error>,
+    subscribed: u64,
 }
 
-/// Makes missing folders, parents first, all in one go.
-async fn make_folders(plan: &FolderPlan, mut made: Made, session: &mut Session) -> Result<Made> {
+/// Makes missing folders, parents first, and subscribes to what the source is subscribed to, all in one go.
+async fn make_folders(plan: &FolderPlan, mut made: Made, there: &Survey, session: &mut Session) -> Result<Made> {
     let mut asked: Vec<(Tag, &PlannedFolder)> = Vec::new();
-    for folder in plan.folders.iter().filter(|f| f.create && !made.created.contains(&f.destination_raw)) {
-        let tag = session.folder_command("CREATE", &folder.destination_raw, "");
-        asked.push((tag, folder));
+    let mut tags: Vec<Tag> = Vec::new();
+    for folder in &plan.folders {
+        if folder.create && !made.created.contains(&folder.destination_raw) {
+            let tag = session.folder_command("CREATE", &folder.destination_raw, "");
+            asked.push((tag, folder));
+            tags.push(tag);
+        }
     }
-    let tags: Vec<Tag> = asked.iter().map(|(tag, _)| *tag).collect();
+    let creating = tags.len();
+    for folder in plan.folders.iter().filter(|folder| folder.subscribe) {
+        if !there.folder(&folder.destination_raw).is_some_and(|f| f.subscribed) {
+            tags.push(session.folder_command("SUBSCRIBE", &folder.destination_raw, ""));
+        }
+    }
     let lines = session.wait_all(&tags, |_| {}).await?;
     for (line, (_, folder)) in lines.iter().zip(&asked) {
         let exists = line.code.as_ref().is_some_and(|code| code.is("ALREADYEXISTS"))
@@ -250,23 +290,12 @@ async fn make_folders(plan: &FolderPlan, mut made: Made, session: &mut Session) 
             }
         }
     }
+    made.subscribed += lines.iter().skip(creating).filter(|line| line.status == Status::Ok).count() as u64;
     Ok(made)
 }
 
-/// Subscribes at the destination to what the source is subscribed to. Gives the number of folders.
-async fn subscribe(plan: &FolderPlan, there: &Survey, session: &mut Session) -> Result<u64> {
-    let mut tags = Vec::new();
-    for folder in plan.folders.iter().filter(|folder| folder.subscribe) {
-        if !there.folder(&folder.destination_raw).is_some_and(|f| f.subscribed) {
-            tags.push(session.folder_command("SUBSCRIBE", &folder.destination_raw, ""));
-        }
-    }
-    let lines = session.wait_all(&tags, |_| {}).await?;
-    Ok(lines.iter().filter(|line| line.status == Status::Ok).count() as u64)
-}
-
 /// What kind of server it is: as configured, or else as it introduces itself.
-fn server_kind(configured: Quirks, greeting: &str, id: Option<&str>) -> Quirks {
+pub(super) fn server_kind(configured: Quirks, greeting: &str, id: Option<&str>) -> Quirks {
     if configured != Quirks::Generic {
         return configured;
     }

@@ -79,6 +79,11 @@ pub fn scan_from(session: &mut Session, from: u32) -> Tag {
     session.command(&format!("UID FETCH {from}:* {ITEMS}"))
 }
 
+/// Queues a scan of all messages that brings their bodies along.
+pub fn scan_whole(session: &mut Session) -> Tag {
+    session.command("UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])")
+}
+
 /// Scans just these messages into `scan`.
 ///
 /// # Errors

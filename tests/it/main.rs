@@ -1,6 +1,9 @@
-//! Integration tests against real servers on loopback.
+//! Everything that is tested against servers, in one binary, so that its tests share them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers end it where it fails")]
 
 mod capabilities;
+mod check;
+mod cli;
 mod deletions;
 mod delivery;
 mod delta;
@@ -11,8 +14,10 @@ mod harness;
 mod hostile;
 mod injection;
 mod interruption;
+mod kill;
 mod lesser;
 mod limits;
 mod login;
 mod rig;
 mod sync;
+mod verify;

@@ -31,10 +31,19 @@ pub struct Json<W> {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct Line<T> {
     time: String,
     #[serde(flatten)]
-    what: What<'a>,
+    what: T,
+}
+
+/// Writes one event as a line of JSON, with its time. `what` is a struct or an enum with string keys.
+pub fn event(to: &mut impl Write, time: Timestamp, what: impl Serialize) {
+    let time = time.round(Unit::Millisecond).unwrap_or(time).to_string();
+    // What is serialised are plain structs with string keys: that cannot fail.
+    if let Ok(line) = serde_json::to_string(&Line { time, what }) {
+        write_line(to, &line);
+    }
 }
 
 #[derive(Serialize)]
@@ -79,12 +88,7 @@ impl<W: Write> Json<W> {
     }
 
     fn write(to: &mut W, clock: fn() -> Timestamp, what: What<'_>) {
-        let now = clock();
-        let time = now.round(Unit::Millisecond).unwrap_or(now).to_string();
-        // What is serialised are plain structs with string keys: that cannot fail.
-        if let Ok(line) = serde_json::to_string(&Line { time, what }) {
-            write_line(to, &line);
-        }
+        event(to, clock(), what);
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 pub use bars::Bars;
-pub use json::Json;
+pub use json::{Json, event};
 pub use lines::Lines;
 
 use super::run::Outcome;

@@ -13,7 +13,7 @@ use crate::{
         response::{Code, Flag, Status, StatusLine},
     },
     sync::{
-        limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT},
+        limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT, SLOW_COMMIT},
         progress::Progress,
         uid_map::Origin,
     },
@@ -26,6 +26,7 @@ pub(super) struct InFlight {
     messages: Vec<Sent>,
     /// The destination's UIDNEXT as known when this was sent: whatever it adds lies at or above.
     uid_next: u32,
+    sent_at: Instant,
 }
 
 /// One message in an APPEND.
@@ -68,7 +69,7 @@ impl Pass<'_, '_> {
                         self.send_batch();
                         self.send_single(self.next);
                     } else {
-                        if self.batch_bytes + length > BATCH_BYTES || self.batch.len() >= BATCH_MESSAGES {
+                        if self.batch_bytes + length > BATCH_BYTES || self.batch.len() >= self.batch_limit {
                             self.send_batch();
                             if !self.may_send(multi) {
                                 return;
@@ -114,7 +115,7 @@ impl Pass<'_, '_> {
             sent.extend(self.put(tag, at, false));
         }
         self.destination.send(tag, "\r\n");
-        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next });
+        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next, sent_at: Instant::now() });
     }
 
     /// Sends one message as an APPEND of its own; carefully where it is known to be unusual.
@@ -123,7 +124,7 @@ impl Pass<'_, '_> {
         let careful = self.work.get(at).is_some_and(|m| self.memory.care.contains_key(&m.uid));
         let sent: Vec<Sent> = self.put(tag, at, careful).into_iter().collect();
         self.destination.send(tag, "\r\n");
-        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next });
+        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next, sent_at: Instant::now() });
         self.settle(at);
     }
 
@@ -142,7 +143,7 @@ impl Pass<'_, '_> {
         let head = self.head(at);
         let mut watch = oddity::Watch::default();
         watch.look(&body);
-        let oddity = oddity::Oddity { date: self.date_is_odd(at), ..watch.finish() };
+        let oddity = oddity::Oddity { date: self.date_is_odd(at), ..watch.finish(self.context.adds_newline) };
         self.destination.send(tag, head.text);
         self.destination.send_literal_header(tag, bytes, careful);
         self.destination.send(tag, body);
@@ -160,13 +161,18 @@ impl Pass<'_, '_> {
         self.destination.send_literal_header(tag, length, careful);
         let oddity = oddity::Oddity { date: self.date_is_odd(at), ..Default::default() };
         let sent = Sent { at, bytes: length, oddity, left_flags: head.left_flags, left_date: head.left_date };
-        self.in_flight.push_back(InFlight { tag, messages: vec![sent], uid_next: self.uid_next });
+        self.in_flight.push_back(InFlight {
+            tag,
+            messages: vec![sent],
+            uid_next: self.uid_next,
+            sent_at: Instant::now(),
+        });
         (tag, waits)
     }
 
     /// The stream is complete: what was seen of it goes to its APPEND, or to the answer that was there before.
     pub(super) fn report_stream(&mut self, stream: &Stream) {
-        let found = stream.watch.finish();
+        let found = stream.watch.finish(self.context.adds_newline);
         let sent = self.in_flight.iter_mut().flat_map(|f| &mut f.messages).find(|s| s.at == stream.at);
         if let Some(sent) = sent {
             sent.oddity = oddity::Oddity { date: sent.oddity.date, ..found };
@@ -219,7 +225,7 @@ impl Pass<'_, '_> {
         let Some(answered) = self.in_flight.remove(position) else { return Ok(()) };
         match line.status {
             Status::Ok => self.confirmed(answered, &line),
-            Status::No => self.refused(answered, &line),
+            Status::No => self.refused(&answered, &line),
             Status::Bad | Status::Bye | Status::PreAuth => {
                 // The server may read what was meant as a message as commands: nothing may follow.
                 for sent in &answered.messages {
@@ -241,7 +247,7 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    fn refused(&mut self, answered: InFlight, line: &StatusLine) -> Result<()> {
+    fn refused(&mut self, answered: &InFlight, line: &StatusLine) -> Result<()> {
         if let Some(stream) = &mut self.stream
             && stream.tag == Some(answered.tag)
             && stream.waits_for_continue
@@ -276,6 +282,7 @@ impl Pass<'_, '_> {
         if let Some(last) = uids.as_ref().and_then(|u| u.last()) {
             self.uid_next = self.uid_next.max(last.saturating_add(1));
         }
+        self.adapt(&answered);
         let tail_from = self.in_flight.iter().map(|f| f.uid_next).min().unwrap_or(self.uid_next);
         let work = self.work;
         let scan = self.context.scan;
@@ -309,6 +316,18 @@ impl Pass<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// A server that commits slowly gets smaller batches, so that what a dead client left behind shows up in steps that
+    /// are much shorter than the time between two looks.
+    fn adapt(&mut self, answered: &InFlight) {
+        let took = self.answered_at.map_or(answered.sent_at, |before| before.max(answered.sent_at)).elapsed();
+        self.answered_at = Some(Instant::now());
+        if took > SLOW_COMMIT {
+            self.batch_limit = (answered.messages.len() / 2).max(1);
+        } else if took < SLOW_COMMIT / 4 {
+            self.batch_limit = (self.batch_limit * 2).min(BATCH_MESSAGES);
+        }
     }
 
     fn tell_differences(&mut self, uid: u32, sent: &Sent) {

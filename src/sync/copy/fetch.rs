@@ -1,6 +1,6 @@
 //! The reading half of a pass: what is asked for, and what comes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -26,13 +26,18 @@ pub(super) struct Unit {
     pub bytes: u64,
 }
 
-/// Divides the work into FETCHes, bounded in bytes, messages and command length. A message that is large, or that the
-/// source failed on before, is asked for alone; where it failed on nobody knows which, fewer are asked for at once.
-pub(super) fn units(work: &[Scanned], memory: &Memory) -> VecDeque<Unit> {
+/// Divides the work into `FETCHes`, bounded in bytes, messages and command length. A message that is large, or that the
+/// source failed on before, is asked for alone; where it failed on nobody knows which, fewer are asked for at once. What is
+/// at hand is not asked for.
+pub(super) fn units(work: &[Scanned], memory: &Memory, at_hand: &BTreeMap<u32, Bytes>) -> VecDeque<Unit> {
     let mut units: VecDeque<Unit> = VecDeque::new();
     let most = FETCH_MESSAGES.min(memory.trouble.most());
     let mut open = false;
     for (at, message) in work.iter().enumerate() {
+        if at_hand.contains_key(&message.uid) {
+            open = false;
+            continue;
+        }
         let said = u64::from(message.size);
         let size = if memory.trouble.knows_as_large(message.uid) { said.max(STREAM_ABOVE + 1) } else { said };
         let alone = size > STREAM_ABOVE || memory.trouble.alone(message.uid);
@@ -51,6 +56,11 @@ pub(super) fn units(work: &[Scanned], memory: &Memory) -> VecDeque<Unit> {
 /// The text by which Courier stands in for a message that another session has expunged.
 const COURIER_INVENTION: &[u8] =
     b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\nThis message is no longer available";
+
+/// True for Courier's stand-in for an expunged message; the size that was listed before tells it from a real one.
+pub(super) fn is_invented(message: &Scanned, body: &[u8]) -> bool {
+    body.starts_with(COURIER_INVENTION) && u64::from(message.size) != body.len() as u64
+}
 
 impl Pass<'_, '_> {
     /// Asks for more while the budget allows.
@@ -146,7 +156,7 @@ impl Pass<'_, '_> {
             };
         };
         if let Some(stream) = streamed {
-            return self.end_stream(stream, uid);
+            return self.end_stream(&stream, uid);
         }
         let Ok(at) = self.work.binary_search_by_key(&uid, |m| m.uid) else { return Ok(()) };
         let Some(body) = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).map(|(_, body)| body) else {
@@ -165,17 +175,22 @@ impl Pass<'_, '_> {
         let Some(body) = body else {
             return Ok(()); // NIL: expunged meanwhile; the FETCH's end counts it as missing
         };
-        if body.starts_with(COURIER_INVENTION) && u64::from(self.message(at)?.size) != body.len() as u64 {
+        if is_invented(self.message(at)?, &body) {
             return Ok(());
         }
-        let length = body.len() as u64;
-        self.due = self.due.saturating_sub(length);
-        self.held += length;
+        self.due = self.due.saturating_sub(body.len() as u64);
+        self.keep(uid, body);
+        Ok(())
+    }
+
+    /// Takes a message's bytes into the pipeline.
+    pub(super) fn keep(&mut self, uid: u32, body: Bytes) {
+        let Ok(at) = self.work.binary_search_by_key(&uid, |m| m.uid) else { return };
+        self.held += body.len() as u64;
         self.arrived.insert(at, body);
         if let Some(state) = self.states.get_mut(at) {
             *state = State::Arrived;
         }
-        Ok(())
     }
 
     /// A literal too large to be held begins. It streams on if it is this message's turn and known to be this message;
@@ -222,7 +237,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    fn end_stream(&mut self, stream: Stream, uid: u32) -> Result<()> {
+    fn end_stream(&mut self, stream: &Stream, uid: u32) -> Result<()> {
         let expected = self.message(stream.at)?.uid;
         if uid != expected {
             return Err(self.source.blame(Error::protocol("the server named one message and sent another")));
@@ -230,7 +245,7 @@ impl Pass<'_, '_> {
         if let Some(tag) = stream.tag {
             self.destination.send(tag, "\r\n");
         }
-        self.report_stream(&stream);
+        self.report_stream(stream);
         self.settle(stream.at);
         Ok(())
     }
@@ -272,12 +287,12 @@ mod tests {
     fn units_are_bounded_in_bytes_and_large_messages_are_asked_for_alone() {
         let half = FETCH_BYTES / 5;
         let work = work(&[half, half, STREAM_ABOVE + 1, half, half, half, half, half, half]);
-        assert_eq!(bounds(&units(&work, &Memory::default())), [(0, 2), (2, 3), (3, 8), (8, 9)]);
+        assert_eq!(bounds(&units(&work, &Memory::default(), &BTreeMap::new())), [(0, 2), (2, 3), (3, 8), (8, 9)]);
     }
 
     #[test]
     fn units_are_bounded_in_messages() {
-        let units = units(&work(&vec![1; FETCH_MESSAGES + 1]), &Memory::default());
+        let units = units(&work(&vec![1; FETCH_MESSAGES + 1]), &Memory::default(), &BTreeMap::new());
         assert_eq!(bounds(&units), [(0, FETCH_MESSAGES), (FETCH_MESSAGES, FETCH_MESSAGES + 1)]);
     }
 
@@ -285,6 +300,6 @@ mod tests {
     fn a_message_that_failed_before_is_asked_for_alone() {
         let mut memory = Memory::default();
         memory.trouble.failed_on(2);
-        assert_eq!(bounds(&units(&work(&[1, 1, 1, 1]), &memory)), [(0, 1), (1, 2), (2, 4)]);
+        assert_eq!(bounds(&units(&work(&[1, 1, 1, 1]), &memory, &BTreeMap::new())), [(0, 1), (1, 2), (2, 4)]);
     }
 }

@@ -1,4 +1,4 @@
-//! The pipeline: messages stream from ranged FETCHes into MULTIAPPENDs, both connections driven by one task, so that
+//! The pipeline: messages stream from ranged `FETCHes` into MULTIAPPENDs, both connections driven by one task, so that
 //! neither waits for the other and memory stays bounded. A message counts as copied only after the destination's OK.
 
 mod append;
@@ -18,7 +18,7 @@ pub use self::oddity::Oddity;
 use self::{append::InFlight, fetch::Unit, oddity::Watch};
 use super::{
     ledger::Ledger,
-    limits::{BATCH_AGE, STREAM_QUEUE},
+    limits::{BATCH_AGE, BATCH_MESSAGES, STREAM_QUEUE},
     progress::Progress,
     report::FolderReport,
     scan::{Scan, Scanned},
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    imap::{Session, Tag, select::Selected},
+    imap::{Event, Session, Tag, select::Selected},
 };
 
 /// One folder's copying: what stays the same while connections come and go.
@@ -49,6 +49,8 @@ pub struct CopyContext<'a> {
     pub budget: u64,
     /// The largest message the destination takes, bytes, where it says so.
     pub append_limit: Option<u64>,
+    /// The destination is known to end messages with a line end that have none.
+    pub adds_newline: bool,
 }
 
 /// What a folder's copying remembers across lost connections.
@@ -172,6 +174,9 @@ struct Pass<'a, 'b> {
     batch: Vec<usize>,
     batch_bytes: u64,
     batch_since: Option<Instant>,
+    /// Messages in one batch at most, for now.
+    batch_limit: usize,
+    answered_at: Option<Instant>,
     in_flight: VecDeque<InFlight>,
     /// The destination's UIDNEXT as last known.
     uid_next: u32,
@@ -183,7 +188,8 @@ struct Pass<'a, 'b> {
     stopping: bool,
 }
 
-/// Copies `work` (messages of the scan, in UID order) once over; what is left is told, not retried.
+/// Copies `work` (messages of the scan, in UID order) once over; what is left is told, not retried. `bodies` are at hand
+/// already, by UID.
 ///
 /// # Errors
 /// When a connection ends, or the destination refuses for a reason that is not the message's own. The checkpoint then
@@ -191,12 +197,19 @@ struct Pass<'a, 'b> {
 pub async fn copy(
     context: &CopyContext<'_>,
     work: &[Scanned],
+    mut bodies: BTreeMap<u32, Bytes>,
     source: &mut Session,
     destination: &mut Session,
     memory: &mut Memory,
     report: &mut FolderReport,
 ) -> Result<Outcome> {
-    let units = fetch::units(work, memory);
+    bodies.retain(|uid, body| {
+        work.binary_search_by_key(uid, |m| m.uid)
+            .ok()
+            .and_then(|at| work.get(at))
+            .is_some_and(|message| !fetch::is_invented(message, body))
+    });
+    let units = fetch::units(work, memory, &bodies);
     let uid_next = context.ledger.folder(context.source_raw, |state| state.tail_from)?;
     let mut pass = Pass {
         context,
@@ -216,6 +229,8 @@ pub async fn copy(
         batch: Vec::new(),
         batch_bytes: 0,
         batch_since: None,
+        batch_limit: BATCH_MESSAGES,
+        answered_at: None,
         in_flight: VecDeque::new(),
         uid_next: context.selected.uid_next.unwrap_or(uid_next).max(uid_next),
         stream: None,
@@ -223,6 +238,9 @@ pub async fn copy(
         discarding: false,
         stopping: false,
     };
+    for (uid, body) in bodies {
+        pass.keep(uid, body);
+    }
     match pass.run().await {
         Ok(()) => Ok(pass.outcome),
         Err(error) => {
@@ -237,6 +255,12 @@ pub async fn copy(
 /// True when there are copies whose UID is unknown: they are found as what is in doubt is.
 fn has_unknown(context: &CopyContext<'_>) -> Result<bool> {
     context.ledger.folder(context.source_raw, |state| !state.map.unknown().is_empty())
+}
+
+/// The destination's next answer; or none once much of what is queued is written, so that more can be read and asked for.
+async fn written_or_answered(destination: &mut Session, queued: usize) -> Result<Option<Event>> {
+    const LOW: usize = STREAM_QUEUE / 2;
+    if queued > LOW { destination.next_or_drained(LOW).await } else { destination.next().await.map(Some) }
 }
 
 impl Pass<'_, '_> {
@@ -254,15 +278,17 @@ impl Pass<'_, '_> {
                 return Ok(());
             }
             let wants_source = self.wants_source();
-            let wants_destination = !self.in_flight.is_empty() || self.destination.queued() > 0;
+            let queued = self.destination.queued();
+            let wants_destination = !self.in_flight.is_empty() || queued > 0;
             tokio::select! {
                 event = self.source.next(), if wants_source => {
                     let event = event?;
                     self.on_source(event)?;
                 }
-                event = self.destination.next(), if wants_destination => {
-                    let event = event?;
-                    self.on_destination(event)?;
+                event = written_or_answered(self.destination, queued), if wants_destination => {
+                    if let Some(event) = event? {
+                        self.on_destination(event)?;
+                    }
                 }
                 _ = tick.tick() => {
                     self.source.keep_alive();

@@ -8,7 +8,7 @@ pub struct Oddity {
     pub nul: bool,
     /// CR CR LF (Dovecot and Courier drop one CR).
     pub crcrlf: bool,
-    /// No line end at the end (Courier adds one).
+    /// No line end at the end, and the destination is known to add one (Courier).
     pub no_final_newline: bool,
     /// A date that servers clamp: before 1971, in the future, or beyond 2037.
     pub date: bool,
@@ -51,9 +51,14 @@ impl Watch {
         }
     }
 
-    /// What was found in all of it.
-    pub fn finish(&self) -> Oddity {
-        Oddity { nul: self.nul, crcrlf: self.crcrlf, no_final_newline: self.last[1] != b'\n', date: false }
+    /// What was found in all of it; `adds_newline` says that the destination ends messages with a line end.
+    pub fn finish(&self, adds_newline: bool) -> Oddity {
+        Oddity {
+            nul: self.nul,
+            crcrlf: self.crcrlf,
+            no_final_newline: adds_newline && self.last[1] != b'\n',
+            date: false,
+        }
     }
 }
 
@@ -79,7 +84,7 @@ mod tests {
         for piece in pieces {
             watch.look(piece);
         }
-        watch.finish()
+        watch.finish(true)
     }
 
     #[test]

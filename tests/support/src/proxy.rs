@@ -79,12 +79,22 @@ struct Shared {
     open: Mutex<Vec<Arc<Link>>>,
     accepted: AtomicUsize,
     carried: [AtomicU64; 2],
+    /// Told whenever bytes were delivered.
+    moved: (Mutex<()>, Condvar),
     ended: AtomicBool,
 }
 
 impl Shared {
     fn delay(&self) -> Duration {
         Duration::from_nanos(self.delay.load(Ordering::SeqCst))
+    }
+}
+
+impl Shared {
+    fn count(&self, direction: Direction, bytes: u64) {
+        self.carried[direction as usize].fetch_add(bytes, Ordering::SeqCst);
+        drop(lock(&self.moved.0));
+        self.moved.1.notify_all();
     }
 }
 
@@ -134,6 +144,7 @@ impl Proxy {
             open: Mutex::default(),
             accepted: AtomicUsize::default(),
             carried: Default::default(),
+            moved: Default::default(),
             ended: AtomicBool::new(false),
         });
         let for_thread = Arc::clone(&shared);
@@ -172,6 +183,16 @@ impl Proxy {
     #[must_use]
     pub fn carried(&self, direction: Direction) -> u64 {
         self.shared.carried[direction as usize].load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many bytes were delivered one way, over all connections, or `give_up` says that no more will come;
+    /// it is asked at least ten times a second.
+    pub fn wait_for(&self, direction: Direction, bytes: u64, mut give_up: impl FnMut() -> bool) {
+        let mut guard = lock(&self.shared.moved.0);
+        while self.carried(direction) < bytes && !give_up() {
+            let waited = self.shared.moved.1.wait_timeout(guard, Duration::from_millis(100));
+            guard = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
     }
 
     /// How many connections were accepted so far.
@@ -295,7 +316,7 @@ fn pump(
                 link.shutdown();
                 break;
             }
-            shared.carried[direction as usize].fetch_add(carried as u64, Ordering::SeqCst);
+            shared.count(direction, carried as u64);
             if let Some(how) = broken {
                 link.break_off(how);
                 if how != How::Stall {

@@ -1,0 +1,176 @@
+//! What a check found, as it is printed and written: parsed facts, never a secret.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::error::{Error, Side};
+
+/// What a check of one mailbox found.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MailboxCheck {
+    /// The mailbox's name in the migration.
+    pub mailbox: String,
+    /// What would keep a run from ending well.
+    pub problems: Vec<Error>,
+    /// What a person should look at before a run.
+    pub warnings: Vec<Warning>,
+    /// The source, where its login worked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SideFindings>,
+    /// The destination, where its login worked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<SideFindings>,
+    /// Where folders go, when both sides were seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mapping: Option<Mapping>,
+}
+
+/// One side of a mailbox.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SideFindings {
+    /// Host and port, as configured.
+    pub address: String,
+    /// The account.
+    pub username: String,
+    /// The address that was connected to.
+    pub peer: Option<SocketAddr>,
+    /// What kind of server it is, as far as Mailferry treats kinds differently.
+    pub server: String,
+    /// How it introduces itself.
+    pub name: String,
+    /// `TLS 1.3`; none in the clear.
+    pub tls: Option<String>,
+    /// The server's certificate.
+    pub certificate: Option<Certificate>,
+    /// SASL mechanisms that are offered for logging in.
+    pub mechanisms: Vec<String>,
+    /// The one that was used, or `LOGIN`.
+    pub login: String,
+    /// Extensions in use.
+    pub offers: Vec<String>,
+    /// Extensions that would help and are not offered.
+    pub lacks: Vec<Lack>,
+    /// Folders that can hold messages.
+    pub folders: u64,
+    /// Messages in all of them.
+    pub messages: u64,
+    /// Bytes in all of them, where that is known without reading much.
+    pub bytes: Option<u64>,
+    /// The largest message that it takes, bytes, where it says so.
+    pub append_limit: Option<u64>,
+    /// How much it may hold and holds, where it says so: bytes.
+    pub storage: Option<Room>,
+    /// The same in messages.
+    pub message_room: Option<Room>,
+}
+
+/// A limit and what is used of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Room {
+    /// In use.
+    pub used: u64,
+    /// At most.
+    pub limit: u64,
+}
+
+impl Room {
+    /// What is left.
+    #[must_use]
+    pub const fn free(self) -> u64 {
+        self.limit.saturating_sub(self.used)
+    }
+}
+
+/// A server's certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Certificate {
+    /// Whom it was given to.
+    pub subject: String,
+    /// Who gave it.
+    pub issuer: String,
+    /// The names and addresses that it is for.
+    pub names: Vec<String>,
+    /// The last moment that it is good for, seconds since 1970 UTC.
+    pub not_after: i64,
+}
+
+/// An extension that is not offered, and what that costs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lack {
+    /// As servers announce it.
+    pub extension: &'static str,
+    /// What is slower or unknown without it.
+    pub cost: &'static str,
+}
+
+/// Something to look at that keeps no run from ending well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Warning {
+    /// What it is about, for programs.
+    pub topic: Topic,
+    /// The account, where it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub side: Option<Side>,
+    /// What it is and what to do, for people.
+    pub what: String,
+}
+
+/// What a warning is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Topic {
+    /// A certificate expires soon, or has.
+    Certificate,
+    /// Passwords and mail travel in the clear, or to whoever shows any certificate.
+    Unprotected,
+    /// The source looks as if its mail was fetched by POP3.
+    Pop3,
+    /// The source holds nothing.
+    EmptySource,
+    /// Both names lead to one machine, or both accounts look the same.
+    SameServer,
+    /// The destination holds mail already.
+    NotEmpty,
+    /// The destination may not have the room.
+    Quota,
+    /// The migration asks for what the destination cannot do.
+    Unsupported,
+    /// A checkpoint could not be used.
+    Checkpoint,
+}
+
+/// Where folders go.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mapping {
+    /// The folders, in the order of the destination.
+    pub folders: Vec<MappedFolder>,
+    /// Source folders that are left out, and why.
+    pub left_out: Vec<crate::sync::report::LeftOut>,
+    /// What is different or was decided, folder by folder.
+    pub notes: Vec<String>,
+}
+
+/// Where one folder goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MappedFolder {
+    /// Decoded source name.
+    pub source: String,
+    /// Decoded destination name.
+    pub destination: String,
+    /// Messages at the source.
+    pub messages: Option<u32>,
+    /// Bytes at the source, where that is known.
+    pub bytes: Option<u64>,
+    /// The folder is at the destination already.
+    pub exists: bool,
+    /// It holds no messages: there for its children.
+    pub container: bool,
+}

@@ -1,0 +1,445 @@
+//! What would keep a migration from ending well, told before it starts. The decisions are pure; [`look()`] sees.
+
+mod findings;
+mod look;
+mod text;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use jiff::Timestamp;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
+
+pub use self::{
+    findings::{Certificate, Lack, MailboxCheck, MappedFolder, Mapping, Room, SideFindings, Topic, Warning},
+    look::{Looked, look},
+    text::{line, mailbox, summary},
+};
+use super::{
+    report::gravity,
+    text::{bytes, count},
+};
+use crate::{
+    error::{Error, ErrorClass, Result, Side},
+    imap::{
+        Quirks,
+        capability::{Capabilities, Literals},
+        folders::{Folder, Survey, same_name},
+        response::FolderStatus,
+    },
+    sync::{
+        accounts::plan,
+        folder_map::FolderPlan,
+        spec::{DeletePolicy, MessageRules, SyncSpec},
+    },
+};
+
+/// A certificate that expires sooner is warned of, days.
+const EXPIRES_SOON: i64 = 14;
+/// A source of INBOX alone with at most this many messages looks as if its mail was fetched by POP3.
+const POP3_MESSAGES: u64 = 20;
+
+/// The class of the gravest problem of all mailboxes; none when there is none.
+#[must_use]
+pub fn gravest(checks: &[MailboxCheck]) -> Option<ErrorClass> {
+    let classes = checks.iter().flat_map(|check| &check.problems).map(|problem| problem.class);
+    classes.min_by_key(|class| gravity(*class))
+}
+
+/// Judges what was seen of both sides. `frozen` is where an earlier run put the folders.
+#[must_use]
+pub fn assess(
+    spec: &SyncSpec,
+    source: Result<Looked>,
+    destination: Result<Looked>,
+    frozen: &BTreeMap<Vec<u8>, Vec<u8>>,
+    now: Timestamp,
+) -> MailboxCheck {
+    let mut check = MailboxCheck { mailbox: spec.mailbox.clone(), ..MailboxCheck::default() };
+    for (side, looked) in [(Side::Source, &source), (Side::Destination, &destination)] {
+        match looked {
+            Ok(looked) => connection(side, looked, now, &mut check.warnings),
+            Err(error) => check.problems.push(error.clone().on(side, address(spec, side))),
+        }
+    }
+    let (source, destination) = (source.ok(), destination.ok());
+    if let Some(source) = &source {
+        check.warnings.extend(suspicious_source(&source.account.survey));
+        check.source = Some(findings(source, Side::Source));
+    }
+    if let Some(destination) = &destination {
+        check.destination = Some(findings(destination, Side::Destination));
+        check.warnings.extend(unsupported(spec, &destination.capabilities));
+    }
+    if let (Some(source), Some(destination)) = (&source, &destination) {
+        match sameness(source, destination) {
+            Sameness::Same(what) => check.problems.push(same_account(spec, what)),
+            Sameness::Suspected(what) => check.warnings.push(Warning { topic: Topic::SameServer, side: None, what }),
+            Sameness::Different => {}
+        }
+        let plan = plan(spec, &source.account.survey, &destination.account, frozen);
+        check.warnings.extend(not_empty(&destination.account.survey, frozen));
+        let coming = coming(&plan, &source.account.survey, &destination.account.survey);
+        if let Some(found) = &check.destination {
+            match room(found, coming, &spec.messages) {
+                Some(Shortage::Certain(error)) => check.problems.push(error.on(Side::Destination, &found.address)),
+                Some(Shortage::Possible(what)) => {
+                    check.warnings.push(Warning { topic: Topic::Quota, side: Some(Side::Destination), what });
+                }
+                None => {}
+            }
+        }
+        check.mapping = Some(mapping(&plan, &source.account.survey));
+    }
+    check.problems = check.problems.into_iter().map(|problem| problem.in_mailbox(&spec.mailbox)).collect();
+    check
+}
+
+fn address(spec: &SyncSpec, side: Side) -> String {
+    match side {
+        Side::Source => spec.source.address(),
+        Side::Destination => spec.destination.address(),
+    }
+}
+
+/// What there is to say about the way to a server.
+fn connection(side: Side, looked: &Looked, now: Timestamp, warnings: &mut Vec<Warning>) {
+    let mut warn = |topic, what| warnings.push(Warning { topic, side: Some(side), what });
+    if looked.facts.tls_version.is_none() {
+        let what =
+            "passwords and mail travel in the clear: set tls.mode Implicit or StartTLS, unless the wire is private";
+        warn(Topic::Unprotected, what.to_owned());
+    } else if looked.endpoint.tls.insecure_skip_verify {
+        let what =
+            "any certificate is accepted (tls.insecureSkipVerify): whoever is on the way can read passwords and mail";
+        warn(Topic::Unprotected, what.to_owned());
+    }
+    let certificate = looked.facts.certificate.as_deref().and_then(certificate);
+    if let Some(left) = certificate.map(|certificate| days_left(&certificate, now)).filter(|left| *left < EXPIRES_SOON)
+    {
+        let what = match left {
+            ..0 => "the server's certificate has expired: renew it".to_owned(),
+            0 => "the server's certificate expires within a day: renew it, or a run will fail".to_owned(),
+            days => {
+                let days = count(days.unsigned_abs(), "day");
+                format!("the server's certificate expires in {days}: renew it, or later syncs will fail")
+            }
+        };
+        warn(Topic::Certificate, what);
+    }
+}
+
+/// Whole days until the certificate expires; negative when it has.
+fn days_left(certificate: &Certificate, now: Timestamp) -> i64 {
+    (certificate.not_after - now.as_second()).div_euclid(24 * 3600)
+}
+
+/// Reads a certificate (DER); none when it cannot be read.
+fn certificate(der: &[u8]) -> Option<Certificate> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    let alternatives = parsed.subject_alternative_name().ok().flatten();
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match <[u8; 4]>::try_from(*bytes) {
+            Ok(four) => Some(IpAddr::from(four).to_string()),
+            Err(_) => <[u8; 16]>::try_from(*bytes).ok().map(|sixteen| IpAddr::from(sixteen).to_string()),
+        },
+        _ => None,
+    };
+    Some(Certificate {
+        subject: short_name(parsed.subject()),
+        issuer: short_name(parsed.issuer()),
+        names: alternatives.iter().flat_map(|san| &san.value.general_names).filter_map(name).collect(),
+        not_after: parsed.validity().not_after.timestamp(),
+    })
+}
+
+/// The common name, or the organization, or all of it.
+fn short_name(name: &X509Name<'_>) -> String {
+    let first = name.iter_common_name().chain(name.iter_organization()).find_map(|part| part.as_str().ok());
+    first.map_or_else(|| name.to_string(), str::to_owned)
+}
+
+/// The extensions that matter on each side, and what it costs when they are missing.
+const COSTS: [(Option<Side>, &str, &str); 11] = [
+    (Some(Side::Destination), "LITERAL+", "each message waits for the server's go-ahead: slower on long ways"),
+    (Some(Side::Destination), "MULTIAPPEND", "one command per message instead of per hundred: slower"),
+    (Some(Side::Destination), "UIDPLUS", "where copies are is found out by comparing; deletions cannot be mirrored"),
+    (Some(Side::Destination), "APPENDLIMIT", "a message that is too large is found only when it is refused"),
+    (Some(Side::Destination), "QUOTA", "whether there is room for what is coming is not known"),
+    (Some(Side::Source), "CONDSTORE", "later syncs list the flags of all messages to find those that changed"),
+    (Some(Side::Source), "ESEARCH", "later syncs list all messages at length"),
+    (None, "LIST-STATUS", "each sync asks for every folder by itself"),
+    (None, "SPECIAL-USE", "folders for sent mail, drafts and so on are known by their names only"),
+    (None, "NAMESPACE", "the prefix of folder names is guessed"),
+    (None, "STATUS=SIZE", "how many bytes there are is asked message by message, or not known"),
+];
+
+fn offers(capabilities: &Capabilities, extension: &str) -> bool {
+    match extension {
+        "LITERAL+" => capabilities.literals() == Literals::Plus,
+        "CONDSTORE" => capabilities.condstore(),
+        // Mailferry's single listing needs both.
+        "LIST-STATUS" => capabilities.has("LIST-STATUS") && capabilities.has("LIST-EXTENDED"),
+        "QUOTA" | "APPENDLIMIT" => {
+            capabilities.has(extension)
+                || capabilities.iter().any(|c| c.strip_prefix(extension).is_some_and(|rest| rest.starts_with('=')))
+        }
+        _ => capabilities.has(extension),
+    }
+}
+
+fn findings(looked: &Looked, side: Side) -> SideFindings {
+    let Looked { endpoint, facts, capabilities, account, .. } = looked;
+    let selectable = || account.survey.folders.iter().filter(|folder| folder.selectable());
+    let matter = || COSTS.iter().filter(|(on, ..)| on.is_none_or(|on| on == side));
+    let statuses = || selectable().map(|folder| folder.status.clone().unwrap_or_default());
+    let sizes: Option<Vec<u64>> = statuses().map(|status| status.size).collect();
+    SideFindings {
+        address: endpoint.address(),
+        username: endpoint.login.username.clone(),
+        peer: facts.peer,
+        server: kind(account.kind).to_owned(),
+        name: account.survey.server.clone().unwrap_or_else(|| facts.greeting.clone()),
+        tls: facts.tls_version.as_ref().map(|version| version.replace("TLSv", "TLS ").replace('_', ".")),
+        certificate: facts.certificate.as_deref().and_then(certificate),
+        mechanisms: facts.mechanisms.clone(),
+        login: facts.login.clone(),
+        offers: matter().filter(|(_, name, _)| offers(capabilities, name)).map(|(_, name, _)| (*name).into()).collect(),
+        lacks: matter()
+            .filter(|(_, name, _)| !offers(capabilities, name))
+            .map(|(_, extension, cost)| Lack { extension, cost })
+            .collect(),
+        folders: selectable().count() as u64,
+        messages: statuses().map(|status| u64::from(status.messages.unwrap_or(0))).sum(),
+        bytes: sizes.map(|sizes| sizes.iter().sum()),
+        append_limit: capabilities.append_limit(),
+        storage: tightest(looked, "STORAGE", 1024),
+        message_room: tightest(looked, "MESSAGE", 1),
+    }
+}
+
+const fn kind(kind: Quirks) -> &'static str {
+    match kind {
+        Quirks::Generic => "Generic",
+        Quirks::Gmail => "Gmail",
+        Quirks::Exchange => "Exchange",
+        Quirks::Cyrus => "Cyrus",
+        Quirks::Courier => "Courier",
+        Quirks::Dovecot => "Dovecot",
+    }
+}
+
+/// Of all limits of a kind, the one that leaves least.
+fn tightest(looked: &Looked, resource: &str, unit: u64) -> Option<Room> {
+    let limits = looked.quota.iter().filter(|quota| quota.name.eq_ignore_ascii_case(resource));
+    let rooms = limits.map(|q| Room { used: q.usage.saturating_mul(unit), limit: q.limit.saturating_mul(unit) });
+    rooms.min_by_key(|room| room.free())
+}
+
+fn messages(folder: &Folder) -> u64 {
+    u64::from(folder.status.as_ref().and_then(|status| status.messages).unwrap_or(0))
+}
+
+fn suspicious_source(survey: &Survey) -> Option<Warning> {
+    let filled: Vec<&Folder> = survey.folders.iter().filter(|folder| messages(folder) > 0).collect();
+    let warn = |topic, what: String| Some(Warning { topic, side: Some(Side::Source), what });
+    match filled.as_slice() {
+        [] => warn(
+            Topic::EmptySource,
+            "it holds no messages. If the customer read mail over POP3, it is on the customer's computer only"
+                .to_owned(),
+        ),
+        [inbox] if same_name(&inbox.item.name, b"INBOX") && messages(inbox) <= POP3_MESSAGES => warn(
+            Topic::Pop3,
+            format!(
+                "it holds {} in INBOX and nothing else: it may be read over POP3, and older mail may only be on \
+                 the customer's computer. Ask before the old host is switched off",
+                count(messages(inbox), "message")
+            ),
+        ),
+        _ => None,
+    }
+}
+
+fn unsupported(spec: &SyncSpec, capabilities: &Capabilities) -> Option<Warning> {
+    (spec.delete_policy == DeletePolicy::Mirror && !capabilities.has("UIDPLUS")).then(|| Warning {
+        topic: Topic::Unsupported,
+        side: Some(Side::Destination),
+        what: "the server has no UIDPLUS: deletions Mirror removes nothing there, since no single message could be removed"
+            .to_owned(),
+    })
+}
+
+fn not_empty(destination: &Survey, frozen: &BTreeMap<Vec<u8>, Vec<u8>>) -> Option<Warning> {
+    let there: u64 = destination.folders.iter().map(messages).sum();
+    // After an earlier run that is as it should be.
+    (there > 0 && frozen.is_empty()).then(|| Warning {
+        topic: Topic::NotEmpty,
+        side: Some(Side::Destination),
+        what: format!(
+            "it holds {} already: a run compares them with the source's, copies what is missing and removes \
+             none of them",
+            count(there, "message")
+        ),
+    })
+}
+
+/// Whether both sides are one account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Sameness {
+    Different,
+    /// It may be so; what speaks for it.
+    Suspected(String),
+    /// It is so; what shows it.
+    Same(&'static str),
+}
+
+fn sameness(source: &Looked, destination: &Looked) -> Sameness {
+    let (Some(from), Some(to)) = (source.facts.peer, destination.facts.peer) else { return Sameness::Different };
+    let user = |looked: &Looked| looked.endpoint.login.username.to_lowercase();
+    let host = |looked: &Looked| looked.endpoint.host.to_lowercase();
+    let one_name = host(source) == host(destination);
+    let twins = twins(&source.account.survey, &destination.account.survey);
+    if from == to && user(source) == user(destination) {
+        Sameness::Same("the same account on the same server")
+    } else if from.ip() == to.ip() && twins && (from == to || !one_name) {
+        // Two ports of one name may well be two servers, and those may have been filled by one program.
+        Sameness::Same("two ways to the same account: one machine, and all folders have the same UIDVALIDITY and UIDs")
+    } else if twins {
+        Sameness::Suspected(
+            "all folders of both sides have the same UIDVALIDITY and UIDs: if both names lead to one server, give the old \
+             server's own name or IP address"
+                .to_owned(),
+        )
+    } else if from.ip() == to.ip() && !one_name {
+        Sameness::Suspected(format!(
+            "{} and {} lead to the same machine ({}): if DNS already points to the new host, give the old server's own \
+             name or IP address as source",
+            source.endpoint.host,
+            destination.endpoint.host,
+            from.ip()
+        ))
+    } else {
+        Sameness::Different
+    }
+}
+
+/// True when both accounts have the same folders with the same UIDVALIDITY, UIDNEXT and number of messages, and some hold
+/// messages: hardly by chance.
+fn twins(a: &Survey, b: &Survey) -> bool {
+    let marks = |survey: &Survey| -> Option<BTreeMap<Vec<u8>, (u32, u32, u32)>> {
+        let selectable = survey.folders.iter().filter(|folder| folder.selectable());
+        selectable
+            .map(|folder| {
+                let FolderStatus { messages, uid_next, uid_validity, .. } = folder.status.clone()?;
+                Some((folder.item.name.to_vec(), (uid_validity?, uid_next?, messages?)))
+            })
+            .collect()
+    };
+    match (marks(a), marks(b)) {
+        (Some(a), Some(b)) => a == b && a.values().any(|(_, _, messages)| *messages > 0),
+        _ => false,
+    }
+}
+
+fn same_account(spec: &SyncSpec, what: &str) -> Error {
+    let (source, destination) = (spec.source.address(), spec.destination.address());
+    Error::configuration(format!("source {source} and destination {destination} are {what}"))
+        .advice("The source's host name may already point to the new host (DNS): give the old server's own name or IP")
+}
+
+/// What a run would bring, about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Coming {
+    messages: u64,
+    /// None when a size that is needed is not known.
+    bytes: Option<u64>,
+}
+
+/// What the source's folders hold beyond what is in the destination's, folder by folder: what was copied before counts
+/// once.
+fn coming(plan: &FolderPlan, source: &Survey, destination: &Survey) -> Coming {
+    let mut sum = Coming { messages: 0, bytes: Some(0) };
+    for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
+        let status = |survey: &Survey, raw: &[u8]| {
+            survey.folder(raw).and_then(|folder| folder.status.clone()).unwrap_or_default()
+        };
+        let here = status(source, &folder.source_raw);
+        let there = status(destination, &folder.destination_raw);
+        let (here_messages, there_messages) = (here.messages.unwrap_or(0), there.messages.unwrap_or(0));
+        let missing = here_messages.saturating_sub(there_messages);
+        sum.messages += u64::from(missing);
+        let there_bytes = if there_messages == 0 { Some(0) } else { there.size };
+        let bytes = match (here.size, there_bytes) {
+            _ if missing == 0 => Some(0),
+            (Some(here), Some(there)) => Some(here.saturating_sub(there)),
+            // About as large as the others.
+            (Some(here), None) => Some(here / u64::from(here_messages) * u64::from(missing)),
+            (None, _) => None,
+        };
+        sum.bytes = sum.bytes.zip(bytes).map(|(sum, bytes)| sum + bytes);
+    }
+    sum
+}
+
+/// Too little room at the destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Shortage {
+    Certain(Error),
+    Possible(String),
+}
+
+fn room(destination: &SideFindings, coming: Coming, rules: &MessageRules) -> Option<Shortage> {
+    let filtered = *rules != MessageRules::default();
+    let short = |what: String, advice: String| {
+        if filtered {
+            Shortage::Possible(format!("{what}, before the migration's rules for messages leave some out. {advice}"))
+        } else {
+            Shortage::Certain(Error::new(ErrorClass::Quota, what).advice(advice))
+        }
+    };
+    if let (Some(room), Some(coming)) = (destination.storage, coming.bytes)
+        && coming > room.free()
+    {
+        let (free, needed) = (bytes(room.free()), bytes(room.used.saturating_add(coming)));
+        let what = format!("the quota leaves {free} of {}, and {} are coming", bytes(room.limit), bytes(coming));
+        return Some(short(what, format!("Raise the quota of the destination account to at least {needed}")));
+    }
+    if let Some(room) = destination.message_room
+        && coming.messages > room.free()
+    {
+        let (free, needed) = (room.free(), room.used.saturating_add(coming.messages));
+        let what =
+            format!("the quota leaves room for {free} of {} messages, and {} are coming", room.limit, coming.messages);
+        return Some(short(what, format!("Raise the quota of the destination account to at least {needed} messages")));
+    }
+    match (destination.storage, coming.bytes) {
+        (Some(room), None) => Some(Shortage::Possible(format!(
+            "the quota leaves {}; how much is coming is not known, since the source does not tell sizes",
+            bytes(room.free())
+        ))),
+        _ => None,
+    }
+}
+
+fn mapping(plan: &FolderPlan, source: &Survey) -> Mapping {
+    let folders = plan.folders.iter().map(|folder| {
+        let status = source.folder(&folder.source_raw).and_then(|f| f.status.clone()).unwrap_or_default();
+        MappedFolder {
+            source: folder.source_name.clone(),
+            destination: folder.destination_name.clone(),
+            messages: status.messages,
+            bytes: status.size,
+            exists: !folder.create && !folder.is_container,
+            container: folder.is_container,
+        }
+    });
+    Mapping {
+        folders: folders.collect(),
+        left_out: plan.left_out.clone(),
+        notes: plan.notes.iter().map(|(folder, note)| format!("{folder}: {note}")).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! Two accounts side by side, for commands that only look: what kind of server each is, and where its folders go.
+
+use std::collections::BTreeMap;
+
+use super::{
+    folder_map::{FolderPlan, plan as plan_folders},
+    folder_name::NameLimits,
+    prepare::{server_kind, side},
+    spec::SyncSpec,
+};
+use crate::imap::{Endpoint, Quirks, Session, folders::Survey};
+
+/// One account, as it was found.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Its folders.
+    pub survey: Survey,
+    /// What kind of server it is.
+    pub kind: Quirks,
+}
+
+impl Account {
+    /// Describes the account behind `session`, of which `survey` was made.
+    #[must_use]
+    pub fn new(session: &Session, survey: Survey) -> Self {
+        Self::introduced(session.endpoint(), &session.facts.greeting, survey)
+    }
+
+    fn introduced(endpoint: &Endpoint, greeting: &str, survey: Survey) -> Self {
+        let kind = server_kind(endpoint.quirks, greeting, survey.server.as_deref());
+        Self { survey, kind }
+    }
+}
+
+/// Where the folders of a mailbox go: what a sync would decide, or did decide, with these listings. `frozen` is a
+/// checkpoint's mapping (raw source name to raw destination name); it may be empty.
+#[must_use]
+pub fn plan(
+    spec: &SyncSpec,
+    source: &Survey,
+    destination: &Account,
+    frozen: &BTreeMap<Vec<u8>, Vec<u8>>,
+) -> FolderPlan {
+    let (from, to) = (side(source), side(&destination.survey));
+    let limits = NameLimits::of(destination.kind, to.delimiter);
+    let plan = plan_folders(&from, &to, &spec.folders, frozen, &limits);
+    // Where a server refuses a name, a sync takes one that every server takes. Without its checkpoint that is only seen
+    // by the folder that is there.
+    let found = plan.folders.iter().filter(|folder| !folder.create);
+    let found = found.map(|folder| (folder.source_raw.clone(), folder.destination_raw.clone()));
+    let settled: BTreeMap<_, _> = found.chain(frozen.clone()).collect();
+    let strict = plan_folders(&from, &to, &spec.folders, &settled, &NameLimits::strict());
+    let missing = |plan: &FolderPlan| plan.folders.iter().filter(|folder| folder.create).count();
+    if missing(&strict) < missing(&plan) { strict } else { plan }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        error::Side,
+        imap::{Credential, Login, Timeouts, Tls, folders::Folder, response::ListItem},
+        sync::spec::{DeletePolicy, FlagPolicy, FolderRules, MessageRules, Retry},
+    };
+
+    fn endpoint(side: Side) -> Endpoint {
+        Endpoint {
+            side,
+            host: "h".into(),
+            port: 993,
+            tls: Tls::default(),
+            login: Login { username: "u".into(), master: None, credential: Credential::password(*b"p") },
+            timeouts: Timeouts::default(),
+            quirks: Quirks::Generic,
+            compress: false,
+        }
+    }
+
+    fn spec() -> SyncSpec {
+        SyncSpec {
+            mailbox: "m".into(),
+            source: endpoint(Side::Source),
+            destination: endpoint(Side::Destination),
+            folders: FolderRules::default(),
+            messages: MessageRules::default(),
+            flag_policy: FlagPolicy::SourceWins,
+            delete_policy: DeletePolicy::Keep,
+            connections: 1,
+            dry_run: false,
+            retry: Retry::default(),
+        }
+    }
+
+    fn survey(names: &[&str]) -> Survey {
+        let folder = |name: &&str| Folder {
+            item: ListItem { attributes: vec![], delimiter: Some(b'/'), name: Bytes::copy_from_slice(name.as_bytes()) },
+            subscribed: false,
+            status: None,
+        };
+        Survey { folders: names.iter().map(folder).collect(), delimiter: Some(b'/'), ..Survey::default() }
+    }
+
+    fn planned(destination: &[&str], frozen: &BTreeMap<Vec<u8>, Vec<u8>>) -> (String, bool) {
+        let there = Account { survey: survey(destination), kind: Quirks::Generic };
+        let plan = plan(&spec(), &survey(&["INBOX", "what;ever"]), &there, frozen);
+        let folder = plan.folders.iter().find(|f| f.source_raw == b"what;ever").unwrap();
+        (String::from_utf8(folder.destination_raw.clone()).unwrap(), folder.create)
+    }
+
+    #[test]
+    fn a_folder_is_found_under_the_name_that_a_sync_gave_it_after_a_refusal() {
+        let fresh = BTreeMap::new();
+        assert_eq!(planned(&["INBOX", "what;ever"], &fresh), ("what;ever".into(), false));
+        let (strict, create) = planned(&["INBOX", "what_ever"], &fresh);
+        assert!(!create && strict == "what_ever", "{strict}");
+        assert_eq!(planned(&["INBOX"], &fresh), ("what;ever".into(), true));
+    }
+
+    #[test]
+    fn what_a_checkpoint_says_wins() {
+        let frozen = BTreeMap::from([(b"what;ever".to_vec(), b"Elsewhere".to_vec())]);
+        assert_eq!(planned(&["INBOX", "what;ever", "Elsewhere"], &frozen), ("Elsewhere".into(), false));
+        assert_eq!(planned(&["INBOX", "what;ever"], &frozen), ("Elsewhere".into(), true));
+    }
+}

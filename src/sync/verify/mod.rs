@@ -1,0 +1,353 @@
+//! Compares both sides of a mailbox, message by message, independently of any checkpoint: SHA-256 of the bytes, flags and
+//! keywords, INTERNALDATE. Read-only on both sides.
+
+mod compare;
+mod read;
+mod report;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+pub use self::report::{Difference, DifferenceKind, FolderComparison, Strictness, VerifyReport};
+use self::{compare::compare, read::Reading};
+use super::{
+    accounts::{Account, plan},
+    engine::Line,
+    folder_map::{FolderPlan, PlannedFolder},
+    pair::Pair,
+    progress::{Phase, Progress},
+    spec::{MessageRules, SyncSpec},
+};
+use crate::{
+    error::{Error, ErrorClass, Result},
+    imap::{
+        folders::{Folder, Survey, same_name, survey},
+        mutf7,
+    },
+};
+
+/// What a verification needs beside the mailbox.
+pub struct VerifyContext {
+    /// Where folders went: a checkpoint's mapping, raw source name to raw destination name. Empty: the plan is made
+    /// afresh, by the same rules.
+    pub mapping: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// At most this many single differences are listed for a folder; the counts are complete.
+    pub listed: usize,
+    /// Live counters; messages and bytes are those of both sides.
+    pub progress: Arc<Progress>,
+    /// Asks to end soon.
+    pub stop: CancellationToken,
+}
+
+/// Compares one mailbox. Never fails as such: what went wrong stands in the report.
+pub async fn verify_mailbox(spec: &SyncSpec, context: &VerifyContext) -> VerifyReport {
+    let started = Instant::now();
+    let mut report = VerifyReport { mailbox: spec.mailbox.clone(), ..VerifyReport::default() };
+    if let Err(error) = run(spec, context, &mut report).await {
+        report.error.get_or_insert(error);
+    }
+    report.error = report.error.take().map(|error| error.in_mailbox(&spec.mailbox));
+    for folder in &mut report.folders {
+        folder.error = folder.error.take().map(|error| error.in_mailbox(&spec.mailbox));
+    }
+    report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    context.progress.wait_for(None);
+    context.progress.enter(if report.errors().next().is_some() { Phase::Failed } else { Phase::Done });
+    report
+}
+
+async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport) -> Result<()> {
+    let line = Line::new(spec, &context.progress, &context.stop);
+    let mut backoff = line.backoff();
+    let (pair, source, destination) = loop {
+        context.progress.enter(Phase::Connecting);
+        match look(&line, &context.progress).await {
+            Ok(found) => break found,
+            Err(error) => line.wait(error, &mut backoff).await?,
+        }
+    };
+    let plan = plan(spec, &source, &destination, &context.mapping);
+    report.left_out.clone_from(&plan.left_out);
+    report.only_at_destination = only_there(&plan, &destination.survey);
+    let unsubscribed = plan.folders.iter().filter(|folder| folder.subscribe);
+    report.unsubscribed = unsubscribed.map(|folder| folder.source_name.clone()).collect();
+
+    let folders = plan.folders.iter().filter(|folder| !folder.is_container);
+    let mut jobs: Vec<Job> = folders.map(|folder| Job::new(folder, &source, &destination.survey)).collect();
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.messages));
+    Progress::add(&context.progress.folders_total, jobs.len() as u64);
+    context.progress.enter(Phase::Copying);
+    compare_folders(spec, context, line, pair, jobs, report).await
+}
+
+async fn look(line: &Line, progress: &Progress) -> Result<(Pair, Survey, Account)> {
+    let mut pair = line.connect().await?;
+    progress.enter(Phase::Planning);
+    let (source, destination) = tokio::join!(survey(&mut pair.source, false), survey(&mut pair.destination, false));
+    let destination = Account::new(&pair.destination, destination?);
+    Ok((pair, source?, destination))
+}
+
+/// Folders of the destination to which nothing goes, and which hold or could hold messages. An empty INBOX is on every
+/// server.
+fn only_there(plan: &FolderPlan, destination: &Survey) -> BTreeMap<String, Option<u32>> {
+    let targets: BTreeSet<&[u8]> = plan.folders.iter().map(|folder| folder.destination_raw.as_slice()).collect();
+    let messages = |folder: &Folder| folder.status.as_ref().and_then(|status| status.messages);
+    let is_only_there = |folder: &&Folder| {
+        let is_inbox = same_name(&folder.item.name, b"INBOX");
+        folder.selectable()
+            && !targets.iter().any(|target| same_name(target, &folder.item.name))
+            && !(is_inbox && messages(folder) == Some(0))
+    };
+    let found = destination.folders.iter().filter(is_only_there);
+    found.map(|folder| (mutf7::decode_lossy(&folder.item.name), messages(folder))).collect()
+}
+
+/// One folder to compare.
+#[derive(Debug)]
+struct Job {
+    source_raw: Vec<u8>,
+    destination_raw: Vec<u8>,
+    source_name: String,
+    destination_name: String,
+    /// The destination's folder is there.
+    exists: bool,
+    /// Both listings say that there is nothing in it.
+    empty: bool,
+    /// Messages on both sides as listed, for the order of work.
+    messages: u64,
+}
+
+impl Job {
+    fn new(folder: &PlannedFolder, source: &Survey, destination: &Survey) -> Self {
+        let there = destination.folder(&folder.destination_raw);
+        let messages =
+            |folder: Option<&Folder>| folder.and_then(|f| f.status.as_ref()).and_then(|status| status.messages);
+        let counts = [messages(source.folder(&folder.source_raw)), messages(there)];
+        Self {
+            source_raw: folder.source_raw.clone(),
+            destination_raw: folder.destination_raw.clone(),
+            source_name: folder.source_name.clone(),
+            destination_name: folder.destination_name.clone(),
+            exists: there.is_some_and(Folder::selectable),
+            empty: counts == [Some(0); 2],
+            messages: counts.iter().flatten().map(|count| u64::from(*count)).sum(),
+        }
+    }
+
+    fn comparison(&self) -> FolderComparison {
+        FolderComparison {
+            source: self.source_name.clone(),
+            destination: self.destination_name.clone(),
+            folder_missing: !self.exists,
+            ..FolderComparison::default()
+        }
+    }
+}
+
+/// What the connections of one mailbox share.
+struct Floor {
+    line: Line,
+    rules: MessageRules,
+    listed: usize,
+    progress: Arc<Progress>,
+    /// Ends all of them.
+    stop: CancellationToken,
+    queue: Mutex<VecDeque<Job>>,
+    done: Mutex<Vec<FolderComparison>>,
+    fatal: Mutex<Option<Error>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn compare_folders(
+    spec: &SyncSpec,
+    context: &VerifyContext,
+    line: Line,
+    pair: Pair,
+    jobs: Vec<Job>,
+    report: &mut VerifyReport,
+) -> Result<()> {
+    let pairs = spec.connections.min(jobs.len()).max(1);
+    let floor = Arc::new(Floor {
+        line,
+        rules: spec.messages.clone(),
+        listed: context.listed,
+        progress: Arc::clone(&context.progress),
+        stop: context.stop.child_token(),
+        queue: Mutex::new(jobs.into()),
+        done: Mutex::default(),
+        fatal: Mutex::default(),
+    });
+    let mut workers = JoinSet::new();
+    workers.spawn(work(Arc::clone(&floor), Some(pair)));
+    for _ in 1..pairs {
+        workers.spawn(work(Arc::clone(&floor), None));
+    }
+    let mut broken = false;
+    while let Some(ended) = workers.join_next().await {
+        broken |= ended.is_err();
+    }
+    report.folders = std::mem::take(&mut *lock(&floor.done));
+    report.folders.sort_by(|a, b| a.source.cmp(&b.source));
+    if broken {
+        return Err(Error::internal("a connection's task broke off; this is a defect in Mailferry"));
+    }
+    if let Some(error) = lock(&floor.fatal).take() {
+        return Err(error);
+    }
+    match lock(&floor.queue).len() {
+        0 => Ok(()),
+        left => Err(Error::network(format!("stopped before {left} folders were compared"))),
+    }
+}
+
+/// One pair of connections, folder after folder. The first pair is there; a further one is tried once, and if either
+/// server refuses it, the others do its work.
+async fn work(floor: Arc<Floor>, first: Option<Pair>) {
+    let mut pair = match first {
+        Some(pair) => Some(pair),
+        None => match floor.line.connect().await {
+            Ok(pair) => Some(pair),
+            Err(error) => {
+                tracing::info!(error = %error, "no further pair of connections");
+                return;
+            }
+        },
+    };
+    while !floor.stop.is_cancelled() {
+        let Some(job) = lock(&floor.queue).pop_front() else { break };
+        let comparison = one_folder(&floor, &job, &mut pair).await;
+        lock(&floor.done).push(comparison);
+        Progress::add(&floor.progress.folders_done, 1);
+    }
+    if let Some(pair) = pair {
+        pair.logout().await;
+    }
+}
+
+/// One folder, reconnecting as often as it makes sense.
+async fn one_folder(floor: &Floor, job: &Job, pair: &mut Option<Pair>) -> FolderComparison {
+    let (mut source, mut destination) = (Reading::default(), Reading::default());
+    if job.empty {
+        return judge(job, source, destination, floor.listed);
+    }
+    let mut backoff = floor.line.backoff();
+    loop {
+        let before = source.settled() + destination.settled();
+        let attempt = match pair {
+            Some(pair) => read_both(floor, job, pair, &mut source, &mut destination).await,
+            None => match floor.line.connect().await {
+                Ok(fresh) => {
+                    *pair = Some(fresh);
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+        };
+        let Err(error) = attempt else { break };
+        *pair = None;
+        if before != source.settled() + destination.settled() {
+            backoff = floor.line.backoff();
+        }
+        if let Err(error) = floor.line.wait(error, &mut backoff).await {
+            let error = error.in_folder(&job.source_name);
+            if !matches!(error.class, ErrorClass::Authorization | ErrorClass::MessageRejected | ErrorClass::Protocol) {
+                // Nothing helps the other folders either.
+                lock(&floor.fatal).get_or_insert_with(|| error.clone());
+                floor.stop.cancel();
+            }
+            return FolderComparison { error: Some(error), ..job.comparison() };
+        }
+    }
+    judge(job, source, destination, floor.listed)
+}
+
+async fn read_both(
+    floor: &Floor,
+    job: &Job,
+    pair: &mut Pair,
+    source: &mut Reading,
+    destination: &mut Reading,
+) -> Result<()> {
+    let no_rules = MessageRules::default();
+    let opened = tokio::join!(source.open(&mut pair.source, &job.source_raw, &floor.rules), async {
+        if job.exists { destination.open(&mut pair.destination, &job.destination_raw, &no_rules).await } else { Ok(()) }
+    });
+    opened.0?;
+    opened.1?;
+    if source.messages() == 0 || destination.messages() == 0 {
+        return Ok(()); // there is nothing that bytes could tell apart
+    }
+    let read = tokio::join!(
+        source.read(&mut pair.source, &floor.progress),
+        destination.read(&mut pair.destination, &floor.progress)
+    );
+    read.0?;
+    read.1
+}
+
+/// Compares what was read.
+fn judge(job: &Job, mut source: Reading, mut destination: Reading, listed: usize) -> FolderComparison {
+    let mut found = FolderComparison {
+        source_messages: source.messages(),
+        destination_messages: destination.messages(),
+        unreadable: source.unreadable().count() as u64,
+        unreadable_at_destination: destination.unreadable().count() as u64,
+        ..job.comparison()
+    };
+    let mut single = |kind, source_uid: Option<u32>, destination_uid: Option<u32>, what: String| {
+        if found.differences.len() < listed {
+            found.differences.push(Difference { kind, source_uid, destination_uid, what });
+        }
+    };
+    destination.number_flags_as(&mut source.flags);
+    let source = source;
+    let comparison = if found.source_messages == 0 || found.destination_messages == 0 {
+        compare::Comparison {
+            missing: source.uids().collect(),
+            extra: destination.uids().collect(),
+            ..compare::Comparison::default()
+        }
+    } else {
+        compare(source.items(), destination.items())
+    };
+    for uid in source.unreadable() {
+        single(DifferenceKind::Unreadable, Some(uid), None, "the source lists it and does not deliver it".to_owned());
+    }
+    for uid in destination.unreadable() {
+        single(
+            DifferenceKind::Unreadable,
+            None,
+            Some(uid),
+            "the destination lists it and does not deliver it".to_owned(),
+        );
+    }
+    for uid in &comparison.missing {
+        single(DifferenceKind::Missing, Some(*uid), None, "missing at the destination".to_owned());
+    }
+    for pair in &comparison.changed {
+        let uids = (Some(pair.source.uid), Some(pair.destination.uid));
+        single(DifferenceKind::Changed, uids.0, uids.1, pair.describe(&source.flags));
+        found.other_flags += u64::from(pair.other_flags());
+        found.other_date += u64::from(pair.other_date());
+        found.rewritten += u64::from(pair.rewritten());
+        found.only_rewritten += u64::from(pair.rewritten() && !pair.other_flags() && !pair.other_date());
+    }
+    for uid in &comparison.extra {
+        single(DifferenceKind::OnlyAtDestination, None, Some(*uid), "only at the destination".to_owned());
+    }
+    found.equal = comparison.equal;
+    found.missing = comparison.missing.len() as u64;
+    found.changed = comparison.changed.len() as u64;
+    found.only_at_destination = comparison.extra.len() as u64;
+    found.left_out = source.left_out;
+    found
+}

@@ -1,0 +1,359 @@
+//! Reads one side of a folder: which messages there are, and what their bytes hash to. Read-only; what was read survives
+//! a lost connection.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::compare::{Digest, FlagSets, Item};
+use crate::{
+    error::{Error, ErrorClass, Result},
+    imap::{
+        Event, STREAM_ABOVE, Session, Tag, UidSet,
+        classify::{Asked, class_of},
+        response::{Fetch, Flag, Status, Untagged},
+        select::{Selected, examine},
+    },
+    sync::{
+        filter::{MessageFacts, left_out},
+        identity::ContentHasher,
+        limits::{FETCH_BYTES, FETCH_MESSAGES, FETCHES_IN_FLIGHT},
+        lookup::still_there,
+        progress::Progress,
+        scan::{Scan, scan_from},
+        spec::MessageRules,
+    },
+};
+
+/// A message is given up as unreadable after this many failures.
+const MAX_FAILURES: u32 = 3;
+
+/// What is known of a message's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Pending,
+    Hashed,
+    /// Expunged since it was listed.
+    Gone,
+    /// Listed and not delivered.
+    Unreadable,
+}
+
+/// A message, some 80 bytes.
+#[derive(Debug)]
+struct Entry {
+    item: Item,
+    /// RFC822.SIZE, bytes.
+    size: u32,
+    state: State,
+}
+
+/// One side of a folder.
+#[derive(Debug, Default)]
+pub struct Reading {
+    uid_validity: Option<u32>,
+    /// By UID.
+    entries: Vec<Entry>,
+    /// How often the server failed on a message.
+    failures: BTreeMap<u32, u32>,
+    counted: bool,
+    /// The sets of flags that occur.
+    pub flags: FlagSets,
+    /// Messages that the rules leave out, by rule.
+    pub left_out: BTreeMap<String, u64>,
+}
+
+impl Reading {
+    /// EXAMINEs the folder and lists its messages, unless an earlier connection did. What `rules` leave out is counted
+    /// and not read.
+    ///
+    /// # Errors
+    /// When the connection ends or the server refuses.
+    pub async fn open(&mut self, session: &mut Session, raw: &[u8], rules: &MessageRules) -> Result<()> {
+        let mut selected = Selected::default();
+        let mut scan = Scan::default();
+        let mut tags = vec![examine(session, raw)];
+        if self.uid_validity.is_none() {
+            tags.push(scan_from(session, 1));
+        }
+        let lines = session
+            .wait_all(&tags, |data| {
+                selected.take(&data);
+                if let Untagged::Fetch(fetch) = data {
+                    scan.take(fetch);
+                }
+            })
+            .await?;
+        if let Some(line) = lines.iter().find(|line| line.status != Status::Ok) {
+            return Err(session.refusal(line, Asked::Other, "to open or list the folder"));
+        }
+        match self.uid_validity {
+            None => {
+                self.uid_validity = Some(selected.uid_validity);
+                self.take_scan(scan, rules);
+                Ok(())
+            }
+            Some(before) if before == selected.uid_validity => Ok(()),
+            Some(_) => Err(session.blame(Error::protocol("the folder was replaced while it was read"))),
+        }
+    }
+
+    fn take_scan(&mut self, mut scan: Scan, rules: &MessageRules) {
+        scan.finish();
+        self.entries.reserve_exact(scan.messages.len());
+        for message in &scan.messages {
+            let flags = scan.flags(message);
+            let epoch = message.date.map(|date| date.epoch);
+            let deleted = flags.contains(&Flag::Deleted);
+            let facts = MessageFacts { size: Some(u64::from(message.size)), date_epoch: epoch, deleted };
+            if let Some(rule) = left_out(rules, facts) {
+                *self.left_out.entry(rule.to_owned()).or_default() += 1;
+                continue;
+            }
+            let flags = self.flags.number(flags);
+            let item = Item { uid: message.uid, flags, epoch, digest: Digest::default() };
+            self.entries.push(Entry { item, size: message.size, state: State::Pending });
+        }
+    }
+
+    /// How many messages there are, without those that the rules leave out.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.entries.iter().filter(|entry| entry.state != State::Gone).count() as u64
+    }
+
+    /// How many messages were settled so far: what a new connection need not read again.
+    #[must_use]
+    pub fn settled(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.state != State::Pending).count()
+    }
+
+    /// The UIDs of all messages.
+    pub fn uids(&self) -> impl Iterator<Item = u32> {
+        self.entries.iter().filter(|entry| entry.state != State::Gone).map(|entry| entry.item.uid)
+    }
+
+    /// The UIDs of messages that could not be read.
+    pub fn unreadable(&self) -> impl Iterator<Item = u32> {
+        self.entries.iter().filter(|entry| entry.state == State::Unreadable).map(|entry| entry.item.uid)
+    }
+
+    /// The messages that were read.
+    pub fn items(&self) -> impl Iterator<Item = &Item> {
+        self.entries.iter().filter(|entry| entry.state == State::Hashed).map(|entry| &entry.item)
+    }
+
+    /// Numbers the sets of flags as the other side does.
+    pub fn number_flags_as(&mut self, other: &mut FlagSets) {
+        let numbers = other.merge(&self.flags);
+        for entry in &mut self.entries {
+            if let Some(number) = numbers.get(entry.item.flags as usize) {
+                entry.item.flags = *number;
+            }
+        }
+    }
+
+    /// Reads and hashes all messages of the opened folder that are still to be read, with several `FETCH` commands ahead.
+    ///
+    /// # Errors
+    /// When the connection ends, or the server asks for a slower pace. What was read stays known.
+    pub async fn read(&mut self, session: &mut Session, progress: &Progress) -> Result<()> {
+        if !std::mem::replace(&mut self.counted, true) {
+            Progress::add(&progress.messages_total, self.entries.len() as u64);
+            Progress::add(&progress.bytes_total, self.entries.iter().map(|e| u64::from(e.size)).sum());
+        }
+        let mut pass = Pass { queue: self.units(), asked: VecDeque::new(), unanswered: UidSet::new(), hasher: None };
+        while pass.ask(session) {
+            match session.next().await {
+                Ok(event) => self.take(event, &mut pass, session, progress)?,
+                Err(error) => {
+                    self.note_failure(&error, pass.asked.front().map(|(_, uids)| uids));
+                    return Err(error);
+                }
+            }
+        }
+        // Expunged meanwhile, or there and not delivered?
+        if !pass.unanswered.is_empty() {
+            let there = still_there(session, &pass.unanswered).await?;
+            for uid in pass.unanswered.iter() {
+                self.settle(uid, if there.contains(uid) { State::Unreadable } else { State::Gone });
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event, pass: &mut Pass, session: &Session, progress: &Progress) -> Result<()> {
+        match event {
+            Event::LiteralStart { .. } => pass.hasher = Some(ContentHasher::new()),
+            Event::LiteralChunk(bytes) => {
+                if let Some(hasher) = &mut pass.hasher {
+                    hasher.update(&bytes);
+                    Progress::add(&progress.bytes_done, bytes.len() as u64);
+                }
+            }
+            Event::Untagged(Untagged::Fetch(fetch)) => self.take_fetch(fetch, pass, progress),
+            Event::Untagged(_) => {}
+            Event::Done(tag, line) => {
+                let Some(at) = pass.asked.iter().position(|(t, _)| *t == tag) else { return Ok(()) };
+                let Some((_, uids)) = pass.asked.remove(at) else { return Ok(()) };
+                let left: UidSet = uids.iter().filter(|uid| self.state(*uid) == Some(State::Pending)).collect();
+                if line.status == Status::Ok {
+                    pass.unanswered = pass.unanswered.union(&left);
+                } else if matches!(class_of(&line, Asked::Other), ErrorClass::Throttled | ErrorClass::Network) {
+                    return Err(session.refusal(&line, Asked::Other, "to read messages"));
+                } else if uids.len() == 1 {
+                    left.iter().for_each(|uid| self.settle(uid, State::Unreadable));
+                } else {
+                    // One of them is to blame: each is asked for alone.
+                    pass.queue.extend(left.iter().map(|uid| std::iter::once(uid).collect::<UidSet>()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_fetch(&mut self, fetch: Fetch, pass: &mut Pass, progress: &Progress) {
+        let streamed = pass.hasher.take();
+        let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
+        let (Some(uid), Some(body)) = (fetch.uid, body) else { return };
+        if self.state(uid) != Some(State::Pending) {
+            return;
+        }
+        let hasher = streamed.unwrap_or_else(|| {
+            let mut hasher = ContentHasher::new();
+            hasher.update(&body);
+            Progress::add(&progress.bytes_done, body.len() as u64);
+            hasher
+        });
+        let digest = hasher.finish().into();
+        if let Some(entry) = self.entry(uid) {
+            entry.item.digest = digest;
+            entry.state = State::Hashed;
+        }
+        Progress::add(&progress.messages_done, 1);
+    }
+
+    /// The connection ended: the message that was due is asked for alone next time, and given up in the end.
+    fn note_failure(&mut self, error: &Error, asked: Option<&UidSet>) {
+        if !matches!(error.class, ErrorClass::Network | ErrorClass::Protocol) {
+            return;
+        }
+        let due = asked.and_then(|uids| uids.iter().find(|uid| self.state(*uid) == Some(State::Pending)));
+        let Some(uid) = due else { return };
+        let failures = self.failures.entry(uid).or_default();
+        *failures += 1;
+        if *failures >= MAX_FAILURES {
+            self.settle(uid, State::Unreadable);
+        }
+    }
+
+    fn state(&self, uid: u32) -> Option<State> {
+        let at = self.entries.binary_search_by_key(&uid, |entry| entry.item.uid).ok()?;
+        self.entries.get(at).map(|entry| entry.state)
+    }
+
+    fn entry(&mut self, uid: u32) -> Option<&mut Entry> {
+        let at = self.entries.binary_search_by_key(&uid, |entry| entry.item.uid).ok()?;
+        self.entries.get_mut(at)
+    }
+
+    fn settle(&mut self, uid: u32, state: State) {
+        if let Some(entry) = self.entry(uid) {
+            entry.state = state;
+        }
+    }
+
+    /// What is still to be read, in pieces that are bounded in bytes and messages; what is large or failed before goes
+    /// alone.
+    fn units(&self) -> VecDeque<UidSet> {
+        let mut units: VecDeque<UidSet> = VecDeque::new();
+        let (mut bytes, mut open) = (0, false);
+        for entry in self.entries.iter().filter(|entry| entry.state == State::Pending) {
+            let (uid, size) = (entry.item.uid, u64::from(entry.size));
+            let alone = size > STREAM_ABOVE || self.failures.contains_key(&uid);
+            match units.back_mut() {
+                Some(unit) if open && !alone && bytes + size <= FETCH_BYTES && unit.len() < FETCH_MESSAGES as u64 => {
+                    unit.insert(uid);
+                    bytes += size;
+                }
+                _ => {
+                    units.push_back(std::iter::once(uid).collect());
+                    bytes = size;
+                }
+            }
+            open = !alone;
+        }
+        units
+    }
+}
+
+/// One connection's way through a folder.
+struct Pass {
+    queue: VecDeque<UidSet>,
+    /// Sent and not answered to the end.
+    asked: VecDeque<(Tag, UidSet)>,
+    /// What did not come though its `FETCH` ended well.
+    unanswered: UidSet,
+    /// A message that is too large to be held.
+    hasher: Option<ContentHasher>,
+}
+
+impl Pass {
+    /// Asks for more; false when everything was asked for and answered.
+    fn ask(&mut self, session: &mut Session) -> bool {
+        while self.asked.len() < FETCHES_IN_FLIGHT
+            && let Some(uids) = self.queue.pop_front()
+        {
+            let tag = session.command(&format!("UID FETCH {uids} (UID BODY.PEEK[])"));
+            self.asked.push_back((tag, uids));
+        }
+        !self.asked.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan(sizes: &[u64]) -> Scan {
+        let mut scan = Scan::default();
+        for (uid, size) in (1..).zip(sizes) {
+            scan.take(Fetch { uid: Some(uid), flags: Some(vec![]), size: Some(*size), ..Fetch::default() });
+        }
+        scan.finish();
+        scan
+    }
+
+    fn asked(sizes: &[u64], suspect: Option<u32>) -> Vec<String> {
+        let mut reading = Reading::default();
+        reading.take_scan(scan(sizes), &MessageRules::default());
+        reading.failures.extend(suspect.map(|uid| (uid, 1)));
+        reading.units().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_large_or_failed_before_is_asked_for_alone() {
+        assert_eq!(asked(&[10, 10, STREAM_ABOVE + 1, 10, 10], None), ["1:2", "3", "4:5"]);
+        assert_eq!(asked(&[10, 10, 10, 10], Some(2)), ["1", "2", "3:4"]);
+        assert_eq!(asked(&[FETCH_BYTES / 2, FETCH_BYTES / 2, 1], None), ["1:2", "3"]);
+        assert_eq!(asked(&vec![0; FETCH_MESSAGES + 1], None).len(), 2);
+    }
+
+    #[test]
+    fn a_message_that_ends_connections_is_given_up_after_a_few() {
+        let mut reading = Reading::default();
+        reading.take_scan(scan(&[10, 10]), &MessageRules::default());
+        for _ in 0..MAX_FAILURES {
+            assert_eq!(reading.unreadable().count(), 0);
+            reading.note_failure(&Error::network("gone"), Some(&[1, 2].into_iter().collect()));
+        }
+        assert_eq!(reading.unreadable().collect::<Vec<_>>(), [1]);
+        assert_eq!(reading.units().iter().map(ToString::to_string).collect::<Vec<_>>(), ["2"]);
+    }
+
+    #[test]
+    fn what_a_rule_leaves_out_is_counted_and_not_expected() {
+        let mut reading = Reading::default();
+        reading.take_scan(scan(&[10, 1000, 10]), &MessageRules { max_size: Some(100), ..MessageRules::default() });
+        assert_eq!(reading.uids().collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(reading.left_out, BTreeMap::from([("larger than maxSize".to_owned(), 1)]));
+    }
+}

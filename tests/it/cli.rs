@@ -1,0 +1,128 @@
+//! Runs the binary on manifests, and sees to it that no password is ever in what it says.
+
+use std::process::Command;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use mailferry_testkit::{dovecot::Account, pki::pki};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A migration and the folder that it is run in.
+pub struct Cli {
+    folder: TempDir,
+    /// The MailMigration's spec; to be changed at will.
+    pub spec: Value,
+    secrets: Vec<(String, String)>,
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code.
+    pub code: i32,
+    /// What it is for.
+    pub stdout: String,
+    /// Progress and errors.
+    pub stderr: String,
+}
+
+/// A server on loopback with TLS from the first byte and the test authority.
+pub fn server(port: u16) -> Value {
+    json!({"host": "127.0.0.1", "port": port, "tls": {"mode": "Implicit", "caBundle": pki().ca}})
+}
+
+/// The same with another mode and host.
+pub fn server_with(host: &str, port: u16, mode: &str) -> Value {
+    let tls = if mode == "None" { json!({"mode": "None"}) } else { json!({"mode": mode, "caBundle": pki().ca}) };
+    json!({"host": host, "port": port, "tls": tls})
+}
+
+impl Cli {
+    /// A migration between two servers, without mailboxes.
+    pub fn new(source: Value, destination: Value) -> Self {
+        let mut spec = json!({"source": {}, "destination": {}, "mailboxes": []});
+        spec["source"]["server"] = source;
+        spec["destination"]["server"] = destination;
+        Self { folder: tempfile::tempdir().unwrap(), spec, secrets: Vec::new() }
+    }
+
+    /// One mailbox, `alice`, between two accounts.
+    pub fn between(source: &Account<'_>, destination: &Account<'_>) -> Self {
+        Self::new(server(source.server.tls_port()), server(destination.server.tls_port())).mailbox(
+            "alice",
+            (&source.user, &source.password),
+            (&destination.user, &destination.password),
+        )
+    }
+
+    /// Adds a mailbox by (user, password) on each side.
+    pub fn mailbox(mut self, name: &str, source: (&str, &str), destination: (&str, &str)) -> Self {
+        let account = |side: &str, user: &str| json!({"username": user, "passwordSecretRef": {"name": "mail", "key": format!("{name}-{side}")}});
+        let entry =
+            json!({"name": name, "source": account("from", source.0), "destination": account("to", destination.0)});
+        self.spec["mailboxes"].as_array_mut().unwrap().push(entry);
+        self.secret(&format!("{name}-from"), source.1);
+        self.secret(&format!("{name}-to"), destination.1);
+        self
+    }
+
+    /// Adds a key of the Secret `mail`.
+    pub fn secret(&mut self, key: &str, value: &str) {
+        self.secrets.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Runs `mailferry COMMAND -f MANIFESTS ARGS...` to its end.
+    pub async fn run(&self, command: &str, args: &[&str]) -> Ran {
+        let secrets: serde_json::Map<String, Value> =
+            self.secrets.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+        let manifests = [
+            json!({"apiVersion": "mailferry.io/v1alpha1", "kind": "MailMigration", "metadata": {"name": "acme"},
+                "spec": self.spec}),
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mail"}, "stringData": secrets}),
+        ];
+        let file = self.folder.path().join("migration.yaml");
+        std::fs::write(&file, manifests.map(|manifest| manifest.to_string()).join("\n---\n")).unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_mailferry"));
+        process.current_dir(self.folder.path()).env_remove("RUST_LOG");
+        process.args(["--log-level", "debug", command, "-f"]).arg(&file).args(args);
+        let output = tokio::task::spawn_blocking(move || process.output().unwrap()).await.unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+        let ran = Ran { code: output.status.code().unwrap(), stdout, stderr };
+        self.tells_no_secret(&ran);
+        ran
+    }
+
+    fn tells_no_secret(&self, ran: &Ran) {
+        for (_, secret) in &self.secrets {
+            let encoded = STANDARD.encode(secret);
+            let escaped = json!(secret).to_string();
+            for form in [secret.as_str(), encoded.trim_end_matches('='), escaped.trim_matches('"')] {
+                assert!(!ran.stdout.contains(form) && !ran.stderr.contains(form), "{form:?} in {ran:#?}");
+            }
+        }
+    }
+}
+
+impl Ran {
+    /// The lines of JSON with this event.
+    pub fn events(&self, event: &str) -> Vec<Value> {
+        let lines = self.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["event"] == event).collect()
+    }
+
+    /// Expects this exit code, and gives itself back.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{}\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Expects one line of the output to hold all of these.
+    #[track_caller]
+    pub fn says(self, parts: &[&str]) -> Self {
+        let found = self.stdout.lines().chain(self.stderr.lines()).any(|line| parts.iter().all(|p| line.contains(p)));
+        assert!(found, "no line with {parts:?} in\n{}\n{}", self.stdout, self.stderr);
+        self
+    }
+}
