@@ -233,7 +233,7 @@ async fn run(
         Progress::add(&shared.progress.bytes_total, work.iter().map(|m| u64::from(m.size)).sum());
     }
 
-    let found = settle_doubt(job, begin, known.as_ref(), &source.scan, &work, &destination, pair, memory).await?;
+    let found = settle_doubt(job, (begin, known.as_ref()), &source.scan, &work, &destination, pair, memory).await?;
     let adopted: UidSet = found.iter().map(|f| f.source).collect();
     work.retain(|m| !adopted.contains(m.uid));
     let unknown = known.as_ref().map(|state| state.map.unknown()).unwrap_or_default();
@@ -398,7 +398,7 @@ fn choose(
     for message in scan.messages.iter().filter(|m| wanted.contains(m.uid)) {
         let facts = MessageFacts {
             size: Some(u64::from(message.size)),
-            date_epoch: message.date.map(|d| d.epoch),
+            date_epoch: message.date().map(|d| d.epoch),
             deleted: scan.flags(message).contains(&Flag::Deleted),
         };
         if let Some(rule) = left_out(&shared.spec.messages, facts) {
@@ -419,8 +419,7 @@ fn choose(
 /// Finds what may be at the destination already.
 async fn settle_doubt(
     job: &Job,
-    begin: Start,
-    known: Option<&FolderState>,
+    (begin, known): (Start, Option<&FolderState>),
     scan: &Scan,
     work: &[Scanned],
     destination: &Selected,

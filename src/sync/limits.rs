@@ -22,7 +22,7 @@ pub const SINGLES_IN_FLIGHT: usize = 32;
 /// Bytes requested, received or queued, and not yet written, over all connections of a mailbox.
 pub const BUFFERED_BYTES: u64 = 12 << 20;
 /// ... and on one pair of connections at most this many: more does not make it faster.
-pub const BUFFERED_BYTES_PER_PAIR: u64 = 4 << 20;
+pub const BUFFERED_BYTES_PER_PAIR: u64 = 3 << 20;
 /// While a large message streams, at most this many bytes wait to be written.
 pub const STREAM_QUEUE: usize = 256 << 10;
 /// A batch that is not full is sent when its first message has waited this long.

@@ -23,7 +23,7 @@ pub fn facts_of(message: &Scanned, ids: &HashMap<u32, MessageId>) -> Facts {
     Facts {
         uid: message.uid,
         message_id: ids.get(&message.uid).copied(),
-        epoch: message.date.map(|date| date.epoch),
+        epoch: message.date().map(|date| date.epoch),
         size: Some(u64::from(message.size)),
     }
 }
@@ -149,9 +149,8 @@ async fn read_bodies(session: &mut Session, set: &str, found: &mut BTreeMap<u32,
                 });
                 found.insert(uid, hasher.finish());
             }
-            Event::Untagged(_) => {}
             Event::Done(done, line) if done == tag => return Ok(line),
-            Event::Done(..) => {}
+            Event::Untagged(_) | Event::Done(..) => {}
         }
     }
 }

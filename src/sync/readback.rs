@@ -3,7 +3,12 @@
 use std::collections::HashMap;
 
 use super::{
-    copy::ReadBack, limits::MAX_SET_BYTES, lookup::hashes, pair::Pair, report::FolderReport, scan::Scan,
+    copy::ReadBack,
+    limits::MAX_SET_BYTES,
+    lookup::hashes,
+    pair::Pair,
+    report::FolderReport,
+    scan::{Scan, Scanned},
     trouble::Trouble,
 };
 use crate::{
@@ -38,7 +43,7 @@ pub async fn read_back(pair: &mut Pair, scan: &Scan, list: Vec<ReadBack>, report
                 .binary_search_by_key(&r.source_uid, |m| m.uid)
                 .ok()
                 .and_then(|at| scan.messages.get(at))
-                .and_then(|m| m.date);
+                .and_then(Scanned::date);
             if let (Some(sent), Some(kept)) = (sent, kept.get(&r.destination_uid))
                 && sent.epoch != *kept
             {

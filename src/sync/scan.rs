@@ -20,10 +20,22 @@ pub struct Scanned {
     pub uid: u32,
     /// RFC822.SIZE, bytes; saturated. A hint only: servers get it wrong.
     pub size: u32,
-    /// INTERNALDATE, where the server gave one.
-    pub date: Option<InternalDate>,
     /// Index into the scan's flag sets.
     flags: u32,
+    epoch: i64,
+    /// The date's zone, minutes; [`NO_DATE`] where the server gave no date.
+    offset: i16,
+}
+
+/// Stands for a date that is missing: no zone is that far away.
+const NO_DATE: i16 = i16::MIN;
+
+impl Scanned {
+    /// INTERNALDATE, where the server gave one.
+    #[must_use]
+    pub fn date(&self) -> Option<InternalDate> {
+        (self.offset != NO_DATE).then_some(InternalDate { epoch: self.epoch, offset_minutes: self.offset })
+    }
 }
 
 /// Facts about the messages of one folder, in UID order.
@@ -60,13 +72,15 @@ impl Scan {
             next
         });
         let size = u32::try_from(fetch.size.unwrap_or(0)).unwrap_or(u32::MAX);
-        self.messages.push(Scanned { uid, size, date: fetch.internal_date.flatten(), flags });
+        let (epoch, offset) = fetch.internal_date.flatten().map_or((0, NO_DATE), |d| (d.epoch, d.offset_minutes));
+        self.messages.push(Scanned { uid, size, flags, epoch, offset });
     }
 
     /// Puts the messages in UID order, each once: servers may answer in any order, and repeat.
     pub fn finish(&mut self) {
-        self.messages.sort_by_key(|m| m.uid);
+        self.messages.sort_unstable_by_key(|m| m.uid);
         self.messages.dedup_by_key(|m| m.uid);
+        self.messages.shrink_to_fit();
         self.known_sets = HashMap::new();
     }
 }

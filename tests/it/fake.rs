@@ -84,16 +84,8 @@ pub enum Act {
 }
 
 impl Act {
-    pub fn send(text: &str) -> Option<Self> {
-        Some(Self::Send(text.as_bytes().to_vec()))
-    }
-
-    pub fn first(text: &str) -> Option<Self> {
-        Some(Self::First(text.as_bytes().to_vec()))
-    }
-
-    pub fn bye(text: &str) -> Option<Self> {
-        Some(Self::Bye(text.as_bytes().to_vec()))
+    pub fn send(text: &str) -> Self {
+        Self::Send(text.as_bytes().to_vec())
     }
 }
 

@@ -134,7 +134,8 @@ async fn nonsense_at_any_moment_ends_the_connection_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_always_fails_ends_the_sync_with_the_reason() {
-    let cases: [(&'static str, fn() -> Act, ErrorClass); 5] = [
+    type Case = (&'static str, fn() -> Act, ErrorClass);
+    let cases: [Case; 5] = [
         ("LIST", || Act::Bye(b"* BYE going down\r\n".to_vec()), ErrorClass::Network),
         ("EXAMINE", || Act::Stall, ErrorClass::Network),
         ("LIST", || Act::Send(vec![b'x'; 17 << 20]), ErrorClass::Protocol),
@@ -290,7 +291,7 @@ async fn a_message_that_vanished_meanwhile_is_no_empty_message() {
     let told = mails(10);
     let source = Fake::twisted(MODERN, mails(10), move |command, _| {
         if command.starts_with("UID SEARCH UID") {
-            return Act::send("* SEARCH\r\n{tag} OK done\r\n");
+            return Some(Act::send("* SEARCH\r\n{tag} OK done\r\n"));
         }
         command.contains("BODY.PEEK[]").then(|| Act::Send(bodies(&told, command, nil)))
     })
@@ -328,7 +329,7 @@ async fn one_unreadable(answer: &'static str, closes: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_unreadable_message_holds_up_no_other() {
-    join_all([
+    join_all(vec![
         one_unreadable("{tag} NO [SERVERBUG] Internal error occurred.\r\n", false),
         one_unreadable("{tag} NO cannot open the file\r\n", false),
         one_unreadable("{tag} BAD what?\r\n", false),

@@ -32,7 +32,7 @@ pub struct Relay {
 }
 
 impl Lesser {
-    pub async fn start() -> Self {
+    pub fn start() -> Self {
         Self { dovecot: Dovecot::start(&Options { hide: vec!["UIDPLUS"], ..Options::default() }) }
     }
 

@@ -86,7 +86,7 @@ async fn passwords_of_any_characters_work_by_sasl_plain() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn passwords_of_any_characters_work_where_there_is_only_login() {
-    let server = Lesser::start().await;
+    let server = Lesser::start();
     let relay = server.relay().await;
     let (server, relay) = (&server, &relay);
     join_all(PASSWORDS.into_iter().enumerate().map(|(at, password)| async move {

@@ -15,6 +15,7 @@ use crate::{
     sync::{
         limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT, SLOW_COMMIT},
         progress::Progress,
+        scan::Scanned,
         uid_map::Origin,
     },
 };
@@ -181,7 +182,7 @@ impl Pass<'_, '_> {
 
     fn date_is_odd(&self, at: usize) -> bool {
         let now = jiff::Timestamp::now().as_second();
-        self.work.get(at).and_then(|m| m.date).is_some_and(|date| oddity::odd_date(date.epoch, now))
+        self.work.get(at).and_then(Scanned::date).is_some_and(|date| oddity::odd_date(date.epoch, now))
     }
 
     /// Flags and date of a message as they may be sent. Nothing is echoed from the source: system flags, keywords that are
@@ -207,7 +208,7 @@ impl Pass<'_, '_> {
             }
         }
         head.text.push(')');
-        match message.date {
+        match message.date() {
             Some(date) if !no_date && !oddity::unsendable_date(date.epoch) => {
                 // Writing to a String cannot fail.
                 let _ = write!(head.text, " \"{date}\"");

@@ -101,7 +101,7 @@ impl Reading {
         self.entries.reserve_exact(scan.messages.len());
         for message in &scan.messages {
             let flags = scan.flags(message);
-            let epoch = message.date.map(|date| date.epoch);
+            let epoch = message.date().map(|date| date.epoch);
             let deleted = flags.contains(&Flag::Deleted);
             let facts = MessageFacts { size: Some(u64::from(message.size)), date_epoch: epoch, deleted };
             if let Some(rule) = left_out(rules, facts) {
