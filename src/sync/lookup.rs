@@ -149,9 +149,8 @@ async fn read_bodies(session: &mut Session, set: &str, found: &mut BTreeMap<u32,
                 });
                 found.insert(uid, hasher.finish());
             }
-            Event::Untagged(_) => {}
             Event::Done(done, line) if done == tag => return Ok(line),
-            Event::Done(..) => {}
+            Event::Untagged(_) | Event::Done(..) => {}
         }
     }
 }

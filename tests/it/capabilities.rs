@@ -117,7 +117,7 @@ fn kept(fake: &Fake) -> Vec<(Vec<u8>, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_uidplus_copies_are_found_again_and_their_flags_follow() {
     let source = Fake::start(MODERN, mails(30)).await;
-    let server = Lesser::start().await;
+    let server = Lesser::start();
     let account = server.dovecot.account();
     let mut right = account.connect().await;
     right.append("INBOX", &[Message::new("Subject: mine\r\n\r\nmine\r\n")]).await;
@@ -148,7 +148,7 @@ async fn without_uidplus_identical_copies_keep_their_own_flags() {
             mails.push(Mail::new(uid, "Message-ID: <twin@x>\r\n\r\nthe same\r\n").flagged(""));
         }
     });
-    let server = Lesser::start().await;
+    let server = Lesser::start();
     let account = server.dovecot.account();
     let relay = server.relay().await;
     let rig = Rig::between(source.endpoint(Side::Source), relay.endpoint(&account));
@@ -163,7 +163,7 @@ async fn without_uidplus_identical_copies_keep_their_own_flags() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_killed_without_uidplus_neither_loses_nor_doubles() {
-    let server = Lesser::start().await;
+    let server = Lesser::start();
     join_all((0..4).map(|seed| killed_twice(&server, seed))).await;
 }
 

@@ -126,7 +126,7 @@ async fn a_search_that_contradicts_the_folder_proves_nothing() {
         } else {
             return None;
         };
-        Act::send(tag)
+        Some(Act::send(tag))
     })
     .await;
     let to = endpoint(Side::Destination, account.server.tls_port(), &account.user, &account.password);
@@ -141,7 +141,7 @@ async fn a_search_that_contradicts_the_folder_proves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_uid_expunge_nothing_is_deleted_and_that_is_said() {
-    let server = Lesser::start().await;
+    let server = Lesser::start();
     let relay = server.relay().await;
     let account = server.dovecot.account();
     let mut right = account.connect().await;

@@ -32,7 +32,8 @@ pub struct Relay {
 }
 
 impl Lesser {
-    pub async fn start() -> Self {
+    /// Starts it.
+    pub fn start() -> Self {
         Self { dovecot: Dovecot::start(&Options { hide: vec!["UIDPLUS"], ..Options::default() }) }
     }
 

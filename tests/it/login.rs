@@ -86,7 +86,7 @@ async fn passwords_of_any_characters_work_by_sasl_plain() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn passwords_of_any_characters_work_where_there_is_only_login() {
-    let server = Lesser::start().await;
+    let server = Lesser::start();
     let relay = server.relay().await;
     let (server, relay) = (&server, &relay);
     join_all(PASSWORDS.into_iter().enumerate().map(|(at, password)| async move {
@@ -311,8 +311,8 @@ async fn servers_that_misbehave_before_the_login_is_over_are_named_for_it() {
         (vec![Step::send("* BYE too many connections from your host\r\n")], ErrorClass::Throttled),
         (vec![Step::send("* BYE [UNAVAILABLE] down\r\n")], ErrorClass::Network),
         (vec![Step::send("* PREAUTH hello\r\n"), Step::Stall], ErrorClass::Protocol),
-        (vec![Step::send("220 mx.example.org ESMTP\r\n"), Step::Stall], ErrorClass::Protocol),
-        (vec![Step::send("+OK POP3 ready\r\n"), Step::Stall], ErrorClass::Protocol),
+        (vec![Step::send("220 mx.example.org ESMTP\r\n"), Step::Stall], ErrorClass::Configuration),
+        (vec![Step::send("+OK POP3 ready\r\n"), Step::Stall], ErrorClass::Configuration),
         (vec![Step::Send(vec![b'A'; 20 << 20]), Step::Stall], ErrorClass::Protocol),
         (vec![Step::Send(b"* OK hi\r\n".repeat(5000)), Step::Stall], ErrorClass::Protocol),
         (vec![Step::send(hello), Step::Expect("AUTHENTICATE*"), Step::Close], ErrorClass::Network),
