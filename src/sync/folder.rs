@@ -173,9 +173,13 @@ async fn run(
     if wait_for_look(shared, job, state.as_ref(), pair).await == Ended::Stopped {
         return Ok(Ended::Stopped);
     }
+    // Only once: what ends the connection may be one message.
+    let whole = may_come_whole(shared, job, state.as_ref()) && !std::mem::replace(&mut memory.came_whole, true);
     let Pair { source, destination } = pair;
-    let (opened_source, opened_destination) =
-        tokio::join!(open_source(shared, job, source, state.as_ref()), open_destination(shared, job, destination));
+    let (opened_source, opened_destination) = tokio::join!(
+        open_source(shared, job, source, state.as_ref(), whole),
+        open_destination(shared, job, destination)
+    );
     let (mut source, destination) = (opened_source?, opened_destination?);
     if !shared.spec.dry_run && destination.read_only {
         return Err(pair.destination.blame(
@@ -187,7 +191,7 @@ async fn run(
     let begin = start(state.as_ref(), job.in_doubt, source.selected.uid_validity, destination.uid_validity);
     if begin == Start::Match && source.all.is_some() {
         // The listing promised another UIDVALIDITY: what was asked for on that promise is of no use.
-        source = open_source(shared, job, &mut pair.source, None).await?;
+        source = open_source(shared, job, &mut pair.source, None, false).await?;
     }
     let known = state.filter(|_| begin != Start::Match);
     let done = known.as_ref().map(FolderState::done).unwrap_or_default();
@@ -284,8 +288,23 @@ async fn run(
     Ok(Ended::Complete)
 }
 
+/// True for a folder that is all new and small: it comes whole, in one round trip.
+fn may_come_whole(shared: &Shared, job: &Job, state: Option<&FolderState>) -> bool {
+    state.is_none()
+        && job.new_at_destination
+        && !shared.spec.dry_run
+        && shared.spec.messages == MessageRules::default()
+        && job.bytes.is_some_and(|bytes| bytes <= shared.budget)
+}
+
 /// EXAMINEs the source's folder and asks, in the same breath, for what the checkpoint makes one expect to need.
-async fn open_source(shared: &Shared, job: &Job, session: &mut Session, state: Option<&FolderState>) -> Result<Opened> {
+async fn open_source(
+    shared: &Shared,
+    job: &Job,
+    session: &mut Session,
+    state: Option<&FolderState>,
+    whole: bool,
+) -> Result<Opened> {
     let condstore = session.capabilities().condstore();
     let examined = examine(session, &job.source_raw);
     let mut tags = Vec::new();
@@ -302,12 +321,6 @@ async fn open_source(shared: &Shared, job: &Job, session: &mut Session, state: O
             tags.push(session.command(&format!("UID FETCH 1:{last} (UID FLAGS){changed}")));
         }
     }
-    // A folder that is all new and small comes whole, in one round trip.
-    let whole = state.is_none()
-        && job.new_at_destination
-        && !shared.spec.dry_run
-        && shared.spec.messages == MessageRules::default()
-        && job.bytes.is_some_and(|bytes| bytes <= shared.budget);
     tags.push(if whole { scan_whole(session) } else { scan_from(session, from) });
 
     let mut opened = Opened {
@@ -342,6 +355,9 @@ async fn open_source(shared: &Shared, job: &Job, session: &mut Session, state: O
         })
         .await?;
     for line in &lines {
+        if line.status != Status::Ok && whole {
+            return Box::pin(open_source(shared, job, session, state, false)).await;
+        }
         if line.status != Status::Ok {
             return Err(session.refusal(line, Asked::Other, "to open or list the folder"));
         }

@@ -72,6 +72,7 @@ pub fn mails(count: u32) -> Vec<Mail> {
 }
 
 /// What to do instead of answering well.
+#[derive(Debug, Clone)]
 pub enum Act {
     /// Send this; `{tag}` stands for the command's tag.
     Send(Vec<u8>),
@@ -84,6 +85,7 @@ pub enum Act {
 }
 
 impl Act {
+    /// Sends text.
     pub fn send(text: &str) -> Self {
         Self::Send(text.as_bytes().to_vec())
     }
@@ -226,7 +228,9 @@ fn answer(
             let folder = name();
             let mails = folders.get(&folder)?;
             let (count, next) = (mails.len(), next(mails));
-            ok(format!("* STATUS \"{folder}\" (MESSAGES {count} UIDNEXT {next} UIDVALIDITY 7)\r\n"))
+            let bytes: usize = mails.iter().map(|m| m.body.len()).sum();
+            let size = if upper.contains("SIZE") { format!(" SIZE {bytes}") } else { String::new() };
+            ok(format!("* STATUS \"{folder}\" (MESSAGES {count} UIDNEXT {next} UIDVALIDITY 7{size})\r\n"))
         }
         "SELECT" | "EXAMINE" => {
             *selected = name();
@@ -316,7 +320,8 @@ pub fn bodies(mails: &[Mail], command: &str, form: impl Fn(usize, &Mail) -> Vec<
 
 /// Whether a UID FETCH or UID SEARCH UID of bodies asks for this message.
 pub fn asks_for(command: &str, uid: u32) -> bool {
-    command.contains("BODY.PEEK[]") && in_set(command.split(' ').nth(2), uid, &[])
+    let set = command.split(' ').nth(2).map(|set| set.replace('*', "4294967295"));
+    command.contains("BODY.PEEK[]") && in_set(set.as_deref(), uid, &[])
 }
 
 fn in_set(set: Option<&str>, uid: u32, mails: &[Mail]) -> bool {

@@ -17,6 +17,9 @@ use crate::{
     rig::{Rig, adopted, copied, endpoint},
 };
 
+/// Makes what to do.
+type ActNow = fn() -> Act;
+
 /// Between two servers in memory, with short patience.
 fn hasty(source: &Fake, destination: &Fake) -> Rig {
     let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
@@ -57,7 +60,7 @@ const AT_SOURCE: [&str; 7] =
 const AT_DESTINATION: [&str; 6] = ["LIST", "STATUS", "CREATE", "SUBSCRIBE", "SELECT", "APPEND"];
 
 /// One sync for each phase at which the server misbehaves once: all arrives, once.
-async fn survives_once(act: fn() -> Act) {
+async fn survives_once(act: ActNow) {
     let source = AT_SOURCE.map(|pattern| (Side::Source, pattern));
     let destination = AT_DESTINATION.map(|pattern| (Side::Destination, pattern));
     let runs = source.into_iter().chain(destination).map(|(side, pattern)| async move {
@@ -134,8 +137,7 @@ async fn nonsense_at_any_moment_ends_the_connection_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_always_fails_ends_the_sync_with_the_reason() {
-    type Case = (&'static str, fn() -> Act, ErrorClass);
-    let cases: [Case; 5] = [
+    let cases: [(&'static str, ActNow, ErrorClass); 5] = [
         ("LIST", || Act::Bye(b"* BYE going down\r\n".to_vec()), ErrorClass::Network),
         ("EXAMINE", || Act::Stall, ErrorClass::Network),
         ("LIST", || Act::Send(vec![b'x'; 17 << 20]), ErrorClass::Protocol),
@@ -204,7 +206,7 @@ fn liars() -> Vec<Mail> {
         (3 << 20, Some(10)),
         (10, Some(3 << 20)),
         (2 << 20, None),
-        (2 << 20, Some(u64::from(u32::MAX) + 5)),
+        (2 << 20, Some(30 << 20)),
         (20, Some(100)),
         (1 << 20, Some(1)),
         ((1 << 20) + 1, Some(1 << 20)),
@@ -329,17 +331,41 @@ async fn one_unreadable(answer: &'static str, closes: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_unreadable_message_holds_up_no_other() {
-    join_all(vec![
-        one_unreadable("{tag} NO [SERVERBUG] Internal error occurred.\r\n", false),
-        one_unreadable("{tag} NO cannot open the file\r\n", false),
-        one_unreadable("{tag} BAD what?\r\n", false),
-        one_unreadable("* BYE Internal error\r\n", true),
-        one_unreadable("", true),
-        one_unreadable("* 17 FETCH (UID 17 BODY[] {500}\r\nnot that much", true),
-        one_unreadable("* 17 FETCH (UID 17 BODY[] {3000000}\r\nnot that much", true),
-        one_unreadable("* 17 FETCH (UID 17 BODY[] NIL)\r\n{tag} OK done\r\n", false),
-    ])
-    .await;
+    let answers = [
+        ("{tag} NO [SERVERBUG] Internal error occurred.\r\n", false),
+        ("{tag} NO cannot open the file\r\n", false),
+        ("{tag} BAD what?\r\n", false),
+        ("* BYE Internal error\r\n", true),
+        ("", true),
+        ("* 17 FETCH (UID 17 BODY[] {500}\r\nnot that much", true),
+        ("* 17 FETCH (UID 17 BODY[] {3000000}\r\nnot that much", true),
+        ("* 17 FETCH (UID 17 BODY[] NIL)\r\n{tag} OK done\r\n", false),
+    ];
+    join_all(answers.map(|(answer, closes)| Box::pin(one_unreadable(answer, closes)))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_folder_that_cannot_come_whole_comes_in_parts() {
+    let answers = [
+        Act::Bye(Vec::new()),
+        Act::Bye(b"* BYE oops\r\n".to_vec()),
+        Act::Send(b"{tag} NO [SERVERBUG] oops\r\n".to_vec()),
+    ];
+    let runs = answers.into_iter().map(|answer| async move {
+        let answer = Arc::new(answer);
+        let twist = Arc::clone(&answer);
+        let source = Fake::twisted(&format!("{MODERN} STATUS=SIZE"), mails(3), move |command, _| {
+            asks_for(command, 17).then(|| (*twist).clone())
+        })
+        .await;
+        source.change("Work", |folder| *folder = mails(40));
+        let destination = Fake::start(MODERN, Vec::new()).await;
+        let report = hasty(&source, &destination).sync().await;
+        assert_eq!(copied(&report) + adopted(&report), 42, "{answer:?}: {report:#?}");
+        assert_eq!(report.folders[1].skipped.get("unreadable"), Some(&1), "{answer:?}: {report:#?}");
+        assert!(source.heard("UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])") == 1);
+    });
+    join_all(runs).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

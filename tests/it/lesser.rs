@@ -32,6 +32,7 @@ pub struct Relay {
 }
 
 impl Lesser {
+    /// Starts it.
     pub fn start() -> Self {
         Self { dovecot: Dovecot::start(&Options { hide: vec!["UIDPLUS"], ..Options::default() }) }
     }

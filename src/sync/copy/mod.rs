@@ -70,6 +70,8 @@ pub struct Memory {
     pub given_up: BTreeSet<u32>,
     /// The folder's messages stand in the totals.
     pub counted: bool,
+    /// The folder was asked for as a whole.
+    pub came_whole: bool,
     /// What was sent when the connection ended may be at the destination.
     pub in_doubt: bool,
 }
