@@ -24,8 +24,8 @@ type ActNow = fn() -> Act;
 fn hasty(source: &Fake, destination: &Fake) -> Rig {
     let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
     for endpoint in [&mut rig.spec.source, &mut rig.spec.destination] {
-        endpoint.timeouts.reply = Duration::from_millis(400);
-        endpoint.timeouts.connect = Duration::from_millis(800);
+        endpoint.timeouts.reply = Duration::from_secs(1);
+        endpoint.timeouts.connect = Duration::from_secs(2);
     }
     rig.spec.retry.initial_backoff = Duration::from_millis(5);
     rig.spec.retry.max_backoff = Duration::from_millis(20);
