@@ -60,7 +60,7 @@ async fn is_exact(left: &mut RawImap, right: &mut RawImap, count: usize, about: 
 }
 
 async fn between(kills: u64, lose: bool, seed: u64) {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Sdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&Corpus::bulk(400, 3 << 20, 2, 21 + seed)).await;
     let proxy = Proxy::start(destination.server.tls_port(), Duration::ZERO);
@@ -115,7 +115,7 @@ async fn mail_delivered_while_syncs_are_killed_and_lose_their_state_is_left_alon
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_that_reached_both_sides_is_there_once() {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Sdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let both: Vec<Message> = (0..20).map(delivered).collect();
     left.append("INBOX", &both).await;

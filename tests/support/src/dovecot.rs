@@ -414,6 +414,7 @@ auth_mechanisms = plain login
 auth_username_chars =
 auth_username_format = %u
 auth_failure_delay = 0
+lock_method = flock
 auth_verbose = yes
 auth_master_user_separator = *
 first_valid_uid = 1
