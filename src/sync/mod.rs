@@ -17,6 +17,7 @@ mod ledger;
 mod limits;
 mod lookup;
 mod mirror;
+mod open;
 mod pair;
 mod prepare;
 pub mod progress;
