@@ -168,6 +168,10 @@ impl MailMigrationSpec {
             dry_run: self.dry_run,
             stall_after: self.stall_after,
             offline_grace: self.offline_grace,
+            schedule: self.schedule.clone(),
+            cutover: self.cutover.clone(),
+            ttl: self.ttl,
+            failed_pods_limit: self.failed_pods_limit,
         }
     }
 }

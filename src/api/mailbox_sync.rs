@@ -11,7 +11,7 @@ use super::{
         Account, DeletionPolicy, FlagPolicy, FolderRules, LastError, LocalRef, MasterUser, MessageRules, Retry,
         Timeouts,
     },
-    mail_migration::defaults,
+    mail_migration::{Cutover, Schedule, defaults},
     mail_server::MailServerSpec,
     pod::PodOverrides,
     rules,
@@ -138,6 +138,19 @@ pub struct SyncSettings {
     /// How long a sync goes on while it can't reach the API server.
     #[serde(default = "defaults::offline_grace")]
     pub offline_grace: Duration,
+    /// Delta syncs after the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// Delta syncs until the source is quiet; `at` is always there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cutover: Option<Cutover>,
+    /// How long finished pods stay, for their logs.
+    #[serde(default = "defaults::ttl")]
+    pub ttl: Duration,
+    /// So many failed pods stay for their logs, until ttl.
+    #[serde(default = "defaults::failed_pods")]
+    #[schemars(range(min = 0, max = 20))]
+    pub failed_pods_limit: i32,
 }
 
 impl Default for SyncSettings {
@@ -154,6 +167,10 @@ impl Default for SyncSettings {
             dry_run: false,
             stall_after: defaults::stall_after(),
             offline_grace: defaults::offline_grace(),
+            schedule: None,
+            cutover: None,
+            ttl: defaults::ttl(),
+            failed_pods_limit: defaults::failed_pods(),
         }
     }
 }
@@ -207,6 +224,10 @@ pub struct MailboxSyncStatus {
     /// When the next attempt is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<Time>,
+    /// The UIDNEXT of the source's INBOX as of the last sync that ended well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4_294_967_295_i64))]
+    pub inbox_uid_next: Option<i64>,
     /// Since when the source's INBOX got nothing new, as far as syncs saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbox_quiet_since: Option<Time>,
@@ -282,8 +303,12 @@ pub enum StopReason {
     Suspended,
     /// The mailbox was cancelled.
     Cancelled,
-    /// The mailbox left the migration.
+    /// The mailbox left the migration, or was deleted.
     Removed,
+    /// Its pod did not run in time.
+    NotStarted,
+    /// It reported nothing for longer than it may go on without the API server.
+    LostContact,
 }
 
 /// What went wrong how often.
@@ -362,7 +387,7 @@ pub struct WorkerStatus {
     /// True after the first login to the destination that worked.
     #[serde(default)]
     pub destination_login: bool,
-    /// The highest UID of the source's INBOX that was seen: it grows while mail is still delivered there.
+    /// The UIDNEXT of the source's INBOX: it grows while mail is still delivered there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub inbox_uid_next: Option<i64>,
@@ -432,6 +457,9 @@ pub struct WorkerProgress {
     /// Not copied, with a reason.
     #[serde(default)]
     pub messages_skipped: i64,
+    /// Copied, adopted or skipped by this attempt: stands still when it gets nowhere.
+    #[serde(default)]
+    pub messages_this_attempt: i64,
     /// Bytes of the messages, as far as known.
     #[serde(default)]
     pub bytes_total: i64,
