@@ -25,7 +25,7 @@ use kube::{Client, Config, config::AuthInfo};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::time::sleep;
 
-pub use objects::{apply, documents, wait_for};
+pub use objects::{apply, documents, wait_for, wait_within};
 pub use process::Process;
 
 use crate::pki::Identity;
