@@ -218,6 +218,29 @@ async fn an_access_token_is_read_again_at_each_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_login_mechanism_serves_where_a_server_has_nothing_else() {
+    let password = b" \xff\"s3cret\" \r\n".as_slice();
+    let server = Scripted::serve(None, move |mut conn, _| async move {
+        conn.send(b"* OK [CAPABILITY IMAP4rev1 LOGINDISABLED AUTH=LOGIN SASL-IR] ready\r\n").await?;
+        let command = conn.command().await?;
+        assert_eq!(command.text(), "AUTHENTICATE LOGIN");
+        // The questions, and the answers to them, as servers and clients word them.
+        conn.send(format!("+ {}\r\n", STANDARD.encode("User Name\0")).as_bytes()).await?;
+        assert_eq!(conn.line().await?, format!("{}\r\n", STANDARD.encode("Jürgen")).as_bytes());
+        conn.send(b"+ \r\n").await?;
+        assert_eq!(conn.line().await?, format!("{}\r\n", STANDARD.encode(password)).as_bytes());
+        conn.send(format!("{} NO [AUTHENTICATIONFAILED] s3cret no more\r\n", command.tag).as_bytes()).await?;
+        conn.close().await
+    })
+    .await;
+    let mut source = plain(server.port());
+    "Jürgen".clone_into(&mut source.login.username);
+    source.login.credential = Credential::password(password);
+    let error = refusal(source).await;
+    assert_eq!(error.class, ErrorClass::Authentication, "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn starttls_works_and_what_came_before_it_counts_for_nothing() {
     let account = shared(Kind::Mdbox).account();
     let mut source = endpoint(Side::Source, account.server.plain_port(), &account.user, &account.password);
