@@ -103,9 +103,14 @@ async fn passwords_of_any_characters_work_where_there_is_only_login() {
         password_works(relay.endpoint(&account), &account.user, password).await;
     }))
     .await;
-    let unsayable = server.dovecot.add_user_with("bytes", b"\xff-s3cret", "");
-    let mut source = relay.endpoint(&unsayable);
-    source.login.credential = Credential::password(*b"\xff-s3cret");
+    // What the command cannot carry the mechanism can, and nothing where there is only the command.
+    let unsayable = b"\xff-s3cret";
+    let account = server.dovecot.add_user_with("bytes", unsayable, "");
+    password_works(relay.endpoint(&account), &account.user, unsayable).await;
+    let script = vec![Step::send("* OK [CAPABILITY IMAP4rev1] ready\r\n"), Step::Stall];
+    let only_command = Scripted::play(None, vec![script]).await;
+    let mut source = plain(only_command.port());
+    source.login.credential = Credential::password(*unsayable);
     let error = refusal(source).await;
     assert_eq!(error.class, ErrorClass::Configuration, "{error:?}");
     assert!(!format!("{error} {error:?}").contains("s3cret"));
