@@ -6,5 +6,6 @@ mod apply;
 mod cases;
 mod deploy;
 mod fence;
+mod leader;
 mod plane;
 mod rig;
