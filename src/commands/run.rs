@@ -139,8 +139,9 @@ mod tests {
     use super::*;
     use crate::{
         ErrorClass,
-        local::{run::Job, schedule::HostLimits, testing::spec},
+        local::{run::Job, schedule::HostLimits},
         sync::report::MailboxReport,
+        sync::testing::spec,
     };
 
     #[derive(Debug, Parser)]

@@ -100,6 +100,15 @@ pub struct MessageNote {
     pub what: String,
 }
 
+impl MailboxReport {
+    /// Notes what a person should know; once, however often it comes up.
+    pub fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+}
+
 impl FolderReport {
     /// Counts a message that was not copied.
     pub fn skip(&mut self, uid: u32, kind: &str, what: impl Into<String>) {

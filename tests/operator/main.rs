@@ -9,6 +9,7 @@ mod deploy;
 mod expansion;
 mod fence;
 mod lifecycle;
+mod leader;
 mod plane;
 mod rig;
 mod stage;

@@ -193,6 +193,22 @@ impl ControlPlane {
         self.api_server.lock().expect("API server").take();
     }
 
+    /// Stops the API server in its tracks: it keeps its connections and answers nothing.
+    pub fn pause_api_server(&self) {
+        self.signal_api_server("STOP");
+    }
+
+    /// Lets a paused API server go on.
+    pub fn resume_api_server(&self) {
+        self.signal_api_server("CONT");
+    }
+
+    fn signal_api_server(&self, signal: &str) {
+        let id = self.api_server.lock().expect("API server").as_ref().expect("it runs").id();
+        let sent = Command::new("kill").args(["-s", signal, &id.to_string()]).status().expect("kill");
+        assert!(sent.success());
+    }
+
     /// Starts some of Kubernetes' own controllers, such as `garbage-collector-controller`. Best after the
     /// CustomResourceDefinitions: the garbage collector looks for new kinds only every half minute. False where
     /// `KUBEBUILDER_ASSETS` has no kube-controller-manager.
