@@ -140,7 +140,7 @@ mod tests {
     use crate::{
         ErrorClass,
         local::{run::Job, schedule::HostLimits, testing::spec},
-        sync::report::MailboxReport,
+        sync::{checkpoint::Checkpoint, report::MailboxReport},
     };
 
     #[derive(Debug, Parser)]
@@ -158,7 +158,7 @@ mod tests {
             let name = job.spec.mailbox.clone();
             self.0.lock().unwrap().push((name.clone(), job.spec.dry_run));
             async move {
-                job.store.save(vec![1]).await.unwrap();
+                job.store.save(&Checkpoint::default()).await.unwrap();
                 MailboxReport { mailbox: name, dry_run: job.spec.dry_run, ..MailboxReport::default() }
             }
             .boxed()

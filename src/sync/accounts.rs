@@ -61,7 +61,7 @@ mod tests {
     use super::*;
     use crate::{
         error::Side,
-        imap::{Credential, Login, Timeouts, Tls, folders::Folder, response::ListItem},
+        imap::{AddressPolicy, Credential, Login, Timeouts, Tls, folders::Folder, response::ListItem},
         sync::spec::{DeletePolicy, FlagPolicy, FolderRules, MessageRules, Retry},
     };
 
@@ -75,6 +75,7 @@ mod tests {
             timeouts: Timeouts::default(),
             quirks: Quirks::Generic,
             compress: false,
+            addresses: AddressPolicy::default(),
         }
     }
 
