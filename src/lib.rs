@@ -4,6 +4,7 @@
 pub mod api;
 pub mod assignment;
 pub mod commands;
+pub mod controller;
 pub mod error;
 pub mod imap;
 pub mod local;

@@ -10,7 +10,10 @@ use clap::{Parser, Subcommand};
 use indicatif::MultiProgress;
 use mailferry::{
     Error, Result,
-    commands::{check::CheckArgs, checkpoint::CheckpointArgs, crds::CrdsArgs, run::RunArgs, verify::VerifyArgs},
+    commands::{
+        check::CheckArgs, checkpoint::CheckpointArgs, controller::ControllerArgs, crds::CrdsArgs, run::RunArgs,
+        verify::VerifyArgs,
+    },
     local::{run::SyncEngine, text::printable},
     telemetry::logs,
 };
@@ -21,21 +24,14 @@ use tokio::runtime::Runtime;
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT_CODES, max_term_width = 120)]
 struct Cli {
-    /// What to log to stderr: error, warn, info, debug, trace, or by module as in `info,mailferry::imap=debug`.
-    #[arg(
-        long,
-        global = true,
-        env = "RUST_LOG",
-        default_value = "warn",
-        value_name = "LEVEL",
-        hide_env_values = true,
-        help_heading = "Logs"
-    )]
-    log_level: String,
+    /// What to log to stderr: error, warn, info, debug, trace, or by module as in `info,mailferry::imap=debug`
+    /// [default: warn; info for what runs in a cluster].
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "LEVEL", hide_env_values = true, help_heading = "Logs")]
+    log_level: Option<String>,
 
-    /// How log lines look.
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Logs")]
-    log_format: logs::Format,
+    /// How log lines look [default: text; json for what runs in a cluster].
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Logs")]
+    log_format: Option<logs::Format>,
 
     #[command(subcommand)]
     command: Command,
@@ -48,6 +44,14 @@ enum Command {
     Verify(VerifyArgs),
     Crds(CrdsArgs),
     Checkpoint(CheckpointArgs),
+    Controller(ControllerArgs),
+}
+
+impl Command {
+    /// True for what runs in a cluster, where nobody watches the screen.
+    const fn is_service(&self) -> bool {
+        matches!(self, Self::Controller(_))
+    }
 }
 
 const EXIT_CODES: &str = "\
@@ -93,13 +97,17 @@ fn execute(cli: Cli) -> Result<u8> {
     let screen = MultiProgress::new();
     let beside = screen.clone();
     let stderr = logs::Between(move |line: &[u8]| beside.suspend(|| io::stderr().write_all(line)));
-    logs::init(&cli.log_level, cli.log_format, io::stderr().is_terminal(), stderr)?;
+    let service = cli.command.is_service();
+    let level = cli.log_level.as_deref().unwrap_or(if service { "info" } else { "warn" });
+    let format = cli.log_format.unwrap_or(if service { logs::Format::Json } else { logs::Format::Text });
+    logs::init(level, format, io::stderr().is_terminal(), stderr)?;
     match cli.command {
         Command::Check(args) => runtime()?.block_on(args.run(screen)),
         Command::Verify(args) => runtime()?.block_on(args.run(screen)),
         Command::Run(args) => runtime()?.block_on(args.run(Arc::new(SyncEngine), screen)),
         Command::Crds(args) => print(&args.print()?),
         Command::Checkpoint(args) => print(&args.print()?),
+        Command::Controller(args) => runtime()?.block_on(args.run()),
     }
 }
 

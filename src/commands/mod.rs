@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod checkpoint;
+pub mod controller;
 pub mod crds;
 pub mod manifests;
 pub mod run;

@@ -1,0 +1,216 @@
+//! What the controllers share.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::channel::mpsc::UnboundedSender;
+use kube::{
+    Client, Resource, ResourceExt as _,
+    runtime::{
+        events::{Event, EventType, Recorder},
+        reflector::ObjectRef,
+    },
+};
+use tokio::sync::Notify;
+
+use super::{
+    admission::Admission,
+    cache::Caches,
+    config::{OperatorConfig, WorkerConfig},
+    mailbox::{observe::Heard, secrets::SecretVersions, settle::Note},
+    migration::reconcile::Memory,
+};
+use crate::api::{MailMigration, MailboxSync};
+
+/// What the controllers share.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// What whoever runs the cluster decided.
+    pub config: OperatorConfig,
+    /// What goes into pods.
+    pub worker: WorkerConfig,
+    /// What there is.
+    pub caches: Arc<Caches>,
+    /// Versions of Secrets, seen lately.
+    pub secrets: SecretVersions,
+    /// Tells people.
+    pub recorder: Recorder,
+    /// Wakes whoever hands out slots.
+    pub slots_changed: Notify,
+    /// Mailboxes to look at.
+    pub sync_queue: UnboundedSender<ObjectRef<MailboxSync>>,
+    /// Migrations to look at.
+    pub migration_queue: UnboundedSender<ObjectRef<MailMigration>>,
+    admission: Mutex<Admission>,
+    heard: Mutex<HashMap<String, Heard>>,
+    written: Mutex<HashMap<String, u64>>,
+    failures: Mutex<HashMap<String, u32>>,
+    prepared: Mutex<HashMap<String, Instant>>,
+    memories: Mutex<HashMap<String, Memory>>,
+    generations: Mutex<HashMap<String, i64>>,
+    ready: AtomicBool,
+}
+
+impl Context {
+    /// Ties the parts together.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        (config, worker): (OperatorConfig, WorkerConfig),
+        caches: Arc<Caches>,
+        recorder: Recorder,
+        (sync_queue, migration_queue): (
+            UnboundedSender<ObjectRef<MailboxSync>>,
+            UnboundedSender<ObjectRef<MailMigration>>,
+        ),
+    ) -> Self {
+        Self {
+            admission: Mutex::new(Admission::new(config.pod_starts_per_second)),
+            secrets: SecretVersions::new(client.clone()),
+            client,
+            config,
+            worker,
+            caches,
+            recorder,
+            slots_changed: Notify::new(),
+            sync_queue,
+            migration_queue,
+            heard: Mutex::default(),
+            written: Mutex::default(),
+            failures: Mutex::default(),
+            prepared: Mutex::default(),
+            memories: Mutex::default(),
+            generations: Mutex::default(),
+            ready: AtomicBool::new(false),
+        }
+    }
+
+    /// Who waits and who runs. Never held across an await.
+    pub fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was heard of attempts, by MailboxSync's UID.
+    pub fn heard(&self) -> MutexGuard<'_, HashMap<String, Heard>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a write, so that an older version that the watch still brings is not decided on.
+    pub fn wrote(&self, object: &impl Resource) {
+        if let (Some(uid), Some(version)) = (object.meta().uid.clone(), version(object)) {
+            self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, version);
+        }
+    }
+
+    /// True when this version is older than what was written last.
+    pub fn is_stale(&self, object: &impl Resource) -> bool {
+        let Some(uid) = object.meta().uid.as_ref() else { return false };
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied();
+        version(object).zip(written).is_some_and(|(seen, written)| seen < written)
+    }
+
+    /// Forgets a mailbox that is gone; its slots are free.
+    pub fn forget(&self, uid: &str) {
+        self.release(uid);
+        self.admission().withdraw(uid);
+        self.heard().remove(uid);
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// Gives slots back.
+    pub fn release(&self, uid: &str) {
+        self.admission().release(uid);
+        self.slots_changed.notify_one();
+    }
+
+    /// How long to wait after a failure of the API: longer with each in a row.
+    pub fn failed(&self, uid: &str) -> Duration {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = failures.entry(uid.to_owned()).and_modify(|times| *times += 1).or_insert(1);
+        Duration::from_millis(250).saturating_mul(2_u32.saturating_pow((*times).min(8))).min(Duration::from_secs(30))
+    }
+
+    /// The API answered.
+    pub fn succeeded(&self, uid: &str) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// What is remembered of a migration, taken out.
+    pub fn memory(&self, uid: &str) -> Memory {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(uid).unwrap_or_default()
+    }
+
+    /// Remembers it.
+    pub fn remember(&self, uid: String, memory: Memory) {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, memory);
+    }
+
+    /// Forgets a migration that is gone.
+    pub fn forget_migration(&self, uid: &str) {
+        drop(self.memory(uid));
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// True when a migration's spec is new, or another than before.
+    pub fn is_news(&self, migration: &MailMigration) -> bool {
+        let (Some(uid), Some(generation)) = (migration.uid(), migration.metadata.generation) else { return true };
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.insert(uid, generation) != Some(generation)
+    }
+
+    /// All that there is was seen.
+    pub fn mark_ready(&self) {
+        self.ready.store(true, Relaxed);
+    }
+
+    /// True once all that there is was seen.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Relaxed)
+    }
+
+    /// True once in a while for each namespace: its workers' account is to be applied.
+    pub fn is_prepared(&self, namespace: &str, every: Duration) -> bool {
+        let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        prepared.get(namespace).is_some_and(|at| at.elapsed() < every)
+    }
+
+    /// A namespace's workers' account was applied.
+    pub fn prepared(&self, namespace: &str) {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned(), Instant::now());
+    }
+
+    /// It has to be applied again.
+    pub fn unprepared(&self, namespace: &str) {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
+    }
+
+    /// Tells people. A lost Event is only a line less.
+    pub async fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, notes: &[Note]) {
+        for note in notes {
+            let event = Event {
+                type_: if note.warning { EventType::Warning } else { EventType::Normal },
+                reason: note.reason.to_owned(),
+                note: Some(note.message.chars().take(900).collect()),
+                action: "Reconcile".to_owned(),
+                secondary: None,
+            };
+            if let Err(error) = self.recorder.publish(&event, &about.object_ref(&())).await {
+                tracing::debug!(name = about.name_any(), %error, "an Event was not taken");
+            }
+        }
+    }
+}
+
+/// A resourceVersion as a number: the API server counts them up.
+fn version(object: &impl Resource) -> Option<u64> {
+    object.meta().resource_version.as_ref()?.parse().ok()
+}

@@ -1,0 +1,172 @@
+//! What a decision does in the cluster.
+
+use std::{sync::Arc, time::Instant};
+
+use k8s_openapi::api::core::v1::{Node, Pod, Secret};
+use kube::{
+    Api, Error, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+};
+
+use super::{
+    decide::Action,
+    observe::FLUSH_SECONDS,
+    reconcile::{Failure, Look, request, tell, write},
+    settle::{Note, impossible, refused},
+};
+use crate::{
+    api::MailboxSync,
+    controller::{
+        context::Context,
+        namespace,
+        objects::{POD_FINALIZER, SYNC_FINALIZER, SyncPod},
+        pod::{self, For},
+    },
+};
+
+/// What an action came to.
+pub(super) enum Applied {
+    /// Nothing more to decide now.
+    Done,
+    /// Something was found out: decide again.
+    LookAgain,
+    /// The status was written: decide again.
+    Wrote(Arc<MailboxSync>),
+}
+
+/// Does it.
+pub(super) async fn apply(
+    context: &Context,
+    look: &mut Look,
+    sync: &MailboxSync,
+    pods: &[Arc<SyncPod>],
+    action: &Action,
+) -> Result<Applied, Failure> {
+    match action {
+        Action::LookAtSecrets => {
+            look.secrets = context.secrets.look(&look.place.0, &look.place.1, &sync.spec).await?;
+            return Ok(Applied::LookAgain);
+        }
+        Action::Enqueue => {
+            context.admission().enqueue(request(context, sync, None));
+            context.slots_changed.notify_one();
+        }
+        Action::CreatePod => return create(context, look, sync).await,
+        Action::StopPod { name, uid } => delete(context, look, name, uid, FLUSH_SECONDS).await?,
+        Action::DeletePod { name, uid } => delete(context, look, name, uid, 0).await?,
+        Action::ReleasePod { name, uid } => release_pod(context, look, name, uid).await?,
+        Action::LookAtNode => {
+            let bound = pods
+                .iter()
+                .find(|pod| sync.status.as_ref().and_then(|s| s.pod_uid.as_ref()) == pod.metadata.uid.as_ref());
+            let Some(node) = bound.and_then(|pod| pod.spec.node_name.clone()) else { return Ok(Applied::Done) };
+            look.out_of_service = out_of_service(context, &node).await?;
+            return Ok(if look.out_of_service { Applied::LookAgain } else { Applied::Done });
+        }
+        Action::ReleaseSync => release_sync(context, look, sync).await?,
+    }
+    Ok(Applied::Done)
+}
+
+fn pods_api(context: &Context, look: &Look) -> Api<Pod> {
+    Api::namespaced(context.client.clone(), &look.place.0)
+}
+
+/// Makes the current attempt's pod. A refusal (a quota and a policy both answer 403) costs no attempt.
+async fn create(context: &Context, look: &Look, sync: &MailboxSync) -> Result<Applied, Failure> {
+    let (namespace, name) = &look.place;
+    let empty = crate::api::MailboxSyncStatus::default();
+    let status = sync.status.as_ref().unwrap_or(&empty);
+    namespace::prepare(context, namespace).await?;
+    let pod =
+        pod::build(For { namespace, name, uid: &look.uid, spec: &sync.spec, attempt: status.attempt }, &context.worker);
+    match pods_api(context, look).create(&PostParams::default(), &pod).await {
+        Ok(_) => {
+            if context.admission().accepted(namespace) {
+                context.slots_changed.notify_one();
+            }
+            Ok(Applied::Done)
+        }
+        Err(Error::Api(answer)) if answer.code == 409 => {
+            let there = pods_api(context, look).get_metadata_opt(&pod.name_any()).await?;
+            let owners = there.map(|there| there.metadata.owner_references.unwrap_or_default()).unwrap_or_default();
+            if !owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == look.uid) {
+                let what = format!("a pod {} is there that is not this mailbox's; it is waited for", pod.name_any());
+                tell(context, sync, &[Note::warning("PodNameTaken", what)]).await;
+                return Err(Error::Api(answer).into());
+            }
+            Ok(Applied::Done)
+        }
+        Err(Error::Api(answer)) if answer.code == 403 => {
+            context.unprepared(namespace);
+            context.admission().refused(namespace, &answer.message, Instant::now());
+            tracing::warn!(namespace, name, message = answer.message, "a pod was refused");
+            let next = write(context, sync, &refused(status)).await?;
+            context.release(&look.uid);
+            Ok(next.map_or(Applied::Done, Applied::Wrote))
+        }
+        Err(Error::Api(answer)) if answer.code == 422 || answer.code == 400 => {
+            let (status, note) = impossible(status, &answer.message);
+            let next = write(context, sync, &status).await?;
+            context.release(&look.uid);
+            tell(context, sync, &[note]).await;
+            Ok(next.map_or(Applied::Done, Applied::Wrote))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn delete(context: &Context, look: &Look, name: &str, uid: &str, grace: i64) -> Result<(), Failure> {
+    let params = DeleteParams {
+        grace_period_seconds: Some(u32::try_from(grace).unwrap_or(0)),
+        preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    gone_is_fine(pods_api(context, look).delete(name, &params).await)
+}
+
+/// Takes our finalizer off a pod, and no other's.
+async fn release_pod(context: &Context, look: &Look, name: &str, uid: &str) -> Result<(), Failure> {
+    let patch = serde_json::json!({
+        "metadata": {"uid": uid, "$deleteFromPrimitiveList/finalizers": [POD_FINALIZER]},
+    });
+    gone_is_fine(pods_api(context, look).patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await)
+}
+
+/// Takes our finalizer off a MailboxSync, after what was made for it alone.
+async fn release_sync(context: &Context, look: &Look, sync: &MailboxSync) -> Result<(), Failure> {
+    let finalizers = sync.finalizers();
+    if !finalizers.iter().any(|finalizer| finalizer == SYNC_FINALIZER) {
+        return Ok(());
+    }
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &look.place.0);
+    for name in pod::secrets(&sync.spec).into_keys() {
+        if name.strip_prefix(&look.place.1).is_some_and(|rest| rest.starts_with('-')) {
+            gone_is_fine(secrets.delete(&name, &DeleteParams::default()).await)?;
+        }
+    }
+    let rest: Vec<_> = finalizers.iter().filter(|finalizer| *finalizer != SYNC_FINALIZER).collect();
+    let patch = serde_json::json!({
+        "metadata": {"resourceVersion": sync.resource_version(), "uid": look.uid, "finalizers": rest},
+    });
+    let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &look.place.0);
+    gone_is_fine(api.patch(&look.place.1, &PatchParams::default(), &Patch::Merge(patch)).await)
+}
+
+/// True when somebody who knows said that nothing runs on this node any more.
+async fn out_of_service(context: &Context, node: &str) -> Result<bool, Failure> {
+    let nodes: Api<Node> = Api::all(context.client.clone());
+    // A node that was removed from the cluster proves nothing about what runs on it.
+    let Some(node) = nodes.get_opt(node).await? else { return Ok(false) };
+    let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+    Ok(taints.iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service"))
+}
+
+/// Not there, or another of the same name: what was meant is gone.
+fn gone_is_fine<T>(answer: Result<T, Error>) -> Result<(), Failure> {
+    match answer {
+        Ok(_) => Ok(()),
+        Err(Error::Api(answer)) if answer.code == 404 => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

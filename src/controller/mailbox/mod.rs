@@ -1,0 +1,10 @@
+//! The MailboxSync controller: one mailbox, from what is observed to what is written and done.
+
+mod apply;
+pub mod conditions;
+pub mod decide;
+mod needs;
+pub mod observe;
+pub mod reconcile;
+pub mod secrets;
+pub mod settle;

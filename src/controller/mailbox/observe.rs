@@ -1,0 +1,194 @@
+//! What a decision about one mailbox is made from.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    api::{Duration, MailboxSyncSpec, MailboxSyncStatus},
+    controller::{
+        names,
+        objects::{Container, Exit, SyncPod},
+    },
+};
+
+/// From a stop's SIGTERM to SIGKILL, seconds: the worker saves its checkpoint within it.
+pub const FLUSH_SECONDS: i64 = 60;
+/// Added to `offlineGrace` and the flush before a pod that can't be seen counts as ended, seconds.
+const MARGIN_SECONDS: i64 = 30;
+
+/// One mailbox at one moment.
+#[derive(Debug, Clone)]
+pub struct Observed<'a> {
+    /// The MailboxSync's name.
+    pub name: &'a str,
+    /// Its UID.
+    pub uid: &'a str,
+    /// The version of its spec.
+    pub generation: i64,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// What is wanted.
+    pub spec: &'a MailboxSyncSpec,
+    /// What was written last.
+    pub status: &'a MailboxSyncStatus,
+    /// Its pods: all those that it controls.
+    pub pods: &'a [std::sync::Arc<SyncPod>],
+    /// What this process heard of the current attempt.
+    pub heard: Heard,
+    /// It holds its slots.
+    pub admitted: Option<i32>,
+    /// Why it may not start now, whatever it wants.
+    pub hold: Option<Hold>,
+    /// The Secrets that it needs.
+    pub secrets: SecretsSeen,
+    /// The pod's node carries the taint that says it is out of service.
+    pub node_out_of_service: bool,
+    /// The operator's clock.
+    pub now: Timestamp,
+}
+
+/// What this process heard of an attempt, on its own clock: rebuilt, later and so safer, when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// The attempt.
+    pub attempt: i64,
+    /// The worker's newest report.
+    pub report: i64,
+    /// When that report was first seen.
+    pub at: Timestamp,
+    /// The bytes it had moved.
+    pub bytes: i64,
+    /// When it was first seen with so many.
+    pub moved_at: Timestamp,
+    /// Reports since then.
+    pub reports_without_move: u32,
+}
+
+impl Heard {
+    /// What is known when an attempt is seen for the first time.
+    #[must_use]
+    pub const fn first(attempt: i64, now: Timestamp) -> Self {
+        Self { attempt, report: -1, at: now, bytes: -1, moved_at: now, reports_without_move: 0 }
+    }
+
+    /// Takes in what a status says now.
+    #[must_use]
+    pub fn and(self, status: &MailboxSyncStatus, now: Timestamp) -> Self {
+        let mut heard = if self.attempt == status.attempt { self } else { Self::first(status.attempt, now) };
+        let Some(worker) = status.worker.as_ref().filter(|worker| worker.attempt == status.attempt) else {
+            return heard;
+        };
+        if worker.report > heard.report {
+            heard.report = worker.report;
+            heard.at = now;
+            let bytes = worker.progress.as_ref().map_or(0, |progress| progress.bytes_moved);
+            let waits = worker.waiting_until.as_ref().is_some_and(|until| until.0 > now);
+            if bytes == heard.bytes && !waits {
+                heard.reports_without_move += 1;
+            } else {
+                heard.bytes = bytes;
+                heard.moved_at = now;
+                heard.reports_without_move = 0;
+            }
+        }
+        heard
+    }
+}
+
+/// Why a mailbox may not start now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// Its migration is suspended, or gone.
+    Migration,
+    /// Another migration has its destination account. Whose is nobody else's business.
+    DestinationTaken,
+    /// The operator's configuration forbids its master user.
+    NotAllowed(String),
+}
+
+/// What is known of the Secrets that a mailbox needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretsSeen {
+    /// Not looked at.
+    Unknown,
+    /// All are there: `name=resourceVersion`, sorted.
+    There(Vec<String>),
+    /// One is not.
+    Missing(String),
+}
+
+/// How a pod's end came about; only made when the end is certain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PodEnd {
+    /// Its container ended.
+    Exited(Exit),
+    /// It never ran anywhere.
+    NeverRan,
+    /// It was lost sight of, for longer than it would go on by itself.
+    Lost,
+}
+
+impl<'a> Observed<'a> {
+    /// The current attempt's pod.
+    #[must_use]
+    pub fn pod(&self) -> Option<&'a SyncPod> {
+        let name = names::pod(self.name, self.status.attempt);
+        self.pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name.as_str())).map(|pod| &**pod)
+    }
+
+    /// True while an attempt is under way: from before its pod is made until its end is settled.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.status.slots.is_some()
+    }
+
+    /// The certain end of the current attempt's pod, if it has come. A pod that was deleted by force, or whose node is
+    /// lost, may still run and reach both mail servers.
+    #[must_use]
+    pub fn end(&self) -> Option<PodEnd> {
+        let silent = self.now.duration_since(self.heard.at) > self.grace();
+        let Some(pod) = self.pod() else {
+            let made = self.status.pod_uid.is_some();
+            return (made && silent).then_some(PodEnd::Lost);
+        };
+        self.end_of(pod, silent)
+    }
+
+    /// The same for any of its pods; `silent`: it said nothing for longer than it would go on by itself.
+    #[must_use]
+    pub fn end_of(&self, pod: &SyncPod, silent: bool) -> Option<PodEnd> {
+        let deleting = pod.deleting_since().is_some();
+        let failed = pod.status.phase.as_deref() == Some("Failed");
+        match pod.container() {
+            Container::Terminated(exit) => Some(PodEnd::Exited(exit)),
+            _ if !pod.is_bound() && (deleting || failed) => Some(PodEnd::NeverRan),
+            _ if (deleting || failed) && (self.node_out_of_service || silent) => Some(PodEnd::Lost),
+            _ => None,
+        }
+    }
+
+    /// True when the attempt said nothing for longer than it would go on by itself.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.now.duration_since(self.heard.at) > self.grace()
+    }
+
+    /// For how long a worker without the API server goes on, with its flush and a margin.
+    #[must_use]
+    pub fn grace(&self) -> SignedDuration {
+        signed(self.spec.settings.offline_grace) + SignedDuration::from_secs(FLUSH_SECONDS + MARGIN_SECONDS)
+    }
+
+    /// How much of its deadline the attempt has used.
+    #[must_use]
+    pub fn used(&self) -> SignedDuration {
+        let before = self.status.attempt_used.map_or(SignedDuration::ZERO, signed);
+        let started = self.status.attempt_started_at.as_ref();
+        before + started.map_or(SignedDuration::ZERO, |started| self.now.duration_since(started.0))
+    }
+}
+
+/// A duration of the API as one that times can be moved by.
+#[must_use]
+pub fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration.as_std()).unwrap_or(SignedDuration::MAX)
+}

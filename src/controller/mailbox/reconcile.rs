@@ -1,0 +1,212 @@
+//! One mailbox: observe, decide, write, act; again until nothing is left to write.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::{
+    Api, ResourceExt as _,
+    api::{Patch, PatchParams},
+    runtime::controller::Action as Requeue,
+};
+
+use super::{
+    apply::{self, Applied},
+    decide::decide,
+    needs,
+    observe::{Heard, Hold, Observed, SecretsSeen},
+    settle::Note,
+};
+use crate::{
+    api::{MailboxSync, MailboxSyncStatus},
+    controller::{cache::Place, context::Context, merge, names, objects::slim_sync},
+};
+
+/// More writes than this in a row are a defect: a status that never settles must not become a storm.
+const ROUNDS: usize = 8;
+
+/// Why a mailbox could not be looked after now.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The API server refused, or did not answer.
+    #[error("{0}")]
+    Api(#[from] kube::Error),
+    /// What should be written can't be.
+    #[error("a status can't be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Looks after one mailbox.
+///
+/// # Errors
+/// When the API server refused, or did not answer: it is tried again.
+pub async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> Result<Requeue, Failure> {
+    let (Some(namespace), Some(uid)) = (sync.namespace(), sync.uid()) else { return Ok(Requeue::await_change()) };
+    if context.is_stale(&*sync) {
+        return Ok(Requeue::await_change());
+    }
+    let mut look =
+        Look { place: (namespace, sync.name_any()), uid, secrets: SecretsSeen::Unknown, out_of_service: false };
+    let mut sync = sync;
+    for _ in 0..ROUNDS {
+        let empty = MailboxSyncStatus::default();
+        let status = sync.status.as_ref().unwrap_or(&empty);
+        let pods: Vec<_> = context.caches.pods_of(&look.place.0, &look.place.1);
+        let pods: Vec<_> = pods.into_iter().filter(|pod| pod.belongs_to(&look.uid)).collect();
+        let now = Timestamp::now();
+        let observed = Observed {
+            name: &look.place.1,
+            uid: &look.uid,
+            generation: sync.metadata.generation.unwrap_or_default(),
+            deleting: sync.metadata.deletion_timestamp.is_some(),
+            spec: &sync.spec,
+            status,
+            pods: &pods,
+            heard: heard(&context, &look.uid, status, now),
+            admitted: context.admission().granted(&look.uid),
+            hold: hold(&context, &look, &sync),
+            secrets: look.secrets.clone(),
+            node_out_of_service: look.out_of_service,
+            now,
+        };
+        let decision = decide(&observed);
+        let was_running = observed.is_running();
+        if let Some(next) = write(&context, &sync, &decision.status).await? {
+            context.tell(&*sync, &decision.notes).await;
+            sync = next;
+            if was_running && decision.status.slots.is_none() {
+                context.release(&look.uid);
+            }
+            continue;
+        }
+        let looks = decision.actions.contains(&super::decide::Action::LookAtSecrets);
+        if !was_running && observed.admitted.is_some() && !looks {
+            // It was given slots and does not want them any more.
+            context.release(&look.uid);
+        }
+        let mut again = None;
+        for action in &decision.actions {
+            match apply::apply(&context, &mut look, &sync, &pods, action).await? {
+                Applied::Done => {}
+                Applied::LookAgain => again = again.or(Some(sync.clone())),
+                Applied::Wrote(next) => again = Some(next),
+            }
+        }
+        if let Some(next) = again {
+            sync = next;
+        } else {
+            let wait = decision.wake.and_then(|wait| Duration::try_from(wait).ok());
+            return Ok(wait.map_or_else(Requeue::await_change, Requeue::requeue));
+        }
+    }
+    tracing::error!(
+        namespace = look.place.0,
+        name = look.place.1,
+        "a mailbox's status does not settle; this is a defect"
+    );
+    Ok(Requeue::requeue(Duration::from_mins(1)))
+}
+
+/// Takes the slots again that attempts hold which ran before this process did.
+pub fn restore(context: &Context) {
+    for sync in context.caches.syncs.state() {
+        if let Some(slots) = sync.status.as_ref().and_then(|status| status.slots) {
+            let request = request(context, &sync, Some(slots));
+            context.admission().restore(request);
+        }
+    }
+}
+
+/// What one reconciliation finds out on its way.
+pub(super) struct Look {
+    /// The mailbox's namespace and name.
+    pub place: Place,
+    /// Its UID.
+    pub uid: String,
+    /// What is known of its Secrets.
+    pub secrets: SecretsSeen,
+    /// Its pod's node is out of service.
+    pub out_of_service: bool,
+}
+
+/// Writes what changed of a status; gives the object as it is then, or nothing where there was nothing to write.
+pub(super) async fn write(
+    context: &Context,
+    sync: &MailboxSync,
+    status: &MailboxSyncStatus,
+) -> Result<Option<Arc<MailboxSync>>, Failure> {
+    let empty = MailboxSyncStatus::default();
+    let Some(patch) = merge::patch(sync.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
+    let mut patch = patch;
+    if sync.status.is_none() {
+        // A field that has a default and is not there yet is written too.
+        patch = serde_json::to_value(status)?;
+    }
+    let body = serde_json::json!({
+        "metadata": {"resourceVersion": sync.resource_version(), "uid": sync.uid()},
+        "status": patch,
+    });
+    let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &sync.namespace().unwrap_or_default());
+    let mut next = api.patch_status(&sync.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?;
+    slim_sync(&mut next);
+    context.wrote(&next);
+    Ok(Some(Arc::new(next)))
+}
+
+/// Tells what an action came to.
+pub(super) async fn tell(context: &Context, sync: &MailboxSync, notes: &[Note]) {
+    context.tell(sync, notes).await;
+}
+
+fn heard(context: &Context, uid: &str, status: &MailboxSyncStatus, now: Timestamp) -> Heard {
+    let mut heard = context.heard();
+    if status.slots.is_none() {
+        heard.remove(uid);
+        return Heard::first(status.attempt, now);
+    }
+    let entry = heard.entry(uid.to_owned()).or_insert_with(|| Heard::first(status.attempt, now));
+    *entry = entry.and(status, now);
+    *entry
+}
+
+/// Why a mailbox may not start now.
+fn hold(context: &Context, look: &Look, sync: &MailboxSync) -> Option<Hold> {
+    let Some(migration) = context.caches.migration_of(sync) else { return Some(Hold::Migration) };
+    if migration.spec.suspend || migration.metadata.deletion_timestamp.is_some() {
+        return Some(Hold::Migration);
+    }
+    if let Some(why) = context.config.forbids(&look.place.0, &sync.spec) {
+        return Some(Hold::NotAllowed(why));
+    }
+    let account = names::account(&sync.spec.destination);
+    let others = context.caches.syncs_into(&account);
+    let taken = others.iter().any(|other| comes_before(other, sync));
+    taken.then_some(Hold::DestinationTaken)
+}
+
+/// True when a mailbox of another migration has the destination account of this one: the oldest proven login has it,
+/// until its work is done.
+fn comes_before(other: &MailboxSync, this: &MailboxSync) -> bool {
+    let same = other.namespace() == this.namespace() && other.spec.migration == this.spec.migration;
+    if same || other.uid() == this.uid() {
+        return false;
+    }
+    let proven = |sync: &MailboxSync| {
+        let account = names::account(&sync.spec.destination);
+        let claim = sync.status.as_ref()?.claim.as_ref().filter(|claim| claim.destination == account)?;
+        Some((claim.proven_at.as_ref()?.0, sync.uid()))
+    };
+    let Some(theirs) = proven(other) else { return false };
+    !super::decide::is_final(other, Timestamp::now()) && proven(this).is_none_or(|ours| theirs < ours)
+}
+
+/// The request for slots of a mailbox, as it stands.
+pub(super) fn request(
+    context: &Context,
+    sync: &MailboxSync,
+    held: Option<i32>,
+) -> crate::controller::admission::Request {
+    let place = (sync.namespace().unwrap_or_default(), sync.name_any());
+    let migration = context.caches.migration_of(sync);
+    let spec = migration.as_ref().map(|migration| &migration.spec);
+    needs::request(&sync.uid().unwrap_or_default(), place, &sync.spec, spec, &context.config, held)
+}

@@ -1,0 +1,222 @@
+//! What many mailboxes come to: pure.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::{
+    api::{
+        MailboxSync,
+        mail_migration::{FailureSample, MailboxCounts, Totals},
+        mailbox_sync::SyncPhase,
+    },
+    controller::mailbox::decide::is_final,
+    error::ErrorClass,
+};
+
+/// Examples of failures shown.
+const SAMPLES: usize = 10;
+
+/// What many mailboxes come to.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Aggregate {
+    /// By phase.
+    pub counts: MailboxCounts,
+    /// Together.
+    pub totals: Totals,
+    /// Bytes per second.
+    pub bytes_per_second: i64,
+    /// Share of the bytes that is done; what is not known yet counts like what is.
+    pub percent: Option<i64>,
+    /// When all is done, at this rate.
+    pub eta: Option<Time>,
+    /// Some that fail, of each class of error at least one.
+    pub failures: Vec<FailureSample>,
+    /// An attempt was made.
+    pub started: bool,
+    /// Nothing more happens with so many.
+    pub ended: i32,
+    /// So many were stopped by suspend.
+    pub suspended: i32,
+    /// Those that are stalled are not tried again by themselves.
+    pub next_try_is_a_persons: bool,
+    /// When the first of the next delta syncs is due.
+    pub next_sync_at: Option<Time>,
+}
+
+/// Aggregates, in the order of names; `wrong` are mailboxes that have no MailboxSync because they can't be synced as they are written.
+#[must_use]
+pub fn aggregate<'a>(
+    syncs: impl Iterator<Item = &'a Arc<MailboxSync>>,
+    wrong: impl Iterator<Item = &'a FailureSample>,
+    now: Timestamp,
+) -> Aggregate {
+    let mut all = Aggregate { next_try_is_a_persons: true, ..Aggregate::default() };
+    let mut known = 0_i64;
+    let mut classes: BTreeMap<ErrorClass, Vec<FailureSample>> = BTreeMap::new();
+    for sample in wrong {
+        all.counts.total += 1;
+        all.counts.failed += 1;
+        all.ended += 1;
+        classes.entry(sample.error.class).or_default().push(sample.clone());
+    }
+    for sync in syncs {
+        all.counts.total += 1;
+        all.ended += i32::from(is_final(sync, now));
+        let Some(status) = &sync.status else {
+            all.counts.pending += 1;
+            continue;
+        };
+        let counter = match status.phase.unwrap_or(SyncPhase::Pending) {
+            SyncPhase::Pending => &mut all.counts.pending,
+            SyncPhase::Queued => &mut all.counts.queued,
+            SyncPhase::Running => &mut all.counts.running,
+            SyncPhase::Synced => &mut all.counts.synced,
+            SyncPhase::Backoff => &mut all.counts.backoff,
+            SyncPhase::Suspended => {
+                all.suspended += 1;
+                &mut all.counts.pending
+            }
+            SyncPhase::Stalled => &mut all.counts.stalled,
+            SyncPhase::Failed => &mut all.counts.failed,
+            SyncPhase::Cancelled => &mut all.counts.cancelled,
+        };
+        *counter += 1;
+        all.started |= status.attempt > 0;
+        all.next_try_is_a_persons &= status.phase != Some(SyncPhase::Stalled) || status.next_attempt_at.is_none();
+        if let Some(failures) = &status.failures {
+            all.totals.deadline_restarts = all.totals.deadline_restarts.saturating_add(failures.deadline_restarts);
+        }
+        if status.phase == Some(SyncPhase::Synced)
+            && let Some(next) = &status.next_attempt_at
+            && all.next_sync_at.as_ref().is_none_or(|first| next.0 < first.0)
+        {
+            all.next_sync_at = Some(next.clone());
+        }
+        if let Some(progress) = status.worker.as_ref().and_then(|worker| worker.progress.as_ref()) {
+            known += 1;
+            all.totals.messages_total += progress.messages_total;
+            all.totals.messages_done += progress.messages_done;
+            all.totals.messages_skipped += progress.messages_skipped;
+            all.totals.bytes_total += progress.bytes_total;
+            all.totals.bytes_done += progress.bytes_done;
+            if status.slots.is_some() {
+                all.bytes_per_second += progress.bytes_per_second;
+            }
+        }
+        let failing = matches!(status.phase, Some(SyncPhase::Backoff | SyncPhase::Stalled | SyncPhase::Failed));
+        if let (true, Some(error)) = (failing, &status.last_error) {
+            let samples = classes.entry(error.class).or_default();
+            if samples.len() < SAMPLES {
+                samples.push(FailureSample { mailbox: sync.spec.mailbox.clone(), error: error.clone() });
+            }
+        }
+    }
+    all.counts.failing = all.counts.backoff + all.counts.stalled + all.counts.failed;
+    all.failures = samples(classes);
+    estimate(&mut all, known, now);
+    all
+}
+
+/// The first of each class, then the second of each, and so on; always the same ones, so that nothing is rewritten.
+fn samples(mut classes: BTreeMap<ErrorClass, Vec<FailureSample>>) -> Vec<FailureSample> {
+    for samples in classes.values_mut() {
+        samples.sort_by(|a, b| b.mailbox.cmp(&a.mailbox));
+    }
+    let mut chosen = Vec::new();
+    while chosen.len() < SAMPLES && classes.values().any(|samples| !samples.is_empty()) {
+        for samples in classes.values_mut() {
+            if chosen.len() < SAMPLES {
+                chosen.extend(samples.pop());
+            }
+        }
+    }
+    chosen
+}
+
+fn estimate(all: &mut Aggregate, known: i64, now: Timestamp) {
+    if known == 0 {
+        return;
+    }
+    if all.totals.bytes_total <= 0 {
+        let total = i64::from(all.counts.total.max(1));
+        all.percent = Some(i64::from(all.counts.synced) * 100 / total);
+        return;
+    }
+    let total = all.totals.bytes_total.saturating_mul(i64::from(all.counts.total)) / known;
+    let done = all.totals.bytes_done.min(total);
+    // All but the last byte is not all.
+    all.percent = Some((done.saturating_mul(100) / total.max(1)).min(if done < total { 99 } else { 100 }));
+    if all.bytes_per_second > 0 && done < total {
+        let seconds = (total - done) / all.bytes_per_second;
+        all.eta = now.checked_add(SignedDuration::from_secs(seconds)).ok().map(Time);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{
+        LastError, MailboxSyncSpec, MailboxSyncStatus, SyncEndpoint, SyncSettings, WorkerStatus,
+        mailbox_sync::WorkerProgress,
+    };
+
+    fn sync(name: &str, status: MailboxSyncStatus) -> Arc<MailboxSync> {
+        let spec = MailboxSyncSpec {
+            migration: "m".into(),
+            mailbox: name.into(),
+            source: SyncEndpoint::default(),
+            destination: SyncEndpoint::default(),
+            settings: SyncSettings::default(),
+            suspend: false,
+            cancel: false,
+            sync_request: None,
+            start_at: None,
+            pod_overrides: None,
+        };
+        let mut sync = MailboxSync::new(name, spec);
+        sync.status = Some(status);
+        Arc::new(sync)
+    }
+
+    fn failing(name: &str, class: ErrorClass) -> Arc<MailboxSync> {
+        let error =
+            LastError { class, side: None, host: None, folder: None, message: "x".into(), advice: None, at: None };
+        sync(
+            name,
+            MailboxSyncStatus {
+                phase: Some(SyncPhase::Backoff),
+                last_error: Some(error),
+                ..MailboxSyncStatus::default()
+            },
+        )
+    }
+
+    #[test]
+    fn each_class_of_error_has_an_example() {
+        let mut syncs: Vec<_> = (0..100).map(|n| failing(&format!("a{n:03}"), ErrorClass::Network)).collect();
+        syncs.push(failing("z", ErrorClass::Quota));
+        let all = aggregate(syncs.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
+        assert_eq!((all.counts.failing, all.failures.len()), (101, 10));
+        assert!(all.failures.iter().any(|sample| sample.mailbox == "z"));
+    }
+
+    #[test]
+    fn what_has_not_started_counts_as_much_as_what_has() {
+        let progress =
+            WorkerProgress { bytes_total: 100, bytes_done: 50, bytes_per_second: 10, ..WorkerProgress::default() };
+        let worker = WorkerStatus { progress: Some(progress), ..WorkerStatus::default() };
+        let running = MailboxSyncStatus {
+            phase: Some(SyncPhase::Running),
+            attempt: 1,
+            slots: Some(1),
+            worker: Some(worker),
+            ..MailboxSyncStatus::default()
+        };
+        let syncs = [sync("a", running), sync("b", MailboxSyncStatus::default())];
+        let all = aggregate(syncs.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
+        assert_eq!((all.percent, all.started, all.counts.running), (Some(25), true, 1));
+        assert_eq!(all.eta.unwrap().0.as_second(), 15);
+    }
+}

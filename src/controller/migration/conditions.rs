@@ -1,0 +1,137 @@
+//! A migration in one word, and its conditions: what kstatus, `kubectl wait`, `GitOps` tools and people read. Pure.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::aggregate::Aggregate;
+use crate::{
+    api::{
+        MailMigration, MailMigrationStatus,
+        mail_migration::{MigrationPhase, PendingRemoval},
+    },
+    controller::condition,
+    error::Error,
+};
+
+/// What a migration's conditions say.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// Why it can't be carried out as it is written, with a condition's reason.
+    pub refused: Option<(&'static str, &'a Error)>,
+    /// MailboxSyncs that are still to be made, changed or removed, if any.
+    pub pending: usize,
+    /// What its mailboxes come to.
+    pub all: &'a Aggregate,
+    /// Mailboxes that wait for `confirmRemoval`.
+    pub removal: Option<&'a PendingRemoval>,
+    /// Why pods are refused in its namespace.
+    pub pods_refused: Option<String>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// The phase.
+#[must_use]
+pub fn phase(migration: &MailMigration, status: &MailMigrationStatus, facts: &Facts<'_>) -> MigrationPhase {
+    let counts = &facts.all.counts;
+    let settled = facts.refused.is_none() && facts.pending == 0 && counts.total > 0;
+    if settled && facts.all.ended == counts.total {
+        return if counts.failed > 0 { MigrationPhase::Failed } else { MigrationPhase::Complete };
+    }
+    if migration.spec.suspend {
+        return MigrationPhase::Suspended;
+    }
+    if facts.refused.is_some() && !facts.all.started {
+        return MigrationPhase::Pending;
+    }
+    if settled
+        && counts.stalled > 0
+        && counts.stalled + facts.all.ended == counts.total
+        && facts.all.next_try_is_a_persons
+    {
+        return MigrationPhase::Stalled;
+    }
+    if migration.spec.start_at.as_ref().is_some_and(|at| at.0 > facts.now) && !facts.all.started {
+        return MigrationPhase::Pending;
+    }
+    if status.cutover_at.as_ref().is_some_and(|at| at.0 <= facts.now) && facts.all.started {
+        return MigrationPhase::Draining;
+    }
+    if facts.all.started || counts.total > 0 { MigrationPhase::Running } else { MigrationPhase::Pending }
+}
+
+/// The conditions that go with it.
+#[must_use]
+pub fn conditions(
+    migration: &MailMigration,
+    old: Vec<Condition>,
+    phase: MigrationPhase,
+    facts: &Facts<'_>,
+) -> Vec<Condition> {
+    let generation = migration.metadata.generation.unwrap_or_default();
+    let now = Time(facts.now);
+    let counts = &facts.all.counts;
+    let mut list = old;
+    let mut say = |type_: &str, status: Option<bool>, reason: &str, message: &str| match status {
+        Some(status) => {
+            let text = if status { "True" } else { "False" };
+            list = condition::set(std::mem::take(&mut list), type_, text, reason, message, generation, &now);
+        }
+        None => list.retain(|c| c.type_ != type_),
+    };
+    let refusal = facts.refused.map(|(reason, error)| (reason, sentence(error)));
+    match &refusal {
+        Some((reason, message)) => say("Accepted", Some(false), reason, message),
+        None => say("Accepted", Some(true), "Accepted", "the migration can be carried out as it is written"),
+    }
+    let done = format!("{} of {} mailboxes are synced", counts.synced, counts.total);
+    let (ready, reason, message) = match (phase, refusal) {
+        (_, Some((reason, message))) => (false, reason, message),
+        (MigrationPhase::Failed, None) => {
+            (false, "Failed", format!("all mailboxes have ended, {} of {} failed", counts.failed, counts.total))
+        }
+        (MigrationPhase::Stalled, None) => (false, "Stalled", stalled(facts)),
+        (MigrationPhase::Complete, None) => (true, "Complete", done.clone()),
+        (MigrationPhase::Suspended, None) => (true, "Suspended", format!("suspended; {done}")),
+        (MigrationPhase::Pending, None) => (true, "Pending", "waiting for startAt".to_owned()),
+        (MigrationPhase::Draining, None) => {
+            (true, "Draining", format!("delivery has moved, delta syncs go on; {done}"))
+        }
+        (MigrationPhase::Running, None) => (true, "Progressing", done.clone()),
+    };
+    say("Ready", Some(ready), reason, &message);
+    say("Complete", Some(phase == MigrationPhase::Complete), reason, &done);
+    say("Failed", (phase == MigrationPhase::Failed).then_some(true), reason, &message);
+    say("Stalled", matches!(phase, MigrationPhase::Stalled | MigrationPhase::Failed).then_some(true), reason, &message);
+    let rolling = format!("{} MailboxSyncs are still to be made, changed or removed", facts.pending);
+    say("Reconciling", (facts.pending > 0).then_some(true), "Expanding", &rolling);
+    let failing = format!("{} of {} mailboxes fail; status.failures shows some of them", counts.failing, counts.total);
+    say("MailboxesFailing", (counts.failing > 0).then_some(true), "MailboxesFailing", &failing);
+    let removal = facts.removal.map(|removal| {
+        let PendingRemoval { count, token, .. } = removal;
+        format!("{count} mailboxes left the list at once: to remove them from the migration (never their mail), set spec.confirmRemoval to {token}; else list them again")
+    });
+    say(
+        "RemovalPending",
+        removal.is_some().then_some(true),
+        "ConfirmationNeeded",
+        removal.as_deref().unwrap_or_default(),
+    );
+    let refused = facts.pods_refused.as_deref().unwrap_or_default();
+    say("PodsRefused", (!refused.is_empty()).then_some(true), "Forbidden", refused);
+    list
+}
+
+fn stalled(facts: &Facts<'_>) -> String {
+    let first = facts.all.failures.first();
+    let example =
+        first.map_or_else(String::new, |f| format!("; {}: {}: {}", f.mailbox, f.error.class, f.error.message));
+    format!("{} mailboxes wait for a person{example}", facts.all.counts.stalled)
+}
+
+fn sentence(error: &Error) -> String {
+    match &error.advice {
+        Some(advice) => format!("{}. {advice}", error.what),
+        None => error.what.clone(),
+    }
+}

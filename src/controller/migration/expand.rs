@@ -1,0 +1,171 @@
+//! From a migration to the MailboxSyncs that there shall be: pure.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kube::ResourceExt as _;
+use secrecy::{ExposeSecret as _, SecretBox};
+
+use crate::{
+    api::{
+        LastError, MailMigration, MailServerSpec, MailboxEntry, MailboxSyncSpec, csv::CsvMailbox,
+        mail_migration::FailureSample,
+    },
+    assignment,
+    controller::names,
+    error::Error,
+};
+
+/// A mailbox of a migration as it shall be.
+#[derive(Debug)]
+pub struct Wanted {
+    /// What its MailboxSync says.
+    pub spec: MailboxSyncSpec,
+    /// Its credentials from a CSV.
+    pub secret: Option<SplitSecret>,
+}
+
+/// One mailbox's part of a CSV.
+#[derive(Debug)]
+pub struct SplitSecret {
+    /// The Secret's name: another one when what is in it changes.
+    pub name: String,
+    /// The values by key.
+    pub values: HashMap<&'static str, SecretBox<[u8]>>,
+}
+
+/// What a migration comes to.
+#[derive(Debug, Default)]
+pub struct Expansion {
+    /// By MailboxSync's name.
+    pub wanted: BTreeMap<String, Wanted>,
+    /// Mailboxes that can't be synced as they are written.
+    pub wrong: BTreeMap<String, FailureSample>,
+}
+
+/// A mailbox of a CSV, and which CSV that is.
+pub type Row = (String, CsvMailbox);
+
+/// Expands. `server` finds a MailServer by name; `rows` are the CSVs' mailboxes; `key` keys the names of their Secrets, so
+/// that they tell nothing of what is in them; `cutover` is when delivery moves, where the migration says "now".
+#[must_use]
+pub fn expand<'a>(
+    migration: &MailMigration,
+    rows: Vec<Row>,
+    server: impl Fn(&str) -> Option<&'a MailServerSpec> + Copy,
+    key: &str,
+    cutover: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>,
+) -> Expansion {
+    let mut expansion = Expansion::default();
+    let owner = migration.name_any();
+    let add = |expansion: &mut Expansion, entry: &MailboxEntry, secret: Option<SplitSecret>| {
+        let name = names::mailbox_sync(&owner, &entry.name);
+        let resolved = if expansion.wanted.contains_key(&name) || expansion.wrong.contains_key(&name) {
+            Err(Error::configuration("the migration has a mailbox of this name already").advice("Rename one of them"))
+        } else {
+            assignment::resolve(migration, entry, server)
+        };
+        match resolved {
+            Ok(mut spec) => {
+                if let Some(own) = &mut spec.settings.cutover {
+                    own.at = own.at.take().or_else(|| cutover.cloned());
+                }
+                expansion.wanted.insert(name, Wanted { spec, secret });
+            }
+            Err(error) => {
+                let sample = FailureSample { mailbox: entry.name.clone(), error: LastError::new(&error, None) };
+                // Of two with one name, neither is synced: which one is meant can't be known.
+                expansion.wanted.remove(&name);
+                expansion.wrong.insert(name, sample);
+            }
+        }
+    };
+    for entry in &migration.spec.mailboxes {
+        add(&mut expansion, entry, None);
+    }
+    for (csv, row) in rows {
+        let CsvMailbox { mut entry, secrets, .. } = row;
+        let sync = names::mailbox_sync(&owner, &entry.name);
+        let secret = (!secrets.is_empty()).then(|| {
+            let name = names::mailbox_secret(&sync, &version(key, &csv, &secrets));
+            SplitSecret { name, values: secrets }
+        });
+        if let Some(secret) = &secret {
+            for account in [&mut entry.source, &mut entry.destination] {
+                for reference in account.password_secret_ref.iter_mut().chain(account.token_secret_ref.iter_mut()) {
+                    reference.name.clone_from(&secret.name);
+                }
+            }
+        }
+        add(&mut expansion, &entry, secret);
+    }
+    expansion
+}
+
+/// Stands for what is in a Secret, and tells nothing of it to who does not have the key.
+fn version(key: &str, csv: &str, secrets: &HashMap<&'static str, SecretBox<[u8]>>) -> String {
+    let sorted: BTreeMap<_, _> = secrets.iter().collect();
+    let mut texts = vec![key.as_bytes(), csv.as_bytes()];
+    for (name, value) in &sorted {
+        texts.extend([name.as_bytes(), value.expose_secret()]);
+    }
+    names::hash_bytes(&texts, 12)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{api::csv, yaml};
+
+    const MIGRATION: &str = "
+metadata: {name: acme, namespace: ns, uid: u1}
+spec:
+  source: {serverRef: {name: old}}
+  destination: {server: {host: new.example}, masterUser: {username: m, passwordSecretRef: {name: m, key: p}}}
+  mailboxes:
+  - {name: alice, source: {passwordSecretRef: {name: s, key: a}}}
+  mailboxSecrets: [{name: c, key: csv}]
+  cutover: {}
+";
+
+    fn rows(text: &str) -> Vec<Row> {
+        csv::parse("c", text.as_bytes(), |_| "x".into()).unwrap().into_iter().map(|row| ("c".to_owned(), row)).collect()
+    }
+
+    fn expanded(text: &str, key: &str) -> Expansion {
+        let value: serde_json::Value = yaml::read("m", MIGRATION).unwrap();
+        let migration: MailMigration = serde_json::from_value(value).unwrap();
+        let old = MailServerSpec { host: "old.example".into(), ..MailServerSpec::default() };
+        expand(&migration, rows(text), |name| (name == "old").then_some(&old), key, None)
+    }
+
+    #[test]
+    fn listed_mailboxes_and_lines_of_a_csv_become_one_wanted_mailbox_each() {
+        let found = expanded("name,source_password\nbob,pw\n", "key");
+        let users: Vec<_> = found.wanted.values().map(|wanted| wanted.spec.mailbox.as_str()).collect();
+        assert_eq!((users, found.wrong.len()), (vec!["alice", "bob"], 0));
+        let bob = &found.wanted[&names::mailbox_sync("acme", "bob")];
+        let reference = bob.spec.source.account.password_secret_ref.as_ref().unwrap();
+        assert_eq!(reference.name, bob.secret.as_ref().unwrap().name);
+        assert!(reference.name.starts_with(&names::mailbox_sync("acme", "bob")));
+    }
+
+    #[test]
+    fn another_password_is_another_secret_and_only_the_keys_holder_can_tell() {
+        let name = |text: &str, key: &str| {
+            let found = expanded(text, key);
+            found.wanted[&names::mailbox_sync("acme", "bob")].secret.as_ref().unwrap().name.clone()
+        };
+        let first = name("name,source_password\nbob,pw\n", "key");
+        assert_eq!(first, name("source_password,name\npw,bob\n", "key"));
+        assert_ne!(first, name("name,source_password\nbob,other\n", "key"));
+        assert_ne!(first, name("name,source_password\nbob,pw\n", "another key"));
+    }
+
+    #[test]
+    fn of_two_mailboxes_with_one_name_neither_is_synced() {
+        let found = expanded("name,source_password\nalice,pw\nbob,pw\n", "key");
+        assert_eq!(found.wanted.len(), 1);
+        let wrong = &found.wrong[&names::mailbox_sync("acme", "alice")];
+        assert!(wrong.error.message.contains("already"), "{}", wrong.error.message);
+    }
+}

@@ -1,0 +1,9 @@
+//! The MailMigration controller: what a person wrote becomes one MailboxSync per mailbox, and their state one status.
+
+pub mod aggregate;
+pub mod children;
+pub mod conditions;
+pub mod csv;
+pub mod expand;
+pub mod prune;
+pub mod reconcile;

@@ -1,0 +1,317 @@
+//! One migration: expand, bring its MailboxSyncs closer, sum up, write.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use indicatif::DecimalBytes;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{
+    Api, ResourceExt as _,
+    api::{Patch, PatchParams},
+    runtime::{controller::Action as Requeue, reflector::ObjectRef},
+};
+
+use super::{
+    aggregate::{Aggregate, aggregate},
+    children,
+    conditions::{Facts, conditions, phase},
+    csv,
+    expand::expand,
+    prune::{Removal, removal},
+};
+use crate::{
+    api::{
+        EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, MailboxSync,
+        mail_migration::{CsvStatus, FailureSample, PendingRemoval},
+        rules,
+    },
+    controller::{context::Context, mailbox::reconcile::Failure, mailbox::settle::Note, merge, reference},
+    error::Error,
+};
+
+/// How often CSVs are looked at: Secrets are not watched.
+const CSV_PERIOD: Duration = Duration::from_mins(1);
+/// How often progress is written at most.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
+/// How soon what has to wait is tried again.
+const SOON: Duration = Duration::from_secs(2);
+
+/// What is remembered of a migration between two looks; it can be found out again.
+#[derive(Default)]
+pub struct Memory {
+    /// What the last expansion was made from.
+    inputs: Option<Inputs>,
+    /// What it came to.
+    names: HashSet<String>,
+    wrong: BTreeMap<String, FailureSample>,
+    csvs: Vec<CsvStatus>,
+    pending: Option<PendingRemoval>,
+    /// MailboxSyncs that were made and are not seen yet.
+    made: BTreeSet<String>,
+    /// MailboxSyncs that are still to be made, changed or removed.
+    left: usize,
+    looked_at_csvs: Option<Instant>,
+    csv_versions: Vec<Option<String>>,
+    wrote_progress: Option<Instant>,
+}
+
+/// What an expansion is made from.
+#[derive(PartialEq, Eq)]
+struct Inputs {
+    generation: Option<i64>,
+    servers: Vec<(String, Option<i64>)>,
+    csv_versions: Vec<Option<String>>,
+    cutover: Option<Time>,
+}
+
+/// Looks after one migration.
+///
+/// # Errors
+/// When the API server refused, or did not answer: it is tried again.
+pub async fn reconcile(migration: Arc<MailMigration>, context: Arc<Context>) -> Result<Requeue, Failure> {
+    let Some(uid) = migration.uid() else { return Ok(Requeue::await_change()) };
+    if migration.metadata.deletion_timestamp.is_some() || context.is_stale(&*migration) {
+        return Ok(Requeue::await_change());
+    }
+    // Taken out and put back: one migration is looked at by one task at a time.
+    let mut memory = context.memory(&uid);
+    let result = look(&migration, &context, &mut memory).await;
+    context.remember(uid, memory);
+    result
+}
+
+async fn look(migration: &MailMigration, context: &Context, memory: &mut Memory) -> Result<Requeue, Failure> {
+    let now = Timestamp::now();
+    let mut status = migration.status.clone().unwrap_or_default();
+    if let Some(cutover) = &migration.spec.cutover {
+        status.cutover_at = cutover.at.clone().or(status.cutover_at).or(Some(Time(now)));
+    } else {
+        status.cutover_at = None;
+    }
+    let mut refused = refusal(migration, context);
+    if refused.is_none() {
+        bring(migration, context, memory, status.cutover_at.as_ref()).await?;
+        let problem = memory.csvs.iter().find_map(|csv| csv.problem.as_ref());
+        refused = problem.map(|problem| ("MailboxSecretInvalid", Error::configuration(problem)));
+    }
+    let uid = migration.uid().unwrap_or_default();
+    let (namespace, name) = (migration.namespace().unwrap_or_default(), migration.name_any());
+    let syncs: Vec<_> =
+        context.caches.syncs_of(&namespace, &name).into_iter().filter(|s| reference::is_owned(&**s, &uid)).collect();
+    let all = aggregate(syncs.iter(), memory.wrong.values(), now);
+    let facts = Facts {
+        refused: refused.as_ref().map(|(reason, error)| (*reason, error)),
+        pending: memory.left
+            + memory.made.len()
+            + memory.pending.as_ref().map_or(0, |pending| usize::try_from(pending.count).unwrap_or(0)),
+        all: &all,
+        removal: memory.pending.as_ref(),
+        pods_refused: context.admission().refusal(&namespace).map(str::to_owned),
+        now,
+    };
+    fill(migration, &mut status, &facts, memory);
+    write(migration, context, memory, status, &all).await?;
+
+    let mut wait: Option<Duration> = None;
+    let mut by = |at: Duration| wait = Some(wait.map_or(at, |wait| wait.min(at)));
+    if memory.left > 0 || !memory.made.is_empty() {
+        by(if memory.made.is_empty() { SOON } else { Duration::from_millis(200) });
+    }
+    if !migration.spec.mailbox_secrets.is_empty() {
+        by(CSV_PERIOD);
+    }
+    if all.counts.running > 0 {
+        by(PROGRESS_PERIOD);
+    }
+    for at in [&migration.spec.start_at, &migration.spec.cutover.as_ref().and_then(|cutover| cutover.at.clone())]
+        .into_iter()
+        .flatten()
+    {
+        if let Ok(left) = Duration::try_from(at.0.duration_since(now)) {
+            by(left + Duration::from_secs(1));
+        }
+    }
+    Ok(wait.map_or_else(Requeue::await_change, Requeue::requeue))
+}
+
+/// Why a migration can't be carried out as it is written.
+fn refusal(migration: &MailMigration, context: &Context) -> Option<(&'static str, Error)> {
+    if let Some(problem) = rules::problems(&migration.spec).into_iter().next() {
+        return Some(("Invalid", Error::configuration(format!("{}: {}", problem.path, problem.message))));
+    }
+    for (side, endpoint) in [("source", &migration.spec.source), ("destination", &migration.spec.destination)] {
+        if let Some(reference) = &endpoint.server_ref
+            && server(context, migration, endpoint).is_none()
+        {
+            let what = format!("there is no MailServer {}", reference.name);
+            let advice = format!("Create it in the migration's namespace, or correct spec.{side}.serverRef");
+            return Some(("ServerNotFound", Error::configuration(what).advice(advice)));
+        }
+    }
+    None
+}
+
+fn server(
+    context: &Context,
+    migration: &MailMigration,
+    endpoint: &EndpointSpec,
+) -> Option<Arc<crate::api::MailServer>> {
+    let name = &endpoint.server_ref.as_ref()?.name;
+    context.caches.servers.get(&ObjectRef::new(name).within(&migration.namespace()?))
+}
+
+/// Brings the MailboxSyncs closer to what they shall be.
+async fn bring(
+    migration: &MailMigration,
+    context: &Context,
+    memory: &mut Memory,
+    cutover: Option<&Time>,
+) -> Result<(), Failure> {
+    if memory.looked_at_csvs.is_none_or(|at| at.elapsed() >= CSV_PERIOD) {
+        memory.csv_versions = csv::versions(context, migration).await?;
+        memory.looked_at_csvs = Some(Instant::now());
+    }
+    let servers: BTreeMap<String, Arc<crate::api::MailServer>> = [&migration.spec.source, &migration.spec.destination]
+        .into_iter()
+        .filter_map(|endpoint| server(context, migration, endpoint))
+        .map(|server| (server.name_any(), server))
+        .collect();
+    let inputs = Inputs {
+        generation: migration.metadata.generation,
+        servers: servers.iter().map(|(name, server)| (name.clone(), server.metadata.generation)).collect(),
+        csv_versions: memory.csv_versions.clone(),
+        cutover: cutover.cloned(),
+    };
+    let (namespace, owner) = (migration.namespace().unwrap_or_default(), migration.name_any());
+    let existing: BTreeMap<String, Arc<MailboxSync>> =
+        context.caches.syncs_of(&namespace, &owner).into_iter().map(|sync| (sync.name_any(), sync)).collect();
+    memory.made.retain(|name| !existing.contains_key(name));
+    let complete = memory.names.iter().all(|name| existing.contains_key(name) || memory.made.contains(name));
+    if memory.inputs.as_ref() == Some(&inputs) && memory.left == 0 && complete {
+        return Ok(());
+    }
+    if memory.inputs.as_ref().is_some_and(|before| before.generation != inputs.generation) {
+        // Other CSVs may be named now.
+        memory.csv_versions = csv::versions(context, migration).await?;
+    }
+
+    let mut read = csv::read(context, migration).await?;
+    let key =
+        if migration.spec.mailbox_secrets.is_empty() { String::new() } else { csv::key(context, migration).await? };
+    let find = |name: &str| -> Option<&MailServerSpec> { servers.get(name).map(|server| &server.spec) };
+    let expansion = expand(migration, std::mem::take(&mut read.rows), find, &key, cutover);
+    let known = |name: &str| expansion.wanted.contains_key(name) || expansion.wrong.contains_key(name);
+    let removal = if read.is_whole() {
+        let uid = migration.uid().unwrap_or_default();
+        let ours = existing
+            .iter()
+            .filter(|(_, sync)| reference::is_owned(&***sync, &uid) && sync.metadata.deletion_timestamp.is_none());
+        removal(
+            ours.map(|(name, sync)| (name.as_str(), sync.spec.mailbox.as_str())),
+            known,
+            migration.spec.confirm_removal.as_deref(),
+        )
+    } else {
+        Removal::default()
+    };
+    let progress = children::bring(context, migration, &expansion, &existing, &removal.now, &memory.made).await?;
+    memory.left = progress.left;
+    memory.made.extend(progress.made);
+    memory.names = expansion.wanted.into_keys().collect();
+    memory.wrong = expansion.wrong;
+    memory.csvs = read.status;
+    memory.pending = removal.pending;
+    memory.inputs = Some(inputs);
+    Ok(())
+}
+
+/// Says all that there is to say.
+fn fill(migration: &MailMigration, status: &mut MailMigrationStatus, facts: &Facts<'_>, memory: &Memory) {
+    let all = facts.all;
+    let phase = phase(migration, status, facts);
+    status.observed_generation = migration.metadata.generation;
+    status.conditions = conditions(migration, std::mem::take(&mut status.conditions), phase, facts);
+    status.phase = Some(phase);
+    if all.started && status.started_at.is_none() {
+        status.started_at = Some(Time(facts.now));
+    }
+    let ended = matches!(
+        phase,
+        crate::api::mail_migration::MigrationPhase::Complete | crate::api::mail_migration::MigrationPhase::Failed
+    );
+    status.completed_at = if ended { status.completed_at.take().or(Some(Time(facts.now))) } else { None };
+    status.sync_request.clone_from(&migration.spec.sync_request);
+    status.next_sync_at.clone_from(&all.next_sync_at);
+    status.mailboxes = Some(all.counts);
+    status.totals = Some(all.totals);
+    status.progress = all.percent.map(|percent| format!("{percent}%"));
+    let rate = u64::try_from(all.bytes_per_second).ok().filter(|rate| *rate > 0);
+    status.rate = rate.map(|rate| format!("{}/s", DecimalBytes(rate)));
+    status.eta.clone_from(&all.eta);
+    status.failures.clone_from(&all.failures);
+    status.pending_removal.clone_from(&memory.pending);
+    status.mailbox_secrets.clone_from(&memory.csvs);
+}
+
+/// Writes the status: what people wait for at once, progress now and then.
+async fn write(
+    migration: &MailMigration,
+    context: &Context,
+    memory: &mut Memory,
+    status: MailMigrationStatus,
+    all: &Aggregate,
+) -> Result<(), Failure> {
+    let old = migration.status.clone().unwrap_or_default();
+    let Some(patch) = merge::patch(&old, &status)? else { return Ok(()) };
+    let waited_for = |status: &MailMigrationStatus| {
+        let conditions: Vec<_> =
+            status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect();
+        (
+            status.phase,
+            conditions,
+            status.observed_generation,
+            status.started_at.clone(),
+            status.pending_removal.clone(),
+        )
+    };
+    let urgent = waited_for(&old) != waited_for(&status);
+    if !urgent && memory.wrote_progress.is_some_and(|at| at.elapsed() < PROGRESS_PERIOD) {
+        return Ok(());
+    }
+    let body = serde_json::json!({
+        "metadata": {"resourceVersion": migration.resource_version(), "uid": migration.uid()},
+        "status": patch,
+    });
+    let api: Api<MailMigration> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
+    let next = api.patch_status(&migration.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?;
+    context.wrote(&next);
+    memory.wrote_progress = Some(Instant::now());
+    if old.phase != status.phase
+        && let Some(note) = news(&status, all)
+    {
+        context.tell(migration, &[note]).await;
+    }
+    Ok(())
+}
+
+/// What people are told when a migration enters a phase.
+fn news(status: &MailMigrationStatus, all: &Aggregate) -> Option<Note> {
+    use crate::api::mail_migration::MigrationPhase as Phase;
+    let message = status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.message.clone()).unwrap_or_default();
+    let (warning, reason) = match status.phase? {
+        Phase::Pending | Phase::Running => return None,
+        Phase::Draining => (false, "Draining"),
+        Phase::Suspended => (false, "Suspended"),
+        Phase::Stalled => (true, "Stalled"),
+        Phase::Complete => (false, "Complete"),
+        Phase::Failed => (true, "Failed"),
+    };
+    let skipped = all.totals.messages_skipped;
+    let message =
+        if skipped > 0 { format!("{message}; {skipped} messages were skipped, with a reason") } else { message };
+    Some(Note { warning, reason, message })
+}

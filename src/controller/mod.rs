@@ -1,0 +1,17 @@
+//! The operator: watches MailMigrations, MailboxSyncs and pods, decides, and writes. Decisions are pure functions;
+//! effects are in the `reconcile` and `apply` files.
+
+pub mod admission;
+pub mod cache;
+pub mod condition;
+pub mod config;
+pub mod context;
+pub mod mailbox;
+pub mod merge;
+pub mod migration;
+pub mod names;
+pub mod namespace;
+pub mod objects;
+pub mod pod;
+pub mod reference;
+pub mod run;

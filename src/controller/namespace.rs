@@ -1,0 +1,61 @@
+//! What a namespace needs before pods run in it: the workers' account, with the right to report and nothing else.
+
+use std::time::Duration;
+
+use k8s_openapi::api::{
+    core::v1::{LocalObjectReference, ServiceAccount},
+    rbac::v1::{RoleBinding, RoleRef, Subject},
+};
+use kube::{
+    Api,
+    api::{ObjectMeta, Patch, PatchParams},
+};
+
+use super::{context::Context, pod::WORKER};
+
+/// Who applies it.
+const MANAGER: &str = "mailferry-controller";
+/// How often it is applied again: somebody may have removed it.
+const EVERY: Duration = Duration::from_mins(10);
+
+/// Applies the workers' `ServiceAccount` and `RoleBinding`.
+///
+/// # Errors
+/// When the API server does not take them.
+pub async fn prepare(context: &Context, namespace: &str) -> Result<(), kube::Error> {
+    if context.is_prepared(namespace, EVERY) {
+        return Ok(());
+    }
+    let metadata = || ObjectMeta {
+        name: Some(WORKER.to_owned()),
+        labels: Some([("app.kubernetes.io/managed-by".to_owned(), "mailferry".to_owned())].into()),
+        ..ObjectMeta::default()
+    };
+    let pull = context.config.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
+    let account = ServiceAccount {
+        metadata: metadata(),
+        image_pull_secrets: Some(pull.collect::<Vec<_>>()).filter(|secrets| !secrets.is_empty()),
+        ..ServiceAccount::default()
+    };
+    let binding = RoleBinding {
+        metadata: metadata(),
+        role_ref: RoleRef {
+            api_group: "rbac.authorization.k8s.io".to_owned(),
+            kind: "ClusterRole".to_owned(),
+            name: WORKER.to_owned(),
+        },
+        subjects: Some(vec![Subject {
+            kind: "ServiceAccount".to_owned(),
+            name: WORKER.to_owned(),
+            namespace: Some(namespace.to_owned()),
+            api_group: None,
+        }]),
+    };
+    let params = PatchParams::apply(MANAGER).force();
+    let accounts: Api<ServiceAccount> = Api::namespaced(context.client.clone(), namespace);
+    accounts.patch(WORKER, &params, &Patch::Apply(&account)).await?;
+    let bindings: Api<RoleBinding> = Api::namespaced(context.client.clone(), namespace);
+    bindings.patch(WORKER, &params, &Patch::Apply(&binding)).await?;
+    context.prepared(namespace);
+    Ok(())
+}

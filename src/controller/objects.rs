@@ -1,0 +1,183 @@
+//! What the operator keeps in memory of the cluster: less than what there is. Ten thousand mailboxes must fit into its
+//! 128 MiB, so checkpoints, managed fields and most of a pod are dropped as they arrive.
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{ContainerStatus, PodCondition},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
+use kube::{Resource, ResourceExt as _};
+use serde::Deserialize;
+
+use super::names;
+use crate::api::{MailboxSync, WorkerStatus};
+
+/// Held by a sync's pod until its end is certain, so that it can't vanish while it may still append.
+pub const POD_FINALIZER: &str = "mailferry.io/certain-end";
+/// Held by a MailboxSync until its last pod's end is certain.
+pub const SYNC_FINALIZER: &str = "mailferry.io/pods";
+/// The label of a sync's pod that names its MailboxSync.
+pub const SYNC_LABEL: &str = "mailferry.io/mailboxsync";
+
+/// A sync's pod, of which only what decisions need is read.
+#[derive(Resource, Deserialize, Clone, Debug, Default)]
+#[resource(inherit = k8s_openapi::api::core::v1::Pod)]
+pub struct SyncPod {
+    /// Names, owner, deletion.
+    pub metadata: ObjectMeta,
+    /// Where it runs.
+    #[serde(default)]
+    pub spec: Placement,
+    /// How it is doing.
+    #[serde(default)]
+    pub status: PodFacts,
+}
+
+/// Where a pod runs.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Placement {
+    /// The node that it was bound to.
+    pub node_name: Option<String>,
+}
+
+/// How a pod is doing.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct PodFacts {
+    /// Pending, Running, Succeeded, Failed, Unknown.
+    pub phase: Option<String>,
+    /// Why the whole pod failed, such as `Evicted`.
+    pub reason: Option<String>,
+    /// The same for people.
+    pub message: Option<String>,
+    /// Its one container.
+    #[serde(default)]
+    pub container_statuses: Vec<ContainerStatus>,
+    /// Among them `DisruptionTarget`.
+    #[serde(default)]
+    pub conditions: Vec<PodCondition>,
+}
+
+/// What a pod's container does, as its node says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Container {
+    /// Nothing is known.
+    Unknown,
+    /// Not started: why.
+    Waiting(String),
+    /// It runs.
+    Running,
+    /// It ended, once and for all: its pod is never restarted.
+    Terminated(Exit),
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Exit {
+    /// The process' exit code.
+    pub code: i32,
+    /// Such as `OOMKilled`.
+    pub reason: String,
+    /// The termination message.
+    pub message: String,
+    /// When it ended.
+    pub at: Option<Timestamp>,
+}
+
+impl SyncPod {
+    /// What its container does.
+    #[must_use]
+    pub fn container(&self) -> Container {
+        let Some(status) = self.status.container_statuses.first() else { return Container::Unknown };
+        let Some(state) = &status.state else { return Container::Unknown };
+        if let Some(ended) = &state.terminated {
+            return Container::Terminated(Exit {
+                code: ended.exit_code,
+                reason: ended.reason.clone().unwrap_or_default(),
+                message: ended.message.clone().unwrap_or_default(),
+                at: ended.finished_at.as_ref().map(|time| time.0),
+            });
+        }
+        match (&state.running, &state.waiting) {
+            (Some(_), _) => Container::Running,
+            (None, Some(waiting)) => {
+                let reason = waiting.reason.clone().unwrap_or_default();
+                match &waiting.message {
+                    Some(message) => Container::Waiting(format!("{reason}: {message}")),
+                    None => Container::Waiting(reason),
+                }
+            }
+            (None, None) => Container::Unknown,
+        }
+    }
+
+    /// True once a node was told to run it.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.spec.node_name.as_deref().is_some_and(|node| !node.is_empty())
+    }
+
+    /// Since when it is being deleted.
+    #[must_use]
+    pub fn deleting_since(&self) -> Option<Timestamp> {
+        self.metadata.deletion_timestamp.as_ref().map(|Time(at)| *at)
+    }
+
+    /// True when the cluster took it away: evicted, preempted, drained, its node shut down.
+    #[must_use]
+    pub fn was_disrupted(&self) -> bool {
+        let reasons =
+            ["Evicted", "NodeShutdown", "Shutdown", "Terminated", "NodeLost", "Preempting", "UnexpectedAdmissionError"];
+        self.status.reason.as_deref().is_some_and(|reason| reasons.contains(&reason))
+            || self.status.conditions.iter().any(|c| c.type_ == "DisruptionTarget" && c.status == "True")
+    }
+
+    /// True while it holds our finalizer.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.finalizers().iter().any(|finalizer| finalizer == POD_FINALIZER)
+    }
+
+    /// The attempt that it works on.
+    #[must_use]
+    pub fn attempt(&self) -> Option<i64> {
+        names::attempt_of(self.labels().get(SYNC_LABEL)?, self.metadata.name.as_deref()?)
+    }
+
+    /// True when the MailboxSync with this UID controls it: a name alone proves nothing.
+    #[must_use]
+    pub fn belongs_to(&self, uid: &str) -> bool {
+        let owners = self.metadata.owner_references.as_deref().unwrap_or_default();
+        owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == uid)
+    }
+
+    /// The worker's last word, from the termination message.
+    #[must_use]
+    pub fn last_word(&self) -> Option<WorkerStatus> {
+        match self.container() {
+            Container::Terminated(exit) => serde_json::from_str(&exit.message).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// Drops what the operator never looks at.
+pub fn slim_sync(sync: &mut MailboxSync) {
+    slim_metadata(&mut sync.metadata);
+    if let Some(worker) = sync.status.as_mut().and_then(|status| status.worker.as_mut()) {
+        worker.checkpoint = None;
+        worker.folders = Vec::new();
+    }
+}
+
+/// Drops what the operator never looks at.
+pub fn slim_pod(pod: &mut SyncPod) {
+    slim_metadata(&mut pod.metadata);
+}
+
+/// Drops what the operator never looks at.
+pub fn slim_metadata(metadata: &mut ObjectMeta) {
+    metadata.managed_fields = None;
+    metadata.annotations = None;
+}

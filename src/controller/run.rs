@@ -1,0 +1,280 @@
+//! The operator's process: watches, queues, and the tasks that serve them.
+
+use std::{collections::HashMap, convert::Infallible, pin::pin, sync::Arc, time::Duration, time::Instant};
+
+use futures::{
+    StreamExt as _,
+    channel::mpsc::{self, UnboundedReceiver, UnboundedSender},
+};
+use kube::{
+    Client, Resource, ResourceExt as _,
+    runtime::{
+        controller::{Action as Requeue, Config, applier},
+        events::{Recorder, Reporter},
+        reflector::{ObjectRef, Store},
+    },
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    cache::{self, Change, Changes},
+    config::{OperatorConfig, WorkerConfig},
+    context::Context,
+    mailbox::{self, reconcile::Failure},
+    migration,
+    objects::SYNC_LABEL,
+};
+use crate::{
+    api::{MailMigration, MailServer, MailboxSync},
+    controller::{cache::Place, objects::SyncPod},
+    error::{Error, Result},
+};
+
+/// Mailboxes that are looked after at one time.
+const SYNCS_AT_ONCE: u16 = 32;
+/// Migrations that are looked after at one time.
+const MIGRATIONS_AT_ONCE: u16 = 4;
+/// How often migrations whose mailboxes changed are summed up, at most.
+const SUM_UP: Duration = Duration::from_secs(1);
+
+/// How an operator runs.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// What whoever runs the cluster decided.
+    pub config: OperatorConfig,
+    /// What goes into pods.
+    pub worker: WorkerConfig,
+    /// Only this namespace.
+    pub namespace: Option<String>,
+    /// This process' name, for Events.
+    pub instance: Option<String>,
+}
+
+/// Runs the controllers until `stop`; what is being written is finished.
+///
+/// # Errors
+/// Internal when a part of it ended by itself.
+pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<()> {
+    let (caches, writers) = cache::caches();
+    let caches = Arc::new(caches);
+    let (sync_queue, syncs_due) = mpsc::unbounded();
+    let (migration_queue, migrations_due) = mpsc::unbounded();
+    let reporter = Reporter { controller: "mailferry-controller".to_owned(), instance: options.instance.clone() };
+    let recorder = Recorder::new(client.clone(), reporter);
+    let context = Arc::new(Context::new(
+        client.clone(),
+        (options.config, options.worker),
+        Arc::clone(&caches),
+        recorder,
+        (sync_queue, migration_queue),
+    ));
+    let (changes, seen) = channels();
+    let mut tasks = JoinSet::new();
+    let namespace = options.namespace;
+    let watched = Arc::clone(&caches);
+    tasks.spawn(async move {
+        Box::pin(cache::watch(client, namespace.as_deref(), watched, writers, changes)).await;
+    });
+    tasks.spawn(follow(Arc::clone(&context), seen));
+    let ready = futures::future::try_join4(
+        caches.migrations.wait_until_ready(),
+        caches.syncs.wait_until_ready(),
+        caches.servers.wait_until_ready(),
+        caches.pods.wait_until_ready(),
+    );
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        ready = ready => { ready.map_err(|e| Error::internal(format!("a watch ended: {e}")))?; }
+    }
+    mailbox::reconcile::restore(&context);
+    context.mark_ready();
+    tracing::info!(
+        migrations = caches.migrations.len(),
+        mailboxes = caches.syncs.len(),
+        pods = caches.pods.len(),
+        "the operator is ready"
+    );
+    tasks.spawn(hand_out(Arc::clone(&context)));
+    let syncs =
+        serve(&context, caches.syncs.clone(), syncs_due, SYNCS_AT_ONCE, stop.clone(), mailbox::reconcile::reconcile);
+    let migrations = serve(
+        &context,
+        caches.migrations.clone(),
+        migrations_due,
+        MIGRATIONS_AT_ONCE,
+        stop.clone(),
+        migration::reconcile::reconcile,
+    );
+    let mut served = pin!(async { futures::join!(syncs, migrations) });
+    tokio::select! {
+        _ = &mut served => {}
+        ended = tasks.join_next() => {
+            let why = ended.and_then(Result::err).map_or_else(String::new, |e| format!(": {e}"));
+            return Err(Error::internal(format!("a task of the operator ended by itself{why}")));
+        }
+    }
+    Ok(())
+}
+
+/// Looks after objects of one kind: those in the queue, and those that asked to be looked at again.
+async fn serve<K, F>(
+    context: &Arc<Context>,
+    store: Store<K>,
+    queue: UnboundedReceiver<ObjectRef<K>>,
+    at_once: u16,
+    stop: CancellationToken,
+    mut reconcile: impl FnMut(Arc<K>, Arc<Context>) -> F,
+) where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Requeue, Failure>> + Send + 'static,
+{
+    let queue = queue.map(Ok::<_, Infallible>).take_until(stop.cancelled_owned());
+    let reconcile = move |object: Arc<K>, context: Arc<Context>| {
+        let future = reconcile(Arc::clone(&object), Arc::clone(&context));
+        Box::pin(async move {
+            let result = future.await;
+            if result.is_ok() {
+                context.succeeded(&object.uid().unwrap_or_default());
+            }
+            result
+        })
+    };
+    let failed = |object: Arc<K>, error: &Failure, context: Arc<Context>| {
+        let wait = context.failed(&object.uid().unwrap_or_default());
+        let (kind, name, namespace) = (K::kind(&()), object.name_any(), object.namespace());
+        if matches!(error, Failure::Api(kube::Error::Api(answer)) if answer.code == 409) {
+            // Somebody else wrote meanwhile: the newer version is on its way.
+            tracing::debug!(%kind, namespace, name, %error, "decided on an older version");
+        } else {
+            tracing::warn!(%kind, namespace, name, %error, wait_ms = wait.as_millis(), "the API server refused; trying again");
+        }
+        Requeue::requeue(wait)
+    };
+    let config = Config::default().concurrency(at_once);
+    applier(reconcile, failed, Arc::clone(context), store, queue, config)
+        .for_each(|_| futures::future::ready(()))
+        .await;
+}
+
+/// What the watches bring.
+struct Seen {
+    migrations: UnboundedReceiver<Change<MailMigration>>,
+    syncs: UnboundedReceiver<Change<MailboxSync>>,
+    servers: UnboundedReceiver<Change<MailServer>>,
+    pods: UnboundedReceiver<Change<SyncPod>>,
+}
+
+fn channels() -> (Changes, Seen) {
+    let (migrations, migrations_seen) = mpsc::unbounded();
+    let (syncs, syncs_seen) = mpsc::unbounded();
+    let (servers, servers_seen) = mpsc::unbounded();
+    let (pods, pods_seen) = mpsc::unbounded();
+    let seen = Seen { migrations: migrations_seen, syncs: syncs_seen, servers: servers_seen, pods: pods_seen };
+    (Changes { migrations, syncs, servers, pods }, seen)
+}
+
+/// Puts into the queues whoever a change concerns.
+async fn follow(context: Arc<Context>, mut seen: Seen) {
+    let mut dirty: HashMap<Place, Instant> = HashMap::new();
+    let mut tick = tokio::time::interval(SUM_UP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            Some(change) = seen.migrations.next() => migration_changed(&context, change),
+            Some(change) = seen.syncs.next() => {
+                if let Some(place) = sync_changed(&context, change) {
+                    dirty.entry(place).or_insert_with(Instant::now);
+                }
+            }
+            Some(change) = seen.servers.next() => {
+                if let Change::There(server) | Change::Gone(server) = change {
+                    for migration in migrations_in(&context, server.namespace().as_deref()) {
+                        queue(&context.migration_queue, &*migration);
+                    }
+                }
+            }
+            Some(change) = seen.pods.next() => {
+                if let Change::There(pod) | Change::Gone(pod) = change
+                    && let (Some(sync), Some(namespace)) = (pod.labels().get(SYNC_LABEL), pod.namespace())
+                {
+                    let _ = context.sync_queue.unbounded_send(ObjectRef::new(sync).within(&namespace));
+                }
+            }
+            _ = tick.tick(), if !dirty.is_empty() => {
+                for ((namespace, name), _) in dirty.drain() {
+                    let _ = context.migration_queue.unbounded_send(ObjectRef::new(&name).within(&namespace));
+                }
+            }
+            else => return,
+        }
+    }
+}
+
+fn migration_changed(context: &Context, change: Change<MailMigration>) {
+    match change {
+        Change::There(migration) => {
+            // Its mailboxes ask it whether they may start.
+            if context.is_news(&migration) {
+                for sync in context.caches.syncs_of(&migration.namespace().unwrap_or_default(), &migration.name_any()) {
+                    queue(&context.sync_queue, &*sync);
+                }
+            }
+            queue(&context.migration_queue, &migration);
+        }
+        Change::Gone(migration) => context.forget_migration(&migration.uid().unwrap_or_default()),
+        Change::Listed => {}
+    }
+}
+
+/// Gives the migration that has to be summed up.
+fn sync_changed(context: &Context, change: Change<MailboxSync>) -> Option<Place> {
+    match change {
+        Change::There(sync) => {
+            queue(&context.sync_queue, &sync);
+            Some((sync.namespace()?, sync.spec.migration))
+        }
+        Change::Gone(sync) => {
+            context.forget(&sync.uid().unwrap_or_default());
+            Some((sync.namespace()?, sync.spec.migration))
+        }
+        Change::Listed => {
+            // What vanished while nobody watched holds its slots no more.
+            let there = context.caches.syncs.state();
+            let there: std::collections::HashSet<_> =
+                there.iter().filter_map(|sync| sync.metadata.uid.as_deref()).collect();
+            let gone: Vec<_> =
+                context.admission().holders().filter(|uid| !there.contains(uid.as_str())).cloned().collect();
+            for uid in &gone {
+                context.forget(uid);
+            }
+            None
+        }
+    }
+}
+
+fn migrations_in(context: &Context, namespace: Option<&str>) -> Vec<Arc<MailMigration>> {
+    context.caches.migrations.state_filter(|migration| migration.metadata.namespace.as_deref() == namespace)
+}
+
+fn queue<K: Resource<DynamicType = ()>>(queue: &UnboundedSender<ObjectRef<K>>, object: &K) {
+    // Where nobody takes it any more, the process ends.
+    let _ = queue.unbounded_send(ObjectRef::from_obj(object));
+}
+
+/// Hands out slots whenever some are free and somebody waits.
+async fn hand_out(context: Arc<Context>) {
+    loop {
+        let wait = {
+            let mut admission = context.admission();
+            while let Some((namespace, name)) = admission.next(Instant::now()) {
+                let _ = context.sync_queue.unbounded_send(ObjectRef::new(&name).within(&namespace));
+            }
+            admission.next_at(Instant::now())
+        };
+        match wait {
+            Some(wait) => drop(tokio::time::timeout(wait, context.slots_changed.notified()).await),
+            None => context.slots_changed.notified().await,
+        }
+    }
+}
