@@ -322,6 +322,14 @@ impl Checkpoint {
         Self { fingerprint: smaller.fingerprint, ..Self::default() }.encode()
     }
 
+    /// [`Self::encode_within`] as text of at most `most` characters.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_text_within(&self, most: usize) -> Result<String> {
+        Ok(STANDARD_NO_PAD.encode(self.encode_within(most / 4 * 3)?))
+    }
+
     /// More may have been appended than this checkpoint knows: each folder's tail is looked at before anything is sent.
     pub fn doubt(&mut self) {
         for state in self.folders.values_mut() {

@@ -100,6 +100,15 @@ pub struct MessageNote {
     pub what: String,
 }
 
+impl MailboxReport {
+    /// The gravest error, of the mailbox or of a folder.
+    #[must_use]
+    pub fn gravest(&self) -> Option<&Error> {
+        let folders = self.folders.iter().filter_map(|folder| folder.error.as_ref());
+        self.error.iter().chain(folders).min_by_key(|error| error.class.gravity())
+    }
+}
+
 impl FolderReport {
     /// Counts a message that was not copied.
     pub fn skip(&mut self, uid: u32, kind: &str, what: impl Into<String>) {
