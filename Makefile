@@ -21,6 +21,7 @@ lint:
 
 cargo-test:
 	scripts/install.sh test
+	scripts/kubernetes.sh
 	$(CARGO) test --workspace --locked --no-fail-fast
 
 readme:

@@ -32,6 +32,21 @@ install_packages() {
   return $status
 }
 
+# What a node needs besides kubelet: the end-to-end tests start one where they run as root.
+NODE=(containerd runc containernetworking-plugins conntrack iptables nftables iproute2 mount)
+
+# Kubernetes is built from Go modules; one that is too old for it fetches a newer one by itself, from Go 1.21 on.
+install_go() {
+  [ -z "${KUBEBUILDER_ASSETS:-}" ] || return 0
+  PATH=$PATH:/usr/local/go/bin command -v go >/dev/null || install_packages golang-go
+  local version
+  version=$(PATH=$PATH:/usr/local/go/bin go env GOVERSION)
+  if printf '%s\n' "$version" go1.21 | sort -V | head -n 1 | grep -qvx go1.21; then
+    echo "$version is too old to build Kubernetes: install Go 1.21 or later, see https://go.dev/dl" >&2
+    return 1
+  fi
+}
+
 rust_component() {
   cargo "$1" --version >/dev/null 2>&1 || rustup component add "$2"
 }
@@ -45,6 +60,8 @@ for what in "${@:-test}"; do
   case $what in
     test)
       install_packages gcc libc6-dev dovecot-imapd
+      install_go
+      [ "$(id -u)" != 0 ] || install_packages "${NODE[@]}"
       rust_component fmt rustfmt
       rust_component clippy clippy
       ;;

@@ -1,9 +1,11 @@
 //! What Mailferry is tested, shown and measured with: real Dovecots on loopback, a scripted server for what no
-//! real one does, a delaying and cutting proxy, deterministic mailboxes, and a small IMAP client of its own.
+//! real one does, a delaying and cutting proxy, deterministic mailboxes, a small IMAP client of its own, and a real
+//! Kubernetes.
 //!
 //! Nothing here uses Mailferry's code, so that a mistake in the product cannot hide itself in its own tests.
 //! Everything panics with a plain message when it cannot do its work: it runs in tests only.
 
+pub mod cluster;
 pub mod corpus;
 pub mod dovecot;
 pub mod mutf7;

@@ -1,0 +1,121 @@
+//! Manifests that are right, and the changes that make them wrong: for the rules as a library evaluates them (beside this
+//! file) and as a real API server does (tests/operator).
+
+use mailferry::api::rules::{self, Rule};
+use serde_json::{Value, json};
+
+/// A MailMigration.
+pub fn migration() -> Value {
+    json!({
+        "apiVersion": "mailferry.io/v1alpha1", "kind": "MailMigration", "metadata": {"name": "m"},
+        "spec": {
+            "source": {"server": {"host": "old.example"}},
+            "destination": {
+                "serverRef": {"name": "new"},
+                "masterUser": {"username": "m", "passwordSecretRef": {"name": "m", "key": "p"}},
+            },
+            "mailboxes": [{"name": "a", "source": {"passwordSecretRef": {"name": "s", "key": "a"}}}],
+            "folders": {}, "messages": {}, "timeouts": {}, "retry": {},
+        },
+    })
+}
+
+/// The object with one field set, or taken away where the value is null.
+pub fn with(object: &Value, pointer: &str, value: Value) -> Value {
+    let mut object = object.clone();
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    let parent = object.pointer_mut(parent).unwrap();
+    if value.is_null() {
+        parent.as_object_mut().unwrap().remove(name);
+    } else {
+        parent[name] = value;
+    }
+    object
+}
+
+/// A field of [`migration`], a value that may not stand there, and the one rule that it breaks.
+pub fn refused() -> Vec<(&'static str, Value, Rule)> {
+    let reference = json!({"name": "s", "key": "k"});
+    let server = |tls: Value| json!({"host": "h", "tls": tls});
+    vec![
+        ("/spec/source/server/host", json!("imaps://h"), rules::HOST),
+        ("/spec/source/server/host", json!("old.example:993"), rules::HOST),
+        ("/spec/source/server/host", json!("[::1]"), rules::HOST),
+        (
+            "/spec/source/server",
+            server(json!({"caBundle": "-----BEGIN CERTIFICATE-----", "caBundleRef": reference})),
+            rules::ONE_CA,
+        ),
+        ("/spec/source/server", server(json!({"mode": "None", "serverName": "n"})), rules::NO_TLS),
+        ("/spec/source/server", server(json!({"mode": "None", "insecureSkipVerify": true})), rules::NO_TLS),
+        ("/spec/source/server", server(json!({"insecureSkipVerify": true, "caBundleRef": reference})), rules::INSECURE),
+        ("/spec/source/server", server(json!({"caBundle": "/etc/ssl/ca.pem"})), rules::PEM),
+        ("/spec/source/serverRef", json!({"name": "old"}), rules::ONE_SERVER),
+        ("/spec/destination/serverRef", Value::Null, rules::ONE_SERVER),
+        ("/spec/mailboxes/0/source/tokenSecretRef", reference.clone(), rules::ONE_CREDENTIAL),
+        ("/spec/destination/masterUser/separator", json!("*"), rules::SEPARATOR),
+        ("/spec/mailboxes", json!([]), rules::SOME_MAILBOX),
+        ("/spec/mailboxes/0/source", json!({"username": "a"}), rules::SOURCE_CREDENTIAL),
+        ("/spec/mailboxes/0/source", Value::Null, rules::SOURCE_CREDENTIAL),
+        ("/spec/destination/masterUser", Value::Null, rules::DESTINATION_CREDENTIAL),
+        ("/spec/mailboxes/0/name", json!("a b"), rules::MAILBOX_NAME),
+        ("/spec/mailboxes/0/name", json!("-a"), rules::MAILBOX_NAME),
+        ("/spec/mailboxes/0/name", json!("jürgen"), rules::MAILBOX_NAME),
+        ("/spec/folders/include", json!(["a", "/b"]), rules::PATTERNS),
+        ("/spec/folders/exclude", json!(["//"]), rules::PATTERNS),
+        ("/spec/folders/rename", json!([{"from": "/b", "to": "c"}]), rules::PATTERNS),
+        ("/spec/folders/into", json!("/Old"), rules::INTO),
+        ("/spec/folders/into", json!("Old/"), rules::INTO),
+        (
+            "/spec/messages",
+            json!({"since": "2025-01-01T00:00:00Z", "before": "2025-01-01T00:00:00Z"}),
+            rules::SINCE_BEFORE,
+        ),
+        ("/spec/messages", json!({"minAgeDays": 5, "maxAgeDays": 5}), rules::AGES),
+        ("/spec/messages", json!({"minSize": "1M", "maxSize": "900Ki"}), rules::SIZES),
+        ("/spec/timeouts/connect", json!("500ms"), rules::CONNECT),
+        ("/spec/timeouts/reply", json!("61m"), rules::REPLY),
+        ("/spec/timeouts/keepalive", json!("29m"), rules::KEEPALIVE),
+        ("/spec/retry/reconnectBackoff", json!("2m"), rules::RECONNECT_BACKOFF),
+        ("/spec/retry/initialBackoff", json!("2h"), rules::BACKOFF),
+        ("/spec/retry/maxBackoff", json!("25h"), rules::BACKOFF),
+        ("/spec/deadline", json!("9s"), rules::DEADLINE),
+        ("/spec/deadline", json!("720h1s"), rules::DEADLINE),
+        ("/spec/stallAfter", json!("0s"), rules::STALL_AFTER),
+        ("/spec/offlineGrace", json!("25h"), rules::OFFLINE_GRACE),
+        ("/spec/ttl", json!("8761h"), rules::TTL),
+        ("/spec/schedule", json!({"every": "1s"}), rules::EVERY),
+        ("/spec/cutover", json!({"every": "1s"}), rules::CUTOVER_EVERY),
+        ("/spec/cutover", json!({"drainFor": "721h"}), rules::DRAIN_FOR),
+    ]
+}
+
+/// A field of [`migration`], and another value that may stand there.
+pub fn accepted() -> Vec<(&'static str, Value)> {
+    vec![
+        ("/spec/source/server/host", json!("2001:db8::7")),
+        ("/spec/source/server/host", json!("192.0.2.7")),
+        ("/spec/source/server", json!({"host": "h", "tls": {"mode": "None"}})),
+        ("/spec/source/server", json!({"host": "h", "tls": {"insecureSkipVerify": true}})),
+        ("/spec/destination/masterUser/mode", json!("AuthorizationIdentity")),
+        ("/spec/mailboxes/0/name", json!("alice+x@acme.example")),
+        ("/spec/mailboxes/0/source", json!({"tokenSecretRef": {"name": "s", "key": "k"}})),
+        ("/spec/folders", json!({"include": ["/x/", "a/**"], "rename": [{"from": "a", "to": "/b"}], "into": "a/b"})),
+        ("/spec/messages", json!({"minSize": "1Mi", "maxSize": "1Mi", "since": "2024-01-01T00:00:00Z"})),
+        ("/spec/deadline", json!("10s")),
+        ("/spec/cutover", json!({"drainFor": "0s"})),
+        ("/spec/schedule", json!({"every": "1h30m"})),
+        ("/spec/ttl", json!("0s")),
+    ]
+}
+
+/// A MailboxSync in its second attempt.
+pub fn sync() -> Value {
+    let side =
+        json!({"server": {"host": "h"}, "account": {"username": "a", "passwordSecretRef": {"name": "s", "key": "k"}}});
+    json!({
+        "apiVersion": "mailferry.io/v1alpha1", "kind": "MailboxSync", "metadata": {"name": "m"},
+        "spec": {"migration": "m", "mailbox": "a", "source": side, "destination": side},
+        "status": {"attempt": 2, "worker": {"attempt": 2, "report": 5, "checkpoint": "x"}},
+    })
+}

@@ -1,0 +1,184 @@
+//! deploy/ as a cluster takes it, and what it lets the operator do.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use k8s_openapi::api::{
+    authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+    core::v1::{Pod, Secret, ServiceAccount},
+    rbac::v1::RoleBinding,
+};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use mailferry_testkit::cluster::{ControlPlane, program};
+use serde_json::json;
+
+use crate::rig::{Rig, WORKER, plane, read, refusal};
+
+/// Runs the kubectl that belongs to the API server.
+fn kubectl(plane: &ControlPlane, arguments: &[&str]) -> Option<Output> {
+    let Some(kubectl) = program("kubectl") else {
+        eprintln!("skipped: KUBEBUILDER_ASSETS has no kubectl");
+        return None;
+    };
+    let mut command = Command::new(kubectl);
+    command.args(arguments).env("KUBECONFIG", plane.kubeconfig()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    Some(command.output().unwrap())
+}
+
+#[test]
+fn kubectl_applies_the_whole_folder() {
+    let applied = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-k", "deploy/"];
+    let Some(output) = kubectl(plane(), &applied) else { return };
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+    assert!(output.status.success(), "{err}");
+    assert_eq!(err, "", "a warning is a mistake in a manifest");
+    let objects: Vec<_> = out.lines().collect();
+    assert_eq!(objects.len(), 14, "{out}");
+    for expected in
+        ["deployment.apps/mailferry", "customresourcedefinition.apiextensions.k8s.io/mailmigrations.mailferry.io"]
+    {
+        assert!(objects.iter().any(|line| line.starts_with(expected)), "{expected} is missing: {out}");
+    }
+}
+
+#[test]
+fn the_operators_pod_and_the_pods_it_makes_have_one_image() {
+    let Some(output) = kubectl(plane(), &["kustomize", "deploy/"]) else { return };
+    let yaml = String::from_utf8(output.stdout).unwrap();
+    let deployment = mailferry_testkit::cluster::documents(&yaml)
+        .into_iter()
+        .find(|object| object.types.as_ref().unwrap().kind == "Deployment");
+    let container = &deployment.unwrap().data["spec"]["template"]["spec"]["containers"][0];
+    let image = container["image"].as_str().unwrap();
+    let workers = container["env"].as_array().unwrap().iter().find(|env| env["name"] == "MAILFERRY_WORKER_IMAGE");
+    assert_eq!(workers.unwrap()["value"], image);
+    assert!(image.ends_with(concat!(":", env!("CARGO_PKG_VERSION"))), "{image} is of another version");
+}
+
+#[tokio::test]
+async fn the_operators_pod_is_restricted() {
+    let rig = Rig::new().await;
+    let restricted = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    let namespaces = Api::<k8s_openapi::api::core::v1::Namespace>::all(rig.client.clone());
+    namespaces.patch(&rig.namespace, &PatchParams::default(), &Patch::Merge(restricted)).await.unwrap();
+    rig.plane.service_account(&rig.namespace, "mailferry").await;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/controller.yaml");
+    let yaml = std::fs::read_to_string(file).unwrap();
+    let deployment = &mailferry_testkit::cluster::documents(&yaml)[0].data;
+    let mut spec = deployment["spec"]["template"]["spec"].clone();
+    let pod = |spec| read::<Pod>(json!({"metadata": {"name": "p"}, "spec": spec}));
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    rig.api::<Pod>().create(&dry_run, &pod(spec.clone())).await.unwrap();
+    spec["containers"][0]["securityContext"]["capabilities"] = json!(null);
+    let (code, _) = refusal(rig.api::<Pod>().create(&dry_run, &pod(spec)).await);
+    assert_eq!(code, 403, "the namespace refuses what is not restricted");
+}
+
+/// What the operator tries in a migration's namespace, with its own token.
+struct Operator {
+    rig: Rig,
+    client: Client,
+}
+
+impl Operator {
+    async fn new() -> Self {
+        let rig = Rig::new().await;
+        let client = rig.operator().await;
+        Self { rig, client }
+    }
+
+    async fn may(&self, verb: &str, (group, resource, subresource): (&str, &str, &str)) -> bool {
+        let text = |text: &str| Some(text.to_owned());
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: text("system:serviceaccount:mailferry-system:mailferry"),
+                resource_attributes: Some(ResourceAttributes {
+                    namespace: Some(self.rig.namespace.clone()),
+                    group: text(group),
+                    resource: text(resource),
+                    subresource: text(subresource),
+                    verb: text(verb),
+                    ..ResourceAttributes::default()
+                }),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let reviews = Api::<SubjectAccessReview>::all(self.rig.client.clone());
+        reviews.create(&PostParams::default(), &review).await.unwrap().status.unwrap().allowed
+    }
+}
+
+#[tokio::test]
+async fn the_operator_may_do_what_it_needs_and_nothing_more() {
+    const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+    let operator = Operator::new().await;
+    for (resource, allowed) in [
+        (("mailferry.io", "mailmigrations", ""), "get list watch"),
+        (("mailferry.io", "mailmigrations", "status"), "get patch"),
+        (("mailferry.io", "mailservers", ""), "get list watch"),
+        (("mailferry.io", "mailservers", "status"), "get patch"),
+        (("mailferry.io", "mailboxsyncs", ""), "get list watch create patch delete"),
+        (("mailferry.io", "mailboxsyncs", "status"), "get patch"),
+        (("", "pods", ""), "get list watch create patch delete"),
+        (("", "pods", "exec"), ""),
+        (("", "secrets", ""), "get create delete"),
+        (("", "nodes", ""), "get"),
+        (("", "serviceaccounts", ""), "get create patch"),
+        (("", "serviceaccounts", "token"), ""),
+        (("", "configmaps", ""), ""),
+        (("rbac.authorization.k8s.io", "rolebindings", ""), "get create patch"),
+        (("rbac.authorization.k8s.io", "clusterroles", ""), ""),
+        (("events.k8s.io", "events", ""), "create patch"),
+        (("coordination.k8s.io", "leases", ""), ""),
+    ] {
+        let mut found = Vec::new();
+        for verb in VERBS {
+            if operator.may(verb, resource).await {
+                found.push(verb);
+            }
+        }
+        assert_eq!(found.join(" "), allowed, "{resource:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_operator_binds_workers_to_their_role_and_nobody_to_another() {
+    let operator = Operator::new().await;
+    let namespace = &operator.rig.namespace;
+    let apply = PatchParams::apply("mailferry").force();
+    let accounts = Api::<ServiceAccount>::namespaced(operator.client.clone(), namespace);
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": WORKER}});
+    accounts.patch(WORKER, &apply, &Patch::Apply(account)).await.unwrap();
+
+    let bindings = Api::<RoleBinding>::namespaced(operator.client.clone(), namespace);
+    let bind = |role: &str| {
+        Patch::Apply(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": role},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": WORKER, "namespace": namespace}],
+        }))
+    };
+    bindings.patch(WORKER, &apply, &bind(WORKER)).await.unwrap();
+    for role in ["cluster-admin", "system:node"] {
+        let (code, message) = refusal(bindings.patch(role, &apply, &bind(role)).await);
+        assert!(code == 403, "{role}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn the_operator_reads_one_secret_by_its_name_and_lists_none() {
+    let operator = Operator::new().await;
+    let secret = read::<Secret>(json!({"metadata": {"name": "csv"}, "stringData": {"m.csv": "a"}}));
+    let ours = operator.rig.api::<Secret>();
+    ours.create(&PostParams::default(), &secret).await.unwrap();
+    let secrets = Api::<Secret>::namespaced(operator.client.clone(), &operator.rig.namespace);
+    secrets.get("csv").await.unwrap();
+    assert_eq!(refusal(secrets.list(&ListParams::default()).await).0, 403);
+    secrets.delete("csv", &DeleteParams::default()).await.unwrap();
+}

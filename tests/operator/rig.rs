@@ -1,0 +1,218 @@
+//! One real control plane for the whole binary, and what tests do in a namespace of their own.
+
+use std::{fs, path::Path, sync::OnceLock, time::Duration};
+
+use k8s_openapi::api::core::v1::{Binding, Container, ObjectReference, Pod, PodSpec, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::NamespaceResourceScope,
+};
+use mailferry::api::{MailboxSync, crd};
+use mailferry_testkit::cluster::{self, ControlPlane};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+/// The `ServiceAccount` of sync pods.
+pub const WORKER: &str = "mailferry-worker";
+/// Kubernetes' own controllers that tests lean on: owners take their children with them, namespaces end, quotas count.
+const CONTROLLERS: [&str; 5] = [
+    "garbage-collector-controller",
+    "namespace-controller",
+    "serviceaccount-controller",
+    "root-ca-certificate-publisher-controller",
+    "resourcequota-controller",
+];
+
+/// A namespace on the shared control plane.
+pub struct Rig {
+    pub plane: &'static ControlPlane,
+    pub client: Client,
+    pub namespace: String,
+}
+
+/// The shared control plane, with the CustomResourceDefinitions and all of deploy/ but its pods.
+pub fn plane() -> &'static ControlPlane {
+    static READY: OnceLock<&'static ControlPlane> = OnceLock::new();
+    READY.get_or_init(|| {
+        let plane = cluster::shared();
+        cluster::blocking(install(plane));
+        plane
+    })
+}
+
+/// Makes a control plane ready for an operator that runs outside of it.
+pub async fn install(plane: &'static ControlPlane) {
+    let client = plane.client();
+    cluster::apply(&client, None, &crd::all_yaml().unwrap()).await.unwrap();
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    for file in ["namespace", "controller-rbac", "worker-rbac", "worker-fence"] {
+        let yaml = fs::read_to_string(deploy.join(file).with_extension("yaml")).unwrap();
+        cluster::apply(&client, None, &yaml).await.unwrap();
+    }
+    plane.start_controllers(&CONTROLLERS);
+    policy_applies(plane).await;
+}
+
+/// Waits until the API server has seen the admission policy: it learns of it by a watch.
+async fn policy_applies(plane: &'static ControlPlane) {
+    let rig = Rig { plane, client: plane.client(), namespace: plane.namespace().await };
+    rig.mailbox_sync("probe", json!({"attempt": 1})).await;
+    let mut config = plane.config();
+    config.auth_info.impersonate = Some(format!("system:serviceaccount:{}:{WORKER}", rig.namespace));
+    config.auth_info.impersonate_groups = Some(vec!["system:masters".into()]);
+    let worker = Client::try_from(config).unwrap();
+    for report in 1..1000 {
+        let status = json!({"worker": {"attempt": 1, "report": report}});
+        if patch_status(&worker, &rig.namespace, "probe", status).await.is_err() {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("deploy/worker-fence.yaml has no effect");
+}
+
+impl Rig {
+    /// A new namespace, in which nothing is yet.
+    pub async fn new() -> Self {
+        let plane = plane();
+        Self { plane, client: plane.client(), namespace: plane.namespace().await }
+    }
+
+    /// Objects of one kind in this namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Applies YAML in this namespace.
+    pub async fn apply(&self, yaml: &str) {
+        cluster::apply(&self.client, Some(&self.namespace), yaml).await.unwrap();
+    }
+
+    /// A client of the operator, with its rights and no more.
+    pub async fn operator(&self) -> Client {
+        self.plane.client_with_token(&self.plane.token("mailferry-system", "mailferry", None).await)
+    }
+
+    /// The namespace's workers may report, as the operator sees to it.
+    pub async fn allow_workers(&self) {
+        self.apply(&format!(
+            "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: {WORKER}}}}}\n---\n\
+             {{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {{name: {WORKER}}}, \
+             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {WORKER}}}, \
+             subjects: [{{kind: ServiceAccount, name: {WORKER}, namespace: {}}}]}}\n",
+            self.namespace
+        ))
+        .await;
+    }
+
+    /// A MailboxSync without a migration, with this status.
+    pub async fn mailbox_sync(&self, name: &str, status: Value) -> MailboxSync {
+        let side = |host: &str| json!({"server": {"host": host}, "account": {"username": name, "passwordSecretRef": {"name": "mail", "key": name}}});
+        let object = json!({
+            "apiVersion": "mailferry.io/v1alpha1", "kind": "MailboxSync", "metadata": {"name": name},
+            "spec": {"migration": "m", "mailbox": name, "source": side("old.example"), "destination": side("new.example")},
+        });
+        let api = self.api::<MailboxSync>();
+        api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+        self.patch_status(name, status).await.unwrap()
+    }
+
+    /// Changes a MailboxSync's status as an administrator.
+    pub async fn patch_status(&self, name: &str, status: Value) -> Result<MailboxSync, kube::Error> {
+        patch_status(&self.client, &self.namespace, name, status).await
+    }
+
+    /// A pod that runs as a worker: on no node, so that the test is its kubelet.
+    pub async fn worker_pod(&self, name: &str) -> Pod {
+        let container = Container { name: "sync".into(), image: Some("none".into()), ..Container::default() };
+        let pod = Pod {
+            metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
+            spec: Some(PodSpec {
+                service_account_name: Some(WORKER.into()),
+                containers: vec![container],
+                ..PodSpec::default()
+            }),
+            status: None,
+        };
+        self.api::<ServiceAccount>().get(WORKER).await.expect("allow_workers comes first");
+        self.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap()
+    }
+
+    /// A client with a pod's own token, as kubelet gives it to the pod.
+    pub async fn client_of(&self, pod: &Pod) -> Client {
+        self.plane.client_with_token(&self.plane.token(&self.namespace, WORKER, Some(pod)).await)
+    }
+
+    /// Puts a pod on a node, as the scheduler does. From here on deleting it takes its grace period, and
+    /// [`Self::pod_gone`].
+    pub async fn pod_scheduled(&self, pod: &str, node: &str) {
+        let binding = Binding {
+            metadata: ObjectMeta { name: Some(pod.into()), ..ObjectMeta::default() },
+            target: ObjectReference { name: Some(node.into()), ..ObjectReference::default() },
+        };
+        let pods = self.api::<Pod>();
+        let _: Value = pods.create_subresource("binding", pod, &PostParams::default(), &binding).await.unwrap();
+    }
+
+    /// Changes a pod's status, as kubelet does.
+    pub async fn pod_status(&self, pod: &str, status: Value) {
+        let patch = Patch::Merge(json!({ "status": status }));
+        self.api::<Pod>().patch_status(pod, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// The pod's container runs.
+    pub async fn pod_running(&self, pod: &str) {
+        let state = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        self.pod_status(pod, json!({"phase": "Running", "containerStatuses": [container_status(&state)]})).await;
+    }
+
+    /// The pod's container has ended, with these last words.
+    pub async fn pod_ended(&self, pod: &str, exit_code: i32, message: &str) {
+        let phase = if exit_code == 0 { "Succeeded" } else { "Failed" };
+        let state = json!({"terminated": {"exitCode": exit_code, "message": message}});
+        self.pod_status(pod, json!({"phase": phase, "containerStatuses": [container_status(&state)]})).await;
+    }
+
+    /// Kubelet lets go of a pod that is being deleted; its finalizers still hold it.
+    pub async fn pod_gone(&self, pod: &Pod) {
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
+            ..DeleteParams::default().grace_period(0)
+        };
+        self.api::<Pod>().delete(pod.metadata.name.as_deref().unwrap(), &parameters).await.unwrap();
+    }
+}
+
+fn container_status(state: &Value) -> Value {
+    json!({"name": "sync", "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+}
+
+/// A merge patch of a MailboxSync's status.
+pub async fn patch_status(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    status: Value,
+) -> Result<MailboxSync, kube::Error> {
+    let api = Api::<MailboxSync>::namespaced(client.clone(), namespace);
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({ "status": status }))).await
+}
+
+/// What the API server said when it refused: HTTP status and message.
+pub fn refusal<T: std::fmt::Debug>(result: Result<T, kube::Error>) -> (u16, String) {
+    match result.expect_err("refused") {
+        kube::Error::Api(status) => (status.code, status.message),
+        other => panic!("not a refusal: {other}"),
+    }
+}
+
+/// An object as it comes back from the API server.
+pub fn read<T: DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
