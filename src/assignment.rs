@@ -14,7 +14,7 @@ use crate::{
         self, EndpointSpec, MailMigration, MailServerSpec, MailboxEntry, MailboxSyncSpec, SecretKeyRef, SyncEndpoint,
     },
     error::{Error, Result, Side},
-    imap::{Credential, Endpoint, Login, Master, Quirks, Timeouts, Tls, TlsMode},
+    imap::{AddressPolicy, Credential, Endpoint, Login, Master, Quirks, Timeouts, Tls, TlsMode},
     sync::spec::{DeletePolicy, FlagPolicy, FolderPattern, FolderRename, FolderRules, MessageRules, Retry, SyncSpec},
 };
 
@@ -25,6 +25,11 @@ pub trait Secrets {
 
     /// The file that holds a secret and may get a new value later, if there is one.
     fn file(&self, secret: &SecretKeyRef) -> Option<PathBuf>;
+
+    /// The same for a password, where the file holds it byte by byte.
+    fn password_file(&self, _: &SecretKeyRef) -> Option<PathBuf> {
+        None
+    }
 
     /// What a person can do when this secret is missing, as a clause without a trailing dot.
     fn how_to_provide(&self, secret: &SecretKeyRef) -> String;
@@ -183,6 +188,7 @@ fn endpoint(side: Side, sync: &SyncEndpoint, timeouts: &api::Timeouts, secrets: 
             api::Quirks::Dovecot => Quirks::Dovecot,
         },
         compress: server.compress,
+        addresses: AddressPolicy::default(),
     };
     let address = endpoint.address();
     let on_side = |error: Error| error.on(side, &address);
@@ -233,7 +239,7 @@ fn login(side: Side, sync: &SyncEndpoint, secrets: &dyn Secrets) -> Result<Login
                     Master::Suffix { username, separator }
                 }
             };
-            (Credential::password(read_credential(&master.password_secret_ref, &field, secrets)?), Some(master_login))
+            (password(&master.password_secret_ref, &field, secrets)?, Some(master_login))
         }
         (None, None) => return Err(Error::configuration(api::rules::SYNC_CREDENTIAL.message)),
     };
@@ -242,10 +248,7 @@ fn login(side: Side, sync: &SyncEndpoint, secrets: &dyn Secrets) -> Result<Login
 
 fn credential(side: Side, own: api::Credential<'_>, secrets: &dyn Secrets) -> Result<Credential> {
     match own {
-        api::Credential::Password(reference) => {
-            let field = format!("{side}.passwordSecretRef");
-            Ok(Credential::password(read_credential(reference, &field, secrets)?))
-        }
+        api::Credential::Password(reference) => password(reference, &format!("{side}.passwordSecretRef"), secrets),
         api::Credential::Token(reference) => {
             if let Some(path) = secrets.file(reference) {
                 Ok(Credential::TokenFile(path))
@@ -255,6 +258,12 @@ fn credential(side: Side, own: api::Credential<'_>, secrets: &dyn Secrets) -> Re
             }
         }
     }
+}
+
+/// A password; that it is there is found out now, even where it is read again later.
+fn password(reference: &SecretKeyRef, field: &str, secrets: &dyn Secrets) -> Result<Credential> {
+    let now = read_credential(reference, field, secrets)?;
+    Ok(secrets.password_file(reference).map_or_else(|| Credential::password(now), Credential::PasswordFile))
 }
 
 fn read_credential(reference: &SecretKeyRef, field: &str, secrets: &dyn Secrets) -> Result<Box<[u8]>> {

@@ -71,6 +71,24 @@ impl ErrorClass {
         }
     }
 
+    /// The order in which classes decide how a whole counts that failed in several ways, gravest first: what needs a person
+    /// before what may heal by itself.
+    #[must_use]
+    pub const fn gravity(self) -> u8 {
+        match self {
+            Self::Internal => 0,
+            Self::Configuration => 1,
+            Self::Authentication => 2,
+            Self::Authorization => 3,
+            Self::Quota => 4,
+            Self::Tls => 5,
+            Self::Protocol => 6,
+            Self::Network => 7,
+            Self::Throttled => 8,
+            Self::MessageRejected => 9,
+        }
+    }
+
     /// The process exit code of a command that ended with this class.
     #[must_use]
     pub const fn exit_code(self) -> u8 {

@@ -10,6 +10,7 @@ pub mod imap;
 pub mod local;
 pub mod sync;
 pub mod telemetry;
+pub mod worker;
 pub mod yaml;
 
 pub use error::{Error, ErrorClass, Remedy, Result, Side};

@@ -12,7 +12,7 @@ use mailferry::{
     Error, Result,
     commands::{
         check::CheckArgs, checkpoint::CheckpointArgs, controller::ControllerArgs, crds::CrdsArgs, run::RunArgs,
-        verify::VerifyArgs,
+        verify::VerifyArgs, worker::WorkerArgs,
     },
     local::{run::SyncEngine, text::printable},
     telemetry::logs,
@@ -45,12 +45,13 @@ enum Command {
     Crds(CrdsArgs),
     Checkpoint(CheckpointArgs),
     Controller(ControllerArgs),
+    Worker(WorkerArgs),
 }
 
 impl Command {
     /// True for what runs in a cluster, where nobody watches the screen.
     const fn is_service(&self) -> bool {
-        matches!(self, Self::Controller(_))
+        matches!(self, Self::Controller(_) | Self::Worker(_))
     }
 }
 
@@ -69,6 +70,7 @@ Exit codes:
    16  Protocol: a server broke the IMAP protocol
    17  MessageRejected: a message was refused where no message could be left out
    70  Internal: a defect in Mailferry, or the local disk
+   75  worker: the attempt is over, another has taken over or will
   130  interrupted; the next run goes on from the checkpoints
 Where mailboxes fail for different reasons, the code is that of the first of:
 Internal, Configuration, Authentication, Authorization, Quota, Tls, Protocol,
@@ -108,11 +110,18 @@ fn execute(cli: Cli) -> Result<u8> {
         Command::Crds(args) => print(&args.print()?),
         Command::Checkpoint(args) => print(&args.print()?),
         Command::Controller(args) => runtime()?.block_on(args.run()),
+        Command::Worker(args) => small_runtime()?.block_on(args.run()),
     }
 }
 
 fn runtime() -> Result<Runtime> {
     Runtime::new().map_err(|e| Error::internal(format!("cannot start: {e}")))
+}
+
+/// For a pod with little memory: each thread has a heap of its own.
+fn small_runtime() -> Result<Runtime> {
+    let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    threads.map_err(|e| Error::internal(format!("cannot start: {e}")))
 }
 
 /// Prints what a command is for. A reader that has gone away (`| head`) is no failure.

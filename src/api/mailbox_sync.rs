@@ -379,6 +379,11 @@ pub struct WorkerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65_536))]
     pub checkpoint: Option<String>,
+    /// The attempt that flushed the checkpoint at its end. Where the attempt before the current one did not, the last
+    /// messages that it appended are looked for before anything is sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub flushed_attempt: Option<i64>,
     /// Facts about folders, for people; at most 200 of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200))]

@@ -7,3 +7,4 @@ pub mod crds;
 pub mod manifests;
 pub mod run;
 pub mod verify;
+pub mod worker;

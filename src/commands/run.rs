@@ -140,8 +140,8 @@ mod tests {
     use crate::{
         ErrorClass,
         local::{run::Job, schedule::HostLimits},
-        sync::report::MailboxReport,
         sync::testing::spec,
+        sync::{checkpoint::Checkpoint, report::MailboxReport},
     };
 
     #[derive(Debug, Parser)]
@@ -159,7 +159,7 @@ mod tests {
             let name = job.spec.mailbox.clone();
             self.0.lock().unwrap().push((name.clone(), job.spec.dry_run));
             async move {
-                job.store.save(vec![1]).await.unwrap();
+                job.store.save(&Checkpoint::default()).await.unwrap();
                 MailboxReport { mailbox: name, dry_run: job.spec.dry_run, ..MailboxReport::default() }
             }
             .boxed()

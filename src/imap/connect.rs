@@ -13,6 +13,7 @@ use tokio::{
 use zeroize::Zeroizing;
 
 use super::{
+    address,
     capability::Capabilities,
     classify::{Asked, refusal},
     endpoint::{Credential, Endpoint, Login, Master, TlsMode},
@@ -120,7 +121,11 @@ async fn dial(endpoint: &Endpoint) -> Result<TcpStream> {
             .advice("Check the spelling of host, and DNS")
     })?;
     let mut last = Error::network(format!("the host name {} has no address", endpoint.host));
-    for address in addresses {
+    let (permitted, others): (Vec<_>, Vec<_>) = addresses.partition(|a| endpoint.addresses.permits(a.ip()));
+    if permitted.is_empty() && !others.is_empty() {
+        return Err(address::refused(&endpoint.host));
+    }
+    for address in permitted {
         match TcpStream::connect(address).await {
             Ok(socket) => {
                 // Small commands must not wait for a delayed acknowledgement; failure costs speed only.
@@ -228,18 +233,18 @@ enum Method {
     SaslLogin { username: Zeroizing<Vec<u8>>, password: Zeroizing<Vec<u8>> },
 }
 
-fn choose(login: &Login, offered: &Capabilities, token: Option<Zeroizing<Vec<u8>>>) -> Result<Method> {
+fn choose(login: &Login, offered: &Capabilities, secret: &[u8]) -> Result<Method> {
     let name = match &login.master {
         Some(Master::Suffix { username, separator }) => format!("{}{separator}{username}", login.username),
         _ => login.username.clone(),
     };
-    if let Some(token) = token {
+    if matches!(login.credential, Credential::Token(_) | Credential::TokenFile(_)) {
         let mut response = Zeroizing::new(format!("user={name}\x01auth=Bearer ").into_bytes());
-        response.extend_from_slice(token.trim_ascii());
+        response.extend_from_slice(secret.trim_ascii());
         response.extend_from_slice(b"\x01\x01");
         return Ok(Method::Sasl { mechanism: "XOAUTH2", response });
     }
-    let password = login.credential.expose().unwrap_or_default();
+    let password = secret;
     if password.contains(&0) || name.contains('\0') {
         return Err(Error::configuration("a user name or password holds a NUL byte, which IMAP cannot send"));
     }
@@ -278,17 +283,21 @@ fn choose(login: &Login, offered: &Capabilities, token: Option<Zeroizing<Vec<u8>
     Ok(Method::Login { username: name, password: Zeroizing::new(password.to_owned()) })
 }
 
-/// An access token as it is now: files are read at each login.
-async fn token(credential: &Credential) -> Result<Option<Zeroizing<Vec<u8>>>> {
-    match credential {
-        Credential::Password(_) => Ok(None),
-        Credential::Token(token) => Ok(Some(Zeroizing::new(token.expose_secret().to_vec()))),
-        Credential::TokenFile(path) => match tokio::fs::read(path).await {
-            Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
-            Err(error) => {
-                Err(Error::configuration(format!("the token file {} cannot be read: {error}", path.display())))
-            }
-        },
+/// The password or access token as it is now: files are read at each login.
+async fn secret(credential: &Credential) -> Result<Zeroizing<Vec<u8>>> {
+    let (what, path) = match credential {
+        Credential::Password(secret) | Credential::Token(secret) => {
+            return Ok(Zeroizing::new(secret.expose_secret().to_vec()));
+        }
+        Credential::PasswordFile(path) => ("password", path),
+        Credential::TokenFile(path) => ("token", path),
+    };
+    match tokio::fs::read(path).await {
+        Ok(bytes) if bytes.is_empty() => {
+            Err(Error::configuration(format!("the {what} file {} is empty", path.display())))
+        }
+        Ok(bytes) => Ok(Zeroizing::new(bytes)),
+        Err(error) => Err(Error::configuration(format!("the {what} file {} cannot be read: {error}", path.display()))),
     }
 }
 
@@ -298,7 +307,7 @@ async fn log_in(
     offered: &Capabilities,
     facts: &mut Facts,
 ) -> Result<async_imap::Session<Lease>> {
-    let method = choose(&endpoint.login, offered, token(&endpoint.login.credential).await?)?;
+    let method = choose(&endpoint.login, offered, &secret(&endpoint.login.credential).await?)?;
     let outcome = match method {
         Method::Sasl { mechanism, response } => {
             mechanism.clone_into(&mut facts.login);

@@ -4,6 +4,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret, SecretBox};
 
+use super::address::AddressPolicy;
 use crate::error::Side;
 
 /// One account on one IMAP server.
@@ -25,6 +26,8 @@ pub struct Endpoint {
     pub quirks: Quirks,
     /// Use COMPRESS=DEFLATE (RFC 4978) where offered: for slow links only.
     pub compress: bool,
+    /// Which addresses the host may resolve to.
+    pub addresses: AddressPolicy,
 }
 
 impl Endpoint {
@@ -89,6 +92,8 @@ pub enum Master {
 pub enum Credential {
     /// A password of any bytes but NUL.
     Password(Arc<SecretBox<[u8]>>),
+    /// A file holding a password, every byte of it, read again at each connect.
+    PasswordFile(PathBuf),
     /// An access token for XOAUTH2.
     Token(Arc<SecretBox<[u8]>>),
     /// A file holding an access token for XOAUTH2, read again at each connect.
@@ -113,7 +118,7 @@ impl Credential {
     pub fn expose(&self) -> Option<&[u8]> {
         match self {
             Self::Password(secret) | Self::Token(secret) => Some(secret.expose_secret()),
-            Self::TokenFile(_) => None,
+            Self::PasswordFile(_) | Self::TokenFile(_) => None,
         }
     }
 }
@@ -122,6 +127,7 @@ impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Password(_) => "Password(..)",
+            Self::PasswordFile(_) => "PasswordFile(..)",
             Self::Token(_) => "Token(..)",
             Self::TokenFile(_) => "TokenFile(..)",
         })

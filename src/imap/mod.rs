@@ -1,5 +1,6 @@
 //! One IMAP connection: TLS, authentication, names, pipelined commands. Knows nothing of mailboxes in pairs.
 
+pub mod address;
 pub mod capability;
 pub mod classify;
 pub mod connect;
@@ -10,6 +11,7 @@ pub mod folders;
 mod lease;
 pub mod mutf7;
 pub mod parse;
+pub mod permit;
 pub mod quote;
 pub mod response;
 pub mod select;
@@ -19,6 +21,7 @@ mod transport;
 pub mod uid_set;
 mod wire;
 
+pub use address::AddressPolicy;
 pub use connect::connect;
 pub use endpoint::{Credential, Endpoint, Login, Master, Quirks, Timeouts, Tls, TlsMode};
 pub use session::{Event, Session, Tag};

@@ -12,6 +12,7 @@ use super::{
     capability::Capabilities,
     classify::{Asked, refusal},
     endpoint::Endpoint,
+    permit::Permit,
     response::{Code, Response, Status, StatusLine, Untagged},
     wire::{Incoming, Wire},
 };
@@ -80,6 +81,11 @@ impl Session {
             round_trip,
             facts,
         }
+    }
+
+    /// From now on nothing is written without this permit.
+    pub fn guard(&mut self, permit: Arc<dyn Permit>) {
+        self.wire.guard(permit);
     }
 
     pub(super) fn set_capabilities(&mut self, capabilities: Capabilities) {

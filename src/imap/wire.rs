@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::io::poll_read_buf;
 
-use super::{parse::parse, response::Response, transport::Transport};
+use super::{parse::parse, permit::Permit, response::Response, transport::Transport};
 use crate::error::{Error, Result};
 
 /// A response without its literals may have at most this many bytes: a SEARCH reply of a million UIDs fits.
@@ -82,6 +82,7 @@ pub struct Wire {
     progress_at: Instant,
     awaiting: bool,
     moved: Arc<std::sync::atomic::AtomicU64>,
+    permit: Option<Arc<dyn Permit>>,
 }
 
 impl Wire {
@@ -105,7 +106,13 @@ impl Wire {
             progress_at: Instant::now(),
             awaiting: false,
             moved,
+            permit: None,
         }
+    }
+
+    /// From now on nothing is written without this permit: a command that was begun breaks off with the connection.
+    pub fn guard(&mut self, permit: Arc<dyn Permit>) {
+        self.permit = Some(permit);
     }
 
     /// The byte stream, if nothing that was received is still unread (RFC 9051, section 6.2.1: what came before the
@@ -334,6 +341,9 @@ impl Wire {
                     }
                     _ => break,
                 }
+            }
+            if let Some(permit) = self.permit.as_ref().filter(|_| !self.stage.is_empty() || self.queued > 0) {
+                permit.check()?;
             }
             let written = if self.stage.is_empty() {
                 match self.output.front_mut() {

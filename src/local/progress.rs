@@ -299,7 +299,7 @@ mod tests {
         board.observe(start + Duration::from_secs(2));
         insta::assert_snapshot!(board.total().line(), @"3.20 MB of 37.00 MB, 1.60 MB/s, 21s left, 120/1000 messages, 0/16 folders");
         progress.enter(Phase::Connecting);
-        progress.wait_for(Some("throttled: try\u{7} later".into()));
+        let _waiting = progress.wait("throttled: try\u{7} later".into(), Duration::from_mins(1));
         board.observe(start + Duration::from_secs(2));
         let (_, alice) = board.running().next().unwrap();
         insta::assert_snapshot!(alice.line(), @r"connecting, 1.60 MB/s, 21s left (throttled: try\u{7} later)");

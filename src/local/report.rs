@@ -32,18 +32,7 @@ pub fn ending(report: &MailboxReport) -> Ending {
 /// The order in which classes decide the exit code, gravest first: what needs a person before what may heal by itself.
 #[must_use]
 pub const fn gravity(class: ErrorClass) -> u8 {
-    match class {
-        ErrorClass::Internal => 0,
-        ErrorClass::Configuration => 1,
-        ErrorClass::Authentication => 2,
-        ErrorClass::Authorization => 3,
-        ErrorClass::Quota => 4,
-        ErrorClass::Tls => 5,
-        ErrorClass::Protocol => 6,
-        ErrorClass::Network => 7,
-        ErrorClass::Throttled => 8,
-        ErrorClass::MessageRejected => 9,
-    }
+    class.gravity()
 }
 
 /// The mailbox's own error and those of its folders.

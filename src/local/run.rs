@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorClass, Result},
+    imap::permit::Always,
     sync::{
         SyncContext,
         checkpoint::{Checkpoint, fingerprint},
@@ -49,7 +50,8 @@ pub struct SyncEngine;
 impl Engine for SyncEngine {
     fn sync(&self, job: Job) -> BoxFuture<'static, MailboxReport> {
         Box::pin(async move {
-            let context = SyncContext { store: job.store, progress: job.progress, stop: job.stop };
+            let context =
+                SyncContext { store: job.store, progress: job.progress, stop: job.stop, permit: Arc::new(Always) };
             sync_mailbox(&job.spec, job.checkpoint, &context).await
         })
     }
@@ -460,7 +462,7 @@ mod tests {
                 seen.lock().unwrap().push((job.spec.mailbox.clone(), job.checkpoint.clone()));
                 async move {
                     let name = job.spec.mailbox;
-                    job.store.save(marked(&name, &name).encode().unwrap()).await.unwrap();
+                    job.store.save(&marked(&name, &name)).await.unwrap();
                     done(&name)
                 }
             });
@@ -488,7 +490,7 @@ mod tests {
             gently.cancel();
             async move {
                 job.stop.cancelled().await;
-                job.store.save(b"flushed".to_vec()).await.unwrap();
+                job.store.save(&marked("flushed", "a")).await.unwrap();
                 MailboxReport { interrupted: true, ..done(&job.spec.mailbox) }
             }
         };
@@ -496,7 +498,7 @@ mod tests {
         let state = State::open(dir.path()).unwrap();
         let mut notes = Notes::default();
         let outcome = run(specs(&["a", "b"]), &state, Arc::new(Fake(engine)), &bounds(1), &stop, &mut notes).await;
-        assert_eq!(state.mailbox("a").read().unwrap().unwrap(), b"flushed");
+        assert_eq!(state.mailbox("a").read().unwrap(), Some(marked("flushed", "a").encode().unwrap()));
         assert_eq!(notes.0, ["started a", "stopping 1", "finished a", "left b"]);
         assert!(outcome.reports.iter().all(|r| r.interrupted));
         assert_eq!(outcome.exit_code(), INTERRUPTED);

@@ -198,7 +198,17 @@ impl MailboxState {
 }
 
 impl CheckpointStore for MailboxState {
-    fn save(&self, encoded: Vec<u8>) -> BoxFuture<'_, Result<()>> {
+    fn save(&self, checkpoint: &Checkpoint) -> BoxFuture<'_, Result<()>> {
+        match checkpoint.encode() {
+            Ok(encoded) => self.keep(encoded),
+            Err(error) => async { Err(error) }.boxed(),
+        }
+    }
+}
+
+impl MailboxState {
+    /// Replaces the checkpoint by what was encoded, durably.
+    fn keep(&self, encoded: Vec<u8>) -> BoxFuture<'_, Result<()>> {
         // The ticket is drawn by the call, not by the first poll: the order of calls decides which checkpoint is newest.
         let ticket = self.file.issued.fetch_add(1, Ordering::Relaxed) + 1;
         let file = Arc::clone(&self.file);
@@ -322,8 +332,8 @@ mod tests {
             let state = State::open(dir.path()).unwrap();
             let alice = state.mailbox("alice");
             assert_eq!(alice.read().unwrap(), None);
-            alice.save(b"one".to_vec()).await.unwrap();
-            alice.save(b"two".to_vec()).await.unwrap();
+            alice.keep(b"one".to_vec()).await.unwrap();
+            alice.keep(b"two".to_vec()).await.unwrap();
         }
         let state = State::open(dir.path()).unwrap();
         assert_eq!(state.mailbox("alice").read().unwrap().unwrap(), b"two");
@@ -334,7 +344,7 @@ mod tests {
     async fn the_checkpoint_of_the_later_call_wins_when_the_earlier_one_is_awaited_last() {
         let dir = folder();
         let alice = State::open(dir.path()).unwrap().mailbox("alice");
-        let (early, late) = (alice.save(b"early".to_vec()), alice.save(b"late".to_vec()));
+        let (early, late) = (alice.keep(b"early".to_vec()), alice.keep(b"late".to_vec()));
         late.await.unwrap();
         early.await.unwrap();
         assert_eq!(alice.read().unwrap().unwrap(), b"late");
@@ -346,7 +356,7 @@ mod tests {
         let path = dir.path().join("acme");
         let state = State::open(&path).unwrap();
         let alice = state.mailbox("alice");
-        alice.save(b"x".to_vec()).await.unwrap();
+        alice.keep(b"x".to_vec()).await.unwrap();
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(alice.path())), (0o700, 0o600));
         assert_eq!(fs::read_dir(&path).unwrap().count(), 2, "the lock and the checkpoint");
@@ -356,10 +366,10 @@ mod tests {
     async fn a_torn_temporary_file_of_a_dead_run_does_not_reach_the_checkpoint() {
         let dir = folder();
         let alice = State::open(dir.path()).unwrap().mailbox("alice");
-        alice.save(b"whole".to_vec()).await.unwrap();
+        alice.keep(b"whole".to_vec()).await.unwrap();
         fs::write(with_suffix(alice.path(), ".tmp"), "a torn and much longer leftover").unwrap();
         assert_eq!(alice.read().unwrap().unwrap(), b"whole");
-        alice.save(b"next".to_vec()).await.unwrap();
+        alice.keep(b"next".to_vec()).await.unwrap();
         assert_eq!(alice.read().unwrap().unwrap(), b"next");
     }
 
@@ -368,7 +378,7 @@ mod tests {
         let dir = folder();
         let alice = State::open(dir.path()).unwrap().mailbox("alice");
         for content in [b"first", b"other"] {
-            alice.save(content.to_vec()).await.unwrap();
+            alice.keep(content.to_vec()).await.unwrap();
             let aside = alice.set_aside().unwrap();
             assert_eq!(fs::read(aside).unwrap(), content);
             assert_eq!(alice.read().unwrap(), None);
@@ -383,13 +393,13 @@ mod tests {
         assert!(alice.recall("ours").unwrap().note.is_none(), "a first run has nothing to tell");
 
         let whole = Checkpoint { fingerprint: "ours".into(), ..Checkpoint::default() }.encode().unwrap();
-        alice.save(whole.clone()).await.unwrap();
+        alice.keep(whole.clone()).await.unwrap();
         let recalled = alice.recall("ours").unwrap();
         assert_eq!((recalled.checkpoint.unwrap().fingerprint.as_str(), recalled.note), ("ours", None));
 
         let torn = &whole[..whole.len() - 1];
         for (content, fingerprint, why) in [(torn, "ours", "could not be read"), (&whole, "theirs", "other accounts")] {
-            alice.save(content.to_vec()).await.unwrap();
+            alice.keep(content.to_vec()).await.unwrap();
             let Recalled { checkpoint, note } = alice.recall(fingerprint).unwrap();
             assert!(checkpoint.is_none());
             assert!(note.as_ref().unwrap().contains(why), "{note:?}");
@@ -405,12 +415,12 @@ mod tests {
         let dir = folder();
         let path = dir.path().join("acme");
         let looker = State::read_only(&path).mailbox("alice");
-        looker.save(b"x".to_vec()).await.unwrap();
+        looker.keep(b"x".to_vec()).await.unwrap();
         assert!(!path.exists());
         let owner = State::open(&path).unwrap().mailbox("alice");
-        owner.save(b"real".to_vec()).await.unwrap();
+        owner.keep(b"real".to_vec()).await.unwrap();
         assert_eq!(looker.read().unwrap().unwrap(), b"real");
-        looker.save(b"dry".to_vec()).await.unwrap();
+        looker.keep(b"dry".to_vec()).await.unwrap();
         looker.set_aside().unwrap();
         assert_eq!(owner.read().unwrap().unwrap(), b"real");
     }
@@ -445,8 +455,8 @@ mod tests {
         let writer = State::open(folder.path()).unwrap();
         let names = BTreeMap::from([(b"Sent Items".to_vec(), b"Sent".to_vec())]);
         let checkpoint = Checkpoint { fingerprint: "these".into(), mapping: names.clone(), ..Checkpoint::default() };
-        writer.mailbox("alice").save(checkpoint.encode().unwrap()).await.unwrap();
-        writer.mailbox("torn").save(vec![1, 2, 3]).await.unwrap();
+        writer.mailbox("alice").save(&checkpoint).await.unwrap();
+        writer.mailbox("torn").keep(vec![1, 2, 3]).await.unwrap();
         let state = State::read_only(folder.path());
         assert_eq!(state.mailbox("alice").mapping("these"), (names, None));
         for (mailbox, print, why) in [("alice", "others", "is for other accounts"), ("torn", "these", "cannot be used")]

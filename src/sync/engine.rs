@@ -19,7 +19,7 @@ use super::{
     copy::Memory,
     folder::{Ended, Job, Shared, sync_folder},
     ledger::Ledger,
-    limits::{BUFFERED_BYTES, BUFFERED_BYTES_PER_PAIR, SAVE_EVERY},
+    limits::{BUFFERED_BYTES, BUFFERED_BYTES_PER_PAIR},
     pair::Pair,
     prepare::{Prepared, prepare},
     progress::{Phase, Progress},
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorClass, Remedy, Result},
-    imap::Endpoint,
+    imap::{Endpoint, permit::Permit},
 };
 
 /// This many lost connections in a row may narrow down what the source fails on before they count as the server's own
@@ -44,6 +44,8 @@ pub struct SyncContext {
     pub progress: Arc<Progress>,
     /// Asks to end soon: the checkpoint is saved, and what is in flight is waited for.
     pub stop: CancellationToken,
+    /// Says whether this sync may still write to the destination.
+    pub permit: Arc<dyn Permit>,
 }
 
 /// Syncs one mailbox from `checkpoint` on (none: whatever is at the destination is matched). Never fails as such: what
@@ -62,7 +64,6 @@ pub async fn sync_mailbox(spec: &SyncSpec, checkpoint: Option<Checkpoint>, conte
     }
     report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let failed = report.error.is_some() || report.folders.iter().any(|f| f.error.is_some());
-    context.progress.wait_for(None);
     context.progress.enter(if failed { Phase::Failed } else { Phase::Done });
     report
 }
@@ -85,7 +86,7 @@ async fn run(
         None => Checkpoint { fingerprint: print, ..Checkpoint::default() },
     };
     let ledger = Arc::new(Ledger::new(checkpoint, Arc::clone(&context.store)));
-    let line = Arc::new(Line::new(spec, &context.progress));
+    let line = Arc::new(Line::new(spec, &context.progress, &context.permit));
 
     let mut backoff = line.backoff();
     let mut spare = JoinSet::new();
@@ -135,6 +136,7 @@ pub(super) struct Line {
     source: Arc<Endpoint>,
     destination: Arc<Endpoint>,
     progress: Arc<Progress>,
+    permit: Arc<dyn Permit>,
     retry: Retry,
 }
 
@@ -151,18 +153,19 @@ pub(super) enum Waited {
 
 impl Line {
     /// The line between the accounts of `spec`.
-    pub(super) fn new(spec: &SyncSpec, progress: &Arc<Progress>) -> Self {
+    pub(super) fn new(spec: &SyncSpec, progress: &Arc<Progress>, permit: &Arc<dyn Permit>) -> Self {
         Self {
             source: Arc::new(spec.source.clone()),
             destination: Arc::new(spec.destination.clone()),
             progress: Arc::clone(progress),
+            permit: Arc::clone(permit),
             retry: spec.retry,
         }
     }
 
     /// A new pair of connections.
     pub(super) async fn connect(&self) -> Result<Pair> {
-        Pair::connect(&self.source, &self.destination, &self.progress.bytes_moved).await
+        Pair::connect(&self.source, &self.destination, &self.progress, &self.permit).await
     }
 
     /// A new pair of connections; none when it is asked to stop before both are there.
@@ -196,13 +199,11 @@ impl Line {
             delay = delay.max(Duration::from_secs(5)).min(self.retry.max_backoff);
         }
         tracing::info!(error = %error, delay_ms = delay.as_millis(), "trying again");
-        self.progress.wait_for(Some(error.to_string()));
-        let waited = tokio::select! {
+        let _waiting = self.progress.wait(error.to_string(), delay);
+        Ok(tokio::select! {
             () = tokio::time::sleep(delay) => Waited::Out,
             () = stop.cancelled() => Waited::Stopped,
-        };
-        self.progress.wait_for(None);
-        Ok(waited)
+        })
     }
 }
 
@@ -243,6 +244,7 @@ async fn copy_folders(
 ) -> Result<()> {
     context.progress.enter(Phase::Copying);
     Progress::add(&context.progress.folders_total, prepared.jobs.len() as u64);
+    prepared.count(&context.progress);
     report.folders = prepared.closed;
 
     let pairs = spec.connections.max(1).min(prepared.jobs.len()).max(1);
@@ -265,7 +267,7 @@ async fn copy_folders(
     if !spec.dry_run {
         let floor = Arc::clone(&floor);
         saver.spawn(async move {
-            let error = floor.shared.ledger.keep_saving(SAVE_EVERY).await;
+            let error = floor.shared.ledger.keep_saving().await;
             floor.give_up(error);
         });
     }
@@ -391,7 +393,7 @@ mod tests {
     use futures::poll;
 
     use super::*;
-    use crate::sync::testing::spec;
+    use crate::{imap::permit::Always, sync::testing::spec};
 
     #[tokio::test]
     async fn a_stop_ends_the_wait_before_the_next_try_without_the_error_that_is_waited_out() {
@@ -399,7 +401,8 @@ mod tests {
         spec.retry.initial_backoff = Duration::from_hours(1);
         spec.retry.max_backoff = Duration::from_hours(1);
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
-        let line = Line::new(&spec, &progress);
+        let permit: Arc<dyn Permit> = Arc::new(Always);
+        let line = Line::new(&spec, &progress, &permit);
         let mut backoff = line.backoff();
         let mut waiting = Box::pin(line.wait(Error::network("connection lost"), &mut backoff, &stop));
         assert!(poll!(&mut waiting).is_pending());

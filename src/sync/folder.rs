@@ -145,6 +145,7 @@ pub async fn sync_folder(
     report: &mut FolderReport,
 ) -> Result<Ended> {
     let state = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
+    let state = state.filter(|state| !state.reduced);
     if wait_for_look(shared, job, state.as_ref(), pair).await == Ended::Stopped {
         return Ok(Ended::Stopped);
     }
@@ -203,11 +204,14 @@ pub async fn sync_folder(
     let mut work = choose(shared, append_limit, &source.scan, &wanted, report, &mut skips);
     if first {
         Progress::add(&shared.progress.messages_total, work.len() as u64);
-        Progress::add(&shared.progress.bytes_total, work.iter().map(|m| u64::from(m.size)).sum());
+        let bytes = work.iter().map(|m| u64::from(m.size)).sum();
+        Progress::add(&shared.progress.bytes_total, bytes);
+        shared.progress.whole.scanned(job.bytes, report.copied_before, bytes);
     }
 
     let found = settle_doubt(job, (begin, known.as_ref()), &source.scan, &work, &destination, pair, memory).await?;
     let adopted: UidSet = found.iter().map(|f| f.source).collect();
+    let adopted_bytes = work.iter().filter(|m| adopted.contains(m.uid)).map(|m| u64::from(m.size)).sum();
     work.retain(|m| !adopted.contains(m.uid));
     let unknown = known.as_ref().map(|state| state.map.unknown()).unwrap_or_default();
     let newly_adopted = adopted.difference(&unknown).len();
@@ -225,6 +229,7 @@ pub async fn sync_folder(
     record_start(shared, job, begin, &source, &destination, &found, &skips);
     report.adopted += newly_adopted;
     Progress::add(&shared.progress.messages_done, adopted.len());
+    Progress::add(&shared.progress.whole.bytes_before, adopted_bytes);
 
     let context = CopyContext {
         source_raw: &job.source_raw,

@@ -1,11 +1,8 @@
 //! The checkpoint while it is written to: shared by the connections of one sync, saved in the background.
 
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::SeqCst},
 };
 
 use tokio::sync::{Mutex as AsyncMutex, Notify};
@@ -68,20 +65,20 @@ impl Ledger {
         if *saved == version {
             return Ok(());
         }
-        let encoded = self.read(Checkpoint::encode)?;
-        self.store.save(encoded).await?;
+        let saving = self.read(|checkpoint| self.store.save(checkpoint));
+        saving.await?;
         *saved = version;
         Ok(())
     }
 
-    /// Saves whenever something has changed, at most once in `every`. Ends only with an error.
-    pub async fn keep_saving(&self, every: Duration) -> Error {
+    /// Saves whenever something has changed, at the store's pace. Ends only with an error.
+    pub async fn keep_saving(&self) -> Error {
         loop {
             self.changed.notified().await;
             if let Err(error) = self.save().await {
                 return error;
             }
-            tokio::time::sleep(every).await;
+            tokio::time::sleep(self.store.pace()).await;
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::progress::Progress;
 use crate::{
-    error::Result,
-    imap::{Endpoint, Session, connect, session::Moved},
+    error::{Error, Result},
+    imap::{Endpoint, Session, connect, permit::Permit},
 };
 
 /// One connection to each side.
@@ -17,12 +18,25 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Connects and logs in on both sides at once.
+    /// Connects and logs in on both sides at once. Nothing is written to the destination without the permit.
     ///
     /// # Errors
     /// The source's error, or else the destination's.
-    pub async fn connect(source: &Arc<Endpoint>, destination: &Arc<Endpoint>, moved: &Moved) -> Result<Self> {
-        let (source, destination) = tokio::join!(connect(source, moved), connect(destination, moved));
+    pub async fn connect(
+        source: &Arc<Endpoint>,
+        destination: &Arc<Endpoint>,
+        progress: &Progress,
+        permit: &Arc<dyn Permit>,
+    ) -> Result<Self> {
+        let moved = &progress.bytes_moved;
+        let to_destination = async {
+            permit.check()?;
+            let mut session = connect(destination, moved).await?;
+            session.guard(Arc::clone(permit));
+            progress.logged_in();
+            Ok::<_, Error>(session)
+        };
+        let (source, destination) = tokio::join!(connect(source, moved), to_destination);
         Ok(Self { source: source?, destination: destination? })
     }
 

@@ -13,6 +13,7 @@ use super::{
     folder_name::{FolderInfo, NameLimits, SideFolders},
     ledger::Ledger,
     pair::Pair,
+    progress::Progress,
     renames::{follow_renames, note_vanished},
     report::{FolderReport, MailboxReport},
     spec::{DeletePolicy, FlagPolicy, SyncSpec},
@@ -33,6 +34,27 @@ pub struct Prepared {
     pub jobs: Vec<Job>,
     /// Folders that are not opened: nothing changed in them, or they could not be made.
     pub closed: Vec<FolderReport>,
+    /// Bytes in those where nothing changed, as far as the source tells.
+    closed_bytes: u64,
+    /// UIDNEXT of the source's INBOX, as listed.
+    inbox_uid_next: Option<u32>,
+}
+
+impl Prepared {
+    /// Counts what there is, before anything is scanned.
+    pub fn count(&self, progress: &Progress) {
+        let messages = self.jobs.iter().map(|job| u64::from(job.messages));
+        let closed = self.closed.iter().map(|report| report.source_messages);
+        Progress::add(&progress.whole.messages, messages.chain(closed).sum());
+        let before = self.closed.iter().map(|report| report.copied_before.min(report.source_messages));
+        Progress::add(&progress.whole.messages_before, before.sum());
+        let bytes = self.jobs.iter().filter_map(|job| job.bytes).sum::<u64>();
+        Progress::add(&progress.whole.bytes, bytes + self.closed_bytes);
+        Progress::add(&progress.whole.bytes_before, self.closed_bytes);
+        if let Some(uid_next) = self.inbox_uid_next {
+            progress.saw_inbox(uid_next);
+        }
+    }
 }
 
 /// Surveys, plans, makes folders and subscriptions, and writes into the checkpoint what must be known before anything is
@@ -95,7 +117,9 @@ pub async fn prepare(
         });
     }
 
-    let mut prepared = Prepared { jobs: Vec::new(), closed: Vec::new() };
+    let inbox = source.folders.iter().find(|folder| folder.item.name.eq_ignore_ascii_case(b"INBOX"));
+    let inbox_uid_next = inbox.and_then(|folder| folder.status.as_ref()?.uid_next);
+    let mut prepared = Prepared { jobs: Vec::new(), closed: Vec::new(), closed_bytes: 0, inbox_uid_next };
     for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
         let listed = source.folder(&folder.source_raw).and_then(|f| f.status.clone()).unwrap_or_default();
         let there = destination.folder(&folder.destination_raw).and_then(|f| f.status.clone());
@@ -108,7 +132,7 @@ pub async fn prepare(
             continue;
         }
         let in_doubt = state.as_ref().is_some_and(|state| state.open);
-        let needs_look = in_doubt || (state.is_none() && !created);
+        let needs_look = in_doubt || (state.as_ref().is_none_or(|state| state.reduced) && !created);
         let adds_newline = quirks == Quirks::Courier;
         let job = Job {
             in_doubt,
@@ -122,7 +146,8 @@ pub async fn prepare(
                 unchanged.unchanged = true;
                 unchanged.complete = true;
                 unchanged.source_messages = u64::from(job.messages);
-                unchanged.copied_before = state.map.len();
+                unchanged.copied_before = if state.reduced { unchanged.source_messages } else { state.map.len() };
+                prepared.closed_bytes += listed.size.unwrap_or(0);
                 prepared.closed.push(unchanged);
             }
             _ => prepared.jobs.push(job),

@@ -1,10 +1,15 @@
 //! Live counters of one sync, cheap to write and to read.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 /// What a sync is doing.
@@ -42,8 +47,56 @@ pub struct Progress {
     /// Bytes copied by this run.
     pub bytes_done: AtomicU64,
     /// Bytes read or written on any connection: moves while anything moves.
-    pub bytes_moved: std::sync::Arc<AtomicU64>,
-    waiting: Mutex<Option<String>>,
+    pub bytes_moved: Arc<AtomicU64>,
+    /// The whole mailbox, beyond this run's work.
+    pub whole: Whole,
+    destination_login: AtomicBool,
+    inbox_uid_next: AtomicU32,
+    waits: Mutex<Waits>,
+}
+
+/// Counters over all folders that are synced, whatever this run has to do in them.
+#[derive(Debug, Default)]
+pub struct Whole {
+    /// Messages, as listed.
+    pub messages: AtomicU64,
+    /// Of these, at the destination since earlier runs, as far as known.
+    pub messages_before: AtomicU64,
+    /// Bytes, as far as the source tells.
+    pub bytes: AtomicU64,
+    /// Of these, at the destination without this run's copying: since earlier runs, or adopted.
+    pub bytes_before: AtomicU64,
+}
+
+impl Whole {
+    /// A folder was scanned. Of its `size`, if known, `work` bytes are to be copied.
+    pub fn scanned(&self, size: Option<u64>, copied_before: u64, work: u64) {
+        Progress::add(&self.messages_before, copied_before);
+        match size {
+            Some(size) => Progress::add(&self.bytes_before, size.saturating_sub(work)),
+            None => Progress::add(&self.bytes, work),
+        }
+    }
+}
+
+/// Who waits on purpose, for what and until when.
+#[derive(Debug, Default)]
+struct Waits {
+    last: u64,
+    current: BTreeMap<u64, (Timestamp, String)>,
+}
+
+/// While this is held, something waits on purpose.
+#[derive(Debug)]
+pub struct Waiting<'a> {
+    progress: &'a Progress,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.progress.waits().current.remove(&self.number);
+    }
 }
 
 /// [`Progress`] at one moment.
@@ -67,6 +120,9 @@ pub struct Snapshot {
     /// Why nothing moves on purpose (throttled, backing off), for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting: Option<String>,
+    /// Until when.
+    #[serde(skip)]
+    pub waiting_until: Option<Timestamp>,
 }
 
 impl Progress {
@@ -80,9 +136,40 @@ impl Progress {
         self.phase.store(phase as u8, Relaxed);
     }
 
-    /// Says why nothing moves on purpose, or that it moves again.
-    pub fn wait_for(&self, why: Option<String>) {
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    /// Says why nothing moves on purpose, and for how long at most, until the result is dropped.
+    pub fn wait(&self, why: String, for_at_most: Duration) -> Waiting<'_> {
+        let until = Timestamp::now().checked_add(for_at_most).unwrap_or(Timestamp::MAX);
+        let mut waits = self.waits();
+        waits.last += 1;
+        let number = waits.last;
+        waits.current.insert(number, (until, why));
+        Waiting { progress: self, number }
+    }
+
+    fn waits(&self) -> std::sync::MutexGuard<'_, Waits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A login to the destination worked.
+    pub fn logged_in(&self) {
+        self.destination_login.store(true, Relaxed);
+    }
+
+    /// True once a login to the destination worked.
+    #[must_use]
+    pub fn destination_login(&self) -> bool {
+        self.destination_login.load(Relaxed)
+    }
+
+    /// The source's INBOX was listed with this UIDNEXT.
+    pub fn saw_inbox(&self, uid_next: u32) {
+        self.inbox_uid_next.store(uid_next, Relaxed);
+    }
+
+    /// The UIDNEXT of the source's INBOX as this sync saw it; none before that, or where the source does not tell.
+    #[must_use]
+    pub fn inbox_uid_next(&self) -> Option<u32> {
+        Some(self.inbox_uid_next.load(Relaxed)).filter(|uid| *uid > 0)
     }
 
     /// The counters now.
@@ -90,6 +177,8 @@ impl Progress {
     pub fn snapshot(&self) -> Snapshot {
         const PHASES: [Phase; 6] =
             [Phase::Queued, Phase::Connecting, Phase::Planning, Phase::Copying, Phase::Done, Phase::Failed];
+        // The longest wait, if several wait.
+        let waiting = self.waits().current.values().max().cloned();
         Snapshot {
             phase: PHASES.get(usize::from(self.phase.load(Relaxed))).copied().unwrap_or(Phase::Queued),
             folders_total: self.folders_total.load(Relaxed),
@@ -98,7 +187,26 @@ impl Progress {
             messages_done: self.messages_done.load(Relaxed),
             bytes_total: self.bytes_total.load(Relaxed),
             bytes_done: self.bytes_done.load(Relaxed),
-            waiting: self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            waiting_until: waiting.as_ref().map(|(until, _)| *until),
+            waiting: waiting.map(|(_, why)| why),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_waits_the_longest_is_told_until_it_ends() {
+        let progress = Progress::default();
+        let long = progress.wait("throttled".to_owned(), Duration::from_mins(1));
+        let short = progress.wait("reconnecting".to_owned(), Duration::from_secs(1));
+        assert_eq!(progress.snapshot().waiting.as_deref(), Some("throttled"));
+        assert!(progress.snapshot().waiting_until > Some(Timestamp::now()));
+        drop(long);
+        assert_eq!(progress.snapshot().waiting.as_deref(), Some("reconnecting"));
+        drop(short);
+        assert_eq!((progress.snapshot().waiting, progress.snapshot().waiting_until), (None, None));
     }
 }

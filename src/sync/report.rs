@@ -107,6 +107,13 @@ impl MailboxReport {
             self.notes.push(note);
         }
     }
+
+    /// The gravest error, of the mailbox or of a folder.
+    #[must_use]
+    pub fn gravest(&self) -> Option<&Error> {
+        let folders = self.folders.iter().filter_map(|folder| folder.error.as_ref());
+        self.error.iter().chain(folders).min_by_key(|error| error.class.gravity())
+    }
 }
 
 impl FolderReport {

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Side,
-    imap::{Credential, Endpoint, Login, Quirks, Timeouts, Tls},
+    imap::{AddressPolicy, Credential, Endpoint, Login, Quirks, Timeouts, Tls},
     sync::spec::{DeletePolicy, FlagPolicy, FolderRules, MessageRules, Retry, SyncSpec},
 };
 
@@ -21,6 +21,7 @@ pub fn spec(name: &str) -> SyncSpec {
         timeouts: Timeouts::default(),
         quirks: Quirks::Generic,
         compress: false,
+        addresses: AddressPolicy::default(),
     };
     SyncSpec {
         mailbox: name.to_owned(),

@@ -178,6 +178,23 @@ impl UidMap {
         UidSet::from_ranges(self.runs.iter().filter(|run| which(run)).map(|run| (run.source, run.last_source())))
     }
 
+    /// The last `count` messages that were copied, as runs in copy order.
+    #[must_use]
+    pub fn last(&self, count: usize) -> Vec<Run> {
+        let mut left = u32::try_from(count).unwrap_or(u32::MAX);
+        let mut runs = Vec::new();
+        for run in self.runs.iter().rev() {
+            if left == 0 {
+                break;
+            }
+            let length = run.length.min(left);
+            left -= length;
+            runs.push(run.part(run.last_source() - (length - 1), run.last_source()));
+        }
+        runs.reverse();
+        runs
+    }
+
     /// How many messages are in the map.
     #[must_use]
     pub fn len(&self) -> u64 {

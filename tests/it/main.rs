@@ -9,6 +9,7 @@ mod delivery;
 mod delta;
 mod failures;
 mod fake;
+mod fence;
 mod folders;
 mod harness;
 mod hostile;

@@ -8,7 +8,10 @@ use std::{
 use futures::future::BoxFuture;
 use mailferry::{
     Result, Side,
-    imap::{Credential, Endpoint, Login, Quirks, Timeouts, Tls, TlsMode},
+    imap::{
+        AddressPolicy, Credential, Endpoint, Login, Quirks, Timeouts, Tls, TlsMode,
+        permit::{Always, Permit},
+    },
     sync::{
         SyncContext,
         checkpoint::Checkpoint,
@@ -27,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 pub struct MemoryStore(Mutex<Option<Vec<u8>>>);
 
 impl CheckpointStore for MemoryStore {
-    fn save(&self, encoded: Vec<u8>) -> BoxFuture<'_, Result<()>> {
-        *self.0.lock().unwrap() = Some(encoded);
+    fn save(&self, checkpoint: &Checkpoint) -> BoxFuture<'_, Result<()>> {
+        *self.0.lock().unwrap() = Some(checkpoint.encode().unwrap());
         Box::pin(async { Ok(()) })
     }
 }
@@ -37,6 +40,11 @@ impl MemoryStore {
     /// What was saved last.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         self.0.lock().unwrap().as_ref().map(|bytes| Checkpoint::decode(bytes).unwrap())
+    }
+
+    /// Puts another in its place.
+    pub fn set(&self, checkpoint: &Checkpoint) {
+        *self.0.lock().unwrap() = Some(checkpoint.encode().unwrap());
     }
 
     /// Loses it.
@@ -56,6 +64,7 @@ pub fn endpoint(side: Side, port: u16, user: &str, password: &str) -> Endpoint {
         timeouts: Timeouts::default(),
         quirks: Quirks::Generic,
         compress: false,
+        addresses: AddressPolicy::default(),
     }
 }
 
@@ -65,6 +74,7 @@ pub struct Rig {
     pub store: Arc<MemoryStore>,
     pub progress: Arc<Progress>,
     pub stop: CancellationToken,
+    pub permit: Arc<dyn Permit>,
 }
 
 impl Rig {
@@ -93,7 +103,13 @@ impl Rig {
                 ..Retry::default()
             },
         };
-        Self { spec, store: Arc::default(), progress: Arc::default(), stop: CancellationToken::new() }
+        Self {
+            spec,
+            store: Arc::default(),
+            progress: Arc::default(),
+            stop: CancellationToken::new(),
+            permit: Arc::new(Always),
+        }
     }
 
     /// Syncs once, from the checkpoint that was saved last; may end with an error.
@@ -102,6 +118,7 @@ impl Rig {
             store: Arc::clone(&self.store) as Arc<dyn CheckpointStore>,
             progress: Arc::clone(&self.progress),
             stop: self.stop.clone(),
+            permit: Arc::clone(&self.permit),
         };
         sync_mailbox(&self.spec, self.store.checkpoint(), &context).await
     }

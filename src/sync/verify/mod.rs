@@ -28,6 +28,7 @@ use crate::{
     imap::{
         folders::{Folder, Survey, same_name, survey},
         mutf7,
+        permit::{Always, Permit},
     },
 };
 
@@ -56,13 +57,13 @@ pub async fn verify_mailbox(spec: &SyncSpec, context: &VerifyContext) -> VerifyR
         folder.error = folder.error.take().map(|error| error.in_mailbox(&spec.mailbox));
     }
     report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    context.progress.wait_for(None);
     context.progress.enter(if report.errors().next().is_some() { Phase::Failed } else { Phase::Done });
     report
 }
 
 async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport) -> Result<()> {
-    let line = Line::new(spec, &context.progress);
+    let permit: Arc<dyn Permit> = Arc::new(Always);
+    let line = Line::new(spec, &context.progress, &permit);
     let mut backoff = line.backoff();
     let (pair, source, destination) = loop {
         context.progress.enter(Phase::Connecting);

@@ -1,0 +1,188 @@
+//! What a worker is told: by its environment which attempt it is, by its claim what to do, by mounted files the secrets.
+
+use std::{fs, io, path::PathBuf};
+
+use jiff::Timestamp;
+use secrecy::SecretBox;
+use zeroize::Zeroizing;
+
+use crate::{
+    api::{MailboxSync, MailboxSyncSpec, SecretKeyRef},
+    assignment::{Missing, Secrets, sync_spec},
+    error::{Error, Result},
+    imap::AddressPolicy,
+    sync::{checkpoint::Checkpoint, spec::SyncSpec},
+};
+
+/// Which attempt this process is, and where it finds what it needs.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The MailboxSync's namespace.
+    pub namespace: String,
+    /// Its name.
+    pub mailbox_sync: String,
+    /// The attempt.
+    pub attempt: i64,
+    /// Which addresses may be connected to.
+    pub addresses: AddressPolicy,
+    /// Where Secrets are mounted: `<root>/<Secret>/<key>`.
+    pub secrets: PathBuf,
+    /// Where the last word goes.
+    pub termination_log: PathBuf,
+}
+
+/// Secrets as files, mounted by kubelet, which replaces them when the Secret changes.
+#[derive(Debug)]
+pub struct Mounted {
+    /// The folder that holds a folder for each Secret.
+    pub root: PathBuf,
+    /// The namespace, for advice.
+    pub namespace: String,
+}
+
+impl Mounted {
+    fn path(&self, secret: &SecretKeyRef) -> PathBuf {
+        self.root.join(&secret.name).join(&secret.key)
+    }
+}
+
+impl Secrets for Mounted {
+    fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, Missing> {
+        let path = self.path(secret);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(SecretBox::new(Zeroizing::new(bytes).as_slice().into())),
+            // The mount is optional and brings the keys that are needed only: nobody can tell what else is there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Missing::Secret),
+            Err(error) => Err(Missing::Unreadable(format!("{}: {error}", path.display()))),
+        }
+    }
+
+    fn file(&self, secret: &SecretKeyRef) -> Option<PathBuf> {
+        Some(self.path(secret))
+    }
+
+    fn password_file(&self, secret: &SecretKeyRef) -> Option<PathBuf> {
+        Some(self.path(secret))
+    }
+
+    fn how_to_provide(&self, secret: &SecretKeyRef) -> String {
+        format!("Create the Secret {} with the key {} in the namespace {}", secret.name, secret.key, self.namespace)
+    }
+}
+
+/// What the engine is to do.
+///
+/// # Errors
+/// Configuration, when the spec or a Secret is wrong.
+pub fn spec(assignment: &Assignment, sync: &MailboxSyncSpec, slots: Option<i32>, now: Timestamp) -> Result<SyncSpec> {
+    let secrets = Mounted { root: assignment.secrets.clone(), namespace: assignment.namespace.clone() };
+    let mut spec = sync_spec(sync, &secrets, now)?;
+    // The slots are what the operator counts against the servers' limits.
+    let slots = slots.and_then(|slots| usize::try_from(slots).ok()).unwrap_or(usize::MAX);
+    spec.connections = spec.connections.min(slots).max(1);
+    spec.source.addresses = assignment.addresses.clone();
+    spec.destination.addresses = assignment.addresses.clone();
+    Ok(spec)
+}
+
+/// The checkpoint to go on from, if there is one that can be used. Where the attempt before this one did not flush it at
+/// its end, more may have been appended than it knows: then it is in doubt.
+///
+/// # Errors
+/// When it cannot be read: the sync goes on without it, and matches what is there.
+pub fn checkpoint(claimed: &MailboxSync, attempt: i64) -> Result<Option<Checkpoint>> {
+    let worker = claimed.status.as_ref().and_then(|status| status.worker.as_ref());
+    let Some((worker, text)) = worker.and_then(|worker| Some((worker, worker.checkpoint.as_ref()?))) else {
+        return Ok(None);
+    };
+    let mut checkpoint = Checkpoint::decode_text(text)?;
+    if worker.flushed_attempt.and_then(|flushed| flushed.checked_add(1)) != Some(attempt) {
+        checkpoint.doubt();
+    }
+    Ok(Some(checkpoint))
+}
+
+/// A number that the environment gives.
+///
+/// # Errors
+/// Configuration when it is none.
+pub fn attempt(text: &str) -> Result<i64> {
+    text.parse().ok().filter(|attempt| *attempt > 0).ok_or_else(|| {
+        Error::configuration(format!("the attempt `{text}` is no number")).advice("The operator starts workers")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{ErrorClass, imap::Credential, sync::checkpoint::FolderState};
+
+    fn sync(status: &serde_json::Value) -> MailboxSync {
+        let side = |host: &str, key: &str| json!({"server": {"host": host}, "account": {"username": "a", "passwordSecretRef": {"name": "mail", "key": key}}});
+        serde_json::from_value(json!({
+            "apiVersion": "mailferry.io/v1alpha1", "kind": "MailboxSync", "metadata": {"name": "s"},
+            "spec": {"migration": "m", "mailbox": "a", "source": side("old.example", "from"), "destination": side("new.example", "to")},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn assigned(root: &std::path::Path) -> Assignment {
+        Assignment {
+            namespace: "customers".into(),
+            mailbox_sync: "s".into(),
+            attempt: 2,
+            addresses: AddressPolicy::guarded([], []),
+            secrets: root.to_owned(),
+            termination_log: root.join("log"),
+        }
+    }
+
+    #[test]
+    fn passwords_are_files_that_are_read_again_and_connections_are_the_slots() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("mail")).unwrap();
+        fs::write(root.path().join("mail/from"), "one").unwrap();
+        fs::write(root.path().join("mail/to"), "two").unwrap();
+        let claimed = sync(&json!({}));
+        let spec = spec(&assigned(root.path()), &claimed.spec, Some(2), Timestamp::now()).unwrap();
+        assert_eq!((spec.connections, spec.destination.addresses), (2, AddressPolicy::guarded([], [])));
+        let Credential::PasswordFile(path) = spec.source.login.credential else { panic!("no file") };
+        assert_eq!(path, root.path().join("mail/from"));
+    }
+
+    #[test]
+    fn a_missing_secret_is_a_configuration_error_that_says_where_it_belongs() {
+        let root = tempfile::tempdir().unwrap();
+        let error = spec(&assigned(root.path()), &sync(&json!({})).spec, None, Timestamp::now()).unwrap_err();
+        assert_eq!(error.class, ErrorClass::Configuration);
+        let text = error.to_string();
+        assert!(text.contains("there is no Secret mail (key from, source.passwordSecretRef)"), "{text}");
+        assert!(text.contains("Create the Secret mail with the key from in the namespace customers"), "{text}");
+    }
+
+    #[test]
+    fn a_checkpoint_that_the_attempt_before_did_not_flush_is_in_doubt() {
+        let mut kept = Checkpoint { fingerprint: "f".into(), ..Checkpoint::default() };
+        kept.folders.insert(b"INBOX".to_vec(), FolderState::default());
+        let text = kept.encode_text().unwrap();
+        let read = |flushed: Option<i64>, attempt: i64| {
+            let worker = json!({"attempt": attempt, "checkpoint": text, "flushedAttempt": flushed});
+            let claimed = sync(&json!({"attempt": attempt, "worker": worker}));
+            checkpoint(&claimed, attempt).unwrap().unwrap().folders[&b"INBOX"[..]].open
+        };
+        assert!(!read(Some(1), 2));
+        assert!(read(None, 2) && read(Some(1), 3) && read(Some(i64::MAX), 2));
+        let torn = sync(&json!({"attempt": 2, "worker": {"attempt": 2, "checkpoint": "torn"}}));
+        assert!(checkpoint(&torn, 2).is_err());
+        assert_eq!(checkpoint(&sync(&json!({"attempt": 2})), 2).unwrap(), None);
+    }
+
+    #[test]
+    fn an_attempt_is_a_number() {
+        assert_eq!(attempt("7").unwrap(), 7);
+        assert!(attempt("").is_err() && attempt("0").is_err() && attempt("x").is_err());
+    }
+}

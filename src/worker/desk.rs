@@ -1,0 +1,255 @@
+//! The checkpoint on its way from the engine to the API server: the newest one waits here for the next report.
+
+use std::{
+    cmp::Reverse,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{FutureExt as _, future::BoxFuture};
+
+use super::grace::Fence;
+use crate::{
+    api::mailbox_sync::{FolderFacts, MAX_CHECKPOINT, MAX_FOLDERS},
+    error::Result,
+    imap::{mutf7, permit::Permit as _},
+    sync::{
+        checkpoint::{Checkpoint, FolderState},
+        store::CheckpointStore,
+    },
+};
+
+/// How often the engine's checkpoint is encoded at most.
+const PACE: Duration = Duration::from_secs(5);
+/// Names of folders take at most this many bytes in a status, so that the object stays far from what etcd takes.
+const MAX_NAMES: usize = 64 << 10;
+/// A folder's name is cut after this many characters.
+const MAX_NAME: usize = 300;
+
+/// Holds the newest checkpoint until it is reported. That may take a while: an attempt that ends without flushing leaves
+/// one that the next takes as in doubt.
+#[derive(Debug)]
+pub struct Desk {
+    fence: Arc<Fence>,
+    inbox: Mutex<Tray>,
+}
+
+#[derive(Debug, Default)]
+struct Tray {
+    newest: Option<Kept>,
+    /// Counts checkpoints; the one that was reported last.
+    version: u64,
+    reported: u64,
+    copied: u64,
+    copied_reported: u64,
+    skipped: u64,
+}
+
+/// A checkpoint as a status has it.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Encoded.
+    pub checkpoint: String,
+    /// Facts about folders, the largest if there are many.
+    pub folders: Vec<FolderFacts>,
+    version: u64,
+    copied: u64,
+}
+
+impl Desk {
+    /// A desk that takes nothing more once the fence is closed.
+    #[must_use]
+    pub fn new(fence: Arc<Fence>) -> Self {
+        Self { fence, inbox: Mutex::default() }
+    }
+
+    fn tray(&self) -> MutexGuard<'_, Tray> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest checkpoint, unless it is reported already.
+    #[must_use]
+    pub fn newest(&self) -> Option<Kept> {
+        let tray = self.tray();
+        tray.newest.clone().filter(|_| tray.version > tray.reported)
+    }
+
+    /// True when there is a checkpoint that was not reported.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        let tray = self.tray();
+        tray.version > tray.reported
+    }
+
+    /// This one is at the API server.
+    pub fn reported(&self, kept: &Kept) {
+        let mut tray = self.tray();
+        tray.reported = tray.reported.max(kept.version);
+        tray.copied_reported = kept.copied;
+    }
+
+    /// Messages copied since the last checkpoint that was reported.
+    #[must_use]
+    pub fn unreported_messages(&self) -> u64 {
+        let tray = self.tray();
+        tray.copied.saturating_sub(tray.copied_reported)
+    }
+
+    /// Messages that were not copied for a reason, by the newest checkpoint.
+    #[must_use]
+    pub fn skipped(&self) -> u64 {
+        self.tray().skipped
+    }
+
+    fn put(&self, checkpoint: &Checkpoint) -> Result<()> {
+        self.fence.check()?;
+        let text = checkpoint.encode_text_within(MAX_CHECKPOINT)?;
+        let folders = folders(checkpoint);
+        let mut tray = self.tray();
+        tray.version += 1;
+        tray.copied = checkpoint.folders.values().map(|state| state.map.len()).sum();
+        tray.skipped = checkpoint.folders.values().map(skipped).sum();
+        tray.newest = Some(Kept { checkpoint: text, folders, version: tray.version, copied: tray.copied });
+        Ok(())
+    }
+}
+
+impl CheckpointStore for Desk {
+    fn save(&self, checkpoint: &Checkpoint) -> BoxFuture<'_, Result<()>> {
+        // Done by the call, not by the future: nothing is lost when that is dropped.
+        let put = self.put(checkpoint);
+        async { put }.boxed()
+    }
+
+    fn pace(&self) -> Duration {
+        PACE
+    }
+}
+
+fn skipped(state: &FolderState) -> u64 {
+    state.skipped.values().map(crate::imap::UidSet::len).sum()
+}
+
+/// Facts for people, by name; of many folders those with the most messages.
+fn folders(checkpoint: &Checkpoint) -> Vec<FolderFacts> {
+    let mut states: Vec<_> = checkpoint.folders.iter().collect();
+    states.sort_by_key(|(name, state)| (Reverse(state.map.len()), *name));
+    let mut room = MAX_NAMES;
+    let mut facts: Vec<FolderFacts> = states
+        .into_iter()
+        .take(MAX_FOLDERS)
+        .map(|(name, state)| {
+            let shown = |name: &[u8]| mutf7::decode_lossy(name).chars().take(MAX_NAME).collect::<String>();
+            let adopted = state.map.adopted().len();
+            let copied = state.map.len() - adopted;
+            let skipped = skipped(state);
+            FolderFacts {
+                source: shown(name),
+                destination: checkpoint.mapping.get(name).map(|name| shown(name)).unwrap_or_default(),
+                source_uid_validity: state.source_uid_validity.into(),
+                destination_uid_validity: state.destination_uid_validity.into(),
+                last_uid: state.done().last().unwrap_or(0).into(),
+                messages: number(state.settled.map_or(copied + adopted + skipped, |s| u64::from(s.messages))),
+                copied: number(copied),
+                adopted: number(adopted),
+                skipped: number(skipped),
+            }
+        })
+        .take_while(|facts| {
+            let needs = facts.source.len() + facts.destination.len();
+            let fits = needs <= room;
+            room = room.saturating_sub(needs);
+            fits
+        })
+        .collect();
+    facts.sort_by(|a, b| a.source.cmp(&b.source));
+    facts
+}
+
+/// A count as Kubernetes has numbers.
+pub(super) fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        imap::UidSet,
+        sync::{
+            checkpoint::SkipReason,
+            uid_map::{Origin, Run, UidMap},
+        },
+    };
+
+    fn desk() -> (Desk, Arc<Fence>) {
+        let fence = Arc::new(Fence::new(Duration::from_mins(10), super::super::grace::since_boot()));
+        (Desk::new(Arc::clone(&fence)), fence)
+    }
+
+    fn folder(messages: u32) -> FolderState {
+        let mut map = UidMap::new();
+        map.push_runs([Run { source: 5, destination: Some(1), length: messages, origin: Origin::Appended }]);
+        map.push(1000, Some(900), Origin::Adopted);
+        let skipped = BTreeMap::from([(SkipReason::TooLarge, UidSet::from_ranges([(2000, 2001)]))]);
+        FolderState { source_uid_validity: 7, map, skipped, ..FolderState::default() }
+    }
+
+    fn with(folders: &[(&str, u32)]) -> Checkpoint {
+        let mut checkpoint = Checkpoint::default();
+        for (name, messages) in folders {
+            checkpoint.mapping.insert(name.as_bytes().to_vec(), b"Entw&APw-rfe".to_vec());
+            checkpoint.folders.insert(name.as_bytes().to_vec(), folder(*messages));
+        }
+        checkpoint
+    }
+
+    #[tokio::test]
+    async fn the_newest_checkpoint_waits_until_it_is_reported() {
+        let (desk, _) = desk();
+        assert!(desk.newest().is_none() && !desk.is_waiting());
+        drop(desk.save(&with(&[("a", 3)])));
+        let first = desk.newest().unwrap();
+        desk.save(&with(&[("a", 10)])).await.unwrap();
+        assert_eq!((desk.unreported_messages(), desk.skipped()), (11, 2));
+        desk.reported(&first);
+        assert!(desk.is_waiting(), "a newer one came while the first was on its way");
+        assert_eq!(desk.unreported_messages(), 7);
+        let second = desk.newest().unwrap();
+        desk.reported(&second);
+        assert!(desk.newest().is_none());
+        assert_eq!(Checkpoint::decode_text(&second.checkpoint).unwrap(), with(&[("a", 10)]));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_taken_once_the_fence_is_closed() {
+        let (desk, fence) = desk();
+        fence.refuse("attempt 2 runs");
+        assert!(desk.save(&with(&[("a", 3)])).await.is_err());
+        assert!(!desk.is_waiting());
+    }
+
+    #[test]
+    fn facts_are_for_people_and_bounded() {
+        let facts = folders(&with(&[("INBOX", 3)]));
+        let expected = FolderFacts {
+            source: "INBOX".into(),
+            destination: "Entwürfe".into(),
+            source_uid_validity: 7,
+            destination_uid_validity: 0,
+            last_uid: 2001,
+            messages: 6,
+            copied: 3,
+            adopted: 1,
+            skipped: 2,
+        };
+        assert_eq!(facts, [expected]);
+        let names: Vec<String> = (0..900).map(|n| format!("{n:0>900}")).collect();
+        let many: Vec<(&str, u32)> = names.iter().zip(1..).map(|(name, n)| (name.as_str(), n)).collect();
+        let facts = folders(&with(&many));
+        assert!(facts.len() <= MAX_FOLDERS && facts.iter().map(|f| f.source.len()).sum::<usize>() <= MAX_NAMES);
+        assert!(facts.iter().all(|facts| facts.source.len() <= MAX_NAME));
+    }
+}

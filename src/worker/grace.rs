@@ -1,0 +1,182 @@
+//! Whether this worker may still write: until somebody else may, or until it has been alone for too long.
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::scalar,
+    error::{Error, Result},
+    imap::permit::Permit,
+};
+
+/// Time since the machine was started, its sleep included (`CLOCK_BOOTTIME`): a machine that slept has been away.
+#[must_use]
+pub fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// How much of the grace is left. It counts from the sending of the last request that was answered: the operator may have
+/// seen that word only, and counts from there.
+#[must_use]
+pub fn left(grace: Duration, confirmed: Duration, now: Duration) -> Option<Duration> {
+    let used = now.saturating_sub(confirmed);
+    grace.checked_sub(used).filter(|left| !left.is_zero())
+}
+
+/// The permit to write of one attempt. Once it is closed it stays closed.
+#[derive(Debug)]
+pub struct Fence {
+    grace: Duration,
+    /// When the last answered request was sent: nanoseconds since boot.
+    confirmed: AtomicU64,
+    closed: OnceLock<Error>,
+    clock: fn() -> Duration,
+    /// Cancelled when it is closed.
+    pub is_closed: CancellationToken,
+}
+
+impl Fence {
+    /// Open, since a request that was sent at `confirmed` was answered.
+    #[must_use]
+    pub fn new(grace: Duration, confirmed: Duration) -> Self {
+        Self::with_clock(grace, confirmed, since_boot)
+    }
+
+    fn with_clock(grace: Duration, confirmed: Duration, clock: fn() -> Duration) -> Self {
+        Self {
+            grace,
+            confirmed: AtomicU64::new(nanos(confirmed)),
+            closed: OnceLock::new(),
+            clock,
+            is_closed: CancellationToken::new(),
+        }
+    }
+
+    /// A request that was sent at `sent` was answered.
+    pub fn confirm(&self, sent: Duration) {
+        self.confirmed.fetch_max(nanos(sent), SeqCst);
+    }
+
+    /// The API server says that this attempt is over.
+    pub fn refuse(&self, why: &str) {
+        self.close(
+            Error::internal(format!("fenced: {why}"))
+                .advice("Another attempt has taken over, or the MailboxSync is gone; nothing more was written"),
+        );
+    }
+
+    fn close(&self, error: Error) {
+        self.closed.get_or_init(|| error);
+        self.is_closed.cancel();
+    }
+
+    /// The time left until it closes by itself; none when it is closed.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        if self.closed.get().is_some() {
+            return None;
+        }
+        let left = left(self.grace, Duration::from_nanos(self.confirmed.load(SeqCst)), (self.clock)());
+        if left.is_none() {
+            let grace = scalar::Duration::from_millis(u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX));
+            self.close(
+                Error::internal(format!("stopped: the API server could not be reached for {grace} (offlineGrace)"))
+                    .advice(
+                        "Another attempt goes on from the checkpoint as soon as it is sure that this one has ended",
+                    ),
+            );
+        }
+        left
+    }
+
+    /// Why it is closed, if it is.
+    #[must_use]
+    pub fn closed(&self) -> Option<&Error> {
+        let _ = self.left();
+        self.closed.get()
+    }
+}
+
+impl Permit for Fence {
+    fn check(&self) -> Result<()> {
+        match self.closed() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ErrorClass;
+
+    fn at_20_s() -> Duration {
+        Duration::from_secs(20)
+    }
+
+    #[test]
+    fn a_fence_is_open_while_the_api_server_answers_and_closes_for_good() {
+        let fence = Fence::with_clock(Duration::from_secs(10), Duration::from_secs(10), at_20_s);
+        fence.confirm(Duration::from_secs(11));
+        assert_eq!(fence.left(), Some(Duration::from_secs(1)));
+        assert!(fence.check().is_ok() && !fence.is_closed.is_cancelled());
+        fence.refuse("attempt 3 runs");
+        fence.confirm(Duration::from_secs(20));
+        let error = fence.check().unwrap_err();
+        assert_eq!((error.class, error.what.as_str()), (ErrorClass::Internal, "fenced: attempt 3 runs"));
+        assert!(fence.is_closed.is_cancelled());
+    }
+
+    #[test]
+    fn a_fence_closes_when_the_grace_is_used_up_and_a_late_answer_does_not_open_it() {
+        let fence = Fence::with_clock(Duration::from_secs(10), Duration::from_secs(10), at_20_s);
+        let error = fence.check().unwrap_err();
+        assert!(error.what.contains("could not be reached for 10s"), "{error}");
+        fence.confirm(Duration::from_secs(19));
+        assert!(fence.check().is_err() && fence.is_closed.is_cancelled());
+    }
+
+    #[test]
+    fn the_clock_goes_on() {
+        let before = since_boot();
+        assert!(before > Duration::ZERO && since_boot() >= before);
+    }
+
+    proptest! {
+        #[test]
+        fn the_grace_ends_exactly_when_it_is_used_up(
+            grace in 1..100_000_u64, confirmed in 0..1_000_000_u64, later in 0..200_000_u64,
+        ) {
+            let [grace, confirmed, later] = [grace, confirmed, later].map(Duration::from_millis);
+            let left = left(grace, confirmed, confirmed + later);
+            prop_assert_eq!(left.is_some(), later < grace);
+            prop_assert_eq!(left.unwrap_or_default(), grace.saturating_sub(later));
+        }
+
+        #[test]
+        fn answers_that_come_out_of_order_never_shorten_the_grace(sent in proptest::collection::vec(10..20_u64, 1..8)) {
+            let fence = Fence::with_clock(Duration::from_secs(15), Duration::from_secs(10), at_20_s);
+            for seconds in &sent {
+                fence.confirm(Duration::from_secs(*seconds));
+            }
+            let last = sent.iter().max().unwrap();
+            prop_assert_eq!(fence.left(), Some(Duration::from_secs(15 - (20 - last))));
+        }
+    }
+}

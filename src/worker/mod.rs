@@ -1,0 +1,274 @@
+//! A sync inside a pod: claims its attempt, syncs, reports to its MailboxSync, and stops for good as soon as another may
+//! have taken over.
+
+mod answer;
+pub mod assignment;
+mod desk;
+pub mod grace;
+pub mod pace;
+mod reporter;
+mod words;
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Client;
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    assignment::Assignment,
+    desk::Desk,
+    grace::Fence,
+    reporter::{Delivered, Link, Reporter},
+};
+use crate::{
+    api::{
+        MailboxSync,
+        common::LastError,
+        mailbox_sync::{Outcome, SyncSettings, WorkerPhase, WorkerStatus},
+    },
+    error::{Error, Result},
+    imap::permit::Permit,
+    sync::{
+        SyncContext, checkpoint::Checkpoint, progress::Progress, report::MailboxReport, spec::SyncSpec,
+        store::CheckpointStore, sync_mailbox,
+    },
+};
+
+/// The exit code of an attempt that is over without having ended its sync: another took over, or the API server was away
+/// for too long.
+pub const EXIT_FENCED: u8 = 75;
+/// After the request to stop, the engine has so long before it is left where it is,
+const STOPPING: Duration = Duration::from_secs(40);
+/// and so long passes before the last report is given up. A pod has 60 s.
+const LAST_REPORT: Duration = Duration::from_secs(55);
+/// After the fence has closed, connections have so long to be taken down.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Works on one attempt until it ends; returns the exit code. `stop` asks to save a checkpoint and end soon.
+pub async fn run(assignment: &Assignment, client: Client, stop: CancellationToken) -> u8 {
+    let link = Link::new(client, assignment);
+    let attempt = assignment.attempt;
+    tracing::info!(mailbox_sync = assignment.mailbox_sync, attempt, "claiming the attempt");
+    let patience = SyncSettings::default().offline_grace.as_std();
+    match link.claim(attempt, patience, &stop).await {
+        Ok(Some((object, claimed))) => {
+            tracing::info!(mailbox = object.spec.mailbox, "claimed");
+            work(assignment, link, *object, claimed, stop).await
+        }
+        Ok(None) => {
+            tracing::info!("asked to stop before the attempt was claimed");
+            say(assignment, &ended(attempt, Outcome::Stopped, None));
+            0
+        }
+        Err(error) => {
+            tracing::error!(%error, "the attempt was not claimed");
+            say(assignment, &unended(attempt, &error));
+            EXIT_FENCED
+        }
+    }
+}
+
+async fn work(
+    assignment: &Assignment,
+    link: Link,
+    claimed: MailboxSync,
+    claimed_at: Duration,
+    stop: CancellationToken,
+) -> u8 {
+    let attempt = assignment.attempt;
+    let too_late = CancellationToken::new();
+    let (asked, late) = (stop.clone(), too_late.clone());
+    tokio::spawn(async move {
+        asked.cancelled().await;
+        sleep(LAST_REPORT).await;
+        late.cancel();
+    });
+    let grace = claimed.spec.settings.offline_grace.as_std();
+    let fence = Arc::new(Fence::new(grace, claimed_at));
+    let desk = Arc::new(Desk::new(Arc::clone(&fence)));
+    let progress = Arc::new(Progress::default());
+    let reporting = (Arc::clone(&progress), Arc::clone(&desk), Arc::clone(&fence));
+    let mut reporter = Reporter::new(link, attempt, reporting.0, reporting.1, reporting.2, (grace, claimed_at));
+
+    let slots = claimed.status.as_ref().and_then(|status| status.slots);
+    let known = assignment::checkpoint(&claimed, attempt).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the checkpoint cannot be used; what is at the destination is matched");
+        None
+    });
+    let ended = match assignment::spec(assignment, &claimed.spec, slots, Timestamp::now()) {
+        Ok(spec) => {
+            drop(claimed);
+            let engine = start(spec, known, &progress, &desk, &fence, &stop);
+            tokio::select! {
+                biased;
+                ended = engine.ended(&stop, &fence) => ended,
+                () = reporter.keep_reporting() => Ended::LeftOff, // it never ends
+            }
+        }
+        Err(error) => Ended::Done(Box::new(MailboxReport { error: Some(error), ..MailboxReport::default() })),
+    };
+    if let Some(error) = fence.closed() {
+        tracing::error!(%error, "ended without the last word");
+        say(assignment, &WorkerStatus { report: reporter.next_number(), ..unended(attempt, error) });
+        return EXIT_FENCED;
+    }
+    let (status, code) = last(attempt, &ended, &mut reporter, stop.is_cancelled());
+    say(assignment, &WorkerStatus { report: reporter.next_number(), ..status.clone() });
+    match reporter.last(&status, too_late.cancelled()).await {
+        Delivered::Yes => tracing::info!(outcome = ?status.outcome, "ended"),
+        Delivered::No => tracing::error!(outcome = ?status.outcome, "ended; the last report was not taken"),
+    }
+    code
+}
+
+/// How the engine ended.
+enum Ended {
+    /// With its report; the checkpoint is complete.
+    Done(Box<MailboxReport>),
+    /// It did not end in time.
+    LeftOff,
+    /// By a defect.
+    Broken,
+}
+
+/// The engine at work.
+struct Engine(JoinHandle<MailboxReport>);
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn start(
+    spec: SyncSpec,
+    known: Option<Checkpoint>,
+    progress: &Arc<Progress>,
+    desk: &Arc<Desk>,
+    fence: &Arc<Fence>,
+    stop: &CancellationToken,
+) -> Engine {
+    let stop_engine = stop.child_token();
+    let context = SyncContext {
+        store: Arc::clone(desk) as Arc<dyn CheckpointStore>,
+        progress: Arc::clone(progress),
+        stop: stop_engine.clone(),
+        permit: Arc::clone(fence) as Arc<dyn Permit>,
+    };
+    let closed = fence.is_closed.clone();
+    Engine(tokio::spawn(async move {
+        let sync = sync_mailbox(&spec, known, &context);
+        tokio::pin!(sync);
+        tokio::select! {
+            report = &mut sync => return report,
+            () = closed.cancelled() => stop_engine.cancel(),
+        }
+        sync.await
+    }))
+}
+
+impl Engine {
+    /// Waits for its end, but not for ever once it was asked to.
+    async fn ended(mut self, stop: &CancellationToken, fence: &Fence) -> Ended {
+        let out_of_patience = async {
+            tokio::select! {
+                () = async { stop.cancelled().await; sleep(STOPPING).await } => {}
+                () = async { fence.is_closed.cancelled().await; sleep(CLOSING).await } => {}
+            }
+        };
+        tokio::select! {
+            report = &mut self.0 => report.map_or(Ended::Broken, |report| Ended::Done(Box::new(report))),
+            () = out_of_patience => {
+                tracing::warn!("the sync does not end in time; the next attempt looks for what was in doubt");
+                // Its connections are gone once it is.
+                self.0.abort();
+                let _ = timeout(CLOSING, &mut self.0).await;
+                Ended::LeftOff
+            }
+        }
+    }
+}
+
+/// The last report, and the exit code.
+fn last(attempt: i64, ended: &Ended, reporter: &mut Reporter, asked_to_stop: bool) -> (WorkerStatus, u8) {
+    let (outcome, error) = match ended {
+        Ended::Done(report) => words::outcome(report, asked_to_stop),
+        Ended::LeftOff => (Outcome::Stopped, None),
+        Ended::Broken => {
+            let what = "Mailferry failed on this mailbox; its checkpoint is as it was saved last";
+            let advice = "Please report it with the log line that says where; another attempt goes on";
+            (Outcome::Failed, Some(Error::internal(what).advice(advice)))
+        }
+    };
+    if let Some(error) = &error {
+        tracing::error!(%error, "the sync did not end well");
+    }
+    let mut status = self::ended(attempt, outcome, error.as_ref());
+    let live = reporter.now();
+    status.progress = live.progress.map(|mut progress| {
+        progress.eta = None;
+        if outcome == Outcome::Synced {
+            progress.done = Some("100%".to_owned());
+        }
+        progress
+    });
+    status.destination_login = live.destination_login;
+    status.inbox_uid_next = live.inbox_uid_next;
+    if let Ended::Done(report) = ended
+        && !report.dry_run
+    {
+        status.flushed_attempt = Some(attempt);
+    }
+    let code = match (outcome, &error) {
+        (Outcome::Failed, Some(error)) => error.class.exit_code(),
+        _ => 0,
+    };
+    (status, code)
+}
+
+/// An attempt that ended by itself.
+fn ended(attempt: i64, outcome: Outcome, error: Option<&Error>) -> WorkerStatus {
+    let now = Some(Time(Timestamp::now()));
+    WorkerStatus {
+        attempt,
+        reported_at: now.clone(),
+        phase: Some(if outcome == Outcome::Failed { WorkerPhase::Failed } else { WorkerPhase::Done }),
+        outcome: Some(outcome),
+        last_error: error.map(|error| LastError::new(error, now)),
+        ..WorkerStatus::default()
+    }
+}
+
+/// An attempt that is over without an outcome.
+fn unended(attempt: i64, error: &Error) -> WorkerStatus {
+    WorkerStatus { outcome: None, ..ended(attempt, Outcome::Failed, Some(error)) }
+}
+
+/// Leaves the last word where kubelet finds it.
+fn say(assignment: &Assignment, status: &WorkerStatus) {
+    if let Err(error) = std::fs::write(&assignment.termination_log, words::last_word(status)) {
+        tracing::warn!(%error, path = %assignment.termination_log.display(), "the last word could not be written");
+    }
+}
+
+/// Reads a client's configuration as workers need it.
+///
+/// # Errors
+/// Configuration when there is neither a cluster around this process nor a kubeconfig.
+pub async fn client() -> Result<Client> {
+    let unreachable = |why: String| {
+        Error::configuration(format!("the API server can't be reached: {why}"))
+            .advice("Workers run in pods that the operator makes; elsewhere, set KUBECONFIG")
+    };
+    let mut config = kube::Config::infer().await.map_err(|e| unreachable(e.to_string()))?;
+    // The reporter tries again itself, and counts.
+    config.default_retry = false;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    Client::try_from(config).map_err(|e| unreachable(e.to_string()))
+}

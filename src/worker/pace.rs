@@ -1,0 +1,181 @@
+//! When a report is due and what it carries: seldom enough for ten thousand mailboxes, often enough for one that is
+//! watched.
+
+use std::time::Duration;
+
+/// The first report after the claim, at the earliest: a mailbox that ends before writes twice in all.
+const FIRST: Duration = Duration::from_secs(10);
+/// A folder's end is reported at most this often.
+const FOLDERS: Duration = Duration::from_secs(5);
+/// The checkpoint is sent at most this often,
+const CHECKPOINT: Duration = Duration::from_secs(30);
+/// or this often at the end of large folders.
+const LARGE_FOLDER: Duration = Duration::from_secs(10);
+/// The longest wait before a report that failed is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// What decides about the next report. Times are since boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// How long the sync may go on without an answer.
+    pub grace: Duration,
+    /// When the claim was sent.
+    pub claimed: Duration,
+    /// When the last report was sent, answered or not; the claim is one.
+    pub sent: Duration,
+    /// So many reports in a row had no answer.
+    pub failures: u32,
+    /// A folder has ended since the last report.
+    pub folder_ended: bool,
+    /// There is a checkpoint that the API server does not have.
+    pub checkpoint: bool,
+    /// A folder has ended since the last checkpoint, and much was copied.
+    pub large_folder: bool,
+    /// When the last checkpoint was sent, if this attempt sent one.
+    pub checkpoint_sent: Option<Duration>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing for so long, unless something happens.
+    Wait(Duration),
+    /// Report, with the checkpoint or without.
+    Report {
+        /// The checkpoint goes along.
+        checkpoint: bool,
+    },
+}
+
+/// Decides.
+#[must_use]
+pub fn next(state: &State, now: Duration) -> Action {
+    let wait = due(state).saturating_sub(now);
+    if !wait.is_zero() {
+        return Action::Wait(wait);
+    }
+    let rest = if state.large_folder { LARGE_FOLDER } else { CHECKPOINT };
+    let rested = state.checkpoint_sent.is_none_or(|sent| now >= sent + rest);
+    Action::Report { checkpoint: state.checkpoint && rested }
+}
+
+fn due(state: &State) -> Duration {
+    // Several reports fit into the grace, however short it is.
+    let third = state.grace / 3;
+    if state.failures > 0 {
+        let backoff = Duration::from_millis(500) * 2_u32.saturating_pow(state.failures.min(10));
+        return state.sent + backoff.min(RETRY).min(third);
+    }
+    let regular = state.sent + interval(state.sent.saturating_sub(state.claimed)).min(third);
+    if state.folder_ended {
+        let early = (state.sent + FOLDERS).max(state.claimed + FIRST.min(third));
+        return regular.min(early);
+    }
+    regular
+}
+
+/// People look at what has just started.
+fn interval(age: Duration) -> Duration {
+    match age.as_secs() {
+        0..120 => FIRST,
+        120..900 => Duration::from_secs(20),
+        _ => Duration::from_secs(30),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn state() -> State {
+        State {
+            grace: 600 * S,
+            claimed: 100 * S,
+            sent: 100 * S,
+            failures: 0,
+            folder_ended: false,
+            checkpoint: true,
+            large_folder: false,
+            checkpoint_sent: None,
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_in_the_first_ten_seconds_whatever_happens() {
+        let state = State { folder_ended: true, large_folder: true, ..state() };
+        assert_eq!(next(&state, 100 * S), Action::Wait(10 * S));
+        assert_eq!(next(&state, 110 * S), Action::Report { checkpoint: true });
+    }
+
+    #[test]
+    fn reports_become_rarer_and_a_folders_end_is_told_soon() {
+        let later = |sent: u32| State { sent: sent * S, checkpoint: false, ..state() };
+        assert_eq!(next(&later(110), 110 * S), Action::Wait(10 * S));
+        assert_eq!(next(&later(300), 300 * S), Action::Wait(20 * S));
+        assert_eq!(next(&later(2000), 2000 * S), Action::Wait(30 * S));
+        let ended = State { folder_ended: true, ..later(2000) };
+        assert_eq!(next(&ended, 2005 * S), Action::Report { checkpoint: false });
+        assert_eq!(next(&ended, 2004 * S), Action::Wait(S));
+    }
+
+    #[test]
+    fn the_checkpoint_rests_for_thirty_seconds_or_ten_after_a_large_folder() {
+        let sent = State { sent: 140 * S, checkpoint_sent: Some(125 * S), ..state() };
+        assert_eq!(next(&sent, 150 * S), Action::Report { checkpoint: false });
+        assert_eq!(next(&State { large_folder: true, ..sent }, 150 * S), Action::Report { checkpoint: true });
+        assert_eq!(next(&sent, 155 * S), Action::Report { checkpoint: true });
+        assert_eq!(next(&State { checkpoint: false, ..sent }, 170 * S), Action::Report { checkpoint: false });
+    }
+
+    fn states() -> impl Strategy<Value = State> {
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+        let times = (10..86_400_u64, 0..100_000_u64, 0..50_000_u64, proptest::option::of(0..200_000_u64));
+        (times, 0..50_u32, flags).prop_map(|((grace, claimed, later, checkpoint), failures, flags)| State {
+            grace: Duration::from_secs(grace),
+            claimed: Duration::from_millis(claimed),
+            sent: Duration::from_millis(claimed + later),
+            failures,
+            folder_ended: flags.0,
+            checkpoint: flags.1,
+            large_folder: flags.2,
+            checkpoint_sent: checkpoint.map(Duration::from_millis),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_ends_exactly_when_a_report_is_due(state in states(), later in 0..100_000_u64) {
+            let now = state.sent + Duration::from_millis(later);
+            if let Action::Wait(wait) = next(&state, now) {
+                let reported = matches!(next(&state, now + wait), Action::Report { .. });
+                prop_assert!(reported);
+                let waits = matches!(next(&state, now + wait.saturating_sub(Duration::from_nanos(1))), Action::Wait(_));
+                prop_assert!(waits);
+            }
+        }
+
+        #[test]
+        fn three_reports_fit_into_the_grace_and_none_is_sent_at_once(state in states()) {
+            let due = due(&state).saturating_sub(state.sent);
+            prop_assert!(due <= state.grace / 3, "{due:?}");
+            prop_assert!(due <= Duration::from_secs(30));
+            prop_assert!(due >= (state.grace / 3).min(S), "{due:?}");
+            if state.failures == 0 {
+                prop_assert!(due >= (state.grace / 3).min(FOLDERS));
+            }
+        }
+
+        #[test]
+        fn a_checkpoint_is_sent_only_when_there_is_a_new_one_and_seldom(state in states(), later in 0..100_000_u64) {
+            let now = state.sent + Duration::from_millis(later);
+            if next(&state, now) == (Action::Report { checkpoint: true }) {
+                prop_assert!(state.checkpoint);
+                prop_assert!(state.checkpoint_sent.is_none_or(|sent| now >= sent + LARGE_FOLDER));
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Talks to the API server about one thing: the `worker` part of the attempt's own MailboxSync.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    answer::{Answer, judge},
+    assignment::Assignment,
+    desk::{Desk, Kept},
+    grace::{Fence, since_boot},
+    pace::{self, Action},
+    words::{self, Samples},
+};
+use crate::{
+    api::{MailboxSync, mailbox_sync::WorkerStatus},
+    error::{Error, Result},
+    sync::progress::Progress,
+};
+
+/// A request without an answer for so long had none.
+const REQUEST: Duration = Duration::from_secs(10);
+/// How long the claim may be refused: the operator may not have written yet which pod this is.
+const REFUSED: Duration = Duration::from_mins(1);
+/// Counters are looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
+/// A folder's end brings the checkpoint along when so many messages were copied since the last one.
+const MANY: u64 = 1000;
+
+/// The way to the API server.
+pub struct Link {
+    api: Api<MailboxSync>,
+    name: String,
+    limit: Duration,
+}
+
+impl Link {
+    /// To the assigned object.
+    #[must_use]
+    pub fn new(client: Client, assignment: &Assignment) -> Self {
+        Self {
+            api: Api::namespaced(client, &assignment.namespace),
+            name: assignment.mailbox_sync.clone(),
+            limit: REQUEST,
+        }
+    }
+
+    /// Sends a patch; gives the answer and when it was sent.
+    async fn send(&self, patch: &Value) -> (Answer, Duration) {
+        let sent = since_boot();
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let request = self.api.patch_status(&self.name, &parameters, &patch);
+        let answer = match timeout(self.limit, request).await {
+            Ok(answer) => judge(answer),
+            Err(_) => Answer::Away(format!("the API server did not answer within {} s", self.limit.as_secs_f32())),
+        };
+        (answer, sent)
+    }
+
+    /// Claims the attempt; gives the object and when the claim was sent. None when it was asked to stop before.
+    ///
+    /// # Errors
+    /// Internal when the claim is refused for a minute, Network when the API server is away for as long as `patience`.
+    pub async fn claim(
+        &self,
+        attempt: i64,
+        patience: Duration,
+        stop: &CancellationToken,
+    ) -> Result<Option<(Box<MailboxSync>, Duration)>> {
+        let began = since_boot();
+        let mut refused_since = None;
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let claim = words::claim(attempt, Timestamp::now());
+            let (answer, sent) = tokio::select! {
+                answered = self.send(&claim) => answered,
+                () = stop.cancelled() => return Ok(None),
+            };
+            match answer {
+                Answer::Taken(object) => return Ok(Some((object, sent))),
+                Answer::Fenced(why) => {
+                    tracing::info!(why, "the attempt could not be claimed yet");
+                    if sent.saturating_sub(*refused_since.get_or_insert(sent)) >= REFUSED {
+                        return Err(Error::internal(format!("fenced: attempt {attempt} could not be claimed: {why}"))
+                            .advice(
+                                "Another attempt has taken over, or the MailboxSync is gone; nothing was written",
+                            ));
+                    }
+                }
+                Answer::Away(why) => {
+                    tracing::warn!(why, "the API server is away");
+                    refused_since = None;
+                    if sent.saturating_sub(began) >= patience {
+                        return Err(Error::network(format!("attempt {attempt} could not be claimed: {why}"))
+                            .advice("Check that pods reach the API server; the operator starts another attempt"));
+                    }
+                }
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = stop.cancelled() => return Ok(None),
+            }
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+}
+
+/// Whether the last report is at the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    /// It is.
+    Yes,
+    /// There was no time left; the termination message has to do.
+    No,
+}
+
+/// Reports what the engine does, at the pace of [`pace`].
+pub struct Reporter {
+    link: Link,
+    attempt: i64,
+    progress: Arc<Progress>,
+    desk: Arc<Desk>,
+    fence: Arc<Fence>,
+    number: i64,
+    samples: Samples,
+    pace: pace::State,
+    folders_told: u64,
+    folders_flushed: u64,
+}
+
+impl Reporter {
+    /// Reports by `link` for an attempt that was claimed at `claimed`.
+    #[must_use]
+    pub fn new(
+        mut link: Link,
+        attempt: i64,
+        progress: Arc<Progress>,
+        desk: Arc<Desk>,
+        fence: Arc<Fence>,
+        (grace, claimed): (Duration, Duration),
+    ) -> Self {
+        link.limit = REQUEST.min(grace / 3);
+        Self {
+            link,
+            attempt,
+            progress,
+            desk,
+            fence,
+            number: 1,
+            samples: Samples::default(),
+            pace: pace::State {
+                grace,
+                claimed,
+                sent: claimed,
+                failures: 0,
+                folder_ended: false,
+                checkpoint: false,
+                large_folder: false,
+                checkpoint_sent: None,
+            },
+            folders_told: 0,
+            folders_flushed: 0,
+        }
+    }
+
+    /// Reports until it is dropped. Safe to drop: a report that is on its way then has a lower number than any later one,
+    /// and is refused if it comes late.
+    pub async fn keep_reporting(&mut self) {
+        loop {
+            let Some(left) = self.fence.left() else { return std::future::pending().await };
+            let ended = self.progress.folders_done.load(Relaxed);
+            self.pace.folder_ended = ended > self.folders_told;
+            self.pace.checkpoint = self.desk.is_waiting();
+            self.pace.large_folder = ended > self.folders_flushed && self.desk.unreported_messages() >= MANY;
+            match pace::next(&self.pace, since_boot()) {
+                Action::Wait(wait) => sleep(wait.min(LOOK).min(left)).await,
+                Action::Report { checkpoint } => {
+                    let kept = if checkpoint { self.desk.newest() } else { None };
+                    let status = self.now();
+                    self.report(status, kept).await;
+                }
+            }
+        }
+    }
+
+    /// The status as it is now.
+    pub fn now(&mut self) -> WorkerStatus {
+        let rate = self.samples.rate(since_boot(), self.progress.bytes_done.load(Relaxed));
+        words::live(&self.progress, self.desk.skipped(), rate, Timestamp::now())
+    }
+
+    /// Sends one report; gives it back as it was sent if it was taken.
+    async fn report(&mut self, mut status: WorkerStatus, kept: Option<Kept>) -> bool {
+        self.number += 1;
+        status.attempt = self.attempt;
+        status.report = self.number;
+        if let Some(kept) = &kept {
+            status.checkpoint = Some(kept.checkpoint.clone());
+            status.folders.clone_from(&kept.folders);
+        }
+        let ended = self.progress.folders_done.load(Relaxed);
+        let (answer, sent) = self.link.send(&words::patch(&status)).await;
+        self.pace.sent = sent;
+        match answer {
+            Answer::Taken(_) => {
+                self.fence.confirm(sent);
+                self.pace.failures = 0;
+                self.folders_told = ended;
+                if let Some(kept) = &kept {
+                    self.desk.reported(kept);
+                    self.pace.checkpoint_sent = Some(sent);
+                    self.folders_flushed = ended;
+                }
+                tracing::debug!(report = status.report, checkpoint = kept.is_some(), "reported");
+                true
+            }
+            Answer::Fenced(why) => {
+                tracing::error!(why, "fenced: nothing more is written");
+                self.fence.refuse(&why);
+                false
+            }
+            Answer::Away(why) => {
+                self.pace.failures = self.pace.failures.saturating_add(1);
+                tracing::warn!(why, failures = self.pace.failures, "the API server is away; the sync goes on");
+                false
+            }
+        }
+    }
+
+    /// The number of the next report.
+    #[must_use]
+    pub const fn next_number(&self) -> i64 {
+        self.number + 1
+    }
+
+    /// Reports how the attempt ended, with the newest checkpoint, until that is taken or there is no time left: the fence
+    /// closes, or `until` is over.
+    pub async fn last(&mut self, status: &WorkerStatus, until: impl Future<Output = ()>) -> Delivered {
+        tokio::pin!(until);
+        loop {
+            let Some(left) = self.fence.left() else { return Delivered::No };
+            let kept = self.desk.newest();
+            let taken = tokio::select! {
+                taken = self.report(status.clone(), kept) => taken,
+                () = &mut until => return Delivered::No,
+            };
+            if taken {
+                return Delivered::Yes;
+            }
+            let Action::Wait(wait) = pace::next(&self.pace, since_boot()) else { continue };
+            tokio::select! {
+                () = sleep(wait.min(LOOK).min(left)) => {}
+                () = &mut until => return Delivered::No,
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A sync that may write no more stops at once; and a checkpoint that was too large to be kept whole doubles nothing.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+};
+
+use mailferry::{Error, ErrorClass, Result, imap::permit::Permit, sync::checkpoint::Checkpoint};
+use mailferry_testkit::{Corpus, Kind, Message, differences, shared};
+
+use crate::rig::{Rig, adopted, copied};
+
+/// Granted until it is withdrawn.
+#[derive(Debug, Default)]
+struct Withdrawn {
+    now: AtomicBool,
+    asked_after: AtomicU64,
+}
+
+impl Permit for Withdrawn {
+    fn check(&self) -> Result<()> {
+        if self.now.load(SeqCst) {
+            self.asked_after.fetch_add(1, SeqCst);
+            return Err(Error::internal("fenced: another attempt has taken over"));
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_permit_no_connection_sends_anything_more_and_the_next_sync_goes_on() {
+    let corpus = Corpus::bulk(900, 9 << 20, 6, 31).with_large(4 << 20);
+    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (mut left, mut right) = (source.connect().await, destination.connect().await);
+    left.seed(&corpus).await;
+    let mut rig = Rig::new(&source, &destination);
+    let permit = Arc::new(Withdrawn::default());
+    rig.permit = Arc::clone(&permit) as Arc<dyn Permit>;
+    let (watched, withdrawn) = (Arc::clone(&rig.progress), Arc::clone(&permit));
+    let watch = tokio::spawn(async move {
+        while watched.messages_done.load(SeqCst) < 150 {
+            tokio::task::yield_now().await;
+        }
+        withdrawn.now.store(true, SeqCst);
+    });
+    let report = rig.try_sync().await;
+    watch.await.unwrap();
+    let error = report.error.expect("an error");
+    assert_eq!((error.class, error.what.as_str()), (ErrorClass::Internal, "fenced: another attempt has taken over"));
+    assert!(report.folders.iter().map(|f| f.copied_now).sum::<u64>() < corpus.messages() as u64);
+    let asked = permit.asked_after.load(SeqCst);
+    assert!((1..=12).contains(&asked), "three connections ask once each, and once more to say goodbye: {asked}");
+
+    rig.permit = Arc::new(mailferry::imap::permit::Always);
+    rig.sync().await;
+    assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_which_only_marks_are_kept_is_left_alone_or_matched_and_nothing_is_doubled() {
+    let corpus = Corpus::bulk(300, 1 << 20, 3, 31);
+    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (mut left, mut right) = (source.connect().await, destination.connect().await);
+    left.seed(&corpus).await;
+    let rig = Rig::new(&source, &destination);
+    rig.sync().await;
+    let reduce = || {
+        let whole = rig.store.checkpoint().unwrap();
+        // Everything is reduced before the bound is met.
+        let least = (90..9000).find_map(|most| {
+            let read = Checkpoint::decode(&whole.encode_within(most).unwrap()).unwrap();
+            (!read.folders.is_empty()).then_some(read)
+        });
+        let reduced = least.unwrap();
+        assert!(reduced.folders.values().all(|state| state.reduced));
+        rig.store.set(&reduced);
+    };
+
+    reduce();
+    let unchanged = rig.sync().await;
+    assert!(unchanged.folders.iter().all(|folder| folder.unchanged), "{unchanged:#?}");
+
+    left.append("INBOX", &[Message::new("Subject: one more\r\n\r\n")]).await;
+    reduce();
+    let delta = rig.sync().await;
+    assert_eq!(copied(&delta), 1, "{delta:#?}");
+    assert!(adopted(&delta) > 0, "what was there was matched");
+    assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
+}
