@@ -5,4 +5,4 @@ mod decide;
 mod reconcile;
 
 pub use decide::Times;
-pub use reconcile::{Servers, reconcile};
+pub use reconcile::{Connections, Servers, reconcile};
