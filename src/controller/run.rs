@@ -31,6 +31,7 @@ use crate::{
     api::{MailMigration, MailServer, MailboxSync},
     controller::{cache::Place, objects::SyncPod},
     error::{Error, Result},
+    imap::AddressPolicy,
     telemetry::{health::Readiness, metrics::Metrics},
 };
 
@@ -83,7 +84,10 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         (sync_queue, migration_queue),
     ));
     let (server_queue, servers_due) = mpsc::unbounded();
-    let servers = Arc::new(Servers::new(client.clone(), server_queue.clone(), connections(&context), metrics));
+    let networks = &context.config.addresses;
+    let addresses = AddressPolicy::guarded(networks.deny.clone(), networks.allow.clone());
+    let counted = connections(&context);
+    let servers = Arc::new(Servers::new(client.clone(), addresses, server_queue.clone(), counted, metrics));
     let (changes, seen) = channels();
     let mut tasks = JoinSet::new();
     let namespace = options.namespace;

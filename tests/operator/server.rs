@@ -16,6 +16,7 @@ use kube::{
 use mailferry::{
     api::{MailServer, MailServerStatus},
     controller::server::{Servers, Times, reconcile},
+    imap::AddressPolicy,
     telemetry::{api_calls, metrics::Metrics},
 };
 use mailferry_testkit::{
@@ -38,12 +39,17 @@ struct Stage {
 }
 
 impl Stage {
+    /// A test's mail servers are on this machine.
     async fn begin(times: Times) -> Self {
+        Self::begin_with(times, AddressPolicy::parse("", "127.0.0.1").unwrap()).await
+    }
+
+    async fn begin_with(times: Times, addresses: AddressPolicy) -> Self {
         let rig = Rig::new().await;
         let metrics = Metrics::new().unwrap();
         let client = api_calls::client(rig.plane.config(), &metrics).unwrap();
         let mut controller = JoinSet::new();
-        controller.spawn(control(client, rig.namespace.clone(), metrics.clone(), times));
+        controller.spawn(control(client, rig.namespace.clone(), metrics.clone(), times, addresses));
         Self { rig, metrics, _controller: controller }
     }
 
@@ -83,12 +89,12 @@ impl Stage {
     }
 }
 
-async fn control(client: Client, namespace: String, metrics: Metrics, times: Times) {
+async fn control(client: Client, namespace: String, metrics: Metrics, times: Times, addresses: AddressPolicy) {
     let (queue, due) = mpsc::unbounded();
     let servers: Api<MailServer> = Api::namespaced(client.clone(), &namespace);
     // As many connections as the host's name says.
     let connections = Box::new(|_: &str, spec: &mailferry::api::MailServerSpec| spec.host.len());
-    let context = Arc::new(Servers::new(client, queue, connections, metrics).with_times(times));
+    let context = Arc::new(Servers::new(client, addresses, queue, connections, metrics).with_times(times));
     Controller::new(servers, watcher::Config::default())
         .with_config(Config::default().concurrency(4))
         .reconcile_on(due)
@@ -163,6 +169,21 @@ async fn what_keeps_a_server_from_being_ready_is_named_by_its_class() {
         assert!(!condition.message.contains("s3cret"), "{name}: {condition:?}");
         assert_eq!(status.facts.is_some(), reason == "Connected", "{name}: {status:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_at_a_denied_address_is_never_connected_to() {
+    // As the operator has it by default.
+    let stage = Stage::begin_with(Times::default(), AddressPolicy::guarded([], [])).await;
+    let server = Scripted::play(None, vec![vec![Step::Login("IMAP4rev1")]]).await;
+    for host in ["127.0.0.1", "localhost", "::ffff:127.0.0.1"] {
+        let spec = json!({"host": host, "port": server.port(), "tls": {"mode": "None"}});
+        let status = stage.tested("inside", spec).await;
+        let condition = ready(&status);
+        assert_eq!(condition.reason, "Configuration", "{host}: {condition:?}");
+        assert!(condition.message.contains("may not connect to"), "{host}: {condition:?}");
+    }
+    assert_eq!(server.connections(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

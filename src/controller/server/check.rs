@@ -12,7 +12,10 @@ use crate::{
     api::{self, MailServerSpec, common::SecretKeyRef, mail_server::ServerFacts},
     assignment::{self, Missing, Secrets},
     error::{Error, Result, Side},
-    imap::probe::{Probe, probe},
+    imap::{
+        AddressPolicy,
+        probe::{Probe, probe},
+    },
 };
 
 /// One whole test, at most.
@@ -78,6 +81,7 @@ const CAPABILITIES: [&str; 29] = [
 /// Tests a server. The outer error: the API server did not give the CA bundle, and nothing is known.
 pub(super) async fn check(
     client: &Client,
+    addresses: &AddressPolicy,
     namespace: &str,
     spec: &MailServerSpec,
 ) -> Result<Result<ServerFacts>, kube::Error> {
@@ -88,16 +92,21 @@ pub(super) async fn check(
         }
         None => None,
     };
-    Ok(match timeout(WHOLE, look(spec, bundle)).await {
+    Ok(match timeout(WHOLE, look(spec, addresses, bundle)).await {
         Ok(found) => found,
         Err(_) => Err(Error::network(format!("the server did not answer within {} s", WHOLE.as_secs()))
             .advice("Check host, port and firewall")),
     })
 }
 
-async fn look(spec: &MailServerSpec, bundle: Option<BTreeMap<String, ByteString>>) -> Result<ServerFacts> {
+async fn look(
+    spec: &MailServerSpec,
+    addresses: &AddressPolicy,
+    bundle: Option<BTreeMap<String, ByteString>>,
+) -> Result<ServerFacts> {
     let timeouts = api::common::Timeouts { connect: STEP, reply: STEP, ..api::common::Timeouts::default() };
-    let endpoint = assignment::server(Side::Source, spec, &timeouts, &OneSecret(bundle))?;
+    let mut endpoint = assignment::server(Side::Source, spec, &timeouts, &OneSecret(bundle))?;
+    endpoint.addresses = addresses.clone();
     Ok(facts(&probe(&endpoint).await?))
 }
 

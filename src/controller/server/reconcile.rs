@@ -22,6 +22,7 @@ use super::{
 use crate::{
     api::{MailServer, MailServerSpec, MailServerStatus},
     controller::{mailbox::reconcile::Failure, merge},
+    imap::AddressPolicy,
     telemetry::metrics::Metrics,
 };
 
@@ -38,6 +39,7 @@ pub type Connections = Box<dyn Fn(&str, &MailServerSpec) -> usize + Send + Sync>
 /// What the controller of MailServers needs and remembers.
 pub struct Servers {
     client: Client,
+    addresses: AddressPolicy,
     connections: Connections,
     metrics: Metrics,
     times: Times,
@@ -61,16 +63,18 @@ struct Memory {
 }
 
 impl Servers {
-    /// `queue` takes servers to look at; `connections` is asked at each look.
+    /// `addresses` may be connected to; `queue` takes servers to look at; `connections` is asked at each look.
     #[must_use]
     pub fn new(
         client: Client,
+        addresses: AddressPolicy,
         queue: UnboundedSender<ObjectRef<MailServer>>,
         connections: Connections,
         metrics: Metrics,
     ) -> Self {
         Self {
             client,
+            addresses,
             connections,
             metrics,
             times: Times::default(),
@@ -114,7 +118,7 @@ impl Servers {
         let turns = self.turns(&namespace);
         let Ok(_turn) = turns.acquire().await else { return };
         let Ok(_permit) = self.at_once.acquire().await else { return };
-        let found = check(&self.client, &namespace, &server.spec).await;
+        let found = check(&self.client, &self.addresses, &namespace, &server.spec).await;
         let now = Timestamp::now();
         let generation = server.metadata.generation.unwrap_or_default();
         let is_ours = |memory: &&mut Memory| memory.running.as_ref().is_some_and(|(tested, _)| *tested == generation);
