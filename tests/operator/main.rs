@@ -12,4 +12,5 @@ mod leader;
 mod lifecycle;
 mod plane;
 mod rig;
+mod server;
 mod stage;
