@@ -8,3 +8,4 @@ mod deploy;
 mod fence;
 mod plane;
 mod rig;
+mod worker;
