@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::PostParams;
+use k8s_openapi::api::{core::v1::Pod, rbac::v1::RoleBinding};
+use kube::api::{DeleteParams, PostParams};
 use mailferry::{
     ErrorClass,
     api::{
@@ -306,7 +306,7 @@ async fn a_killed_attempt_leaves_a_checkpoint_in_doubt_and_nothing_is_lost_or_do
     let synced = mailbox.start(1).await.end().await;
     assert_eq!(synced.code, Some(0), "{}", synced.log);
     let more: Vec<Message> =
-        (0..300).map(|n| Message::new(format!("Subject: {n}\r\n\r\n{}", "x".repeat(9000)))).collect();
+        (0..300).map(|n| Message::new(format!("Subject: {n}\r\n\r\n{}", "x".repeat(100_000)))).collect();
     mailbox.source.connect().await.append("INBOX", &more).await;
     // It dies in the middle of its appends, long before its first report: the checkpoint says that nothing is in doubt.
     let mut attempt = mailbox.start(2).await;
@@ -357,6 +357,27 @@ async fn while_the_api_server_is_away_a_sync_goes_on_for_its_grace_and_catches_u
     let again = short.start(2).await.end().await;
     assert_eq!(again.code, Some(0), "{}", again.log);
     short.assert_same_mail().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_missing_for_a_moment_ends_no_attempt() {
+    let rig = rig().await;
+    let mailbox = Mailbox::new(&rig, "grace", json!({"connections": 1, "offlineGrace": "30s"})).await;
+    mailbox.source.connect().await.seed(&large()).await;
+    let attempt = mailbox.start(1).await;
+    mailbox.slow_down().await;
+    rig.api::<RoleBinding>().delete(WORKER, &DeleteParams::default()).await.unwrap();
+    let log = mailbox.folder.path().join("log-1");
+    while !fs::read_to_string(&log).unwrap().contains("refused: nothing is written") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    rig.allow_workers().await;
+    let before = mailbox.worker().await.report;
+    mailbox.until(|worker| worker.report > before).await;
+    mailbox.proxy.set_delay(Duration::ZERO);
+    let synced = attempt.end().await;
+    assert_eq!(synced.code, Some(0), "{}", synced.log);
+    mailbox.assert_same_mail().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
