@@ -3,6 +3,11 @@ CARGO = cargo
 # For `make bench`: --only ROW, --runs N.
 BENCH =
 
+# Tests that mostly wait for a cluster: many at a time, whatever the number of cores. All others are busy.
+WAITING = $(filter operator e2e,$(TESTS))
+BUSY = $(filter-out $(WAITING),$(TESTS))
+TESTS = $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
+
 .PHONY: help test lint cargo-test readme deny demo bench
 
 help:
@@ -22,7 +27,9 @@ lint:
 cargo-test:
 	scripts/install.sh test
 	scripts/kubernetes.sh
-	$(CARGO) test --workspace --locked --no-fail-fast
+	$(CARGO) test --workspace --locked --no-fail-fast --lib --bins $(patsubst %,--test %,$(BUSY))
+	$(CARGO) test --workspace --locked --doc
+	RUST_TEST_THREADS=12 $(CARGO) test --workspace --locked --no-fail-fast $(patsubst %,--test %,$(WAITING))
 
 readme:
 	$(CARGO) build --locked --bin mailferry

@@ -157,7 +157,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::local::testing::spec;
+    use crate::sync::testing::spec;
 
     #[derive(Debug, Parser)]
     struct Line {

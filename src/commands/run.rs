@@ -139,8 +139,8 @@ mod tests {
     use super::*;
     use crate::{
         ErrorClass,
-        local::{run::Job, schedule::HostLimits, testing::spec},
-        sync::{checkpoint::Checkpoint, report::MailboxReport},
+        local::{run::Job, schedule::HostLimits},
+        sync::{checkpoint::Checkpoint, report::MailboxReport, testing::spec},
     };
 
     #[derive(Debug, Parser)]

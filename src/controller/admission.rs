@@ -504,7 +504,9 @@ mod tests {
                 }
             }
             let uids: Vec<_> = admission.granted.keys().cloned().collect();
-            uids.iter().for_each(|uid| admission.release(uid));
+            for uid in &uids {
+                admission.release(uid);
+            }
             prop_assert!(admission.in_use.is_empty() && admission.running.is_empty());
         }
     }

@@ -6,6 +6,7 @@ pub mod cache;
 pub mod condition;
 pub mod config;
 pub mod context;
+pub mod leader;
 pub mod mailbox;
 pub mod merge;
 pub mod migration;

@@ -211,12 +211,26 @@ impl Authenticator for Once {
     }
 }
 
+/// Answers the LOGIN mechanism's questions: for the name, then for the password. It never was standardized, and servers
+/// word the questions differently: their order counts.
+struct NameThenPassword(Option<Zeroizing<Vec<u8>>>, Option<Zeroizing<Vec<u8>>>);
+
+impl Authenticator for NameThenPassword {
+    type Response = Vec<u8>;
+
+    fn process(&mut self, _challenge: &[u8]) -> Vec<u8> {
+        self.0.take().or_else(|| self.1.take()).map(|response| response.to_vec()).unwrap_or_default()
+    }
+}
+
 /// What to log in with, decided from the credential and what is offered.
 enum Method {
     /// AUTHENTICATE with this mechanism and initial response.
     Sasl { mechanism: &'static str, response: Zeroizing<Vec<u8>> },
     /// LOGIN with this name and password.
     Login { username: String, password: Zeroizing<String> },
+    /// AUTHENTICATE LOGIN with this name and password.
+    SaslLogin { username: Zeroizing<Vec<u8>>, password: Zeroizing<Vec<u8>> },
 }
 
 fn choose(login: &Login, offered: &Capabilities, secret: &[u8]) -> Result<Method> {
@@ -244,6 +258,14 @@ fn choose(login: &Login, offered: &Capabilities, secret: &[u8]) -> Result<Method
         let mut response = Zeroizing::new(format!("{authorize}\0{authenticate}\0").into_bytes());
         response.extend_from_slice(password);
         return Ok(Method::Sasl { mechanism: "PLAIN", response });
+    }
+    let unsayable = name.contains(['\r', '\n'])
+        || std::str::from_utf8(password).map_or(true, |password| password.contains(['\r', '\n']));
+    if offered.has("AUTH=LOGIN") && (unsayable || offered.has("LOGINDISABLED")) {
+        return Ok(Method::SaslLogin {
+            username: Zeroizing::new(name.into_bytes()),
+            password: Zeroizing::new(password.to_vec()),
+        });
     }
     if offered.has("LOGINDISABLED") {
         return Err(Error::configuration("the server allows no password on this connection")
@@ -295,6 +317,10 @@ async fn log_in(
             } else {
                 client.authenticate(mechanism, Once(Some(response))).await
             }
+        }
+        Method::SaslLogin { username, password } => {
+            "AUTHENTICATE LOGIN".clone_into(&mut facts.login);
+            client.authenticate("LOGIN", NameThenPassword(Some(username), Some(password))).await
         }
         Method::Login { username, password } => {
             "LOGIN".clone_into(&mut facts.login);

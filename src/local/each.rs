@@ -100,10 +100,8 @@ mod tests {
     use super::*;
     use crate::{
         ErrorClass,
-        local::{
-            schedule::{HostLimit, HostLimits},
-            testing::spec,
-        },
+        local::schedule::{HostLimit, HostLimits},
+        sync::testing::spec,
     };
 
     #[tokio::test]

@@ -9,8 +9,6 @@ pub mod run;
 pub mod schedule;
 pub mod secrets;
 pub mod state;
-#[cfg(test)]
-pub(crate) mod testing;
 pub mod text;
 pub mod verify;
 pub mod view;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use super::text::{bytes, count, duration, printable, table};
+use super::text::{bytes, count, duration, folder_names, printable, table};
 use crate::{
     error::{Error, ErrorClass},
     sync::report::{FolderReport, MailboxReport, MessageNote},
@@ -179,11 +179,6 @@ fn folders(report: &MailboxReport) -> String {
     let head = ["folder", "source", "before", "now", "adopted", "skipped", "left out", "flags", "deleted", "state"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(report.folders.iter().map(|folder| {
-        let name = if folder.source == folder.destination || folder.destination.is_empty() {
-            folder.source.clone()
-        } else {
-            format!("{} -> {}", folder.source, folder.destination)
-        };
         let numbers = [
             folder.source_messages,
             folder.copied_before,
@@ -194,7 +189,7 @@ fn folders(report: &MailboxReport) -> String {
             folder.flags_updated,
             folder.deleted,
         ];
-        let mut row = vec![printable(&name).into_owned()];
+        let mut row = vec![folder_names(&folder.source, &folder.destination)];
         row.extend(numbers.map(|n| n.to_string()));
         row.push(state(folder, report));
         row

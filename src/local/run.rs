@@ -308,7 +308,7 @@ mod tests {
     use tokio::sync::Barrier;
 
     use super::*;
-    use crate::local::{schedule::HostLimit, testing::spec};
+    use crate::{local::schedule::HostLimit, sync::testing::spec};
 
     /// An engine made of a closure.
     struct Fake<F>(F);

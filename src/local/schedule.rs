@@ -183,7 +183,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::local::testing::spec;
+    use crate::sync::testing::spec;
 
     fn limits(of: &[(&str, usize)]) -> HostLimits {
         let limit = |connections| HostLimit { connections: Some(connections), starts_per_minute: None };

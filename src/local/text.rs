@@ -32,6 +32,16 @@ fn acts_on_terminal(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}')
 }
 
+/// A folder's name, or both where the destination has another one.
+#[must_use]
+pub fn folder_names(source: &str, destination: &str) -> String {
+    if source == destination || destination.is_empty() {
+        printable(source).into_owned()
+    } else {
+        format!("{} -> {}", printable(source), printable(destination))
+    }
+}
+
 /// `37.00 MB`, in steps of 1000.
 #[must_use]
 pub fn bytes(count: u64) -> String {

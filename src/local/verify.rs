@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::text::{count, duration, printable, table};
+use super::text::{count, duration, folder_names, printable, table};
 use crate::{
     error::{Error, ErrorClass},
     local::report::gravity,
@@ -151,11 +151,6 @@ fn folders(report: &VerifyReport) -> String {
     let head = ["folder", "source", "destination", "equal", "missing", "flags", "date", "bytes", "only there", "state"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(report.folders.iter().map(|folder| {
-        let name = if folder.source == folder.destination {
-            folder.source.clone()
-        } else {
-            format!("{} -> {}", folder.source, folder.destination)
-        };
         let numbers = [
             folder.source_messages,
             folder.destination_messages,
@@ -166,7 +161,7 @@ fn folders(report: &VerifyReport) -> String {
             folder.rewritten,
             folder.only_at_destination,
         ];
-        let mut row = vec![printable(&name).into_owned()];
+        let mut row = vec![folder_names(&folder.source, &folder.destination)];
         row.extend(numbers.map(|n| n.to_string()));
         row.push(match &folder.error {
             Some(error) => format!("failed: {}", error.class),

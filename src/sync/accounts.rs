@@ -60,39 +60,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        error::Side,
-        imap::{AddressPolicy, Credential, Login, Timeouts, Tls, folders::Folder, response::ListItem},
-        sync::spec::{DeletePolicy, FlagPolicy, FolderRules, MessageRules, Retry},
+        imap::{folders::Folder, response::ListItem},
+        sync::testing::spec,
     };
-
-    fn endpoint(side: Side) -> Endpoint {
-        Endpoint {
-            side,
-            host: "h".into(),
-            port: 993,
-            tls: Tls::default(),
-            login: Login { username: "u".into(), master: None, credential: Credential::password(*b"p") },
-            timeouts: Timeouts::default(),
-            quirks: Quirks::Generic,
-            compress: false,
-            addresses: AddressPolicy::default(),
-        }
-    }
-
-    fn spec() -> SyncSpec {
-        SyncSpec {
-            mailbox: "m".into(),
-            source: endpoint(Side::Source),
-            destination: endpoint(Side::Destination),
-            folders: FolderRules::default(),
-            messages: MessageRules::default(),
-            flag_policy: FlagPolicy::SourceWins,
-            delete_policy: DeletePolicy::Keep,
-            connections: 1,
-            dry_run: false,
-            retry: Retry::default(),
-        }
-    }
 
     fn survey(names: &[&str]) -> Survey {
         let folder = |name: &&str| Folder {
@@ -105,7 +75,7 @@ mod tests {
 
     fn planned(destination: &[&str], frozen: &BTreeMap<Vec<u8>, Vec<u8>>) -> (String, bool) {
         let there = Account { survey: survey(destination), kind: Quirks::Generic };
-        let plan = plan(&spec(), &survey(&["INBOX", "what;ever"]), &there, frozen);
+        let plan = plan(&spec("m"), &survey(&["INBOX", "what;ever"]), &there, frozen);
         let folder = plan.folders.iter().find(|f| f.source_raw == b"what;ever").unwrap();
         (String::from_utf8(folder.destination_raw.clone()).unwrap(), folder.create)
     }

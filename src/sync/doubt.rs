@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     identity::{CompareGroup, ContentHash, Facts, MessageId, match_folder, match_tail},
-    limits::{LOOKS_APART, LOOKS_APART_ROUND_TRIPS, SLOWEST_COMMIT},
+    limits::{LONGEST_COMMIT, LOOKS_APART, LOOKS_APART_ROUND_TRIPS, SLOWEST_COMMIT},
     lookup::{facts_of, hashes, message_ids, scan_with_ids},
     scan::{Scan, Scanned},
     trouble::Trouble,
@@ -52,7 +52,8 @@ pub struct Found {
 /// its time to be committed.
 pub fn apart(round_trip: Duration, work: &[Scanned]) -> Duration {
     let largest = work.iter().take(HEADROOM).map(|m| u64::from(m.size)).max().unwrap_or(0);
-    LOOKS_APART.max(round_trip * LOOKS_APART_ROUND_TRIPS).max(Duration::from_secs(largest / SLOWEST_COMMIT))
+    let commit = Duration::from_secs(largest / SLOWEST_COMMIT).min(LONGEST_COMMIT);
+    LOOKS_APART.max(round_trip * LOOKS_APART_ROUND_TRIPS).max(commit)
 }
 
 /// One folder's doubt: `work` may be partly at the destination, at UID `from` or above, but not at a UID in `known`.
@@ -205,4 +206,23 @@ async fn by_facts(
 
 fn sendable(scan: &Scan, message: &Scanned) -> Vec<String> {
     scan.flags(message).iter().filter_map(|flag| flag.sendable().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imap::response::Fetch;
+
+    #[test]
+    fn what_a_server_says_of_sizes_makes_no_wait_without_end() {
+        let of = |size| {
+            let mut scan = Scan::default();
+            scan.take(Fetch { uid: Some(1), flags: Some(Vec::new()), size: Some(size), ..Fetch::default() });
+            scan.finish();
+            apart(Duration::from_millis(10), &scan.messages)
+        };
+        assert_eq!(of(1 << 20), LOOKS_APART);
+        assert_eq!(of(500 << 20), Duration::from_secs(10));
+        assert_eq!(of(u64::MAX), LONGEST_COMMIT);
+    }
 }

@@ -54,10 +54,10 @@ pub async fn sync_mailbox(spec: &SyncSpec, checkpoint: Option<Checkpoint>, conte
     let started = Instant::now();
     let mut report = MailboxReport { mailbox: spec.mailbox.clone(), dry_run: spec.dry_run, ..MailboxReport::default() };
     let outcome = run(spec, checkpoint, context, &mut report).await;
+    report.interrupted = matches!(outcome, Ok(Ended::Stopped));
     if let Err(error) = outcome {
         report.error.get_or_insert(error);
     }
-    report.interrupted = context.stop.is_cancelled() && report.folders.iter().any(|f| !f.complete);
     report.error = report.error.take().map(|error| error.in_mailbox(&spec.mailbox));
     for folder in &mut report.folders {
         folder.error = folder.error.take().map(|error| error.in_mailbox(&spec.mailbox));
@@ -73,7 +73,7 @@ async fn run(
     checkpoint: Option<Checkpoint>,
     context: &SyncContext,
     report: &mut MailboxReport,
-) -> Result<()> {
+) -> Result<Ended> {
     let print = fingerprint(&spec.source, &spec.destination);
     let checkpoint = match checkpoint {
         Some(checkpoint) if checkpoint.fingerprint == print => checkpoint,
@@ -86,24 +86,24 @@ async fn run(
         None => Checkpoint { fingerprint: print, ..Checkpoint::default() },
     };
     let ledger = Arc::new(Ledger::new(checkpoint, Arc::clone(&context.store)));
-    let line = Arc::new(Line::new(spec, &context.progress, &context.stop, &context.permit));
+    let line = Arc::new(Line::new(spec, &context.progress, &context.permit));
 
     let mut backoff = line.backoff();
     let mut spare = JoinSet::new();
     let (pair, prepared) = loop {
         context.progress.enter(Phase::Connecting);
-        match begin(spec, &line, &ledger, &context.progress, report, &mut spare).await {
-            Ok(ready) => break ready,
-            Err(error) => {
-                if context.stop.is_cancelled() {
-                    return Err(error);
-                }
-                line.wait(error, &mut backoff).await?;
-                report.reconnects += 1;
-            }
+        match begin(spec, &line, &ledger, context, report, &mut spare).await {
+            Ok(Some(ready)) => break ready,
+            Ok(None) => return Ok(Ended::Stopped),
+            Err(error) => match line.wait(error, &mut backoff, &context.stop).await? {
+                Waited::Out => report.reconnects += 1,
+                Waited::Stopped => return Ok(Ended::Stopped),
+            },
         }
     };
-    copy_folders(spec, context, &ledger, line, (pair, spare), prepared, report).await
+    copy_folders(spec, context, &ledger, line, (pair, spare), prepared, report).await?;
+    let unfinished = report.folders.iter().any(|f| !f.complete);
+    Ok(if context.stop.is_cancelled() && unfinished { Ended::Stopped } else { Ended::Complete })
 }
 
 /// Further pairs of connections on their way.
@@ -113,14 +113,14 @@ async fn begin(
     spec: &SyncSpec,
     line: &Arc<Line>,
     ledger: &Ledger,
-    progress: &Progress,
+    context: &SyncContext,
     report: &mut MailboxReport,
     spare: &mut Spare,
-) -> Result<(Pair, Prepared)> {
+) -> Result<Option<(Pair, Prepared)>> {
     spare.abort_all();
     *spare = JoinSet::new();
-    let mut pair = line.connect().await?;
-    progress.enter(Phase::Planning);
+    let Some(mut pair) = line.connect_unless(&context.stop).await? else { return Ok(None) };
+    context.progress.enter(Phase::Planning);
     let grow = |folders: usize| {
         for _ in 1..spec.connections.min(folders) {
             let line = Arc::clone(line);
@@ -128,7 +128,7 @@ async fn begin(
         }
     };
     let prepared = prepare(spec, &mut pair, ledger, report, grow).await?;
-    Ok((pair, prepared))
+    Ok(Some((pair, prepared)))
 }
 
 /// How connections are made, and made again.
@@ -138,32 +138,42 @@ pub(super) struct Line {
     progress: Arc<Progress>,
     permit: Arc<dyn Permit>,
     retry: Retry,
-    stop: CancellationToken,
 }
 
 pub(super) type Backoff = backon::ExponentialBackoff;
 
+/// How a wait before the next try ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// It is time to try again.
+    Out,
+    /// It was asked to stop: what was waited out counts no more.
+    Stopped,
+}
+
 impl Line {
     /// The line between the accounts of `spec`.
-    pub(super) fn new(
-        spec: &SyncSpec,
-        progress: &Arc<Progress>,
-        stop: &CancellationToken,
-        permit: &Arc<dyn Permit>,
-    ) -> Self {
+    pub(super) fn new(spec: &SyncSpec, progress: &Arc<Progress>, permit: &Arc<dyn Permit>) -> Self {
         Self {
             source: Arc::new(spec.source.clone()),
             destination: Arc::new(spec.destination.clone()),
             progress: Arc::clone(progress),
             permit: Arc::clone(permit),
             retry: spec.retry,
-            stop: stop.clone(),
         }
     }
 
     /// A new pair of connections.
     pub(super) async fn connect(&self) -> Result<Pair> {
         Pair::connect(&self.source, &self.destination, &self.progress, &self.permit).await
+    }
+
+    /// A new pair of connections; none when it is asked to stop before both are there.
+    async fn connect_unless(&self, stop: &CancellationToken) -> Result<Option<Pair>> {
+        tokio::select! {
+            pair = self.connect() => pair.map(Some),
+            () = stop.cancelled() => Ok(None),
+        }
     }
 
     /// The waits between tries, from the first on.
@@ -177,9 +187,12 @@ impl Line {
     }
 
     /// Waits before the next try, or gives the error back when trying again makes no sense.
-    pub(super) async fn wait(&self, error: Error, backoff: &mut Backoff) -> Result<()> {
+    pub(super) async fn wait(&self, error: Error, backoff: &mut Backoff, stop: &CancellationToken) -> Result<Waited> {
         if error.class.remedy() != Remedy::RetryWithBackoff {
             return Err(error);
+        }
+        if stop.is_cancelled() {
+            return Ok(Waited::Stopped);
         }
         let Some(mut delay) = backoff.next() else { return Err(error) };
         if error.class == ErrorClass::Throttled {
@@ -187,11 +200,10 @@ impl Line {
         }
         tracing::info!(error = %error, delay_ms = delay.as_millis(), "trying again");
         let _waiting = self.progress.wait(error.to_string(), delay);
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = self.stop.cancelled() => return Err(error),
-        }
-        Ok(())
+        Ok(tokio::select! {
+            () = tokio::time::sleep(delay) => Waited::Out,
+            () = stop.cancelled() => Waited::Stopped,
+        })
     }
 }
 
@@ -329,12 +341,15 @@ async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (Fol
     loop {
         let before = (report.copied_now + report.adopted, memory.steps());
         let attempt = match &mut pair {
-            Some(pair) => sync_folder(&floor.shared, &job, pair, &mut memory, &mut report).await,
-            None => match floor.line.connect().await {
-                Ok(fresh) => {
+            Some(pair) => sync_folder(&floor.shared, &job, pair, &mut memory, &mut report)
+                .await
+                .map_err(|error| error.in_folder(&job.source_name)),
+            None => match floor.line.connect_unless(&floor.shared.stop).await {
+                Ok(Some(fresh)) => {
                     pair = Some(fresh);
                     continue;
                 }
+                Ok(None) => Ok(Ended::Stopped),
                 Err(error) => Err(error),
             },
         };
@@ -356,15 +371,47 @@ async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (Fol
         if moved || (before.1 != memory.steps() && barren <= MAX_BARREN) {
             backoff = floor.line.backoff();
         }
-        if let Err(error) = floor.line.wait(error, &mut backoff).await {
-            if matches!(error.class, ErrorClass::Authorization | ErrorClass::MessageRejected | ErrorClass::Protocol) {
-                // This folder's own trouble.
-                report.error = Some(error);
-            } else {
-                floor.give_up(error);
+        match floor.line.wait(error, &mut backoff, &floor.shared.stop).await {
+            Ok(Waited::Out) => floor.reconnects.fetch_add(1, Relaxed),
+            Ok(Waited::Stopped) => return (report, None),
+            Err(error) => {
+                if matches!(error.class, ErrorClass::Authorization | ErrorClass::MessageRejected | ErrorClass::Protocol)
+                {
+                    // This folder's own trouble.
+                    report.error = Some(error);
+                } else {
+                    floor.give_up(error);
+                }
+                return (report, None);
             }
-            return (report, None);
-        }
-        floor.reconnects.fetch_add(1, Relaxed);
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::poll;
+
+    use super::*;
+    use crate::sync::testing::spec;
+
+    #[tokio::test]
+    async fn a_stop_ends_the_wait_before_the_next_try_without_the_error_that_is_waited_out() {
+        let mut spec = spec("alice");
+        spec.retry.initial_backoff = Duration::from_hours(1);
+        spec.retry.max_backoff = Duration::from_hours(1);
+        let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
+        let permit: Arc<dyn Permit> = Arc::new(crate::imap::permit::Always);
+        let line = Line::new(&spec, &progress, &permit);
+        let mut backoff = line.backoff();
+        let mut waiting = Box::pin(line.wait(Error::network("connection lost"), &mut backoff, &stop));
+        assert!(poll!(&mut waiting).is_pending());
+        assert!(progress.snapshot().waiting.is_some());
+        stop.cancel();
+        assert_eq!(waiting.await, Ok(Waited::Stopped));
+        assert!(progress.snapshot().waiting.is_none());
+        // What waiting does not help is told, stopped or not.
+        let wrong = Error::new(ErrorClass::Authentication, "wrong password");
+        assert_eq!(line.wait(wrong.clone(), &mut backoff, &stop).await, Err(wrong));
     }
 }

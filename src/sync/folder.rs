@@ -13,7 +13,7 @@ use super::{
     doubt::{Doubt, Found, Look, apart},
     filter::{MessageFacts, left_out},
     ledger::Ledger,
-    lookup::{AllUids, still_there},
+    lookup::{all_uids, still_there},
     mirror::mirror_deletions,
     open::{Opened, may_come_whole, open_destination, open_source},
     pair::Pair,
@@ -27,12 +27,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorClass, Result},
-    imap::{
-        UidSet,
-        classify::Asked,
-        response::{Flag, Status},
-        select::Selected,
-    },
+    imap::{UidSet, response::Flag, select::Selected},
 };
 
 /// More passes than this over one folder's work make no sense.
@@ -149,16 +144,6 @@ pub async fn sync_folder(
     memory: &mut Memory,
     report: &mut FolderReport,
 ) -> Result<Ended> {
-    run(shared, job, pair, memory, report).await.map_err(|error| error.in_folder(&job.source_name))
-}
-
-async fn run(
-    shared: &Shared,
-    job: &Job,
-    pair: &mut Pair,
-    memory: &mut Memory,
-    report: &mut FolderReport,
-) -> Result<Ended> {
     let state = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
     let state = state.filter(|state| !state.reduced);
     if wait_for_look(shared, job, state.as_ref(), pair).await == Ended::Stopped {
@@ -188,13 +173,7 @@ async fn run(
     let done = known.as_ref().map(FolderState::done).unwrap_or_default();
     if source.all.is_none() && source.scan.messages.len() < source.selected.exists as usize {
         // Fewer were listed than there are: which are missing?
-        let mut all = AllUids::default();
-        let tag = AllUids::ask(&mut pair.source);
-        let line = pair.source.wait(tag, |data| all.take(&data)).await?;
-        if line.status != Status::Ok {
-            return Err(pair.source.refusal(&line, Asked::Other, "to search"));
-        }
-        source.all = Some(all.uids.union(&source.scan.uids()));
+        source.all = Some(all_uids(&mut pair.source).await?.union(&source.scan.uids()));
     }
     let all = source.all.take().unwrap_or_else(|| source.scan.uids());
     report.source_messages = all.len();

@@ -36,6 +36,8 @@ pub const LARGE_WITHOUT_LIMIT: u64 = 25 << 20;
 pub const LOOKS_APART: Duration = Duration::from_secs(2);
 /// ... and at least as long as a server needs that commits this many bytes per second, for a large message.
 pub const SLOWEST_COMMIT: u64 = 50 << 20;
+/// ... of at most this long: a size is only what a server says, and no server takes messages that need longer.
+pub const LONGEST_COMMIT: Duration = Duration::from_secs(20);
 /// ... and at least this many round trips.
 pub const LOOKS_APART_ROUND_TRIPS: u32 = 4;
 /// A checkpoint is saved at most this often while messages are copied.

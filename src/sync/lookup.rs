@@ -182,6 +182,17 @@ impl AllUids {
     }
 }
 
+/// All UIDs of the selected folder, asked for alone.
+///
+/// # Errors
+/// When the connection ends or the server refuses.
+pub async fn all_uids(session: &mut Session) -> Result<UidSet> {
+    let mut all = AllUids::default();
+    let tag = AllUids::ask(session);
+    let line = session.wait(tag, |data| all.take(&data)).await?;
+    if line.status == Status::Ok { Ok(all.uids) } else { Err(session.refusal(&line, Asked::Other, "to search")) }
+}
+
 /// Which of `uids` are still in the selected folder.
 ///
 /// # Errors

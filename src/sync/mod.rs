@@ -29,6 +29,8 @@ pub mod spec;
 pub mod special_use;
 pub mod store;
 mod store_flags;
+#[cfg(test)]
+pub(crate) mod testing;
 mod trouble;
 pub mod uid_map;
 pub mod verify;

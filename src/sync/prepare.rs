@@ -14,7 +14,7 @@ use super::{
     ledger::Ledger,
     pair::Pair,
     progress::Progress,
-    renames::follow_renames,
+    renames::{follow_renames, note_vanished},
     report::{FolderReport, MailboxReport},
     spec::{DeletePolicy, FlagPolicy, SyncSpec},
 };
@@ -77,6 +77,7 @@ pub async fn prepare(
     let looked_at = Instant::now();
 
     follow_renames(pair, ledger, &source, report).await?;
+    note_vanished(ledger, &source, report);
     let frozen = ledger.read(|checkpoint| checkpoint.mapping.clone());
     let quirks = server_kind(spec.destination.quirks, &pair.destination.facts.greeting, destination.server.as_deref());
     let limits = NameLimits::of(quirks, destination.delimiter);
@@ -105,7 +106,9 @@ pub async fn prepare(
     }
     let created = &made.created;
     report.left_out.clone_from(&plan.left_out);
-    report.notes.extend(plan.notes.iter().map(|(folder, note)| format!("{folder}: {note}")));
+    for (folder, note) in &plan.notes {
+        report.note(format!("{folder}: {note}"));
+    }
     if !spec.dry_run {
         ledger.update(|checkpoint| {
             for folder in plan.folders.iter().filter(|f| !made.refused.contains_key(&f.destination_raw)) {
@@ -341,6 +344,7 @@ pub(super) fn server_kind(configured: Quirks, greeting: &str, id: Option<&str>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::testing::spec;
 
     #[test]
     fn a_server_is_known_by_how_it_introduces_itself_unless_the_manifest_says() {
@@ -369,39 +373,9 @@ mod tests {
         }
     }
 
-    fn spec() -> SyncSpec {
-        use crate::{
-            error::Side,
-            imap::{AddressPolicy, Credential, Endpoint, Login, Timeouts, Tls},
-        };
-        let endpoint = |side| Endpoint {
-            side,
-            host: "h".into(),
-            port: 993,
-            tls: Tls::default(),
-            login: Login { username: "u".into(), master: None, credential: Credential::password(*b"p") },
-            timeouts: Timeouts::default(),
-            quirks: Quirks::Generic,
-            compress: false,
-            addresses: AddressPolicy::default(),
-        };
-        SyncSpec {
-            mailbox: "m".into(),
-            source: endpoint(Side::Source),
-            destination: endpoint(Side::Destination),
-            folders: crate::sync::spec::FolderRules::default(),
-            messages: crate::sync::spec::MessageRules::default(),
-            flag_policy: FlagPolicy::SourceWins,
-            delete_policy: DeletePolicy::Keep,
-            connections: 1,
-            dry_run: false,
-            retry: crate::sync::spec::Retry::default(),
-        }
-    }
-
     #[test]
     fn a_folder_is_unchanged_only_when_both_listings_prove_it() {
-        let (state, status, spec) = (state(), status(), spec());
+        let (state, status, spec) = (state(), status(), spec("m"));
         assert!(is_unchanged(&state, &status, &status, &spec));
         let open = FolderState { open: true, ..state.clone() };
         assert!(!is_unchanged(&open, &status, &status, &spec));
@@ -416,7 +390,7 @@ mod tests {
     fn without_modsequences_flags_may_have_changed_unseen() {
         let status = FolderStatus { highest_modseq: None, ..status() };
         let state = FolderState { settled: settled(&status), ..state() };
-        assert!(!is_unchanged(&state, &status, &status, &spec()));
-        assert!(is_unchanged(&state, &status, &status, &SyncSpec { flag_policy: FlagPolicy::Ignore, ..spec() }));
+        assert!(!is_unchanged(&state, &status, &status, &spec("m")));
+        assert!(is_unchanged(&state, &status, &status, &SyncSpec { flag_policy: FlagPolicy::Ignore, ..spec("m") }));
     }
 }

@@ -55,6 +55,17 @@ pub async fn follow_renames(
     Ok(())
 }
 
+/// Tells of folders that the checkpoint knows and the source no longer has, renamed ones apart.
+pub fn note_vanished(ledger: &Ledger, source: &Survey, report: &mut MailboxReport) {
+    ledger.read(|checkpoint| {
+        for old in checkpoint.folders.keys().filter(|old| source.folder(old).is_none()) {
+            let name = mutf7::decode_lossy(old);
+            let there = checkpoint.mapping.get(old).map_or_else(|| name.clone(), |raw| mutf7::decode_lossy(raw));
+            report.note(format!("{name} is gone from the source; what was copied of it stays in {there}"));
+        }
+    });
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Candidate {
     old: Vec<u8>,

@@ -1,3 +1,6 @@
 //! What the process says about itself.
 
+pub mod api_calls;
+pub mod health;
 pub mod logs;
+pub mod metrics;

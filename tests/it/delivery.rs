@@ -7,7 +7,7 @@ use std::sync::{
 
 use mailferry::{Side, sync::spec::DeletePolicy};
 use mailferry_testkit::{
-    Corpus, Kind, Message, Proxy, RawImap, Snapshot, dovecot::Account, proxy::Direction, shared, snapshot::MessageFact,
+    Corpus, Kind, Message, Proxy, RawImap, Snapshot, dovecot::Account, shared, snapshot::MessageFact,
 };
 use std::time::Duration;
 
@@ -71,14 +71,7 @@ async fn between(kills: u64, lose: bool, seed: u64) {
     let delivery = tokio::spawn(deliver(destination.clone(), Arc::clone(&ended)));
     for kill in 1..=kills {
         let limit = (seed * 200 + kill * 600) << 10;
-        tokio::select! {
-            _ = rig.try_sync() => {}
-            () = async {
-                while proxy.carried(Direction::ToServer) < limit {
-                    tokio::task::yield_now().await;
-                }
-            } => {}
-        }
+        rig.sync_killed_after(&proxy, limit).await;
         if lose {
             rig.store.lose();
         }

@@ -251,5 +251,6 @@ async fn a_source_folder_that_only_looks_renamed_is_copied() {
     let report = rig.sync().await;
     assert_eq!(copied(&report), 5, "{report:#?}");
     assert_eq!(right.folder_facts("Old").await.1.len(), 5, "a folder that is gone at the source stays");
+    assert!(report.notes.iter().any(|note| note.starts_with("Old is gone from the source")), "{report:#?}");
     assert_eq!(right.folder_facts("New").await.1.len(), 5);
 }

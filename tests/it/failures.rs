@@ -87,14 +87,7 @@ async fn killed_and_rerun(lose_state: bool) {
         rig.spec.destination = through(&proxy, Side::Destination, &destination);
         for kill in 1..3_u64 {
             let limit = (round * 300 + kill * 700) << 10;
-            tokio::select! {
-                _ = rig.try_sync() => {}
-                () = async {
-                    while proxy.carried(Direction::ToServer) < limit {
-                        tokio::task::yield_now().await;
-                    }
-                } => {}
-            }
+            rig.sync_killed_after(&proxy, limit).await;
             if lose_state {
                 rig.store.lose();
             }

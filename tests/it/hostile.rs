@@ -232,6 +232,22 @@ async fn sizes_that_are_lies_change_no_byte() {
     assert_eq!(order, (1..=12).collect::<Vec<_>>());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_refused_at_first_is_told_to_stand_out_of_order() {
+    let source = Fake::start(MODERN, mails(6)).await;
+    let refused = once("APPEND*NUMBER 2");
+    let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
+        refused(command).then(|| Act::send("{tag} NO [CANNOT] not like this\r\n"))
+    })
+    .await;
+    let report = hasty(&source, &destination).sync().await;
+    let there = destination.mails("INBOX");
+    assert_eq!(there.last().map(|mail| mail.body.clone()), Some(mails(2).remove(1).body));
+    let folder = &report.folders[0];
+    assert_eq!((there.len(), folder.differences.get("order")), (6, Some(&1)), "{report:#?}");
+    assert_eq!(folder.difference_messages[0].uid, 2);
+}
+
 /// A source that tells bodies in a form of its own.
 async fn tells(mails: Vec<Mail>, form: fn(usize, &Mail) -> Vec<u8>) -> Fake {
     let told = Arc::new(mails.clone());
@@ -326,6 +342,7 @@ async fn one_unreadable(answer: &'static str, closes: bool) {
     broken.store(0, SeqCst);
     let healed = rig.sync().await;
     assert_eq!((copied(&healed), healed.folders[0].skipped.len()), (1, 0), "{answer}: {healed:#?}");
+    assert_eq!(healed.folders[0].differences.get("order"), Some(&1), "{answer}: {healed:#?}");
     assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&mails(40)), "{answer}");
 }
 

@@ -1,13 +1,16 @@
 //! Asked to stop, a sync ends soon and well; a dry run changes nothing and says what would be.
 
-use std::sync::{Arc, atomic::Ordering::SeqCst};
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
 use mailferry::{Side, sync::report::MailboxReport};
 use mailferry_testkit::{Corpus, Kind, Message, differences, shared};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    fake::{Fake, MODERN, mails},
+    fake::{Act, Fake, MODERN, mails},
     rig::{Rig, adopted, copied},
 };
 
@@ -61,6 +64,30 @@ async fn a_sync_that_is_stopped_before_it_begins_does_nothing() {
     assert_eq!(copied(&report), 0);
     assert!(report.interrupted, "{report:#?}");
     assert!(destination.connect().await.folder_facts("INBOX").await.1.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_a_server_is_unwell_is_an_interruption_and_no_failure() {
+    for (pattern, act) in [
+        ("LIST", Act::Bye(b"* BYE shutting down\r\n".to_vec())),
+        ("UID FETCH", Act::send("{tag} NO [THROTTLED] slow down\r\n")),
+    ] {
+        let stop = CancellationToken::new();
+        let asked = stop.clone();
+        let twist = move |command: &str, _| {
+            command.starts_with(pattern).then(|| {
+                asked.cancel();
+                act.clone()
+            })
+        };
+        let source = Fake::twisted(MODERN, mails(3), twist).await;
+        let destination = Fake::start(MODERN, Vec::new()).await;
+        let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
+        (rig.stop, rig.spec.retry.initial_backoff) = (stop, Duration::from_hours(1));
+        let report = rig.try_sync().await;
+        assert!(report.error.is_none() && report.folders.iter().all(|f| f.error.is_none()), "{report:#?}");
+        assert!(report.interrupted, "{report:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

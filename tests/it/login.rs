@@ -103,9 +103,14 @@ async fn passwords_of_any_characters_work_where_there_is_only_login() {
         password_works(relay.endpoint(&account), &account.user, password).await;
     }))
     .await;
-    let unsayable = server.dovecot.add_user_with("bytes", b"\xff-s3cret", "");
-    let mut source = relay.endpoint(&unsayable);
-    source.login.credential = Credential::password(*b"\xff-s3cret");
+    // What the command cannot carry the mechanism can, and nothing where there is only the command.
+    let unsayable = b"\xff-s3cret";
+    let account = server.dovecot.add_user_with("bytes", unsayable, "");
+    password_works(relay.endpoint(&account), &account.user, unsayable).await;
+    let script = vec![Step::send("* OK [CAPABILITY IMAP4rev1] ready\r\n"), Step::Stall];
+    let only_command = Scripted::play(None, vec![script]).await;
+    let mut source = plain(only_command.port());
+    source.login.credential = Credential::password(*unsayable);
     let error = refusal(source).await;
     assert_eq!(error.class, ErrorClass::Configuration, "{error:?}");
     assert!(!format!("{error} {error:?}").contains("s3cret"));
@@ -215,6 +220,29 @@ async fn an_access_token_is_read_again_at_each_connection() {
     let expected = |token: &str| format!("user=alice@example.org\x01auth=Bearer {token}\x01\x01");
     assert_eq!(told, [expected("first-token"), expected("second-token")]);
     assert!(!format!("{error} {error:?} {source:?}").contains("-token"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_login_mechanism_serves_where_a_server_has_nothing_else() {
+    let password = b" \xff\"s3cret\" \r\n".as_slice();
+    let server = Scripted::serve(None, move |mut conn, _| async move {
+        conn.send(b"* OK [CAPABILITY IMAP4rev1 LOGINDISABLED AUTH=LOGIN SASL-IR] ready\r\n").await?;
+        let command = conn.command().await?;
+        assert_eq!(command.text(), "AUTHENTICATE LOGIN");
+        // The questions, and the answers to them, as servers and clients word them.
+        conn.send(format!("+ {}\r\n", STANDARD.encode("User Name\0")).as_bytes()).await?;
+        assert_eq!(conn.line().await?, format!("{}\r\n", STANDARD.encode("Jürgen")).as_bytes());
+        conn.send(b"+ \r\n").await?;
+        assert_eq!(conn.line().await?, format!("{}\r\n", STANDARD.encode(password)).as_bytes());
+        conn.send(format!("{} NO [AUTHENTICATIONFAILED] s3cret no more\r\n", command.tag).as_bytes()).await?;
+        conn.close().await
+    })
+    .await;
+    let mut source = plain(server.port());
+    "Jürgen".clone_into(&mut source.login.username);
+    source.login.credential = Credential::password(password);
+    let error = refusal(source).await;
+    assert_eq!(error.class, ErrorClass::Authentication, "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

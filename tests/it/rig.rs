@@ -22,7 +22,7 @@ use mailferry::{
         sync_mailbox,
     },
 };
-use mailferry_testkit::{dovecot::Account, pki::pki};
+use mailferry_testkit::{Proxy, dovecot::Account, pki::pki, proxy::Direction};
 use tokio_util::sync::CancellationToken;
 
 /// Keeps the checkpoint that was saved last.
@@ -121,6 +121,18 @@ impl Rig {
             permit: Arc::clone(&self.permit),
         };
         sync_mailbox(&self.spec, self.store.checkpoint(), &context).await
+    }
+
+    /// Breaks a sync off at once, as SIGKILL would, after so many bytes went to the server behind the proxy.
+    pub async fn sync_killed_after(&self, proxy: &Proxy, bytes: u64) {
+        tokio::select! {
+            _ = self.try_sync() => {}
+            () = async {
+                while proxy.carried(Direction::ToServer) < bytes {
+                    tokio::task::yield_now().await;
+                }
+            } => {}
+        }
     }
 
     /// Syncs once; must end well.

@@ -2,10 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers end it where it fails")]
 
 mod apply;
+mod attempts;
 #[path = "../crds/cases.rs"]
 mod cases;
 mod deploy;
+mod expansion;
 mod fence;
+mod leader;
+mod lifecycle;
 mod plane;
 mod rig;
+mod stage;
 mod worker;

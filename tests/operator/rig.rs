@@ -160,6 +160,14 @@ impl Rig {
         let _: Value = pods.create_subresource("binding", pod, &PostParams::default(), &binding).await.unwrap();
     }
 
+    /// Somebody said that nothing runs on a node any more.
+    pub async fn node_out_of_service(&self, node: &str) {
+        let taints =
+            json!([{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]);
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}, "spec": {"taints": taints}});
+        cluster::apply(&self.client, None, &node.to_string()).await.unwrap();
+    }
+
     /// Changes a pod's status, as kubelet does.
     pub async fn pod_status(&self, pod: &str, status: Value) {
         let patch = Patch::Merge(json!({ "status": status }));

@@ -341,7 +341,10 @@ impl Next<'_, '_> {
                 self.act(Action::ReleasePod { name: name.clone(), uid: uid.clone() });
             } else if pod.deleting_since().is_none() {
                 let ended = match &end {
-                    PodEnd::Exited(exit) => exit.at.unwrap_or(o.now),
+                    PodEnd::Exited(exit) => {
+                        let made = || pod.metadata.creation_timestamp.as_ref().map(|Time(made)| *made);
+                        exit.at.or_else(made).unwrap_or(o.now)
+                    }
                     PodEnd::NeverRan | PodEnd::Lost => o.now - ttl,
                 };
                 let left = ttl - o.now.duration_since(ended);

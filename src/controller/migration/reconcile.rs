@@ -114,9 +114,7 @@ async fn look(migration: &MailMigration, context: &Context, memory: &mut Memory)
         now,
     };
     fill(migration, &mut status, &facts, memory);
-    write(migration, context, memory, status, &all).await?;
-
-    let mut wait: Option<Duration> = None;
+    let mut wait = write(migration, context, memory, status, &all).await?;
     let mut by = |at: Duration| wait = Some(wait.map_or(at, |wait| wait.min(at)));
     if memory.left > 0 || !memory.made.is_empty() {
         by(if memory.made.is_empty() { SOON } else { Duration::from_millis(200) });
@@ -257,16 +255,16 @@ fn fill(migration: &MailMigration, status: &mut MailMigrationStatus, facts: &Fac
     status.mailbox_secrets.clone_from(&memory.csvs);
 }
 
-/// Writes the status: what people wait for at once, progress now and then.
+/// Writes the status: what people wait for at once, progress now and then; gives how long it has to wait.
 async fn write(
     migration: &MailMigration,
     context: &Context,
     memory: &mut Memory,
     status: MailMigrationStatus,
     all: &Aggregate,
-) -> Result<(), Failure> {
+) -> Result<Option<Duration>, Failure> {
     let old = migration.status.clone().unwrap_or_default();
-    let Some(patch) = merge::patch(&old, &status)? else { return Ok(()) };
+    let Some(patch) = merge::patch(&old, &status)? else { return Ok(None) };
     let waited_for = |status: &MailMigrationStatus| {
         let conditions: Vec<_> =
             status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect();
@@ -279,8 +277,9 @@ async fn write(
         )
     };
     let urgent = waited_for(&old) != waited_for(&status);
-    if !urgent && memory.wrote_progress.is_some_and(|at| at.elapsed() < PROGRESS_PERIOD) {
-        return Ok(());
+    let left = memory.wrote_progress.map_or(Duration::ZERO, |at| PROGRESS_PERIOD.saturating_sub(at.elapsed()));
+    if !urgent && left > Duration::ZERO {
+        return Ok(Some(left));
     }
     let body = serde_json::json!({
         "metadata": {"resourceVersion": migration.resource_version(), "uid": migration.uid()},
@@ -295,7 +294,7 @@ async fn write(
     {
         context.tell(migration, &[note]).await;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// What people are told when a migration enters a phase.

@@ -8,8 +8,7 @@ use crate::{
         response::{ListItem, QuotaResource},
         session::Facts,
     },
-    local::testing::spec,
-    sync::accounts::Account,
+    sync::{accounts::Account, testing::spec},
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;

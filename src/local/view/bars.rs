@@ -120,12 +120,10 @@ mod tests {
     use indicatif::ProgressDrawTarget;
 
     use super::*;
-    use crate::{
-        local::testing::spec,
-        sync::{
-            progress::{Phase, Progress},
-            report::MailboxReport,
-        },
+    use crate::sync::{
+        progress::{Phase, Progress},
+        report::MailboxReport,
+        testing::spec,
     };
 
     #[test]

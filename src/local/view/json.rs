@@ -153,30 +153,16 @@ const fn word(ending: Ending) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, atomic::Ordering::Relaxed};
-
     use super::*;
     use crate::{
         Error,
-        local::{run::Outcome, testing::spec},
-        sync::progress::{Phase, Progress},
+        local::{run::Outcome, view::tests::alice_moves_once},
     };
 
     #[test]
     fn every_event_is_one_line_of_json_with_its_time_and_no_secret() {
-        let start = Instant::now();
-        let at = |second| start + Duration::from_secs(second);
-        let progress = Arc::new(Progress::default());
         let mut json = Json::new(Vec::new(), || Timestamp::UNIX_EPOCH);
-        json.show(start, Event::Begun { mailboxes: 2 });
-        json.show(start, Event::Started { spec: &spec("alice"), progress: &progress });
-        progress.enter(Phase::Copying);
-        progress.bytes_total.store(10_000, Relaxed);
-        json.show(at(5), Event::Tick);
-        json.show(at(10), Event::Tick);
-        progress.bytes_done.store(4_000, Relaxed);
-        json.show(at(15), Event::Tick);
-        json.show(at(16), Event::Stopping { running: 1 });
+        let end = alice_moves_once(&mut json);
         let reports = vec![
             MailboxReport { mailbox: "alice".into(), interrupted: true, ..MailboxReport::default() },
             MailboxReport {
@@ -186,10 +172,10 @@ mod tests {
             },
         ];
         for report in &reports {
-            json.show(at(16), Event::Finished(report));
+            json.show(end, Event::Finished(report));
         }
         let outcome = Outcome { reports, took: Duration::from_secs(16) };
-        json.show(at(16), Event::Ended(&outcome));
+        json.show(end, Event::Ended(&outcome));
         let text = String::from_utf8(json.to).unwrap();
         for line in text.lines() {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -199,8 +185,8 @@ mod tests {
         insta::assert_snapshot!(text, @r#"
         {"time":"1970-01-01T00:00:00Z","event":"begun","mailboxes":2}
         {"time":"1970-01-01T00:00:00Z","event":"started","mailbox":"alice","source":"old.example:993","destination":"new.example:993","dryRun":false}
-        {"time":"1970-01-01T00:00:00Z","event":"progress","mailbox":"alice","progress":{"phase":"Copying","foldersTotal":0,"foldersDone":0,"messagesTotal":0,"messagesDone":0,"bytesTotal":10000,"bytesDone":0,"bytesPerSecond":0}}
-        {"time":"1970-01-01T00:00:00Z","event":"progress","mailbox":"alice","progress":{"phase":"Copying","foldersTotal":0,"foldersDone":0,"messagesTotal":0,"messagesDone":0,"bytesTotal":10000,"bytesDone":4000,"bytesPerSecond":405,"etaSeconds":14}}
+        {"time":"1970-01-01T00:00:00Z","event":"progress","mailbox":"alice","progress":{"phase":"Copying","foldersTotal":0,"foldersDone":0,"messagesTotal":10,"messagesDone":0,"bytesTotal":10000,"bytesDone":0,"bytesPerSecond":0}}
+        {"time":"1970-01-01T00:00:00Z","event":"progress","mailbox":"alice","progress":{"phase":"Copying","foldersTotal":0,"foldersDone":0,"messagesTotal":10,"messagesDone":4,"bytesTotal":10000,"bytesDone":4000,"bytesPerSecond":405,"etaSeconds":14}}
         {"time":"1970-01-01T00:00:00Z","event":"stopping","running":1}
         {"time":"1970-01-01T00:00:00Z","event":"finished","mailbox":"alice","ending":"interrupted","report":{"mailbox":"alice","dryRun":false,"folders":[],"leftOut":[],"subscribed":0,"durationMs":0,"reconnects":0,"interrupted":true}}
         {"time":"1970-01-01T00:00:00Z","event":"finished","mailbox":"bob","ending":"failed","report":{"mailbox":"bob","dryRun":false,"folders":[],"leftOut":[],"subscribed":0,"durationMs":0,"reconnects":0,"interrupted":false,"error":{"class":"Configuration","mailbox":"bob","what":"no such Secret\nx"}}}

@@ -75,38 +75,19 @@ pub(super) fn stopping(running: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, atomic::Ordering::Relaxed};
-
     use super::*;
-    use crate::{
-        local::testing::spec,
-        sync::{
-            progress::{Phase, Progress},
-            report::MailboxReport,
-        },
-    };
+    use crate::{local::view::tests::alice_moves_once, sync::report::MailboxReport};
 
     #[test]
     fn a_mailbox_is_shown_when_it_starts_moves_and_ends_and_not_while_it_stands_still() {
-        let start = Instant::now();
-        let at = |second| start + Duration::from_secs(second);
-        let progress = Arc::new(Progress::default());
         let mut lines = Lines::new(Vec::new());
-        lines.show(start, Event::Begun { mailboxes: 2 });
-        lines.show(start, Event::Started { spec: &spec("alice"), progress: &progress });
-        progress.enter(Phase::Copying);
-        progress.messages_total.store(10, Relaxed);
-        lines.show(at(5), Event::Tick);
-        lines.show(at(10), Event::Tick);
-        progress.messages_done.store(4, Relaxed);
-        lines.show(at(15), Event::Tick);
-        lines.show(at(16), Event::Stopping { running: 1 });
+        let end = alice_moves_once(&mut lines);
         let report = MailboxReport { mailbox: "alice".into(), duration_ms: 16_000, ..MailboxReport::default() };
-        lines.show(at(16), Event::Finished(&report));
+        lines.show(end, Event::Finished(&report));
         insta::assert_snapshot!(String::from_utf8(lines.to).unwrap(), @r#"
         alice: started, old.example:993 to new.example:993
-        alice: 0 B of 0 B, 0/10 messages, 0/0 folders
-        alice: 0 B of 0 B, 4/10 messages, 0/0 folders
+        alice: 0 B of 10.00 kB, 0/10 messages, 0/0 folders
+        alice: 4.00 kB of 10.00 kB, 405 B/s, 14s left, 4/10 messages, 0/0 folders
         stopping: 1 mailbox saving a checkpoint; interrupt again to leave at once
         alice: done in 16s: 0 messages (0 B) copied [1/2]
         "#);

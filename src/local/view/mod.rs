@@ -104,7 +104,29 @@ fn write_line(to: &mut impl Write, line: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::*;
+    use crate::sync::{progress::Phase, testing::spec};
+
+    /// Of two mailboxes one starts, stands still, moves, and is asked to stop; gives the time then, 16 s after the start.
+    pub fn alice_moves_once(view: &mut impl View) -> Instant {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let progress = Arc::new(Progress::default());
+        view.show(start, Event::Begun { mailboxes: 2 });
+        view.show(start, Event::Started { spec: &spec("alice"), progress: &progress });
+        progress.enter(Phase::Copying);
+        progress.messages_total.store(10, Relaxed);
+        progress.bytes_total.store(10_000, Relaxed);
+        view.show(at(5), Event::Tick);
+        view.show(at(10), Event::Tick);
+        progress.messages_done.store(4, Relaxed);
+        progress.bytes_done.store(4_000, Relaxed);
+        view.show(at(15), Event::Tick);
+        view.show(at(16), Event::Stopping { running: 1 });
+        at(16)
+    }
 
     #[test]
     fn bars_need_a_terminal_and_a_pipe_gets_json_unless_text_is_asked_for() {

@@ -287,7 +287,8 @@ impl Pass<'_, '_> {
         let tail_from = self.in_flight.iter().map(|f| f.uid_next).min().unwrap_or(self.uid_next);
         let work = self.work;
         let scan = self.context.scan;
-        self.context.ledger.folder(self.context.source_raw, |state| {
+        let newest = self.context.ledger.folder(self.context.source_raw, |state| {
+            let newest = state.map.copied().last();
             for (n, sent) in answered.messages.iter().enumerate() {
                 let Some(message) = work.get(sent.at) else { continue };
                 let destination_uid = uids.as_ref().and_then(|u| u.get(n)).copied();
@@ -303,10 +304,15 @@ impl Pass<'_, '_> {
             if uids.is_some() {
                 state.tail_from = tail_from;
             }
+            newest
         })?;
         for (n, sent) in answered.messages.into_iter().enumerate() {
             let uid = self.message(sent.at)?.uid;
             self.tell_differences(uid, &sent);
+            if newest.is_some_and(|newest| uid < newest) {
+                let what = "it comes after newer messages: it could be copied only after them";
+                self.report.differs(uid, "order", what);
+            }
             Progress::add(&self.context.progress.messages_done, 1);
             Progress::add(&self.context.progress.bytes_done, sent.bytes);
             self.report.copied_now += 1;

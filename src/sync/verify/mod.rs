@@ -17,7 +17,7 @@ pub use self::report::{Difference, DifferenceKind, FolderComparison, Strictness,
 use self::{compare::compare, read::Reading};
 use super::{
     accounts::{Account, plan},
-    engine::Line,
+    engine::{Line, Waited},
     folder_map::{FolderPlan, PlannedFolder},
     pair::Pair,
     progress::{Phase, Progress},
@@ -63,13 +63,16 @@ pub async fn verify_mailbox(spec: &SyncSpec, context: &VerifyContext) -> VerifyR
 
 async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport) -> Result<()> {
     let permit: Arc<dyn Permit> = Arc::new(Always);
-    let line = Line::new(spec, &context.progress, &context.stop, &permit);
+    let line = Line::new(spec, &context.progress, &permit);
     let mut backoff = line.backoff();
     let (pair, source, destination) = loop {
         context.progress.enter(Phase::Connecting);
         match look(&line, &context.progress).await {
             Ok(found) => break found,
-            Err(error) => line.wait(error, &mut backoff).await?,
+            Err(error) => match line.wait(error, &mut backoff, &context.stop).await? {
+                Waited::Out => {}
+                Waited::Stopped => return Err(Error::network("stopped before any folder was compared")),
+            },
         }
     };
     let plan = plan(spec, &source, &destination, &context.mapping);
@@ -225,8 +228,10 @@ async fn work(floor: Arc<Floor>, first: Option<Pair>) {
     };
     while !floor.stop.is_cancelled() {
         let Some(job) = lock(&floor.queue).pop_front() else { break };
-        let comparison = one_folder(&floor, &job, &mut pair).await;
-        lock(&floor.done).push(comparison);
+        match one_folder(&floor, &job, &mut pair).await {
+            Some(comparison) => lock(&floor.done).push(comparison),
+            None => lock(&floor.queue).push_front(job),
+        }
         Progress::add(&floor.progress.folders_done, 1);
     }
     if let Some(pair) = pair {
@@ -234,11 +239,11 @@ async fn work(floor: Arc<Floor>, first: Option<Pair>) {
     }
 }
 
-/// One folder, reconnecting as often as it makes sense.
-async fn one_folder(floor: &Floor, job: &Job, pair: &mut Option<Pair>) -> FolderComparison {
+/// One folder, reconnecting as often as it makes sense; none when it was asked to stop before.
+async fn one_folder(floor: &Floor, job: &Job, pair: &mut Option<Pair>) -> Option<FolderComparison> {
     let (mut source, mut destination) = (Reading::default(), Reading::default());
     if job.empty {
-        return judge(job, source, destination, floor.listed);
+        return Some(judge(job, source, destination, floor.listed));
     }
     let mut backoff = floor.line.backoff();
     loop {
@@ -258,17 +263,24 @@ async fn one_folder(floor: &Floor, job: &Job, pair: &mut Option<Pair>) -> Folder
         if before != source.settled() + destination.settled() {
             backoff = floor.line.backoff();
         }
-        if let Err(error) = floor.line.wait(error, &mut backoff).await {
-            let error = error.in_folder(&job.source_name);
-            if !matches!(error.class, ErrorClass::Authorization | ErrorClass::MessageRejected | ErrorClass::Protocol) {
-                // Nothing helps the other folders either.
-                lock(&floor.fatal).get_or_insert_with(|| error.clone());
-                floor.stop.cancel();
+        match floor.line.wait(error, &mut backoff, &floor.stop).await {
+            Ok(Waited::Out) => {}
+            Ok(Waited::Stopped) => return None,
+            Err(error) => {
+                let error = error.in_folder(&job.source_name);
+                if !matches!(
+                    error.class,
+                    ErrorClass::Authorization | ErrorClass::MessageRejected | ErrorClass::Protocol
+                ) {
+                    // Nothing helps the other folders either.
+                    lock(&floor.fatal).get_or_insert_with(|| error.clone());
+                    floor.stop.cancel();
+                }
+                return Some(FolderComparison { error: Some(error), ..job.comparison() });
             }
-            return FolderComparison { error: Some(error), ..job.comparison() };
         }
     }
-    judge(job, source, destination, floor.listed)
+    Some(judge(job, source, destination, floor.listed))
 }
 
 async fn read_both(

@@ -25,7 +25,7 @@ use kube::{Client, Config, config::AuthInfo};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::time::sleep;
 
-pub use objects::{apply, documents, wait_for};
+pub use objects::{apply, documents, wait_for, wait_within};
 pub use process::Process;
 
 use crate::pki::Identity;
@@ -191,6 +191,22 @@ impl ControlPlane {
     /// Kills the API server; etcd keeps what it knew.
     pub fn stop_api_server(&self) {
         self.api_server.lock().expect("API server").take();
+    }
+
+    /// Stops the API server in its tracks: it keeps its connections and answers nothing.
+    pub fn pause_api_server(&self) {
+        self.signal_api_server("STOP");
+    }
+
+    /// Lets a paused API server go on.
+    pub fn resume_api_server(&self) {
+        self.signal_api_server("CONT");
+    }
+
+    fn signal_api_server(&self, signal: &str) {
+        let id = self.api_server.lock().expect("API server").as_ref().expect("it runs").id();
+        let sent = Command::new("kill").args(["-s", signal, &id.to_string()]).status().expect("kill");
+        assert!(sent.success());
     }
 
     /// Starts some of Kubernetes' own controllers, such as `garbage-collector-controller`. Best after the

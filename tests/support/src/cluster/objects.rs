@@ -98,7 +98,15 @@ pub async fn wait_for<K>(api: &Api<K>, name: &str, condition: impl Condition<K>)
 where
     K: kube::Resource<DynamicType = ()> + Clone + fmt::Debug + DeserializeOwned + Send + 'static,
 {
-    let Ok(found) = timeout(WAIT, await_condition(api.clone(), name, condition)).await else {
+    wait_within(api, name, WAIT, condition).await
+}
+
+/// The same, for so long.
+pub async fn wait_within<K>(api: &Api<K>, name: &str, wait: Duration, condition: impl Condition<K>) -> Option<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + fmt::Debug + DeserializeOwned + Send + 'static,
+{
+    let Ok(found) = timeout(wait, await_condition(api.clone(), name, condition)).await else {
         panic!("{name} did not become as it should; it is {:#?}", api.get_opt(name).await);
     };
     found.expect("watch")

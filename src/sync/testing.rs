@@ -1,4 +1,4 @@
-//! What the tests of this module share.
+//! What the tests of several modules share.
 
 use crate::{
     error::Side,

@@ -1,0 +1,312 @@
+//! One operator at a time: leader election on a Lease (coordination.k8s.io/v1), with kube's own rules of the game.
+//!
+//! Written here since kube-lease-manager 0.13 cannot tell a loss in time: it never says that it lost the lease while the
+//! API server fails (it goes on trying, for ever), its requests have no timeout, takes over by patches without a
+//! resourceVersion, so that two candidates may both believe that they won, and compares its clock with the other's.
+//!
+//! - A candidate takes a Lease that nobody holds, or that it has watched for the Lease's whole duration without a change,
+//!   on its own monotonic clock: clocks of two machines need not agree.
+//! - Every write carries the resourceVersion that was seen: of two candidates one gets a conflict.
+//! - A leader that could not renew for [`Times::renew_deadline`], counted from the sending of the last renewal that
+//!   worked, has lost; that is well before another may take over.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// A Lease that was not renewed for so long is free. Whole seconds.
+    pub duration: Duration,
+    /// A leader that could not renew for so long has lost; less than `duration`, by what it takes to stop.
+    pub renew_deadline: Duration,
+    /// Between two renewals, and between two looks of a candidate.
+    pub retry: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A candidate.
+#[derive(Clone)]
+pub struct Candidate {
+    api: Api<Lease>,
+    name: String,
+    identity: String,
+    times: Times,
+}
+
+/// A Lease as it was first seen.
+struct Seen {
+    spec: LeaseSpec,
+    at: Instant,
+}
+
+impl Candidate {
+    /// For the Lease of this name.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, name: &str, identity: String) -> Self {
+        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity, times: Times::default() }
+    }
+
+    /// With other times.
+    #[must_use]
+    pub fn with_times(self, times: Times) -> Self {
+        Self { times, ..self }
+    }
+
+    /// Waits until this candidate leads. An API server that is away is waited for.
+    pub async fn lead(self) -> Leadership {
+        let mut seen = None;
+        let mut failing = false;
+        loop {
+            let sent = Instant::now();
+            match timeout(self.times.renew_deadline, self.try_to_take(&mut seen)).await {
+                Ok(Ok(Some(lease))) => {
+                    tracing::info!(lease = self.name, identity = self.identity, "this process leads");
+                    return Leadership::begin(self, &lease, sent);
+                }
+                Ok(Ok(None)) => failing = false,
+                Ok(Err(error)) => self.complain(&mut failing, &error),
+                Err(_) => self.complain(&mut failing, &"no answer"),
+            }
+            // Not all candidates at once.
+            sleep(self.times.retry.mul_f64(rand::random_range(0.8..1.2))).await;
+        }
+    }
+
+    /// Says once that the API server is away.
+    fn complain(&self, failing: &mut bool, why: &dyn std::fmt::Display) {
+        if !std::mem::replace(failing, true) {
+            tracing::warn!(lease = self.name, %why, "the lease can't be read or taken; trying on");
+        }
+    }
+
+    /// Takes the Lease if it is free.
+    async fn try_to_take(&self, seen: &mut Option<Seen>) -> Result<Option<Lease>, kube::Error> {
+        let Some(lease) = self.api.get_opt(&self.name).await? else {
+            let lease = Lease {
+                metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+                spec: serde_json::from_value(self.taken(0)).ok(),
+            };
+            return lost_race(self.api.create(&PostParams::default(), &lease).await);
+        };
+        let spec = lease.spec.clone().unwrap_or_default();
+        let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty());
+        let now = Instant::now();
+        let seen = match seen {
+            Some(seen) if seen.spec == spec => seen,
+            seen => seen.insert(Seen { spec, at: now }),
+        };
+        let promised = seen.spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
+        let expires = seen.at + self.times.duration.max(Duration::from_secs(promised));
+        if holder.is_some_and(|holder| holder != self.identity) && now < expires {
+            return Ok(None);
+        }
+        let taken = self.taken(seen.spec.lease_transitions.unwrap_or(0) + 1);
+        lost_race(self.patch(&lease, taken).await)
+    }
+
+    /// The spec of a Lease that this candidate holds from now on.
+    fn taken(&self, transitions: i32) -> Value {
+        let now = MicroTime(Timestamp::now());
+        json!({
+            "holderIdentity": self.identity,
+            "leaseDurationSeconds": self.times.duration.as_secs().max(1),
+            "acquireTime": now,
+            "renewTime": now,
+            "leaseTransitions": transitions,
+        })
+    }
+
+    /// Writes a Lease if it is still as it was seen.
+    async fn patch(&self, seen: &Lease, spec: Value) -> Result<Lease, kube::Error> {
+        let patch = json!({"metadata": {"resourceVersion": seen.resource_version()}, "spec": spec});
+        self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await
+    }
+
+    /// Renews until the lease is lost or given back.
+    async fn keep(self, mut lease: Lease, state: watch::Sender<State>, give_back: CancellationToken) {
+        let mut failing = false;
+        loop {
+            let deadline = state.borrow().renewed + self.times.renew_deadline;
+            let wait = self.times.retry.min(deadline.saturating_duration_since(Instant::now()));
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = give_back.cancelled() => return self.release(&lease).await,
+            }
+            let sent = Instant::now();
+            let left = deadline.saturating_duration_since(sent);
+            if left.is_zero() {
+                let seconds = self.times.renew_deadline.as_secs_f32();
+                return lose(&state, format!("the lease could not be renewed for {seconds} s"));
+            }
+            // A connection that died without a word must not use up all the time there is.
+            match timeout(left.min(self.times.renew_deadline / 3), self.renew(&lease)).await {
+                Ok(Ok(Renewed::Yes(renewed))) => {
+                    lease = *renewed;
+                    failing = false;
+                    state.send_modify(|state| state.renewed = sent);
+                }
+                Ok(Ok(Renewed::SeenAnew(newer))) => lease = *newer,
+                Ok(Ok(Renewed::Lost(why))) => return lose(&state, why),
+                Ok(Err(error)) => self.complain(&mut failing, &error),
+                Err(_) => self.complain(&mut failing, &"no answer"),
+            }
+        }
+    }
+
+    async fn renew(&self, lease: &Lease) -> Result<Renewed, kube::Error> {
+        let spec = json!({"holderIdentity": self.identity, "renewTime": MicroTime(Timestamp::now())});
+        match self.patch(lease, spec).await {
+            Ok(renewed) => Ok(Renewed::Yes(Box::new(renewed))),
+            // Somebody else wrote it; or we did, and the answer got lost.
+            Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(match self.api.get_opt(&self.name).await? {
+                Some(newer) if holder(&newer) == Some(&self.identity) => Renewed::SeenAnew(Box::new(newer)),
+                Some(newer) => Renewed::Lost(format!("{} holds the lease", holder(&newer).unwrap_or("nobody"))),
+                None => Renewed::Lost("the lease is gone".to_owned()),
+            }),
+            Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(Renewed::Lost("the lease is gone".to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the Lease back, so that another need not wait for its end.
+    async fn release(&self, lease: &Lease) {
+        let nothing = json!({"holderIdentity": null, "acquireTime": null, "renewTime": null});
+        match timeout(self.times.renew_deadline / 2, self.patch(lease, nothing)).await {
+            Ok(Ok(_)) => tracing::info!(lease = self.name, "the lease is given back"),
+            Ok(Err(error)) => tracing::warn!(lease = self.name, %error, "the lease could not be given back"),
+            Err(_) => tracing::warn!(lease = self.name, "the lease could not be given back: no answer"),
+        }
+    }
+}
+
+/// What a renewal came to.
+enum Renewed {
+    Yes(Box<Lease>),
+    /// It is ours, in a version that was not known.
+    SeenAnew(Box<Lease>),
+    Lost(String),
+}
+
+fn holder(lease: &Lease) -> Option<&str> {
+    lease.spec.as_ref()?.holder_identity.as_deref()
+}
+
+/// Somebody else was faster: that is no error.
+fn lost_race(answer: Result<Lease, kube::Error>) -> Result<Option<Lease>, kube::Error> {
+    match answer {
+        Ok(lease) => Ok(Some(lease)),
+        Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn lose(state: &watch::Sender<State>, why: String) {
+    tracing::error!(why, "this process leads no more");
+    state.send_modify(|state| state.lost = Some(Arc::from(why)));
+}
+
+/// What a leader knows.
+struct State {
+    /// When the last renewal that worked was sent.
+    renewed: Instant,
+    lost: Option<Arc<str>>,
+}
+
+/// The lead, renewed in the background. Dropped, it ends without being given back, as by a crash.
+pub struct Leadership {
+    state: watch::Receiver<State>,
+    give_back: CancellationToken,
+    task: JoinSet<()>,
+    duration: Duration,
+}
+
+impl Leadership {
+    fn begin(candidate: Candidate, lease: &Lease, sent: Instant) -> Self {
+        let (sender, state) = watch::channel(State { renewed: sent, lost: None });
+        let give_back = CancellationToken::new();
+        let duration = candidate.times.duration;
+        let mut task = JoinSet::new();
+        task.spawn(candidate.keep(lease.clone(), sender, give_back.clone()));
+        Self { state, give_back, task, duration }
+    }
+
+    /// True while nobody else can lead. A process that slept knows it by this before its background task does.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        let state = self.state.borrow();
+        state.lost.is_none() && state.renewed.elapsed() < self.duration
+    }
+
+    /// Waits for the loss of the lead, and says why. The process must then stop writing at once, and exit.
+    pub async fn lost(&mut self) -> Error {
+        let why = match self.state.wait_for(|state| state.lost.is_some()).await {
+            Ok(state) => state.lost.clone(),
+            // The task broke off: nobody renews.
+            Err(_) => None,
+        };
+        let why = why.unwrap_or_else(|| Arc::from("nothing renews the lease"));
+        Error::network(format!("this operator leads no more: {why}"))
+            .advice("It exits and is started anew; see whether the API server was away")
+    }
+
+    /// Gives the lead back. All that writes as the leader must have ended.
+    pub async fn release(mut self) {
+        self.give_back.cancel();
+        while self.task.join_next().await.is_some() {}
+    }
+}
+
+/// A name for this process that no other has: its pod's or host's, and chance.
+#[must_use]
+pub fn identity() -> String {
+    let host = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
+    let host = host.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
+    format!("{host}_{:08x}", rand::random::<u32>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_processes_on_one_host_are_told_apart() {
+        assert_ne!(identity(), identity());
+    }
+
+    #[test]
+    fn a_leader_gives_up_before_another_may_take_over() {
+        let times = Times::default();
+        assert!(times.renew_deadline + times.retry < times.duration);
+    }
+}

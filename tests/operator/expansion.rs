@@ -1,0 +1,150 @@
+//! From a list of mailboxes to MailboxSyncs, and what happens when the list changes.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams},
+};
+use mailferry::api::{MailMigration, MailServer, MailboxSync};
+use serde_json::json;
+
+use crate::stage::{Ending, Stage, condition};
+
+fn entries(names: &[String]) -> serde_json::Value {
+    let reference = json!({"passwordSecretRef": {"name": "mail", "key": "key"}});
+    names.iter().map(|name| json!({"name": name, "source": reference, "destination": reference})).collect()
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("m{n:02}")).collect()
+}
+
+#[tokio::test]
+async fn mailboxes_that_leave_the_list_leave_the_migration_and_many_at_once_only_when_confirmed() {
+    let stage = Stage::new().await;
+    stage.migration("acme", &[], json!({"suspend": true, "mailboxes": entries(&names(24))})).await;
+    stage.until_total("acme", 24).await;
+    stage.change("acme", json!({"mailboxes": entries(&names(22))})).await;
+    stage.until_total("acme", 22).await;
+
+    stage.change("acme", json!({"mailboxes": entries(&names(10))})).await;
+    let asks = stage.until_condition("acme", "RemovalPending", "True").await;
+    let pending = asks.status.as_ref().unwrap().pending_removal.clone().unwrap();
+    assert_eq!((pending.count, stage.syncs().await.len()), (12, 22));
+    assert!(condition(&asks, "RemovalPending").unwrap().2.contains(&pending.token));
+    stage.change("acme", json!({"confirmRemoval": pending.token})).await;
+    stage.until_total("acme", 10).await;
+    assert_eq!(stage.syncs().await.len(), 10);
+}
+
+#[tokio::test]
+async fn a_mailbox_that_leaves_while_it_runs_stops_first() {
+    let stage = Stage::new().await;
+    let m00 = Stage::sync("acme", "m00");
+    stage.migration("acme", &[], json!({"mailboxes": entries(&names(2)), "parallelism": 2})).await;
+    let pod = stage.running(&m00, 1).await;
+    stage.change("acme", json!({"mailboxes": entries(&names(2)[1..])})).await;
+    stage.stops(&m00, 1).await;
+    stage.rig.pod_gone(&pod).await;
+    stage.until_gone::<MailboxSync>(&m00).await;
+}
+
+#[tokio::test]
+async fn a_missing_mail_server_is_said_and_waited_for() {
+    let stage = Stage::new().await;
+    stage.migration("acme", &["alice"], json!({"source": {"server": null, "serverRef": {"name": "old"}}})).await;
+    let refused = stage.until_condition("acme", "Accepted", "False").await;
+    let (_, reason, message) = condition(&refused, "Accepted").unwrap();
+    assert!(reason == "ServerNotFound" && message.contains("no MailServer old"), "{message}");
+    assert!(condition(&refused, "Stalled").is_none(), "the MailServer may come with the next apply");
+    stage
+        .rig
+        .apply(
+            "{apiVersion: mailferry.io/v1alpha1, kind: MailServer, metadata: {name: old}, spec: {host: old.example}}",
+        )
+        .await;
+    stage.until_condition("acme", "Accepted", "True").await;
+    stage
+        .until::<MailboxSync>(&Stage::sync("acme", "alice"), |sync| sync.spec.source.server.host == "old.example")
+        .await;
+    // Limits that change later reach the mailboxes.
+    stage.rig.apply("{apiVersion: mailferry.io/v1alpha1, kind: MailServer, metadata: {name: old}, spec: {host: old.example, limits: {maxConnections: 7}}}").await;
+    stage
+        .until::<MailboxSync>(&Stage::sync("acme", "alice"), |sync| {
+            sync.spec.source.server.limits.max_connections == Some(7)
+        })
+        .await;
+    drop(stage.api::<MailServer>());
+}
+
+#[tokio::test]
+async fn source_and_destination_that_are_one_account_are_refused() {
+    let stage = Stage::new().await;
+    stage.migration("acme", &["alice"], json!({"destination": {"server": {"host": "OLD.example"}}})).await;
+    let failed = stage.until_condition("acme", "Failed", "True").await;
+    assert!(failed.status.unwrap().failures[0].error.message.contains("same account"));
+    assert!(stage.syncs().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_csv_becomes_one_secret_and_one_mailbox_per_line_and_both_go_together() {
+    let stage = Stage::new().await;
+    let _player = stage.play(|_, _| Ending::Synced);
+    stage.secret("csv", &[("m.csv", "name,source_password,destination_password\nbob,b1,b2\ncarol,c1,c2\n")]).await;
+    stage.migration("acme", &["alice"], json!({"mailboxSecrets": [{"name": "csv", "key": "m.csv"}]})).await;
+    let done = stage.until_condition("acme", "Complete", "True").await;
+    assert_eq!(done.status.unwrap().mailbox_secrets[0].mailboxes, 2);
+    let bob = stage.api::<MailboxSync>().get(&Stage::sync("acme", "bob")).await.unwrap();
+    let reference = bob.spec.source.account.password_secret_ref.clone().unwrap();
+    let secret = stage.api::<Secret>().get(&reference.name).await.unwrap();
+    assert_eq!(secret.data.unwrap()["source-password"].0, b"b1");
+    assert_eq!(secret.metadata.owner_references.unwrap()[0].kind, "MailMigration");
+
+    stage.api::<MailMigration>().delete("acme", &DeleteParams::default()).await.unwrap();
+    stage.until_gone::<Secret>(&reference.name).await;
+    stage.until_gone::<MailboxSync>(&bob.name_any()).await;
+}
+
+#[tokio::test]
+async fn a_csv_that_is_missing_or_wrong_removes_nobody_and_is_said() {
+    let mut stage = Stage::new().await;
+    stage.secret("csv", &[("m.csv", "name,source_password,destination_password\nbob,b1,b2\ncarol,c1,c2\n")]).await;
+    stage.migration("acme", &[], json!({"suspend": true, "mailboxSecrets": [{"name": "csv", "key": "m.csv"}]})).await;
+    stage.until_total("acme", 2).await;
+    stage.secret("csv", &[("m.csv", "name,source_password,destination_password\nbob,hush\n")]).await;
+    // Secrets are looked at once a minute, and when an operator starts.
+    stage.stop().await;
+    stage.start().await;
+    let refused = stage.until_condition("acme", "Accepted", "False").await;
+    let (_, reason, message) = condition(&refused, "Accepted").unwrap();
+    assert!(reason == "MailboxSecretInvalid" && message.contains("line 2") && !message.contains("hush"), "{message}");
+    let secrets: Api<Secret> = stage.api();
+    secrets.delete("csv", &DeleteParams::default()).await.unwrap();
+    stage.stop().await;
+    stage.start().await;
+    stage
+        .until::<MailMigration>("acme", |m| {
+            condition(m, "Accepted").is_some_and(|c| c.2.contains("there is no Secret csv"))
+        })
+        .await;
+    assert_eq!(stage.syncs().await.len(), 2);
+}
+
+#[tokio::test]
+async fn another_password_in_a_csv_is_another_secret() {
+    let mut stage = Stage::new().await;
+    stage.secret("csv", &[("m.csv", "name,source_password,destination_password\nbob,b1,b2\n")]).await;
+    stage.migration("acme", &[], json!({"mailboxSecrets": [{"name": "csv", "key": "m.csv"}]})).await;
+    let bob = Stage::sync("acme", "bob");
+    stage.running(&bob, 1).await;
+    let old = stage.api::<MailboxSync>().get(&bob).await.unwrap().spec.source.account.password_secret_ref.unwrap().name;
+    stage.ends(&bob, 1, Ending::Failed("Authentication")).await;
+    stage.until_phase(&bob, "Stalled").await;
+    stage.secret("csv", &[("m.csv", "name,source_password,destination_password\nbob,right,b2\n")]).await;
+    stage.stop().await;
+    stage.start().await;
+    stage.running(&bob, 2).await;
+    stage.until_gone::<Secret>(&old).await;
+    let ours = stage.api::<Secret>().list(&ListParams::default()).await.unwrap();
+    assert_eq!(ours.items.iter().filter(|secret| secret.name_any().starts_with(&bob)).count(), 1);
+}
