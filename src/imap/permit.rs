@@ -12,6 +12,11 @@ pub trait Permit: Debug + Send + Sync {
     /// # Errors
     /// Internal when it may not: no class that is tried again, so that the whole sync ends.
     fn check(&self) -> Result<()>;
+
+    /// True while it is not known whether this sync may still write: writing waits, and asks again soon.
+    fn is_held(&self) -> bool {
+        false
+    }
 }
 
 /// Always granted: a lock on the state keeps other syncs away.

@@ -38,6 +38,9 @@ const STAGE: usize = 32 << 10;
 /// Pieces of at least this many bytes are written without being joined.
 const DIRECT: usize = 8 << 10;
 
+/// A permit that is held is asked again after this long.
+const HELD: Duration = Duration::from_millis(50);
+
 /// What came in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming {
@@ -83,6 +86,7 @@ pub struct Wire {
     awaiting: bool,
     moved: Arc<std::sync::atomic::AtomicU64>,
     permit: Option<Arc<dyn Permit>>,
+    held: Option<Pin<Box<Sleep>>>,
 }
 
 impl Wire {
@@ -107,6 +111,7 @@ impl Wire {
             awaiting: false,
             moved,
             permit: None,
+            held: None,
         }
     }
 
@@ -326,6 +331,23 @@ impl Wire {
         }
     }
 
+    /// Ready when writing is allowed, or refused for good.
+    fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let Some(permit) = &self.permit else { return Poll::Ready(Ok(())) };
+        loop {
+            permit.check()?;
+            if !permit.is_held() {
+                self.held = None;
+                return Poll::Ready(Ok(()));
+            }
+            // The server is not to blame for this silence.
+            self.progress_at = Instant::now();
+            let timer = self.held.get_or_insert_with(|| Box::pin(tokio::time::sleep(HELD)));
+            ready!(timer.as_mut().poll(cx));
+            self.held = None;
+        }
+    }
+
     /// Ready when nothing (that may be sent now) is left to write.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
@@ -342,8 +364,8 @@ impl Wire {
                     _ => break,
                 }
             }
-            if let Some(permit) = self.permit.as_ref().filter(|_| !self.stage.is_empty() || self.queued > 0) {
-                permit.check()?;
+            if !self.stage.is_empty() || self.queued > 0 {
+                ready!(self.poll_permit(cx))?;
             }
             let written = if self.stage.is_empty() {
                 match self.output.front_mut() {

@@ -11,6 +11,8 @@ pub enum Answer {
     Taken(Box<MailboxSync>),
     /// This attempt may not report: another has taken over, or the object is gone.
     Fenced(String),
+    /// It was refused, in a way that an API server also has which has just started and does not know its rules yet.
+    Doubtful(String),
     /// The API server is away, or too busy: the same can be tried again.
     Away(String),
 }
@@ -20,11 +22,17 @@ pub enum Answer {
 pub fn judge(answer: Result<MailboxSync, KubeError>) -> Answer {
     match answer {
         Ok(object) => Answer::Taken(Box::new(object)),
-        Err(KubeError::Api(status)) if matches!(status.code, 401 | 403 | 404 | 422) => {
-            Answer::Fenced(short(&format!("the API server answered {}: {}", status.code, status.message)))
-        }
         Err(KubeError::Api(status)) => {
-            Answer::Away(short(&format!("the API server answered {}: {}", status.code, status.message)))
+            let why = short(&format!("the API server answered {}: {}", status.code, status.message));
+            match status.code {
+                422 => Answer::Fenced(why),
+                // The admission policy's own words, in deploy/worker-fence.yaml.
+                403 if status.message.contains("fenced: ") => Answer::Fenced(why),
+                // The object is gone, or nobody knows of such objects.
+                404 if status.details.as_ref().is_some_and(|details| !details.name.is_empty()) => Answer::Fenced(why),
+                401 | 403 | 404 => Answer::Doubtful(why),
+                _ => Answer::Away(why),
+            }
         }
         Err(error) => Answer::Away(short(&causes(&error))),
     }
@@ -60,18 +68,27 @@ mod tests {
 
     use super::*;
 
-    fn answered(code: u16) -> Answer {
-        judge(Err(KubeError::Api(Box::new(Status { code, message: "m".repeat(9000), ..Status::default() }))))
+    fn answered(code: u16, message: &str, name: &str) -> Answer {
+        let details = serde_json::from_value(serde_json::json!({ "name": name })).unwrap();
+        judge(Err(KubeError::Api(Box::new(Status { code, message: message.to_owned(), details, ..Status::default() }))))
     }
 
     #[test]
-    fn a_refusal_fences_and_what_may_pass_does_not() {
-        for code in [401, 403, 404, 422] {
-            let Answer::Fenced(why) = answered(code) else { panic!("{code}") };
+    fn a_refusal_fences_at_once_where_its_reason_is_certain() {
+        let long = format!("fenced: {}", "m".repeat(9000));
+        for (code, name) in [(422, ""), (403, ""), (404, "alice")] {
+            let Answer::Fenced(why) = answered(code, &long, name) else { panic!("{code}") };
             assert!(why.contains(&code.to_string()) && why.len() < 500, "{why}");
         }
+        for code in [401, 403, 404] {
+            assert!(matches!(answered(code, "page not found", ""), Answer::Doubtful(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_may_pass_does_not_fence() {
         for code in [408, 409, 410, 429, 500, 502, 503, 504] {
-            assert!(matches!(answered(code), Answer::Away(_)), "{code}");
+            assert!(matches!(answered(code, "busy", ""), Answer::Away(_)), "{code}");
         }
         let io = KubeError::Service(Box::new(std::io::Error::other("refused")));
         assert!(matches!(judge(Err(io)), Answer::Away(why) if why.contains("refused")));

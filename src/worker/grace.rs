@@ -3,7 +3,7 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -39,6 +39,7 @@ pub struct Fence {
     /// When the last answered request was sent: nanoseconds since boot.
     confirmed: AtomicU64,
     closed: OnceLock<Error>,
+    held: AtomicBool,
     clock: fn() -> Duration,
     /// Cancelled when it is closed.
     pub is_closed: CancellationToken,
@@ -56,6 +57,7 @@ impl Fence {
             grace,
             confirmed: AtomicU64::new(nanos(confirmed)),
             closed: OnceLock::new(),
+            held: AtomicBool::new(false),
             clock,
             is_closed: CancellationToken::new(),
         }
@@ -64,6 +66,11 @@ impl Fence {
     /// A request that was sent at `sent` was answered.
     pub fn confirm(&self, sent: Duration) {
         self.confirmed.fetch_max(nanos(sent), SeqCst);
+    }
+
+    /// Nothing is written until it is known whether this attempt is over, or it is known that it is not.
+    pub fn hold(&self, hold: bool) {
+        self.held.store(hold, SeqCst);
     }
 
     /// The API server says that this attempt is over.
@@ -112,6 +119,10 @@ impl Permit for Fence {
             Some(error) => Err(error.clone()),
             None => Ok(()),
         }
+    }
+
+    fn is_held(&self) -> bool {
+        self.held.load(SeqCst)
     }
 }
 

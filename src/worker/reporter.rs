@@ -32,6 +32,8 @@ use crate::{
 const REQUEST: Duration = Duration::from_secs(10);
 /// How long the claim may be refused: the operator may not have written yet which pod this is.
 const REFUSED: Duration = Duration::from_mins(1);
+/// A refusal that may be an API server's start is believed after this long.
+const DOUBTFUL: Duration = Duration::from_secs(15);
 /// Counters are looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
 /// A folder's end brings the checkpoint along when so many messages were copied since the last one.
@@ -88,7 +90,7 @@ impl Link {
             };
             match answer {
                 Answer::Taken(object) => return Ok(Some((object, sent))),
-                Answer::Fenced(why) => {
+                Answer::Fenced(why) | Answer::Doubtful(why) => {
                     tracing::info!(why, "the attempt could not be claimed yet");
                     if sent.saturating_sub(*refused_since.get_or_insert(sent)) >= REFUSED {
                         return Err(Error::internal(format!("fenced: attempt {attempt} could not be claimed: {why}"))
@@ -136,6 +138,7 @@ pub struct Reporter {
     pace: pace::State,
     folders_told: u64,
     folders_flushed: u64,
+    refused_since: Option<Duration>,
 }
 
 impl Reporter {
@@ -170,6 +173,7 @@ impl Reporter {
             },
             folders_told: 0,
             folders_flushed: 0,
+            refused_since: None,
         }
     }
 
@@ -214,6 +218,8 @@ impl Reporter {
         match answer {
             Answer::Taken(_) => {
                 self.fence.confirm(sent);
+                self.fence.hold(false);
+                self.refused_since = None;
                 self.pace.failures = 0;
                 self.folders_told = ended;
                 if let Some(kept) = &kept {
@@ -227,6 +233,16 @@ impl Reporter {
             Answer::Fenced(why) => {
                 tracing::error!(why, "fenced: nothing more is written");
                 self.fence.refuse(&why);
+                false
+            }
+            Answer::Doubtful(why) => {
+                self.fence.hold(true);
+                self.pace.failures = 1;
+                let refused = sent.saturating_sub(*self.refused_since.get_or_insert(sent));
+                tracing::warn!(why, "refused: nothing is written until it is certain whether this attempt is over");
+                if refused >= DOUBTFUL {
+                    self.fence.refuse(&why);
+                }
                 false
             }
             Answer::Away(why) => {

@@ -56,6 +56,53 @@ async fn without_a_permit_no_connection_sends_anything_more_and_the_next_sync_go
     assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
 }
 
+/// Held for a while in the middle.
+#[derive(Debug, Default)]
+struct Held(AtomicBool);
+
+impl Permit for Held {
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_held(&self) -> bool {
+        self.0.load(SeqCst)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_permit_is_held_nothing_is_sent_and_then_the_sync_goes_on_without_reconnecting() {
+    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (mut left, mut right) = (source.connect().await, destination.connect().await);
+    left.seed(&Corpus::bulk(2000, 20 << 20, 6, 31)).await;
+    let mut rig = Rig::new(&source, &destination);
+    let permit = Arc::new(Held::default());
+    rig.permit = Arc::clone(&permit) as Arc<dyn Permit>;
+    let (watched, held) = (Arc::clone(&rig.progress), permit);
+    let watch = tokio::spawn(async move {
+        while watched.messages_done.load(SeqCst) < 150 {
+            tokio::task::yield_now().await;
+        }
+        held.0.store(true, SeqCst);
+        // What was sent before is answered.
+        let mut done = watched.messages_done.load(SeqCst);
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            let now = watched.messages_done.load(SeqCst);
+            if now == done {
+                break;
+            }
+            done = now;
+        }
+        held.0.store(false, SeqCst);
+        done
+    });
+    let report = rig.sync().await;
+    assert!(watch.await.unwrap() < 2000, "it stood still on the way");
+    assert_eq!(report.reconnects, 0);
+    assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_of_which_only_marks_are_kept_is_left_alone_or_matched_and_nothing_is_doubled() {
     let corpus = Corpus::bulk(300, 1 << 20, 3, 31);

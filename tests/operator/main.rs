@@ -14,3 +14,4 @@ mod plane;
 mod rig;
 mod server;
 mod stage;
+mod worker;
