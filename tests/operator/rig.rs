@@ -38,7 +38,7 @@ pub fn plane() -> &'static ControlPlane {
     static READY: OnceLock<&'static ControlPlane> = OnceLock::new();
     READY.get_or_init(|| {
         let plane = cluster::shared();
-        cluster::blocking(install(plane));
+        cluster::blocking(|| install(plane));
         plane
     })
 }
