@@ -6,7 +6,6 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    thread,
 };
 
 /// A running program and everything that it started in its process group; killed when dropped.
