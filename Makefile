@@ -8,7 +8,7 @@ WAITING = $(filter operator e2e,$(TESTS))
 BUSY = $(filter-out $(WAITING),$(TESTS))
 TESTS = $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
 
-.PHONY: help test lint cargo-test readme deny demo demo-cluster bench
+.PHONY: help test lint cargo-test readme deny demo demo-cluster bench bench-operator
 
 help:
 	@echo 'make test    all tests and checks'
@@ -17,6 +17,7 @@ help:
 	@echo 'make demo    moves a mailbox between two local mail servers and compares both sides'
 	@echo 'make demo-cluster   the same by the operator, on a Kubernetes that runs for as long as it takes (as root)'
 	@echo 'make bench   measures against mbsync and a plain copier, writes docs/benchmarks.md'
+	@echo 'make bench-operator   measures the operator with ten thousand mailboxes, writes docs/benchmarks-operator.md'
 
 test: lint cargo-test readme deny
 
@@ -49,3 +50,8 @@ demo-cluster:
 bench:
 	scripts/install.sh bench
 	$(CARGO) bench --locked --bench migrate -- $(BENCH)
+
+bench-operator:
+	scripts/install.sh test
+	scripts/kubernetes.sh
+	$(CARGO) bench --locked --bench scale -- $(BENCH)

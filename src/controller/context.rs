@@ -118,8 +118,13 @@ impl Context {
     /// True when this version is older than what was written last.
     pub fn is_stale(&self, object: &impl Resource) -> bool {
         let Some(uid) = object.meta().uid.as_ref() else { return false };
-        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied();
-        version(object).zip(written).is_some_and(|(seen, written)| seen < written)
+        let mut writes = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let stale = version(object).zip(writes.get(uid).copied()).is_some_and(|(seen, written)| seen < written);
+        if !stale {
+            // The watch has caught up; it never goes back.
+            writes.remove(uid);
+        }
+        stale
     }
 
     /// Forgets a mailbox that is gone; its slots are free.

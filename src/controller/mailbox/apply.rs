@@ -81,11 +81,14 @@ async fn create(context: &Context, look: &Look, sync: &MailboxSync) -> Result<Ap
     let pod =
         pod::build(For { namespace, name, uid: &look.uid, spec: &sync.spec, attempt: status.attempt }, &context.worker);
     match pods_api(context, look).create(&PostParams::default(), &pod).await {
-        Ok(_) => {
+        Ok(made) => {
             if context.admission().accepted(namespace) {
                 context.slots_changed.notify_one();
             }
-            Ok(Applied::Done)
+            // At once, so that the pod's worker is known before it says its first word.
+            let status = crate::api::MailboxSyncStatus { pod_uid: made.uid(), ..status.clone() };
+            let next = write(context, sync, &status).await?;
+            Ok(next.map_or(Applied::Done, Applied::Wrote))
         }
         Err(Error::Api(answer)) if answer.code == 409 => {
             let there = pods_api(context, look).get_metadata_opt(&pod.name_any()).await?;
@@ -130,7 +133,11 @@ async fn release_pod(context: &Context, look: &Look, name: &str, uid: &str) -> R
     let patch = serde_json::json!({
         "metadata": {"uid": uid, "$deleteFromPrimitiveList/finalizers": [POD_FINALIZER]},
     });
-    gone_is_fine(pods_api(context, look).patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await)
+    let answer = pods_api(context, look).patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+    if let Ok(pod) = &answer {
+        context.wrote(pod);
+    }
+    gone_is_fine(answer)
 }
 
 /// Takes our finalizer off a MailboxSync, after what was made for it alone.

@@ -11,7 +11,7 @@ use kube::{
 
 use super::{
     apply::{self, Applied},
-    decide::decide,
+    decide::{Action, decide},
     needs,
     observe::{Heard, Hold, Observed, SecretsSeen},
     settle::Note,
@@ -52,6 +52,9 @@ pub async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> Result<
         let status = sync.status.as_ref().unwrap_or(&empty);
         let pods: Vec<_> = context.caches.pods_of(&look.place.0, &look.place.1);
         let pods: Vec<_> = pods.into_iter().filter(|pod| pod.belongs_to(&look.uid)).collect();
+        if pods.iter().any(|pod| context.is_stale(&**pod)) {
+            return Ok(Requeue::await_change());
+        }
         let now = Timestamp::now();
         let observed = Observed {
             name: &look.place.1,
@@ -69,6 +72,11 @@ pub async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> Result<
             now,
         };
         let decision = decide(&observed);
+        if decision.actions.contains(&Action::LookAtSecrets) {
+            // Nothing is changed by looking, and one write is saved by looking first.
+            apply::apply(&context, &mut look, &sync, &pods, &Action::LookAtSecrets).await?;
+            continue;
+        }
         let was_running = observed.is_running();
         if let Some(next) = write(&context, &sync, &decision.status).await? {
             context.tell(&*sync, &decision.notes).await;
@@ -78,8 +86,7 @@ pub async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> Result<
             }
             continue;
         }
-        let looks = decision.actions.contains(&super::decide::Action::LookAtSecrets);
-        if !was_running && observed.admitted.is_some() && !looks {
+        if !was_running && observed.admitted.is_some() {
             // It was given slots and does not want them any more.
             context.release(&look.uid);
         }
@@ -141,6 +148,7 @@ pub(super) async fn write(
         // A field that has a default and is not there yet is written too.
         patch = serde_json::to_value(status)?;
     }
+    tracing::debug!(name = sync.name_any(), %patch, "writing a status");
     let body = serde_json::json!({
         "metadata": {"resourceVersion": sync.resource_version(), "uid": sync.uid()},
         "status": patch,

@@ -106,6 +106,8 @@ impl ControlPlane {
             [
                 format!("--data-dir={}", folder.join("etcd").display()),
                 "--unsafe-no-fsync".into(),
+                // The benchmark keeps ten thousand checkpoints.
+                "--quota-backend-bytes=8589934592".into(),
                 "--log-level=warn".into(),
                 format!("--listen-client-urls={client}"),
                 format!("--advertise-client-urls={client}"),

@@ -1,0 +1,168 @@
+//! Measures the operator with one migration of many mailboxes against a real API server; pods are played. See
+//! `docs/benchmarks-operator.md`, which it writes.
+//!
+//! `make bench-operator`, or `cargo bench --bench scale -- [--mailboxes N] [--checkpoint BYTES]`; with either of them the
+//! table is printed and not kept.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that cannot go on ends")]
+
+mod bare;
+mod operator;
+mod player;
+
+use std::{env, fmt::Write as _, fs, process::ExitCode, time::Instant};
+
+use kube::Api;
+use mailferry::{
+    api::{MailMigration, crd},
+    controller::condition::is_true,
+};
+use mailferry_testkit::cluster::{self, ControlPlane};
+use operator::Operator;
+use serde_json::json;
+use tokio::time::{Duration, sleep};
+
+/// What is measured.
+#[derive(Clone, Copy)]
+struct Size {
+    mailboxes: usize,
+    /// Bytes of each checkpoint.
+    checkpoint: usize,
+}
+
+/// Mailboxes that are synced at one time.
+const PARALLELISM: usize = 200;
+
+fn main() -> ExitCode {
+    let mut size = Size { mailboxes: 10_000, checkpoint: mailferry::api::mailbox_sync::MAX_CHECKPOINT };
+    let mut kept = true;
+    let mut args = env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
+        match arg.as_str() {
+            "--bench" => continue,
+            "--mailboxes" => number(args.next()).map(|n| size.mailboxes = n),
+            "--checkpoint" => number(args.next()).map(|n| size.checkpoint = n),
+            _ => None,
+        }
+        .unwrap_or_else(|| {
+            eprintln!("usage: [--mailboxes N] [--checkpoint BYTES]");
+            std::process::exit(2);
+        });
+        kept = false;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    let page = runtime.block_on(measure(size));
+    print!("{page}");
+    if kept {
+        fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/benchmarks-operator.md"), page).expect("docs");
+    }
+    ExitCode::SUCCESS
+}
+
+async fn measure(size: Size) -> String {
+    let plane = ControlPlane::start().await;
+    let client = plane.client();
+    cluster::apply(&client, None, &crd::all_yaml().unwrap()).await.unwrap();
+    let namespace = plane.namespace().await;
+    let folder = tempfile::tempdir().unwrap();
+
+    eprintln!("one migration of {} mailboxes", size.mailboxes);
+    let mut operator = Operator::start(&plane.kubeconfig(), folder.path()).await;
+    let player = player::start(client.clone(), namespace.clone(), size.checkpoint);
+    let began = Instant::now();
+    apply(&client, &namespace, size.mailboxes).await;
+    let migrations: Api<MailMigration> = Api::namespaced(client.clone(), &namespace);
+    until_complete(&migrations, began).await;
+    let took = began.elapsed();
+    let writes = operator.writes().await;
+    let (memory, cpu) = (operator.peak_memory(), operator.cpu());
+
+    eprintln!("idle");
+    sleep(Duration::from_secs(15)).await;
+    let (before, writes_before) = (operator.cpu(), operator.writes().await.total());
+    let idle = Duration::from_secs(30);
+    sleep(idle).await;
+    let idle_cpu = operator.cpu().saturating_sub(before).as_secs_f64() / idle.as_secs_f64();
+    let idle_writes = operator.writes().await.total() - writes_before;
+    let reports = player.stop();
+
+    eprintln!("restart");
+    operator.stop().await;
+    let began = Instant::now();
+    let mut operator = Operator::start(&plane.kubeconfig(), folder.path()).await;
+    operator.has_looked_at("MailboxSync", size.mailboxes).await;
+    let restart = began.elapsed();
+    let restart_memory = operator.peak_memory();
+    operator.stop().await;
+
+    eprintln!("the same writes by a bare loop: {writes}");
+    let bare_namespace = plane.namespace().await;
+    let per_mailbox = writes.of("mailboxsyncs/status", "patch").div_ceil(size.mailboxes).max(2);
+    let bare = bare::run(&client, &bare_namespace, size, per_mailbox).await;
+
+    let mut page = String::new();
+    let float = |number: usize| f64::from(u32::try_from(number).unwrap());
+    let n = float(size.mailboxes);
+    let _ = write!(
+        page,
+        "# The operator, measured\n\n\
+         One MailMigration of {} mailboxes (a CSV), {PARALLELISM} at one time, against a real API server and etcd on this machine\n\
+         with {} cores; pods are played by the benchmark, each with a checkpoint of {} bytes. `make bench-operator` measures again.\n\n\
+         | what | measured | target |\n| --- | --- | --- |\n",
+        size.mailboxes,
+        std::thread::available_parallelism().map_or(0, usize::from),
+        size.checkpoint,
+    );
+    let total = writes.total() + reports;
+    let mut row = |what: &str, measured: String, target: &str| {
+        let _ = writeln!(page, "| {what} | {measured} | {target} |");
+    };
+    row("all Synced", format!("{:.0} s, {:.1} mailboxes/s", took.as_secs_f64(), n / took.as_secs_f64()), "");
+    row(
+        "the same writes by a bare loop",
+        format!("{:.0} s, {:.1} mailboxes/s", bare.as_secs_f64(), n / bare.as_secs_f64()),
+        "",
+    );
+    row("API writes per mailbox, workers' too", format!("{:.1}", float(total) / n), "≤ 12");
+    row("of these the operator's", format!("{:.1}", float(writes.total()) / n), "");
+    row("operator's memory at its peak", format!("{memory:.0} MiB"), "≤ 128 MiB");
+    row("operator's CPU time", format!("{:.0} s", cpu.as_secs_f64()), "");
+    row("idle: CPU", format!("{:.2} % of a core", idle_cpu * 100.0), "< 1 %");
+    row("idle: writes in 30 s", idle_writes.to_string(), "0");
+    row("restart: all decided again", format!("{:.1} s", restart.as_secs_f64()), "≤ 10 s");
+    row("restart: memory at its peak", format!("{restart_memory:.0} MiB"), "≤ 128 MiB");
+    let _ = write!(page, "\nThe operator's writes by resource and verb: {writes}.\n");
+    page
+}
+
+/// Applies a CSV and a migration.
+async fn apply(client: &kube::Client, namespace: &str, mailboxes: usize) {
+    let mut csv = "name,source_password,destination_password\n".to_owned();
+    for number in 0..mailboxes {
+        let _ = writeln!(csv, "m{number:05}@acme.example,p{number},q{number}");
+    }
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "csv"}, "stringData": {"m.csv": csv}});
+    cluster::apply(client, Some(namespace), &secret.to_string()).await.unwrap();
+    let migration = json!({
+        "apiVersion": "mailferry.io/v1alpha1", "kind": "MailMigration", "metadata": {"name": "acme"},
+        "spec": {
+            "source": {"server": {"host": "old.example"}}, "destination": {"server": {"host": "new.example"}},
+            "mailboxSecrets": [{"name": "csv", "key": "m.csv"}], "parallelism": PARALLELISM, "ttl": "0s",
+        },
+    });
+    cluster::apply(client, Some(namespace), &migration.to_string()).await.unwrap();
+}
+
+async fn until_complete(migrations: &Api<MailMigration>, began: Instant) {
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        let status = migrations.get("acme").await.unwrap().status.unwrap_or_default();
+        if is_true(&status.conditions, "Complete") {
+            return;
+        }
+        if began.elapsed().as_secs().is_multiple_of(20) {
+            eprintln!("{:>5.0} s: {:?}", began.elapsed().as_secs_f64(), status.mailboxes);
+        }
+    }
+}
