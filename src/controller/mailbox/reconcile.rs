@@ -53,6 +53,7 @@ pub async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> Result<
         let pods: Vec<_> = context.caches.pods_of(&look.place.0, &look.place.1);
         let pods: Vec<_> = pods.into_iter().filter(|pod| pod.belongs_to(&look.uid)).collect();
         let now = Timestamp::now();
+        context.counts.see(&look.uid, status);
         let observed = Observed {
             name: &look.place.1,
             uid: &look.uid,
@@ -149,6 +150,8 @@ pub(super) async fn write(
     let mut next = api.patch_status(&sync.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?;
     slim_sync(&mut next);
     context.wrote(&next);
+    let uid = sync.uid().unwrap_or_default();
+    context.counts.wrote(&uid, sync.status.as_ref().unwrap_or(&empty), status, Timestamp::now());
     Ok(Some(Arc::new(next)))
 }
 
