@@ -36,7 +36,9 @@ impl Counts {
     /// From now on.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
-        Self { metrics, began: Timestamp::now(), of: Mutex::default() }
+        // Times in a status have whole seconds.
+        let now = Timestamp::now();
+        Self { metrics, began: Timestamp::from_second(now.as_second()).unwrap_or(now), of: Mutex::default() }
     }
 
     fn of(&self) -> MutexGuard<'_, HashMap<String, Seen>> {
