@@ -236,7 +236,7 @@ impl World {
         // An object goes when it is deleted, nothing holds it, and its node or nobody is left to say so.
         self.pods.retain(|truth| {
             let deleted = truth.pod.metadata.deletion_timestamp.is_some();
-            !(deleted && !truth.pod.is_held())
+            !deleted || truth.pod.is_held()
         });
     }
 
