@@ -23,7 +23,7 @@ use super::{
     admission::Admission,
     cache::Caches,
     config::{OperatorConfig, WorkerConfig},
-    mailbox::{observe::Heard, secrets::SecretVersions, settle::Note},
+    mailbox::{count::Counts, observe::Heard, secrets::SecretVersions, settle::Note},
     migration::reconcile::Memory,
 };
 use crate::{
@@ -45,8 +45,10 @@ pub struct Context {
     pub secrets: SecretVersions,
     /// Tells people.
     pub recorder: Recorder,
-    /// Counts.
+    /// For people's graphs.
     pub metrics: Metrics,
+    /// Counts what mailboxes do.
+    pub counts: Counts,
     /// Wakes whoever hands out slots.
     pub slots_changed: Notify,
     /// Mailboxes to look at.
@@ -84,6 +86,7 @@ impl Context {
             worker,
             caches,
             recorder,
+            counts: Counts::new(metrics.clone()),
             metrics,
             slots_changed: Notify::new(),
             sync_queue,
@@ -132,6 +135,7 @@ impl Context {
         self.release(uid);
         self.admission().withdraw(uid);
         self.heard().remove(uid);
+        self.counts.forget(uid);
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }

@@ -28,7 +28,7 @@ use super::{
     server::{self, Connections, Servers},
 };
 use crate::{
-    api::{MailMigration, MailServer, MailboxSync},
+    api::{MailMigration, MailServer, MailboxSync, mail_migration::MigrationPhase, mailbox_sync::SyncPhase},
     controller::{cache::Place, objects::SyncPod},
     error::{Error, Result},
     imap::AddressPolicy,
@@ -109,6 +109,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     mailbox::reconcile::restore(&context);
     context.mark_ready();
     options.readiness.set(SEEN, true);
+    count_phases(&context);
     tracing::info!(
         migrations = caches.migrations.len(),
         mailboxes = caches.syncs.len(),
@@ -243,6 +244,25 @@ async fn follow(
             else => return,
         }
     }
+}
+
+/// Has phases counted whenever somebody looks at the metrics.
+fn count_phases(context: &Arc<Context>) {
+    let caches = Arc::downgrade(&context.caches);
+    context.metrics.before_reading(move |metrics| {
+        let Some(caches) = caches.upgrade() else { return };
+        let (mut migrations, mut syncs) = (HashMap::new(), HashMap::new());
+        for migration in caches.migrations.state() {
+            let phase = migration.status.as_ref().and_then(|status| status.phase).unwrap_or(MigrationPhase::Pending);
+            migrations.entry(phase as u8).or_insert((phase, 0)).1 += 1;
+        }
+        for sync in caches.syncs.state() {
+            let phase = sync.status.as_ref().and_then(|status| status.phase).unwrap_or(SyncPhase::Pending);
+            syncs.entry(phase as u8).or_insert((phase, 0)).1 += 1;
+        }
+        metrics.set_migrations(migrations.into_values());
+        metrics.set_mailboxes(syncs.into_values());
+    });
 }
 
 /// Tells how many connections running syncs of a namespace hold to a server.

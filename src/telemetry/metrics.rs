@@ -1,7 +1,10 @@
 //! The operator's metrics, for Prometheus. Their number does not grow with mailboxes, and none names a person, a host or a
 //! namespace.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -49,13 +52,9 @@ pub enum Restart {
 /// What a worker did since it was last counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Moved {
-    /// Messages copied.
-    pub copied: u64,
-    /// Messages found at the destination.
-    pub adopted: u64,
-    /// Messages skipped, with a reason.
-    pub skipped: u64,
-    /// Bytes of the messages copied.
+    /// Messages copied, found at the destination, or skipped with a reason.
+    pub messages: u64,
+    /// Bytes read or written on IMAP connections.
     pub bytes: u64,
 }
 
@@ -63,14 +62,18 @@ pub struct Moved {
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 
+type Bring = Box<dyn Fn(&Metrics) + Send + Sync>;
+
 struct Inner {
     registry: Registry,
+    /// Brings gauges up to date.
+    before: OnceLock<Bring>,
     migrations: IntGaugeVec,
     mailboxes: IntGaugeVec,
     syncs: HistogramVec,
     errors: IntCounterVec,
     restarts: IntCounterVec,
-    messages: IntCounterVec,
+    messages: IntCounter,
     bytes: IntCounter,
     queued: IntGauge,
     running: IntGauge,
@@ -111,12 +114,11 @@ impl Metrics {
                 &["class", "side"],
             )?,
             restarts: of.counters("sync_restarts_total", "Attempts that were stopped to be restarted.", &["reason"])?,
-            messages: of.counters(
+            messages: of.counter(
                 "messages_total",
-                "Messages that syncs dealt with: copied, adopted (found at the destination) or skipped.",
-                &["result"],
+                "Messages that syncs dealt with: copied, found at the destination, or skipped with a reason.",
             )?,
-            bytes: of.counter("copied_bytes_total", "Bytes of the messages that were copied.")?,
+            bytes: of.counter("moved_bytes_total", "Bytes that syncs read or wrote on IMAP connections.")?,
             queued: of.gauge("syncs_queued", "Syncs that wait for a slot.")?,
             running: of.gauge("syncs_running", "Syncs that hold their slots.")?,
             admission_wait: of.histogram(
@@ -144,8 +146,14 @@ impl Metrics {
             )?,
             leader: of.gauge("leader", "1 while this process leads, else 0.")?,
             registry,
+            before: OnceLock::new(),
         };
         Ok(Self(Arc::new(inner)))
+    }
+
+    /// What is called before each reading, to bring gauges up to date; only the first is kept.
+    pub fn before_reading(&self, bring: impl Fn(&Self) + Send + Sync + 'static) {
+        drop(self.0.before.set(Box::new(bring)));
     }
 
     /// How many migrations are in which phase; phases that are not told have none.
@@ -191,9 +199,7 @@ impl Metrics {
 
     /// A worker went on: what it did since the last time that this was told.
     pub fn moved(&self, moved: Moved) {
-        for (result, count) in [("copied", moved.copied), ("adopted", moved.adopted), ("skipped", moved.skipped)] {
-            self.0.messages.with_label_values(&[result]).inc_by(count);
-        }
+        self.0.messages.inc_by(moved.messages);
         self.0.bytes.inc_by(moved.bytes);
     }
 
@@ -240,6 +246,9 @@ impl Metrics {
     /// # Errors
     /// When they can't be written as text: a defect.
     pub fn text(&self) -> Result<String, prometheus::Error> {
+        if let Some(bring) = self.0.before.get() {
+            bring(self);
+        }
         TextEncoder::new().encode_to_string(&self.families())
     }
 
@@ -324,7 +333,7 @@ mod tests {
         }
         metrics.sync_error(ErrorClass::Quota, Some(Side::Destination));
         metrics.restarted(Restart::Deadline);
-        metrics.moved(Moved { copied: 5, adopted: 1, skipped: 0, bytes: 1000 });
+        metrics.moved(Moved { messages: 6, bytes: 1000 });
         metrics.set_queue(7, 2);
         metrics.admitted(Duration::from_secs(3));
         metrics.pod_refused();
@@ -377,7 +386,7 @@ mod tests {
     #[test]
     fn two_processes_worth_of_metrics_live_side_by_side() {
         let (one, other) = (used(), Metrics::new().unwrap());
-        assert!(one.text().unwrap().contains("mailferry_copied_bytes_total 1000\n"));
-        assert!(other.text().unwrap().contains("mailferry_copied_bytes_total 0\n"));
+        assert!(one.text().unwrap().contains("mailferry_moved_bytes_total 1000\n"));
+        assert!(other.text().unwrap().contains("mailferry_moved_bytes_total 0\n"));
     }
 }

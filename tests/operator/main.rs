@@ -16,4 +16,5 @@ mod plane;
 mod rig;
 mod server;
 mod stage;
+mod telemetry;
 mod worker;

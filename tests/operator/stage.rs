@@ -17,6 +17,7 @@ use mailferry::{
         names,
         run::{Options, run},
     },
+    telemetry::metrics::Metrics,
 };
 use mailferry_testkit::cluster;
 use serde::de::DeserializeOwned;
@@ -29,6 +30,8 @@ use crate::rig::Rig;
 /// A namespace with an operator.
 pub struct Stage {
     pub rig: Rig,
+    /// What its operators count, together.
+    pub metrics: Metrics,
     operators: Vec<Operator>,
     config: OperatorConfig,
 }
@@ -71,7 +74,8 @@ impl Stage {
 
     /// No operator yet.
     pub async fn idle() -> Self {
-        Self { rig: Rig::new().await, operators: Vec::new(), config: OperatorConfig::default() }
+        let metrics = Metrics::new().unwrap();
+        Self { rig: Rig::new().await, metrics, operators: Vec::new(), config: OperatorConfig::default() }
     }
 
     /// Starts an operator, or one more.
@@ -87,6 +91,7 @@ impl Stage {
             config: self.config.clone(),
             worker,
             namespace: Some(self.rig.namespace.clone()),
+            metrics: Some(self.metrics.clone()),
             ..Options::default()
         };
         let stop = CancellationToken::new();
@@ -276,7 +281,8 @@ impl Stage {
             Rig { plane: self.rig.plane, client: self.rig.client.clone(), namespace: self.rig.namespace.clone() },
             Arc::new(ending),
         );
-        let stage = Arc::new(Self { rig, operators: Vec::new(), config: OperatorConfig::default() });
+        let metrics = self.metrics.clone();
+        let stage = Arc::new(Self { rig, metrics, operators: Vec::new(), config: OperatorConfig::default() });
         Player(tokio::spawn(async move {
             let pods = watcher(stage.api::<Pod>(), watcher::Config::default()).applied_objects();
             let mut pods = std::pin::pin!(pods);

@@ -2,6 +2,7 @@
 
 mod apply;
 pub mod conditions;
+pub mod count;
 pub mod decide;
 #[cfg(test)]
 mod model;

@@ -56,6 +56,7 @@ pub async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> Result<
             return Ok(Requeue::await_change());
         }
         let now = Timestamp::now();
+        context.counts.see(&look.uid, status);
         let observed = Observed {
             name: &look.place.1,
             uid: &look.uid,
@@ -157,6 +158,8 @@ pub(super) async fn write(
     let mut next = api.patch_status(&sync.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?;
     slim_sync(&mut next);
     context.wrote(&next);
+    let uid = sync.uid().unwrap_or_default();
+    context.counts.wrote(&uid, sync.status.as_ref().unwrap_or(&empty), status, Timestamp::now());
     Ok(Some(Arc::new(next)))
 }
 
