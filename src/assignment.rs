@@ -165,7 +165,18 @@ fn same_account(source: &SyncEndpoint, destination: &SyncEndpoint) -> bool {
 }
 
 fn endpoint(side: Side, sync: &SyncEndpoint, timeouts: &api::Timeouts, secrets: &dyn Secrets) -> Result<Endpoint> {
-    let server = &sync.server;
+    let mut endpoint = server(side, &sync.server, timeouts, secrets)?;
+    endpoint.login = login(side, sync, secrets).map_err(|error| error.on(side, endpoint.address()))?;
+    Ok(endpoint)
+}
+
+/// A server by itself, with an empty login: enough to look at it from outside.
+pub fn server(
+    side: Side,
+    server: &MailServerSpec,
+    timeouts: &api::Timeouts,
+    secrets: &dyn Secrets,
+) -> Result<Endpoint> {
     let port = u16::try_from(server.effective_port())
         .map_err(|_| Error::configuration("port must be from 1 to 65535").on(side, &server.host))?;
     let mut endpoint = Endpoint {
@@ -190,10 +201,7 @@ fn endpoint(side: Side, sync: &SyncEndpoint, timeouts: &api::Timeouts, secrets: 
         compress: server.compress,
         addresses: AddressPolicy::default(),
     };
-    let address = endpoint.address();
-    let on_side = |error: Error| error.on(side, &address);
-    endpoint.tls = tls(&server.tls, secrets).map_err(on_side)?;
-    endpoint.login = login(side, sync, secrets).map_err(on_side)?;
+    endpoint.tls = tls(&server.tls, secrets).map_err(|error| error.on(side, endpoint.address()))?;
     Ok(endpoint)
 }
 

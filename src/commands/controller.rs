@@ -1,8 +1,8 @@
 //! `mailferry controller`: the operator.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -10,9 +10,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     controller::{
         config::{OperatorConfig, WorkerConfig},
+        leader::{Candidate, identity},
         run::{Options, run},
     },
     error::{Error, Result},
+    telemetry::{
+        api_calls,
+        health::{Listener, Readiness},
+        metrics::Metrics,
+    },
 };
 
 /// Run the operator: watch MailMigrations, and carry them out with one pod per mailbox.
@@ -35,7 +41,37 @@ pub struct ControllerArgs {
     /// Watch this namespace only [default: all].
     #[arg(long, env = "MAILFERRY_WATCH_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<String>,
+
+    /// Of several operators let one work, by a Lease; the others wait for its end. `false`: this is the only one.
+    #[arg(long, env = "MAILFERRY_LEADER_ELECTION", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    pub leader_election: bool,
+
+    /// The namespace of the Lease [default: the pod's, or the kubeconfig's].
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
+    pub lease_namespace: Option<String>,
+
+    /// Where /healthz, /readyz and /metrics are served; `none`: nowhere.
+    #[arg(long, env = "MAILFERRY_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    pub listen: Listen,
 }
+
+/// Where to listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen(pub Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|address| Self(Some(address))).map_err(|_| "write ADDRESS:PORT, or none".to_owned())
+    }
+}
+
+/// The Lease that operators compete for.
+const LEASE: &str = "mailferry-controller";
 
 impl ControllerArgs {
     /// Runs until SIGTERM or Ctrl-C; returns the exit code.
@@ -49,7 +85,16 @@ impl ControllerArgs {
                 .advice("Run in a cluster, or set KUBECONFIG to a file that kubectl works with")
         };
         let cluster = Config::infer().await.map_err(|e| unreachable(e.to_string()))?;
-        let client = Client::try_from(cluster).map_err(|e| unreachable(e.to_string()))?;
+        let lease_namespace = self.lease_namespace.unwrap_or_else(|| cluster.default_namespace.clone());
+        let (metrics, readiness) = (Metrics::new()?, Readiness::default());
+        let client = api_calls::client(cluster, &metrics).map_err(|e| unreachable(e.to_string()))?;
+        let served = CancellationToken::new();
+        if let Some(address) = self.listen.0 {
+            let listener = Listener::bind(address).await?;
+            tracing::info!(address = %listener.address()?, "serving /healthz, /readyz and /metrics");
+            let served = served.clone();
+            tokio::spawn(listener.serve(metrics.clone(), readiness.clone(), served));
+        }
         let networks = |list: &[ipnet::IpNet]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let worker = WorkerConfig {
             image: self.worker_image,
@@ -59,7 +104,8 @@ impl ControllerArgs {
             log_level: config.worker_log_level.clone(),
         };
         let instance = std::env::var("POD_NAME").ok();
-        let options = Options { config, worker, namespace: self.namespace, instance };
+        let options =
+            Options { config, worker, namespace: self.namespace, instance, metrics: Some(metrics.clone()), readiness };
         let stop = CancellationToken::new();
         let asked = stop.clone();
         let signals = |kind| signal(kind).map_err(|e| Error::internal(format!("cannot wait for signals: {e}")));
@@ -72,7 +118,54 @@ impl ControllerArgs {
             tracing::info!("stopping; sync pods go on");
             asked.cancel();
         });
-        run(client, options, stop).await?;
-        Ok(0)
+        let ended = if self.leader_election {
+            let candidate = Candidate::new(client.clone(), &lease_namespace, LEASE, identity());
+            lead(candidate, client, options, &metrics, stop).await
+        } else {
+            metrics.set_leader(true);
+            run(client, options, stop).await
+        };
+        served.cancel();
+        ended.map(|()| 0)
+    }
+}
+
+/// Runs the operator once this process leads, and no longer than it does.
+async fn lead(
+    candidate: Candidate,
+    client: Client,
+    options: Options,
+    metrics: &Metrics,
+    stop: CancellationToken,
+) -> Result<()> {
+    let mut leadership = tokio::select! {
+        leadership = candidate.lead() => leadership,
+        () = stop.cancelled() => return Ok(()),
+    };
+    metrics.set_leader(true);
+    tokio::select! {
+        // First: a process that was stopped for a while must not write before it has seen that it lost.
+        biased;
+        error = leadership.lost() => {
+            metrics.set_leader(false);
+            Err(error)
+        }
+        ended = run(client, options, stop) => {
+            leadership.release().await;
+            ended
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_listened_on_or_none() {
+        assert_eq!("none".parse(), Ok(Listen(None)));
+        assert_eq!("127.0.0.1:80".parse(), Ok(Listen(Some(SocketAddr::from(([127, 0, 0, 1], 80))))));
+        assert_eq!("[::]:8080".parse(), Ok(Listen(Some("[::]:8080".parse().unwrap()))));
+        assert!("8080".parse::<Listen>().is_err());
     }
 }

@@ -140,7 +140,8 @@ mod tests {
     use crate::{
         ErrorClass,
         local::{run::Job, schedule::HostLimits},
-        sync::{checkpoint::Checkpoint, report::MailboxReport, testing::spec},
+        sync::testing::spec,
+        sync::{checkpoint::Checkpoint, report::MailboxReport},
     };
 
     #[derive(Debug, Parser)]

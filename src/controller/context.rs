@@ -26,7 +26,10 @@ use super::{
     mailbox::{observe::Heard, secrets::SecretVersions, settle::Note},
     migration::reconcile::Memory,
 };
-use crate::api::{MailMigration, MailboxSync};
+use crate::{
+    api::{MailMigration, MailboxSync},
+    telemetry::metrics::Metrics,
+};
 
 /// What the controllers share.
 pub struct Context {
@@ -42,6 +45,8 @@ pub struct Context {
     pub secrets: SecretVersions,
     /// Tells people.
     pub recorder: Recorder,
+    /// Counts.
+    pub metrics: Metrics,
     /// Wakes whoever hands out slots.
     pub slots_changed: Notify,
     /// Mailboxes to look at.
@@ -65,7 +70,7 @@ impl Context {
         client: Client,
         (config, worker): (OperatorConfig, WorkerConfig),
         caches: Arc<Caches>,
-        recorder: Recorder,
+        (recorder, metrics): (Recorder, Metrics),
         (sync_queue, migration_queue): (
             UnboundedSender<ObjectRef<MailboxSync>>,
             UnboundedSender<ObjectRef<MailMigration>>,
@@ -79,6 +84,7 @@ impl Context {
             worker,
             caches,
             recorder,
+            metrics,
             slots_changed: Notify::new(),
             sync_queue,
             migration_queue,

@@ -16,3 +16,4 @@ pub mod objects;
 pub mod pod;
 pub mod reference;
 pub mod run;
+pub mod server;

@@ -18,28 +18,36 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    admission::Resource as Shared,
     cache::{self, Change, Changes},
     config::{OperatorConfig, WorkerConfig},
     context::Context,
-    mailbox::{self, reconcile::Failure},
+    mailbox::{self, needs, reconcile::Failure},
     migration,
     objects::SYNC_LABEL,
+    server::{self, Connections, Servers},
 };
 use crate::{
     api::{MailMigration, MailServer, MailboxSync},
     controller::{cache::Place, objects::SyncPod},
     error::{Error, Result},
+    imap::AddressPolicy,
+    telemetry::{health::Readiness, metrics::Metrics},
 };
 
 /// Mailboxes that are looked after at one time.
 const SYNCS_AT_ONCE: u16 = 32;
 /// Migrations that are looked after at one time.
 const MIGRATIONS_AT_ONCE: u16 = 4;
+/// The part of the process' readiness that is decided here.
+const SEEN: &str = "caches";
+/// Mail servers that are looked after at one time; they are tested in the background.
+const SERVERS_AT_ONCE: u16 = 4;
 /// How often migrations whose mailboxes changed are summed up, at most.
 const SUM_UP: Duration = Duration::from_secs(1);
 
 /// How an operator runs.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     /// What whoever runs the cluster decided.
     pub config: OperatorConfig,
@@ -49,6 +57,10 @@ pub struct Options {
     pub namespace: Option<String>,
     /// This process' name, for Events.
     pub instance: Option<String>,
+    /// What is counted; none: nobody looks.
+    pub metrics: Option<Metrics>,
+    /// Told when the cluster was seen, so that there is something to decide on.
+    pub readiness: Readiness,
 }
 
 /// Runs the controllers until `stop`; what is being written is finished.
@@ -62,13 +74,20 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let (migration_queue, migrations_due) = mpsc::unbounded();
     let reporter = Reporter { controller: "mailferry-controller".to_owned(), instance: options.instance.clone() };
     let recorder = Recorder::new(client.clone(), reporter);
+    let metrics = options.metrics.map_or_else(Metrics::new, Ok)?;
+    options.readiness.set(SEEN, false);
     let context = Arc::new(Context::new(
         client.clone(),
         (options.config, options.worker),
         Arc::clone(&caches),
-        recorder,
+        (recorder, metrics.clone()),
         (sync_queue, migration_queue),
     ));
+    let (server_queue, servers_due) = mpsc::unbounded();
+    let networks = &context.config.addresses;
+    let addresses = AddressPolicy::guarded(networks.deny.clone(), networks.allow.clone());
+    let counted = connections(&context);
+    let servers = Arc::new(Servers::new(client.clone(), addresses, server_queue.clone(), counted, metrics));
     let (changes, seen) = channels();
     let mut tasks = JoinSet::new();
     let namespace = options.namespace;
@@ -76,7 +95,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     tasks.spawn(async move {
         Box::pin(cache::watch(client, namespace.as_deref(), watched, writers, changes)).await;
     });
-    tasks.spawn(follow(Arc::clone(&context), seen));
+    tasks.spawn(follow(Arc::clone(&context), Arc::clone(&servers), server_queue, seen));
     let ready = futures::future::try_join4(
         caches.migrations.wait_until_ready(),
         caches.syncs.wait_until_ready(),
@@ -89,6 +108,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     }
     mailbox::reconcile::restore(&context);
     context.mark_ready();
+    options.readiness.set(SEEN, true);
     tracing::info!(
         migrations = caches.migrations.len(),
         mailboxes = caches.syncs.len(),
@@ -106,7 +126,9 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         stop.clone(),
         migration::reconcile::reconcile,
     );
-    let mut served = pin!(async { futures::join!(syncs, migrations) });
+    let look = move |server, _| server::reconcile(server, Arc::clone(&servers));
+    let servers = serve(&context, caches.servers.clone(), servers_due, SERVERS_AT_ONCE, stop.clone(), look);
+    let mut served = pin!(async { futures::join!(syncs, migrations, servers) });
     tokio::select! {
         _ = &mut served => {}
         ended = tasks.join_next() => {
@@ -133,7 +155,9 @@ async fn serve<K, F>(
     let reconcile = move |object: Arc<K>, context: Arc<Context>| {
         let future = reconcile(Arc::clone(&object), Arc::clone(&context));
         Box::pin(async move {
+            let began = Instant::now();
             let result = future.await;
+            context.metrics.reconciled(&K::kind(&()), result.is_ok(), began.elapsed());
             if result.is_ok() {
                 context.succeeded(&object.uid().unwrap_or_default());
             }
@@ -175,7 +199,12 @@ fn channels() -> (Changes, Seen) {
 }
 
 /// Puts into the queues whoever a change concerns.
-async fn follow(context: Arc<Context>, mut seen: Seen) {
+async fn follow(
+    context: Arc<Context>,
+    servers: Arc<Servers>,
+    server_queue: UnboundedSender<ObjectRef<MailServer>>,
+    mut seen: Seen,
+) {
     let mut dirty: HashMap<Place, Instant> = HashMap::new();
     let mut tick = tokio::time::interval(SUM_UP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -188,6 +217,11 @@ async fn follow(context: Arc<Context>, mut seen: Seen) {
                 }
             }
             Some(change) = seen.servers.next() => {
+                match &change {
+                    Change::There(server) => queue(&server_queue, server),
+                    Change::Gone(server) => servers.forget(&server.uid().unwrap_or_default()),
+                    Change::Listed => {}
+                }
                 if let Change::There(server) | Change::Gone(server) = change {
                     for migration in migrations_in(&context, server.namespace().as_deref()) {
                         queue(&context.migration_queue, &*migration);
@@ -209,6 +243,15 @@ async fn follow(context: Arc<Context>, mut seen: Seen) {
             else => return,
         }
     }
+}
+
+/// Tells how many connections running syncs of a namespace hold to a server.
+fn connections(context: &Arc<Context>) -> Connections {
+    let context = Arc::clone(context);
+    Box::new(move |namespace, spec| {
+        let server = Shared::Server(namespace.to_owned(), needs::address(spec));
+        context.admission().in_use(&server)
+    })
 }
 
 fn migration_changed(context: &Context, change: Change<MailMigration>) {
@@ -270,6 +313,7 @@ async fn hand_out(context: Arc<Context>) {
             while let Some((namespace, name)) = admission.next(Instant::now()) {
                 let _ = context.sync_queue.unbounded_send(ObjectRef::new(&name).within(&namespace));
             }
+            context.metrics.set_queue(admission.waiting(), admission.running());
             admission.next_at(Instant::now())
         };
         match wait {

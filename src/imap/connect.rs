@@ -40,25 +40,30 @@ pub async fn connect(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session>
     .map_err(|error| error.on(endpoint.side, endpoint.address()))
 }
 
-async fn establish(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
+/// Connected, and protected as the endpoint wants it; nobody is logged in.
+pub(super) async fn open(
+    endpoint: &Endpoint,
+    moved: &Moved,
+    facts: &mut Facts,
+) -> Result<(Client<Lease>, Capabilities)> {
     let limit = endpoint.timeouts.connect;
     let socket = within(limit, "connect", dial(endpoint)).await?;
-    let mut facts = Facts { peer: socket.peer_addr().ok(), ..Facts::default() };
+    facts.peer = socket.peer_addr().ok();
     let wire = |io| Wire::new(io, endpoint.timeouts.reply, Arc::clone(moved));
 
     let mut client = match endpoint.tls.mode {
         TlsMode::Implicit => {
             let stream = within(limit, "finish the TLS handshake", tls::handshake(endpoint, socket)).await?;
             let lease = Lease::new(wire(Transport::Tls(Box::new(stream))));
-            within(limit, "greet", greet(lease, &mut facts)).await?
+            within(limit, "greet", greet(lease, facts)).await?
         }
         TlsMode::None => {
             let lease = Lease::new(wire(Transport::Plain(socket)));
-            greet_in_clear(limit, lease, &mut facts).await?
+            greet_in_clear(limit, lease, facts).await?
         }
         TlsMode::StartTls => {
             let lease = Lease::new(wire(Transport::Plain(socket)));
-            let client = greet_in_clear(limit, lease, &mut facts).await?;
+            let client = greet_in_clear(limit, lease, facts).await?;
             let io = within(limit, "begin TLS", start_tls(client)).await?;
             let Transport::Plain(socket) = io else {
                 return Err(Error::internal("STARTTLS over TLS"));
@@ -67,11 +72,19 @@ async fn establish(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
             Client::new(Lease::new(wire(Transport::Tls(Box::new(stream)))))
         }
     };
-    note_tls(&client, &mut facts);
+    note_tls(&client, facts);
 
     let offered = within(limit, "tell its capabilities", capabilities(&mut client)).await?;
     facts.mechanisms = offered.mechanisms().map(str::to_owned).collect();
     client.get_mut().forget();
+    Ok((client, offered))
+}
+
+async fn establish(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
+    let limit = endpoint.timeouts.connect;
+    let wire = |io| Wire::new(io, endpoint.timeouts.reply, Arc::clone(moved));
+    let mut facts = Facts::default();
+    let (client, offered) = open(endpoint, moved, &mut facts).await?;
     let started = Instant::now();
     let session = within(endpoint.timeouts.reply, "answer the login", log_in(client, endpoint, &offered, &mut facts));
     let mut imap = session.await?;
@@ -166,7 +179,10 @@ async fn greet(lease: Lease, facts: &mut Facts) -> Result<Client<Lease>> {
         }
         Status::PreAuth => Err(Error::protocol("the server says that it knows us already (PREAUTH)")
             .advice("Mailferry must log in as the mailbox's user; use another port")),
-        _ => Err(refusal(greeting, Asked::Other, "the connection")),
+        _ => {
+            facts.goodbye = Some(greeting.clone());
+            Err(refusal(greeting, Asked::Other, "the connection"))
+        }
     }
 }
 

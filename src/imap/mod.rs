@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod capability;
+pub mod certificate;
 pub mod classify;
 pub mod connect;
 pub mod date;
@@ -12,6 +13,7 @@ mod lease;
 pub mod mutf7;
 pub mod parse;
 pub mod permit;
+pub mod probe;
 pub mod quote;
 pub mod response;
 pub mod select;

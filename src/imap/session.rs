@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     capability::Capabilities,
+    certificate::Certificate,
     classify::{Asked, refusal},
     endpoint::Endpoint,
     permit::Permit,
@@ -68,6 +69,22 @@ pub struct Facts {
     pub login: String,
     /// The address that was connected to.
     pub peer: Option<std::net::SocketAddr>,
+    /// How the server hung up instead of greeting, if so.
+    pub goodbye: Option<StatusLine>,
+}
+
+impl Facts {
+    /// The TLS version as people write it: `TLS 1.3`.
+    #[must_use]
+    pub fn tls(&self) -> Option<String> {
+        self.tls_version.as_ref().map(|version| version.replace("TLSv", "TLS ").replace('_', "."))
+    }
+
+    /// The server's own certificate; none when there was none, or it cannot be read.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Certificate> {
+        Certificate::parse(self.certificate.as_deref()?)
+    }
 }
 
 impl Session {

@@ -21,6 +21,9 @@ use crate::error::{Error, ErrorClass, Result};
 /// Configurations by what they trust: loading the system's roots costs milliseconds, and sessions resume only within one.
 static CONFIGS: LazyLock<Mutex<HashMap<Trust, Arc<ClientConfig>>>> = LazyLock::new(Mutex::default);
 
+/// More are not kept: an operator sees whatever its users write.
+const MAX_CONFIGS: usize = 64;
+
 /// The extra roots, and whether anything is accepted.
 type Trust = (Vec<u8>, bool);
 
@@ -52,6 +55,9 @@ fn config(tls: &Tls) -> Result<Arc<ClientConfig>> {
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     let config = Arc::new(config);
+    if configs.len() >= MAX_CONFIGS {
+        configs.clear();
+    }
     configs.insert(key, Arc::clone(&config));
     Ok(config)
 }

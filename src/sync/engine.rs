@@ -393,7 +393,7 @@ mod tests {
     use futures::poll;
 
     use super::*;
-    use crate::sync::testing::spec;
+    use crate::{imap::permit::Always, sync::testing::spec};
 
     #[tokio::test]
     async fn a_stop_ends_the_wait_before_the_next_try_without_the_error_that_is_waited_out() {
@@ -401,7 +401,7 @@ mod tests {
         spec.retry.initial_backoff = Duration::from_hours(1);
         spec.retry.max_backoff = Duration::from_hours(1);
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
-        let permit: Arc<dyn Permit> = Arc::new(crate::imap::permit::Always);
+        let permit: Arc<dyn Permit> = Arc::new(Always);
         let line = Line::new(&spec, &progress, &permit);
         let mut backoff = line.backoff();
         let mut waiting = Box::pin(line.wait(Error::network("connection lost"), &mut backoff, &stop));

@@ -101,18 +101,18 @@ pub struct MessageNote {
 }
 
 impl MailboxReport {
-    /// The gravest error, of the mailbox or of a folder.
-    #[must_use]
-    pub fn gravest(&self) -> Option<&Error> {
-        let folders = self.folders.iter().filter_map(|folder| folder.error.as_ref());
-        self.error.iter().chain(folders).min_by_key(|error| error.class.gravity())
-    }
-
     /// Notes what a person should know; once, however often it comes up.
     pub fn note(&mut self, note: String) {
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
+    }
+
+    /// The gravest error, of the mailbox or of a folder.
+    #[must_use]
+    pub fn gravest(&self) -> Option<&Error> {
+        let folders = self.folders.iter().filter_map(|folder| folder.error.as_ref());
+        self.error.iter().chain(folders).min_by_key(|error| error.class.gravity())
     }
 }
 

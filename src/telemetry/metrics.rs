@@ -10,7 +10,7 @@ use prometheus::{
 
 use crate::{
     api::{mail_migration::MigrationPhase, mailbox_sync::SyncPhase},
-    error::{ErrorClass, Side},
+    error::{Error, ErrorClass, Result, Side},
 };
 
 /// From a minute's delta to a deadline's worth, seconds.
@@ -86,8 +86,12 @@ impl Metrics {
     /// All at zero.
     ///
     /// # Errors
-    /// Never for the names below; prometheus' own otherwise.
-    pub fn new() -> Result<Self, prometheus::Error> {
+    /// Internal when two have one name, or a name is none: a defect.
+    pub fn new() -> Result<Self> {
+        Self::build().map_err(|error| Error::internal(format!("metrics can't be made: {error}")))
+    }
+
+    fn build() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let of = Maker(&registry);
         let build = of.gauges("build_info", "The running version of Mailferry; always 1.", &["version"])?;
@@ -215,7 +219,7 @@ impl Metrics {
     }
 
     /// A controller looked after one object.
-    pub fn reconciled(&self, controller: &'static str, well: bool, took: Duration) {
+    pub fn reconciled(&self, controller: &str, well: bool, took: Duration) {
         let result = if well { "ok" } else { "error" };
         self.0.reconciles.with_label_values(&[controller, result]).observe(took.as_secs_f64());
     }
@@ -325,7 +329,7 @@ mod tests {
         metrics.admitted(Duration::from_secs(3));
         metrics.pod_refused();
         metrics.api_request("patch", "mailboxsyncs/status", "200");
-        metrics.reconciled("mailboxsync", true, Duration::from_millis(2));
+        metrics.reconciled("MailboxSync", true, Duration::from_millis(2));
         metrics.server_checked(None);
         metrics.set_leader(true);
         metrics

@@ -1,6 +1,6 @@
 //! Leader election: one operator leads, and another takes over when it goes, or falls silent.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
@@ -8,8 +8,13 @@ use mailferry::{
     ErrorClass,
     controller::leader::{Candidate, Leadership, Times},
 };
-use mailferry_testkit::cluster::{self, ControlPlane, wait_for};
-use tokio::{task::JoinHandle, time::timeout};
+use mailferry_testkit::cluster::{self, ControlPlane, Process, wait_for};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use crate::rig::Rig;
 
 const NAME: &str = "mailferry-controller";
 
@@ -145,9 +150,65 @@ async fn an_outage_that_ends_in_time_costs_no_lead() {
     let before = leases.get(NAME).await.unwrap().metadata.resource_version;
     plane.pause_api_server();
     // Some renewals are due meanwhile.
-    tokio::time::sleep(times.retry * 4).await;
+    sleep(times.retry * 4).await;
     plane.resume_api_server();
     let renewed = move |lease: Option<&Lease>| lease.is_some_and(|l| l.metadata.resource_version != before);
     soon(wait_for(&leases, NAME, renewed)).await;
     assert!(leader.holds());
+}
+
+/// A whole operator, in a process of its own.
+fn operator(rig: &Rig, folder: &Path, pod: &str) -> Process {
+    let own = folder.join(pod);
+    std::fs::create_dir(&own).unwrap();
+    let args = [
+        &format!("KUBECONFIG={}", rig.plane.kubeconfig().display()),
+        &format!("POD_NAME={pod}"),
+        env!("CARGO_BIN_EXE_mailferry"),
+        "controller",
+        "--worker-image=example/mailferry",
+        "--listen=none",
+        &format!("--namespace={}", rig.namespace),
+        &format!("--lease-namespace={}", rig.namespace),
+    ];
+    Process::start(Path::new("/usr/bin/env"), args, &own)
+}
+
+/// The exit code that it ends with.
+async fn exit_code(process: &mut Process) -> Option<i32> {
+    let ended = async {
+        loop {
+            match process.ended() {
+                Some(status) => return status.code(),
+                None => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    soon(ended).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_slept_exits_when_it_wakes_and_one_that_is_stopped_gives_the_lead_back() {
+    let rig = Rig::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let leases: Api<Lease> = rig.api();
+    let held_by = |pod: Option<&'static str>| {
+        let leases = &leases;
+        let is = move |lease: Option<&Lease>| {
+            let holder = lease.and_then(|lease| lease.spec.as_ref()?.holder_identity.as_deref());
+            lease.is_some() && holder.and_then(|holder| holder.split('_').next()) == pod
+        };
+        async move { soon(wait_for(leases, NAME, is)).await }
+    };
+    let mut first = operator(&rig, folder.path(), "first");
+    held_by(Some("first")).await;
+    let mut second = operator(&rig, folder.path(), "second");
+    first.signal("STOP");
+    held_by(Some("second")).await;
+    first.signal("CONT");
+    assert_eq!(exit_code(&mut first).await, Some(i32::from(ErrorClass::Network.exit_code())));
+    assert!(first.log_tail().contains("leads no more"), "{}", first.log_tail());
+    second.signal("TERM");
+    assert_eq!(exit_code(&mut second).await, Some(0), "{}", second.log_tail());
+    held_by(None).await;
 }

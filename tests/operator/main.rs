@@ -12,5 +12,6 @@ mod leader;
 mod lifecycle;
 mod plane;
 mod rig;
+mod server;
 mod stage;
 mod worker;

@@ -3,7 +3,7 @@
 mod apply;
 pub mod conditions;
 pub mod decide;
-mod needs;
+pub mod needs;
 pub mod observe;
 pub mod reconcile;
 pub mod secrets;

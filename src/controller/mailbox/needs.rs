@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    api::{MailMigrationSpec, MailboxSyncSpec, SyncEndpoint},
+    api::{MailMigrationSpec, MailServerSpec, MailboxSyncSpec, SyncEndpoint},
     controller::{
         admission::{Request, Resource, Share},
         cache::Place,
@@ -26,7 +26,7 @@ pub fn request(
     let least = |most: usize, side: &&SyncEndpoint| limit(side, config).map_or(most, |limit| most.min(limit));
     let wanted = usize::try_from(held.unwrap_or(spec.settings.connections)).unwrap_or(1).max(1);
     // A host that stands on both sides is connected to twice as often.
-    let same = address(sides[0]) == address(sides[1]);
+    let same = address(&sides[0].server) == address(&sides[1].server);
     let slots = match held {
         Some(_) => wanted,
         None => (sides.iter().fold(wanted * (1 + usize::from(same)), least) / (1 + usize::from(same))).max(1),
@@ -41,25 +41,24 @@ pub fn request(
     for side in sides {
         let cluster = config.host_limit(&side.server.host, side.server.effective_port());
         let host = Share { units: slots, limit: cluster.max_connections, starts_per_minute: cluster.starts_per_minute };
-        add(&mut needs, Resource::Host(address(side)), host);
+        add(&mut needs, Resource::Host(address(&side.server)), host);
         let own = &side.server.limits;
         let server = Share {
             units: slots,
             limit: own.max_connections.and_then(|limit| usize::try_from(limit).ok()),
             starts_per_minute: own.starts_per_minute.and_then(|limit| usize::try_from(limit).ok()),
         };
-        if server.limit.is_some() || server.starts_per_minute.is_some() {
-            add(&mut needs, Resource::Server(namespace.clone(), address(side)), server);
-        }
+        // Without a limit too: a MailServer's status tells how many there are.
+        add(&mut needs, Resource::Server(namespace.clone(), address(&side.server)), server);
     }
     Request { uid: uid.to_owned(), namespace, name, migration, slots: i32::try_from(slots).unwrap_or(1), needs }
 }
 
 /// A server, as limits know it.
 #[must_use]
-pub fn address(side: &SyncEndpoint) -> String {
-    let host = side.server.host.trim_end_matches('.').to_ascii_lowercase();
-    format!("{host}:{}", side.server.effective_port())
+pub fn address(server: &MailServerSpec) -> String {
+    let host = server.host.trim_end_matches('.').to_ascii_lowercase();
+    format!("{host}:{}", server.effective_port())
 }
 
 fn add(needs: &mut BTreeMap<Resource, Share>, resource: Resource, share: Share) {

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use crate::error::{Error, Side};
+use crate::{
+    error::{Error, Side},
+    imap::certificate::Certificate,
+};
 
 /// What a check of one mailbox found.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -82,20 +85,6 @@ impl Room {
     pub const fn free(self) -> u64 {
         self.limit.saturating_sub(self.used)
     }
-}
-
-/// A server's certificate.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Certificate {
-    /// Whom it was given to.
-    pub subject: String,
-    /// Who gave it.
-    pub issuer: String,
-    /// The names and addresses that it is for.
-    pub names: Vec<String>,
-    /// The last moment that it is good for, seconds since 1970 UTC.
-    pub not_after: i64,
 }
 
 /// An extension that is not offered, and what that costs.

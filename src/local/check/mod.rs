@@ -4,13 +4,12 @@ mod findings;
 mod look;
 mod text;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
 pub use self::{
-    findings::{Certificate, Lack, MailboxCheck, MappedFolder, Mapping, Room, SideFindings, Topic, Warning},
+    findings::{Lack, MailboxCheck, MappedFolder, Mapping, Room, SideFindings, Topic, Warning},
     look::{Looked, look},
     text::{line, mailbox, summary},
 };
@@ -23,6 +22,7 @@ use crate::{
     imap::{
         Quirks,
         capability::{Capabilities, Literals},
+        certificate::Certificate,
         folders::{Folder, Survey, same_name},
         response::FolderStatus,
     },
@@ -113,7 +113,7 @@ fn connection(side: Side, looked: &Looked, now: Timestamp, warnings: &mut Vec<Wa
             "any certificate is accepted (tls.insecureSkipVerify): whoever is on the way can read passwords and mail";
         warn(Topic::Unprotected, what.to_owned());
     }
-    let certificate = looked.facts.certificate.as_deref().and_then(certificate);
+    let certificate = looked.facts.certificate();
     if let Some(left) = certificate.map(|certificate| days_left(&certificate, now)).filter(|left| *left < EXPIRES_SOON)
     {
         let what = match left {
@@ -131,32 +131,6 @@ fn connection(side: Side, looked: &Looked, now: Timestamp, warnings: &mut Vec<Wa
 /// Whole days until the certificate expires; negative when it has.
 fn days_left(certificate: &Certificate, now: Timestamp) -> i64 {
     (certificate.not_after - now.as_second()).div_euclid(24 * 3600)
-}
-
-/// Reads a certificate (DER); none when it cannot be read.
-fn certificate(der: &[u8]) -> Option<Certificate> {
-    let (_, parsed) = X509Certificate::from_der(der).ok()?;
-    let alternatives = parsed.subject_alternative_name().ok().flatten();
-    let name = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => match <[u8; 4]>::try_from(*bytes) {
-            Ok(four) => Some(IpAddr::from(four).to_string()),
-            Err(_) => <[u8; 16]>::try_from(*bytes).ok().map(|sixteen| IpAddr::from(sixteen).to_string()),
-        },
-        _ => None,
-    };
-    Some(Certificate {
-        subject: short_name(parsed.subject()),
-        issuer: short_name(parsed.issuer()),
-        names: alternatives.iter().flat_map(|san| &san.value.general_names).filter_map(name).collect(),
-        not_after: parsed.validity().not_after.timestamp(),
-    })
-}
-
-/// The common name, or the organization, or all of it.
-fn short_name(name: &X509Name<'_>) -> String {
-    let first = name.iter_common_name().chain(name.iter_organization()).find_map(|part| part.as_str().ok());
-    first.map_or_else(|| name.to_string(), str::to_owned)
 }
 
 /// The extensions that matter on each side, and what it costs when they are missing.
@@ -200,8 +174,8 @@ fn findings(looked: &Looked, side: Side) -> SideFindings {
         peer: facts.peer,
         server: kind(account.kind).to_owned(),
         name: account.survey.server.clone().unwrap_or_else(|| facts.greeting.clone()),
-        tls: facts.tls_version.as_ref().map(|version| version.replace("TLSv", "TLS ").replace('_', ".")),
-        certificate: facts.certificate.as_deref().and_then(certificate),
+        tls: facts.tls(),
+        certificate: facts.certificate(),
         mechanisms: facts.mechanisms.clone(),
         login: facts.login.clone(),
         offers: matter().filter(|(_, name, _)| offers(capabilities, name)).map(|(_, name, _)| (*name).into()).collect(),

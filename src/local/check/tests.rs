@@ -212,7 +212,7 @@ fn a_certificate_is_read_and_its_end_is_warned_of_in_time() {
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(2026, 3, 15);
     let der = params.self_signed(&key).unwrap().der().to_vec();
-    let read = certificate(&der).unwrap();
+    let read = Certificate::parse(&der).unwrap();
     assert_eq!((read.subject.as_str(), read.issuer.as_str()), ("imap.old.example", "imap.old.example"));
     assert_eq!(read.names, ["imap.old.example", "192.0.2.1"]);
     let warned = |now: &str| {
@@ -225,7 +225,7 @@ fn a_certificate_is_read_and_its_end_is_warned_of_in_time() {
     assert!(warned("2026-03-01T00:00:01Z").contains("expires in 13 days"), "{}", warned("2026-03-01T00:00:01Z"));
     assert!(warned("2026-03-14T12:00:00Z").contains("within a day"));
     assert!(warned("2026-03-15T00:00:01Z").contains("has expired"));
-    assert_eq!(certificate(b"no certificate"), None);
+    assert_eq!(Certificate::parse(b"no certificate"), None);
 }
 
 #[test]

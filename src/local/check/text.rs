@@ -4,9 +4,10 @@ use std::{fmt::Write as _, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Certificate, MailboxCheck, Mapping, SideFindings, days_left, gravest};
+use super::{MailboxCheck, Mapping, SideFindings, days_left, gravest};
 use crate::{
     error::{Error, Side},
+    imap::certificate::Certificate,
     local::text::{bytes, count, duration, printable, table},
 };
 

@@ -129,7 +129,15 @@ impl Scripted {
         F: Fn(Conn, usize) -> R + Send + Sync + 'static,
         R: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        Self::serve_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port"), tls, function)
+    }
+
+    /// The same on a port that is taken already.
+    pub fn serve_on<F, R>(listener: TcpListener, tls: Option<&Identity>, function: F) -> Self
+    where
+        F: Fn(Conn, usize) -> R + Send + Sync + 'static,
+        R: Future<Output = io::Result<()>> + Send + 'static,
+    {
         let port = listener.local_addr().expect("address").port();
         let acceptor = tls.map(|identity| TlsAcceptor::from(identity.server()));
         let connections = Arc::new(AtomicUsize::new(0));

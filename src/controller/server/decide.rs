@@ -1,0 +1,275 @@
+//! What a MailServer's status says, and when it is tested next. Pure.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    api::{MailServerStatus, mail_server::ServerFacts},
+    controller::condition,
+    error::Error,
+};
+
+/// The condition that a connection test decides.
+pub(super) const READY: &str = "Ready";
+
+/// How often things are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// Between two tests of a server that works, give or take a tenth.
+    pub period: Duration,
+    /// From a failed test to the next; doubles with each failure in a row, up to `period`.
+    pub retry: Duration,
+    /// After a start of the operator all servers are tested, spread over this.
+    pub spread: Duration,
+    /// `checkedAt` alone is written at most this often.
+    pub refresh: Duration,
+    /// `connectionsInUse` alone is written at most this often.
+    pub connections: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            period: Duration::from_mins(10),
+            retry: Duration::from_mins(1),
+            spread: Duration::from_mins(1),
+            refresh: Duration::from_hours(1),
+            connections: Duration::from_secs(30),
+        }
+    }
+}
+
+/// One connection test.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    /// The generation of the spec that was tested.
+    pub generation: i64,
+    /// When it ended.
+    pub at: Timestamp,
+    /// What it found.
+    pub found: Result<ServerFacts, Error>,
+    /// Failed tests in a row, this one included.
+    pub failures: u32,
+}
+
+/// One MailServer at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed<'a> {
+    /// Its UID.
+    pub uid: &'a str,
+    /// The version of its spec.
+    pub generation: i64,
+    /// What was written last.
+    pub status: &'a MailServerStatus,
+    /// When this process wrote it last.
+    pub written_at: Option<Timestamp>,
+    /// The newest test that this process made.
+    pub check: Option<&'a Check>,
+    /// Connections that running syncs hold.
+    pub connections: i32,
+    /// When this process began.
+    pub started: Timestamp,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// What the status shall be.
+    pub status: MailServerStatus,
+    /// From now to the next test; zero: now.
+    pub check_in: Duration,
+}
+
+/// Decides.
+#[must_use]
+pub fn decide(observed: &Observed<'_>, times: &Times) -> Decision {
+    let mut status = observed.status.clone();
+    let check = observed.check.filter(|check| check.generation == observed.generation);
+    if let Some(check) = check {
+        say(&mut status, check);
+        let since = |then: Timestamp| check.at.duration_since(then).unsigned_abs();
+        let changed = &status != observed.status;
+        if changed || status.checked_at.as_ref().is_none_or(|then| since(then.0) >= times.refresh) {
+            status.checked_at = Some(Time(check.at));
+        }
+    }
+    // Nothing else to say yet: an object that nobody uses gets no zero of its own.
+    let told = status.connections_in_use.unwrap_or(0);
+    let recent =
+        observed.written_at.is_some_and(|at| observed.now.duration_since(at).unsigned_abs() < times.connections);
+    if told != observed.connections && (status != *observed.status || !recent) {
+        status.connections_in_use = Some(observed.connections);
+    }
+    Decision { status, check_in: check_in(observed, check, times) }
+}
+
+/// Writes what a test found.
+fn say(status: &mut MailServerStatus, check: &Check) {
+    let (value, reason, message) = match &check.found {
+        Ok(facts) => {
+            status.facts = Some(facts.clone());
+            ("True", "Connected".to_owned(), "a connection can be made".to_owned())
+        }
+        Err(error) => {
+            let advice = error.advice.as_ref().map(|advice| format!(". {advice}")).unwrap_or_default();
+            ("False", error.class.to_string(), format!("{}{advice}", error.what))
+        }
+    };
+    let old = std::mem::take(&mut status.conditions);
+    status.conditions = condition::set(old, READY, value, &reason, &message, check.generation, &Time(check.at));
+    status.observed_generation = Some(check.generation);
+}
+
+fn check_in(observed: &Observed<'_>, check: Option<&Check>, times: &Times) -> Duration {
+    let due = match check {
+        Some(check) => {
+            let wait = match check.failures {
+                0 => times.period,
+                failures => times.retry.saturating_mul(2_u32.saturating_pow(failures - 1)).min(times.period),
+            };
+            (check.at, wait.mul_f64(0.9 + 0.2 * chance(observed.uid)))
+        }
+        // Tested by the process before this one: no hurry, and not all at once.
+        None if observed.status.observed_generation == Some(observed.generation) => {
+            (observed.started, times.spread.mul_f64(chance(observed.uid)))
+        }
+        None => return Duration::ZERO,
+    };
+    let (from, wait) = due;
+    let passed = observed.now.duration_since(from).max(SignedDuration::ZERO).unsigned_abs();
+    wait.saturating_sub(passed)
+}
+
+/// From 0 to 1, always the same for one object.
+fn chance(uid: &str) -> f64 {
+    let digest: [u8; 32] = Sha256::digest(uid).into();
+    f64::from(u16::from_be_bytes([digest[0], digest[1]])) / f64::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorClass;
+
+    const START: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn good(seconds: i64) -> Check {
+        let found = Ok(ServerFacts { tls_version: Some("TLS 1.3".into()), ..ServerFacts::default() });
+        Check { generation: 1, at: at(seconds), found, failures: 0 }
+    }
+
+    fn bad(seconds: i64, failures: u32) -> Check {
+        let error = Error::network("nobody answers").advice("Check the host");
+        Check { generation: 1, at: at(seconds), found: Err(error), failures }
+    }
+
+    fn observed<'a>(status: &'a MailServerStatus, check: Option<&'a Check>, seconds: i64) -> Observed<'a> {
+        Observed {
+            uid: "some-uid",
+            generation: 1,
+            status,
+            written_at: None,
+            check,
+            connections: 0,
+            started: START,
+            now: at(seconds),
+        }
+    }
+
+    fn look(status: &MailServerStatus, check: Option<&Check>, seconds: i64) -> Decision {
+        decide(&observed(status, check, seconds), &Times::default())
+    }
+
+    #[test]
+    fn a_server_that_was_never_tested_is_tested_at_once_and_nothing_is_said_before() {
+        let decision = look(&MailServerStatus::default(), None, 5);
+        assert_eq!(decision, Decision { status: MailServerStatus::default(), check_in: Duration::ZERO });
+    }
+
+    #[test]
+    fn a_good_test_is_ready_with_facts_and_a_failed_one_keeps_the_facts_and_says_why() {
+        let ready = look(&MailServerStatus::default(), Some(&good(10)), 10).status;
+        assert!(condition::is_true(&ready.conditions, READY));
+        assert_eq!((ready.observed_generation, ready.checked_at.clone()), (Some(1), Some(Time(at(10)))));
+        let failed = look(&ready, Some(&bad(700, 1)), 700).status;
+        let condition = &failed.conditions[0];
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "Network"));
+        assert_eq!(condition.message, "nobody answers. Check the host");
+        assert_eq!(condition.last_transition_time, Time(at(700)));
+        assert_eq!(failed.facts, ready.facts);
+    }
+
+    #[test]
+    fn nothing_is_written_while_nothing_changes_but_the_time_of_the_test_now_and_then() {
+        let ready = look(&MailServerStatus::default(), Some(&good(10)), 10).status;
+        for seconds in [610, 1210, 3600] {
+            assert_eq!(look(&ready, Some(&good(seconds)), seconds).status, ready);
+        }
+        assert_eq!(look(&ready, Some(&good(3610)), 3610).status.checked_at, Some(Time(at(3610))));
+    }
+
+    #[test]
+    fn a_changed_spec_is_tested_at_once_and_an_old_test_says_nothing_of_it() {
+        let ready = look(&MailServerStatus::default(), Some(&good(10)), 10).status;
+        let check = good(20);
+        let changed = Observed { generation: 2, ..observed(&ready, Some(&check), 20) };
+        assert_eq!(decide(&changed, &Times::default()), Decision { status: ready.clone(), check_in: Duration::ZERO });
+    }
+
+    #[test]
+    fn tests_come_in_a_slow_period_and_sooner_after_a_failure() {
+        let ready = look(&MailServerStatus::default(), Some(&good(10)), 10).status;
+        let minutes = |check: &Check| look(&ready, Some(check), check.at.as_second()).check_in.as_secs_f64() / 60.0;
+        assert!((9.0..=11.0).contains(&minutes(&good(10))));
+        assert!((0.9..=1.1).contains(&minutes(&bad(10, 1))));
+        assert!((1.8..=2.2).contains(&minutes(&bad(10, 2))));
+        assert!((9.0..=11.0).contains(&minutes(&bad(10, 50))));
+        assert_eq!(look(&ready, Some(&good(10)), 10 + 661).check_in, Duration::ZERO);
+    }
+
+    #[test]
+    fn after_a_start_servers_are_tested_again_but_not_all_at_once() {
+        let ready = look(&MailServerStatus::default(), Some(&good(10)), 10).status;
+        let waits = ["a", "b", "c", "d"].map(|uid| {
+            let fresh = Observed { uid, started: at(5000), ..observed(&ready, None, 5000) };
+            decide(&fresh, &Times::default()).check_in
+        });
+        assert!(waits.iter().all(|wait| *wait <= Duration::from_mins(1)));
+        assert!(waits.iter().collect::<std::collections::HashSet<_>>().len() > 1);
+        assert_eq!(look(&ready, None, 60).check_in, Duration::ZERO);
+    }
+
+    #[test]
+    fn connections_are_told_now_and_then_and_with_whatever_else_is_written() {
+        let ready = look(&MailServerStatus::default(), Some(&good(10)), 10).status;
+        let check = good(10);
+        let busy = |written: i64, now: i64| {
+            let written_at = Some(at(written));
+            let observed = Observed { connections: 7, written_at, ..observed(&ready, Some(&check), now) };
+            decide(&observed, &Times::default()).status.connections_in_use
+        };
+        assert_eq!(busy(10, 20), None);
+        assert_eq!(busy(10, 40), Some(7));
+        let failed = bad(20, 1);
+        let both = Observed { connections: 7, written_at: Some(at(10)), ..observed(&ready, Some(&failed), 20) };
+        assert_eq!(decide(&both, &Times::default()).status.connections_in_use, Some(7));
+    }
+
+    #[test]
+    fn every_class_of_error_is_a_reason_that_the_api_takes() {
+        for class in ErrorClass::ALL {
+            let check = Check { found: Err(Error::new(class, "what")), ..bad(1, 1) };
+            let status = look(&MailServerStatus::default(), Some(&check), 1).status;
+            assert!(status.conditions[0].reason.chars().all(|c| c.is_ascii_alphanumeric()));
+        }
+    }
+}

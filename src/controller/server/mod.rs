@@ -1,0 +1,8 @@
+//! MailServers: a connection test on change and now and then, and what it found as conditions and facts.
+
+mod check;
+mod decide;
+mod reconcile;
+
+pub use decide::Times;
+pub use reconcile::{Connections, Servers, reconcile};

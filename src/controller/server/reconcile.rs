@@ -1,0 +1,217 @@
+//! One MailServer: decide, write, and test in the background, few at a time.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use futures::channel::mpsc::UnboundedSender;
+use jiff::Timestamp;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{Patch, PatchParams},
+    runtime::{controller::Action as Requeue, reflector::ObjectRef},
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use super::{
+    check::check,
+    decide::{Check, Observed, Times, decide},
+};
+use crate::{
+    api::{MailServer, MailServerSpec, MailServerStatus},
+    controller::{mailbox::reconcile::Failure, merge},
+    imap::AddressPolicy,
+    telemetry::metrics::Metrics,
+};
+
+/// Tests at one time, all namespaces together.
+const AT_ONCE: usize = 32;
+/// Tests at one time in one namespace: one with a thousand dead servers holds up nobody else.
+const AT_ONCE_IN_NAMESPACE: usize = 4;
+/// From an API server that does not answer to the next try of a test.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+
+/// Tells how many connections running syncs hold to a server, for a namespace and a spec.
+pub type Connections = Box<dyn Fn(&str, &MailServerSpec) -> usize + Send + Sync>;
+
+/// What the controller of MailServers needs and remembers.
+pub struct Servers {
+    client: Client,
+    addresses: AddressPolicy,
+    connections: Connections,
+    metrics: Metrics,
+    times: Times,
+    queue: UnboundedSender<ObjectRef<MailServer>>,
+    started: Timestamp,
+    at_once: Semaphore,
+    namespaces: Mutex<HashMap<String, Weak<Semaphore>>>,
+    memories: Mutex<HashMap<String, Memory>>,
+}
+
+/// What is remembered of one server; it can be found out again.
+#[derive(Default)]
+struct Memory {
+    /// The newest test.
+    check: Option<Check>,
+    /// The test under way: the generation that it tests. Ends when forgotten.
+    running: Option<(i64, JoinSet<()>)>,
+    /// Not before this.
+    not_before: Option<Timestamp>,
+    written: Option<(u64, Timestamp)>,
+}
+
+impl Servers {
+    /// `addresses` may be connected to; `queue` takes servers to look at; `connections` is asked at each look.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        addresses: AddressPolicy,
+        queue: UnboundedSender<ObjectRef<MailServer>>,
+        connections: Connections,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            client,
+            addresses,
+            connections,
+            metrics,
+            times: Times::default(),
+            queue,
+            started: Timestamp::now(),
+            at_once: Semaphore::new(AT_ONCE),
+            namespaces: Mutex::default(),
+            memories: Mutex::default(),
+        }
+    }
+
+    /// With other times.
+    #[must_use]
+    pub fn with_times(self, times: Times) -> Self {
+        Self { times, ..self }
+    }
+
+    /// Forgets a server that is gone, by its UID; its test ends.
+    pub fn forget(&self, uid: &str) {
+        self.memories().remove(uid);
+    }
+
+    fn memories(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turns(&self, namespace: &str) -> Arc<Semaphore> {
+        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turns) = namespaces.get(namespace).and_then(Weak::upgrade) {
+            return turns;
+        }
+        namespaces.retain(|_, turns| turns.strong_count() > 0);
+        let turns = Arc::new(Semaphore::new(AT_ONCE_IN_NAMESPACE));
+        namespaces.insert(namespace.to_owned(), Arc::downgrade(&turns));
+        turns
+    }
+
+    /// Tests a server, when it is its turn, and has it looked at again.
+    async fn test(self: Arc<Self>, server: Arc<MailServer>) {
+        let (namespace, uid) = (server.namespace().unwrap_or_default(), server.uid().unwrap_or_default());
+        let turns = self.turns(&namespace);
+        let Ok(_turn) = turns.acquire().await else { return };
+        let Ok(_permit) = self.at_once.acquire().await else { return };
+        let found = check(&self.client, &self.addresses, &namespace, &server.spec).await;
+        let now = Timestamp::now();
+        let generation = server.metadata.generation.unwrap_or_default();
+        let is_ours = |memory: &&mut Memory| memory.running.as_ref().is_some_and(|(tested, _)| *tested == generation);
+        if let Some(memory) = self.memories().get_mut(&uid).filter(is_ours) {
+            match found {
+                Ok(found) => {
+                    self.metrics.server_checked(found.as_ref().err().map(|error| error.class));
+                    let before = memory.check.as_ref().filter(|check| check.generation == generation);
+                    let before = before.map_or(0, |check| check.failures);
+                    let failures = if found.is_ok() { 0 } else { before.saturating_add(1) };
+                    memory.check = Some(Check { generation, at: now, found, failures });
+                    memory.not_before = None;
+                }
+                Err(error) => {
+                    tracing::warn!(namespace, name = server.name_any(), %error, "the API server did not give the CA bundle");
+                    memory.not_before = now.checked_add(TRY_AGAIN).ok();
+                }
+            }
+            memory.running = None;
+        }
+        // Where nobody takes it any more, the process ends.
+        let _ = self.queue.unbounded_send(ObjectRef::from_obj(&*server));
+    }
+}
+
+/// Looks after one MailServer.
+///
+/// # Errors
+/// When the API server refused, or did not answer: it is tried again.
+pub async fn reconcile(server: Arc<MailServer>, servers: Arc<Servers>) -> Result<Requeue, Failure> {
+    let (Some(namespace), Some(uid)) = (server.namespace(), server.uid()) else { return Ok(Requeue::await_change()) };
+    if server.metadata.deletion_timestamp.is_some() {
+        return Ok(Requeue::await_change());
+    }
+    let generation = server.metadata.generation.unwrap_or_default();
+    let empty = MailServerStatus::default();
+    let status = server.status.as_ref().unwrap_or(&empty);
+    let connections = (servers.connections)(&namespace, &server.spec);
+    let now = Timestamp::now();
+    let (decision, wait) = {
+        let mut memories = servers.memories();
+        let memory = memories.entry(uid.clone()).or_default();
+        let version = server.resource_version().and_then(|version| version.parse::<u64>().ok());
+        if memory.written.zip(version).is_some_and(|((written, _), seen)| seen < written) {
+            return Ok(Requeue::await_change());
+        }
+        let decision = decide(
+            &Observed {
+                uid: &uid,
+                generation,
+                status,
+                written_at: memory.written.map(|(_, at)| at),
+                check: memory.check.as_ref(),
+                connections: i32::try_from(connections).unwrap_or(i32::MAX),
+                started: servers.started,
+                now,
+            },
+            &servers.times,
+        );
+        let held =
+            memory.not_before.map(|then| then.duration_since(now)).and_then(|left| Duration::try_from(left).ok());
+        let wait = decision.check_in.max(held.unwrap_or_default());
+        let under_way = memory.running.as_ref().is_some_and(|(tested, _)| *tested == generation);
+        if wait.is_zero() && !under_way {
+            let mut task = JoinSet::new();
+            task.spawn(Arc::clone(&servers).test(Arc::clone(&server)));
+            // A test of an older spec ends with this.
+            memory.running = Some((generation, task));
+        }
+        (decision, wait)
+    };
+    if let Some(written) = write(&servers, &server, &decision.status).await?
+        && let Some(memory) = servers.memories().get_mut(&uid)
+    {
+        memory.written = written.resource_version().and_then(|version| version.parse().ok()).map(|v| (v, now));
+    }
+    // A test that is under way has it looked at again; connections are looked at now and then.
+    let next = if wait.is_zero() { servers.times.connections } else { wait.min(servers.times.connections) };
+    Ok(Requeue::requeue(next))
+}
+
+/// Writes what changed of a status, if anything did.
+async fn write(
+    servers: &Servers,
+    server: &MailServer,
+    status: &MailServerStatus,
+) -> Result<Option<MailServer>, Failure> {
+    let empty = MailServerStatus::default();
+    let Some(patch) = merge::patch(server.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
+    let body = serde_json::json!({
+        "metadata": {"resourceVersion": server.resource_version(), "uid": server.uid()},
+        "status": patch,
+    });
+    let api: Api<MailServer> = Api::namespaced(servers.client.clone(), &server.namespace().unwrap_or_default());
+    Ok(Some(api.patch_status(&server.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?))
+}

@@ -1,0 +1,56 @@
+//! A look at a server from outside: connects, protects the connection, asks for capabilities, and leaves. Nobody logs in.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use futures::FutureExt as _;
+use tokio::time::timeout;
+
+use super::{
+    capability::Capabilities,
+    classify::{Asked, class_of},
+    connect::open,
+    endpoint::Endpoint,
+    session::{Facts, Moved},
+};
+use crate::error::{Error, Result};
+
+/// How long a server may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// What a server shows to anyone.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// The connection.
+    pub facts: Facts,
+    /// What is offered before login.
+    pub capabilities: Capabilities,
+}
+
+/// Looks at a server. The endpoint's login is not used.
+///
+/// # Errors
+/// As [`super::connect`] has them before the login. None holds what the server said: whoever names a host must not be
+/// shown what answers there.
+pub async fn probe(endpoint: &Endpoint) -> Result<Probe> {
+    let mut facts = Facts::default();
+    // A panic in async-imap's parser ends this connection only.
+    let looked = match AssertUnwindSafe(Box::pin(look(endpoint, &mut facts))).catch_unwind().await {
+        Ok(looked) => looked,
+        Err(_) => Err(Error::protocol("the server's answer broke the parser")),
+    };
+    match looked {
+        Ok(capabilities) => Ok(Probe { facts, capabilities }),
+        Err(error) => Err(match &facts.goodbye {
+            Some(line) => Error::new(class_of(line, Asked::Other), "the server hung up instead of greeting")
+                .advice("Ask whoever runs it; it may refuse this address, or have too many connections already"),
+            None => error,
+        }),
+    }
+}
+
+async fn look(endpoint: &Endpoint, facts: &mut Facts) -> Result<Capabilities> {
+    let (mut client, capabilities) = open(endpoint, &Moved::default(), facts).await?;
+    // That it says goodbye is not needed, only decent.
+    drop(timeout(GOODBYE, client.run_command_and_check_ok("LOGOUT", None)).await);
+    Ok(capabilities)
+}
