@@ -140,8 +140,7 @@ mod tests {
     use crate::{
         ErrorClass,
         local::{run::Job, schedule::HostLimits},
-        sync::testing::spec,
-        sync::{checkpoint::Checkpoint, report::MailboxReport},
+        sync::{checkpoint::Checkpoint, report::MailboxReport, testing::spec},
     };
 
     #[derive(Debug, Parser)]
