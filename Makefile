@@ -8,13 +8,14 @@ WAITING = $(filter operator e2e,$(TESTS))
 BUSY = $(filter-out $(WAITING),$(TESTS))
 TESTS = $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
 
-.PHONY: help test lint cargo-test readme deny demo bench
+.PHONY: help test lint cargo-test readme deny demo demo-cluster bench
 
 help:
 	@echo 'make test    all tests and checks'
 	@echo 'make lint    formatting and clippy'
 	@echo 'make deny    licences, sources and known vulnerabilities of the dependencies'
 	@echo 'make demo    moves a mailbox between two local mail servers and compares both sides'
+	@echo 'make demo-cluster   the same by the operator, on a Kubernetes that runs for as long as it takes (as root)'
 	@echo 'make bench   measures against mbsync and a plain copier, writes docs/benchmarks.md'
 
 test: lint cargo-test readme deny
@@ -41,6 +42,9 @@ deny:
 
 demo:
 	scripts/demo.sh
+
+demo-cluster:
+	scripts/demo-cluster.sh
 
 bench:
 	scripts/install.sh bench

@@ -2,12 +2,22 @@
 //! 20993, where her account is empty. The destination names folders differently (`INBOX.` before all, `.` between
 //! levels). Both show certificates of an authority whose own certificate goes to the file that is named.
 //!
-//! Usage: `demo_servers <file for the CA certificate>`. It prints a line when all is ready, and runs until its
-//! standard input ends.
+//! Usage: `demo_servers <file for the CA certificate> [<mailferry>]`. It prints a line when all is ready, and runs until
+//! its standard input ends.
+//!
+//! With a `mailferry` program (for `make demo-cluster`) it starts a Kubernetes of one node, too, which has that program as
+//! its image and reaches the servers at 10.213.0.1. The line that it prints first is then the kubeconfig's path.
 
-use std::{env, fs, io, process::ExitCode};
+use std::{env, fs, io, path::Path, process::ExitCode};
 
-use mailferry_testkit::{Corpus, Dovecot, Format, Options, pki::pki};
+use mailferry_testkit::{
+    Corpus, Dovecot, Format, Options,
+    cluster::{Image, Node, node::ADDRESS},
+    pki::pki,
+};
+
+/// As in deploy/.
+const IMAGE: &str = concat!("mailferry:", env!("CARGO_PKG_VERSION"));
 
 const USER: &str = "alice";
 /// As in `examples/demo.yaml`.
@@ -24,18 +34,33 @@ async fn main() -> ExitCode {
         eprintln!("{}: {error}", file.display());
         return ExitCode::FAILURE;
     }
-    let source = Dovecot::start(&Options { ports: Some((10143, 10993)), ..Options::default() });
+    let node = match env::args_os().nth(2) {
+        Some(program) => match start_node(Path::new(&program)).await {
+            Ok(node) => Some(node),
+            Err(why) => {
+                eprintln!("this machine can't run a Kubernetes node: {why}");
+                return ExitCode::FAILURE;
+            }
+        },
+        None => None,
+    };
+    let listen = node.as_ref().map_or_else(String::new, |_| format!("listen = 127.0.0.1 {ADDRESS}\n"));
+    let source = Dovecot::start(&Options { ports: Some((10143, 10993)), extra: listen.clone(), ..Options::default() });
     let destination = Dovecot::start(&Options {
         format: Format::Mdbox,
         separator: '.',
         prefix: "INBOX.",
         ports: Some((20143, 20993)),
+        extra: listen,
         ..Options::default()
     });
     let account = source.add_user(USER, SOURCE_PASSWORD);
     let corpus = Corpus::varied(2026).with_large(10 << 20);
     account.connect().await.seed(&corpus).await;
     let at_destination = destination.add_user(USER, DESTINATION_PASSWORD);
+    if let Some(node) = &node {
+        println!("{}", node.plane().kubeconfig().display());
+    }
     println!(
         "source imap://localhost:{} holds {} messages ({} MB) in {} folders of {}; destination imap://localhost:{} is empty",
         source.tls_port(),
@@ -50,4 +75,14 @@ async fn main() -> ExitCode {
         Ok(_) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// A node that has `mailferry` as an image.
+async fn start_node(program: &Path) -> Result<Node, String> {
+    if let Some(why) = Node::lacking() {
+        return Err(why);
+    }
+    let node = Node::start().await;
+    node.load(&Image::of_program(IMAGE, program, node.folder()));
+    Ok(node)
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the project's own commands need, on Debian; does nothing where it is there already.
-# Usage: scripts/install.sh [test|demo|bench|deny]...      (test when nothing is named)
+# Usage: scripts/install.sh [test|demo|demo-cluster|bench|deny]...      (test when nothing is named)
 # Rust itself is expected: https://rustup.rs
 set -euo pipefail
 
@@ -33,7 +33,7 @@ install_packages() {
 }
 
 # What a node needs besides kubelet: the end-to-end tests start one where they run as root.
-NODE=(containerd runc containernetworking-plugins conntrack iptables nftables iproute2 mount)
+NODE=(containerd runc containernetworking-plugins nftables iproute2 mount)
 
 # Kubernetes is built from Go modules; one that is too old for it fetches a newer one by itself, from Go 1.21 on.
 install_go() {
@@ -66,6 +66,10 @@ for what in "${@:-test}"; do
       rust_component clippy clippy
       ;;
     demo) install_packages gcc libc6-dev dovecot-imapd ;;
+    demo-cluster)
+      install_packages gcc libc6-dev dovecot-imapd "${NODE[@]}"
+      install_go
+      ;;
     bench) install_packages gcc libc6-dev dovecot-imapd isync time ;;
     deny)
       if ! cargo deny --version >/dev/null 2>&1; then

@@ -5,11 +5,13 @@ mod apply;
 mod attempts;
 #[path = "../crds/cases.rs"]
 mod cases;
+mod crash;
 mod deploy;
 mod expansion;
 mod fence;
 mod leader;
 mod lifecycle;
+mod limits;
 mod plane;
 mod rig;
 mod server;

@@ -38,7 +38,7 @@ pub fn plane() -> &'static ControlPlane {
     static READY: OnceLock<&'static ControlPlane> = OnceLock::new();
     READY.get_or_init(|| {
         let plane = cluster::shared();
-        cluster::blocking(install(plane));
+        cluster::blocking(|| install(plane));
         plane
     })
 }
@@ -96,7 +96,12 @@ impl Rig {
 
     /// A client of the operator, with its rights and no more.
     pub async fn operator(&self) -> Client {
-        self.plane.client_with_token(&self.plane.token("mailferry-system", "mailferry", None).await)
+        Client::try_from(self.operator_config().await).unwrap()
+    }
+
+    /// What such a client is made from.
+    pub async fn operator_config(&self) -> kube::Config {
+        self.plane.config_with_token(&self.plane.token("mailferry-system", "mailferry", None).await)
     }
 
     /// The namespace's workers may report, as the operator sees to it.

@@ -64,9 +64,14 @@ impl Stage {
 
     /// An operator with this configuration.
     pub async fn with(config: OperatorConfig) -> Self {
-        let mut stage = Self { rig: Rig::new().await, operators: Vec::new(), config };
+        let mut stage = Self { config, ..Self::idle().await };
         stage.start().await;
         stage
+    }
+
+    /// No operator yet.
+    pub async fn idle() -> Self {
+        Self { rig: Rig::new().await, operators: Vec::new(), config: OperatorConfig::default() }
     }
 
     /// Starts an operator, or one more.

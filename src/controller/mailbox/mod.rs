@@ -3,6 +3,8 @@
 mod apply;
 pub mod conditions;
 pub mod decide;
+#[cfg(test)]
+mod model;
 pub mod needs;
 pub mod observe;
 pub mod reconcile;

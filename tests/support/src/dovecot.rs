@@ -391,7 +391,7 @@ fn free_ports() -> (u16, u16) {
     (a.local_addr().expect("address").port(), b.local_addr().expect("address").port())
 }
 
-fn hex_sha256(bytes: &[u8]) -> String {
+pub(crate) fn hex_sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |mut out, byte| {
         write!(out, "{byte:02x}").expect("string");
         out

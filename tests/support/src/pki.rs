@@ -8,6 +8,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
+use crate::cluster::node;
+
 /// A certificate and its key, both PEM.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -22,7 +24,7 @@ pub struct Identity {
 pub struct Pki {
     /// The authority's certificate, PEM: what a client must trust.
     pub ca: String,
-    /// For `localhost`, `127.0.0.1` and `::1`.
+    /// For `localhost`, `127.0.0.1`, `::1` and this machine as a node's pods reach it.
     pub good: Identity,
     /// The same names, out of date since 2021.
     pub expired: Identity,
@@ -56,7 +58,8 @@ impl Pki {
             let key = KeyPair::generate().expect("key");
             Identity { cert: params.signed_by(&key, &issuer).expect("certificate").pem(), key: key.serialize_pem() }
         };
-        let here = ["localhost", "127.0.0.1", "::1"];
+        let node = node::ADDRESS.to_string();
+        let here = ["localhost", "127.0.0.1", "::1", &node];
         Self { good: sign(&here, 2059), expired: sign(&here, 2021), wrong_name: sign(&["elsewhere.example"], 2059), ca }
     }
 

@@ -65,7 +65,7 @@ pub struct Fault {
 /// A running proxy; ends, with its connections, when dropped.
 #[derive(Debug)]
 pub struct Proxy {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
 }
 
@@ -135,8 +135,14 @@ impl Proxy {
     /// trip).
     #[must_use]
     pub fn start(target: u16, delay: Duration) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = listener.local_addr().expect("address").port();
+        Self::start_at(Ipv4Addr::LOCALHOST, target, delay)
+    }
+
+    /// The same on another address of this machine, for clients that can't reach its loopback.
+    #[must_use]
+    pub fn start_at(address: Ipv4Addr, target: u16, delay: Duration) -> Self {
+        let listener = TcpListener::bind((address, 0)).expect("a free port");
+        let address = listener.local_addr().expect("address");
         let shared = Arc::new(Shared {
             target: SocketAddr::from((Ipv4Addr::LOCALHOST, target)),
             delay: AtomicU64::new(0),
@@ -148,16 +154,16 @@ impl Proxy {
             ended: AtomicBool::new(false),
         });
         let for_thread = Arc::clone(&shared);
-        let proxy = Self { port, shared };
+        let proxy = Self { address, shared };
         proxy.set_delay(delay);
         thread::spawn(move || accept(&listener, &for_thread));
         proxy
     }
 
-    /// Where clients connect, on 127.0.0.1.
+    /// Where clients connect, on 127.0.0.1 unless it was started elsewhere.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 
     /// Changes the delay (one way) for all bytes that arrive from now on.
@@ -206,7 +212,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
         // Wakes the thread that waits for a connection.
-        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok();
+        TcpStream::connect(self.address).ok();
         self.break_all(How::Close);
     }
 }

@@ -1,8 +1,10 @@
 //! A real Kubernetes: etcd, the API server and its controllers on an address of their own, ready in seconds.
 //!
-//! Without a node a test plays the kubelet, by patching a pod's status. `scripts/kubernetes.sh` says which programs
+//! Without a node a test plays the kubelet, by patching a pod's status; [`Node`] adds a real one. `scripts/kubernetes.sh` says which programs
 //! these are, and builds them at first.
 
+mod image;
+pub mod node;
 mod objects;
 mod pki;
 mod process;
@@ -10,6 +12,7 @@ mod process;
 use std::{
     fmt, fs,
     net::{IpAddr, Ipv4Addr, TcpListener},
+    panic::resume_unwind,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -25,16 +28,18 @@ use kube::{Client, Config, config::AuthInfo};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::time::sleep;
 
-pub use objects::{apply, documents, wait_for, wait_within};
+pub use image::Image;
+pub use node::Node;
+pub use objects::{apply, documents, namespace, wait_for, wait_within};
 pub use process::Process;
 
 use crate::pki::Identity;
 use pki::ClusterPki;
 
 /// The Service `kubernetes`, by which pods reach the API server.
-const SERVICE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
+const SERVICE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 214, 0, 1));
 /// Addresses of Services.
-const SERVICE_RANGE: &str = "10.96.0.0/16";
+const SERVICE_RANGE: &str = "10.214.0.0/16";
 /// What API server and tokens agree on.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// How long a program may take until it answers.
@@ -71,14 +76,14 @@ impl fmt::Debug for ControlPlane {
 /// it starts one of its own.
 pub fn shared() -> &'static ControlPlane {
     static SHARED: OnceLock<ControlPlane> = OnceLock::new();
-    SHARED.get_or_init(|| blocking(ControlPlane::start()))
+    SHARED.get_or_init(|| blocking(ControlPlane::start))
 }
 
 /// Waits for something asynchronous, from inside of another runtime too.
-pub fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> T {
+pub fn blocking<T: Send, F: Future<Output = T>>(work: impl FnOnce() -> F + Send) -> T {
     thread::scope(|scope| {
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        scope.spawn(move || runtime().block_on(work)).join().expect("started")
+        scope.spawn(move || runtime().block_on(work())).join().unwrap_or_else(|panic| resume_unwind(panic))
     })
 }
 
@@ -213,8 +218,8 @@ impl ControlPlane {
     pub fn start_controllers(&self, controllers: &[&str]) -> bool {
         let Some(manager) = program("kube-controller-manager") else { return false };
         let file = |name: &str| self.folder.join(name).display().to_string();
-        let identity = self.pki.client(("", "system:kube-controller-manager"));
-        let kubeconfig = self.write_kubeconfig("controllers.kubeconfig", &identity).display().to_string();
+        let kubeconfig = self.kubeconfig_of("controllers", ("", "system:kube-controller-manager"));
+        let kubeconfig = kubeconfig.display();
         let flags = [
             format!("--kubeconfig={kubeconfig}"),
             format!("--authentication-kubeconfig={kubeconfig}"),
@@ -231,6 +236,26 @@ impl ControlPlane {
         ];
         self.controllers.lock().expect("controllers").push(Process::start(&manager, flags, &self.folder));
         true
+    }
+
+    /// Starts the scheduler.
+    fn start_scheduler(&self) {
+        let kubeconfig = self.kubeconfig_of("scheduler", ("", "system:kube-scheduler"));
+        let kubeconfig = kubeconfig.display();
+        let flags = [
+            format!("--kubeconfig={kubeconfig}"),
+            format!("--authentication-kubeconfig={kubeconfig}"),
+            format!("--authorization-kubeconfig={kubeconfig}"),
+            "--leader-elect=false".into(),
+            "--secure-port=0".into(),
+        ];
+        let scheduler = program("kube-scheduler").expect("kube-scheduler");
+        self.controllers.lock().expect("controllers").push(Process::start(&scheduler, flags, &self.folder));
+    }
+
+    /// A kubeconfig of (group, user).
+    fn kubeconfig_of(&self, name: &str, subject: (&str, &str)) -> PathBuf {
+        self.write_kubeconfig(&format!("{name}.kubeconfig"), &self.pki.client(subject))
     }
 
     /// Writes a kubeconfig for whoever a certificate names.

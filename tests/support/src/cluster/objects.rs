@@ -28,12 +28,7 @@ const WAIT: Duration = Duration::from_mins(1);
 impl ControlPlane {
     /// Makes a namespace with a name of its own.
     pub async fn namespace(&self) -> String {
-        let namespace = Namespace {
-            metadata: ObjectMeta { generate_name: Some("test-".into()), ..ObjectMeta::default() },
-            ..Namespace::default()
-        };
-        let made = Api::all(self.client()).create(&PostParams::default(), &namespace).await.expect("namespace");
-        made.metadata.name.expect("name")
+        namespace(&self.client()).await
     }
 
     /// Makes a `ServiceAccount`, or leaves it as it is.
@@ -58,6 +53,16 @@ impl ControlPlane {
         let made = accounts.create_token_request(account, &PostParams::default(), &request).await.expect("token");
         made.status.expect("token").token
     }
+}
+
+/// Makes a namespace with a name of its own.
+pub async fn namespace(client: &Client) -> String {
+    let namespace = Namespace {
+        metadata: ObjectMeta { generate_name: Some("test-".into()), ..ObjectMeta::default() },
+        ..Namespace::default()
+    };
+    let made = Api::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("namespace");
+    made.metadata.name.expect("name")
 }
 
 /// The documents of a YAML stream.

@@ -6,7 +6,6 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    thread,
 };
 
 /// A running program and everything that it started in its process group; killed when dropped.
@@ -44,6 +43,7 @@ impl Process {
             .args(["-c", script, "sh", end])
             .arg(program)
             .args(args)
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::piped())
             .stdout(output.try_clone().expect("log file"))
             .stderr(output)
@@ -89,9 +89,6 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("The last words of {}:\n{}", self.name, self.log_tail());
-        }
         drop(self.child.stdin.take());
         self.child.wait().ok();
     }

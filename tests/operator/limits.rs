@@ -1,0 +1,135 @@
+//! How many run at one time, and whose turn it is.
+
+use std::collections::HashMap;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::ResourceQuota;
+use kube::{
+    ResourceExt as _,
+    api::DeleteParams,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use mailferry::{
+    api::MailboxSync,
+    controller::config::{HostLimit, OperatorConfig},
+};
+use serde_json::json;
+
+use crate::stage::{Ending, Stage, condition};
+
+fn spared(host: &str, connections: usize) -> OperatorConfig {
+    let limit = HostLimit { max_connections: Some(connections), starts_per_minute: None };
+    OperatorConfig {
+        host_limits: [(host.to_owned(), limit)].into(),
+        pod_starts_per_second: 200,
+        ..OperatorConfig::default()
+    }
+}
+
+/// Watches until `done`, and gives the most slots held at one time, by migration and in all.
+async fn most(stage: &Stage, done: impl Future<Output = ()>) -> (HashMap<String, i32>, i32) {
+    let mut held: HashMap<String, (String, i32)> = HashMap::new();
+    let (mut by, mut all) = (HashMap::new(), 0);
+    let syncs = watcher(stage.api::<MailboxSync>(), watcher::Config::default()).applied_objects();
+    let (mut syncs, mut done) = (std::pin::pin!(syncs), std::pin::pin!(done));
+    loop {
+        let sync = tokio::select! {
+            () = &mut done => return (by, all),
+            sync = syncs.next() => sync.unwrap().unwrap(),
+        };
+        let slots = sync.status.as_ref().and_then(|status| status.slots).unwrap_or(0);
+        held.insert(sync.name_any(), (sync.spec.migration.clone(), slots));
+        all = all.max(held.values().map(|(_, slots)| slots).sum());
+        let now: i32 = held
+            .values()
+            .filter(|(migration, slots)| *migration == sync.spec.migration && *slots > 0)
+            .count()
+            .try_into()
+            .unwrap();
+        let most = by.entry(sync.spec.migration.clone()).or_insert(0);
+        *most = now.max(*most);
+    }
+}
+
+#[tokio::test]
+async fn neither_a_hosts_connections_nor_a_migrations_parallelism_are_ever_exceeded() {
+    let stage = Stage::with(spared("old.example", 7)).await;
+    let _player = stage.play(|_, _| Ending::Synced);
+    let names: Vec<String> = (0..12).map(|n| format!("m{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    stage
+        .migration(
+            "large",
+            &names,
+            json!({"connections": 2, "parallelism": 10, "destination": {"server": {"host": "one.example"}}}),
+        )
+        .await;
+    stage
+        .migration(
+            "small",
+            &names[..4],
+            json!({"connections": 2, "parallelism": 1, "destination": {"server": {"host": "two.example"}}}),
+        )
+        .await;
+    let done = async {
+        stage.until_condition("large", "Complete", "True").await;
+        stage.until_condition("small", "Complete", "True").await;
+    };
+    let (by, all) = Box::pin(most(&stage, done)).await;
+    assert!((2..=6).contains(&all), "seven connections are room for three syncs with two: {all}");
+    assert_eq!(by["small"], 1, "{by:?}");
+}
+
+#[tokio::test]
+async fn slots_are_held_while_a_pods_end_is_uncertain_and_by_the_next_operator_too() {
+    let mut stage = Stage::with(spared("old.example", 4)).await;
+    stage.migration("acme", &["alice"], json!({"deadline": "10s"})).await;
+    let (alice, bob) = (Stage::sync("acme", "alice"), Stage::sync("other", "bob"));
+    stage.running(&alice, 1).await;
+    stage.migration("other", &["bob"], json!({})).await;
+    stage.until_phase(&bob, "Queued").await;
+    stage.kill().await;
+    stage.start().await;
+    // Asked to stop at its deadline, but it does not end yet.
+    stage.until::<MailboxSync>(&alice, |sync| sync.status.as_ref().unwrap().stopping.is_some()).await;
+    let waiting = stage.api::<MailboxSync>().get(&bob).await.unwrap().status.unwrap();
+    assert!(waiting.slots.is_none() && waiting.attempt == 0);
+    stage.stops(&alice, 1).await;
+    stage.one_of(&[&alice, &bob]).await;
+}
+
+#[tokio::test]
+async fn refused_pods_cost_no_attempt_and_show_as_a_condition() {
+    let stage = Stage::new().await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}});
+    stage.rig.apply(&quota.to_string()).await;
+    stage
+        .until::<ResourceQuota>("none", |quota| quota.status.as_ref().is_some_and(|status| status.hard.is_some()))
+        .await;
+    let _player = stage.play(|_, _| Ending::Synced);
+    stage.migration("acme", &["alice", "bob"], json!({})).await;
+    let refused = stage.until_condition("acme", "PodsRefused", "True").await;
+    assert!(condition(&refused, "PodsRefused").unwrap().2.contains("quota"));
+    stage.api::<ResourceQuota>().delete("none", &DeleteParams::default()).await.unwrap();
+    let done = stage.until_condition("acme", "Complete", "True").await;
+    assert!(condition(&done, "PodsRefused").is_none());
+    for sync in stage.syncs().await {
+        let status = sync.status.unwrap();
+        assert_eq!((status.attempt, status.failures), (1, None));
+    }
+}
+
+#[tokio::test]
+async fn a_small_migration_does_not_wait_for_a_large_one() {
+    let stage = Stage::with(OperatorConfig { max_syncs: 2, ..OperatorConfig::default() }).await;
+    let names: Vec<String> = (0..30).map(|n| format!("m{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    stage.migration("large", &names, json!({"destination": {"server": {"host": "one.example"}}})).await;
+    stage.until_total("large", 30).await;
+    stage.migration("small", &names[..3], json!({"destination": {"server": {"host": "two.example"}}})).await;
+    stage.until_total("small", 3).await;
+    let _player = stage.play(|_, _| Ending::Synced);
+    stage.until_condition("small", "Complete", "True").await;
+    let large = stage.api::<mailferry::api::MailMigration>().get("large").await.unwrap();
+    assert_eq!(condition(&large, "Complete").unwrap().0, "False");
+}
