@@ -85,18 +85,24 @@ pub fn spec(assignment: &Assignment, sync: &MailboxSyncSpec, slots: Option<i32>,
     Ok(spec)
 }
 
-/// The checkpoint to go on from, if there is one that can be used. Where the attempt before this one did not flush it at
-/// its end, more may have been appended than it knows: then it is in doubt.
+/// True when more may have been appended than the checkpoint knows: the attempt before this one did not flush it at its
+/// end.
+#[must_use]
+pub fn is_in_doubt(claimed: &MailboxSync, attempt: i64) -> bool {
+    let worker = claimed.status.as_ref().and_then(|status| status.worker.as_ref());
+    let flushed = worker.and_then(|worker| worker.flushed_attempt?.checked_add(1));
+    worker.is_some_and(|worker| worker.checkpoint.is_some()) && flushed != Some(attempt)
+}
+
+/// The checkpoint to go on from, if there is one that can be used.
 ///
 /// # Errors
 /// When it cannot be read: the sync goes on without it, and matches what is there.
 pub fn checkpoint(claimed: &MailboxSync, attempt: i64) -> Result<Option<Checkpoint>> {
     let worker = claimed.status.as_ref().and_then(|status| status.worker.as_ref());
-    let Some((worker, text)) = worker.and_then(|worker| Some((worker, worker.checkpoint.as_ref()?))) else {
-        return Ok(None);
-    };
+    let Some(text) = worker.and_then(|worker| worker.checkpoint.as_ref()) else { return Ok(None) };
     let mut checkpoint = Checkpoint::decode_text(text)?;
-    if worker.flushed_attempt.and_then(|flushed| flushed.checked_add(1)) != Some(attempt) {
+    if is_in_doubt(claimed, attempt) {
         checkpoint.doubt();
     }
     Ok(Some(checkpoint))

@@ -81,6 +81,12 @@ impl Desk {
         tray.version > tray.reported
     }
 
+    /// True once this attempt's engine has saved a checkpoint.
+    #[must_use]
+    pub fn has_any(&self) -> bool {
+        self.tray().version > 0
+    }
+
     /// This one is at the API server.
     pub fn reported(&self, kept: &Kept) {
         let mut tray = self.tray();

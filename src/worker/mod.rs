@@ -97,6 +97,7 @@ async fn work(
     let mut reporter = Reporter::new(link, attempt, reporting.0, reporting.1, reporting.2, (grace, claimed_at));
 
     let slots = claimed.status.as_ref().and_then(|status| status.slots);
+    let in_doubt = assignment::is_in_doubt(&claimed, attempt);
     let known = assignment::checkpoint(&claimed, attempt).unwrap_or_else(|error| {
         tracing::warn!(%error, "the checkpoint cannot be used; what is at the destination is matched");
         None
@@ -118,7 +119,10 @@ async fn work(
         say(assignment, &WorkerStatus { report: reporter.next_number(), ..unended(attempt, error) });
         return EXIT_FENCED;
     }
-    let (status, code) = last(attempt, &ended, &mut reporter, stop.is_cancelled());
+    // What was in doubt before is still so, unless the engine has written into a checkpoint of its own where to look.
+    let flushed = matches!(ended, Ended::Done(_)) && (desk.has_any() || !in_doubt);
+    let (mut status, code) = last(attempt, &ended, &mut reporter, stop.is_cancelled());
+    status.flushed_attempt = flushed.then_some(attempt);
     say(assignment, &WorkerStatus { report: reporter.next_number(), ..status.clone() });
     match reporter.last(&status, too_late.cancelled()).await {
         Delivered::Yes => tracing::info!(outcome = ?status.outcome, "ended"),
@@ -220,11 +224,6 @@ fn last(attempt: i64, ended: &Ended, reporter: &mut Reporter, asked_to_stop: boo
     });
     status.destination_login = live.destination_login;
     status.inbox_uid_next = live.inbox_uid_next;
-    if let Ended::Done(report) = ended
-        && !report.dry_run
-    {
-        status.flushed_attempt = Some(attempt);
-    }
     let code = match (outcome, &error) {
         (Outcome::Failed, Some(error)) => error.class.exit_code(),
         _ => 0,

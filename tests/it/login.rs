@@ -9,8 +9,8 @@ use mailferry::{
     imap::{Credential, Endpoint, Login, Master, Tls, TlsMode},
 };
 use mailferry_testkit::{
-    Account, Corpus, Dovecot, Kind, Options, Proxy, Scripted, differences, dovecot::Certificate, proxy::Direction,
-    scripted::Step, shared,
+    Account, Corpus, Dovecot, Kind, Message, Options, Proxy, Scripted, differences, dovecot::Certificate,
+    proxy::Direction, scripted::Step, shared,
 };
 
 use crate::{
@@ -220,6 +220,36 @@ async fn an_access_token_is_read_again_at_each_connection() {
     let expected = |token: &str| format!("user=alice@example.org\x01auth=Bearer {token}\x01\x01");
     assert_eq!(told, [expected("first-token"), expected("second-token")]);
     assert!(!format!("{error} {error:?} {source:?}").contains("-token"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_in_a_file_is_read_at_each_login_byte_by_byte() {
+    let account = shared(Kind::Maildir).add_user("rotated@example.org", "pass word");
+    account.connect().await.append("INBOX", &[Message::new("Subject: x\r\n\r\n")]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    let mut source = endpoint(Side::Source, account.server.tls_port(), &account.user, "");
+    source.login.credential = Credential::PasswordFile(path.clone());
+    for (content, class) in [
+        (Some("pass word\n"), Some(ErrorClass::Authentication)),
+        (Some("pass word"), None),
+        (Some(""), Some(ErrorClass::Configuration)),
+        (None, Some(ErrorClass::Configuration)),
+    ] {
+        match content {
+            Some(content) => std::fs::write(&path, content).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        match class {
+            None => works(source.clone(), "the right password").await,
+            Some(class) => {
+                let error = refusal(source.clone()).await;
+                assert_eq!(error.class, class, "{error}");
+                assert!(!error.to_string().contains("pass word"), "{error}");
+            }
+        }
+    }
+    assert!(format!("{source:?}").contains("PasswordFile(..)"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -314,9 +314,17 @@ async fn a_killed_attempt_leaves_a_checkpoint_in_doubt_and_nothing_is_lost_or_do
     attempt.child.kill().unwrap();
     attempt.end().await;
     assert_eq!(mailbox.worker().await.flushed_attempt, Some(1));
+    // One that does not get far does not make it certain.
+    let password = mailbox.folder.path().join("mail/destination");
+    fs::write(&password, "wrong").unwrap();
+    let failed = mailbox.start(3).await.end().await;
+    assert_eq!(failed.code, Some(i32::from(ErrorClass::Authentication.exit_code())), "{}", failed.log);
+    assert_eq!(mailbox.worker().await.flushed_attempt, Some(1));
 
-    let third = mailbox.start(3).await.end().await;
-    assert_eq!(third.code, Some(0), "{}", third.log);
+    fs::write(&password, &mailbox.destination.password).unwrap();
+    let last = mailbox.start(4).await.end().await;
+    assert_eq!(last.code, Some(0), "{}", last.log);
+    assert_eq!(mailbox.worker().await.flushed_attempt, Some(4));
     mailbox.assert_same_mail().await;
 }
 
@@ -377,6 +385,25 @@ async fn a_right_that_is_missing_for_a_moment_ends_no_attempt() {
     mailbox.proxy.set_delay(Duration::ZERO);
     let synced = attempt.end().await;
     assert_eq!(synced.code, Some(0), "{}", synced.log);
+    mailbox.assert_same_mail().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_waits_until_the_operator_has_written_which_pod_it_is() {
+    let rig = rig().await;
+    let mailbox = Mailbox::new(&rig, "heidi", json!({})).await;
+    mailbox.source.connect().await.append("INBOX", &[Message::new("Subject: x\r\n\r\n")]).await;
+    let pod = mailbox.hand_out(1).await;
+    rig.patch_status("heidi", json!({"podUID": null})).await.unwrap();
+    let attempt = mailbox.start_as(1, &pod).await;
+    let log = mailbox.folder.path().join("log-1");
+    while !fs::read_to_string(&log).unwrap().contains("could not be claimed yet") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    rig.patch_status("heidi", json!({"podUID": pod.metadata.uid})).await.unwrap();
+    let synced = attempt.end().await;
+    assert_eq!(synced.code, Some(0), "{}", synced.log);
+    assert_eq!(mailbox.worker().await.report, 2);
     mailbox.assert_same_mail().await;
 }
 
