@@ -19,7 +19,7 @@ use kube::{
 use mailferry_testkit::cluster::{self, Image, Node, node::ADDRESS};
 use serde_json::json;
 use tokio::{
-    sync::{Mutex, MutexGuard},
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{sleep, timeout},
 };
 
@@ -38,17 +38,27 @@ pub struct Cluster {
     pub address: Ipv4Addr,
 }
 
-/// The cluster, for one test alone. Without one, says why and gives nothing.
-pub async fn cluster() -> Option<MutexGuard<'static, &'static Cluster>> {
-    static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
-    static TURN: OnceLock<Mutex<&'static Cluster>> = OnceLock::new();
-    match CLUSTER.get_or_init(|| cluster::blocking(Cluster::start)) {
-        Ok(cluster) => Some(TURN.get_or_init(|| Mutex::new(cluster)).lock().await),
-        Err(why) => {
-            skipped(why);
-            None
+/// The cluster, shared with other tests. Without one, says why and gives nothing.
+pub async fn cluster() -> Option<RwLockReadGuard<'static, Cluster>> {
+    Some(lock()?.read().await)
+}
+
+/// The cluster for one test alone, which breaks what others need: it waits without a place in the queue, so that others
+/// run beside each other.
+pub async fn cluster_alone() -> Option<RwLockWriteGuard<'static, Cluster>> {
+    let cluster = lock()?;
+    loop {
+        match cluster.try_write() {
+            Ok(alone) => return Some(alone),
+            Err(_) => sleep(Duration::from_millis(100)).await,
         }
     }
+}
+
+fn lock() -> Option<&'static RwLock<Cluster>> {
+    static CLUSTER: OnceLock<Result<RwLock<Cluster>, String>> = OnceLock::new();
+    let started = || cluster::blocking(Cluster::start).map(RwLock::new);
+    CLUSTER.get_or_init(started).as_ref().inspect_err(|why| skipped(why)).ok()
 }
 
 /// Says that a test did not run. Past the test harness, which shows nothing of a test that passes.

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
-    cluster::{SYSTEM, cluster},
+    cluster::{SYSTEM, cluster, cluster_alone},
     migration::{Migration, Setup, many_folders},
 };
 
@@ -49,7 +49,7 @@ async fn a_worker_pod_is_deleted_by_force() {
 
 #[tokio::test]
 async fn the_operators_pod_is_deleted() {
-    let Some(cluster) = cluster().await else { return };
+    let Some(cluster) = cluster_alone().await else { return };
     let setup = Setup { mailboxes: vec!["al", "bob", "cleo"], spec: json!({"parallelism": 1}), ..slow() };
     let migration = Migration::apply(&cluster, setup).await;
     migration.copies(MIDDLE).await;
@@ -63,7 +63,7 @@ async fn the_operators_pod_is_deleted() {
 
 #[tokio::test]
 async fn kubelet_and_containerd_are_restarted() {
-    let Some(cluster) = cluster().await else { return };
+    let Some(cluster) = cluster_alone().await else { return };
     let Some(node) = cluster.node() else { return };
     let migration = Migration::apply(&cluster, slow()).await;
     migration.copies(MIDDLE).await;
@@ -73,7 +73,7 @@ async fn kubelet_and_containerd_are_restarted() {
 
 #[tokio::test]
 async fn the_api_server_is_away_for_a_minute() {
-    let Some(cluster) = cluster().await else { return };
+    let Some(cluster) = cluster_alone().await else { return };
     let Some(node) = cluster.node() else { return };
     let migration = Migration::apply(&cluster, slow()).await;
     migration.copies(MIDDLE).await;
@@ -105,7 +105,7 @@ async fn a_worker_is_cut_off_from_the_api_server_and_not_from_the_mail_servers()
 #[tokio::test]
 async fn a_deadline_is_too_short_for_a_slow_link() {
     let Some(cluster) = cluster().await else { return };
-    let setup = Setup { spec: json!({"deadline": "30s"}), delay: Duration::from_secs(1), ..slow() };
+    let setup = Setup { spec: json!({"deadline": "30s"}), delay: Duration::from_millis(500), ..slow() };
     let migration = Migration::apply(&cluster, setup).await;
     let ended = migration.completes_with_nothing_lost_and_nothing_doubled().await;
     let failures = ended[0].status.as_ref().unwrap().failures.unwrap();

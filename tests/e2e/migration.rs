@@ -5,11 +5,7 @@ use std::{fs, net::Ipv4Addr, process::Command, time::Duration};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use mailferry::api::{MailMigration, MailboxSync, mailbox_sync::SyncPhase};
-use mailferry_testkit::{
-    Corpus, Dovecot, Format, Options, Proxy, cluster, differences,
-    pki::pki,
-    proxy::{Direction, How},
-};
+use mailferry_testkit::{Corpus, Dovecot, Format, Options, Proxy, cluster, differences, pki::pki, proxy::Direction};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, describe, until};
@@ -180,15 +176,6 @@ impl<'a> Migration<'a> {
         }
         text.push(describe(&self.pods()).await);
         text.concat()
-    }
-}
-
-impl Drop for Migration<'_> {
-    fn drop(&mut self) {
-        // A migration that failed its test shall not keep servers and pods busy.
-        for link in [&self.source_link, &self.destination_link] {
-            link.break_all(How::Reset);
-        }
     }
 }
 
