@@ -350,6 +350,7 @@ mod tests {
         assert_eq!(families.len(), 16);
         for family in &families {
             let name = family.name();
+            assert!(include_str!("../../docs/operator.md").contains(&format!("`{name}`")), "{name} is not in the docs");
             assert!(name.starts_with("mailferry_") && family.help().ends_with('.'), "{name}");
             assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
             let is_counter = family.get_field_type() == MetricType::COUNTER;
