@@ -24,7 +24,7 @@ use mailferry_testkit::{
     differences,
     dovecot::Account,
     pki::pki,
-    proxy::Direction,
+    proxy::{Direction, How},
     shared,
 };
 use serde_json::{Value, json};
@@ -404,6 +404,28 @@ async fn a_worker_waits_until_the_operator_has_written_which_pod_it_is() {
     let synced = attempt.end().await;
     assert_eq!(synced.code, Some(0), "{}", synced.log);
     assert_eq!(mailbox.worker().await.report, 2);
+    mailbox.assert_same_mail().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_server_has_fallen_silent_still_ends_in_its_pods_time() {
+    let rig = rig().await;
+    let mailbox = Mailbox::new(&rig, "ivan", json!({"connections": 1})).await;
+    mailbox.source.connect().await.seed(&large()).await;
+    let attempt = mailbox.start(1).await;
+    mailbox.slow_down().await;
+    // The engine waits for answers that are due; the pod's grace period is shorter than timeouts.reply.
+    mailbox.proxy.break_all(How::Stall);
+    attempt.terminate();
+    let stopped = attempt.end().await;
+    assert_eq!(stopped.code, Some(0), "{}", stopped.log);
+    let worker = mailbox.worker().await;
+    assert_eq!((worker.outcome, worker.flushed_attempt), (Some(Outcome::Stopped), None), "{}", stopped.log);
+    assert!(worker.checkpoint.is_some());
+
+    mailbox.proxy.set_delay(Duration::ZERO);
+    let rest = mailbox.start(2).await.end().await;
+    assert_eq!(rest.code, Some(0), "{}", rest.log);
     mailbox.assert_same_mail().await;
 }
 
