@@ -12,10 +12,7 @@ use kube::{
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
 };
 
-use super::{
-    csv,
-    expand::{Expansion, Wanted},
-};
+use super::{csv, expand::Wanted};
 use crate::{
     api::{MailMigration, MailboxSync},
     controller::{context::Context, mailbox::reconcile::Failure, merge, objects::SYNC_FINALIZER, pod, reference},
@@ -27,10 +24,23 @@ const BATCH: usize = 500;
 const AT_ONCE: usize = 16;
 
 /// What is to be done with one MailboxSync.
-enum Step<'a> {
-    Make(&'a str, &'a Wanted),
-    Change(&'a Arc<MailboxSync>, &'a Wanted),
-    Remove(&'a Arc<MailboxSync>),
+enum Step {
+    Make(String, Wanted),
+    Change(Arc<MailboxSync>, Wanted),
+    Remove(Arc<MailboxSync>),
+}
+
+/// What is to be done, as much as is done at a time.
+pub struct Steps<'a> {
+    existing: &'a BTreeMap<String, Arc<MailboxSync>>,
+    /// Made before, and not seen yet.
+    made: &'a BTreeSet<String>,
+    owner: String,
+    /// What runs comes first: it may have to stop.
+    urgent: Vec<Step>,
+    others: Vec<Step>,
+    /// Beyond what is done this time.
+    left: usize,
 }
 
 /// What was done.
@@ -41,55 +51,71 @@ pub struct Progress {
     pub made: BTreeSet<String>,
 }
 
-/// Brings the MailboxSyncs closer to what they shall be. `made` were made before and are not seen yet.
-///
-/// # Errors
-/// When the API server does not take something.
-pub async fn bring(
-    context: &Context,
-    migration: &MailMigration,
-    expansion: &Expansion,
-    existing: &BTreeMap<String, Arc<MailboxSync>>,
-    removed: &BTreeSet<String>,
-    made: &BTreeSet<String>,
-) -> Result<Progress, Failure> {
-    let uid = migration.uid().unwrap_or_default();
-    let mut steps = Vec::new();
-    for (name, wanted) in &expansion.wanted {
-        match existing.get(name) {
-            None if made.contains(name) => {}
-            None => steps.push(Step::Make(name, wanted)),
+impl<'a> Steps<'a> {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(
+        migration: &MailMigration,
+        existing: &'a BTreeMap<String, Arc<MailboxSync>>,
+        made: &'a BTreeSet<String>,
+    ) -> Self {
+        let owner = migration.uid().unwrap_or_default();
+        Self { existing, made, owner, urgent: Vec::new(), others: Vec::new(), left: 0 }
+    }
+
+    /// Takes in a mailbox as it shall be.
+    pub fn take(&mut self, name: String, wanted: Wanted) {
+        match self.existing.get(&name) {
+            None if self.made.contains(&name) => {}
+            None => self.later(Step::Make(name, wanted)),
             // Of a migration of the same name before: it goes by itself.
-            Some(sync) if !reference::is_owned(&**sync, &uid) || sync.metadata.deletion_timestamp.is_some() => {
-                steps.push(Step::Make(name, wanted));
+            Some(sync) if !reference::is_owned(&**sync, &self.owner) || sync.metadata.deletion_timestamp.is_some() => {
+                self.later(Step::Make(name, wanted));
             }
-            Some(sync) if sync.spec != wanted.spec => steps.push(Step::Change(sync, wanted)),
-            Some(_) => {}
+            Some(sync) if sync.spec == wanted.spec => {}
+            Some(sync) if runs(sync) => self.urgent.push(Step::Change(Arc::clone(sync), wanted)),
+            Some(sync) => self.later(Step::Change(Arc::clone(sync), wanted)),
         }
     }
-    let gone = existing
-        .values()
-        .filter(|sync| removed.contains(&sync.name_any()) && sync.metadata.deletion_timestamp.is_none());
-    steps.extend(gone.map(Step::Remove));
-    // What runs comes first: it may have to stop.
-    steps.sort_by_key(|step| match step {
-        Step::Change(sync, _) | Step::Remove(sync)
-            if sync.status.as_ref().is_some_and(|status| status.slots.is_some()) =>
-        {
-            0
+
+    /// Takes in a mailbox that shall not be.
+    pub fn remove(&mut self, name: &str) {
+        match self.existing.get(name) {
+            Some(sync) if sync.metadata.deletion_timestamp.is_some() => {}
+            Some(sync) if runs(sync) => self.urgent.push(Step::Remove(Arc::clone(sync))),
+            Some(sync) => self.later(Step::Remove(Arc::clone(sync))),
+            None => {}
         }
-        _ => 1,
-    });
-    let left = steps.len().saturating_sub(BATCH);
-    let runs: Vec<_> = steps.into_iter().take(BATCH).map(|step| run(context, migration, step)).collect();
-    let results: Vec<Option<String>> = stream::iter(runs).buffer_unordered(AT_ONCE).try_collect().await?;
-    let waits = results.iter().filter(|result| result.as_deref() == Some("")).count();
-    let made = results.into_iter().flatten().filter(|name| !name.is_empty()).collect();
-    Ok(Progress { left: left + waits, made })
+    }
+
+    fn later(&mut self, step: Step) {
+        if self.others.len() < BATCH {
+            self.others.push(step);
+        } else {
+            self.left += 1;
+        }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// When the API server does not take something.
+    pub async fn run(self, context: &Context, migration: &MailMigration) -> Result<Progress, Failure> {
+        let steps = self.urgent.into_iter().chain(self.others);
+        let runs: Vec<_> = steps.map(|step| run(context, migration, step)).collect();
+        let results: Vec<Option<String>> = stream::iter(runs).buffer_unordered(AT_ONCE).try_collect().await?;
+        let waits = results.iter().filter(|result| result.as_deref() == Some("")).count();
+        let made = results.into_iter().flatten().filter(|name| !name.is_empty()).collect();
+        Ok(Progress { left: self.left + waits, made })
+    }
+}
+
+fn runs(sync: &MailboxSync) -> bool {
+    sync.status.as_ref().is_some_and(|status| status.slots.is_some())
 }
 
 /// Does one step: gives the name of what was made, or an empty one for what has to wait.
-async fn run(context: &Context, migration: &MailMigration, step: Step<'_>) -> Result<Option<String>, Failure> {
+async fn run(context: &Context, migration: &MailMigration, step: Step) -> Result<Option<String>, Failure> {
     let namespace = migration.namespace().unwrap_or_default();
     let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &namespace);
     match step {
@@ -97,16 +123,16 @@ async fn run(context: &Context, migration: &MailMigration, step: Step<'_>) -> Re
             if let Some(secret) = &wanted.secret {
                 csv::split(context, migration, secret).await?;
             }
-            let mut sync = MailboxSync::new(name, wanted.spec.clone());
+            let mut sync = MailboxSync::new(&name, wanted.spec);
             sync.metadata = ObjectMeta {
-                name: Some(name.to_owned()),
+                name: Some(name.clone()),
                 namespace: Some(namespace),
                 finalizers: Some(vec![SYNC_FINALIZER.to_owned()]),
                 owner_references: Some(vec![reference::owner(migration)]),
                 ..ObjectMeta::default()
             };
             match api.create(&PostParams::default(), &sync).await {
-                Ok(_) => Ok(Some(name.to_owned())),
+                Ok(_) => Ok(Some(name)),
                 // There, or still there from before: the watch will tell.
                 Err(Error::Api(answer)) if answer.code == 409 => Ok(Some(String::new())),
                 Err(error) => Err(error.into()),
@@ -119,7 +145,7 @@ async fn run(context: &Context, migration: &MailMigration, step: Step<'_>) -> Re
             let Some(patch) = merge::patch(&sync.spec, &wanted.spec)? else { return Ok(None) };
             let body = serde_json::json!({"metadata": {"uid": sync.uid()}, "spec": patch});
             api.patch(&sync.name_any(), &PatchParams::default(), &Patch::Merge(body)).await?;
-            drop_old_secrets(context, sync, wanted).await?;
+            drop_old_secrets(context, &sync, &wanted).await?;
             Ok(None)
         }
         Step::Remove(sync) => {

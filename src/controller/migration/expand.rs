@@ -1,7 +1,8 @@
 //! From a migration to the MailboxSyncs that there shall be: pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use secrecy::{ExposeSecret as _, SecretBox};
 
@@ -36,30 +37,41 @@ pub struct SplitSecret {
 /// What a migration comes to.
 #[derive(Debug, Default)]
 pub struct Expansion {
-    /// By MailboxSync's name.
-    pub wanted: BTreeMap<String, Wanted>,
-    /// Mailboxes that can't be synced as they are written.
+    /// The MailboxSyncs that there shall be, by name.
+    pub names: HashSet<String>,
+    /// Mailboxes that can't be synced as they are written, by their MailboxSync's name.
     pub wrong: BTreeMap<String, FailureSample>,
 }
 
 /// A mailbox of a CSV, and which CSV that is.
 pub type Row = (String, CsvMailbox);
 
-/// Expands. `server` finds a MailServer by name; `rows` are the CSVs' mailboxes; `key` keys the names of their Secrets, so
-/// that they tell nothing of what is in them; `cutover` is when delivery moves, where the migration says "now".
+/// Expands, and hands over one wanted mailbox at a time: all of them at once would not fit into an operator's memory.
+/// `server` finds a MailServer by name; `rows` are the CSVs' mailboxes; `key` keys the names of their Secrets, so that they
+/// tell nothing of what is in them; `cutover` is when delivery moves, where the migration says "now".
 #[must_use]
 pub fn expand<'a>(
     migration: &MailMigration,
     rows: Vec<Row>,
     server: impl Fn(&str) -> Option<&'a MailServerSpec> + Copy,
     key: &str,
-    cutover: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>,
+    cutover: Option<&Time>,
+    mut take: impl FnMut(String, Wanted),
 ) -> Expansion {
     let mut expansion = Expansion::default();
     let owner = migration.name_any();
-    let add = |expansion: &mut Expansion, entry: &MailboxEntry, secret: Option<SplitSecret>| {
+    let mut twice = HashSet::new();
+    let listed = migration.spec.mailboxes.iter().map(|entry| &entry.name);
+    for mailbox in listed.chain(rows.iter().map(|(_, row)| &row.entry.name)) {
+        let name = names::mailbox_sync(&owner, mailbox);
+        if !expansion.names.insert(name.clone()) {
+            twice.insert(name);
+        }
+    }
+    let mut add = |entry: &MailboxEntry, secret: Option<SplitSecret>| {
         let name = names::mailbox_sync(&owner, &entry.name);
-        let resolved = if expansion.wanted.contains_key(&name) || expansion.wrong.contains_key(&name) {
+        // Of two with one name, neither is synced: which one is meant can't be known.
+        let resolved = if twice.contains(&name) {
             Err(Error::configuration("the migration has a mailbox of this name already").advice("Rename one of them"))
         } else {
             assignment::resolve(migration, entry, server)
@@ -69,18 +81,17 @@ pub fn expand<'a>(
                 if let Some(own) = &mut spec.settings.cutover {
                     own.at = own.at.take().or_else(|| cutover.cloned());
                 }
-                expansion.wanted.insert(name, Wanted { spec, secret });
+                take(name, Wanted { spec, secret });
             }
             Err(error) => {
                 let sample = FailureSample { mailbox: entry.name.clone(), error: LastError::new(&error, None) };
-                // Of two with one name, neither is synced: which one is meant can't be known.
-                expansion.wanted.remove(&name);
+                expansion.names.remove(&name);
                 expansion.wrong.insert(name, sample);
             }
         }
     };
     for entry in &migration.spec.mailboxes {
-        add(&mut expansion, entry, None);
+        add(entry, None);
     }
     for (csv, row) in rows {
         let CsvMailbox { mut entry, secrets, .. } = row;
@@ -96,7 +107,7 @@ pub fn expand<'a>(
                 }
             }
         }
-        add(&mut expansion, &entry, secret);
+        add(&entry, secret);
     }
     expansion
 }
@@ -131,19 +142,23 @@ spec:
         csv::parse("c", text.as_bytes(), |_| "x".into()).unwrap().into_iter().map(|row| ("c".to_owned(), row)).collect()
     }
 
-    fn expanded(text: &str, key: &str) -> Expansion {
+    fn expanded(text: &str, key: &str) -> (BTreeMap<String, Wanted>, Expansion) {
         let value: serde_json::Value = yaml::read("m", MIGRATION).unwrap();
         let migration: MailMigration = serde_json::from_value(value).unwrap();
         let old = MailServerSpec { host: "old.example".into(), ..MailServerSpec::default() };
-        expand(&migration, rows(text), |name| (name == "old").then_some(&old), key, None)
+        let mut wanted = BTreeMap::new();
+        let find = |name: &str| (name == "old").then_some(&old);
+        let expansion = expand(&migration, rows(text), find, key, None, |name, one| drop(wanted.insert(name, one)));
+        assert_eq!(wanted.keys().cloned().collect::<HashSet<_>>(), expansion.names);
+        (wanted, expansion)
     }
 
     #[test]
     fn listed_mailboxes_and_lines_of_a_csv_become_one_wanted_mailbox_each() {
-        let found = expanded("name,source_password\nbob,pw\n", "key");
-        let users: Vec<_> = found.wanted.values().map(|wanted| wanted.spec.mailbox.as_str()).collect();
+        let (wanted, found) = expanded("name,source_password\nbob,pw\n", "key");
+        let users: Vec<_> = wanted.values().map(|wanted| wanted.spec.mailbox.as_str()).collect();
         assert_eq!((users, found.wrong.len()), (vec!["alice", "bob"], 0));
-        let bob = &found.wanted[&names::mailbox_sync("acme", "bob")];
+        let bob = &wanted[&names::mailbox_sync("acme", "bob")];
         let reference = bob.spec.source.account.password_secret_ref.as_ref().unwrap();
         assert_eq!(reference.name, bob.secret.as_ref().unwrap().name);
         assert!(reference.name.starts_with(&names::mailbox_sync("acme", "bob")));
@@ -152,8 +167,8 @@ spec:
     #[test]
     fn another_password_is_another_secret_and_only_the_keys_holder_can_tell() {
         let name = |text: &str, key: &str| {
-            let found = expanded(text, key);
-            found.wanted[&names::mailbox_sync("acme", "bob")].secret.as_ref().unwrap().name.clone()
+            let (wanted, _) = expanded(text, key);
+            wanted[&names::mailbox_sync("acme", "bob")].secret.as_ref().unwrap().name.clone()
         };
         let first = name("name,source_password\nbob,pw\n", "key");
         assert_eq!(first, name("source_password,name\npw,bob\n", "key"));
@@ -163,8 +178,8 @@ spec:
 
     #[test]
     fn of_two_mailboxes_with_one_name_neither_is_synced() {
-        let found = expanded("name,source_password\nalice,pw\nbob,pw\n", "key");
-        assert_eq!(found.wanted.len(), 1);
+        let (wanted, found) = expanded("name,source_password\nalice,pw\nbob,pw\n", "key");
+        assert_eq!(wanted.len(), 1);
         let wrong = &found.wrong[&names::mailbox_sync("acme", "alice")];
         assert!(wrong.error.message.contains("already"), "{}", wrong.error.message);
     }

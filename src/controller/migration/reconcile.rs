@@ -17,7 +17,7 @@ use kube::{
 
 use super::{
     aggregate::{Aggregate, aggregate},
-    children,
+    children::Steps,
     conditions::{Facts, conditions, phase},
     csv,
     expand::expand,
@@ -201,8 +201,10 @@ async fn bring(
     let key =
         if migration.spec.mailbox_secrets.is_empty() { String::new() } else { csv::key(context, migration).await? };
     let find = |name: &str| -> Option<&MailServerSpec> { servers.get(name).map(|server| &server.spec) };
-    let expansion = expand(migration, std::mem::take(&mut read.rows), find, &key, cutover);
-    let known = |name: &str| expansion.wanted.contains_key(name) || expansion.wrong.contains_key(name);
+    let mut steps = Steps::new(migration, &existing, &memory.made);
+    let rows = std::mem::take(&mut read.rows);
+    let expansion = expand(migration, rows, find, &key, cutover, |name, wanted| steps.take(name, wanted));
+    let known = |name: &str| expansion.names.contains(name) || expansion.wrong.contains_key(name);
     let removal = if read.is_whole() {
         let uid = migration.uid().unwrap_or_default();
         let ours = existing
@@ -216,10 +218,11 @@ async fn bring(
     } else {
         Removal::default()
     };
-    let progress = children::bring(context, migration, &expansion, &existing, &removal.now, &memory.made).await?;
+    removal.now.iter().for_each(|name| steps.remove(name));
+    let progress = steps.run(context, migration).await?;
     memory.left = progress.left;
     memory.made.extend(progress.made);
-    memory.names = expansion.wanted.into_keys().collect();
+    memory.names = expansion.names;
     memory.wrong = expansion.wrong;
     memory.csvs = read.status;
     memory.pending = removal.pending;
