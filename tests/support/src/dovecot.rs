@@ -255,12 +255,13 @@ impl Dovecot {
         }
     }
 
+    /// True once this server answers; another one may have taken the port before it could.
     fn greets(&self) -> bool {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.plain_port));
         let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { return false };
         stream.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
         let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).is_ok() && line.starts_with("* OK")
+        BufReader::new(stream).read_line(&mut line).is_ok() && line.contains(&name_of(&self.dir))
     }
 
     /// How it was set up.
@@ -385,6 +386,11 @@ impl MailIds {
 }
 
 /// Two ports that were free a moment ago.
+/// What a server calls itself, unlike all others.
+fn name_of(dir: &Path) -> String {
+    dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 fn free_ports() -> (u16, u16) {
     let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let (a, b) = (bind(), bind());
@@ -399,7 +405,7 @@ pub(crate) fn hex_sha256(bytes: &[u8]) -> String {
 }
 
 fn configuration(options: &Options, dir: &Path, ids: &MailIds, plain_port: u16, tls_port: u16) -> String {
-    let dir = dir.display();
+    let (folder, dir) = (dir, dir.display());
     let MailIds { uid, gid, root } = ids;
     let mut conf = format!(
         r"
@@ -408,6 +414,7 @@ state_dir = {dir}/run
 log_path = {dir}/log
 listen = 127.0.0.1
 protocols = imap
+login_greeting = Dovecot ready, {name}.
 disable_plaintext_auth = no
 auth_mechanisms = plain login
 # Users may have any name: their records are files, named by hash.
@@ -462,6 +469,7 @@ userdb {{
   default_fields = uid={uid} gid={gid} home={dir}/home/%{{sha256:user}}
 }}
 ",
+        name = name_of(folder),
         connections = options.connections_per_user,
         sessions = options.sessions,
         fsync = if options.fsync { "optimized" } else { "never" },
