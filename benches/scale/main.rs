@@ -77,6 +77,7 @@ async fn measure(size: Size) -> String {
     let writes = operator.writes().await;
     let (memory, cpu) = (operator.peak_memory(), operator.cpu());
 
+    eprintln!("synced in {took:.0?}; peak {memory:.0} MiB, CPU {cpu:.0?}; writes: {writes}");
     eprintln!("idle");
     sleep(Duration::from_secs(15)).await;
     let (before, writes_before) = (operator.cpu(), operator.writes().await.total());
@@ -86,6 +87,7 @@ async fn measure(size: Size) -> String {
     let idle_writes = operator.writes().await.total() - writes_before;
     let reports = player.stop();
 
+    eprintln!("idle: {:.2} % of a core, {idle_writes} writes", idle_cpu * 100.0);
     eprintln!("restart");
     operator.stop().await;
     let began = Instant::now();
@@ -95,7 +97,8 @@ async fn measure(size: Size) -> String {
     let restart_memory = operator.peak_memory();
     operator.stop().await;
 
-    eprintln!("the same writes by a bare loop: {writes}");
+    eprintln!("decided again in {restart:.1?}; peak {restart_memory:.0} MiB");
+    eprintln!("the same writes by a bare loop");
     let bare_namespace = plane.namespace().await;
     let per_mailbox = writes.of("mailboxsyncs/status", "patch").div_ceil(size.mailboxes).max(2);
     let bare = bare::run(&client, &bare_namespace, size, per_mailbox).await;
