@@ -5,8 +5,10 @@ use std::{
     fmt::Debug,
     hash::Hash,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
+use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, channel::mpsc::UnboundedSender};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
@@ -30,6 +32,10 @@ pub type Place = (String, String);
 
 /// Objects listed at a time: with a checkpoint at its bound each takes 64 KiB until it is slimmed.
 const PAGE: u32 = 50;
+/// The first wait before an API server that is away is asked again; doubles.
+const SOON: Duration = Duration::from_millis(500);
+/// The longest such wait: whoever waited for the API server should not wait for the operator after it.
+const LATEST: Duration = Duration::from_secs(5);
 
 /// What the operator sees of the cluster.
 pub struct Caches {
@@ -244,7 +250,10 @@ async fn kind<K>(
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Hash + Eq + Clone,
 {
-    let events = readable(watcher::watcher(api, config).default_backoff(), slim);
+    let again =
+        ExponentialBuilder::default().with_min_delay(SOON).with_max_delay(LATEST).with_jitter().without_max_times();
+    let again = watcher::ExponentialBackoff::from(again);
+    let events = readable(watcher::watcher(api, config).backoff(again), slim);
     let events = events.reflect(writer);
     futures::pin_mut!(events);
     while let Some(event) = events.next().await {
