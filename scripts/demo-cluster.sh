@@ -33,7 +33,8 @@ show() {
   "$@"
 }
 
-show kubectl apply --server-side -k deploy/
+# deploy/, and the leave to connect to this machine, which is the cluster's node: its own networks are denied otherwise.
+show kubectl apply --server-side -k examples/demo-cluster/
 show kubectl -n mailferry-system rollout status deployment mailferry --timeout=120s
 # Pods reach this machine at another address than it does itself.
 sed 's/127\.0\.0\.1/10.213.0.1/' examples/demo.yaml >"$dir/demo.yaml"

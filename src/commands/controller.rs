@@ -95,17 +95,23 @@ impl ControllerArgs {
             let served = served.clone();
             tokio::spawn(listener.serve(metrics.clone(), readiness.clone(), served));
         }
-        let networks = |list: &[ipnet::IpNet]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let worker = WorkerConfig {
             image: self.worker_image,
             image_pull_policy: self.worker_image_pull_policy,
-            deny_addresses: networks(&config.addresses.deny),
-            allow_addresses: networks(&config.addresses.allow),
             log_level: config.worker_log_level.clone(),
         };
         let instance = std::env::var("POD_NAME").ok();
-        let options =
-            Options { config, worker, namespace: self.namespace, instance, metrics: Some(metrics.clone()), readiness };
+        // Some clusters give a name here, with an address outside of them.
+        let api_service = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|address| address.parse().ok());
+        let options = Options {
+            config,
+            worker,
+            namespace: self.namespace,
+            api_service,
+            instance,
+            metrics: Some(metrics.clone()),
+            readiness,
+        };
         let stop = CancellationToken::new();
         let asked = stop.clone();
         let signals = |kind| signal(kind).map_err(|e| Error::internal(format!("cannot wait for signals: {e}")));

@@ -57,13 +57,21 @@ pub struct HostLimit {
 
 /// Where mail servers may be, judged at each connect. Loopback, link-local, multicast and unspecified addresses are
 /// always denied unless allowed here.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Addresses {
     /// Networks that are allowed although denied otherwise.
     pub allow: Vec<IpNet>,
-    /// Networks that are denied: the cluster's own.
+    /// Networks that are denied, beside those that the cluster tells of.
     pub deny: Vec<IpNet>,
+    /// Ask the cluster which networks are its own (Services, the pods and addresses of nodes), and deny them.
+    pub detect_cluster: bool,
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        Self { allow: Vec::new(), deny: Vec::new(), detect_cluster: true }
+    }
 }
 
 /// Who may use master users: whoever can write a MailMigration there reads the mail of all users that match.
@@ -83,10 +91,6 @@ pub struct WorkerConfig {
     pub image: String,
     /// When it is pulled: Always, `IfNotPresent`, Never.
     pub image_pull_policy: Option<String>,
-    /// Networks that are denied, by comma.
-    pub deny_addresses: String,
-    /// Networks that are allowed, by comma.
-    pub allow_addresses: String,
     /// `RUST_LOG`.
     pub log_level: String,
 }
@@ -134,5 +138,147 @@ impl OperatorConfig {
                 rules.iter().flat_map(|rule| &rule.user_suffixes).any(|suffix| user.ends_with(&suffix.to_lowercase()));
             (!allowed).then(|| format!("{side}.masterUser is not allowed for {user} in namespace {namespace}"))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ErrorClass,
+        api::{SyncEndpoint, common::LocalRef},
+    };
+
+    fn config(yaml: &str) -> OperatorConfig {
+        yaml::read("the configuration", yaml).unwrap()
+    }
+
+    /// A mailbox whose source is read by a master user.
+    fn by_master(user: &str, reference: Option<&str>) -> MailboxSyncSpec {
+        let mut spec = spec();
+        spec.source = by(user, reference);
+        spec
+    }
+
+    fn by(user: &str, reference: Option<&str>) -> SyncEndpoint {
+        let mut endpoint = SyncEndpoint {
+            server_ref: reference.map(|name| LocalRef { name: name.to_owned() }),
+            master_user: serde_json::from_value(
+                serde_json::json!({"username": "admin", "passwordSecretRef": {"name": "s", "key": "k"}}),
+            )
+            .unwrap(),
+            ..SyncEndpoint::default()
+        };
+        endpoint.account.username = Some(user.to_owned());
+        endpoint
+    }
+
+    fn spec() -> MailboxSyncSpec {
+        MailboxSyncSpec {
+            migration: "x".into(),
+            mailbox: "y".into(),
+            source: SyncEndpoint::default(),
+            destination: SyncEndpoint::default(),
+            settings: crate::api::SyncSettings::default(),
+            suspend: false,
+            cancel: false,
+            sync_request: None,
+            start_at: None,
+            pod_overrides: None,
+        }
+    }
+
+    const RULES: &str = "masterUsers:\n\
+        - {namespace: customers, userSuffixes: [\"@acme.example\", \"@Other.Example\"]}\n\
+        - {namespace: ours, userSuffixes: [\"\"]}\n\
+        - {namespace: none, userSuffixes: []}\n";
+
+    #[test]
+    fn a_mailbox_without_a_master_user_is_allowed_everywhere() {
+        assert_eq!(OperatorConfig::default().forbids("anywhere", &spec()), None);
+    }
+
+    #[test]
+    fn a_master_user_is_allowed_in_listed_namespaces_only() {
+        let bob = by_master("bob@acme.example", Some("old"));
+        let why = OperatorConfig::default().forbids("customers", &bob).unwrap();
+        assert_eq!(why, "source.masterUser is not allowed in namespace customers");
+        let config = config(RULES);
+        assert_eq!(config.forbids("customers", &bob), None);
+        assert_eq!(config.forbids("ours", &bob), None);
+        for namespace in ["customer", "customers2", "Customers", ""] {
+            assert!(config.forbids(namespace, &bob).is_some(), "{namespace}");
+        }
+    }
+
+    #[test]
+    fn a_master_user_is_allowed_for_users_with_a_listed_end_in_any_case() {
+        let config = config(RULES);
+        for user in ["bob@acme.example", "Bob@ACME.Example", "al@other.example"] {
+            assert_eq!(config.forbids("customers", &by_master(user, Some("old"))), None, "{user}");
+        }
+        for user in ["bob@acme.example.org", "bob@notacme.example", "acme.example", ""] {
+            let why = config.forbids("customers", &by_master(user, Some("old"))).unwrap();
+            assert_eq!(why, format!("source.masterUser is not allowed for {user} in namespace customers"));
+        }
+        assert_eq!(config.forbids("ours", &by_master("anybody", Some("old"))), None);
+        assert!(config.forbids("none", &by_master("anybody", Some("old"))).is_some());
+    }
+
+    #[test]
+    fn a_master_user_needs_a_mail_server_that_its_user_did_not_write() {
+        let why = config(RULES).forbids("ours", &by_master("bob@acme.example", None)).unwrap();
+        assert!(why.starts_with("source.masterUser works only with a serverRef"), "{why}");
+    }
+
+    #[test]
+    fn a_master_user_at_the_destination_is_judged_too() {
+        let mut spec = by_master("bob@acme.example", Some("old"));
+        spec.destination = by("bob@new.example", Some("new"));
+        let why = config(RULES).forbids("customers", &spec).unwrap();
+        assert_eq!(why, "destination.masterUser is not allowed for bob@new.example in namespace customers");
+        spec.destination = by("bob@acme.example", None);
+        assert!(config(RULES).forbids("customers", &spec).unwrap().starts_with("destination.masterUser works only"));
+    }
+
+    #[test]
+    fn a_hosts_limit_is_that_of_its_port_before_that_of_its_name() {
+        let config = config(
+            "hostLimits:\n  Mail.Example: {maxConnections: 40, startsPerMinute: 30}\n  mail.example:143: {maxConnections: 5}\n",
+        );
+        let limit = |max_connections, starts_per_minute| HostLimit { max_connections, starts_per_minute };
+        assert_eq!(config.host_limit("mail.example", 993), limit(Some(40), Some(30)));
+        assert_eq!(config.host_limit("MAIL.example.", 993), limit(Some(40), Some(30)));
+        assert_eq!(config.host_limit("mail.example", 143), limit(Some(5), None));
+        assert_eq!(config.host_limit("other.example", 993), HostLimit::default());
+        assert_eq!(config.host_limit("sub.mail.example", 993), HostLimit::default());
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_default() {
+        let config = config("addresses: {deny: [192.0.2.0/24]}\n");
+        assert!(config.addresses.detect_cluster && config.addresses.allow.is_empty());
+        assert_eq!(config, OperatorConfig { addresses: config.addresses.clone(), ..OperatorConfig::default() });
+    }
+
+    #[test]
+    fn a_field_that_there_is_not_is_refused_by_name() {
+        for (wrong, field) in [
+            ("maxSync: 3", "maxSync"),
+            ("addresses: {denied: []}", "denied"),
+            ("hostLimits: {mail.example: {connections: 3}}", "connections"),
+            ("masterUsers: [{namespace: a, userSuffixes: [], users: []}]", "users"),
+        ] {
+            let error = yaml::read::<OperatorConfig>("the configuration", wrong).unwrap_err();
+            assert_eq!(error.class, ErrorClass::Configuration);
+            assert!(error.to_string().contains(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_that_is_installed_can_be_read() {
+        let yaml = include_str!("../../deploy/config.yaml");
+        let map: serde_json::Value = serde_yaml::from_str(yaml).unwrap();
+        assert_eq!(config(map["data"]["operator.yaml"].as_str().unwrap()), OperatorConfig::default());
     }
 }

@@ -20,6 +20,7 @@ use kube::{
 use tokio::sync::Notify;
 
 use super::{
+    addresses::Guard,
     admission::Admission,
     cache::Caches,
     config::{OperatorConfig, WorkerConfig},
@@ -39,6 +40,8 @@ pub struct Context {
     pub config: OperatorConfig,
     /// What goes into pods.
     pub worker: WorkerConfig,
+    /// Where mail servers may be.
+    pub addresses: Arc<Guard>,
     /// What there is.
     pub caches: Arc<Caches>,
     /// Versions of Secrets, seen lately.
@@ -70,7 +73,7 @@ impl Context {
     #[must_use]
     pub fn new(
         client: Client,
-        (config, worker): (OperatorConfig, WorkerConfig),
+        (config, worker, addresses): (OperatorConfig, WorkerConfig, Arc<Guard>),
         caches: Arc<Caches>,
         (recorder, metrics): (Recorder, Metrics),
         (sync_queue, migration_queue): (
@@ -84,6 +87,7 @@ impl Context {
             client,
             config,
             worker,
+            addresses,
             caches,
             recorder,
             counts: Counts::new(metrics.clone()),

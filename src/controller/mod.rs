@@ -1,6 +1,7 @@
 //! The operator: watches MailMigrations, MailboxSyncs and pods, decides, and writes. Decisions are pure functions;
 //! effects are in the `reconcile` and `apply` files.
 
+pub mod addresses;
 pub mod admission;
 pub mod cache;
 pub mod condition;
@@ -12,6 +13,7 @@ pub mod merge;
 pub mod migration;
 pub mod names;
 pub mod namespace;
+pub mod networks;
 pub mod objects;
 pub mod pod;
 pub mod reference;

@@ -15,6 +15,7 @@ use k8s_openapi::{
 };
 
 use super::{
+    addresses::PodAddresses,
     config::WorkerConfig,
     mailbox::observe::FLUSH_SECONDS,
     names,
@@ -59,9 +60,9 @@ pub struct For<'a> {
     pub attempt: i64,
 }
 
-/// Builds an attempt's pod.
+/// Builds an attempt's pod, which connects to no other `addresses`.
 #[must_use]
-pub fn build(to: For<'_>, config: &WorkerConfig) -> Pod {
+pub fn build(to: For<'_>, config: &WorkerConfig, addresses: PodAddresses) -> Pod {
     let none = PodOverrides::default();
     let overrides = to.spec.pod_overrides.as_ref().unwrap_or(&none);
     let (volumes, mounts) = volumes(&secrets(to.spec));
@@ -122,7 +123,7 @@ pub fn build(to: For<'_>, config: &WorkerConfig) -> Pod {
                 image: Some(config.image.clone()),
                 image_pull_policy: config.image_pull_policy.clone(),
                 args: Some(vec!["worker".to_owned()]),
-                env: Some(environment(to, config)),
+                env: Some(environment(to, config, addresses)),
                 resources: Some(resources(overrides)),
                 security_context: Some(SecurityContext {
                     allow_privilege_escalation: Some(false),
@@ -182,14 +183,14 @@ fn volumes(secrets: &BTreeMap<String, BTreeSet<String>>) -> (Vec<Volume>, Vec<Vo
     secrets.iter().enumerate().map(volume).unzip()
 }
 
-fn environment(to: For<'_>, config: &WorkerConfig) -> Vec<EnvVar> {
+fn environment(to: For<'_>, config: &WorkerConfig, addresses: PodAddresses) -> Vec<EnvVar> {
     let value = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
     vec![
         value(env::NAMESPACE, to.namespace.to_owned()),
         value(env::MAILBOX_SYNC, to.name.to_owned()),
         value(env::ATTEMPT, to.attempt.to_string()),
-        value(env::DENY_ADDRESSES, config.deny_addresses.clone()),
-        value(env::ALLOW_ADDRESSES, config.allow_addresses.clone()),
+        value(env::DENY_ADDRESSES, addresses.deny),
+        value(env::ALLOW_ADDRESSES, addresses.allow),
         value("RUST_LOG", config.log_level.clone()),
     ]
 }
@@ -203,4 +204,194 @@ fn resources(overrides: &PodOverrides) -> ResourceRequirements {
         limits.extend(resources.limits.clone());
     }
     ResourceRequirements { requests: Some(requests), limits: Some(limits), claims: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn spec(overrides: Option<Value>) -> MailboxSyncSpec {
+        let endpoint = |host: &str, more: Value| {
+            let mut endpoint = json!({"server": {"host": host}, "account": {"username": "bob"}});
+            let Value::Object(more) = more else { return endpoint };
+            endpoint.as_object_mut().unwrap().extend(more);
+            endpoint
+        };
+        let own = |name: &str, key: &str| json!({"username": "bob", "passwordSecretRef": {"name": name, "key": key}});
+        let mut spec = json!({
+            "migration": "acme", "mailbox": "bob", "settings": {"deadline": "2h"},
+            "source": endpoint("old.example", json!({
+                "account": own("mail", "source"),
+                // Not needed beside the account's own.
+                "masterUser": {"username": "admin", "passwordSecretRef": {"name": "masters", "key": "admin"}},
+            })),
+            "destination": endpoint("new.example", json!({
+                "account": own("mail", "destination"),
+                "server": {"host": "new.example", "tls": {"caBundleRef": {"name": "authority", "key": "ca.crt"}}},
+            })),
+        });
+        if let Some(overrides) = overrides {
+            spec["podOverrides"] = overrides;
+        }
+        serde_json::from_value(spec).unwrap()
+    }
+
+    fn pod(spec: &MailboxSyncSpec) -> Pod {
+        let to = For { namespace: "customers", name: "acme-bob-1a2b", uid: "u-1", spec, attempt: 3 };
+        let config = WorkerConfig {
+            image: "example/mailferry:1".into(),
+            image_pull_policy: Some("Never".into()),
+            log_level: "debug".into(),
+        };
+        build(to, &config, PodAddresses { deny: "10.0.0.0/8".into(), allow: "10.1.0.0/16".into() })
+    }
+
+    fn as_json(spec: &MailboxSyncSpec) -> Value {
+        serde_json::to_value(pod(spec)).unwrap()
+    }
+
+    #[test]
+    fn the_pod_is_restricted_and_can_write_nowhere() {
+        let pod = as_json(&spec(None));
+        let spec = &pod["spec"];
+        assert_eq!(
+            spec["securityContext"],
+            json!({
+                "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            })
+        );
+        let containers = spec["containers"].as_array().unwrap();
+        assert_eq!(containers.len(), 1);
+        assert_eq!(
+            containers[0]["securityContext"],
+            json!({
+                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
+            })
+        );
+        for forbidden in ["hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"] {
+            assert!(spec.get(forbidden).is_none(), "{forbidden}");
+        }
+        // Secrets and nothing else: with an emptyDir a drain would stop at it.
+        for volume in spec["volumes"].as_array().unwrap() {
+            let kinds: Vec<_> = volume.as_object().unwrap().keys().filter(|key| *key != "name").collect();
+            assert_eq!(kinds, ["secret"]);
+        }
+        assert!(containers[0]["volumeMounts"].as_array().unwrap().iter().all(|mount| mount["readOnly"] == true));
+    }
+
+    #[test]
+    fn the_pod_reserves_what_it_may_have() {
+        let pod = as_json(&spec(None));
+        let expected = json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}});
+        assert_eq!(pod["spec"]["containers"][0]["resources"], expected);
+    }
+
+    #[test]
+    fn the_pod_stays_until_its_end_is_certain_and_goes_with_its_mailbox() {
+        let pod = as_json(&spec(None));
+        assert_eq!(pod["metadata"]["name"], "acme-bob-1a2b-3");
+        assert_eq!(pod["metadata"]["finalizers"], json!(["mailferry.io/certain-end"]));
+        assert_eq!(
+            pod["metadata"]["ownerReferences"],
+            json!([{
+                "apiVersion": "mailferry.io/v1alpha1", "kind": "MailboxSync", "name": "acme-bob-1a2b", "uid": "u-1",
+                "controller": true, "blockOwnerDeletion": true,
+            }])
+        );
+        let spec = &pod["spec"];
+        assert_eq!((&spec["restartPolicy"], &spec["serviceAccountName"]), (&json!("Never"), &json!(WORKER)));
+        assert_eq!(spec["terminationGracePeriodSeconds"], 60);
+        // Its node ends it where no operator does: an hour after its deadline.
+        assert_eq!(spec["activeDeadlineSeconds"], 3 * 3600);
+    }
+
+    #[test]
+    fn secrets_are_mounted_as_far_as_they_are_needed_and_may_come_later() {
+        let pod = as_json(&spec(None));
+        let secret = |name: &str, keys: &[&str]| {
+            let items: Vec<_> = keys.iter().map(|key| json!({"key": key, "path": key})).collect();
+            json!({"secretName": name, "items": items, "defaultMode": 0o440, "optional": true})
+        };
+        let volumes = &pod["spec"]["volumes"];
+        assert_eq!(
+            *volumes,
+            json!([
+                {"name": "secret-0", "secret": secret("authority", &["ca.crt"])},
+                {"name": "secret-1", "secret": secret("mail", &["destination", "source"])},
+            ])
+        );
+        let paths: Vec<_> = pod["spec"]["containers"][0]["volumeMounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|mount| mount["mountPath"].as_str().unwrap())
+            .collect();
+        assert_eq!(paths, ["/var/run/secrets/mailferry.io/authority", "/var/run/secrets/mailferry.io/mail"]);
+    }
+
+    #[test]
+    fn a_master_users_password_is_mounted_where_the_account_has_none() {
+        let mut spec = spec(None);
+        spec.source.account.password_secret_ref = None;
+        let secrets = secrets(&spec);
+        assert_eq!(secrets["masters"], ["admin".to_owned()].into());
+        assert_eq!(secrets["mail"], ["destination".to_owned()].into());
+    }
+
+    #[test]
+    fn the_worker_is_told_who_it_is_and_where_it_may_connect_to() {
+        let pod = as_json(&spec(None));
+        let container = &pod["spec"]["containers"][0];
+        assert_eq!((&container["image"], &container["args"]), (&json!("example/mailferry:1"), &json!(["worker"])));
+        assert_eq!(container["imagePullPolicy"], "Never");
+        let expected = [
+            ("MAILFERRY_NAMESPACE", "customers"),
+            ("MAILFERRY_MAILBOXSYNC", "acme-bob-1a2b"),
+            ("MAILFERRY_ATTEMPT", "3"),
+            ("MAILFERRY_DENY_ADDRESSES", "10.0.0.0/8"),
+            ("MAILFERRY_ALLOW_ADDRESSES", "10.1.0.0/16"),
+            ("RUST_LOG", "debug"),
+        ];
+        assert_eq!(container["env"], json!(expected.map(|(name, value)| json!({"name": name, "value": value}))));
+    }
+
+    #[test]
+    fn overrides_add_and_never_replace_what_is_ours() {
+        let overrides = json!({
+            "labels": {
+                "team": "mail", SYNC_LABEL: "another", "app.kubernetes.io/name": "x",
+                "app.kubernetes.io/component": "x", "app.kubernetes.io/managed-by": "x",
+            },
+            "annotations": {"note": "hello"},
+            "resources": {"limits": {"memory": "128Mi"}, "requests": {"cpu": "1"}},
+            "nodeSelector": {"pool": "batch"},
+            "imagePullSecrets": [{"name": "registry"}],
+        });
+        let pod = as_json(&spec(Some(overrides)));
+        assert_eq!(
+            pod["metadata"]["labels"],
+            json!({
+                "team": "mail", SYNC_LABEL: "acme-bob-1a2b", "app.kubernetes.io/name": "mailferry",
+                "app.kubernetes.io/component": "worker", "app.kubernetes.io/managed-by": "mailferry",
+            })
+        );
+        assert_eq!(pod["metadata"]["annotations"], json!({"note": "hello"}));
+        let resources = json!({"requests": {"cpu": "1", "memory": "64Mi"}, "limits": {"memory": "128Mi"}});
+        assert_eq!(pod["spec"]["containers"][0]["resources"], resources);
+        assert_eq!(pod["spec"]["nodeSelector"], json!({"pool": "batch"}));
+        assert_eq!(pod["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
+        // The rest is as without them.
+        let (mut with, mut without) = (pod["spec"].clone(), as_json(&spec(None))["spec"].clone());
+        for spec in [&mut with, &mut without] {
+            let spec = spec.as_object_mut().unwrap();
+            for field in ["nodeSelector", "imagePullSecrets"] {
+                spec.remove(field);
+            }
+            spec["containers"][0]["resources"] = Value::Null;
+        }
+        assert_eq!(with, without);
+    }
 }

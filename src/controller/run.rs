@@ -1,6 +1,6 @@
 //! The operator's process: watches, queues, and the tasks that serve them.
 
-use std::{collections::HashMap, convert::Infallible, pin::pin, sync::Arc, time::Duration, time::Instant};
+use std::{collections::HashMap, convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration, time::Instant};
 
 use futures::{
     StreamExt as _,
@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    addresses::Guard,
     admission::Resource as Shared,
     cache::{self, Change, Changes},
     config::{OperatorConfig, WorkerConfig},
@@ -31,7 +32,6 @@ use crate::{
     api::{MailMigration, MailServer, MailboxSync, mail_migration::MigrationPhase, mailbox_sync::SyncPhase},
     controller::{cache::Place, objects::SyncPod},
     error::{Error, Result},
-    imap::AddressPolicy,
     telemetry::{health::Readiness, metrics::Metrics},
 };
 
@@ -55,6 +55,8 @@ pub struct Options {
     pub worker: WorkerConfig,
     /// Only this namespace.
     pub namespace: Option<String>,
+    /// The address of the API server's Service, in a cluster.
+    pub api_service: Option<IpAddr>,
     /// This process' name, for Events.
     pub instance: Option<String>,
     /// What is counted; none: nobody looks.
@@ -76,22 +78,23 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let recorder = Recorder::new(client.clone(), reporter);
     let metrics = options.metrics.map_or_else(Metrics::new, Ok)?;
     options.readiness.set(SEEN, false);
+    let addresses = Arc::new(Guard::new(options.config.addresses.clone(), options.api_service));
     let context = Arc::new(Context::new(
         client.clone(),
-        (options.config, options.worker),
+        (options.config, options.worker, Arc::clone(&addresses)),
         Arc::clone(&caches),
         (recorder, metrics.clone()),
         (sync_queue, migration_queue),
     ));
     let (server_queue, servers_due) = mpsc::unbounded();
-    let networks = &context.config.addresses;
-    let addresses = AddressPolicy::guarded(networks.deny.clone(), networks.allow.clone());
     let counted = connections(&context);
-    let servers = Arc::new(Servers::new(client.clone(), addresses, server_queue.clone(), counted, metrics));
+    let guard = Arc::clone(&addresses);
+    let servers = Arc::new(Servers::new(client.clone(), guard, server_queue.clone(), counted, metrics));
     let (changes, seen) = channels();
     let mut tasks = JoinSet::new();
     let namespace = options.namespace;
     let watched = Arc::clone(&caches);
+    let asked = client.clone();
     tasks.spawn(async move {
         Box::pin(cache::watch(client, namespace.as_deref(), watched, writers, changes)).await;
     });
@@ -102,9 +105,15 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         caches.servers.wait_until_ready(),
         caches.pods.wait_until_ready(),
     );
+    let networks_known = async {
+        addresses.begin(&asked).await;
+        Ok(())
+    };
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        ready = ready => { ready.map_err(|e| Error::internal(format!("a watch ended: {e}")))?; }
+        ready = futures::future::try_join(ready, networks_known) => {
+            ready.map_err(|e| Error::internal(format!("a watch ended: {e}")))?;
+        }
     }
     mailbox::reconcile::restore(&context);
     context.mark_ready();
@@ -116,6 +125,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         pods = caches.pods.len(),
         "the operator is ready"
     );
+    tasks.spawn(addresses.follow(asked));
     tasks.spawn(hand_out(Arc::clone(&context)));
     let syncs =
         serve(&context, caches.syncs.clone(), syncs_due, SYNCS_AT_ONCE, stop.clone(), mailbox::reconcile::reconcile);

@@ -73,8 +73,7 @@ impl Cluster {
             let given = |name: &str| env::var(name).map_err(|_| format!("E2E_KUBECONFIG is set, and {name} is not"));
             let address = given("E2E_ADDRESS")?.parse().map_err(|_| "E2E_ADDRESS is no IPv4 address".to_owned())?;
             let cluster = Self { node: None, kubeconfig: kubeconfig.into(), address };
-            let folder = tempfile::tempdir().unwrap();
-            cluster.install(&Self::with_image(&given("E2E_IMAGE")?, folder.path())).await;
+            cluster.install(Some(&given("E2E_IMAGE")?)).await;
             return Ok(cluster);
         }
         if let Some(why) = Node::lacking() {
@@ -85,12 +84,13 @@ impl Cluster {
         node.load(&Image::of_program(IMAGE, program, node.folder()));
         let kubeconfig = node.plane().kubeconfig();
         let cluster = Self { node: Some(node), kubeconfig, address: ADDRESS };
-        cluster.install(&Path::new(PROJECT).join("deploy")).await;
+        cluster.install(None).await;
         Ok(cluster)
     }
 
-    /// Another image than deploy/ says: a kustomization on top of it, as a user would write one.
-    fn with_image(image: &str, folder: &Path) -> PathBuf {
+    /// A kustomization on top of deploy/, as a user would write one: mail servers may be on this machine, which may be a
+    /// node of the cluster, and there may be another image.
+    fn overlay(&self, image: Option<&str>, folder: &Path) -> PathBuf {
         for part in ["deploy", "crds"] {
             fs::create_dir_all(folder.join(part)).unwrap();
             for file in fs::read_dir(Path::new(PROJECT).join(part)).unwrap().map(Result::unwrap) {
@@ -99,20 +99,28 @@ impl Cluster {
         }
         let overlay = folder.join("overlay");
         fs::create_dir_all(&overlay).unwrap();
-        let patch = format!(
-            "resources: [../deploy]\n\
-             patches:\n\
-             - target: {{kind: Deployment, name: mailferry}}\n  \
-               patch: |\n    \
-                 - {{op: replace, path: /spec/template/spec/containers/0/image, value: {image}}}\n    \
-                 - {{op: replace, path: /spec/template/spec/containers/0/env/0/value, value: {image}}}\n"
-        );
-        fs::write(overlay.join("kustomization.yaml"), patch).unwrap();
+        let config = json!({"addresses": {"allow": [format!("{}/32", self.address)]}}).to_string();
+        let config = json!([{"op": "replace", "path": "/data/operator.yaml", "value": config}]);
+        let mut patches =
+            vec![json!({"target": {"kind": "ConfigMap", "name": "mailferry"}, "patch": config.to_string()})];
+        if let Some(image) = image {
+            let container = "/spec/template/spec/containers/0";
+            let image = json!([
+                {"op": "replace", "path": format!("{container}/image"), "value": image},
+                {"op": "replace", "path": format!("{container}/env/0/value"), "value": image},
+            ]);
+            let target = json!({"kind": "Deployment", "name": "mailferry"});
+            patches.push(json!({"target": target, "patch": image.to_string()}));
+        }
+        let kustomization = json!({"resources": ["../deploy"], "patches": patches});
+        fs::write(overlay.join("kustomization.yaml"), kustomization.to_string()).unwrap();
         overlay
     }
 
     /// Installs the operator as a user would, and waits until it is ready.
-    async fn install(&self, kustomization: &Path) {
+    async fn install(&self, image: Option<&str>) {
+        let folder = tempfile::tempdir().unwrap();
+        let kustomization = self.overlay(image, folder.path());
         self.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", &kustomization.display().to_string()]);
         self.operator_is_ready().await;
     }

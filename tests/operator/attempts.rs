@@ -2,7 +2,11 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt as _, api::DeleteParams};
-use mailferry::api::MailboxSync;
+use mailferry::{
+    ErrorClass,
+    api::MailboxSync,
+    controller::config::{MasterUserRule, OperatorConfig},
+};
 use serde_json::json;
 
 use crate::stage::{Ending, Stage};
@@ -136,6 +140,35 @@ async fn a_missing_secret_is_waited_for_before_any_pod_is_made() {
     let stalled = stage.until_phase(&alice, "Stalled").await;
     assert!(stalled.last_error.unwrap().message.contains("no Secret later"));
     assert!(stalled.attempt == 0 && stage.pods().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_master_user_where_none_is_allowed_ends_as_failed_and_no_pod_is_made() {
+    let elsewhere = MasterUserRule { namespace: "elsewhere".into(), user_suffixes: vec![String::new()] };
+    let stage = Stage::with(OperatorConfig { master_users: vec![elsewhere], ..OperatorConfig::default() }).await;
+    stage
+        .rig
+        .apply(
+            "{apiVersion: mailferry.io/v1alpha1, kind: MailServer, metadata: {name: old}, spec: {host: old.example}}",
+        )
+        .await;
+    let reference = json!({"name": "mail", "key": "key"});
+    let master = json!({
+        "source": {
+            "server": null, "serverRef": {"name": "old"},
+            "masterUser": {"username": "admin", "passwordSecretRef": reference},
+        },
+        "mailboxes": [{"name": "alice", "destination": {"passwordSecretRef": reference}}],
+    });
+    stage.migration("acme", &[], master).await;
+    let failed = stage.until_phase(&Stage::sync("acme", "alice"), "Failed").await;
+    let error = failed.last_error.unwrap();
+    assert_eq!(error.class, ErrorClass::Configuration);
+    let message = format!("source.masterUser is not allowed in namespace {}", stage.rig.namespace);
+    assert_eq!(error.message, message);
+    assert!(error.advice.unwrap().contains("whoever runs the operator"));
+    stage.until_condition("acme", "Failed", "True").await;
+    assert!(failed.attempt == 0 && stage.pods().await.is_empty());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Everything that is tested against a real API server, in one binary, so that its tests share it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers end it where it fails")]
 
+mod addresses;
 mod apply;
 mod attempts;
 #[path = "../crds/cases.rs"]

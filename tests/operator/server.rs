@@ -15,8 +15,11 @@ use kube::{
 };
 use mailferry::{
     api::{MailServer, MailServerStatus},
-    controller::server::{Servers, Times, reconcile},
-    imap::AddressPolicy,
+    controller::{
+        addresses::Guard,
+        config::Addresses,
+        server::{Servers, Times, reconcile},
+    },
     telemetry::{api_calls, metrics::Metrics},
 };
 use mailferry_testkit::{
@@ -41,10 +44,11 @@ struct Stage {
 impl Stage {
     /// A test's mail servers are on this machine.
     async fn begin(times: Times) -> Self {
-        Self::begin_with(times, AddressPolicy::parse("", "127.0.0.1").unwrap()).await
+        let loopback = vec!["127.0.0.1/32".parse().unwrap()];
+        Self::begin_with(times, Addresses { allow: loopback, ..Addresses::default() }).await
     }
 
-    async fn begin_with(times: Times, addresses: AddressPolicy) -> Self {
+    async fn begin_with(times: Times, addresses: Addresses) -> Self {
         let rig = Rig::new().await;
         let metrics = Metrics::new().unwrap();
         let client = api_calls::client(rig.plane.config(), &metrics).unwrap();
@@ -89,8 +93,9 @@ impl Stage {
     }
 }
 
-async fn control(client: Client, namespace: String, metrics: Metrics, times: Times, addresses: AddressPolicy) {
+async fn control(client: Client, namespace: String, metrics: Metrics, times: Times, addresses: Addresses) {
     let (queue, due) = mpsc::unbounded();
+    let addresses = Arc::new(Guard::new(addresses, None));
     let servers: Api<MailServer> = Api::namespaced(client.clone(), &namespace);
     // As many connections as the host's name says.
     let connections = Box::new(|_: &str, spec: &mailferry::api::MailServerSpec| spec.host.len());
@@ -174,7 +179,7 @@ async fn what_keeps_a_server_from_being_ready_is_named_by_its_class() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_at_a_denied_address_is_never_connected_to() {
     // As the operator has it by default.
-    let stage = Stage::begin_with(Times::default(), AddressPolicy::guarded([], [])).await;
+    let stage = Stage::begin_with(Times::default(), Addresses::default()).await;
     let server = Scripted::play(None, vec![vec![Step::Login("IMAP4rev1")]]).await;
     for host in ["127.0.0.1", "localhost", "::ffff:127.0.0.1"] {
         let spec = json!({"host": host, "port": server.port(), "tls": {"mode": "None"}});

@@ -78,8 +78,8 @@ async fn create(context: &Context, look: &Look, sync: &MailboxSync) -> Result<Ap
     let empty = crate::api::MailboxSyncStatus::default();
     let status = sync.status.as_ref().unwrap_or(&empty);
     namespace::prepare(context, namespace).await?;
-    let pod =
-        pod::build(For { namespace, name, uid: &look.uid, spec: &sync.spec, attempt: status.attempt }, &context.worker);
+    let to = For { namespace, name, uid: &look.uid, spec: &sync.spec, attempt: status.attempt };
+    let pod = pod::build(to, &context.worker, context.addresses.for_pods());
     match pods_api(context, look).create(&PostParams::default(), &pod).await {
         Ok(made) => {
             if context.admission().accepted(namespace) {

@@ -11,3 +11,5 @@ pub mod observe;
 pub mod reconcile;
 pub mod secrets;
 pub mod settle;
+#[cfg(test)]
+mod tests;

@@ -21,8 +21,7 @@ use super::{
 };
 use crate::{
     api::{MailServer, MailServerSpec, MailServerStatus},
-    controller::{mailbox::reconcile::Failure, merge},
-    imap::AddressPolicy,
+    controller::{addresses::Guard, mailbox::reconcile::Failure, merge},
     telemetry::metrics::Metrics,
 };
 
@@ -39,7 +38,7 @@ pub type Connections = Box<dyn Fn(&str, &MailServerSpec) -> usize + Send + Sync>
 /// What the controller of MailServers needs and remembers.
 pub struct Servers {
     client: Client,
-    addresses: AddressPolicy,
+    addresses: Arc<Guard>,
     connections: Connections,
     metrics: Metrics,
     times: Times,
@@ -63,11 +62,11 @@ struct Memory {
 }
 
 impl Servers {
-    /// `addresses` may be connected to; `queue` takes servers to look at; `connections` is asked at each look.
+    /// `addresses` tells what may be connected to; `queue` takes servers to look at; `connections` is asked at each look.
     #[must_use]
     pub fn new(
         client: Client,
-        addresses: AddressPolicy,
+        addresses: Arc<Guard>,
         queue: UnboundedSender<ObjectRef<MailServer>>,
         connections: Connections,
         metrics: Metrics,
@@ -118,7 +117,7 @@ impl Servers {
         let turns = self.turns(&namespace);
         let Ok(_turn) = turns.acquire().await else { return };
         let Ok(_permit) = self.at_once.acquire().await else { return };
-        let found = check(&self.client, &self.addresses, &namespace, &server.spec).await;
+        let found = check(&self.client, &self.addresses.policy(), &namespace, &server.spec).await;
         let now = Timestamp::now();
         let generation = server.metadata.generation.unwrap_or_default();
         let is_ours = |memory: &&mut Memory| memory.running.as_ref().is_some_and(|(tested, _)| *tested == generation);

@@ -1,0 +1,309 @@
+//! Decisions, one case at a time.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+
+use super::{
+    decide::{Action, Decision, decide, jittered},
+    observe::{Heard, Hold, Observed, SecretsSeen, signed},
+};
+use crate::{
+    api::{
+        Duration, MailboxSyncSpec, MailboxSyncStatus, SyncEndpoint, SyncSettings,
+        mail_migration::Schedule,
+        mailbox_sync::{Failures, StopReason, SyncPhase},
+    },
+    controller::{
+        names,
+        objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
+    },
+    error::ErrorClass,
+};
+
+const NAME: &str = "m";
+const UID: &str = "uid";
+
+/// A mailbox that holds its Secrets and has its turn.
+struct Case {
+    spec: MailboxSyncSpec,
+    status: MailboxSyncStatus,
+    pods: Vec<Arc<SyncPod>>,
+    hold: Option<Hold>,
+    admitted: Option<i32>,
+    now: Timestamp,
+}
+
+impl Case {
+    fn new() -> Self {
+        let spec = MailboxSyncSpec {
+            migration: "x".into(),
+            mailbox: "y".into(),
+            source: SyncEndpoint::default(),
+            destination: SyncEndpoint::default(),
+            settings: SyncSettings::default(),
+            suspend: false,
+            cancel: false,
+            sync_request: None,
+            start_at: None,
+            pod_overrides: None,
+        };
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        Self { spec, status: MailboxSyncStatus::default(), pods: Vec::new(), hold: None, admitted: Some(2), now }
+    }
+
+    /// Its first attempt began now, and its pod was made.
+    fn running() -> Self {
+        let mut case = Self::new();
+        case.status = case.decide().status;
+        assert_eq!((case.status.phase, case.status.slots), (Some(SyncPhase::Running), Some(2)));
+        case.pods = vec![pod(1, None)];
+        case.status = case.decide().status;
+        assert_eq!(case.status.pod_uid.as_deref(), Some("pod-1"));
+        case
+    }
+
+    /// Its first attempt ended well.
+    fn synced() -> Self {
+        let mut case = Self::new();
+        case.status = MailboxSyncStatus {
+            phase: Some(SyncPhase::Synced),
+            attempt: 1,
+            syncs: 1,
+            attempt_started_at: Some(Time(case.now)),
+            last_synced_at: Some(Time(case.now)),
+            observed_generation: Some(1),
+            ..MailboxSyncStatus::default()
+        };
+        case
+    }
+
+    fn pass(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    fn decide(&self) -> Decision {
+        decide(&Observed {
+            name: NAME,
+            uid: UID,
+            generation: 1,
+            deleting: false,
+            spec: &self.spec,
+            status: &self.status,
+            pods: &self.pods,
+            heard: Heard::first(self.status.attempt, self.now),
+            admitted: self.admitted,
+            hold: self.hold.clone(),
+            secrets: SecretsSeen::There(vec!["mail=1".into()]),
+            node_out_of_service: false,
+            now: self.now,
+        })
+    }
+}
+
+/// An attempt's pod on a node, in this state.
+fn pod(attempt: i64, state: Option<ContainerState>) -> Arc<SyncPod> {
+    let mut pod = SyncPod::default();
+    pod.metadata.name = Some(names::pod(NAME, attempt));
+    pod.metadata.uid = Some(format!("pod-{attempt}"));
+    pod.metadata.labels = Some([(SYNC_LABEL.to_owned(), NAME.to_owned())].into());
+    pod.metadata.finalizers = Some(vec![POD_FINALIZER.to_owned()]);
+    pod.status.container_statuses =
+        state.into_iter().map(|state| ContainerStatus { state: Some(state), ..ContainerStatus::default() }).collect();
+    Arc::new(pod)
+}
+
+fn is_running() -> ContainerState {
+    ContainerState { running: Some(ContainerStateRunning::default()), ..ContainerState::default() }
+}
+
+/// An old attempt's pod, let go of, whose container ended at this time.
+fn ended(attempt: i64, exit_code: i32, at: Timestamp) -> Arc<SyncPod> {
+    let state = ContainerStateTerminated { exit_code, finished_at: Some(Time(at)), ..Default::default() };
+    let mut pod = pod(attempt, Some(ContainerState { terminated: Some(state), ..ContainerState::default() }));
+    Arc::make_mut(&mut pod).metadata.finalizers = None;
+    pod
+}
+
+fn deleted(decision: &Decision) -> BTreeSet<&str> {
+    let names = decision.actions.iter().filter_map(|action| match action {
+        Action::DeletePod { name, .. } => Some(name.as_str()),
+        _ => None,
+    });
+    names.collect()
+}
+
+#[test]
+fn an_attempt_whose_pod_does_not_run_within_ten_minutes_is_stopped_and_gives_its_slots_back() {
+    let mut case = Case::running();
+    case.pass(599);
+    let waits = case.decide();
+    assert_eq!((waits.status.stopping.clone(), waits.wake), (None, Some(SignedDuration::from_secs(1))));
+    assert!(waits.actions.is_empty());
+    case.pass(1);
+    case.status = case.decide().status;
+    assert_eq!(case.status.stopping.as_ref().map(|stopping| stopping.reason), Some(StopReason::NotStarted));
+    assert_eq!(case.status.slots, Some(2), "held until its end is certain");
+    let stops = case.decide();
+    assert!(matches!(&stops.actions[..], [Action::StopPod { uid, .. }] if uid == "pod-1"), "{:?}", stops.actions);
+    // It was on no node: it never runs.
+    Arc::make_mut(&mut case.pods[0]).metadata.deletion_timestamp = Some(Time(case.now));
+    let settled = case.decide().status;
+    assert_eq!((settled.slots, settled.phase), (None, Some(SyncPhase::Backoff)));
+    let failures = Failures { infrastructure: 1, infrastructure_in_a_row: 1, ..Failures::default() };
+    assert_eq!((settled.failures, settled.last_error), (Some(failures), None), "the mailbox did nothing wrong");
+}
+
+#[test]
+fn an_attempt_whose_pod_runs_is_not_stopped_after_ten_minutes() {
+    let mut case = Case::running();
+    case.pods = vec![pod(1, Some(is_running()))];
+    case.pass(601);
+    let decision = case.decide();
+    assert!(decision.status.stopping.is_none() && decision.actions.is_empty(), "{decision:?}");
+}
+
+#[test]
+fn an_attempt_that_has_no_pod_after_ten_minutes_gives_its_slots_back_at_once() {
+    let mut case = Case::new();
+    case.status = case.decide().status;
+    assert_eq!(case.decide().actions, [Action::CreatePod]);
+    case.pass(600);
+    let settled = case.decide();
+    assert_eq!((settled.status.slots, settled.status.phase), (None, Some(SyncPhase::Backoff)));
+    assert!(!settled.actions.contains(&Action::CreatePod));
+}
+
+#[test]
+fn a_queued_mailbox_whose_master_user_is_not_allowed_fails() {
+    let mut case = Case::new();
+    case.admitted = None;
+    case.status = case.decide().status;
+    assert_eq!(case.status.phase, Some(SyncPhase::Queued));
+    case.hold = Some(Hold::NotAllowed("source.masterUser is not allowed in namespace n".into()));
+    let decision = case.decide();
+    assert_eq!((decision.status.phase, decision.status.attempt), (Some(SyncPhase::Failed), 0));
+    assert!(decision.actions.is_empty(), "it asks for nothing: {:?}", decision.actions);
+    let error = decision.status.last_error.as_ref().unwrap();
+    assert_eq!(error.class, ErrorClass::Configuration);
+    assert!(error.message.contains("not allowed") && error.advice.is_some(), "{error:?}");
+    let of = |name: &str| decision.status.conditions.iter().find(|c| c.type_ == name).unwrap().status.clone();
+    assert_eq!((of("Ready").as_str(), of("Stalled").as_str()), ("False", "True"));
+    // And stays so by itself.
+    case.status = decision.status;
+    assert_eq!(case.decide().status, case.status);
+}
+
+#[test]
+fn a_mailbox_whose_destination_another_has_waits_without_a_place_in_the_queue() {
+    let mut case = Case::new();
+    case.hold = Some(Hold::DestinationTaken);
+    let decision = case.decide();
+    assert_eq!((decision.status.phase, decision.status.slots), (Some(SyncPhase::Queued), None));
+    assert!(decision.actions.is_empty() && decision.wake.is_some());
+}
+
+#[test]
+fn failed_pods_beyond_the_limit_go_oldest_first_and_before_their_time() {
+    let mut case = Case::synced();
+    case.spec.settings.failed_pods_limit = 2;
+    let just_now = case.now - SignedDuration::from_secs(60);
+    case.status.attempt = 6;
+    case.pods = [5, 2, 3, 1, 4].map(|attempt| ended(attempt, 1, just_now)).to_vec();
+    case.pods.push(ended(6, 0, just_now));
+    let decision = case.decide();
+    assert_eq!(deleted(&decision), ["m-1", "m-2", "m-3"].into());
+    case.spec.settings.failed_pods_limit = 0;
+    assert_eq!(deleted(&case.decide()), ["m-1", "m-2", "m-3", "m-4", "m-5"].into(), "the good one stays for ttl");
+}
+
+#[test]
+fn a_pod_that_ended_goes_after_its_time_however_it_ended() {
+    let mut case = Case::synced();
+    case.status.attempt = 3;
+    let ttl = signed(case.spec.settings.ttl);
+    let second = SignedDuration::from_secs(1);
+    case.pods = vec![ended(1, 0, case.now - ttl), ended(2, 1, case.now - ttl), ended(3, 0, case.now - ttl + second)];
+    let decision = case.decide();
+    assert_eq!(deleted(&decision), ["m-1", "m-2"].into());
+    assert_eq!(decision.wake, Some(second));
+}
+
+#[test]
+fn a_pod_that_is_held_is_let_go_of_before_it_is_deleted() {
+    let mut case = Case::synced();
+    let mut held = ended(1, 0, case.now - signed(case.spec.settings.ttl));
+    Arc::make_mut(&mut held).metadata.finalizers = Some(vec![POD_FINALIZER.to_owned()]);
+    case.pods = vec![held];
+    let actions = case.decide().actions;
+    assert!(matches!(&actions[..], [Action::ReleasePod { uid, .. }] if uid == "pod-1"), "{actions:?}");
+}
+
+#[test]
+fn jitter_stays_in_its_bounds_and_is_the_same_for_the_same() {
+    let wait = SignedDuration::from_secs(1000);
+    let mut waits = BTreeSet::new();
+    for number in 0..2000 {
+        let jittered_wait = jittered(wait, 10, UID, number);
+        assert!((900..=1100).contains(&jittered_wait.as_secs()), "{jittered_wait}");
+        assert_eq!(jittered_wait, jittered(wait, 10, UID, number));
+        waits.insert(jittered_wait.as_secs());
+    }
+    assert!(*waits.first().unwrap() < 910 && *waits.last().unwrap() > 1090, "spread over all of it");
+    assert_ne!(jittered(wait, 10, "one", 1), jittered(wait, 10, "other", 1));
+    assert_eq!(jittered(wait, 0, UID, 1), wait);
+}
+
+#[test]
+fn a_mailbox_starts_at_its_time_and_not_before() {
+    let mut case = Case::new();
+    case.spec.start_at = Some(Time(case.now + SignedDuration::from_secs(300)));
+    let early = case.decide();
+    assert_eq!((early.status.phase, early.status.attempt), (Some(SyncPhase::Pending), 0));
+    assert_eq!(early.status.next_attempt_at, case.spec.start_at);
+    assert_eq!(early.wake, Some(SignedDuration::from_secs(300)));
+    assert!(early.actions.is_empty());
+    case.status = early.status;
+    // Not by a request either.
+    case.spec.sync_request = Some("now".into());
+    assert_eq!(case.decide().status.phase, Some(SyncPhase::Pending));
+    case.pass(300);
+    let started = case.decide().status;
+    assert_eq!((started.phase, started.attempt, started.next_attempt_at), (Some(SyncPhase::Running), 1, None));
+}
+
+#[test]
+fn a_start_time_holds_up_no_later_attempt() {
+    let mut case = Case::synced();
+    case.spec.start_at = Some(Time(case.now + SignedDuration::from_secs(300)));
+    case.spec.sync_request = Some("again".into());
+    assert_eq!(case.decide().status.attempt, 2);
+}
+
+#[test]
+fn a_schedule_repeats_a_sync_and_never_a_dry_run() {
+    let mut case = Case::synced();
+    case.spec.settings.schedule = Some(Schedule { every: Duration::from_secs(3600), jitter_percent: 10 });
+    let planned = case.decide();
+    let at = planned.status.next_attempt_at.as_ref().unwrap().0;
+    let wait = at.duration_since(case.now);
+    assert!((3240..=3960).contains(&wait.as_secs()), "{wait}");
+    assert_eq!((planned.status.phase, planned.wake), (Some(SyncPhase::Synced), Some(wait)));
+
+    case.spec.settings.dry_run = true;
+    let done = case.decide();
+    assert_eq!((done.status.next_attempt_at, done.wake, done.actions.len()), (None, None, 0));
+    case.pass(100 * 3600);
+    assert_eq!(case.decide().status.attempt, 1);
+    // A person may ask for another.
+    case.spec.sync_request = Some("again".into());
+    assert_eq!(case.decide().status.attempt, 2);
+
+    case.spec.settings.dry_run = false;
+    case.spec.sync_request = None;
+    assert_eq!(case.decide().status.attempt, 2, "overdue without it");
+}
