@@ -208,6 +208,13 @@ async fn an_operator_that_slept_exits_when_it_wakes_and_one_that_is_stopped_give
     first.signal("CONT");
     assert_eq!(exit_code(&mut first).await, Some(i32::from(ErrorClass::Network.exit_code())));
     assert!(first.log_tail().contains("leads no more"), "{}", first.log_tail());
+    // Its Lease is seen before its own answer is: until it works as the leader, there is nothing that it could give back.
+    soon(async {
+        while !second.log_tail().contains("the operator is ready") {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
     second.signal("TERM");
     assert_eq!(exit_code(&mut second).await, Some(0), "{}", second.log_tail());
     held_by(None).await;
