@@ -2,10 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -65,7 +62,6 @@ pub struct Context {
     prepared: Mutex<HashMap<String, Instant>>,
     memories: Mutex<HashMap<String, Memory>>,
     generations: Mutex<HashMap<String, i64>>,
-    ready: AtomicBool,
 }
 
 impl Context {
@@ -101,7 +97,6 @@ impl Context {
             prepared: Mutex::default(),
             memories: Mutex::default(),
             generations: Mutex::default(),
-            ready: AtomicBool::new(false),
         }
     }
 
@@ -175,6 +170,7 @@ impl Context {
     /// Forgets a migration that is gone.
     pub fn forget_migration(&self, uid: &str) {
         drop(self.memory(uid));
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
@@ -184,16 +180,6 @@ impl Context {
         let (Some(uid), Some(generation)) = (migration.uid(), migration.metadata.generation) else { return true };
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         generations.insert(uid, generation) != Some(generation)
-    }
-
-    /// All that there is was seen.
-    pub fn mark_ready(&self) {
-        self.ready.store(true, Relaxed);
-    }
-
-    /// True once all that there is was seen.
-    pub fn is_ready(&self) -> bool {
-        self.ready.load(Relaxed)
     }
 
     /// True once in a while for each namespace: its workers' account is to be applied.

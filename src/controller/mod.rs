@@ -19,3 +19,5 @@ pub mod pod;
 pub mod reference;
 pub mod run;
 pub mod server;
+#[cfg(test)]
+mod testing;

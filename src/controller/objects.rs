@@ -145,13 +145,6 @@ impl SyncPod {
         names::attempt_of(self.labels().get(SYNC_LABEL)?, self.metadata.name.as_deref()?)
     }
 
-    /// True when the MailboxSync with this UID controls it: a name alone proves nothing.
-    #[must_use]
-    pub fn belongs_to(&self, uid: &str) -> bool {
-        let owners = self.metadata.owner_references.as_deref().unwrap_or_default();
-        owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == uid)
-    }
-
     /// The worker's last word, from the termination message.
     #[must_use]
     pub fn last_word(&self) -> Option<WorkerStatus> {

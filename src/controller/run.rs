@@ -1,6 +1,14 @@
 //! The operator's process: watches, queues, and the tasks that serve them.
 
-use std::{collections::HashMap, convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    net::IpAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+    time::Instant,
+};
 
 use futures::{
     StreamExt as _,
@@ -116,7 +124,6 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         }
     }
     mailbox::reconcile::restore(&context);
-    context.mark_ready();
     options.readiness.set(SEEN, true);
     count_phases(&context);
     tracing::info!(
@@ -216,7 +223,7 @@ async fn follow(
     server_queue: UnboundedSender<ObjectRef<MailServer>>,
     mut seen: Seen,
 ) {
-    let mut dirty: HashMap<Place, Instant> = HashMap::new();
+    let mut dirty: HashSet<Place> = HashSet::new();
     let mut tick = tokio::time::interval(SUM_UP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -224,7 +231,7 @@ async fn follow(
             Some(change) = seen.migrations.next() => migration_changed(&context, change),
             Some(change) = seen.syncs.next() => {
                 if let Some(place) = sync_changed(&context, change) {
-                    dirty.entry(place).or_insert_with(Instant::now);
+                    dirty.insert(place);
                 }
             }
             Some(change) = seen.servers.next() => {
@@ -247,7 +254,7 @@ async fn follow(
                 }
             }
             _ = tick.tick(), if !dirty.is_empty() => {
-                for ((namespace, name), _) in dirty.drain() {
+                for (namespace, name) in dirty.drain() {
                     let _ = context.migration_queue.unbounded_send(ObjectRef::new(&name).within(&namespace));
                 }
             }
@@ -314,8 +321,7 @@ fn sync_changed(context: &Context, change: Change<MailboxSync>) -> Option<Place>
         Change::Listed => {
             // What vanished while nobody watched holds its slots no more.
             let there = context.caches.syncs.state();
-            let there: std::collections::HashSet<_> =
-                there.iter().filter_map(|sync| sync.metadata.uid.as_deref()).collect();
+            let there: HashSet<_> = there.iter().filter_map(|sync| sync.metadata.uid.as_deref()).collect();
             let gone: Vec<_> =
                 context.admission().holders().filter(|uid| !there.contains(uid.as_str())).cloned().collect();
             for uid in &gone {

@@ -11,7 +11,7 @@ use kube::{
 use super::{
     decide::Action,
     observe::FLUSH_SECONDS,
-    reconcile::{Failure, Look, request, tell, write},
+    reconcile::{Failure, Look, request, write},
     settle::{Note, impossible, refused},
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
         namespace,
         objects::{POD_FINALIZER, SYNC_FINALIZER, SyncPod},
         pod::{self, For},
+        reference,
     },
 };
 
@@ -92,10 +93,9 @@ async fn create(context: &Context, look: &Look, sync: &MailboxSync) -> Result<Ap
         }
         Err(Error::Api(answer)) if answer.code == 409 => {
             let there = pods_api(context, look).get_metadata_opt(&pod.name_any()).await?;
-            let owners = there.map(|there| there.metadata.owner_references.unwrap_or_default()).unwrap_or_default();
-            if !owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == look.uid) {
+            if !there.is_some_and(|there| reference::is_owned(&there, &look.uid)) {
                 let what = format!("a pod {} is there that is not this mailbox's; it is waited for", pod.name_any());
-                tell(context, sync, &[Note::warning("PodNameTaken", what)]).await;
+                context.tell(sync, &[Note::warning("PodNameTaken", what)]).await;
                 return Err(Error::Api(answer).into());
             }
             Ok(Applied::Done)
@@ -112,7 +112,7 @@ async fn create(context: &Context, look: &Look, sync: &MailboxSync) -> Result<Ap
             let (status, note) = impossible(status, &answer.message);
             let next = write(context, sync, &status).await?;
             context.release(&look.uid);
-            tell(context, sync, &[note]).await;
+            context.tell(sync, &[note]).await;
             Ok(next.map_or(Applied::Done, Applied::Wrote))
         }
         Err(error) => Err(error.into()),

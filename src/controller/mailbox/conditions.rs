@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Sets the conditions that go with the rest of the status.
-pub fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus, _changed: bool) {
+pub fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
     let phase = status.phase.unwrap_or(SyncPhase::Pending);
     let error = status.last_error.as_ref();
     let failing = || {

@@ -77,9 +77,8 @@ pub fn decide(observed: &Observed<'_>) -> Decision {
         next.idle();
     }
     next.tidy();
-    let changed = observed.status.observed_generation != Some(observed.generation);
     next.decision.status.observed_generation = Some(observed.generation);
-    conditions::set(observed, &mut next.decision.status, changed);
+    conditions::set(observed, &mut next.decision.status);
     next.decision
 }
 

@@ -16,12 +16,13 @@ use super::{
 };
 use crate::{
     api::{
-        LastError, MailboxSyncSpec, MailboxSyncStatus, SyncEndpoint, SyncSettings, WorkerStatus,
+        LastError, MailboxSyncSpec, MailboxSyncStatus, WorkerStatus,
         mailbox_sync::{Outcome, SyncPhase, WorkerProgress},
     },
     controller::{
         names,
         objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
+        testing,
     },
     error::ErrorClass,
 };
@@ -100,18 +101,7 @@ fn event() -> impl Strategy<Value = Event> {
 impl World {
     fn new() -> Self {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let spec = MailboxSyncSpec {
-            migration: "x".into(),
-            mailbox: "y".into(),
-            source: SyncEndpoint::default(),
-            destination: SyncEndpoint::default(),
-            settings: SyncSettings::default(),
-            suspend: false,
-            cancel: false,
-            sync_request: None,
-            start_at: None,
-            pod_overrides: None,
-        };
+        let spec = testing::spec("x", "y");
         let status = MailboxSyncStatus::default();
         let heard = Heard::first(0, now);
         Self { now, generation: 1, spec, status, pods: Vec::new(), heard, report: 0, secret: 0, uids: 0 }

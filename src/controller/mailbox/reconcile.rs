@@ -14,11 +14,10 @@ use super::{
     decide::{Action, decide},
     needs,
     observe::{Heard, Hold, Observed, SecretsSeen},
-    settle::Note,
 };
 use crate::{
     api::{MailboxSync, MailboxSyncStatus},
-    controller::{cache::Place, context::Context, merge, names, objects::slim_sync},
+    controller::{cache::Place, context::Context, merge, names, objects::slim_sync, reference},
 };
 
 /// More writes than this in a row are a defect: a status that never settles must not become a storm.
@@ -51,7 +50,7 @@ pub async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> Result<
         let empty = MailboxSyncStatus::default();
         let status = sync.status.as_ref().unwrap_or(&empty);
         let pods: Vec<_> = context.caches.pods_of(&look.place.0, &look.place.1);
-        let pods: Vec<_> = pods.into_iter().filter(|pod| pod.belongs_to(&look.uid)).collect();
+        let pods: Vec<_> = pods.into_iter().filter(|pod| reference::is_owned(&**pod, &look.uid)).collect();
         if pods.iter().any(|pod| context.is_stale(&**pod)) {
             return Ok(Requeue::await_change());
         }
@@ -161,11 +160,6 @@ pub(super) async fn write(
     let uid = sync.uid().unwrap_or_default();
     context.counts.wrote(&uid, sync.status.as_ref().unwrap_or(&empty), status, Timestamp::now());
     Ok(Some(Arc::new(next)))
-}
-
-/// Tells what an action came to.
-pub(super) async fn tell(context: &Context, sync: &MailboxSync, notes: &[Note]) {
-    context.tell(sync, notes).await;
 }
 
 fn heard(context: &Context, uid: &str, status: &MailboxSyncStatus, now: Timestamp) -> Heard {

@@ -14,13 +14,14 @@ use super::{
 };
 use crate::{
     api::{
-        Duration, MailboxSyncSpec, MailboxSyncStatus, SyncEndpoint, SyncSettings,
+        Duration, MailboxSyncSpec, MailboxSyncStatus,
         mail_migration::Schedule,
         mailbox_sync::{Failures, StopReason, SyncPhase},
     },
     controller::{
         names,
         objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
+        testing,
     },
     error::ErrorClass,
 };
@@ -40,18 +41,7 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let spec = MailboxSyncSpec {
-            migration: "x".into(),
-            mailbox: "y".into(),
-            source: SyncEndpoint::default(),
-            destination: SyncEndpoint::default(),
-            settings: SyncSettings::default(),
-            suspend: false,
-            cancel: false,
-            sync_request: None,
-            start_at: None,
-            pod_overrides: None,
-        };
+        let spec = testing::spec("x", "y");
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         Self { spec, status: MailboxSyncStatus::default(), pods: Vec::new(), hold: None, admitted: Some(2), now }
     }

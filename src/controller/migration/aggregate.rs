@@ -157,25 +157,13 @@ fn estimate(all: &mut Aggregate, known: i64, now: Timestamp) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{
-        LastError, MailboxSyncSpec, MailboxSyncStatus, SyncEndpoint, SyncSettings, WorkerStatus,
-        mailbox_sync::WorkerProgress,
+    use crate::{
+        api::{LastError, MailboxSyncStatus, WorkerStatus, mailbox_sync::WorkerProgress},
+        controller::testing,
     };
 
     fn sync(name: &str, status: MailboxSyncStatus) -> Arc<MailboxSync> {
-        let spec = MailboxSyncSpec {
-            migration: "m".into(),
-            mailbox: name.into(),
-            source: SyncEndpoint::default(),
-            destination: SyncEndpoint::default(),
-            settings: SyncSettings::default(),
-            suspend: false,
-            cancel: false,
-            sync_request: None,
-            start_at: None,
-            pod_overrides: None,
-        };
-        let mut sync = MailboxSync::new(name, spec);
+        let mut sync = MailboxSync::new(name, testing::spec("m", name));
         sync.status = Some(status);
         Arc::new(sync)
     }

@@ -169,7 +169,9 @@ async fn bring(
     memory: &mut Memory,
     cutover: Option<&Time>,
 ) -> Result<(), Failure> {
-    if memory.looked_at_csvs.is_none_or(|at| at.elapsed() >= CSV_PERIOD) {
+    // With another spec, other CSVs may be named.
+    let changed = memory.inputs.as_ref().is_some_and(|before| before.generation != migration.metadata.generation);
+    if changed || memory.looked_at_csvs.is_none_or(|at| at.elapsed() >= CSV_PERIOD) {
         memory.csv_versions = csv::versions(context, migration).await?;
         memory.looked_at_csvs = Some(Instant::now());
     }
@@ -191,10 +193,6 @@ async fn bring(
     let complete = memory.names.iter().all(|name| existing.contains_key(name) || memory.made.contains(name));
     if memory.inputs.as_ref() == Some(&inputs) && memory.left == 0 && complete {
         return Ok(());
-    }
-    if memory.inputs.as_ref().is_some_and(|before| before.generation != inputs.generation) {
-        // Other CSVs may be named now.
-        memory.csv_versions = csv::versions(context, migration).await?;
     }
 
     let mut read = csv::read(context, migration).await?;
