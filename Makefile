@@ -33,8 +33,9 @@ cargo-test:
 	$(CARGO) test --workspace --locked --doc
 	RUST_TEST_THREADS=12 $(CARGO) test --workspace --locked --no-fail-fast $(patsubst %,--test %,$(WAITING))
 
+# By way of a test: `cargo build` would build the dependencies again, without what tests add to their features.
 readme:
-	$(CARGO) build --locked --bin mailferry
+	$(CARGO) test --workspace --locked --no-run --test manifests
 	scripts/check-readme.sh
 
 deny:

@@ -19,10 +19,10 @@ fi
 
 sources=$(cd "$(dirname "$0")/../tests/cluster" && pwd)
 release=$(awk '$1 == "k8s.io/kubernetes" { print $2; exit }' "$sources/go.mod")
-sum=$(cat "$sources/go.mod" "$sources/go.sum" "$sources/main.go" | sha256sum | cut -c1-12)
+sum=$(cat "$sources/go.mod" "$sources/go.sum" "$sources"/*.go | sha256sum | cut -c1-12)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/mailferry
 folder=$cache/kubernetes-$release-$sum
-programs="etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl"
+programs="etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl helm kstatus argocd-health"
 
 if [ ! -e "$folder/complete" ]; then
   mkdir -p "$cache"

@@ -1,4 +1,4 @@
-// The programs of a Kubernetes cluster in one binary, for Mailferry's tests.
+// The programs of a Kubernetes cluster, and those that install things on one, in one binary, for Mailferry's tests.
 //
 // A symbolic link's name chooses the program, as busybox does it: scripts/kubernetes.sh makes the links. One binary,
 // because the programs share most of their code: together they take seven minutes and 145 MB, one by one several times that.
@@ -6,12 +6,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
+	helm "helm.sh/helm/v4/pkg/cmd"
+	helmclient "helm.sh/helm/v4/pkg/kube"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
@@ -33,12 +36,30 @@ var programs = map[string]func() int{
 	"kube-proxy":              func() int { return cli.Run(proxy.NewProxyCommand()) },
 	"kubelet":                 func() int { return cli.Run(kubelet.NewKubeletCommand(context.Background())) },
 	"kubectl":                 func() int { return runKubectl(kubectl.NewDefaultKubectlCommand()) },
+	"helm":                    runHelm,
+	"kstatus":                 func() int { return answer(kstatusOf) },
+	"argocd-health":           func() int { return answer(argoHealthOf) },
 }
 
 // kubectl formats its errors itself; the others leave that to component-base.
 func runKubectl(command *cobra.Command) int {
 	if err := cli.RunNoErrOutput(command); err != nil {
 		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func runHelm() int {
+	helmclient.ManagedFieldsManager = "helm"
+	command, err := helm.NewRootCmd(os.Stdout, os.Args[1:], helm.SetupLogging)
+	if err == nil {
+		err = command.Execute()
+	}
+	if failed := (helm.CommandError{}); errors.As(err, &failed) {
+		return failed.ExitCode
+	}
+	if err != nil {
 		return 1
 	}
 	return 0
