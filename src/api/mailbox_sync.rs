@@ -309,6 +309,8 @@ pub enum StopReason {
     NotStarted,
     /// It reported nothing for longer than it may go on without the API server.
     LostContact,
+    /// The operator's configuration does not allow its destination or its master user any more.
+    NotAllowed,
 }
 
 /// What went wrong how often.

@@ -1,6 +1,6 @@
 //! `mailferry controller`: the operator.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{ArgAction, Args};
 use kube::{Client, Config};
@@ -38,9 +38,9 @@ pub struct ControllerArgs {
     #[arg(long, env = "MAILFERRY_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Watch this namespace only [default: all].
-    #[arg(long, env = "MAILFERRY_WATCH_NAMESPACE", value_name = "NAME")]
-    pub namespace: Option<String>,
+    /// Watch this namespace only; several times, or with commas: these [default: all].
+    #[arg(long = "namespace", env = "MAILFERRY_WATCH_NAMESPACES", value_name = "NAME", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
 
     /// Of several operators let one work, by a Lease; the others wait for its end. `false`: this is the only one.
     #[arg(long, env = "MAILFERRY_LEADER_ELECTION", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
@@ -80,6 +80,7 @@ impl ControllerArgs {
     /// Configuration when the file or the kubeconfig can't be read; Internal when a part of the operator ended by itself.
     pub async fn run(self) -> Result<u8> {
         let config = self.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), OperatorConfig::read)?;
+        let namespaces = namespaces(&self.namespaces)?;
         let unreachable = |why: String| {
             Error::configuration(format!("the API server can't be reached: {why}"))
                 .advice("Run in a cluster, or set KUBECONFIG to a file that kubectl works with")
@@ -106,7 +107,7 @@ impl ControllerArgs {
         let options = Options {
             config,
             worker,
-            namespace: self.namespace,
+            namespaces,
             api_service,
             instance,
             metrics: Some(metrics.clone()),
@@ -134,6 +135,20 @@ impl ControllerArgs {
         served.cancel();
         ended.map(|()| 0)
     }
+}
+
+/// The namespaces to watch, each once; blanks count for nothing, as a list that is left empty in the environment.
+fn namespaces(given: &[String]) -> Result<Vec<String>> {
+    let names: BTreeSet<_> = given.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
+    let is_label = |name: &str| {
+        let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        name.len() <= 63 && name.chars().all(|c| is_end(c) || c == '-') && name.starts_with(is_end) && name.ends_with(is_end)
+    };
+    if let Some(wrong) = names.iter().find(|name| !is_label(name)) {
+        return Err(Error::configuration(format!("`{wrong}` is no name of a namespace"))
+            .advice("Correct --namespace or MAILFERRY_WATCH_NAMESPACES; leave it out to watch all namespaces"));
+    }
+    Ok(names.into_iter().map(str::to_owned).collect())
 }
 
 /// Runs the operator once this process leads, and no longer than it does.
@@ -165,7 +180,30 @@ async fn lead(
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        controller: ControllerArgs,
+    }
+
+    #[test]
+    fn namespaces_are_given_one_by_one_or_by_comma_and_each_counts_once() {
+        let of = |arguments: &[&str]| {
+            let line = ["controller", "--worker-image", "i"].iter().chain(arguments);
+            namespaces(&Line::try_parse_from(line).unwrap().controller.namespaces)
+        };
+        assert_eq!(of(&[]).unwrap(), [""; 0]);
+        assert_eq!(of(&["--namespace", ""]).unwrap(), [""; 0], "as the environment has an empty list");
+        assert_eq!(of(&["--namespace", "b", "--namespace", "a, c,,b"]).unwrap(), ["a", "b", "c"]);
+        for wrong in ["A", "a.b", "-a", "a_b", "*"] {
+            let error = of(&["--namespace", wrong]).map_or_else(|error| error.to_string(), |_| String::new());
+            assert!(error.contains(&format!("`{wrong}` is no name of a namespace")), "{error}");
+        }
+    }
 
     #[test]
     fn an_address_is_listened_on_or_none() {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::{Error, Result},
-    imap::AddressPolicy,
+    imap::{AddressPolicy, address::networks},
     worker::{
         assignment::{Assignment, attempt},
         client, run,
@@ -40,6 +40,10 @@ pub struct WorkerArgs {
     #[arg(long, env = "MAILFERRY_ALLOW_ADDRESSES", value_name = "NETWORKS", default_value = "")]
     pub allow_addresses: String,
 
+    /// Networks that the source must be in besides, by comma [default: anywhere].
+    #[arg(long, env = "MAILFERRY_SOURCE_ADDRESSES", value_name = "NETWORKS", default_value = "", hide_default_value = true)]
+    pub source_addresses: String,
+
     /// Where Secrets are mounted, as FOLDER/SECRET/KEY.
     #[arg(long, env = "MAILFERRY_SECRETS", value_name = "FOLDER", default_value = "/var/run/secrets/mailferry.io")]
     pub secrets: PathBuf,
@@ -60,6 +64,7 @@ impl WorkerArgs {
             mailbox_sync: self.mailbox_sync,
             attempt: attempt(&self.attempt)?,
             addresses: AddressPolicy::parse(&self.deny_addresses, &self.allow_addresses)?,
+            source_networks: networks(&self.source_addresses)?,
             secrets: self.secrets,
             termination_log: self.termination_log,
         };
@@ -96,7 +101,14 @@ mod tests {
     fn the_environment_is_the_one_that_the_operator_gives_to_its_pods() {
         let command = Line::command();
         let read: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
-        for given in [env::NAMESPACE, env::MAILBOX_SYNC, env::ATTEMPT, env::DENY_ADDRESSES, env::ALLOW_ADDRESSES] {
+        for given in [
+            env::NAMESPACE,
+            env::MAILBOX_SYNC,
+            env::ATTEMPT,
+            env::DENY_ADDRESSES,
+            env::ALLOW_ADDRESSES,
+            env::SOURCE_ADDRESSES,
+        ] {
             assert!(read.contains(&given), "{given}");
         }
         let line =

@@ -3,6 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::Node, networking::v1::ServiceCIDR};
 use kube::{Api, Client, Error, api::ListParams};
 use tokio::{sync::watch, time::sleep};
@@ -15,6 +16,8 @@ const PERIOD: Duration = Duration::from_mins(5);
 /// From a look that failed, when nothing is known yet, to the next: twice as long each time, at most [`LAST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LAST_WAIT: Duration = Duration::from_secs(30);
+/// Refusals in a row, within some seconds, after which no right is waited for.
+const MOST_REFUSALS: u32 = 6;
 /// Nodes in one answer: with all the images that they tell of, they are large.
 const PAGE: u32 = 50;
 
@@ -22,6 +25,7 @@ const PAGE: u32 = 50;
 #[derive(Debug)]
 pub struct Guard {
     config: config::Addresses,
+    sources: Vec<IpNet>,
     api_service: Option<IpAddr>,
     known: watch::Sender<Known>,
 }
@@ -43,6 +47,8 @@ pub struct PodAddresses {
     pub deny: String,
     /// Those that are allowed although denied.
     pub allow: String,
+    /// Those that sources must be in besides; empty: anywhere.
+    pub sources: String,
 }
 
 /// Why a look at the cluster's networks failed.
@@ -54,20 +60,28 @@ pub struct Unread {
     source: Box<Error>,
 }
 
+impl Unread {
+    /// True when the API server says that the operator may not.
+    fn is_refusal(&self) -> bool {
+        matches!(&*self.source, Error::Api(answer) if answer.code == 403)
+    }
+}
+
 impl Guard {
-    /// Nothing is known of the cluster yet but the address of the API server's Service.
+    /// Nothing is known of the cluster yet but the address of the API server's Service. Sync pods connect to sources only
+    /// in these networks, if there are any.
     #[must_use]
-    pub fn new(config: config::Addresses, api_service: Option<IpAddr>) -> Self {
+    pub fn new(config: config::Addresses, sources: Vec<IpNet>, api_service: Option<IpAddr>) -> Self {
         let api_service = api_service.filter(|_| config.detect_cluster);
-        let guard = Self { config, api_service, known: watch::Sender::default() };
+        let guard = Self { config, sources, api_service, known: watch::Sender::default() };
         let mut networks = Networks::default();
-        networks.ranges.extend(api_service.map(ipnet::IpNet::from));
+        networks.ranges.extend(api_service.map(IpNet::from));
         let known = guard.with(&networks);
         guard.known.send_replace(known);
         guard
     }
 
-    /// Which addresses may be connected to.
+    /// Which addresses may be connected to; of sources, which ones besides, only pods ask.
     #[must_use]
     pub fn policy(&self) -> AddressPolicy {
         self.known.borrow().policy.clone()
@@ -91,16 +105,27 @@ impl Guard {
                  addresses: write the nodes' subnets into addresses.deny"
             );
         }
-        let list = |networks: &[ipnet::IpNet]| networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let pods = PodAddresses { deny: list(&deny), allow: list(&self.config.allow) };
+        let list = |networks: &[IpNet]| networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let pods = PodAddresses { deny: list(&deny), allow: list(&self.config.allow), sources: list(&self.sources) };
         Known { networks: None, service_ranges: None, policy, pods }
     }
 
     /// Looks at the cluster's networks until that has worked once: before it has, nothing may be connected to.
-    pub async fn begin(&self, client: &Client) {
+    ///
+    /// # Errors
+    /// Configuration, when the operator has no right to, which may come a moment after the operator itself.
+    pub async fn begin(&self, client: &Client) -> Result<(), crate::error::Error> {
         let mut wait = FIRST_WAIT;
         let mut told = false;
+        let mut refusals = 0;
         while let Err(error) = self.refresh(client).await {
+            refusals = if error.is_refusal() { refusals + 1 } else { 0 };
+            if refusals >= MOST_REFUSALS {
+                return Err(crate::error::Error::configuration(error.to_string()).advice(
+                    "addresses.detectCluster needs the right to list Nodes and ServiceCIDRs (a ClusterRole): give it to the \
+                     operator, or set detectCluster to false and write the cluster's own networks into addresses.deny",
+                ));
+            }
             if !std::mem::replace(&mut told, true) {
                 tracing::error!(
                     %error,
@@ -111,6 +136,7 @@ impl Guard {
             sleep(wait).await;
             wait = wait.saturating_mul(2).min(LAST_WAIT);
         }
+        Ok(())
     }
 
     /// Looks at the cluster's networks every few minutes, for ever; where that fails, what was known holds.
@@ -199,7 +225,7 @@ mod tests {
         let networks = |list: &[&str]| list.iter().map(|network| network.parse().unwrap()).collect();
         let config =
             config::Addresses { allow: networks(&["10.96.7.7/32"]), deny: networks(&["192.0.2.0/24"]), detect_cluster };
-        Guard::new(config, Some("10.96.0.1".parse().unwrap()))
+        Guard::new(config, networks(&["198.51.100.0/24", "2001:db8::/32"]), Some("10.96.0.1".parse().unwrap()))
     }
 
     fn permits(guard: &Guard, address: &str) -> bool {
@@ -217,7 +243,11 @@ mod tests {
         assert!(permits(&guard, "10.96.0.2"));
         assert_eq!(
             guard.for_pods(),
-            PodAddresses { deny: "10.96.0.1/32,192.0.2.0/24".into(), allow: "10.96.7.7/32".into() }
+            PodAddresses {
+                deny: "10.96.0.1/32,192.0.2.0/24".into(),
+                allow: "10.96.7.7/32".into(),
+                sources: "198.51.100.0/24,2001:db8::/32".into(),
+            }
         );
     }
 

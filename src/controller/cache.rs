@@ -1,29 +1,24 @@
-//! What the operator sees of the cluster: one watch per kind, and who belongs to whom.
+//! What the operator sees of the cluster, and who belongs to whom.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt::Debug,
-    hash::Hash,
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
 };
 
-use backon::ExponentialBuilder;
-use futures::{Stream, StreamExt as _, TryStreamExt as _, channel::mpsc::UnboundedSender};
+use futures::channel::mpsc::UnboundedSender;
 use kube::{
-    Api, Client, Resource, ResourceExt as _,
-    core::DeserializeGuard,
+    Client, Resource, ResourceExt as _,
     runtime::{
-        WatchStreamExt as _,
         reflector::{ObjectRef, Store, store::Writer},
-        watcher::{self, Event},
+        watcher,
     },
 };
-use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use super::{
     names,
     objects::{SYNC_LABEL, SyncPod, slim_metadata, slim_pod, slim_sync},
+    watches::{Kind, Told, scopes},
 };
 use crate::api::{MailMigration, MailServer, MailboxSync};
 
@@ -32,10 +27,6 @@ pub type Place = (String, String);
 
 /// Objects listed at a time: with a checkpoint at its bound each takes 64 KiB until it is slimmed.
 const PAGE: u32 = 50;
-/// The first wait before an API server that is away is asked again; doubles.
-const SOON: Duration = Duration::from_millis(500);
-/// The longest such wait: whoever waited for the API server should not wait for the operator after it.
-const LATEST: Duration = Duration::from_secs(5);
 
 /// What the operator sees of the cluster.
 pub struct Caches {
@@ -50,6 +41,8 @@ pub struct Caches {
     pods_of: Index,
     syncs_of: Index,
     syncs_into: Index,
+    /// Lists that are still to come; nothing before the watches have begun.
+    unlisted: watch::Sender<Option<usize>>,
 }
 
 /// What happened to an object, after the caches took it in.
@@ -59,8 +52,6 @@ pub enum Change<K> {
     There(K),
     /// It is gone.
     Gone(K),
-    /// All that there are were listed: what is not among them is gone.
-    Listed,
 }
 
 /// Who belongs to whom. May name what is gone: look it up.
@@ -122,6 +113,7 @@ pub fn caches() -> (Caches, Writers) {
         pods_of: Index::new(),
         syncs_of: Index::new(),
         syncs_into: Index::new(),
+        unlisted: watch::Sender::default(),
     };
     (caches, writers)
 }
@@ -154,11 +146,16 @@ impl Caches {
         owned.then_some(migration)
     }
 
+    /// Waits until each kind was listed once in each namespace: before, what is not there may only not be seen yet.
+    pub async fn all_listed(&self) {
+        // The sender is this very object.
+        let _ = self.unlisted.subscribe().wait_for(|left| *left == Some(0)).await;
+    }
+
     fn took_sync(&self, change: &Change<MailboxSync>) {
         let (sync, there) = match change {
             Change::There(sync) => (sync, true),
             Change::Gone(sync) => (sync, false),
-            Change::Listed => return,
         };
         let Some(place) = place(sync) else { return };
         let migration = (place.0.clone(), sync.spec.migration.clone());
@@ -173,7 +170,7 @@ impl Caches {
     }
 
     fn took_pod(&self, change: &Change<SyncPod>) {
-        let (Change::There(pod) | Change::Gone(pod)) = change else { return };
+        let (Change::There(pod) | Change::Gone(pod)) = change;
         let (Some(place), Some(sync)) = (place(pod), pod.labels().get(SYNC_LABEL)) else { return };
         let owner = (place.0.clone(), sync.clone());
         match change {
@@ -201,112 +198,33 @@ pub struct Changes {
     pub pods: UnboundedSender<Change<SyncPod>>,
 }
 
-/// Watches, for as long as it is polled; `namespace`: only this one. An API server that is away is asked again, with
-/// backoff.
-pub async fn watch(client: Client, namespace: Option<&str>, caches: Arc<Caches>, writers: Writers, to: Changes) {
+/// Watches, for as long as it is polled; `namespaces`: only these, where there are any. An API server that is away is asked
+/// again, with backoff.
+pub async fn watch(client: Client, namespaces: &[String], caches: Arc<Caches>, writers: Writers, to: Changes) {
+    const KINDS: usize = 4;
+    let scopes = scopes(namespaces);
+    caches.unlisted.send_replace(Some(KINDS * scopes.len()));
     let all = watcher::Config::default().page_size(PAGE).any_semantic();
     let ours = watcher::Config::default().page_size(PAGE * 10).labels(SYNC_LABEL);
-    let (syncs, pods) = (Arc::clone(&caches), caches);
-    futures::join!(
-        kind(
-            api(&client, namespace),
-            all.clone(),
-            |m: &mut MailMigration| slim_metadata(&mut m.metadata),
-            writers.migrations,
-            |_| {},
-            to.migrations
-        ),
-        kind(api(&client, namespace), all.clone(), slim_sync, writers.syncs, move |c| syncs.took_sync(c), to.syncs),
-        kind(
-            api(&client, namespace),
-            all,
-            |s: &mut MailServer| slim_metadata(&mut s.metadata),
-            writers.servers,
-            |_| {},
-            to.servers
-        ),
-        kind(api(&client, namespace), ours, slim_pod, writers.pods, move |c| pods.took_pod(c), to.pods),
-    );
-}
-
-fn api<K>(client: &Client, namespace: Option<&str>) -> Api<DeserializeGuard<K>>
-where
-    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
-}
-
-async fn kind<K>(
-    api: Api<DeserializeGuard<K>>,
-    config: watcher::Config,
-    slim: fn(&mut K),
-    writer: Writer<K>,
-    took: impl Fn(&Change<K>),
-    to: UnboundedSender<Change<K>>,
-) where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    K::DynamicType: Hash + Eq + Clone,
-{
-    let again =
-        ExponentialBuilder::default().with_min_delay(SOON).with_max_delay(LATEST).with_jitter().without_max_times();
-    let again = watcher::ExponentialBackoff::from(again);
-    let events = readable(watcher::watcher(api, config).backoff(again), slim);
-    let events = events.reflect(writer);
-    futures::pin_mut!(events);
-    while let Some(event) = events.next().await {
-        let change = match event {
-            Ok(Event::Apply(object) | Event::InitApply(object)) => Change::There(object),
-            Ok(Event::Delete(object)) => Change::Gone(object),
-            Ok(Event::InitDone) => Change::Listed,
-            Ok(Event::Init) => continue,
-            Err(error) => {
-                tracing::warn!(kind = &*K::kind(&()), %error, "a watch was interrupted; it goes on");
-                continue;
-            }
-        };
-        took(&change);
-        if to.unbounded_send(change).is_err() {
-            return;
-        }
-    }
-}
-
-/// Leaves out what can't be read, and says so: one malformed object never stops the watch.
-fn readable<K>(
-    events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>>,
-    slim: fn(&mut K),
-) -> impl Stream<Item = watcher::Result<Event<K>>>
-where
-    K: Resource<DynamicType = ()>,
-{
-    let read = move |guard: DeserializeGuard<K>| match guard.0 {
-        Ok(mut object) => {
-            slim(&mut object);
-            Some(object)
-        }
-        Err(invalid) => {
-            let (namespace, name) = (invalid.metadata.namespace, invalid.metadata.name);
-            tracing::warn!(
-                kind = &*K::kind(&()),
-                namespace,
-                name,
-                error = invalid.error,
-                "an object can't be read; it is left alone"
-            );
-            None
-        }
+    let listed = || caches.unlisted.send_modify(|left| *left = left.map(|left| left.saturating_sub(1)));
+    let migrations = Kind {
+        config: all.clone(),
+        slim: |m: &mut MailMigration| slim_metadata(&mut m.metadata),
+        writer: writers.migrations,
+        to: to.migrations,
     };
-    events.try_filter_map(move |event| {
-        let event = match event {
-            Event::Apply(guard) => read(guard).map(Event::Apply),
-            Event::Delete(guard) => read(guard).map(Event::Delete),
-            Event::InitApply(guard) => read(guard).map(Event::InitApply),
-            Event::Init => Some(Event::Init),
-            Event::InitDone => Some(Event::InitDone),
-        };
-        futures::future::ready(Ok(event))
-    })
+    let syncs = Kind { config: all.clone(), slim: slim_sync, writer: writers.syncs, to: to.syncs };
+    let servers = Kind {
+        config: all,
+        slim: |s: &mut MailServer| slim_metadata(&mut s.metadata),
+        writer: writers.servers,
+        to: to.servers,
+    };
+    let pods = Kind { config: ours, slim: slim_pod, writer: writers.pods, to: to.pods };
+    futures::join!(
+        migrations.watch(&client, &scopes, Told { listed: &listed, took: &|_| {} }),
+        syncs.watch(&client, &scopes, Told { listed: &listed, took: &|change| caches.took_sync(change) }),
+        servers.watch(&client, &scopes, Told { listed: &listed, took: &|_| {} }),
+        pods.watch(&client, &scopes, Told { listed: &listed, took: &|change| caches.took_pod(change) }),
+    );
 }

@@ -5,6 +5,10 @@ use std::{collections::BTreeMap, path::Path};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::{
+    destinations::{self, Destination},
+    pod::WORKER,
+};
 use crate::{
     api::MailboxSyncSpec,
     error::{Error, Result},
@@ -23,6 +27,10 @@ pub struct OperatorConfig {
     pub host_limits: BTreeMap<String, HostLimit>,
     /// Where mail servers may be.
     pub addresses: Addresses,
+    /// What tenants may do.
+    pub policy: Policy,
+    /// What is bound to sync pods' `ServiceAccount`.
+    pub worker_role: WorkerRole,
     /// Namespaces where master users may be used.
     pub master_users: Vec<MasterUserRule>,
     /// Labels of the pods' log level, as `RUST_LOG` has it.
@@ -38,6 +46,8 @@ impl Default for OperatorConfig {
             pod_starts_per_second: 20,
             host_limits: BTreeMap::new(),
             addresses: Addresses::default(),
+            policy: Policy::default(),
+            worker_role: WorkerRole::default(),
             master_users: Vec::new(),
             worker_log_level: "info".to_owned(),
             image_pull_secrets: Vec::new(),
@@ -71,6 +81,52 @@ pub struct Addresses {
 impl Default for Addresses {
     fn default() -> Self {
         Self { allow: Vec::new(), deny: Vec::new(), detect_cluster: true }
+    }
+}
+
+/// What tenants may do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Policy {
+    /// Where mail may be moved to; empty: anywhere.
+    pub allowed_destinations: Vec<Destination>,
+    /// Networks that sources are connected to in, of those that [`Addresses`] permits; empty: in all of them.
+    pub allowed_source_addresses: Vec<IpNet>,
+}
+
+/// The role of sync pods: the right to report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct WorkerRole {
+    /// What kind of role it is.
+    pub kind: RoleKind,
+    /// Its name; a `Role` must be there in each namespace with migrations.
+    pub name: String,
+}
+
+impl Default for WorkerRole {
+    fn default() -> Self {
+        Self { kind: RoleKind::ClusterRole, name: WORKER.to_owned() }
+    }
+}
+
+/// Kinds of roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RoleKind {
+    /// One for all namespaces.
+    ClusterRole,
+    /// One in each namespace.
+    Role,
+}
+
+impl RoleKind {
+    /// Its name in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClusterRole => "ClusterRole",
+            Self::Role => "Role",
+        }
     }
 }
 
@@ -117,6 +173,19 @@ impl OperatorConfig {
             self.host_limits.iter().find(|(name, _)| name.to_ascii_lowercase() == key).map(|(_, limit)| *limit)
         };
         of(&format!("{host}:{port}")).or_else(|| of(&host)).unwrap_or_default()
+    }
+
+    /// Why mail may not be moved to a host, if so; `reference`: the MailServer that the host stands in.
+    #[must_use]
+    pub fn forbids_destination(&self, host: &str, reference: Option<&str>) -> Option<Error> {
+        let allowed = destinations::allow(&self.policy.allowed_destinations, host);
+        (!allowed).then(|| destinations::refused(host, reference))
+    }
+
+    /// Namespaces with a rule about master users that are not among those `watched` (none: all are), and so without effect.
+    pub fn rules_elsewhere<'a>(&'a self, watched: &'a [String]) -> impl Iterator<Item = &'a str> {
+        let rules = self.master_users.iter().map(|rule| rule.namespace.as_str());
+        rules.filter(move |namespace| !watched.is_empty() && !watched.iter().any(|there| there == namespace))
     }
 
     /// Why a mailbox may not use its master user here, if so.
@@ -239,6 +308,48 @@ mod tests {
         assert_eq!(why, "destination.masterUser is not allowed for bob@new.example in namespace customers");
         spec.destination = by("bob@acme.example", None);
         assert!(config(RULES).forbids("customers", &spec).unwrap().starts_with("destination.masterUser works only"));
+    }
+
+    #[test]
+    fn a_destination_that_is_not_listed_is_forbidden_and_the_list_stays_untold() {
+        let config = config("policy: {allowedDestinations: [mail.newhost.example, .other.example]}\n");
+        for host in ["mail.newhost.example", "a.other.example"] {
+            assert_eq!(config.forbids_destination(host, None), None, "{host}");
+        }
+        let text = config.forbids_destination("mail.elsewhere.example", Some("new")).unwrap().to_string();
+        assert!(text.contains("mail.elsewhere.example") && text.contains("MailServer new"), "{text}");
+        assert!(!text.contains("newhost") && !text.contains("other.example"), "{text}");
+        assert_eq!(OperatorConfig::default().forbids_destination("anywhere.example", None), None);
+    }
+
+    #[test]
+    fn a_policy_that_makes_no_sense_is_refused() {
+        for (wrong, what) in [
+            ("policy: {allowedDestinations: ['*.newhost.example']}", "`*.newhost.example` is no destination"),
+            ("policy: {allowedDestination: [a.example]}", "allowedDestination"),
+            ("policy: {allowedSourceAddresses: [10.0.0.0/33]}", "allowedSourceAddresses"),
+            ("workerRole: {kind: roles}", "roles"),
+        ] {
+            let error = yaml::read::<OperatorConfig>("the configuration", wrong).unwrap_err();
+            assert!(error.class == ErrorClass::Configuration && error.to_string().contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_role_of_workers_is_named_with_its_kind() {
+        let role = config("workerRole: {kind: Role}").worker_role;
+        assert_eq!((role.kind.as_str(), role.name.as_str()), ("Role", "mailferry-worker"));
+    }
+
+    #[test]
+    fn rules_about_namespaces_that_are_not_watched_are_told() {
+        let config = config(RULES);
+        let elsewhere = |watched: &[&str]| {
+            let watched: Vec<_> = watched.iter().map(|name| (*name).to_owned()).collect();
+            config.rules_elsewhere(&watched).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(elsewhere(&[]), [""; 0]);
+        assert_eq!(elsewhere(&["ours", "customers", "more"]), ["none"]);
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -62,6 +65,7 @@ pub struct Context {
     prepared: Mutex<HashMap<String, Instant>>,
     memories: Mutex<HashMap<String, Memory>>,
     generations: Mutex<HashMap<String, i64>>,
+    told_of_nodes: AtomicBool,
 }
 
 impl Context {
@@ -97,6 +101,7 @@ impl Context {
             prepared: Mutex::default(),
             memories: Mutex::default(),
             generations: Mutex::default(),
+            told_of_nodes: AtomicBool::new(false),
         }
     }
 
@@ -196,6 +201,16 @@ impl Context {
     /// It has to be applied again.
     pub fn unprepared(&self, namespace: &str) {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
+    }
+
+    /// Says once that nobody tells this operator which nodes are out of service.
+    pub fn nodes_unknown(&self, message: &str) {
+        if !self.told_of_nodes.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                said = message,
+                "the operator may not read Nodes: a lost node's pods count as ended only when offlineGrace has passed"
+            );
+        }
     }
 
     /// Tells people. A lost Event is only a line less.

@@ -7,6 +7,7 @@ pub mod cache;
 pub mod condition;
 pub mod config;
 pub mod context;
+pub mod destinations;
 pub mod leader;
 pub mod mailbox;
 pub mod merge;
@@ -21,3 +22,4 @@ pub mod run;
 pub mod server;
 #[cfg(test)]
 mod testing;
+pub mod watches;

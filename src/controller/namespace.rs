@@ -7,7 +7,7 @@ use k8s_openapi::api::{
     rbac::v1::{RoleBinding, RoleRef, Subject},
 };
 use kube::{
-    Api,
+    Api, Error,
     api::{ObjectMeta, Patch, PatchParams},
 };
 
@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_mins(10);
 ///
 /// # Errors
 /// When the API server does not take them.
-pub async fn prepare(context: &Context, namespace: &str) -> Result<(), kube::Error> {
+pub async fn prepare(context: &Context, namespace: &str) -> Result<(), Error> {
     if context.is_prepared(namespace, EVERY) {
         return Ok(());
     }
@@ -41,8 +41,8 @@ pub async fn prepare(context: &Context, namespace: &str) -> Result<(), kube::Err
         metadata: metadata(),
         role_ref: RoleRef {
             api_group: "rbac.authorization.k8s.io".to_owned(),
-            kind: "ClusterRole".to_owned(),
-            name: WORKER.to_owned(),
+            kind: context.config.worker_role.kind.as_str().to_owned(),
+            name: context.config.worker_role.name.clone(),
         },
         subjects: Some(vec![Subject {
             kind: "ServiceAccount".to_owned(),
@@ -55,7 +55,18 @@ pub async fn prepare(context: &Context, namespace: &str) -> Result<(), kube::Err
     let accounts: Api<ServiceAccount> = Api::namespaced(context.client.clone(), namespace);
     accounts.patch(WORKER, &params, &Patch::Apply(&account)).await?;
     let bindings: Api<RoleBinding> = Api::namespaced(context.client.clone(), namespace);
-    bindings.patch(WORKER, &params, &Patch::Apply(&binding)).await?;
+    let bound = bindings.patch(WORKER, &params, &Patch::Apply(&binding)).await;
+    if let Err(Error::Api(answer)) = &bound
+        && answer.code == 422
+    {
+        // What a RoleBinding binds can't be changed.
+        tracing::error!(
+            namespace,
+            said = answer.message,
+            "the RoleBinding mailferry-worker binds another role than workerRole of the configuration: delete it"
+        );
+    }
+    bound?;
     context.prepared(namespace);
     Ok(())
 }

@@ -39,6 +39,8 @@ pub mod env {
     pub const DENY_ADDRESSES: &str = "MAILFERRY_DENY_ADDRESSES";
     /// Networks that are, although denied.
     pub const ALLOW_ADDRESSES: &str = "MAILFERRY_ALLOW_ADDRESSES";
+    /// Networks that the source must be in besides, by comma.
+    pub const SOURCE_ADDRESSES: &str = "MAILFERRY_SOURCE_ADDRESSES";
 }
 /// A pod that outlives its deadline by this many seconds is ended by its node: where no operator is left to do it.
 const BACKSTOP_SECONDS: i64 = 3600;
@@ -191,6 +193,7 @@ fn environment(to: For<'_>, config: &WorkerConfig, addresses: PodAddresses) -> V
         value(env::ATTEMPT, to.attempt.to_string()),
         value(env::DENY_ADDRESSES, addresses.deny),
         value(env::ALLOW_ADDRESSES, addresses.allow),
+        value(env::SOURCE_ADDRESSES, addresses.sources),
         value("RUST_LOG", config.log_level.clone()),
     ]
 }
@@ -245,7 +248,12 @@ mod tests {
             image_pull_policy: Some("Never".into()),
             log_level: "debug".into(),
         };
-        build(to, &config, PodAddresses { deny: "10.0.0.0/8".into(), allow: "10.1.0.0/16".into() })
+        let addresses = PodAddresses {
+            deny: "10.0.0.0/8".into(),
+            allow: "10.1.0.0/16".into(),
+            sources: "192.0.2.0/24".into(),
+        };
+        build(to, &config, addresses)
     }
 
     fn as_json(spec: &MailboxSyncSpec) -> Value {
@@ -353,6 +361,7 @@ mod tests {
             ("MAILFERRY_ATTEMPT", "3"),
             ("MAILFERRY_DENY_ADDRESSES", "10.0.0.0/8"),
             ("MAILFERRY_ALLOW_ADDRESSES", "10.1.0.0/16"),
+            ("MAILFERRY_SOURCE_ADDRESSES", "192.0.2.0/24"),
             ("RUST_LOG", "debug"),
         ];
         assert_eq!(container["env"], json!(expected.map(|(name, value)| json!({"name": name, "value": value}))));

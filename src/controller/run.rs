@@ -22,7 +22,7 @@ use kube::{
         reflector::{ObjectRef, Store},
     },
 };
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -61,8 +61,8 @@ pub struct Options {
     pub config: OperatorConfig,
     /// What goes into pods.
     pub worker: WorkerConfig,
-    /// Only this namespace.
-    pub namespace: Option<String>,
+    /// Only these namespaces; empty: all.
+    pub namespaces: Vec<String>,
     /// The address of the API server's Service, in a cluster.
     pub api_service: Option<IpAddr>,
     /// This process' name, for Events.
@@ -86,7 +86,11 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let recorder = Recorder::new(client.clone(), reporter);
     let metrics = options.metrics.map_or_else(Metrics::new, Ok)?;
     options.readiness.set(SEEN, false);
-    let addresses = Arc::new(Guard::new(options.config.addresses.clone(), options.api_service));
+    for namespace in options.config.rules_elsewhere(&options.namespaces) {
+        tracing::warn!(namespace, "masterUsers has a rule for a namespace that is not watched: it has no effect");
+    }
+    let sources = options.config.policy.allowed_source_addresses.clone();
+    let addresses = Arc::new(Guard::new(options.config.addresses.clone(), sources, options.api_service));
     let context = Arc::new(Context::new(
         client.clone(),
         (options.config, options.worker, Arc::clone(&addresses)),
@@ -100,28 +104,21 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let servers = Arc::new(Servers::new(client.clone(), guard, server_queue.clone(), counted, metrics));
     let (changes, seen) = channels();
     let mut tasks = JoinSet::new();
-    let namespace = options.namespace;
+    let namespaces = options.namespaces;
     let watched = Arc::clone(&caches);
     let asked = client.clone();
     tasks.spawn(async move {
-        Box::pin(cache::watch(client, namespace.as_deref(), watched, writers, changes)).await;
+        Box::pin(cache::watch(client, &namespaces, watched, writers, changes)).await;
     });
     tasks.spawn(follow(Arc::clone(&context), Arc::clone(&servers), server_queue, seen));
-    let ready = futures::future::try_join4(
-        caches.migrations.wait_until_ready(),
-        caches.syncs.wait_until_ready(),
-        caches.servers.wait_until_ready(),
-        caches.pods.wait_until_ready(),
-    );
-    let networks_known = async {
-        addresses.begin(&asked).await;
+    let listed = async {
+        caches.all_listed().await;
         Ok(())
     };
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        ready = futures::future::try_join(ready, networks_known) => {
-            ready.map_err(|e| Error::internal(format!("a watch ended: {e}")))?;
-        }
+        ended = tasks.join_next() => return Err(ended_by_itself(ended)),
+        ready = futures::future::try_join(listed, addresses.begin(&asked)) => drop(ready?),
     }
     mailbox::reconcile::restore(&context);
     options.readiness.set(SEEN, true);
@@ -149,12 +146,14 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let mut served = pin!(async { futures::join!(syncs, migrations, servers) });
     tokio::select! {
         _ = &mut served => {}
-        ended = tasks.join_next() => {
-            let why = ended.and_then(Result::err).map_or_else(String::new, |e| format!(": {e}"));
-            return Err(Error::internal(format!("a task of the operator ended by itself{why}")));
-        }
+        ended = tasks.join_next() => return Err(ended_by_itself(ended)),
     }
     Ok(())
+}
+
+fn ended_by_itself(ended: Option<Result<(), JoinError>>) -> Error {
+    let why = ended.and_then(Result::err).map_or_else(String::new, |e| format!(": {e}"));
+    Error::internal(format!("a task of the operator ended by itself{why}"))
 }
 
 /// Looks after objects of one kind: those in the queue, and those that asked to be looked at again.
@@ -238,18 +237,15 @@ async fn follow(
                 match &change {
                     Change::There(server) => queue(&server_queue, server),
                     Change::Gone(server) => servers.forget(&server.uid().unwrap_or_default()),
-                    Change::Listed => {}
                 }
-                if let Change::There(server) | Change::Gone(server) = change {
-                    for migration in migrations_in(&context, server.namespace().as_deref()) {
-                        queue(&context.migration_queue, &*migration);
-                    }
+                let (Change::There(server) | Change::Gone(server)) = change;
+                for migration in migrations_in(&context, server.namespace().as_deref()) {
+                    queue(&context.migration_queue, &*migration);
                 }
             }
             Some(change) = seen.pods.next() => {
-                if let Change::There(pod) | Change::Gone(pod) = change
-                    && let (Some(sync), Some(namespace)) = (pod.labels().get(SYNC_LABEL), pod.namespace())
-                {
+                let (Change::There(pod) | Change::Gone(pod)) = change;
+                if let (Some(sync), Some(namespace)) = (pod.labels().get(SYNC_LABEL), pod.namespace()) {
                     let _ = context.sync_queue.unbounded_send(ObjectRef::new(sync).within(&namespace));
                 }
             }
@@ -303,7 +299,6 @@ fn migration_changed(context: &Context, change: Change<MailMigration>) {
             queue(&context.migration_queue, &migration);
         }
         Change::Gone(migration) => context.forget_migration(&migration.uid().unwrap_or_default()),
-        Change::Listed => {}
     }
 }
 
@@ -315,19 +310,9 @@ fn sync_changed(context: &Context, change: Change<MailboxSync>) -> Option<Place>
             Some((sync.namespace()?, sync.spec.migration))
         }
         Change::Gone(sync) => {
+            // Also when it vanished while nobody watched: it holds its slots no more.
             context.forget(&sync.uid().unwrap_or_default());
             Some((sync.namespace()?, sync.spec.migration))
-        }
-        Change::Listed => {
-            // What vanished while nobody watched holds its slots no more.
-            let there = context.caches.syncs.state();
-            let there: HashSet<_> = there.iter().filter_map(|sync| sync.metadata.uid.as_deref()).collect();
-            let gone: Vec<_> =
-                context.admission().holders().filter(|uid| !there.contains(uid.as_str())).cloned().collect();
-            for uid in &gone {
-                context.forget(uid);
-            }
-            None
         }
     }
 }

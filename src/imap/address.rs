@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::error::{Error, Result};
 
@@ -14,10 +14,12 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressPolicy(Option<Arc<Networks>>);
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Networks {
     denied: Vec<IpNet>,
     allowed: Vec<IpNet>,
+    /// Nothing elsewhere, whatever the others say; empty: anywhere.
+    within: Vec<IpNet>,
 }
 
 impl AddressPolicy {
@@ -25,11 +27,25 @@ impl AddressPolicy {
     /// `allowed`, which wins.
     #[must_use]
     pub fn guarded(denied: impl IntoIterator<Item = IpNet>, allowed: impl IntoIterator<Item = IpNet>) -> Self {
-        let canonical = |networks: &mut dyn Iterator<Item = IpNet>| networks.map(canonical).collect();
         Self(Some(Arc::new(Networks {
-            denied: canonical(&mut denied.into_iter()),
-            allowed: canonical(&mut allowed.into_iter()),
+            denied: denied.into_iter().map(canonical).collect(),
+            allowed: allowed.into_iter().map(canonical).collect(),
+            within: Vec::new(),
         })))
+    }
+
+    /// The same, but only in these networks: an address must be permitted as before and be in one of them. None: no change.
+    #[must_use]
+    pub fn within(&self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        let within: Vec<_> = networks.into_iter().map(canonical).collect();
+        match &self.0 {
+            _ if within.is_empty() => self.clone(),
+            Some(networks) => Self(Some(Arc::new(Networks { within, ..(**networks).clone() }))),
+            None => {
+                let all = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
+                Self(Some(Arc::new(Networks { denied: Vec::new(), allowed: all.into(), within })))
+            }
+        }
     }
 
     /// The same from lists of networks (`10.0.0.0/8`) or addresses, separated by commas; blanks count for nothing.
@@ -46,6 +62,9 @@ impl AddressPolicy {
     pub fn permits(&self, address: IpAddr) -> bool {
         let Some(networks) = &self.0 else { return true };
         let address = address.to_canonical();
+        if !networks.within.is_empty() && !networks.within.iter().any(|network| network.contains(&address)) {
+            return false;
+        }
         if networks.allow(address) {
             return true;
         }
@@ -73,11 +92,15 @@ impl Networks {
 pub fn refused(host: &str) -> Error {
     Error::configuration(format!("the host {host} has only addresses that Mailferry may not connect to")).advice(
         "Give a host outside the cluster; if this one is meant, whoever runs Mailferry can allow its network \
-         (addresses.allow in the operator's configuration)",
+         (addresses.allow, and for a source policy.allowedSourceAddresses, in the operator's configuration)",
     )
 }
 
-fn networks(list: &str) -> Result<Vec<IpNet>> {
+/// Networks (`10.0.0.0/8`) or addresses from a list, separated by commas; blanks count for nothing.
+///
+/// # Errors
+/// Configuration, naming what is no network.
+pub fn networks(list: &str) -> Result<Vec<IpNet>> {
     let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts
         .map(|part| {
@@ -194,6 +217,24 @@ mod tests {
     }
 
     #[test]
+    fn within_networks_an_address_must_be_permitted_too() {
+        let policy = AddressPolicy::parse("10.0.0.0/8", "10.88.0.0/16,127.0.0.1").unwrap();
+        let narrowed = policy.within(networks("10.0.0.0/8,192.0.2.0/24,2001:db8::/32,169.254.0.0/16").unwrap());
+        for address in ["10.88.0.1", "192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1"] {
+            assert!(permits(&narrowed, address), "{address}");
+        }
+        // Denied; allowed, but elsewhere; elsewhere; wrapped into an address that is elsewhere; never.
+        for address in ["10.1.2.3", "127.0.0.1", "198.51.100.1", "64:ff9b::c000:201", "169.254.169.254"] {
+            assert!(!permits(&narrowed, address), "{address}");
+        }
+        assert_eq!(policy.within([]), policy);
+        let of_all = AddressPolicy::default().within(networks("127.0.0.0/8,::1").unwrap());
+        assert!(permits(&of_all, "127.0.0.1") && permits(&of_all, "::1") && !permits(&of_all, "192.0.2.1"));
+        let mapped = AddressPolicy::default().within(networks("::ffff:192.0.2.0/120").unwrap());
+        assert!(permits(&mapped, "192.0.2.1") && !permits(&mapped, "192.0.3.1"));
+    }
+
+    #[test]
     fn what_is_no_network_is_named() {
         for wrong in ["10.0.0.0/33", "host", "10.0.0/8"] {
             let error = AddressPolicy::parse(wrong, "").unwrap_err();
@@ -208,15 +249,15 @@ mod tests {
         assert!(refused("mail.example").to_string().contains("the host mail.example has only addresses"));
     }
 
-    fn networks() -> impl Strategy<Value = Vec<IpNet>> {
+    fn some_networks() -> impl Strategy<Value = Vec<IpNet>> {
         let v4 = (any::<u32>(), 0..=32_u8).prop_map(|(a, length)| Ipv4Net::new(a.into(), length).unwrap().into());
-        let v6 = (any::<u128>(), 0..=128_u8).prop_map(|(a, l)| ipnet::Ipv6Net::new(a.into(), l).unwrap().into());
+        let v6 = (any::<u128>(), 0..=128_u8).prop_map(|(a, l)| Ipv6Net::new(a.into(), l).unwrap().into());
         proptest::collection::vec(prop_oneof![v4, v6], 0..4)
     }
 
     proptest! {
         #[test]
-        fn an_ipv4_address_is_judged_alike_however_it_is_wrapped(bits in any::<u32>(), denied in networks()) {
+        fn an_ipv4_address_is_judged_alike_however_it_is_wrapped(bits in any::<u32>(), denied in some_networks()) {
             // IPv6 networks may deny the wrapping itself.
             let denied = denied.into_iter().filter(|network| matches!(network, IpNet::V4(_)));
             let policy = AddressPolicy::guarded(denied, []);
@@ -231,7 +272,7 @@ mod tests {
 
         #[test]
         fn what_is_allowed_is_permitted_and_what_is_denied_is_not(
-            bits in any::<u128>(), denied in networks(), allowed in networks(),
+            bits in any::<u128>(), denied in some_networks(), allowed in some_networks(),
         ) {
             let address = IpAddr::V6(bits.into()).to_canonical();
             let policy = AddressPolicy::guarded(denied.clone(), allowed.clone());
@@ -240,6 +281,16 @@ mod tests {
             } else if denied.iter().any(|network| network.contains(&address)) {
                 prop_assert!(!policy.permits(address));
             }
+        }
+
+        #[test]
+        fn to_be_within_networks_only_ever_takes_away(
+            bits in any::<u128>(), denied in some_networks(), allowed in some_networks(), within in some_networks(),
+        ) {
+            let address = IpAddr::V6(bits.into());
+            let policy = AddressPolicy::guarded(denied, allowed);
+            let inside = within.is_empty() || within.iter().any(|network| network.contains(&address.to_canonical()));
+            prop_assert_eq!(policy.within(within).permits(address), policy.permits(address) && inside);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::PathBuf};
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use secrecy::SecretBox;
 use zeroize::Zeroizing;
@@ -25,6 +26,8 @@ pub struct Assignment {
     pub attempt: i64,
     /// Which addresses may be connected to.
     pub addresses: AddressPolicy,
+    /// Networks that the source must be in besides; none: anywhere.
+    pub source_networks: Vec<IpNet>,
     /// Where Secrets are mounted: `<root>/<Secret>/<key>`.
     pub secrets: PathBuf,
     /// Where the last word goes.
@@ -80,7 +83,7 @@ pub fn spec(assignment: &Assignment, sync: &MailboxSyncSpec, slots: Option<i32>,
     // The slots are what the operator counts against the servers' limits.
     let slots = slots.and_then(|slots| usize::try_from(slots).ok()).unwrap_or(usize::MAX);
     spec.connections = spec.connections.min(slots).max(1);
-    spec.source.addresses = assignment.addresses.clone();
+    spec.source.addresses = assignment.addresses.within(assignment.source_networks.iter().copied());
     spec.destination.addresses = assignment.addresses.clone();
     Ok(spec)
 }
@@ -141,6 +144,7 @@ mod tests {
             mailbox_sync: "s".into(),
             attempt: 2,
             addresses: AddressPolicy::guarded([], []),
+            source_networks: vec!["192.0.2.0/24".parse().unwrap()],
             secrets: root.to_owned(),
             termination_log: root.join("log"),
         }
@@ -155,6 +159,8 @@ mod tests {
         let claimed = sync(&json!({}));
         let spec = spec(&assigned(root.path()), &claimed.spec, Some(2), Timestamp::now()).unwrap();
         assert_eq!((spec.connections, spec.destination.addresses), (2, AddressPolicy::guarded([], [])));
+        let sources = AddressPolicy::guarded([], []).within(["192.0.2.0/24".parse().unwrap()]);
+        assert_eq!(spec.source.addresses, sources, "only the source is held to its networks");
         let Credential::PasswordFile(path) = spec.source.login.credential else { panic!("no file") };
         assert_eq!(path, root.path().join("mail/from"));
     }

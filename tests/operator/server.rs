@@ -95,7 +95,7 @@ impl Stage {
 
 async fn control(client: Client, namespace: String, metrics: Metrics, times: Times, addresses: Addresses) {
     let (queue, due) = mpsc::unbounded();
-    let addresses = Arc::new(Guard::new(addresses, None));
+    let addresses = Arc::new(Guard::new(addresses, Vec::new(), None));
     let servers: Api<MailServer> = Api::namespaced(client.clone(), &namespace);
     // As many connections as the host's name says.
     let connections = Box::new(|_: &str, spec: &mailferry::api::MailServerSpec| spec.host.len());

@@ -90,7 +90,7 @@ impl Stage {
         let options = Options {
             config: self.config.clone(),
             worker,
-            namespace: Some(self.rig.namespace.clone()),
+            namespaces: vec![self.rig.namespace.clone()],
             metrics: Some(self.metrics.clone()),
             ..Options::default()
         };

@@ -164,7 +164,15 @@ async fn release_sync(context: &Context, look: &Look, sync: &MailboxSync) -> Res
 async fn out_of_service(context: &Context, node: &str) -> Result<bool, Failure> {
     let nodes: Api<Node> = Api::all(context.client.clone());
     // A node that was removed from the cluster proves nothing about what runs on it.
-    let Some(node) = nodes.get_opt(node).await? else { return Ok(false) };
+    let node = match nodes.get_opt(node).await {
+        Err(Error::Api(answer)) if answer.code == 403 => {
+            // An operator with rights in some namespaces only: offlineGrace has to pass.
+            context.nodes_unknown(&answer.message);
+            return Ok(false);
+        }
+        found => found?,
+    };
+    let Some(node) = node else { return Ok(false) };
     let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
     Ok(taints.iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service"))
 }

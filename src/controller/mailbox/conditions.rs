@@ -40,7 +40,13 @@ pub fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
             Some(_) => ("False", "Backoff", failing()),
             None => ("False", "PodLost", "the cluster took the pod; another attempt follows".to_owned()),
         },
-        SyncPhase::Stalled => ("False", "Stalled", failing()),
+        SyncPhase::Stalled => {
+            let destination = match (&o.hold, error) {
+                (Some(Hold::DestinationNotAllowed(why)), Some(error)) => error.message == why.what,
+                _ => false,
+            };
+            ("False", if destination { "DestinationNotAllowed" } else { "Stalled" }, failing())
+        }
         SyncPhase::Failed => ("False", "Failed", failing()),
     };
     let conditions = std::mem::take(&mut status.conditions);

@@ -120,7 +120,7 @@ fn restart(reason: StopReason) -> Option<Restart> {
         StopReason::NoProgress => Some(Restart::Stall),
         StopReason::NotStarted => Some(Restart::NotStarted),
         StopReason::LostContact => Some(Restart::LostContact),
-        StopReason::Suspended | StopReason::Cancelled | StopReason::Removed => None,
+        StopReason::Suspended | StopReason::Cancelled | StopReason::Removed | StopReason::NotAllowed => None,
     }
 }
 

@@ -169,6 +169,9 @@ impl Next<'_, '_> {
         if o.spec.suspend {
             return Some(StopReason::Suspended);
         }
+        if matches!(o.hold, Some(Hold::NotAllowed(_) | Hold::DestinationNotAllowed(_))) {
+            return Some(StopReason::NotAllowed);
+        }
         let left = signed(o.spec.settings.deadline) - o.used();
         if left <= SignedDuration::ZERO {
             return Some(StopReason::Deadline);
@@ -252,6 +255,12 @@ impl Next<'_, '_> {
         status.next_attempt_at = None;
         if o.spec.suspend {
             status.phase = Some(SyncPhase::Suspended);
+            return;
+        }
+        if let Some(Hold::DestinationNotAllowed(why)) = &o.hold {
+            // Not given up: it goes on by itself once the operator's configuration allows it.
+            status.phase = Some(SyncPhase::Stalled);
+            status.last_error = Some(LastError::new(why, None));
             return;
         }
         if let Some(Hold::NotAllowed(why)) = &o.hold {

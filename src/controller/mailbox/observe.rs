@@ -8,6 +8,7 @@ use crate::{
         names,
         objects::{Container, Exit, SyncPod},
     },
+    error::Error,
 };
 
 /// From a stop's SIGTERM to SIGKILL, seconds: the worker saves its checkpoint within it.
@@ -103,6 +104,8 @@ pub enum Hold {
     DestinationTaken,
     /// The operator's configuration forbids its master user.
     NotAllowed(String),
+    /// The operator's configuration does not allow its destination.
+    DestinationNotAllowed(Error),
 }
 
 /// What is known of the Secrets that a mailbox needs.

@@ -1,6 +1,6 @@
 //! One mailbox: observe, decide, write, act; again until nothing is left to write.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::{
@@ -121,6 +121,11 @@ pub fn restore(context: &Context) {
             context.admission().restore(request);
         }
     }
+    // What vanished meanwhile holds none.
+    let syncs = context.caches.syncs.state();
+    let there: HashSet<_> = syncs.iter().filter_map(|sync| sync.metadata.uid.as_deref()).collect();
+    let gone: Vec<_> = context.admission().holders().filter(|uid| !there.contains(uid.as_str())).cloned().collect();
+    gone.iter().for_each(|uid| context.forget(uid));
 }
 
 /// What one reconciliation finds out on its way.
@@ -173,14 +178,20 @@ fn heard(context: &Context, uid: &str, status: &MailboxSyncStatus, now: Timestam
     *entry
 }
 
-/// Why a mailbox may not start now.
+/// Why a mailbox may not start now, or not go on.
 fn hold(context: &Context, look: &Look, sync: &MailboxSync) -> Option<Hold> {
-    let Some(migration) = context.caches.migration_of(sync) else { return Some(Hold::Migration) };
-    if migration.spec.suspend || migration.metadata.deletion_timestamp.is_some() {
-        return Some(Hold::Migration);
+    // Before all else: what is not allowed does not go on either.
+    let destination = &sync.spec.destination;
+    let reference = destination.server_ref.as_ref().map(|reference| reference.name.as_str());
+    if let Some(why) = context.config.forbids_destination(&destination.server.host, reference) {
+        return Some(Hold::DestinationNotAllowed(why));
     }
     if let Some(why) = context.config.forbids(&look.place.0, &sync.spec) {
         return Some(Hold::NotAllowed(why));
+    }
+    let Some(migration) = context.caches.migration_of(sync) else { return Some(Hold::Migration) };
+    if migration.spec.suspend || migration.metadata.deletion_timestamp.is_some() {
+        return Some(Hold::Migration);
     }
     let account = names::account(&sync.spec.destination);
     let others = context.caches.syncs_into(&account);

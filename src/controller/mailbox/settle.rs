@@ -68,6 +68,10 @@ impl Note {
             StopReason::LostContact => {
                 ("LostContact", "the attempt's pod reported nothing for longer than offlineGrace")
             }
+            StopReason::NotAllowed => (
+                "NotAllowed",
+                "the operator's configuration does not allow this sync any more: the attempt stops at its checkpoint",
+            ),
             StopReason::Suspended | StopReason::Cancelled | StopReason::Removed => return None,
         };
         Some(Self::warning(reason, message))
@@ -111,6 +115,7 @@ pub fn settle(o: &Observed<'_>, end: &PodEnd) -> Settled {
         (_, Some(StopReason::Cancelled)) => status.phase = Some(SyncPhase::Cancelled),
         (_, Some(StopReason::Removed)) => status.phase = Some(SyncPhase::Pending),
         (Came::Failed(error), _) => failed(o, &mut status, &mut failures, error, &mut notes),
+        (_, Some(StopReason::NotAllowed)) => status.phase = Some(SyncPhase::Pending),
         (_, Some(StopReason::Suspended)) => {
             status.phase = Some(SyncPhase::Suspended);
             let millis = u64::try_from(used.as_millis()).unwrap_or(0);

@@ -150,7 +150,12 @@ fn refusal(migration: &MailMigration, context: &Context) -> Option<(&'static str
             return Some(("ServerNotFound", Error::configuration(what).advice(advice)));
         }
     }
-    None
+    let destination = &migration.spec.destination;
+    let found = server(context, migration, destination);
+    let spec = destination.server.as_ref().or_else(|| found.as_ref().map(|server| &server.spec))?;
+    let reference = destination.server_ref.as_ref().map(|reference| reference.name.as_str());
+    let why = context.config.forbids_destination(&spec.host, reference)?;
+    Some(("DestinationNotAllowed", why))
 }
 
 fn server(

@@ -1,0 +1,236 @@
+//! Watches of one kind, one for each namespace, and the one store that they fill.
+
+use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
+
+use backon::ExponentialBuilder;
+use futures::{StreamExt as _, channel::mpsc::UnboundedSender, stream::select_all};
+use kube::{
+    Api, Client, Resource,
+    core::{DeserializeGuard, NamespaceResourceScope},
+    runtime::{
+        WatchStreamExt as _,
+        reflector::{ObjectRef, Store, store::Writer},
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::cache::Change;
+
+/// The first wait before an API server that is away is asked again; doubles.
+const SOON: Duration = Duration::from_millis(500);
+/// The longest such wait: whoever waited for the API server should not wait for the operator after it.
+const LATEST: Duration = Duration::from_secs(5);
+/// How often one watch's trouble is told at most.
+const TELL: Duration = Duration::from_mins(1);
+
+/// A namespace to watch; none: all of them.
+pub type Scope = Option<String>;
+
+/// What is watched: these namespaces, or all.
+#[must_use]
+pub fn scopes(namespaces: &[String]) -> Vec<Scope> {
+    if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() }
+}
+
+/// How one kind is watched.
+pub struct Kind<K: Resource<DynamicType = ()> + Clone + 'static> {
+    /// Which objects, and how many at a time.
+    pub config: watcher::Config,
+    /// Drops what nobody looks at.
+    pub slim: fn(&mut K),
+    /// Of the store.
+    pub writer: Writer<K>,
+    /// Who is told of changes, after the store took them in.
+    pub to: UnboundedSender<Change<K>>,
+}
+
+/// Who is told besides, before others.
+pub struct Told<'a, K> {
+    /// Of each namespace, once, that it was listed for the first time.
+    pub listed: &'a (dyn Fn() + Sync),
+    /// Of each change.
+    pub took: &'a (dyn Fn(&Change<K>) + Sync),
+}
+
+impl<K> Kind<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    /// Watches for as long as it is polled.
+    pub async fn watch(self, client: &Client, scopes: &[Scope], told: Told<'_, K>) {
+        let mut joined = Joined::new(self.writer, scopes.to_vec());
+        let mut troubles: Vec<Option<Instant>> = vec![None; scopes.len()];
+        let watches = scopes.iter().enumerate().map(|(number, scope)| {
+            let api: Api<DeserializeGuard<K>> = match scope {
+                Some(namespace) => Api::namespaced(client.clone(), namespace),
+                None => Api::all(client.clone()),
+            };
+            let again = ExponentialBuilder::default().with_min_delay(SOON).with_max_delay(LATEST);
+            let again = watcher::ExponentialBackoff::from(again.with_jitter().without_max_times());
+            watcher(api, self.config.clone()).backoff(again).map(move |event| (number, event)).boxed()
+        });
+        let mut events = select_all(watches);
+        while let Some((number, event)) = events.next().await {
+            match event {
+                Ok(event) => {
+                    let left = joined.unlisted();
+                    for change in joined.take(number, read(event, self.slim)) {
+                        (told.took)(&change);
+                        if self.to.unbounded_send(change).is_err() {
+                            return;
+                        }
+                    }
+                    if joined.unlisted() < left {
+                        (told.listed)();
+                    }
+                }
+                Err(error) => {
+                    let before = troubles.get_mut(number);
+                    if before.as_ref().is_none_or(|before| before.is_none_or(|at| at.elapsed() >= TELL)) {
+                        before.map(|before| before.replace(Instant::now()));
+                        tell::<K>(scopes.get(number), &error);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn tell<K: Resource<DynamicType = ()>>(scope: Option<&Scope>, error: &watcher::Error) {
+    let (kind, namespace) = (K::kind(&()), scope.cloned().flatten());
+    if is_forbidden(error) {
+        tracing::error!(
+            kind = &*kind,
+            namespace,
+            %error,
+            "the operator may not watch here: give it its role in this namespace, or have it watch others"
+        );
+    } else {
+        tracing::warn!(kind = &*kind, namespace, %error, "a watch was interrupted; it goes on");
+    }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(answer))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(answer)) => answer.code == 403,
+        watcher::Error::WatchError(answer) => answer.code == 403,
+        _ => false,
+    }
+}
+
+/// An object, or which one can't be read.
+type Read<K> = Result<K, ObjectRef<K>>;
+
+/// One malformed object never stops a watch: it is said, and left alone.
+fn read<K: Resource<DynamicType = ()>>(event: Event<DeserializeGuard<K>>, slim: fn(&mut K)) -> Event<Read<K>> {
+    let read = |guard: DeserializeGuard<K>| match guard.0 {
+        Ok(mut object) => {
+            slim(&mut object);
+            Ok(object)
+        }
+        Err(invalid) => {
+            let (namespace, name) = (invalid.metadata.namespace, invalid.metadata.name.unwrap_or_default());
+            tracing::warn!(
+                kind = &*K::kind(&()),
+                namespace,
+                name,
+                error = invalid.error,
+                "an object can't be read; it is left alone"
+            );
+            Err(ObjectRef::new(&name).within(&namespace.unwrap_or_default()))
+        }
+    };
+    match event {
+        Event::Apply(guard) => Event::Apply(read(guard)),
+        Event::Delete(guard) => Event::Delete(read(guard)),
+        Event::InitApply(guard) => Event::InitApply(read(guard)),
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    }
+}
+
+/// One store that several watches fill, each with a namespace's objects. What one of them lists anew takes away only its
+/// own; so `reflector`, which replaces the whole store after a list, is not used.
+struct Joined<K: Resource<DynamicType = ()> + Clone + 'static> {
+    writer: Writer<K>,
+    store: Store<K>,
+    watches: Vec<Watch<K>>,
+}
+
+struct Watch<K: Resource<DynamicType = ()>> {
+    scope: Scope,
+    /// What was listed so far, while a list is under way.
+    listing: Option<HashSet<ObjectRef<K>>>,
+    /// A list was complete once.
+    listed: bool,
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Joined<K> {
+    fn new(mut writer: Writer<K>, scopes: Vec<Scope>) -> Self {
+        let store = writer.as_reader();
+        // For kube the store is ready from the start; whether it is, `unlisted` tells.
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitDone);
+        let watches = scopes.into_iter().map(|scope| Watch { scope, listing: None, listed: false }).collect();
+        Self { writer, store, watches }
+    }
+
+    /// How many namespaces were never listed.
+    fn unlisted(&self) -> usize {
+        self.watches.iter().filter(|watch| !watch.listed).count()
+    }
+
+    /// Takes in an event of a watch; gives what changed.
+    fn take(&mut self, number: usize, event: Event<Read<K>>) -> Vec<Change<K>> {
+        let Some(watch) = self.watches.get_mut(number) else { return Vec::new() };
+        match event {
+            Event::Init => {
+                watch.listing = Some(HashSet::new());
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                let reference = object.as_ref().map_or_else(Clone::clone, ObjectRef::from_obj);
+                watch.listing.get_or_insert_default().insert(reference);
+                object.map_or_else(|_| Vec::new(), |object| self.there(object))
+            }
+            Event::InitDone => {
+                watch.listed = true;
+                let seen = watch.listing.take().unwrap_or_default();
+                let scope = watch.scope.clone();
+                let ours = |object: &K| scope.is_none() || object.meta().namespace == scope;
+                let gone = self.store.state_filter(|object| ours(object) && !seen.contains(&ObjectRef::from_obj(object)));
+                gone.into_iter().map(|object| self.gone((*object).clone())).collect()
+            }
+            Event::Apply(Ok(object)) => self.there(object),
+            Event::Apply(Err(_)) => Vec::new(),
+            Event::Delete(Ok(object)) => vec![self.gone(object)],
+            Event::Delete(Err(reference)) => {
+                let known = self.store.get(&reference).map(Arc::unwrap_or_clone);
+                known.map(|object| self.gone(object)).into_iter().collect()
+            }
+        }
+    }
+
+    fn there(&mut self, object: K) -> Vec<Change<K>> {
+        let before = self.store.get(&ObjectRef::from_obj(&object));
+        let other = before.filter(|before| before.meta().uid != object.meta().uid);
+        self.writer.apply_watcher_event(&Event::Apply(object.clone()));
+        // Another of the same name: the one before went while nobody watched.
+        let gone = other.map(|other| Change::Gone(Arc::unwrap_or_clone(other)));
+        gone.into_iter().chain([Change::There(object)]).collect()
+    }
+
+    fn gone(&mut self, object: K) -> Change<K> {
+        self.writer.apply_watcher_event(&Event::Delete(object.clone()));
+        Change::Gone(object)
+    }
+}
