@@ -104,15 +104,8 @@ impl ControllerArgs {
         let instance = std::env::var("POD_NAME").ok();
         // Some clusters give a name here, with an address outside of them.
         let api_service = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|address| address.parse().ok());
-        let options = Options {
-            config,
-            worker,
-            namespaces,
-            api_service,
-            instance,
-            metrics: Some(metrics.clone()),
-            readiness,
-        };
+        let options =
+            Options { config, worker, namespaces, api_service, instance, metrics: Some(metrics.clone()), readiness };
         let stop = CancellationToken::new();
         let asked = stop.clone();
         let signals = |kind| signal(kind).map_err(|e| Error::internal(format!("cannot wait for signals: {e}")));
@@ -142,7 +135,10 @@ fn namespaces(given: &[String]) -> Result<Vec<String>> {
     let names: BTreeSet<_> = given.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
     let is_label = |name: &str| {
         let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        name.len() <= 63 && name.chars().all(|c| is_end(c) || c == '-') && name.starts_with(is_end) && name.ends_with(is_end)
+        name.len() <= 63
+            && name.chars().all(|c| is_end(c) || c == '-')
+            && name.starts_with(is_end)
+            && name.ends_with(is_end)
     };
     if let Some(wrong) = names.iter().find(|name| !is_label(name)) {
         return Err(Error::configuration(format!("`{wrong}` is no name of a namespace"))

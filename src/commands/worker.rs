@@ -41,8 +41,24 @@ pub struct WorkerArgs {
     pub allow_addresses: String,
 
     /// Networks that the source must be in besides, by comma [default: anywhere].
-    #[arg(long, env = "MAILFERRY_SOURCE_ADDRESSES", value_name = "NETWORKS", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "MAILFERRY_SOURCE_ADDRESSES",
+        value_name = "NETWORKS",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub source_addresses: String,
+
+    /// The host that the destination must be; it is looked up as it stands, never below a search domain [default: any].
+    #[arg(
+        long,
+        env = "MAILFERRY_DESTINATION_HOST",
+        value_name = "HOST",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub destination_host: String,
 
     /// Where Secrets are mounted, as FOLDER/SECRET/KEY.
     #[arg(long, env = "MAILFERRY_SECRETS", value_name = "FOLDER", default_value = "/var/run/secrets/mailferry.io")]
@@ -65,6 +81,7 @@ impl WorkerArgs {
             attempt: attempt(&self.attempt)?,
             addresses: AddressPolicy::parse(&self.deny_addresses, &self.allow_addresses)?,
             source_networks: networks(&self.source_addresses)?,
+            destination_host: self.destination_host,
             secrets: self.secrets,
             termination_log: self.termination_log,
         };
@@ -108,6 +125,7 @@ mod tests {
             env::DENY_ADDRESSES,
             env::ALLOW_ADDRESSES,
             env::SOURCE_ADDRESSES,
+            env::DESTINATION_HOST,
         ] {
             assert!(read.contains(&given), "{given}");
         }

@@ -25,7 +25,7 @@ const PAGE: u32 = 50;
 #[derive(Debug)]
 pub struct Guard {
     config: config::Addresses,
-    sources: Vec<IpNet>,
+    policy: config::Policy,
     api_service: Option<IpAddr>,
     known: watch::Sender<Known>,
 }
@@ -49,6 +49,8 @@ pub struct PodAddresses {
     pub allow: String,
     /// Those that sources must be in besides; empty: anywhere.
     pub sources: String,
+    /// Destinations are judged by name: the one that was must not become another, in the MailboxSync or by a search domain.
+    pub one_destination: bool,
 }
 
 /// Why a look at the cluster's networks failed.
@@ -68,12 +70,12 @@ impl Unread {
 }
 
 impl Guard {
-    /// Nothing is known of the cluster yet but the address of the API server's Service. Sync pods connect to sources only
-    /// in these networks, if there are any.
+    /// Nothing is known of the cluster yet but the address of the API server's Service. What `policy`
+    /// says besides concerns sync pods.
     #[must_use]
-    pub fn new(config: config::Addresses, sources: Vec<IpNet>, api_service: Option<IpAddr>) -> Self {
+    pub fn new(config: config::Addresses, policy: config::Policy, api_service: Option<IpAddr>) -> Self {
         let api_service = api_service.filter(|_| config.detect_cluster);
-        let guard = Self { config, sources, api_service, known: watch::Sender::default() };
+        let guard = Self { config, policy, api_service, known: watch::Sender::default() };
         let mut networks = Networks::default();
         networks.ranges.extend(api_service.map(IpNet::from));
         let known = guard.with(&networks);
@@ -106,7 +108,12 @@ impl Guard {
             );
         }
         let list = |networks: &[IpNet]| networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let pods = PodAddresses { deny: list(&deny), allow: list(&self.config.allow), sources: list(&self.sources) };
+        let pods = PodAddresses {
+            deny: list(&deny),
+            allow: list(&self.config.allow),
+            sources: list(&self.policy.allowed_source_addresses),
+            one_destination: !self.policy.allowed_destinations.is_empty(),
+        };
         Known { networks: None, service_ranges: None, policy, pods }
     }
 
@@ -225,7 +232,9 @@ mod tests {
         let networks = |list: &[&str]| list.iter().map(|network| network.parse().unwrap()).collect();
         let config =
             config::Addresses { allow: networks(&["10.96.7.7/32"]), deny: networks(&["192.0.2.0/24"]), detect_cluster };
-        Guard::new(config, networks(&["198.51.100.0/24", "2001:db8::/32"]), Some("10.96.0.1".parse().unwrap()))
+        let sources = networks(&["198.51.100.0/24", "2001:db8::/32"]);
+        let policy = config::Policy { allowed_source_addresses: sources, ..config::Policy::default() };
+        Guard::new(config, policy, Some("10.96.0.1".parse().unwrap()))
     }
 
     fn permits(guard: &Guard, address: &str) -> bool {
@@ -247,6 +256,7 @@ mod tests {
                 deny: "10.96.0.1/32,192.0.2.0/24".into(),
                 allow: "10.96.7.7/32".into(),
                 sources: "198.51.100.0/24,2001:db8::/32".into(),
+                one_destination: false,
             }
         );
     }

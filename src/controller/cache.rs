@@ -221,10 +221,12 @@ pub async fn watch(client: Client, namespaces: &[String], caches: Arc<Caches>, w
         to: to.servers,
     };
     let pods = Kind { config: ours, slim: slim_pod, writer: writers.pods, to: to.pods };
+    let took_sync = |change: &Change<MailboxSync>| caches.took_sync(change);
+    let took_pod = |change: &Change<SyncPod>| caches.took_pod(change);
     futures::join!(
         migrations.watch(&client, &scopes, Told { listed: &listed, took: &|_| {} }),
-        syncs.watch(&client, &scopes, Told { listed: &listed, took: &|change| caches.took_sync(change) }),
+        syncs.watch(&client, &scopes, Told { listed: &listed, took: &took_sync }),
         servers.watch(&client, &scopes, Told { listed: &listed, took: &|_| {} }),
-        pods.watch(&client, &scopes, Told { listed: &listed, took: &|change| caches.took_pod(change) }),
+        pods.watch(&client, &scopes, Told { listed: &listed, took: &took_pod }),
     );
 }

@@ -213,19 +213,24 @@ impl Context {
         }
     }
 
-    /// Tells people. A lost Event is only a line less.
+    /// Tells people.
     pub async fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, notes: &[Note]) {
-        for note in notes {
-            let event = Event {
-                type_: if note.warning { EventType::Warning } else { EventType::Normal },
-                reason: note.reason.to_owned(),
-                note: Some(note.message.chars().take(900).collect()),
-                action: "Reconcile".to_owned(),
-                secondary: None,
-            };
-            if let Err(error) = self.recorder.publish(&event, &about.object_ref(&())).await {
-                tracing::debug!(name = about.name_any(), %error, "an Event was not taken");
-            }
+        tell(&self.recorder, about, notes).await;
+    }
+}
+
+/// Tells people. A lost Event is only a line less.
+pub async fn tell<K: Resource<DynamicType = ()>>(recorder: &Recorder, about: &K, notes: &[Note]) {
+    for note in notes {
+        let event = Event {
+            type_: if note.warning { EventType::Warning } else { EventType::Normal },
+            reason: note.reason.to_owned(),
+            note: Some(note.message.chars().take(900).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = recorder.publish(&event, &about.object_ref(&())).await {
+            tracing::debug!(name = about.name_any(), %error, "an Event was not taken");
         }
     }
 }

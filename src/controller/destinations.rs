@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn a_host_is_allowed_by_its_own_name_in_any_case_and_with_the_roots_dot() {
         let list = ["Mail.NewHost.example", "xn--mller-kva.example."];
-        for host in ["mail.newhost.example", "MAIL.newhost.Example.", "xn--MLLER-kva.example", "xn--mller-kva.example."] {
+        for host in ["mail.newhost.example", "MAIL.newhost.Example.", "xn--MLLER-kva.example", "xn--mller-kva.example."]
+        {
             assert!(is_allowed(&list, host), "{host}");
         }
         for host in ["newhost.example", "a.mail.newhost.example", "mail.newhost.example.org", "xmail.newhost.example"] {
@@ -136,7 +137,9 @@ mod tests {
         for host in ["mail.newhost.example", "a.b.NEWHOST.example."] {
             assert!(is_allowed(&[".newhost.example"], host), "{host}");
         }
-        for host in ["newhost.example", ".newhost.example", "evilnewhost.example", "mail.newhost.example.org", "example"] {
+        for host in
+            ["newhost.example", ".newhost.example", "evilnewhost.example", "mail.newhost.example.org", "example"]
+        {
             assert!(!is_allowed(&[".newhost.example"], host), "{host}");
         }
     }
@@ -147,7 +150,8 @@ mod tests {
         for host in ["192.0.2.7", "2001:db8:0:0::7", "2001:db8::0007"] {
             assert!(is_allowed(&list, host), "{host}");
         }
-        for host in ["192.0.2.70", "2.7", "::ffff:192.0.2.7", "3221225991", "0xc0000207", "2001:db8::8", "192.0.2.7.5"] {
+        for host in ["192.0.2.70", "2.7", "::ffff:192.0.2.7", "3221225991", "0xc0000207", "2001:db8::8", "192.0.2.7.5"]
+        {
             assert!(!is_allowed(&list, host), "{host}");
         }
         // No suffix can be an address' end; were it one, it would allow none.
@@ -185,7 +189,10 @@ mod tests {
         let error = refused("mail.elsewhere.example", None);
         assert_eq!(error.what, "mail may not be moved to mail.elsewhere.example");
         let advice = error.advice.unwrap();
-        assert!(advice.contains("spec.destination.server.host") && advice.contains("whoever runs Mailferry"), "{advice}");
+        assert!(
+            advice.contains("spec.destination.server.host") && advice.contains("whoever runs Mailferry"),
+            "{advice}"
+        );
         let advice = refused("h", Some("new")).advice.unwrap();
         assert!(advice.contains("the MailServer new"), "{advice}");
     }

@@ -41,6 +41,8 @@ pub mod env {
     pub const ALLOW_ADDRESSES: &str = "MAILFERRY_ALLOW_ADDRESSES";
     /// Networks that the source must be in besides, by comma.
     pub const SOURCE_ADDRESSES: &str = "MAILFERRY_SOURCE_ADDRESSES";
+    /// The one host that the destination may be; empty: any.
+    pub const DESTINATION_HOST: &str = "MAILFERRY_DESTINATION_HOST";
 }
 /// A pod that outlives its deadline by this many seconds is ended by its node: where no operator is left to do it.
 const BACKSTOP_SECONDS: i64 = 3600;
@@ -194,6 +196,10 @@ fn environment(to: For<'_>, config: &WorkerConfig, addresses: PodAddresses) -> V
         value(env::DENY_ADDRESSES, addresses.deny),
         value(env::ALLOW_ADDRESSES, addresses.allow),
         value(env::SOURCE_ADDRESSES, addresses.sources),
+        value(
+            env::DESTINATION_HOST,
+            if addresses.one_destination { to.spec.destination.server.host.clone() } else { String::new() },
+        ),
         value("RUST_LOG", config.log_level.clone()),
     ]
 }
@@ -252,6 +258,7 @@ mod tests {
             deny: "10.0.0.0/8".into(),
             allow: "10.1.0.0/16".into(),
             sources: "192.0.2.0/24".into(),
+            one_destination: true,
         };
         build(to, &config, addresses)
     }
@@ -362,6 +369,7 @@ mod tests {
             ("MAILFERRY_DENY_ADDRESSES", "10.0.0.0/8"),
             ("MAILFERRY_ALLOW_ADDRESSES", "10.1.0.0/16"),
             ("MAILFERRY_SOURCE_ADDRESSES", "192.0.2.0/24"),
+            ("MAILFERRY_DESTINATION_HOST", "new.example"),
             ("RUST_LOG", "debug"),
         ];
         assert_eq!(container["env"], json!(expected.map(|(name, value)| json!({"name": name, "value": value}))));

@@ -89,19 +89,19 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     for namespace in options.config.rules_elsewhere(&options.namespaces) {
         tracing::warn!(namespace, "masterUsers has a rule for a namespace that is not watched: it has no effect");
     }
-    let sources = options.config.policy.allowed_source_addresses.clone();
-    let addresses = Arc::new(Guard::new(options.config.addresses.clone(), sources, options.api_service));
+    let (config, policy) = (options.config.addresses.clone(), options.config.policy.clone());
+    let addresses = Arc::new(Guard::new(config, policy, options.api_service));
     let context = Arc::new(Context::new(
         client.clone(),
         (options.config, options.worker, Arc::clone(&addresses)),
         Arc::clone(&caches),
-        (recorder, metrics.clone()),
+        (recorder.clone(), metrics.clone()),
         (sync_queue, migration_queue),
     ));
     let (server_queue, servers_due) = mpsc::unbounded();
     let counted = connections(&context);
     let guard = Arc::clone(&addresses);
-    let servers = Arc::new(Servers::new(client.clone(), guard, server_queue.clone(), counted, metrics));
+    let servers = Arc::new(Servers::new(client.clone(), guard, server_queue.clone(), counted, (recorder, metrics)));
     let (changes, seen) = channels();
     let mut tasks = JoinSet::new();
     let namespaces = options.namespaces;

@@ -207,7 +207,8 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Joined<K> {
                 let seen = watch.listing.take().unwrap_or_default();
                 let scope = watch.scope.clone();
                 let ours = |object: &K| scope.is_none() || object.meta().namespace == scope;
-                let gone = self.store.state_filter(|object| ours(object) && !seen.contains(&ObjectRef::from_obj(object)));
+                let gone =
+                    self.store.state_filter(|object| ours(object) && !seen.contains(&ObjectRef::from_obj(object)));
                 gone.into_iter().map(|object| self.gone((*object).clone())).collect()
             }
             Event::Apply(Ok(object)) => self.there(object),
@@ -232,5 +233,110 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Joined<K> {
     fn gone(&mut self, object: K) -> Change<K> {
         self.writer.apply_watcher_event(&Event::Delete(object.clone()));
         Change::Gone(object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::MailServer;
+
+    fn server(namespace: &str, name: &str, uid: &str) -> MailServer {
+        let mut server = MailServer::new(name, crate::api::MailServerSpec::default());
+        server.metadata.namespace = Some(namespace.to_owned());
+        server.metadata.uid = Some(uid.to_owned());
+        server
+    }
+
+    fn unreadable(namespace: &str, name: &str) -> Read<MailServer> {
+        Err(ObjectRef::new(name).within(namespace))
+    }
+
+    struct Case(Joined<MailServer>);
+
+    impl Case {
+        fn new(namespaces: &[&str]) -> Self {
+            let namespaces: Vec<_> = namespaces.iter().map(|name| (*name).to_owned()).collect();
+            Self(Joined::new(Writer::default(), scopes(&namespaces)))
+        }
+
+        /// A watch lists these, all that there are; what changed.
+        fn lists(&mut self, number: usize, objects: Vec<Read<MailServer>>) -> Vec<String> {
+            let listed = objects.into_iter().map(Event::InitApply);
+            let events = [Event::Init].into_iter().chain(listed).chain([Event::InitDone]);
+            events.flat_map(|event| self.takes(number, event)).collect()
+        }
+
+        fn takes(&mut self, number: usize, event: Event<Read<MailServer>>) -> Vec<String> {
+            let text = |change| match change {
+                Change::There(server) => format!("+{}", of(&server)),
+                Change::Gone(server) => format!("-{}", of(&server)),
+            };
+            self.0.take(number, event).into_iter().map(text).collect()
+        }
+
+        fn there(&self) -> Vec<String> {
+            let mut there: Vec<_> = self.0.store.state().iter().map(|server| of(server)).collect();
+            there.sort();
+            there
+        }
+    }
+
+    fn of(server: &MailServer) -> String {
+        let of = |text: &Option<String>| text.clone().unwrap();
+        format!("{}/{}:{}", of(&server.metadata.namespace), of(&server.metadata.name), of(&server.metadata.uid))
+    }
+
+    #[test]
+    fn what_one_namespace_lists_anew_takes_nothing_from_the_others() {
+        let mut case = Case::new(&["a", "b", "c"]);
+        assert_eq!(case.lists(0, vec![Ok(server("a", "x", "1")), Ok(server("a", "y", "2"))]), ["+a/x:1", "+a/y:2"]);
+        assert_eq!(case.lists(1, vec![Ok(server("b", "x", "3"))]), ["+b/x:3"]);
+        assert_eq!(case.0.unlisted(), 1);
+        assert_eq!(case.lists(2, vec![]), [""; 0], "a namespace that is not there yet");
+        assert_eq!(case.0.unlisted(), 0);
+        // y went while nobody watched.
+        assert_eq!(case.lists(0, vec![Ok(server("a", "x", "1"))]), ["+a/x:1", "-a/y:2"]);
+        assert_eq!(case.there(), ["a/x:1", "b/x:3"]);
+        assert_eq!(case.takes(2, Event::Apply(Ok(server("c", "z", "4")))), ["+c/z:4"]);
+        assert_eq!(case.takes(1, Event::Delete(Ok(server("b", "x", "3")))), ["-b/x:3"]);
+        assert_eq!(case.there(), ["a/x:1", "c/z:4"]);
+    }
+
+    #[test]
+    fn a_list_that_breaks_off_takes_nothing_and_begins_again() {
+        let mut case = Case::new(&["a", "b"]);
+        case.lists(0, vec![Ok(server("a", "x", "1")), Ok(server("a", "y", "2"))]);
+        case.takes(0, Event::Init);
+        case.takes(0, Event::InitApply(Ok(server("a", "x", "1"))));
+        assert_eq!(case.there(), ["a/x:1", "a/y:2"]);
+        assert_eq!(case.lists(0, vec![Ok(server("a", "y", "2"))]), ["+a/y:2", "-a/x:1"]);
+    }
+
+    #[test]
+    fn one_watch_of_all_namespaces_knows_them_all() {
+        let mut case = Case::new(&[]);
+        case.lists(0, vec![Ok(server("a", "x", "1")), Ok(server("b", "x", "2"))]);
+        assert_eq!(case.0.unlisted(), 0);
+        assert_eq!(case.lists(0, vec![Ok(server("b", "x", "2"))]), ["+b/x:2", "-a/x:1"]);
+    }
+
+    #[test]
+    fn another_of_the_same_name_means_that_the_one_before_is_gone() {
+        let mut case = Case::new(&["a"]);
+        case.lists(0, vec![Ok(server("a", "x", "1"))]);
+        assert_eq!(case.lists(0, vec![Ok(server("a", "x", "2"))]), ["-a/x:1", "+a/x:2"]);
+        assert_eq!(case.there(), ["a/x:2"]);
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_left_as_it_was_known_until_it_is_gone() {
+        let mut case = Case::new(&["a"]);
+        case.lists(0, vec![Ok(server("a", "x", "1"))]);
+        assert_eq!(case.lists(0, vec![unreadable("a", "x"), unreadable("a", "never")]), [""; 0]);
+        assert_eq!(case.takes(0, Event::Apply(unreadable("a", "x"))), [""; 0]);
+        assert_eq!(case.there(), ["a/x:1"]);
+        assert_eq!(case.takes(0, Event::Delete(unreadable("a", "x"))), ["-a/x:1"]);
+        assert_eq!(case.there(), [""; 0]);
     }
 }

@@ -20,6 +20,8 @@ struct Networks {
     allowed: Vec<IpNet>,
     /// Nothing elsewhere, whatever the others say; empty: anywhere.
     within: Vec<IpNet>,
+    /// Host names are looked up as they stand.
+    absolute: bool,
 }
 
 impl AddressPolicy {
@@ -31,6 +33,7 @@ impl AddressPolicy {
             denied: denied.into_iter().map(canonical).collect(),
             allowed: allowed.into_iter().map(canonical).collect(),
             within: Vec::new(),
+            absolute: false,
         })))
     }
 
@@ -38,14 +41,34 @@ impl AddressPolicy {
     #[must_use]
     pub fn within(&self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         let within: Vec<_> = networks.into_iter().map(canonical).collect();
-        match &self.0 {
-            _ if within.is_empty() => self.clone(),
-            Some(networks) => Self(Some(Arc::new(Networks { within, ..(**networks).clone() }))),
-            None => {
-                let all = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
-                Self(Some(Arc::new(Networks { denied: Vec::new(), allowed: all.into(), within })))
-            }
-        }
+        if within.is_empty() { self.clone() } else { Self(Some(Arc::new(Networks { within, ..self.networks() }))) }
+    }
+
+    /// The same, and host names are looked up as they stand, never below a search domain (resolv.conf(5)): in a cluster
+    /// `mail.newhost.example` may also be a Service `newhost` in a namespace `example`.
+    #[must_use]
+    pub fn absolute_names(&self) -> Self {
+        Self(Some(Arc::new(Networks { absolute: true, ..self.networks() })))
+    }
+
+    /// What is looked up for a host, name or address.
+    #[must_use]
+    pub fn name_of(&self, host: &str) -> String {
+        let is_address = host.parse::<IpAddr>().is_ok();
+        let absolute = self.0.as_ref().is_some_and(|networks| networks.absolute) && !is_address && !host.ends_with('.');
+        if absolute { format!("{host}.") } else { host.to_owned() }
+    }
+
+    fn networks(&self) -> Networks {
+        self.0.as_ref().map_or_else(
+            || Networks {
+                denied: Vec::new(),
+                allowed: vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
+                within: Vec::new(),
+                absolute: false,
+            },
+            |networks| (**networks).clone(),
+        )
     }
 
     /// The same from lists of networks (`10.0.0.0/8`) or addresses, separated by commas; blanks count for nothing.
@@ -232,6 +255,23 @@ mod tests {
         assert!(permits(&of_all, "127.0.0.1") && permits(&of_all, "::1") && !permits(&of_all, "192.0.2.1"));
         let mapped = AddressPolicy::default().within(networks("::ffff:192.0.2.0/120").unwrap());
         assert!(permits(&mapped, "192.0.2.1") && !permits(&mapped, "192.0.3.1"));
+    }
+
+    #[test]
+    fn a_name_is_looked_up_as_it_stands_where_that_is_asked_for() {
+        let policy = AddressPolicy::guarded([], []).absolute_names();
+        for (host, looked_up) in [
+            ("mail.example", "mail.example."),
+            ("mail.example.", "mail.example."),
+            ("mail", "mail."),
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:db8::1", "2001:db8::1"),
+        ] {
+            assert_eq!(policy.name_of(host), looked_up);
+            assert_eq!(AddressPolicy::default().name_of(host), host);
+        }
+        assert!(!permits(&policy, "127.0.0.1") && permits(&policy, "192.0.2.1"));
+        assert!(permits(&AddressPolicy::default().absolute_names(), "127.0.0.1"));
     }
 
     #[test]

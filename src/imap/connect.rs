@@ -129,7 +129,8 @@ async fn within<T>(limit: Duration, what: &str, step: impl Future<Output = Resul
 
 /// Tries every address of the host in turn.
 async fn dial(endpoint: &Endpoint) -> Result<TcpStream> {
-    let addresses = lookup_host((endpoint.host.as_str(), endpoint.port)).await.map_err(|error| {
+    let name = endpoint.addresses.name_of(&endpoint.host);
+    let addresses = lookup_host((name.as_str(), endpoint.port)).await.map_err(|error| {
         Error::network(format!("the host name {} cannot be resolved: {error}", endpoint.host))
             .advice("Check the spelling of host, and DNS")
     })?;

@@ -16,6 +16,10 @@ use crate::error::{Error, Result};
 /// These log what they send and receive, passwords and mail included, below `info`: no setting gets more out of them.
 const CAPPED: [&str; 2] = ["async_imap", "imap_proto"];
 
+/// This logs each request to the API server that fails, as an error of its own: who asked says what it means, and how long
+/// the API server was away. Shown where the directives name kube's client.
+const REPEATED: (&str, &str) = ("kube_client::client::builder", "kube_client");
+
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Format {
@@ -59,7 +63,8 @@ where
         Error::configuration(format!("the log level {directives:?} cannot be read: {e}"))
             .advice("Use error, warn, info, debug or trace, or a list such as info,mailferry::imap=debug")
     })?;
-    let filter = wanted.and(filter_fn(may_log));
+    let repeated = directives.contains(REPEATED.1);
+    let filter = wanted.and(filter_fn(move |metadata| may_log(metadata) && (repeated || !is_repeated(metadata))));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
     Ok(match format {
         Format::Text => lines.with_filter(filter).boxed(),
@@ -68,11 +73,16 @@ where
 }
 
 fn may_log(metadata: &Metadata<'_>) -> bool {
-    let target = metadata.target();
-    let capped = CAPPED
-        .iter()
-        .any(|name| target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::")));
+    let capped = CAPPED.iter().any(|name| is_of(metadata, name));
     !capped || *metadata.level() <= LevelFilter::INFO
+}
+
+fn is_repeated(metadata: &Metadata<'_>) -> bool {
+    metadata.is_event() && *metadata.level() == LevelFilter::ERROR && is_of(metadata, REPEATED.0)
+}
+
+fn is_of(metadata: &Metadata<'_>, module: &str) -> bool {
+    metadata.target().strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 /// Writes log lines to stderr through `between`, which may hold back what else is drawn there.
@@ -141,6 +151,18 @@ mod tests {
         for kept in ["harmless", "another crate", "our own"] {
             assert!(text.contains(kept), "{kept} is missing in {text}");
         }
+    }
+
+    #[test]
+    fn kubes_own_line_for_each_failed_request_is_left_out_unless_it_is_asked_for() {
+        let act = || {
+            tracing::error!(target: "kube_client::client::builder", "failed with error");
+            tracing::warn!(target: "kube_client::client::auth", "a token is old");
+            tracing::error!(target: "mailferry::controller::run", "our own");
+        };
+        let text = logged("info", Format::Text, act);
+        assert!(!text.contains("failed with") && text.contains("a token is old") && text.contains("our own"), "{text}");
+        assert!(logged("info,kube_client=error", Format::Text, act).contains("failed with"));
     }
 
     #[test]

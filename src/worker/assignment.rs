@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::{
     api::{MailboxSync, MailboxSyncSpec, SecretKeyRef},
     assignment::{Missing, Secrets, sync_spec},
-    error::{Error, Result},
+    error::{Error, Result, Side},
     imap::AddressPolicy,
     sync::{checkpoint::Checkpoint, spec::SyncSpec},
 };
@@ -28,6 +28,8 @@ pub struct Assignment {
     pub addresses: AddressPolicy,
     /// Networks that the source must be in besides; none: anywhere.
     pub source_networks: Vec<IpNet>,
+    /// The one host that the destination may be, looked up as it stands; empty: any.
+    pub destination_host: String,
     /// Where Secrets are mounted: `<root>/<Secret>/<key>`.
     pub secrets: PathBuf,
     /// Where the last word goes.
@@ -85,6 +87,18 @@ pub fn spec(assignment: &Assignment, sync: &MailboxSyncSpec, slots: Option<i32>,
     spec.connections = spec.connections.min(slots).max(1);
     spec.source.addresses = assignment.addresses.within(assignment.source_networks.iter().copied());
     spec.destination.addresses = assignment.addresses.clone();
+    if !assignment.destination_host.is_empty() {
+        // The operator judged this one, before the pod was made.
+        let plain = |host: &str| host.trim_end_matches('.').to_ascii_lowercase();
+        if plain(&spec.destination.host) != plain(&assignment.destination_host) {
+            let what = "the destination's host was changed while the attempt started";
+            return Err(Error::network(what)
+                .advice("The next attempt goes to the new host, if mail may be moved there")
+                .on(Side::Destination, spec.destination.address())
+                .in_mailbox(&sync.mailbox));
+        }
+        spec.destination.addresses = spec.destination.addresses.absolute_names();
+    }
     Ok(spec)
 }
 
@@ -145,6 +159,7 @@ mod tests {
             attempt: 2,
             addresses: AddressPolicy::guarded([], []),
             source_networks: vec!["192.0.2.0/24".parse().unwrap()],
+            destination_host: "NEW.example.".into(),
             secrets: root.to_owned(),
             termination_log: root.join("log"),
         }
@@ -158,11 +173,28 @@ mod tests {
         fs::write(root.path().join("mail/to"), "two").unwrap();
         let claimed = sync(&json!({}));
         let spec = spec(&assigned(root.path()), &claimed.spec, Some(2), Timestamp::now()).unwrap();
-        assert_eq!((spec.connections, spec.destination.addresses), (2, AddressPolicy::guarded([], [])));
+        let destinations = AddressPolicy::guarded([], []).absolute_names();
+        assert_eq!((spec.connections, spec.destination.addresses), (2, destinations));
         let sources = AddressPolicy::guarded([], []).within(["192.0.2.0/24".parse().unwrap()]);
         assert_eq!(spec.source.addresses, sources, "only the source is held to its networks");
         let Credential::PasswordFile(path) = spec.source.login.credential else { panic!("no file") };
         assert_eq!(path, root.path().join("mail/from"));
+    }
+
+    #[test]
+    fn another_destination_than_the_one_that_was_judged_is_not_connected_to() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("mail")).unwrap();
+        fs::write(root.path().join("mail/from"), "one").unwrap();
+        fs::write(root.path().join("mail/to"), "two").unwrap();
+        let mut assigned = assigned(root.path());
+        assigned.destination_host = "judged.example".into();
+        let error = spec(&assigned, &sync(&json!({})).spec, None, Timestamp::now()).unwrap_err();
+        // Another attempt follows.
+        assert_eq!((error.class, error.side), (ErrorClass::Network, Some(Side::Destination)));
+        assigned.destination_host = String::new();
+        let any = spec(&assigned, &sync(&json!({})).spec, None, Timestamp::now()).unwrap();
+        assert_eq!(any.destination.addresses, AddressPolicy::guarded([], []));
     }
 
     #[test]

@@ -12,7 +12,11 @@ use kube::{
 };
 use mailferry::{
     api::MailServer,
-    controller::{addresses::Guard, config::Addresses, names},
+    controller::{
+        addresses::Guard,
+        config::{Addresses, Policy},
+        names,
+    },
 };
 use mailferry_testkit::cluster::wait_for;
 use serde_json::json;
@@ -80,7 +84,7 @@ async fn what_was_known_of_the_cluster_holds_while_it_can_not_be_asked() {
     let operator = rig.operator().await;
     rig.plane.service_account(&rig.namespace, "nobody").await;
     let nobody = rig.plane.client_with_token(&rig.plane.token(&rig.namespace, "nobody", None).await);
-    let guard = Guard::new(Addresses::default(), Vec::new(), None);
+    let guard = Guard::new(Addresses::default(), Policy::default(), None);
     let permits = |address: &str| guard.policy().permits(address.parse().unwrap());
     assert!(guard.refresh(&nobody).await.is_err() && permits("198.18.77.1"));
     node(&rig, &rig.namespace, "198.18.77.0/24", "198.18.78.1").await;
@@ -90,7 +94,7 @@ async fn what_was_known_of_the_cluster_holds_while_it_can_not_be_asked() {
     assert!(error.contains("can't be listed"), "{error}");
     assert!(!permits("198.18.77.1"));
 
-    let off = Guard::new(Addresses { detect_cluster: false, ..Addresses::default() }, Vec::new(), None);
+    let off = Guard::new(Addresses { detect_cluster: false, ..Addresses::default() }, Policy::default(), None);
     off.refresh(&nobody).await.unwrap();
     assert!(off.policy().permits("198.18.77.1".parse().unwrap()));
 }

@@ -38,7 +38,7 @@ fn kubectl_applies_the_whole_folder() {
     assert!(output.status.success(), "{err}");
     assert_eq!(err, "", "a warning is a mistake in a manifest");
     let objects: Vec<_> = out.lines().collect();
-    assert_eq!(objects.len(), 14, "{out}");
+    assert_eq!(objects.len(), 22, "{out}");
     for expected in
         ["deployment.apps/mailferry", "customresourcedefinition.apiextensions.k8s.io/mailmigrations.mailferry.io"]
     {
@@ -58,6 +58,33 @@ fn the_operators_pod_and_the_pods_it_makes_have_one_image() {
     let workers = container["env"].as_array().unwrap().iter().find(|env| env["name"] == "MAILFERRY_WORKER_IMAGE");
     assert_eq!(workers.unwrap()["value"], image);
     assert!(image.ends_with(concat!(":", env!("CARGO_PKG_VERSION"))), "{image} is of another version");
+}
+
+#[test]
+fn the_destination_policy_is_a_component_that_takes_the_overlays_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp")
+        .args(["-r", "deploy", "crds"])
+        .arg(folder.path())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status();
+    assert!(copied.unwrap().success());
+    let overlay = folder.path().join("overlay");
+    std::fs::create_dir(&overlay).unwrap();
+    // As the component itself says.
+    let component =
+        std::fs::read_to_string(folder.path().join("deploy/destination-policy/kustomization.yaml")).unwrap();
+    let example = component.lines().skip_while(|line| !line.starts_with("#   resources"));
+    let example = example.map_while(|line| line.strip_prefix("#   ")).collect::<Vec<_>>().join("\n");
+    let example = example.replace("path/to/", "");
+    std::fs::write(overlay.join("kustomization.yaml"), example).unwrap();
+    let Some(output) = kubectl(plane(), &["kustomize", &overlay.display().to_string()]) else { return };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let objects = mailferry_testkit::cluster::documents(&String::from_utf8(output.stdout).unwrap());
+    let policy = objects.iter().find(|object| object.metadata.name.as_deref() == Some("mailferry-destinations"));
+    let allowed = json!({"name": "allowed", "expression": "['.newhost.example']"});
+    assert_eq!(policy.unwrap().data["spec"]["variables"][0], allowed);
+    assert_eq!(objects.len(), 24);
 }
 
 #[tokio::test]

@@ -6,14 +6,18 @@ mod apply;
 mod attempts;
 #[path = "../crds/cases.rs"]
 mod cases;
+mod controller_fence;
 mod crash;
 mod deploy;
+mod destination_policy;
 mod expansion;
 mod fence;
 mod leader;
 mod lifecycle;
 mod limits;
+mod namespaces;
 mod plane;
+mod policy;
 mod rig;
 mod server;
 mod stage;

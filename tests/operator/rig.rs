@@ -2,7 +2,8 @@
 
 use std::{fs, path::Path, sync::OnceLock, time::Duration};
 
-use k8s_openapi::api::core::v1::{Binding, Container, ObjectReference, Pod, PodSpec, ServiceAccount};
+use k8s_openapi::api::core::v1::{Binding, Container, ObjectReference, Pod, PodSpec, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource,
@@ -17,6 +18,8 @@ use tokio::time::sleep;
 
 /// The `ServiceAccount` of sync pods.
 pub const WORKER: &str = "mailferry-worker";
+/// The group of roles and their bindings.
+pub const RBAC: &str = "rbac.authorization.k8s.io";
 /// Kubernetes' own controllers that tests lean on: owners take their children with them, namespaces end, quotas count.
 const CONTROLLERS: [&str; 5] = [
     "garbage-collector-controller",
@@ -48,16 +51,63 @@ pub async fn install(plane: &'static ControlPlane) {
     let client = plane.client();
     cluster::apply(&client, None, &crd::all_yaml().unwrap()).await.unwrap();
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
-    for file in ["namespace", "controller-rbac", "worker-rbac", "worker-fence"] {
+    for file in ["namespace", "controller-rbac", "controller-fence", "worker-rbac", "worker-fence"] {
         let yaml = fs::read_to_string(deploy.join(file).with_extension("yaml")).unwrap();
         cluster::apply(&client, None, &yaml).await.unwrap();
     }
     plane.start_controllers(&CONTROLLERS);
-    policy_applies(plane).await;
+    policies_apply(plane).await;
 }
 
-/// Waits until the API server has seen the admission policy: it learns of it by a watch.
-async fn policy_applies(plane: &'static ControlPlane) {
+/// Waits until the API server has seen the admission policies: it learns of them by a watch.
+async fn policies_apply(plane: &'static ControlPlane) {
+    worker_fence_applies(plane).await;
+    controller_fence_applies(plane).await;
+}
+
+async fn controller_fence_applies(plane: &'static ControlPlane) {
+    let rig = Rig { plane, client: plane.client(), namespace: plane.namespace().await };
+    let operator = rig.operator().await;
+    let (account, role) = ("ServiceAccount", json!({"apiGroup": RBAC, "kind": "ClusterRole", "name": WORKER}));
+    let binding = json!({
+        "metadata": {"name": "probe"}, "roleRef": role,
+        "subjects": [{"kind": account, "name": WORKER, "namespace": rig.namespace}],
+    });
+    applies("controller-fence: rolebindings", || dry_run::<RoleBinding>(&operator, &rig, &binding)).await;
+    let probe = json!({"metadata": {"name": "probe"}});
+    applies("controller-fence: serviceaccounts", || dry_run::<ServiceAccount>(&operator, &rig, &probe)).await;
+    applies("controller-fence: secrets", || dry_run::<Secret>(&operator, &rig, &probe)).await;
+    rig.allow_workers().await;
+    let container = json!({"name": "c", "image": "none"});
+    let pod = json!({"metadata": {"name": "probe"}, "spec": {"serviceAccountName": WORKER, "containers": [container]}});
+    applies("controller-fence: pods", || dry_run::<Pod>(&operator, &rig, &pod)).await;
+}
+
+/// Creates an object that its policy refuses, and keeps nothing.
+async fn dry_run<K>(client: &Client, rig: &Rig, object: &Value) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + serde::Serialize,
+{
+    let api = Api::<K>::namespaced(client.clone(), &rig.namespace);
+    let parameters = PostParams { dry_run: true, ..PostParams::default() };
+    api.create(&parameters, &read(object.clone())).await.map(drop)
+}
+
+async fn applies<F: Future<Output = Result<(), kube::Error>>>(policy: &str, attempt: impl Fn() -> F) {
+    for _ in 0..1000 {
+        if attempt().await.is_err() {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("deploy/{policy} has no effect");
+}
+
+async fn worker_fence_applies(plane: &'static ControlPlane) {
     let rig = Rig { plane, client: plane.client(), namespace: plane.namespace().await };
     rig.mailbox_sync("probe", json!({"attempt": 1})).await;
     let mut config = plane.config();

@@ -10,6 +10,7 @@ use kube::{
     runtime::{
         Controller,
         controller::{Action, Config},
+        events::Recorder,
         watcher,
     },
 };
@@ -17,7 +18,7 @@ use mailferry::{
     api::{MailServer, MailServerStatus},
     controller::{
         addresses::Guard,
-        config::Addresses,
+        config::{Addresses, Policy},
         server::{Servers, Times, reconcile},
     },
     telemetry::{api_calls, metrics::Metrics},
@@ -95,11 +96,12 @@ impl Stage {
 
 async fn control(client: Client, namespace: String, metrics: Metrics, times: Times, addresses: Addresses) {
     let (queue, due) = mpsc::unbounded();
-    let addresses = Arc::new(Guard::new(addresses, Vec::new(), None));
+    let addresses = Arc::new(Guard::new(addresses, Policy::default(), None));
     let servers: Api<MailServer> = Api::namespaced(client.clone(), &namespace);
     // As many connections as the host's name says.
     let connections = Box::new(|_: &str, spec: &mailferry::api::MailServerSpec| spec.host.len());
-    let context = Arc::new(Servers::new(client, addresses, queue, connections, metrics).with_times(times));
+    let recorder = Recorder::new(client.clone(), "test".into());
+    let context = Arc::new(Servers::new(client, addresses, queue, connections, (recorder, metrics)).with_times(times));
     Controller::new(servers, watcher::Config::default())
         .with_config(Config::default().concurrency(4))
         .reconcile_on(due)

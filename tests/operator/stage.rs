@@ -17,7 +17,7 @@ use mailferry::{
         names,
         run::{Options, run},
     },
-    telemetry::metrics::Metrics,
+    telemetry::{health::Readiness, metrics::Metrics},
 };
 use mailferry_testkit::cluster;
 use serde::de::DeserializeOwned;
@@ -74,8 +74,17 @@ impl Stage {
 
     /// No operator yet.
     pub async fn idle() -> Self {
-        let metrics = Metrics::new().unwrap();
-        Self { rig: Rig::new().await, metrics, operators: Vec::new(), config: OperatorConfig::default() }
+        Self::at(Rig::new().await)
+    }
+
+    /// The same in this namespace.
+    pub fn at(rig: Rig) -> Self {
+        Self { rig, metrics: Metrics::new().unwrap(), operators: Vec::new(), config: OperatorConfig::default() }
+    }
+
+    /// Operators that start from now on have this configuration.
+    pub fn configure(&mut self, config: OperatorConfig) {
+        self.config = config;
     }
 
     /// Starts an operator, or one more.
@@ -86,17 +95,31 @@ impl Stage {
 
     /// Starts an operator that talks to the API server by this client.
     pub fn start_with(&mut self, client: Client) {
+        self.start_watching(client, vec![self.rig.namespace.clone()]);
+    }
+
+    /// Starts an operator that watches these namespaces.
+    pub fn start_watching(&mut self, client: Client, namespaces: Vec<String>) -> Readiness {
+        let readiness = Readiness::default();
         let worker = WorkerConfig { image: "example/mailferry".into(), ..WorkerConfig::default() };
         let options = Options {
             config: self.config.clone(),
             worker,
-            namespaces: vec![self.rig.namespace.clone()],
+            namespaces,
             metrics: Some(self.metrics.clone()),
+            readiness: readiness.clone(),
             ..Options::default()
         };
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(client, options, stop.clone()));
         self.operators.push(Operator { stop, task });
+        readiness
+    }
+
+    /// Waits until the operator that was started last ends by itself.
+    pub async fn ended(&mut self) -> mailferry::Result<()> {
+        let mut operator = self.operators.pop().unwrap();
+        (&mut operator.task).await.unwrap()
     }
 
     /// Ends all operators, as SIGTERM does.

@@ -121,6 +121,7 @@ impl<'a> Mailbox<'a> {
                 "MAILFERRY_ALLOW_ADDRESSES",
                 fs::read_to_string(folder.join("allow")).unwrap_or("127.0.0.0/8,::1".into()),
             )
+            .env("MAILFERRY_SOURCE_ADDRESSES", fs::read_to_string(folder.join("sources")).unwrap_or_default())
             .env("MAILFERRY_SECRETS", &folder)
             .env("MAILFERRY_TERMINATION_LOG", folder.join(format!("word-{number}")))
             .stdin(Stdio::null())
@@ -466,4 +467,26 @@ async fn a_missing_key_and_an_address_that_is_not_allowed_are_told_as_configurat
     let error = mailbox.worker().await.last_error.unwrap();
     assert!(error.message.contains("the host localhost has only addresses"), "{}", error.message);
     assert!(!format!("{error:?}{}", refused.log).contains("127.0.0.1"), "{error:?}\n{}", refused.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_is_connected_to_only_in_its_networks_and_a_destination_is_not_held_to_them() {
+    let rig = rig().await;
+    let mailbox = Mailbox::new(&rig, "judy", json!({})).await;
+    mailbox.source.connect().await.append("INBOX", &[Message::new("Subject: x\r\n\r\n")]).await;
+    let sources = mailbox.folder.path().join("sources");
+    fs::write(&sources, "192.0.2.0/24, 2001:db8::/32").unwrap();
+    let refused = mailbox.start(1).await.end().await;
+    assert_eq!(refused.code, Some(i32::from(ErrorClass::Configuration.exit_code())), "{}", refused.log);
+    let error = mailbox.worker().await.last_error.unwrap();
+    assert_eq!(error.side, Some(mailferry::Side::Source));
+    assert!(error.message.contains("the host localhost has only addresses"), "{}", error.message);
+    assert!(error.advice.as_ref().unwrap().contains("policy.allowedSourceAddresses"), "{error:?}");
+    assert!(!format!("{error:?}{}", refused.log).contains("127.0.0.1"), "{error:?}\n{}", refused.log);
+
+    // The same name is the destination's, which only has to be permitted.
+    fs::write(&sources, "127.0.0.0/8").unwrap();
+    let synced = mailbox.start(2).await.end().await;
+    assert_eq!(synced.code, Some(0), "{}", synced.log);
+    mailbox.assert_same_mail().await;
 }

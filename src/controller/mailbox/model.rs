@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::{
     decide::{Action, decide},
-    observe::{FLUSH_SECONDS, Heard, Observed, SecretsSeen},
+    observe::{FLUSH_SECONDS, Heard, Hold, Observed, SecretsSeen},
 };
 use crate::{
     api::{
@@ -24,7 +24,7 @@ use crate::{
         objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
         testing,
     },
-    error::ErrorClass,
+    error::{Error, ErrorClass},
 };
 
 const NAME: &str = "m";
@@ -55,6 +55,7 @@ struct World {
     heard: Heard,
     report: i64,
     secret: u32,
+    hold: Option<Hold>,
     uids: u32,
 }
 
@@ -74,6 +75,7 @@ enum Event {
     Cancel(bool),
     Ask(u8),
     OtherSecret,
+    Allow(bool),
     OperatorRestarts,
 }
 
@@ -94,6 +96,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Event::Cancel),
         1 => any::<u8>().prop_map(Event::Ask),
         1 => Just(Event::OtherSecret),
+        1 => any::<bool>().prop_map(Event::Allow),
         2 => Just(Event::OperatorRestarts),
     ]
 }
@@ -104,7 +107,7 @@ impl World {
         let spec = testing::spec("x", "y");
         let status = MailboxSyncStatus::default();
         let heard = Heard::first(0, now);
-        Self { now, generation: 1, spec, status, pods: Vec::new(), heard, report: 0, secret: 0, uids: 0 }
+        Self { now, generation: 1, spec, status, pods: Vec::new(), heard, report: 0, secret: 0, hold: None, uids: 0 }
     }
 
     fn current(&mut self) -> Option<&mut Truth> {
@@ -161,6 +164,8 @@ impl World {
             Event::Cancel(cancel) => self.change(|spec| spec.cancel = *cancel),
             Event::Ask(request) => self.change(|spec| spec.sync_request = Some(request.to_string())),
             Event::OtherSecret => self.secret += 1,
+            Event::Allow(true) => self.hold = None,
+            Event::Allow(false) => self.hold = Some(Hold::DestinationNotAllowed(Error::configuration("not there"))),
             Event::OperatorRestarts => self.heard = Heard::first(self.status.attempt, now),
         }
     }
@@ -246,7 +251,7 @@ impl World {
                 pods: &pods,
                 heard: self.heard,
                 admitted: Some(2),
-                hold: None,
+                hold: self.hold.clone(),
                 secrets: SecretsSeen::There(vec![self.secret.to_string()]),
                 node_out_of_service: false,
                 now: self.now,
@@ -273,6 +278,7 @@ impl World {
                 if self.pods.iter().any(|truth| truth.attempt == attempt) {
                     return;
                 }
+                assert_eq!(self.hold, None, "a pod is made for what is not allowed");
                 let writing = self.pods.iter().find(|truth| truth.alive).map(|truth| truth.attempt);
                 assert_eq!(writing, None, "two syncs would append to one mailbox: {attempt} starts");
                 self.uids += 1;
@@ -358,6 +364,7 @@ proptest! {
             spec.cancel = false;
             spec.sync_request = Some("once more".into());
         });
+        world.hold = None;
         let mut trouble = 0;
         while world.status.phase != Some(SyncPhase::Synced) || world.status.sync_request != world.spec.sync_request {
             trouble += 1;

@@ -14,16 +14,16 @@ use super::{
 };
 use crate::{
     api::{
-        Duration, MailboxSyncSpec, MailboxSyncStatus,
+        Duration, MailboxSyncSpec, MailboxSyncStatus, WorkerStatus,
         mail_migration::Schedule,
-        mailbox_sync::{Failures, StopReason, SyncPhase},
+        mailbox_sync::{Failures, Outcome, StopReason, SyncPhase},
     },
     controller::{
         names,
         objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
         testing,
     },
-    error::ErrorClass,
+    error::{Error, ErrorClass},
 };
 
 const NAME: &str = "m";
@@ -186,6 +186,62 @@ fn a_queued_mailbox_whose_master_user_is_not_allowed_fails() {
     // And stays so by itself.
     case.status = decision.status;
     assert_eq!(case.decide().status, case.status);
+}
+
+fn not_there() -> Hold {
+    let what = "mail may not be moved to elsewhere.example";
+    Hold::DestinationNotAllowed(Error::configuration(what).advice("Ask whoever runs Mailferry"))
+}
+
+#[test]
+fn a_mailbox_whose_destination_is_not_allowed_is_stalled_and_starts_once_it_is() {
+    let mut case = Case::new();
+    case.hold = Some(not_there());
+    let decision = case.decide();
+    assert_eq!((decision.status.phase, decision.status.attempt), (Some(SyncPhase::Stalled), 0));
+    assert!(decision.actions.is_empty(), "it asks for nothing: {:?}", decision.actions);
+    let ready = decision.status.conditions.iter().find(|c| c.type_ == "Ready").unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "DestinationNotAllowed"));
+    assert!(ready.message.contains("elsewhere.example"), "{}", ready.message);
+    case.status = decision.status;
+    assert_eq!(case.decide().status, case.status, "and stays so by itself");
+    case.hold = None;
+    assert_eq!(case.decide().status.phase, Some(SyncPhase::Running));
+}
+
+#[test]
+fn an_attempt_that_is_not_allowed_any_more_stops_at_its_checkpoint_and_no_other_starts() {
+    for (hold, phase) in
+        [(not_there(), SyncPhase::Stalled), (Hold::NotAllowed("no master user".into()), SyncPhase::Failed)]
+    {
+        let mut case = Case::running();
+        case.pods = vec![pod(1, Some(is_running()))];
+        case.hold = Some(hold);
+        let asked = case.decide();
+        assert_eq!(asked.notes.iter().map(|note| note.reason).collect::<Vec<_>>(), ["NotAllowed"]);
+        case.status = asked.status;
+        assert_eq!(case.status.stopping.as_ref().map(|stopping| stopping.reason), Some(StopReason::NotAllowed));
+        assert_eq!(case.status.slots, Some(2), "held until its end is certain");
+        assert!(matches!(&case.decide().actions[..], [Action::StopPod { .. }]));
+        case.pods = vec![ended(1, 0, case.now)];
+        case.status.worker =
+            Some(WorkerStatus { attempt: 1, outcome: Some(Outcome::Stopped), ..WorkerStatus::default() });
+        case.status = case.decide().status;
+        assert_eq!((case.status.slots, case.status.failures), (None, None), "the mailbox did nothing wrong");
+        case.status = case.decide().status;
+        assert_eq!((case.status.phase, case.status.attempt), (Some(phase), 1));
+    }
+}
+
+#[test]
+fn no_pod_is_made_for_an_attempt_that_is_not_allowed_any_more() {
+    let mut case = Case::new();
+    case.status = case.decide().status;
+    assert_eq!(case.decide().actions, [Action::CreatePod]);
+    case.hold = Some(not_there());
+    let settled = case.decide();
+    assert_eq!(settled.status.slots, None);
+    assert!(!settled.actions.contains(&Action::CreatePod), "{:?}", settled.actions);
 }
 
 #[test]

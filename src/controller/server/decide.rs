@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     api::{MailServerStatus, mail_server::ServerFacts},
-    controller::condition,
+    controller::{condition, mailbox::settle::Note},
     error::Error,
 };
 
@@ -125,6 +125,21 @@ fn say(status: &mut MailServerStatus, check: &Check) {
     status.observed_generation = Some(check.generation);
 }
 
+/// What people are told when the Ready condition changes.
+#[must_use]
+pub fn news(before: &MailServerStatus, after: &MailServerStatus) -> Option<Note> {
+    let ready = |status: &MailServerStatus| status.conditions.iter().find(|c| c.type_ == READY).cloned();
+    let (before, after) = (ready(before), ready(after)?);
+    if before.is_some_and(|before| before.status == after.status && before.reason == after.reason) {
+        return None;
+    }
+    Some(if after.status == "True" {
+        Note { warning: false, reason: "Connected", message: after.message }
+    } else {
+        Note::warning("ConnectionFailed", format!("{}: {}", after.reason, after.message))
+    })
+}
+
 fn check_in(observed: &Observed<'_>, check: Option<&Check>, times: &Times) -> Duration {
     let due = match check {
         Some(check) => {
@@ -206,6 +221,25 @@ mod tests {
         assert_eq!(condition.message, "nobody answers. Check the host");
         assert_eq!(condition.last_transition_time, Time(at(700)));
         assert_eq!(failed.facts, ready.facts);
+    }
+
+    #[test]
+    fn people_are_told_when_a_server_begins_to_work_or_fails_otherwise_than_before() {
+        let none = MailServerStatus::default();
+        let ready = look(&none, Some(&good(10)), 10).status;
+        let failed = look(&ready, Some(&bad(700, 1)), 700).status;
+        let again = look(&failed, Some(&bad(800, 2)), 800).status;
+        let tls = Check { found: Err(Error::new(ErrorClass::Tls, "it has expired")), ..bad(900, 3) };
+        let otherwise = look(&again, Some(&tls), 900).status;
+        let told = |before, after| news(before, after).map(|note| (note.warning, note.reason, note.message));
+        assert_eq!(told(&none, &ready), Some((false, "Connected", "a connection can be made".into())));
+        assert_eq!(
+            told(&ready, &failed),
+            Some((true, "ConnectionFailed", "Network: nobody answers. Check the host".into()))
+        );
+        assert_eq!(told(&failed, &again), None);
+        assert_eq!(told(&again, &otherwise), Some((true, "ConnectionFailed", "Tls: it has expired".into())));
+        assert_eq!((told(&none, &none), told(&ready, &ready)), (None, None));
     }
 
     #[test]

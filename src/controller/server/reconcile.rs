@@ -11,17 +11,17 @@ use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt as _,
     api::{Patch, PatchParams},
-    runtime::{controller::Action as Requeue, reflector::ObjectRef},
+    runtime::{controller::Action as Requeue, events::Recorder, reflector::ObjectRef},
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     check::check,
-    decide::{Check, Observed, Times, decide},
+    decide::{Check, Observed, Times, decide, news},
 };
 use crate::{
     api::{MailServer, MailServerSpec, MailServerStatus},
-    controller::{addresses::Guard, mailbox::reconcile::Failure, merge},
+    controller::{addresses::Guard, context, mailbox::reconcile::Failure, merge},
     telemetry::metrics::Metrics,
 };
 
@@ -40,6 +40,7 @@ pub struct Servers {
     client: Client,
     addresses: Arc<Guard>,
     connections: Connections,
+    recorder: Recorder,
     metrics: Metrics,
     times: Times,
     queue: UnboundedSender<ObjectRef<MailServer>>,
@@ -62,19 +63,21 @@ struct Memory {
 }
 
 impl Servers {
-    /// `addresses` tells what may be connected to; `queue` takes servers to look at; `connections` is asked at each look.
+    /// `addresses` tells what may be connected to; `queue` takes servers to look at; `connections` is asked at each look;
+    /// people are told by Events of the `recorder`.
     #[must_use]
     pub fn new(
         client: Client,
         addresses: Arc<Guard>,
         queue: UnboundedSender<ObjectRef<MailServer>>,
         connections: Connections,
-        metrics: Metrics,
+        (recorder, metrics): (Recorder, Metrics),
     ) -> Self {
         Self {
             client,
             addresses,
             connections,
+            recorder,
             metrics,
             times: Times::default(),
             queue,
@@ -189,11 +192,15 @@ pub async fn reconcile(server: Arc<MailServer>, servers: Arc<Servers>) -> Result
         }
         (decision, wait)
     };
-    if let Some(written) = write(&servers, &server, &decision.status).await?
+    let written = write(&servers, &server, &decision.status).await?;
+    let wrote = written.is_some();
+    if let Some(written) = written
         && let Some(memory) = servers.memories().get_mut(&uid)
     {
         memory.written = written.resource_version().and_then(|version| version.parse().ok()).map(|v| (v, now));
     }
+    let notes: Vec<_> = if wrote { news(status, &decision.status).into_iter().collect() } else { Vec::new() };
+    context::tell(&servers.recorder, &*server, &notes).await;
     // A test that is under way has it looked at again; connections are looked at now and then.
     let next = if wait.is_zero() { servers.times.connections } else { wait.min(servers.times.connections) };
     Ok(Requeue::requeue(next))
