@@ -196,7 +196,8 @@ mod tests {
         assert_eq!(of(&["--namespace", ""]).unwrap(), [""; 0], "as the environment has an empty list");
         assert_eq!(of(&["--namespace", "b", "--namespace", "a, c,,b"]).unwrap(), ["a", "b", "c"]);
         for wrong in ["A", "a.b", "-a", "a_b", "*"] {
-            let error = of(&["--namespace", wrong]).map_or_else(|error| error.to_string(), |_| String::new());
+            let error =
+                of(&[&format!("--namespace={wrong}")]).map_or_else(|error| error.to_string(), |_| String::new());
             assert!(error.contains(&format!("`{wrong}` is no name of a namespace")), "{error}");
         }
     }

@@ -12,7 +12,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use mailferry_testkit::cluster::{ControlPlane, program};
 use serde_json::json;
@@ -208,5 +208,4 @@ async fn the_operator_reads_one_secret_by_its_name_and_lists_none() {
     let secrets = Api::<Secret>::namespaced(operator.client.clone(), &operator.rig.namespace);
     secrets.get("csv").await.unwrap();
     assert_eq!(refusal(secrets.list(&ListParams::default()).await).0, 403);
-    secrets.delete("csv", &DeleteParams::default()).await.unwrap();
 }

@@ -43,6 +43,11 @@ async fn until_ready(readiness: &Readiness) {
     until("the operator is not ready", || readiness.lacking().is_empty()).await;
 }
 
+/// Of two syncs to one account one would wait for the other.
+fn own_destination(stage: &Stage) -> Value {
+    json!({"destination": {"server": {"host": format!("{}.example", stage.rig.namespace)}}})
+}
+
 /// A namespace of this name on the same plane.
 async fn named(rig: &Rig, name: &str) -> Stage {
     let namespaces = Api::<Namespace>::all(rig.client.clone());
@@ -89,7 +94,7 @@ async fn what_happens_in_one_namespace_while_nobody_watches_takes_nothing_from_a
     until_ready(&readiness).await;
     let (alice, bob) = (Stage::sync("acme", "alice"), Stage::sync("acme", "bob"));
     for stage in [&first, &second] {
-        stage.migration("acme", &["alice"], json!({})).await;
+        stage.migration("acme", &["alice"], own_destination(stage)).await;
         stage.running(&alice, 1).await;
     }
     second.change("acme", json!({"mailboxes": mailboxes(&["alice", "bob"])})).await;
@@ -170,7 +175,7 @@ async fn rights_in_the_watched_namespaces_are_enough() {
     let refused = "mailferry_api_requests_total{code=\"403\",resource=\"mailmigrations\",verb=\"list\"}";
     roles(&first, &first.rig).await;
     let alice = Stage::sync("acme", "alice");
-    first.migration("acme", &["alice"], json!({})).await;
+    first.migration("acme", &["alice"], own_destination(&first)).await;
     let readiness = first.start_watching(client, vec![first.rig.namespace.clone(), second.rig.namespace.clone()]);
     // Nothing starts before all namespaces are seen: who holds what there is not known.
     let metrics = first.metrics.clone();
@@ -181,7 +186,7 @@ async fn rights_in_the_watched_namespaces_are_enough() {
     roles(&first, &second.rig).await;
     until_ready(&readiness).await;
 
-    second.migration("acme", &["alice"], json!({})).await;
+    second.migration("acme", &["alice"], own_destination(&second)).await;
     for stage in [&first, &second] {
         stage.running(&alice, 1).await;
         let binding = stage.api::<RoleBinding>().get(WORKER).await.unwrap();
@@ -229,7 +234,7 @@ async fn an_operator_of_all_namespaces_knows_each() {
     first.start_watching(operator, Vec::new());
     let alice = Stage::sync("acme", "alice");
     for stage in [&first, &second] {
-        stage.migration("acme", &["alice"], json!({})).await;
+        stage.migration("acme", &["alice"], own_destination(stage)).await;
         let pod = stage.running(&alice, 1).await;
         assert_eq!(pod.namespace().as_deref(), Some(stage.rig.namespace.as_str()));
     }
