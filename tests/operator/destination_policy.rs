@@ -71,6 +71,7 @@ async fn create(rig: &Rig, host: &str) -> Result<MailMigration, kube::Error> {
 async fn create_with(rig: &Rig, server: Value, reference: Value) -> Result<MailMigration, kube::Error> {
     let object = with(&migration(), "/spec/destination/server", server);
     let object = with(&object, "/spec/destination/serverRef", reference);
+    let object = with(&object, "/metadata/name", json!("probe"));
     let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     rig.api::<MailMigration>().create(&dry_run, &read(object)).await
 }
