@@ -58,7 +58,7 @@ fn each_alert_says_how_grave_it_is_and_what_to_do() {
         assert!(["critical", "warning", "info"].contains(&string(&alert["labels"], "severity")), "{name}");
         assert!(string(&alert["annotations"], "summary").len() < 80, "{name}");
         let description = string(&alert["annotations"], "description");
-        assert!(description.len() > 150 && description.ends_with('.'), "{name}: {description}");
+        assert!(description.len() > 150 && description.ends_with(['.', '?']), "{name}: {description}");
         assert_eq!(string(&alert["annotations"], "runbook_url"), format!("{RUNBOOK}{}", name.to_lowercase()));
     }
 }

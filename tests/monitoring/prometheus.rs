@@ -1,6 +1,6 @@
 //! A real Prometheus on loopback; it ends with the test, however that ends.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fmt::Write as _, fs, net::SocketAddr, path::Path, time::Duration};
 
 use mailferry_testkit::cluster::Process;
 use serde_json::{Value, json};
@@ -97,5 +97,9 @@ impl Prometheus {
 }
 
 fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        write!(encoded, "%{byte:02X}").unwrap();
+    }
+    encoded
 }

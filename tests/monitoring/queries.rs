@@ -34,7 +34,7 @@ fn unit_test_series() -> BTreeSet<String> {
 #[test]
 fn selectors_are_found_in_expressions() {
     let found = selectors(r#"sum by (x) (rate(mailferry_a{b="c"}[1m])) / mailferry_d - up{job="mailferry_x"}"#);
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), [r"mailferry_a{b="c"}", "mailferry_d", "mailferry_x"]);
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), [r#"mailferry_a{b="c"}"#, "mailferry_d", "mailferry_x"]);
 }
 
 #[test]

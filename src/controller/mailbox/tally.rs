@@ -114,24 +114,26 @@ mod tests {
 
     #[test]
     fn mailboxes_are_counted_by_phase_and_those_that_fail_by_error() {
-        let with = |phase, class, side| {
+        let with = |(phase, error): (SyncPhase, Option<(ErrorClass, Option<Side>)>)| {
             let mut sync = mailbox(phase);
-            let error = Error { side, ..Error::new(class, "x") };
-            sync.status.as_mut().unwrap().last_error = Some(LastError::new(&error, None));
+            let error = error.map(|(class, side)| Error { side, ..Error::new(class, "x") });
+            sync.status.as_mut().unwrap().last_error = error.map(|error| LastError::new(&error, None));
             sync
         };
+        let login = (ErrorClass::Authentication, Some(Side::Source));
         let new = MailboxSync { status: None, ..mailbox(SyncPhase::Pending) };
-        let syncs = [
-            new,
-            mailbox(SyncPhase::Pending),
+        let others = [
+            (SyncPhase::Pending, None),
             // It failed before, and is being tried again.
-            with(SyncPhase::Running, ErrorClass::Network, None),
-            with(SyncPhase::Stalled, ErrorClass::Authentication, Some(Side::Source)),
-            with(SyncPhase::Stalled, ErrorClass::Authentication, Some(Side::Source)),
-            with(SyncPhase::Backoff, ErrorClass::Network, Some(Side::Destination)),
-            with(SyncPhase::Failed, ErrorClass::Configuration, None),
-            mailbox(SyncPhase::Backoff),
+            (SyncPhase::Running, Some((ErrorClass::Network, None))),
+            (SyncPhase::Stalled, Some(login)),
+            (SyncPhase::Stalled, Some(login)),
+            (SyncPhase::Backoff, Some((ErrorClass::Network, Some(Side::Destination)))),
+            (SyncPhase::Failed, Some((ErrorClass::Configuration, None))),
+            // Its pod was lost.
+            (SyncPhase::Backoff, None),
         ];
+        let syncs: Vec<_> = std::iter::once(new).chain(others.into_iter().map(with)).collect();
         let tally = tally(syncs.iter(), now());
         let phases = [
             (SyncPhase::Pending, 2),
@@ -141,11 +143,8 @@ mod tests {
             (SyncPhase::Failed, 1),
         ];
         assert_eq!(tally.phases, BTreeMap::from(phases));
-        let failing = [
-            ((ErrorClass::Authentication, Some(Side::Source)), 2),
-            ((ErrorClass::Network, Some(Side::Destination)), 1),
-            ((ErrorClass::Configuration, None), 1),
-        ];
+        let failing =
+            [(login, 2), ((ErrorClass::Network, Some(Side::Destination)), 1), ((ErrorClass::Configuration, None), 1)];
         assert_eq!(tally.failing, BTreeMap::from(failing));
         assert_eq!((tally.missed, tally.overdue), (0, Duration::ZERO));
     }
@@ -181,7 +180,7 @@ mod tests {
         tried.status.as_mut().unwrap().attempt_started_at = Some(ago(HOUR));
         let mut once = late();
         once.spec.settings.schedule = None;
-        for (name, sync) in [
+        for (name, sync) in vec![
             ("running", running),
             ("suspended", suspended),
             ("cancelled", cancelled),
