@@ -26,8 +26,11 @@ install_packages() {
   { as_root apt-get -qq update &&
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "${missing[@]}"; } || status=$?
   if [ -n "$ours" ]; then as_root rm -f $policy; fi
-  if [[ " ${missing[*]} " == *" dovecot-imapd "* ]] && [ -d /run/systemd/system ]; then
-    as_root systemctl disable --quiet dovecot.service dovecot.socket 2>/dev/null || true
+  if [ -d /run/systemd/system ]; then
+    local unit
+    for unit in dovecot.service:dovecot-imapd dovecot.socket:dovecot-imapd prometheus.service:prometheus; do
+      [[ " ${missing[*]} " != *" ${unit#*:} "* ]] || as_root systemctl disable --quiet "${unit%%:*}" 2>/dev/null || true
+    done
   fi
   return $status
 }
@@ -59,7 +62,7 @@ fi
 for what in "${@:-test}"; do
   case $what in
     test)
-      install_packages gcc libc6-dev dovecot-imapd
+      install_packages gcc libc6-dev dovecot-imapd prometheus
       install_go
       [ "$(id -u)" != 0 ] || install_packages "${NODE[@]}"
       rust_component fmt rustfmt

@@ -365,6 +365,12 @@ pub enum MigrationPhase {
     Failed,
 }
 
+impl MigrationPhase {
+    /// Every phase.
+    pub const ALL: [Self; 7] =
+        [Self::Pending, Self::Running, Self::Draining, Self::Suspended, Self::Stalled, Self::Complete, Self::Failed];
+}
+
 /// Mailboxes by phase.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]

@@ -260,7 +260,7 @@ pub struct MailboxSyncStatus {
 }
 
 /// A mailbox in one word.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SyncPhase {
     /// Not looked at yet, or not yet due.
     Pending,
@@ -280,6 +280,21 @@ pub enum SyncPhase {
     Failed,
     /// Stopped for good on request.
     Cancelled,
+}
+
+impl SyncPhase {
+    /// Every phase.
+    pub const ALL: [Self; 9] = [
+        Self::Pending,
+        Self::Queued,
+        Self::Running,
+        Self::Synced,
+        Self::Backoff,
+        Self::Suspended,
+        Self::Stalled,
+        Self::Failed,
+        Self::Cancelled,
+    ];
 }
 
 /// An attempt that was asked to stop.

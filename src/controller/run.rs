@@ -14,6 +14,7 @@ use futures::{
     StreamExt as _,
     channel::mpsc::{self, UnboundedReceiver, UnboundedSender},
 };
+use jiff::Timestamp;
 use kube::{
     Client, Resource, ResourceExt as _,
     runtime::{
@@ -37,10 +38,13 @@ use super::{
     server::{self, Connections, Servers},
 };
 use crate::{
-    api::{MailMigration, MailServer, MailboxSync, mail_migration::MigrationPhase, mailbox_sync::SyncPhase},
+    api::{MailMigration, MailServer, MailboxSync, mail_migration::MigrationPhase},
     controller::{cache::Place, objects::SyncPod},
     error::{Error, Result},
-    telemetry::{health::Readiness, metrics::Metrics},
+    telemetry::{
+        health::Readiness,
+        metrics::{Metrics, Reconciled},
+    },
 };
 
 /// Mailboxes that are looked after at one time.
@@ -174,7 +178,12 @@ async fn serve<K, F>(
         Box::pin(async move {
             let began = Instant::now();
             let result = future.await;
-            context.metrics.reconciled(&K::kind(&()), result.is_ok(), began.elapsed());
+            let how = match &result {
+                Ok(_) => Reconciled::Ok,
+                Err(failure) if is_conflict(failure) => Reconciled::Conflict,
+                Err(_) => Reconciled::Error,
+            };
+            context.metrics.reconciled(&K::kind(&()), how, began.elapsed());
             if result.is_ok() {
                 context.succeeded(&object.uid().unwrap_or_default());
             }
@@ -184,8 +193,7 @@ async fn serve<K, F>(
     let failed = |object: Arc<K>, error: &Failure, context: Arc<Context>| {
         let wait = context.failed(&object.uid().unwrap_or_default());
         let (kind, name, namespace) = (K::kind(&()), object.name_any(), object.namespace());
-        if matches!(error, Failure::Api(kube::Error::Api(answer)) if answer.code == 409) {
-            // Somebody else wrote meanwhile: the newer version is on its way.
+        if is_conflict(error) {
             tracing::debug!(%kind, namespace, name, %error, "decided on an older version");
         } else {
             tracing::warn!(%kind, namespace, name, %error, wait_ms = wait.as_millis(), "the API server refused; trying again");
@@ -196,6 +204,11 @@ async fn serve<K, F>(
     applier(reconcile, failed, Arc::clone(context), store, queue, config)
         .for_each(|_| futures::future::ready(()))
         .await;
+}
+
+/// True when somebody else wrote meanwhile: the newer version is on its way.
+fn is_conflict(failure: &Failure) -> bool {
+    matches!(failure, Failure::Api(kube::Error::Api(answer)) if answer.code == 409)
 }
 
 /// What the watches bring.
@@ -264,17 +277,14 @@ fn count_phases(context: &Arc<Context>) {
     let caches = Arc::downgrade(&context.caches);
     context.metrics.before_reading(move |metrics| {
         let Some(caches) = caches.upgrade() else { return };
-        let (mut migrations, mut syncs) = (HashMap::new(), HashMap::new());
+        let mut migrations = HashMap::new();
         for migration in caches.migrations.state() {
             let phase = migration.status.as_ref().and_then(|status| status.phase).unwrap_or(MigrationPhase::Pending);
             migrations.entry(phase as u8).or_insert((phase, 0)).1 += 1;
         }
-        for sync in caches.syncs.state() {
-            let phase = sync.status.as_ref().and_then(|status| status.phase).unwrap_or(SyncPhase::Pending);
-            syncs.entry(phase as u8).or_insert((phase, 0)).1 += 1;
-        }
         metrics.set_migrations(migrations.into_values());
-        metrics.set_mailboxes(syncs.into_values());
+        let syncs = caches.syncs.state();
+        metrics.set_mailboxes(&mailbox::tally::tally(syncs.iter().map(|sync| &**sync), Timestamp::now()));
     });
 }
 

@@ -16,7 +16,7 @@ use tower::{Layer, Service};
 use super::metrics::Metrics;
 
 /// What the operator talks about; all else counts as `other`, so that no answer makes the metrics grow.
-const RESOURCES: [&str; 12] = [
+const RESOURCES: [&str; 13] = [
     "mailmigrations",
     "mailboxsyncs",
     "mailservers",
@@ -28,6 +28,7 @@ const RESOURCES: [&str; 12] = [
     "rolebindings",
     "nodes",
     "namespaces",
+    "servicecidrs",
     "customresourcedefinitions",
 ];
 

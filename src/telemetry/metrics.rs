@@ -1,5 +1,5 @@
-//! The operator's metrics, for Prometheus. Their number does not grow with mailboxes, and none names a person, a host or a
-//! namespace.
+//! The operator's metrics, for Prometheus. Their number does not grow with mailboxes, and none names a person, a host
+//! or a namespace.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -11,6 +11,8 @@ use prometheus::{
     TextEncoder, core::Collector, proto::MetricFamily,
 };
 
+use super::facts::{CONTROLLERS, SIDES, side_label};
+pub use super::facts::{MailboxTally, Moved, Reconciled, Restart, SyncResult};
 use crate::{
     api::{mail_migration::MigrationPhase, mailbox_sync::SyncPhase},
     error::{Error, ErrorClass, Result, Side},
@@ -22,41 +24,6 @@ const SYNC_BUCKETS: [f64; 11] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 360
 const WAIT_BUCKETS: [f64; 10] = [1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 21_600.0, 86_400.0, 259_200.0];
 /// From a look that finds nothing to do, to many writes, seconds.
 const RECONCILE_BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0];
-
-/// How an attempt ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SyncResult {
-    /// All that there was to do is done.
-    Synced,
-    /// Stopped at a checkpoint, on request.
-    Stopped,
-    /// Ended with an error of the sync.
-    Failed,
-    /// Its pod was lost: eviction, node loss, preemption, image pull.
-    Lost,
-}
-
-/// Why an attempt was restarted before its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restart {
-    /// It ran as long as it may.
-    Deadline,
-    /// It moved nothing for too long.
-    Stall,
-    /// Its pod did not run in time.
-    NotStarted,
-    /// Nothing was heard of it for too long.
-    LostContact,
-}
-
-/// What a worker did since it was last counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Moved {
-    /// Messages copied, found at the destination, or skipped with a reason.
-    pub messages: u64,
-    /// Bytes read or written on IMAP connections.
-    pub bytes: u64,
-}
 
 /// The operator's metrics. Cheap to clone; all clones count together.
 #[derive(Clone)]
@@ -70,6 +37,9 @@ struct Inner {
     before: OnceLock<Bring>,
     migrations: IntGaugeVec,
     mailboxes: IntGaugeVec,
+    failing: IntGaugeVec,
+    missed: IntGauge,
+    overdue: IntGauge,
     syncs: HistogramVec,
     errors: IntCounterVec,
     restarts: IntCounterVec,
@@ -102,6 +72,19 @@ impl Metrics {
         let inner = Inner {
             migrations: of.gauges("migrations", "MailMigrations by phase.", &["phase"])?,
             mailboxes: of.gauges("mailboxes", "MailboxSyncs by phase.", &["phase"])?,
+            failing: of.gauges(
+                "mailboxes_failing",
+                "MailboxSyncs in phase Backoff, Stalled or Failed, by the class and side of their last error.",
+                &["class", "side"],
+            )?,
+            missed: of.gauge(
+                "delta_syncs_missed",
+                "Delta syncs that have been due, and did not begin, for longer than the time between two of them.",
+            )?,
+            overdue: of.gauge(
+                "delta_sync_overdue_seconds",
+                "How long the delta sync has been due that waits longest to begin.",
+            )?,
             syncs: of.histograms(
                 "sync_duration_seconds",
                 "How long attempts at syncs ran, by how they ended; the count is the number of attempts.",
@@ -135,7 +118,7 @@ impl Metrics {
             )?,
             reconciles: of.histograms(
                 "reconcile_duration_seconds",
-                "How long one look at an object took, by controller and result.",
+                "How long one look at an object took, by controller and result; conflict: at an older version.",
                 &["controller", "result"],
                 &RECONCILE_BUCKETS,
             )?,
@@ -148,7 +131,33 @@ impl Metrics {
             registry,
             before: OnceLock::new(),
         };
-        Ok(Self(Arc::new(inner)))
+        let metrics = Self(Arc::new(inner));
+        metrics.begin_at_zero();
+        Ok(metrics)
+    }
+
+    /// Makes every series that is known beforehand: the first error of a class is a rise from zero, not a series that
+    /// comes out of nothing. Phases are told by the leader alone.
+    fn begin_at_zero(&self) {
+        let inner = &self.0;
+        for result in SyncResult::ALL {
+            inner.syncs.with_label_values(&[result.label()]);
+        }
+        for class in ErrorClass::ALL {
+            for side in SIDES {
+                inner.errors.with_label_values(&[&class.to_string(), side_label(side)]);
+            }
+            inner.server_checks.with_label_values(&[&class.to_string()]);
+        }
+        inner.server_checks.with_label_values(&["Ready"]);
+        for why in Restart::ALL {
+            inner.restarts.with_label_values(&[why.label()]);
+        }
+        for controller in CONTROLLERS {
+            for result in Reconciled::ALL {
+                inner.reconciles.with_label_values(&[controller, result.label()]);
+            }
+        }
     }
 
     /// What is called before each reading, to bring gauges up to date; only the first is kept.
@@ -158,43 +167,42 @@ impl Metrics {
 
     /// How many migrations are in which phase; phases that are not told have none.
     pub fn set_migrations(&self, counts: impl IntoIterator<Item = (MigrationPhase, usize)>) {
-        set(&self.0.migrations, counts.into_iter().map(|(phase, count)| (format!("{phase:?}"), count)));
+        let told: Vec<_> = counts.into_iter().collect();
+        for phase in MigrationPhase::ALL {
+            let count = told.iter().filter(|(told, _)| *told == phase).map(|(_, count)| count).sum();
+            self.0.migrations.with_label_values(&[&format!("{phase:?}")]).set(gauge(count));
+        }
     }
 
-    /// How many mailboxes are in which phase; phases that are not told have none.
-    pub fn set_mailboxes(&self, counts: impl IntoIterator<Item = (SyncPhase, usize)>) {
-        set(&self.0.mailboxes, counts.into_iter().map(|(phase, count)| (format!("{phase:?}"), count)));
+    /// How mailboxes are doing; what is not told is zero.
+    pub fn set_mailboxes(&self, tally: &MailboxTally) {
+        for phase in SyncPhase::ALL {
+            let count = tally.phases.get(&phase).copied().unwrap_or(0);
+            self.0.mailboxes.with_label_values(&[&format!("{phase:?}")]).set(gauge(count));
+        }
+        for class in ErrorClass::ALL {
+            for side in SIDES {
+                let count = tally.failing.get(&(class, side)).copied().unwrap_or(0);
+                self.0.failing.with_label_values(&[&class.to_string(), side_label(side)]).set(gauge(count));
+            }
+        }
+        self.0.missed.set(gauge(tally.missed));
+        self.0.overdue.set(i64::try_from(tally.overdue.as_secs()).unwrap_or(i64::MAX));
     }
 
     /// An attempt ended.
     pub fn sync_ended(&self, result: SyncResult, took: Duration) {
-        let result = match result {
-            SyncResult::Synced => "synced",
-            SyncResult::Stopped => "stopped",
-            SyncResult::Failed => "failed",
-            SyncResult::Lost => "lost",
-        };
-        self.0.syncs.with_label_values(&[result]).observe(took.as_secs_f64());
+        self.0.syncs.with_label_values(&[result.label()]).observe(took.as_secs_f64());
     }
 
     /// An attempt ended with an error.
     pub fn sync_error(&self, class: ErrorClass, side: Option<Side>) {
-        let side = side.map_or("none", |side| match side {
-            Side::Source => "source",
-            Side::Destination => "destination",
-        });
-        self.0.errors.with_label_values(&[&format!("{class}"), side]).inc();
+        self.0.errors.with_label_values(&[&class.to_string(), side_label(side)]).inc();
     }
 
     /// An attempt was stopped, to be restarted.
     pub fn restarted(&self, why: Restart) {
-        let why = match why {
-            Restart::Deadline => "deadline",
-            Restart::Stall => "stall",
-            Restart::NotStarted => "not_started",
-            Restart::LostContact => "lost_contact",
-        };
-        self.0.restarts.with_label_values(&[why]).inc();
+        self.0.restarts.with_label_values(&[why.label()]).inc();
     }
 
     /// A worker went on: what it did since the last time that this was told.
@@ -225,9 +233,8 @@ impl Metrics {
     }
 
     /// A controller looked after one object.
-    pub fn reconciled(&self, controller: &str, well: bool, took: Duration) {
-        let result = if well { "ok" } else { "error" };
-        self.0.reconciles.with_label_values(&[controller, result]).observe(took.as_secs_f64());
+    pub fn reconciled(&self, controller: &str, result: Reconciled, took: Duration) {
+        self.0.reconciles.with_label_values(&[controller, result.label()]).observe(took.as_secs_f64());
     }
 
     /// A mail server was tested.
@@ -259,18 +266,6 @@ impl Metrics {
 
 fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn set(gauges: &IntGaugeVec, counts: impl Iterator<Item = (String, usize)>) {
-    let told: Vec<_> = counts.collect();
-    for label in gauges.collect().iter().flat_map(MetricFamily::get_metric).filter_map(|m| m.get_label().first()) {
-        if told.iter().all(|(phase, _)| phase != label.value()) {
-            gauges.with_label_values(&[label.value()]).set(0);
-        }
-    }
-    for (phase, count) in told {
-        gauges.with_label_values(&[&phase]).set(gauge(count));
-    }
 }
 
 /// Makes metrics and registers them.
@@ -319,6 +314,8 @@ fn opts(name: &str, help: &str) -> Opts {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use prometheus::proto::MetricType;
 
     use super::*;
@@ -327,8 +324,13 @@ mod tests {
     fn used() -> Metrics {
         let metrics = Metrics::new().unwrap();
         metrics.set_migrations([(MigrationPhase::Running, 1)]);
-        metrics.set_mailboxes([(SyncPhase::Running, 2), (SyncPhase::Synced, 3)]);
-        for result in [SyncResult::Synced, SyncResult::Stopped, SyncResult::Failed, SyncResult::Lost] {
+        metrics.set_mailboxes(&MailboxTally {
+            phases: BTreeMap::from([(SyncPhase::Running, 2), (SyncPhase::Synced, 3), (SyncPhase::Stalled, 1)]),
+            failing: BTreeMap::from([((ErrorClass::Quota, Some(Side::Destination)), 1)]),
+            missed: 1,
+            overdue: Duration::from_secs(4000),
+        });
+        for result in SyncResult::ALL {
             metrics.sync_ended(result, Duration::from_secs(90));
         }
         metrics.sync_error(ErrorClass::Quota, Some(Side::Destination));
@@ -338,7 +340,7 @@ mod tests {
         metrics.admitted(Duration::from_secs(3));
         metrics.pod_refused();
         metrics.api_request("patch", "mailboxsyncs/status", "200");
-        metrics.reconciled("MailboxSync", true, Duration::from_millis(2));
+        metrics.reconciled("MailboxSync", Reconciled::Ok, Duration::from_millis(2));
         metrics.server_checked(None);
         metrics.set_leader(true);
         metrics
@@ -347,7 +349,7 @@ mod tests {
     #[test]
     fn names_and_units_are_as_prometheus_wants_them() {
         let families = used().families();
-        assert_eq!(families.len(), 16);
+        assert_eq!(families.len(), 19);
         for family in &families {
             let name = family.name();
             assert!(include_str!("../../docs/operator.md").contains(&format!("`{name}`")), "{name} is not in the docs");
@@ -378,10 +380,66 @@ mod tests {
     #[test]
     fn a_phase_that_nothing_is_in_any_more_falls_to_zero() {
         let metrics = used();
-        metrics.set_mailboxes([(SyncPhase::Synced, 5)]);
+        metrics.set_migrations([(MigrationPhase::Complete, 1)]);
+        metrics.set_mailboxes(&MailboxTally {
+            phases: BTreeMap::from([(SyncPhase::Synced, 5)]),
+            ..MailboxTally::default()
+        });
         let text = metrics.text().unwrap();
-        assert!(text.contains("mailferry_mailboxes{phase=\"Running\"} 0\n"), "{text}");
-        assert!(text.contains("mailferry_mailboxes{phase=\"Synced\"} 5\n"), "{text}");
+        for line in [
+            "mailferry_migrations{phase=\"Running\"} 0",
+            "mailferry_migrations{phase=\"Complete\"} 1",
+            "mailferry_mailboxes{phase=\"Running\"} 0",
+            "mailferry_mailboxes{phase=\"Synced\"} 5",
+            "mailferry_mailboxes_failing{class=\"Quota\",side=\"destination\"} 0",
+            "mailferry_delta_syncs_missed 0",
+            "mailferry_delta_sync_overdue_seconds 0",
+        ] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_phase_is_exported_once_a_leader_told_of_any() {
+        let metrics = Metrics::new().unwrap();
+        assert!(!metrics.text().unwrap().contains("phase="), "who does not lead knows of no phase");
+        metrics.set_migrations([]);
+        metrics.set_mailboxes(&MailboxTally::default());
+        let exported = |name: &str| {
+            let families = metrics.families();
+            let family = families.iter().find(|family| family.name() == name).unwrap();
+            family.get_metric().iter().map(|metric| metric.get_label()[0].value().to_owned()).collect::<BTreeSet<_>>()
+        };
+        // Each variant of a phase has a text of its own, so that it has a schema of its own.
+        let variants = |schema: schemars::Schema| {
+            let variants = schema.as_value()["oneOf"].as_array().unwrap().clone();
+            variants.iter().map(|v| v["const"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(exported("mailferry_migrations"), variants(schemars::schema_for!(MigrationPhase)));
+        assert_eq!(exported("mailferry_mailboxes"), variants(schemars::schema_for!(SyncPhase)));
+    }
+
+    #[test]
+    fn what_is_known_beforehand_begins_at_zero() {
+        let text = Metrics::new().unwrap().text().unwrap();
+        for line in [
+            "mailferry_sync_errors_total{class=\"Authentication\",side=\"source\"} 0",
+            "mailferry_sync_restarts_total{reason=\"lost_contact\"} 0",
+            "mailferry_sync_duration_seconds_count{result=\"failed\"} 0",
+            "mailferry_server_checks_total{result=\"Ready\"} 0",
+            "mailferry_reconcile_duration_seconds_count{controller=\"MailServer\",result=\"error\"} 0",
+            "mailferry_pods_refused_total 0",
+            "mailferry_leader 0",
+        ] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn one_process_exposes_few_series_however_much_it_carries() {
+        let metrics = used();
+        let series = metrics.text().unwrap().lines().filter(|line| !line.starts_with('#')).count();
+        assert!(series < 400, "{series}");
     }
 
     #[test]

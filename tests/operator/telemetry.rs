@@ -28,6 +28,8 @@ async fn metrics_tell_what_became_of_a_migration() {
     for line in [
         "mailferry_mailboxes{phase=\"Synced\"} 2",
         "mailferry_mailboxes{phase=\"Failed\"} 1",
+        "mailferry_mailboxes_failing{class=\"Configuration\",side=\"none\"} 1",
+        "mailferry_delta_syncs_missed 0",
         "mailferry_sync_duration_seconds_count{result=\"synced\"} 2",
         "mailferry_sync_duration_seconds_count{result=\"failed\"} 1",
         "mailferry_sync_errors_total{class=\"Configuration\",side=\"none\"} 1",

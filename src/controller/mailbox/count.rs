@@ -99,7 +99,8 @@ impl Counts {
         let (old, new) = (before.failures.unwrap_or_default(), after.failures.unwrap_or_default());
         let result = if after.syncs > before.syncs {
             SyncResult::Synced
-        } else if new.sync > old.sync {
+        } else if new.sync > old.sync || after.phase == Some(SyncPhase::Failed) {
+            // Failed without a sync that failed: the API server takes no such pod.
             SyncResult::Failed
         } else if new.infrastructure > old.infrastructure {
             SyncResult::Lost
@@ -206,6 +207,17 @@ mod tests {
         }
         assert_eq!(value(&counts, "sync_errors_total{class=\"Quota\",side=\"none\"}"), "1");
         assert_eq!(value(&counts, "pods_refused_total"), "1");
+    }
+
+    #[test]
+    fn a_pod_that_can_not_be_made_is_an_attempt_that_failed() {
+        let counts = counts();
+        let before = running(&counts, 1, 0, 0, 0);
+        let (after, _) = crate::controller::mailbox::settle::impossible(&before, "spec.nodeSelector: Invalid value");
+        counts.wrote("a", &before, &after, at(&counts, 1));
+        assert_eq!(value(&counts, "sync_duration_seconds_count{result=\"failed\"}"), "1");
+        assert_eq!(value(&counts, "sync_errors_total{class=\"Configuration\",side=\"none\"}"), "1");
+        assert_eq!(value(&counts, "pods_refused_total"), "0");
     }
 
     #[test]

@@ -407,12 +407,12 @@ pub fn is_final(sync: &MailboxSync, now: Timestamp) -> bool {
 
 /// What tells when an attempt is due.
 #[derive(Clone, Copy)]
-struct Facts<'a> {
-    uid: &'a str,
-    generation: i64,
-    spec: &'a MailboxSyncSpec,
-    status: &'a MailboxSyncStatus,
-    now: Timestamp,
+pub(super) struct Facts<'a> {
+    pub uid: &'a str,
+    pub generation: i64,
+    pub spec: &'a MailboxSyncSpec,
+    pub status: &'a MailboxSyncStatus,
+    pub now: Timestamp,
 }
 
 fn due(o: &Facts<'_>) -> Due {
@@ -457,37 +457,42 @@ fn resumed(o: &Facts<'_>) -> Option<Due> {
 
 /// When the next delta sync of a mailbox is due that was synced.
 fn next_delta(o: &Facts<'_>) -> Due {
-    let settings = &o.spec.settings;
-    let Some(Time(synced)) = o.status.last_synced_at else { return Due::Now };
-    if settings.dry_run {
-        return Due::Never;
+    if o.status.last_synced_at.is_none() {
+        return Due::Now;
     }
-    let after = |wait: Duration| synced + jittered(signed(wait), 10, o.uid, o.status.syncs);
+    match next_delta_at(o) {
+        Some((next, _)) if next > o.now => Due::At(next),
+        Some(_) => Due::Now,
+        None => Due::Never,
+    }
+}
+
+/// The time of the next delta sync, even when it has passed, and the wait between two of them.
+pub(super) fn next_delta_at(o: &Facts<'_>) -> Option<(Timestamp, Duration)> {
+    let settings = &o.spec.settings;
+    let Time(synced) = o.status.last_synced_at.as_ref()?;
+    let synced = *synced;
+    if settings.dry_run {
+        return None;
+    }
+    let after = |every: Duration, percent| synced + jittered(signed(every), percent, o.uid, o.status.syncs);
+    let scheduled = settings.schedule.as_ref().map(|s| (after(s.every, s.jitter_percent), s.every));
     let cutover = settings.cutover.as_ref().and_then(|cutover| Some((cutover, cutover.at.as_ref()?.0)));
-    let next = match cutover {
+    match cutover {
         Some((cutover, at)) if o.now >= at && synced >= at => {
             let quiet = o.status.inbox_quiet_since.as_ref().map_or(synced, |quiet| quiet.0).max(at);
             // Quiet as far as the last sync saw: not the time since.
             if synced.duration_since(quiet) >= signed(cutover.drain_for) {
-                return Due::Never;
+                return None;
             }
-            Some(after(cutover.every).min((quiet + signed(cutover.drain_for)).max(synced)))
+            let next = after(cutover.every, 10).min((quiet + signed(cutover.drain_for)).max(synced));
+            Some((next, cutover.every))
         }
-        Some((_, at)) => {
-            let delta = settings.schedule.as_ref().map(|schedule| {
-                synced + jittered(signed(schedule.every), schedule.jitter_percent, o.uid, o.status.syncs)
-            });
-            Some(delta.map_or(at, |delta| delta.min(at)).max(synced))
+        Some((cutover, at)) => {
+            let (delta, every) = scheduled.unwrap_or((at, cutover.every));
+            Some((delta.min(at).max(synced), every))
         }
-        None => settings
-            .schedule
-            .as_ref()
-            .map(|schedule| synced + jittered(signed(schedule.every), schedule.jitter_percent, o.uid, o.status.syncs)),
-    };
-    match next {
-        Some(next) if next > o.now => Due::At(next),
-        Some(_) => Due::Now,
-        None => Due::Never,
+        None => scheduled,
     }
 }
 

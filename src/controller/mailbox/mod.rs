@@ -11,5 +11,6 @@ pub mod observe;
 pub mod reconcile;
 pub mod secrets;
 pub mod settle;
+pub mod tally;
 #[cfg(test)]
 mod tests;

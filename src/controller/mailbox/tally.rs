@@ -1,0 +1,225 @@
+//! How all mailboxes are doing at one moment, for the metrics: pure.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    decide::{Facts, next_delta_at},
+    observe::signed,
+};
+use crate::{
+    api::{MailboxSync, mailbox_sync::SyncPhase},
+    telemetry::metrics::MailboxTally,
+};
+
+/// Counts them.
+#[must_use]
+pub fn tally<'a>(syncs: impl Iterator<Item = &'a MailboxSync>, now: Timestamp) -> MailboxTally {
+    let mut tally = MailboxTally::default();
+    for sync in syncs {
+        let status = sync.status.as_ref();
+        let phase = status.and_then(|status| status.phase).unwrap_or(SyncPhase::Pending);
+        *tally.phases.entry(phase).or_default() += 1;
+        let failing = matches!(phase, SyncPhase::Backoff | SyncPhase::Stalled | SyncPhase::Failed);
+        if let (true, Some(error)) = (failing, status.and_then(|status| status.last_error.as_ref())) {
+            *tally.failing.entry((error.class, error.side)).or_default() += 1;
+        }
+        if let Some(late) = late(sync, now) {
+            tally.missed += usize::from(late.by > late.every);
+            tally.overdue = tally.overdue.max(Duration::try_from(late.by).unwrap_or_default());
+        }
+    }
+    tally
+}
+
+/// A delta sync that is due and did not begin.
+struct Late {
+    by: SignedDuration,
+    /// The time between two delta syncs.
+    every: SignedDuration,
+}
+
+/// Whether a mailbox's delta sync is due and did not begin, although nobody stopped it and it does not fail.
+fn late(sync: &MailboxSync, now: Timestamp) -> Option<Late> {
+    let (status, spec) = (sync.status.as_ref()?, &sync.spec);
+    let stopped = spec.suspend || spec.cancel || sync.metadata.deletion_timestamp.is_some();
+    let waits = matches!(status.phase, Some(SyncPhase::Pending | SyncPhase::Queued | SyncPhase::Synced));
+    if stopped || !waits || status.slots.is_some() {
+        return None;
+    }
+    let facts = Facts {
+        uid: sync.metadata.uid.as_deref().unwrap_or_default(),
+        generation: sync.metadata.generation.unwrap_or_default(),
+        spec,
+        status,
+        now,
+    };
+    let (due, every) = next_delta_at(&facts)?;
+    let begun = status.attempt_started_at.as_ref().is_some_and(|started| started.0 >= due);
+    (due <= now && !begun).then(|| Late { by: now.duration_since(due), every: signed(every) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+    use super::*;
+    use crate::{
+        Error, ErrorClass, Side,
+        api::{
+            Duration as ApiDuration, LastError, MailboxSyncStatus,
+            mail_migration::{Cutover, Schedule},
+        },
+        controller::testing,
+    };
+
+    const HOUR: i64 = 3600;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn ago(seconds: i64) -> Time {
+        Time(now() - SignedDuration::from_secs(seconds))
+    }
+
+    fn mailbox(phase: SyncPhase) -> MailboxSync {
+        let status = MailboxSyncStatus { phase: Some(phase), ..MailboxSyncStatus::default() };
+        MailboxSync {
+            metadata: ObjectMeta { uid: Some("uid".into()), ..ObjectMeta::default() },
+            spec: testing::spec("x", "y"),
+            status: Some(status),
+        }
+    }
+
+    /// Repeated each hour; its last sync began and ended so long ago.
+    fn hourly(phase: SyncPhase, seconds: i64) -> MailboxSync {
+        let mut sync = mailbox(phase);
+        sync.spec.settings.schedule = Some(Schedule { every: ApiDuration::from_secs(3600), jitter_percent: 0 });
+        let status = sync.status.as_mut().unwrap();
+        status.syncs = 1;
+        status.attempt_started_at = Some(ago(seconds));
+        status.last_synced_at = Some(ago(seconds));
+        sync
+    }
+
+    /// Missed, and overdue by seconds.
+    fn of(sync: &MailboxSync) -> (usize, u64) {
+        let tally = tally([sync].into_iter(), now());
+        (tally.missed, tally.overdue.as_secs())
+    }
+
+    #[test]
+    fn mailboxes_are_counted_by_phase_and_those_that_fail_by_error() {
+        let with = |(phase, error): (SyncPhase, Option<(ErrorClass, Option<Side>)>)| {
+            let mut sync = mailbox(phase);
+            let error = error.map(|(class, side)| Error { side, ..Error::new(class, "x") });
+            sync.status.as_mut().unwrap().last_error = error.map(|error| LastError::new(&error, None));
+            sync
+        };
+        let login = (ErrorClass::Authentication, Some(Side::Source));
+        let new = MailboxSync { status: None, ..mailbox(SyncPhase::Pending) };
+        let others = [
+            (SyncPhase::Pending, None),
+            // It failed before, and is being tried again.
+            (SyncPhase::Running, Some((ErrorClass::Network, None))),
+            (SyncPhase::Stalled, Some(login)),
+            (SyncPhase::Stalled, Some(login)),
+            (SyncPhase::Backoff, Some((ErrorClass::Network, Some(Side::Destination)))),
+            (SyncPhase::Failed, Some((ErrorClass::Configuration, None))),
+            // Its pod was lost.
+            (SyncPhase::Backoff, None),
+        ];
+        let syncs: Vec<_> = std::iter::once(new).chain(others.into_iter().map(with)).collect();
+        let tally = tally(syncs.iter(), now());
+        let phases = [
+            (SyncPhase::Pending, 2),
+            (SyncPhase::Running, 1),
+            (SyncPhase::Backoff, 2),
+            (SyncPhase::Stalled, 2),
+            (SyncPhase::Failed, 1),
+        ];
+        assert_eq!(tally.phases, BTreeMap::from(phases));
+        let failing =
+            [(login, 2), ((ErrorClass::Network, Some(Side::Destination)), 1), ((ErrorClass::Configuration, None), 1)];
+        assert_eq!(tally.failing, BTreeMap::from(failing));
+        assert_eq!((tally.missed, tally.overdue), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_delta_sync_is_overdue_from_its_time_on_and_missed_one_interval_later() {
+        for phase in [SyncPhase::Synced, SyncPhase::Queued, SyncPhase::Pending] {
+            assert_eq!(of(&hourly(phase, HOUR - 1)), (0, 0), "{phase:?}: not yet due");
+            assert_eq!(of(&hourly(phase, HOUR + 60)), (0, 60), "{phase:?}");
+            assert_eq!(of(&hourly(phase, 2 * HOUR)), (0, 3600), "{phase:?}");
+            assert_eq!(of(&hourly(phase, 2 * HOUR + 1)), (1, 3601), "{phase:?}");
+        }
+        let both = [hourly(SyncPhase::Queued, 3 * HOUR), hourly(SyncPhase::Synced, 2 * HOUR + 1)];
+        let tally = tally(both.iter(), now());
+        assert_eq!((tally.missed, tally.overdue.as_secs()), (2, 7200), "the longest wait counts");
+    }
+
+    #[test]
+    fn who_runs_fails_or_was_stopped_misses_no_schedule() {
+        let late = || hourly(SyncPhase::Synced, 9 * HOUR);
+        let mut running = late();
+        running.status.as_mut().unwrap().slots = Some(2);
+        let mut suspended = late();
+        suspended.spec.suspend = true;
+        let mut cancelled = late();
+        cancelled.spec.cancel = true;
+        let mut leaving = late();
+        leaving.metadata.deletion_timestamp = Some(ago(1));
+        let mut dry = late();
+        dry.spec.settings.dry_run = true;
+        // It began in time, failed, and waits for its turn again.
+        let mut tried = hourly(SyncPhase::Queued, 9 * HOUR);
+        tried.status.as_mut().unwrap().attempt_started_at = Some(ago(HOUR));
+        let mut once = late();
+        once.spec.settings.schedule = None;
+        for (name, sync) in vec![
+            ("running", running),
+            ("suspended", suspended),
+            ("cancelled", cancelled),
+            ("leaving", leaving),
+            ("dry run", dry),
+            ("tried", tried),
+            ("without a schedule", once),
+            ("stalled", hourly(SyncPhase::Stalled, 9 * HOUR)),
+            ("failed", hourly(SyncPhase::Failed, 9 * HOUR)),
+            ("backoff", hourly(SyncPhase::Backoff, 9 * HOUR)),
+            ("first sync", mailbox(SyncPhase::Queued)),
+        ] {
+            assert_eq!(of(&sync), (0, 0), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_sync_whose_pod_was_refused_has_not_begun() {
+        let mut sync = hourly(SyncPhase::Queued, 3 * HOUR);
+        sync.status.as_mut().unwrap().attempt_started_at = None;
+        assert_eq!(of(&sync), (1, 7200));
+    }
+
+    #[test]
+    fn the_sync_of_the_cutover_can_be_missed_too() {
+        let cutover = |at, every| Cutover {
+            at: Some(at),
+            drain_for: ApiDuration::from_secs(48 * 3600),
+            every: ApiDuration::from_secs(every),
+        };
+        // Synced before the cutover: due at the cutover itself.
+        let mut sync = hourly(SyncPhase::Queued, 24 * HOUR);
+        sync.spec.settings.schedule = None;
+        sync.spec.settings.cutover = Some(cutover(ago(600), 900));
+        assert_eq!(of(&sync), (0, 600));
+        sync.spec.settings.cutover = Some(cutover(ago(901), 900));
+        assert_eq!(of(&sync), (1, 901));
+        // Not before it.
+        sync.spec.settings.cutover = Some(cutover(Time(now() + SignedDuration::from_secs(60)), 900));
+        assert_eq!(of(&sync), (0, 0));
+    }
+}

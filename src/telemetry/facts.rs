@@ -1,0 +1,119 @@
+//! What metrics are told, and how its kinds are labelled: each a small fixed set.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    api::mailbox_sync::SyncPhase,
+    error::{ErrorClass, Side},
+};
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncResult {
+    /// All that there was to do is done.
+    Synced,
+    /// Stopped at a checkpoint, on request.
+    Stopped,
+    /// Ended with an error of the sync.
+    Failed,
+    /// Its pod was lost: eviction, node loss, preemption, image pull.
+    Lost,
+}
+
+/// Why an attempt was restarted before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// It ran as long as it may.
+    Deadline,
+    /// It moved nothing for too long.
+    Stall,
+    /// Its pod did not run in time.
+    NotStarted,
+    /// Nothing was heard of it for too long.
+    LostContact,
+}
+
+/// How one look at an object ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reconciled {
+    /// All that was to be done is done.
+    Ok,
+    /// Somebody else wrote meanwhile: the newer version is looked at next.
+    Conflict,
+    /// The API server refused, or did not answer.
+    Error,
+}
+
+/// The controllers, by the kind that they look after.
+pub(super) const CONTROLLERS: [&str; 3] = ["MailMigration", "MailServer", "MailboxSync"];
+
+/// What a worker did since it was last counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moved {
+    /// Messages copied, found at the destination, or skipped with a reason.
+    pub messages: u64,
+    /// Bytes read or written on IMAP connections.
+    pub bytes: u64,
+}
+
+impl SyncResult {
+    pub(super) const ALL: [Self; 4] = [Self::Synced, Self::Stopped, Self::Failed, Self::Lost];
+
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Synced => "synced",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl Restart {
+    pub(super) const ALL: [Self; 4] = [Self::Deadline, Self::Stall, Self::NotStarted, Self::LostContact];
+
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Stall => "stall",
+            Self::NotStarted => "not_started",
+            Self::LostContact => "lost_contact",
+        }
+    }
+}
+
+impl Reconciled {
+    pub(super) const ALL: [Self; 3] = [Self::Ok, Self::Conflict, Self::Error];
+
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Conflict => "conflict",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// The sides that an error can be of; none: neither.
+pub(super) const SIDES: [Option<Side>; 3] = [None, Some(Side::Source), Some(Side::Destination)];
+
+pub(super) const fn side_label(side: Option<Side>) -> &'static str {
+    match side {
+        None => "none",
+        Some(Side::Source) => "source",
+        Some(Side::Destination) => "destination",
+    }
+}
+
+/// How all mailboxes are doing at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MailboxTally {
+    /// By phase.
+    pub phases: BTreeMap<SyncPhase, usize>,
+    /// Those that fail, by the class of their last error and the side that failed.
+    pub failing: BTreeMap<(ErrorClass, Option<Side>), usize>,
+    /// Delta syncs that have been due for longer than the time between two of them.
+    pub missed: usize,
+    /// How long the delta sync has been due that waits longest.
+    pub overdue: Duration,
+}

@@ -1,0 +1,85 @@
+//! The metrics of an operator that has seen everything, served as an operator serves them.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use mailferry::{
+    ErrorClass, Side,
+    api::{mail_migration::MigrationPhase, mailbox_sync::SyncPhase},
+    telemetry::{
+        health::{Listener, Readiness},
+        metrics::{MailboxTally, Metrics, Moved, Reconciled, Restart, SyncResult},
+    },
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub struct Operator {
+    pub metrics: Metrics,
+    pub address: SocketAddr,
+    _stop: DropGuard,
+}
+
+impl Operator {
+    /// One that has done nothing yet.
+    pub async fn start() -> Self {
+        let metrics = Metrics::new().unwrap();
+        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let (address, stop) = (listener.address().unwrap(), CancellationToken::new());
+        tokio::spawn(listener.serve(metrics.clone(), Readiness::default(), stop.clone()));
+        Self { metrics, address, _stop: stop.drop_guard() }
+    }
+
+    /// Some of everything happens.
+    pub fn work(&self) {
+        work(&self.metrics);
+    }
+}
+
+/// The names of all metrics.
+pub fn names() -> Vec<String> {
+    let metrics = Metrics::new().unwrap();
+    work(&metrics);
+    let text = metrics.text().unwrap();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+}
+
+fn work(metrics: &Metrics) {
+    metrics.set_leader(true);
+    metrics.set_migrations([(MigrationPhase::Running, 2), (MigrationPhase::Complete, 1)]);
+    metrics.set_mailboxes(&MailboxTally {
+        phases: BTreeMap::from([(SyncPhase::Running, 4), (SyncPhase::Queued, 7), (SyncPhase::Stalled, 1)]),
+        failing: BTreeMap::from([((ErrorClass::Authentication, Some(Side::Source)), 1)]),
+        missed: 1,
+        overdue: Duration::from_secs(4000),
+    });
+    metrics.set_queue(7, 4);
+    metrics.admitted(Duration::from_secs(30));
+    metrics.moved(Moved { messages: 10, bytes: 100_000 });
+    for result in [SyncResult::Synced, SyncResult::Stopped, SyncResult::Failed, SyncResult::Lost] {
+        metrics.sync_ended(result, Duration::from_secs(90));
+    }
+    metrics.sync_error(ErrorClass::Authentication, Some(Side::Source));
+    for restart in [Restart::Deadline, Restart::Stall, Restart::NotStarted, Restart::LostContact] {
+        metrics.restarted(restart);
+    }
+    metrics.pod_refused();
+    metrics.server_checked(None);
+    metrics.server_checked(Some(ErrorClass::Tls));
+    for (verb, resource, code) in [
+        ("patch", "mailboxsyncs/status", "200"),
+        ("patch", "mailboxsyncs/status", "409"),
+        ("patch", "rolebindings", "403"),
+        ("list", "pods", "200"),
+        ("list", "pods", "500"),
+        ("list", "pods", "error"),
+        ("create", "pods", "403"),
+        ("watch", "mailboxsyncs", "error"),
+    ] {
+        metrics.api_request(verb, resource, code);
+    }
+    for controller in ["MailMigration", "MailboxSync", "MailServer"] {
+        for result in [Reconciled::Ok, Reconciled::Conflict, Reconciled::Error] {
+            metrics.reconciled(controller, result, Duration::from_millis(4));
+        }
+    }
+}
