@@ -388,16 +388,19 @@ fn summary(file: &str, table: &Table, read_as: Option<&str>, plan: &Plan) -> Str
 fn next_with_files(paths: &[&Path], plan: &Plan, settings: &Settings) -> String {
     let shown = |path: &Path| {
         let path = path.display().to_string();
-        let plain = |c: char| c.is_ascii_alphanumeric() || "./_-".contains(c);
-        if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
+        let harmless = |c: char| c.is_ascii_alphanumeric() || "./_-".contains(c);
+        if path.chars().all(harmless) { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
     };
-    let files: String = paths.iter().map(|path| format!(" -f {}", shown(path))).collect();
+    let files: Vec<String> = paths.iter().map(|path| format!(" -f {}", shown(path))).collect();
+    // Secrets first.
+    let cluster = files.iter().rev().map(String::as_str).collect::<String>();
+    let files = files.concat();
     let mut extra = String::new();
-    for settings in &settings.sides {
-        if let Some(Server::Reference(name)) = &settings.server {
+    for side in &settings.sides {
+        if let Some(Server::Reference(name)) = &side.server {
             let _ = writeln!(extra, "  MailServer {name} must be there too (in a file of its own: -f)");
         }
-        if let Some(master) = &settings.master {
+        if let Some(master) = &side.master {
             let SecretKeyRef { name, key } = &master.password_secret_ref;
             let _ = writeln!(
                 extra,
@@ -405,14 +408,12 @@ fn next_with_files(paths: &[&Path], plan: &Plan, settings: &Settings) -> String 
             );
         }
     }
-    let migration = match plan.migrations.as_slice() {
-        [_] => String::new(),
-        several => several.first().map_or_else(String::new, |first| format!(" --migration {}", first.name)),
+    let choice = match plan.migrations.as_slice() {
+        [] | [_] => String::new(),
+        [first, ..] => format!(" --migration {}", first.name),
     };
-    // Secrets first.
-    let cluster: String = paths.iter().rev().map(|path| format!(" -f {}", shown(path))).collect();
     format!(
-        "next:\n{extra}  mailferry check{files}{migration}\n  mailferry run{files}{migration}\n\
+        "next:\n{extra}  mailferry check{files}{choice}\n  mailferry run{files}{choice}\n\
          or in a cluster:\n  kubectl apply --server-side{cluster}\n"
     )
 }

@@ -196,9 +196,9 @@ impl<'a> Reader<'a> {
                 self.findings.problem(self.record.line, what);
             }
             (None, None) if settings.master.is_none() => {
-                let part = if at.password.is_some() { Part::Password } else { Part::Token };
+                let missing = if at.password.is_some() { Part::Password } else { Part::Token };
                 if let Some(index) = at.password.or(at.token) {
-                    self.problem((index, of(part)), "is empty");
+                    self.problem((index, of(missing)), "is empty");
                     self.warned.push(index);
                 }
             }

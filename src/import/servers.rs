@@ -49,8 +49,9 @@ impl SideSettings {
     #[must_use]
     pub fn place(&self, login: &Login) -> Option<Place> {
         match (&login.host, &self.server) {
-            (Some(host), _) => Some(Place::Host(host.to_ascii_lowercase(), login.port.or(self.port))),
-            (None, Some(Server::Host(host))) => Some(Place::Host(host.to_ascii_lowercase(), login.port.or(self.port))),
+            (Some(host), _) | (None, Some(Server::Host(host))) => {
+                Some(Place::Host(host.to_ascii_lowercase(), login.port.or(self.port)))
+            }
             (None, Some(Server::Reference(name))) => Some(Place::Reference(name.clone())),
             (None, None) => None,
         }

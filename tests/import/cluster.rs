@@ -126,7 +126,7 @@ async fn kubectl_takes_the_files_either_way() {
     let desk = Desk::new();
     let table = |users: usize| {
         let rows = (0..users).map(|user| format!("somebody{user}@customer.example,hush-{user},hush+{user}\n"));
-        format!("email,password,new_password\n{}", rows.collect::<String>())
+        format!("email,password,new_password\n{}", rows.collect::<Vec<_>>().concat())
     };
     let kubectl = |args: &[&str], file: PathBuf| {
         let mut command = Command::new(program("kubectl").unwrap());

@@ -32,11 +32,8 @@ fn import(text: &[u8], settings: &Settings, limits: Limits) -> Plan {
 }
 
 fn user_list(users: impl Iterator<Item = usize>) -> String {
-    let mut text = "email,password,new password\n".to_owned();
-    for user in users {
-        text.push_str(&format!("user{user}@acme.example,\"old,{user}\",new{user}\n"));
-    }
-    text
+    let rows = users.map(|user| format!("user{user}@acme.example,\"old,{user}\",new{user}\n"));
+    format!("email,password,new password\n{}", rows.collect::<Vec<_>>().concat())
 }
 
 /// Everything that a plan moves: migration, source user, destination user, source password, destination password.
