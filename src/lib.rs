@@ -7,6 +7,7 @@ pub mod commands;
 pub mod controller;
 pub mod error;
 pub mod imap;
+pub mod import;
 pub mod local;
 pub mod sync;
 pub mod telemetry;

@@ -11,8 +11,8 @@ use indicatif::MultiProgress;
 use mailferry::{
     Error, Result,
     commands::{
-        check::CheckArgs, checkpoint::CheckpointArgs, controller::ControllerArgs, crds::CrdsArgs, run::RunArgs,
-        verify::VerifyArgs, worker::WorkerArgs,
+        check::CheckArgs, checkpoint::CheckpointArgs, controller::ControllerArgs, crds::CrdsArgs, import::ImportArgs,
+        run::RunArgs, verify::VerifyArgs, worker::WorkerArgs,
     },
     local::{run::SyncEngine, text::printable},
     telemetry::logs,
@@ -42,6 +42,7 @@ enum Command {
     Check(CheckArgs),
     Run(RunArgs),
     Verify(VerifyArgs),
+    Import(Box<ImportArgs>),
     Crds(CrdsArgs),
     Checkpoint(CheckpointArgs),
     Controller(ControllerArgs),
@@ -59,6 +60,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
     0  run: all mailboxes are done; single messages may have been skipped: the report names them
        check: no problems, though maybe warnings; verify: all mailboxes are identical
+       import: everything was made, though maybe with warnings
     1  verify found differences
     2  Configuration: a wrong command line or manifest, a missing Secret, a state folder in use
    10  Authentication: a server refused a user name, password or token
@@ -107,6 +109,7 @@ fn execute(cli: Cli) -> Result<u8> {
         Command::Check(args) => runtime()?.block_on(args.run(screen)),
         Command::Verify(args) => runtime()?.block_on(args.run(screen)),
         Command::Run(args) => runtime()?.block_on(args.run(Arc::new(SyncEngine), screen)),
+        Command::Import(args) => runtime()?.block_on(args.run()),
         Command::Crds(args) => print(&args.print()?),
         Command::Checkpoint(args) => print(&args.print()?),
         Command::Controller(args) => runtime()?.block_on(args.run()),

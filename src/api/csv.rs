@@ -5,18 +5,22 @@
 //! a line break stands in double quotes, a quote in it twice. An empty field is as good as none. Nothing else is changed:
 //! spaces are part of a password.
 
+pub mod records;
+
 use std::collections::HashMap;
 
 use secrecy::SecretBox;
 use zeroize::Zeroizing;
 
+use self::records::{Dialect, Records};
 use super::{Account, MailboxEntry, SecretKeyRef, check, rules};
 use crate::error::{Error, Result};
 
 /// The most mailboxes in one CSV.
 pub const MAX_ROWS: usize = 100_000;
 
-const COLUMNS: [&str; 7] = [
+/// The columns that there are.
+pub const COLUMNS: [&str; 7] = [
     "name",
     "source_username",
     "source_password",
@@ -42,8 +46,9 @@ pub struct CsvMailbox {
 pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Result<Vec<CsvMailbox>> {
     let wrong = |line: usize, what: String| Error::configuration(format!("{name}, line {line}: {what}"));
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut records = Records { rest: bytes, line: 1 };
-    let (_, header) = records.next().unwrap_or(Ok((1, Vec::new()))).map_err(|(line, what)| wrong(line, what))?;
+    let mut records = Records::new(bytes, 1, Dialect::default())
+        .map(|record| record.map_err(|(line, fault)| wrong(line, fault.message().to_owned())));
+    let header = records.next().transpose()?.map_or_else(Vec::new, |record| record.fields);
     let header: Vec<String> =
         header.iter().map(|field| String::from_utf8_lossy(field).trim().to_ascii_lowercase()).collect();
     for (index, column) in header.iter().enumerate() {
@@ -65,7 +70,7 @@ pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Resul
     let mut mailboxes = Vec::new();
     let mut seen = HashMap::new();
     for record in records {
-        let (line, fields) = record.map_err(|(line, what)| wrong(line, what))?;
+        let records::Record { line, fields } = record?;
         if fields.len() == 1 && fields[0].is_empty() {
             continue;
         }
@@ -131,81 +136,6 @@ fn mailbox(
         name,
     };
     Ok(CsvMailbox { entry, secrets, line })
-}
-
-/// The records of a CSV, each with its first line.
-struct Records<'a> {
-    rest: &'a [u8],
-    line: usize,
-}
-
-impl Iterator for Records<'_> {
-    type Item = Result<(usize, Vec<Zeroizing<Vec<u8>>>), (usize, String)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let start = self.line;
-        let mut fields = Vec::new();
-        loop {
-            match self.field() {
-                Ok((field, last)) => {
-                    fields.push(field);
-                    if last {
-                        return Some(Ok((start, fields)));
-                    }
-                }
-                Err(what) => {
-                    self.rest = &[];
-                    return Some(Err((start, what)));
-                }
-            }
-        }
-    }
-}
-
-impl Records<'_> {
-    /// One field, and whether the record ends behind it.
-    fn field(&mut self) -> Result<(Zeroizing<Vec<u8>>, bool), String> {
-        let field = if let Some(rest) = self.rest.strip_prefix(b"\"") {
-            self.rest = rest;
-            self.quoted()?
-        } else {
-            let end = self.rest.iter().position(|b| matches!(b, b',' | b'\n')).unwrap_or(self.rest.len());
-            let (field, rest) = self.rest.split_at(end);
-            self.rest = rest;
-            let ends_line = !rest.starts_with(b",");
-            let field = if ends_line { field.strip_suffix(b"\r").unwrap_or(field) } else { field };
-            Zeroizing::new(field.to_vec())
-        };
-        for (end, last) in [(&b","[..], false), (b"\r\n", true), (b"\n", true)] {
-            if let Some(rest) = self.rest.strip_prefix(end) {
-                self.rest = rest;
-                self.line += usize::from(last);
-                return Ok((field, last));
-            }
-        }
-        if self.rest.is_empty() { Ok((field, true)) } else { Err("text behind a closing quote".to_owned()) }
-    }
-
-    fn quoted(&mut self) -> Result<Zeroizing<Vec<u8>>, String> {
-        let mut field = Zeroizing::new(Vec::new());
-        loop {
-            let end = self.rest.iter().position(|b| *b == b'"').ok_or("a quote is not closed")?;
-            let (part, rest) = self.rest.split_at(end);
-            self.line += memchr::memchr_iter(b'\n', part).count();
-            field.extend_from_slice(part);
-            self.rest = &rest[1..];
-            match self.rest.strip_prefix(b"\"") {
-                Some(rest) => {
-                    field.push(b'"');
-                    self.rest = rest;
-                }
-                None => return Ok(field),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,502 @@
+//! What a table's columns hold: by the words that people head them with, or as they were told on the command line.
+
+use std::{fmt, str::FromStr};
+
+use super::findings::Findings;
+use crate::{api::check, error::Side};
+
+/// What one column of an account may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The server's name or address.
+    Host,
+    /// Its port.
+    Port,
+    /// Who logs in.
+    Username,
+    /// The password.
+    Password,
+    /// An OAuth 2.0 access token.
+    Token,
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Meaning {
+    /// The mailbox's name in the migration.
+    Name,
+    /// Something of an account: of this side's, or where the heading does not say, of whichever lacks it.
+    Of(Option<Side>, Part),
+}
+
+const PARTS: [(Part, &str); 5] = [
+    (Part::Host, "host"),
+    (Part::Port, "port"),
+    (Part::Username, "username"),
+    (Part::Password, "password"),
+    (Part::Token, "token"),
+];
+
+impl fmt::Display for Meaning {
+    /// `name`, `username`, `source_password`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name => f.write_str("name"),
+            Self::Of(side, part) => {
+                let word = PARTS.iter().find(|(other, _)| other == part).map_or("", |(_, word)| word);
+                match side {
+                    Some(side) => write!(f, "{side}_{word}"),
+                    None => f.write_str(word),
+                }
+            }
+        }
+    }
+}
+
+impl FromStr for Meaning {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = all_meanings().find(|meaning| meaning.to_string() == text);
+        found.ok_or_else(|| {
+            "a column holds name, or host, port, username, password or token, each also with source_ or destination_ \
+             before it"
+                .to_owned()
+        })
+    }
+}
+
+fn all_meanings() -> impl Iterator<Item = Meaning> {
+    let sides = [None, Some(Side::Source), Some(Side::Destination)];
+    let accounts = sides.into_iter().flat_map(|side| PARTS.map(|(part, _)| Meaning::Of(side, part)));
+    [Meaning::Name].into_iter().chain(accounts)
+}
+
+/// One `MEANING=COLUMN` of the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// What the column holds.
+    pub meaning: Meaning,
+    /// Its heading or its number, from 1; none where nothing holds this.
+    pub column: Option<String>,
+}
+
+impl FromStr for Told {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (meaning, column) = text.split_once('=').ok_or("write MEANING=COLUMN, such as source_username=3")?;
+        let column = Some(column.trim()).filter(|column| !column.is_empty()).map(str::to_owned);
+        Ok(Self { meaning: meaning.trim().to_ascii_lowercase().replace('-', "_").parse()?, column })
+    }
+}
+
+/// Where the parts of one account stand, by index from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AccountColumns {
+    /// See [`Part::Host`].
+    pub host: Option<usize>,
+    /// See [`Part::Port`].
+    pub port: Option<usize>,
+    /// See [`Part::Username`].
+    pub username: Option<usize>,
+    /// See [`Part::Password`].
+    pub password: Option<usize>,
+    /// See [`Part::Token`].
+    pub token: Option<usize>,
+}
+
+impl AccountColumns {
+    const fn slot(&mut self, part: Part) -> &mut Option<usize> {
+        match part {
+            Part::Host => &mut self.host,
+            Part::Port => &mut self.port,
+            Part::Username => &mut self.username,
+            Part::Password => &mut self.password,
+            Part::Token => &mut self.token,
+        }
+    }
+
+    const fn has_credential(&self) -> bool {
+        self.password.is_some() || self.token.is_some()
+    }
+}
+
+/// Where everything stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Columns {
+    /// The mailbox's name.
+    pub name: Option<usize>,
+    /// The account that mail is read from.
+    pub source: AccountColumns,
+    /// The account that mail is written to.
+    pub destination: AccountColumns,
+    /// Columns that nothing is read from, by index from 0.
+    pub unused: Vec<usize>,
+}
+
+/// What is known of each side without the table.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Given {
+    /// Its server.
+    pub server: bool,
+    /// An administrator who logs in for each mailbox.
+    pub master: bool,
+}
+
+/// Of source and destination.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BothGiven {
+    /// Of the source.
+    pub source: Given,
+    /// Of the destination.
+    pub destination: Given,
+}
+
+impl Columns {
+    /// As people read it, by number: `1 username of both sides, 2 source_password`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut found: Vec<(usize, String)> =
+            self.name.map(|index| (index, Meaning::Name.to_string())).into_iter().collect();
+        for (part, word) in PARTS {
+            let [source, destination] = [self.source, self.destination].map(|mut side| *side.slot(part));
+            match (source, destination) {
+                (Some(source), Some(destination)) if source == destination => {
+                    found.push((source, format!("{word} of both sides")));
+                }
+                _ => {
+                    let sides = [(source, Side::Source), (destination, Side::Destination)];
+                    found.extend(sides.into_iter().filter_map(|(at, side)| Some((at?, format!("{side}_{word}")))));
+                }
+            }
+        }
+        found.sort();
+        found.iter().map(|(index, what)| format!("{} {what}", index + 1)).collect::<Vec<_>>().join(", ")
+    }
+
+    const fn slot(&mut self, side: Side, part: Part) -> &mut Option<usize> {
+        match side {
+            Side::Source => self.source.slot(part),
+            Side::Destination => self.destination.slot(part),
+        }
+    }
+}
+
+/// Finds the columns: as told, then by headings. `headings` is the first line, none where the table has no such line;
+/// `width` is the number of fields in its first record.
+pub fn find(
+    headings: Option<&[String]>,
+    width: usize,
+    told: &[Told],
+    given: BothGiven,
+    findings: &mut Findings,
+) -> Columns {
+    let mut columns = Columns::default();
+    let mut taken: Vec<usize> = Vec::new();
+    let mut settled: Vec<Meaning> = Vec::new(); // told, if only to be nowhere
+    for Told { meaning, column } in told {
+        let index = match column.as_deref().map(|column| index(column, headings, width)) {
+            Some(Ok(index)) => Some(index),
+            Some(Err(what)) => {
+                findings.problem_of_all(format!("--columns {meaning}: {what}"));
+                None
+            }
+            None => None,
+        };
+        taken.extend(index);
+        for meaning in sided(*meaning) {
+            if settled.contains(&meaning) {
+                findings.problem_of_all(format!("--columns says twice where {meaning} is"));
+            }
+            settled.push(meaning);
+            place(&mut columns, meaning, index);
+        }
+    }
+    let found: Vec<(usize, Option<Meaning>)> =
+        headings.unwrap_or_default().iter().map(|heading| meaning(heading)).enumerate().collect();
+    if let Some(headings) = headings {
+        let known = found.iter().any(|(index, meaning)| meaning.is_some() || taken.contains(index));
+        if !known || headings.iter().any(|heading| looks_like_data(heading)) {
+            findings.problem_of_all(NO_HEADER);
+            return columns;
+        }
+    }
+    let free = |(index, _): &&(usize, Option<Meaning>)| !taken.contains(index);
+    for (index, found) in found.iter().filter(free) {
+        if let Some(meaning @ (Meaning::Name | Meaning::Of(Some(_), _))) = found
+            && !settled.contains(meaning)
+        {
+            take(&mut columns, *meaning, *index, findings);
+        }
+    }
+    let neutral = |part: Part| {
+        found
+            .iter()
+            .filter(free)
+            .filter(move |(_, found)| *found == Some(Meaning::Of(None, part)))
+            .map(|(index, _)| *index)
+    };
+    for (part, _) in PARTS {
+        let lacks = |columns: &Columns, side: Side| {
+            let (account, given) = match side {
+                Side::Source => (columns.source, given.source),
+                Side::Destination => (columns.destination, given.destination),
+            };
+            !settled.contains(&Meaning::Of(Some(side), part))
+                && match part {
+                    Part::Username => account.username.is_none(),
+                    Part::Password | Part::Token => !account.has_credential() && !given.master,
+                    // A list of accounts names the server that they are on now.
+                    Part::Host => side == Side::Source && account.host.is_none() && !given.server,
+                    Part::Port => side == Side::Source && account.port.is_none() && account.host.is_some(),
+                }
+        };
+        let sides: Vec<Side> =
+            [Side::Source, Side::Destination].into_iter().filter(|side| lacks(&columns, *side)).collect();
+        let mut first = None;
+        for index in neutral(part).filter(|_| !sides.is_empty()) {
+            match first {
+                None => first = Some(index),
+                Some(first) => findings.problem_of_all(twice(first, index, Meaning::Of(None, part))),
+            }
+        }
+        for side in sides {
+            *columns.slot(side, part) = first;
+        }
+    }
+    columns.unused = (0..headings.map_or(width, <[String]>::len)).filter(|index| !uses(&columns, *index)).collect();
+    for index in headings.map_or(&[][..], |_| &columns.unused) {
+        if let Some(near) = headings.and_then(|headings| near(&headings[*index]))
+            && found[*index].1.is_none()
+        {
+            let what = format!(
+                "column {} is not used: did you mean {near}? Then say --columns {near}={}",
+                index + 1,
+                index + 1
+            );
+            findings.warning_of_all(what);
+        }
+    }
+    columns
+}
+
+const NO_HEADER: &str = "the first line names no columns that are known: did you forget the header? Write one \
+    (source_username,source_password,destination_password), say what is where (--columns source_username=1,\
+    source_password=2, with --no-header where the first line is data already), or --format imapsync for imapsync's \
+    lists";
+
+/// What is missing before rows can be read.
+pub fn complete(columns: &Columns, given: BothGiven, findings: &mut Findings) {
+    if columns.name.is_none() && columns.source.username.is_none() && columns.destination.username.is_none() {
+        findings.problem_of_all("there is no column with user names: name it `username`, or say --columns username=N");
+    }
+    let sides =
+        [(Side::Source, columns.source, given.source), (Side::Destination, columns.destination, given.destination)];
+    for (side, account, given) in sides {
+        if !account.has_credential() && !given.master {
+            findings.problem_of_all(format!(
+                "there is no column with the passwords of the {side}: name it `{side}_password`, or say --columns \
+                 {side}_password=N, or let an administrator log in (--{side}-master-user, --{side}-master-secret)"
+            ));
+        }
+        match (account.host, given.server) {
+            (None, false) => findings.problem_of_all(format!(
+                "the {side}'s server is not known: say --{side}-host HOST or --{side}-server NAME, or have a column \
+                 `{side}_host`"
+            )),
+            (Some(index), true) => findings.problem_of_all(format!(
+                "column {} names the {side}'s server, and the command line too: leave out --{side}-host and \
+                 --{side}-server, or say --columns {side}_host= to leave out the column",
+                index + 1
+            )),
+            _ => {}
+        }
+    }
+}
+
+fn uses(columns: &Columns, index: usize) -> bool {
+    let accounts = [columns.source, columns.destination];
+    columns.name == Some(index)
+        || accounts.into_iter().any(|mut account| PARTS.iter().any(|(part, _)| *account.slot(*part) == Some(index)))
+}
+
+fn take(columns: &mut Columns, meaning: Meaning, index: usize, findings: &mut Findings) {
+    let first = match meaning {
+        Meaning::Name => columns.name,
+        Meaning::Of(Some(side), part) => *columns.slot(side, part),
+        Meaning::Of(None, _) => None,
+    };
+    match first {
+        Some(first) => findings.problem_of_all(twice(first, index, meaning)),
+        None => place(columns, meaning, Some(index)),
+    }
+}
+
+fn place(columns: &mut Columns, meaning: Meaning, index: Option<usize>) {
+    match meaning {
+        Meaning::Name => columns.name = index,
+        Meaning::Of(side, part) => {
+            for side in side.map_or_else(|| vec![Side::Source, Side::Destination], |side| vec![side]) {
+                *columns.slot(side, part) = index;
+            }
+        }
+    }
+}
+
+fn twice(first: usize, second: usize, meaning: Meaning) -> String {
+    let (first, second) = (first + 1, second + 1);
+    format!(
+        "columns {first} and {second} both seem to hold {meaning}: choose one by --columns {meaning}={first} or \
+         ={second}"
+    )
+}
+
+fn sided(meaning: Meaning) -> Vec<Meaning> {
+    match meaning {
+        Meaning::Of(None, part) => [Side::Source, Side::Destination].map(|side| Meaning::Of(Some(side), part)).to_vec(),
+        meaning => vec![meaning],
+    }
+}
+
+/// A column by number or heading.
+fn index(column: &str, headings: Option<&[String]>, width: usize) -> Result<usize, String> {
+    if let Ok(number) = column.parse::<usize>() {
+        return match number.checked_sub(1).filter(|index| *index < width) {
+            Some(index) => Ok(index),
+            None => Err(format!("there is no column {number}, but {width}")),
+        };
+    }
+    let Some(headings) = headings else {
+        return Err("without a header, columns have numbers: 1 is the first".to_owned());
+    };
+    let same = |heading: &String| heading.trim().eq_ignore_ascii_case(column);
+    headings.iter().position(same).ok_or_else(|| "no column has this heading".to_owned())
+}
+
+/// The words for either side; a bare one stands for its user name.
+const SIDES: [(Side, &[&str]); 2] = [
+    (Side::Source, &["source", "src", "from", "old", "origin", "alt", "alte", "altes"]),
+    (Side::Destination, &["destination", "dest", "dst", "target", "to", "new", "neu", "neue", "neues"]),
+];
+
+const WORDS: [(Part, &[&str]); 5] = [
+    (
+        Part::Host,
+        &["host", "hostname", "server", "servername", "imap", "imaphost", "imapserver", "mailserver", "mailhost"],
+    ),
+    (Part::Port, &["port", "imapport"]),
+    (
+        Part::Username,
+        &[
+            "user",
+            "username",
+            "userid",
+            "login",
+            "loginname",
+            "account",
+            "accountname",
+            "email",
+            "emailaddress",
+            "emailaccount",
+            "mail",
+            "mailaddress",
+            "mailaccount",
+            "mailbox",
+            "address",
+            "imapuser",
+            "imapusername",
+            "benutzer",
+            "benutzername",
+            "emailadresse",
+            "mailadresse",
+            "postfach",
+            "utilisateur",
+            "usuario",
+            "correo",
+        ],
+    ),
+    (
+        Part::Password,
+        &[
+            "password",
+            "passwd",
+            "pass",
+            "pwd",
+            "pw",
+            "passphrase",
+            "secret",
+            "userpassword",
+            "emailpassword",
+            "mailpassword",
+            "imappassword",
+            "passwort",
+            "kennwort",
+            "motdepasse",
+            "contraseña",
+            "contrasena",
+        ],
+    ),
+    (Part::Token, &["token", "accesstoken", "oauthtoken", "oauth2token", "bearertoken"]),
+];
+
+/// What a heading says, if it is one that is known. Case, spaces and punctuation do not matter, nor what stands in
+/// brackets (`Email Address [Required]`).
+fn meaning(heading: &str) -> Option<Meaning> {
+    let word = plain(heading);
+    if ["name", "mailboxname", "migrationname"].contains(&word.as_str()) {
+        return Some(Meaning::Name);
+    }
+    let part = |word: &str| WORDS.iter().find(|(_, words)| words.contains(&word)).map(|(part, _)| *part);
+    if let Some(part) = part(&word) {
+        return Some(Meaning::Of(None, part));
+    }
+    // `host1`, `user2` as in imapsync.
+    for (side, digit) in [(Side::Source, '1'), (Side::Destination, '2')] {
+        if let Some(part) = word.strip_suffix(digit).and_then(part) {
+            return Some(Meaning::Of(Some(side), part));
+        }
+    }
+    for (side, words) in SIDES {
+        for side_word in words {
+            if word == *side_word {
+                return Some(Meaning::Of(Some(side), Part::Username));
+            }
+            let rests = [word.strip_prefix(side_word), word.strip_suffix(side_word)];
+            if let Some(part) = rests.into_iter().flatten().find_map(part) {
+                return Some(Meaning::Of(Some(side), part));
+            }
+        }
+    }
+    None
+}
+
+fn plain(heading: &str) -> String {
+    let mut depth = 0_usize;
+    let mut word = String::new();
+    for c in heading.chars().flat_map(char::to_lowercase) {
+        match c {
+            '[' | '(' => depth += 1,
+            ']' | ')' => depth = depth.saturating_sub(1),
+            c if depth == 0 && c.is_alphanumeric() => word.push(c),
+            _ => {}
+        }
+    }
+    word
+}
+
+/// What a heading that is not known may have been meant as.
+fn near(heading: &str) -> Option<Meaning> {
+    let plain = heading.trim().to_lowercase().replace([' ', '-'], "_");
+    let names: Vec<String> = all_meanings().map(|meaning| meaning.to_string()).collect();
+    let close = |name: &&str| strsim::damerau_levenshtein(name, &plain) <= 2;
+    check::nearest(&plain, names.iter().map(String::as_str).filter(close)).and_then(|name| name.parse().ok())
+}
+
+/// An address is no heading.
+fn looks_like_data(heading: &str) -> bool {
+    heading.trim().split_once('@').is_some_and(|(local, domain)| !local.is_empty() && domain.contains('.'))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,15 @@
+//! Turns lists of mailboxes, as hosting companies have them, into manifests: reads a table, says all that is wrong with
+//! it, and makes MailMigrations and Secrets. What stands in the table is never shown, only where: behind a forgotten
+//! header or a wrong delimiter, any field may be a password.
+
+pub mod apply;
+pub mod columns;
+pub mod encoding;
+pub mod files;
+pub mod findings;
+pub mod names;
+pub mod objects;
+pub mod plan;
+pub mod rows;
+pub mod servers;
+pub mod table;

@@ -1,0 +1,286 @@
+//! Which objects stand for a table's rows: MailMigrations that list their mailboxes with a Secret for each, or for more
+//! than fit, CSVs in Secrets.
+
+use std::collections::BTreeMap;
+
+use secrecy::{ExposeSecret as _, SecretBox};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{
+    findings::Findings,
+    names,
+    objects::{Common, Migration, SecretObject},
+    rows::{Credential, Login, Row},
+    servers::{Place, SideSettings},
+};
+use crate::{
+    api::{MailMigration, check, crd, csv, csv::records, rules},
+    error::{Error, Result},
+};
+
+/// What is the same for every row.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Names and namespace.
+    pub common: Common,
+    /// Source and destination.
+    pub sides: [SideSettings; 2],
+    /// Mailboxes at the same time, where it is given.
+    pub parallelism: Option<u16>,
+    /// Start nothing until somebody says so.
+    pub suspend: bool,
+}
+
+/// How much goes into one object.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Mailboxes that a MailMigration may list.
+    pub listed: usize,
+    /// Bytes of an object as JSON.
+    pub object: usize,
+    /// CSVs of one MailMigration.
+    pub csvs: usize,
+}
+
+impl Default for Limits {
+    /// The API's, and for an object's size that of `kubectl apply`, which keeps the whole object in an annotation: all
+    /// annotations together have at most 256 KiB.
+    fn default() -> Self {
+        Self { listed: 1000, object: 250_000, csvs: 64 }
+    }
+}
+
+/// Everything that is made.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// By name.
+    pub migrations: Vec<Migration>,
+    /// By name.
+    pub secrets: Vec<SecretObject>,
+    /// How many there are in all migrations.
+    pub mailboxes: usize,
+}
+
+/// The key of a CSV in its Secret.
+pub const CSV_KEY: &str = "mailboxes.csv";
+/// What an object has beside its values, at most.
+const FRAME: usize = 1000;
+
+/// A row with its mailbox's name.
+struct Mailbox<'a> {
+    name: String,
+    row: &'a Row,
+}
+
+/// Makes the objects. Problems with names go into `findings`; then the plan is of no use.
+///
+/// # Errors
+/// Configuration when what the command line says can't be in a MailMigration.
+pub fn plan(rows: &[(Row, [Place; 2])], settings: &Settings, limits: Limits, findings: &mut Findings) -> Result<Plan> {
+    let mut groups: BTreeMap<&[Place; 2], Vec<&Row>> = BTreeMap::new();
+    for (row, places) in rows {
+        groups.entry(places).or_default().push(row);
+    }
+    let import = &settings.common.import;
+    let single = groups.len() == 1;
+    let mut plan = Plan { mailboxes: rows.len(), ..Plan::default() };
+    for (places, rows) in groups {
+        let name = if single { import.clone() } else { names::migration(import, places) };
+        let named = names::mailboxes(&rows, findings);
+        let mut mailboxes: Vec<Mailbox<'_>> =
+            named.into_iter().zip(rows).map(|(name, row)| Mailbox { name, row }).collect();
+        // An export in another order makes the same files.
+        mailboxes.sort_by(|a, b| a.name.cmp(&b.name));
+        let spec = spec(settings, places);
+        if !listed(&mut plan, settings, limits, &name, &spec, &mailboxes) {
+            in_csvs(&mut plan, settings, limits, &name, &spec, &mailboxes)?;
+        }
+    }
+    plan.migrations.sort_by(|a, b| a.name.cmp(&b.name));
+    plan.secrets.sort_by(|a, b| a.name.cmp(&b.name));
+    if findings.problems.is_empty() {
+        plan.migrations.iter().try_for_each(valid)?;
+    }
+    Ok(plan)
+}
+
+/// A MailMigration's spec without its mailboxes.
+fn spec(settings: &Settings, places: &[Place; 2]) -> Value {
+    let mut spec = json!({
+        "source": settings.sides[0].endpoint(&places[0]),
+        "destination": settings.sides[1].endpoint(&places[1]),
+    });
+    if let Some(parallelism) = settings.parallelism {
+        spec["parallelism"] = json!(parallelism);
+    }
+    if settings.suspend {
+        spec["suspend"] = json!(true);
+    }
+    spec
+}
+
+/// Lists the mailboxes in the MailMigration, each with a Secret of its own: a node learns the passwords of those that it
+/// syncs, and of no other. False where they are too many.
+fn listed(
+    plan: &mut Plan,
+    settings: &Settings,
+    limits: Limits,
+    name: &str,
+    spec: &Value,
+    mailboxes: &[Mailbox<'_>],
+) -> bool {
+    if mailboxes.len() > limits.listed {
+        return false;
+    }
+    let mut spec = spec.clone();
+    spec["mailboxes"] = mailboxes.iter().map(|mailbox| entry(name, mailbox)).collect();
+    let migration = Migration::new(&settings.common, name, &spec);
+    if migration.object.to_string().len() > limits.object {
+        return false;
+    }
+    plan.migrations.push(migration);
+    plan.secrets.extend(mailboxes.iter().filter_map(|mailbox| {
+        let values: BTreeMap<String, SecretBox<[u8]>> = sides(mailbox.row)
+            .into_iter()
+            .filter_map(|(side, login)| {
+                let credential = login.credential.as_ref()?;
+                Some((key(side, credential), SecretBox::new(credential.value.expose_secret().into())))
+            })
+            .collect();
+        (!values.is_empty()).then(|| SecretObject { name: names::secret(name, &mailbox.name), values })
+    }));
+    true
+}
+
+/// One mailbox of a list; what the API fills in by itself is left out.
+fn entry(migration: &str, mailbox: &Mailbox<'_>) -> Value {
+    let mut entry = json!({"name": mailbox.name});
+    for (side, login) in sides(mailbox.row) {
+        let mut account = json!({});
+        if let Some(username) = username(mailbox, side) {
+            account["username"] = json!(username);
+        }
+        if let Some(credential) = &login.credential {
+            let reference = json!({"name": names::secret(migration, &mailbox.name), "key": key(side, credential)});
+            account[if credential.is_token { "tokenSecretRef" } else { "passwordSecretRef" }] = reference;
+        }
+        if account != json!({}) {
+            entry[side] = account;
+        }
+    }
+    entry
+}
+
+fn sides(row: &Row) -> [(&'static str, &Login); 2] {
+    [("source", &row.source), ("destination", &row.destination)]
+}
+
+fn key(side: &str, credential: &Credential) -> String {
+    format!("{side}-{}", if credential.is_token { "token" } else { "password" })
+}
+
+/// The user name of one side, where it is not what the API takes by itself.
+fn username<'a>(mailbox: &Mailbox<'a>, side: &str) -> Option<&'a str> {
+    let Row { source, destination, .. } = mailbox.row;
+    match side {
+        "source" => (source.username != mailbox.name).then_some(source.username.as_str()),
+        _ => (destination.username != source.username).then_some(destination.username.as_str()),
+    }
+}
+
+/// A field of a CSV.
+fn field<'a>(mailbox: &'a Mailbox<'_>, column: &str) -> &'a [u8] {
+    let Some((side, part)) = column.split_once('_') else { return mailbox.name.as_bytes() };
+    let login = if side == "source" { &mailbox.row.source } else { &mailbox.row.destination };
+    let credential = |is_token| login.credential.as_ref().filter(|credential| credential.is_token == is_token);
+    match part {
+        "username" => username(mailbox, side).map_or(&[], str::as_bytes),
+        part => credential(part == "token").map_or(&[], |credential| credential.value.expose_secret()),
+    }
+}
+
+/// Spreads the mailboxes over CSVs by their names' hashes: a mailbox more or less changes one of them. Twice as many,
+/// where one would be too large, take half of each.
+fn in_csvs(
+    plan: &mut Plan,
+    settings: &Settings,
+    limits: Limits,
+    name: &str,
+    spec: &Value,
+    mailboxes: &[Mailbox<'_>],
+) -> Result<()> {
+    let used = |column: &&str| *column == "name" || mailboxes.iter().any(|mailbox| !field(mailbox, column).is_empty());
+    let columns: Vec<&str> = csv::COLUMNS.into_iter().filter(used).collect();
+    let mut header = Zeroizing::new(Vec::new());
+    records::write(&mut header, columns.iter().map(|column| column.as_bytes()));
+    let line = |to: &mut Zeroizing<Vec<u8>>, mailbox: &Mailbox<'_>| {
+        records::write(to, columns.iter().map(|column| field(mailbox, column)));
+    };
+    let lengths: Vec<usize> = mailboxes
+        .iter()
+        .map(|mailbox| {
+            let mut one = Zeroizing::new(Vec::new());
+            line(&mut one, mailbox);
+            one.len()
+        })
+        .collect();
+    let most = limits.object.saturating_sub(FRAME) / 4 * 3; // base64
+    let fits = |count: usize| {
+        let mut sizes = vec![header.len(); count];
+        for (mailbox, length) in mailboxes.iter().zip(&lengths) {
+            sizes[names::bucket(&mailbox.name, count)] += length;
+        }
+        sizes.iter().all(|size| *size <= most)
+    };
+    let count = (0..=16).map(|power| 1 << power).find(|count| fits(*count)).ok_or_else(|| {
+        Error::configuration("the table is too large for one import")
+            .advice("Divide it, and import each part by a --name of its own")
+    })?;
+    let mut csvs: Vec<Zeroizing<Vec<u8>>> = (0..count).map(|_| Zeroizing::new(Vec::new())).collect();
+    for (mailbox, length) in mailboxes.iter().zip(&lengths) {
+        let csv = &mut csvs[names::bucket(&mailbox.name, count)];
+        if csv.is_empty() {
+            // As long as it gets, so that no part of it is left behind in a smaller buffer.
+            csv.reserve_exact(most.max(header.len() + length));
+            csv.extend_from_slice(&header);
+        }
+        line(csv, mailbox);
+    }
+    let migrations = count.div_ceil(limits.csvs);
+    for number in 0..migrations {
+        let name_of = |bucket: usize| format!("{name}-csv-{bucket}");
+        let own: Vec<usize> = (number..count).step_by(migrations).filter(|bucket| !csvs[*bucket].is_empty()).collect();
+        if own.is_empty() {
+            continue;
+        }
+        let mut spec = spec.clone();
+        spec["mailboxSecrets"] = own.iter().map(|bucket| json!({"name": name_of(*bucket), "key": CSV_KEY})).collect();
+        let name = if migrations == 1 { name.to_owned() } else { format!("{name}-{}", number + 1) };
+        plan.migrations.push(Migration::new(&settings.common, &name, &spec));
+        plan.secrets.extend(own.into_iter().map(|bucket| SecretObject {
+            name: name_of(bucket),
+            values: [(CSV_KEY.to_owned(), SecretBox::new(csvs[bucket].as_slice().into()))].into(),
+        }));
+    }
+    Ok(())
+}
+
+/// What was made is what the API takes.
+fn valid(migration: &Migration) -> Result<()> {
+    let mut problems = check::problems(&crd::schema::<MailMigration>()?, &migration.object);
+    if problems.is_empty() {
+        let typed: MailMigration = serde_json::from_value(migration.object.clone())
+            .map_err(|_| Error::internal("the migration that was made can't be read again"))?;
+        problems = rules::problems(&typed.spec);
+    }
+    let Some(problem) = problems.into_iter().next() else { return Ok(()) };
+    if problem.path.starts_with("spec.mailbox") {
+        // Rows were checked; what the problem says may be a row's text.
+        return Err(Error::internal(format!("{} is not what the API takes", problem.path)));
+    }
+    Err(Error::configuration(format!("{}: {}", problem.path, problem.message)).advice("Correct the command line"))
+}
+
+#[cfg(test)]
+mod tests;

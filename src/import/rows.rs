@@ -1,0 +1,362 @@
+//! One row of a table: two accounts, checked each for itself and against all others.
+
+use std::{collections::HashMap, fmt};
+
+use secrecy::{ExposeSecret as _, SecretBox};
+
+use super::{
+    columns::{AccountColumns, Columns, Meaning, Part},
+    findings::Findings,
+    servers::{Place, SideSettings, is_host},
+};
+use crate::{
+    api::{csv::records::Record, rules},
+    error::Side,
+};
+
+/// The longest password or token, in bytes. What is longer is a quote that closes in some later line.
+const MAX_CREDENTIAL: usize = 16 << 10;
+/// The longest user name, in characters (as in the API).
+const MAX_USERNAME: usize = 320;
+/// The longest name of a mailbox (as in the API).
+const MAX_NAME: usize = 253;
+
+/// One row.
+#[derive(Debug)]
+pub struct Row {
+    /// Where it starts, from 1.
+    pub line: usize,
+    /// The mailbox's name, where the table gives it.
+    pub name: Option<String>,
+    /// The account that mail is read from.
+    pub source: Login,
+    /// The account that mail is written to.
+    pub destination: Login,
+}
+
+/// One account.
+#[derive(Debug)]
+pub struct Login {
+    /// Its server's host, where the table gives it.
+    pub host: Option<String>,
+    /// Its server's port, where the table gives it.
+    pub port: Option<u16>,
+    /// Who logs in.
+    pub username: String,
+    /// With what; none where an administrator does.
+    pub credential: Option<Credential>,
+}
+
+/// What an account logs in with.
+pub struct Credential {
+    /// A token, not a password.
+    pub is_token: bool,
+    /// Each byte of it.
+    pub value: SecretBox<[u8]>,
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("is_token", &self.is_token).finish_non_exhaustive()
+    }
+}
+
+/// Reads a record; none where something is missing or wrong, which is in `findings` then.
+pub fn read(record: &Record, columns: &Columns, sides: [&SideSettings; 2], findings: &mut Findings) -> Option<Row> {
+    let before = findings.problems.len();
+    let mut reader = Reader { record, findings, warned: Vec::new() };
+    let name = reader.name(columns.name);
+    let (source_column, destination_column) = (columns.source.username, columns.destination.username);
+    let source_user = reader.username(Side::Source, source_column);
+    // One column for both was read already.
+    let same = destination_column == source_column;
+    let own = if same { None } else { reader.username(Side::Destination, destination_column) };
+    if let Some(index) = source_column.filter(|index| reader.field(Some(*index)).is_none()) {
+        reader.problem((index, Meaning::Of(Some(Side::Source), Part::Username)), "is empty");
+    }
+    let source_user = match source_column {
+        Some(_) => source_user,
+        // What the API does where a username is left out.
+        None => own.clone().or_else(|| name.clone()),
+    };
+    if source_column.is_none() && destination_column.or(columns.name).is_some_and(|i| reader.field(Some(i)).is_none()) {
+        reader.findings.problem(record.line, "there is no user name");
+    }
+    let destination_user = own.or_else(|| source_user.clone());
+    let source = reader.login(Side::Source, columns.source, sides[0], source_user);
+    let destination = reader.login(Side::Destination, columns.destination, sides[1], destination_user);
+    (findings.problems.len() == before).then_some(Row {
+        line: record.line,
+        name,
+        source: source?,
+        destination: destination?,
+    })
+}
+
+/// A column's index and what it holds.
+type Spot = (usize, Meaning);
+
+/// Reads the fields of one record.
+struct Reader<'a> {
+    record: &'a Record,
+    findings: &'a mut Findings,
+    /// Columns that were spoken of: one may hold a credential of both sides.
+    warned: Vec<usize>,
+}
+
+impl<'a> Reader<'a> {
+    /// What stands in a column; an empty field is as good as none.
+    fn field(&self, index: Option<usize>) -> Option<&'a [u8]> {
+        self.record.fields.get(index?).map(|field| field.as_slice()).filter(|field| !field.is_empty())
+    }
+
+    fn problem(&mut self, (index, meaning): Spot, what: &str) {
+        let what = format!("{meaning} (column {}) {what}", index + 1);
+        if !self.warned.contains(&index) {
+            self.findings.problem(self.record.line, what);
+        }
+    }
+
+    fn warning(&mut self, (index, meaning): Spot, what: &str) {
+        let what = format!("{meaning} (column {}) {what}", index + 1);
+        if !self.warned.contains(&index) {
+            self.findings.warning(self.record.line, what);
+        }
+    }
+
+    /// Text without white space around it, which is never meant in names.
+    fn text(&mut self, spot: Spot) -> Option<String> {
+        let Ok(text) = std::str::from_utf8(self.field(Some(spot.0))?) else {
+            self.problem(
+                spot,
+                "is not UTF-8: save the file as UTF-8, or say --encoding windows-1252 where it comes from Excel",
+            );
+            return None;
+        };
+        let trimmed = text.trim();
+        if trimmed.len() != text.len() {
+            self.warning(spot, "has spaces around it: they are left out");
+        }
+        if trimmed.chars().any(|c| {
+            c.is_control()
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        }) {
+            self.problem(spot, "has characters that can't be seen: type it again");
+            return None;
+        }
+        if trimmed.is_empty() {
+            self.problem(spot, "is nothing but spaces");
+            return None;
+        }
+        Some(trimmed.to_owned())
+    }
+
+    fn name(&mut self, index: Option<usize>) -> Option<String> {
+        let spot = (index?, Meaning::Name);
+        let name = self.text(spot)?;
+        if !rules::is_mailbox_name(&name) || name.len() > MAX_NAME {
+            self.problem(
+                spot,
+                "can't be a mailbox's name: letters, digits and . _ @ + = - , with a letter or digit at both ends. \
+                 Where the column holds people's names, leave it out by --columns name=",
+            );
+            return None;
+        }
+        Some(name)
+    }
+
+    fn username(&mut self, side: Side, index: Option<usize>) -> Option<String> {
+        let spot = (index?, Meaning::Of(Some(side), Part::Username));
+        let user = self.text(spot)?;
+        if user.chars().count() > MAX_USERNAME {
+            self.problem(spot, "has more than 320 characters");
+            return None;
+        }
+        if user.contains(char::is_whitespace) {
+            self.warning(spot, "has a space in it");
+        }
+        Some(user)
+    }
+
+    fn login(
+        &mut self,
+        side: Side,
+        at: AccountColumns,
+        settings: &SideSettings,
+        username: Option<String>,
+    ) -> Option<Login> {
+        let of = |part| Meaning::Of(Some(side), part);
+        let host = self.host((at.host, of(Part::Host)));
+        let port = self.port((at.port, of(Part::Port)));
+        let password = self.credential((at.password, of(Part::Password)), false);
+        let token = self.credential((at.token, of(Part::Token)), true);
+        match (self.field(at.password), self.field(at.token)) {
+            (Some(_), Some(_)) => {
+                let what = format!("both a password and a token of the {side}: leave one of them empty");
+                self.findings.problem(self.record.line, what);
+            }
+            (None, None) if settings.master.is_none() => {
+                let missing = if at.password.is_some() { Part::Password } else { Part::Token };
+                if let Some(index) = at.password.or(at.token) {
+                    self.problem((index, of(missing)), "is empty");
+                    self.warned.push(index);
+                }
+            }
+            _ => {}
+        }
+        Some(Login { host, port, username: username?, credential: password.or(token) })
+    }
+
+    fn host(&mut self, (index, meaning): (Option<usize>, Meaning)) -> Option<String> {
+        let spot = (index?, meaning);
+        if self.field(index).is_none() {
+            self.problem(spot, "is empty");
+            return None;
+        }
+        let host = self.text(spot)?;
+        if !is_host(&host) {
+            self.problem(spot, "must be a host name or an IP address alone: the port goes into a column of its own");
+            return None;
+        }
+        Some(host)
+    }
+
+    fn port(&mut self, (index, meaning): (Option<usize>, Meaning)) -> Option<u16> {
+        let spot = (index?, meaning);
+        let port = self.field(index).and_then(|_| self.text(spot))?;
+        let number = port.parse::<u16>().ok().filter(|port| *port > 0);
+        if number.is_none() {
+            self.problem(spot, "must be a number from 1 to 65535");
+        }
+        number
+    }
+
+    fn credential(&mut self, (index, meaning): (Option<usize>, Meaning), is_token: bool) -> Option<Credential> {
+        let spot = (index?, meaning);
+        let value = self.field(index)?;
+        if value.len() > MAX_CREDENTIAL {
+            self.problem(spot, "is longer than 16 KiB: is a quote not closed?");
+        } else if value.contains(&0) {
+            self.problem(spot, "holds a NUL, which no login can carry");
+        } else if is_token && !value.iter().all(u8::is_ascii_graphic) {
+            self.problem(spot, "is no token: tokens have no spaces and no characters beyond ASCII");
+        } else if !is_token {
+            for what in doubts(value) {
+                self.warning(spot, what);
+            }
+        }
+        self.warned.push(spot.0);
+        Some(Credential { is_token, value: SecretBox::new(value.into()) })
+    }
+}
+
+/// What about a password is seldom meant. It is kept as it is all the same.
+fn doubts(value: &[u8]) -> Vec<&'static str> {
+    let mut doubts = Vec::new();
+    let text = std::str::from_utf8(value);
+    let (first, last) = match text {
+        Ok(text) => (text.starts_with(char::is_whitespace), text.ends_with(char::is_whitespace)),
+        Err(_) => {
+            (value.first().is_some_and(u8::is_ascii_whitespace), value.last().is_some_and(u8::is_ascii_whitespace))
+        }
+    };
+    if text.is_err() {
+        doubts.push(
+            "is not UTF-8: its bytes are taken as they are. Where the file comes from Excel, say --encoding windows-1252",
+        );
+    }
+    if first {
+        doubts.push("starts with a space: it is kept");
+    }
+    if last {
+        doubts.push("ends with a space: it is kept");
+    }
+    if value.iter().any(|b| matches!(b, b'\r' | b'\n')) {
+        doubts.push("has a line break in it: it is kept. Is a quote missing?");
+    }
+    if value.len() > 2 && value.iter().all(|b| *b == b'*') {
+        doubts.push("is nothing but *: does the export hide passwords?");
+    }
+    if is_hash(value) {
+        doubts.push("looks like a hash: servers want the password itself");
+    }
+    if is_rounded_number(value) {
+        doubts.push("looks like a number that a spreadsheet has rounded: format the column as text");
+    }
+    doubts
+}
+
+/// `$6$...` of crypt(3), `{SHA512-CRYPT}...` of LDAP and Dovecot.
+fn is_hash(value: &[u8]) -> bool {
+    let crypt = ["$1$", "$2a$", "$2b$", "$2y$", "$5$", "$6$", "$7$", "$y$", "$gy$", "$apr1$", "$argon2"];
+    let scheme = || {
+        let end = memchr::memchr(b'}', value)?;
+        let name = value[..end].strip_prefix(b"{")?;
+        let long = name.len() >= 3 && value.len() > end + 10;
+        Some(long && name.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.')))
+    };
+    value.len() >= 20 && crypt.iter().any(|start| value.starts_with(start.as_bytes())) || scheme().unwrap_or(false)
+}
+
+/// `1.23457E+11`, with a comma in other languages.
+fn is_rounded_number(value: &[u8]) -> bool {
+    let Some((number, exponent)) = std::str::from_utf8(value).ok().and_then(|text| text.split_once("E+")) else {
+        return false;
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let (whole, part) = number.split_once(['.', ',']).unwrap_or((number, "0"));
+    whole.len() == 1 && digits(whole) && digits(part) && digits(exponent)
+}
+
+/// An account, whoever writes it: hosts and user names have no case.
+type Account = (Place, String);
+
+/// Looks at all rows together: a row that is there twice is left out, two ways for one pair of accounts are a problem.
+/// Rows come back with their places; those without a server were reported before.
+pub fn compare(rows: Vec<Row>, sides: [&SideSettings; 2], findings: &mut Findings) -> Vec<(Row, [Place; 2])> {
+    let mut kept: Vec<(Row, [Place; 2])> = Vec::with_capacity(rows.len());
+    let mut pairs: HashMap<[Account; 2], usize> = HashMap::new();
+    let mut destinations: HashMap<Account, usize> = HashMap::new();
+    for row in rows {
+        let logins = [&row.source, &row.destination];
+        let [Some(source), Some(destination)] = [0, 1].map(|side| sides[side].place(logins[side])) else { continue };
+        let places = [source, destination];
+        let accounts = [0, 1].map(|side| (places[side].clone(), logins[side].username.to_lowercase()));
+        if accounts[0] == accounts[1] {
+            findings
+                .problem(row.line, "source and destination are the same account: correct the server or the user name");
+            continue;
+        }
+        if let Some((first, _)) = pairs.get(&accounts).and_then(|index| kept.get(*index)) {
+            if is_copy(&row, first) {
+                findings.warning(row.line, format!("the same as line {}: left out", first.line));
+            } else {
+                let what = format!(
+                    "the same two accounts as on line {}, but something differs: remove one of the two",
+                    first.line
+                );
+                findings.problem(row.line, what);
+            }
+            continue;
+        }
+        if let Some(first) = destinations.get(&accounts[1]) {
+            findings.warning(
+                row.line,
+                format!("goes to the same destination account as line {first}: both are put together there"),
+            );
+        }
+        destinations.entry(accounts[1].clone()).or_insert(row.line);
+        pairs.insert(accounts, kept.len());
+        kept.push((row, places));
+    }
+    kept
+}
+
+fn is_copy(row: &Row, other: &Row) -> bool {
+    let same = |a: &Login, b: &Login| match (&a.credential, &b.credential) {
+        (None, None) => true,
+        (Some(a), Some(b)) => a.is_token == b.is_token && a.value.expose_secret() == b.value.expose_secret(),
+        _ => false,
+    };
+    row.name == other.name && same(&row.source, &other.source) && same(&row.destination, &other.destination)
+}

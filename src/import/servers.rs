@@ -1,0 +1,173 @@
+//! Between which servers mailboxes are moved: as the command line says, or each row for itself.
+
+use serde_json::{Value, json};
+
+use super::{columns::Given, rows::Login};
+use crate::api::{MailServerSpec, MasterUser, Tls, TlsMode, rules};
+
+/// What the command line says about one side.
+#[derive(Debug, Clone, Default)]
+pub struct SideSettings {
+    /// The server, unless rows name it.
+    pub server: Option<Server>,
+    /// Its port, where rows do not say.
+    pub port: Option<u16>,
+    /// How the connection is protected; Implicit unless given.
+    pub tls: Option<TlsMode>,
+    /// Certificates of extra authorities, as PEM text.
+    pub ca_bundle: Option<String>,
+    /// An administrator who logs in for each mailbox.
+    pub master: Option<MasterUser>,
+}
+
+/// A server of the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Server {
+    /// A MailServer's name.
+    Reference(String),
+    /// A host's name or address.
+    Host(String),
+}
+
+/// Where an account is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// At a MailServer of this name.
+    Reference(String),
+    /// At a host, on a port where one is given.
+    Host(String, Option<u16>),
+}
+
+impl SideSettings {
+    /// What need not stand in the table.
+    #[must_use]
+    pub const fn given(&self) -> Given {
+        Given { server: self.server.is_some(), master: self.master.is_some() }
+    }
+
+    /// Where a row's account is; none where nobody says it.
+    #[must_use]
+    pub fn place(&self, login: &Login) -> Option<Place> {
+        match (&login.host, &self.server) {
+            (Some(host), _) | (None, Some(Server::Host(host))) => {
+                Some(Place::Host(host.to_ascii_lowercase(), login.port.or(self.port)))
+            }
+            (None, Some(Server::Reference(name))) => Some(Place::Reference(name.clone())),
+            (None, None) => None,
+        }
+    }
+
+    /// One side of a MailMigration's spec.
+    #[must_use]
+    pub fn endpoint(&self, place: &Place) -> Value {
+        let mut endpoint = match place {
+            Place::Reference(name) => json!({"serverRef": {"name": name}}),
+            Place::Host(host, port) => {
+                let mut server = json!({ "host": host });
+                if let Some(port) = port {
+                    server["port"] = json!(port);
+                }
+                if self.tls.is_some() || self.ca_bundle.is_some() {
+                    server["tls"] = json!({"mode": self.tls.unwrap_or_default()});
+                }
+                if let Some(pem) = &self.ca_bundle {
+                    server["tls"]["caBundle"] = json!(pem);
+                }
+                json!({ "server": server })
+            }
+        };
+        if let Some(MasterUser { username, password_secret_ref, mode, separator }) = &self.master {
+            endpoint["masterUser"] = json!({"username": username, "passwordSecretRef": password_secret_ref});
+            if *mode != crate::api::MasterMode::default() {
+                endpoint["masterUser"]["mode"] = json!(mode);
+            }
+            if let Some(separator) = separator {
+                endpoint["masterUser"]["separator"] = json!(separator);
+            }
+        }
+        endpoint
+    }
+
+    /// What is wrong with it, in the words of the API.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let host = match &self.server {
+            Some(Server::Host(host)) => host.clone(),
+            _ => "host.example".to_owned(),
+        };
+        let tls = Tls { mode: self.tls.unwrap_or_default(), ca_bundle: self.ca_bundle.clone(), ..Tls::default() };
+        let spec = MailServerSpec { host, port: self.port.map(i32::from), tls, ..MailServerSpec::default() };
+        rules::server_problems(&spec).into_iter().next().map(|problem| problem.message)
+    }
+
+    /// What is likely not meant.
+    #[must_use]
+    pub fn doubt(&self) -> Option<&'static str> {
+        let mode = self.tls.unwrap_or_default();
+        match self.port {
+            Some(143) if mode == TlsMode::Implicit => {
+                Some("port 143 speaks no TLS from the first byte: StartTLS is usual there")
+            }
+            Some(993) if mode != TlsMode::Implicit => {
+                Some("port 993 speaks TLS from the first byte: Implicit is usual there")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// True for what can be a server's name or address.
+#[must_use]
+pub fn is_host(host: &str) -> bool {
+    let spec = MailServerSpec { host: host.to_owned(), ..MailServerSpec::default() };
+    host.len() <= 253 && rules::server_problems(&spec).is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{EndpointSpec, SecretKeyRef};
+
+    fn login(host: Option<&str>, port: Option<u16>) -> Login {
+        Login { host: host.map(str::to_owned), port, username: "u".to_owned(), credential: None }
+    }
+
+    #[test]
+    fn a_row_wins_over_the_command_line_and_hosts_have_no_case() {
+        let side = SideSettings {
+            server: Some(Server::Host("Mail.Example".into())),
+            port: Some(143),
+            ..SideSettings::default()
+        };
+        assert_eq!(side.place(&login(None, None)), Some(Place::Host("mail.example".into(), Some(143))));
+        assert_eq!(
+            side.place(&login(Some("Old.example"), Some(993))),
+            Some(Place::Host("old.example".into(), Some(993)))
+        );
+        assert_eq!(SideSettings::default().place(&login(None, None)), None);
+    }
+
+    #[test]
+    fn an_endpoint_says_what_was_given_and_no_defaults() {
+        let side = SideSettings {
+            master: Some(MasterUser {
+                username: "m".into(),
+                password_secret_ref: SecretKeyRef { name: "s".into(), key: "k".into() },
+                mode: crate::api::MasterMode::default(),
+                separator: None,
+            }),
+            ..SideSettings::default()
+        };
+        let endpoint = side.endpoint(&Place::Host("h".into(), None));
+        let master = json!({"username": "m", "passwordSecretRef": {"name": "s", "key": "k"}});
+        assert_eq!(endpoint, json!({"server": {"host": "h"}, "masterUser": master}));
+        let typed: EndpointSpec = serde_json::from_value(endpoint).unwrap();
+        assert_eq!(typed.master_user, side.master);
+    }
+
+    #[test]
+    fn hosts_follow_the_rule_of_the_api() {
+        assert!(is_host("imap.example.com") && is_host("2001:db8::7"));
+        assert!(!is_host("imap.example.com:993") && !is_host("") && !is_host("imaps://x") && !is_host("a b"));
+    }
+}

@@ -1,0 +1,212 @@
+//! A table as a whole: how its fields are delimited, where its header is, which rows it has.
+
+use clap::ValueEnum;
+
+use super::{
+    columns::{self, BothGiven, Columns, Told},
+    findings::Findings,
+    rows::{self, Row},
+    servers::{Place, SideSettings},
+};
+use crate::{
+    api::csv::records::{Dialect, Fault, Record, Records},
+    local::text::count,
+};
+
+/// Which kind of list it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// A table with a header, fields with a delimiter in them in double quotes (RFC 4180).
+    #[default]
+    Csv,
+    /// imapsync's: `host1;user1;password1;host2;user2;password2`, without header and quoting; lines that start with #
+    /// are comments.
+    Imapsync,
+}
+
+/// How to read a table.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    /// Which kind of list.
+    pub format: Format,
+    /// Between two fields; found out where it is not given.
+    pub delimiter: Option<u8>,
+    /// The first line is data already.
+    pub no_header: bool,
+    /// What columns hold.
+    pub told: Vec<Told>,
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// Where everything stands.
+    pub columns: Columns,
+    /// Rows with something in them.
+    pub count: usize,
+    /// Those that can be used, with the places of source and destination.
+    pub rows: Vec<(Row, [Place; 2])>,
+    /// What is wrong, and what may be.
+    pub findings: Findings,
+}
+
+const IMAPSYNC: [&str; 6] = [
+    "source_host=1",
+    "source_username=2",
+    "source_password=3",
+    "destination_host=4",
+    "destination_username=5",
+    "destination_password=6",
+];
+
+/// Reads a table without a byte order mark. `sides` are source and destination, as far as the command line knows them.
+#[must_use]
+pub fn read(text: &[u8], reading: &Reading, sides: [&SideSettings; 2]) -> Table {
+    let mut table = Table::default();
+    let imapsync = reading.format == Format::Imapsync;
+    let has_header = !reading.no_header && !imapsync;
+    let (text, line, marked) = excel_mark(text);
+    let delimiter = match reading.delimiter.or(marked) {
+        Some(delimiter) => delimiter,
+        None if imapsync => b';',
+        None => match delimiter(text, has_header) {
+            Ok(delimiter) => delimiter,
+            Err(what) => {
+                table.findings.problem_of_all(what);
+                return table;
+            }
+        },
+    };
+    let dialect = Dialect { delimiter, quotes: !imapsync };
+    let skipped = |record: &Record| {
+        record.is_blank() || (imapsync && record.fields.first().is_some_and(|field| field.starts_with(b"#")))
+    };
+    let mut records = Records::new(text, line, dialect).filter(|record| !record.as_ref().is_ok_and(skipped)).peekable();
+    let Some(first) = records.peek() else {
+        table.findings.problem_of_all("there is nothing in it");
+        return table;
+    };
+    let width = first.as_ref().map_or(0, |record| record.fields.len());
+    let headings: Option<Vec<String>> = first
+        .as_ref()
+        .ok()
+        .filter(|_| has_header)
+        .map(|record| record.fields.iter().map(|field| String::from_utf8_lossy(field).into_owned()).collect());
+    if has_header && let Some(Err((line, fault))) = records.next_if(|_| true) {
+        table.findings.problem(line, fault.message());
+        return table;
+    }
+    let given = BothGiven { source: sides[0].given(), destination: sides[1].given() };
+    let told = told(reading);
+    let width = if imapsync { width.max(IMAPSYNC.len()) } else { width };
+    table.columns = columns::find(headings.as_deref(), width, &told, given, &mut table.findings);
+    if table.findings.problems.is_empty() {
+        columns::complete(&table.columns, given, &mut table.findings);
+    }
+    if !table.findings.problems.is_empty() {
+        return table;
+    }
+    let mut rows = Vec::new();
+    let mut options = 0_u64;
+    for record in records {
+        table.count += 1;
+        let record = match record {
+            Ok(record) => record,
+            Err((line, fault)) => {
+                let rest = if fault == Fault::OpenQuote { "; what follows was not read" } else { "" };
+                table.findings.problem(line, format!("{}{rest}", fault.message()));
+                continue;
+            }
+        };
+        if imapsync {
+            if record.fields.len() < IMAPSYNC.len() {
+                table.findings.problem(record.line, format!("{} fields, fewer than six", record.fields.len()));
+                continue;
+            }
+            options += u64::from(record.fields.iter().skip(6).any(|field| !field.is_empty()));
+        } else if let Some(what) = wrong_width(&record, width, headings.is_some()) {
+            table.findings.problem(record.line, what);
+            continue;
+        }
+        rows.extend(rows::read(&record, &table.columns, sides, &mut table.findings));
+    }
+    if options > 0 {
+        table.findings.warning_of_all(format!(
+            "there is more behind the sixth field (options for imapsync) on {}: it is not used",
+            count(options, "line")
+        ));
+    }
+    if table.count == 0 {
+        table.findings.problem_of_all("there are no rows");
+    }
+    table.rows = rows::compare(rows, sides, &mut table.findings);
+    table
+}
+
+/// What columns hold: as told, and what the format says beside it.
+fn told(reading: &Reading) -> Vec<Told> {
+    let mut told = reading.told.clone();
+    if reading.format == Format::Imapsync {
+        let fixed = IMAPSYNC.iter().filter_map(|column| column.parse().ok());
+        told.extend(fixed.filter(|column: &Told| !reading.told.iter().any(|told| told.meaning == column.meaning)));
+    }
+    told
+}
+
+/// A first line `sep=;`, which Excel writes and reads: what follows it, the number of that line, and the delimiter.
+fn excel_mark(text: &[u8]) -> (&[u8], usize, Option<u8>) {
+    match text {
+        [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', delimiter, rest @ ..] => {
+            match rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")) {
+                Some(rest) => (rest, 2, Some(*delimiter)),
+                None => (text, 1, None),
+            }
+        }
+        _ => (text, 1, None),
+    }
+}
+
+/// Finds the delimiter: what divides the header most, or without one, what divides all lines alike.
+fn delimiter(text: &[u8], has_header: bool) -> Result<u8, &'static str> {
+    const SAMPLE: usize = 100;
+    let widths = |delimiter: u8| -> Vec<usize> {
+        let records = Records::new(text, 1, Dialect { delimiter, quotes: true });
+        let records = records.take(if has_header { 10 } else { SAMPLE }).flatten().filter(|record| !record.is_blank());
+        records.map(|record| record.fields.len()).collect()
+    };
+    let candidates = [b';', b',', b'\t'].map(|delimiter| (delimiter, widths(delimiter)));
+    let first = |widths: &[usize]| widths.first().copied().unwrap_or_default();
+    if !has_header {
+        let alike: Vec<u8> = candidates
+            .iter()
+            .filter(|(_, widths)| first(widths) > 1 && widths.iter().all(|width| *width == first(widths)))
+            .map(|(delimiter, _)| *delimiter)
+            .collect();
+        match alike.as_slice() {
+            [] => {}
+            [one] => return Ok(*one),
+            _ => return Err("more than one character could be the delimiter: say which by --delimiter"),
+        }
+    }
+    let best = candidates.iter().rev().max_by_key(|(_, widths)| first(widths)).filter(|(_, widths)| first(widths) > 1);
+    Ok(best.map_or(b',', |(delimiter, _)| *delimiter))
+}
+
+/// A field that was cut at a delimiter in it would be a wrong password. Empty fields at a line's end may be missing, or be
+/// too many: spreadsheets do both.
+fn wrong_width(record: &Record, width: usize, has_header: bool) -> Option<String> {
+    let found = record.fields.len();
+    let first = if has_header { "the header" } else { "the first line" };
+    let rest_is_empty = record.fields.iter().skip(width).all(|field| field.is_empty());
+    let what = if found > width && !rest_is_empty {
+        "more"
+    } else if found < width && !has_header {
+        "fewer"
+    } else {
+        return None;
+    };
+    Some(format!(
+        "{found} fields, {what} than {first} has ({width}): a field with the delimiter or a quote in it goes into \
+         double quotes"
+    ))
+}

@@ -1,0 +1,136 @@
+//! Tables as they come, and what is said about them.
+
+use crate::desk::{Desk, SERVERS};
+
+#[test]
+fn every_problem_is_said_with_its_line_and_nothing_is_made() {
+    let desk = Desk::new();
+    desk.write(
+        "users.csv",
+        "email,password,new password\n\
+         alice@x.example,hush1,hush2\n\
+         bob@x.example,,hush3\n\
+         carol@x.example,hush4,hush5,hush6\n\
+         ,hush7,hush8\n\
+         dave@x.example,hush9,\"hush10\"hush11\n\
+         alice@x.example,hush12,hush2\n\
+         erin@x.example,hush13,\"hush14\n\
+         frank@x.example,hush15,hush16\n",
+    );
+    let ran = desk.import(&[]).exits(2).hides(&["hush"]);
+    for (line, what) in [
+        (3, "source_password (column 2) is empty"),
+        (4, "4 fields, more than the header has (3)"),
+        (5, "source_username (column 1) is empty"),
+        (6, "text behind a closing quote"),
+        (7, "the same two accounts as on line 2, but something differs"),
+        (8, "a quote is not closed; what follows was not read"),
+    ] {
+        assert!(ran.stderr.contains(&format!("problem: users.csv, line {line}: {what}")), "{line} {what}: {ran:#?}");
+    }
+    ran.says(&["error: Configuration: users.csv: 6 problems; nothing was made"]);
+    assert!(!desk.path("users").exists());
+}
+
+#[test]
+fn what_is_seldom_meant_is_warned_of_and_kept() {
+    let desk = Desk::new();
+    desk.write(
+        "users.csv",
+        "E-Mail;Passwort\r\nalice@x.example ;hush1 \r\nbob@x.example;hush2\r\nbob@x.example;hush2\r\n\
+         carol smith;$6$rounds=5000$hushhushhush\r\n;\r\n",
+    );
+    desk.import(&["--check"])
+        .exits(0)
+        .hides(&["hush"])
+        .says(&["warning: users.csv, line 2: source_username (column 1) has spaces around it: they are left out"])
+        .says(&["warning: users.csv, line 2: source_password (column 2) ends with a space: it is kept"])
+        .says(&["warning: users.csv, line 4: the same as line 3: left out"])
+        .says(&["warning: users.csv, line 5: source_username (column 1) has a space in it"])
+        .says(&["warning: users.csv, line 5: source_password (column 2) looks like a hash"])
+        .says(&["users.csv: 4 rows, 3 mailboxes: 1 MailMigration, 3 Secrets"])
+        .says(&["columns: 1 username of both sides, 2 password of both sides"]);
+    assert!(!desk.path("users").exists());
+}
+
+#[test]
+fn a_long_list_of_problems_stays_readable() {
+    let desk = Desk::new();
+    let rows: Vec<String> = (0..200).map(|user| format!("user{user},\n")).collect();
+    desk.write("users.csv", format!("user,password\n{}", rows.concat()));
+    let ran = desk.import(&["--check"]).exits(2).says(&["and 180 more problems"]).says(&["users.csv: 200 problems"]);
+    assert!(ran.stderr.lines().count() < 30);
+}
+
+#[test]
+fn a_forgotten_header_is_asked_for_and_a_list_without_one_is_read() {
+    let desk = Desk::new();
+    desk.write("users.csv", "alice@x.example,hush1,hush2\nbob@x.example,hush3,hush4\n");
+    desk.import(&["--check"]).exits(2).hides(&["hush", "alice"]).says(&["did you forget the header?", "--no-header"]);
+    let columns = "username=1,source_password=2,destination_password=3";
+    desk.import(&["--check", "--no-header", "--columns", columns]).exits(0).hides(&["hush"]).says(&["2 mailboxes"]);
+}
+
+#[test]
+fn excels_files_are_read_in_every_encoding_it_writes() {
+    let desk = Desk::new();
+    let text = "E-Mail\tPasswort\r\nalice@x.example\tpässwörd\r\n";
+    let utf16: Vec<u8> = [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    desk.write("users.csv", utf16);
+    desk.import(&[]).exits(0).hides(&["pässwörd"]).says(&["users.csv (read as UTF-16)"]);
+    let secrets = desk.read("users/secrets.yaml");
+    let latin: Vec<u8> = text.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
+    desk.write("users.csv", &latin);
+    desk.import(&["--encoding", "windows-1252"]).exits(0).says(&["users/secrets.yaml (unchanged)"]);
+    desk.import(&["--check"]).exits(0).says(&["line 2", "is not UTF-8: its bytes are taken as they are"]);
+    desk.import(&[]).exits(2).says(&["users/secrets.yaml is there already"]);
+    desk.write("users.csv", format!("sep=;\r\n\u{feff}{}", text.replace('\t', ";")).replace('\u{feff}', ""));
+    desk.import(&[]).exits(0).says(&["users/secrets.yaml (unchanged)"]);
+    desk.write("users.csv", format!("\u{feff}{text}"));
+    desk.import(&[]).exits(0);
+    assert_eq!(desk.read("users/secrets.yaml"), secrets);
+    desk.write("users.csv", "PK\u{3}\u{4}hush");
+    desk.import(&[]).exits(2).hides(&["hush"]).says(&["a spreadsheet (xlsx, ods)", "save it as CSV"]);
+}
+
+#[test]
+fn a_list_of_imapsync_is_taken_as_it_is() {
+    let desk = Desk::new();
+    desk.write(
+        "users.csv",
+        "# old to new\nold.example;alice;hush\"1;new.example;alice@x;hush2;;\n\
+         old.example;bob;hush3;new.example;bob@x;hush4;--ssl1\n",
+    );
+    let import = |args: &[&str]| desk.run(&[&["import", "users.csv"][..], args].concat()).hides(&["hush"]);
+    import(&["--check"]).exits(2).says(&["--format imapsync"]);
+    import(&["--check", "--format", "imapsync"])
+        .exits(0)
+        .says(&["2 rows, 2 mailboxes: 1 MailMigration"])
+        .says(&["there is more behind the sixth field", "on 1 line: it is not used"]);
+}
+
+#[test]
+fn stdin_is_read_and_needs_a_name() {
+    let desk = Desk::new();
+    let table = b"user,password\nalice,hush\n";
+    let args = |more: &[&'static str]| [&["import", "-"][..], &SERVERS, more].concat();
+    desk.run_with(&args(&[]), table).exits(2).says(&["Say --name NAME"]);
+    desk.run_with(&args(&["--name", "Acme"]), table).exits(2).says(&["can't be the migration's name"]);
+    desk.run_with(&args(&["--name", "acme"]), table).exits(0).hides(&["hush"]).says(&["acme/secrets.yaml"]);
+    desk.import(&[]).exits(2).says(&["users.csv can't be read: No such file"]);
+}
+
+#[test]
+fn a_command_line_that_contradicts_itself_is_refused() {
+    let desk = Desk::new();
+    desk.write("users.csv", "user,password\nalice,hush\n");
+    let server = ["--source-server", "s", "--source-port", "143"];
+    desk.run(&[&["import", "users.csv"][..], &server].concat()).exits(2).says(&["cannot be used with"]);
+    desk.run(&["import", "users.csv"]).exits(2).says(&["the source's server is not known", "--source-host"]);
+    desk.import(&["--source-tls", "ssl"]).exits(2).says(&["write Implicit, StartTLS or None"]);
+    desk.import(&["--columns", "mail=1"]).exits(2).says(&["a column holds name, or host"]);
+    desk.import(&["--source-master-user", "m"]).exits(2).says(&["--source-master-secret"]);
+    desk.import(&["--check", "--source-port", "143"]).exits(0).says(&["warning", "StartTLS is usual there"]);
+    let hosts = ["--source-host", "imaps://old.example:993", "--destination-host", "n"];
+    desk.run(&[&["import", "users.csv"][..], &hosts].concat()).exits(2).says(&["source: host must be a host name"]);
+}
