@@ -26,8 +26,8 @@ use tokio::{
 /// Where the operator runs.
 pub const SYSTEM: &str = "mailferry-system";
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
-/// What deploy/ says.
-const IMAGE: &str = concat!("mailferry:", env!("CARGO_PKG_VERSION"));
+/// Its image.
+const IMAGE: &str = concat!("ghcr.io/mailferry/mailferry:", env!("CARGO_PKG_VERSION"));
 
 /// A cluster with the operator in it.
 pub struct Cluster {
@@ -80,8 +80,7 @@ impl Cluster {
             return Err(format!("this machine can't run a Kubernetes node: {why}"));
         }
         let node = Node::start().await;
-        let program = Path::new(env!("CARGO_BIN_EXE_mailferry"));
-        node.load(&Image::of_program(IMAGE, program, node.folder()));
+        node.load(&image(node.folder()));
         let kubeconfig = node.plane().kubeconfig();
         let cluster = Self { node: Some(node), kubeconfig, address: ADDRESS };
         cluster.install(None).await;
@@ -165,6 +164,14 @@ impl Cluster {
         let kubectl = cluster::program("kubectl").unwrap_or_else(|| "kubectl".into());
         let output = Command::new(kubectl).args(arguments).env("KUBECONFIG", &self.kubeconfig).output().unwrap();
         assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// The image that is shipped, as `make image` left it; without `E2E_ARCHIVE` one of the debug build.
+fn image(folder: &Path) -> Image {
+    match env::var_os("E2E_ARCHIVE") {
+        Some(archive) => Image { name: IMAGE.to_owned(), archive: archive.into() },
+        None => Image::of_program(IMAGE, Path::new(env!("CARGO_BIN_EXE_mailferry")), folder),
     }
 }
 
