@@ -12,12 +12,12 @@ failed=0
 # is WHAT EXPECTED FOUND
 is() { [ "$2" = "$3" ] || { echo "image: $1 should be $2, and is $3" >&2; failed=1; }; }
 
-export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
-buildah=(buildah --root "$dir/store" --runroot "$dir/run")
+export BUILDAH_ISOLATION=chroot
+buildah=(buildah --storage-driver vfs --root "$dir/store" --runroot "$dir/run")
 container=$("${buildah[@]}" from --quiet "oci-archive:$archive")
 root=$("${buildah[@]}" mount "$container")
-config=$("${buildah[@]}" inspect --type container --format '{{json .OCIv1.Config}}' "$container")
-of() { jq -r "$1 // \"missing\"" <<<"$config"; }
+config=$("${buildah[@]}" inspect --type container "$container")
+of() { jq -r ".OCIv1.config | $1 // \"missing\"" <<<"$config"; }
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 size=$(stat -c %s "$archive")
@@ -56,7 +56,7 @@ is "the list of dependencies that its SBOM leaves out" "" "$missing"
 unknown=$(comm -13 <(sed -n 's/^name = "\(.*\)"/\1/p' Cargo.lock | sort -u) <(cut -d' ' -f1 "$dir/sbom" | sort -u))
 is "the list of what is in its SBOM and not in Cargo.lock" "" "$unknown"
 while read -r name version; do
-  [ "$name" = mailferry ] || grep -qxE "  $name $version( .*)?" "$papers/THIRD-PARTY-LICENSES.txt" ||
+  [ "$name" = mailferry ] || grep -qF "  $name $version " "$papers/THIRD-PARTY-LICENSES.txt" ||
     is "the licence of $name $version" there missing
 done <"$dir/cargo"
 

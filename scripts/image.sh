@@ -33,8 +33,8 @@ fi
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # A store for this build alone, on any file system; the last stage runs nothing, so nothing need be isolated.
-export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
-buildah=(buildah --root "$dir/store" --runroot "$dir/run")
+export BUILDAH_ISOLATION=chroot
+buildah=(buildah --storage-driver vfs --root "$dir/store" --runroot "$dir/run")
 "${buildah[@]}" build --quiet --pull=never --build-context "build=$dir/build" --timestamp "$epoch" \
   --build-arg "VERSION=$version" \
   --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" \

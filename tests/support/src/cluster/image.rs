@@ -42,7 +42,7 @@ impl Image {
         let store = folder.join("images");
         let buildah = || {
             let mut buildah = Command::new("buildah");
-            buildah.env("STORAGE_DRIVER", "vfs").env("BUILDAH_ISOLATION", "chroot");
+            buildah.env("BUILDAH_ISOLATION", "chroot").args(["--storage-driver", "vfs"]);
             buildah.arg("--root").arg(store.join("store")).arg("--runroot").arg(store.join("run"));
             buildah
         };
