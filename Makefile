@@ -2,18 +2,23 @@
 CARGO = cargo
 # For `make bench`: --only ROW, --runs N.
 BENCH =
+# For `make image`.
+IMAGE = ghcr.io/mailferry/mailferry:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 # Tests that mostly wait for a cluster: many at a time, whatever the number of cores. All others are busy.
 WAITING = $(filter operator e2e,$(TESTS))
 BUSY = $(filter-out $(WAITING),$(TESTS))
 TESTS = $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
 
-.PHONY: help test lint cargo-test readme deny demo demo-cluster bench bench-operator
+ROOT = $(if $(filter 0,$(shell id -u)),root)
+
+.PHONY: help test lint cargo-test image readme deny demo demo-cluster bench bench-operator
 
 help:
 	@echo 'make test    all tests and checks'
 	@echo 'make lint    formatting and clippy'
 	@echo 'make deny    licences, sources and known vulnerabilities of the dependencies'
+	@echo 'make image   builds the container image without a registry, and checks it (Linux, as root)'
 	@echo 'make demo    moves a mailbox between two local mail servers and compares both sides'
 	@echo 'make demo-cluster   the same by the operator, on a Kubernetes that runs for as long as it takes (as root)'
 	@echo 'make bench   measures against mbsync and a plain copier, writes docs/benchmarks.md'
@@ -26,12 +31,18 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-cargo-test:
+# As root the end-to-end tests run, with the image that is shipped.
+cargo-test: $(ROOT:root=image)
 	scripts/install.sh test
 	scripts/kubernetes.sh
 	$(CARGO) test --workspace --locked --no-fail-fast --lib --bins $(patsubst %,--test %,$(BUSY))
 	$(CARGO) test --workspace --locked --doc
-	RUST_TEST_THREADS=12 $(CARGO) test --workspace --locked --no-fail-fast $(patsubst %,--test %,$(WAITING))
+	$(ROOT:root=E2E_ARCHIVE=$(CURDIR)/target/image/mailferry.tar) RUST_TEST_THREADS=12 $(CARGO) test --workspace --locked --no-fail-fast $(patsubst %,--test %,$(WAITING))
+
+image:
+	scripts/install.sh image
+	scripts/image.sh $(IMAGE) target/image/mailferry.tar
+	scripts/check-image.sh target/image/mailferry.tar
 
 # By way of a test: `cargo build` would build the dependencies again, without what tests add to their features.
 readme:

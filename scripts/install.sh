@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the project's own commands need, on Debian; does nothing where it is there already.
-# Usage: scripts/install.sh [test|demo|demo-cluster|bench|deny]...      (test when nothing is named)
+# Usage: scripts/install.sh [test|demo|demo-cluster|bench|deny|dist|image]...      (test when nothing is named)
 # Rust itself is expected: https://rustup.rs
 set -euo pipefail
 
@@ -36,7 +36,7 @@ install_packages() {
 }
 
 # What a node needs besides kubelet: the end-to-end tests start one where they run as root.
-NODE=(containerd runc containernetworking-plugins nftables iproute2 mount)
+NODE=(containerd runc containernetworking-plugins nftables iproute2 mount buildah ca-certificates)
 
 # Kubernetes is built from Go modules; one that is too old for it fetches a newer one by itself, from Go 1.21 on.
 install_go() {
@@ -52,6 +52,13 @@ install_go() {
 
 rust_component() {
   cargo "$1" --version >/dev/null 2>&1 || rustup component add "$2"
+}
+
+# A program from crates.io, built once.
+rust_program() {
+  ! cargo install --list | grep -qx "$1 v$2:" || return 0
+  echo "building $1, once: this takes some minutes"
+  cargo install --quiet --locked "$1@$2" "${@:3}"
 }
 
 if ! command -v cargo >/dev/null; then
@@ -74,6 +81,17 @@ for what in "${@:-test}"; do
       install_go
       ;;
     bench) install_packages gcc libc6-dev dovecot-imapd isync time ;;
+    # What scripts/dist.sh needs; the Dockerfile calls this, too.
+    dist)
+      install_packages gcc libc6-dev ca-certificates
+      rust_program cargo-auditable 0.7.7
+      rust_program auditable2cdx 0.1.0
+      rust_program cargo-about 0.9.3 --features cli
+      ;;
+    image)
+      "$0" dist
+      install_packages buildah jq
+      ;;
     deny)
       if ! cargo deny --version >/dev/null 2>&1; then
         echo "building cargo-deny, once: this takes some minutes"

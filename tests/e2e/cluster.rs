@@ -1,11 +1,11 @@
 //! The cluster that all tests here share, with the operator in it.
 
 use std::{
-    env, fs,
+    env,
     io::Write as _,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::OnceLock,
     time::Duration,
 };
@@ -18,6 +18,7 @@ use kube::{
 };
 use mailferry_testkit::cluster::{self, Image, Node, node::ADDRESS};
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::{
     sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{sleep, timeout},
@@ -25,9 +26,12 @@ use tokio::{
 
 /// Where the operator runs.
 pub const SYSTEM: &str = "mailferry-system";
-const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
-/// What deploy/ says.
-const IMAGE: &str = concat!("mailferry:", env!("CARGO_PKG_VERSION"));
+/// The chart's release there.
+pub const RELEASE: &str = "mailferry";
+/// What the chart calls the image.
+pub const IMAGE: &str = "ghcr.io/mailferry/mailferry";
+/// The version that is tested.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A cluster with the operator in it.
 pub struct Cluster {
@@ -36,6 +40,10 @@ pub struct Cluster {
     kubeconfig: PathBuf,
     /// This machine, as pods reach it.
     pub address: Ipv4Addr,
+    /// Another name of the image, in another's cluster.
+    image: Option<String>,
+    /// helm's own files.
+    home: TempDir,
 }
 
 /// The cluster, shared with other tests. Without one, says why and gives nothing.
@@ -69,60 +77,78 @@ fn skipped(why: &str) {
 
 impl Cluster {
     async fn start() -> Result<Self, String> {
-        if let Ok(kubeconfig) = env::var("E2E_KUBECONFIG") {
+        let home = tempfile::tempdir().unwrap();
+        let cluster = if let Ok(kubeconfig) = env::var("E2E_KUBECONFIG") {
             let given = |name: &str| env::var(name).map_err(|_| format!("E2E_KUBECONFIG is set, and {name} is not"));
             let address = given("E2E_ADDRESS")?.parse().map_err(|_| "E2E_ADDRESS is no IPv4 address".to_owned())?;
-            let cluster = Self { node: None, kubeconfig: kubeconfig.into(), address };
-            cluster.install(Some(&given("E2E_IMAGE")?)).await;
-            return Ok(cluster);
+            Self { node: None, kubeconfig: kubeconfig.into(), address, image: Some(given("E2E_IMAGE")?), home }
+        } else {
+            if let Some(why) = Node::lacking() {
+                return Err(format!("this machine can't run a Kubernetes node: {why}"));
+            }
+            let node = Node::start().await;
+            node.load(&image(node.folder()));
+            let kubeconfig = node.plane().kubeconfig();
+            Self { node: Some(node), kubeconfig, address: ADDRESS, image: None, home }
+        };
+        if let Err(why) = cluster.install(&[]) {
+            panic!("{why}\n{}", cluster.operators_state().await);
         }
-        if let Some(why) = Node::lacking() {
-            return Err(format!("this machine can't run a Kubernetes node: {why}"));
-        }
-        let node = Node::start().await;
-        let program = Path::new(env!("CARGO_BIN_EXE_mailferry"));
-        node.load(&Image::of_program(IMAGE, program, node.folder()));
-        let kubeconfig = node.plane().kubeconfig();
-        let cluster = Self { node: Some(node), kubeconfig, address: ADDRESS };
-        cluster.install(None).await;
         Ok(cluster)
     }
 
-    /// A kustomization on top of deploy/, as a user would write one: mail servers may be on this machine, which may be a
-    /// node of the cluster, and there may be another image.
-    fn overlay(&self, image: Option<&str>, folder: &Path) -> PathBuf {
-        for part in ["deploy", "crds"] {
-            fs::create_dir_all(folder.join(part)).unwrap();
-            for file in fs::read_dir(Path::new(PROJECT).join(part)).unwrap().map(Result::unwrap) {
-                fs::copy(file.path(), folder.join(part).join(file.file_name())).unwrap();
-            }
-        }
-        let overlay = folder.join("overlay");
-        fs::create_dir_all(&overlay).unwrap();
-        let config = json!({"addresses": {"allow": [format!("{}/32", self.address)]}}).to_string();
-        let config = json!([{"op": "replace", "path": "/data/operator.yaml", "value": config}]);
-        let mut patches =
-            vec![json!({"target": {"kind": "ConfigMap", "name": "mailferry"}, "patch": config.to_string()})];
-        if let Some(image) = image {
-            let container = "/spec/template/spec/containers/0";
-            let image = json!([
-                {"op": "replace", "path": format!("{container}/image"), "value": image},
-                {"op": "replace", "path": format!("{container}/env/0/value"), "value": image},
-            ]);
-            let target = json!({"kind": "Deployment", "name": "mailferry"});
-            patches.push(json!({"target": target, "patch": image.to_string()}));
-        }
-        let kustomization = json!({"resources": ["../deploy"], "patches": patches});
-        fs::write(overlay.join("kustomization.yaml"), kustomization.to_string()).unwrap();
-        overlay
+    /// Installs this version's chart, or upgrades to it, as a user would, and waits until the operator is ready. Values
+    /// are as for helm's `--set`.
+    pub fn install(&self, values: &[&str]) -> Result<(), String> {
+        self.install_chart(&Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/mailferry"), values)
     }
 
-    /// Installs the operator as a user would, and waits until it is ready.
-    async fn install(&self, image: Option<&str>) {
-        let folder = tempfile::tempdir().unwrap();
-        let kustomization = self.overlay(image, folder.path());
-        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", &kustomization.display().to_string()]);
-        self.operator_is_ready().await;
+    /// The same of another chart.
+    pub fn install_chart(&self, chart: &Path, values: &[&str]) -> Result<(), String> {
+        // As strict as it can be; mail servers may be on this machine, which may be a node of the cluster.
+        self.kubectl(&["apply", "--server-side", "-f", "-"], &namespace())?;
+        let mut arguments = vec!["upgrade", "--install", RELEASE, chart.to_str().unwrap(), "--wait", "--timeout=3m"];
+        let allow = format!("config.addresses.allow={{{}/32}}", self.address);
+        let image = self.image.as_deref().map(image_values).unwrap_or_default();
+        for value in [&allow, &image].into_iter().map(String::as_str).chain(values.iter().copied()) {
+            if !value.is_empty() {
+                arguments.extend(["--set", value]);
+            }
+        }
+        self.helm(&arguments).map(drop)
+    }
+
+    /// What helm says of the release.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String, String> {
+        let arguments = [arguments, &["--namespace", SYSTEM]].concat();
+        self.run("helm", &arguments, "")
+    }
+
+    /// The release's revision that is installed.
+    pub fn revision(&self) -> String {
+        let status = self.helm(&["status", RELEASE, "--output", "json"]).unwrap();
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        status["version"].to_string()
+    }
+
+    fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String, String> {
+        self.run("kubectl", arguments, input)
+    }
+
+    /// Runs a program against the cluster; gives what it printed, or what it complained of.
+    fn run(&self, name: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+        let program = cluster::program(name).unwrap_or_else(|| name.into());
+        let home = self.home.path();
+        let mut command = Command::new(program);
+        command.args(arguments).env("KUBECONFIG", &self.kubeconfig);
+        for part in ["CACHE", "CONFIG", "DATA"] {
+            command.env(format!("HELM_{part}_HOME"), home.join(part));
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        if output.status.success() { Ok(out) } else { Err(format!("{name} {arguments:?}: {out}{err}")) }
     }
 
     /// Waits until the operator says that it is ready.
@@ -160,12 +186,30 @@ impl Cluster {
         }
         self.node.as_ref()
     }
+}
 
-    fn kubectl(&self, arguments: &[&str]) {
-        let kubectl = cluster::program("kubectl").unwrap_or_else(|| "kubectl".into());
-        let output = Command::new(kubectl).args(arguments).env("KUBECONFIG", &self.kubeconfig).output().unwrap();
-        assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+/// The image that is shipped, as `make image` left it; without `E2E_ARCHIVE` one of the debug build.
+fn image(folder: &Path) -> Image {
+    let name = format!("{IMAGE}:{VERSION}");
+    match env::var_os("E2E_ARCHIVE") {
+        Some(archive) => Image { name, archive: archive.into() },
+        None => Image::of_program(&name, Path::new(env!("CARGO_BIN_EXE_mailferry")), folder),
     }
+}
+
+/// The operator's namespace, where only what has no rights may run.
+fn namespace() -> String {
+    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM, "labels": labels}}).to_string()
+}
+
+/// The chart's values for an image, by tag or by digest.
+fn image_values(image: &str) -> String {
+    if let Some((repository, digest)) = image.split_once('@') {
+        return format!("image.repository={repository},image.digest={digest}");
+    }
+    let (repository, tag) = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).unwrap_or((image, "latest"));
+    format!("image.repository={repository},image.tag={tag}")
 }
 
 /// Waits until something is so; where it does not become so in time, panics with what `state` has to tell.

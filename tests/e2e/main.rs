@@ -15,3 +15,4 @@ mod cluster;
 mod faults;
 mod migration;
 mod moves;
+mod release;

@@ -159,7 +159,7 @@ impl<'a> Migration<'a> {
     }
 
     /// Waits for something; tells all there is to know where it does not come.
-    async fn until(&self, what: &str, condition: impl AsyncFnMut() -> bool) {
+    pub async fn until(&self, what: &str, condition: impl AsyncFnMut() -> bool) {
         until(what, ENOUGH, condition, async || self.state().await).await;
     }
 

@@ -32,7 +32,7 @@ const NAME: &str = "mailferry-node";
 const STATE: &str = "/run/mailferry-node";
 const PAUSE: &str = "localhost/pause:1";
 /// What Debian has; scripts/install.sh installs it.
-const PROGRAMS: [&str; 6] = ["containerd", "runc", "ip", "nft", "gcc", "mount"];
+const PROGRAMS: [&str; 7] = ["buildah", "containerd", "runc", "ip", "nft", "gcc", "mount"];
 const PLUGINS: &str = "/usr/lib/cni";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -172,9 +172,14 @@ impl Node {
         run("ctr", &[&ctr[..], &["import", &archive]].concat());
         if !image.name.contains('/') {
             // What a container runtime makes of a name without a registry.
-            let full = format!("docker.io/library/{}", image.name);
-            run("ctr", &[&ctr[..], &["tag", "--force", &image.name, &full]].concat());
+            self.tag(&image.name, &format!("docker.io/library/{}", image.name));
         }
+    }
+
+    /// Gives an image that it has another name, too.
+    pub fn tag(&self, name: &str, other: &str) {
+        let socket = format!("{STATE}/containerd.sock");
+        run("ctr", &["-a", &socket, "-n", "k8s.io", "images", "tag", "--force", name, other]);
     }
 
     /// Kills kubelet and containerd and starts them again; containers go on meanwhile.

@@ -1,0 +1,190 @@
+//! The chart's release is upgraded, rolled back, uninstalled and installed again while mail is copied.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use k8s_openapi::{
+    api::core::v1::Pod, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ApiResource, DynamicObject, ListParams},
+};
+use mailferry::api::{MailMigration, MailboxSync};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, IMAGE, RELEASE, cluster_alone},
+    migration::{Migration, Setup, many_folders},
+};
+
+/// A release before this one.
+const OLDER: &str = "0.0.9";
+/// What its definitions do not have yet: resource and field of the status.
+const NEWER: [(&str, &[&str]); 3] =
+    [("mailboxsyncs", &["secretVersions"]), ("mailboxsyncs", &["worker", "folders"]), ("mailmigrations", &["totals"])];
+
+/// Copying that waits, so that it is in the middle of the work for as long as a test likes.
+fn waiting() -> Setup {
+    Setup { delay: Duration::from_secs(1), mail: many_folders, ..Setup::default() }
+}
+
+/// In the middle of it, and soon.
+const SOME: u64 = 2 << 20;
+
+/// Brings the release back that the other tests expect, whatever happens.
+struct Restore<'a>(&'a Cluster);
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        if let Err(why) = self.0.install(&[]) {
+            writeln!(std::io::stderr(), "the release is not back: {why}").ok();
+        }
+    }
+}
+
+/// The chart as it was released before: other version, other image, definitions that lack what is newer.
+fn older_chart(folder: &Path) -> PathBuf {
+    let chart = folder.join("mailferry");
+    let copied =
+        Command::new("cp").arg("-r").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/charts/mailferry")).arg(&chart).status();
+    assert!(copied.unwrap().success());
+    let edit = |file: &str, change: &dyn Fn(&mut Value)| {
+        let path = chart.join(file);
+        let mut value = serde_yaml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        change(&mut value);
+        fs::write(path, serde_yaml::to_string(&value).unwrap()).unwrap();
+    };
+    edit("Chart.yaml", &|chart| {
+        chart["version"] = json!(OLDER);
+        chart["appVersion"] = json!(OLDER);
+    });
+    for (resource, field) in NEWER {
+        edit(&format!("files/crds/mailferry.io_{resource}.yaml"), &|definition| {
+            let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            let (last, parents) = field.split_last().unwrap();
+            let parent =
+                parents.iter().fold(&mut schema["properties"]["status"], |at, name| &mut at["properties"][name]);
+            parent["properties"].as_object_mut().unwrap().remove(*last).unwrap();
+        });
+    }
+    chart
+}
+
+impl Migration<'_> {
+    /// Which of the newer fields are stored.
+    async fn newer_fields(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (resource, field) in NEWER {
+            let kind = match resource {
+                "mailmigrations" => ApiResource::erase::<MailMigration>(&()),
+                _ => ApiResource::erase::<MailboxSync>(&()),
+            };
+            let objects = Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.namespace, &kind);
+            for object in objects.list(&ListParams::default()).await.unwrap() {
+                let status = &object.data["status"];
+                if !field.iter().fold(status, |at, name| &at[name]).is_null() {
+                    found.push(format!("{} {}", object.name_any(), field.join(".")));
+                }
+            }
+        }
+        found
+    }
+
+    async fn migration(&self) -> MailMigration {
+        Api::namespaced(self.client.clone(), &self.namespace).get("m").await.unwrap()
+    }
+
+    /// Lets the mail through.
+    fn hurry(&self) {
+        for link in [&self.source_link, &self.destination_link] {
+            link.set_delay(Duration::ZERO);
+        }
+    }
+}
+
+/// The image of each of the operator's pods that is not about to end.
+async fn operators_images(cluster: &Cluster) -> Vec<String> {
+    let staying = cluster.operators().await.into_iter().filter(|pod| {
+        pod.metadata.deletion_timestamp.is_none()
+            && pod.labels().get("app.kubernetes.io/component").is_some_and(|c| c == "controller")
+    });
+    staying.map(|pod| pod.spec.unwrap().containers[0].image.clone().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn an_upgrade_and_a_rollback_in_the_middle_of_a_migration_replace_no_pod_and_lose_nothing() {
+    let Some(cluster) = cluster_alone().await else { return };
+    let Some(node) = cluster.node() else { return };
+    let _restore = Restore(&cluster);
+    let folder = tempfile::tempdir().unwrap();
+    node.tag(&format!("{IMAGE}:{}", env!("CARGO_PKG_VERSION")), &format!("{IMAGE}:{OLDER}"));
+    cluster.install_chart(&older_chart(folder.path()), &[]).unwrap();
+    let older = cluster.revision();
+    assert_eq!(operators_images(&cluster).await, [format!("{IMAGE}:{OLDER}")]);
+
+    let setup = Setup { mailboxes: vec!["al", "bob"], spec: json!({"parallelism": 1}), ..waiting() };
+    let migration = Migration::apply(&cluster, setup).await;
+    migration.copies(SOME).await;
+    let (pod, before) = (migration.pod("al").await, migration.migration().await);
+    assert_eq!(pod.spec.unwrap().containers[0].image.as_deref(), Some(&*format!("{IMAGE}:{OLDER}")));
+    assert_eq!(migration.newer_fields().await, [""; 0], "the older release's definitions");
+
+    cluster.install(&[]).unwrap();
+    assert_eq!(operators_images(&cluster).await, [format!("{IMAGE}:{}", env!("CARGO_PKG_VERSION"))]);
+    // Reports of the running pod, and what the newer operator counts.
+    migration.until("newer fields are written", async || migration.newer_fields().await.len() >= 2).await;
+    assert_eq!(migration.pod("al").await.uid(), pod.metadata.uid, "an upgrade leaves running pods alone");
+
+    cluster.helm(&["rollback", RELEASE, &older, "--wait", "--timeout=3m"]).unwrap();
+    assert_eq!(operators_images(&cluster).await, [format!("{IMAGE}:{OLDER}")]);
+    assert_eq!(migration.newer_fields().await, [""; 0], "the older definitions prune");
+    assert_eq!(migration.pod("al").await.uid(), pod.metadata.uid, "a rollback leaves running pods alone");
+
+    migration.hurry();
+    let ended = migration.completes_with_nothing_lost_and_nothing_doubled().await;
+    assert!(ended.iter().all(|sync| sync.status.as_ref().unwrap().attempt == 1), "no sync noticed");
+    assert_eq!(migration.migration().await.uid(), before.uid());
+}
+
+#[tokio::test]
+async fn uninstalling_keeps_migrations_and_a_release_for_one_namespace_leaves_others_alone() {
+    let Some(cluster) = cluster_alone().await else { return };
+    let restore = Restore(&cluster);
+    let migration = Migration::apply(&cluster, waiting()).await;
+    migration.copies(SOME).await;
+    let (pod, before) = (migration.pod("alice").await, migration.migration().await);
+    cluster.helm(&["uninstall", RELEASE, "--wait", "--timeout=3m"]).unwrap();
+    let definitions = Api::<CustomResourceDefinition>::all(migration.client.clone());
+    let kept = definitions.list(&ListParams::default()).await.unwrap();
+    assert_eq!(kept.iter().filter(|definition| definition.spec.group == "mailferry.io").count(), 3);
+    assert_eq!(migration.migration().await.uid(), before.uid());
+    // Its right to report went with the release, so the pod stops: nobody would see to it.
+    let pods = migration.pods();
+    let ended = async || pods.get(&pod.name_any()).await.is_ok_and(|pod| phase(&pod) == "Failed");
+    migration.until("the pod ended by itself", ended).await;
+    let alone = migration.migration().await;
+
+    let other = Migration::apply(&cluster, Setup::default()).await;
+    cluster.install(&[&format!("watchNamespaces={{{}}}", other.namespace)]).unwrap();
+    cluster.helm(&["test", RELEASE, "--timeout=3m"]).unwrap();
+    migration.hurry();
+    other.completes_with_nothing_lost_and_nothing_doubled().await;
+    assert_eq!(migration.migration().await.resource_version(), alone.resource_version(), "left alone");
+    assert_eq!(migration.sync("alice").await.unwrap().status.unwrap().attempt, 1);
+
+    drop(restore);
+    cluster.helm(&["test", RELEASE, "--timeout=3m"]).unwrap();
+    let ended = migration.completes_with_nothing_lost_and_nothing_doubled().await;
+    assert_eq!(ended[0].status.as_ref().unwrap().attempt, 2, "from the checkpoint, or from what is there");
+    assert_eq!(migration.migration().await.uid(), before.uid());
+}
+
+fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
