@@ -267,6 +267,14 @@ pub fn find(
     }
     columns.unused = (0..headings.map_or(width, <[String]>::len)).filter(|index| !uses(&columns, *index)).collect();
     for index in headings.map_or(&[][..], |_| &columns.unused) {
+        let word = headings.map(|headings| plain(&headings[*index])).unwrap_or_default();
+        if let Some((side, _)) = SIDES.iter().find(|(_, words)| words.contains(&word.as_str())) {
+            findings.warning_of_all(format!(
+                "column {0} says whose it is, but not what it holds, and is not used: is it --columns {side}_password={0}?",
+                index + 1
+            ));
+            continue;
+        }
         if let Some(near) = headings.and_then(|headings| near(&headings[*index]))
             && found[*index].1.is_none()
         {
@@ -374,11 +382,15 @@ fn index(column: &str, headings: Option<&[String]>, width: usize) -> Result<usiz
     headings.iter().position(same).ok_or_else(|| "no column has this heading".to_owned())
 }
 
-/// The words for either side; a bare one stands for its user name.
+/// The words for either side.
 const SIDES: [(Side, &[&str]); 2] = [
     (Side::Source, &["source", "src", "from", "old", "origin", "alt", "alte", "altes"]),
     (Side::Destination, &["destination", "dest", "dst", "target", "to", "new", "neu", "neue", "neues"]),
 ];
+
+/// Of these, the ones that alone stand for a user name. `old` and `new` may head passwords just as well, and what is taken for a
+/// user name is shown in the migration.
+const BARE: [&str; 8] = ["source", "src", "from", "destination", "dest", "dst", "target", "to"];
 
 const WORDS: [(Part, &[&str]); 5] = [
     (
@@ -459,7 +471,7 @@ fn meaning(heading: &str) -> Option<Meaning> {
     }
     for (side, words) in SIDES {
         for side_word in words {
-            if word == *side_word {
+            if word == *side_word && BARE.contains(side_word) {
                 return Some(Meaning::Of(Some(side), Part::Username));
             }
             let rests = [word.strip_prefix(side_word), word.strip_suffix(side_word)];

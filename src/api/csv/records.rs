@@ -182,7 +182,9 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &[u8], dialect: Dialect) -> Vec<Result<Vec<Vec<u8>>, (usize, Fault)>> {
+    type Fields = Vec<Vec<u8>>;
+
+    fn read(text: &[u8], dialect: Dialect) -> Vec<Result<Fields, (usize, Fault)>> {
         let fields = |record: Record| record.fields.iter().map(|field| field.to_vec()).collect();
         Records::new(text, 1, dialect).map(|record| record.map(fields)).collect()
     }

@@ -109,6 +109,11 @@ fn what_is_unclear_is_asked_without_a_word_of_the_table() {
         assert!(text.contains(message), "{line}: {text}");
         assert!(!text.contains("hush"), "{text}");
     }
+    let (columns, findings) = found("email,old,new", "source_password=old", SERVERS);
+    let text = findings.text("f");
+    assert_eq!((columns.destination.username, columns.unused.as_slice()), (Some(0), &[2][..]));
+    assert!(text.contains("column 3 says whose it is, but not what it holds"), "{text}");
+    assert!(text.contains("--columns destination_password=3"), "{text}");
     let text = found("email,password,destinaton_password", "", SERVERS).1.text("f");
     assert!(text.contains("warning: f: column 3 is not used: did you mean destination_password?"), "{text}");
 }

@@ -36,8 +36,11 @@ fn user_list(users: impl Iterator<Item = usize>) -> String {
     format!("email,password,new password\n{}", rows.collect::<Vec<_>>().concat())
 }
 
-/// Everything that a plan moves: migration, source user, destination user, source password, destination password.
-fn moved(plan: &Plan) -> Vec<(String, String, String, Vec<u8>, Vec<u8>)> {
+/// Migration, source user, destination user, source password, destination password.
+type Move = (String, String, String, Vec<u8>, Vec<u8>);
+
+/// Everything that a plan moves.
+fn moved(plan: &Plan) -> Vec<Move> {
     let secrets: HashMap<&str, &SecretObject> =
         plan.secrets.iter().map(|secret| (secret.name.as_str(), secret)).collect();
     let value =
