@@ -175,7 +175,7 @@ impl Caches {
         let owner = (place.0.clone(), sync.clone());
         match change {
             Change::Gone(_) => self.pods_of.remove(&owner, &place),
-            _ => self.pods_of.add(owner, place),
+            Change::There(_) => self.pods_of.add(owner, place),
         }
     }
 }

@@ -121,8 +121,8 @@ fn tell<K: Resource<DynamicType = ()>>(scope: Option<&Scope>, error: &watcher::E
 fn is_forbidden(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(answer))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(answer)) => answer.code == 403,
-        watcher::Error::WatchError(answer) => answer.code == 403,
+        | watcher::Error::WatchStartFailed(kube::Error::Api(answer))
+        | watcher::Error::WatchError(answer) => answer.code == 403,
         _ => false,
     }
 }

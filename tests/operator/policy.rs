@@ -26,7 +26,7 @@ fn only_to(destinations: &[&str]) -> OperatorConfig {
 }
 
 /// A migration with this destination.
-fn to(destination: Value) -> Value {
+fn to(destination: &Value) -> Value {
     json!({ "destination": destination })
 }
 
@@ -53,12 +53,12 @@ impl Stage {
 #[tokio::test]
 async fn a_migration_to_a_host_that_is_not_allowed_is_refused_and_nothing_is_made() {
     let stage = Stage::with(only_to(&["new.example", ".ours.example"])).await;
-    stage.migration("out", &["alice"], to(json!({"server": {"host": "mail.Elsewhere.example"}}))).await;
+    stage.migration("out", &["alice"], to(&json!({"server": {"host": "mail.Elsewhere.example"}}))).await;
     let message = stage.until_refused("out").await;
     assert!(message.contains("mail.Elsewhere.example") && message.contains("whoever runs Mailferry"), "{message}");
     assert!(!message.contains("new.example") && !message.contains("ours.example"), "the list is told: {message}");
 
-    stage.migration("in", &["alice"], to(json!({"server": {"host": "MX1.ours.example."}}))).await;
+    stage.migration("in", &["alice"], to(&json!({"server": {"host": "MX1.ours.example."}}))).await;
     stage.until_condition("in", "Accepted", "True").await;
     let of_others = |sync: &MailboxSync| sync.spec.migration != "in";
     let pod: Pod = stage.until(&names::pod(&Stage::sync("in", "alice"), 1), |_| true).await;
@@ -72,7 +72,7 @@ async fn the_host_of_a_mail_server_is_judged_whenever_it_changes() {
     let stage = Stage::with(only_to(&[".ours.example"])).await;
     let alice = Stage::sync("acme", "alice");
     stage.server("new", "mail.elsewhere.example").await;
-    stage.migration("acme", &["alice"], to(json!({"server": null, "serverRef": {"name": "new"}}))).await;
+    stage.migration("acme", &["alice"], to(&json!({"server": null, "serverRef": {"name": "new"}}))).await;
     let message = stage.until_refused("acme").await;
     assert!(message.contains("mail.elsewhere.example") && message.contains("the MailServer new"), "{message}");
     assert!(stage.syncs().await.is_empty() && stage.pods().await.is_empty());

@@ -3,12 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, channel::mpsc};
-use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::{
+    api::core::v1::{Event, Secret},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
     runtime::{
-        Controller,
+        Controller, WatchStreamExt as _,
         controller::{Action, Config},
         events::Recorder,
         watcher,
@@ -110,12 +113,44 @@ async fn control(client: Client, namespace: String, metrics: Metrics, times: Tim
         .await;
 }
 
+impl Stage {
+    /// Waits for an Event with this reason about a server; gives its type and text.
+    async fn told(&self, name: &str, reason: &str) -> (String, String) {
+        let events = watcher(self.rig.api::<Event>(), watcher::Config::default()).applied_objects();
+        let mut events = std::pin::pin!(events);
+        let about = |event: &Event| {
+            event.involved_object.kind.as_deref() == Some("MailServer")
+                && event.involved_object.name.as_deref() == Some(name)
+                && event.reason.as_deref() == Some(reason)
+        };
+        let told = async {
+            loop {
+                let event = events.next().await.unwrap().unwrap();
+                if about(&event) {
+                    return (event.type_.unwrap_or_default(), event.message.unwrap_or_default());
+                }
+            }
+        };
+        timeout(PATIENCE, told).await.expect("soon")
+    }
+}
+
 fn ready(status: &MailServerStatus) -> &Condition {
     status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap()
 }
 
 fn by_tls(port: u16) -> Value {
     json!({"host": "127.0.0.1", "port": port, "tls": {"caBundle": pki().ca}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_told_when_a_server_begins_to_work_and_when_it_fails() {
+    let stage = Stage::begin(Times::default()).await;
+    stage.tested("s", by_tls(shared(Kind::Mdbox).tls_port())).await;
+    assert_eq!(stage.told("s", "Connected").await, ("Normal".into(), "a connection can be made".into()));
+    let status = stage.tested("s", by_tls(CLOSED)).await;
+    let (kind, text) = stage.told("s", "ConnectionFailed").await;
+    assert_eq!((kind.as_str(), text), ("Warning", format!("Network: {}", ready(&status).message)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -125,7 +125,9 @@ pub fn restore(context: &Context) {
     let syncs = context.caches.syncs.state();
     let there: HashSet<_> = syncs.iter().filter_map(|sync| sync.metadata.uid.as_deref()).collect();
     let gone: Vec<_> = context.admission().holders().filter(|uid| !there.contains(uid.as_str())).cloned().collect();
-    gone.iter().for_each(|uid| context.forget(uid));
+    for uid in &gone {
+        context.forget(uid);
+    }
 }
 
 /// What one reconciliation finds out on its way.
