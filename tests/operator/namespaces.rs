@@ -60,12 +60,12 @@ async fn an_operator_works_in_the_namespaces_that_it_watches_and_in_no_other() {
     let (mut first, second, other) = (Stage::idle().await, Stage::idle().await, Stage::idle().await);
     let later = format!("{}-later", first.rig.namespace);
     other.migration("acme", &["alice"], json!({})).await;
-    first.migration("acme", &["alice"], json!({})).await;
+    first.migration("acme", &["alice"], own_destination(&first)).await;
     let watched = vec![first.rig.namespace.clone(), later.clone(), second.rig.namespace.clone()];
     let operator = first.rig.operator().await;
     let readiness = first.start_watching(operator, watched);
     until_ready(&readiness).await;
-    second.migration("acme", &["alice"], json!({})).await;
+    second.migration("acme", &["alice"], own_destination(&second)).await;
     let alice = Stage::sync("acme", "alice");
     for stage in [&first, &second] {
         stage.running(&alice, 1).await;
@@ -74,7 +74,7 @@ async fn an_operator_works_in_the_namespaces_that_it_watches_and_in_no_other() {
     }
     // One that was not there when the operator started.
     let later = named(&first.rig, &later).await;
-    later.migration("acme", &["alice"], json!({})).await;
+    later.migration("acme", &["alice"], own_destination(&later)).await;
     later.running(&alice, 1).await;
     assert!(other.syncs().await.is_empty() && other.pods().await.is_empty());
     let untouched = other.api::<MailMigration>().get("acme").await.unwrap();
