@@ -1,0 +1,99 @@
+//! The chart's defaults and deploy/ are one.
+
+use std::collections::BTreeMap;
+
+use mailferry::controller::config::OperatorConfig;
+use serde_json::{Value, json};
+
+use crate::helm::{Objects, is_there, output, rendered};
+
+/// Labels and annotations that only helm has a use for.
+const HELMS_OWN: [&str; 5] = [
+    "helm.sh/chart",
+    "helm.sh/resource-policy",
+    "app.kubernetes.io/managed-by",
+    "app.kubernetes.io/version",
+    "checksum/config",
+];
+
+/// The objects of deploy/, or of a kustomization on top of it.
+fn kustomized(folder: &str) -> Objects {
+    Objects::read(&output("kubectl", &["kustomize", folder], None, ""))
+}
+
+/// What an object means: without what only helm has a use for, and with the operator's configuration complete.
+fn meaning(object: &Value) -> Value {
+    let mut object = object.clone();
+    for metadata in ["/metadata", "/spec/template/metadata"] {
+        let Some(metadata) = object.pointer_mut(metadata).and_then(Value::as_object_mut) else { continue };
+        for part in ["labels", "annotations"] {
+            if let Some(entries) = metadata.get_mut(part).and_then(Value::as_object_mut) {
+                // Those of sync pods and their like are ours.
+                entries.retain(|key, value| !HELMS_OWN.contains(&key.as_str()) || value == "mailferry");
+                if entries.is_empty() {
+                    metadata.remove(part);
+                }
+            }
+        }
+    }
+    if object["kind"] == "CustomResourceDefinition" {
+        // crds/ belongs to no installation.
+        object["metadata"].as_object_mut().unwrap().remove("labels");
+    }
+    if object["kind"] == "ConfigMap" {
+        let text = object["data"]["operator.yaml"].as_str().unwrap();
+        let config: OperatorConfig = mailferry::yaml::read("operator.yaml", text).unwrap();
+        object["data"]["operator.yaml"] = json!(config);
+    }
+    object
+}
+
+fn by_name(objects: &Objects) -> BTreeMap<String, Value> {
+    let named = |object: &Value| {
+        let metadata = &object["metadata"];
+        (format!("{} {} {}", object["kind"], metadata["namespace"], metadata["name"]), meaning(object))
+    };
+    objects.0.iter().map(named).collect()
+}
+
+/// Panics with what differs.
+fn assert_agree(chart: &Objects, manifests: &Objects) {
+    let (chart, mut manifests) = (by_name(chart), by_name(manifests));
+    // Helm's own --create-namespace makes it.
+    manifests.retain(|name, _| !name.starts_with("\"Namespace\""));
+    let names = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&chart), names(&manifests));
+    for (name, object) in &chart {
+        let manifest = &manifests[name];
+        for part in object.as_object().unwrap().keys().chain(manifest.as_object().unwrap().keys()) {
+            assert_eq!(object[part], manifest[part], "{part} of {name}: the chart's, and the manifest's");
+        }
+    }
+}
+
+#[test]
+fn the_chart_with_its_defaults_and_the_plain_manifests_are_the_same() {
+    if is_there() {
+        assert_agree(&rendered(&json!({})), &kustomized("deploy"));
+    }
+}
+
+#[test]
+fn the_high_availability_component_is_the_chart_with_two_replicas() {
+    if is_there() {
+        let kustomization = kustomized("examples/kustomize/high-availability");
+        assert_agree(&rendered(&json!({"replicas": 2})), &kustomization);
+    }
+}
+
+#[test]
+fn the_network_policy_of_sync_pods_is_the_charts() {
+    if is_there() {
+        let chart = rendered(&json!({"networkPolicy": {"workerNamespaces": ["customers"]}}));
+        let mut ours = meaning(chart.named("NetworkPolicy", "mailferry-worker"));
+        assert_eq!(ours["metadata"]["namespace"], "customers");
+        ours["metadata"].as_object_mut().unwrap().remove("namespace");
+        let manifests = kustomized("deploy/worker-network");
+        assert_eq!(ours, meaning(manifests.one("NetworkPolicy")));
+    }
+}
