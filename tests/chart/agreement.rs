@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::helm::{Objects, is_there, output, rendered};
 
 /// Labels and annotations that only helm has a use for.
-const HELMS_OWN: [&str; 5] = [
+const HELMS_OWN: [&str; 6] = [
+    "app.kubernetes.io/instance",
     "helm.sh/chart",
     "helm.sh/resource-policy",
     "app.kubernetes.io/managed-by",
@@ -28,8 +29,7 @@ fn meaning(object: &Value) -> Value {
         let Some(metadata) = object.pointer_mut(metadata).and_then(Value::as_object_mut) else { continue };
         for part in ["labels", "annotations"] {
             if let Some(entries) = metadata.get_mut(part).and_then(Value::as_object_mut) {
-                // Those of sync pods and their like are ours.
-                entries.retain(|key, value| !HELMS_OWN.contains(&key.as_str()) || value == "mailferry");
+                entries.retain(|key, _| !HELMS_OWN.contains(&key.as_str()));
                 if entries.is_empty() {
                     metadata.remove(part);
                 }

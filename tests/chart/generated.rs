@@ -41,7 +41,11 @@ fn the_charts_definitions_are_those_of_the_program() {
 }
 
 /// The chart's file, and where it comes from.
-const POLICIES: [(&str, &str); 1] = [("worker-fence.yaml", "deploy/worker-fence.yaml")];
+const POLICIES: [(&str, &str); 3] = [
+    ("controller-fence.yaml", "deploy/controller-fence.yaml"),
+    ("destinations.yaml", "deploy/destination-policy/policy.yaml"),
+    ("worker-fence.yaml", "deploy/worker-fence.yaml"),
+];
 
 #[test]
 fn the_charts_admission_policies_are_those_of_the_plain_manifests() {

@@ -11,15 +11,10 @@ addresses:
 workerLogLevel: {{ .workerLogLevel | quote }}
 {{- end }}
 masterUsers: {{ toJson .Values.policy.masterUsers }}
-{{- if or .Values.policy.allowedDestinations .Values.policy.allowedSourceAddresses }}
 policy:
   allowedDestinations: {{ toJson .Values.policy.allowedDestinations }}
   allowedSourceAddresses: {{ toJson .Values.policy.allowedSourceAddresses }}
-{{- end }}
-{{- $role := dict "kind" (include "mailferry.workerRoleKind" .) "name" (include "mailferry.workerRoleName" .) }}
-{{- if ne (toJson $role) `{"kind":"ClusterRole","name":"mailferry-worker"}` }}
-workerRole: {{ toJson $role }}
-{{- end }}
+workerRole: {kind: {{ include "mailferry.workerRoleKind" . }}, name: {{ include "mailferry.workerRoleName" . }}}
 {{- $secrets := list }}
 {{- range .Values.imagePullSecrets }}{{ $secrets = append $secrets .name }}{{ end }}
 imagePullSecrets: {{ toJson $secrets }}
