@@ -16,7 +16,7 @@ macro_rules! cases {
         #[test]
         fn $name() {
             if is_there() {
-                let $objects = rendered(&json!($values));
+                let $objects = rendered(&$values);
                 $body
             }
         }
@@ -28,7 +28,7 @@ fn labels(object: &Value) -> &Value {
 }
 
 cases! {
-    by_default_nothing_is_there_that_was_not_asked_for: {}, |objects| {
+    by_default_nothing_is_there_that_was_not_asked_for: json!({}), |objects| {
         let mut kinds: Vec<_> = objects.0.iter().map(|object| object["kind"].as_str().unwrap()).collect();
         kinds.sort_unstable();
         kinds.dedup();
@@ -39,7 +39,7 @@ cases! {
         ]);
     }
 
-    definitions_stay_when_the_release_goes: {}, |objects| {
+    definitions_stay_when_the_release_goes: json!({}), |objects| {
         assert_eq!(objects.of("CustomResourceDefinition").len(), 3);
         for definition in objects.of("CustomResourceDefinition") {
             assert_eq!(definition["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
@@ -58,7 +58,7 @@ cases! {
         assert_eq!(objects.of("CustomResourceDefinition").len(), 0);
     }
 
-    the_image_is_of_the_charts_version: {}, |objects| {
+    the_image_is_of_the_charts_version: json!({}), |objects| {
         let image = concat!("ghcr.io/mailferry/mailferry:", env!("CARGO_PKG_VERSION"));
         assert_eq!(objects.container()["image"], image);
         assert_eq!(objects.env("MAILFERRY_WORKER_IMAGE"), Some(image));
@@ -82,12 +82,12 @@ cases! {
         assert_eq!(objects.env("MAILFERRY_WORKER_IMAGE_PULL_POLICY"), Some("Never"));
     }
 
-    secrets_for_pulling_are_for_sync_pods_too: {"imagePullSecrets": [{"name": "registry"}]}, |objects| {
+    secrets_for_pulling_are_for_sync_pods_too: json!({"imagePullSecrets": [{"name": "registry"}]}), |objects| {
         assert_eq!(objects.pod()["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
         assert_eq!(operators_config(&objects).image_pull_secrets, ["registry"]);
     }
 
-    one_replica_has_no_disruption_budget: {}, |objects| {
+    one_replica_has_no_disruption_budget: json!({}), |objects| {
         assert_eq!(objects.one("Deployment")["spec"]["replicas"], 1);
         assert_eq!(objects.of("PodDisruptionBudget").len(), 0);
     }
@@ -105,11 +105,11 @@ cases! {
         assert_eq!((&budget["minAvailable"], budget.get("maxUnavailable")), (&json!("50%"), None));
     }
 
-    a_disruption_budget_can_be_left_out: {"replicas": 2, "podDisruptionBudget": {"enabled": false}}, |objects| {
+    a_disruption_budget_can_be_left_out: json!({"replicas": 2, "podDisruptionBudget": {"enabled": false}}), |objects| {
         assert_eq!(objects.of("PodDisruptionBudget").len(), 0);
     }
 
-    replicas_are_spread_over_nodes: {}, |objects| {
+    replicas_are_spread_over_nodes: json!({}), |objects| {
         let spread = &objects.pod()["spec"]["topologySpreadConstraints"];
         assert_eq!(spread[0]["topologyKey"], "kubernetes.io/hostname");
         assert_eq!(spread[0]["labelSelector"], objects.one("Deployment")["spec"]["selector"]);
@@ -154,11 +154,11 @@ cases! {
         assert!(!selector.contains_key("team"), "a selector can't be changed later");
     }
 
-    more_environment_reaches_the_operator: {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy"}]}, |objects| {
+    more_environment_reaches_the_operator: json!({"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy"}]}), |objects| {
         assert_eq!(objects.env("HTTPS_PROXY"), Some("http://proxy"));
     }
 
-    the_operator_is_restricted_and_writes_nowhere: {}, |objects| {
+    the_operator_is_restricted_and_writes_nowhere: json!({}), |objects| {
         assert_eq!(objects.pod()["spec"]["securityContext"], json!({
             "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"},
         }));
@@ -170,12 +170,12 @@ cases! {
         assert!(mounts.iter().all(|mount| mount["readOnly"] == true));
     }
 
-    only_who_asks_the_api_server_has_a_token: {}, |objects| {
+    only_who_asks_the_api_server_has_a_token: json!({}), |objects| {
         assert_eq!(objects.one("ServiceAccount")["automountServiceAccountToken"], false);
         assert_eq!(objects.pod()["spec"]["automountServiceAccountToken"], true);
     }
 
-    the_service_account_has_a_name_and_annotations: {"serviceAccount": {"name": "ferry", "annotations": {"a": "b"}}},
+    the_service_account_has_a_name_and_annotations: json!({"serviceAccount": {"name": "ferry", "annotations": {"a": "b"}}}),
     |objects| {
         let account = &objects.one("ServiceAccount")["metadata"];
         assert_eq!((&account["name"], &account["annotations"]), (&json!("ferry"), &json!({"a": "b"})));
@@ -185,7 +185,7 @@ cases! {
         }
     }
 
-    the_service_account_can_be_anothers: {"serviceAccount": {"create": false, "name": "ferry"}}, |objects| {
+    the_service_account_can_be_anothers: json!({"serviceAccount": {"create": false, "name": "ferry"}}), |objects| {
         assert_eq!(objects.of("ServiceAccount").len(), 0);
         assert_eq!(objects.pod()["spec"]["serviceAccountName"], "ferry");
     }
@@ -221,7 +221,7 @@ cases! {
         assert_eq!(operators_config(&objects).worker_log_level, "info");
     }
 
-    an_operator_of_all_namespaces_binds_its_rights_everywhere: {}, |objects| {
+    an_operator_of_all_namespaces_binds_its_rights_everywhere: json!({}), |objects| {
         assert_eq!(objects.env("MAILFERRY_WATCH_NAMESPACES"), None);
         objects.named("ClusterRoleBinding", "mailferry-controller");
         // For the Lease alone.
@@ -261,7 +261,7 @@ cases! {
         assert_eq!(*rules, json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]));
     }
 
-    admission_policies_hold_everywhere_for_an_operator_of_all_namespaces: {}, |objects| {
+    admission_policies_hold_everywhere_for_an_operator_of_all_namespaces: json!({}), |objects| {
         for binding in objects.of("ValidatingAdmissionPolicyBinding") {
             assert_eq!(binding["spec"]["validationActions"], json!(["Deny"]));
             assert!(binding["spec"].get("matchResources").is_none(), "{binding}");
@@ -285,7 +285,7 @@ cases! {
         assert_eq!(objects.of("ValidatingAdmissionPolicyBinding").len(), 0);
     }
 
-    the_operators_network_is_closed_but_for_what_it_needs: {}, |objects| {
+    the_operators_network_is_closed_but_for_what_it_needs: json!({}), |objects| {
         let policy = &objects.one("NetworkPolicy")["spec"];
         assert_eq!(policy["podSelector"], objects.one("Deployment")["spec"]["selector"]);
         assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
@@ -333,15 +333,15 @@ cases! {
         ]));
     }
 
-    network_policies_can_be_left_out: {"networkPolicy": {"enabled": false}, "watchNamespaces": ["a"]}, |objects| {
+    network_policies_can_be_left_out: json!({"networkPolicy": {"enabled": false}, "watchNamespaces": ["a"]}), |objects| {
         assert_eq!(objects.of("NetworkPolicy").len(), 0);
     }
 
-    values_for_other_charts_are_left_alone: {"global": {"anything": 1}, "enabled": true}, |objects| {
+    values_for_other_charts_are_left_alone: json!({"global": {"anything": 1}, "enabled": true}), |objects| {
         assert_eq!(objects.of("Deployment").len(), 1);
     }
 
-    the_test_runs_the_operators_image_with_its_rights_and_configuration: {}, |objects| {
+    the_test_runs_the_operators_image_with_its_rights_and_configuration: json!({}), |objects| {
         let test = objects.one("Pod");
         assert_eq!(test["metadata"]["annotations"]["helm.sh/hook"], "test");
         let container = &test["spec"]["containers"][0];
