@@ -70,7 +70,7 @@ cases! {
     }
 
     a_digest_goes_before_a_tag:
-    {"image": {"repository": "mirror.example:5000/m", "tag": "1.2", "digest": format!("sha256:{}", "a1".repeat(32))}},
+    json!({"image": {"repository": "mirror.example:5000/m", "tag": "1.2", "digest": format!("sha256:{}", "a1".repeat(32))}}),
     |objects| {
         let image = format!("mirror.example:5000/m@sha256:{}", "a1".repeat(32));
         assert_eq!(objects.container()["image"], image.as_str());
@@ -100,7 +100,7 @@ cases! {
     }
 
     a_disruption_budget_may_say_what_stays:
-    {"replicas": 3, "podDisruptionBudget": {"maxUnavailable": null, "minAvailable": "50%"}}, |objects| {
+    json!({"replicas": 3, "podDisruptionBudget": {"maxUnavailable": null, "minAvailable": "50%"}}), |objects| {
         let budget = &objects.one("PodDisruptionBudget")["spec"];
         assert_eq!((&budget["minAvailable"], budget.get("maxUnavailable")), (&json!("50%"), None));
     }
@@ -116,8 +116,8 @@ cases! {
     }
 
     replicas_are_spread_by_ones_own_selector:
-    {"topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
-                                    "labelSelector": {"matchLabels": {"a": "b"}}}]}, |objects| {
+    json!({"topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+                                    "labelSelector": {"matchLabels": {"a": "b"}}}]}), |objects| {
         let spread = &objects.pod()["spec"]["topologySpreadConstraints"];
         assert_eq!(*spread, json!([{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
                                     "labelSelector": {"matchLabels": {
@@ -131,8 +131,8 @@ cases! {
     }
 
     the_operator_can_be_placed:
-    {"nodeSelector": {"pool": "system"}, "tolerations": [{"key": "system", "operator": "Exists"}],
-     "affinity": {"nodeAffinity": {"a": 1}}}, |objects| {
+    json!({"nodeSelector": {"pool": "system"}, "tolerations": [{"key": "system", "operator": "Exists"}],
+     "affinity": {"nodeAffinity": {"a": 1}}}), |objects| {
         let spec = &objects.pod()["spec"];
         assert_eq!(spec["nodeSelector"], json!({"kubernetes.io/os": "linux", "pool": "system"}));
         assert_eq!(spec["tolerations"], json!([{"key": "system", "operator": "Exists"}]));
@@ -140,8 +140,8 @@ cases! {
     }
 
     labels_and_annotations_of_ones_own_stand_beside_ours:
-    {"commonLabels": {"team": "mail"}, "podLabels": {"cost": "7", "app.kubernetes.io/component": "x"},
-     "annotations": {"a": "b"}, "podAnnotations": {"c": "d"}}, |objects| {
+    json!({"commonLabels": {"team": "mail"}, "podLabels": {"cost": "7", "app.kubernetes.io/component": "x"},
+     "annotations": {"a": "b"}, "podAnnotations": {"c": "d"}}), |objects| {
         for object in &objects.0 {
             assert_eq!(labels(object)["team"], "mail", "{}", object["metadata"]["name"]);
         }
@@ -197,11 +197,11 @@ cases! {
     }
 
     the_configuration_is_what_the_values_say:
-    {"config": {
+    json!({"config": {
         "maxSyncs": 1000, "podStartsPerSecond": 5, "workerLogLevel": "debug",
         "hostLimits": {"imap.old.example:143": {"maxConnections": 40, "startsPerMinute": 30}},
         "addresses": {"detectCluster": false, "deny": ["10.0.0.0/8"], "allow": ["10.1.0.0/16", "2001:db8::/32"]}},
-     "policy": {"masterUsers": [{"namespace": "customers", "userSuffixes": ["@acme.example", ""]}]}}, |objects| {
+     "policy": {"masterUsers": [{"namespace": "customers", "userSuffixes": ["@acme.example", ""]}]}}), |objects| {
         let config = serde_json::to_value(operators_config(&objects)).unwrap();
         for (key, expected) in [
             ("maxSyncs", json!(1000)),
@@ -249,8 +249,8 @@ cases! {
     }
 
     without_rights_on_the_cluster_nothing_of_the_cluster_is_made:
-    {"watchNamespaces": ["a"], "rbac": {"clusterScoped": false}, "config": {"addresses": {"detectCluster": false}},
-     "crds": {"enabled": false}, "admissionPolicies": {"enabled": false}}, |objects| {
+    json!({"watchNamespaces": ["a"], "rbac": {"clusterScoped": false}, "config": {"addresses": {"detectCluster": false}},
+     "crds": {"enabled": false}, "admissionPolicies": {"enabled": false}}), |objects| {
         for object in &objects.0 {
             assert!(object["metadata"]["namespace"].is_string(), "{} {}", object["kind"], object["metadata"]["name"]);
         }
@@ -319,10 +319,10 @@ cases! {
     }
 
     the_network_opens_for_what_is_configured:
-    {"networkPolicy": {
+    json!({"networkPolicy": {
         "imap": {"ports": [10993], "to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]},
         "dns": {"ports": [5353]}, "apiServer": {"ports": [443], "to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}]},
-        "metrics": {"from": [{"namespaceSelector": {}}]}}}, |objects| {
+        "metrics": {"from": [{"namespaceSelector": {}}]}}}), |objects| {
         let policy = &objects.one("NetworkPolicy")["spec"];
         assert_eq!(policy["ingress"][0]["from"], json!([{"namespaceSelector": {}}]));
         let tcp = |port: u16| json!({"protocol": "TCP", "port": port});
