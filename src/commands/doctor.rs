@@ -12,7 +12,7 @@ use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
     coordination::v1::{Lease, LeaseSpec},
 };
-use kube::{Api, Client, Config, CustomResourceExt, api::PostParams};
+use kube::{Api, Client, Config, api::PostParams};
 use serde_json::Value;
 use tokio::time::sleep;
 

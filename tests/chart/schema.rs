@@ -31,7 +31,7 @@ fn wrong() -> Vec<(Value, &'static [&'static str])> {
         (at("config.addresses.deny", json!(["10.0.0.1"])), &["'/config/addresses/deny/0'", "does not match pattern"]),
         (at("config.addresses.allow", json!(["10.0.0.0/33"])), &["'/config/addresses/allow/0'"]),
         (at("config.addresses.allow", json!(["mail.example/24"])), &["'/config/addresses/allow/0'"]),
-        (at("config.hostLimits", json!({"imap://old": {}})), &["'/config/hostLimits'", "imap://old"]),
+        (at("config.hostLimits", json!({"imap://old": {}})), &["invalid propertyName 'imap://old'"]),
         (at("config.hostLimits", json!({"old": {"maxConnections": 0}})), &["'/config/hostLimits/old/maxConnections'"]),
         (at("config.hostLimits", json!({"old": {"connections": 1}})), &["'connections' not allowed"]),
         (at("policy.allowedDestinations", json!(["*.new.example"])), &["'/policy/allowedDestinations/0'"]),
