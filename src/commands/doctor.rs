@@ -241,9 +241,8 @@ async fn may(client: &Client, right: &Right) -> Result<bool> {
 /// Whether an operator leads: the Lease is renewed while this looks, whatever the clocks say.
 async fn leader(client: &Client, (namespace, name): (&str, &str)) -> Finding {
     let nobody = |why: &str| {
-        Error::configuration(format!("no operator leads: {why}")).advice(format!(
-            "Look at the operator's pods: kubectl --namespace {namespace} get pods, and their logs"
-        ))
+        Error::configuration(format!("no operator leads: {why}"))
+            .advice(format!("Look at the operator's pods: kubectl --namespace {namespace} get pods, and their logs"))
     };
     let leases = Api::<Lease>::namespaced(client.clone(), namespace);
     let read = async || {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use mailferry::controller::config::OperatorConfig;
 use serde_json::{Value, json};
 
-use crate::helm::{Objects, is_there, output, rendered};
+use crate::{
+    helm::{Objects, is_there, output, rendered, run},
+    install::plane,
+};
 
 /// Labels and annotations that only helm has a use for.
 const HELMS_OWN: [&str; 6] = [
@@ -58,7 +61,9 @@ fn by_name(objects: &Objects) -> BTreeMap<String, Value> {
 
 /// Panics with what differs.
 fn assert_agree(chart: &Objects, manifests: &Objects) {
-    let (chart, mut manifests) = (by_name(chart), by_name(manifests));
+    let (mut chart, mut manifests) = (by_name(chart), by_name(manifests));
+    // helm test makes it.
+    chart.retain(|name, _| !name.starts_with("\"Pod\""));
     // Helm's own --create-namespace makes it.
     manifests.retain(|name, _| !name.starts_with("\"Namespace\""));
     let names = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();
@@ -95,5 +100,49 @@ fn the_network_policy_of_sync_pods_is_the_charts() {
         ours["metadata"].as_object_mut().unwrap().remove("namespace");
         let manifests = kustomized("deploy/worker-network");
         assert_eq!(ours, meaning(manifests.one("NetworkPolicy")));
+    }
+}
+
+#[test]
+fn the_namespaced_component_leaves_the_operator_no_rights_elsewhere() {
+    if !is_there() {
+        return;
+    }
+    let objects = kustomized("examples/kustomize/namespaced");
+    let everywhere: Vec<_> = objects.of("ClusterRoleBinding").iter().map(|it| &it["metadata"]["name"]).collect();
+    assert_eq!(everywhere, ["mailferry-cluster"]);
+    let places: Vec<_> = objects
+        .of("RoleBinding")
+        .iter()
+        .map(|binding| (&binding["metadata"]["name"], &binding["metadata"]["namespace"]))
+        .collect();
+    assert!(places.contains(&(&json!("mailferry-controller"), &json!("customers"))), "{places:?}");
+    assert_eq!(objects.env("MAILFERRY_WATCH_NAMESPACES"), Some("customers"));
+    let chart = rendered(&json!({"watchNamespaces": ["customers"]}));
+    let scope = &chart.of("ValidatingAdmissionPolicyBinding")[0]["spec"]["matchResources"];
+    for binding in objects.of("ValidatingAdmissionPolicyBinding") {
+        assert_eq!(binding["spec"]["matchResources"], *scope, "{}", binding["metadata"]["name"]);
+    }
+}
+
+#[tokio::test]
+async fn an_api_server_takes_every_kustomization_without_a_warning() {
+    if !is_there() {
+        return;
+    }
+    let plane = plane();
+    let customers = "apiVersion: v1\nkind: Namespace\nmetadata: {name: customers}\n";
+    mailferry_testkit::cluster::apply(&plane.client(), None, customers).await.unwrap();
+    for folder in
+        ["deploy", "deploy/worker-network", "examples/kustomize/high-availability", "examples/kustomize/namespaced"]
+    {
+        let arguments =
+            ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-n", "customers", "-k", folder];
+        // What says its namespace itself does not take another.
+        let arguments =
+            if folder.ends_with("network") { &arguments[..] } else { &[&arguments[..4], &arguments[6..]].concat() };
+        let applied = run("kubectl", arguments, Some(plane), "");
+        let said = String::from_utf8(applied.stderr).unwrap();
+        assert!(applied.status.success() && said.is_empty(), "{folder}: {said}");
     }
 }

@@ -138,9 +138,8 @@ fn the_chart_has_the_programs_version() {
 #[test]
 fn artifact_hub_is_told_of_every_kind_with_a_right_example() {
     let chart: Value = serde_yaml::from_str(&project("charts/mailferry/Chart.yaml")).unwrap();
-    let annotation = |name: &str| -> Vec<Value> {
-        serde_yaml::from_str(chart["annotations"][name].as_str().unwrap()).unwrap()
-    };
+    let annotation =
+        |name: &str| -> Vec<Value> { serde_yaml::from_str(chart["annotations"][name].as_str().unwrap()).unwrap() };
     let told: Vec<_> = annotation("artifacthub.io/crds").iter().map(|kind| kind["name"].clone()).collect();
     let mut defined: Vec<_> = files("files/crds")
         .iter()

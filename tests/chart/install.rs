@@ -37,7 +37,7 @@ fn install(plane: &ControlPlane, (release, namespace): (&str, &str), values: &Va
 
 /// A release on a control plane.
 pub struct Release {
-    release: String,
+    pub release: String,
     pub namespace: String,
     /// The beginning of its names, and its ServiceAccount's.
     pub name: String,
@@ -54,6 +54,11 @@ impl Release {
         let mut values = values.clone();
         values["crds"] = json!({"enabled": false});
         install(plane, (release, namespace), &values);
+        Self::named(release, namespace)
+    }
+
+    /// One that may be installed or not.
+    pub fn named(release: &str, namespace: &str) -> Self {
         let name = if release.contains(RELEASE) { release.to_owned() } else { format!("{release}-mailferry") };
         Self { release: release.into(), namespace: namespace.into(), name }
     }
@@ -80,6 +85,12 @@ async fn an_api_server_takes_every_variant_without_a_warning() {
     let plane = plane();
     let there = plane.namespace().await;
     let digest = format!("sha256:{}", "a1".repeat(32));
+    // Those of test pods.
+    for account in ["other-mailferry", "ferry", "x"] {
+        for namespace in [SYSTEM, &there] {
+            plane.service_account(namespace, account).await;
+        }
+    }
     for values in [
         json!({}),
         json!({"watchNamespaces": [there]}),
@@ -222,9 +233,8 @@ fn the_notes_name_what_is_there_and_warn_of_what_is_open() {
         return;
     }
     let notes = |values: Value| {
-        let arguments = [
-            "install", "mail", "charts/mailferry", "-n", "system", "--dry-run=client", "-f", "-", "--output", "json",
-        ];
+        let arguments =
+            ["install", "mail", "charts/mailferry", "-n", "system", "--dry-run=client", "-f", "-", "--output", "json"];
         let release = output("helm", &arguments, None, &values.to_string());
         let release: Value = serde_json::from_str(&release).unwrap();
         release["info"]["notes"].as_str().unwrap().to_owned()

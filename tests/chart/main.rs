@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers end it where it fails")]
 
 mod agreement;
+mod doctor;
 mod generated;
 mod helm;
 mod install;
