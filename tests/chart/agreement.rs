@@ -69,10 +69,29 @@ fn assert_agree(chart: &Objects, manifests: &Objects) {
     let names = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&chart), names(&manifests));
     for (name, object) in &chart {
-        let manifest = &manifests[name];
-        for part in object.as_object().unwrap().keys().chain(manifest.as_object().unwrap().keys()) {
-            assert_eq!(object[part], manifest[part], "{part} of {name}: the chart's, and the manifest's");
+        if let Some(what) = difference("", object, &manifests[name]) {
+            panic!("{name}: the chart's and the manifest's {what}");
         }
+    }
+}
+
+/// The first thing in which two values differ. Numbers are numbers, however they are written.
+fn difference(path: &str, one: &Value, other: &Value) -> Option<String> {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => one
+            .keys()
+            .chain(other.keys())
+            .find_map(|key| difference(&format!("{path}/{key}"), one.get(key)?, other.get(key).unwrap_or(&Value::Null)))
+            .or_else(|| {
+                let missing = other.keys().find(|key| !one.contains_key(*key))?;
+                Some(format!("{path}: only the manifest has {missing}"))
+            }),
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+            let mut pairs = one.iter().zip(other).enumerate();
+            pairs.find_map(|(number, (one, other))| difference(&format!("{path}/{number}"), one, other))
+        }
+        (Value::Number(one), Value::Number(other)) if one.as_f64() == other.as_f64() => None,
+        _ => (one != other).then(|| format!("{path}: {one} and {other}")),
     }
 }
 

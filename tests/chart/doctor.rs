@@ -14,7 +14,7 @@ const MAILFERRY: &str = env!("CARGO_BIN_EXE_mailferry");
 
 /// The operator's environment in the release's pod, as far as it can be had outside of one.
 async fn environment(plane: &ControlPlane, release: &Release, values: &Value, folder: &Path) -> Vec<String> {
-    let objects: Objects = rendered_as((&release.release, &release.namespace), values);
+    let objects: Objects = rendered_as((&release.called, &release.namespace), values);
     let config = folder.join("operator.yaml");
     fs::write(&config, objects.one("ConfigMap")["data"]["operator.yaml"].as_str().unwrap()).unwrap();
     let token = plane.token(&release.namespace, &release.name, None).await;
@@ -67,7 +67,7 @@ async fn an_operator_with_what_the_chart_gives_it_works_and_the_doctor_says_so()
         ),
     ] {
         if values != json!({}) {
-            Release::install(plane, &release.release, &home, &values);
+            Release::install(plane, &release.called, &home, &values);
         }
         let folder = tempfile::tempdir().unwrap();
         let environment = environment(plane, &release, &values, folder.path()).await;

@@ -1,6 +1,6 @@
 //! What the chart takes from elsewhere in this project is up to date: `make chart` writes it.
 
-use std::{fs, path::PathBuf};
+use std::{fmt::Write as _, fs, path::PathBuf};
 
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ fn the_charts_definitions_are_those_of_the_program() {
     for (name, yaml) in &definitions {
         fresh(&format!("files/crds/{name}"), yaml);
     }
-    let mut names: Vec<_> = definitions.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let mut names: Vec<_> = definitions.iter().map(|(name, _)| name.clone()).collect();
     names.sort();
     assert_eq!(files("files/crds"), names);
 }
@@ -108,7 +108,7 @@ fn the_readme_shows_every_value() {
     for Entry { path, default, text } in entries() {
         let Some(default) = default else { continue };
         let escape = |text: &str| text.replace('|', "\\|");
-        table += &format!("| `{}` | `{}` | {} |\n", path.join("."), escape(&default), escape(&text));
+        writeln!(table, "| `{}` | `{}` | {} |", path.join("."), escape(&default), escape(&text)).unwrap();
     }
     fresh("README.md", &format!("{before}{begin}{table}{end}{after}"));
 }
@@ -117,7 +117,7 @@ fn the_readme_shows_every_value() {
 fn the_schema_describes_values_as_values_yaml_does() {
     let mut schema: Value = serde_json::from_str(&project("charts/mailferry/values.schema.json")).unwrap();
     for Entry { path, text, .. } in entries() {
-        let pointer: String = path.iter().map(|key| format!("/properties/{key}")).collect();
+        let pointer: String = path.iter().flat_map(|key| ["/properties/", key]).collect();
         let property = schema.pointer_mut(&pointer).unwrap_or_else(|| panic!("the schema has no {}", path.join(".")));
         if !text.is_empty() {
             property["description"] = text.into();

@@ -37,16 +37,16 @@ fn install(plane: &ControlPlane, (release, namespace): (&str, &str), values: &Va
 
 /// A release on a control plane.
 pub struct Release {
-    pub release: String,
+    pub called: String,
     pub namespace: String,
-    /// The beginning of its names, and its ServiceAccount's.
+    /// The beginning of its objects' names, and the whole name of its `ServiceAccount`.
     pub name: String,
 }
 
 impl Release {
     /// The one that [`plane`] installs.
     pub fn default_one() -> Self {
-        Self { release: RELEASE.into(), namespace: SYSTEM.into(), name: RELEASE.into() }
+        Self { called: RELEASE.into(), namespace: SYSTEM.into(), name: RELEASE.into() }
     }
 
     /// Installs another one; the definitions are there.
@@ -60,11 +60,11 @@ impl Release {
     /// One that may be installed or not.
     pub fn named(release: &str, namespace: &str) -> Self {
         let name = if release.contains(RELEASE) { release.to_owned() } else { format!("{release}-mailferry") };
-        Self { release: release.into(), namespace: namespace.into(), name }
+        Self { called: release.into(), namespace: namespace.into(), name }
     }
 
     pub fn uninstall(&self, plane: &ControlPlane) {
-        output("helm", &["uninstall", &self.release, "-n", &self.namespace], Some(plane), "");
+        output("helm", &["uninstall", &self.called, "-n", &self.namespace], Some(plane), "");
     }
 }
 
@@ -110,7 +110,8 @@ async fn an_api_server_takes_every_variant_without_a_warning() {
             "annotations": {"c": "3"}, "priorityClassName": "system-cluster-critical",
             "nodeSelector": {"pool": "x"}, "tolerations": [{"key": "k", "operator": "Exists", "effect": "NoSchedule"}],
             "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
-                {"weight": 1, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname"}}]}},
+                {"weight": 1, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname",
+                                                   "labelSelector": {"matchLabels": {"a": "1"}}}}]}},
             "extraEnv": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
             "fullnameOverride": "ferry", "serviceAccount": {"annotations": {"d": "4"}},
         }),
