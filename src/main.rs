@@ -11,8 +11,8 @@ use indicatif::MultiProgress;
 use mailferry::{
     Error, Result,
     commands::{
-        check::CheckArgs, checkpoint::CheckpointArgs, controller::ControllerArgs, crds::CrdsArgs, doctor::DoctorArgs, import::ImportArgs, run::RunArgs,
-        verify::VerifyArgs, worker::WorkerArgs,
+        check::CheckArgs, checkpoint::CheckpointArgs, controller::ControllerArgs, crds::CrdsArgs, doctor::DoctorArgs,
+        import::ImportArgs, run::RunArgs, verify::VerifyArgs, worker::WorkerArgs,
     },
     local::{run::SyncEngine, text::printable},
     telemetry::logs,

@@ -280,6 +280,28 @@ cases! {
         }
     }
 
+    the_operators_fence_names_its_account_and_role:
+    json!({"watchNamespaces": ["a"], "fullnameOverride": "ferry", "serviceAccount": {"name": "captain"}}), |objects| {
+        let policy = objects.named("ValidatingAdmissionPolicy", "ferry-controller-rolebindings.mailferry-system");
+        let condition = &policy["spec"]["matchConditions"][0]["expression"];
+        assert_eq!(*condition, "request.userInfo.username == 'system:serviceaccount:mailferry-system:captain'");
+        let role = policy["spec"]["variables"].as_array().unwrap().iter().find(|it| it["name"] == "workerRole");
+        assert_eq!(role.unwrap()["expression"], "{'kind': 'Role', 'name': 'ferry-worker'}");
+    }
+
+    destinations_are_judged_when_applied_where_some_are_allowed:
+    at("policy.allowedDestinations", json!([".new.example", "192.0.2.7"])), |objects| {
+        let policy = objects.named("ValidatingAdmissionPolicy", "mailferry-destinations");
+        let allowed = policy["spec"]["variables"].as_array().unwrap().iter().find(|it| it["name"] == "allowed");
+        assert_eq!(allowed.unwrap()["expression"], r#"[".new.example","192.0.2.7"]"#);
+        assert_eq!(operators_config(&objects).policy.allowed_destinations.len(), 2);
+    }
+
+    destinations_are_not_judged_when_applied_where_all_are_allowed: json!({}), |objects| {
+        let policies = objects.of("ValidatingAdmissionPolicy").into_iter();
+        assert_eq!(policies.filter(|it| it["metadata"]["name"] == "mailferry-destinations").count(), 0);
+    }
+
     admission_policies_can_be_left_to_others: at("admissionPolicies.enabled", false), |objects| {
         assert_eq!(objects.of("ValidatingAdmissionPolicy").len(), 0);
         assert_eq!(objects.of("ValidatingAdmissionPolicyBinding").len(), 0);

@@ -71,7 +71,7 @@ fn wrong() -> Vec<(Value, &'static [&'static str])> {
         ),
         (
             json!({"metrics": {"podMonitor": {"enabled": true}, "serviceMonitor": {"enabled": true}}}),
-            &["would read the same metrics twice"],
+            &["scrape the same pods: enable one of them"],
         ),
     ]
 }

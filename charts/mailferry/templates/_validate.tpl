@@ -33,7 +33,4 @@
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if and .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled }}
-{{- fail "metrics: podMonitor and serviceMonitor would read the same metrics twice: enable one of them" }}
-{{- end }}
 {{- end }}
