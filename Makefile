@@ -12,11 +12,12 @@ TESTS = $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.
 
 ROOT = $(if $(filter 0,$(shell id -u)),root)
 
-.PHONY: help test lint cargo-test image readme deny demo demo-cluster bench bench-operator
+.PHONY: help test lint cargo-test image chart readme deny demo demo-cluster bench bench-operator
 
 help:
 	@echo 'make test    all tests and checks'
 	@echo 'make lint    formatting and clippy'
+	@echo 'make chart   writes what the Helm chart takes from elsewhere: definitions, policies, the table of its values'
 	@echo 'make deny    licences, sources and known vulnerabilities of the dependencies'
 	@echo 'make image   builds the container image without a registry, and checks it (Linux, as root)'
 	@echo 'make demo    moves a mailbox between two local mail servers and compares both sides'
@@ -43,6 +44,9 @@ image:
 	scripts/install.sh image
 	scripts/image.sh $(IMAGE) target/image/mailferry.tar
 	scripts/check-image.sh target/image/mailferry.tar
+
+chart:
+	MAILFERRY_WRITE=yes $(CARGO) test --workspace --locked --test chart generated
 
 # By way of a test: `cargo build` would build the dependencies again, without what tests add to their features.
 readme:

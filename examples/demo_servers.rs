@@ -17,7 +17,7 @@ use mailferry_testkit::{
 };
 
 /// As in deploy/.
-const IMAGE: &str = concat!("mailferry:", env!("CARGO_PKG_VERSION"));
+const IMAGE: &str = concat!("ghcr.io/mailferry/mailferry:", env!("CARGO_PKG_VERSION"));
 
 const USER: &str = "alice";
 /// As in `examples/demo.yaml`.

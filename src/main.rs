@@ -11,8 +11,8 @@ use indicatif::MultiProgress;
 use mailferry::{
     Error, Result,
     commands::{
-        check::CheckArgs, checkpoint::CheckpointArgs, controller::ControllerArgs, crds::CrdsArgs, import::ImportArgs,
-        run::RunArgs, verify::VerifyArgs, worker::WorkerArgs,
+        check::CheckArgs, checkpoint::CheckpointArgs, controller::ControllerArgs, crds::CrdsArgs, doctor::DoctorArgs,
+        import::ImportArgs, run::RunArgs, verify::VerifyArgs, worker::WorkerArgs,
     },
     local::{run::SyncEngine, text::printable},
     telemetry::logs,
@@ -46,6 +46,7 @@ enum Command {
     Crds(CrdsArgs),
     Checkpoint(CheckpointArgs),
     Controller(ControllerArgs),
+    Doctor(DoctorArgs),
     Worker(WorkerArgs),
 }
 
@@ -113,6 +114,7 @@ fn execute(cli: Cli) -> Result<u8> {
         Command::Crds(args) => print(&args.print()?),
         Command::Checkpoint(args) => print(&args.print()?),
         Command::Controller(args) => runtime()?.block_on(args.run()),
+        Command::Doctor(args) => small_runtime()?.block_on(args.run()),
         Command::Worker(args) => small_runtime()?.block_on(args.run()),
     }
 }

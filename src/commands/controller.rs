@@ -50,6 +50,10 @@ pub struct ControllerArgs {
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
     pub lease_namespace: Option<String>,
 
+    /// The Lease's name: another for each operator of one namespace that looks after other namespaces.
+    #[arg(long, env = "MAILFERRY_LEASE_NAME", value_name = "NAME", default_value = LEASE)]
+    pub lease_name: String,
+
     /// Where /healthz, /readyz and /metrics are served; `none`: nowhere.
     #[arg(long, env = "MAILFERRY_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub listen: Listen,
@@ -71,7 +75,7 @@ impl FromStr for Listen {
 }
 
 /// The Lease that operators compete for.
-const LEASE: &str = "mailferry-controller";
+pub(super) const LEASE: &str = "mailferry-controller";
 
 impl ControllerArgs {
     /// Runs until SIGTERM or Ctrl-C; returns the exit code.
@@ -119,7 +123,7 @@ impl ControllerArgs {
             asked.cancel();
         });
         let ended = if self.leader_election {
-            let candidate = Candidate::new(client.clone(), &lease_namespace, LEASE, identity());
+            let candidate = Candidate::new(client.clone(), &lease_namespace, &self.lease_name, identity());
             lead(candidate, client, options, &metrics, stop).await
         } else {
             metrics.set_leader(true);
@@ -131,7 +135,7 @@ impl ControllerArgs {
 }
 
 /// The namespaces to watch, each once; blanks count for nothing, as a list that is left empty in the environment.
-fn namespaces(given: &[String]) -> Result<Vec<String>> {
+pub(super) fn namespaces(given: &[String]) -> Result<Vec<String>> {
     let names: BTreeSet<_> = given.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
     let is_label = |name: &str| {
         let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();

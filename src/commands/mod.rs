@@ -4,6 +4,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod controller;
 pub mod crds;
+pub mod doctor;
 pub mod import;
 pub mod manifests;
 pub mod run;

@@ -18,6 +18,7 @@ pub mod networks;
 pub mod objects;
 pub mod pod;
 pub mod reference;
+pub mod rights;
 pub mod run;
 pub mod server;
 #[cfg(test)]

@@ -1,0 +1,41 @@
+{{/* The operator's configuration file. */}}
+{{- define "mailferry.config" -}}
+{{- with .Values.config -}}
+maxSyncs: {{ int .maxSyncs }}
+podStartsPerSecond: {{ int .podStartsPerSecond }}
+hostLimits: {{ toJson .hostLimits }}
+addresses:
+  detectCluster: {{ .addresses.detectCluster }}
+  deny: {{ toJson .addresses.deny }}
+  allow: {{ toJson .addresses.allow }}
+workerLogLevel: {{ .workerLogLevel | quote }}
+{{- end }}
+masterUsers: {{ toJson .Values.policy.masterUsers }}
+policy:
+  allowedDestinations: {{ toJson .Values.policy.allowedDestinations }}
+  allowedSourceAddresses: {{ toJson .Values.policy.allowedSourceAddresses }}
+workerRole: {kind: {{ include "mailferry.workerRoleKind" . }}, name: {{ include "mailferry.workerRoleName" . }}}
+{{- $secrets := list }}
+{{- range .Values.imagePullSecrets }}{{ $secrets = append $secrets .name }}{{ end }}
+imagePullSecrets: {{ toJson $secrets }}
+{{- end }}
+
+{{/* The operator's environment, which `mailferry doctor` reads too. */}}
+{{- define "mailferry.env" -}}
+# Sync pods use the operator's image.
+- {name: MAILFERRY_WORKER_IMAGE, value: {{ include "mailferry.image" . | quote }}}
+- {name: MAILFERRY_WORKER_IMAGE_PULL_POLICY, value: {{ .Values.image.pullPolicy }}}
+- {name: MAILFERRY_CONFIG, value: /etc/mailferry/operator.yaml}
+{{- with .Values.watchNamespaces }}
+- {name: MAILFERRY_WATCH_NAMESPACES, value: {{ join "," . | quote }}}
+{{- end }}
+- {name: MAILFERRY_LEASE_NAME, value: {{ include "mailferry.fullname" . }}-controller}
+- name: POD_NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- {name: RUST_LOG, value: {{ .Values.config.logLevel | quote }}}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,116 @@
+//! What the operator needs to be allowed to do: pure. The roles of deploy/ and of the chart give exactly this.
+
+use super::config::{OperatorConfig, RoleKind};
+
+/// Something that the operator does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Right {
+    /// `get`, `list`, ...
+    pub verb: &'static str,
+    /// The API group.
+    pub group: &'static str,
+    /// The plural name of a kind, maybe with `/` and a subresource.
+    pub resource: &'static str,
+    /// Objects of this name only.
+    pub name: Option<String>,
+    /// In this namespace only; none: in all, or for what lies in none.
+    pub namespace: Option<String>,
+}
+
+/// What it does in namespaces with migrations: group, resource, verbs.
+const IN_NAMESPACES: [(&str, &str, &[&str]); 13] = [
+    ("mailferry.io", "mailmigrations", &["get", "list", "watch"]),
+    ("mailferry.io", "mailmigrations/status", &["get", "patch"]),
+    ("mailferry.io", "mailmigrations/finalizers", &["update"]),
+    ("mailferry.io", "mailservers", &["get", "list", "watch"]),
+    ("mailferry.io", "mailservers/status", &["get", "patch"]),
+    ("mailferry.io", "mailboxsyncs", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("mailferry.io", "mailboxsyncs/status", &["get", "patch"]),
+    ("mailferry.io", "mailboxsyncs/finalizers", &["update"]),
+    ("", "pods", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("", "secrets", &["get", "create", "delete"]),
+    ("", "serviceaccounts", &["get", "create", "patch"]),
+    ("rbac.authorization.k8s.io", "rolebindings", &["get", "create", "patch"]),
+    ("events.k8s.io", "events", &["create", "patch"]),
+];
+
+/// All rights of an operator that watches these namespaces, or all where there are none.
+#[must_use]
+pub fn needed(config: &OperatorConfig, namespaces: &[String]) -> Vec<Right> {
+    let everywhere = [None];
+    let listed: Vec<_> = namespaces.iter().cloned().map(Some).collect();
+    let places = if listed.is_empty() { &everywhere[..] } else { &listed };
+    let mut rights = Vec::new();
+    for namespace in places {
+        let right = |group, resource, verb, name| Right { verb, group, resource, name, namespace: namespace.clone() };
+        for (group, resource, verbs) in IN_NAMESPACES {
+            rights.extend(verbs.iter().map(|verb| right(group, resource, verb, None)));
+        }
+        let roles = match config.worker_role.kind {
+            RoleKind::ClusterRole => "clusterroles",
+            RoleKind::Role => "roles",
+        };
+        rights.push(right("rbac.authorization.k8s.io", roles, "bind", Some(config.worker_role.name.clone())));
+    }
+    if config.addresses.detect_cluster {
+        let right = |group, resource| Right { verb: "list", group, resource, name: None, namespace: None };
+        rights.extend([right("", "nodes"), right("networking.k8s.io", "servicecidrs")]);
+    }
+    rights
+}
+
+/// What the operator can do without: a lost node's taint then tells it nothing.
+#[must_use]
+pub const fn wanted() -> Right {
+    Right { verb: "get", group: "", resource: "nodes", name: None, namespace: None }
+}
+
+/// What leader election needs of a Lease.
+#[must_use]
+pub fn for_lease(namespace: &str, lease: &str) -> Vec<Right> {
+    let right = |verb, name: Option<&str>| Right {
+        verb,
+        group: "coordination.k8s.io",
+        resource: "leases",
+        name: name.map(str::to_owned),
+        namespace: Some(namespace.to_owned()),
+    };
+    vec![right("create", None), right("get", Some(lease)), right("patch", Some(lease))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml;
+
+    fn config(text: &str) -> OperatorConfig {
+        yaml::read("the configuration", text).unwrap()
+    }
+
+    #[test]
+    fn an_operator_of_all_namespaces_needs_its_rights_in_none_by_name() {
+        let rights = needed(&OperatorConfig::default(), &[]);
+        assert!(rights.iter().all(|right| right.namespace.is_none()));
+        let bind = rights.iter().find(|right| right.verb == "bind").unwrap();
+        assert_eq!((bind.resource, bind.name.as_deref()), ("clusterroles", Some("mailferry-worker")));
+    }
+
+    #[test]
+    fn an_operator_of_some_namespaces_needs_them_in_each_and_lists_nodes_everywhere() {
+        let config = config("workerRole: {kind: Role, name: w}");
+        let rights = needed(&config, &["a".to_owned(), "b".to_owned()]);
+        for namespace in ["a", "b"] {
+            let binds = |right: &&Right| right.namespace.as_deref() == Some(namespace) && right.verb == "bind";
+            let bind = rights.iter().find(binds).unwrap();
+            assert_eq!((bind.resource, bind.name.as_deref()), ("roles", Some("w")));
+        }
+        let cluster: Vec<_> = rights.iter().filter(|right| right.namespace.is_none()).collect();
+        assert!(cluster.iter().all(|right| right.verb == "list") && cluster.len() == 2, "{cluster:?}");
+    }
+
+    #[test]
+    fn nodes_are_not_listed_where_networks_are_not_asked_for() {
+        let rights = needed(&config("addresses: {detectCluster: false}"), &["a".to_owned()]);
+        assert!(rights.iter().all(|right| right.namespace.is_some()));
+    }
+}
