@@ -12,11 +12,12 @@ TESTS = $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.
 
 ROOT = $(if $(filter 0,$(shell id -u)),root)
 
-.PHONY: help test lint cargo-test image chart readme deny demo demo-cluster bench bench-operator
+.PHONY: help test lint cargo-test image chart readme docs deny demo demo-cluster bench bench-operator
 
 help:
 	@echo 'make test    all tests and checks'
 	@echo 'make lint    formatting and clippy'
+	@echo 'make docs    writes crds/ and docs/fields.md anew'
 	@echo 'make chart   writes what the Helm chart takes from elsewhere: definitions, policies, the table of its values'
 	@echo 'make deny    licences, sources and known vulnerabilities of the dependencies'
 	@echo 'make image   builds the container image without a registry, and checks it (Linux, as root)'
@@ -52,6 +53,10 @@ chart:
 readme:
 	$(CARGO) test --workspace --locked --no-run --test manifests
 	scripts/check-readme.sh
+
+docs:
+	$(CARGO) run --locked -- crds --write crds
+	MAILFERRY_WRITE_DOCS=1 $(CARGO) test --locked --test crds the_page_of_fields_is_fresh
 
 deny:
 	scripts/install.sh deny

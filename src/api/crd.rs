@@ -13,7 +13,7 @@ use crate::{
 /// Every CustomResourceDefinition, in the order in which they are written.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    [MailServer::crd(), MailMigration::crd(), MailboxSync::crd()].into_iter().map(without_nulls).collect()
+    [MailServer::crd(), MailMigration::crd(), MailboxSync::crd()].into_iter().map(for_api_server).collect()
 }
 
 /// Each CustomResourceDefinition as a file: its name and its YAML. The same input gives the same bytes.
@@ -38,7 +38,7 @@ pub fn all_yaml() -> Result<String> {
 
 /// The schema of one kind as JSON, for checking manifests where there is no API server.
 pub fn schema<K: CustomResourceExt>() -> Result<Value> {
-    let schema = without_nulls(K::crd())
+    let schema = for_api_server(K::crd())
         .spec
         .versions
         .into_iter()
@@ -68,11 +68,11 @@ fn whole_numbers(value: &mut Value) {
     }
 }
 
-/// Takes `nullable` out of the schema: an explicit null is then pruned, as if it had not been written, and `has()` in
+/// Makes the schema one for an API server. Takes `nullable` out of it: an explicit null is then pruned, as if it had not been written, and `has()` in
 /// rules means what it says. Quantities lose their page of Kubernetes' own documentation.
-fn without_nulls(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+fn for_api_server(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-        JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+        JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
     };
     fn clean(schema: &mut JSONSchemaProps) {
         schema.nullable = None;
@@ -94,6 +94,11 @@ fn without_nulls(mut crd: CustomResourceDefinition) -> CustomResourceDefinition 
     for version in &mut crd.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|v| v.open_api_v3_schema.as_mut()) {
             clean(schema);
+            // kstatus takes an object without a status for one that is done. As others do, the API server says from the
+            // start that no generation was looked at.
+            if let Some(status) = schema.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
+                status.default = Some(JSON(json!({ "observedGeneration": -1 })));
+            }
         }
     }
     crd

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
 mod cases;
+mod fields;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -27,6 +28,42 @@ fn the_files_in_crds_are_fresh() {
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "yaml"));
     assert_eq!(on_disk.count(), files.len(), "crds/ holds other files than `cargo run -- crds --write crds` writes");
+}
+
+#[test]
+fn the_page_of_fields_is_fresh() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/fields.md");
+    let page = fields::page();
+    if std::env::var_os("MAILFERRY_WRITE_DOCS").is_some() {
+        fs::write(&path, &page).unwrap();
+    }
+    assert!(fs::read_to_string(&path).unwrap_or_default() == page, "docs/fields.md is stale: run `make docs`");
+}
+
+#[test]
+fn the_page_of_fields_has_each_of_them_and_no_dead_link() {
+    let page = fields::page();
+    for (kind, schema) in schemas() {
+        walk(kind, &schema, &mut |path, schema| {
+            let told = path.contains("conditions") || path == kind;
+            for name in schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name) {
+                assert!(told || page.contains(&format!("| `{name}` |")), "{path}.{name}");
+            }
+        });
+    }
+    let headings: BTreeSet<String> =
+        page.lines().filter_map(|line| line.strip_prefix("### ")).map(fields::anchor).collect();
+    for link in page.split("](#").skip(1) {
+        let anchor = link.split(')').next().unwrap();
+        assert!(headings.contains(anchor), "{anchor}");
+    }
+}
+
+#[test]
+fn an_object_that_nobody_looked_at_says_so() {
+    for (kind, schema) in schemas() {
+        assert_eq!(schema.pointer("/properties/status/default"), Some(&json!({"observedGeneration": -1})), "{kind}");
+    }
 }
 
 #[test]

@@ -13,6 +13,9 @@ use crate::{
     error::Error,
 };
 
+/// Why a migration may be refused that wants nobody to change it: what it names may come with the next apply.
+const MAY_COME: [&str; 2] = ["ServerNotFound", "MailboxSecretNotFound"];
+
 /// What a migration's conditions say.
 #[derive(Debug, Clone)]
 pub struct Facts<'a> {
@@ -93,7 +96,10 @@ pub fn conditions(
         (MigrationPhase::Stalled, None) => (false, "Stalled", stalled(facts)),
         (MigrationPhase::Complete, None) => (true, "Complete", done.clone()),
         (MigrationPhase::Suspended, None) => (true, "Suspended", format!("suspended; {done}")),
-        (MigrationPhase::Pending, None) => (true, "Pending", "waiting for startAt".to_owned()),
+        (MigrationPhase::Pending, None) if facts.pending == 0 && counts.total == 0 => {
+            (true, "Pending", "there are no mailboxes yet: the CSVs list none".to_owned())
+        }
+        (MigrationPhase::Pending, None) => (true, "Pending", "waiting to start".to_owned()),
         (MigrationPhase::Draining, None) => {
             (true, "Draining", format!("delivery has moved, delta syncs go on; {done}"))
         }
@@ -102,9 +108,12 @@ pub fn conditions(
     say("Ready", Some(ready), reason, &message);
     say("Complete", Some(phase == MigrationPhase::Complete), reason, &done);
     say("Failed", (phase == MigrationPhase::Failed).then_some(true), reason, &message);
-    say("Stalled", matches!(phase, MigrationPhase::Stalled | MigrationPhase::Failed).then_some(true), reason, &message);
+    // kstatus: Failed with Stalled, InProgress with Reconciling or without Ready; so never two of them.
+    let wrong = facts.refused.is_some_and(|(reason, _)| !MAY_COME.contains(&reason));
+    let stalled = wrong || matches!(phase, MigrationPhase::Stalled | MigrationPhase::Failed);
+    say("Stalled", stalled.then_some(true), reason, &message);
     let rolling = format!("{} MailboxSyncs are still to be made, changed or removed", facts.pending);
-    say("Reconciling", (facts.pending > 0).then_some(true), "Expanding", &rolling);
+    say("Reconciling", (facts.pending > 0 && !stalled).then_some(true), "Expanding", &rolling);
     let failing = format!("{} of {} mailboxes fail; status.failures shows some of them", counts.failing, counts.total);
     say("MailboxesFailing", (counts.failing > 0).then_some(true), "MailboxesFailing", &failing);
     let removal = facts.removal.map(|removal| {

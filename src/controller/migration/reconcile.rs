@@ -95,8 +95,11 @@ async fn look(migration: &MailMigration, context: &Context, memory: &mut Memory)
     let mut refused = refusal(migration, context);
     if refused.is_none() {
         bring(migration, context, memory, status.cutover_at.as_ref()).await?;
-        let problem = memory.csvs.iter().find_map(|csv| csv.problem.as_ref());
-        refused = problem.map(|problem| ("MailboxSecretInvalid", Error::configuration(problem)));
+        refused = memory.csvs.iter().find_map(|csv| {
+            let there = csv.resource_version.is_some();
+            let reason = if there { "MailboxSecretInvalid" } else { "MailboxSecretNotFound" };
+            Some((reason, Error::configuration(csv.problem.as_ref()?)))
+        });
     }
     let uid = migration.uid().unwrap_or_default();
     let (namespace, name) = (migration.namespace().unwrap_or_default(), migration.name_any());

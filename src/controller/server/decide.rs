@@ -9,11 +9,13 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     api::{MailServerStatus, mail_server::ServerFacts},
     controller::{condition, mailbox::settle::Note},
-    error::Error,
+    error::{Error, Remedy},
 };
 
 /// The condition that a connection test decides.
 pub(super) const READY: &str = "Ready";
+/// There as well when nothing helps until a person changes something: kstatus waits for what is only not Ready.
+const STALLED: &str = "Stalled";
 
 /// How often things are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,8 +122,15 @@ fn say(status: &mut MailServerStatus, check: &Check) {
             ("False", error.class.to_string(), format!("{}{advice}", error.what))
         }
     };
-    let old = std::mem::take(&mut status.conditions);
-    status.conditions = condition::set(old, READY, value, &reason, &message, check.generation, &Time(check.at));
+    let set = |old, type_, value| {
+        condition::set(old, type_, value, &reason, &message, check.generation, &Time(check.at))
+    };
+    status.conditions = set(std::mem::take(&mut status.conditions), READY, value);
+    if check.found.as_ref().is_err_and(|error| error.class.remedy() == Remedy::WaitForPerson) {
+        status.conditions = set(std::mem::take(&mut status.conditions), STALLED, "True");
+    } else {
+        status.conditions.retain(|condition| condition.type_ != STALLED);
+    }
     status.observed_generation = Some(check.generation);
 }
 

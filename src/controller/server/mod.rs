@@ -1,7 +1,7 @@
 //! MailServers: a connection test on change and now and then, and what it found as conditions and facts.
 
 mod check;
-mod decide;
+pub mod decide;
 mod reconcile;
 
 pub use decide::Times;
