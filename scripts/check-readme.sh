@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# Holds what README.md tells people to type against what there is: make targets, files, and mailferry's own commands
-# and options. Needs target/debug/mailferry.
+# Holds what the Markdown files tell people against what there is: make targets, files, mailferry's own commands and
+# options, and links from one file to another. Needs target/debug/mailferry.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readme=README.md
 binary=target/debug/mailferry
+pages=(README.md SECURITY.md CHANGELOG.md CONTRIBUTING.md docs/*.md)
+[ ! -e charts/mailferry/README.md ] || pages+=(charts/mailferry/README.md)
 failed=0
 checked=0
+page=
 complain() {
-  echo "$readme: \`$1\`: $2" >&2
+  echo "$page: \`$1\`: $2" >&2
   failed=1
 }
 
+declare -A helps
 check_mailferry() {
   local line=$1 word sub= help= after=
   shift
@@ -23,6 +26,7 @@ check_mailferry() {
     after=$word
     case $word in
       -h | --help | -V | --version) ;;
+      -) ;;
       --*)
         grep -qE -- "(^|[ ,])${word%%=*}([ =,]|$)" <<<"$help" || complain "$line" "no option ${word%%=*}"
         ;;
@@ -30,42 +34,101 @@ check_mailferry() {
       [a-z]*)
         [ -z "$sub" ] || continue
         sub=$word
-        help=$("$binary" "$sub" --help 2>/dev/null) || { complain "$line" "no command $sub"; return; }
+        if [ -z "${helps[$sub]+known}" ]; then
+          helps[$sub]=$("$binary" "$sub" --help 2>/dev/null) || { complain "$line" "no command $sub"; return; }
+        fi
+        help=${helps[$sub]}
         ;;
     esac
   done
 }
 
-while IFS= read -r line; do
-  command=${line#\$ }
-  command=${command%%#*}
-  command=${command%%|*}
-  read -ra words <<<"$command"
-  [ ${#words[@]} -gt 0 ] || continue
-  case ${words[0]} in
-    make)
-      checked=$((checked + 1))
-      for target in "${words[@]:1}"; do
-        # Variables come last, and their values may be of several words.
-        [[ $target != *=* ]] || break
-        grep -q "^$target:" Makefile || complain "$line" "no make target $target"
-      done
-      ;;
-    mailferry | ./target/*/mailferry | target/*/mailferry)
-      checked=$((checked + 1))
-      check_mailferry "$line" "${words[@]:1}"
-      ;;
-    scripts/* | ./scripts/*)
-      checked=$((checked + 1))
-      [ -x "${words[0]}" ] || complain "$line" "${words[0]} cannot be run"
-      ;;
-  esac
-done < <(awk '/^ *```(sh|bash|console|shell) *$/ { code = 1; next } /^ *```/ { code = 0 } code' "$readme" |
-  sed -e 's/^ *//' -e ':join' -e '/\\$/ { N; s/\\\n */ /; b join' -e '}')
+check_commands() {
+  local line command words target
+  while IFS= read -r line; do
+    command=${line#\$ }
+    command=${command%%#*}
+    # Of a pipe, the part that is ours.
+    if [[ $command == *'| mailferry '* ]]; then command="mailferry ${command##*| mailferry }"; fi
+    command=${command%%|*}
+    read -ra words <<<"$command"
+    [ ${#words[@]} -gt 0 ] || continue
+    case ${words[0]} in
+      make)
+        checked=$((checked + 1))
+        for target in "${words[@]:1}"; do
+          # Variables come last, and their values may be of several words.
+          [[ $target != *=* ]] || break
+          grep -q "^$target:" Makefile || complain "$line" "no make target $target"
+        done
+        ;;
+      mailferry | ./target/*/mailferry | target/*/mailferry)
+        checked=$((checked + 1))
+        check_mailferry "$line" "${words[@]:1}"
+        ;;
+      scripts/* | ./scripts/*)
+        checked=$((checked + 1))
+        [ -x "${words[0]}" ] || complain "$line" "${words[0]} cannot be run"
+        ;;
+      kubectl)
+        for target in "${words[@]:1}"; do
+          if [[ $target == deploy/* || $target == examples/* ]] && [ ! -e "$target" ]; then
+            complain "$line" "$target does not exist"
+          fi
+        done
+        ;;
+    esac
+  done < <(awk '/^ *```(sh|bash|console|shell) *$/ { code = 1; next } /^ *```/ { code = 0 } code' "$page" |
+    sed -e 's/^ *//' -e ':join' -e '/\\$/ { N; s/\\\n */ /; b join' -e '}')
+}
 
-if [ "$checked" = 0 ]; then
-  echo "$readme: holds no commands to check" >&2
+# The anchors of a page's headings, as GitHub makes them.
+anchors() {
+  awk '/^ *```/ { code = !code } !code && /^#+ /' "$1" | sed -e 's/^#* *//' -e 's/\[\([^]]*\)\]([^)]*)/\1/g' |
+    tr '[:upper:]' '[:lower:]' | sed -e 's/[^a-z0-9 _-]//g' -e 's/ /-/g'
+}
+
+links=0
+check_links() {
+  local link path anchor
+  while IFS= read -r link; do
+    case $link in *://* | mailto:*) continue ;; esac
+    links=$((links + 1))
+    path=${link%%#*}
+    anchor=
+    [[ $link != *#* ]] || anchor=${link#*#}
+    if [ -n "$path" ]; then path=$(dirname "$page")/$path; else path=$page; fi
+    if [ ! -e "$path" ]; then
+      complain "$link" "there is no such file"
+    elif [ -n "$anchor" ] && [[ $path == *.md ]] && ! anchors "$path" | grep -qxF -- "$anchor"; then
+      complain "$link" "$path has no such heading"
+    fi
+  done < <(awk '/^ *```/ { code = !code } !code' "$page" | grep -oE '\]\([^) ]+\)' | sed -e 's/^](//' -e 's/)$//')
+}
+
+for page in "${pages[@]}"; do
+  check_commands
+  check_links
+done
+
+page=docs/runbook.md
+for class in $(sed -n '/pub const ALL/,/];/s/^ *Self::\([A-Za-z]*\),$/\1/p' src/error.rs); do
+  grep -qx "## $class" $page || complain "## $class" "there is no such heading"
+done
+for rules in charts/mailferry/files/rules/*.yaml; do
+  [ -e "$rules" ] || continue
+  for alert in $(sed -n 's/^ *- alert: *//p' "$rules"); do
+    grep -qx "## Alert $alert" $page || complain "## Alert $alert" "there is no such heading"
+  done
+done
+
+page=docs/comparison.md
+diff <(grep '^|' docs/benchmarks.md) <(sed -n '/^## Measured/,$p' $page | grep '^|') >&2 ||
+  complain "## Measured" "its table is another than that of docs/benchmarks.md"
+
+if [ "$checked" = 0 ] || [ "$links" = 0 ]; then
+  echo "no commands or links to check" >&2
   exit 1
 fi
 [ "$failed" = 0 ]
-echo "$readme: $checked commands are what they say"
+echo "$checked commands and $links links are what they say"

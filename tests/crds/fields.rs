@@ -72,7 +72,7 @@ impl Page {
         }
         self.text.push_str("| field | type | default | meaning |\n| --- | --- | --- | --- |\n");
         let required = schema["required"].as_array().cloned().unwrap_or_default();
-        let mut inner = Vec::new();
+        let mut inner: Vec<(String, &Value)> = Vec::new();
         for (name, field) in schema["properties"].as_object().unwrap() {
             let (type_, object) = of_type(field);
             let mut type_ = type_;
@@ -92,6 +92,7 @@ impl Page {
                 _ if required.contains(&Value::from(name.as_str())) => "**required**".to_owned(),
                 None => String::new(),
                 Some(default) if *default == Value::Object(Map::new()) => "`{}`".to_owned(),
+                Some(Value::Object(_)) => "its fields'".to_owned(),
                 Some(Value::String(text)) => format!("`{text}`"),
                 Some(default) => format!("`{default}`"),
             };
