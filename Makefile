@@ -55,8 +55,9 @@ readme:
 	scripts/check-readme.sh
 
 docs:
-	$(CARGO) run --locked -- crds --write crds
-	MAILFERRY_WRITE_DOCS=1 $(CARGO) test --locked --test crds the_page_of_fields_is_fresh
+	$(CARGO) test --workspace --locked --no-run --test crds
+	target/debug/mailferry crds --write crds
+	MAILFERRY_WRITE_DOCS=1 $(CARGO) test --workspace --locked --test crds the_page_of_fields_is_fresh
 
 deny:
 	scripts/install.sh deny

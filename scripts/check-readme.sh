@@ -103,7 +103,7 @@ check_links() {
     elif [ -n "$anchor" ] && [[ $path == *.md ]] && ! anchors "$path" | grep -qxF -- "$anchor"; then
       complain "$link" "$path has no such heading"
     fi
-  done < <(awk '/^ *```/ { code = !code } !code' "$page" | grep -oE '\]\([^) ]+\)' | sed -e 's/^](//' -e 's/)$//')
+  done < <(awk '/^ *```/ { code = !code } !code' "$page" | sed -e 's/`[^`]*`//g' | grep -oE '\]\([^) ]+\)' | sed -e 's/^](//' -e 's/)$//')
 }
 
 for page in "${pages[@]}"; do

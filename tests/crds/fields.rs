@@ -137,7 +137,10 @@ fn of_type(schema: &Value) -> (String, Option<(&Value, &'static str)>) {
             if items.pointer("/properties/lastTransitionTime").is_some() {
                 return ("list of [conditions](concepts.md#conditions)".to_owned(), None);
             }
-            (format!("list of {}", plural(&of_type(items).0)), Some((items, "[]")).filter(|(items, _)| has_fields(items)))
+            (
+                format!("list of {}", plural(&of_type(items).0)),
+                Some((items, "[]")).filter(|(items, _)| has_fields(items)),
+            )
         }
         Some("object") if has_fields(schema) => ("object".to_owned(), Some((schema, ""))),
         Some("object") => match schema.get("additionalProperties") {

@@ -60,6 +60,26 @@ fn the_page_of_fields_has_each_of_them_and_no_dead_link() {
 }
 
 #[test]
+fn the_example_shows_every_field_that_a_user_writes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/migration.yaml");
+    let example = fs::read_to_string(path).unwrap();
+    let mut names = BTreeSet::new();
+    for (kind, schema) in schemas().into_iter().filter(|(kind, _)| *kind != "MailboxSync") {
+        walk(&format!("{kind}.spec"), &schema["properties"]["spec"], &mut |path, schema| {
+            // Tolerations are Kubernetes' own.
+            if !path.contains("tolerations") {
+                names.extend(schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.clone()));
+            }
+        });
+    }
+    for name in names {
+        let shown =
+            example.match_indices(&format!("{name}:")).any(|(at, _)| !example[..at].ends_with(char::is_alphanumeric));
+        assert!(shown, "examples/migration.yaml does not show {name}");
+    }
+}
+
+#[test]
 fn an_object_that_nobody_looked_at_says_so() {
     for (kind, schema) in schemas() {
         assert_eq!(schema.pointer("/properties/status/default"), Some(&json!({"observedGeneration": -1})), "{kind}");

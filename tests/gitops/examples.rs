@@ -14,6 +14,11 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/gitops")
 }
 
+/// A customer's manifests.
+pub fn customers() -> String {
+    fs::read_to_string(folder().join("customers/migration.yaml")).unwrap()
+}
+
 /// Every object in the examples, with its file.
 fn objects() -> Vec<(String, Value)> {
     let mut objects = Vec::new();

@@ -8,7 +8,13 @@ mod statuses;
 
 use std::collections::BTreeSet;
 
-use mailferry::api::MailMigrationStatus;
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject},
+    core::GroupVersionKind,
+};
+use mailferry::api::{MailMigrationStatus, crd};
+use mailferry_testkit::cluster::{ControlPlane, apply};
 use serde_json::{Value, json};
 
 use judges::{argo_cd, kstatus};
@@ -39,6 +45,23 @@ fn an_object_that_the_operator_has_not_seen_is_in_progress() {
     }
 }
 
+#[tokio::test]
+async fn what_the_api_server_shows_of_a_new_object_is_in_progress() {
+    let plane = ControlPlane::start().await;
+    let client = plane.client();
+    apply(&client, None, &crd::all_yaml().unwrap()).await.unwrap();
+    apply(&client, None, "apiVersion: v1\nkind: Namespace\nmetadata: {name: customers}\n").await.unwrap();
+    let made = apply(&client, None, &examples::customers()).await.unwrap();
+    assert_eq!(made.len(), 3);
+    for object in made {
+        let kind = object.types.unwrap().kind;
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mailferry.io", "v1alpha1", &kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), "customers", &resource);
+        let seen = serde_json::to_value(api.get(&object.metadata.name.unwrap()).await.unwrap()).unwrap();
+        assert_eq!(verdicts(&seen), WAITING, "{seen}");
+    }
+}
+
 #[test]
 fn a_mailbox_is_good_while_it_goes_on_by_itself_and_wrong_when_a_person_is_needed() {
     let mut phases = BTreeSet::new();
@@ -46,7 +69,11 @@ fn a_mailbox_is_good_while_it_goes_on_by_itself_and_wrong_when_a_person_is_neede
         let object = mailbox.object();
         phases.insert(phase(&object));
         let expected = match state {
-            "before its time" | "waits for its turn" | "waits for another migration" | "runs" | "synced"
+            "before its time"
+            | "waits for its turn"
+            | "waits for another migration"
+            | "runs"
+            | "synced"
             | "cancelled" => GOOD,
             "its migration is suspended" | "suspended" => SUSPENDED,
             "waits after a failure" | "lost its pod" => WAITING,
@@ -66,10 +93,18 @@ fn a_migration_is_good_once_it_is_accepted_and_running() {
         let object = migration.object();
         phases.insert(phase(&object));
         let expected = match state {
-            "its MailServer may come" | "its CSV may come" | "its mailboxes are being made"
+            "its MailServer may come"
+            | "its CSV may come"
+            | "its mailboxes are being made"
             | "more mailboxes are being made" => WAITING,
-            "its CSV lists nobody" | "before its time" | "runs" | "runs, and some fail" | "waits after a failure"
-            | "no room, tried again now and then" | "drains" | "complete" => GOOD,
+            "its CSV lists nobody"
+            | "before its time"
+            | "runs"
+            | "runs, and some fail"
+            | "waits after a failure"
+            | "no room, tried again now and then"
+            | "drains"
+            | "complete" => GOOD,
             "suspended" => SUSPENDED,
             "it is wrong" | "its CSV became wrong while it runs" | "waits for a person" | "failed" => WRONG,
             other => panic!("{other}"),

@@ -11,9 +11,7 @@ use mailferry::{
     Error, ErrorClass,
     api::{
         LastError, MailMigration, MailMigrationStatus, MailServer, MailServerStatus, MailboxSync, MailboxSyncStatus,
-        WorkerStatus, crd,
-        mail_server::ServerFacts,
-        mailbox_sync::Outcome,
+        WorkerStatus, crd, mail_server::ServerFacts, mailbox_sync::Outcome,
     },
     controller::{
         mailbox::{
@@ -288,7 +286,8 @@ pub fn servers() -> Vec<(&'static str, Value)> {
             started: now(),
             now: now(),
         };
-        let status = server::decide(&observed, &server::Times { period: Duration::from_mins(10), ..Default::default() });
+        let status =
+            server::decide(&observed, &server::Times { period: Duration::from_mins(10), ..Default::default() });
         let mut server: MailServer = serde_json::from_value(json!({
             "apiVersion": "mailferry.io/v1alpha1", "kind": "MailServer",
             "metadata": {"name": "old", "namespace": "customers", "uid": "s", "generation": 1},

@@ -122,9 +122,8 @@ fn say(status: &mut MailServerStatus, check: &Check) {
             ("False", error.class.to_string(), format!("{}{advice}", error.what))
         }
     };
-    let set = |old, type_, value| {
-        condition::set(old, type_, value, &reason, &message, check.generation, &Time(check.at))
-    };
+    let set =
+        |old, type_, value| condition::set(old, type_, value, &reason, &message, check.generation, &Time(check.at));
     status.conditions = set(std::mem::take(&mut status.conditions), READY, value);
     if check.found.as_ref().is_err_and(|error| error.class.remedy() == Remedy::WaitForPerson) {
         status.conditions = set(std::mem::take(&mut status.conditions), STALLED, "True");
