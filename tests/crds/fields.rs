@@ -9,9 +9,9 @@ const INTRODUCTION: &str = "\
 <!-- Written by `make docs` from the CustomResourceDefinitions; do not edit. -->
 # Fields
 
-Every field of the three resources of API group `mailferry.io`, version `v1alpha1`. [examples/migration.yaml](../examples/migration.yaml)
-shows those of a MailMigration at work, [concepts.md](concepts.md) says what they are for. `kubectl explain mailmigration.spec`
-tells the same on a cluster.
+Every field of the three resources of API group `mailferry.io`, version `v1alpha1`.
+[examples/migration.yaml](../examples/migration.yaml) shows those of a MailMigration at work, [concepts.md](concepts.md) says what
+they are for. `kubectl explain mailmigration.spec` tells the same on a cluster.
 
 | type | written as |
 | --- | --- |

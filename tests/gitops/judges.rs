@@ -1,4 +1,4 @@
-//! What those who deploy by GitOps make of an object: kstatus (Flux and others), and Argo CD with health.lua.
+//! What those who deploy by `GitOps` make of an object: kstatus (Flux and others), and Argo CD with health.lua.
 
 use std::{
     io::Write as _,

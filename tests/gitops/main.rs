@@ -1,4 +1,4 @@
-//! Those who deploy by GitOps see what is going on: kstatus and Argo CD judge objects in every state that the operator
+//! Those who deploy by `GitOps` see what is going on: kstatus and Argo CD judge objects in every state that the operator
 //! writes, and the examples are right.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests too
 
