@@ -77,7 +77,11 @@ fn a_mailbox_is_good_while_it_goes_on_by_itself_and_wrong_when_a_person_is_neede
             | "cancelled" => GOOD,
             "its migration is suspended" | "suspended" => SUSPENDED,
             "waits after a failure" | "lost its pod" => WAITING,
-            "waits for a person" | "no room" | "given up" | "its master user is not allowed" => WRONG,
+            "waits for a person"
+            | "no room"
+            | "given up"
+            | "its master user is not allowed"
+            | "its destination is not allowed" => WRONG,
             other => panic!("{other}"),
         };
         assert_eq!(verdicts(&object), expected, "{state}: {}", object["status"]);
@@ -106,7 +110,11 @@ fn a_migration_is_good_once_it_is_accepted_and_running() {
             | "drains"
             | "complete" => GOOD,
             "suspended" => SUSPENDED,
-            "it is wrong" | "its CSV became wrong while it runs" | "waits for a person" | "failed" => WRONG,
+            "it is wrong"
+            | "its destination is not allowed"
+            | "its CSV became wrong while it runs"
+            | "waits for a person"
+            | "failed" => WRONG,
             other => panic!("{other}"),
         };
         assert_eq!(verdicts(&object), expected, "{state}: {}", object["status"]);

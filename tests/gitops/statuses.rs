@@ -174,6 +174,10 @@ pub fn mailboxes() -> Vec<(&'static str, Mailbox)> {
         ("no room", Mailbox::failed("alice", ErrorClass::Quota)),
         ("given up", Mailbox::failed("alice", ErrorClass::Configuration)),
         ("its master user is not allowed", with(|m| m.hold = Some(Hold::NotAllowed("not here".to_owned())))),
+        (
+            "its destination is not allowed",
+            with(|m| m.hold = Some(Hold::DestinationNotAllowed(Error::configuration("not there")))),
+        ),
         ("cancelled", with(|m| m.sync.spec.cancel = true)),
     ]
 }
@@ -251,6 +255,10 @@ pub fn migrations() -> Vec<(&'static str, Migration)> {
         ("its MailServer may come", Migration { refused: wrong("ServerNotFound"), ..Migration::default() }),
         ("its CSV may come", Migration { refused: wrong("MailboxSecretNotFound"), ..Migration::default() }),
         ("it is wrong", Migration { refused: wrong("Invalid"), ..Migration::default() }),
+        (
+            "its destination is not allowed",
+            Migration { refused: wrong("DestinationNotAllowed"), ..Migration::default() },
+        ),
         (
             "its CSV became wrong while it runs",
             Migration { refused: wrong("MailboxSecretInvalid"), pending: 1, ..Migration::of(vec![running()]) },
