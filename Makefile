@@ -17,7 +17,7 @@ ROOT = $(if $(filter 0,$(shell id -u)),root)
 help:
 	@echo 'make test    all tests and checks'
 	@echo 'make lint    formatting and clippy'
-	@echo 'make docs    writes crds/ and docs/fields.md anew'
+	@echo 'make docs    writes crds/ and docs/fields.md anew, and what the chart takes from them'
 	@echo 'make chart   writes what the Helm chart takes from elsewhere: definitions, policies, the table of its values'
 	@echo 'make deny    licences, sources and known vulnerabilities of the dependencies'
 	@echo 'make image   builds the container image without a registry, and checks it (Linux, as root)'
@@ -57,7 +57,8 @@ readme:
 docs:
 	$(CARGO) test --workspace --locked --no-run --test crds
 	target/debug/mailferry crds --write crds
-	MAILFERRY_WRITE_DOCS=1 $(CARGO) test --workspace --locked --test crds the_page_of_fields_is_fresh
+	MAILFERRY_WRITE=yes $(CARGO) test --workspace --locked --test crds the_page_of_fields_is_fresh
+	$(MAKE) chart
 
 deny:
 	scripts/install.sh deny

@@ -34,7 +34,7 @@ fn the_files_in_crds_are_fresh() {
 fn the_page_of_fields_is_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/fields.md");
     let page = fields::page();
-    if std::env::var_os("MAILFERRY_WRITE_DOCS").is_some() {
+    if std::env::var_os("MAILFERRY_WRITE").is_some() {
         fs::write(&path, &page).unwrap();
     }
     assert!(fs::read_to_string(&path).unwrap_or_default() == page, "docs/fields.md is stale: run `make docs`");
