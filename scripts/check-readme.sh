@@ -44,7 +44,7 @@ check_mailferry() {
 }
 
 check_commands() {
-  local line command words target
+  local line command words target after
   while IFS= read -r line; do
     command=${line#\$ }
     command=${command%%#*}
@@ -71,10 +71,13 @@ check_commands() {
         [ -x "${words[0]}" ] || complain "$line" "${words[0]} cannot be run"
         ;;
       kubectl)
+        # deploy/mailferry is a file behind -f and -k only; elsewhere it is a Deployment.
+        after=
         for target in "${words[@]:1}"; do
-          if [[ $target == deploy/* || $target == examples/* ]] && [ ! -e "$target" ]; then
+          if [[ $after =~ ^(-f|-k|--patch-file)$ && $target =~ ^(deploy|examples)/ ]] && [ ! -e "$target" ]; then
             complain "$line" "$target does not exist"
           fi
+          after=$target
         done
         ;;
     esac
