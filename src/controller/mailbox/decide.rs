@@ -25,6 +25,8 @@ use crate::{
 
 /// A pod that does not run within this time gives its slots back, seconds.
 const START_SECONDS: i64 = 600;
+/// For so long a status may come later than the pod that was made after it, seconds.
+const BEHIND_SECONDS: i64 = 60;
 /// How often a missing or refused Secret is looked at again, seconds.
 const SECRET_PERIOD_SECONDS: i64 = 60;
 /// Reports without a byte moved that make a stall, beside the time.
@@ -304,10 +306,16 @@ impl Next<'_, '_> {
                     }
                     return;
                 };
+                if o.pods.iter().any(|pod| o.is_ahead(pod) && o.end_of(pod, false).is_none()) {
+                    // Somebody works already; tidying looks after it.
+                    return;
+                }
                 // An attempt whose pod was refused never was one: its number is used again.
                 let refused = status.attempt > 0 && status.attempt_started_at.is_none();
                 if !refused {
-                    status.attempt += 1;
+                    // A number whose pod is there already is not used again.
+                    let taken = o.pods.iter().filter_map(|pod| pod.attempt()).fold(status.attempt, i64::max);
+                    status.attempt = taken + 1;
                 }
                 status.phase = Some(SyncPhase::Running);
                 status.slots = Some(slots);
@@ -337,6 +345,12 @@ impl Next<'_, '_> {
             if current.as_ref() == Some(name) {
                 continue;
             }
+            let made = pod.metadata.creation_timestamp.as_ref().map_or(o.now, |Time(made)| *made);
+            let behind = made + SignedDuration::from_secs(BEHIND_SECONDS);
+            if o.is_ahead(pod) && !o.deleting && o.now < behind {
+                self.wake_at(behind);
+                continue;
+            }
             let Some(end) = o.end_of(pod, o.is_silent()) else {
                 // Not ours to wait for, but still there: an attempt that never was ours, or a stale operator's.
                 if pod.deleting_since().is_none() {
@@ -349,10 +363,7 @@ impl Next<'_, '_> {
                 self.act(Action::ReleasePod { name: name.clone(), uid: uid.clone() });
             } else if pod.deleting_since().is_none() {
                 let ended = match &end {
-                    PodEnd::Exited(exit) => {
-                        let made = || pod.metadata.creation_timestamp.as_ref().map(|Time(made)| *made);
-                        exit.at.or_else(made).unwrap_or(o.now)
-                    }
+                    PodEnd::Exited(exit) => exit.at.unwrap_or(made),
                     PodEnd::NeverRan | PodEnd::Lost => o.now - ttl,
                 };
                 let left = ttl - o.now.duration_since(ended);

@@ -138,6 +138,13 @@ impl<'a> Observed<'a> {
         self.pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name.as_str())).map(|pod| &**pod)
     }
 
+    /// True for the pod of an attempt that this status does not tell of yet. An attempt is written before its pod is made,
+    /// so the status seen here is older than the pod: watches of two kinds do not go at one pace.
+    #[must_use]
+    pub fn is_ahead(&self, pod: &SyncPod) -> bool {
+        pod.attempt() > Some(self.status.attempt)
+    }
+
     /// True while an attempt is under way: from before its pod is made until its end is settled.
     #[must_use]
     pub fn is_running(&self) -> bool {

@@ -289,6 +289,42 @@ fn a_pod_that_is_held_is_let_go_of_before_it_is_deleted() {
     assert!(matches!(&actions[..], [Action::ReleasePod { uid, .. }] if uid == "pod-1"), "{actions:?}");
 }
 
+/// A pod of an attempt that the status does not tell of: the status that is seen is older.
+fn ahead(case: &Case, state: ContainerState) -> Arc<SyncPod> {
+    let mut ahead = pod(case.status.attempt + 1, Some(state));
+    Arc::make_mut(&mut ahead).metadata.creation_timestamp = Some(Time(case.now));
+    ahead
+}
+
+#[test]
+fn a_pod_whose_status_has_not_come_by_yet_goes_on_and_no_other_is_started() {
+    for mut case in [Case::new(), Case::running()] {
+        case.pods = vec![ahead(&case, is_running())];
+        let decision = case.decide();
+        assert_eq!((decision.status.attempt, decision.status.slots), (case.status.attempt, case.status.slots));
+        let others = |action: &Action| !matches!(action, Action::CreatePod);
+        assert!(!decision.actions.iter().any(others), "{:?}", decision.actions);
+        assert!(decision.wake.is_some_and(|wake| wake <= SignedDuration::from_mins(1)), "it is looked at again");
+    }
+}
+
+#[test]
+fn a_pod_whose_status_never_comes_is_stopped_and_the_next_attempt_starts_at_its_end() {
+    let mut case = Case::new();
+    case.pods = vec![ahead(&case, is_running())];
+    case.pass(60);
+    let decision = case.decide();
+    assert!(matches!(&decision.actions[..], [Action::StopPod { uid, .. }] if uid == "pod-1"), "{:?}", decision.actions);
+    assert_eq!(decision.status.slots, None);
+    let end = ContainerStateTerminated { finished_at: Some(Time(case.now)), ..Default::default() };
+    let end = ContainerState { terminated: Some(end), ..ContainerState::default() };
+    let mut ended = pod(1, Some(end));
+    Arc::make_mut(&mut ended).metadata.creation_timestamp = Some(Time(case.now - SignedDuration::from_mins(2)));
+    case.pods = vec![ended];
+    let next = case.decide().status;
+    assert_eq!((next.attempt, next.slots.is_some()), (2, true), "its pod's name is taken");
+}
+
 #[test]
 fn jitter_stays_in_its_bounds_and_is_the_same_for_the_same() {
     let wait = SignedDuration::from_secs(1000);
