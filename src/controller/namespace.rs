@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Error,
-    api::{ObjectMeta, Patch, PatchParams},
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams},
 };
 
 use super::{context::Context, pod::WORKER};
@@ -59,14 +59,14 @@ pub async fn prepare(context: &Context, namespace: &str) -> Result<(), Error> {
     if let Err(Error::Api(answer)) = &bound
         && answer.code == 422
     {
-        // What a RoleBinding binds can't be changed.
-        tracing::error!(
-            namespace,
-            said = answer.message,
-            "the RoleBinding mailferry-worker binds another role than workerRole of the configuration: delete it"
-        );
+        // What a RoleBinding binds can't be changed. The operator had another workerRole before, as when it is limited to
+        // some namespaces; workers that report meanwhile try again.
+        tracing::info!(namespace, "the RoleBinding {WORKER} binds another role than workerRole: it is made anew");
+        bindings.delete(WORKER, &DeleteParams::default()).await?;
+        bindings.patch(WORKER, &params, &Patch::Apply(&binding)).await?;
+    } else {
+        bound?;
     }
-    bound?;
     context.prepared(namespace);
     Ok(())
 }

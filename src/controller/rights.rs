@@ -1,6 +1,9 @@
 //! What the operator needs to be allowed to do: pure. The roles of deploy/ and of the chart give exactly this.
 
-use super::config::{OperatorConfig, RoleKind};
+use super::{
+    config::{OperatorConfig, RoleKind},
+    pod::WORKER,
+};
 
 /// Something that the operator does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +54,7 @@ pub fn needed(config: &OperatorConfig, namespaces: &[String]) -> Vec<Right> {
             RoleKind::Role => "roles",
         };
         rights.push(right("rbac.authorization.k8s.io", roles, "bind", Some(config.worker_role.name.clone())));
+        rights.push(right("rbac.authorization.k8s.io", "rolebindings", "delete", Some(WORKER.to_owned())));
     }
     if config.addresses.detect_cluster {
         let right = |group, resource| Right { verb: "list", group, resource, name: None, namespace: None };

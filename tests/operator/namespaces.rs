@@ -191,6 +191,10 @@ async fn rights_in_the_watched_namespaces_are_enough() {
     roles(&first, &second.rig).await;
     until_ready(&readiness).await;
 
+    // An operator of all namespaces was here before: what it bound is bound anew.
+    let role = json!({"apiGroup": RBAC, "kind": "ClusterRole", "name": WORKER});
+    let before = json!({"apiVersion": format!("{RBAC}/v1"), "kind": "RoleBinding", "metadata": {"name": WORKER}, "roleRef": role});
+    second.rig.apply(&before.to_string()).await;
     second.migration("acme", &["alice"], own_destination(&second)).await;
     for stage in [&first, &second] {
         stage.running(&alice, 1).await;

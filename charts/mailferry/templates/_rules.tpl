@@ -28,6 +28,11 @@
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [rolebindings]
   verbs: [get, create, patch]
+# One that binds another role than it should is made anew: what a RoleBinding binds can't be changed.
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [rolebindings]
+  resourceNames: [mailferry-worker]
+  verbs: [delete]
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [{{ include "mailferry.workerRoleKind" . | lower }}s]
   resourceNames: [{{ include "mailferry.workerRoleName" . }}]
