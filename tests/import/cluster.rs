@@ -54,7 +54,7 @@ async fn what_is_applied_is_created_then_unchanged_then_configured() {
 
     let ran = apply(&[]).exits(0);
     assert!(ran.stdout.lines().all(|line| line.ends_with(" unchanged")), "{ran:#?}");
-    assert_eq!(migrations.get("acme").await.unwrap().metadata.resource_version, migration.metadata.resource_version);
+    assert_eq!(migrations.get("acme").await.unwrap().metadata.generation, migration.metadata.generation);
     // What others set stays.
     let patch = Patch::Merge(json!({"spec": {"parallelism": 3}}));
     migrations.patch("acme", &PatchParams::default(), &patch).await.unwrap();
