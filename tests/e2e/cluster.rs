@@ -18,7 +18,6 @@ use kube::{
 };
 use mailferry_testkit::cluster::{self, Image, Node, node::ADDRESS};
 use serde_json::json;
-use tempfile::TempDir;
 use tokio::{
     sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{sleep, timeout},
@@ -42,8 +41,6 @@ pub struct Cluster {
     pub address: Ipv4Addr,
     /// Another name of the image, in another's cluster.
     image: Option<String>,
-    /// helm's own files.
-    home: TempDir,
 }
 
 /// The cluster, shared with other tests. Without one, says why and gives nothing.
@@ -77,11 +74,10 @@ fn skipped(why: &str) {
 
 impl Cluster {
     async fn start() -> Result<Self, String> {
-        let home = tempfile::tempdir().unwrap();
         let cluster = if let Ok(kubeconfig) = env::var("E2E_KUBECONFIG") {
             let given = |name: &str| env::var(name).map_err(|_| format!("E2E_KUBECONFIG is set, and {name} is not"));
             let address = given("E2E_ADDRESS")?.parse().map_err(|_| "E2E_ADDRESS is no IPv4 address".to_owned())?;
-            Self { node: None, kubeconfig: kubeconfig.into(), address, image: Some(given("E2E_IMAGE")?), home }
+            Self { node: None, kubeconfig: kubeconfig.into(), address, image: Some(given("E2E_IMAGE")?) }
         } else {
             if let Some(why) = Node::lacking() {
                 return Err(format!("this machine can't run a Kubernetes node: {why}"));
@@ -89,7 +85,7 @@ impl Cluster {
             let node = Node::start().await;
             node.load(&image(node.folder()));
             let kubeconfig = node.plane().kubeconfig();
-            Self { node: Some(node), kubeconfig, address: ADDRESS, image: None, home }
+            Self { node: Some(node), kubeconfig, address: ADDRESS, image: None }
         };
         if let Err(why) = cluster.install(&[]) {
             panic!("{why}\n{}", cluster.operators_state().await);
@@ -138,7 +134,8 @@ impl Cluster {
     /// Runs a program against the cluster; gives what it printed, or what it complained of.
     fn run(&self, name: &str, arguments: &[&str], input: &str) -> Result<String, String> {
         let program = cluster::program(name).unwrap_or_else(|| name.into());
-        let home = self.home.path();
+        // helm's own files, and not those of whoever runs the tests.
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("helm");
         let mut command = Command::new(program);
         command.args(arguments).env("KUBECONFIG", &self.kubeconfig);
         for part in ["CACHE", "CONFIG", "DATA"] {
