@@ -7,6 +7,7 @@ pub mod csv;
 pub mod mail_migration;
 pub mod mail_server;
 pub mod mailbox_sync;
+pub mod names;
 pub mod pod;
 pub mod rules;
 pub mod scalar;

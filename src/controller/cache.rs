@@ -16,11 +16,10 @@ use kube::{
 use tokio::sync::watch;
 
 use super::{
-    names,
     objects::{SYNC_LABEL, SyncPod, slim_metadata, slim_pod, slim_sync},
-    watches::{Kind, Told, scopes},
+    watches::{Change, Kind, Told, scopes},
 };
-use crate::api::{MailMigration, MailServer, MailboxSync};
+use crate::api::{MailMigration, MailServer, MailboxSync, names};
 
 /// An object's namespace and name.
 pub type Place = (String, String);
@@ -43,15 +42,6 @@ pub struct Caches {
     syncs_into: Index,
     /// Lists that are still to come; nothing before the watches have begun.
     unlisted: watch::Sender<Option<usize>>,
-}
-
-/// What happened to an object, after the caches took it in.
-#[derive(Debug)]
-pub enum Change<K> {
-    /// It is there, anew or otherwise than before.
-    There(K),
-    /// It is gone.
-    Gone(K),
 }
 
 /// Who belongs to whom. May name what is gone: look it up.

@@ -5,12 +5,9 @@ use std::{collections::BTreeMap, path::Path};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    destinations::{self, Destination},
-    pod::WORKER,
-};
+use super::destinations::{self, Destination};
 use crate::{
-    api::MailboxSyncSpec,
+    api::{MailboxSyncSpec, names::WORKER},
     error::{Error, Result},
     yaml,
 };

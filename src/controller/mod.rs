@@ -12,7 +12,6 @@ pub mod leader;
 pub mod mailbox;
 pub mod merge;
 pub mod migration;
-pub mod names;
 pub mod namespace;
 pub mod networks;
 pub mod objects;

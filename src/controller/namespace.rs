@@ -11,7 +11,8 @@ use kube::{
     api::{DeleteParams, ObjectMeta, Patch, PatchParams},
 };
 
-use super::{context::Context, pod::WORKER};
+use super::context::Context;
+use crate::api::names::WORKER;
 
 /// Who applies it.
 const MANAGER: &str = "mailferry-controller";

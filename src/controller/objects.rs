@@ -9,8 +9,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt as _};
 use serde::Deserialize;
 
-use super::names;
-use crate::api::{MailboxSync, WorkerStatus};
+use crate::api::{MailboxSync, WorkerStatus, names};
 
 /// Held by a sync's pod until its end is certain, so that it can't vanish while it may still append.
 pub const POD_FINALIZER: &str = "mailferry.io/certain-end";

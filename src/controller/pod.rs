@@ -18,13 +18,14 @@ use super::{
     addresses::PodAddresses,
     config::WorkerConfig,
     mailbox::observe::FLUSH_SECONDS,
-    names,
     objects::{POD_FINALIZER, SYNC_LABEL},
 };
-use crate::api::{API_VERSION, MailboxSyncSpec, SecretKeyRef, SyncEndpoint, pod::PodOverrides};
+use crate::api::{
+    API_VERSION, MailboxSyncSpec, SecretKeyRef, SyncEndpoint,
+    names::{self, WORKER},
+    pod::PodOverrides,
+};
 
-/// The `ServiceAccount`, the `ClusterRole` and the `RoleBinding` of sync pods.
-pub const WORKER: &str = "mailferry-worker";
 /// Where Secrets are mounted: `<root>/<Secret>/<key>`.
 pub const SECRETS_ROOT: &str = "/var/run/secrets/mailferry.io";
 /// Names in the pod's environment.

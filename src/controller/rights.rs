@@ -1,9 +1,7 @@
 //! What the operator needs to be allowed to do: pure. The roles of deploy/ and of the chart give exactly this.
 
-use super::{
-    config::{OperatorConfig, RoleKind},
-    pod::WORKER,
-};
+use super::config::{OperatorConfig, RoleKind};
+use crate::api::names::WORKER;
 
 /// Something that the operator does.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -29,13 +29,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     addresses::Guard,
     admission::Resource as Shared,
-    cache::{self, Change, Changes},
+    cache::{self, Changes},
     config::{OperatorConfig, WorkerConfig},
     context::Context,
     mailbox::{self, needs, reconcile::Failure},
     migration,
     objects::SYNC_LABEL,
     server::{self, Connections, Servers},
+    watches::Change,
 };
 use crate::{
     api::{MailMigration, MailServer, MailboxSync, mail_migration::MigrationPhase},

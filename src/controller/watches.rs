@@ -16,8 +16,6 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::cache::Change;
-
 /// The first wait before an API server that is away is asked again; doubles.
 const SOON: Duration = Duration::from_millis(500);
 /// The longest such wait: whoever waited for the API server should not wait for the operator after it.
@@ -32,6 +30,15 @@ pub type Scope = Option<String>;
 #[must_use]
 pub fn scopes(namespaces: &[String]) -> Vec<Scope> {
     if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() }
+}
+
+/// What happened to an object, after the caches took it in.
+#[derive(Debug)]
+pub enum Change<K> {
+    /// It is there, anew or otherwise than before.
+    There(K),
+    /// It is gone.
+    Gone(K),
 }
 
 /// How one kind is watched.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{findings::Findings, rows::Row, servers::Place};
-use crate::{api::rules, controller::names};
+use crate::api::{names, rules};
 
 /// The longest name of an import: what is made from it adds to it, and it is a label's value too (63 characters).
 pub const MAX_IMPORT: usize = 40;

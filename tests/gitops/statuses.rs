@@ -11,7 +11,7 @@ use mailferry::{
     Error, ErrorClass,
     api::{
         LastError, MailMigration, MailMigrationStatus, MailServer, MailServerStatus, MailboxSync, MailboxSyncStatus,
-        WorkerStatus, crd, mail_server::ServerFacts, mailbox_sync::Outcome,
+        WorkerStatus, crd, mail_server::ServerFacts, mailbox_sync::Outcome, names,
     },
     controller::{
         mailbox::{
@@ -22,7 +22,6 @@ use mailferry::{
             aggregate::aggregate,
             conditions::{Facts, conditions, phase},
         },
-        names,
         objects::{SYNC_LABEL, SyncPod},
         server::decide as server,
     },

@@ -11,11 +11,10 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use mailferry::{
-    api::MailServer,
+    api::{MailServer, names},
     controller::{
         addresses::Guard,
         config::{Addresses, Policy},
-        names,
     },
 };
 use mailferry_testkit::cluster::wait_for;

@@ -12,11 +12,8 @@ use kube::{
 };
 use mailferry::{
     ErrorClass,
-    api::{MailMigration, MailboxSync},
-    controller::{
-        config::{Addresses, OperatorConfig, RoleKind, WorkerRole},
-        names,
-    },
+    api::{MailMigration, MailboxSync, names},
+    controller::config::{Addresses, OperatorConfig, RoleKind, WorkerRole},
     telemetry::{api_calls, health::Readiness},
 };
 use mailferry_testkit::cluster::{ControlPlane, documents};

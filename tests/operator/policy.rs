@@ -6,11 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt as _, api::PostParams};
 use mailferry::{
     ErrorClass,
-    api::{MailMigration, MailServer, MailboxSync},
-    controller::{
-        config::{OperatorConfig, Policy},
-        names,
-    },
+    api::{MailMigration, MailServer, MailboxSync, names},
+    controller::config::{OperatorConfig, Policy},
 };
 use serde_json::{Value, json};
 

@@ -11,10 +11,9 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use mailferry::{
-    api::{MailMigration, MailboxSync, MailboxSyncStatus},
+    api::{MailMigration, MailboxSync, MailboxSyncStatus, names},
     controller::{
         config::{OperatorConfig, WorkerConfig},
-        names,
         run::{Options, run},
     },
     telemetry::{health::Readiness, metrics::Metrics},

@@ -15,11 +15,9 @@ use crate::{
     api::{
         Duration, LastError, MailboxSync, MailboxSyncSpec, MailboxSyncStatus,
         mailbox_sync::{Claim, StopReason, Stopping, SyncPhase},
-    },
-    controller::{
         names,
-        objects::{Container, SyncPod},
     },
+    controller::objects::{Container, SyncPod},
     error::ErrorClass,
 };
 

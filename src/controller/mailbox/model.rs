@@ -18,9 +18,9 @@ use crate::{
     api::{
         LastError, MailboxSyncSpec, MailboxSyncStatus, WorkerStatus,
         mailbox_sync::{Outcome, SyncPhase, WorkerProgress},
+        names,
     },
     controller::{
-        names,
         objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
         testing,
     },

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    api::{MailMigrationSpec, MailServerSpec, MailboxSyncSpec, SyncEndpoint},
+    api::{MailMigrationSpec, MailServerSpec, MailboxSyncSpec, SyncEndpoint, names},
     controller::{
         admission::{Request, Resource, Share},
         cache::Place,
         config::OperatorConfig,
-        names,
     },
 };
 

@@ -3,11 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    api::{Duration, MailboxSyncSpec, MailboxSyncStatus},
-    controller::{
-        names,
-        objects::{Container, Exit, SyncPod},
-    },
+    api::{Duration, MailboxSyncSpec, MailboxSyncStatus, names},
+    controller::objects::{Container, Exit, SyncPod},
     error::Error,
 };
 

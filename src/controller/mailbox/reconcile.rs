@@ -16,8 +16,8 @@ use super::{
     observe::{Heard, Hold, Observed, SecretsSeen},
 };
 use crate::{
-    api::{MailboxSync, MailboxSyncStatus},
-    controller::{cache::Place, context::Context, merge, names, objects::slim_sync, reference},
+    api::{MailboxSync, MailboxSyncStatus, names},
+    controller::{cache::Place, context::Context, merge, objects::slim_sync, reference},
 };
 
 /// More writes than this in a row are a defect: a status that never settles must not become a storm.

@@ -17,9 +17,9 @@ use crate::{
         Duration, MailboxSyncSpec, MailboxSyncStatus, WorkerStatus,
         mail_migration::Schedule,
         mailbox_sync::{Failures, Outcome, StopReason, SyncPhase},
+        names,
     },
     controller::{
-        names,
         objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
         testing,
     },

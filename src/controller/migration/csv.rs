@@ -17,8 +17,9 @@ use crate::{
         MailMigration, SecretKeyRef,
         csv::{self, CsvMailbox},
         mail_migration::CsvStatus,
+        names,
     },
-    controller::{context::Context, names, reference::owner},
+    controller::{context::Context, reference::owner},
 };
 
 /// What was read of a migration's CSVs.

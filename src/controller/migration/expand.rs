@@ -9,10 +9,9 @@ use secrecy::{ExposeSecret as _, SecretBox};
 use crate::{
     api::{
         LastError, MailMigration, MailServerSpec, MailboxEntry, MailboxSyncSpec, csv::CsvMailbox,
-        mail_migration::FailureSample,
+        mail_migration::FailureSample, names,
     },
     assignment,
-    controller::names,
     error::Error,
 };
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{api::mail_migration::PendingRemoval, controller::names};
+use crate::api::{mail_migration::PendingRemoval, names};
 
 /// So many may always leave at once.
 const FEW: usize = 10;

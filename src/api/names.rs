@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use crate::api::SyncEndpoint;
+use super::SyncEndpoint;
+
+/// The `ServiceAccount`, the role and the `RoleBinding` of sync pods.
+pub const WORKER: &str = "mailferry-worker";
 
 /// The longest name of a MailboxSync: a pod's name adds `-` and the attempt, and both fit into a label (63 characters).
 const MAX_NAME: usize = 57;
