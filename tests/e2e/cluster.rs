@@ -127,7 +127,8 @@ impl Cluster {
         status["version"].to_string()
     }
 
-    fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String, String> {
+    /// What kubectl says.
+    pub fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String, String> {
         self.run("kubectl", arguments, input)
     }
 

@@ -1,4 +1,5 @@
-//! The chart's release is upgraded, rolled back, uninstalled and installed again while mail is copied.
+//! The chart's release is upgraded, rolled back, uninstalled and installed again while mail is copied; and the plain
+//! manifests do the same work.
 
 use std::{
     fs,
@@ -16,6 +17,7 @@ use kube::{
     api::{ApiResource, DynamicObject, ListParams},
 };
 use mailferry::api::{MailMigration, MailboxSync};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::{
@@ -183,6 +185,43 @@ async fn uninstalling_keeps_migrations_and_a_release_for_one_namespace_leaves_ot
     let ended = migration.completes_with_nothing_lost_and_nothing_doubled().await;
     assert_eq!(ended[0].status.as_ref().unwrap().attempt, 2, "from the checkpoint, or from what is there");
     assert_eq!(migration.migration().await.uid(), before.uid());
+}
+
+/// What `kubectl apply -k deploy/` makes, with the leave to connect to this machine.
+const PLAIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/demo-cluster");
+
+/// Takes away what the plain manifests made, but for the definitions, and with them the migrations of other tests.
+struct RemovePlain<'a>(&'a Cluster);
+
+impl Drop for RemovePlain<'_> {
+    fn drop(&mut self) {
+        let removed = self.0.kubectl(&["kustomize", PLAIN], "").and_then(|manifests| {
+            let goes =
+                |object: &Value| !["CustomResourceDefinition", "Namespace"].map(Value::from).contains(&object["kind"]);
+            let objects =
+                serde_yaml::Deserializer::from_str(&manifests).map(|document| Value::deserialize(document).unwrap());
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": objects.filter(goes).collect::<Vec<_>>()});
+            self.0.kubectl(&["delete", "--ignore-not-found", "-f", "-"], &list.to_string())
+        });
+        if let Err(why) = removed {
+            writeln!(std::io::stderr(), "the plain manifests are not gone: {why}").ok();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_plain_manifests_install_an_operator_that_moves_mail() {
+    let Some(cluster) = cluster_alone().await else { return };
+    let Some(_) = cluster.node() else { return };
+    let _restore = Restore(&cluster);
+    cluster.helm(&["uninstall", RELEASE, "--wait", "--timeout=3m"]).unwrap();
+    let _remove = RemovePlain(&cluster);
+    // The definitions are the release's, which keeps them.
+    cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", PLAIN], "").unwrap();
+    cluster.operator_is_ready().await;
+    let migration = Migration::apply(&cluster, Setup::default()).await;
+    let ended = migration.completes_with_nothing_lost_and_nothing_doubled().await;
+    assert!(ended.iter().all(|sync| sync.status.as_ref().unwrap().attempt == 1));
 }
 
 fn phase(pod: &Pod) -> &str {
