@@ -1,7 +1,7 @@
 //! One folder on one pair of connections: open, scan, settle doubts, copy, flags, deletions, close. Can be run again from
 //! the beginning after any failure; the checkpoint and [`Memory`] hold what was done.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -146,17 +146,21 @@ pub async fn sync_folder(
 ) -> Result<Ended> {
     let state = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
     let state = state.filter(|state| !state.reduced);
-    if wait_for_look(shared, job, state.as_ref(), pair).await == Ended::Stopped {
-        return Ok(Ended::Stopped);
-    }
     // Only once: what ends the connection may be one message.
     let whole = may_come_whole(shared, job, state.as_ref()) && !std::mem::replace(&mut memory.came_whole, true);
     let Pair { source, destination } = pair;
-    let (opened_source, opened_destination) = tokio::join!(
-        open_source(shared, job, source, state.as_ref(), whole),
-        open_destination(shared, job, destination)
-    );
-    let (mut source, destination) = (opened_source?, opened_destination?);
+    // The source is listed meanwhile: with many messages that takes as long as the wait.
+    let look_and_open = async {
+        match wait_for_look(shared, job, state.as_ref(), destination.round_trip()).await {
+            Ended::Complete => open_destination(shared, job, destination).await.map(Some),
+            Ended::Stopped => Ok(None),
+        }
+    };
+    let (opened_source, opened_destination) =
+        tokio::join!(open_source(shared, job, source, state.as_ref(), whole), look_and_open);
+    let (mut source, Some(destination)) = (opened_source?, opened_destination?) else {
+        return Ok(Ended::Stopped);
+    };
     if !shared.spec.dry_run && destination.read_only {
         return Err(pair.destination.blame(
             Error::new(ErrorClass::Authorization, format!("{} can only be read", job.destination_name))
@@ -264,7 +268,7 @@ pub async fn sync_folder(
 
 /// An empty destination folder need not be searched if it is still empty long enough after it was listed: so it is opened
 /// only then.
-async fn wait_for_look(shared: &Shared, job: &Job, state: Option<&FolderState>, pair: &Pair) -> Ended {
+async fn wait_for_look(shared: &Shared, job: &Job, state: Option<&FolderState>, round_trip: Duration) -> Ended {
     let Some(look) = job.look.filter(|_| job.was_empty && job.messages > 0 && state.is_none()) else {
         return Ended::Complete;
     };
@@ -272,7 +276,7 @@ async fn wait_for_look(shared: &Shared, job: &Job, state: Option<&FolderState>, 
         return Ended::Complete;
     }
     tokio::select! {
-        () = tokio::time::sleep_until(look.at + apart(pair.destination.round_trip(), &[])) => Ended::Complete,
+        () = tokio::time::sleep_until(look.at + apart(round_trip, &[])) => Ended::Complete,
         () = shared.stop.cancelled() => Ended::Stopped,
     }
 }

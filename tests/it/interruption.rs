@@ -91,6 +91,28 @@ async fn a_stop_while_a_server_is_unwell_is_an_interruption_and_no_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_an_empty_destination_is_watched_sends_nothing_and_the_next_sync_copies_all() {
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    let twist = move |command: &str, _| {
+        if command.starts_with("UID FETCH") {
+            asked.cancel();
+        }
+        None
+    };
+    let source = Fake::twisted(MODERN, mails(3), twist).await;
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
+    rig.stop = stop;
+    let report = rig.try_sync().await;
+    assert!(report.error.is_none() && report.interrupted, "{report:#?}");
+    assert_eq!(destination.heard("APPEND"), 0);
+    rig.stop = CancellationToken::new();
+    assert_eq!(copied(&rig.sync().await), 3);
+    assert_eq!(destination.mails("INBOX").len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_changes_nothing_and_says_what_would_be() {
     let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
