@@ -109,6 +109,9 @@ pub fn page(measured: &[Measured], runs: usize) -> String {
          round trips, on both sides. Every run copies into a new account. `mail_fsync` is off unless said.\n\n\
          `limit` is a plain copier that does nothing else: one FETCH per folder, APPENDs of 50 messages that wait for\n\
          nothing, the target selected, no state, no checks. `mbsync` is isync's, with its defaults, keeping dates.\n\n\
+         An INBOX that is there and empty must still be empty two seconds later before Mailferry writes to it, since\n\
+         a killed run's messages may still be arriving and its notes may be lost. Other folders are copied meanwhile;\n\
+         the message of 100 MB has none to wait with: two of its seconds are this wait.\n\n\
          {}",
         machine(),
         table(measured)
