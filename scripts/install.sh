@@ -54,7 +54,7 @@ rust_component() {
   cargo "$1" --version >/dev/null 2>&1 || rustup component add "$2"
 }
 
-# A program from crates.io, built once.
+# A program that cargo builds, once.
 rust_program() {
   ! cargo install --list | grep -qx "$1 v$2:" || return 0
   echo "building $1, once: this takes some minutes"
