@@ -1,6 +1,6 @@
 //! `mailferry controller`: the operator.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{collections::BTreeSet, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{ArgAction, Args};
 use kube::{Client, Config};
@@ -77,6 +77,12 @@ impl FromStr for Listen {
 /// The Lease that operators compete for.
 pub(super) const LEASE: &str = "mailferry-controller";
 
+/// There is no API server, or nothing tells where.
+pub(super) fn unreachable(why: impl Display) -> Error {
+    Error::configuration(format!("the API server can't be reached: {why}"))
+        .advice("Run in a cluster, or set KUBECONFIG to a file that kubectl works with")
+}
+
 impl ControllerArgs {
     /// Runs until SIGTERM or Ctrl-C; returns the exit code.
     ///
@@ -85,14 +91,10 @@ impl ControllerArgs {
     pub async fn run(self) -> Result<u8> {
         let config = self.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), OperatorConfig::read)?;
         let namespaces = namespaces(&self.namespaces)?;
-        let unreachable = |why: String| {
-            Error::configuration(format!("the API server can't be reached: {why}"))
-                .advice("Run in a cluster, or set KUBECONFIG to a file that kubectl works with")
-        };
-        let cluster = Config::infer().await.map_err(|e| unreachable(e.to_string()))?;
+        let cluster = Config::infer().await.map_err(unreachable)?;
         let lease_namespace = self.lease_namespace.unwrap_or_else(|| cluster.default_namespace.clone());
         let (metrics, readiness) = (Metrics::new()?, Readiness::default());
-        let client = api_calls::client(cluster, &metrics).map_err(|e| unreachable(e.to_string()))?;
+        let client = api_calls::client(cluster, &metrics).map_err(unreachable)?;
         let served = CancellationToken::new();
         if let Some(address) = self.listen.0 {
             let listener = Listener::bind(address).await?;

@@ -16,7 +16,7 @@ use kube::{Api, Client, Config, api::PostParams};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::controller::{LEASE, namespaces};
+use super::controller::{LEASE, namespaces, unreachable};
 use crate::{
     api::{MailMigration, MailServer, MailboxSync, crd, scalar},
     controller::{
@@ -74,13 +74,9 @@ impl DoctorArgs {
     pub async fn run(&self) -> Result<u8> {
         let config = self.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), OperatorConfig::read)?;
         let namespaces = namespaces(&self.namespaces)?;
-        let unreachable = |why: String| {
-            Error::configuration(format!("the API server can't be reached: {why}"))
-                .advice("Run in a cluster, or set KUBECONFIG to a file that kubectl works with")
-        };
-        let cluster = Config::infer().await.map_err(|e| unreachable(e.to_string()))?;
+        let cluster = Config::infer().await.map_err(unreachable)?;
         let lease_namespace = self.lease_namespace.clone().unwrap_or_else(|| cluster.default_namespace.clone());
-        let client = Client::try_from(cluster).map_err(|e| unreachable(e.to_string()))?;
+        let client = Client::try_from(cluster).map_err(unreachable)?;
         let lease = (lease_namespace.as_str(), self.lease_name.as_str());
         let until = Instant::now() + self.wait.as_std();
         loop {

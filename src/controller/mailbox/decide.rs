@@ -400,13 +400,7 @@ pub fn is_final(sync: &MailboxSync, now: Timestamp) -> bool {
     if status.slots.is_some() || sync.metadata.deletion_timestamp.is_some() {
         return false;
     }
-    let facts = Facts {
-        uid: sync.metadata.uid.as_deref().unwrap_or_default(),
-        generation: sync.metadata.generation.unwrap_or_default(),
-        spec: &sync.spec,
-        status,
-        now,
-    };
+    let facts = Facts::of(sync, status, now);
     match status.phase {
         Some(SyncPhase::Cancelled) => sync.spec.cancel,
         Some(SyncPhase::Synced | SyncPhase::Failed) => due(&facts) == Due::Never,
@@ -422,6 +416,19 @@ pub(super) struct Facts<'a> {
     pub spec: &'a MailboxSyncSpec,
     pub status: &'a MailboxSyncStatus,
     pub now: Timestamp,
+}
+
+impl<'a> Facts<'a> {
+    /// Those of a MailboxSync with this status.
+    pub fn of(sync: &'a MailboxSync, status: &'a MailboxSyncStatus, now: Timestamp) -> Self {
+        Self {
+            uid: sync.metadata.uid.as_deref().unwrap_or_default(),
+            generation: sync.metadata.generation.unwrap_or_default(),
+            spec: &sync.spec,
+            status,
+            now,
+        }
+    }
 }
 
 fn due(o: &Facts<'_>) -> Due {

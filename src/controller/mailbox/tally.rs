@@ -48,14 +48,7 @@ fn late(sync: &MailboxSync, now: Timestamp) -> Option<Late> {
     if stopped || !waits || status.slots.is_some() {
         return None;
     }
-    let facts = Facts {
-        uid: sync.metadata.uid.as_deref().unwrap_or_default(),
-        generation: sync.metadata.generation.unwrap_or_default(),
-        spec,
-        status,
-        now,
-    };
-    let (due, every) = next_delta_at(&facts)?;
+    let (due, every) = next_delta_at(&Facts::of(sync, status, now))?;
     let begun = status.attempt_started_at.as_ref().is_some_and(|started| started.0 >= due);
     (due <= now && !begun).then(|| Late { by: now.duration_since(due), every: signed(every) })
 }
