@@ -1,6 +1,9 @@
 //! Releases on a real API server: installed, looked at, upgraded, uninstalled. Nobody runs their pods.
 
-use std::sync::OnceLock;
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::{
     api::{
@@ -19,12 +22,25 @@ use serde_json::{Value, json};
 
 use crate::helm::{Objects, RELEASE, SYSTEM, is_there, output, rendered, run, text_as};
 
+const KINDS: [&str; 3] = ["v1alpha1.MailServer\"", "v1alpha1.MailMigration\"", "v1alpha1.MailboxSync\""];
+
 /// The shared control plane, with a default installation.
 pub fn plane() -> &'static ControlPlane {
     static READY: OnceLock<&'static ControlPlane> = OnceLock::new();
     READY.get_or_init(|| {
         let plane = cluster::shared();
         install(plane, (RELEASE, SYSTEM), &json!({}));
+        // What the doctor looks at comes a moment after the definitions are established.
+        let raw = ["get", "--raw", "/openapi/v3/apis/mailferry.io/v1alpha1"];
+        let served = || {
+            let text = String::from_utf8_lossy(&run("kubectl", &raw, Some(plane), "").stdout).into_owned();
+            KINDS.iter().all(|kind| text.contains(kind))
+        };
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while !served() {
+            assert!(Instant::now() < deadline, "the API server does not describe our resources");
+            std::thread::sleep(Duration::from_millis(50));
+        }
         plane
     })
 }
