@@ -113,7 +113,10 @@ fn build(sync: &MailboxSyncSpec, secrets: &dyn Secrets, now: Timestamp) -> Resul
             attempts: u32::try_from(settings.retry.reconnects).unwrap_or(0),
             initial_backoff: settings.retry.reconnect_backoff.as_std(),
             max_backoff: settings.retry.reconnect_max_backoff.as_std(),
+            ..Retry::default()
         },
+        accepted_losses: crate::sync::spec::AcceptedLosses::default(),
+        retry_refused: false,
     })
 }
 

@@ -56,6 +56,12 @@ impl ErrorClass {
         Self::Internal,
     ];
 
+    /// The class of that name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.to_string() == name)
+    }
+
     /// What this class asks for.
     #[must_use]
     pub const fn remedy(self) -> Remedy {
@@ -157,12 +163,44 @@ pub struct Error {
     /// What a person can do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
+    /// Before this time trying again makes no sense: the server said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<jiff::Timestamp>,
+    /// How long the server asks to be left alone, from when it said so.
+    #[serde(skip)]
+    pub stated_wait: Option<std::time::Duration>,
+    /// Whether this run tries again what failed.
+    #[serde(skip)]
+    pub finality: Finality,
+}
+
+/// Whether a run tries again what failed, whatever the class of the error says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Finality {
+    /// As the class says.
+    #[default]
+    ByClass,
+    /// Not in this folder.
+    Folder,
+    /// Not at all: the patience with this account is over.
+    Mailbox,
 }
 
 impl Error {
     /// An error of `class`; `what` happened in a clause without a trailing dot.
     pub fn new(class: ErrorClass, what: impl Into<String>) -> Self {
-        Self { class, mailbox: None, side: None, host: None, folder: None, what: what.into(), advice: None }
+        Self {
+            class,
+            mailbox: None,
+            side: None,
+            host: None,
+            folder: None,
+            what: what.into(),
+            advice: None,
+            retry_at: None,
+            stated_wait: None,
+            finality: Finality::ByClass,
+        }
     }
 
     /// Shorthand for [`ErrorClass::Configuration`].

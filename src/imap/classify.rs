@@ -1,7 +1,11 @@
-//! Which class of error a server's NO, BAD or BYE belongs to.
+//! Which class of error a server's NO, BAD or BYE belongs to, and how long it asks to be left alone.
+//!
+//! A text chooses the class and the first wait, never the verdict on a message: no list of texts is complete.
+
+use std::time::Duration;
 
 use super::response::{Code, Status, StatusLine};
-use crate::error::{Error, ErrorClass};
+use crate::error::{Error, ErrorClass, Side};
 
 /// What was asked for when the server refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,61 +18,121 @@ pub enum Asked {
     Other,
 }
 
-/// Texts by which servers without response codes ask for less (lower case).
-const THROTTLING: [&str; 14] = [
+/// Texts by which servers ask for less (lower case, whole words).
+const THROTTLING: [&str; 17] = [
     "too many simultaneous connections",
     "too many connections",
     "maximum number of connections",
     "mail_max_userip_connections",
     "connection limit",
     "bandwidth limit",
-    "command or bandwidth limits",
+    "bandwidth limits",
     "throttled",
+    "throttling",
     "rate limit",
+    "rate limited",
     "too many requests",
+    "slow down",
     "server busy",
-    "try again later",
+    "server is busy",
     "user is authenticated but not connected",
     "lockdown in sector",
 ];
 
-/// Texts of a server that is unwell for now.
-const UNAVAILABLE: [&str; 8] = [
-    "temporar",
+/// Texts of a daily allowance that is used up: it comes back after hours, not minutes.
+const ALLOWANCE: [&str; 2] = ["bandwidth limits", "bandwidth limit"];
+
+/// Texts of a server that is unwell for now (lower case, whole words).
+const UNWELL: [&str; 29] = [
+    "temporary",
+    "temporarily",
+    "transient",
+    "try again",
+    "try later",
+    "retry later",
     "unavailable",
     "internal error",
+    "internal server error",
     "system error",
+    "server error",
+    "i/o error",
+    "io error",
+    "input/output error",
     "backend error",
+    "database error",
     "timed out",
+    "timeout",
+    "locked",
+    "lock",
+    "deadlock",
     "session expired",
     "shutting down",
+    "maintenance",
+    "overloaded",
+    "out of memory",
+    "read-only file system",
+    "not responding",
+    "connection refused",
 ];
 
-const OVER_QUOTA: [&str; 4] = ["quota exceeded", "over quota", "mailbox is full", "overquota"];
+/// Texts of a destination without room (lower case, whole words).
+const NO_ROOM: [&str; 13] = [
+    "quota",
+    "over quota",
+    "overquota",
+    "mailbox is full",
+    "mailbox full",
+    "disk full",
+    "disk is full",
+    "disk space",
+    "no space left",
+    "storage full",
+    "storage space",
+    "insufficient storage",
+    "storage limit",
+];
 
-/// The class of a refusal.
+/// A server's wish to be left alone is followed for at most this long.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
+/// How long a used-up allowance is left alone when the server does not say.
+const ALLOWANCE_WAIT: Duration = Duration::from_hours(1);
+
+/// True when one of the phrases stands in the text as whole words: "blocked" is not "locked". Both in lower case.
+fn says(text: &str, phrases: &[&str]) -> bool {
+    phrases.iter().any(|phrase| {
+        text.match_indices(phrase).any(|(at, _)| {
+            let is_word = |c: char| c.is_alphanumeric() || c == '_';
+            let before = text.get(..at).and_then(|t| t.chars().next_back());
+            let after = text.get(at + phrase.len()..).and_then(|t| t.chars().next());
+            !before.is_some_and(is_word) && !after.is_some_and(is_word)
+        })
+    })
+}
+
+/// The class of a refusal. Response codes (RFC 5530) count before texts.
 #[must_use]
 pub fn class_of(line: &StatusLine, asked: Asked) -> ErrorClass {
+    let text = line.text.to_ascii_lowercase();
     if let Some(Code::Other(code)) = &line.code {
         match code.as_str() {
             "AUTHENTICATIONFAILED" | "EXPIRED" => return ErrorClass::Authentication,
             "AUTHORIZATIONFAILED" | "NOPERM" | "CONTACTADMIN" => return ErrorClass::Authorization,
             "PRIVACYREQUIRED" => return ErrorClass::Configuration,
+            // Gmail says so of its daily allowances too.
+            "OVERQUOTA" if asked == Asked::Login || says(&text, &THROTTLING) => return ErrorClass::Throttled,
             "OVERQUOTA" => return ErrorClass::Quota,
-            "UNAVAILABLE" => return ErrorClass::Network,
-            "SERVERBUG" | "CORRUPTION" | "CLIENTBUG" => return ErrorClass::Protocol,
+            "UNAVAILABLE" | "SERVERBUG" | "INUSE" => return ErrorClass::Network,
+            "CORRUPTION" | "CLIENTBUG" => return ErrorClass::Protocol,
             "TOOBIG" | "CANNOT" | "LIMIT" if asked == Asked::Append => return ErrorClass::MessageRejected,
-            "THROTTLED" | "INUSE" | "OVERLOADED" | "LIMIT" => return ErrorClass::Throttled,
+            "THROTTLED" | "OVERLOADED" | "LIMIT" => return ErrorClass::Throttled,
             _ => {}
         }
     }
-    let text = line.text.to_ascii_lowercase();
-    let says = |list: &[&str]| list.iter().any(|t| text.contains(t));
-    if says(&THROTTLING) {
+    if says(&text, &THROTTLING) {
         ErrorClass::Throttled
-    } else if says(&OVER_QUOTA) {
-        ErrorClass::Quota
-    } else if says(&UNAVAILABLE) {
+    } else if says(&text, &NO_ROOM) {
+        if asked == Asked::Login { ErrorClass::Throttled } else { ErrorClass::Quota }
+    } else if says(&text, &UNWELL) {
         ErrorClass::Network
     } else {
         match (line.status, asked) {
@@ -81,12 +145,63 @@ pub fn class_of(line: &StatusLine, asked: Asked) -> ErrorClass {
     }
 }
 
+/// The same on a side: reading needs no room, so what a source says of quotas is an allowance that is used up.
+#[must_use]
+pub fn class_on(side: Side, line: &StatusLine, asked: Asked) -> ErrorClass {
+    match class_of(line, asked) {
+        ErrorClass::Quota if side == Side::Source => ErrorClass::Throttled,
+        class => class,
+    }
+}
+
+/// How long the server asks to be left alone, at most a day: as it says (`Suggested Backoff Time: 92415 milliseconds`,
+/// `try again in 5 minutes`); or, for an allowance that is used up, an hour.
+#[must_use]
+pub fn stated_wait(side: Side, line: &StatusLine) -> Option<Duration> {
+    let text = line.text.to_ascii_lowercase();
+    if let Some(wait) = stated_in(&text) {
+        return Some(wait.min(LONGEST_WAIT));
+    }
+    let code = matches!(&line.code, Some(Code::Other(code)) if code == "OVERQUOTA");
+    (says(&text, &ALLOWANCE) || (code && side == Side::Source)).then_some(ALLOWANCE_WAIT)
+}
+
+/// A number with a unit of time behind words that ask to wait.
+fn stated_in(text: &str) -> Option<Duration> {
+    const ASKING: [&str; 8] =
+        ["backoff time", "back off", "retry", "try again", "wait", "come back", "retry-after", "blocked for"];
+    let from = ASKING.iter().filter_map(|words| text.find(words).map(|at| at + words.len())).min()?;
+    let rest = text.get(from..)?;
+    let mut words = rest.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).peekable();
+    // Few words stand between the asking and the number: `in about 5 minutes`.
+    for _ in 0..6 {
+        let word = words.next()?;
+        let digits: String = word.chars().take_while(char::is_ascii_digit).collect();
+        if digits.is_empty() {
+            continue;
+        }
+        let unit = word.get(digits.len()..).filter(|unit| !unit.is_empty()).or_else(|| words.peek().copied());
+        let number: u64 = digits.parse().unwrap_or(u64::MAX / 1_000_000);
+        let millis = match unit? {
+            "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => number,
+            "s" | "sec" | "secs" | "second" | "seconds" => number.saturating_mul(1000),
+            "m" | "min" | "mins" | "minute" | "minutes" => number.saturating_mul(60_000),
+            "h" | "hour" | "hours" => number.saturating_mul(3_600_000),
+            _ => return None,
+        };
+        return Some(Duration::from_millis(millis));
+    }
+    None
+}
+
 /// The error for a refusal of what `action` names (`SELECT Sent`), with advice by class.
 #[must_use]
-pub fn refusal(line: &StatusLine, asked: Asked, action: &str) -> Error {
-    let class = class_of(line, asked);
+pub fn refusal(side: Side, line: &StatusLine, asked: Asked, action: &str) -> Error {
+    let class = class_on(side, line, asked);
     let word = match line.status {
         Status::No => "refused",
+        // A BAD that asks for a slower pace was understood well.
+        Status::Bad if class == ErrorClass::Throttled => "refused",
         Status::Bad => "did not understand",
         Status::Bye => "hung up on",
         Status::Ok | Status::PreAuth => "answered",
@@ -95,7 +210,8 @@ pub fn refusal(line: &StatusLine, asked: Asked, action: &str) -> Error {
         Some(Code::Other(code)) => format!(" [{code}]"),
         _ => String::new(),
     };
-    let error = Error::new(class, format!("the server {word} {action}:{code} {}", line.text));
+    let mut error = Error::new(class, format!("the server {word} {action}:{code} {}", line.text));
+    error.stated_wait = stated_wait(side, line);
     match (class, asked) {
         (ErrorClass::Authentication, _) => {
             error.advice("Check the user name and the password (or token) in the Secret")
@@ -140,6 +256,46 @@ mod tests {
             "Maximum number of connections from user+IP exceeded (mail_max_userip_connections=10)",
         ] {
             assert_eq!(class_of(&no(None, text), Asked::Login), ErrorClass::Throttled, "{text}");
+        }
+    }
+
+    #[test]
+    fn words_count_only_as_whole_words() {
+        for (text, class) in [
+            ("database is locked", ErrorClass::Network),
+            ("sender is blocked", ErrorClass::MessageRejected),
+            ("a clockwise error", ErrorClass::MessageRejected),
+            ("System I/O error", ErrorClass::Network),
+            ("You exceeded your mail quota.", ErrorClass::Quota),
+            ("quotation marks are not allowed", ErrorClass::MessageRejected),
+            ("Cannot create message - no write permission or out of disk space.", ErrorClass::Quota),
+            ("unthrottled", ErrorClass::MessageRejected),
+        ] {
+            assert_eq!(class_of(&no(Some("ALERT"), text), Asked::Append), class, "{text}");
+        }
+        assert_eq!(class_of(&no(Some("SERVERBUG"), "Internal error occurred."), Asked::Append), ErrorClass::Network);
+    }
+
+    #[test]
+    fn a_source_without_room_is_an_allowance_that_is_used_up() {
+        let line = no(Some("OVERQUOTA"), "limit reached");
+        assert_eq!(class_on(Side::Source, &line, Asked::Other), ErrorClass::Throttled);
+        assert_eq!(class_on(Side::Destination, &line, Asked::Append), ErrorClass::Quota);
+        let daily = no(Some("OVERQUOTA"), "Account exceeded command or bandwidth limits. (Failure)");
+        assert_eq!(class_on(Side::Destination, &daily, Asked::Append), ErrorClass::Throttled);
+        assert_eq!(stated_wait(Side::Source, &line), Some(Duration::from_hours(1)));
+        assert_eq!(stated_wait(Side::Destination, &line), None);
+    }
+
+    #[test]
+    fn a_stated_wait_is_followed_to_the_millisecond_and_for_a_day_at_most() {
+        let wait = |text| stated_wait(Side::Source, &no(None, text)).map(|wait| wait.as_millis());
+        assert_eq!(wait("Request is throttled. Suggested Backoff Time: 92415 milliseconds"), Some(92_415));
+        assert_eq!(wait("Too many requests, try again in 5 minutes."), Some(300_000));
+        assert_eq!(wait("please wait 30s"), Some(30_000));
+        assert_eq!(wait("Retry-After: 99999999999999999999 hours"), Some(86_400_000));
+        for text in ["try again later", "wait for 3 messages", "message 5 minutes.txt refused", "7 retries"] {
+            assert_eq!(wait(text), None, "{text}");
         }
     }
 

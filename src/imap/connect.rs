@@ -46,7 +46,7 @@ pub(super) async fn open(
     moved: &Moved,
     facts: &mut Facts,
 ) -> Result<(Client<Lease>, Capabilities)> {
-    let limit = endpoint.timeouts.connect;
+    let (side, limit) = (endpoint.side, endpoint.timeouts.connect);
     let socket = within(limit, "connect", dial(endpoint)).await?;
     facts.peer = socket.peer_addr().ok();
     let wire = |io| Wire::new(io, endpoint.timeouts.reply, Arc::clone(moved));
@@ -55,15 +55,15 @@ pub(super) async fn open(
         TlsMode::Implicit => {
             let stream = within(limit, "finish the TLS handshake", tls::handshake(endpoint, socket)).await?;
             let lease = Lease::new(wire(Transport::Tls(Box::new(stream))));
-            within(limit, "greet", greet(lease, facts)).await?
+            within(limit, "greet", greet(side, lease, facts)).await?
         }
         TlsMode::None => {
             let lease = Lease::new(wire(Transport::Plain(socket)));
-            greet_in_clear(limit, lease, facts).await?
+            greet_in_clear(side, limit, lease, facts).await?
         }
         TlsMode::StartTls => {
             let lease = Lease::new(wire(Transport::Plain(socket)));
-            let client = greet_in_clear(limit, lease, facts).await?;
+            let client = greet_in_clear(side, limit, lease, facts).await?;
             let io = within(limit, "begin TLS", start_tls(client)).await?;
             let Transport::Plain(socket) = io else {
                 return Err(Error::internal("STARTTLS over TLS"));
@@ -156,8 +156,8 @@ async fn dial(endpoint: &Endpoint) -> Result<TcpStream> {
 }
 
 /// A port that speaks TLS from the first byte says nothing: it waits for the handshake.
-async fn greet_in_clear(limit: Duration, lease: Lease, facts: &mut Facts) -> Result<Client<Lease>> {
-    match timeout(limit, greet(lease, facts)).await {
+async fn greet_in_clear(side: Side, limit: Duration, lease: Lease, facts: &mut Facts) -> Result<Client<Lease>> {
+    match timeout(limit, greet(side, lease, facts)).await {
         Ok(greeted) => greeted,
         Err(_) => Err(Error::network(format!("the server did not greet within {} s", limit.as_secs_f32())).advice(
             "If this port speaks TLS from the first byte (993 does), set tls.mode Implicit; else raise the timeouts",
@@ -165,7 +165,7 @@ async fn greet_in_clear(limit: Duration, lease: Lease, facts: &mut Facts) -> Res
     }
 }
 
-async fn greet(lease: Lease, facts: &mut Facts) -> Result<Client<Lease>> {
+async fn greet(side: Side, lease: Lease, facts: &mut Facts) -> Result<Client<Lease>> {
     let mut client = Client::new(lease);
     let answer = client.read_response().await;
     let lease = client.get_mut();
@@ -182,7 +182,7 @@ async fn greet(lease: Lease, facts: &mut Facts) -> Result<Client<Lease>> {
             .advice("Mailferry must log in as the mailbox's user; use another port")),
         _ => {
             facts.goodbye = Some(greeting.clone());
-            Err(refusal(greeting, Asked::Other, "the connection"))
+            Err(refusal(side, greeting, Asked::Other, "the connection"))
         }
     }
 }
@@ -348,12 +348,14 @@ async fn log_in(
         let lease = client.get_mut();
         match (lease.failure(), lease.last_status()) {
             // A server that hangs up says why before.
-            (Some(_), Some(line)) if line.status == Status::Bye => refusal(line, Asked::Login, "the login"),
+            (Some(_), Some(line)) if line.status == Status::Bye => {
+                refusal(endpoint.side, line, Asked::Login, "the login")
+            }
             (Some(failure), _) => failure,
             // async-imap's own error text may quote what was sent; the server's line says more.
             (None, Some(line)) => {
                 let name = &endpoint.login.username;
-                advise(refusal(line, Asked::Login, &format!("the login of {name}")), endpoint)
+                advise(refusal(endpoint.side, line, Asked::Login, &format!("the login of {name}")), endpoint)
             }
             (None, None) => Error::network("the connection ended during the login"),
         }

@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use super::{
     classify::Asked,
-    response::{FolderStatus, ListItem, Namespaces, Status, Untagged},
+    response::{FolderStatus, ListItem, Namespaces, Status, StatusLine, Untagged},
     session::Session,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorClass, Result};
 
 /// No account has more folders; a server that lists more is hostile or broken.
 const MAX_FOLDERS: usize = 100_000;
@@ -24,7 +24,7 @@ pub struct Survey {
     pub folders: Vec<Folder>,
     /// The hierarchy delimiter of the personal namespace.
     pub delimiter: Option<u8>,
-    /// The server's name, where it tells (RFC 2971).
+    /// The server's name and version, where it tells (RFC 2971).
     pub server: Option<String>,
 }
 
@@ -117,7 +117,13 @@ pub async fn survey(session: &mut Session, sizes: bool) -> Result<Survey> {
         .collect();
     let asked: Vec<_> =
         missing.iter().map(|(_, name)| session.folder_command("STATUS", name, &format!(" ({items})"))).collect();
-    session.wait_all(&asked, |data| found.take(data)).await?;
+    let lines = session.wait_all(&asked, |data| found.take(data)).await?;
+    // A folder may refuse its STATUS; a server that asks for a slower pace says nothing of the folder.
+    let slower =
+        |line: &&StatusLine| line.status != Status::Ok && session.class_of(line, Asked::Other) == ErrorClass::Throttled;
+    if let Some(line) = lines.iter().find(slower) {
+        return Err(session.refusal(line, Asked::Other, "STATUS"));
+    }
     while session.outstanding() > 0 {
         if let super::session::Event::Untagged(data) = session.next().await? {
             found.take(data);
@@ -172,8 +178,14 @@ impl Gathered {
         }
         match data {
             Untagged::Id(pairs) => {
-                self.server =
-                    pairs.into_iter().find(|(key, _)| key.eq_ignore_ascii_case("name")).and_then(|(_, name)| name);
+                let told = |wanted: &str| {
+                    let pair = pairs.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted));
+                    pair.and_then(|(_, value)| value.clone())
+                };
+                self.server = match (told("name"), told("version")) {
+                    (Some(name), Some(version)) => Some(format!("{name} {version}")),
+                    (name, version) => name.or(version),
+                };
             }
             Untagged::Namespace(namespaces) => self.namespaces = Some(namespaces),
             Untagged::List(item) if !self.listed.iter().rev().take(4).any(|i| i.name == item.name) => {

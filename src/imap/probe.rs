@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::{
     capability::Capabilities,
-    classify::{Asked, class_of},
+    classify::{Asked, class_on},
     connect::open,
     endpoint::Endpoint,
     session::{Facts, Moved},
@@ -41,8 +41,10 @@ pub async fn probe(endpoint: &Endpoint) -> Result<Probe> {
     match looked {
         Ok(capabilities) => Ok(Probe { facts, capabilities }),
         Err(error) => Err(match &facts.goodbye {
-            Some(line) => Error::new(class_of(line, Asked::Other), "the server hung up instead of greeting")
-                .advice("Ask whoever runs it; it may refuse this address, or have too many connections already"),
+            Some(line) => {
+                Error::new(class_on(endpoint.side, line, Asked::Other), "the server hung up instead of greeting")
+                    .advice("Ask whoever runs it; it may refuse this address, or have too many connections already")
+            }
             None => error,
         }),
     }

@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use super::{
     capability::Capabilities,
     certificate::Certificate,
-    classify::{Asked, refusal},
+    classify::{Asked, class_on, refusal},
     endpoint::Endpoint,
     permit::Permit,
     response::{Code, Response, Status, StatusLine, Untagged},
     wire::{Incoming, Wire},
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorClass, Result};
 
 /// The number behind the tag of one command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,7 +136,13 @@ impl Session {
     /// The error for a refusal of what `action` names.
     #[must_use]
     pub fn refusal(&self, line: &StatusLine, asked: Asked, action: &str) -> Error {
-        self.blame(refusal(line, asked, action))
+        self.blame(refusal(self.endpoint.side, line, asked, action))
+    }
+
+    /// The class of a refusal by this account's server.
+    #[must_use]
+    pub fn class_of(&self, line: &StatusLine, asked: Asked) -> ErrorClass {
+        class_on(self.endpoint.side, line, asked)
     }
 
     /// Begins a command that is queued in parts with [`Self::send`], the tag first.
@@ -243,7 +249,7 @@ impl Session {
             Incoming::LiteralChunk(bytes) => Ok(Event::LiteralChunk(bytes)),
             Incoming::Response(Response::Untagged(untagged)) => match untagged {
                 Untagged::Status(line) if line.status == Status::Bye => {
-                    Err(refusal(&line, Asked::Other, "this connection"))
+                    Err(refusal(self.endpoint.side, &line, Asked::Other, "this connection"))
                 }
                 Untagged::Capability(list) => {
                     self.capabilities = list.into_iter().collect();

@@ -234,7 +234,17 @@ fn without_mailbox(error: &Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{error::Side, sync::report::LeftOut};
+    use crate::{
+        error::Side,
+        sync::report::{LeftOut, MAX_LISTED},
+    };
+
+    fn set_aside(folder: &mut FolderReport, uid: u32, reason: &str, what: &str) {
+        *folder.skipped.entry(reason.to_owned()).or_default() += 1;
+        if folder.skipped_messages.len() < MAX_LISTED {
+            folder.skipped_messages.push(MessageNote { uid, what: what.to_owned(), size: None, date: None });
+        }
+    }
 
     fn done() -> MailboxReport {
         let inbox = FolderReport {
@@ -258,8 +268,8 @@ mod tests {
             doubts: vec!["3 of 4 copies vanished; nothing was deleted".into()],
             ..FolderReport::default()
         };
-        sent.skip(17, "over APPENDLIMIT", "41943040 bytes, the destination takes 26214400");
-        sent.skip(18, "refused", "NO [CANNOT] \u{1b}[31mbad mail");
+        set_aside(&mut sent, 17, "over APPENDLIMIT", "41943040 bytes, the destination takes 26214400");
+        set_aside(&mut sent, 18, "refused", "NO [CANNOT] \u{1b}[31mbad mail");
         sent.differs(4, "keyword refused", "$MDNSent");
         MailboxReport {
             mailbox: "alice".into(),
@@ -278,6 +288,8 @@ mod tests {
             left_out: vec![LeftOut {
                 folder: "[Gmail]/All Mail".into(),
                 reason: "shows other folders' messages".into(),
+                by_rule: true,
+                messages: None,
             }],
             notes: vec!["the checkpoint was for other accounts".into()],
             duration_ms: 12_300,
@@ -405,7 +417,7 @@ mod tests {
     fn messages_beyond_the_listed_ones_are_still_counted() {
         let mut folder = FolderReport { source: "INBOX".into(), ..FolderReport::default() };
         for uid in 1..=250 {
-            folder.skip(uid, "refused", "NO");
+            set_aside(&mut folder, uid, "refused", "NO");
         }
         let lines = notes("INBOX", &folder.skipped, &folder.skipped_messages);
         assert_eq!(lines.first().unwrap(), "INBOX: 250 refused");

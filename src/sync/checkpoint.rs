@@ -10,10 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::{
     compact::{decode_uids, encode_uids},
+    set_aside::{DestinationFacts, SetAside, SetAsideGroup, SetAsideReason},
     uid_map::UidMap,
 };
 use crate::{
-    Error, Result,
+    Error, ErrorClass, Result,
     imap::{Endpoint, mutf7, uid_set::UidSet},
 };
 
@@ -49,8 +50,10 @@ pub struct FolderState {
     pub highest_modseq: Option<u64>,
     /// Where each message went.
     pub map: UidMap,
-    /// Source UIDs that were not copied, by reason.
-    pub skipped: BTreeMap<SkipReason, UidSet>,
+    /// Messages that were not copied, and what is known of each.
+    pub set_aside: SetAside,
+    /// Differences of copies that no run which ended has told yet.
+    pub differences: Differences,
     /// A destination UIDNEXT that was known before the oldest unanswered APPEND was sent. The uncertain tail is every
     /// destination UID from here on that is not in the map.
     pub tail_from: u32,
@@ -76,17 +79,53 @@ impl FolderState {
         let last: Vec<_> = self.map.last(KEPT);
         self.map = UidMap::new();
         self.map.push_runs(last);
-        self.skipped.clear();
         self.flags.clear();
         self.reduced = true;
     }
 
-    /// Source UIDs that need no copying: copied, or skipped for a reason that lasts. What was unreadable is tried again
-    /// by the next sync.
+    /// Source UIDs that were dealt with: copied or set aside.
     #[must_use]
     pub fn done(&self) -> UidSet {
-        let lasting = self.skipped.iter().filter(|(reason, _)| !reason.is_tried_again());
-        lasting.fold(self.map.copied().clone(), |done, (_, uids)| done.union(uids))
+        self.map.copied().union(&self.set_aside.uids())
+    }
+}
+
+/// Differences of copies by kind: how many there are, and the first UIDs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Differences(pub BTreeMap<String, Difference>);
+
+/// Copies that differ from their messages in one way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// How many.
+    #[serde(rename = "n")]
+    pub count: u64,
+    /// The first [`Differences::FIRST`] source UIDs.
+    #[serde(rename = "u")]
+    pub first: Vec<u32>,
+}
+
+impl Differences {
+    /// So many UIDs are kept of each kind.
+    pub const FIRST: usize = 20;
+
+    /// Adds others.
+    pub fn join(&mut self, others: Self) {
+        for (kind, other) in others.0 {
+            let difference = self.0.entry(kind).or_default();
+            difference.count += other.count;
+            let room = Self::FIRST.saturating_sub(difference.first.len());
+            difference.first.extend(other.first.into_iter().take(room));
+        }
+    }
+
+    /// Counts a copy that differs.
+    pub fn add(&mut self, kind: &str, uid: u32) {
+        let difference = self.0.entry(kind.to_owned()).or_default();
+        difference.count += 1;
+        if difference.first.len() < Self::FIRST {
+            difference.first.push(uid);
+        }
     }
 }
 
@@ -102,47 +141,6 @@ pub struct Settled {
     /// HIGHESTMODSEQ, where the server has one.
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     pub highest_modseq: Option<u64>,
-}
-
-/// Why a message was not copied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum SkipReason {
-    /// It is larger than the destination takes.
-    TooLarge,
-    /// The destination refused it for what it is (8-bit, NUL, header).
-    Refused,
-    /// The source could not deliver it.
-    Unreadable,
-    /// It has no bytes, which the destination does not take.
-    Empty,
-}
-
-impl SkipReason {
-    /// Every reason.
-    pub const ALL: [Self; 4] = [Self::TooLarge, Self::Refused, Self::Unreadable, Self::Empty];
-
-    /// The name in checkpoints and reports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::TooLarge => "tooLarge",
-            Self::Refused => "refused",
-            Self::Unreadable => "unreadable",
-            Self::Empty => "empty",
-        }
-    }
-
-    /// The reason of that name.
-    #[must_use]
-    pub fn of(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.name() == name)
-    }
-
-    /// True when the next sync tries again.
-    #[must_use]
-    pub const fn is_tried_again(self) -> bool {
-        matches!(self, Self::Unreadable)
-    }
 }
 
 /// Identifies the pair of accounts: SHA-256 of host, port and user of both in lower case, as hexadecimal digits. A
@@ -191,8 +189,13 @@ struct WrittenFolder {
     highest_modseq: Option<u64>,
     #[serde(rename = "m")]
     map: ByteBuf,
-    #[serde(rename = "k", default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// What versions before the groups wrote: UIDs by reason. Only read.
+    #[serde(rename = "k", default, skip_serializing)]
     skipped: BTreeMap<String, ByteBuf>,
+    #[serde(rename = "a", default, skip_serializing_if = "Vec::is_empty")]
+    set_aside: Vec<WrittenGroup>,
+    #[serde(rename = "x", default, skip_serializing_if = "has_none")]
+    differences: Differences,
     #[serde(rename = "t")]
     tail_from: u32,
     #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
@@ -205,6 +208,74 @@ struct WrittenFolder {
     mailbox_id: Option<String>,
 }
 
+fn has_none(differences: &Differences) -> bool {
+    differences.0.is_empty()
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenGroup {
+    #[serde(rename = "r")]
+    reason: String,
+    #[serde(rename = "c")]
+    class: String,
+    #[serde(rename = "w", default)]
+    why: String,
+    #[serde(rename = "p", default)]
+    proven: bool,
+    #[serde(rename = "n", default)]
+    tries: u32,
+    #[serde(rename = "b", default)]
+    runs: u32,
+    #[serde(rename = "t", default)]
+    last_try: i64,
+    #[serde(rename = "d", default)]
+    destination: DestinationFacts,
+    #[serde(rename = "m", default)]
+    rules: u64,
+    #[serde(rename = "u")]
+    uids: ByteBuf,
+}
+
+impl WrittenGroup {
+    fn of(group: &SetAsideGroup) -> Self {
+        Self {
+            reason: group.reason.name().to_owned(),
+            class: group.class.to_string(),
+            why: group.why.clone(),
+            proven: group.proven,
+            tries: group.tries,
+            runs: group.runs,
+            last_try: group.last_try,
+            destination: group.destination.clone(),
+            rules: group.rules,
+            uids: ByteBuf::from(encode_uids(&group.uids)),
+        }
+    }
+
+    /// None when the UIDs are no set. A later version's reason counts as a refusal without proof: it is tried again.
+    fn read(self) -> Option<SetAsideGroup> {
+        let reason = SetAsideReason::of(&self.reason);
+        Some(SetAsideGroup {
+            reason: reason.unwrap_or(SetAsideReason::Refused),
+            class: ErrorClass::of(&self.class).unwrap_or(ErrorClass::MessageRejected),
+            why: self.why,
+            proven: self.proven && reason.is_some(),
+            tries: self.tries,
+            runs: self.runs,
+            last_try: self.last_try,
+            destination: self.destination,
+            rules: self.rules,
+            uids: decode_uids(&self.uids)?,
+        })
+    }
+}
+
+/// What versions before the groups recorded has no proof.
+fn without_proof(reason: SetAsideReason, uids: UidSet) -> SetAsideGroup {
+    let why = "an earlier version of Mailferry recorded it, without proof".to_owned();
+    SetAsideGroup { why, ..SetAsideGroup::new(reason, uids) }
+}
+
 impl WrittenFolder {
     fn of(name: &[u8], state: &FolderState) -> Self {
         let uids = |uids: &UidSet| ByteBuf::from(encode_uids(uids));
@@ -214,7 +285,9 @@ impl WrittenFolder {
             destination_uid_validity: state.destination_uid_validity,
             highest_modseq: state.highest_modseq,
             map: ByteBuf::from(state.map.encode()),
-            skipped: state.skipped.iter().map(|(reason, set)| (reason.name().to_owned(), uids(set))).collect(),
+            skipped: BTreeMap::new(),
+            set_aside: state.set_aside.groups().iter().map(WrittenGroup::of).collect(),
+            differences: state.differences.clone(),
             tail_from: state.tail_from,
             open: state.open,
             flags: state.flags.iter().map(|(flag, set)| (flag.clone(), uids(set))).collect(),
@@ -225,12 +298,14 @@ impl WrittenFolder {
 
     /// None when a map or set is not one that we write.
     fn read(self) -> Option<(Vec<u8>, FolderState)> {
-        let mut skipped = BTreeMap::new();
+        let mut set_aside = SetAside::default();
         for (name, uids) in self.skipped {
-            // A later version's reason is not known here: then the message is tried again.
-            if let Some(reason) = SkipReason::of(&name) {
-                skipped.insert(reason, decode_uids(&uids)?);
+            if let Some(reason) = SetAsideReason::of(&name) {
+                set_aside.put(without_proof(reason, decode_uids(&uids)?));
             }
+        }
+        for group in self.set_aside {
+            set_aside.put(group.read()?);
         }
         let flags = self.flags.into_iter().map(|(flag, uids)| Some((flag, decode_uids(&uids)?)));
         let state = FolderState {
@@ -238,7 +313,8 @@ impl WrittenFolder {
             destination_uid_validity: self.destination_uid_validity,
             highest_modseq: self.highest_modseq,
             map: UidMap::decode(&self.map)?,
-            skipped,
+            set_aside,
+            differences: self.differences,
             tail_from: self.tail_from,
             open: self.open,
             flags: flags.collect::<Option<_>>()?,
@@ -292,8 +368,7 @@ impl Checkpoint {
         }
         let mut smaller = self.clone();
         let size = |state: &FolderState| {
-            let sets = state.skipped.values().chain(state.flags.values());
-            state.map.runs().len() * 4 + sets.map(|set| set.ranges().len() * 2).sum::<usize>()
+            state.map.runs().len() * 4 + state.flags.values().map(|set| set.ranges().len() * 2).sum::<usize>()
         };
         let mut by_size: Vec<(usize, Vec<u8>)> = self.folders.iter().map(|(name, s)| (size(s), name.clone())).collect();
         by_size.sort();
@@ -313,7 +388,12 @@ impl Checkpoint {
                 length = length.max(encoded.len());
             }
         }
-        // Thousands of folders: their names alone are too much.
+        // Thousands of folders: their names alone are too much. What was not copied is kept as long as it can be.
+        smaller.folders.retain(|_, state| !state.set_aside.is_empty());
+        let encoded = smaller.encode()?;
+        if encoded.len() <= most {
+            return Ok(encoded);
+        }
         smaller.folders.clear();
         let encoded = smaller.encode()?;
         if encoded.len() <= most {
@@ -384,14 +464,7 @@ impl Checkpoint {
             .folders
             .iter()
             .map(|(name, state)| {
-                let skipped: serde_json::Map<_, _> = state
-                    .skipped
-                    .iter()
-                    .map(|(reason, uids)| {
-                        let shown = uids.chunks(200).next().unwrap_or_default();
-                        (reason.name().to_owned(), json!({ "messages": uids.len(), "firstUids": shown }))
-                    })
-                    .collect();
+                let set_aside: Vec<_> = state.set_aside.groups().iter().map(describe_group).collect();
                 let flags: BTreeMap<_, _> = state.flags.iter().map(|(flag, uids)| (flag, uids.len())).collect();
                 json!({
                     "source": mutf7::decode_lossy(name),
@@ -404,7 +477,8 @@ impl Checkpoint {
                     "destinationUidUnknown": state.map.unknown().len(),
                     "lastSourceUid": state.map.copied().last(),
                     "lastDestinationUid": state.map.destination_uids().last(),
-                    "skipped": skipped,
+                    "setAside": set_aside,
+                    "differences": state.differences,
                     "tailFrom": state.tail_from,
                     "appendInDoubt": state.open,
                     "highWaterMarksOnly": state.reduced,
@@ -424,6 +498,19 @@ impl Checkpoint {
             .collect();
         json!({ "fingerprint": self.fingerprint, "folders": folders, "mappedOnly": mapped })
     }
+}
+
+fn describe_group(group: &SetAsideGroup) -> serde_json::Value {
+    json!({
+        "reason": group.reason.name(),
+        "class": group.class,
+        "why": group.why,
+        "proven": group.proven,
+        "tries": group.tries,
+        "lastTry": jiff::Timestamp::from_second(group.last_try).ok().filter(|_| group.last_try > 0).map(|at| at.to_string()),
+        "messages": group.uids.len(),
+        "firstUids": group.uids.chunks(200).next().unwrap_or_default(),
+    })
 }
 
 fn check_sum(format: u8, deflated: &[u8]) -> [u8; CHECK_BYTES] {
@@ -466,365 +553,4 @@ fn unseal(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::{
-        ErrorClass, Side,
-        imap::{AddressPolicy, Credential, Login, Quirks, Timeouts, Tls},
-        sync::uid_map::{Origin, Run},
-    };
-
-    fn endpoint(host: &str, port: u16, user: &str, password: &str) -> Endpoint {
-        Endpoint {
-            side: Side::Source,
-            host: host.to_owned(),
-            port,
-            tls: Tls::default(),
-            login: Login {
-                username: user.to_owned(),
-                master: None,
-                credential: Credential::password(password.as_bytes()),
-            },
-            timeouts: Timeouts::default(),
-            quirks: Quirks::Generic,
-            compress: false,
-            addresses: AddressPolicy::default(),
-        }
-    }
-
-    #[test]
-    fn the_fingerprint_is_that_of_the_two_accounts_and_nothing_else() {
-        let a = endpoint("imap.example", 993, "alice", "x");
-        let b = endpoint("mail.example", 993, "alice", "y");
-        let known = fingerprint(&a, &b);
-        assert_eq!(known.len(), 64);
-        assert_eq!(known, fingerprint(&endpoint("IMAP.Example", 993, "Alice", "other"), &b));
-        for other in [
-            fingerprint(&b, &a),
-            fingerprint(&endpoint("imap.example", 143, "alice", "x"), &b),
-            fingerprint(&endpoint("imap.example", 993, "bob", "x"), &b),
-            fingerprint(&endpoint("imap.example9", 93, "alice", "x"), &b),
-        ] {
-            assert_ne!(known, other);
-        }
-    }
-
-    /// A mailbox as they are: 12 folders with names and UIDVALIDITYs of their own, most messages seen.
-    fn usual(messages: u32) -> Checkpoint {
-        let names = [
-            "INBOX",
-            "Sent",
-            "Drafts",
-            "Trash",
-            "Junk",
-            "Archive",
-            "Entw&APw-rfe",
-            "Projects",
-            "Projects/Alpha",
-            "Projects/Beta",
-            "Invoices 2023",
-            "Family",
-        ];
-        let mut checkpoint = Checkpoint { fingerprint: "9f".repeat(32), ..Checkpoint::default() };
-        for (i, name) in (0..).zip(names) {
-            let source = name.as_bytes().to_vec();
-            checkpoint.mapping.insert(source.clone(), format!("INBOX.{}", name.replace('/', ".")).into_bytes());
-            let mut map = UidMap::new();
-            let (mut from, mut to) = (1 + i * 37, 1);
-            for n in 0..messages {
-                from += if n % 19 == 7 { 1 + n % 5 } else { 1 };
-                to += 1;
-                map.push(from, Some(to), Origin::Appended);
-            }
-            let unseen: UidSet = map.copied().iter().filter(|uid| uid % 23 == 3).collect();
-            let state = FolderState {
-                source_uid_validity: 1_612_345_678 + i * 7919,
-                destination_uid_validity: 1_795_469_504 + i,
-                highest_modseq: Some(48_211 + u64::from(i) * 31),
-                tail_from: to + 1,
-                flags: BTreeMap::from([
-                    ("\\Seen".to_owned(), map.copied().difference(&unseen)),
-                    ("\\Answered".to_owned(), map.copied().iter().filter(|uid| uid % 17 == 3).collect()),
-                ]),
-                settled: Some(Settled {
-                    uid_next: from + 1,
-                    messages,
-                    highest_modseq: Some(48_211 + u64::from(i) * 31),
-                }),
-                map,
-                ..FolderState::default()
-            };
-            checkpoint.folders.insert(source, state);
-        }
-        checkpoint
-    }
-
-    #[test]
-    fn a_usual_mailbox_is_within_one_and_a_half_kilobytes() {
-        let checkpoint = usual(80);
-        let bytes = checkpoint.encode().unwrap();
-        assert!(bytes.len() <= 1536, "{} bytes", bytes.len());
-        assert_eq!(Checkpoint::decode(&bytes).unwrap(), checkpoint);
-    }
-
-    #[test]
-    fn two_hundred_thousand_messages_in_order_are_under_a_kilobyte() {
-        let mut map = UidMap::new();
-        map.push_runs([Run { source: 17, destination: Some(1), length: 200_000, origin: Origin::Appended }]);
-        let state = FolderState { map, tail_from: 200_001, ..FolderState::default() };
-        let checkpoint = Checkpoint {
-            fingerprint: "0a".repeat(32),
-            mapping: BTreeMap::from([(b"INBOX".to_vec(), b"INBOX".to_vec())]),
-            folders: BTreeMap::from([(b"INBOX".to_vec(), state)]),
-        };
-        assert!(checkpoint.encode().unwrap().len() < 1024);
-    }
-
-    /// One folder of 200,000 messages; `missing` says which UIDs were not there.
-    fn with_gaps(name: &str, mut missing: impl FnMut() -> bool) -> Checkpoint {
-        let mut map = UidMap::new();
-        let mut uid = 0;
-        for to in 1..=200_000 {
-            uid += 1;
-            while missing() {
-                uid += 1;
-            }
-            map.push(uid, Some(to), Origin::Appended);
-        }
-        let flags = BTreeMap::from([("\\Seen".to_owned(), map.copied().clone())]);
-        let state = FolderState { map, flags, tail_from: 200_001, ..FolderState::default() };
-        Checkpoint {
-            fingerprint: "0a".repeat(32),
-            mapping: BTreeMap::from([(name.as_bytes().to_vec(), name.as_bytes().to_vec())]),
-            folders: BTreeMap::from([(name.as_bytes().to_vec(), state)]),
-        }
-    }
-
-    fn one_in(chance: u64) -> impl FnMut() -> bool {
-        let mut random = 88_172_645_463_325_252_u64;
-        move || {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random.is_multiple_of(chance)
-        }
-    }
-
-    /// Bytes that a status has for a checkpoint: its text is base64.
-    const IN_STATUS: usize = crate::api::mailbox_sync::MAX_CHECKPOINT / 4 * 3;
-
-    #[test]
-    fn two_hundred_thousand_messages_with_random_gaps_have_the_size_that_is_documented() {
-        let size = |missing: &mut dyn FnMut() -> bool| with_gaps("INBOX", missing).encode().unwrap().len();
-        let sizes =
-            [size(&mut || false), size(&mut one_in(20)), size(&mut one_in(2))].map(|bytes| bytes.div_ceil(1000));
-        assert_eq!(sizes, [1, 20, 131], "kilobytes; keep the documentation of encode_within right");
-    }
-
-    #[test]
-    fn past_the_bound_the_largest_folders_are_reduced_and_the_others_stay_whole() {
-        let mut checkpoint = usual(80);
-        let large = with_gaps("Everything", one_in(2));
-        checkpoint.folders.extend(large.folders);
-        let encoded = checkpoint.encode_within(IN_STATUS).unwrap();
-        assert!(encoded.len() <= IN_STATUS && checkpoint.encode().unwrap().len() > IN_STATUS);
-        let read = Checkpoint::decode(&encoded).unwrap();
-        for (name, state) in &read.folders {
-            let whole = &checkpoint.folders[name];
-            if name == b"Everything" {
-                assert!(state.reduced && state.map.len() == 3 && state.flags.is_empty());
-                assert_eq!(state.map.copied().last(), whole.map.copied().last());
-                assert_eq!((state.tail_from, state.settled), (whole.tail_from, whole.settled));
-            } else {
-                assert_eq!(state, whole);
-            }
-        }
-        assert_eq!(Checkpoint::decode(&read.encode().unwrap()).unwrap(), read, "it is as reduced when written again");
-    }
-
-    #[test]
-    fn names_of_thousands_of_folders_are_dropped_rather_than_the_bound_broken() {
-        let mut checkpoint = Checkpoint { fingerprint: "9f".repeat(32), ..Checkpoint::default() };
-        for n in 0..20_000_u64 {
-            let name = format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).into_bytes();
-            checkpoint.mapping.insert(name.clone(), name.clone());
-            checkpoint.folders.insert(name, FolderState::default());
-        }
-        let encoded = checkpoint.encode_within(IN_STATUS).unwrap();
-        assert!(encoded.len() <= IN_STATUS);
-        assert_eq!(Checkpoint::decode(&encoded).unwrap().fingerprint, checkpoint.fingerprint);
-    }
-
-    #[test]
-    fn in_doubt_every_folder_is_open() {
-        let mut checkpoint = usual(3);
-        checkpoint.doubt();
-        assert!(checkpoint.folders.values().all(|state| state.open));
-    }
-
-    #[test]
-    fn each_torn_or_changed_checkpoint_is_refused() {
-        let bytes = usual(3).encode().unwrap();
-        for length in 0..bytes.len() {
-            assert_eq!(Checkpoint::decode(&bytes[..length]).unwrap_err().class, ErrorClass::Internal);
-        }
-        for at in 0..bytes.len() {
-            let mut changed = bytes.clone();
-            changed[at] ^= 0x10;
-            assert_eq!(Checkpoint::decode(&changed).unwrap_err().class, ErrorClass::Internal);
-        }
-        assert!(Checkpoint::decode_text("not base64!").unwrap_err().what.contains("base64"));
-    }
-
-    #[test]
-    fn a_later_format_is_named() {
-        let deflated = [3, 0];
-        let bytes = [&[9][..], &check_sum(9, &deflated), &deflated].concat();
-        assert!(Checkpoint::decode(&bytes).unwrap_err().what.contains("format 9"));
-    }
-
-    #[test]
-    fn what_inflates_beyond_the_bound_is_refused() {
-        let bomb = seal(&vec![0; MAX_INFLATED + 1]).unwrap();
-        assert!(bomb.len() < 1 << 20);
-        assert!(Checkpoint::decode(&bomb).unwrap_err().what.contains("too large"));
-    }
-
-    #[test]
-    fn fields_and_reasons_of_a_later_version_are_ignored() {
-        let known = usual(5);
-        let mut cbor: ciborium::Value =
-            ciborium::from_reader(unseal(&known.encode().unwrap()).unwrap().as_slice()).unwrap();
-        let later = |value: &mut ciborium::Value| {
-            value.as_map_mut().unwrap().insert(0, ("later".into(), ciborium::Value::Array(vec![1.into(), "x".into()])));
-        };
-        later(&mut cbor);
-        let folders = cbor.as_map_mut().unwrap().iter_mut().find(|(key, _)| key.as_text() == Some("d")).unwrap();
-        for folder in folders.1.as_array_mut().unwrap() {
-            later(folder);
-            let skipped = ciborium::Value::Map(vec![("laterReason".into(), ciborium::Value::Bytes(vec![1, 1]))]);
-            folder.as_map_mut().unwrap().push(("k".into(), skipped));
-        }
-        let mut bytes = Vec::new();
-        ciborium::into_writer(&cbor, &mut bytes).unwrap();
-        assert_eq!(Checkpoint::decode(&seal(&bytes).unwrap()).unwrap(), known);
-    }
-
-    #[test]
-    fn what_was_unreadable_is_tried_again() {
-        let mut state = FolderState::default();
-        state.map.push(1, None, Origin::Appended);
-        state.skipped.insert(SkipReason::TooLarge, UidSet::from_ranges([(2, 3)]));
-        state.skipped.insert(SkipReason::Unreadable, UidSet::from_ranges([(4, 4)]));
-        assert_eq!(state.done().to_string(), "1:3");
-    }
-
-    #[test]
-    fn the_description_names_folders_and_counts_for_people() {
-        let mut checkpoint = usual(80);
-        let drafts = checkpoint.folders.get_mut(&b"Entw&APw-rfe"[..]).unwrap();
-        drafts.skipped.insert(SkipReason::TooLarge, UidSet::from_ranges([(900, 902)]));
-        checkpoint.mapping.insert(b"Gone".to_vec(), b"INBOX.Gone".to_vec());
-        let text = checkpoint.describe();
-        let folders = text["folders"].as_array().unwrap();
-        let drafts = folders.iter().find(|folder| folder["source"] == "Entwürfe").unwrap();
-        assert_eq!(drafts["destination"], "INBOX.Entwürfe");
-        assert_eq!(drafts["copied"], 80);
-        assert_eq!(drafts["lastDestinationUid"], 81);
-        assert_eq!(drafts["skipped"]["tooLarge"], json!({ "messages": 3, "firstUids": "900:902" }));
-        assert_eq!(text["mappedOnly"], json!({ "Gone": "INBOX.Gone" }));
-    }
-
-    fn uids() -> impl Strategy<Value = UidSet> {
-        proptest::collection::vec((1..u32::MAX, 0..9_u32), 0..6).prop_map(|ranges| {
-            UidSet::from_ranges(ranges.into_iter().map(|(low, more)| (low, low.saturating_add(more))))
-        })
-    }
-
-    fn states() -> impl Strategy<Value = FolderState> {
-        let map = proptest::collection::vec((1..500_u32, proptest::option::of(1..500_u32), any::<bool>()), 0..40);
-        let skipped = proptest::collection::btree_map(proptest::sample::select(&SkipReason::ALL), uids(), 0..4);
-        let flags = proptest::collection::btree_map("[$\\\\a-zA-Z]{1,8}", uids(), 0..4);
-        let settled = proptest::option::of((any::<u32>(), any::<u32>(), any::<Option<u64>>()));
-        let numbers = (any::<u32>(), any::<u32>(), any::<Option<u64>>(), any::<u32>(), any::<bool>());
-        (map, skipped, flags, settled, numbers, any::<Option<String>>()).prop_map(
-            |(pushes, skipped, flags, settled, (source, destination, highest_modseq, tail_from, open), mailbox_id)| {
-                let mut map = UidMap::new();
-                for (source, destination, adopted) in pushes {
-                    map.push(source, destination, if adopted { Origin::Adopted } else { Origin::Appended });
-                }
-                FolderState {
-                    source_uid_validity: source,
-                    destination_uid_validity: destination,
-                    highest_modseq,
-                    map,
-                    skipped,
-                    tail_from,
-                    open,
-                    flags,
-                    settled: settled.map(|(uid_next, messages, highest_modseq)| Settled {
-                        uid_next,
-                        messages,
-                        highest_modseq,
-                    }),
-                    mailbox_id,
-                    reduced: false,
-                }
-            },
-        )
-    }
-
-    fn checkpoints() -> impl Strategy<Value = Checkpoint> {
-        let name = || proptest::collection::vec(any::<u8>(), 0..12);
-        let mapping = proptest::collection::btree_map(name(), name(), 0..5);
-        let folders = proptest::collection::btree_map(name(), states(), 0..5);
-        ("[0-9a-f]{64}", mapping, folders).prop_map(|(fingerprint, mapping, folders)| Checkpoint {
-            fingerprint,
-            mapping,
-            folders,
-        })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn every_checkpoint_round_trips(checkpoint in checkpoints()) {
-            let bytes = checkpoint.encode().unwrap();
-            prop_assert_eq!(&bytes, &checkpoint.encode().unwrap());
-            prop_assert_eq!(&Checkpoint::decode(&bytes).unwrap(), &checkpoint);
-            prop_assert_eq!(&Checkpoint::decode_text(&checkpoint.encode_text().unwrap()).unwrap(), &checkpoint);
-            prop_assert!(checkpoint.describe().is_object());
-        }
-
-        #[test]
-        fn every_checkpoint_is_kept_within_its_bound(checkpoint in checkpoints(), most in 90..2000_usize) {
-            let encoded = checkpoint.encode_within(most).unwrap();
-            prop_assert!(encoded.len() <= most);
-            let read = Checkpoint::decode(&encoded).unwrap();
-            prop_assert_eq!(&read.fingerprint, &checkpoint.fingerprint);
-            for (name, state) in &read.folders {
-                prop_assert!(state.reduced || state == &checkpoint.folders[name]);
-            }
-        }
-
-        #[test]
-        fn any_bytes_are_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(Checkpoint::decode(&bytes).is_err());
-        }
-
-        #[test]
-        fn wrong_contents_under_a_right_check_sum_do_not_panic(
-            checkpoint in checkpoints(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
-        ) {
-            let mut cbor = unseal(&checkpoint.encode().unwrap()).unwrap();
-            let at = at.index(cbor.len());
-            cbor[at] = byte;
-            if let Ok(read) = Checkpoint::decode(&seal(&cbor).unwrap()) {
-                prop_assert_eq!(Checkpoint::decode(&read.encode().unwrap()).unwrap(), read);
-            }
-        }
-    }
-}
+mod tests;

@@ -15,8 +15,9 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    breaker::{Breakers, Weight, out_of_patience},
     checkpoint::{Checkpoint, fingerprint},
-    copy::Memory,
+    copy::{Memory, Quiet},
     folder::{Ended, Job, Shared, sync_folder},
     ledger::Ledger,
     limits::{BUFFERED_BYTES, BUFFERED_BYTES_PER_PAIR},
@@ -24,17 +25,20 @@ use super::{
     prepare::{Prepared, prepare},
     progress::{Phase, Progress},
     report::{FolderReport, MailboxReport},
+    set_aside::SetAsideReason,
     spec::{Retry, SyncSpec},
     store::CheckpointStore,
 };
 use crate::{
-    error::{Error, ErrorClass, Remedy, Result},
+    error::{Error, ErrorClass, Finality, Remedy, Result},
     imap::{Endpoint, permit::Permit},
 };
 
 /// This many lost connections in a row may narrow down what the source fails on before they count as the server's own
 /// trouble.
 const MAX_BARREN: u32 = 40;
+/// Connections that are made anew because of what a message does to them follow one another no faster than this.
+const LOGIN_PACE: Duration = Duration::from_secs(1);
 
 /// What a sync needs from whoever runs it.
 pub struct SyncContext {
@@ -101,9 +105,52 @@ async fn run(
             },
         }
     };
-    copy_folders(spec, context, &ledger, line, (pair, spare), prepared, report).await?;
+    let copied = copy_folders(spec, context, &ledger, line, (pair, spare), prepared, report).await;
+    tell_not_copied(spec, &ledger, report);
+    copied?;
     let unfinished = report.folders.iter().any(|f| !f.complete);
+    if !unfinished && !spec.dry_run && report.gravest().is_none() {
+        forget_told(&ledger).await?;
+    }
     Ok(if context.stop.is_cancelled() && unfinished { Ended::Stopped } else { Ended::Complete })
+}
+
+/// Tells of each folder what stands as not copied, whichever run found out.
+fn tell_not_copied(spec: &SyncSpec, ledger: &Ledger, report: &mut MailboxReport) {
+    for folder in &mut report.folders {
+        ledger.read(|checkpoint| {
+            if let Some(state) = checkpoint.folders.get(&folder.source_raw) {
+                folder.tell_set_aside(state, &spec.accepted_losses);
+            }
+        });
+    }
+    let all_too_large = |folder: &&FolderReport| {
+        let limit = folder.left_out.get("larger than maxSize").copied().unwrap_or(0);
+        let too_large = folder.skipped.get(SetAsideReason::TooLarge.name()).copied().unwrap_or(0);
+        folder.source_messages > 0 && limit + too_large >= folder.source_messages
+    };
+    let warnings: Vec<String> = report
+        .folders
+        .iter()
+        .filter(all_too_large)
+        .map(|folder| format!("{}: every message is too large, so nothing of it is copied", folder.source))
+        .collect();
+    report.warnings.extend(warnings);
+    report.count_not_copied();
+}
+
+/// This run told all differences, so that the next one need not.
+async fn forget_told(ledger: &Ledger) -> Result<()> {
+    let told = ledger.read(|checkpoint| checkpoint.folders.values().any(|state| !state.differences.0.is_empty()));
+    if !told {
+        return Ok(());
+    }
+    ledger.update(|checkpoint| {
+        for state in checkpoint.folders.values_mut() {
+            state.differences.0.clear();
+        }
+    });
+    ledger.save().await
 }
 
 /// Further pairs of connections on their way.
@@ -188,7 +235,7 @@ impl Line {
 
     /// Waits before the next try, or gives the error back when trying again makes no sense.
     pub(super) async fn wait(&self, error: Error, backoff: &mut Backoff, stop: &CancellationToken) -> Result<Waited> {
-        if error.class.remedy() != Remedy::RetryWithBackoff {
+        if error.class.remedy() != Remedy::RetryWithBackoff || error.finality != Finality::ByClass {
             return Err(error);
         }
         if stop.is_cancelled() {
@@ -197,6 +244,12 @@ impl Line {
         let Some(mut delay) = backoff.next() else { return Err(error) };
         if error.class == ErrorClass::Throttled {
             delay = delay.max(Duration::from_secs(5)).min(self.retry.max_backoff);
+        }
+        if let Some(wait) = error.stated_wait {
+            if wait > self.retry.patience {
+                return Err(out_of_patience(&error, wait));
+            }
+            delay = delay.max(wait);
         }
         tracing::info!(error = %error, delay_ms = delay.as_millis(), "trying again");
         let _waiting = self.progress.wait(error.to_string(), delay);
@@ -224,6 +277,13 @@ impl Floor {
 
     fn put(&self, job: &Job, report: FolderReport) {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(job.source_raw.clone(), report);
+    }
+
+    /// Waits while a server asks to be left alone.
+    async fn wait_until_due(&self, mut pair: Option<&mut Pair>) -> Result<()> {
+        let Shared { breakers, progress, stop, .. } = &self.shared;
+        breakers.source.wait_until_due(pair.as_deref_mut(), progress, stop).await?;
+        breakers.destination.wait_until_due(pair, progress, stop).await
     }
 
     /// Nothing helps any folder: all workers end.
@@ -255,6 +315,9 @@ async fn copy_folders(
             progress: Arc::clone(&context.progress),
             stop: context.stop.child_token(),
             budget: (BUFFERED_BYTES / pairs as u64).min(BUFFERED_BYTES_PER_PAIR),
+            breakers: Breakers::new(spec.retry),
+            quiet: Quiet::default(),
+            destination_server: prepared.destination_server,
         },
         line,
         queue: Mutex::new(prepared.jobs.into()),
@@ -337,16 +400,20 @@ async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (Fol
     let mut report = job.report();
     let mut memory = Memory { in_doubt: job.in_doubt, ..Memory::default() };
     let mut backoff = floor.line.backoff();
-    let mut barren = 0;
+    let mut connected_at = Instant::now();
+    let mut barren: u32 = 0;
     loop {
-        let before = (report.copied_now + report.adopted, memory.steps());
+        let before = (report.copied_now + report.adopted, memory.steps(), memory.suspects.tries());
+        let waited = floor.wait_until_due(pair.as_mut()).await;
         let attempt = match &mut pair {
+            _ if waited.is_err() => waited.map(|()| Ended::Stopped),
             Some(pair) => sync_folder(&floor.shared, &job, pair, &mut memory, &mut report)
                 .await
                 .map_err(|error| error.in_folder(&job.source_name)),
             None => match floor.line.connect_unless(&floor.shared.stop).await {
                 Ok(Some(fresh)) => {
                     pair = Some(fresh);
+                    connected_at = Instant::now();
                     continue;
                 }
                 Ok(None) => Ok(Ended::Stopped),
@@ -361,12 +428,26 @@ async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (Fol
             Ok(Ended::Stopped) => return (report, None),
             Err(error) => error,
         };
+        if let (Some(side), Some(_)) = (error.side, error.stated_wait) {
+            // All connections to this account wait, whatever it was that was refused.
+            floor.shared.breakers.on(side).refused(&error, Weight::Control);
+        }
         // What was being sent may still be committed: nothing that was seen before counts.
         pair = None;
         job.look = None;
         job.in_doubt = memory.in_doubt;
-        let moved = before.0 != report.copied_now + report.adopted;
+        // A message that was refused is found out about once a round: that ends by itself.
+        let refused = before.2 != memory.suspects.tries();
+        let moved = before.0 != report.copied_now + report.adopted || refused;
         barren = if moved { 0 } else { barren + 1 };
+        if refused && error.class == ErrorClass::Protocol {
+            // The server is there and said what it does not take: no back-off, but not too many logins.
+            tracing::info!(error = %error, "connecting anew after a refused message");
+            tokio::time::sleep_until(connected_at + LOGIN_PACE).await;
+            floor.reconnects.fetch_add(1, Relaxed);
+            backoff = floor.line.backoff();
+            continue;
+        }
         // To find out what the source fails on is progress too, but not for ever.
         if moved || (before.1 != memory.steps() && barren <= MAX_BARREN) {
             backoff = floor.line.backoff();
@@ -375,8 +456,15 @@ async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (Fol
             Ok(Waited::Out) => floor.reconnects.fetch_add(1, Relaxed),
             Ok(Waited::Stopped) => return (report, None),
             Err(error) => {
-                if matches!(error.class, ErrorClass::Authorization | ErrorClass::MessageRejected | ErrorClass::Protocol)
-                {
+                let own = match error.finality {
+                    Finality::Folder => error.class != ErrorClass::Quota,
+                    Finality::Mailbox => false,
+                    Finality::ByClass => matches!(
+                        error.class,
+                        ErrorClass::Authorization | ErrorClass::MessageRejected | ErrorClass::Protocol
+                    ),
+                };
+                if own {
                     // This folder's own trouble.
                     report.error = Some(error);
                 } else {

@@ -1,15 +1,15 @@
 //! One folder on one pair of connections: open, scan, settle doubts, copy, flags, deletions, close. Can be run again from
 //! the beginning after any failure; the checkpoint and [`Memory`] hold what was done.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    checkpoint::{FolderState, Settled, SkipReason},
-    copy::{Care, CopyContext, Memory, copy},
+    breaker::Breakers,
+    checkpoint::{FolderState, Settled},
+    copy::{CopyContext, Memory, Quiet},
     doubt::{Doubt, Found, Look, apart},
     filter::{MessageFacts, left_out},
     ledger::Ledger,
@@ -17,21 +17,21 @@ use super::{
     mirror::mirror_deletions,
     open::{Opened, may_come_whole, open_destination, open_source},
     pair::Pair,
+    passes::FolderCopy,
     progress::Progress,
     readback::read_back,
-    report::FolderReport,
+    report::{FolderReport, MAX_LISTED},
     scan::{Scan, Scanned, scan_set},
+    set_aside::{DestinationFacts, SetAside, SetAsideGroup, SetAsideReason, TryFacts},
     spec::{DeletePolicy, FlagPolicy, SyncSpec},
     store_flags::{add_missing, follow},
+    suspects::Earlier,
     uid_map::Origin,
 };
 use crate::{
     error::{Error, ErrorClass, Result},
     imap::{UidSet, response::Flag, select::Selected},
 };
-
-/// More passes than this over one folder's work make no sense.
-const MAX_PASSES: u32 = 1000;
 
 /// What a folder's sync needs to know that does not change.
 #[derive(Debug, Clone)]
@@ -73,6 +73,7 @@ impl Job {
     #[must_use]
     pub fn report(&self) -> FolderReport {
         FolderReport {
+            source_raw: self.source_raw.clone(),
             source: self.source_name.clone(),
             destination: self.destination_name.clone(),
             source_messages: u64::from(self.messages),
@@ -93,6 +94,21 @@ pub struct Shared {
     pub stop: CancellationToken,
     /// Bytes that one pair may have requested and not yet written.
     pub budget: u64,
+    /// Stop the asking while a server is unwell.
+    pub breakers: Breakers,
+    /// Lets one connection append alone.
+    pub quiet: Quiet,
+    /// Name and version by which the destination introduced itself.
+    pub destination_server: Option<String>,
+}
+
+impl Shared {
+    /// What decides whether set-aside messages are tried, for a folder with this APPENDLIMIT.
+    #[must_use]
+    pub fn try_facts(&self, append_limit: Option<u64>) -> TryFacts {
+        let destination = DestinationFacts { append_limit, server: self.destination_server.clone() };
+        self.spec.try_facts(destination)
+    }
 }
 
 /// Whether a folder was finished.
@@ -145,6 +161,7 @@ pub async fn sync_folder(
     report: &mut FolderReport,
 ) -> Result<Ended> {
     let state = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
+    let kept = state.clone();
     let state = state.filter(|state| !state.reduced);
     // Only once: what ends the connection may be one message.
     let whole = may_come_whole(shared, job, state.as_ref()) && !std::mem::replace(&mut memory.came_whole, true);
@@ -174,7 +191,12 @@ pub async fn sync_folder(
         source = open_source(shared, job, &mut pair.source, None, false).await?;
     }
     let known = state.filter(|_| begin != Start::Match);
-    let done = known.as_ref().map(FolderState::done).unwrap_or_default();
+    let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
+    let facts = shared.try_facts(append_limit);
+    let set_aside = carried(kept.as_ref(), &source.selected, destination.uid_validity);
+    let due = set_aside.due(&facts);
+    let copied = known.as_ref().map(|state| state.map.copied().clone()).unwrap_or_default();
+    let done = copied.union(&set_aside.uids().difference(&due));
     if source.all.is_none() && source.scan.messages.len() < source.selected.exists as usize {
         // Fewer were listed than there are: which are missing?
         source.all = Some(all_uids(&mut pair.source).await?.union(&source.scan.uids()));
@@ -193,19 +215,16 @@ pub async fn sync_folder(
         scan_set(&mut pair.source, &unscanned, &mut source.scan).await?;
         source.scan.finish();
     }
-    let mut skips: BTreeMap<SkipReason, UidSet> = BTreeMap::new();
+    let mut new_aside: Vec<SetAsideGroup> = Vec::new();
     let unlisted = wanted.difference(&source.scan.uids());
     if !unlisted.is_empty() {
-        for uid in still_there(&mut pair.source, &unlisted).await?.iter() {
-            skips.entry(SkipReason::Unreadable).or_default().insert(uid);
-            if memory.given_up.insert(uid) {
-                let what = "the source counts it but tells nothing of it; it is tried again by the next run";
-                report.skip(uid, SkipReason::Unreadable.name(), what);
-            }
-        }
+        let there = still_there(&mut pair.source, &unlisted).await?;
+        let why = "the source counts it but tells nothing of it; every run tries it";
+        new_aside.push(set_aside_group(SetAsideReason::Unreadable, ErrorClass::Protocol, why, &facts, there));
     }
-    let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
-    let mut work = choose(shared, append_limit, &source.scan, &wanted, report, &mut skips);
+    let (mut work, too_large) = choose(shared, append_limit, &source.scan, &wanted, report);
+    let why = "it is larger than the destination says that it takes (APPENDLIMIT)";
+    new_aside.push(set_aside_group(SetAsideReason::TooLarge, ErrorClass::MessageRejected, why, &facts, too_large));
     if first {
         Progress::add(&shared.progress.messages_total, work.len() as u64);
         let bytes = work.iter().map(|m| u64::from(m.size)).sum();
@@ -214,6 +233,11 @@ pub async fn sync_folder(
     }
 
     let found = settle_doubt(job, (begin, known.as_ref()), &source.scan, &work, &destination, pair, memory).await?;
+    if begin != Start::Delta {
+        // What was refused was looked for, too.
+        found.iter().for_each(|f| memory.suspects.found(f.source));
+        memory.suspects.doubt_from = None;
+    }
     let adopted: UidSet = found.iter().map(|f| f.source).collect();
     let adopted_bytes = work.iter().filter(|m| adopted.contains(m.uid)).map(|m| u64::from(m.size)).sum();
     work.retain(|m| !adopted.contains(m.uid));
@@ -230,7 +254,16 @@ pub async fn sync_folder(
     if shared.spec.flag_policy == FlagPolicy::SourceWins {
         report.flags_updated += add_missing(&mut pair.destination, &destination, &found, report).await?;
     }
-    record_start(shared, job, begin, &source, &destination, &found, &skips);
+    if first {
+        for message in work.iter().filter(|m| due.contains(m.uid)) {
+            try_again(memory, &set_aside, message);
+        }
+    }
+    let aside = Aside { carried: set_aside, new: new_aside, due: &due, held: &all, first };
+    record_start(shared, job, begin, &source, &destination, &found, aside, memory.suspects.doubt_from);
+    if first {
+        tell_untold(shared, job, report)?;
+    }
     report.adopted += newly_adopted;
     Progress::add(&shared.progress.messages_done, adopted.len());
     Progress::add(&shared.progress.whole.bytes_before, adopted_bytes);
@@ -246,8 +279,15 @@ pub async fn sync_folder(
         budget: shared.budget,
         adds_newline: job.adds_newline,
         append_limit,
+        breakers: &shared.breakers,
+        quiet: &shared.quiet,
     };
-    if copy_all(&context, work, std::mem::take(&mut source.bodies), pair, memory, report).await? == Ended::Stopped {
+    let bodies = std::mem::take(&mut source.bodies);
+    let copying =
+        FolderCopy { shared, job, context, pair: &mut *pair, memory: &mut *memory, report: &mut *report, work };
+    let copied = copying.run(bodies).await;
+    note_facts(shared, job, &source.scan, report);
+    if copied? == Ended::Stopped {
         shared.ledger.folder(&job.source_raw, |state| state.open = false)?;
         return Ok(Ended::Stopped);
     }
@@ -288,9 +328,8 @@ fn choose(
     scan: &Scan,
     wanted: &UidSet,
     report: &mut FolderReport,
-    skips: &mut BTreeMap<SkipReason, UidSet>,
-) -> Vec<Scanned> {
-    let mut work = Vec::new();
+) -> (Vec<Scanned>, UidSet) {
+    let (mut work, mut too_large) = (Vec::new(), UidSet::default());
     for message in scan.messages.iter().filter(|m| wanted.contains(m.uid)) {
         let facts = MessageFacts {
             size: Some(u64::from(message.size)),
@@ -302,18 +341,16 @@ fn choose(
             continue;
         }
         if append_limit.is_some_and(|limit| u64::from(message.size) > limit) {
-            let what = format!("{} bytes are more than the destination takes (APPENDLIMIT)", message.size);
-            report.skip(message.uid, SkipReason::TooLarge.name(), what);
-            skips.entry(SkipReason::TooLarge).or_default().insert(message.uid);
+            too_large.insert(message.uid);
             continue;
         }
         work.push(*message);
     }
-    work
+    (work, too_large)
 }
 
 /// Finds what may be at the destination already.
-async fn settle_doubt(
+pub async fn settle_doubt(
     job: &Job,
     (begin, known): (Start, Option<&FolderState>),
     scan: &Scan,
@@ -357,7 +394,102 @@ async fn settle_doubt(
     doubt.resolve(&mut pair.source, &mut pair.destination, &mut memory.trouble).await
 }
 
+/// What is set aside when a folder's copying begins.
+struct Aside<'a> {
+    /// By earlier runs.
+    carried: SetAside,
+    /// By what both sides have said so far.
+    new: Vec<SetAsideGroup>,
+    /// What this run tries again.
+    due: &'a UidSet,
+    /// All that the source holds.
+    held: &'a UidSet,
+    /// It is this run's first look at the folder.
+    first: bool,
+}
+
+/// What earlier runs set aside, as far as it still counts: the folder on both sides is the one that it was.
+fn carried(state: Option<&FolderState>, source: &Selected, destination_validity: u32) -> SetAside {
+    let same = |state: &&FolderState| {
+        state.source_uid_validity == source.uid_validity && state.destination_uid_validity == destination_validity
+    };
+    state.filter(same).map(|state| state.set_aside.clone()).unwrap_or_default()
+}
+
+/// A refused message of an earlier run is tried with those that are refused by this one; what the source could not deliver,
+/// or was too large, is ordinary work now.
+fn try_again(memory: &mut Memory, set_aside: &SetAside, message: &Scanned) {
+    let Some(group) = set_aside.of(message.uid) else { return };
+    if matches!(group.reason, SetAsideReason::Refused | SetAsideReason::Empty) {
+        let earlier = Earlier { proven: group.proven, tries: group.tries, runs: group.runs };
+        let error = Error::new(group.class, format!("the server refused APPEND: {}", group.why));
+        memory.suspects.try_again(message, error, group.why.clone(), earlier);
+    }
+}
+
+fn set_aside_group(
+    reason: SetAsideReason,
+    class: ErrorClass,
+    why: &str,
+    facts: &TryFacts,
+    uids: UidSet,
+) -> SetAsideGroup {
+    let proven = reason == SetAsideReason::TooLarge;
+    SetAsideGroup {
+        reason,
+        class,
+        why: why.to_owned(),
+        proven,
+        tries: 1,
+        runs: 0,
+        last_try: facts.now,
+        destination: facts.destination.clone(),
+        rules: facts.rules,
+        uids,
+    }
+}
+
+/// Messages that were found at the destination are copied as far as the checkpoint is concerned.
+pub fn take_found(state: &mut FolderState, scan: &Scan, found: &[Found]) {
+    let unknown = state.map.unknown();
+    let resolved: Vec<(u32, u32)> =
+        found.iter().filter(|f| unknown.contains(f.source)).map(|f| (f.source, f.destination)).collect();
+    state.map.resolve(&resolved);
+    for f in found.iter().filter(|f| !unknown.contains(f.source)) {
+        state.map.push(f.source, Some(f.destination), Origin::Adopted);
+        if let Ok(at) = scan.messages.binary_search_by_key(&f.source, |m| m.uid)
+            && let Some(message) = scan.messages.get(at)
+        {
+            for flag in scan.flags(message).iter().filter_map(Flag::sendable) {
+                state.flags.entry(flag.to_owned()).or_default().insert(f.source);
+            }
+        }
+    }
+}
+
+/// Remembers size and date of what was set aside, for the report.
+fn note_facts(shared: &Shared, job: &Job, scan: &Scan, report: &mut FolderReport) {
+    let read = |state: &FolderState| state.set_aside.uids();
+    let uids = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).map(read)).unwrap_or_default();
+    for message in scan.messages.iter().filter(|m| uids.contains(m.uid)).take(MAX_LISTED) {
+        report.facts.insert(message.uid, (message.size.into(), message.date().map(|date| date.to_string())));
+    }
+}
+
+/// Differences that no run which ended has told are told by this one.
+fn tell_untold(shared: &Shared, job: &Job, report: &mut FolderReport) -> Result<()> {
+    let untold = shared.ledger.folder(&job.source_raw, |state| state.differences.clone())?;
+    for (kind, difference) in &untold.0 {
+        *report.differences.entry(kind.clone()).or_default() += difference.count;
+        for uid in &difference.first {
+            report.note_difference(*uid, format!("its copy differs ({kind}), as an earlier run found"));
+        }
+    }
+    Ok(())
+}
+
 /// Writes what is known before the first APPEND into the checkpoint.
+#[allow(clippy::too_many_arguments)]
 fn record_start(
     shared: &Shared,
     job: &Job,
@@ -365,7 +497,8 @@ fn record_start(
     source: &Opened,
     destination: &Selected,
     found: &[Found],
-    skips: &BTreeMap<SkipReason, UidSet>,
+    aside: Aside<'_>,
+    doubt_from: Option<u32>,
 ) {
     shared.ledger.update(|checkpoint| {
         let state = checkpoint.folders.entry(job.source_raw.clone()).or_default();
@@ -378,110 +511,25 @@ fn record_start(
                 ..FolderState::default()
             };
         }
-        let unknown = state.map.unknown();
-        let resolved: Vec<(u32, u32)> =
-            found.iter().filter(|f| unknown.contains(f.source)).map(|f| (f.source, f.destination)).collect();
-        state.map.resolve(&resolved);
-        for f in found.iter().filter(|f| !unknown.contains(f.source)) {
-            state.map.push(f.source, Some(f.destination), Origin::Adopted);
-            if let Ok(at) = source.scan.messages.binary_search_by_key(&f.source, |m| m.uid)
-                && let Some(message) = source.scan.messages.get(at)
-            {
-                for flag in source.scan.flags(message).iter().filter_map(Flag::sendable) {
-                    state.flags.entry(flag.to_owned()).or_default().insert(f.source);
-                }
-            }
+        take_found(state, &source.scan, found);
+        state.set_aside = aside.carried;
+        if aside.first {
+            state.set_aside.pass_by(aside.due);
         }
-        for (reason, uids) in skips {
-            let set = state.skipped.entry(*reason).or_default();
-            *set = set.union(uids);
+        for group in aside.new {
+            state.set_aside.put(group);
         }
-        // What was unreadable is tried again: it is in the work, and told anew if it fails again.
-        state.skipped.retain(|reason, _| !reason.is_tried_again());
+        state.set_aside.remove(&found.iter().map(|f| f.source).collect());
+        state.set_aside.keep(aside.held);
         state.settled = None;
         state.mailbox_id.clone_from(&job.mailbox_id);
-        let next = destination.uid_next.or(job.look.map(|look| look.uid_next));
-        state.tail_from = next.unwrap_or(1).max(state.tail_from).max(1);
+        let next = destination.uid_next.or(job.look.map(|look| look.uid_next)).unwrap_or(1);
+        // What was refused may have been stored: its place stays in the tail.
+        let next = doubt_from.map_or(next, |from| from.min(next));
+        state.tail_from = next.max(state.tail_from).max(1);
         // From here on an APPEND may be in doubt. A saved checkpoint said so before, or holds nothing of this folder.
         state.open = true;
     });
-}
-
-/// Passes over the work until all of it is copied or given up.
-async fn copy_all(
-    context: &CopyContext<'_>,
-    mut work: Vec<Scanned>,
-    mut bodies: BTreeMap<u32, Bytes>,
-    pair: &mut Pair,
-    memory: &mut Memory,
-    report: &mut FolderReport,
-) -> Result<Ended> {
-    for _ in 0..MAX_PASSES {
-        give_up(context, &mut work, memory, report)?;
-        if work.is_empty() {
-            return Ok(Ended::Complete);
-        }
-        let outcome =
-            copy(context, &work, std::mem::take(&mut bodies), &mut pair.source, &mut pair.destination, memory, report)
-                .await?;
-        if outcome.stopped {
-            return Ok(Ended::Stopped);
-        }
-        let mut again: UidSet = outcome.again.into_iter().chain(outcome.failed.iter().copied()).collect();
-        let missing: UidSet = outcome.missing.into_iter().collect();
-        let there = if missing.is_empty() { missing } else { still_there(&mut pair.source, &missing).await? };
-        for uid in there.iter().chain(outcome.failed) {
-            memory.trouble.failed_on(uid);
-        }
-        again = again.union(&there);
-        work.retain(|m| again.contains(m.uid));
-    }
-    Err(Error::protocol("the servers never agree on what is left to copy"))
-}
-
-/// Takes out of the work what was refused or could not be read too often, and tells so.
-fn give_up(
-    context: &CopyContext<'_>,
-    work: &mut Vec<Scanned>,
-    memory: &mut Memory,
-    report: &mut FolderReport,
-) -> Result<()> {
-    let mut given_up: Vec<(u32, SkipReason, String)> = Vec::new();
-    work.retain(|m| {
-        let failures = memory.trouble.failures(m.uid);
-        if memory.care.get(&m.uid) == Some(&Care::Refused) {
-            let why = memory.refusals.get(&m.uid).cloned().unwrap_or_default();
-            let reason = if m.size == 0 {
-                SkipReason::Empty
-            } else if why.contains("TOOBIG") || why.contains("more than the destination takes") {
-                SkipReason::TooLarge
-            } else {
-                SkipReason::Refused
-            };
-            given_up.push((m.uid, reason, format!("the destination refused it: {why}")));
-        } else if memory.trouble.unreadable(m.uid) {
-            let what = format!("the source failed {failures} times to deliver it; it is tried again by the next run");
-            given_up.push((m.uid, SkipReason::Unreadable, what));
-        } else {
-            return true;
-        }
-        false
-    });
-    if given_up.is_empty() {
-        return Ok(());
-    }
-    context.ledger.folder(context.source_raw, |state| {
-        for (uid, reason, _) in &given_up {
-            state.skipped.entry(*reason).or_default().insert(*uid);
-        }
-    })?;
-    for (uid, reason, what) in given_up {
-        Progress::add(&context.progress.messages_done, 1);
-        if memory.given_up.insert(uid) {
-            report.skip(uid, reason.name(), what);
-        }
-    }
-    Ok(())
 }
 
 /// Finds the UIDs of copies that the destination did not tell (no UIDPLUS): flags and deletions need them.
@@ -504,14 +552,15 @@ async fn resolve_unknown(shared: &Shared, job: &Job, scan: &Scan, pair: &mut Pai
 }
 
 /// The folder is done: nothing is in doubt, and what the source said is remembered.
-fn finish(shared: &Shared, job: &Job, selected: &Selected, report: &FolderReport) -> Result<()> {
-    let unreadable = report.skipped.contains_key(SkipReason::Unreadable.name());
+fn finish(shared: &Shared, job: &Job, selected: &Selected, report: &mut FolderReport) -> Result<()> {
     let doubts = !report.doubts.is_empty();
+    let untold = std::mem::take(&mut report.untold);
     // What a rule leaves out today it may let through tomorrow: such a folder is looked at again.
     shared.ledger.folder(&job.source_raw, |state| {
         state.open = false;
         state.highest_modseq = selected.highest_modseq;
-        state.settled = job.status.filter(|_| !unreadable && !doubts && report.left_out.is_empty());
+        state.settled = job.status.filter(|_| !doubts && report.left_out.is_empty());
+        state.differences.join(untold);
     })
 }
 

@@ -61,7 +61,11 @@ pub fn plan(
     let mut entries = Vec::new();
     for entry in listed(source) {
         match entry.left_out_by(rules) {
-            Some(reason) => plan.left_out.push(LeftOut { folder: entry.text, reason }),
+            Some((by_rule, reason)) => {
+                // Other users' mail is not this mailbox's.
+                let messages = entry.info.messages.filter(|_| !entry.name.is_foreign).map(u64::from);
+                plan.left_out.push(LeftOut { folder: entry.text, reason, by_rule, messages });
+            }
             None => entries.push(entry),
         }
     }
@@ -87,7 +91,7 @@ pub fn plan(
         let selectable = entry.info.selectable;
         if !selectable && !parents.contains(&levels) {
             let reason = "it can't hold messages, and no folder below it is synced".to_owned();
-            plan.left_out.push(LeftOut { folder: entry.text, reason });
+            plan.left_out.push(LeftOut { folder: entry.text, reason, by_rule: false, messages: None });
             continue;
         }
         plan.notes.extend(entry.notes.iter().map(|note| (entry.text.clone(), note.clone())));
@@ -157,10 +161,17 @@ fn listed(source: &SideFolders) -> Vec<Entry<'_>> {
 }
 
 impl Entry<'_> {
-    /// The rule that leaves this folder out, for people.
-    fn left_out_by(&self, rules: &FolderRules) -> Option<String> {
+    /// What leaves this folder out, for people; and whether that is a rule that the user wrote.
+    fn left_out_by(&self, rules: &FolderRules) -> Option<(bool, String)> {
+        // What the user leaves out is not Mailferry's doing, whatever the folder is.
+        let excluded = || rules.exclude.iter().find(|pattern| pattern.matches(&self.text));
+        if self.info.selectable
+            && let Some(pattern) = excluded()
+        {
+            return Some((true, format!("it is excluded by `{}`", pattern.text())));
+        }
         if !rules.everything && self.name.is_foreign {
-            return Some("it is in another user's or a shared namespace".to_owned());
+            return Some((false, "it is in another user's or a shared namespace".to_owned()));
         }
         if !self.info.selectable {
             return None;
@@ -168,17 +179,15 @@ impl Entry<'_> {
         let view = self.info.special_use.filter(|special| special.is_view() && !self.name.is_inbox);
         if let Some(special) = view.filter(|_| !rules.everything) {
             let attribute = special.attribute();
-            return Some(if special == SpecialUse::All {
+            let reason = if special == SpecialUse::All {
                 format!("it is a view of all messages ({attribute}); those that are in no other folder are only here")
             } else {
                 format!("it is a view of messages in other folders ({attribute})")
-            });
-        }
-        if let Some(pattern) = rules.exclude.iter().find(|pattern| pattern.matches(&self.text)) {
-            return Some(format!("it is excluded by `{}`", pattern.text()));
+            };
+            return Some((false, reason));
         }
         let is_included = rules.include.is_empty() || rules.include.iter().any(|pattern| pattern.matches(&self.text));
-        (!is_included).then(|| "no include pattern matches it".to_owned())
+        (!is_included).then(|| (true, "no include pattern matches it".to_owned()))
     }
 }
 

@@ -34,12 +34,14 @@ pub struct FolderInfo {
     pub special_use: Option<SpecialUse>,
     /// It is subscribed.
     pub subscribed: bool,
+    /// Messages in it, where the server tells.
+    pub messages: Option<u32>,
 }
 
 impl FolderInfo {
-    /// What one line of LIST says.
+    /// What LIST and STATUS say.
     #[must_use]
-    pub fn listed(item: &ListItem, subscribed: bool) -> Self {
+    pub fn listed(item: &ListItem, subscribed: bool, messages: Option<u32>) -> Self {
         Self {
             raw: item.name.to_vec(),
             attributes: item.attributes.clone(),
@@ -47,6 +49,7 @@ impl FolderInfo {
             selectable: !item.has("\\Noselect") && !item.has("\\NonExistent"),
             special_use: SpecialUse::of(&item.attributes),
             subscribed,
+            messages,
         }
     }
 

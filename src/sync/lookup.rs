@@ -12,7 +12,7 @@ use crate::{
     error::{ErrorClass, Result},
     imap::{
         Event, Session, Tag, UidSet,
-        classify::{Asked, class_of},
+        classify::Asked,
         response::{Status, StatusLine, Untagged},
     },
 };
@@ -112,7 +112,7 @@ pub async fn hashes(session: &mut Session, uids: &UidSet, trouble: &mut Trouble)
         match ended {
             Ok(line) if line.status == Status::Ok => left = left.difference(&asked),
             Ok(line) => {
-                if matches!(class_of(&line, Asked::Other), ErrorClass::Throttled | ErrorClass::Network) {
+                if matches!(session.class_of(&line, Asked::Other), ErrorClass::Throttled | ErrorClass::Network) {
                     return Err(session.refusal(&line, Asked::Other, "to read messages"));
                 }
                 left = left.difference(&asked).union(&missing);

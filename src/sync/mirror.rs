@@ -63,9 +63,7 @@ pub async fn mirror_deletions(
     ledger.folder(source_raw, |state| {
         state.map.remove_sources(&gone);
         // Of what is gone nothing need be known, or it would look like a deletion to come.
-        for set in state.skipped.values_mut() {
-            *set = set.intersection(all);
-        }
+        state.set_aside.keep(all);
         for set in state.flags.values_mut() {
             *set = set.difference(&gone);
         }

@@ -1,6 +1,7 @@
 //! One mailbox: plan, copy, flags, identity, checkpoint. Knows nothing of Kubernetes.
 
 pub mod accounts;
+mod breaker;
 pub mod checkpoint;
 mod compact;
 mod copy;
@@ -19,16 +20,19 @@ mod lookup;
 mod mirror;
 mod open;
 mod pair;
+mod passes;
 mod prepare;
 pub mod progress;
 mod readback;
 mod renames;
 pub mod report;
 mod scan;
+pub mod set_aside;
 pub mod spec;
 pub mod special_use;
 pub mod store;
 mod store_flags;
+mod suspects;
 #[cfg(test)]
 pub(crate) mod testing;
 mod trouble;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::progress::Progress;
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, Side},
     imap::{Endpoint, Session, connect, permit::Permit},
 };
 
@@ -38,6 +38,20 @@ impl Pair {
         };
         let (source, destination) = tokio::join!(connect(source, moved), to_destination);
         Ok(Self { source: source?, destination: destination? })
+    }
+
+    /// Keeps both connections alive while nothing is asked; `but` names a side that must be left alone.
+    ///
+    /// # Errors
+    /// When one of them ends.
+    pub async fn keep_alive(&mut self, but: Option<Side>) -> Result<()> {
+        for session in [&mut self.source, &mut self.destination] {
+            let endpoint = session.endpoint();
+            if Some(endpoint.side) != but && session.idle() >= endpoint.timeouts.keepalive {
+                session.run("NOOP").await?;
+            }
+        }
+        Ok(())
     }
 
     /// Says goodbye on both sides.

@@ -16,12 +16,13 @@ use super::{
     progress::Progress,
     renames::{follow_renames, note_vanished},
     report::{FolderReport, MailboxReport},
+    set_aside::DestinationFacts,
     spec::{DeletePolicy, FlagPolicy, SyncSpec},
 };
 use crate::{
     error::{Error, Result},
     imap::{
-        Quirks, Session, Tag,
+        Quirks, Session, Tag, UidSet,
         classify::Asked,
         folders::{Survey, survey},
         response::{FolderStatus, Status},
@@ -38,6 +39,8 @@ pub struct Prepared {
     closed_bytes: u64,
     /// UIDNEXT of the source's INBOX, as listed.
     inbox_uid_next: Option<u32>,
+    /// Name and version by which the destination introduced itself.
+    pub destination_server: Option<String>,
 }
 
 impl Prepared {
@@ -119,7 +122,9 @@ pub async fn prepare(
 
     let inbox = source.folders.iter().find(|folder| folder.item.name.eq_ignore_ascii_case(b"INBOX"));
     let inbox_uid_next = inbox.and_then(|folder| folder.status.as_ref()?.uid_next);
-    let mut prepared = Prepared { jobs: Vec::new(), closed: Vec::new(), closed_bytes: 0, inbox_uid_next };
+    let destination_server = destination.server.clone();
+    let mut prepared =
+        Prepared { jobs: Vec::new(), closed: Vec::new(), closed_bytes: 0, inbox_uid_next, destination_server };
     for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
         let listed = source.folder(&folder.source_raw).and_then(|f| f.status.clone()).unwrap_or_default();
         let there = destination.folder(&folder.destination_raw).and_then(|f| f.status.clone());
@@ -140,8 +145,22 @@ pub async fn prepare(
             adds_newline,
             ..job(folder, &listed, there.as_ref(), created, spec, looked_at)
         };
+        let facts = DestinationFacts {
+            append_limit: job.append_limit.or_else(|| pair.destination.capabilities().append_limit()),
+            server: prepared.destination_server.clone(),
+        };
+        let facts = spec.try_facts(facts);
         match (&state, &there) {
-            (Some(state), Some(there)) if is_unchanged(state, &listed, there, spec) => {
+            (Some(state), Some(there))
+                if is_unchanged(state, &listed, there, spec) && state.set_aside.due(&facts).is_empty() =>
+            {
+                if !spec.dry_run && !state.set_aside.is_empty() {
+                    ledger.update(|checkpoint| {
+                        if let Some(state) = checkpoint.folders.get_mut(&folder.source_raw) {
+                            state.set_aside.pass_by(&UidSet::default());
+                        }
+                    });
+                }
                 let mut unchanged = job.report();
                 unchanged.unchanged = true;
                 unchanged.complete = true;
@@ -223,7 +242,13 @@ pub(super) fn side(survey: &Survey) -> SideFolders {
             .chain(&namespaces.shared)
             .map(|namespace| namespace.prefix.to_vec())
             .collect(),
-        folders: survey.folders.iter().map(|folder| FolderInfo::listed(&folder.item, folder.subscribed)).collect(),
+        folders: survey
+            .folders
+            .iter()
+            .map(|folder| {
+                FolderInfo::listed(&folder.item, folder.subscribed, folder.status.as_ref().and_then(|s| s.messages))
+            })
+            .collect(),
     }
 }
 

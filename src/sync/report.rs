@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::{
+    checkpoint::{Differences, FolderState},
+    set_aside::SetAsideReason,
+    spec::AcceptedLosses,
+};
 use crate::error::Error;
 
 /// Lists in a report hold at most this many entries; the counts beside them are complete.
@@ -32,9 +37,47 @@ pub struct MailboxReport {
     /// What a person should know and need not act on (a checkpoint that could not be used, and the like).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What a person should look at before trusting the result (a filter that matches nothing, and the like).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// What the source holds and the destination did not get; none where nobody looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_copied: Option<NotCopied>,
     /// Why the sync did not end well, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Error>,
+}
+
+/// Messages that the source holds now, that no sync placed or found at the destination, and that nothing the user wrote
+/// leaves out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotCopied {
+    /// How many there are, those that the user accepts aside.
+    pub messages: u64,
+    /// Their number by reason; [`LEFT_OUT`] for messages of folders that Mailferry leaves out by itself.
+    pub reasons: BTreeMap<String, u64>,
+    /// Of those that were not copied, the ones that the user accepts (`messages.acceptNotCopied`), by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub accepted: BTreeMap<String, u64>,
+}
+
+/// The reason of messages in folders that Mailferry leaves out by itself.
+pub const LEFT_OUT: &str = "leftOut";
+
+impl NotCopied {
+    /// Counts messages that were not copied for `reason`.
+    pub fn add(&mut self, reason: &str, messages: u64, accepted: bool) {
+        if messages == 0 {
+            return;
+        }
+        if accepted {
+            *self.accepted.entry(reason.to_owned()).or_default() += messages;
+        } else {
+            *self.reasons.entry(reason.to_owned()).or_default() += messages;
+            self.messages += messages;
+        }
+    }
 }
 
 /// A source folder that is not synced.
@@ -45,6 +88,12 @@ pub struct LeftOut {
     pub folder: String,
     /// Which rule left it out, for people.
     pub reason: String,
+    /// True when the user's own rules leave it out; else Mailferry does so by itself, and its messages count as not
+    /// copied.
+    pub by_rule: bool,
+    /// Messages in it, as the source lists them; none where it does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<u64>,
 }
 
 /// What one sync did to one folder.
@@ -65,8 +114,13 @@ pub struct FolderReport {
     pub bytes_now: u64,
     /// Found at the destination and taken as the copy.
     pub adopted: u64,
-    /// Not copied, by reason; complete.
+    /// The source's UIDVALIDITY; 0 where the folder was not opened before.
+    pub source_uid_validity: u32,
+    /// Set aside and so not copied, by this run or an earlier one, by reason; complete.
     pub skipped: BTreeMap<String, u64>,
+    /// Of `skipped`, those that the user accepts (`messages.acceptNotCopied`), by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub accepted: BTreeMap<String, u64>,
     /// Single messages behind `skipped`, at most [`MAX_LISTED`].
     pub skipped_messages: Vec<MessageNote>,
     /// Left out by the migration's message rules, by rule; complete.
@@ -75,6 +129,15 @@ pub struct FolderReport {
     pub differences: BTreeMap<String, u64>,
     /// Single messages behind `differences`, at most [`MAX_LISTED`].
     pub difference_messages: Vec<MessageNote>,
+    /// The raw source name: the folder's key in the checkpoint.
+    #[serde(skip)]
+    pub source_raw: Vec<u8>,
+    /// RFC822.SIZE and INTERNALDATE of messages that were set aside, as far as this run saw them.
+    #[serde(skip)]
+    pub facts: BTreeMap<u32, (u64, Option<String>)>,
+    /// Differences that the checkpoint does not know of yet.
+    #[serde(skip)]
+    pub untold: Differences,
     /// Messages whose flags were changed at the destination.
     pub flags_updated: u64,
     /// Copies removed because their source message is gone (deletion policy Mirror).
@@ -98,6 +161,12 @@ pub struct MessageNote {
     pub uid: u32,
     /// What happened, for people.
     pub what: String,
+    /// RFC822.SIZE, bytes, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// INTERNALDATE, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
 }
 
 impl MailboxReport {
@@ -106,6 +175,22 @@ impl MailboxReport {
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
+    }
+
+    /// Adds up what was not copied: over folders, and over those that Mailferry left out by itself.
+    pub fn count_not_copied(&mut self) {
+        let mut not_copied = NotCopied::default();
+        for folder in &self.folders {
+            for (reason, messages) in &folder.skipped {
+                let accepted = folder.accepted.get(reason).copied().unwrap_or(0).min(*messages);
+                not_copied.add(reason, messages - accepted, false);
+                not_copied.add(reason, accepted, true);
+            }
+        }
+        for left_out in self.left_out.iter().filter(|left_out| !left_out.by_rule) {
+            not_copied.add(LEFT_OUT, left_out.messages.unwrap_or(0), false);
+        }
+        self.not_copied = Some(not_copied);
     }
 
     /// The gravest error, of the mailbox or of a folder.
@@ -117,24 +202,56 @@ impl MailboxReport {
 }
 
 impl FolderReport {
-    /// Counts a message that was not copied.
-    pub fn skip(&mut self, uid: u32, kind: &str, what: impl Into<String>) {
-        *self.skipped.entry(kind.to_owned()).or_default() += 1;
-        if self.skipped_messages.len() < MAX_LISTED {
-            self.skipped_messages.push(MessageNote { uid, what: what.into() });
+    /// Tells what stands in the checkpoint as set aside, by whatever run.
+    pub fn tell_set_aside(&mut self, state: &FolderState, accepted: &AcceptedLosses) {
+        self.source_uid_validity = state.source_uid_validity;
+        self.skipped = state.set_aside.counts();
+        self.accepted.clear();
+        self.skipped_messages.clear();
+        for group in state.set_aside.groups() {
+            let accepts = |uid: &u32| accepted.accepts(group.reason, &self.source, state.source_uid_validity, *uid);
+            let count = group.uids.iter().filter(accepts).count() as u64;
+            if count > 0 {
+                *self.accepted.entry(group.reason.name().to_owned()).or_default() += count;
+            }
+            for uid in group.uids.iter() {
+                if self.skipped_messages.len() >= MAX_LISTED {
+                    break;
+                }
+                let known = self.facts.get(&uid);
+                self.skipped_messages.push(MessageNote {
+                    uid,
+                    what: sentence(group.reason, &group.why, group.proven),
+                    size: known.map(|(size, _)| *size),
+                    date: known.and_then(|(_, date)| date.clone()),
+                });
+            }
         }
+        self.skipped_messages.sort_by_key(|note| note.uid);
     }
 
-    /// Counts a message that was copied with a difference.
+    /// Counts a copy that differs from its message.
     pub fn differs(&mut self, uid: u32, kind: &str, what: impl Into<String>) {
         *self.differences.entry(kind.to_owned()).or_default() += 1;
+        self.untold.add(kind, uid);
         self.note_difference(uid, what);
     }
 
     /// Notes a single difference that is counted elsewhere.
     pub fn note_difference(&mut self, uid: u32, what: impl Into<String>) {
         if self.difference_messages.len() < MAX_LISTED {
-            self.difference_messages.push(MessageNote { uid, what: what.into() });
+            self.difference_messages.push(MessageNote { uid, what: what.into(), size: None, date: None });
         }
+    }
+}
+
+/// Why one message was not copied, for people.
+fn sentence(reason: SetAsideReason, why: &str, proven: bool) -> String {
+    match reason {
+        SetAsideReason::Refused | SetAsideReason::Empty if proven => format!("the destination refused it: {why}"),
+        SetAsideReason::Refused | SetAsideReason::Empty => {
+            format!("the destination refused it, and may take it yet, so every run tries it: {why}")
+        }
+        SetAsideReason::TooLarge | SetAsideReason::Unreadable => why.to_owned(),
     }
 }

@@ -1,8 +1,14 @@
 //! What to do with one mailbox: the input of the engine.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use crate::{Error, Result, imap::Endpoint};
+use sha2::{Digest as _, Sha256};
+
+use super::set_aside::{DestinationFacts, SetAsideReason, TryFacts};
+use crate::{
+    Error, Result,
+    imap::{Endpoint, UidSet},
+};
 
 /// One mailbox to sync.
 #[derive(Debug, Clone)]
@@ -27,9 +33,30 @@ pub struct SyncSpec {
     pub dry_run: bool,
     /// How long lost connections are tried again before the sync ends with the error.
     pub retry: Retry,
+    /// Messages whose absence at the destination the user accepts.
+    pub accepted_losses: AcceptedLosses,
+    /// Messages that were proven to be refused are tried again, whether it is time or not.
+    pub retry_refused: bool,
 }
 
-/// How lost connections are tried again.
+impl SyncSpec {
+    /// What decides whether set-aside messages are tried by a run that begins now.
+    #[must_use]
+    pub fn try_facts(&self, destination: DestinationFacts) -> TryFacts {
+        // An age in the manifest makes another instant of each run: dates are no part of the mark.
+        let MessageRules { max_size, min_size, skip_deleted, .. } = self.messages;
+        let mut hasher = Sha256::new();
+        for number in [max_size, min_size] {
+            hasher.update(number.unwrap_or(u64::MAX).to_be_bytes());
+        }
+        hasher.update([u8::from(skip_deleted)]);
+        let mark = hasher.finalize().iter().take(8).fold(0, |mark, byte| mark << 8 | u64::from(*byte));
+        let now = jiff::Timestamp::now().as_second();
+        TryFacts { now, destination, rules: mark, requested: self.retry_refused }
+    }
+}
+
+/// How lost connections are tried again, and how long a server that is unwell is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
     /// Consecutive failures without progress before giving up.
@@ -38,12 +65,79 @@ pub struct Retry {
     pub initial_backoff: Duration,
     /// The longest wait.
     pub max_backoff: Duration,
+    /// How long one run waits, all in all and for each account, for a server that is unwell or asks for a slower pace.
+    pub patience: Duration,
+    /// The steps of these waits.
+    pub waits: Waits,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 6, initial_backoff: Duration::from_millis(500), max_backoff: Duration::from_mins(1) }
+        Self {
+            attempts: 6,
+            initial_backoff: Duration::from_millis(500),
+            max_backoff: Duration::from_mins(1),
+            patience: Duration::from_mins(15),
+            waits: Waits::default(),
+        }
     }
+}
+
+/// The steps in which a server is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// Before each look whether a server that was unwell is well again; the last one repeats.
+    pub unwell: [Duration; 5],
+    /// Between the rounds in which refused messages are tried again.
+    pub between_rounds: [Duration; 3],
+    /// Where for so long nothing but refusals came, of ten messages or more, no ordinary message is left to tell a server
+    /// that is unwell from messages that it does not take.
+    pub without_control: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self {
+            unwell: [2, 5, 15, 60, 120].map(Duration::from_secs),
+            between_rounds: [3, 10, 30].map(Duration::from_secs),
+            without_control: Duration::from_mins(1),
+        }
+    }
+}
+
+/// Messages whose absence at the destination the user accepts: they are told and counted apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AcceptedLosses {
+    /// All that were not copied for one of these reasons.
+    pub reasons: BTreeSet<SetAsideReason>,
+    /// Single messages.
+    pub messages: Vec<AcceptedMessages>,
+}
+
+/// Single messages of a folder whose absence the user accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptedMessages {
+    /// The decoded source name, with `/` between levels.
+    pub folder: String,
+    /// The source folder's UIDVALIDITY that the UIDs belong to.
+    pub uid_validity: u32,
+    /// UIDs in the source folder.
+    pub uids: UidSet,
+}
+
+impl AcceptedLosses {
+    /// True when the absence of this message is accepted.
+    #[must_use]
+    pub fn accepts(&self, reason: SetAsideReason, folder: &str, uid_validity: u32, uid: u32) -> bool {
+        let named = |m: &AcceptedMessages| {
+            m.uid_validity == uid_validity && m.uids.contains(uid) && is_same_folder(&m.folder, folder)
+        };
+        self.reasons.contains(&reason) || self.messages.iter().any(named)
+    }
+}
+
+fn is_same_folder(written: &str, folder: &str) -> bool {
+    written == folder || (written.eq_ignore_ascii_case("INBOX") && folder.eq_ignore_ascii_case("INBOX"))
 }
 
 /// Which folders are synced and what they are called at the destination. Rules see decoded names (not modified UTF-7),

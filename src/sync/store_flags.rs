@@ -10,11 +10,11 @@ use super::{
     report::FolderReport,
 };
 use crate::{
-    error::Result,
+    error::{ErrorClass, Result},
     imap::{
         Session, Tag, UidSet,
         classify::Asked,
-        response::{Flag, Status},
+        response::{Flag, Status, StatusLine},
         select::Selected,
     },
 };
@@ -97,6 +97,25 @@ pub async fn add_missing(
     Ok(store(destination, "+FLAGS.SILENT", &add, Some(selected), report).await?.len())
 }
 
+/// Adds one keyword to one message; gives what the server said when it does not take it.
+///
+/// # Errors
+/// When the connection ends, or the server is unwell.
+pub async fn add_keyword(destination: &mut Session, uid: u32, keyword: &str) -> Result<Option<String>> {
+    let (line, _) = destination.run(&format!("UID STORE {uid} +FLAGS.SILENT ({keyword})")).await?;
+    match line.status {
+        Status::Ok => Ok(None),
+        _ if is_own_fault(destination, &line) => Ok(Some(line.text)),
+        _ => Err(destination.refusal(&line, Asked::Other, "STORE")),
+    }
+}
+
+/// True when the flag may be to blame, and not the server.
+fn is_own_fault(destination: &Session, line: &StatusLine) -> bool {
+    let class = destination.class_of(line, Asked::Append);
+    matches!(class, ErrorClass::MessageRejected | ErrorClass::Authorization | ErrorClass::Protocol)
+}
+
 /// Sends the STOREs in one go and waits for all. Gives the destination UIDs changed.
 async fn store(
     destination: &mut Session,
@@ -122,17 +141,8 @@ async fn store(
     for (line, (flag, uids)) in lines.iter().zip(asked) {
         match line.status {
             Status::Ok => changed = changed.union(&uids),
-            Status::No => {
-                use crate::error::ErrorClass;
-                use crate::imap::classify::class_of;
-                match class_of(line, Asked::Append) {
-                    ErrorClass::MessageRejected | ErrorClass::Authorization => {
-                        tell_refusal(report, flag, &uids, &line.text);
-                    }
-                    _ => return Err(destination.refusal(line, Asked::Other, "STORE")),
-                }
-            }
-            _ => tell_refusal(report, flag, &uids, &line.text),
+            _ if is_own_fault(destination, line) => tell_refusal(report, flag, &uids, &line.text),
+            _ => return Err(destination.refusal(line, Asked::Other, "STORE")),
         }
     }
     Ok(changed)
@@ -140,6 +150,7 @@ async fn store(
 
 fn tell_refusal(report: &mut FolderReport, flag: &str, uids: &UidSet, why: &str) {
     *report.differences.entry("flags".to_owned()).or_default() += uids.len();
+    uids.iter().for_each(|uid| report.untold.add("flags", uid));
     if let Some(uid) = uids.first() {
         let what = format!("{flag} could not be changed at the destination (its UIDs {uids}): {why}");
         report.note_difference(uid, what);

@@ -3,7 +3,7 @@
 use crate::{
     error::Side,
     imap::{AddressPolicy, Credential, Endpoint, Login, Quirks, Timeouts, Tls},
-    sync::spec::{DeletePolicy, FlagPolicy, FolderRules, MessageRules, Retry, SyncSpec},
+    sync::spec::{AcceptedLosses, DeletePolicy, FlagPolicy, FolderRules, MessageRules, Retry, SyncSpec},
 };
 
 /// A mailbox from old.example to new.example with four connections.
@@ -34,5 +34,7 @@ pub fn spec(name: &str) -> SyncSpec {
         connections: 4,
         dry_run: false,
         retry: Retry::default(),
+        accepted_losses: AcceptedLosses::default(),
+        retry_refused: false,
     }
 }

@@ -133,7 +133,7 @@ impl CheckpointStore for Desk {
 }
 
 fn skipped(state: &FolderState) -> u64 {
-    state.skipped.values().map(crate::imap::UidSet::len).sum()
+    state.set_aside.uids().len()
 }
 
 /// Facts for people, by name; of many folders those with the most messages.
@@ -179,13 +179,11 @@ pub(super) fn number(count: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::{
         imap::UidSet,
         sync::{
-            checkpoint::SkipReason,
+            set_aside::{SetAside, SetAsideGroup, SetAsideReason},
             uid_map::{Origin, Run, UidMap},
         },
     };
@@ -199,8 +197,9 @@ mod tests {
         let mut map = UidMap::new();
         map.push_runs([Run { source: 5, destination: Some(1), length: messages, origin: Origin::Appended }]);
         map.push(1000, Some(900), Origin::Adopted);
-        let skipped = BTreeMap::from([(SkipReason::TooLarge, UidSet::from_ranges([(2000, 2001)]))]);
-        FolderState { source_uid_validity: 7, map, skipped, ..FolderState::default() }
+        let mut set_aside = SetAside::default();
+        set_aside.put(SetAsideGroup::new(SetAsideReason::TooLarge, UidSet::from_ranges([(2000, 2001)])));
+        FolderState { source_uid_validity: 7, map, set_aside, ..FolderState::default() }
     }
 
     fn with(folders: &[(&str, u32)]) -> Checkpoint {

@@ -17,7 +17,7 @@ use mailferry::{
         checkpoint::Checkpoint,
         progress::Progress,
         report::MailboxReport,
-        spec::{DeletePolicy, FlagPolicy, FolderRules, MessageRules, Retry, SyncSpec},
+        spec::{AcceptedLosses, DeletePolicy, FlagPolicy, FolderRules, MessageRules, Retry, SyncSpec, Waits},
         store::CheckpointStore,
         sync_mailbox,
     },
@@ -100,8 +100,16 @@ impl Rig {
             retry: Retry {
                 initial_backoff: Duration::from_millis(20),
                 max_backoff: Duration::from_millis(500),
+                waits: Waits {
+                    unwell: [50, 100, 200, 400, 400].map(Duration::from_millis),
+                    between_rounds: [20, 40, 80].map(Duration::from_millis),
+                    without_control: Duration::from_millis(500),
+                },
+                patience: Duration::from_secs(10),
                 ..Retry::default()
             },
+            accepted_losses: AcceptedLosses::default(),
+            retry_refused: false,
         };
         Self {
             spec,

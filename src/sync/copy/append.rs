@@ -4,18 +4,18 @@ use std::fmt::Write;
 
 use tokio::time::Instant;
 
-use super::{Care, Pass, ReadBack, State, Stream, oddity};
+use super::{KeywordsDue, Mode, Pass, ReadBack, State, Stream, oddity};
 use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
-        Event, Tag,
-        classify::{Asked, class_of},
+        Event, Tag, UidSet,
+        classify::Asked,
         response::{Code, Flag, Status, StatusLine},
     },
     sync::{
+        breaker::Consequence,
         limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT, SLOW_COMMIT},
         progress::Progress,
-        scan::Scanned,
         uid_map::Origin,
     },
 };
@@ -39,14 +39,24 @@ struct Sent {
     oddity: oddity::Oddity,
     /// Flags that could not be sent, for the report.
     left_flags: Vec<String>,
+    /// Keywords that were left away to weaken the form: they follow by STORE.
+    keywords: Vec<String>,
     /// Why no date was sent, for the report.
     left_date: Option<&'static str>,
+}
+
+impl Sent {
+    fn new(at: usize, bytes: u64, oddity: oddity::Oddity, head: Head) -> Self {
+        let Head { left_flags, keywords, left_date, .. } = head;
+        Self { at, bytes, oddity, left_flags, keywords, left_date }
+    }
 }
 
 /// What stands before a message's literal.
 struct Head {
     text: String,
     left_flags: Vec<String>,
+    keywords: Vec<String>,
     left_date: Option<&'static str>,
 }
 
@@ -56,7 +66,13 @@ impl Pass<'_, '_> {
         if self.stream.as_ref().is_some_and(|s| s.tag.is_some()) {
             return; // an APPEND is open
         }
-        let multi = self.destination.capabilities().has("MULTIAPPEND");
+        if self.pausing && !self.stopping {
+            // What was not sent is fetched again.
+            self.batch.clear();
+            self.discarding |= self.stream_next.take().is_some();
+            return;
+        }
+        let multi = self.may_batch();
         while self.may_send(multi) {
             match self.state(self.next) {
                 State::Pending => break,
@@ -64,9 +80,8 @@ impl Pass<'_, '_> {
                 State::Settled => self.next += 1,
                 State::Arrived => {
                     let length = self.arrived.get(&self.next).map_or(0, bytes::Bytes::len) as u64;
-                    let careful = self.work.get(self.next).is_some_and(|m| self.memory.care.contains_key(&m.uid));
                     // A literal of no bytes would end a MULTIAPPEND (RFC 3502).
-                    if !multi || careful || length == 0 {
+                    if !multi || length == 0 {
                         self.send_batch();
                         self.send_single(self.next);
                     } else {
@@ -97,8 +112,16 @@ impl Pass<'_, '_> {
         }
     }
 
+    fn may_batch(&self) -> bool {
+        self.how.mode == Mode::Usual && self.destination.capabilities().has("MULTIAPPEND")
+    }
+
     fn may_send(&self, multi: bool) -> bool {
-        let limit = if multi { BATCHES_IN_FLIGHT } else { SINGLES_IN_FLIGHT };
+        let limit = match self.how.mode {
+            mode if mode.is_careful() => 1,
+            _ if multi => BATCHES_IN_FLIGHT,
+            _ => SINGLES_IN_FLIGHT,
+        };
         self.in_flight.len() < limit
     }
 
@@ -119,11 +142,10 @@ impl Pass<'_, '_> {
         self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next, sent_at: Instant::now() });
     }
 
-    /// Sends one message as an APPEND of its own; carefully where it is known to be unusual.
+    /// Sends one message as an APPEND of its own.
     fn send_single(&mut self, at: usize) {
         let tag = self.begin_append();
-        let careful = self.work.get(at).is_some_and(|m| self.memory.care.contains_key(&m.uid));
-        let sent: Vec<Sent> = self.put(tag, at, careful).into_iter().collect();
+        let sent: Vec<Sent> = self.put(tag, at, self.how.mode.is_careful()).into_iter().collect();
         self.destination.send(tag, "\r\n");
         self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next, sent_at: Instant::now() });
         self.settle(at);
@@ -145,23 +167,23 @@ impl Pass<'_, '_> {
         let mut watch = oddity::Watch::default();
         watch.look(&body);
         let oddity = oddity::Oddity { date: self.date_is_odd(at), ..watch.finish(self.context.adds_newline) };
-        self.destination.send(tag, head.text);
+        self.destination.send(tag, head.text.clone());
         self.destination.send_literal_header(tag, bytes, careful);
         self.destination.send(tag, body);
-        Some(Sent { at, bytes, oddity, left_flags: head.left_flags, left_date: head.left_date })
+        Some(Sent::new(at, bytes, oddity, head))
     }
 
     /// Begins the APPEND of a message whose bytes will stream. Returns its tag, and whether it waits for the `+`.
     pub(super) fn begin_single(&mut self, at: usize, length: u64) -> (Tag, bool) {
         let tag = self.begin_append();
         let head = self.head(at);
-        let known = self.work.get(at).is_some_and(|m| self.memory.care.contains_key(&m.uid));
-        let careful = known || (self.context.append_limit.is_none() && length > LARGE_WITHOUT_LIMIT);
+        let careful =
+            self.how.mode.is_careful() || (self.context.append_limit.is_none() && length > LARGE_WITHOUT_LIMIT);
         let waits = careful || !self.destination.capabilities().literals().at_once(length);
-        self.destination.send(tag, head.text);
+        self.destination.send(tag, head.text.clone());
         self.destination.send_literal_header(tag, length, careful);
         let oddity = oddity::Oddity { date: self.date_is_odd(at), ..Default::default() };
-        let sent = Sent { at, bytes: length, oddity, left_flags: head.left_flags, left_date: head.left_date };
+        let sent = Sent::new(at, length, oddity, head);
         self.in_flight.push_back(InFlight {
             tag,
             messages: vec![sent],
@@ -181,23 +203,22 @@ impl Pass<'_, '_> {
     }
 
     fn date_is_odd(&self, at: usize) -> bool {
-        let now = jiff::Timestamp::now().as_second();
-        self.work.get(at).and_then(Scanned::date).is_some_and(|date| oddity::odd_date(date.epoch, now))
+        self.work.get(at).is_some_and(|message| self.context.has_odd_date(message))
     }
 
     /// Flags and date of a message as they may be sent. Nothing is echoed from the source: system flags, keywords that are
     /// 7-bit atoms, and a date rendered from its value; the rest is left out and told.
     fn head(&self, at: usize) -> Head {
-        let mut head = Head { text: " (".to_owned(), left_flags: Vec::new(), left_date: None };
+        let mut head = Head { text: " (".to_owned(), left_flags: Vec::new(), keywords: Vec::new(), left_date: None };
         let Some(message) = self.work.get(at) else { return head };
-        let care = self.memory.care.get(&message.uid);
-        let no_keywords = care.is_some_and(|care| *care >= Care::WithoutKeywords);
-        let no_date = care.is_some_and(|care| *care >= Care::Bare);
+        let weakened = self.how.mode == Mode::Weakened;
+        // An ordinary date can't be repaired later: it is always sent.
+        let no_date = weakened && self.date_is_odd(at);
         for flag in self.context.scan.flags(message) {
             let text = flag.sendable().filter(|_| self.context.selected.keeps(flag));
             match (flag, text) {
                 (Flag::Recent, _) => {}
-                (Flag::Keyword(_), Some(text)) if no_keywords => head.left_flags.push(text.to_owned()),
+                (Flag::Keyword(_), Some(text)) if weakened => head.keywords.push(text.to_owned()),
                 (_, Some(text)) => {
                     if !head.text.ends_with('(') {
                         head.text.push(' ');
@@ -229,23 +250,42 @@ impl Pass<'_, '_> {
             Status::No => self.refused(&answered, &line),
             Status::Bad | Status::Bye | Status::PreAuth => {
                 // The server may read what was meant as a message as commands: nothing may follow.
-                for sent in &answered.messages {
-                    self.step_up(sent.at, &line.text)?;
-                }
-                Err(self
-                    .destination
-                    .blame(Error::protocol(format!("the server did not understand APPEND: {}", line.text))))
+                let error = self.destination.refusal(&line, Asked::Append, "APPEND");
+                self.suspect(&answered, &line, &error)?;
+                // Whatever its class, the connection is what ends now; the breaker knows the rest.
+                Err(Error { class: ErrorClass::Protocol, ..error })
             }
         }
     }
 
-    fn step_up(&mut self, at: usize, why: &str) -> Result<()> {
-        let uid = self.message(at)?.uid;
-        let care = Care::after(self.memory.care.get(&uid).copied());
-        self.memory.care.insert(uid, care);
-        self.memory.refusals.insert(uid, why.to_owned());
-        self.outcome.again.insert(uid);
-        Ok(())
+    /// The messages of a refused APPEND come under suspicion; they are not sent again in this pass, and only after a look:
+    /// some servers refuse what they have stored.
+    fn suspect(&mut self, answered: &InFlight, line: &StatusLine, error: &Error) -> Result<()> {
+        let why = match &line.code {
+            Some(Code::Other(code)) => format!("[{code}] {}", line.text),
+            _ => line.text.clone(),
+        };
+        let alone = answered.messages.len() == 1;
+        for sent in &answered.messages {
+            let message = *self.message(sent.at)?;
+            self.memory.suspects.refused(&message, alone, error, &why, answered.uid_next);
+            match self.how.mode {
+                Mode::Trial => self.memory.suspects.refused_in_round(message.uid),
+                Mode::Weakened => self.memory.suspects.refused_weakened(message.uid),
+                Mode::Usual | Mode::Single | Mode::Control => {}
+            }
+        }
+        match self.context.breakers.destination.refused(error, self.how.mode.weight()) {
+            Consequence::GoOn => {
+                self.pausing |= !self.how.mode.is_careful() && self.memory.suspects.wants_controls();
+                Ok(())
+            }
+            Consequence::Open => {
+                self.pausing = true;
+                Ok(())
+            }
+            Consequence::End => Err(error.clone()),
+        }
     }
 
     fn refused(&mut self, answered: &InFlight, line: &StatusLine) -> Result<()> {
@@ -262,19 +302,8 @@ impl Pass<'_, '_> {
                 .blame(Error::new(ErrorClass::Network, "the destination folder is gone"))
                 .advice("Somebody removed it during the sync; it is made again on the next try"));
         }
-        match class_of(line, Asked::Append) {
-            ErrorClass::MessageRejected | ErrorClass::Authorization | ErrorClass::Protocol => {
-                let why = match &line.code {
-                    Some(Code::Other(code)) => format!("[{code}] {}", line.text),
-                    _ => line.text.clone(),
-                };
-                for sent in &answered.messages {
-                    self.step_up(sent.at, &why)?;
-                }
-                Ok(())
-            }
-            _ => Err(self.destination.refusal(line, Asked::Append, "APPEND")),
-        }
+        let error = self.destination.refusal(line, Asked::Append, "APPEND");
+        self.suspect(answered, line, &error)
     }
 
     /// The destination said OK: only now are these messages copied.
@@ -284,15 +313,22 @@ impl Pass<'_, '_> {
             self.uid_next = self.uid_next.max(last.saturating_add(1));
         }
         self.adapt(&answered);
-        let tail_from = self.in_flight.iter().map(|f| f.uid_next).min().unwrap_or(self.uid_next);
+        self.context.breakers.destination.accepted();
+        let in_flight = self.in_flight.iter().map(|f| f.uid_next).min();
+        // What was refused may have been stored: its place stays in the tail until that was looked at.
+        let in_doubt = self.memory.suspects.doubt_from;
+        let tail_from = in_flight.into_iter().chain(in_doubt).min().unwrap_or(self.uid_next);
         let work = self.work;
         let scan = self.context.scan;
+        let untold = std::mem::take(&mut self.report.untold);
         let newest = self.context.ledger.folder(self.context.source_raw, |state| {
             let newest = state.map.copied().last();
+            let mut copied = UidSet::default();
             for (n, sent) in answered.messages.iter().enumerate() {
                 let Some(message) = work.get(sent.at) else { continue };
                 let destination_uid = uids.as_ref().and_then(|u| u.get(n)).copied();
                 state.map.push(message.uid, destination_uid, Origin::Appended);
+                copied.insert(message.uid);
                 for flag in scan.flags(message).iter().filter_map(Flag::sendable) {
                     if let Some(set) = state.flags.get_mut(flag) {
                         set.insert(message.uid);
@@ -301,13 +337,18 @@ impl Pass<'_, '_> {
                     }
                 }
             }
+            if !state.set_aside.is_empty() {
+                state.set_aside.remove(&copied);
+            }
             if uids.is_some() {
                 state.tail_from = tail_from;
             }
+            state.differences.join(untold);
             newest
         })?;
         for (n, sent) in answered.messages.into_iter().enumerate() {
             let uid = self.message(sent.at)?.uid;
+            self.memory.suspects.accepted(uid);
             self.tell_differences(uid, &sent);
             if newest.is_some_and(|newest| uid < newest) {
                 let what = "it comes after newer messages: it could be copied only after them";
@@ -320,6 +361,10 @@ impl Pass<'_, '_> {
             let destination_uid = uids.as_ref().and_then(|u| u.get(n)).copied();
             if let Some(destination_uid) = destination_uid.filter(|_| !sent.oddity.is_none()) {
                 self.memory.read_back.push(ReadBack { source_uid: uid, destination_uid, oddity: sent.oddity });
+            }
+            if !sent.keywords.is_empty() {
+                let keywords = sent.keywords;
+                self.memory.keywords_due.push(KeywordsDue { source_uid: uid, destination_uid, keywords });
             }
         }
         Ok(())

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::{Care, Memory, Pass, State, Stream, oddity::Watch};
+use super::{Memory, Pass, State, Stream, oddity::Watch};
 use crate::{
     error::{Error, ErrorClass, Result, Side},
     imap::{
         Event, STREAM_ABOVE, UidSet,
-        classify::{Asked, class_of},
+        classify::Asked,
         response::{Fetch, Status, Untagged},
     },
     sync::{
+        breaker::Weight,
         limits::{FETCH_BYTES, FETCH_MESSAGES, FETCHES_IN_FLIGHT, MAX_SET_BYTES},
         scan::Scanned,
     },
@@ -65,7 +66,7 @@ pub(super) fn is_invented(message: &Scanned, body: &[u8]) -> bool {
 impl Pass<'_, '_> {
     /// Asks for more while the budget allows.
     pub(super) fn request(&mut self) {
-        while !self.stopping && self.requested.len() < FETCHES_IN_FLIGHT {
+        while !self.stopping && !self.pausing && self.requested.len() < FETCHES_IN_FLIGHT {
             let waits = self.requested.front().is_some_and(|(_, unit)| self.only_message(unit).is_some());
             if self.memory.uid_comes_late && waits {
                 return;
@@ -121,10 +122,15 @@ impl Pass<'_, '_> {
                 if self.requested.is_empty() {
                     self.due = 0;
                 }
-                if line.status != Status::Ok {
-                    let class = class_of(&line, Asked::Other);
-                    if matches!(class, ErrorClass::Throttled | ErrorClass::Network) {
-                        return Err(self.source.refusal(&line, Asked::Other, "FETCH"));
+                if line.status == Status::Ok {
+                    self.context.breakers.source.accepted();
+                } else {
+                    let error = self.source.refusal(&line, Asked::Other, "FETCH");
+                    if matches!(error.class, ErrorClass::Throttled | ErrorClass::Network) {
+                        // That is no fault of these messages: they are asked for again once the server is well.
+                        self.context.breakers.source.refused(&error, Weight::Control);
+                        self.pausing = true;
+                        return Ok(());
                     }
                 }
                 for at in unit.first..unit.end {
@@ -203,13 +209,12 @@ impl Pass<'_, '_> {
         let uid = uid.or_else(|| alone.and_then(|(_, unit)| self.only_message(unit)));
         let Some(at) = uid.and_then(|uid| self.work.binary_search_by_key(&uid, |m| m.uid).ok()) else { return };
         let in_turn = (self.next..at).all(|before| self.state(before) != State::Pending);
-        if !in_turn || self.next > at || self.state(at) != State::Pending || self.stopping {
+        if !in_turn || self.next > at || self.state(at) != State::Pending || self.stopping || self.pausing {
             return;
         }
         let Some(message) = self.work.get(at).copied() else { return };
         if self.context.append_limit.is_some_and(|limit| length > limit) {
-            self.memory.refusals.insert(message.uid, format!("{length} bytes are more than the destination takes"));
-            self.memory.care.insert(message.uid, Care::Refused);
+            self.memory.too_large.insert(message.uid, length);
             self.outcome.again.insert(message.uid);
             self.settle(at);
             return;

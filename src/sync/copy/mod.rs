@@ -17,11 +17,14 @@ use tokio_util::sync::CancellationToken;
 pub use self::oddity::Oddity;
 use self::{append::InFlight, fetch::Unit, oddity::Watch};
 use super::{
+    breaker::{Breakers, Weight},
     ledger::Ledger,
     limits::{BATCH_AGE, BATCH_MESSAGES, STREAM_QUEUE},
+    pair::Pair,
     progress::Progress,
     report::FolderReport,
     scan::{Scan, Scanned},
+    suspects::Suspects,
     trouble::Trouble,
 };
 use crate::{
@@ -51,23 +54,36 @@ pub struct CopyContext<'a> {
     pub append_limit: Option<u64>,
     /// The destination is known to end messages with a line end that have none.
     pub adds_newline: bool,
+    /// Stop the asking while a server is unwell.
+    pub breakers: &'a Breakers,
+    /// Somebody tries refused messages again and wants the destination for that alone.
+    pub quiet: &'a Quiet,
+}
+
+impl CopyContext<'_> {
+    /// True when servers are known to refuse or change the message's date.
+    #[must_use]
+    pub fn has_odd_date(&self, message: &Scanned) -> bool {
+        let now = jiff::Timestamp::now().as_second();
+        message.date().is_some_and(|date| oddity::odd_date(date.epoch, now))
+    }
 }
 
 /// What a folder's copying remembers across lost connections.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// How carefully a message is to be sent, beyond the usual way.
-    pub care: BTreeMap<u32, Care>,
+    /// Messages that the destination refused.
+    pub suspects: Suspects,
+    /// Messages that turned out larger than the destination says that it takes, and their bytes.
+    pub too_large: BTreeMap<u32, u64>,
+    /// Copies that were sent without keywords and wait for them: UID at the destination, UID at the source, keywords.
+    pub keywords_due: Vec<KeywordsDue>,
     /// Which messages the source fails to deliver.
     pub trouble: Trouble,
     /// Copied messages to read back, since the destination may have changed them.
     pub read_back: Vec<ReadBack>,
     /// The source names a message's UID only after its literal.
     pub uid_comes_late: bool,
-    /// Why the destination refused a message last.
-    pub refusals: BTreeMap<u32, String>,
-    /// Messages given up and reported.
-    pub given_up: BTreeSet<u32>,
     /// The folder's messages stand in the totals.
     pub counted: bool,
     /// The folder was asked for as a whole.
@@ -80,34 +96,87 @@ impl Memory {
     /// Grows with each step towards giving a message up: such a failure is progress too.
     #[must_use]
     pub fn steps(&self) -> u64 {
-        let care = self.care.values().map(|care| *care as u64 + 1).sum::<u64>();
-        care + self.trouble.steps()
+        self.suspects.steps() + self.trouble.steps()
     }
 }
 
-/// How carefully a message is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Care {
-    /// Alone, by synchronizing literal.
-    Alone,
-    /// Alone, with the system flags only.
-    WithoutKeywords,
-    /// Alone, with the system flags only and without a date.
-    Bare,
-    /// Not again.
-    Refused,
+/// A copy that was sent without its keywords.
+#[derive(Debug, Clone)]
+pub struct KeywordsDue {
+    /// UID at the source.
+    pub source_uid: u32,
+    /// UID at the destination; none where it does not tell.
+    pub destination_uid: Option<u32>,
+    /// The keywords, as they can be sent.
+    pub keywords: Vec<String>,
 }
 
-impl Care {
-    /// The next step after a refusal.
-    #[must_use]
-    pub fn after(current: Option<Self>) -> Self {
-        match current {
-            None => Self::Alone,
-            Some(Self::Alone) => Self::WithoutKeywords,
-            Some(Self::WithoutKeywords) => Self::Bare,
-            Some(Self::Bare | Self::Refused) => Self::Refused,
+/// How a pass sends its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// As fast as the destination takes them.
+    Usual,
+    /// Each in an APPEND of its own, many at a time.
+    Single,
+    /// Each alone, by synchronizing literal, one at a time: an ordinary message, to see whether the server is well.
+    Control,
+    /// The same for messages that were refused before.
+    Trial,
+    /// The same without keywords, and without a date that servers are known to refuse.
+    Weakened,
+}
+
+/// How a pass is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct How {
+    /// How messages are sent.
+    pub mode: Mode,
+    /// It finds out whether a server is well again, and so does not wait for that.
+    pub probe: bool,
+}
+
+impl Mode {
+    /// One APPEND at a time, by synchronizing literal.
+    const fn is_careful(self) -> bool {
+        matches!(self, Self::Control | Self::Trial | Self::Weakened)
+    }
+
+    const fn weight(self) -> Weight {
+        match self {
+            Self::Usual | Self::Single => Weight::Usual,
+            Self::Control => Weight::Control,
+            Self::Trial | Self::Weakened => Weight::Suspect,
         }
+    }
+}
+
+/// Counts those who want to append alone, so that all others make a pause.
+#[derive(Debug, Default)]
+pub struct Quiet {
+    wanted: std::sync::atomic::AtomicUsize,
+    /// Held to read by a pass, to write by who appends alone.
+    pub lock: tokio::sync::RwLock<()>,
+}
+
+/// While this is held, passes make a pause.
+#[derive(Debug)]
+pub struct QuietWanted<'a>(&'a Quiet);
+
+impl Quiet {
+    /// From now on other passes make a pause.
+    pub fn want(&self) -> QuietWanted<'_> {
+        self.wanted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        QuietWanted(self)
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.wanted.load(std::sync::atomic::Ordering::SeqCst) > 0
+    }
+}
+
+impl Drop for QuietWanted<'_> {
+    fn drop(&mut self) {
+        self.0.wanted.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
     }
 }
 
@@ -188,6 +257,9 @@ struct Pass<'a, 'b> {
     /// Inside a literal that nobody wants.
     discarding: bool,
     stopping: bool,
+    /// Nothing more is asked or sent; what is under way is waited for.
+    pausing: bool,
+    how: How,
 }
 
 /// Copies `work` (messages of the scan, in UID order) once over; what is left is told, not retried. `bodies` are at hand
@@ -198,13 +270,14 @@ struct Pass<'a, 'b> {
 /// holds all that was confirmed, and both connections are of no more use.
 pub async fn copy(
     context: &CopyContext<'_>,
+    how: How,
     work: &[Scanned],
     mut bodies: BTreeMap<u32, Bytes>,
-    source: &mut Session,
-    destination: &mut Session,
+    pair: &mut Pair,
     memory: &mut Memory,
     report: &mut FolderReport,
 ) -> Result<Outcome> {
+    let Pair { source, destination } = pair;
     bodies.retain(|uid, body| {
         work.binary_search_by_key(uid, |m| m.uid)
             .ok()
@@ -239,6 +312,8 @@ pub async fn copy(
         stream_next: None,
         discarding: false,
         stopping: false,
+        pausing: false,
+        how,
     };
     for (uid, body) in bodies {
         pass.keep(uid, body);
@@ -247,7 +322,7 @@ pub async fn copy(
         Ok(()) => Ok(pass.outcome),
         Err(error) => {
             pass.note_failure(&error);
-            // Older doubts were settled before the copying began.
+            // Older doubts were settled before the copying began; a suspect is looked for before it is sent again.
             pass.memory.in_doubt = !pass.in_flight.is_empty() || has_unknown(context)?;
             Err(error)
         }
@@ -274,6 +349,7 @@ impl Pass<'_, '_> {
                 self.stopping = true;
                 self.outcome.stopped = true;
             }
+            self.pausing |= self.must_pause();
             self.request();
             self.compose();
             if self.is_done() {
@@ -301,8 +377,18 @@ impl Pass<'_, '_> {
         }
     }
 
+    /// True when others need the destination for themselves, or a server is unwell.
+    fn must_pause(&self) -> bool {
+        let unwell = || self.context.breakers.source.is_open() || self.context.breakers.destination.is_open();
+        (!self.how.mode.is_careful() && self.context.quiet.is_wanted()) || (!self.how.probe && unwell())
+    }
+
     fn is_done(&self) -> bool {
         let drained = self.in_flight.is_empty() && self.stream.is_none();
+        if self.pausing && !self.stopping {
+            let asked = self.requested.is_empty() && !self.discarding && self.stream_next.is_none();
+            return drained && self.batch.is_empty() && asked;
+        }
         if self.stopping {
             // What was asked for and has not come is left unread: this pair ends with the pass.
             return drained && self.batch.is_empty();

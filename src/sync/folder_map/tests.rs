@@ -26,6 +26,7 @@ fn side(prefix: &str, delimiter: &str, names: &[&str]) -> SideFolders {
                 special_use: SpecialUse::of(&attributes),
                 attributes,
                 subscribed,
+                messages: None,
             }
         })
         .collect();
@@ -363,6 +364,7 @@ fn some_folders() -> impl Strategy<Value = SideFolders> {
                     selectable: attribute != "\\Noselect",
                     special_use: SpecialUse::of(&[attribute]),
                     subscribed,
+                    messages: None,
                 });
             }
             side

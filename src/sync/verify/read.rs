@@ -8,7 +8,7 @@ use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
         Event, STREAM_ABOVE, Session, Tag, UidSet,
-        classify::{Asked, class_of},
+        classify::Asked,
         response::{Fetch, Flag, Status, Untagged},
         select::{Selected, examine},
     },
@@ -197,7 +197,7 @@ impl Reading {
                 let left: UidSet = uids.iter().filter(|uid| self.state(*uid) == Some(State::Pending)).collect();
                 if line.status == Status::Ok {
                     pass.unanswered = pass.unanswered.union(&left);
-                } else if matches!(class_of(&line, Asked::Other), ErrorClass::Throttled | ErrorClass::Network) {
+                } else if matches!(session.class_of(&line, Asked::Other), ErrorClass::Throttled | ErrorClass::Network) {
                     return Err(session.refusal(&line, Asked::Other, "to read messages"));
                 } else if uids.len() == 1 {
                     left.iter().for_each(|uid| self.settle(uid, State::Unreadable));

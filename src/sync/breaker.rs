@@ -1,0 +1,355 @@
+//! Stops the asking on all connections to one account while its server is unwell, and finds out when it is well again.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{pair::Pair, progress::Progress, spec::Retry};
+use crate::error::{Error, ErrorClass, Finality, Remedy, Result, Side};
+
+/// So many refusals in a row, without an OK between, mean that the server may be unwell.
+const IN_A_ROW: u32 = 5;
+/// ... and so many, once an ordinary message passed beside such refusals.
+const IN_A_ROW_WELL: u32 = 50;
+/// A server that is waited for is kept connected by a NOOP this often.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// The breakers of both accounts.
+#[derive(Debug)]
+pub struct Breakers {
+    /// Of the account that is read.
+    pub source: Breaker,
+    /// Of the account that is written.
+    pub destination: Breaker,
+}
+
+impl Breakers {
+    /// Closed breakers.
+    #[must_use]
+    pub fn new(retry: Retry) -> Self {
+        Self { source: Breaker::new(retry), destination: Breaker::new(retry) }
+    }
+
+    /// The breaker of one side.
+    #[must_use]
+    pub fn on(&self, side: Side) -> &Breaker {
+        match side {
+            Side::Source => &self.source,
+            Side::Destination => &self.destination,
+        }
+    }
+}
+
+/// The breaker of one account: open while nothing may be asked.
+#[derive(Debug)]
+pub struct Breaker {
+    state: Mutex<State>,
+    changed: Notify,
+    retry: Retry,
+}
+
+/// What a breaker knows; its methods decide, and never wait.
+#[derive(Debug, Default)]
+struct State {
+    refused_in_a_row: u32,
+    /// An ordinary message passed while another was refused again and again.
+    was_well: bool,
+    open: Option<Open>,
+    /// Waited in this run, all in all.
+    waited: Duration,
+    /// Somebody finds out whether the server is well again.
+    probing: bool,
+    /// Until when `waited` was counted.
+    counted_until: Option<Instant>,
+    /// When something was accepted last.
+    accepted_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Open {
+    until: Instant,
+    /// How many waits there were since it opened.
+    waits: usize,
+    error: Error,
+}
+
+/// What may be done now.
+#[derive(Debug)]
+pub enum Admission<'a> {
+    /// Everything.
+    Free,
+    /// One message may be tried, to find out whether the server is well again.
+    Probe(#[allow(dead_code, reason = "it is held, not read")] Probing<'a>),
+    /// It was asked to stop.
+    Stopped,
+}
+
+/// While this is held, nobody else tries.
+#[derive(Debug)]
+pub struct Probing<'a>(&'a Breaker);
+
+impl Drop for Probing<'_> {
+    fn drop(&mut self) {
+        self.0.state().probing = false;
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// What comes next for one who wants to ask.
+enum Step {
+    Free,
+    Probe,
+    Wait(Instant, Error),
+}
+
+/// What a refusal means for the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consequence {
+    /// It may be the message's own.
+    GoOn,
+    /// The server may be unwell: nothing more is asked until [`Breaker::admit`] says so.
+    Open,
+    /// Waiting does not help: a person must act.
+    End,
+}
+
+/// How a refusal counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// One of many: a few in a row open the breaker, if the class does not.
+    Usual,
+    /// Of an ordinary message that should have passed: the server is unwell.
+    Control,
+    /// Of a message that was refused before: it tells nothing of the server, unless that asks for a wait.
+    Suspect,
+}
+
+impl State {
+    fn refused(&mut self, error: &Error, weight: Weight, now: Instant, retry: &Retry) -> Consequence {
+        self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
+        let in_a_row = self.refused_in_a_row >= if self.was_well { IN_A_ROW_WELL } else { IN_A_ROW };
+        let passing = matches!(error.class, ErrorClass::Throttled | ErrorClass::Network);
+        let opens = match weight {
+            Weight::Usual => passing || in_a_row,
+            Weight::Control => true,
+            Weight::Suspect => false,
+        } || error.stated_wait.is_some()
+            || (self.open.is_some() && weight != Weight::Suspect);
+        if !opens {
+            return Consequence::GoOn;
+        }
+        if error.class.remedy() == Remedy::WaitForPerson && error.stated_wait.is_none() {
+            return Consequence::End;
+        }
+        match &mut self.open {
+            // Answers to what was sent before it opened.
+            Some(open) if now < open.until && !self.probing => {
+                if let Some(wait) = error.stated_wait
+                    && now + wait > open.until
+                {
+                    open.until = now + wait;
+                    open.error = error.clone();
+                }
+            }
+            open => {
+                let waits = open.as_ref().map_or(0, |open| open.waits + 1);
+                // Known to have been well: a look at once, not after a while.
+                let at_once = self.was_well && waits == 0 && weight == Weight::Usual && !passing;
+                let step = || retry.waits.unwell.get(waits).or(retry.waits.unwell.last()).copied().unwrap_or_default();
+                let wait = error.stated_wait.unwrap_or_else(|| if at_once { Duration::ZERO } else { step() });
+                *open = Some(Open { until: now + wait, waits, error: error.clone() });
+            }
+        }
+        Consequence::Open
+    }
+
+    fn accepted(&mut self, now: Instant) {
+        self.was_well |= self.open.is_some();
+        self.refused_in_a_row = 0;
+        self.open = None;
+        self.accepted_at = Some(now);
+    }
+}
+
+impl Breaker {
+    /// A closed breaker.
+    #[must_use]
+    pub fn new(retry: Retry) -> Self {
+        Self { state: Mutex::default(), changed: Notify::new(), retry }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True while nothing may be asked.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state().open.is_some()
+    }
+
+    /// True when something was accepted after `since`.
+    #[must_use]
+    pub fn accepted_since(&self, since: Instant) -> bool {
+        self.state().accepted_at.is_some_and(|at| at > since)
+    }
+
+    /// The server took or gave something: it is well.
+    pub fn accepted(&self) {
+        self.state().accepted(Instant::now());
+        self.changed.notify_waiters();
+    }
+
+    /// The server refused something.
+    pub fn refused(&self, error: &Error, weight: Weight) -> Consequence {
+        let consequence = self.state().refused(error, weight, Instant::now(), &self.retry);
+        self.changed.notify_waiters();
+        consequence
+    }
+
+    /// Closes the breaker without proof: nobody has anything left to find out with.
+    pub fn reset(&self) {
+        let mut state = self.state();
+        state.open = None;
+        state.refused_in_a_row = 0;
+        state.was_well = true;
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until something may be asked; both connections of the pair are kept alive meanwhile.
+    ///
+    /// # Errors
+    /// The refusal that opened it, when the run's patience is over or would be over before the wait is: then with the
+    /// time before which trying again makes no sense, where the server said so.
+    pub async fn admit(&self, pair: &mut Pair, progress: &Progress, stop: &CancellationToken) -> Result<Admission<'_>> {
+        loop {
+            let changed = self.changed.notified();
+            match self.next_step()? {
+                _ if stop.is_cancelled() => return Ok(Admission::Stopped),
+                Step::Free => return Ok(Admission::Free),
+                Step::Probe => return Ok(Admission::Probe(Probing(self))),
+                Step::Wait(until, error) => {
+                    self.rest(Some(&mut *pair), (until, &error), changed, progress, stop).await?
+                }
+            }
+        }
+    }
+
+    /// Waits until it makes sense to connect, or to open a folder: these are no tries.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub async fn wait_until_due(
+        &self,
+        mut pair: Option<&mut Pair>,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        while !stop.is_cancelled() {
+            let changed = self.changed.notified();
+            match self.due()? {
+                Some((until, error)) => {
+                    self.rest(pair.as_deref_mut(), (until, &error), changed, progress, stop).await?
+                }
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Until when nothing may be asked, and why; nothing when that is over.
+    fn due(&self) -> Result<Option<(Instant, Error)>> {
+        let state = self.state();
+        let Some(open) = &state.open else { return Ok(None) };
+        let left = open.until.saturating_duration_since(Instant::now());
+        if state.waited + left > self.retry.patience {
+            return Err(out_of_patience(&open.error, left));
+        }
+        Ok((!left.is_zero()).then(|| (open.until, open.error.clone())))
+    }
+
+    fn next_step(&self) -> Result<Step> {
+        if let Some((until, error)) = self.due()? {
+            return Ok(Step::Wait(until, error));
+        }
+        let mut state = self.state();
+        let Some(open) = &state.open else { return Ok(Step::Free) };
+        if state.probing {
+            return Ok(Step::Wait(Instant::now() + KEEP_ALIVE, open.error.clone()));
+        }
+        state.probing = true;
+        Ok(Step::Probe)
+    }
+
+    async fn rest(
+        &self,
+        pair: Option<&mut Pair>,
+        (until, error): (Instant, &Error),
+        changed: Notified<'_>,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let began = Instant::now();
+        {
+            let _waiting = progress.wait(error.to_string(), until.saturating_duration_since(began));
+            tokio::select! {
+                () = tokio::time::sleep_until(until.min(began + KEEP_ALIVE)) => {}
+                () = changed => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        self.waited(began);
+        // A server that asked to be left alone is.
+        let asking = error.side.filter(|_| error.stated_wait.is_some());
+        match pair {
+            Some(pair) => pair.keep_alive(asking).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Several connections wait at the same time: it counts once.
+    fn waited(&self, began: Instant) {
+        let mut state = self.state();
+        let now = Instant::now();
+        let from = state.counted_until.map_or(began, |until| until.max(began));
+        state.waited += now.saturating_duration_since(from);
+        state.counted_until = Some(now);
+    }
+}
+
+/// The error of a run that waits no longer.
+pub fn out_of_patience(error: &Error, left: Duration) -> Error {
+    let mut error = error.clone();
+    if error.stated_wait.is_some() {
+        let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
+        let at = Timestamp::now().checked_add(jiff::SignedDuration::from_secs(seconds)).ok();
+        error.retry_at = at;
+        if let Some(at) = at {
+            error = error.advice(format!("The server asks to be left alone until {at:.0}; run again after that"));
+        }
+    }
+    Error { finality: Finality::Mailbox, ..unwell(error) }
+}
+
+/// A refusal whose text nobody knows, given by a server that takes nothing else either, is the server's own trouble.
+#[must_use]
+pub fn unwell(mut error: Error) -> Error {
+    if matches!(error.class, ErrorClass::MessageRejected | ErrorClass::Protocol) {
+        error.class = ErrorClass::Network;
+        error.what = format!("the server is unwell: {}", error.what);
+        if error.advice.is_none() {
+            error = error.advice("Look at the server's log and its disk; then run again: nothing is lost meanwhile");
+        }
+    }
+    error.finality = Finality::Folder;
+    error
+}

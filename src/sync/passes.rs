@@ -1,0 +1,553 @@
+//! One folder's copying: a first pass over everything, refused batches one by one, and rounds for what was refused alone.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tokio::{
+    sync::{RwLockReadGuard, RwLockWriteGuard},
+    time::Instant,
+};
+
+use super::{
+    breaker::{Admission, KEEP_ALIVE, unwell},
+    checkpoint::FolderState,
+    copy::{CopyContext, How, KeywordsDue, Memory, Mode, copy},
+    folder::{Ended, Job, Shared, Start, settle_doubt, take_found},
+    lookup::still_there,
+    pair::Pair,
+    report::FolderReport,
+    scan::Scanned,
+    set_aside::{SetAsideGroup, SetAsideReason},
+    spec::FlagPolicy,
+    store_flags::{add_keyword, add_missing},
+    suspects::{BETWEEN_CONTROLS, ControlPassed, Suspect},
+};
+use crate::{
+    error::{Error, ErrorClass, Finality, Remedy, Result},
+    imap::{UidSet, response::Flag},
+};
+
+/// More passes than this over one folder's work make no sense.
+const MAX_PASSES: u32 = 100_000;
+
+/// The copying of one folder on one pair of connections.
+pub struct FolderCopy<'a> {
+    /// What the folders of the mailbox share.
+    pub shared: &'a Shared,
+    /// The folder.
+    pub job: &'a Job,
+    /// What the passes need.
+    pub context: CopyContext<'a>,
+    /// The connections.
+    pub pair: &'a mut Pair,
+    /// What outlives them.
+    pub memory: &'a mut Memory,
+    /// What is told.
+    pub report: &'a mut FolderReport,
+    /// Messages that are neither copied nor set aside by now.
+    pub work: Vec<Scanned>,
+}
+
+/// What to do while the destination refuses and no ordinary message is left to tell whose fault it is.
+enum WithoutControl {
+    /// It may still be the server.
+    Wait,
+    /// The server takes other messages, or there are too few to tell: on with the rounds.
+    GoOn,
+    /// The server takes nothing.
+    Unwell(Error),
+}
+
+impl FolderCopy<'_> {
+    /// Copies all of the work, or sets it aside.
+    ///
+    /// # Errors
+    /// When a connection ends, a server is unwell for longer than it is waited for, or nothing helps but a person.
+    pub async fn run(mut self, mut bodies: BTreeMap<u32, Bytes>) -> Result<Ended> {
+        for _ in 0..MAX_PASSES {
+            if self.first_pass(std::mem::take(&mut bodies)).await? == Ended::Stopped
+                || self.one_by_one().await? == Ended::Stopped
+                || self.rounds().await? == Ended::Stopped
+            {
+                return Ok(Ended::Stopped);
+            }
+            // What was kept back for the rounds is left, or nothing.
+            self.memory.suspects.controls.clear();
+            if self.pending().is_empty() && self.memory.suspects.is_empty() {
+                self.send_keywords().await?;
+                return Ok(Ended::Complete);
+            }
+        }
+        Err(Error::protocol("the servers never agree on what is left to copy"))
+    }
+
+    /// Everything that was not refused, as fast as it goes.
+    async fn first_pass(&mut self, mut bodies: BTreeMap<u32, Bytes>) -> Result<Ended> {
+        loop {
+            self.give_up_unreadable()?;
+            let pending = self.pending();
+            if pending.is_empty() {
+                return Ok(Ended::Complete);
+            }
+            self.keep_controls(&pending);
+            let pending = self.pending();
+            if pending.is_empty() {
+                return Ok(Ended::Complete);
+            }
+            let bodies = std::mem::take(&mut bodies);
+            // Who wants to append alone gets his turn.
+            tokio::task::yield_now().await;
+            if self.admitted_pass(Mode::Usual, &pending, bodies).await? == Ended::Stopped {
+                return Ok(Ended::Stopped);
+            }
+        }
+    }
+
+    /// What was refused only together with others: of a batch, one message may be to blame.
+    async fn one_by_one(&mut self) -> Result<Ended> {
+        loop {
+            let suspects: UidSet = self.memory.suspects.only_in_batches().collect();
+            if suspects.is_empty() {
+                return Ok(Ended::Complete);
+            }
+            self.look().await?;
+            let work: Vec<Scanned> =
+                self.work.iter().filter(|m| suspects.contains(m.uid) && self.is_suspect(m)).copied().collect();
+            if !work.is_empty() && self.admitted_pass(Mode::Single, &work, BTreeMap::new()).await? == Ended::Stopped {
+                return Ok(Ended::Stopped);
+            }
+            self.give_up_unreadable()?;
+        }
+    }
+
+    fn is_suspect(&self, message: &Scanned) -> bool {
+        self.memory.suspects.contains(message.uid)
+    }
+
+    /// The work that is neither under suspicion nor kept back.
+    fn pending(&self) -> Vec<Scanned> {
+        let suspects = &self.memory.suspects;
+        let waits = |m: &&Scanned| !suspects.contains(m.uid) && !suspects.controls.contains(&m.uid);
+        self.work.iter().filter(waits).copied().collect()
+    }
+
+    fn keep_controls(&mut self, pending: &[Scanned]) {
+        if !self.memory.suspects.wants_controls() {
+            return;
+        }
+        let pending: Vec<(Scanned, bool)> = pending.iter().map(|m| (*m, self.has_keywords(m))).collect();
+        self.memory.suspects.choose_controls(&pending);
+    }
+
+    /// One pass over `work` once both servers are well; over one message while that is to be found out.
+    async fn admitted_pass(&mut self, mode: Mode, work: &[Scanned], bodies: BTreeMap<u32, Bytes>) -> Result<Ended> {
+        let shared = self.shared;
+        if shared.breakers.destination.is_open()
+            && self.memory.suspects.is_without_control(shared.spec.retry.waits.without_control)
+        {
+            match self.without_control() {
+                WithoutControl::Wait => {}
+                WithoutControl::GoOn => shared.breakers.destination.reset(),
+                WithoutControl::Unwell(error) => return Err(error),
+            }
+        }
+        let to = shared.breakers.destination.admit(self.pair, &shared.progress, &shared.stop).await?;
+        let from = shared.breakers.source.admit(self.pair, &shared.progress, &shared.stop).await?;
+        if matches!(to, Admission::Stopped) || matches!(from, Admission::Stopped) {
+            return Ok(Ended::Stopped);
+        }
+        let probe = !matches!((&to, &from), (Admission::Free, Admission::Free));
+        let control = if matches!(to, Admission::Probe(_)) { self.control(0) } else { None };
+        let first = control.or(work.first().copied());
+        let work = if probe { first.as_slice() } else { work };
+        let _reading = read_lock(shared, self.pair).await?;
+        self.pass(How { mode, probe }, work, bodies).await
+    }
+
+    fn without_control(&self) -> WithoutControl {
+        let suspects = &self.memory.suspects;
+        let elsewhere = |since: Instant| self.shared.breakers.destination.accepted_since(since);
+        let is_well = suspects.any_accepted() || suspects.first_refusal().is_some_and(elsewhere);
+        if is_well && !suspects.is_passing() {
+            WithoutControl::GoOn
+        } else if !suspects.refused_for(self.shared.spec.retry.waits.without_control) {
+            WithoutControl::Wait
+        } else if is_well || !suspects.refused_many() {
+            WithoutControl::GoOn
+        } else if suspects.is_passing() {
+            WithoutControl::Wait
+        } else {
+            let error = suspects.last_error().cloned();
+            WithoutControl::Unwell(unwell(error.unwrap_or_else(|| Error::network("the server takes no message"))))
+        }
+    }
+
+    /// One pass, and what it leaves.
+    async fn pass(&mut self, how: How, work: &[Scanned], bodies: BTreeMap<u32, Bytes>) -> Result<Ended> {
+        let outcome = copy(&self.context, how, work, bodies, self.pair, self.memory, self.report).await?;
+        if outcome.stopped {
+            return Ok(Ended::Stopped);
+        }
+        self.set_aside_too_large()?;
+        let missing: UidSet = outcome.missing.iter().copied().collect();
+        let there =
+            if missing.is_empty() { missing.clone() } else { still_there(&mut self.pair.source, &missing).await? };
+        for uid in there.iter().chain(outcome.failed) {
+            self.memory.trouble.failed_on(uid);
+        }
+        let gone = missing.difference(&there);
+        for uid in gone.iter() {
+            self.memory.suspects.gone(uid);
+        }
+        self.work.retain(|m| !gone.contains(m.uid));
+        self.refresh();
+        Ok(Ended::Complete)
+    }
+
+    /// Forgets what is copied by now.
+    fn refresh(&mut self) {
+        let work = &mut self.work;
+        self.shared.ledger.read(|checkpoint| {
+            if let Some(state) = checkpoint.folders.get(&self.job.source_raw) {
+                let copied = state.map.copied();
+                work.retain(|m| !copied.contains(m.uid));
+            }
+        });
+    }
+
+    /// An ordinary message that was kept back: the smallest of at least `size` bytes, or else the largest.
+    fn control(&self, size: u32) -> Option<Scanned> {
+        let controls = &self.memory.suspects.controls;
+        let kept = || self.work.iter().filter(|m| controls.contains(&m.uid));
+        let fits = kept().filter(|m| m.size >= size).min_by_key(|m| m.size);
+        fits.or_else(|| kept().max_by_key(|m| m.size)).copied()
+    }
+
+    /// What was refused alone is tried again, one at a time and beside ordinary messages, until it is accepted, proven to
+    /// be refused for its own sake, or tried often enough.
+    async fn rounds(&mut self) -> Result<Ended> {
+        let shared = self.shared;
+        self.memory.suspects.keep(&self.work.iter().map(|m| m.uid).collect());
+        loop {
+            self.refresh();
+            let left = self.memory.suspects.left_in_round();
+            if left.is_empty() {
+                if self.memory.suspects.is_in_round() {
+                    self.memory.suspects.end_round();
+                    continue;
+                }
+                break;
+            }
+            if self.memory.suspects.wants_pause() {
+                let waits = shared.spec.retry.waits.between_rounds;
+                let round = self.memory.suspects.round.saturating_sub(1) as usize;
+                let pause = waits.get(round).or(waits.last()).copied().unwrap_or_default();
+                if self.rest(pause, "refused messages are tried again").await? == Ended::Stopped {
+                    return Ok(Ended::Stopped);
+                }
+                self.memory.suspects.paused();
+            }
+            if !self.memory.suspects.round_began {
+                self.look().await?;
+                self.memory.suspects.round_began = true;
+                continue;
+            }
+            let quiet = shared.quiet.want();
+            let alone = write_lock(shared, self.pair).await?;
+            let ended = self.chunk(&left).await?;
+            drop((alone, quiet));
+            if ended == Ended::Stopped {
+                return Ok(Ended::Stopped);
+            }
+        }
+        if self.weakened().await? == Ended::Stopped {
+            return Ok(Ended::Stopped);
+        }
+        self.look().await?;
+        self.verdicts()?;
+        Ok(Ended::Complete)
+    }
+
+    /// Some suspects of a round, behind a control where there is one.
+    async fn chunk(&mut self, left: &[u32]) -> Result<Ended> {
+        let wanted: UidSet = left.iter().copied().take(BETWEEN_CONTROLS).collect();
+        let chunk: Vec<Scanned> = self.work.iter().filter(|m| wanted.contains(m.uid)).copied().collect();
+        let largest = chunk.iter().map(|m| m.size).max().unwrap_or(0);
+        let passed = self.memory.suspects.control.filter(|control| control.left > 0);
+        if passed.is_none() || self.is_any_open() {
+            return self.control_passes(largest, chunk.first().copied()).await;
+        }
+        let room = passed.map_or(0, |control| control.left);
+        let chunk: Vec<Scanned> = chunk.into_iter().take(room).collect();
+        self.pass(How { mode: Mode::Trial, probe: false }, &chunk, BTreeMap::new()).await?;
+        self.untried_are_unreadable(&chunk)?;
+        Ok(if self.shared.stop.is_cancelled() { Ended::Stopped } else { Ended::Complete })
+    }
+
+    /// A suspect that did not come from the source was not tried: it must not hold the round up for ever.
+    fn untried_are_unreadable(&mut self, chunk: &[Scanned]) -> Result<()> {
+        let unreadable = chunk.iter().filter(|m| self.memory.trouble.unreadable(m.uid)).count();
+        if unreadable > 0 { self.give_up_unreadable() } else { Ok(()) }
+    }
+
+    /// Sends a control alone, once the server is well as far as it says; a refused one means that it is not, and that
+    /// nothing in this round counts.
+    async fn control_passes(&mut self, size: u32, suspect: Option<Scanned>) -> Result<Ended> {
+        let shared = self.shared;
+        let control = self.control(size);
+        if control.is_none() && shared.breakers.destination.is_open() {
+            match self.without_control() {
+                WithoutControl::Wait => {}
+                WithoutControl::GoOn => shared.breakers.destination.reset(),
+                WithoutControl::Unwell(error) => return Err(error),
+            }
+        }
+        let to = shared.breakers.destination.admit(self.pair, &shared.progress, &shared.stop).await?;
+        let from = shared.breakers.source.admit(self.pair, &shared.progress, &shared.stop).await?;
+        let probe = match (&to, &from) {
+            (Admission::Stopped, _) | (_, Admission::Stopped) => return Ok(Ended::Stopped),
+            (Admission::Free, Admission::Free) => false,
+            _ => true,
+        };
+        // Without a control a suspect shows whether the server is well again.
+        let Some(message) = control.or(suspect.filter(|_| probe)) else {
+            self.memory.suspects.control = Some(ControlPassed { size: None, left: BETWEEN_CONTROLS });
+            return Ok(Ended::Complete);
+        };
+        if self.pass(How { mode: Mode::Control, probe }, &[message], BTreeMap::new()).await? == Ended::Stopped {
+            return Ok(Ended::Stopped);
+        }
+        if self.work.iter().any(|m| m.uid == message.uid) {
+            if self.is_suspect(&message) {
+                self.memory.suspects.void_round();
+            }
+        } else {
+            self.memory.suspects.control = Some(ControlPassed { size: Some(message.size), left: BETWEEN_CONTROLS });
+        }
+        Ok(Ended::Complete)
+    }
+
+    /// The last try of what was refused in full: without keywords, which then follow alone, and without a date that
+    /// servers are known to refuse.
+    async fn weakened(&mut self) -> Result<Ended> {
+        let shared = self.shared;
+        loop {
+            let work: Vec<Scanned> = self.work.iter().filter(|m| self.may_be_weakened(m)).copied().collect();
+            let Some(first) = work.first().copied() else { return Ok(Ended::Complete) };
+            self.look().await?;
+            let work: Vec<Scanned> = work.into_iter().filter(|m| self.is_suspect(m)).collect();
+            let quiet = shared.quiet.want();
+            let alone = write_lock(shared, self.pair).await?;
+            let ended = if self.is_any_open() {
+                let largest = work.iter().map(|m| m.size).max().unwrap_or(0);
+                self.control_passes(largest, Some(first)).await?
+            } else {
+                self.pass(How { mode: Mode::Weakened, probe: false }, &work, BTreeMap::new()).await?
+            };
+            drop((alone, quiet));
+            if ended == Ended::Stopped {
+                return Ok(Ended::Stopped);
+            }
+            self.give_up_unreadable()?;
+        }
+    }
+
+    /// True for a suspect whose form can be weakened and was not yet.
+    fn may_be_weakened(&self, message: &Scanned) -> bool {
+        self.memory.suspects.get(message.uid).is_some_and(|suspect| !suspect.weakened)
+            && (self.has_keywords(message) || self.context.has_odd_date(message))
+    }
+
+    fn has_keywords(&self, message: &Scanned) -> bool {
+        self.context.scan.flags(message).iter().any(|flag| matches!(flag, Flag::Keyword(_)))
+    }
+
+    fn is_any_open(&self) -> bool {
+        self.shared.breakers.destination.is_open() || self.shared.breakers.source.is_open()
+    }
+
+    /// Waits on purpose, with both connections kept alive.
+    async fn rest(&mut self, pause: std::time::Duration, why: &str) -> Result<Ended> {
+        let until = Instant::now() + pause;
+        let _waiting = self.shared.progress.wait(why.to_owned(), pause);
+        while Instant::now() < until {
+            let step = (Instant::now() + KEEP_ALIVE).min(until);
+            tokio::select! {
+                () = tokio::time::sleep_until(step) => {}
+                () = self.shared.stop.cancelled() => return Ok(Ended::Stopped),
+            }
+            self.pair.keep_alive(None).await?;
+        }
+        Ok(Ended::Complete)
+    }
+
+    /// Looks whether what was refused was stored all the same, or what was in doubt came late.
+    async fn look(&mut self) -> Result<()> {
+        let is_new = !self.memory.suspects.round_began && self.memory.suspects.round == 0;
+        if self.memory.suspects.doubt_from.is_none() && !is_new {
+            return Ok(());
+        }
+        let work: Vec<Scanned> = self.work.iter().filter(|m| self.is_suspect(m)).copied().collect();
+        if work.is_empty() {
+            return Ok(());
+        }
+        let (ledger, raw) = (&self.shared.ledger, &self.job.source_raw);
+        let state: FolderState = ledger.folder(raw, |state| state.clone())?;
+        let (scan, selected) = (self.context.scan, self.context.selected);
+        let how = (Start::Tail, Some(&state));
+        let found = settle_doubt(self.job, how, scan, &work, selected, self.pair, self.memory).await?;
+        if self.shared.spec.flag_policy == FlagPolicy::SourceWins {
+            self.report.flags_updated += add_missing(&mut self.pair.destination, selected, &found, self.report).await?;
+        }
+        ledger.folder(raw, |state| take_found(state, scan, &found))?;
+        for f in &found {
+            self.memory.suspects.found(f.source);
+            self.report.adopted += 1;
+        }
+        self.memory.suspects.doubt_from = None;
+        self.refresh();
+        Ok(())
+    }
+
+    /// After the rounds: what is left was refused for its own sake, or nobody can tell; or a person must act.
+    fn verdicts(&mut self) -> Result<()> {
+        if self.memory.suspects.is_empty() {
+            return Ok(());
+        }
+        if self.memory.suspects.is_without_control(std::time::Duration::ZERO)
+            && let WithoutControl::Unwell(error) = self.without_control()
+        {
+            return Err(error);
+        }
+        let unproven = self
+            .memory
+            .suspects
+            .iter()
+            .find(|(_, s)| !self.memory.suspects.is_proven(s) && s.error.class.remedy() == Remedy::WaitForPerson);
+        if let Some((_, suspect)) = unproven {
+            return Err(Error { finality: Finality::Folder, ..suspect.error.clone() });
+        }
+        let proven: UidSet = self
+            .memory
+            .suspects
+            .iter()
+            .filter(|(_, s)| self.memory.suspects.is_proven(s))
+            .map(|(uid, _)| uid)
+            .collect();
+        let facts = &self.shared.try_facts(self.context.append_limit);
+        let groups: Vec<SetAsideGroup> = self
+            .memory
+            .suspects
+            .take_rest()
+            .into_iter()
+            .map(|(uid, Suspect { error, why, size, earlier, .. })| SetAsideGroup {
+                reason: if size == 0 { SetAsideReason::Empty } else { SetAsideReason::Refused },
+                class: error.class,
+                why,
+                proven: proven.contains(uid),
+                tries: earlier.map_or(1, |earlier| earlier.tries.saturating_add(1)),
+                runs: earlier.map_or(0, |earlier| earlier.runs.saturating_add(1)),
+                last_try: facts.now,
+                destination: facts.destination.clone(),
+                rules: facts.rules,
+                uids: std::iter::once(uid).collect(),
+            })
+            .collect();
+        self.set_aside(groups)
+    }
+
+    fn set_aside(&mut self, groups: Vec<SetAsideGroup>) -> Result<()> {
+        let uids = groups.iter().fold(UidSet::default(), |all, group| all.union(&group.uids));
+        self.work.retain(|m| !uids.contains(m.uid));
+        self.shared.ledger.folder(&self.job.source_raw, |state| {
+            for group in groups {
+                state.set_aside.put(group);
+            }
+        })
+    }
+
+    /// A group of messages that were not refused, and so need no proof.
+    fn group(&self, reason: SetAsideReason, class: ErrorClass, why: String, uids: UidSet) -> SetAsideGroup {
+        let facts = self.shared.try_facts(self.context.append_limit);
+        let proven = reason == SetAsideReason::TooLarge;
+        SetAsideGroup {
+            reason,
+            class,
+            why,
+            proven,
+            tries: 1,
+            runs: 0,
+            last_try: facts.now,
+            destination: facts.destination,
+            rules: facts.rules,
+            uids,
+        }
+    }
+
+    /// Takes out of the work what the source failed to deliver too often.
+    fn give_up_unreadable(&mut self) -> Result<()> {
+        let trouble = &self.memory.trouble;
+        let uids: UidSet = self.work.iter().map(|m| m.uid).filter(|uid| trouble.unreadable(*uid)).collect();
+        if uids.is_empty() {
+            return Ok(());
+        }
+        for uid in uids.iter() {
+            self.memory.suspects.gone(uid);
+        }
+        let why = "the source failed again and again to deliver it; every run tries it".to_owned();
+        let group = self.group(SetAsideReason::Unreadable, ErrorClass::Protocol, why, uids);
+        self.set_aside(vec![group])
+    }
+
+    /// What turned out larger than the destination says that it takes.
+    fn set_aside_too_large(&mut self) -> Result<()> {
+        let too_large = std::mem::take(&mut self.memory.too_large);
+        if too_large.is_empty() {
+            return Ok(());
+        }
+        for uid in too_large.keys() {
+            self.memory.suspects.gone(*uid);
+        }
+        let why = "it is larger than the destination says that it takes (APPENDLIMIT)".to_owned();
+        let uids = too_large.into_keys().collect();
+        let group = self.group(SetAsideReason::TooLarge, ErrorClass::MessageRejected, why, uids);
+        self.set_aside(vec![group])
+    }
+
+    /// Keywords that were left away follow one by one; only what is refused then is a difference.
+    async fn send_keywords(&mut self) -> Result<()> {
+        for KeywordsDue { source_uid, destination_uid, keywords } in std::mem::take(&mut self.memory.keywords_due) {
+            for keyword in keywords {
+                let taken = match destination_uid {
+                    Some(uid) => add_keyword(&mut self.pair.destination, uid, &keyword).await?,
+                    None => Some("the destination does not tell where the message is".to_owned()),
+                };
+                if let Some(why) = taken {
+                    let what = format!("the destination does not take the keyword {keyword}: {why}");
+                    self.report.differs(source_uid, "flags", what);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits until no other connection appends alone.
+async fn read_lock<'s>(shared: &'s Shared, pair: &mut Pair) -> Result<RwLockReadGuard<'s, ()>> {
+    loop {
+        match tokio::time::timeout(KEEP_ALIVE, shared.quiet.lock.read()).await {
+            Ok(guard) => return Ok(guard),
+            Err(_) => pair.keep_alive(None).await?,
+        }
+    }
+}
+
+/// Waits until no other connection appends.
+async fn write_lock<'s>(shared: &'s Shared, pair: &mut Pair) -> Result<RwLockWriteGuard<'s, ()>> {
+    loop {
+        match tokio::time::timeout(KEEP_ALIVE, shared.quiet.lock.write()).await {
+            Ok(guard) => return Ok(guard),
+            Err(_) => pair.keep_alive(None).await?,
+        }
+    }
+}

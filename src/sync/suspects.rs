@@ -1,0 +1,375 @@
+//! Messages that the destination refused in this run: whose fault it is, decided by tries beside ordinary messages.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::scan::Scanned;
+use crate::{
+    error::{Error, ErrorClass},
+    imap::UidSet,
+};
+
+/// Rounds in which a refused message is tried at most.
+pub const ROUNDS: u32 = 4;
+/// Rounds in which it must be refused beside ordinary messages that pass, to be proven.
+const PROOF: u32 = 2;
+/// After so many refusals in a round another ordinary message must pass.
+pub const BETWEEN_CONTROLS: usize = 50;
+/// Ordinary messages that are kept back as controls.
+const CONTROLS: usize = 3;
+/// ... and one more for so many suspects: each round needs one for [`BETWEEN_CONTROLS`] of them.
+const SUSPECTS_PER_CONTROL: usize = 20;
+/// So many different messages that are refused and no other, for a while, mean that there is no control.
+const DIFFERENT: usize = 10;
+
+/// One message that was refused.
+#[derive(Debug, Clone)]
+pub struct Suspect {
+    /// The refusal.
+    pub error: Error,
+    /// What the server said.
+    pub why: String,
+    /// Bytes.
+    pub size: u32,
+    /// How often it was refused alone in an APPEND: of a batch, one message may be to blame.
+    pub alone: u32,
+    /// Rounds in which it was refused.
+    pub rounds: u32,
+    /// Of these, rounds in which ordinary messages of at least its size passed.
+    pub proven_rounds: u32,
+    /// It was tried in a weakened form, too.
+    pub weakened: bool,
+    /// An earlier run set it aside: it is tried once, or until it is proven.
+    pub earlier: Option<Earlier>,
+}
+
+/// What an earlier run knew of a message that is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Earlier {
+    /// It was proven to be refused for its own sake.
+    pub proven: bool,
+    /// Runs in which it was tried.
+    pub tries: u32,
+    /// Runs since it was set aside.
+    pub runs: u32,
+}
+
+/// A control that passed in this round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ControlPassed {
+    /// Bytes; none when there was no control to send.
+    pub size: Option<u32>,
+    /// How many suspects it still speaks for.
+    pub left: usize,
+}
+
+/// All that a folder's copying knows of refused messages; outlives connections.
+#[derive(Debug, Default)]
+pub struct Suspects {
+    messages: BTreeMap<u32, Suspect>,
+    /// Ordinary messages that are kept back.
+    pub controls: BTreeSet<u32>,
+    /// The destination's UIDNEXT before the oldest refused APPEND that was not looked for since.
+    pub doubt_from: Option<u32>,
+    first_refusal: Option<Instant>,
+    /// Different messages that were refused.
+    different: BTreeSet<u32>,
+    /// Something was accepted in this folder since the first refusal.
+    accepted: bool,
+    /// One that was refused alone was accepted later.
+    comes_and_goes: bool,
+    /// The round that goes on, from 0.
+    pub round: u32,
+    /// Its pause and its look were made.
+    pub round_began: bool,
+    /// The last round that had its pause.
+    paused: u32,
+    /// Refused in this round; true where a control speaks for it. Counts once the round ended well.
+    refused_now: BTreeMap<u32, bool>,
+    /// The control that passed last in this round.
+    pub control: Option<ControlPassed>,
+    steps: u64,
+    tries: u64,
+}
+
+impl Suspects {
+    /// A message was refused, alone or with others; `uid_next` is the destination's UIDNEXT as known when it was sent.
+    pub fn refused(&mut self, message: &Scanned, alone: bool, error: &Error, why: &str, uid_next: u32) {
+        let now = Instant::now();
+        self.first_refusal.get_or_insert(now);
+        self.doubt_from = Some(self.doubt_from.map_or(uid_next, |from| from.min(uid_next)));
+        self.controls.remove(&message.uid);
+        self.tries += 1;
+        if self.different.insert(message.uid) {
+            self.steps += 1;
+        }
+        let suspect = self.messages.entry(message.uid).or_insert_with(|| Suspect {
+            error: error.clone(),
+            why: String::new(),
+            size: message.size,
+            alone: 0,
+            rounds: 0,
+            proven_rounds: 0,
+            weakened: false,
+            earlier: None,
+        });
+        suspect.error = error.clone();
+        why.clone_into(&mut suspect.why);
+        suspect.alone += u32::from(alone);
+    }
+
+    /// An earlier run set this message aside; it is time to try it again.
+    pub fn try_again(&mut self, message: &Scanned, error: Error, why: String, earlier: Earlier) {
+        self.messages.entry(message.uid).or_insert(Suspect {
+            error,
+            why,
+            size: message.size,
+            alone: 1,
+            rounds: 0,
+            proven_rounds: 0,
+            weakened: false,
+            earlier: Some(earlier),
+        });
+    }
+
+    /// A message was accepted, or found at the destination.
+    pub fn accepted(&mut self, uid: u32) {
+        self.accepted |= self.first_refusal.is_some();
+        self.controls.remove(&uid);
+        self.refused_now.remove(&uid);
+        if let Some(suspect) = self.messages.remove(&uid) {
+            self.comes_and_goes |= suspect.alone > 0 && suspect.earlier.is_none();
+        }
+    }
+
+    /// A message was found at the destination: it was stored though it was refused.
+    pub fn found(&mut self, uid: u32) {
+        self.gone(uid);
+        self.accepted |= self.first_refusal.is_some();
+    }
+
+    /// A message is no more to be sent.
+    pub fn gone(&mut self, uid: u32) {
+        self.controls.remove(&uid);
+        self.refused_now.remove(&uid);
+        self.messages.remove(&uid);
+    }
+
+    /// True for a message that was refused.
+    #[must_use]
+    pub fn contains(&self, uid: u32) -> bool {
+        self.messages.contains_key(&uid)
+    }
+
+    /// True when nothing is under suspicion.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// What is known of one.
+    #[must_use]
+    pub fn get(&self, uid: u32) -> Option<&Suspect> {
+        self.messages.get(&uid)
+    }
+
+    /// The suspects, by UID.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Suspect)> {
+        self.messages.iter().map(|(uid, suspect)| (*uid, suspect))
+    }
+
+    /// Those that were refused only together with others: one by one they may pass.
+    pub fn only_in_batches(&self) -> impl Iterator<Item = u32> + '_ {
+        self.messages.iter().filter(|(_, suspect)| suspect.alone == 0).map(|(uid, _)| *uid)
+    }
+
+    /// Grows with each refusal.
+    #[must_use]
+    pub fn tries(&self) -> u64 {
+        self.tries
+    }
+
+    /// Grows with each message that was refused for the first time.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// True when more ordinary messages should be kept back.
+    #[must_use]
+    pub fn wants_controls(&self) -> bool {
+        self.controls.len() < self.wanted_controls()
+    }
+
+    fn wanted_controls(&self) -> usize {
+        let new = self.messages.values().filter(|suspect| suspect.earlier.is_none_or(|e| !e.proven)).count();
+        if new == 0 { 0 } else { CONTROLS + new / SUSPECTS_PER_CONTROL }
+    }
+
+    /// Keeps ordinary messages back as controls: the largest, one with keywords, others. `pending` has those that wait to
+    /// be sent, with whether they have keywords.
+    pub fn choose_controls(&mut self, pending: &[(Scanned, bool)]) {
+        let wanted = self.wanted_controls();
+        let had = self.controls.len();
+        if had >= wanted {
+            return;
+        }
+        let mut by_size: Vec<&(Scanned, bool)> =
+            pending.iter().filter(|(m, _)| m.size > 0 && !self.controls.contains(&m.uid)).collect();
+        by_size.sort_by_key(|(m, _)| std::cmp::Reverse((m.size, m.uid)));
+        if had == 0 {
+            let with_keywords = by_size.iter().find(|(_, keywords)| *keywords).map(|(m, _)| m.uid);
+            self.controls.extend(by_size.first().map(|(m, _)| m.uid));
+            self.controls.extend(with_keywords.filter(|_| wanted > 1));
+        }
+        for (message, _) in by_size {
+            if self.controls.len() >= wanted {
+                break;
+            }
+            self.controls.insert(message.uid);
+        }
+    }
+
+    /// The first refusal of this folder in this run.
+    #[must_use]
+    pub fn first_refusal(&self) -> Option<Instant> {
+        self.first_refusal
+    }
+
+    /// The last refusal, for the error when nothing is accepted.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&Error> {
+        self.messages.values().next_back().map(|suspect| &suspect.error)
+    }
+
+    /// True when there is no ordinary message that would tell a server that is unwell from messages that it does not take:
+    /// many different ones were refused and none accepted for a while.
+    #[must_use]
+    pub fn is_without_control(&self, after: Duration) -> bool {
+        !self.accepted && self.refused_many() && self.refused_for(after)
+    }
+
+    /// True when the first refusal is so long ago.
+    #[must_use]
+    pub fn refused_for(&self, after: Duration) -> bool {
+        self.first_refusal.is_some_and(|since| since.elapsed() >= after)
+    }
+
+    /// True when many different messages were refused.
+    #[must_use]
+    pub fn refused_many(&self) -> bool {
+        self.different.len() >= DIFFERENT
+    }
+
+    /// True when something was accepted in this folder since the first refusal.
+    #[must_use]
+    pub fn any_accepted(&self) -> bool {
+        self.accepted
+    }
+
+    /// True when the refusals say themselves that they pass.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        let passing = |error: &Error| matches!(error.class, ErrorClass::Network | ErrorClass::Throttled);
+        self.last_error().is_some_and(passing)
+    }
+
+    /// What is still to be tried in the round that goes on; empty when the round is over.
+    #[must_use]
+    pub fn left_in_round(&self) -> Vec<u32> {
+        let left = self.messages.iter().filter(|(uid, s)| !self.is_settled(s) && !self.refused_now.contains_key(uid));
+        left.map(|(uid, _)| *uid).collect()
+    }
+
+    /// A suspect was tried alone in this round, and refused.
+    pub fn refused_in_round(&mut self, uid: u32) {
+        let Some(suspect) = self.messages.get(&uid) else { return };
+        let speaks = self.control.and_then(|control| control.size).is_some_and(|size| size >= suspect.size);
+        self.refused_now.insert(uid, speaks);
+        if let Some(control) = &mut self.control {
+            control.left = control.left.saturating_sub(1);
+        }
+    }
+
+    /// True when something was refused in the round that goes on.
+    #[must_use]
+    pub fn is_in_round(&self) -> bool {
+        !self.refused_now.is_empty()
+    }
+
+    /// True when a pause is due before the round that comes.
+    #[must_use]
+    pub fn wants_pause(&self) -> bool {
+        self.paused < self.round
+    }
+
+    /// The pause was made.
+    pub fn paused(&mut self) {
+        self.paused = self.round;
+    }
+
+    /// A suspect was refused in its weakened form.
+    pub fn refused_weakened(&mut self, uid: u32) {
+        if let Some(suspect) = self.messages.get_mut(&uid) {
+            suspect.weakened = true;
+        }
+    }
+
+    /// Forgets all but these.
+    pub fn keep(&mut self, work: &UidSet) {
+        self.messages.retain(|uid, _| work.contains(*uid));
+        self.refused_now.retain(|uid, _| work.contains(*uid));
+    }
+
+    /// The server was unwell in the middle of the round: nothing in it counts.
+    pub fn void_round(&mut self) {
+        self.refused_now.clear();
+        self.control = None;
+        self.round_began = false;
+    }
+
+    /// The round is over: what was refused in it counts.
+    pub fn end_round(&mut self) {
+        for (uid, speaks) in std::mem::take(&mut self.refused_now) {
+            if let Some(suspect) = self.messages.get_mut(&uid) {
+                suspect.rounds += 1;
+                suspect.proven_rounds += u32::from(speaks);
+            }
+        }
+        self.control = None;
+        self.round_began = false;
+        self.round += 1;
+    }
+
+    /// True when the message is proven to be refused for its own sake.
+    #[must_use]
+    pub fn is_proven(&self, suspect: &Suspect) -> bool {
+        let earlier = suspect.earlier.is_some_and(|earlier| earlier.proven) && suspect.rounds > 0;
+        earlier || (suspect.proven_rounds >= PROOF && (!self.comes_and_goes || suspect.rounds >= ROUNDS))
+    }
+
+    /// True when no further round is needed, or would tell more.
+    fn is_settled(&self, suspect: &Suspect) -> bool {
+        // Without a control a further round only waits for a server that may be unwell.
+        let without_control = if suspect.earlier.is_some() || self.messages.len() >= DIFFERENT {
+            1
+        } else if self.accepted {
+            PROOF
+        } else {
+            ROUNDS
+        };
+        self.is_proven(suspect)
+            || suspect.rounds >= ROUNDS
+            || (suspect.proven_rounds == 0 && suspect.rounds >= without_control)
+    }
+
+    /// What is left after the last round, taken out.
+    pub fn take_rest(&mut self) -> BTreeMap<u32, Suspect> {
+        self.refused_now.clear();
+        std::mem::take(&mut self.messages)
+    }
+}
