@@ -1,6 +1,12 @@
 //! Lines whose fields do not stand where they seem to: no piece of a password is shown, or written but to a Secret.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpListener,
+    path::Path,
+    thread,
+};
 
 use crate::desk::{Desk, Ran};
 
@@ -124,4 +130,39 @@ fn a_wrong_delimiter_shows_nothing_of_a_row() {
     let desk = Desk::new();
     let told = [&columns[..], &["--delimiter", ","]].concat();
     import(&desk, "al ice,hush2\n", &told).exits(0);
+}
+
+#[test]
+fn what_an_api_server_says_of_a_password_is_not_logged() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let head: Vec<String> = reader.by_ref().lines().map(Result::unwrap).take_while(|l| !l.is_empty()).collect();
+            let length =
+                head.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            reader.by_ref().take(length.unwrap_or(0)).read_to_end(&mut Vec::new()).unwrap();
+            let is_get = head[0].starts_with("GET");
+            let (code, reason) = if is_get { (404, "NotFound") } else { (422, "Invalid") };
+            let body = format!(
+                r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"hush is too weak","reason":"{reason}","code":{code}}}"#
+            );
+            let answer =
+                format!("HTTP/1.1 {code} No\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            (&stream).write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let desk = Desk::new();
+    desk.write(
+        "kubeconfig",
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}]\n\
+             users: [{{name: u, user: {{}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"
+        ),
+    );
+    let user = Desk::with_kubeconfig(desk.path("kubeconfig"));
+    let args = [&crate::desk::SERVERS[..], &["--apply"]].concat();
+    import(&user, "email,password\nalice@x.example,hush\n", &args).exits(2).says(&["the API server says: Invalid"]);
 }
