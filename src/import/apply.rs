@@ -171,11 +171,19 @@ fn written(object: &impl Serialize) -> Option<Value> {
 
 /// A refusal as one of the classes. What the API server says of a Secret is shown only where it holds none of its values.
 fn refused(error: &kube::Error, kind: &str, name: &str, secret: Option<&SecretObject>) -> Error {
-    let kube::Error::Api(status) = error else {
-        return Error::network(format!("{kind} {name}: the API server can't be reached: {error}"))
-            .advice("What was applied stays; run the same again");
-    };
     let tells = |text: &str| secret.is_some_and(|secret| holds_a_value(text, secret));
+    let status = match error {
+        kube::Error::Api(status) => status,
+        // Such an error quotes the answer.
+        kube::Error::SerdeError(_) if secret.is_some() => {
+            return Error::network(format!("{kind} {name}: what the API server answers can't be read"))
+                .advice("Check that the kubeconfig names an API server; what was applied stays");
+        }
+        error => {
+            return Error::network(format!("{kind} {name}: the API server can't be reached: {error}"))
+                .advice("What was applied stays; run the same again");
+        }
+    };
     let message = if tells(&status.message) { &status.reason } else { &status.message };
     let what = format!("{kind} {name}: the API server says: {message}");
     match status.code {
@@ -207,11 +215,8 @@ fn holds_a_value(text: &str, secret: &SecretObject) -> bool {
     };
     secret.values.iter().any(|(key, value)| {
         let value = value.expose_secret();
-        if key != CSV_KEY {
-            return shows(value);
-        }
-        let rows = Records::new(value, 1, Dialect::default()).skip(1).flatten();
-        rows.flat_map(|row| row.fields).any(|field| shows(&field))
+        let mut rows = Records::new(value, 1, Dialect::default()).skip(1).flatten();
+        shows(value) || (key == CSV_KEY && rows.any(|row| row.fields.iter().any(|field| shows(field))))
     })
 }
 
@@ -240,8 +245,18 @@ mod tests {
                 assert!(said.contains("the API server says: Denied") && !said.contains("weak"), "{said}");
             }
         }
+        let (table, encoded) = ("name,source_password\na,hush\n", "bmFtZSxzb3VyY2VfcGFzc3dvcmQKYSxodXNoCg==");
+        let said = error(422, &format!("{encoded} is too weak"), &secret(CSV_KEY, table)).to_string();
+        assert!(!said.contains("weak"), "{said}");
         let said = error(403, "secrets is forbidden: exceeded quota", &secret("k", "hush"));
         assert!(said.class == ErrorClass::Authorization && said.what.contains("exceeded quota"), "{said}");
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_not_quoted() {
+        let answer = serde_json::from_str::<Secret>(r#"{"data": "hush"}"#).unwrap_err();
+        let said = refused(&kube::Error::SerdeError(answer), "Secret", "s", Some(&secret("k", "other"))).to_string();
+        assert!(said.contains("can't be read") && !said.contains("hush"), "{said}");
     }
 
     #[test]

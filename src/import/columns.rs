@@ -217,7 +217,7 @@ pub fn find(
         headings.unwrap_or_default().iter().map(|heading| meaning(heading)).enumerate().collect();
     if let Some(headings) = headings {
         let known = found.iter().any(|(index, meaning)| meaning.is_some() || taken.contains(index));
-        if !known || headings.iter().any(|heading| looks_like_data(heading)) {
+        if !known || headings.iter().any(|heading| is_address(heading)) {
             findings.problem_of_all(NO_HEADER);
             return columns;
         }
@@ -266,6 +266,8 @@ pub fn find(
         }
     }
     columns.unused = (0..headings.map_or(width, <[String]>::len)).filter(|index| !uses(&columns, *index)).collect();
+    // A suggestion tells what a heading is like: where the header was forgotten, a password.
+    let is_header = [columns.source, columns.destination].iter().any(|at| at.username.is_some() && at.has_credential());
     for index in headings.map_or(&[][..], |_| &columns.unused) {
         let word = headings.map(|headings| plain(&headings[*index])).unwrap_or_default();
         if let Some((side, _)) = SIDES.iter().find(|(_, words)| words.contains(&word.as_str())) {
@@ -275,7 +277,7 @@ pub fn find(
             ));
             continue;
         }
-        if let Some(near) = headings.and_then(|headings| near(&headings[*index]))
+        if let Some(near) = headings.filter(|_| is_header).and_then(|headings| near(&headings[*index]))
             && found[*index].1.is_none()
         {
             let what = format!(
@@ -505,9 +507,10 @@ fn near(heading: &str) -> Option<Meaning> {
     check::nearest(&plain, names.iter().map(String::as_str).filter(close)).and_then(|name| name.parse().ok())
 }
 
-/// An address is no heading.
-fn looks_like_data(heading: &str) -> bool {
-    heading.trim().split_once('@').is_some_and(|(local, domain)| !local.is_empty() && domain.contains('.'))
+/// True for an address, which is no heading.
+#[must_use]
+pub fn is_address(text: &str) -> bool {
+    text.trim().split_once('@').is_some_and(|(local, domain)| !local.is_empty() && domain.contains('.'))
 }
 
 #[cfg(test)]

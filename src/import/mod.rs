@@ -4,6 +4,7 @@
 
 pub mod apply;
 pub mod columns;
+pub mod division;
 pub mod encoding;
 pub mod files;
 pub mod findings;

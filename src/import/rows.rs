@@ -18,6 +18,10 @@ use crate::{
 const MAX_CREDENTIAL: usize = 16 << 10;
 /// The longest user name, in characters (as in the API).
 const MAX_USERNAME: usize = 320;
+/// What is said of a host that is none.
+const NO_HOST: &str = "must be an IP address or a host name with a dot in it, alone: the port goes into a column of its \
+    own, a name without a dot to the command line (--source-host, --destination-host). If it is neither, a field before \
+    it is missing, or was cut at a delimiter in it";
 /// The longest name of a mailbox (as in the API).
 const MAX_NAME: usize = 253;
 
@@ -215,7 +219,7 @@ impl<'a> Reader<'a> {
         }
         let host = self.text(spot)?;
         if !is_host(&host) {
-            self.problem(spot, "must be a host name or an IP address alone: the port goes into a column of its own");
+            self.problem(spot, NO_HOST);
             return None;
         }
         Some(host)

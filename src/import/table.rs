@@ -4,6 +4,7 @@ use clap::ValueEnum;
 
 use super::{
     columns::{self, BothGiven, Columns, Told},
+    division::{self, Lines, Shape},
     findings::Findings,
     rows::{self, Row},
     servers::{Place, SideSettings},
@@ -19,8 +20,8 @@ pub enum Format {
     /// A table with a header, fields with a delimiter in them in double quotes (RFC 4180).
     #[default]
     Csv,
-    /// imapsync's: `host1;user1;password1;host2;user2;password2`, without header and quoting; lines that start with #
-    /// are comments.
+    /// imapsync's: `host1;user1;password1;host2;user2;password2`, without header and quoting; behind these only options
+    /// (`--...`), which are not used. Lines that start with # are comments.
     Imapsync,
 }
 
@@ -50,7 +51,7 @@ pub struct Table {
     pub findings: Findings,
 }
 
-const IMAPSYNC: [&str; 6] = [
+const IMAPSYNC: [&str; division::IMAPSYNC] = [
     "source_host=1",
     "source_username=2",
     "source_password=3",
@@ -106,6 +107,12 @@ pub fn read(text: &[u8], reading: &Reading, sides: [&SideSettings; 2]) -> Table 
     if !table.findings.problems.is_empty() {
         return table;
     }
+    let mut lines = Lines::new(match headings {
+        _ if imapsync => Shape::Imapsync,
+        Some(_) => Shape::Header(width),
+        None => Shape::FirstLine(width),
+    });
+    let guessed = !imapsync && reading.delimiter.or(marked).is_none();
     let mut rows = Vec::new();
     let mut options = 0_u64;
     for record in records {
@@ -118,18 +125,21 @@ pub fn read(text: &[u8], reading: &Reading, sides: [&SideSettings; 2]) -> Table 
                 continue;
             }
         };
-        if imapsync {
-            if record.fields.len() < IMAPSYNC.len() {
-                table.findings.problem(record.line, format!("{} fields, fewer than six", record.fields.len()));
-                continue;
-            }
-            options += u64::from(record.fields.iter().skip(6).any(|field| !field.is_empty()));
-        } else if let Some(what) = wrong_width(&record, width, headings.is_some()) {
+        if let Some(what) = lines.doubt(&record) {
             table.findings.problem(record.line, what);
             continue;
         }
-        rows.extend(rows::read(&record, &table.columns, sides, &mut table.findings));
+        if imapsync {
+            options += u64::from(record.fields.iter().skip(IMAPSYNC.len()).any(|field| !field.trim_ascii().is_empty()));
+        }
+        let row = rows::read(&record, &table.columns, sides, &mut table.findings);
+        if let Some(row) = row.as_ref().filter(|_| guessed) {
+            division::undivided(row, &table.columns, !has_header, &mut table.findings);
+        }
+        rows.extend(row);
     }
+    division::moved(&rows, &mut table.findings);
+    division::swapped(&rows, &table.columns, &reading.told, &mut table.findings);
     if options > 0 {
         table.findings.warning_of_all(format!(
             "there is more behind the sixth field (options for imapsync) on {}: it is not used",
@@ -190,23 +200,4 @@ fn delimiter(text: &[u8], has_header: bool) -> Result<u8, &'static str> {
     }
     let best = candidates.iter().rev().max_by_key(|(_, widths)| first(widths)).filter(|(_, widths)| first(widths) > 1);
     Ok(best.map_or(b',', |(delimiter, _)| *delimiter))
-}
-
-/// A field that was cut at a delimiter in it would be a wrong password. Empty fields at a line's end may be missing, or be
-/// too many: spreadsheets do both.
-fn wrong_width(record: &Record, width: usize, has_header: bool) -> Option<String> {
-    let found = record.fields.len();
-    let first = if has_header { "the header" } else { "the first line" };
-    let rest_is_empty = record.fields.iter().skip(width).all(|field| field.is_empty());
-    let what = if found > width && !rest_is_empty {
-        "more"
-    } else if found < width && !has_header {
-        "fewer"
-    } else {
-        return None;
-    };
-    Some(format!(
-        "{found} fields, {what} than {first} has ({width}): a field with the delimiter or a quote in it goes into \
-         double quotes"
-    ))
 }

@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 /// These log what they send and receive, passwords and mail included, below `info`: no setting gets more out of them.
 const CAPPED: [&str; 2] = ["async_imap", "imap_proto"];
 
+/// This logs what the API server answers: a Secret that it can't read, a policy's message about a password.
+const SILENT: &str = "kube_client::client";
+
 /// This logs each request to the API server that fails, as an error of its own: who asked says what it means, and how long
 /// the API server was away. Shown where the directives name kube's client.
 const REPEATED: (&str, &str) = ("kube_client::client::builder", "kube_client");
@@ -74,7 +77,7 @@ where
 
 fn may_log(metadata: &Metadata<'_>) -> bool {
     let capped = CAPPED.iter().any(|name| is_of(metadata, name));
-    !capped || *metadata.level() <= LevelFilter::INFO
+    metadata.target() != SILENT && (!capped || *metadata.level() <= LevelFilter::INFO)
 }
 
 fn is_repeated(metadata: &Metadata<'_>) -> bool {
@@ -151,6 +154,16 @@ mod tests {
         for kept in ["harmless", "another crate", "our own"] {
             assert!(text.contains(kept), "{kept} is missing in {text}");
         }
+    }
+
+    #[test]
+    fn what_an_api_server_answers_stays_unsaid_whatever_is_asked_for() {
+        let text = logged("trace,kube_client::client=trace", Format::Text, || {
+            tracing::warn!(target: "kube_client::client", "hunter2, a Secret");
+            tracing::debug!(target: "kube_client::client", "Unsuccessful: hunter2 is too weak");
+            tracing::debug!(target: "kube_client::client::builder", "requesting");
+        });
+        assert!(!text.contains("hunter2") && text.contains("requesting"), "{text}");
     }
 
     #[test]

@@ -4,4 +4,5 @@
 mod cluster;
 mod desk;
 mod files;
+mod leaks;
 mod tables;

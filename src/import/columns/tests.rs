@@ -137,3 +137,12 @@ fn a_wrong_meaning_is_refused() {
     assert!("username".parse::<Told>().is_err());
     assert_eq!("Source-Username=1".parse::<Told>().unwrap().meaning.to_string(), "source_username");
 }
+
+#[test]
+fn a_password_that_is_taken_for_a_heading_is_not_told_by_a_suggestion() {
+    let given = Given { server: true, master: true };
+    for line in ["info,mail,tokne", "info,secret,usernam"] {
+        let text = found(line, "", BothGiven { source: given, destination: given }).1.text("f");
+        assert!(!text.contains("did you mean"), "{text}");
+    }
+}
