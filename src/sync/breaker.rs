@@ -75,6 +75,7 @@ struct State {
 
 #[derive(Debug)]
 struct Open {
+    since: Instant,
     until: Instant,
     /// How many waits there were since it opened.
     waits: usize,
@@ -126,6 +127,8 @@ pub enum Consequence {
 pub enum Weight {
     /// One of many: a few in a row open the breaker, if the class does not.
     Usual,
+    /// One of many, and its class tells nothing of the server: servers say `internal error` of a single message, too.
+    Counted,
     /// Of an ordinary message that should have passed: the server is unwell.
     Control,
     /// Of a message that was refused before: it tells nothing of the server, unless that asks for a wait.
@@ -136,9 +139,10 @@ impl State {
     fn refused(&mut self, error: &Error, weight: Weight, now: Instant, retry: &Retry) -> Consequence {
         self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
         let in_a_row = self.refused_in_a_row >= if self.was_well { IN_A_ROW_WELL } else { IN_A_ROW };
-        let passing = matches!(error.class, ErrorClass::Throttled | ErrorClass::Network);
+        let passing = is_passing(error);
         let opens = match weight {
             Weight::Usual => passing || in_a_row,
+            Weight::Counted => in_a_row,
             Weight::Control => true,
             Weight::Suspect => false,
         } || error.stated_wait.is_some()
@@ -165,7 +169,8 @@ impl State {
                 let at_once = self.was_well && waits == 0 && weight == Weight::Usual && !passing;
                 let step = || retry.waits.unwell.get(waits).or(retry.waits.unwell.last()).copied().unwrap_or_default();
                 let wait = error.stated_wait.unwrap_or_else(|| if at_once { Duration::ZERO } else { step() });
-                *open = Some(Open { until: now + wait, waits, error: error.clone() });
+                let since = open.as_ref().map_or(now, |open| open.since);
+                *open = Some(Open { since, until: now + wait, waits, error: error.clone() });
             }
         }
         Consequence::Open
@@ -194,6 +199,15 @@ impl Breaker {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.state().open.is_some()
+    }
+
+    /// True when it is open for so long already, and the server asked for nothing of the kind.
+    #[must_use]
+    pub fn is_open_without_word(&self, after: Duration) -> bool {
+        let state = self.state();
+        let open = state.open.as_ref();
+        let asked = |error: &Error| error.class == ErrorClass::Throttled || error.stated_wait.is_some();
+        open.is_some_and(|open| open.since.elapsed() >= after && !asked(&open.error))
     }
 
     /// True when something was accepted after `since`.
@@ -257,6 +271,8 @@ impl Breaker {
         while !stop.is_cancelled() {
             let changed = self.changed.notified();
             match self.due()? {
+                // A server that may be well is asked for other things meanwhile.
+                Some((_, error)) if !is_passing(&error) && error.stated_wait.is_none() => return Ok(()),
                 Some((until, error)) => {
                     self.rest(pair.as_deref_mut(), (until, &error), changed, progress, stop).await?
                 }
@@ -324,6 +340,12 @@ impl Breaker {
         state.waited += now.saturating_duration_since(from);
         state.counted_until = Some(now);
     }
+}
+
+/// True when the refusal says itself that it passes.
+#[must_use]
+pub fn is_passing(error: &Error) -> bool {
+    matches!(error.class, ErrorClass::Throttled | ErrorClass::Network)
 }
 
 /// The error of a run that waits no longer.

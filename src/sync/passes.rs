@@ -20,7 +20,7 @@ use super::{
     set_aside::{SetAsideGroup, SetAsideReason},
     spec::FlagPolicy,
     store_flags::{add_keyword, add_missing},
-    suspects::{BETWEEN_CONTROLS, ControlPassed, Suspect},
+    suspects::{BETWEEN_CONTROLS, ControlPassed, DIFFERENT, Suspect},
 };
 use crate::{
     error::{Error, ErrorClass, Finality, Remedy, Result},
@@ -151,6 +151,7 @@ impl FolderCopy<'_> {
                 WithoutControl::Unwell(error) => return Err(error),
             }
         }
+        self.judge_source(work.len());
         let to = shared.breakers.destination.admit(self.pair, &shared.progress, &shared.stop).await?;
         let from = shared.breakers.source.admit(self.pair, &shared.progress, &shared.stop).await?;
         if matches!(to, Admission::Stopped) || matches!(from, Admission::Stopped) {
@@ -158,10 +159,20 @@ impl FolderCopy<'_> {
         }
         let probe = !matches!((&to, &from), (Admission::Free, Admission::Free));
         let control = if matches!(to, Admission::Probe(_)) { self.control(0) } else { None };
-        let first = control.or(work.first().copied());
+        // Another one each time: one message may be to blame, after all.
+        self.memory.probes += 1;
+        let first = control.or(work.get(self.memory.probes % work.len().max(1)).copied());
         let work = if probe { first.as_slice() } else { work };
         let _reading = read_lock(shared, self.pair).await?;
         self.pass(How { mode, probe }, work, bodies).await
+    }
+
+    /// A source that for a while delivered none of the few messages that are left may be well all the same.
+    fn judge_source(&self, left: usize) {
+        let source = &self.shared.breakers.source;
+        if left < DIFFERENT && source.is_open_without_word(self.shared.spec.retry.waits.without_control) {
+            source.reset();
+        }
     }
 
     fn without_control(&self) -> WithoutControl {
@@ -192,8 +203,11 @@ impl FolderCopy<'_> {
         let missing: UidSet = outcome.missing.iter().copied().collect();
         let there =
             if missing.is_empty() { missing.clone() } else { still_there(&mut self.pair.source, &missing).await? };
-        for uid in there.iter().chain(outcome.failed) {
-            self.memory.trouble.failed_on(uid);
+        if !how.probe {
+            // While a server is unwell, what it does not deliver proves nothing.
+            for uid in there.iter().chain(outcome.failed) {
+                self.memory.trouble.failed_on(uid);
+            }
         }
         let gone = missing.difference(&there);
         for uid in gone.iter() {

@@ -7,11 +7,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::scan::Scanned;
-use crate::{
-    error::{Error, ErrorClass},
-    imap::UidSet,
-};
+use super::{breaker::is_passing, scan::Scanned};
+use crate::{error::Error, imap::UidSet};
 
 /// Rounds in which a refused message is tried at most.
 pub const ROUNDS: u32 = 4;
@@ -24,7 +21,7 @@ const CONTROLS: usize = 3;
 /// ... and one more for so many suspects: each round needs one for [`BETWEEN_CONTROLS`] of them.
 const SUSPECTS_PER_CONTROL: usize = 20;
 /// So many different messages that are refused and no other, for a while, mean that there is no control.
-const DIFFERENT: usize = 10;
+pub const DIFFERENT: usize = 10;
 
 /// One message that was refused.
 #[derive(Debug, Clone)]
@@ -274,8 +271,7 @@ impl Suspects {
     /// True when the refusals say themselves that they pass.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        let passing = |error: &Error| matches!(error.class, ErrorClass::Network | ErrorClass::Throttled);
-        self.last_error().is_some_and(passing)
+        self.last_error().is_some_and(is_passing)
     }
 
     /// What is still to be tried in the round that goes on; empty when the round is over.

@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use super::{Memory, Pass, State, Stream, oddity::Watch};
 use crate::{
-    error::{Error, ErrorClass, Result, Side},
+    error::{Error, ErrorClass, Remedy, Result, Side},
     imap::{
         Event, STREAM_ABOVE, UidSet,
         classify::Asked,
         response::{Fetch, Status, Untagged},
     },
     sync::{
-        breaker::Weight,
+        breaker::{Consequence, Weight},
         limits::{FETCH_BYTES, FETCH_MESSAGES, FETCHES_IN_FLIGHT, MAX_SET_BYTES},
         scan::Scanned,
     },
@@ -125,10 +125,15 @@ impl Pass<'_, '_> {
                 if line.status == Status::Ok {
                     self.context.breakers.source.accepted();
                 } else {
-                    let error = self.source.refusal(&line, Asked::Other, "FETCH");
-                    if matches!(error.class, ErrorClass::Throttled | ErrorClass::Network) {
+                    let mut error = self.source.refusal(&line, Asked::Other, "FETCH");
+                    if error.class.remedy() == Remedy::WaitForPerson {
+                        // The folder could be opened and listed: this is no question of rights.
+                        error.class = ErrorClass::Network;
+                    }
+                    let asks_to_wait = error.class == ErrorClass::Throttled || error.stated_wait.is_some();
+                    let weight = if asks_to_wait { Weight::Usual } else { Weight::Counted };
+                    if self.context.breakers.source.refused(&error, weight) == Consequence::Open {
                         // That is no fault of these messages: they are asked for again once the server is well.
-                        self.context.breakers.source.refused(&error, Weight::Control);
                         self.pausing = true;
                         return Ok(());
                     }

@@ -80,6 +80,8 @@ pub struct Memory {
     pub keywords_due: Vec<KeywordsDue>,
     /// Which messages the source fails to deliver.
     pub trouble: Trouble,
+    /// Messages that were tried to find out whether a server is well again.
+    pub probes: usize,
     /// Copied messages to read back, since the destination may have changed them.
     pub read_back: Vec<ReadBack>,
     /// The source names a message's UID only after its literal.
