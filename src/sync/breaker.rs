@@ -129,6 +129,8 @@ pub enum Weight {
     Usual,
     /// One of many, and its class tells nothing of the server: servers say `internal error` of a single message, too.
     Counted,
+    /// The same in a folder of which it was found that it has no ordinary message left: only its class tells.
+    Uncontrolled,
     /// Of an ordinary message that should have passed: the server is unwell.
     Control,
     /// Of a message that was refused before: it tells nothing of the server, unless that asks for a wait.
@@ -143,6 +145,7 @@ impl State {
         let opens = match weight {
             Weight::Usual => passing || in_a_row,
             Weight::Counted => in_a_row,
+            Weight::Uncontrolled => passing,
             Weight::Control => true,
             Weight::Suspect => false,
         } || error.stated_wait.is_some()
@@ -252,7 +255,7 @@ impl Breaker {
                 Step::Free => return Ok(Admission::Free),
                 Step::Probe => return Ok(Admission::Probe(Probing(self))),
                 Step::Wait(until, error) => {
-                    self.rest(Some(&mut *pair), (until, &error), changed, progress, stop).await?
+                    self.rest(Some(&mut *pair), (until, &error), changed, progress, stop).await?;
                 }
             }
         }
@@ -274,7 +277,7 @@ impl Breaker {
                 // A server that may be well is asked for other things meanwhile.
                 Some((_, error)) if !is_passing(&error) && error.stated_wait.is_none() => return Ok(()),
                 Some((until, error)) => {
-                    self.rest(pair.as_deref_mut(), (until, &error), changed, progress, stop).await?
+                    self.rest(pair.as_deref_mut(), (until, &error), changed, progress, stop).await?;
                 }
                 None => return Ok(()),
             }

@@ -52,6 +52,8 @@ pub struct FolderState {
     pub map: UidMap,
     /// Messages that were not copied, and what is known of each.
     pub set_aside: SetAside,
+    /// Runs in a row that the destination ended by taking nothing at all of this folder.
+    pub unwell_runs: u32,
     /// Differences of copies that no run which ended has told yet.
     pub differences: Differences,
     /// A destination UIDNEXT that was known before the oldest unanswered APPEND was sent. The uncertain tail is every
@@ -194,6 +196,8 @@ struct WrittenFolder {
     skipped: BTreeMap<String, ByteBuf>,
     #[serde(rename = "a", default, skip_serializing_if = "Vec::is_empty")]
     set_aside: Vec<WrittenGroup>,
+    #[serde(rename = "w", default, skip_serializing_if = "is_zero")]
+    unwell_runs: u32,
     #[serde(rename = "x", default, skip_serializing_if = "has_none")]
     differences: Differences,
     #[serde(rename = "t")]
@@ -206,6 +210,11 @@ struct WrittenFolder {
     settled: Option<Settled>,
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     mailbox_id: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn has_none(differences: &Differences) -> bool {
@@ -287,6 +296,7 @@ impl WrittenFolder {
             map: ByteBuf::from(state.map.encode()),
             skipped: BTreeMap::new(),
             set_aside: state.set_aside.groups().iter().map(WrittenGroup::of).collect(),
+            unwell_runs: state.unwell_runs,
             differences: state.differences.clone(),
             tail_from: state.tail_from,
             open: state.open,
@@ -314,6 +324,7 @@ impl WrittenFolder {
             highest_modseq: self.highest_modseq,
             map: UidMap::decode(&self.map)?,
             set_aside,
+            unwell_runs: self.unwell_runs,
             differences: self.differences,
             tail_from: self.tail_from,
             open: self.open,

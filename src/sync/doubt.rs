@@ -62,6 +62,8 @@ pub struct Doubt<'a> {
     pub scan: &'a Scan,
     /// What would be copied.
     pub work: &'a [Scanned],
+    /// Of these, copies that the destination confirmed without telling their UIDs: of equal messages they come first.
+    pub certain: &'a UidSet,
     /// Destination UIDs that are accounted for.
     pub known: &'a UidSet,
     /// Where at the destination the doubt begins.
@@ -162,9 +164,14 @@ impl Doubt<'_> {
         let missing: UidSet = candidates.iter().filter(|uid| !source_hashes.contains_key(uid)).collect();
         source_hashes.extend(hashes(source, &missing, trouble).await?);
         let tail: Vec<_> = all_hashes(destination, &new.iter().map(|f| f.uid).collect()).await?.into_iter().collect();
-        let candidates: Vec<_> =
-            candidates.iter().filter_map(|uid| source_hashes.get(&uid).map(|hash| (uid, *hash))).collect();
-        Ok(match_tail(&candidates, &tail))
+        let (certain, uncertain): (Vec<_>, Vec<_>) = candidates
+            .iter()
+            .filter_map(|uid| source_hashes.get(&uid).map(|hash| (uid, *hash)))
+            .partition(|(uid, _)| self.certain.contains(*uid));
+        let mut pairs = match_tail(&certain, &tail);
+        let free: Vec<_> = tail.into_iter().filter(|(uid, _)| pairs.iter().all(|(_, taken)| taken != uid)).collect();
+        pairs.extend(match_tail(&uncertain, &free));
+        Ok(pairs)
     }
 }
 

@@ -235,8 +235,10 @@ pub async fn sync_folder(
     let found = settle_doubt(job, (begin, known.as_ref()), &source.scan, &work, &destination, pair, memory).await?;
     if begin != Start::Delta {
         // What was refused was looked for, too.
-        found.iter().for_each(|f| memory.suspects.found(f.source));
-        memory.suspects.doubt_from = None;
+        for f in &found {
+            memory.suspects.found(f.source);
+        }
+        memory.suspects.looked();
     }
     let adopted: UidSet = found.iter().map(|f| f.source).collect();
     let adopted_bytes = work.iter().filter(|m| adopted.contains(m.uid)).map(|m| u64::from(m.size)).sum();
@@ -288,7 +290,9 @@ pub async fn sync_folder(
     let copied = copying.run(bodies).await;
     note_facts(shared, job, &source.scan, report);
     if copied? == Ended::Stopped {
-        shared.ledger.folder(&job.source_raw, |state| state.open = false)?;
+        // What was refused may have been stored all the same.
+        let in_doubt = memory.suspects.doubt_from.is_some();
+        shared.ledger.folder(&job.source_raw, |state| state.open = in_doubt)?;
         return Ok(Ended::Stopped);
     }
     resolve_unknown(shared, job, &source.scan, pair, memory).await?;
@@ -390,7 +394,7 @@ pub async fn settle_doubt(
         return Ok(Vec::new());
     }
     let before = job.look.or_else(|| destination.uid_next.map(|uid_next| Look { at: Instant::now(), uid_next }));
-    let doubt = Doubt { scan, work: &candidates, known: known_uids, from, by_content, before };
+    let doubt = Doubt { scan, work: &candidates, certain: &unknown, known: known_uids, from, by_content, before };
     doubt.resolve(&mut pair.source, &mut pair.destination, &mut memory.trouble).await
 }
 
@@ -451,6 +455,7 @@ fn set_aside_group(
 
 /// Messages that were found at the destination are copied as far as the checkpoint is concerned.
 pub fn take_found(state: &mut FolderState, scan: &Scan, found: &[Found]) {
+    state.set_aside.remove(&found.iter().map(|f| f.source).collect());
     let unknown = state.map.unknown();
     let resolved: Vec<(u32, u32)> =
         found.iter().filter(|f| unknown.contains(f.source)).map(|f| (f.source, f.destination)).collect();
@@ -541,7 +546,9 @@ async fn resolve_unknown(shared: &Shared, job: &Job, scan: &Scan, pair: &mut Pai
     if work.is_empty() {
         return Ok(());
     }
-    let doubt = Doubt { scan, work: &work, known: &known, from: from.max(1), by_content: false, before: job.look };
+    let from = from.max(1);
+    let doubt =
+        Doubt { scan, work: &work, certain: &unknown, known: &known, from, by_content: false, before: job.look };
     let found = doubt.resolve(&mut pair.source, &mut pair.destination, &mut memory.trouble).await?;
     let pairs: Vec<(u32, u32)> = found.iter().map(|f| (f.source, f.destination)).collect();
     shared.ledger.folder(&job.source_raw, |state| {

@@ -10,8 +10,8 @@ use tokio::{
 
 use super::{
     breaker::{Admission, KEEP_ALIVE, unwell},
-    checkpoint::FolderState,
-    copy::{CopyContext, How, KeywordsDue, Memory, Mode, copy},
+    checkpoint::{Checkpoint, FolderState},
+    copy::{CopyContext, How, KeywordsDue, Memory, Mode, copy, has_odd_date},
     folder::{Ended, Job, Shared, Start, settle_doubt, take_found},
     lookup::still_there,
     pair::Pair,
@@ -20,15 +20,18 @@ use super::{
     set_aside::{SetAsideGroup, SetAsideReason},
     spec::FlagPolicy,
     store_flags::{add_keyword, add_missing},
-    suspects::{BETWEEN_CONTROLS, ControlPassed, DIFFERENT, Suspect},
+    suspects::{BETWEEN_CONTROLS, ControlPassed, DIFFERENT, Evidence, Judgement, Suspect},
 };
 use crate::{
-    error::{Error, ErrorClass, Finality, Remedy, Result},
+    error::{Error, ErrorClass, Finality, Remedy, Result, Side},
     imap::{UidSet, response::Flag},
 };
 
 /// More passes than this over one folder's work make no sense.
 const MAX_PASSES: u32 = 100_000;
+
+/// Messages that find out whether a server is well again lie so far apart: many in a row may be to blame.
+const PROBE_STEP: usize = 7919;
 
 /// The copying of one folder on one pair of connections.
 pub struct FolderCopy<'a> {
@@ -48,17 +51,7 @@ pub struct FolderCopy<'a> {
     pub work: Vec<Scanned>,
 }
 
-/// What to do while the destination refuses and no ordinary message is left to tell whose fault it is.
-enum WithoutControl {
-    /// It may still be the server.
-    Wait,
-    /// The server takes other messages, or there are too few to tell: on with the rounds.
-    GoOn,
-    /// The server takes nothing.
-    Unwell(Error),
-}
-
-impl FolderCopy<'_> {
+impl<'a> FolderCopy<'a> {
     /// Copies all of the work, or sets it aside.
     ///
     /// # Errors
@@ -111,8 +104,13 @@ impl FolderCopy<'_> {
                 return Ok(Ended::Complete);
             }
             self.look().await?;
-            let work: Vec<Scanned> =
-                self.work.iter().filter(|m| suspects.contains(m.uid) && self.is_suspect(m)).copied().collect();
+            let waits = |m: &&Scanned| suspects.contains(m.uid) && self.is_suspect(m);
+            let work: Vec<Scanned> = self.work.iter().filter(waits).copied().collect();
+            if self.memory.suspects.any_alone() {
+                // Most of them are ordinary messages.
+                self.keep_controls(&work);
+            }
+            let work: Vec<Scanned> = work.into_iter().filter(|m| self.is_suspect(m)).collect();
             if !work.is_empty() && self.admitted_pass(Mode::Single, &work, BTreeMap::new()).await? == Ended::Stopped {
                 return Ok(Ended::Stopped);
             }
@@ -142,18 +140,11 @@ impl FolderCopy<'_> {
     /// One pass over `work` once both servers are well; over one message while that is to be found out.
     async fn admitted_pass(&mut self, mode: Mode, work: &[Scanned], bodies: BTreeMap<u32, Bytes>) -> Result<Ended> {
         let shared = self.shared;
-        if shared.breakers.destination.is_open()
-            && self.memory.suspects.is_without_control(shared.spec.retry.waits.without_control)
-        {
-            match self.without_control() {
-                WithoutControl::Wait => {}
-                WithoutControl::GoOn => shared.breakers.destination.reset(),
-                WithoutControl::Unwell(error) => return Err(error),
-            }
+        if shared.breakers.destination.is_open_without_word(shared.spec.retry.waits.without_control) {
+            self.judge_without_control(work.len())?;
         }
         self.judge_source(work.len());
-        let to = shared.breakers.destination.admit(self.pair, &shared.progress, &shared.stop).await?;
-        let from = shared.breakers.source.admit(self.pair, &shared.progress, &shared.stop).await?;
+        let (to, from) = self.admit().await?;
         if matches!(to, Admission::Stopped) || matches!(from, Admission::Stopped) {
             return Ok(Ended::Stopped);
         }
@@ -161,7 +152,7 @@ impl FolderCopy<'_> {
         let control = if matches!(to, Admission::Probe(_)) { self.control(0) } else { None };
         // Another one each time: one message may be to blame, after all.
         self.memory.probes += 1;
-        let first = control.or(work.get(self.memory.probes % work.len().max(1)).copied());
+        let first = control.or(work.get((self.memory.probes * PROBE_STEP) % work.len().max(1)).copied());
         let work = if probe { first.as_slice() } else { work };
         let _reading = read_lock(shared, self.pair).await?;
         self.pass(How { mode, probe }, work, bodies).await
@@ -175,26 +166,67 @@ impl FolderCopy<'_> {
         }
     }
 
-    fn without_control(&self) -> WithoutControl {
+    /// Decides what the refusals mean while no ordinary message passes; `left` messages were not tried yet.
+    fn judge_without_control(&mut self, left: usize) -> Result<()> {
         let suspects = &self.memory.suspects;
         let elsewhere = |since: Instant| self.shared.breakers.destination.accepted_since(since);
-        let is_well = suspects.any_accepted() || suspects.first_refusal().is_some_and(elsewhere);
-        if is_well && !suspects.is_passing() {
-            WithoutControl::GoOn
-        } else if !suspects.refused_for(self.shared.spec.retry.waits.without_control) {
-            WithoutControl::Wait
-        } else if is_well || !suspects.refused_many() {
-            WithoutControl::GoOn
-        } else if suspects.is_passing() {
-            WithoutControl::Wait
-        } else {
-            let error = suspects.last_error().cloned();
-            WithoutControl::Unwell(unwell(error.unwrap_or_else(|| Error::network("the server takes no message"))))
+        let runs = |checkpoint: &Checkpoint| checkpoint.folders.get(&self.job.source_raw).map(|s| s.unwell_runs);
+        let evidence = Evidence {
+            is_passing: suspects.is_passing(),
+            accepted: suspects.any_accepted() || suspects.first_refusal().is_some_and(elsewhere),
+            many: suspects.refused_many(),
+            for_long: suspects.refused_for(self.shared.spec.retry.waits.without_control),
+            left,
+            earlier_runs: self.shared.ledger.read(runs).unwrap_or(0),
+        };
+        match evidence.judge() {
+            Judgement::Wait => Ok(()),
+            Judgement::GoOn => {
+                self.memory.suspects.uncontrolled = true;
+                self.shared.breakers.destination.reset();
+                Ok(())
+            }
+            Judgement::Unwell => {
+                let error = suspects.last_error().cloned();
+                let error = error.unwrap_or_else(|| Error::network("the server takes no message"));
+                Err(self.note_unwell(unwell(error)))
+            }
         }
+    }
+
+    /// Remembers that this run ended because the destination took nothing of the folder.
+    fn note_unwell(&self, error: Error) -> Error {
+        if error.side == Some(Side::Destination) && error.finality != Finality::ByClass && error.retry_at.is_none() {
+            self.shared.ledger.update(|checkpoint| {
+                if let Some(state) = checkpoint.folders.get_mut(&self.job.source_raw) {
+                    state.unwell_runs = state.unwell_runs.saturating_add(1);
+                }
+            });
+        }
+        error
+    }
+
+    /// Waits until both servers may be asked.
+    async fn admit(&mut self) -> Result<(Admission<'a>, Admission<'a>)> {
+        let Shared { breakers, progress, stop, .. } = self.shared;
+        let to = breakers.destination.admit(self.pair, progress, stop).await.map_err(|e| self.note_unwell(e))?;
+        let from = breakers.source.admit(self.pair, progress, stop).await?;
+        Ok((to, from))
     }
 
     /// One pass, and what it leaves.
     async fn pass(&mut self, how: How, work: &[Scanned], bodies: BTreeMap<u32, Bytes>) -> Result<Ended> {
+        let mut work = work.to_vec();
+        if work.iter().any(|m| self.memory.suspects.is_in_doubt(m.uid)) {
+            // Never again without a look: some servers store what they refuse.
+            self.look().await?;
+            let left: UidSet = self.work.iter().map(|m| m.uid).collect();
+            work.retain(|m| left.contains(m.uid));
+        }
+        if work.is_empty() {
+            return Ok(Ended::Complete);
+        }
+        let work = &work;
         let outcome = copy(&self.context, how, work, bodies, self.pair, self.memory, self.report).await?;
         if outcome.stopped {
             return Ok(Ended::Stopped);
@@ -310,14 +342,9 @@ impl FolderCopy<'_> {
         let shared = self.shared;
         let control = self.control(size);
         if control.is_none() && shared.breakers.destination.is_open() {
-            match self.without_control() {
-                WithoutControl::Wait => {}
-                WithoutControl::GoOn => shared.breakers.destination.reset(),
-                WithoutControl::Unwell(error) => return Err(error),
-            }
+            self.judge_without_control(0)?;
         }
-        let to = shared.breakers.destination.admit(self.pair, &shared.progress, &shared.stop).await?;
-        let from = shared.breakers.source.admit(self.pair, &shared.progress, &shared.stop).await?;
+        let (to, from) = self.admit().await?;
         let probe = match (&to, &from) {
             (Admission::Stopped, _) | (_, Admission::Stopped) => return Ok(Ended::Stopped),
             (Admission::Free, Admission::Free) => false,
@@ -369,7 +396,7 @@ impl FolderCopy<'_> {
     /// True for a suspect whose form can be weakened and was not yet.
     fn may_be_weakened(&self, message: &Scanned) -> bool {
         self.memory.suspects.get(message.uid).is_some_and(|suspect| !suspect.weakened)
-            && (self.has_keywords(message) || self.context.has_odd_date(message))
+            && (self.has_keywords(message) || has_odd_date(message))
     }
 
     fn has_keywords(&self, message: &Scanned) -> bool {
@@ -397,8 +424,7 @@ impl FolderCopy<'_> {
 
     /// Looks whether what was refused was stored all the same, or what was in doubt came late.
     async fn look(&mut self) -> Result<()> {
-        let is_new = !self.memory.suspects.round_began && self.memory.suspects.round == 0;
-        if self.memory.suspects.doubt_from.is_none() && !is_new {
+        if !self.work.iter().any(|m| self.memory.suspects.is_in_doubt(m.uid)) {
             return Ok(());
         }
         let work: Vec<Scanned> = self.work.iter().filter(|m| self.is_suspect(m)).copied().collect();
@@ -409,16 +435,21 @@ impl FolderCopy<'_> {
         let state: FolderState = ledger.folder(raw, |state| state.clone())?;
         let (scan, selected) = (self.context.scan, self.context.selected);
         let how = (Start::Tail, Some(&state));
-        let found = settle_doubt(self.job, how, scan, &work, selected, self.pair, self.memory).await?;
+        // What was seen before the refusal tells nothing of it.
+        let job = Job { look: None, ..self.job.clone() };
+        let found = settle_doubt(&job, how, scan, &work, selected, self.pair, self.memory).await?;
         if self.shared.spec.flag_policy == FlagPolicy::SourceWins {
             self.report.flags_updated += add_missing(&mut self.pair.destination, selected, &found, self.report).await?;
         }
         ledger.folder(raw, |state| take_found(state, scan, &found))?;
         for f in &found {
-            self.memory.suspects.found(f.source);
+            if !self.memory.suspects.contains(f.source) {
+                continue; // a copy whose UID was not known
+            }
             self.report.adopted += 1;
+            self.memory.suspects.found(f.source);
         }
-        self.memory.suspects.doubt_from = None;
+        self.memory.suspects.looked();
         self.refresh();
         Ok(())
     }
@@ -426,12 +457,11 @@ impl FolderCopy<'_> {
     /// After the rounds: what is left was refused for its own sake, or nobody can tell; or a person must act.
     fn verdicts(&mut self) -> Result<()> {
         if self.memory.suspects.is_empty() {
+            self.memory.suspects.take_rest();
             return Ok(());
         }
-        if self.memory.suspects.is_without_control(std::time::Duration::ZERO)
-            && let WithoutControl::Unwell(error) = self.without_control()
-        {
-            return Err(error);
+        if self.memory.suspects.is_without_control() {
+            self.judge_without_control(0)?;
         }
         let unproven = self
             .memory

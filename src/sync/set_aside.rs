@@ -233,7 +233,7 @@ impl SetAside {
             larger.runs = larger.runs.min(smaller.runs);
             larger.last_try = larger.last_try.min(smaller.last_try);
             if larger.why != smaller.why {
-                larger.why = "various reasons".to_owned();
+                "various reasons".clone_into(&mut larger.why);
             }
         }
     }

@@ -18,8 +18,12 @@ const PROOF: u32 = 2;
 pub const BETWEEN_CONTROLS: usize = 50;
 /// Ordinary messages that are kept back as controls.
 const CONTROLS: usize = 3;
-/// ... and one more for so many suspects: each round needs one for [`BETWEEN_CONTROLS`] of them.
-const SUSPECTS_PER_CONTROL: usize = 20;
+/// ... and one more for so many suspects: each round, and the first pass, needs one for [`BETWEEN_CONTROLS`] of them.
+const SUSPECTS_PER_CONTROL: usize = 10;
+/// After so many runs that ended because the destination took nothing of a folder, it may well be right.
+const UNWELL_RUNS: u32 = 2;
+/// So many messages are not sent to a server that may be unwell.
+const MANY_LEFT: usize = 50;
 /// So many different messages that are refused and no other, for a while, mean that there is no control.
 pub const DIFFERENT: usize = 10;
 
@@ -38,6 +42,8 @@ pub struct Suspect {
     pub rounds: u32,
     /// Of these, rounds in which ordinary messages of at least its size passed.
     pub proven_rounds: u32,
+    /// It may have been stored all the same: nobody has looked since it was refused.
+    pub in_doubt: bool,
     /// It was tried in a weakened form, too.
     pub weakened: bool,
     /// An earlier run set it aside: it is tried once, or until it is proven.
@@ -64,6 +70,53 @@ pub struct ControlPassed {
     pub left: usize,
 }
 
+/// What is known while the destination refuses and no ordinary message passes.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence {
+    /// The refusals say themselves that they pass.
+    pub is_passing: bool,
+    /// Some other message was accepted, in this folder or another, since the first refusal.
+    pub accepted: bool,
+    /// Many different messages were refused.
+    pub many: bool,
+    /// The first refusal is a while ago.
+    pub for_long: bool,
+    /// Messages of the folder that were not tried.
+    pub left: usize,
+    /// Runs in a row that ended because the destination took nothing of this folder.
+    pub earlier_runs: u32,
+}
+
+/// What refusals mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// It may still be the server: it is waited for.
+    Wait,
+    /// The server takes other messages, or there are too few to tell: on without controls.
+    GoOn,
+    /// The server takes nothing at all.
+    Unwell,
+}
+
+impl Evidence {
+    /// Decides. Where few messages are left, waiting any longer finds out nothing; where many are, they are not all sent to
+    /// a server that may be unwell.
+    #[must_use]
+    pub fn judge(self) -> Judgement {
+        let again = self.earlier_runs >= UNWELL_RUNS;
+        let (well, few_left) = (self.accepted || again, self.left < MANY_LEFT || again);
+        match (well, self.is_passing) {
+            (true, false) if few_left => Judgement::GoOn,
+            (true, false) => Judgement::Wait,
+            _ if !self.for_long => Judgement::Wait,
+            (_, true) if (well || !self.many) && few_left => Judgement::GoOn,
+            (_, true) => Judgement::Wait,
+            (false, false) if self.many => Judgement::Unwell,
+            (false, false) => Judgement::GoOn,
+        }
+    }
+}
+
 /// All that a folder's copying knows of refused messages; outlives connections.
 #[derive(Debug, Default)]
 pub struct Suspects {
@@ -79,6 +132,8 @@ pub struct Suspects {
     accepted: bool,
     /// One that was refused alone was accepted later.
     comes_and_goes: bool,
+    /// It was found that no ordinary message is left that would tell of the server.
+    pub uncontrolled: bool,
     /// The round that goes on, from 0.
     pub round: u32,
     /// Its pause and its look were made.
@@ -111,12 +166,14 @@ impl Suspects {
             alone: 0,
             rounds: 0,
             proven_rounds: 0,
+            in_doubt: true,
             weakened: false,
             earlier: None,
         });
         suspect.error = error.clone();
         why.clone_into(&mut suspect.why);
         suspect.alone += u32::from(alone);
+        suspect.in_doubt = true;
     }
 
     /// An earlier run set this message aside; it is time to try it again.
@@ -128,6 +185,7 @@ impl Suspects {
             alone: 1,
             rounds: 0,
             proven_rounds: 0,
+            in_doubt: true,
             weakened: false,
             earlier: Some(earlier),
         });
@@ -147,6 +205,20 @@ impl Suspects {
     pub fn found(&mut self, uid: u32) {
         self.gone(uid);
         self.accepted |= self.first_refusal.is_some();
+    }
+
+    /// What was refused was looked for: what is still here was not stored.
+    pub fn looked(&mut self) {
+        self.doubt_from = None;
+        for suspect in self.messages.values_mut() {
+            suspect.in_doubt = false;
+        }
+    }
+
+    /// True when a message may be at the destination though it was refused.
+    #[must_use]
+    pub fn is_in_doubt(&self, uid: u32) -> bool {
+        self.messages.get(&uid).is_some_and(|suspect| suspect.in_doubt)
     }
 
     /// A message is no more to be sent.
@@ -184,6 +256,12 @@ impl Suspects {
         self.messages.iter().filter(|(_, suspect)| suspect.alone == 0).map(|(uid, _)| *uid)
     }
 
+    /// True when one was refused alone.
+    #[must_use]
+    pub fn any_alone(&self) -> bool {
+        self.messages.values().any(|suspect| suspect.alone > 0)
+    }
+
     /// Grows with each refusal.
     #[must_use]
     pub fn tries(&self) -> u64 {
@@ -203,12 +281,13 @@ impl Suspects {
     }
 
     fn wanted_controls(&self) -> usize {
-        let new = self.messages.values().filter(|suspect| suspect.earlier.is_none_or(|e| !e.proven)).count();
-        if new == 0 { 0 } else { CONTROLS + new / SUSPECTS_PER_CONTROL }
+        let unproven = || self.messages.values().filter(|suspect| suspect.earlier.is_none_or(|e| !e.proven));
+        let alone = unproven().filter(|suspect| suspect.alone > 0).count();
+        if unproven().next().is_none() { 0 } else { CONTROLS + alone / SUSPECTS_PER_CONTROL }
     }
 
     /// Keeps ordinary messages back as controls: the largest, one with keywords, others. `pending` has those that wait to
-    /// be sent, with whether they have keywords.
+    /// be sent, with whether they have keywords; they are suspects no more, where they were refused only in batches.
     pub fn choose_controls(&mut self, pending: &[(Scanned, bool)]) {
         let wanted = self.wanted_controls();
         let had = self.controls.len();
@@ -229,6 +308,8 @@ impl Suspects {
             }
             self.controls.insert(message.uid);
         }
+        let controls = &self.controls;
+        self.messages.retain(|uid, _| !controls.contains(uid));
     }
 
     /// The first refusal of this folder in this run.
@@ -243,11 +324,10 @@ impl Suspects {
         self.messages.values().next_back().map(|suspect| &suspect.error)
     }
 
-    /// True when there is no ordinary message that would tell a server that is unwell from messages that it does not take:
-    /// many different ones were refused and none accepted for a while.
+    /// True when many different messages were refused and none accepted.
     #[must_use]
-    pub fn is_without_control(&self, after: Duration) -> bool {
-        !self.accepted && self.refused_many() && self.refused_for(after)
+    pub fn is_without_control(&self) -> bool {
+        !self.accepted && self.refused_many()
     }
 
     /// True when the first refusal is so long ago.
@@ -366,6 +446,7 @@ impl Suspects {
     /// What is left after the last round, taken out.
     pub fn take_rest(&mut self) -> BTreeMap<u32, Suspect> {
         self.refused_now.clear();
+        (self.round, self.paused, self.round_began, self.control) = (0, 0, false, None);
         std::mem::take(&mut self.messages)
     }
 }

@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use mailferry::{
@@ -78,6 +79,10 @@ pub enum Act {
     Send(Vec<u8>),
     /// Answer well, but send this first.
     First(Vec<u8>),
+    /// Do what was asked, but answer this.
+    Covertly(Vec<u8>),
+    /// Answer this, and do what was asked only after a while.
+    Late(Duration, Vec<u8>),
     /// Send this and close.
     Bye(Vec<u8>),
     /// Say nothing more.
@@ -182,6 +187,20 @@ async fn serve(
                 conn.send(&with_tag(&bytes)).await?;
                 return conn.close().await;
             }
+            Some(Act::Covertly(bytes)) => {
+                answer(&command, &upper, capabilities, &mut folders.lock().unwrap(), &mut selected);
+                conn.send(&with_tag(&bytes)).await?;
+                continue;
+            }
+            Some(Act::Late(delay, bytes)) => {
+                conn.send(&with_tag(&bytes)).await?;
+                let (folders, capabilities) = (Arc::clone(folders), capabilities.to_owned());
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    answer(&command, &upper, &capabilities, &mut folders.lock().unwrap(), &mut String::new());
+                });
+                continue;
+            }
             Some(Act::Stall) => return conn.stall().await,
         }
         let answer = {
@@ -247,16 +266,16 @@ fn answer(
             ok(String::new())
         }
         "APPEND" => {
-            let bytes = &command.bytes;
-            let end = bytes.windows(3).position(|w| w == b"}\r\n")? + 3;
-            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
             let mails = folders.entry(name()).or_default();
-            let uid = next(mails);
-            let flags = head.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("", |(flags, _)| flags);
-            let date = head.split_once(") \"").and_then(|(_, rest)| rest.split_once('"')).map(|(date, _)| date);
-            let date = format!("\"{}\"", date.unwrap_or("01-Jan-2030 00:00:00 +0000"));
-            mails.push(Mail { uid, flags: flags.into(), date, size: None, body: bytes[end..].to_vec() });
-            let code = if capabilities.contains("UIDPLUS") { format!("[APPENDUID 7 {uid}] ") } else { String::new() };
+            let first = next(mails);
+            for (uid, (flags, date, body)) in (first..).zip(appended(&command.bytes)) {
+                mails.push(Mail { uid, flags, date, size: None, body });
+            }
+            let uids = match next(mails) - 1 {
+                last if last == first => first.to_string(),
+                last => format!("{first}:{last}"),
+            };
+            let code = if capabilities.contains("UIDPLUS") { format!("[APPENDUID 7 {uids}] ") } else { String::new() };
             Some(format!("{} OK {code}done\r\n", command.tag).into_bytes())
         }
         "UID" if upper.starts_with("UID FETCH ") => {
@@ -267,6 +286,16 @@ fn answer(
             }
             out.extend_from_slice(format!("{} OK done\r\n", command.tag).as_bytes());
             Some(out)
+        }
+        "UID" if upper.starts_with("UID STORE ") => {
+            let mails = folders.get_mut(selected)?;
+            let all = mails.clone();
+            let mut words = text.splitn(5, ' ').skip(2);
+            let (set, how, flags) = (words.next(), words.next()?, words.next()?.trim_matches(['(', ')']));
+            for mail in mails.iter_mut().filter(|m| how.starts_with('+') && in_set(set, m.uid, &all)) {
+                mail.flags.extend_from_slice(format!(" {flags}").as_bytes());
+            }
+            ok(String::new())
         }
         "UID" if upper.starts_with("UID SEARCH") => {
             let mails = folders.get(selected)?;
@@ -282,6 +311,22 @@ fn answer(
         }
         _ => None,
     }
+}
+
+/// Flags, date and body of each message in an APPEND.
+fn appended(mut bytes: &[u8]) -> Vec<(Vec<u8>, String, Vec<u8>)> {
+    let mut messages = Vec::new();
+    while let Some(end) = bytes.windows(3).position(|w| w == b"}\r\n") {
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let length: usize = head.rsplit('{').next().and_then(|n| n.trim_end_matches('+').parse().ok()).unwrap_or(0);
+        let rest = &bytes[end + 3..];
+        let flags = head.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("", |(flags, _)| flags);
+        let date = head.split_once(") \"").and_then(|(_, rest)| rest.split_once('"')).map(|(date, _)| date);
+        let date = format!("\"{}\"", date.unwrap_or("01-Jan-2030 00:00:00 +0000"));
+        messages.push((flags.into(), date, rest[..length].to_vec()));
+        bytes = &rest[length..];
+    }
+    messages
 }
 
 fn fetched(out: &mut Vec<u8>, seq: usize, mail: &Mail, items: &str) {

@@ -443,52 +443,6 @@ async fn an_append_that_is_not_understood_ends_the_connection_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_is_refused_however_it_is_sent_is_told_and_not_sent_again() {
-    let answers = ["{tag} NO [CANNOT] not this one\r\n", "{tag} BAD not this one\r\n"];
-    join_all(answers.map(|answer| async move {
-        let source = Fake::start(MODERN, mails(20)).await;
-        let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
-            (command.starts_with("APPEND") && command.contains("BODY 7\r\n")).then(|| Act::Send(answer.into()))
-        })
-        .await;
-        let rig = hasty(&source, &destination);
-        let report = rig.sync().await;
-        // What had arrived when the connection ended is found again.
-        let there = copied(&report) + adopted(&report);
-        assert_eq!((there, report.folders[0].skipped.get("refused")), (19, Some(&1)), "{report:#?}");
-        assert_eq!(destination.mails("INBOX").len(), 19);
-        assert_eq!(report.folders[0].skipped_messages[0].uid, 7);
-        let sent = destination.heard("body 7\r\n");
-        assert_eq!(copied(&rig.sync().await), 0);
-        assert_eq!(destination.heard("body 7\r\n"), sent, "it was sent again");
-    }))
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn throttling_slows_down_and_loses_nothing() {
-    let answers = [
-        "{tag} NO [THROTTLED] slow down\r\n",
-        "{tag} NO Request is throttled. Suggested Backoff Time: 299961 milliseconds\r\n",
-        "{tag} NO [UNAVAILABLE] later\r\n",
-        "{tag} NO Account exceeded command or bandwidth limits. (Failure)\r\n",
-    ];
-    join_all(answers.map(|answer| async move {
-        let count = AtomicUsize::new(0);
-        let source = Fake::start(MODERN, mails(20)).await;
-        let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
-            let hit = command.starts_with("APPEND") && [3, 9].contains(&count.fetch_add(1, SeqCst));
-            hit.then(|| Act::Send(answer.into()))
-        })
-        .await;
-        let report = hasty(&source, &destination).sync().await;
-        assert!(report.reconnects > 0, "{report:#?}");
-        assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&mails(20)), "{answer}");
-    }))
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_cannot_be_opened_holds_up_no_other() {
     let source = Fake::twisted(MODERN, mails(5), |command, _| {
         (command.starts_with("EXAMINE") && command.contains("BROKEN"))

@@ -19,6 +19,8 @@ mod kill;
 mod lesser;
 mod limits;
 mod login;
+mod refusals;
 mod rig;
 mod sync;
+mod unwell;
 mod verify;

@@ -317,9 +317,13 @@ fn states() -> impl Strategy<Value = FolderState> {
                 map.push(source, destination, if adopted { Origin::Adopted } else { Origin::Appended });
             }
             let (mut set_aside, mut differences) = (SetAside::default(), Differences::default());
-            groups.into_iter().for_each(|group| set_aside.put(group));
+            for group in groups {
+                set_aside.put(group);
+            }
             for (kind, count) in kinds {
-                (0..count).for_each(|uid| differences.add(&kind, uid));
+                for uid in 0..count {
+                    differences.add(&kind, uid);
+                }
             }
             FolderState {
                 source_uid_validity: source,
@@ -327,6 +331,7 @@ fn states() -> impl Strategy<Value = FolderState> {
                 highest_modseq,
                 map,
                 set_aside,
+                unwell_runs: tail_from % 3,
                 differences,
                 tail_from,
                 open,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use tokio::time::Instant;
 
-use super::{KeywordsDue, Mode, Pass, ReadBack, State, Stream, oddity};
+use super::{KeywordsDue, Mode, Pass, ReadBack, State, Stream, has_odd_date, oddity};
 use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
@@ -13,7 +13,7 @@ use crate::{
         response::{Code, Flag, Status, StatusLine},
     },
     sync::{
-        breaker::Consequence,
+        breaker::{Consequence, Weight},
         limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT, SLOW_COMMIT},
         progress::Progress,
         uid_map::Origin,
@@ -203,7 +203,7 @@ impl Pass<'_, '_> {
     }
 
     fn date_is_odd(&self, at: usize) -> bool {
-        self.work.get(at).is_some_and(|message| self.context.has_odd_date(message))
+        self.work.get(at).is_some_and(has_odd_date)
     }
 
     /// Flags and date of a message as they may be sent. Nothing is echoed from the source: system flags, keywords that are
@@ -275,7 +275,11 @@ impl Pass<'_, '_> {
                 Mode::Usual | Mode::Single | Mode::Control => {}
             }
         }
-        match self.context.breakers.destination.refused(error, self.how.mode.weight()) {
+        let weight = match self.how.mode.weight() {
+            Weight::Usual if self.memory.suspects.uncontrolled => Weight::Uncontrolled,
+            weight => weight,
+        };
+        match self.context.breakers.destination.refused(error, weight) {
             Consequence::GoOn => {
                 self.pausing |= !self.how.mode.is_careful() && self.memory.suspects.wants_controls();
                 Ok(())
@@ -343,6 +347,7 @@ impl Pass<'_, '_> {
             if uids.is_some() {
                 state.tail_from = tail_from;
             }
+            state.unwell_runs = 0;
             state.differences.join(untold);
             newest
         })?;

@@ -60,13 +60,11 @@ pub struct CopyContext<'a> {
     pub quiet: &'a Quiet,
 }
 
-impl CopyContext<'_> {
-    /// True when servers are known to refuse or change the message's date.
-    #[must_use]
-    pub fn has_odd_date(&self, message: &Scanned) -> bool {
-        let now = jiff::Timestamp::now().as_second();
-        message.date().is_some_and(|date| oddity::odd_date(date.epoch, now))
-    }
+/// True when servers are known to refuse or change the message's date.
+#[must_use]
+pub fn has_odd_date(message: &Scanned) -> bool {
+    let now = jiff::Timestamp::now().as_second();
+    message.date().is_some_and(|date| oddity::odd_date(date.epoch, now))
 }
 
 /// What a folder's copying remembers across lost connections.

@@ -1,0 +1,291 @@
+//! A refusal is no verdict: a server that is unwell is waited for, and only what is proven to be refused for its own sake
+//! is set aside. Time stands still in these tests but for what the engine waits for.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use mailferry::{
+    ErrorClass, Side,
+    sync::{checkpoint::Checkpoint, report::MailboxReport, spec::Waits},
+};
+use tokio::time::Instant;
+
+use crate::{
+    fake::{Act, Fake, MODERN, Mail, mails},
+    rig::{Rig, adopted, copied},
+};
+
+/// With the waits of a release.
+fn rig(source: &Fake, destination: &Fake) -> Rig {
+    let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
+    rig.spec.retry.waits = Waits::default();
+    rig.spec.retry.patience = Duration::from_mins(15);
+    rig
+}
+
+fn bodies(mails: &[Mail]) -> BTreeMap<Vec<u8>, usize> {
+    let mut bodies = BTreeMap::new();
+    for mail in mails {
+        *bodies.entry(mail.body.clone()).or_default() += 1;
+    }
+    bodies
+}
+
+fn skipped(report: &MailboxReport) -> u64 {
+    report.folders.iter().flat_map(|folder| folder.skipped.values()).sum()
+}
+
+/// The groups of INBOX in the checkpoint, for people.
+fn set_aside(rig: &Rig) -> serde_json::Value {
+    let checkpoint: Checkpoint = rig.store.checkpoint().unwrap();
+    checkpoint.describe()["folders"][0]["setAside"].clone()
+}
+
+/// A destination that answers every APPEND so until a time, and is well after that.
+async fn unwell_for(capabilities: &str, time: Duration, answer: &'static str) -> Fake {
+    let until = Instant::now() + time;
+    Fake::twisted(capabilities, Vec::new(), move |command, _| {
+        (command.starts_with("APPEND") && Instant::now() < until).then(|| Act::Send(answer.into()))
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_is_unwell_for_a_while_gets_every_message_once() {
+    for answer in [
+        "{tag} NO [SERVERBUG] Internal error occurred. Refer to server log for more information.\r\n",
+        "{tag} NO System I/O error\r\n",
+        "{tag} NO database is locked\r\n",
+        "{tag} NO Computer says no.\r\n",
+        "{tag} BAD Command failed\r\n",
+        "{tag} BAD Request is throttled. Suggested Backoff Time: 1500 milliseconds\r\n",
+        "{tag} NO [UNAVAILABLE] later\r\n",
+    ] {
+        for capabilities in [MODERN.to_owned(), format!("{MODERN} MULTIAPPEND")] {
+            let source = Fake::start(MODERN, mails(60)).await;
+            let destination = unwell_for(&capabilities, Duration::from_secs(4), answer).await;
+            let report = rig(&source, &destination).sync().await;
+            assert_eq!(skipped(&report), 0, "{answer} {report:#?}");
+            assert_eq!(bodies(&destination.mails("INBOX")), bodies(&mails(60)), "{answer} {report:#?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_stays_unwell_ends_the_run_with_an_error_and_no_verdict() {
+    for (answer, class) in [
+        ("{tag} NO [SERVERBUG] Internal error occurred.\r\n", ErrorClass::Network),
+        ("{tag} NO Computer says no.\r\n", ErrorClass::Network),
+        ("{tag} NO [ALERT] You exceeded your mail quota.\r\n", ErrorClass::Quota),
+        ("{tag} NO [ALERT] Cannot create message - no write permission or out of disk space.\r\n", ErrorClass::Quota),
+        ("{tag} NO [OVERQUOTA] Not enough disk space\r\n", ErrorClass::Quota),
+        ("{tag} NO [NOPERM] no\r\n", ErrorClass::Authorization),
+    ] {
+        let began = Instant::now();
+        let source = Fake::start(MODERN, mails(60)).await;
+        let destination = unwell_for(MODERN, Duration::from_hours(1), answer).await;
+        let rig = rig(&source, &destination);
+        let report = rig.try_sync().await;
+        let error = report.gravest().expect("an error");
+        assert_eq!((error.class, error.side), (class, Some(Side::Destination)), "{answer} {report:#?}");
+        assert_eq!((copied(&report), skipped(&report)), (0, 0), "{answer} {report:#?}");
+        assert!(began.elapsed() < Duration::from_mins(20), "{answer}");
+        let sent = destination.heard(" APPEND ");
+        assert!(sent < 120, "{answer}: {sent} messages were sent to a server that takes none");
+        tokio::time::advance(Duration::from_hours(1)).await;
+        let healed = rig.sync().await;
+        assert_eq!(skipped(&healed), 0, "{answer} {healed:#?}");
+        assert_eq!(bodies(&destination.mails("INBOX")), bodies(&mails(60)), "{answer} {healed:#?}");
+    }
+}
+
+/// A destination that refuses the messages whose body holds `BAD`, while `picky` says so.
+async fn picky(capabilities: &str, answer: &'static str, picky: &Arc<AtomicBool>) -> Fake {
+    let picky = Arc::clone(picky);
+    Fake::twisted(capabilities, Vec::new(), move |command, _| {
+        let hit = picky.load(SeqCst) && command.starts_with("APPEND") && command.contains("X-BAD");
+        hit.then(|| Act::Send(answer.into()))
+    })
+    .await
+}
+
+fn with_bad(count: u32, bad: &[u32]) -> Vec<Mail> {
+    let mut mails = mails(count);
+    for mail in mails.iter_mut().filter(|mail| bad.contains(&mail.uid)) {
+        mail.body = format!("Message-ID: <fake-{}@example.org>\r\n\r\nx-bad\r\n", mail.uid).into();
+    }
+    mails
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_its_own_sake_is_proven_told_and_tried_again_now_and_then() {
+    for (answer, capabilities) in [
+        ("{tag} NO Computer says no.\r\n", MODERN.to_owned()),
+        ("{tag} NO Computer says no.\r\n", format!("{MODERN} MULTIAPPEND")),
+        ("{tag} NO [SERVERBUG] Internal error occurred.\r\n", MODERN.to_owned()),
+        ("{tag} NO [OVERQUOTA] over\r\n", MODERN.to_owned()),
+        ("{tag} BAD Command Argument Error. 11\r\n", MODERN.to_owned()),
+    ] {
+        let mut all = with_bad(400, &[3, 40, 41]);
+        all.iter_mut().skip(100).for_each(|mail| mail.body.extend_from_slice(b"more than others\r\n"));
+        let source = Fake::start(MODERN, all.clone()).await;
+        let is_picky = Arc::new(AtomicBool::new(true));
+        let destination = picky(&capabilities, answer, &is_picky).await;
+        let rig = rig(&source, &destination);
+        let report = rig.sync().await;
+        let there = copied(&report) + adopted(&report);
+        assert_eq!((there, report.folders[0].skipped.get("refused")), (397, Some(&3)), "{answer} {report:#?}");
+        assert_eq!(report.folders[0].skipped_messages.iter().map(|m| m.uid).collect::<Vec<_>>(), [3, 40, 41]);
+        assert_eq!(report.not_copied.as_ref().map(|n| n.messages), Some(3));
+        let groups = set_aside(&rig);
+        assert_eq!(
+            (groups[0]["proven"].as_bool(), groups[0]["messages"].as_u64()),
+            (Some(true), Some(3)),
+            "{answer} {capabilities} {groups}"
+        );
+
+        // The first and the second run after that try them; the third does not, the fourth does.
+        for (run, tries) in [(1, true), (2, true), (3, false), (4, true)] {
+            let before = destination.heard("x-bad");
+            let report = rig.sync().await;
+            assert_eq!(report.not_copied.as_ref().map(|n| n.messages), Some(3), "run {run}: {report:#?}");
+            assert_eq!(destination.heard("x-bad") > before, tries, "{answer} run {run}");
+        }
+        is_picky.store(false, SeqCst);
+        let mut asked = rig;
+        asked.spec.retry_refused = true;
+        let healed = asked.sync().await;
+        assert_eq!((copied(&healed), skipped(&healed)), (3, 0), "{answer} {healed:#?}");
+        assert_eq!(bodies(&destination.mails("INBOX")), bodies(&all), "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_without_an_ordinary_message_beside_it_is_tried_by_every_run() {
+    let source = Fake::start(MODERN, with_bad(1, &[1])).await;
+    let is_picky = Arc::new(AtomicBool::new(true));
+    let destination = picky(MODERN, "{tag} NO Computer says no.\r\n", &is_picky).await;
+    let rig = rig(&source, &destination);
+    for run in 0..4 {
+        let before = destination.heard("x-bad");
+        let report = rig.sync().await;
+        assert_eq!(report.not_copied.as_ref().map(|n| n.messages), Some(1), "{report:#?}");
+        assert!(destination.heard("x-bad") > before, "run {run}");
+        assert_eq!(set_aside(&rig)[0]["proven"], false);
+    }
+    is_picky.store(false, SeqCst);
+    assert_eq!(copied(&rig.sync().await), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_stores_what_it_refuses_gets_nothing_twice() {
+    for late in [Duration::ZERO, Duration::from_millis(1500)] {
+        let source = Fake::start(MODERN, mails(40)).await;
+        let count = AtomicUsize::new(0);
+        let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
+            let hit = command.starts_with("APPEND") && count.fetch_add(1, SeqCst) % 3 == 0;
+            let answer = b"{tag} NO Computer says no.\r\n".to_vec();
+            hit.then(|| if late.is_zero() { Act::Covertly(answer) } else { Act::Late(late, answer) })
+        })
+        .await;
+        let report = rig(&source, &destination).sync().await;
+        assert_eq!(skipped(&report), 0, "{report:#?}");
+        let there = destination.mails("INBOX");
+        let twice: Vec<_> =
+            bodies(&there).into_iter().filter(|(_, n)| *n != 1).map(|(body, n)| (String::from_utf8(body), n)).collect();
+        assert_eq!((there.len(), twice), (40, Vec::new()), "{late:?} {report:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keyword_that_is_refused_costs_the_keyword_and_not_the_message() {
+    let mut all = mails(60);
+    all[5].flags = b"\\Seen $Odd fine".to_vec();
+    let source = Fake::start(MODERN, all.clone()).await;
+    let destination = Fake::twisted(MODERN, Vec::new(), |command, _| {
+        (command.contains("$ODD") && !command.starts_with("UID FETCH"))
+            .then(|| Act::send("{tag} NO [CANNOT] Invalid characters in keyword\r\n"))
+    })
+    .await;
+    let rig = rig(&source, &destination);
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), skipped(&report)), (60, 0), "{report:#?}");
+    assert_eq!(report.folders[0].differences.get("flags"), Some(&1), "{report:#?}");
+    let there = destination.mails("INBOX");
+    let odd = there.iter().find(|mail| mail.body == all[5].body).unwrap();
+    assert_eq!((String::from_utf8_lossy(&odd.flags).trim(), &odd.date), ("\\Seen fine", &all[5].date));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_used_up_its_allowance_is_left_alone() {
+    let over = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&over);
+    let asked = AtomicUsize::new(0);
+    let source = Fake::twisted(MODERN, mails(600), move |command, _| {
+        let refuses = command.contains("BODY.PEEK[]") && !is_over.load(SeqCst) && asked.fetch_add(1, SeqCst) > 0;
+        refuses.then(|| Act::send("{tag} NO [OVERQUOTA] Account exceeded command or bandwidth limits. (Failure)\r\n"))
+    })
+    .await;
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let rig = rig(&source, &destination);
+    let report = rig.try_sync().await;
+    let error = report.gravest().expect("an error");
+    assert_eq!((error.class, error.side), (ErrorClass::Throttled, Some(Side::Source)), "{error:?}");
+    assert!(error.retry_at.is_some_and(|at| at > jiff::Timestamp::now()), "{error:?}");
+    assert!(source.heard("BODY.PEEK[]") < 8, "{}", source.heard("BODY.PEEK[]"));
+    assert_eq!(skipped(&report), 0, "{report:#?}");
+    over.store(true, SeqCst);
+    let rest = rig.sync().await;
+    assert_eq!(bodies(&destination.mails("INBOX")), bodies(&mails(600)), "{rest:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_the_source_asks_for_is_kept_on_all_connections() {
+    let until: Arc<std::sync::Mutex<Option<Instant>>> = Arc::default();
+    let early = Arc::new(AtomicUsize::new(0));
+    let (asked_until, was_early, count) = (Arc::clone(&until), Arc::clone(&early), AtomicUsize::new(0));
+    let source = Fake::twisted(MODERN, mails(300), move |command, _| {
+        if !command.contains("BODY.PEEK[]") {
+            return None;
+        }
+        let mut until = asked_until.lock().unwrap();
+        if until.is_some_and(|until| Instant::now() < until) {
+            was_early.fetch_add(1, SeqCst);
+        } else if count.fetch_add(1, SeqCst) != 2 {
+            return None;
+        } else {
+            *until = Some(Instant::now() + Duration::from_millis(92_415));
+        }
+        Some(Act::send("{tag} BAD Request is throttled. Suggested Backoff Time: 92415 milliseconds\r\n"))
+    })
+    .await;
+    for folder in ["Work", "Xtra", "Yard"] {
+        source.change(folder, |folder| *folder = mails(300));
+    }
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let began = Instant::now();
+    let report = rig(&source, &destination).sync().await;
+    assert!(began.elapsed() >= Duration::from_millis(92_415), "{:?}", began.elapsed());
+    // What was under way on the other connections when the server said so.
+    assert!(early.load(SeqCst) < 12, "{} requests while it asked for none", early.load(SeqCst));
+    assert_eq!((copied(&report), skipped(&report)), (1200, 0), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_unwell_makes_no_message_unreadable() {
+    let until = Instant::now() + Duration::from_secs(40);
+    let source = Fake::twisted(MODERN, mails(300), move |command, _| {
+        (command.contains("BODY.PEEK[]") && Instant::now() < until)
+            .then(|| Act::send("{tag} NO [SERVERBUG] Internal error occurred.\r\n"))
+    })
+    .await;
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!((copied(&report), skipped(&report)), (300, 0), "{report:#?}");
+}
