@@ -12,7 +12,7 @@ use mailferry::{
     Error, Result,
     commands::{
         check::CheckArgs, checkpoint::CheckpointArgs, controller::ControllerArgs, crds::CrdsArgs, doctor::DoctorArgs,
-        import::ImportArgs, run::RunArgs, verify::VerifyArgs, worker::WorkerArgs,
+        export::ExportArgs, import::ImportArgs, run::RunArgs, verify::VerifyArgs, worker::WorkerArgs,
     },
     local::{run::SyncEngine, text::printable},
     telemetry::logs,
@@ -42,6 +42,7 @@ enum Command {
     Check(CheckArgs),
     Run(RunArgs),
     Verify(VerifyArgs),
+    Export(ExportArgs),
     Import(Box<ImportArgs>),
     Crds(CrdsArgs),
     Checkpoint(CheckpointArgs),
@@ -111,6 +112,7 @@ fn execute(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Check(args) => runtime()?.block_on(args.run(screen)),
         Command::Verify(args) => runtime()?.block_on(args.run(screen)),
+        Command::Export(args) => runtime()?.block_on(args.run(screen)),
         Command::Run(args) => runtime()?.block_on(args.run(Arc::new(SyncEngine), screen)),
         Command::Import(args) => runtime()?.block_on(args.run()),
         Command::Crds(args) => print(&args.print()?),

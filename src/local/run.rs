@@ -20,7 +20,7 @@ use super::{
     view::{Event, View},
 };
 use crate::{
-    error::{Error, ErrorClass, Result},
+    error::{Error, Result},
     imap::permit::Always,
     sync::{
         SyncContext,
@@ -314,6 +314,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        error::ErrorClass,
         local::schedule::HostLimit,
         sync::{report::NotCopied, testing::spec},
     };
