@@ -259,11 +259,11 @@ fn sentence(group: &SetAsideGroup) -> String {
         SetAsideReason::Refused | SetAsideReason::Empty => {
             let when = if group.proven { "now and then" } else { "by every run" };
             let why = if group.why.is_empty() { String::new() } else { format!(": {}", group.why) };
-            format!("the destination refused it{why} (tried again {when})")
+            format!("the destination refused it{why}; tried again {when}")
         }
         SetAsideReason::TooLarge => {
             let when = if group.destination.append_limit.is_some() { "when that changes" } else { "now and then" };
-            format!("{} (tried again {when})", known("it is larger than the destination takes"))
+            format!("{}; tried again {when}", known("it is larger than the destination takes"))
         }
         // What is known of it says that every run tries it.
         SetAsideReason::Unreadable => known("the source did not deliver it").to_owned(),

@@ -19,6 +19,7 @@ mod kill;
 mod lesser;
 mod limits;
 mod login;
+mod not_copied;
 mod rig;
 mod sync;
 mod verify;
