@@ -230,9 +230,9 @@ pub struct MessageRules {
 #[x_kube(validation = Rule::new(rules::ONE_ACCEPTED.cel).message(rules::ONE_ACCEPTED.message))]
 #[x_kube(validation = Rule::new(rules::ACCEPTED_MESSAGES.cel).message(rules::ACCEPTED_MESSAGES.message))]
 pub struct AcceptNotCopied {
-    /// All messages of all folders that were not copied for this reason, also later ones. TooLarge: larger than the
-    /// destination takes. Refused: the destination refused them. Unreadable: the source could not deliver them. Empty:
-    /// they have no bytes, and the destination refused them.
+    /// All messages of all folders that were not copied for this reason, also later ones: larger than the destination
+    /// takes (`TooLarge`), refused by the destination (`Refused`; `Empty` where they have no bytes), or not delivered by
+    /// the source (`Unreadable`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<NotCopiedReason>,
     /// The source's folder that the messages are in, named as a report names it.

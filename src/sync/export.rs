@@ -157,10 +157,11 @@ impl Reader {
             return Ok(Read::Whole(written));
         }
         let there = still_there(&mut self.session, &std::iter::once(uid).collect()).await?;
-        Ok(match there.is_empty() {
-            true => Read::Gone,
-            false => Read::Unreadable("the source lists it and does not deliver it".to_owned()),
-        })
+        if there.is_empty() {
+            Ok(Read::Gone)
+        } else {
+            Ok(Read::Unreadable("the source lists it and does not deliver it".to_owned()))
+        }
     }
 
     /// Logs out.

@@ -145,14 +145,13 @@ struct Source {
 impl Source {
     /// The connection, made where there is none.
     async fn reader(&mut self) -> Result<&mut Reader> {
-        let reader = match self.reader.take() {
-            Some(reader) => reader,
-            None => {
-                self.progress.enter(Phase::Connecting);
-                let reader = Reader::connect(&self.endpoint, &self.progress.bytes_moved).await?;
-                self.progress.enter(Phase::Copying);
-                reader
-            }
+        let reader = if let Some(reader) = self.reader.take() {
+            reader
+        } else {
+            self.progress.enter(Phase::Connecting);
+            let reader = Reader::connect(&self.endpoint, &self.progress.bytes_moved).await?;
+            self.progress.enter(Phase::Copying);
+            reader
         };
         Ok(self.reader.insert(reader))
     }
