@@ -60,7 +60,7 @@ impl Command {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-    0  run: all mailboxes are done and hold all that the source holds, but for what the migration leaves out or accepts
+    0  run: all mailboxes are done, and nothing is missing that the migration asks for
        check: no problems, though maybe warnings; verify: all mailboxes are identical
        import: everything was made, though maybe with warnings
     1  verify found differences

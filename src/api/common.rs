@@ -230,9 +230,7 @@ pub struct MessageRules {
 #[x_kube(validation = Rule::new(rules::ONE_ACCEPTED.cel).message(rules::ONE_ACCEPTED.message))]
 #[x_kube(validation = Rule::new(rules::ACCEPTED_MESSAGES.cel).message(rules::ACCEPTED_MESSAGES.message))]
 pub struct AcceptNotCopied {
-    /// All messages of all folders that were not copied for this reason, also later ones: larger than the destination
-    /// takes (`TooLarge`), refused by the destination (`Refused`; `Empty` where they have no bytes), or not delivered by
-    /// the source (`Unreadable`).
+    /// All messages of all folders that were not copied for this reason, also later ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<NotCopiedReason>,
     /// The source's folder that the messages are in, named as a report names it.
@@ -254,7 +252,9 @@ pub struct AcceptNotCopied {
     pub messages: Vec<String>,
 }
 
-/// Why messages were not copied.
+/// All messages of all folders that were not copied for this reason, also later ones: larger than the destination takes
+/// (`TooLarge`), refused by the destination (`Refused`; `Empty` where they have no bytes), or not delivered by the source
+/// (`Unreadable`).
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotCopiedReason {
     /// Larger than the destination takes.

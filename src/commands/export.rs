@@ -35,7 +35,7 @@ use crate::{
 /// Write the messages that stand as not copied to files, to go on with them by hand.
 ///
 /// What was set aside stands in the checkpoints: messages that the destination refuses, that are too large for it, or that
-/// the source did not deliver. Each is read from the source, which is not changed, not even \\Seen, and written to
+/// the source did not deliver. Each is read from the source, which is not changed, not even \Seen, and written to
 /// DIR/MAILBOX/FOLDER/UIDVALIDITY-UID.eml, for its owner only. DIR/MAILBOX/index.jsonl has a line of JSON for each: folder,
 /// UID, size, date, why it was not copied, and its file, or why there is none. A file that is there is never overwritten.
 ///
