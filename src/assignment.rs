@@ -14,8 +14,14 @@ use crate::{
         self, EndpointSpec, MailMigration, MailServerSpec, MailboxEntry, MailboxSyncSpec, SecretKeyRef, SyncEndpoint,
     },
     error::{Error, Result, Side},
-    imap::{AddressPolicy, Credential, Endpoint, Login, Master, Quirks, Timeouts, Tls, TlsMode},
-    sync::spec::{DeletePolicy, FlagPolicy, FolderPattern, FolderRename, FolderRules, MessageRules, Retry, SyncSpec},
+    imap::{AddressPolicy, Credential, Endpoint, Login, Master, Quirks, Timeouts, Tls, TlsMode, UidSet},
+    sync::{
+        set_aside::SetAsideReason,
+        spec::{
+            AcceptedLosses, AcceptedMessages, DeletePolicy, FlagPolicy, FolderPattern, FolderRename, FolderRules,
+            MessageRules, Retry, SyncSpec,
+        },
+    },
 };
 
 /// Where secrets come from.
@@ -113,9 +119,10 @@ fn build(sync: &MailboxSyncSpec, secrets: &dyn Secrets, now: Timestamp) -> Resul
             attempts: u32::try_from(settings.retry.reconnects).unwrap_or(0),
             initial_backoff: settings.retry.reconnect_backoff.as_std(),
             max_backoff: settings.retry.reconnect_max_backoff.as_std(),
+            patience: settings.retry.patience.as_std(),
             ..Retry::default()
         },
-        accepted_losses: crate::sync::spec::AcceptedLosses::default(),
+        accepted_losses: accepted_losses(&settings.messages.accept_not_copied)?,
         retry_refused: false,
     })
 }
@@ -344,10 +351,12 @@ fn rename(rename: &api::Rename) -> Result<FolderRename> {
         return Ok(rule);
     }
     let to = to.replace('$', "$$");
-    if from.eq_ignore_ascii_case("INBOX") {
-        return FolderRename::parse("INBOX", &to);
-    }
-    FolderRename::parse(&format!("{}(/.*)?", regex::escape(from)), &format!("{to}${{1}}"))
+    let rule = if from.eq_ignore_ascii_case("INBOX") {
+        FolderRename::parse("INBOX", &to)?
+    } else {
+        FolderRename::parse(&format!("{}(/.*)?", regex::escape(from)), &format!("{to}${{1}}"))?
+    };
+    Ok(FolderRename { text: from.clone(), ..rule })
 }
 
 /// `$2` where there is only one group would silently become nothing.
@@ -384,6 +393,37 @@ fn message_rules(rules: &api::MessageRules, now: Timestamp) -> MessageRules {
         min_size: rules.min_size.map(api::Size::bytes),
         skip_deleted: rules.skip_deleted,
     }
+}
+
+fn accepted_losses(entries: &[api::AcceptNotCopied]) -> Result<AcceptedLosses> {
+    let mut accepted = AcceptedLosses::default();
+    for entry in entries {
+        accepted.reasons.extend(entry.reason.map(|reason| match reason {
+            api::NotCopiedReason::TooLarge => SetAsideReason::TooLarge,
+            api::NotCopiedReason::Refused => SetAsideReason::Refused,
+            api::NotCopiedReason::Unreadable => SetAsideReason::Unreadable,
+            api::NotCopiedReason::Empty => SetAsideReason::Empty,
+        }));
+        for text in &entry.messages {
+            let Some((uid_validity, uids)) = validity_and_uids(text) else {
+                let what = format!("messages.acceptNotCopied: `{text}` is no UIDVALIDITY with UIDs");
+                return Err(Error::configuration(what).advice(
+                    "Write them as a report names them, such as 1500000000:7,9:12: numbers of at most 32 bits",
+                ));
+            };
+            accepted.messages.push(AcceptedMessages {
+                folder: entry.folder.clone().unwrap_or_default(),
+                uid_validity,
+                uids,
+            });
+        }
+    }
+    Ok(accepted)
+}
+
+fn validity_and_uids(text: &str) -> Option<(u32, UidSet)> {
+    let (validity, uids) = text.split_once(':')?;
+    Some((validity.parse().ok()?, UidSet::parse(uids)?))
 }
 
 #[cfg(test)]
@@ -647,6 +687,35 @@ mod tests {
         assert_eq!(convert(&[("/spec/messages", rules)]).unwrap().messages, expected);
         let days = convert(&[("/spec/messages", json!({"maxAgeDays": 1}))]).unwrap();
         assert_eq!(days.messages.since, Some(now().as_second() - 86_400));
+    }
+
+    #[test]
+    fn accepted_messages_are_named_by_reason_or_by_folder_uidvalidity_and_uids() {
+        let accept = |entries: Value| convert(&[("/spec/messages", json!({"acceptNotCopied": entries}))]);
+        let spec = accept(json!([
+            {"reason": "TooLarge"},
+            {"folder": "inbox", "messages": ["1500000000:7,9:12", "1500000000:40"]},
+            {"folder": "Work/2024", "messages": ["3:1"]},
+        ]));
+        let accepted = spec.unwrap().accepted_losses;
+        let refused = |folder: &str, validity, uid| accepted.accepts(SetAsideReason::Refused, folder, validity, uid);
+        assert!(accepted.accepts(SetAsideReason::TooLarge, "Anything", 1, 1));
+        assert!([7, 9, 12, 40].iter().all(|uid| refused("INBOX", 1_500_000_000, *uid)));
+        assert!(refused("Work/2024", 3, 1));
+        assert!(!refused("INBOX", 1_500_000_000, 8) && !refused("INBOX", 1_500_000_001, 7) && !refused("Work", 3, 1));
+        assert_eq!(convert(&[]).unwrap().accepted_losses, AcceptedLosses::default());
+        for wrong in ["5000000000:1", "1:5000000000", "1:0", "7"] {
+            let error = accept(json!([{"folder": "INBOX", "messages": [wrong]}])).unwrap_err().to_string();
+            assert!(error.contains(wrong) && error.contains("such as 1500000000:7,9:12"), "{error}");
+        }
+    }
+
+    #[test]
+    fn patience_is_as_long_as_the_migration_says() {
+        let spec = convert(&[("/spec/retry", json!({"patience": "1h"}))]).unwrap();
+        assert_eq!(spec.retry.patience, std::time::Duration::from_hours(1));
+        let none = convert(&[("/spec/retry", json!({"patience": "0s"}))]).unwrap();
+        assert!(none.retry.patience.is_zero());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use mailferry::{
     Error, Result,
     commands::{
         check::CheckArgs, checkpoint::CheckpointArgs, controller::ControllerArgs, crds::CrdsArgs, doctor::DoctorArgs,
-        import::ImportArgs, run::RunArgs, verify::VerifyArgs, worker::WorkerArgs,
+        export::ExportArgs, import::ImportArgs, run::RunArgs, verify::VerifyArgs, worker::WorkerArgs,
     },
     local::{run::SyncEngine, text::printable},
     telemetry::logs,
@@ -42,6 +42,7 @@ enum Command {
     Check(CheckArgs),
     Run(RunArgs),
     Verify(VerifyArgs),
+    Export(ExportArgs),
     Import(Box<ImportArgs>),
     Crds(CrdsArgs),
     Checkpoint(CheckpointArgs),
@@ -59,11 +60,13 @@ impl Command {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-    0  run: all mailboxes are done; single messages may have been skipped: the report names them
+    0  run: all mailboxes are done, and nothing is missing that the migration asks for
        check: no problems, though maybe warnings; verify: all mailboxes are identical
        import: everything was made, though maybe with warnings
     1  verify found differences
     2  Configuration: a wrong command line or manifest, a missing Secret, a state folder in use
+    3  run: all is done, and some messages are not copied: the report names them
+       export: some messages could not be read
    10  Authentication: a server refused a user name, password or token
    11  Authorization: the login worked, but not what came after it
    12  Quota: the destination has no room left
@@ -75,9 +78,9 @@ Exit codes:
    70  Internal: a defect in Mailferry, or the local disk
    75  worker: the attempt is over, another has taken over or will
   130  interrupted; the next run goes on from the checkpoints
-Where mailboxes fail for different reasons, the code is that of the first of:
-Internal, Configuration, Authentication, Authorization, Quota, Tls, Protocol,
-Network, Throttled, MessageRejected.";
+Where mailboxes end differently, the code is that of the first of: Internal,
+Configuration, Authentication, Authorization, Quota, Tls, Protocol, Network,
+Throttled, MessageRejected, interrupted, not copied.";
 
 fn main() -> ExitCode {
     no_core_dumps();
@@ -109,6 +112,7 @@ fn execute(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Check(args) => runtime()?.block_on(args.run(screen)),
         Command::Verify(args) => runtime()?.block_on(args.run(screen)),
+        Command::Export(args) => runtime()?.block_on(args.run(screen)),
         Command::Run(args) => runtime()?.block_on(args.run(Arc::new(SyncEngine), screen)),
         Command::Import(args) => runtime()?.block_on(args.run()),
         Command::Crds(args) => print(&args.print()?),

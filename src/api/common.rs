@@ -217,6 +217,54 @@ pub struct MessageRules {
     /// Leave out messages that are marked as deleted.
     #[serde(default)]
     pub skip_deleted: bool,
+    /// Messages that may be missing at the destination, since somebody knows of them and agrees: they are still tried,
+    /// shown and counted, apart from the others, but a sync without them ends as one with nothing missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub accept_not_copied: Vec<AcceptNotCopied>,
+}
+
+/// Messages that may be missing at the destination: all that were not copied for one reason, or single ones of a folder.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::ONE_ACCEPTED.cel).message(rules::ONE_ACCEPTED.message))]
+#[x_kube(validation = Rule::new(rules::ACCEPTED_MESSAGES.cel).message(rules::ACCEPTED_MESSAGES.message))]
+pub struct AcceptNotCopied {
+    /// All messages of all folders that were not copied for this reason, also later ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<NotCopiedReason>,
+    /// The source's folder that the messages are in, named as a report names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1000))]
+    pub folder: Option<String>,
+    /// The messages: the folder's UIDVALIDITY, a colon, and UIDs as a report names them, such as `1500000000:7,9:12`.
+    /// Should the folder be made anew, with another UIDVALIDITY, nothing of it is accepted any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 100),
+        inner(
+            length(min = 3, max = 1000),
+            regex(
+                pattern = r"^[1-9][0-9]{0,9}:[1-9][0-9]{0,9}(:[1-9][0-9]{0,9})?(,[1-9][0-9]{0,9}(:[1-9][0-9]{0,9})?)*$"
+            )
+        )
+    )]
+    pub messages: Vec<String>,
+}
+
+/// All messages of all folders that were not copied for this reason, also later ones: larger than the destination takes
+/// (`TooLarge`), refused by the destination (`Refused`; `Empty` where they have no bytes), or not delivered by the source
+/// (`Unreadable`).
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotCopiedReason {
+    /// Larger than the destination takes.
+    TooLarge,
+    /// The destination refused them.
+    Refused,
+    /// The source could not deliver them.
+    Unreadable,
+    /// They have no bytes, and the destination refused them.
+    Empty,
 }
 
 /// What happens to flags of messages that were copied before.
@@ -282,6 +330,7 @@ impl Default for Timeouts {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(rules::RECONNECT_BACKOFF.cel).message(rules::RECONNECT_BACKOFF.message))]
 #[x_kube(validation = Rule::new(rules::BACKOFF.cel).message(rules::BACKOFF.message))]
+#[x_kube(validation = Rule::new(rules::PATIENCE.cel).message(rules::PATIENCE.message))]
 pub struct Retry {
     /// Within an attempt: so many connections in a row may fail, with no progress between, before the attempt ends with
     /// the error.
@@ -294,6 +343,9 @@ pub struct Retry {
     /// Within an attempt: the longest wait before a new connection.
     #[serde(default = "Retry::reconnect_max_backoff")]
     pub reconnect_max_backoff: Duration,
+    /// How long one run waits, all in all and for each account, for a server that is unwell or asks for a slower pace.
+    #[serde(default = "Retry::patience")]
+    pub patience: Duration,
     /// Between attempts: the first wait; doubles, with jitter.
     #[serde(default = "Retry::initial_backoff")]
     pub initial_backoff: Duration,
@@ -319,6 +371,10 @@ impl Retry {
         Duration::from_secs(60)
     }
 
+    const fn patience() -> Duration {
+        Duration::from_secs(900)
+    }
+
     const fn initial_backoff() -> Duration {
         Duration::from_secs(60)
     }
@@ -334,6 +390,7 @@ impl Default for Retry {
             reconnects: Self::reconnects(),
             reconnect_backoff: Self::reconnect_backoff(),
             reconnect_max_backoff: Self::reconnect_max_backoff(),
+            patience: Self::patience(),
             initial_backoff: Self::initial_backoff(),
             max_backoff: Self::max_backoff(),
             max_failures: None,

@@ -13,8 +13,9 @@ pub mod rules;
 pub mod scalar;
 
 pub use common::{
-    Account, Credential, DeletionPolicy, FlagPolicy, FolderRules, LastError, LocalRef, MasterMode, MasterUser,
-    MessageRules, Namespaces, Rename, Retry, SecretKeyRef, SpecialUse, Subscriptions, Timeouts,
+    AcceptNotCopied, Account, Credential, DeletionPolicy, FlagPolicy, FolderRules, LastError, LocalRef, MasterMode,
+    MasterUser, MessageRules, Namespaces, NotCopiedReason, Rename, Retry, SecretKeyRef, SpecialUse, Subscriptions,
+    Timeouts,
 };
 pub use mail_migration::{Cutover, EndpointSpec, MailMigration, MailMigrationSpec, MailMigrationStatus, MailboxEntry};
 pub use mail_server::{MailServer, MailServerSpec, MailServerStatus, Quirks, Tls, TlsMode};

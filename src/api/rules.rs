@@ -82,6 +82,12 @@ rules! {
     /// On `messages`.
     SIZES: "!has(self.minSize) || !has(self.maxSize) || quantity(self.minSize).compareTo(quantity(self.maxSize)) <= 0"
         => "minSize must not be greater than maxSize";
+    /// On an entry of `messages.acceptNotCopied`.
+    ONE_ACCEPTED: "has(self.reason) != has(self.folder)"
+        => "write either reason (all messages that were not copied for it) or folder with messages, exactly one of them";
+    /// On an entry of `messages.acceptNotCopied`.
+    ACCEPTED_MESSAGES: "has(self.folder) == (has(self.messages) && self.messages.size() > 0)"
+        => "folder and messages belong together: folder: INBOX with messages: ['1500000000:7,9:12'], a UIDVALIDITY and UIDs as a report names them";
     /// On `timeouts.connect`.
     CONNECT: "duration(self) >= duration('1s') && duration(self) <= duration('10m')"
         => "connect must be from 1s to 10m, such as 30s";
@@ -97,6 +103,9 @@ rules! {
     /// On `retry`.
     BACKOFF: "duration(self.initialBackoff) >= duration('1s') && duration(self.initialBackoff) <= duration(self.maxBackoff) && duration(self.maxBackoff) <= duration('24h')"
         => "initialBackoff must be at least 1s and not greater than maxBackoff, and that at most 24h";
+    /// On `retry`.
+    PATIENCE: "duration(self.patience) <= duration('24h')"
+        => "patience must be at most 24h, such as 15m";
     /// On `deadline`.
     DEADLINE: "duration(self) >= duration('10s') && duration(self) <= duration('720h')"
         => "deadline must be from 10s to 720h, such as 6h";
@@ -310,6 +319,11 @@ fn messages(at: &mut Findings<'_>, messages: &MessageRules) {
     at.require(messages.since.as_ref().zip(messages.before.as_ref()).is_none_or(|(a, b)| a < b), SINCE_BEFORE);
     at.require(messages.min_age_days.zip(messages.max_age_days).is_none_or(|(a, b)| a < b), AGES);
     at.require(messages.min_size.zip(messages.max_size).is_none_or(|(a, b)| a <= b), SIZES);
+    for (index, entry) in messages.accept_not_copied.iter().enumerate() {
+        let mut at = at.at(&format!("acceptNotCopied[{index}]"));
+        at.require(entry.reason.is_some() != entry.folder.is_some(), ONE_ACCEPTED);
+        at.require(entry.folder.is_some() != entry.messages.is_empty(), ACCEPTED_MESSAGES);
+    }
 }
 
 fn timeouts(at: &mut Findings<'_>, timeouts: &Timeouts) {
@@ -323,4 +337,5 @@ fn retry(at: &mut Findings<'_>, retry: &Retry) {
     at.require(ordered(retry.reconnect_backoff, retry.reconnect_max_backoff, HOUR), RECONNECT_BACKOFF);
     let starts = retry.initial_backoff >= Duration::from_secs(1);
     at.require(starts && ordered(retry.initial_backoff, retry.max_backoff, 24 * HOUR), BACKOFF);
+    at.require(retry.patience <= Duration::from_secs(24 * HOUR), PATIENCE);
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::Args;
@@ -28,23 +28,30 @@ impl CheckpointArgs {
     /// # Errors
     /// Configuration when the file cannot be read or is no checkpoint.
     pub fn print(&self) -> Result<String> {
-        let path = self.file.display();
-        let mut encoded = Vec::new();
-        let read = if self.file.as_os_str() == "-" {
-            io::stdin().lock().read_to_end(&mut encoded).map(drop)
-        } else {
-            std::fs::read(&self.file).map(|bytes| encoded = bytes)
-        };
-        read.map_err(|e| Error::configuration(format!("cannot read {path}: {e}")).advice(WHERE))?;
-        // A state file holds the bytes, a MailboxSync's status the same as text.
-        let checkpoint = Checkpoint::decode(&encoded).or_else(|error| match std::str::from_utf8(&encoded) {
-            Ok(text) => Checkpoint::decode_text(text.trim()),
-            Err(_) => Err(error),
-        });
-        let checkpoint = checkpoint.map_err(|e| Error::configuration(format!("{path}: {}", e.what)).advice(WHERE))?;
-        serde_json::to_string_pretty(&checkpoint.describe())
+        serde_json::to_string_pretty(&read(&self.file)?.describe())
             .map_err(|e| Error::internal(format!("cannot write the checkpoint as JSON: {e}")))
     }
+}
+
+/// The checkpoint in a file; `-` is stdin.
+///
+/// # Errors
+/// Configuration when the file cannot be read or is no checkpoint.
+pub fn read(file: &Path) -> Result<Checkpoint> {
+    let path = file.display();
+    let mut encoded = Vec::new();
+    let read = if file.as_os_str() == "-" {
+        io::stdin().lock().read_to_end(&mut encoded).map(drop)
+    } else {
+        std::fs::read(file).map(|bytes| encoded = bytes)
+    };
+    read.map_err(|e| Error::configuration(format!("cannot read {path}: {e}")).advice(WHERE))?;
+    // A state file holds the bytes, a MailboxSync's status the same as text.
+    let checkpoint = Checkpoint::decode(&encoded).or_else(|error| match std::str::from_utf8(&encoded) {
+        Ok(text) => Checkpoint::decode_text(text.trim()),
+        Err(_) => Err(error),
+    });
+    checkpoint.map_err(|e| Error::configuration(format!("{path}: {}", e.what)).advice(WHERE))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod controller;
 pub mod crds;
 pub mod doctor;
+pub mod export;
 pub mod import;
 pub mod manifests;
 pub mod run;

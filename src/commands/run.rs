@@ -30,6 +30,10 @@ use crate::{
 /// checkpoints (another machine, a lost state folder) it compares both sides, takes what is at the destination already
 /// as copied, and doubles nothing.
 ///
+/// A message is not copied where the destination refuses it or the source does not deliver it. The report names each;
+/// later runs try them again. The exit code is that of the gravest error; else 130 if interrupted; else 3 if anything is
+/// not copied that the migration does not accept (messages.acceptNotCopied), but for a dry run; else 0.
+///
 /// This is one sync of each mailbox, now: deadline, schedule, startAt and cutover are for the operator.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
@@ -43,6 +47,11 @@ pub struct RunArgs {
     /// Change nothing, neither at the destination nor in the state folder; report what a run would do.
     #[arg(long)]
     pub dry_run: bool,
+
+    /// Try messages again that the destination refuses or the source does not deliver, whether it is time or not: a run
+    /// by itself tries them again at the second, fourth, eighth run and so on, and after a week.
+    #[arg(long)]
+    pub retry_refused: bool,
 
     /// How many mailboxes to sync at once [default: spec.parallelism of the migration].
     #[arg(long, value_name = "N")]
@@ -93,6 +102,7 @@ impl RunArgs {
         let mut mailboxes = migration.mailboxes;
         for spec in mailboxes.iter_mut().flatten() {
             spec.dry_run |= self.dry_run;
+            spec.retry_refused |= self.retry_refused;
         }
         let parallelism = self.parallelism.map_or(migration.parallelism, NonZeroUsize::get);
         let bounds = Bounds { parallelism, hosts: migration.hosts };
@@ -149,14 +159,14 @@ mod tests {
         run: RunArgs,
     }
 
-    /// Saves a byte as each mailbox's checkpoint and notes which were dry runs.
+    /// Saves a byte as each mailbox's checkpoint and notes which were dry runs, and which try again what was refused.
     #[derive(Default)]
-    struct Recorder(Mutex<Vec<(String, bool)>>);
+    struct Recorder(Mutex<Vec<(String, bool, bool)>>);
 
     impl Engine for Recorder {
         fn sync(&self, job: Job) -> BoxFuture<'static, MailboxReport> {
             let name = job.spec.mailbox.clone();
-            self.0.lock().unwrap().push((name.clone(), job.spec.dry_run));
+            self.0.lock().unwrap().push((name.clone(), job.spec.dry_run, job.spec.retry_refused));
             async move {
                 job.store.save(&Checkpoint::default()).await.unwrap();
                 MailboxReport { mailbox: name, dry_run: job.spec.dry_run, ..MailboxReport::default() }
@@ -165,7 +175,7 @@ mod tests {
         }
     }
 
-    async fn run_in(state: &Path, more: &[&str]) -> (Result<Outcome>, Vec<(String, bool)>) {
+    async fn run_in(state: &Path, more: &[&str]) -> (Result<Outcome>, Vec<(String, bool, bool)>) {
         let state = state.display().to_string();
         let line = ["test", "-f", "unused.yaml", "--state", &state];
         let args = Line::try_parse_from(line.iter().chain(more)).unwrap().run;
@@ -187,12 +197,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state");
         let (outcome, seen) = run_in(&state, &["--dry-run"]).await;
-        assert_eq!(seen, [("alice".to_owned(), true)]);
+        assert_eq!(seen, [("alice".to_owned(), true, false)]);
         assert!(outcome.unwrap().reports[0].dry_run);
         assert!(!state.exists());
         let (_, seen) = run_in(&state, &[]).await;
-        assert_eq!(seen, [("alice".to_owned(), false)]);
+        assert_eq!(seen, [("alice".to_owned(), false, false)]);
         assert!(State::read_only(&state).mailbox("alice").path().exists());
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_is_tried_again_when_a_person_asks_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, seen) = run_in(folder.path(), &["--retry-refused"]).await;
+        assert_eq!(seen, [("alice".to_owned(), false, true)]);
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod each;
+pub mod export;
 pub mod manifest;
 pub mod progress;
 pub mod report;

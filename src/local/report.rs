@@ -5,13 +5,16 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 use super::text::{bytes, count, duration, folder_names, printable, table};
 use crate::{
     error::{Error, ErrorClass},
-    sync::report::{FolderReport, MailboxReport, MessageNote},
+    sync::{
+        report::{FolderReport, LEFT_OUT, LeftOut, MailboxReport, MessageNote},
+        set_aside::SetAsideReason,
+    },
 };
 
 /// How a mailbox ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// All is copied, but for what the report says was skipped or left out.
+    /// All is dealt with; [`not_copied`] says what was not copied.
     Done,
     /// Asked to stop; the next run goes on.
     Interrupted,
@@ -35,6 +38,12 @@ pub const fn gravity(class: ErrorClass) -> u8 {
     class.gravity()
 }
 
+/// Messages that were not copied and that nobody accepts; none where nobody looked.
+#[must_use]
+pub fn not_copied(report: &MailboxReport) -> u64 {
+    report.not_copied.as_ref().map_or(0, |not_copied| not_copied.messages)
+}
+
 /// The mailbox's own error and those of its folders.
 pub fn errors(report: &MailboxReport) -> impl Iterator<Item = &Error> {
     report.error.iter().chain(report.folders.iter().filter_map(|folder| folder.error.as_ref()))
@@ -50,8 +59,12 @@ pub struct Totals {
     pub bytes: u64,
     /// Messages found at the destination and taken as the copy.
     pub adopted: u64,
-    /// Messages that were not copied.
+    /// Messages that were set aside and so not copied, accepted ones too.
     pub skipped: u64,
+    /// Messages that were not copied, in folders that Mailferry leaves out by itself too; without accepted ones.
+    pub not_copied: u64,
+    /// Messages that were not copied and whose absence the user accepts.
+    pub accepted: u64,
     /// Messages whose flags were changed.
     pub flags_updated: u64,
     /// Copies removed.
@@ -62,24 +75,30 @@ impl Totals {
     /// The sums over one mailbox or many.
     #[must_use]
     pub fn of<'a>(reports: impl IntoIterator<Item = &'a MailboxReport>) -> Self {
-        reports.into_iter().flat_map(|report| &report.folders).fold(Self::default(), |sum, folder| Self {
-            copied: sum.copied + folder.copied_now,
-            bytes: sum.bytes + folder.bytes_now,
-            adopted: sum.adopted + folder.adopted,
-            skipped: sum.skipped + folder.skipped.values().sum::<u64>(),
-            flags_updated: sum.flags_updated + folder.flags_updated,
-            deleted: sum.deleted + folder.deleted,
-        })
+        let mut sum = Self::default();
+        for report in reports {
+            for folder in &report.folders {
+                sum.copied += folder.copied_now;
+                sum.bytes += folder.bytes_now;
+                sum.adopted += folder.adopted;
+                sum.skipped += folder.skipped.values().sum::<u64>();
+                sum.flags_updated += folder.flags_updated;
+                sum.deleted += folder.deleted;
+            }
+            sum.not_copied += not_copied(report);
+            sum.accepted += report.not_copied.iter().flat_map(|n| n.accepted.values()).sum::<u64>();
+        }
+        sum
     }
 
-    /// `1000 messages (37.00 MB) copied, 3 skipped`; `to copy` after a dry run.
+    /// `1000 messages (37.00 MB) copied, 3 adopted`; `to copy` after a dry run. What was not copied stands before it.
     #[must_use]
     pub fn sentence(&self, dry_run: bool) -> String {
         let copied = if dry_run { "to copy" } else { "copied" };
         let mut sentence = format!("{} ({}) {copied}", count(self.copied, "message"), bytes(self.bytes));
         for (number, what) in [
             (self.adopted, "adopted"),
-            (self.skipped, "skipped"),
+            (self.accepted, "not copied as accepted"),
             (self.flags_updated, "with changed flags"),
             (self.deleted, "deleted"),
         ] {
@@ -115,7 +134,13 @@ fn head(report: &MailboxReport) -> String {
         0 => String::new(), // it never started
         ms => format!(" {preposition} {}", duration(Duration::from_millis(ms))),
     };
-    format!("{}: {ended}{dry}{took}", printable(&report.mailbox))
+    let lacks = match (not_copied(report), report.dry_run) {
+        (0, _) => String::new(),
+        (number, false) => format!(", {number} not copied,"),
+        (number, true) => format!(", {number} would not be copied,"),
+    };
+    let lacks = if took.is_empty() { lacks.trim_end_matches(',') } else { &lacks };
+    format!("{}: {ended}{dry}{lacks}{took}", printable(&report.mailbox))
 }
 
 fn sentence(report: &MailboxReport) -> String {
@@ -141,10 +166,11 @@ pub fn mailbox(report: &MailboxReport) -> String {
     let of_folders = |lines: &dyn Fn(&FolderReport) -> Vec<String>| -> Vec<String> {
         report.folders.iter().flat_map(lines).collect()
     };
-    section("Skipped messages", &of_folders(&|f| notes(&f.source, &f.skipped, &f.skipped_messages)));
+    section("Look at this", &report.warnings);
+    section("Not copied", &lacking(report));
     section("Copied with a difference", &of_folders(&|f| notes(&f.source, &f.differences, &f.difference_messages)));
     section("Messages left out by a rule", &of_folders(&|f| notes(&f.source, &f.left_out, &[])));
-    let left_out: Vec<String> = report.left_out.iter().map(|l| format!("{}: {}", l.folder, l.reason)).collect();
+    let left_out: Vec<String> = report.left_out.iter().map(folder_left_out).collect();
     section("Folders left out", &left_out);
     section("In doubt, so left as it was", &of_folders(&|f| prefixed(&f.source, &f.doubts)));
     section("Notes", &report.notes);
@@ -165,30 +191,97 @@ pub fn summary(reports: &[MailboxReport], took: Duration) -> String {
         (number(|e| matches!(e, Ending::Failed(_))), "failed"),
         (number(|e| e == Ending::Interrupted), "interrupted"),
     ];
-    let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let mut parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     let mailboxes = count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
-    let totals = Totals::of(reports).sentence(reports.iter().any(|r| r.dry_run));
-    let mut text = format!("{mailboxes}: {}. {totals} in {}.\n", parts.join(", "), duration(took));
-    for report in reports.iter().filter(|r| matches!(ending(r), Ending::Failed(_))) {
+    let (totals, dry_run) = (Totals::of(reports), reports.iter().any(|r| r.dry_run));
+    if totals.not_copied > 0 {
+        let verb = if dry_run { "that would not be copied" } else { "not copied" };
+        parts.push(format!("{} {verb}", count(totals.not_copied, "message")));
+    }
+    let (parts, sentence) = (parts.join(", "), totals.sentence(dry_run));
+    let mut text = format!("{mailboxes}: {parts}. {sentence} in {}.\n", duration(took));
+    let lacks = |r: &&MailboxReport| matches!(ending(r), Ending::Failed(_)) || not_copied(r) > 0;
+    for report in reports.iter().filter(lacks) {
         let _ = writeln!(text, "  {}", line(report));
+    }
+    if totals.not_copied > 0 && !dry_run {
+        text.push_str(WHAT_NEXT);
     }
     text
 }
 
+/// What a person can do about messages that were not copied.
+const WHAT_NEXT: &str = "The reports name what was not copied. `mailferry export --not-copied DIR` writes these messages \
+    to files;\n`messages.acceptNotCopied` in the migration accepts them. Until then a run ends with exit code 3.\n";
+
+/// What was not copied: all by reason, then folder by folder what a person needs to find each message again.
+fn lacking(report: &MailboxReport) -> Vec<String> {
+    let Some(not_copied) = report.not_copied.as_ref() else { return Vec::new() };
+    let mut lines = Vec::new();
+    if not_copied.messages > 0 {
+        lines.push(format!("{}: {}", count(not_copied.messages, "message"), by_reason(&not_copied.reasons)));
+    }
+    if !not_copied.accepted.is_empty() {
+        lines.push(format!("accepted (messages.acceptNotCopied): {}", by_reason(&not_copied.accepted)));
+    }
+    for folder in report.folders.iter().filter(|folder| !folder.skipped.is_empty()) {
+        let (name, validity) = (&folder.source, folder.source_uid_validity);
+        let accepted = match by_reason(&folder.accepted) {
+            none if none.is_empty() => none,
+            some => format!("; of these accepted: {some}"),
+        };
+        lines.push(format!("{name} (UIDVALIDITY {validity}): {}{accepted}", by_reason(&folder.skipped)));
+        lines.extend(folder.skipped_messages.iter().map(|note| format!("{name}: {}", message(note))));
+        lines.extend(unlisted(name, &folder.skipped, &folder.skipped_messages));
+    }
+    lines
+}
+
+/// `UID 17, 41.94 MB, 01-Mar-2024 10:00:00 +0100: what the server said`, as far as it is known.
+fn message(note: &MessageNote) -> String {
+    let size = note.size.map(|size| format!(", {}", bytes(size))).unwrap_or_default();
+    let date = note.date.as_ref().map(|date| format!(", {date}")).unwrap_or_default();
+    format!("UID {}{size}{date}: {}", note.uid, note.what)
+}
+
+/// `2 too large, 1 refused`.
+fn by_reason(reasons: &BTreeMap<String, u64>) -> String {
+    let parts: Vec<String> = reasons.iter().map(|(reason, n)| format!("{n} {}", in_words(reason))).collect();
+    parts.join(", ")
+}
+
+fn in_words(reason: &str) -> &str {
+    match SetAsideReason::of(reason) {
+        Some(SetAsideReason::TooLarge) => "too large",
+        None if reason == LEFT_OUT => "in folders that Mailferry leaves out by itself",
+        _ => reason,
+    }
+}
+
+/// Which folder is left out and why, and how many messages are not copied because Mailferry leaves it out by itself.
+#[must_use]
+pub fn folder_left_out(left_out: &LeftOut) -> String {
+    let LeftOut { folder, reason, by_rule, messages } = left_out;
+    match messages.filter(|messages| *messages > 0 && !by_rule) {
+        Some(messages) => format!("{folder} ({}): {reason}", count(messages, "message")),
+        None => format!("{folder}: {reason}"),
+    }
+}
+
 fn folders(report: &MailboxReport) -> String {
-    let head = ["folder", "source", "before", "now", "adopted", "skipped", "left out", "flags", "deleted", "state"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let sum = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
+    // A column of its own only where somebody accepts something.
+    let some_accepted = report.folders.iter().any(|folder| !folder.accepted.is_empty());
+    let accepted_head = some_accepted.then_some("accepted");
+    let head = ["folder", "source", "before", "now", "adopted", "not copied"].into_iter().chain(accepted_head);
+    let head = head.chain(["left out", "flags", "deleted", "state"]);
+    let mut rows = vec![head.map(str::to_owned).collect()];
     rows.extend(report.folders.iter().map(|folder| {
-        let numbers = [
-            folder.source_messages,
-            folder.copied_before,
-            folder.copied_now,
-            folder.adopted,
-            folder.skipped.values().sum(),
-            folder.left_out.values().sum(),
-            folder.flags_updated,
-            folder.deleted,
-        ];
+        let accepted = sum(&folder.accepted);
+        let lacking = sum(&folder.skipped).saturating_sub(accepted);
+        let numbers = [folder.source_messages, folder.copied_before, folder.copied_now, folder.adopted, lacking];
+        let numbers = numbers.into_iter().chain(some_accepted.then_some(accepted));
+        let numbers = numbers.chain([sum(&folder.left_out), folder.flags_updated, folder.deleted]);
         let mut row = vec![folder_names(&folder.source, &folder.destination)];
         row.extend(numbers.map(|n| n.to_string()));
         row.push(state(folder, report));
@@ -214,12 +307,15 @@ fn state(folder: &FolderReport, report: &MailboxReport) -> String {
 /// Each reason with its count, then the single messages that are known.
 fn notes(folder: &str, counts: &BTreeMap<String, u64>, messages: &[MessageNote]) -> Vec<String> {
     let mut lines: Vec<String> = counts.iter().map(|(reason, n)| format!("{folder}: {n} {reason}")).collect();
-    lines.extend(messages.iter().map(|note| format!("{folder}: UID {}: {}", note.uid, note.what)));
-    let unlisted = counts.values().sum::<u64>().saturating_sub(u64::try_from(messages.len()).unwrap_or(u64::MAX));
-    if unlisted > 0 && !messages.is_empty() {
-        lines.push(format!("{folder}: and {unlisted} more"));
-    }
+    lines.extend(messages.iter().map(|note| format!("{folder}: {}", message(note))));
+    lines.extend(unlisted(folder, counts, messages));
     lines
+}
+
+/// How many messages are counted and not listed.
+fn unlisted(folder: &str, counts: &BTreeMap<String, u64>, messages: &[MessageNote]) -> Option<String> {
+    let unlisted = counts.values().sum::<u64>().saturating_sub(u64::try_from(messages.len()).unwrap_or(u64::MAX));
+    (unlisted > 0 && !messages.is_empty()).then(|| format!("{folder}: and {unlisted} more"))
 }
 
 fn prefixed(folder: &str, texts: &[String]) -> Vec<String> {
@@ -232,196 +328,4 @@ fn without_mailbox(error: &Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        error::Side,
-        sync::report::{LeftOut, MAX_LISTED},
-    };
-
-    fn set_aside(folder: &mut FolderReport, uid: u32, reason: &str, what: &str) {
-        *folder.skipped.entry(reason.to_owned()).or_default() += 1;
-        if folder.skipped_messages.len() < MAX_LISTED {
-            folder.skipped_messages.push(MessageNote { uid, what: what.to_owned(), size: None, date: None });
-        }
-    }
-
-    fn done() -> MailboxReport {
-        let inbox = FolderReport {
-            source: "INBOX".into(),
-            destination: "INBOX".into(),
-            source_messages: 1200,
-            copied_before: 1000,
-            copied_now: 196,
-            bytes_now: 37_000_000,
-            adopted: 2,
-            flags_updated: 7,
-            ..FolderReport::default()
-        };
-        let mut sent = FolderReport {
-            source: "Sent Items".into(),
-            destination: "Sent".into(),
-            source_messages: 12,
-            copied_now: 9,
-            bytes_now: 12_345,
-            left_out: BTreeMap::from([("older than 2020-01-01".into(), 1)]),
-            doubts: vec!["3 of 4 copies vanished; nothing was deleted".into()],
-            ..FolderReport::default()
-        };
-        set_aside(&mut sent, 17, "over APPENDLIMIT", "41943040 bytes, the destination takes 26214400");
-        set_aside(&mut sent, 18, "refused", "NO [CANNOT] \u{1b}[31mbad mail");
-        sent.differs(4, "keyword refused", "$MDNSent");
-        MailboxReport {
-            mailbox: "alice".into(),
-            folders: vec![
-                inbox,
-                sent,
-                FolderReport {
-                    source: "Entwürfe".into(),
-                    destination: "Entwürfe".into(),
-                    source_messages: 3,
-                    copied_before: 3,
-                    unchanged: true,
-                    ..FolderReport::default()
-                },
-            ],
-            left_out: vec![LeftOut {
-                folder: "[Gmail]/All Mail".into(),
-                reason: "shows other folders' messages".into(),
-                by_rule: true,
-                messages: None,
-            }],
-            notes: vec!["the checkpoint was for other accounts".into()],
-            duration_ms: 12_300,
-            ..MailboxReport::default()
-        }
-    }
-
-    #[test]
-    fn the_report_shows_every_folder_and_everything_that_was_not_plain_success() {
-        insta::assert_snapshot!(mailbox(&done()), @r#"
-        alice: done in 12s: 205 messages (37.01 MB) copied, 2 adopted, 2 skipped, 7 with changed flags
-          folder              source  before  now  adopted  skipped  left out  flags  deleted  state
-          INBOX                 1200    1000  196        2        0         0      7        0  done
-          Sent Items -> Sent      12       0    9        0        2         1      0        0  done
-          Entwürfe                 3       3    0        0        0         0      0        0  unchanged
-          Skipped messages
-            Sent Items: 1 over APPENDLIMIT
-            Sent Items: 1 refused
-            Sent Items: UID 17: 41943040 bytes, the destination takes 26214400
-            Sent Items: UID 18: NO [CANNOT] \u{1b}[31mbad mail
-          Copied with a difference
-            Sent Items: 1 keyword refused
-            Sent Items: UID 4: $MDNSent
-          Messages left out by a rule
-            Sent Items: 1 older than 2020-01-01
-          Folders left out
-            [Gmail]/All Mail: shows other folders' messages
-          In doubt, so left as it was
-            Sent Items: 3 of 4 copies vanished; nothing was deleted
-          Notes
-            the checkpoint was for other accounts
-        "#);
-    }
-
-    #[test]
-    fn a_failed_mailbox_says_where_and_what_to_do_and_which_folders_are_unfinished() {
-        let mut report = done();
-        report.mailbox = "bob".into();
-        report.folders.truncate(2);
-        report.folders[1].copied_now = 1;
-        report.folders[1].error =
-            Some(Error::new(ErrorClass::Quota, "mailbox is full").on(Side::Destination, "new.example:993"));
-        report.folders[0].copied_now = 12;
-        report.error = Some(
-            Error::network("connection lost 6 times in a row")
-                .advice("Run again when the server is back")
-                .on(Side::Source, "old.example:993")
-                .in_mailbox("bob"),
-        );
-        insta::assert_snapshot!(mailbox(&report), @r#"
-        bob: failed after 12s: 13 messages (37.01 MB) copied, 2 adopted, 2 skipped, 7 with changed flags
-          folder              source  before  now  adopted  skipped  left out  flags  deleted  state
-          INBOX                 1200    1000   12        2        0         0      7        0  unfinished
-          Sent Items -> Sent      12       0    1        0        2         1      0        0  failed: Quota
-          Skipped messages
-            Sent Items: 1 over APPENDLIMIT
-            Sent Items: 1 refused
-            Sent Items: UID 17: 41943040 bytes, the destination takes 26214400
-            Sent Items: UID 18: NO [CANNOT] \u{1b}[31mbad mail
-          Copied with a difference
-            Sent Items: 1 keyword refused
-            Sent Items: UID 4: $MDNSent
-          Messages left out by a rule
-            Sent Items: 1 older than 2020-01-01
-          Folders left out
-            [Gmail]/All Mail: shows other folders' messages
-          In doubt, so left as it was
-            Sent Items: 3 of 4 copies vanished; nothing was deleted
-          Notes
-            the checkpoint was for other accounts
-          Errors
-            source old.example:993: Network: connection lost 6 times in a row. Run again when the server is back
-            destination new.example:993: Quota: mailbox is full
-        "#);
-    }
-
-    #[test]
-    fn an_interrupted_dry_run_says_both() {
-        let mut report = done();
-        report.folders.truncate(1);
-        report.folders[0].copied_now = 100;
-        report.notes.clear();
-        report.left_out.clear();
-        (report.interrupted, report.dry_run) = (true, true);
-        insta::assert_snapshot!(mailbox(&report), @r#"
-        alice: interrupted (dry run) after 12s: 100 messages (37.00 MB) to copy, 2 adopted, 7 with changed flags
-          Dry run: nothing was changed; the numbers say what a run would do.
-          folder  source  before  now  adopted  skipped  left out  flags  deleted  state
-          INBOX     1200    1000  100        2        0         0      7        0  unfinished
-          Interrupted: run the same command again to go on from here.
-        "#);
-    }
-
-    #[test]
-    fn the_summary_counts_endings_and_repeats_failures() {
-        let failed = |name: &str, error: Error| MailboxReport {
-            mailbox: name.into(),
-            error: Some(error.in_mailbox(name)),
-            ..MailboxReport::default()
-        };
-        let reports = [
-            done(),
-            failed("bob", Error::new(ErrorClass::Authentication, "wrong password").on(Side::Source, "old.example:993")),
-            MailboxReport { mailbox: "carol".into(), interrupted: true, ..MailboxReport::default() },
-        ];
-        insta::assert_snapshot!(summary(&reports, Duration::from_secs(75)), @r#"
-        3 mailboxes: 1 done, 1 failed, 1 interrupted. 205 messages (37.01 MB) copied, 2 adopted, 2 skipped, 7 with changed flags in 1m15s.
-          bob: failed: source old.example:993: Authentication: wrong password
-        "#);
-    }
-
-    #[test]
-    fn a_folder_that_failed_makes_its_mailbox_fail_and_the_gravest_error_names_the_class() {
-        let mut report = done();
-        assert_eq!(ending(&report), Ending::Done);
-        report.interrupted = true;
-        assert_eq!(ending(&report), Ending::Interrupted);
-        report.folders[0].error = Some(Error::network("gone"));
-        assert_eq!(ending(&report), Ending::Failed(ErrorClass::Network));
-        report.folders[1].error = Some(Error::internal("bug"));
-        assert_eq!(ending(&report), Ending::Failed(ErrorClass::Internal));
-    }
-
-    #[test]
-    fn messages_beyond_the_listed_ones_are_still_counted() {
-        let mut folder = FolderReport { source: "INBOX".into(), ..FolderReport::default() };
-        for uid in 1..=250 {
-            set_aside(&mut folder, uid, "refused", "NO");
-        }
-        let lines = notes("INBOX", &folder.skipped, &folder.skipped_messages);
-        assert_eq!(lines.first().unwrap(), "INBOX: 250 refused");
-        assert_eq!(lines.last().unwrap(), "INBOX: and 50 more");
-        assert_eq!(lines.len(), 202);
-    }
-}
+mod tests;

@@ -14,13 +14,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    report::{Ending, ending, gravity},
+    report::{Ending, ending, gravity, not_copied},
     schedule::{HostLimits, Need, Schedule, fit},
     state::{MailboxState, Recalled, State},
     view::{Event, View},
 };
 use crate::{
-    error::{Error, ErrorClass, Result},
+    error::{Error, Result},
     imap::permit::Always,
     sync::{
         SyncContext,
@@ -35,6 +35,9 @@ use crate::{
 
 /// The exit code of a run that was asked to stop before its end.
 pub const INTERRUPTED: u8 = 130;
+
+/// The exit code of a run that did all it could and has messages that were not copied.
+pub const NOT_COPIED: u8 = 3;
 
 /// Syncs one mailbox. The real one is the sync engine; tests bring their own.
 pub trait Engine: Send + Sync {
@@ -99,16 +102,18 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// 130 when a mailbox was interrupted; else the code of the gravest error's class; 0 when every mailbox is done,
-    /// even if single messages were skipped (the report names them, `verify` counts them).
+    /// The code of the gravest error's class; else 130 when a mailbox was interrupted; else 3 when the source holds
+    /// messages that were not copied and that the user does not accept, but for dry runs; else 0.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        let endings = || self.reports.iter().map(ending);
         let failed = |e| if let Ending::Failed(class) = e { Some(class) } else { None };
-        if self.reports.iter().any(|report| report.interrupted) {
-            return INTERRUPTED;
+        let gravest = self.reports.iter().map(ending).filter_map(failed).min_by_key(|class| gravity(*class));
+        match gravest {
+            Some(class) => class.exit_code(),
+            None if self.reports.iter().any(|report| report.interrupted) => INTERRUPTED,
+            None if self.reports.iter().any(|report| !report.dry_run && not_copied(report) > 0) => NOT_COPIED,
+            None => 0,
         }
-        endings().filter_map(failed).min_by_key(|class| gravity(*class)).map_or(0, ErrorClass::exit_code)
     }
 }
 
@@ -308,7 +313,11 @@ mod tests {
     use tokio::sync::Barrier;
 
     use super::*;
-    use crate::{local::schedule::HostLimit, sync::testing::spec};
+    use crate::{
+        error::ErrorClass,
+        local::schedule::HostLimit,
+        sync::{report::NotCopied, testing::spec},
+    };
 
     /// An engine made of a closure.
     struct Fake<F>(F);
@@ -442,6 +451,27 @@ mod tests {
         assert_eq!(endings, expected);
         assert!(!format!("{:?}", outcome.reports).contains("with mail in its text"));
         assert_eq!(outcome.exit_code(), 70, "the gravest class decides");
+    }
+
+    fn lacking(mailbox: &str, messages: u64) -> MailboxReport {
+        let mut not_copied = NotCopied::default();
+        not_copied.add("refused", messages, false);
+        not_copied.add("tooLarge", 7, true);
+        MailboxReport { not_copied: Some(not_copied), ..done(mailbox) }
+    }
+
+    #[test]
+    fn a_run_ends_well_only_when_nothing_is_missing_but_what_the_user_accepts() {
+        let failed = |class| failed("f".into(), Error::new(class, "no"));
+        let interrupted = || MailboxReport { interrupted: true, ..lacking("i", 1) };
+        let code = |reports| Outcome { reports, took: Duration::ZERO }.exit_code();
+        assert_eq!(code(vec![done("a"), lacking("b", 0)]), 0);
+        assert_eq!(code(vec![done("a"), lacking("b", 1)]), NOT_COPIED);
+        assert_eq!(code(vec![lacking("b", 1), interrupted()]), INTERRUPTED);
+        let network = || failed(ErrorClass::Network);
+        assert_eq!(code(vec![interrupted(), network(), lacking("b", 1)]), ErrorClass::Network.exit_code());
+        assert_eq!(code(vec![network(), failed(ErrorClass::Quota)]), ErrorClass::Quota.exit_code());
+        assert_eq!(code(vec![MailboxReport { dry_run: true, ..lacking("b", 1) }]), 0, "a dry run only foretells");
     }
 
     /// A checkpoint of this mailbox that holds a mark.

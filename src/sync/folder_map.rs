@@ -9,7 +9,7 @@ pub use super::folder_name::{FolderInfo, NameLimits, SideFolders};
 use super::{
     folder_name::{FolderName, cut, encoded_len, hash_ending, is_inbox},
     report::LeftOut,
-    spec::FolderRules,
+    spec::{FolderPattern, FolderRules},
     special_use::SpecialUse,
 };
 
@@ -25,6 +25,8 @@ pub struct FolderPlan {
     pub left_out: Vec<LeftOut>,
     /// What is different or was decided: decoded source name, and what.
     pub notes: Vec<(String, String)>,
+    /// What a person should look at before trusting the result.
+    pub warnings: Vec<String>,
 }
 
 /// One source folder and its destination.
@@ -59,7 +61,9 @@ pub fn plan(
     let mut plan = FolderPlan::default();
     let mut planner = Planner::new(destination, rules, limits);
     let mut entries = Vec::new();
-    for entry in listed(source) {
+    let listed = listed(source);
+    plan.warnings = idle_rules(&listed, rules);
+    for entry in listed {
         match entry.left_out_by(rules) {
             Some((by_rule, reason)) => {
                 // Other users' mail is not this mailbox's.
@@ -111,10 +115,28 @@ pub fn plan(
             subscribe: wants_subscription && !existing.is_some_and(|folder| folder.subscribed),
         });
     }
+    if !plan.left_out.is_empty() && plan.folders.iter().all(|folder| folder.is_container) {
+        plan.warnings.push("every folder of the source is left out, so nothing is copied".to_owned());
+    }
     plan.left_out.sort_by(|a, b| a.folder.cmp(&b.folder));
     plan.notes.sort();
     plan.notes.dedup();
     plan
+}
+
+/// Rules that are for no folder of the source: they may be misspelled.
+fn idle_rules(listed: &[Entry<'_>], rules: &FolderRules) -> Vec<String> {
+    let patterns = |field: &'static str, patterns: &[FolderPattern]| -> Vec<(&'static str, String)> {
+        let idle = patterns.iter().filter(|pattern| !listed.iter().any(|entry| pattern.matches(&entry.text)));
+        idle.map(|pattern| (field, pattern.text())).collect()
+    };
+    let renames = rules.rename.iter().filter(|rule| !listed.iter().any(|entry| rule.apply(&entry.text).is_some()));
+    patterns("include", &rules.include)
+        .into_iter()
+        .chain(patterns("exclude", &rules.exclude))
+        .chain(renames.map(|rule| ("rename", rule.text.clone())))
+        .map(|(field, text)| format!("folders.{field}: `{text}` matches no folder of the source"))
+        .collect()
 }
 
 /// A source folder.

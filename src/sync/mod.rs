@@ -8,6 +8,7 @@ mod copy;
 mod deletion;
 mod doubt;
 pub mod engine;
+pub mod export;
 pub mod filter;
 pub mod flags;
 mod folder;

@@ -112,6 +112,9 @@ pub async fn prepare(
     for (folder, note) in &plan.notes {
         report.note(format!("{folder}: {note}"));
     }
+    for warning in &plan.warnings {
+        report.warn(warning.clone());
+    }
     if !spec.dry_run {
         ledger.update(|checkpoint| {
             for folder in plan.folders.iter().filter(|f| !made.refused.contains_key(&f.destination_raw)) {

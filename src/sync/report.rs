@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     checkpoint::{Differences, FolderState},
-    set_aside::SetAsideReason,
+    set_aside::{SetAsideGroup, SetAsideReason},
     spec::AcceptedLosses,
 };
 use crate::error::Error;
@@ -177,6 +177,13 @@ impl MailboxReport {
         }
     }
 
+    /// Warns of what a person should look at; once, however often it comes up.
+    pub fn warn(&mut self, warning: String) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
     /// Adds up what was not copied: over folders, and over those that Mailferry left out by itself.
     pub fn count_not_copied(&mut self) {
         let mut not_copied = NotCopied::default();
@@ -221,7 +228,7 @@ impl FolderReport {
                 let known = self.facts.get(&uid);
                 self.skipped_messages.push(MessageNote {
                     uid,
-                    what: sentence(group.reason, &group.why, group.proven),
+                    what: sentence(group),
                     size: known.map(|(size, _)| *size),
                     date: known.and_then(|(_, date)| date.clone()),
                 });
@@ -245,13 +252,20 @@ impl FolderReport {
     }
 }
 
-/// Why one message was not copied, for people.
-fn sentence(reason: SetAsideReason, why: &str, proven: bool) -> String {
-    match reason {
-        SetAsideReason::Refused | SetAsideReason::Empty if proven => format!("the destination refused it: {why}"),
+/// Why a message was not copied, and when it is tried again, for people.
+fn sentence(group: &SetAsideGroup) -> String {
+    let known = |otherwise: &'static str| if group.why.is_empty() { otherwise } else { group.why.as_str() };
+    match group.reason {
         SetAsideReason::Refused | SetAsideReason::Empty => {
-            format!("the destination refused it, and may take it yet, so every run tries it: {why}")
+            let when = if group.proven { "now and then" } else { "by every run" };
+            let why = if group.why.is_empty() { String::new() } else { format!(": {}", group.why) };
+            format!("the destination refused it{why}; tried again {when}")
         }
-        SetAsideReason::TooLarge | SetAsideReason::Unreadable => why.to_owned(),
+        SetAsideReason::TooLarge => {
+            let when = if group.destination.append_limit.is_some() { "when that changes" } else { "now and then" };
+            format!("{}; tried again {when}", known("it is larger than the destination takes"))
+        }
+        // What is known of it says that every run tries it.
+        SetAsideReason::Unreadable => known("the source did not deliver it").to_owned(),
     }
 }

@@ -212,6 +212,8 @@ pub struct FolderRename {
     pub from: regex::Regex,
     /// The new name; `$1` inserts a group.
     pub to: String,
+    /// Which folders, as it was written.
+    pub text: String,
 }
 
 impl FolderRename {
@@ -221,7 +223,7 @@ impl FolderRename {
     /// Configuration, naming the pattern, when it can't be read.
     pub fn parse(from: &str, to: &str) -> Result<Self> {
         let bare = from.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')).unwrap_or(from);
-        Ok(Self { from: anchored(bare)?, to: to.to_owned() })
+        Ok(Self { from: anchored(bare)?, to: to.to_owned(), text: from.to_owned() })
     }
 
     /// The new name of a decoded folder name, if the rule is for it.

@@ -1,6 +1,6 @@
 //! Runs the binary on manifests, and sees to it that no password is ever in what it says.
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mailferry_testkit::{dovecot::Account, pki::pki};
@@ -69,6 +69,11 @@ impl Cli {
     /// Adds a key of the Secret `mail`.
     pub fn secret(&mut self, key: &str, value: &str) {
         self.secrets.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// A path in the folder that commands are run in.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Runs `mailferry COMMAND -f MANIFESTS ARGS...` to its end.

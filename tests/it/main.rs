@@ -19,6 +19,7 @@ mod kill;
 mod lesser;
 mod limits;
 mod login;
+mod not_copied;
 mod refusals;
 mod rig;
 mod sync;

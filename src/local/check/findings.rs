@@ -132,6 +132,10 @@ pub enum Topic {
     Unsupported,
     /// A checkpoint could not be used.
     Checkpoint,
+    /// Rules for folders do nothing, or leave everything out.
+    Folders,
+    /// The source holds messages that a run would not copy.
+    NotCopied,
 }
 
 /// Where folders go.

@@ -78,6 +78,7 @@ pub fn assess(
         }
         let plan = plan(spec, &source.account.survey, &destination.account, frozen);
         check.warnings.extend(not_empty(&destination.account.survey, frozen));
+        check.warnings.extend(folders(&plan));
         let coming = coming(&plan, &source.account.survey, &destination.account.survey);
         if let Some(found) = &check.destination {
             match room(found, coming, &spec.messages) {
@@ -256,6 +257,23 @@ fn not_empty(destination: &Survey, frozen: &BTreeMap<Vec<u8>, Vec<u8>>) -> Optio
             count(there, "message")
         ),
     })
+}
+
+/// What is odd about the rules for folders, and what would not be copied though no rule says so.
+fn folders(plan: &FolderPlan) -> Vec<Warning> {
+    let warning = |topic, what| Warning { topic, side: Some(Side::Source), what };
+    let odd = plan.warnings.iter().map(|what| warning(Topic::Folders, what.clone()));
+    let lacking = plan.left_out.iter().filter(|left_out| !left_out.by_rule).filter_map(|left_out| {
+        let messages = left_out.messages.filter(|messages| *messages > 0)?;
+        let (folder, reason) = (&left_out.folder, &left_out.reason);
+        let what = format!(
+            "{folder} holds {} that would not be copied: {reason}. Exclude it (folders.exclude) where that is right; \
+             namespaces All copies it, too",
+            count(messages, "message")
+        );
+        Some(warning(Topic::NotCopied, what))
+    });
+    odd.chain(lacking).collect()
 }
 
 /// Whether both sides are one account.

@@ -8,7 +8,7 @@ use crate::{
         response::{ListItem, QuotaResource},
         session::Facts,
     },
-    sync::{accounts::Account, testing::spec},
+    sync::{accounts::Account, spec::FolderPattern, testing::spec},
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -92,6 +92,30 @@ fn a_login_that_failed_is_a_problem_of_its_side_and_the_other_side_is_still_show
     assert_eq!(problem.to_string(), "mailbox alice: source old.example:993: Authentication: wrong password. Check it");
     assert!(check.source.is_none() && check.destination.is_some() && check.mapping.is_none());
     assert_eq!(gravest(&[check]), Some(ErrorClass::Authentication));
+}
+
+#[test]
+fn messages_of_folders_that_mailferry_leaves_out_by_itself_are_foretold_and_keep_no_run_from_starting() {
+    let mut source = filled();
+    let mut all = folder("[Gmail]/All Mail", 170, None);
+    all.item.attributes = vec!["\\All".into()];
+    source.account.survey.folders.push(all);
+    let check = assessed(source.clone(), empty());
+    let [warning] = check.warnings.as_slice() else { panic!("{check:?}") };
+    assert_eq!((warning.topic, warning.side), (Topic::NotCopied, Some(Side::Source)));
+    assert!(
+        warning.what.starts_with("[Gmail]/All Mail holds 170 messages that would not be copied: it is a view"),
+        "{}",
+        warning.what
+    );
+    assert_eq!(gravest(&[check]), None);
+
+    let mut spec = spec("alice");
+    spec.folders.exclude = vec![FolderPattern::parse("*/All Mail").unwrap(), FolderPattern::parse("Spam").unwrap()];
+    let check = assess(&spec, Ok(source), Ok(empty()), &BTreeMap::new(), NOW);
+    let [warning] = check.warnings.as_slice() else { panic!("{check:?}") };
+    assert_eq!(warning.topic, Topic::Folders, "what the user leaves out is no loss, but what is misspelled is told");
+    assert_eq!(warning.what, "folders.exclude: `Spam` matches no folder of the source");
 }
 
 #[test]

@@ -8,7 +8,10 @@ use super::{MailboxCheck, Mapping, SideFindings, days_left, gravest};
 use crate::{
     error::{Error, Side},
     imap::certificate::Certificate,
-    local::text::{bytes, count, duration, printable, table},
+    local::{
+        report::folder_left_out,
+        text::{bytes, count, duration, printable, table},
+    },
 };
 
 /// Folders beyond this many are counted, not listed.
@@ -46,7 +49,7 @@ pub fn mailbox(check: &MailboxCheck, now: Timestamp) -> String {
         }
     };
     if let Some(mapping) = &check.mapping {
-        section("Folders left out", mapping.left_out.iter().map(|l| format!("{}: {}", l.folder, l.reason)).collect());
+        section("Folders left out", mapping.left_out.iter().map(folder_left_out).collect());
         section("Notes on folders", mapping.notes.clone());
     }
     let warning = |warning: &super::Warning| match warning.side {

@@ -190,7 +190,7 @@ mod tests {
         {"time":"1970-01-01T00:00:00Z","event":"stopping","running":1}
         {"time":"1970-01-01T00:00:00Z","event":"finished","mailbox":"alice","ending":"interrupted","report":{"mailbox":"alice","dryRun":false,"folders":[],"leftOut":[],"subscribed":0,"durationMs":0,"reconnects":0,"interrupted":true}}
         {"time":"1970-01-01T00:00:00Z","event":"finished","mailbox":"bob","ending":"failed","report":{"mailbox":"bob","dryRun":false,"folders":[],"leftOut":[],"subscribed":0,"durationMs":0,"reconnects":0,"interrupted":false,"error":{"class":"Configuration","mailbox":"bob","what":"no such Secret\nx"}}}
-        {"time":"1970-01-01T00:00:00Z","event":"summary","mailboxes":2,"done":0,"failed":1,"interrupted":1,"totals":{"copied":0,"bytes":0,"adopted":0,"skipped":0,"flagsUpdated":0,"deleted":0},"durationMs":16000,"exitCode":130}
+        {"time":"1970-01-01T00:00:00Z","event":"summary","mailboxes":2,"done":0,"failed":1,"interrupted":1,"totals":{"copied":0,"bytes":0,"adopted":0,"skipped":0,"notCopied":0,"accepted":0,"flagsUpdated":0,"deleted":0},"durationMs":16000,"exitCode":2}
         "#);
     }
 }

@@ -226,6 +226,37 @@ fn rules_include_exclude_rename_and_move() {
 }
 
 #[test]
+fn rules_that_are_for_no_folder_are_warned_of_by_the_words_in_which_they_were_written() {
+    let source = side("", "/", &["INBOX", "Sent", "[Gmail]/All Mail|\\All"]);
+    let pattern = |text: &str| FolderPattern::parse(text).unwrap();
+    let rename = |from: &str| FolderRename::parse(from, "x").unwrap();
+    let rules = FolderRules {
+        include: vec![pattern("inbox"), pattern("Sent"), pattern("Sent Items")],
+        exclude: vec![pattern("/Spam|Junk/"), pattern("*/All Mail")],
+        rename: vec![rename("Sent"), rename("/Old (.*)/")],
+        ..FolderRules::default()
+    };
+    let warnings = planned(&source, &side("", "/", &[]), &rules).warnings;
+    let nowhere = |rule: &str| format!("folders.{rule} matches no folder of the source");
+    assert_eq!(
+        warnings,
+        [nowhere("include: `Sent Items`"), nowhere("exclude: `/Spam|Junk/`"), nowhere("rename: `/Old (.*)/`")]
+    );
+}
+
+#[test]
+fn a_source_of_which_nothing_is_left_is_warned_of() {
+    let nothing = FolderRules { exclude: vec![FolderPattern::parse("**").unwrap()], ..FolderRules::default() };
+    let (source, there) = (side("", "/", &["INBOX", "Sent"]), side("", "/", &[]));
+    assert_eq!(
+        planned(&source, &there, &nothing).warnings,
+        ["every folder of the source is left out, so nothing is copied"]
+    );
+    assert!(planned(&source, &there, &FolderRules::default()).warnings.is_empty());
+    assert!(planned(&there, &there, &FolderRules::default()).warnings.is_empty(), "there is nothing to leave out");
+}
+
+#[test]
 fn a_rename_loses_against_the_owner_of_the_name_and_wins_over_special_use() {
     let rename = |from: &str, to: &str| FolderRename::parse(from, to).unwrap();
     let rules = FolderRules {

@@ -1,0 +1,434 @@
+//! Writes the messages that stand as not copied to files, so that a person can go on with them. Only the source is read.
+
+mod files;
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use self::files::{Entry, Index, Shelf};
+use super::{
+    report::gravity,
+    run::NOT_COPIED,
+    text::{bytes, count, duration, printable},
+};
+use crate::{
+    error::{Error, ErrorClass, Remedy, Result},
+    imap::{Endpoint, UidSet},
+    sync::{
+        checkpoint::{Checkpoint, FolderState},
+        export::{Listed, Opened, Read, Reader},
+        progress::{Phase, Progress},
+        spec::{Retry, SyncSpec},
+    },
+};
+
+/// A message on which the connection ended is given up after so many times.
+const MAX_FAILURES: u32 = 3;
+/// So many messages are listed for a mailbox; the index has all.
+const MAX_LISTED: usize = 50;
+
+/// What an export of one mailbox did.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExportReport {
+    /// The mailbox's name in the migration.
+    pub mailbox: String,
+    /// The folder that its messages and its index are in; none where there was nothing to write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
+    /// Messages that stand as not copied.
+    pub messages: u64,
+    /// Messages that are in files now.
+    pub written: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Messages that the source does not hold any more.
+    pub gone: u64,
+    /// Messages that could not be read.
+    pub unreadable: u64,
+    /// Which those are and why, at most [`MAX_LISTED`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    /// What kept the export from its end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Error>,
+}
+
+impl ExportReport {
+    /// A mailbox of which nothing could be read.
+    #[must_use]
+    pub fn failed(mailbox: String, error: Error) -> Self {
+        Self { mailbox, errors: vec![error], ..Self::default() }
+    }
+
+    fn gravest(&self) -> Option<&Error> {
+        self.errors.iter().min_by_key(|error| gravity(error.class))
+    }
+}
+
+/// The code of the gravest error's class; else 3 when messages could not be read; else 0.
+#[must_use]
+pub fn exit_code(reports: &[ExportReport]) -> u8 {
+    let gravest = reports.iter().filter_map(ExportReport::gravest).map(|error| error.class);
+    match gravest.min_by_key(|class| gravity(*class)) {
+        Some(class) => class.exit_code(),
+        None if reports.iter().any(|report| report.unreadable > 0) => NOT_COPIED,
+        None => 0,
+    }
+}
+
+/// Writes what stands as not copied in this checkpoint below `dir`. Never fails as such: what went wrong is in the report.
+pub async fn export_mailbox(
+    spec: &SyncSpec,
+    checkpoint: &Checkpoint,
+    dir: &Path,
+    progress: &Arc<Progress>,
+) -> ExportReport {
+    let standing = || checkpoint.folders.values().map(|state| state.set_aside.uids().len());
+    let messages = standing().sum();
+    let mut report = ExportReport { mailbox: spec.mailbox.clone(), messages, ..ExportReport::default() };
+    Progress::add(&progress.messages_total, messages);
+    if messages > 0
+        && let Err(error) = write_all(spec, checkpoint, dir, progress, &mut report).await
+    {
+        report.errors.push(error);
+    }
+    for error in &mut report.errors {
+        error.mailbox.get_or_insert_with(|| spec.mailbox.clone());
+    }
+    progress.enter(if report.errors.is_empty() { Phase::Done } else { Phase::Failed });
+    report
+}
+
+async fn write_all(
+    spec: &SyncSpec,
+    checkpoint: &Checkpoint,
+    dir: &Path,
+    progress: &Arc<Progress>,
+    report: &mut ExportReport,
+) -> Result<()> {
+    let shelf = Shelf::open(dir, &spec.mailbox).await?;
+    report.folder = Some(shelf.root().to_owned());
+    let index = shelf.index().await?;
+    let endpoint = Arc::new(spec.source.clone());
+    let source =
+        Source { endpoint, retry: spec.retry, progress: Arc::clone(progress), reader: None, failures: 0, broken: 0 };
+    let mut export = Export { spec, shelf, index, source, report };
+    let ended = export.folders(checkpoint).await;
+    if let Some(reader) = export.source.reader.take() {
+        reader.logout().await;
+    }
+    // What was written before an error is told, too.
+    export.index.finish().await?;
+    ended
+}
+
+/// The source, connected anew as often as it makes sense.
+struct Source {
+    endpoint: Arc<Endpoint>,
+    retry: Retry,
+    progress: Arc<Progress>,
+    reader: Option<Reader>,
+    /// Connections in a row without a message.
+    failures: u32,
+    /// Messages in a row on which connections ended.
+    broken: u32,
+}
+
+impl Source {
+    /// The connection, made where there is none.
+    async fn reader(&mut self) -> Result<&mut Reader> {
+        let reader = if let Some(reader) = self.reader.take() {
+            reader
+        } else {
+            self.progress.enter(Phase::Connecting);
+            let reader = Reader::connect(&self.endpoint, &self.progress.bytes_moved).await?;
+            self.progress.enter(Phase::Copying);
+            reader
+        };
+        Ok(self.reader.insert(reader))
+    }
+
+    /// Waits before a new connection, or gives the error back where that makes no sense.
+    async fn wait(&mut self, error: Error) -> Result<()> {
+        if error.class.remedy() != Remedy::RetryWithBackoff || self.failures >= self.retry.attempts {
+            return Err(error);
+        }
+        let doubled = self.retry.initial_backoff.saturating_mul(1 << self.failures.min(20));
+        self.failures += 1;
+        let pause = doubled.min(self.retry.max_backoff).max(error.stated_wait.unwrap_or_default());
+        if pause > self.retry.patience.max(self.retry.max_backoff) {
+            return Err(error);
+        }
+        let _waiting = self.progress.wait(error.to_string(), pause);
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// One folder's messages that are still to be read.
+struct Folder<'a> {
+    raw: &'a [u8],
+    state: &'a FolderState,
+    name: String,
+    left: UidSet,
+    /// The message that is being read.
+    current: Option<(u32, Listed)>,
+    failures: BTreeMap<u32, u32>,
+}
+
+struct Export<'a> {
+    spec: &'a SyncSpec,
+    shelf: Shelf,
+    index: Index,
+    source: Source,
+    report: &'a mut ExportReport,
+}
+
+impl Export<'_> {
+    async fn folders(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        for (raw, state) in checkpoint.folders.iter().filter(|(_, state)| !state.set_aside.is_empty()) {
+            let left = state.set_aside.uids();
+            let (current, failures, name) = (None, BTreeMap::new(), String::new());
+            self.folder(&mut Folder { raw, state, name, left, current, failures }).await?;
+        }
+        Ok(())
+    }
+
+    /// One folder to its end. Its own trouble is in the report; an error is of the whole mailbox.
+    async fn folder(&mut self, folder: &mut Folder<'_>) -> Result<()> {
+        loop {
+            let Err(error) = self.pass(folder).await else { return Ok(()) };
+            let connected = self.source.reader.take().is_some();
+            if connected
+                && matches!(error.class, ErrorClass::Network | ErrorClass::Protocol)
+                && let Some((uid, listed)) = folder.current.take()
+            {
+                // Perhaps it is the message that ends connections: the others need not suffer from it.
+                let failures = folder.failures.entry(uid).or_default();
+                *failures += 1;
+                if *failures >= MAX_FAILURES {
+                    self.lost(folder, uid, &listed, &error.what).await?;
+                    self.source.broken += 1;
+                }
+                if self.source.broken > self.source.retry.attempts {
+                    return Err(error); // it is not the messages
+                }
+                tokio::time::sleep(self.source.retry.initial_backoff).await;
+                continue;
+            }
+            if let Err(error) = self.source.wait(error).await {
+                if connected && matches!(error.class, ErrorClass::Authorization | ErrorClass::Protocol) {
+                    self.report.errors.push(error.in_folder(&folder.name));
+                    return Ok(());
+                }
+                return Err(error);
+            }
+        }
+    }
+
+    /// One connection's way through the folder.
+    async fn pass(&mut self, folder: &mut Folder<'_>) -> Result<()> {
+        folder.current = None;
+        let reader = self.source.reader().await?;
+        folder.name = reader.name(folder.raw);
+        let listed = match reader.open(folder.raw, folder.state.source_uid_validity, &folder.left).await? {
+            Opened::Same(listed) => listed,
+            Opened::Gone => BTreeMap::new(),
+            Opened::Replaced(now) => {
+                let problem = format!("the folder was made anew (UIDVALIDITY {now}): its messages have other UIDs now");
+                for uid in folder.left.clone().iter() {
+                    self.lost(folder, uid, &Listed::default(), &problem).await?;
+                }
+                return Ok(());
+            }
+        };
+        let gone: UidSet = folder.left.iter().filter(|uid| !listed.contains_key(uid)).collect();
+        folder.left = folder.left.difference(&gone);
+        self.report.gone += gone.len();
+        Progress::add(&self.source.progress.messages_done, gone.len());
+        for (uid, listed) in listed {
+            folder.current = Some((uid, listed.clone()));
+            self.message(folder, uid, &listed).await?;
+            (self.source.failures, self.source.broken) = (0, 0);
+        }
+        folder.current = None;
+        Ok(())
+    }
+
+    async fn message(&mut self, folder: &mut Folder<'_>, uid: u32, listed: &Listed) -> Result<()> {
+        let mut draft = self.shelf.begin(&folder.name, folder.state.source_uid_validity, uid).await?;
+        let reader = self.source.reader().await?;
+        match reader.read(uid, &mut draft.file).await {
+            Ok(Read::Whole(size)) => {
+                let path = draft.keep().await?;
+                let path = path.strip_prefix(self.shelf.root()).unwrap_or(&path).display().to_string();
+                self.report.written += 1;
+                self.report.bytes += size;
+                Progress::add(&self.source.progress.bytes_done, size);
+                let listed = Listed { size, date: listed.date.clone() };
+                self.tell(folder, uid, &listed, Some(path), None).await
+            }
+            Ok(Read::Gone) => {
+                draft.discard().await;
+                self.report.gone += 1;
+                self.settle(folder, uid);
+                Ok(())
+            }
+            Ok(Read::Unreadable(problem)) => {
+                draft.discard().await;
+                self.lost(folder, uid, listed, &problem).await
+            }
+            Err(error) => {
+                draft.discard().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A message that cannot be read.
+    async fn lost(&mut self, folder: &mut Folder<'_>, uid: u32, listed: &Listed, problem: &str) -> Result<()> {
+        self.report.unreadable += 1;
+        if self.report.problems.len() < MAX_LISTED {
+            let validity = folder.state.source_uid_validity;
+            self.report.problems.push(format!("{} (UIDVALIDITY {validity}): UID {uid}: {problem}", folder.name));
+        }
+        self.tell(folder, uid, listed, None, Some(problem)).await
+    }
+
+    async fn tell(
+        &mut self,
+        folder: &mut Folder<'_>,
+        uid: u32,
+        listed: &Listed,
+        file: Option<String>,
+        problem: Option<&str>,
+    ) -> Result<()> {
+        self.settle(folder, uid);
+        let Some(group) = folder.state.set_aside.of(uid) else { return Ok(()) };
+        let uid_validity = folder.state.source_uid_validity;
+        let entry = Entry {
+            mailbox: &self.spec.mailbox,
+            folder: &folder.name,
+            uid_validity,
+            uid,
+            size: Some(listed.size).filter(|size| *size > 0 || file.is_some()),
+            date: listed.date.as_deref(),
+            reason: group.reason.name(),
+            why: &group.why,
+            accepted: self.spec.accepted_losses.accepts(group.reason, &folder.name, uid_validity, uid),
+            file,
+            problem,
+        };
+        self.index.add(&entry).await
+    }
+
+    fn settle(&self, folder: &mut Folder<'_>, uid: u32) {
+        folder.left.remove_range(uid, uid);
+        Progress::add(&self.source.progress.messages_done, 1);
+    }
+}
+
+/// One line: what was written where, and what was not.
+#[must_use]
+pub fn line(report: &ExportReport) -> String {
+    let ExportReport { messages, written, gone, unreadable, .. } = report;
+    let mut said = match (&report.folder, messages) {
+        (Some(folder), _) => {
+            let (messages, size) = (count(*written, "message"), bytes(report.bytes));
+            format!("{messages} ({size}) written to {}", folder.display())
+        }
+        (None, 0) if report.errors.is_empty() => "nothing stands as not copied".to_owned(),
+        (None, _) => "nothing written".to_owned(),
+    };
+    for (number, what) in [(*unreadable, "could not be read"), (*gone, "gone from the source")] {
+        if number > 0 {
+            let _ = write!(said, ", {number} {what}"); // a String takes every write
+        }
+    }
+    if let Some(error) = report.gravest() {
+        let error = Error { mailbox: None, ..error.clone() };
+        said = format!("failed: {said}: {error}");
+    }
+    format!("{}: {}", printable(&report.mailbox), printable(&said))
+}
+
+/// Each mailbox with what could not be read, then the sums.
+#[must_use]
+pub fn text(reports: &[ExportReport], took: Duration) -> String {
+    let mut text = String::new();
+    for report in reports {
+        let _ = writeln!(text, "{}", line(report)); // a String takes every write
+        for problem in &report.problems {
+            let _ = writeln!(text, "  {}", printable(problem));
+        }
+        let listed = u64::try_from(report.problems.len()).unwrap_or(u64::MAX);
+        if report.unreadable > listed {
+            let _ = writeln!(text, "  and {} more: the index has all", report.unreadable - listed);
+        }
+    }
+    let sum = |of: fn(&ExportReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let mailboxes = count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
+    let (written, size, unreadable) = (sum(|r| r.written), sum(|r| r.bytes), sum(|r| r.unreadable));
+    let failed = reports.iter().filter(|report| !report.errors.is_empty()).count();
+    let _ = write!(text, "{mailboxes}: {} ({}) written", count(written, "message"), bytes(size));
+    if unreadable > 0 {
+        let _ = write!(text, ", {unreadable} could not be read");
+    }
+    if failed > 0 {
+        let _ = write!(text, ", {} failed", count(failed as u64, "mailbox"));
+    }
+    let _ = writeln!(text, " in {}.", duration(took));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(mailbox: &str) -> ExportReport {
+        ExportReport {
+            mailbox: mailbox.into(),
+            folder: Some(PathBuf::from("out").join(mailbox)),
+            messages: 4,
+            written: 3,
+            bytes: 45_000_000,
+            ..ExportReport::default()
+        }
+    }
+
+    #[test]
+    fn the_gravest_error_decides_and_then_what_could_not_be_read() {
+        let whole = report("a");
+        let lacking = ExportReport { unreadable: 1, ..report("b") };
+        let failed = |class| ExportReport::failed("c".into(), Error::new(class, "no"));
+        assert_eq!(exit_code(std::slice::from_ref(&whole)), 0);
+        assert_eq!(exit_code(&[whole, lacking.clone()]), NOT_COPIED);
+        let reports = [lacking, failed(ErrorClass::Network), failed(ErrorClass::Authentication)];
+        assert_eq!(exit_code(&reports), ErrorClass::Authentication.exit_code());
+    }
+
+    #[test]
+    fn people_are_told_what_is_where_and_what_is_missing() {
+        let problem = "Sent (UIDVALIDITY 7): UID 9: the source lists it and does not deliver it".to_owned();
+        let reports = [
+            ExportReport { unreadable: 1, problems: vec![problem], ..report("alice") },
+            ExportReport { mailbox: "bob".into(), ..ExportReport::default() },
+            ExportReport::failed("carol".into(), Error::network("connection lost").in_mailbox("carol")),
+        ];
+        insta::assert_snapshot!(text(&reports, Duration::from_secs(2)), @r#"
+        alice: 3 messages (45.00 MB) written to out/alice, 1 could not be read
+          Sent (UIDVALIDITY 7): UID 9: the source lists it and does not deliver it
+        bob: nothing stands as not copied
+        carol: failed: nothing written: Network: connection lost
+        3 mailboxes: 3 messages (45.00 MB) written, 1 could not be read, 1 mailbox failed in 2.0s.
+        "#);
+    }
+}

@@ -1,0 +1,176 @@
+//! Reads single messages from the source, for people who deal with what could not be copied. Read-only: EXAMINE and
+//! `BODY.PEEK`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+
+use super::{
+    folder_name::SideFolders,
+    lookup::still_there,
+    prepare::side,
+    scan::{Scan, scan_set},
+};
+use crate::{
+    error::{Error, ErrorClass, Result},
+    imap::{
+        Endpoint, Event, Session, UidSet,
+        classify::Asked,
+        connect,
+        folders::{Survey, survey},
+        response::{Status, Untagged},
+        select::{examine, opened},
+        session::Moved,
+    },
+};
+
+/// What the source says of a message before it is read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// RFC822.SIZE, bytes; a hint only.
+    pub size: u64,
+    /// INTERNALDATE.
+    pub date: Option<String>,
+}
+
+/// What came of reading a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    /// So many bytes: the whole message.
+    Whole(u64),
+    /// It is not in the folder any more.
+    Gone,
+    /// The source did not deliver it; what it said.
+    Unreadable(String),
+}
+
+/// The source's folder as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// It is there, with these of the messages; the others are gone.
+    Same(BTreeMap<u32, Listed>),
+    /// It was made anew: its UIDVALIDITY is this one, and UIDs mean other messages.
+    Replaced(u32),
+    /// There is no such folder any more.
+    Gone,
+}
+
+/// One connection to the source.
+#[derive(Debug)]
+pub struct Reader {
+    session: Session,
+    folders: SideFolders,
+    survey: Survey,
+}
+
+impl Reader {
+    /// Connects, logs in and lists the folders. `moved` counts bytes.
+    ///
+    /// # Errors
+    /// When that fails, by its class.
+    pub async fn connect(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Self> {
+        let mut session = connect(endpoint, moved).await?;
+        let survey = survey(&mut session, false).await?;
+        Ok(Self { session, folders: side(&survey), survey })
+    }
+
+    /// The folder's name as reports have it.
+    #[must_use]
+    pub fn name(&self, raw: &[u8]) -> String {
+        let delimiter = self.survey.folder(raw).and_then(|folder| folder.item.delimiter).or(self.survey.delimiter);
+        self.folders.name(raw, delimiter).text()
+    }
+
+    /// Opens a folder for reading, and lists these of its messages.
+    ///
+    /// # Errors
+    /// When the connection ends or the server refuses.
+    pub async fn open(&mut self, raw: &[u8], uid_validity: u32, uids: &UidSet) -> Result<Opened> {
+        if self.survey.folder(raw).is_none() {
+            return Ok(Opened::Gone);
+        }
+        let name = self.name(raw);
+        let tag = examine(&mut self.session, raw);
+        let selected = opened(&mut self.session, tag, &name).await?;
+        if selected.uid_validity != uid_validity {
+            return Ok(Opened::Replaced(selected.uid_validity));
+        }
+        let mut scan = Scan::default();
+        scan_set(&mut self.session, uids, &mut scan).await?;
+        scan.finish();
+        let listed = |m: &super::scan::Scanned| {
+            (m.uid, Listed { size: m.size.into(), date: m.date().map(|date| date.to_string()) })
+        };
+        let mut messages: BTreeMap<_, _> = scan.messages.iter().filter(|m| uids.contains(m.uid)).map(listed).collect();
+        // What the source counts and tells nothing of may still be delivered.
+        let untold: UidSet = uids.iter().filter(|uid| !messages.contains_key(uid)).collect();
+        if !untold.is_empty() {
+            let there = still_there(&mut self.session, &untold).await?;
+            messages.extend(there.iter().map(|uid| (uid, Listed::default())));
+        }
+        Ok(Opened::Same(messages))
+    }
+
+    /// Reads a message of the opened folder to its end, as its bytes come.
+    ///
+    /// # Errors
+    /// When the connection ends, the server asks to wait, or `to` takes no more: what was written is not the message.
+    pub async fn read(&mut self, uid: u32, to: &mut (impl AsyncWrite + Unpin)) -> Result<Read> {
+        let tag = self.session.command(&format!("UID FETCH {uid} (UID BODY.PEEK[])"));
+        let (mut written, mut streamed, mut whole) = (0, false, false);
+        let line = loop {
+            match self.session.next().await? {
+                Event::LiteralStart { uid: named, .. } => {
+                    if whole || streamed || named.is_some_and(|named| named != uid) {
+                        return Err(self.session.blame(Error::protocol("the server sent what nobody asked for")));
+                    }
+                    streamed = true;
+                }
+                Event::LiteralChunk(bytes) => written += write(to, &bytes).await?,
+                Event::Untagged(Untagged::Fetch(fetch)) => {
+                    let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
+                    match body {
+                        Some(body) if fetch.uid == Some(uid) && !whole => {
+                            if !streamed {
+                                written += write(to, &body).await?;
+                            }
+                            whole = true;
+                        }
+                        _ if streamed && !whole => {
+                            return Err(self.session.blame(Error::protocol("the server sent another message")));
+                        }
+                        _ => {}
+                    }
+                }
+                Event::Done(done, line) if done == tag => break line,
+                Event::Untagged(_) | Event::Done(..) => {}
+            }
+        };
+        if line.status != Status::Ok {
+            let refusal = self.session.refusal(&line, Asked::Other, "to deliver the message");
+            return match refusal.class {
+                ErrorClass::Throttled | ErrorClass::Network => Err(refusal),
+                _ => Ok(Read::Unreadable(refusal.what)),
+            };
+        }
+        if whole {
+            return Ok(Read::Whole(written));
+        }
+        let there = still_there(&mut self.session, &std::iter::once(uid).collect()).await?;
+        if there.is_empty() {
+            Ok(Read::Gone)
+        } else {
+            Ok(Read::Unreadable("the source lists it and does not deliver it".to_owned()))
+        }
+    }
+
+    /// Logs out.
+    pub async fn logout(self) {
+        self.session.logout().await;
+    }
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<u64> {
+    to.write_all(bytes).await.map_err(|error| Error::internal(format!("cannot write a message: {error}")))?;
+    Ok(bytes.len() as u64)
+}
