@@ -189,7 +189,7 @@ async fn a_destination_that_stores_what_it_refuses_gets_nothing_twice() {
         let source = Fake::start(MODERN, mails(40)).await;
         let count = AtomicUsize::new(0);
         let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
-            let hit = command.starts_with("APPEND") && count.fetch_add(1, SeqCst) % 3 == 0;
+            let hit = command.starts_with("APPEND") && count.fetch_add(1, SeqCst).is_multiple_of(3);
             let answer = b"{tag} NO Computer says no.\r\n".to_vec();
             hit.then(|| if late.is_zero() { Act::Covertly(answer) } else { Act::Late(late, answer) })
         })

@@ -106,8 +106,11 @@ fn mailbox(rng: &mut StdRng, bad: f64) -> BTreeMap<String, Vec<Mail>> {
 /// By body: how many more `left` has than `right`.
 fn surplus(left: &[Mail], right: &[Mail]) -> usize {
     let mut counts: BTreeMap<&[u8], i64> = BTreeMap::new();
-    left.iter().for_each(|mail| *counts.entry(&mail.body).or_default() += 1);
-    right.iter().for_each(|mail| *counts.entry(&mail.body).or_default() -= 1);
+    for (mails, step) in [(left, 1), (right, -1)] {
+        for mail in mails {
+            *counts.entry(&mail.body).or_default() += step;
+        }
+    }
     usize::try_from(counts.values().filter(|n| **n > 0).sum::<i64>()).unwrap()
 }
 
