@@ -261,7 +261,7 @@ fn in_words(reason: &str) -> &str {
 /// Which folder is left out and why, and how many messages are not copied because Mailferry leaves it out by itself.
 #[must_use]
 pub fn folder_left_out(left_out: &LeftOut) -> String {
-    let LeftOut { folder, reason, by_rule, messages } = left_out;
+    let LeftOut { folder, reason, by_rule, messages, .. } = left_out;
     match messages.filter(|messages| *messages > 0 && !by_rule) {
         Some(messages) => format!("{folder} ({}): {reason}", count(messages, "message")),
         None => format!("{folder}: {reason}"),

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Error, ErrorClass, Result,
-    imap::{Endpoint, mutf7, uid_set::UidSet},
+    imap::{Endpoint, mutf7, select::Selected, uid_set::UidSet},
 };
 
 /// The first byte. It changes only when the version before could not read what is written; new fields alone are no
@@ -37,6 +37,45 @@ pub struct Checkpoint {
     pub mapping: BTreeMap<Vec<u8>, Vec<u8>>,
     /// What is known of each folder, by raw source name.
     pub folders: BTreeMap<Vec<u8>, FolderState>,
+    /// What was found of views, by raw source name.
+    pub views: BTreeMap<Vec<u8>, ViewState>,
+}
+
+/// A view as it was looked at last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewState {
+    /// UIDVALIDITY.
+    #[serde(rename = "v")]
+    pub uid_validity: u32,
+    /// UIDNEXT; 0 where the server does not tell.
+    #[serde(rename = "u")]
+    pub uid_next: u32,
+    /// Messages.
+    #[serde(rename = "m")]
+    pub messages: u32,
+    /// Of these, messages that no synced folder held.
+    #[serde(rename = "n")]
+    pub not_elsewhere: u64,
+}
+
+impl ViewState {
+    /// A view as it is now; how many of its messages no synced folder holds is not known yet.
+    #[must_use]
+    pub fn of(selected: &Selected) -> Self {
+        Self {
+            uid_validity: selected.uid_validity,
+            uid_next: selected.uid_next.unwrap_or(0),
+            messages: selected.exists,
+            not_elsewhere: 0,
+        }
+    }
+
+    /// True when nothing came or went since.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.uid_validity, self.uid_next, self.messages) == (other.uid_validity, other.uid_next, other.messages)
+            && self.uid_next > 0
+    }
 }
 
 /// What is known of one folder.
@@ -174,6 +213,8 @@ struct Written {
     mapping: Vec<(ByteBuf, ByteBuf)>,
     #[serde(rename = "d", default)]
     folders: Vec<WrittenFolder>,
+    #[serde(rename = "v", default, skip_serializing_if = "Vec::is_empty")]
+    views: Vec<(ByteBuf, ViewState)>,
     /// Apart from the others, since a version that does not know of reduced folders must not take one for a whole.
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
     reduced: Vec<WrittenFolder>,
@@ -350,6 +391,7 @@ impl Checkpoint {
         let written = Written {
             fingerprint: self.fingerprint.clone(),
             mapping: self.mapping.iter().map(|(s, d)| (ByteBuf::from(&**s), ByteBuf::from(&**d))).collect(),
+            views: self.views.iter().map(|(name, view)| (ByteBuf::from(&**name), *view)).collect(),
             folders: write(whole),
             reduced: write(reduced),
         };
@@ -445,6 +487,7 @@ impl Checkpoint {
         Ok(Self {
             fingerprint: written.fingerprint,
             mapping: written.mapping.into_iter().map(|(s, d)| (s.into_vec(), d.into_vec())).collect(),
+            views: written.views.into_iter().map(|(name, view)| (name.into_vec(), view)).collect(),
             folders: folders.ok_or_else(|| refused("a folder's UIDs make no sense"))?,
         })
     }

@@ -24,14 +24,15 @@ use super::{
     pair::Pair,
     prepare::{Prepared, prepare},
     progress::{Phase, Progress},
-    report::{FolderReport, MailboxReport},
+    report::{FolderReport, MailboxReport, NotCopied},
     set_aside::SetAsideReason,
     spec::{Retry, SyncSpec},
     store::CheckpointStore,
+    views::look_at_views,
 };
 use crate::{
     error::{Error, ErrorClass, Finality, Remedy, Result},
-    imap::{Endpoint, permit::Permit},
+    imap::{Endpoint, mutf7, permit::Permit},
 };
 
 /// This many lost connections in a row may narrow down what the source fails on before they count as the server's own
@@ -99,13 +100,25 @@ async fn run(
         match begin(spec, &line, &ledger, context, report, &mut spare).await {
             Ok(Some(ready)) => break ready,
             Ok(None) => return Ok(Ended::Stopped),
-            Err(error) => match line.wait(error, &mut backoff, &context.stop).await? {
-                Waited::Out => report.reconnects += 1,
-                Waited::Stopped => return Ok(Ended::Stopped),
+            Err(error) => match line.wait(error, &mut backoff, &context.stop).await {
+                Ok(Waited::Out) => report.reconnects += 1,
+                Ok(Waited::Stopped) => return Ok(Ended::Stopped),
+                Err(error) => {
+                    tell_as_known(spec, &ledger, report);
+                    return Err(error);
+                }
             },
         }
     };
     let copied = copy_folders(spec, context, &ledger, line, (pair, spare), prepared, report).await;
+    if copied.is_ok()
+        && !context.stop.is_cancelled()
+        && report.gravest().is_none()
+        && let Err(error) = look_at_views(spec, &ledger, &context.progress, report).await
+    {
+        tracing::info!(error = %error, "views could not be looked at");
+        report.note(format!("whether messages of views are in other folders could not be found out: {}", error.what));
+    }
     tell_not_copied(spec, &ledger, report);
     copied?;
     let unfinished = report.folders.iter().any(|f| !f.complete);
@@ -118,6 +131,9 @@ async fn run(
 /// Tells of each folder what stands as not copied, whichever run found out.
 fn tell_not_copied(spec: &SyncSpec, ledger: &Ledger, report: &mut MailboxReport) {
     for folder in &mut report.folders {
+        if spec.dry_run && !folder.unchanged {
+            continue; // it told what it foretells
+        }
         ledger.read(|checkpoint| {
             if let Some(state) = checkpoint.folders.get(&folder.source_raw) {
                 folder.tell_set_aside(state, &spec.accepted_losses);
@@ -137,6 +153,29 @@ fn tell_not_copied(spec: &SyncSpec, ledger: &Ledger, report: &mut MailboxReport)
         .collect();
     report.warnings.extend(warnings);
     report.count_not_copied();
+}
+
+/// Tells what stood as not copied when somebody looked last: nobody could look now.
+fn tell_as_known(spec: &SyncSpec, ledger: &Ledger, report: &mut MailboxReport) {
+    if !report.folders.is_empty() {
+        return tell_not_copied(spec, ledger, report);
+    }
+    let mut known = NotCopied::default();
+    ledger.read(|checkpoint| {
+        for (name, state) in &checkpoint.folders {
+            let name = mutf7::decode_lossy(name);
+            for group in state.set_aside.groups() {
+                let accepts =
+                    |uid: &u32| spec.accepted_losses.accepts(group.reason, &name, state.source_uid_validity, *uid);
+                let accepted = group.uids.iter().filter(accepts).count() as u64;
+                known.add(group.reason.name(), accepted, true);
+                known.add(group.reason.name(), group.uids.len() - accepted, false);
+            }
+        }
+        if !checkpoint.folders.is_empty() {
+            report.not_copied = Some(known);
+        }
+    });
 }
 
 /// This run told all differences, so that the next one need not.

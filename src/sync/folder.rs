@@ -249,6 +249,7 @@ pub async fn sync_folder(
         report.adopted += newly_adopted;
         report.copied_now = work.len() as u64;
         report.bytes_now = work.iter().map(|m| u64::from(m.size)).sum();
+        foretell(shared, &source, set_aside, new_aside, &adopted, &all, report);
         return Ok(Ended::Complete);
     }
 
@@ -470,6 +471,29 @@ pub fn take_found(state: &mut FolderState, scan: &Scan, found: &[Found]) {
             }
         }
     }
+}
+
+/// Tells after a dry run what would not be copied, as far as that is known.
+fn foretell(
+    shared: &Shared,
+    source: &Opened,
+    mut set_aside: SetAside,
+    new: Vec<SetAsideGroup>,
+    adopted: &UidSet,
+    held: &UidSet,
+    report: &mut FolderReport,
+) {
+    for group in new {
+        set_aside.put(group);
+    }
+    set_aside.remove(adopted);
+    set_aside.keep(held);
+    let refused = |group: &&SetAsideGroup| matches!(group.reason, SetAsideReason::Refused | SetAsideReason::Empty);
+    let again: u64 = set_aside.groups().iter().filter(refused).map(|group| group.uids.len()).sum();
+    report.copied_now = report.copied_now.saturating_sub(again);
+    let source_uid_validity = source.selected.uid_validity;
+    let state = FolderState { source_uid_validity, set_aside, ..FolderState::default() };
+    report.tell_set_aside(&state, &shared.spec.accepted_losses);
 }
 
 /// Remembers size and date of what was set aside, for the report.

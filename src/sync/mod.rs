@@ -39,6 +39,7 @@ pub(crate) mod testing;
 mod trouble;
 pub mod uid_map;
 pub mod verify;
+mod views;
 
 pub use engine::{SyncContext, sync_mailbox};
 pub use verify::verify_mailbox;

@@ -81,7 +81,7 @@ impl NotCopied {
 }
 
 /// A source folder that is not synced.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeftOut {
     /// The decoded source name.
@@ -94,6 +94,15 @@ pub struct LeftOut {
     /// Messages in it, as the source lists them; none where it does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages: Option<u64>,
+    /// Of these, messages that no synced folder holds; none where nobody looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_elsewhere: Option<u64>,
+    /// It only shows what other folders hold.
+    #[serde(skip)]
+    pub is_view: bool,
+    /// The raw source name.
+    #[serde(skip)]
+    pub raw: Vec<u8>,
 }
 
 /// What one sync did to one folder.
@@ -195,7 +204,7 @@ impl MailboxReport {
             }
         }
         for left_out in self.left_out.iter().filter(|left_out| !left_out.by_rule) {
-            not_copied.add(LEFT_OUT, left_out.messages.unwrap_or(0), false);
+            not_copied.add(LEFT_OUT, left_out.not_elsewhere.or(left_out.messages).unwrap_or(0), false);
         }
         self.not_copied = Some(not_copied);
     }

@@ -289,3 +289,80 @@ async fn a_source_that_is_unwell_makes_no_message_unreadable() {
     let report = rig(&source, &destination).sync().await;
     assert_eq!((copied(&report), skipped(&report)), (300, 0), "{report:#?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_version_0_1_0_recorded_as_refused_is_tried_by_the_first_run() {
+    let mut checkpoint = Checkpoint::decode(include_bytes!("fixtures/0.1.0.checkpoint")).unwrap();
+    let source = Fake::start(MODERN, mails(30)).await;
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let rig = rig(&source, &destination);
+    checkpoint.fingerprint = mailferry::sync::checkpoint::fingerprint(&rig.spec.source, &rig.spec.destination);
+    // That release had copied all but 7 and 8, which were refused, and 21, which was too large.
+    let inbox = checkpoint.folders.get_mut(&b"INBOX"[..]).unwrap();
+    (inbox.source_uid_validity, inbox.destination_uid_validity) = (7, 7);
+    let copied_then = (1..=30).filter(|uid| ![7, 8, 21].contains(uid));
+    destination.change("INBOX", |there| {
+        for (uid, old) in (1..).zip(copied_then) {
+            there.push(Mail { uid, ..mails(30)[old - 1].clone() });
+        }
+    });
+    rig.store.set(&checkpoint);
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), skipped(&report)), (3, 0), "{report:#?}");
+    assert_eq!(bodies(&destination.mails("INBOX")), bodies(&mails(30)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_foretells_what_would_not_be_copied_and_an_unreachable_server_hides_nothing() {
+    let mut all = with_bad(60, &[5]);
+    all[9].body.resize(3000, b'x');
+    let source = Fake::start(MODERN, all).await;
+    let is_picky = Arc::new(AtomicBool::new(true));
+    let capabilities = format!("{MODERN} APPENDLIMIT=2000");
+    let destination = picky(&capabilities, "{tag} NO Computer says no.\r\n", &is_picky).await;
+    let mut rig = rig(&source, &destination);
+    rig.spec.dry_run = true;
+    let foretold = rig.sync().await.not_copied.unwrap();
+    assert_eq!(foretold.reasons, BTreeMap::from([("tooLarge".to_owned(), 1)]));
+    rig.spec.dry_run = false;
+    rig.sync().await;
+    rig.spec.dry_run = true;
+    let foretold = rig.sync().await.not_copied.unwrap();
+    assert_eq!(foretold.reasons, BTreeMap::from([("refused".to_owned(), 1), ("tooLarge".to_owned(), 1)]));
+
+    rig.spec.dry_run = false;
+    rig.spec.source.port = 1;
+    rig.spec.retry.attempts = 0;
+    let report = rig.try_sync().await;
+    assert_eq!(report.error.as_ref().map(|error| error.class), Some(ErrorClass::Network));
+    assert_eq!(report.not_copied.map(|not_copied| not_copied.messages), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_only_a_view_shows_are_not_copied_and_said_to_be() {
+    let list = "* LIST () \"/\" \"INBOX\"\r\n* LIST (\\All) \"/\" \"All\"\r\n{tag} OK done\r\n";
+    let capabilities = format!("{MODERN} SPECIAL-USE");
+    let source =
+        Fake::twisted(&capabilities, mails(6), move |command, _| command.starts_with("LIST").then(|| Act::send(list)))
+            .await;
+    // 7 and 8 were archived; the third holds the same message as INBOX, twice.
+    source.change("All", |all| {
+        *all = mails(8);
+        all.push(Mail { uid: 9, ..mails(3)[2].clone() });
+    });
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let mut rig = rig(&source, &destination);
+    for _ in 0..2 {
+        let report = rig.sync().await;
+        let not_copied = report.not_copied.unwrap();
+        assert_eq!(not_copied.reasons, BTreeMap::from([("leftOut".to_owned(), 3)]), "{:?}", report.left_out);
+    }
+    let listed = source.heard("MESSAGE-ID");
+    rig.sync().await;
+    assert_eq!(source.heard("MESSAGE-ID"), listed, "a view that did not change is not listed again");
+    source.change("All", |all| all.truncate(6));
+    assert_eq!(rig.sync().await.not_copied.map(|not_copied| not_copied.messages), Some(0));
+    source.change("All", |all| *all = mails(8));
+    rig.spec.folders.exclude.push(mailferry::sync::spec::FolderPattern::parse("All").unwrap());
+    assert_eq!(rig.sync().await.not_copied.map(|not_copied| not_copied.messages), Some(0), "the user left it out");
+}

@@ -58,12 +58,14 @@ fn done() -> MailboxReport {
                 reason: "it is a view of all messages".into(),
                 by_rule: false,
                 messages: Some(5),
+                ..LeftOut::default()
             },
             LeftOut {
                 folder: "Junk".into(),
                 reason: "it is excluded by `Junk`".into(),
                 by_rule: true,
                 messages: Some(100),
+                ..LeftOut::default()
             },
         ],
         notes: vec!["the checkpoint was for other accounts".into()],

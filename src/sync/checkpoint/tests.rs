@@ -103,6 +103,7 @@ fn two_hundred_thousand_messages_in_order_are_under_a_kilobyte() {
     map.push_runs([Run { source: 17, destination: Some(1), length: 200_000, origin: Origin::Appended }]);
     let state = FolderState { map, tail_from: 200_001, ..FolderState::default() };
     let checkpoint = Checkpoint {
+        views: BTreeMap::new(),
         fingerprint: "0a".repeat(32),
         mapping: BTreeMap::from([(b"INBOX".to_vec(), b"INBOX".to_vec())]),
         folders: BTreeMap::from([(b"INBOX".to_vec(), state)]),
@@ -124,6 +125,7 @@ fn with_gaps(name: &str, mut missing: impl FnMut() -> bool) -> Checkpoint {
     let flags = BTreeMap::from([("\\Seen".to_owned(), map.copied().clone())]);
     let state = FolderState { map, flags, tail_from: 200_001, ..FolderState::default() };
     Checkpoint {
+        views: BTreeMap::new(),
         fingerprint: "0a".repeat(32),
         mapping: BTreeMap::from([(name.as_bytes().to_vec(), name.as_bytes().to_vec())]),
         folders: BTreeMap::from([(name.as_bytes().to_vec(), state)]),
@@ -356,6 +358,7 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
         fingerprint,
         mapping,
         folders,
+        views: BTreeMap::new(),
     })
 }
 

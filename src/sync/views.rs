@@ -1,0 +1,148 @@
+//! Folders that only show what other folders hold (`\All`, `\Flagged`) are not synced. That each of their messages
+//! arrives by another folder is not believed but looked at: what was archived on Gmail is only in such a view.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
+
+use super::{
+    checkpoint::ViewState, identity::MessageId, ledger::Ledger, progress::Progress, report::MailboxReport,
+    spec::SyncSpec,
+};
+use crate::{
+    error::{Error, Result},
+    imap::{
+        Session,
+        classify::Asked,
+        connect,
+        response::{Fetch, Status, Untagged},
+        select::{Selected, examine, opened},
+    },
+};
+
+/// Counts the messages of views that no synced folder holds: by Message-ID, INTERNALDATE and size, which one server tells
+/// alike of one message wherever it shows it. A view that did not change since it was looked at last is not listed again.
+///
+/// # Errors
+/// When the connection ends or the source refuses; then all messages of the views count as not copied.
+pub async fn look_at_views(
+    spec: &SyncSpec,
+    ledger: &Ledger,
+    progress: &Progress,
+    report: &mut MailboxReport,
+) -> Result<()> {
+    let has_messages = |messages: Option<u64>| messages.is_none_or(|messages| messages > 0);
+    let mut views: Vec<_> = report.left_out.iter_mut().filter(|l| l.is_view && has_messages(l.messages)).collect();
+    if views.is_empty() {
+        return Ok(());
+    }
+    let mut session = connect(&Arc::new(spec.source.clone()), &progress.bytes_moved).await?;
+    let mut listed: Option<Listed> = None;
+    for view in &mut views {
+        let tag = examine(&mut session, &view.raw);
+        let selected = opened(&mut session, tag, &view.folder).await?;
+        let known = ledger.read(|checkpoint| checkpoint.views.get(&view.raw).copied());
+        let state = ViewState::of(&selected);
+        if let Some(known) = known.filter(|known| known.is_same(&state)) {
+            view.not_elsewhere = Some(known.not_elsewhere);
+            continue;
+        }
+        if listed.is_none() {
+            let mut all = Listed::default();
+            for folder in report.folders.iter().filter(|folder| folder.complete) {
+                let tag = examine(&mut session, &folder.source_raw);
+                let selected = opened(&mut session, tag, &folder.source).await?;
+                list(&mut session, &selected, |key| all.add(key)).await?;
+            }
+            listed = Some(all);
+            let tag = examine(&mut session, &view.raw);
+            opened(&mut session, tag, &view.folder).await?;
+        }
+        let Some(all) = &listed else { continue };
+        let mut left = all.clone();
+        let mut not_elsewhere = 0;
+        list(&mut session, &selected, |key| not_elsewhere += u64::from(!left.take(key))).await?;
+        view.not_elsewhere = Some(not_elsewhere);
+        if !spec.dry_run {
+            let raw = view.raw.clone();
+            ledger.update(|checkpoint| checkpoint.views.insert(raw, ViewState { not_elsewhere, ..state }));
+        }
+    }
+    session.logout().await;
+    if spec.dry_run { Ok(()) } else { ledger.save().await }
+}
+
+/// What tells a message of one server from another.
+type Key = (Option<MessageId>, Option<i64>, Option<u64>);
+
+/// The messages of some folders, each by a hash: 16 bytes a message.
+#[derive(Debug, Clone, Default)]
+struct Listed {
+    counts: HashMap<u64, u32>,
+    hasher: RandomState,
+}
+
+impl Listed {
+    fn add(&mut self, key: Key) {
+        *self.counts.entry(self.hasher.hash_one(key)).or_default() += 1;
+    }
+
+    /// True when one such message was left.
+    fn take(&mut self, key: Key) -> bool {
+        match self.counts.get_mut(&self.hasher.hash_one(key)) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Lists the selected folder; a listing that is not complete proves nothing.
+async fn list(session: &mut Session, selected: &Selected, mut each: impl FnMut(Key)) -> Result<()> {
+    if selected.exists == 0 {
+        return Ok(());
+    }
+    let tag = session.command("UID FETCH 1:* (UID INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])");
+    let mut count = 0_u32;
+    let line = session
+        .wait(tag, |data| {
+            if let Untagged::Fetch(fetch) = data
+                && fetch.size.is_some()
+            {
+                count += 1;
+                each(key(&fetch));
+            }
+        })
+        .await?;
+    if line.status != Status::Ok {
+        return Err(session.refusal(&line, Asked::Other, "to list messages"));
+    }
+    if count < selected.exists {
+        return Err(session.blame(Error::protocol(format!("{count} of {} messages were listed", selected.exists))));
+    }
+    Ok(())
+}
+
+fn key(fetch: &Fetch) -> Key {
+    let header = fetch.sections.iter().find(|(name, _)| name.starts_with("HEADER")).and_then(|(_, body)| body.as_ref());
+    let id = header.and_then(|header| MessageId::in_header(header));
+    (id, fetch.internal_date.flatten().map(|date| date.epoch), fetch.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_counts_as_seen_as_often_as_other_folders_hold_it() {
+        let mut listed = Listed::default();
+        let one = (Some(MessageId::of(b"a")), Some(1), Some(10));
+        listed.add(one);
+        assert!(listed.take(one) && !listed.take(one));
+        assert!(!listed.take((Some(MessageId::of(b"a")), Some(2), Some(10))));
+    }
+}
