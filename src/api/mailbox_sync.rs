@@ -1,6 +1,8 @@
 //! `MailboxSync`: one mailbox of a migration, made and owned by the operator, as a ReplicaSet is by a Deployment.
 #![allow(clippy::duplicated_attributes)] // printer columns repeat `type_ = "string"`
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -22,6 +24,14 @@ use super::{
 pub const MAX_CHECKPOINT: usize = 65_536;
 /// The most folders that a status lists.
 pub const MAX_FOLDERS: usize = 200;
+/// The most folders that a status lists as left out.
+pub const MAX_LEFT_OUT: usize = 50;
+/// The most warnings in a status, and the most characters of one.
+pub const MAX_WARNINGS: (usize, usize) = (20, 500);
+/// The reason of messages in folders that Mailferry leaves out by itself.
+pub const LEFT_OUT: &str = "leftOut";
+/// The most kinds of differences in a status.
+pub const MAX_KINDS: usize = 20;
 
 /// One mailbox of a migration. The operator writes it; change the MailMigration instead.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -44,6 +54,7 @@ pub const MAX_FOLDERS: usize = 200;
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.worker.progress.done"),
     printcolumn(name = "Rate", type_ = "string", json_path = ".status.worker.progress.rate"),
     printcolumn(name = "ETA", type_ = "string", json_path = ".status.worker.progress.eta"),
+    printcolumn(name = "NotCopied", type_ = "integer", json_path = ".status.worker.notCopied.messages"),
     printcolumn(name = "Attempt", type_ = "integer", json_path = ".status.attempt", priority = 1),
     printcolumn(name = "Pod", type_ = "string", json_path = ".status.podName", priority = 1),
     printcolumn(name = "Error", type_ = "string", json_path = ".status.lastError.message", priority = 1),
@@ -187,7 +198,7 @@ pub struct MailboxSyncStatus {
     /// In one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<SyncPhase>,
-    /// Ready, Stalled, Reconciling.
+    /// Ready, AllCopied, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -235,6 +246,10 @@ pub struct MailboxSyncStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub sync_request: Option<String>,
+    /// True while a sync is due or under way that a new `syncRequest` asked for: it also tries again the messages that
+    /// the destination was proven to refuse.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retry_refused: bool,
     /// What went wrong how often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<Failures>,
@@ -406,6 +421,24 @@ pub struct WorkerStatus {
     #[schemars(length(max = 200))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub folders: Vec<FolderFacts>,
+    /// What the source holds and the destination did not get, by the last sync that ended well and by what was found out
+    /// since. Left out: no sync has told yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_copied: Option<NotCopied>,
+    /// Copies that differ from their messages, by kind: flags, internalDate, order, content. All syncs together.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 20))]
+    pub differences: BTreeMap<String, i64>,
+    /// Source folders that are not synced, and why; at most 50 of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub left_out: Vec<LeftOutFolder>,
+    /// What a person should look at before trusting the result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(max = 500)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub warnings: Vec<String>,
     /// True after the first login to the destination that worked.
     #[serde(default)]
     pub destination_login: bool,
@@ -419,6 +452,66 @@ pub struct WorkerStatus {
     /// The error that ended the attempt, or the one that it works against.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
+}
+
+/// Messages that the source holds, that no sync placed or found at the destination, and that nothing in the migration
+/// leaves out.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct NotCopied {
+    /// How many there are, without those that are accepted.
+    #[serde(default)]
+    pub messages: i64,
+    /// Their number by reason: tooLarge, refused, unreadable, empty, or leftOut for messages of folders that Mailferry
+    /// leaves out by itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 20))]
+    pub reasons: BTreeMap<String, i64>,
+    /// The number of those that `messages.acceptNotCopied` accepts, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 20))]
+    pub accepted: BTreeMap<String, i64>,
+    /// Folders that Mailferry leaves out by itself, and of which the source does not tell how many messages they hold.
+    #[serde(default)]
+    pub uncounted_folders: i64,
+}
+
+impl NotCopied {
+    /// How many were set aside: all but those of folders that are left out.
+    #[must_use]
+    pub fn set_aside(&self) -> i64 {
+        let all = self.reasons.iter().chain(&self.accepted);
+        all.filter(|(reason, _)| *reason != LEFT_OUT).map(|(_, messages)| messages).sum()
+    }
+
+    /// Adds those of another mailbox.
+    pub fn add(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.uncounted_folders += other.uncounted_folders;
+        for (sum, part) in [(&mut self.reasons, &other.reasons), (&mut self.accepted, &other.accepted)] {
+            for (reason, messages) in part {
+                *sum.entry(reason.clone()).or_default() += messages;
+            }
+        }
+    }
+}
+
+/// A source folder that is not synced.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOutFolder {
+    /// Its name at the source.
+    #[schemars(length(max = 300))]
+    pub folder: String,
+    /// Why it is left out.
+    #[schemars(length(max = 300))]
+    pub reason: String,
+    /// True when the migration's folder rules leave it out; else Mailferry does so by itself.
+    #[serde(default)]
+    pub by_rule: bool,
+    /// Messages in it. Left out: the source does not tell, or they are not this mailbox's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<i64>,
 }
 
 /// What a sync is doing.
@@ -476,10 +569,10 @@ pub struct WorkerProgress {
     /// Of these, at the destination.
     #[serde(default)]
     pub messages_done: i64,
-    /// Not copied, with a reason.
+    /// Set aside and so not copied, whichever sync found out; accepted ones too.
     #[serde(default)]
     pub messages_skipped: i64,
-    /// Copied, adopted or skipped by this attempt: stands still when it gets nowhere.
+    /// Copied, or found at the destination, by this attempt: stands still when it gets nowhere.
     #[serde(default)]
     pub messages_this_attempt: i64,
     /// Bytes of the messages, as far as known.
@@ -524,7 +617,7 @@ pub struct FolderFacts {
     /// Messages that were found at the destination.
     #[serde(default)]
     pub adopted: i64,
-    /// Messages that were not copied, with a reason.
+    /// Messages that were set aside and so not copied.
     #[serde(default)]
     pub skipped: i64,
 }

@@ -289,6 +289,7 @@ mod tests {
                 folder: "[Gmail]/All Mail".into(),
                 reason: "shows other folders' messages".into(),
                 by_rule: true,
+                foreign: false,
                 messages: None,
             }],
             notes: vec!["the checkpoint was for other accounts".into()],

@@ -64,7 +64,8 @@ pub fn plan(
             Some((by_rule, reason)) => {
                 // Other users' mail is not this mailbox's.
                 let messages = entry.info.messages.filter(|_| !entry.name.is_foreign).map(u64::from);
-                plan.left_out.push(LeftOut { folder: entry.text, reason, by_rule, messages });
+                let foreign = entry.name.is_foreign;
+                plan.left_out.push(LeftOut { folder: entry.text, reason, by_rule, foreign, messages });
             }
             None => entries.push(entry),
         }
@@ -91,7 +92,8 @@ pub fn plan(
         let selectable = entry.info.selectable;
         if !selectable && !parents.contains(&levels) {
             let reason = "it can't hold messages, and no folder below it is synced".to_owned();
-            plan.left_out.push(LeftOut { folder: entry.text, reason, by_rule: false, messages: None });
+            let (folder, foreign) = (entry.text, entry.name.is_foreign);
+            plan.left_out.push(LeftOut { folder, reason, by_rule: false, foreign, messages: Some(0) });
             continue;
         }
         plan.notes.extend(entry.notes.iter().map(|note| (entry.text.clone(), note.clone())));

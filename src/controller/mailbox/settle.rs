@@ -220,6 +220,7 @@ fn internal(message: &str, advice: &str) -> LastError {
         message: message.to_owned(),
         advice: Some(advice.to_owned()),
         at: None,
+        retry_at: None,
     }
 }
 
@@ -227,6 +228,7 @@ fn synced(o: &Observed<'_>, status: &mut MailboxSyncStatus, failures: &mut Failu
     status.phase = Some(SyncPhase::Synced);
     status.syncs += 1;
     status.last_error = None;
+    status.retry_refused = false;
     failures.in_a_row = 0;
     failures.infrastructure_in_a_row = 0;
     failures.fruitless_restarts = 0;
@@ -266,7 +268,11 @@ fn failed(
         | ErrorClass::MessageRejected
         | ErrorClass::Internal => {
             let first = signed(retry.initial_backoff);
-            (SyncPhase::Backoff, wait(doubled(first, failures.in_a_row, signed(retry.max_backoff))))
+            let next = wait(doubled(first, failures.in_a_row, signed(retry.max_backoff)));
+            // The server said when: until then its slots are others'.
+            let may_pass = matches!(error.class, ErrorClass::Throttled | ErrorClass::Network);
+            let not_before = error.retry_at.clone().filter(|_| may_pass);
+            (SyncPhase::Backoff, next.into_iter().chain(not_before).max_by_key(|time| time.0))
         }
     };
     status.phase = Some(phase);
