@@ -58,8 +58,9 @@ pub fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
     };
     let verdict = all_copied(o.spec, status);
     let synced = match &verdict {
-        Verdict::Copied(_) => "everything is at the destination".to_owned(),
-        Verdict::Missing(_) | Verdict::Unknown(_) => format!("the sync ended well; {}", verdict.words().2),
+        Verdict::Copied(_) => "everything is at the destination",
+        Verdict::Missing(_) => "the sync ended well, but for messages that are not copied",
+        Verdict::Unknown(_) => "the sync ended well",
     };
     let (ready, reason, message) = match phase {
         SyncPhase::Pending => ("True", "Pending", "waiting to start".to_owned()),
@@ -73,7 +74,7 @@ pub fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
             _ => ("True", "Queued", "waiting for its turn".to_owned()),
         },
         SyncPhase::Running => ("True", "Running", "an attempt runs".to_owned()),
-        SyncPhase::Synced => ("True", "Synced", synced),
+        SyncPhase::Synced => ("True", "Synced", synced.to_owned()),
         SyncPhase::Suspended => ("True", "Suspended", "stopped at a checkpoint".to_owned()),
         SyncPhase::Cancelled => ("True", "Cancelled", "stopped for good on request".to_owned()),
         SyncPhase::Backoff => match error {
