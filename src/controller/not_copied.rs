@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::api::mailbox_sync::NotCopied;
+use crate::api::not_copied::NotCopied;
 
 /// The condition's type.
 pub const ALL_COPIED: &str = "AllCopied";

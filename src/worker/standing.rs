@@ -7,8 +7,9 @@ use std::{
 
 use super::desk::number;
 use crate::{
-    api::mailbox_sync::{
-        LEFT_OUT, LeftOutFolder, MAX_KINDS, MAX_LEFT_OUT, MAX_WARNINGS, NotCopied, Outcome, WorkerStatus,
+    api::{
+        mailbox_sync::{Outcome, WorkerStatus},
+        not_copied::{LEFT_OUT, LeftOutFolder, MAX_KINDS, MAX_LEFT_OUT, MAX_WARNINGS, NotCopied},
     },
     sync::{
         report::{LeftOut, MailboxReport},

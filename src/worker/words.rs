@@ -63,7 +63,9 @@ pub fn patch(status: &WorkerStatus, reasons: &BTreeSet<&str>) -> Value {
         // What is merged in replaces no map.
         for part in ["reasons", "accepted"] {
             let part = not_copied.entry(part).or_insert_with(|| json!({}));
-            reasons.iter().for_each(|reason| clear(Some(part), &[reason]));
+            for reason in reasons {
+                clear(Some(part), &[reason]);
+            }
         }
     }
     if status.outcome == Some(Outcome::Synced) {
@@ -212,7 +214,8 @@ mod tests {
         ErrorClass, Side,
         api::{
             common::LastError,
-            mailbox_sync::{FolderFacts, LeftOutFolder, NotCopied},
+            mailbox_sync::FolderFacts,
+            not_copied::{LeftOutFolder, NotCopied},
         },
         sync::report::FolderReport,
     };

@@ -13,7 +13,7 @@ use kube::{
     api::{ApiResource, DynamicObject},
     core::GroupVersionKind,
 };
-use mailferry::api::{MailMigrationStatus, crd, mailbox_sync::NotCopied};
+use mailferry::api::{MailMigrationStatus, crd, not_copied::NotCopied};
 use mailferry_testkit::cluster::{ControlPlane, apply};
 use serde_json::{Value, json};
 

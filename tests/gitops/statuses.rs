@@ -11,10 +11,7 @@ use mailferry::{
     Error, ErrorClass,
     api::{
         LastError, MailMigration, MailMigrationStatus, MailServer, MailServerStatus, MailboxSync, MailboxSyncStatus,
-        WorkerStatus, crd,
-        mail_server::ServerFacts,
-        mailbox_sync::{NotCopied, Outcome},
-        names,
+        WorkerStatus, crd, mail_server::ServerFacts, mailbox_sync::Outcome, names, not_copied::NotCopied,
     },
     controller::{
         mailbox::{

@@ -111,7 +111,7 @@ pub fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
 mod tests {
     use super::*;
     use crate::{
-        api::{WorkerStatus, mailbox_sync::NotCopied},
+        api::{WorkerStatus, not_copied::NotCopied},
         controller::testing,
     };
 

@@ -74,7 +74,7 @@ mod tests {
         api::{
             Duration as ApiDuration, LastError, MailboxSyncStatus, WorkerStatus,
             mail_migration::{Cutover, Schedule},
-            mailbox_sync::NotCopied,
+            not_copied::NotCopied,
         },
         controller::testing,
     };

@@ -16,8 +16,9 @@ use crate::{
     api::{
         Duration, LastError, MailboxSyncSpec, MailboxSyncStatus, WorkerStatus,
         mail_migration::Schedule,
-        mailbox_sync::{Failures, NotCopied, Outcome, StopReason, SyncPhase, WorkerProgress},
+        mailbox_sync::{Failures, Outcome, StopReason, Stopping, SyncPhase, WorkerProgress},
         names,
+        not_copied::NotCopied,
     },
     controller::{
         objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
@@ -431,6 +432,20 @@ fn a_server_that_says_when_is_left_alone_until_then_and_the_slots_are_given_back
         case.pass(2);
         assert_eq!(case.decide().status.attempt, 2, "{class}");
     }
+}
+
+#[test]
+fn an_attempt_that_was_stopped_while_it_waited_for_a_server_is_followed_by_none_that_comes_sooner() {
+    let mut case = Case::running();
+    case.status.stopping = Some(Stopping { at: Time(case.now), reason: StopReason::Deadline });
+    let error = later(ErrorClass::Throttled, &case, 7200);
+    let settled = ends(&mut case, Outcome::Stopped, Some(error), 5);
+    assert_eq!((settled.phase, settled.failures.unwrap().in_a_row), (Some(SyncPhase::Backoff), 0));
+    assert_eq!(settled.next_attempt_at.unwrap().0.duration_since(case.now).as_secs(), 7200);
+    case.pass(7100);
+    assert_eq!(case.decide().status.attempt, 1);
+    case.pass(100);
+    assert_eq!(case.decide().status.attempt, 2);
 }
 
 #[test]

@@ -9,7 +9,8 @@ use crate::{
     api::{
         MailboxSync, MailboxSyncStatus,
         mail_migration::{FailureSample, MailboxCounts, Totals},
-        mailbox_sync::{NotCopied, SyncPhase},
+        mailbox_sync::SyncPhase,
+        not_copied::NotCopied,
     },
     controller::{
         mailbox::{conditions::all_copied, decide::is_final},
