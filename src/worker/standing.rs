@@ -171,7 +171,9 @@ mod tests {
 
     fn report(reasons: &[(&str, u64)]) -> MailboxReport {
         let mut not_copied = report::NotCopied::default();
-        reasons.iter().for_each(|(reason, messages)| not_copied.add(reason, *messages, false));
+        for (reason, messages) in reasons {
+            not_copied.add(reason, *messages, false);
+        }
         let folder = FolderReport { differences: counts(&[("flags", 2), ("content", 1)]), ..FolderReport::default() };
         MailboxReport { not_copied: Some(not_copied), folders: vec![folder], ..MailboxReport::default() }
     }

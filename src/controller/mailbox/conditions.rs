@@ -118,7 +118,7 @@ mod tests {
     fn status(syncs: i64, not_copied: Option<NotCopied>) -> MailboxSyncStatus {
         let worker = WorkerStatus { attempt: 2, outcome: Some(Outcome::Synced), not_copied, ..WorkerStatus::default() };
         let (attempt, phase, worker) = (2, Some(SyncPhase::Synced), Some(worker));
-        MailboxSyncStatus { attempt, phase, syncs, worker, ..MailboxSyncStatus::default() }
+        MailboxSyncStatus { phase, attempt, syncs, worker, ..MailboxSyncStatus::default() }
     }
 
     fn verdict(status: &MailboxSyncStatus) -> &'static str {
