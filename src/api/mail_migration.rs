@@ -423,7 +423,7 @@ pub struct Totals {
     /// Set aside and so not copied, whichever sync found out; accepted ones too.
     #[serde(default)]
     pub messages_skipped: i64,
-    /// What the sources hold and the destinations did not get. Left out: no mailbox has told yet.
+    /// Messages that the sources hold and the destinations did not get. Absent: no mailbox has told yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_copied: Option<NotCopied>,
     /// Copies that differ from their messages, by kind: flags, internalDate, order, content.

@@ -414,20 +414,20 @@ pub struct WorkerStatus {
     #[schemars(length(max = 200))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub folders: Vec<FolderFacts>,
-    /// What the source holds and the destination did not get, by the last sync that ended well and by what was found out
-    /// since. Left out: no sync has told yet.
+    /// Messages that the source holds and the destination did not get, by the last sync that ended well and by what was
+    /// found out since. Absent: no sync has told yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_copied: Option<NotCopied>,
     /// Copies that differ from their messages, by kind: flags, internalDate, order, content. All syncs together.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20))]
     pub differences: BTreeMap<String, i64>,
-    /// Source folders that are not synced, and why; at most 50 of them.
+    /// Source folders that are not synced, and why; first those that Mailferry leaves out by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub left_out: Vec<LeftOutFolder>,
-    /// What a person should look at before trusting the result.
+    /// Findings that a person should look at before trusting the result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), inner(length(max = 500)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

@@ -19,15 +19,15 @@ pub const MAX_KINDS: usize = 20;
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct NotCopied {
-    /// How many there are, without those that are accepted.
+    /// Messages that were not copied, without those that are accepted.
     #[serde(default)]
     pub messages: i64,
-    /// Their number by reason: tooLarge, refused, unreadable, empty, or leftOut for messages of folders that Mailferry
+    /// Messages that were not copied by reason: tooLarge, refused, unreadable, empty, or leftOut for messages of folders that Mailferry
     /// leaves out by itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20))]
     pub reasons: BTreeMap<String, i64>,
-    /// The number of those that `messages.acceptNotCopied` accepts, by reason.
+    /// Messages that were not copied and that `messages.acceptNotCopied` accepts, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20))]
     pub accepted: BTreeMap<String, i64>,

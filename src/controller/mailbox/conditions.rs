@@ -26,9 +26,11 @@ pub fn all_copied(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> Verdict
     if let Some(not_copied) = not_copied.filter(|not_copied| not_copied.messages > 0) {
         return Verdict::Missing(not_copied.clone());
     }
-    let (1.., Some(not_copied)) = (status.syncs, not_copied) else {
+    if status.syncs == 0 {
         return unknown("no sync has ended yet");
-    };
+    }
+    // Synced by a dry run, or by a version that did not tell.
+    let Some(not_copied) = not_copied else { return unknown("no sync has told yet; `syncRequest` asks for one") };
     // It ended by its last word alone, as the API server was away: what stands is older.
     let untold = worker.is_some_and(|w| w.attempt == status.attempt && w.outcome != Some(Outcome::Synced));
     if untold && status.phase == Some(SyncPhase::Synced) {
