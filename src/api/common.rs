@@ -426,6 +426,9 @@ pub struct LastError {
     /// When it happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
+    /// Before this time trying again makes no sense: the server said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Time>,
 }
 
 impl LastError {
@@ -441,6 +444,7 @@ impl LastError {
             message: cut(&error.what, 1000),
             advice: error.advice.as_deref().map(|advice| cut(advice, 1000)),
             at,
+            retry_at: error.retry_at.map(Time),
         }
     }
 }

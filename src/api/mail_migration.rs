@@ -1,6 +1,8 @@
 //! `MailMigration`: what a person writes.
 #![allow(clippy::duplicated_attributes)] // printer columns repeat `type_ = "string"`
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -13,6 +15,7 @@ use super::{
     },
     mail_server::MailServerSpec,
     mailbox_sync::SyncSettings,
+    not_copied::NotCopied,
     pod::PodOverrides,
     rules,
     scalar::Duration,
@@ -37,6 +40,7 @@ use super::{
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress"),
     printcolumn(name = "Rate", type_ = "string", json_path = ".status.rate"),
     printcolumn(name = "ETA", type_ = "string", json_path = ".status.eta"),
+    printcolumn(name = "NotCopied", type_ = "integer", json_path = ".status.totals.notCopied.messages"),
     printcolumn(name = "Failing", type_ = "integer", json_path = ".status.mailboxes.failing", priority = 1),
     printcolumn(
         name = "Message",
@@ -293,7 +297,7 @@ pub struct MailMigrationStatus {
     /// In one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<MigrationPhase>,
-    /// Accepted, Ready, Complete, Failed, Stalled, Reconciling, MailboxesFailing, PodsRefused.
+    /// Accepted, Ready, Complete, AllCopied, Failed, Stalled, Reconciling, MailboxesFailing, RemovalPending, PodsRefused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -407,7 +411,7 @@ pub struct MailboxCounts {
 }
 
 /// Messages and bytes, all mailboxes together, as far as known.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
     /// Messages in the folders that are synced.
@@ -416,9 +420,16 @@ pub struct Totals {
     /// Of these, at the destination.
     #[serde(default)]
     pub messages_done: i64,
-    /// Not copied, with a reason.
+    /// Set aside and so not copied, whichever sync found out; accepted ones too.
     #[serde(default)]
     pub messages_skipped: i64,
+    /// Messages that the sources hold and the destinations did not get. Absent: no mailbox has told yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_copied: Option<NotCopied>,
+    /// Copies that differ from their messages, by kind: flags, internalDate, order, content.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 20))]
+    pub differences: BTreeMap<String, i64>,
     /// Bytes of the messages.
     #[serde(default)]
     pub bytes_total: i64,

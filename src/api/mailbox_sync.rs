@@ -1,6 +1,8 @@
 //! `MailboxSync`: one mailbox of a migration, made and owned by the operator, as a ReplicaSet is by a Deployment.
 #![allow(clippy::duplicated_attributes)] // printer columns repeat `type_ = "string"`
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -13,6 +15,7 @@ use super::{
     },
     mail_migration::{Cutover, Schedule, defaults},
     mail_server::MailServerSpec,
+    not_copied::{LeftOutFolder, NotCopied},
     pod::PodOverrides,
     rules,
     scalar::Duration,
@@ -44,6 +47,7 @@ pub const MAX_FOLDERS: usize = 200;
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.worker.progress.done"),
     printcolumn(name = "Rate", type_ = "string", json_path = ".status.worker.progress.rate"),
     printcolumn(name = "ETA", type_ = "string", json_path = ".status.worker.progress.eta"),
+    printcolumn(name = "NotCopied", type_ = "integer", json_path = ".status.worker.notCopied.messages"),
     printcolumn(name = "Attempt", type_ = "integer", json_path = ".status.attempt", priority = 1),
     printcolumn(name = "Pod", type_ = "string", json_path = ".status.podName", priority = 1),
     printcolumn(name = "Error", type_ = "string", json_path = ".status.lastError.message", priority = 1),
@@ -187,7 +191,7 @@ pub struct MailboxSyncStatus {
     /// In one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<SyncPhase>,
-    /// Ready, Stalled, Reconciling.
+    /// Ready, AllCopied, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -235,6 +239,10 @@ pub struct MailboxSyncStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub sync_request: Option<String>,
+    /// True while a sync is due or under way that a new `syncRequest` asked for: it also tries again the messages that
+    /// the destination was proven to refuse.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retry_refused: bool,
     /// What went wrong how often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<Failures>,
@@ -406,6 +414,24 @@ pub struct WorkerStatus {
     #[schemars(length(max = 200))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub folders: Vec<FolderFacts>,
+    /// Messages that the source holds and the destination did not get, by the last sync that ended well and by what was
+    /// found out since. Absent: no sync has told yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_copied: Option<NotCopied>,
+    /// Copies that differ from their messages, by kind: flags, internalDate, order, content. All syncs together.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 20))]
+    pub differences: BTreeMap<String, i64>,
+    /// Source folders that are not synced, and why; first those that Mailferry leaves out by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub left_out: Vec<LeftOutFolder>,
+    /// Findings that a person should look at before trusting the result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(max = 500)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub warnings: Vec<String>,
     /// True after the first login to the destination that worked.
     #[serde(default)]
     pub destination_login: bool,
@@ -476,10 +502,10 @@ pub struct WorkerProgress {
     /// Of these, at the destination.
     #[serde(default)]
     pub messages_done: i64,
-    /// Not copied, with a reason.
+    /// Set aside and so not copied, whichever sync found out; accepted ones too.
     #[serde(default)]
     pub messages_skipped: i64,
-    /// Copied, adopted or skipped by this attempt: stands still when it gets nowhere.
+    /// Copied, or found at the destination, by this attempt: stands still when it gets nowhere.
     #[serde(default)]
     pub messages_this_attempt: i64,
     /// Bytes of the messages, as far as known.
@@ -524,7 +550,7 @@ pub struct FolderFacts {
     /// Messages that were found at the destination.
     #[serde(default)]
     pub adopted: i64,
-    /// Messages that were not copied, with a reason.
+    /// Messages that were set aside and so not copied.
     #[serde(default)]
     pub skipped: i64,
 }

@@ -8,6 +8,7 @@ pub mod mail_migration;
 pub mod mail_server;
 pub mod mailbox_sync;
 pub mod names;
+pub mod not_copied;
 pub mod pod;
 pub mod rules;
 pub mod scalar;

@@ -14,6 +14,7 @@ pub mod merge;
 pub mod migration;
 pub mod namespace;
 pub mod networks;
+pub mod not_copied;
 pub mod objects;
 pub mod pod;
 pub mod reference;

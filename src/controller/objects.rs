@@ -160,6 +160,8 @@ pub fn slim_sync(sync: &mut MailboxSync) {
     if let Some(worker) = sync.status.as_mut().and_then(|status| status.worker.as_mut()) {
         worker.checkpoint = None;
         worker.folders = Vec::new();
+        worker.left_out = Vec::new();
+        worker.warnings = Vec::new();
     }
 }
 

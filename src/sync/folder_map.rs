@@ -68,10 +68,18 @@ pub fn plan(
             Some((by_rule, reason)) => {
                 // Other users' mail is not this mailbox's.
                 let messages = entry.info.messages.filter(|_| !entry.name.is_foreign).map(u64::from);
-                let (raw, is_view) = (entry.info.raw.clone(), !by_rule && !entry.name.is_foreign);
-                let left_out =
-                    LeftOut { folder: entry.text, reason, by_rule, messages, is_view, raw, not_elsewhere: None };
-                plan.left_out.push(left_out);
+                let foreign = entry.name.is_foreign;
+                let (raw, is_view) = (entry.info.raw.clone(), !by_rule && !foreign);
+                plan.left_out.push(LeftOut {
+                    folder: entry.text,
+                    reason,
+                    by_rule,
+                    foreign,
+                    messages,
+                    not_elsewhere: None,
+                    is_view,
+                    raw,
+                });
             }
             None => entries.push(entry),
         }
@@ -98,7 +106,7 @@ pub fn plan(
         let selectable = entry.info.selectable;
         if !selectable && !parents.contains(&levels) {
             let reason = "it can't hold messages, and no folder below it is synced".to_owned();
-            plan.left_out.push(LeftOut { folder: entry.text, reason, ..LeftOut::default() });
+            plan.left_out.push(LeftOut { folder: entry.text, reason, messages: Some(0), ..LeftOut::default() });
             continue;
         }
         plan.notes.extend(entry.notes.iter().map(|note| (entry.text.clone(), note.clone())));

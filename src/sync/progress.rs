@@ -40,7 +40,7 @@ pub struct Progress {
     pub folders_done: AtomicU64,
     /// Messages to copy, as far as known.
     pub messages_total: AtomicU64,
-    /// Messages copied, adopted or skipped by this run.
+    /// Messages copied or adopted by this run.
     pub messages_done: AtomicU64,
     /// Bytes to copy, as far as known.
     pub bytes_total: AtomicU64,
@@ -111,7 +111,7 @@ pub struct Snapshot {
     pub folders_done: u64,
     /// Messages to copy, as far as known.
     pub messages_total: u64,
-    /// Messages copied, adopted or skipped by this run.
+    /// Messages copied or adopted by this run.
     pub messages_done: u64,
     /// Bytes to copy, as far as known.
     pub bytes_total: u64,

@@ -91,6 +91,9 @@ pub struct LeftOut {
     /// True when the user's own rules leave it out; else Mailferry does so by itself, and its messages count as not
     /// copied.
     pub by_rule: bool,
+    /// True for another user's or a shared folder: its messages are not this mailbox's.
+    #[serde(skip)]
+    pub foreign: bool,
     /// Messages in it, as the source lists them; none where it does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages: Option<u64>,

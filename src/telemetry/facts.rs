@@ -50,7 +50,7 @@ pub(super) const CONTROLLERS: [&str; 3] = ["MailMigration", "MailServer", "Mailb
 /// What a worker did since it was last counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Moved {
-    /// Messages copied, found at the destination, or skipped with a reason.
+    /// Messages copied, or found at the destination.
     pub messages: u64,
     /// Bytes read or written on IMAP connections.
     pub bytes: u64,
@@ -116,4 +116,41 @@ pub struct MailboxTally {
     pub missed: usize,
     /// How long the delta sync has been due that waits longest.
     pub overdue: Duration,
+    /// Messages that are not copied, by reason; those that are accepted aside.
+    pub not_copied: BTreeMap<&'static str, u64>,
+    /// Copies that differ from their messages, by kind.
+    pub differences: BTreeMap<&'static str, u64>,
+}
+
+/// Why messages are not copied.
+pub(super) const REASONS: [&str; 6] = ["tooLarge", "refused", "unreadable", "empty", "leftOut", OTHER];
+/// How copies differ from their messages.
+pub(super) const KINDS: [&str; 5] = ["flags", "internalDate", "order", "content", OTHER];
+/// What a worker of a later version may report.
+const OTHER: &str = "other";
+
+/// The label for a reason that a worker reported.
+#[must_use]
+pub fn reason_label(reason: &str) -> &'static str {
+    REASONS.into_iter().find(|known| *known == reason).unwrap_or(OTHER)
+}
+
+/// The label for a kind of difference that a worker reported.
+#[must_use]
+pub fn kind_label(kind: &str) -> &'static str {
+    KINDS.into_iter().find(|known| *known == kind).unwrap_or(OTHER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::{report::LEFT_OUT, set_aside::SetAsideReason};
+
+    #[test]
+    fn each_reason_has_a_label_of_its_own() {
+        for reason in SetAsideReason::ALL.iter().map(|reason| reason.name()).chain([LEFT_OUT]) {
+            assert_eq!(reason_label(reason), reason);
+        }
+        assert_eq!((reason_label("brandNew"), kind_label("brandNew"), kind_label("flags")), (OTHER, OTHER, "flags"));
+    }
 }

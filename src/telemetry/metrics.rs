@@ -2,6 +2,7 @@
 //! or a namespace.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -11,8 +12,8 @@ use prometheus::{
     TextEncoder, core::Collector, proto::MetricFamily,
 };
 
-use super::facts::{CONTROLLERS, SIDES, side_label};
-pub use super::facts::{MailboxTally, Moved, Reconciled, Restart, SyncResult};
+use super::facts::{CONTROLLERS, KINDS, REASONS, SIDES, side_label};
+pub use super::facts::{MailboxTally, Moved, Reconciled, Restart, SyncResult, kind_label, reason_label};
 use crate::{
     api::{mail_migration::MigrationPhase, mailbox_sync::SyncPhase},
     error::{Error, ErrorClass, Result, Side},
@@ -40,6 +41,8 @@ struct Inner {
     failing: IntGaugeVec,
     missed: IntGauge,
     overdue: IntGauge,
+    not_copied: IntGaugeVec,
+    differences: IntGaugeVec,
     syncs: HistogramVec,
     errors: IntCounterVec,
     restarts: IntCounterVec,
@@ -85,6 +88,16 @@ impl Metrics {
                 "delta_sync_overdue_seconds",
                 "How long the delta sync has been due that waits longest to begin.",
             )?,
+            not_copied: of.gauges(
+                "messages_not_copied",
+                "Messages that sources hold and destinations did not get, by reason; those that are accepted aside.",
+                &["reason"],
+            )?,
+            differences: of.gauges(
+                "messages_different",
+                "Messages whose copies differ from them, by kind.",
+                &["kind"],
+            )?,
             syncs: of.histograms(
                 "sync_duration_seconds",
                 "How long attempts at syncs ran, by how they ended; the count is the number of attempts.",
@@ -97,10 +110,7 @@ impl Metrics {
                 &["class", "side"],
             )?,
             restarts: of.counters("sync_restarts_total", "Attempts that were stopped to be restarted.", &["reason"])?,
-            messages: of.counter(
-                "messages_total",
-                "Messages that syncs dealt with: copied, found at the destination, or skipped with a reason.",
-            )?,
+            messages: of.counter("messages_total", "Messages that syncs copied, or found at the destination.")?,
             bytes: of.counter("moved_bytes_total", "Bytes that syncs read or wrote on IMAP connections.")?,
             queued: of.gauge("syncs_queued", "Syncs that wait for a slot.")?,
             running: of.gauge("syncs_running", "Syncs that hold their slots.")?,
@@ -185,6 +195,15 @@ impl Metrics {
                 let count = tally.failing.get(&(class, side)).copied().unwrap_or(0);
                 self.0.failing.with_label_values(&[&class.to_string(), side_label(side)]).set(gauge(count));
             }
+        }
+        let number = |counts: &BTreeMap<&'static str, u64>, label| {
+            i64::try_from(counts.get(label).copied().unwrap_or(0)).unwrap_or(i64::MAX)
+        };
+        for reason in REASONS {
+            self.0.not_copied.with_label_values(&[reason]).set(number(&tally.not_copied, reason));
+        }
+        for kind in KINDS {
+            self.0.differences.with_label_values(&[kind]).set(number(&tally.differences, kind));
         }
         self.0.missed.set(gauge(tally.missed));
         self.0.overdue.set(i64::try_from(tally.overdue.as_secs()).unwrap_or(i64::MAX));
@@ -314,7 +333,7 @@ fn opts(name: &str, help: &str) -> Opts {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use prometheus::proto::MetricType;
 
@@ -329,6 +348,8 @@ mod tests {
             failing: BTreeMap::from([((ErrorClass::Quota, Some(Side::Destination)), 1)]),
             missed: 1,
             overdue: Duration::from_secs(4000),
+            not_copied: BTreeMap::from([("refused", 3)]),
+            differences: BTreeMap::from([("flags", 5)]),
         });
         for result in SyncResult::ALL {
             metrics.sync_ended(result, Duration::from_secs(90));
@@ -349,7 +370,7 @@ mod tests {
     #[test]
     fn names_and_units_are_as_prometheus_wants_them() {
         let families = used().families();
-        assert_eq!(families.len(), 19);
+        assert_eq!(families.len(), 21);
         for family in &families {
             let name = family.name();
             assert!(include_str!("../../docs/operator.md").contains(&format!("`{name}`")), "{name} is not in the docs");
@@ -368,8 +389,8 @@ mod tests {
 
     #[test]
     fn no_metric_names_a_mailbox_a_host_or_a_namespace() {
-        const LABELS: [&str; 9] =
-            ["phase", "result", "class", "side", "reason", "verb", "resource", "code", "controller"];
+        const LABELS: [&str; 10] =
+            ["phase", "result", "class", "side", "reason", "kind", "verb", "resource", "code", "controller"];
         for family in used().families() {
             for label in family.get_metric().iter().flat_map(prometheus::proto::Metric::get_label) {
                 assert!(LABELS.contains(&label.name()) || label.name() == "version", "{}", label.name());
@@ -392,6 +413,8 @@ mod tests {
             "mailferry_mailboxes{phase=\"Running\"} 0",
             "mailferry_mailboxes{phase=\"Synced\"} 5",
             "mailferry_mailboxes_failing{class=\"Quota\",side=\"destination\"} 0",
+            "mailferry_messages_not_copied{reason=\"refused\"} 0",
+            "mailferry_messages_different{kind=\"flags\"} 0",
             "mailferry_delta_syncs_missed 0",
             "mailferry_delta_sync_overdue_seconds 0",
         ] {

@@ -8,7 +8,7 @@ use secrecy::SecretBox;
 use zeroize::Zeroizing;
 
 use crate::{
-    api::{MailboxSync, MailboxSyncSpec, SecretKeyRef},
+    api::{MailboxSync, SecretKeyRef},
     assignment::{Missing, Secrets, sync_spec},
     error::{Error, Result, Side},
     imap::AddressPolicy,
@@ -79,12 +79,14 @@ impl Secrets for Mounted {
 ///
 /// # Errors
 /// Configuration, when the spec or a Secret is wrong.
-pub fn spec(assignment: &Assignment, sync: &MailboxSyncSpec, slots: Option<i32>, now: Timestamp) -> Result<SyncSpec> {
+pub fn spec(assignment: &Assignment, claimed: &MailboxSync, slots: Option<i32>, now: Timestamp) -> Result<SyncSpec> {
+    let sync = &claimed.spec;
     let secrets = Mounted { root: assignment.secrets.clone(), namespace: assignment.namespace.clone() };
     let mut spec = sync_spec(sync, &secrets, now)?;
     // The slots are what the operator counts against the servers' limits.
     let slots = slots.and_then(|slots| usize::try_from(slots).ok()).unwrap_or(usize::MAX);
     spec.connections = spec.connections.min(slots).max(1);
+    spec.retry_refused = claimed.status.as_ref().is_some_and(|status| status.retry_refused);
     spec.source.addresses = assignment.addresses.within(assignment.source_networks.iter().copied());
     spec.destination.addresses = assignment.addresses.clone();
     if !assignment.destination_host.is_empty() {
@@ -172,13 +174,24 @@ mod tests {
         fs::write(root.path().join("mail/from"), "one").unwrap();
         fs::write(root.path().join("mail/to"), "two").unwrap();
         let claimed = sync(&json!({}));
-        let spec = spec(&assigned(root.path()), &claimed.spec, Some(2), Timestamp::now()).unwrap();
+        let spec = spec(&assigned(root.path()), &claimed, Some(2), Timestamp::now()).unwrap();
         let destinations = AddressPolicy::guarded([], []).absolute_names();
         assert_eq!((spec.connections, spec.destination.addresses), (2, destinations));
         let sources = AddressPolicy::guarded([], []).within(["192.0.2.0/24".parse().unwrap()]);
+        assert!(!spec.retry_refused);
         assert_eq!(spec.source.addresses, sources, "only the source is held to its networks");
         let Credential::PasswordFile(path) = spec.source.login.credential else { panic!("no file") };
         assert_eq!(path, root.path().join("mail/from"));
+    }
+
+    #[test]
+    fn a_sync_that_a_person_asked_for_tries_again_what_was_refused() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("mail")).unwrap();
+        fs::write(root.path().join("mail/from"), "one").unwrap();
+        fs::write(root.path().join("mail/to"), "two").unwrap();
+        let claimed = sync(&json!({"retryRefused": true}));
+        assert!(spec(&assigned(root.path()), &claimed, None, Timestamp::now()).unwrap().retry_refused);
     }
 
     #[test]
@@ -189,18 +202,18 @@ mod tests {
         fs::write(root.path().join("mail/to"), "two").unwrap();
         let mut assigned = assigned(root.path());
         assigned.destination_host = "judged.example".into();
-        let error = spec(&assigned, &sync(&json!({})).spec, None, Timestamp::now()).unwrap_err();
+        let error = spec(&assigned, &sync(&json!({})), None, Timestamp::now()).unwrap_err();
         // Another attempt follows.
         assert_eq!((error.class, error.side), (ErrorClass::Network, Some(Side::Destination)));
         assigned.destination_host = String::new();
-        let any = spec(&assigned, &sync(&json!({})).spec, None, Timestamp::now()).unwrap();
+        let any = spec(&assigned, &sync(&json!({})), None, Timestamp::now()).unwrap();
         assert_eq!(any.destination.addresses, AddressPolicy::guarded([], []));
     }
 
     #[test]
     fn a_missing_secret_is_a_configuration_error_that_says_where_it_belongs() {
         let root = tempfile::tempdir().unwrap();
-        let error = spec(&assigned(root.path()), &sync(&json!({})).spec, None, Timestamp::now()).unwrap_err();
+        let error = spec(&assigned(root.path()), &sync(&json!({})), None, Timestamp::now()).unwrap_err();
         assert_eq!(error.class, ErrorClass::Configuration);
         let text = error.to_string();
         assert!(text.contains("there is no Secret mail (key from, source.passwordSecretRef)"), "{text}");

@@ -2,6 +2,7 @@
 
 use std::{
     cmp::Reverse,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -42,7 +43,7 @@ struct Tray {
     reported: u64,
     copied: u64,
     copied_reported: u64,
-    skipped: u64,
+    set_aside: BTreeMap<String, u64>,
 }
 
 /// A checkpoint as a status has it.
@@ -101,10 +102,15 @@ impl Desk {
         tray.copied.saturating_sub(tray.copied_reported)
     }
 
-    /// Messages that were not copied for a reason, by the newest checkpoint.
+    /// The checkpoint that the attempt goes on from.
+    pub fn goes_on_from(&self, checkpoint: &Checkpoint) {
+        self.tray().set_aside = set_aside(checkpoint);
+    }
+
+    /// Messages that were set aside, by reason, as of the newest checkpoint.
     #[must_use]
-    pub fn skipped(&self) -> u64 {
-        self.tray().skipped
+    pub fn set_aside(&self) -> BTreeMap<String, u64> {
+        self.tray().set_aside.clone()
     }
 
     fn put(&self, checkpoint: &Checkpoint) -> Result<()> {
@@ -114,7 +120,7 @@ impl Desk {
         let mut tray = self.tray();
         tray.version += 1;
         tray.copied = checkpoint.folders.values().map(|state| state.map.len()).sum();
-        tray.skipped = checkpoint.folders.values().map(skipped).sum();
+        tray.set_aside = set_aside(checkpoint);
         tray.newest = Some(Kept { checkpoint: text, folders, version: tray.version, copied: tray.copied });
         Ok(())
     }
@@ -134,6 +140,14 @@ impl CheckpointStore for Desk {
 
 fn skipped(state: &FolderState) -> u64 {
     state.set_aside.uids().len()
+}
+
+fn set_aside(checkpoint: &Checkpoint) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (reason, messages) in checkpoint.folders.values().flat_map(|state| state.set_aside.counts()) {
+        *all.entry(reason).or_default() += messages;
+    }
+    all
 }
 
 /// Facts for people, by name; of many folders those with the most messages.
@@ -218,7 +232,7 @@ mod tests {
         drop(desk.save(&with(&[("a", 3)])));
         let first = desk.newest().unwrap();
         desk.save(&with(&[("a", 10)])).await.unwrap();
-        assert_eq!((desk.unreported_messages(), desk.skipped()), (11, 2));
+        assert_eq!((desk.unreported_messages(), desk.set_aside()), (11, [("tooLarge".to_owned(), 2)].into()));
         desk.reported(&first);
         assert!(desk.is_waiting(), "a newer one came while the first was on its way");
         assert_eq!(desk.unreported_messages(), 7);
@@ -226,6 +240,14 @@ mod tests {
         desk.reported(&second);
         assert!(desk.newest().is_none());
         assert_eq!(Checkpoint::decode_text(&second.checkpoint).unwrap(), with(&[("a", 10)]));
+    }
+
+    #[test]
+    fn what_was_set_aside_before_is_known_before_the_first_checkpoint_of_the_attempt() {
+        let (desk, _) = desk();
+        desk.goes_on_from(&with(&[("a", 3), ("b", 3)]));
+        assert_eq!(desk.set_aside(), [("tooLarge".to_owned(), 4)].into());
+        assert!(!desk.has_any() && !desk.is_waiting());
     }
 
     #[tokio::test]

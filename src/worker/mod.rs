@@ -7,6 +7,7 @@ mod desk;
 pub mod grace;
 pub mod pace;
 mod reporter;
+mod standing;
 mod words;
 
 use std::{sync::Arc, time::Duration};
@@ -25,6 +26,7 @@ use self::{
     desk::Desk,
     grace::Fence,
     reporter::{Delivered, Link, Reporter},
+    standing::Standing,
 };
 use crate::{
     api::{
@@ -93,8 +95,6 @@ async fn work(
     let fence = Arc::new(Fence::new(grace, claimed_at));
     let desk = Arc::new(Desk::new(Arc::clone(&fence)));
     let progress = Arc::new(Progress::default());
-    let reporting = (Arc::clone(&progress), Arc::clone(&desk), Arc::clone(&fence));
-    let mut reporter = Reporter::new(link, attempt, reporting.0, reporting.1, reporting.2, (grace, claimed_at));
 
     let slots = claimed.status.as_ref().and_then(|status| status.slots);
     let in_doubt = assignment::is_in_doubt(&claimed, attempt);
@@ -102,9 +102,20 @@ async fn work(
         tracing::warn!(%error, "the checkpoint cannot be used; what is at the destination is matched");
         None
     });
-    let ended = match assignment::spec(assignment, &claimed.spec, slots, Timestamp::now()) {
+    if let Some(known) = &known {
+        desk.goes_on_from(known);
+    }
+    let mut standing = Standing::of(claimed.status.as_ref().and_then(|status| status.worker.as_ref()));
+    let spec = assignment::spec(assignment, &claimed, slots, Timestamp::now());
+    if let Ok(spec) = &spec {
+        standing.accept(&spec.accepted_losses);
+    }
+    drop(claimed);
+    let reporting = (Arc::clone(&progress), Arc::clone(&desk), Arc::clone(&fence));
+    let mut reporter =
+        Reporter::new(link, attempt, reporting.0, reporting.1, reporting.2, (grace, claimed_at), standing);
+    let ended = match spec {
         Ok(spec) => {
-            drop(claimed);
             let engine = start(spec, known, &progress, &desk, &fence, &stop);
             tokio::select! {
                 biased;
@@ -222,6 +233,10 @@ fn last(attempt: i64, ended: &Ended, reporter: &mut Reporter, asked_to_stop: boo
         }
         progress
     });
+    match ended {
+        Ended::Done(report) => reporter.tell(&mut status, report),
+        Ended::LeftOff | Ended::Broken => status.not_copied = live.not_copied,
+    }
     status.destination_login = live.destination_login;
     status.inbox_uid_next = live.inbox_uid_next;
     let code = match (outcome, &error) {

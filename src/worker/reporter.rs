@@ -20,12 +20,13 @@ use super::{
     desk::{Desk, Kept},
     grace::{Fence, since_boot},
     pace::{self, Action},
+    standing::Standing,
     words::{self, Samples},
 };
 use crate::{
     api::{MailboxSync, mailbox_sync::WorkerStatus},
     error::{Error, Result},
-    sync::progress::Progress,
+    sync::{progress::Progress, report::MailboxReport},
 };
 
 /// A request without an answer for so long had none.
@@ -135,6 +136,7 @@ pub struct Reporter {
     fence: Arc<Fence>,
     number: i64,
     samples: Samples,
+    standing: Standing,
     pace: pace::State,
     folders_told: u64,
     folders_flushed: u64,
@@ -151,6 +153,7 @@ impl Reporter {
         desk: Arc<Desk>,
         fence: Arc<Fence>,
         (grace, claimed): (Duration, Duration),
+        standing: Standing,
     ) -> Self {
         link.limit = REQUEST.min(grace / 3);
         Self {
@@ -161,6 +164,7 @@ impl Reporter {
             fence,
             number: 1,
             samples: Samples::default(),
+            standing,
             pace: pace::State {
                 grace,
                 claimed,
@@ -200,7 +204,14 @@ impl Reporter {
     /// The status as it is now.
     pub fn now(&mut self) -> WorkerStatus {
         let rate = self.samples.rate(since_boot(), self.progress.bytes_done.load(Relaxed));
-        words::live(&self.progress, self.desk.skipped(), rate, Timestamp::now())
+        let set_aside = self.desk.set_aside();
+        let live = words::live(&self.progress, set_aside.values().sum(), rate, Timestamp::now());
+        WorkerStatus { not_copied: self.standing.so_far(&set_aside), ..live }
+    }
+
+    /// Adds to the last status what the engine's report says of what was not copied.
+    pub fn tell(&self, status: &mut WorkerStatus, report: &MailboxReport) {
+        self.standing.tell(status, report, &self.desk.set_aside());
     }
 
     /// Sends one report; gives it back as it was sent if it was taken.
@@ -213,7 +224,7 @@ impl Reporter {
             status.folders.clone_from(&kept.folders);
         }
         let ended = self.progress.folders_done.load(Relaxed);
-        let (answer, sent) = self.link.send(&words::patch(&status)).await;
+        let (answer, sent) = self.link.send(&words::patch(&status, &self.standing.reasons())).await;
         self.pace.sent = sent;
         match answer {
             Answer::Taken(_) => {

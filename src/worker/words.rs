@@ -1,6 +1,9 @@
 //! What a worker says: its status as a merge patch, and as the last word that fits into a termination message.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -23,8 +26,8 @@ const MAX_WAITING: usize = 500;
 /// Rates are over this long.
 const WINDOW: Duration = Duration::from_mins(1);
 
-/// The patch that claims an attempt: what the attempt before said of itself does not hold any more, its checkpoint and
-/// facts about folders do.
+/// The patch that claims an attempt: what the attempt before said of itself does not hold any more; its checkpoint, facts
+/// about folders and what was not copied do.
 #[must_use]
 pub fn claim(attempt: i64, now: Timestamp) -> Value {
     json!({"status": {"worker": {
@@ -42,10 +45,10 @@ pub fn claim(attempt: i64, now: Timestamp) -> Value {
     }}})
 }
 
-/// The patch for a report: what it does not say any more is removed, the checkpoint and facts about folders stay unless
-/// they are new.
+/// The patch for a report: what it does not say any more is removed; the checkpoint, facts about folders and what was not
+/// copied stay unless they are new. `reasons` are those that the status may have.
 #[must_use]
-pub fn patch(status: &WorkerStatus) -> Value {
+pub fn patch(status: &WorkerStatus, reasons: &BTreeSet<&str>) -> Value {
     let mut worker = serde_json::to_value(status).unwrap_or_default();
     let clear = |value: Option<&mut Value>, names: &[&str]| {
         if let Some(Value::Object(object)) = value {
@@ -56,13 +59,32 @@ pub fn patch(status: &WorkerStatus) -> Value {
     };
     clear(Some(&mut worker), &["waiting", "waitingUntil", "inboxUidNext", "outcome", "lastError"]);
     clear(worker.get_mut("progress"), &["done", "rate", "eta"]);
+    if let Some(Value::Object(not_copied)) = worker.get_mut("notCopied") {
+        // What is merged in replaces no map.
+        for part in ["reasons", "accepted"] {
+            let part = not_copied.entry(part).or_insert_with(|| json!({}));
+            for reason in reasons {
+                clear(Some(part), &[reason]);
+            }
+        }
+    }
+    if status.outcome == Some(Outcome::Synced) {
+        clear(Some(&mut worker), &["leftOut", "warnings"]);
+    }
     json!({"status": {"worker": worker}})
 }
 
-/// The last word: the status without checkpoint and folders, its texts as short as they must be.
+/// The last word: the status without checkpoint, lists and what stands of them all, its texts as short as they must be.
 #[must_use]
 pub fn last_word(status: &WorkerStatus) -> String {
-    let mut word = WorkerStatus { checkpoint: None, folders: Vec::new(), ..status.clone() };
+    let mut word = WorkerStatus {
+        checkpoint: None,
+        folders: Vec::new(),
+        left_out: Vec::new(),
+        warnings: Vec::new(),
+        differences: BTreeMap::new(),
+        ..status.clone()
+    };
     for most in [1000, 500, 250, 100, 30, 0] {
         let cut = |text: &mut String| {
             if let Some((end, _)) = text.char_indices().nth(most) {
@@ -190,7 +212,11 @@ mod tests {
     use super::*;
     use crate::{
         ErrorClass, Side,
-        api::{common::LastError, mailbox_sync::FolderFacts},
+        api::{
+            common::LastError,
+            mailbox_sync::FolderFacts,
+            not_copied::{LeftOutFolder, NotCopied},
+        },
         sync::report::FolderReport,
     };
 
@@ -209,7 +235,7 @@ mod tests {
         for gone in ["outcome", "lastError", "waiting", "waitingUntil", "progress", "inboxUidNext"] {
             assert_eq!(worker[gone], Value::Null, "{gone}");
         }
-        for kept in ["checkpoint", "folders", "flushedAttempt"] {
+        for kept in ["checkpoint", "folders", "flushedAttempt", "notCopied", "differences", "leftOut", "warnings"] {
             assert!(!worker.contains_key(kept), "{kept}");
         }
         assert_eq!((&worker["attempt"], &worker["report"]), (&json!(3), &json!(1)));
@@ -220,13 +246,34 @@ mod tests {
         let progress = Progress::default();
         progress.enter(Phase::Copying);
         let status = WorkerStatus { attempt: 3, report: 4, ..live(&progress, 0, 0, now()) };
-        let patch = patch(&status);
+        let patch = patch(&status, &BTreeSet::new());
         let worker = object(&patch["status"]["worker"]);
-        assert!(!worker.contains_key("checkpoint") && !worker.contains_key("folders"));
+        for kept in ["checkpoint", "folders", "notCopied", "differences", "leftOut", "warnings"] {
+            assert!(!worker.contains_key(kept), "{kept}");
+        }
         assert_eq!((&worker["waiting"], &worker["outcome"]), (&Value::Null, &Value::Null));
         assert_eq!(worker["progress"]["eta"], Value::Null);
         let read: WorkerStatus = serde_json::from_value(patch["status"]["worker"].clone()).unwrap();
         assert_eq!(read, status);
+    }
+
+    #[test]
+    fn a_reason_that_no_message_has_any_more_is_removed_and_so_is_what_the_sync_before_warned_of() {
+        let reasons = BTreeMap::from([("refused".to_owned(), 2)]);
+        let not_copied = NotCopied { messages: 2, reasons, ..NotCopied::default() };
+        let status =
+            WorkerStatus { not_copied: Some(not_copied), outcome: Some(Outcome::Synced), ..WorkerStatus::default() };
+        let patch = patch(&status, &["refused", "tooLarge"].into());
+        let worker = &patch["status"]["worker"];
+        assert_eq!(worker["notCopied"]["reasons"], json!({"refused": 2, "tooLarge": null}));
+        assert_eq!(worker["notCopied"]["accepted"], json!({"refused": null, "tooLarge": null}));
+        assert_eq!(
+            (&worker["notCopied"]["messages"], &worker["notCopied"]["uncountedFolders"]),
+            (&json!(2), &json!(0))
+        );
+        for gone in ["leftOut", "warnings"] {
+            assert_eq!(object(worker)[gone], Value::Null, "{gone}");
+        }
     }
 
     #[test]
@@ -291,11 +338,14 @@ mod tests {
             message in "\\PC{0,1000}", advice in proptest::option::of(".{0,1000}"), folder in proptest::option::of("[\\x00-\\x1f]{0,1000}"),
         ) {
             let error = LastError {
-                class: ErrorClass::Quota, side: Some(Side::Destination), host: Some("h".repeat(300)), folder, message, advice, at: None,
+                class: ErrorClass::Quota, side: Some(Side::Destination), host: Some("h".repeat(300)), folder, message, advice, at: None, retry_at: None,
             };
+            let reasons = BTreeMap::from([("refused".to_owned(), 3)]);
             let status = WorkerStatus {
                 attempt: 9, report: 12, outcome: Some(Outcome::Failed), last_error: Some(error),
                 checkpoint: Some("c".repeat(60_000)), folders: vec![FolderFacts::default(); 200],
+                warnings: vec!["w".repeat(500); 20], left_out: vec![LeftOutFolder::default(); 50],
+                not_copied: Some(NotCopied { messages: 3, reasons, ..NotCopied::default() }),
                 ..live(&Progress::default(), 0, 0, now())
             };
             let word = last_word(&status);
@@ -303,6 +353,7 @@ mod tests {
             let read: WorkerStatus = serde_json::from_str(&word).unwrap();
             prop_assert_eq!((read.attempt, read.report, read.outcome), (9, 12, Some(Outcome::Failed)));
             prop_assert_eq!(read.last_error.unwrap().class, ErrorClass::Quota);
+            prop_assert_eq!(read.not_copied.unwrap().messages, 3);
         }
 
         #[test]

@@ -13,12 +13,12 @@ use kube::{
     api::{ApiResource, DynamicObject},
     core::GroupVersionKind,
 };
-use mailferry::api::{MailMigrationStatus, crd};
+use mailferry::api::{MailMigrationStatus, crd, not_copied::NotCopied};
 use mailferry_testkit::cluster::{ControlPlane, apply};
 use serde_json::{Value, json};
 
 use judges::{argo_cd, kstatus};
-use statuses::{Mailbox, Migration, fresh, mailboxes, migrations, servers};
+use statuses::{Mailbox, Migration, fresh, mailboxes, migrations, refused, servers};
 
 /// What both say of an object.
 fn verdicts(object: &Value) -> [String; 2] {
@@ -74,6 +74,8 @@ fn a_mailbox_is_good_while_it_goes_on_by_itself_and_wrong_when_a_person_is_neede
             | "waits for another migration"
             | "runs"
             | "synced"
+            | "synced, all copied"
+            | "synced, not all copied"
             | "cancelled" => GOOD,
             "its migration is suspended" | "suspended" => SUSPENDED,
             "waits after a failure" | "lost its pod" => WAITING,
@@ -108,7 +110,9 @@ fn a_migration_is_good_once_it_is_accepted_and_running() {
             | "waits after a failure"
             | "no room, tried again now and then"
             | "drains"
-            | "complete" => GOOD,
+            | "complete"
+            | "complete, all copied"
+            | "complete, not all copied" => GOOD,
             "suspended" => SUSPENDED,
             "it is wrong"
             | "its destination is not allowed"
@@ -121,6 +125,45 @@ fn a_migration_is_good_once_it_is_accepted_and_running() {
     }
     let all = "Complete Draining Failed Pending Running Stalled Suspended";
     assert_eq!(phases.into_iter().collect::<Vec<_>>().join(" "), all);
+}
+
+fn condition(object: &Value, type_: &str) -> [String; 3] {
+    let list = object["status"]["conditions"].as_array().unwrap();
+    let found = list.iter().find(|condition| condition["type"] == type_).unwrap();
+    ["status", "reason", "message"].map(|field| found[field].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_migration_that_is_complete_says_whether_all_is_copied_and_is_good_either_way() {
+    let copied = || Mailbox::synced_but("alice", NotCopied::default());
+    let of = |mailboxes: Vec<Mailbox>| {
+        let object = Migration::of(mailboxes).object();
+        let [complete, reason, _] = condition(&object, "Complete");
+        assert_eq!((complete.as_str(), verdicts(&object)), ("True", GOOD.map(str::to_owned)));
+        let [all_copied, _, why] = condition(&object, "AllCopied");
+        let told = argo_cd(&object).message;
+        assert_eq!(told.contains(&why), all_copied != "True", "{told}");
+        assert_eq!(condition(&object, "Ready")[1], "Complete");
+        (all_copied, reason, told)
+    };
+    let (all_copied, reason, told) = of(vec![copied()]);
+    assert_eq!([&*all_copied, &*reason, &*told], ["True", "Complete", "1 of 1 mailboxes are synced"]);
+    let (all_copied, reason, told) = of(vec![copied(), Mailbox::synced_but("bob", refused(3))]);
+    assert_eq!([&*all_copied, &*reason], ["False", "CompleteNotAllCopied"]);
+    assert!(told.starts_with("2 of 2 mailboxes are synced; 3 messages are not copied: 3 refused; "), "{told}");
+    // One of them has not told.
+    let (all_copied, reason, _) = of(vec![copied(), Mailbox::synced("bob")]);
+    assert_eq!([&*all_copied, &*reason], ["Unknown", "CompleteNotAllCopied"]);
+    let accepted = NotCopied { accepted: [("tooLarge".to_owned(), 2)].into(), ..NotCopied::default() };
+    assert_eq!(of(vec![Mailbox::synced_but("bob", accepted)]).0, "True");
+}
+
+#[test]
+fn a_migration_that_runs_tells_argo_cd_what_is_not_copied_and_not_what_is_not_known() {
+    let runs = |mailbox| argo_cd(&Migration::of(vec![Mailbox::running("alice"), mailbox]).object()).message;
+    assert_eq!(runs(Mailbox::synced("bob")), "1 of 2 mailboxes are synced");
+    let told = runs(Mailbox::synced_but("bob", refused(1)));
+    assert!(told.starts_with("1 of 2 mailboxes are synced; 1 message is not copied: 1 refused"), "{told}");
 }
 
 #[test]

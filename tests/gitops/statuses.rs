@@ -11,7 +11,7 @@ use mailferry::{
     Error, ErrorClass,
     api::{
         LastError, MailMigration, MailMigrationStatus, MailServer, MailServerStatus, MailboxSync, MailboxSyncStatus,
-        WorkerStatus, crd, mail_server::ServerFacts, mailbox_sync::Outcome, names,
+        WorkerStatus, crd, mail_server::ServerFacts, mailbox_sync::Outcome, names, not_copied::NotCopied,
     },
     controller::{
         mailbox::{
@@ -142,6 +142,13 @@ impl Mailbox {
         Self::ended(name, Some(Outcome::Synced), None)
     }
 
+    /// The same, and its worker told what is not copied.
+    pub fn synced_but(name: &str, not_copied: NotCopied) -> Self {
+        let mut mailbox = Self::synced(name);
+        mailbox.sync.status.as_mut().unwrap().worker.as_mut().unwrap().not_copied = Some(not_copied);
+        mailbox.settle()
+    }
+
     pub fn failed(name: &str, class: ErrorClass) -> Self {
         Self::ended(name, Some(Outcome::Failed), Some(class))
     }
@@ -150,6 +157,11 @@ impl Mailbox {
     pub fn object(&self) -> Value {
         serde_json::to_value(&self.sync).unwrap()
     }
+}
+
+/// So many messages were refused.
+pub fn refused(messages: i64) -> NotCopied {
+    NotCopied { messages, reasons: [("refused".to_owned(), messages)].into(), ..NotCopied::default() }
 }
 
 /// Every state of a mailbox, with a name for messages.
@@ -166,6 +178,8 @@ pub fn mailboxes() -> Vec<(&'static str, Mailbox)> {
         ("its migration is suspended", with(|m| m.hold = Some(Hold::Migration))),
         ("runs", Mailbox::running("alice")),
         ("synced", Mailbox::synced("alice")),
+        ("synced, all copied", Mailbox::synced_but("alice", NotCopied::default())),
+        ("synced, not all copied", Mailbox::synced_but("alice", refused(3))),
         ("waits after a failure", Mailbox::failed("alice", ErrorClass::Network)),
         ("lost its pod", Mailbox::ended("alice", None, None)),
         ("suspended", with(|m| m.sync.spec.suspend = true)),
@@ -274,6 +288,8 @@ pub fn migrations() -> Vec<(&'static str, Migration)> {
         ("drains", Migration { cutover_at: Some(hours(-1)), ..Migration::of(vec![running()]) }),
         ("suspended", Migration { suspend: true, ..Migration::of(vec![suspended()]) }),
         ("complete", Migration::of(vec![synced()])),
+        ("complete, all copied", Migration::of(vec![Mailbox::synced_but("carol", NotCopied::default())])),
+        ("complete, not all copied", Migration::of(vec![Mailbox::synced_but("carol", refused(3)), synced()])),
         ("failed", Migration::of(vec![failed(ErrorClass::Configuration), synced()])),
     ]
 }

@@ -51,6 +51,8 @@ fn work(metrics: &Metrics) {
         failing: BTreeMap::from([((ErrorClass::Authentication, Some(Side::Source)), 1)]),
         missed: 1,
         overdue: Duration::from_secs(4000),
+        not_copied: BTreeMap::from([("refused", 3)]),
+        differences: BTreeMap::from([("flags", 5)]),
     });
     metrics.set_queue(7, 4);
     metrics.admitted(Duration::from_secs(30));

@@ -19,7 +19,7 @@ async fn a_migration_runs_mailbox_by_mailbox_and_is_complete() {
     let status = done.status.as_ref().unwrap();
     let counts = status.mailboxes.unwrap();
     assert_eq!((counts.total, counts.synced, counts.failing), (3, 3, 0));
-    assert_eq!(status.totals.unwrap().messages_done, 30);
+    assert_eq!(status.totals.as_ref().unwrap().messages_done, 30);
     assert_eq!((status.progress.as_deref(), status.observed_generation), (Some("100%"), done.metadata.generation));
     assert!(status.started_at.is_some() && status.completed_at.is_some());
     assert_eq!(condition(&done, "Ready").unwrap().0, "True");

@@ -16,6 +16,7 @@ mod leader;
 mod lifecycle;
 mod limits;
 mod namespaces;
+mod not_copied;
 mod plane;
 mod policy;
 mod rig;

@@ -32,27 +32,27 @@ use serde_json::{Value, json};
 use crate::rig::{Rig, WORKER, install, read};
 
 /// A mailbox on its way, and its worker's folder.
-struct Mailbox<'a> {
+pub struct Mailbox<'a> {
     rig: &'a Rig,
     name: &'a str,
-    source: Account<'a>,
+    pub source: Account<'a>,
     destination: Account<'a>,
     proxy: Proxy,
     folder: tempfile::TempDir,
 }
 
 /// An attempt at work.
-struct Attempt {
+pub struct Attempt {
     child: Child,
     number: i64,
     folder: PathBuf,
 }
 
 /// How an attempt ended.
-struct Ended {
-    code: Option<i32>,
+pub struct Ended {
+    pub code: Option<i32>,
     /// What it logged.
-    log: String,
+    pub log: String,
     /// Its termination message, as it stands.
     last_word: String,
 }
@@ -60,7 +60,12 @@ struct Ended {
 impl<'a> Mailbox<'a> {
     /// Between two new accounts; settings beyond the defaults.
     async fn new(rig: &'a Rig, name: &'a str, settings: Value) -> Self {
-        let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+        Self::into(rig, name, shared(Kind::Mdbox).account(), settings).await
+    }
+
+    /// The same with this destination.
+    pub async fn into(rig: &'a Rig, name: &'a str, destination: Account<'a>, settings: Value) -> Self {
+        let source = shared(Kind::Maildir).account();
         let proxy = Proxy::start(destination.server.tls_port(), Duration::ZERO);
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("mail")).unwrap();
@@ -96,7 +101,7 @@ impl<'a> Mailbox<'a> {
     }
 
     /// Starts an attempt in its own pod's name.
-    async fn start(&self, attempt: i64) -> Attempt {
+    pub async fn start(&self, attempt: i64) -> Attempt {
         let pod = self.hand_out(attempt).await;
         self.start_as(attempt, &pod).await
     }
@@ -133,7 +138,7 @@ impl<'a> Mailbox<'a> {
     }
 
     /// What the worker reported last.
-    async fn worker(&self) -> WorkerStatus {
+    pub async fn worker(&self) -> WorkerStatus {
         let sync = self.rig.api::<MailboxSync>().get(self.name).await.unwrap();
         sync.status.unwrap().worker.unwrap()
     }
@@ -163,14 +168,14 @@ impl<'a> Mailbox<'a> {
         assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
     }
 
-    async fn copies(&self) -> usize {
+    pub async fn copies(&self) -> usize {
         let snapshot = self.destination.connect().await.snapshot().await;
         snapshot.values().map(|folder| folder.messages.len()).sum()
     }
 }
 
 impl Attempt {
-    async fn end(mut self) -> Ended {
+    pub async fn end(mut self) -> Ended {
         let (status, attempt) = tokio::task::spawn_blocking(move || (self.child.wait().unwrap(), self)).await.unwrap();
         let file = |name: &str| fs::read_to_string(attempt.folder.join(format!("{name}-{}", attempt.number)));
         Ended { code: status.code(), log: file("log").unwrap(), last_word: file("word").unwrap_or_default() }
@@ -190,7 +195,7 @@ impl Drop for Attempt {
 }
 
 impl Ended {
-    fn word(&self) -> WorkerStatus {
+    pub fn word(&self) -> WorkerStatus {
         serde_json::from_str(&self.last_word)
             .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.last_word, self.log))
     }
@@ -201,7 +206,7 @@ fn large() -> Corpus {
     Corpus::bulk(400, 40 << 20, 2, 31)
 }
 
-async fn rig() -> Rig {
+pub async fn rig() -> Rig {
     let rig = Rig::new().await;
     rig.allow_workers().await;
     rig

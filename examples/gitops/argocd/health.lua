@@ -31,4 +31,9 @@ end
 if ready.status ~= "True" then
   return { status = "Progressing", message = ready.message }
 end
+-- Good, but not the whole truth: messages are not copied, or at the end nobody knows whether they are.
+local copied = conditions.AllCopied
+if copied ~= nil and (copied.status == "False" or (copied.status ~= "True" and is_true("Complete"))) then
+  return { status = "Healthy", message = ready.message .. "; " .. copied.message }
+end
 return { status = "Healthy", message = ready.message }

@@ -1,12 +1,49 @@
-//! A mailbox's conditions: what kstatus, `kubectl wait` and people read.
+//! A mailbox's conditions: what kstatus, `kubectl wait` and people read; and whether all of it is copied.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::observe::{Hold, Observed};
 use crate::{
-    api::{MailboxSyncStatus, mailbox_sync::SyncPhase},
-    controller::condition,
+    api::{
+        MailboxSyncSpec, MailboxSyncStatus,
+        mailbox_sync::{Outcome, SyncPhase},
+    },
+    controller::{
+        condition,
+        not_copied::{self, ALL_COPIED, Verdict},
+    },
 };
+
+/// Whether all of a mailbox is copied, as far as its worker has told.
+#[must_use]
+pub fn all_copied(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> Verdict {
+    let unknown = |why: &str| Verdict::Unknown(why.to_owned());
+    if spec.settings.dry_run {
+        return unknown("a dry run copies nothing");
+    }
+    let worker = status.worker.as_ref();
+    let not_copied = worker.and_then(|worker| worker.not_copied.as_ref());
+    if let Some(not_copied) = not_copied.filter(|not_copied| not_copied.messages > 0) {
+        return Verdict::Missing(not_copied.clone());
+    }
+    if status.syncs == 0 {
+        return unknown("no sync has ended yet");
+    }
+    // Synced by a dry run, or by a version that did not tell.
+    let Some(not_copied) = not_copied else { return unknown("no sync has told yet; `syncRequest` asks for one") };
+    // It ended by its last word alone, as the API server was away: what stands is older.
+    let untold = worker.is_some_and(|w| w.attempt == status.attempt && w.outcome != Some(Outcome::Synced));
+    if untold && status.phase == Some(SyncPhase::Synced) {
+        return unknown("the last report of the sync did not arrive; the next sync tells");
+    }
+    match not_copied.uncounted_folders {
+        0 => Verdict::Copied(not_copied::accepted(not_copied)),
+        1 => unknown("1 folder is left out, and the source does not tell how many messages it holds"),
+        many => Verdict::Unknown(format!(
+            "{many} folders are left out, and the source does not tell how many messages they hold"
+        )),
+    }
+}
 
 /// Sets the conditions that go with the rest of the status.
 pub fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
@@ -21,6 +58,12 @@ pub fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
             },
         )
     };
+    let verdict = all_copied(o.spec, status);
+    let synced = match &verdict {
+        Verdict::Copied(_) => "everything is at the destination",
+        Verdict::Missing(_) => "the sync ended well, but for messages that are not copied",
+        Verdict::Unknown(_) => "the sync ended well",
+    };
     let (ready, reason, message) = match phase {
         SyncPhase::Pending => ("True", "Pending", "waiting to start".to_owned()),
         SyncPhase::Queued => match &o.hold {
@@ -33,7 +76,7 @@ pub fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
             _ => ("True", "Queued", "waiting for its turn".to_owned()),
         },
         SyncPhase::Running => ("True", "Running", "an attempt runs".to_owned()),
-        SyncPhase::Synced => ("True", "Synced", "everything is at the destination".to_owned()),
+        SyncPhase::Synced => ("True", "Synced", synced.to_owned()),
         SyncPhase::Suspended => ("True", "Suspended", "stopped at a checkpoint".to_owned()),
         SyncPhase::Cancelled => ("True", "Cancelled", "stopped for good on request".to_owned()),
         SyncPhase::Backoff => match error {
@@ -52,10 +95,83 @@ pub fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
     let conditions = std::mem::take(&mut status.conditions);
     let now = Time(o.now);
     let mut conditions = condition::set(conditions, "Ready", ready, reason, &message, o.generation, &now);
+    let (copied, reason_copied, message_copied) = verdict.words();
+    // While an attempt runs, counts rise with each report: they are told at its end.
+    let same = conditions.iter().any(|c| c.type_ == ALL_COPIED && c.status == copied);
+    if !(phase == SyncPhase::Running && same) {
+        conditions = condition::set(conditions, ALL_COPIED, copied, reason_copied, &message_copied, o.generation, &now);
+    }
     if matches!(phase, SyncPhase::Stalled | SyncPhase::Failed) {
         conditions = condition::set(conditions, "Stalled", "True", reason, &message, o.generation, &now);
     } else {
         conditions.retain(|c: &Condition| c.type_ != "Stalled");
     }
     status.conditions = conditions;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::{WorkerStatus, not_copied::NotCopied},
+        controller::testing,
+    };
+
+    fn status(syncs: i64, not_copied: Option<NotCopied>) -> MailboxSyncStatus {
+        let worker = WorkerStatus { attempt: 2, outcome: Some(Outcome::Synced), not_copied, ..WorkerStatus::default() };
+        let (attempt, phase, worker) = (2, Some(SyncPhase::Synced), Some(worker));
+        MailboxSyncStatus { phase, attempt, syncs, worker, ..MailboxSyncStatus::default() }
+    }
+
+    fn verdict(status: &MailboxSyncStatus) -> &'static str {
+        all_copied(&testing::spec("m", "a"), status).words().0
+    }
+
+    fn missing(messages: i64) -> NotCopied {
+        NotCopied { messages, reasons: [("refused".to_owned(), messages)].into(), ..NotCopied::default() }
+    }
+
+    #[test]
+    fn all_is_copied_once_a_sync_has_ended_and_nothing_is_missing() {
+        let none = Some(NotCopied::default());
+        assert_eq!(verdict(&status(1, none.clone())), "True");
+        assert_eq!(verdict(&status(0, none)), "Unknown", "no sync has ended");
+        assert_eq!(verdict(&status(1, None)), "Unknown", "nobody looked");
+        assert_eq!(verdict(&MailboxSyncStatus::default()), "Unknown");
+        let accepted = NotCopied { accepted: [("tooLarge".to_owned(), 3)].into(), ..NotCopied::default() };
+        let accepted = all_copied(&testing::spec("m", "a"), &status(1, Some(accepted)));
+        assert_eq!(accepted, Verdict::Copied(3));
+    }
+
+    #[test]
+    fn what_is_known_to_be_missing_is_told_before_the_first_sync_has_ended() {
+        assert_eq!(verdict(&status(0, Some(missing(3)))), "False");
+        let uncounted = NotCopied { uncounted_folders: 1, ..missing(3) };
+        assert_eq!(verdict(&status(1, Some(uncounted))), "False", "more may be missing, but these are");
+    }
+
+    #[test]
+    fn a_folder_that_nobody_could_count_leaves_it_open() {
+        let uncounted = NotCopied { uncounted_folders: 1, ..NotCopied::default() };
+        assert_eq!(verdict(&status(1, Some(uncounted))), "Unknown");
+    }
+
+    #[test]
+    fn a_dry_run_leaves_it_open_whatever_stands() {
+        let mut spec = testing::spec("m", "a");
+        spec.settings.dry_run = true;
+        for not_copied in [None, Some(NotCopied::default()), Some(missing(3))] {
+            assert_eq!(all_copied(&spec, &status(1, not_copied)).words().0, "Unknown");
+        }
+    }
+
+    #[test]
+    fn what_stands_is_not_believed_after_a_sync_whose_last_report_did_not_arrive() {
+        let mut status = status(2, Some(NotCopied::default()));
+        status.worker.as_mut().unwrap().outcome = None;
+        assert_eq!(verdict(&status), "Unknown");
+        // The next attempt was lost before it had claimed: what stands is the last sync's.
+        status.worker.as_mut().unwrap().attempt = 1;
+        assert_eq!(verdict(&status), "True");
+    }
 }

@@ -272,6 +272,7 @@ impl Next<'_, '_> {
                 message: why.clone(),
                 advice: Some("Ask whoever runs the operator, or give each mailbox its own credential".to_owned()),
                 at: None,
+                retry_at: None,
             };
             status.phase = Some(SyncPhase::Failed);
             status.last_error = Some(error);
@@ -291,6 +292,7 @@ impl Next<'_, '_> {
                         "Create the Secret in the migration's namespace; the sync starts by itself".to_owned(),
                     ),
                     at: None,
+                    retry_at: None,
                 });
                 self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
             }
@@ -321,6 +323,8 @@ impl Next<'_, '_> {
                 status.pod_uid = None;
                 status.attempt_started_at = Some(Time(o.now));
                 status.stopping = None;
+                // An attempt that follows one which did not end it still acts on the same request.
+                status.retry_refused |= is_requested(o.spec, o.status);
                 status.sync_request.clone_from(&o.spec.sync_request);
                 status.secret_versions.clone_from(versions);
                 let destination = names::account(&o.spec.destination);
@@ -431,6 +435,11 @@ impl<'a> Facts<'a> {
     }
 }
 
+/// True when a person asked for a sync, and none was started for it.
+fn is_requested(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> bool {
+    spec.sync_request.is_some() && status.sync_request != spec.sync_request
+}
+
 fn due(o: &Facts<'_>) -> Due {
     let status = o.status;
     if let Some(start) = &o.spec.start_at
@@ -439,7 +448,7 @@ fn due(o: &Facts<'_>) -> Due {
     {
         return Due::At(start.0);
     }
-    if status.sync_request != o.spec.sync_request && o.spec.sync_request.is_some() {
+    if is_requested(o.spec, status) {
         return Due::Now;
     }
     let changed = status.observed_generation != Some(o.generation);

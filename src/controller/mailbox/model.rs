@@ -192,6 +192,7 @@ impl World {
             message: "x".into(),
             advice: None,
             at: None,
+            retry_at: None,
         };
         let outcome = match class {
             Some(_) => Outcome::Failed,

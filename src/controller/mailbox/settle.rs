@@ -129,6 +129,9 @@ pub fn settle(o: &Observed<'_>, end: &PodEnd) -> Settled {
         }
         (Came::Lost(why), _) => lost(o, &mut status, &mut failures, &why, &mut notes),
     }
+    if let Some(worker) = worker.filter(|worker| worker.outcome == Some(Outcome::Stopped)) {
+        leave_alone(&mut status, worker.last_error, o);
+    }
     status.failures = (failures != Failures::default()).then_some(failures);
     Settled { status, notes }
 }
@@ -220,6 +223,7 @@ fn internal(message: &str, advice: &str) -> LastError {
         message: message.to_owned(),
         advice: Some(advice.to_owned()),
         at: None,
+        retry_at: None,
     }
 }
 
@@ -227,6 +231,7 @@ fn synced(o: &Observed<'_>, status: &mut MailboxSyncStatus, failures: &mut Failu
     status.phase = Some(SyncPhase::Synced);
     status.syncs += 1;
     status.last_error = None;
+    status.retry_refused = false;
     failures.in_a_row = 0;
     failures.infrastructure_in_a_row = 0;
     failures.fruitless_restarts = 0;
@@ -266,7 +271,8 @@ fn failed(
         | ErrorClass::MessageRejected
         | ErrorClass::Internal => {
             let first = signed(retry.initial_backoff);
-            (SyncPhase::Backoff, wait(doubled(first, failures.in_a_row, signed(retry.max_backoff))))
+            let next = wait(doubled(first, failures.in_a_row, signed(retry.max_backoff)));
+            (SyncPhase::Backoff, next.into_iter().chain(not_before(&error)).max_by_key(|time| time.0))
         }
     };
     status.phase = Some(phase);
@@ -274,6 +280,23 @@ fn failed(
     let message = format!("{}: {}", error.class, error.message);
     notes.push(Note::warning(if phase == SyncPhase::Failed { "Failed" } else { "SyncFailed" }, message));
     status.last_error = Some(error);
+}
+
+/// Before this time the server does not want to be asked: until then the slots are others'.
+fn not_before(error: &LastError) -> Option<Time> {
+    error.retry_at.clone().filter(|_| matches!(error.class, ErrorClass::Throttled | ErrorClass::Network))
+}
+
+/// An attempt that was stopped while it waited for a server is not followed by one that asks it sooner.
+fn leave_alone(status: &mut MailboxSyncStatus, error: Option<LastError>, o: &Observed<'_>) {
+    let again = matches!(status.phase, Some(SyncPhase::Pending | SyncPhase::Backoff));
+    let Some(error) = error.filter(|_| again) else { return };
+    let planned = status.next_attempt_at.as_ref().map_or(o.now, |next| next.0);
+    if let Some(not_before) = not_before(&error).filter(|time| time.0 > planned) {
+        status.phase = Some(SyncPhase::Backoff);
+        status.next_attempt_at = Some(not_before);
+        status.last_error = Some(error);
+    }
 }
 
 fn restarted(

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{MailboxSync, mailbox_sync::SyncPhase},
-    telemetry::metrics::MailboxTally,
+    telemetry::metrics::{MailboxTally, kind_label, reason_label},
 };
 
 /// Counts them.
@@ -24,6 +24,15 @@ pub fn tally<'a>(syncs: impl Iterator<Item = &'a MailboxSync>, now: Timestamp) -
         let failing = matches!(phase, SyncPhase::Backoff | SyncPhase::Stalled | SyncPhase::Failed);
         if let (true, Some(error)) = (failing, status.and_then(|status| status.last_error.as_ref())) {
             *tally.failing.entry((error.class, error.side)).or_default() += 1;
+        }
+        if let Some(worker) = status.and_then(|status| status.worker.as_ref()) {
+            let count = |messages: i64| u64::try_from(messages).unwrap_or(0);
+            for (reason, messages) in worker.not_copied.iter().flat_map(|not_copied| &not_copied.reasons) {
+                *tally.not_copied.entry(reason_label(reason)).or_default() += count(*messages);
+            }
+            for (kind, messages) in &worker.differences {
+                *tally.differences.entry(kind_label(kind)).or_default() += count(*messages);
+            }
         }
         if let Some(late) = late(sync, now) {
             tally.missed += usize::from(late.by > late.every);
@@ -63,8 +72,9 @@ mod tests {
     use crate::{
         Error, ErrorClass, Side,
         api::{
-            Duration as ApiDuration, LastError, MailboxSyncStatus,
+            Duration as ApiDuration, LastError, MailboxSyncStatus, WorkerStatus,
             mail_migration::{Cutover, Schedule},
+            not_copied::NotCopied,
         },
         controller::testing,
     };
@@ -140,6 +150,26 @@ mod tests {
             [(login, 2), ((ErrorClass::Network, Some(Side::Destination)), 1), ((ErrorClass::Configuration, None), 1)];
         assert_eq!(tally.failing, BTreeMap::from(failing));
         assert_eq!((tally.missed, tally.overdue), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn messages_that_are_not_copied_are_counted_by_reason_whatever_their_mailboxes_do() {
+        let with = |(phase, reason, messages): (SyncPhase, &str, i64)| {
+            let mut sync = mailbox(phase);
+            let reasons = [(reason.to_owned(), messages)].into();
+            let accepted = [("tooLarge".to_owned(), 9)].into();
+            let not_copied = NotCopied { messages, reasons, accepted, ..NotCopied::default() };
+            let differences = [("flags".to_owned(), 2), ("new".to_owned(), 1)].into();
+            sync.status.as_mut().unwrap().worker =
+                Some(WorkerStatus { not_copied: Some(not_copied), differences, ..WorkerStatus::default() });
+            sync
+        };
+        let list =
+            [(SyncPhase::Synced, "refused", 2), (SyncPhase::Running, "refused", 1), (SyncPhase::Failed, "odd", 4)];
+        let syncs: Vec<_> = list.into_iter().map(with).chain([mailbox(SyncPhase::Queued)]).collect();
+        let tally = tally(syncs.iter(), now());
+        assert_eq!(tally.not_copied, BTreeMap::from([("refused", 3), ("other", 4)]));
+        assert_eq!(tally.differences, BTreeMap::from([("flags", 6), ("other", 3)]));
     }
 
     #[test]

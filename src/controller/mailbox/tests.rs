@@ -14,10 +14,11 @@ use super::{
 };
 use crate::{
     api::{
-        Duration, MailboxSyncSpec, MailboxSyncStatus, WorkerStatus,
+        Duration, LastError, MailboxSyncSpec, MailboxSyncStatus, WorkerStatus,
         mail_migration::Schedule,
-        mailbox_sync::{Failures, Outcome, StopReason, SyncPhase},
+        mailbox_sync::{Failures, Outcome, StopReason, Stopping, SyncPhase, WorkerProgress},
         names,
+        not_copied::NotCopied,
     },
     controller::{
         objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
@@ -388,4 +389,136 @@ fn a_schedule_repeats_a_sync_and_never_a_dry_run() {
     case.spec.settings.dry_run = false;
     case.spec.sync_request = None;
     assert_eq!(case.decide().status.attempt, 2, "overdue without it");
+}
+
+/// The attempt under way ends as its worker says.
+fn ends(case: &mut Case, outcome: Outcome, error: Option<LastError>, messages: i64) -> MailboxSyncStatus {
+    let attempt = case.status.attempt;
+    let progress = WorkerProgress { messages_this_attempt: messages, bytes_moved: 9000, ..WorkerProgress::default() };
+    case.status.worker = Some(WorkerStatus {
+        attempt,
+        outcome: Some(outcome),
+        last_error: error,
+        progress: Some(progress),
+        ..WorkerStatus::default()
+    });
+    case.pods = vec![ended(attempt, 0, case.now)];
+    case.status = case.decide().status;
+    case.status.clone()
+}
+
+fn later(class: ErrorClass, case: &Case, seconds: i64) -> LastError {
+    let retry_at = Some(case.now + SignedDuration::from_secs(seconds));
+    LastError::new(&Error { retry_at, ..Error::new(class, "later") }, None)
+}
+
+#[test]
+fn a_server_that_says_when_is_left_alone_until_then_and_the_slots_are_given_back() {
+    for (class, waits) in [
+        (ErrorClass::Throttled, true),
+        (ErrorClass::Network, true),
+        // Only the server's own state passes by itself.
+        (ErrorClass::Protocol, false),
+    ] {
+        let mut case = Case::running();
+        let error = later(class, &case, 7200);
+        let settled = ends(&mut case, Outcome::Failed, Some(error), 0);
+        assert_eq!((settled.slots, settled.phase), (None, Some(SyncPhase::Backoff)), "{class}");
+        let wait = settled.next_attempt_at.clone().unwrap().0.duration_since(case.now).as_secs();
+        assert_eq!(wait >= 7200, waits, "{class}: {wait}");
+        assert_eq!(settled.last_error.unwrap().retry_at.unwrap().0.duration_since(case.now).as_secs(), 7200);
+        case.pass(wait - 1);
+        assert_eq!(case.decide().status.attempt, 1, "{class}: not before its time");
+        case.pass(2);
+        assert_eq!(case.decide().status.attempt, 2, "{class}");
+    }
+}
+
+#[test]
+fn an_attempt_that_was_stopped_while_it_waited_for_a_server_is_followed_by_none_that_comes_sooner() {
+    let mut case = Case::running();
+    case.status.stopping = Some(Stopping { at: Time(case.now), reason: StopReason::Deadline });
+    let error = later(ErrorClass::Throttled, &case, 7200);
+    let settled = ends(&mut case, Outcome::Stopped, Some(error), 5);
+    assert_eq!((settled.phase, settled.failures.unwrap().in_a_row), (Some(SyncPhase::Backoff), 0));
+    assert_eq!(settled.next_attempt_at.unwrap().0.duration_since(case.now).as_secs(), 7200);
+    case.pass(7100);
+    assert_eq!(case.decide().status.attempt, 1);
+    case.pass(100);
+    assert_eq!(case.decide().status.attempt, 2);
+}
+
+#[test]
+fn a_time_that_is_sooner_than_the_backoff_shortens_it_not() {
+    let mut case = Case::running();
+    let error = later(ErrorClass::Throttled, &case, 1);
+    let settled = ends(&mut case, Outcome::Failed, Some(error), 0);
+    assert!(settled.next_attempt_at.unwrap().0.duration_since(case.now).as_secs() >= 50);
+}
+
+#[test]
+fn attempts_that_only_try_refused_messages_again_are_no_progress_and_are_given_up() {
+    let mut case = Case::running();
+    case.spec.settings.retry.max_failures = Some(2);
+    let failed = |case: &mut Case, messages| {
+        let error = LastError::new(&Error::network("it is unwell"), None);
+        let settled = ends(case, Outcome::Failed, Some(error), messages);
+        case.pass(7200);
+        case.status = case.decide().status;
+        settled
+    };
+    assert_eq!(failed(&mut case, 5).failures.unwrap().in_a_row, 1);
+    assert_eq!(failed(&mut case, 3).failures.unwrap().in_a_row, 1, "it copied something");
+    // It sent refused messages again: bytes moved, nothing was copied.
+    assert_eq!(failed(&mut case, 0).phase, Some(SyncPhase::Failed));
+}
+
+#[test]
+fn a_request_holds_until_a_sync_has_ended_well_however_many_attempts_that_takes() {
+    let mut case = Case::synced();
+    assert!(!case.status.retry_refused);
+    case.spec.sync_request = Some("after the repair".into());
+    case.status = case.decide().status;
+    assert_eq!((case.status.attempt, case.status.retry_refused), (2, true));
+    let failed = ends(&mut case, Outcome::Failed, Some(LastError::new(&Error::network("lost"), None)), 0);
+    assert!(failed.retry_refused);
+    case.pass(7200);
+    case.status = case.decide().status;
+    assert_eq!((case.status.attempt, case.status.retry_refused), (3, true));
+    let synced = ends(&mut case, Outcome::Synced, None, 0);
+    assert_eq!((synced.phase, synced.retry_refused), (Some(SyncPhase::Synced), false));
+}
+
+#[test]
+fn a_mailbox_is_synced_though_messages_are_not_copied_and_says_so() {
+    let mut case = Case::running();
+    case.status.worker = Some(WorkerStatus::default());
+    let condition = |status: &MailboxSyncStatus, type_: &str| {
+        let condition = status.conditions.iter().find(|c| c.type_ == type_).unwrap().clone();
+        (condition.status, condition.reason, condition.message)
+    };
+    assert_eq!(condition(&case.status, "AllCopied").0, "Unknown");
+    let not_copied = NotCopied { messages: 2, reasons: [("refused".to_owned(), 2)].into(), ..NotCopied::default() };
+    let worker = WorkerStatus {
+        attempt: 1,
+        outcome: Some(Outcome::Synced),
+        not_copied: Some(not_copied),
+        ..WorkerStatus::default()
+    };
+    case.status.worker = Some(worker);
+    case.pods = vec![ended(1, 0, case.now)];
+    let synced = case.decide().status;
+    assert_eq!((synced.phase, synced.syncs, synced.last_error.clone()), (Some(SyncPhase::Synced), 1, None));
+    let (status, reason, message) = condition(&synced, "AllCopied");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "NotCopied"));
+    assert!(message.starts_with("2 messages are not copied: 2 refused; "), "{message}");
+    let (ready, reason, told) = condition(&synced, "Ready");
+    assert_eq!((ready.as_str(), reason.as_str()), ("True", "Synced"));
+    assert!(told.contains("not copied"), "{told}");
+    // It stands while the next attempt begins.
+    case.status = synced;
+    case.spec.sync_request = Some("again".into());
+    case.status = case.decide().status;
+    assert_eq!(case.status.phase, Some(SyncPhase::Running));
+    assert_eq!(condition(&case.status, "AllCopied").0, "False");
 }

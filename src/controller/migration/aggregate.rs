@@ -7,11 +7,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     api::{
-        MailboxSync,
+        MailboxSync, MailboxSyncStatus,
         mail_migration::{FailureSample, MailboxCounts, Totals},
         mailbox_sync::SyncPhase,
+        not_copied::NotCopied,
     },
-    controller::mailbox::decide::is_final,
+    controller::{
+        mailbox::{conditions::all_copied, decide::is_final},
+        not_copied::Verdict,
+    },
     error::ErrorClass,
 };
 
@@ -41,6 +45,8 @@ pub struct Aggregate {
     pub suspended: i32,
     /// Those that are stalled are not tried again by themselves.
     pub next_try_is_a_persons: bool,
+    /// So many have told that all their messages are copied.
+    pub copied: i32,
     /// When the first of the next delta syncs is due.
     pub next_sync_at: Option<Time>,
 }
@@ -94,11 +100,11 @@ pub fn aggregate<'a>(
         {
             all.next_sync_at = Some(next.clone());
         }
+        add_not_copied(&mut all, sync, status);
         if let Some(progress) = status.worker.as_ref().and_then(|worker| worker.progress.as_ref()) {
             known += 1;
             all.totals.messages_total += progress.messages_total;
             all.totals.messages_done += progress.messages_done;
-            all.totals.messages_skipped += progress.messages_skipped;
             all.totals.bytes_total += progress.bytes_total;
             all.totals.bytes_done += progress.bytes_done;
             if status.slots.is_some() {
@@ -117,6 +123,20 @@ pub fn aggregate<'a>(
     all.failures = samples(classes);
     estimate(&mut all, known, now);
     all
+}
+
+fn add_not_copied(all: &mut Aggregate, sync: &MailboxSync, status: &MailboxSyncStatus) {
+    all.copied += i32::from(matches!(all_copied(&sync.spec, status), Verdict::Copied(_)));
+    let Some(worker) = &status.worker else { return };
+    // What stands holds while the next attempt begins; of a first one only the progress is known.
+    let progress = worker.progress.as_ref().map_or(0, |progress| progress.messages_skipped);
+    all.totals.messages_skipped += worker.not_copied.as_ref().map_or(progress, NotCopied::set_aside);
+    if let Some(not_copied) = &worker.not_copied {
+        all.totals.not_copied.get_or_insert_default().add(not_copied);
+    }
+    for (kind, copies) in &worker.differences {
+        *all.totals.differences.entry(kind.clone()).or_default() += copies;
+    }
 }
 
 /// The first of each class, then the second of each, and so on; always the same ones, so that nothing is rewritten.
@@ -158,7 +178,10 @@ fn estimate(all: &mut Aggregate, known: i64, now: Timestamp) {
 mod tests {
     use super::*;
     use crate::{
-        api::{LastError, MailboxSyncStatus, WorkerStatus, mailbox_sync::WorkerProgress},
+        api::{
+            LastError, WorkerStatus,
+            mailbox_sync::{Outcome, WorkerProgress},
+        },
         controller::testing,
     };
 
@@ -169,8 +192,16 @@ mod tests {
     }
 
     fn failing(name: &str, class: ErrorClass) -> Arc<MailboxSync> {
-        let error =
-            LastError { class, side: None, host: None, folder: None, message: "x".into(), advice: None, at: None };
+        let error = LastError {
+            class,
+            side: None,
+            host: None,
+            folder: None,
+            message: "x".into(),
+            advice: None,
+            at: None,
+            retry_at: None,
+        };
         sync(
             name,
             MailboxSyncStatus {
@@ -206,5 +237,37 @@ mod tests {
         let all = aggregate(syncs.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
         assert_eq!((all.percent, all.started, all.counts.running), (Some(25), true, 1));
         assert_eq!(all.eta.unwrap().0.as_second(), 15);
+    }
+
+    fn ended(name: &str, reasons: &[(&str, i64)]) -> Arc<MailboxSync> {
+        let reasons: BTreeMap<_, _> = reasons.iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect();
+        let not_copied = NotCopied { messages: reasons.values().sum(), reasons, ..NotCopied::default() };
+        let worker = WorkerStatus {
+            attempt: 1,
+            outcome: Some(Outcome::Synced),
+            not_copied: Some(not_copied),
+            differences: [("flags".to_owned(), 2)].into(),
+            ..WorkerStatus::default()
+        };
+        let (attempt, syncs, worker) = (1, 1, Some(worker));
+        sync(name, MailboxSyncStatus { attempt, syncs, worker, ..MailboxSyncStatus::default() })
+    }
+
+    #[test]
+    fn what_is_not_copied_is_summed_by_reason_and_who_has_not_told_is_not_counted_as_copied() {
+        let syncs = [
+            ended("a", &[("refused", 2), ("leftOut", 4)]),
+            ended("b", &[("refused", 1)]),
+            ended("c", &[]),
+            sync("d", MailboxSyncStatus::default()),
+        ];
+        let all = aggregate(syncs.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
+        let not_copied = all.totals.not_copied.unwrap();
+        assert_eq!((all.copied, not_copied.messages, all.totals.messages_skipped), (1, 7, 3));
+        assert_eq!(not_copied.reasons, [("leftOut".to_owned(), 4), ("refused".to_owned(), 3)].into());
+        assert_eq!(all.totals.differences, [("flags".to_owned(), 6)].into());
+        let nobody = [sync("d", MailboxSyncStatus::default())];
+        let all = aggregate(nobody.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
+        assert_eq!(all.totals.not_copied, None, "nobody has told");
     }
 }

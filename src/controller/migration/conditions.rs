@@ -9,7 +9,10 @@ use crate::{
         MailMigration, MailMigrationStatus,
         mail_migration::{MigrationPhase, PendingRemoval},
     },
-    controller::condition,
+    controller::{
+        condition,
+        not_copied::{self, ALL_COPIED, Verdict},
+    },
     error::Error,
 };
 
@@ -63,6 +66,22 @@ pub fn phase(migration: &MailMigration, status: &MailMigrationStatus, facts: &Fa
     if facts.all.started || counts.total > 0 { MigrationPhase::Running } else { MigrationPhase::Pending }
 }
 
+/// Whether all of it is copied, as far as its mailboxes have told.
+#[must_use]
+pub fn all_copied(migration: &MailMigration, facts: &Facts<'_>) -> Verdict {
+    let (all, total) = (facts.all, facts.all.counts.total);
+    let known = all.totals.not_copied.as_ref();
+    if migration.spec.dry_run {
+        Verdict::Unknown("a dry run copies nothing".to_owned())
+    } else if let Some(not_copied) = known.filter(|not_copied| not_copied.messages > 0) {
+        Verdict::Missing(not_copied.clone())
+    } else if total == 0 || facts.pending > 0 || all.copied < total {
+        Verdict::Unknown(format!("{} of {total} mailboxes are known to be copied as a whole", all.copied))
+    } else {
+        Verdict::Copied(known.map_or(0, not_copied::accepted))
+    }
+}
+
 /// The conditions that go with it.
 #[must_use]
 pub fn conditions(
@@ -74,6 +93,8 @@ pub fn conditions(
     let generation = migration.metadata.generation.unwrap_or_default();
     let now = Time(facts.now);
     let counts = &facts.all.counts;
+    let verdict = all_copied(migration, facts);
+    let (copied, reason_copied, message_copied) = verdict.words();
     let mut list = old;
     let mut say = |type_: &str, status: Option<bool>, reason: &str, message: &str| match status {
         Some(status) => {
@@ -106,7 +127,12 @@ pub fn conditions(
         (MigrationPhase::Running, None) => (true, "Progressing", done.clone()),
     };
     say("Ready", Some(ready), reason, &message);
-    say("Complete", Some(phase == MigrationPhase::Complete), reason, &done);
+    let all_copied = matches!(verdict, Verdict::Copied(_));
+    if phase == MigrationPhase::Complete && !all_copied {
+        say("Complete", Some(true), "CompleteNotAllCopied", &format!("{done}; {message_copied}"));
+    } else {
+        say("Complete", Some(phase == MigrationPhase::Complete), reason, &done);
+    }
     say("Failed", (phase == MigrationPhase::Failed).then_some(true), reason, &message);
     // kstatus: Failed with Stalled, InProgress with Reconciling or without Ready; so never two of them.
     let wrong = facts.refused.is_some_and(|(reason, _)| !MAY_COME.contains(&reason));
@@ -128,7 +154,7 @@ pub fn conditions(
     );
     let refused = facts.pods_refused.as_deref().unwrap_or_default();
     say("PodsRefused", (!refused.is_empty()).then_some(true), "Forbidden", refused);
-    list
+    condition::set(list, ALL_COPIED, copied, reason_copied, &message_copied, generation, &now)
 }
 
 fn stalled(facts: &Facts<'_>) -> String {

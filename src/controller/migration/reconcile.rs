@@ -16,7 +16,7 @@ use kube::{
 };
 
 use super::{
-    aggregate::{Aggregate, aggregate},
+    aggregate::aggregate,
     children::Steps,
     conditions::{Facts, conditions, phase},
     csv,
@@ -29,7 +29,7 @@ use crate::{
         mail_migration::{CsvStatus, FailureSample, PendingRemoval},
         rules,
     },
-    controller::{context::Context, mailbox::reconcile::Failure, mailbox::settle::Note, merge, reference},
+    controller::{context::Context, mailbox::reconcile::Failure, mailbox::settle::Note, merge, not_copied, reference},
     error::Error,
 };
 
@@ -117,7 +117,7 @@ async fn look(migration: &MailMigration, context: &Context, memory: &mut Memory)
         now,
     };
     fill(migration, &mut status, &facts, memory);
-    let mut wait = write(migration, context, memory, status, &all).await?;
+    let mut wait = write(migration, context, memory, status).await?;
     let mut by = |at: Duration| wait = Some(wait.map_or(at, |wait| wait.min(at)));
     if memory.left > 0 || !memory.made.is_empty() {
         by(if memory.made.is_empty() { SOON } else { Duration::from_millis(200) });
@@ -254,7 +254,7 @@ fn fill(migration: &MailMigration, status: &mut MailMigrationStatus, facts: &Fac
     status.sync_request.clone_from(&migration.spec.sync_request);
     status.next_sync_at.clone_from(&all.next_sync_at);
     status.mailboxes = Some(all.counts);
-    status.totals = Some(all.totals);
+    status.totals = Some(all.totals.clone());
     status.progress = all.percent.map(|percent| format!("{percent}%"));
     let rate = u64::try_from(all.bytes_per_second).ok().filter(|rate| *rate > 0);
     status.rate = rate.map(|rate| format!("{}/s", DecimalBytes(rate)));
@@ -270,7 +270,6 @@ async fn write(
     context: &Context,
     memory: &mut Memory,
     status: MailMigrationStatus,
-    all: &Aggregate,
 ) -> Result<Option<Duration>, Failure> {
     let old = migration.status.clone().unwrap_or_default();
     let Some(patch) = merge::patch(&old, &status)? else { return Ok(None) };
@@ -299,7 +298,7 @@ async fn write(
     context.wrote(&next);
     memory.wrote_progress = Some(Instant::now());
     if old.phase != status.phase
-        && let Some(note) = news(&status, all)
+        && let Some(note) = news(&status)
     {
         context.tell(migration, &[note]).await;
     }
@@ -307,7 +306,7 @@ async fn write(
 }
 
 /// What people are told when a migration enters a phase.
-fn news(status: &MailMigrationStatus, all: &Aggregate) -> Option<Note> {
+fn news(status: &MailMigrationStatus) -> Option<Note> {
     use crate::api::mail_migration::MigrationPhase as Phase;
     let message = status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.message.clone()).unwrap_or_default();
     let (warning, reason) = match status.phase? {
@@ -318,8 +317,10 @@ fn news(status: &MailMigrationStatus, all: &Aggregate) -> Option<Note> {
         Phase::Complete => (false, "Complete"),
         Phase::Failed => (true, "Failed"),
     };
-    let skipped = all.totals.messages_skipped;
-    let message =
-        if skipped > 0 { format!("{message}; {skipped} messages were skipped, with a reason") } else { message };
+    let ended = matches!(status.phase, Some(Phase::Complete | Phase::Failed));
+    let message = match not_copied::proviso(&status.conditions).filter(|_| ended) {
+        Some(proviso) => format!("{message}; {proviso}"),
+        None => message,
+    };
     Some(Note { warning, reason, message })
 }

@@ -187,6 +187,8 @@ fn views_and_other_peoples_mail_are_left_out_unless_asked_for() {
     assert_eq!(arrows(&there), ["INBOX -> INBOX"]);
     assert_eq!(left_out(&there), ["All", "Star", "user", "user/bob"]);
     assert!(there.left_out[0].reason.contains("only here"));
+    let foreign: Vec<_> = there.left_out.iter().filter(|left| left.foreign).map(|left| left.folder.as_str()).collect();
+    assert_eq!(foreign, ["user", "user/bob"], "their messages are not this mailbox's");
     let everything = planned(&source, &destination, &FolderRules { everything: true, ..FolderRules::default() });
     assert_eq!(left_out(&everything), [""; 0]);
     assert!(arrows(&everything).contains(&"user.bob -> user/bob".to_owned()));
@@ -279,6 +281,7 @@ fn containers_are_there_for_their_children_only() {
     assert_eq!(arrows(&there), ["P -> P", "P/x -> P/x"]);
     assert!(there.folders[0].is_container && !there.folders[0].create && there.folders[1].create);
     assert_eq!(left_out(&there), ["Empty", "Ghost"]);
+    assert!(there.left_out.iter().all(|left| left.messages == Some(0)), "it is known that they hold none");
 }
 
 #[test]
