@@ -125,7 +125,7 @@ impl Standing {
 }
 
 /// True for a folder of this mailbox that Mailferry leaves out by itself, with nobody knows how many messages.
-const fn is_uncounted(left: &LeftOut) -> bool {
+fn is_uncounted(left: &LeftOut) -> bool {
     !left.by_rule && !left.foreign && left.not_elsewhere.or(left.messages).is_none()
 }
 
