@@ -431,7 +431,8 @@ impl Suspects {
     /// True when no further round is needed, or would tell more.
     fn is_settled(&self, suspect: &Suspect) -> bool {
         // Without a control a further round only waits for a server that may be unwell.
-        let without_control = if suspect.earlier.is_some() || self.messages.len() >= DIFFERENT {
+        let waited = self.uncontrolled || self.messages.len() >= DIFFERENT;
+        let without_control = if suspect.earlier.is_some() || waited {
             1
         } else if self.accepted {
             PROOF

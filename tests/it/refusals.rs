@@ -331,7 +331,7 @@ async fn a_dry_run_foretells_what_would_not_be_copied_and_an_unreachable_server_
     assert_eq!(foretold.reasons, BTreeMap::from([("refused".to_owned(), 1), ("tooLarge".to_owned(), 1)]));
 
     rig.spec.dry_run = false;
-    rig.spec.source.port = 1;
+    drop(source);
     rig.spec.retry.attempts = 0;
     let report = rig.try_sync().await;
     assert_eq!(report.error.as_ref().map(|error| error.class), Some(ErrorClass::Network));
