@@ -378,3 +378,91 @@ pub fn unwell(mut error: Error) -> Error {
     error.finality = Finality::Folder;
     error
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(class: ErrorClass) -> Error {
+        Error::new(class, "no")
+    }
+
+    /// Seconds until the next look, after a refusal of that class and weight.
+    fn opens(state: &mut State, error: &Error, weight: Weight, now: Instant) -> Option<u64> {
+        match state.refused(error, weight, now, &Retry::default()) {
+            Consequence::Open => state.open.as_ref().map(|open| (open.until - now).as_secs()),
+            Consequence::GoOn | Consequence::End => None,
+        }
+    }
+
+    #[test]
+    fn five_refusals_in_a_row_open_it_and_an_acceptance_counts_anew() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let unknown = refusal(ErrorClass::MessageRejected);
+        for _ in 0..4 {
+            assert_eq!(opens(&mut state, &unknown, Weight::Usual, now), None);
+        }
+        state.accepted(now);
+        for _ in 0..4 {
+            assert_eq!(opens(&mut state, &unknown, Weight::Usual, now), None);
+        }
+        assert_eq!(opens(&mut state, &unknown, Weight::Usual, now), Some(2));
+    }
+
+    #[test]
+    fn waits_grow_while_looks_find_the_server_unwell() {
+        let (mut state, mut now) = (State::default(), Instant::now());
+        let unwell = refusal(ErrorClass::Network);
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            let wait = opens(&mut state, &unwell, Weight::Usual, now).unwrap();
+            waits.push(wait);
+            now += Duration::from_secs(wait);
+        }
+        assert_eq!(waits, [2, 5, 15, 60, 120, 120, 120]);
+    }
+
+    #[test]
+    fn what_was_under_way_when_it_opened_makes_no_wait_longer() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let unwell = refusal(ErrorClass::Network);
+        for _ in 0..10 {
+            assert_eq!(opens(&mut state, &unwell, Weight::Usual, now), Some(2));
+        }
+    }
+
+    #[test]
+    fn a_stated_wait_is_kept_whatever_was_refused() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let asked = Error { stated_wait: Some(Duration::from_secs(92)), ..refusal(ErrorClass::Protocol) };
+        assert_eq!(opens(&mut state, &asked, Weight::Suspect, now), Some(92));
+    }
+
+    #[test]
+    fn where_a_person_must_act_nothing_is_waited_for() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let full = refusal(ErrorClass::Quota);
+        let ends: Vec<_> = (0..5).map(|_| state.refused(&full, Weight::Usual, now, &Retry::default())).collect();
+        assert_eq!(ends[3..], [Consequence::GoOn, Consequence::End]);
+        assert!(state.open.is_none());
+    }
+
+    #[test]
+    fn suspects_tell_nothing_of_the_server_and_controls_do() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let unwell = refusal(ErrorClass::Network);
+        for _ in 0..10 {
+            assert_eq!(opens(&mut state, &unwell, Weight::Suspect, now), None);
+        }
+        assert_eq!(opens(&mut state, &refusal(ErrorClass::MessageRejected), Weight::Control, now), Some(2));
+    }
+
+    #[test]
+    fn the_end_of_patience_says_when_to_come_back_only_where_the_server_did() {
+        let asked = Error { stated_wait: Some(Duration::from_hours(1)), ..refusal(ErrorClass::Throttled) };
+        let error = out_of_patience(&asked, Duration::from_hours(1));
+        assert!(error.retry_at > Some(Timestamp::now()) && error.finality == Finality::Mailbox);
+        let error = out_of_patience(&refusal(ErrorClass::MessageRejected), Duration::from_mins(2));
+        assert_eq!((error.class, error.retry_at), (ErrorClass::Network, None));
+    }
+}

@@ -263,3 +263,86 @@ impl SetAside {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn group(reason: SetAsideReason, why: &str, uids: &str) -> SetAsideGroup {
+        SetAsideGroup { why: why.into(), ..SetAsideGroup::new(reason, UidSet::parse(uids).unwrap()) }
+    }
+
+    fn proven(runs: u32) -> SetAsideGroup {
+        let last_try = 1_000_000;
+        SetAsideGroup { proven: true, runs, last_try, ..group(SetAsideReason::Refused, "no", "7") }
+    }
+
+    fn now() -> TryFacts {
+        TryFacts { now: 1_000_100, ..TryFacts::default() }
+    }
+
+    #[test]
+    fn a_proven_refusal_is_tried_by_the_first_second_fourth_and_eighth_run_after_it() {
+        let due: Vec<u32> = (1..=16).filter(|run| proven(run - 1).is_due(&now())).collect();
+        assert_eq!(due, [1, 2, 4, 8, 16]);
+    }
+
+    #[test]
+    fn a_week_another_destination_other_rules_and_a_request_make_a_proven_refusal_due() {
+        let group = proven(2);
+        assert!(!group.is_due(&now()));
+        assert!(group.is_due(&TryFacts { now: 1_000_000 + TRY_AGAIN_AFTER, ..now() }));
+        assert!(group.is_due(&TryFacts { requested: true, ..now() }));
+        assert!(group.is_due(&TryFacts { rules: 9, ..now() }));
+        let upgraded = DestinationFacts { server: Some("Dovecot 2.4".into()), append_limit: None };
+        assert!(group.is_due(&TryFacts { destination: upgraded, ..now() }));
+    }
+
+    #[test]
+    fn without_proof_every_run_tries() {
+        assert!((0..20).all(|runs| SetAsideGroup { proven: false, ..proven(runs) }.is_due(&now())));
+    }
+
+    #[test]
+    fn what_is_too_large_waits_for_another_limit() {
+        let limit = |append_limit| DestinationFacts { append_limit: Some(append_limit), server: None };
+        let group = SetAsideGroup { destination: limit(1000), ..group(SetAsideReason::TooLarge, "", "7") };
+        assert!(!group.is_due(&TryFacts { destination: limit(1000), requested: true, ..now() }));
+        assert!(group.is_due(&TryFacts { destination: limit(2000), ..now() }));
+    }
+
+    #[test]
+    fn of_many_reasons_the_rarest_are_joined_and_tried_sooner() {
+        let mut aside = SetAside::default();
+        for n in 0..40_u32 {
+            let uids = format!("{}:{}", n * 100 + 1, n * 100 + 1 + n);
+            aside.put(SetAsideGroup { proven: n != 0, ..group(SetAsideReason::Refused, &format!("text {n}"), &uids) });
+        }
+        assert_eq!(aside.groups().len(), MAX_GROUPS);
+        assert_eq!(aside.counts(), BTreeMap::from([("refused".to_owned(), (1..=40).sum::<u64>())]));
+        assert!(!aside.of(1).unwrap().proven);
+        assert_eq!(aside.of(3901).unwrap().why, "text 39");
+    }
+
+    proptest! {
+        #[test]
+        fn each_message_is_in_one_group_and_none_is_forgotten(
+            puts in proptest::collection::vec((0..4_usize, 0..30_u32, 1..60_u32, 0..9_u32, any::<bool>()), 0..60),
+        ) {
+            let mut aside = SetAside::default();
+            let mut all = UidSet::default();
+            for (reason, why, first, more, proven) in puts {
+                let uids = UidSet::from_ranges([(first, first + more)]);
+                all = all.union(&uids);
+                let reason = SetAsideReason::ALL[reason];
+                let why = format!("{why}");
+                aside.put(SetAsideGroup { why, proven, ..SetAsideGroup::new(reason, uids) });
+                prop_assert!(aside.groups().len() <= MAX_GROUPS);
+            }
+            prop_assert_eq!(aside.groups().iter().map(|group| group.uids.len()).sum::<u64>(), all.len());
+            prop_assert_eq!(aside.uids(), all);
+        }
+    }
+}

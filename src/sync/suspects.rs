@@ -451,3 +451,113 @@ impl Suspects {
         std::mem::take(&mut self.messages)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{error::ErrorClass, imap::response::Fetch, sync::scan::Scan};
+
+    fn messages(sizes: &[u64]) -> Vec<Scanned> {
+        let mut scan = Scan::default();
+        for (uid, size) in (1..).zip(sizes) {
+            scan.take(Fetch { uid: Some(uid), flags: Some(vec![]), size: Some(*size), ..Fetch::default() });
+        }
+        scan.finish();
+        scan.messages
+    }
+
+    fn refused(suspects: &mut Suspects, message: &Scanned) {
+        let error = Error::new(ErrorClass::MessageRejected, "no");
+        suspects.refused(message, true, &error, "no", 5);
+    }
+
+    fn round(suspects: &mut Suspects, uid: u32, control: Option<u32>) {
+        suspects.control = Some(ControlPassed { size: control, left: BETWEEN_CONTROLS });
+        suspects.refused_in_round(uid);
+        suspects.end_round();
+    }
+
+    #[test]
+    fn two_rounds_beside_controls_of_its_size_prove_a_refusal() {
+        let mut suspects = Suspects::default();
+        refused(&mut suspects, &messages(&[100])[0]);
+        round(&mut suspects, 1, Some(100));
+        assert!(!suspects.is_proven(suspects.get(1).unwrap()));
+        assert_eq!(suspects.left_in_round(), [1]);
+        round(&mut suspects, 1, Some(200));
+        assert!(suspects.is_proven(suspects.get(1).unwrap()));
+        assert!(suspects.left_in_round().is_empty());
+    }
+
+    #[test]
+    fn smaller_controls_prove_nothing_and_four_rounds_are_enough() {
+        let mut suspects = Suspects::default();
+        refused(&mut suspects, &messages(&[100])[0]);
+        for _ in 0..ROUNDS {
+            assert_eq!(suspects.left_in_round(), [1]);
+            round(&mut suspects, 1, Some(99));
+        }
+        assert!(suspects.left_in_round().is_empty() && !suspects.is_proven(suspects.get(1).unwrap()));
+    }
+
+    #[test]
+    fn a_fault_that_comes_and_goes_needs_all_rounds() {
+        let mut suspects = Suspects::default();
+        let all = messages(&[100, 100]);
+        all.iter().for_each(|message| refused(&mut suspects, message));
+        round(&mut suspects, 1, Some(100));
+        suspects.accepted(2);
+        round(&mut suspects, 1, Some(100));
+        assert!(!suspects.is_proven(suspects.get(1).unwrap()));
+        round(&mut suspects, 1, Some(100));
+        round(&mut suspects, 1, Some(100));
+        assert!(suspects.is_proven(suspects.get(1).unwrap()));
+    }
+
+    #[test]
+    fn a_round_in_which_the_server_was_unwell_does_not_count() {
+        let mut suspects = Suspects::default();
+        refused(&mut suspects, &messages(&[100])[0]);
+        suspects.control = Some(ControlPassed { size: Some(100), left: BETWEEN_CONTROLS });
+        suspects.refused_in_round(1);
+        suspects.void_round();
+        suspects.end_round();
+        assert_eq!(suspects.get(1).unwrap().rounds, 0);
+    }
+
+    #[test]
+    fn controls_are_the_largest_one_with_keywords_and_another() {
+        let mut suspects = Suspects::default();
+        let all = messages(&[10, 70, 20, 50, 60, 40]);
+        refused(&mut suspects, &all[0]);
+        let pending: Vec<(Scanned, bool)> = all[1..].iter().map(|m| (*m, m.uid == 3)).collect();
+        suspects.choose_controls(&pending);
+        assert_eq!(suspects.controls.iter().copied().collect::<Vec<_>>(), [2, 3, 5]);
+        assert!(!suspects.wants_controls());
+    }
+
+    #[test]
+    fn what_was_refused_stays_in_the_tail_until_it_was_looked_for() {
+        let mut suspects = Suspects::default();
+        let all = messages(&[10, 10]);
+        refused(&mut suspects, &all[0]);
+        assert_eq!((suspects.doubt_from, suspects.is_in_doubt(1)), (Some(5), true));
+        suspects.looked();
+        assert_eq!((suspects.doubt_from, suspects.is_in_doubt(1)), (None, false));
+    }
+
+    #[test]
+    fn without_a_control_a_server_that_takes_nothing_is_unwell_and_few_refusals_tell_nothing() {
+        let known =
+            Evidence { is_passing: false, accepted: false, many: true, for_long: true, left: 500, earlier_runs: 0 };
+        assert_eq!(known.judge(), Judgement::Unwell);
+        assert_eq!(Evidence { for_long: false, ..known }.judge(), Judgement::Wait);
+        assert_eq!(Evidence { many: false, ..known }.judge(), Judgement::GoOn);
+        assert_eq!(Evidence { is_passing: true, ..known }.judge(), Judgement::Wait);
+        // It took others: many more are not sent to it before it is well, few are.
+        assert_eq!(Evidence { accepted: true, ..known }.judge(), Judgement::Wait);
+        assert_eq!(Evidence { accepted: true, left: 3, ..known }.judge(), Judgement::GoOn);
+        // It took nothing of this folder in run after run.
+        assert_eq!(Evidence { earlier_runs: UNWELL_RUNS, ..known }.judge(), Judgement::GoOn);
+    }
+}
