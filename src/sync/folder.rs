@@ -286,8 +286,16 @@ pub async fn sync_folder(
         quiet: &shared.quiet,
     };
     let bodies = std::mem::take(&mut source.bodies);
-    let copying =
-        FolderCopy { shared, job, context, pair: &mut *pair, memory: &mut *memory, report: &mut *report, work };
+    let copying = FolderCopy {
+        shared,
+        job,
+        context,
+        pair: &mut *pair,
+        memory: &mut *memory,
+        report: &mut *report,
+        work,
+        finished: UidSet::default(),
+    };
     let copied = copying.run(bodies).await;
     note_facts(shared, job, &source.scan, report);
     if copied? == Ended::Stopped {

@@ -49,6 +49,8 @@ pub struct FolderCopy<'a> {
     pub report: &'a mut FolderReport,
     /// Messages that are neither copied nor set aside by now.
     pub work: Vec<Scanned>,
+    /// Messages that were set aside or vanished meanwhile.
+    pub finished: UidSet,
 }
 
 impl<'a> FolderCopy<'a> {
@@ -78,19 +80,24 @@ impl<'a> FolderCopy<'a> {
     async fn first_pass(&mut self, mut bodies: BTreeMap<u32, Bytes>) -> Result<Ended> {
         loop {
             self.give_up_unreadable()?;
-            let pending = self.pending();
+            // Usually all of it: then it is moved, since it may be long.
+            let pending = if self.memory.suspects.is_idle() {
+                std::mem::take(&mut self.work)
+            } else {
+                self.keep_controls();
+                self.pending()
+            };
             if pending.is_empty() {
                 return Ok(Ended::Complete);
             }
-            self.keep_controls(&pending);
-            let pending = self.pending();
-            if pending.is_empty() {
-                return Ok(Ended::Complete);
-            }
-            let bodies = std::mem::take(&mut bodies);
             // Who wants to append alone gets his turn.
             tokio::task::yield_now().await;
-            if self.admitted_pass(Mode::Usual, &pending, bodies).await? == Ended::Stopped {
+            let ended = self.admitted_pass(Mode::Usual, &pending, std::mem::take(&mut bodies)).await;
+            if self.work.is_empty() {
+                self.work = pending;
+                self.refresh();
+            }
+            if ended? == Ended::Stopped {
                 return Ok(Ended::Stopped);
             }
         }
@@ -108,7 +115,7 @@ impl<'a> FolderCopy<'a> {
             let work: Vec<Scanned> = self.work.iter().filter(waits).copied().collect();
             if self.memory.suspects.any_alone() {
                 // Most of them are ordinary messages.
-                self.keep_controls(&work);
+                self.choose_controls(&work);
             }
             let work: Vec<Scanned> = work.into_iter().filter(|m| self.is_suspect(m)).collect();
             if !work.is_empty() && self.admitted_pass(Mode::Single, &work, BTreeMap::new()).await? == Ended::Stopped {
@@ -129,12 +136,15 @@ impl<'a> FolderCopy<'a> {
         self.work.iter().filter(waits).copied().collect()
     }
 
-    fn keep_controls(&mut self, pending: &[Scanned]) {
-        if !self.memory.suspects.wants_controls() {
-            return;
+    fn keep_controls(&mut self) {
+        if self.memory.suspects.wants_controls() {
+            self.choose_controls(&self.pending());
         }
-        let pending: Vec<(Scanned, bool)> = pending.iter().map(|m| (*m, self.has_keywords(m))).collect();
-        self.memory.suspects.choose_controls(&pending);
+    }
+
+    fn choose_controls(&mut self, among: &[Scanned]) {
+        let among: Vec<(Scanned, bool)> = among.iter().map(|m| (*m, self.has_keywords(m))).collect();
+        self.memory.suspects.choose_controls(&among);
     }
 
     /// One pass over `work` once both servers are well; over one message while that is to be found out.
@@ -216,17 +226,19 @@ impl<'a> FolderCopy<'a> {
 
     /// One pass, and what it leaves.
     async fn pass(&mut self, how: How, work: &[Scanned], bodies: BTreeMap<u32, Bytes>) -> Result<Ended> {
-        let mut work = work.to_vec();
-        if work.iter().any(|m| self.memory.suspects.is_in_doubt(m.uid)) {
+        let mut left = Vec::new();
+        let work = if work.iter().any(|m| self.memory.suspects.is_in_doubt(m.uid)) {
             // Never again without a look: some servers store what they refuse.
             self.look().await?;
-            let left: UidSet = self.work.iter().map(|m| m.uid).collect();
-            work.retain(|m| left.contains(m.uid));
-        }
+            let uids: UidSet = self.work.iter().map(|m| m.uid).collect();
+            left.extend(work.iter().filter(|m| uids.contains(m.uid)));
+            left.as_slice()
+        } else {
+            work
+        };
         if work.is_empty() {
             return Ok(Ended::Complete);
         }
-        let work = &work;
         let outcome = copy(&self.context, how, work, bodies, self.pair, self.memory, self.report).await?;
         if outcome.stopped {
             return Ok(Ended::Stopped);
@@ -245,18 +257,18 @@ impl<'a> FolderCopy<'a> {
         for uid in gone.iter() {
             self.memory.suspects.gone(uid);
         }
-        self.work.retain(|m| !gone.contains(m.uid));
+        self.finished = self.finished.union(&gone);
         self.refresh();
         Ok(Ended::Complete)
     }
 
     /// Forgets what is copied by now.
     fn refresh(&mut self) {
-        let work = &mut self.work;
+        let (work, finished) = (&mut self.work, &self.finished);
         self.shared.ledger.read(|checkpoint| {
             if let Some(state) = checkpoint.folders.get(&self.job.source_raw) {
                 let copied = state.map.copied();
-                work.retain(|m| !copied.contains(m.uid));
+                work.retain(|m| !copied.contains(m.uid) && !finished.contains(m.uid));
             }
         });
     }
@@ -503,6 +515,7 @@ impl<'a> FolderCopy<'a> {
     fn set_aside(&mut self, groups: Vec<SetAsideGroup>) -> Result<()> {
         let uids = groups.iter().fold(UidSet::default(), |all, group| all.union(&group.uids));
         self.work.retain(|m| !uids.contains(m.uid));
+        self.finished = self.finished.union(&uids);
         self.shared.ledger.folder(&self.job.source_raw, |state| {
             for group in groups {
                 state.set_aside.put(group);

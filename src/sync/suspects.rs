@@ -234,6 +234,12 @@ impl Suspects {
         self.messages.contains_key(&uid)
     }
 
+    /// True when nothing is under suspicion, and nothing kept back.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.messages.is_empty() && self.controls.is_empty()
+    }
+
     /// True when nothing is under suspicion.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -366,3 +366,24 @@ async fn messages_that_only_a_view_shows_are_not_copied_and_said_to_be() {
     rig.spec.folders.exclude.push(mailferry::sync::spec::FolderPattern::parse("All").unwrap());
     assert_eq!(rig.sync().await.not_copied.map(|not_copied| not_copied.messages), Some(0), "the user left it out");
 }
+
+#[tokio::test(start_paused = true)]
+async fn differences_are_told_again_until_a_run_that_ended_has_told_them() {
+    let mut all = mails(60);
+    all[1].date = "\"01-Jan-1970 00:00:00 +0000\"".to_owned();
+    let source = Fake::start(MODERN, all).await;
+    let breaks = Arc::new(AtomicBool::new(true));
+    let is_broken = Arc::clone(&breaks);
+    let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
+        (command.contains("BODY 50\r\n") && is_broken.load(SeqCst)).then(|| Act::Bye(Vec::new()))
+    })
+    .await;
+    let rig = rig(&source, &destination);
+    let broken = rig.try_sync().await;
+    assert!(broken.gravest().is_some());
+    breaks.store(false, SeqCst);
+    let told = rig.sync().await;
+    assert_eq!(told.folders[0].differences.get("internalDate"), Some(&1), "{told:#?}");
+    assert!(told.folders[0].difference_messages.iter().any(|note| note.uid == 2), "{told:#?}");
+    assert_eq!(rig.sync().await.folders[0].differences, BTreeMap::new(), "it was told");
+}

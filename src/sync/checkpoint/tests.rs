@@ -382,6 +382,7 @@ proptest! {
         prop_assert_eq!(&read.fingerprint, &checkpoint.fingerprint);
         for (name, state) in &read.folders {
             prop_assert!(state.reduced || state == &checkpoint.folders[name]);
+            prop_assert_eq!(&state.set_aside, &checkpoint.folders[name].set_aside);
         }
     }
 
