@@ -154,6 +154,8 @@ impl<'a> FolderCopy<'a> {
             self.judge_without_control(work.len())?;
         }
         self.judge_source(work.len());
+        // In this order, as where one appends alone: else a probe would wait for one who waits for the probe.
+        let _reading = read_lock(shared, self.pair).await?;
         let (to, from) = self.admit().await?;
         if matches!(to, Admission::Stopped) || matches!(from, Admission::Stopped) {
             return Ok(Ended::Stopped);
@@ -164,7 +166,6 @@ impl<'a> FolderCopy<'a> {
         self.memory.probes += 1;
         let first = control.or(work.get((self.memory.probes * PROBE_STEP) % work.len().max(1)).copied());
         let work = if probe { first.as_slice() } else { work };
-        let _reading = read_lock(shared, self.pair).await?;
         self.pass(How { mode, probe }, work, bodies).await
     }
 
@@ -181,9 +182,17 @@ impl<'a> FolderCopy<'a> {
         let suspects = &self.memory.suspects;
         let elsewhere = |since: Instant| self.shared.breakers.destination.accepted_since(since);
         let runs = |checkpoint: &Checkpoint| checkpoint.folders.get(&self.job.source_raw).map(|s| s.unwell_runs);
+        let is_passing = suspects.is_passing();
+        let accepted = if is_passing {
+            // What passed before a disk was full tells nothing of now.
+            let lately = Instant::now().checked_sub(self.shared.spec.retry.waits.without_control);
+            lately.is_some_and(elsewhere)
+        } else {
+            suspects.any_accepted() || suspects.first_refusal().is_some_and(elsewhere)
+        };
         let evidence = Evidence {
-            is_passing: suspects.is_passing(),
-            accepted: suspects.any_accepted() || suspects.first_refusal().is_some_and(elsewhere),
+            is_passing,
+            accepted,
             many: suspects.refused_many(),
             for_long: suspects.refused_for(self.shared.spec.retry.waits.without_control),
             left,
