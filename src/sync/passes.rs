@@ -144,6 +144,8 @@ impl<'a> FolderCopy<'a> {
             self.judge_without_control(work.len())?;
         }
         self.judge_source(work.len());
+        // In this order, as where one appends alone: else a probe would wait for one who waits for the probe.
+        let _reading = read_lock(shared, self.pair).await?;
         let (to, from) = self.admit().await?;
         if matches!(to, Admission::Stopped) || matches!(from, Admission::Stopped) {
             return Ok(Ended::Stopped);
@@ -154,7 +156,6 @@ impl<'a> FolderCopy<'a> {
         self.memory.probes += 1;
         let first = control.or(work.get((self.memory.probes * PROBE_STEP) % work.len().max(1)).copied());
         let work = if probe { first.as_slice() } else { work };
-        let _reading = read_lock(shared, self.pair).await?;
         self.pass(How { mode, probe }, work, bodies).await
     }
 
