@@ -172,9 +172,17 @@ impl<'a> FolderCopy<'a> {
         let suspects = &self.memory.suspects;
         let elsewhere = |since: Instant| self.shared.breakers.destination.accepted_since(since);
         let runs = |checkpoint: &Checkpoint| checkpoint.folders.get(&self.job.source_raw).map(|s| s.unwell_runs);
+        let is_passing = suspects.is_passing();
+        let accepted = if is_passing {
+            // What passed before a disk was full tells nothing of now.
+            let lately = Instant::now().checked_sub(self.shared.spec.retry.waits.without_control);
+            lately.is_some_and(elsewhere)
+        } else {
+            suspects.any_accepted() || suspects.first_refusal().is_some_and(elsewhere)
+        };
         let evidence = Evidence {
-            is_passing: suspects.is_passing(),
-            accepted: suspects.any_accepted() || suspects.first_refusal().is_some_and(elsewhere),
+            is_passing,
+            accepted,
             many: suspects.refused_many(),
             for_long: suspects.refused_for(self.shared.spec.retry.waits.without_control),
             left,
