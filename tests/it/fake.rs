@@ -370,8 +370,8 @@ pub fn asks_for(command: &str, uid: u32) -> bool {
 }
 
 fn in_set(set: Option<&str>, uid: u32, mails: &[Mail]) -> bool {
-    let last = mails.iter().map(|m| m.uid).max().unwrap_or(0);
-    let number = |text: &str| text.parse().unwrap_or(last);
+    let last = || mails.iter().map(|m| m.uid).max().unwrap_or(0);
+    let number = |text: &str| text.parse().unwrap_or_else(|_| last());
     set.unwrap_or_default().split(',').any(|range| {
         let (a, b) = range.split_once(':').unwrap_or((range, range));
         let (a, b) = (number(a), number(b));

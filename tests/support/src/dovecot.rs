@@ -81,6 +81,8 @@ pub struct Options {
     pub separator: char,
     /// Before every folder but INBOX: empty, or `INBOX.` with `.` as separator.
     pub prefix: &'static str,
+    /// A folder that holds every account's mail, instead of their homes; anybody may write to it.
+    pub mail_in: Option<PathBuf>,
     /// Whether mail is forced to disk as Dovecot does by default (`mail_fsync = optimized`); off is faster.
     pub fsync: bool,
     /// Every account's limit, bytes, 0 for none; without a value there is no QUOTA extension at all. See
@@ -114,6 +116,7 @@ impl Default for Options {
             format: Format::default(),
             separator: '/',
             prefix: "",
+            mail_in: None,
             fsync: false,
             quota: None,
             hide: Vec::new(),
@@ -473,11 +476,17 @@ userdb {{
         connections = options.connections_per_user,
         sessions = options.sessions,
         fsync = if options.fsync { "optimized" } else { "never" },
-        location = match options.format {
-            Format::Maildir => "maildir:~/mail:LAYOUT=fs",
-            Format::MaildirPlusPlus => "maildir:~/mail",
-            Format::Mdbox => "mdbox:~/mail",
-            Format::Sdbox => "sdbox:~/mail",
+        location = {
+            let mail = match &options.mail_in {
+                Some(folder) => format!("{}/%{{sha256:user}}", folder.display()),
+                None => "~/mail".to_owned(),
+            };
+            match options.format {
+                Format::Maildir => format!("maildir:{mail}:LAYOUT=fs"),
+                Format::MaildirPlusPlus => format!("maildir:{mail}"),
+                Format::Mdbox => format!("mdbox:{mail}"),
+                Format::Sdbox => format!("sdbox:{mail}"),
+            }
         },
         chroot = if *root { "" } else { "chroot =" },
     );
