@@ -19,6 +19,8 @@ use crate::error::{Error, ErrorClass, Finality, Remedy, Result, Side};
 const IN_A_ROW: u32 = 5;
 /// ... and so many, once an ordinary message passed beside such refusals.
 const IN_A_ROW_WELL: u32 = 50;
+/// A look as soon as what is under way is answered.
+const AT_ONCE: Duration = Duration::from_millis(100);
 /// A server that is waited for is kept connected by a NOOP this often.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
@@ -63,12 +65,10 @@ struct State {
     /// An ordinary message passed while another was refused again and again.
     was_well: bool,
     open: Option<Open>,
-    /// Waited in this run, all in all.
+    /// How long it was open in this run, all in all; the time since it opened comes on top.
     waited: Duration,
     /// Somebody finds out whether the server is well again.
     probing: bool,
-    /// Until when `waited` was counted.
-    counted_until: Option<Instant>,
     /// When something was accepted last.
     accepted_at: Option<Instant>,
 }
@@ -157,8 +157,8 @@ impl State {
             return Consequence::End;
         }
         match &mut self.open {
-            // Answers to what was sent before it opened.
-            Some(open) if now < open.until && !self.probing => {
+            // Answers to what was sent before it opened, or along with the look that found it unwell.
+            Some(open) if now < open.until => {
                 if let Some(wait) = error.stated_wait
                     && now + wait > open.until
                 {
@@ -171,7 +171,7 @@ impl State {
                 // Known to have been well: a look at once, not after a while.
                 let at_once = self.was_well && waits == 0 && weight == Weight::Usual && !passing;
                 let step = || retry.waits.unwell.get(waits).or(retry.waits.unwell.last()).copied().unwrap_or_default();
-                let wait = error.stated_wait.unwrap_or_else(|| if at_once { Duration::ZERO } else { step() });
+                let wait = error.stated_wait.unwrap_or_else(|| if at_once { AT_ONCE } else { step() });
                 let since = open.as_ref().map_or(now, |open| open.since);
                 *open = Some(Open { since, until: now + wait, waits, error: error.clone() });
             }
@@ -182,8 +182,16 @@ impl State {
     fn accepted(&mut self, now: Instant) {
         self.was_well |= self.open.is_some();
         self.refused_in_a_row = 0;
-        self.open = None;
+        self.close(now);
         self.accepted_at = Some(now);
+    }
+}
+
+impl State {
+    fn close(&mut self, now: Instant) {
+        if let Some(open) = self.open.take() {
+            self.waited += now.saturating_duration_since(open.since);
+        }
     }
 }
 
@@ -213,6 +221,19 @@ impl Breaker {
         open.is_some_and(|open| open.since.elapsed() >= after && !asked(&open.error))
     }
 
+    /// Refusals since something was accepted last.
+    #[must_use]
+    pub fn refused_in_a_row(&self) -> u32 {
+        self.state().refused_in_a_row
+    }
+
+    /// True when it is open because of refusals that say nothing of the server.
+    #[must_use]
+    pub fn is_open_without_reason(&self) -> bool {
+        let state = self.state();
+        state.open.as_ref().is_some_and(|open| !is_passing(&open.error) && open.error.stated_wait.is_none())
+    }
+
     /// True when something was accepted after `since`.
     #[must_use]
     pub fn accepted_since(&self, since: Instant) -> bool {
@@ -235,7 +256,7 @@ impl Breaker {
     /// Closes the breaker without proof: nobody has anything left to find out with.
     pub fn reset(&self) {
         let mut state = self.state();
-        state.open = None;
+        state.close(Instant::now());
         state.refused_in_a_row = 0;
         state.was_well = true;
         drop(state);
@@ -289,8 +310,10 @@ impl Breaker {
     fn due(&self) -> Result<Option<(Instant, Error)>> {
         let state = self.state();
         let Some(open) = &state.open else { return Ok(None) };
-        let left = open.until.saturating_duration_since(Instant::now());
-        if state.waited + left > self.retry.patience {
+        let now = Instant::now();
+        let left = open.until.saturating_duration_since(now);
+        let waited = state.waited + now.saturating_duration_since(open.since);
+        if waited + left > self.retry.patience {
             return Err(out_of_patience(&open.error, left));
         }
         Ok((!left.is_zero()).then(|| (open.until, open.error.clone())))
@@ -326,22 +349,12 @@ impl Breaker {
                 () = stop.cancelled() => {}
             }
         }
-        self.waited(began);
         // A server that asked to be left alone is.
         let asking = error.side.filter(|_| error.stated_wait.is_some());
         match pair {
             Some(pair) => pair.keep_alive(asking).await,
             None => Ok(()),
         }
-    }
-
-    /// Several connections wait at the same time: it counts once.
-    fn waited(&self, began: Instant) {
-        let mut state = self.state();
-        let now = Instant::now();
-        let from = state.counted_until.map_or(began, |until| until.max(began));
-        state.waited += now.saturating_duration_since(from);
-        state.counted_until = Some(now);
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     set_aside::{SetAsideGroup, SetAsideReason},
     spec::FlagPolicy,
     store_flags::{add_keyword, add_missing},
-    suspects::{BETWEEN_CONTROLS, ControlPassed, DIFFERENT, Evidence, Judgement, Suspect},
+    suspects::{DIFFERENT, Evidence, Judgement, Suspect},
 };
 use crate::{
     error::{Error, ErrorClass, Finality, Remedy, Result, Side},
@@ -30,6 +30,8 @@ use crate::{
 /// More passes than this over one folder's work make no sense.
 const MAX_PASSES: u32 = 100_000;
 
+/// After so many batches that were refused messages go alone.
+const REFUSED_BATCHES: u32 = 2;
 /// Messages that find out whether a server is well again lie so far apart: many in a row may be to blame.
 const PROBE_STEP: usize = 7919;
 
@@ -92,7 +94,9 @@ impl<'a> FolderCopy<'a> {
             }
             // Who wants to append alone gets his turn.
             tokio::task::yield_now().await;
-            let ended = self.admitted_pass(Mode::Usual, &pending, std::mem::take(&mut bodies)).await;
+            // Where batch after batch is refused for one of its messages, all go alone.
+            let mode = if self.memory.refused_batches < REFUSED_BATCHES { Mode::Usual } else { Mode::Single };
+            let ended = self.admitted_pass(mode, &pending, std::mem::take(&mut bodies)).await;
             if self.work.is_empty() {
                 self.work = pending;
                 self.refresh();
@@ -162,11 +166,28 @@ impl<'a> FolderCopy<'a> {
         }
         let probe = !matches!((&to, &from), (Admission::Free, Admission::Free));
         let control = if matches!(to, Admission::Probe(_)) { self.control(0) } else { None };
-        // Another one each time: one message may be to blame, after all.
-        self.memory.probes += 1;
-        let first = control.or(work.get((self.memory.probes * PROBE_STEP) % work.len().max(1)).copied());
-        let work = if probe { first.as_slice() } else { work };
-        self.pass(How { mode, probe }, work, bodies).await
+        if !probe {
+            return self.pass(How { mode, probe }, work, bodies).await;
+        }
+        let work = self.probes(control, work);
+        self.pass(How { mode: Mode::Single, probe }, &work, BTreeMap::new()).await
+    }
+
+    /// Messages that find out whether the server is well again: one where it said that it is not; where nobody knows whether
+    /// messages are to blame, some from all over the folder, others each time.
+    fn probes(&mut self, control: Option<Scanned>, work: &[Scanned]) -> Vec<Scanned> {
+        let count = if self.shared.breakers.destination.is_open_without_reason() { DIFFERENT } else { 1 };
+        let mut chosen: BTreeMap<u32, Scanned> = control.into_iter().map(|m| (m.uid, m)).collect();
+        for _ in 0..count {
+            self.memory.probes = self.memory.probes.wrapping_add(PROBE_STEP);
+            let at = self.memory.probes % work.len().max(1);
+            if chosen.len() < count
+                && let Some(message) = work.get(at)
+            {
+                chosen.insert(message.uid, *message);
+            }
+        }
+        chosen.into_values().collect()
     }
 
     /// A source that for a while delivered none of the few messages that are left may be well all the same.
@@ -193,7 +214,7 @@ impl<'a> FolderCopy<'a> {
         let evidence = Evidence {
             is_passing,
             accepted,
-            many: suspects.refused_many(),
+            many: suspects.refused_many() || self.shared.breakers.destination.refused_in_a_row() as usize >= DIFFERENT,
             for_long: suspects.refused_for(self.shared.spec.retry.waits.without_control),
             left,
             earlier_runs: self.shared.ledger.read(runs).unwrap_or(0),
@@ -337,7 +358,7 @@ impl<'a> FolderCopy<'a> {
 
     /// Some suspects of a round, behind a control where there is one.
     async fn chunk(&mut self, left: &[u32]) -> Result<Ended> {
-        let wanted: UidSet = left.iter().copied().take(BETWEEN_CONTROLS).collect();
+        let wanted: UidSet = left.iter().copied().take(self.memory.suspects.between_controls()).collect();
         let chunk: Vec<Scanned> = self.work.iter().filter(|m| wanted.contains(m.uid)).copied().collect();
         let largest = chunk.iter().map(|m| m.size).max().unwrap_or(0);
         let passed = self.memory.suspects.control.filter(|control| control.left > 0);
@@ -373,18 +394,18 @@ impl<'a> FolderCopy<'a> {
         };
         // Without a control a suspect shows whether the server is well again.
         let Some(message) = control.or(suspect.filter(|_| probe)) else {
-            self.memory.suspects.control = Some(ControlPassed { size: None, left: BETWEEN_CONTROLS });
+            self.memory.suspects.without_control();
             return Ok(Ended::Complete);
         };
         if self.pass(How { mode: Mode::Control, probe }, &[message], BTreeMap::new()).await? == Ended::Stopped {
             return Ok(Ended::Stopped);
         }
         if self.work.iter().any(|m| m.uid == message.uid) {
-            if self.is_suspect(&message) {
+            if self.is_suspect(&message) && shared.breakers.destination.is_open() {
                 self.memory.suspects.void_round();
             }
         } else {
-            self.memory.suspects.control = Some(ControlPassed { size: Some(message.size), left: BETWEEN_CONTROLS });
+            self.memory.suspects.control_passed(message.size);
         }
         Ok(Ended::Complete)
     }

@@ -16,6 +16,8 @@ pub const ROUNDS: u32 = 4;
 const PROOF: u32 = 2;
 /// After so many refusals in a round another ordinary message must pass.
 pub const BETWEEN_CONTROLS: usize = 50;
+/// ... or after so many, where controls are few.
+const MOST_BETWEEN_CONTROLS: usize = 500;
 /// Ordinary messages that are kept back as controls.
 const CONTROLS: usize = 3;
 /// ... and one more for so many suspects: each round, and the first pass, needs one for [`BETWEEN_CONTROLS`] of them.
@@ -117,6 +119,21 @@ impl Evidence {
     }
 }
 
+/// What a server said, without the date and the timing that Dovecot adds to it: they differ from answer to answer.
+#[must_use]
+pub fn without_timing(text: &str) -> &str {
+    let mut rest = text.trim_end();
+    for (open, close) in [(" (", " secs)."), (" [", "]")] {
+        if rest.ends_with(close)
+            && let Some(at) = rest.rfind(open)
+            && rest.get(at + open.len()..).is_some_and(|inner| inner.starts_with(|c: char| c.is_ascii_digit()))
+        {
+            rest = rest.get(..at).unwrap_or(rest);
+        }
+    }
+    rest
+}
+
 /// All that a folder's copying knows of refused messages; outlives connections.
 #[derive(Debug, Default)]
 pub struct Suspects {
@@ -144,6 +161,8 @@ pub struct Suspects {
     refused_now: BTreeMap<u32, bool>,
     /// The control that passed last in this round.
     pub control: Option<ControlPassed>,
+    /// Controls that were refused since one passed.
+    refused_controls: usize,
     steps: u64,
     tries: u64,
 }
@@ -367,6 +386,29 @@ impl Suspects {
         left.map(|(uid, _)| *uid).collect()
     }
 
+    /// A control was refused; true when so many were that the server is to blame.
+    pub fn control_refused(&mut self) -> bool {
+        self.refused_controls += 1;
+        self.refused_controls >= DIFFERENT
+    }
+
+    /// A control passed, and speaks for what follows.
+    pub fn control_passed(&mut self, size: u32) {
+        self.refused_controls = 0;
+        self.control = Some(ControlPassed { size: Some(size), left: self.between_controls() });
+    }
+
+    /// No control is left: what follows is tried without.
+    pub fn without_control(&mut self) {
+        self.control = Some(ControlPassed { size: None, left: self.between_controls() });
+    }
+
+    /// After so many refusals another control must pass; where few are left, they are spread over two rounds.
+    #[must_use]
+    pub fn between_controls(&self) -> usize {
+        BETWEEN_CONTROLS.max(2 * self.messages.len() / self.controls.len().max(1)).min(MOST_BETWEEN_CONTROLS)
+    }
+
     /// A suspect was tried alone in this round, and refused.
     pub fn refused_in_round(&mut self, uid: u32) {
         let Some(suspect) = self.messages.get(&uid) else { return };
@@ -410,6 +452,7 @@ impl Suspects {
     /// The server was unwell in the middle of the round: nothing in it counts.
     pub fn void_round(&mut self) {
         self.refused_now.clear();
+        self.refused_controls = 0;
         self.control = None;
         self.round_began = false;
     }
@@ -481,6 +524,21 @@ mod tests {
         suspects.control = Some(ControlPassed { size: control, left: BETWEEN_CONTROLS });
         suspects.refused_in_round(uid);
         suspects.end_round();
+    }
+
+    #[test]
+    fn dates_and_timings_are_no_part_of_what_was_said() {
+        for (text, said) in [
+            ("Internal error. [2026-11-29 00:59:36] (0.001 + 0.001 secs).", "Internal error."),
+            (
+                "Quota exceeded (mailbox for user is full) (0.001 + 0.000 secs).",
+                "Quota exceeded (mailbox for user is full)",
+            ),
+            ("no [not this one]", "no [not this one]"),
+            ("no", "no"),
+        ] {
+            assert_eq!(without_timing(text), said);
+        }
     }
 
     #[test]

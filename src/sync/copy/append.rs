@@ -13,9 +13,10 @@ use crate::{
         response::{Code, Flag, Status, StatusLine},
     },
     sync::{
-        breaker::{Consequence, Weight},
+        breaker::{Consequence, Weight, is_passing},
         limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT, SLOW_COMMIT},
         progress::Progress,
+        suspects::without_timing,
         uid_map::Origin,
     },
 };
@@ -261,11 +262,13 @@ impl Pass<'_, '_> {
     /// The messages of a refused APPEND come under suspicion; they are not sent again in this pass, and only after a look:
     /// some servers refuse what they have stored.
     fn suspect(&mut self, answered: &InFlight, line: &StatusLine, error: &Error) -> Result<()> {
+        let text = without_timing(&line.text);
         let why = match &line.code {
-            Some(Code::Other(code)) => format!("[{code}] {}", line.text),
-            _ => line.text.clone(),
+            Some(Code::Other(code)) => format!("[{code}] {text}"),
+            _ => text.to_owned(),
         };
         let alone = answered.messages.len() == 1;
+        self.memory.refused_batches += u32::from(!alone && !is_passing(error));
         for sent in &answered.messages {
             let message = *self.message(sent.at)?;
             self.memory.suspects.refused(&message, alone, error, &why, answered.uid_next);
@@ -277,6 +280,8 @@ impl Pass<'_, '_> {
         }
         let weight = match self.how.mode.weight() {
             Weight::Usual if self.memory.suspects.uncontrolled => Weight::Uncontrolled,
+            // Where many are refused for their own sake, so may be some that were kept back.
+            Weight::Control if !self.memory.suspects.control_refused() => Weight::Uncontrolled,
             weight => weight,
         };
         match self.context.breakers.destination.refused(error, weight) {
@@ -285,7 +290,8 @@ impl Pass<'_, '_> {
                 Ok(())
             }
             Consequence::Open => {
-                self.pausing = true;
+                // What finds out whether the server is well is tried to its end.
+                self.pausing |= !self.how.probe;
                 Ok(())
             }
             Consequence::End => Err(error.clone()),

@@ -78,6 +78,8 @@ pub struct Memory {
     pub keywords_due: Vec<KeywordsDue>,
     /// Which messages the source fails to deliver.
     pub trouble: Trouble,
+    /// APPENDs of several messages that were refused for no reason of the server's: one message may be to blame.
+    pub refused_batches: u32,
     /// Messages that were tried to find out whether a server is well again.
     pub probes: usize,
     /// Copied messages to read back, since the destination may have changed them.
