@@ -127,6 +127,8 @@ pub enum Consequence {
 pub enum Weight {
     /// One of many: a few in a row open the breaker, if the class does not.
     Usual,
+    /// The same in a folder of which so many refusals in a row would be unlikely.
+    Among(u32),
     /// One of many, and its class tells nothing of the server: servers say `internal error` of a single message, too.
     Counted,
     /// The same in a folder of which it was found that it has no ordinary message left: only its class tells.
@@ -140,10 +142,14 @@ pub enum Weight {
 impl State {
     fn refused(&mut self, error: &Error, weight: Weight, now: Instant, retry: &Retry) -> Consequence {
         self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
-        let in_a_row = self.refused_in_a_row >= if self.was_well { IN_A_ROW_WELL } else { IN_A_ROW };
+        let most = match weight {
+            Weight::Among(unlikely) => unlikely.max(IN_A_ROW),
+            _ => IN_A_ROW,
+        };
+        let in_a_row = self.refused_in_a_row >= if self.was_well { IN_A_ROW_WELL.max(most) } else { most };
         let passing = is_passing(error);
         let opens = match weight {
-            Weight::Usual => passing || in_a_row,
+            Weight::Usual | Weight::Among(_) => passing || in_a_row,
             Weight::Counted => in_a_row,
             Weight::Uncontrolled => passing,
             Weight::Control => true,
@@ -169,7 +175,8 @@ impl State {
             open => {
                 let waits = open.as_ref().map_or(0, |open| open.waits + 1);
                 // Known to have been well: a look at once, not after a while.
-                let at_once = self.was_well && waits == 0 && weight == Weight::Usual && !passing;
+                let usual = matches!(weight, Weight::Usual | Weight::Among(_));
+                let at_once = self.was_well && waits == 0 && usual && !passing;
                 let step = || retry.waits.unwell.get(waits).or(retry.waits.unwell.last()).copied().unwrap_or_default();
                 let wait = error.stated_wait.unwrap_or_else(|| if at_once { AT_ONCE } else { step() });
                 let since = open.as_ref().map_or(now, |open| open.since);

@@ -117,7 +117,7 @@ impl<'a> FolderCopy<'a> {
             self.look().await?;
             let waits = |m: &&Scanned| suspects.contains(m.uid) && self.is_suspect(m);
             let work: Vec<Scanned> = self.work.iter().filter(waits).copied().collect();
-            if self.memory.suspects.any_alone() {
+            if self.memory.suspects.any_alone() && self.memory.suspects.controls.is_empty() {
                 // Most of them are ordinary messages.
                 self.choose_controls(&work);
             }
@@ -178,6 +178,13 @@ impl<'a> FolderCopy<'a> {
     fn probes(&mut self, control: Option<Scanned>, work: &[Scanned]) -> Vec<Scanned> {
         let count = if self.shared.breakers.destination.is_open_without_reason() { DIFFERENT } else { 1 };
         let mut chosen: BTreeMap<u32, Scanned> = control.into_iter().map(|m| (m.uid, m)).collect();
+        if count > 1 {
+            // Half of them of those that were kept back, the largest first.
+            let controls = &self.memory.suspects.controls;
+            let mut kept: Vec<Scanned> = self.work.iter().filter(|m| controls.contains(&m.uid)).copied().collect();
+            kept.sort_by_key(|m| std::cmp::Reverse(m.size));
+            chosen.extend(kept.into_iter().take(count / 2).map(|m| (m.uid, m)));
+        }
         for _ in 0..count {
             self.memory.probes = self.memory.probes.wrapping_add(PROBE_STEP);
             let at = self.memory.probes % work.len().max(1);
@@ -392,6 +399,13 @@ impl<'a> FolderCopy<'a> {
             (Admission::Free, Admission::Free) => false,
             _ => true,
         };
+        if probe && shared.breakers.destination.is_open_without_reason() && control.is_some() {
+            // One of them may well be refused for its own sake.
+            let kept: Vec<Scanned> =
+                self.work.iter().filter(|m| self.memory.suspects.controls.contains(&m.uid)).copied().collect();
+            let probes = self.probes(control, &kept);
+            return self.pass(How { mode: Mode::Single, probe }, &probes, BTreeMap::new()).await;
+        }
         // Without a control a suspect shows whether the server is well again.
         let Some(message) = control.or(suspect.filter(|_| probe)) else {
             self.memory.suspects.without_control();

@@ -147,6 +147,8 @@ pub struct Suspects {
     different: BTreeSet<u32>,
     /// Something was accepted in this folder since the first refusal.
     accepted: bool,
+    /// Messages that were accepted in this run.
+    accepted_messages: usize,
     /// One that was refused alone was accepted later.
     comes_and_goes: bool,
     /// It was found that no ordinary message is left that would tell of the server.
@@ -213,6 +215,7 @@ impl Suspects {
     /// A message was accepted, or found at the destination.
     pub fn accepted(&mut self, uid: u32) {
         self.accepted |= self.first_refusal.is_some();
+        self.accepted_messages += 1;
         self.controls.remove(&uid);
         self.refused_now.remove(&uid);
         if let Some(suspect) = self.messages.remove(&uid) {
@@ -389,7 +392,26 @@ impl Suspects {
     /// A control was refused; true when so many were that the server is to blame.
     pub fn control_refused(&mut self) -> bool {
         self.refused_controls += 1;
-        self.refused_controls >= DIFFERENT
+        self.refused_controls >= (self.unlikely_in_a_row() as usize).max(DIFFERENT)
+    }
+
+    /// Of the messages that were kept back, the share that may be ordinary: as many as of those that were sent.
+    fn ordinary_share(&self) -> f64 {
+        #[allow(clippy::cast_precision_loss, reason = "a share")]
+        let (accepted, refused) = (self.accepted_messages as f64, self.different.len() as f64);
+        ((accepted + 1.0) / (accepted + refused + 1.0)).clamp(0.01, 0.99)
+    }
+
+    /// So many refusals in a row come by chance less than once in a thousand times, where so many are refused; 1 where
+    /// nothing was accepted yet.
+    #[must_use]
+    pub fn unlikely_in_a_row(&self) -> u32 {
+        if self.accepted_messages == 0 {
+            return 1;
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 700")]
+        let count = (0.001_f64.ln() / (1.0 - self.ordinary_share()).ln()).ceil() as u32;
+        count.min(100)
     }
 
     /// A control passed, and speaks for what follows.
@@ -406,7 +428,14 @@ impl Suspects {
     /// After so many refusals another control must pass; where few are left, they are spread over two rounds.
     #[must_use]
     pub fn between_controls(&self) -> usize {
-        BETWEEN_CONTROLS.max(2 * self.messages.len() / self.controls.len().max(1)).min(MOST_BETWEEN_CONTROLS)
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a guess"
+        )]
+        let ordinary = (self.controls.len() as f64 * self.ordinary_share()) as usize;
+        BETWEEN_CONTROLS.max(2 * self.messages.len() / ordinary.max(1)).min(MOST_BETWEEN_CONTROLS)
     }
 
     /// A suspect was tried alone in this round, and refused.

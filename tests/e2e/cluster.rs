@@ -104,6 +104,8 @@ impl Cluster {
         // As strict as it can be; mail servers may be on this machine, which may be a node of the cluster.
         self.kubectl(&["apply", "--server-side", "-f", "-"], &namespace())?;
         let mut arguments = vec!["upgrade", "--install", RELEASE, chart.to_str().unwrap(), "--wait", "--timeout=3m"];
+        // Another test may have applied newer definitions by kubectl.
+        arguments.push("--force-conflicts");
         let allow = format!("config.addresses.allow={{{}/32}}", self.address);
         let image = self.image.as_deref().map(image_values).unwrap_or_default();
         for value in [&allow, &image].into_iter().map(String::as_str).chain(values.iter().copied()) {

@@ -6,7 +6,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -105,6 +105,8 @@ type Folders = Arc<Mutex<BTreeMap<String, Vec<Mail>>>>;
 pub struct Fake {
     pub server: Scripted,
     folders: Folders,
+    /// Milliseconds that each command takes.
+    pace: Arc<AtomicU64>,
 }
 
 impl Fake {
@@ -120,18 +122,25 @@ impl Fake {
         twist: impl Fn(&str, usize) -> Option<Act> + Send + Sync + 'static,
     ) -> Self {
         let folders: Folders = Arc::new(Mutex::new(BTreeMap::from([("INBOX".to_owned(), inbox)])));
+        let pace = Arc::new(AtomicU64::new(0));
+        let takes = Arc::clone(&pace);
         let shared =
             Arc::new((Arc::clone(&folders), Box::new(twist) as Twist, AtomicUsize::new(0), capabilities.to_owned()));
         let server = Scripted::serve(None, move |mut conn, _| {
-            let shared = Arc::clone(&shared);
+            let (shared, pace) = (Arc::clone(&shared), Arc::clone(&takes));
             async move {
                 let (folders, twist, count, capabilities) = &*shared;
                 conn.login(capabilities).await?;
-                serve(&mut conn, capabilities, folders, twist, count).await
+                serve(&mut conn, capabilities, folders, twist, (count, &pace)).await
             }
         })
         .await;
-        Self { server, folders }
+        Self { server, folders, pace }
+    }
+
+    /// From now on each command takes so long, also one that was sent before the last was answered.
+    pub fn takes(&self, time: Duration) {
+        self.pace.store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
     /// Where the engine finds it.
@@ -162,11 +171,15 @@ async fn serve(
     capabilities: &str,
     folders: &Folders,
     twist: &Twist,
-    count: &AtomicUsize,
+    (count, pace): (&AtomicUsize, &AtomicU64),
 ) -> io::Result<()> {
     let mut selected = String::new();
     loop {
         let command = conn.command().await?;
+        let takes = Duration::from_millis(pace.load(Ordering::SeqCst));
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
         let upper = command.text().to_ascii_uppercase();
         let with_tag = |bytes: &[u8]| {
             let text = bytes.split(|b| *b == b'{').enumerate().map(|(at, piece)| match piece.strip_prefix(b"tag}") {

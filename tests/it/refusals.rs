@@ -387,3 +387,50 @@ async fn differences_are_told_again_until_a_run_that_ended_has_told_them() {
     assert!(told.folders[0].difference_messages.iter().any(|note| note.uid == 2), "{told:#?}");
     assert_eq!(rig.sync().await.folders[0].differences, BTreeMap::new(), "it was told");
 }
+
+/// `refused` messages among `ordinary` ones; each command takes 100 ms. Gives how long the run took.
+async fn many_refused(capabilities: &str, refused: u32, ordinary: u32, contiguous: bool) -> Duration {
+    let all = refused + ordinary;
+    let is_bad = |uid: u32| if contiguous { uid <= refused } else { (uid * ordinary) % all >= ordinary };
+    let held: Vec<Mail> = (1..=all)
+        .map(|uid| {
+            let (mark, more) = if is_bad(uid) { ("x-bad", 0) } else { ("x-fine", uid as usize % 50) };
+            let body = format!("Message-ID: <{uid}@example.org>\r\n{mark}: yes\r\n\r\n{}\r\n", "x".repeat(100 + more));
+            Mail::new(uid, body)
+        })
+        .collect();
+    let bad = held.iter().filter(|mail| is_bad(mail.uid)).count() as u64;
+    let source = Fake::start(MODERN, held).await;
+    let is_picky = Arc::new(AtomicBool::new(true));
+    let destination = picky(capabilities, "{tag} NO Computer says no.\r\n", &is_picky).await;
+    destination.takes(Duration::from_millis(100));
+    let mut rig = rig(&source, &destination);
+    rig.spec.connections = 1;
+    let began = Instant::now();
+    let report = rig.sync().await;
+    let took = began.elapsed();
+    assert_eq!((copied(&report), skipped(&report)), (u64::from(all) - bad, bad), "{capabilities} {contiguous}");
+    let groups = set_aside(&rig);
+    let proven = groups.as_array().unwrap().iter().filter(|group| group["proven"] == true);
+    let proven: u64 = proven.map(|group| group["messages"].as_u64().unwrap()).sum();
+    assert!(proven * 10 >= bad * 9 || contiguous, "{proven} of {bad} proven: {groups}");
+    took
+}
+
+#[tokio::test(start_paused = true)]
+async fn hundreds_of_refused_messages_among_few_others_are_proven_in_minutes() {
+    for (multi, contiguous) in [("", false), (" MULTIAPPEND", false), ("", true)] {
+        let took = many_refused(&format!("{MODERN}{multi}"), 500, 100, contiguous).await;
+        assert!(took < Duration::from_mins(5), "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "takes minutes: thousands of refused messages, settled within an hour at 100 ms a command"]
+async fn thousands_of_refused_messages_among_others_are_settled_within_an_hour() {
+    for (multi, contiguous) in [("", false), (" MULTIAPPEND", false), ("", true)] {
+        let took = many_refused(&format!("{MODERN}{multi}"), 5000, 1000, contiguous).await;
+        assert!(took < Duration::from_hours(1), "{took:?}");
+        eprintln!("5,000 of 6,000 refused{multi}, contiguous: {contiguous}: {took:?}");
+    }
+}

@@ -280,6 +280,7 @@ impl Pass<'_, '_> {
         }
         let weight = match self.how.mode.weight() {
             Weight::Usual if self.memory.suspects.uncontrolled => Weight::Uncontrolled,
+            Weight::Usual => Weight::Among(self.memory.suspects.unlikely_in_a_row()),
             // Where many are refused for their own sake, so may be some that were kept back.
             Weight::Control if !self.memory.suspects.control_refused() => Weight::Uncontrolled,
             weight => weight,

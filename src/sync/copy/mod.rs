@@ -382,7 +382,7 @@ impl Pass<'_, '_> {
     /// True when others need the destination for themselves, or a server is unwell.
     fn must_pause(&self) -> bool {
         let unwell = || self.context.breakers.source.is_open() || self.context.breakers.destination.is_open();
-        (!self.how.mode.is_careful() && self.context.quiet.is_wanted()) || (!self.how.probe && unwell())
+        !self.how.probe && ((!self.how.mode.is_careful() && self.context.quiet.is_wanted()) || unwell())
     }
 
     fn is_done(&self) -> bool {
