@@ -597,7 +597,9 @@ mod tests {
     fn a_fault_that_comes_and_goes_needs_all_rounds() {
         let mut suspects = Suspects::default();
         let all = messages(&[100, 100]);
-        all.iter().for_each(|message| refused(&mut suspects, message));
+        for message in &all {
+            refused(&mut suspects, message);
+        }
         round(&mut suspects, 1, Some(100));
         suspects.accepted(2);
         round(&mut suspects, 1, Some(100));
