@@ -110,6 +110,10 @@ impl<'a> FolderCopy<'a> {
     /// What was refused only together with others: of a batch, one message may be to blame.
     async fn one_by_one(&mut self) -> Result<Ended> {
         loop {
+            if self.memory.suspects.is_empty() {
+                return Ok(Ended::Complete);
+            }
+            self.memory.suspects.keep(&self.work.iter().map(|m| m.uid).collect());
             let suspects: UidSet = self.memory.suspects.only_in_batches().collect();
             if suspects.is_empty() {
                 return Ok(Ended::Complete);
