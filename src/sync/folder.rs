@@ -220,11 +220,23 @@ pub async fn sync_folder(
     if !unlisted.is_empty() {
         let there = still_there(&mut pair.source, &unlisted).await?;
         let why = "the source counts it but tells nothing of it; every run tries it";
-        new_aside.push(set_aside_group(SetAsideReason::Unreadable, ErrorClass::Protocol, why, &facts, there));
+        new_aside.push(SetAsideGroup::without_refusal(
+            SetAsideReason::Unreadable,
+            ErrorClass::Protocol,
+            why,
+            &facts,
+            there,
+        ));
     }
     let (mut work, too_large) = choose(shared, append_limit, &source.scan, &wanted, report);
     let why = "it is larger than the destination says that it takes (APPENDLIMIT)";
-    new_aside.push(set_aside_group(SetAsideReason::TooLarge, ErrorClass::MessageRejected, why, &facts, too_large));
+    new_aside.push(SetAsideGroup::without_refusal(
+        SetAsideReason::TooLarge,
+        ErrorClass::MessageRejected,
+        why,
+        &facts,
+        too_large,
+    ));
     if first {
         Progress::add(&shared.progress.messages_total, work.len() as u64);
         let bytes = work.iter().map(|m| u64::from(m.size)).sum();
@@ -437,28 +449,6 @@ fn try_again(memory: &mut Memory, set_aside: &SetAside, message: &Scanned) {
         let earlier = Earlier { proven: group.proven, tries: group.tries, runs: group.runs };
         let error = Error::new(group.class, format!("the server refused APPEND: {}", group.why));
         memory.suspects.try_again(message, error, group.why.clone(), earlier);
-    }
-}
-
-fn set_aside_group(
-    reason: SetAsideReason,
-    class: ErrorClass,
-    why: &str,
-    facts: &TryFacts,
-    uids: UidSet,
-) -> SetAsideGroup {
-    let proven = reason == SetAsideReason::TooLarge;
-    SetAsideGroup {
-        reason,
-        class,
-        why: why.to_owned(),
-        proven,
-        tries: 1,
-        runs: 0,
-        last_try: facts.now,
-        destination: facts.destination.clone(),
-        rules: facts.rules,
-        uids,
     }
 }
 

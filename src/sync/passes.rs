@@ -571,24 +571,6 @@ impl<'a> FolderCopy<'a> {
         })
     }
 
-    /// A group of messages that were not refused, and so need no proof.
-    fn group(&self, reason: SetAsideReason, class: ErrorClass, why: String, uids: UidSet) -> SetAsideGroup {
-        let facts = self.shared.try_facts(self.context.append_limit);
-        let proven = reason == SetAsideReason::TooLarge;
-        SetAsideGroup {
-            reason,
-            class,
-            why,
-            proven,
-            tries: 1,
-            runs: 0,
-            last_try: facts.now,
-            destination: facts.destination,
-            rules: facts.rules,
-            uids,
-        }
-    }
-
     /// Takes out of the work what the source failed to deliver too often.
     fn give_up_unreadable(&mut self) -> Result<()> {
         let trouble = &self.memory.trouble;
@@ -599,8 +581,9 @@ impl<'a> FolderCopy<'a> {
         for uid in uids.iter() {
             self.memory.suspects.gone(uid);
         }
-        let why = "the source failed again and again to deliver it; every run tries it".to_owned();
-        let group = self.group(SetAsideReason::Unreadable, ErrorClass::Protocol, why, uids);
+        let why = "the source failed again and again to deliver it; every run tries it";
+        let facts = self.shared.try_facts(self.context.append_limit);
+        let group = SetAsideGroup::without_refusal(SetAsideReason::Unreadable, ErrorClass::Protocol, why, &facts, uids);
         self.set_aside(vec![group])
     }
 
@@ -613,9 +596,11 @@ impl<'a> FolderCopy<'a> {
         for uid in too_large.keys() {
             self.memory.suspects.gone(*uid);
         }
-        let why = "it is larger than the destination says that it takes (APPENDLIMIT)".to_owned();
+        let why = "it is larger than the destination says that it takes (APPENDLIMIT)";
         let uids = too_large.into_keys().collect();
-        let group = self.group(SetAsideReason::TooLarge, ErrorClass::MessageRejected, why, uids);
+        let facts = self.shared.try_facts(self.context.append_limit);
+        let group =
+            SetAsideGroup::without_refusal(SetAsideReason::TooLarge, ErrorClass::MessageRejected, why, &facts, uids);
         self.set_aside(vec![group])
     }
 

@@ -88,6 +88,28 @@ pub struct SetAsideGroup {
 }
 
 impl SetAsideGroup {
+    /// Messages that this run sets aside without a refusal: the source did not deliver them, or the destination says beforehand
+    /// that they are too large, which is proof enough.
+    #[must_use]
+    pub fn without_refusal(
+        reason: SetAsideReason,
+        class: ErrorClass,
+        why: &str,
+        facts: &TryFacts,
+        uids: UidSet,
+    ) -> Self {
+        Self {
+            class,
+            why: why.to_owned(),
+            proven: reason == SetAsideReason::TooLarge,
+            tries: 1,
+            last_try: facts.now,
+            destination: facts.destination.clone(),
+            rules: facts.rules,
+            ..Self::new(reason, uids)
+        }
+    }
+
     /// Messages of which nothing but the reason is known: they are tried by the next run.
     #[must_use]
     pub fn new(reason: SetAsideReason, uids: UidSet) -> Self {
