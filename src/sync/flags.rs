@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::uid_map::UidMapIndex;
+use super::{doubt::Found, uid_map::UidMapIndex};
 use crate::imap::uid_set::UidSet;
 
 /// UIDs by sendable flag. A flag that no message has is not in it.
@@ -35,12 +35,16 @@ impl FlagChanges {
         Self { add: less(current, base), remove: less(base, current) }
     }
 
-    /// What adopted messages get, in source UIDs: flags that the source has. They lose none, and \Deleted is the
-    /// destination user's own decision.
+    /// What messages get that were found at the destination, in destination UIDs: the flags that the source has and they
+    /// have not. They lose none, and \Deleted is the destination user's own decision.
     #[must_use]
-    pub fn for_adopted(current: &FlagSets, adopted: &UidSet) -> Self {
-        let wanted = current.iter().filter(|(flag, _)| !flag.eq_ignore_ascii_case("\\Deleted"));
-        let add = without_empty(wanted.map(|(flag, uids)| (flag.clone(), uids.intersection(adopted))));
+    pub fn for_adopted(found: &[Found]) -> Self {
+        let mut add = FlagSets::new();
+        for copy in found {
+            for flag in copy.missing_flags.iter().filter(|flag| !flag.eq_ignore_ascii_case("\\Deleted")) {
+                add.entry(flag.clone()).or_default().insert(copy.destination);
+            }
+        }
         Self { add, remove: FlagSets::new() }
     }
 
@@ -118,9 +122,18 @@ mod tests {
 
     #[test]
     fn adopted_messages_only_gain_flags_and_never_deleted() {
-        let current = sets(&[("\\Seen", "1:5"), ("\\Deleted", "1:5")]);
-        let changes = FlagChanges::for_adopted(&current, &uids("4:9"));
-        assert_eq!(changes, FlagChanges { add: sets(&[("\\Seen", "4:5")]), remove: FlagSets::new() });
+        let found = |source, destination, missing: &[&str]| {
+            let missing_flags = missing.iter().map(|flag| (*flag).to_owned()).collect();
+            Found { source, destination, missing_flags }
+        };
+        let found = [
+            found(1, 21, &["\\Seen", "\\Deleted"]),
+            found(2, 22, &["\\DELETED", "\\Seen", "$Work"]),
+            found(3, 23, &[]),
+        ];
+        let changes = FlagChanges::for_adopted(&found);
+        let add = sets(&[("\\Seen", "21:22"), ("$Work", "22")]);
+        assert_eq!(changes, FlagChanges { add, remove: FlagSets::new() });
     }
 
     #[test]

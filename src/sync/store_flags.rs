@@ -1,7 +1,5 @@
 //! Carries flag changes to the destination by +FLAGS and -FLAGS, never as a replacement.
 
-use std::collections::BTreeMap;
-
 use super::{
     doubt::Found,
     flags::{FlagChanges, FlagSets, next_base},
@@ -77,8 +75,8 @@ pub async fn follow(
     Ok(removed.union(&added).len())
 }
 
-/// Adds to adopted messages the flags that the source has and they have not; never \Deleted. Gives the number of
-/// messages changed.
+/// Adds to adopted messages the flags that [`FlagChanges::for_adopted`] grants them. Gives the number of messages
+/// changed.
 ///
 /// # Errors
 /// As [`follow`].
@@ -88,13 +86,8 @@ pub async fn add_missing(
     found: &[Found],
     report: &mut FolderReport,
 ) -> Result<u64> {
-    let mut add: FlagSets = BTreeMap::new();
-    for f in found {
-        for flag in f.missing_flags.iter().filter(|flag| !flag.eq_ignore_ascii_case("\\Deleted")) {
-            add.entry(flag.clone()).or_default().insert(f.destination);
-        }
-    }
-    Ok(store(destination, "+FLAGS.SILENT", &add, Some(selected), report).await?.len())
+    let changes = FlagChanges::for_adopted(found);
+    Ok(store(destination, "+FLAGS.SILENT", &changes.add, Some(selected), report).await?.len())
 }
 
 /// Adds one keyword to one message; gives what the server said when it does not take it.
