@@ -328,7 +328,7 @@ pub struct MailMigrationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub progress: Option<String>,
-    /// Bytes per second over the last minutes, such as `12 MiB/s`.
+    /// Bytes per second over the last minute, all mailboxes together, such as `12 MiB/s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub rate: Option<String>,

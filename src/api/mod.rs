@@ -10,6 +10,7 @@ pub mod mailbox_sync;
 pub mod names;
 pub mod not_copied;
 pub mod pod;
+pub mod rate;
 pub mod rules;
 pub mod scalar;
 

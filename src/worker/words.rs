@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 
 use super::desk::number;
 use crate::{
-    api::mailbox_sync::{Outcome, WorkerPhase, WorkerProgress, WorkerStatus},
+    api::{
+        mailbox_sync::{Outcome, WorkerPhase, WorkerProgress, WorkerStatus},
+        rate::rate_text,
+    },
     error::{Error, Remedy},
     sync::{
         progress::{Phase, Progress},
@@ -156,7 +159,7 @@ pub fn live(progress: &Progress, skipped: u64, bytes_per_second: u64, now: Times
         phase: Some(phase(counters.phase)),
         progress: Some(WorkerProgress {
             done: share(bytes_done, bytes_total).or_else(|| share(messages_done, messages_total)),
-            rate: (copying && bytes_per_second > 0).then(|| rate(bytes_per_second)),
+            rate: (copying && bytes_per_second > 0).then(|| rate_text(bytes_per_second)),
             eta: eta.map(Time),
             folders_total: number(counters.folders_total),
             folders_done: number(counters.folders_done),
@@ -191,16 +194,6 @@ const fn phase(phase: Phase) -> WorkerPhase {
 fn share(done: u64, total: u64) -> Option<String> {
     let percent = u128::from(done) * 100;
     percent.checked_div(u128::from(total)).map(|percent| format!("{percent}%"))
-}
-
-/// `12 MiB/s`: two or three digits are enough for people.
-fn rate(bytes: u64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let Some((unit, shift)) = units.into_iter().find(|(_, shift)| bytes >> shift > 0) else {
-        return format!("{bytes} B/s");
-    };
-    let tenths = (u128::from(bytes) * 10) >> shift;
-    if tenths < 100 { format!("{}.{} {unit}/s", tenths / 10, tenths % 10) } else { format!("{} {unit}/s", tenths / 10) }
 }
 
 #[cfg(test)]
@@ -298,14 +291,6 @@ mod tests {
         );
         assert_eq!(status.waiting.unwrap().len(), MAX_WAITING);
         assert!(status.destination_login && status.inbox_uid_next == Some(77) && status.waiting_until.is_some());
-    }
-
-    #[test]
-    fn rates_are_short() {
-        for (bytes, text) in [(0, "0 B/s"), (1023, "1023 B/s"), (1536, "1.5 KiB/s"), (12 << 20, "12 MiB/s")] {
-            assert_eq!(rate(bytes), text);
-        }
-        assert!(rate(u64::MAX).len() <= 20);
     }
 
     #[test]

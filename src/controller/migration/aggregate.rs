@@ -11,6 +11,7 @@ use crate::{
         mail_migration::{FailureSample, MailboxCounts, Totals},
         mailbox_sync::SyncPhase,
         not_copied::NotCopied,
+        rate::rate_text,
     },
     controller::{
         mailbox::{conditions::all_copied, decide::is_final},
@@ -49,6 +50,14 @@ pub struct Aggregate {
     pub copied: i32,
     /// When the first of the next delta syncs is due.
     pub next_sync_at: Option<Time>,
+}
+
+impl Aggregate {
+    /// Bytes per second as the status shows them; none while nothing moves.
+    #[must_use]
+    pub fn rate(&self) -> Option<String> {
+        u64::try_from(self.bytes_per_second).ok().filter(|rate| *rate > 0).map(rate_text)
+    }
 }
 
 /// Aggregates, in the order of names; `wrong` are mailboxes that have no MailboxSync because they can't be synced as they are written.
@@ -237,6 +246,13 @@ mod tests {
         let all = aggregate(syncs.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
         assert_eq!((all.percent, all.started, all.counts.running), (Some(25), true, 1));
         assert_eq!(all.eta.unwrap().0.as_second(), 15);
+    }
+
+    #[test]
+    fn a_migrations_rate_is_told_in_the_unit_of_its_mailboxes() {
+        let all = |bytes_per_second| Aggregate { bytes_per_second, ..Aggregate::default() };
+        assert_eq!(all(12 << 20).rate().as_deref(), Some("12 MiB/s"));
+        assert_eq!(all(0).rate(), None);
     }
 
     fn ended(name: &str, reasons: &[(&str, i64)]) -> Arc<MailboxSync> {

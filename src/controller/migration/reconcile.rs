@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::DecimalBytes;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
@@ -256,8 +255,7 @@ fn fill(migration: &MailMigration, status: &mut MailMigrationStatus, facts: &Fac
     status.mailboxes = Some(all.counts);
     status.totals = Some(all.totals.clone());
     status.progress = all.percent.map(|percent| format!("{percent}%"));
-    let rate = u64::try_from(all.bytes_per_second).ok().filter(|rate| *rate > 0);
-    status.rate = rate.map(|rate| format!("{}/s", DecimalBytes(rate)));
+    status.rate = all.rate();
     status.eta.clone_from(&all.eta);
     status.failures.clone_from(&all.failures);
     status.pending_removal.clone_from(&memory.pending);
