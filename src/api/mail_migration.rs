@@ -71,10 +71,10 @@ pub struct MailMigrationSpec {
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into(), "key".into()]))]
     pub mailbox_secrets: Vec<SecretKeyRef>,
-    /// Which folders, and what they are called at the destination.
+    /// Which folders are synced, and what they are called at the destination.
     #[serde(default)]
     pub folders: FolderRules,
-    /// Which messages.
+    /// Which messages are synced.
     #[serde(default)]
     pub messages: MessageRules,
     /// SourceWins: flags that change at the source after a message was copied change at the destination too. Ignore:
@@ -294,7 +294,7 @@ pub struct MailMigrationStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// In one word.
+    /// Where the migration stands, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<MigrationPhase>,
     /// Accepted, Ready, Complete, AllCopied, Failed, Stalled, Reconciling, MailboxesFailing, RemovalPending, PodsRefused.
@@ -350,7 +350,7 @@ pub struct MailMigrationStatus {
     pub mailbox_secrets: Vec<CsvStatus>,
 }
 
-/// A migration in one word.
+/// Where a migration stands, in one word.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MigrationPhase {
     /// Nothing has started: not accepted yet, or startAt lies ahead.
@@ -417,7 +417,7 @@ pub struct Totals {
     /// Messages in the folders that are synced.
     #[serde(default)]
     pub messages_total: i64,
-    /// Of these, at the destination.
+    /// Of these messages, those that are at the destination.
     #[serde(default)]
     pub messages_done: i64,
     /// Set aside and so not copied, whichever sync found out; accepted ones too.
@@ -433,7 +433,7 @@ pub struct Totals {
     /// Bytes of the messages.
     #[serde(default)]
     pub bytes_total: i64,
-    /// Of these, at the destination.
+    /// Of these bytes, those that are at the destination.
     #[serde(default)]
     pub bytes_done: i64,
     /// Attempts that were restarted at their deadline.
@@ -456,12 +456,12 @@ pub struct FailureSample {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PendingRemoval {
-    /// How many.
+    /// How many mailboxes.
     pub count: i32,
     /// Stands for exactly these mailboxes; goes into `spec.confirmRemoval`.
     #[schemars(length(max = 64))]
     pub token: String,
-    /// A few of them.
+    /// A few of these mailboxes, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), inner(length(max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

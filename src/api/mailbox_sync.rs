@@ -72,7 +72,7 @@ pub struct MailboxSyncSpec {
     /// Stop at a checkpoint and start nothing.
     #[serde(default)]
     pub suspend: bool,
-    /// Stop for good.
+    /// Stop for good; what was copied stays.
     #[serde(default)]
     pub cancel: bool,
     /// Another text than `status.syncRequest` asks for one more sync.
@@ -108,10 +108,10 @@ pub struct SyncEndpoint {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct SyncSettings {
-    /// Which folders, and what they are called at the destination.
+    /// Which folders are synced, and what they are called at the destination.
     #[serde(default)]
     pub folders: FolderRules,
-    /// Which messages.
+    /// Which messages are synced.
     #[serde(default)]
     pub messages: MessageRules,
     /// What happens to flags of messages that were copied before.
@@ -188,7 +188,7 @@ pub struct MailboxSyncStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// In one word.
+    /// Where the mailbox stands, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<SyncPhase>,
     /// Ready, AllCopied, Stalled.
@@ -267,7 +267,7 @@ pub struct MailboxSyncStatus {
     pub worker: Option<WorkerStatus>,
 }
 
-/// A mailbox in one word.
+/// Where a mailbox stands, in one word.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SyncPhase {
     /// Not looked at yet, or not yet due.
@@ -309,9 +309,9 @@ impl SyncPhase {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Stopping {
-    /// When it was asked.
+    /// When it was asked to stop.
     pub at: Time,
-    /// Why.
+    /// Why it was asked to stop.
     pub reason: StopReason,
 }
 
@@ -499,7 +499,7 @@ pub struct WorkerProgress {
     /// Messages in the folders that are synced, as far as known.
     #[serde(default)]
     pub messages_total: i64,
-    /// Of these, at the destination.
+    /// Of these messages, those that are at the destination.
     #[serde(default)]
     pub messages_done: i64,
     /// Set aside and so not copied, whichever sync found out; accepted ones too.
@@ -511,7 +511,7 @@ pub struct WorkerProgress {
     /// Bytes of the messages, as far as known.
     #[serde(default)]
     pub bytes_total: i64,
-    /// Of these, at the destination.
+    /// Of these bytes, those that are at the destination.
     #[serde(default)]
     pub bytes_done: i64,
     /// Bytes read or written on any connection by this attempt: stands still when nothing moves.

@@ -56,7 +56,7 @@ pub struct PodResources {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub requests: BTreeMap<String, Quantity>,
-    /// What is the most.
+    /// How much may be used at most, for example `{cpu: "1", memory: 256Mi}`. A container that needs more memory is killed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub limits: BTreeMap<String, Quantity>,

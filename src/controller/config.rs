@@ -30,7 +30,7 @@ pub struct OperatorConfig {
     pub worker_role: WorkerRole,
     /// Namespaces where master users may be used.
     pub master_users: Vec<MasterUserRule>,
-    /// Labels of the pods' log level, as `RUST_LOG` has it.
+    /// What sync pods log: a level, or levels by module, as `RUST_LOG` has it.
     pub worker_log_level: String,
     /// Secrets for pulling the workers' image; they must be there in each namespace with migrations.
     pub image_pull_secrets: Vec<String>,

@@ -187,7 +187,7 @@ impl Context {
         generations.insert(uid, generation) != Some(generation)
     }
 
-    /// True once in a while for each namespace: its workers' account is to be applied.
+    /// True when the workers' account of this namespace was applied less than `every` ago: it need not be applied again yet.
     pub fn is_prepared(&self, namespace: &str, every: Duration) -> bool {
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         prepared.get(namespace).is_some_and(|at| at.elapsed() < every)
