@@ -43,7 +43,19 @@ pub struct Steps<'a> {
     left: usize,
 }
 
+/// What became of one step.
+#[derive(Debug, PartialEq, Eq)]
+enum StepEnd {
+    /// A MailboxSync of this name was made.
+    Made(String),
+    /// It can't be done yet: an object of that name is still there from before.
+    Waits,
+    /// It is done, and the watch will show it.
+    Done,
+}
+
 /// What was done.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Left to do, with what has to wait.
     pub left: usize,
@@ -103,19 +115,30 @@ impl<'a> Steps<'a> {
     pub async fn run(self, context: &Context, migration: &MailMigration) -> Result<Progress, Failure> {
         let steps = self.urgent.into_iter().chain(self.others);
         let runs: Vec<_> = steps.map(|step| run(context, migration, step)).collect();
-        let results: Vec<Option<String>> = stream::iter(runs).buffer_unordered(AT_ONCE).try_collect().await?;
-        let waits = results.iter().filter(|result| result.as_deref() == Some("")).count();
-        let made = results.into_iter().flatten().filter(|name| !name.is_empty()).collect();
-        Ok(Progress { left: self.left + waits, made })
+        let ends: Vec<StepEnd> = stream::iter(runs).buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(progress(self.left, ends))
     }
+}
+
+/// What the steps' ends come to, beside `left` steps that were not tried.
+fn progress(left: usize, ends: Vec<StepEnd>) -> Progress {
+    let mut progress = Progress { left, made: BTreeSet::new() };
+    for end in ends {
+        match end {
+            StepEnd::Made(name) => drop(progress.made.insert(name)),
+            StepEnd::Waits => progress.left += 1,
+            StepEnd::Done => {}
+        }
+    }
+    progress
 }
 
 fn runs(sync: &MailboxSync) -> bool {
     sync.status.as_ref().is_some_and(|status| status.slots.is_some())
 }
 
-/// Does one step: gives the name of what was made, or an empty one for what has to wait.
-async fn run(context: &Context, migration: &MailMigration, step: Step) -> Result<Option<String>, Failure> {
+/// Does one step.
+async fn run(context: &Context, migration: &MailMigration, step: Step) -> Result<StepEnd, Failure> {
     let namespace = migration.namespace().unwrap_or_default();
     let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &namespace);
     match step {
@@ -132,9 +155,9 @@ async fn run(context: &Context, migration: &MailMigration, step: Step) -> Result
                 ..ObjectMeta::default()
             };
             match api.create(&PostParams::default(), &sync).await {
-                Ok(_) => Ok(Some(name)),
+                Ok(_) => Ok(StepEnd::Made(name)),
                 // There, or still there from before: the watch will tell.
-                Err(Error::Api(answer)) if answer.code == 409 => Ok(Some(String::new())),
+                Err(Error::Api(answer)) if answer.code == 409 => Ok(StepEnd::Waits),
                 Err(error) => Err(error.into()),
             }
         }
@@ -142,18 +165,18 @@ async fn run(context: &Context, migration: &MailMigration, step: Step) -> Result
             if let Some(secret) = &wanted.secret {
                 csv::split(context, migration, secret).await?;
             }
-            let Some(patch) = merge::patch(&sync.spec, &wanted.spec)? else { return Ok(None) };
+            let Some(patch) = merge::patch(&sync.spec, &wanted.spec)? else { return Ok(StepEnd::Done) };
             let body = serde_json::json!({"metadata": {"uid": sync.uid()}, "spec": patch});
             api.patch(&sync.name_any(), &PatchParams::default(), &Patch::Merge(body)).await?;
             drop_old_secrets(context, &sync, &wanted).await?;
-            Ok(None)
+            Ok(StepEnd::Done)
         }
         Step::Remove(sync) => {
             let preconditions = Some(Preconditions { uid: sync.uid(), resource_version: None });
             let params = DeleteParams { preconditions, ..DeleteParams::default() };
             match api.delete(&sync.name_any(), &params).await {
-                Ok(_) => Ok(None),
-                Err(Error::Api(answer)) if matches!(answer.code, 404 | 409) => Ok(None),
+                Ok(_) => Ok(StepEnd::Done),
+                Err(Error::Api(answer)) if matches!(answer.code, 404 | 409) => Ok(StepEnd::Done),
                 Err(error) => Err(error.into()),
             }
         }
@@ -177,4 +200,15 @@ async fn drop_old_secrets(context: &Context, sync: &MailboxSync, wanted: &Wanted
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_left_to_do_and_what_was_made_is_remembered() {
+        let ends = vec![StepEnd::Made("a".to_owned()), StepEnd::Waits, StepEnd::Done, StepEnd::Waits];
+        assert_eq!(progress(3, ends), Progress { left: 5, made: ["a".to_owned()].into() });
+    }
 }
