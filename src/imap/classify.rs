@@ -194,6 +194,20 @@ fn stated_in(text: &str) -> Option<Duration> {
     None
 }
 
+/// True when a server refuses to make a folder since there is one: by its code (RFC 5530), or, where it sends none, in
+/// its own words. "Does not exist" is about another folder, such as the one above.
+#[must_use]
+pub fn already_exists(line: &StatusLine) -> bool {
+    match &line.code {
+        Some(code) => code.is("ALREADYEXISTS"),
+        None => {
+            let text = line.text.to_ascii_lowercase();
+            text.contains("exist")
+                && !["not exist", "n't exist", "nonexist", "non-exist"].iter().any(|no| text.contains(no))
+        }
+    }
+}
+
 /// The error for a refusal of what `action` names (`SELECT Sent`), with advice by class.
 #[must_use]
 pub fn refusal(side: Side, line: &StatusLine, asked: Asked, action: &str) -> Error {
@@ -231,6 +245,27 @@ pub fn refusal(side: Side, line: &StatusLine, asked: Asked, action: &str) -> Err
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_exists_is_told_apart_from_one_that_does_not() {
+        for (code, text) in [
+            (Some("ALREADYEXISTS"), "no"),
+            (None, "Mailbox already exists"),
+            (None, "Folder exists."),
+            (None, "EXISTS"),
+        ] {
+            assert!(already_exists(&no(code, text)), "{code:?} {text}");
+        }
+        for (code, text) in [
+            (None, "Parent folder does not exist"),
+            (None, "Mailbox doesn't exist: Work"),
+            (Some("NONEXISTENT"), "the parent exists not"),
+            (Some("NOPERM"), "it exists and is not yours"),
+            (None, "Permission denied"),
+        ] {
+            assert!(!already_exists(&no(code, text)), "{code:?} {text}");
+        }
+    }
 
     fn no(code: Option<&str>, text: &str) -> StatusLine {
         StatusLine { status: Status::No, code: code.map(|c| Code::Other(c.into())), text: text.into() }

@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Result},
     imap::{
         Quirks, Session, Tag, UidSet,
-        classify::Asked,
+        classify::{Asked, already_exists},
         folders::{Survey, survey},
         response::{FolderStatus, Status},
     },
@@ -333,13 +333,11 @@ async fn make_folders(plan: &FolderPlan, mut made: Made, there: &Survey, session
     }
     let lines = session.wait_all(&tags, |_| {}).await?;
     for (line, (_, folder)) in lines.iter().zip(&asked) {
-        let exists = line.code.as_ref().is_some_and(|code| code.is("ALREADYEXISTS"))
-            || (line.code.is_none() && line.text.to_ascii_lowercase().contains("exist"));
         match line.status {
             Status::Ok => {
                 made.created.insert(folder.destination_raw.clone());
             }
-            Status::No if exists => {}
+            Status::No if already_exists(line) => {}
             _ => {
                 let error = session.refusal(line, Asked::Other, "to make the folder");
                 made.refused.insert(folder.destination_raw.clone(), error.in_folder(&folder.destination_name));
