@@ -19,9 +19,17 @@ const CAPPED: [&str; 2] = ["async_imap", "imap_proto"];
 /// This logs what the API server answers: a Secret that it can't read, a policy's message about a password.
 const SILENT: &str = "kube_client::client";
 
-/// This logs each request to the API server that fails, as an error of its own: who asked says what it means, and how long
-/// the API server was away. Shown where the directives name kube's client.
-const REPEATED: (&str, &str) = ("kube_client::client::builder", "kube_client");
+/// These log a failure, at this level, that Mailferry itself reports: whoever asked says what it means, and what to do.
+/// Shown where a directive names the module.
+const REPEATED: [(&str, LevelFilter); 4] = [
+    // Each request to the API server that fails.
+    ("kube_client::client::builder", LevelFilter::ERROR),
+    // A certificate that does not hold.
+    ("rustls_platform_verifier", LevelFilter::ERROR),
+    // A peer that breaks the TLS protocol, and a connection that ends for it.
+    ("rustls::check", LevelFilter::WARN),
+    ("rustls::common_state", LevelFilter::ERROR),
+];
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -66,8 +74,8 @@ where
         Error::configuration(format!("the log level {directives:?} cannot be read: {e}"))
             .advice("Use error, warn, info, debug or trace, or a list such as info,mailferry::imap=debug")
     })?;
-    let repeated = directives.contains(REPEATED.1);
-    let filter = wanted.and(filter_fn(move |metadata| may_log(metadata) && (repeated || !is_repeated(metadata))));
+    let repeated: Vec<_> = REPEATED.into_iter().filter(|(module, _)| !is_named(directives, module)).collect();
+    let filter = wanted.and(filter_fn(move |metadata| may_log(metadata) && !is_repeated(&repeated, metadata)));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
     Ok(match format {
         Format::Text => lines.with_filter(filter).boxed(),
@@ -80,8 +88,16 @@ fn may_log(metadata: &Metadata<'_>) -> bool {
     metadata.target() != SILENT && (!capped || *metadata.level() <= LevelFilter::INFO)
 }
 
-fn is_repeated(metadata: &Metadata<'_>) -> bool {
-    metadata.is_event() && *metadata.level() == LevelFilter::ERROR && is_of(metadata, REPEATED.0)
+/// True when one of the directives is about this module, and not about all: as `EnvFilter` has it, a directive is about
+/// every module whose name begins with its own.
+fn is_named(directives: &str, module: &str) -> bool {
+    let names = directives.split(',').filter_map(|directive| directive.trim().split(['=', '[']).next());
+    names.filter(|name| !name.is_empty()).any(|name| module.starts_with(name))
+}
+
+fn is_repeated(repeated: &[(&str, LevelFilter)], metadata: &Metadata<'_>) -> bool {
+    let level = *metadata.level();
+    metadata.is_event() && repeated.iter().any(|(module, at)| level == *at && is_of(metadata, module))
 }
 
 fn is_of(metadata: &Metadata<'_>, module: &str) -> bool {
@@ -176,6 +192,21 @@ mod tests {
         let text = logged("info", Format::Text, act);
         assert!(!text.contains("failed with") && text.contains("a token is old") && text.contains("our own"), "{text}");
         assert!(logged("info,kube_client=error", Format::Text, act).contains("failed with"));
+    }
+
+    #[test]
+    fn what_a_dependency_logs_of_a_failure_that_is_reported_is_left_out_unless_its_module_is_named() {
+        let act = || {
+            log::error!(target: "rustls_platform_verifier::verification::others", "failed to verify");
+            log::warn!(target: "rustls_platform_verifier::verification::others", "ignored");
+            log::warn!(target: "rustls::check", "while expecting");
+        };
+        let text = logged("debug", Format::Text, act);
+        assert!(text.contains("ignored") && !text.contains("failed to") && !text.contains("while"), "{text}");
+        let text = logged("warn,rustls_platform_verifier=error", Format::Text, act);
+        assert!(text.contains("failed to verify") && !text.contains("while expecting"), "{text}");
+        let text = logged("rustls", Format::Text, act);
+        assert!(text.contains("failed to verify") && text.contains("while expecting"), "{text}");
     }
 
     #[test]

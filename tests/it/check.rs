@@ -110,6 +110,23 @@ async fn a_certificate_of_an_unknown_authority_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_certificate_is_told_in_our_words_only_unless_the_dependency_is_asked() {
+    let mut unknown = server(shared(Kind::Maildir).tls_port());
+    unknown["tls"] = json!({"mode": "Implicit"});
+    let destination = shared(Kind::Mdbox).account();
+    let mut cli = Cli::new(unknown, server(destination.server.tls_port())).mailbox(
+        "alice",
+        ("alice", SECRET),
+        login(&destination),
+    );
+    for (log_level, shown) in [("debug", false), ("warn,rustls_platform_verifier=error", true)] {
+        cli.log_level = log_level;
+        let ran = cli.run("check", &[]).await.exits(15).says(&["Tls:", "authority that is not trusted"]);
+        assert_eq!(ran.stderr.contains("failed to verify TLS certificate"), shown, "{log_level}: {}", ran.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_ports_and_modes_are_told_from_each_other() {
     let source = shared(Kind::Maildir);
     let plain = server_with("127.0.0.1", source.plain_port(), "Implicit");

@@ -12,6 +12,8 @@ pub struct Cli {
     folder: TempDir,
     /// The MailMigration's spec; to be changed at will.
     pub spec: Value,
+    /// What is logged.
+    pub log_level: &'static str,
     secrets: Vec<(String, String)>,
 }
 
@@ -43,7 +45,7 @@ impl Cli {
         let mut spec = json!({"source": {}, "destination": {}, "mailboxes": []});
         spec["source"]["server"] = source;
         spec["destination"]["server"] = destination;
-        Self { folder: tempfile::tempdir().unwrap(), spec, secrets: Vec::new() }
+        Self { folder: tempfile::tempdir().unwrap(), spec, log_level: "debug", secrets: Vec::new() }
     }
 
     /// One mailbox, `alice`, between two accounts.
@@ -89,7 +91,7 @@ impl Cli {
         std::fs::write(&file, manifests.map(|manifest| manifest.to_string()).join("\n---\n")).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_mailferry"));
         process.current_dir(self.folder.path()).env_remove("RUST_LOG");
-        process.args(["--log-level", "debug", command, "-f"]).arg(&file).args(args);
+        process.args(["--log-level", self.log_level, command, "-f"]).arg(&file).args(args);
         let output = tokio::task::spawn_blocking(move || process.output().unwrap()).await.unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let (stdout, stderr) = (text(output.stdout), text(output.stderr));
