@@ -5,7 +5,10 @@ use jiff::Timestamp;
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use super::rules::Problem;
+use super::{
+    rules::Problem,
+    scalar::{DURATION_PATTERN, SIZE_PATTERN},
+};
 
 /// Removes nulls from objects, as the API server does: a field that is null was not written.
 pub fn prune_nulls(value: &mut Value) {
@@ -161,8 +164,8 @@ fn check_number(path: &str, schema: &Value, number: f64, found: &mut Vec<Problem
 fn advice(pattern: &str, text: &str) -> String {
     let text = shown(text);
     match pattern {
-        p if p.contains("(h|ms|m|s)") => format!("{text} is no duration: write it as 6h, 1h30m, 90s or 500ms"),
-        p if p.contains("Ki|Mi") => format!("{text} is no size: write it as 25Mi, 64Ki or a number of bytes in quotes"),
+        DURATION_PATTERN => format!("{text} is no duration: write it as 6h, 1h30m, 90s or 500ms"),
+        SIZE_PATTERN => format!("{text} is no size: write it as 25Mi, 64Ki or a number of bytes in quotes"),
         p if p.starts_with("^[a-z0-9]") => {
             "must be an object's name: lower-case letters, digits, - and . only".to_owned()
         }

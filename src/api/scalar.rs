@@ -5,7 +5,8 @@ use std::{borrow::Cow, fmt, str::FromStr, time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A length of time such as `6h`, `90s`, `1h30m` or `500ms`. Kept to the millisecond.
+/// A length of time such as `6h`, `90s`, `1h30m` or `500ms`: whole numbers, each with a unit, as manifests and the command
+/// line have it. Kept to the millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Duration(time::Duration);
 
@@ -137,7 +138,7 @@ impl fmt::Display for Size {
 }
 
 macro_rules! as_text {
-    ($type:ty, $pattern:literal) => {
+    ($type:ty, $pattern:ident) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -166,8 +167,13 @@ macro_rules! as_text {
     };
 }
 
-as_text!(Duration, "^([0-9]{1,9}(h|ms|m|s))+$");
-as_text!(Size, "^[0-9]{1,12}(Ki|Mi|Gi|Ti|k|M|G|T)?$");
+/// The pattern of a [`Duration`] in the schemas.
+pub const DURATION_PATTERN: &str = "^([0-9]{1,9}(h|ms|m|s))+$";
+/// The pattern of a [`Size`] in the schemas.
+pub const SIZE_PATTERN: &str = "^[0-9]{1,12}(Ki|Mi|Gi|Ti|k|M|G|T)?$";
+
+as_text!(Duration, DURATION_PATTERN);
+as_text!(Size, SIZE_PATTERN);
 
 #[cfg(test)]
 mod tests {

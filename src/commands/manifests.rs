@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::{
-    api::MailMigration,
+    api::{self, MailMigration},
     error::{Error, Result},
     local::{
         manifest,
@@ -37,11 +37,13 @@ pub struct ManifestArgs {
     #[arg(long = "mailbox", value_name = "NAME")]
     pub mailboxes: Vec<String>,
 
-    /// The longest wait for a connection, a TLS handshake and a greeting, each (`30s`, `2m`). Wins over the manifests.
+    /// The longest wait for a connection, a TLS handshake and a greeting, each, written as in manifests (`30s`, `1m30s`).
+    /// Wins over the manifests.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout_connect: Option<Duration>,
 
-    /// The longest silence while a server owes an answer (`30s`, `2m`). Wins over the manifests.
+    /// The longest silence while a server owes an answer, written as in manifests (`30s`, `1m30s`). Wins over
+    /// the manifests.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout_reply: Option<Duration>,
 }
@@ -61,11 +63,10 @@ pub struct Migration {
     pub mailboxes: Vec<Result<SyncSpec>>,
 }
 
-/// A length of time above zero, as `30s`, `2m` or `1h30m`.
+/// A length of time above zero, written as in manifests.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = "expected a length of time such as 30s or 2m";
-    let length: jiff::SignedDuration = text.parse().map_err(|_| wrong.to_owned())?;
-    Duration::try_from(length).ok().filter(|length| !length.is_zero()).ok_or_else(|| wrong.to_owned())
+    let length = text.parse::<api::Duration>()?.as_std();
+    if length.is_zero() { Err("it must be longer than nothing, such as 30s".to_owned()) } else { Ok(length) }
 }
 
 impl ManifestArgs {
@@ -255,8 +256,19 @@ spec:
             assert_eq!(now.timeouts.reply, Duration::from_mins(5));
             assert_eq!(now.timeouts.connect, before.timeouts.connect);
         }
-        for wrong in ["0s", "-3s", "soon"] {
+        for wrong in ["0s", "0h0m", "-3s", "soon"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_command_line_takes_the_durations_that_a_manifest_takes_and_no_others() {
+        let in_manifest =
+            |text: &str| serde_json::from_value::<api::Duration>(text.into()).ok().map(api::Duration::as_std);
+        for text in ["30s", "2m", "1h30m", "500ms", "1m1m", "PT30S", "2 minutes", "1h 30m", "1.5h", "30", "1d", ""] {
+            assert_eq!(duration(text).ok(), in_manifest(text), "{text}");
+        }
+        assert_eq!(duration("1h30m"), Ok(Duration::from_mins(90)));
+        assert!(duration("PT30S").unwrap_err().contains("such as 6h, 1h30m, 90s or 500ms"));
     }
 }
