@@ -113,6 +113,10 @@ impl ErrorClass {
     }
 }
 
+/// The exit code of a worker whose attempt is over without having ended its sync: another took over, or the API server was
+/// away for too long.
+pub const EXIT_FENCED: u8 = 75;
+
 impl fmt::Display for ErrorClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
@@ -296,5 +300,6 @@ mod tests {
     fn exit_codes_differ_by_class() {
         let codes: std::collections::HashSet<u8> = ErrorClass::ALL.iter().map(|c| c.exit_code()).collect();
         assert_eq!(codes.len(), ErrorClass::ALL.len());
+        assert!(!codes.contains(&EXIT_FENCED));
     }
 }

@@ -34,7 +34,7 @@ use crate::{
         common::LastError,
         mailbox_sync::{Outcome, SyncSettings, WorkerPhase, WorkerStatus},
     },
-    error::{Error, Result},
+    error::{EXIT_FENCED, Error, Result},
     imap::permit::Permit,
     sync::{
         SyncContext, checkpoint::Checkpoint, progress::Progress, report::MailboxReport, spec::SyncSpec,
@@ -42,9 +42,6 @@ use crate::{
     },
 };
 
-/// The exit code of an attempt that is over without having ended its sync: another took over, or the API server was away
-/// for too long.
-pub const EXIT_FENCED: u8 = 75;
 /// After the request to stop, the engine has so long before it is left where it is,
 const STOPPING: Duration = Duration::from_secs(40);
 /// and so long passes before the last report is given up. A pod has 60 s.

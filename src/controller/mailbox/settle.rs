@@ -13,11 +13,9 @@ use crate::{
         mailbox_sync::{Failures, Outcome, StopReason, SyncPhase},
     },
     controller::objects::Exit,
-    error::ErrorClass,
+    error::{EXIT_FENCED, ErrorClass},
 };
 
-/// The worker's exit code when another attempt had taken over.
-pub const EXIT_FENCED: i32 = 75;
 /// Restarts without progress, in a row, after which a person has to look.
 const MAX_FRUITLESS: i32 = 2;
 /// The first wait after a pod was lost to the cluster, seconds; doubles.
@@ -195,7 +193,10 @@ fn exited(o: &Observed<'_>, exit: &Exit) -> Came {
         let advice = "Raise podOverrides.resources.limits.memory; please report how large the mailbox is";
         return Came::Failed(internal("the sync was killed: it needed more memory than its pod may have", advice));
     }
-    if deleted || exit.code == EXIT_FENCED || matches!(exit.code, 137 | 143) || exit.reason == "ContainerStatusUnknown"
+    if deleted
+        || exit.code == i32::from(EXIT_FENCED)
+        || matches!(exit.code, 137 | 143)
+        || exit.reason == "ContainerStatusUnknown"
     {
         let why = pod.and_then(|pod| pod.status.reason.clone().or_else(|| pod.status.message.clone()));
         return Came::Lost(
