@@ -12,6 +12,7 @@ use crate::{
         config::{OperatorConfig, WorkerConfig},
         leader::{Candidate, identity},
         run::{Options, run},
+        write_guard,
     },
     error::{Error, Result},
     telemetry::{
@@ -166,8 +167,9 @@ async fn lead(
         () = stop.cancelled() => return Ok(()),
     };
     metrics.set_leader(true);
+    let client = write_guard::guard(client, leadership.lead());
     tokio::select! {
-        // First: a process that was stopped for a while must not write before it has seen that it lost.
+        // First: nothing more is begun once the loss is known.
         biased;
         error = leadership.lost() => {
             metrics.set_leader(false);

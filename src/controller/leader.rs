@@ -8,7 +8,8 @@
 //!   on its own monotonic clock: clocks of two machines need not agree.
 //! - Every write carries the resourceVersion that was seen: of two candidates one gets a conflict.
 //! - A leader that could not renew for [`Times::renew_deadline`], counted from the sending of the last renewal that
-//!   worked, has lost; that is well before another may take over.
+//!   worked, has lost; that is well before another may take over. All its writes ask [`Lead::holds`] first (see
+//!   [`super::write_guard`]): a process that did not run meanwhile learns of its loss late.
 
 use std::{
     sync::Arc,
@@ -32,7 +33,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Error;
+use crate::{clock::Moment, error::Error};
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl Candidate {
         let mut seen = None;
         let mut failing = false;
         loop {
-            let sent = Instant::now();
+            let sent = Sent::now();
             match timeout(self.times.renew_deadline, self.try_to_take(&mut seen)).await {
                 Ok(Ok(Some(lease))) => {
                     tracing::info!(lease = self.name, identity = self.identity, "this process leads");
@@ -157,14 +158,14 @@ impl Candidate {
     async fn keep(self, mut lease: Lease, state: watch::Sender<State>, give_back: CancellationToken) {
         let mut failing = false;
         loop {
-            let deadline = state.borrow().renewed + self.times.renew_deadline;
+            let deadline = state.borrow().renewed.at + self.times.renew_deadline;
             let wait = self.times.retry.min(deadline.saturating_duration_since(Instant::now()));
             tokio::select! {
                 () = sleep(wait) => {}
                 () = give_back.cancelled() => return self.release(&lease).await,
             }
-            let sent = Instant::now();
-            let left = deadline.saturating_duration_since(sent);
+            let sent = Sent::now();
+            let left = deadline.saturating_duration_since(sent.at);
             if left.is_zero() {
                 let seconds = self.times.renew_deadline.as_secs_f32();
                 return lose(&state, format!("the lease could not be renewed for {seconds} s"));
@@ -239,38 +240,81 @@ fn lose(state: &watch::Sender<State>, why: String) {
 /// What a leader knows.
 struct State {
     /// When the last renewal that worked was sent.
-    renewed: Instant,
+    renewed: Sent,
     lost: Option<Arc<str>>,
+}
+
+/// When a request was sent.
+#[derive(Clone, Copy)]
+struct Sent {
+    /// By the clock that timers go by.
+    at: Instant,
+    /// By clocks that go on while this process does not run.
+    moment: Moment,
+}
+
+impl Sent {
+    fn now() -> Self {
+        Self { at: Instant::now(), moment: Moment::now() }
+    }
+}
+
+/// Tells whether this process leads.
+#[derive(Clone)]
+pub struct Lead {
+    state: watch::Receiver<State>,
+    renew_deadline: Duration,
+}
+
+impl Lead {
+    /// True while nobody else can lead, with some time left for a request to arrive. A process that slept knows it by this
+    /// before its background task does.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        let state = self.state.borrow();
+        state.lost.is_none() && state.renewed.moment.until(Moment::now()) < self.renew_deadline
+    }
+
+    /// A lead that was renewed now, and is renewed no more.
+    #[cfg(test)]
+    pub fn renewed_now(renew_deadline: Duration) -> Self {
+        let (_, state) = watch::channel(State { renewed: Sent::now(), lost: None });
+        Self { state, renew_deadline }
+    }
 }
 
 /// The lead, renewed in the background. Dropped, it ends without being given back, as by a crash.
 pub struct Leadership {
-    state: watch::Receiver<State>,
+    lead: Lead,
     give_back: CancellationToken,
     task: JoinSet<()>,
-    duration: Duration,
 }
 
 impl Leadership {
-    fn begin(candidate: Candidate, lease: &Lease, sent: Instant) -> Self {
+    fn begin(candidate: Candidate, lease: &Lease, sent: Sent) -> Self {
         let (sender, state) = watch::channel(State { renewed: sent, lost: None });
         let give_back = CancellationToken::new();
-        let duration = candidate.times.duration;
+        let lead = Lead { state, renew_deadline: candidate.times.renew_deadline };
         let mut task = JoinSet::new();
         task.spawn(candidate.keep(lease.clone(), sender, give_back.clone()));
-        Self { state, give_back, task, duration }
+        Self { lead, give_back, task }
     }
 
-    /// True while nobody else can lead. A process that slept knows it by this before its background task does.
+    /// Tells whether this process leads, to whoever writes.
+    #[must_use]
+    pub fn lead(&self) -> Lead {
+        self.lead.clone()
+    }
+
+    /// As [`Lead::holds`].
     #[must_use]
     pub fn holds(&self) -> bool {
-        let state = self.state.borrow();
-        state.lost.is_none() && state.renewed.elapsed() < self.duration
+        self.lead.holds()
     }
 
     /// Waits for the loss of the lead, and says why. The process must then stop writing at once, and exit.
     pub async fn lost(&mut self) -> Error {
-        let why = match self.state.wait_for(|state| state.lost.is_some()).await {
+        let why = match self.lead.state.wait_for(|state| state.lost.is_some()).await {
             Ok(state) => state.lost.clone(),
             // The task broke off: nobody renews.
             Err(_) => None,

@@ -24,3 +24,4 @@ pub mod server;
 #[cfg(test)]
 mod testing;
 pub mod watches;
+pub mod write_guard;

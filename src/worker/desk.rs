@@ -203,7 +203,7 @@ mod tests {
     };
 
     fn desk() -> (Desk, Arc<Fence>) {
-        let fence = Arc::new(Fence::new(Duration::from_mins(10), super::super::grace::since_boot()));
+        let fence = Arc::new(Fence::new(Duration::from_mins(10), crate::clock::since_boot()));
         (Desk::new(Arc::clone(&fence)), fence)
     }
 

@@ -8,21 +8,14 @@ use std::{
     time::Duration,
 };
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::scalar,
+    clock::since_boot,
     error::{Error, Result},
     imap::permit::Permit,
 };
-
-/// Time since the machine was started, its sleep included (`CLOCK_BOOTTIME`): a machine that slept has been away.
-#[must_use]
-pub fn since_boot() -> Duration {
-    let now = clock_gettime(ClockId::Boottime);
-    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
-}
 
 /// How much of the grace is left. It counts from the sending of the last request that was answered: the operator may have
 /// seen that word only, and counts from there.
@@ -161,12 +154,6 @@ mod tests {
         assert!(error.what.contains("could not be reached for 10s"), "{error}");
         fence.confirm(Duration::from_secs(19));
         assert!(fence.check().is_err() && fence.is_closed.is_cancelled());
-    }
-
-    #[test]
-    fn the_clock_goes_on() {
-        let before = since_boot();
-        assert!(before > Duration::ZERO && since_boot() >= before);
     }
 
     proptest! {

@@ -18,13 +18,14 @@ use super::{
     answer::{Answer, judge},
     assignment::Assignment,
     desk::{Desk, Kept},
-    grace::{Fence, since_boot},
+    grace::Fence,
     pace::{self, Action},
     standing::Standing,
     words::{self, Samples},
 };
 use crate::{
     api::{MailboxSync, mailbox_sync::WorkerStatus},
+    clock::since_boot,
     error::{Error, Result},
     sync::{progress::Progress, report::MailboxReport},
 };
