@@ -24,9 +24,5 @@ pub use mail_server::{MailServer, MailServerSpec, MailServerStatus, Quirks, Tls,
 pub use mailbox_sync::{MailboxSync, MailboxSyncSpec, MailboxSyncStatus, SyncEndpoint, SyncSettings, WorkerStatus};
 pub use scalar::{Duration, Size};
 
-/// The API group of every resource.
-pub const GROUP: &str = "mailferry.io";
-/// The API version of every resource.
-pub const VERSION: &str = "v1alpha1";
 /// `apiVersion` of every resource.
 pub const API_VERSION: &str = "mailferry.io/v1alpha1";

@@ -99,12 +99,6 @@ const UNITS: [(&str, u64); 8] = [
 ];
 
 impl Size {
-    /// So many bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: u64) -> Self {
-        Self(bytes)
-    }
-
     /// In bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {
@@ -217,7 +211,7 @@ mod tests {
 
         #[test]
         fn a_size_reads_back_as_it_was_shown(number in 0..u64::from(u32::MAX), unit in 0..UNITS.len()) {
-            let size = Size::from_bytes(number.saturating_mul(UNITS[unit].1));
+            let size = Size(number.saturating_mul(UNITS[unit].1));
             prop_assert_eq!(size.to_string().parse::<Size>().unwrap(), size);
         }
     }

@@ -277,12 +277,6 @@ impl Session {
         }
     }
 
-    /// True when part of the command has not been sent.
-    #[must_use]
-    pub fn is_sending(&self, tag: Tag) -> bool {
-        self.wire.is_sending(tag.0)
-    }
-
     /// Waits for the end of `tag`, handing what comes before it to `data`. Streamed literals are dropped.
     ///
     /// # Errors

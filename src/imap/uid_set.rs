@@ -2,10 +2,6 @@
 
 use std::fmt;
 
-/// The longest sequence set to put into one command, bytes: Courier drops clients at 8,192 (a command line also holds
-/// more than the set).
-pub const MAX_SET_BYTES: usize = 4000;
-
 /// A set of UIDs: sorted, disjoint, non-adjacent inclusive ranges.
 ///
 /// No UID is 0 (RFC 9051, section 2.3.1.1), so 0 is never kept. Memory grows with the number of ranges, never with the
@@ -209,25 +205,7 @@ impl UidSet {
         self.ranges.last().map(|range| range.1)
     }
 
-    /// The `n` lowest UIDs, or all where there are fewer.
-    #[must_use]
-    pub fn take_first(&self, n: u64) -> Self {
-        let mut left = n;
-        let mut ranges = Vec::new();
-        for &range in &self.ranges {
-            if left == 0 {
-                break;
-            }
-            let taken = left.min(size(range));
-            // `taken` is at most the range's size, so the sum stays inside the range.
-            let high = u32::try_from(u64::from(range.0) + taken - 1).unwrap_or(range.1);
-            ranges.push((range.0, high));
-            left -= taken;
-        }
-        Self { ranges }
-    }
-
-    /// The set as IMAP sequence sets of at most `max_bytes` bytes each ([`MAX_SET_BYTES`] suits every server), but never
+    /// The set as IMAP sequence sets of at most `max_bytes` bytes each, but never
     /// less than one range each (at most 21 bytes).
     pub fn chunks(&self, max_bytes: usize) -> impl Iterator<Item = String> + '_ {
         let mut ranges = self.ranges.iter().map(|&range| range_text(range)).peekable();
@@ -415,14 +393,6 @@ mod tests {
         }
 
         #[test]
-        fn the_first_n_are_the_lowest(a in uids(), n in 0u64..70) {
-            let set = a.into_iter().collect::<UidSet>();
-            let taken = set.take_first(n);
-            prop_assert!(is_normal(&taken));
-            prop_assert!(taken.iter().eq(set.iter().take(usize::try_from(n).unwrap())));
-        }
-
-        #[test]
         fn parsing_never_panics(text in "[0-9:,* +-]{0,40}") {
             if let Some(set) = UidSet::parse(&text) {
                 prop_assert!(is_normal(&set));
@@ -447,7 +417,6 @@ mod tests {
     fn the_whole_number_space_is_one_range() {
         let all = UidSet::parse("1:4294967295").unwrap();
         assert_eq!(all.len(), u64::from(u32::MAX));
-        assert_eq!(all.take_first(u64::MAX), all);
         assert!(all.difference(&all).is_empty());
         assert_eq!(all.difference(&UidSet::from_ranges([(5, 6)])).to_string(), "1:4,7:4294967295");
     }
@@ -464,6 +433,6 @@ mod tests {
 
     #[test]
     fn an_empty_set_makes_no_command() {
-        assert_eq!(UidSet::new().chunks(MAX_SET_BYTES).count(), 0);
+        assert_eq!(UidSet::new().chunks(4000).count(), 0);
     }
 }

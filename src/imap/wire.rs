@@ -194,12 +194,6 @@ impl Wire {
         }
     }
 
-    /// True when part of the command numbered `command` has not been sent.
-    #[must_use]
-    pub fn is_sending(&self, command: u32) -> bool {
-        self.output.iter().any(|(number, _)| *number == command)
-    }
-
     /// The next thing that comes in, writing what is queued meanwhile. Safe to cancel.
     ///
     /// # Errors

@@ -46,12 +46,6 @@ impl Findings {
         self.warnings.push(Finding { line: None, what: what.into() });
     }
 
-    /// Takes another's in.
-    pub fn extend(&mut self, other: Self) {
-        self.problems.extend(other.problems);
-        self.warnings.extend(other.warnings);
-    }
-
     /// As people read it: warnings first, so that what has to be done stands at the end. `file` is the table's name.
     #[must_use]
     pub fn text(&self, file: &str) -> String {

@@ -42,4 +42,3 @@ pub mod verify;
 mod views;
 
 pub use engine::{SyncContext, sync_mailbox};
-pub use verify::verify_mailbox;

@@ -207,12 +207,6 @@ impl UidMap {
         self.runs.is_empty()
     }
 
-    /// Where one source message went: none when it is not copied. For many, use [`Self::index`].
-    #[must_use]
-    pub fn destination_of(&self, source: u32) -> Option<(Option<u32>, Origin)> {
-        self.runs.iter().find_map(|run| find(run, source))
-    }
-
     /// The map made for many look-ups.
     #[must_use]
     pub fn index(&self) -> UidMapIndex {
@@ -229,13 +223,6 @@ impl UidMap {
             kept.push_runs(rest.ranges().iter().map(|&(low, high)| run.part(low, high)));
         }
         *self = kept;
-    }
-
-    /// Makes every destination UID unknown: the destination's UIDVALIDITY changed. What was adopted stays adopted.
-    pub fn forget_destinations(&mut self) {
-        let runs = std::mem::take(&mut self.runs);
-        *self = Self::new();
-        self.push_runs(runs.into_iter().map(|run| Run { destination: None, ..run }));
     }
 
     /// Fills in destination UIDs that were unknown, from pairs (source UID, destination UID) that matching found. The
@@ -405,9 +392,9 @@ mod tests {
     #[test]
     fn a_destination_uid_that_is_reported_twice_is_not_believed() {
         let mut map = map(&[(1, Some(10), Origin::Appended), (2, Some(10), Origin::Appended)]);
-        assert_eq!(map.destination_of(2), Some((None, Origin::Appended)));
+        assert_eq!(map.index().get(2), Some((None, Origin::Appended)));
         map.push_runs([Run { source: 3, destination: Some(8), length: 5, origin: Origin::Appended }]);
-        let found: Vec<_> = (3..8).map(|uid| map.destination_of(uid).unwrap().0).collect();
+        let found: Vec<_> = (3..8).map(|uid| map.index().get(uid).unwrap().0).collect();
         assert_eq!(found, [Some(8), Some(9), None, Some(11), Some(12)]);
     }
 
@@ -426,10 +413,8 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_destination_makes_every_copy_unknown_until_it_is_found_again() {
-        let mut map =
-            map(&[(1, Some(10), Origin::Appended), (5, Some(11), Origin::Adopted), (6, None, Origin::Adopted)]);
-        map.forget_destinations();
+    fn copies_are_unknown_until_they_are_found() {
+        let mut map = map(&[(1, None, Origin::Appended), (5, None, Origin::Adopted), (6, None, Origin::Adopted)]);
         assert!(map.destination_uids().is_empty());
         assert_eq!(map.unknown().to_string(), "1,5:6");
         map.resolve(&[(6, 3), (1, 2), (7, 4)]);
@@ -492,7 +477,6 @@ mod tests {
             let by_source: BTreeMap<_, _> = kept.iter().map(|(s, d, o)| (*s, (*d, *o))).collect();
             for source in (0..80).chain(u32::MAX - 45..=u32::MAX) {
                 prop_assert_eq!(index.get(source), by_source.get(&source).copied());
-                prop_assert_eq!(map.destination_of(source), by_source.get(&source).copied());
             }
         }
 
@@ -532,7 +516,7 @@ mod tests {
             let map = map(&pushes);
             let wanted: UidSet = wanted.into_iter().collect();
             let (found, unknown) = map.index().destinations_of(&wanted);
-            let one_by_one: Vec<_> = wanted.iter().map(|uid| (uid, map.destination_of(uid).and_then(|d| d.0))).collect();
+            let one_by_one: Vec<_> = wanted.iter().map(|uid| (uid, map.index().get(uid).and_then(|d| d.0))).collect();
             prop_assert_eq!(found, one_by_one.iter().filter_map(|(_, d)| *d).collect());
             prop_assert_eq!(unknown, one_by_one.iter().filter(|(_, d)| d.is_none()).map(|(uid, _)| *uid).collect());
         }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 pub use self::{
     findings::{Lack, MailboxCheck, MappedFolder, Mapping, Room, SideFindings, Topic, Warning},
     look::{Looked, look},
-    text::{line, mailbox, summary},
+    text::{mailbox, summary},
 };
 use super::{
     report::gravity,
