@@ -121,8 +121,8 @@ impl<'a> FolderCopy<'a> {
             self.look().await?;
             let waits = |m: &&Scanned| suspects.contains(m.uid) && self.is_suspect(m);
             let work: Vec<Scanned> = self.work.iter().filter(waits).copied().collect();
-            if self.memory.suspects.any_alone() && self.memory.suspects.controls.is_empty() {
-                // Most of them are ordinary messages.
+            let suspects = &self.memory.suspects;
+            if suspects.any_alone() && suspects.most_are_ordinary() && suspects.controls.is_empty() {
                 self.choose_controls(&work);
             }
             let work: Vec<Scanned> = work.into_iter().filter(|m| self.is_suspect(m)).collect();

@@ -29,6 +29,9 @@ const MANY_LEFT: usize = 50;
 /// So many different messages that are refused and no other, for a while, mean that there is no control.
 pub const DIFFERENT: usize = 10;
 
+/// Reasons for refusals that are told apart.
+const MAX_REASONS: usize = 16;
+
 /// One message that was refused.
 #[derive(Debug, Clone)]
 pub struct Suspect {
@@ -134,6 +137,15 @@ pub fn without_timing(text: &str) -> &str {
     rest
 }
 
+/// How often a reason for refusals was given between messages that were accepted.
+#[derive(Debug, Default)]
+struct ReasonGiven {
+    /// Refusals for this reason with an acceptance since the one before.
+    between_accepted: usize,
+    /// Messages that were accepted in this run when it was given last.
+    accepted_before: usize,
+}
+
 /// All that a folder's copying knows of refused messages; outlives connections.
 #[derive(Debug, Default)]
 pub struct Suspects {
@@ -149,6 +161,8 @@ pub struct Suspects {
     accepted: bool,
     /// Messages that were accepted in this run.
     accepted_messages: usize,
+    /// Why messages were refused alone, as the server said it.
+    reasons: BTreeMap<String, ReasonGiven>,
     /// One that was refused alone was accepted later.
     comes_and_goes: bool,
     /// It was found that no ordinary message is left that would tell of the server.
@@ -195,6 +209,26 @@ impl Suspects {
         why.clone_into(&mut suspect.why);
         suspect.alone += u32::from(alone);
         suspect.in_doubt = true;
+        if alone && (self.reasons.contains_key(why) || self.reasons.len() < MAX_REASONS) {
+            let given = self.reasons.entry(why.to_owned()).or_default();
+            if self.accepted_messages > given.accepted_before {
+                given.between_accepted += 1;
+                given.accepted_before = self.accepted_messages;
+            }
+        }
+    }
+
+    /// True when the server gave this reason again and again between messages that it accepted, and accepted none later
+    /// that it had refused: then the reason is the messages' own, and many in a row tell nothing of the server.
+    #[must_use]
+    pub fn is_of_messages(&self, why: &str) -> bool {
+        !self.comes_and_goes && self.reasons.get(why).is_some_and(|given| given.between_accepted >= DIFFERENT)
+    }
+
+    /// True when of the messages that were sent alone at least as many were accepted as refused.
+    #[must_use]
+    pub fn most_are_ordinary(&self) -> bool {
+        self.accepted_messages >= self.messages.values().filter(|suspect| suspect.alone > 0).count()
     }
 
     /// An earlier run set this message aside; it is time to try it again.
@@ -591,6 +625,32 @@ mod tests {
             round(&mut suspects, 1, Some(99));
         }
         assert!(suspects.left_in_round().is_empty() && !suspects.is_proven(suspects.get(1).unwrap()));
+    }
+
+    #[test]
+    fn a_reason_given_again_and_again_between_accepted_messages_is_the_messages_own() {
+        let all = messages(&[100; 2 * DIFFERENT]);
+        let mut suspects = Suspects::default();
+        for pair in all.chunks(2) {
+            assert!(!suspects.is_of_messages("no"));
+            suspects.accepted(pair[0].uid);
+            refused(&mut suspects, &pair[1]);
+        }
+        assert!(suspects.is_of_messages("no") && !suspects.is_of_messages("full"));
+        assert!(suspects.most_are_ordinary());
+        // One that was refused is accepted: the server is to blame after all.
+        suspects.accepted(all[1].uid);
+        assert!(!suspects.is_of_messages("no"));
+    }
+
+    #[test]
+    fn refusals_in_a_row_tell_nothing_of_whose_fault_they_are() {
+        let mut suspects = Suspects::default();
+        suspects.accepted(1);
+        for message in &messages(&[100; 50]) {
+            refused(&mut suspects, message);
+        }
+        assert!(!suspects.is_of_messages("no") && !suspects.most_are_ordinary());
     }
 
     #[test]

@@ -4,9 +4,13 @@ use std::fmt::Write;
 
 use tokio::time::Instant;
 
-use super::{KeywordsDue, Mode, Pass, ReadBack, State, Stream, has_odd_date, oddity};
+use super::{
+    memory::{KeywordsDue, ReadBack},
+    oddity::{self, has_odd_date},
+    pass::{InFlight, Mode, Pass, Sent, State, Stream},
+};
 use crate::{
-    error::{Error, ErrorClass, Result},
+    error::{Error, ErrorClass, Remedy, Result},
     imap::{
         Event, Tag, UidSet,
         classify::Asked,
@@ -20,31 +24,6 @@ use crate::{
         uid_map::Origin,
     },
 };
-
-/// An APPEND without an answer so far.
-#[derive(Debug)]
-pub(super) struct InFlight {
-    tag: Tag,
-    messages: Vec<Sent>,
-    /// The destination's UIDNEXT as known when this was sent: whatever it adds lies at or above.
-    uid_next: u32,
-    sent_at: Instant,
-}
-
-/// One message in an APPEND.
-#[derive(Debug)]
-struct Sent {
-    at: usize,
-    bytes: u64,
-    /// What is unusual about it.
-    oddity: oddity::Oddity,
-    /// Flags that could not be sent, for the report.
-    left_flags: Vec<String>,
-    /// Keywords that were left away to weaken the form: they follow by STORE.
-    keywords: Vec<String>,
-    /// Why no date was sent, for the report.
-    left_date: Option<&'static str>,
-}
 
 impl Sent {
     fn new(at: usize, bytes: u64, oddity: oddity::Oddity, head: Head) -> Self {
@@ -278,8 +257,9 @@ impl Pass<'_, '_> {
                 Mode::Usual | Mode::Single | Mode::Control => {}
             }
         }
+        let of_messages = error.class.remedy() != Remedy::WaitForPerson && self.memory.suspects.is_of_messages(&why);
         let weight = match self.how.mode.weight() {
-            Weight::Usual if self.memory.suspects.uncontrolled => Weight::Uncontrolled,
+            Weight::Usual if self.memory.suspects.uncontrolled || of_messages => Weight::Uncontrolled,
             Weight::Usual => Weight::Among(self.memory.suspects.unlikely_in_a_row()),
             // Where many are refused for their own sake, so may be some that were kept back.
             Weight::Control if !self.memory.suspects.control_refused() => Weight::Uncontrolled,
