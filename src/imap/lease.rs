@@ -8,13 +8,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use async_imap::DeflateStream;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     parse::parse,
     response::{Response, Status, StatusLine, Untagged},
-    transport::Transport,
+    transport::{CompressedStream, Transport},
     wire::Wire,
 };
 use crate::error::{Error, Result};
@@ -101,6 +102,12 @@ impl Lease {
     /// Forgets what was seen: capabilities from before a handshake or login no longer hold.
     pub fn forget(&mut self) {
         self.seen.clear();
+    }
+}
+
+impl CompressedStream for DeflateStream<Lease> {
+    fn tls(&self) -> Option<&rustls::ClientConnection> {
+        self.get_ref().transport().and_then(Transport::tls)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The byte stream under a connection: plain, TLS, or either of them compressed.
 
 use std::{
-    io,
+    fmt, io,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -12,9 +12,11 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use async_imap::DeflateStream;
-
-use super::lease::Lease;
+/// A compressed byte stream (RFC 4978) over another transport.
+pub trait CompressedStream: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug {
+    /// The TLS session below the compression, where there is one.
+    fn tls(&self) -> Option<&rustls::ClientConnection>;
+}
 
 /// The byte stream under a connection.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ pub enum Transport {
     /// TLS.
     Tls(Box<TlsStream<TcpStream>>),
     /// Either of them, compressed (RFC 4978).
-    Deflate(Box<DeflateStream<Lease>>),
+    Deflate(Box<dyn CompressedStream>),
 }
 
 impl Transport {
@@ -34,7 +36,7 @@ impl Transport {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => Some(stream.get_ref().1),
-            Self::Deflate(stream) => stream.get_ref().transport().and_then(Self::tls),
+            Self::Deflate(stream) => stream.tls(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One mailbox: plan, copy, flags, identity, checkpoint. Knows nothing of Kubernetes.
 
 pub mod accounts;
+mod adopt;
 mod breaker;
 pub mod checkpoint;
 mod compact;
@@ -15,6 +16,7 @@ mod folder;
 pub mod folder_map;
 pub mod folder_name;
 pub mod identity;
+mod job;
 mod ledger;
 mod limits;
 mod lookup;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     checkpoint::FolderState,
-    folder::{Job, Shared},
+    job::{Job, Shared},
     lookup::AllUids,
     scan::{Scan, scan_from, scan_whole},
     spec::{FlagPolicy, MessageRules},

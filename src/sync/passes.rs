@@ -9,10 +9,11 @@ use tokio::{
 };
 
 use super::{
+    adopt::{Start, settle_doubt, take_found},
     breaker::{Admission, KEEP_ALIVE, unwell},
     checkpoint::{Checkpoint, FolderState},
     copy::{CopyContext, How, KeywordsDue, Memory, Mode, copy, has_odd_date},
-    folder::{Ended, Job, Shared, Start, settle_doubt, take_found},
+    job::{Ended, Job, Shared},
     lookup::still_there,
     pair::Pair,
     report::FolderReport,

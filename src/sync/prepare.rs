@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use super::{
     checkpoint::{FolderState, Settled},
     doubt::Look,
-    folder::Job,
     folder_map::{FolderPlan, PlannedFolder, plan as plan_folders},
     folder_name::{FolderInfo, NameLimits, SideFolders},
+    job::Job,
     ledger::Ledger,
     pair::Pair,
     progress::Progress,

@@ -5,6 +5,7 @@
 //! all other damage and all that is unknown is [`Untagged::Other`].
 
 mod data;
+mod error;
 mod fetch;
 mod lexer;
 mod status;
@@ -14,25 +15,9 @@ mod tests;
 
 use bytes::Bytes;
 
+pub use self::error::ParseError;
 use self::lexer::{Lexer, clean, number32, upper};
 use super::response::{Response, Untagged};
-use crate::error::Error;
-
-/// A response that can't be understood; after it nothing else on the connection can be trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the server's response can't be read: {what}, at byte {at}")]
-pub struct ParseError {
-    /// What is wrong, in a clause; never bytes of the server.
-    pub what: &'static str,
-    /// Where, in bytes from the start of the response.
-    pub at: usize,
-}
-
-impl From<ParseError> for Error {
-    fn from(error: ParseError) -> Self {
-        Self::protocol(error.to_string())
-    }
-}
 
 /// Reads one complete response (RFC 9051, section 7): its bytes with all literals in place and the final line end
 /// (CRLF, or LF alone). Message bodies and folder names share `raw` and keep it alive; keywords are copies.

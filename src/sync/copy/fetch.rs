@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::{Memory, Pass, State, Stream, oddity::Watch};
+use super::{
+    memory::Memory,
+    oddity::Watch,
+    pass::{Pass, State, Stream, Unit},
+};
 use crate::{
     error::{Error, ErrorClass, Remedy, Result, Side},
     imap::{
@@ -18,14 +22,6 @@ use crate::{
         scan::Scanned,
     },
 };
-
-/// A run of the work that one FETCH asks for: indices `first..end`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unit {
-    pub first: usize,
-    pub end: usize,
-    pub bytes: u64,
-}
 
 /// Divides the work into `FETCHes`, bounded in bytes, messages and command length. A message that is large, or that the
 /// source failed on before, is asked for alone; where it failed on nobody knows which, fewer are asked for at once. What is

@@ -3,266 +3,36 @@
 
 mod append;
 mod fetch;
+mod memory;
 mod oddity;
+mod pass;
+mod quiet;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{MissedTickBehavior, interval};
 
-pub use self::oddity::Oddity;
-use self::{append::InFlight, fetch::Unit, oddity::Watch};
+use self::pass::{Pass, State};
+pub use self::{
+    memory::{KeywordsDue, Memory, ReadBack},
+    oddity::has_odd_date,
+    pass::{CopyContext, How, Mode, Outcome},
+    quiet::Quiet,
+};
 use super::{
-    breaker::{Breakers, Weight},
-    ledger::Ledger,
     limits::{BATCH_AGE, BATCH_MESSAGES, STREAM_QUEUE},
     pair::Pair,
-    progress::Progress,
     report::FolderReport,
-    scan::{Scan, Scanned},
-    suspects::Suspects,
-    trouble::Trouble,
+    scan::Scanned,
 };
 use crate::{
-    error::{Error, Result},
-    imap::{Event, Session, Tag, select::Selected},
+    error::Result,
+    imap::{Event, Session},
 };
-
-/// One folder's copying: what stays the same while connections come and go.
-pub struct CopyContext<'a> {
-    /// Raw source name: the folder's key in the checkpoint.
-    pub source_raw: &'a [u8],
-    /// Raw destination name.
-    pub destination_raw: &'a [u8],
-    /// The destination folder as it was opened.
-    pub selected: &'a Selected,
-    /// Facts about the source folder.
-    pub scan: &'a Scan,
-    /// The checkpoint.
-    pub ledger: &'a Ledger,
-    /// Live counters.
-    pub progress: &'a Progress,
-    /// Asks to end at the next message.
-    pub stop: &'a CancellationToken,
-    /// Bytes that may be requested and not yet written, on this pair of connections.
-    pub budget: u64,
-    /// The largest message the destination takes, bytes, where it says so.
-    pub append_limit: Option<u64>,
-    /// The destination is known to end messages with a line end that have none.
-    pub adds_newline: bool,
-    /// Stop the asking while a server is unwell.
-    pub breakers: &'a Breakers,
-    /// Somebody tries refused messages again and wants the destination for that alone.
-    pub quiet: &'a Quiet,
-}
-
-/// True when servers are known to refuse or change the message's date.
-#[must_use]
-pub fn has_odd_date(message: &Scanned) -> bool {
-    let now = jiff::Timestamp::now().as_second();
-    message.date().is_some_and(|date| oddity::odd_date(date.epoch, now))
-}
-
-/// What a folder's copying remembers across lost connections.
-#[derive(Debug, Default)]
-pub struct Memory {
-    /// Messages that the destination refused.
-    pub suspects: Suspects,
-    /// Messages that turned out larger than the destination says that it takes, and their bytes.
-    pub too_large: BTreeMap<u32, u64>,
-    /// Copies that were sent without keywords and wait for them: UID at the destination, UID at the source, keywords.
-    pub keywords_due: Vec<KeywordsDue>,
-    /// Which messages the source fails to deliver.
-    pub trouble: Trouble,
-    /// APPENDs of several messages that were refused for no reason of the server's: one message may be to blame.
-    pub refused_batches: u32,
-    /// Messages that were tried to find out whether a server is well again.
-    pub probes: usize,
-    /// Copied messages to read back, since the destination may have changed them.
-    pub read_back: Vec<ReadBack>,
-    /// The source names a message's UID only after its literal.
-    pub uid_comes_late: bool,
-    /// The folder's messages stand in the totals.
-    pub counted: bool,
-    /// The folder was asked for as a whole.
-    pub came_whole: bool,
-    /// What was sent when the connection ended may be at the destination.
-    pub in_doubt: bool,
-}
-
-impl Memory {
-    /// Grows with each step towards giving a message up: such a failure is progress too.
-    #[must_use]
-    pub fn steps(&self) -> u64 {
-        self.suspects.steps() + self.trouble.steps()
-    }
-}
-
-/// A copy that was sent without its keywords.
-#[derive(Debug, Clone)]
-pub struct KeywordsDue {
-    /// UID at the source.
-    pub source_uid: u32,
-    /// UID at the destination; none where it does not tell.
-    pub destination_uid: Option<u32>,
-    /// The keywords, as they can be sent.
-    pub keywords: Vec<String>,
-}
-
-/// How a pass sends its messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// As fast as the destination takes them.
-    Usual,
-    /// Each in an APPEND of its own, many at a time.
-    Single,
-    /// Each alone, by synchronizing literal, one at a time: an ordinary message, to see whether the server is well.
-    Control,
-    /// The same for messages that were refused before.
-    Trial,
-    /// The same without keywords, and without a date that servers are known to refuse.
-    Weakened,
-}
-
-/// How a pass is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct How {
-    /// How messages are sent.
-    pub mode: Mode,
-    /// It finds out whether a server is well again, and so does not wait for that.
-    pub probe: bool,
-}
-
-impl Mode {
-    /// One APPEND at a time, by synchronizing literal.
-    const fn is_careful(self) -> bool {
-        matches!(self, Self::Control | Self::Trial | Self::Weakened)
-    }
-
-    const fn weight(self) -> Weight {
-        match self {
-            Self::Usual | Self::Single => Weight::Usual,
-            Self::Control => Weight::Control,
-            Self::Trial | Self::Weakened => Weight::Suspect,
-        }
-    }
-}
-
-/// Counts those who want to append alone, so that all others make a pause.
-#[derive(Debug, Default)]
-pub struct Quiet {
-    wanted: std::sync::atomic::AtomicUsize,
-    /// Held to read by a pass, to write by who appends alone.
-    pub lock: tokio::sync::RwLock<()>,
-}
-
-/// While this is held, passes make a pause.
-#[derive(Debug)]
-pub struct QuietWanted<'a>(&'a Quiet);
-
-impl Quiet {
-    /// From now on other passes make a pause.
-    pub fn want(&self) -> QuietWanted<'_> {
-        self.wanted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        QuietWanted(self)
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.wanted.load(std::sync::atomic::Ordering::SeqCst) > 0
-    }
-}
-
-impl Drop for QuietWanted<'_> {
-    fn drop(&mut self) {
-        self.0.wanted.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-    }
-}
-
-/// A copied message whose copy may differ.
-#[derive(Debug, Clone)]
-pub struct ReadBack {
-    /// UID at the source.
-    pub source_uid: u32,
-    /// UID at the destination.
-    pub destination_uid: u32,
-    /// What is unusual about it.
-    pub oddity: Oddity,
-}
-
-/// What a pass left undone.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Refused or to be sent more carefully: indices into the work are UIDs here.
-    pub again: BTreeSet<u32>,
-    /// Asked for and not delivered, though the FETCH ended well.
-    pub missing: BTreeSet<u32>,
-    /// Asked for, and the FETCH was refused.
-    pub failed: BTreeSet<u32>,
-    /// The pass ended early because it was asked to.
-    pub stopped: bool,
-}
-
-/// Where one message of the work stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Not here yet.
-    Pending,
-    /// Here, waiting for its turn.
-    Arrived,
-    /// Sent, or given up in this pass.
-    Settled,
-}
-
-/// A large message on its way from literal to literal.
-struct Stream {
-    at: usize,
-    tag: Option<Tag>,
-    waits_for_continue: bool,
-    watch: Watch,
-}
-
-/// One pass over one folder's work on one pair of connections.
-struct Pass<'a, 'b> {
-    context: &'a CopyContext<'a>,
-    work: &'a [Scanned],
-    source: &'b mut Session,
-    destination: &'b mut Session,
-    memory: &'b mut Memory,
-    report: &'b mut FolderReport,
-    outcome: Outcome,
-    states: Vec<State>,
-    arrived: BTreeMap<usize, Bytes>,
-    /// The first message not settled.
-    next: usize,
-    units: VecDeque<Unit>,
-    requested: VecDeque<(Tag, Unit)>,
-    /// Bytes asked for and not yet received, by the scan's sizes.
-    due: u64,
-    /// Bytes received and not yet queued.
-    held: u64,
-    batch: Vec<usize>,
-    batch_bytes: u64,
-    batch_since: Option<Instant>,
-    /// Messages in one batch at most, for now.
-    batch_limit: usize,
-    answered_at: Option<Instant>,
-    in_flight: VecDeque<InFlight>,
-    /// The destination's UIDNEXT as last known.
-    uid_next: u32,
-    stream: Option<Stream>,
-    /// A large message whose literal has begun, and its bytes: it streams once those before it are sent.
-    stream_next: Option<(usize, u64)>,
-    /// Inside a literal that nobody wants.
-    discarding: bool,
-    stopping: bool,
-    /// Nothing more is asked or sent; what is under way is waited for.
-    pausing: bool,
-    how: How,
-}
 
 /// Copies `work` (messages of the scan, in UID order) once over; what is left is told, not retried. `bodies` are at hand
 /// already, by UID.
@@ -420,19 +190,5 @@ impl Pass<'_, '_> {
 
     fn batch_is_old(&self) -> bool {
         self.batch_since.is_some_and(|since| since.elapsed() >= BATCH_AGE)
-    }
-
-    fn message(&self, at: usize) -> Result<&Scanned> {
-        self.work.get(at).ok_or_else(|| Error::internal("a message outside the work"))
-    }
-
-    fn state(&self, at: usize) -> State {
-        self.states.get(at).copied().unwrap_or(State::Settled)
-    }
-
-    fn settle(&mut self, at: usize) {
-        if let Some(state) = self.states.get_mut(at) {
-            *state = State::Settled;
-        }
     }
 }

@@ -1,6 +1,8 @@
 //! What is unusual about a message's bytes or date: servers are known to change such messages silently, so their copies
 //! are read back.
 
+use crate::sync::scan::Scanned;
+
 /// What is unusual about a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Oddity {
@@ -60,6 +62,13 @@ impl Watch {
             date: false,
         }
     }
+}
+
+/// True when servers are known to refuse or change the message's date.
+#[must_use]
+pub fn has_odd_date(message: &Scanned) -> bool {
+    let now = jiff::Timestamp::now().as_second();
+    message.date().is_some_and(|date| odd_date(date.epoch, now))
 }
 
 /// True when servers are known to clamp this date.

@@ -1,0 +1,159 @@
+//! Adopts what is at the destination already: copies of an earlier attempt, and of the user's own.
+
+use tokio::time::Instant;
+
+use super::{
+    checkpoint::FolderState,
+    copy::Memory,
+    doubt::{Doubt, Found, Look, apart},
+    job::{Job, Shared},
+    pair::Pair,
+    scan::{Scan, Scanned, scan_set},
+    uid_map::Origin,
+};
+use crate::{
+    error::Result,
+    imap::{UidSet, response::Flag, select::Selected},
+};
+
+/// How a folder's work begins, decided from the checkpoint and what both servers say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// There is no checkpoint that counts: whatever is at the destination is matched.
+    Match,
+    /// The checkpoint counts, but an APPEND may be in doubt.
+    Tail,
+    /// The checkpoint counts and nothing is in doubt.
+    Delta,
+}
+
+/// How a folder's work begins.
+#[must_use]
+pub fn start(state: Option<&FolderState>, in_doubt: bool, source_validity: u32, destination_validity: u32) -> Start {
+    match state {
+        Some(state)
+            if state.source_uid_validity == source_validity
+                && state.destination_uid_validity == destination_validity =>
+        {
+            if in_doubt {
+                Start::Tail
+            } else {
+                Start::Delta
+            }
+        }
+        _ => Start::Match,
+    }
+}
+
+/// Finds what may be at the destination already.
+pub async fn settle_doubt(
+    job: &Job,
+    (begin, known): (Start, Option<&FolderState>),
+    scan: &Scan,
+    work: &[Scanned],
+    destination: &Selected,
+    pair: &mut Pair,
+    memory: &mut Memory,
+) -> Result<Vec<Found>> {
+    let nothing = UidSet::default();
+    let (known_uids, from, by_content) = match (begin, known) {
+        (Start::Delta, _) => return Ok(Vec::new()),
+        (Start::Tail, Some(state)) => (state.map.destination_uids(), state.tail_from.max(1), true),
+        _ if job.new_at_destination => return Ok(Vec::new()),
+        _ => (&nothing, 1, false),
+    };
+    // Copies whose UID is unknown lie in the tail too: they take part in the matching, or a twin would take their place.
+    let unknown = known.map(|state| state.map.unknown()).unwrap_or_default();
+    let mut candidates: Vec<Scanned> = scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
+    if !unknown.is_empty() {
+        let mut old = Scan::default();
+        scan_set(&mut pair.source, &unknown.difference(&scan.uids()), &mut old).await?;
+        old.finish();
+        candidates.extend(old.messages);
+    }
+    candidates.extend_from_slice(work);
+    candidates.sort_by_key(|m| m.uid);
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    if begin == Start::Match
+        && let Some(look) = job.look
+        && job.was_empty
+        && destination.exists == 0
+        && destination.uid_next == Some(look.uid_next)
+        && look.at.elapsed() >= apart(pair.destination.round_trip(), work)
+    {
+        return Ok(Vec::new());
+    }
+    let before = job.look.or_else(|| destination.uid_next.map(|uid_next| Look { at: Instant::now(), uid_next }));
+    let doubt = Doubt { scan, work: &candidates, certain: &unknown, known: known_uids, from, by_content, before };
+    doubt.resolve(&mut pair.source, &mut pair.destination, &mut memory.trouble).await
+}
+
+/// Messages that were found at the destination are copied as far as the checkpoint is concerned.
+pub fn take_found(state: &mut FolderState, scan: &Scan, found: &[Found]) {
+    state.set_aside.remove(&found.iter().map(|f| f.source).collect());
+    let unknown = state.map.unknown();
+    let resolved: Vec<(u32, u32)> =
+        found.iter().filter(|f| unknown.contains(f.source)).map(|f| (f.source, f.destination)).collect();
+    state.map.resolve(&resolved);
+    for f in found.iter().filter(|f| !unknown.contains(f.source)) {
+        state.map.push(f.source, Some(f.destination), Origin::Adopted);
+        if let Ok(at) = scan.messages.binary_search_by_key(&f.source, |m| m.uid)
+            && let Some(message) = scan.messages.get(at)
+        {
+            for flag in scan.flags(message).iter().filter_map(Flag::sendable) {
+                state.flags.entry(flag.to_owned()).or_default().insert(f.source);
+            }
+        }
+    }
+}
+
+/// Finds the UIDs of copies that the destination did not tell (no UIDPLUS): flags and deletions need them.
+pub async fn resolve_unknown(
+    shared: &Shared,
+    job: &Job,
+    scan: &Scan,
+    pair: &mut Pair,
+    memory: &mut Memory,
+) -> Result<()> {
+    let (unknown, known, from) = shared.ledger.folder(&job.source_raw, |state| {
+        (state.map.unknown(), state.map.destination_uids().clone(), state.tail_from)
+    })?;
+    let work: Vec<Scanned> = scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
+    if work.is_empty() {
+        return Ok(());
+    }
+    let from = from.max(1);
+    let doubt =
+        Doubt { scan, work: &work, certain: &unknown, known: &known, from, by_content: false, before: job.look };
+    let found = doubt.resolve(&mut pair.source, &mut pair.destination, &mut memory.trouble).await?;
+    let pairs: Vec<(u32, u32)> = found.iter().map(|f| (f.source, f.destination)).collect();
+    shared.ledger.folder(&job.source_raw, |state| {
+        state.map.resolve(&pairs);
+        let next = state.map.destination_uids().last().map_or(1, |last| last.saturating_add(1));
+        state.tail_from = state.tail_from.max(next);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> FolderState {
+        FolderState { source_uid_validity: 1, destination_uid_validity: 2, ..FolderState::default() }
+    }
+
+    #[test]
+    fn a_changed_uidvalidity_on_either_side_means_that_nothing_is_known() {
+        assert_eq!(start(Some(&state()), false, 1, 2), Start::Delta);
+        assert_eq!(start(Some(&state()), false, 9, 2), Start::Match);
+        assert_eq!(start(Some(&state()), true, 1, 9), Start::Match);
+        assert_eq!(start(None, true, 1, 2), Start::Match);
+    }
+
+    #[test]
+    fn an_append_in_doubt_means_a_look_at_the_tail() {
+        assert_eq!(start(Some(&state()), true, 1, 2), Start::Tail);
+    }
+}

@@ -1,0 +1,63 @@
+//! What a folder's copying remembers across lost connections.
+
+use std::collections::BTreeMap;
+
+use super::oddity::Oddity;
+use crate::sync::{suspects::Suspects, trouble::Trouble};
+
+/// What a folder's copying remembers across lost connections.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Messages that the destination refused.
+    pub suspects: Suspects,
+    /// Messages that turned out larger than the destination says that it takes, and their bytes.
+    pub too_large: BTreeMap<u32, u64>,
+    /// Copies that were sent without keywords and wait for them: UID at the destination, UID at the source, keywords.
+    pub keywords_due: Vec<KeywordsDue>,
+    /// Which messages the source fails to deliver.
+    pub trouble: Trouble,
+    /// APPENDs of several messages that were refused for no reason of the server's: one message may be to blame.
+    pub refused_batches: u32,
+    /// Messages that were tried to find out whether a server is well again.
+    pub probes: usize,
+    /// Copied messages to read back, since the destination may have changed them.
+    pub read_back: Vec<ReadBack>,
+    /// The source names a message's UID only after its literal.
+    pub uid_comes_late: bool,
+    /// The folder's messages stand in the totals.
+    pub counted: bool,
+    /// The folder was asked for as a whole.
+    pub came_whole: bool,
+    /// What was sent when the connection ended may be at the destination.
+    pub in_doubt: bool,
+}
+
+impl Memory {
+    /// Grows with each step towards giving a message up: such a failure is progress too.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.suspects.steps() + self.trouble.steps()
+    }
+}
+
+/// A copy that was sent without its keywords.
+#[derive(Debug, Clone)]
+pub struct KeywordsDue {
+    /// UID at the source.
+    pub source_uid: u32,
+    /// UID at the destination; none where it does not tell.
+    pub destination_uid: Option<u32>,
+    /// The keywords, as they can be sent.
+    pub keywords: Vec<String>,
+}
+
+/// A copied message whose copy may differ.
+#[derive(Debug, Clone)]
+pub struct ReadBack {
+    /// UID at the source.
+    pub source_uid: u32,
+    /// UID at the destination.
+    pub destination_uid: u32,
+    /// What is unusual about it.
+    pub oddity: Oddity,
+}

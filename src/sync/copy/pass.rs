@@ -1,0 +1,211 @@
+//! One pass over one folder's work: how it is made, what it needs, and where its messages stand.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    memory::Memory,
+    oddity::{Oddity, Watch},
+    quiet::Quiet,
+};
+use crate::{
+    error::{Error, Result},
+    imap::{Session, Tag, select::Selected},
+    sync::{
+        breaker::{Breakers, Weight},
+        ledger::Ledger,
+        progress::Progress,
+        report::FolderReport,
+        scan::{Scan, Scanned},
+    },
+};
+
+/// One folder's copying: what stays the same while connections come and go.
+pub struct CopyContext<'a> {
+    /// Raw source name: the folder's key in the checkpoint.
+    pub source_raw: &'a [u8],
+    /// Raw destination name.
+    pub destination_raw: &'a [u8],
+    /// The destination folder as it was opened.
+    pub selected: &'a Selected,
+    /// Facts about the source folder.
+    pub scan: &'a Scan,
+    /// The checkpoint.
+    pub ledger: &'a Ledger,
+    /// Live counters.
+    pub progress: &'a Progress,
+    /// Asks to end at the next message.
+    pub stop: &'a CancellationToken,
+    /// Bytes that may be requested and not yet written, on this pair of connections.
+    pub budget: u64,
+    /// The largest message the destination takes, bytes, where it says so.
+    pub append_limit: Option<u64>,
+    /// The destination is known to end messages with a line end that have none.
+    pub adds_newline: bool,
+    /// Stop the asking while a server is unwell.
+    pub breakers: &'a Breakers,
+    /// Somebody tries refused messages again and wants the destination for that alone.
+    pub quiet: &'a Quiet,
+}
+
+/// How a pass sends its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// As fast as the destination takes them.
+    Usual,
+    /// Each in an APPEND of its own, many at a time.
+    Single,
+    /// Each alone, by synchronizing literal, one at a time: an ordinary message, to see whether the server is well.
+    Control,
+    /// The same for messages that were refused before.
+    Trial,
+    /// The same without keywords, and without a date that servers are known to refuse.
+    Weakened,
+}
+
+/// How a pass is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct How {
+    /// How messages are sent.
+    pub mode: Mode,
+    /// It finds out whether a server is well again, and so does not wait for that.
+    pub probe: bool,
+}
+
+impl Mode {
+    /// One APPEND at a time, by synchronizing literal.
+    pub(super) const fn is_careful(self) -> bool {
+        matches!(self, Self::Control | Self::Trial | Self::Weakened)
+    }
+
+    pub(super) const fn weight(self) -> Weight {
+        match self {
+            Self::Usual | Self::Single => Weight::Usual,
+            Self::Control => Weight::Control,
+            Self::Trial | Self::Weakened => Weight::Suspect,
+        }
+    }
+}
+
+/// What a pass left undone.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Refused or to be sent more carefully: indices into the work are UIDs here.
+    pub again: BTreeSet<u32>,
+    /// Asked for and not delivered, though the FETCH ended well.
+    pub missing: BTreeSet<u32>,
+    /// Asked for, and the FETCH was refused.
+    pub failed: BTreeSet<u32>,
+    /// The pass ended early because it was asked to.
+    pub stopped: bool,
+}
+
+/// Where one message of the work stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not here yet.
+    Pending,
+    /// Here, waiting for its turn.
+    Arrived,
+    /// Sent, or given up in this pass.
+    Settled,
+}
+
+/// A large message on its way from literal to literal.
+pub(super) struct Stream {
+    pub(super) at: usize,
+    pub(super) tag: Option<Tag>,
+    pub(super) waits_for_continue: bool,
+    pub(super) watch: Watch,
+}
+
+/// One pass over one folder's work on one pair of connections.
+pub(super) struct Pass<'a, 'b> {
+    pub(super) context: &'a CopyContext<'a>,
+    pub(super) work: &'a [Scanned],
+    pub(super) source: &'b mut Session,
+    pub(super) destination: &'b mut Session,
+    pub(super) memory: &'b mut Memory,
+    pub(super) report: &'b mut FolderReport,
+    pub(super) outcome: Outcome,
+    pub(super) states: Vec<State>,
+    pub(super) arrived: BTreeMap<usize, Bytes>,
+    /// The first message not settled.
+    pub(super) next: usize,
+    pub(super) units: VecDeque<Unit>,
+    pub(super) requested: VecDeque<(Tag, Unit)>,
+    /// Bytes asked for and not yet received, by the scan's sizes.
+    pub(super) due: u64,
+    /// Bytes received and not yet queued.
+    pub(super) held: u64,
+    pub(super) batch: Vec<usize>,
+    pub(super) batch_bytes: u64,
+    pub(super) batch_since: Option<Instant>,
+    /// Messages in one batch at most, for now.
+    pub(super) batch_limit: usize,
+    pub(super) answered_at: Option<Instant>,
+    pub(super) in_flight: VecDeque<InFlight>,
+    /// The destination's UIDNEXT as last known.
+    pub(super) uid_next: u32,
+    pub(super) stream: Option<Stream>,
+    /// A large message whose literal has begun, and its bytes: it streams once those before it are sent.
+    pub(super) stream_next: Option<(usize, u64)>,
+    /// Inside a literal that nobody wants.
+    pub(super) discarding: bool,
+    pub(super) stopping: bool,
+    /// Nothing more is asked or sent; what is under way is waited for.
+    pub(super) pausing: bool,
+    pub(super) how: How,
+}
+
+/// An APPEND without an answer so far.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) tag: Tag,
+    pub(super) messages: Vec<Sent>,
+    /// The destination's UIDNEXT as known when this was sent: whatever it adds lies at or above.
+    pub(super) uid_next: u32,
+    pub(super) sent_at: Instant,
+}
+
+/// One message in an APPEND.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) at: usize,
+    pub(super) bytes: u64,
+    /// What is unusual about it.
+    pub(super) oddity: Oddity,
+    /// Flags that could not be sent, for the report.
+    pub(super) left_flags: Vec<String>,
+    /// Keywords that were left away to weaken the form: they follow by STORE.
+    pub(super) keywords: Vec<String>,
+    /// Why no date was sent, for the report.
+    pub(super) left_date: Option<&'static str>,
+}
+
+/// A run of the work that one FETCH asks for: indices `first..end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unit {
+    pub first: usize,
+    pub end: usize,
+    pub bytes: u64,
+}
+
+impl Pass<'_, '_> {
+    pub(super) fn message(&self, at: usize) -> Result<&Scanned> {
+        self.work.get(at).ok_or_else(|| Error::internal("a message outside the work"))
+    }
+
+    pub(super) fn state(&self, at: usize) -> State {
+        self.states.get(at).copied().unwrap_or(State::Settled)
+    }
+
+    pub(super) fn settle(&mut self, at: usize) {
+        if let Some(state) = self.states.get_mut(at) {
+            *state = State::Settled;
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What the sync of one folder is given, and how it may end.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    breaker::Breakers,
+    checkpoint::Settled,
+    copy::Quiet,
+    doubt::Look,
+    ledger::Ledger,
+    progress::Progress,
+    report::FolderReport,
+    set_aside::{DestinationFacts, TryFacts},
+    spec::SyncSpec,
+};
+
+/// What a folder's sync needs to know that does not change.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Raw names.
+    pub source_raw: Vec<u8>,
+    /// Raw name at the destination.
+    pub destination_raw: Vec<u8>,
+    /// Decoded names, for people.
+    pub source_name: String,
+    /// Decoded name at the destination.
+    pub destination_name: String,
+    /// The destination folder was made by this run, or does not exist in a dry run: nothing can be in it.
+    pub new_at_destination: bool,
+    /// An APPEND of an earlier attempt, or of a lost connection, may be in doubt.
+    pub in_doubt: bool,
+    /// Two looks must agree before anything is sent; for the order of work.
+    pub needs_look: bool,
+    /// Messages at the source, as listed; for the order of work.
+    pub messages: u32,
+    /// The source's STATUS, to be remembered when all is done.
+    pub status: Option<Settled>,
+    /// The destination as it was when it was listed.
+    pub look: Option<Look>,
+    /// The destination's APPENDLIMIT for this folder, bytes.
+    pub append_limit: Option<u64>,
+    /// The source folder's MAILBOXID.
+    pub mailbox_id: Option<String>,
+    /// The destination is known to end messages with a line end that have none.
+    pub adds_newline: bool,
+    /// Bytes in the source folder, where its server tells.
+    pub bytes: Option<u64>,
+    /// The destination folder was empty when it was listed.
+    pub was_empty: bool,
+}
+
+impl Job {
+    /// An empty report of this folder.
+    #[must_use]
+    pub fn report(&self) -> FolderReport {
+        FolderReport {
+            source_raw: self.source_raw.clone(),
+            source: self.source_name.clone(),
+            destination: self.destination_name.clone(),
+            source_messages: u64::from(self.messages),
+            ..FolderReport::default()
+        }
+    }
+}
+
+/// What the folders of one mailbox share.
+pub struct Shared {
+    /// What to do.
+    pub spec: Arc<SyncSpec>,
+    /// The checkpoint.
+    pub ledger: Arc<Ledger>,
+    /// Live counters.
+    pub progress: Arc<Progress>,
+    /// Asks to end soon.
+    pub stop: CancellationToken,
+    /// Bytes that one pair may have requested and not yet written.
+    pub budget: u64,
+    /// Stop the asking while a server is unwell.
+    pub breakers: Breakers,
+    /// Lets one connection append alone.
+    pub quiet: Quiet,
+    /// Name and version by which the destination introduced itself.
+    pub destination_server: Option<String>,
+}
+
+impl Shared {
+    /// What decides whether set-aside messages are tried, for a folder with this APPENDLIMIT.
+    #[must_use]
+    pub fn try_facts(&self, append_limit: Option<u64>) -> TryFacts {
+        let destination = DestinationFacts { append_limit, server: self.destination_server.clone() };
+        self.spec.try_facts(destination)
+    }
+}
+
+/// Whether a folder was finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All is done.
+    Complete,
+    /// It was asked to stop; the pair of connections is of no more use.
+    Stopped,
+}
