@@ -161,6 +161,8 @@ pub struct Suspects {
     accepted: bool,
     /// Messages that were accepted in this run.
     accepted_messages: usize,
+    /// Bytes of the largest of them.
+    largest_accepted: u32,
     /// Why messages were refused alone, as the server said it.
     reasons: BTreeMap<String, ReasonGiven>,
     /// One that was refused alone was accepted later.
@@ -247,9 +249,11 @@ impl Suspects {
     }
 
     /// A message was accepted, or found at the destination.
-    pub fn accepted(&mut self, uid: u32) {
+    pub fn accepted(&mut self, message: &Scanned) {
+        let uid = message.uid;
         self.accepted |= self.first_refusal.is_some();
         self.accepted_messages += 1;
+        self.largest_accepted = self.largest_accepted.max(message.size);
         self.controls.remove(&uid);
         self.refused_now.remove(&uid);
         if let Some(suspect) = self.messages.remove(&uid) {
@@ -356,8 +360,9 @@ impl Suspects {
         if had >= wanted {
             return;
         }
-        let mut by_size: Vec<&(Scanned, bool)> =
-            pending.iter().filter(|(m, _)| m.size > 0 && !self.controls.contains(&m.uid)).collect();
+        let most = self.size_limit();
+        let fits = |m: &Scanned| m.size > 0 && m.size <= most && !self.controls.contains(&m.uid);
+        let mut by_size: Vec<&(Scanned, bool)> = pending.iter().filter(|(m, _)| fits(m)).collect();
         by_size.sort_by_key(|(m, _)| std::cmp::Reverse((m.size, m.uid)));
         if had == 0 {
             let with_keywords = by_size.iter().find(|(_, keywords)| *keywords).map(|(m, _)| m.uid);
@@ -372,6 +377,15 @@ impl Suspects {
         }
         let controls = &self.controls;
         self.messages.retain(|uid, _| !controls.contains(uid));
+    }
+
+    /// Bytes of the largest message that seems to be taken: where all that were refused alone are larger than all that
+    /// were accepted, larger ones are no ordinary messages.
+    fn size_limit(&self) -> u32 {
+        let alone = || self.messages.values().filter(|suspect| suspect.alone > 0);
+        let few = alone().count() < DIFFERENT || self.accepted_messages < DIFFERENT;
+        let mixed = alone().any(|suspect| suspect.size <= self.largest_accepted);
+        if few || mixed { u32::MAX } else { self.largest_accepted }
     }
 
     /// The first refusal of this folder in this run.
@@ -633,24 +647,46 @@ mod tests {
         let mut suspects = Suspects::default();
         for pair in all.chunks(2) {
             assert!(!suspects.is_of_messages("no"));
-            suspects.accepted(pair[0].uid);
+            suspects.accepted(&pair[0]);
             refused(&mut suspects, &pair[1]);
         }
         assert!(suspects.is_of_messages("no") && !suspects.is_of_messages("full"));
         assert!(suspects.most_are_ordinary());
         // One that was refused is accepted: the server is to blame after all.
-        suspects.accepted(all[1].uid);
+        suspects.accepted(&all[1]);
         assert!(!suspects.is_of_messages("no"));
     }
 
     #[test]
     fn refusals_in_a_row_tell_nothing_of_whose_fault_they_are() {
         let mut suspects = Suspects::default();
-        suspects.accepted(1);
+        suspects.accepted(&messages(&[100])[0]);
         for message in &messages(&[100; 50]) {
             refused(&mut suspects, message);
         }
         assert!(!suspects.is_of_messages("no") && !suspects.most_are_ordinary());
+    }
+
+    #[test]
+    fn where_a_server_seems_to_refuse_by_size_smaller_messages_are_the_controls() {
+        let sizes: Vec<u64> = (1..=40).map(|n| if n % 2 == 0 { 1000 + n } else { n }).collect();
+        let all = messages(&sizes);
+        let mut suspects = Suspects::default();
+        for pair in all[..20].chunks(2) {
+            suspects.accepted(&pair[0]);
+            refused(&mut suspects, &pair[1]);
+        }
+        let pending: Vec<(Scanned, bool)> = all[20..].iter().map(|m| (*m, false)).collect();
+        suspects.choose_controls(&pending);
+        assert!(suspects.controls.is_empty(), "larger than all that was accepted: {:?}", suspects.controls);
+        suspects.accepted(&all[38]);
+        suspects.choose_controls(&pending);
+        assert_eq!(suspects.controls.iter().copied().collect::<Vec<_>>(), [33, 35, 37, 39]);
+        // One refusal of a small message: size is not the reason.
+        let mut suspects = Suspects { controls: BTreeSet::new(), ..suspects };
+        refused(&mut suspects, &all[0]);
+        suspects.choose_controls(&pending);
+        assert_eq!(suspects.controls.iter().copied().collect::<Vec<_>>(), [34, 36, 38, 40]);
     }
 
     #[test]
@@ -661,7 +697,7 @@ mod tests {
             refused(&mut suspects, message);
         }
         round(&mut suspects, 1, Some(100));
-        suspects.accepted(2);
+        suspects.accepted(&all[1]);
         round(&mut suspects, 1, Some(100));
         assert!(!suspects.is_proven(suspects.get(1).unwrap()));
         round(&mut suspects, 1, Some(100));

@@ -259,7 +259,8 @@ impl Pass<'_, '_> {
         }
         let of_messages = error.class.remedy() != Remedy::WaitForPerson && self.memory.suspects.is_of_messages(&why);
         let weight = match self.how.mode.weight() {
-            Weight::Usual if self.memory.suspects.uncontrolled || of_messages => Weight::Uncontrolled,
+            Weight::Usual if self.memory.suspects.uncontrolled => Weight::Uncontrolled,
+            Weight::Usual | Weight::Control if of_messages => Weight::Uncontrolled,
             Weight::Usual => Weight::Among(self.memory.suspects.unlikely_in_a_row()),
             // Where many are refused for their own sake, so may be some that were kept back.
             Weight::Control if !self.memory.suspects.control_refused() => Weight::Uncontrolled,
@@ -339,8 +340,9 @@ impl Pass<'_, '_> {
             newest
         })?;
         for (n, sent) in answered.messages.into_iter().enumerate() {
-            let uid = self.message(sent.at)?.uid;
-            self.memory.suspects.accepted(uid);
+            let message = *self.message(sent.at)?;
+            let uid = message.uid;
+            self.memory.suspects.accepted(&message);
             self.tell_differences(uid, &sent);
             if newest.is_some_and(|newest| uid < newest) {
                 let what = "it comes after newer messages: it could be copied only after them";

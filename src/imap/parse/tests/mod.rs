@@ -9,6 +9,7 @@ mod statuses;
 use bytes::Bytes;
 
 use super::*;
+use crate::error::Error;
 use crate::imap::{
     date::InternalDate,
     response::{Code, Fetch, Flag, FolderStatus, ListItem, Namespace, Namespaces, QuotaResource, Status, StatusLine},
