@@ -11,6 +11,7 @@ mod failures;
 mod fake;
 mod fence;
 mod folders;
+mod formats;
 mod full_disk;
 mod harness;
 mod hostile;
