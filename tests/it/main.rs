@@ -22,6 +22,7 @@ mod lesser;
 mod limits;
 mod login;
 mod not_copied;
+mod outputs;
 mod refusals;
 mod rig;
 mod sync;
