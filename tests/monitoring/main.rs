@@ -6,6 +6,7 @@ mod alerts;
 mod chart;
 mod dashboard;
 mod files;
+mod metrics;
 mod operator;
 mod prometheus;
 mod queries;

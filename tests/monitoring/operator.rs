@@ -34,11 +34,16 @@ impl Operator {
     }
 }
 
-/// The names of all metrics.
-pub fn names() -> Vec<String> {
+/// What an operator exposes that has seen some of everything.
+pub fn exposed() -> String {
     let metrics = Metrics::new().unwrap();
     work(&metrics);
-    let text = metrics.text().unwrap();
+    metrics.text().unwrap()
+}
+
+/// The names of all metrics.
+pub fn names() -> Vec<String> {
+    let text = exposed();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
 }
