@@ -317,6 +317,117 @@ mod tests {
         assert_eq!(of(&failed(ErrorClass::Quota), true), Outcome::Failed);
     }
 
+    #[test]
+    fn the_claim_the_report_and_the_last_word_are_the_same_json_as_ever() {
+        let progress = Progress::default();
+        progress.enter(Phase::Copying);
+        progress.whole.messages.store(1000, Relaxed);
+        progress.whole.bytes.store(100 << 20, Relaxed);
+        progress.messages_done.store(100, Relaxed);
+        progress.bytes_done.store(10 << 20, Relaxed);
+        progress.bytes_moved.store(11 << 20, Relaxed);
+        progress.saw_inbox(77);
+        progress.logged_in();
+        let error =
+            Error::new(ErrorClass::Quota, "mailbox is full").advice("Raise it").on(Side::Destination, "new:993");
+        let status = WorkerStatus {
+            attempt: 3,
+            report: 4,
+            outcome: Some(Outcome::Failed),
+            flushed_attempt: Some(3),
+            last_error: Some(LastError::new(&error.in_folder("Sent"), Some(Time(now())))),
+            checkpoint: Some("opaque".into()),
+            not_copied: Some(NotCopied {
+                messages: 2,
+                reasons: [("refused".to_owned(), 2)].into(),
+                accepted: [("tooLarge".to_owned(), 1)].into(),
+                uncounted_folders: 1,
+            }),
+            differences: [("flags".to_owned(), 5)].into(),
+            left_out: vec![LeftOutFolder {
+                folder: "Spam".into(),
+                reason: "folders.exclude".into(),
+                by_rule: true,
+                messages: Some(6),
+            }],
+            warnings: vec!["look".into()],
+            ..live(&progress, 2, 1 << 20, now())
+        };
+        let patch = serde_json::to_string_pretty(&patch(&status, &["refused", "empty"].into())).unwrap();
+        insta::assert_snapshot!(format!("{}\n{patch}\n{}", claim(3, now()), last_word(&status)), @r#"
+        {"status":{"worker":{"attempt":3,"destinationLogin":false,"inboxUidNext":null,"lastError":null,"outcome":null,"phase":"Connecting","progress":null,"report":1,"reportedAt":"2026-03-01T00:00:00Z","waiting":null,"waitingUntil":null}}}
+        {
+          "status": {
+            "worker": {
+              "attempt": 3,
+              "checkpoint": "opaque",
+              "destinationLogin": true,
+              "differences": {
+                "flags": 5
+              },
+              "flushedAttempt": 3,
+              "inboxUidNext": 77,
+              "lastError": {
+                "advice": "Raise it",
+                "at": "2026-03-01T00:00:00Z",
+                "class": "Quota",
+                "folder": "Sent",
+                "host": "new:993",
+                "message": "mailbox is full",
+                "side": "Destination"
+              },
+              "leftOut": [
+                {
+                  "byRule": true,
+                  "folder": "Spam",
+                  "messages": 6,
+                  "reason": "folders.exclude"
+                }
+              ],
+              "notCopied": {
+                "accepted": {
+                  "empty": null,
+                  "refused": null,
+                  "tooLarge": 1
+                },
+                "messages": 2,
+                "reasons": {
+                  "empty": null,
+                  "refused": 2
+                },
+                "uncountedFolders": 1
+              },
+              "outcome": "Failed",
+              "phase": "Copying",
+              "progress": {
+                "bytesDone": 10485760,
+                "bytesMoved": 11534336,
+                "bytesPerSecond": 1048576,
+                "bytesTotal": 104857600,
+                "done": "10%",
+                "eta": "2026-03-01T00:01:30Z",
+                "foldersDone": 0,
+                "foldersTotal": 0,
+                "messagesDone": 100,
+                "messagesSkipped": 2,
+                "messagesThisAttempt": 100,
+                "messagesTotal": 1000,
+                "rate": "1.0 MiB/s"
+              },
+              "report": 4,
+              "reportedAt": "2026-03-01T00:00:00Z",
+              "waiting": null,
+              "waitingUntil": null,
+              "warnings": [
+                "look"
+              ]
+            }
+          }
+        }
+        {"attempt":3,"report":4,"reportedAt":"2026-03-01T00:00:00Z","phase":"Copying","progress":{"done":"10%","rate":"1.0 MiB/s","eta":"2026-03-01T00:01:30Z","foldersTotal":0,"foldersDone":0,"messagesTotal":1000,"messagesDone":100,"messagesSkipped":2,"messagesThisAttempt":100,"bytesTotal":104857600,"bytesDone":10485760,"bytesMoved":11534336,"bytesPerSecond":1048576},"flushedAttempt":3,"notCopied":{"messages":2,"reasons":{"refused":2},"accepted":{"tooLarge":1},"uncountedFolders":1},"destinationLogin":true,"inboxUidNext":77,"outcome":"Failed","lastError":{"class":"Quota","side":"Destination","host":"new:993","folder":"Sent","message":"mailbox is full","advice":"Raise it","at":"2026-03-01T00:00:00Z"}}
+        "#);
+    }
+
     proptest! {
         #[test]
         fn a_last_word_fits_and_can_be_read(

@@ -1,6 +1,6 @@
 //! Decisions, one case at a time.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
@@ -11,6 +11,7 @@ use k8s_openapi::{
 use super::{
     decide::{Action, Decision, decide, jittered},
     observe::{Heard, Hold, Observed, SecretsSeen, signed},
+    settle::{Note, impossible},
 };
 use crate::{
     api::{
@@ -521,4 +522,89 @@ fn a_mailbox_is_synced_though_messages_are_not_copied_and_says_so() {
     case.status = case.decide().status;
     assert_eq!(case.status.phase, Some(SyncPhase::Running));
     assert_eq!(condition(&case.status, "AllCopied").0, "False");
+}
+
+/// Events of a mailbox, but for the one of a pod's name that is taken, which needs an API server.
+#[test]
+fn people_are_told_of_a_mailbox_in_the_same_words_as_ever() {
+    let mut told = String::new();
+    let mut tell = |when: &str, notes: Vec<Note>| {
+        for note in notes {
+            let type_ = if note.warning { "Warning" } else { "Normal" };
+            writeln!(told, "{when}: {type_} {}: {}", note.reason, note.message).unwrap();
+        }
+    };
+    for reason in [
+        StopReason::Deadline,
+        StopReason::NoProgress,
+        StopReason::Suspended,
+        StopReason::Cancelled,
+        StopReason::Removed,
+        StopReason::NotStarted,
+        StopReason::LostContact,
+        StopReason::NotAllowed,
+    ] {
+        tell(&format!("{reason:?}"), Note::of_stop(reason).into_iter().collect());
+    }
+    for class in ErrorClass::ALL {
+        let mut case = Case::running();
+        let error = LastError::new(&Error::new(class, "it did not work"), None);
+        let worker = WorkerStatus { attempt: 1, outcome: Some(Outcome::Failed), ..WorkerStatus::default() };
+        case.status.worker = Some(WorkerStatus { last_error: Some(error), ..worker });
+        case.pods = vec![ended(1, class.exit_code().into(), case.now)];
+        tell(&format!("failed by {class}"), case.decide().notes);
+    }
+    let exit = |exit_code: i32, reason: &str, message: &str| {
+        let (reason, message) = (Some(reason.to_owned()), Some(message.to_owned()));
+        let end = ContainerStateTerminated { exit_code, reason, message, ..ContainerStateTerminated::default() };
+        pod(1, Some(ContainerState { terminated: Some(end), ..ContainerState::default() }))
+    };
+    for (when, exit_code, reason, message) in [
+        ("out of memory", 137, "OOMKilled", ""),
+        ("killed", 137, "Error", ""),
+        ("fenced", 75, "Error", ""),
+        ("not started", 128, "StartError", "no such program"),
+        ("crashed", 101, "Error", ""),
+    ] {
+        let mut case = Case::running();
+        case.pods = vec![exit(exit_code, reason, message)];
+        tell(when, case.decide().notes);
+    }
+    let mut case = Case::new();
+    case.status = case.decide().status;
+    case.pass(600);
+    tell("no pod in time", case.decide().notes);
+
+    let mut case = Case::running();
+    case.status.failures = Some(Failures { fruitless_restarts: 2, ..Failures::default() });
+    case.status.stopping = Some(Stopping { at: Time(case.now), reason: StopReason::NoProgress });
+    case.status.worker = Some(WorkerStatus { attempt: 1, outcome: Some(Outcome::Stopped), ..WorkerStatus::default() });
+    case.pods = vec![ended(1, 0, case.now)];
+    tell("restarted in vain", case.decide().notes);
+    tell("no such pod can be", vec![impossible(&case.status, "spec.tolerations is wrong").1]);
+    insta::assert_snapshot!(told, @r#"
+    Deadline: Warning DeadlineExceeded: the attempt reached its deadline: it saves its checkpoint, and a new one goes on from there
+    NoProgress: Warning NoProgress: the attempt reports, but moves no byte and waits for nothing: a new one takes over
+    NotStarted: Warning PodNotStarted: the attempt's pod did not run within 10 minutes
+    LostContact: Warning LostContact: the attempt's pod reported nothing for longer than offlineGrace
+    NotAllowed: Warning NotAllowed: the operator's configuration does not allow this sync any more: the attempt stops at its checkpoint
+    failed by Authentication: Warning SyncFailed: Authentication: it did not work
+    failed by Authorization: Warning SyncFailed: Authorization: it did not work
+    failed by Quota: Warning SyncFailed: Quota: it did not work
+    failed by Throttled: Warning SyncFailed: Throttled: it did not work
+    failed by Network: Warning SyncFailed: Network: it did not work
+    failed by Tls: Warning SyncFailed: Tls: it did not work
+    failed by Protocol: Warning SyncFailed: Protocol: it did not work
+    failed by MessageRejected: Warning SyncFailed: MessageRejected: it did not work
+    failed by Configuration: Warning Failed: Configuration: it did not work
+    failed by Internal: Warning SyncFailed: Internal: it did not work
+    out of memory: Warning SyncFailed: Internal: the sync was killed: it needed more memory than its pod may have
+    killed: Warning PodLost: the pod was ended from outside
+    fenced: Warning PodLost: the pod was ended from outside
+    not started: Warning PodLost: the container could not be started: no such program
+    crashed: Warning SyncFailed: Internal: the sync ended with exit code 101 and without a report
+    no pod in time: Warning PodLost: the pod never ran
+    restarted in vain: Warning Stalled: 2 attempts in a row were restarted and copied nothing
+    no such pod can be: Warning Failed: the API server takes no such pod: spec.tolerations is wrong
+    "#);
 }

@@ -170,6 +170,7 @@ spec:
             wanted[&names::mailbox_sync("acme", "bob")].secret.as_ref().unwrap().name.clone()
         };
         let first = name("name,source_password\nbob,pw\n", "key");
+        insta::assert_snapshot!(first, @"acme-bob-5b5133d778-b9f39f5550e8");
         assert_eq!(first, name("source_password,name\npw,bob\n", "key"));
         assert_ne!(first, name("name,source_password\nbob,other\n", "key"));
         assert_ne!(first, name("name,source_password\nbob,pw\n", "another key"));

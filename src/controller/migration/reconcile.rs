@@ -322,3 +322,129 @@ fn news(status: &MailMigrationStatus) -> Option<Note> {
     };
     Some(Note { warning, reason, message })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::{
+        api::{mail_migration::MigrationPhase, not_copied::NotCopied},
+        controller::migration::aggregate::Aggregate,
+        yaml,
+    };
+
+    const MIGRATION: &str = "
+metadata: {name: acme, namespace: ns, uid: u1, generation: 1}
+spec:
+  source: {server: {host: old.example}}
+  destination: {server: {host: new.example}}
+  mailboxes: []
+";
+
+    /// Conditions and Events of a migration of ten mailboxes, one of which is not copied as a whole.
+    #[test]
+    fn people_are_told_of_a_migration_in_the_same_words_as_ever() {
+        let value: serde_json::Value = yaml::read("m", MIGRATION).unwrap();
+        let migration: MailMigration = serde_json::from_value(value).unwrap();
+        let mut all = Aggregate { copied: 9, ..Aggregate::default() };
+        (all.counts.total, all.counts.synced) = (10, 9);
+        let not_copied = NotCopied { messages: 2, reasons: [("refused".to_owned(), 2)].into(), ..NotCopied::default() };
+        let error = Error::configuration("there is no MailServer old").advice("Make it");
+        let pending = PendingRemoval { count: 7, token: "0123abcd".into(), examples: Vec::new() };
+        let mut told = String::new();
+        let mut tell = |when: String, phase: MigrationPhase, facts: &Facts<'_>| {
+            let conditions = conditions(&migration, Vec::new(), phase, facts);
+            writeln!(told, "{when}").unwrap();
+            for c in &conditions {
+                writeln!(told, "    {}={} {}: {}", c.type_, c.status, c.reason, c.message).unwrap();
+            }
+            let status = MailMigrationStatus { phase: Some(phase), conditions, ..MailMigrationStatus::default() };
+            if let Some(note) = news(&status) {
+                let type_ = if note.warning { "Warning" } else { "Normal" };
+                writeln!(told, "    {type_} {}: {}", note.reason, note.message).unwrap();
+            }
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        let facts = Facts { refused: None, pending: 0, all: &all, removal: None, pods_refused: None, now };
+        for phase in MigrationPhase::ALL {
+            tell(format!("{phase:?}"), phase, &facts);
+        }
+        let refused = Some(("ServerNotFound", &error));
+        tell("refused".into(), MigrationPhase::Pending, &Facts { refused, ..facts.clone() });
+        let mut failing = all.clone();
+        (failing.counts.failing, failing.counts.failed, failing.totals.not_copied) = (3, 1, Some(not_copied));
+        let facts = Facts { all: &failing, pending: 4, removal: Some(&pending), ..facts };
+        let facts = Facts { pods_refused: Some("exceeded quota".into()), ..facts };
+        tell("with all that can be wrong".into(), MigrationPhase::Running, &facts);
+        tell("complete with messages missing".into(), MigrationPhase::Complete, &Facts { pending: 0, ..facts });
+        insta::assert_snapshot!(told, @r#"
+        Pending
+            Accepted=True Accepted: the migration can be carried out as it is written
+            Ready=True Pending: waiting to start
+            Complete=False Pending: 9 of 10 mailboxes are synced
+            AllCopied=Unknown NotKnown: 9 of 10 mailboxes are known to be copied as a whole
+        Running
+            Accepted=True Accepted: the migration can be carried out as it is written
+            Ready=True Progressing: 9 of 10 mailboxes are synced
+            Complete=False Progressing: 9 of 10 mailboxes are synced
+            AllCopied=Unknown NotKnown: 9 of 10 mailboxes are known to be copied as a whole
+        Draining
+            Accepted=True Accepted: the migration can be carried out as it is written
+            Ready=True Draining: delivery has moved, delta syncs go on; 9 of 10 mailboxes are synced
+            Complete=False Draining: 9 of 10 mailboxes are synced
+            AllCopied=Unknown NotKnown: 9 of 10 mailboxes are known to be copied as a whole
+            Normal Draining: delivery has moved, delta syncs go on; 9 of 10 mailboxes are synced
+        Suspended
+            Accepted=True Accepted: the migration can be carried out as it is written
+            Ready=True Suspended: suspended; 9 of 10 mailboxes are synced
+            Complete=False Suspended: 9 of 10 mailboxes are synced
+            AllCopied=Unknown NotKnown: 9 of 10 mailboxes are known to be copied as a whole
+            Normal Suspended: suspended; 9 of 10 mailboxes are synced
+        Stalled
+            Accepted=True Accepted: the migration can be carried out as it is written
+            Ready=False Stalled: 0 mailboxes wait for a person
+            Complete=False Stalled: 9 of 10 mailboxes are synced
+            Stalled=True Stalled: 0 mailboxes wait for a person
+            AllCopied=Unknown NotKnown: 9 of 10 mailboxes are known to be copied as a whole
+            Warning Stalled: 0 mailboxes wait for a person
+        Complete
+            Accepted=True Accepted: the migration can be carried out as it is written
+            Ready=True Complete: 9 of 10 mailboxes are synced
+            Complete=True CompleteNotAllCopied: 9 of 10 mailboxes are synced; 9 of 10 mailboxes are known to be copied as a whole
+            AllCopied=Unknown NotKnown: 9 of 10 mailboxes are known to be copied as a whole
+            Normal Complete: 9 of 10 mailboxes are synced; 9 of 10 mailboxes are known to be copied as a whole
+        Failed
+            Accepted=True Accepted: the migration can be carried out as it is written
+            Ready=False Failed: all mailboxes have ended, 0 of 10 failed
+            Complete=False Failed: 9 of 10 mailboxes are synced
+            Failed=True Failed: all mailboxes have ended, 0 of 10 failed
+            Stalled=True Failed: all mailboxes have ended, 0 of 10 failed
+            AllCopied=Unknown NotKnown: 9 of 10 mailboxes are known to be copied as a whole
+            Warning Failed: all mailboxes have ended, 0 of 10 failed; 9 of 10 mailboxes are known to be copied as a whole
+        refused
+            Accepted=False ServerNotFound: there is no MailServer old. Make it
+            Ready=False ServerNotFound: there is no MailServer old. Make it
+            Complete=False ServerNotFound: 9 of 10 mailboxes are synced
+            AllCopied=Unknown NotKnown: 9 of 10 mailboxes are known to be copied as a whole
+        with all that can be wrong
+            Accepted=True Accepted: the migration can be carried out as it is written
+            Ready=True Progressing: 9 of 10 mailboxes are synced
+            Complete=False Progressing: 9 of 10 mailboxes are synced
+            Reconciling=True Expanding: 4 MailboxSyncs are still to be made, changed or removed
+            MailboxesFailing=True MailboxesFailing: 3 of 10 mailboxes fail; status.failures shows some of them
+            RemovalPending=True ConfirmationNeeded: 7 mailboxes left the list at once: to remove them from the migration (never their mail), set spec.confirmRemoval to 0123abcd; else list them again
+            PodsRefused=True Forbidden: exceeded quota
+            AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
+        complete with messages missing
+            Accepted=True Accepted: the migration can be carried out as it is written
+            Ready=True Complete: 9 of 10 mailboxes are synced
+            Complete=True CompleteNotAllCopied: 9 of 10 mailboxes are synced; 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
+            MailboxesFailing=True MailboxesFailing: 3 of 10 mailboxes fail; status.failures shows some of them
+            RemovalPending=True ConfirmationNeeded: 7 mailboxes left the list at once: to remove them from the migration (never their mail), set spec.confirmRemoval to 0123abcd; else list them again
+            PodsRefused=True Forbidden: exceeded quota
+            AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
+            Normal Complete: 9 of 10 mailboxes are synced; 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
+        "#);
+    }
+}

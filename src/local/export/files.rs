@@ -287,6 +287,7 @@ mod tests {
             paths.insert(path);
         }
         assert_eq!(paths.len(), names.len());
+        insta::assert_snapshot!(names.map(component).join(" | "), @"_._.._etc-74ccf3c5 | _._-5ec1f7e7 | _etc_passwd-74acf318 | a_b-c14cddc0 | a_b | _-e3b0c442 | _ssh-9a964bc3 | _rf-686c39ac | index.jsonl | a_b__-eee4d3a8 | x _-2ac3e029");
         shelf.index().await.unwrap().finish().await.unwrap();
         assert!(shelf.root().join(INDEX).is_file());
     }
