@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Where secrets come from.
-pub trait Secrets {
+pub(crate) trait Secrets {
     /// The bytes of a secret, exactly as they are stored.
     fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, Missing>;
 
@@ -43,7 +43,7 @@ pub trait Secrets {
 
 /// Why there is no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Missing {
+pub(crate) enum Missing {
     /// No Secret of this name.
     Secret,
     /// The Secret has no such key, but these.
@@ -54,7 +54,7 @@ pub enum Missing {
 
 /// Joins a migration, one of its mailboxes and the servers that it refers to (`server` finds a MailServer by name).
 /// Defaults that depend on other fields are filled in; secrets are not looked at.
-pub fn resolve<'a>(
+pub(crate) fn resolve<'a>(
     migration: &MailMigration,
     entry: &MailboxEntry,
     server: impl Fn(&str) -> Option<&'a MailServerSpec>,
@@ -93,7 +93,7 @@ pub fn resolve<'a>(
 }
 
 /// What the engine does for one mailbox. `now` is what ages of messages are counted from.
-pub fn sync_spec(sync: &MailboxSyncSpec, secrets: &dyn Secrets, now: Timestamp) -> Result<SyncSpec> {
+pub(crate) fn sync_spec(sync: &MailboxSyncSpec, secrets: &dyn Secrets, now: Timestamp) -> Result<SyncSpec> {
     build(sync, secrets, now).map_err(|error| error.in_mailbox(&sync.mailbox))
 }
 
@@ -181,7 +181,7 @@ fn endpoint(side: Side, sync: &SyncEndpoint, timeouts: &api::Timeouts, secrets: 
 }
 
 /// A server by itself, with an empty login: enough to look at it from outside.
-pub fn server(
+pub(crate) fn server(
     side: Side,
     server: &MailServerSpec,
     timeouts: &api::Timeouts,

@@ -6,7 +6,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Time since the machine was started, its sleep included (`CLOCK_BOOTTIME`): a machine that slept has been away.
 #[must_use]
-pub fn since_boot() -> Duration {
+pub(crate) fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
@@ -14,7 +14,7 @@ pub fn since_boot() -> Duration {
 /// A moment by both clocks that go on while a process is stopped or its machine sleeps. When a virtual machine is paused,
 /// its clock since boot stands still too; its wall clock is set right afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
+pub(crate) struct Moment {
     boot: Duration,
     wall: SystemTime,
 }
@@ -22,14 +22,14 @@ pub struct Moment {
 impl Moment {
     /// This one.
     #[must_use]
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self { boot: since_boot(), wall: SystemTime::now() }
     }
 
     /// The time from here to `later`: the longer of what the two clocks say, since each may have stood still or been set
     /// back.
     #[must_use]
-    pub fn until(self, later: Self) -> Duration {
+    pub(crate) fn until(self, later: Self) -> Duration {
         let wall = later.wall.duration_since(self.wall).unwrap_or_default();
         later.boot.saturating_sub(self.boot).max(wall)
     }

@@ -58,13 +58,13 @@ impl ErrorClass {
 
     /// The class of that name.
     #[must_use]
-    pub fn of(name: &str) -> Option<Self> {
+    pub(crate) fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.to_string() == name)
     }
 
     /// What this class asks for.
     #[must_use]
-    pub const fn remedy(self) -> Remedy {
+    pub(crate) const fn remedy(self) -> Remedy {
         match self {
             Self::Throttled | Self::Network | Self::Protocol => Remedy::RetryWithBackoff,
             Self::MessageRejected => Remedy::SkipMessage,
@@ -80,7 +80,7 @@ impl ErrorClass {
     /// The order in which classes decide how a whole counts that failed in several ways, gravest first: what needs a person
     /// before what may heal by itself.
     #[must_use]
-    pub const fn gravity(self) -> u8 {
+    pub(crate) const fn gravity(self) -> u8 {
         match self {
             Self::Internal => 0,
             Self::Configuration => 1,
@@ -115,7 +115,7 @@ impl ErrorClass {
 
 /// The exit code of a worker whose attempt is over without having ended its sync: another took over, or the API server was
 /// away for too long.
-pub const EXIT_FENCED: u8 = 75;
+pub(crate) const EXIT_FENCED: u8 = 75;
 
 impl fmt::Display for ErrorClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -213,7 +213,7 @@ impl Error {
     }
 
     /// Shorthand for [`ErrorClass::Protocol`].
-    pub fn protocol(what: impl Into<String>) -> Self {
+    pub(crate) fn protocol(what: impl Into<String>) -> Self {
         Self::new(ErrorClass::Protocol, what)
     }
 
@@ -236,7 +236,7 @@ impl Error {
 
     /// Names the account, unless it is named already.
     #[must_use]
-    pub fn on(mut self, side: Side, host: impl Into<String>) -> Self {
+    pub(crate) fn on(mut self, side: Side, host: impl Into<String>) -> Self {
         self.side.get_or_insert(side);
         self.host.get_or_insert_with(|| host.into());
         self
@@ -244,14 +244,14 @@ impl Error {
 
     /// Names the mailbox, unless it is named already.
     #[must_use]
-    pub fn in_mailbox(mut self, mailbox: impl Into<String>) -> Self {
+    pub(crate) fn in_mailbox(mut self, mailbox: impl Into<String>) -> Self {
         self.mailbox.get_or_insert_with(|| mailbox.into());
         self
     }
 
     /// Names the folder, unless it is named already.
     #[must_use]
-    pub fn in_folder(mut self, folder: impl Into<String>) -> Self {
+    pub(crate) fn in_folder(mut self, folder: impl Into<String>) -> Self {
         self.folder.get_or_insert_with(|| folder.into());
         self
     }

@@ -3,7 +3,7 @@
 
 pub mod api;
 pub mod assignment;
-pub mod clock;
+pub(crate) mod clock;
 pub mod commands;
 pub mod controller;
 pub mod error;

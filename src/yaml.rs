@@ -58,7 +58,7 @@ pub fn read<T: DeserializeOwned>(name: &str, text: &str) -> Result<T> {
 }
 
 /// Writes a value as one document.
-pub fn write<T: Serialize>(value: &T) -> Result<String> {
+pub(crate) fn write<T: Serialize>(value: &T) -> Result<String> {
     // By way of JSON, so that the order of keys in maps is always the same.
     let value = serde_json::to_value(value).map_err(|e| Error::internal(format!("a value can't be shown: {e}")))?;
     serde_yaml::to_string(&value).map_err(|e| Error::internal(format!("a value can't be shown as YAML: {e}")))

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Removes nulls from objects, as the API server does: a field that is null was not written.
-pub fn prune_nulls(value: &mut Value) {
+pub(crate) fn prune_nulls(value: &mut Value) {
     match value {
         Value::Object(object) => {
             object.retain(|_, value| !value.is_null());
@@ -32,7 +32,7 @@ pub fn problems(schema: &Value, value: &Value) -> Vec<Problem> {
 
 /// The candidate that was probably meant, if any is close.
 #[must_use]
-pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let wrong = wrong.to_lowercase();
     candidates
         .map(|candidate| {

@@ -61,7 +61,7 @@ pub enum Credential<'a> {
 impl Credential<'_> {
     /// The Secret and key.
     #[must_use]
-    pub const fn secret(&self) -> &SecretKeyRef {
+    pub(crate) const fn secret(&self) -> &SecretKeyRef {
         match self {
             Self::Password(secret) | Self::Token(secret) => secret,
         }
@@ -71,7 +71,7 @@ impl Credential<'_> {
 impl Account {
     /// Where this account's own credential is, if it has one.
     #[must_use]
-    pub fn credential(&self) -> Option<Credential<'_>> {
+    pub(crate) fn credential(&self) -> Option<Credential<'_>> {
         let password = self.password_secret_ref.as_ref().map(Credential::Password);
         password.or_else(|| self.token_secret_ref.as_ref().map(Credential::Token))
     }

@@ -5,7 +5,7 @@
 //! a line break stands in double quotes, a quote in it twice. An empty field is as good as none. Nothing else is changed:
 //! spaces are part of a password.
 
-pub mod records;
+pub(crate) mod records;
 
 use std::collections::HashMap;
 
@@ -17,10 +17,10 @@ use super::{Account, MailboxEntry, SecretKeyRef, check, rules};
 use crate::error::{Error, Result};
 
 /// The most mailboxes in one CSV.
-pub const MAX_ROWS: usize = 100_000;
+pub(crate) const MAX_ROWS: usize = 100_000;
 
 /// The columns that there are.
-pub const COLUMNS: [&str; 7] = [
+pub(crate) const COLUMNS: [&str; 7] = [
     "name",
     "source_username",
     "source_password",
@@ -32,7 +32,7 @@ pub const COLUMNS: [&str; 7] = [
 
 /// One line of a CSV.
 #[derive(Debug)]
-pub struct CsvMailbox {
+pub(crate) struct CsvMailbox {
     /// The mailbox, its credentials as references to the keys below in a Secret of the given name.
     pub entry: MailboxEntry,
     /// The credentials by key: `source-password`, `destination-token` and so on.
@@ -43,7 +43,7 @@ pub struct CsvMailbox {
 
 /// Reads a CSV. `secret` gives the name of the Secret that holds a mailbox's credentials; `name` is used in errors, which
 /// show line and column but no value.
-pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Result<Vec<CsvMailbox>> {
+pub(crate) fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Result<Vec<CsvMailbox>> {
     let wrong = |line: usize, what: String| Error::configuration(format!("{name}, line {line}: {what}"));
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut records = Records::new(bytes, 1, Dialect::default())

@@ -159,7 +159,7 @@ pub struct MailMigrationSpec {
 impl MailMigrationSpec {
     /// What every mailbox of this migration has in common.
     #[must_use]
-    pub fn settings(&self) -> SyncSettings {
+    pub(crate) fn settings(&self) -> SyncSettings {
         SyncSettings {
             folders: self.folders.clone(),
             messages: self.messages.clone(),
@@ -184,43 +184,43 @@ impl MailMigrationSpec {
 pub(super) mod defaults {
     use crate::api::scalar::Duration;
 
-    pub const fn parallelism() -> i32 {
+    pub(crate) const fn parallelism() -> i32 {
         10
     }
 
-    pub const fn connections() -> i32 {
+    pub(crate) const fn connections() -> i32 {
         4
     }
 
-    pub const fn deadline() -> Duration {
+    pub(crate) const fn deadline() -> Duration {
         Duration::from_secs(6 * 3600)
     }
 
-    pub const fn ttl() -> Duration {
+    pub(crate) const fn ttl() -> Duration {
         Duration::from_secs(24 * 3600)
     }
 
-    pub const fn failed_pods() -> i32 {
+    pub(crate) const fn failed_pods() -> i32 {
         3
     }
 
-    pub const fn stall_after() -> Duration {
+    pub(crate) const fn stall_after() -> Duration {
         Duration::from_secs(600)
     }
 
-    pub const fn offline_grace() -> Duration {
+    pub(crate) const fn offline_grace() -> Duration {
         Duration::from_secs(600)
     }
 
-    pub const fn jitter_percent() -> i32 {
+    pub(crate) const fn jitter_percent() -> i32 {
         10
     }
 
-    pub const fn drain_for() -> Duration {
+    pub(crate) const fn drain_for() -> Duration {
         Duration::from_secs(48 * 3600)
     }
 
-    pub const fn cutover_every() -> Duration {
+    pub(crate) const fn cutover_every() -> Duration {
         Duration::from_secs(600)
     }
 }
@@ -371,7 +371,7 @@ pub enum MigrationPhase {
 
 impl MigrationPhase {
     /// Every phase.
-    pub const ALL: [Self; 7] =
+    pub(crate) const ALL: [Self; 7] =
         [Self::Pending, Self::Running, Self::Draining, Self::Suspended, Self::Stalled, Self::Complete, Self::Failed];
 }
 

@@ -59,7 +59,7 @@ pub struct MailServerSpec {
 impl MailServerSpec {
     /// The port that is used: as given, or the mode's own.
     #[must_use]
-    pub fn effective_port(&self) -> i32 {
+    pub(crate) fn effective_port(&self) -> i32 {
         self.port.unwrap_or(if self.tls.mode == TlsMode::Implicit { 993 } else { 143 })
     }
 }

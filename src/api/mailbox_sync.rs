@@ -24,7 +24,7 @@ use super::{
 /// The longest checkpoint that a status holds, bytes of its encoded form.
 pub const MAX_CHECKPOINT: usize = 65_536;
 /// The most folders that a status lists.
-pub const MAX_FOLDERS: usize = 200;
+pub(crate) const MAX_FOLDERS: usize = 200;
 
 /// One mailbox of a migration. The operator writes it; change the MailMigration instead.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -292,7 +292,7 @@ pub enum SyncPhase {
 
 impl SyncPhase {
     /// Every phase.
-    pub const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Pending,
         Self::Queued,
         Self::Running,

@@ -3,26 +3,26 @@
 pub mod check;
 pub mod common;
 pub mod crd;
-pub mod csv;
+pub(crate) mod csv;
 pub mod mail_migration;
 pub mod mail_server;
 pub mod mailbox_sync;
 pub mod names;
 pub mod not_copied;
 pub mod pod;
-pub mod rate;
+pub(crate) mod rate;
 pub mod rules;
 pub mod scalar;
 
-pub use common::{
-    AcceptNotCopied, Account, Credential, DeletionPolicy, FlagPolicy, FolderRules, LastError, LocalRef, MasterMode,
-    MasterUser, MessageRules, Namespaces, NotCopiedReason, Rename, Retry, SecretKeyRef, SpecialUse, Subscriptions,
-    Timeouts,
+pub(crate) use common::{
+    AcceptNotCopied, Account, Credential, DeletionPolicy, FlagPolicy, FolderRules, MasterMode, MasterUser,
+    MessageRules, Namespaces, NotCopiedReason, Rename, SpecialUse, Subscriptions, Timeouts,
 };
+pub use common::{LastError, SecretKeyRef};
 pub use mail_migration::{Cutover, EndpointSpec, MailMigration, MailMigrationSpec, MailMigrationStatus, MailboxEntry};
 pub use mail_server::{MailServer, MailServerSpec, MailServerStatus, Quirks, Tls, TlsMode};
 pub use mailbox_sync::{MailboxSync, MailboxSyncSpec, MailboxSyncStatus, SyncEndpoint, SyncSettings, WorkerStatus};
-pub use scalar::{Duration, Size};
+pub(crate) use scalar::{Duration, Size};
 
 /// `apiVersion` of every resource.
-pub const API_VERSION: &str = "mailferry.io/v1alpha1";
+pub(crate) const API_VERSION: &str = "mailferry.io/v1alpha1";

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::SyncEndpoint;
 
 /// The `ServiceAccount`, the role and the `RoleBinding` of sync pods.
-pub const WORKER: &str = "mailferry-worker";
+pub(crate) const WORKER: &str = "mailferry-worker";
 
 /// The longest name of a MailboxSync: a pod's name adds `-` and the attempt, and both fit into a label (63 characters).
 const MAX_NAME: usize = 57;
@@ -47,13 +47,13 @@ pub fn attempt_of(mailbox_sync: &str, pod: &str) -> Option<i64> {
 /// The name of the Secret with one mailbox's part of a CSV. `version` stands for what is in it: another password, another
 /// name, so that a change needs no right to update Secrets and is seen in the MailboxSync's spec.
 #[must_use]
-pub fn mailbox_secret(mailbox_sync: &str, version: &str) -> String {
+pub(crate) fn mailbox_secret(mailbox_sync: &str, version: &str) -> String {
     format!("{mailbox_sync}-{version}")
 }
 
 /// An account on a server, as a hash: the same for both standard ports and whatever the case of host and user.
 #[must_use]
-pub fn account(endpoint: &SyncEndpoint) -> String {
+pub(crate) fn account(endpoint: &SyncEndpoint) -> String {
     let host = endpoint.server.host.trim_end_matches('.').to_ascii_lowercase();
     let port = match endpoint.server.effective_port() {
         143 => 993,
@@ -65,13 +65,13 @@ pub fn account(endpoint: &SyncEndpoint) -> String {
 
 /// The start of a SHA-256 over texts, each with its length: `a`, `b-c` is not `a-b`, `c`.
 #[must_use]
-pub fn hash(texts: &[&str], digits: usize) -> String {
+pub(crate) fn hash(texts: &[&str], digits: usize) -> String {
     hash_bytes(&texts.iter().map(|text| text.as_bytes()).collect::<Vec<_>>(), digits)
 }
 
 /// The same over bytes.
 #[must_use]
-pub fn hash_bytes(texts: &[&[u8]], digits: usize) -> String {
+pub(crate) fn hash_bytes(texts: &[&[u8]], digits: usize) -> String {
     let mut hasher = Sha256::new();
     for text in texts {
         hasher.update((text.len() as u64).to_be_bytes());

@@ -6,13 +6,13 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 /// The most folders that a status lists as left out.
-pub const MAX_LEFT_OUT: usize = 50;
+pub(crate) const MAX_LEFT_OUT: usize = 50;
 /// The most warnings in a status, and the most characters of one.
-pub const MAX_WARNINGS: (usize, usize) = (20, 500);
+pub(crate) const MAX_WARNINGS: (usize, usize) = (20, 500);
 /// The reason of messages in folders that Mailferry leaves out by itself.
-pub const LEFT_OUT: &str = "leftOut";
+pub(crate) const LEFT_OUT: &str = "leftOut";
 /// The most kinds of differences in a status.
-pub const MAX_KINDS: usize = 20;
+pub(crate) const MAX_KINDS: usize = 20;
 
 /// Messages that the source holds, that no sync placed or found at the destination, and that nothing in the migration
 /// leaves out.
@@ -39,13 +39,13 @@ pub struct NotCopied {
 impl NotCopied {
     /// How many were set aside: all but those of folders that are left out.
     #[must_use]
-    pub fn set_aside(&self) -> i64 {
+    pub(crate) fn set_aside(&self) -> i64 {
         let all = self.reasons.iter().chain(&self.accepted);
         all.filter(|(reason, _)| *reason != LEFT_OUT).map(|(_, messages)| messages).sum()
     }
 
     /// Adds those of another mailbox.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.messages += other.messages;
         self.uncounted_folders += other.uncounted_folders;
         for (sum, part) in [(&mut self.reasons, &other.reasons), (&mut self.accepted, &other.accepted)] {

@@ -2,7 +2,7 @@
 
 /// Bytes per second as people read them: `12 MiB/s`, in steps of 1024, cut to two or three digits.
 #[must_use]
-pub fn rate_text(bytes_per_second: u64) -> String {
+pub(crate) fn rate_text(bytes_per_second: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let Some((unit, shift)) = units.into_iter().find(|(_, shift)| bytes_per_second >> shift > 0) else {
         return format!("{bytes_per_second} B/s");

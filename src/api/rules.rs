@@ -262,7 +262,7 @@ pub fn server_problems(spec: &MailServerSpec) -> Vec<Problem> {
 
 /// True when this can be a mailbox's name in a migration.
 #[must_use]
-pub fn is_mailbox_name(name: &str) -> bool {
+pub(crate) fn is_mailbox_name(name: &str) -> bool {
     let alphanumeric = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = name.as_bytes();
     alphanumeric(bytes.first())

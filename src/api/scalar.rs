@@ -13,19 +13,19 @@ pub struct Duration(time::Duration);
 impl Duration {
     /// So many milliseconds.
     #[must_use]
-    pub const fn from_millis(millis: u64) -> Self {
+    pub(crate) const fn from_millis(millis: u64) -> Self {
         Self(time::Duration::from_millis(millis))
     }
 
     /// So many seconds.
     #[must_use]
-    pub const fn from_secs(seconds: u64) -> Self {
+    pub(crate) const fn from_secs(seconds: u64) -> Self {
         Self(time::Duration::from_secs(seconds))
     }
 
     /// As the standard library has it.
     #[must_use]
-    pub const fn as_std(self) -> time::Duration {
+    pub(crate) const fn as_std(self) -> time::Duration {
         self.0
     }
 }
@@ -101,7 +101,7 @@ const UNITS: [(&str, u64); 8] = [
 impl Size {
     /// In bytes.
     #[must_use]
-    pub const fn bytes(self) -> u64 {
+    pub(crate) const fn bytes(self) -> u64 {
         self.0
     }
 }
@@ -162,9 +162,9 @@ macro_rules! as_text {
 }
 
 /// The pattern of a [`Duration`] in the schemas.
-pub const DURATION_PATTERN: &str = "^([0-9]{1,9}(h|ms|m|s))+$";
+pub(crate) const DURATION_PATTERN: &str = "^([0-9]{1,9}(h|ms|m|s))+$";
 /// The pattern of a [`Size`] in the schemas.
-pub const SIZE_PATTERN: &str = "^[0-9]{1,12}(Ki|Mi|Gi|Ti|k|M|G|T)?$";
+pub(crate) const SIZE_PATTERN: &str = "^[0-9]{1,12}(Ki|Mi|Gi|Ti|k|M|G|T)?$";
 
 as_text!(Duration, DURATION_PATTERN);
 as_text!(Size, SIZE_PATTERN);

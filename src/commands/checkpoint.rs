@@ -37,7 +37,7 @@ impl CheckpointArgs {
 ///
 /// # Errors
 /// Configuration when the file cannot be read or is no checkpoint.
-pub fn read(file: &Path) -> Result<Checkpoint> {
+pub(crate) fn read(file: &Path) -> Result<Checkpoint> {
     let path = file.display();
     let mut encoded = Vec::new();
     let read = if file.as_os_str() == "-" {

@@ -74,7 +74,7 @@ impl ManifestArgs {
     ///
     /// # Errors
     /// Configuration when a file cannot be read or used, or when it is not clear which migration or mailbox is meant.
-    pub fn load(&self) -> Result<Migration> {
+    pub(crate) fn load(&self) -> Result<Migration> {
         let manifests = manifest::load(&self.files, &self.secrets, &|name| std::env::var_os(name))?;
         let migration = self.choose(manifests.migrations())?;
         let mailboxes = self.select(manifests.specs(migration, Timestamp::now()))?;
@@ -124,7 +124,7 @@ impl ManifestArgs {
     ///
     /// # Errors
     /// Configuration when `--mailbox` names one that is not there.
-    pub fn select(&self, mailboxes: Vec<Result<SyncSpec>>) -> Result<Vec<Result<SyncSpec>>> {
+    pub(crate) fn select(&self, mailboxes: Vec<Result<SyncSpec>>) -> Result<Vec<Result<SyncSpec>>> {
         let name = |mailbox: &Result<SyncSpec>| match mailbox {
             Ok(spec) => Some(spec.mailbox.clone()),
             Err(error) => error.mailbox.clone(),

@@ -91,7 +91,7 @@ impl Guard {
 
     /// The same for sync pods.
     #[must_use]
-    pub fn for_pods(&self) -> PodAddresses {
+    pub(crate) fn for_pods(&self) -> PodAddresses {
         self.known.borrow().pods.clone()
     }
 
@@ -121,7 +121,7 @@ impl Guard {
     ///
     /// # Errors
     /// Configuration, when the operator has no right to, which may come a moment after the operator itself.
-    pub async fn begin(&self, client: &Client) -> Result<(), crate::error::Error> {
+    pub(crate) async fn begin(&self, client: &Client) -> Result<(), crate::error::Error> {
         let mut wait = FIRST_WAIT;
         let mut told = false;
         let mut refusals = 0;
@@ -147,7 +147,7 @@ impl Guard {
     }
 
     /// Looks at the cluster's networks every few minutes, for ever; where that fails, what was known holds.
-    pub async fn follow(self: Arc<Self>, client: Client) {
+    pub(crate) async fn follow(self: Arc<Self>, client: Client) {
         let mut failed = false;
         loop {
             sleep(PERIOD).await;

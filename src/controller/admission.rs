@@ -12,7 +12,7 @@ use std::{
 };
 
 /// A mailbox, by its MailboxSync's UID.
-pub type Uid = String;
+pub(crate) type Uid = String;
 /// A migration, by namespace and name.
 pub type Migration = (String, String);
 
@@ -33,7 +33,7 @@ pub enum Resource {
 
 /// What one sync takes of a resource, and how much of it there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
+pub(crate) struct Share {
     /// Taken.
     pub units: usize,
     /// The most that all syncs together may take; none: without limit, but counted.
@@ -44,7 +44,7 @@ pub struct Share {
 
 /// A mailbox that wants to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub(crate) struct Request {
     /// The mailbox.
     pub uid: Uid,
     /// Its namespace.
@@ -80,7 +80,7 @@ struct Refusal {
 
 /// Who waits and who runs.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     waiting: BTreeMap<Migration, Queue>,
     queued: HashMap<Uid, Migration>,
     granted: HashMap<Uid, Grant>,
@@ -130,7 +130,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 impl Admission {
     /// With so many pods per second at most.
     #[must_use]
-    pub fn new(pods_per_second: u32) -> Self {
+    pub(crate) fn new(pods_per_second: u32) -> Self {
         Self {
             waiting: BTreeMap::new(),
             queued: HashMap::new(),
@@ -146,41 +146,41 @@ impl Admission {
 
     /// The connections that a mailbox holds, if it may run.
     #[must_use]
-    pub fn granted(&self, uid: &str) -> Option<i32> {
+    pub(crate) fn granted(&self, uid: &str) -> Option<i32> {
         self.granted.get(uid).map(|grant| grant.slots)
     }
 
     /// Mailboxes that run.
-    pub fn holders(&self) -> impl Iterator<Item = &Uid> {
+    pub(crate) fn holders(&self) -> impl Iterator<Item = &Uid> {
         self.granted.keys()
     }
 
     /// How many wait.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.queued.len()
     }
 
     /// How many run.
     #[must_use]
-    pub fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.granted.len()
     }
 
     /// What is taken of a resource.
     #[must_use]
-    pub fn in_use(&self, resource: &Resource) -> usize {
+    pub(crate) fn in_use(&self, resource: &Resource) -> usize {
         self.in_use.get(resource).copied().unwrap_or(0)
     }
 
     /// Why pods are refused in a namespace, if they are.
     #[must_use]
-    pub fn refusal(&self, namespace: &str) -> Option<&str> {
+    pub(crate) fn refusal(&self, namespace: &str) -> Option<&str> {
         self.refusals.get(namespace).map(|refusal| refusal.message.as_str())
     }
 
     /// Takes a mailbox into the queue, or brings what it needs up to date.
-    pub fn enqueue(&mut self, request: Request) {
+    pub(crate) fn enqueue(&mut self, request: Request) {
         if self.granted.contains_key(&request.uid) {
             return;
         }
@@ -199,7 +199,7 @@ impl Admission {
     }
 
     /// Takes a mailbox out of the queue.
-    pub fn withdraw(&mut self, uid: &str) {
+    pub(crate) fn withdraw(&mut self, uid: &str) {
         let Some(migration) = self.queued.remove(uid) else { return };
         if let Some(queue) = self.waiting.get_mut(&migration) {
             for lane in queue.lanes.values_mut() {
@@ -213,7 +213,7 @@ impl Admission {
     }
 
     /// Takes slots for a mailbox that holds them already: when the operator starts.
-    pub fn restore(&mut self, request: Request) {
+    pub(crate) fn restore(&mut self, request: Request) {
         self.withdraw(&request.uid);
         if !self.granted.contains_key(&request.uid) {
             self.take(request);
@@ -221,7 +221,7 @@ impl Admission {
     }
 
     /// Gives a mailbox's slots back.
-    pub fn release(&mut self, uid: &str) {
+    pub(crate) fn release(&mut self, uid: &str) {
         let Some(grant) = self.granted.remove(uid) else { return };
         if let Some(refusal) = self.refusals.get_mut(&grant.namespace) {
             refusal.probing = false;
@@ -243,7 +243,7 @@ impl Admission {
     }
 
     /// The next mailbox that may run; it holds its slots from here on.
-    pub fn next(&mut self, now: Instant) -> Option<(String, String)> {
+    pub(crate) fn next(&mut self, now: Instant) -> Option<(String, String)> {
         self.bucket.refill(now);
         if self.waiting.is_empty() || self.bucket.tokens < 1.0 {
             return None;
@@ -283,7 +283,7 @@ impl Admission {
 
     /// When [`Self::next`] may give something that it does not give now although nothing is given back.
     #[must_use]
-    pub fn next_at(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn next_at(&self, now: Instant) -> Option<Duration> {
         if self.waiting.is_empty() {
             return None;
         }
@@ -297,7 +297,7 @@ impl Admission {
     }
 
     /// A pod was refused in a namespace: nobody tries there for a while, then one does.
-    pub fn refused(&mut self, namespace: &str, message: &str, now: Instant) {
+    pub(crate) fn refused(&mut self, namespace: &str, message: &str, now: Instant) {
         let times = self.refusals.get(namespace).map_or(0, |refusal| refusal.times);
         let wait = REFUSED.saturating_mul(2_u32.saturating_pow(times)).min(MAX_REFUSED);
         let refusal = Refusal { times: times + 1, until: now + wait, message: message.to_owned(), probing: false };
@@ -305,7 +305,7 @@ impl Admission {
     }
 
     /// A pod was made in a namespace. True when that is news.
-    pub fn accepted(&mut self, namespace: &str) -> bool {
+    pub(crate) fn accepted(&mut self, namespace: &str) -> bool {
         self.refusals.remove(namespace).is_some()
     }
 

@@ -22,13 +22,13 @@ use super::{
 use crate::api::{MailMigration, MailServer, MailboxSync, names};
 
 /// An object's namespace and name.
-pub type Place = (String, String);
+pub(crate) type Place = (String, String);
 
 /// Objects listed at a time: with a checkpoint at its bound each takes 64 KiB until it is slimmed.
 const PAGE: u32 = 50;
 
 /// What the operator sees of the cluster.
-pub struct Caches {
+pub(crate) struct Caches {
     /// Migrations.
     pub migrations: Store<MailMigration>,
     /// Mailboxes, without their checkpoints.
@@ -79,7 +79,7 @@ impl Index {
 }
 
 /// Writers of the caches' stores.
-pub struct Writers {
+pub(crate) struct Writers {
     migrations: Writer<MailMigration>,
     syncs: Writer<MailboxSync>,
     servers: Writer<MailServer>,
@@ -88,7 +88,7 @@ pub struct Writers {
 
 /// A place for each kind.
 #[must_use]
-pub fn caches() -> (Caches, Writers) {
+pub(crate) fn caches() -> (Caches, Writers) {
     let writers = Writers {
         migrations: Writer::default(),
         syncs: Writer::default(),
@@ -111,25 +111,25 @@ pub fn caches() -> (Caches, Writers) {
 impl Caches {
     /// The pods of a MailboxSync, by its label; whether they belong to it, their owner says.
     #[must_use]
-    pub fn pods_of(&self, namespace: &str, sync: &str) -> Vec<Arc<SyncPod>> {
+    pub(crate) fn pods_of(&self, namespace: &str, sync: &str) -> Vec<Arc<SyncPod>> {
         self.pods_of.of(&(namespace.to_owned(), sync.to_owned()), &self.pods)
     }
 
     /// The mailboxes of a migration, by its name; whose they are, their owner says.
     #[must_use]
-    pub fn syncs_of(&self, namespace: &str, migration: &str) -> Vec<Arc<MailboxSync>> {
+    pub(crate) fn syncs_of(&self, namespace: &str, migration: &str) -> Vec<Arc<MailboxSync>> {
         self.syncs_of.of(&(namespace.to_owned(), migration.to_owned()), &self.syncs)
     }
 
     /// The mailboxes of any migration that write to an account.
     #[must_use]
-    pub fn syncs_into(&self, account: &str) -> Vec<Arc<MailboxSync>> {
+    pub(crate) fn syncs_into(&self, account: &str) -> Vec<Arc<MailboxSync>> {
         self.syncs_into.of(&(String::new(), account.to_owned()), &self.syncs)
     }
 
     /// The migration that a mailbox belongs to.
     #[must_use]
-    pub fn migration_of(&self, sync: &MailboxSync) -> Option<Arc<MailMigration>> {
+    pub(crate) fn migration_of(&self, sync: &MailboxSync) -> Option<Arc<MailMigration>> {
         let namespace = sync.namespace()?;
         let migration = self.migrations.get(&ObjectRef::new(&sync.spec.migration).within(&namespace))?;
         let owned = sync.owner_references().iter().any(|o| Some(&o.uid) == migration.metadata.uid.as_ref());
@@ -137,7 +137,7 @@ impl Caches {
     }
 
     /// Waits until each kind was listed once in each namespace: before, what is not there may only not be seen yet.
-    pub async fn all_listed(&self) {
+    pub(crate) async fn all_listed(&self) {
         // The sender is this very object.
         let _ = self.unlisted.subscribe().wait_for(|left| *left == Some(0)).await;
     }
@@ -172,12 +172,12 @@ impl Caches {
 
 /// An object's namespace and name.
 #[must_use]
-pub fn place(object: &impl Resource) -> Option<Place> {
+pub(crate) fn place(object: &impl Resource) -> Option<Place> {
     Some((object.meta().namespace.clone()?, object.meta().name.clone()?))
 }
 
 /// Changes of each kind, after the caches took them in.
-pub struct Changes {
+pub(crate) struct Changes {
     /// Of migrations.
     pub migrations: UnboundedSender<Change<MailMigration>>,
     /// Of mailboxes.
@@ -190,7 +190,7 @@ pub struct Changes {
 
 /// Watches, for as long as it is polled; `namespaces`: only these, where there are any. An API server that is away is asked
 /// again, with backoff.
-pub async fn watch(client: Client, namespaces: &[String], caches: Arc<Caches>, writers: Writers, to: Changes) {
+pub(crate) async fn watch(client: Client, namespaces: &[String], caches: Arc<Caches>, writers: Writers, to: Changes) {
     const KINDS: usize = 4;
     let scopes = scopes(namespaces);
     caches.unlisted.send_replace(Some(KINDS * scopes.len()));

@@ -119,7 +119,7 @@ pub enum RoleKind {
 impl RoleKind {
     /// Its name in the API.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::ClusterRole => "ClusterRole",
             Self::Role => "Role",
@@ -153,7 +153,7 @@ impl OperatorConfig {
     ///
     /// # Errors
     /// Configuration when it can't be read, or holds something else.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let wrong = |why: String| {
             Error::configuration(format!("the operator's configuration {}: {why}", path.display()))
                 .advice("Correct the file; `mailferry controller --help` names its fields")
@@ -164,7 +164,7 @@ impl OperatorConfig {
 
     /// The limit of a server.
     #[must_use]
-    pub fn host_limit(&self, host: &str, port: i32) -> HostLimit {
+    pub(crate) fn host_limit(&self, host: &str, port: i32) -> HostLimit {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let of = |key: &str| {
             self.host_limits.iter().find(|(name, _)| name.to_ascii_lowercase() == key).map(|(_, limit)| *limit)
@@ -174,20 +174,20 @@ impl OperatorConfig {
 
     /// Why mail may not be moved to a host, if so; `reference`: the MailServer that the host stands in.
     #[must_use]
-    pub fn forbids_destination(&self, host: &str, reference: Option<&str>) -> Option<Error> {
+    pub(crate) fn forbids_destination(&self, host: &str, reference: Option<&str>) -> Option<Error> {
         let allowed = destinations::allow(&self.policy.allowed_destinations, host);
         (!allowed).then(|| destinations::refused(host, reference))
     }
 
     /// Namespaces with a rule about master users that are not among those `watched` (none: all are), and so without effect.
-    pub fn rules_elsewhere<'a>(&'a self, watched: &'a [String]) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn rules_elsewhere<'a>(&'a self, watched: &'a [String]) -> impl Iterator<Item = &'a str> {
         let rules = self.master_users.iter().map(|rule| rule.namespace.as_str());
         rules.filter(move |namespace| !watched.is_empty() && !watched.iter().any(|there| there == namespace))
     }
 
     /// Why a mailbox may not use its master user here, if so.
     #[must_use]
-    pub fn forbids(&self, namespace: &str, spec: &MailboxSyncSpec) -> Option<String> {
+    pub(crate) fn forbids(&self, namespace: &str, spec: &MailboxSyncSpec) -> Option<String> {
         [("source", &spec.source), ("destination", &spec.destination)].into_iter().find_map(|(side, endpoint)| {
             endpoint.master_user.as_ref()?;
             if endpoint.server_ref.is_none() {

@@ -71,7 +71,7 @@ pub struct Context {
 impl Context {
     /// Ties the parts together.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         client: Client,
         (config, worker, addresses): (OperatorConfig, WorkerConfig, Arc<Guard>),
         caches: Arc<Caches>,
@@ -106,24 +106,24 @@ impl Context {
     }
 
     /// Who waits and who runs. Never held across an await.
-    pub fn admission(&self) -> MutexGuard<'_, Admission> {
+    pub(crate) fn admission(&self) -> MutexGuard<'_, Admission> {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was heard of attempts, by MailboxSync's UID.
-    pub fn heard(&self) -> MutexGuard<'_, HashMap<String, Heard>> {
+    pub(crate) fn heard(&self) -> MutexGuard<'_, HashMap<String, Heard>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers a write, so that an older version that the watch still brings is not decided on.
-    pub fn wrote(&self, object: &impl Resource) {
+    pub(crate) fn wrote(&self, object: &impl Resource) {
         if let (Some(uid), Some(version)) = (object.meta().uid.clone(), version(object)) {
             self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, version);
         }
     }
 
     /// True when this version is older than what was written last.
-    pub fn is_stale(&self, object: &impl Resource) -> bool {
+    pub(crate) fn is_stale(&self, object: &impl Resource) -> bool {
         let Some(uid) = object.meta().uid.as_ref() else { return false };
         let mut writes = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let stale = version(object).zip(writes.get(uid).copied()).is_some_and(|(seen, written)| seen < written);
@@ -135,7 +135,7 @@ impl Context {
     }
 
     /// Forgets a mailbox that is gone; its slots are free.
-    pub fn forget(&self, uid: &str) {
+    pub(crate) fn forget(&self, uid: &str) {
         self.release(uid);
         self.admission().withdraw(uid);
         self.heard().remove(uid);
@@ -145,35 +145,35 @@ impl Context {
     }
 
     /// Gives slots back.
-    pub fn release(&self, uid: &str) {
+    pub(crate) fn release(&self, uid: &str) {
         self.admission().release(uid);
         self.slots_changed.notify_one();
     }
 
     /// How long to wait after a failure of the API: longer with each in a row.
-    pub fn failed(&self, uid: &str) -> Duration {
+    pub(crate) fn failed(&self, uid: &str) -> Duration {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let times = failures.entry(uid.to_owned()).and_modify(|times| *times += 1).or_insert(1);
         Duration::from_millis(250).saturating_mul(2_u32.saturating_pow((*times).min(8))).min(Duration::from_secs(30))
     }
 
     /// The API answered.
-    pub fn succeeded(&self, uid: &str) {
+    pub(crate) fn succeeded(&self, uid: &str) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
     /// What is remembered of a migration, taken out.
-    pub fn memory(&self, uid: &str) -> Memory {
+    pub(crate) fn memory(&self, uid: &str) -> Memory {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(uid).unwrap_or_default()
     }
 
     /// Remembers it.
-    pub fn remember(&self, uid: String, memory: Memory) {
+    pub(crate) fn remember(&self, uid: String, memory: Memory) {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, memory);
     }
 
     /// Forgets a migration that is gone.
-    pub fn forget_migration(&self, uid: &str) {
+    pub(crate) fn forget_migration(&self, uid: &str) {
         drop(self.memory(uid));
         self.generations.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
@@ -181,30 +181,30 @@ impl Context {
     }
 
     /// True when a migration's spec is new, or another than before.
-    pub fn is_news(&self, migration: &MailMigration) -> bool {
+    pub(crate) fn is_news(&self, migration: &MailMigration) -> bool {
         let (Some(uid), Some(generation)) = (migration.uid(), migration.metadata.generation) else { return true };
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         generations.insert(uid, generation) != Some(generation)
     }
 
     /// True when the workers' account of this namespace was applied less than `every` ago: it need not be applied again yet.
-    pub fn is_prepared(&self, namespace: &str, every: Duration) -> bool {
+    pub(crate) fn is_prepared(&self, namespace: &str, every: Duration) -> bool {
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         prepared.get(namespace).is_some_and(|at| at.elapsed() < every)
     }
 
     /// A namespace's workers' account was applied.
-    pub fn prepared(&self, namespace: &str) {
+    pub(crate) fn prepared(&self, namespace: &str) {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned(), Instant::now());
     }
 
     /// It has to be applied again.
-    pub fn unprepared(&self, namespace: &str) {
+    pub(crate) fn unprepared(&self, namespace: &str) {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
     }
 
     /// Says once that nobody tells this operator which nodes are out of service.
-    pub fn nodes_unknown(&self, message: &str) {
+    pub(crate) fn nodes_unknown(&self, message: &str) {
         if !self.told_of_nodes.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 said = message,
@@ -214,13 +214,13 @@ impl Context {
     }
 
     /// Tells people.
-    pub async fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, notes: &[Note]) {
+    pub(crate) async fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, notes: &[Note]) {
         tell(&self.recorder, about, notes).await;
     }
 }
 
 /// Tells people. A lost Event is only a line less.
-pub async fn tell<K: Resource<DynamicType = ()>>(recorder: &Recorder, about: &K, notes: &[Note]) {
+pub(crate) async fn tell<K: Resource<DynamicType = ()>>(recorder: &Recorder, about: &K, notes: &[Note]) {
     for note in notes {
         let event = Event {
             type_: if note.warning { EventType::Warning } else { EventType::Normal },

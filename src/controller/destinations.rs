@@ -21,7 +21,7 @@ pub enum Destination {
 impl Destination {
     /// True when a host, as a user wrote it, is one of these. Case and a name's trailing dot count for nothing.
     #[must_use]
-    pub fn allows(&self, host: &str) -> bool {
+    pub(crate) fn allows(&self, host: &str) -> bool {
         let host = plain(host);
         match self {
             Self::Host(name) => host == *name,
@@ -40,7 +40,7 @@ pub fn allow(allowed: &[Destination], host: &str) -> bool {
 /// Why a host may not be moved to. Says nothing of where mail may go instead: that is not every tenant's business.
 /// `reference`: the MailServer that the host stands in.
 #[must_use]
-pub fn refused(host: &str, reference: Option<&str>) -> Error {
+pub(crate) fn refused(host: &str, reference: Option<&str>) -> Error {
     let place = reference.map_or_else(
         || "spec.destination.server.host".to_owned(),
         |name| format!("the MailServer {name} that spec.destination.serverRef names"),

@@ -261,7 +261,7 @@ impl Sent {
 
 /// Tells whether this process leads.
 #[derive(Clone)]
-pub struct Lead {
+pub(crate) struct Lead {
     state: watch::Receiver<State>,
     renew_deadline: Duration,
 }
@@ -270,14 +270,14 @@ impl Lead {
     /// True while nobody else can lead, with some time left for a request to arrive. A process that slept knows it by this
     /// before its background task does.
     #[must_use]
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         let state = self.state.borrow();
         state.lost.is_none() && state.renewed.moment.until(Moment::now()) < self.renew_deadline
     }
 
     /// A lead that was renewed now, and is renewed no more.
     #[cfg(test)]
-    pub fn renewed_now(renew_deadline: Duration) -> Self {
+    pub(crate) fn renewed_now(renew_deadline: Duration) -> Self {
         let (_, state) = watch::channel(State { renewed: Sent::now(), lost: None });
         Self { state, renew_deadline }
     }
@@ -302,7 +302,7 @@ impl Leadership {
 
     /// Tells whether this process leads, to whoever writes.
     #[must_use]
-    pub fn lead(&self) -> Lead {
+    pub(crate) fn lead(&self) -> Lead {
         self.lead.clone()
     }
 
@@ -333,7 +333,7 @@ impl Leadership {
 
 /// A name for this process that no other has: its pod's or host's, and chance.
 #[must_use]
-pub fn identity() -> String {
+pub(crate) fn identity() -> String {
     let host = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
     let host = host.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
     format!("{host}_{:08x}", rand::random::<u32>())

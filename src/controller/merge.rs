@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 ///
 /// # Errors
 /// When one of them can't be written as JSON.
-pub fn patch<T: Serialize>(old: &T, new: &T) -> Result<Option<Value>, serde_json::Error> {
+pub(crate) fn patch<T: Serialize>(old: &T, new: &T) -> Result<Option<Value>, serde_json::Error> {
     let (old, new) = (serde_json::to_value(old)?, serde_json::to_value(new)?);
     Ok((old != new).then(|| difference(&old, new)))
 }

@@ -3,25 +3,25 @@
 
 pub mod addresses;
 pub mod admission;
-pub mod cache;
+pub(crate) mod cache;
 pub mod condition;
 pub mod config;
-pub mod context;
+pub(crate) mod context;
 pub mod destinations;
 pub mod leader;
 pub mod mailbox;
-pub mod merge;
+pub(crate) mod merge;
 pub mod migration;
-pub mod namespace;
-pub mod networks;
-pub mod not_copied;
+pub(crate) mod namespace;
+pub(crate) mod networks;
+pub(crate) mod not_copied;
 pub mod objects;
 pub mod pod;
-pub mod reference;
-pub mod rights;
+pub(crate) mod reference;
+pub(crate) mod rights;
 pub mod run;
 pub mod server;
 #[cfg(test)]
 mod testing;
 pub mod watches;
-pub mod write_guard;
+pub(crate) mod write_guard;

@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_mins(10);
 ///
 /// # Errors
 /// When the API server does not take them.
-pub async fn prepare(context: &Context, namespace: &str) -> Result<(), Error> {
+pub(crate) async fn prepare(context: &Context, namespace: &str) -> Result<(), Error> {
     if context.is_prepared(namespace, EVERY) {
         return Ok(());
     }

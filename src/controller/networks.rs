@@ -6,11 +6,11 @@ use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::Node, networking::v1::ServiceCIDR};
 
 /// The most networks in a sync pod's environment: what is more makes pods large, with hundreds of them at one time.
-pub const MOST_IN_PODS: usize = 200;
+pub(crate) const MOST_IN_PODS: usize = 200;
 
 /// The cluster's own networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Networks {
+pub(crate) struct Networks {
     /// Addresses of pods and Services.
     pub ranges: BTreeSet<IpNet>,
     /// The nodes' own addresses, each as a network of one.
@@ -19,7 +19,7 @@ pub struct Networks {
 
 impl Networks {
     /// Adds the addresses of a node's pods, and the node's own. What is no address is left out.
-    pub fn add_node(&mut self, node: &Node) {
+    pub(crate) fn add_node(&mut self, node: &Node) {
         let ranges = node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten());
         self.ranges.extend(ranges.filter_map(|range| network(range)));
         let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
@@ -28,18 +28,18 @@ impl Networks {
     }
 
     /// Adds addresses of Services.
-    pub fn add_services(&mut self, services: &ServiceCIDR) {
+    pub(crate) fn add_services(&mut self, services: &ServiceCIDR) {
         let ranges = services.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
         self.ranges.extend(ranges.filter_map(|range| network(range)));
     }
 
     /// Adds the API server's Service.
-    pub fn add_service(&mut self, address: IpAddr) {
+    pub(crate) fn add_service(&mut self, address: IpAddr) {
         self.ranges.insert(single(address));
     }
 
     /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = IpNet> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = IpNet> {
         self.ranges.iter().chain(&self.hosts).copied()
     }
 
@@ -47,7 +47,7 @@ impl Networks {
     /// stays short and the same. Where it is still more than [`MOST_IN_PODS`], the nodes' own addresses are left out as
     /// far as no other network holds them; how many.
     #[must_use]
-    pub fn for_pods(&self, denied: &[IpNet]) -> (Vec<IpNet>, usize) {
+    pub(crate) fn for_pods(&self, denied: &[IpNet]) -> (Vec<IpNet>, usize) {
         let merged = |hosts: &BTreeSet<IpNet>| {
             let all = denied.iter().chain(&self.ranges).chain(hosts);
             IpNet::aggregate(&all.map(IpNet::trunc).collect())

@@ -5,11 +5,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::api::not_copied::NotCopied;
 
 /// The condition's type.
-pub const ALL_COPIED: &str = "AllCopied";
+pub(crate) const ALL_COPIED: &str = "AllCopied";
 
 /// Whether every message that the source holds is at the destination, or left out by what the user wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It is; so many messages are accepted as not copied.
     Copied(i64),
     /// These are known to be missing.
@@ -21,7 +21,7 @@ pub enum Verdict {
 impl Verdict {
     /// The condition's status, its reason, and what people are told.
     #[must_use]
-    pub fn words(&self) -> (&'static str, &'static str, String) {
+    pub(crate) fn words(&self) -> (&'static str, &'static str, String) {
         const COPIED: &str = "every message of the source is at the destination, or left out by the migration's rules";
         match self {
             Self::Copied(0) => ("True", "AllCopied", COPIED.to_owned()),
@@ -34,13 +34,13 @@ impl Verdict {
 
 /// How many messages are accepted as not copied.
 #[must_use]
-pub fn accepted(not_copied: &NotCopied) -> i64 {
+pub(crate) fn accepted(not_copied: &NotCopied) -> i64 {
     not_copied.accepted.values().sum()
 }
 
 /// `3 messages are not copied: 2 refused, 1 tooLarge; ...`
 #[must_use]
-pub fn sentence(not_copied: &NotCopied) -> String {
+pub(crate) fn sentence(not_copied: &NotCopied) -> String {
     let messages = match not_copied.messages {
         1 => "1 message is".to_owned(),
         many => format!("{many} messages are"),
@@ -58,7 +58,7 @@ pub fn sentence(not_copied: &NotCopied) -> String {
 
 /// What to add to a good ending so that it is true: nothing where all is copied.
 #[must_use]
-pub fn proviso(conditions: &[Condition]) -> Option<&str> {
+pub(crate) fn proviso(conditions: &[Condition]) -> Option<&str> {
     let all_copied = conditions.iter().find(|condition| condition.type_ == ALL_COPIED)?;
     (all_copied.status != "True").then_some(all_copied.message.as_str())
 }

@@ -12,9 +12,9 @@ use serde::Deserialize;
 use crate::api::{MailboxSync, WorkerStatus, names};
 
 /// Held by a sync's pod until its end is certain, so that it can't vanish while it may still append.
-pub const POD_FINALIZER: &str = "mailferry.io/certain-end";
+pub(crate) const POD_FINALIZER: &str = "mailferry.io/certain-end";
 /// Held by a MailboxSync until its last pod's end is certain.
-pub const SYNC_FINALIZER: &str = "mailferry.io/pods";
+pub(crate) const SYNC_FINALIZER: &str = "mailferry.io/pods";
 /// The label of a sync's pod that names its MailboxSync.
 pub const SYNC_LABEL: &str = "mailferry.io/mailboxsync";
 
@@ -87,7 +87,7 @@ pub struct Exit {
 impl SyncPod {
     /// What its container does.
     #[must_use]
-    pub fn container(&self) -> Container {
+    pub(crate) fn container(&self) -> Container {
         let Some(status) = self.status.container_statuses.first() else { return Container::Unknown };
         let Some(state) = &status.state else { return Container::Unknown };
         if let Some(ended) = &state.terminated {
@@ -113,19 +113,19 @@ impl SyncPod {
 
     /// True once a node was told to run it.
     #[must_use]
-    pub fn is_bound(&self) -> bool {
+    pub(crate) fn is_bound(&self) -> bool {
         self.spec.node_name.as_deref().is_some_and(|node| !node.is_empty())
     }
 
     /// Since when it is being deleted.
     #[must_use]
-    pub fn deleting_since(&self) -> Option<Timestamp> {
+    pub(crate) fn deleting_since(&self) -> Option<Timestamp> {
         self.metadata.deletion_timestamp.as_ref().map(|Time(at)| *at)
     }
 
     /// True when the cluster took it away: evicted, preempted, drained, its node shut down.
     #[must_use]
-    pub fn was_disrupted(&self) -> bool {
+    pub(crate) fn was_disrupted(&self) -> bool {
         let reasons =
             ["Evicted", "NodeShutdown", "Shutdown", "Terminated", "NodeLost", "Preempting", "UnexpectedAdmissionError"];
         self.status.reason.as_deref().is_some_and(|reason| reasons.contains(&reason))
@@ -134,19 +134,19 @@ impl SyncPod {
 
     /// True while it holds our finalizer.
     #[must_use]
-    pub fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.finalizers().iter().any(|finalizer| finalizer == POD_FINALIZER)
     }
 
     /// The attempt that it works on.
     #[must_use]
-    pub fn attempt(&self) -> Option<i64> {
+    pub(crate) fn attempt(&self) -> Option<i64> {
         names::attempt_of(self.labels().get(SYNC_LABEL)?, self.metadata.name.as_deref()?)
     }
 
     /// The worker's last word, from the termination message.
     #[must_use]
-    pub fn last_word(&self) -> Option<WorkerStatus> {
+    pub(crate) fn last_word(&self) -> Option<WorkerStatus> {
         match self.container() {
             Container::Terminated(exit) => serde_json::from_str(&exit.message).ok(),
             _ => None,
@@ -155,7 +155,7 @@ impl SyncPod {
 }
 
 /// Drops what the operator never looks at.
-pub fn slim_sync(sync: &mut MailboxSync) {
+pub(crate) fn slim_sync(sync: &mut MailboxSync) {
     slim_metadata(&mut sync.metadata);
     if let Some(worker) = sync.status.as_mut().and_then(|status| status.worker.as_mut()) {
         worker.checkpoint = None;
@@ -166,12 +166,12 @@ pub fn slim_sync(sync: &mut MailboxSync) {
 }
 
 /// Drops what the operator never looks at.
-pub fn slim_pod(pod: &mut SyncPod) {
+pub(crate) fn slim_pod(pod: &mut SyncPod) {
     slim_metadata(&mut pod.metadata);
 }
 
 /// Drops what the operator never looks at.
-pub fn slim_metadata(metadata: &mut ObjectMeta) {
+pub(crate) fn slim_metadata(metadata: &mut ObjectMeta) {
     metadata.managed_fields = None;
     metadata.annotations = None;
 }

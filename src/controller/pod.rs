@@ -27,23 +27,23 @@ use crate::api::{
 };
 
 /// Where Secrets are mounted: `<root>/<Secret>/<key>`.
-pub const SECRETS_ROOT: &str = "/var/run/secrets/mailferry.io";
+pub(crate) const SECRETS_ROOT: &str = "/var/run/secrets/mailferry.io";
 /// Names in the pod's environment.
 pub mod env {
     /// The MailboxSync's namespace.
-    pub const NAMESPACE: &str = "MAILFERRY_NAMESPACE";
+    pub(crate) const NAMESPACE: &str = "MAILFERRY_NAMESPACE";
     /// Its name.
-    pub const MAILBOX_SYNC: &str = "MAILFERRY_MAILBOXSYNC";
+    pub(crate) const MAILBOX_SYNC: &str = "MAILFERRY_MAILBOXSYNC";
     /// The attempt.
-    pub const ATTEMPT: &str = "MAILFERRY_ATTEMPT";
+    pub(crate) const ATTEMPT: &str = "MAILFERRY_ATTEMPT";
     /// Networks that are not connected to, by comma.
-    pub const DENY_ADDRESSES: &str = "MAILFERRY_DENY_ADDRESSES";
+    pub(crate) const DENY_ADDRESSES: &str = "MAILFERRY_DENY_ADDRESSES";
     /// Networks that are, although denied.
-    pub const ALLOW_ADDRESSES: &str = "MAILFERRY_ALLOW_ADDRESSES";
+    pub(crate) const ALLOW_ADDRESSES: &str = "MAILFERRY_ALLOW_ADDRESSES";
     /// Networks that the source must be in besides, by comma.
-    pub const SOURCE_ADDRESSES: &str = "MAILFERRY_SOURCE_ADDRESSES";
+    pub(crate) const SOURCE_ADDRESSES: &str = "MAILFERRY_SOURCE_ADDRESSES";
     /// The one host that the destination may be; empty: any.
-    pub const DESTINATION_HOST: &str = "MAILFERRY_DESTINATION_HOST";
+    pub(crate) const DESTINATION_HOST: &str = "MAILFERRY_DESTINATION_HOST";
 }
 /// A pod that outlives its deadline by this many seconds is ended by its node: where no operator is left to do it.
 const BACKSTOP_SECONDS: i64 = 3600;
@@ -148,7 +148,7 @@ pub fn build(to: For<'_>, config: &WorkerConfig, addresses: PodAddresses) -> Pod
 
 /// The Secrets that a mailbox needs, each with its keys.
 #[must_use]
-pub fn secrets(spec: &MailboxSyncSpec) -> BTreeMap<String, BTreeSet<String>> {
+pub(crate) fn secrets(spec: &MailboxSyncSpec) -> BTreeMap<String, BTreeSet<String>> {
     let mut secrets: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for SecretKeyRef { name, key } in [&spec.source, &spec.destination].into_iter().flat_map(secrets_of) {
         secrets.entry(name.clone()).or_default().insert(key.clone());

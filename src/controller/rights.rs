@@ -5,7 +5,7 @@ use crate::api::names::WORKER;
 
 /// Something that the operator does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Right {
+pub(crate) struct Right {
     /// `get`, `list`, ...
     pub verb: &'static str,
     /// The API group.
@@ -37,7 +37,7 @@ const IN_NAMESPACES: [(&str, &str, &[&str]); 13] = [
 
 /// All rights of an operator that watches these namespaces, or all where there are none.
 #[must_use]
-pub fn needed(config: &OperatorConfig, namespaces: &[String]) -> Vec<Right> {
+pub(crate) fn needed(config: &OperatorConfig, namespaces: &[String]) -> Vec<Right> {
     let everywhere = [None];
     let listed: Vec<_> = namespaces.iter().cloned().map(Some).collect();
     let places = if listed.is_empty() { &everywhere[..] } else { &listed };
@@ -63,13 +63,13 @@ pub fn needed(config: &OperatorConfig, namespaces: &[String]) -> Vec<Right> {
 
 /// What the operator can do without: a lost node's taint then tells it nothing.
 #[must_use]
-pub const fn wanted() -> Right {
+pub(crate) const fn wanted() -> Right {
     Right { verb: "get", group: "", resource: "nodes", name: None, namespace: None }
 }
 
 /// What leader election needs of a Lease.
 #[must_use]
-pub fn for_lease(namespace: &str, lease: &str) -> Vec<Right> {
+pub(crate) fn for_lease(namespace: &str, lease: &str) -> Vec<Right> {
     let right = |verb, name: Option<&str>| Right {
         verb,
         group: "coordination.k8s.io",

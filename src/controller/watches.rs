@@ -24,17 +24,17 @@ const LATEST: Duration = Duration::from_secs(5);
 const TELL: Duration = Duration::from_mins(1);
 
 /// A namespace to watch; none: all of them.
-pub type Scope = Option<String>;
+pub(crate) type Scope = Option<String>;
 
 /// What is watched: these namespaces, or all.
 #[must_use]
-pub fn scopes(namespaces: &[String]) -> Vec<Scope> {
+pub(crate) fn scopes(namespaces: &[String]) -> Vec<Scope> {
     if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() }
 }
 
 /// What happened to an object, after the caches took it in.
 #[derive(Debug)]
-pub enum Change<K> {
+pub(crate) enum Change<K> {
     /// It is there, anew or otherwise than before.
     There(K),
     /// It is gone.
@@ -42,7 +42,7 @@ pub enum Change<K> {
 }
 
 /// How one kind is watched.
-pub struct Kind<K: Resource<DynamicType = ()> + Clone + 'static> {
+pub(crate) struct Kind<K: Resource<DynamicType = ()> + Clone + 'static> {
     /// Which objects, and how many at a time.
     pub config: watcher::Config,
     /// Drops what nobody looks at.
@@ -54,7 +54,7 @@ pub struct Kind<K: Resource<DynamicType = ()> + Clone + 'static> {
 }
 
 /// Who is told besides, before others.
-pub struct Told<'a, K> {
+pub(crate) struct Told<'a, K> {
     /// Of each namespace, once, that it was listed for the first time.
     pub listed: &'a (dyn Fn() + Sync),
     /// Of each change.
@@ -72,7 +72,7 @@ where
         + 'static,
 {
     /// Watches for as long as it is polled.
-    pub async fn watch(self, client: &Client, scopes: &[Scope], told: Told<'_, K>) {
+    pub(crate) async fn watch(self, client: &Client, scopes: &[Scope], told: Told<'_, K>) {
         let mut joined = Joined::new(self.writer, scopes.to_vec());
         let mut troubles: Vec<Option<Instant>> = vec![None; scopes.len()];
         let watches = scopes.iter().enumerate().map(|(number, scope)| {

@@ -15,7 +15,7 @@ use crate::error::Error;
 /// A client like `client`. Before each write it looks at the clock: a process that slept (a laptop's suspend, a paused
 /// virtual machine, SIGSTOP) finds out here that another may lead by now, and not only when its background task has run.
 #[must_use]
-pub fn guard(client: Client, lead: Lead) -> Client {
+pub(crate) fn guard(client: Client, lead: Lead) -> Client {
     let namespace = client.default_namespace().to_owned();
     Client::new(WriteGuard { client, lead }, namespace)
 }

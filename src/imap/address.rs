@@ -28,7 +28,7 @@ impl AddressPolicy {
     /// No loopback, link-local, multicast, broadcast or unspecified address, nothing in `denied`; but all that is in
     /// `allowed`, which wins.
     #[must_use]
-    pub fn guarded(denied: impl IntoIterator<Item = IpNet>, allowed: impl IntoIterator<Item = IpNet>) -> Self {
+    pub(crate) fn guarded(denied: impl IntoIterator<Item = IpNet>, allowed: impl IntoIterator<Item = IpNet>) -> Self {
         Self(Some(Arc::new(Networks {
             denied: denied.into_iter().map(canonical).collect(),
             allowed: allowed.into_iter().map(canonical).collect(),
@@ -39,7 +39,7 @@ impl AddressPolicy {
 
     /// The same, but only in these networks: an address must be permitted as before and be in one of them. None: no change.
     #[must_use]
-    pub fn within(&self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+    pub(crate) fn within(&self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         let within: Vec<_> = networks.into_iter().map(canonical).collect();
         if within.is_empty() { self.clone() } else { Self(Some(Arc::new(Networks { within, ..self.networks() }))) }
     }
@@ -47,13 +47,13 @@ impl AddressPolicy {
     /// The same, and host names are looked up as they stand, never below a search domain (resolv.conf(5)): in a cluster
     /// `mail.newhost.example` may also be a Service `newhost` in a namespace `example`.
     #[must_use]
-    pub fn absolute_names(&self) -> Self {
+    pub(crate) fn absolute_names(&self) -> Self {
         Self(Some(Arc::new(Networks { absolute: true, ..self.networks() })))
     }
 
     /// What is looked up for a host, name or address.
     #[must_use]
-    pub fn name_of(&self, host: &str) -> String {
+    pub(crate) fn name_of(&self, host: &str) -> String {
         let is_address = host.parse::<IpAddr>().is_ok();
         let absolute = self.0.as_ref().is_some_and(|networks| networks.absolute) && !is_address && !host.ends_with('.');
         if absolute { format!("{host}.") } else { host.to_owned() }
@@ -75,7 +75,7 @@ impl AddressPolicy {
     ///
     /// # Errors
     /// Configuration, naming what is no network.
-    pub fn parse(denied: &str, allowed: &str) -> Result<Self> {
+    pub(crate) fn parse(denied: &str, allowed: &str) -> Result<Self> {
         Ok(Self::guarded(networks(denied)?, networks(allowed)?))
     }
 
@@ -112,7 +112,7 @@ impl Networks {
 /// The error for a host with no address that may be connected to. The address is not named: whoever wrote the host may
 /// not be meant to learn what it is inside the cluster.
 #[must_use]
-pub fn refused(host: &str) -> Error {
+pub(crate) fn refused(host: &str) -> Error {
     Error::configuration(format!("the host {host} has only addresses that Mailferry may not connect to")).advice(
         "Give a host outside the cluster; if this one is meant, whoever runs Mailferry can allow its network \
          (addresses.allow, and for a source policy.allowedSourceAddresses, in the operator's configuration)",
@@ -123,7 +123,7 @@ pub fn refused(host: &str) -> Error {
 ///
 /// # Errors
 /// Configuration, naming what is no network.
-pub fn networks(list: &str) -> Result<Vec<IpNet>> {
+pub(crate) fn networks(list: &str) -> Result<Vec<IpNet>> {
     let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts
         .map(|part| {

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 /// The capabilities that a server announced, upper-cased.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Capabilities(BTreeSet<String>);
+pub(crate) struct Capabilities(BTreeSet<String>);
 
 /// How a literal can be sent without waiting for the server's `+`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Literals {
+pub(crate) enum Literals {
     /// LITERAL+ (RFC 7888): of any size.
     Plus,
     /// LITERAL-: up to 4096 bytes.
@@ -20,7 +20,7 @@ pub enum Literals {
 impl Literals {
     /// True when a literal of `length` bytes may be sent at once.
     #[must_use]
-    pub const fn at_once(self, length: u64) -> bool {
+    pub(crate) const fn at_once(self, length: u64) -> bool {
         match self {
             Self::Plus => true,
             Self::Minus => length <= 4096,
@@ -32,23 +32,23 @@ impl Literals {
 impl Capabilities {
     /// True when `name` (upper case) is offered.
     #[must_use]
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains(name)
     }
 
     /// All of them, sorted.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
 
     /// The SASL mechanisms offered.
-    pub fn mechanisms(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn mechanisms(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|c| c.strip_prefix("AUTH="))
     }
 
     /// How literals can be sent.
     #[must_use]
-    pub fn literals(&self) -> Literals {
+    pub(crate) fn literals(&self) -> Literals {
         if self.has("LITERAL+") {
             Literals::Plus
         } else if self.has("LITERAL-") || self.has("IMAP4REV2") {
@@ -60,13 +60,13 @@ impl Capabilities {
 
     /// The largest message that APPEND takes, bytes, where the server says so for all folders (RFC 7889).
     #[must_use]
-    pub fn append_limit(&self) -> Option<u64> {
+    pub(crate) fn append_limit(&self) -> Option<u64> {
         self.0.iter().find_map(|c| c.strip_prefix("APPENDLIMIT=")).and_then(|n| n.parse().ok())
     }
 
     /// True for CONDSTORE (RFC 7162), which QRESYNC includes.
     #[must_use]
-    pub fn condstore(&self) -> bool {
+    pub(crate) fn condstore(&self) -> bool {
         self.has("CONDSTORE") || self.has("QRESYNC")
     }
 }

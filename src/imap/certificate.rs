@@ -8,7 +8,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 /// A server's certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Certificate {
+pub(crate) struct Certificate {
     /// Whom it was given to.
     pub subject: String,
     /// Who gave it.
@@ -22,7 +22,7 @@ pub struct Certificate {
 impl Certificate {
     /// Reads a certificate (DER); none when it cannot be read.
     #[must_use]
-    pub fn parse(der: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(der: &[u8]) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
         let alternatives = parsed.subject_alternative_name().ok().flatten();
         let name = |name: &GeneralName<'_>| match name {

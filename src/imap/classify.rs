@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorClass, Side};
 
 /// What was asked for when the server refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub(crate) enum Asked {
     /// To log in.
     Login,
     /// To take a message.
@@ -111,7 +111,7 @@ fn says(text: &str, phrases: &[&str]) -> bool {
 
 /// The class of a refusal. Response codes (RFC 5530) count before texts.
 #[must_use]
-pub fn class_of(line: &StatusLine, asked: Asked) -> ErrorClass {
+pub(crate) fn class_of(line: &StatusLine, asked: Asked) -> ErrorClass {
     let text = line.text.to_ascii_lowercase();
     if let Some(Code::Other(code)) = &line.code {
         match code.as_str() {
@@ -147,7 +147,7 @@ pub fn class_of(line: &StatusLine, asked: Asked) -> ErrorClass {
 
 /// The same on a side: reading needs no room, so what a source says of quotas is an allowance that is used up.
 #[must_use]
-pub fn class_on(side: Side, line: &StatusLine, asked: Asked) -> ErrorClass {
+pub(crate) fn class_on(side: Side, line: &StatusLine, asked: Asked) -> ErrorClass {
     match class_of(line, asked) {
         ErrorClass::Quota if side == Side::Source => ErrorClass::Throttled,
         class => class,
@@ -157,7 +157,7 @@ pub fn class_on(side: Side, line: &StatusLine, asked: Asked) -> ErrorClass {
 /// How long the server asks to be left alone, at most a day: as it says (`Suggested Backoff Time: 92415 milliseconds`,
 /// `try again in 5 minutes`); or, for an allowance that is used up, an hour.
 #[must_use]
-pub fn stated_wait(side: Side, line: &StatusLine) -> Option<Duration> {
+pub(crate) fn stated_wait(side: Side, line: &StatusLine) -> Option<Duration> {
     let text = line.text.to_ascii_lowercase();
     if let Some(wait) = stated_in(&text) {
         return Some(wait.min(LONGEST_WAIT));
@@ -197,7 +197,7 @@ fn stated_in(text: &str) -> Option<Duration> {
 /// True when a server refuses to make a folder since there is one: by its code (RFC 5530), or, where it sends none, in
 /// its own words. "Does not exist" is about another folder, such as the one above.
 #[must_use]
-pub fn already_exists(line: &StatusLine) -> bool {
+pub(crate) fn already_exists(line: &StatusLine) -> bool {
     match &line.code {
         Some(code) => code.is("ALREADYEXISTS"),
         None => {
@@ -210,7 +210,7 @@ pub fn already_exists(line: &StatusLine) -> bool {
 
 /// The error for a refusal of what `action` names (`SELECT Sent`), with advice by class.
 #[must_use]
-pub fn refusal(side: Side, line: &StatusLine, asked: Asked, action: &str) -> Error {
+pub(crate) fn refusal(side: Side, line: &StatusLine, asked: Asked, action: &str) -> Error {
     let class = class_on(side, line, asked);
     let word = match line.status {
         Status::No => "refused",

@@ -31,7 +31,7 @@ use crate::error::{Error, ErrorClass, Result, Side};
 /// # Errors
 /// Of every class that names a reason: Network, Tls, Authentication, Throttled, Configuration, Protocol; with side and
 /// host, never with a secret.
-pub async fn connect(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
+pub(crate) async fn connect(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
     // A panic in async-imap's parser ends this connection only.
     match AssertUnwindSafe(Box::pin(establish(endpoint, moved))).catch_unwind().await {
         Ok(result) => result,

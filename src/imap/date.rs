@@ -32,7 +32,7 @@ impl InternalDate {
     /// with quotes around it all. `None` for every other form and for days and times that do not exist; years are 1 to
     /// 9999.
     #[must_use]
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let text = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text);
         let mut parts = text.trim_ascii().split(|&byte| byte == b' ').filter(|part| !part.is_empty());
         let (date, time, zone) = (parts.next()?, parts.next()?, parts.next()?);
@@ -82,7 +82,7 @@ impl InternalDate {
     /// The date as `dd-Mon-yyyy HH:MM:SS +zzzz`, without quotes. A zone of a day or more is shown as UTC, and a moment
     /// outside the years 1 to 9999 as the nearest within.
     #[must_use]
-    pub fn to_imap(&self) -> String {
+    pub(crate) fn to_imap(&self) -> String {
         self.to_string()
     }
 }

@@ -109,7 +109,7 @@ impl Credential {
 
     /// An access token from bytes.
     #[must_use]
-    pub fn token(bytes: impl Into<Box<[u8]>>) -> Self {
+    pub(crate) fn token(bytes: impl Into<Box<[u8]>>) -> Self {
         Self::Token(Arc::new(SecretBox::new(bytes.into())))
     }
 

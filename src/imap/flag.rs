@@ -12,7 +12,7 @@ const MAX_KEYWORD: usize = 255;
 impl Flag {
     /// Any flag or keyword as a server sends it. System flags are recognised in any case; keywords keep theirs.
     #[must_use]
-    pub fn parse(raw: &[u8]) -> Self {
+    pub(crate) fn parse(raw: &[u8]) -> Self {
         let Some(name) = raw.strip_prefix(b"\\") else {
             // A copy: a keyword is kept for long, and must not keep the response that it came in.
             return Self::Keyword(Bytes::copy_from_slice(raw));
@@ -29,7 +29,7 @@ impl Flag {
     /// The flag as text, for people to read; U+FFFD stands for what is not UTF-8. What goes into a command is
     /// [`Self::sendable`].
     #[must_use]
-    pub fn as_imap(&self) -> Cow<'_, str> {
+    pub(crate) fn as_imap(&self) -> Cow<'_, str> {
         match self {
             Self::Keyword(raw) | Self::Extension(raw) => String::from_utf8_lossy(raw),
             system => Cow::Borrowed(system.system_name().unwrap_or_default()),
@@ -39,7 +39,7 @@ impl Flag {
     /// The text that may stand in an APPEND or STORE: the five flags that a client may set, and keywords that are safe
     /// ([`is_safe_keyword`]). `None` for everything else: mail is data, and a flag must not become a command.
     #[must_use]
-    pub fn sendable(&self) -> Option<&str> {
+    pub(crate) fn sendable(&self) -> Option<&str> {
         match self {
             Self::Keyword(raw) if is_safe_keyword(raw) => std::str::from_utf8(raw).ok(),
             Self::Recent | Self::MayCreate | Self::Keyword(_) | Self::Extension(_) => None,
@@ -64,7 +64,7 @@ impl Flag {
 /// True for a 7-bit `atom` (RFC 9051, section 9) of 1 to 255 bytes: without `( ) { % * " \ ]`, space and control
 /// characters.
 #[must_use]
-pub fn is_safe_keyword(raw: &[u8]) -> bool {
+pub(crate) fn is_safe_keyword(raw: &[u8]) -> bool {
     !raw.is_empty()
         && raw.len() <= MAX_KEYWORD
         && raw.iter().all(|byte| {

@@ -42,7 +42,7 @@ pub struct Folder {
 impl Folder {
     /// True when it can hold messages.
     #[must_use]
-    pub fn selectable(&self) -> bool {
+    pub(crate) fn selectable(&self) -> bool {
         !self.item.has("\\Noselect") && !self.item.has("\\NonExistent")
     }
 }
@@ -50,20 +50,20 @@ impl Folder {
 impl Survey {
     /// The folder with this raw name; INBOX in any case.
     #[must_use]
-    pub fn folder(&self, raw: &[u8]) -> Option<&Folder> {
+    pub(crate) fn folder(&self, raw: &[u8]) -> Option<&Folder> {
         self.folders.iter().find(|f| same_name(&f.item.name, raw))
     }
 
     /// The personal namespace's prefix, raw (`INBOX.`); empty where there is none.
     #[must_use]
-    pub fn prefix(&self) -> Bytes {
+    pub(crate) fn prefix(&self) -> Bytes {
         self.namespaces.as_ref().and_then(|n| n.personal.first()).map(|n| n.prefix.clone()).unwrap_or_default()
     }
 }
 
 /// INBOX is the same in any case (RFC 9051, section 5.1); all other names are compared byte by byte.
 #[must_use]
-pub fn same_name(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn same_name(a: &[u8], b: &[u8]) -> bool {
     a == b || (a.eq_ignore_ascii_case(b"INBOX") && b.eq_ignore_ascii_case(b"INBOX"))
 }
 
@@ -71,7 +71,7 @@ pub fn same_name(a: &[u8], b: &[u8]) -> bool {
 ///
 /// # Errors
 /// When the connection ends, or the server refuses to list at all.
-pub async fn survey(session: &mut Session, sizes: bool) -> Result<Survey> {
+pub(crate) async fn survey(session: &mut Session, sizes: bool) -> Result<Survey> {
     let capabilities = session.capabilities().clone();
     let items = status_items(session, sizes);
     let extended = capabilities.has("LIST-EXTENDED") && capabilities.has("LIST-STATUS");

@@ -38,7 +38,7 @@ pub struct Lease {
 impl Lease {
     /// Lends `wire`.
     #[must_use]
-    pub fn new(wire: Wire) -> Self {
+    pub(crate) fn new(wire: Wire) -> Self {
         Self { wire: Some(wire), current: Bytes::new(), seen: Vec::new(), failure: None, raw: false, fresh: true }
     }
 
@@ -46,29 +46,29 @@ impl Lease {
     ///
     /// # Errors
     /// Internal when it was taken before.
-    pub fn take(&mut self) -> Result<Wire> {
+    pub(crate) fn take(&mut self) -> Result<Wire> {
         self.wire.take().ok_or_else(|| Error::internal("the connection was taken twice"))
     }
 
     /// From now on bytes pass through as they come: compressed ones (RFC 4978) are no responses.
-    pub fn pass_through(&mut self) {
+    pub(crate) fn pass_through(&mut self) {
         self.raw = true;
     }
 
     /// The byte stream below, while the wire is lent.
     #[must_use]
-    pub fn transport(&self) -> Option<&Transport> {
+    pub(crate) fn transport(&self) -> Option<&Transport> {
         self.wire.as_ref().map(Wire::transport)
     }
 
     /// What ended the connection, if something did; more precise than what async-imap says.
-    pub fn failure(&mut self) -> Option<Error> {
+    pub(crate) fn failure(&mut self) -> Option<Error> {
         self.failure.take()
     }
 
     /// The capabilities announced last, upper-cased.
     #[must_use]
-    pub fn capabilities(&self) -> Option<Vec<String>> {
+    pub(crate) fn capabilities(&self) -> Option<Vec<String>> {
         use super::response::Code;
         self.seen.iter().rev().find_map(|response| match response {
             Response::Untagged(Untagged::Capability(list)) => Some(list.clone()),
@@ -82,7 +82,7 @@ impl Lease {
 
     /// The last tagged status line, or untagged BYE.
     #[must_use]
-    pub fn last_status(&self) -> Option<&StatusLine> {
+    pub(crate) fn last_status(&self) -> Option<&StatusLine> {
         self.seen.iter().rev().find_map(|response| match response {
             Response::Tagged { line, .. } => Some(line),
             Response::Untagged(Untagged::Status(line)) if line.status == Status::Bye => Some(line),
@@ -92,7 +92,7 @@ impl Lease {
 
     /// The greeting, while it is the only thing seen.
     #[must_use]
-    pub fn greeting(&self) -> Option<&StatusLine> {
+    pub(crate) fn greeting(&self) -> Option<&StatusLine> {
         match self.seen.first() {
             Some(Response::Untagged(Untagged::Status(line))) => Some(line),
             _ => None,
@@ -100,7 +100,7 @@ impl Lease {
     }
 
     /// Forgets what was seen: capabilities from before a handshake or login no longer hold.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.seen.clear();
     }
 }

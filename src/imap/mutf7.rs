@@ -24,7 +24,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// the same text. Not canonical are 8-bit and control characters, a bare `&`, encoded printable ASCII (`&AGE-`) and
 /// adjacent shifts.
 #[must_use]
-pub fn decode(raw: &[u8]) -> Option<String> {
+pub(crate) fn decode(raw: &[u8]) -> Option<String> {
     let mut text = String::with_capacity(raw.len());
     let mut rest = raw;
     let mut after_shift = false;
@@ -73,13 +73,13 @@ fn decode_shifted(shifted: &[u8], text: &mut String) -> Option<()> {
 /// The text of any raw name, for people to read: decoded where it is modified UTF-7, else as it is, with U+FFFD for what
 /// is not UTF-8.
 #[must_use]
-pub fn decode_lossy(raw: &[u8]) -> String {
+pub(crate) fn decode_lossy(raw: &[u8]) -> String {
     decode(raw).unwrap_or_else(|| String::from_utf8_lossy(raw).into_owned())
 }
 
 /// The raw name of a text.
 #[must_use]
-pub fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let mut raw = String::with_capacity(text.len());
     let mut shifted = Vec::new();
     for character in text.chars() {

@@ -19,7 +19,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What a server shows to anyone.
 #[derive(Debug, Clone)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// The connection.
     pub facts: Facts,
     /// What is offered before login.
@@ -31,7 +31,7 @@ pub struct Probe {
 /// # Errors
 /// As [`super::connect`] has them before the login. None holds what the server said: whoever names a host must not be
 /// shown what answers there.
-pub async fn probe(endpoint: &Endpoint) -> Result<Probe> {
+pub(crate) async fn probe(endpoint: &Endpoint) -> Result<Probe> {
     let mut facts = Facts::default();
     // A panic in async-imap's parser ends this connection only.
     let looked = match AssertUnwindSafe(Box::pin(look(endpoint, &mut facts))).catch_unwind().await {

@@ -6,7 +6,7 @@ const MAX_QUOTED: usize = 1000;
 /// A quoted string (RFC 9051, section 4.3) for a command, quotes included; `None` when only a literal can carry the
 /// bytes: 8-bit, CR, LF, NUL, or more than 1,000 bytes.
 #[must_use]
-pub fn astring(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn astring(bytes: &[u8]) -> Option<Vec<u8>> {
     if bytes.len() > MAX_QUOTED || bytes.iter().any(|byte| !byte.is_ascii() || matches!(byte, b'\r' | b'\n' | 0)) {
         return None;
     }

@@ -62,7 +62,7 @@ pub enum Code {
 impl Code {
     /// True when this is the parameterless code `name` (upper case).
     #[must_use]
-    pub fn is(&self, name: &str) -> bool {
+    pub(crate) fn is(&self, name: &str) -> bool {
         matches!(self, Self::Other(code) if code == name)
     }
 }
@@ -134,7 +134,7 @@ pub struct ListItem {
 impl ListItem {
     /// True when the attribute is there, in any case (`\noselect`).
     #[must_use]
-    pub fn has(&self, attribute: &str) -> bool {
+    pub(crate) fn has(&self, attribute: &str) -> bool {
         self.attributes.iter().any(|a| a.eq_ignore_ascii_case(attribute))
     }
 }

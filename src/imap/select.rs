@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// What a server says of a folder when it is opened (RFC 9051, section 6.3.2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Selected {
+pub(crate) struct Selected {
     /// UIDVALIDITY; UIDs mean something only together with it.
     pub uid_validity: u32,
     /// The next UID; Courier does not tell here.
@@ -26,7 +26,7 @@ pub struct Selected {
 
 impl Selected {
     /// Takes what belongs to the opening of the folder.
-    pub fn take(&mut self, data: &Untagged) {
+    pub(crate) fn take(&mut self, data: &Untagged) {
         match data {
             Untagged::Exists(count) => self.exists = *count,
             Untagged::Status(line) => self.take_code(line.code.as_ref()),
@@ -48,7 +48,7 @@ impl Selected {
 
     /// True when a new keyword, or this known one, can be kept.
     #[must_use]
-    pub fn keeps(&self, flag: &Flag) -> bool {
+    pub(crate) fn keeps(&self, flag: &Flag) -> bool {
         match &self.permanent_flags {
             None => true,
             Some(flags) => flags.iter().any(|f| {
@@ -64,12 +64,12 @@ impl Selected {
 }
 
 /// Queues EXAMINE: the source is never opened for writing.
-pub fn examine(session: &mut Session, raw: &[u8]) -> Tag {
+pub(crate) fn examine(session: &mut Session, raw: &[u8]) -> Tag {
     open(session, "EXAMINE", raw)
 }
 
 /// Queues SELECT.
-pub fn select(session: &mut Session, raw: &[u8]) -> Tag {
+pub(crate) fn select(session: &mut Session, raw: &[u8]) -> Tag {
     open(session, "SELECT", raw)
 }
 
@@ -82,7 +82,7 @@ fn open(session: &mut Session, verb: &str, raw: &[u8]) -> Tag {
 ///
 /// # Errors
 /// The refusal by its class; Protocol when there is no UIDVALIDITY, without which nothing can be resumed.
-pub async fn opened(session: &mut Session, tag: Tag, name: &str) -> Result<Selected> {
+pub(crate) async fn opened(session: &mut Session, tag: Tag, name: &str) -> Result<Selected> {
     let mut selected = Selected::default();
     let line = session.wait(tag, |data| selected.take(&data)).await?;
     if line.status != Status::Ok {

@@ -21,11 +21,11 @@ use crate::error::{Error, ErrorClass, Result};
 
 /// The number behind the tag of one command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tag(u32);
+pub(crate) struct Tag(u32);
 
 /// What came in.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// Data or an announcement.
     Untagged(Untagged),
     /// A command ended.
@@ -43,7 +43,7 @@ pub enum Event {
 
 /// A logged-in connection.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     wire: Wire,
     endpoint: Arc<Endpoint>,
     capabilities: Capabilities,
@@ -76,13 +76,13 @@ pub struct Facts {
 impl Facts {
     /// The TLS version as people write it: `TLS 1.3`.
     #[must_use]
-    pub fn tls(&self) -> Option<String> {
+    pub(crate) fn tls(&self) -> Option<String> {
         self.tls_version.as_ref().map(|version| version.replace("TLSv", "TLS ").replace('_', "."))
     }
 
     /// The server's own certificate; none when there was none, or it cannot be read.
     #[must_use]
-    pub fn certificate(&self) -> Option<Certificate> {
+    pub(crate) fn certificate(&self) -> Option<Certificate> {
         Certificate::parse(self.certificate.as_deref()?)
     }
 }
@@ -101,7 +101,7 @@ impl Session {
     }
 
     /// From now on nothing is written without this permit.
-    pub fn guard(&mut self, permit: Arc<dyn Permit>) {
+    pub(crate) fn guard(&mut self, permit: Arc<dyn Permit>) {
         self.wire.guard(permit);
     }
 
@@ -111,42 +111,42 @@ impl Session {
 
     /// What the server offers now.
     #[must_use]
-    pub fn capabilities(&self) -> &Capabilities {
+    pub(crate) fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
 
     /// The account.
     #[must_use]
-    pub fn endpoint(&self) -> &Endpoint {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
     /// One round trip, as measured while logging in.
     #[must_use]
-    pub fn round_trip(&self) -> Duration {
+    pub(crate) fn round_trip(&self) -> Duration {
         self.round_trip
     }
 
     /// Names the account in an error.
     #[must_use]
-    pub fn blame(&self, error: Error) -> Error {
+    pub(crate) fn blame(&self, error: Error) -> Error {
         error.on(self.endpoint.side, self.endpoint.address())
     }
 
     /// The error for a refusal of what `action` names.
     #[must_use]
-    pub fn refusal(&self, line: &StatusLine, asked: Asked, action: &str) -> Error {
+    pub(crate) fn refusal(&self, line: &StatusLine, asked: Asked, action: &str) -> Error {
         self.blame(refusal(self.endpoint.side, line, asked, action))
     }
 
     /// The class of a refusal by this account's server.
     #[must_use]
-    pub fn class_of(&self, line: &StatusLine, asked: Asked) -> ErrorClass {
+    pub(crate) fn class_of(&self, line: &StatusLine, asked: Asked) -> ErrorClass {
         class_on(self.endpoint.side, line, asked)
     }
 
     /// Begins a command that is queued in parts with [`Self::send`], the tag first.
-    pub fn begin(&mut self) -> Tag {
+    pub(crate) fn begin(&mut self) -> Tag {
         self.last_tag += 1;
         let tag = Tag(self.last_tag);
         self.outstanding.push(tag);
@@ -156,13 +156,13 @@ impl Session {
     }
 
     /// Queues the next bytes of a command.
-    pub fn send(&mut self, tag: Tag, bytes: impl Into<Bytes>) {
+    pub(crate) fn send(&mut self, tag: Tag, bytes: impl Into<Bytes>) {
         self.wire.queue(tag.0, bytes);
     }
 
     /// Queues the header of a literal of `length` bytes, `+` where the server takes it at once and `careful` does not
     /// ask to wait. The bytes themselves follow by [`Self::send`].
-    pub fn send_literal_header(&mut self, tag: Tag, length: u64, careful: bool) {
+    pub(crate) fn send_literal_header(&mut self, tag: Tag, length: u64, careful: bool) {
         if !careful && self.capabilities.literals().at_once(length) {
             self.wire.queue(tag.0, format!("{{{length}+}}\r\n"));
         } else {
@@ -172,7 +172,7 @@ impl Session {
     }
 
     /// Queues a string argument: quoted, or a literal where it cannot be quoted.
-    pub fn send_string(&mut self, tag: Tag, bytes: &[u8]) {
+    pub(crate) fn send_string(&mut self, tag: Tag, bytes: &[u8]) {
         if let Some(quoted) = super::quote::astring(bytes) {
             self.send(tag, quoted);
         } else {
@@ -182,14 +182,14 @@ impl Session {
     }
 
     /// Queues a whole command without arguments that need quoting.
-    pub fn command(&mut self, text: &str) -> Tag {
+    pub(crate) fn command(&mut self, text: &str) -> Tag {
         let tag = self.begin();
         self.send(tag, format!("{text}\r\n"));
         tag
     }
 
     /// Queues `verb name rest`, with the folder's raw name quoted as needed.
-    pub fn folder_command(&mut self, verb: &str, name: &[u8], rest: &str) -> Tag {
+    pub(crate) fn folder_command(&mut self, verb: &str, name: &[u8], rest: &str) -> Tag {
         let tag = self.begin();
         self.send(tag, format!("{verb} "));
         self.send_string(tag, name);
@@ -199,24 +199,24 @@ impl Session {
 
     /// Bytes queued and not yet written.
     #[must_use]
-    pub fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.wire.queued()
     }
 
     /// Commands without an answer so far.
     #[must_use]
-    pub fn outstanding(&self) -> usize {
+    pub(crate) fn outstanding(&self) -> usize {
         self.outstanding.len()
     }
 
     /// Reading was paused on purpose until now: the wait for the server begins anew.
-    pub fn touch(&mut self) {
+    pub(crate) fn touch(&mut self) {
         self.wire.touch();
     }
 
     /// How long nothing moved.
     #[must_use]
-    pub fn idle(&self) -> Duration {
+    pub(crate) fn idle(&self) -> Duration {
         Instant::now().saturating_duration_since(self.wire.progress_at())
     }
 
@@ -224,7 +224,7 @@ impl Session {
     ///
     /// # Errors
     /// When the connection ends (BYE by its class), falls silent, or breaks the protocol; it is of no more use then.
-    pub async fn next(&mut self) -> Result<Event> {
+    pub(crate) async fn next(&mut self) -> Result<Event> {
         match self.wire.next().await {
             Ok(incoming) => self.take(incoming).map_err(|e| self.blame(e)),
             Err(error) => Err(self.blame(error)),
@@ -235,7 +235,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Self::next`].
-    pub async fn next_or_drained(&mut self, left: usize) -> Result<Option<Event>> {
+    pub(crate) async fn next_or_drained(&mut self, left: usize) -> Result<Option<Event>> {
         match self.wire.next_or_drained(left).await {
             Ok(Some(incoming)) => self.take(incoming).map(Some).map_err(|e| self.blame(e)),
             Ok(None) => Ok(None),
@@ -281,7 +281,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Self::next`].
-    pub async fn wait(&mut self, tag: Tag, data: impl FnMut(Untagged)) -> Result<StatusLine> {
+    pub(crate) async fn wait(&mut self, tag: Tag, data: impl FnMut(Untagged)) -> Result<StatusLine> {
         let mut ended = self.wait_all(&[tag], data).await?;
         ended.pop().ok_or_else(|| Error::internal("a command ended without a status"))
     }
@@ -291,7 +291,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Self::next`].
-    pub async fn wait_all(&mut self, tags: &[Tag], mut data: impl FnMut(Untagged)) -> Result<Vec<StatusLine>> {
+    pub(crate) async fn wait_all(&mut self, tags: &[Tag], mut data: impl FnMut(Untagged)) -> Result<Vec<StatusLine>> {
         let mut lines: Vec<Option<StatusLine>> = vec![None; tags.len()];
         let mut left = tags.len();
         while left > 0 {
@@ -313,7 +313,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Self::next`]; a NO or BAD is no error here.
-    pub async fn run(&mut self, text: &str) -> Result<(StatusLine, Vec<Untagged>)> {
+    pub(crate) async fn run(&mut self, text: &str) -> Result<(StatusLine, Vec<Untagged>)> {
         let tag = self.command(text);
         let mut data = Vec::new();
         let line = self.wait(tag, |untagged| data.push(untagged)).await?;
@@ -321,14 +321,14 @@ impl Session {
     }
 
     /// Keeps an idle connection alive; the answer is dropped when it comes.
-    pub fn keep_alive(&mut self) {
+    pub(crate) fn keep_alive(&mut self) {
         if self.outstanding.is_empty() && self.idle() >= self.endpoint.timeouts.keepalive {
             self.command("NOOP");
         }
     }
 
     /// Says LOGOUT and leaves without waiting long for the answer.
-    pub async fn logout(mut self) {
+    pub(crate) async fn logout(mut self) {
         self.command("LOGOUT");
         // Written, not awaited: the answer would cost a round trip and tell nothing.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.wire.flush()).await;

@@ -31,7 +31,7 @@ type Trust = (Vec<u8>, bool);
 ///
 /// # Errors
 /// Tls, with what to do about it; Configuration for a CA bundle or server name that cannot be read.
-pub async fn handshake(endpoint: &Endpoint, socket: TcpStream) -> Result<TlsStream<TcpStream>> {
+pub(crate) async fn handshake(endpoint: &Endpoint, socket: TcpStream) -> Result<TlsStream<TcpStream>> {
     let name = endpoint.tls.server_name.as_ref().unwrap_or(&endpoint.host);
     let server_name = ServerName::try_from(name.clone())
         .map_err(|_| Error::configuration(format!("{name:?} is neither a host name nor an IP address")))?;

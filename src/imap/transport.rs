@@ -20,7 +20,7 @@ pub trait CompressedStream: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::
 
 /// The byte stream under a connection.
 #[derive(Debug)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// No protection.
     Plain(TcpStream),
     /// TLS.
@@ -32,7 +32,7 @@ pub enum Transport {
 impl Transport {
     /// The TLS session, where there is one.
     #[must_use]
-    pub fn tls(&self) -> Option<&rustls::ClientConnection> {
+    pub(crate) fn tls(&self) -> Option<&rustls::ClientConnection> {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => Some(stream.get_ref().1),

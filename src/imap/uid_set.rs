@@ -14,14 +14,14 @@ pub struct UidSet {
 impl UidSet {
     /// The empty set.
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { ranges: Vec::new() }
     }
 
     /// The set of all UIDs of inclusive ranges, in any order and overlapping or not; a range whose end is below its
     /// start is empty.
     #[must_use]
-    pub fn from_ranges(ranges: impl IntoIterator<Item = (u32, u32)>) -> Self {
+    pub(crate) fn from_ranges(ranges: impl IntoIterator<Item = (u32, u32)>) -> Self {
         let mut set = Self::new();
         let mut sorted = true;
         for (low, high) in ranges {
@@ -58,13 +58,13 @@ impl UidSet {
     }
 
     /// Adds one UID.
-    pub fn insert(&mut self, uid: u32) {
+    pub(crate) fn insert(&mut self, uid: u32) {
         self.insert_range(uid, uid);
     }
 
     /// Adds the UIDs from `low` to `high`, both included; none when `low > high`. At the upper end of the set this takes
     /// constant time.
-    pub fn insert_range(&mut self, low: u32, high: u32) {
+    pub(crate) fn insert_range(&mut self, low: u32, high: u32) {
         let low = low.max(1);
         if low > high {
             return;
@@ -93,7 +93,7 @@ impl UidSet {
     }
 
     /// Takes out the UIDs from `low` to `high`, both included.
-    pub fn remove_range(&mut self, low: u32, high: u32) {
+    pub(crate) fn remove_range(&mut self, low: u32, high: u32) {
         let start = self.ranges.partition_point(|range| range.1 < low);
         let end = self.ranges.partition_point(|range| range.0 <= high);
         if start >= end {
@@ -107,14 +107,14 @@ impl UidSet {
 
     /// True when `uid` is in the set.
     #[must_use]
-    pub fn contains(&self, uid: u32) -> bool {
+    pub(crate) fn contains(&self, uid: u32) -> bool {
         let at = self.ranges.partition_point(|range| range.1 < uid);
         self.ranges.get(at).is_some_and(|range| range.0 <= uid)
     }
 
     /// What is in either set.
     #[must_use]
-    pub fn union(&self, other: &Self) -> Self {
+    pub(crate) fn union(&self, other: &Self) -> Self {
         let mut ranges = [self.ranges.as_slice(), other.ranges.as_slice()].concat();
         ranges.sort_by_key(|range| range.0); // stable: it merges two sorted runs in linear time
         let mut set = Self { ranges };
@@ -124,7 +124,7 @@ impl UidSet {
 
     /// What is in both sets.
     #[must_use]
-    pub fn intersection(&self, other: &Self) -> Self {
+    pub(crate) fn intersection(&self, other: &Self) -> Self {
         let mut ranges = Vec::new();
         let (mut left, mut right) = (self.ranges.iter().peekable(), other.ranges.iter().peekable());
         while let (Some(&&a), Some(&&b)) = (left.peek(), right.peek()) {
@@ -143,7 +143,7 @@ impl UidSet {
 
     /// What is in this set and not in `other`.
     #[must_use]
-    pub fn difference(&self, other: &Self) -> Self {
+    pub(crate) fn difference(&self, other: &Self) -> Self {
         let mut ranges = Vec::new();
         let mut holes = other.ranges.iter().peekable();
         for &(low, high) in &self.ranges {
@@ -171,43 +171,43 @@ impl UidSet {
 
     /// How many UIDs are in the set.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.ranges.iter().map(|&range| size(range)).sum()
     }
 
     /// True when no UID is in the set.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
     /// The UIDs, ascending.
     #[must_use]
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = u32> + '_ {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = u32> + '_ {
         self.ranges.iter().flat_map(|&(low, high)| low..=high)
     }
 
     /// The ranges: ascending, inclusive, disjoint, not adjacent.
     #[must_use]
-    pub fn ranges(&self) -> &[(u32, u32)] {
+    pub(crate) fn ranges(&self) -> &[(u32, u32)] {
         &self.ranges
     }
 
     /// The lowest UID.
     #[must_use]
-    pub fn first(&self) -> Option<u32> {
+    pub(crate) fn first(&self) -> Option<u32> {
         self.ranges.first().map(|range| range.0)
     }
 
     /// The highest UID.
     #[must_use]
-    pub fn last(&self) -> Option<u32> {
+    pub(crate) fn last(&self) -> Option<u32> {
         self.ranges.last().map(|range| range.1)
     }
 
     /// The set as IMAP sequence sets of at most `max_bytes` bytes each, but never
     /// less than one range each (at most 21 bytes).
-    pub fn chunks(&self, max_bytes: usize) -> impl Iterator<Item = String> + '_ {
+    pub(crate) fn chunks(&self, max_bytes: usize) -> impl Iterator<Item = String> + '_ {
         let mut ranges = self.ranges.iter().map(|&range| range_text(range)).peekable();
         std::iter::from_fn(move || {
             let mut chunk = ranges.next()?;
@@ -222,7 +222,7 @@ impl UidSet {
     /// Reads an IMAP sequence set (RFC 9051, section 9) of any order, with reversed ranges, without `*`. `None` for
     /// anything else, 0 and numbers over 32 bits included.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut valid = true;
         let set = Self::from_ranges(ranges_in(text).map_while(|range| {
             valid &= range.is_some();

@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 /// A response without its literals may have at most this many bytes: a SEARCH reply of a million UIDs fits.
 const MAX_RESPONSE: usize = 16 << 20;
 /// Literals above this are handed on in pieces, never held whole.
-pub const STREAM_ABOVE: u64 = 1 << 20;
+pub(crate) const STREAM_ABOVE: u64 = 1 << 20;
 /// No literal may be longer: beyond what any server stores as one message.
 const MAX_LITERAL: u64 = 4 << 30;
 /// Room made for reading at a time, bytes.
@@ -43,7 +43,7 @@ const HELD: Duration = Duration::from_millis(50);
 
 /// What came in.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Incoming {
+pub(crate) enum Incoming {
     /// A complete response. A literal that was streamed before stands in it as empty.
     Response(Response),
     /// A literal of `length` bytes begins, inside a response that is not complete yet; `uid` is the message's, where the
@@ -63,7 +63,7 @@ enum Piece {
 
 /// Frames responses and queues commands on one byte stream.
 #[derive(Debug)]
-pub struct Wire {
+pub(crate) struct Wire {
     io: Transport,
     input: BytesMut,
     /// Bytes of `input` that hold no unseen line end.
@@ -92,7 +92,7 @@ pub struct Wire {
 impl Wire {
     /// Takes over a byte stream; `moved` counts the bytes in both directions.
     #[must_use]
-    pub fn new(io: Transport, reply_timeout: Duration, moved: Arc<std::sync::atomic::AtomicU64>) -> Self {
+    pub(crate) fn new(io: Transport, reply_timeout: Duration, moved: Arc<std::sync::atomic::AtomicU64>) -> Self {
         Self {
             io,
             input: BytesMut::with_capacity(READ_ROOM),
@@ -116,7 +116,7 @@ impl Wire {
     }
 
     /// From now on nothing is written without this permit: a command that was begun breaks off with the connection.
-    pub fn guard(&mut self, permit: Arc<dyn Permit>) {
+    pub(crate) fn guard(&mut self, permit: Arc<dyn Permit>) {
         self.permit = Some(permit);
     }
 
@@ -125,7 +125,7 @@ impl Wire {
     ///
     /// # Errors
     /// Protocol, when the server sent more than it should have by now.
-    pub fn into_transport(self) -> Result<Transport> {
+    pub(crate) fn into_transport(self) -> Result<Transport> {
         if self.input.is_empty() && self.head.is_empty() {
             Ok(self.io)
         } else {
@@ -136,30 +136,30 @@ impl Wire {
 
     /// The byte stream below.
     #[must_use]
-    pub fn transport(&self) -> &Transport {
+    pub(crate) fn transport(&self) -> &Transport {
         &self.io
     }
 
     /// Queues bytes of the command numbered `command`.
-    pub fn queue(&mut self, command: u32, bytes: impl Into<Bytes>) {
+    pub(crate) fn queue(&mut self, command: u32, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
         self.queued += bytes.len();
         self.output.push_back((command, Piece::Bytes(bytes)));
     }
 
     /// What the command numbered `command` queues after this is sent only after the server's `+`.
-    pub fn queue_continue(&mut self, command: u32) {
+    pub(crate) fn queue_continue(&mut self, command: u32) {
         self.output.push_back((command, Piece::AwaitContinue));
     }
 
     /// Bytes queued and not yet written.
     #[must_use]
-    pub fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.queued + self.stage.len()
     }
 
     /// Whether answers are due: only then is silence an error.
-    pub fn set_awaiting(&mut self, awaiting: bool) {
+    pub(crate) fn set_awaiting(&mut self, awaiting: bool) {
         if awaiting && !self.awaiting {
             self.touch();
         }
@@ -167,19 +167,19 @@ impl Wire {
     }
 
     /// Reading was paused on purpose until now: the wait for the server begins anew.
-    pub fn touch(&mut self) {
+    pub(crate) fn touch(&mut self) {
         self.progress_at = Instant::now();
     }
 
     /// When bytes last moved.
     #[must_use]
-    pub fn progress_at(&self) -> Instant {
+    pub(crate) fn progress_at(&self) -> Instant {
         self.progress_at
     }
 
     /// The command numbered `command` is over: what it still wanted to send behind a `+` that never came is dropped.
     /// What was announced as non-synchronizing is still sent, since the server counts on it.
-    pub fn finish(&mut self, command: u32) {
+    pub(crate) fn finish(&mut self, command: u32) {
         if matches!(self.output.front(), Some((number, Piece::AwaitContinue)) if *number == command) {
             while let Some((number, piece)) = self.output.pop_front() {
                 if number == command {
@@ -198,7 +198,7 @@ impl Wire {
     ///
     /// # Errors
     /// Network when the connection ends or falls silent, Protocol when bounds are broken or nothing can be understood.
-    pub async fn next(&mut self) -> Result<Incoming> {
+    pub(crate) async fn next(&mut self) -> Result<Incoming> {
         loop {
             if let Some(incoming) = poll_fn(|cx| self.poll_next(cx, None)).await? {
                 return Ok(incoming);
@@ -210,7 +210,7 @@ impl Wire {
     ///
     /// # Errors
     /// As [`Self::next`].
-    pub async fn next_or_drained(&mut self, left: usize) -> Result<Option<Incoming>> {
+    pub(crate) async fn next_or_drained(&mut self, left: usize) -> Result<Option<Incoming>> {
         poll_fn(|cx| self.poll_next(cx, Some(left))).await
     }
 
@@ -218,7 +218,7 @@ impl Wire {
     ///
     /// # Errors
     /// Network when the connection ends or falls silent.
-    pub async fn flush(&mut self) -> Result<()> {
+    pub(crate) async fn flush(&mut self) -> Result<()> {
         poll_fn(|cx| {
             ready!(self.poll_write(cx))?;
             Poll::Ready(Ok(()))

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Who owns the fields that an import writes.
-pub const FIELD_MANAGER: &str = "mailferry-import";
+pub(crate) const FIELD_MANAGER: &str = "mailferry-import";
 /// Requests under way at one time.
 const AT_ONCE: usize = 8;
 
@@ -42,7 +42,7 @@ pub struct Options {
 
 /// What became of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It was not there.
     Created,
     /// It was another.
@@ -69,7 +69,7 @@ impl Verdict {
 ///
 /// # Errors
 /// Configuration when there is none.
-pub async fn cluster(context: Option<&str>) -> Result<(Client, String)> {
+pub(crate) async fn cluster(context: Option<&str>) -> Result<(Client, String)> {
     let wrong = |why: String| {
         Error::configuration(format!("the cluster's configuration can't be read: {why}"))
             .advice("Set KUBECONFIG to a file that kubectl works with, or choose by --context")
@@ -91,7 +91,7 @@ pub async fn cluster(context: Option<&str>) -> Result<(Client, String)> {
 ///
 /// # Errors
 /// The first refusal.
-pub async fn apply(
+pub(crate) async fn apply(
     client: &Client,
     plan: &Plan,
     common: &Common,
@@ -131,7 +131,7 @@ pub async fn apply(
 ///
 /// # Errors
 /// When the API server does not answer, or they may not be listed.
-pub async fn left_over(client: &Client, plan: &Plan, common: &Common) -> Result<Vec<String>, kube::Error> {
+pub(crate) async fn left_over(client: &Client, plan: &Plan, common: &Common) -> Result<Vec<String>, kube::Error> {
     let namespace = common.namespace.as_deref().unwrap_or("default");
     let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
     let label = format!("{}={}", super::objects::LABEL, common.import);

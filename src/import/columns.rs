@@ -137,7 +137,7 @@ pub struct Columns {
 
 /// What is known of each side without the table.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Given {
+pub(crate) struct Given {
     /// Its server.
     pub server: bool,
     /// An administrator who logs in for each mailbox.
@@ -146,7 +146,7 @@ pub struct Given {
 
 /// Of source and destination.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct BothGiven {
+pub(crate) struct BothGiven {
     /// Of the source.
     pub source: Given,
     /// Of the destination.
@@ -156,7 +156,7 @@ pub struct BothGiven {
 impl Columns {
     /// As people read it, by number: `1 username of both sides, 2 source_password`.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut found: Vec<(usize, String)> =
             self.name.map(|index| (index, Meaning::Name.to_string())).into_iter().collect();
         for (part, word) in PARTS {
@@ -185,7 +185,7 @@ impl Columns {
 
 /// Finds the columns: as told, then by headings. `headings` is the first line, none where the table has no such line;
 /// `width` is the number of fields in its first record.
-pub fn find(
+pub(crate) fn find(
     headings: Option<&[String]>,
     width: usize,
     told: &[Told],
@@ -297,7 +297,7 @@ const NO_HEADER: &str = "the first line names no columns that are known: did you
     lists";
 
 /// What is missing before rows can be read.
-pub fn complete(columns: &Columns, given: BothGiven, findings: &mut Findings) {
+pub(crate) fn complete(columns: &Columns, given: BothGiven, findings: &mut Findings) {
     if columns.name.is_none() && columns.source.username.is_none() && columns.destination.username.is_none() {
         findings.problem_of_all("there is no column with user names: name it `username`, or say --columns username=N");
     }
@@ -509,7 +509,7 @@ fn near(heading: &str) -> Option<Meaning> {
 
 /// True for an address, which is no heading.
 #[must_use]
-pub fn is_address(text: &str) -> bool {
+pub(crate) fn is_address(text: &str) -> bool {
     text.trim().split_once('@').is_some_and(|(local, domain)| !local.is_empty() && domain.contains('.'))
 }
 

@@ -14,13 +14,13 @@ use super::{
 use crate::{api::csv::records::Record, error::Side, local::text::count};
 
 /// How many fields a line of imapsync's has, but for options.
-pub const IMAPSYNC: usize = 6;
+pub(crate) const IMAPSYNC: usize = 6;
 /// What may divide fields in some table, but in user names is not meant.
 const DELIMITERS: [char; 4] = [';', ',', '|', ':'];
 
 /// How many fields the lines of a table have.
 #[derive(Debug, Clone, Copy)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// As many as the header.
     Header(usize),
     /// As many as the first line.
@@ -31,7 +31,7 @@ pub enum Shape {
 
 /// Looks at the number of fields in each line.
 #[derive(Debug)]
-pub struct Lines {
+pub(crate) struct Lines {
     shape: Shape,
     /// The number and the length of the first line that was right.
     first: Option<(usize, usize)>,
@@ -40,12 +40,12 @@ pub struct Lines {
 impl Lines {
     /// For a table of this shape.
     #[must_use]
-    pub const fn new(shape: Shape) -> Self {
+    pub(crate) const fn new(shape: Shape) -> Self {
         Self { shape, first: None }
     }
 
     /// Why the fields of a line are in doubt, if they are.
-    pub fn doubt(&mut self, record: &Record) -> Option<String> {
+    pub(crate) fn doubt(&mut self, record: &Record) -> Option<String> {
         match self.shape {
             Shape::Imapsync => imapsync(record),
             Shape::Header(width) => self.table(record, width, "the header"),
@@ -89,7 +89,7 @@ fn imapsync(record: &Record) -> Option<String> {
 
 /// Looks for user names that a wrong delimiter left in one piece with what follows. For delimiters that were found out
 /// only; `spaces` where a space may be one, too.
-pub fn undivided(row: &Row, columns: &Columns, spaces: bool, findings: &mut Findings) {
+pub(crate) fn undivided(row: &Row, columns: &Columns, spaces: bool, findings: &mut Findings) {
     let accounts =
         [(Side::Source, columns.source, &row.source), (Side::Destination, columns.destination, &row.destination)];
     let mut seen = None;
@@ -110,7 +110,7 @@ pub fn undivided(row: &Row, columns: &Columns, spaces: bool, findings: &mut Find
 
 /// Looks for rows in which a server stands where a user name or a password should: a field before it was cut, or is
 /// missing.
-pub fn moved(rows: &[Row], findings: &mut Findings) {
+pub(crate) fn moved(rows: &[Row], findings: &mut Findings) {
     let hosts: HashSet<String> =
         rows.iter().flat_map(logins).filter_map(|login| login.host.as_deref().map(folded)).collect();
     if hosts.is_empty() {
@@ -131,7 +131,7 @@ pub fn moved(rows: &[Row], findings: &mut Findings) {
 }
 
 /// Looks for passwords in the column of user names. What `told` says is believed.
-pub fn swapped(rows: &[Row], columns: &Columns, told: &[Told], findings: &mut Findings) {
+pub(crate) fn swapped(rows: &[Row], columns: &Columns, told: &[Told], findings: &mut Findings) {
     let accounts = [(Side::Source, columns.source), (Side::Destination, columns.destination)];
     let mut seen = None;
     for (index, (side, column)) in accounts.into_iter().enumerate() {

@@ -13,9 +13,9 @@ use super::{objects::Common, plan::Plan};
 use crate::error::{Error, Result};
 
 /// The file with MailMigrations.
-pub const MIGRATIONS: &str = "migration.yaml";
+pub(crate) const MIGRATIONS: &str = "migration.yaml";
 /// The file with Secrets.
-pub const SECRETS: &str = "secrets.yaml";
+pub(crate) const SECRETS: &str = "secrets.yaml";
 
 /// A file to write.
 struct File {
@@ -26,7 +26,7 @@ struct File {
 
 /// What happened to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub(crate) struct Written {
     /// Where it is.
     pub path: PathBuf,
     /// It held the same already.
@@ -38,7 +38,7 @@ pub struct Written {
 ///
 /// # Errors
 /// Configuration when a file is there already, or can't be written.
-pub fn write(folder: &Path, plan: &Plan, common: &Common, force: bool) -> Result<Vec<Written>> {
+pub(crate) fn write(folder: &Path, plan: &Plan, common: &Common, force: bool) -> Result<Vec<Written>> {
     let files = files(folder, plan, common)?;
     let mut same = Vec::new();
     for File { path, text, .. } in &files {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::local::text::count;
 
 /// The most that is shown of a kind; the rest is counted.
-pub const SHOWN: usize = 20;
+pub(crate) const SHOWN: usize = 20;
 
 /// Something about one place in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,28 +27,28 @@ pub struct Findings {
 
 impl Findings {
     /// Adds a problem on a line.
-    pub fn problem(&mut self, line: usize, what: impl Into<String>) {
+    pub(crate) fn problem(&mut self, line: usize, what: impl Into<String>) {
         self.problems.push(Finding { line: Some(line), what: what.into() });
     }
 
     /// Adds a problem of the whole.
-    pub fn problem_of_all(&mut self, what: impl Into<String>) {
+    pub(crate) fn problem_of_all(&mut self, what: impl Into<String>) {
         self.problems.push(Finding { line: None, what: what.into() });
     }
 
     /// Adds a warning on a line.
-    pub fn warning(&mut self, line: usize, what: impl Into<String>) {
+    pub(crate) fn warning(&mut self, line: usize, what: impl Into<String>) {
         self.warnings.push(Finding { line: Some(line), what: what.into() });
     }
 
     /// Adds a warning of the whole.
-    pub fn warning_of_all(&mut self, what: impl Into<String>) {
+    pub(crate) fn warning_of_all(&mut self, what: impl Into<String>) {
         self.warnings.push(Finding { line: None, what: what.into() });
     }
 
     /// As people read it: warnings first, so that what has to be done stands at the end. `file` is the table's name.
     #[must_use]
-    pub fn text(&self, file: &str) -> String {
+    pub(crate) fn text(&self, file: &str) -> String {
         let mut text = String::new();
         for (findings, kind) in [(&self.warnings, "warning"), (&self.problems, "problem")] {
             let mut sorted: Vec<&Finding> = findings.iter().collect();

@@ -4,13 +4,13 @@
 
 pub mod apply;
 pub mod columns;
-pub mod division;
+pub(crate) mod division;
 pub mod encoding;
-pub mod files;
-pub mod findings;
-pub mod names;
+pub(crate) mod files;
+pub(crate) mod findings;
+pub(crate) mod names;
 pub mod objects;
 pub mod plan;
 pub mod rows;
-pub mod servers;
+pub(crate) mod servers;
 pub mod table;

@@ -6,7 +6,7 @@ use super::{findings::Findings, rows::Row, servers::Place};
 use crate::api::{names, rules};
 
 /// The longest name of an import: what is made from it adds to it, and it is a label's value too (63 characters).
-pub const MAX_IMPORT: usize = 40;
+pub(crate) const MAX_IMPORT: usize = 40;
 /// The longest part of a login name in a mailbox's name.
 const MAX_READABLE: usize = 200;
 /// Hexadecimal digits of a hash that makes a name unique.
@@ -14,7 +14,7 @@ const HASH: usize = 8;
 
 /// True for what can name an import: it starts the names of all objects.
 #[must_use]
-pub fn is_import_name(name: &str) -> bool {
+pub(crate) fn is_import_name(name: &str) -> bool {
     let ends = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = name.as_bytes();
     bytes.len() <= MAX_IMPORT
@@ -25,7 +25,7 @@ pub fn is_import_name(name: &str) -> bool {
 
 /// Lower-case letters, digits and single dashes of a text, for the start of an object's name.
 #[must_use]
-pub fn slug(text: &str, most: usize) -> String {
+pub(crate) fn slug(text: &str, most: usize) -> String {
     let mut slug = String::new();
     for c in text.chars() {
         let c = if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
@@ -40,7 +40,7 @@ pub fn slug(text: &str, most: usize) -> String {
 
 /// The name of the migration between two servers, where an import has several.
 #[must_use]
-pub fn migration(import: &str, [source, destination]: &[Place; 2]) -> String {
+pub(crate) fn migration(import: &str, [source, destination]: &[Place; 2]) -> String {
     let word = |place: &Place| match place {
         Place::Reference(name) => name.clone(),
         Place::Host(host, None) => host.clone(),
@@ -56,20 +56,20 @@ pub fn migration(import: &str, [source, destination]: &[Place; 2]) -> String {
 
 /// The name of a mailbox's Secret: that of its MailboxSync.
 #[must_use]
-pub fn secret(migration: &str, mailbox: &str) -> String {
+pub(crate) fn secret(migration: &str, mailbox: &str) -> String {
     names::mailbox_sync(migration, mailbox)
 }
 
 /// The bucket of a mailbox among `count`: the same for as long as there are so many.
 #[must_use]
-pub fn bucket(mailbox: &str, count: usize) -> usize {
+pub(crate) fn bucket(mailbox: &str, count: usize) -> usize {
     let hash = names::hash(&[mailbox], 8);
     usize::from_str_radix(&hash, 16).unwrap_or_default() % count.max(1)
 }
 
 /// Names the mailboxes of one migration: as the table says, else after the destination's user name. Of several that would
 /// have one name, the first in the table keeps it.
-pub fn mailboxes(rows: &[&Row], findings: &mut Findings) -> Vec<String> {
+pub(crate) fn mailboxes(rows: &[&Row], findings: &mut Findings) -> Vec<String> {
     let mut lines: HashMap<String, usize> = HashMap::new();
     for row in rows {
         if let Some(name) = &row.name {

@@ -11,11 +11,11 @@ use zeroize::Zeroizing;
 use crate::{api::API_VERSION, error::Result, yaml};
 
 /// The label of everything that an import made: its name.
-pub const LABEL: &str = "mailferry.io/import";
+pub(crate) const LABEL: &str = "mailferry.io/import";
 
 /// What all objects of an import have in common.
 #[derive(Debug, Clone)]
-pub struct Common {
+pub(crate) struct Common {
     /// The import's name.
     pub import: String,
     /// Where they go, where that is said.
@@ -44,7 +44,7 @@ pub struct Migration {
 impl Migration {
     /// Makes one.
     #[must_use]
-    pub fn new(common: &Common, name: &str, spec: &Value) -> Self {
+    pub(crate) fn new(common: &Common, name: &str, spec: &Value) -> Self {
         let metadata = common.metadata(name);
         let object = json!({"apiVersion": API_VERSION, "kind": "MailMigration", "metadata": metadata, "spec": spec});
         Self { name: name.to_owned(), object }
@@ -54,13 +54,13 @@ impl Migration {
     ///
     /// # Errors
     /// Internal when it can't be written.
-    pub fn yaml(&self) -> Result<String> {
+    pub(crate) fn yaml(&self) -> Result<String> {
         yaml::write(&self.object)
     }
 }
 
 /// A Secret.
-pub struct SecretObject {
+pub(crate) struct SecretObject {
     /// Its name.
     pub name: String,
     /// Its values by key.
@@ -78,7 +78,7 @@ impl fmt::Debug for SecretObject {
 impl SecretObject {
     /// As a document of YAML, in `data`: a value may be no text.
     #[must_use]
-    pub fn yaml(&self, common: &Common) -> Zeroizing<String> {
+    pub(crate) fn yaml(&self, common: &Common) -> Zeroizing<String> {
         let encoded = |value: &SecretBox<[u8]>| Zeroizing::new(STANDARD.encode(value.expose_secret()));
         let data: Vec<_> = self.values.iter().map(|(key, value)| (key, encoded(value))).collect();
         // As long as it gets, so that no part of it is left behind in a smaller buffer.
@@ -100,7 +100,7 @@ impl SecretObject {
 
     /// As the API server takes it.
     #[must_use]
-    pub fn object(&self, common: &Common) -> Secret {
+    pub(crate) fn object(&self, common: &Common) -> Secret {
         let values = self.values.iter();
         Secret {
             metadata: ObjectMeta {

@@ -21,7 +21,7 @@ use crate::{
 
 /// What is the same for every row.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Names and namespace.
     pub common: Common,
     /// Source and destination.
@@ -34,7 +34,7 @@ pub struct Settings {
 
 /// How much goes into one object.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Mailboxes that a MailMigration may list.
     pub listed: usize,
     /// Bytes of an object as JSON.
@@ -53,7 +53,7 @@ impl Default for Limits {
 
 /// Everything that is made.
 #[derive(Debug, Default)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// By name.
     pub migrations: Vec<Migration>,
     /// By name.
@@ -63,7 +63,7 @@ pub struct Plan {
 }
 
 /// The key of a CSV in its Secret.
-pub const CSV_KEY: &str = "mailboxes.csv";
+pub(crate) const CSV_KEY: &str = "mailboxes.csv";
 /// What an object has beside its values, at most.
 const FRAME: usize = 1000;
 
@@ -77,7 +77,12 @@ struct Mailbox<'a> {
 ///
 /// # Errors
 /// Configuration when what the command line says can't be in a MailMigration.
-pub fn plan(rows: &[(Row, [Place; 2])], settings: &Settings, limits: Limits, findings: &mut Findings) -> Result<Plan> {
+pub(crate) fn plan(
+    rows: &[(Row, [Place; 2])],
+    settings: &Settings,
+    limits: Limits,
+    findings: &mut Findings,
+) -> Result<Plan> {
     let mut groups: BTreeMap<&[Place; 2], Vec<&Row>> = BTreeMap::new();
     for (row, places) in rows {
         groups.entry(places).or_default().push(row);

@@ -66,7 +66,12 @@ impl fmt::Debug for Credential {
 }
 
 /// Reads a record; none where something is missing or wrong, which is in `findings` then.
-pub fn read(record: &Record, columns: &Columns, sides: [&SideSettings; 2], findings: &mut Findings) -> Option<Row> {
+pub(crate) fn read(
+    record: &Record,
+    columns: &Columns,
+    sides: [&SideSettings; 2],
+    findings: &mut Findings,
+) -> Option<Row> {
     let before = findings.problems.len();
     let mut reader = Reader { record, findings, warned: Vec::new() };
     let name = reader.name(columns.name);
@@ -317,7 +322,7 @@ type Account = (Place, String);
 
 /// Looks at all rows together: a row that is there twice is left out, two ways for one pair of accounts are a problem.
 /// Rows come back with their places; those without a server were reported before.
-pub fn compare(rows: Vec<Row>, sides: [&SideSettings; 2], findings: &mut Findings) -> Vec<(Row, [Place; 2])> {
+pub(crate) fn compare(rows: Vec<Row>, sides: [&SideSettings; 2], findings: &mut Findings) -> Vec<(Row, [Place; 2])> {
     let mut kept: Vec<(Row, [Place; 2])> = Vec::with_capacity(rows.len());
     let mut pairs: HashMap<[Account; 2], usize> = HashMap::new();
     let mut destinations: HashMap<Account, usize> = HashMap::new();

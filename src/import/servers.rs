@@ -9,7 +9,7 @@ use crate::api::{MailServerSpec, MasterUser, Tls, TlsMode, rules};
 
 /// What the command line says about one side.
 #[derive(Debug, Clone, Default)]
-pub struct SideSettings {
+pub(crate) struct SideSettings {
     /// The server, unless rows name it.
     pub server: Option<Server>,
     /// Its port, where rows do not say.
@@ -24,7 +24,7 @@ pub struct SideSettings {
 
 /// A server of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Server {
+pub(crate) enum Server {
     /// A MailServer's name.
     Reference(String),
     /// A host's name or address.
@@ -43,13 +43,13 @@ pub enum Place {
 impl SideSettings {
     /// What need not stand in the table.
     #[must_use]
-    pub const fn given(&self) -> Given {
+    pub(crate) const fn given(&self) -> Given {
         Given { server: self.server.is_some(), master: self.master.is_some() }
     }
 
     /// Where a row's account is; none where nobody says it.
     #[must_use]
-    pub fn place(&self, login: &Login) -> Option<Place> {
+    pub(crate) fn place(&self, login: &Login) -> Option<Place> {
         match (&login.host, &self.server) {
             (Some(host), _) | (None, Some(Server::Host(host))) => {
                 Some(Place::Host(host.to_ascii_lowercase(), login.port.or(self.port)))
@@ -61,7 +61,7 @@ impl SideSettings {
 
     /// One side of a MailMigration's spec.
     #[must_use]
-    pub fn endpoint(&self, place: &Place) -> Value {
+    pub(crate) fn endpoint(&self, place: &Place) -> Value {
         let mut endpoint = match place {
             Place::Reference(name) => json!({"serverRef": {"name": name}}),
             Place::Host(host, port) => {
@@ -92,7 +92,7 @@ impl SideSettings {
 
     /// What is wrong with it, in the words of the API.
     #[must_use]
-    pub fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let host = match &self.server {
             Some(Server::Host(host)) => host.clone(),
             _ => "host.example".to_owned(),
@@ -104,7 +104,7 @@ impl SideSettings {
 
     /// What is likely not meant.
     #[must_use]
-    pub fn doubt(&self) -> Option<&'static str> {
+    pub(crate) fn doubt(&self) -> Option<&'static str> {
         let mode = self.tls.unwrap_or_default();
         match self.port {
             Some(143) if mode == TlsMode::Implicit => {
@@ -121,7 +121,7 @@ impl SideSettings {
 /// True for what a table may have as a server: an address, or a host's name (RFC 1123) with a dot in it. The API takes
 /// more, but where a table was cut in the wrong place, a piece of a password stands here, and few have this form.
 #[must_use]
-pub fn is_host(host: &str) -> bool {
+pub(crate) fn is_host(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
     let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let is_label = |label: &[u8]| {

@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// What happens on the way.
 #[derive(Debug)]
-pub enum Step<'a, T> {
+pub(crate) enum Step<'a, T> {
     /// Time has passed.
     Tick,
     /// A mailbox ended; the error is of one that could not run, or whose task broke off.
@@ -32,7 +32,7 @@ pub enum Step<'a, T> {
 }
 
 /// Runs `task` for every mailbox and gives what came of each, in the order of the manifests. `show` learns what happens.
-pub async fn each<T, F>(
+pub(crate) async fn each<T, F>(
     mailboxes: Vec<Result<SyncSpec>>,
     bounds: &Bounds,
     task: impl Fn(SyncSpec) -> F,

@@ -1,8 +1,8 @@
 //! A migration without a cluster: the same manifests, a state folder, progress on the terminal.
 
-pub mod check;
-pub mod each;
-pub mod export;
+pub(crate) mod check;
+pub(crate) mod each;
+pub(crate) mod export;
 pub mod manifest;
 pub mod progress;
 pub mod report;
@@ -11,5 +11,5 @@ pub mod schedule;
 pub mod secrets;
 pub mod state;
 pub mod text;
-pub mod verify;
+pub(crate) mod verify;
 pub mod view;

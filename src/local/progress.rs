@@ -19,7 +19,7 @@ const SMOOTHING: Duration = Duration::from_secs(10);
 
 /// A smoothed rate of a growing counter.
 #[derive(Debug, Clone)]
-pub struct Rate {
+pub(crate) struct Rate {
     first: Instant,
     last: Instant,
     counter: u64,
@@ -29,12 +29,12 @@ pub struct Rate {
 impl Rate {
     /// Starts at `at` with a counter of `counter`.
     #[must_use]
-    pub fn new(at: Instant, counter: u64) -> Self {
+    pub(crate) fn new(at: Instant, counter: u64) -> Self {
         Self { first: at, last: at, counter, average: 0.0 }
     }
 
     /// Takes the counter's value at `at`.
-    pub fn observe(&mut self, at: Instant, counter: u64) {
+    pub(crate) fn observe(&mut self, at: Instant, counter: u64) {
         let elapsed = at.saturating_duration_since(self.last).as_secs_f64();
         if elapsed <= 0.0 {
             return;
@@ -47,7 +47,7 @@ impl Rate {
 
     /// Units per second; 0 before the second observation.
     #[must_use]
-    pub fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         let observed = self.last.saturating_duration_since(self.first).as_secs_f64();
         if observed <= 0.0 {
             return 0.0;
@@ -58,7 +58,7 @@ impl Rate {
 
     /// How long `remaining` units take at this rate; `None` while nothing moves.
     #[must_use]
-    pub fn time_for(&self, remaining: u64) -> Option<Duration> {
+    pub(crate) fn time_for(&self, remaining: u64) -> Option<Duration> {
         let rate = self.per_second();
         (rate >= 1.0).then(|| Duration::try_from_secs_f64(approximate(remaining) / rate).ok()).flatten()
     }
@@ -77,7 +77,7 @@ fn whole(rate: f64) -> u64 {
 /// How far one mailbox, or all, have come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Standing {
+pub(crate) struct Standing {
     /// The counters.
     #[serde(flatten)]
     pub counters: Snapshot,
@@ -97,7 +97,7 @@ impl Standing {
 
     /// One line for people, without the mailbox's name.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let c = &self.counters;
         // What matters most comes first: a narrow terminal cuts the end.
         let mut line = match c.phase {
@@ -127,7 +127,7 @@ impl Standing {
 
 /// All mailboxes of a run: which are running, and the sum of all.
 #[derive(Debug)]
-pub struct Board {
+pub(crate) struct Board {
     /// Mailboxes of the run.
     pub mailboxes: usize,
     /// Mailboxes that ended, well or not.
@@ -150,20 +150,20 @@ struct Running {
 impl Board {
     /// A board for `mailboxes` mailboxes, none of them running yet.
     #[must_use]
-    pub fn new(at: Instant, mailboxes: usize) -> Self {
+    pub(crate) fn new(at: Instant, mailboxes: usize) -> Self {
         let ended = Progress::default().snapshot();
         Self { mailboxes, finished: 0, ended, planned: 0, running: Vec::new(), rate: Rate::new(at, 0) }
     }
 
     /// A mailbox runs from now on.
-    pub fn start(&mut self, at: Instant, mailbox: &str, progress: &Arc<Progress>) {
+    pub(crate) fn start(&mut self, at: Instant, mailbox: &str, progress: &Arc<Progress>) {
         let now = progress.snapshot();
         let rate = Rate::new(at, now.bytes_done);
         self.running.push(Running { mailbox: mailbox.to_owned(), progress: Arc::clone(progress), rate, now });
     }
 
     /// A mailbox ended; it need not have run.
-    pub fn finish(&mut self, report: &MailboxReport) {
+    pub(crate) fn finish(&mut self, report: &MailboxReport) {
         self.finished += 1;
         let Some(position) = self.running.iter().position(|r| r.mailbox == report.mailbox) else { return };
         let last = self.running.remove(position).progress.snapshot();
@@ -172,7 +172,7 @@ impl Board {
     }
 
     /// Reads all counters.
-    pub fn observe(&mut self, at: Instant) {
+    pub(crate) fn observe(&mut self, at: Instant) {
         for mailbox in &mut self.running {
             mailbox.now = mailbox.progress.snapshot();
             mailbox.rate.observe(at, mailbox.now.bytes_done);
@@ -182,7 +182,7 @@ impl Board {
     }
 
     /// Each running mailbox by name, as of the last [`Self::observe`].
-    pub fn running(&self) -> impl Iterator<Item = (&str, Standing)> {
+    pub(crate) fn running(&self) -> impl Iterator<Item = (&str, Standing)> {
         self.running.iter().map(|r| {
             let remaining = r.now.bytes_total.saturating_sub(r.now.bytes_done);
             (r.mailbox.as_str(), Standing::new(r.now.clone(), &r.rate, remaining))
@@ -192,7 +192,7 @@ impl Board {
     /// All mailboxes together, as of the last [`Self::observe`]. The time left takes those that wait to be as large as
     /// those that are known, on average.
     #[must_use]
-    pub fn total(&self) -> Standing {
+    pub(crate) fn total(&self) -> Standing {
         let sum = self.sum();
         let known = self.planned + self.running.iter().filter(|r| r.now.phase >= Phase::Copying).count();
         let unknown = self.mailboxes.saturating_sub(self.finished).saturating_sub(self.running.len());

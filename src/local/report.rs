@@ -13,7 +13,7 @@ use crate::{
 
 /// How a mailbox ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// All is dealt with; [`not_copied`] says what was not copied.
     Done,
     /// Asked to stop; the next run goes on.
@@ -24,7 +24,7 @@ pub enum Ending {
 
 /// How the mailbox of this report ended.
 #[must_use]
-pub fn ending(report: &MailboxReport) -> Ending {
+pub(crate) fn ending(report: &MailboxReport) -> Ending {
     match errors(report).map(|e| e.class).min_by_key(|class| gravity(*class)) {
         Some(class) => Ending::Failed(class),
         None if report.interrupted => Ending::Interrupted,
@@ -34,25 +34,25 @@ pub fn ending(report: &MailboxReport) -> Ending {
 
 /// The order in which classes decide the exit code, gravest first: what needs a person before what may heal by itself.
 #[must_use]
-pub const fn gravity(class: ErrorClass) -> u8 {
+pub(crate) const fn gravity(class: ErrorClass) -> u8 {
     class.gravity()
 }
 
 /// Messages that were not copied and that nobody accepts; none where nobody looked.
 #[must_use]
-pub fn not_copied(report: &MailboxReport) -> u64 {
+pub(crate) fn not_copied(report: &MailboxReport) -> u64 {
     report.not_copied.as_ref().map_or(0, |not_copied| not_copied.messages)
 }
 
 /// The mailbox's own error and those of its folders.
-pub fn errors(report: &MailboxReport) -> impl Iterator<Item = &Error> {
+pub(crate) fn errors(report: &MailboxReport) -> impl Iterator<Item = &Error> {
     report.error.iter().chain(report.folders.iter().filter_map(|folder| folder.error.as_ref()))
 }
 
 /// Sums over folders.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Messages copied by this run.
     pub copied: u64,
     /// Their bytes.
@@ -74,7 +74,7 @@ pub struct Totals {
 impl Totals {
     /// The sums over one mailbox or many.
     #[must_use]
-    pub fn of<'a>(reports: impl IntoIterator<Item = &'a MailboxReport>) -> Self {
+    pub(crate) fn of<'a>(reports: impl IntoIterator<Item = &'a MailboxReport>) -> Self {
         let mut sum = Self::default();
         for report in reports {
             for folder in &report.folders {
@@ -93,7 +93,7 @@ impl Totals {
 
     /// `1000 messages (37.00 MB) copied, 3 adopted`; `to copy` after a dry run. What was not copied stands before it.
     #[must_use]
-    pub fn sentence(&self, dry_run: bool) -> String {
+    pub(crate) fn sentence(&self, dry_run: bool) -> String {
         let copied = if dry_run { "to copy" } else { "copied" };
         let mut sentence = format!("{} ({}) {copied}", count(self.copied, "message"), bytes(self.bytes));
         for (number, what) in [
@@ -112,7 +112,7 @@ impl Totals {
 
 /// One line: how the mailbox ended, and why if it failed.
 #[must_use]
-pub fn line(report: &MailboxReport) -> String {
+pub(crate) fn line(report: &MailboxReport) -> String {
     let head = head(report);
     match ending(report) {
         Ending::Failed(class) => {
@@ -149,7 +149,7 @@ fn sentence(report: &MailboxReport) -> String {
 
 /// The whole report of one mailbox: a table of its folders, then everything that is not plain success.
 #[must_use]
-pub fn mailbox(report: &MailboxReport) -> String {
+pub(crate) fn mailbox(report: &MailboxReport) -> String {
     let mut text = format!("{}: {}\n", head(report), sentence(report));
     if report.dry_run {
         text.push_str("  Dry run: nothing was changed; the numbers say what a run would do.\n");
@@ -184,7 +184,7 @@ pub fn mailbox(report: &MailboxReport) -> String {
 
 /// How the whole run ended: counts, sums, and the failures again, since the reports may fill many screens.
 #[must_use]
-pub fn summary(reports: &[MailboxReport], took: Duration) -> String {
+pub(crate) fn summary(reports: &[MailboxReport], took: Duration) -> String {
     let number = |wanted: fn(Ending) -> bool| reports.iter().filter(|r| wanted(ending(r))).count();
     let parts = [
         (number(|e| e == Ending::Done), "done"),
@@ -260,7 +260,7 @@ fn in_words(reason: &str) -> &str {
 
 /// Which folder is left out and why, and how many messages are not copied because Mailferry leaves it out by itself.
 #[must_use]
-pub fn folder_left_out(left_out: &LeftOut) -> String {
+pub(crate) fn folder_left_out(left_out: &LeftOut) -> String {
     let LeftOut { folder, reason, by_rule, messages, .. } = left_out;
     match messages.filter(|messages| *messages > 0 && !by_rule) {
         Some(messages) => format!("{folder} ({}): {reason}", count(messages, "message")),

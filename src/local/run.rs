@@ -34,10 +34,10 @@ use crate::{
 };
 
 /// The exit code of a run that was asked to stop before its end.
-pub const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// The exit code of a run that did all it could and has messages that were not copied.
-pub const NOT_COPIED: u8 = 3;
+pub(crate) const NOT_COPIED: u8 = 3;
 
 /// Syncs one mailbox. The real one is the sync engine; tests bring their own.
 pub trait Engine: Send + Sync {
@@ -76,7 +76,7 @@ pub struct Job {
 
 /// Bounds on a run.
 #[derive(Debug, Clone)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// Mailboxes at once.
     pub parallelism: usize,
     /// What each server allows, over all mailboxes.
@@ -85,7 +85,7 @@ pub struct Bounds {
 
 /// How a run is told to stop.
 #[derive(Debug, Clone, Default)]
-pub struct Stop {
+pub(crate) struct Stop {
     /// Save checkpoints and end; no further mailbox starts.
     pub gently: CancellationToken,
     /// Drop everything. What is not in a checkpoint is matched again by the next run.
@@ -105,7 +105,7 @@ impl Outcome {
     /// The code of the gravest error's class; else 130 when a mailbox was interrupted; else 3 when the source holds
     /// messages that were not copied and that the user does not accept, but for dry runs; else 0.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         let failed = |e| if let Ending::Failed(class) = e { Some(class) } else { None };
         let gravest = self.reports.iter().map(ending).filter_map(failed).min_by_key(|class| gravity(*class));
         match gravest {
@@ -118,7 +118,7 @@ impl Outcome {
 }
 
 /// Runs the mailboxes. One that is wrong, fails or panics does not stop the others.
-pub async fn run(
+pub(crate) async fn run(
     mailboxes: Vec<Result<SyncSpec>>,
     state: &State,
     engine: Arc<dyn Engine>,

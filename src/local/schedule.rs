@@ -31,7 +31,7 @@ pub struct HostLimit {
 impl HostLimit {
     /// The stricter of both, of each kind.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         let stricter = |one: Option<usize>, two: Option<usize>| one.into_iter().chain(two).min();
         Self {
             connections: stricter(self.connections, other.connections),
@@ -41,16 +41,16 @@ impl HostLimit {
 }
 
 /// Limits of each server, by `host:port` in lower case; a server without an entry has none.
-pub type HostLimits = BTreeMap<String, HostLimit>;
+pub(crate) type HostLimits = BTreeMap<String, HostLimit>;
 
 /// What one mailbox uses while it runs.
-pub type Need = BTreeMap<Resource, usize>;
+pub(crate) type Need = BTreeMap<Resource, usize>;
 
 /// Lowers a mailbox's connections to what its servers allow, and says what it will use of what is shared.
 ///
 /// # Errors
 /// Configuration when a server allows too few connections for this mailbox to run at all.
-pub fn fit(spec: &mut SyncSpec, limits: &HostLimits) -> Result<Need> {
+pub(crate) fn fit(spec: &mut SyncSpec, limits: &HostLimits) -> Result<Need> {
     let address = |side: &crate::imap::Endpoint| side.address().to_lowercase();
     let (source, destination) = (address(&spec.source), address(&spec.destination));
     let sides_on = |host: &str| usize::from(source == host) + usize::from(destination == host);
@@ -78,7 +78,7 @@ pub fn fit(spec: &mut SyncSpec, limits: &HostLimits) -> Result<Need> {
 
 /// Mailboxes that wait and run, first come first served.
 #[derive(Debug)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     slots: usize,
     limits: HostLimits,
     /// When mailboxes started on each server that limits this, within the last minute.
@@ -92,7 +92,7 @@ impl Schedule {
     /// A schedule of at most `slots` mailboxes at once. Each need comes with its caller's number for the mailbox and
     /// must come from [`fit`] with the same limits: a need above a limit would wait for ever.
     #[must_use]
-    pub fn new(slots: usize, limits: &HostLimits, pending: impl IntoIterator<Item = (usize, Need)>) -> Self {
+    pub(crate) fn new(slots: usize, limits: &HostLimits, pending: impl IntoIterator<Item = (usize, Need)>) -> Self {
         Self {
             slots: slots.max(1),
             limits: limits.clone(),
@@ -105,13 +105,13 @@ impl Schedule {
 
     /// How many mailboxes wait.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.pending.len()
     }
 
     /// The next mailbox that may start at `at`; it counts as running from here on. A mailbox that waits for a resource
     /// holds it against later ones, so that none is overtaken for ever, and lets mailboxes on other servers pass.
-    pub fn start_next(&mut self, at: Instant) -> Option<usize> {
+    pub(crate) fn start_next(&mut self, at: Instant) -> Option<usize> {
         if self.running.len() >= self.slots {
             return None;
         }
@@ -144,7 +144,7 @@ impl Schedule {
     }
 
     /// Gives back what a mailbox used.
-    pub fn finished(&mut self, mailbox: usize) {
+    pub(crate) fn finished(&mut self, mailbox: usize) {
         for (resource, units) in self.running.remove(&mailbox).unwrap_or_default() {
             if let Some(used) = self.in_use.get_mut(&resource) {
                 *used = used.saturating_sub(units);

@@ -41,7 +41,7 @@ impl FromStr for SecretSource {
 /// The environment variable that gives a value: `MAILFERRY_SECRET_` + name + `_` + key, upper case, with `_` for
 /// everything but letters and digits.
 #[must_use]
-pub fn variable(secret: &SecretKeyRef) -> String {
+pub(crate) fn variable(secret: &SecretKeyRef) -> String {
     let plain = |text: &str| -> String {
         text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
     };
@@ -51,7 +51,7 @@ pub fn variable(secret: &SecretKeyRef) -> String {
 /// Everything that is known about Secrets here. A file given by `--secret` comes before the environment, and that before
 /// manifests.
 #[derive(Default)]
-pub struct Store {
+pub(crate) struct Store {
     files: BTreeMap<SecretKeyRef, PathBuf>,
     environment: BTreeMap<SecretKeyRef, SecretBox<[u8]>>,
     manifests: Vec<SecretManifest>,
@@ -64,7 +64,7 @@ impl fmt::Debug for Store {
 }
 
 /// A Secret as a manifest gives it.
-pub struct SecretManifest {
+pub(crate) struct SecretManifest {
     /// Its namespace, where the manifest says so.
     pub namespace: Option<String>,
     /// Its name.
@@ -81,7 +81,7 @@ impl fmt::Debug for SecretManifest {
 
 impl SecretManifest {
     /// Reads `data` (base64) and `stringData` (as it stands, and stronger) of a Secret whose form was checked already.
-    pub fn new(namespace: Option<String>, name: String, manifest: &Value) -> Result<Self> {
+    pub(crate) fn new(namespace: Option<String>, name: String, manifest: &Value) -> Result<Self> {
         let entries = |field: &str| manifest[field].as_object().into_iter().flatten();
         let mut values = BTreeMap::new();
         for (key, value) in entries("data") {
@@ -105,18 +105,18 @@ impl SecretManifest {
 impl Store {
     /// Files by what they give.
     #[must_use]
-    pub fn new(sources: &[SecretSource]) -> Self {
+    pub(crate) fn new(sources: &[SecretSource]) -> Self {
         let files = sources.iter().map(|source| (source.secret.clone(), source.path.clone())).collect();
         Self { files, ..Self::default() }
     }
 
     /// Adds a Secret of a manifest.
-    pub fn add(&mut self, manifest: SecretManifest) {
+    pub(crate) fn add(&mut self, manifest: SecretManifest) {
         self.manifests.push(manifest);
     }
 
     /// Takes a value from the environment, if it is there.
-    pub fn look_up(&mut self, secret: &SecretKeyRef, env: &dyn Fn(&str) -> Option<OsString>) {
+    pub(crate) fn look_up(&mut self, secret: &SecretKeyRef, env: &dyn Fn(&str) -> Option<OsString>) {
         if let Some(value) = env(&variable(secret)) {
             self.environment.insert(secret.clone(), SecretBox::new(value.into_encoded_bytes().into()));
         }
@@ -124,12 +124,12 @@ impl Store {
 
     /// The file that gives a value, if one does.
     #[must_use]
-    pub fn file(&self, secret: &SecretKeyRef) -> Option<PathBuf> {
+    pub(crate) fn file(&self, secret: &SecretKeyRef) -> Option<PathBuf> {
         self.files.get(secret).cloned()
     }
 
     /// A value as an object of this namespace sees it.
-    pub fn value(&self, namespace: Option<&str>, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, Missing> {
+    pub(crate) fn value(&self, namespace: Option<&str>, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, Missing> {
         if let Some(path) = self.files.get(secret) {
             let bytes = fs::read(path).map_err(|e| Missing::Unreadable(format!("{}: {e}", path.display())))?;
             let bytes = Zeroizing::new(bytes);

@@ -34,7 +34,7 @@ fn acts_on_terminal(c: char) -> bool {
 
 /// A folder's name, or both where the destination has another one.
 #[must_use]
-pub fn folder_names(source: &str, destination: &str) -> String {
+pub(crate) fn folder_names(source: &str, destination: &str) -> String {
     if source == destination || destination.is_empty() {
         printable(source).into_owned()
     } else {
@@ -44,13 +44,13 @@ pub fn folder_names(source: &str, destination: &str) -> String {
 
 /// `37.00 MB`, in steps of 1000.
 #[must_use]
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     DecimalBytes(count).to_string()
 }
 
 /// `0.4s`, `12s`, `3m05s`, `2h07m`: the two largest units.
 #[must_use]
-pub fn duration(length: Duration) -> String {
+pub(crate) fn duration(length: Duration) -> String {
     let seconds = length.as_secs();
     match seconds {
         0..10 => format!("{}.{}s", seconds, length.subsec_millis() / 100),
@@ -62,7 +62,7 @@ pub fn duration(length: Duration) -> String {
 
 /// `1 message`, `2 messages`.
 #[must_use]
-pub fn count(number: u64, what: &str) -> String {
+pub(crate) fn count(number: u64, what: &str) -> String {
     match (number, what.strip_suffix('x').or_else(|| what.strip_suffix("ch"))) {
         (1, _) => format!("1 {what}"),
         (_, Some(_)) => format!("{number} {what}es"),
@@ -75,7 +75,7 @@ const WIDEST: usize = 60;
 
 /// Lays out rows in columns of equal width; the first and the last column are flush left, numbers between flush right.
 #[must_use]
-pub fn table(rows: &[Vec<String>], indent: &str) -> String {
+pub(crate) fn table(rows: &[Vec<String>], indent: &str) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     // A single very long name must not push every other row off the screen.
     let width = |column: usize| {

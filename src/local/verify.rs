@@ -10,11 +10,11 @@ use crate::{
 };
 
 /// The exit code of a verification that found differences, and no error.
-pub const DIFFERS: u8 = 1;
+pub(crate) const DIFFERS: u8 = 1;
 
 /// How a verification ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The destination holds what the source holds.
     Identical,
     /// It does not.
@@ -26,7 +26,7 @@ pub enum Verdict {
 impl Verdict {
     /// The verdict on one mailbox.
     #[must_use]
-    pub fn of(report: &VerifyReport, strictness: Strictness) -> Self {
+    pub(crate) fn of(report: &VerifyReport, strictness: Strictness) -> Self {
         match report.errors().map(|error| error.class).min_by_key(|class| gravity(*class)) {
             Some(class) => Self::Failed(class),
             None if report.differs(strictness) => Self::Differs,
@@ -36,7 +36,7 @@ impl Verdict {
 
     /// For programs.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Identical => "identical",
             Self::Differs => "differs",
@@ -48,7 +48,7 @@ impl Verdict {
 /// 0 when all are identical, 1 when there are differences; the code of the gravest error's class when a mailbox could
 /// not be compared.
 #[must_use]
-pub fn exit_code(verdicts: &[Verdict]) -> u8 {
+pub(crate) fn exit_code(verdicts: &[Verdict]) -> u8 {
     let failed = verdicts.iter().filter_map(|v| if let Verdict::Failed(class) = v { Some(*class) } else { None });
     match failed.min_by_key(|class| gravity(*class)) {
         Some(class) => class.exit_code(),
@@ -59,7 +59,7 @@ pub fn exit_code(verdicts: &[Verdict]) -> u8 {
 
 /// One line: the verdict, and in how many messages.
 #[must_use]
-pub fn line(report: &VerifyReport, strictness: Strictness) -> String {
+pub(crate) fn line(report: &VerifyReport, strictness: Strictness) -> String {
     let sum = |of: fn(&FolderComparison) -> u64| report.folders.iter().map(of).sum::<u64>();
     let all = sum(|f| f.source_messages);
     let folders = u64::try_from(report.folders.len()).unwrap_or(u64::MAX);
@@ -96,7 +96,7 @@ pub fn line(report: &VerifyReport, strictness: Strictness) -> String {
 
 /// The whole report of one mailbox: a table of its folders, single messages, and everything that is not plain equality.
 #[must_use]
-pub fn mailbox(report: &VerifyReport, strictness: Strictness) -> String {
+pub(crate) fn mailbox(report: &VerifyReport, strictness: Strictness) -> String {
     let took = match report.duration_ms {
         0 => String::new(), // it never started
         ms => format!(" (in {})", duration(Duration::from_millis(ms))),
@@ -130,7 +130,7 @@ pub fn mailbox(report: &VerifyReport, strictness: Strictness) -> String {
 
 /// Counts of verdicts, and what is not identical again, since the reports may fill many screens.
 #[must_use]
-pub fn summary(reports: &[VerifyReport], strictness: Strictness, took: Duration) -> String {
+pub(crate) fn summary(reports: &[VerifyReport], strictness: Strictness, took: Duration) -> String {
     let verdicts: Vec<Verdict> = reports.iter().map(|report| Verdict::of(report, strictness)).collect();
     let number = |wanted: fn(&Verdict) -> bool| verdicts.iter().filter(|verdict| wanted(verdict)).count();
     let parts = [

@@ -22,7 +22,7 @@ pub struct Account {
 impl Account {
     /// Describes the account behind `session`, of which `survey` was made.
     #[must_use]
-    pub fn new(session: &Session, survey: Survey) -> Self {
+    pub(crate) fn new(session: &Session, survey: Survey) -> Self {
         Self::introduced(session.endpoint(), &session.facts.greeting, survey)
     }
 
@@ -35,7 +35,7 @@ impl Account {
 /// Where the folders of a mailbox go: what a sync would decide, or did decide, with these listings. `frozen` is a
 /// checkpoint's mapping (raw source name to raw destination name); it may be empty.
 #[must_use]
-pub fn plan(
+pub(crate) fn plan(
     spec: &SyncSpec,
     source: &Survey,
     destination: &Account,

@@ -22,11 +22,11 @@ const IN_A_ROW_WELL: u32 = 50;
 /// A look as soon as what is under way is answered.
 const AT_ONCE: Duration = Duration::from_millis(100);
 /// A server that is waited for is kept connected by a NOOP this often.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// The breakers of both accounts.
 #[derive(Debug)]
-pub struct Breakers {
+pub(crate) struct Breakers {
     /// Of the account that is read.
     pub source: Breaker,
     /// Of the account that is written.
@@ -36,13 +36,13 @@ pub struct Breakers {
 impl Breakers {
     /// Closed breakers.
     #[must_use]
-    pub fn new(retry: Retry) -> Self {
+    pub(crate) fn new(retry: Retry) -> Self {
         Self { source: Breaker::new(retry), destination: Breaker::new(retry) }
     }
 
     /// The breaker of one side.
     #[must_use]
-    pub fn on(&self, side: Side) -> &Breaker {
+    pub(crate) fn on(&self, side: Side) -> &Breaker {
         match side {
             Side::Source => &self.source,
             Side::Destination => &self.destination,
@@ -52,7 +52,7 @@ impl Breakers {
 
 /// The breaker of one account: open while nothing may be asked.
 #[derive(Debug)]
-pub struct Breaker {
+pub(crate) struct Breaker {
     state: Mutex<State>,
     changed: Notify,
     retry: Retry,
@@ -84,7 +84,7 @@ struct Open {
 
 /// What may be done now.
 #[derive(Debug)]
-pub enum Admission<'a> {
+pub(crate) enum Admission<'a> {
     /// Everything.
     Free,
     /// One message may be tried, to find out whether the server is well again.
@@ -95,7 +95,7 @@ pub enum Admission<'a> {
 
 /// While this is held, nobody else tries.
 #[derive(Debug)]
-pub struct Probing<'a>(&'a Breaker);
+pub(crate) struct Probing<'a>(&'a Breaker);
 
 impl Drop for Probing<'_> {
     fn drop(&mut self) {
@@ -113,7 +113,7 @@ enum Step {
 
 /// What a refusal means for the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consequence {
+pub(crate) enum Consequence {
     /// It may be the message's own.
     GoOn,
     /// The server may be unwell: nothing more is asked until [`Breaker::admit`] says so.
@@ -124,7 +124,7 @@ pub enum Consequence {
 
 /// How a refusal counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weight {
+pub(crate) enum Weight {
     /// One of many: a few in a row open the breaker, if the class does not.
     Usual,
     /// The same in a folder of which so many refusals in a row would be unlikely.
@@ -205,7 +205,7 @@ impl State {
 impl Breaker {
     /// A closed breaker.
     #[must_use]
-    pub fn new(retry: Retry) -> Self {
+    pub(crate) fn new(retry: Retry) -> Self {
         Self { state: Mutex::default(), changed: Notify::new(), retry }
     }
 
@@ -215,13 +215,13 @@ impl Breaker {
 
     /// True while nothing may be asked.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.state().open.is_some()
     }
 
     /// True when it is open for so long already, and the server asked for nothing of the kind.
     #[must_use]
-    pub fn is_open_without_word(&self, after: Duration) -> bool {
+    pub(crate) fn is_open_without_word(&self, after: Duration) -> bool {
         let state = self.state();
         let open = state.open.as_ref();
         let asked = |error: &Error| error.class == ErrorClass::Throttled || error.stated_wait.is_some();
@@ -230,38 +230,38 @@ impl Breaker {
 
     /// Refusals since something was accepted last.
     #[must_use]
-    pub fn refused_in_a_row(&self) -> u32 {
+    pub(crate) fn refused_in_a_row(&self) -> u32 {
         self.state().refused_in_a_row
     }
 
     /// True when it is open because of refusals that say nothing of the server.
     #[must_use]
-    pub fn is_open_without_reason(&self) -> bool {
+    pub(crate) fn is_open_without_reason(&self) -> bool {
         let state = self.state();
         state.open.as_ref().is_some_and(|open| !is_passing(&open.error) && open.error.stated_wait.is_none())
     }
 
     /// True when something was accepted after `since`.
     #[must_use]
-    pub fn accepted_since(&self, since: Instant) -> bool {
+    pub(crate) fn accepted_since(&self, since: Instant) -> bool {
         self.state().accepted_at.is_some_and(|at| at > since)
     }
 
     /// The server took or gave something: it is well.
-    pub fn accepted(&self) {
+    pub(crate) fn accepted(&self) {
         self.state().accepted(Instant::now());
         self.changed.notify_waiters();
     }
 
     /// The server refused something.
-    pub fn refused(&self, error: &Error, weight: Weight) -> Consequence {
+    pub(crate) fn refused(&self, error: &Error, weight: Weight) -> Consequence {
         let consequence = self.state().refused(error, weight, Instant::now(), &self.retry);
         self.changed.notify_waiters();
         consequence
     }
 
     /// Closes the breaker without proof: nobody has anything left to find out with.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         let mut state = self.state();
         state.close(Instant::now());
         state.refused_in_a_row = 0;
@@ -275,7 +275,12 @@ impl Breaker {
     /// # Errors
     /// The refusal that opened it, when the run's patience is over or would be over before the wait is: then with the
     /// time before which trying again makes no sense, where the server said so.
-    pub async fn admit(&self, pair: &mut Pair, progress: &Progress, stop: &CancellationToken) -> Result<Admission<'_>> {
+    pub(crate) async fn admit(
+        &self,
+        pair: &mut Pair,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<Admission<'_>> {
         loop {
             let changed = self.changed.notified();
             match self.next_step()? {
@@ -293,7 +298,7 @@ impl Breaker {
     ///
     /// # Errors
     /// As [`Self::admit`].
-    pub async fn wait_until_due(
+    pub(crate) async fn wait_until_due(
         &self,
         mut pair: Option<&mut Pair>,
         progress: &Progress,
@@ -367,12 +372,12 @@ impl Breaker {
 
 /// True when the refusal says itself that it passes.
 #[must_use]
-pub fn is_passing(error: &Error) -> bool {
+pub(crate) fn is_passing(error: &Error) -> bool {
     matches!(error.class, ErrorClass::Throttled | ErrorClass::Network)
 }
 
 /// The error of a run that waits no longer.
-pub fn out_of_patience(error: &Error, left: Duration) -> Error {
+pub(crate) fn out_of_patience(error: &Error, left: Duration) -> Error {
     let mut error = error.clone();
     if error.stated_wait.is_some() {
         let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
@@ -387,7 +392,7 @@ pub fn out_of_patience(error: &Error, left: Duration) -> Error {
 
 /// A refusal whose text nobody knows, given by a server that takes nothing else either, is the server's own trouble.
 #[must_use]
-pub fn unwell(mut error: Error) -> Error {
+pub(crate) fn unwell(mut error: Error) -> Error {
     if matches!(error.class, ErrorClass::MessageRejected | ErrorClass::Protocol) {
         error.class = ErrorClass::Network;
         error.what = format!("the server is unwell: {}", error.what);

@@ -61,7 +61,7 @@ pub struct ViewState {
 impl ViewState {
     /// A view as it is now; how many of its messages no synced folder holds is not known yet.
     #[must_use]
-    pub fn of(selected: &Selected) -> Self {
+    pub(crate) fn of(selected: &Selected) -> Self {
         Self {
             uid_validity: selected.uid_validity,
             uid_next: selected.uid_next.unwrap_or(0),
@@ -72,7 +72,7 @@ impl ViewState {
 
     /// True when nothing came or went since.
     #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         (self.uid_validity, self.uid_next, self.messages) == (other.uid_validity, other.uid_next, other.messages)
             && self.uid_next > 0
     }
@@ -126,7 +126,7 @@ impl FolderState {
 
     /// Source UIDs that were dealt with: copied or set aside.
     #[must_use]
-    pub fn done(&self) -> UidSet {
+    pub(crate) fn done(&self) -> UidSet {
         self.map.copied().union(&self.set_aside.uids())
     }
 }
@@ -148,10 +148,10 @@ pub struct Difference {
 
 impl Differences {
     /// So many UIDs are kept of each kind.
-    pub const FIRST: usize = 20;
+    pub(crate) const FIRST: usize = 20;
 
     /// Adds others.
-    pub fn join(&mut self, others: Self) {
+    pub(crate) fn join(&mut self, others: Self) {
         for (kind, other) in others.0 {
             let difference = self.0.entry(kind).or_default();
             difference.count += other.count;
@@ -161,7 +161,7 @@ impl Differences {
     }
 
     /// Counts a copy that differs.
-    pub fn add(&mut self, kind: &str, uid: u32) {
+    pub(crate) fn add(&mut self, kind: &str, uid: u32) {
         let difference = self.0.entry(kind.to_owned()).or_default();
         difference.count += 1;
         if difference.first.len() < Self::FIRST {
@@ -459,12 +459,12 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Self::encode`].
-    pub fn encode_text_within(&self, most: usize) -> Result<String> {
+    pub(crate) fn encode_text_within(&self, most: usize) -> Result<String> {
         Ok(STANDARD_NO_PAD.encode(self.encode_within(most / 4 * 3)?))
     }
 
     /// More may have been appended than this checkpoint knows: each folder's tail is looked at before anything is sent.
-    pub fn doubt(&mut self) {
+    pub(crate) fn doubt(&mut self) {
         for state in self.folders.values_mut() {
             state.open = true;
         }

@@ -11,7 +11,7 @@ const PLAUSIBLE_PERCENT: u64 = 30;
 
 /// What the source said about a folder in one session.
 #[derive(Debug, Clone, Copy)]
-pub struct SourceNow<'a> {
+pub(crate) struct SourceNow<'a> {
     /// UIDVALIDITY.
     pub uid_validity: u32,
     /// UIDNEXT, where it was given.
@@ -25,7 +25,7 @@ pub struct SourceNow<'a> {
 /// Copied messages whose source is gone, in source UIDs. All of them are to leave the map once `delete` is done, or they
 /// would count as vanished in each later sync.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Vanished {
+pub(crate) struct Vanished {
     /// Appended by us, copy known: the copy is to be deleted.
     pub delete: UidSet,
     /// Adopted, or copy unknown: the copy stays.
@@ -37,7 +37,7 @@ pub struct Vanished {
 /// # Errors
 /// The doubt, for the report, when the answers contradict each other or too much vanished at once: then nothing may be
 /// deleted.
-pub fn deletions(state: &FolderState, now: &SourceNow) -> Result<Vanished, String> {
+pub(crate) fn deletions(state: &FolderState, now: &SourceNow) -> Result<Vanished, String> {
     let copied = state.map.copied();
     let vanished = copied.difference(now.all);
     if vanished.is_empty() {

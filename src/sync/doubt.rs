@@ -30,7 +30,7 @@ const HEADROOM: usize = 200;
 
 /// A look at the destination that was made before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
+pub(crate) struct Look {
     /// When.
     pub at: Instant,
     /// UIDNEXT then.
@@ -39,7 +39,7 @@ pub struct Look {
 
 /// A source message found at the destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// UID at the source.
     pub source: u32,
     /// UID at the destination.
@@ -50,14 +50,14 @@ pub struct Found {
 
 /// How far two looks must be apart. What is in doubt was sent in UID order: the largest of the first messages may take
 /// its time to be committed.
-pub fn apart(round_trip: Duration, work: &[Scanned]) -> Duration {
+pub(crate) fn apart(round_trip: Duration, work: &[Scanned]) -> Duration {
     let largest = work.iter().take(HEADROOM).map(|m| u64::from(m.size)).max().unwrap_or(0);
     let commit = Duration::from_secs(largest / SLOWEST_COMMIT).min(LONGEST_COMMIT);
     LOOKS_APART.max(round_trip * LOOKS_APART_ROUND_TRIPS).max(commit)
 }
 
 /// One folder's doubt: `work` may be partly at the destination, at UID `from` or above, but not at a UID in `known`.
-pub struct Doubt<'a> {
+pub(crate) struct Doubt<'a> {
     /// Facts about the source folder.
     pub scan: &'a Scan,
     /// What would be copied.
@@ -79,7 +79,7 @@ impl Doubt<'_> {
     ///
     /// # Errors
     /// When a connection ends, or the destination never settles.
-    pub async fn resolve(
+    pub(crate) async fn resolve(
         &self,
         source: &mut Session,
         destination: &mut Session,

@@ -26,7 +26,7 @@ use crate::{
 
 /// What the source says of a message before it is read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// RFC822.SIZE, bytes; a hint only.
     pub size: u64,
     /// INTERNALDATE.
@@ -35,7 +35,7 @@ pub struct Listed {
 
 /// What came of reading a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Read {
+pub(crate) enum Read {
     /// So many bytes: the whole message.
     Whole(u64),
     /// It is not in the folder any more.
@@ -46,7 +46,7 @@ pub enum Read {
 
 /// The source's folder as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Opened {
+pub(crate) enum Opened {
     /// It is there, with these of the messages; the others are gone.
     Same(BTreeMap<u32, Listed>),
     /// It was made anew: its UIDVALIDITY is this one, and UIDs mean other messages.
@@ -57,7 +57,7 @@ pub enum Opened {
 
 /// One connection to the source.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     session: Session,
     folders: SideFolders,
     survey: Survey,
@@ -68,7 +68,7 @@ impl Reader {
     ///
     /// # Errors
     /// When that fails, by its class.
-    pub async fn connect(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Self> {
+    pub(crate) async fn connect(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Self> {
         let mut session = connect(endpoint, moved).await?;
         let survey = survey(&mut session, false).await?;
         Ok(Self { session, folders: side(&survey), survey })
@@ -76,7 +76,7 @@ impl Reader {
 
     /// The folder's name as reports have it.
     #[must_use]
-    pub fn name(&self, raw: &[u8]) -> String {
+    pub(crate) fn name(&self, raw: &[u8]) -> String {
         let delimiter = self.survey.folder(raw).and_then(|folder| folder.item.delimiter).or(self.survey.delimiter);
         self.folders.name(raw, delimiter).text()
     }
@@ -85,7 +85,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the connection ends or the server refuses.
-    pub async fn open(&mut self, raw: &[u8], uid_validity: u32, uids: &UidSet) -> Result<Opened> {
+    pub(crate) async fn open(&mut self, raw: &[u8], uid_validity: u32, uids: &UidSet) -> Result<Opened> {
         if self.survey.folder(raw).is_none() {
             return Ok(Opened::Gone);
         }
@@ -115,7 +115,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the connection ends, the server asks to wait, or `to` takes no more: what was written is not the message.
-    pub async fn read(&mut self, uid: u32, to: &mut (impl AsyncWrite + Unpin)) -> Result<Read> {
+    pub(crate) async fn read(&mut self, uid: u32, to: &mut (impl AsyncWrite + Unpin)) -> Result<Read> {
         let tag = self.session.command(&format!("UID FETCH {uid} (UID BODY.PEEK[])"));
         let (mut written, mut streamed, mut whole) = (0, false, false);
         let line = loop {
@@ -165,7 +165,7 @@ impl Reader {
     }
 
     /// Logs out.
-    pub async fn logout(self) {
+    pub(crate) async fn logout(self) {
         self.session.logout().await;
     }
 }

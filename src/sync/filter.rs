@@ -4,7 +4,7 @@ use super::spec::MessageRules;
 
 /// What is known about a message before its body is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct MessageFacts {
+pub(crate) struct MessageFacts {
     /// RFC822.SIZE, bytes; none when the server did not say.
     pub size: Option<u64>,
     /// INTERNALDATE, seconds since 1970 UTC; none when it was missing or no date.
@@ -16,7 +16,7 @@ pub struct MessageFacts {
 /// The rule that leaves a message out, as it is counted in the report; none when the message is to be copied.
 /// What is not known is never a reason to leave a message out.
 #[must_use]
-pub fn left_out(rules: &MessageRules, facts: MessageFacts) -> Option<&'static str> {
+pub(crate) fn left_out(rules: &MessageRules, facts: MessageFacts) -> Option<&'static str> {
     let date = |wanted: Option<i64>, broken: fn(i64, i64) -> bool| {
         wanted.zip(facts.date_epoch).is_some_and(|(limit, date)| broken(date, limit))
     };

@@ -7,12 +7,12 @@ use super::{doubt::Found, uid_map::UidMapIndex};
 use crate::imap::uid_set::UidSet;
 
 /// UIDs by sendable flag. A flag that no message has is not in it.
-pub type FlagSets = BTreeMap<String, UidSet>;
+pub(crate) type FlagSets = BTreeMap<String, UidSet>;
 
 /// What to add and what to remove, as +FLAGS and -FLAGS. Removals go first: a keyword whose spelling changed (`Foo` to
 /// `foo`) is one keyword for most servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FlagChanges {
+pub(crate) struct FlagChanges {
     /// UIDs that get the flag.
     pub add: FlagSets,
     /// UIDs that lose the flag.
@@ -24,7 +24,7 @@ impl FlagChanges {
     /// the messages in `seen`, which are the copied messages whose flags were fetched now (with CONDSTORE only those
     /// that changed). Of other messages nothing is known, and so nothing follows.
     #[must_use]
-    pub fn since(base: &FlagSets, current: &FlagSets, seen: &UidSet) -> Self {
+    pub(crate) fn since(base: &FlagSets, current: &FlagSets, seen: &UidSet) -> Self {
         let less = |these: &FlagSets, those: &FlagSets| {
             let none = UidSet::new();
             let rest = |(flag, uids): (&String, &UidSet)| {
@@ -38,7 +38,7 @@ impl FlagChanges {
     /// What messages get that were found at the destination, in destination UIDs: the flags that the source has and they
     /// have not. They lose none, and \Deleted is the destination user's own decision.
     #[must_use]
-    pub fn for_adopted(found: &[Found]) -> Self {
+    pub(crate) fn for_adopted(found: &[Found]) -> Self {
         let mut add = FlagSets::new();
         for copy in found {
             for flag in copy.missing_flags.iter().filter(|flag| !flag.eq_ignore_ascii_case("\\Deleted")) {
@@ -50,7 +50,7 @@ impl FlagChanges {
 
     /// The same in destination UIDs, and the source UIDs whose copies are unknown and so can't follow.
     #[must_use]
-    pub fn at_destination(&self, index: &UidMapIndex) -> (Self, UidSet) {
+    pub(crate) fn at_destination(&self, index: &UidMapIndex) -> (Self, UidSet) {
         let mut unknown = UidSet::new();
         let mut mapped = |sets: &FlagSets| {
             without_empty(sets.iter().map(|(flag, uids)| {
@@ -66,7 +66,7 @@ impl FlagChanges {
 
 /// The base of the next sync: `current` for the messages in `seen`, and what was known before for the others.
 #[must_use]
-pub fn next_base(base: &FlagSets, current: &FlagSets, seen: &UidSet) -> FlagSets {
+pub(crate) fn next_base(base: &FlagSets, current: &FlagSets, seen: &UidSet) -> FlagSets {
     let mut next = without_empty(base.iter().map(|(flag, uids)| (flag.clone(), uids.difference(seen))));
     for (flag, uids) in current {
         let uids = uids.intersection(seen);

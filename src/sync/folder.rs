@@ -58,7 +58,7 @@ struct FolderWork {
 ///
 /// # Errors
 /// What ended it; after errors of the connection it can be run again on new ones.
-pub async fn sync_folder(
+pub(crate) async fn sync_folder(
     shared: &Shared,
     job: &Job,
     pair: &mut Pair,

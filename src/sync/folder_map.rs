@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use super::folder_name::{FolderInfo, NameLimits, SideFolders};
+pub(crate) use super::folder_name::{FolderInfo, NameLimits, SideFolders};
 use super::{
     folder_name::{FolderName, cut, encoded_len, hash_ending, is_inbox},
     report::LeftOut,
@@ -18,7 +18,7 @@ const LEAST_LEVEL: usize = 32;
 
 /// Which folders are synced, and where they go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FolderPlan {
+pub(crate) struct FolderPlan {
     /// Destination parents before their children.
     pub folders: Vec<PlannedFolder>,
     /// Source folders that are not synced, and why.
@@ -31,7 +31,7 @@ pub struct FolderPlan {
 
 /// One source folder and its destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlannedFolder {
+pub(crate) struct PlannedFolder {
     /// The raw source name.
     pub source_raw: Vec<u8>,
     /// Decoded, `/` between levels, without prefix.
@@ -51,7 +51,7 @@ pub struct PlannedFolder {
 /// Plans all folders. `frozen` is the checkpoint's mapping: those folders stay where they are, and no other folder gets
 /// their names.
 #[must_use]
-pub fn plan(
+pub(crate) fn plan(
     source: &SideFolders,
     destination: &SideFolders,
     rules: &FolderRules,

@@ -8,7 +8,7 @@ use crate::imap::{Quirks, mutf7, response::ListItem};
 
 /// One side's folders, as listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SideFolders {
+pub(crate) struct SideFolders {
     /// The personal namespace's hierarchy delimiter; none for a server without hierarchy.
     pub delimiter: Option<u8>,
     /// The personal namespace's raw prefix, with its delimiter (`INBOX.`); mostly empty.
@@ -21,7 +21,7 @@ pub struct SideFolders {
 
 /// One folder, as listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FolderInfo {
+pub(crate) struct FolderInfo {
     /// The raw name.
     pub raw: Vec<u8>,
     /// As sent (`\HasChildren`).
@@ -41,7 +41,7 @@ pub struct FolderInfo {
 impl FolderInfo {
     /// What LIST and STATUS say.
     #[must_use]
-    pub fn listed(item: &ListItem, subscribed: bool, messages: Option<u32>) -> Self {
+    pub(crate) fn listed(item: &ListItem, subscribed: bool, messages: Option<u32>) -> Self {
         Self {
             raw: item.name.to_vec(),
             attributes: item.attributes.clone(),
@@ -74,7 +74,7 @@ pub(super) struct FolderName {
 
 impl FolderName {
     /// The name for people and rules: `/` between levels.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.levels.join("/")
     }
 }
@@ -152,7 +152,7 @@ impl SideFolders {
 
 /// What names a destination can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NameLimits {
+pub(crate) struct NameLimits {
     /// Characters that become `_`, besides control characters and the delimiter.
     pub forbidden: &'static str,
     /// Characters that become `_` at the start of a level.
@@ -174,7 +174,7 @@ pub struct NameLimits {
 impl NameLimits {
     /// What is known of a kind of server that uses this delimiter.
     #[must_use]
-    pub fn of(quirks: Quirks, delimiter: Option<u8>) -> Self {
+    pub(crate) fn of(quirks: Quirks, delimiter: Option<u8>) -> Self {
         // Servers with `.` between levels keep them in one directory name, where `/` can't be.
         let dotted = delimiter == Some(b'.');
         let generic = Self {
@@ -210,7 +210,7 @@ impl NameLimits {
 
     /// What every known server takes: for a second try after a server refused a name.
     #[must_use]
-    pub const fn strict() -> Self {
+    pub(crate) const fn strict() -> Self {
         Self {
             forbidden: "%*\"\\!`;|<>{}^./",
             forbidden_first: "~#",

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 /// What a message's bytes hash to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ContentHash {
+pub(crate) struct ContentHash {
     /// SHA-256 of the bytes as they are.
     pub exact: [u8; 32],
     /// SHA-256 after everything that servers are known to rewrite is made equal.
@@ -20,7 +20,7 @@ pub struct ContentHash {
 /// LF), NUL equals 0x80 (Dovecot), newlines at the end are dropped (Courier adds one), and in the header NUL and each
 /// byte from 0x80 on is `X` (Cyrus).
 #[derive(Debug, Clone, Default)]
-pub struct ContentHasher {
+pub(crate) struct ContentHasher {
     exact: Sha256,
     canonical: Sha256,
     in_body: bool,
@@ -34,12 +34,12 @@ pub struct ContentHasher {
 impl ContentHasher {
     /// A hasher that has seen nothing.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Takes the next bytes of the message.
-    pub fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.exact.update(bytes);
         for piece in bytes.chunks(8192) {
             self.scratch.clear();
@@ -79,7 +79,7 @@ impl ContentHasher {
 
     /// The hashes of everything taken.
     #[must_use]
-    pub fn finish(self) -> ContentHash {
+    pub(crate) fn finish(self) -> ContentHash {
         ContentHash { exact: self.exact.finalize().into(), canonical: self.canonical.finalize().into() }
     }
 }
@@ -88,7 +88,7 @@ impl ContentHasher {
 /// Bytes that are equal exactly come first, then those that are equal but for known rewriting; within either the
 /// lowest UIDs of both sides are paired. Each UID is used at most once.
 #[must_use]
-pub fn match_tail(candidates: &[(u32, ContentHash)], tail: &[(u32, ContentHash)]) -> Vec<(u32, u32)> {
+pub(crate) fn match_tail(candidates: &[(u32, ContentHash)], tail: &[(u32, ContentHash)]) -> Vec<(u32, u32)> {
     let mut sources: Vec<_> = candidates.to_vec();
     let mut destinations: Vec<_> = tail.to_vec();
     sources.sort_unstable_by_key(|(uid, _)| *uid);
@@ -119,7 +119,7 @@ pub struct MessageId([u8; 16]);
 impl MessageId {
     /// The identity of a value as [`parse_message_id`] gives it; compared byte by byte, never folded.
     #[must_use]
-    pub fn of(value: &[u8]) -> Self {
+    pub(crate) fn of(value: &[u8]) -> Self {
         let mut id = [0; 16];
         id.copy_from_slice(&Sha256::digest(value)[..16]);
         Self(id)
@@ -127,7 +127,7 @@ impl MessageId {
 
     /// The identity in the answer to `BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]`; none when there is no value.
     #[must_use]
-    pub fn in_header(header: &[u8]) -> Option<Self> {
+    pub(crate) fn in_header(header: &[u8]) -> Option<Self> {
         parse_message_id(header).map(|value| Self::of(&value))
     }
 }
@@ -135,7 +135,7 @@ impl MessageId {
 /// The first Message-ID in a piece of header (`BODY[HEADER.FIELDS (MESSAGE-ID)]`): unfolded (RFC 5322, section 2.2.3)
 /// and trimmed; none when it is missing or empty.
 #[must_use]
-pub fn parse_message_id(header: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn parse_message_id(header: &[u8]) -> Option<Vec<u8>> {
     const NAME: &[u8] = b"message-id";
     let mut lines = header.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).peekable();
     while let Some(line) = lines.next() {
@@ -169,7 +169,7 @@ pub struct Facts {
 
 /// What facts alone say about two folders. Source messages that are in neither list are to be copied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FolderMatch {
+pub(crate) struct FolderMatch {
     /// Pairs (source UID, destination UID) beyond doubt, by source UID.
     pub settled: Vec<(u32, u32)>,
     /// Messages whose bodies decide, by [`match_tail`] within each group. No UID is in two groups.
@@ -178,7 +178,7 @@ pub struct FolderMatch {
 
 /// Messages that may be copies of each other; UIDs in ascending order, both sides non-empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CompareGroup {
+pub(crate) struct CompareGroup {
     /// UIDs in the source folder.
     pub source: Vec<u32>,
     /// UIDs in the destination folder.
@@ -191,7 +191,7 @@ pub struct CompareGroup {
 /// side has the same three. Messages of equal Message-ID that this leaves, and those without one that share size or
 /// instant, are for their bodies to decide.
 #[must_use]
-pub fn match_folder(source: &[Facts], destination: &[Facts]) -> FolderMatch {
+pub(crate) fn match_folder(source: &[Facts], destination: &[Facts]) -> FolderMatch {
     let mut triples: HashMap<(MessageId, i64, u64), Sides> = HashMap::new();
     for (is_source, facts) in both(source, destination) {
         if let Some(triple) = triple(facts) {

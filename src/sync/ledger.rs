@@ -11,7 +11,7 @@ use super::{checkpoint::Checkpoint, checkpoint::FolderState, store::CheckpointSt
 use crate::error::{Error, Result};
 
 /// The checkpoint of one mailbox while a sync works on it.
-pub struct Ledger {
+pub(crate) struct Ledger {
     checkpoint: Mutex<Checkpoint>,
     store: Arc<dyn CheckpointStore>,
     /// Counts changes; what was saved last.
@@ -23,7 +23,7 @@ pub struct Ledger {
 impl Ledger {
     /// Goes on from `checkpoint`.
     #[must_use]
-    pub fn new(checkpoint: Checkpoint, store: Arc<dyn CheckpointStore>) -> Self {
+    pub(crate) fn new(checkpoint: Checkpoint, store: Arc<dyn CheckpointStore>) -> Self {
         Self {
             checkpoint: Mutex::new(checkpoint),
             store,
@@ -34,12 +34,12 @@ impl Ledger {
     }
 
     /// Reads the checkpoint.
-    pub fn read<R>(&self, read: impl FnOnce(&Checkpoint) -> R) -> R {
+    pub(crate) fn read<R>(&self, read: impl FnOnce(&Checkpoint) -> R) -> R {
         read(&self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes the checkpoint; it will be saved soon.
-    pub fn update<R>(&self, change: impl FnOnce(&mut Checkpoint) -> R) -> R {
+    pub(crate) fn update<R>(&self, change: impl FnOnce(&mut Checkpoint) -> R) -> R {
         let result = change(&mut self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner));
         self.changes.fetch_add(1, SeqCst);
         self.changed.notify_one();
@@ -50,7 +50,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Internal when there is no state for this folder.
-    pub fn folder<R>(&self, source: &[u8], change: impl FnOnce(&mut FolderState) -> R) -> Result<R> {
+    pub(crate) fn folder<R>(&self, source: &[u8], change: impl FnOnce(&mut FolderState) -> R) -> Result<R> {
         self.update(|checkpoint| checkpoint.folders.get_mut(source).map(change))
             .ok_or_else(|| Error::internal("the checkpoint holds nothing of this folder"))
     }
@@ -59,7 +59,7 @@ impl Ledger {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn save(&self) -> Result<()> {
+    pub(crate) async fn save(&self) -> Result<()> {
         let mut saved = self.saved.lock().await;
         let version = self.changes.load(SeqCst);
         if *saved == version {
@@ -72,7 +72,7 @@ impl Ledger {
     }
 
     /// Saves whenever something has changed, at the store's pace. Ends only with an error.
-    pub async fn keep_saving(&self) -> Error {
+    pub(crate) async fn keep_saving(&self) -> Error {
         loop {
             self.changed.notified().await;
             if let Err(error) = self.save().await {

@@ -3,42 +3,42 @@
 use std::time::Duration;
 
 /// UID sets in commands are at most this long, bytes: all servers take 8 kB.
-pub const MAX_SET_BYTES: usize = 4000;
+pub(crate) const MAX_SET_BYTES: usize = 4000;
 /// One FETCH asks for at most this many bytes of messages, as far as sizes are known. Not above what is held whole, so
 /// that a larger FETCH is always one message.
-pub const FETCH_BYTES: u64 = 1 << 20;
+pub(crate) const FETCH_BYTES: u64 = 1 << 20;
 /// One FETCH asks for at most this many messages.
-pub const FETCH_MESSAGES: usize = 250;
+pub(crate) const FETCH_MESSAGES: usize = 250;
 /// At most this many `FETCHes` wait for their answers (Dovecot queues four commands).
-pub const FETCHES_IN_FLIGHT: usize = 4;
+pub(crate) const FETCHES_IN_FLIGHT: usize = 4;
 /// One MULTIAPPEND carries at most this many messages.
-pub const BATCH_MESSAGES: usize = 100;
+pub(crate) const BATCH_MESSAGES: usize = 100;
 /// One MULTIAPPEND carries about this many bytes at most.
-pub const BATCH_BYTES: u64 = 1 << 20;
+pub(crate) const BATCH_BYTES: u64 = 1 << 20;
 /// At most this many APPENDs wait for their answers when each carries a batch.
-pub const BATCHES_IN_FLIGHT: usize = 4;
+pub(crate) const BATCHES_IN_FLIGHT: usize = 4;
 /// At most this many APPENDs wait for their answers when each carries one message.
-pub const SINGLES_IN_FLIGHT: usize = 32;
+pub(crate) const SINGLES_IN_FLIGHT: usize = 32;
 /// Bytes requested, received or queued, and not yet written, over all connections of a mailbox.
-pub const BUFFERED_BYTES: u64 = 12 << 20;
+pub(crate) const BUFFERED_BYTES: u64 = 12 << 20;
 /// ... and on one pair of connections at most this many: more does not make it faster.
-pub const BUFFERED_BYTES_PER_PAIR: u64 = 3 << 20;
+pub(crate) const BUFFERED_BYTES_PER_PAIR: u64 = 3 << 20;
 /// While a large message streams, at most this many bytes wait to be written.
-pub const STREAM_QUEUE: usize = 256 << 10;
+pub(crate) const STREAM_QUEUE: usize = 256 << 10;
 /// A batch that is not full is sent when its first message has waited this long.
-pub const BATCH_AGE: Duration = Duration::from_millis(500);
+pub(crate) const BATCH_AGE: Duration = Duration::from_millis(500);
 /// A batch that takes longer than this to be committed is followed by smaller ones.
-pub const SLOW_COMMIT: Duration = Duration::from_millis(500);
+pub(crate) const SLOW_COMMIT: Duration = Duration::from_millis(500);
 /// Larger messages go by synchronizing literal where no APPENDLIMIT is known: a server that refuses them says so before
 /// the bytes are sent.
-pub const LARGE_WITHOUT_LIMIT: u64 = 25 << 20;
+pub(crate) const LARGE_WITHOUT_LIMIT: u64 = 25 << 20;
 /// What is in doubt is sent again only after two looks at least this far apart agree.
-pub const LOOKS_APART: Duration = Duration::from_secs(2);
+pub(crate) const LOOKS_APART: Duration = Duration::from_secs(2);
 /// ... and at least as long as a server needs that commits this many bytes per second, for a large message.
-pub const SLOWEST_COMMIT: u64 = 50 << 20;
+pub(crate) const SLOWEST_COMMIT: u64 = 50 << 20;
 /// ... of at most this long: a size is only what a server says, and no server takes messages that need longer.
-pub const LONGEST_COMMIT: Duration = Duration::from_secs(20);
+pub(crate) const LONGEST_COMMIT: Duration = Duration::from_secs(20);
 /// ... and at least this many round trips.
-pub const LOOKS_APART_ROUND_TRIPS: u32 = 4;
+pub(crate) const LOOKS_APART_ROUND_TRIPS: u32 = 4;
 /// A checkpoint is saved at most this often while messages are copied.
-pub const SAVE_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const SAVE_EVERY: Duration = Duration::from_millis(500);

@@ -19,7 +19,7 @@ use crate::{
 
 /// Facts as identity compares them.
 #[must_use]
-pub fn facts_of(message: &Scanned, ids: &HashMap<u32, MessageId>) -> Facts {
+pub(crate) fn facts_of(message: &Scanned, ids: &HashMap<u32, MessageId>) -> Facts {
     Facts {
         uid: message.uid,
         message_id: ids.get(&message.uid).copied(),
@@ -33,7 +33,7 @@ pub fn facts_of(message: &Scanned, ids: &HashMap<u32, MessageId>) -> Facts {
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(Scan, HashMap<u32, MessageId>)> {
+pub(crate) async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(Scan, HashMap<u32, MessageId>)> {
     // A session sees what it was told of (RFC 9051, section 7): a FETCH answers for the folder as of the command before,
     // and only then tells what is new. The answer is waited for, since Dovecot answers out of order.
     session.run("NOOP").await?;
@@ -64,7 +64,7 @@ pub async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(Scan, Ha
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub async fn message_ids(session: &mut Session, uids: &UidSet) -> Result<HashMap<u32, MessageId>> {
+pub(crate) async fn message_ids(session: &mut Session, uids: &UidSet) -> Result<HashMap<u32, MessageId>> {
     let mut ids = HashMap::new();
     let tags: Vec<Tag> = uids
         .chunks(MAX_SET_BYTES)
@@ -94,7 +94,11 @@ fn note_id(ids: &mut HashMap<u32, MessageId>, uid: Option<u32>, sections: &[(Str
 ///
 /// # Errors
 /// When the connection ends or the server is busy.
-pub async fn hashes(session: &mut Session, uids: &UidSet, trouble: &mut Trouble) -> Result<BTreeMap<u32, ContentHash>> {
+pub(crate) async fn hashes(
+    session: &mut Session,
+    uids: &UidSet,
+    trouble: &mut Trouble,
+) -> Result<BTreeMap<u32, ContentHash>> {
     let mut found = BTreeMap::new();
     let mut left = uids.clone();
     loop {
@@ -157,14 +161,14 @@ async fn read_bodies(session: &mut Session, set: &str, found: &mut BTreeMap<u32,
 
 /// All UIDs of the selected folder (RFC 9051, section 6.4.9).
 #[derive(Debug, Default)]
-pub struct AllUids {
+pub(crate) struct AllUids {
     /// What the server listed.
     pub uids: UidSet,
 }
 
 impl AllUids {
     /// Queues the search, in the short form where the server has it (RFC 4731).
-    pub fn ask(session: &mut Session) -> Tag {
+    pub(crate) fn ask(session: &mut Session) -> Tag {
         if session.capabilities().has("ESEARCH") {
             session.command("UID SEARCH RETURN (ALL) ALL")
         } else {
@@ -173,7 +177,7 @@ impl AllUids {
     }
 
     /// Takes what belongs to the answer.
-    pub fn take(&mut self, data: &Untagged) {
+    pub(crate) fn take(&mut self, data: &Untagged) {
         match data {
             Untagged::Search { numbers, .. } => self.uids = self.uids.union(numbers),
             Untagged::Esearch { uid: true, all, .. } => self.uids = self.uids.union(all),
@@ -186,7 +190,7 @@ impl AllUids {
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub async fn all_uids(session: &mut Session) -> Result<UidSet> {
+pub(crate) async fn all_uids(session: &mut Session) -> Result<UidSet> {
     let mut all = AllUids::default();
     let tag = AllUids::ask(session);
     let line = session.wait(tag, |data| all.take(&data)).await?;
@@ -197,7 +201,7 @@ pub async fn all_uids(session: &mut Session) -> Result<UidSet> {
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub async fn still_there(session: &mut Session, uids: &UidSet) -> Result<UidSet> {
+pub(crate) async fn still_there(session: &mut Session, uids: &UidSet) -> Result<UidSet> {
     // As in a scan: what was expunged may be listed until the view is brought up to date.
     session.run("NOOP").await?;
     let mut there = AllUids::default();

@@ -16,7 +16,7 @@ use crate::{
 ///
 /// # Errors
 /// When the connection ends or the destination refuses.
-pub async fn mirror_deletions(
+pub(crate) async fn mirror_deletions(
     ledger: &Ledger,
     source_raw: &[u8],
     source: &Selected,

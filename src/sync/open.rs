@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What the source said when its folder was opened.
-pub struct Opened {
+pub(crate) struct Opened {
     /// UIDVALIDITY and the like.
     pub selected: Selected,
     /// Facts about the messages, as far as they were asked for.
@@ -37,7 +37,7 @@ pub struct Opened {
 }
 
 /// True for a folder that is all new and small: it comes whole, in one round trip.
-pub fn may_come_whole(shared: &Shared, job: &Job, state: Option<&FolderState>) -> bool {
+pub(crate) fn may_come_whole(shared: &Shared, job: &Job, state: Option<&FolderState>) -> bool {
     state.is_none()
         && job.new_at_destination
         && !shared.spec.dry_run
@@ -46,7 +46,7 @@ pub fn may_come_whole(shared: &Shared, job: &Job, state: Option<&FolderState>) -
 }
 
 /// EXAMINEs the source's folder and asks, in the same breath, for what the checkpoint makes one expect to need.
-pub async fn open_source(
+pub(crate) async fn open_source(
     shared: &Shared,
     job: &Job,
     session: &mut Session,
@@ -123,7 +123,7 @@ pub async fn open_source(
 }
 
 /// SELECTs the destination's folder: appending to a selected folder costs its server less.
-pub async fn open_destination(shared: &Shared, job: &Job, session: &mut Session) -> Result<Selected> {
+pub(crate) async fn open_destination(shared: &Shared, job: &Job, session: &mut Session) -> Result<Selected> {
     if shared.spec.dry_run && job.new_at_destination {
         return Ok(Selected { uid_next: Some(1), ..Selected::default() });
     }

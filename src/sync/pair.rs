@@ -10,7 +10,7 @@ use crate::{
 
 /// One connection to each side.
 #[derive(Debug)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// Reads; opens folders by EXAMINE only.
     pub source: Session,
     /// Writes.
@@ -22,7 +22,7 @@ impl Pair {
     ///
     /// # Errors
     /// The source's error, or else the destination's.
-    pub async fn connect(
+    pub(crate) async fn connect(
         source: &Arc<Endpoint>,
         destination: &Arc<Endpoint>,
         progress: &Progress,
@@ -44,7 +44,7 @@ impl Pair {
     ///
     /// # Errors
     /// When one of them ends.
-    pub async fn keep_alive(&mut self, but: Option<Side>) -> Result<()> {
+    pub(crate) async fn keep_alive(&mut self, but: Option<Side>) -> Result<()> {
         for session in [&mut self.source, &mut self.destination] {
             let endpoint = session.endpoint();
             if Some(endpoint.side) != but && session.idle() >= endpoint.timeouts.keepalive {
@@ -55,7 +55,7 @@ impl Pair {
     }
 
     /// Says goodbye on both sides.
-    pub async fn logout(self) {
+    pub(crate) async fn logout(self) {
         tokio::join!(self.source.logout(), self.destination.logout());
     }
 }

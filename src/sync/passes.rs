@@ -37,7 +37,7 @@ const REFUSED_BATCHES: u32 = 2;
 const PROBE_STEP: usize = 7919;
 
 /// The copying of one folder on one pair of connections.
-pub struct FolderCopy<'a> {
+pub(crate) struct FolderCopy<'a> {
     /// What the folders of the mailbox share.
     pub shared: &'a Shared,
     /// The folder.
@@ -61,7 +61,7 @@ impl<'a> FolderCopy<'a> {
     ///
     /// # Errors
     /// When a connection ends, a server is unwell for longer than it is waited for, or nothing helps but a person.
-    pub async fn run(mut self, mut bodies: BTreeMap<u32, Bytes>) -> Result<Ended> {
+    pub(crate) async fn run(mut self, mut bodies: BTreeMap<u32, Bytes>) -> Result<Ended> {
         for _ in 0..MAX_PASSES {
             if self.first_pass(std::mem::take(&mut bodies)).await? == Ended::Stopped
                 || self.one_by_one().await? == Ended::Stopped

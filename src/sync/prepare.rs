@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// What is to be done.
-pub struct Prepared {
+pub(crate) struct Prepared {
     /// Folders to open, in the order of work.
     pub jobs: Vec<Job>,
     /// Folders that are not opened: nothing changed in them, or they could not be made.
@@ -45,7 +45,7 @@ pub struct Prepared {
 
 impl Prepared {
     /// Counts what there is, before anything is scanned.
-    pub fn count(&self, progress: &Progress) {
+    pub(crate) fn count(&self, progress: &Progress) {
         let messages = self.jobs.iter().map(|job| u64::from(job.messages));
         let closed = self.closed.iter().map(|report| report.source_messages);
         Progress::add(&progress.whole.messages, messages.chain(closed).sum());
@@ -66,7 +66,7 @@ impl Prepared {
 /// # Errors
 /// When a connection ends or a side refuses what cannot be done without; Configuration when both sides turn out to be the
 /// same account.
-pub async fn prepare(
+pub(crate) async fn prepare(
     spec: &SyncSpec,
     pair: &mut Pair,
     ledger: &Ledger,

@@ -70,7 +70,7 @@ pub struct Whole {
 
 impl Whole {
     /// A folder was scanned. Of its `size`, if known, `work` bytes are to be copied.
-    pub fn scanned(&self, size: Option<u64>, copied_before: u64, work: u64) {
+    pub(crate) fn scanned(&self, size: Option<u64>, copied_before: u64, work: u64) {
         Progress::add(&self.messages_before, copied_before);
         match size {
             Some(size) => Progress::add(&self.bytes_before, size.saturating_sub(work)),
@@ -88,7 +88,7 @@ struct Waits {
 
 /// While this is held, something waits on purpose.
 #[derive(Debug)]
-pub struct Waiting<'a> {
+pub(crate) struct Waiting<'a> {
     progress: &'a Progress,
     number: u64,
 }
@@ -127,17 +127,17 @@ pub struct Snapshot {
 
 impl Progress {
     /// Adds to one of the counters.
-    pub fn add(counter: &AtomicU64, n: u64) {
+    pub(crate) fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Relaxed);
     }
 
     /// Enters a phase.
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);
     }
 
     /// Says why nothing moves on purpose, and for how long at most, until the result is dropped.
-    pub fn wait(&self, why: String, for_at_most: Duration) -> Waiting<'_> {
+    pub(crate) fn wait(&self, why: String, for_at_most: Duration) -> Waiting<'_> {
         let until = Timestamp::now().checked_add(for_at_most).unwrap_or(Timestamp::MAX);
         let mut waits = self.waits();
         waits.last += 1;
@@ -151,24 +151,24 @@ impl Progress {
     }
 
     /// A login to the destination worked.
-    pub fn logged_in(&self) {
+    pub(crate) fn logged_in(&self) {
         self.destination_login.store(true, Relaxed);
     }
 
     /// True once a login to the destination worked.
     #[must_use]
-    pub fn destination_login(&self) -> bool {
+    pub(crate) fn destination_login(&self) -> bool {
         self.destination_login.load(Relaxed)
     }
 
     /// The source's INBOX was listed with this UIDNEXT.
-    pub fn saw_inbox(&self, uid_next: u32) {
+    pub(crate) fn saw_inbox(&self, uid_next: u32) {
         self.inbox_uid_next.store(uid_next, Relaxed);
     }
 
     /// The UIDNEXT of the source's INBOX as this sync saw it; none before that, or where the source does not tell.
     #[must_use]
-    pub fn inbox_uid_next(&self) -> Option<u32> {
+    pub(crate) fn inbox_uid_next(&self) -> Option<u32> {
         Some(self.inbox_uid_next.load(Relaxed)).filter(|uid| *uid > 0)
     }
 

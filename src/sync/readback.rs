@@ -20,7 +20,12 @@ use crate::{
 ///
 /// # Errors
 /// When a connection ends.
-pub async fn read_back(pair: &mut Pair, scan: &Scan, list: Vec<ReadBack>, report: &mut FolderReport) -> Result<()> {
+pub(crate) async fn read_back(
+    pair: &mut Pair,
+    scan: &Scan,
+    list: Vec<ReadBack>,
+    report: &mut FolderReport,
+) -> Result<()> {
     let (bytes, dates): (Vec<&ReadBack>, Vec<&ReadBack>) =
         (list.iter().filter(|r| r.oddity.in_bytes()).collect(), list.iter().filter(|r| r.oddity.date).collect());
     if !bytes.is_empty() {

@@ -26,7 +26,7 @@ const SAMPLES: u64 = 3;
 ///
 /// # Errors
 /// When a connection ends.
-pub async fn follow_renames(
+pub(crate) async fn follow_renames(
     pair: &mut Pair,
     ledger: &Ledger,
     source: &Survey,
@@ -56,7 +56,7 @@ pub async fn follow_renames(
 }
 
 /// Tells of folders that the checkpoint knows and the source no longer has, renamed ones apart.
-pub fn note_vanished(ledger: &Ledger, source: &Survey, report: &mut MailboxReport) {
+pub(crate) fn note_vanished(ledger: &Ledger, source: &Survey, report: &mut MailboxReport) {
     ledger.read(|checkpoint| {
         for old in checkpoint.folders.keys().filter(|old| source.folder(old).is_none()) {
             let name = mutf7::decode_lossy(old);

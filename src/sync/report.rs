@@ -12,7 +12,7 @@ use super::{
 use crate::error::Error;
 
 /// Lists in a report hold at most this many entries; the counts beside them are complete.
-pub const MAX_LISTED: usize = 200;
+pub(crate) const MAX_LISTED: usize = 200;
 
 /// What one sync did to one mailbox.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -63,11 +63,11 @@ pub struct NotCopied {
 }
 
 /// The reason of messages in folders that Mailferry leaves out by itself.
-pub const LEFT_OUT: &str = "leftOut";
+pub(crate) const LEFT_OUT: &str = "leftOut";
 
 impl NotCopied {
     /// Counts messages that were not copied for `reason`.
-    pub fn add(&mut self, reason: &str, messages: u64, accepted: bool) {
+    pub(crate) fn add(&mut self, reason: &str, messages: u64, accepted: bool) {
         if messages == 0 {
             return;
         }
@@ -183,21 +183,21 @@ pub struct MessageNote {
 
 impl MailboxReport {
     /// Notes what a person should know; once, however often it comes up.
-    pub fn note(&mut self, note: String) {
+    pub(crate) fn note(&mut self, note: String) {
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
     }
 
     /// Warns of what a person should look at; once, however often it comes up.
-    pub fn warn(&mut self, warning: String) {
+    pub(crate) fn warn(&mut self, warning: String) {
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }
     }
 
     /// Adds up what was not copied: over folders, and over those that Mailferry left out by itself.
-    pub fn count_not_copied(&mut self) {
+    pub(crate) fn count_not_copied(&mut self) {
         let mut not_copied = NotCopied::default();
         for folder in &self.folders {
             for (reason, messages) in &folder.skipped {
@@ -222,7 +222,7 @@ impl MailboxReport {
 
 impl FolderReport {
     /// Tells what stands in the checkpoint as set aside, by whatever run.
-    pub fn tell_set_aside(&mut self, state: &FolderState, accepted: &AcceptedLosses) {
+    pub(crate) fn tell_set_aside(&mut self, state: &FolderState, accepted: &AcceptedLosses) {
         self.source_uid_validity = state.source_uid_validity;
         self.skipped = state.set_aside.counts();
         self.accepted.clear();
@@ -250,14 +250,14 @@ impl FolderReport {
     }
 
     /// Counts a copy that differs from its message.
-    pub fn differs(&mut self, uid: u32, kind: &str, what: impl Into<String>) {
+    pub(crate) fn differs(&mut self, uid: u32, kind: &str, what: impl Into<String>) {
         *self.differences.entry(kind.to_owned()).or_default() += 1;
         self.untold.add(kind, uid);
         self.note_difference(uid, what);
     }
 
     /// Notes a single difference that is counted elsewhere.
-    pub fn note_difference(&mut self, uid: u32, what: impl Into<String>) {
+    pub(crate) fn note_difference(&mut self, uid: u32, what: impl Into<String>) {
         if self.difference_messages.len() < MAX_LISTED {
             self.difference_messages.push(MessageNote { uid, what: what.into(), size: None, date: None });
         }

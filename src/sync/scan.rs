@@ -15,7 +15,7 @@ use crate::{
 
 /// Facts about one message at the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scanned {
+pub(crate) struct Scanned {
     /// UID at the source.
     pub uid: u32,
     /// RFC822.SIZE, bytes; saturated. A hint only: servers get it wrong.
@@ -33,14 +33,14 @@ const NO_DATE: i16 = i16::MIN;
 impl Scanned {
     /// INTERNALDATE, where the server gave one.
     #[must_use]
-    pub fn date(&self) -> Option<InternalDate> {
+    pub(crate) fn date(&self) -> Option<InternalDate> {
         (self.offset != NO_DATE).then_some(InternalDate { epoch: self.epoch, offset_minutes: self.offset })
     }
 }
 
 /// Facts about the messages of one folder, in UID order.
 #[derive(Debug, Default)]
-pub struct Scan {
+pub(crate) struct Scan {
     /// The messages, by UID.
     pub messages: Vec<Scanned>,
     flag_sets: Vec<Vec<Flag>>,
@@ -50,18 +50,18 @@ pub struct Scan {
 impl Scan {
     /// The flags of a message.
     #[must_use]
-    pub fn flags(&self, message: &Scanned) -> &[Flag] {
+    pub(crate) fn flags(&self, message: &Scanned) -> &[Flag] {
         self.flag_sets.get(message.flags as usize).map_or(&[], Vec::as_slice)
     }
 
     /// The UIDs.
     #[must_use]
-    pub fn uids(&self) -> UidSet {
+    pub(crate) fn uids(&self) -> UidSet {
         self.messages.iter().map(|m| m.uid).collect()
     }
 
     /// Takes one FETCH response; what has no UID or was there before is passed over.
-    pub fn take(&mut self, fetch: Fetch) {
+    pub(crate) fn take(&mut self, fetch: Fetch) {
         let (Some(uid), Some(flags)) = (fetch.uid, fetch.flags) else { return };
         if fetch.size.is_none() && fetch.internal_date.is_none() {
             return; // an unsolicited change of flags
@@ -77,7 +77,7 @@ impl Scan {
     }
 
     /// Puts the messages in UID order, each once: servers may answer in any order, and repeat.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.messages.sort_unstable_by_key(|m| m.uid);
         self.messages.dedup_by_key(|m| m.uid);
         self.messages.shrink_to_fit();
@@ -89,12 +89,12 @@ impl Scan {
 const ITEMS: &str = "(UID FLAGS INTERNALDATE RFC822.SIZE)";
 
 /// Queues a scan of all messages from UID `from` on.
-pub fn scan_from(session: &mut Session, from: u32) -> Tag {
+pub(crate) fn scan_from(session: &mut Session, from: u32) -> Tag {
     session.command(&format!("UID FETCH {from}:* {ITEMS}"))
 }
 
 /// Queues a scan of all messages that brings their bodies along.
-pub fn scan_whole(session: &mut Session) -> Tag {
+pub(crate) fn scan_whole(session: &mut Session) -> Tag {
     session.command("UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])")
 }
 
@@ -102,7 +102,7 @@ pub fn scan_whole(session: &mut Session) -> Tag {
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub async fn scan_set(session: &mut Session, uids: &UidSet, scan: &mut Scan) -> Result<()> {
+pub(crate) async fn scan_set(session: &mut Session, uids: &UidSet, scan: &mut Scan) -> Result<()> {
     let tags: Vec<Tag> =
         uids.chunks(MAX_SET_BYTES).map(|set| session.command(&format!("UID FETCH {set} {ITEMS}"))).collect();
     let lines = session

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{error::ErrorClass, imap::UidSet};
 
 /// At most so many groups are kept for one folder.
-pub const MAX_GROUPS: usize = 16;
+pub(crate) const MAX_GROUPS: usize = 16;
 /// A reason is kept up to this many characters.
 const MAX_WHY: usize = 200;
 /// A proven refusal is tried again after this many seconds, however few runs there were.
@@ -31,11 +31,11 @@ pub enum SetAsideReason {
 
 impl SetAsideReason {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::TooLarge, Self::Refused, Self::Unreadable, Self::Empty];
+    pub(crate) const ALL: [Self; 4] = [Self::TooLarge, Self::Refused, Self::Unreadable, Self::Empty];
 
     /// The name in checkpoints, reports, status and metrics.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::TooLarge => "tooLarge",
             Self::Refused => "refused",
@@ -46,7 +46,7 @@ impl SetAsideReason {
 
     /// The reason of that name.
     #[must_use]
-    pub fn of(name: &str) -> Option<Self> {
+    pub(crate) fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
 }
@@ -91,7 +91,7 @@ impl SetAsideGroup {
     /// Messages that this run sets aside without a refusal: the source did not deliver them, or the destination says beforehand
     /// that they are too large, which is proof enough.
     #[must_use]
-    pub fn without_refusal(
+    pub(crate) fn without_refusal(
         reason: SetAsideReason,
         class: ErrorClass,
         why: &str,
@@ -130,7 +130,7 @@ impl SetAsideGroup {
 
 /// What decides whether set-aside messages are tried by a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TryFacts {
+pub(crate) struct TryFacts {
     /// Now, seconds since 1970 UTC.
     pub now: i64,
     /// The destination as it is.
@@ -146,7 +146,7 @@ impl SetAsideGroup {
     /// eighth run and so on, after a week, when the destination or the rules changed, and on request. What is larger
     /// than the destination says that it takes is only tried when that changes.
     #[must_use]
-    pub fn is_due(&self, facts: &TryFacts) -> bool {
+    pub(crate) fn is_due(&self, facts: &TryFacts) -> bool {
         let destination_changed = self.destination != facts.destination;
         if self.reason == SetAsideReason::TooLarge && facts.destination.append_limit.is_some() && !destination_changed {
             return false;
@@ -173,38 +173,38 @@ pub struct SetAside {
 impl SetAside {
     /// The groups.
     #[must_use]
-    pub fn groups(&self) -> &[SetAsideGroup] {
+    pub(crate) fn groups(&self) -> &[SetAsideGroup] {
         &self.groups
     }
 
     /// True when nothing was set aside.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }
 
     /// All UIDs.
     #[must_use]
-    pub fn uids(&self) -> UidSet {
+    pub(crate) fn uids(&self) -> UidSet {
         self.groups.iter().fold(UidSet::default(), |all, group| all.union(&group.uids))
     }
 
     /// UIDs that a run which begins now tries.
     #[must_use]
-    pub fn due(&self, facts: &TryFacts) -> UidSet {
+    pub(crate) fn due(&self, facts: &TryFacts) -> UidSet {
         let due = self.groups.iter().filter(|group| group.is_due(facts));
         due.fold(UidSet::default(), |all, group| all.union(&group.uids))
     }
 
     /// The group of a message.
     #[must_use]
-    pub fn of(&self, uid: u32) -> Option<&SetAsideGroup> {
+    pub(crate) fn of(&self, uid: u32) -> Option<&SetAsideGroup> {
         self.groups.iter().find(|group| group.uids.contains(uid))
     }
 
     /// Messages by the name of the reason.
     #[must_use]
-    pub fn counts(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         for group in &self.groups {
             *counts.entry(group.reason.name().to_owned()).or_default() += group.uids.len();
@@ -261,7 +261,7 @@ impl SetAside {
     }
 
     /// Forgets messages: they are copied, or gone.
-    pub fn remove(&mut self, uids: &UidSet) {
+    pub(crate) fn remove(&mut self, uids: &UidSet) {
         for group in &mut self.groups {
             group.uids = group.uids.difference(uids);
         }
@@ -269,7 +269,7 @@ impl SetAside {
     }
 
     /// Keeps only what the source still holds.
-    pub fn keep(&mut self, held: &UidSet) {
+    pub(crate) fn keep(&mut self, held: &UidSet) {
         for group in &mut self.groups {
             group.uids = group.uids.intersection(held);
         }
@@ -277,7 +277,7 @@ impl SetAside {
     }
 
     /// A run that does not try some of the messages passes them by.
-    pub fn pass_by(&mut self, tried: &UidSet) {
+    pub(crate) fn pass_by(&mut self, tried: &UidSet) {
         for group in &mut self.groups {
             if !group.uids.is_empty() && group.uids.intersection(tried).is_empty() {
                 group.runs = group.runs.saturating_add(1);

@@ -42,7 +42,7 @@ pub struct SyncSpec {
 impl SyncSpec {
     /// What decides whether set-aside messages are tried by a run that begins now.
     #[must_use]
-    pub fn try_facts(&self, destination: DestinationFacts) -> TryFacts {
+    pub(crate) fn try_facts(&self, destination: DestinationFacts) -> TryFacts {
         // An age in the manifest makes another instant of each run: dates are no part of the mark.
         let MessageRules { max_size, min_size, skip_deleted, .. } = self.messages;
         let mut hasher = Sha256::new();
@@ -128,7 +128,7 @@ pub struct AcceptedMessages {
 impl AcceptedLosses {
     /// True when the absence of this message is accepted.
     #[must_use]
-    pub fn accepts(&self, reason: SetAsideReason, folder: &str, uid_validity: u32, uid: u32) -> bool {
+    pub(crate) fn accepts(&self, reason: SetAsideReason, folder: &str, uid_validity: u32, uid: u32) -> bool {
         let named = |m: &AcceptedMessages| {
             m.uid_validity == uid_validity && m.uids.contains(uid) && is_same_folder(&m.folder, folder)
         };
@@ -187,7 +187,7 @@ impl FolderPattern {
 
     /// True when the decoded name (`/` between levels, `INBOX` in capitals) matches.
     #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
+    pub(crate) fn matches(&self, name: &str) -> bool {
         let is_match = |name: &str| match self {
             Self::Glob(glob) => glob.is_match(name),
             Self::Regex(regex) => regex.is_match(name),
@@ -197,7 +197,7 @@ impl FolderPattern {
 
     /// The pattern as it was written.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self {
             Self::Glob(glob) => glob.glob().glob().to_owned(),
             Self::Regex(regex) => format!("/{}/", written(regex)),
@@ -228,7 +228,7 @@ impl FolderRename {
 
     /// The new name of a decoded folder name, if the rule is for it.
     #[must_use]
-    pub fn apply(&self, name: &str) -> Option<String> {
+    pub(crate) fn apply(&self, name: &str) -> Option<String> {
         let expand = |name: &str| {
             let captures = self.from.captures(name)?;
             let mut new = String::new();

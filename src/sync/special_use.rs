@@ -2,7 +2,7 @@
 
 /// A special use (RFC 6154, RFC 8457).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum SpecialUse {
+pub(crate) enum SpecialUse {
     /// A view of all messages.
     All,
     /// Kept mail.
@@ -24,7 +24,7 @@ pub enum SpecialUse {
 impl SpecialUse {
     /// The use that LIST attributes announce, if any.
     #[must_use]
-    pub fn of<S: AsRef<str>>(attributes: &[S]) -> Option<Self> {
+    pub(crate) fn of<S: AsRef<str>>(attributes: &[S]) -> Option<Self> {
         let all = [
             Self::All,
             Self::Archive,
@@ -40,7 +40,7 @@ impl SpecialUse {
 
     /// The LIST attribute.
     #[must_use]
-    pub const fn attribute(self) -> &'static str {
+    pub(crate) const fn attribute(self) -> &'static str {
         match self {
             Self::All => "\\All",
             Self::Archive => "\\Archive",
@@ -55,13 +55,13 @@ impl SpecialUse {
 
     /// True for folders that show messages of other folders.
     #[must_use]
-    pub const fn is_view(self) -> bool {
+    pub(crate) const fn is_view(self) -> bool {
         matches!(self, Self::All | Self::Flagged | Self::Important)
     }
 
     /// The use that a decoded top-level name stands for, as mail programs and webmails name their folders.
     #[must_use]
-    pub fn by_name(name: &str) -> Option<Self> {
+    pub(crate) fn by_name(name: &str) -> Option<Self> {
         let name = name.to_lowercase();
         NAMES.iter().find(|(_, names)| names.contains(&name.as_str())).map(|(special, _)| *special)
     }

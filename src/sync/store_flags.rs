@@ -19,7 +19,7 @@ use crate::{
 
 /// Flags of messages that were copied before, as the source says now.
 #[derive(Debug, Default)]
-pub struct FlagNews {
+pub(crate) struct FlagNews {
     /// Messages whose flags were told.
     pub seen: UidSet,
     /// Their flags, as far as they can be sent.
@@ -28,7 +28,7 @@ pub struct FlagNews {
 
 impl FlagNews {
     /// Takes the flags of one message.
-    pub fn take(&mut self, uid: u32, flags: &[Flag]) {
+    pub(crate) fn take(&mut self, uid: u32, flags: &[Flag]) {
         if self.seen.contains(uid) {
             // Told twice: the later word counts.
             for set in self.flags.values_mut() {
@@ -52,7 +52,7 @@ impl FlagNews {
 ///
 /// # Errors
 /// When the connection ends or the destination is over its limits; a flag that it does not take is reported.
-pub async fn follow(
+pub(crate) async fn follow(
     ledger: &Ledger,
     source_raw: &[u8],
     news: &FlagNews,
@@ -80,7 +80,7 @@ pub async fn follow(
 ///
 /// # Errors
 /// As [`follow`].
-pub async fn add_missing(
+pub(crate) async fn add_missing(
     destination: &mut Session,
     selected: &Selected,
     found: &[Found],
@@ -94,7 +94,7 @@ pub async fn add_missing(
 ///
 /// # Errors
 /// When the connection ends, or the server is unwell.
-pub async fn add_keyword(destination: &mut Session, uid: u32, keyword: &str) -> Result<Option<String>> {
+pub(crate) async fn add_keyword(destination: &mut Session, uid: u32, keyword: &str) -> Result<Option<String>> {
     let (line, _) = destination.run(&format!("UID STORE {uid} +FLAGS.SILENT ({keyword})")).await?;
     match line.status {
         Status::Ok => Ok(None),

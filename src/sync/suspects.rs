@@ -11,11 +11,11 @@ use super::{breaker::is_passing, scan::Scanned};
 use crate::{error::Error, imap::UidSet};
 
 /// Rounds in which a refused message is tried at most.
-pub const ROUNDS: u32 = 4;
+pub(crate) const ROUNDS: u32 = 4;
 /// Rounds in which it must be refused beside ordinary messages that pass, to be proven.
 const PROOF: u32 = 2;
 /// After so many refusals in a round another ordinary message must pass.
-pub const BETWEEN_CONTROLS: usize = 50;
+pub(crate) const BETWEEN_CONTROLS: usize = 50;
 /// ... or after so many, where controls are few.
 const MOST_BETWEEN_CONTROLS: usize = 500;
 /// Ordinary messages that are kept back as controls.
@@ -27,14 +27,14 @@ const UNWELL_RUNS: u32 = 2;
 /// So many messages are not sent to a server that may be unwell.
 const MANY_LEFT: usize = 50;
 /// So many different messages that are refused and no other, for a while, mean that there is no control.
-pub const DIFFERENT: usize = 10;
+pub(crate) const DIFFERENT: usize = 10;
 
 /// Reasons for refusals that are told apart.
 const MAX_REASONS: usize = 16;
 
 /// One message that was refused.
 #[derive(Debug, Clone)]
-pub struct Suspect {
+pub(crate) struct Suspect {
     /// The refusal.
     pub error: Error,
     /// What the server said.
@@ -57,7 +57,7 @@ pub struct Suspect {
 
 /// What an earlier run knew of a message that is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Earlier {
+pub(crate) struct Earlier {
     /// It was proven to be refused for its own sake.
     pub proven: bool,
     /// Runs in which it was tried.
@@ -68,7 +68,7 @@ pub struct Earlier {
 
 /// A control that passed in this round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ControlPassed {
+pub(crate) struct ControlPassed {
     /// Bytes; none when there was no control to send.
     pub size: Option<u32>,
     /// How many suspects it still speaks for.
@@ -77,7 +77,7 @@ pub struct ControlPassed {
 
 /// What is known while the destination refuses and no ordinary message passes.
 #[derive(Debug, Clone, Copy)]
-pub struct Evidence {
+pub(crate) struct Evidence {
     /// The refusals say themselves that they pass.
     pub is_passing: bool,
     /// Some other message was accepted, in this folder or another, since the first refusal.
@@ -94,7 +94,7 @@ pub struct Evidence {
 
 /// What refusals mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judgement {
+pub(crate) enum Judgement {
     /// It may still be the server: it is waited for.
     Wait,
     /// The server takes other messages, or there are too few to tell: on without controls.
@@ -107,7 +107,7 @@ impl Evidence {
     /// Decides. Where few messages are left, waiting any longer finds out nothing; where many are, they are not all sent to
     /// a server that may be unwell.
     #[must_use]
-    pub fn judge(self) -> Judgement {
+    pub(crate) fn judge(self) -> Judgement {
         let again = self.earlier_runs >= UNWELL_RUNS;
         let (well, few_left) = (self.accepted || again, self.left < MANY_LEFT || again);
         match (well, self.is_passing) {
@@ -124,7 +124,7 @@ impl Evidence {
 
 /// What a server said, without the date and the timing that Dovecot adds to it: they differ from answer to answer.
 #[must_use]
-pub fn without_timing(text: &str) -> &str {
+pub(crate) fn without_timing(text: &str) -> &str {
     let mut rest = text.trim_end();
     for (open, close) in [(" (", " secs)."), (" [", "]")] {
         if rest.ends_with(close)
@@ -148,7 +148,7 @@ struct ReasonGiven {
 
 /// All that a folder's copying knows of refused messages; outlives connections.
 #[derive(Debug, Default)]
-pub struct Suspects {
+pub(crate) struct Suspects {
     messages: BTreeMap<u32, Suspect>,
     /// Ordinary messages that are kept back.
     pub controls: BTreeSet<u32>,
@@ -187,7 +187,7 @@ pub struct Suspects {
 
 impl Suspects {
     /// A message was refused, alone or with others; `uid_next` is the destination's UIDNEXT as known when it was sent.
-    pub fn refused(&mut self, message: &Scanned, alone: bool, error: &Error, why: &str, uid_next: u32) {
+    pub(crate) fn refused(&mut self, message: &Scanned, alone: bool, error: &Error, why: &str, uid_next: u32) {
         let now = Instant::now();
         self.first_refusal.get_or_insert(now);
         self.doubt_from = Some(self.doubt_from.map_or(uid_next, |from| from.min(uid_next)));
@@ -234,7 +234,7 @@ impl Suspects {
     }
 
     /// An earlier run set this message aside; it is time to try it again.
-    pub fn try_again(&mut self, message: &Scanned, error: Error, why: String, earlier: Earlier) {
+    pub(crate) fn try_again(&mut self, message: &Scanned, error: Error, why: String, earlier: Earlier) {
         self.messages.entry(message.uid).or_insert(Suspect {
             error,
             why,
@@ -262,13 +262,13 @@ impl Suspects {
     }
 
     /// A message was found at the destination: it was stored though it was refused.
-    pub fn found(&mut self, uid: u32) {
+    pub(crate) fn found(&mut self, uid: u32) {
         self.gone(uid);
         self.accepted |= self.first_refusal.is_some();
     }
 
     /// What was refused was looked for: what is still here was not stored.
-    pub fn looked(&mut self) {
+    pub(crate) fn looked(&mut self) {
         self.doubt_from = None;
         for suspect in self.messages.values_mut() {
             suspect.in_doubt = false;
@@ -277,12 +277,12 @@ impl Suspects {
 
     /// True when a message may be at the destination though it was refused.
     #[must_use]
-    pub fn is_in_doubt(&self, uid: u32) -> bool {
+    pub(crate) fn is_in_doubt(&self, uid: u32) -> bool {
         self.messages.get(&uid).is_some_and(|suspect| suspect.in_doubt)
     }
 
     /// A message is no more to be sent.
-    pub fn gone(&mut self, uid: u32) {
+    pub(crate) fn gone(&mut self, uid: u32) {
         self.controls.remove(&uid);
         self.refused_now.remove(&uid);
         self.messages.remove(&uid);
@@ -290,59 +290,59 @@ impl Suspects {
 
     /// True for a message that was refused.
     #[must_use]
-    pub fn contains(&self, uid: u32) -> bool {
+    pub(crate) fn contains(&self, uid: u32) -> bool {
         self.messages.contains_key(&uid)
     }
 
     /// True when nothing is under suspicion, and nothing kept back.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.messages.is_empty() && self.controls.is_empty()
     }
 
     /// True when nothing is under suspicion.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
     /// What is known of one.
     #[must_use]
-    pub fn get(&self, uid: u32) -> Option<&Suspect> {
+    pub(crate) fn get(&self, uid: u32) -> Option<&Suspect> {
         self.messages.get(&uid)
     }
 
     /// The suspects, by UID.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &Suspect)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Suspect)> {
         self.messages.iter().map(|(uid, suspect)| (*uid, suspect))
     }
 
     /// Those that were refused only together with others: one by one they may pass.
-    pub fn only_in_batches(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn only_in_batches(&self) -> impl Iterator<Item = u32> + '_ {
         self.messages.iter().filter(|(_, suspect)| suspect.alone == 0).map(|(uid, _)| *uid)
     }
 
     /// True when one was refused alone.
     #[must_use]
-    pub fn any_alone(&self) -> bool {
+    pub(crate) fn any_alone(&self) -> bool {
         self.messages.values().any(|suspect| suspect.alone > 0)
     }
 
     /// Grows with each refusal.
     #[must_use]
-    pub fn tries(&self) -> u64 {
+    pub(crate) fn tries(&self) -> u64 {
         self.tries
     }
 
     /// Grows with each message that was refused for the first time.
     #[must_use]
-    pub fn steps(&self) -> u64 {
+    pub(crate) fn steps(&self) -> u64 {
         self.steps
     }
 
     /// True when more ordinary messages should be kept back.
     #[must_use]
-    pub fn wants_controls(&self) -> bool {
+    pub(crate) fn wants_controls(&self) -> bool {
         self.controls.len() < self.wanted_controls()
     }
 
@@ -361,7 +361,7 @@ impl Suspects {
 
     /// Keeps ordinary messages back as controls: the largest, one with keywords, others. `pending` has those that wait to
     /// be sent, with whether they have keywords; they are suspects no more, where they were refused only in batches.
-    pub fn choose_controls(&mut self, pending: &[(Scanned, bool)]) {
+    pub(crate) fn choose_controls(&mut self, pending: &[(Scanned, bool)]) {
         let wanted = self.wanted_controls();
         let had = self.controls.len();
         if had >= wanted {
@@ -397,55 +397,55 @@ impl Suspects {
 
     /// The first refusal of this folder in this run.
     #[must_use]
-    pub fn first_refusal(&self) -> Option<Instant> {
+    pub(crate) fn first_refusal(&self) -> Option<Instant> {
         self.first_refusal
     }
 
     /// The last refusal, for the error when nothing is accepted.
     #[must_use]
-    pub fn last_error(&self) -> Option<&Error> {
+    pub(crate) fn last_error(&self) -> Option<&Error> {
         self.messages.values().next_back().map(|suspect| &suspect.error)
     }
 
     /// True when many different messages were refused and none accepted.
     #[must_use]
-    pub fn is_without_control(&self) -> bool {
+    pub(crate) fn is_without_control(&self) -> bool {
         !self.accepted && self.refused_many()
     }
 
     /// True when the first refusal is so long ago.
     #[must_use]
-    pub fn refused_for(&self, after: Duration) -> bool {
+    pub(crate) fn refused_for(&self, after: Duration) -> bool {
         self.first_refusal.is_some_and(|since| since.elapsed() >= after)
     }
 
     /// True when many different messages were refused.
     #[must_use]
-    pub fn refused_many(&self) -> bool {
+    pub(crate) fn refused_many(&self) -> bool {
         self.different.len() >= DIFFERENT
     }
 
     /// True when something was accepted in this folder since the first refusal.
     #[must_use]
-    pub fn any_accepted(&self) -> bool {
+    pub(crate) fn any_accepted(&self) -> bool {
         self.accepted
     }
 
     /// True when the refusals say themselves that they pass.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         self.last_error().is_some_and(is_passing)
     }
 
     /// What is still to be tried in the round that goes on; empty when the round is over.
     #[must_use]
-    pub fn left_in_round(&self) -> Vec<u32> {
+    pub(crate) fn left_in_round(&self) -> Vec<u32> {
         let left = self.messages.iter().filter(|(uid, s)| !self.is_settled(s) && !self.refused_now.contains_key(uid));
         left.map(|(uid, _)| *uid).collect()
     }
 
     /// A control was refused; true when so many were that the server is to blame.
-    pub fn control_refused(&mut self) -> bool {
+    pub(crate) fn control_refused(&mut self) -> bool {
         self.refused_controls += 1;
         self.refused_controls >= (self.unlikely_in_a_row() as usize).max(DIFFERENT)
     }
@@ -460,7 +460,7 @@ impl Suspects {
     /// So many refusals in a row come by chance less than once in a thousand times, where so many are refused; 1 where
     /// nothing was accepted yet.
     #[must_use]
-    pub fn unlikely_in_a_row(&self) -> u32 {
+    pub(crate) fn unlikely_in_a_row(&self) -> u32 {
         if self.accepted_messages == 0 {
             return 1;
         }
@@ -470,19 +470,19 @@ impl Suspects {
     }
 
     /// A control passed, and speaks for what follows.
-    pub fn control_passed(&mut self, size: u32) {
+    pub(crate) fn control_passed(&mut self, size: u32) {
         self.refused_controls = 0;
         self.control = Some(ControlPassed { size: Some(size), left: self.between_controls() });
     }
 
     /// No control is left: what follows is tried without.
-    pub fn without_control(&mut self) {
+    pub(crate) fn without_control(&mut self) {
         self.control = Some(ControlPassed { size: None, left: self.between_controls() });
     }
 
     /// After so many refusals another control must pass; where few are left, they are spread over two rounds.
     #[must_use]
-    pub fn between_controls(&self) -> usize {
+    pub(crate) fn between_controls(&self) -> usize {
         #[allow(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -494,7 +494,7 @@ impl Suspects {
     }
 
     /// A suspect was tried alone in this round, and refused.
-    pub fn refused_in_round(&mut self, uid: u32) {
+    pub(crate) fn refused_in_round(&mut self, uid: u32) {
         let Some(suspect) = self.messages.get(&uid) else { return };
         let speaks = self.control.and_then(|control| control.size).is_some_and(|size| size >= suspect.size);
         self.refused_now.insert(uid, speaks);
@@ -505,36 +505,36 @@ impl Suspects {
 
     /// True when something was refused in the round that goes on.
     #[must_use]
-    pub fn is_in_round(&self) -> bool {
+    pub(crate) fn is_in_round(&self) -> bool {
         !self.refused_now.is_empty()
     }
 
     /// True when a pause is due before the round that comes.
     #[must_use]
-    pub fn wants_pause(&self) -> bool {
+    pub(crate) fn wants_pause(&self) -> bool {
         self.paused < self.round
     }
 
     /// The pause was made.
-    pub fn paused(&mut self) {
+    pub(crate) fn paused(&mut self) {
         self.paused = self.round;
     }
 
     /// A suspect was refused in its weakened form.
-    pub fn refused_weakened(&mut self, uid: u32) {
+    pub(crate) fn refused_weakened(&mut self, uid: u32) {
         if let Some(suspect) = self.messages.get_mut(&uid) {
             suspect.weakened = true;
         }
     }
 
     /// Forgets all but these.
-    pub fn keep(&mut self, work: &UidSet) {
+    pub(crate) fn keep(&mut self, work: &UidSet) {
         self.messages.retain(|uid, _| work.contains(*uid));
         self.refused_now.retain(|uid, _| work.contains(*uid));
     }
 
     /// The server was unwell in the middle of the round: nothing in it counts.
-    pub fn void_round(&mut self) {
+    pub(crate) fn void_round(&mut self) {
         self.refused_now.clear();
         self.refused_controls = 0;
         self.control = None;
@@ -542,7 +542,7 @@ impl Suspects {
     }
 
     /// The round is over: what was refused in it counts.
-    pub fn end_round(&mut self) {
+    pub(crate) fn end_round(&mut self) {
         for (uid, speaks) in std::mem::take(&mut self.refused_now) {
             if let Some(suspect) = self.messages.get_mut(&uid) {
                 suspect.rounds += 1;
@@ -556,7 +556,7 @@ impl Suspects {
 
     /// True when the message is proven to be refused for its own sake.
     #[must_use]
-    pub fn is_proven(&self, suspect: &Suspect) -> bool {
+    pub(crate) fn is_proven(&self, suspect: &Suspect) -> bool {
         let earlier = suspect.earlier.is_some_and(|earlier| earlier.proven) && suspect.rounds > 0;
         earlier || (suspect.proven_rounds >= PROOF && (!self.comes_and_goes || suspect.rounds >= ROUNDS))
     }
@@ -578,7 +578,7 @@ impl Suspects {
     }
 
     /// What is left after the last round, taken out.
-    pub fn take_rest(&mut self) -> BTreeMap<u32, Suspect> {
+    pub(crate) fn take_rest(&mut self) -> BTreeMap<u32, Suspect> {
         self.refused_now.clear();
         (self.round, self.paused, self.round_began, self.control) = (0, 0, false, None);
         std::mem::take(&mut self.messages)

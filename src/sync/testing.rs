@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// A mailbox from old.example to new.example with four connections.
-pub fn spec(name: &str) -> SyncSpec {
+pub(crate) fn spec(name: &str) -> SyncSpec {
     let endpoint = |side, host: &str| Endpoint {
         side,
         host: host.to_owned(),

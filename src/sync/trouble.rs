@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::imap::UidSet;
 
 /// A message is given up as unreadable after this many failures when asked for alone.
-pub const MAX_FAILURES: u32 = 3;
+pub(crate) const MAX_FAILURES: u32 = 3;
 
 /// What is known of a server's trouble with the messages of one folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
+pub(crate) struct Trouble {
     /// How often it failed on a message.
     failures: BTreeMap<u32, u32>,
     /// Messages that turned out larger than was said: what streams must be asked for alone.
@@ -29,7 +29,7 @@ impl Default for Trouble {
 impl Trouble {
     /// A request ended badly. `missing` did not come; `some_came` says whether others of the same request did: then the
     /// first that is missing is suspected, else fewer are asked for next time.
-    pub fn failed(&mut self, missing: &UidSet, some_came: bool) {
+    pub(crate) fn failed(&mut self, missing: &UidSet, some_came: bool) {
         let Some(first) = missing.first() else { return };
         self.steps += 1;
         let count = usize::try_from(missing.len()).unwrap_or(usize::MAX);
@@ -43,54 +43,54 @@ impl Trouble {
     }
 
     /// It failed on just this message.
-    pub fn failed_on(&mut self, uid: u32) {
+    pub(crate) fn failed_on(&mut self, uid: u32) {
         self.failed(&std::iter::once(uid).collect(), false);
     }
 
     /// It turned out to be large.
-    pub fn is_large(&mut self, uid: u32) {
+    pub(crate) fn is_large(&mut self, uid: u32) {
         self.large.insert(uid);
     }
 
     /// True when it was found to be large.
     #[must_use]
-    pub fn knows_as_large(&self, uid: u32) -> bool {
+    pub(crate) fn knows_as_large(&self, uid: u32) -> bool {
         self.large.contains(&uid)
     }
 
     /// True when a message must be asked for alone.
     #[must_use]
-    pub fn alone(&self, uid: u32) -> bool {
+    pub(crate) fn alone(&self, uid: u32) -> bool {
         self.failures.contains_key(&uid) || self.large.contains(&uid)
     }
 
     /// How often it failed on a message.
     #[must_use]
-    pub fn failures(&self, uid: u32) -> u32 {
+    pub(crate) fn failures(&self, uid: u32) -> u32 {
         self.failures.get(&uid).copied().unwrap_or(0)
     }
 
     /// True when a message is given up.
     #[must_use]
-    pub fn unreadable(&self, uid: u32) -> bool {
+    pub(crate) fn unreadable(&self, uid: u32) -> bool {
         self.failures(uid) >= MAX_FAILURES
     }
 
     /// At most this many messages may be asked for at once.
     #[must_use]
-    pub const fn most(&self) -> usize {
+    pub(crate) const fn most(&self) -> usize {
         self.most
     }
 
     /// Failures so far.
     #[must_use]
-    pub const fn steps(&self) -> u64 {
+    pub(crate) const fn steps(&self) -> u64 {
         self.steps
     }
 
     /// What to ask for next of `left`, which has no unreadable ones; nothing when nothing is left.
     #[must_use]
-    pub fn next(&self, left: &UidSet) -> UidSet {
+    pub(crate) fn next(&self, left: &UidSet) -> UidSet {
         let mut uids = left.iter();
         let Some(first) = uids.next() else { return UidSet::default() };
         let rest = uids.take_while(|uid| !self.alone(first) && !self.alone(*uid));

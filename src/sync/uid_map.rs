@@ -59,19 +59,19 @@ pub struct UidMap {
 impl UidMap {
     /// An empty map.
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { runs: Vec::new(), copied: UidSet::new(), destinations: UidSet::new() }
     }
 
     /// Adds one message at the end of the copy order. A source UID that is in the map already keeps its first
     /// destination. A destination UID that is in the map already (a server that reports one twice) is not believed: the
     /// message counts as copied, UID unknown.
-    pub fn push(&mut self, source: u32, destination: Option<u32>, origin: Origin) {
+    pub(crate) fn push(&mut self, source: u32, destination: Option<u32>, origin: Origin) {
         self.push_run(Run { source, destination, length: 1, origin });
     }
 
     /// Adds runs at the end of the copy order, each as [`Self::push`] would its messages.
-    pub fn push_runs(&mut self, runs: impl IntoIterator<Item = Run>) {
+    pub(crate) fn push_runs(&mut self, runs: impl IntoIterator<Item = Run>) {
         for run in runs {
             self.push_run(run);
         }
@@ -140,37 +140,37 @@ impl UidMap {
 
     /// The runs, in copy order.
     #[must_use]
-    pub fn runs(&self) -> &[Run] {
+    pub(crate) fn runs(&self) -> &[Run] {
         &self.runs
     }
 
     /// Source UIDs that are at the destination.
     #[must_use]
-    pub const fn copied(&self) -> &UidSet {
+    pub(crate) const fn copied(&self) -> &UidSet {
         &self.copied
     }
 
     /// Destination UIDs that are known to be copies.
     #[must_use]
-    pub const fn destination_uids(&self) -> &UidSet {
+    pub(crate) const fn destination_uids(&self) -> &UidSet {
         &self.destinations
     }
 
     /// Source UIDs that are copied, destination UID unknown.
     #[must_use]
-    pub fn unknown(&self) -> UidSet {
+    pub(crate) fn unknown(&self) -> UidSet {
         self.sources(|run| run.destination.is_none())
     }
 
     /// Source UIDs that we appended and whose copies we know: those whose deletion may be mirrored.
     #[must_use]
-    pub fn deletable(&self) -> UidSet {
+    pub(crate) fn deletable(&self) -> UidSet {
         self.sources(|run| run.destination.is_some() && run.origin == Origin::Appended)
     }
 
     /// Source UIDs that were adopted.
     #[must_use]
-    pub fn adopted(&self) -> UidSet {
+    pub(crate) fn adopted(&self) -> UidSet {
         self.sources(|run| run.origin == Origin::Adopted)
     }
 
@@ -180,7 +180,7 @@ impl UidMap {
 
     /// The last `count` messages that were copied, as runs in copy order.
     #[must_use]
-    pub fn last(&self, count: usize) -> Vec<Run> {
+    pub(crate) fn last(&self, count: usize) -> Vec<Run> {
         let mut left = u32::try_from(count).unwrap_or(u32::MAX);
         let mut runs = Vec::new();
         for run in self.runs.iter().rev() {
@@ -203,20 +203,20 @@ impl UidMap {
 
     /// True when nothing was copied.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
     /// The map made for many look-ups.
     #[must_use]
-    pub fn index(&self) -> UidMapIndex {
+    pub(crate) fn index(&self) -> UidMapIndex {
         let mut runs = self.runs.clone();
         runs.sort_unstable_by_key(|run| run.source);
         UidMapIndex { runs }
     }
 
     /// Takes out source messages (after their deletion was mirrored); the others keep their order.
-    pub fn remove_sources(&mut self, sources: &UidSet) {
+    pub(crate) fn remove_sources(&mut self, sources: &UidSet) {
         let mut kept = Self::new();
         for run in &self.runs {
             let rest = UidSet::from_ranges([(run.source, run.last_source())]).difference(sources);
@@ -227,7 +227,7 @@ impl UidMap {
 
     /// Fills in destination UIDs that were unknown, from pairs (source UID, destination UID) that matching found. The
     /// copy order and known UIDs stay.
-    pub fn resolve(&mut self, pairs: &[(u32, u32)]) {
+    pub(crate) fn resolve(&mut self, pairs: &[(u32, u32)]) {
         let found: std::collections::HashMap<u32, u32> = pairs.iter().copied().collect();
         let known = self.destinations.clone();
         let mut resolved = Self::new();
@@ -247,7 +247,7 @@ impl UidMap {
     /// The map as bytes, in columns: how many runs; a tag for each; steps to each first source UID from the one that was
     /// to be expected; lengths less 1; steps to each known first destination UID from the one that was to be expected.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(8 + self.runs.len() * 4);
         put(&mut bytes, self.runs.len() as u64);
         for run in &self.runs {
@@ -271,7 +271,7 @@ impl UidMap {
 
     /// The map that [`Self::encode`] wrote; `None` for anything that it does not write.
     #[must_use]
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         let count = usize::try_from(reader.take()?).ok()?;
         let (tags, rest) = reader.0.split_at_checked(count)?;
@@ -314,14 +314,14 @@ fn find(run: &Run, source: u32) -> Option<(Option<u32>, Origin)> {
 
 /// A [`UidMap`] sorted by source UID.
 #[derive(Debug, Clone)]
-pub struct UidMapIndex {
+pub(crate) struct UidMapIndex {
     runs: Vec<Run>,
 }
 
 impl UidMapIndex {
     /// Where one source message went: none when it is not copied.
     #[must_use]
-    pub fn get(&self, source: u32) -> Option<(Option<u32>, Origin)> {
+    pub(crate) fn get(&self, source: u32) -> Option<(Option<u32>, Origin)> {
         let at = self.runs.partition_point(|run| run.source <= source).checked_sub(1)?;
         find(self.runs.get(at)?, source)
     }
@@ -329,7 +329,7 @@ impl UidMapIndex {
     /// Where source messages went: the known destination UIDs, and the source UIDs that are not copied or whose copy is
     /// unknown.
     #[must_use]
-    pub fn destinations_of(&self, sources: &UidSet) -> (UidSet, UidSet) {
+    pub(crate) fn destinations_of(&self, sources: &UidSet) -> (UidSet, UidSet) {
         let mut destinations = Vec::new();
         let mut known = Vec::new();
         for &(low, high) in sources.ranges() {

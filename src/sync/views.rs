@@ -27,7 +27,7 @@ use crate::{
 ///
 /// # Errors
 /// When the connection ends or the source refuses; then all messages of the views count as not copied.
-pub async fn look_at_views(
+pub(crate) async fn look_at_views(
     spec: &SyncSpec,
     ledger: &Ledger,
     progress: &Progress,

@@ -131,13 +131,13 @@ const OTHER: &str = "other";
 
 /// The label for a reason that a worker reported.
 #[must_use]
-pub fn reason_label(reason: &str) -> &'static str {
+pub(crate) fn reason_label(reason: &str) -> &'static str {
     REASONS.into_iter().find(|known| *known == reason).unwrap_or(OTHER)
 }
 
 /// The label for a kind of difference that a worker reported.
 #[must_use]
-pub fn kind_label(kind: &str) -> &'static str {
+pub(crate) fn kind_label(kind: &str) -> &'static str {
     KINDS.into_iter().find(|known| *known == kind).unwrap_or(OTHER)
 }
 

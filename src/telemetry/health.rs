@@ -28,7 +28,7 @@ pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, bool>>>);
 
 impl Readiness {
     /// Says whether a part can do its work. A part that was never heard of holds nothing up.
-    pub fn set(&self, part: &'static str, is_ready: bool) {
+    pub(crate) fn set(&self, part: &'static str, is_ready: bool) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part, is_ready);
     }
 

@@ -13,7 +13,8 @@ use prometheus::{
 };
 
 use super::facts::{CONTROLLERS, KINDS, REASONS, SIDES, side_label};
-pub use super::facts::{MailboxTally, Moved, Reconciled, Restart, SyncResult, kind_label, reason_label};
+pub use super::facts::{MailboxTally, Moved, Reconciled, Restart, SyncResult};
+pub(crate) use super::facts::{kind_label, reason_label};
 use crate::{
     api::{mail_migration::MigrationPhase, mailbox_sync::SyncPhase},
     error::{Error, ErrorClass, Result, Side},
@@ -171,7 +172,7 @@ impl Metrics {
     }
 
     /// What is called before each reading, to bring gauges up to date; only the first is kept.
-    pub fn before_reading(&self, bring: impl Fn(&Self) + Send + Sync + 'static) {
+    pub(crate) fn before_reading(&self, bring: impl Fn(&Self) + Send + Sync + 'static) {
         drop(self.0.before.set(Box::new(bring)));
     }
 

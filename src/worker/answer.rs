@@ -6,7 +6,7 @@ use crate::api::MailboxSync;
 
 /// What became of a report.
 #[derive(Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// It was taken; this is the object now.
     Taken(Box<MailboxSync>),
     /// This attempt may not report: another has taken over, or the object is gone.
@@ -19,7 +19,7 @@ pub enum Answer {
 
 /// Judges an answer. What is no clear refusal is worth another try.
 #[must_use]
-pub fn judge(answer: Result<MailboxSync, KubeError>) -> Answer {
+pub(crate) fn judge(answer: Result<MailboxSync, KubeError>) -> Answer {
     match answer {
         Ok(object) => Answer::Taken(Box::new(object)),
         Err(KubeError::Api(status)) => {

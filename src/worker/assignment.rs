@@ -17,7 +17,7 @@ use crate::{
 
 /// Which attempt this process is, and where it finds what it needs.
 #[derive(Debug, Clone)]
-pub struct Assignment {
+pub(crate) struct Assignment {
     /// The MailboxSync's namespace.
     pub namespace: String,
     /// Its name.
@@ -38,7 +38,7 @@ pub struct Assignment {
 
 /// Secrets as files, mounted by kubelet, which replaces them when the Secret changes.
 #[derive(Debug)]
-pub struct Mounted {
+pub(crate) struct Mounted {
     /// The folder that holds a folder for each Secret.
     pub root: PathBuf,
     /// The namespace, for advice.
@@ -79,7 +79,12 @@ impl Secrets for Mounted {
 ///
 /// # Errors
 /// Configuration, when the spec or a Secret is wrong.
-pub fn spec(assignment: &Assignment, claimed: &MailboxSync, slots: Option<i32>, now: Timestamp) -> Result<SyncSpec> {
+pub(crate) fn spec(
+    assignment: &Assignment,
+    claimed: &MailboxSync,
+    slots: Option<i32>,
+    now: Timestamp,
+) -> Result<SyncSpec> {
     let sync = &claimed.spec;
     let secrets = Mounted { root: assignment.secrets.clone(), namespace: assignment.namespace.clone() };
     let mut spec = sync_spec(sync, &secrets, now)?;
@@ -107,7 +112,7 @@ pub fn spec(assignment: &Assignment, claimed: &MailboxSync, slots: Option<i32>, 
 /// True when more may have been appended than the checkpoint knows: the attempt before this one did not flush it at its
 /// end.
 #[must_use]
-pub fn is_in_doubt(claimed: &MailboxSync, attempt: i64) -> bool {
+pub(crate) fn is_in_doubt(claimed: &MailboxSync, attempt: i64) -> bool {
     let worker = claimed.status.as_ref().and_then(|status| status.worker.as_ref());
     let flushed = worker.and_then(|worker| worker.flushed_attempt?.checked_add(1));
     worker.is_some_and(|worker| worker.checkpoint.is_some()) && flushed != Some(attempt)
@@ -117,7 +122,7 @@ pub fn is_in_doubt(claimed: &MailboxSync, attempt: i64) -> bool {
 ///
 /// # Errors
 /// When it cannot be read: the sync goes on without it, and matches what is there.
-pub fn checkpoint(claimed: &MailboxSync, attempt: i64) -> Result<Option<Checkpoint>> {
+pub(crate) fn checkpoint(claimed: &MailboxSync, attempt: i64) -> Result<Option<Checkpoint>> {
     let worker = claimed.status.as_ref().and_then(|status| status.worker.as_ref());
     let Some(text) = worker.and_then(|worker| worker.checkpoint.as_ref()) else { return Ok(None) };
     let mut checkpoint = Checkpoint::decode_text(text)?;
@@ -131,7 +136,7 @@ pub fn checkpoint(claimed: &MailboxSync, attempt: i64) -> Result<Option<Checkpoi
 ///
 /// # Errors
 /// Configuration when it is none.
-pub fn attempt(text: &str) -> Result<i64> {
+pub(crate) fn attempt(text: &str) -> Result<i64> {
     text.parse().ok().filter(|attempt| *attempt > 0).ok_or_else(|| {
         Error::configuration(format!("the attempt `{text}` is no number")).advice("The operator starts workers")
     })

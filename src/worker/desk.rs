@@ -30,7 +30,7 @@ const MAX_NAME: usize = 300;
 /// Holds the newest checkpoint until it is reported. That may take a while: an attempt that ends without flushing leaves
 /// one that the next takes as in doubt.
 #[derive(Debug)]
-pub struct Desk {
+pub(crate) struct Desk {
     fence: Arc<Fence>,
     inbox: Mutex<Tray>,
 }
@@ -48,7 +48,7 @@ struct Tray {
 
 /// A checkpoint as a status has it.
 #[derive(Debug, Clone)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// Encoded.
     pub checkpoint: String,
     /// Facts about folders, the largest if there are many.
@@ -60,7 +60,7 @@ pub struct Kept {
 impl Desk {
     /// A desk that takes nothing more once the fence is closed.
     #[must_use]
-    pub fn new(fence: Arc<Fence>) -> Self {
+    pub(crate) fn new(fence: Arc<Fence>) -> Self {
         Self { fence, inbox: Mutex::default() }
     }
 
@@ -70,26 +70,26 @@ impl Desk {
 
     /// The newest checkpoint, unless it is reported already.
     #[must_use]
-    pub fn newest(&self) -> Option<Kept> {
+    pub(crate) fn newest(&self) -> Option<Kept> {
         let tray = self.tray();
         tray.newest.clone().filter(|_| tray.version > tray.reported)
     }
 
     /// True when there is a checkpoint that was not reported.
     #[must_use]
-    pub fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         let tray = self.tray();
         tray.version > tray.reported
     }
 
     /// True once this attempt's engine has saved a checkpoint.
     #[must_use]
-    pub fn has_any(&self) -> bool {
+    pub(crate) fn has_any(&self) -> bool {
         self.tray().version > 0
     }
 
     /// This one is at the API server.
-    pub fn reported(&self, kept: &Kept) {
+    pub(crate) fn reported(&self, kept: &Kept) {
         let mut tray = self.tray();
         tray.reported = tray.reported.max(kept.version);
         tray.copied_reported = kept.copied;
@@ -97,19 +97,19 @@ impl Desk {
 
     /// Messages copied since the last checkpoint that was reported.
     #[must_use]
-    pub fn unreported_messages(&self) -> u64 {
+    pub(crate) fn unreported_messages(&self) -> u64 {
         let tray = self.tray();
         tray.copied.saturating_sub(tray.copied_reported)
     }
 
     /// The checkpoint that the attempt goes on from.
-    pub fn goes_on_from(&self, checkpoint: &Checkpoint) {
+    pub(crate) fn goes_on_from(&self, checkpoint: &Checkpoint) {
         self.tray().set_aside = set_aside(checkpoint);
     }
 
     /// Messages that were set aside, by reason, as of the newest checkpoint.
     #[must_use]
-    pub fn set_aside(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn set_aside(&self) -> BTreeMap<String, u64> {
         self.tray().set_aside.clone()
     }
 

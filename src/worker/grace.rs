@@ -20,14 +20,14 @@ use crate::{
 /// How much of the grace is left. It counts from the sending of the last request that was answered: the operator may have
 /// seen that word only, and counts from there.
 #[must_use]
-pub fn left(grace: Duration, confirmed: Duration, now: Duration) -> Option<Duration> {
+pub(crate) fn left(grace: Duration, confirmed: Duration, now: Duration) -> Option<Duration> {
     let used = now.saturating_sub(confirmed);
     grace.checked_sub(used).filter(|left| !left.is_zero())
 }
 
 /// The permit to write of one attempt. Once it is closed it stays closed.
 #[derive(Debug)]
-pub struct Fence {
+pub(crate) struct Fence {
     grace: Duration,
     /// When the last answered request was sent: nanoseconds since boot.
     confirmed: AtomicU64,
@@ -41,7 +41,7 @@ pub struct Fence {
 impl Fence {
     /// Open, since a request that was sent at `confirmed` was answered.
     #[must_use]
-    pub fn new(grace: Duration, confirmed: Duration) -> Self {
+    pub(crate) fn new(grace: Duration, confirmed: Duration) -> Self {
         Self::with_clock(grace, confirmed, since_boot)
     }
 
@@ -57,17 +57,17 @@ impl Fence {
     }
 
     /// A request that was sent at `sent` was answered.
-    pub fn confirm(&self, sent: Duration) {
+    pub(crate) fn confirm(&self, sent: Duration) {
         self.confirmed.fetch_max(nanos(sent), SeqCst);
     }
 
     /// Nothing is written until it is known whether this attempt is over, or it is known that it is not.
-    pub fn hold(&self, hold: bool) {
+    pub(crate) fn hold(&self, hold: bool) {
         self.held.store(hold, SeqCst);
     }
 
     /// The API server says that this attempt is over.
-    pub fn refuse(&self, why: &str) {
+    pub(crate) fn refuse(&self, why: &str) {
         self.close(
             Error::internal(format!("fenced: {why}"))
                 .advice("Another attempt has taken over, or the MailboxSync is gone; nothing more was written"),
@@ -81,7 +81,7 @@ impl Fence {
 
     /// The time left until it closes by itself; none when it is closed.
     #[must_use]
-    pub fn left(&self) -> Option<Duration> {
+    pub(crate) fn left(&self) -> Option<Duration> {
         if self.closed.get().is_some() {
             return None;
         }
@@ -100,7 +100,7 @@ impl Fence {
 
     /// Why it is closed, if it is.
     #[must_use]
-    pub fn closed(&self) -> Option<&Error> {
+    pub(crate) fn closed(&self) -> Option<&Error> {
         let _ = self.left();
         self.closed.get()
     }

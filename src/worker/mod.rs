@@ -2,9 +2,9 @@
 //! have taken over.
 
 mod answer;
-pub mod assignment;
+pub(crate) mod assignment;
 mod desk;
-pub mod grace;
+pub(crate) mod grace;
 pub mod pace;
 mod reporter;
 mod standing;
@@ -50,7 +50,7 @@ const LAST_REPORT: Duration = Duration::from_secs(55);
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Works on one attempt until it ends; returns the exit code. `stop` asks to save a checkpoint and end soon.
-pub async fn run(assignment: &Assignment, client: Client, stop: CancellationToken) -> u8 {
+pub(crate) async fn run(assignment: &Assignment, client: Client, stop: CancellationToken) -> u8 {
     let link = Link::new(client, assignment);
     let attempt = assignment.attempt;
     tracing::info!(mailbox_sync = assignment.mailbox_sync, attempt, "claiming the attempt");
@@ -272,7 +272,7 @@ fn say(assignment: &Assignment, status: &WorkerStatus) {
 ///
 /// # Errors
 /// Configuration when there is neither a cluster around this process nor a kubeconfig.
-pub async fn client() -> Result<Client> {
+pub(crate) async fn client() -> Result<Client> {
     let unreachable = |why: String| {
         Error::configuration(format!("the API server can't be reached: {why}"))
             .advice("Workers run in pods that the operator makes; elsewhere, set KUBECONFIG")

@@ -49,7 +49,7 @@ pub enum Action {
 
 /// Decides.
 #[must_use]
-pub fn next(state: &State, now: Duration) -> Action {
+pub(crate) fn next(state: &State, now: Duration) -> Action {
     let wait = due(state).saturating_sub(now);
     if !wait.is_zero() {
         return Action::Wait(wait);

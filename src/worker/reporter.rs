@@ -42,7 +42,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const MANY: u64 = 1000;
 
 /// The way to the API server.
-pub struct Link {
+pub(crate) struct Link {
     api: Api<MailboxSync>,
     name: String,
     limit: Duration,
@@ -51,7 +51,7 @@ pub struct Link {
 impl Link {
     /// To the assigned object.
     #[must_use]
-    pub fn new(client: Client, assignment: &Assignment) -> Self {
+    pub(crate) fn new(client: Client, assignment: &Assignment) -> Self {
         Self {
             api: Api::namespaced(client, &assignment.namespace),
             name: assignment.mailbox_sync.clone(),
@@ -75,7 +75,7 @@ impl Link {
     ///
     /// # Errors
     /// Internal when the claim is refused for a minute, Network when the API server is away for as long as `patience`.
-    pub async fn claim(
+    pub(crate) async fn claim(
         &self,
         attempt: i64,
         patience: Duration,
@@ -121,7 +121,7 @@ impl Link {
 
 /// Whether the last report is at the API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivered {
+pub(crate) enum Delivered {
     /// It is.
     Yes,
     /// There was no time left; the termination message has to do.
@@ -129,7 +129,7 @@ pub enum Delivered {
 }
 
 /// Reports what the engine does, at the pace of [`pace`].
-pub struct Reporter {
+pub(crate) struct Reporter {
     link: Link,
     attempt: i64,
     progress: Arc<Progress>,
@@ -147,7 +147,7 @@ pub struct Reporter {
 impl Reporter {
     /// Reports by `link` for an attempt that was claimed at `claimed`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         mut link: Link,
         attempt: i64,
         progress: Arc<Progress>,
@@ -184,7 +184,7 @@ impl Reporter {
 
     /// Reports until it is dropped. Safe to drop: a report that is on its way then has a lower number than any later one,
     /// and is refused if it comes late.
-    pub async fn keep_reporting(&mut self) {
+    pub(crate) async fn keep_reporting(&mut self) {
         loop {
             let Some(left) = self.fence.left() else { return std::future::pending().await };
             let ended = self.progress.folders_done.load(Relaxed);
@@ -203,7 +203,7 @@ impl Reporter {
     }
 
     /// The status as it is now.
-    pub fn now(&mut self) -> WorkerStatus {
+    pub(crate) fn now(&mut self) -> WorkerStatus {
         let rate = self.samples.rate(since_boot(), self.progress.bytes_done.load(Relaxed));
         let set_aside = self.desk.set_aside();
         let live = words::live(&self.progress, set_aside.values().sum(), rate, Timestamp::now());
@@ -211,7 +211,7 @@ impl Reporter {
     }
 
     /// Adds to the last status what the engine's report says of what was not copied.
-    pub fn tell(&self, status: &mut WorkerStatus, report: &MailboxReport) {
+    pub(crate) fn tell(&self, status: &mut WorkerStatus, report: &MailboxReport) {
         self.standing.tell(status, report, &self.desk.set_aside());
     }
 
@@ -267,13 +267,13 @@ impl Reporter {
 
     /// The number of the next report.
     #[must_use]
-    pub const fn next_number(&self) -> i64 {
+    pub(crate) const fn next_number(&self) -> i64 {
         self.number + 1
     }
 
     /// Reports how the attempt ended, with the newest checkpoint, until that is taken or there is no time left: the fence
     /// closes, or `until` is over.
-    pub async fn last(&mut self, status: &WorkerStatus, until: impl Future<Output = ()>) -> Delivered {
+    pub(crate) async fn last(&mut self, status: &WorkerStatus, until: impl Future<Output = ()>) -> Delivered {
         tokio::pin!(until);
         loop {
             let Some(left) = self.fence.left() else { return Delivered::No };

@@ -25,7 +25,7 @@ const MAX_KIND: usize = 40;
 
 /// What the attempts before this one told.
 #[derive(Debug, Clone, Default)]
-pub struct Standing {
+pub(crate) struct Standing {
     not_copied: Option<NotCopied>,
     differences: BTreeMap<String, i64>,
     accepted: BTreeSet<&'static str>,
@@ -34,7 +34,7 @@ pub struct Standing {
 impl Standing {
     /// What a claimed status says.
     #[must_use]
-    pub fn of(worker: Option<&WorkerStatus>) -> Self {
+    pub(crate) fn of(worker: Option<&WorkerStatus>) -> Self {
         Self {
             not_copied: worker.and_then(|worker| worker.not_copied.clone()),
             differences: worker.map(|worker| worker.differences.clone()).unwrap_or_default(),
@@ -43,13 +43,13 @@ impl Standing {
     }
 
     /// Whole reasons are accepted.
-    pub fn accept(&mut self, accepted: &AcceptedLosses) {
+    pub(crate) fn accept(&mut self, accepted: &AcceptedLosses) {
         self.accepted = accepted.reasons.iter().map(|reason| reason.name()).collect();
     }
 
     /// The names of all reasons that a status may have.
     #[must_use]
-    pub fn reasons(&self) -> BTreeSet<&str> {
+    pub(crate) fn reasons(&self) -> BTreeSet<&str> {
         let before = self.not_copied.iter().flat_map(|before| before.reasons.keys().chain(before.accepted.keys()));
         let known = SetAsideReason::ALL.iter().map(|reason| reason.name()).chain(once(LEFT_OUT));
         before.map(String::as_str).chain(known).collect()
@@ -58,7 +58,7 @@ impl Standing {
     /// What is known before the sync has ended. A loss is told at once; only the end of a sync, which has looked at
     /// everything, takes one back. None: as it stands.
     #[must_use]
-    pub fn so_far(&self, seen: &BTreeMap<String, u64>) -> Option<NotCopied> {
+    pub(crate) fn so_far(&self, seen: &BTreeMap<String, u64>) -> Option<NotCopied> {
         let mut all = self.not_copied.clone().unwrap_or_default();
         let mut grew = false;
         for (reason, messages) in seen {
@@ -79,7 +79,7 @@ impl Standing {
     }
 
     /// Adds to the last status of an attempt what its report says; `seen` is set aside in its checkpoint.
-    pub fn tell(&self, status: &mut WorkerStatus, report: &MailboxReport, seen: &BTreeMap<String, u64>) {
+    pub(crate) fn tell(&self, status: &mut WorkerStatus, report: &MailboxReport, seen: &BTreeMap<String, u64>) {
         status.left_out = left_out(&report.left_out);
         let (most, length) = MAX_WARNINGS;
         status.warnings = report.warnings.iter().take(most).map(|warning| cut(warning, length)).collect();

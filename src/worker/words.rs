@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A termination message may have this many bytes.
-pub const MAX_LAST_WORD: usize = 4096;
+pub(crate) const MAX_LAST_WORD: usize = 4096;
 /// `waiting` may have this many characters.
 const MAX_WAITING: usize = 500;
 /// Rates are over this long.
@@ -32,7 +32,7 @@ const WINDOW: Duration = Duration::from_mins(1);
 /// The patch that claims an attempt: what the attempt before said of itself does not hold any more; its checkpoint, facts
 /// about folders and what was not copied do.
 #[must_use]
-pub fn claim(attempt: i64, now: Timestamp) -> Value {
+pub(crate) fn claim(attempt: i64, now: Timestamp) -> Value {
     json!({"status": {"worker": {
         "attempt": attempt,
         "report": 1,
@@ -51,7 +51,7 @@ pub fn claim(attempt: i64, now: Timestamp) -> Value {
 /// The patch for a report: what it does not say any more is removed; the checkpoint, facts about folders and what was not
 /// copied stay unless they are new. `reasons` are those that the status may have.
 #[must_use]
-pub fn patch(status: &WorkerStatus, reasons: &BTreeSet<&str>) -> Value {
+pub(crate) fn patch(status: &WorkerStatus, reasons: &BTreeSet<&str>) -> Value {
     let mut worker = serde_json::to_value(status).unwrap_or_default();
     let clear = |value: Option<&mut Value>, names: &[&str]| {
         if let Some(Value::Object(object)) = value {
@@ -79,7 +79,7 @@ pub fn patch(status: &WorkerStatus, reasons: &BTreeSet<&str>) -> Value {
 
 /// The last word: the status without checkpoint, lists and what stands of them all, its texts as short as they must be.
 #[must_use]
-pub fn last_word(status: &WorkerStatus) -> String {
+pub(crate) fn last_word(status: &WorkerStatus) -> String {
     let mut word = WorkerStatus {
         checkpoint: None,
         folders: Vec::new(),
@@ -111,7 +111,7 @@ pub fn last_word(status: &WorkerStatus) -> String {
 
 /// How a sync ended, and with what error.
 #[must_use]
-pub fn outcome(report: &MailboxReport, asked_to_stop: bool) -> (Outcome, Option<Error>) {
+pub(crate) fn outcome(report: &MailboxReport, asked_to_stop: bool) -> (Outcome, Option<Error>) {
     match report.gravest() {
         None if report.interrupted => (Outcome::Stopped, None),
         None => (Outcome::Synced, None),
@@ -125,11 +125,11 @@ pub fn outcome(report: &MailboxReport, asked_to_stop: bool) -> (Outcome, Option<
 
 /// Message bytes at moments of the last minute.
 #[derive(Debug, Default)]
-pub struct Samples(VecDeque<(Duration, u64)>);
+pub(crate) struct Samples(VecDeque<(Duration, u64)>);
 
 impl Samples {
     /// Takes a growing counter; gives what it grew by per second.
-    pub fn rate(&mut self, now: Duration, bytes: u64) -> u64 {
+    pub(crate) fn rate(&mut self, now: Duration, bytes: u64) -> u64 {
         self.0.push_back((now, bytes));
         while self.0.len() > 2 && self.0.get(1).is_some_and(|(at, _)| *at + WINDOW <= now) {
             self.0.pop_front();
@@ -142,7 +142,7 @@ impl Samples {
 
 /// The live part of a status.
 #[must_use]
-pub fn live(progress: &Progress, skipped: u64, bytes_per_second: u64, now: Timestamp) -> WorkerStatus {
+pub(crate) fn live(progress: &Progress, skipped: u64, bytes_per_second: u64, now: Timestamp) -> WorkerStatus {
     use std::sync::atomic::Ordering::Relaxed;
     let counters = progress.snapshot();
     let whole = &progress.whole;

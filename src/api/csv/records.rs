@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 /// How fields stand in a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dialect {
+pub(crate) struct Dialect {
     /// Between two fields.
     pub delimiter: u8,
     /// Fields may stand in double quotes; otherwise a quote is a character like any other.
@@ -20,7 +20,7 @@ impl Default for Dialect {
 
 /// One record, with the number of its first line.
 #[derive(Debug)]
-pub struct Record {
+pub(crate) struct Record {
     /// Where it starts, from 1.
     pub line: usize,
     /// Its fields, without quotes around them.
@@ -30,14 +30,14 @@ pub struct Record {
 impl Record {
     /// True where nothing stands: an empty line, or delimiters only.
     #[must_use]
-    pub fn is_blank(&self) -> bool {
+    pub(crate) fn is_blank(&self) -> bool {
         self.fields.iter().all(|field| field.is_empty())
     }
 }
 
 /// Why a record can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// A quoted field has no end. Where the next record would start is not known: nothing follows.
     OpenQuote,
     /// A quoted field ends, and neither a delimiter nor the line's end follows. The next record starts on the next line.
@@ -47,7 +47,7 @@ pub enum Fault {
 impl Fault {
     /// The same for people.
     #[must_use]
-    pub const fn message(self) -> &'static str {
+    pub(crate) const fn message(self) -> &'static str {
         match self {
             Self::OpenQuote => "a quote is not closed",
             Self::BehindQuote => "text behind a closing quote",
@@ -57,7 +57,7 @@ impl Fault {
 
 /// Reads records, and goes on behind one that can't be read.
 #[derive(Debug, Clone)]
-pub struct Records<'a> {
+pub(crate) struct Records<'a> {
     rest: &'a [u8],
     line: usize,
     dialect: Dialect,
@@ -66,7 +66,7 @@ pub struct Records<'a> {
 impl<'a> Records<'a> {
     /// The records of `bytes`, whose first line has this number.
     #[must_use]
-    pub const fn new(bytes: &'a [u8], line: usize, dialect: Dialect) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8], line: usize, dialect: Dialect) -> Self {
         Self { rest: bytes, line, dialect }
     }
 
@@ -155,7 +155,7 @@ impl Iterator for Records<'_> {
 }
 
 /// Adds one record in the dialect of RFC 4180, such that [`Records`] gives the same fields back.
-pub fn write<'a>(to: &mut Zeroizing<Vec<u8>>, fields: impl Iterator<Item = &'a [u8]>) {
+pub(crate) fn write<'a>(to: &mut Zeroizing<Vec<u8>>, fields: impl Iterator<Item = &'a [u8]>) {
     for (index, field) in fields.enumerate() {
         if index > 0 {
             to.push(b',');

@@ -16,7 +16,7 @@ use crate::{
 
 /// Whether all of a mailbox is copied, as far as its worker has told.
 #[must_use]
-pub fn all_copied(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> Verdict {
+pub(crate) fn all_copied(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> Verdict {
     let unknown = |why: &str| Verdict::Unknown(why.to_owned());
     if spec.settings.dry_run {
         return unknown("a dry run copies nothing");
@@ -46,7 +46,7 @@ pub fn all_copied(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> Verdict
 }
 
 /// Sets the conditions that go with the rest of the status.
-pub fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
+pub(crate) fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
     let phase = status.phase.unwrap_or(SyncPhase::Pending);
     let error = status.last_error.as_ref();
     let failing = || {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Counts what mailboxes do. A new process begins at zero, as Prometheus expects it.
-pub struct Counts {
+pub(crate) struct Counts {
     metrics: Metrics,
     began: Timestamp,
     of: Mutex<HashMap<String, Seen>>,
@@ -35,7 +35,7 @@ struct Seen {
 impl Counts {
     /// From now on.
     #[must_use]
-    pub fn new(metrics: Metrics) -> Self {
+    pub(crate) fn new(metrics: Metrics) -> Self {
         // Times in a status have whole seconds.
         let now = Timestamp::now();
         Self { metrics, began: Timestamp::from_second(now.as_second()).unwrap_or(now), of: Mutex::default() }
@@ -46,12 +46,12 @@ impl Counts {
     }
 
     /// Forgets a mailbox that is gone.
-    pub fn forget(&self, uid: &str) {
+    pub(crate) fn forget(&self, uid: &str) {
         self.of().remove(uid);
     }
 
     /// Takes in what the current attempt's worker has done so far.
-    pub fn see(&self, uid: &str, status: &MailboxSyncStatus) {
+    pub(crate) fn see(&self, uid: &str, status: &MailboxSyncStatus) {
         let worker = status.worker.as_ref().filter(|worker| worker.attempt == status.attempt && status.slots.is_some());
         let Some(progress) = worker.and_then(|worker| worker.progress.as_ref()) else { return };
         let (messages, bytes) = (progress.messages_this_attempt, progress.bytes_moved);
@@ -70,7 +70,7 @@ impl Counts {
     }
 
     /// Takes in a status that was written.
-    pub fn wrote(&self, uid: &str, before: &MailboxSyncStatus, after: &MailboxSyncStatus, now: Timestamp) {
+    pub(crate) fn wrote(&self, uid: &str, before: &MailboxSyncStatus, after: &MailboxSyncStatus, now: Timestamp) {
         if let (None, Some(stopping)) = (&before.stopping, &after.stopping)
             && let Some(why) = restart(stopping.reason)
         {

@@ -399,7 +399,7 @@ enum Due {
 
 /// True when nothing more happens with a mailbox by itself: it is synced for good, has failed, or was cancelled.
 #[must_use]
-pub fn is_final(sync: &MailboxSync, now: Timestamp) -> bool {
+pub(crate) fn is_final(sync: &MailboxSync, now: Timestamp) -> bool {
     let Some(status) = &sync.status else { return false };
     if status.slots.is_some() || sync.metadata.deletion_timestamp.is_some() {
         return false;
@@ -424,7 +424,7 @@ pub(super) struct Facts<'a> {
 
 impl<'a> Facts<'a> {
     /// Those of a MailboxSync with this status.
-    pub fn of(sync: &'a MailboxSync, status: &'a MailboxSyncStatus, now: Timestamp) -> Self {
+    pub(crate) fn of(sync: &'a MailboxSync, status: &'a MailboxSyncStatus, now: Timestamp) -> Self {
         Self {
             uid: sync.metadata.uid.as_deref().unwrap_or_default(),
             generation: sync.metadata.generation.unwrap_or_default(),
@@ -523,7 +523,7 @@ pub(super) fn next_delta_at(o: &Facts<'_>) -> Option<(Timestamp, Duration)> {
 
 /// A wait, shortened or lengthened by up to so many percent: at random between mailboxes, always the same for one.
 #[must_use]
-pub fn jittered(wait: SignedDuration, percent: i32, uid: &str, number: i64) -> SignedDuration {
+pub(crate) fn jittered(wait: SignedDuration, percent: i32, uid: &str, number: i64) -> SignedDuration {
     let hash = names::hash(&[uid, &number.to_string()], 8);
     let random = f64::from(u32::from_str_radix(&hash, 16).unwrap_or(0)) / f64::from(u32::MAX);
     let factor = 1.0 + f64::from(percent) / 100.0 * (2.0 * random - 1.0);

@@ -1,16 +1,16 @@
 //! The MailboxSync controller: one mailbox, from what is observed to what is written and done.
 
 mod apply;
-pub mod conditions;
-pub mod count;
+pub(crate) mod conditions;
+pub(crate) mod count;
 pub mod decide;
 #[cfg(test)]
 mod model;
-pub mod needs;
+pub(crate) mod needs;
 pub mod observe;
 pub mod reconcile;
-pub mod secrets;
+pub(crate) mod secrets;
 pub mod settle;
-pub mod tally;
+pub(crate) mod tally;
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use crate::{
 
 /// Describes what the sync of a mailbox needs; `held`: the connections that it holds already.
 #[must_use]
-pub fn request(
+pub(crate) fn request(
     uid: &str,
     (namespace, name): Place,
     spec: &MailboxSyncSpec,
@@ -55,7 +55,7 @@ pub fn request(
 
 /// A server, as limits know it.
 #[must_use]
-pub fn address(server: &MailServerSpec) -> String {
+pub(crate) fn address(server: &MailServerSpec) -> String {
     let host = server.host.trim_end_matches('.').to_ascii_lowercase();
     format!("{host}:{}", server.effective_port())
 }

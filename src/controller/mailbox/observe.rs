@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// From a stop's SIGTERM to SIGKILL, seconds: the worker saves its checkpoint within it.
-pub const FLUSH_SECONDS: i64 = 60;
+pub(crate) const FLUSH_SECONDS: i64 = 60;
 /// Added to `offlineGrace` and the flush before a pod that can't be seen counts as ended, seconds.
 const MARGIN_SECONDS: i64 = 30;
 
@@ -70,7 +70,7 @@ impl Heard {
 
     /// Takes in what a status says now.
     #[must_use]
-    pub fn and(self, status: &MailboxSyncStatus, now: Timestamp) -> Self {
+    pub(crate) fn and(self, status: &MailboxSyncStatus, now: Timestamp) -> Self {
         let mut heard = if self.attempt == status.attempt { self } else { Self::first(status.attempt, now) };
         let Some(worker) = status.worker.as_ref().filter(|worker| worker.attempt == status.attempt) else {
             return heard;
@@ -118,7 +118,7 @@ pub enum SecretsSeen {
 
 /// How a pod's end came about; only made when the end is certain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PodEnd {
+pub(crate) enum PodEnd {
     /// Its container ended.
     Exited(Exit),
     /// It never ran anywhere.
@@ -130,7 +130,7 @@ pub enum PodEnd {
 impl<'a> Observed<'a> {
     /// The current attempt's pod.
     #[must_use]
-    pub fn pod(&self) -> Option<&'a SyncPod> {
+    pub(crate) fn pod(&self) -> Option<&'a SyncPod> {
         let name = names::pod(self.name, self.status.attempt);
         self.pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name.as_str())).map(|pod| &**pod)
     }
@@ -138,20 +138,20 @@ impl<'a> Observed<'a> {
     /// True for the pod of an attempt that this status does not tell of yet. An attempt is written before its pod is made,
     /// so the status seen here is older than the pod: watches of two kinds do not go at one pace.
     #[must_use]
-    pub fn is_ahead(&self, pod: &SyncPod) -> bool {
+    pub(crate) fn is_ahead(&self, pod: &SyncPod) -> bool {
         pod.attempt() > Some(self.status.attempt)
     }
 
     /// True while an attempt is under way: from before its pod is made until its end is settled.
     #[must_use]
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.status.slots.is_some()
     }
 
     /// The certain end of the current attempt's pod, if it has come. A pod that was deleted by force, or whose node is
     /// lost, may still run and reach both mail servers.
     #[must_use]
-    pub fn end(&self) -> Option<PodEnd> {
+    pub(crate) fn end(&self) -> Option<PodEnd> {
         let silent = self.now.duration_since(self.heard.at) > self.grace();
         let Some(pod) = self.pod() else {
             let made = self.status.pod_uid.is_some();
@@ -162,7 +162,7 @@ impl<'a> Observed<'a> {
 
     /// The same for any of its pods; `silent`: it said nothing for longer than it would go on by itself.
     #[must_use]
-    pub fn end_of(&self, pod: &SyncPod, silent: bool) -> Option<PodEnd> {
+    pub(crate) fn end_of(&self, pod: &SyncPod, silent: bool) -> Option<PodEnd> {
         let deleting = pod.deleting_since().is_some();
         let failed = pod.status.phase.as_deref() == Some("Failed");
         match pod.container() {
@@ -175,19 +175,19 @@ impl<'a> Observed<'a> {
 
     /// True when the attempt said nothing for longer than it would go on by itself.
     #[must_use]
-    pub fn is_silent(&self) -> bool {
+    pub(crate) fn is_silent(&self) -> bool {
         self.now.duration_since(self.heard.at) > self.grace()
     }
 
     /// For how long a worker without the API server goes on, with its flush and a margin.
     #[must_use]
-    pub fn grace(&self) -> SignedDuration {
+    pub(crate) fn grace(&self) -> SignedDuration {
         signed(self.spec.settings.offline_grace) + SignedDuration::from_secs(FLUSH_SECONDS + MARGIN_SECONDS)
     }
 
     /// How much of its deadline the attempt has used.
     #[must_use]
-    pub fn used(&self) -> SignedDuration {
+    pub(crate) fn used(&self) -> SignedDuration {
         let before = self.status.attempt_used.map_or(SignedDuration::ZERO, signed);
         let started = self.status.attempt_started_at.as_ref();
         before + started.map_or(SignedDuration::ZERO, |started| self.now.duration_since(started.0))
@@ -196,6 +196,6 @@ impl<'a> Observed<'a> {
 
 /// A duration of the API as one that times can be moved by.
 #[must_use]
-pub fn signed(duration: Duration) -> SignedDuration {
+pub(crate) fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration.as_std()).unwrap_or(SignedDuration::MAX)
 }

@@ -38,7 +38,7 @@ pub enum Failure {
 ///
 /// # Errors
 /// When the API server refused, or did not answer: it is tried again.
-pub async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> Result<Requeue, Failure> {
+pub(crate) async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> Result<Requeue, Failure> {
     let (Some(namespace), Some(uid)) = (sync.namespace(), sync.uid()) else { return Ok(Requeue::await_change()) };
     if context.is_stale(&*sync) {
         return Ok(Requeue::await_change());
@@ -114,7 +114,7 @@ pub async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> Result<
 }
 
 /// Takes the slots again that attempts hold which ran before this process did.
-pub fn restore(context: &Context) {
+pub(crate) fn restore(context: &Context) {
     for sync in context.caches.syncs.state() {
         if let Some(slots) = sync.status.as_ref().and_then(|status| status.slots) {
             let request = request(context, &sync, Some(slots));

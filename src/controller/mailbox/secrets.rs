@@ -19,7 +19,7 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(30);
 
 /// Versions of Secrets, seen lately.
-pub struct SecretVersions {
+pub(crate) struct SecretVersions {
     client: Client,
     seen: Mutex<HashMap<Place, (Instant, Option<String>)>>,
 }
@@ -27,7 +27,7 @@ pub struct SecretVersions {
 impl SecretVersions {
     /// None seen yet.
     #[must_use]
-    pub fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self { client, seen: Mutex::default() }
     }
 
@@ -35,7 +35,12 @@ impl SecretVersions {
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub async fn look(&self, namespace: &str, sync: &str, spec: &MailboxSyncSpec) -> Result<SecretsSeen, kube::Error> {
+    pub(crate) async fn look(
+        &self,
+        namespace: &str,
+        sync: &str,
+        spec: &MailboxSyncSpec,
+    ) -> Result<SecretsSeen, kube::Error> {
         let mut versions = Vec::new();
         for name in pod::secrets(spec).into_keys() {
             // A Secret that was split from a CSV has its version in its name.

@@ -27,7 +27,7 @@ const JITTER_PERCENT: i32 = 10;
 
 /// What an attempt's end comes to.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settled {
+pub(crate) struct Settled {
     /// The status as it shall be.
     pub status: MailboxSyncStatus,
     /// What people are told.
@@ -47,13 +47,13 @@ pub struct Note {
 
 impl Note {
     /// A Warning.
-    pub fn warning(reason: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn warning(reason: &'static str, message: impl Into<String>) -> Self {
         Self { warning: true, reason, message: message.into() }
     }
 
     /// What is told when an attempt is asked to stop.
     #[must_use]
-    pub fn of_stop(reason: StopReason) -> Option<Self> {
+    pub(crate) fn of_stop(reason: StopReason) -> Option<Self> {
         let (reason, message) = match reason {
             StopReason::Deadline => (
                 "DeadlineExceeded",
@@ -88,7 +88,7 @@ enum Came {
 
 /// Settles the attempt.
 #[must_use]
-pub fn settle(o: &Observed<'_>, end: &PodEnd) -> Settled {
+pub(crate) fn settle(o: &Observed<'_>, end: &PodEnd) -> Settled {
     let mut status = o.status.clone();
     let mut notes = Vec::new();
     let worker = last_report(o);
@@ -136,7 +136,7 @@ pub fn settle(o: &Observed<'_>, end: &PodEnd) -> Settled {
 
 /// The pod was refused, by a quota or a policy: no attempt was made, its number is used again.
 #[must_use]
-pub fn refused(status: &MailboxSyncStatus) -> MailboxSyncStatus {
+pub(crate) fn refused(status: &MailboxSyncStatus) -> MailboxSyncStatus {
     MailboxSyncStatus {
         phase: Some(SyncPhase::Queued),
         slots: None,
@@ -148,7 +148,7 @@ pub fn refused(status: &MailboxSyncStatus) -> MailboxSyncStatus {
 
 /// The pod can't be made: what `podOverrides` say is wrong.
 #[must_use]
-pub fn impossible(status: &MailboxSyncStatus, why: &str) -> (MailboxSyncStatus, Note) {
+pub(crate) fn impossible(status: &MailboxSyncStatus, why: &str) -> (MailboxSyncStatus, Note) {
     let message = format!("the API server takes no such pod: {}", why.chars().take(800).collect::<String>());
     let error = LastError {
         class: ErrorClass::Configuration,

@@ -15,7 +15,7 @@ use crate::{
 
 /// Counts them.
 #[must_use]
-pub fn tally<'a>(syncs: impl Iterator<Item = &'a MailboxSync>, now: Timestamp) -> MailboxTally {
+pub(crate) fn tally<'a>(syncs: impl Iterator<Item = &'a MailboxSync>, now: Timestamp) -> MailboxTally {
     let mut tally = MailboxTally::default();
     for sync in syncs {
         let status = sync.status.as_ref();

@@ -55,7 +55,7 @@ pub struct Aggregate {
 impl Aggregate {
     /// Bytes per second as the status shows them; none while nothing moves.
     #[must_use]
-    pub fn rate(&self) -> Option<String> {
+    pub(crate) fn rate(&self) -> Option<String> {
         u64::try_from(self.bytes_per_second).ok().filter(|rate| *rate > 0).map(rate_text)
     }
 }

@@ -31,7 +31,7 @@ enum Step {
 }
 
 /// What is to be done, as much as is done at a time.
-pub struct Steps<'a> {
+pub(crate) struct Steps<'a> {
     existing: &'a BTreeMap<String, Arc<MailboxSync>>,
     /// Made before, and not seen yet.
     made: &'a BTreeSet<String>,
@@ -66,7 +66,7 @@ pub struct Progress {
 impl<'a> Steps<'a> {
     /// Nothing yet.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         migration: &MailMigration,
         existing: &'a BTreeMap<String, Arc<MailboxSync>>,
         made: &'a BTreeSet<String>,
@@ -76,7 +76,7 @@ impl<'a> Steps<'a> {
     }
 
     /// Takes in a mailbox as it shall be.
-    pub fn take(&mut self, name: String, wanted: Wanted) {
+    pub(crate) fn take(&mut self, name: String, wanted: Wanted) {
         match self.existing.get(&name) {
             None if self.made.contains(&name) => {}
             None => self.later(Step::Make(name, wanted)),
@@ -91,7 +91,7 @@ impl<'a> Steps<'a> {
     }
 
     /// Takes in a mailbox that shall not be.
-    pub fn remove(&mut self, name: &str) {
+    pub(crate) fn remove(&mut self, name: &str) {
         match self.existing.get(name) {
             Some(sync) if sync.metadata.deletion_timestamp.is_some() => {}
             Some(sync) if runs(sync) => self.urgent.push(Step::Remove(Arc::clone(sync))),
@@ -112,7 +112,7 @@ impl<'a> Steps<'a> {
     ///
     /// # Errors
     /// When the API server does not take something.
-    pub async fn run(self, context: &Context, migration: &MailMigration) -> Result<Progress, Failure> {
+    pub(crate) async fn run(self, context: &Context, migration: &MailMigration) -> Result<Progress, Failure> {
         let steps = self.urgent.into_iter().chain(self.others);
         let runs: Vec<_> = steps.map(|step| run(context, migration, step)).collect();
         let ends: Vec<StepEnd> = stream::iter(runs).buffer_unordered(AT_ONCE).try_collect().await?;

@@ -68,7 +68,7 @@ pub fn phase(migration: &MailMigration, status: &MailMigrationStatus, facts: &Fa
 
 /// Whether all of it is copied, as far as its mailboxes have told.
 #[must_use]
-pub fn all_copied(migration: &MailMigration, facts: &Facts<'_>) -> Verdict {
+pub(crate) fn all_copied(migration: &MailMigration, facts: &Facts<'_>) -> Verdict {
     let (all, total) = (facts.all, facts.all.counts.total);
     let known = all.totals.not_copied.as_ref();
     if migration.spec.dry_run {

@@ -24,7 +24,7 @@ use crate::{
 
 /// What was read of a migration's CSVs.
 #[derive(Default)]
-pub struct Csvs {
+pub(crate) struct Csvs {
     /// Mailboxes, with the UID of their CSV's Secret.
     pub rows: Vec<(String, CsvMailbox)>,
     /// For the status.
@@ -34,7 +34,7 @@ pub struct Csvs {
 impl Csvs {
     /// True when each could be read.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.status.iter().all(|csv| csv.problem.is_none())
     }
 }
@@ -43,7 +43,7 @@ impl Csvs {
 ///
 /// # Errors
 /// When the API server does not answer.
-pub async fn versions(context: &Context, migration: &MailMigration) -> Result<Vec<Option<String>>, kube::Error> {
+pub(crate) async fn versions(context: &Context, migration: &MailMigration) -> Result<Vec<Option<String>>, kube::Error> {
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
     let mut versions = Vec::new();
     for reference in &migration.spec.mailbox_secrets {
@@ -57,7 +57,7 @@ pub async fn versions(context: &Context, migration: &MailMigration) -> Result<Ve
 ///
 /// # Errors
 /// When the API server does not answer.
-pub async fn read(context: &Context, migration: &MailMigration) -> Result<Csvs, kube::Error> {
+pub(crate) async fn read(context: &Context, migration: &MailMigration) -> Result<Csvs, kube::Error> {
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
     let mut csvs = Csvs::default();
     for SecretKeyRef { name, key } in &migration.spec.mailbox_secrets {
@@ -95,7 +95,7 @@ pub async fn read(context: &Context, migration: &MailMigration) -> Result<Csvs, 
 ///
 /// # Errors
 /// When the API server does not answer.
-pub async fn key(context: &Context, migration: &MailMigration) -> Result<String, kube::Error> {
+pub(crate) async fn key(context: &Context, migration: &MailMigration) -> Result<String, kube::Error> {
     const KEY: &str = "key";
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
     let name = format!("mailferry-{}", names::hash(&[&migration.uid().unwrap_or_default()], 16));
@@ -120,7 +120,11 @@ pub async fn key(context: &Context, migration: &MailMigration) -> Result<String,
 ///
 /// # Errors
 /// When the API server does not take it.
-pub async fn split(context: &Context, migration: &MailMigration, split: &SplitSecret) -> Result<(), kube::Error> {
+pub(crate) async fn split(
+    context: &Context,
+    migration: &MailMigration,
+    split: &SplitSecret,
+) -> Result<(), kube::Error> {
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
     let values =
         split.values.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.expose_secret().to_vec())));

@@ -17,7 +17,7 @@ use crate::{
 
 /// A mailbox of a migration as it shall be.
 #[derive(Debug)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// What its MailboxSync says.
     pub spec: MailboxSyncSpec,
     /// Its credentials from a CSV.
@@ -26,7 +26,7 @@ pub struct Wanted {
 
 /// One mailbox's part of a CSV.
 #[derive(Debug)]
-pub struct SplitSecret {
+pub(crate) struct SplitSecret {
     /// The Secret's name: another one when what is in it changes.
     pub name: String,
     /// The values by key.
@@ -35,7 +35,7 @@ pub struct SplitSecret {
 
 /// What a migration comes to.
 #[derive(Debug, Default)]
-pub struct Expansion {
+pub(crate) struct Expansion {
     /// The MailboxSyncs that there shall be, by name.
     pub names: HashSet<String>,
     /// Mailboxes that can't be synced as they are written, by their MailboxSync's name.
@@ -43,13 +43,13 @@ pub struct Expansion {
 }
 
 /// A mailbox of a CSV, and which CSV that is.
-pub type Row = (String, CsvMailbox);
+pub(crate) type Row = (String, CsvMailbox);
 
 /// Expands, and hands over one wanted mailbox at a time: all of them at once would not fit into an operator's memory.
 /// `server` finds a MailServer by name; `rows` are the CSVs' mailboxes; `key` keys the names of their Secrets, so that they
 /// tell nothing of what is in them; `cutover` is when delivery moves, where the migration says "now".
 #[must_use]
-pub fn expand<'a>(
+pub(crate) fn expand<'a>(
     migration: &MailMigration,
     rows: Vec<Row>,
     server: impl Fn(&str) -> Option<&'a MailServerSpec> + Copy,

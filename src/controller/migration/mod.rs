@@ -4,6 +4,6 @@ pub mod aggregate;
 pub mod children;
 pub mod conditions;
 pub mod csv;
-pub mod expand;
-pub mod prune;
+pub(crate) mod expand;
+pub(crate) mod prune;
 pub mod reconcile;

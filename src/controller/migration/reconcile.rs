@@ -41,7 +41,7 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// What is remembered of a migration between two looks; it can be found out again.
 #[derive(Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// What the last expansion was made from.
     inputs: Option<Inputs>,
     /// What it came to.
@@ -71,7 +71,7 @@ struct Inputs {
 ///
 /// # Errors
 /// When the API server refused, or did not answer: it is tried again.
-pub async fn reconcile(migration: Arc<MailMigration>, context: Arc<Context>) -> Result<Requeue, Failure> {
+pub(crate) async fn reconcile(migration: Arc<MailMigration>, context: Arc<Context>) -> Result<Requeue, Failure> {
     let Some(uid) = migration.uid() else { return Ok(Requeue::await_change()) };
     if migration.metadata.deletion_timestamp.is_some() || context.is_stale(&*migration) {
         return Ok(Requeue::await_change());

@@ -135,7 +135,7 @@ fn say(status: &mut MailServerStatus, check: &Check) {
 
 /// What people are told when the Ready condition changes.
 #[must_use]
-pub fn news(before: &MailServerStatus, after: &MailServerStatus) -> Option<Note> {
+pub(crate) fn news(before: &MailServerStatus, after: &MailServerStatus) -> Option<Note> {
     let ready = |status: &MailServerStatus| status.conditions.iter().find(|c| c.type_ == READY).cloned();
     let (before, after) = (ready(before), ready(after)?);
     if before.is_some_and(|before| before.status == after.status && before.reason == after.reason) {

@@ -95,7 +95,7 @@ impl Servers {
     }
 
     /// Forgets a server that is gone, by its UID; its test ends.
-    pub fn forget(&self, uid: &str) {
+    pub(crate) fn forget(&self, uid: &str) {
         self.memories().remove(uid);
     }
 

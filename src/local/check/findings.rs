@@ -12,7 +12,7 @@ use crate::{
 /// What a check of one mailbox found.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct MailboxCheck {
+pub(crate) struct MailboxCheck {
     /// The mailbox's name in the migration.
     pub mailbox: String,
     /// What would keep a run from ending well.
@@ -33,7 +33,7 @@ pub struct MailboxCheck {
 /// One side of a mailbox.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct SideFindings {
+pub(crate) struct SideFindings {
     /// Host and port, as configured.
     pub address: String,
     /// The account.
@@ -72,7 +72,7 @@ pub struct SideFindings {
 
 /// A limit and what is used of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Room {
+pub(crate) struct Room {
     /// In use.
     pub used: u64,
     /// At most.
@@ -82,7 +82,7 @@ pub struct Room {
 impl Room {
     /// What is left.
     #[must_use]
-    pub const fn free(self) -> u64 {
+    pub(crate) const fn free(self) -> u64 {
         self.limit.saturating_sub(self.used)
     }
 }
@@ -90,7 +90,7 @@ impl Room {
 /// An extension that is not offered, and what that costs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Lack {
+pub(crate) struct Lack {
     /// As servers announce it.
     pub extension: &'static str,
     /// What is slower or unknown without it.
@@ -100,7 +100,7 @@ pub struct Lack {
 /// Something to look at that keeps no run from ending well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Warning {
+pub(crate) struct Warning {
     /// What it is about, for programs.
     pub topic: Topic,
     /// The account, where it is about one.
@@ -113,7 +113,7 @@ pub struct Warning {
 /// What a warning is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Topic {
+pub(crate) enum Topic {
     /// A certificate expires soon, or has.
     Certificate,
     /// Passwords and mail travel in the clear, or to whoever shows any certificate.
@@ -141,7 +141,7 @@ pub enum Topic {
 /// Where folders go.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Mapping {
+pub(crate) struct Mapping {
     /// The folders, in the order of the destination.
     pub folders: Vec<MappedFolder>,
     /// Source folders that are left out, and why.
@@ -153,7 +153,7 @@ pub struct Mapping {
 /// Where one folder goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct MappedFolder {
+pub(crate) struct MappedFolder {
     /// Decoded source name.
     pub source: String,
     /// Decoded destination name.

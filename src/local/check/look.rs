@@ -21,7 +21,7 @@ const FEW_MESSAGES: u64 = 10_000;
 
 /// What was seen of one account.
 #[derive(Debug, Clone)]
-pub struct Looked {
+pub(crate) struct Looked {
     /// The account.
     pub endpoint: Arc<Endpoint>,
     /// The connection.
@@ -38,7 +38,7 @@ pub struct Looked {
 ///
 /// # Errors
 /// When that fails, by its class.
-pub async fn look(endpoint: &Endpoint) -> Result<Looked> {
+pub(crate) async fn look(endpoint: &Endpoint) -> Result<Looked> {
     let endpoint = Arc::new(endpoint.clone());
     let mut session = connect(&endpoint, &Moved::default()).await?;
     let mut survey = survey(&mut session, true).await?;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-pub use self::{
+pub(crate) use self::{
     findings::{Lack, MailboxCheck, MappedFolder, Mapping, Room, SideFindings, Topic, Warning},
     look::{Looked, look},
     text::{mailbox, summary},
@@ -40,14 +40,14 @@ const POP3_MESSAGES: u64 = 20;
 
 /// The class of the gravest problem of all mailboxes; none when there is none.
 #[must_use]
-pub fn gravest(checks: &[MailboxCheck]) -> Option<ErrorClass> {
+pub(crate) fn gravest(checks: &[MailboxCheck]) -> Option<ErrorClass> {
     let classes = checks.iter().flat_map(|check| &check.problems).map(|problem| problem.class);
     classes.min_by_key(|class| gravity(*class))
 }
 
 /// Judges what was seen of both sides. `frozen` is where an earlier run put the folders.
 #[must_use]
-pub fn assess(
+pub(crate) fn assess(
     spec: &SyncSpec,
     source: Result<Looked>,
     destination: Result<Looked>,

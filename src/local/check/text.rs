@@ -19,7 +19,7 @@ const LISTED_FOLDERS: usize = 200;
 
 /// One line: whether a run can start, and why not.
 #[must_use]
-pub fn line(check: &MailboxCheck) -> String {
+pub(crate) fn line(check: &MailboxCheck) -> String {
     let number = |list: usize, what: &str| count(u64::try_from(list).unwrap_or(u64::MAX), what);
     let said = match (check.problems.len(), check.warnings.len()) {
         (0, 0) => "ready".to_owned(),
@@ -32,7 +32,7 @@ pub fn line(check: &MailboxCheck) -> String {
 
 /// Everything that was found about one mailbox.
 #[must_use]
-pub fn mailbox(check: &MailboxCheck, now: Timestamp) -> String {
+pub(crate) fn mailbox(check: &MailboxCheck, now: Timestamp) -> String {
     let mut text = format!("{}\n", line(check));
     for (side, found) in [(Side::Source, &check.source), (Side::Destination, &check.destination)] {
         if let Some(found) = found {
@@ -63,7 +63,7 @@ pub fn mailbox(check: &MailboxCheck, now: Timestamp) -> String {
 
 /// How many mailboxes are ready, and the problems again, since the findings may fill many screens.
 #[must_use]
-pub fn summary(checks: &[MailboxCheck], took: Duration) -> String {
+pub(crate) fn summary(checks: &[MailboxCheck], took: Duration) -> String {
     let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let ready = checks.iter().filter(|check| check.problems.is_empty()).count();
     let mut text = format!(

@@ -15,13 +15,13 @@ use tokio::{
 use crate::error::{Error, Result};
 
 /// The index in each mailbox's folder.
-pub const INDEX: &str = "index.jsonl";
+pub(crate) const INDEX: &str = "index.jsonl";
 /// A name is cut to so many characters; with its hash it stays below what file systems take, whatever the script.
 const MAX_CHARS: usize = 55;
 
 /// The folder of one mailbox's messages: `DIR/MAILBOX`.
 #[derive(Debug)]
-pub struct Shelf {
+pub(crate) struct Shelf {
     root: PathBuf,
 }
 
@@ -30,7 +30,7 @@ impl Shelf {
     ///
     /// # Errors
     /// Internal, when it cannot be made.
-    pub async fn open(dir: &Path, mailbox: &str) -> Result<Self> {
+    pub(crate) async fn open(dir: &Path, mailbox: &str) -> Result<Self> {
         let root = dir.join(component(mailbox));
         make_folder(&root).await?;
         Ok(Self { root })
@@ -38,7 +38,7 @@ impl Shelf {
 
     /// Where the mailbox's messages are.
     #[must_use]
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
@@ -46,7 +46,7 @@ impl Shelf {
     ///
     /// # Errors
     /// Internal, when it cannot be made.
-    pub async fn begin(&self, folder: &str, uid_validity: u32, uid: u32) -> Result<Draft> {
+    pub(crate) async fn begin(&self, folder: &str, uid_validity: u32, uid: u32) -> Result<Draft> {
         let name = component(folder);
         let name = if name.eq_ignore_ascii_case(INDEX) { format!("{name}-{}", hash(folder)) } else { name };
         let folder = self.root.join(name);
@@ -61,7 +61,7 @@ impl Shelf {
     ///
     /// # Errors
     /// Internal, when it cannot be made.
-    pub async fn index(&self) -> Result<Index> {
+    pub(crate) async fn index(&self) -> Result<Index> {
         let path = self.root.join(format!(".{INDEX}.{}.part", std::process::id()));
         let file = BufWriter::new(create(&path).await?);
         Ok(Index { path, to: self.root.join(INDEX), file })
@@ -70,7 +70,7 @@ impl Shelf {
 
 /// A message that is not complete yet.
 #[derive(Debug)]
-pub struct Draft {
+pub(crate) struct Draft {
     folder: PathBuf,
     stem: String,
     path: PathBuf,
@@ -84,7 +84,7 @@ impl Draft {
     ///
     /// # Errors
     /// Internal, when that fails.
-    pub async fn keep(mut self) -> Result<PathBuf> {
+    pub(crate) async fn keep(mut self) -> Result<PathBuf> {
         self.file.flush().await.map_err(|e| unusable("write", &self.path, &e))?;
         drop(self.file);
         let (folder, stem, path) = (self.folder, self.stem, self.path);
@@ -97,7 +97,7 @@ impl Draft {
     }
 
     /// Gives it up.
-    pub async fn discard(self) {
+    pub(crate) async fn discard(self) {
         drop(fs::remove_file(&self.path).await);
     }
 }
@@ -153,7 +153,7 @@ fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
 /// One line of the index.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// The mailbox's name in the migration.
     pub mailbox: &'a str,
     /// The source's folder, as reports name it.
@@ -180,7 +180,7 @@ pub struct Entry<'a> {
 
 /// The index while it is written.
 #[derive(Debug)]
-pub struct Index {
+pub(crate) struct Index {
     path: PathBuf,
     to: PathBuf,
     file: BufWriter<File>,
@@ -191,7 +191,7 @@ impl Index {
     ///
     /// # Errors
     /// Internal, when it cannot be written.
-    pub async fn add(&mut self, entry: &Entry<'_>) -> Result<()> {
+    pub(crate) async fn add(&mut self, entry: &Entry<'_>) -> Result<()> {
         let mut line = serde_json::to_vec(entry)
             .map_err(|error| Error::internal(format!("cannot write the index as JSON: {error}")))?;
         line.push(b'\n');
@@ -202,7 +202,7 @@ impl Index {
     ///
     /// # Errors
     /// Internal, when that fails.
-    pub async fn finish(mut self) -> Result<()> {
+    pub(crate) async fn finish(mut self) -> Result<()> {
         self.file.flush().await.map_err(|e| unusable("write", &self.path, &e))?;
         fs::rename(&self.path, &self.to).await.map_err(|e| unusable("rename", &self.path, &e))
     }

@@ -37,7 +37,7 @@ const MAX_LISTED: usize = 50;
 /// What an export of one mailbox did.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ExportReport {
+pub(crate) struct ExportReport {
     /// The mailbox's name in the migration.
     pub mailbox: String,
     /// The folder that its messages and its index are in; none where there was nothing to write.
@@ -64,7 +64,7 @@ pub struct ExportReport {
 impl ExportReport {
     /// A mailbox of which nothing could be read.
     #[must_use]
-    pub fn failed(mailbox: String, error: Error) -> Self {
+    pub(crate) fn failed(mailbox: String, error: Error) -> Self {
         Self { mailbox, errors: vec![error], ..Self::default() }
     }
 
@@ -75,7 +75,7 @@ impl ExportReport {
 
 /// The code of the gravest error's class; else 3 when messages could not be read; else 0.
 #[must_use]
-pub fn exit_code(reports: &[ExportReport]) -> u8 {
+pub(crate) fn exit_code(reports: &[ExportReport]) -> u8 {
     let gravest = reports.iter().filter_map(ExportReport::gravest).map(|error| error.class);
     match gravest.min_by_key(|class| gravity(*class)) {
         Some(class) => class.exit_code(),
@@ -85,7 +85,7 @@ pub fn exit_code(reports: &[ExportReport]) -> u8 {
 }
 
 /// Writes what stands as not copied in this checkpoint below `dir`. Never fails as such: what went wrong is in the report.
-pub async fn export_mailbox(
+pub(crate) async fn export_mailbox(
     spec: &SyncSpec,
     checkpoint: &Checkpoint,
     dir: &Path,
@@ -338,7 +338,7 @@ impl Export<'_> {
 
 /// One line: what was written where, and what was not.
 #[must_use]
-pub fn line(report: &ExportReport) -> String {
+pub(crate) fn line(report: &ExportReport) -> String {
     let ExportReport { messages, written, gone, unreadable, .. } = report;
     let mut said = match (&report.folder, messages) {
         (Some(folder), _) => {
@@ -362,7 +362,7 @@ pub fn line(report: &ExportReport) -> String {
 
 /// Each mailbox with what could not be read, then the sums.
 #[must_use]
-pub fn text(reports: &[ExportReport], took: Duration) -> String {
+pub(crate) fn text(reports: &[ExportReport], took: Duration) -> String {
     let mut text = String::new();
     for report in reports {
         let _ = writeln!(text, "{}", line(report)); // a String takes every write

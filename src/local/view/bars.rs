@@ -15,7 +15,7 @@ use crate::local::{
 const NAME_WIDTH: usize = 19;
 
 /// Draws bars on a terminal.
-pub struct Bars {
+pub(crate) struct Bars {
     screen: MultiProgress,
     board: Board,
     total: ProgressBar,
@@ -25,7 +25,7 @@ pub struct Bars {
 impl Bars {
     /// Draws on `screen`; whoever else writes to that terminal does it inside [`MultiProgress::suspend`].
     #[must_use]
-    pub fn new(screen: MultiProgress) -> Self {
+    pub(crate) fn new(screen: MultiProgress) -> Self {
         Self { screen, board: Board::new(Instant::now(), 0), total: ProgressBar::hidden(), running: Vec::new() }
     }
 

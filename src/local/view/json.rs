@@ -38,7 +38,7 @@ struct Line<T> {
 }
 
 /// Writes one event as a line of JSON, with its time. `what` is a struct or an enum with string keys.
-pub fn event(to: &mut impl Write, time: Timestamp, what: impl Serialize) {
+pub(crate) fn event(to: &mut impl Write, time: Timestamp, what: impl Serialize) {
     let time = time.round(Unit::Millisecond).unwrap_or(time).to_string();
     // What is serialised are plain structs with string keys: that cannot fail.
     if let Ok(line) = serde_json::to_string(&Line { time, what }) {
@@ -83,7 +83,7 @@ enum What<'a> {
 
 impl<W: Write> Json<W> {
     /// Writes to `to`; `clock` gives the times in it.
-    pub fn new(to: W, clock: fn() -> Timestamp) -> Self {
+    pub(crate) fn new(to: W, clock: fn() -> Timestamp) -> Self {
         Self { to, clock, board: Board::new(Instant::now(), 0), shown: HashMap::new() }
     }
 

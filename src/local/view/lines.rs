@@ -18,7 +18,7 @@ use crate::{
 
 /// One line when a mailbox starts and ends, and about every five seconds for each that moved.
 #[derive(Debug)]
-pub struct Lines<W> {
+pub(crate) struct Lines<W> {
     to: W,
     board: Board,
     shown: HashMap<String, Snapshot>,
@@ -26,7 +26,7 @@ pub struct Lines<W> {
 
 impl<W: Write> Lines<W> {
     /// Writes to `to`.
-    pub fn new(to: W) -> Self {
+    pub(crate) fn new(to: W) -> Self {
         Self { to, board: Board::new(Instant::now(), 0), shown: HashMap::new() }
     }
 }

@@ -10,19 +10,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use bars::Bars;
-pub use json::{Json, event};
-pub use lines::Lines;
+pub(crate) use bars::Bars;
+pub(crate) use json::{Json, event};
+pub(crate) use lines::Lines;
 
 use super::run::Outcome;
 use crate::sync::{progress::Progress, report::MailboxReport, spec::SyncSpec};
 
 /// How often lines and JSON events show progress, if there is any.
-pub const EVENT_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const EVENT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What happens in a run.
 #[derive(Debug, Clone, Copy)]
-pub enum Event<'a> {
+pub(crate) enum Event<'a> {
     /// The run begins.
     Begun {
         /// How many mailboxes it has.
@@ -51,7 +51,7 @@ pub enum Event<'a> {
 }
 
 /// Shows what happens in a run.
-pub trait View: Send {
+pub(crate) trait View: Send {
     /// How often it wants an [`Event::Tick`].
     fn interval(&self) -> Duration;
 
@@ -73,7 +73,7 @@ pub enum Output {
 
 /// What a run shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub(crate) enum Style {
     /// Progress bars on stderr, the report on stdout.
     Bars,
     /// Plain lines on stderr, the report on stdout.
@@ -85,7 +85,7 @@ pub enum Style {
 impl Output {
     /// What to show where stdout and stderr are terminals or not.
     #[must_use]
-    pub const fn style(self, stdout_is_terminal: bool, stderr_is_terminal: bool) -> Style {
+    pub(crate) const fn style(self, stdout_is_terminal: bool, stderr_is_terminal: bool) -> Style {
         match self {
             Self::Json => Style::Json,
             Self::Auto if !stdout_is_terminal => Style::Json,
@@ -110,7 +110,7 @@ mod tests {
     use crate::sync::{progress::Phase, testing::spec};
 
     /// Of two mailboxes one starts, stands still, moves, and is asked to stop; gives the time then, 16 s after the start.
-    pub fn alice_moves_once(view: &mut impl View) -> Instant {
+    pub(crate) fn alice_moves_once(view: &mut impl View) -> Instant {
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
         let progress = Arc::new(Progress::default());

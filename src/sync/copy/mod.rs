@@ -40,7 +40,7 @@ use crate::{
 /// # Errors
 /// When a connection ends, or the destination refuses for a reason that is not the message's own. The checkpoint then
 /// holds all that was confirmed, and both connections are of no more use.
-pub async fn copy(
+pub(crate) async fn copy(
     context: &CopyContext<'_>,
     how: How,
     work: &[Scanned],

@@ -5,7 +5,7 @@ use crate::sync::scan::Scanned;
 
 /// What is unusual about a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Oddity {
+pub(crate) struct Oddity {
     /// A NUL byte (Dovecot stores 0x80 instead).
     pub nul: bool,
     /// CR CR LF (Dovecot and Courier drop one CR).
@@ -19,13 +19,13 @@ pub struct Oddity {
 impl Oddity {
     /// True when nothing is unusual.
     #[must_use]
-    pub fn is_none(self) -> bool {
+    pub(crate) fn is_none(self) -> bool {
         self == Self::default()
     }
 
     /// True when the bytes, not only the date, may come out changed.
     #[must_use]
-    pub fn in_bytes(self) -> bool {
+    pub(crate) fn in_bytes(self) -> bool {
         self.nul || self.crcrlf || self.no_final_newline
     }
 }
@@ -40,7 +40,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Looks at the next bytes.
-    pub fn look(&mut self, bytes: &[u8]) {
+    pub(crate) fn look(&mut self, bytes: &[u8]) {
         self.nul = self.nul || memchr::memchr(0, bytes).is_some();
         if !self.crcrlf {
             // What lies across two pieces.
@@ -54,7 +54,7 @@ impl Watch {
     }
 
     /// What was found in all of it; `adds_newline` says that the destination ends messages with a line end.
-    pub fn finish(&self, adds_newline: bool) -> Oddity {
+    pub(crate) fn finish(&self, adds_newline: bool) -> Oddity {
         Oddity {
             nul: self.nul,
             crcrlf: self.crcrlf,

@@ -41,14 +41,14 @@ impl From<ContentHash> for Digest {
 /// The sets of flags that occur in a folder, on both sides. Without \Recent, which belongs to a session; keywords in
 /// lower case, since they are the same in any (RFC 9051, section 2.3.2).
 #[derive(Debug, Default)]
-pub struct FlagSets {
+pub(crate) struct FlagSets {
     sets: Vec<BTreeSet<String>>,
     numbers: HashMap<BTreeSet<String>, u32>,
 }
 
 impl FlagSets {
     /// The number of a set of flags.
-    pub fn number(&mut self, flags: &[Flag]) -> u32 {
+    pub(crate) fn number(&mut self, flags: &[Flag]) -> u32 {
         self.number_of(flags.iter().filter(|flag| **flag != Flag::Recent).map(name).collect())
     }
 
@@ -61,7 +61,7 @@ impl FlagSets {
     }
 
     /// Takes in the sets of the other side, and gives their numbers here by their numbers there.
-    pub fn merge(&mut self, other: &Self) -> Vec<u32> {
+    pub(crate) fn merge(&mut self, other: &Self) -> Vec<u32> {
         other.sets.iter().map(|set| self.number_of(set.clone())).collect()
     }
 
@@ -87,7 +87,7 @@ fn name(flag: &Flag) -> String {
 
 /// A message and its copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// At the source.
     pub source: Item,
     /// At the destination.
@@ -97,25 +97,25 @@ pub struct Pair {
 impl Pair {
     /// The bytes differ, but only by what servers are known to rewrite.
     #[must_use]
-    pub fn rewritten(&self) -> bool {
+    pub(crate) fn rewritten(&self) -> bool {
         self.source.digest.exact != self.destination.digest.exact
     }
 
     /// The flags differ.
     #[must_use]
-    pub const fn other_flags(&self) -> bool {
+    pub(crate) const fn other_flags(&self) -> bool {
         self.source.flags != self.destination.flags
     }
 
     /// The dates differ. Where the source tells none there is nothing that the copy's could differ from.
     #[must_use]
-    pub fn other_date(&self) -> bool {
+    pub(crate) fn other_date(&self) -> bool {
         self.source.epoch.is_some() && self.source.epoch != self.destination.epoch
     }
 
     /// What differs, for people; empty when nothing does.
     #[must_use]
-    pub fn describe(&self, flags: &FlagSets) -> String {
+    pub(crate) fn describe(&self, flags: &FlagSets) -> String {
         let mut parts = Vec::new();
         if self.rewritten() {
             parts.push("its bytes were changed by the destination (line ends, NUL or 8-bit header)".to_owned());
@@ -143,7 +143,7 @@ impl Pair {
 
 /// Two folders, compared.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Comparison {
+pub(crate) struct Comparison {
     /// Messages that are equal in everything.
     pub equal: u64,
     /// Messages whose copy differs, by source UID.
@@ -157,7 +157,7 @@ pub struct Comparison {
 /// Compares two folders. Each message is paired at most once: with one that is equal in everything, or else with the
 /// one that differs least; the bytes weigh most, then the flags, then the date. Of equal ones the lowest UIDs are paired.
 #[must_use]
-pub fn compare<'a>(
+pub(crate) fn compare<'a>(
     source: impl IntoIterator<Item = &'a Item>,
     destination: impl IntoIterator<Item = &'a Item>,
 ) -> Comparison {

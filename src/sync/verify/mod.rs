@@ -13,7 +13,7 @@ use std::{
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub use self::report::{Difference, DifferenceKind, FolderComparison, Strictness, VerifyReport};
+pub(crate) use self::report::{Difference, DifferenceKind, FolderComparison, Strictness, VerifyReport};
 use self::{compare::compare, read::Reading};
 use super::{
     accounts::{Account, plan},
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// What a verification needs beside the mailbox.
-pub struct VerifyContext {
+pub(crate) struct VerifyContext {
     /// Where folders went: a checkpoint's mapping, raw source name to raw destination name. Empty: the plan is made
     /// afresh, by the same rules.
     pub mapping: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -46,7 +46,7 @@ pub struct VerifyContext {
 }
 
 /// Compares one mailbox. Never fails as such: what went wrong stands in the report.
-pub async fn verify_mailbox(spec: &SyncSpec, context: &VerifyContext) -> VerifyReport {
+pub(crate) async fn verify_mailbox(spec: &SyncSpec, context: &VerifyContext) -> VerifyReport {
     let started = Instant::now();
     let mut report = VerifyReport { mailbox: spec.mailbox.clone(), ..VerifyReport::default() };
     if let Err(error) = run(spec, context, &mut report).await {

@@ -48,7 +48,7 @@ struct Entry {
 
 /// One side of a folder.
 #[derive(Debug, Default)]
-pub struct Reading {
+pub(crate) struct Reading {
     uid_validity: Option<u32>,
     /// By UID.
     entries: Vec<Entry>,
@@ -67,7 +67,7 @@ impl Reading {
     ///
     /// # Errors
     /// When the connection ends or the server refuses.
-    pub async fn open(&mut self, session: &mut Session, raw: &[u8], rules: &MessageRules) -> Result<()> {
+    pub(crate) async fn open(&mut self, session: &mut Session, raw: &[u8], rules: &MessageRules) -> Result<()> {
         let mut selected = Selected::default();
         let mut scan = Scan::default();
         let mut tags = vec![examine(session, raw)];
@@ -116,33 +116,33 @@ impl Reading {
 
     /// How many messages there are, without those that the rules leave out.
     #[must_use]
-    pub fn messages(&self) -> u64 {
+    pub(crate) fn messages(&self) -> u64 {
         self.entries.iter().filter(|entry| entry.state != State::Gone).count() as u64
     }
 
     /// How many messages were settled so far: what a new connection need not read again.
     #[must_use]
-    pub fn settled(&self) -> usize {
+    pub(crate) fn settled(&self) -> usize {
         self.entries.iter().filter(|entry| entry.state != State::Pending).count()
     }
 
     /// The UIDs of all messages.
-    pub fn uids(&self) -> impl Iterator<Item = u32> {
+    pub(crate) fn uids(&self) -> impl Iterator<Item = u32> {
         self.entries.iter().filter(|entry| entry.state != State::Gone).map(|entry| entry.item.uid)
     }
 
     /// The UIDs of messages that could not be read.
-    pub fn unreadable(&self) -> impl Iterator<Item = u32> {
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = u32> {
         self.entries.iter().filter(|entry| entry.state == State::Unreadable).map(|entry| entry.item.uid)
     }
 
     /// The messages that were read.
-    pub fn items(&self) -> impl Iterator<Item = &Item> {
+    pub(crate) fn items(&self) -> impl Iterator<Item = &Item> {
         self.entries.iter().filter(|entry| entry.state == State::Hashed).map(|entry| &entry.item)
     }
 
     /// Numbers the sets of flags as the other side does.
-    pub fn number_flags_as(&mut self, other: &mut FlagSets) {
+    pub(crate) fn number_flags_as(&mut self, other: &mut FlagSets) {
         let numbers = other.merge(&self.flags);
         for entry in &mut self.entries {
             if let Some(number) = numbers.get(entry.item.flags as usize) {
@@ -155,7 +155,7 @@ impl Reading {
     ///
     /// # Errors
     /// When the connection ends, or the server asks for a slower pace. What was read stays known.
-    pub async fn read(&mut self, session: &mut Session, progress: &Progress) -> Result<()> {
+    pub(crate) async fn read(&mut self, session: &mut Session, progress: &Progress) -> Result<()> {
         if !std::mem::replace(&mut self.counted, true) {
             Progress::add(&progress.messages_total, self.entries.len() as u64);
             Progress::add(&progress.bytes_total, self.entries.iter().map(|e| u64::from(e.size)).sum());

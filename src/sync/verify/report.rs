@@ -8,7 +8,7 @@ use crate::{error::Error, sync::report::LeftOut};
 
 /// What counts as a difference, beyond what always does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Strictness {
+pub(crate) struct Strictness {
     /// Messages, folders and missing subscriptions that a mailbox in use comes by are differences too.
     pub strict: bool,
     /// Bytes that were changed only as servers are known to change them are no difference.
@@ -18,7 +18,7 @@ pub struct Strictness {
 /// What a verification of one mailbox found.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct VerifyReport {
+pub(crate) struct VerifyReport {
     /// The mailbox's name in the migration.
     pub mailbox: String,
     /// Folders that were compared, by source name.
@@ -42,13 +42,13 @@ pub struct VerifyReport {
 impl VerifyReport {
     /// True when the destination does not hold what the source holds, as far as was seen.
     #[must_use]
-    pub fn differs(&self, strictness: Strictness) -> bool {
+    pub(crate) fn differs(&self, strictness: Strictness) -> bool {
         let more = !self.only_at_destination.is_empty() || !self.unsubscribed.is_empty();
         self.folders.iter().any(|folder| folder.differs(strictness)) || (strictness.strict && more)
     }
 
     /// The mailbox's own error and those of its folders.
-    pub fn errors(&self) -> impl Iterator<Item = &Error> {
+    pub(crate) fn errors(&self) -> impl Iterator<Item = &Error> {
         self.error.iter().chain(self.folders.iter().filter_map(|folder| folder.error.as_ref()))
     }
 }
@@ -57,7 +57,7 @@ impl VerifyReport {
 /// `unreadable` and `changed`, unless a rule leaves it out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct FolderComparison {
+pub(crate) struct FolderComparison {
     /// Decoded source name.
     pub source: String,
     /// Decoded destination name.
@@ -100,7 +100,7 @@ pub struct FolderComparison {
 impl FolderComparison {
     /// True when the copy is not what the source holds.
     #[must_use]
-    pub const fn differs(&self, strictness: Strictness) -> bool {
+    pub(crate) const fn differs(&self, strictness: Strictness) -> bool {
         let tolerated = if strictness.allow_rewritten { self.only_rewritten } else { 0 };
         self.folder_missing
             || self.missing > 0
@@ -114,7 +114,7 @@ impl FolderComparison {
 /// A single message that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Difference {
+pub(crate) struct Difference {
     /// In what way it differs.
     pub kind: DifferenceKind,
     /// Its UID at the source, where it is there.
@@ -130,7 +130,7 @@ pub struct Difference {
 /// In what way a message differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum DifferenceKind {
+pub(crate) enum DifferenceKind {
     /// A side lists it and does not deliver it.
     Unreadable,
     /// The destination has no copy.
