@@ -1,9 +1,6 @@
 //! Releases on a real API server: installed, looked at, upgraded, uninstalled. Nobody runs their pods.
 
-use std::{
-    sync::OnceLock,
-    time::{Duration, Instant},
-};
+use std::sync::OnceLock;
 
 use k8s_openapi::{
     api::{
@@ -17,7 +14,10 @@ use kube::{
     Api, ResourceExt as _,
     api::{DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
-use mailferry_testkit::cluster::{self, ControlPlane};
+use mailferry_testkit::{
+    cluster::{self, ControlPlane},
+    eventually, so,
+};
 use serde_json::{Value, json};
 
 use crate::helm::{Objects, RELEASE, SYSTEM, is_there, output, rendered, run, text_as};
@@ -32,15 +32,11 @@ pub fn plane() -> &'static ControlPlane {
         install(plane, (RELEASE, SYSTEM), &json!({}));
         // What the doctor looks at comes a moment after the definitions are established.
         let raw = ["get", "--raw", "/openapi/v3/apis/mailferry.io/v1alpha1"];
-        let served = || {
+        let served = async || {
             let text = String::from_utf8_lossy(&run("kubectl", &raw, Some(plane), "").stdout).into_owned();
-            KINDS.iter().all(|kind| text.contains(kind))
+            so(KINDS.iter().all(|kind| text.contains(kind)), text)
         };
-        let deadline = Instant::now() + Duration::from_mins(1);
-        while !served() {
-            assert!(Instant::now() < deadline, "the API server does not describe our resources");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        cluster::blocking(|| eventually("the API server describes our resources", served));
         plane
     })
 }

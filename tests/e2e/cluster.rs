@@ -16,11 +16,15 @@ use kube::{
     api::{ListParams, LogParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use mailferry_testkit::cluster::{self, Image, Node, node::ADDRESS};
+use mailferry_testkit::{
+    cluster::{self, Image, Node, node::ADDRESS},
+    eventually::look_for,
+    so,
+};
 use serde_json::json;
 use tokio::{
     sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::{sleep, timeout},
+    time::sleep,
 };
 
 /// Where the operator runs.
@@ -219,13 +223,8 @@ pub async fn until(
     mut condition: impl AsyncFnMut() -> bool,
     state: impl AsyncFnOnce() -> String,
 ) {
-    let waited = timeout(limit, async {
-        while !condition().await {
-            sleep(Duration::from_millis(100)).await;
-        }
-    });
-    let in_time = waited.await.is_ok();
-    assert!(in_time, "{what}? not within {limit:?}\n{}", state().await);
+    let found = look_for(limit, async || so(condition().await, ())).await;
+    assert!(found.is_ok(), "{what}? not within {limit:?}\n{}", state().await);
 }
 
 /// Pods, and the end of what each logged.

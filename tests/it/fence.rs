@@ -5,8 +5,12 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
 };
 
-use mailferry::{Error, ErrorClass, Result, imap::permit::Permit, sync::checkpoint::Checkpoint};
-use mailferry_testkit::{Corpus, Kind, Message, differences, shared};
+use mailferry::{
+    Error, ErrorClass, Result,
+    imap::permit::Permit,
+    sync::{checkpoint::Checkpoint, progress::Progress},
+};
+use mailferry_testkit::{Corpus, Kind, Message, differences, eventually, shared, so};
 
 use crate::rig::{Rig, adopted, copied};
 
@@ -27,6 +31,15 @@ impl Permit for Withdrawn {
     }
 }
 
+/// Waits until a sync is in the middle of its work.
+async fn some_are_done(progress: &Progress) {
+    eventually("150 messages are done", async || {
+        let done = progress.messages_done.load(SeqCst);
+        so(done >= 150, format!("{done} are"))
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_permit_no_connection_sends_anything_more_and_the_next_sync_goes_on() {
     let corpus = Corpus::bulk(900, 9 << 20, 6, 31).with_large(4 << 20);
@@ -36,15 +49,11 @@ async fn without_a_permit_no_connection_sends_anything_more_and_the_next_sync_go
     let mut rig = Rig::new(&source, &destination);
     let permit = Arc::new(Withdrawn::default());
     rig.permit = Arc::clone(&permit) as Arc<dyn Permit>;
-    let (watched, withdrawn) = (Arc::clone(&rig.progress), Arc::clone(&permit));
-    let watch = tokio::spawn(async move {
-        while watched.messages_done.load(SeqCst) < 150 {
-            tokio::task::yield_now().await;
-        }
-        withdrawn.now.store(true, SeqCst);
-    });
-    let report = rig.try_sync().await;
-    watch.await.unwrap();
+    let withdrawal = async {
+        some_are_done(&rig.progress).await;
+        permit.now.store(true, SeqCst);
+    };
+    let (report, ()) = tokio::join!(rig.try_sync(), withdrawal);
     let error = report.error.expect("an error");
     assert_eq!((error.class, error.what.as_str()), (ErrorClass::Internal, "fenced: another attempt has taken over"));
     assert!(report.folders.iter().map(|f| f.copied_now).sum::<u64>() < corpus.messages() as u64);
@@ -78,27 +87,21 @@ async fn while_a_permit_is_held_nothing_is_sent_and_then_the_sync_goes_on_withou
     let mut rig = Rig::new(&source, &destination);
     let permit = Arc::new(Held::default());
     rig.permit = Arc::clone(&permit) as Arc<dyn Permit>;
-    let (watched, held) = (Arc::clone(&rig.progress), permit);
-    let watch = tokio::spawn(async move {
-        while watched.messages_done.load(SeqCst) < 150 {
-            tokio::task::yield_now().await;
-        }
-        held.0.store(true, SeqCst);
-        // What was sent before is answered.
-        let mut done = watched.messages_done.load(SeqCst);
-        loop {
+    let pause = async {
+        some_are_done(&rig.progress).await;
+        permit.0.store(true, SeqCst);
+        let done = eventually("what was sent before is answered", async || {
+            let before = rig.progress.messages_done.load(SeqCst);
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-            let now = watched.messages_done.load(SeqCst);
-            if now == done {
-                break;
-            }
-            done = now;
-        }
-        held.0.store(false, SeqCst);
+            let now = rig.progress.messages_done.load(SeqCst);
+            so(now == before, format!("{now} messages are done")).map(|()| now)
+        })
+        .await;
+        permit.0.store(false, SeqCst);
         done
-    });
-    let report = rig.sync().await;
-    assert!(watch.await.unwrap() < 2000, "it stood still on the way");
+    };
+    let (report, done) = tokio::join!(rig.sync(), pause);
+    assert!(done < 2000, "it stood still on the way");
     assert_eq!(report.reconnects, 0);
     assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
 }

@@ -18,7 +18,8 @@ use mailferry::{
     sync::{report::MailboxReport, spec::Waits},
 };
 use mailferry_testkit::{
-    Corpus, Dovecot, Format, Kind, Message, Options, differences, dovecot::Account, raw::RawImap, shared,
+    Corpus, Dovecot, Format, Kind, Message, Options, differences, dovecot::Account, eventually, raw::RawImap, shared,
+    so,
 };
 
 use crate::{
@@ -98,9 +99,11 @@ async fn a_disk_that_is_full_and_gets_room_while_it_is_waited_for_gets_every_mes
         rig.spec.retry.patience = Duration::from_mins(2);
         let progress = Arc::clone(&rig.progress);
         let room = async {
-            while !progress.snapshot().waiting.is_some_and(|why| why.contains("refused")) {
-                tokio::task::yield_now().await;
-            }
+            eventually("the sync waits for a refusal to pass", async || {
+                let waiting = progress.snapshot().waiting.unwrap_or_default();
+                so(waiting.contains("refused"), waiting)
+            })
+            .await;
             disk.remount(much);
         };
         let (report, ()) = tokio::join!(rig.sync(), room);

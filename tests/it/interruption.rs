@@ -6,7 +6,7 @@ use std::{
 };
 
 use mailferry::{Side, sync::report::MailboxReport};
-use mailferry_testkit::{Corpus, Kind, Message, differences, shared};
+use mailferry_testkit::{Corpus, Kind, Message, differences, eventually, shared, so};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,16 +26,19 @@ async fn a_sync_that_is_asked_to_stop_saves_what_it_did_and_the_next_copies_only
     for part in 1..100 {
         rig.stop = CancellationToken::new();
         rig.progress = Arc::default();
-        let stop = rig.stop.clone();
-        let progress = Arc::clone(&rig.progress);
-        let watch = tokio::spawn(async move {
-            while progress.messages_done.load(SeqCst) < 200 {
-                tokio::task::yield_now().await;
-            }
-            stop.cancel();
-        });
-        let report = rig.try_sync().await;
-        watch.abort();
+        let stop = async {
+            eventually("200 messages are done", async || {
+                let done = rig.progress.messages_done.load(SeqCst);
+                so(done >= 200, format!("{done} are"))
+            })
+            .await;
+            rig.stop.cancel();
+            std::future::pending().await
+        };
+        let report = tokio::select! {
+            report = rig.try_sync() => report,
+            never = stop => never,
+        };
         assert!(report.error.is_none(), "{report:#?}");
         sum += copied(&report);
         assert_eq!(adopted(&report), 0, "{report:#?}");

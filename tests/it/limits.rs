@@ -1,7 +1,7 @@
 //! What servers allow: quota, sizes, connections. A limit is told by its class, and the next run goes on from there.
 
 use mailferry::{ErrorClass, Side};
-use mailferry_testkit::{Corpus, Dovecot, Format, Kind, Message, Options, differences, shared};
+use mailferry_testkit::{Corpus, Dovecot, Format, Kind, Message, Options, differences, eventually, shared, so};
 
 use crate::{
     fake::{Act, Fake, MODERN, mails},
@@ -124,15 +124,16 @@ async fn sessions_that_an_administrator_ends_are_made_again() {
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&corpus).await;
     let rig = Rig::new(&source, &destination);
-    let (user, progress) = (destination.user.clone(), std::sync::Arc::clone(&rig.progress));
-    let kicks = tokio::spawn(async move {
-        while progress.messages_done.load(std::sync::atomic::Ordering::SeqCst) < 100 {
-            tokio::task::yield_now().await;
-        }
+    let user = destination.user.clone();
+    let kicks = async {
+        eventually("100 messages are done", async || {
+            let done = rig.progress.messages_done.load(std::sync::atomic::Ordering::SeqCst);
+            so(done >= 100, format!("{done} are"))
+        })
+        .await;
         tokio::task::spawn_blocking(move || shared(Kind::Mdbox).kick(&user)).await.unwrap();
-    });
-    let report = rig.sync().await;
-    kicks.await.unwrap();
+    };
+    let (report, ()) = tokio::join!(rig.sync(), kicks);
     drop(right);
     right = destination.connect().await;
     assert_eq!(copied(&report) + adopted(&report), 600);

@@ -1,18 +1,14 @@
 //! A real Prometheus on loopback; it ends with the test, however that ends.
 
-use std::{fmt::Write as _, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fmt::Write as _, fs, net::SocketAddr, path::Path};
 
-use mailferry_testkit::cluster::Process;
+use mailferry_testkit::{cluster::Process, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::{sleep, timeout},
 };
-
-/// How long anything may take: far more than it does.
-const PATIENCE: Duration = Duration::from_mins(2);
 
 pub struct Prometheus {
     process: Process,
@@ -38,18 +34,16 @@ impl Prometheus {
         ];
         let mut process = Process::start(Path::new("prometheus"), flags, folder.path());
         let log = folder.path().join("prometheus.log");
-        let listening = async {
-            loop {
-                process.must_run();
-                let said = fs::read_to_string(&log).unwrap_or_default();
-                let line = said.lines().find(|line| line.contains("Listening on"));
-                if let Some((_, address)) = line.and_then(|line| line.split_once("address=")) {
-                    return address.split_whitespace().next().unwrap().parse().unwrap();
-                }
-                sleep(Duration::from_millis(20)).await;
+        let address = eventually("Prometheus listens", async || {
+            process.must_run();
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            let line = said.lines().find(|line| line.contains("Listening on"));
+            match line.and_then(|line| line.split_once("address=")) {
+                Some((_, address)) => Ok(address.split_whitespace().next().unwrap().parse().unwrap()),
+                None => Err(said),
             }
-        };
-        let address = timeout(PATIENCE, listening).await.expect("Prometheus listens");
+        })
+        .await;
         Self { process, address, _folder: folder }
     }
 
@@ -81,18 +75,11 @@ impl Prometheus {
 
     /// Waits until something is so; `look` says what it finds, or what is missing.
     pub async fn until<T>(&mut self, look: impl AsyncFn(&Self) -> Result<T, String>) -> T {
-        let mut missing = String::new();
-        let found = timeout(PATIENCE, async {
-            loop {
-                self.process.must_run();
-                match look(self).await {
-                    Ok(found) => return found,
-                    Err(why) => missing = why,
-                }
-                sleep(Duration::from_millis(100)).await;
-            }
-        });
-        found.await.unwrap_or_else(|_| panic!("{missing}"))
+        eventually("Prometheus has seen it", async || {
+            self.process.must_run();
+            look(self).await
+        })
+        .await
     }
 }
 

@@ -18,6 +18,7 @@ use mailferry::{
         pod::{For, build},
     },
 };
+use mailferry_testkit::{eventually, so};
 use serde_json::{Value, json};
 
 use crate::{
@@ -263,17 +264,12 @@ async fn of_role_bindings_it_writes_the_workers_alone() {
     let role = "the operator binds only the role of sync pods";
     for (kind, name) in [("ClusterRole", "admin"), ("ClusterRole", "view"), ("Role", WORKER)] {
         // RBAC learns of the right to bind by a watch: before, it refuses by itself.
-        let mut tries = 0;
-        loop {
+        eventually(&format!("the fence refuses {kind} {name}"), async || {
             let (code, message) = refusal(apply(WORKER, kind, name, &worker).await);
             assert_eq!(code, 403, "{message}");
-            if message.contains(&format!("fenced: {role}")) {
-                break;
-            }
-            tries += 1;
-            assert!(tries < 500, "{kind} {name}: {message}");
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+            so(message.contains(&format!("fenced: {role}")), message)
+        })
+        .await;
     }
     let only = "the operator binds only the ServiceAccount mailferry-worker of the same namespace";
     let another = |kind: &str, name: &str, namespace: Option<&str>| {

@@ -1,6 +1,6 @@
 //! deploy/destination-policy: a MailMigration's inline destination is judged when somebody applies it.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use kube::{
@@ -11,9 +11,11 @@ use mailferry::{
     api::MailMigration,
     controller::destinations::{Destination, allow},
 };
-use mailferry_testkit::cluster::{self, documents};
+use mailferry_testkit::{
+    cluster::{self, documents},
+    eventually, so,
+};
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use crate::{
     cases::{migration, with},
@@ -46,12 +48,10 @@ async fn only_to(allowed: &[&str]) -> Rig {
 
 /// Waits until the API server has seen a policy for this namespace: it learns of it by a watch.
 async fn applies(rig: &Rig) {
-    let mut tries = 0;
-    while !is_refused(&create(rig, "not-allowed.invalid").await) {
-        tries += 1;
-        assert!(tries < 1000, "the policy has no effect");
-        sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the policy has an effect", async || {
+        so(is_refused(&create(rig, "not-allowed.invalid").await), "what it forbids is allowed")
+    })
+    .await;
 }
 
 /// True when the policy said no; nothing else may have.

@@ -8,7 +8,11 @@ use mailferry::{
     ErrorClass,
     controller::leader::{Candidate, Leadership, Times},
 };
-use mailferry_testkit::cluster::{self, ControlPlane, Process, wait_for};
+use mailferry_testkit::{
+    cluster::{self, ControlPlane, Process, wait_for},
+    eventually::{PATIENCE, eventually},
+    so,
+};
 use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
@@ -24,9 +28,6 @@ const TIMES: Times = Times {
     renew_deadline: Duration::from_secs(3),
     retry: Duration::from_millis(300),
 };
-
-/// What is expected to come comes within this.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Place {
     plane: &'static ControlPlane,
@@ -176,15 +177,11 @@ fn operator(rig: &Rig, folder: &Path, pod: &str) -> Process {
 
 /// The exit code that it ends with.
 async fn exit_code(process: &mut Process) -> Option<i32> {
-    let ended = async {
-        loop {
-            match process.ended() {
-                Some(status) => return status.code(),
-                None => sleep(Duration::from_millis(20)).await,
-            }
-        }
-    };
-    soon(ended).await
+    eventually("the operator ends", async || match process.ended() {
+        Some(status) => Ok(status.code()),
+        None => Err(process.log_tail()),
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,10 +206,9 @@ async fn an_operator_that_slept_exits_when_it_wakes_and_one_that_is_stopped_give
     assert_eq!(exit_code(&mut first).await, Some(i32::from(ErrorClass::Network.exit_code())));
     assert!(first.log_tail().contains("leads no more"), "{}", first.log_tail());
     // Its Lease is seen before its own answer is: until it works as the leader, there is nothing that it could give back.
-    soon(async {
-        while !second.log_tail().contains("the operator is ready") {
-            sleep(Duration::from_millis(20)).await;
-        }
+    eventually("the second operator is ready", async || {
+        let log = second.log_tail();
+        so(log.contains("the operator is ready"), log)
     })
     .await;
     second.signal("TERM");

@@ -1,6 +1,6 @@
 //! An operator that watches some namespaces, and one that has rights in no others.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use k8s_openapi::api::{
     core::v1::{Namespace, Pod},
@@ -16,16 +16,18 @@ use mailferry::{
     controller::config::{Addresses, OperatorConfig, RoleKind, WorkerRole},
     telemetry::{api_calls, health::Readiness},
 };
-use mailferry_testkit::cluster::{ControlPlane, documents};
+use mailferry_testkit::{
+    cluster::{ControlPlane, documents},
+    eventually::{PATIENCE, eventually},
+    so,
+};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::{
     rig::{RBAC, Rig, WORKER, install, read},
     stage::{Ending, Stage},
 };
-
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Nobody wrote its status: it says what the API server says of a new object.
 fn assert_untouched(migration: &MailMigration) {
@@ -33,17 +35,12 @@ fn assert_untouched(migration: &MailMigration) {
     assert_eq!(said, Some(-1), "{:?}", migration.status);
 }
 
-async fn until(what: &str, is: impl Fn() -> bool) {
-    let wait = async {
-        while !is() {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what}"));
-}
-
 async fn until_ready(readiness: &Readiness) {
-    until("the operator is not ready", || readiness.lacking().is_empty()).await;
+    eventually("the operator is ready", async || {
+        let lacking = readiness.lacking();
+        so(lacking.is_empty(), format!("it lacks {lacking:?}"))
+    })
+    .await;
 }
 
 /// Of two syncs to one account one would wait for the other.
@@ -181,8 +178,11 @@ async fn rights_in_the_watched_namespaces_are_enough() {
     let readiness = first.start_watching(client, vec![first.rig.namespace.clone(), second.rig.namespace.clone()]);
     // Nothing starts before all namespaces are seen: who holds what there is not known.
     let metrics = first.metrics.clone();
-    let refusals = || metrics.text().unwrap().contains(refused);
-    until("the second namespace was not asked for", refusals).await;
+    let told = async |words: &str| {
+        let text = metrics.text().unwrap();
+        so(text.contains(words), text)
+    };
+    eventually("the second namespace is asked for", async || told(refused).await).await;
     assert_eq!(readiness.lacking(), ["caches"]);
     assert_untouched(&first.api::<MailMigration>().get("acme").await.unwrap());
     roles(&first, &second.rig).await;
@@ -208,7 +208,7 @@ async fn rights_in_the_watched_namespaces_are_enough() {
     let pods = first.api::<Pod>();
     pods.delete(&names::pod(&alice, 1), &DeleteParams::default().grace_period(1)).await.unwrap();
     let asked = "mailferry_api_requests_total{code=\"403\",resource=\"nodes\",verb=\"get\"}";
-    until("the node was not asked for", || metrics.text().unwrap().contains(asked)).await;
+    eventually("the node is asked for", async || told(asked).await).await;
     let sync = first.api::<MailboxSync>().get(&alice).await.unwrap();
     assert!(sync.status.unwrap().slots.is_some() && pods.get(&names::pod(&alice, 1)).await.is_ok());
     first.ends(&alice, 1, Ending::Synced).await;

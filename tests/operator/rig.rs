@@ -1,6 +1,6 @@
 //! One real control plane for the whole binary, and what tests do in a namespace of their own.
 
-use std::{fs, path::Path, sync::OnceLock, time::Duration};
+use std::{fs, path::Path, sync::OnceLock};
 
 use k8s_openapi::api::core::v1::{Binding, Container, ObjectReference, Pod, PodSpec, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
@@ -11,10 +11,12 @@ use kube::{
     core::NamespaceResourceScope,
 };
 use mailferry::api::{MailboxSync, crd};
-use mailferry_testkit::cluster::{self, ControlPlane};
+use mailferry_testkit::{
+    cluster::{self, ControlPlane},
+    eventually, so,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 /// The `ServiceAccount` of sync pods.
 pub const WORKER: &str = "mailferry-worker";
@@ -98,13 +100,10 @@ where
 }
 
 async fn applies<F: Future<Output = Result<(), kube::Error>>>(policy: &str, attempt: impl Fn() -> F) {
-    for _ in 0..1000 {
-        if attempt().await.is_err() {
-            return;
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-    panic!("deploy/{policy} has no effect");
+    eventually(&format!("deploy/{policy} has an effect"), async || {
+        so(attempt().await.is_err(), "what it forbids is allowed")
+    })
+    .await;
 }
 
 async fn worker_fence_applies(plane: &'static ControlPlane) {
@@ -114,14 +113,13 @@ async fn worker_fence_applies(plane: &'static ControlPlane) {
     config.auth_info.impersonate = Some(format!("system:serviceaccount:{}:{WORKER}", rig.namespace));
     config.auth_info.impersonate_groups = Some(vec!["system:masters".into()]);
     let worker = Client::try_from(config).unwrap();
-    for report in 1..1000 {
+    let mut report = 0;
+    eventually("deploy/worker-fence.yaml has an effect", async || {
+        report += 1;
         let status = json!({"worker": {"attempt": 1, "report": report}});
-        if patch_status(&worker, &rig.namespace, "probe", status).await.is_err() {
-            return;
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-    panic!("deploy/worker-fence.yaml has no effect");
+        so(patch_status(&worker, &rig.namespace, "probe", status).await.is_err(), "what it forbids is allowed")
+    })
+    .await;
 }
 
 impl Rig {

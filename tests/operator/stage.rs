@@ -18,10 +18,10 @@ use mailferry::{
     },
     telemetry::{health::Readiness, metrics::Metrics},
 };
-use mailferry_testkit::cluster;
+use mailferry_testkit::{cluster, eventually::PATIENCE};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::rig::Rig;
@@ -215,13 +215,16 @@ impl Stage {
     pub async fn one_of(&self, syncs: &[&str]) -> String {
         let pods = watcher(self.api::<Pod>(), watcher::Config::default()).applied_objects();
         let mut pods = std::pin::pin!(pods);
-        loop {
-            let pod = pods.next().await.unwrap().unwrap();
-            let sync = pod.labels().get("mailferry.io/mailboxsync").cloned().unwrap_or_default();
-            if syncs.contains(&sync.as_str()) {
-                return sync;
+        let one = async {
+            loop {
+                let pod = pods.next().await.unwrap().unwrap();
+                let sync = pod.labels().get("mailferry.io/mailboxsync").cloned().unwrap_or_default();
+                if syncs.contains(&sync.as_str()) {
+                    return sync;
+                }
             }
-        }
+        };
+        timeout(PATIENCE, one).await.unwrap_or_else(|_| panic!("none of {syncs:?} runs"))
     }
 
     /// Waits until an Event with this reason tells about an object.
@@ -231,7 +234,8 @@ impl Stage {
         let is = |event: &Event| {
             event.involved_object.name.as_deref() == Some(name) && event.reason.as_deref() == Some(reason)
         };
-        while !is(&events.next().await.unwrap().unwrap()) {}
+        let told = async { while !is(&events.next().await.unwrap().unwrap()) {} };
+        timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("no Event {reason} about {name}"));
     }
 
     /// Waits until an object is gone.

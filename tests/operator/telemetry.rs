@@ -1,9 +1,7 @@
 //! What the operator's metrics say of a migration.
 
-use std::time::Duration;
-
+use mailferry_testkit::eventually;
 use serde_json::json;
-use tokio::time::{sleep, timeout};
 
 use crate::stage::{Ending, Stage};
 
@@ -14,17 +12,12 @@ async fn metrics_tell_what_became_of_a_migration() {
     let _player = stage.play(move |sync, _| if sync == bob { Ending::Failed("Configuration") } else { Ending::Synced });
     stage.migration("acme", &["alice", "bob", "carol"], json!({"parallelism": 1})).await;
     stage.until_condition("acme", "Failed", "True").await;
-    let told = async {
-        loop {
-            // The operator sees its own last write by its watch.
-            let text = stage.metrics.text().unwrap();
-            if text.contains("mailferry_migrations{phase=\"Failed\"} 1\n") {
-                return text;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let text = timeout(Duration::from_mins(1), told).await.expect("the migration's phase");
+    // The operator sees its own last write by its watch.
+    let text = eventually("the migration's phase is told", async || {
+        let text = stage.metrics.text().unwrap();
+        if text.contains("mailferry_migrations{phase=\"Failed\"} 1\n") { Ok(text) } else { Err(text) }
+    })
+    .await;
     for line in [
         "mailferry_mailboxes{phase=\"Synced\"} 2",
         "mailferry_mailboxes{phase=\"Failed\"} 1",

@@ -23,9 +23,10 @@ use mailferry_testkit::{
     cluster::{ControlPlane, wait_for},
     differences,
     dovecot::Account,
+    eventually,
     pki::pki,
     proxy::{Direction, How},
-    shared,
+    shared, so,
 };
 use serde_json::{Value, json};
 
@@ -158,9 +159,20 @@ impl<'a> Mailbox<'a> {
 
     /// Waits until so many bytes went to the destination, in all.
     async fn moved(&self, bytes: u64) {
-        while self.proxy.carried(Direction::ToServer) < bytes {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        eventually(&format!("{bytes} bytes went to the destination"), async || {
+            let carried = self.proxy.carried(Direction::ToServer);
+            so(carried >= bytes, format!("{carried} did"))
+        })
+        .await;
+    }
+
+    /// Waits until the first attempt has logged this.
+    async fn first_attempt_logs(&self, words: &str) {
+        eventually(&format!("{words:?} is logged"), async || {
+            let log = fs::read_to_string(self.folder.path().join("log-1")).unwrap();
+            so(log.contains(words), log)
+        })
+        .await;
     }
 
     async fn assert_same_mail(&self) {
@@ -381,10 +393,7 @@ async fn a_right_that_is_missing_for_a_moment_ends_no_attempt() {
     let attempt = mailbox.start(1).await;
     mailbox.slow_down().await;
     rig.api::<RoleBinding>().delete(WORKER, &DeleteParams::default()).await.unwrap();
-    let log = mailbox.folder.path().join("log-1");
-    while !fs::read_to_string(&log).unwrap().contains("refused: nothing is written") {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    mailbox.first_attempt_logs("refused: nothing is written").await;
     rig.allow_workers().await;
     let before = mailbox.worker().await.report;
     mailbox.until(|worker| worker.report > before).await;
@@ -402,10 +411,7 @@ async fn a_worker_waits_until_the_operator_has_written_which_pod_it_is() {
     let pod = mailbox.hand_out(1).await;
     rig.patch_status("heidi", json!({"podUID": null})).await.unwrap();
     let attempt = mailbox.start_as(1, &pod).await;
-    let log = mailbox.folder.path().join("log-1");
-    while !fs::read_to_string(&log).unwrap().contains("could not be claimed yet") {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    mailbox.first_attempt_logs("could not be claimed yet").await;
     rig.patch_status("heidi", json!({"podUID": pod.metadata.uid})).await.unwrap();
     let synced = attempt.end().await;
     assert_eq!(synced.code, Some(0), "{}", synced.log);

@@ -8,6 +8,7 @@
 pub mod cluster;
 pub mod corpus;
 pub mod dovecot;
+pub mod eventually;
 pub mod mutf7;
 pub mod pki;
 pub mod proxy;
@@ -18,6 +19,7 @@ mod wire;
 
 pub use corpus::{Corpus, Message};
 pub use dovecot::{Account, Dovecot, Format, Kind, Options, shared};
+pub use eventually::{eventually, so};
 pub use proxy::{Fault, Proxy};
 pub use raw::RawImap;
 pub use scripted::Scripted;

@@ -20,20 +20,18 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
-    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kube::{Client, Config, config::AuthInfo};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use tokio::time::sleep;
 
 pub use image::Image;
 pub use node::Node;
 pub use objects::{apply, documents, namespace, wait_for, wait_within};
 pub use process::Process;
 
-use crate::pki::Identity;
+use crate::{eventually, pki::Identity};
 use pki::ClusterPki;
 
 /// The Service `kubernetes`, by which pods reach the API server.
@@ -42,8 +40,6 @@ const SERVICE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 214, 0, 1));
 const SERVICE_RANGE: &str = "10.214.0.0/16";
 /// What API server and tokens agree on.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
-/// How long a program may take until it answers.
-const START: Duration = Duration::from_mins(1);
 
 /// A cluster's control plane; ends when dropped, and with this process however that ends.
 pub struct ControlPlane {
@@ -184,15 +180,15 @@ impl ControlPlane {
         let mut config = self.config();
         config.default_retry = false;
         let client = Client::try_from(config).expect("client");
-        let deadline = Instant::now() + START;
         let ready = || http::Request::get("/readyz").body(Vec::new()).expect("request");
-        while let Err(error) = client.request_text(ready()).await {
+        eventually("the API server is ready", async || {
             if let Some(process) = self.api_server.lock().expect("API server").as_mut() {
                 process.must_run();
             }
-            assert!(Instant::now() < deadline, "the API server is not ready: {error}\n{}", self.etcd.log_tail());
-            sleep(Duration::from_millis(20)).await;
-        }
+            let answer = client.request_text(ready()).await;
+            answer.map_err(|error| format!("{error}\n{}", self.etcd.log_tail()))
+        })
+        .await;
     }
 
     /// Kills the API server; etcd keeps what it knew.

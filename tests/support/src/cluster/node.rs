@@ -10,7 +10,6 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Mutex,
-    time::Instant,
 };
 
 use k8s_openapi::{
@@ -20,7 +19,8 @@ use k8s_openapi::{
 use kube::Api;
 use rcgen::{ExtendedKeyUsagePurpose as Usage, SanType};
 
-use super::{ControlPlane, Image, Options, Process, START, objects::wait_for, pki::name, program};
+use super::{ControlPlane, Image, Options, Process, objects::wait_for, pki::name, program};
+use crate::{eventually, so};
 
 /// The node, and this machine as pods see it.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 213, 0, 1);
@@ -127,7 +127,7 @@ impl Node {
         };
         node.plane.start_controllers(&["*"]);
         node.plane.start_scheduler();
-        node.start_runtime();
+        node.start_runtime().await;
         node.load(&Image::pause(PAUSE, &node.folder));
         let kubeconfig = node.plane.kubeconfig_of("proxy", ("", "system:kube-proxy"));
         let proxy = Process::start(
@@ -186,7 +186,7 @@ impl Node {
     pub async fn restart_runtime(&self) {
         let before = self.heartbeat().await;
         self.runtime.lock().expect("runtime").take();
-        self.start_runtime();
+        self.start_runtime().await;
         let nodes = Api::<NodeObject>::all(self.plane.client());
         wait_for(&nodes, NAME, |node: Option<&NodeObject>| ready_since(node) > before).await;
     }
@@ -204,18 +204,14 @@ impl Node {
         CutOff(())
     }
 
-    fn start_runtime(&self) {
+    async fn start_runtime(&self) {
         let containerd = Process::start(
             Path::new("/usr/bin/containerd"),
             ["--config".into(), self.folder.join("containerd.toml").display().to_string()],
             &self.folder,
         );
         let socket = format!("{STATE}/containerd.sock");
-        let deadline = Instant::now() + START;
-        while !answers(&socket) {
-            assert!(Instant::now() < deadline, "containerd does not answer:\n{}", containerd.log_tail());
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        eventually("containerd answers", async || so(answers(&socket), containerd.log_tail())).await;
         let kubelet = Process::start(
             &program("kubelet").expect("kubelet"),
             [
