@@ -12,6 +12,9 @@ TESTS = $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.
 
 ROOT = $(if $(filter 0,$(shell id -u)),root)
 
+# Runs tests so that one without an end is named and ends after so many seconds. An end-to-end test may wait for others.
+LIMITED = TEST_LIMIT=$(1) $(CARGO) --config "target.'cfg(all())'.runner='$(CURDIR)/scripts/with-time-limit.sh'" test
+
 .PHONY: help test lint cargo-test image chart readme docs deny demo demo-cluster bench bench-operator
 
 help:
@@ -37,9 +40,9 @@ lint:
 cargo-test: $(ROOT:root=image)
 	scripts/install.sh test
 	scripts/kubernetes.sh
-	$(CARGO) test --workspace --locked --no-fail-fast --lib --bins $(patsubst %,--test %,$(BUSY))
-	$(CARGO) test --workspace --locked --doc
-	$(ROOT:root=E2E_ARCHIVE=$(CURDIR)/target/image/mailferry.tar) RUST_TEST_THREADS=12 $(CARGO) test --workspace --locked --no-fail-fast $(patsubst %,--test %,$(WAITING))
+	$(call LIMITED,600) --workspace --locked --no-fail-fast --lib --bins $(patsubst %,--test %,$(BUSY))
+	$(call LIMITED,600) --workspace --locked --doc
+	$(ROOT:root=E2E_ARCHIVE=$(CURDIR)/target/image/mailferry.tar) RUST_TEST_THREADS=12 $(call LIMITED,1500) --workspace --locked --no-fail-fast $(patsubst %,--test %,$(WAITING))
 
 image:
 	scripts/install.sh image

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -248,4 +249,30 @@ async fn servers_run_side_by_side() {
         let server = start.await.unwrap();
         server.account().connect().await.logout().await;
     }
+}
+
+/// What scripts/with-time-limit.sh makes of a test program that prints what this shell script does: its exit code, and what
+/// it complains of.
+fn limited(script: &str) -> (Option<i32>, String) {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let mut command = Command::new(format!("{root}/scripts/with-time-limit.sh"));
+    let output = command.args(["sh", "-c", script]).env("TEST_LIMIT", "65").current_dir(root).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_test_that_has_no_end_is_named_and_ended() {
+    let (code, complaint) = limited(
+        "echo 'test it::is_slow has been running for over 60 seconds'; echo 'test it::is_slow ... ok'
+        echo 'test it::hangs has been running for over 60 seconds'; exec sleep 600",
+    );
+    assert_eq!(code, Some(124), "{complaint}");
+    assert!(complaint.contains("test it::hangs ... FAILED: no end after 65 seconds"), "{complaint}");
+    assert!(!complaint.contains("is_slow"), "{complaint}");
+}
+
+#[test]
+fn a_test_program_that_ends_in_time_ends_with_its_own_exit_code() {
+    // What it started may still hold its output open.
+    assert_eq!(limited("sleep 5 & echo 'test it::fails ... FAILED'; exit 101"), (Some(101), String::new()));
 }
