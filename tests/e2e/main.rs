@@ -2,7 +2,7 @@
 //! after the other fails: nothing may be lost, and nothing doubled.
 //!
 //! They start a node of their own where this machine can run one (root, Linux, what scripts/install.sh installs), and
-//! say so where it can't. The operator is installed by the chart, with the image that `make image` left where
+//! say so where it can't: by "SKIPPED", or with `E2E_REQUIRED=1` by a failure. The operator is installed by the chart, with the image that `make image` left where
 //! `E2E_ARCHIVE` says, and one of the debug build otherwise.
 //!
 //! With `E2E_KUBECONFIG` they run against that cluster instead, which must have the image `E2E_IMAGE` and reach this
