@@ -2,12 +2,17 @@
 CARGO = cargo
 # For `make bench`: --only ROW, --runs N.
 BENCH =
+# For `make fuzz`: the compiler, which must be a nightly one, and the seconds for each target.
+NIGHTLY ?= nightly
+FUZZ_SECONDS = 60
 # For `make image`.
 IMAGE = ghcr.io/mailferry/mailferry:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-# Tests that mostly wait for a cluster: many at a time, whatever the number of cores. All others are busy.
+# Tests that need Kubernetes. Of these, some mostly wait for it: many at a time, whatever the number of cores.
+CLUSTER = $(filter chart gitops import monitoring,$(TESTS))
 WAITING = $(filter operator e2e,$(TESTS))
-BUSY = $(filter-out $(WAITING),$(TESTS))
+# All others need mail servers, or nothing.
+MAIL = $(filter-out $(CLUSTER) $(WAITING),$(TESTS))
 TESTS = $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
 
 ROOT = $(if $(filter 0,$(shell id -u)),root)
@@ -20,33 +25,41 @@ E2E_REQUIRED ?= $(if $(and $(ROOT),$(KUBELET)),$(shell [ $$((0x$$(sed -n 's/^Cap
 # Runs tests so that one without an end is named and ends after so many seconds. An end-to-end test may wait for others.
 LIMITED = TEST_LIMIT=$(1) $(CARGO) --config "target.'cfg(all())'.runner='$(CURDIR)/scripts/with-time-limit.sh'" test
 
-.PHONY: help test lint cargo-test image chart readme docs deny demo demo-cluster bench bench-operator
+.PHONY: help test lint test-mail test-cluster image chart readme rustdoc docs deny fuzz demo demo-cluster bench bench-operator
 
 help:
 	@echo 'make test    all tests and checks'
 	@echo 'make lint    formatting and clippy'
+	@echo 'make test-mail      the tests that need no Kubernetes: units, and against mail servers'
+	@echo 'make test-cluster   the tests that need Kubernetes: operator, chart, monitoring; as root, with a node of its own'
+	@echo 'make rustdoc the documentation of the code, without a warning'
 	@echo 'make docs    writes crds/ and docs/fields.md anew, and what the chart takes from them'
 	@echo 'make chart   writes what the Helm chart takes from elsewhere: definitions, policies, the table of its values'
 	@echo 'make deny    licences, sources and known vulnerabilities of the dependencies'
+	@echo 'make fuzz    gives any bytes to the parsers, a minute each (with a nightly Rust)'
 	@echo 'make image   builds the container image without a registry, and checks it (Linux, as root)'
 	@echo 'make demo    moves a mailbox between two local mail servers and compares both sides'
 	@echo 'make demo-cluster   the same by the operator, on a Kubernetes that runs for as long as it takes (as root)'
 	@echo 'make bench   measures against mbsync and a plain copier, writes docs/benchmarks.md'
 	@echo 'make bench-operator   measures the operator with ten thousand mailboxes, writes docs/benchmarks-operator.md'
 
-test: lint cargo-test readme deny
+test: lint test-mail test-cluster readme rustdoc deny
 
 lint:
-	scripts/install.sh test
+	scripts/install.sh lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-# As root the end-to-end tests run, with the image that is shipped.
-cargo-test: $(ROOT:root=image)
-	scripts/install.sh test
-	scripts/kubernetes.sh
-	$(call LIMITED,600) --workspace --locked --no-fail-fast --lib --bins $(patsubst %,--test %,$(BUSY))
+test-mail:
+	scripts/install.sh mail
+	$(call LIMITED,600) --workspace --locked --no-fail-fast --lib --bins $(patsubst %,--test %,$(MAIL))
 	$(call LIMITED,600) --workspace --locked --doc
+
+# As root the end-to-end tests run, with the image that is shipped.
+test-cluster: $(ROOT:root=image)
+	scripts/install.sh cluster
+	scripts/kubernetes.sh
+	$(call LIMITED,600) --workspace --locked --no-fail-fast $(patsubst %,--test %,$(CLUSTER))
 	$(ROOT:root=E2E_ARCHIVE=$(CURDIR)/target/image/mailferry.tar) E2E_REQUIRED=$(E2E_REQUIRED) RUST_TEST_THREADS=12 \
 	  $(call LIMITED,1500) --workspace --locked --no-fail-fast $(patsubst %,--test %,$(WAITING))
 
@@ -63,6 +76,10 @@ readme:
 	$(CARGO) test --workspace --locked --no-run --test manifests
 	scripts/check-readme.sh
 
+# What rustdoc complains of: links to nowhere, above all.
+rustdoc:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
+
 docs:
 	$(CARGO) test --workspace --locked --no-run --test crds
 	target/debug/mailferry crds --write crds
@@ -72,6 +89,14 @@ docs:
 deny:
 	scripts/install.sh deny
 	scripts/deny.sh
+
+# With the dependencies that are shipped.
+fuzz:
+	scripts/install.sh fuzz
+	cp Cargo.lock fuzz/Cargo.lock
+	for target in $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))); do \
+	  $(CARGO) +$(NIGHTLY) fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=20 || exit 1; \
+	done
 
 demo:
 	scripts/demo.sh
@@ -84,6 +109,6 @@ bench:
 	$(CARGO) bench --locked --bench migrate -- $(BENCH)
 
 bench-operator:
-	scripts/install.sh test
+	scripts/install.sh cluster
 	scripts/kubernetes.sh
 	$(CARGO) bench --locked --bench scale -- $(BENCH)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the project's own commands need, on Debian; does nothing where it is there already.
-# Usage: scripts/install.sh [test|demo|demo-cluster|bench|deny|dist|image]...      (test when nothing is named)
-# Rust itself is expected: https://rustup.rs
+# Usage: scripts/install.sh [test|lint|mail|cluster|demo|demo-cluster|bench|deny|fuzz|dist|image]...
+# Without a word: test, which is lint, mail and cluster. Rust itself is expected: https://rustup.rs
 set -euo pipefail
 
 as_root() {
@@ -68,12 +68,18 @@ fi
 
 for what in "${@:-test}"; do
   case $what in
-    test)
+    test) "$0" lint mail cluster ;;
+    lint)
+      install_packages gcc libc6-dev
+      rust_component fmt rustfmt
+      rust_component clippy clippy
+      ;;
+    mail) install_packages gcc libc6-dev dovecot-imapd ;;
+    # Tests with Kubernetes.
+    cluster)
       install_packages gcc libc6-dev dovecot-imapd prometheus
       install_go
       [ "$(id -u)" != 0 ] || install_packages "${NODE[@]}"
-      rust_component fmt rustfmt
-      rust_component clippy clippy
       ;;
     demo) install_packages gcc libc6-dev dovecot-imapd ;;
     demo-cluster)
@@ -91,6 +97,10 @@ for what in "${@:-test}"; do
     image)
       "$0" dist
       install_packages buildah jq
+      ;;
+    fuzz)
+      install_packages g++ libc6-dev
+      rust_program cargo-fuzz 0.13.2
       ;;
     deny)
       if ! cargo deny --version >/dev/null 2>&1; then
