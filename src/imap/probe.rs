@@ -29,7 +29,7 @@ pub(crate) struct Probe {
 /// Looks at a server. The endpoint's login is not used.
 ///
 /// # Errors
-/// As [`super::connect`] has them before the login. None holds what the server said: whoever names a host must not be
+/// As [`super::connect()`] has them before the login. None holds what the server said: whoever names a host must not be
 /// shown what answers there.
 pub(crate) async fn probe(endpoint: &Endpoint) -> Result<Probe> {
     let mut facts = Facts::default();

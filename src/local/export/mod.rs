@@ -53,7 +53,7 @@ pub(crate) struct ExportReport {
     pub gone: u64,
     /// Messages that could not be read.
     pub unreadable: u64,
-    /// Which those are and why, at most [`MAX_LISTED`].
+    /// Which those are and why, at most `MAX_LISTED`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
     /// What kept the export from its end.
