@@ -16,8 +16,9 @@ use super::manifests::{ManifestArgs, Migration};
 use crate::{
     error::{Error, Result},
     local::{
+        outcome::{INTERRUPTED, Outcome},
         report,
-        run::{Bounds, Engine, INTERRUPTED, Outcome, Stop, run},
+        run::{Bounds, Engine, Stop, run},
         state::{State, default_folder},
         view::{Bars, Json, Lines, Output, Style, View},
     },

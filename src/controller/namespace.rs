@@ -1,17 +1,21 @@
 //! What a namespace needs before pods run in it: the workers' account, with the right to report and nothing else.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::api::{
     core::v1::{LocalObjectReference, ServiceAccount},
     rbac::v1::{RoleBinding, RoleRef, Subject},
 };
 use kube::{
-    Api, Error,
+    Api, Client, Error,
     api::{DeleteParams, ObjectMeta, Patch, PatchParams},
 };
 
-use super::context::Context;
+use super::config::OperatorConfig;
 use crate::api::names::WORKER;
 
 /// Who applies it.
@@ -19,12 +23,41 @@ const MANAGER: &str = "mailferry-controller";
 /// How often it is applied again: somebody may have removed it.
 const EVERY: Duration = Duration::from_mins(10);
 
-/// Applies the workers' `ServiceAccount` and `RoleBinding`.
+/// Namespaces whose workers' account was applied, and when.
+#[derive(Debug, Default)]
+pub(crate) struct PreparedNamespaces(Mutex<HashMap<String, Instant>>);
+
+impl PreparedNamespaces {
+    fn times(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True when the account of this namespace was applied so lately that it need not be applied again.
+    fn is_recent(&self, namespace: &str) -> bool {
+        self.times().get(namespace).is_some_and(|at| at.elapsed() < EVERY)
+    }
+
+    fn record(&self, namespace: &str) {
+        self.times().insert(namespace.to_owned(), Instant::now());
+    }
+
+    /// The account has to be applied again.
+    pub(crate) fn forget(&self, namespace: &str) {
+        self.times().remove(namespace);
+    }
+}
+
+/// Applies the workers' `ServiceAccount` and `RoleBinding`, unless that was done lately.
 ///
 /// # Errors
 /// When the API server does not take them.
-pub(crate) async fn prepare(context: &Context, namespace: &str) -> Result<(), Error> {
-    if context.is_prepared(namespace, EVERY) {
+pub(crate) async fn prepare(
+    client: &Client,
+    config: &OperatorConfig,
+    prepared: &PreparedNamespaces,
+    namespace: &str,
+) -> Result<(), Error> {
+    if prepared.is_recent(namespace) {
         return Ok(());
     }
     let metadata = || ObjectMeta {
@@ -32,7 +65,7 @@ pub(crate) async fn prepare(context: &Context, namespace: &str) -> Result<(), Er
         labels: Some([("app.kubernetes.io/managed-by".to_owned(), "mailferry".to_owned())].into()),
         ..ObjectMeta::default()
     };
-    let pull = context.config.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
+    let pull = config.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
     let account = ServiceAccount {
         metadata: metadata(),
         image_pull_secrets: Some(pull.collect::<Vec<_>>()).filter(|secrets| !secrets.is_empty()),
@@ -42,8 +75,8 @@ pub(crate) async fn prepare(context: &Context, namespace: &str) -> Result<(), Er
         metadata: metadata(),
         role_ref: RoleRef {
             api_group: "rbac.authorization.k8s.io".to_owned(),
-            kind: context.config.worker_role.kind.as_str().to_owned(),
-            name: context.config.worker_role.name.clone(),
+            kind: config.worker_role.kind.as_str().to_owned(),
+            name: config.worker_role.name.clone(),
         },
         subjects: Some(vec![Subject {
             kind: "ServiceAccount".to_owned(),
@@ -53,9 +86,9 @@ pub(crate) async fn prepare(context: &Context, namespace: &str) -> Result<(), Er
         }]),
     };
     let params = PatchParams::apply(MANAGER).force();
-    let accounts: Api<ServiceAccount> = Api::namespaced(context.client.clone(), namespace);
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     accounts.patch(WORKER, &params, &Patch::Apply(&account)).await?;
-    let bindings: Api<RoleBinding> = Api::namespaced(context.client.clone(), namespace);
+    let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
     let bound = bindings.patch(WORKER, &params, &Patch::Apply(&binding)).await;
     if let Err(Error::Api(answer)) = &bound
         && answer.code == 422
@@ -68,6 +101,6 @@ pub(crate) async fn prepare(context: &Context, namespace: &str) -> Result<(), Er
     } else {
         bound?;
     }
-    context.prepared(namespace);
+    prepared.record(namespace);
     Ok(())
 }

@@ -32,7 +32,7 @@ use super::{
     cache::{self, Changes},
     config::{OperatorConfig, WorkerConfig},
     context::Context,
-    mailbox::{self, needs, reconcile::Failure},
+    mailbox::{self, needs},
     migration,
     objects::SYNC_LABEL,
     server::{self, Connections, Servers},
@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     api::{MailMigration, MailServer, MailboxSync, mail_migration::MigrationPhase},
-    controller::{cache::Place, objects::SyncPod},
+    controller::{cache::Place, error::Failure, objects::SyncPod},
     error::{Error, Result},
     telemetry::{
         health::Readiness,
@@ -186,13 +186,13 @@ async fn serve<K, F>(
             };
             context.metrics.reconciled(&K::kind(&()), how, began.elapsed());
             if result.is_ok() {
-                context.succeeded(&object.uid().unwrap_or_default());
+                context.failures.forget(&object.uid().unwrap_or_default());
             }
             result
         })
     };
     let failed = |object: Arc<K>, error: &Failure, context: Arc<Context>| {
-        let wait = context.failed(&object.uid().unwrap_or_default());
+        let wait = context.failures.next_wait(&object.uid().unwrap_or_default());
         let (kind, name, namespace) = (K::kind(&()), object.name_any(), object.namespace());
         if is_conflict(error) {
             tracing::debug!(%kind, namespace, name, %error, "decided on an older version");
@@ -302,7 +302,7 @@ fn migration_changed(context: &Context, change: Change<MailMigration>) {
     match change {
         Change::There(migration) => {
             // Its mailboxes ask it whether they may start.
-            if context.is_news(&migration) {
+            if context.memories.record_generation(&migration) {
                 for sync in context.caches.syncs_of(&migration.namespace().unwrap_or_default(), &migration.name_any()) {
                     queue(&context.sync_queue, &*sync);
                 }

@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 use super::{
     columns::{Columns, Meaning, Part, Told, is_address},
     findings::Findings,
-    rows::{Login, Row},
+    login::Login,
+    rows::Row,
 };
 use crate::{api::csv::records::Record, error::Side, local::text::count};
 

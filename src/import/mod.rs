@@ -8,6 +8,7 @@ pub(crate) mod division;
 pub mod encoding;
 pub(crate) mod files;
 pub(crate) mod findings;
+pub(crate) mod login;
 pub(crate) mod names;
 pub mod objects;
 pub mod plan;

@@ -127,7 +127,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::import::rows::Login;
+    use crate::import::login::Login;
 
     fn row(line: usize, name: Option<&str>, source: &str, destination: &str) -> Row {
         let login = |user: &str| Login { host: None, port: None, username: user.to_owned(), credential: None };

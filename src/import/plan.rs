@@ -9,9 +9,10 @@ use zeroize::Zeroizing;
 
 use super::{
     findings::Findings,
+    login::{Credential, Login},
     names,
     objects::{Common, Migration, SecretObject},
-    rows::{Credential, Login, Row},
+    rows::Row,
     servers::{Place, SideSettings},
 };
 use crate::{

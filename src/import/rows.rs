@@ -1,12 +1,13 @@
 //! One row of a table: two accounts, checked each for itself and against all others.
 
-use std::{collections::HashMap, fmt};
+use std::collections::HashMap;
 
 use secrecy::{ExposeSecret as _, SecretBox};
 
 use super::{
     columns::{AccountColumns, Columns, Meaning, Part},
     findings::Findings,
+    login::{Credential, Login},
     servers::{Place, SideSettings, is_host},
 };
 use crate::{
@@ -36,33 +37,6 @@ pub struct Row {
     pub source: Login,
     /// The account that mail is written to.
     pub destination: Login,
-}
-
-/// One account.
-#[derive(Debug)]
-pub struct Login {
-    /// Its server's host, where the table gives it.
-    pub host: Option<String>,
-    /// Its server's port, where the table gives it.
-    pub port: Option<u16>,
-    /// Who logs in.
-    pub username: String,
-    /// With what; none where an administrator does.
-    pub credential: Option<Credential>,
-}
-
-/// What an account logs in with.
-pub struct Credential {
-    /// A token, not a password.
-    pub is_token: bool,
-    /// Each byte of it.
-    pub value: SecretBox<[u8]>,
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credential").field("is_token", &self.is_token).finish_non_exhaustive()
-    }
 }
 
 /// Reads a record; none where something is missing or wrong, which is in `findings` then.

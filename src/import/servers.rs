@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{columns::Given, rows::Login};
+use super::{columns::Given, login::Login};
 use crate::api::{MailServerSpec, MasterUser, Tls, TlsMode, rules};
 
 /// What the command line says about one side.

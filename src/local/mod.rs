@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod each;
 pub(crate) mod export;
 pub mod manifest;
+pub(crate) mod outcome;
 pub mod progress;
 pub mod report;
 pub mod run;

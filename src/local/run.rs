@@ -1,10 +1,6 @@
 //! Runs many mailboxes: as many at once as allowed, each on its own, stopped gently or at once.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use futures::future::BoxFuture;
 use tokio::{
@@ -14,7 +10,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    report::{Ending, ending, gravity, not_copied},
+    outcome::Outcome,
+    report::{Ending, ending},
     schedule::{HostLimits, Need, Schedule, fit},
     state::{MailboxState, Recalled, State},
     view::{Event, View},
@@ -32,12 +29,6 @@ use crate::{
         sync_mailbox,
     },
 };
-
-/// The exit code of a run that was asked to stop before its end.
-pub(crate) const INTERRUPTED: u8 = 130;
-
-/// The exit code of a run that did all it could and has messages that were not copied.
-pub(crate) const NOT_COPIED: u8 = 3;
 
 /// Syncs one mailbox. The real one is the sync engine; tests bring their own.
 pub trait Engine: Send + Sync {
@@ -90,31 +81,6 @@ pub(crate) struct Stop {
     pub gently: CancellationToken,
     /// Drop everything. What is not in a checkpoint is matched again by the next run.
     pub at_once: CancellationToken,
-}
-
-/// How a run ended.
-#[derive(Debug)]
-pub struct Outcome {
-    /// One report per mailbox, in the order of the manifests.
-    pub reports: Vec<MailboxReport>,
-    /// How long it took.
-    pub took: Duration,
-}
-
-impl Outcome {
-    /// The code of the gravest error's class; else 130 when a mailbox was interrupted; else 3 when the source holds
-    /// messages that were not copied and that the user does not accept, but for dry runs; else 0.
-    #[must_use]
-    pub(crate) fn exit_code(&self) -> u8 {
-        let failed = |e| if let Ending::Failed(class) = e { Some(class) } else { None };
-        let gravest = self.reports.iter().map(ending).filter_map(failed).min_by_key(|class| gravity(*class));
-        match gravest {
-            Some(class) => class.exit_code(),
-            None if self.reports.iter().any(|report| report.interrupted) => INTERRUPTED,
-            None if self.reports.iter().any(|report| !report.dry_run && not_copied(report) > 0) => NOT_COPIED,
-            None => 0,
-        }
-    }
 }
 
 /// Runs the mailboxes. One that is wrong, fails or panics does not stop the others.

@@ -11,13 +11,15 @@ use kube::{
 use super::{
     decide::Action,
     observe::FLUSH_SECONDS,
-    reconcile::{Failure, Look, request, write},
-    settle::{Note, impossible, refused},
+    settle::{impossible, refused},
+    status::{Look, request, write},
 };
 use crate::{
     api::MailboxSync,
     controller::{
         context::Context,
+        error::Failure,
+        events::Note,
         namespace,
         objects::{POD_FINALIZER, SYNC_FINALIZER, SyncPod},
         pod::{self, For},
@@ -78,7 +80,7 @@ async fn create(context: &Context, look: &Look, sync: &MailboxSync) -> Result<Ap
     let (namespace, name) = &look.place;
     let empty = crate::api::MailboxSyncStatus::default();
     let status = sync.status.as_ref().unwrap_or(&empty);
-    namespace::prepare(context, namespace).await?;
+    namespace::prepare(&context.client, &context.config, &context.prepared, namespace).await?;
     let to = For { namespace, name, uid: &look.uid, spec: &sync.spec, attempt: status.attempt };
     let pod = pod::build(to, &context.worker, context.addresses.for_pods());
     match pods_api(context, look).create(&PostParams::default(), &pod).await {
@@ -101,7 +103,7 @@ async fn create(context: &Context, look: &Look, sync: &MailboxSync) -> Result<Ap
             Ok(Applied::Done)
         }
         Err(Error::Api(answer)) if answer.code == 403 => {
-            context.unprepared(namespace);
+            context.prepared.forget(namespace);
             context.admission().refused(namespace, &answer.message, Instant::now());
             tracing::warn!(namespace, name, message = answer.message, "a pod was refused");
             let next = write(context, sync, &refused(status)).await?;
@@ -135,7 +137,7 @@ async fn release_pod(context: &Context, look: &Look, name: &str, uid: &str) -> R
     });
     let answer = pods_api(context, look).patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
     if let Ok(pod) = &answer {
-        context.wrote(pod);
+        context.written.record(pod);
     }
     gone_is_fine(answer)
 }

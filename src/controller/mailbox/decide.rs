@@ -7,9 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
+    backoff::jittered,
     conditions,
     observe::{FLUSH_SECONDS, Hold, Observed, PodEnd, SecretsSeen, signed},
-    settle::{Note, settle},
+    settle::settle,
 };
 use crate::{
     api::{
@@ -17,7 +18,10 @@ use crate::{
         mailbox_sync::{Claim, StopReason, Stopping, SyncPhase},
         names,
     },
-    controller::objects::{Container, SyncPod},
+    controller::{
+        events::Note,
+        objects::{Container, SyncPod},
+    },
     error::ErrorClass,
 };
 
@@ -519,13 +523,4 @@ pub(super) fn next_delta_at(o: &Facts<'_>) -> Option<(Timestamp, Duration)> {
         }
         None => scheduled,
     }
-}
-
-/// A wait, shortened or lengthened by up to so many percent: at random between mailboxes, always the same for one.
-#[must_use]
-pub(crate) fn jittered(wait: SignedDuration, percent: i32, uid: &str, number: i64) -> SignedDuration {
-    let hash = names::hash(&[uid, &number.to_string()], 8);
-    let random = f64::from(u32::from_str_radix(&hash, 16).unwrap_or(0)) / f64::from(u32::MAX);
-    let factor = 1.0 + f64::from(percent) / 100.0 * (2.0 * random - 1.0);
-    SignedDuration::try_from_secs_f64(wait.as_secs_f64() * factor).unwrap_or(wait)
 }

@@ -3,36 +3,21 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kube::{
-    Api, ResourceExt as _,
-    api::{Patch, PatchParams},
-    runtime::controller::Action as Requeue,
-};
+use kube::{ResourceExt as _, runtime::controller::Action as Requeue};
 
 use super::{
     apply::{self, Applied},
     decide::{Action, decide},
-    needs,
     observe::{Heard, Hold, Observed, SecretsSeen},
+    status::{Look, request, write},
 };
 use crate::{
     api::{MailboxSync, MailboxSyncStatus, names},
-    controller::{cache::Place, context::Context, merge, objects::slim_sync, reference},
+    controller::{context::Context, error::Failure, reference},
 };
 
 /// More writes than this in a row are a defect: a status that never settles must not become a storm.
 const ROUNDS: usize = 8;
-
-/// Why a mailbox could not be looked after now.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The API server refused, or did not answer.
-    #[error("{0}")]
-    Api(#[from] kube::Error),
-    /// What should be written can't be.
-    #[error("a status can't be written as JSON: {0}")]
-    Json(#[from] serde_json::Error),
-}
 
 /// Looks after one mailbox.
 ///
@@ -40,7 +25,7 @@ pub enum Failure {
 /// When the API server refused, or did not answer: it is tried again.
 pub(crate) async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> Result<Requeue, Failure> {
     let (Some(namespace), Some(uid)) = (sync.namespace(), sync.uid()) else { return Ok(Requeue::await_change()) };
-    if context.is_stale(&*sync) {
+    if context.written.is_stale(&*sync) {
         return Ok(Requeue::await_change());
     }
     let mut look =
@@ -51,7 +36,7 @@ pub(crate) async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> 
         let status = sync.status.as_ref().unwrap_or(&empty);
         let pods: Vec<_> = context.caches.pods_of(&look.place.0, &look.place.1);
         let pods: Vec<_> = pods.into_iter().filter(|pod| reference::is_owned(&**pod, &look.uid)).collect();
-        if pods.iter().any(|pod| context.is_stale(&**pod)) {
+        if pods.iter().any(|pod| context.written.is_stale(&**pod)) {
             return Ok(Requeue::await_change());
         }
         let now = Timestamp::now();
@@ -130,45 +115,6 @@ pub(crate) fn restore(context: &Context) {
     }
 }
 
-/// What one reconciliation finds out on its way.
-pub(super) struct Look {
-    /// The mailbox's namespace and name.
-    pub place: Place,
-    /// Its UID.
-    pub uid: String,
-    /// What is known of its Secrets.
-    pub secrets: SecretsSeen,
-    /// Its pod's node is out of service.
-    pub out_of_service: bool,
-}
-
-/// Writes what changed of a status; gives the object as it is then, or nothing where there was nothing to write.
-pub(super) async fn write(
-    context: &Context,
-    sync: &MailboxSync,
-    status: &MailboxSyncStatus,
-) -> Result<Option<Arc<MailboxSync>>, Failure> {
-    let empty = MailboxSyncStatus::default();
-    let Some(patch) = merge::patch(sync.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
-    let mut patch = patch;
-    if sync.status.is_none() {
-        // A field that has a default and is not there yet is written too.
-        patch = serde_json::to_value(status)?;
-    }
-    tracing::debug!(name = sync.name_any(), %patch, "writing a status");
-    let body = serde_json::json!({
-        "metadata": {"resourceVersion": sync.resource_version(), "uid": sync.uid()},
-        "status": patch,
-    });
-    let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &sync.namespace().unwrap_or_default());
-    let mut next = api.patch_status(&sync.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?;
-    slim_sync(&mut next);
-    context.wrote(&next);
-    let uid = sync.uid().unwrap_or_default();
-    context.counts.wrote(&uid, sync.status.as_ref().unwrap_or(&empty), status, Timestamp::now());
-    Ok(Some(Arc::new(next)))
-}
-
 fn heard(context: &Context, uid: &str, status: &MailboxSyncStatus, now: Timestamp) -> Heard {
     let mut heard = context.heard();
     if status.slots.is_none() {
@@ -215,16 +161,4 @@ fn comes_before(other: &MailboxSync, this: &MailboxSync) -> bool {
     };
     let Some(theirs) = proven(other) else { return false };
     !super::decide::is_final(other, Timestamp::now()) && proven(this).is_none_or(|ours| theirs < ours)
-}
-
-/// The request for slots of a mailbox, as it stands.
-pub(super) fn request(
-    context: &Context,
-    sync: &MailboxSync,
-    held: Option<i32>,
-) -> crate::controller::admission::Request {
-    let place = (sync.namespace().unwrap_or_default(), sync.name_any());
-    let migration = context.caches.migration_of(sync);
-    let spec = migration.as_ref().map(|migration| &migration.spec);
-    needs::request(&sync.uid().unwrap_or_default(), place, &sync.spec, spec, &context.config, held)
 }

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    decide::jittered,
+    backoff::jittered,
     observe::{Observed, PodEnd, signed},
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         Duration, LastError, MailboxSyncStatus, WorkerStatus,
         mailbox_sync::{Failures, Outcome, StopReason, SyncPhase},
     },
-    controller::objects::Exit,
+    controller::{events::Note, objects::Exit},
     error::{EXIT_FENCED, ErrorClass},
 };
 
@@ -32,48 +32,6 @@ pub(crate) struct Settled {
     pub status: MailboxSyncStatus,
     /// What people are told.
     pub notes: Vec<Note>,
-}
-
-/// Something that people are told by an Event; never more often than attempts end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
-    /// True for a Warning.
-    pub warning: bool,
-    /// One of a fixed set of reasons.
-    pub reason: &'static str,
-    /// For people.
-    pub message: String,
-}
-
-impl Note {
-    /// A Warning.
-    pub(crate) fn warning(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { warning: true, reason, message: message.into() }
-    }
-
-    /// What is told when an attempt is asked to stop.
-    #[must_use]
-    pub(crate) fn of_stop(reason: StopReason) -> Option<Self> {
-        let (reason, message) = match reason {
-            StopReason::Deadline => (
-                "DeadlineExceeded",
-                "the attempt reached its deadline: it saves its checkpoint, and a new one goes on from there",
-            ),
-            StopReason::NoProgress => {
-                ("NoProgress", "the attempt reports, but moves no byte and waits for nothing: a new one takes over")
-            }
-            StopReason::NotStarted => ("PodNotStarted", "the attempt's pod did not run within 10 minutes"),
-            StopReason::LostContact => {
-                ("LostContact", "the attempt's pod reported nothing for longer than offlineGrace")
-            }
-            StopReason::NotAllowed => (
-                "NotAllowed",
-                "the operator's configuration does not allow this sync any more: the attempt stops at its checkpoint",
-            ),
-            StopReason::Suspended | StopReason::Cancelled | StopReason::Removed => return None,
-        };
-        Some(Self::warning(reason, message))
-    }
 }
 
 /// What came of an attempt.

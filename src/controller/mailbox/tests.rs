@@ -9,9 +9,10 @@ use k8s_openapi::{
 };
 
 use super::{
-    decide::{Action, Decision, decide, jittered},
+    backoff::jittered,
+    decide::{Action, Decision, decide},
     observe::{Heard, Hold, Observed, SecretsSeen, signed},
-    settle::{Note, impossible},
+    settle::impossible,
 };
 use crate::{
     api::{

@@ -15,7 +15,7 @@ use kube::{
 use super::{csv, expand::Wanted};
 use crate::{
     api::{MailMigration, MailboxSync},
-    controller::{context::Context, mailbox::reconcile::Failure, merge, objects::SYNC_FINALIZER, pod, reference},
+    controller::{context::Context, error::Failure, merge, objects::SYNC_FINALIZER, pod, reference},
 };
 
 /// So many objects are written before the migration is looked at again: it may have been suspended.

@@ -5,5 +5,6 @@ pub mod children;
 pub mod conditions;
 pub mod csv;
 pub(crate) mod expand;
+pub(crate) mod memory;
 pub(crate) mod prune;
 pub mod reconcile;

@@ -1,7 +1,7 @@
 //! One migration: expand, bring its MailboxSyncs closer, sum up, write.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,15 +20,12 @@ use super::{
     conditions::{Facts, conditions, phase},
     csv,
     expand::expand,
+    memory::{Inputs, Memory},
     prune::{Removal, removal},
 };
 use crate::{
-    api::{
-        EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, MailboxSync,
-        mail_migration::{CsvStatus, FailureSample, PendingRemoval},
-        rules,
-    },
-    controller::{context::Context, mailbox::reconcile::Failure, mailbox::settle::Note, merge, not_copied, reference},
+    api::{EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, MailboxSync, rules},
+    controller::{context::Context, error::Failure, events::Note, merge, not_copied, reference},
     error::Error,
 };
 
@@ -39,47 +36,19 @@ const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
 /// How soon what has to wait is tried again.
 const SOON: Duration = Duration::from_secs(2);
 
-/// What is remembered of a migration between two looks; it can be found out again.
-#[derive(Default)]
-pub(crate) struct Memory {
-    /// What the last expansion was made from.
-    inputs: Option<Inputs>,
-    /// What it came to.
-    names: HashSet<String>,
-    wrong: BTreeMap<String, FailureSample>,
-    csvs: Vec<CsvStatus>,
-    pending: Option<PendingRemoval>,
-    /// MailboxSyncs that were made and are not seen yet.
-    made: BTreeSet<String>,
-    /// MailboxSyncs that are still to be made, changed or removed.
-    left: usize,
-    looked_at_csvs: Option<Instant>,
-    csv_versions: Vec<Option<String>>,
-    wrote_progress: Option<Instant>,
-}
-
-/// What an expansion is made from.
-#[derive(PartialEq, Eq)]
-struct Inputs {
-    generation: Option<i64>,
-    servers: Vec<(String, Option<i64>)>,
-    csv_versions: Vec<Option<String>>,
-    cutover: Option<Time>,
-}
-
 /// Looks after one migration.
 ///
 /// # Errors
 /// When the API server refused, or did not answer: it is tried again.
 pub(crate) async fn reconcile(migration: Arc<MailMigration>, context: Arc<Context>) -> Result<Requeue, Failure> {
     let Some(uid) = migration.uid() else { return Ok(Requeue::await_change()) };
-    if migration.metadata.deletion_timestamp.is_some() || context.is_stale(&*migration) {
+    if migration.metadata.deletion_timestamp.is_some() || context.written.is_stale(&*migration) {
         return Ok(Requeue::await_change());
     }
     // Taken out and put back: one migration is looked at by one task at a time.
-    let mut memory = context.memory(&uid);
+    let mut memory = context.memories.take(&uid);
     let result = look(&migration, &context, &mut memory).await;
-    context.remember(uid, memory);
+    context.memories.put_back(uid, memory);
     result
 }
 
@@ -293,7 +262,7 @@ async fn write(
     });
     let api: Api<MailMigration> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
     let next = api.patch_status(&migration.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?;
-    context.wrote(&next);
+    context.written.record(&next);
     memory.wrote_progress = Some(Instant::now());
     if old.phase != status.phase
         && let Some(note) = news(&status)

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     api::{MailServerStatus, mail_server::ServerFacts},
-    controller::{condition, mailbox::settle::Note},
+    controller::{condition, events::Note},
     error::{Error, Remedy},
 };
 

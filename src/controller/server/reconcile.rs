@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     api::{MailServer, MailServerSpec, MailServerStatus},
-    controller::{addresses::Guard, context, mailbox::reconcile::Failure, merge},
+    controller::{addresses::Guard, error::Failure, events::tell, merge},
     telemetry::metrics::Metrics,
 };
 
@@ -200,7 +200,7 @@ pub async fn reconcile(server: Arc<MailServer>, servers: Arc<Servers>) -> Result
         memory.written = written.resource_version().and_then(|version| version.parse().ok()).map(|v| (v, now));
     }
     let notes: Vec<_> = if wrote { news(status, &decision.status).into_iter().collect() } else { Vec::new() };
-    context::tell(&servers.recorder, &*server, &notes).await;
+    tell(&servers.recorder, &*server, &notes).await;
     // A test that is under way has it looked at again; connections are looked at now and then.
     let next = if wait.is_zero() { servers.times.connections } else { wait.min(servers.times.connections) };
     Ok(Requeue::requeue(next))

@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use self::files::{Entry, Index, Shelf};
 use super::{
+    outcome::NOT_COPIED,
     report::gravity,
-    run::NOT_COPIED,
     text::{bytes, count, duration, printable},
 };
 use crate::{

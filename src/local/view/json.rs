@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::{
         Error,
-        local::{run::Outcome, view::tests::alice_moves_once},
+        local::{outcome::Outcome, view::tests::alice_moves_once},
     };
 
     #[test]

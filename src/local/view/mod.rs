@@ -14,7 +14,7 @@ pub(crate) use bars::Bars;
 pub(crate) use json::{Json, event};
 pub(crate) use lines::Lines;
 
-use super::run::Outcome;
+use super::outcome::Outcome;
 use crate::sync::{progress::Progress, report::MailboxReport, spec::SyncSpec};
 
 /// How often lines and JSON events show progress, if there is any.

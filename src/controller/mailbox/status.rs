@@ -1,0 +1,62 @@
+//! What a reconciliation of one mailbox carries along, and how it writes the status.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::{
+    Api, ResourceExt as _,
+    api::{Patch, PatchParams},
+};
+
+use super::{needs, observe::SecretsSeen};
+use crate::{
+    api::{MailboxSync, MailboxSyncStatus},
+    controller::{admission::Request, cache::Place, context::Context, error::Failure, merge, objects::slim_sync},
+};
+
+/// What one reconciliation finds out on its way.
+pub(super) struct Look {
+    /// The mailbox's namespace and name.
+    pub place: Place,
+    /// Its UID.
+    pub uid: String,
+    /// What is known of its Secrets.
+    pub secrets: SecretsSeen,
+    /// Its pod's node is out of service.
+    pub out_of_service: bool,
+}
+
+/// Writes what changed of a status; gives the object as it is then, or nothing where there was nothing to write.
+pub(super) async fn write(
+    context: &Context,
+    sync: &MailboxSync,
+    status: &MailboxSyncStatus,
+) -> Result<Option<Arc<MailboxSync>>, Failure> {
+    let empty = MailboxSyncStatus::default();
+    let Some(patch) = merge::patch(sync.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
+    let mut patch = patch;
+    if sync.status.is_none() {
+        // A field that has a default and is not there yet is written too.
+        patch = serde_json::to_value(status)?;
+    }
+    tracing::debug!(name = sync.name_any(), %patch, "writing a status");
+    let body = serde_json::json!({
+        "metadata": {"resourceVersion": sync.resource_version(), "uid": sync.uid()},
+        "status": patch,
+    });
+    let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &sync.namespace().unwrap_or_default());
+    let mut next = api.patch_status(&sync.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?;
+    slim_sync(&mut next);
+    context.written.record(&next);
+    let uid = sync.uid().unwrap_or_default();
+    context.counts.wrote(&uid, sync.status.as_ref().unwrap_or(&empty), status, Timestamp::now());
+    Ok(Some(Arc::new(next)))
+}
+
+/// The request for slots of a mailbox, as it stands.
+pub(super) fn request(context: &Context, sync: &MailboxSync, held: Option<i32>) -> Request {
+    let place = (sync.namespace().unwrap_or_default(), sync.name_any());
+    let migration = context.caches.migration_of(sync);
+    let spec = migration.as_ref().map(|migration| &migration.spec);
+    needs::request(&sync.uid().unwrap_or_default(), place, &sync.spec, spec, &context.config, held)
+}

@@ -1,0 +1,47 @@
+//! Remembers what the operator wrote, so that an older version that the watch still brings is not decided on.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use kube::Resource;
+
+/// The resourceVersions of the last writes, by the object's UID, until the watch has caught up.
+#[derive(Debug, Default)]
+pub(crate) struct WrittenVersions(Mutex<HashMap<String, u64>>);
+
+impl WrittenVersions {
+    fn versions(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a write.
+    pub(crate) fn record(&self, object: &impl Resource) {
+        if let (Some(uid), Some(version)) = (object.meta().uid.clone(), version(object)) {
+            self.versions().insert(uid, version);
+        }
+    }
+
+    /// True when this version is older than what was written last.
+    pub(crate) fn is_stale(&self, object: &impl Resource) -> bool {
+        let Some(uid) = object.meta().uid.as_ref() else { return false };
+        let mut versions = self.versions();
+        let stale = version(object).zip(versions.get(uid).copied()).is_some_and(|(seen, written)| seen < written);
+        if !stale {
+            // The watch has caught up; it never goes back.
+            versions.remove(uid);
+        }
+        stale
+    }
+
+    /// Forgets an object that is gone.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.versions().remove(uid);
+    }
+}
+
+/// A resourceVersion as a number: the API server counts them up.
+fn version(object: &impl Resource) -> Option<u64> {
+    object.meta().resource_version.as_ref()?.parse().ok()
+}
