@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 /// A compressed byte stream (RFC 4978) over another transport.
-pub trait CompressedStream: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug {
+pub(crate) trait CompressedStream: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug {
     /// The TLS session below the compression, where there is one.
     fn tls(&self) -> Option<&rustls::ClientConnection>;
 }

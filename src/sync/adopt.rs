@@ -18,7 +18,7 @@ use crate::{
 
 /// How a folder's work begins, decided from the checkpoint and what both servers say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub(crate) enum Start {
     /// There is no checkpoint that counts: whatever is at the destination is matched.
     Match,
     /// The checkpoint counts, but an APPEND may be in doubt.
@@ -29,7 +29,12 @@ pub enum Start {
 
 /// How a folder's work begins.
 #[must_use]
-pub fn start(state: Option<&FolderState>, in_doubt: bool, source_validity: u32, destination_validity: u32) -> Start {
+pub(crate) fn start(
+    state: Option<&FolderState>,
+    in_doubt: bool,
+    source_validity: u32,
+    destination_validity: u32,
+) -> Start {
     match state {
         Some(state)
             if state.source_uid_validity == source_validity
@@ -46,7 +51,7 @@ pub fn start(state: Option<&FolderState>, in_doubt: bool, source_validity: u32, 
 }
 
 /// Finds what may be at the destination already.
-pub async fn settle_doubt(
+pub(crate) async fn settle_doubt(
     job: &Job,
     (begin, known): (Start, Option<&FolderState>),
     scan: &Scan,
@@ -91,7 +96,7 @@ pub async fn settle_doubt(
 }
 
 /// Messages that were found at the destination are copied as far as the checkpoint is concerned.
-pub fn take_found(state: &mut FolderState, scan: &Scan, found: &[Found]) {
+pub(crate) fn take_found(state: &mut FolderState, scan: &Scan, found: &[Found]) {
     state.set_aside.remove(&found.iter().map(|f| f.source).collect());
     let unknown = state.map.unknown();
     let resolved: Vec<(u32, u32)> =
@@ -110,7 +115,7 @@ pub fn take_found(state: &mut FolderState, scan: &Scan, found: &[Found]) {
 }
 
 /// Finds the UIDs of copies that the destination did not tell (no UIDPLUS): flags and deletions need them.
-pub async fn resolve_unknown(
+pub(crate) async fn resolve_unknown(
     shared: &Shared,
     job: &Job,
     scan: &Scan,

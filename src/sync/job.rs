@@ -54,7 +54,7 @@ pub struct Job {
 impl Job {
     /// An empty report of this folder.
     #[must_use]
-    pub fn report(&self) -> FolderReport {
+    pub(crate) fn report(&self) -> FolderReport {
         FolderReport {
             source_raw: self.source_raw.clone(),
             source: self.source_name.clone(),
@@ -66,7 +66,7 @@ impl Job {
 }
 
 /// What the folders of one mailbox share.
-pub struct Shared {
+pub(crate) struct Shared {
     /// What to do.
     pub spec: Arc<SyncSpec>,
     /// The checkpoint.
@@ -88,7 +88,7 @@ pub struct Shared {
 impl Shared {
     /// What decides whether set-aside messages are tried, for a folder with this APPENDLIMIT.
     #[must_use]
-    pub fn try_facts(&self, append_limit: Option<u64>) -> TryFacts {
+    pub(crate) fn try_facts(&self, append_limit: Option<u64>) -> TryFacts {
         let destination = DestinationFacts { append_limit, server: self.destination_server.clone() };
         self.spec.try_facts(destination)
     }
@@ -96,7 +96,7 @@ impl Shared {
 
 /// Whether a folder was finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// All is done.
     Complete,
     /// It was asked to stop; the pair of connections is of no more use.

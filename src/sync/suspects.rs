@@ -223,13 +223,13 @@ impl Suspects {
     /// True when the server gave this reason again and again between messages that it accepted, and accepted none later
     /// that it had refused: then the reason is the messages' own, and many in a row tell nothing of the server.
     #[must_use]
-    pub fn is_of_messages(&self, why: &str) -> bool {
+    pub(crate) fn is_of_messages(&self, why: &str) -> bool {
         !self.comes_and_goes && self.reasons.get(why).is_some_and(|given| given.between_accepted >= DIFFERENT)
     }
 
     /// True when of the messages that were sent alone at least as many were accepted as refused.
     #[must_use]
-    pub fn most_are_ordinary(&self) -> bool {
+    pub(crate) fn most_are_ordinary(&self) -> bool {
         self.accepted_messages >= self.messages.values().filter(|suspect| suspect.alone > 0).count()
     }
 
@@ -249,7 +249,7 @@ impl Suspects {
     }
 
     /// A message was accepted, or found at the destination.
-    pub fn accepted(&mut self, message: &Scanned) {
+    pub(crate) fn accepted(&mut self, message: &Scanned) {
         let uid = message.uid;
         self.accepted |= self.first_refusal.is_some();
         self.accepted_messages += 1;

@@ -7,7 +7,7 @@ use crate::sync::{suspects::Suspects, trouble::Trouble};
 
 /// What a folder's copying remembers across lost connections.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// Messages that the destination refused.
     pub suspects: Suspects,
     /// Messages that turned out larger than the destination says that it takes, and their bytes.
@@ -35,14 +35,14 @@ pub struct Memory {
 impl Memory {
     /// Grows with each step towards giving a message up: such a failure is progress too.
     #[must_use]
-    pub fn steps(&self) -> u64 {
+    pub(crate) fn steps(&self) -> u64 {
         self.suspects.steps() + self.trouble.steps()
     }
 }
 
 /// A copy that was sent without its keywords.
 #[derive(Debug, Clone)]
-pub struct KeywordsDue {
+pub(crate) struct KeywordsDue {
     /// UID at the source.
     pub source_uid: u32,
     /// UID at the destination; none where it does not tell.
@@ -53,7 +53,7 @@ pub struct KeywordsDue {
 
 /// A copied message whose copy may differ.
 #[derive(Debug, Clone)]
-pub struct ReadBack {
+pub(crate) struct ReadBack {
     /// UID at the source.
     pub source_uid: u32,
     /// UID at the destination.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::pass::{Pass, State};
-pub use self::{
+pub(crate) use self::{
     memory::{KeywordsDue, Memory, ReadBack},
     oddity::has_odd_date,
     pass::{CopyContext, How, Mode, Outcome},

@@ -66,7 +66,7 @@ impl Watch {
 
 /// True when servers are known to refuse or change the message's date.
 #[must_use]
-pub fn has_odd_date(message: &Scanned) -> bool {
+pub(crate) fn has_odd_date(message: &Scanned) -> bool {
     let now = jiff::Timestamp::now().as_second();
     message.date().is_some_and(|date| odd_date(date.epoch, now))
 }

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// One folder's copying: what stays the same while connections come and go.
-pub struct CopyContext<'a> {
+pub(crate) struct CopyContext<'a> {
     /// Raw source name: the folder's key in the checkpoint.
     pub source_raw: &'a [u8],
     /// Raw destination name.
@@ -53,7 +53,7 @@ pub struct CopyContext<'a> {
 
 /// How a pass sends its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// As fast as the destination takes them.
     Usual,
     /// Each in an APPEND of its own, many at a time.
@@ -68,7 +68,7 @@ pub enum Mode {
 
 /// How a pass is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct How {
+pub(crate) struct How {
     /// How messages are sent.
     pub mode: Mode,
     /// It finds out whether a server is well again, and so does not wait for that.

@@ -6,7 +6,7 @@ use tokio::sync::RwLock;
 
 /// Counts those who want to append alone, so that all others make a pause.
 #[derive(Debug, Default)]
-pub struct Quiet {
+pub(crate) struct Quiet {
     wanted: AtomicUsize,
     /// Held to read by a pass, to write by who appends alone.
     pub lock: RwLock<()>,
@@ -14,11 +14,11 @@ pub struct Quiet {
 
 /// While this is held, passes make a pause.
 #[derive(Debug)]
-pub struct QuietWanted<'a>(&'a Quiet);
+pub(crate) struct QuietWanted<'a>(&'a Quiet);
 
 impl Quiet {
     /// From now on other passes make a pause.
-    pub fn want(&self) -> QuietWanted<'_> {
+    pub(crate) fn want(&self) -> QuietWanted<'_> {
         self.wanted.fetch_add(1, SeqCst);
         QuietWanted(self)
     }
