@@ -32,7 +32,7 @@ pub(crate) const COLUMNS: [&str; 7] = [
 
 /// One line of a CSV.
 #[derive(Debug)]
-pub(crate) struct CsvMailbox {
+pub struct CsvMailbox {
     /// The mailbox, its credentials as references to the keys below in a Secret of the given name.
     pub entry: MailboxEntry,
     /// The credentials by key: `source-password`, `destination-token` and so on.
@@ -43,7 +43,7 @@ pub(crate) struct CsvMailbox {
 
 /// Reads a CSV. `secret` gives the name of the Secret that holds a mailbox's credentials; `name` is used in errors, which
 /// show line and column but no value.
-pub(crate) fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Result<Vec<CsvMailbox>> {
+pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Result<Vec<CsvMailbox>> {
     let wrong = |line: usize, what: String| Error::configuration(format!("{name}, line {line}: {what}"));
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut records = Records::new(bytes, 1, Dialect::default())

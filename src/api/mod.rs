@@ -3,7 +3,7 @@
 pub mod check;
 pub mod common;
 pub mod crd;
-pub(crate) mod csv;
+pub mod csv;
 pub mod mail_migration;
 pub mod mail_server;
 pub mod mailbox_sync;

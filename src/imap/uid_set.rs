@@ -107,14 +107,14 @@ impl UidSet {
 
     /// True when `uid` is in the set.
     #[must_use]
-    pub(crate) fn contains(&self, uid: u32) -> bool {
+    pub fn contains(&self, uid: u32) -> bool {
         let at = self.ranges.partition_point(|range| range.1 < uid);
         self.ranges.get(at).is_some_and(|range| range.0 <= uid)
     }
 
     /// What is in either set.
     #[must_use]
-    pub(crate) fn union(&self, other: &Self) -> Self {
+    pub fn union(&self, other: &Self) -> Self {
         let mut ranges = [self.ranges.as_slice(), other.ranges.as_slice()].concat();
         ranges.sort_by_key(|range| range.0); // stable: it merges two sorted runs in linear time
         let mut set = Self { ranges };
@@ -171,7 +171,7 @@ impl UidSet {
 
     /// How many UIDs are in the set.
     #[must_use]
-    pub(crate) fn len(&self) -> u64 {
+    pub fn len(&self) -> u64 {
         self.ranges.iter().map(|&range| size(range)).sum()
     }
 
@@ -189,25 +189,25 @@ impl UidSet {
 
     /// The ranges: ascending, inclusive, disjoint, not adjacent.
     #[must_use]
-    pub(crate) fn ranges(&self) -> &[(u32, u32)] {
+    pub fn ranges(&self) -> &[(u32, u32)] {
         &self.ranges
     }
 
     /// The lowest UID.
     #[must_use]
-    pub(crate) fn first(&self) -> Option<u32> {
+    pub fn first(&self) -> Option<u32> {
         self.ranges.first().map(|range| range.0)
     }
 
     /// The highest UID.
     #[must_use]
-    pub(crate) fn last(&self) -> Option<u32> {
+    pub fn last(&self) -> Option<u32> {
         self.ranges.last().map(|range| range.1)
     }
 
     /// The set as IMAP sequence sets of at most `max_bytes` bytes each, but never
     /// less than one range each (at most 21 bytes).
-    pub(crate) fn chunks(&self, max_bytes: usize) -> impl Iterator<Item = String> + '_ {
+    pub fn chunks(&self, max_bytes: usize) -> impl Iterator<Item = String> + '_ {
         let mut ranges = self.ranges.iter().map(|&range| range_text(range)).peekable();
         std::iter::from_fn(move || {
             let mut chunk = ranges.next()?;
@@ -222,7 +222,7 @@ impl UidSet {
     /// Reads an IMAP sequence set (RFC 9051, section 9) of any order, with reversed ranges, without `*`. `None` for
     /// anything else, 0 and numbers over 32 bits included.
     #[must_use]
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let mut valid = true;
         let set = Self::from_ranges(ranges_in(text).map_while(|range| {
             valid &= range.is_some();

@@ -32,7 +32,7 @@ enum Order {
 }
 
 /// A file's text: UTF-8, or bytes of unknown meaning among it where the encoding was not given.
-pub(crate) struct Text {
+pub struct Text {
     /// Without a byte order mark.
     pub bytes: Zeroizing<Vec<u8>>,
     /// What it was read as, where that was not plain UTF-8.
@@ -56,7 +56,7 @@ const WINDOWS_1252: [char; 32] = [
 ///
 /// # Errors
 /// Configuration when this is no text, or not in the encoding that was given.
-pub(crate) fn decode(name: &str, bytes: &[u8], encoding: Encoding) -> Result<Text> {
+pub fn decode(name: &str, bytes: &[u8], encoding: Encoding) -> Result<Text> {
     if let Some((what, advice)) = no_table(bytes) {
         return Err(Error::configuration(format!("{name} is {what}")).advice(advice));
     }

@@ -13,5 +13,5 @@ pub(crate) mod names;
 pub mod objects;
 pub mod plan;
 pub mod rows;
-pub(crate) mod servers;
+pub mod servers;
 pub mod table;

@@ -9,7 +9,7 @@ use crate::api::{MailServerSpec, MasterUser, Tls, TlsMode, rules};
 
 /// What the command line says about one side.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SideSettings {
+pub struct SideSettings {
     /// The server, unless rows name it.
     pub server: Option<Server>,
     /// Its port, where rows do not say.
@@ -24,7 +24,7 @@ pub(crate) struct SideSettings {
 
 /// A server of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Server {
+pub enum Server {
     /// A MailServer's name.
     Reference(String),
     /// A host's name or address.

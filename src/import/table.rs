@@ -27,7 +27,7 @@ pub enum Format {
 
 /// How to read a table.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Reading {
+pub struct Reading {
     /// Which kind of list.
     pub format: Format,
     /// Between two fields; found out where it is not given.
@@ -62,7 +62,7 @@ const IMAPSYNC: [&str; division::IMAPSYNC] = [
 
 /// Reads a table without a byte order mark. `sides` are source and destination, as far as the command line knows them.
 #[must_use]
-pub(crate) fn read(text: &[u8], reading: &Reading, sides: [&SideSettings; 2]) -> Table {
+pub fn read(text: &[u8], reading: &Reading, sides: [&SideSettings; 2]) -> Table {
     let mut table = Table::default();
     let imapsync = reading.format == Format::Imapsync;
     let has_header = !reading.no_header && !imapsync;

@@ -25,7 +25,7 @@ use super::response::{Response, Untagged};
 /// # Errors
 /// [`ParseError`] for what is not one response, and for damage that could hide a message or a folder.
 #[expect(clippy::needless_pass_by_value, reason = "the response is given away: what is made of it shares its bytes")]
-pub(crate) fn parse(raw: Bytes) -> Result<Response, ParseError> {
+pub fn parse(raw: Bytes) -> Result<Response, ParseError> {
     let mut lexer = Lexer::new(&raw)?;
     lexer.spaces();
     match lexer.peek() {
