@@ -198,14 +198,11 @@ fn stated_in(text: &str) -> Option<Duration> {
 /// its own words. "Does not exist" is about another folder, such as the one above.
 #[must_use]
 pub(crate) fn already_exists(line: &StatusLine) -> bool {
-    match &line.code {
-        Some(code) => code.is("ALREADYEXISTS"),
-        None => {
-            let text = line.text.to_ascii_lowercase();
-            text.contains("exist")
-                && !["not exist", "n't exist", "nonexist", "non-exist"].iter().any(|no| text.contains(no))
-        }
+    if let Some(code) = &line.code {
+        return code.is("ALREADYEXISTS");
     }
+    let text = line.text.to_ascii_lowercase();
+    text.contains("exist") && !["not exist", "n't exist", "nonexist", "non-exist"].iter().any(|no| text.contains(no))
 }
 
 /// The error for a refusal of what `action` names (`SELECT Sent`), with advice by class.

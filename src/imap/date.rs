@@ -82,7 +82,7 @@ impl InternalDate {
     /// The date as `dd-Mon-yyyy HH:MM:SS +zzzz`, without quotes. A zone of a day or more is shown as UTC, and a moment
     /// outside the years 1 to 9999 as the nearest within.
     #[must_use]
-    pub(crate) fn to_imap(&self) -> String {
+    pub(crate) fn to_imap(self) -> String {
         self.to_string()
     }
 }

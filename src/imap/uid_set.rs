@@ -177,7 +177,7 @@ impl UidSet {
 
     /// True when no UID is in the set.
     #[must_use]
-    pub(crate) const fn is_empty(&self) -> bool {
+    pub const fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 

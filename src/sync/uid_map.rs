@@ -203,7 +203,7 @@ impl UidMap {
 
     /// True when nothing was copied.
     #[must_use]
-    pub(crate) const fn is_empty(&self) -> bool {
+    pub const fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
