@@ -236,7 +236,7 @@ impl Error {
 
     /// Names the account, unless it is named already.
     #[must_use]
-    pub(crate) fn on(mut self, side: Side, host: impl Into<String>) -> Self {
+    pub fn on(mut self, side: Side, host: impl Into<String>) -> Self {
         self.side.get_or_insert(side);
         self.host.get_or_insert_with(|| host.into());
         self
@@ -244,14 +244,14 @@ impl Error {
 
     /// Names the mailbox, unless it is named already.
     #[must_use]
-    pub(crate) fn in_mailbox(mut self, mailbox: impl Into<String>) -> Self {
+    pub fn in_mailbox(mut self, mailbox: impl Into<String>) -> Self {
         self.mailbox.get_or_insert_with(|| mailbox.into());
         self
     }
 
     /// Names the folder, unless it is named already.
     #[must_use]
-    pub(crate) fn in_folder(mut self, folder: impl Into<String>) -> Self {
+    pub fn in_folder(mut self, folder: impl Into<String>) -> Self {
         self.folder.get_or_insert_with(|| folder.into());
         self
     }

@@ -47,13 +47,13 @@ pub fn attempt_of(mailbox_sync: &str, pod: &str) -> Option<i64> {
 /// The name of the Secret with one mailbox's part of a CSV. `version` stands for what is in it: another password, another
 /// name, so that a change needs no right to update Secrets and is seen in the MailboxSync's spec.
 #[must_use]
-pub(crate) fn mailbox_secret(mailbox_sync: &str, version: &str) -> String {
+pub fn mailbox_secret(mailbox_sync: &str, version: &str) -> String {
     format!("{mailbox_sync}-{version}")
 }
 
 /// An account on a server, as a hash: the same for both standard ports and whatever the case of host and user.
 #[must_use]
-pub(crate) fn account(endpoint: &SyncEndpoint) -> String {
+pub fn account(endpoint: &SyncEndpoint) -> String {
     let host = endpoint.server.host.trim_end_matches('.').to_ascii_lowercase();
     let port = match endpoint.server.effective_port() {
         143 => 993,

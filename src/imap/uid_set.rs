@@ -21,7 +21,7 @@ impl UidSet {
     /// The set of all UIDs of inclusive ranges, in any order and overlapping or not; a range whose end is below its
     /// start is empty.
     #[must_use]
-    pub(crate) fn from_ranges(ranges: impl IntoIterator<Item = (u32, u32)>) -> Self {
+    pub fn from_ranges(ranges: impl IntoIterator<Item = (u32, u32)>) -> Self {
         let mut set = Self::new();
         let mut sorted = true;
         for (low, high) in ranges {

@@ -9,7 +9,7 @@ pub mod encoding;
 pub(crate) mod files;
 pub(crate) mod findings;
 pub(crate) mod login;
-pub(crate) mod names;
+pub mod names;
 pub mod objects;
 pub mod plan;
 pub mod rows;

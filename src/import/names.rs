@@ -40,7 +40,7 @@ pub(crate) fn slug(text: &str, most: usize) -> String {
 
 /// The name of the migration between two servers, where an import has several.
 #[must_use]
-pub(crate) fn migration(import: &str, [source, destination]: &[Place; 2]) -> String {
+pub fn migration(import: &str, [source, destination]: &[Place; 2]) -> String {
     let word = |place: &Place| match place {
         Place::Reference(name) => name.clone(),
         Place::Host(host, None) => host.clone(),
@@ -62,7 +62,7 @@ pub(crate) fn secret(migration: &str, mailbox: &str) -> String {
 
 /// The bucket of a mailbox among `count`: the same for as long as there are so many.
 #[must_use]
-pub(crate) fn bucket(mailbox: &str, count: usize) -> usize {
+pub fn bucket(mailbox: &str, count: usize) -> usize {
     let hash = names::hash(&[mailbox], 8);
     usize::from_str_radix(&hash, 16).unwrap_or_default() % count.max(1)
 }

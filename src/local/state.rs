@@ -39,7 +39,7 @@ pub struct State {
 
 /// Where the state of a migration is kept unless the user says otherwise: `.mailferry/NAME` in the current folder.
 #[must_use]
-pub(crate) fn default_folder(migration: &str) -> PathBuf {
+pub fn default_folder(migration: &str) -> PathBuf {
     Path::new(".mailferry").join(sanitised(migration))
 }
 
@@ -74,7 +74,7 @@ impl State {
 
     /// Opens the state folder for a look at it: nothing is made, locked, written or moved. For dry runs.
     #[must_use]
-    pub(crate) fn read_only(folder: &Path) -> Self {
+    pub fn read_only(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), lock: None }
     }
 
@@ -109,7 +109,7 @@ struct FileState {
 
 /// What an earlier run left of a mailbox.
 #[derive(Debug, Default)]
-pub(crate) struct Recalled {
+pub struct Recalled {
     /// What to go on from.
     pub checkpoint: Option<Checkpoint>,
     /// What to tell the user about it.
@@ -119,7 +119,7 @@ pub(crate) struct Recalled {
 impl MailboxState {
     /// Where the checkpoint is.
     #[must_use]
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.file.path
     }
 
@@ -128,7 +128,7 @@ impl MailboxState {
     ///
     /// # Errors
     /// Internal when the file is there and cannot be read, or cannot be set aside.
-    pub(crate) fn recall(&self, fingerprint: &str) -> Result<Recalled> {
+    pub fn recall(&self, fingerprint: &str) -> Result<Recalled> {
         let Some(encoded) = self.read()? else { return Ok(Recalled::default()) };
         let why = match Checkpoint::decode(&encoded) {
             Ok(checkpoint) if checkpoint.fingerprint == fingerprint => {

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 /// What a message's bytes hash to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct ContentHash {
+pub struct ContentHash {
     /// SHA-256 of the bytes as they are.
     pub exact: [u8; 32],
     /// SHA-256 after everything that servers are known to rewrite is made equal.
@@ -20,7 +20,7 @@ pub(crate) struct ContentHash {
 /// LF), NUL equals 0x80 (Dovecot), newlines at the end are dropped (Courier adds one), and in the header NUL and each
 /// byte from 0x80 on is `X` (Cyrus).
 #[derive(Debug, Clone, Default)]
-pub(crate) struct ContentHasher {
+pub struct ContentHasher {
     exact: Sha256,
     canonical: Sha256,
     in_body: bool,
@@ -34,12 +34,12 @@ pub(crate) struct ContentHasher {
 impl ContentHasher {
     /// A hasher that has seen nothing.
     #[must_use]
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self::default()
     }
 
     /// Takes the next bytes of the message.
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+    pub fn update(&mut self, bytes: &[u8]) {
         self.exact.update(bytes);
         for piece in bytes.chunks(8192) {
             self.scratch.clear();
@@ -79,7 +79,7 @@ impl ContentHasher {
 
     /// The hashes of everything taken.
     #[must_use]
-    pub(crate) fn finish(self) -> ContentHash {
+    pub fn finish(self) -> ContentHash {
         ContentHash { exact: self.exact.finalize().into(), canonical: self.canonical.finalize().into() }
     }
 }

@@ -130,7 +130,7 @@ impl SetAsideGroup {
 
 /// What decides whether set-aside messages are tried by a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct TryFacts {
+pub struct TryFacts {
     /// Now, seconds since 1970 UTC.
     pub now: i64,
     /// The destination as it is.
@@ -173,7 +173,7 @@ pub struct SetAside {
 impl SetAside {
     /// The groups.
     #[must_use]
-    pub(crate) fn groups(&self) -> &[SetAsideGroup] {
+    pub fn groups(&self) -> &[SetAsideGroup] {
         &self.groups
     }
 
@@ -185,7 +185,7 @@ impl SetAside {
 
     /// All UIDs.
     #[must_use]
-    pub(crate) fn uids(&self) -> UidSet {
+    pub fn uids(&self) -> UidSet {
         self.groups.iter().fold(UidSet::default(), |all, group| all.union(&group.uids))
     }
 

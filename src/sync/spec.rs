@@ -42,7 +42,7 @@ pub struct SyncSpec {
 impl SyncSpec {
     /// What decides whether set-aside messages are tried by a run that begins now.
     #[must_use]
-    pub(crate) fn try_facts(&self, destination: DestinationFacts) -> TryFacts {
+    pub fn try_facts(&self, destination: DestinationFacts) -> TryFacts {
         // An age in the manifest makes another instant of each run: dates are no part of the mark.
         let MessageRules { max_size, min_size, skip_deleted, .. } = self.messages;
         let mut hasher = Sha256::new();

@@ -59,14 +59,14 @@ pub struct UidMap {
 impl UidMap {
     /// An empty map.
     #[must_use]
-    pub(crate) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self { runs: Vec::new(), copied: UidSet::new(), destinations: UidSet::new() }
     }
 
     /// Adds one message at the end of the copy order. A source UID that is in the map already keeps its first
     /// destination. A destination UID that is in the map already (a server that reports one twice) is not believed: the
     /// message counts as copied, UID unknown.
-    pub(crate) fn push(&mut self, source: u32, destination: Option<u32>, origin: Origin) {
+    pub fn push(&mut self, source: u32, destination: Option<u32>, origin: Origin) {
         self.push_run(Run { source, destination, length: 1, origin });
     }
 

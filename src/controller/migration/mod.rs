@@ -6,5 +6,5 @@ pub mod conditions;
 pub mod csv;
 pub(crate) mod expand;
 pub(crate) mod memory;
-pub(crate) mod prune;
+pub mod prune;
 pub mod reconcile;

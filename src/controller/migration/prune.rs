@@ -11,7 +11,7 @@ const PERCENT: usize = 5;
 
 /// What happens to mailboxes that left the list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Removal {
+pub struct Removal {
     /// Removed now: MailboxSyncs by name.
     pub now: BTreeSet<String>,
     /// Waits for a confirmation.
@@ -21,7 +21,7 @@ pub(crate) struct Removal {
 /// Decides. `existing` are MailboxSyncs by name, with their mailboxes; `known` are those that stay; `confirmed` is
 /// `spec.confirmRemoval`.
 #[must_use]
-pub(crate) fn removal<'a>(
+pub fn removal<'a>(
     existing: impl Iterator<Item = (&'a str, &'a str)>,
     known: impl Fn(&str) -> bool,
     confirmed: Option<&str>,
