@@ -6,8 +6,8 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::{
-    rules::Problem,
     scalar::{DURATION_PATTERN, SIZE_PATTERN},
+    validate::Problem,
 };
 
 /// Removes nulls from objects, as the API server does: a field that is null was not written.

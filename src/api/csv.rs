@@ -13,7 +13,7 @@ use secrecy::SecretBox;
 use zeroize::Zeroizing;
 
 use self::records::{Dialect, Records};
-use super::{Account, MailboxEntry, SecretKeyRef, check, rules};
+use super::{Account, MailboxEntry, SecretKeyRef, check, rules, validate};
 use crate::error::{Error, Result};
 
 /// The most mailboxes in one CSV.
@@ -103,7 +103,7 @@ fn mailbox(
         None => Ok(None),
     };
     let name = text("name")?.ok_or("name is empty")?;
-    if !rules::is_mailbox_name(&name) {
+    if !validate::is_mailbox_name(&name) {
         return Err(rules::MAILBOX_NAME.message.to_owned());
     }
     let (source, destination) = (text("source_username")?, text("destination_username")?);

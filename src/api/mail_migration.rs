@@ -14,11 +14,11 @@ use super::{
         SecretKeyRef, Timeouts,
     },
     mail_server::MailServerSpec,
-    mailbox_sync::SyncSettings,
     not_copied::NotCopied,
     pod::PodOverrides,
     rules,
     scalar::Duration,
+    settings::{Cutover, Schedule, SyncSettings, defaults},
 };
 
 /// Mailboxes that are moved from one IMAP server to another.
@@ -180,51 +180,6 @@ impl MailMigrationSpec {
     }
 }
 
-/// Defaults of plain fields.
-pub(super) mod defaults {
-    use crate::api::scalar::Duration;
-
-    pub(crate) const fn parallelism() -> i32 {
-        10
-    }
-
-    pub(crate) const fn connections() -> i32 {
-        4
-    }
-
-    pub(crate) const fn deadline() -> Duration {
-        Duration::from_secs(6 * 3600)
-    }
-
-    pub(crate) const fn ttl() -> Duration {
-        Duration::from_secs(24 * 3600)
-    }
-
-    pub(crate) const fn failed_pods() -> i32 {
-        3
-    }
-
-    pub(crate) const fn stall_after() -> Duration {
-        Duration::from_secs(600)
-    }
-
-    pub(crate) const fn offline_grace() -> Duration {
-        Duration::from_secs(600)
-    }
-
-    pub(crate) const fn jitter_percent() -> i32 {
-        10
-    }
-
-    pub(crate) const fn drain_for() -> Duration {
-        Duration::from_secs(48 * 3600)
-    }
-
-    pub(crate) const fn cutover_every() -> Duration {
-        Duration::from_secs(600)
-    }
-}
-
 /// One side of a migration: a server, by reference or inline, and who logs in.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
@@ -255,36 +210,6 @@ pub struct MailboxEntry {
     /// The account that mail is written to.
     #[serde(default)]
     pub destination: Account,
-}
-
-/// Delta syncs after the first one.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct Schedule {
-    /// From the end of a sync to the start of the next one.
-    #[x_kube(validation = Rule::new(rules::EVERY.cel).message(rules::EVERY.message))]
-    pub every: Duration,
-    /// Each wait is shortened or lengthened at random by up to so many percent.
-    #[serde(default = "defaults::jitter_percent")]
-    #[schemars(range(min = 0, max = 50))]
-    pub jitter_percent: i32,
-}
-
-/// The moment mail starts to be delivered at the destination.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Cutover {
-    /// When delivery moves (the MX change). Left out: now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<Time>,
-    /// A mailbox is complete when its source's INBOX got nothing new for so long: DNS lives on in caches.
-    #[serde(default = "defaults::drain_for")]
-    #[x_kube(validation = Rule::new(rules::DRAIN_FOR.cel).message(rules::DRAIN_FOR.message))]
-    pub drain_for: Duration,
-    /// From the end of a delta sync to the start of the next one, from the cutover on.
-    #[serde(default = "defaults::cutover_every")]
-    #[x_kube(validation = Rule::new(rules::CUTOVER_EVERY.cel).message(rules::CUTOVER_EVERY.message))]
-    pub every: Duration,
 }
 
 /// How a migration is doing. Never a list that grows with the number of mailboxes.

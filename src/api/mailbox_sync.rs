@@ -9,16 +9,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    common::{
-        Account, DeletionPolicy, FlagPolicy, FolderRules, LastError, LocalRef, MasterUser, MessageRules, Retry,
-        Timeouts,
-    },
-    mail_migration::{Cutover, Schedule, defaults},
+    common::{Account, LastError, LocalRef, MasterUser},
     mail_server::MailServerSpec,
     not_copied::{LeftOutFolder, NotCopied},
     pod::PodOverrides,
     rules,
     scalar::Duration,
+    settings::SyncSettings,
 };
 
 /// The longest checkpoint that a status holds, bytes of its encoded form.
@@ -102,81 +99,6 @@ pub struct SyncEndpoint {
     /// An administrator who logs in for the account, where the account has no credential of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master_user: Option<MasterUser>,
-}
-
-/// What every mailbox of a migration has in common; the fields of a MailMigration's spec.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct SyncSettings {
-    /// Which folders are synced, and what they are called at the destination.
-    #[serde(default)]
-    pub folders: FolderRules,
-    /// Which messages are synced.
-    #[serde(default)]
-    pub messages: MessageRules,
-    /// What happens to flags of messages that were copied before.
-    #[serde(default)]
-    pub flags: FlagPolicy,
-    /// What happens to copies whose source message was deleted.
-    #[serde(default)]
-    pub deletions: DeletionPolicy,
-    /// At most so many connections to each side.
-    #[serde(default = "defaults::connections")]
-    #[schemars(range(min = 1, max = 16))]
-    pub connections: i32,
-    /// How long one attempt may run.
-    #[serde(default = "defaults::deadline")]
-    pub deadline: Duration,
-    /// Bounds on every wait for a server.
-    #[serde(default)]
-    pub timeouts: Timeouts,
-    /// What happens after failures that may pass by themselves.
-    #[serde(default)]
-    pub retry: Retry,
-    /// Change nothing at the destination.
-    #[serde(default)]
-    pub dry_run: bool,
-    /// A sync that reports but moves nothing for so long is restarted.
-    #[serde(default = "defaults::stall_after")]
-    pub stall_after: Duration,
-    /// How long a sync goes on while it can't reach the API server.
-    #[serde(default = "defaults::offline_grace")]
-    pub offline_grace: Duration,
-    /// Delta syncs after the first one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<Schedule>,
-    /// Delta syncs until the source is quiet; `at` is always there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cutover: Option<Cutover>,
-    /// How long finished pods stay, for their logs.
-    #[serde(default = "defaults::ttl")]
-    pub ttl: Duration,
-    /// So many failed pods stay for their logs, until ttl.
-    #[serde(default = "defaults::failed_pods")]
-    #[schemars(range(min = 0, max = 20))]
-    pub failed_pods_limit: i32,
-}
-
-impl Default for SyncSettings {
-    fn default() -> Self {
-        Self {
-            folders: FolderRules::default(),
-            messages: MessageRules::default(),
-            flags: FlagPolicy::default(),
-            deletions: DeletionPolicy::default(),
-            connections: defaults::connections(),
-            deadline: defaults::deadline(),
-            timeouts: Timeouts::default(),
-            retry: Retry::default(),
-            dry_run: false,
-            stall_after: defaults::stall_after(),
-            offline_grace: defaults::offline_grace(),
-            schedule: None,
-            cutover: None,
-            ttl: defaults::ttl(),
-            failed_pods_limit: defaults::failed_pods(),
-        }
-    }
 }
 
 /// How a mailbox is doing. `worker` belongs to the sync's pod, everything else to the operator.

@@ -13,16 +13,19 @@ pub mod pod;
 pub(crate) mod rate;
 pub mod rules;
 pub mod scalar;
+pub mod settings;
+pub mod validate;
 
 pub(crate) use common::{
     AcceptNotCopied, Account, Credential, DeletionPolicy, FlagPolicy, FolderRules, MasterMode, MasterUser,
     MessageRules, Namespaces, NotCopiedReason, Rename, SpecialUse, Subscriptions, Timeouts,
 };
 pub use common::{LastError, SecretKeyRef};
-pub use mail_migration::{Cutover, EndpointSpec, MailMigration, MailMigrationSpec, MailMigrationStatus, MailboxEntry};
+pub use mail_migration::{EndpointSpec, MailMigration, MailMigrationSpec, MailMigrationStatus, MailboxEntry};
 pub use mail_server::{MailServer, MailServerSpec, MailServerStatus, Quirks, Tls, TlsMode};
-pub use mailbox_sync::{MailboxSync, MailboxSyncSpec, MailboxSyncStatus, SyncEndpoint, SyncSettings, WorkerStatus};
+pub use mailbox_sync::{MailboxSync, MailboxSyncSpec, MailboxSyncStatus, SyncEndpoint, WorkerStatus};
 pub(crate) use scalar::{Duration, Size};
+pub use settings::{Cutover, SyncSettings};
 
 /// `apiVersion` of every resource.
 pub(crate) const API_VERSION: &str = "mailferry.io/v1alpha1";

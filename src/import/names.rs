@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{findings::Findings, rows::Row, servers::Place};
-use crate::api::{names, rules};
+use crate::api::{names, validate};
 
 /// The longest name of an import: what is made from it adds to it, and it is a label's value too (63 characters).
 pub(crate) const MAX_IMPORT: usize = 40;
@@ -109,7 +109,7 @@ pub(crate) fn mailboxes(rows: &[&Row], findings: &mut Findings) -> Vec<String> {
 
 /// A mailbox's name from a login name: itself, where the API takes it.
 fn derived(username: &str) -> String {
-    if rules::is_mailbox_name(username) && username.len() <= MAX_READABLE {
+    if validate::is_mailbox_name(username) && username.len() <= MAX_READABLE {
         return username.to_owned();
     }
     let allowed = |c: char| if c.is_ascii_alphanumeric() || "._@+=-".contains(c) { c } else { '-' };
@@ -184,7 +184,7 @@ mod tests {
         #[test]
         fn every_user_name_gives_a_name_of_the_api(user in "\\PC{1,320}") {
             let name = derived(&user);
-            prop_assert!(rules::is_mailbox_name(&name) && name.len() <= 253, "{}", name);
+            prop_assert!(validate::is_mailbox_name(&name) && name.len() <= 253, "{}", name);
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     servers::{Place, SideSettings},
 };
 use crate::{
-    api::{MailMigration, check, crd, csv, csv::records, rules},
+    api::{MailMigration, check, crd, csv, csv::records, validate},
     error::{Error, Result},
 };
 
@@ -278,7 +278,7 @@ fn valid(migration: &Migration) -> Result<()> {
     if problems.is_empty() {
         let typed: MailMigration = serde_json::from_value(migration.object.clone())
             .map_err(|_| Error::internal("the migration that was made can't be read again"))?;
-        problems = rules::problems(&typed.spec);
+        problems = validate::problems(&typed.spec);
     }
     let Some(problem) = problems.into_iter().next() else { return Ok(()) };
     if problem.path.starts_with("spec.mailbox") {

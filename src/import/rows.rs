@@ -11,7 +11,7 @@ use super::{
     servers::{Place, SideSettings, is_host},
 };
 use crate::{
-    api::{csv::records::Record, rules},
+    api::{csv::records::Record, validate},
     error::Side,
 };
 
@@ -137,7 +137,7 @@ impl<'a> Reader<'a> {
     fn name(&mut self, index: Option<usize>) -> Option<String> {
         let spot = (index?, Meaning::Name);
         let name = self.text(spot)?;
-        if !rules::is_mailbox_name(&name) || name.len() > MAX_NAME {
+        if !validate::is_mailbox_name(&name) || name.len() > MAX_NAME {
             self.problem(
                 spot,
                 "can't be a mailbox's name: letters, digits and . _ @ + = - , with a letter or digit at both ends. \

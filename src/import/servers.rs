@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::{columns::Given, login::Login};
-use crate::api::{MailServerSpec, MasterUser, Tls, TlsMode, rules};
+use crate::api::{MailServerSpec, MasterUser, Tls, TlsMode, validate};
 
 /// What the command line says about one side.
 #[derive(Debug, Clone, Default)]
@@ -99,7 +99,7 @@ impl SideSettings {
         };
         let tls = Tls { mode: self.tls.unwrap_or_default(), ca_bundle: self.ca_bundle.clone(), ..Tls::default() };
         let spec = MailServerSpec { host, port: self.port.map(i32::from), tls, ..MailServerSpec::default() };
-        rules::server_problems(&spec).into_iter().next().map(|problem| problem.message)
+        validate::server_problems(&spec).into_iter().next().map(|problem| problem.message)
     }
 
     /// What is likely not meant.
@@ -185,7 +185,7 @@ mod tests {
         for host in ["imap.example.com", "IMAP-2.Example.", "1und1.xn--p1ai", "localhost", "192.0.2.7", "2001:db8::7"] {
             assert!(is_host(host), "{host}");
             let spec = MailServerSpec { host: host.to_owned(), ..MailServerSpec::default() };
-            assert_eq!(rules::server_problems(&spec), [], "the API takes {host}");
+            assert_eq!(validate::server_problems(&spec), [], "the API takes {host}");
         }
         for piece in [
             "",

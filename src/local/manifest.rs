@@ -20,7 +20,7 @@ use crate::{
         API_VERSION, Account, EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxEntry, SecretKeyRef,
         check, crd,
         csv::{self, CsvMailbox},
-        rules::{self, Problem},
+        validate::{self, Problem},
     },
     assignment::{self, Missing, Secrets},
     error::{Error, Result},
@@ -146,12 +146,12 @@ impl Manifests {
         match kind.as_str() {
             "MailMigration" => {
                 let migration: MailMigration = typed(object, &crd::schema::<MailMigration>()?, &subject, origin)?;
-                origin.problems(&subject, &rules::problems(&migration.spec))?;
+                origin.problems(&subject, &validate::problems(&migration.spec))?;
                 self.migrations.push(migration);
             }
             "MailServer" => {
                 let server: MailServer = typed(object, &crd::schema::<MailServer>()?, &subject, origin)?;
-                origin.problems(&subject, &rules::server_problems(&server.spec))?;
+                origin.problems(&subject, &validate::server_problems(&server.spec))?;
                 self.servers.push(server);
             }
             _ => {

@@ -273,6 +273,7 @@ mod tests {
             Mutex,
             atomic::{AtomicUsize, Ordering::SeqCst},
         },
+        time::Duration,
     };
 
     use futures::FutureExt as _;
@@ -281,7 +282,10 @@ mod tests {
     use super::*;
     use crate::{
         error::ErrorClass,
-        local::schedule::HostLimit,
+        local::{
+            outcome::{INTERRUPTED, NOT_COPIED},
+            schedule::HostLimit,
+        },
         sync::{report::NotCopied, testing::spec},
     };
 

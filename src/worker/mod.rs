@@ -30,9 +30,9 @@ use self::{
 };
 use crate::{
     api::{
-        MailboxSync,
+        MailboxSync, SyncSettings,
         common::LastError,
-        mailbox_sync::{Outcome, SyncSettings, WorkerPhase, WorkerStatus},
+        mailbox_sync::{Outcome, WorkerPhase, WorkerStatus},
     },
     error::{EXIT_FENCED, Error, Result},
     imap::permit::Permit,

@@ -155,10 +155,10 @@ fn artifact_hub_is_told_of_every_kind_with_a_right_example() {
     for example in annotation("artifacthub.io/crdsExamples") {
         let problems = if example["kind"] == "MailServer" {
             let server: mailferry::api::MailServer = serde_json::from_value(example).unwrap();
-            mailferry::api::rules::server_problems(&server.spec)
+            mailferry::api::validate::server_problems(&server.spec)
         } else {
             let migration: mailferry::api::MailMigration = serde_json::from_value(example).unwrap();
-            mailferry::api::rules::problems(&migration.spec)
+            mailferry::api::validate::problems(&migration.spec)
         };
         assert_eq!(problems.len(), 0);
     }

@@ -271,5 +271,5 @@ fn the_notes_name_what_is_there_and_warn_of_what_is_open() {
     let migration = &Objects::read(migration).0[0];
     assert_eq!(migration["spec"]["destination"]["server"]["host"], "new.example");
     let migration: mailferry::api::MailMigration = serde_json::from_value(migration.clone()).unwrap();
-    assert_eq!(mailferry::api::rules::problems(&migration.spec).len(), 0);
+    assert_eq!(mailferry::api::validate::problems(&migration.spec).len(), 0);
 }

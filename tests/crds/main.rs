@@ -11,6 +11,7 @@ use kube_cel::Validator;
 use mailferry::api::{
     MailMigration, MailServer, MailboxSync, crd,
     rules::{self, ALL, Rule},
+    validate,
 };
 use serde_json::{Value, json};
 
@@ -202,9 +203,9 @@ fn cel<K: CustomResourceExt>(object: &Value, old: Option<&Value>) -> BTreeSet<St
 /// What Rust says of a MailMigration or a MailServer.
 fn rust(object: &Value) -> BTreeSet<String> {
     let problems = if object["kind"] == "MailServer" {
-        rules::server_problems(&serde_json::from_value::<MailServer>(object.clone()).unwrap().spec)
+        validate::server_problems(&serde_json::from_value::<MailServer>(object.clone()).unwrap().spec)
     } else {
-        rules::problems(&serde_json::from_value::<MailMigration>(object.clone()).unwrap().spec)
+        validate::problems(&serde_json::from_value::<MailMigration>(object.clone()).unwrap().spec)
     };
     problems.into_iter().map(|problem| problem.message).collect()
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use mailferry::{
-    api::{MailMigration, MailServer, check, crd, rules},
+    api::{MailMigration, MailServer, check, crd, validate},
     yaml,
 };
 use serde_json::Value;
@@ -57,12 +57,12 @@ fn migrations_and_mail_servers_are_ones_that_the_api_server_takes() {
     for (file, object) in of_kind("MailMigration") {
         assert_eq!(check::problems(&crd::schema::<MailMigration>().unwrap(), &object), [], "{file}");
         let migration: MailMigration = serde_json::from_value(object).unwrap();
-        assert_eq!(rules::problems(&migration.spec), [], "{file}");
+        assert_eq!(validate::problems(&migration.spec), [], "{file}");
     }
     for (file, object) in of_kind("MailServer") {
         assert_eq!(check::problems(&crd::schema::<MailServer>().unwrap(), &object), [], "{file}");
         let server: MailServer = serde_json::from_value(object).unwrap();
-        assert_eq!(rules::server_problems(&server.spec), [], "{file}");
+        assert_eq!(validate::server_problems(&server.spec), [], "{file}");
     }
 }
 

@@ -73,8 +73,8 @@ mod tests {
         Error, ErrorClass, Side,
         api::{
             Duration as ApiDuration, LastError, MailboxSyncStatus, WorkerStatus,
-            mail_migration::{Cutover, Schedule},
             not_copied::NotCopied,
+            settings::{Cutover, Schedule},
         },
         controller::testing,
     };

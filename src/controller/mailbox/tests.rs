@@ -17,12 +17,13 @@ use super::{
 use crate::{
     api::{
         Duration, LastError, MailboxSyncSpec, MailboxSyncStatus, WorkerStatus,
-        mail_migration::Schedule,
         mailbox_sync::{Failures, Outcome, StopReason, Stopping, SyncPhase, WorkerProgress},
         names,
         not_copied::NotCopied,
+        settings::Schedule,
     },
     controller::{
+        events::Note,
         objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
         testing,
     },

@@ -24,7 +24,7 @@ use super::{
     prune::{Removal, removal},
 };
 use crate::{
-    api::{EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, MailboxSync, rules},
+    api::{EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, MailboxSync, validate},
     controller::{context::Context, error::Failure, events::Note, merge, not_copied, reference},
     error::Error,
 };
@@ -109,7 +109,7 @@ async fn look(migration: &MailMigration, context: &Context, memory: &mut Memory)
 
 /// Why a migration can't be carried out as it is written.
 fn refusal(migration: &MailMigration, context: &Context) -> Option<(&'static str, Error)> {
-    if let Some(problem) = rules::problems(&migration.spec).into_iter().next() {
+    if let Some(problem) = validate::problems(&migration.spec).into_iter().next() {
         return Some(("Invalid", Error::configuration(format!("{}: {}", problem.path, problem.message))));
     }
     for (side, endpoint) in [("source", &migration.spec.source), ("destination", &migration.spec.destination)] {
@@ -298,7 +298,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{mail_migration::MigrationPhase, not_copied::NotCopied},
+        api::{
+            mail_migration::{MigrationPhase, PendingRemoval},
+            not_copied::NotCopied,
+        },
         controller::migration::aggregate::Aggregate,
         yaml,
     };

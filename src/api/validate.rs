@@ -1,0 +1,180 @@
+//! Checks manifests by the rules of the API where there is no API server.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::{
+    common::{Account, FolderRules, MasterMode, MasterUser, MessageRules, Retry, Timeouts},
+    mail_migration::{EndpointSpec, MailMigrationSpec, MailboxEntry},
+    mail_server::{MailServerSpec, Tls, TlsMode},
+    rules::{
+        ACCEPTED_MESSAGES, AGES, BACKOFF, CONNECT, CUTOVER_EVERY, DEADLINE, DESTINATION_CREDENTIAL, DRAIN_FOR, EVERY,
+        HOST, INSECURE, INTO, KEEPALIVE, MAILBOX_NAME, NO_TLS, OFFLINE_GRACE, ONE_ACCEPTED, ONE_CA, ONE_CREDENTIAL,
+        ONE_SERVER, PATIENCE, PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, Rule, SEPARATOR, SINCE_BEFORE, SIZES,
+        SOME_MAILBOX, SOURCE_CREDENTIAL, STALL_AFTER, TTL,
+    },
+    scalar::Duration,
+};
+
+/// A rule that a manifest breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The field, such as `spec.source`.
+    pub path: String,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+/// Collects problems below one path.
+struct Findings<'a> {
+    problems: &'a mut Vec<Problem>,
+    path: String,
+}
+
+impl Findings<'_> {
+    fn at(&mut self, field: &str) -> Findings<'_> {
+        let path =
+            if field.starts_with('[') { format!("{}{field}", self.path) } else { format!("{}.{field}", self.path) };
+        Findings { problems: self.problems, path }
+    }
+
+    fn require(&mut self, holds: bool, rule: Rule) {
+        if !holds {
+            self.problems.push(Problem { path: self.path.clone(), message: rule.message.to_owned() });
+        }
+    }
+
+    fn within(&mut self, field: &str, value: Duration, (least, most): (u64, u64), rule: Rule) {
+        let holds = (Duration::from_secs(least)..=Duration::from_secs(most)).contains(&value);
+        self.at(field).require(holds, rule);
+    }
+}
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 3600;
+
+/// The rules that a MailMigration's spec breaks.
+#[must_use]
+pub fn problems(spec: &MailMigrationSpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut at = Findings { problems: &mut problems, path: "spec".to_owned() };
+    endpoint(&mut at.at("source"), &spec.source);
+    endpoint(&mut at.at("destination"), &spec.destination);
+    at.require(!spec.mailboxes.is_empty() || !spec.mailbox_secrets.is_empty(), SOME_MAILBOX);
+    let all_log_in = |endpoint: &EndpointSpec, side: fn(&MailboxEntry) -> &Account| {
+        endpoint.master_user.is_some() || spec.mailboxes.iter().all(|m| side(m).credential().is_some())
+    };
+    at.require(all_log_in(&spec.source, |m| &m.source), SOURCE_CREDENTIAL);
+    at.require(all_log_in(&spec.destination, |m| &m.destination), DESTINATION_CREDENTIAL);
+    for (index, mailbox) in spec.mailboxes.iter().enumerate() {
+        let mut at = at.at(&format!("mailboxes[{index}]"));
+        at.at("name").require(is_mailbox_name(&mailbox.name), MAILBOX_NAME);
+        account(&mut at.at("source"), &mailbox.source);
+        account(&mut at.at("destination"), &mailbox.destination);
+    }
+    folders(&mut at.at("folders"), &spec.folders);
+    messages(&mut at.at("messages"), &spec.messages);
+    timeouts(&mut at.at("timeouts"), &spec.timeouts);
+    retry(&mut at.at("retry"), &spec.retry);
+    at.within("deadline", spec.deadline, (10, 720 * HOUR), DEADLINE);
+    at.within("stallAfter", spec.stall_after, (10, 24 * HOUR), STALL_AFTER);
+    at.within("offlineGrace", spec.offline_grace, (10, 24 * HOUR), OFFLINE_GRACE);
+    at.within("ttl", spec.ttl, (0, 8760 * HOUR), TTL);
+    if let Some(schedule) = &spec.schedule {
+        at.at("schedule").within("every", schedule.every, (10, 720 * HOUR), EVERY);
+    }
+    if let Some(cutover) = &spec.cutover {
+        at.at("cutover").within("every", cutover.every, (10, 24 * HOUR), CUTOVER_EVERY);
+        at.at("cutover").within("drainFor", cutover.drain_for, (0, 720 * HOUR), DRAIN_FOR);
+    }
+    problems
+}
+
+/// The rules that a MailServer's spec breaks.
+#[must_use]
+pub fn server_problems(spec: &MailServerSpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    server(&mut Findings { problems: &mut problems, path: "spec".to_owned() }, spec);
+    problems
+}
+
+/// True when this can be a mailbox's name in a migration.
+#[must_use]
+pub(crate) fn is_mailbox_name(name: &str) -> bool {
+    let alphanumeric = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    alphanumeric(bytes.first())
+        && alphanumeric(bytes.last())
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._@+=-".contains(b))
+}
+
+fn server(at: &mut Findings<'_>, spec: &MailServerSpec) {
+    static HOST_CHARACTERS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("^[0-9A-Za-z._:-]+$").ok());
+    let characters = HOST_CHARACTERS.as_ref().is_some_and(|r| r.is_match(&spec.host));
+    at.at("host").require(characters && spec.host.matches(':').count() != 1, HOST);
+    tls(&mut at.at("tls"), &spec.tls);
+}
+
+fn tls(at: &mut Findings<'_>, tls: &Tls) {
+    let bundle = tls.ca_bundle.is_some() || tls.ca_bundle_ref.is_some();
+    let named = bundle || tls.server_name.is_some();
+    at.require(tls.ca_bundle.is_none() || tls.ca_bundle_ref.is_none(), ONE_CA);
+    at.require(tls.mode != TlsMode::None || !(named || tls.insecure_skip_verify), NO_TLS);
+    at.require(!tls.insecure_skip_verify || !named, INSECURE);
+    if let Some(pem) = &tls.ca_bundle {
+        at.at("caBundle").require(pem.contains("-----BEGIN CERTIFICATE-----"), PEM);
+    }
+}
+
+fn endpoint(at: &mut Findings<'_>, endpoint: &EndpointSpec) {
+    at.require(endpoint.server.is_some() != endpoint.server_ref.is_some(), ONE_SERVER);
+    if let Some(spec) = &endpoint.server {
+        server(&mut at.at("server"), spec);
+    }
+    if let Some(user) = &endpoint.master_user {
+        master(&mut at.at("masterUser"), user);
+    }
+}
+
+fn master(at: &mut Findings<'_>, user: &MasterUser) {
+    at.require(user.separator.is_none() || user.mode == MasterMode::Suffix, SEPARATOR);
+}
+
+fn account(at: &mut Findings<'_>, account: &Account) {
+    at.require(account.password_secret_ref.is_none() || account.token_secret_ref.is_none(), ONE_CREDENTIAL);
+}
+
+fn folders(at: &mut Findings<'_>, folders: &FolderRules) {
+    let from = folders.rename.iter().map(|rename| &rename.from);
+    let closed = |p: &String| !p.starts_with('/') || (p.chars().count() > 2 && p.ends_with('/'));
+    at.require(folders.include.iter().chain(&folders.exclude).chain(from).all(closed), PATTERNS);
+    if let Some(into) = &folders.into {
+        at.at("into").require(!into.starts_with('/') && !into.ends_with('/'), INTO);
+    }
+}
+
+fn messages(at: &mut Findings<'_>, messages: &MessageRules) {
+    at.require(messages.since.as_ref().zip(messages.before.as_ref()).is_none_or(|(a, b)| a < b), SINCE_BEFORE);
+    at.require(messages.min_age_days.zip(messages.max_age_days).is_none_or(|(a, b)| a < b), AGES);
+    at.require(messages.min_size.zip(messages.max_size).is_none_or(|(a, b)| a <= b), SIZES);
+    for (index, entry) in messages.accept_not_copied.iter().enumerate() {
+        let mut at = at.at(&format!("acceptNotCopied[{index}]"));
+        at.require(entry.reason.is_some() != entry.folder.is_some(), ONE_ACCEPTED);
+        at.require(entry.folder.is_some() != entry.messages.is_empty(), ACCEPTED_MESSAGES);
+    }
+}
+
+fn timeouts(at: &mut Findings<'_>, timeouts: &Timeouts) {
+    at.within("connect", timeouts.connect, (1, 10 * MINUTE), CONNECT);
+    at.within("reply", timeouts.reply, (1, HOUR), REPLY);
+    at.within("keepalive", timeouts.keepalive, (1, 25 * MINUTE), KEEPALIVE);
+}
+
+fn retry(at: &mut Findings<'_>, retry: &Retry) {
+    let ordered = |first: Duration, last: Duration, most: u64| first <= last && last <= Duration::from_secs(most);
+    at.require(ordered(retry.reconnect_backoff, retry.reconnect_max_backoff, HOUR), RECONNECT_BACKOFF);
+    let starts = retry.initial_backoff >= Duration::from_secs(1);
+    at.require(starts && ordered(retry.initial_backoff, retry.max_backoff, 24 * HOUR), BACKOFF);
+    at.require(retry.patience <= Duration::from_secs(24 * HOUR), PATIENCE);
+}
