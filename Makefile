@@ -76,9 +76,9 @@ readme:
 	$(CARGO) test --workspace --locked --no-run --test manifests
 	scripts/check-readme.sh
 
-# What rustdoc complains of: links to nowhere, above all.
+# Of private items too: it is for those who work on the code. What rustdoc complains of are links to nowhere, above all.
 rustdoc:
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
 docs:
 	$(CARGO) test --workspace --locked --no-run --test crds
