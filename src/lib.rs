@@ -7,6 +7,8 @@ pub(crate) mod clock;
 pub mod commands;
 pub mod controller;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod imap;
 pub mod import;
 pub mod local;

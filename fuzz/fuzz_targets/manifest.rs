@@ -2,10 +2,5 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailferry::api::{MailMigration, MailServer};
 
-fuzz_target!(|text: &str| {
-    let _ = mailferry::yaml::read_stream("file", text);
-    let _ = mailferry::yaml::read::<MailMigration>("file", text);
-    let _ = mailferry::yaml::read::<MailServer>("file", text);
-});
+fuzz_target!(|input: &str| mailferry::fuzz::manifest(input));

@@ -5,6 +5,6 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|raw: &[u8]| {
     // Most inputs lack the final line end; with it more of the parser is reached.
-    let _ = mailferry::imap::parse::parse([raw, b"\r\n"].concat().into());
-    let _ = mailferry::imap::parse::parse(bytes::Bytes::copy_from_slice(raw));
+    mailferry::fuzz::response(&[raw, b"\r\n"].concat());
+    mailferry::fuzz::response(raw);
 });

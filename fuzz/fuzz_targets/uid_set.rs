@@ -3,14 +3,5 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mailferry::imap::uid_set::UidSet;
 
-fuzz_target!(|text: &str| {
-    let Some(set) = UidSet::parse(text) else { return };
-    assert!(set.len() == 0 || (set.first() <= set.last() && set.last().is_some_and(|last| set.contains(last))));
-    for most in [1, 30, 8000] {
-        let chunks = set.chunks(most).map(|chunk| UidSet::parse(&chunk).unwrap());
-        let joined = chunks.fold(UidSet::default(), |joined, chunk| joined.union(&chunk));
-        assert_eq!(joined.ranges(), set.ranges());
-    }
-});
+fuzz_target!(|input: &str| mailferry::fuzz::uid_set(input));

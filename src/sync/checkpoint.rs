@@ -475,9 +475,13 @@ impl Checkpoint {
     /// # Errors
     /// Internal, when the bytes are torn, changed, or of a format that this version does not know.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let cbor = unseal(bytes)?;
+        Self::decode_cbor(&unseal(bytes)?)
+    }
+
+    /// Reads what stands behind the check sum.
+    pub(crate) fn decode_cbor(cbor: &[u8]) -> Result<Self> {
         let refused = |what: &str| Error::internal(format!("the checkpoint can't be read: {what}"));
-        let written: Written = ciborium::from_reader(cbor.as_slice()).map_err(|_| refused("its fields are missing"))?;
+        let written: Written = ciborium::from_reader(cbor).map_err(|_| refused("its fields are missing"))?;
         let folders = written.folders.into_iter().map(WrittenFolder::read);
         let reduced = written.reduced.into_iter().map(|folder| {
             let (name, state) = folder.read()?;
