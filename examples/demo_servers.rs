@@ -11,8 +11,8 @@
 use std::{env, fs, io, path::Path, process::ExitCode};
 
 use mailferry_testkit::{
-    Corpus, Dovecot, Format, Options,
-    cluster::{Image, Node, node::ADDRESS},
+    Corpus, Dovecot, DovecotOptions, MailFormat,
+    cluster::{ContainerImage, TestNode, node::ADDRESS},
     pki::pki,
 };
 
@@ -45,14 +45,18 @@ async fn main() -> ExitCode {
         None => None,
     };
     let listen = node.as_ref().map_or_else(String::new, |_| format!("listen = 127.0.0.1 {ADDRESS}\n"));
-    let source = Dovecot::start(&Options { ports: Some((10143, 10993)), extra: listen.clone(), ..Options::default() });
-    let destination = Dovecot::start(&Options {
-        format: Format::Mdbox,
+    let source = Dovecot::start(&DovecotOptions {
+        ports: Some((10143, 10993)),
+        extra: listen.clone(),
+        ..DovecotOptions::default()
+    });
+    let destination = Dovecot::start(&DovecotOptions {
+        format: MailFormat::Mdbox,
         separator: '.',
         prefix: "INBOX.",
         ports: Some((20143, 20993)),
         extra: listen,
-        ..Options::default()
+        ..DovecotOptions::default()
     });
     let account = source.add_user(USER, SOURCE_PASSWORD);
     let corpus = Corpus::varied(2026).with_large(10 << 20);
@@ -78,11 +82,11 @@ async fn main() -> ExitCode {
 }
 
 /// A node that has `mailferry` as an image.
-async fn start_node(program: &Path) -> Result<Node, String> {
-    if let Some(why) = Node::lacking() {
+async fn start_node(program: &Path) -> Result<TestNode, String> {
+    if let Some(why) = TestNode::lacking() {
         return Err(why);
     }
-    let node = Node::start().await;
-    node.load(&Image::of_program(IMAGE, program, node.folder()));
+    let node = TestNode::start().await;
+    node.load(&ContainerImage::of_program(IMAGE, program, node.folder()));
     Ok(node)
 }

@@ -14,20 +14,23 @@ use crate::{
         self, EndpointSpec, MailMigration, MailServerSpec, MailboxEntry, MailboxSyncSpec, SecretKeyRef, SyncEndpoint,
     },
     error::{Error, Result, Side},
-    imap::{AddressPolicy, Credential, Endpoint, Login, Master, Quirks, Timeouts, Tls, TlsMode, UidSet},
+    imap::{
+        AccountLogin, AddressPolicy, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, MasterLogin,
+        ServerKind, TlsOptions, UidSet,
+    },
     sync::{
         set_aside::SetAsideReason,
         spec::{
-            AcceptedLosses, AcceptedMessages, DeletePolicy, FlagPolicy, FolderPattern, FolderRename, FolderRules,
-            MessageRules, Retry, SyncSpec,
+            AcceptedLosses, AcceptedMessages, DeletionHandling, FlagHandling, FolderMappingRules, FolderPattern,
+            FolderRename, MessageFilter, RetryPolicy, SyncSpec,
         },
     },
 };
 
 /// Where secrets come from.
-pub(crate) trait Secrets {
+pub(crate) trait SecretProvider {
     /// The bytes of a secret, exactly as they are stored.
-    fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, Missing>;
+    fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, SecretError>;
 
     /// The file that holds a secret and may get a new value later, if there is one.
     fn file(&self, secret: &SecretKeyRef) -> Option<PathBuf>;
@@ -43,7 +46,7 @@ pub(crate) trait Secrets {
 
 /// Why there is no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Missing {
+pub(crate) enum SecretError {
     /// No Secret of this name.
     Secret,
     /// The Secret has no such key, but these.
@@ -93,11 +96,11 @@ pub(crate) fn resolve<'a>(
 }
 
 /// What the engine does for one mailbox. `now` is what ages of messages are counted from.
-pub(crate) fn sync_spec(sync: &MailboxSyncSpec, secrets: &dyn Secrets, now: Timestamp) -> Result<SyncSpec> {
+pub(crate) fn sync_spec(sync: &MailboxSyncSpec, secrets: &dyn SecretProvider, now: Timestamp) -> Result<SyncSpec> {
     build(sync, secrets, now).map_err(|error| error.in_mailbox(&sync.mailbox))
 }
 
-fn build(sync: &MailboxSyncSpec, secrets: &dyn Secrets, now: Timestamp) -> Result<SyncSpec> {
+fn build(sync: &MailboxSyncSpec, secrets: &dyn SecretProvider, now: Timestamp) -> Result<SyncSpec> {
     let settings = &sync.settings;
     Ok(SyncSpec {
         mailbox: sync.mailbox.clone(),
@@ -106,21 +109,21 @@ fn build(sync: &MailboxSyncSpec, secrets: &dyn Secrets, now: Timestamp) -> Resul
         folders: folder_rules(&settings.folders)?,
         messages: message_rules(&settings.messages, now),
         flag_policy: match settings.flags {
-            api::FlagPolicy::SourceWins => FlagPolicy::SourceWins,
-            api::FlagPolicy::Ignore => FlagPolicy::Ignore,
+            api::FlagPolicy::SourceWins => FlagHandling::SourceWins,
+            api::FlagPolicy::Ignore => FlagHandling::Ignore,
         },
         delete_policy: match settings.deletions {
-            api::DeletionPolicy::Keep => DeletePolicy::Keep,
-            api::DeletionPolicy::Mirror => DeletePolicy::Mirror,
+            api::DeletionPolicy::Keep => DeletionHandling::Keep,
+            api::DeletionPolicy::Mirror => DeletionHandling::Mirror,
         },
         connections: usize::try_from(settings.connections).unwrap_or(1).max(1),
         dry_run: settings.dry_run,
-        retry: Retry {
+        retry: RetryPolicy {
             attempts: u32::try_from(settings.retry.reconnects).unwrap_or(0),
             initial_backoff: settings.retry.reconnect_backoff.as_std(),
             max_backoff: settings.retry.reconnect_max_backoff.as_std(),
             patience: settings.retry.patience.as_std(),
-            ..Retry::default()
+            ..RetryPolicy::default()
         },
         accepted_losses: accepted_losses(&settings.messages.accept_not_copied)?,
         retry_refused: false,
@@ -174,7 +177,12 @@ fn same_account(source: &SyncEndpoint, destination: &SyncEndpoint) -> bool {
     host(source) == host(destination) && port(source) == port(destination) && user(source) == user(destination)
 }
 
-fn endpoint(side: Side, sync: &SyncEndpoint, timeouts: &api::Timeouts, secrets: &dyn Secrets) -> Result<Endpoint> {
+fn endpoint(
+    side: Side,
+    sync: &SyncEndpoint,
+    timeouts: &api::Timeouts,
+    secrets: &dyn SecretProvider,
+) -> Result<Endpoint> {
     let mut endpoint = server(side, &sync.server, timeouts, secrets)?;
     endpoint.login = login(side, sync, secrets).map_err(|error| error.on(side, endpoint.address()))?;
     Ok(endpoint)
@@ -185,7 +193,7 @@ pub(crate) fn server(
     side: Side,
     server: &MailServerSpec,
     timeouts: &api::Timeouts,
-    secrets: &dyn Secrets,
+    secrets: &dyn SecretProvider,
 ) -> Result<Endpoint> {
     let port = u16::try_from(server.effective_port())
         .map_err(|_| Error::configuration("port must be from 1 to 65535").on(side, &server.host))?;
@@ -193,20 +201,20 @@ pub(crate) fn server(
         side,
         host: server.host.clone(),
         port,
-        tls: Tls::default(),
-        login: Login { username: String::new(), master: None, credential: Credential::password([]) },
-        timeouts: Timeouts {
+        tls: TlsOptions::default(),
+        login: AccountLogin { username: String::new(), master: None, credential: LoginCredential::password([]) },
+        timeouts: ConnectionTimeouts {
             connect: timeouts.connect.as_std(),
             reply: timeouts.reply.as_std(),
             keepalive: timeouts.keepalive.as_std(),
         },
         quirks: match server.quirks {
-            api::Quirks::Generic => Quirks::Generic,
-            api::Quirks::Gmail => Quirks::Gmail,
-            api::Quirks::Exchange => Quirks::Exchange,
-            api::Quirks::Cyrus => Quirks::Cyrus,
-            api::Quirks::Courier => Quirks::Courier,
-            api::Quirks::Dovecot => Quirks::Dovecot,
+            api::Quirks::Generic => ServerKind::Generic,
+            api::Quirks::Gmail => ServerKind::Gmail,
+            api::Quirks::Exchange => ServerKind::Exchange,
+            api::Quirks::Cyrus => ServerKind::Cyrus,
+            api::Quirks::Courier => ServerKind::Courier,
+            api::Quirks::Dovecot => ServerKind::Dovecot,
         },
         compress: server.compress,
         addresses: AddressPolicy::default(),
@@ -215,7 +223,7 @@ pub(crate) fn server(
     Ok(endpoint)
 }
 
-fn tls(tls: &api::Tls, secrets: &dyn Secrets) -> Result<Tls> {
+fn tls(tls: &api::Tls, secrets: &dyn SecretProvider) -> Result<TlsOptions> {
     let ca_bundle = match (&tls.ca_bundle, &tls.ca_bundle_ref) {
         (Some(_), Some(_)) => return Err(Error::configuration(api::rules::ONE_CA.message)),
         (Some(pem), None) => pem.as_bytes().to_vec(),
@@ -229,11 +237,11 @@ fn tls(tls: &api::Tls, secrets: &dyn Secrets) -> Result<Tls> {
         }
         (None, None) => Vec::new(),
     };
-    Ok(Tls {
+    Ok(TlsOptions {
         mode: match tls.mode {
-            api::TlsMode::Implicit => TlsMode::Implicit,
-            api::TlsMode::StartTls => TlsMode::StartTls,
-            api::TlsMode::None => TlsMode::None,
+            api::TlsMode::Implicit => ConnectionSecurity::Implicit,
+            api::TlsMode::StartTls => ConnectionSecurity::StartTls,
+            api::TlsMode::None => ConnectionSecurity::None,
         },
         server_name: tls.server_name.clone(),
         ca_bundle,
@@ -241,7 +249,7 @@ fn tls(tls: &api::Tls, secrets: &dyn Secrets) -> Result<Tls> {
     })
 }
 
-fn login(side: Side, sync: &SyncEndpoint, secrets: &dyn Secrets) -> Result<Login> {
+fn login(side: Side, sync: &SyncEndpoint, secrets: &dyn SecretProvider) -> Result<AccountLogin> {
     let username = sync.account.username.clone().unwrap_or_default();
     check_text(&username, &format!("{side}.username"))?;
     let (credential, master) = match (sync.account.credential(), &sync.master_user) {
@@ -251,40 +259,40 @@ fn login(side: Side, sync: &SyncEndpoint, secrets: &dyn Secrets) -> Result<Login
             let field = format!("{side}.masterUser.passwordSecretRef");
             let username = master.username.clone();
             let master_login = match master.mode {
-                api::common::MasterMode::AuthorizationIdentity => Master::AuthorizationIdentity { username },
+                api::common::MasterMode::AuthorizationIdentity => MasterLogin::AuthorizationIdentity { username },
                 api::common::MasterMode::Suffix => {
                     let separator = master.separator.clone().unwrap_or_else(|| "*".to_owned());
-                    Master::Suffix { username, separator }
+                    MasterLogin::Suffix { username, separator }
                 }
             };
             (password(&master.password_secret_ref, &field, secrets)?, Some(master_login))
         }
         (None, None) => return Err(Error::configuration(api::rules::SYNC_CREDENTIAL.message)),
     };
-    Ok(Login { username, master, credential })
+    Ok(AccountLogin { username, master, credential })
 }
 
-fn credential(side: Side, own: api::Credential<'_>, secrets: &dyn Secrets) -> Result<Credential> {
+fn credential(side: Side, own: api::CredentialRef<'_>, secrets: &dyn SecretProvider) -> Result<LoginCredential> {
     match own {
-        api::Credential::Password(reference) => password(reference, &format!("{side}.passwordSecretRef"), secrets),
-        api::Credential::Token(reference) => {
+        api::CredentialRef::Password(reference) => password(reference, &format!("{side}.passwordSecretRef"), secrets),
+        api::CredentialRef::Token(reference) => {
             if let Some(path) = secrets.file(reference) {
-                Ok(Credential::TokenFile(path))
+                Ok(LoginCredential::TokenFile(path))
             } else {
                 let token = read_credential(reference, &format!("{side}.tokenSecretRef"), secrets)?;
-                Ok(Credential::token(token))
+                Ok(LoginCredential::token(token))
             }
         }
     }
 }
 
 /// A password; that it is there is found out now, even where it is read again later.
-fn password(reference: &SecretKeyRef, field: &str, secrets: &dyn Secrets) -> Result<Credential> {
+fn password(reference: &SecretKeyRef, field: &str, secrets: &dyn SecretProvider) -> Result<LoginCredential> {
     let now = read_credential(reference, field, secrets)?;
-    Ok(secrets.password_file(reference).map_or_else(|| Credential::password(now), Credential::PasswordFile))
+    Ok(secrets.password_file(reference).map_or_else(|| LoginCredential::password(now), LoginCredential::PasswordFile))
 }
 
-fn read_credential(reference: &SecretKeyRef, field: &str, secrets: &dyn Secrets) -> Result<Box<[u8]>> {
+fn read_credential(reference: &SecretKeyRef, field: &str, secrets: &dyn SecretProvider) -> Result<Box<[u8]>> {
     let value = read(reference, field, secrets)?;
     let bytes = value.expose_secret();
     let wrong = |what: &str| {
@@ -300,19 +308,19 @@ fn read_credential(reference: &SecretKeyRef, field: &str, secrets: &dyn Secrets)
     Ok(bytes.into())
 }
 
-fn read(reference: &SecretKeyRef, field: &str, secrets: &dyn Secrets) -> Result<SecretBox<[u8]>> {
+fn read(reference: &SecretKeyRef, field: &str, secrets: &dyn SecretProvider) -> Result<SecretBox<[u8]>> {
     secrets.value(reference).map_err(|missing| {
         let SecretKeyRef { name, key } = reference;
         let how = secrets.how_to_provide(reference);
         match missing {
-            Missing::Secret => {
+            SecretError::Secret => {
                 Error::configuration(format!("there is no Secret {name} (key {key}, {field})")).advice(how)
             }
-            Missing::Key(present) => {
+            SecretError::Key(present) => {
                 let has = if present.is_empty() { "none".to_owned() } else { present.join(", ") };
                 Error::configuration(format!("Secret {name} has no key {key} ({field}); its keys: {has}")).advice(how)
             }
-            Missing::Unreadable(why) => {
+            SecretError::Unreadable(why) => {
                 Error::configuration(format!("Secret {name} key {key} ({field}) can't be read: {why}")).advice(how)
             }
         }
@@ -329,14 +337,14 @@ fn check_text(text: &str, field: &str) -> Result<()> {
     Ok(())
 }
 
-fn folder_rules(rules: &api::FolderRules) -> Result<FolderRules> {
+fn folder_rules(rules: &api::FolderRules) -> Result<FolderMappingRules> {
     let patterns = |list: &[String]| list.iter().map(|text| FolderPattern::parse(text)).collect::<Result<Vec<_>>>();
-    Ok(FolderRules {
+    Ok(FolderMappingRules {
         include: patterns(&rules.include)?,
         exclude: patterns(&rules.exclude)?,
         rename: rules.rename.iter().map(rename).collect::<Result<_>>()?,
         into: rules.into.clone(),
-        ignore_special_use: rules.special_use == api::SpecialUse::Ignore,
+        ignore_special_use: rules.special_use == api::SpecialUsePolicy::Ignore,
         everything: rules.namespaces == api::Namespaces::All,
         ignore_subscriptions: rules.subscriptions == api::Subscriptions::Ignore,
     })
@@ -381,12 +389,12 @@ fn check_groups(from: &Regex, to: &str) -> Result<()> {
 }
 
 /// INTERNALDATE has whole seconds, so bounds between two seconds count as the later one.
-fn message_rules(rules: &api::MessageRules, now: Timestamp) -> MessageRules {
+fn message_rules(rules: &api::MessageRules, now: Timestamp) -> MessageFilter {
     let up = |time: Timestamp| time.as_second() + i64::from(time.subsec_nanosecond() > 0);
     let ago = |days: i32| now.as_second() - i64::from(days) * 86_400;
     let since = rules.since.as_ref().map(|time| up(time.0));
     let before = rules.before.as_ref().map(|time| up(time.0));
-    MessageRules {
+    MessageFilter {
         since: since.into_iter().chain(rules.max_age_days.map(ago)).max(),
         before: before.into_iter().chain(rules.min_age_days.map(ago)).min(),
         max_size: rules.max_size.map(api::Size::bytes),
@@ -435,18 +443,18 @@ mod tests {
     use super::*;
 
     /// Secrets by `name/key`; those whose value starts with `file:` are files.
-    struct Given(BTreeMap<&'static str, &'static [u8]>);
+    struct GivenSecrets(BTreeMap<&'static str, &'static [u8]>);
 
-    impl Secrets for Given {
-        fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, Missing> {
+    impl SecretProvider for GivenSecrets {
+        fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, SecretError> {
             let of = |path: &&&str| path.split('/').next() == Some(secret.name.as_str());
             match self.0.get(format!("{}/{}", secret.name, secret.key).as_str()) {
                 Some(value) => Ok(SecretBox::new((*value).into())),
                 None if self.0.keys().any(|path| of(&path)) => {
                     let key = |path: &&str| path.split('/').next_back().unwrap().to_owned();
-                    Err(Missing::Key(self.0.keys().filter(of).map(key).collect()))
+                    Err(SecretError::Key(self.0.keys().filter(of).map(key).collect()))
                 }
-                None => Err(Missing::Secret),
+                None => Err(SecretError::Secret),
             }
         }
 
@@ -459,8 +467,8 @@ mod tests {
         }
     }
 
-    fn secrets() -> Given {
-        Given(BTreeMap::from([
+    fn secrets() -> GivenSecrets {
+        GivenSecrets(BTreeMap::from([
             ("s/a", &b"p\"a\\s s\xe2\x82\xac"[..]),
             ("s/empty", b""),
             ("s/nul", b"a\0b"),
@@ -508,25 +516,28 @@ mod tests {
     #[test]
     fn a_mailbox_is_converted_with_its_defaults() {
         let spec = convert(&[]).unwrap();
-        assert_eq!((spec.source.address().as_str(), spec.source.tls.mode), ("old.example:993", TlsMode::Implicit));
+        assert_eq!(
+            (spec.source.address().as_str(), spec.source.tls.mode),
+            ("old.example:993", ConnectionSecurity::Implicit)
+        );
         assert_eq!(spec.source.login.username, "alice@acme.example");
         assert_eq!(spec.source.login.credential.expose(), Some("p\"a\\s s€".as_bytes()));
         assert_eq!(spec.source.login.master, None);
         assert_eq!(
             (spec.destination.address().as_str(), spec.destination.tls.mode),
-            ("new.example:143", TlsMode::StartTls)
+            ("new.example:143", ConnectionSecurity::StartTls)
         );
         assert_eq!(spec.destination.login.username, "alice@acme.example");
         assert_eq!(
             spec.destination.login.master,
-            Some(Master::AuthorizationIdentity { username: "migrator".to_owned() })
+            Some(MasterLogin::AuthorizationIdentity { username: "migrator".to_owned() })
         );
         assert_eq!(spec.destination.login.credential.expose(), Some(&b"master"[..]));
         assert_eq!((spec.connections, spec.dry_run), (4, false));
-        assert_eq!((spec.flag_policy, spec.delete_policy), (FlagPolicy::SourceWins, DeletePolicy::Keep));
-        assert_eq!(spec.source.timeouts, Timeouts::default());
-        assert_eq!(spec.retry, Retry::default());
-        assert_eq!(spec.messages, MessageRules::default());
+        assert_eq!((spec.flag_policy, spec.delete_policy), (FlagHandling::SourceWins, DeletionHandling::Keep));
+        assert_eq!(spec.source.timeouts, ConnectionTimeouts::default());
+        assert_eq!(spec.retry, RetryPolicy::default());
+        assert_eq!(spec.messages, MessageFilter::default());
     }
 
     #[test]
@@ -542,7 +553,7 @@ mod tests {
     fn dovecots_master_login_has_a_separator() {
         let master = json!({"username": "m", "passwordSecretRef": {"name": "m", "key": "password"}, "mode": "Suffix"});
         let spec = convert(&[("/spec/destination/masterUser", master)]).unwrap();
-        let expected = Master::Suffix { username: "m".to_owned(), separator: "*".to_owned() };
+        let expected = MasterLogin::Suffix { username: "m".to_owned(), separator: "*".to_owned() };
         assert_eq!(spec.destination.login.master, Some(expected));
     }
 
@@ -561,11 +572,11 @@ mod tests {
     fn a_token_in_a_file_is_read_at_each_connect() {
         let mailboxes = json!([{"name": "alice", "source": {"tokenSecretRef": {"name": "files", "key": "t"}}}]);
         let spec = convert(&[("/spec/mailboxes", mailboxes)]).unwrap();
-        let Credential::TokenFile(path) = spec.source.login.credential else { panic!("no file") };
+        let LoginCredential::TokenFile(path) = spec.source.login.credential else { panic!("no file") };
         assert_eq!(path, PathBuf::from("/run/t"));
         let mailboxes = json!([{"name": "alice", "source": {"tokenSecretRef": {"name": "s", "key": "a"}}}]);
         let spec = convert(&[("/spec/mailboxes", mailboxes)]).unwrap();
-        assert!(matches!(spec.source.login.credential, Credential::Token(_)));
+        assert!(matches!(spec.source.login.credential, LoginCredential::Token(_)));
     }
 
     #[test]
@@ -677,7 +688,7 @@ mod tests {
     fn message_rules_become_seconds_and_bytes() {
         let rules = json!({"since": "2024-01-01T00:00:00.5Z", "maxAgeDays": 10_000, "minAgeDays": 1,
                            "before": "2025-06-01T02:00:00+02:00", "minSize": "1Ki", "maxSize": "25Mi", "skipDeleted": true});
-        let expected = MessageRules {
+        let expected = MessageFilter {
             since: Some(1_704_067_201),
             before: Some(1_748_736_000),
             max_size: Some(26_214_400),

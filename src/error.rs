@@ -32,7 +32,7 @@ pub enum ErrorClass {
 
 /// What a class of errors asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remedy {
+pub enum ErrorRemedy {
     /// Reconnect and go on, with jittered backoff.
     RetryWithBackoff,
     /// Nothing helps until a person changes something.
@@ -64,16 +64,16 @@ impl ErrorClass {
 
     /// What this class asks for.
     #[must_use]
-    pub(crate) const fn remedy(self) -> Remedy {
+    pub(crate) const fn remedy(self) -> ErrorRemedy {
         match self {
-            Self::Throttled | Self::Network | Self::Protocol => Remedy::RetryWithBackoff,
-            Self::MessageRejected => Remedy::SkipMessage,
+            Self::Throttled | Self::Network | Self::Protocol => ErrorRemedy::RetryWithBackoff,
+            Self::MessageRejected => ErrorRemedy::SkipMessage,
             Self::Authentication
             | Self::Authorization
             | Self::Quota
             | Self::Tls
             | Self::Configuration
-            | Self::Internal => Remedy::WaitForPerson,
+            | Self::Internal => ErrorRemedy::WaitForPerson,
         }
     }
 
@@ -175,12 +175,12 @@ pub struct Error {
     pub stated_wait: Option<std::time::Duration>,
     /// Whether this run tries again what failed.
     #[serde(skip)]
-    pub finality: Finality,
+    pub finality: GiveUpScope,
 }
 
 /// Whether a run tries again what failed, whatever the class of the error says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Finality {
+pub enum GiveUpScope {
     /// As the class says.
     #[default]
     ByClass,
@@ -203,7 +203,7 @@ impl Error {
             advice: None,
             retry_at: None,
             stated_wait: None,
-            finality: Finality::ByClass,
+            finality: GiveUpScope::ByClass,
         }
     }
 

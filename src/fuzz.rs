@@ -7,9 +7,9 @@ use crate::{
     api::{MailMigration, MailServer, csv},
     imap::{parse, uid_set::UidSet},
     import::{
-        encoding::{self, Encoding},
-        servers::{Server, SideSettings},
-        table::{self, Format, Reading},
+        encoding::{self, TableEncoding},
+        servers::{ServerChoice, SideSettings},
+        table::{self, TableFormat, TableOptions},
     },
     sync::checkpoint::Checkpoint,
     yaml,
@@ -44,11 +44,12 @@ pub fn checkpoint(cbor: &[u8]) {
 /// A list of mailboxes, as `mailferry import` and a migration's CSV Secret take it.
 pub fn table(file: &[u8]) {
     drop(csv::parse("file", file, ToOwned::to_owned));
-    let Ok(text) = encoding::decode("file", file, Encoding::Auto) else { return };
-    let side = |host: &str| SideSettings { server: Some(Server::Host(host.to_owned())), ..SideSettings::default() };
-    for format in [Format::Csv, Format::Imapsync] {
+    let Ok(text) = encoding::decode("file", file, TableEncoding::Auto) else { return };
+    let side =
+        |host: &str| SideSettings { server: Some(ServerChoice::Host(host.to_owned())), ..SideSettings::default() };
+    for format in [TableFormat::Csv, TableFormat::Imapsync] {
         for no_header in [false, true] {
-            let reading = Reading { format, no_header, ..Reading::default() };
+            let reading = TableOptions { format, no_header, ..TableOptions::default() };
             drop(table::read(&text.bytes, &reading, [&side("old.example"), &side("new.example")]));
         }
     }

@@ -17,4 +17,4 @@ pub mod telemetry;
 pub mod worker;
 pub mod yaml;
 
-pub use error::{Error, ErrorClass, Remedy, Result, Side};
+pub use error::{Error, ErrorClass, ErrorRemedy, Result, Side};

@@ -31,7 +31,7 @@ struct Cli {
 
     /// How log lines look [default: text; json for what runs in a cluster].
     #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Logs")]
-    log_format: Option<logs::Format>,
+    log_format: Option<logs::LogFormat>,
 
     #[command(subcommand)]
     command: Command,
@@ -104,10 +104,10 @@ fn no_core_dumps() {
 fn execute(cli: Cli) -> Result<u8> {
     let screen = MultiProgress::new();
     let beside = screen.clone();
-    let stderr = logs::Between(move |line: &[u8]| beside.suspend(|| io::stderr().write_all(line)));
+    let stderr = logs::LineSink(move |line: &[u8]| beside.suspend(|| io::stderr().write_all(line)));
     let service = cli.command.is_service();
     let level = cli.log_level.as_deref().unwrap_or(if service { "info" } else { "warn" });
-    let format = cli.log_format.unwrap_or(if service { logs::Format::Json } else { logs::Format::Text });
+    let format = cli.log_format.unwrap_or(if service { logs::LogFormat::Json } else { logs::LogFormat::Text });
     logs::init(level, format, io::stderr().is_terminal(), stderr)?;
     match cli.command {
         Command::Check(args) => runtime()?.block_on(args.run(screen)),

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// One document of a stream.
 #[derive(Clone, PartialEq)]
-pub struct Document {
+pub struct YamlDocument {
     /// Where it stands in the stream, from 1; empty documents count.
     pub number: usize,
     /// Its first line in the stream, from 1.
@@ -18,7 +18,7 @@ pub struct Document {
     pub value: Value,
 }
 
-impl fmt::Debug for Document {
+impl fmt::Debug for YamlDocument {
     /// Without the value: manifests hold passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Document").field("number", &self.number).field("line", &self.line).finish_non_exhaustive()
@@ -27,7 +27,7 @@ impl fmt::Debug for Document {
 
 /// Reads a stream of documents; `name` (a file's name) is used in errors. Documents without content are left out.
 /// Merge keys (`<<`) are applied. A key that is there twice, or is no text, is an error.
-pub fn read_stream(name: &str, text: &str) -> Result<Vec<Document>> {
+pub fn read_stream(name: &str, text: &str) -> Result<Vec<YamlDocument>> {
     let mut documents = Vec::new();
     for (index, (line, part)) in split(text).into_iter().enumerate() {
         let number = index + 1;
@@ -46,7 +46,7 @@ pub fn read_stream(name: &str, text: &str) -> Result<Vec<Document>> {
         })?;
         value.apply_merge().map_err(|error| at(&error))?;
         if !value.is_null() {
-            documents.push(Document { number, line, value: to_json(value).map_err(|error| at(&error))? });
+            documents.push(YamlDocument { number, line, value: to_json(value).map_err(|error| at(&error))? });
         }
     }
     Ok(documents)

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use mailferry::{
     Error, ErrorClass,
     api::SecretKeyRef,
-    imap::{Credential, Master},
+    imap::{LoginCredential, MasterLogin},
     local::{
-        manifest::{Manifests, load},
+        manifest::{ManifestSet, load},
         secrets::SecretSource,
     },
     sync::spec::SyncSpec,
@@ -46,7 +46,7 @@ fn example(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
 }
 
-fn specs(manifests: &Manifests) -> Vec<Result<SyncSpec, Error>> {
+fn specs(manifests: &ManifestSet) -> Vec<Result<SyncSpec, Error>> {
     let now: Timestamp = "2026-03-01T00:00:00Z".parse().unwrap();
     manifests.specs(&manifests.migrations()[0], now)
 }
@@ -117,10 +117,13 @@ fn the_full_example_is_right() {
     assert_eq!(names, ["alice", "bob@acme.example", "carol", "dave@acme.example", "erin@acme.example"]);
     assert_eq!(specs[0].destination.login.username, "alice.smith@acme.example");
     assert_eq!(specs[1].destination.login.username, "bob@acme.example");
-    assert!(matches!(specs[2].source.login.credential, Credential::Token(_)));
+    assert!(matches!(specs[2].source.login.credential, LoginCredential::Token(_)));
     assert_eq!((password(&specs[3]), password(&specs[4])), (&b"se\"cret, really"[..], &b"pa ss"[..]));
     assert_eq!(specs[3].destination.login.username, "dave.jones@acme.example");
-    assert_eq!(specs[4].destination.login.master, Some(Master::AuthorizationIdentity { username: "migrator".into() }));
+    assert_eq!(
+        specs[4].destination.login.master,
+        Some(MasterLogin::AuthorizationIdentity { username: "migrator".into() })
+    );
     let migration = &manifests.migrations()[0];
     let limits = &manifests.server(migration, &migration.spec.source).unwrap().limits;
     assert_eq!(limits.max_connections, Some(40));

@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use mailferry_testkit::{Account, Corpus, Dovecot, Message, Options, Proxy, RawImap, raw::quoted};
+use mailferry_testkit::{
+    Corpus, CorpusMessage, Dovecot, DovecotOptions, FaultyProxy, RawImap, TestAccount, raw::quoted,
+};
 
 use crate::tools::{Cost, End, Tool};
 
@@ -134,9 +136,9 @@ impl Measured {
 impl Scenario {
     /// Runs every tool so many times, in turns, so that what slows the machine down slows all.
     pub async fn measure(&'static self, runs: usize, dir: &Path) -> Vec<Measured> {
-        let options = Options { fsync: self.fsync, ..Options::default() };
+        let options = DovecotOptions { fsync: self.fsync, ..DovecotOptions::default() };
         let servers = [Dovecot::start(&options), Dovecot::start(&options)];
-        let proxies = [&servers[0], &servers[1]].map(|server| Proxy::start(server.tls_port(), Duration::ZERO));
+        let proxies = [&servers[0], &servers[1]].map(|server| FaultyProxy::start(server.tls_port(), Duration::ZERO));
         let stage = Stage { scenario: self, servers: &servers, proxies: &proxies, dir };
         let corpus = self.corpus();
         let source = servers[0].account();
@@ -176,13 +178,13 @@ impl Scenario {
 struct Stage<'a> {
     scenario: &'a Scenario,
     servers: &'a [Dovecot; 2],
-    proxies: &'a [Proxy; 2],
+    proxies: &'a [FaultyProxy; 2],
     dir: &'a Path,
 }
 
 impl Stage<'_> {
     /// One run into a new account, with new state.
-    async fn once(&self, tool: Tool, source: &Account<'_>, name: &str) -> Result<Cost, String> {
+    async fn once(&self, tool: Tool, source: &TestAccount<'_>, name: &str) -> Result<Cost, String> {
         let dir = self.dir.join(name);
         let destination = self.servers[1].account();
         let own_source;
@@ -232,8 +234,9 @@ const DELETED: usize = 20;
 async fn change(source: &mut RawImap) {
     let folders = source.folders().await;
     for folder in folders.iter().take(10) {
-        let new =
-            |at| Message::new(format!("Message-ID: <new{at}@{}>\r\nSubject: new\r\n\r\nnew\r\n", folder.raw.len()));
+        let new = |at| {
+            CorpusMessage::new(format!("Message-ID: <new{at}@{}>\r\nSubject: new\r\n\r\nnew\r\n", folder.raw.len()))
+        };
         source.append(&folder.raw, &(0..5).map(new).collect::<Vec<_>>()).await;
         source.store(&folder.raw, "1:10", "+FLAGS.SILENT (\\Flagged)").await;
         source.expunge(&folder.raw, "11:12").await;

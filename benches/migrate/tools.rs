@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use mailferry_testkit::{Account, pki::pki};
+use mailferry_testkit::{TestAccount, pki::pki};
 
 /// Something that copies mailboxes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum Tool {
 /// One side of a run: the account, and the port (a proxy's, perhaps) by which it is reached.
 #[derive(Clone)]
 pub struct End<'a> {
-    pub account: &'a Account<'a>,
+    pub account: &'a TestAccount<'a>,
     pub port: u16,
 }
 

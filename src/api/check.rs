@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     scalar::{DURATION_PATTERN, SIZE_PATTERN},
-    validate::Problem,
+    validate::ManifestProblem,
 };
 
 /// Removes nulls from objects, as the API server does: a field that is null was not written.
@@ -24,7 +24,7 @@ pub(crate) fn prune_nulls(value: &mut Value) {
 
 /// What is wrong with `value` by this (structural, OpenAPI v3) schema.
 #[must_use]
-pub fn problems(schema: &Value, value: &Value) -> Vec<Problem> {
+pub fn problems(schema: &Value, value: &Value) -> Vec<ManifestProblem> {
     let mut found = Vec::new();
     check("", schema, value, &mut found);
     found
@@ -46,7 +46,7 @@ pub(crate) fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>
         .map(|(candidate, ..)| candidate)
 }
 
-fn check(path: &str, schema: &Value, value: &Value, found: &mut Vec<Problem>) {
+fn check(path: &str, schema: &Value, value: &Value, found: &mut Vec<ManifestProblem>) {
     if schema["x-kubernetes-int-or-string"] == true {
         if !(value.is_i64() || value.is_string()) {
             found.push(problem(path, format!("must be a number or text, not {}", kind(value))));
@@ -68,7 +68,7 @@ fn check(path: &str, schema: &Value, value: &Value, found: &mut Vec<Problem>) {
     }
 }
 
-fn check_object(path: &str, schema: &Value, object: &Map<String, Value>, found: &mut Vec<Problem>) {
+fn check_object(path: &str, schema: &Value, object: &Map<String, Value>, found: &mut Vec<ManifestProblem>) {
     for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if !object.contains_key(name) {
             found.push(problem(&join(path, name), "is missing".to_owned()));
@@ -97,7 +97,7 @@ fn check_object(path: &str, schema: &Value, object: &Map<String, Value>, found: 
     }
 }
 
-fn check_array(path: &str, schema: &Value, items: &[Value], found: &mut Vec<Problem>) {
+fn check_array(path: &str, schema: &Value, items: &[Value], found: &mut Vec<ManifestProblem>) {
     let count = items.len() as u64;
     if let Some(most) = schema["maxItems"].as_u64().filter(|most| count > *most) {
         found.push(problem(path, format!("has {count} entries, more than {most}")));
@@ -126,7 +126,7 @@ fn check_array(path: &str, schema: &Value, items: &[Value], found: &mut Vec<Prob
     }
 }
 
-fn check_text(path: &str, schema: &Value, text: &str, found: &mut Vec<Problem>) {
+fn check_text(path: &str, schema: &Value, text: &str, found: &mut Vec<ManifestProblem>) {
     let length = text.chars().count() as u64;
     if let Some(allowed) = schema["enum"].as_array()
         && !allowed.iter().any(|value| value == text)
@@ -147,7 +147,7 @@ fn check_text(path: &str, schema: &Value, text: &str, found: &mut Vec<Problem>) 
     }
 }
 
-fn check_number(path: &str, schema: &Value, number: f64, found: &mut Vec<Problem>) {
+fn check_number(path: &str, schema: &Value, number: f64, found: &mut Vec<ManifestProblem>) {
     let (least, most) = (schema["minimum"].as_f64(), schema["maximum"].as_f64());
     if least.is_some_and(|least| number < least) || most.is_some_and(|most| number > most) {
         let range = match (least, most) {
@@ -209,8 +209,8 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-fn problem(path: &str, message: String) -> Problem {
-    Problem { path: path.to_owned(), message }
+fn problem(path: &str, message: String) -> ManifestProblem {
+    ManifestProblem { path: path.to_owned(), message }
 }
 
 #[cfg(test)]

@@ -51,14 +51,14 @@ pub struct Account {
 
 /// Where the credential of an account is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Credential<'a> {
+pub enum CredentialRef<'a> {
     /// A password.
     Password(&'a SecretKeyRef),
     /// An OAuth 2.0 access token.
     Token(&'a SecretKeyRef),
 }
 
-impl Credential<'_> {
+impl CredentialRef<'_> {
     /// The Secret and key.
     #[must_use]
     pub(crate) const fn secret(&self) -> &SecretKeyRef {
@@ -71,9 +71,9 @@ impl Credential<'_> {
 impl Account {
     /// Where this account's own credential is, if it has one.
     #[must_use]
-    pub(crate) fn credential(&self) -> Option<Credential<'_>> {
-        let password = self.password_secret_ref.as_ref().map(Credential::Password);
-        password.or_else(|| self.token_secret_ref.as_ref().map(Credential::Token))
+    pub(crate) fn credential(&self) -> Option<CredentialRef<'_>> {
+        let password = self.password_secret_ref.as_ref().map(CredentialRef::Password);
+        password.or_else(|| self.token_secret_ref.as_ref().map(CredentialRef::Token))
     }
 }
 
@@ -135,7 +135,7 @@ pub struct FolderRules {
     /// Map: a folder for a special use (sent mail, drafts, junk, trash, archive) goes to the destination's folder for the
     /// same use. Ignore: names stay as they are.
     #[serde(default)]
-    pub special_use: SpecialUse,
+    pub special_use: SpecialUsePolicy,
     /// Copy: folders subscribed at the source are subscribed at the destination. Ignore: subscriptions are left alone.
     #[serde(default)]
     pub subscriptions: Subscriptions,
@@ -159,7 +159,7 @@ pub struct Rename {
 
 /// What special uses of folders mean.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum SpecialUse {
+pub enum SpecialUsePolicy {
     /// Into the destination's folder for the same use.
     #[default]
     Map,

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use secrecy::SecretBox;
 use zeroize::Zeroizing;
 
-use self::records::{Dialect, Records};
+use self::records::{CsvDialect, CsvReader};
 use super::{Account, MailboxEntry, SecretKeyRef, check, rules, validate};
 use crate::error::{Error, Result};
 
@@ -46,7 +46,7 @@ pub struct CsvMailbox {
 pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Result<Vec<CsvMailbox>> {
     let wrong = |line: usize, what: String| Error::configuration(format!("{name}, line {line}: {what}"));
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut records = Records::new(bytes, 1, Dialect::default())
+    let mut records = CsvReader::new(bytes, 1, CsvDialect::default())
         .map(|record| record.map_err(|(line, fault)| wrong(line, fault.message().to_owned())));
     let header = records.next().transpose()?.map_or_else(Vec::new, |record| record.fields);
     let header: Vec<String> =
@@ -70,7 +70,7 @@ pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Resul
     let mut mailboxes = Vec::new();
     let mut seen = HashMap::new();
     for record in records {
-        let records::Record { line, fields } = record?;
+        let records::CsvRecord { line, fields } = record?;
         if fields.len() == 1 && fields[0].is_empty() {
             continue;
         }

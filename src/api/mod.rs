@@ -17,8 +17,8 @@ pub mod settings;
 pub mod validate;
 
 pub(crate) use common::{
-    AcceptNotCopied, Account, Credential, DeletionPolicy, FlagPolicy, FolderRules, MasterMode, MasterUser,
-    MessageRules, Namespaces, NotCopiedReason, Rename, SpecialUse, Subscriptions, Timeouts,
+    AcceptNotCopied, Account, CredentialRef, DeletionPolicy, FlagPolicy, FolderRules, MasterMode, MasterUser,
+    MessageRules, Namespaces, NotCopiedReason, Rename, SpecialUsePolicy, Subscriptions, Timeouts,
 };
 pub use common::{LastError, SecretKeyRef};
 pub use mail_migration::{EndpointSpec, MailMigration, MailMigrationSpec, MailMigrationStatus, MailboxEntry};

@@ -4,7 +4,7 @@
 
 /// One rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rule {
+pub struct CelRule {
     /// What must be true, in CEL.
     pub cel: &'static str,
     /// What to write instead.
@@ -13,9 +13,9 @@ pub struct Rule {
 
 macro_rules! rules {
     ($($(#[$doc:meta])* $name:ident: $cel:literal => $message:literal;)*) => {
-        $($(#[$doc])* pub const $name: Rule = Rule { cel: $cel, message: $message };)*
+        $($(#[$doc])* pub const $name: CelRule = CelRule { cel: $cel, message: $message };)*
         /// Every rule, for tests and documentation.
-        pub const ALL: &[(&str, Rule)] = &[$((stringify!($name), $name)),*];
+        pub const ALL: &[(&str, CelRule)] = &[$((stringify!($name), $name)),*];
     };
 }
 
@@ -119,7 +119,7 @@ rules! {
 }
 
 /// On a MailMigration as a whole; transitions have no meaning without an API server.
-pub const STARTED: Rule = Rule {
+pub const STARTED: CelRule = CelRule {
     cel: "!has(oldSelf.status) || !has(oldSelf.status.startedAt) || (\
 has(self.spec.source.serverRef) == has(oldSelf.spec.source.serverRef) \
 && (!has(self.spec.source.serverRef) || self.spec.source.serverRef.name == oldSelf.spec.source.serverRef.name) \
@@ -135,34 +135,34 @@ has(self.spec.source.serverRef) == has(oldSelf.spec.source.serverRef) \
 };
 
 /// On a MailboxSync's spec: which mailbox it is.
-pub const SAME_MAILBOX: Rule = Rule {
+pub const SAME_MAILBOX: CelRule = CelRule {
     cel: "self.migration == oldSelf.migration && self.mailbox == oldSelf.mailbox",
     message: "migration and mailbox of a MailboxSync can't change: the operator makes a new one",
 };
 
 /// On one side of a MailboxSync's spec.
-pub const SYNC_CREDENTIAL: Rule = Rule {
+pub const SYNC_CREDENTIAL: CelRule = CelRule {
     cel: "has(self.masterUser) || has(self.account.passwordSecretRef) || has(self.account.tokenSecretRef)",
     message: "write account.passwordSecretRef, account.tokenSecretRef or masterUser",
 };
 
 /// On a MailboxSync's status: only the worker of the current attempt may report.
-pub const FENCE: Rule = Rule {
+pub const FENCE: CelRule = CelRule {
     cel: "(has(self.worker) && self.worker.attempt == self.attempt) || (has(self.worker) == has(oldSelf.worker) && (!has(self.worker) || self.worker == oldSelf.worker))",
     message: "fenced: worker may change only when worker.attempt equals attempt; another attempt has taken over",
 };
 
 /// On a MailboxSync's status.
-pub const WORKER_ATTEMPT: Rule = Rule {
+pub const WORKER_ATTEMPT: CelRule = CelRule {
     cel: "!has(self.worker) || self.worker.attempt <= self.attempt",
     message: "worker.attempt can't be ahead of attempt: the operator writes the attempt before it makes the pod",
 };
 
 /// On `status.attempt`.
-pub const ATTEMPT_GROWS: Rule = Rule { cel: "self >= oldSelf", message: "attempt never goes back" };
+pub const ATTEMPT_GROWS: CelRule = CelRule { cel: "self >= oldSelf", message: "attempt never goes back" };
 
 /// On `status.worker`.
-pub const REPORT_GROWS: Rule = Rule {
+pub const REPORT_GROWS: CelRule = CelRule {
     cel: "self.attempt != oldSelf.attempt || self.report >= oldSelf.report",
     message: "report never goes back within an attempt: a newer report is there already",
 };

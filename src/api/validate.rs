@@ -9,9 +9,9 @@ use super::{
     mail_migration::{EndpointSpec, MailMigrationSpec, MailboxEntry},
     mail_server::{MailServerSpec, Tls, TlsMode},
     rules::{
-        ACCEPTED_MESSAGES, AGES, BACKOFF, CONNECT, CUTOVER_EVERY, DEADLINE, DESTINATION_CREDENTIAL, DRAIN_FOR, EVERY,
-        HOST, INSECURE, INTO, KEEPALIVE, MAILBOX_NAME, NO_TLS, OFFLINE_GRACE, ONE_ACCEPTED, ONE_CA, ONE_CREDENTIAL,
-        ONE_SERVER, PATIENCE, PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, Rule, SEPARATOR, SINCE_BEFORE, SIZES,
+        ACCEPTED_MESSAGES, AGES, BACKOFF, CONNECT, CUTOVER_EVERY, CelRule, DEADLINE, DESTINATION_CREDENTIAL, DRAIN_FOR,
+        EVERY, HOST, INSECURE, INTO, KEEPALIVE, MAILBOX_NAME, NO_TLS, OFFLINE_GRACE, ONE_ACCEPTED, ONE_CA,
+        ONE_CREDENTIAL, ONE_SERVER, PATIENCE, PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, SEPARATOR, SINCE_BEFORE, SIZES,
         SOME_MAILBOX, SOURCE_CREDENTIAL, STALL_AFTER, TTL,
     },
     scalar::Duration,
@@ -19,7 +19,7 @@ use super::{
 
 /// A rule that a manifest breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ManifestProblem {
     /// The field, such as `spec.source`.
     pub path: String,
     /// What is wrong and what to write instead.
@@ -27,25 +27,25 @@ pub struct Problem {
 }
 
 /// Collects problems below one path.
-struct Findings<'a> {
-    problems: &'a mut Vec<Problem>,
+struct ProblemCollector<'a> {
+    problems: &'a mut Vec<ManifestProblem>,
     path: String,
 }
 
-impl Findings<'_> {
-    fn at(&mut self, field: &str) -> Findings<'_> {
+impl ProblemCollector<'_> {
+    fn at(&mut self, field: &str) -> ProblemCollector<'_> {
         let path =
             if field.starts_with('[') { format!("{}{field}", self.path) } else { format!("{}.{field}", self.path) };
-        Findings { problems: self.problems, path }
+        ProblemCollector { problems: self.problems, path }
     }
 
-    fn require(&mut self, holds: bool, rule: Rule) {
+    fn require(&mut self, holds: bool, rule: CelRule) {
         if !holds {
-            self.problems.push(Problem { path: self.path.clone(), message: rule.message.to_owned() });
+            self.problems.push(ManifestProblem { path: self.path.clone(), message: rule.message.to_owned() });
         }
     }
 
-    fn within(&mut self, field: &str, value: Duration, (least, most): (u64, u64), rule: Rule) {
+    fn within(&mut self, field: &str, value: Duration, (least, most): (u64, u64), rule: CelRule) {
         let holds = (Duration::from_secs(least)..=Duration::from_secs(most)).contains(&value);
         self.at(field).require(holds, rule);
     }
@@ -56,9 +56,9 @@ const HOUR: u64 = 3600;
 
 /// The rules that a MailMigration's spec breaks.
 #[must_use]
-pub fn problems(spec: &MailMigrationSpec) -> Vec<Problem> {
+pub fn problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
     let mut problems = Vec::new();
-    let mut at = Findings { problems: &mut problems, path: "spec".to_owned() };
+    let mut at = ProblemCollector { problems: &mut problems, path: "spec".to_owned() };
     endpoint(&mut at.at("source"), &spec.source);
     endpoint(&mut at.at("destination"), &spec.destination);
     at.require(!spec.mailboxes.is_empty() || !spec.mailbox_secrets.is_empty(), SOME_MAILBOX);
@@ -93,9 +93,9 @@ pub fn problems(spec: &MailMigrationSpec) -> Vec<Problem> {
 
 /// The rules that a MailServer's spec breaks.
 #[must_use]
-pub fn server_problems(spec: &MailServerSpec) -> Vec<Problem> {
+pub fn server_problems(spec: &MailServerSpec) -> Vec<ManifestProblem> {
     let mut problems = Vec::new();
-    server(&mut Findings { problems: &mut problems, path: "spec".to_owned() }, spec);
+    server(&mut ProblemCollector { problems: &mut problems, path: "spec".to_owned() }, spec);
     problems
 }
 
@@ -109,14 +109,14 @@ pub(crate) fn is_mailbox_name(name: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._@+=-".contains(b))
 }
 
-fn server(at: &mut Findings<'_>, spec: &MailServerSpec) {
+fn server(at: &mut ProblemCollector<'_>, spec: &MailServerSpec) {
     static HOST_CHARACTERS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("^[0-9A-Za-z._:-]+$").ok());
     let characters = HOST_CHARACTERS.as_ref().is_some_and(|r| r.is_match(&spec.host));
     at.at("host").require(characters && spec.host.matches(':').count() != 1, HOST);
     tls(&mut at.at("tls"), &spec.tls);
 }
 
-fn tls(at: &mut Findings<'_>, tls: &Tls) {
+fn tls(at: &mut ProblemCollector<'_>, tls: &Tls) {
     let bundle = tls.ca_bundle.is_some() || tls.ca_bundle_ref.is_some();
     let named = bundle || tls.server_name.is_some();
     at.require(tls.ca_bundle.is_none() || tls.ca_bundle_ref.is_none(), ONE_CA);
@@ -127,7 +127,7 @@ fn tls(at: &mut Findings<'_>, tls: &Tls) {
     }
 }
 
-fn endpoint(at: &mut Findings<'_>, endpoint: &EndpointSpec) {
+fn endpoint(at: &mut ProblemCollector<'_>, endpoint: &EndpointSpec) {
     at.require(endpoint.server.is_some() != endpoint.server_ref.is_some(), ONE_SERVER);
     if let Some(spec) = &endpoint.server {
         server(&mut at.at("server"), spec);
@@ -137,15 +137,15 @@ fn endpoint(at: &mut Findings<'_>, endpoint: &EndpointSpec) {
     }
 }
 
-fn master(at: &mut Findings<'_>, user: &MasterUser) {
+fn master(at: &mut ProblemCollector<'_>, user: &MasterUser) {
     at.require(user.separator.is_none() || user.mode == MasterMode::Suffix, SEPARATOR);
 }
 
-fn account(at: &mut Findings<'_>, account: &Account) {
+fn account(at: &mut ProblemCollector<'_>, account: &Account) {
     at.require(account.password_secret_ref.is_none() || account.token_secret_ref.is_none(), ONE_CREDENTIAL);
 }
 
-fn folders(at: &mut Findings<'_>, folders: &FolderRules) {
+fn folders(at: &mut ProblemCollector<'_>, folders: &FolderRules) {
     let from = folders.rename.iter().map(|rename| &rename.from);
     let closed = |p: &String| !p.starts_with('/') || (p.chars().count() > 2 && p.ends_with('/'));
     at.require(folders.include.iter().chain(&folders.exclude).chain(from).all(closed), PATTERNS);
@@ -154,7 +154,7 @@ fn folders(at: &mut Findings<'_>, folders: &FolderRules) {
     }
 }
 
-fn messages(at: &mut Findings<'_>, messages: &MessageRules) {
+fn messages(at: &mut ProblemCollector<'_>, messages: &MessageRules) {
     at.require(messages.since.as_ref().zip(messages.before.as_ref()).is_none_or(|(a, b)| a < b), SINCE_BEFORE);
     at.require(messages.min_age_days.zip(messages.max_age_days).is_none_or(|(a, b)| a < b), AGES);
     at.require(messages.min_size.zip(messages.max_size).is_none_or(|(a, b)| a <= b), SIZES);
@@ -165,13 +165,13 @@ fn messages(at: &mut Findings<'_>, messages: &MessageRules) {
     }
 }
 
-fn timeouts(at: &mut Findings<'_>, timeouts: &Timeouts) {
+fn timeouts(at: &mut ProblemCollector<'_>, timeouts: &Timeouts) {
     at.within("connect", timeouts.connect, (1, 10 * MINUTE), CONNECT);
     at.within("reply", timeouts.reply, (1, HOUR), REPLY);
     at.within("keepalive", timeouts.keepalive, (1, 25 * MINUTE), KEEPALIVE);
 }
 
-fn retry(at: &mut Findings<'_>, retry: &Retry) {
+fn retry(at: &mut ProblemCollector<'_>, retry: &Retry) {
     let ordered = |first: Duration, last: Duration, most: u64| first <= last && last <= Duration::from_secs(most);
     at.require(ordered(retry.reconnect_backoff, retry.reconnect_max_backoff, HOUR), RECONNECT_BACKOFF);
     let starts = retry.initial_backoff >= Duration::from_secs(1);

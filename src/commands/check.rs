@@ -17,11 +17,11 @@ use super::manifests::ManifestArgs;
 use crate::{
     error::{Error, ErrorClass, Result},
     local::{
-        check::{self, MailboxCheck, Topic, Warning, assess, gravest, look},
-        each::{Step, each},
-        run::Bounds,
-        state::{MailboxState, State, default_folder},
-        view::{Output, Style, event},
+        check::{self, CheckWarning, MailboxCheck, WarningTopic, assess, gravest, look},
+        each::{TaskEvent, each},
+        run::RunLimits,
+        state::{CheckpointFile, StateFolder, default_folder},
+        view::{OutputMode, OutputStyle, event},
     },
     sync::{checkpoint::fingerprint, spec::SyncSpec},
 };
@@ -51,12 +51,12 @@ pub struct CheckArgs {
 
     /// What to show: findings for people, or JSON lines (`checked` for each mailbox, `summary` at the end).
     #[arg(long, value_enum, default_value_t)]
-    pub output: Output,
+    pub output: OutputMode,
 }
 
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
-enum What<'a> {
+enum CheckEvent<'a> {
     Checked {
         #[serde(flatten)]
         check: &'a MailboxCheck,
@@ -82,22 +82,23 @@ impl CheckArgs {
         }
         let style = self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal());
         let folder = self.state.clone().unwrap_or_else(|| default_folder(&migration.name));
-        let state = Arc::new(State::read_only(&folder));
+        let state = Arc::new(StateFolder::read_only(&folder));
         let parallelism = self.parallelism.map_or(migration.parallelism, NonZeroUsize::get);
-        let bounds = Bounds { parallelism, hosts: migration.hosts };
+        let bounds = RunLimits { parallelism, hosts: migration.hosts };
         let began = Instant::now();
-        let bar = if style == Style::Bars { screen.add(bar(migration.mailboxes.len())) } else { ProgressBar::hidden() };
+        let bar =
+            if style == OutputStyle::Bars { screen.add(bar(migration.mailboxes.len())) } else { ProgressBar::hidden() };
         let task = |spec: SyncSpec| {
             let state = Arc::clone(&state);
             async move { check_mailbox(&spec, &state.mailbox(&spec.mailbox)).await }
         };
         let outcomes = each(migration.mailboxes, &bounds, task, |step| match step {
-            Step::Tick => bar.tick(),
-            Step::Ended(outcome) => {
+            TaskEvent::Tick => bar.tick(),
+            TaskEvent::Ended(outcome) => {
                 bar.inc(1);
-                if style == Style::Json {
+                if style == OutputStyle::Json {
                     let check = outcome.as_ref().map_or_else(|error| failed(error.clone()), Clone::clone);
-                    event(&mut io::stdout(), Timestamp::now(), What::Checked { check: &check });
+                    event(&mut io::stdout(), Timestamp::now(), CheckEvent::Checked { check: &check });
                 }
             }
         })
@@ -106,9 +107,9 @@ impl CheckArgs {
 
         let checks: Vec<MailboxCheck> = outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(failed)).collect();
         let exit_code = gravest(&checks).map_or(0, ErrorClass::exit_code);
-        if style == Style::Json {
+        if style == OutputStyle::Json {
             let ready = checks.iter().filter(|check| check.problems.is_empty()).count();
-            let what = What::Summary {
+            let what = CheckEvent::Summary {
                 mailboxes: checks.len(),
                 ready,
                 with_problems: checks.len() - ready,
@@ -127,11 +128,11 @@ impl CheckArgs {
     }
 }
 
-async fn check_mailbox(spec: &SyncSpec, state: &MailboxState) -> MailboxCheck {
+async fn check_mailbox(spec: &SyncSpec, state: &CheckpointFile) -> MailboxCheck {
     let (frozen, note) = state.mapping(&fingerprint(&spec.source, &spec.destination));
     let (source, destination) = tokio::join!(look(&spec.source), look(&spec.destination));
     let mut check = assess(spec, source, destination, &frozen, Timestamp::now());
-    check.warnings.extend(note.map(|what| Warning { topic: Topic::Checkpoint, side: None, what }));
+    check.warnings.extend(note.map(|what| CheckWarning { topic: WarningTopic::Checkpoint, side: None, what }));
     check
 }
 

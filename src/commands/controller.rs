@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     controller::{
         config::{OperatorConfig, WorkerConfig},
-        leader::{Candidate, identity},
-        run::{Options, run},
+        leader::{LeaderCandidate, identity},
+        run::{OperatorOptions, run},
         write_guard,
     },
     error::{Error, Result},
     telemetry::{
         api_calls,
-        health::{Listener, Readiness},
+        health::{HealthListener, Readiness},
         metrics::Metrics,
     },
 };
@@ -57,14 +57,14 @@ pub struct ControllerArgs {
 
     /// Where /healthz, /readyz and /metrics are served; `none`: nowhere.
     #[arg(long, env = "MAILFERRY_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
-    pub listen: Listen,
+    pub listen: ListenAddress,
 }
 
 /// Where to listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listen(pub Option<SocketAddr>);
+pub struct ListenAddress(pub Option<SocketAddr>);
 
-impl FromStr for Listen {
+impl FromStr for ListenAddress {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
@@ -98,7 +98,7 @@ impl ControllerArgs {
         let client = api_calls::client(cluster, &metrics).map_err(unreachable)?;
         let served = CancellationToken::new();
         if let Some(address) = self.listen.0 {
-            let listener = Listener::bind(address).await?;
+            let listener = HealthListener::bind(address).await?;
             tracing::info!(address = %listener.address()?, "serving /healthz, /readyz and /metrics");
             let served = served.clone();
             tokio::spawn(listener.serve(metrics.clone(), readiness.clone(), served));
@@ -111,8 +111,15 @@ impl ControllerArgs {
         let instance = std::env::var("POD_NAME").ok();
         // Some clusters give a name here, with an address outside of them.
         let api_service = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|address| address.parse().ok());
-        let options =
-            Options { config, worker, namespaces, api_service, instance, metrics: Some(metrics.clone()), readiness };
+        let options = OperatorOptions {
+            config,
+            worker,
+            namespaces,
+            api_service,
+            instance,
+            metrics: Some(metrics.clone()),
+            readiness,
+        };
         let stop = CancellationToken::new();
         let asked = stop.clone();
         let signals = |kind| signal(kind).map_err(|e| Error::internal(format!("cannot wait for signals: {e}")));
@@ -126,7 +133,7 @@ impl ControllerArgs {
             asked.cancel();
         });
         let ended = if self.leader_election {
-            let candidate = Candidate::new(client.clone(), &lease_namespace, &self.lease_name, identity());
+            let candidate = LeaderCandidate::new(client.clone(), &lease_namespace, &self.lease_name, identity());
             lead(candidate, client, options, &metrics, stop).await
         } else {
             metrics.set_leader(true);
@@ -156,9 +163,9 @@ pub(super) fn namespaces(given: &[String]) -> Result<Vec<String>> {
 
 /// Runs the operator once this process leads, and no longer than it does.
 async fn lead(
-    candidate: Candidate,
+    candidate: LeaderCandidate,
     client: Client,
-    options: Options,
+    options: OperatorOptions,
     metrics: &Metrics,
     stop: CancellationToken,
 ) -> Result<()> {
@@ -189,7 +196,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct ControllerCli {
         #[command(flatten)]
         controller: ControllerArgs,
     }
@@ -198,7 +205,7 @@ mod tests {
     fn namespaces_are_given_one_by_one_or_by_comma_and_each_counts_once() {
         let of = |arguments: &[&str]| {
             let line = ["controller", "--worker-image", "i"].iter().chain(arguments);
-            namespaces(&Line::try_parse_from(line).unwrap().controller.namespaces)
+            namespaces(&ControllerCli::try_parse_from(line).unwrap().controller.namespaces)
         };
         assert_eq!(of(&[]).unwrap(), [""; 0]);
         assert_eq!(of(&["--namespace", ""]).unwrap(), [""; 0], "as the environment has an empty list");
@@ -212,9 +219,9 @@ mod tests {
 
     #[test]
     fn an_address_is_listened_on_or_none() {
-        assert_eq!("none".parse(), Ok(Listen(None)));
-        assert_eq!("127.0.0.1:80".parse(), Ok(Listen(Some(SocketAddr::from(([127, 0, 0, 1], 80))))));
-        assert_eq!("[::]:8080".parse(), Ok(Listen(Some("[::]:8080".parse().unwrap()))));
-        assert!("8080".parse::<Listen>().is_err());
+        assert_eq!("none".parse(), Ok(ListenAddress(None)));
+        assert_eq!("127.0.0.1:80".parse(), Ok(ListenAddress(Some(SocketAddr::from(([127, 0, 0, 1], 80))))));
+        assert_eq!("[::]:8080".parse(), Ok(ListenAddress(Some("[::]:8080".parse().unwrap()))));
+        assert!("8080".parse::<ListenAddress>().is_err());
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     api::{MailMigration, MailServer, MailboxSync, crd, scalar},
     controller::{
         config::OperatorConfig,
-        rights::{self, Right},
+        rights::{self, OperatorPermission},
     },
     error::{Error, ErrorClass, Result},
 };
@@ -64,7 +64,7 @@ const RENEWAL: Duration = Duration::from_secs(15);
 const AT_ONCE: usize = 8;
 
 /// What was looked at: what is well, or what is not.
-type Finding = Result<String>;
+type DoctorFinding = Result<String>;
 
 impl DoctorArgs {
     /// Looks, and prints what it found; returns the exit code.
@@ -93,14 +93,19 @@ impl DoctorArgs {
     }
 }
 
-fn line(finding: &Finding) -> String {
+fn line(finding: &DoctorFinding) -> String {
     match finding {
         Ok(well) => format!("ok       {well}\n"),
         Err(error) => format!("PROBLEM  {error}\n"),
     }
 }
 
-async fn look(client: &Client, config: &OperatorConfig, namespaces: &[String], lease: (&str, &str)) -> Vec<Finding> {
+async fn look(
+    client: &Client,
+    config: &OperatorConfig,
+    namespaces: &[String],
+    lease: (&str, &str),
+) -> Vec<DoctorFinding> {
     let version = match client.apiserver_version().await {
         Ok(version) => version,
         Err(error) => return vec![Err(failed("the API server does not answer", &error))],
@@ -129,7 +134,7 @@ fn failed(what: &str, error: &kube::Error) -> Error {
 }
 
 /// Whether the cluster's definitions have all that this program's have.
-async fn definitions(client: &Client) -> Finding {
+async fn definitions(client: &Client) -> DoctorFinding {
     let upgrade = "Install those of this version: upgrade the chart with crds.enabled, or `mailferry crds | kubectl apply --server-side -f -`";
     let request = http::Request::get("/openapi/v3/apis/mailferry.io/v1alpha1").body(Vec::new());
     let request = request.map_err(|e| Error::internal(format!("a request can't be made: {e}")))?;
@@ -185,7 +190,7 @@ fn compare(path: &str, ours: &Value, served: &Value, missing: &mut Vec<String>) 
 }
 
 /// Whether the operator may do what it needs: one finding for all, or one for each thing that it may not.
-async fn allowed(client: &Client, needed: Vec<Right>) -> Vec<Finding> {
+async fn allowed(client: &Client, needed: Vec<OperatorPermission>) -> Vec<DoctorFinding> {
     let count = needed.len();
     let asked = stream::iter(needed).map(|right| async move { may(client, &right).await.map(|may| (right, may)) });
     let answers: Result<Vec<_>> = asked.buffered(AT_ONCE).try_collect().await;
@@ -202,7 +207,7 @@ async fn allowed(client: &Client, needed: Vec<Right>) -> Vec<Finding> {
 }
 
 /// A right in words: `create pods in namespace customers`.
-fn words(right: &Right) -> String {
+fn words(right: &OperatorPermission) -> String {
     let group = if right.group.is_empty() { String::new() } else { format!(".{}", right.group) };
     let name = right.name.as_deref().map_or_else(String::new, |name| format!(" {name}"));
     let place = right.namespace.as_deref().map_or_else(String::new, |place| format!(" in namespace {place}"));
@@ -210,7 +215,7 @@ fn words(right: &Right) -> String {
 }
 
 /// Whether whoever asks may do something.
-async fn may(client: &Client, right: &Right) -> Result<bool> {
+async fn may(client: &Client, right: &OperatorPermission) -> Result<bool> {
     let (resource, subresource) = right.resource.split_once('/').unwrap_or((right.resource, ""));
     let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let review = SelfSubjectAccessReview {
@@ -235,7 +240,7 @@ async fn may(client: &Client, right: &Right) -> Result<bool> {
 }
 
 /// Whether an operator leads: the Lease is renewed while this looks, whatever the clocks say.
-async fn leader(client: &Client, (namespace, name): (&str, &str)) -> Finding {
+async fn leader(client: &Client, (namespace, name): (&str, &str)) -> DoctorFinding {
     let nobody = |why: &str| {
         Error::configuration(format!("no operator leads: {why}"))
             .advice(format!("Look at the operator's pods: kubectl --namespace {namespace} get pods, and their logs"))
@@ -272,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_right_is_told_as_kubectl_would_be_asked() {
-        let right = |group, resource, name: Option<&str>, namespace: Option<&str>| Right {
+        let right = |group, resource, name: Option<&str>, namespace: Option<&str>| OperatorPermission {
             verb: "patch",
             group,
             resource,

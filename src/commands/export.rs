@@ -17,16 +17,16 @@ use super::{checkpoint, manifests::ManifestArgs};
 use crate::{
     error::{Error, Result},
     local::{
-        each::{Step, each},
+        each::{TaskEvent, each},
         export::{self, ExportReport, export_mailbox},
-        progress::Board,
-        run::Bounds,
-        state::{State, default_folder},
-        view::{Output, Style, event},
+        progress::ProgressBoard,
+        run::RunLimits,
+        state::{StateFolder, default_folder},
+        view::{OutputMode, OutputStyle, event},
     },
     sync::{
         checkpoint::{Checkpoint, fingerprint},
-        progress::Progress,
+        progress::SyncProgress,
         report::MailboxReport,
         spec::SyncSpec,
     },
@@ -67,12 +67,12 @@ pub struct ExportArgs {
 
     /// What to show: text for people, or JSON lines (`exported` for each mailbox, `summary` at the end).
     #[arg(long, value_enum, default_value_t)]
-    pub output: Output,
+    pub output: OutputMode,
 }
 
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
-enum What<'a> {
+enum ExportEvent<'a> {
     Exported {
         #[serde(flatten)]
         report: &'a ExportReport,
@@ -88,8 +88,8 @@ enum What<'a> {
 }
 
 /// Where checkpoints come from.
-enum Source {
-    State(State),
+enum CheckpointSource {
+    State(StateFolder),
     /// The one of the only mailbox.
     Given(Checkpoint),
 }
@@ -109,21 +109,21 @@ impl ExportArgs {
                 return Err(Error::configuration("--checkpoint is for one mailbox, and the migration has more")
                     .advice("Name the mailbox by --mailbox"));
             }
-            Some(file) => Source::Given(checkpoint::read(file)?),
+            Some(file) => CheckpointSource::Given(checkpoint::read(file)?),
             None => {
                 let folder = self.state.clone().unwrap_or_else(|| default_folder(&migration.name));
-                Source::State(State::read_only(&folder))
+                CheckpointSource::State(StateFolder::read_only(&folder))
             }
         });
         let style = self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal());
         let parallelism = self.parallelism.map_or(migration.parallelism, NonZeroUsize::get);
-        let bounds = Bounds { parallelism, hosts: migration.hosts };
+        let bounds = RunLimits { parallelism, hosts: migration.hosts };
         let began = Instant::now();
-        let board = Arc::new(Mutex::new(Board::new(began, migration.mailboxes.len())));
-        let bar = if style == Style::Bars { screen.add(bar()) } else { ProgressBar::hidden() };
+        let board = Arc::new(Mutex::new(ProgressBoard::new(began, migration.mailboxes.len())));
+        let bar = if style == OutputStyle::Bars { screen.add(bar()) } else { ProgressBar::hidden() };
         let dir = Arc::new(self.not_copied.clone());
         let task = |spec: SyncSpec| {
-            let progress = Arc::new(Progress::default());
+            let progress = Arc::new(SyncProgress::default());
             lock(&board).start(Instant::now(), &spec.mailbox, &progress);
             let (source, dir) = (Arc::clone(&source), Arc::clone(&dir));
             async move {
@@ -134,19 +134,21 @@ impl ExportArgs {
             }
         };
         let outcomes = each(migration.mailboxes, &bounds, task, |step| match step {
-            Step::Tick => {
+            TaskEvent::Tick => {
                 let mut board = lock(&board);
                 board.observe(Instant::now());
                 bar.set_message(format!("{}/{} exported, {}", board.finished, board.mailboxes, board.total().line()));
                 bar.tick();
             }
-            Step::Ended(outcome) => {
+            TaskEvent::Ended(outcome) => {
                 let report = outcome.as_ref().map_or_else(|error| failed(error.clone()), Clone::clone);
                 lock(&board).finish(&MailboxReport { mailbox: report.mailbox.clone(), ..MailboxReport::default() });
                 match style {
-                    Style::Json => event(&mut io::stdout(), Timestamp::now(), What::Exported { report: &report }),
-                    Style::Bars => drop(screen.println(export::line(&report))),
-                    Style::Lines => drop(writeln!(io::stderr(), "{}", export::line(&report))),
+                    OutputStyle::Json => {
+                        event(&mut io::stdout(), Timestamp::now(), ExportEvent::Exported { report: &report })
+                    }
+                    OutputStyle::Bars => drop(screen.println(export::line(&report))),
+                    OutputStyle::Lines => drop(writeln!(io::stderr(), "{}", export::line(&report))),
                 }
             }
         })
@@ -155,8 +157,8 @@ impl ExportArgs {
 
         let reports: Vec<ExportReport> = outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(failed)).collect();
         let exit_code = export::exit_code(&reports);
-        if style == Style::Json {
-            let what = What::Summary {
+        if style == OutputStyle::Json {
+            let what = ExportEvent::Summary {
                 mailboxes: reports.len(),
                 written: reports.iter().map(|report| report.written).sum(),
                 unreadable: reports.iter().map(|report| report.unreadable).sum(),
@@ -173,7 +175,7 @@ impl ExportArgs {
     }
 }
 
-impl Source {
+impl CheckpointSource {
     /// The checkpoint of a mailbox.
     fn checkpoint(&self, spec: &SyncSpec) -> Result<Checkpoint> {
         let checkpoint = match self {
@@ -201,7 +203,7 @@ fn failed(error: Error) -> ExportReport {
     ExportReport::failed(error.mailbox.clone().unwrap_or_default(), error)
 }
 
-fn lock(board: &Mutex<Board>) -> std::sync::MutexGuard<'_, Board> {
+fn lock(board: &Mutex<ProgressBoard>) -> std::sync::MutexGuard<'_, ProgressBoard> {
     board.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

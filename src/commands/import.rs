@@ -15,13 +15,13 @@ use crate::{
     error::{Error, Result, Side},
     import::{
         apply,
-        columns::Told,
-        encoding::{self, Encoding},
+        columns::ColumnSetting,
+        encoding::{self, TableEncoding},
         files, names,
-        objects::Common,
-        plan::{self, Limits, Plan, Settings},
-        servers::{Server, SideSettings},
-        table::{self, Format, Reading, Table},
+        objects::ImportMetadata,
+        plan::{self, ImportPlan, ImportSettings, ObjectLimits},
+        servers::{ServerChoice, SideSettings},
+        table::{self, ImportTable, TableFormat, TableOptions},
     },
     local::text::{count, printable},
 };
@@ -55,7 +55,7 @@ pub struct ImportArgs {
     /// the headings; `name=` leaves a column out. Known: name, and host, port, username, password and token, each also with
     /// `source_` or `destination_` before it.
     #[arg(long, value_name = "MEANING=COLUMN", value_delimiter = ',', help_heading = "The table")]
-    pub columns: Vec<Told>,
+    pub columns: Vec<ColumnSetting>,
 
     /// The first line is data already: say by --columns what is where.
     #[arg(long, help_heading = "The table")]
@@ -74,11 +74,11 @@ pub struct ImportArgs {
         hide_possible_values = false,
         help_heading = "The table"
     )]
-    pub encoding: Encoding,
+    pub encoding: TableEncoding,
 
     /// Which kind of list it is.
     #[arg(long, value_enum, value_name = "KIND", default_value_t, help_heading = "The table")]
-    pub format: Format,
+    pub format: TableFormat,
 
     #[command(flatten)]
     pub source: SourceArgs,
@@ -179,8 +179,8 @@ macro_rules! side_args {
             fn settings(&self) -> Result<SideSettings> {
                 let Self { host, port, tls, ca_file, server, master_user, master_secret, master_mode } = self;
                 let server = match (server, host) {
-                    (Some(name), _) => Some(Server::Reference(name.clone())),
-                    (None, host) => host.clone().map(Server::Host),
+                    (Some(name), _) => Some(ServerChoice::Reference(name.clone())),
+                    (None, host) => host.clone().map(ServerChoice::Host),
                 };
                 let master = master_user.clone().zip(master_secret.clone()).map(|(username, password_secret_ref)| {
                     MasterUser { username, password_secret_ref, mode: master_mode.unwrap_or_default(), separator: None }
@@ -256,8 +256,8 @@ impl ImportArgs {
     /// # Errors
     /// Configuration when the table or the command line is wrong; what the cluster says.
     pub async fn run(self) -> Result<u8> {
-        let mut settings = Settings {
-            common: Common { import: self.import_name()?, namespace: self.namespace.clone() },
+        let mut settings = ImportSettings {
+            common: ImportMetadata { import: self.import_name()?, namespace: self.namespace.clone() },
             sides: [self.source.settings()?, self.destination.settings()?],
             parallelism: self.parallelism,
             suspend: self.suspend,
@@ -266,7 +266,7 @@ impl ImportArgs {
         let bytes = self.read()?;
         let text = encoding::decode(&file, &bytes, self.encoding)?;
         drop(bytes);
-        let reading = Reading {
+        let reading = TableOptions {
             format: self.format,
             delimiter: self.delimiter,
             no_header: self.no_header,
@@ -287,9 +287,9 @@ impl ImportArgs {
             _ => None,
         };
         let plan = if table.findings.problems.is_empty() {
-            plan::plan(&table.rows, &settings, Limits::default(), &mut table.findings)?
+            plan::plan(&table.rows, &settings, ObjectLimits::default(), &mut table.findings)?
         } else {
-            Plan::default()
+            ImportPlan::default()
         };
         say(&table.findings.text(&file));
         if !table.findings.problems.is_empty() {
@@ -306,7 +306,7 @@ impl ImportArgs {
         };
         if let Some(folder) = folder {
             let written = files::write(&folder, &plan, common, self.force)?;
-            for files::Written { path, unchanged } in &written {
+            for files::WrittenFile { path, unchanged } in &written {
                 print(&format!("{}{}\n", path.display(), if *unchanged { " (unchanged)" } else { "" }))?;
             }
             if client.is_none() {
@@ -315,7 +315,7 @@ impl ImportArgs {
             }
         }
         if let Some(client) = client {
-            let options = apply::Options { dry_run: self.dry_run, force_conflicts: self.force_conflicts };
+            let options = apply::ApplyOptions { dry_run: self.dry_run, force_conflicts: self.force_conflicts };
             apply::apply(&client, &plan, common, options, &mut io::stdout()).await?;
             if !self.dry_run {
                 let left_over = apply::left_over(&client, &plan, common).await.unwrap_or_default();
@@ -368,7 +368,7 @@ impl ImportArgs {
 }
 
 /// What was read and what it makes.
-fn summary(file: &str, table: &Table, read_as: Option<&str>, plan: &Plan) -> String {
+fn summary(file: &str, table: &ImportTable, read_as: Option<&str>, plan: &ImportPlan) -> String {
     let rows = count(table.count as u64, "row");
     let encoding = read_as.map_or_else(String::new, |encoding| format!(" (read as {encoding})"));
     let mailboxes = count(plan.mailboxes as u64, "mailbox");
@@ -385,7 +385,7 @@ fn summary(file: &str, table: &Table, read_as: Option<&str>, plan: &Plan) -> Str
 }
 
 /// What to type next.
-fn next_with_files(paths: &[&Path], plan: &Plan, settings: &Settings) -> String {
+fn next_with_files(paths: &[&Path], plan: &ImportPlan, settings: &ImportSettings) -> String {
     let shown = |path: &Path| {
         let path = path.display().to_string();
         let harmless = |c: char| c.is_ascii_alphanumeric() || "./_-".contains(c);
@@ -397,7 +397,7 @@ fn next_with_files(paths: &[&Path], plan: &Plan, settings: &Settings) -> String 
     let files = files.concat();
     let mut extra = String::new();
     for side in &settings.sides {
-        if let Some(Server::Reference(name)) = &side.server {
+        if let Some(ServerChoice::Reference(name)) = &side.server {
             let _ = writeln!(extra, "  MailServer {name} must be there too (in a file of its own: -f)");
         }
         if let Some(master) = &side.master {
@@ -418,7 +418,7 @@ fn next_with_files(paths: &[&Path], plan: &Plan, settings: &Settings) -> String 
     )
 }
 
-fn next_in_cluster(plan: &Plan, common: &Common, suspended: bool, left_over: &[String]) -> String {
+fn next_in_cluster(plan: &ImportPlan, common: &ImportMetadata, suspended: bool, left_over: &[String]) -> String {
     let namespace = common.namespace.as_ref().map_or_else(String::new, |name| format!(" -n {name}"));
     let mut text = format!("next:\n  kubectl get mailmigrations,mailboxsyncs{namespace}\n");
     if suspended {

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     local::{
         manifest,
-        schedule::{HostLimit, HostLimits},
+        schedule::{ServerLimit, ServerLimits},
         secrets::SecretSource,
     },
     sync::spec::SyncSpec,
@@ -50,7 +50,7 @@ pub struct ManifestArgs {
 
 /// A migration as the manifests and the command line describe it.
 #[derive(Debug)]
-pub struct Migration {
+pub struct LoadedMigration {
     /// The MailMigration's name.
     pub name: String,
     /// Mailboxes at once.
@@ -58,7 +58,7 @@ pub struct Migration {
     /// Suspended in its manifest.
     pub suspended: bool,
     /// What each server allows, over all mailboxes.
-    pub hosts: HostLimits,
+    pub hosts: ServerLimits,
     /// What to do with each mailbox, or why that cannot be told.
     pub mailboxes: Vec<Result<SyncSpec>>,
 }
@@ -74,27 +74,27 @@ impl ManifestArgs {
     ///
     /// # Errors
     /// Configuration when a file cannot be read or used, or when it is not clear which migration or mailbox is meant.
-    pub(crate) fn load(&self) -> Result<Migration> {
+    pub(crate) fn load(&self) -> Result<LoadedMigration> {
         let manifests = manifest::load(&self.files, &self.secrets, &|name| std::env::var_os(name))?;
         let migration = self.choose(manifests.migrations())?;
         let mailboxes = self.select(manifests.specs(migration, Timestamp::now()))?;
         let limit = |endpoint| {
             let limits = manifests.server(migration, endpoint).map(|server| &server.limits);
             let number = |limit: Option<i32>| limit.and_then(|limit| usize::try_from(limit).ok());
-            HostLimit {
+            ServerLimit {
                 connections: number(limits.and_then(|limits| limits.max_connections)),
                 starts_per_minute: number(limits.and_then(|limits| limits.starts_per_minute)),
             }
         };
         let (source, destination) = (limit(&migration.spec.source), limit(&migration.spec.destination));
-        let mut hosts = HostLimits::new();
+        let mut hosts = ServerLimits::new();
         for spec in mailboxes.iter().flatten() {
             for (side, limit) in [(&spec.source, source), (&spec.destination, destination)] {
                 let host = hosts.entry(side.address().to_lowercase()).or_insert(limit);
                 *host = host.and(limit);
             }
         }
-        Ok(Migration {
+        Ok(LoadedMigration {
             name: migration.metadata.name.clone().unwrap_or_default(),
             parallelism: usize::try_from(migration.spec.parallelism).unwrap_or(1),
             suspended: migration.spec.suspend,
@@ -161,14 +161,14 @@ mod tests {
     use crate::sync::testing::spec;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct ManifestCli {
         #[command(flatten)]
         manifests: ManifestArgs,
     }
 
     fn args(more: &[&str]) -> ManifestArgs {
         let line = ["test", "-f", "migration.yaml"].iter().chain(more);
-        Line::try_parse_from(line).unwrap().manifests
+        ManifestCli::try_parse_from(line).unwrap().manifests
     }
 
     const MIGRATION: &str = r"
@@ -193,24 +193,24 @@ spec:
       destination: {username: bob, passwordSecretRef: {name: mail, key: bob}}
 ";
 
-    fn load(text: &str, more: &[&str]) -> Result<Migration> {
+    fn load(text: &str, more: &[&str]) -> Result<LoadedMigration> {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
         std::fs::write(path("all.yaml"), text).unwrap();
         std::fs::write(path("alice"), "hunter2\n").unwrap();
         let (file, secret) = (path("all.yaml"), format!("mail/alice={}", path("alice")));
         let line = ["test", "-f", &file, "--secret", &secret];
-        Line::try_parse_from(line.iter().chain(more)).unwrap().manifests.load()
+        ManifestCli::try_parse_from(line.iter().chain(more)).unwrap().manifests.load()
     }
 
     #[test]
     fn a_migration_is_loaded_with_its_limits_and_a_wrong_mailbox_beside_a_right_one() {
         let migration = load(MIGRATION, &[]).unwrap();
         assert_eq!((migration.name.as_str(), migration.parallelism, migration.suspended), ("acme", 7, false));
-        let old = HostLimit { connections: Some(6), starts_per_minute: Some(30) };
-        let new = HostLimit { connections: Some(9), starts_per_minute: None };
+        let old = ServerLimit { connections: Some(6), starts_per_minute: Some(30) };
+        let new = ServerLimit { connections: Some(9), starts_per_minute: None };
         let expected = [("new.example:993".to_owned(), new), ("old.example:993".to_owned(), old)];
-        assert_eq!(migration.hosts, HostLimits::from(expected));
+        assert_eq!(migration.hosts, ServerLimits::from(expected));
         assert_eq!(migration.mailboxes[0].as_ref().unwrap().mailbox, "alice");
         let error = migration.mailboxes[1].as_ref().unwrap_err();
         assert_eq!(error.mailbox.as_deref(), Some("bob"));

@@ -12,15 +12,15 @@ use indicatif::MultiProgress;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::manifests::{ManifestArgs, Migration};
+use super::manifests::{LoadedMigration, ManifestArgs};
 use crate::{
     error::{Error, Result},
     local::{
-        outcome::{INTERRUPTED, Outcome},
+        outcome::{INTERRUPTED, RunOutcome},
         report,
-        run::{Bounds, Engine, Stop, run},
-        state::{State, default_folder},
-        view::{Bars, Json, Lines, Output, Style, View},
+        run::{MailboxEngine, RunLimits, StopSignal, run},
+        state::{StateFolder, default_folder},
+        view::{BarView, JsonView, LineView, OutputMode, OutputStyle, RunView},
     },
 };
 
@@ -60,7 +60,7 @@ pub struct RunArgs {
 
     /// What to show.
     #[arg(long, value_enum, default_value_t)]
-    pub output: Output,
+    pub output: OutputMode,
 }
 
 impl RunArgs {
@@ -68,23 +68,23 @@ impl RunArgs {
     ///
     /// # Errors
     /// When nothing could start: manifests that cannot be read, a state folder in use, no mailbox of that name.
-    pub async fn run(&self, engine: Arc<dyn Engine>, screen: MultiProgress) -> Result<u8> {
+    pub async fn run(&self, engine: Arc<dyn MailboxEngine>, screen: MultiProgress) -> Result<u8> {
         let migration = self.manifests.load()?;
         if migration.suspended {
             return Err(Error::configuration(format!("the MailMigration {} is suspended", migration.name))
                 .advice("Set spec.suspend to false to run it"));
         }
-        let stop = Stop::default();
+        let stop = StopSignal::default();
         let signals = tokio::spawn(obey_signals(signals()?, stop.clone()));
         let style = self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal());
-        let mut view: Box<dyn View> = match style {
-            Style::Bars => Box::new(Bars::new(screen)),
-            Style::Lines => Box::new(Lines::new(io::stderr())),
-            Style::Json => Box::new(Json::new(io::stdout(), Timestamp::now)),
+        let mut view: Box<dyn RunView> = match style {
+            OutputStyle::Bars => Box::new(BarView::new(screen)),
+            OutputStyle::Lines => Box::new(LineView::new(io::stderr())),
+            OutputStyle::Json => Box::new(JsonView::new(io::stdout(), Timestamp::now)),
         };
         let outcome = self.sync(migration, engine, &stop, view.as_mut()).await?;
         signals.abort();
-        if style != Style::Json {
+        if style != OutputStyle::Json {
             // A reader that has gone away does not change how the run ended.
             drop(io::stdout().lock().write_all(final_report(&outcome).as_bytes()));
         }
@@ -93,25 +93,25 @@ impl RunArgs {
 
     async fn sync(
         &self,
-        migration: Migration,
-        engine: Arc<dyn Engine>,
-        stop: &Stop,
-        view: &mut dyn View,
-    ) -> Result<Outcome> {
+        migration: LoadedMigration,
+        engine: Arc<dyn MailboxEngine>,
+        stop: &StopSignal,
+        view: &mut dyn RunView,
+    ) -> Result<RunOutcome> {
         let folder = self.state.clone().unwrap_or_else(|| default_folder(&migration.name));
-        let state = if self.dry_run { State::read_only(&folder) } else { State::open(&folder)? };
+        let state = if self.dry_run { StateFolder::read_only(&folder) } else { StateFolder::open(&folder)? };
         let mut mailboxes = migration.mailboxes;
         for spec in mailboxes.iter_mut().flatten() {
             spec.dry_run |= self.dry_run;
             spec.retry_refused |= self.retry_refused;
         }
         let parallelism = self.parallelism.map_or(migration.parallelism, NonZeroUsize::get);
-        let bounds = Bounds { parallelism, hosts: migration.hosts };
+        let bounds = RunLimits { parallelism, hosts: migration.hosts };
         Ok(run(mailboxes, &state, engine, &bounds, stop, view).await)
     }
 }
 
-fn final_report(outcome: &Outcome) -> String {
+fn final_report(outcome: &RunOutcome) -> String {
     let mut text = String::from("\n");
     for mailbox in &outcome.reports {
         text.push_str(&report::mailbox(mailbox));
@@ -127,7 +127,7 @@ fn signals() -> Result<[Signal; 2]> {
 }
 
 /// The first signal stops gently, the second at once; a third does not wait for anything, whatever hangs.
-async fn obey_signals([mut interrupt, mut terminate]: [Signal; 2], stop: Stop) {
+async fn obey_signals([mut interrupt, mut terminate]: [Signal; 2], stop: StopSignal) {
     for step in [Some(&stop.gently), Some(&stop.at_once), None] {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -150,22 +150,22 @@ mod tests {
     use super::*;
     use crate::{
         ErrorClass,
-        local::{run::Job, schedule::HostLimits},
+        local::{run::LocalSyncJob, schedule::ServerLimits},
         sync::{checkpoint::Checkpoint, report::MailboxReport, testing::spec},
     };
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct RunCli {
         #[command(flatten)]
         run: RunArgs,
     }
 
     /// Saves a byte as each mailbox's checkpoint and notes which were dry runs, and which try again what was refused.
     #[derive(Default)]
-    struct Recorder(Mutex<Vec<(String, bool, bool)>>);
+    struct RecordingEngine(Mutex<Vec<(String, bool, bool)>>);
 
-    impl Engine for Recorder {
-        fn sync(&self, job: Job) -> BoxFuture<'static, MailboxReport> {
+    impl MailboxEngine for RecordingEngine {
+        fn sync(&self, job: LocalSyncJob) -> BoxFuture<'static, MailboxReport> {
             let name = job.spec.mailbox.clone();
             self.0.lock().unwrap().push((name.clone(), job.spec.dry_run, job.spec.retry_refused));
             async move {
@@ -176,20 +176,22 @@ mod tests {
         }
     }
 
-    async fn run_in(state: &Path, more: &[&str]) -> (Result<Outcome>, Vec<(String, bool, bool)>) {
+    async fn run_in(state: &Path, more: &[&str]) -> (Result<RunOutcome>, Vec<(String, bool, bool)>) {
         let state = state.display().to_string();
         let line = ["test", "-f", "unused.yaml", "--state", &state];
-        let args = Line::try_parse_from(line.iter().chain(more)).unwrap().run;
-        let migration = Migration {
+        let args = RunCli::try_parse_from(line.iter().chain(more)).unwrap().run;
+        let migration = LoadedMigration {
             name: "acme".into(),
             parallelism: 1,
             suspended: false,
-            hosts: HostLimits::new(),
+            hosts: ServerLimits::new(),
             mailboxes: vec![Ok(spec("alice")), Err(Error::configuration("no Secret").in_mailbox("bob"))],
         };
-        let engine = Arc::new(Recorder::default());
-        let mut view = Lines::new(io::sink());
-        let outcome = args.sync(migration, Arc::clone(&engine) as Arc<dyn Engine>, &Stop::default(), &mut view).await;
+        let engine = Arc::new(RecordingEngine::default());
+        let mut view = LineView::new(io::sink());
+        let outcome = args
+            .sync(migration, Arc::clone(&engine) as Arc<dyn MailboxEngine>, &StopSignal::default(), &mut view)
+            .await;
         (outcome, std::mem::take(&mut engine.0.lock().unwrap()))
     }
 
@@ -203,7 +205,7 @@ mod tests {
         assert!(!state.exists());
         let (_, seen) = run_in(&state, &[]).await;
         assert_eq!(seen, [("alice".to_owned(), false, false)]);
-        assert!(State::read_only(&state).mailbox("alice").path().exists());
+        assert!(StateFolder::read_only(&state).mailbox("alice").path().exists());
     }
 
     #[tokio::test]
@@ -216,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn a_second_run_on_one_state_starts_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let holder = State::open(folder.path()).unwrap();
+        let holder = StateFolder::open(folder.path()).unwrap();
         let (outcome, seen) = run_in(folder.path(), &[]).await;
         assert_eq!((outcome.unwrap_err().class, seen.len()), (ErrorClass::Configuration, 0));
         drop(holder);

@@ -18,19 +18,19 @@ use super::manifests::ManifestArgs;
 use crate::{
     error::{Error, Result},
     local::{
-        each::{Step, each},
-        progress::Board,
-        run::Bounds,
-        state::{State, default_folder},
-        verify::{self, Verdict},
-        view::{Output, Style, event},
+        each::{TaskEvent, each},
+        progress::ProgressBoard,
+        run::RunLimits,
+        state::{StateFolder, default_folder},
+        verify::{self, VerifyVerdict},
+        view::{OutputMode, OutputStyle, event},
     },
     sync::{
         checkpoint::fingerprint,
-        progress::Progress,
+        progress::SyncProgress,
         report::MailboxReport,
         spec::SyncSpec,
-        verify::{Strictness, VerifyContext, VerifyReport, verify_mailbox},
+        verify::{VerifyContext, VerifyReport, VerifyStrictness, verify_mailbox},
     },
 };
 
@@ -75,12 +75,12 @@ pub struct VerifyArgs {
 
     /// What to show: a report for people, or JSON lines (`verified` for each mailbox, `summary` at the end).
     #[arg(long, value_enum, default_value_t)]
-    pub output: Output,
+    pub output: OutputMode,
 }
 
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
-enum What<'a> {
+enum VerifyEvent<'a> {
     Verified { mailbox: &'a str, verdict: &'static str, report: &'a VerifyReport },
     Summary { mailboxes: usize, identical: usize, differing: usize, failed: usize, duration_ms: u64, exit_code: u8 },
 }
@@ -92,20 +92,20 @@ impl VerifyArgs {
     /// When nothing could start: manifests that cannot be read, no mailbox of that name.
     pub async fn run(&self, screen: MultiProgress) -> Result<u8> {
         let migration = self.manifests.load()?;
-        let strictness = Strictness { strict: self.strict, allow_rewritten: self.allow_rewritten };
+        let strictness = VerifyStrictness { strict: self.strict, allow_rewritten: self.allow_rewritten };
         let style = self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal());
         let folder = self.state.clone().unwrap_or_else(|| default_folder(&migration.name));
-        let state = Arc::new(State::read_only(&folder));
+        let state = Arc::new(StateFolder::read_only(&folder));
         let parallelism = self.parallelism.map_or(migration.parallelism, NonZeroUsize::get);
-        let bounds = Bounds { parallelism, hosts: migration.hosts };
+        let bounds = RunLimits { parallelism, hosts: migration.hosts };
         let names: Vec<Option<String>> = migration.mailboxes.iter().map(name).collect();
 
         let began = Instant::now();
-        let board = Arc::new(Mutex::new(Board::new(began, names.len())));
-        let bar = if style == Style::Bars { screen.add(bar()) } else { ProgressBar::hidden() };
+        let board = Arc::new(Mutex::new(ProgressBoard::new(began, names.len())));
+        let bar = if style == OutputStyle::Bars { screen.add(bar()) } else { ProgressBar::hidden() };
         let listed = self.list;
         let task = |spec: SyncSpec| {
-            let progress = Arc::new(Progress::default());
+            let progress = Arc::new(SyncProgress::default());
             lock(&board).start(Instant::now(), &spec.mailbox, &progress);
             let state = Arc::clone(&state);
             async move {
@@ -118,26 +118,26 @@ impl VerifyArgs {
             }
         };
         let outcomes = each(migration.mailboxes, &bounds, task, |step| match step {
-            Step::Tick => {
+            TaskEvent::Tick => {
                 let mut board = lock(&board);
                 board.observe(Instant::now());
                 bar.set_message(format!("{}/{} verified, {}", board.finished, board.mailboxes, board.total().line()));
                 bar.tick();
             }
-            Step::Ended(outcome) => {
+            TaskEvent::Ended(outcome) => {
                 let report = match outcome {
                     Ok(report) => report.clone(),
                     Err(error) => failed(error.mailbox.clone(), error.clone()),
                 };
                 lock(&board).finish(&MailboxReport { mailbox: report.mailbox.clone(), ..MailboxReport::default() });
                 match style {
-                    Style::Json => {
-                        let verdict = Verdict::of(&report, strictness).word();
-                        let what = What::Verified { mailbox: &report.mailbox, verdict, report: &report };
+                    OutputStyle::Json => {
+                        let verdict = VerifyVerdict::of(&report, strictness).word();
+                        let what = VerifyEvent::Verified { mailbox: &report.mailbox, verdict, report: &report };
                         event(&mut io::stdout(), Timestamp::now(), what);
                     }
-                    Style::Bars => drop(screen.println(verify::line(&report, strictness))),
-                    Style::Lines => drop(writeln!(io::stderr(), "{}", verify::line(&report, strictness))),
+                    OutputStyle::Bars => drop(screen.println(verify::line(&report, strictness))),
+                    OutputStyle::Lines => drop(writeln!(io::stderr(), "{}", verify::line(&report, strictness))),
                 }
             }
         })
@@ -147,11 +147,11 @@ impl VerifyArgs {
         let outcomes = outcomes.into_iter().zip(names);
         let reports: Vec<VerifyReport> =
             outcomes.map(|(outcome, name)| outcome.unwrap_or_else(|error| failed(name, error))).collect();
-        let verdicts: Vec<Verdict> = reports.iter().map(|report| Verdict::of(report, strictness)).collect();
+        let verdicts: Vec<VerifyVerdict> = reports.iter().map(|report| VerifyVerdict::of(report, strictness)).collect();
         let exit_code = verify::exit_code(&verdicts);
-        if style == Style::Json {
+        if style == OutputStyle::Json {
             let number = |word: &str| verdicts.iter().filter(|verdict| verdict.word() == word).count();
-            let what = What::Summary {
+            let what = VerifyEvent::Summary {
                 mailboxes: reports.len(),
                 identical: number("identical"),
                 differing: number("differs"),
@@ -168,7 +168,7 @@ impl VerifyArgs {
     }
 }
 
-fn final_report(reports: &[VerifyReport], strictness: Strictness, took: Duration) -> String {
+fn final_report(reports: &[VerifyReport], strictness: VerifyStrictness, took: Duration) -> String {
     let mut text = String::from("\n");
     for report in reports {
         text.push_str(&verify::mailbox(report, strictness));
@@ -189,7 +189,7 @@ fn failed(mailbox: Option<String>, error: Error) -> VerifyReport {
     VerifyReport { mailbox: mailbox.unwrap_or_default(), error: Some(error), ..VerifyReport::default() }
 }
 
-fn lock(board: &Mutex<Board>) -> std::sync::MutexGuard<'_, Board> {
+fn lock(board: &Mutex<ProgressBoard>) -> std::sync::MutexGuard<'_, ProgressBoard> {
     board.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

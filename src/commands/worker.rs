@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     imap::{AddressPolicy, address::networks},
     worker::{
-        assignment::{Assignment, attempt},
+        assignment::{WorkerAssignment, attempt},
         client, run,
     },
 };
@@ -75,7 +75,7 @@ impl WorkerArgs {
     /// # Errors
     /// Configuration when the environment is not that of a worker's pod.
     pub async fn run(self) -> Result<u8> {
-        let assignment = Assignment {
+        let assignment = WorkerAssignment {
             namespace: self.namespace,
             mailbox_sync: self.mailbox_sync,
             attempt: attempt(&self.attempt)?,
@@ -109,14 +109,14 @@ mod tests {
     use crate::controller::pod::{SECRETS_ROOT, env};
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct WorkerCli {
         #[command(flatten)]
         worker: WorkerArgs,
     }
 
     #[test]
     fn the_environment_is_the_one_that_the_operator_gives_to_its_pods() {
-        let command = Line::command();
+        let command = WorkerCli::command();
         let read: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
         for given in [
             env::NAMESPACE,
@@ -130,7 +130,7 @@ mod tests {
             assert!(read.contains(&given), "{given}");
         }
         let line =
-            Line::try_parse_from(["worker", "--namespace", "n", "--mailbox-sync", "s", "--attempt", "1"]).unwrap();
+            WorkerCli::try_parse_from(["worker", "--namespace", "n", "--mailbox-sync", "s", "--attempt", "1"]).unwrap();
         assert_eq!(line.worker.secrets, PathBuf::from(SECRETS_ROOT));
     }
 }

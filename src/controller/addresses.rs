@@ -8,7 +8,7 @@ use k8s_openapi::api::{core::v1::Node, networking::v1::ServiceCIDR};
 use kube::{Api, Client, Error, api::ListParams};
 use tokio::{sync::watch, time::sleep};
 
-use super::{config, networks::Networks};
+use super::{config, networks::ClusterNetworks};
 use crate::imap::AddressPolicy;
 
 /// From one look at the cluster to the next.
@@ -23,17 +23,17 @@ const PAGE: u32 = 50;
 
 /// Where mail servers may be; shared by all who connect.
 #[derive(Debug)]
-pub struct Guard {
-    config: config::Addresses,
-    policy: config::Policy,
+pub struct AddressGuard {
+    config: config::AddressConfig,
+    policy: config::TenantPolicy,
     api_service: Option<IpAddr>,
-    known: watch::Sender<Known>,
+    known: watch::Sender<KnownNetworks>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Known {
+struct KnownNetworks {
     /// Nothing before the first look.
-    networks: Option<Networks>,
+    networks: Option<ClusterNetworks>,
     /// The API server has `ServiceCIDRs`; nothing before the first look.
     service_ranges: Option<bool>,
     policy: AddressPolicy,
@@ -56,27 +56,27 @@ pub struct PodAddresses {
 /// Why a look at the cluster's networks failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{resource} can't be listed: {source}")]
-pub struct Unread {
+pub struct NetworkReadError {
     resource: &'static str,
     #[source]
     source: Box<Error>,
 }
 
-impl Unread {
+impl NetworkReadError {
     /// True when the API server says that the operator may not.
     fn is_refusal(&self) -> bool {
         matches!(&*self.source, Error::Api(answer) if answer.code == 403)
     }
 }
 
-impl Guard {
+impl AddressGuard {
     /// Nothing is known of the cluster yet but the address of the API server's Service. What `policy`
     /// says besides concerns sync pods.
     #[must_use]
-    pub fn new(config: config::Addresses, policy: config::Policy, api_service: Option<IpAddr>) -> Self {
+    pub fn new(config: config::AddressConfig, policy: config::TenantPolicy, api_service: Option<IpAddr>) -> Self {
         let api_service = api_service.filter(|_| config.detect_cluster);
         let guard = Self { config, policy, api_service, known: watch::Sender::default() };
-        let mut networks = Networks::default();
+        let mut networks = ClusterNetworks::default();
         networks.ranges.extend(api_service.map(IpNet::from));
         let known = guard.with(&networks);
         guard.known.send_replace(known);
@@ -95,7 +95,7 @@ impl Guard {
         self.known.borrow().pods.clone()
     }
 
-    fn with(&self, networks: &Networks) -> Known {
+    fn with(&self, networks: &ClusterNetworks) -> KnownNetworks {
         let denied = self.config.deny.iter().copied().chain(networks.all());
         let policy = AddressPolicy::guarded(denied, self.config.allow.iter().copied());
         let (deny, left_out) = networks.for_pods(&self.config.deny);
@@ -114,7 +114,7 @@ impl Guard {
             sources: list(&self.policy.allowed_source_addresses),
             one_destination: !self.policy.allowed_destinations.is_empty(),
         };
-        Known { networks: None, service_ranges: None, policy, pods }
+        KnownNetworks { networks: None, service_ranges: None, policy, pods }
     }
 
     /// Looks at the cluster's networks until that has worked once: before it has, nothing may be connected to.
@@ -165,11 +165,11 @@ impl Guard {
     ///
     /// # Errors
     /// When they can't be read: what was known holds.
-    pub async fn refresh(&self, client: &Client) -> Result<(), Unread> {
+    pub async fn refresh(&self, client: &Client) -> Result<(), NetworkReadError> {
         if !self.config.detect_cluster {
             return Ok(());
         }
-        let mut networks = Networks::default();
+        let mut networks = ClusterNetworks::default();
         if let Some(address) = self.api_service {
             networks.add_service(address);
         }
@@ -196,7 +196,7 @@ impl Guard {
         Ok(())
     }
 
-    fn learn(&self, networks: Networks, service_ranges: bool) {
+    fn learn(&self, networks: ClusterNetworks, service_ranges: bool) {
         let (before, had_service_ranges) = {
             let known = self.known.borrow();
             (known.networks.clone(), known.service_ranges)
@@ -216,33 +216,40 @@ impl Guard {
             "the cluster's own networks are not connected to"
         );
         let known = self.with(&networks);
-        self.known.send_replace(Known { networks: Some(networks), service_ranges: Some(service_ranges), ..known });
+        self.known.send_replace(KnownNetworks {
+            networks: Some(networks),
+            service_ranges: Some(service_ranges),
+            ..known
+        });
     }
 }
 
-fn unread(resource: &'static str, source: Error) -> Unread {
-    Unread { resource, source: Box::new(source) }
+fn unread(resource: &'static str, source: Error) -> NetworkReadError {
+    NetworkReadError { resource, source: Box::new(source) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn guard(detect_cluster: bool) -> Guard {
+    fn guard(detect_cluster: bool) -> AddressGuard {
         let networks = |list: &[&str]| list.iter().map(|network| network.parse().unwrap()).collect();
-        let config =
-            config::Addresses { allow: networks(&["10.96.7.7/32"]), deny: networks(&["192.0.2.0/24"]), detect_cluster };
+        let config = config::AddressConfig {
+            allow: networks(&["10.96.7.7/32"]),
+            deny: networks(&["192.0.2.0/24"]),
+            detect_cluster,
+        };
         let sources = networks(&["198.51.100.0/24", "2001:db8::/32"]);
-        let policy = config::Policy { allowed_source_addresses: sources, ..config::Policy::default() };
-        Guard::new(config, policy, Some("10.96.0.1".parse().unwrap()))
+        let policy = config::TenantPolicy { allowed_source_addresses: sources, ..config::TenantPolicy::default() };
+        AddressGuard::new(config, policy, Some("10.96.0.1".parse().unwrap()))
     }
 
-    fn permits(guard: &Guard, address: &str) -> bool {
+    fn permits(guard: &AddressGuard, address: &str) -> bool {
         guard.policy().permits(address.parse().unwrap())
     }
 
-    fn services() -> Networks {
-        Networks { ranges: ["10.96.0.0/16".parse().unwrap()].into(), ..Networks::default() }
+    fn services() -> ClusterNetworks {
+        ClusterNetworks { ranges: ["10.96.0.0/16".parse().unwrap()].into(), ..ClusterNetworks::default() }
     }
 
     #[test]
@@ -268,7 +275,7 @@ mod tests {
         assert!(!permits(&guard, "10.96.0.2") && !permits(&guard, "192.0.2.1"));
         assert!(permits(&guard, "10.96.7.7"));
         assert_eq!(guard.for_pods().deny, "10.96.0.0/16,192.0.2.0/24");
-        guard.learn(Networks::default(), true);
+        guard.learn(ClusterNetworks::default(), true);
         assert!(permits(&guard, "10.96.0.2"), "a range that the cluster gave up is no longer its own");
     }
 

@@ -1,7 +1,7 @@
 //! Who may run: slots, taken together or not at all, and held until an attempt's end is certain. Pure: time comes in as a
 //! parameter.
 //!
-//! Everything that limits syncs is a [`Resource`] with a limit: the operator as a whole, a migration's parallelism, the
+//! Everything that limits syncs is a [`LimitedResource`] with a limit: the operator as a whole, a migration's parallelism, the
 //! connections to a host (the operator's configuration) and to a MailServer (its namespace's), a destination account.
 //! Migrations take turns, the one with the fewest running first, so that one of ten is not starved by one of ten
 //! thousand; a saturated host holds up nobody who does not need it.
@@ -12,17 +12,17 @@ use std::{
 };
 
 /// A mailbox, by its MailboxSync's UID.
-pub(crate) type Uid = String;
+pub(crate) type ObjectUid = String;
 /// A migration, by namespace and name.
-pub type Migration = (String, String);
+pub type MigrationKey = (String, String);
 
 /// What is shared between syncs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Resource {
+pub enum LimitedResource {
     /// Syncs of the whole operator.
     Operator,
     /// Syncs of a migration.
-    Migration(Migration),
+    Migration(MigrationKey),
     /// Connections to `host:port`, across the cluster.
     Host(String),
     /// Connections to `host:port`, as one namespace's MailServers allow.
@@ -33,7 +33,7 @@ pub enum Resource {
 
 /// What one sync takes of a resource, and how much of it there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Share {
+pub(crate) struct ResourceShare {
     /// Taken.
     pub units: usize,
     /// The most that all syncs together may take; none: without limit, but counted.
@@ -44,33 +44,33 @@ pub(crate) struct Share {
 
 /// A mailbox that wants to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Request {
+pub(crate) struct SlotRequest {
     /// The mailbox.
-    pub uid: Uid,
+    pub uid: ObjectUid,
     /// Its namespace.
     pub namespace: String,
     /// Its MailboxSync's name.
     pub name: String,
     /// Its migration.
-    pub migration: Migration,
+    pub migration: MigrationKey,
     /// Connections to each side.
     pub slots: i32,
     /// All that it needs.
-    pub needs: BTreeMap<Resource, Share>,
+    pub needs: BTreeMap<LimitedResource, ResourceShare>,
 }
 
 /// A mailbox that runs.
 #[derive(Debug, Clone)]
-struct Grant {
+struct SlotGrant {
     namespace: String,
-    migration: Migration,
+    migration: MigrationKey,
     slots: i32,
-    needs: BTreeMap<Resource, Share>,
+    needs: BTreeMap<LimitedResource, ResourceShare>,
 }
 
 /// Refused creates of pods in one namespace.
 #[derive(Debug, Clone)]
-struct Refusal {
+struct PodRefusal {
     times: u32,
     until: Instant,
     message: String,
@@ -80,15 +80,15 @@ struct Refusal {
 
 /// Who waits and who runs.
 #[derive(Debug)]
-pub(crate) struct Admission {
-    waiting: BTreeMap<Migration, Queue>,
-    queued: HashMap<Uid, Migration>,
-    granted: HashMap<Uid, Grant>,
-    in_use: HashMap<Resource, usize>,
-    running: HashMap<Migration, usize>,
-    starts: HashMap<Resource, VecDeque<Instant>>,
-    refusals: HashMap<String, Refusal>,
-    bucket: Bucket,
+pub(crate) struct SyncAdmission {
+    waiting: BTreeMap<MigrationKey, MigrationQueue>,
+    queued: HashMap<ObjectUid, MigrationKey>,
+    granted: HashMap<ObjectUid, SlotGrant>,
+    in_use: HashMap<LimitedResource, usize>,
+    running: HashMap<MigrationKey, usize>,
+    starts: HashMap<LimitedResource, VecDeque<Instant>>,
+    refusals: HashMap<String, PodRefusal>,
+    bucket: TokenBucket,
     /// Counts grants, to take turns between migrations with equally many running.
     turn: u64,
 }
@@ -96,20 +96,20 @@ pub(crate) struct Admission {
 /// The waiting mailboxes of one migration: those with equal needs but for their accounts stand in one lane, so that a
 /// saturated host is asked about once and not for each of ten thousand mailboxes.
 #[derive(Debug, Default)]
-struct Queue {
-    lanes: BTreeMap<Vec<(Resource, usize)>, VecDeque<Request>>,
+struct MigrationQueue {
+    lanes: BTreeMap<Vec<(LimitedResource, usize)>, VecDeque<SlotRequest>>,
     last_turn: u64,
 }
 
 /// Pods per second, with a second's worth at once.
 #[derive(Debug)]
-struct Bucket {
+struct TokenBucket {
     per_second: f64,
     tokens: f64,
     at: Option<Instant>,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn refill(&mut self, now: Instant) {
         let passed = self.at.map_or(1.0, |at| now.saturating_duration_since(at).as_secs_f64());
         self.tokens = (self.tokens + passed * self.per_second).min(self.per_second.max(1.0));
@@ -127,7 +127,7 @@ const REFUSED: Duration = Duration::from_secs(10);
 const MAX_REFUSED: Duration = Duration::from_mins(5);
 const MINUTE: Duration = Duration::from_mins(1);
 
-impl Admission {
+impl SyncAdmission {
     /// With so many pods per second at most.
     #[must_use]
     pub(crate) fn new(pods_per_second: u32) -> Self {
@@ -139,7 +139,7 @@ impl Admission {
             running: HashMap::new(),
             starts: HashMap::new(),
             refusals: HashMap::new(),
-            bucket: Bucket { per_second: f64::from(pods_per_second.max(1)), tokens: 0.0, at: None },
+            bucket: TokenBucket { per_second: f64::from(pods_per_second.max(1)), tokens: 0.0, at: None },
             turn: 0,
         }
     }
@@ -151,7 +151,7 @@ impl Admission {
     }
 
     /// Mailboxes that run.
-    pub(crate) fn holders(&self) -> impl Iterator<Item = &Uid> {
+    pub(crate) fn holders(&self) -> impl Iterator<Item = &ObjectUid> {
         self.granted.keys()
     }
 
@@ -169,7 +169,7 @@ impl Admission {
 
     /// What is taken of a resource.
     #[must_use]
-    pub(crate) fn in_use(&self, resource: &Resource) -> usize {
+    pub(crate) fn in_use(&self, resource: &LimitedResource) -> usize {
         self.in_use.get(resource).copied().unwrap_or(0)
     }
 
@@ -180,7 +180,7 @@ impl Admission {
     }
 
     /// Takes a mailbox into the queue, or brings what it needs up to date.
-    pub(crate) fn enqueue(&mut self, request: Request) {
+    pub(crate) fn enqueue(&mut self, request: SlotRequest) {
         if self.granted.contains_key(&request.uid) {
             return;
         }
@@ -213,7 +213,7 @@ impl Admission {
     }
 
     /// Takes slots for a mailbox that holds them already: when the operator starts.
-    pub(crate) fn restore(&mut self, request: Request) {
+    pub(crate) fn restore(&mut self, request: SlotRequest) {
         self.withdraw(&request.uid);
         if !self.granted.contains_key(&request.uid) {
             self.take(request);
@@ -300,7 +300,7 @@ impl Admission {
     pub(crate) fn refused(&mut self, namespace: &str, message: &str, now: Instant) {
         let times = self.refusals.get(namespace).map_or(0, |refusal| refusal.times);
         let wait = REFUSED.saturating_mul(2_u32.saturating_pow(times)).min(MAX_REFUSED);
-        let refusal = Refusal { times: times + 1, until: now + wait, message: message.to_owned(), probing: false };
+        let refusal = PodRefusal { times: times + 1, until: now + wait, message: message.to_owned(), probing: false };
         self.refusals.insert(namespace.to_owned(), refusal);
     }
 
@@ -309,22 +309,22 @@ impl Admission {
         self.refusals.remove(namespace).is_some()
     }
 
-    fn take(&mut self, request: Request) {
+    fn take(&mut self, request: SlotRequest) {
         for (resource, share) in &request.needs {
             *self.in_use.entry(resource.clone()).or_default() += share.units;
         }
         *self.running.entry(request.migration.clone()).or_default() += 1;
-        let Request { uid, namespace, migration, slots, needs, name: _ } = request;
-        let grant = Grant { namespace, migration, slots, needs };
+        let SlotRequest { uid, namespace, migration, slots, needs, name: _ } = request;
+        let grant = SlotGrant { namespace, migration, slots, needs };
         self.granted.insert(uid, grant);
     }
 
     fn first_that_fits(
         &mut self,
-        migration: &Migration,
-        held: &mut HashSet<Resource>,
+        migration: &MigrationKey,
+        held: &mut HashSet<LimitedResource>,
         now: Instant,
-    ) -> Option<Request> {
+    ) -> Option<SlotRequest> {
         let queue = self.waiting.get(migration)?;
         let mut found = None;
         for (lane, requests) in &queue.lanes {
@@ -334,7 +334,7 @@ impl Admission {
                 .needs
                 .iter()
                 .filter(|(resource, share)| {
-                    !matches!(resource, Resource::Account(_))
+                    !matches!(resource, LimitedResource::Account(_))
                         && (held.contains(*resource) || !self.has_room(resource, share))
                 })
                 .map(|(resource, _)| resource.clone())
@@ -346,9 +346,9 @@ impl Admission {
                 held.extend(lacking);
                 continue;
             }
-            let free = |request: &Request| {
+            let free = |request: &SlotRequest| {
                 request.needs.iter().all(|(resource, share)| {
-                    !matches!(resource, Resource::Account(_)) || self.has_room(resource, share)
+                    !matches!(resource, LimitedResource::Account(_)) || self.has_room(resource, share)
                 })
             };
             if let Some(position) = requests.iter().position(free) {
@@ -371,15 +371,15 @@ impl Admission {
         request
     }
 
-    fn has_room(&self, resource: &Resource, share: &Share) -> bool {
+    fn has_room(&self, resource: &LimitedResource, share: &ResourceShare) -> bool {
         let room = share.limit.is_none_or(|limit| self.in_use(resource) + share.units <= limit);
         let started = self.starts.get(resource).map_or(0, VecDeque::len);
         room && share.starts_per_minute.is_none_or(|most| started < most)
     }
 }
 
-fn lane(request: &Request) -> Vec<(Resource, usize)> {
-    let shared = request.needs.iter().filter(|(resource, _)| !matches!(resource, Resource::Account(_)));
+fn lane(request: &SlotRequest) -> Vec<(LimitedResource, usize)> {
+    let shared = request.needs.iter().filter(|(resource, _)| !matches!(resource, LimitedResource::Account(_)));
     shared.map(|(resource, share)| (resource.clone(), share.units)).collect()
 }
 
@@ -389,29 +389,29 @@ mod tests {
 
     use super::*;
 
-    fn request(migration: &str, name: &str, host: &str, units: usize, limit: usize) -> Request {
-        let share = |units, limit| Share { units, limit: Some(limit), starts_per_minute: None };
-        Request {
+    fn request(migration: &str, name: &str, host: &str, units: usize, limit: usize) -> SlotRequest {
+        let share = |units, limit| ResourceShare { units, limit: Some(limit), starts_per_minute: None };
+        SlotRequest {
             uid: format!("{migration}/{name}"),
             namespace: "ns".to_owned(),
             name: name.to_owned(),
             migration: ("ns".to_owned(), migration.to_owned()),
             slots: i32::try_from(units).unwrap(),
             needs: BTreeMap::from([
-                (Resource::Operator, share(1, 1000)),
-                (Resource::Host(host.to_owned()), share(units, limit)),
-                (Resource::Account(name.to_owned()), share(1, 1)),
+                (LimitedResource::Operator, share(1, 1000)),
+                (LimitedResource::Host(host.to_owned()), share(units, limit)),
+                (LimitedResource::Account(name.to_owned()), share(1, 1)),
             ]),
         }
     }
 
-    fn drain(admission: &mut Admission, now: Instant) -> Vec<String> {
+    fn drain(admission: &mut SyncAdmission, now: Instant) -> Vec<String> {
         std::iter::from_fn(|| admission.next(now)).map(|(_, name)| name).collect()
     }
 
     #[test]
     fn a_small_migration_is_not_starved_by_a_large_one() {
-        let (mut admission, now) = (Admission::new(1000), Instant::now());
+        let (mut admission, now) = (SyncAdmission::new(1000), Instant::now());
         for n in 0..500 {
             admission.enqueue(request("large", &format!("l{n}"), "h", 1, 10));
         }
@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_saturated_host_holds_up_nobody_else() {
-        let (mut admission, now) = (Admission::new(1000), Instant::now());
+        let (mut admission, now) = (SyncAdmission::new(1000), Instant::now());
         for n in 0..100 {
             admission.enqueue(request("a", &format!("full{n}"), "full", 4, 4));
         }
@@ -441,9 +441,9 @@ mod tests {
 
     #[test]
     fn one_account_has_one_sync_and_the_next_follows() {
-        let (mut admission, now) = (Admission::new(1000), Instant::now());
+        let (mut admission, now) = (SyncAdmission::new(1000), Instant::now());
         admission.enqueue(request("a", "same", "h", 1, 10));
-        admission.enqueue(Request { uid: "other".into(), ..request("b", "same", "h", 1, 10) });
+        admission.enqueue(SlotRequest { uid: "other".into(), ..request("b", "same", "h", 1, 10) });
         assert_eq!(drain(&mut admission, now).len(), 1);
         admission.release("a/same");
         admission.release("other");
@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn pods_are_made_no_faster_than_configured() {
-        let (mut admission, now) = (Admission::new(2), Instant::now());
+        let (mut admission, now) = (SyncAdmission::new(2), Instant::now());
         for n in 0..10 {
             admission.enqueue(request("a", &format!("m{n}"), "h", 1, 100));
         }
@@ -463,7 +463,7 @@ mod tests {
 
     #[test]
     fn a_namespace_that_refuses_pods_is_tried_by_one_at_a_time() {
-        let (mut admission, now) = (Admission::new(1000), Instant::now());
+        let (mut admission, now) = (SyncAdmission::new(1000), Instant::now());
         admission.refused("ns", "exceeded quota", now);
         for n in 0..10 {
             admission.enqueue(request("a", &format!("m{n}"), "h", 1, 100));
@@ -479,7 +479,7 @@ mod tests {
     proptest! {
         #[test]
         fn limits_are_never_exceeded_and_nothing_leaks(steps in prop::collection::vec((0..4_usize, 0..3_usize, 1..4_usize, 0..12_usize), 1..200)) {
-            let (mut admission, now) = (Admission::new(100_000), Instant::now());
+            let (mut admission, now) = (SyncAdmission::new(100_000), Instant::now());
             let mut running: Vec<String> = Vec::new();
             for (what, host, units, number) in steps {
                 match what {
@@ -495,11 +495,11 @@ mod tests {
                     }
                 }
                 for host in 0..3 {
-                    let host = Resource::Host(format!("h{host}"));
+                    let host = LimitedResource::Host(format!("h{host}"));
                     prop_assert!(admission.in_use(&host) <= 4);
                 }
                 for number in 0..12 {
-                    let account = Resource::Account(format!("n{number}"));
+                    let account = LimitedResource::Account(format!("n{number}"));
                     prop_assert!(admission.in_use(&account) <= 1);
                 }
             }

@@ -17,18 +17,18 @@ use tokio::sync::watch;
 
 use super::{
     objects::{SYNC_LABEL, SyncPod, slim_metadata, slim_pod, slim_sync},
-    watches::{Change, Kind, Told, scopes},
+    watches::{ObjectChange, WatchHooks, WatchSpec, scopes},
 };
 use crate::api::{MailMigration, MailServer, MailboxSync, names};
 
 /// An object's namespace and name.
-pub(crate) type Place = (String, String);
+pub(crate) type NamespacedName = (String, String);
 
 /// Objects listed at a time: with a checkpoint at its bound each takes 64 KiB until it is slimmed.
 const PAGE: u32 = 50;
 
 /// What the operator sees of the cluster.
-pub(crate) struct Caches {
+pub(crate) struct ClusterCaches {
     /// Migrations.
     pub migrations: Store<MailMigration>,
     /// Mailboxes, without their checkpoints.
@@ -37,28 +37,28 @@ pub(crate) struct Caches {
     pub servers: Store<MailServer>,
     /// Pods of syncs.
     pub pods: Store<SyncPod>,
-    pods_of: Index,
-    syncs_of: Index,
-    syncs_into: Index,
+    pods_of: OwnerIndex,
+    syncs_of: OwnerIndex,
+    syncs_into: OwnerIndex,
     /// Lists that are still to come; nothing before the watches have begun.
     unlisted: watch::Sender<Option<usize>>,
 }
 
 /// Who belongs to whom. May name what is gone: look it up.
 #[derive(Debug)]
-struct Index(RwLock<HashMap<Place, BTreeSet<Place>>>);
+struct OwnerIndex(RwLock<HashMap<NamespacedName, BTreeSet<NamespacedName>>>);
 
-impl Index {
+impl OwnerIndex {
     fn new() -> Self {
         Self(RwLock::new(HashMap::new()))
     }
 
-    fn add(&self, owner: Place, member: Place) {
+    fn add(&self, owner: NamespacedName, member: NamespacedName) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
         map.entry(owner).or_default().insert(member);
     }
 
-    fn remove(&self, owner: &Place, member: &Place) {
+    fn remove(&self, owner: &NamespacedName, member: &NamespacedName) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(set) = map.get_mut(owner) {
             set.remove(member);
@@ -68,7 +68,7 @@ impl Index {
         }
     }
 
-    fn of<K>(&self, owner: &Place, store: &Store<K>) -> Vec<Arc<K>>
+    fn of<K>(&self, owner: &NamespacedName, store: &Store<K>) -> Vec<Arc<K>>
     where
         K: Resource<DynamicType = ()> + Clone,
     {
@@ -79,7 +79,7 @@ impl Index {
 }
 
 /// Writers of the caches' stores.
-pub(crate) struct Writers {
+pub(crate) struct CacheWriters {
     migrations: Writer<MailMigration>,
     syncs: Writer<MailboxSync>,
     servers: Writer<MailServer>,
@@ -88,27 +88,27 @@ pub(crate) struct Writers {
 
 /// A place for each kind.
 #[must_use]
-pub(crate) fn caches() -> (Caches, Writers) {
-    let writers = Writers {
+pub(crate) fn caches() -> (ClusterCaches, CacheWriters) {
+    let writers = CacheWriters {
         migrations: Writer::default(),
         syncs: Writer::default(),
         servers: Writer::default(),
         pods: Writer::default(),
     };
-    let caches = Caches {
+    let caches = ClusterCaches {
         migrations: writers.migrations.as_reader(),
         syncs: writers.syncs.as_reader(),
         servers: writers.servers.as_reader(),
         pods: writers.pods.as_reader(),
-        pods_of: Index::new(),
-        syncs_of: Index::new(),
-        syncs_into: Index::new(),
+        pods_of: OwnerIndex::new(),
+        syncs_of: OwnerIndex::new(),
+        syncs_into: OwnerIndex::new(),
         unlisted: watch::Sender::default(),
     };
     (caches, writers)
 }
 
-impl Caches {
+impl ClusterCaches {
     /// The pods of a MailboxSync, by its label; whether they belong to it, their owner says.
     #[must_use]
     pub(crate) fn pods_of(&self, namespace: &str, sync: &str) -> Vec<Arc<SyncPod>> {
@@ -142,10 +142,10 @@ impl Caches {
         let _ = self.unlisted.subscribe().wait_for(|left| *left == Some(0)).await;
     }
 
-    fn took_sync(&self, change: &Change<MailboxSync>) {
+    fn took_sync(&self, change: &ObjectChange<MailboxSync>) {
         let (sync, there) = match change {
-            Change::There(sync) => (sync, true),
-            Change::Gone(sync) => (sync, false),
+            ObjectChange::There(sync) => (sync, true),
+            ObjectChange::Gone(sync) => (sync, false),
         };
         let Some(place) = place(sync) else { return };
         let migration = (place.0.clone(), sync.spec.migration.clone());
@@ -159,64 +159,70 @@ impl Caches {
         }
     }
 
-    fn took_pod(&self, change: &Change<SyncPod>) {
-        let (Change::There(pod) | Change::Gone(pod)) = change;
+    fn took_pod(&self, change: &ObjectChange<SyncPod>) {
+        let (ObjectChange::There(pod) | ObjectChange::Gone(pod)) = change;
         let (Some(place), Some(sync)) = (place(pod), pod.labels().get(SYNC_LABEL)) else { return };
         let owner = (place.0.clone(), sync.clone());
         match change {
-            Change::Gone(_) => self.pods_of.remove(&owner, &place),
-            Change::There(_) => self.pods_of.add(owner, place),
+            ObjectChange::Gone(_) => self.pods_of.remove(&owner, &place),
+            ObjectChange::There(_) => self.pods_of.add(owner, place),
         }
     }
 }
 
 /// An object's namespace and name.
 #[must_use]
-pub(crate) fn place(object: &impl Resource) -> Option<Place> {
+pub(crate) fn place(object: &impl Resource) -> Option<NamespacedName> {
     Some((object.meta().namespace.clone()?, object.meta().name.clone()?))
 }
 
 /// Changes of each kind, after the caches took them in.
-pub(crate) struct Changes {
+pub(crate) struct ChangeSenders {
     /// Of migrations.
-    pub migrations: UnboundedSender<Change<MailMigration>>,
+    pub migrations: UnboundedSender<ObjectChange<MailMigration>>,
     /// Of mailboxes.
-    pub syncs: UnboundedSender<Change<MailboxSync>>,
+    pub syncs: UnboundedSender<ObjectChange<MailboxSync>>,
     /// Of mail servers.
-    pub servers: UnboundedSender<Change<MailServer>>,
+    pub servers: UnboundedSender<ObjectChange<MailServer>>,
     /// Of pods.
-    pub pods: UnboundedSender<Change<SyncPod>>,
+    pub pods: UnboundedSender<ObjectChange<SyncPod>>,
 }
 
 /// Watches, for as long as it is polled; `namespaces`: only these, where there are any. An API server that is away is asked
 /// again, with backoff.
-pub(crate) async fn watch(client: Client, namespaces: &[String], caches: Arc<Caches>, writers: Writers, to: Changes) {
+pub(crate) async fn watch(
+    client: Client,
+    namespaces: &[String],
+    caches: Arc<ClusterCaches>,
+    writers: CacheWriters,
+    to: ChangeSenders,
+) {
     const KINDS: usize = 4;
     let scopes = scopes(namespaces);
     caches.unlisted.send_replace(Some(KINDS * scopes.len()));
     let all = watcher::Config::default().page_size(PAGE).any_semantic();
     let ours = watcher::Config::default().page_size(PAGE * 10).labels(SYNC_LABEL);
     let listed = || caches.unlisted.send_modify(|left| *left = left.map(|left| left.saturating_sub(1)));
-    let migrations = Kind {
+    let migrations = WatchSpec {
         config: all.clone(),
         slim: |m: &mut MailMigration| slim_metadata(&mut m.metadata),
         writer: writers.migrations,
         to: to.migrations,
     };
-    let syncs = Kind { config: all.clone(), slim: slim_sync, writer: writers.syncs, to: to.syncs };
-    let servers = Kind {
+    let syncs = WatchSpec { config: all.clone(), slim: slim_sync, writer: writers.syncs, to: to.syncs };
+    let servers = WatchSpec {
         config: all,
         slim: |s: &mut MailServer| slim_metadata(&mut s.metadata),
         writer: writers.servers,
         to: to.servers,
     };
-    let pods = Kind { config: ours, slim: slim_pod, writer: writers.pods, to: to.pods };
-    let took_sync = |change: &Change<MailboxSync>| caches.took_sync(change);
-    let took_pod = |change: &Change<SyncPod>| caches.took_pod(change);
+    let pods = WatchSpec { config: ours, slim: slim_pod, writer: writers.pods, to: to.pods };
+    let took_sync = |change: &ObjectChange<MailboxSync>| caches.took_sync(change);
+    let took_pod = |change: &ObjectChange<SyncPod>| caches.took_pod(change);
     futures::join!(
-        migrations.watch(&client, &scopes, Told { listed: &listed, took: &|_| {} }),
-        syncs.watch(&client, &scopes, Told { listed: &listed, took: &took_sync }),
-        servers.watch(&client, &scopes, Told { listed: &listed, took: &|_| {} }),
-        pods.watch(&client, &scopes, Told { listed: &listed, took: &took_pod }),
+        migrations.watch(&client, &scopes, WatchHooks { listed: &listed, took: &|_| {} }),
+        syncs.watch(&client, &scopes, WatchHooks { listed: &listed, took: &took_sync }),
+        servers.watch(&client, &scopes, WatchHooks { listed: &listed, took: &|_| {} }),
+        pods.watch(&client, &scopes, WatchHooks { listed: &listed, took: &took_pod }),
     );
 }

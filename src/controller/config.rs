@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::destinations::{self, Destination};
+use super::destinations::{self, AllowedDestination};
 use crate::{
     api::{MailboxSyncSpec, names::WORKER},
     error::{Error, Result},
@@ -23,9 +23,9 @@ pub struct OperatorConfig {
     /// Connections and starts for hosts, across the cluster: by `host` or `host:port`.
     pub host_limits: BTreeMap<String, HostLimit>,
     /// Where mail servers may be.
-    pub addresses: Addresses,
+    pub addresses: AddressConfig,
     /// What tenants may do.
-    pub policy: Policy,
+    pub policy: TenantPolicy,
     /// What is bound to sync pods' `ServiceAccount`.
     pub worker_role: WorkerRole,
     /// Namespaces where master users may be used.
@@ -42,8 +42,8 @@ impl Default for OperatorConfig {
             max_syncs: 200,
             pod_starts_per_second: 20,
             host_limits: BTreeMap::new(),
-            addresses: Addresses::default(),
-            policy: Policy::default(),
+            addresses: AddressConfig::default(),
+            policy: TenantPolicy::default(),
             worker_role: WorkerRole::default(),
             master_users: Vec::new(),
             worker_log_level: "info".to_owned(),
@@ -66,7 +66,7 @@ pub struct HostLimit {
 /// always denied unless allowed here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Addresses {
+pub struct AddressConfig {
     /// Networks that are allowed although denied otherwise.
     pub allow: Vec<IpNet>,
     /// Networks that are denied, beside those that the cluster tells of.
@@ -75,7 +75,7 @@ pub struct Addresses {
     pub detect_cluster: bool,
 }
 
-impl Default for Addresses {
+impl Default for AddressConfig {
     fn default() -> Self {
         Self { allow: Vec::new(), deny: Vec::new(), detect_cluster: true }
     }
@@ -84,10 +84,10 @@ impl Default for Addresses {
 /// What tenants may do.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Policy {
+pub struct TenantPolicy {
     /// Where mail may be moved to; empty: anywhere.
-    pub allowed_destinations: Vec<Destination>,
-    /// Networks that sources are connected to in, of those that [`Addresses`] permits; empty: in all of them.
+    pub allowed_destinations: Vec<AllowedDestination>,
+    /// Networks that sources are connected to in, of those that [`AddressConfig`] permits; empty: in all of them.
     pub allowed_source_addresses: Vec<IpNet>,
 }
 

@@ -16,12 +16,12 @@ use kube::{
 use tokio::sync::Notify;
 
 use super::{
-    addresses::Guard,
-    admission::Admission,
-    cache::Caches,
+    addresses::AddressGuard,
+    admission::SyncAdmission,
+    cache::ClusterCaches,
     config::{OperatorConfig, WorkerConfig},
-    events::{Note, tell},
-    mailbox::{count::Counts, observe::Heard, secrets::SecretVersions},
+    events::{EventNote, tell},
+    mailbox::{count::SyncMetrics, observe::WorkerLiveness, secrets::SecretVersions},
     migration::memory::MigrationMemories,
     namespace::PreparedNamespaces,
     retry::ApiFailures,
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// What the controllers share.
-pub struct Context {
+pub struct ControllerContext {
     /// The API server.
     pub client: Client,
     /// What whoever runs the cluster decided.
@@ -41,9 +41,9 @@ pub struct Context {
     /// What goes into pods.
     pub worker: WorkerConfig,
     /// Where mail servers may be.
-    pub addresses: Arc<Guard>,
+    pub addresses: Arc<AddressGuard>,
     /// What there is.
-    pub caches: Arc<Caches>,
+    pub caches: Arc<ClusterCaches>,
     /// Versions of Secrets, seen lately.
     pub secrets: SecretVersions,
     /// Tells people.
@@ -51,7 +51,7 @@ pub struct Context {
     /// For people's graphs.
     pub metrics: Metrics,
     /// Counts what mailboxes do.
-    pub counts: Counts,
+    pub counts: SyncMetrics,
     /// Wakes whoever hands out slots.
     pub slots_changed: Notify,
     /// Mailboxes to look at.
@@ -66,18 +66,18 @@ pub struct Context {
     pub prepared: PreparedNamespaces,
     /// What is remembered of migrations.
     pub memories: MigrationMemories,
-    admission: Mutex<Admission>,
-    heard: Mutex<HashMap<String, Heard>>,
+    admission: Mutex<SyncAdmission>,
+    heard: Mutex<HashMap<String, WorkerLiveness>>,
     told_of_nodes: AtomicBool,
 }
 
-impl Context {
+impl ControllerContext {
     /// Ties the parts together.
     #[must_use]
     pub(crate) fn new(
         client: Client,
-        (config, worker, addresses): (OperatorConfig, WorkerConfig, Arc<Guard>),
-        caches: Arc<Caches>,
+        (config, worker, addresses): (OperatorConfig, WorkerConfig, Arc<AddressGuard>),
+        caches: Arc<ClusterCaches>,
         (recorder, metrics): (Recorder, Metrics),
         (sync_queue, migration_queue): (
             UnboundedSender<ObjectRef<MailboxSync>>,
@@ -85,7 +85,7 @@ impl Context {
         ),
     ) -> Self {
         Self {
-            admission: Mutex::new(Admission::new(config.pod_starts_per_second)),
+            admission: Mutex::new(SyncAdmission::new(config.pod_starts_per_second)),
             secrets: SecretVersions::new(client.clone()),
             client,
             config,
@@ -93,7 +93,7 @@ impl Context {
             addresses,
             caches,
             recorder,
-            counts: Counts::new(metrics.clone()),
+            counts: SyncMetrics::new(metrics.clone()),
             metrics,
             slots_changed: Notify::new(),
             sync_queue,
@@ -108,12 +108,12 @@ impl Context {
     }
 
     /// Who waits and who runs. Never held across an await.
-    pub(crate) fn admission(&self) -> MutexGuard<'_, Admission> {
+    pub(crate) fn admission(&self) -> MutexGuard<'_, SyncAdmission> {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was heard of attempts, by MailboxSync's UID.
-    pub(crate) fn heard(&self) -> MutexGuard<'_, HashMap<String, Heard>> {
+    pub(crate) fn heard(&self) -> MutexGuard<'_, HashMap<String, WorkerLiveness>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -151,7 +151,7 @@ impl Context {
     }
 
     /// Tells people.
-    pub(crate) async fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, notes: &[Note]) {
+    pub(crate) async fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, notes: &[EventNote]) {
         tell(&self.recorder, about, notes).await;
     }
 }

@@ -9,7 +9,7 @@ use crate::error::Error;
 /// One entry of `policy.allowedDestinations`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Destination {
+pub enum AllowedDestination {
     /// This host.
     Host(String),
     /// This address, however it is written.
@@ -18,7 +18,7 @@ pub enum Destination {
     Suffix(String),
 }
 
-impl Destination {
+impl AllowedDestination {
     /// True when a host, as a user wrote it, is one of these. Case and a name's trailing dot count for nothing.
     #[must_use]
     pub(crate) fn allows(&self, host: &str) -> bool {
@@ -33,7 +33,7 @@ impl Destination {
 
 /// True when `host` may be moved to: always where nothing is listed.
 #[must_use]
-pub fn allow(allowed: &[Destination], host: &str) -> bool {
+pub fn allow(allowed: &[AllowedDestination], host: &str) -> bool {
     allowed.is_empty() || allowed.iter().any(|destination| destination.allows(host))
 }
 
@@ -63,10 +63,10 @@ fn is_address(host: &str) -> bool {
     host.contains(':') || number(last, 10) || last.strip_prefix("0x").is_some_and(|digits| number(digits, 16))
 }
 
-impl TryFrom<String> for Destination {
-    type Error = Wrong;
+impl TryFrom<String> for AllowedDestination {
+    type Error = DestinationParseError;
 
-    fn try_from(text: String) -> Result<Self, Wrong> {
+    fn try_from(text: String) -> Result<Self, DestinationParseError> {
         let host = plain(&text);
         let characters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if let Ok(address) = host.parse() {
@@ -74,19 +74,19 @@ impl TryFrom<String> for Destination {
         }
         let name = host.strip_prefix('.').unwrap_or(&host);
         if name.is_empty() || name.split('.').any(str::is_empty) || !name.chars().all(characters) || is_address(name) {
-            return Err(Wrong(text));
+            return Err(DestinationParseError(text));
         }
         Ok(if host.starts_with('.') { Self::Suffix(host) } else { Self::Host(host) })
     }
 }
 
-impl From<Destination> for String {
-    fn from(destination: Destination) -> Self {
+impl From<AllowedDestination> for String {
+    fn from(destination: AllowedDestination) -> Self {
         destination.to_string()
     }
 }
 
-impl fmt::Display for Destination {
+impl fmt::Display for AllowedDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host(name) | Self::Suffix(name) => f.write_str(name),
@@ -101,13 +101,13 @@ impl fmt::Display for Destination {
     "`{0}` is no destination: write a host name (mail.newhost.example, an international one in its xn-- form), a suffix \
      with a leading dot (.newhost.example) or an IP address, without port and wildcard"
 )]
-pub struct Wrong(String);
+pub struct DestinationParseError(String);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn allowed(list: &[&str]) -> Vec<Destination> {
+    fn allowed(list: &[&str]) -> Vec<AllowedDestination> {
         list.iter().map(|entry| (*entry).to_owned().try_into().unwrap()).collect()
     }
 
@@ -156,8 +156,8 @@ mod tests {
         }
         // No suffix can be an address' end; were it one, it would allow none.
         for host in ["10.0.0.5", "10.5", "0x0a.0x5", "::1.0.0.5"] {
-            assert!(!Destination::Suffix(".5".into()).allows(host), "{host}");
-            assert!(!Destination::Suffix(".0x5".into()).allows(host), "{host}");
+            assert!(!AllowedDestination::Suffix(".5".into()).allows(host), "{host}");
+            assert!(!AllowedDestination::Suffix(".0x5".into()).allows(host), "{host}");
         }
     }
 
@@ -179,7 +179,7 @@ mod tests {
             "a b",
             "[2001:db8::7]",
         ] {
-            let error = Destination::try_from(wrong.to_owned()).unwrap_err().to_string();
+            let error = AllowedDestination::try_from(wrong.to_owned()).unwrap_err().to_string();
             assert!(error.starts_with(&format!("`{wrong}` is no destination")) && error.contains("xn--"), "{error}");
         }
     }

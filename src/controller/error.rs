@@ -2,7 +2,7 @@
 
 /// Why an object could not be looked after now.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum ReconcileError {
     /// The API server refused, or did not answer.
     #[error("{0}")]
     Api(#[from] kube::Error),

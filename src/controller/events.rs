@@ -9,7 +9,7 @@ use crate::api::mailbox_sync::StopReason;
 
 /// Something that people are told by an Event; never more often than attempts end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
+pub struct EventNote {
     /// True for a Warning.
     pub warning: bool,
     /// One of a fixed set of reasons.
@@ -18,7 +18,7 @@ pub struct Note {
     pub message: String,
 }
 
-impl Note {
+impl EventNote {
     /// A Warning.
     pub(crate) fn warning(reason: &'static str, message: impl Into<String>) -> Self {
         Self { warning: true, reason, message: message.into() }
@@ -50,7 +50,7 @@ impl Note {
 }
 
 /// Tells people. A lost Event is only a line less.
-pub(crate) async fn tell<K: Resource<DynamicType = ()>>(recorder: &Recorder, about: &K, notes: &[Note]) {
+pub(crate) async fn tell<K: Resource<DynamicType = ()>>(recorder: &Recorder, about: &K, notes: &[EventNote]) {
     for note in notes {
         let event = Event {
             type_: if note.warning { EventType::Warning } else { EventType::Normal },

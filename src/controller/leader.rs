@@ -7,8 +7,8 @@
 //! - A candidate takes a Lease that nobody holds, or that it has watched for the Lease's whole duration without a change,
 //!   on its own monotonic clock: clocks of two machines need not agree.
 //! - Every write carries the resourceVersion that was seen: of two candidates one gets a conflict.
-//! - A leader that could not renew for [`Times::renew_deadline`], counted from the sending of the last renewal that
-//!   worked, has lost; that is well before another may take over. All its writes ask [`Lead::holds`] first (see
+//! - A leader that could not renew for [`LeaseTimes::renew_deadline`], counted from the sending of the last renewal that
+//!   worked, has lost; that is well before another may take over. All its writes ask [`LeadershipStatus::holds`] first (see
 //!   [`super::write_guard`]): a process that did not run meanwhile learns of its loss late.
 
 use std::{
@@ -37,7 +37,7 @@ use crate::{clock::Moment, error::Error};
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Times {
+pub struct LeaseTimes {
     /// A Lease that was not renewed for so long is free. Whole seconds.
     pub duration: Duration,
     /// A leader that could not renew for so long has lost; less than `duration`, by what it takes to stop.
@@ -46,7 +46,7 @@ pub struct Times {
     pub retry: Duration,
 }
 
-impl Default for Times {
+impl Default for LeaseTimes {
     fn default() -> Self {
         Self {
             duration: Duration::from_secs(15),
@@ -58,29 +58,29 @@ impl Default for Times {
 
 /// A candidate.
 #[derive(Clone)]
-pub struct Candidate {
+pub struct LeaderCandidate {
     api: Api<Lease>,
     name: String,
     identity: String,
-    times: Times,
+    times: LeaseTimes,
 }
 
 /// A Lease as it was first seen.
-struct Seen {
+struct SeenLease {
     spec: LeaseSpec,
     at: Instant,
 }
 
-impl Candidate {
+impl LeaderCandidate {
     /// For the Lease of this name.
     #[must_use]
     pub fn new(client: Client, namespace: &str, name: &str, identity: String) -> Self {
-        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity, times: Times::default() }
+        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity, times: LeaseTimes::default() }
     }
 
     /// With other times.
     #[must_use]
-    pub fn with_times(self, times: Times) -> Self {
+    pub fn with_times(self, times: LeaseTimes) -> Self {
         Self { times, ..self }
     }
 
@@ -89,7 +89,7 @@ impl Candidate {
         let mut seen = None;
         let mut failing = false;
         loop {
-            let sent = Sent::now();
+            let sent = SendTime::now();
             match timeout(self.times.renew_deadline, self.try_to_take(&mut seen)).await {
                 Ok(Ok(Some(lease))) => {
                     tracing::info!(lease = self.name, identity = self.identity, "this process leads");
@@ -112,7 +112,7 @@ impl Candidate {
     }
 
     /// Takes the Lease if it is free.
-    async fn try_to_take(&self, seen: &mut Option<Seen>) -> Result<Option<Lease>, kube::Error> {
+    async fn try_to_take(&self, seen: &mut Option<SeenLease>) -> Result<Option<Lease>, kube::Error> {
         let Some(lease) = self.api.get_opt(&self.name).await? else {
             let lease = Lease {
                 metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
@@ -125,7 +125,7 @@ impl Candidate {
         let now = Instant::now();
         let seen = match seen {
             Some(seen) if seen.spec == spec => seen,
-            seen => seen.insert(Seen { spec, at: now }),
+            seen => seen.insert(SeenLease { spec, at: now }),
         };
         let promised = seen.spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
         let expires = seen.at + self.times.duration.max(Duration::from_secs(promised));
@@ -155,7 +155,7 @@ impl Candidate {
     }
 
     /// Renews until the lease is lost or given back.
-    async fn keep(self, mut lease: Lease, state: watch::Sender<State>, give_back: CancellationToken) {
+    async fn keep(self, mut lease: Lease, state: watch::Sender<LeaseState>, give_back: CancellationToken) {
         let mut failing = false;
         loop {
             let deadline = state.borrow().renewed.at + self.times.renew_deadline;
@@ -164,7 +164,7 @@ impl Candidate {
                 () = sleep(wait) => {}
                 () = give_back.cancelled() => return self.release(&lease).await,
             }
-            let sent = Sent::now();
+            let sent = SendTime::now();
             let left = deadline.saturating_duration_since(sent.at);
             if left.is_zero() {
                 let seconds = self.times.renew_deadline.as_secs_f32();
@@ -172,30 +172,32 @@ impl Candidate {
             }
             // A connection that died without a word must not use up all the time there is.
             match timeout(left.min(self.times.renew_deadline / 3), self.renew(&lease)).await {
-                Ok(Ok(Renewed::Yes(renewed))) => {
+                Ok(Ok(RenewalOutcome::Yes(renewed))) => {
                     lease = *renewed;
                     failing = false;
                     state.send_modify(|state| state.renewed = sent);
                 }
-                Ok(Ok(Renewed::SeenAnew(newer))) => lease = *newer,
-                Ok(Ok(Renewed::Lost(why))) => return lose(&state, why),
+                Ok(Ok(RenewalOutcome::SeenAnew(newer))) => lease = *newer,
+                Ok(Ok(RenewalOutcome::Lost(why))) => return lose(&state, why),
                 Ok(Err(error)) => self.complain(&mut failing, &error),
                 Err(_) => self.complain(&mut failing, &"no answer"),
             }
         }
     }
 
-    async fn renew(&self, lease: &Lease) -> Result<Renewed, kube::Error> {
+    async fn renew(&self, lease: &Lease) -> Result<RenewalOutcome, kube::Error> {
         let spec = json!({"holderIdentity": self.identity, "renewTime": MicroTime(Timestamp::now())});
         match self.patch(lease, spec).await {
-            Ok(renewed) => Ok(Renewed::Yes(Box::new(renewed))),
+            Ok(renewed) => Ok(RenewalOutcome::Yes(Box::new(renewed))),
             // Somebody else wrote it; or we did, and the answer got lost.
             Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(match self.api.get_opt(&self.name).await? {
-                Some(newer) if holder(&newer) == Some(&self.identity) => Renewed::SeenAnew(Box::new(newer)),
-                Some(newer) => Renewed::Lost(format!("{} holds the lease", holder(&newer).unwrap_or("nobody"))),
-                None => Renewed::Lost("the lease is gone".to_owned()),
+                Some(newer) if holder(&newer) == Some(&self.identity) => RenewalOutcome::SeenAnew(Box::new(newer)),
+                Some(newer) => RenewalOutcome::Lost(format!("{} holds the lease", holder(&newer).unwrap_or("nobody"))),
+                None => RenewalOutcome::Lost("the lease is gone".to_owned()),
             }),
-            Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(Renewed::Lost("the lease is gone".to_owned())),
+            Err(kube::Error::Api(answer)) if answer.code == 404 => {
+                Ok(RenewalOutcome::Lost("the lease is gone".to_owned()))
+            }
             Err(error) => Err(error),
         }
     }
@@ -212,7 +214,7 @@ impl Candidate {
 }
 
 /// What a renewal came to.
-enum Renewed {
+enum RenewalOutcome {
     Yes(Box<Lease>),
     /// It is ours, in a version that was not known.
     SeenAnew(Box<Lease>),
@@ -232,28 +234,28 @@ fn lost_race(answer: Result<Lease, kube::Error>) -> Result<Option<Lease>, kube::
     }
 }
 
-fn lose(state: &watch::Sender<State>, why: String) {
+fn lose(state: &watch::Sender<LeaseState>, why: String) {
     tracing::error!(why, "this process leads no more");
     state.send_modify(|state| state.lost = Some(Arc::from(why)));
 }
 
 /// What a leader knows.
-struct State {
+struct LeaseState {
     /// When the last renewal that worked was sent.
-    renewed: Sent,
+    renewed: SendTime,
     lost: Option<Arc<str>>,
 }
 
 /// When a request was sent.
 #[derive(Clone, Copy)]
-struct Sent {
+struct SendTime {
     /// By the clock that timers go by.
     at: Instant,
     /// By clocks that go on while this process does not run.
     moment: Moment,
 }
 
-impl Sent {
+impl SendTime {
     fn now() -> Self {
         Self { at: Instant::now(), moment: Moment::now() }
     }
@@ -261,12 +263,12 @@ impl Sent {
 
 /// Tells whether this process leads.
 #[derive(Clone)]
-pub(crate) struct Lead {
-    state: watch::Receiver<State>,
+pub(crate) struct LeadershipStatus {
+    state: watch::Receiver<LeaseState>,
     renew_deadline: Duration,
 }
 
-impl Lead {
+impl LeadershipStatus {
     /// True while nobody else can lead, with some time left for a request to arrive. A process that slept knows it by this
     /// before its background task does.
     #[must_use]
@@ -278,23 +280,23 @@ impl Lead {
     /// A lead that was renewed now, and is renewed no more.
     #[cfg(test)]
     pub(crate) fn renewed_now(renew_deadline: Duration) -> Self {
-        let (_, state) = watch::channel(State { renewed: Sent::now(), lost: None });
+        let (_, state) = watch::channel(LeaseState { renewed: SendTime::now(), lost: None });
         Self { state, renew_deadline }
     }
 }
 
 /// The lead, renewed in the background. Dropped, it ends without being given back, as by a crash.
 pub struct Leadership {
-    lead: Lead,
+    lead: LeadershipStatus,
     give_back: CancellationToken,
     task: JoinSet<()>,
 }
 
 impl Leadership {
-    fn begin(candidate: Candidate, lease: &Lease, sent: Sent) -> Self {
-        let (sender, state) = watch::channel(State { renewed: sent, lost: None });
+    fn begin(candidate: LeaderCandidate, lease: &Lease, sent: SendTime) -> Self {
+        let (sender, state) = watch::channel(LeaseState { renewed: sent, lost: None });
         let give_back = CancellationToken::new();
-        let lead = Lead { state, renew_deadline: candidate.times.renew_deadline };
+        let lead = LeadershipStatus { state, renew_deadline: candidate.times.renew_deadline };
         let mut task = JoinSet::new();
         task.spawn(candidate.keep(lease.clone(), sender, give_back.clone()));
         Self { lead, give_back, task }
@@ -302,11 +304,11 @@ impl Leadership {
 
     /// Tells whether this process leads, to whoever writes.
     #[must_use]
-    pub(crate) fn lead(&self) -> Lead {
+    pub(crate) fn lead(&self) -> LeadershipStatus {
         self.lead.clone()
     }
 
-    /// As [`Lead::holds`].
+    /// As [`LeadershipStatus::holds`].
     #[must_use]
     pub fn holds(&self) -> bool {
         self.lead.holds()
@@ -350,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_leader_gives_up_before_another_may_take_over() {
-        let times = Times::default();
+        let times = LeaseTimes::default();
         assert!(times.renew_deadline + times.retry < times.duration);
     }
 }

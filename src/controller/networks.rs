@@ -10,14 +10,14 @@ pub(crate) const MOST_IN_PODS: usize = 200;
 
 /// The cluster's own networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Networks {
+pub(crate) struct ClusterNetworks {
     /// Addresses of pods and Services.
     pub ranges: BTreeSet<IpNet>,
     /// The nodes' own addresses, each as a network of one.
     pub hosts: BTreeSet<IpNet>,
 }
 
-impl Networks {
+impl ClusterNetworks {
     /// Adds the addresses of a node's pods, and the node's own. What is no address is left out.
     pub(crate) fn add_node(&mut self, node: &Node) {
         let ranges = node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten());
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn pods_services_and_nodes_are_the_clusters_own() {
-        let mut networks = Networks::default();
+        let mut networks = ClusterNetworks::default();
         let addresses = [
             ("InternalIP", "192.0.2.7"),
             ("ExternalIP", "2001:db8::7"),
@@ -111,17 +111,17 @@ mod tests {
 
     #[test]
     fn a_node_that_tells_nothing_and_what_is_no_network_add_nothing() {
-        let mut networks = Networks::default();
+        let mut networks = ClusterNetworks::default();
         networks.add_node(&Node::default());
         networks.add_node(&node(&["", "10.0.0.0/33", "pods"], &[("InternalIP", ""), ("ExternalIP", "host.example")]));
         networks.add_services(&ServiceCIDR::default());
-        assert_eq!(networks, Networks::default());
+        assert_eq!(networks, ClusterNetworks::default());
         assert_eq!(networks.for_pods(&[]), (Vec::new(), 0));
     }
 
     #[test]
     fn the_pods_of_a_thousand_nodes_are_few_networks_in_order() {
-        let mut networks = Networks::default();
+        let mut networks = ClusterNetworks::default();
         for number in 0..1000 {
             let pods = format!("10.{}.{}.0/24", 100 + number / 256, number % 256);
             let own = format!("10.50.{}.{}", number / 256, number % 256);
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn nodes_own_addresses_are_left_out_first_where_there_are_too_many() {
-        let mut networks = Networks::default();
+        let mut networks = ClusterNetworks::default();
         for number in 0..200 {
             // None next to another.
             let (pods, own) = (format!("10.{number}.0.0/24"), format!("192.0.2.{}", 2 * (number % 100)));

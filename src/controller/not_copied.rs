@@ -9,7 +9,7 @@ pub(crate) const ALL_COPIED: &str = "AllCopied";
 
 /// Whether every message that the source holds is at the destination, or left out by what the user wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum CopiedVerdict {
     /// It is; so many messages are accepted as not copied.
     Copied(i64),
     /// These are known to be missing.
@@ -18,7 +18,7 @@ pub(crate) enum Verdict {
     Unknown(String),
 }
 
-impl Verdict {
+impl CopiedVerdict {
     /// The condition's status, its reason, and what people are told.
     #[must_use]
     pub(crate) fn words(&self) -> (&'static str, &'static str, String) {

@@ -26,7 +26,7 @@ pub struct SyncPod {
     pub metadata: ObjectMeta,
     /// Where it runs.
     #[serde(default)]
-    pub spec: Placement,
+    pub spec: PodPlacement,
     /// How it is doing.
     #[serde(default)]
     pub status: PodFacts,
@@ -35,7 +35,7 @@ pub struct SyncPod {
 /// Where a pod runs.
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(rename_all = "camelCase")]
-pub struct Placement {
+pub struct PodPlacement {
     /// The node that it was bound to.
     pub node_name: Option<String>,
 }
@@ -60,7 +60,7 @@ pub struct PodFacts {
 
 /// What a pod's container does, as its node says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Container {
+pub enum SyncContainerState {
     /// Nothing is known.
     Unknown,
     /// Not started: why.
@@ -68,12 +68,12 @@ pub enum Container {
     /// It runs.
     Running,
     /// It ended, once and for all: its pod is never restarted.
-    Terminated(Exit),
+    Terminated(ContainerExit),
 }
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Exit {
+pub struct ContainerExit {
     /// The process' exit code.
     pub code: i32,
     /// Such as `OOMKilled`.
@@ -87,11 +87,11 @@ pub struct Exit {
 impl SyncPod {
     /// What its container does.
     #[must_use]
-    pub(crate) fn container(&self) -> Container {
-        let Some(status) = self.status.container_statuses.first() else { return Container::Unknown };
-        let Some(state) = &status.state else { return Container::Unknown };
+    pub(crate) fn container(&self) -> SyncContainerState {
+        let Some(status) = self.status.container_statuses.first() else { return SyncContainerState::Unknown };
+        let Some(state) = &status.state else { return SyncContainerState::Unknown };
         if let Some(ended) = &state.terminated {
-            return Container::Terminated(Exit {
+            return SyncContainerState::Terminated(ContainerExit {
                 code: ended.exit_code,
                 reason: ended.reason.clone().unwrap_or_default(),
                 message: ended.message.clone().unwrap_or_default(),
@@ -99,15 +99,15 @@ impl SyncPod {
             });
         }
         match (&state.running, &state.waiting) {
-            (Some(_), _) => Container::Running,
+            (Some(_), _) => SyncContainerState::Running,
             (None, Some(waiting)) => {
                 let reason = waiting.reason.clone().unwrap_or_default();
                 match &waiting.message {
-                    Some(message) => Container::Waiting(format!("{reason}: {message}")),
-                    None => Container::Waiting(reason),
+                    Some(message) => SyncContainerState::Waiting(format!("{reason}: {message}")),
+                    None => SyncContainerState::Waiting(reason),
                 }
             }
-            (None, None) => Container::Unknown,
+            (None, None) => SyncContainerState::Unknown,
         }
     }
 
@@ -148,7 +148,7 @@ impl SyncPod {
     #[must_use]
     pub(crate) fn last_word(&self) -> Option<WorkerStatus> {
         match self.container() {
-            Container::Terminated(exit) => serde_json::from_str(&exit.message).ok(),
+            SyncContainerState::Terminated(exit) => serde_json::from_str(&exit.message).ok(),
             _ => None,
         }
     }

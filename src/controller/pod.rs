@@ -52,7 +52,7 @@ const USER: i64 = 65_532;
 
 /// Which MailboxSync and attempt a pod is for.
 #[derive(Debug, Clone, Copy)]
-pub struct For<'a> {
+pub struct AttemptRef<'a> {
     /// The MailboxSync's namespace.
     pub namespace: &'a str,
     /// Its name.
@@ -67,7 +67,7 @@ pub struct For<'a> {
 
 /// Builds an attempt's pod, which connects to no other `addresses`.
 #[must_use]
-pub fn build(to: For<'_>, config: &WorkerConfig, addresses: PodAddresses) -> Pod {
+pub fn build(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddresses) -> Pod {
     let none = PodOverrides::default();
     let overrides = to.spec.pod_overrides.as_ref().unwrap_or(&none);
     let (volumes, mounts) = volumes(&secrets(to.spec));
@@ -188,7 +188,7 @@ fn volumes(secrets: &BTreeMap<String, BTreeSet<String>>) -> (Vec<Volume>, Vec<Vo
     secrets.iter().enumerate().map(volume).unzip()
 }
 
-fn environment(to: For<'_>, config: &WorkerConfig, addresses: PodAddresses) -> Vec<EnvVar> {
+fn environment(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddresses) -> Vec<EnvVar> {
     let value = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
     vec![
         value(env::NAMESPACE, to.namespace.to_owned()),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     fn pod(spec: &MailboxSyncSpec) -> Pod {
-        let to = For { namespace: "customers", name: "acme-bob-1a2b", uid: "u-1", spec, attempt: 3 };
+        let to = AttemptRef { namespace: "customers", name: "acme-bob-1a2b", uid: "u-1", spec, attempt: 3 };
         let config = WorkerConfig {
             image: "example/mailferry:1".into(),
             image_pull_policy: Some("Never".into()),

@@ -5,7 +5,7 @@ use crate::api::names::WORKER;
 
 /// Something that the operator does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Right {
+pub(crate) struct OperatorPermission {
     /// `get`, `list`, ...
     pub verb: &'static str,
     /// The API group.
@@ -37,13 +37,19 @@ const IN_NAMESPACES: [(&str, &str, &[&str]); 13] = [
 
 /// All rights of an operator that watches these namespaces, or all where there are none.
 #[must_use]
-pub(crate) fn needed(config: &OperatorConfig, namespaces: &[String]) -> Vec<Right> {
+pub(crate) fn needed(config: &OperatorConfig, namespaces: &[String]) -> Vec<OperatorPermission> {
     let everywhere = [None];
     let listed: Vec<_> = namespaces.iter().cloned().map(Some).collect();
     let places = if listed.is_empty() { &everywhere[..] } else { &listed };
     let mut rights = Vec::new();
     for namespace in places {
-        let right = |group, resource, verb, name| Right { verb, group, resource, name, namespace: namespace.clone() };
+        let right = |group, resource, verb, name| OperatorPermission {
+            verb,
+            group,
+            resource,
+            name,
+            namespace: namespace.clone(),
+        };
         for (group, resource, verbs) in IN_NAMESPACES {
             rights.extend(verbs.iter().map(|verb| right(group, resource, verb, None)));
         }
@@ -55,7 +61,7 @@ pub(crate) fn needed(config: &OperatorConfig, namespaces: &[String]) -> Vec<Righ
         rights.push(right("rbac.authorization.k8s.io", "rolebindings", "delete", Some(WORKER.to_owned())));
     }
     if config.addresses.detect_cluster {
-        let right = |group, resource| Right { verb: "list", group, resource, name: None, namespace: None };
+        let right = |group, resource| OperatorPermission { verb: "list", group, resource, name: None, namespace: None };
         rights.extend([right("", "nodes"), right("networking.k8s.io", "servicecidrs")]);
     }
     rights
@@ -63,14 +69,14 @@ pub(crate) fn needed(config: &OperatorConfig, namespaces: &[String]) -> Vec<Righ
 
 /// What the operator can do without: a lost node's taint then tells it nothing.
 #[must_use]
-pub(crate) const fn wanted() -> Right {
-    Right { verb: "get", group: "", resource: "nodes", name: None, namespace: None }
+pub(crate) const fn wanted() -> OperatorPermission {
+    OperatorPermission { verb: "get", group: "", resource: "nodes", name: None, namespace: None }
 }
 
 /// What leader election needs of a Lease.
 #[must_use]
-pub(crate) fn for_lease(namespace: &str, lease: &str) -> Vec<Right> {
-    let right = |verb, name: Option<&str>| Right {
+pub(crate) fn for_lease(namespace: &str, lease: &str) -> Vec<OperatorPermission> {
+    let right = |verb, name: Option<&str>| OperatorPermission {
         verb,
         group: "coordination.k8s.io",
         resource: "leases",
@@ -102,7 +108,8 @@ mod tests {
         let config = config("workerRole: {kind: Role, name: w}");
         let rights = needed(&config, &["a".to_owned(), "b".to_owned()]);
         for namespace in ["a", "b"] {
-            let binds = |right: &&Right| right.namespace.as_deref() == Some(namespace) && right.verb == "bind";
+            let binds =
+                |right: &&OperatorPermission| right.namespace.as_deref() == Some(namespace) && right.verb == "bind";
             let bind = rights.iter().find(binds).unwrap();
             assert_eq!((bind.resource, bind.name.as_deref()), ("roles", Some("w")));
         }

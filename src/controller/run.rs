@@ -27,24 +27,24 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    addresses::Guard,
-    admission::Resource as Shared,
-    cache::{self, Changes},
+    addresses::AddressGuard,
+    admission::LimitedResource as Shared,
+    cache::{self, ChangeSenders},
     config::{OperatorConfig, WorkerConfig},
-    context::Context,
+    context::ControllerContext,
     mailbox::{self, needs},
     migration,
     objects::SYNC_LABEL,
-    server::{self, Connections, Servers},
-    watches::Change,
+    server::{self, ConnectionCounter, ServerContext},
+    watches::ObjectChange,
 };
 use crate::{
     api::{MailMigration, MailServer, MailboxSync, mail_migration::MigrationPhase},
-    controller::{cache::Place, error::Failure, objects::SyncPod},
+    controller::{cache::NamespacedName, error::ReconcileError, objects::SyncPod},
     error::{Error, Result},
     telemetry::{
         health::Readiness,
-        metrics::{Metrics, Reconciled},
+        metrics::{Metrics, ReconcileResult},
     },
 };
 
@@ -61,7 +61,7 @@ const SUM_UP: Duration = Duration::from_secs(1);
 
 /// How an operator runs.
 #[derive(Clone, Default)]
-pub struct Options {
+pub struct OperatorOptions {
     /// What whoever runs the cluster decided.
     pub config: OperatorConfig,
     /// What goes into pods.
@@ -82,7 +82,7 @@ pub struct Options {
 ///
 /// # Errors
 /// Internal when a part of it ended by itself.
-pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<()> {
+pub async fn run(client: Client, options: OperatorOptions, stop: CancellationToken) -> Result<()> {
     let (caches, writers) = cache::caches();
     let caches = Arc::new(caches);
     let (sync_queue, syncs_due) = mpsc::unbounded();
@@ -95,8 +95,8 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         tracing::warn!(namespace, "masterUsers has a rule for a namespace that is not watched: it has no effect");
     }
     let (config, policy) = (options.config.addresses.clone(), options.config.policy.clone());
-    let addresses = Arc::new(Guard::new(config, policy, options.api_service));
-    let context = Arc::new(Context::new(
+    let addresses = Arc::new(AddressGuard::new(config, policy, options.api_service));
+    let context = Arc::new(ControllerContext::new(
         client.clone(),
         (options.config, options.worker, Arc::clone(&addresses)),
         Arc::clone(&caches),
@@ -106,7 +106,8 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let (server_queue, servers_due) = mpsc::unbounded();
     let counted = connections(&context);
     let guard = Arc::clone(&addresses);
-    let servers = Arc::new(Servers::new(client.clone(), guard, server_queue.clone(), counted, (recorder, metrics)));
+    let servers =
+        Arc::new(ServerContext::new(client.clone(), guard, server_queue.clone(), counted, (recorder, metrics)));
     let (changes, seen) = channels();
     let mut tasks = JoinSet::new();
     let namespaces = options.namespaces;
@@ -163,26 +164,26 @@ fn ended_by_itself(ended: Option<Result<(), JoinError>>) -> Error {
 
 /// Looks after objects of one kind: those in the queue, and those that asked to be looked at again.
 async fn serve<K, F>(
-    context: &Arc<Context>,
+    context: &Arc<ControllerContext>,
     store: Store<K>,
     queue: UnboundedReceiver<ObjectRef<K>>,
     at_once: u16,
     stop: CancellationToken,
-    mut reconcile: impl FnMut(Arc<K>, Arc<Context>) -> F,
+    mut reconcile: impl FnMut(Arc<K>, Arc<ControllerContext>) -> F,
 ) where
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<Requeue, Failure>> + Send + 'static,
+    F: Future<Output = Result<Requeue, ReconcileError>> + Send + 'static,
 {
     let queue = queue.map(Ok::<_, Infallible>).take_until(stop.cancelled_owned());
-    let reconcile = move |object: Arc<K>, context: Arc<Context>| {
+    let reconcile = move |object: Arc<K>, context: Arc<ControllerContext>| {
         let future = reconcile(Arc::clone(&object), Arc::clone(&context));
         Box::pin(async move {
             let began = Instant::now();
             let result = future.await;
             let how = match &result {
-                Ok(_) => Reconciled::Ok,
-                Err(failure) if is_conflict(failure) => Reconciled::Conflict,
-                Err(_) => Reconciled::Error,
+                Ok(_) => ReconcileResult::Ok,
+                Err(failure) if is_conflict(failure) => ReconcileResult::Conflict,
+                Err(_) => ReconcileResult::Error,
             };
             context.metrics.reconciled(&K::kind(&()), how, began.elapsed());
             if result.is_ok() {
@@ -191,7 +192,7 @@ async fn serve<K, F>(
             result
         })
     };
-    let failed = |object: Arc<K>, error: &Failure, context: Arc<Context>| {
+    let failed = |object: Arc<K>, error: &ReconcileError, context: Arc<ControllerContext>| {
         let wait = context.failures.next_wait(&object.uid().unwrap_or_default());
         let (kind, name, namespace) = (K::kind(&()), object.name_any(), object.namespace());
         if is_conflict(error) {
@@ -208,35 +209,36 @@ async fn serve<K, F>(
 }
 
 /// True when somebody else wrote meanwhile: the newer version is on its way.
-fn is_conflict(failure: &Failure) -> bool {
-    matches!(failure, Failure::Api(kube::Error::Api(answer)) if answer.code == 409)
+fn is_conflict(failure: &ReconcileError) -> bool {
+    matches!(failure, ReconcileError::Api(kube::Error::Api(answer)) if answer.code == 409)
 }
 
 /// What the watches bring.
-struct Seen {
-    migrations: UnboundedReceiver<Change<MailMigration>>,
-    syncs: UnboundedReceiver<Change<MailboxSync>>,
-    servers: UnboundedReceiver<Change<MailServer>>,
-    pods: UnboundedReceiver<Change<SyncPod>>,
+struct ChangeReceivers {
+    migrations: UnboundedReceiver<ObjectChange<MailMigration>>,
+    syncs: UnboundedReceiver<ObjectChange<MailboxSync>>,
+    servers: UnboundedReceiver<ObjectChange<MailServer>>,
+    pods: UnboundedReceiver<ObjectChange<SyncPod>>,
 }
 
-fn channels() -> (Changes, Seen) {
+fn channels() -> (ChangeSenders, ChangeReceivers) {
     let (migrations, migrations_seen) = mpsc::unbounded();
     let (syncs, syncs_seen) = mpsc::unbounded();
     let (servers, servers_seen) = mpsc::unbounded();
     let (pods, pods_seen) = mpsc::unbounded();
-    let seen = Seen { migrations: migrations_seen, syncs: syncs_seen, servers: servers_seen, pods: pods_seen };
-    (Changes { migrations, syncs, servers, pods }, seen)
+    let seen =
+        ChangeReceivers { migrations: migrations_seen, syncs: syncs_seen, servers: servers_seen, pods: pods_seen };
+    (ChangeSenders { migrations, syncs, servers, pods }, seen)
 }
 
 /// Puts into the queues whoever a change concerns.
 async fn follow(
-    context: Arc<Context>,
-    servers: Arc<Servers>,
+    context: Arc<ControllerContext>,
+    servers: Arc<ServerContext>,
     server_queue: UnboundedSender<ObjectRef<MailServer>>,
-    mut seen: Seen,
+    mut seen: ChangeReceivers,
 ) {
-    let mut dirty: HashSet<Place> = HashSet::new();
+    let mut dirty: HashSet<NamespacedName> = HashSet::new();
     let mut tick = tokio::time::interval(SUM_UP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -249,16 +251,16 @@ async fn follow(
             }
             Some(change) = seen.servers.next() => {
                 match &change {
-                    Change::There(server) => queue(&server_queue, server),
-                    Change::Gone(server) => servers.forget(&server.uid().unwrap_or_default()),
+                    ObjectChange::There(server) => queue(&server_queue, server),
+                    ObjectChange::Gone(server) => servers.forget(&server.uid().unwrap_or_default()),
                 }
-                let (Change::There(server) | Change::Gone(server)) = change;
+                let (ObjectChange::There(server) | ObjectChange::Gone(server)) = change;
                 for migration in migrations_in(&context, server.namespace().as_deref()) {
                     queue(&context.migration_queue, &*migration);
                 }
             }
             Some(change) = seen.pods.next() => {
-                let (Change::There(pod) | Change::Gone(pod)) = change;
+                let (ObjectChange::There(pod) | ObjectChange::Gone(pod)) = change;
                 if let (Some(sync), Some(namespace)) = (pod.labels().get(SYNC_LABEL), pod.namespace()) {
                     let _ = context.sync_queue.unbounded_send(ObjectRef::new(sync).within(&namespace));
                 }
@@ -274,7 +276,7 @@ async fn follow(
 }
 
 /// Has phases counted whenever somebody looks at the metrics.
-fn count_phases(context: &Arc<Context>) {
+fn count_phases(context: &Arc<ControllerContext>) {
     let caches = Arc::downgrade(&context.caches);
     context.metrics.before_reading(move |metrics| {
         let Some(caches) = caches.upgrade() else { return };
@@ -290,7 +292,7 @@ fn count_phases(context: &Arc<Context>) {
 }
 
 /// Tells how many connections running syncs of a namespace hold to a server.
-fn connections(context: &Arc<Context>) -> Connections {
+fn connections(context: &Arc<ControllerContext>) -> ConnectionCounter {
     let context = Arc::clone(context);
     Box::new(move |namespace, spec| {
         let server = Shared::Server(namespace.to_owned(), needs::address(spec));
@@ -298,9 +300,9 @@ fn connections(context: &Arc<Context>) -> Connections {
     })
 }
 
-fn migration_changed(context: &Context, change: Change<MailMigration>) {
+fn migration_changed(context: &ControllerContext, change: ObjectChange<MailMigration>) {
     match change {
-        Change::There(migration) => {
+        ObjectChange::There(migration) => {
             // Its mailboxes ask it whether they may start.
             if context.memories.record_generation(&migration) {
                 for sync in context.caches.syncs_of(&migration.namespace().unwrap_or_default(), &migration.name_any()) {
@@ -309,18 +311,18 @@ fn migration_changed(context: &Context, change: Change<MailMigration>) {
             }
             queue(&context.migration_queue, &migration);
         }
-        Change::Gone(migration) => context.forget_migration(&migration.uid().unwrap_or_default()),
+        ObjectChange::Gone(migration) => context.forget_migration(&migration.uid().unwrap_or_default()),
     }
 }
 
 /// Gives the migration that has to be summed up.
-fn sync_changed(context: &Context, change: Change<MailboxSync>) -> Option<Place> {
+fn sync_changed(context: &ControllerContext, change: ObjectChange<MailboxSync>) -> Option<NamespacedName> {
     match change {
-        Change::There(sync) => {
+        ObjectChange::There(sync) => {
             queue(&context.sync_queue, &sync);
             Some((sync.namespace()?, sync.spec.migration))
         }
-        Change::Gone(sync) => {
+        ObjectChange::Gone(sync) => {
             // Also when it vanished while nobody watched: it holds its slots no more.
             context.forget(&sync.uid().unwrap_or_default());
             Some((sync.namespace()?, sync.spec.migration))
@@ -328,7 +330,7 @@ fn sync_changed(context: &Context, change: Change<MailboxSync>) -> Option<Place>
     }
 }
 
-fn migrations_in(context: &Context, namespace: Option<&str>) -> Vec<Arc<MailMigration>> {
+fn migrations_in(context: &ControllerContext, namespace: Option<&str>) -> Vec<Arc<MailMigration>> {
     context.caches.migrations.state_filter(|migration| migration.metadata.namespace.as_deref() == namespace)
 }
 
@@ -338,7 +340,7 @@ fn queue<K: Resource<DynamicType = ()>>(queue: &UnboundedSender<ObjectRef<K>>, o
 }
 
 /// Hands out slots whenever some are free and somebody waits.
-async fn hand_out(context: Arc<Context>) {
+async fn hand_out(context: Arc<ControllerContext>) {
     loop {
         let wait = {
             let mut admission = context.admission();

@@ -24,17 +24,17 @@ const LATEST: Duration = Duration::from_secs(5);
 const TELL: Duration = Duration::from_mins(1);
 
 /// A namespace to watch; none: all of them.
-pub(crate) type Scope = Option<String>;
+pub(crate) type WatchScope = Option<String>;
 
 /// What is watched: these namespaces, or all.
 #[must_use]
-pub(crate) fn scopes(namespaces: &[String]) -> Vec<Scope> {
+pub(crate) fn scopes(namespaces: &[String]) -> Vec<WatchScope> {
     if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() }
 }
 
 /// What happened to an object, after the caches took it in.
 #[derive(Debug)]
-pub(crate) enum Change<K> {
+pub(crate) enum ObjectChange<K> {
     /// It is there, anew or otherwise than before.
     There(K),
     /// It is gone.
@@ -42,7 +42,7 @@ pub(crate) enum Change<K> {
 }
 
 /// How one kind is watched.
-pub(crate) struct Kind<K: Resource<DynamicType = ()> + Clone + 'static> {
+pub(crate) struct WatchSpec<K: Resource<DynamicType = ()> + Clone + 'static> {
     /// Which objects, and how many at a time.
     pub config: watcher::Config,
     /// Drops what nobody looks at.
@@ -50,18 +50,18 @@ pub(crate) struct Kind<K: Resource<DynamicType = ()> + Clone + 'static> {
     /// Of the store.
     pub writer: Writer<K>,
     /// Who is told of changes, after the store took them in.
-    pub to: UnboundedSender<Change<K>>,
+    pub to: UnboundedSender<ObjectChange<K>>,
 }
 
 /// Who is told besides, before others.
-pub(crate) struct Told<'a, K> {
+pub(crate) struct WatchHooks<'a, K> {
     /// Of each namespace, once, that it was listed for the first time.
     pub listed: &'a (dyn Fn() + Sync),
     /// Of each change.
-    pub took: &'a (dyn Fn(&Change<K>) + Sync),
+    pub took: &'a (dyn Fn(&ObjectChange<K>) + Sync),
 }
 
-impl<K> Kind<K>
+impl<K> WatchSpec<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -72,8 +72,8 @@ where
         + 'static,
 {
     /// Watches for as long as it is polled.
-    pub(crate) async fn watch(self, client: &Client, scopes: &[Scope], told: Told<'_, K>) {
-        let mut joined = Joined::new(self.writer, scopes.to_vec());
+    pub(crate) async fn watch(self, client: &Client, scopes: &[WatchScope], told: WatchHooks<'_, K>) {
+        let mut joined = MultiNamespaceStore::new(self.writer, scopes.to_vec());
         let mut troubles: Vec<Option<Instant>> = vec![None; scopes.len()];
         let watches = scopes.iter().enumerate().map(|(number, scope)| {
             let api: Api<DeserializeGuard<K>> = match scope {
@@ -111,7 +111,7 @@ where
     }
 }
 
-fn tell<K: Resource<DynamicType = ()>>(scope: Option<&Scope>, error: &watcher::Error) {
+fn tell<K: Resource<DynamicType = ()>>(scope: Option<&WatchScope>, error: &watcher::Error) {
     let (kind, namespace) = (K::kind(&()), scope.cloned().flatten());
     if is_forbidden(error) {
         tracing::error!(
@@ -135,10 +135,10 @@ fn is_forbidden(error: &watcher::Error) -> bool {
 }
 
 /// An object, or which one can't be read.
-type Read<K> = Result<K, ObjectRef<K>>;
+type DecodedObject<K> = Result<K, ObjectRef<K>>;
 
 /// One malformed object never stops a watch: it is said, and left alone.
-fn read<K: Resource<DynamicType = ()>>(event: Event<DeserializeGuard<K>>, slim: fn(&mut K)) -> Event<Read<K>> {
+fn read<K: Resource<DynamicType = ()>>(event: Event<DeserializeGuard<K>>, slim: fn(&mut K)) -> Event<DecodedObject<K>> {
     let read = |guard: DeserializeGuard<K>| match guard.0 {
         Ok(mut object) => {
             slim(&mut object);
@@ -167,27 +167,27 @@ fn read<K: Resource<DynamicType = ()>>(event: Event<DeserializeGuard<K>>, slim: 
 
 /// One store that several watches fill, each with a namespace's objects. What one of them lists anew takes away only its
 /// own; so `reflector`, which replaces the whole store after a list, is not used.
-struct Joined<K: Resource<DynamicType = ()> + Clone + 'static> {
+struct MultiNamespaceStore<K: Resource<DynamicType = ()> + Clone + 'static> {
     writer: Writer<K>,
     store: Store<K>,
-    watches: Vec<Watch<K>>,
+    watches: Vec<NamespaceWatch<K>>,
 }
 
-struct Watch<K: Resource<DynamicType = ()>> {
-    scope: Scope,
+struct NamespaceWatch<K: Resource<DynamicType = ()>> {
+    scope: WatchScope,
     /// What was listed so far, while a list is under way.
     listing: Option<HashSet<ObjectRef<K>>>,
     /// A list was complete once.
     listed: bool,
 }
 
-impl<K: Resource<DynamicType = ()> + Clone + 'static> Joined<K> {
-    fn new(mut writer: Writer<K>, scopes: Vec<Scope>) -> Self {
+impl<K: Resource<DynamicType = ()> + Clone + 'static> MultiNamespaceStore<K> {
+    fn new(mut writer: Writer<K>, scopes: Vec<WatchScope>) -> Self {
         let store = writer.as_reader();
         // For kube the store is ready from the start; whether it is, `unlisted` tells.
         writer.apply_watcher_event(&Event::Init);
         writer.apply_watcher_event(&Event::InitDone);
-        let watches = scopes.into_iter().map(|scope| Watch { scope, listing: None, listed: false }).collect();
+        let watches = scopes.into_iter().map(|scope| NamespaceWatch { scope, listing: None, listed: false }).collect();
         Self { writer, store, watches }
     }
 
@@ -197,7 +197,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Joined<K> {
     }
 
     /// Takes in an event of a watch; gives what changed.
-    fn take(&mut self, number: usize, event: Event<Read<K>>) -> Vec<Change<K>> {
+    fn take(&mut self, number: usize, event: Event<DecodedObject<K>>) -> Vec<ObjectChange<K>> {
         let Some(watch) = self.watches.get_mut(number) else { return Vec::new() };
         match event {
             Event::Init => {
@@ -228,18 +228,18 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Joined<K> {
         }
     }
 
-    fn there(&mut self, object: K) -> Vec<Change<K>> {
+    fn there(&mut self, object: K) -> Vec<ObjectChange<K>> {
         let before = self.store.get(&ObjectRef::from_obj(&object));
         let other = before.filter(|before| before.meta().uid != object.meta().uid);
         self.writer.apply_watcher_event(&Event::Apply(object.clone()));
         // Another of the same name: the one before went while nobody watched.
-        let gone = other.map(|other| Change::Gone(Arc::unwrap_or_clone(other)));
-        gone.into_iter().chain([Change::There(object)]).collect()
+        let gone = other.map(|other| ObjectChange::Gone(Arc::unwrap_or_clone(other)));
+        gone.into_iter().chain([ObjectChange::There(object)]).collect()
     }
 
-    fn gone(&mut self, object: K) -> Change<K> {
+    fn gone(&mut self, object: K) -> ObjectChange<K> {
         self.writer.apply_watcher_event(&Event::Delete(object.clone()));
-        Change::Gone(object)
+        ObjectChange::Gone(object)
     }
 }
 
@@ -255,29 +255,29 @@ mod tests {
         server
     }
 
-    fn unreadable(namespace: &str, name: &str) -> Read<MailServer> {
+    fn unreadable(namespace: &str, name: &str) -> DecodedObject<MailServer> {
         Err(ObjectRef::new(name).within(namespace))
     }
 
-    struct Case(Joined<MailServer>);
+    struct StoreFixture(MultiNamespaceStore<MailServer>);
 
-    impl Case {
+    impl StoreFixture {
         fn new(namespaces: &[&str]) -> Self {
             let namespaces: Vec<_> = namespaces.iter().map(|name| (*name).to_owned()).collect();
-            Self(Joined::new(Writer::default(), scopes(&namespaces)))
+            Self(MultiNamespaceStore::new(Writer::default(), scopes(&namespaces)))
         }
 
         /// A watch lists these, all that there are; what changed.
-        fn lists(&mut self, number: usize, objects: Vec<Read<MailServer>>) -> Vec<String> {
+        fn lists(&mut self, number: usize, objects: Vec<DecodedObject<MailServer>>) -> Vec<String> {
             let listed = objects.into_iter().map(Event::InitApply);
             let events = [Event::Init].into_iter().chain(listed).chain([Event::InitDone]);
             events.flat_map(|event| self.takes(number, event)).collect()
         }
 
-        fn takes(&mut self, number: usize, event: Event<Read<MailServer>>) -> Vec<String> {
+        fn takes(&mut self, number: usize, event: Event<DecodedObject<MailServer>>) -> Vec<String> {
             let text = |change| match change {
-                Change::There(server) => format!("+{}", of(&server)),
-                Change::Gone(server) => format!("-{}", of(&server)),
+                ObjectChange::There(server) => format!("+{}", of(&server)),
+                ObjectChange::Gone(server) => format!("-{}", of(&server)),
             };
             self.0.take(number, event).into_iter().map(text).collect()
         }
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn what_one_namespace_lists_anew_takes_nothing_from_the_others() {
-        let mut case = Case::new(&["a", "b", "c"]);
+        let mut case = StoreFixture::new(&["a", "b", "c"]);
         assert_eq!(case.lists(0, vec![Ok(server("a", "x", "1")), Ok(server("a", "y", "2"))]), ["+a/x:1", "+a/y:2"]);
         assert_eq!(case.lists(1, vec![Ok(server("b", "x", "3"))]), ["+b/x:3"]);
         assert_eq!(case.0.unlisted(), 1);
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_list_that_breaks_off_takes_nothing_and_begins_again() {
-        let mut case = Case::new(&["a", "b"]);
+        let mut case = StoreFixture::new(&["a", "b"]);
         case.lists(0, vec![Ok(server("a", "x", "1")), Ok(server("a", "y", "2"))]);
         case.takes(0, Event::Init);
         case.takes(0, Event::InitApply(Ok(server("a", "x", "1"))));
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn one_watch_of_all_namespaces_knows_them_all() {
-        let mut case = Case::new(&[]);
+        let mut case = StoreFixture::new(&[]);
         case.lists(0, vec![Ok(server("a", "x", "1")), Ok(server("b", "x", "2"))]);
         assert_eq!(case.0.unlisted(), 0);
         assert_eq!(case.lists(0, vec![Ok(server("b", "x", "2"))]), ["+b/x:2", "-a/x:1"]);
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn another_of_the_same_name_means_that_the_one_before_is_gone() {
-        let mut case = Case::new(&["a"]);
+        let mut case = StoreFixture::new(&["a"]);
         case.lists(0, vec![Ok(server("a", "x", "1"))]);
         assert_eq!(case.lists(0, vec![Ok(server("a", "x", "2"))]), ["-a/x:1", "+a/x:2"]);
         assert_eq!(case.there(), ["a/x:2"]);
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn what_can_not_be_read_is_left_as_it_was_known_until_it_is_gone() {
-        let mut case = Case::new(&["a"]);
+        let mut case = StoreFixture::new(&["a"]);
         case.lists(0, vec![Ok(server("a", "x", "1"))]);
         assert_eq!(case.lists(0, vec![unreadable("a", "x"), unreadable("a", "never")]), [""; 0]);
         assert_eq!(case.takes(0, Event::Apply(unreadable("a", "x"))), [""; 0]);

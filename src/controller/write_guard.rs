@@ -9,20 +9,20 @@ use http::{Method, Request, Response};
 use kube::{Client, client::Body};
 use tower::{BoxError, Service};
 
-use super::leader::Lead;
+use super::leader::LeadershipStatus;
 use crate::error::Error;
 
 /// A client like `client`. Before each write it looks at the clock: a process that slept (a laptop's suspend, a paused
 /// virtual machine, SIGSTOP) finds out here that another may lead by now, and not only when its background task has run.
 #[must_use]
-pub(crate) fn guard(client: Client, lead: Lead) -> Client {
+pub(crate) fn guard(client: Client, lead: LeadershipStatus) -> Client {
     let namespace = client.default_namespace().to_owned();
     Client::new(WriteGuard { client, lead }, namespace)
 }
 
 struct WriteGuard {
     client: Client,
-    lead: Lead,
+    lead: LeadershipStatus,
 }
 
 impl Service<Request<Body>> for WriteGuard {
@@ -64,9 +64,9 @@ mod tests {
 
     /// An API server that takes everything, and remembers what it was asked.
     #[derive(Clone, Default)]
-    struct Server(Arc<Mutex<Vec<Method>>>);
+    struct RecordingServer(Arc<Mutex<Vec<Method>>>);
 
-    impl Service<Request<Body>> for Server {
+    impl Service<Request<Body>> for RecordingServer {
         type Response = Response<Body>;
         type Error = Infallible;
         type Future = Ready<Result<Response<Body>, Infallible>>;
@@ -82,8 +82,8 @@ mod tests {
     }
 
     /// What reaches the API server of one request of each kind, by a process with this lead.
-    async fn what_arrives(lead: Lead) -> Vec<Method> {
-        let server = Server::default();
+    async fn what_arrives(lead: LeadershipStatus) -> Vec<Method> {
+        let server = RecordingServer::default();
         let client = guard(Client::new(server.clone(), "default"), lead);
         for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
             let request = Request::builder().method(&method).uri("/api/v1/pods").body(Body::empty()).unwrap();
@@ -96,9 +96,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_whose_lease_may_have_passed_to_another_reads_and_does_not_write() {
-        let leads = what_arrives(Lead::renewed_now(Duration::MAX)).await;
+        let leads = what_arrives(LeadershipStatus::renewed_now(Duration::MAX)).await;
         assert_eq!(leads, [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE]);
         // As after a sleep: the background task, which would say that the lease is lost, has not run.
-        assert_eq!(what_arrives(Lead::renewed_now(Duration::ZERO)).await, [Method::GET]);
+        assert_eq!(what_arrives(LeadershipStatus::renewed_now(Duration::ZERO)).await, [Method::GET]);
     }
 }

@@ -12,10 +12,10 @@ use crate::error::{Error, Result};
 
 /// Which addresses may be connected to. The default allows all: on a user's own machine nothing is gained by less.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AddressPolicy(Option<Arc<Networks>>);
+pub struct AddressPolicy(Option<Arc<AddressRules>>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Networks {
+struct AddressRules {
     denied: Vec<IpNet>,
     allowed: Vec<IpNet>,
     /// Nothing elsewhere, whatever the others say; empty: anywhere.
@@ -29,7 +29,7 @@ impl AddressPolicy {
     /// `allowed`, which wins.
     #[must_use]
     pub(crate) fn guarded(denied: impl IntoIterator<Item = IpNet>, allowed: impl IntoIterator<Item = IpNet>) -> Self {
-        Self(Some(Arc::new(Networks {
+        Self(Some(Arc::new(AddressRules {
             denied: denied.into_iter().map(canonical).collect(),
             allowed: allowed.into_iter().map(canonical).collect(),
             within: Vec::new(),
@@ -41,14 +41,14 @@ impl AddressPolicy {
     #[must_use]
     pub(crate) fn within(&self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         let within: Vec<_> = networks.into_iter().map(canonical).collect();
-        if within.is_empty() { self.clone() } else { Self(Some(Arc::new(Networks { within, ..self.networks() }))) }
+        if within.is_empty() { self.clone() } else { Self(Some(Arc::new(AddressRules { within, ..self.networks() }))) }
     }
 
     /// The same, and host names are looked up as they stand, never below a search domain (resolv.conf(5)): in a cluster
     /// `mail.newhost.example` may also be a Service `newhost` in a namespace `example`.
     #[must_use]
     pub(crate) fn absolute_names(&self) -> Self {
-        Self(Some(Arc::new(Networks { absolute: true, ..self.networks() })))
+        Self(Some(Arc::new(AddressRules { absolute: true, ..self.networks() })))
     }
 
     /// What is looked up for a host, name or address.
@@ -59,9 +59,9 @@ impl AddressPolicy {
         if absolute { format!("{host}.") } else { host.to_owned() }
     }
 
-    fn networks(&self) -> Networks {
+    fn networks(&self) -> AddressRules {
         self.0.as_ref().map_or_else(
-            || Networks {
+            || AddressRules {
                 denied: Vec::new(),
                 allowed: vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
                 within: Vec::new(),
@@ -99,7 +99,7 @@ impl AddressPolicy {
     }
 }
 
-impl Networks {
+impl AddressRules {
     fn allow(&self, address: IpAddr) -> bool {
         self.allowed.iter().any(|network| network.contains(&address))
     }

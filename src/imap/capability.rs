@@ -8,7 +8,7 @@ pub(crate) struct Capabilities(BTreeSet<String>);
 
 /// How a literal can be sent without waiting for the server's `+`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Literals {
+pub(crate) enum LiteralSupport {
     /// LITERAL+ (RFC 7888): of any size.
     Plus,
     /// LITERAL-: up to 4096 bytes.
@@ -17,7 +17,7 @@ pub(crate) enum Literals {
     Synchronizing,
 }
 
-impl Literals {
+impl LiteralSupport {
     /// True when a literal of `length` bytes may be sent at once.
     #[must_use]
     pub(crate) const fn at_once(self, length: u64) -> bool {
@@ -48,13 +48,13 @@ impl Capabilities {
 
     /// How literals can be sent.
     #[must_use]
-    pub(crate) fn literals(&self) -> Literals {
+    pub(crate) fn literals(&self) -> LiteralSupport {
         if self.has("LITERAL+") {
-            Literals::Plus
+            LiteralSupport::Plus
         } else if self.has("LITERAL-") || self.has("IMAP4REV2") {
-            Literals::Minus
+            LiteralSupport::Minus
         } else {
-            Literals::Synchronizing
+            LiteralSupport::Synchronizing
         }
     }
 

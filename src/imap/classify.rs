@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-use super::response::{Code, Status, StatusLine};
+use super::response::{ResponseCode, StatusCondition, StatusLine};
 use crate::error::{Error, ErrorClass, Side};
 
 /// What was asked for when the server refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum CommandKind {
     /// To log in.
     Login,
     /// To take a message.
@@ -111,19 +111,19 @@ fn says(text: &str, phrases: &[&str]) -> bool {
 
 /// The class of a refusal. Response codes (RFC 5530) count before texts.
 #[must_use]
-pub(crate) fn class_of(line: &StatusLine, asked: Asked) -> ErrorClass {
+pub(crate) fn class_of(line: &StatusLine, asked: CommandKind) -> ErrorClass {
     let text = line.text.to_ascii_lowercase();
-    if let Some(Code::Other(code)) = &line.code {
+    if let Some(ResponseCode::Other(code)) = &line.code {
         match code.as_str() {
             "AUTHENTICATIONFAILED" | "EXPIRED" => return ErrorClass::Authentication,
             "AUTHORIZATIONFAILED" | "NOPERM" | "CONTACTADMIN" => return ErrorClass::Authorization,
             "PRIVACYREQUIRED" => return ErrorClass::Configuration,
             // Gmail says so of its daily allowances too.
-            "OVERQUOTA" if asked == Asked::Login || says(&text, &THROTTLING) => return ErrorClass::Throttled,
+            "OVERQUOTA" if asked == CommandKind::Login || says(&text, &THROTTLING) => return ErrorClass::Throttled,
             "OVERQUOTA" => return ErrorClass::Quota,
             "UNAVAILABLE" | "SERVERBUG" | "INUSE" => return ErrorClass::Network,
             "CORRUPTION" | "CLIENTBUG" => return ErrorClass::Protocol,
-            "TOOBIG" | "CANNOT" | "LIMIT" if asked == Asked::Append => return ErrorClass::MessageRejected,
+            "TOOBIG" | "CANNOT" | "LIMIT" if asked == CommandKind::Append => return ErrorClass::MessageRejected,
             "THROTTLED" | "OVERLOADED" | "LIMIT" => return ErrorClass::Throttled,
             _ => {}
         }
@@ -131,15 +131,15 @@ pub(crate) fn class_of(line: &StatusLine, asked: Asked) -> ErrorClass {
     if says(&text, &THROTTLING) {
         ErrorClass::Throttled
     } else if says(&text, &NO_ROOM) {
-        if asked == Asked::Login { ErrorClass::Throttled } else { ErrorClass::Quota }
+        if asked == CommandKind::Login { ErrorClass::Throttled } else { ErrorClass::Quota }
     } else if says(&text, &UNWELL) {
         ErrorClass::Network
     } else {
         match (line.status, asked) {
-            (Status::Bye, _) => ErrorClass::Network,
-            (_, Asked::Login) => ErrorClass::Authentication,
-            (_, Asked::Append) => ErrorClass::MessageRejected,
-            (Status::No, Asked::Other) => ErrorClass::Authorization,
+            (StatusCondition::Bye, _) => ErrorClass::Network,
+            (_, CommandKind::Login) => ErrorClass::Authentication,
+            (_, CommandKind::Append) => ErrorClass::MessageRejected,
+            (StatusCondition::No, CommandKind::Other) => ErrorClass::Authorization,
             _ => ErrorClass::Protocol,
         }
     }
@@ -147,7 +147,7 @@ pub(crate) fn class_of(line: &StatusLine, asked: Asked) -> ErrorClass {
 
 /// The same on a side: reading needs no room, so what a source says of quotas is an allowance that is used up.
 #[must_use]
-pub(crate) fn class_on(side: Side, line: &StatusLine, asked: Asked) -> ErrorClass {
+pub(crate) fn class_on(side: Side, line: &StatusLine, asked: CommandKind) -> ErrorClass {
     match class_of(line, asked) {
         ErrorClass::Quota if side == Side::Source => ErrorClass::Throttled,
         class => class,
@@ -162,7 +162,7 @@ pub(crate) fn stated_wait(side: Side, line: &StatusLine) -> Option<Duration> {
     if let Some(wait) = stated_in(&text) {
         return Some(wait.min(LONGEST_WAIT));
     }
-    let code = matches!(&line.code, Some(Code::Other(code)) if code == "OVERQUOTA");
+    let code = matches!(&line.code, Some(ResponseCode::Other(code)) if code == "OVERQUOTA");
     (says(&text, &ALLOWANCE) || (code && side == Side::Source)).then_some(ALLOWANCE_WAIT)
 }
 
@@ -207,18 +207,18 @@ pub(crate) fn already_exists(line: &StatusLine) -> bool {
 
 /// The error for a refusal of what `action` names (`SELECT Sent`), with advice by class.
 #[must_use]
-pub(crate) fn refusal(side: Side, line: &StatusLine, asked: Asked, action: &str) -> Error {
+pub(crate) fn refusal(side: Side, line: &StatusLine, asked: CommandKind, action: &str) -> Error {
     let class = class_on(side, line, asked);
     let word = match line.status {
-        Status::No => "refused",
+        StatusCondition::No => "refused",
         // A BAD that asks for a slower pace was understood well.
-        Status::Bad if class == ErrorClass::Throttled => "refused",
-        Status::Bad => "did not understand",
-        Status::Bye => "hung up on",
-        Status::Ok | Status::PreAuth => "answered",
+        StatusCondition::Bad if class == ErrorClass::Throttled => "refused",
+        StatusCondition::Bad => "did not understand",
+        StatusCondition::Bye => "hung up on",
+        StatusCondition::Ok | StatusCondition::PreAuth => "answered",
     };
     let code = match &line.code {
-        Some(Code::Other(code)) => format!(" [{code}]"),
+        Some(ResponseCode::Other(code)) => format!(" [{code}]"),
         _ => String::new(),
     };
     let mut error = Error::new(class, format!("the server {word} {action}:{code} {}", line.text));
@@ -227,7 +227,7 @@ pub(crate) fn refusal(side: Side, line: &StatusLine, asked: Asked, action: &str)
         (ErrorClass::Authentication, _) => {
             error.advice("Check the user name and the password (or token) in the Secret")
         }
-        (ErrorClass::Authorization, Asked::Login) => {
+        (ErrorClass::Authorization, CommandKind::Login) => {
             error.advice("The login is right but this user may not use this mailbox; check the master user's rights")
         }
         (ErrorClass::Configuration, _) => error.advice("The server demands TLS; set tls.mode Implicit or StartTLS"),
@@ -265,17 +265,17 @@ mod tests {
     }
 
     fn no(code: Option<&str>, text: &str) -> StatusLine {
-        StatusLine { status: Status::No, code: code.map(|c| Code::Other(c.into())), text: text.into() }
+        StatusLine { status: StatusCondition::No, code: code.map(|c| ResponseCode::Other(c.into())), text: text.into() }
     }
 
     #[test]
     fn response_codes_decide_before_texts() {
         assert_eq!(
-            class_of(&no(Some("AUTHENTICATIONFAILED"), "try again later"), Asked::Login),
+            class_of(&no(Some("AUTHENTICATIONFAILED"), "try again later"), CommandKind::Login),
             ErrorClass::Authentication
         );
-        assert_eq!(class_of(&no(Some("OVERQUOTA"), "no"), Asked::Append), ErrorClass::Quota);
-        assert_eq!(class_of(&no(Some("UNAVAILABLE"), "no"), Asked::Login), ErrorClass::Network);
+        assert_eq!(class_of(&no(Some("OVERQUOTA"), "no"), CommandKind::Append), ErrorClass::Quota);
+        assert_eq!(class_of(&no(Some("UNAVAILABLE"), "no"), CommandKind::Login), ErrorClass::Network);
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
             "User is authenticated but not connected.",
             "Maximum number of connections from user+IP exceeded (mail_max_userip_connections=10)",
         ] {
-            assert_eq!(class_of(&no(None, text), Asked::Login), ErrorClass::Throttled, "{text}");
+            assert_eq!(class_of(&no(None, text), CommandKind::Login), ErrorClass::Throttled, "{text}");
         }
     }
 
@@ -303,18 +303,21 @@ mod tests {
             ("Cannot create message - no write permission or out of disk space.", ErrorClass::Quota),
             ("unthrottled", ErrorClass::MessageRejected),
         ] {
-            assert_eq!(class_of(&no(Some("ALERT"), text), Asked::Append), class, "{text}");
+            assert_eq!(class_of(&no(Some("ALERT"), text), CommandKind::Append), class, "{text}");
         }
-        assert_eq!(class_of(&no(Some("SERVERBUG"), "Internal error occurred."), Asked::Append), ErrorClass::Network);
+        assert_eq!(
+            class_of(&no(Some("SERVERBUG"), "Internal error occurred."), CommandKind::Append),
+            ErrorClass::Network
+        );
     }
 
     #[test]
     fn a_source_without_room_is_an_allowance_that_is_used_up() {
         let line = no(Some("OVERQUOTA"), "limit reached");
-        assert_eq!(class_on(Side::Source, &line, Asked::Other), ErrorClass::Throttled);
-        assert_eq!(class_on(Side::Destination, &line, Asked::Append), ErrorClass::Quota);
+        assert_eq!(class_on(Side::Source, &line, CommandKind::Other), ErrorClass::Throttled);
+        assert_eq!(class_on(Side::Destination, &line, CommandKind::Append), ErrorClass::Quota);
         let daily = no(Some("OVERQUOTA"), "Account exceeded command or bandwidth limits. (Failure)");
-        assert_eq!(class_on(Side::Destination, &daily, Asked::Append), ErrorClass::Throttled);
+        assert_eq!(class_on(Side::Destination, &daily, CommandKind::Append), ErrorClass::Throttled);
         assert_eq!(stated_wait(Side::Source, &line), Some(Duration::from_hours(1)));
         assert_eq!(stated_wait(Side::Destination, &line), None);
     }
@@ -333,8 +336,8 @@ mod tests {
 
     #[test]
     fn a_plain_no_means_what_was_asked() {
-        assert_eq!(class_of(&no(None, "Nope"), Asked::Login), ErrorClass::Authentication);
-        assert_eq!(class_of(&no(None, "Nope"), Asked::Append), ErrorClass::MessageRejected);
-        assert_eq!(class_of(&no(Some("CANNOT"), "x"), Asked::Append), ErrorClass::MessageRejected);
+        assert_eq!(class_of(&no(None, "Nope"), CommandKind::Login), ErrorClass::Authentication);
+        assert_eq!(class_of(&no(None, "Nope"), CommandKind::Append), ErrorClass::MessageRejected);
+        assert_eq!(class_of(&no(Some("CANNOT"), "x"), CommandKind::Append), ErrorClass::MessageRejected);
     }
 }

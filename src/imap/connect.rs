@@ -15,14 +15,14 @@ use zeroize::Zeroizing;
 use super::{
     address,
     capability::Capabilities,
-    classify::{Asked, refusal},
-    endpoint::{Credential, Endpoint, Login, Master, TlsMode},
-    lease::Lease,
-    response::Status,
-    session::{Facts, Moved, Session},
+    classify::{CommandKind, refusal},
+    endpoint::{AccountLogin, ConnectionSecurity, Endpoint, LoginCredential, MasterLogin},
+    lease::LoginStream,
+    response::StatusCondition,
+    session::{ByteCounter, ConnectionFacts, Session},
     tls,
     transport::Transport,
-    wire::Wire,
+    wire::FramedConnection,
 };
 use crate::error::{Error, ErrorClass, Result, Side};
 
@@ -31,7 +31,7 @@ use crate::error::{Error, ErrorClass, Result, Side};
 /// # Errors
 /// Of every class that names a reason: Network, Tls, Authentication, Throttled, Configuration, Protocol; with side and
 /// host, never with a secret.
-pub(crate) async fn connect(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
+pub(crate) async fn connect(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Result<Session> {
     // A panic in async-imap's parser ends this connection only.
     match AssertUnwindSafe(Box::pin(establish(endpoint, moved))).catch_unwind().await {
         Ok(result) => result,
@@ -43,33 +43,33 @@ pub(crate) async fn connect(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<S
 /// Connected, and protected as the endpoint wants it; nobody is logged in.
 pub(super) async fn open(
     endpoint: &Endpoint,
-    moved: &Moved,
-    facts: &mut Facts,
-) -> Result<(Client<Lease>, Capabilities)> {
+    moved: &ByteCounter,
+    facts: &mut ConnectionFacts,
+) -> Result<(Client<LoginStream>, Capabilities)> {
     let (side, limit) = (endpoint.side, endpoint.timeouts.connect);
     let socket = within(limit, "connect", dial(endpoint)).await?;
     facts.peer = socket.peer_addr().ok();
-    let wire = |io| Wire::new(io, endpoint.timeouts.reply, Arc::clone(moved));
+    let wire = |io| FramedConnection::new(io, endpoint.timeouts.reply, Arc::clone(moved));
 
     let mut client = match endpoint.tls.mode {
-        TlsMode::Implicit => {
+        ConnectionSecurity::Implicit => {
             let stream = within(limit, "finish the TLS handshake", tls::handshake(endpoint, socket)).await?;
-            let lease = Lease::new(wire(Transport::Tls(Box::new(stream))));
+            let lease = LoginStream::new(wire(Transport::Tls(Box::new(stream))));
             within(limit, "greet", greet(side, lease, facts)).await?
         }
-        TlsMode::None => {
-            let lease = Lease::new(wire(Transport::Plain(socket)));
+        ConnectionSecurity::None => {
+            let lease = LoginStream::new(wire(Transport::Plain(socket)));
             greet_in_clear(side, limit, lease, facts).await?
         }
-        TlsMode::StartTls => {
-            let lease = Lease::new(wire(Transport::Plain(socket)));
+        ConnectionSecurity::StartTls => {
+            let lease = LoginStream::new(wire(Transport::Plain(socket)));
             let client = greet_in_clear(side, limit, lease, facts).await?;
             let io = within(limit, "begin TLS", start_tls(client)).await?;
             let Transport::Plain(socket) = io else {
                 return Err(Error::internal("STARTTLS over TLS"));
             };
             let stream = within(limit, "finish the TLS handshake", tls::handshake(endpoint, socket)).await?;
-            Client::new(Lease::new(wire(Transport::Tls(Box::new(stream)))))
+            Client::new(LoginStream::new(wire(Transport::Tls(Box::new(stream)))))
         }
     };
     note_tls(&client, facts);
@@ -80,10 +80,10 @@ pub(super) async fn open(
     Ok((client, offered))
 }
 
-async fn establish(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
+async fn establish(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Result<Session> {
     let limit = endpoint.timeouts.connect;
-    let wire = |io| Wire::new(io, endpoint.timeouts.reply, Arc::clone(moved));
-    let mut facts = Facts::default();
+    let wire = |io| FramedConnection::new(io, endpoint.timeouts.reply, Arc::clone(moved));
+    let mut facts = ConnectionFacts::default();
     let (client, offered) = open(endpoint, moved, &mut facts).await?;
     let started = Instant::now();
     let session = within(endpoint.timeouts.reply, "answer the login", log_in(client, endpoint, &offered, &mut facts));
@@ -105,7 +105,7 @@ async fn establish(endpoint: &Arc<Endpoint>, moved: &Moved) -> Result<Session> {
 }
 
 /// Compresses both directions from here on (RFC 4978).
-async fn compress(session: async_imap::Session<Lease>) -> Result<Transport> {
+async fn compress(session: async_imap::Session<LoginStream>) -> Result<Transport> {
     let mut compressed = None;
     session
         .compress(|mut stream| {
@@ -156,7 +156,12 @@ async fn dial(endpoint: &Endpoint) -> Result<TcpStream> {
 }
 
 /// A port that speaks TLS from the first byte says nothing: it waits for the handshake.
-async fn greet_in_clear(side: Side, limit: Duration, lease: Lease, facts: &mut Facts) -> Result<Client<Lease>> {
+async fn greet_in_clear(
+    side: Side,
+    limit: Duration,
+    lease: LoginStream,
+    facts: &mut ConnectionFacts,
+) -> Result<Client<LoginStream>> {
     match timeout(limit, greet(side, lease, facts)).await {
         Ok(greeted) => greeted,
         Err(_) => Err(Error::network(format!("the server did not greet within {} s", limit.as_secs_f32())).advice(
@@ -165,7 +170,7 @@ async fn greet_in_clear(side: Side, limit: Duration, lease: Lease, facts: &mut F
     }
 }
 
-async fn greet(side: Side, lease: Lease, facts: &mut Facts) -> Result<Client<Lease>> {
+async fn greet(side: Side, lease: LoginStream, facts: &mut ConnectionFacts) -> Result<Client<LoginStream>> {
     let mut client = Client::new(lease);
     let answer = client.read_response().await;
     let lease = client.get_mut();
@@ -174,20 +179,20 @@ async fn greet(side: Side, lease: Lease, facts: &mut Facts) -> Result<Client<Lea
     }
     let greeting = lease.greeting().ok_or_else(|| Error::protocol("the server did not greet as IMAP does"))?;
     match greeting.status {
-        Status::Ok => {
+        StatusCondition::Ok => {
             facts.greeting.clone_from(&greeting.text);
             Ok(client)
         }
-        Status::PreAuth => Err(Error::protocol("the server says that it knows us already (PREAUTH)")
+        StatusCondition::PreAuth => Err(Error::protocol("the server says that it knows us already (PREAUTH)")
             .advice("Mailferry must log in as the mailbox's user; use another port")),
         _ => {
             facts.goodbye = Some(greeting.clone());
-            Err(refusal(side, greeting, Asked::Other, "the connection"))
+            Err(refusal(side, greeting, CommandKind::Other, "the connection"))
         }
     }
 }
 
-async fn start_tls(mut client: Client<Lease>) -> Result<Transport> {
+async fn start_tls(mut client: Client<LoginStream>) -> Result<Transport> {
     let outcome = client.run_command_and_check_ok("STARTTLS", None).await;
     if let Err(error) = outcome {
         let failure = client.get_mut().failure();
@@ -199,14 +204,14 @@ async fn start_tls(mut client: Client<Lease>) -> Result<Transport> {
     client.into_inner().take()?.into_transport()
 }
 
-fn note_tls(client: &Client<Lease>, facts: &mut Facts) {
+fn note_tls(client: &Client<LoginStream>, facts: &mut ConnectionFacts) {
     if let Some(tls) = client.get_ref().transport().and_then(Transport::tls) {
         facts.tls_version = tls.protocol_version().and_then(|v| v.as_str().map(str::to_owned));
         facts.certificate = tls.peer_certificates().and_then(|c| c.first()).map(|c| c.to_vec());
     }
 }
 
-async fn capabilities(client: &mut Client<Lease>) -> Result<Capabilities> {
+async fn capabilities(client: &mut Client<LoginStream>) -> Result<Capabilities> {
     if client.get_ref().capabilities().is_none() {
         let outcome = client.run_command_and_check_ok("CAPABILITY", None).await;
         if let Err(error) = outcome {
@@ -218,9 +223,9 @@ async fn capabilities(client: &mut Client<Lease>) -> Result<Capabilities> {
 }
 
 /// Answers one challenge with the initial response, and any further one (XOAUTH2's error report) with nothing.
-struct Once(Option<Zeroizing<Vec<u8>>>);
+struct InitialResponse(Option<Zeroizing<Vec<u8>>>);
 
-impl Authenticator for Once {
+impl Authenticator for InitialResponse {
     type Response = Vec<u8>;
 
     fn process(&mut self, _challenge: &[u8]) -> Vec<u8> {
@@ -241,7 +246,7 @@ impl Authenticator for NameThenPassword {
 }
 
 /// What to log in with, decided from the credential and what is offered.
-enum Method {
+enum LoginMethod {
     /// AUTHENTICATE with this mechanism and initial response.
     Sasl { mechanism: &'static str, response: Zeroizing<Vec<u8>> },
     /// LOGIN with this name and password.
@@ -250,23 +255,23 @@ enum Method {
     SaslLogin { username: Zeroizing<Vec<u8>>, password: Zeroizing<Vec<u8>> },
 }
 
-fn choose(login: &Login, offered: &Capabilities, secret: &[u8]) -> Result<Method> {
+fn choose(login: &AccountLogin, offered: &Capabilities, secret: &[u8]) -> Result<LoginMethod> {
     let name = match &login.master {
-        Some(Master::Suffix { username, separator }) => format!("{}{separator}{username}", login.username),
+        Some(MasterLogin::Suffix { username, separator }) => format!("{}{separator}{username}", login.username),
         _ => login.username.clone(),
     };
-    if matches!(login.credential, Credential::Token(_) | Credential::TokenFile(_)) {
+    if matches!(login.credential, LoginCredential::Token(_) | LoginCredential::TokenFile(_)) {
         let mut response = Zeroizing::new(format!("user={name}\x01auth=Bearer ").into_bytes());
         response.extend_from_slice(secret.trim_ascii());
         response.extend_from_slice(b"\x01\x01");
-        return Ok(Method::Sasl { mechanism: "XOAUTH2", response });
+        return Ok(LoginMethod::Sasl { mechanism: "XOAUTH2", response });
     }
     let password = secret;
     if password.contains(&0) || name.contains('\0') {
         return Err(Error::configuration("a user name or password holds a NUL byte, which IMAP cannot send"));
     }
     let authorize_as = match &login.master {
-        Some(Master::AuthorizationIdentity { username }) => Some((login.username.as_str(), username.as_str())),
+        Some(MasterLogin::AuthorizationIdentity { username }) => Some((login.username.as_str(), username.as_str())),
         _ => None,
     };
     let plain = offered.has("AUTH=PLAIN");
@@ -274,12 +279,12 @@ fn choose(login: &Login, offered: &Capabilities, secret: &[u8]) -> Result<Method
         let (authorize, authenticate) = authorize_as.unwrap_or(("", name.as_str()));
         let mut response = Zeroizing::new(format!("{authorize}\0{authenticate}\0").into_bytes());
         response.extend_from_slice(password);
-        return Ok(Method::Sasl { mechanism: "PLAIN", response });
+        return Ok(LoginMethod::Sasl { mechanism: "PLAIN", response });
     }
     let unsayable = name.contains(['\r', '\n'])
         || std::str::from_utf8(password).map_or(true, |password| password.contains(['\r', '\n']));
     if offered.has("AUTH=LOGIN") && (unsayable || offered.has("LOGINDISABLED")) {
-        return Ok(Method::SaslLogin {
+        return Ok(LoginMethod::SaslLogin {
             username: Zeroizing::new(name.into_bytes()),
             password: Zeroizing::new(password.to_vec()),
         });
@@ -297,17 +302,17 @@ fn choose(login: &Login, offered: &Capabilities, secret: &[u8]) -> Result<Method
             "the user name or password holds a line break and the server offers only LOGIN, which cannot carry it",
         ));
     }
-    Ok(Method::Login { username: name, password: Zeroizing::new(password.to_owned()) })
+    Ok(LoginMethod::Login { username: name, password: Zeroizing::new(password.to_owned()) })
 }
 
 /// The password or access token as it is now: files are read at each login.
-async fn secret(credential: &Credential) -> Result<Zeroizing<Vec<u8>>> {
+async fn secret(credential: &LoginCredential) -> Result<Zeroizing<Vec<u8>>> {
     let (what, path) = match credential {
-        Credential::Password(secret) | Credential::Token(secret) => {
+        LoginCredential::Password(secret) | LoginCredential::Token(secret) => {
             return Ok(Zeroizing::new(secret.expose_secret().to_vec()));
         }
-        Credential::PasswordFile(path) => ("password", path),
-        Credential::TokenFile(path) => ("token", path),
+        LoginCredential::PasswordFile(path) => ("password", path),
+        LoginCredential::TokenFile(path) => ("token", path),
     };
     match tokio::fs::read(path).await {
         Ok(bytes) if bytes.is_empty() => {
@@ -319,27 +324,27 @@ async fn secret(credential: &Credential) -> Result<Zeroizing<Vec<u8>>> {
 }
 
 async fn log_in(
-    client: Client<Lease>,
+    client: Client<LoginStream>,
     endpoint: &Endpoint,
     offered: &Capabilities,
-    facts: &mut Facts,
-) -> Result<async_imap::Session<Lease>> {
+    facts: &mut ConnectionFacts,
+) -> Result<async_imap::Session<LoginStream>> {
     let method = choose(&endpoint.login, offered, &secret(&endpoint.login.credential).await?)?;
     let outcome = match method {
-        Method::Sasl { mechanism, response } => {
+        LoginMethod::Sasl { mechanism, response } => {
             mechanism.clone_into(&mut facts.login);
             if offered.has("SASL-IR") {
                 let encoded = Zeroizing::new(format!("{mechanism} {}", BASE64.encode(&*response)));
-                client.authenticate(encoded.as_str(), Once(None)).await
+                client.authenticate(encoded.as_str(), InitialResponse(None)).await
             } else {
-                client.authenticate(mechanism, Once(Some(response))).await
+                client.authenticate(mechanism, InitialResponse(Some(response))).await
             }
         }
-        Method::SaslLogin { username, password } => {
+        LoginMethod::SaslLogin { username, password } => {
             "AUTHENTICATE LOGIN".clone_into(&mut facts.login);
             client.authenticate("LOGIN", NameThenPassword(Some(username), Some(password))).await
         }
-        Method::Login { username, password } => {
+        LoginMethod::Login { username, password } => {
             "LOGIN".clone_into(&mut facts.login);
             client.login(&username, password.as_str()).await
         }
@@ -348,14 +353,14 @@ async fn log_in(
         let lease = client.get_mut();
         match (lease.failure(), lease.last_status()) {
             // A server that hangs up says why before.
-            (Some(_), Some(line)) if line.status == Status::Bye => {
-                refusal(endpoint.side, line, Asked::Login, "the login")
+            (Some(_), Some(line)) if line.status == StatusCondition::Bye => {
+                refusal(endpoint.side, line, CommandKind::Login, "the login")
             }
             (Some(failure), _) => failure,
             // async-imap's own error text may quote what was sent; the server's line says more.
             (None, Some(line)) => {
                 let name = &endpoint.login.username;
-                advise(refusal(endpoint.side, line, Asked::Login, &format!("the login of {name}")), endpoint)
+                advise(refusal(endpoint.side, line, CommandKind::Login, &format!("the login of {name}")), endpoint)
             }
             (None, None) => Error::network("the connection ended during the login"),
         }
@@ -373,7 +378,7 @@ fn advise(error: Error, endpoint: &Endpoint) -> Error {
         Side::Destination => format!("Mailferry creates no accounts: make sure that {name} exists there. "),
     };
     match &endpoint.login.master {
-        Some(Master::AuthorizationIdentity { username } | Master::Suffix { username, .. }) => error.advice(format!(
+        Some(MasterLogin::AuthorizationIdentity { username } | MasterLogin::Suffix { username, .. }) => error.advice(format!(
             "{exists}Check the password of the master user {username}, that it may log in for {name}, and masterUser.mode"
         )),
         None if endpoint.side == Side::Destination => {

@@ -17,13 +17,13 @@ pub struct Endpoint {
     /// TCP port.
     pub port: u16,
     /// How the connection is protected.
-    pub tls: Tls,
+    pub tls: TlsOptions,
     /// Who logs in.
-    pub login: Login,
+    pub login: AccountLogin,
     /// Bounds on every wait.
-    pub timeouts: Timeouts,
+    pub timeouts: ConnectionTimeouts,
     /// What is known about the server beyond what it announces.
-    pub quirks: Quirks,
+    pub quirks: ServerKind,
     /// Use COMPRESS=DEFLATE (RFC 4978) where offered: for slow links only.
     pub compress: bool,
     /// Which addresses the host may resolve to.
@@ -44,9 +44,9 @@ impl Endpoint {
 
 /// How a connection is protected.
 #[derive(Debug, Clone, Default)]
-pub struct Tls {
+pub struct TlsOptions {
     /// When TLS begins, if at all.
-    pub mode: TlsMode,
+    pub mode: ConnectionSecurity,
     /// The name that the certificate must carry, where it differs from the host.
     pub server_name: Option<String>,
     /// Extra trusted roots, PEM; the system's roots stay trusted.
@@ -57,7 +57,7 @@ pub struct Tls {
 
 /// When TLS begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TlsMode {
+pub enum ConnectionSecurity {
     /// From the first byte (RFC 8314), port 993.
     #[default]
     Implicit,
@@ -69,18 +69,18 @@ pub enum TlsMode {
 
 /// Who logs in, and with what.
 #[derive(Debug, Clone)]
-pub struct Login {
+pub struct AccountLogin {
     /// The account whose mail is meant.
     pub username: String,
     /// An administrator who logs in for [`Self::username`].
-    pub master: Option<Master>,
+    pub master: Option<MasterLogin>,
     /// The password or token of whoever logs in (the master user's, where there is one).
-    pub credential: Credential,
+    pub credential: LoginCredential,
 }
 
 /// How an administrator logs in for another user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Master {
+pub enum MasterLogin {
     /// AUTHENTICATE PLAIN with the mailbox's user as authorization identity (RFC 4616).
     AuthorizationIdentity { username: String },
     /// The login name is `user` + `separator` + `username` (Dovecot's `user*master`).
@@ -89,7 +89,7 @@ pub enum Master {
 
 /// A password or an OAuth 2.0 access token.
 #[derive(Clone)]
-pub enum Credential {
+pub enum LoginCredential {
     /// A password of any bytes but NUL.
     Password(Arc<SecretBox<[u8]>>),
     /// A file holding a password, every byte of it, read again at each connect.
@@ -100,7 +100,7 @@ pub enum Credential {
     TokenFile(PathBuf),
 }
 
-impl Credential {
+impl LoginCredential {
     /// A password from bytes.
     #[must_use]
     pub fn password(bytes: impl Into<Box<[u8]>>) -> Self {
@@ -123,7 +123,7 @@ impl Credential {
     }
 }
 
-impl fmt::Debug for Credential {
+impl fmt::Debug for LoginCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Password(_) => "Password(..)",
@@ -136,7 +136,7 @@ impl fmt::Debug for Credential {
 
 /// Bounds on every wait for a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
+pub struct ConnectionTimeouts {
     /// TCP connect, TLS handshake and greeting, each.
     pub connect: Duration,
     /// Silence while an answer is due.
@@ -145,7 +145,7 @@ pub struct Timeouts {
     pub keepalive: Duration,
 }
 
-impl Default for Timeouts {
+impl Default for ConnectionTimeouts {
     fn default() -> Self {
         Self { connect: Duration::from_secs(30), reply: Duration::from_mins(2), keepalive: Duration::from_mins(2) }
     }
@@ -153,7 +153,7 @@ impl Default for Timeouts {
 
 /// What is known about a server beyond what it announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Quirks {
+pub enum ServerKind {
     /// Trust what the server announces.
     #[default]
     Generic,

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{
-    classify::Asked,
-    response::{FolderStatus, ListItem, Namespaces, Status, StatusLine, Untagged},
+    classify::CommandKind,
+    response::{FolderStatus, ListItem, NamespaceResponse, StatusCondition, StatusLine, UntaggedResponse},
     session::Session,
 };
 use crate::error::{Error, ErrorClass, Result};
@@ -17,11 +17,11 @@ const MAX_FOLDERS: usize = 100_000;
 
 /// What one look at an account found.
 #[derive(Debug, Clone, Default)]
-pub struct Survey {
+pub struct AccountListing {
     /// Namespaces, where the server tells.
-    pub namespaces: Option<Namespaces>,
+    pub namespaces: Option<NamespaceResponse>,
     /// All folders as listed.
-    pub folders: Vec<Folder>,
+    pub folders: Vec<ListedFolder>,
     /// The hierarchy delimiter of the personal namespace.
     pub delimiter: Option<u8>,
     /// The server's name and version, where it tells (RFC 2971).
@@ -30,7 +30,7 @@ pub struct Survey {
 
 /// A folder as listed.
 #[derive(Debug, Clone)]
-pub struct Folder {
+pub struct ListedFolder {
     /// Name and attributes.
     pub item: ListItem,
     /// Subscribed to.
@@ -39,7 +39,7 @@ pub struct Folder {
     pub status: Option<FolderStatus>,
 }
 
-impl Folder {
+impl ListedFolder {
     /// True when it can hold messages.
     #[must_use]
     pub(crate) fn selectable(&self) -> bool {
@@ -47,10 +47,10 @@ impl Folder {
     }
 }
 
-impl Survey {
+impl AccountListing {
     /// The folder with this raw name; INBOX in any case.
     #[must_use]
-    pub(crate) fn folder(&self, raw: &[u8]) -> Option<&Folder> {
+    pub(crate) fn folder(&self, raw: &[u8]) -> Option<&ListedFolder> {
         self.folders.iter().find(|f| same_name(&f.item.name, raw))
     }
 
@@ -71,7 +71,7 @@ pub(crate) fn same_name(a: &[u8], b: &[u8]) -> bool {
 ///
 /// # Errors
 /// When the connection ends, or the server refuses to list at all.
-pub(crate) async fn survey(session: &mut Session, sizes: bool) -> Result<Survey> {
+pub(crate) async fn survey(session: &mut Session, sizes: bool) -> Result<AccountListing> {
     let capabilities = session.capabilities().clone();
     let items = status_items(session, sizes);
     let extended = capabilities.has("LIST-EXTENDED") && capabilities.has("LIST-STATUS");
@@ -92,16 +92,16 @@ pub(crate) async fn survey(session: &mut Session, sizes: bool) -> Result<Survey>
         tags.push(session.command("LSUB \"\" \"*\""));
     }
 
-    let mut found = Gathered::default();
+    let mut found = ListingCollector::default();
     let lines = session.wait_all(&tags, |data| found.take(data)).await?;
-    if let Some(line) = lines.first().filter(|line| line.status != Status::Ok) {
-        return Err(session.refusal(line, Asked::Other, "LIST"));
+    if let Some(line) = lines.first().filter(|line| line.status != StatusCondition::Ok) {
+        return Err(session.refusal(line, CommandKind::Other, "LIST"));
     }
     found.check().map_err(|e| session.blame(e))?;
     // ID and NAMESPACE were sent before LIST; a server that answers out of order still owes their answers.
-    let mut folders: Vec<Folder> = std::mem::take(&mut found.listed)
+    let mut folders: Vec<ListedFolder> = std::mem::take(&mut found.listed)
         .into_iter()
-        .map(|item| Folder { subscribed: item.has("\\Subscribed"), item, status: None })
+        .map(|item| ListedFolder { subscribed: item.has("\\Subscribed"), item, status: None })
         .collect();
 
     if !extended {
@@ -119,13 +119,14 @@ pub(crate) async fn survey(session: &mut Session, sizes: bool) -> Result<Survey>
         missing.iter().map(|(_, name)| session.folder_command("STATUS", name, &format!(" ({items})"))).collect();
     let lines = session.wait_all(&asked, |data| found.take(data)).await?;
     // A folder may refuse its STATUS; a server that asks for a slower pace says nothing of the folder.
-    let slower =
-        |line: &&StatusLine| line.status != Status::Ok && session.class_of(line, Asked::Other) == ErrorClass::Throttled;
+    let slower = |line: &&StatusLine| {
+        line.status != StatusCondition::Ok && session.class_of(line, CommandKind::Other) == ErrorClass::Throttled
+    };
     if let Some(line) = lines.iter().find(slower) {
-        return Err(session.refusal(line, Asked::Other, "STATUS"));
+        return Err(session.refusal(line, CommandKind::Other, "STATUS"));
     }
     while session.outstanding() > 0 {
-        if let super::session::Event::Untagged(data) = session.next().await? {
+        if let super::session::SessionEvent::Untagged(data) = session.next().await? {
             found.take(data);
         }
     }
@@ -138,7 +139,7 @@ pub(crate) async fn survey(session: &mut Session, sizes: bool) -> Result<Survey>
         .and_then(|n| n.personal.first())
         .and_then(|n| n.delimiter)
         .or_else(|| folders.iter().find_map(|f| f.item.delimiter));
-    Ok(Survey { namespaces: found.namespaces, folders, delimiter, server: found.server })
+    Ok(AccountListing { namespaces: found.namespaces, folders, delimiter, server: found.server })
 }
 
 fn status_items(session: &Session, sizes: bool) -> String {
@@ -161,8 +162,8 @@ fn status_items(session: &Session, sizes: bool) -> String {
 }
 
 #[derive(Default)]
-struct Gathered {
-    namespaces: Option<Namespaces>,
+struct ListingCollector {
+    namespaces: Option<NamespaceResponse>,
     listed: Vec<ListItem>,
     subscribed: BTreeSet<Bytes>,
     statuses: BTreeMap<Bytes, FolderStatus>,
@@ -170,14 +171,14 @@ struct Gathered {
     too_many: bool,
 }
 
-impl Gathered {
-    fn take(&mut self, data: Untagged) {
+impl ListingCollector {
+    fn take(&mut self, data: UntaggedResponse) {
         if self.listed.len() > MAX_FOLDERS || self.statuses.len() > MAX_FOLDERS || self.subscribed.len() > MAX_FOLDERS {
             self.too_many = true;
             return;
         }
         match data {
-            Untagged::Id(pairs) => {
+            UntaggedResponse::Id(pairs) => {
                 let told = |wanted: &str| {
                     let pair = pairs.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted));
                     pair.and_then(|(_, value)| value.clone())
@@ -187,15 +188,15 @@ impl Gathered {
                     (name, version) => name.or(version),
                 };
             }
-            Untagged::Namespace(namespaces) => self.namespaces = Some(namespaces),
-            Untagged::List(item) if !self.listed.iter().rev().take(4).any(|i| i.name == item.name) => {
+            UntaggedResponse::Namespace(namespaces) => self.namespaces = Some(namespaces),
+            UntaggedResponse::List(item) if !self.listed.iter().rev().take(4).any(|i| i.name == item.name) => {
                 self.listed.push(item);
             }
             // Courier lists unsubscribed parents as \Noselect.
-            Untagged::Lsub(item) if !item.has("\\Noselect") => {
+            UntaggedResponse::Lsub(item) if !item.has("\\Noselect") => {
                 self.subscribed.insert(item.name);
             }
-            Untagged::FolderStatus(status) => {
+            UntaggedResponse::FolderStatus(status) => {
                 self.statuses.insert(inbox_upper(&status.name), status);
             }
             _ => {}

@@ -1,4 +1,4 @@
-//! Lends a [`Wire`] to async-imap for the dialogue before and during login: one whole, bounded response at a time, so
+//! Lends a [`FramedConnection`] to async-imap for the dialogue before and during login: one whole, bounded response at a time, so
 //! that nothing is lost in its buffers when the wire is taken back. What was lent is remembered, since async-imap drops
 //! response codes; it is handed on reduced to what async-imap needs, since its parser fails on much that servers say.
 
@@ -14,9 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     parse::parse,
-    response::{Response, Status, StatusLine, Untagged},
+    response::{Response, StatusCondition, StatusLine, UntaggedResponse},
     transport::{CompressedStream, Transport},
-    wire::Wire,
+    wire::FramedConnection,
 };
 use crate::error::{Error, Result};
 
@@ -25,8 +25,8 @@ const MAX_RESPONSES: usize = 200;
 
 /// A lent wire.
 #[derive(Debug)]
-pub struct Lease {
-    wire: Option<Wire>,
+pub struct LoginStream {
+    wire: Option<FramedConnection>,
     current: Bytes,
     seen: Vec<Response>,
     failure: Option<Error>,
@@ -35,10 +35,10 @@ pub struct Lease {
     fresh: bool,
 }
 
-impl Lease {
+impl LoginStream {
     /// Lends `wire`.
     #[must_use]
-    pub(crate) fn new(wire: Wire) -> Self {
+    pub(crate) fn new(wire: FramedConnection) -> Self {
         Self { wire: Some(wire), current: Bytes::new(), seen: Vec::new(), failure: None, raw: false, fresh: true }
     }
 
@@ -46,7 +46,7 @@ impl Lease {
     ///
     /// # Errors
     /// Internal when it was taken before.
-    pub(crate) fn take(&mut self) -> Result<Wire> {
+    pub(crate) fn take(&mut self) -> Result<FramedConnection> {
         self.wire.take().ok_or_else(|| Error::internal("the connection was taken twice"))
     }
 
@@ -58,7 +58,7 @@ impl Lease {
     /// The byte stream below, while the wire is lent.
     #[must_use]
     pub(crate) fn transport(&self) -> Option<&Transport> {
-        self.wire.as_ref().map(Wire::transport)
+        self.wire.as_ref().map(FramedConnection::transport)
     }
 
     /// What ended the connection, if something did; more precise than what async-imap says.
@@ -69,11 +69,11 @@ impl Lease {
     /// The capabilities announced last, upper-cased.
     #[must_use]
     pub(crate) fn capabilities(&self) -> Option<Vec<String>> {
-        use super::response::Code;
+        use super::response::ResponseCode;
         self.seen.iter().rev().find_map(|response| match response {
-            Response::Untagged(Untagged::Capability(list)) => Some(list.clone()),
-            Response::Untagged(Untagged::Status(line)) | Response::Tagged { line, .. } => match &line.code {
-                Some(Code::Capability(list)) => Some(list.clone()),
+            Response::Untagged(UntaggedResponse::Capability(list)) => Some(list.clone()),
+            Response::Untagged(UntaggedResponse::Status(line)) | Response::Tagged { line, .. } => match &line.code {
+                Some(ResponseCode::Capability(list)) => Some(list.clone()),
                 _ => None,
             },
             _ => None,
@@ -85,7 +85,7 @@ impl Lease {
     pub(crate) fn last_status(&self) -> Option<&StatusLine> {
         self.seen.iter().rev().find_map(|response| match response {
             Response::Tagged { line, .. } => Some(line),
-            Response::Untagged(Untagged::Status(line)) if line.status == Status::Bye => Some(line),
+            Response::Untagged(UntaggedResponse::Status(line)) if line.status == StatusCondition::Bye => Some(line),
             _ => None,
         })
     }
@@ -94,7 +94,7 @@ impl Lease {
     #[must_use]
     pub(crate) fn greeting(&self) -> Option<&StatusLine> {
         match self.seen.first() {
-            Some(Response::Untagged(Untagged::Status(line))) => Some(line),
+            Some(Response::Untagged(UntaggedResponse::Status(line))) => Some(line),
             _ => None,
         }
     }
@@ -105,7 +105,7 @@ impl Lease {
     }
 }
 
-impl CompressedStream for DeflateStream<Lease> {
+impl CompressedStream for DeflateStream<LoginStream> {
     fn tls(&self) -> Option<&rustls::ClientConnection> {
         self.get_ref().transport().and_then(Transport::tls)
     }
@@ -114,9 +114,9 @@ impl CompressedStream for DeflateStream<Lease> {
 /// The same response without anything that a person would read, or that a parser could stumble over.
 fn reduce(response: &Response, raw: Bytes) -> Bytes {
     let word = |line: &StatusLine| match line.status {
-        Status::No => "NO",
-        Status::Bad => "BAD",
-        Status::Ok | Status::Bye | Status::PreAuth => "OK",
+        StatusCondition::No => "NO",
+        StatusCondition::Bad => "BAD",
+        StatusCondition::Ok | StatusCondition::Bye | StatusCondition::PreAuth => "OK",
     };
     match response {
         Response::Tagged { tag, line } if tag.is_ascii() => format!("{tag} {} -\r\n", word(line)).into(),
@@ -147,7 +147,7 @@ fn taken() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the connection was taken back")
 }
 
-impl AsyncRead for Lease {
+impl AsyncRead for LoginStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.raw && this.current.is_empty() {
@@ -184,7 +184,7 @@ impl AsyncRead for Lease {
     }
 }
 
-impl AsyncWrite for Lease {
+impl AsyncWrite for LoginStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let wire = self.get_mut().wire.as_mut().ok_or_else(taken)?;
         Pin::new(wire.transport_mut()).poll_write(cx, buf)

@@ -25,7 +25,10 @@ mod wire;
 
 pub use address::AddressPolicy;
 pub(crate) use connect::connect;
-pub use endpoint::{Credential, Endpoint, Login, Master, Quirks, Timeouts, Tls, TlsMode};
-pub(crate) use session::{Event, Session, Tag};
+pub use endpoint::{
+    AccountLogin, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, MasterLogin, ServerKind,
+    TlsOptions,
+};
+pub(crate) use session::{Session, SessionEvent, Tag};
 pub use uid_set::UidSet;
 pub(crate) use wire::STREAM_ABOVE;

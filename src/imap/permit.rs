@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use crate::error::Result;
 
 /// Asked before each write to a destination, so the answer must be cheap.
-pub trait Permit: Debug + Send + Sync {
+pub trait WritePermit: Debug + Send + Sync {
     /// Says whether this sync may still write. A refusal is final.
     ///
     /// # Errors
@@ -21,9 +21,9 @@ pub trait Permit: Debug + Send + Sync {
 
 /// Always granted: a lock on the state keeps other syncs away.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Always;
+pub struct AlwaysPermitted;
 
-impl Permit for Always {
+impl WritePermit for AlwaysPermitted {
     fn check(&self) -> Result<()> {
         Ok(())
     }

@@ -7,10 +7,10 @@ use tokio::time::timeout;
 
 use super::{
     capability::Capabilities,
-    classify::{Asked, class_on},
+    classify::{CommandKind, class_on},
     connect::open,
     endpoint::Endpoint,
-    session::{Facts, Moved},
+    session::{ByteCounter, ConnectionFacts},
 };
 use crate::error::{Error, Result};
 
@@ -19,9 +19,9 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What a server shows to anyone.
 #[derive(Debug, Clone)]
-pub(crate) struct Probe {
+pub(crate) struct ServerProbe {
     /// The connection.
-    pub facts: Facts,
+    pub facts: ConnectionFacts,
     /// What is offered before login.
     pub capabilities: Capabilities,
 }
@@ -31,18 +31,18 @@ pub(crate) struct Probe {
 /// # Errors
 /// As [`super::connect()`] has them before the login. None holds what the server said: whoever names a host must not be
 /// shown what answers there.
-pub(crate) async fn probe(endpoint: &Endpoint) -> Result<Probe> {
-    let mut facts = Facts::default();
+pub(crate) async fn probe(endpoint: &Endpoint) -> Result<ServerProbe> {
+    let mut facts = ConnectionFacts::default();
     // A panic in async-imap's parser ends this connection only.
     let looked = match AssertUnwindSafe(Box::pin(look(endpoint, &mut facts))).catch_unwind().await {
         Ok(looked) => looked,
         Err(_) => Err(Error::protocol("the server's answer broke the parser")),
     };
     match looked {
-        Ok(capabilities) => Ok(Probe { facts, capabilities }),
+        Ok(capabilities) => Ok(ServerProbe { facts, capabilities }),
         Err(error) => Err(match &facts.goodbye {
             Some(line) => {
-                Error::new(class_on(endpoint.side, line, Asked::Other), "the server hung up instead of greeting")
+                Error::new(class_on(endpoint.side, line, CommandKind::Other), "the server hung up instead of greeting")
                     .advice("Ask whoever runs it; it may refuse this address, or have too many connections already")
             }
             None => error,
@@ -50,8 +50,8 @@ pub(crate) async fn probe(endpoint: &Endpoint) -> Result<Probe> {
     }
 }
 
-async fn look(endpoint: &Endpoint, facts: &mut Facts) -> Result<Capabilities> {
-    let (mut client, capabilities) = open(endpoint, &Moved::default(), facts).await?;
+async fn look(endpoint: &Endpoint, facts: &mut ConnectionFacts) -> Result<Capabilities> {
+    let (mut client, capabilities) = open(endpoint, &ByteCounter::default(), facts).await?;
     // That it says goodbye is not needed, only decent.
     drop(timeout(GOODBYE, client.run_command_and_check_ok("LOGOUT", None)).await);
     Ok(capabilities)

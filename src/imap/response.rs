@@ -12,23 +12,23 @@ pub enum Response {
     /// The end of the command with this tag.
     Tagged { tag: String, line: StatusLine },
     /// Data or an announcement.
-    Untagged(Untagged),
+    Untagged(UntaggedResponse),
 }
 
 /// `OK`, `NO`, `BAD`, `BYE` or `PREAUTH` with its response code and text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusLine {
     /// The condition.
-    pub status: Status,
+    pub status: StatusCondition,
     /// The bracketed response code, if any.
-    pub code: Option<Code>,
+    pub code: Option<ResponseCode>,
     /// Human-readable text: control characters replaced, at most 500 characters.
     pub text: String,
 }
 
 /// The condition of a status response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum StatusCondition {
     Ok,
     No,
     Bad,
@@ -38,7 +38,7 @@ pub enum Status {
 
 /// Response codes that Mailferry acts on (RFC 9051, section 7.1; RFC 5530; RFC 4315; RFC 7162).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Code {
+pub enum ResponseCode {
     /// UIDs of appended messages, in the order of the APPEND: inclusive ranges as sent.
     AppendUid {
         uid_validity: u32,
@@ -59,7 +59,7 @@ pub enum Code {
     Other(String),
 }
 
-impl Code {
+impl ResponseCode {
     /// True when this is the parameterless code `name` (upper case).
     #[must_use]
     pub(crate) fn is(&self, name: &str) -> bool {
@@ -69,7 +69,7 @@ impl Code {
 
 /// Untagged responses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Untagged {
+pub enum UntaggedResponse {
     /// OK, NO, BAD, BYE, PREAUTH without a tag.
     Status(StatusLine),
     /// Capabilities, upper-cased.
@@ -102,8 +102,8 @@ pub enum Untagged {
         earlier: bool,
         uids: UidSet,
     },
-    Fetch(Fetch),
-    Namespace(Namespaces),
+    Fetch(FetchResponse),
+    Namespace(NamespaceResponse),
     /// RFC 9208: root and its resources.
     Quota {
         root: String,
@@ -158,7 +158,7 @@ pub struct FolderStatus {
 
 /// One FETCH response; what was not sent is `None` or empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fetch {
+pub struct FetchResponse {
     /// Message sequence number: never to be mapped by.
     pub seq: u32,
     pub uid: Option<u32>,
@@ -194,15 +194,15 @@ pub enum Flag {
 
 /// NAMESPACE (RFC 2342).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Namespaces {
-    pub personal: Vec<Namespace>,
-    pub other_users: Vec<Namespace>,
-    pub shared: Vec<Namespace>,
+pub struct NamespaceResponse {
+    pub personal: Vec<NamespaceDescriptor>,
+    pub other_users: Vec<NamespaceDescriptor>,
+    pub shared: Vec<NamespaceDescriptor>,
 }
 
 /// One namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Namespace {
+pub struct NamespaceDescriptor {
     /// Raw prefix, with its trailing delimiter where it has one.
     pub prefix: Bytes,
     pub delimiter: Option<u8>,

@@ -1,15 +1,15 @@
 //! SELECT and EXAMINE, and what they tell.
 
 use super::{
-    classify::Asked,
-    response::{Code, Flag, Status, Untagged},
+    classify::CommandKind,
+    response::{Flag, ResponseCode, StatusCondition, UntaggedResponse},
     session::{Session, Tag},
 };
 use crate::error::{Error, Result};
 
 /// What a server says of a folder when it is opened (RFC 9051, section 6.3.2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Selected {
+pub(crate) struct SelectedFolder {
     /// UIDVALIDITY; UIDs mean something only together with it.
     pub uid_validity: u32,
     /// The next UID; Courier does not tell here.
@@ -24,24 +24,24 @@ pub(crate) struct Selected {
     pub read_only: bool,
 }
 
-impl Selected {
+impl SelectedFolder {
     /// Takes what belongs to the opening of the folder.
-    pub(crate) fn take(&mut self, data: &Untagged) {
+    pub(crate) fn take(&mut self, data: &UntaggedResponse) {
         match data {
-            Untagged::Exists(count) => self.exists = *count,
-            Untagged::Status(line) => self.take_code(line.code.as_ref()),
+            UntaggedResponse::Exists(count) => self.exists = *count,
+            UntaggedResponse::Status(line) => self.take_code(line.code.as_ref()),
             _ => {}
         }
     }
 
-    fn take_code(&mut self, code: Option<&Code>) {
+    fn take_code(&mut self, code: Option<&ResponseCode>) {
         match code {
-            Some(Code::UidValidity(value)) => self.uid_validity = *value,
-            Some(Code::UidNext(value)) => self.uid_next = Some(*value),
-            Some(Code::HighestModSeq(value)) => self.highest_modseq = Some(*value),
-            Some(Code::PermanentFlags(flags)) => self.permanent_flags = Some(flags.clone()),
-            Some(Code::ReadOnly) => self.read_only = true,
-            Some(Code::ReadWrite) => self.read_only = false,
+            Some(ResponseCode::UidValidity(value)) => self.uid_validity = *value,
+            Some(ResponseCode::UidNext(value)) => self.uid_next = Some(*value),
+            Some(ResponseCode::HighestModSeq(value)) => self.highest_modseq = Some(*value),
+            Some(ResponseCode::PermanentFlags(flags)) => self.permanent_flags = Some(flags.clone()),
+            Some(ResponseCode::ReadOnly) => self.read_only = true,
+            Some(ResponseCode::ReadWrite) => self.read_only = false,
             _ => {}
         }
     }
@@ -82,11 +82,11 @@ fn open(session: &mut Session, verb: &str, raw: &[u8]) -> Tag {
 ///
 /// # Errors
 /// The refusal by its class; Protocol when there is no UIDVALIDITY, without which nothing can be resumed.
-pub(crate) async fn opened(session: &mut Session, tag: Tag, name: &str) -> Result<Selected> {
-    let mut selected = Selected::default();
+pub(crate) async fn opened(session: &mut Session, tag: Tag, name: &str) -> Result<SelectedFolder> {
+    let mut selected = SelectedFolder::default();
     let line = session.wait(tag, |data| selected.take(&data)).await?;
-    if line.status != Status::Ok {
-        return Err(session.refusal(&line, Asked::Other, "to open the folder").in_folder(name));
+    if line.status != StatusCondition::Ok {
+        return Err(session.refusal(&line, CommandKind::Other, "to open the folder").in_folder(name));
     }
     selected.take_code(line.code.as_ref());
     if selected.uid_validity == 0 {

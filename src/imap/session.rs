@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use super::{
     capability::Capabilities,
     certificate::Certificate,
-    classify::{Asked, class_on, refusal},
+    classify::{CommandKind, class_on, refusal},
     endpoint::Endpoint,
-    permit::Permit,
-    response::{Code, Response, Status, StatusLine, Untagged},
-    wire::{Incoming, Wire},
+    permit::WritePermit,
+    response::{Response, ResponseCode, StatusCondition, StatusLine, UntaggedResponse},
+    wire::{FramedConnection, IncomingFrame},
 };
 use crate::error::{Error, ErrorClass, Result};
 
@@ -25,9 +25,9 @@ pub(crate) struct Tag(u32);
 
 /// What came in.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum SessionEvent {
     /// Data or an announcement.
-    Untagged(Untagged),
+    Untagged(UntaggedResponse),
     /// A command ended.
     Done(Tag, StatusLine),
     /// A literal too large to be held begins inside a FETCH response that is not complete yet.
@@ -44,19 +44,19 @@ pub(crate) enum Event {
 /// A logged-in connection.
 #[derive(Debug)]
 pub(crate) struct Session {
-    wire: Wire,
+    wire: FramedConnection,
     endpoint: Arc<Endpoint>,
     capabilities: Capabilities,
     last_tag: u32,
     outstanding: Vec<Tag>,
     round_trip: Duration,
     /// Facts about the connection, for people.
-    pub facts: Facts,
+    pub facts: ConnectionFacts,
 }
 
 /// What was found while connecting.
 #[derive(Debug, Clone, Default)]
-pub struct Facts {
+pub struct ConnectionFacts {
     /// The server's greeting.
     pub greeting: String,
     /// `TLSv1_3`, ... ; none without TLS.
@@ -73,7 +73,7 @@ pub struct Facts {
     pub goodbye: Option<StatusLine>,
 }
 
-impl Facts {
+impl ConnectionFacts {
     /// The TLS version as people write it: `TLS 1.3`.
     #[must_use]
     pub(crate) fn tls(&self) -> Option<String> {
@@ -88,7 +88,12 @@ impl Facts {
 }
 
 impl Session {
-    pub(super) fn new(wire: Wire, endpoint: Arc<Endpoint>, facts: Facts, round_trip: Duration) -> Self {
+    pub(super) fn new(
+        wire: FramedConnection,
+        endpoint: Arc<Endpoint>,
+        facts: ConnectionFacts,
+        round_trip: Duration,
+    ) -> Self {
         Self {
             wire,
             endpoint,
@@ -101,7 +106,7 @@ impl Session {
     }
 
     /// From now on nothing is written without this permit.
-    pub(crate) fn guard(&mut self, permit: Arc<dyn Permit>) {
+    pub(crate) fn guard(&mut self, permit: Arc<dyn WritePermit>) {
         self.wire.guard(permit);
     }
 
@@ -135,13 +140,13 @@ impl Session {
 
     /// The error for a refusal of what `action` names.
     #[must_use]
-    pub(crate) fn refusal(&self, line: &StatusLine, asked: Asked, action: &str) -> Error {
+    pub(crate) fn refusal(&self, line: &StatusLine, asked: CommandKind, action: &str) -> Error {
         self.blame(refusal(self.endpoint.side, line, asked, action))
     }
 
     /// The class of a refusal by this account's server.
     #[must_use]
-    pub(crate) fn class_of(&self, line: &StatusLine, asked: Asked) -> ErrorClass {
+    pub(crate) fn class_of(&self, line: &StatusLine, asked: CommandKind) -> ErrorClass {
         class_on(self.endpoint.side, line, asked)
     }
 
@@ -224,7 +229,7 @@ impl Session {
     ///
     /// # Errors
     /// When the connection ends (BYE by its class), falls silent, or breaks the protocol; it is of no more use then.
-    pub(crate) async fn next(&mut self) -> Result<Event> {
+    pub(crate) async fn next(&mut self) -> Result<SessionEvent> {
         match self.wire.next().await {
             Ok(incoming) => self.take(incoming).map_err(|e| self.blame(e)),
             Err(error) => Err(self.blame(error)),
@@ -235,7 +240,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Self::next`].
-    pub(crate) async fn next_or_drained(&mut self, left: usize) -> Result<Option<Event>> {
+    pub(crate) async fn next_or_drained(&mut self, left: usize) -> Result<Option<SessionEvent>> {
         match self.wire.next_or_drained(left).await {
             Ok(Some(incoming)) => self.take(incoming).map(Some).map_err(|e| self.blame(e)),
             Ok(None) => Ok(None),
@@ -243,21 +248,21 @@ impl Session {
         }
     }
 
-    fn take(&mut self, incoming: Incoming) -> Result<Event> {
+    fn take(&mut self, incoming: IncomingFrame) -> Result<SessionEvent> {
         match incoming {
-            Incoming::LiteralStart { length, uid } => Ok(Event::LiteralStart { length, uid }),
-            Incoming::LiteralChunk(bytes) => Ok(Event::LiteralChunk(bytes)),
-            Incoming::Response(Response::Untagged(untagged)) => match untagged {
-                Untagged::Status(line) if line.status == Status::Bye => {
-                    Err(refusal(self.endpoint.side, &line, Asked::Other, "this connection"))
+            IncomingFrame::LiteralStart { length, uid } => Ok(SessionEvent::LiteralStart { length, uid }),
+            IncomingFrame::LiteralChunk(bytes) => Ok(SessionEvent::LiteralChunk(bytes)),
+            IncomingFrame::Response(Response::Untagged(untagged)) => match untagged {
+                UntaggedResponse::Status(line) if line.status == StatusCondition::Bye => {
+                    Err(refusal(self.endpoint.side, &line, CommandKind::Other, "this connection"))
                 }
-                Untagged::Capability(list) => {
+                UntaggedResponse::Capability(list) => {
                     self.capabilities = list.into_iter().collect();
-                    Ok(Event::Untagged(Untagged::Capability(Vec::new())))
+                    Ok(SessionEvent::Untagged(UntaggedResponse::Capability(Vec::new())))
                 }
-                other => Ok(Event::Untagged(other)),
+                other => Ok(SessionEvent::Untagged(other)),
             },
-            Incoming::Response(Response::Tagged { tag, line }) => {
+            IncomingFrame::Response(Response::Tagged { tag, line }) => {
                 let known = tag.strip_prefix('M').and_then(|n| n.parse().ok()).map(Tag);
                 // An unknown tag means that something else than our commands was executed: nothing may follow it.
                 let Some(at) = known.and_then(|tag| self.outstanding.iter().position(|t| *t == tag)) else {
@@ -266,12 +271,12 @@ impl Session {
                 let tag = self.outstanding.remove(at);
                 self.wire.finish(tag.0);
                 self.wire.set_awaiting(!self.outstanding.is_empty());
-                if let Some(Code::Capability(list)) = &line.code {
+                if let Some(ResponseCode::Capability(list)) = &line.code {
                     self.capabilities = list.iter().cloned().collect();
                 }
-                Ok(Event::Done(tag, line))
+                Ok(SessionEvent::Done(tag, line))
             }
-            Incoming::Response(Response::Continue(_)) => {
+            IncomingFrame::Response(Response::Continue(_)) => {
                 Err(Error::protocol("the server asks for more of a command that was complete"))
             }
         }
@@ -281,7 +286,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Self::next`].
-    pub(crate) async fn wait(&mut self, tag: Tag, data: impl FnMut(Untagged)) -> Result<StatusLine> {
+    pub(crate) async fn wait(&mut self, tag: Tag, data: impl FnMut(UntaggedResponse)) -> Result<StatusLine> {
         let mut ended = self.wait_all(&[tag], data).await?;
         ended.pop().ok_or_else(|| Error::internal("a command ended without a status"))
     }
@@ -291,19 +296,23 @@ impl Session {
     ///
     /// # Errors
     /// As [`Self::next`].
-    pub(crate) async fn wait_all(&mut self, tags: &[Tag], mut data: impl FnMut(Untagged)) -> Result<Vec<StatusLine>> {
+    pub(crate) async fn wait_all(
+        &mut self,
+        tags: &[Tag],
+        mut data: impl FnMut(UntaggedResponse),
+    ) -> Result<Vec<StatusLine>> {
         let mut lines: Vec<Option<StatusLine>> = vec![None; tags.len()];
         let mut left = tags.len();
         while left > 0 {
             match self.next().await? {
-                Event::Untagged(untagged) => data(untagged),
-                Event::Done(tag, line) => {
+                SessionEvent::Untagged(untagged) => data(untagged),
+                SessionEvent::Done(tag, line) => {
                     if let Some(slot) = tags.iter().position(|t| *t == tag).and_then(|at| lines.get_mut(at)) {
                         *slot = Some(line);
                         left -= 1;
                     }
                 }
-                Event::LiteralStart { .. } | Event::LiteralChunk(_) => {}
+                SessionEvent::LiteralStart { .. } | SessionEvent::LiteralChunk(_) => {}
             }
         }
         Ok(lines.into_iter().flatten().collect())
@@ -313,7 +322,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Self::next`]; a NO or BAD is no error here.
-    pub(crate) async fn run(&mut self, text: &str) -> Result<(StatusLine, Vec<Untagged>)> {
+    pub(crate) async fn run(&mut self, text: &str) -> Result<(StatusLine, Vec<UntaggedResponse>)> {
         let tag = self.command(text);
         let mut data = Vec::new();
         let line = self.wait(tag, |untagged| data.push(untagged)).await?;
@@ -336,4 +345,4 @@ impl Session {
 }
 
 /// Counts bytes in both directions, shared by the connections of one sync.
-pub type Moved = Arc<AtomicU64>;
+pub type ByteCounter = Arc<AtomicU64>;

@@ -15,17 +15,17 @@ use rustls_platform_verifier::Verifier;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::endpoint::{Endpoint, Tls};
+use super::endpoint::{Endpoint, TlsOptions};
 use crate::error::{Error, ErrorClass, Result};
 
 /// Configurations by what they trust: loading the system's roots costs milliseconds, and sessions resume only within one.
-static CONFIGS: LazyLock<Mutex<HashMap<Trust, Arc<ClientConfig>>>> = LazyLock::new(Mutex::default);
+static CONFIGS: LazyLock<Mutex<HashMap<TrustSettings, Arc<ClientConfig>>>> = LazyLock::new(Mutex::default);
 
 /// More are not kept: an operator sees whatever its users write.
 const MAX_CONFIGS: usize = 64;
 
 /// The extra roots, and whether anything is accepted.
-type Trust = (Vec<u8>, bool);
+type TrustSettings = (Vec<u8>, bool);
 
 /// Performs the handshake on a connected socket.
 ///
@@ -39,15 +39,18 @@ pub(crate) async fn handshake(endpoint: &Endpoint, socket: TcpStream) -> Result<
     connector.connect(server_name, socket).await.map_err(|error| explain(&error, name))
 }
 
-fn config(tls: &Tls) -> Result<Arc<ClientConfig>> {
+fn config(tls: &TlsOptions) -> Result<Arc<ClientConfig>> {
     let key = (tls.ca_bundle.clone(), tls.insecure_skip_verify);
     let mut configs = CONFIGS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(config) = configs.get(&key) {
         return Ok(Arc::clone(config));
     }
     let provider = Arc::new(ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> =
-        if tls.insecure_skip_verify { Arc::new(AcceptAny(Arc::clone(&provider))) } else { trust(tls, &provider)? };
+    let verifier: Arc<dyn ServerCertVerifier> = if tls.insecure_skip_verify {
+        Arc::new(AcceptAnyCertificate(Arc::clone(&provider)))
+    } else {
+        trust(tls, &provider)?
+    };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::internal(format!("TLS cannot be set up: {e}")))?
@@ -63,7 +66,7 @@ fn config(tls: &Tls) -> Result<Arc<ClientConfig>> {
 }
 
 /// The system's roots and the extra ones; the extra ones alone where the system has none.
-fn trust(tls: &Tls, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
+fn trust(tls: &TlsOptions, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
     let extra =
         CertificateDer::pem_slice_iter(&tls.ca_bundle).collect::<std::result::Result<Vec<_>, _>>().map_err(|_| {
             Error::configuration("the CA bundle is not PEM").advice("Give one or more BEGIN CERTIFICATE blocks")
@@ -156,9 +159,9 @@ fn day(time: UnixTime) -> String {
 
 /// Accepts any certificate, but no forged handshake.
 #[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for AcceptAny {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::io::poll_read_buf;
 
-use super::{parse::parse, permit::Permit, response::Response, transport::Transport};
+use super::{parse::parse, permit::WritePermit, response::Response, transport::Transport};
 use crate::error::{Error, Result};
 
 /// A response without its literals may have at most this many bytes: a SEARCH reply of a million UIDs fits.
@@ -43,7 +43,7 @@ const HELD: Duration = Duration::from_millis(50);
 
 /// What came in.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Incoming {
+pub(crate) enum IncomingFrame {
     /// A complete response. A literal that was streamed before stands in it as empty.
     Response(Response),
     /// A literal of `length` bytes begins, inside a response that is not complete yet; `uid` is the message's, where the
@@ -55,7 +55,7 @@ pub(crate) enum Incoming {
 
 /// A piece of a command.
 #[derive(Debug)]
-enum Piece {
+enum CommandPart {
     Bytes(Bytes),
     /// Send nothing more before the server's `+`.
     AwaitContinue,
@@ -63,7 +63,7 @@ enum Piece {
 
 /// Frames responses and queues commands on one byte stream.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct FramedConnection {
     io: Transport,
     input: BytesMut,
     /// Bytes of `input` that hold no unseen line end.
@@ -76,7 +76,7 @@ pub(crate) struct Wire {
     head: BytesMut,
     /// Bytes of the streamed literal still to come.
     streaming: u64,
-    output: VecDeque<(u32, Piece)>,
+    output: VecDeque<(u32, CommandPart)>,
     stage: BytesMut,
     queued: usize,
     unflushed: bool,
@@ -85,11 +85,11 @@ pub(crate) struct Wire {
     progress_at: Instant,
     awaiting: bool,
     moved: Arc<std::sync::atomic::AtomicU64>,
-    permit: Option<Arc<dyn Permit>>,
+    permit: Option<Arc<dyn WritePermit>>,
     held: Option<Pin<Box<Sleep>>>,
 }
 
-impl Wire {
+impl FramedConnection {
     /// Takes over a byte stream; `moved` counts the bytes in both directions.
     #[must_use]
     pub(crate) fn new(io: Transport, reply_timeout: Duration, moved: Arc<std::sync::atomic::AtomicU64>) -> Self {
@@ -116,7 +116,7 @@ impl Wire {
     }
 
     /// From now on nothing is written without this permit: a command that was begun breaks off with the connection.
-    pub(crate) fn guard(&mut self, permit: Arc<dyn Permit>) {
+    pub(crate) fn guard(&mut self, permit: Arc<dyn WritePermit>) {
         self.permit = Some(permit);
     }
 
@@ -144,12 +144,12 @@ impl Wire {
     pub(crate) fn queue(&mut self, command: u32, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
         self.queued += bytes.len();
-        self.output.push_back((command, Piece::Bytes(bytes)));
+        self.output.push_back((command, CommandPart::Bytes(bytes)));
     }
 
     /// What the command numbered `command` queues after this is sent only after the server's `+`.
     pub(crate) fn queue_continue(&mut self, command: u32) {
-        self.output.push_back((command, Piece::AwaitContinue));
+        self.output.push_back((command, CommandPart::AwaitContinue));
     }
 
     /// Bytes queued and not yet written.
@@ -180,10 +180,10 @@ impl Wire {
     /// The command numbered `command` is over: what it still wanted to send behind a `+` that never came is dropped.
     /// What was announced as non-synchronizing is still sent, since the server counts on it.
     pub(crate) fn finish(&mut self, command: u32) {
-        if matches!(self.output.front(), Some((number, Piece::AwaitContinue)) if *number == command) {
+        if matches!(self.output.front(), Some((number, CommandPart::AwaitContinue)) if *number == command) {
             while let Some((number, piece)) = self.output.pop_front() {
                 if number == command {
-                    if let Piece::Bytes(bytes) = piece {
+                    if let CommandPart::Bytes(bytes) = piece {
                         self.queued -= bytes.len();
                     }
                 } else {
@@ -198,7 +198,7 @@ impl Wire {
     ///
     /// # Errors
     /// Network when the connection ends or falls silent, Protocol when bounds are broken or nothing can be understood.
-    pub(crate) async fn next(&mut self) -> Result<Incoming> {
+    pub(crate) async fn next(&mut self) -> Result<IncomingFrame> {
         loop {
             if let Some(incoming) = poll_fn(|cx| self.poll_next(cx, None)).await? {
                 return Ok(incoming);
@@ -210,7 +210,7 @@ impl Wire {
     ///
     /// # Errors
     /// As [`Self::next`].
-    pub(crate) async fn next_or_drained(&mut self, left: usize) -> Result<Option<Incoming>> {
+    pub(crate) async fn next_or_drained(&mut self, left: usize) -> Result<Option<IncomingFrame>> {
         poll_fn(|cx| self.poll_next(cx, Some(left))).await
     }
 
@@ -241,8 +241,8 @@ impl Wire {
         loop {
             if let Some(framed) = self.frame()? {
                 match framed {
-                    Framed::Response(raw) => return Poll::Ready(Ok(raw)),
-                    Framed::LiteralStart(_) | Framed::LiteralChunk(_) => {
+                    RawFrame::Response(raw) => return Poll::Ready(Ok(raw)),
+                    RawFrame::LiteralStart(_) | RawFrame::LiteralChunk(_) => {
                         return Poll::Ready(Err(Error::protocol("a large literal where none belongs")));
                     }
                 }
@@ -255,16 +255,18 @@ impl Wire {
         &mut self.io
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>, left: Option<usize>) -> Poll<Result<Option<Incoming>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>, left: Option<usize>) -> Poll<Result<Option<IncomingFrame>>> {
         loop {
             if let Some(framed) = self.frame()? {
                 let incoming = match framed {
-                    Framed::Response(raw) => Incoming::Response(parse_guarded(raw)?),
-                    Framed::LiteralStart(length) => Incoming::LiteralStart { length, uid: uid_so_far(&self.head) },
-                    Framed::LiteralChunk(bytes) => Incoming::LiteralChunk(bytes),
+                    RawFrame::Response(raw) => IncomingFrame::Response(parse_guarded(raw)?),
+                    RawFrame::LiteralStart(length) => {
+                        IncomingFrame::LiteralStart { length, uid: uid_so_far(&self.head) }
+                    }
+                    RawFrame::LiteralChunk(bytes) => IncomingFrame::LiteralChunk(bytes),
                 };
-                if let Incoming::Response(Response::Continue(_)) = incoming
-                    && matches!(self.output.front(), Some((_, Piece::AwaitContinue)))
+                if let IncomingFrame::Response(Response::Continue(_)) = incoming
+                    && matches!(self.output.front(), Some((_, CommandPart::AwaitContinue)))
                 {
                     self.output.pop_front();
                     continue;
@@ -347,7 +349,7 @@ impl Wire {
         loop {
             while self.stage.len() < STAGE {
                 match self.output.front() {
-                    Some((_, Piece::Bytes(bytes))) if bytes.len() < DIRECT || self.stage.is_empty() => {
+                    Some((_, CommandPart::Bytes(bytes))) if bytes.len() < DIRECT || self.stage.is_empty() => {
                         if bytes.len() >= DIRECT {
                             break;
                         }
@@ -363,7 +365,7 @@ impl Wire {
             }
             let written = if self.stage.is_empty() {
                 match self.output.front_mut() {
-                    Some((_, Piece::Bytes(bytes))) => {
+                    Some((_, CommandPart::Bytes(bytes))) => {
                         let n = ready!(Pin::new(&mut self.io).poll_write(cx, bytes)).map_err(|e| lost(&e))?;
                         bytes.advance(n);
                         self.queued -= n;
@@ -372,7 +374,7 @@ impl Wire {
                         }
                         n
                     }
-                    Some((_, Piece::AwaitContinue)) | None => {
+                    Some((_, CommandPart::AwaitContinue)) | None => {
                         if self.unflushed {
                             ready!(Pin::new(&mut self.io).poll_flush(cx)).map_err(|e| lost(&e))?;
                             self.unflushed = false;
@@ -395,14 +397,14 @@ impl Wire {
     }
 
     /// Takes the next complete thing out of what was read.
-    fn frame(&mut self) -> Result<Option<Framed>> {
+    fn frame(&mut self) -> Result<Option<RawFrame>> {
         if self.streaming > 0 {
             if self.input.is_empty() {
                 return Ok(None);
             }
             let n = usize::try_from(self.streaming).unwrap_or(usize::MAX).min(self.input.len());
             self.streaming -= n as u64;
-            return Ok(Some(Framed::LiteralChunk(self.input.split_to(n).freeze())));
+            return Ok(Some(RawFrame::LiteralChunk(self.input.split_to(n).freeze())));
         }
         loop {
             let Some(unseen) = self.input.get(self.scanned..) else {
@@ -434,7 +436,7 @@ impl Wire {
                     if raw.iter().all(u8::is_ascii_whitespace) {
                         continue; // a blank line means nothing
                     }
-                    return Ok(Some(Framed::Response(raw)));
+                    return Ok(Some(RawFrame::Response(raw)));
                 }
                 Some((length, marker)) if length > STREAM_ABOVE => {
                     let mut line = self.input.split_to(line_end);
@@ -445,7 +447,7 @@ impl Wire {
                     self.scanned = 0;
                     self.line_start = 0;
                     self.check_length()?;
-                    return Ok(Some(Framed::LiteralStart(length)));
+                    return Ok(Some(RawFrame::LiteralStart(length)));
                 }
                 Some((length, _)) => {
                     let length = usize::try_from(length).map_err(|_| too_long())?;
@@ -478,7 +480,7 @@ impl Wire {
     }
 }
 
-enum Framed {
+enum RawFrame {
     Response(Bytes),
     LiteralStart(u64),
     LiteralChunk(Bytes),

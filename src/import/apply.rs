@@ -15,13 +15,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    objects::{Common, SecretObject},
-    plan::{CSV_KEY, Plan},
+    objects::{ImportMetadata, SecretObject},
+    plan::{CSV_KEY, ImportPlan},
 };
 use crate::{
     api::{
         MailMigration,
-        csv::records::{Dialect, Records},
+        csv::records::{CsvDialect, CsvReader},
     },
     error::{Error, ErrorClass, Result},
 };
@@ -33,7 +33,7 @@ const AT_ONCE: usize = 8;
 
 /// How to apply.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
+pub struct ApplyOptions {
     /// Ask the API server only.
     pub dry_run: bool,
     /// Take fields that somebody else wrote.
@@ -42,7 +42,7 @@ pub struct Options {
 
 /// What became of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ApplyOutcome {
     /// It was not there.
     Created,
     /// It was another.
@@ -53,7 +53,7 @@ pub(crate) enum Verdict {
     Applied,
 }
 
-impl Verdict {
+impl ApplyOutcome {
     const fn word(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -93,16 +93,16 @@ pub(crate) async fn cluster(context: Option<&str>) -> Result<(Client, String)> {
 /// The first refusal.
 pub(crate) async fn apply(
     client: &Client,
-    plan: &Plan,
-    common: &Common,
-    options: Options,
+    plan: &ImportPlan,
+    common: &ImportMetadata,
+    options: ApplyOptions,
     out: &mut (dyn Write + Send),
 ) -> Result<()> {
     let namespace = common.namespace.as_deref().unwrap_or("default");
     let parameters =
         PatchParams { dry_run: options.dry_run, force: options.force_conflicts, ..PatchParams::apply(FIELD_MANAGER) };
     let parameters = &parameters;
-    let mut say = |what: &str, name: &str, verdict: Verdict| {
+    let mut say = |what: &str, name: &str, verdict: ApplyOutcome| {
         let dry = if options.dry_run { " (server dry run)" } else { "" };
         writeln!(out, "{what}/{name} {}{dry}", verdict.word())
             .map_err(|error| Error::internal(format!("cannot write: {error}")))
@@ -131,7 +131,11 @@ pub(crate) async fn apply(
 ///
 /// # Errors
 /// When the API server does not answer, or they may not be listed.
-pub(crate) async fn left_over(client: &Client, plan: &Plan, common: &Common) -> Result<Vec<String>, kube::Error> {
+pub(crate) async fn left_over(
+    client: &Client,
+    plan: &ImportPlan,
+    common: &ImportMetadata,
+) -> Result<Vec<String>, kube::Error> {
     let namespace = common.namespace.as_deref().unwrap_or("default");
     let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
     let label = format!("{}={}", super::objects::LABEL, common.import);
@@ -140,7 +144,7 @@ pub(crate) async fn left_over(client: &Client, plan: &Plan, common: &Common) -> 
     Ok(names.filter(|name| plan.secrets.binary_search_by(|secret| secret.name.cmp(name)).is_err()).collect())
 }
 
-async fn one<K>(api: &Api<K>, name: &str, object: &K, parameters: &PatchParams) -> Result<Verdict, kube::Error>
+async fn one<K>(api: &Api<K>, name: &str, object: &K, parameters: &PatchParams) -> Result<ApplyOutcome, kube::Error>
 where
     K: Resource + Serialize + DeserializeOwned + Clone + Debug,
 {
@@ -150,10 +154,10 @@ where
     };
     let after = api.patch(name, parameters, &Patch::Apply(object)).await?;
     Ok(match before {
-        None => Verdict::Applied,
-        Some(None) => Verdict::Created,
-        Some(Some(before)) if written(&before) == written(&after) => Verdict::Unchanged,
-        Some(Some(_)) => Verdict::Configured,
+        None => ApplyOutcome::Applied,
+        Some(None) => ApplyOutcome::Created,
+        Some(Some(before)) if written(&before) == written(&after) => ApplyOutcome::Unchanged,
+        Some(Some(_)) => ApplyOutcome::Configured,
     })
 }
 
@@ -215,7 +219,7 @@ fn holds_a_value(text: &str, secret: &SecretObject) -> bool {
     };
     secret.values.iter().any(|(key, value)| {
         let value = value.expose_secret();
-        let mut rows = Records::new(value, 1, Dialect::default()).skip(1).flatten();
+        let mut rows = CsvReader::new(value, 1, CsvDialect::default()).skip(1).flatten();
         shows(value) || (key == CSV_KEY && rows.any(|row| row.fields.iter().any(|field| shows(field))))
     })
 }

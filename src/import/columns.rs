@@ -2,12 +2,12 @@
 
 use std::{fmt, str::FromStr};
 
-use super::findings::Findings;
+use super::findings::TableFindings;
 use crate::{api::check, error::Side};
 
 /// What one column of an account may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum AccountField {
     /// The server's name or address.
     Host,
     /// Its port.
@@ -22,22 +22,22 @@ pub enum Part {
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Meaning {
+pub enum ColumnMeaning {
     /// The mailbox's name in the migration.
     Name,
     /// Something of an account: of this side's, or where the heading does not say, of whichever lacks it.
-    Of(Option<Side>, Part),
+    Of(Option<Side>, AccountField),
 }
 
-const PARTS: [(Part, &str); 5] = [
-    (Part::Host, "host"),
-    (Part::Port, "port"),
-    (Part::Username, "username"),
-    (Part::Password, "password"),
-    (Part::Token, "token"),
+const PARTS: [(AccountField, &str); 5] = [
+    (AccountField::Host, "host"),
+    (AccountField::Port, "port"),
+    (AccountField::Username, "username"),
+    (AccountField::Password, "password"),
+    (AccountField::Token, "token"),
 ];
 
-impl fmt::Display for Meaning {
+impl fmt::Display for ColumnMeaning {
     /// `name`, `username`, `source_password`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -53,7 +53,7 @@ impl fmt::Display for Meaning {
     }
 }
 
-impl FromStr for Meaning {
+impl FromStr for ColumnMeaning {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -66,22 +66,22 @@ impl FromStr for Meaning {
     }
 }
 
-fn all_meanings() -> impl Iterator<Item = Meaning> {
+fn all_meanings() -> impl Iterator<Item = ColumnMeaning> {
     let sides = [None, Some(Side::Source), Some(Side::Destination)];
-    let accounts = sides.into_iter().flat_map(|side| PARTS.map(|(part, _)| Meaning::Of(side, part)));
-    [Meaning::Name].into_iter().chain(accounts)
+    let accounts = sides.into_iter().flat_map(|side| PARTS.map(|(part, _)| ColumnMeaning::Of(side, part)));
+    [ColumnMeaning::Name].into_iter().chain(accounts)
 }
 
 /// One `MEANING=COLUMN` of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct ColumnSetting {
     /// What the column holds.
-    pub meaning: Meaning,
+    pub meaning: ColumnMeaning,
     /// Its heading or its number, from 1; none where nothing holds this.
     pub column: Option<String>,
 }
 
-impl FromStr for Told {
+impl FromStr for ColumnSetting {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -94,26 +94,26 @@ impl FromStr for Told {
 /// Where the parts of one account stand, by index from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AccountColumns {
-    /// See [`Part::Host`].
+    /// See [`AccountField::Host`].
     pub host: Option<usize>,
-    /// See [`Part::Port`].
+    /// See [`AccountField::Port`].
     pub port: Option<usize>,
-    /// See [`Part::Username`].
+    /// See [`AccountField::Username`].
     pub username: Option<usize>,
-    /// See [`Part::Password`].
+    /// See [`AccountField::Password`].
     pub password: Option<usize>,
-    /// See [`Part::Token`].
+    /// See [`AccountField::Token`].
     pub token: Option<usize>,
 }
 
 impl AccountColumns {
-    const fn slot(&mut self, part: Part) -> &mut Option<usize> {
+    const fn slot(&mut self, part: AccountField) -> &mut Option<usize> {
         match part {
-            Part::Host => &mut self.host,
-            Part::Port => &mut self.port,
-            Part::Username => &mut self.username,
-            Part::Password => &mut self.password,
-            Part::Token => &mut self.token,
+            AccountField::Host => &mut self.host,
+            AccountField::Port => &mut self.port,
+            AccountField::Username => &mut self.username,
+            AccountField::Password => &mut self.password,
+            AccountField::Token => &mut self.token,
         }
     }
 
@@ -124,7 +124,7 @@ impl AccountColumns {
 
 /// Where everything stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Columns {
+pub struct TableColumns {
     /// The mailbox's name.
     pub name: Option<usize>,
     /// The account that mail is read from.
@@ -137,7 +137,7 @@ pub struct Columns {
 
 /// What is known of each side without the table.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Given {
+pub(crate) struct KnownSide {
     /// Its server.
     pub server: bool,
     /// An administrator who logs in for each mailbox.
@@ -146,19 +146,19 @@ pub(crate) struct Given {
 
 /// Of source and destination.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct BothGiven {
+pub(crate) struct KnownSides {
     /// Of the source.
-    pub source: Given,
+    pub source: KnownSide,
     /// Of the destination.
-    pub destination: Given,
+    pub destination: KnownSide,
 }
 
-impl Columns {
+impl TableColumns {
     /// As people read it, by number: `1 username of both sides, 2 source_password`.
     #[must_use]
     pub(crate) fn text(&self) -> String {
         let mut found: Vec<(usize, String)> =
-            self.name.map(|index| (index, Meaning::Name.to_string())).into_iter().collect();
+            self.name.map(|index| (index, ColumnMeaning::Name.to_string())).into_iter().collect();
         for (part, word) in PARTS {
             let [source, destination] = [self.source, self.destination].map(|mut side| *side.slot(part));
             match (source, destination) {
@@ -175,7 +175,7 @@ impl Columns {
         found.iter().map(|(index, what)| format!("{} {what}", index + 1)).collect::<Vec<_>>().join(", ")
     }
 
-    const fn slot(&mut self, side: Side, part: Part) -> &mut Option<usize> {
+    const fn slot(&mut self, side: Side, part: AccountField) -> &mut Option<usize> {
         match side {
             Side::Source => self.source.slot(part),
             Side::Destination => self.destination.slot(part),
@@ -188,14 +188,14 @@ impl Columns {
 pub(crate) fn find(
     headings: Option<&[String]>,
     width: usize,
-    told: &[Told],
-    given: BothGiven,
-    findings: &mut Findings,
-) -> Columns {
-    let mut columns = Columns::default();
+    told: &[ColumnSetting],
+    given: KnownSides,
+    findings: &mut TableFindings,
+) -> TableColumns {
+    let mut columns = TableColumns::default();
     let mut taken: Vec<usize> = Vec::new();
-    let mut settled: Vec<Meaning> = Vec::new(); // told, if only to be nowhere
-    for Told { meaning, column } in told {
+    let mut settled: Vec<ColumnMeaning> = Vec::new(); // told, if only to be nowhere
+    for ColumnSetting { meaning, column } in told {
         let index = match column.as_deref().map(|column| index(column, headings, width)) {
             Some(Ok(index)) => Some(index),
             Some(Err(what)) => {
@@ -213,7 +213,7 @@ pub(crate) fn find(
             place(&mut columns, meaning, index);
         }
     }
-    let found: Vec<(usize, Option<Meaning>)> =
+    let found: Vec<(usize, Option<ColumnMeaning>)> =
         headings.unwrap_or_default().iter().map(|heading| meaning(heading)).enumerate().collect();
     if let Some(headings) = headings {
         let known = found.iter().any(|(index, meaning)| meaning.is_some() || taken.contains(index));
@@ -222,34 +222,34 @@ pub(crate) fn find(
             return columns;
         }
     }
-    let free = |(index, _): &&(usize, Option<Meaning>)| !taken.contains(index);
+    let free = |(index, _): &&(usize, Option<ColumnMeaning>)| !taken.contains(index);
     for (index, found) in found.iter().filter(free) {
-        if let Some(meaning @ (Meaning::Name | Meaning::Of(Some(_), _))) = found
+        if let Some(meaning @ (ColumnMeaning::Name | ColumnMeaning::Of(Some(_), _))) = found
             && !settled.contains(meaning)
         {
             take(&mut columns, *meaning, *index, findings);
         }
     }
-    let neutral = |part: Part| {
+    let neutral = |part: AccountField| {
         found
             .iter()
             .filter(free)
-            .filter(move |(_, found)| *found == Some(Meaning::Of(None, part)))
+            .filter(move |(_, found)| *found == Some(ColumnMeaning::Of(None, part)))
             .map(|(index, _)| *index)
     };
     for (part, _) in PARTS {
-        let lacks = |columns: &Columns, side: Side| {
+        let lacks = |columns: &TableColumns, side: Side| {
             let (account, given) = match side {
                 Side::Source => (columns.source, given.source),
                 Side::Destination => (columns.destination, given.destination),
             };
-            !settled.contains(&Meaning::Of(Some(side), part))
+            !settled.contains(&ColumnMeaning::Of(Some(side), part))
                 && match part {
-                    Part::Username => account.username.is_none(),
-                    Part::Password | Part::Token => !account.has_credential() && !given.master,
+                    AccountField::Username => account.username.is_none(),
+                    AccountField::Password | AccountField::Token => !account.has_credential() && !given.master,
                     // A list of accounts names the server that they are on now.
-                    Part::Host => side == Side::Source && account.host.is_none() && !given.server,
-                    Part::Port => side == Side::Source && account.port.is_none() && account.host.is_some(),
+                    AccountField::Host => side == Side::Source && account.host.is_none() && !given.server,
+                    AccountField::Port => side == Side::Source && account.port.is_none() && account.host.is_some(),
                 }
         };
         let sides: Vec<Side> =
@@ -258,7 +258,7 @@ pub(crate) fn find(
         for index in neutral(part).filter(|_| !sides.is_empty()) {
             match first {
                 None => first = Some(index),
-                Some(first) => findings.problem_of_all(twice(first, index, Meaning::Of(None, part))),
+                Some(first) => findings.problem_of_all(twice(first, index, ColumnMeaning::Of(None, part))),
             }
         }
         for side in sides {
@@ -297,7 +297,7 @@ const NO_HEADER: &str = "the first line names no columns that are known: did you
     lists";
 
 /// What is missing before rows can be read.
-pub(crate) fn complete(columns: &Columns, given: BothGiven, findings: &mut Findings) {
+pub(crate) fn complete(columns: &TableColumns, given: KnownSides, findings: &mut TableFindings) {
     if columns.name.is_none() && columns.source.username.is_none() && columns.destination.username.is_none() {
         findings.problem_of_all("there is no column with user names: name it `username`, or say --columns username=N");
     }
@@ -325,17 +325,17 @@ pub(crate) fn complete(columns: &Columns, given: BothGiven, findings: &mut Findi
     }
 }
 
-fn uses(columns: &Columns, index: usize) -> bool {
+fn uses(columns: &TableColumns, index: usize) -> bool {
     let accounts = [columns.source, columns.destination];
     columns.name == Some(index)
         || accounts.into_iter().any(|mut account| PARTS.iter().any(|(part, _)| *account.slot(*part) == Some(index)))
 }
 
-fn take(columns: &mut Columns, meaning: Meaning, index: usize, findings: &mut Findings) {
+fn take(columns: &mut TableColumns, meaning: ColumnMeaning, index: usize, findings: &mut TableFindings) {
     let first = match meaning {
-        Meaning::Name => columns.name,
-        Meaning::Of(Some(side), part) => *columns.slot(side, part),
-        Meaning::Of(None, _) => None,
+        ColumnMeaning::Name => columns.name,
+        ColumnMeaning::Of(Some(side), part) => *columns.slot(side, part),
+        ColumnMeaning::Of(None, _) => None,
     };
     match first {
         Some(first) => findings.problem_of_all(twice(first, index, meaning)),
@@ -343,10 +343,10 @@ fn take(columns: &mut Columns, meaning: Meaning, index: usize, findings: &mut Fi
     }
 }
 
-fn place(columns: &mut Columns, meaning: Meaning, index: Option<usize>) {
+fn place(columns: &mut TableColumns, meaning: ColumnMeaning, index: Option<usize>) {
     match meaning {
-        Meaning::Name => columns.name = index,
-        Meaning::Of(side, part) => {
+        ColumnMeaning::Name => columns.name = index,
+        ColumnMeaning::Of(side, part) => {
             for side in side.map_or_else(|| vec![Side::Source, Side::Destination], |side| vec![side]) {
                 *columns.slot(side, part) = index;
             }
@@ -354,7 +354,7 @@ fn place(columns: &mut Columns, meaning: Meaning, index: Option<usize>) {
     }
 }
 
-fn twice(first: usize, second: usize, meaning: Meaning) -> String {
+fn twice(first: usize, second: usize, meaning: ColumnMeaning) -> String {
     let (first, second) = (first + 1, second + 1);
     format!(
         "columns {first} and {second} both seem to hold {meaning}: choose one by --columns {meaning}={first} or \
@@ -362,9 +362,11 @@ fn twice(first: usize, second: usize, meaning: Meaning) -> String {
     )
 }
 
-fn sided(meaning: Meaning) -> Vec<Meaning> {
+fn sided(meaning: ColumnMeaning) -> Vec<ColumnMeaning> {
     match meaning {
-        Meaning::Of(None, part) => [Side::Source, Side::Destination].map(|side| Meaning::Of(Some(side), part)).to_vec(),
+        ColumnMeaning::Of(None, part) => {
+            [Side::Source, Side::Destination].map(|side| ColumnMeaning::Of(Some(side), part)).to_vec()
+        }
         meaning => vec![meaning],
     }
 }
@@ -394,14 +396,14 @@ const SIDES: [(Side, &[&str]); 2] = [
 /// user name is shown in the migration.
 const BARE: [&str; 8] = ["source", "src", "from", "destination", "dest", "dst", "target", "to"];
 
-const WORDS: [(Part, &[&str]); 5] = [
+const WORDS: [(AccountField, &[&str]); 5] = [
     (
-        Part::Host,
+        AccountField::Host,
         &["host", "hostname", "server", "servername", "imap", "imaphost", "imapserver", "mailserver", "mailhost"],
     ),
-    (Part::Port, &["port", "imapport"]),
+    (AccountField::Port, &["port", "imapport"]),
     (
-        Part::Username,
+        AccountField::Username,
         &[
             "user",
             "username",
@@ -431,7 +433,7 @@ const WORDS: [(Part, &[&str]); 5] = [
         ],
     ),
     (
-        Part::Password,
+        AccountField::Password,
         &[
             "password",
             "passwd",
@@ -451,34 +453,34 @@ const WORDS: [(Part, &[&str]); 5] = [
             "contrasena",
         ],
     ),
-    (Part::Token, &["token", "accesstoken", "oauthtoken", "oauth2token", "bearertoken"]),
+    (AccountField::Token, &["token", "accesstoken", "oauthtoken", "oauth2token", "bearertoken"]),
 ];
 
 /// What a heading says, if it is one that is known. Case, spaces and punctuation do not matter, nor what stands in
 /// brackets (`Email Address [Required]`).
-fn meaning(heading: &str) -> Option<Meaning> {
+fn meaning(heading: &str) -> Option<ColumnMeaning> {
     let word = plain(heading);
     if ["name", "mailboxname", "migrationname"].contains(&word.as_str()) {
-        return Some(Meaning::Name);
+        return Some(ColumnMeaning::Name);
     }
     let part = |word: &str| WORDS.iter().find(|(_, words)| words.contains(&word)).map(|(part, _)| *part);
     if let Some(part) = part(&word) {
-        return Some(Meaning::Of(None, part));
+        return Some(ColumnMeaning::Of(None, part));
     }
     // `host1`, `user2` as in imapsync.
     for (side, digit) in [(Side::Source, '1'), (Side::Destination, '2')] {
         if let Some(part) = word.strip_suffix(digit).and_then(part) {
-            return Some(Meaning::Of(Some(side), part));
+            return Some(ColumnMeaning::Of(Some(side), part));
         }
     }
     for (side, words) in SIDES {
         for side_word in words {
             if word == *side_word && BARE.contains(side_word) {
-                return Some(Meaning::Of(Some(side), Part::Username));
+                return Some(ColumnMeaning::Of(Some(side), AccountField::Username));
             }
             let rests = [word.strip_prefix(side_word), word.strip_suffix(side_word)];
             if let Some(part) = rests.into_iter().flatten().find_map(part) {
-                return Some(Meaning::Of(Some(side), part));
+                return Some(ColumnMeaning::Of(Some(side), part));
             }
         }
     }
@@ -500,7 +502,7 @@ fn plain(heading: &str) -> String {
 }
 
 /// What a heading that is not known may have been meant as.
-fn near(heading: &str) -> Option<Meaning> {
+fn near(heading: &str) -> Option<ColumnMeaning> {
     let plain = heading.trim().to_lowercase().replace([' ', '-'], "_");
     let names: Vec<String> = all_meanings().map(|meaning| meaning.to_string()).collect();
     let close = |name: &&str| strsim::damerau_levenshtein(name, &plain) <= 2;

@@ -7,12 +7,12 @@ use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
 use super::{
-    columns::{Columns, Meaning, Part, Told, is_address},
-    findings::Findings,
-    login::Login,
-    rows::Row,
+    columns::{AccountField, ColumnMeaning, ColumnSetting, TableColumns, is_address},
+    findings::TableFindings,
+    login::RowAccount,
+    rows::TableRow,
 };
-use crate::{api::csv::records::Record, error::Side, local::text::count};
+use crate::{api::csv::records::CsvRecord, error::Side, local::text::count};
 
 /// How many fields a line of imapsync's has, but for options.
 pub(crate) const IMAPSYNC: usize = 6;
@@ -21,7 +21,7 @@ const DELIMITERS: [char; 4] = [';', ',', '|', ':'];
 
 /// How many fields the lines of a table have.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Shape {
+pub(crate) enum TableShape {
     /// As many as the header.
     Header(usize),
     /// As many as the first line.
@@ -32,29 +32,29 @@ pub(crate) enum Shape {
 
 /// Looks at the number of fields in each line.
 #[derive(Debug)]
-pub(crate) struct Lines {
-    shape: Shape,
+pub(crate) struct FieldCountCheck {
+    shape: TableShape,
     /// The number and the length of the first line that was right.
     first: Option<(usize, usize)>,
 }
 
-impl Lines {
+impl FieldCountCheck {
     /// For a table of this shape.
     #[must_use]
-    pub(crate) const fn new(shape: Shape) -> Self {
+    pub(crate) const fn new(shape: TableShape) -> Self {
         Self { shape, first: None }
     }
 
     /// Why the fields of a line are in doubt, if they are.
-    pub(crate) fn doubt(&mut self, record: &Record) -> Option<String> {
+    pub(crate) fn doubt(&mut self, record: &CsvRecord) -> Option<String> {
         match self.shape {
-            Shape::Imapsync => imapsync(record),
-            Shape::Header(width) => self.table(record, width, "the header"),
-            Shape::FirstLine(width) => self.table(record, width, "the first line"),
+            TableShape::Imapsync => imapsync(record),
+            TableShape::Header(width) => self.table(record, width, "the header"),
+            TableShape::FirstLine(width) => self.table(record, width, "the first line"),
         }
     }
 
-    fn table(&mut self, record: &Record, width: usize, whose: &str) -> Option<String> {
+    fn table(&mut self, record: &CsvRecord, width: usize, whose: &str) -> Option<String> {
         const QUOTE: &str = "a field with the delimiter or a quote in it goes into double quotes";
         let found = record.fields.len();
         let fields = count(found as u64, "field");
@@ -70,7 +70,7 @@ impl Lines {
     }
 }
 
-fn imapsync(record: &Record) -> Option<String> {
+fn imapsync(record: &CsvRecord) -> Option<String> {
     let found = record.fields.len();
     if found < IMAPSYNC {
         return Some(format!("{}, fewer than six", count(found as u64, "field")));
@@ -90,14 +90,14 @@ fn imapsync(record: &Record) -> Option<String> {
 
 /// Looks for user names that a wrong delimiter left in one piece with what follows. For delimiters that were found out
 /// only; `spaces` where a space may be one, too.
-pub(crate) fn undivided(row: &Row, columns: &Columns, spaces: bool, findings: &mut Findings) {
+pub(crate) fn undivided(row: &TableRow, columns: &TableColumns, spaces: bool, findings: &mut TableFindings) {
     let accounts =
         [(Side::Source, columns.source, &row.source), (Side::Destination, columns.destination, &row.destination)];
     let mut seen = None;
     for (side, column, login) in accounts {
         let Some(index) = column.username.filter(|index| seen.replace(*index) != Some(*index)) else { continue };
         if login.username.contains(|c| DELIMITERS.contains(&c) || (spaces && c == ' ')) {
-            let what = Meaning::Of(Some(side), Part::Username);
+            let what = ColumnMeaning::Of(Some(side), AccountField::Username);
             findings.problem(
                 row.line,
                 format!(
@@ -111,13 +111,13 @@ pub(crate) fn undivided(row: &Row, columns: &Columns, spaces: bool, findings: &m
 
 /// Looks for rows in which a server stands where a user name or a password should: a field before it was cut, or is
 /// missing.
-pub(crate) fn moved(rows: &[Row], findings: &mut Findings) {
+pub(crate) fn moved(rows: &[TableRow], findings: &mut TableFindings) {
     let hosts: HashSet<String> =
         rows.iter().flat_map(logins).filter_map(|login| login.host.as_deref().map(folded)).collect();
     if hosts.is_empty() {
         return;
     }
-    let names_a_server = |login: &Login| {
+    let names_a_server = |login: &RowAccount| {
         let password = login.credential.as_ref().and_then(|c| std::str::from_utf8(c.value.expose_secret()).ok());
         let secret = password.map(|password| Zeroizing::new(folded(password)));
         hosts.contains(&folded(&login.username)) || secret.is_some_and(|secret| hosts.contains(secret.as_str()))
@@ -132,15 +132,15 @@ pub(crate) fn moved(rows: &[Row], findings: &mut Findings) {
 }
 
 /// Looks for passwords in the column of user names. What `told` says is believed.
-pub(crate) fn swapped(rows: &[Row], columns: &Columns, told: &[Told], findings: &mut Findings) {
+pub(crate) fn swapped(rows: &[TableRow], columns: &TableColumns, told: &[ColumnSetting], findings: &mut TableFindings) {
     let accounts = [(Side::Source, columns.source), (Side::Destination, columns.destination)];
     let mut seen = None;
     for (index, (side, column)) in accounts.into_iter().enumerate() {
         let Some(password) = column.password.filter(|password| seen.replace(*password) != Some(*password)) else {
             continue;
         };
-        let is_told = |told: &Told| {
-            matches!(told.meaning, Meaning::Of(of, Part::Password) if of.is_none_or(|of| of == side))
+        let is_told = |told: &ColumnSetting| {
+            matches!(told.meaning, ColumnMeaning::Of(of, AccountField::Password) if of.is_none_or(|of| of == side))
                 && told.column.is_some()
         };
         let mut filled = rows
@@ -163,7 +163,7 @@ pub(crate) fn swapped(rows: &[Row], columns: &Columns, told: &[Told], findings: 
     }
 }
 
-const fn logins(row: &Row) -> [&Login; 2] {
+const fn logins(row: &TableRow) -> [&RowAccount; 2] {
     [&row.source, &row.destination]
 }
 

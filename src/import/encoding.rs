@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// How a file's bytes stand for characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Encoding {
+pub enum TableEncoding {
     /// UTF-16 where the file starts like it; else bytes are taken as they are, which is right for UTF-8.
     #[default]
     Auto,
@@ -26,20 +26,20 @@ pub enum Encoding {
 
 /// The order of a UTF-16 unit's two bytes.
 #[derive(Clone, Copy)]
-enum Order {
+enum ByteOrder {
     Little,
     Big,
 }
 
 /// A file's text: UTF-8, or bytes of unknown meaning among it where the encoding was not given.
-pub struct Text {
+pub struct DecodedText {
     /// Without a byte order mark.
     pub bytes: Zeroizing<Vec<u8>>,
     /// What it was read as, where that was not plain UTF-8.
     pub read_as: Option<&'static str>,
 }
 
-impl fmt::Debug for Text {
+impl fmt::Debug for DecodedText {
     /// Without the text: it holds passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Text").field("read_as", &self.read_as).finish_non_exhaustive()
@@ -56,17 +56,17 @@ const WINDOWS_1252: [char; 32] = [
 ///
 /// # Errors
 /// Configuration when this is no text, or not in the encoding that was given.
-pub fn decode(name: &str, bytes: &[u8], encoding: Encoding) -> Result<Text> {
+pub fn decode(name: &str, bytes: &[u8], encoding: TableEncoding) -> Result<DecodedText> {
     if let Some((what, advice)) = no_table(bytes) {
         return Err(Error::configuration(format!("{name} is {what}")).advice(advice));
     }
     let read = match encoding {
-        Encoding::Auto => match utf16_order(bytes) {
+        TableEncoding::Auto => match utf16_order(bytes) {
             Some(order) => utf16(name, bytes, order)?,
-            None => Text { bytes: without_mark(bytes), read_as: None },
+            None => DecodedText { bytes: without_mark(bytes), read_as: None },
         },
-        Encoding::Utf8 => {
-            let text = Text { bytes: without_mark(bytes), read_as: None };
+        TableEncoding::Utf8 => {
+            let text = DecodedText { bytes: without_mark(bytes), read_as: None };
             if let Err(error) = std::str::from_utf8(&text.bytes) {
                 let line = 1 + memchr::memchr_iter(b'\n', &text.bytes[..error.valid_up_to()]).count();
                 return Err(Error::configuration(format!("{name}, line {line}: this is not UTF-8"))
@@ -74,8 +74,8 @@ pub fn decode(name: &str, bytes: &[u8], encoding: Encoding) -> Result<Text> {
             }
             text
         }
-        Encoding::Utf16 => utf16(name, bytes, utf16_order(bytes).unwrap_or(Order::Little))?,
-        Encoding::Windows1252 => Text { bytes: windows_1252(bytes), read_as: Some("Windows-1252") },
+        TableEncoding::Utf16 => utf16(name, bytes, utf16_order(bytes).unwrap_or(ByteOrder::Little))?,
+        TableEncoding::Windows1252 => DecodedText { bytes: windows_1252(bytes), read_as: Some("Windows-1252") },
     };
     if memchr::memchr(b'\n', &read.bytes).is_none() && memchr::memchr(b'\r', &read.bytes).is_some() {
         return Err(Error::configuration(format!("{name} has line ends of old Macintoshes (CR alone)"))
@@ -103,19 +103,19 @@ fn without_mark(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 /// Whether this is UTF-16, by its mark, or by a header of ASCII: every other byte of it is zero.
-fn utf16_order(bytes: &[u8]) -> Option<Order> {
+fn utf16_order(bytes: &[u8]) -> Option<ByteOrder> {
     match bytes {
-        [0xff, 0xfe, ..] | [1..=0x7f, 0, 1..=0x7f, 0, ..] => Some(Order::Little),
-        [0xfe, 0xff, ..] | [0, 1..=0x7f, 0, 1..=0x7f, ..] => Some(Order::Big),
+        [0xff, 0xfe, ..] | [1..=0x7f, 0, 1..=0x7f, 0, ..] => Some(ByteOrder::Little),
+        [0xfe, 0xff, ..] | [0, 1..=0x7f, 0, 1..=0x7f, ..] => Some(ByteOrder::Big),
         _ => None,
     }
 }
 
-fn utf16(name: &str, bytes: &[u8], order: Order) -> Result<Text> {
+fn utf16(name: &str, bytes: &[u8], order: ByteOrder) -> Result<DecodedText> {
     let (pairs, rest) = bytes.as_chunks::<2>();
     let unit = |pair: &[u8; 2]| match order {
-        Order::Little => u16::from_le_bytes(*pair),
-        Order::Big => u16::from_be_bytes(*pair),
+        ByteOrder::Little => u16::from_le_bytes(*pair),
+        ByteOrder::Big => u16::from_be_bytes(*pair),
     };
     let mut text = Zeroizing::new(String::with_capacity(bytes.len()));
     for c in char::decode_utf16(pairs.iter().map(unit)) {
@@ -133,7 +133,7 @@ fn utf16(name: &str, bytes: &[u8], order: Order) -> Result<Text> {
         return Err(Error::configuration(format!("{name} is UTF-16, but ends in the middle of a character"))
             .advice("The file may be cut off: export it again"));
     }
-    Ok(Text { bytes: Zeroizing::new(text.as_bytes().to_vec()), read_as: Some("UTF-16") })
+    Ok(DecodedText { bytes: Zeroizing::new(text.as_bytes().to_vec()), read_as: Some("UTF-16") })
 }
 
 fn windows_1252(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    fn read(bytes: &[u8], encoding: Encoding) -> Vec<u8> {
+    fn read(bytes: &[u8], encoding: TableEncoding) -> Vec<u8> {
         decode("f", bytes, encoding).unwrap().bytes.to_vec()
     }
 
@@ -162,18 +162,18 @@ mod tests {
     #[test]
     fn a_spreadsheets_encodings_are_told_by_their_first_bytes() {
         let text = "user;pässwörd 🎉\r\n";
-        assert_eq!(read(format!("\u{feff}{text}").as_bytes(), Encoding::Auto), text.as_bytes());
+        assert_eq!(read(format!("\u{feff}{text}").as_bytes(), TableEncoding::Auto), text.as_bytes());
         for bytes in [u16::to_le_bytes, u16::to_be_bytes] {
-            assert_eq!(read(&utf16_bytes(text, bytes), Encoding::Auto), text.as_bytes());
-            assert_eq!(read(&utf16_bytes(&format!("\u{feff}{text}"), bytes), Encoding::Auto), text.as_bytes());
+            assert_eq!(read(&utf16_bytes(text, bytes), TableEncoding::Auto), text.as_bytes());
+            assert_eq!(read(&utf16_bytes(&format!("\u{feff}{text}"), bytes), TableEncoding::Auto), text.as_bytes());
         }
     }
 
     #[test]
     fn windows_1252_is_read_on_request_and_kept_as_bytes_otherwise() {
-        assert_eq!(read(b"a,\x80\xe4\xff\n", Encoding::Windows1252), "a,€äÿ\n".as_bytes());
-        assert_eq!(read(b"a,\x80\xe4\xff\n", Encoding::Auto), b"a,\x80\xe4\xff\n");
-        let error = decode("f", b"a\nb\xff\n", Encoding::Utf8).unwrap_err().to_string();
+        assert_eq!(read(b"a,\x80\xe4\xff\n", TableEncoding::Windows1252), "a,€äÿ\n".as_bytes());
+        assert_eq!(read(b"a,\x80\xe4\xff\n", TableEncoding::Auto), b"a,\x80\xe4\xff\n");
+        let error = decode("f", b"a\nb\xff\n", TableEncoding::Utf8).unwrap_err().to_string();
         assert!(error.contains("f, line 2: this is not UTF-8"), "{error}");
     }
 
@@ -187,7 +187,7 @@ mod tests {
             (b"\xff\xfea\0b", "ends in the middle of a character"),
             (b"\xff\xfe\0\xd8a\0", "line 1: this is not UTF-16"),
         ] {
-            let error = decode("f", bytes, Encoding::Auto).unwrap_err().to_string();
+            let error = decode("f", bytes, TableEncoding::Auto).unwrap_err().to_string();
             assert!(error.contains(what), "{error}");
         }
     }
@@ -195,12 +195,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_utf8_is_left_as_it_is(text in "[a-z]{2}[^\u{0}\r]*") {
-            prop_assert_eq!(read(text.as_bytes(), Encoding::Auto), text.as_bytes());
+            prop_assert_eq!(read(text.as_bytes(), TableEncoding::Auto), text.as_bytes());
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
-            for encoding in [Encoding::Auto, Encoding::Utf8, Encoding::Utf16, Encoding::Windows1252] {
+            for encoding in [TableEncoding::Auto, TableEncoding::Utf8, TableEncoding::Utf16, TableEncoding::Windows1252] {
                 let _ = decode("f", &bytes, encoding);
             }
         }

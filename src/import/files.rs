@@ -9,7 +9,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{objects::Common, plan::Plan};
+use super::{objects::ImportMetadata, plan::ImportPlan};
 use crate::error::{Error, Result};
 
 /// The file with MailMigrations.
@@ -18,7 +18,7 @@ pub(crate) const MIGRATIONS: &str = "migration.yaml";
 pub(crate) const SECRETS: &str = "secrets.yaml";
 
 /// A file to write.
-struct File {
+struct OutputFile {
     path: PathBuf,
     text: Zeroizing<String>,
     mode: u32,
@@ -26,7 +26,7 @@ struct File {
 
 /// What happened to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Written {
+pub(crate) struct WrittenFile {
     /// Where it is.
     pub path: PathBuf,
     /// It held the same already.
@@ -38,10 +38,15 @@ pub(crate) struct Written {
 ///
 /// # Errors
 /// Configuration when a file is there already, or can't be written.
-pub(crate) fn write(folder: &Path, plan: &Plan, common: &Common, force: bool) -> Result<Vec<Written>> {
+pub(crate) fn write(
+    folder: &Path,
+    plan: &ImportPlan,
+    common: &ImportMetadata,
+    force: bool,
+) -> Result<Vec<WrittenFile>> {
     let files = files(folder, plan, common)?;
     let mut same = Vec::new();
-    for File { path, text, .. } in &files {
+    for OutputFile { path, text, .. } in &files {
         let there = match fs::read(path) {
             Ok(bytes) => Some(Zeroizing::new(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -60,15 +65,16 @@ pub(crate) fn write(folder: &Path, plan: &Plan, common: &Common, force: bool) ->
         .map(|(file, unchanged)| {
             // What is there may be readable by others: the mode is set in any case.
             replace(&file).map_err(|error| unwritable(&file.path, &error))?;
-            Ok(Written { path: file.path, unchanged })
+            Ok(WrittenFile { path: file.path, unchanged })
         })
         .collect()
 }
 
-fn files(folder: &Path, plan: &Plan, common: &Common) -> Result<Vec<File>> {
-    let migrations: Vec<String> = plan.migrations.iter().map(super::objects::Migration::yaml).collect::<Result<_>>()?;
+fn files(folder: &Path, plan: &ImportPlan, common: &ImportMetadata) -> Result<Vec<OutputFile>> {
+    let migrations: Vec<String> =
+        plan.migrations.iter().map(super::objects::MigrationManifest::yaml).collect::<Result<_>>()?;
     let text = format!("# Written by `mailferry import`.\n{}", migrations.join("---\n"));
-    let mut files = vec![File { path: folder.join(MIGRATIONS), text: Zeroizing::new(text), mode: 0o666 }];
+    let mut files = vec![OutputFile { path: folder.join(MIGRATIONS), text: Zeroizing::new(text), mode: 0o666 }];
     if !plan.secrets.is_empty() {
         let documents: Vec<_> = plan.secrets.iter().map(|secret| secret.yaml(common)).collect();
         let start = "# Written by `mailferry import`. Passwords in base64, which anybody can read: encrypt this file \
@@ -82,14 +88,14 @@ fn files(folder: &Path, plan: &Plan, common: &Common) -> Result<Vec<File>> {
             }
             text.push_str(document);
         }
-        files.push(File { path: folder.join(SECRETS), text, mode: 0o600 });
+        files.push(OutputFile { path: folder.join(SECRETS), text, mode: 0o600 });
     }
     Ok(files)
 }
 
 /// Writes beside the file and puts it in its place: a reader sees the old one or the new one, and never with the old one's
 /// mode.
-fn replace(File { path, text, mode }: &File) -> io::Result<()> {
+fn replace(OutputFile { path, text, mode }: &OutputFile) -> io::Result<()> {
     let beside = path.with_extension(format!("{}.tmp", std::process::id()));
     let write = || {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(*mode).open(&beside)?;
@@ -113,17 +119,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::import::objects::{Migration, SecretObject};
+    use crate::import::objects::{MigrationManifest, SecretObject};
 
-    fn common() -> Common {
-        Common { import: "acme".into(), namespace: None }
+    fn common() -> ImportMetadata {
+        ImportMetadata { import: "acme".into(), namespace: None }
     }
 
-    fn plan(password: &str) -> Plan {
+    fn plan(password: &str) -> ImportPlan {
         let values = [("k".to_owned(), SecretBox::new(password.as_bytes().into()))];
         let secret = SecretObject { name: "s".into(), values: values.into() };
-        let migration = Migration::new(&common(), "acme", &json!({}));
-        Plan { migrations: vec![migration], secrets: vec![secret], mailboxes: 1 }
+        let migration = MigrationManifest::new(&common(), "acme", &json!({}));
+        ImportPlan { migrations: vec![migration], secrets: vec![secret], mailboxes: 1 }
     }
 
     fn mode(path: &Path) -> u32 {

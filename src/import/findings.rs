@@ -9,7 +9,7 @@ pub(crate) const SHOWN: usize = 20;
 
 /// Something about one place in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct TableFinding {
     /// Its line, from 1; none where the whole table is meant.
     pub line: Option<usize>,
     /// What it is, and what to do.
@@ -18,32 +18,32 @@ pub struct Finding {
 
 /// All findings of one import.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Findings {
+pub struct TableFindings {
     /// What keeps the import from being made.
-    pub problems: Vec<Finding>,
+    pub problems: Vec<TableFinding>,
     /// What a person should look at.
-    pub warnings: Vec<Finding>,
+    pub warnings: Vec<TableFinding>,
 }
 
-impl Findings {
+impl TableFindings {
     /// Adds a problem on a line.
     pub(crate) fn problem(&mut self, line: usize, what: impl Into<String>) {
-        self.problems.push(Finding { line: Some(line), what: what.into() });
+        self.problems.push(TableFinding { line: Some(line), what: what.into() });
     }
 
     /// Adds a problem of the whole.
     pub(crate) fn problem_of_all(&mut self, what: impl Into<String>) {
-        self.problems.push(Finding { line: None, what: what.into() });
+        self.problems.push(TableFinding { line: None, what: what.into() });
     }
 
     /// Adds a warning on a line.
     pub(crate) fn warning(&mut self, line: usize, what: impl Into<String>) {
-        self.warnings.push(Finding { line: Some(line), what: what.into() });
+        self.warnings.push(TableFinding { line: Some(line), what: what.into() });
     }
 
     /// Adds a warning of the whole.
     pub(crate) fn warning_of_all(&mut self, what: impl Into<String>) {
-        self.warnings.push(Finding { line: None, what: what.into() });
+        self.warnings.push(TableFinding { line: None, what: what.into() });
     }
 
     /// As people read it: warnings first, so that what has to be done stands at the end. `file` is the table's name.
@@ -51,9 +51,9 @@ impl Findings {
     pub(crate) fn text(&self, file: &str) -> String {
         let mut text = String::new();
         for (findings, kind) in [(&self.warnings, "warning"), (&self.problems, "problem")] {
-            let mut sorted: Vec<&Finding> = findings.iter().collect();
+            let mut sorted: Vec<&TableFinding> = findings.iter().collect();
             sorted.sort_by_key(|finding| finding.line);
-            for Finding { line, what } in sorted.iter().take(SHOWN) {
+            for TableFinding { line, what } in sorted.iter().take(SHOWN) {
                 let place = line.map_or_else(|| file.to_owned(), |line| format!("{file}, line {line}"));
                 let _ = writeln!(text, "{kind}: {place}: {what}"); // a String takes every write
             }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn findings_are_in_the_order_of_lines_and_a_readable_number_is_shown() {
-        let mut findings = Findings::default();
+        let mut findings = TableFindings::default();
         findings.warning(7, "odd");
         for line in (1..=25).rev() {
             findings.problem(line, "wrong");
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn exactly_what_can_be_shown_has_no_more() {
-        let mut findings = Findings::default();
+        let mut findings = TableFindings::default();
         (1..=SHOWN).for_each(|line| findings.problem(line, "wrong"));
         assert_eq!(findings.text("f").lines().count(), SHOWN);
     }

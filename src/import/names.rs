@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{findings::Findings, rows::Row, servers::Place};
+use super::{findings::TableFindings, rows::TableRow, servers::ServerLocation};
 use crate::api::{names, validate};
 
 /// The longest name of an import: what is made from it adds to it, and it is a label's value too (63 characters).
@@ -40,11 +40,11 @@ pub(crate) fn slug(text: &str, most: usize) -> String {
 
 /// The name of the migration between two servers, where an import has several.
 #[must_use]
-pub fn migration(import: &str, [source, destination]: &[Place; 2]) -> String {
-    let word = |place: &Place| match place {
-        Place::Reference(name) => name.clone(),
-        Place::Host(host, None) => host.clone(),
-        Place::Host(host, Some(port)) => format!("{host}:{port}"),
+pub fn migration(import: &str, [source, destination]: &[ServerLocation; 2]) -> String {
+    let word = |place: &ServerLocation| match place {
+        ServerLocation::Reference(name) => name.clone(),
+        ServerLocation::Host(host, None) => host.clone(),
+        ServerLocation::Host(host, Some(port)) => format!("{host}:{port}"),
     };
     let (source, destination) = (word(source), word(destination));
     let name = format!("{import}-{}-{}", slug(&source, 253), slug(&destination, 253));
@@ -69,7 +69,7 @@ pub fn bucket(mailbox: &str, count: usize) -> usize {
 
 /// Names the mailboxes of one migration: as the table says, else after the destination's user name. Of several that would
 /// have one name, the first in the table keeps it.
-pub(crate) fn mailboxes(rows: &[&Row], findings: &mut Findings) -> Vec<String> {
+pub(crate) fn mailboxes(rows: &[&TableRow], findings: &mut TableFindings) -> Vec<String> {
     let mut lines: HashMap<String, usize> = HashMap::new();
     for row in rows {
         if let Some(name) = &row.name {
@@ -127,15 +127,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::import::login::Login;
+    use crate::import::login::RowAccount;
 
-    fn row(line: usize, name: Option<&str>, source: &str, destination: &str) -> Row {
-        let login = |user: &str| Login { host: None, port: None, username: user.to_owned(), credential: None };
-        Row { line, name: name.map(str::to_owned), source: login(source), destination: login(destination) }
+    fn row(line: usize, name: Option<&str>, source: &str, destination: &str) -> TableRow {
+        let login = |user: &str| RowAccount { host: None, port: None, username: user.to_owned(), credential: None };
+        TableRow { line, name: name.map(str::to_owned), source: login(source), destination: login(destination) }
     }
 
-    fn named(rows: &[Row]) -> (Vec<String>, String) {
-        let mut findings = Findings::default();
+    fn named(rows: &[TableRow]) -> (Vec<String>, String) {
+        let mut findings = TableFindings::default();
         let names = mailboxes(&rows.iter().collect::<Vec<_>>(), &mut findings);
         (names, findings.text("f"))
     }
@@ -162,8 +162,8 @@ mod tests {
 
     #[test]
     fn servers_are_in_a_migrations_name() {
-        let host = |host: &str, port| Place::Host(host.to_owned(), port);
-        let name = |a: &Place, b: &Place| migration("acme", &[a.clone(), b.clone()]);
+        let host = |host: &str, port| ServerLocation::Host(host.to_owned(), port);
+        let name = |a: &ServerLocation, b: &ServerLocation| migration("acme", &[a.clone(), b.clone()]);
         assert_eq!(name(&host("old.example", None), &host("new.example", None)), "acme-old-example-new-example");
         let long = host(&"x".repeat(100), None);
         let others =

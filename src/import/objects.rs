@@ -15,14 +15,14 @@ pub(crate) const LABEL: &str = "mailferry.io/import";
 
 /// What all objects of an import have in common.
 #[derive(Debug, Clone)]
-pub(crate) struct Common {
+pub(crate) struct ImportMetadata {
     /// The import's name.
     pub import: String,
     /// Where they go, where that is said.
     pub namespace: Option<String>,
 }
 
-impl Common {
+impl ImportMetadata {
     fn metadata(&self, name: &str) -> Value {
         let mut metadata = json!({"name": name, "labels": {LABEL: self.import}});
         if let Some(namespace) = &self.namespace {
@@ -34,17 +34,17 @@ impl Common {
 
 /// A MailMigration with what was given and no defaults, so that applying it takes no other field from whoever set it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Migration {
+pub struct MigrationManifest {
     /// Its name.
     pub name: String,
     /// All of it.
     pub object: Value,
 }
 
-impl Migration {
+impl MigrationManifest {
     /// Makes one.
     #[must_use]
-    pub(crate) fn new(common: &Common, name: &str, spec: &Value) -> Self {
+    pub(crate) fn new(common: &ImportMetadata, name: &str, spec: &Value) -> Self {
         let metadata = common.metadata(name);
         let object = json!({"apiVersion": API_VERSION, "kind": "MailMigration", "metadata": metadata, "spec": spec});
         Self { name: name.to_owned(), object }
@@ -78,7 +78,7 @@ impl fmt::Debug for SecretObject {
 impl SecretObject {
     /// As a document of YAML, in `data`: a value may be no text.
     #[must_use]
-    pub(crate) fn yaml(&self, common: &Common) -> Zeroizing<String> {
+    pub(crate) fn yaml(&self, common: &ImportMetadata) -> Zeroizing<String> {
         let encoded = |value: &SecretBox<[u8]>| Zeroizing::new(STANDARD.encode(value.expose_secret()));
         let data: Vec<_> = self.values.iter().map(|(key, value)| (key, encoded(value))).collect();
         // As long as it gets, so that no part of it is left behind in a smaller buffer.
@@ -100,7 +100,7 @@ impl SecretObject {
 
     /// As the API server takes it.
     #[must_use]
-    pub(crate) fn object(&self, common: &Common) -> Secret {
+    pub(crate) fn object(&self, common: &ImportMetadata) -> Secret {
         let values = self.values.iter();
         Secret {
             metadata: ObjectMeta {
@@ -122,8 +122,8 @@ mod tests {
     use super::*;
     use crate::local::secrets::SecretManifest;
 
-    fn common() -> Common {
-        Common { import: "1e3".into(), namespace: Some("no".into()) }
+    fn common() -> ImportMetadata {
+        ImportMetadata { import: "1e3".into(), namespace: Some("no".into()) }
     }
 
     proptest! {

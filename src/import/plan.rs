@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{
-    findings::Findings,
-    login::{Credential, Login},
+    findings::TableFindings,
+    login::{RowAccount, RowCredential},
     names,
-    objects::{Common, Migration, SecretObject},
-    rows::Row,
-    servers::{Place, SideSettings},
+    objects::{ImportMetadata, MigrationManifest, SecretObject},
+    rows::TableRow,
+    servers::{ServerLocation, SideSettings},
 };
 use crate::{
     api::{MailMigration, check, crd, csv, csv::records, validate},
@@ -22,9 +22,9 @@ use crate::{
 
 /// What is the same for every row.
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
+pub(crate) struct ImportSettings {
     /// Names and namespace.
-    pub common: Common,
+    pub common: ImportMetadata,
     /// Source and destination.
     pub sides: [SideSettings; 2],
     /// Mailboxes at the same time, where it is given.
@@ -35,7 +35,7 @@ pub(crate) struct Settings {
 
 /// How much goes into one object.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct ObjectLimits {
     /// Mailboxes that a MailMigration may list.
     pub listed: usize,
     /// Bytes of an object as JSON.
@@ -44,7 +44,7 @@ pub(crate) struct Limits {
     pub csvs: usize,
 }
 
-impl Default for Limits {
+impl Default for ObjectLimits {
     /// The API's, and for an object's size that of `kubectl apply`, which keeps the whole object in an annotation: all
     /// annotations together have at most 256 KiB.
     fn default() -> Self {
@@ -54,9 +54,9 @@ impl Default for Limits {
 
 /// Everything that is made.
 #[derive(Debug, Default)]
-pub(crate) struct Plan {
+pub(crate) struct ImportPlan {
     /// By name.
-    pub migrations: Vec<Migration>,
+    pub migrations: Vec<MigrationManifest>,
     /// By name.
     pub secrets: Vec<SecretObject>,
     /// How many there are in all migrations.
@@ -69,9 +69,9 @@ pub(crate) const CSV_KEY: &str = "mailboxes.csv";
 const FRAME: usize = 1000;
 
 /// A row with its mailbox's name.
-struct Mailbox<'a> {
+struct NamedRow<'a> {
     name: String,
-    row: &'a Row,
+    row: &'a TableRow,
 }
 
 /// Makes the objects. Problems with names go into `findings`; then the plan is of no use.
@@ -79,23 +79,23 @@ struct Mailbox<'a> {
 /// # Errors
 /// Configuration when what the command line says can't be in a MailMigration.
 pub(crate) fn plan(
-    rows: &[(Row, [Place; 2])],
-    settings: &Settings,
-    limits: Limits,
-    findings: &mut Findings,
-) -> Result<Plan> {
-    let mut groups: BTreeMap<&[Place; 2], Vec<&Row>> = BTreeMap::new();
+    rows: &[(TableRow, [ServerLocation; 2])],
+    settings: &ImportSettings,
+    limits: ObjectLimits,
+    findings: &mut TableFindings,
+) -> Result<ImportPlan> {
+    let mut groups: BTreeMap<&[ServerLocation; 2], Vec<&TableRow>> = BTreeMap::new();
     for (row, places) in rows {
         groups.entry(places).or_default().push(row);
     }
     let import = &settings.common.import;
     let single = groups.len() == 1;
-    let mut plan = Plan { mailboxes: rows.len(), ..Plan::default() };
+    let mut plan = ImportPlan { mailboxes: rows.len(), ..ImportPlan::default() };
     for (places, rows) in groups {
         let name = if single { import.clone() } else { names::migration(import, places) };
         let named = names::mailboxes(&rows, findings);
-        let mut mailboxes: Vec<Mailbox<'_>> =
-            named.into_iter().zip(rows).map(|(name, row)| Mailbox { name, row }).collect();
+        let mut mailboxes: Vec<NamedRow<'_>> =
+            named.into_iter().zip(rows).map(|(name, row)| NamedRow { name, row }).collect();
         // An export in another order makes the same files.
         mailboxes.sort_by(|a, b| a.name.cmp(&b.name));
         let spec = spec(settings, places);
@@ -112,7 +112,7 @@ pub(crate) fn plan(
 }
 
 /// A MailMigration's spec without its mailboxes.
-fn spec(settings: &Settings, places: &[Place; 2]) -> Value {
+fn spec(settings: &ImportSettings, places: &[ServerLocation; 2]) -> Value {
     let mut spec = json!({
         "source": settings.sides[0].endpoint(&places[0]),
         "destination": settings.sides[1].endpoint(&places[1]),
@@ -129,19 +129,19 @@ fn spec(settings: &Settings, places: &[Place; 2]) -> Value {
 /// Lists the mailboxes in the MailMigration, each with a Secret of its own: a node learns the passwords of those that it
 /// syncs, and of no other. False where they are too many.
 fn listed(
-    plan: &mut Plan,
-    settings: &Settings,
-    limits: Limits,
+    plan: &mut ImportPlan,
+    settings: &ImportSettings,
+    limits: ObjectLimits,
     name: &str,
     spec: &Value,
-    mailboxes: &[Mailbox<'_>],
+    mailboxes: &[NamedRow<'_>],
 ) -> bool {
     if mailboxes.len() > limits.listed {
         return false;
     }
     let mut spec = spec.clone();
     spec["mailboxes"] = mailboxes.iter().map(|mailbox| entry(name, mailbox)).collect();
-    let migration = Migration::new(&settings.common, name, &spec);
+    let migration = MigrationManifest::new(&settings.common, name, &spec);
     if migration.object.to_string().len() > limits.object {
         return false;
     }
@@ -160,7 +160,7 @@ fn listed(
 }
 
 /// One mailbox of a list; what the API fills in by itself is left out.
-fn entry(migration: &str, mailbox: &Mailbox<'_>) -> Value {
+fn entry(migration: &str, mailbox: &NamedRow<'_>) -> Value {
     let mut entry = json!({"name": mailbox.name});
     for (side, login) in sides(mailbox.row) {
         let mut account = json!({});
@@ -178,17 +178,17 @@ fn entry(migration: &str, mailbox: &Mailbox<'_>) -> Value {
     entry
 }
 
-fn sides(row: &Row) -> [(&'static str, &Login); 2] {
+fn sides(row: &TableRow) -> [(&'static str, &RowAccount); 2] {
     [("source", &row.source), ("destination", &row.destination)]
 }
 
-fn key(side: &str, credential: &Credential) -> String {
+fn key(side: &str, credential: &RowCredential) -> String {
     format!("{side}-{}", if credential.is_token { "token" } else { "password" })
 }
 
 /// The user name of one side, where it is not what the API takes by itself.
-fn username<'a>(mailbox: &Mailbox<'a>, side: &str) -> Option<&'a str> {
-    let Row { source, destination, .. } = mailbox.row;
+fn username<'a>(mailbox: &NamedRow<'a>, side: &str) -> Option<&'a str> {
+    let TableRow { source, destination, .. } = mailbox.row;
     match side {
         "source" => (source.username != mailbox.name).then_some(source.username.as_str()),
         _ => (destination.username != source.username).then_some(destination.username.as_str()),
@@ -196,7 +196,7 @@ fn username<'a>(mailbox: &Mailbox<'a>, side: &str) -> Option<&'a str> {
 }
 
 /// A field of a CSV.
-fn field<'a>(mailbox: &'a Mailbox<'_>, column: &str) -> &'a [u8] {
+fn field<'a>(mailbox: &'a NamedRow<'_>, column: &str) -> &'a [u8] {
     let Some((side, part)) = column.split_once('_') else { return mailbox.name.as_bytes() };
     let login = if side == "source" { &mailbox.row.source } else { &mailbox.row.destination };
     let credential = |is_token| login.credential.as_ref().filter(|credential| credential.is_token == is_token);
@@ -209,18 +209,18 @@ fn field<'a>(mailbox: &'a Mailbox<'_>, column: &str) -> &'a [u8] {
 /// Spreads the mailboxes over CSVs by their names' hashes: a mailbox more or less changes one of them. Twice as many,
 /// where one would be too large, take half of each.
 fn in_csvs(
-    plan: &mut Plan,
-    settings: &Settings,
-    limits: Limits,
+    plan: &mut ImportPlan,
+    settings: &ImportSettings,
+    limits: ObjectLimits,
     name: &str,
     spec: &Value,
-    mailboxes: &[Mailbox<'_>],
+    mailboxes: &[NamedRow<'_>],
 ) -> Result<()> {
     let used = |column: &&str| *column == "name" || mailboxes.iter().any(|mailbox| !field(mailbox, column).is_empty());
     let columns: Vec<&str> = csv::COLUMNS.into_iter().filter(used).collect();
     let mut header = Zeroizing::new(Vec::new());
     records::write(&mut header, columns.iter().map(|column| column.as_bytes()));
-    let line = |to: &mut Zeroizing<Vec<u8>>, mailbox: &Mailbox<'_>| {
+    let line = |to: &mut Zeroizing<Vec<u8>>, mailbox: &NamedRow<'_>| {
         records::write(to, columns.iter().map(|column| field(mailbox, column)));
     };
     let lengths: Vec<usize> = mailboxes
@@ -263,7 +263,7 @@ fn in_csvs(
         let mut spec = spec.clone();
         spec["mailboxSecrets"] = own.iter().map(|bucket| json!({"name": name_of(*bucket), "key": CSV_KEY})).collect();
         let name = if migrations == 1 { name.to_owned() } else { format!("{name}-{}", number + 1) };
-        plan.migrations.push(Migration::new(&settings.common, &name, &spec));
+        plan.migrations.push(MigrationManifest::new(&settings.common, &name, &spec));
         plan.secrets.extend(own.into_iter().map(|bucket| SecretObject {
             name: name_of(bucket),
             values: [(CSV_KEY.to_owned(), SecretBox::new(csvs[bucket].as_slice().into()))].into(),
@@ -273,7 +273,7 @@ fn in_csvs(
 }
 
 /// What was made is what the API takes.
-fn valid(migration: &Migration) -> Result<()> {
+fn valid(migration: &MigrationManifest) -> Result<()> {
     let mut problems = check::problems(&crd::schema::<MailMigration>()?, &migration.object);
     if problems.is_empty() {
         let typed: MailMigration = serde_json::from_value(migration.object.clone())

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use secrecy::{ExposeSecret as _, SecretBox};
 
 use super::{
-    columns::{AccountColumns, Columns, Meaning, Part},
-    findings::Findings,
-    login::{Credential, Login},
-    servers::{Place, SideSettings, is_host},
+    columns::{AccountColumns, AccountField, ColumnMeaning, TableColumns},
+    findings::TableFindings,
+    login::{RowAccount, RowCredential},
+    servers::{ServerLocation, SideSettings, is_host},
 };
 use crate::{
-    api::{csv::records::Record, validate},
+    api::{csv::records::CsvRecord, validate},
     error::Side,
 };
 
@@ -28,26 +28,26 @@ const MAX_NAME: usize = 253;
 
 /// One row.
 #[derive(Debug)]
-pub struct Row {
+pub struct TableRow {
     /// Where it starts, from 1.
     pub line: usize,
     /// The mailbox's name, where the table gives it.
     pub name: Option<String>,
     /// The account that mail is read from.
-    pub source: Login,
+    pub source: RowAccount,
     /// The account that mail is written to.
-    pub destination: Login,
+    pub destination: RowAccount,
 }
 
 /// Reads a record; none where something is missing or wrong, which is in `findings` then.
 pub(crate) fn read(
-    record: &Record,
-    columns: &Columns,
+    record: &CsvRecord,
+    columns: &TableColumns,
     sides: [&SideSettings; 2],
-    findings: &mut Findings,
-) -> Option<Row> {
+    findings: &mut TableFindings,
+) -> Option<TableRow> {
     let before = findings.problems.len();
-    let mut reader = Reader { record, findings, warned: Vec::new() };
+    let mut reader = RowReader { record, findings, warned: Vec::new() };
     let name = reader.name(columns.name);
     let (source_column, destination_column) = (columns.source.username, columns.destination.username);
     let source_user = reader.username(Side::Source, source_column);
@@ -55,7 +55,7 @@ pub(crate) fn read(
     let same = destination_column == source_column;
     let own = if same { None } else { reader.username(Side::Destination, destination_column) };
     if let Some(index) = source_column.filter(|index| reader.field(Some(*index)).is_none()) {
-        reader.problem((index, Meaning::Of(Some(Side::Source), Part::Username)), "is empty");
+        reader.problem((index, ColumnMeaning::Of(Some(Side::Source), AccountField::Username)), "is empty");
     }
     let source_user = match source_column {
         Some(_) => source_user,
@@ -68,7 +68,7 @@ pub(crate) fn read(
     let destination_user = own.or_else(|| source_user.clone());
     let source = reader.login(Side::Source, columns.source, sides[0], source_user);
     let destination = reader.login(Side::Destination, columns.destination, sides[1], destination_user);
-    (findings.problems.len() == before).then_some(Row {
+    (findings.problems.len() == before).then_some(TableRow {
         line: record.line,
         name,
         source: source?,
@@ -77,30 +77,30 @@ pub(crate) fn read(
 }
 
 /// A column's index and what it holds.
-type Spot = (usize, Meaning);
+type ColumnRef = (usize, ColumnMeaning);
 
 /// Reads the fields of one record.
-struct Reader<'a> {
-    record: &'a Record,
-    findings: &'a mut Findings,
+struct RowReader<'a> {
+    record: &'a CsvRecord,
+    findings: &'a mut TableFindings,
     /// Columns that were spoken of: one may hold a credential of both sides.
     warned: Vec<usize>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> RowReader<'a> {
     /// What stands in a column; an empty field is as good as none.
     fn field(&self, index: Option<usize>) -> Option<&'a [u8]> {
         self.record.fields.get(index?).map(|field| field.as_slice()).filter(|field| !field.is_empty())
     }
 
-    fn problem(&mut self, (index, meaning): Spot, what: &str) {
+    fn problem(&mut self, (index, meaning): ColumnRef, what: &str) {
         let what = format!("{meaning} (column {}) {what}", index + 1);
         if !self.warned.contains(&index) {
             self.findings.problem(self.record.line, what);
         }
     }
 
-    fn warning(&mut self, (index, meaning): Spot, what: &str) {
+    fn warning(&mut self, (index, meaning): ColumnRef, what: &str) {
         let what = format!("{meaning} (column {}) {what}", index + 1);
         if !self.warned.contains(&index) {
             self.findings.warning(self.record.line, what);
@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Text without white space around it, which is never meant in names.
-    fn text(&mut self, spot: Spot) -> Option<String> {
+    fn text(&mut self, spot: ColumnRef) -> Option<String> {
         let Ok(text) = std::str::from_utf8(self.field(Some(spot.0))?) else {
             self.problem(
                 spot,
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
     }
 
     fn name(&mut self, index: Option<usize>) -> Option<String> {
-        let spot = (index?, Meaning::Name);
+        let spot = (index?, ColumnMeaning::Name);
         let name = self.text(spot)?;
         if !validate::is_mailbox_name(&name) || name.len() > MAX_NAME {
             self.problem(
@@ -149,7 +149,7 @@ impl<'a> Reader<'a> {
     }
 
     fn username(&mut self, side: Side, index: Option<usize>) -> Option<String> {
-        let spot = (index?, Meaning::Of(Some(side), Part::Username));
+        let spot = (index?, ColumnMeaning::Of(Some(side), AccountField::Username));
         let user = self.text(spot)?;
         if user.chars().count() > MAX_USERNAME {
             self.problem(spot, "has more than 320 characters");
@@ -167,19 +167,19 @@ impl<'a> Reader<'a> {
         at: AccountColumns,
         settings: &SideSettings,
         username: Option<String>,
-    ) -> Option<Login> {
-        let of = |part| Meaning::Of(Some(side), part);
-        let host = self.host((at.host, of(Part::Host)));
-        let port = self.port((at.port, of(Part::Port)));
-        let password = self.credential((at.password, of(Part::Password)), false);
-        let token = self.credential((at.token, of(Part::Token)), true);
+    ) -> Option<RowAccount> {
+        let of = |part| ColumnMeaning::Of(Some(side), part);
+        let host = self.host((at.host, of(AccountField::Host)));
+        let port = self.port((at.port, of(AccountField::Port)));
+        let password = self.credential((at.password, of(AccountField::Password)), false);
+        let token = self.credential((at.token, of(AccountField::Token)), true);
         match (self.field(at.password), self.field(at.token)) {
             (Some(_), Some(_)) => {
                 let what = format!("both a password and a token of the {side}: leave one of them empty");
                 self.findings.problem(self.record.line, what);
             }
             (None, None) if settings.master.is_none() => {
-                let missing = if at.password.is_some() { Part::Password } else { Part::Token };
+                let missing = if at.password.is_some() { AccountField::Password } else { AccountField::Token };
                 if let Some(index) = at.password.or(at.token) {
                     self.problem((index, of(missing)), "is empty");
                     self.warned.push(index);
@@ -187,10 +187,10 @@ impl<'a> Reader<'a> {
             }
             _ => {}
         }
-        Some(Login { host, port, username: username?, credential: password.or(token) })
+        Some(RowAccount { host, port, username: username?, credential: password.or(token) })
     }
 
-    fn host(&mut self, (index, meaning): (Option<usize>, Meaning)) -> Option<String> {
+    fn host(&mut self, (index, meaning): (Option<usize>, ColumnMeaning)) -> Option<String> {
         let spot = (index?, meaning);
         if self.field(index).is_none() {
             self.problem(spot, "is empty");
@@ -204,7 +204,7 @@ impl<'a> Reader<'a> {
         Some(host)
     }
 
-    fn port(&mut self, (index, meaning): (Option<usize>, Meaning)) -> Option<u16> {
+    fn port(&mut self, (index, meaning): (Option<usize>, ColumnMeaning)) -> Option<u16> {
         let spot = (index?, meaning);
         let port = self.field(index).and_then(|_| self.text(spot))?;
         let number = port.parse::<u16>().ok().filter(|port| *port > 0);
@@ -214,7 +214,11 @@ impl<'a> Reader<'a> {
         number
     }
 
-    fn credential(&mut self, (index, meaning): (Option<usize>, Meaning), is_token: bool) -> Option<Credential> {
+    fn credential(
+        &mut self,
+        (index, meaning): (Option<usize>, ColumnMeaning),
+        is_token: bool,
+    ) -> Option<RowCredential> {
         let spot = (index?, meaning);
         let value = self.field(index)?;
         if value.len() > MAX_CREDENTIAL {
@@ -229,7 +233,7 @@ impl<'a> Reader<'a> {
             }
         }
         self.warned.push(spot.0);
-        Some(Credential { is_token, value: SecretBox::new(value.into()) })
+        Some(RowCredential { is_token, value: SecretBox::new(value.into()) })
     }
 }
 
@@ -292,14 +296,18 @@ fn is_rounded_number(value: &[u8]) -> bool {
 }
 
 /// An account, whoever writes it: hosts and user names have no case.
-type Account = (Place, String);
+type AccountKey = (ServerLocation, String);
 
 /// Looks at all rows together: a row that is there twice is left out, two ways for one pair of accounts are a problem.
 /// Rows come back with their places; those without a server were reported before.
-pub(crate) fn compare(rows: Vec<Row>, sides: [&SideSettings; 2], findings: &mut Findings) -> Vec<(Row, [Place; 2])> {
-    let mut kept: Vec<(Row, [Place; 2])> = Vec::with_capacity(rows.len());
-    let mut pairs: HashMap<[Account; 2], usize> = HashMap::new();
-    let mut destinations: HashMap<Account, usize> = HashMap::new();
+pub(crate) fn compare(
+    rows: Vec<TableRow>,
+    sides: [&SideSettings; 2],
+    findings: &mut TableFindings,
+) -> Vec<(TableRow, [ServerLocation; 2])> {
+    let mut kept: Vec<(TableRow, [ServerLocation; 2])> = Vec::with_capacity(rows.len());
+    let mut pairs: HashMap<[AccountKey; 2], usize> = HashMap::new();
+    let mut destinations: HashMap<AccountKey, usize> = HashMap::new();
     for row in rows {
         let logins = [&row.source, &row.destination];
         let [Some(source), Some(destination)] = [0, 1].map(|side| sides[side].place(logins[side])) else { continue };
@@ -335,8 +343,8 @@ pub(crate) fn compare(rows: Vec<Row>, sides: [&SideSettings; 2], findings: &mut 
     kept
 }
 
-fn is_copy(row: &Row, other: &Row) -> bool {
-    let same = |a: &Login, b: &Login| match (&a.credential, &b.credential) {
+fn is_copy(row: &TableRow, other: &TableRow) -> bool {
+    let same = |a: &RowAccount, b: &RowAccount| match (&a.credential, &b.credential) {
         (None, None) => true,
         (Some(a), Some(b)) => a.is_token == b.is_token && a.value.expose_secret() == b.value.expose_secret(),
         _ => false,

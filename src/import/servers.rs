@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{columns::Given, login::Login};
+use super::{columns::KnownSide, login::RowAccount};
 use crate::api::{MailServerSpec, MasterUser, Tls, TlsMode, validate};
 
 /// What the command line says about one side.
 #[derive(Debug, Clone, Default)]
 pub struct SideSettings {
     /// The server, unless rows name it.
-    pub server: Option<Server>,
+    pub server: Option<ServerChoice>,
     /// Its port, where rows do not say.
     pub port: Option<u16>,
     /// How the connection is protected; Implicit unless given.
@@ -24,7 +24,7 @@ pub struct SideSettings {
 
 /// A server of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Server {
+pub enum ServerChoice {
     /// A MailServer's name.
     Reference(String),
     /// A host's name or address.
@@ -33,7 +33,7 @@ pub enum Server {
 
 /// Where an account is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
+pub enum ServerLocation {
     /// At a MailServer of this name.
     Reference(String),
     /// At a host, on a port where one is given.
@@ -43,28 +43,28 @@ pub enum Place {
 impl SideSettings {
     /// What need not stand in the table.
     #[must_use]
-    pub(crate) const fn given(&self) -> Given {
-        Given { server: self.server.is_some(), master: self.master.is_some() }
+    pub(crate) const fn given(&self) -> KnownSide {
+        KnownSide { server: self.server.is_some(), master: self.master.is_some() }
     }
 
     /// Where a row's account is; none where nobody says it.
     #[must_use]
-    pub(crate) fn place(&self, login: &Login) -> Option<Place> {
+    pub(crate) fn place(&self, login: &RowAccount) -> Option<ServerLocation> {
         match (&login.host, &self.server) {
-            (Some(host), _) | (None, Some(Server::Host(host))) => {
-                Some(Place::Host(host.to_ascii_lowercase(), login.port.or(self.port)))
+            (Some(host), _) | (None, Some(ServerChoice::Host(host))) => {
+                Some(ServerLocation::Host(host.to_ascii_lowercase(), login.port.or(self.port)))
             }
-            (None, Some(Server::Reference(name))) => Some(Place::Reference(name.clone())),
+            (None, Some(ServerChoice::Reference(name))) => Some(ServerLocation::Reference(name.clone())),
             (None, None) => None,
         }
     }
 
     /// One side of a MailMigration's spec.
     #[must_use]
-    pub(crate) fn endpoint(&self, place: &Place) -> Value {
+    pub(crate) fn endpoint(&self, place: &ServerLocation) -> Value {
         let mut endpoint = match place {
-            Place::Reference(name) => json!({"serverRef": {"name": name}}),
-            Place::Host(host, port) => {
+            ServerLocation::Reference(name) => json!({"serverRef": {"name": name}}),
+            ServerLocation::Host(host, port) => {
                 let mut server = json!({ "host": host });
                 if let Some(port) = port {
                     server["port"] = json!(port);
@@ -94,7 +94,7 @@ impl SideSettings {
     #[must_use]
     pub(crate) fn problem(&self) -> Option<String> {
         let host = match &self.server {
-            Some(Server::Host(host)) => host.clone(),
+            Some(ServerChoice::Host(host)) => host.clone(),
             _ => "host.example".to_owned(),
         };
         let tls = Tls { mode: self.tls.unwrap_or_default(), ca_bundle: self.ca_bundle.clone(), ..Tls::default() };
@@ -143,21 +143,21 @@ mod tests {
     use super::*;
     use crate::api::{EndpointSpec, SecretKeyRef};
 
-    fn login(host: Option<&str>, port: Option<u16>) -> Login {
-        Login { host: host.map(str::to_owned), port, username: "u".to_owned(), credential: None }
+    fn login(host: Option<&str>, port: Option<u16>) -> RowAccount {
+        RowAccount { host: host.map(str::to_owned), port, username: "u".to_owned(), credential: None }
     }
 
     #[test]
     fn a_row_wins_over_the_command_line_and_hosts_have_no_case() {
         let side = SideSettings {
-            server: Some(Server::Host("Mail.Example".into())),
+            server: Some(ServerChoice::Host("Mail.Example".into())),
             port: Some(143),
             ..SideSettings::default()
         };
-        assert_eq!(side.place(&login(None, None)), Some(Place::Host("mail.example".into(), Some(143))));
+        assert_eq!(side.place(&login(None, None)), Some(ServerLocation::Host("mail.example".into(), Some(143))));
         assert_eq!(
             side.place(&login(Some("Old.example"), Some(993))),
-            Some(Place::Host("old.example".into(), Some(993)))
+            Some(ServerLocation::Host("old.example".into(), Some(993)))
         );
         assert_eq!(SideSettings::default().place(&login(None, None)), None);
     }
@@ -173,7 +173,7 @@ mod tests {
             }),
             ..SideSettings::default()
         };
-        let endpoint = side.endpoint(&Place::Host("h".into(), None));
+        let endpoint = side.endpoint(&ServerLocation::Host("h".into(), None));
         let master = json!({"username": "m", "passwordSecretRef": {"name": "s", "key": "k"}});
         assert_eq!(endpoint, json!({"server": {"host": "h"}, "masterUser": master}));
         let typed: EndpointSpec = serde_json::from_value(endpoint).unwrap();

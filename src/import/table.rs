@@ -3,20 +3,20 @@
 use clap::ValueEnum;
 
 use super::{
-    columns::{self, BothGiven, Columns, Told},
-    division::{self, Lines, Shape},
-    findings::Findings,
-    rows::{self, Row},
-    servers::{Place, SideSettings},
+    columns::{self, ColumnSetting, KnownSides, TableColumns},
+    division::{self, FieldCountCheck, TableShape},
+    findings::TableFindings,
+    rows::{self, TableRow},
+    servers::{ServerLocation, SideSettings},
 };
 use crate::{
-    api::csv::records::{Dialect, Fault, Record, Records},
+    api::csv::records::{CsvDialect, CsvFault, CsvReader, CsvRecord},
     local::text::count,
 };
 
 /// Which kind of list it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Format {
+pub enum TableFormat {
     /// A table with a header, fields with a delimiter in them in double quotes (RFC 4180).
     #[default]
     Csv,
@@ -27,28 +27,28 @@ pub enum Format {
 
 /// How to read a table.
 #[derive(Debug, Clone, Default)]
-pub struct Reading {
+pub struct TableOptions {
     /// Which kind of list.
-    pub format: Format,
+    pub format: TableFormat,
     /// Between two fields; found out where it is not given.
     pub delimiter: Option<u8>,
     /// The first line is data already.
     pub no_header: bool,
     /// What columns hold.
-    pub told: Vec<Told>,
+    pub told: Vec<ColumnSetting>,
 }
 
 /// What was read.
 #[derive(Debug, Default)]
-pub struct Table {
+pub struct ImportTable {
     /// Where everything stands.
-    pub columns: Columns,
+    pub columns: TableColumns,
     /// Rows with something in them.
     pub count: usize,
     /// Those that can be used, with the places of source and destination.
-    pub rows: Vec<(Row, [Place; 2])>,
+    pub rows: Vec<(TableRow, [ServerLocation; 2])>,
     /// What is wrong, and what may be.
-    pub findings: Findings,
+    pub findings: TableFindings,
 }
 
 const IMAPSYNC: [&str; division::IMAPSYNC] = [
@@ -62,9 +62,9 @@ const IMAPSYNC: [&str; division::IMAPSYNC] = [
 
 /// Reads a table without a byte order mark. `sides` are source and destination, as far as the command line knows them.
 #[must_use]
-pub fn read(text: &[u8], reading: &Reading, sides: [&SideSettings; 2]) -> Table {
-    let mut table = Table::default();
-    let imapsync = reading.format == Format::Imapsync;
+pub fn read(text: &[u8], reading: &TableOptions, sides: [&SideSettings; 2]) -> ImportTable {
+    let mut table = ImportTable::default();
+    let imapsync = reading.format == TableFormat::Imapsync;
     let has_header = !reading.no_header && !imapsync;
     let (text, line, marked) = excel_mark(text);
     let delimiter = match reading.delimiter.or(marked) {
@@ -78,11 +78,12 @@ pub fn read(text: &[u8], reading: &Reading, sides: [&SideSettings; 2]) -> Table 
             }
         },
     };
-    let dialect = Dialect { delimiter, quotes: !imapsync };
-    let skipped = |record: &Record| {
+    let dialect = CsvDialect { delimiter, quotes: !imapsync };
+    let skipped = |record: &CsvRecord| {
         record.is_blank() || (imapsync && record.fields.first().is_some_and(|field| field.starts_with(b"#")))
     };
-    let mut records = Records::new(text, line, dialect).filter(|record| !record.as_ref().is_ok_and(skipped)).peekable();
+    let mut records =
+        CsvReader::new(text, line, dialect).filter(|record| !record.as_ref().is_ok_and(skipped)).peekable();
     let Some(first) = records.peek() else {
         table.findings.problem_of_all("there is nothing in it");
         return table;
@@ -97,7 +98,7 @@ pub fn read(text: &[u8], reading: &Reading, sides: [&SideSettings; 2]) -> Table 
         table.findings.problem(line, fault.message());
         return table;
     }
-    let given = BothGiven { source: sides[0].given(), destination: sides[1].given() };
+    let given = KnownSides { source: sides[0].given(), destination: sides[1].given() };
     let told = told(reading);
     let width = if imapsync { width.max(IMAPSYNC.len()) } else { width };
     table.columns = columns::find(headings.as_deref(), width, &told, given, &mut table.findings);
@@ -107,10 +108,10 @@ pub fn read(text: &[u8], reading: &Reading, sides: [&SideSettings; 2]) -> Table 
     if !table.findings.problems.is_empty() {
         return table;
     }
-    let mut lines = Lines::new(match headings {
-        _ if imapsync => Shape::Imapsync,
-        Some(_) => Shape::Header(width),
-        None => Shape::FirstLine(width),
+    let mut lines = FieldCountCheck::new(match headings {
+        _ if imapsync => TableShape::Imapsync,
+        Some(_) => TableShape::Header(width),
+        None => TableShape::FirstLine(width),
     });
     let guessed = !imapsync && reading.delimiter.or(marked).is_none();
     let mut rows = Vec::new();
@@ -120,7 +121,7 @@ pub fn read(text: &[u8], reading: &Reading, sides: [&SideSettings; 2]) -> Table 
         let record = match record {
             Ok(record) => record,
             Err((line, fault)) => {
-                let rest = if fault == Fault::OpenQuote { "; what follows was not read" } else { "" };
+                let rest = if fault == CsvFault::OpenQuote { "; what follows was not read" } else { "" };
                 table.findings.problem(line, format!("{}{rest}", fault.message()));
                 continue;
             }
@@ -154,11 +155,13 @@ pub fn read(text: &[u8], reading: &Reading, sides: [&SideSettings; 2]) -> Table 
 }
 
 /// What columns hold: as told, and what the format says beside it.
-fn told(reading: &Reading) -> Vec<Told> {
+fn told(reading: &TableOptions) -> Vec<ColumnSetting> {
     let mut told = reading.told.clone();
-    if reading.format == Format::Imapsync {
+    if reading.format == TableFormat::Imapsync {
         let fixed = IMAPSYNC.iter().filter_map(|column| column.parse().ok());
-        told.extend(fixed.filter(|column: &Told| !reading.told.iter().any(|told| told.meaning == column.meaning)));
+        told.extend(
+            fixed.filter(|column: &ColumnSetting| !reading.told.iter().any(|told| told.meaning == column.meaning)),
+        );
     }
     told
 }
@@ -180,7 +183,7 @@ fn excel_mark(text: &[u8]) -> (&[u8], usize, Option<u8>) {
 fn delimiter(text: &[u8], has_header: bool) -> Result<u8, &'static str> {
     const SAMPLE: usize = 100;
     let widths = |delimiter: u8| -> Vec<usize> {
-        let records = Records::new(text, 1, Dialect { delimiter, quotes: true });
+        let records = CsvReader::new(text, 1, CsvDialect { delimiter, quotes: true });
         let records = records.take(if has_header { 10 } else { SAMPLE }).flatten().filter(|record| !record.is_blank());
         records.map(|record| record.fields.len()).collect()
     };

@@ -11,8 +11,8 @@ use tokio::{
 };
 
 use super::{
-    run::Bounds,
-    schedule::{Schedule, fit},
+    run::RunLimits,
+    schedule::{MailboxQueue, fit},
 };
 use crate::{
     error::{Error, Result},
@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// What happens on the way.
 #[derive(Debug)]
-pub(crate) enum Step<'a, T> {
+pub(crate) enum TaskEvent<'a, T> {
     /// Time has passed.
     Tick,
     /// A mailbox ended; the error is of one that could not run, or whose task broke off.
@@ -34,9 +34,9 @@ pub(crate) enum Step<'a, T> {
 /// Runs `task` for every mailbox and gives what came of each, in the order of the manifests. `show` learns what happens.
 pub(crate) async fn each<T, F>(
     mailboxes: Vec<Result<SyncSpec>>,
-    bounds: &Bounds,
+    bounds: &RunLimits,
     task: impl Fn(SyncSpec) -> F,
-    mut show: impl FnMut(Step<'_, T>),
+    mut show: impl FnMut(TaskEvent<'_, T>),
 ) -> Vec<Result<T>>
 where
     T: Send + 'static,
@@ -50,13 +50,13 @@ where
             Ok((spec, need)) => waiting.push((number, spec, need)),
             Err(error) => {
                 let failed = Err(error);
-                show(Step::Ended(&failed));
+                show(TaskEvent::Ended(&failed));
                 ended.push((number, failed));
             }
         }
     }
     let needs: Vec<_> = waiting.iter().map(|(number, _, need)| (*number, need.clone())).collect();
-    let mut schedule = Schedule::new(bounds.parallelism, &bounds.hosts, needs);
+    let mut schedule = MailboxQueue::new(bounds.parallelism, &bounds.hosts, needs);
     let mut tasks = JoinSet::new();
     let mut running: Vec<(Id, usize, String)> = Vec::new();
     let mut ticks = interval(TICK);
@@ -82,10 +82,10 @@ where
                     Error::internal("Mailferry failed on this mailbox").in_mailbox(mailbox)
                         .advice("Please report it with the log line that says where")
                 });
-                show(Step::Ended(&outcome));
+                show(TaskEvent::Ended(&outcome));
                 ended.push((number, outcome));
             }
-            _ = ticks.tick() => show(Step::Tick),
+            _ = ticks.tick() => show(TaskEvent::Tick),
         }
     }
     ended.sort_by_key(|(number, _)| *number);
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use crate::{
         ErrorClass,
-        local::schedule::{HostLimit, HostLimits},
+        local::schedule::{ServerLimit, ServerLimits},
         sync::testing::spec,
     };
 
@@ -108,7 +108,7 @@ mod tests {
     async fn every_mailbox_has_its_outcome_whatever_happens_to_the_others() {
         let mailboxes =
             vec![Ok(spec("alice")), Err(Error::configuration("wrong").in_mailbox("bob")), Ok(spec("carol"))];
-        let bounds = Bounds { parallelism: 2, hosts: HostLimits::new() };
+        let bounds = RunLimits { parallelism: 2, hosts: ServerLimits::new() };
         let mut shown = 0;
         let outcomes = each(
             mailboxes,
@@ -117,7 +117,7 @@ mod tests {
                 assert!(spec.mailbox != "carol", "a defect");
                 spec.mailbox
             },
-            |step| shown += usize::from(matches!(step, Step::Ended(_))),
+            |step| shown += usize::from(matches!(step, TaskEvent::Ended(_))),
         )
         .await;
         assert_eq!(outcomes[0].as_ref().unwrap(), "alice");
@@ -134,8 +134,8 @@ mod tests {
             spec.connections = 1;
             Ok(spec)
         });
-        let limit = HostLimit { connections: Some(2), starts_per_minute: None };
-        let bounds = Bounds { parallelism: 10, hosts: HostLimits::from([("old.example:993".to_owned(), limit)]) };
+        let limit = ServerLimit { connections: Some(2), starts_per_minute: None };
+        let bounds = RunLimits { parallelism: 10, hosts: ServerLimits::from([("old.example:993".to_owned(), limit)]) };
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let task = |_| {
             let (now, most) = (Arc::clone(&now), Arc::clone(&most));

@@ -14,37 +14,41 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::secrets::{SecretManifest, SecretSource, Store, variable, visible};
+use super::secrets::{SecretManifest, SecretSource, SecretStore, variable, visible};
 use crate::{
     api::{
         API_VERSION, Account, EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxEntry, SecretKeyRef,
         check, crd,
         csv::{self, CsvMailbox},
-        validate::{self, Problem},
+        validate::{self, ManifestProblem},
     },
-    assignment::{self, Missing, Secrets},
+    assignment::{self, SecretError, SecretProvider},
     error::{Error, Result},
     sync::spec::SyncSpec,
-    yaml::{self, Document},
+    yaml::{self, YamlDocument},
 };
 
 /// Everything that the given files hold.
 #[derive(Debug, Default)]
-pub struct Manifests {
+pub struct ManifestSet {
     migrations: Vec<MailMigration>,
     servers: Vec<MailServer>,
-    secrets: Store,
+    secrets: SecretStore,
 }
 
 /// Reads manifests from files, `-` being the standard input. Secrets may come from `sources` (`--secret`) and from the
 /// environment ([`variable`]) too, in this order before manifests. An error names file, document and field.
-pub fn load(files: &[PathBuf], sources: &[SecretSource], env: &dyn Fn(&str) -> Option<OsString>) -> Result<Manifests> {
-    let mut manifests = Manifests { secrets: Store::new(sources), ..Manifests::default() };
+pub fn load(
+    files: &[PathBuf],
+    sources: &[SecretSource],
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<ManifestSet> {
+    let mut manifests = ManifestSet { secrets: SecretStore::new(sources), ..ManifestSet::default() };
     let mut seen = Vec::new();
     for file in files {
         let (name, text) = read(file)?;
         for document in yaml::read_stream(&name, &text)? {
-            let origin = Origin { file: &name, document: &document };
+            let origin = ManifestOrigin { file: &name, document: &document };
             for object in unfold(&document.value) {
                 manifests.add(object.clone(), &origin, &mut seen)?;
             }
@@ -86,12 +90,12 @@ fn unfold(value: &Value) -> Vec<&Value> {
 }
 
 /// Where an object was read.
-struct Origin<'a> {
+struct ManifestOrigin<'a> {
     file: &'a str,
-    document: &'a Document,
+    document: &'a YamlDocument,
 }
 
-impl Origin<'_> {
+impl ManifestOrigin<'_> {
     fn error(&self, what: impl std::fmt::Display) -> Error {
         Error::configuration(format!(
             "{} (document {}, line {}): {what}",
@@ -100,7 +104,7 @@ impl Origin<'_> {
     }
 
     /// One line for all problems: the first in full.
-    fn problems(&self, subject: &str, problems: &[Problem]) -> Result<()> {
+    fn problems(&self, subject: &str, problems: &[ManifestProblem]) -> Result<()> {
         let Some(first) = problems.first() else { return Ok(()) };
         let more = match problems.len() - 1 {
             0 => String::new(),
@@ -111,8 +115,8 @@ impl Origin<'_> {
     }
 }
 
-impl Manifests {
-    fn add(&mut self, mut object: Value, origin: &Origin<'_>, seen: &mut Vec<(String, String)>) -> Result<()> {
+impl ManifestSet {
+    fn add(&mut self, mut object: Value, origin: &ManifestOrigin<'_>, seen: &mut Vec<(String, String)>) -> Result<()> {
         if !object.is_object() {
             return Err(origin.error("it is no manifest").advice("A manifest has apiVersion, kind and metadata"));
         }
@@ -220,17 +224,20 @@ impl Manifests {
     ) -> Result<SyncSpec> {
         let namespace = migration.metadata.namespace.as_deref();
         let sync = assignment::resolve(migration, entry, |name| self.server_named(namespace, name))?;
-        assignment::sync_spec(&sync, &View { store: &self.secrets, namespace, row }, now)
+        assignment::sync_spec(&sync, &VisibleSecrets { store: &self.secrets, namespace, row }, now)
     }
 
     fn csv(&self, migration: &MailMigration, reference: &SecretKeyRef) -> Result<Vec<CsvMailbox>> {
         let SecretKeyRef { name, key } = reference;
-        let view = View { store: &self.secrets, namespace: migration.metadata.namespace.as_deref(), row: None };
+        let view =
+            VisibleSecrets { store: &self.secrets, namespace: migration.metadata.namespace.as_deref(), row: None };
         let bytes = view.value(reference).map_err(|missing| {
             let what = match missing {
-                Missing::Secret => format!("there is no Secret {name} (key {key}, mailboxSecrets)"),
-                Missing::Key(_) => format!("Secret {name} has no key {key} (mailboxSecrets)"),
-                Missing::Unreadable(why) => format!("Secret {name} key {key} (mailboxSecrets) can't be read: {why}"),
+                SecretError::Secret => format!("there is no Secret {name} (key {key}, mailboxSecrets)"),
+                SecretError::Key(_) => format!("Secret {name} has no key {key} (mailboxSecrets)"),
+                SecretError::Unreadable(why) => {
+                    format!("Secret {name} key {key} (mailboxSecrets) can't be read: {why}")
+                }
             };
             Error::configuration(what).advice(view.how_to_provide(reference))
         })?;
@@ -263,14 +270,14 @@ impl Manifests {
 }
 
 /// Secrets as one mailbox sees them.
-struct View<'a> {
-    store: &'a Store,
+struct VisibleSecrets<'a> {
+    store: &'a SecretStore,
     namespace: Option<&'a str>,
     row: Option<&'a CsvMailbox>,
 }
 
-impl Secrets for View<'_> {
-    fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, Missing> {
+impl SecretProvider for VisibleSecrets<'_> {
+    fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, SecretError> {
         if let Some(value) = self.of_row(secret) {
             return Ok(SecretBox::new(value.expose_secret().into()));
         }
@@ -290,7 +297,7 @@ impl Secrets for View<'_> {
     }
 }
 
-impl<'a> View<'a> {
+impl<'a> VisibleSecrets<'a> {
     /// The value, where the mailbox is a line of a CSV and this is a reference that was made from it.
     fn of_row(&self, secret: &SecretKeyRef) -> Option<&'a SecretBox<[u8]>> {
         let row = self.row?;
@@ -300,7 +307,7 @@ impl<'a> View<'a> {
     }
 }
 
-fn typed<T: DeserializeOwned>(object: Value, schema: &Value, subject: &str, origin: &Origin<'_>) -> Result<T> {
+fn typed<T: DeserializeOwned>(object: Value, schema: &Value, subject: &str, origin: &ManifestOrigin<'_>) -> Result<T> {
     origin.problems(subject, &check::problems(schema, &object))?;
     serde_json::from_value(object).map_err(|error| origin.error(format!("{subject}: {error}")))
 }
@@ -322,7 +329,7 @@ fn secret_schema() -> Value {
 }
 
 /// Why an object of this kind is not taken.
-fn refused(kind: &str, origin: &Origin<'_>) -> Error {
+fn refused(kind: &str, origin: &ManifestOrigin<'_>) -> Error {
     let (why, advice) = match kind {
         "MailboxSync" => ("MailboxSyncs are made by the operator", "Write a MailMigration"),
         "ConfigMap" => ("a ConfigMap is not used", "Passwords, certificates and CSVs go into a Secret"),

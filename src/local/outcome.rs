@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::report::{Ending, ending, gravity, not_copied};
+use super::report::{MailboxEnding, ending, gravity, not_copied};
 use crate::sync::report::MailboxReport;
 
 /// The exit code of a run that was asked to stop before its end.
@@ -13,19 +13,19 @@ pub(crate) const NOT_COPIED: u8 = 3;
 
 /// How a run ended.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct RunOutcome {
     /// One report per mailbox, in the order of the manifests.
     pub reports: Vec<MailboxReport>,
     /// How long it took.
     pub took: Duration,
 }
 
-impl Outcome {
+impl RunOutcome {
     /// The code of the gravest error's class; else 130 when a mailbox was interrupted; else 3 when the source holds
     /// messages that were not copied and that the user does not accept, but for dry runs; else 0.
     #[must_use]
     pub(crate) fn exit_code(&self) -> u8 {
-        let failed = |e| if let Ending::Failed(class) = e { Some(class) } else { None };
+        let failed = |e| if let MailboxEnding::Failed(class) = e { Some(class) } else { None };
         let gravest = self.reports.iter().map(ending).filter_map(failed).min_by_key(|class| gravity(*class));
         match gravest {
             Some(class) => class.exit_code(),

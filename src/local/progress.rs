@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::text;
 use crate::sync::{
-    progress::{Phase, Progress, Snapshot},
+    progress::{EnginePhase, ProgressSnapshot, SyncProgress},
     report::MailboxReport,
 };
 
@@ -19,14 +19,14 @@ const SMOOTHING: Duration = Duration::from_secs(10);
 
 /// A smoothed rate of a growing counter.
 #[derive(Debug, Clone)]
-pub(crate) struct Rate {
+pub(crate) struct SmoothedRate {
     first: Instant,
     last: Instant,
     counter: u64,
     average: f64,
 }
 
-impl Rate {
+impl SmoothedRate {
     /// Starts at `at` with a counter of `counter`.
     #[must_use]
     pub(crate) fn new(at: Instant, counter: u64) -> Self {
@@ -77,10 +77,10 @@ fn whole(rate: f64) -> u64 {
 /// How far one mailbox, or all, have come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Standing {
+pub(crate) struct ProgressEstimate {
     /// The counters.
     #[serde(flatten)]
-    pub counters: Snapshot,
+    pub counters: ProgressSnapshot,
     /// Message bytes copied per second, smoothed.
     pub bytes_per_second: u64,
     /// How long the known rest takes at this rate, seconds.
@@ -88,8 +88,8 @@ pub(crate) struct Standing {
     pub eta_seconds: Option<u64>,
 }
 
-impl Standing {
-    fn new(counters: Snapshot, rate: &Rate, remaining_bytes: u64) -> Self {
+impl ProgressEstimate {
+    fn new(counters: ProgressSnapshot, rate: &SmoothedRate, remaining_bytes: u64) -> Self {
         let eta_seconds =
             (remaining_bytes > 0).then(|| rate.time_for(remaining_bytes)).flatten().map(|left| left.as_secs());
         Self { counters, bytes_per_second: whole(rate.per_second()), eta_seconds }
@@ -101,10 +101,10 @@ impl Standing {
         let c = &self.counters;
         // What matters most comes first: a narrow terminal cuts the end.
         let mut line = match c.phase {
-            Phase::Queued => "waiting for its turn".to_owned(),
-            Phase::Connecting => "connecting".to_owned(),
-            Phase::Planning => "looking at folders".to_owned(),
-            Phase::Copying | Phase::Done | Phase::Failed => {
+            EnginePhase::Queued => "waiting for its turn".to_owned(),
+            EnginePhase::Connecting => "connecting".to_owned(),
+            EnginePhase::Planning => "looking at folders".to_owned(),
+            EnginePhase::Copying | EnginePhase::Done | EnginePhase::Failed => {
                 format!("{} of {}", text::bytes(c.bytes_done), text::bytes(c.bytes_total))
             }
         };
@@ -114,7 +114,7 @@ impl Standing {
         if let Some(seconds) = self.eta_seconds {
             let _ = write!(line, ", {} left", text::duration(Duration::from_secs(seconds)));
         }
-        if c.phase >= Phase::Copying {
+        if c.phase >= EnginePhase::Copying {
             let (messages, folders) = ((c.messages_done, c.messages_total), (c.folders_done, c.folders_total));
             let _ = write!(line, ", {}/{} messages, {}/{} folders", messages.0, messages.1, folders.0, folders.1);
         }
@@ -127,39 +127,39 @@ impl Standing {
 
 /// All mailboxes of a run: which are running, and the sum of all.
 #[derive(Debug)]
-pub(crate) struct Board {
+pub(crate) struct ProgressBoard {
     /// Mailboxes of the run.
     pub mailboxes: usize,
     /// Mailboxes that ended, well or not.
     pub finished: usize,
-    ended: Snapshot,
+    ended: ProgressSnapshot,
     /// Ended mailboxes whose plan was known, to guess the size of those that wait.
     planned: usize,
-    running: Vec<Running>,
-    rate: Rate,
+    running: Vec<RunningMailbox>,
+    rate: SmoothedRate,
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningMailbox {
     mailbox: String,
-    progress: Arc<Progress>,
-    rate: Rate,
-    now: Snapshot,
+    progress: Arc<SyncProgress>,
+    rate: SmoothedRate,
+    now: ProgressSnapshot,
 }
 
-impl Board {
+impl ProgressBoard {
     /// A board for `mailboxes` mailboxes, none of them running yet.
     #[must_use]
     pub(crate) fn new(at: Instant, mailboxes: usize) -> Self {
-        let ended = Progress::default().snapshot();
-        Self { mailboxes, finished: 0, ended, planned: 0, running: Vec::new(), rate: Rate::new(at, 0) }
+        let ended = SyncProgress::default().snapshot();
+        Self { mailboxes, finished: 0, ended, planned: 0, running: Vec::new(), rate: SmoothedRate::new(at, 0) }
     }
 
     /// A mailbox runs from now on.
-    pub(crate) fn start(&mut self, at: Instant, mailbox: &str, progress: &Arc<Progress>) {
+    pub(crate) fn start(&mut self, at: Instant, mailbox: &str, progress: &Arc<SyncProgress>) {
         let now = progress.snapshot();
-        let rate = Rate::new(at, now.bytes_done);
-        self.running.push(Running { mailbox: mailbox.to_owned(), progress: Arc::clone(progress), rate, now });
+        let rate = SmoothedRate::new(at, now.bytes_done);
+        self.running.push(RunningMailbox { mailbox: mailbox.to_owned(), progress: Arc::clone(progress), rate, now });
     }
 
     /// A mailbox ended; it need not have run.
@@ -182,39 +182,39 @@ impl Board {
     }
 
     /// Each running mailbox by name, as of the last [`Self::observe`].
-    pub(crate) fn running(&self) -> impl Iterator<Item = (&str, Standing)> {
+    pub(crate) fn running(&self) -> impl Iterator<Item = (&str, ProgressEstimate)> {
         self.running.iter().map(|r| {
             let remaining = r.now.bytes_total.saturating_sub(r.now.bytes_done);
-            (r.mailbox.as_str(), Standing::new(r.now.clone(), &r.rate, remaining))
+            (r.mailbox.as_str(), ProgressEstimate::new(r.now.clone(), &r.rate, remaining))
         })
     }
 
     /// All mailboxes together, as of the last [`Self::observe`]. The time left takes those that wait to be as large as
     /// those that are known, on average.
     #[must_use]
-    pub(crate) fn total(&self) -> Standing {
+    pub(crate) fn total(&self) -> ProgressEstimate {
         let sum = self.sum();
-        let known = self.planned + self.running.iter().filter(|r| r.now.phase >= Phase::Copying).count();
+        let known = self.planned + self.running.iter().filter(|r| r.now.phase >= EnginePhase::Copying).count();
         let unknown = self.mailboxes.saturating_sub(self.finished).saturating_sub(self.running.len());
         let guess = match (u64::try_from(known), u64::try_from(unknown)) {
             (Ok(known @ 1..), Ok(unknown)) => (sum.bytes_total / known).saturating_mul(unknown),
             _ => 0,
         };
         let remaining = sum.bytes_total.saturating_sub(sum.bytes_done).saturating_add(guess);
-        Standing::new(sum, &self.rate, remaining)
+        ProgressEstimate::new(sum, &self.rate, remaining)
     }
 
-    fn sum(&self) -> Snapshot {
+    fn sum(&self) -> ProgressSnapshot {
         let mut sum = self.ended.clone();
         for mailbox in &self.running {
             add(&mut sum, &mailbox.now);
         }
-        sum.phase = Phase::Copying;
+        sum.phase = EnginePhase::Copying;
         sum
     }
 }
 
-fn add(sum: &mut Snapshot, one: &Snapshot) {
+fn add(sum: &mut ProgressSnapshot, one: &ProgressSnapshot) {
     sum.folders_total += one.folders_total;
     sum.folders_done += one.folders_done;
     sum.messages_total += one.messages_total;
@@ -229,9 +229,9 @@ mod tests {
 
     use super::*;
 
-    fn copying(folders: u64, messages: (u64, u64), bytes: (u64, u64)) -> Arc<Progress> {
-        let progress = Arc::new(Progress::default());
-        progress.enter(Phase::Copying);
+    fn copying(folders: u64, messages: (u64, u64), bytes: (u64, u64)) -> Arc<SyncProgress> {
+        let progress = Arc::new(SyncProgress::default());
+        progress.enter(EnginePhase::Copying);
         progress.folders_total.store(folders, Relaxed);
         progress.messages_done.store(messages.0, Relaxed);
         progress.messages_total.store(messages.1, Relaxed);
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_steady_rate_is_exact_from_the_first_interval_on() {
         let start = Instant::now();
-        let mut rate = Rate::new(start, 500);
+        let mut rate = SmoothedRate::new(start, 500);
         assert!(rate.per_second().abs() < f64::EPSILON);
         for second in 1..60_u32 {
             rate.observe(start + Duration::from_secs(second.into()), 500 + 1000 * u64::from(second));
@@ -256,7 +256,7 @@ mod tests {
     fn bursts_are_smoothed_and_a_stall_shows_after_a_while() {
         let start = Instant::now();
         let at = |second: u64| start + Duration::from_secs(second);
-        let mut rate = Rate::new(start, 0);
+        let mut rate = SmoothedRate::new(start, 0);
         for second in 1..=60 {
             rate.observe(at(second), second / 5 * 5000); // 5000 every fifth second
         }
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn the_total_is_the_sum_and_guesses_what_waits() {
         let start = Instant::now();
-        let mut board = Board::new(start, 3);
+        let mut board = ProgressBoard::new(start, 3);
         let (alice, bob) = (copying(2, (0, 10), (0, 4000)), copying(4, (0, 30), (0, 8000)));
         board.start(start, "alice", &alice);
         board.start(start, "bob", &bob);
@@ -293,12 +293,12 @@ mod tests {
     fn the_line_says_what_happens_and_why_nothing_moves() {
         let start = Instant::now();
         let progress = copying(16, (120, 1000), (0, 37_000_000));
-        let mut board = Board::new(start, 1);
+        let mut board = ProgressBoard::new(start, 1);
         board.start(start, "alice", &progress);
         progress.bytes_done.store(3_200_000, Relaxed);
         board.observe(start + Duration::from_secs(2));
         insta::assert_snapshot!(board.total().line(), @"3.20 MB of 37.00 MB, 1.60 MB/s, 21s left, 120/1000 messages, 0/16 folders");
-        progress.enter(Phase::Connecting);
+        progress.enter(EnginePhase::Connecting);
         let _waiting = progress.wait("throttled: try\u{7} later".into(), Duration::from_mins(1));
         board.observe(start + Duration::from_secs(2));
         let (_, alice) = board.running().next().unwrap();

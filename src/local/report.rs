@@ -13,7 +13,7 @@ use crate::{
 
 /// How a mailbox ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum MailboxEnding {
     /// All is dealt with; [`not_copied`] says what was not copied.
     Done,
     /// Asked to stop; the next run goes on.
@@ -24,11 +24,11 @@ pub(crate) enum Ending {
 
 /// How the mailbox of this report ended.
 #[must_use]
-pub(crate) fn ending(report: &MailboxReport) -> Ending {
+pub(crate) fn ending(report: &MailboxReport) -> MailboxEnding {
     match errors(report).map(|e| e.class).min_by_key(|class| gravity(*class)) {
-        Some(class) => Ending::Failed(class),
-        None if report.interrupted => Ending::Interrupted,
-        None => Ending::Done,
+        Some(class) => MailboxEnding::Failed(class),
+        None if report.interrupted => MailboxEnding::Interrupted,
+        None => MailboxEnding::Done,
     }
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn errors(report: &MailboxReport) -> impl Iterator<Item = &Error> {
 /// Sums over folders.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Totals {
+pub(crate) struct RunTotals {
     /// Messages copied by this run.
     pub copied: u64,
     /// Their bytes.
@@ -71,7 +71,7 @@ pub(crate) struct Totals {
     pub deleted: u64,
 }
 
-impl Totals {
+impl RunTotals {
     /// The sums over one mailbox or many.
     #[must_use]
     pub(crate) fn of<'a>(reports: impl IntoIterator<Item = &'a MailboxReport>) -> Self {
@@ -115,19 +115,19 @@ impl Totals {
 pub(crate) fn line(report: &MailboxReport) -> String {
     let head = head(report);
     match ending(report) {
-        Ending::Failed(class) => {
+        MailboxEnding::Failed(class) => {
             let error = errors(report).find(|e| e.class == class).map(|e| without_mailbox(e).to_string());
             format!("{head}: {}", printable(&error.unwrap_or_default()))
         }
-        Ending::Done | Ending::Interrupted => format!("{head}: {}", sentence(report)),
+        MailboxEnding::Done | MailboxEnding::Interrupted => format!("{head}: {}", sentence(report)),
     }
 }
 
 fn head(report: &MailboxReport) -> String {
     let (ended, preposition) = match ending(report) {
-        Ending::Done => ("done", "in"),
-        Ending::Interrupted => ("interrupted", "after"),
-        Ending::Failed(_) => ("failed", "after"),
+        MailboxEnding::Done => ("done", "in"),
+        MailboxEnding::Interrupted => ("interrupted", "after"),
+        MailboxEnding::Failed(_) => ("failed", "after"),
     };
     let dry = if report.dry_run { " (dry run)" } else { "" };
     let took = match report.duration_ms {
@@ -144,7 +144,7 @@ fn head(report: &MailboxReport) -> String {
 }
 
 fn sentence(report: &MailboxReport) -> String {
-    Totals::of([report]).sentence(report.dry_run)
+    RunTotals::of([report]).sentence(report.dry_run)
 }
 
 /// The whole report of one mailbox: a table of its folders, then everything that is not plain success.
@@ -185,22 +185,22 @@ pub(crate) fn mailbox(report: &MailboxReport) -> String {
 /// How the whole run ended: counts, sums, and the failures again, since the reports may fill many screens.
 #[must_use]
 pub(crate) fn summary(reports: &[MailboxReport], took: Duration) -> String {
-    let number = |wanted: fn(Ending) -> bool| reports.iter().filter(|r| wanted(ending(r))).count();
+    let number = |wanted: fn(MailboxEnding) -> bool| reports.iter().filter(|r| wanted(ending(r))).count();
     let parts = [
-        (number(|e| e == Ending::Done), "done"),
-        (number(|e| matches!(e, Ending::Failed(_))), "failed"),
-        (number(|e| e == Ending::Interrupted), "interrupted"),
+        (number(|e| e == MailboxEnding::Done), "done"),
+        (number(|e| matches!(e, MailboxEnding::Failed(_))), "failed"),
+        (number(|e| e == MailboxEnding::Interrupted), "interrupted"),
     ];
     let mut parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     let mailboxes = count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
-    let (totals, dry_run) = (Totals::of(reports), reports.iter().any(|r| r.dry_run));
+    let (totals, dry_run) = (RunTotals::of(reports), reports.iter().any(|r| r.dry_run));
     if totals.not_copied > 0 {
         let verb = if dry_run { "that would not be copied" } else { "not copied" };
         parts.push(format!("{} {verb}", count(totals.not_copied, "message")));
     }
     let (parts, sentence) = (parts.join(", "), totals.sentence(dry_run));
     let mut text = format!("{mailboxes}: {parts}. {sentence} in {}.\n", duration(took));
-    let lacks = |r: &&MailboxReport| matches!(ending(r), Ending::Failed(_)) || not_copied(r) > 0;
+    let lacks = |r: &&MailboxReport| matches!(ending(r), MailboxEnding::Failed(_)) || not_copied(r) > 0;
     for report in reports.iter().filter(lacks) {
         let _ = writeln!(text, "  {}", line(report));
     }
@@ -299,7 +299,7 @@ fn state(folder: &FolderReport, report: &MailboxReport) -> String {
     match &folder.error {
         Some(error) => format!("failed: {}", error.class),
         None if folder.unchanged => "unchanged".to_owned(),
-        None if settled < folder.source_messages && ending(report) != Ending::Done => "unfinished".to_owned(),
+        None if settled < folder.source_messages && ending(report) != MailboxEnding::Done => "unfinished".to_owned(),
         None => "done".to_owned(),
     }
 }

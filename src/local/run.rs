@@ -10,19 +10,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    outcome::Outcome,
-    report::{Ending, ending},
-    schedule::{HostLimits, Need, Schedule, fit},
-    state::{MailboxState, Recalled, State},
-    view::{Event, View},
+    outcome::RunOutcome,
+    report::{MailboxEnding, ending},
+    schedule::{MailboxQueue, ResourceNeeds, ServerLimits, fit},
+    state::{CheckpointFile, RecalledCheckpoint, StateFolder},
+    view::{RunEvent, RunView},
 };
 use crate::{
     error::{Error, Result},
-    imap::permit::Always,
+    imap::permit::AlwaysPermitted,
     sync::{
         SyncContext,
         checkpoint::{Checkpoint, fingerprint},
-        progress::{Phase, Progress},
+        progress::{EnginePhase, SyncProgress},
         report::MailboxReport,
         spec::SyncSpec,
         store::CheckpointStore,
@@ -31,28 +31,32 @@ use crate::{
 };
 
 /// Syncs one mailbox. The real one is the sync engine; tests bring their own.
-pub trait Engine: Send + Sync {
+pub trait MailboxEngine: Send + Sync {
     /// Runs the job to its end. When `job.stop` is cancelled it saves a checkpoint and ends soon, with
     /// [`MailboxReport::interrupted`]. A failure is in the report.
-    fn sync(&self, job: Job) -> BoxFuture<'static, MailboxReport>;
+    fn sync(&self, job: LocalSyncJob) -> BoxFuture<'static, MailboxReport>;
 }
 
 /// The sync engine itself.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SyncEngine;
 
-impl Engine for SyncEngine {
-    fn sync(&self, job: Job) -> BoxFuture<'static, MailboxReport> {
+impl MailboxEngine for SyncEngine {
+    fn sync(&self, job: LocalSyncJob) -> BoxFuture<'static, MailboxReport> {
         Box::pin(async move {
-            let context =
-                SyncContext { store: job.store, progress: job.progress, stop: job.stop, permit: Arc::new(Always) };
+            let context = SyncContext {
+                store: job.store,
+                progress: job.progress,
+                stop: job.stop,
+                permit: Arc::new(AlwaysPermitted),
+            };
             sync_mailbox(&job.spec, job.checkpoint, &context).await
         })
     }
 }
 
 /// One mailbox, and everything its sync needs.
-pub struct Job {
+pub struct LocalSyncJob {
     /// What to do.
     pub spec: SyncSpec,
     /// What the last run left.
@@ -60,23 +64,23 @@ pub struct Job {
     /// Where checkpoints go.
     pub store: Arc<dyn CheckpointStore>,
     /// Counters that are shown while the sync runs.
-    pub progress: Arc<Progress>,
+    pub progress: Arc<SyncProgress>,
     /// Cancelled when the sync should save its checkpoint and end.
     pub stop: CancellationToken,
 }
 
 /// Bounds on a run.
 #[derive(Debug, Clone)]
-pub(crate) struct Bounds {
+pub(crate) struct RunLimits {
     /// Mailboxes at once.
     pub parallelism: usize,
     /// What each server allows, over all mailboxes.
-    pub hosts: HostLimits,
+    pub hosts: ServerLimits,
 }
 
 /// How a run is told to stop.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stop {
+pub(crate) struct StopSignal {
     /// Save checkpoints and end; no further mailbox starts.
     pub gently: CancellationToken,
     /// Drop everything. What is not in a checkpoint is matched again by the next run.
@@ -86,17 +90,17 @@ pub(crate) struct Stop {
 /// Runs the mailboxes. One that is wrong, fails or panics does not stop the others.
 pub(crate) async fn run(
     mailboxes: Vec<Result<SyncSpec>>,
-    state: &State,
-    engine: Arc<dyn Engine>,
-    bounds: &Bounds,
-    stop: &Stop,
-    view: &mut dyn View,
-) -> Outcome {
+    state: &StateFolder,
+    engine: Arc<dyn MailboxEngine>,
+    bounds: &RunLimits,
+    stop: &StopSignal,
+    view: &mut dyn RunView,
+) -> RunOutcome {
     let began = Instant::now();
-    view.show(began, Event::Begun { mailboxes: mailboxes.len() });
-    let mut ledger = Ledger { entries: Vec::with_capacity(mailboxes.len()), view };
+    view.show(began, RunEvent::Begun { mailboxes: mailboxes.len() });
+    let mut ledger = RunBoard { entries: Vec::with_capacity(mailboxes.len()), view };
     let needs = ledger.enter(mailboxes, &bounds.hosts);
-    let mut schedule = Schedule::new(bounds.parallelism, &bounds.hosts, needs);
+    let mut schedule = MailboxQueue::new(bounds.parallelism, &bounds.hosts, needs);
     let mut tasks = JoinSet::new();
     let mut ticks =
         tokio::time::interval_at(tokio::time::Instant::now() + ledger.view.interval(), ledger.view.interval());
@@ -106,7 +110,7 @@ pub(crate) async fn run(
     loop {
         if !stopping && stop.gently.is_cancelled() {
             stopping = true;
-            ledger.view.show(Instant::now(), Event::Stopping { running: tasks.len() });
+            ledger.view.show(Instant::now(), RunEvent::Stopping { running: tasks.len() });
         }
         while !stopping && let Some(number) = schedule.start_next(Instant::now()) {
             ledger.start(number, &mut tasks, |spec, progress| {
@@ -124,38 +128,39 @@ pub(crate) async fn run(
             Some(ended) = tasks.join_next_with_id() => if let Some(number) = ledger.end(ended) {
                 schedule.finished(number);
             },
-            _ = ticks.tick() => ledger.view.show(Instant::now(), Event::Tick),
+            _ = ticks.tick() => ledger.view.show(Instant::now(), RunEvent::Tick),
         }
     }
     tasks.abort_all();
-    let Ledger { entries, view } = ledger;
-    let report = |entry: Entry| {
-        let left = !matches!(entry, Entry::Ended(_));
+    let RunBoard { entries, view } = ledger;
+    let report = |entry: MailboxRun| {
+        let left = !matches!(entry, MailboxRun::Ended(_));
         let report = entry.into_report();
         if left {
-            view.show(Instant::now(), Event::Left(&report));
+            view.show(Instant::now(), RunEvent::Left(&report));
         }
         report
     };
-    let outcome = Outcome { reports: entries.into_iter().map(report).collect(), took: began.elapsed() };
-    view.show(Instant::now(), Event::Ended(&outcome));
+    let outcome = RunOutcome { reports: entries.into_iter().map(report).collect(), took: began.elapsed() };
+    view.show(Instant::now(), RunEvent::Ended(&outcome));
     outcome
 }
 
 /// Syncs one mailbox from what its state file holds.
 async fn sync_one(
-    engine: Arc<dyn Engine>,
+    engine: Arc<dyn MailboxEngine>,
     spec: SyncSpec,
-    state: MailboxState,
-    progress: Arc<Progress>,
+    state: CheckpointFile,
+    progress: Arc<SyncProgress>,
     stop: CancellationToken,
 ) -> MailboxReport {
     let (mailbox, fingerprint) = (spec.mailbox.clone(), fingerprint(&spec.source, &spec.destination));
     let reader = state.clone();
     let recalled = tokio::task::spawn_blocking(move || reader.recall(&fingerprint)).await;
     match recalled.unwrap_or_else(|_| Err(Error::internal("the checkpoint could not be read: its task ended early"))) {
-        Ok(Recalled { checkpoint, note }) => {
-            let mut report = engine.sync(Job { spec, checkpoint, store: Arc::new(state), progress, stop }).await;
+        Ok(RecalledCheckpoint { checkpoint, note }) => {
+            let mut report =
+                engine.sync(LocalSyncJob { spec, checkpoint, store: Arc::new(state), progress, stop }).await;
             report.notes.extend(note);
             report
         }
@@ -164,18 +169,18 @@ async fn sync_one(
 }
 
 /// Where each mailbox of the run stands.
-struct Ledger<'a> {
-    entries: Vec<Entry>,
-    view: &'a mut dyn View,
+struct RunBoard<'a> {
+    entries: Vec<MailboxRun>,
+    view: &'a mut dyn RunView,
 }
 
-enum Entry {
+enum MailboxRun {
     Waiting(Box<SyncSpec>),
-    Running { id: Id, mailbox: String, progress: Arc<Progress> },
+    Running { id: Id, mailbox: String, progress: Arc<SyncProgress> },
     Ended(Box<MailboxReport>),
 }
 
-impl Entry {
+impl MailboxRun {
     /// The report when the run is over: what still waits or runs was interrupted.
     fn into_report(self) -> MailboxReport {
         let (mailbox, note) = match self {
@@ -187,9 +192,9 @@ impl Entry {
     }
 }
 
-impl Ledger<'_> {
+impl RunBoard<'_> {
     /// Enters every mailbox; those that cannot run have ended by then. Returns what the others need.
-    fn enter(&mut self, mailboxes: Vec<Result<SyncSpec>>, hosts: &HostLimits) -> Vec<(usize, Need)> {
+    fn enter(&mut self, mailboxes: Vec<Result<SyncSpec>>, hosts: &ServerLimits) -> Vec<(usize, ResourceNeeds)> {
         let mut names = HashSet::new();
         let mut needs = Vec::new();
         for (number, mailbox) in mailboxes.into_iter().enumerate() {
@@ -203,11 +208,11 @@ impl Ledger<'_> {
                 Ok(spec)
             });
             let entry = match ready {
-                Ok(spec) => Entry::Waiting(Box::new(spec)),
+                Ok(spec) => MailboxRun::Waiting(Box::new(spec)),
                 Err(error) => {
                     let report = failed(error.mailbox.clone().unwrap_or_default(), error);
-                    self.view.show(Instant::now(), Event::Finished(&report));
-                    Entry::Ended(Box::new(report))
+                    self.view.show(Instant::now(), RunEvent::Finished(&report));
+                    MailboxRun::Ended(Box::new(report))
                 }
             };
             self.entries.push(entry);
@@ -220,29 +225,30 @@ impl Ledger<'_> {
         &mut self,
         number: usize,
         tasks: &mut JoinSet<MailboxReport>,
-        task: impl FnOnce(Box<SyncSpec>, Arc<Progress>) -> F,
+        task: impl FnOnce(Box<SyncSpec>, Arc<SyncProgress>) -> F,
     ) where
         F: Future<Output = MailboxReport> + Send + 'static,
     {
         let Some(entry) = self.entries.get_mut(number) else { return };
-        let waiting = std::mem::replace(entry, Entry::Ended(Box::default()));
-        let Entry::Waiting(spec) = waiting else {
+        let waiting = std::mem::replace(entry, MailboxRun::Ended(Box::default()));
+        let MailboxRun::Waiting(spec) = waiting else {
             *entry = waiting;
             return;
         };
-        let progress = Arc::new(Progress::default());
-        self.view.show(Instant::now(), Event::Started { spec: &spec, progress: &progress });
+        let progress = Arc::new(SyncProgress::default());
+        self.view.show(Instant::now(), RunEvent::Started { spec: &spec, progress: &progress });
         let mailbox = spec.mailbox.clone();
         let id = tasks.spawn(task(spec, Arc::clone(&progress))).id();
-        *entry = Entry::Running { id, mailbox, progress };
+        *entry = MailboxRun::Running { id, mailbox, progress };
     }
 
     /// Takes the end of a task; returns which mailbox it was.
     fn end(&mut self, ended: Result<(Id, MailboxReport), JoinError>) -> Option<usize> {
         let ended_id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let number = self.entries.iter().position(|e| matches!(e, Entry::Running { id, .. } if *id == ended_id))?;
+        let number =
+            self.entries.iter().position(|e| matches!(e, MailboxRun::Running { id, .. } if *id == ended_id))?;
         let entry = self.entries.get_mut(number)?;
-        let Entry::Running { mailbox, progress, .. } = entry else { return None };
+        let MailboxRun::Running { mailbox, progress, .. } = entry else { return None };
         let report = match ended {
             Ok((_, report)) => report,
             // The panic's text may quote mail: it is not shown. Where it happened is in the log.
@@ -253,9 +259,13 @@ impl Ledger<'_> {
                 ),
             ),
         };
-        progress.enter(if matches!(ending(&report), Ending::Failed(_)) { Phase::Failed } else { Phase::Done });
-        self.view.show(Instant::now(), Event::Finished(&report));
-        *entry = Entry::Ended(Box::new(report));
+        progress.enter(if matches!(ending(&report), MailboxEnding::Failed(_)) {
+            EnginePhase::Failed
+        } else {
+            EnginePhase::Done
+        });
+        self.view.show(Instant::now(), RunEvent::Finished(&report));
+        *entry = MailboxRun::Ended(Box::new(report));
         Some(number)
     }
 }
@@ -284,40 +294,40 @@ mod tests {
         error::ErrorClass,
         local::{
             outcome::{INTERRUPTED, NOT_COPIED},
-            schedule::HostLimit,
+            schedule::ServerLimit,
         },
-        sync::{report::NotCopied, testing::spec},
+        sync::{report::NotCopiedReport, testing::spec},
     };
 
     /// An engine made of a closure.
-    struct Fake<F>(F);
+    struct FakeEngine<F>(F);
 
-    impl<F, R> Engine for Fake<F>
+    impl<F, R> MailboxEngine for FakeEngine<F>
     where
-        F: Fn(Job) -> R + Send + Sync,
+        F: Fn(LocalSyncJob) -> R + Send + Sync,
         R: Future<Output = MailboxReport> + Send + 'static,
     {
-        fn sync(&self, job: Job) -> BoxFuture<'static, MailboxReport> {
+        fn sync(&self, job: LocalSyncJob) -> BoxFuture<'static, MailboxReport> {
             (self.0)(job).boxed()
         }
     }
 
     /// Notes the events of a run.
     #[derive(Default)]
-    struct Notes(Vec<String>);
+    struct RecordingView(Vec<String>);
 
-    impl View for Notes {
+    impl RunView for RecordingView {
         fn interval(&self) -> Duration {
             Duration::from_millis(10)
         }
 
-        fn show(&mut self, _: Instant, event: Event<'_>) {
+        fn show(&mut self, _: Instant, event: RunEvent<'_>) {
             match event {
-                Event::Started { spec, .. } => self.0.push(format!("started {}", spec.mailbox)),
-                Event::Finished(report) => self.0.push(format!("finished {}", report.mailbox)),
-                Event::Stopping { running } => self.0.push(format!("stopping {running}")),
-                Event::Left(report) => self.0.push(format!("left {}", report.mailbox)),
-                Event::Begun { .. } | Event::Tick | Event::Ended(_) => {}
+                RunEvent::Started { spec, .. } => self.0.push(format!("started {}", spec.mailbox)),
+                RunEvent::Finished(report) => self.0.push(format!("finished {}", report.mailbox)),
+                RunEvent::Stopping { running } => self.0.push(format!("stopping {running}")),
+                RunEvent::Left(report) => self.0.push(format!("left {}", report.mailbox)),
+                RunEvent::Begun { .. } | RunEvent::Tick | RunEvent::Ended(_) => {}
             }
         }
     }
@@ -330,24 +340,24 @@ mod tests {
         names.iter().map(|name| Ok(spec(name))).collect()
     }
 
-    fn bounds(parallelism: usize) -> Bounds {
-        Bounds { parallelism, hosts: HostLimits::new() }
+    fn bounds(parallelism: usize) -> RunLimits {
+        RunLimits { parallelism, hosts: ServerLimits::new() }
     }
 
     async fn run_with<F, R>(
         mailboxes: Vec<Result<SyncSpec>>,
-        bounds: &Bounds,
-        stop: &Stop,
+        bounds: &RunLimits,
+        stop: &StopSignal,
         engine: F,
-    ) -> (Outcome, Vec<String>)
+    ) -> (RunOutcome, Vec<String>)
     where
-        F: Fn(Job) -> R + Send + Sync + 'static,
+        F: Fn(LocalSyncJob) -> R + Send + Sync + 'static,
         R: Future<Output = MailboxReport> + Send + 'static,
     {
         let dir = tempfile::tempdir().unwrap();
-        let state = State::open(dir.path()).unwrap();
-        let mut notes = Notes::default();
-        let outcome = run(mailboxes, &state, Arc::new(Fake(engine)), bounds, stop, &mut notes).await;
+        let state = StateFolder::open(dir.path()).unwrap();
+        let mut notes = RecordingView::default();
+        let outcome = run(mailboxes, &state, Arc::new(FakeEngine(engine)), bounds, stop, &mut notes).await;
         (outcome, notes.0)
     }
 
@@ -355,7 +365,8 @@ mod tests {
     async fn every_mailbox_runs_and_reports_come_in_the_order_of_the_manifests() {
         let names = ["d", "a", "c", "b"];
         let (outcome, _) =
-            run_with(specs(&names), &bounds(2), &Stop::default(), |job| async move { done(&job.spec.mailbox) }).await;
+            run_with(specs(&names), &bounds(2), &StopSignal::default(), |job| async move { done(&job.spec.mailbox) })
+                .await;
         assert_eq!(outcome.reports.iter().map(|r| r.mailbox.as_str()).collect::<Vec<_>>(), names);
         assert_eq!(outcome.exit_code(), 0);
     }
@@ -366,7 +377,7 @@ mod tests {
         let barrier = Arc::new(Barrier::new(2));
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let highest = Arc::clone(&most);
-        let engine = move |job: Job| {
+        let engine = move |job: LocalSyncJob| {
             let (barrier, now, most) = (Arc::clone(&barrier), Arc::clone(&now), Arc::clone(&most));
             async move {
                 most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
@@ -375,7 +386,7 @@ mod tests {
                 done(&job.spec.mailbox)
             }
         };
-        run_with(specs(&["a", "b", "c", "d", "e", "f"]), &bounds(2), &Stop::default(), engine).await;
+        run_with(specs(&["a", "b", "c", "d", "e", "f"]), &bounds(2), &StopSignal::default(), engine).await;
         assert_eq!(highest.load(SeqCst), 2);
     }
 
@@ -383,7 +394,7 @@ mod tests {
     async fn a_servers_limit_holds_over_all_mailboxes() {
         let most = Arc::new(AtomicUsize::new(0));
         let (now, highest) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&most));
-        let engine = move |job: Job| {
+        let engine = move |job: LocalSyncJob| {
             let (now, most) = (Arc::clone(&now), Arc::clone(&most));
             async move {
                 most.fetch_max(now.fetch_add(job.spec.connections, SeqCst) + job.spec.connections, SeqCst);
@@ -392,9 +403,9 @@ mod tests {
                 done(&job.spec.mailbox)
             }
         };
-        let nine = HostLimit { connections: Some(9), starts_per_minute: None };
-        let bounds = Bounds { parallelism: 8, hosts: HostLimits::from([("old.example:993".into(), nine)]) };
-        let (outcome, _) = run_with(specs(&["a", "b", "c", "d", "e"]), &bounds, &Stop::default(), engine).await;
+        let nine = ServerLimit { connections: Some(9), starts_per_minute: None };
+        let bounds = RunLimits { parallelism: 8, hosts: ServerLimits::from([("old.example:993".into(), nine)]) };
+        let (outcome, _) = run_with(specs(&["a", "b", "c", "d", "e"]), &bounds, &StopSignal::default(), engine).await;
         assert_eq!((outcome.exit_code(), highest.load(SeqCst)), (0, 8), "two mailboxes with four connections each");
     }
 
@@ -402,21 +413,21 @@ mod tests {
     async fn a_wrong_a_failed_and_a_panicking_mailbox_do_not_stop_the_others() {
         let mut mailboxes = specs(&["panics", "fails", "works", "works"]);
         mailboxes.insert(0, Err(Error::configuration("no Secret acme").in_mailbox("wrong")));
-        let engine = |job: Job| async move {
+        let engine = |job: LocalSyncJob| async move {
             match job.spec.mailbox.as_str() {
                 "panics" => panic!("with mail in its text"),
                 "fails" => failed("fails".into(), Error::network("connection refused")),
                 name => done(name),
             }
         };
-        let (outcome, _) = run_with(mailboxes, &bounds(1), &Stop::default(), engine).await;
+        let (outcome, _) = run_with(mailboxes, &bounds(1), &StopSignal::default(), engine).await;
         let endings: Vec<_> = outcome.reports.iter().map(|r| (r.mailbox.as_str(), ending(r))).collect();
         let expected = [
-            ("wrong", Ending::Failed(ErrorClass::Configuration)),
-            ("panics", Ending::Failed(ErrorClass::Internal)),
-            ("fails", Ending::Failed(ErrorClass::Network)),
-            ("works", Ending::Done),
-            ("works", Ending::Failed(ErrorClass::Configuration)), // the same name again: one checkpoint, two writers
+            ("wrong", MailboxEnding::Failed(ErrorClass::Configuration)),
+            ("panics", MailboxEnding::Failed(ErrorClass::Internal)),
+            ("fails", MailboxEnding::Failed(ErrorClass::Network)),
+            ("works", MailboxEnding::Done),
+            ("works", MailboxEnding::Failed(ErrorClass::Configuration)), // the same name again: one checkpoint, two writers
         ];
         assert_eq!(endings, expected);
         assert!(!format!("{:?}", outcome.reports).contains("with mail in its text"));
@@ -424,7 +435,7 @@ mod tests {
     }
 
     fn lacking(mailbox: &str, messages: u64) -> MailboxReport {
-        let mut not_copied = NotCopied::default();
+        let mut not_copied = NotCopiedReport::default();
         not_copied.add("refused", messages, false);
         not_copied.add("tooLarge", 7, true);
         MailboxReport { not_copied: Some(not_copied), ..done(mailbox) }
@@ -434,7 +445,7 @@ mod tests {
     fn a_run_ends_well_only_when_nothing_is_missing_but_what_the_user_accepts() {
         let failed = |class| failed("f".into(), Error::new(class, "no"));
         let interrupted = || MailboxReport { interrupted: true, ..lacking("i", 1) };
-        let code = |reports| Outcome { reports, took: Duration::ZERO }.exit_code();
+        let code = |reports| RunOutcome { reports, took: Duration::ZERO }.exit_code();
         assert_eq!(code(vec![done("a"), lacking("b", 0)]), 0);
         assert_eq!(code(vec![done("a"), lacking("b", 1)]), NOT_COPIED);
         assert_eq!(code(vec![lacking("b", 1), interrupted()]), INTERRUPTED);
@@ -456,9 +467,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let run_once = async |mailboxes| {
-            let state = State::open(dir.path()).unwrap();
+            let state = StateFolder::open(dir.path()).unwrap();
             let seen = Arc::clone(&seen);
-            let engine = Fake(move |job: Job| {
+            let engine = FakeEngine(move |job: LocalSyncJob| {
                 seen.lock().unwrap().push((job.spec.mailbox.clone(), job.checkpoint.clone()));
                 async move {
                     let name = job.spec.mailbox;
@@ -466,8 +477,8 @@ mod tests {
                     done(&name)
                 }
             });
-            let mut notes = Notes::default();
-            run(mailboxes, &state, Arc::new(engine), &bounds(1), &Stop::default(), &mut notes).await
+            let mut notes = RecordingView::default();
+            run(mailboxes, &state, Arc::new(engine), &bounds(1), &StopSignal::default(), &mut notes).await
         };
         let mut moved = spec("a");
         moved.source.host = "other.example".into();
@@ -484,9 +495,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_gentle_stop_lets_running_mailboxes_flush_and_starts_no_other() {
-        let stop = Stop::default();
+        let stop = StopSignal::default();
         let gently = stop.gently.clone();
-        let engine = move |job: Job| {
+        let engine = move |job: LocalSyncJob| {
             gently.cancel();
             async move {
                 job.stop.cancelled().await;
@@ -495,9 +506,10 @@ mod tests {
             }
         };
         let dir = tempfile::tempdir().unwrap();
-        let state = State::open(dir.path()).unwrap();
-        let mut notes = Notes::default();
-        let outcome = run(specs(&["a", "b"]), &state, Arc::new(Fake(engine)), &bounds(1), &stop, &mut notes).await;
+        let state = StateFolder::open(dir.path()).unwrap();
+        let mut notes = RecordingView::default();
+        let outcome =
+            run(specs(&["a", "b"]), &state, Arc::new(FakeEngine(engine)), &bounds(1), &stop, &mut notes).await;
         assert_eq!(state.mailbox("a").read().unwrap(), Some(marked("flushed", "a").encode().unwrap()));
         assert_eq!(notes.0, ["started a", "stopping 1", "finished a", "left b"]);
         assert!(outcome.reports.iter().all(|r| r.interrupted));
@@ -506,9 +518,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_stop_after_the_last_mailbox_ended_is_not_an_interruption() {
-        let stop = Stop::default();
+        let stop = StopSignal::default();
         let gently = stop.gently.clone();
-        let engine = move |job: Job| {
+        let engine = move |job: LocalSyncJob| {
             gently.cancel();
             async move { done(&job.spec.mailbox) }
         };
@@ -518,9 +530,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_stop_at_once_waits_for_nobody() {
-        let stop = Stop::default();
+        let stop = StopSignal::default();
         let (gently, at_once) = (stop.gently.clone(), stop.at_once.clone());
-        let engine = move |_: Job| {
+        let engine = move |_: LocalSyncJob| {
             gently.cancel();
             at_once.cancel();
             std::future::pending()
@@ -534,12 +546,13 @@ mod tests {
     #[tokio::test]
     async fn a_checkpoint_that_cannot_be_read_fails_its_mailbox_only() {
         let dir = tempfile::tempdir().unwrap();
-        let state = State::open(dir.path()).unwrap();
+        let state = StateFolder::open(dir.path()).unwrap();
         std::fs::create_dir(state.mailbox("a").path()).unwrap();
-        let engine = Fake(|job: Job| async move { done(&job.spec.mailbox) });
-        let mut notes = Notes::default();
-        let outcome = run(specs(&["a", "b"]), &state, Arc::new(engine), &bounds(2), &Stop::default(), &mut notes).await;
+        let engine = FakeEngine(|job: LocalSyncJob| async move { done(&job.spec.mailbox) });
+        let mut notes = RecordingView::default();
+        let outcome =
+            run(specs(&["a", "b"]), &state, Arc::new(engine), &bounds(2), &StopSignal::default(), &mut notes).await;
         let endings: Vec<_> = outcome.reports.iter().map(ending).collect();
-        assert_eq!(endings, [Ending::Failed(ErrorClass::Internal), Ending::Done]);
+        assert_eq!(endings, [MailboxEnding::Failed(ErrorClass::Internal), MailboxEnding::Done]);
     }
 }

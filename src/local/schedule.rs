@@ -12,7 +12,7 @@ use crate::{
 
 /// What is shared between mailboxes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Resource {
+pub enum SharedResource {
     /// Connections to a server, by `host:port`.
     Connections(String),
     /// The right to append to an account: never two mailboxes at once, whatever folder each writes to.
@@ -21,14 +21,14 @@ pub enum Resource {
 
 /// What a server allows all mailboxes together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct HostLimit {
+pub struct ServerLimit {
     /// Connections at one time.
     pub connections: Option<usize>,
     /// Mailboxes started within one minute.
     pub starts_per_minute: Option<usize>,
 }
 
-impl HostLimit {
+impl ServerLimit {
     /// The stricter of both, of each kind.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
@@ -41,16 +41,16 @@ impl HostLimit {
 }
 
 /// Limits of each server, by `host:port` in lower case; a server without an entry has none.
-pub(crate) type HostLimits = BTreeMap<String, HostLimit>;
+pub(crate) type ServerLimits = BTreeMap<String, ServerLimit>;
 
 /// What one mailbox uses while it runs.
-pub(crate) type Need = BTreeMap<Resource, usize>;
+pub(crate) type ResourceNeeds = BTreeMap<SharedResource, usize>;
 
 /// Lowers a mailbox's connections to what its servers allow, and says what it will use of what is shared.
 ///
 /// # Errors
 /// Configuration when a server allows too few connections for this mailbox to run at all.
-pub(crate) fn fit(spec: &mut SyncSpec, limits: &HostLimits) -> Result<Need> {
+pub(crate) fn fit(spec: &mut SyncSpec, limits: &ServerLimits) -> Result<ResourceNeeds> {
     let address = |side: &crate::imap::Endpoint| side.address().to_lowercase();
     let (source, destination) = (address(&spec.source), address(&spec.destination));
     let sides_on = |host: &str| usize::from(source == host) + usize::from(destination == host);
@@ -67,32 +67,36 @@ pub(crate) fn fit(spec: &mut SyncSpec, limits: &HostLimits) -> Result<Need> {
             .in_mailbox(&spec.mailbox));
         }
     }
-    let mut need = Need::new();
+    let mut need = ResourceNeeds::new();
     for host in [&source, &destination] {
-        *need.entry(Resource::Connections(host.clone())).or_default() += spec.connections;
+        *need.entry(SharedResource::Connections(host.clone())).or_default() += spec.connections;
     }
     let username = spec.destination.login.username.to_lowercase();
-    need.insert(Resource::Writer { address: destination, username }, 1);
+    need.insert(SharedResource::Writer { address: destination, username }, 1);
     Ok(need)
 }
 
 /// Mailboxes that wait and run, first come first served.
 #[derive(Debug)]
-pub(crate) struct Schedule {
+pub(crate) struct MailboxQueue {
     slots: usize,
-    limits: HostLimits,
+    limits: ServerLimits,
     /// When mailboxes started on each server that limits this, within the last minute.
     starts: HashMap<String, VecDeque<Instant>>,
-    pending: VecDeque<(usize, Need)>,
-    running: HashMap<usize, Need>,
-    in_use: HashMap<Resource, usize>,
+    pending: VecDeque<(usize, ResourceNeeds)>,
+    running: HashMap<usize, ResourceNeeds>,
+    in_use: HashMap<SharedResource, usize>,
 }
 
-impl Schedule {
+impl MailboxQueue {
     /// A schedule of at most `slots` mailboxes at once. Each need comes with its caller's number for the mailbox and
     /// must come from [`fit`] with the same limits: a need above a limit would wait for ever.
     #[must_use]
-    pub(crate) fn new(slots: usize, limits: &HostLimits, pending: impl IntoIterator<Item = (usize, Need)>) -> Self {
+    pub(crate) fn new(
+        slots: usize,
+        limits: &ServerLimits,
+        pending: impl IntoIterator<Item = (usize, ResourceNeeds)>,
+    ) -> Self {
         Self {
             slots: slots.max(1),
             limits: limits.clone(),
@@ -118,7 +122,7 @@ impl Schedule {
         for starts in self.starts.values_mut() {
             starts.retain(|start| at.saturating_duration_since(*start) < MINUTE);
         }
-        let mut held: HashSet<&Resource> = HashSet::new();
+        let mut held: HashSet<&SharedResource> = HashSet::new();
         let position = self.pending.iter().position(|(_, need)| {
             let fits = need.iter().all(|(resource, units)| {
                 !held.contains(resource)
@@ -133,7 +137,7 @@ impl Schedule {
         let (mailbox, need) = self.pending.remove(position)?;
         for (resource, units) in &need {
             *self.in_use.entry(resource.clone()).or_default() += units;
-            if let Resource::Connections(host) = resource
+            if let SharedResource::Connections(host) = resource
                 && self.limits.get(host).is_some_and(|limit| limit.starts_per_minute.is_some())
             {
                 self.starts.entry(host.clone()).or_default().push_back(at);
@@ -155,22 +159,24 @@ impl Schedule {
         }
     }
 
-    fn limit(&self, resource: &Resource) -> usize {
+    fn limit(&self, resource: &SharedResource) -> usize {
         match resource {
-            Resource::Writer { .. } => 1,
-            Resource::Connections(host) => self.limits.get(host).and_then(|l| l.connections).unwrap_or(usize::MAX),
+            SharedResource::Writer { .. } => 1,
+            SharedResource::Connections(host) => {
+                self.limits.get(host).and_then(|l| l.connections).unwrap_or(usize::MAX)
+            }
         }
     }
 
-    fn is_limited(&self, resource: &Resource) -> bool {
+    fn is_limited(&self, resource: &SharedResource) -> bool {
         match resource {
-            Resource::Writer { .. } => true,
-            Resource::Connections(host) => self.limits.contains_key(host),
+            SharedResource::Writer { .. } => true,
+            SharedResource::Connections(host) => self.limits.contains_key(host),
         }
     }
 
-    fn may_start_on(&self, resource: &Resource) -> bool {
-        let Resource::Connections(host) = resource else { return true };
+    fn may_start_on(&self, resource: &SharedResource) -> bool {
+        let SharedResource::Connections(host) = resource else { return true };
         let most = self.limits.get(host).and_then(|limit| limit.starts_per_minute);
         most.is_none_or(|most| self.starts.get(host).map_or(0, VecDeque::len) < most)
     }
@@ -185,12 +191,12 @@ mod tests {
     use super::*;
     use crate::sync::testing::spec;
 
-    fn limits(of: &[(&str, usize)]) -> HostLimits {
-        let limit = |connections| HostLimit { connections: Some(connections), starts_per_minute: None };
+    fn limits(of: &[(&str, usize)]) -> ServerLimits {
+        let limit = |connections| ServerLimit { connections: Some(connections), starts_per_minute: None };
         of.iter().map(|(host, connections)| ((*host).to_owned(), limit(*connections))).collect()
     }
 
-    fn needs(specs: &mut [SyncSpec], limits: &HostLimits) -> Vec<(usize, Need)> {
+    fn needs(specs: &mut [SyncSpec], limits: &ServerLimits) -> Vec<(usize, ResourceNeeds)> {
         specs.iter_mut().map(|s| fit(s, limits).unwrap()).enumerate().collect()
     }
 
@@ -200,8 +206,8 @@ mod tests {
         alice.connections = 4;
         let need = fit(&mut alice, &limits(&[("old.example:993", 3)])).unwrap();
         assert_eq!(alice.connections, 3);
-        assert_eq!(need[&Resource::Connections("old.example:993".into())], 3);
-        assert_eq!(need[&Resource::Connections("new.example:993".into())], 3);
+        assert_eq!(need[&SharedResource::Connections("old.example:993".into())], 3);
+        assert_eq!(need[&SharedResource::Connections("new.example:993".into())], 3);
     }
 
     #[test]
@@ -211,7 +217,7 @@ mod tests {
         alice.destination.host = "OLD.example".into();
         let need = fit(&mut alice, &limits(&[("old.example:993", 5)])).unwrap();
         assert_eq!(alice.connections, 2);
-        assert_eq!(need[&Resource::Connections("old.example:993".into())], 4);
+        assert_eq!(need[&SharedResource::Connections("old.example:993".into())], 4);
         let error = fit(&mut alice, &limits(&[("old.example:993", 1)])).unwrap_err();
         assert_eq!(error.class, crate::ErrorClass::Configuration);
     }
@@ -222,8 +228,8 @@ mod tests {
         let (mut one, mut two) = (spec("one"), spec("two"));
         two.destination.login.username = "ONE@new.example".into();
         one.destination.login.username = "one@new.example".into();
-        let none = HostLimits::new();
-        let mut schedule = Schedule::new(8, &none, needs(&mut [one, two], &none));
+        let none = ServerLimits::new();
+        let mut schedule = MailboxQueue::new(8, &none, needs(&mut [one, two], &none));
         assert_eq!((schedule.start_next(at), schedule.start_next(at)), (Some(0), None));
         schedule.finished(0);
         assert_eq!(schedule.start_next(at), Some(1));
@@ -235,7 +241,7 @@ mod tests {
         let (one, two, mut three) = (spec("one"), spec("two"), spec("three"));
         three.source.host = "third.example".into();
         let limits = limits(&[("old.example:993", 4)]);
-        let mut schedule = Schedule::new(8, &limits, needs(&mut [one, two, three], &limits));
+        let mut schedule = MailboxQueue::new(8, &limits, needs(&mut [one, two, three], &limits));
         assert_eq!(
             (schedule.start_next(at), schedule.start_next(at), schedule.start_next(at)),
             (Some(0), Some(2), None)
@@ -249,7 +255,7 @@ mod tests {
         small.connections = 2;
         late.connections = 2;
         let limits = limits(&[("old.example:993", 4)]);
-        let mut schedule = Schedule::new(8, &limits, needs(&mut [small, big, late], &limits));
+        let mut schedule = MailboxQueue::new(8, &limits, needs(&mut [small, big, late], &limits));
         assert_eq!((schedule.start_next(at), schedule.start_next(at)), (Some(0), None));
         schedule.finished(0);
         assert_eq!((schedule.start_next(at), schedule.start_next(at)), (Some(1), None));
@@ -258,12 +264,12 @@ mod tests {
     #[test]
     fn a_server_gets_no_more_starts_within_a_minute_than_it_allows() {
         let at = Instant::now();
-        let pace = HostLimit { connections: None, starts_per_minute: Some(2) };
-        let limits = HostLimits::from([("old.example:993".into(), pace)]);
+        let pace = ServerLimit { connections: None, starts_per_minute: Some(2) };
+        let limits = ServerLimits::from([("old.example:993".into(), pace)]);
         let mut elsewhere = spec("elsewhere");
         elsewhere.source.host = "third.example".into();
         let mut specs = [spec("a"), spec("b"), spec("c"), elsewhere];
-        let mut schedule = Schedule::new(8, &limits, needs(&mut specs, &limits));
+        let mut schedule = MailboxQueue::new(8, &limits, needs(&mut specs, &limits));
         let started = std::array::from_fn(|_| schedule.start_next(at));
         assert_eq!(started, [Some(0), Some(1), Some(3), None]);
         schedule.finished(0);
@@ -273,9 +279,9 @@ mod tests {
 
     #[test]
     fn of_two_limits_for_one_server_the_stricter_holds() {
-        let one = HostLimit { connections: Some(5), starts_per_minute: None };
-        let two = HostLimit { connections: Some(3), starts_per_minute: Some(9) };
-        assert_eq!(one.and(two), HostLimit { connections: Some(3), starts_per_minute: Some(9) });
+        let one = ServerLimit { connections: Some(5), starts_per_minute: None };
+        let two = ServerLimit { connections: Some(3), starts_per_minute: Some(9) };
+        assert_eq!(one.and(two), ServerLimit { connections: Some(3), starts_per_minute: Some(9) });
     }
 
     proptest! {
@@ -287,9 +293,9 @@ mod tests {
             order in any::<u64>(),
         ) {
             let at = Instant::now();
-            let limits: HostLimits = hosts
+            let limits: ServerLimits = hosts
                 .iter()
-                .map(|(h, l)| (format!("h{h}:993"), HostLimit { connections: Some(*l), starts_per_minute: None }))
+                .map(|(h, l)| (format!("h{h}:993"), ServerLimit { connections: Some(*l), starts_per_minute: None }))
                 .collect();
             let mut specs: Vec<SyncSpec> = mailboxes.iter().enumerate().map(|(i, (source, destination, c, user))| {
                 let mut s = spec(&format!("m{i}"));
@@ -300,13 +306,13 @@ mod tests {
                 s
             }).collect();
             let needs = needs(&mut specs, &limits);
-            let mut schedule = Schedule::new(slots, &limits, needs.clone());
+            let mut schedule = MailboxQueue::new(slots, &limits, needs.clone());
             let (mut running, mut done, mut order) = (Vec::new(), Vec::new(), order);
             while done.len() < specs.len() {
                 while let Some(next) = schedule.start_next(at) { running.push(next); }
                 prop_assert!(!running.is_empty(), "stuck with {} waiting", schedule.waiting());
                 prop_assert!(running.len() <= slots);
-                let mut used = Need::new();
+                let mut used = ResourceNeeds::new();
                 for r in &running { for (k, v) in &needs[*r].1 { *used.entry(k.clone()).or_default() += v; } }
                 for (resource, units) in used {
                     prop_assert!(units <= schedule.limit(&resource));

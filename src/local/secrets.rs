@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     api::SecretKeyRef,
-    assignment::Missing,
+    assignment::SecretError,
     error::{Error, Result},
 };
 
@@ -51,13 +51,13 @@ pub(crate) fn variable(secret: &SecretKeyRef) -> String {
 /// Everything that is known about Secrets here. A file given by `--secret` comes before the environment, and that before
 /// manifests.
 #[derive(Default)]
-pub(crate) struct Store {
+pub(crate) struct SecretStore {
     files: BTreeMap<SecretKeyRef, PathBuf>,
     environment: BTreeMap<SecretKeyRef, SecretBox<[u8]>>,
     manifests: Vec<SecretManifest>,
 }
 
-impl fmt::Debug for Store {
+impl fmt::Debug for SecretStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("files", &self.files).field("manifests", &self.manifests).finish_non_exhaustive()
     }
@@ -102,7 +102,7 @@ impl SecretManifest {
     }
 }
 
-impl Store {
+impl SecretStore {
     /// Files by what they give.
     #[must_use]
     pub(crate) fn new(sources: &[SecretSource]) -> Self {
@@ -129,9 +129,9 @@ impl Store {
     }
 
     /// A value as an object of this namespace sees it.
-    pub(crate) fn value(&self, namespace: Option<&str>, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, Missing> {
+    pub(crate) fn value(&self, namespace: Option<&str>, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, SecretError> {
         if let Some(path) = self.files.get(secret) {
-            let bytes = fs::read(path).map_err(|e| Missing::Unreadable(format!("{}: {e}", path.display())))?;
+            let bytes = fs::read(path).map_err(|e| SecretError::Unreadable(format!("{}: {e}", path.display())))?;
             let bytes = Zeroizing::new(bytes);
             let value = bytes.strip_suffix(b"\n").map_or(bytes.as_slice(), |b| b.strip_suffix(b"\r").unwrap_or(b));
             return Ok(SecretBox::new(value.into()));
@@ -140,10 +140,11 @@ impl Store {
             return Ok(SecretBox::new(value.expose_secret().into()));
         }
         let named: Vec<_> = self.manifests.iter().filter(|manifest| manifest.name == secret.name).collect();
-        let manifest = visible(namespace, &named, |manifest| manifest.namespace.as_deref()).ok_or(Missing::Secret)?;
+        let manifest =
+            visible(namespace, &named, |manifest| manifest.namespace.as_deref()).ok_or(SecretError::Secret)?;
         match manifest.values.get(&secret.key) {
             Some(value) => Ok(SecretBox::new(value.expose_secret().into())),
-            None => Err(Missing::Key(manifest.values.keys().cloned().collect())),
+            None => Err(SecretError::Key(manifest.values.keys().cloned().collect())),
         }
     }
 }
@@ -174,7 +175,7 @@ mod tests {
         SecretManifest::new(namespace.map(str::to_owned), "s".to_owned(), value).unwrap()
     }
 
-    fn value(store: &Store, namespace: Option<&str>, key: &str) -> Result<Vec<u8>, Missing> {
+    fn value(store: &SecretStore, namespace: Option<&str>, key: &str) -> Result<Vec<u8>, SecretError> {
         store.value(namespace, &reference("s", key)).map(|value| value.expose_secret().to_vec())
     }
 
@@ -194,12 +195,12 @@ mod tests {
 
     #[test]
     fn values_are_taken_exactly_and_string_data_wins() {
-        let mut store = Store::default();
+        let mut store = SecretStore::default();
         store.add(manifest(None, &json!({"data": {"a": "cABcbg==\n", "b": "eA=="}, "stringData": {"b": " y\n"}})));
         assert_eq!(value(&store, None, "a").unwrap(), b"p\0\\n");
         assert_eq!(value(&store, None, "b").unwrap(), b" y\n");
-        assert_eq!(value(&store, None, "c"), Err(Missing::Key(vec!["a".to_owned(), "b".to_owned()])));
-        assert_eq!(store.value(None, &reference("t", "a")).unwrap_err(), Missing::Secret);
+        assert_eq!(value(&store, None, "c"), Err(SecretError::Key(vec!["a".to_owned(), "b".to_owned()])));
+        assert_eq!(store.value(None, &reference("t", "a")).unwrap_err(), SecretError::Secret);
     }
 
     #[test]
@@ -215,7 +216,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("mailferry-secret-{}", std::process::id()));
         fs::write(&path, "from file\r\n").unwrap();
         let source = SecretSource { secret: reference("s", "f"), path: path.clone() };
-        let mut store = Store::new(&[source]);
+        let mut store = SecretStore::new(&[source]);
         store.add(manifest(None, &json!({"stringData": {"f": "m", "e": "m", "m": "m"}})));
         let env =
             |name: &str| (name.starts_with("MAILFERRY_SECRET_S_") && !name.ends_with("_M")).then(|| "env\n".into());
@@ -225,24 +226,24 @@ mod tests {
         let found = ["f", "e", "m"].map(|key| value(&store, None, key).unwrap());
         fs::remove_file(&path).unwrap();
         assert_eq!(found, [b"from file".to_vec(), b"env\n".to_vec(), b"m".to_vec()]);
-        assert!(matches!(value(&store, None, "f"), Err(Missing::Unreadable(_))));
+        assert!(matches!(value(&store, None, "f"), Err(SecretError::Unreadable(_))));
         assert_eq!(store.file(&reference("s", "f")), Some(path));
     }
 
     #[test]
     fn namespaces_separate_secrets_of_one_name() {
-        let mut store = Store::default();
+        let mut store = SecretStore::default();
         store.add(manifest(Some("one"), &json!({"stringData": {"k": "1"}})));
         store.add(manifest(Some("two"), &json!({"stringData": {"k": "2"}})));
         assert_eq!(value(&store, Some("two"), "k").unwrap(), b"2");
-        assert_eq!(value(&store, Some("three"), "k"), Err(Missing::Secret));
+        assert_eq!(value(&store, Some("three"), "k"), Err(SecretError::Secret));
         store.add(manifest(None, &json!({"stringData": {"k": "0"}})));
         assert_eq!(value(&store, Some("three"), "k").unwrap(), b"0");
     }
 
     #[test]
     fn no_value_is_in_debug_output() {
-        let mut store = Store::default();
+        let mut store = SecretStore::default();
         store.add(manifest(None, &json!({"stringData": {"k": "hush"}})));
         store.look_up(&reference("s", "k"), &|_| Some("hush".into()));
         let shown = format!("{store:?}");

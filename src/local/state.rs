@@ -31,7 +31,7 @@ use crate::{
 
 /// The state folder of one migration, locked or read-only.
 #[derive(Debug)]
-pub struct State {
+pub struct StateFolder {
     folder: PathBuf,
     /// Absent when the state is read-only.
     lock: Option<Arc<File>>,
@@ -43,9 +43,9 @@ pub fn default_folder(migration: &str) -> PathBuf {
     Path::new(".mailferry").join(sanitised(migration))
 }
 
-impl State {
+impl StateFolder {
     /// Opens the state folder for a run, making it where it is missing, and excludes every other run until the state
-    /// and all its [`MailboxState`]s are dropped or the process ends.
+    /// and all its [`CheckpointFile`]s are dropped or the process ends.
     ///
     /// # Errors
     /// Configuration when another process holds the lock; Internal when the folder cannot be used.
@@ -80,25 +80,25 @@ impl State {
 
     /// The state of one mailbox.
     #[must_use]
-    pub fn mailbox(&self, name: &str) -> MailboxState {
-        let file = FileState {
+    pub fn mailbox(&self, name: &str) -> CheckpointFile {
+        let file = SharedFile {
             path: self.folder.join(file_name(name)),
             written: Mutex::new(0),
             issued: AtomicU64::new(0),
             lock: self.lock.clone(),
         };
-        MailboxState { file: Arc::new(file) }
+        CheckpointFile { file: Arc::new(file) }
     }
 }
 
 /// The checkpoint file of one mailbox.
 #[derive(Debug, Clone)]
-pub struct MailboxState {
-    file: Arc<FileState>,
+pub struct CheckpointFile {
+    file: Arc<SharedFile>,
 }
 
 #[derive(Debug)]
-struct FileState {
+struct SharedFile {
     path: PathBuf,
     /// The ticket of the newest checkpoint on disk; also keeps two writers from one temporary file.
     written: Mutex<u64>,
@@ -109,14 +109,14 @@ struct FileState {
 
 /// What an earlier run left of a mailbox.
 #[derive(Debug, Default)]
-pub struct Recalled {
+pub struct RecalledCheckpoint {
     /// What to go on from.
     pub checkpoint: Option<Checkpoint>,
     /// What to tell the user about it.
     pub note: Option<String>,
 }
 
-impl MailboxState {
+impl CheckpointFile {
     /// Where the checkpoint is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -128,11 +128,11 @@ impl MailboxState {
     ///
     /// # Errors
     /// Internal when the file is there and cannot be read, or cannot be set aside.
-    pub fn recall(&self, fingerprint: &str) -> Result<Recalled> {
-        let Some(encoded) = self.read()? else { return Ok(Recalled::default()) };
+    pub fn recall(&self, fingerprint: &str) -> Result<RecalledCheckpoint> {
+        let Some(encoded) = self.read()? else { return Ok(RecalledCheckpoint::default()) };
         let why = match Checkpoint::decode(&encoded) {
             Ok(checkpoint) if checkpoint.fingerprint == fingerprint => {
-                return Ok(Recalled { checkpoint: Some(checkpoint), note: None });
+                return Ok(RecalledCheckpoint { checkpoint: Some(checkpoint), note: None });
             }
             Ok(_) => "is for other accounts".to_owned(),
             Err(error) => format!("could not be read ({})", error.what),
@@ -142,7 +142,7 @@ impl MailboxState {
             "the checkpoint {why} and is kept as {}; this sync compared both sides, to copy only what is missing",
             kept.display()
         );
-        Ok(Recalled { checkpoint: None, note: Some(note) })
+        Ok(RecalledCheckpoint { checkpoint: None, note: Some(note) })
     }
 
     /// Where an earlier run put the folders (raw source name to raw destination name), for commands that only look; and
@@ -197,7 +197,7 @@ impl MailboxState {
     }
 }
 
-impl CheckpointStore for MailboxState {
+impl CheckpointStore for CheckpointFile {
     fn save(&self, checkpoint: &Checkpoint) -> BoxFuture<'_, Result<()>> {
         match checkpoint.encode() {
             Ok(encoded) => self.keep(encoded),
@@ -206,7 +206,7 @@ impl CheckpointStore for MailboxState {
     }
 }
 
-impl MailboxState {
+impl CheckpointFile {
     /// Replaces the checkpoint by what was encoded, durably.
     fn keep(&self, encoded: Vec<u8>) -> BoxFuture<'_, Result<()>> {
         // The ticket is drawn by the call, not by the first poll: the order of calls decides which checkpoint is newest.
@@ -221,7 +221,7 @@ impl MailboxState {
     }
 }
 
-impl FileState {
+impl SharedFile {
     fn write(&self, ticket: u64, encoded: &[u8]) -> Result<()> {
         if self.lock.is_none() {
             return Ok(()); // a dry run leaves nothing behind
@@ -305,37 +305,37 @@ mod tests {
     fn a_second_run_on_one_state_is_refused_and_told_who_holds_it() {
         let dir = folder();
         let path = dir.path().join("acme");
-        let first = State::open(&path).unwrap();
-        let error = State::open(&path).unwrap_err();
+        let first = StateFolder::open(&path).unwrap();
+        let error = StateFolder::open(&path).unwrap_err();
         assert_eq!(error.class, ErrorClass::Configuration);
         assert!(error.what.contains(&format!("process {}", std::process::id())), "{error}");
         assert!(error.advice.unwrap().contains("--state"));
         drop(first);
-        State::open(&path).unwrap();
+        StateFolder::open(&path).unwrap();
     }
 
     #[test]
     fn a_mailbox_whose_write_may_still_come_keeps_the_lock() {
         let dir = folder();
-        let state = State::open(dir.path()).unwrap();
+        let state = StateFolder::open(dir.path()).unwrap();
         let mailbox = state.mailbox("alice");
         drop(state);
-        State::open(dir.path()).unwrap_err();
+        StateFolder::open(dir.path()).unwrap_err();
         drop(mailbox);
-        State::open(dir.path()).unwrap();
+        StateFolder::open(dir.path()).unwrap();
     }
 
     #[tokio::test]
     async fn a_saved_checkpoint_is_read_back_by_the_next_run_and_only_for_its_mailbox() {
         let dir = folder();
         {
-            let state = State::open(dir.path()).unwrap();
+            let state = StateFolder::open(dir.path()).unwrap();
             let alice = state.mailbox("alice");
             assert_eq!(alice.read().unwrap(), None);
             alice.keep(b"one".to_vec()).await.unwrap();
             alice.keep(b"two".to_vec()).await.unwrap();
         }
-        let state = State::open(dir.path()).unwrap();
+        let state = StateFolder::open(dir.path()).unwrap();
         assert_eq!(state.mailbox("alice").read().unwrap().unwrap(), b"two");
         assert_eq!(state.mailbox("bob").read().unwrap(), None);
     }
@@ -343,7 +343,7 @@ mod tests {
     #[tokio::test]
     async fn the_checkpoint_of_the_later_call_wins_when_the_earlier_one_is_awaited_last() {
         let dir = folder();
-        let alice = State::open(dir.path()).unwrap().mailbox("alice");
+        let alice = StateFolder::open(dir.path()).unwrap().mailbox("alice");
         let (early, late) = (alice.keep(b"early".to_vec()), alice.keep(b"late".to_vec()));
         late.await.unwrap();
         early.await.unwrap();
@@ -354,7 +354,7 @@ mod tests {
     async fn nobody_else_can_read_the_state_and_no_temporary_file_stays() {
         let dir = folder();
         let path = dir.path().join("acme");
-        let state = State::open(&path).unwrap();
+        let state = StateFolder::open(&path).unwrap();
         let alice = state.mailbox("alice");
         alice.keep(b"x".to_vec()).await.unwrap();
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
@@ -365,7 +365,7 @@ mod tests {
     #[tokio::test]
     async fn a_torn_temporary_file_of_a_dead_run_does_not_reach_the_checkpoint() {
         let dir = folder();
-        let alice = State::open(dir.path()).unwrap().mailbox("alice");
+        let alice = StateFolder::open(dir.path()).unwrap().mailbox("alice");
         alice.keep(b"whole".to_vec()).await.unwrap();
         fs::write(with_suffix(alice.path(), ".tmp"), "a torn and much longer leftover").unwrap();
         assert_eq!(alice.read().unwrap().unwrap(), b"whole");
@@ -376,7 +376,7 @@ mod tests {
     #[tokio::test]
     async fn checkpoints_set_aside_are_all_kept() {
         let dir = folder();
-        let alice = State::open(dir.path()).unwrap().mailbox("alice");
+        let alice = StateFolder::open(dir.path()).unwrap().mailbox("alice");
         for content in [b"first", b"other"] {
             alice.keep(content.to_vec()).await.unwrap();
             let aside = alice.set_aside().unwrap();
@@ -389,7 +389,7 @@ mod tests {
     #[tokio::test]
     async fn a_checkpoint_that_is_torn_or_for_other_accounts_counts_as_none_and_is_kept() {
         let dir = folder();
-        let alice = State::open(dir.path()).unwrap().mailbox("alice");
+        let alice = StateFolder::open(dir.path()).unwrap().mailbox("alice");
         assert!(alice.recall("ours").unwrap().note.is_none(), "a first run has nothing to tell");
 
         let whole = Checkpoint { fingerprint: "ours".into(), ..Checkpoint::default() }.encode().unwrap();
@@ -400,7 +400,7 @@ mod tests {
         let torn = &whole[..whole.len() - 1];
         for (content, fingerprint, why) in [(torn, "ours", "could not be read"), (&whole, "theirs", "other accounts")] {
             alice.keep(content.to_vec()).await.unwrap();
-            let Recalled { checkpoint, note } = alice.recall(fingerprint).unwrap();
+            let RecalledCheckpoint { checkpoint, note } = alice.recall(fingerprint).unwrap();
             assert!(checkpoint.is_none());
             assert!(note.as_ref().unwrap().contains(why), "{note:?}");
             assert_eq!(alice.read().unwrap(), None);
@@ -414,10 +414,10 @@ mod tests {
     async fn a_read_only_state_reads_and_never_writes() {
         let dir = folder();
         let path = dir.path().join("acme");
-        let looker = State::read_only(&path).mailbox("alice");
+        let looker = StateFolder::read_only(&path).mailbox("alice");
         looker.keep(b"x".to_vec()).await.unwrap();
         assert!(!path.exists());
-        let owner = State::open(&path).unwrap().mailbox("alice");
+        let owner = StateFolder::open(&path).unwrap().mailbox("alice");
         owner.keep(b"real".to_vec()).await.unwrap();
         assert_eq!(looker.read().unwrap().unwrap(), b"real");
         looker.keep(b"dry".to_vec()).await.unwrap();
@@ -452,12 +452,12 @@ mod tests {
     #[tokio::test]
     async fn folder_names_are_read_from_a_checkpoint_that_is_for_these_accounts_and_nothing_is_moved() {
         let folder = tempfile::tempdir().unwrap();
-        let writer = State::open(folder.path()).unwrap();
+        let writer = StateFolder::open(folder.path()).unwrap();
         let names = BTreeMap::from([(b"Sent Items".to_vec(), b"Sent".to_vec())]);
         let checkpoint = Checkpoint { fingerprint: "these".into(), mapping: names.clone(), ..Checkpoint::default() };
         writer.mailbox("alice").save(&checkpoint).await.unwrap();
         writer.mailbox("torn").keep(vec![1, 2, 3]).await.unwrap();
-        let state = State::read_only(folder.path());
+        let state = StateFolder::read_only(folder.path());
         assert_eq!(state.mailbox("alice").mapping("these"), (names, None));
         for (mailbox, print, why) in [("alice", "others", "is for other accounts"), ("torn", "these", "cannot be used")]
         {

@@ -6,7 +6,7 @@ use super::text::{count, duration, folder_names, printable, table};
 use crate::{
     error::{Error, ErrorClass},
     local::report::gravity,
-    sync::verify::{DifferenceKind, FolderComparison, Strictness, VerifyReport},
+    sync::verify::{DifferenceKind, FolderComparison, VerifyReport, VerifyStrictness},
 };
 
 /// The exit code of a verification that found differences, and no error.
@@ -14,7 +14,7 @@ pub(crate) const DIFFERS: u8 = 1;
 
 /// How a verification ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum VerifyVerdict {
     /// The destination holds what the source holds.
     Identical,
     /// It does not.
@@ -23,10 +23,10 @@ pub(crate) enum Verdict {
     Failed(ErrorClass),
 }
 
-impl Verdict {
+impl VerifyVerdict {
     /// The verdict on one mailbox.
     #[must_use]
-    pub(crate) fn of(report: &VerifyReport, strictness: Strictness) -> Self {
+    pub(crate) fn of(report: &VerifyReport, strictness: VerifyStrictness) -> Self {
         match report.errors().map(|error| error.class).min_by_key(|class| gravity(*class)) {
             Some(class) => Self::Failed(class),
             None if report.differs(strictness) => Self::Differs,
@@ -48,27 +48,27 @@ impl Verdict {
 /// 0 when all are identical, 1 when there are differences; the code of the gravest error's class when a mailbox could
 /// not be compared.
 #[must_use]
-pub(crate) fn exit_code(verdicts: &[Verdict]) -> u8 {
-    let failed = verdicts.iter().filter_map(|v| if let Verdict::Failed(class) = v { Some(*class) } else { None });
+pub(crate) fn exit_code(verdicts: &[VerifyVerdict]) -> u8 {
+    let failed = verdicts.iter().filter_map(|v| if let VerifyVerdict::Failed(class) = v { Some(*class) } else { None });
     match failed.min_by_key(|class| gravity(*class)) {
         Some(class) => class.exit_code(),
-        None if verdicts.contains(&Verdict::Differs) => DIFFERS,
+        None if verdicts.contains(&VerifyVerdict::Differs) => DIFFERS,
         None => 0,
     }
 }
 
 /// One line: the verdict, and in how many messages.
 #[must_use]
-pub(crate) fn line(report: &VerifyReport, strictness: Strictness) -> String {
+pub(crate) fn line(report: &VerifyReport, strictness: VerifyStrictness) -> String {
     let sum = |of: fn(&FolderComparison) -> u64| report.folders.iter().map(of).sum::<u64>();
     let all = sum(|f| f.source_messages);
     let folders = u64::try_from(report.folders.len()).unwrap_or(u64::MAX);
-    let said = match Verdict::of(report, strictness) {
-        Verdict::Failed(class) => {
+    let said = match VerifyVerdict::of(report, strictness) {
+        VerifyVerdict::Failed(class) => {
             let error = report.errors().find(|error| error.class == class).map(without_mailbox).unwrap_or_default();
             format!("not verified: {error}")
         }
-        Verdict::Identical => {
+        VerifyVerdict::Identical => {
             let rewritten = sum(|f| f.only_rewritten);
             let but = if rewritten > 0 {
                 format!(", but for {} that the destination rewrote", count(rewritten, "message"))
@@ -77,7 +77,7 @@ pub(crate) fn line(report: &VerifyReport, strictness: Strictness) -> String {
             };
             format!("identical: {} in {}{but}", count(all, "message"), count(folders, "folder"))
         }
-        Verdict::Differs => {
+        VerifyVerdict::Differs => {
             let parts = [
                 (sum(|f| u64::from(f.folder_missing)), "missing folders"),
                 (sum(|f| f.missing), "missing"),
@@ -96,7 +96,7 @@ pub(crate) fn line(report: &VerifyReport, strictness: Strictness) -> String {
 
 /// The whole report of one mailbox: a table of its folders, single messages, and everything that is not plain equality.
 #[must_use]
-pub(crate) fn mailbox(report: &VerifyReport, strictness: Strictness) -> String {
+pub(crate) fn mailbox(report: &VerifyReport, strictness: VerifyStrictness) -> String {
     let took = match report.duration_ms {
         0 => String::new(), // it never started
         ms => format!(" (in {})", duration(Duration::from_millis(ms))),
@@ -130,18 +130,18 @@ pub(crate) fn mailbox(report: &VerifyReport, strictness: Strictness) -> String {
 
 /// Counts of verdicts, and what is not identical again, since the reports may fill many screens.
 #[must_use]
-pub(crate) fn summary(reports: &[VerifyReport], strictness: Strictness, took: Duration) -> String {
-    let verdicts: Vec<Verdict> = reports.iter().map(|report| Verdict::of(report, strictness)).collect();
-    let number = |wanted: fn(&Verdict) -> bool| verdicts.iter().filter(|verdict| wanted(verdict)).count();
+pub(crate) fn summary(reports: &[VerifyReport], strictness: VerifyStrictness, took: Duration) -> String {
+    let verdicts: Vec<VerifyVerdict> = reports.iter().map(|report| VerifyVerdict::of(report, strictness)).collect();
+    let number = |wanted: fn(&VerifyVerdict) -> bool| verdicts.iter().filter(|verdict| wanted(verdict)).count();
     let parts = [
-        (number(|v| *v == Verdict::Identical), "identical"),
-        (number(|v| *v == Verdict::Differs), "with differences"),
-        (number(|v| matches!(v, Verdict::Failed(_))), "not verified"),
+        (number(|v| *v == VerifyVerdict::Identical), "identical"),
+        (number(|v| *v == VerifyVerdict::Differs), "with differences"),
+        (number(|v| matches!(v, VerifyVerdict::Failed(_))), "not verified"),
     ];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     let mailboxes = count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
     let mut text = format!("{mailboxes}: {} in {}.\n", parts.join(", "), duration(took));
-    for (report, _) in reports.iter().zip(&verdicts).filter(|(_, verdict)| **verdict != Verdict::Identical) {
+    for (report, _) in reports.iter().zip(&verdicts).filter(|(_, verdict)| **verdict != VerifyVerdict::Identical) {
         let _ = writeln!(text, "  {}", line(report, strictness)); // a String takes every write
     }
     text
@@ -166,7 +166,7 @@ fn folders(report: &VerifyReport) -> String {
         row.push(match &folder.error {
             Some(error) => format!("failed: {}", error.class),
             None if folder.folder_missing => "no such folder at the destination".to_owned(),
-            None if folder.differs(Strictness { strict: false, allow_rewritten: true }) => "differs".to_owned(),
+            None if folder.differs(VerifyStrictness { strict: false, allow_rewritten: true }) => "differs".to_owned(),
             None if folder.rewritten > 0 => "rewritten".to_owned(),
             None => "identical".to_owned(),
         });
@@ -176,7 +176,7 @@ fn folders(report: &VerifyReport) -> String {
 }
 
 /// The single messages of a folder. New mail at the destination is listed only where it counts.
-fn differences(folder: &FolderComparison, strictness: Strictness) -> Vec<String> {
+fn differences(folder: &FolderComparison, strictness: VerifyStrictness) -> Vec<String> {
     let counts = |kind| strictness.strict || kind != DifferenceKind::OnlyAtDestination;
     let listed: Vec<String> = folder
         .differences
@@ -212,10 +212,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::sync::verify::Difference;
+    use crate::sync::verify::MessageDifference;
 
-    const LENIENT: Strictness = Strictness { strict: false, allow_rewritten: false };
-    const STRICT: Strictness = Strictness { strict: true, allow_rewritten: false };
+    const LENIENT: VerifyStrictness = VerifyStrictness { strict: false, allow_rewritten: false };
+    const STRICT: VerifyStrictness = VerifyStrictness { strict: true, allow_rewritten: false };
 
     fn inbox() -> FolderComparison {
         FolderComparison {
@@ -225,7 +225,7 @@ mod tests {
             destination_messages: 101,
             equal: 100,
             only_at_destination: 1,
-            differences: vec![Difference {
+            differences: vec![MessageDifference {
                 kind: DifferenceKind::OnlyAtDestination,
                 source_uid: None,
                 destination_uid: Some(101),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn sent() -> FolderComparison {
-        let difference = |kind, source_uid, destination_uid, what: &str| Difference {
+        let difference = |kind, source_uid, destination_uid, what: &str| MessageDifference {
             kind,
             source_uid: Some(source_uid),
             destination_uid,
@@ -267,8 +267,8 @@ mod tests {
     #[test]
     fn new_mail_at_the_destination_is_identical_unless_strict() {
         let report = report(vec![inbox()]);
-        assert_eq!(Verdict::of(&report, LENIENT), Verdict::Identical);
-        assert_eq!(Verdict::of(&report, STRICT), Verdict::Differs);
+        assert_eq!(VerifyVerdict::of(&report, LENIENT), VerifyVerdict::Identical);
+        assert_eq!(VerifyVerdict::of(&report, STRICT), VerifyVerdict::Differs);
         assert!(!mailbox(&report, LENIENT).contains("UID 101"));
         assert!(mailbox(&report, STRICT).contains("INBOX: destination UID 101: only at the destination"));
     }
@@ -296,11 +296,11 @@ mod tests {
     #[test]
     fn errors_decide_before_differences_and_those_before_nothing() {
         let failed = VerifyReport { error: Some(Error::network("gone")), ..report(vec![sent()]) };
-        let verdict = |report: &VerifyReport| Verdict::of(report, LENIENT);
-        assert_eq!(verdict(&failed), Verdict::Failed(ErrorClass::Network));
-        assert_eq!(exit_code(&[Verdict::Identical]), 0);
-        assert_eq!(exit_code(&[Verdict::Identical, Verdict::Differs]), 1);
-        assert_eq!(exit_code(&[Verdict::Differs, verdict(&failed)]), ErrorClass::Network.exit_code());
+        let verdict = |report: &VerifyReport| VerifyVerdict::of(report, LENIENT);
+        assert_eq!(verdict(&failed), VerifyVerdict::Failed(ErrorClass::Network));
+        assert_eq!(exit_code(&[VerifyVerdict::Identical]), 0);
+        assert_eq!(exit_code(&[VerifyVerdict::Identical, VerifyVerdict::Differs]), 1);
+        assert_eq!(exit_code(&[VerifyVerdict::Differs, verdict(&failed)]), ErrorClass::Network.exit_code());
         let reports = [report(vec![inbox()]), report(vec![sent()]), failed];
         insta::assert_snapshot!(summary(&reports, LENIENT, Duration::from_secs(3)), @r#"
         3 mailboxes: 1 identical, 1 with differences, 1 not verified in 3.0s.

@@ -8,25 +8,25 @@ use super::{
     prepare::{server_kind, side},
     spec::SyncSpec,
 };
-use crate::imap::{Endpoint, Quirks, Session, folders::Survey};
+use crate::imap::{Endpoint, ServerKind, Session, folders::AccountListing};
 
 /// One account, as it was found.
 #[derive(Debug, Clone)]
-pub struct Account {
+pub struct ListedAccount {
     /// Its folders.
-    pub survey: Survey,
+    pub survey: AccountListing,
     /// What kind of server it is.
-    pub kind: Quirks,
+    pub kind: ServerKind,
 }
 
-impl Account {
+impl ListedAccount {
     /// Describes the account behind `session`, of which `survey` was made.
     #[must_use]
-    pub(crate) fn new(session: &Session, survey: Survey) -> Self {
+    pub(crate) fn new(session: &Session, survey: AccountListing) -> Self {
         Self::introduced(session.endpoint(), &session.facts.greeting, survey)
     }
 
-    fn introduced(endpoint: &Endpoint, greeting: &str, survey: Survey) -> Self {
+    fn introduced(endpoint: &Endpoint, greeting: &str, survey: AccountListing) -> Self {
         let kind = server_kind(endpoint.quirks, greeting, survey.server.as_deref());
         Self { survey, kind }
     }
@@ -37,8 +37,8 @@ impl Account {
 #[must_use]
 pub(crate) fn plan(
     spec: &SyncSpec,
-    source: &Survey,
-    destination: &Account,
+    source: &AccountListing,
+    destination: &ListedAccount,
     frozen: &BTreeMap<Vec<u8>, Vec<u8>>,
 ) -> FolderPlan {
     let (from, to) = (side(source), side(&destination.survey));
@@ -60,21 +60,25 @@ mod tests {
 
     use super::*;
     use crate::{
-        imap::{folders::Folder, response::ListItem},
+        imap::{folders::ListedFolder, response::ListItem},
         sync::testing::spec,
     };
 
-    fn survey(names: &[&str]) -> Survey {
-        let folder = |name: &&str| Folder {
+    fn survey(names: &[&str]) -> AccountListing {
+        let folder = |name: &&str| ListedFolder {
             item: ListItem { attributes: vec![], delimiter: Some(b'/'), name: Bytes::copy_from_slice(name.as_bytes()) },
             subscribed: false,
             status: None,
         };
-        Survey { folders: names.iter().map(folder).collect(), delimiter: Some(b'/'), ..Survey::default() }
+        AccountListing {
+            folders: names.iter().map(folder).collect(),
+            delimiter: Some(b'/'),
+            ..AccountListing::default()
+        }
     }
 
     fn planned(destination: &[&str], frozen: &BTreeMap<Vec<u8>, Vec<u8>>) -> (String, bool) {
-        let there = Account { survey: survey(destination), kind: Quirks::Generic };
+        let there = ListedAccount { survey: survey(destination), kind: ServerKind::Generic };
         let plan = plan(&spec("m"), &survey(&["INBOX", "what;ever"]), &there, frozen);
         let folder = plan.folders.iter().find(|f| f.source_raw == b"what;ever").unwrap();
         (String::from_utf8(folder.destination_raw.clone()).unwrap(), folder.create)

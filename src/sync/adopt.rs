@@ -4,21 +4,21 @@ use tokio::time::Instant;
 
 use super::{
     checkpoint::FolderState,
-    copy::Memory,
-    doubt::{Doubt, Found, Look, apart},
-    job::{Job, Shared},
-    pair::Pair,
-    scan::{Scan, Scanned, scan_set},
-    uid_map::Origin,
+    copy::CopyMemory,
+    doubt::{CopySearch, DestinationSnapshot, FoundCopy, apart},
+    job::{FolderSyncContext, FolderSyncJob},
+    pair::ConnectionPair,
+    scan::{FolderScan, ScannedMessage, scan_set},
+    uid_map::CopyOrigin,
 };
 use crate::{
     error::Result,
-    imap::{UidSet, response::Flag, select::Selected},
+    imap::{UidSet, response::Flag, select::SelectedFolder},
 };
 
 /// How a folder's work begins, decided from the checkpoint and what both servers say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Start {
+pub(crate) enum FolderStartMode {
     /// There is no checkpoint that counts: whatever is at the destination is matched.
     Match,
     /// The checkpoint counts, but an APPEND may be in doubt.
@@ -34,44 +34,45 @@ pub(crate) fn start(
     in_doubt: bool,
     source_validity: u32,
     destination_validity: u32,
-) -> Start {
+) -> FolderStartMode {
     match state {
         Some(state)
             if state.source_uid_validity == source_validity
                 && state.destination_uid_validity == destination_validity =>
         {
             if in_doubt {
-                Start::Tail
+                FolderStartMode::Tail
             } else {
-                Start::Delta
+                FolderStartMode::Delta
             }
         }
-        _ => Start::Match,
+        _ => FolderStartMode::Match,
     }
 }
 
 /// Finds what may be at the destination already.
 pub(crate) async fn settle_doubt(
-    job: &Job,
-    (begin, known): (Start, Option<&FolderState>),
-    scan: &Scan,
-    work: &[Scanned],
-    destination: &Selected,
-    pair: &mut Pair,
-    memory: &mut Memory,
-) -> Result<Vec<Found>> {
+    job: &FolderSyncJob,
+    (begin, known): (FolderStartMode, Option<&FolderState>),
+    scan: &FolderScan,
+    work: &[ScannedMessage],
+    destination: &SelectedFolder,
+    pair: &mut ConnectionPair,
+    memory: &mut CopyMemory,
+) -> Result<Vec<FoundCopy>> {
     let nothing = UidSet::default();
     let (known_uids, from, by_content) = match (begin, known) {
-        (Start::Delta, _) => return Ok(Vec::new()),
-        (Start::Tail, Some(state)) => (state.map.destination_uids(), state.tail_from.max(1), true),
+        (FolderStartMode::Delta, _) => return Ok(Vec::new()),
+        (FolderStartMode::Tail, Some(state)) => (state.map.destination_uids(), state.tail_from.max(1), true),
         _ if job.new_at_destination => return Ok(Vec::new()),
         _ => (&nothing, 1, false),
     };
     // Copies whose UID is unknown lie in the tail too: they take part in the matching, or a twin would take their place.
     let unknown = known.map(|state| state.map.unknown()).unwrap_or_default();
-    let mut candidates: Vec<Scanned> = scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
+    let mut candidates: Vec<ScannedMessage> =
+        scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
     if !unknown.is_empty() {
-        let mut old = Scan::default();
+        let mut old = FolderScan::default();
         scan_set(&mut pair.source, &unknown.difference(&scan.uids()), &mut old).await?;
         old.finish();
         candidates.extend(old.messages);
@@ -81,7 +82,7 @@ pub(crate) async fn settle_doubt(
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
-    if begin == Start::Match
+    if begin == FolderStartMode::Match
         && let Some(look) = job.look
         && job.was_empty
         && destination.exists == 0
@@ -90,20 +91,21 @@ pub(crate) async fn settle_doubt(
     {
         return Ok(Vec::new());
     }
-    let before = job.look.or_else(|| destination.uid_next.map(|uid_next| Look { at: Instant::now(), uid_next }));
-    let doubt = Doubt { scan, work: &candidates, certain: &unknown, known: known_uids, from, by_content, before };
+    let before =
+        job.look.or_else(|| destination.uid_next.map(|uid_next| DestinationSnapshot { at: Instant::now(), uid_next }));
+    let doubt = CopySearch { scan, work: &candidates, certain: &unknown, known: known_uids, from, by_content, before };
     doubt.resolve(&mut pair.source, &mut pair.destination, &mut memory.trouble).await
 }
 
 /// Messages that were found at the destination are copied as far as the checkpoint is concerned.
-pub(crate) fn take_found(state: &mut FolderState, scan: &Scan, found: &[Found]) {
+pub(crate) fn take_found(state: &mut FolderState, scan: &FolderScan, found: &[FoundCopy]) {
     state.set_aside.remove(&found.iter().map(|f| f.source).collect());
     let unknown = state.map.unknown();
     let resolved: Vec<(u32, u32)> =
         found.iter().filter(|f| unknown.contains(f.source)).map(|f| (f.source, f.destination)).collect();
     state.map.resolve(&resolved);
     for f in found.iter().filter(|f| !unknown.contains(f.source)) {
-        state.map.push(f.source, Some(f.destination), Origin::Adopted);
+        state.map.push(f.source, Some(f.destination), CopyOrigin::Adopted);
         if let Ok(at) = scan.messages.binary_search_by_key(&f.source, |m| m.uid)
             && let Some(message) = scan.messages.get(at)
         {
@@ -116,22 +118,22 @@ pub(crate) fn take_found(state: &mut FolderState, scan: &Scan, found: &[Found]) 
 
 /// Finds the UIDs of copies that the destination did not tell (no UIDPLUS): flags and deletions need them.
 pub(crate) async fn resolve_unknown(
-    shared: &Shared,
-    job: &Job,
-    scan: &Scan,
-    pair: &mut Pair,
-    memory: &mut Memory,
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    scan: &FolderScan,
+    pair: &mut ConnectionPair,
+    memory: &mut CopyMemory,
 ) -> Result<()> {
     let (unknown, known, from) = shared.ledger.folder(&job.source_raw, |state| {
         (state.map.unknown(), state.map.destination_uids().clone(), state.tail_from)
     })?;
-    let work: Vec<Scanned> = scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
+    let work: Vec<ScannedMessage> = scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
     if work.is_empty() {
         return Ok(());
     }
     let from = from.max(1);
     let doubt =
-        Doubt { scan, work: &work, certain: &unknown, known: &known, from, by_content: false, before: job.look };
+        CopySearch { scan, work: &work, certain: &unknown, known: &known, from, by_content: false, before: job.look };
     let found = doubt.resolve(&mut pair.source, &mut pair.destination, &mut memory.trouble).await?;
     let pairs: Vec<(u32, u32)> = found.iter().map(|f| (f.source, f.destination)).collect();
     shared.ledger.folder(&job.source_raw, |state| {
@@ -151,14 +153,14 @@ mod tests {
 
     #[test]
     fn a_changed_uidvalidity_on_either_side_means_that_nothing_is_known() {
-        assert_eq!(start(Some(&state()), false, 1, 2), Start::Delta);
-        assert_eq!(start(Some(&state()), false, 9, 2), Start::Match);
-        assert_eq!(start(Some(&state()), true, 1, 9), Start::Match);
-        assert_eq!(start(None, true, 1, 2), Start::Match);
+        assert_eq!(start(Some(&state()), false, 1, 2), FolderStartMode::Delta);
+        assert_eq!(start(Some(&state()), false, 9, 2), FolderStartMode::Match);
+        assert_eq!(start(Some(&state()), true, 1, 9), FolderStartMode::Match);
+        assert_eq!(start(None, true, 1, 2), FolderStartMode::Match);
     }
 
     #[test]
     fn an_append_in_doubt_means_a_look_at_the_tail() {
-        assert_eq!(start(Some(&state()), true, 1, 2), Start::Tail);
+        assert_eq!(start(Some(&state()), true, 1, 2), FolderStartMode::Tail);
     }
 }

@@ -12,8 +12,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{pair::Pair, progress::Progress, spec::Retry};
-use crate::error::{Error, ErrorClass, Finality, Remedy, Result, Side};
+use super::{pair::ConnectionPair, progress::SyncProgress, spec::RetryPolicy};
+use crate::error::{Error, ErrorClass, ErrorRemedy, GiveUpScope, Result, Side};
 
 /// So many refusals in a row, without an OK between, mean that the server may be unwell.
 const IN_A_ROW: u32 = 5;
@@ -26,23 +26,23 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// The breakers of both accounts.
 #[derive(Debug)]
-pub(crate) struct Breakers {
+pub(crate) struct AccountBreakers {
     /// Of the account that is read.
-    pub source: Breaker,
+    pub source: CircuitBreaker,
     /// Of the account that is written.
-    pub destination: Breaker,
+    pub destination: CircuitBreaker,
 }
 
-impl Breakers {
+impl AccountBreakers {
     /// Closed breakers.
     #[must_use]
-    pub(crate) fn new(retry: Retry) -> Self {
-        Self { source: Breaker::new(retry), destination: Breaker::new(retry) }
+    pub(crate) fn new(retry: RetryPolicy) -> Self {
+        Self { source: CircuitBreaker::new(retry), destination: CircuitBreaker::new(retry) }
     }
 
     /// The breaker of one side.
     #[must_use]
-    pub(crate) fn on(&self, side: Side) -> &Breaker {
+    pub(crate) fn on(&self, side: Side) -> &CircuitBreaker {
         match side {
             Side::Source => &self.source,
             Side::Destination => &self.destination,
@@ -52,19 +52,19 @@ impl Breakers {
 
 /// The breaker of one account: open while nothing may be asked.
 #[derive(Debug)]
-pub(crate) struct Breaker {
-    state: Mutex<State>,
+pub(crate) struct CircuitBreaker {
+    state: Mutex<BreakerState>,
     changed: Notify,
-    retry: Retry,
+    retry: RetryPolicy,
 }
 
 /// What a breaker knows; its methods decide, and never wait.
 #[derive(Debug, Default)]
-struct State {
+struct BreakerState {
     refused_in_a_row: u32,
     /// An ordinary message passed while another was refused again and again.
     was_well: bool,
-    open: Option<Open>,
+    open: Option<OpenPeriod>,
     /// How long it was open in this run, all in all; the time since it opened comes on top.
     waited: Duration,
     /// Somebody finds out whether the server is well again.
@@ -74,7 +74,7 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenPeriod {
     since: Instant,
     until: Instant,
     /// How many waits there were since it opened.
@@ -84,20 +84,20 @@ struct Open {
 
 /// What may be done now.
 #[derive(Debug)]
-pub(crate) enum Admission<'a> {
+pub(crate) enum BreakerAdmission<'a> {
     /// Everything.
     Free,
     /// One message may be tried, to find out whether the server is well again.
-    Probe(#[allow(dead_code, reason = "it is held, not read")] Probing<'a>),
+    Probe(#[allow(dead_code, reason = "it is held, not read")] ProbeGuard<'a>),
     /// It was asked to stop.
     Stopped,
 }
 
 /// While this is held, nobody else tries.
 #[derive(Debug)]
-pub(crate) struct Probing<'a>(&'a Breaker);
+pub(crate) struct ProbeGuard<'a>(&'a CircuitBreaker);
 
-impl Drop for Probing<'_> {
+impl Drop for ProbeGuard<'_> {
     fn drop(&mut self) {
         self.0.state().probing = false;
         self.0.changed.notify_waiters();
@@ -105,7 +105,7 @@ impl Drop for Probing<'_> {
 }
 
 /// What comes next for one who wants to ask.
-enum Step {
+enum BreakerStep {
     Free,
     Probe,
     Wait(Instant, Error),
@@ -113,10 +113,10 @@ enum Step {
 
 /// What a refusal means for the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Consequence {
+pub(crate) enum RefusalConsequence {
     /// It may be the message's own.
     GoOn,
-    /// The server may be unwell: nothing more is asked until [`Breaker::admit`] says so.
+    /// The server may be unwell: nothing more is asked until [`CircuitBreaker::admit`] says so.
     Open,
     /// Waiting does not help: a person must act.
     End,
@@ -124,7 +124,7 @@ pub(crate) enum Consequence {
 
 /// How a refusal counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Weight {
+pub(crate) enum RefusalWeight {
     /// One of many: a few in a row open the breaker, if the class does not.
     Usual,
     /// The same in a folder of which so many refusals in a row would be unlikely.
@@ -139,28 +139,34 @@ pub(crate) enum Weight {
     Suspect,
 }
 
-impl State {
-    fn refused(&mut self, error: &Error, weight: Weight, now: Instant, retry: &Retry) -> Consequence {
+impl BreakerState {
+    fn refused(
+        &mut self,
+        error: &Error,
+        weight: RefusalWeight,
+        now: Instant,
+        retry: &RetryPolicy,
+    ) -> RefusalConsequence {
         self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
         let most = match weight {
-            Weight::Among(unlikely) => unlikely.max(IN_A_ROW),
+            RefusalWeight::Among(unlikely) => unlikely.max(IN_A_ROW),
             _ => IN_A_ROW,
         };
         let in_a_row = self.refused_in_a_row >= if self.was_well { IN_A_ROW_WELL.max(most) } else { most };
         let passing = is_passing(error);
         let opens = match weight {
-            Weight::Usual | Weight::Among(_) => passing || in_a_row,
-            Weight::Counted => in_a_row,
-            Weight::Uncontrolled => passing,
-            Weight::Control => true,
-            Weight::Suspect => false,
+            RefusalWeight::Usual | RefusalWeight::Among(_) => passing || in_a_row,
+            RefusalWeight::Counted => in_a_row,
+            RefusalWeight::Uncontrolled => passing,
+            RefusalWeight::Control => true,
+            RefusalWeight::Suspect => false,
         } || error.stated_wait.is_some()
-            || (self.open.is_some() && weight != Weight::Suspect);
+            || (self.open.is_some() && weight != RefusalWeight::Suspect);
         if !opens {
-            return Consequence::GoOn;
+            return RefusalConsequence::GoOn;
         }
-        if error.class.remedy() == Remedy::WaitForPerson && error.stated_wait.is_none() {
-            return Consequence::End;
+        if error.class.remedy() == ErrorRemedy::WaitForPerson && error.stated_wait.is_none() {
+            return RefusalConsequence::End;
         }
         match &mut self.open {
             // Answers to what was sent before it opened, or along with the look that found it unwell.
@@ -175,15 +181,15 @@ impl State {
             open => {
                 let waits = open.as_ref().map_or(0, |open| open.waits + 1);
                 // Known to have been well: a look at once, not after a while.
-                let usual = matches!(weight, Weight::Usual | Weight::Among(_));
+                let usual = matches!(weight, RefusalWeight::Usual | RefusalWeight::Among(_));
                 let at_once = self.was_well && waits == 0 && usual && !passing;
                 let step = || retry.waits.unwell.get(waits).or(retry.waits.unwell.last()).copied().unwrap_or_default();
                 let wait = error.stated_wait.unwrap_or_else(|| if at_once { AT_ONCE } else { step() });
                 let since = open.as_ref().map_or(now, |open| open.since);
-                *open = Some(Open { since, until: now + wait, waits, error: error.clone() });
+                *open = Some(OpenPeriod { since, until: now + wait, waits, error: error.clone() });
             }
         }
-        Consequence::Open
+        RefusalConsequence::Open
     }
 
     fn accepted(&mut self, now: Instant) {
@@ -194,7 +200,7 @@ impl State {
     }
 }
 
-impl State {
+impl BreakerState {
     fn close(&mut self, now: Instant) {
         if let Some(open) = self.open.take() {
             self.waited += now.saturating_duration_since(open.since);
@@ -202,14 +208,14 @@ impl State {
     }
 }
 
-impl Breaker {
+impl CircuitBreaker {
     /// A closed breaker.
     #[must_use]
-    pub(crate) fn new(retry: Retry) -> Self {
+    pub(crate) fn new(retry: RetryPolicy) -> Self {
         Self { state: Mutex::default(), changed: Notify::new(), retry }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BreakerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -254,7 +260,7 @@ impl Breaker {
     }
 
     /// The server refused something.
-    pub(crate) fn refused(&self, error: &Error, weight: Weight) -> Consequence {
+    pub(crate) fn refused(&self, error: &Error, weight: RefusalWeight) -> RefusalConsequence {
         let consequence = self.state().refused(error, weight, Instant::now(), &self.retry);
         self.changed.notify_waiters();
         consequence
@@ -277,17 +283,17 @@ impl Breaker {
     /// time before which trying again makes no sense, where the server said so.
     pub(crate) async fn admit(
         &self,
-        pair: &mut Pair,
-        progress: &Progress,
+        pair: &mut ConnectionPair,
+        progress: &SyncProgress,
         stop: &CancellationToken,
-    ) -> Result<Admission<'_>> {
+    ) -> Result<BreakerAdmission<'_>> {
         loop {
             let changed = self.changed.notified();
             match self.next_step()? {
-                _ if stop.is_cancelled() => return Ok(Admission::Stopped),
-                Step::Free => return Ok(Admission::Free),
-                Step::Probe => return Ok(Admission::Probe(Probing(self))),
-                Step::Wait(until, error) => {
+                _ if stop.is_cancelled() => return Ok(BreakerAdmission::Stopped),
+                BreakerStep::Free => return Ok(BreakerAdmission::Free),
+                BreakerStep::Probe => return Ok(BreakerAdmission::Probe(ProbeGuard(self))),
+                BreakerStep::Wait(until, error) => {
                     self.rest(Some(&mut *pair), (until, &error), changed, progress, stop).await?;
                 }
             }
@@ -300,8 +306,8 @@ impl Breaker {
     /// As [`Self::admit`].
     pub(crate) async fn wait_until_due(
         &self,
-        mut pair: Option<&mut Pair>,
-        progress: &Progress,
+        mut pair: Option<&mut ConnectionPair>,
+        progress: &SyncProgress,
         stop: &CancellationToken,
     ) -> Result<()> {
         while !stop.is_cancelled() {
@@ -331,25 +337,25 @@ impl Breaker {
         Ok((!left.is_zero()).then(|| (open.until, open.error.clone())))
     }
 
-    fn next_step(&self) -> Result<Step> {
+    fn next_step(&self) -> Result<BreakerStep> {
         if let Some((until, error)) = self.due()? {
-            return Ok(Step::Wait(until, error));
+            return Ok(BreakerStep::Wait(until, error));
         }
         let mut state = self.state();
-        let Some(open) = &state.open else { return Ok(Step::Free) };
+        let Some(open) = &state.open else { return Ok(BreakerStep::Free) };
         if state.probing {
-            return Ok(Step::Wait(Instant::now() + KEEP_ALIVE, open.error.clone()));
+            return Ok(BreakerStep::Wait(Instant::now() + KEEP_ALIVE, open.error.clone()));
         }
         state.probing = true;
-        Ok(Step::Probe)
+        Ok(BreakerStep::Probe)
     }
 
     async fn rest(
         &self,
-        pair: Option<&mut Pair>,
+        pair: Option<&mut ConnectionPair>,
         (until, error): (Instant, &Error),
         changed: Notified<'_>,
-        progress: &Progress,
+        progress: &SyncProgress,
         stop: &CancellationToken,
     ) -> Result<()> {
         let began = Instant::now();
@@ -387,7 +393,7 @@ pub(crate) fn out_of_patience(error: &Error, left: Duration) -> Error {
             error = error.advice(format!("The server asks to be left alone until {at:.0}; run again after that"));
         }
     }
-    Error { finality: Finality::Mailbox, ..unwell(error) }
+    Error { finality: GiveUpScope::Mailbox, ..unwell(error) }
 }
 
 /// A refusal whose text nobody knows, given by a server that takes nothing else either, is the server's own trouble.
@@ -400,7 +406,7 @@ pub(crate) fn unwell(mut error: Error) -> Error {
             error = error.advice("Look at the server's log and its disk; then run again: nothing is lost meanwhile");
         }
     }
-    error.finality = Finality::Folder;
+    error.finality = GiveUpScope::Folder;
     error
 }
 
@@ -413,34 +419,34 @@ mod tests {
     }
 
     /// Seconds until the next look, after a refusal of that class and weight.
-    fn opens(state: &mut State, error: &Error, weight: Weight, now: Instant) -> Option<u64> {
-        match state.refused(error, weight, now, &Retry::default()) {
-            Consequence::Open => state.open.as_ref().map(|open| (open.until - now).as_secs()),
-            Consequence::GoOn | Consequence::End => None,
+    fn opens(state: &mut BreakerState, error: &Error, weight: RefusalWeight, now: Instant) -> Option<u64> {
+        match state.refused(error, weight, now, &RetryPolicy::default()) {
+            RefusalConsequence::Open => state.open.as_ref().map(|open| (open.until - now).as_secs()),
+            RefusalConsequence::GoOn | RefusalConsequence::End => None,
         }
     }
 
     #[test]
     fn five_refusals_in_a_row_open_it_and_an_acceptance_counts_anew() {
-        let (mut state, now) = (State::default(), Instant::now());
+        let (mut state, now) = (BreakerState::default(), Instant::now());
         let unknown = refusal(ErrorClass::MessageRejected);
         for _ in 0..4 {
-            assert_eq!(opens(&mut state, &unknown, Weight::Usual, now), None);
+            assert_eq!(opens(&mut state, &unknown, RefusalWeight::Usual, now), None);
         }
         state.accepted(now);
         for _ in 0..4 {
-            assert_eq!(opens(&mut state, &unknown, Weight::Usual, now), None);
+            assert_eq!(opens(&mut state, &unknown, RefusalWeight::Usual, now), None);
         }
-        assert_eq!(opens(&mut state, &unknown, Weight::Usual, now), Some(2));
+        assert_eq!(opens(&mut state, &unknown, RefusalWeight::Usual, now), Some(2));
     }
 
     #[test]
     fn waits_grow_while_looks_find_the_server_unwell() {
-        let (mut state, mut now) = (State::default(), Instant::now());
+        let (mut state, mut now) = (BreakerState::default(), Instant::now());
         let unwell = refusal(ErrorClass::Network);
         let mut waits = Vec::new();
         for _ in 0..7 {
-            let wait = opens(&mut state, &unwell, Weight::Usual, now).unwrap();
+            let wait = opens(&mut state, &unwell, RefusalWeight::Usual, now).unwrap();
             waits.push(wait);
             now += Duration::from_secs(wait);
         }
@@ -449,44 +455,45 @@ mod tests {
 
     #[test]
     fn what_was_under_way_when_it_opened_makes_no_wait_longer() {
-        let (mut state, now) = (State::default(), Instant::now());
+        let (mut state, now) = (BreakerState::default(), Instant::now());
         let unwell = refusal(ErrorClass::Network);
         for _ in 0..10 {
-            assert_eq!(opens(&mut state, &unwell, Weight::Usual, now), Some(2));
+            assert_eq!(opens(&mut state, &unwell, RefusalWeight::Usual, now), Some(2));
         }
     }
 
     #[test]
     fn a_stated_wait_is_kept_whatever_was_refused() {
-        let (mut state, now) = (State::default(), Instant::now());
+        let (mut state, now) = (BreakerState::default(), Instant::now());
         let asked = Error { stated_wait: Some(Duration::from_secs(92)), ..refusal(ErrorClass::Protocol) };
-        assert_eq!(opens(&mut state, &asked, Weight::Suspect, now), Some(92));
+        assert_eq!(opens(&mut state, &asked, RefusalWeight::Suspect, now), Some(92));
     }
 
     #[test]
     fn where_a_person_must_act_nothing_is_waited_for() {
-        let (mut state, now) = (State::default(), Instant::now());
+        let (mut state, now) = (BreakerState::default(), Instant::now());
         let full = refusal(ErrorClass::Quota);
-        let ends: Vec<_> = (0..5).map(|_| state.refused(&full, Weight::Usual, now, &Retry::default())).collect();
-        assert_eq!(ends[3..], [Consequence::GoOn, Consequence::End]);
+        let ends: Vec<_> =
+            (0..5).map(|_| state.refused(&full, RefusalWeight::Usual, now, &RetryPolicy::default())).collect();
+        assert_eq!(ends[3..], [RefusalConsequence::GoOn, RefusalConsequence::End]);
         assert!(state.open.is_none());
     }
 
     #[test]
     fn suspects_tell_nothing_of_the_server_and_controls_do() {
-        let (mut state, now) = (State::default(), Instant::now());
+        let (mut state, now) = (BreakerState::default(), Instant::now());
         let unwell = refusal(ErrorClass::Network);
         for _ in 0..10 {
-            assert_eq!(opens(&mut state, &unwell, Weight::Suspect, now), None);
+            assert_eq!(opens(&mut state, &unwell, RefusalWeight::Suspect, now), None);
         }
-        assert_eq!(opens(&mut state, &refusal(ErrorClass::MessageRejected), Weight::Control, now), Some(2));
+        assert_eq!(opens(&mut state, &refusal(ErrorClass::MessageRejected), RefusalWeight::Control, now), Some(2));
     }
 
     #[test]
     fn the_end_of_patience_says_when_to_come_back_only_where_the_server_did() {
         let asked = Error { stated_wait: Some(Duration::from_hours(1)), ..refusal(ErrorClass::Throttled) };
         let error = out_of_patience(&asked, Duration::from_hours(1));
-        assert!(error.retry_at > Some(Timestamp::now()) && error.finality == Finality::Mailbox);
+        assert!(error.retry_at > Some(Timestamp::now()) && error.finality == GiveUpScope::Mailbox);
         let error = out_of_patience(&refusal(ErrorClass::MessageRejected), Duration::from_mins(2));
         assert_eq!((error.class, error.retry_at), (ErrorClass::Network, None));
     }

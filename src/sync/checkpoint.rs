@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Error, ErrorClass, Result,
-    imap::{Endpoint, mutf7, select::Selected, uid_set::UidSet},
+    imap::{Endpoint, mutf7, select::SelectedFolder, uid_set::UidSet},
 };
 
 /// The first byte. It changes only when the version before could not read what is written; new fields alone are no
@@ -61,7 +61,7 @@ pub struct ViewState {
 impl ViewState {
     /// A view as it is now; how many of its messages no synced folder holds is not known yet.
     #[must_use]
-    pub(crate) fn of(selected: &Selected) -> Self {
+    pub(crate) fn of(selected: &SelectedFolder) -> Self {
         Self {
             uid_validity: selected.uid_validity,
             uid_next: selected.uid_next.unwrap_or(0),
@@ -94,7 +94,7 @@ pub struct FolderState {
     /// Runs in a row that the destination ended by taking nothing at all of this folder.
     pub unwell_runs: u32,
     /// Differences of copies that no run which ended has told yet.
-    pub differences: Differences,
+    pub differences: CopyDifferences,
     /// A destination UIDNEXT that was known before the oldest unanswered APPEND was sent. The uncertain tail is every
     /// destination UID from here on that is not in the map.
     pub tail_from: u32,
@@ -103,7 +103,7 @@ pub struct FolderState {
     /// The source's flags as of the last sync: UIDs of copied messages by sendable flag.
     pub flags: BTreeMap<String, UidSet>,
     /// The source's STATUS when everything in the folder was last done: if it is the same again, nothing changed.
-    pub settled: Option<Settled>,
+    pub settled: Option<QuiescentStatus>,
     /// The source folder's MAILBOXID (RFC 8474).
     pub mailbox_id: Option<String>,
     /// Only the last few messages stand in the map, since the whole would not fit: see [`Checkpoint::encode_within`].
@@ -133,20 +133,20 @@ impl FolderState {
 
 /// Differences of copies by kind: how many there are, and the first UIDs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Differences(pub BTreeMap<String, Difference>);
+pub struct CopyDifferences(pub BTreeMap<String, DifferenceCount>);
 
 /// Copies that differ from their messages in one way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
+pub struct DifferenceCount {
     /// How many.
     #[serde(rename = "n")]
     pub count: u64,
-    /// The first [`Differences::FIRST`] source UIDs.
+    /// The first [`CopyDifferences::FIRST`] source UIDs.
     #[serde(rename = "u")]
     pub first: Vec<u32>,
 }
 
-impl Differences {
+impl CopyDifferences {
     /// So many UIDs are kept of each kind.
     pub(crate) const FIRST: usize = 20;
 
@@ -172,7 +172,7 @@ impl Differences {
 
 /// STATUS of a source folder with nothing left to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settled {
+pub struct QuiescentStatus {
     /// UIDNEXT.
     #[serde(rename = "u")]
     pub uid_next: u32,
@@ -206,22 +206,22 @@ pub fn fingerprint(source: &Endpoint, destination: &Endpoint) -> String {
 
 /// The fields as they are written, with names of one letter. Fields are only ever added, never given another meaning.
 #[derive(Serialize, Deserialize)]
-struct Written {
+struct CheckpointRecord {
     #[serde(rename = "f")]
     fingerprint: String,
     #[serde(rename = "m", default)]
     mapping: Vec<(ByteBuf, ByteBuf)>,
     #[serde(rename = "d", default)]
-    folders: Vec<WrittenFolder>,
+    folders: Vec<FolderRecord>,
     #[serde(rename = "v", default, skip_serializing_if = "Vec::is_empty")]
     views: Vec<(ByteBuf, ViewState)>,
     /// Apart from the others, since a version that does not know of reduced folders must not take one for a whole.
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
-    reduced: Vec<WrittenFolder>,
+    reduced: Vec<FolderRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct WrittenFolder {
+struct FolderRecord {
     #[serde(rename = "n")]
     name: ByteBuf,
     #[serde(rename = "s")]
@@ -236,11 +236,11 @@ struct WrittenFolder {
     #[serde(rename = "k", default, skip_serializing)]
     skipped: BTreeMap<String, ByteBuf>,
     #[serde(rename = "a", default, skip_serializing_if = "Vec::is_empty")]
-    set_aside: Vec<WrittenGroup>,
+    set_aside: Vec<SetAsideRecord>,
     #[serde(rename = "w", default, skip_serializing_if = "is_zero")]
     unwell_runs: u32,
     #[serde(rename = "x", default, skip_serializing_if = "has_none")]
-    differences: Differences,
+    differences: CopyDifferences,
     #[serde(rename = "t")]
     tail_from: u32,
     #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
@@ -248,7 +248,7 @@ struct WrittenFolder {
     #[serde(rename = "f", default, skip_serializing_if = "BTreeMap::is_empty")]
     flags: BTreeMap<String, ByteBuf>,
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
-    settled: Option<Settled>,
+    settled: Option<QuiescentStatus>,
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     mailbox_id: Option<String>,
 }
@@ -258,12 +258,12 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-fn has_none(differences: &Differences) -> bool {
+fn has_none(differences: &CopyDifferences) -> bool {
     differences.0.is_empty()
 }
 
 #[derive(Serialize, Deserialize)]
-struct WrittenGroup {
+struct SetAsideRecord {
     #[serde(rename = "r")]
     reason: String,
     #[serde(rename = "c")]
@@ -286,7 +286,7 @@ struct WrittenGroup {
     uids: ByteBuf,
 }
 
-impl WrittenGroup {
+impl SetAsideRecord {
     fn of(group: &SetAsideGroup) -> Self {
         Self {
             reason: group.reason.name().to_owned(),
@@ -326,7 +326,7 @@ fn without_proof(reason: SetAsideReason, uids: UidSet) -> SetAsideGroup {
     SetAsideGroup { why, ..SetAsideGroup::new(reason, uids) }
 }
 
-impl WrittenFolder {
+impl FolderRecord {
     fn of(name: &[u8], state: &FolderState) -> Self {
         let uids = |uids: &UidSet| ByteBuf::from(encode_uids(uids));
         Self {
@@ -336,7 +336,7 @@ impl WrittenFolder {
             highest_modseq: state.highest_modseq,
             map: ByteBuf::from(state.map.encode()),
             skipped: BTreeMap::new(),
-            set_aside: state.set_aside.groups().iter().map(WrittenGroup::of).collect(),
+            set_aside: state.set_aside.groups().iter().map(SetAsideRecord::of).collect(),
             unwell_runs: state.unwell_runs,
             differences: state.differences.clone(),
             tail_from: state.tail_from,
@@ -386,9 +386,9 @@ impl Checkpoint {
     pub fn encode(&self) -> Result<Vec<u8>> {
         let (reduced, whole): (Vec<_>, Vec<_>) = self.folders.iter().partition(|(_, state)| state.reduced);
         let write = |folders: Vec<(&Vec<u8>, &FolderState)>| {
-            folders.into_iter().map(|(name, state)| WrittenFolder::of(name, state)).collect()
+            folders.into_iter().map(|(name, state)| FolderRecord::of(name, state)).collect()
         };
-        let written = Written {
+        let written = CheckpointRecord {
             fingerprint: self.fingerprint.clone(),
             mapping: self.mapping.iter().map(|(s, d)| (ByteBuf::from(&**s), ByteBuf::from(&**d))).collect(),
             views: self.views.iter().map(|(name, view)| (ByteBuf::from(&**name), *view)).collect(),
@@ -481,8 +481,8 @@ impl Checkpoint {
     /// Reads what stands behind the check sum.
     pub(crate) fn decode_cbor(cbor: &[u8]) -> Result<Self> {
         let refused = |what: &str| Error::internal(format!("the checkpoint can't be read: {what}"));
-        let written: Written = ciborium::from_reader(cbor).map_err(|_| refused("its fields are missing"))?;
-        let folders = written.folders.into_iter().map(WrittenFolder::read);
+        let written: CheckpointRecord = ciborium::from_reader(cbor).map_err(|_| refused("its fields are missing"))?;
+        let folders = written.folders.into_iter().map(FolderRecord::read);
         let reduced = written.reduced.into_iter().map(|folder| {
             let (name, state) = folder.read()?;
             Some((name, FolderState { reduced: true, ..state }))

@@ -17,9 +17,9 @@ pub(super) fn put_step(bytes: &mut Vec<u8>, from: u64, to: u64) {
 }
 
 /// Reads what [`put`] and [`put_step`] wrote; `None` at the end and for what they never write.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(super) struct VarintReader<'a>(pub(super) &'a [u8]);
 
-impl Reader<'_> {
+impl VarintReader<'_> {
     pub(super) fn take(&mut self) -> Option<u64> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
@@ -61,7 +61,7 @@ pub(super) fn encode_uids(uids: &UidSet) -> Vec<u8> {
 
 /// The UID set of [`encode_uids`]; `None` for anything that it does not write.
 pub(super) fn decode_uids(bytes: &[u8]) -> Option<UidSet> {
-    let mut reader = Reader(bytes);
+    let mut reader = VarintReader(bytes);
     let mut uids = UidSet::new();
     let mut previous = 0_u32;
     while !reader.0.is_empty() {
@@ -88,7 +88,7 @@ mod tests {
             let mut bytes = Vec::new();
             put(&mut bytes, a);
             put_step(&mut bytes, from, to);
-            let mut reader = Reader(&bytes);
+            let mut reader = VarintReader(&bytes);
             prop_assert_eq!(reader.take(), Some(a));
             prop_assert_eq!(reader.take_step(from), Some(to));
             prop_assert_eq!(reader.take(), None);

@@ -11,7 +11,7 @@ const PLAUSIBLE_PERCENT: u64 = 30;
 
 /// What the source said about a folder in one session.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SourceNow<'a> {
+pub(crate) struct SourceSnapshot<'a> {
     /// UIDVALIDITY.
     pub uid_validity: u32,
     /// UIDNEXT, where it was given.
@@ -25,7 +25,7 @@ pub(crate) struct SourceNow<'a> {
 /// Copied messages whose source is gone, in source UIDs. All of them are to leave the map once `delete` is done, or they
 /// would count as vanished in each later sync.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Vanished {
+pub(crate) struct VanishedCopies {
     /// Appended by us, copy known: the copy is to be deleted.
     pub delete: UidSet,
     /// Adopted, or copy unknown: the copy stays.
@@ -37,11 +37,11 @@ pub(crate) struct Vanished {
 /// # Errors
 /// The doubt, for the report, when the answers contradict each other or too much vanished at once: then nothing may be
 /// deleted.
-pub(crate) fn deletions(state: &FolderState, now: &SourceNow) -> Result<Vanished, String> {
+pub(crate) fn deletions(state: &FolderState, now: &SourceSnapshot) -> Result<VanishedCopies, String> {
     let copied = state.map.copied();
     let vanished = copied.difference(now.all);
     if vanished.is_empty() {
-        return Ok(Vanished::default());
+        return Ok(VanishedCopies::default());
     }
     let nothing = |why: String| Err(format!("{why}; nothing was deleted"));
     if now.uid_validity != state.source_uid_validity {
@@ -67,7 +67,7 @@ pub(crate) fn deletions(state: &FolderState, now: &SourceNow) -> Result<Vanished
         ));
     }
     let delete = vanished.intersection(&state.map.deletable());
-    Ok(Vanished { keep: vanished.difference(&delete), delete })
+    Ok(VanishedCopies { keep: vanished.difference(&delete), delete })
 }
 
 #[cfg(test)]
@@ -75,16 +75,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sync::uid_map::{Origin, Run};
+    use crate::sync::uid_map::{CopyOrigin, UidRun};
 
     fn state(length: u32) -> FolderState {
         let mut state = FolderState { source_uid_validity: 7, ..FolderState::default() };
-        state.map.push_runs([Run { source: 1, destination: Some(101), length, origin: Origin::Appended }]);
+        state.map.push_runs([UidRun { source: 1, destination: Some(101), length, origin: CopyOrigin::Appended }]);
         state
     }
 
-    fn now(all: &UidSet) -> SourceNow<'_> {
-        SourceNow { uid_validity: 7, uid_next: None, messages: u32::try_from(all.len()).unwrap(), all }
+    fn now(all: &UidSet) -> SourceSnapshot<'_> {
+        SourceSnapshot { uid_validity: 7, uid_next: None, messages: u32::try_from(all.len()).unwrap(), all }
     }
 
     fn uids(low: u32, high: u32) -> UidSet {
@@ -94,9 +94,9 @@ mod tests {
     #[test]
     fn only_known_copies_that_we_appended_are_deleted() {
         let mut state = state(10);
-        state.map.push(11, Some(201), Origin::Adopted);
-        state.map.push(12, None, Origin::Appended);
-        state.map.push(13, Some(202), Origin::Appended);
+        state.map.push(11, Some(201), CopyOrigin::Adopted);
+        state.map.push(12, None, CopyOrigin::Appended);
+        state.map.push(13, Some(202), CopyOrigin::Appended);
         let vanished = deletions(&state, &now(&uids(3, 10))).unwrap();
         assert_eq!(vanished.delete.to_string(), "1:2,13");
         assert_eq!(vanished.keep.to_string(), "11:12");
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn skipped_and_uncopied_messages_are_never_candidates() {
-        assert_eq!(deletions(&state(10), &now(&uids(1, 50))), Ok(Vanished::default()));
+        assert_eq!(deletions(&state(10), &now(&uids(1, 50))), Ok(VanishedCopies::default()));
     }
 
     #[test]
@@ -128,13 +128,13 @@ mod tests {
         let fine = now(&all);
         assert!(deletions(&state(10), &fine).is_ok());
         for broken in [
-            SourceNow { uid_validity: 8, ..fine },
-            SourceNow { messages: 10, ..fine },
-            SourceNow { uid_next: Some(10), ..fine },
+            SourceSnapshot { uid_validity: 8, ..fine },
+            SourceSnapshot { messages: 10, ..fine },
+            SourceSnapshot { uid_next: Some(10), ..fine },
         ] {
             deletions(&state(10), &broken).unwrap_err();
         }
-        assert!(deletions(&state(10), &SourceNow { uid_next: Some(11), ..fine }).is_ok());
+        assert!(deletions(&state(10), &SourceSnapshot { uid_next: Some(11), ..fine }).is_ok());
     }
 
     proptest! {
@@ -143,7 +143,7 @@ mod tests {
             length in 1..200_u32, gone in proptest::collection::btree_set(1..220_u32, 0..60), adopted in 0..20_u32,
         ) {
             let mut state = state(length);
-            state.map.push_runs([Run { source: length + 1, destination: Some(1), length: adopted, origin: Origin::Adopted }]);
+            state.map.push_runs([UidRun { source: length + 1, destination: Some(1), length: adopted, origin: CopyOrigin::Adopted }]);
             let all = uids(1, 220).difference(&gone.iter().copied().collect());
             if let Ok(vanished) = deletions(&state, &now(&all)) {
                 prop_assert!(vanished.delete.intersection(&all).is_empty());

@@ -11,11 +11,11 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    identity::{CompareGroup, ContentHash, Facts, MessageId, match_folder, match_tail},
+    identity::{CompareGroup, ContentHash, IdentityFacts, MessageId, match_folder, match_tail},
     limits::{LONGEST_COMMIT, LOOKS_APART, LOOKS_APART_ROUND_TRIPS, SLOWEST_COMMIT},
     lookup::{facts_of, hashes, message_ids, scan_with_ids},
-    scan::{Scan, Scanned},
-    trouble::Trouble,
+    scan::{FolderScan, ScannedMessage},
+    trouble::FailureBisector,
 };
 use crate::{
     error::{Error, Result},
@@ -30,7 +30,7 @@ const HEADROOM: usize = 200;
 
 /// A look at the destination that was made before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Look {
+pub(crate) struct DestinationSnapshot {
     /// When.
     pub at: Instant,
     /// UIDNEXT then.
@@ -39,7 +39,7 @@ pub(crate) struct Look {
 
 /// A source message found at the destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct FoundCopy {
     /// UID at the source.
     pub source: u32,
     /// UID at the destination.
@@ -50,18 +50,18 @@ pub(crate) struct Found {
 
 /// How far two looks must be apart. What is in doubt was sent in UID order: the largest of the first messages may take
 /// its time to be committed.
-pub(crate) fn apart(round_trip: Duration, work: &[Scanned]) -> Duration {
+pub(crate) fn apart(round_trip: Duration, work: &[ScannedMessage]) -> Duration {
     let largest = work.iter().take(HEADROOM).map(|m| u64::from(m.size)).max().unwrap_or(0);
     let commit = Duration::from_secs(largest / SLOWEST_COMMIT).min(LONGEST_COMMIT);
     LOOKS_APART.max(round_trip * LOOKS_APART_ROUND_TRIPS).max(commit)
 }
 
 /// One folder's doubt: `work` may be partly at the destination, at UID `from` or above, but not at a UID in `known`.
-pub(crate) struct Doubt<'a> {
+pub(crate) struct CopySearch<'a> {
     /// Facts about the source folder.
-    pub scan: &'a Scan,
+    pub scan: &'a FolderScan,
     /// What would be copied.
-    pub work: &'a [Scanned],
+    pub work: &'a [ScannedMessage],
     /// Of these, copies that the destination confirmed without telling their UIDs: of equal messages they come first.
     pub certain: &'a UidSet,
     /// Destination UIDs that are accounted for.
@@ -71,10 +71,10 @@ pub(crate) struct Doubt<'a> {
     /// Content decides (the tail); otherwise Message-ID, instant and size do, and content where they do not settle it.
     pub by_content: bool,
     /// The look before.
-    pub before: Option<Look>,
+    pub before: Option<DestinationSnapshot>,
 }
 
-impl Doubt<'_> {
+impl CopySearch<'_> {
     /// Looks until two looks agree. Both folders are open.
     ///
     /// # Errors
@@ -83,11 +83,11 @@ impl Doubt<'_> {
         &self,
         source: &mut Session,
         destination: &mut Session,
-        trouble: &mut Trouble,
-    ) -> Result<Vec<Found>> {
+        trouble: &mut FailureBisector,
+    ) -> Result<Vec<FoundCopy>> {
         let wait = apart(destination.round_trip(), self.work);
-        let mut unmatched: Vec<Scanned> = self.work.to_vec();
-        let mut strangers: Vec<Facts> = Vec::new();
+        let mut unmatched: Vec<ScannedMessage> = self.work.to_vec();
+        let mut strangers: Vec<IdentityFacts> = Vec::new();
         let mut flags: HashMap<u32, Vec<String>> = HashMap::new();
         let mut ids: Option<HashMap<u32, MessageId>> = None;
         let mut source_hashes: HashMap<u32, ContentHash> = HashMap::new();
@@ -97,7 +97,7 @@ impl Doubt<'_> {
         for _ in 0..MAX_LOOKS {
             let now = Instant::now();
             let (scan, new_ids) = scan_with_ids(destination, from).await?;
-            let new: Vec<&Scanned> = scan.messages.iter().filter(|m| !self.known.contains(m.uid)).collect();
+            let new: Vec<&ScannedMessage> = scan.messages.iter().filter(|m| !self.known.contains(m.uid)).collect();
             let uid_next = scan.messages.last().map_or(from, |m| m.uid.saturating_add(1));
             // The look before saw the same if nothing was added since.
             let agreed_before = before.is_some_and(|b| now.duration_since(b.at) >= wait && uid_next <= b.uid_next);
@@ -107,7 +107,7 @@ impl Doubt<'_> {
             }
             let mut matched = Vec::new();
             if !new.is_empty() && !unmatched.is_empty() {
-                let new_facts: Vec<Facts> = new.iter().map(|m| facts_of(m, &new_ids)).collect();
+                let new_facts: Vec<IdentityFacts> = new.iter().map(|m| facts_of(m, &new_ids)).collect();
                 matched = if self.by_content {
                     self.by_content(source, destination, &unmatched, &new_facts, &mut source_hashes, trouble).await?
                 } else {
@@ -116,7 +116,7 @@ impl Doubt<'_> {
                     }
                     strangers.extend(new_facts);
                     let known_ids = ids.get_or_insert_default();
-                    let facts: Vec<Facts> = unmatched.iter().map(|m| facts_of(m, known_ids)).collect();
+                    let facts: Vec<IdentityFacts> = unmatched.iter().map(|m| facts_of(m, known_ids)).collect();
                     by_facts(source, destination, &facts, &strangers, trouble).await?
                 };
             }
@@ -128,14 +128,14 @@ impl Doubt<'_> {
                 let there = flags.get(&destination_uid).map_or(&[][..], Vec::as_slice);
                 let missing_flags =
                     sendable(self.scan, &message).into_iter().filter(|flag| !there.contains(flag)).collect();
-                found.push(Found { source: source_uid, destination: destination_uid, missing_flags });
+                found.push(FoundCopy { source: source_uid, destination: destination_uid, missing_flags });
             }
             let agreed_now = quiet && before.is_some_and(|b| now.duration_since(b.at) >= wait) && self.before != before;
             if unmatched.is_empty() || agreed_before || agreed_now {
                 found.sort_by_key(|f| f.source);
                 return Ok(found);
             }
-            before = Some(Look { at: now, uid_next });
+            before = Some(DestinationSnapshot { at: now, uid_next });
             tokio::time::sleep_until(now + wait).await;
         }
         Err(destination
@@ -147,10 +147,10 @@ impl Doubt<'_> {
         &self,
         source: &mut Session,
         destination: &mut Session,
-        unmatched: &[Scanned],
-        new: &[Facts],
+        unmatched: &[ScannedMessage],
+        new: &[IdentityFacts],
         source_hashes: &mut HashMap<u32, ContentHash>,
-        trouble: &mut Trouble,
+        trouble: &mut FailureBisector,
     ) -> Result<Vec<(u32, u32)>> {
         let candidates: UidSet = unmatched
             .iter()
@@ -178,7 +178,7 @@ impl Doubt<'_> {
 /// Hashes of everything that is asked for at the destination: a body that is there and cannot be read must not count as
 /// another, or its copy would be sent again.
 async fn all_hashes(destination: &mut Session, uids: &UidSet) -> Result<BTreeMap<u32, ContentHash>> {
-    let mut trouble = Trouble::default();
+    let mut trouble = FailureBisector::default();
     let found = hashes(destination, uids, &mut trouble).await?;
     match uids.iter().find(|uid| trouble.unreadable(*uid)) {
         Some(uid) => {
@@ -193,9 +193,9 @@ async fn all_hashes(destination: &mut Session, uids: &UidSet) -> Result<BTreeMap
 async fn by_facts(
     source: &mut Session,
     destination: &mut Session,
-    ours: &[Facts],
-    theirs: &[Facts],
-    trouble: &mut Trouble,
+    ours: &[IdentityFacts],
+    theirs: &[IdentityFacts],
+    trouble: &mut FailureBisector,
 ) -> Result<Vec<(u32, u32)>> {
     let matching = match_folder(ours, theirs);
     let mut pairs = matching.settled;
@@ -211,20 +211,25 @@ async fn by_facts(
     Ok(pairs)
 }
 
-fn sendable(scan: &Scan, message: &Scanned) -> Vec<String> {
+fn sendable(scan: &FolderScan, message: &ScannedMessage) -> Vec<String> {
     scan.flags(message).iter().filter_map(|flag| flag.sendable().map(str::to_owned)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imap::response::Fetch;
+    use crate::imap::response::FetchResponse;
 
     #[test]
     fn what_a_server_says_of_sizes_makes_no_wait_without_end() {
         let of = |size| {
-            let mut scan = Scan::default();
-            scan.take(Fetch { uid: Some(1), flags: Some(Vec::new()), size: Some(size), ..Fetch::default() });
+            let mut scan = FolderScan::default();
+            scan.take(FetchResponse {
+                uid: Some(1),
+                flags: Some(Vec::new()),
+                size: Some(size),
+                ..FetchResponse::default()
+            });
             scan.finish();
             apart(Duration::from_millis(10), &scan.messages)
         };

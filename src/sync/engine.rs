@@ -15,25 +15,25 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    breaker::{Breakers, Weight, out_of_patience},
+    breaker::{AccountBreakers, RefusalWeight, out_of_patience},
     checkpoint::{Checkpoint, fingerprint},
-    copy::{Memory, Quiet},
+    copy::{CopyMemory, ExclusiveAppend},
     folder::sync_folder,
-    job::{Ended, Job, Shared},
-    ledger::Ledger,
+    job::{FolderSyncContext, FolderSyncJob, SyncEnd},
+    ledger::LiveCheckpoint,
     limits::{BUFFERED_BYTES, BUFFERED_BYTES_PER_PAIR},
-    pair::Pair,
-    prepare::{Prepared, prepare},
-    progress::{Phase, Progress},
-    report::{FolderReport, MailboxReport, NotCopied},
+    pair::ConnectionPair,
+    prepare::{PreparedFolders, prepare},
+    progress::{EnginePhase, SyncProgress},
+    report::{FolderReport, MailboxReport, NotCopiedReport},
     set_aside::SetAsideReason,
-    spec::{Retry, SyncSpec},
+    spec::{RetryPolicy, SyncSpec},
     store::CheckpointStore,
     views::look_at_views,
 };
 use crate::{
-    error::{Error, ErrorClass, Finality, Remedy, Result},
-    imap::{Endpoint, mutf7, permit::Permit},
+    error::{Error, ErrorClass, ErrorRemedy, GiveUpScope, Result},
+    imap::{Endpoint, mutf7, permit::WritePermit},
 };
 
 /// This many lost connections in a row may narrow down what the source fails on before they count as the server's own
@@ -47,11 +47,11 @@ pub struct SyncContext {
     /// Keeps the checkpoint.
     pub store: Arc<dyn CheckpointStore>,
     /// Live counters.
-    pub progress: Arc<Progress>,
+    pub progress: Arc<SyncProgress>,
     /// Asks to end soon: the checkpoint is saved, and what is in flight is waited for.
     pub stop: CancellationToken,
     /// Says whether this sync may still write to the destination.
-    pub permit: Arc<dyn Permit>,
+    pub permit: Arc<dyn WritePermit>,
 }
 
 /// Syncs one mailbox from `checkpoint` on (none: whatever is at the destination is matched). Never fails as such: what
@@ -60,7 +60,7 @@ pub async fn sync_mailbox(spec: &SyncSpec, checkpoint: Option<Checkpoint>, conte
     let started = Instant::now();
     let mut report = MailboxReport { mailbox: spec.mailbox.clone(), dry_run: spec.dry_run, ..MailboxReport::default() };
     let outcome = run(spec, checkpoint, context, &mut report).await;
-    report.interrupted = matches!(outcome, Ok(Ended::Stopped));
+    report.interrupted = matches!(outcome, Ok(SyncEnd::Stopped));
     if let Err(error) = outcome {
         report.error.get_or_insert(error);
     }
@@ -70,7 +70,7 @@ pub async fn sync_mailbox(spec: &SyncSpec, checkpoint: Option<Checkpoint>, conte
     }
     report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let failed = report.error.is_some() || report.folders.iter().any(|f| f.error.is_some());
-    context.progress.enter(if failed { Phase::Failed } else { Phase::Done });
+    context.progress.enter(if failed { EnginePhase::Failed } else { EnginePhase::Done });
     report
 }
 
@@ -79,7 +79,7 @@ async fn run(
     checkpoint: Option<Checkpoint>,
     context: &SyncContext,
     report: &mut MailboxReport,
-) -> Result<Ended> {
+) -> Result<SyncEnd> {
     let print = fingerprint(&spec.source, &spec.destination);
     let checkpoint = match checkpoint {
         Some(checkpoint) if checkpoint.fingerprint == print => checkpoint,
@@ -91,19 +91,19 @@ async fn run(
         }
         None => Checkpoint { fingerprint: print, ..Checkpoint::default() },
     };
-    let ledger = Arc::new(Ledger::new(checkpoint, Arc::clone(&context.store)));
-    let line = Arc::new(Line::new(spec, &context.progress, &context.permit));
+    let ledger = Arc::new(LiveCheckpoint::new(checkpoint, Arc::clone(&context.store)));
+    let line = Arc::new(PairConnector::new(spec, &context.progress, &context.permit));
 
     let mut backoff = line.backoff();
     let mut spare = JoinSet::new();
     let (pair, prepared) = loop {
-        context.progress.enter(Phase::Connecting);
+        context.progress.enter(EnginePhase::Connecting);
         match begin(spec, &line, &ledger, context, report, &mut spare).await {
             Ok(Some(ready)) => break ready,
-            Ok(None) => return Ok(Ended::Stopped),
+            Ok(None) => return Ok(SyncEnd::Stopped),
             Err(error) => match line.wait(error, &mut backoff, &context.stop).await {
-                Ok(Waited::Out) => report.reconnects += 1,
-                Ok(Waited::Stopped) => return Ok(Ended::Stopped),
+                Ok(WaitOutcome::Out) => report.reconnects += 1,
+                Ok(WaitOutcome::Stopped) => return Ok(SyncEnd::Stopped),
                 Err(error) => {
                     tell_as_known(spec, &ledger, report);
                     return Err(error);
@@ -126,11 +126,11 @@ async fn run(
     if !unfinished && !spec.dry_run && report.gravest().is_none() {
         forget_told(&ledger).await?;
     }
-    Ok(if context.stop.is_cancelled() && unfinished { Ended::Stopped } else { Ended::Complete })
+    Ok(if context.stop.is_cancelled() && unfinished { SyncEnd::Stopped } else { SyncEnd::Complete })
 }
 
 /// Tells of each folder what stands as not copied, whichever run found out.
-fn tell_not_copied(spec: &SyncSpec, ledger: &Ledger, report: &mut MailboxReport) {
+fn tell_not_copied(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mut MailboxReport) {
     for folder in &mut report.folders {
         if spec.dry_run && !folder.unchanged {
             continue; // it told what it foretells
@@ -157,11 +157,11 @@ fn tell_not_copied(spec: &SyncSpec, ledger: &Ledger, report: &mut MailboxReport)
 }
 
 /// Tells what stood as not copied when somebody looked last: nobody could look now.
-fn tell_as_known(spec: &SyncSpec, ledger: &Ledger, report: &mut MailboxReport) {
+fn tell_as_known(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mut MailboxReport) {
     if !report.folders.is_empty() {
         return tell_not_copied(spec, ledger, report);
     }
-    let mut known = NotCopied::default();
+    let mut known = NotCopiedReport::default();
     ledger.read(|checkpoint| {
         for (name, state) in &checkpoint.folders {
             let name = mutf7::decode_lossy(name);
@@ -180,7 +180,7 @@ fn tell_as_known(spec: &SyncSpec, ledger: &Ledger, report: &mut MailboxReport) {
 }
 
 /// This run told all differences, so that the next one need not.
-async fn forget_told(ledger: &Ledger) -> Result<()> {
+async fn forget_told(ledger: &LiveCheckpoint) -> Result<()> {
     let told = ledger.read(|checkpoint| checkpoint.folders.values().any(|state| !state.differences.0.is_empty()));
     if !told {
         return Ok(());
@@ -194,20 +194,20 @@ async fn forget_told(ledger: &Ledger) -> Result<()> {
 }
 
 /// Further pairs of connections on their way.
-type Spare = JoinSet<Result<Pair>>;
+type SparePairs = JoinSet<Result<ConnectionPair>>;
 
 async fn begin(
     spec: &SyncSpec,
-    line: &Arc<Line>,
-    ledger: &Ledger,
+    line: &Arc<PairConnector>,
+    ledger: &LiveCheckpoint,
     context: &SyncContext,
     report: &mut MailboxReport,
-    spare: &mut Spare,
-) -> Result<Option<(Pair, Prepared)>> {
+    spare: &mut SparePairs,
+) -> Result<Option<(ConnectionPair, PreparedFolders)>> {
     spare.abort_all();
     *spare = JoinSet::new();
     let Some(mut pair) = line.connect_unless(&context.stop).await? else { return Ok(None) };
-    context.progress.enter(Phase::Planning);
+    context.progress.enter(EnginePhase::Planning);
     let grow = |folders: usize| {
         for _ in 1..spec.connections.min(folders) {
             let line = Arc::clone(line);
@@ -219,28 +219,28 @@ async fn begin(
 }
 
 /// How connections are made, and made again.
-pub(super) struct Line {
+pub(super) struct PairConnector {
     source: Arc<Endpoint>,
     destination: Arc<Endpoint>,
-    progress: Arc<Progress>,
-    permit: Arc<dyn Permit>,
-    retry: Retry,
+    progress: Arc<SyncProgress>,
+    permit: Arc<dyn WritePermit>,
+    retry: RetryPolicy,
 }
 
-pub(super) type Backoff = backon::ExponentialBackoff;
+pub(super) type RetryBackoff = backon::ExponentialBackoff;
 
 /// How a wait before the next try ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waited {
+pub(super) enum WaitOutcome {
     /// It is time to try again.
     Out,
     /// It was asked to stop: what was waited out counts no more.
     Stopped,
 }
 
-impl Line {
+impl PairConnector {
     /// The line between the accounts of `spec`.
-    pub(super) fn new(spec: &SyncSpec, progress: &Arc<Progress>, permit: &Arc<dyn Permit>) -> Self {
+    pub(super) fn new(spec: &SyncSpec, progress: &Arc<SyncProgress>, permit: &Arc<dyn WritePermit>) -> Self {
         Self {
             source: Arc::new(spec.source.clone()),
             destination: Arc::new(spec.destination.clone()),
@@ -251,12 +251,12 @@ impl Line {
     }
 
     /// A new pair of connections.
-    pub(super) async fn connect(&self) -> Result<Pair> {
-        Pair::connect(&self.source, &self.destination, &self.progress, &self.permit).await
+    pub(super) async fn connect(&self) -> Result<ConnectionPair> {
+        ConnectionPair::connect(&self.source, &self.destination, &self.progress, &self.permit).await
     }
 
     /// A new pair of connections; none when it is asked to stop before both are there.
-    async fn connect_unless(&self, stop: &CancellationToken) -> Result<Option<Pair>> {
+    async fn connect_unless(&self, stop: &CancellationToken) -> Result<Option<ConnectionPair>> {
         tokio::select! {
             pair = self.connect() => pair.map(Some),
             () = stop.cancelled() => Ok(None),
@@ -264,7 +264,7 @@ impl Line {
     }
 
     /// The waits between tries, from the first on.
-    pub(super) fn backoff(&self) -> Backoff {
+    pub(super) fn backoff(&self) -> RetryBackoff {
         ExponentialBuilder::default()
             .with_jitter()
             .with_min_delay(self.retry.initial_backoff)
@@ -274,12 +274,17 @@ impl Line {
     }
 
     /// Waits before the next try, or gives the error back when trying again makes no sense.
-    pub(super) async fn wait(&self, error: Error, backoff: &mut Backoff, stop: &CancellationToken) -> Result<Waited> {
-        if error.class.remedy() != Remedy::RetryWithBackoff || error.finality != Finality::ByClass {
+    pub(super) async fn wait(
+        &self,
+        error: Error,
+        backoff: &mut RetryBackoff,
+        stop: &CancellationToken,
+    ) -> Result<WaitOutcome> {
+        if error.class.remedy() != ErrorRemedy::RetryWithBackoff || error.finality != GiveUpScope::ByClass {
             return Err(error);
         }
         if stop.is_cancelled() {
-            return Ok(Waited::Stopped);
+            return Ok(WaitOutcome::Stopped);
         }
         let Some(mut delay) = backoff.next() else { return Err(error) };
         if error.class == ErrorClass::Throttled {
@@ -294,34 +299,34 @@ impl Line {
         tracing::info!(error = %error, delay_ms = delay.as_millis(), "trying again");
         let _waiting = self.progress.wait(error.to_string(), delay);
         Ok(tokio::select! {
-            () = tokio::time::sleep(delay) => Waited::Out,
-            () = stop.cancelled() => Waited::Stopped,
+            () = tokio::time::sleep(delay) => WaitOutcome::Out,
+            () = stop.cancelled() => WaitOutcome::Stopped,
         })
     }
 }
 
 /// What the workers of one mailbox share.
-struct Floor {
-    shared: Shared,
-    line: Arc<Line>,
-    queue: Mutex<VecDeque<Job>>,
+struct FolderSyncPool {
+    shared: FolderSyncContext,
+    line: Arc<PairConnector>,
+    queue: Mutex<VecDeque<FolderSyncJob>>,
     done: Mutex<BTreeMap<Vec<u8>, FolderReport>>,
     fatal: Mutex<Option<Error>>,
     reconnects: AtomicU64,
 }
 
-impl Floor {
-    fn next_job(&self) -> Option<Job> {
+impl FolderSyncPool {
+    fn next_job(&self) -> Option<FolderSyncJob> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    fn put(&self, job: &Job, report: FolderReport) {
+    fn put(&self, job: &FolderSyncJob, report: FolderReport) {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(job.source_raw.clone(), report);
     }
 
     /// Waits while a server asks to be left alone.
-    async fn wait_until_due(&self, mut pair: Option<&mut Pair>) -> Result<()> {
-        let Shared { breakers, progress, stop, .. } = &self.shared;
+    async fn wait_until_due(&self, mut pair: Option<&mut ConnectionPair>) -> Result<()> {
+        let FolderSyncContext { breakers, progress, stop, .. } = &self.shared;
         breakers.source.wait_until_due(pair.as_deref_mut(), progress, stop).await?;
         breakers.destination.wait_until_due(pair, progress, stop).await
     }
@@ -336,27 +341,27 @@ impl Floor {
 async fn copy_folders(
     spec: &SyncSpec,
     context: &SyncContext,
-    ledger: &Arc<Ledger>,
-    line: Arc<Line>,
-    (pair, mut spare): (Pair, Spare),
-    prepared: Prepared,
+    ledger: &Arc<LiveCheckpoint>,
+    line: Arc<PairConnector>,
+    (pair, mut spare): (ConnectionPair, SparePairs),
+    prepared: PreparedFolders,
     report: &mut MailboxReport,
 ) -> Result<()> {
-    context.progress.enter(Phase::Copying);
-    Progress::add(&context.progress.folders_total, prepared.jobs.len() as u64);
+    context.progress.enter(EnginePhase::Copying);
+    SyncProgress::add(&context.progress.folders_total, prepared.jobs.len() as u64);
     prepared.count(&context.progress);
     report.folders = prepared.closed;
 
     let pairs = spec.connections.max(1).min(prepared.jobs.len()).max(1);
-    let floor = Arc::new(Floor {
-        shared: Shared {
+    let floor = Arc::new(FolderSyncPool {
+        shared: FolderSyncContext {
             spec: Arc::new(spec.clone()),
             ledger: Arc::clone(ledger),
             progress: Arc::clone(&context.progress),
             stop: context.stop.child_token(),
             budget: (BUFFERED_BYTES / pairs as u64).min(BUFFERED_BYTES_PER_PAIR),
-            breakers: Breakers::new(spec.retry),
-            quiet: Quiet::default(),
+            breakers: AccountBreakers::new(spec.retry),
+            quiet: ExclusiveAppend::default(),
             destination_server: prepared.destination_server,
         },
         line,
@@ -395,7 +400,7 @@ async fn copy_folders(
         }
     }
     saver.shutdown().await;
-    let untouched: Vec<Job> = floor.queue.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+    let untouched: Vec<FolderSyncJob> = floor.queue.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
     for job in untouched.iter().filter(|job| !job.in_doubt) {
         // Marked as open for nothing: the next run need not look.
         ledger.update(|checkpoint| {
@@ -421,13 +426,13 @@ async fn copy_folders(
 }
 
 /// One pair of connections, folder after folder.
-async fn work(floor: Arc<Floor>, pair: Pair) {
+async fn work(floor: Arc<FolderSyncPool>, pair: ConnectionPair) {
     let mut pair = Some(pair);
     while !floor.shared.stop.is_cancelled() {
         let Some(job) = floor.next_job() else { break };
         let (report, left) = one_folder(&floor, job.clone(), pair.take()).await;
         floor.put(&job, report);
-        Progress::add(&floor.shared.progress.folders_done, 1);
+        SyncProgress::add(&floor.shared.progress.folders_done, 1);
         pair = left;
     }
     if let Some(pair) = pair {
@@ -436,9 +441,13 @@ async fn work(floor: Arc<Floor>, pair: Pair) {
 }
 
 /// One folder, reconnecting as often as it makes sense. Gives back the pair of connections if it can be used again.
-async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (FolderReport, Option<Pair>) {
+async fn one_folder(
+    floor: &FolderSyncPool,
+    mut job: FolderSyncJob,
+    mut pair: Option<ConnectionPair>,
+) -> (FolderReport, Option<ConnectionPair>) {
     let mut report = job.report();
-    let mut memory = Memory { in_doubt: job.in_doubt, ..Memory::default() };
+    let mut memory = CopyMemory { in_doubt: job.in_doubt, ..CopyMemory::default() };
     let mut backoff = floor.line.backoff();
     let mut connected_at = Instant::now();
     let mut barren: u32 = 0;
@@ -446,7 +455,7 @@ async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (Fol
         let before = (report.copied_now + report.adopted, memory.steps(), memory.suspects.tries());
         let waited = floor.wait_until_due(pair.as_mut()).await;
         let attempt = match &mut pair {
-            _ if waited.is_err() => waited.map(|()| Ended::Stopped),
+            _ if waited.is_err() => waited.map(|()| SyncEnd::Stopped),
             Some(pair) => sync_folder(&floor.shared, &job, pair, &mut memory, &mut report)
                 .await
                 .map_err(|error| error.in_folder(&job.source_name)),
@@ -456,21 +465,21 @@ async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (Fol
                     connected_at = Instant::now();
                     continue;
                 }
-                Ok(None) => Ok(Ended::Stopped),
+                Ok(None) => Ok(SyncEnd::Stopped),
                 Err(error) => Err(error),
             },
         };
         let error = match attempt {
-            Ok(Ended::Complete) => {
+            Ok(SyncEnd::Complete) => {
                 report.complete = true;
                 return (report, pair);
             }
-            Ok(Ended::Stopped) => return (report, None),
+            Ok(SyncEnd::Stopped) => return (report, None),
             Err(error) => error,
         };
         if let (Some(side), Some(_)) = (error.side, error.stated_wait) {
             // All connections to this account wait, whatever it was that was refused.
-            floor.shared.breakers.on(side).refused(&error, Weight::Control);
+            floor.shared.breakers.on(side).refused(&error, RefusalWeight::Control);
         }
         // What was being sent may still be committed: nothing that was seen before counts.
         pair = None;
@@ -493,13 +502,13 @@ async fn one_folder(floor: &Floor, mut job: Job, mut pair: Option<Pair>) -> (Fol
             backoff = floor.line.backoff();
         }
         match floor.line.wait(error, &mut backoff, &floor.shared.stop).await {
-            Ok(Waited::Out) => floor.reconnects.fetch_add(1, Relaxed),
-            Ok(Waited::Stopped) => return (report, None),
+            Ok(WaitOutcome::Out) => floor.reconnects.fetch_add(1, Relaxed),
+            Ok(WaitOutcome::Stopped) => return (report, None),
             Err(error) => {
                 let own = match error.finality {
-                    Finality::Folder => error.class != ErrorClass::Quota,
-                    Finality::Mailbox => false,
-                    Finality::ByClass => matches!(
+                    GiveUpScope::Folder => error.class != ErrorClass::Quota,
+                    GiveUpScope::Mailbox => false,
+                    GiveUpScope::ByClass => matches!(
                         error.class,
                         ErrorClass::Authorization | ErrorClass::MessageRejected | ErrorClass::Protocol
                     ),
@@ -521,22 +530,22 @@ mod tests {
     use futures::poll;
 
     use super::*;
-    use crate::{imap::permit::Always, sync::testing::spec};
+    use crate::{imap::permit::AlwaysPermitted, sync::testing::spec};
 
     #[tokio::test]
     async fn a_stop_ends_the_wait_before_the_next_try_without_the_error_that_is_waited_out() {
         let mut spec = spec("alice");
         spec.retry.initial_backoff = Duration::from_hours(1);
         spec.retry.max_backoff = Duration::from_hours(1);
-        let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
-        let permit: Arc<dyn Permit> = Arc::new(Always);
-        let line = Line::new(&spec, &progress, &permit);
+        let (progress, stop) = (Arc::new(SyncProgress::default()), CancellationToken::new());
+        let permit: Arc<dyn WritePermit> = Arc::new(AlwaysPermitted);
+        let line = PairConnector::new(&spec, &progress, &permit);
         let mut backoff = line.backoff();
         let mut waiting = Box::pin(line.wait(Error::network("connection lost"), &mut backoff, &stop));
         assert!(poll!(&mut waiting).is_pending());
         assert!(progress.snapshot().waiting.is_some());
         stop.cancel();
-        assert_eq!(waiting.await, Ok(Waited::Stopped));
+        assert_eq!(waiting.await, Ok(WaitOutcome::Stopped));
         assert!(progress.snapshot().waiting.is_none());
         // What waiting does not help is told, stopped or not.
         let wrong = Error::new(ErrorClass::Authentication, "wrong password");

@@ -1,6 +1,6 @@
 //! Which messages the migration's rules leave out.
 
-use super::spec::MessageRules;
+use super::spec::MessageFilter;
 
 /// What is known about a message before its body is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,7 +16,7 @@ pub(crate) struct MessageFacts {
 /// The rule that leaves a message out, as it is counted in the report; none when the message is to be copied.
 /// What is not known is never a reason to leave a message out.
 #[must_use]
-pub(crate) fn left_out(rules: &MessageRules, facts: MessageFacts) -> Option<&'static str> {
+pub(crate) fn left_out(rules: &MessageFilter, facts: MessageFacts) -> Option<&'static str> {
     let date = |wanted: Option<i64>, broken: fn(i64, i64) -> bool| {
         wanted.zip(facts.date_epoch).is_some_and(|(limit, date)| broken(date, limit))
     };
@@ -49,12 +49,12 @@ mod tests {
     #[test]
     fn without_rules_everything_is_copied() {
         let deleted = MessageFacts { deleted: true, ..facts(0, i64::MIN) };
-        assert_eq!(left_out(&MessageRules::default(), deleted), None);
+        assert_eq!(left_out(&MessageFilter::default(), deleted), None);
     }
 
     #[test]
     fn limits_are_inclusive_where_their_names_say_so() {
-        let rules = MessageRules {
+        let rules = MessageFilter {
             since: Some(100),
             before: Some(200),
             max_size: Some(20),
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn what_is_unknown_never_leaves_a_message_out() {
-        let rules = MessageRules {
+        let rules = MessageFilter {
             since: Some(100),
             before: Some(200),
             max_size: Some(20),

@@ -3,20 +3,20 @@
 
 use std::collections::BTreeMap;
 
-use super::{doubt::Found, uid_map::UidMapIndex};
+use super::{doubt::FoundCopy, uid_map::UidMapIndex};
 use crate::imap::uid_set::UidSet;
 
 /// UIDs by sendable flag. A flag that no message has is not in it.
-pub(crate) type FlagSets = BTreeMap<String, UidSet>;
+pub(crate) type UidsByFlag = BTreeMap<String, UidSet>;
 
 /// What to add and what to remove, as +FLAGS and -FLAGS. Removals go first: a keyword whose spelling changed (`Foo` to
 /// `foo`) is one keyword for most servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FlagChanges {
     /// UIDs that get the flag.
-    pub add: FlagSets,
+    pub add: UidsByFlag,
     /// UIDs that lose the flag.
-    pub remove: FlagSets,
+    pub remove: UidsByFlag,
 }
 
 impl FlagChanges {
@@ -24,8 +24,8 @@ impl FlagChanges {
     /// the messages in `seen`, which are the copied messages whose flags were fetched now (with CONDSTORE only those
     /// that changed). Of other messages nothing is known, and so nothing follows.
     #[must_use]
-    pub(crate) fn since(base: &FlagSets, current: &FlagSets, seen: &UidSet) -> Self {
-        let less = |these: &FlagSets, those: &FlagSets| {
+    pub(crate) fn since(base: &UidsByFlag, current: &UidsByFlag, seen: &UidSet) -> Self {
+        let less = |these: &UidsByFlag, those: &UidsByFlag| {
             let none = UidSet::new();
             let rest = |(flag, uids): (&String, &UidSet)| {
                 (flag.clone(), uids.intersection(seen).difference(those.get(flag).unwrap_or(&none)))
@@ -38,21 +38,21 @@ impl FlagChanges {
     /// What messages get that were found at the destination, in destination UIDs: the flags that the source has and they
     /// have not. They lose none, and \Deleted is the destination user's own decision.
     #[must_use]
-    pub(crate) fn for_adopted(found: &[Found]) -> Self {
-        let mut add = FlagSets::new();
+    pub(crate) fn for_adopted(found: &[FoundCopy]) -> Self {
+        let mut add = UidsByFlag::new();
         for copy in found {
             for flag in copy.missing_flags.iter().filter(|flag| !flag.eq_ignore_ascii_case("\\Deleted")) {
                 add.entry(flag.clone()).or_default().insert(copy.destination);
             }
         }
-        Self { add, remove: FlagSets::new() }
+        Self { add, remove: UidsByFlag::new() }
     }
 
     /// The same in destination UIDs, and the source UIDs whose copies are unknown and so can't follow.
     #[must_use]
     pub(crate) fn at_destination(&self, index: &UidMapIndex) -> (Self, UidSet) {
         let mut unknown = UidSet::new();
-        let mut mapped = |sets: &FlagSets| {
+        let mut mapped = |sets: &UidsByFlag| {
             without_empty(sets.iter().map(|(flag, uids)| {
                 let (destinations, missing) = index.destinations_of(uids);
                 unknown = unknown.union(&missing);
@@ -66,7 +66,7 @@ impl FlagChanges {
 
 /// The base of the next sync: `current` for the messages in `seen`, and what was known before for the others.
 #[must_use]
-pub(crate) fn next_base(base: &FlagSets, current: &FlagSets, seen: &UidSet) -> FlagSets {
+pub(crate) fn next_base(base: &UidsByFlag, current: &UidsByFlag, seen: &UidSet) -> UidsByFlag {
     let mut next = without_empty(base.iter().map(|(flag, uids)| (flag.clone(), uids.difference(seen))));
     for (flag, uids) in current {
         let uids = uids.intersection(seen);
@@ -78,7 +78,7 @@ pub(crate) fn next_base(base: &FlagSets, current: &FlagSets, seen: &UidSet) -> F
     next
 }
 
-fn without_empty(sets: impl Iterator<Item = (String, UidSet)>) -> FlagSets {
+fn without_empty(sets: impl Iterator<Item = (String, UidSet)>) -> UidsByFlag {
     sets.filter(|(_, uids)| !uids.is_empty()).collect()
 }
 
@@ -87,9 +87,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sync::uid_map::{Origin, UidMap};
+    use crate::sync::uid_map::{CopyOrigin, UidMap};
 
-    fn sets(sets: &[(&str, &str)]) -> FlagSets {
+    fn sets(sets: &[(&str, &str)]) -> UidsByFlag {
         sets.iter().map(|(flag, uids)| ((*flag).to_owned(), UidSet::parse(uids).unwrap())).collect()
     }
 
@@ -109,16 +109,16 @@ mod tests {
     #[test]
     fn messages_that_were_not_looked_at_lose_nothing() {
         let base = sets(&[("\\Seen", "1:5")]);
-        let changes = FlagChanges::since(&base, &FlagSets::new(), &uids("5"));
+        let changes = FlagChanges::since(&base, &UidsByFlag::new(), &uids("5"));
         assert_eq!(changes.remove, sets(&[("\\Seen", "5")]));
-        assert_eq!(next_base(&base, &FlagSets::new(), &uids("5")), sets(&[("\\Seen", "1:4")]));
+        assert_eq!(next_base(&base, &UidsByFlag::new(), &uids("5")), sets(&[("\\Seen", "1:4")]));
     }
 
     #[test]
     fn adopted_messages_only_gain_flags_and_never_deleted() {
         let found = |source, destination, missing: &[&str]| {
             let missing_flags = missing.iter().map(|flag| (*flag).to_owned()).collect();
-            Found { source, destination, missing_flags }
+            FoundCopy { source, destination, missing_flags }
         };
         let found = [
             found(1, 21, &["\\Seen", "\\Deleted"]),
@@ -127,21 +127,21 @@ mod tests {
         ];
         let changes = FlagChanges::for_adopted(&found);
         let add = sets(&[("\\Seen", "21:22"), ("$Work", "22")]);
-        assert_eq!(changes, FlagChanges { add, remove: FlagSets::new() });
+        assert_eq!(changes, FlagChanges { add, remove: UidsByFlag::new() });
     }
 
     #[test]
     fn changes_go_to_the_known_copies_and_the_others_are_reported() {
         let mut map = UidMap::new();
-        map.push(1, Some(11), Origin::Appended);
-        map.push(2, None, Origin::Appended);
+        map.push(1, Some(11), CopyOrigin::Appended);
+        map.push(2, None, CopyOrigin::Appended);
         let changes = FlagChanges { add: sets(&[("\\Seen", "1:3")]), remove: sets(&[("\\Flagged", "2")]) };
         let (there, unknown) = changes.at_destination(&map.index());
-        assert_eq!(there, FlagChanges { add: sets(&[("\\Seen", "11")]), remove: FlagSets::new() });
+        assert_eq!(there, FlagChanges { add: sets(&[("\\Seen", "11")]), remove: UidsByFlag::new() });
         assert_eq!(unknown, uids("2:3"));
     }
 
-    fn some_sets() -> impl Strategy<Value = FlagSets> {
+    fn some_sets() -> impl Strategy<Value = UidsByFlag> {
         let uids = proptest::collection::btree_set(1..20_u32, 1..15).prop_map(|uids| uids.into_iter().collect());
         proptest::collection::btree_map("[abc]", uids, 0..3)
     }

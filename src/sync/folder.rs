@@ -1,39 +1,39 @@
 //! One folder on one pair of connections: open, scan, settle doubts, copy, flags, deletions, close. Can be run again from
-//! the beginning after any failure; the checkpoint and [`Memory`] hold what was done.
+//! the beginning after any failure; the checkpoint and [`CopyMemory`] hold what was done.
 
 use std::time::Duration;
 
 use super::{
-    adopt::{Start, resolve_unknown, settle_doubt, start, take_found},
+    adopt::{FolderStartMode, resolve_unknown, settle_doubt, start, take_found},
     checkpoint::FolderState,
-    copy::{CopyContext, Memory},
-    doubt::{Found, apart},
+    copy::{CopyContext, CopyMemory},
+    doubt::{FoundCopy, apart},
     filter::{MessageFacts, left_out},
-    job::{Ended, Job, Shared},
+    job::{FolderSyncContext, FolderSyncJob, SyncEnd},
     lookup::{all_uids, still_there},
     mirror::mirror_deletions,
-    open::{Opened, may_come_whole, open_destination, open_source},
-    pair::Pair,
+    open::{OpenedSource, may_come_whole, open_destination, open_source},
+    pair::ConnectionPair,
     passes::FolderCopy,
-    progress::Progress,
+    progress::SyncProgress,
     readback::read_back,
     report::{FolderReport, MAX_LISTED},
-    scan::{Scan, Scanned, scan_set},
-    set_aside::{SetAside, SetAsideGroup, SetAsideReason, TryFacts},
-    spec::{DeletePolicy, FlagPolicy},
+    scan::{FolderScan, ScannedMessage, scan_set},
+    set_aside::{RetryFacts, SetAside, SetAsideGroup, SetAsideReason},
+    spec::{DeletionHandling, FlagHandling},
     store_flags::{add_missing, follow},
-    suspects::Earlier,
+    suspects::EarlierTries,
 };
 use crate::{
     error::{Error, ErrorClass, Result},
-    imap::{UidSet, response::Flag, select::Selected},
+    imap::{UidSet, response::Flag, select::SelectedFolder},
 };
 
 /// The folder as both servers opened it, and what the checkpoint knows of it.
 struct OpenedFolder {
-    source: Opened,
-    destination: Selected,
-    begin: Start,
+    source: OpenedSource,
+    destination: SelectedFolder,
+    begin: FolderStartMode,
     /// The checkpoint, where it counts.
     known: Option<FolderState>,
     /// What earlier runs set aside.
@@ -43,7 +43,7 @@ struct OpenedFolder {
 /// What is to be done in the folder.
 struct FolderWork {
     /// Messages to copy.
-    messages: Vec<Scanned>,
+    messages: Vec<ScannedMessage>,
     /// All that the source holds.
     held: UidSet,
     /// Set-aside messages that this run tries again.
@@ -59,14 +59,14 @@ struct FolderWork {
 /// # Errors
 /// What ended it; after errors of the connection it can be run again on new ones.
 pub(crate) async fn sync_folder(
-    shared: &Shared,
-    job: &Job,
-    pair: &mut Pair,
-    memory: &mut Memory,
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    pair: &mut ConnectionPair,
+    memory: &mut CopyMemory,
     report: &mut FolderReport,
-) -> Result<Ended> {
+) -> Result<SyncEnd> {
     let Some(mut opened) = open_both(shared, job, pair, memory).await? else {
-        return Ok(Ended::Stopped);
+        return Ok(SyncEnd::Stopped);
     };
     let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
     let facts = shared.try_facts(append_limit);
@@ -80,11 +80,11 @@ pub(crate) async fn sync_folder(
     if shared.spec.dry_run {
         report.adopted += newly_adopted;
         foretell(shared, opened, work, &adopted, report);
-        return Ok(Ended::Complete);
+        return Ok(SyncEnd::Complete);
     }
 
     // Before the checkpoint says that the source's flags are there: what breaks off here is found and done again.
-    if shared.spec.flag_policy == FlagPolicy::SourceWins {
+    if shared.spec.flag_policy == FlagHandling::SourceWins {
         report.flags_updated += add_missing(&mut pair.destination, &opened.destination, &found, report).await?;
     }
     if work.first {
@@ -97,30 +97,35 @@ pub(crate) async fn sync_folder(
         tell_untold(shared, job, report)?;
     }
     report.adopted += newly_adopted;
-    Progress::add(&shared.progress.messages_done, adopted.len());
-    Progress::add(&shared.progress.whole.bytes_before, adopted_bytes);
+    SyncProgress::add(&shared.progress.messages_done, adopted.len());
+    SyncProgress::add(&shared.progress.whole.bytes_before, adopted_bytes);
     let messages = std::mem::take(&mut work.messages);
     if copy_work(shared, job, &mut opened, messages, append_limit, (&mut *pair, &mut *memory, &mut *report)).await?
-        == Ended::Stopped
+        == SyncEnd::Stopped
     {
-        return Ok(Ended::Stopped);
+        return Ok(SyncEnd::Stopped);
     }
     close(shared, job, &opened, &work.held, (pair, memory, report)).await?;
-    Ok(Ended::Complete)
+    Ok(SyncEnd::Complete)
 }
 
 /// Opens the folder on both sides; none when it was asked to stop meanwhile.
-async fn open_both(shared: &Shared, job: &Job, pair: &mut Pair, memory: &mut Memory) -> Result<Option<OpenedFolder>> {
+async fn open_both(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    pair: &mut ConnectionPair,
+    memory: &mut CopyMemory,
+) -> Result<Option<OpenedFolder>> {
     let kept = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
     let state = kept.clone().filter(|state| !state.reduced);
     // Only once: what ends the connection may be one message.
     let whole = may_come_whole(shared, job, state.as_ref()) && !std::mem::replace(&mut memory.came_whole, true);
-    let Pair { source, destination } = pair;
+    let ConnectionPair { source, destination } = pair;
     // The source is listed meanwhile: with many messages that takes as long as the wait.
     let look_and_open = async {
         match wait_for_look(shared, job, state.as_ref(), destination.round_trip()).await {
-            Ended::Complete => open_destination(shared, job, destination).await.map(Some),
-            Ended::Stopped => Ok(None),
+            SyncEnd::Complete => open_destination(shared, job, destination).await.map(Some),
+            SyncEnd::Stopped => Ok(None),
         }
     };
     let (opened_source, opened_destination) =
@@ -135,23 +140,23 @@ async fn open_both(shared: &Shared, job: &Job, pair: &mut Pair, memory: &mut Mem
         ));
     }
     let begin = start(state.as_ref(), job.in_doubt, source.selected.uid_validity, destination.uid_validity);
-    if begin == Start::Match && source.all.is_some() {
+    if begin == FolderStartMode::Match && source.all.is_some() {
         // The listing promised another UIDVALIDITY: what was asked for on that promise is of no use.
         source = open_source(shared, job, &mut pair.source, None, false).await?;
     }
-    let known = state.filter(|_| begin != Start::Match);
+    let known = state.filter(|_| begin != FolderStartMode::Match);
     let set_aside = carried(kept.as_ref(), &source.selected, destination.uid_validity);
     Ok(Some(OpenedFolder { source, destination, begin, known, set_aside }))
 }
 
 /// Compares what the source holds with the checkpoint: what is left is the work.
 async fn compare(
-    shared: &Shared,
-    job: &Job,
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
     opened: &mut OpenedFolder,
-    facts: &TryFacts,
-    pair: &mut Pair,
-    (memory, report): (&mut Memory, &mut FolderReport),
+    facts: &RetryFacts,
+    pair: &mut ConnectionPair,
+    (memory, report): (&mut CopyMemory, &mut FolderReport),
 ) -> Result<FolderWork> {
     let OpenedFolder { source, known, set_aside, .. } = opened;
     let due = set_aside.due(facts);
@@ -188,9 +193,9 @@ async fn compare(
     let reason = SetAsideReason::TooLarge;
     new_aside.push(SetAsideGroup::without_refusal(reason, ErrorClass::MessageRejected, why, facts, too_large));
     if first {
-        Progress::add(&shared.progress.messages_total, messages.len() as u64);
+        SyncProgress::add(&shared.progress.messages_total, messages.len() as u64);
         let bytes = messages.iter().map(|m| u64::from(m.size)).sum();
-        Progress::add(&shared.progress.bytes_total, bytes);
+        SyncProgress::add(&shared.progress.bytes_total, bytes);
         shared.progress.whole.scanned(job.bytes, report.copied_before, bytes);
     }
     Ok(FolderWork { messages, held, due, new_aside, first })
@@ -198,16 +203,16 @@ async fn compare(
 
 /// Finds what of the work is at the destination already.
 async fn adopt(
-    job: &Job,
+    job: &FolderSyncJob,
     opened: &OpenedFolder,
     work: &FolderWork,
-    pair: &mut Pair,
-    memory: &mut Memory,
-) -> Result<Vec<Found>> {
+    pair: &mut ConnectionPair,
+    memory: &mut CopyMemory,
+) -> Result<Vec<FoundCopy>> {
     let OpenedFolder { source, destination, begin, known, .. } = opened;
     let how = (*begin, known.as_ref());
     let found = settle_doubt(job, how, &source.scan, &work.messages, destination, pair, memory).await?;
-    if *begin != Start::Delta {
+    if *begin != FolderStartMode::Delta {
         // What was refused was looked for, too.
         for f in &found {
             memory.suspects.found(f.source);
@@ -219,13 +224,13 @@ async fn adopt(
 
 /// Copies what is left.
 async fn copy_work(
-    shared: &Shared,
-    job: &Job,
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
     opened: &mut OpenedFolder,
-    work: Vec<Scanned>,
+    work: Vec<ScannedMessage>,
     append_limit: Option<u64>,
-    (pair, memory, report): (&mut Pair, &mut Memory, &mut FolderReport),
-) -> Result<Ended> {
+    (pair, memory, report): (&mut ConnectionPair, &mut CopyMemory, &mut FolderReport),
+) -> Result<SyncEnd> {
     let bodies = std::mem::take(&mut opened.source.bodies);
     let scan = &opened.source.scan;
     let context = CopyContext {
@@ -247,7 +252,7 @@ async fn copy_work(
     let copied = copying.run(bodies).await;
     note_facts(shared, job, scan, report);
     let ended = copied?;
-    if ended == Ended::Stopped {
+    if ended == SyncEnd::Stopped {
         // What was refused may have been stored all the same.
         let in_doubt = memory.suspects.doubt_from.is_some();
         shared.ledger.folder(&job.source_raw, |state| state.open = in_doubt)?;
@@ -257,21 +262,21 @@ async fn copy_work(
 
 /// After the copies: their UIDs, their bytes where these may differ, flags, deletions, and the end of the doubt.
 async fn close(
-    shared: &Shared,
-    job: &Job,
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
     opened: &OpenedFolder,
     held: &UidSet,
-    (pair, memory, report): (&mut Pair, &mut Memory, &mut FolderReport),
+    (pair, memory, report): (&mut ConnectionPair, &mut CopyMemory, &mut FolderReport),
 ) -> Result<()> {
     let OpenedFolder { source, destination, begin, .. } = opened;
     let raw = &job.source_raw;
     resolve_unknown(shared, job, &source.scan, pair, memory).await?;
     read_back(pair, &source.scan, std::mem::take(&mut memory.read_back), report).await?;
-    if shared.spec.flag_policy == FlagPolicy::SourceWins && *begin != Start::Match {
+    if shared.spec.flag_policy == FlagHandling::SourceWins && *begin != FolderStartMode::Match {
         report.flags_updated +=
             follow(&shared.ledger, raw, &source.news, destination, &mut pair.destination, report).await?;
     }
-    if shared.spec.delete_policy == DeletePolicy::Mirror && *begin != Start::Match {
+    if shared.spec.delete_policy == DeletionHandling::Mirror && *begin != FolderStartMode::Match {
         report.deleted +=
             mirror_deletions(&shared.ledger, raw, &source.selected, held, &mut pair.destination, report).await?;
     }
@@ -280,27 +285,32 @@ async fn close(
 
 /// An empty destination folder need not be searched if it is still empty long enough after it was listed: so it is opened
 /// only then.
-async fn wait_for_look(shared: &Shared, job: &Job, state: Option<&FolderState>, round_trip: Duration) -> Ended {
+async fn wait_for_look(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    state: Option<&FolderState>,
+    round_trip: Duration,
+) -> SyncEnd {
     let Some(look) = job.look.filter(|_| job.was_empty && job.messages > 0 && state.is_none()) else {
-        return Ended::Complete;
+        return SyncEnd::Complete;
     };
     if job.new_at_destination || shared.spec.dry_run {
-        return Ended::Complete;
+        return SyncEnd::Complete;
     }
     tokio::select! {
-        () = tokio::time::sleep_until(look.at + apart(round_trip, &[])) => Ended::Complete,
-        () = shared.stop.cancelled() => Ended::Stopped,
+        () = tokio::time::sleep_until(look.at + apart(round_trip, &[])) => SyncEnd::Complete,
+        () = shared.stop.cancelled() => SyncEnd::Stopped,
     }
 }
 
 /// Which of the wanted messages are copied: what rules leave out and what the destination cannot take is told.
 fn choose(
-    shared: &Shared,
+    shared: &FolderSyncContext,
     append_limit: Option<u64>,
-    scan: &Scan,
+    scan: &FolderScan,
     wanted: &UidSet,
     report: &mut FolderReport,
-) -> (Vec<Scanned>, UidSet) {
+) -> (Vec<ScannedMessage>, UidSet) {
     let (mut work, mut too_large) = (Vec::new(), UidSet::default());
     for message in scan.messages.iter().filter(|m| wanted.contains(m.uid)) {
         let facts = MessageFacts {
@@ -322,7 +332,7 @@ fn choose(
 }
 
 /// What earlier runs set aside, as far as it still counts: the folder on both sides is the one that it was.
-fn carried(state: Option<&FolderState>, source: &Selected, destination_validity: u32) -> SetAside {
+fn carried(state: Option<&FolderState>, source: &SelectedFolder, destination_validity: u32) -> SetAside {
     let same = |state: &&FolderState| {
         state.source_uid_validity == source.uid_validity && state.destination_uid_validity == destination_validity
     };
@@ -331,17 +341,23 @@ fn carried(state: Option<&FolderState>, source: &Selected, destination_validity:
 
 /// A refused message of an earlier run is tried with those that are refused by this one; what the source could not deliver,
 /// or was too large, is ordinary work now.
-fn try_again(memory: &mut Memory, set_aside: &SetAside, message: &Scanned) {
+fn try_again(memory: &mut CopyMemory, set_aside: &SetAside, message: &ScannedMessage) {
     let Some(group) = set_aside.of(message.uid) else { return };
     if matches!(group.reason, SetAsideReason::Refused | SetAsideReason::Empty) {
-        let earlier = Earlier { proven: group.proven, tries: group.tries, runs: group.runs };
+        let earlier = EarlierTries { proven: group.proven, tries: group.tries, runs: group.runs };
         let error = Error::new(group.class, format!("the server refused APPEND: {}", group.why));
         memory.suspects.try_again(message, error, group.why.clone(), earlier);
     }
 }
 
 /// Tells after a dry run what would be copied, and what would not, as far as that is known.
-fn foretell(shared: &Shared, opened: OpenedFolder, work: FolderWork, adopted: &UidSet, report: &mut FolderReport) {
+fn foretell(
+    shared: &FolderSyncContext,
+    opened: OpenedFolder,
+    work: FolderWork,
+    adopted: &UidSet,
+    report: &mut FolderReport,
+) {
     report.copied_now = work.messages.len() as u64;
     report.bytes_now = work.messages.iter().map(|m| u64::from(m.size)).sum();
     let mut set_aside = opened.set_aside;
@@ -359,7 +375,7 @@ fn foretell(shared: &Shared, opened: OpenedFolder, work: FolderWork, adopted: &U
 }
 
 /// Remembers size and date of what was set aside, for the report.
-fn note_facts(shared: &Shared, job: &Job, scan: &Scan, report: &mut FolderReport) {
+fn note_facts(shared: &FolderSyncContext, job: &FolderSyncJob, scan: &FolderScan, report: &mut FolderReport) {
     let read = |state: &FolderState| state.set_aside.uids();
     let uids = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).map(read)).unwrap_or_default();
     for message in scan.messages.iter().filter(|m| uids.contains(m.uid)).take(MAX_LISTED) {
@@ -368,7 +384,7 @@ fn note_facts(shared: &Shared, job: &Job, scan: &Scan, report: &mut FolderReport
 }
 
 /// Differences that no run which ended has told are told by this one.
-fn tell_untold(shared: &Shared, job: &Job, report: &mut FolderReport) -> Result<()> {
+fn tell_untold(shared: &FolderSyncContext, job: &FolderSyncJob, report: &mut FolderReport) -> Result<()> {
     let untold = shared.ledger.folder(&job.source_raw, |state| state.differences.clone())?;
     for (kind, difference) in &untold.0 {
         *report.differences.entry(kind.clone()).or_default() += difference.count;
@@ -381,18 +397,18 @@ fn tell_untold(shared: &Shared, job: &Job, report: &mut FolderReport) -> Result<
 
 /// Writes what is known before the first APPEND into the checkpoint.
 fn record_start(
-    shared: &Shared,
-    job: &Job,
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
     opened: &mut OpenedFolder,
     work: &mut FolderWork,
-    found: &[Found],
+    found: &[FoundCopy],
     doubt_from: Option<u32>,
 ) {
     let (set_aside, new_aside) = (std::mem::take(&mut opened.set_aside), std::mem::take(&mut work.new_aside));
     let OpenedFolder { source, destination, begin, .. } = opened;
     shared.ledger.update(|checkpoint| {
         let state = checkpoint.folders.entry(job.source_raw.clone()).or_default();
-        if *begin == Start::Match {
+        if *begin == FolderStartMode::Match {
             *state = FolderState {
                 source_uid_validity: source.selected.uid_validity,
                 destination_uid_validity: destination.uid_validity,
@@ -423,7 +439,12 @@ fn record_start(
 }
 
 /// The folder is done: nothing is in doubt, and what the source said is remembered.
-fn finish(shared: &Shared, job: &Job, selected: &Selected, report: &mut FolderReport) -> Result<()> {
+fn finish(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    selected: &SelectedFolder,
+    report: &mut FolderReport,
+) -> Result<()> {
     let doubts = !report.doubts.is_empty();
     let untold = std::mem::take(&mut report.untold);
     // What a rule leaves out today it may let through tomorrow: such a folder is looked at again.

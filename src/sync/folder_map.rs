@@ -9,7 +9,7 @@ pub(crate) use super::folder_name::{FolderInfo, NameLimits, SideFolders};
 use super::{
     folder_name::{FolderName, cut, encoded_len, hash_ending, is_inbox},
     report::LeftOut,
-    spec::{FolderPattern, FolderRules},
+    spec::{FolderMappingRules, FolderPattern},
     special_use::SpecialUse,
 };
 
@@ -54,12 +54,12 @@ pub(crate) struct PlannedFolder {
 pub(crate) fn plan(
     source: &SideFolders,
     destination: &SideFolders,
-    rules: &FolderRules,
+    rules: &FolderMappingRules,
     frozen: &BTreeMap<Vec<u8>, Vec<u8>>,
     limits: &NameLimits,
 ) -> FolderPlan {
     let mut plan = FolderPlan::default();
-    let mut planner = Planner::new(destination, rules, limits);
+    let mut planner = FolderPlanner::new(destination, rules, limits);
     let mut entries = Vec::new();
     let listed = listed(source);
     plan.warnings = idle_rules(&listed, rules);
@@ -117,7 +117,7 @@ pub(crate) fn plan(
             source_raw: entry.info.raw.clone(),
             source_name: entry.text,
             destination_raw: match &entry.aim {
-                Aim::Frozen(raw) => raw.clone(),
+                FolderTarget::Frozen(raw) => raw.clone(),
                 _ => planner.raw(&levels),
             },
             destination_name: levels.join("/"),
@@ -136,7 +136,7 @@ pub(crate) fn plan(
 }
 
 /// Rules that are for no folder of the source: they may be misspelled.
-fn idle_rules(listed: &[Entry<'_>], rules: &FolderRules) -> Vec<String> {
+fn idle_rules(listed: &[PlanEntry<'_>], rules: &FolderMappingRules) -> Vec<String> {
     let patterns = |field: &'static str, patterns: &[FolderPattern]| -> Vec<(&'static str, String)> {
         let idle = patterns.iter().filter(|pattern| !listed.iter().any(|entry| pattern.matches(&entry.text)));
         idle.map(|pattern| (field, pattern.text())).collect()
@@ -152,17 +152,17 @@ fn idle_rules(listed: &[Entry<'_>], rules: &FolderRules) -> Vec<String> {
 
 /// A source folder.
 #[derive(Debug, Clone)]
-struct Entry<'a> {
+struct PlanEntry<'a> {
     info: &'a FolderInfo,
     name: FolderName,
     text: String,
-    aim: Aim,
+    aim: FolderTarget,
     notes: Vec<String>,
 }
 
 /// What decides where a folder goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Aim {
+enum FolderTarget {
     /// An earlier sync.
     Frozen(Vec<u8>),
     /// A rename rule: the new name.
@@ -174,28 +174,28 @@ enum Aim {
 }
 
 /// The source's folders by name, each once.
-fn listed(source: &SideFolders) -> Vec<Entry<'_>> {
-    let mut entries: Vec<Entry> = source
+fn listed(source: &SideFolders) -> Vec<PlanEntry<'_>> {
+    let mut entries: Vec<PlanEntry> = source
         .folders
         .iter()
         .map(|info| {
             let name = source.name(&info.raw, info.delimiter);
-            Entry { info, text: name.text(), name, aim: Aim::Own, notes: Vec::new() }
+            PlanEntry { info, text: name.text(), name, aim: FolderTarget::Own, notes: Vec::new() }
         })
         .collect();
     // INBOX comes first: the priority of its name is not a matter of the alphabet.
     entries.sort_by(|a, b| {
-        let key = |entry: &Entry| (!entry.name.is_inbox, entry.name.levels.clone(), entry.info.raw.clone());
-        let facts = |entry: &Entry| (!entry.info.selectable, !entry.info.subscribed, entry.info.attributes.clone());
+        let key = |entry: &PlanEntry| (!entry.name.is_inbox, entry.name.levels.clone(), entry.info.raw.clone());
+        let facts = |entry: &PlanEntry| (!entry.info.selectable, !entry.info.subscribed, entry.info.attributes.clone());
         key(a).cmp(&key(b)).then_with(|| facts(a).cmp(&facts(b)))
     });
     entries.dedup_by(|a, b| a.info.raw == b.info.raw || (a.name.is_inbox && b.name.is_inbox));
     entries
 }
 
-impl Entry<'_> {
+impl PlanEntry<'_> {
     /// What leaves this folder out, for people; and whether that is a rule that the user wrote.
-    fn left_out_by(&self, rules: &FolderRules) -> Option<(bool, String)> {
+    fn left_out_by(&self, rules: &FolderMappingRules) -> Option<(bool, String)> {
         // What the user leaves out is not Mailferry's doing, whatever the folder is.
         let excluded = || rules.exclude.iter().find(|pattern| pattern.matches(&self.text));
         if self.info.selectable
@@ -224,9 +224,9 @@ impl Entry<'_> {
     }
 }
 
-struct Planner<'a> {
+struct FolderPlanner<'a> {
     destination: &'a SideFolders,
-    rules: &'a FolderRules,
+    rules: &'a FolderMappingRules,
     limits: &'a NameLimits,
     /// Everything goes below this.
     root: Vec<String>,
@@ -242,8 +242,8 @@ struct Planner<'a> {
     followed: BTreeMap<Vec<String>, Vec<String>>,
 }
 
-impl<'a> Planner<'a> {
-    fn new(destination: &'a SideFolders, rules: &'a FolderRules, limits: &'a NameLimits) -> Self {
+impl<'a> FolderPlanner<'a> {
+    fn new(destination: &'a SideFolders, rules: &'a FolderMappingRules, limits: &'a NameLimits) -> Self {
         let mut sorted: Vec<&FolderInfo> = destination.folders.iter().collect();
         sorted.sort_by(|a, b| (&a.raw, !a.selectable, !a.subscribed).cmp(&(&b.raw, !b.selectable, !b.subscribed)));
         let mut planner = Self {
@@ -290,15 +290,15 @@ impl<'a> Planner<'a> {
     }
 
     /// Decides what decides, and promises names to the folders that have the best right to them.
-    fn aim(&mut self, entries: &mut [Entry], frozen: &BTreeMap<Vec<u8>, Vec<u8>>, source_announces: bool) {
+    fn aim(&mut self, entries: &mut [PlanEntry], frozen: &BTreeMap<Vec<u8>, Vec<u8>>, source_announces: bool) {
         for entry in &mut *entries {
             if let Some(raw) = frozen.get(&entry.info.raw) {
-                entry.aim = Aim::Frozen(raw.clone());
+                entry.aim = FolderTarget::Frozen(raw.clone());
             } else if let Some(new) = self.rules.rename.iter().find_map(|rule| rule.apply(&entry.text)) {
                 if new.split('/').all(str::is_empty) {
                     entry.notes.push("a rename rule gives it an empty name and is ignored".to_owned());
                 } else {
-                    entry.aim = Aim::Renamed(new);
+                    entry.aim = FolderTarget::Renamed(new);
                 }
             }
         }
@@ -306,7 +306,7 @@ impl<'a> Planner<'a> {
         for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.info.selectable) {
             let levels: Vec<String> = self.root.iter().chain(&entry.name.levels).cloned().collect();
             let is_kept = levels.iter().all(|l| self.limits.clean(l, self.destination.delimiter) == *l);
-            if entry.aim == Aim::Own && is_kept && (entry.name.is_inbox || !self.is_reserved(&levels)) {
+            if entry.aim == FolderTarget::Own && is_kept && (entry.name.is_inbox || !self.is_reserved(&levels)) {
                 owners.push((!self.existing.contains_key(&levels), index, self.limits.key(&levels)));
             }
         }
@@ -316,11 +316,11 @@ impl<'a> Planner<'a> {
         }
         if self.root.is_empty() && !self.rules.ignore_special_use {
             let renamed = entries.iter().filter_map(|entry| match &entry.aim {
-                Aim::Renamed(new) => Some(self.limits.key(&self.path(new, &mut Vec::new()))),
+                FolderTarget::Renamed(new) => Some(self.limits.key(&self.path(new, &mut Vec::new()))),
                 _ => None,
             });
             let renamed: BTreeSet<String> = renamed.collect();
-            let announced = |entry: &Entry| entry.info.special_use.is_some();
+            let announced = |entry: &PlanEntry| entry.info.special_use.is_some();
             let mut candidates: Vec<usize> = (0..entries.len()).collect();
             candidates.sort_by_key(|index| !announced(&entries[*index]));
             for index in candidates {
@@ -329,9 +329,15 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn aim_by_use(&mut self, entries: &mut [Entry], index: usize, source_announces: bool, renamed: &BTreeSet<String>) {
+    fn aim_by_use(
+        &mut self,
+        entries: &mut [PlanEntry],
+        index: usize,
+        source_announces: bool,
+        renamed: &BTreeSet<String>,
+    ) {
         let entry = &mut entries[index];
-        if entry.aim != Aim::Own || !entry.info.selectable || entry.name.is_inbox || entry.name.is_foreign {
+        if entry.aim != FolderTarget::Own || !entry.info.selectable || entry.name.is_inbox || entry.name.is_foreign {
             return;
         }
         let by_name = match entry.name.levels.as_slice() {
@@ -359,7 +365,7 @@ impl<'a> Planner<'a> {
         entry.notes.push(format!("it goes to the destination's {use_name} folder \"{there}\""));
         self.promised.retain(|_, owner| *owner != index);
         self.promised.insert(key, index);
-        entry.aim = Aim::Special(target);
+        entry.aim = FolderTarget::Special(target);
     }
 
     /// The destination's folder that announces this use.
@@ -388,23 +394,23 @@ impl<'a> Planner<'a> {
     }
 
     /// The destination path of a source folder.
-    fn place(&mut self, index: usize, entry: &mut Entry) -> Vec<String> {
+    fn place(&mut self, index: usize, entry: &mut PlanEntry) -> Vec<String> {
         let mut notes = std::mem::take(&mut entry.notes);
         notes.extend(entry.name.oddities.iter().map(|&oddity| oddity.to_owned()));
         let source_levels = &entry.name.levels;
         let levels = match &entry.aim {
-            Aim::Frozen(raw) => self.destination.name(raw, self.destination.delimiter).levels,
-            Aim::Renamed(new) => {
+            FolderTarget::Frozen(raw) => self.destination.name(raw, self.destination.delimiter).levels,
+            FolderTarget::Renamed(new) => {
                 let wanted = self.path(new, &mut notes);
                 self.settle(index, entry, wanted, true, &mut notes)
             }
-            Aim::Special(levels) => self.settle(index, entry, levels.clone(), false, &mut notes),
-            Aim::Own => {
+            FolderTarget::Special(levels) => self.settle(index, entry, levels.clone(), false, &mut notes),
+            FolderTarget::Own => {
                 let wanted = self.beside(source_levels, &mut notes);
                 self.settle(index, entry, wanted, false, &mut notes)
             }
         };
-        if !matches!(entry.aim, Aim::Renamed(_)) {
+        if !matches!(entry.aim, FolderTarget::Renamed(_)) {
             self.followed.entry(source_levels.clone()).or_insert_with(|| levels.clone());
         }
         if let (Some(purged), [only]) = (self.limits.purges, levels.as_slice())
@@ -504,7 +510,7 @@ impl<'a> Planner<'a> {
     fn settle(
         &mut self,
         index: usize,
-        entry: &Entry,
+        entry: &PlanEntry,
         wanted: Vec<String>,
         is_explicit: bool,
         notes: &mut Vec<String>,

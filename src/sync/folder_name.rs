@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 
 use super::special_use::SpecialUse;
-use crate::imap::{Quirks, mutf7, response::ListItem};
+use crate::imap::{ServerKind, mutf7, response::ListItem};
 
 /// One side's folders, as listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -174,7 +174,7 @@ pub(crate) struct NameLimits {
 impl NameLimits {
     /// What is known of a kind of server that uses this delimiter.
     #[must_use]
-    pub(crate) fn of(quirks: Quirks, delimiter: Option<u8>) -> Self {
+    pub(crate) fn of(quirks: ServerKind, delimiter: Option<u8>) -> Self {
         // Servers with `.` between levels keep them in one directory name, where `/` can't be.
         let dotted = delimiter == Some(b'.');
         let generic = Self {
@@ -188,13 +188,13 @@ impl NameLimits {
             purges: None,
         };
         match quirks {
-            Quirks::Generic => generic,
-            Quirks::Gmail => Self { trims: true, max_path: 225, ..generic },
-            Quirks::Exchange => Self { trims: true, ..generic },
-            Quirks::Cyrus => {
+            ServerKind::Generic => generic,
+            ServerKind::Gmail => Self { trims: true, max_path: 225, ..generic },
+            ServerKind::Exchange => Self { trims: true, ..generic },
+            ServerKind::Cyrus => {
                 Self { forbidden: if dotted { "%*\"\\!`;|<{/" } else { "%*\"\\!`;|<{^" }, folds: false, ..generic }
             }
-            Quirks::Courier => Self {
+            ServerKind::Courier => Self {
                 forbidden: "/",
                 basic_plane: true,
                 folds: false,
@@ -202,7 +202,7 @@ impl NameLimits {
                 purges: Some("Trash"),
                 ..generic
             },
-            Quirks::Dovecot => {
+            ServerKind::Dovecot => {
                 Self { forbidden: if dotted { "/" } else { "" }, forbidden_first: "~", folds: false, ..generic }
             }
         }
@@ -348,11 +348,11 @@ mod tests {
     #[test]
     fn names_are_cleaned_by_what_the_server_is_known_to_refuse() {
         let clean = |quirks, level: &str| NameLimits::of(quirks, Some(b'.')).clean(level, Some(b'.'));
-        assert_eq!(clean(Quirks::Generic, "a.b/c%d*e\tf"), "a_b_c_d_e_f");
-        assert_eq!(clean(Quirks::Cyrus, "a!b"), "a_b");
-        assert_eq!(clean(Quirks::Courier, "a!b%😀"), "a!b%_");
-        assert_eq!(clean(Quirks::Dovecot, "~a"), "_a");
-        assert_eq!(clean(Quirks::Gmail, " a "), "a");
+        assert_eq!(clean(ServerKind::Generic, "a.b/c%d*e\tf"), "a_b_c_d_e_f");
+        assert_eq!(clean(ServerKind::Cyrus, "a!b"), "a_b");
+        assert_eq!(clean(ServerKind::Courier, "a!b%😀"), "a!b%_");
+        assert_eq!(clean(ServerKind::Dovecot, "~a"), "_a");
+        assert_eq!(clean(ServerKind::Gmail, " a "), "a");
         assert_eq!(NameLimits::strict().clean("cur", None), "_cur");
         assert_eq!(NameLimits::strict().clean(" ", None), "_");
     }
@@ -368,11 +368,11 @@ mod tests {
 
     #[test]
     fn names_that_may_be_one_folder_have_one_key() {
-        let generic = NameLimits::of(Quirks::Generic, None);
+        let generic = NameLimits::of(ServerKind::Generic, None);
         let key = |limits: &NameLimits, name: &str| limits.key(&[name.to_owned()]);
         assert_eq!(key(&generic, "B\u{fc}ro"), key(&generic, "bu\u{308}RO"));
         assert_ne!(key(&generic, "a"), key(&generic, "b"));
-        let dovecot = NameLimits::of(Quirks::Dovecot, None);
+        let dovecot = NameLimits::of(ServerKind::Dovecot, None);
         assert_ne!(key(&dovecot, "a"), key(&dovecot, "A"));
         assert_eq!(key(&dovecot, "inbox"), key(&dovecot, "INBOX"));
     }

@@ -156,7 +156,7 @@ pub(crate) fn parse_message_id(header: &[u8]) -> Option<Vec<u8>> {
 
 /// What tells messages apart without their bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub struct IdentityFacts {
     /// The UID in its folder.
     pub uid: u32,
     /// The Message-ID, where there is one.
@@ -191,20 +191,20 @@ pub(crate) struct CompareGroup {
 /// side has the same three. Messages of equal Message-ID that this leaves, and those without one that share size or
 /// instant, are for their bodies to decide.
 #[must_use]
-pub(crate) fn match_folder(source: &[Facts], destination: &[Facts]) -> FolderMatch {
-    let mut triples: HashMap<(MessageId, i64, u64), Sides> = HashMap::new();
+pub(crate) fn match_folder(source: &[IdentityFacts], destination: &[IdentityFacts]) -> FolderMatch {
+    let mut triples: HashMap<(MessageId, i64, u64), SideUids> = HashMap::new();
     for (is_source, facts) in both(source, destination) {
         if let Some(triple) = triple(facts) {
             triples.entry(triple).or_default().push(is_source, facts.uid);
         }
     }
-    let is_settled = |facts: &Facts| {
+    let is_settled = |facts: &IdentityFacts| {
         triple(facts)
             .and_then(|triple| triples.get(&triple))
             .is_some_and(|sides| sides.source.len() == 1 && sides.destination.len() == 1)
     };
 
-    let mut by_id: BTreeMap<MessageId, Sides> = BTreeMap::new();
+    let mut by_id: BTreeMap<MessageId, SideUids> = BTreeMap::new();
     let mut anonymous = Vec::new();
     for (is_source, facts) in both(source, destination).filter(|(_, facts)| !is_settled(facts)) {
         match facts.message_id {
@@ -213,7 +213,7 @@ pub(crate) fn match_folder(source: &[Facts], destination: &[Facts]) -> FolderMat
         }
     }
     let mut compare: Vec<CompareGroup> =
-        by_id.into_values().chain(linked(&anonymous)).filter_map(Sides::into_group).collect();
+        by_id.into_values().chain(linked(&anonymous)).filter_map(SideUids::into_group).collect();
     compare.sort_unstable_by(|a, b| a.source.cmp(&b.source));
 
     let mut settled: Vec<(u32, u32)> = triples
@@ -227,22 +227,25 @@ pub(crate) fn match_folder(source: &[Facts], destination: &[Facts]) -> FolderMat
     FolderMatch { settled, compare }
 }
 
-fn both<'a>(source: &'a [Facts], destination: &'a [Facts]) -> impl Iterator<Item = (bool, &'a Facts)> {
+fn both<'a>(
+    source: &'a [IdentityFacts],
+    destination: &'a [IdentityFacts],
+) -> impl Iterator<Item = (bool, &'a IdentityFacts)> {
     source.iter().map(|facts| (true, facts)).chain(destination.iter().map(|facts| (false, facts)))
 }
 
-fn triple(facts: &Facts) -> Option<(MessageId, i64, u64)> {
+fn triple(facts: &IdentityFacts) -> Option<(MessageId, i64, u64)> {
     Some((facts.message_id?, facts.epoch?, facts.size?))
 }
 
 /// UIDs of both sides that have something in common.
 #[derive(Debug, Default)]
-struct Sides {
+struct SideUids {
     source: Vec<u32>,
     destination: Vec<u32>,
 }
 
-impl Sides {
+impl SideUids {
     fn push(&mut self, is_source: bool, uid: u32) {
         if is_source { &mut self.source } else { &mut self.destination }.push(uid);
     }
@@ -257,17 +260,17 @@ impl Sides {
 
 /// What messages without a Message-ID can share.
 #[derive(PartialEq, Eq, Hash)]
-enum Trait {
+enum SharedTrait {
     Size(u64),
     Epoch(i64),
 }
 
 /// Groups messages that share size or instant with one on the other side, directly or through others, so that the
 /// groups are disjoint.
-fn linked(messages: &[(bool, &Facts)]) -> Vec<Sides> {
-    let mut shared: HashMap<Trait, Vec<usize>> = HashMap::new();
+fn linked(messages: &[(bool, &IdentityFacts)]) -> Vec<SideUids> {
+    let mut shared: HashMap<SharedTrait, Vec<usize>> = HashMap::new();
     for (index, (_, facts)) in messages.iter().enumerate() {
-        for key in facts.size.map(Trait::Size).into_iter().chain(facts.epoch.map(Trait::Epoch)) {
+        for key in facts.size.map(SharedTrait::Size).into_iter().chain(facts.epoch.map(SharedTrait::Epoch)) {
             shared.entry(key).or_default().push(index);
         }
     }
@@ -284,7 +287,7 @@ fn linked(messages: &[(bool, &Facts)]) -> Vec<Sides> {
             }
         }
     }
-    let mut groups: BTreeMap<usize, Sides> = BTreeMap::new();
+    let mut groups: BTreeMap<usize, SideUids> = BTreeMap::new();
     for (index, (is_source, facts)) in messages.iter().enumerate() {
         groups.entry(root(&mut parents, index)).or_default().push(*is_source, facts.uid);
     }
@@ -369,8 +372,13 @@ mod tests {
         assert_eq!(match_tail(&sources, &tail), [(1, 12), (2, 11)]);
     }
 
-    fn facts(uid: u32, id: Option<&str>, epoch: i64, size: u64) -> Facts {
-        Facts { uid, message_id: id.map(|id| MessageId::of(id.as_bytes())), epoch: Some(epoch), size: Some(size) }
+    fn facts(uid: u32, id: Option<&str>, epoch: i64, size: u64) -> IdentityFacts {
+        IdentityFacts {
+            uid,
+            message_id: id.map(|id| MessageId::of(id.as_bytes())),
+            epoch: Some(epoch),
+            size: Some(size),
+        }
     }
 
     #[test]
@@ -405,12 +413,12 @@ mod tests {
         );
     }
 
-    fn some_facts() -> impl Strategy<Value = Vec<Facts>> {
+    fn some_facts() -> impl Strategy<Value = Vec<IdentityFacts>> {
         let one = (proptest::option::of(0..4_u8), proptest::option::of(0..4_i64), proptest::option::of(0..4_u64));
         proptest::collection::vec(one, 0..30).prop_map(|all| {
             (1..)
                 .zip(all)
-                .map(|(uid, (id, epoch, size))| Facts {
+                .map(|(uid, (id, epoch, size))| IdentityFacts {
                     uid,
                     message_id: id.map(|id| MessageId::of(&[id])),
                     epoch,
@@ -474,7 +482,7 @@ mod tests {
         fn what_may_be_a_copy_is_settled_or_compared(source in some_facts(), destination in some_facts()) {
             let found = match_folder(&source, &destination);
             let looked_at = |s: u32, d: u32| found.compare.iter().any(|g| g.source.contains(&s) && g.destination.contains(&d));
-            let settled = |facts: &Facts, pairs: &dyn Fn(&(u32, u32)) -> u32| found.settled.iter().any(|p| pairs(p) == facts.uid);
+            let settled = |facts: &IdentityFacts, pairs: &dyn Fn(&(u32, u32)) -> u32| found.settled.iter().any(|p| pairs(p) == facts.uid);
             for s in source.iter().filter(|s| !settled(s, &|p| p.0)) {
                 for d in destination.iter().filter(|d| !settled(d, &|p| p.1)) {
                     let alike = match (s.message_id, d.message_id) {

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    breaker::Breakers,
-    checkpoint::Settled,
-    copy::Quiet,
-    doubt::Look,
-    ledger::Ledger,
-    progress::Progress,
+    breaker::AccountBreakers,
+    checkpoint::QuiescentStatus,
+    copy::ExclusiveAppend,
+    doubt::DestinationSnapshot,
+    ledger::LiveCheckpoint,
+    progress::SyncProgress,
     report::FolderReport,
-    set_aside::{DestinationFacts, TryFacts},
+    set_aside::{DestinationFacts, RetryFacts},
     spec::SyncSpec,
 };
 
 /// What a folder's sync needs to know that does not change.
 #[derive(Debug, Clone)]
-pub struct Job {
+pub struct FolderSyncJob {
     /// Raw names.
     pub source_raw: Vec<u8>,
     /// Raw name at the destination.
@@ -36,9 +36,9 @@ pub struct Job {
     /// Messages at the source, as listed; for the order of work.
     pub messages: u32,
     /// The source's STATUS, to be remembered when all is done.
-    pub status: Option<Settled>,
+    pub status: Option<QuiescentStatus>,
     /// The destination as it was when it was listed.
-    pub look: Option<Look>,
+    pub look: Option<DestinationSnapshot>,
     /// The destination's APPENDLIMIT for this folder, bytes.
     pub append_limit: Option<u64>,
     /// The source folder's MAILBOXID.
@@ -51,7 +51,7 @@ pub struct Job {
     pub was_empty: bool,
 }
 
-impl Job {
+impl FolderSyncJob {
     /// An empty report of this folder.
     #[must_use]
     pub(crate) fn report(&self) -> FolderReport {
@@ -66,29 +66,29 @@ impl Job {
 }
 
 /// What the folders of one mailbox share.
-pub(crate) struct Shared {
+pub(crate) struct FolderSyncContext {
     /// What to do.
     pub spec: Arc<SyncSpec>,
     /// The checkpoint.
-    pub ledger: Arc<Ledger>,
+    pub ledger: Arc<LiveCheckpoint>,
     /// Live counters.
-    pub progress: Arc<Progress>,
+    pub progress: Arc<SyncProgress>,
     /// Asks to end soon.
     pub stop: CancellationToken,
     /// Bytes that one pair may have requested and not yet written.
     pub budget: u64,
     /// Stop the asking while a server is unwell.
-    pub breakers: Breakers,
+    pub breakers: AccountBreakers,
     /// Lets one connection append alone.
-    pub quiet: Quiet,
+    pub quiet: ExclusiveAppend,
     /// Name and version by which the destination introduced itself.
     pub destination_server: Option<String>,
 }
 
-impl Shared {
+impl FolderSyncContext {
     /// What decides whether set-aside messages are tried, for a folder with this APPENDLIMIT.
     #[must_use]
-    pub(crate) fn try_facts(&self, append_limit: Option<u64>) -> TryFacts {
+    pub(crate) fn try_facts(&self, append_limit: Option<u64>) -> RetryFacts {
         let destination = DestinationFacts { append_limit, server: self.destination_server.clone() };
         self.spec.try_facts(destination)
     }
@@ -96,7 +96,7 @@ impl Shared {
 
 /// Whether a folder was finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum SyncEnd {
     /// All is done.
     Complete,
     /// It was asked to stop; the pair of connections is of no more use.

@@ -11,7 +11,7 @@ use super::{checkpoint::Checkpoint, checkpoint::FolderState, store::CheckpointSt
 use crate::error::{Error, Result};
 
 /// The checkpoint of one mailbox while a sync works on it.
-pub(crate) struct Ledger {
+pub(crate) struct LiveCheckpoint {
     checkpoint: Mutex<Checkpoint>,
     store: Arc<dyn CheckpointStore>,
     /// Counts changes; what was saved last.
@@ -20,7 +20,7 @@ pub(crate) struct Ledger {
     changed: Notify,
 }
 
-impl Ledger {
+impl LiveCheckpoint {
     /// Goes on from `checkpoint`.
     #[must_use]
     pub(crate) fn new(checkpoint: Checkpoint, store: Arc<dyn CheckpointStore>) -> Self {

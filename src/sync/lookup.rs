@@ -3,24 +3,24 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    identity::{ContentHash, ContentHasher, Facts, MessageId},
+    identity::{ContentHash, ContentHasher, IdentityFacts, MessageId},
     limits::MAX_SET_BYTES,
-    scan::{Scan, Scanned},
-    trouble::Trouble,
+    scan::{FolderScan, ScannedMessage},
+    trouble::FailureBisector,
 };
 use crate::{
     error::{ErrorClass, Result},
     imap::{
-        Event, Session, Tag, UidSet,
-        classify::Asked,
-        response::{Status, StatusLine, Untagged},
+        Session, SessionEvent, Tag, UidSet,
+        classify::CommandKind,
+        response::{StatusCondition, StatusLine, UntaggedResponse},
     },
 };
 
 /// Facts as identity compares them.
 #[must_use]
-pub(crate) fn facts_of(message: &Scanned, ids: &HashMap<u32, MessageId>) -> Facts {
-    Facts {
+pub(crate) fn facts_of(message: &ScannedMessage, ids: &HashMap<u32, MessageId>) -> IdentityFacts {
+    IdentityFacts {
         uid: message.uid,
         message_id: ids.get(&message.uid).copied(),
         epoch: message.date().map(|date| date.epoch),
@@ -33,25 +33,25 @@ pub(crate) fn facts_of(message: &Scanned, ids: &HashMap<u32, MessageId>) -> Fact
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub(crate) async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(Scan, HashMap<u32, MessageId>)> {
+pub(crate) async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(FolderScan, HashMap<u32, MessageId>)> {
     // A session sees what it was told of (RFC 9051, section 7): a FETCH answers for the folder as of the command before,
     // and only then tells what is new. The answer is waited for, since Dovecot answers out of order.
     session.run("NOOP").await?;
     let set = format!("{from}:*");
     let items = "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
     let tag = session.command(&format!("UID FETCH {set} {items}"));
-    let mut scan = Scan::default();
+    let mut scan = FolderScan::default();
     let mut ids = HashMap::new();
     let line = session
         .wait(tag, |data| {
-            if let Untagged::Fetch(fetch) = data {
+            if let UntaggedResponse::Fetch(fetch) = data {
                 note_id(&mut ids, fetch.uid, &fetch.sections);
                 scan.take(fetch);
             }
         })
         .await?;
-    if line.status != Status::Ok {
-        return Err(session.refusal(&line, Asked::Other, "to list messages"));
+    if line.status != StatusCondition::Ok {
+        return Err(session.refusal(&line, CommandKind::Other, "to list messages"));
     }
     scan.finish();
     // `n:*` beyond the end means the last message (RFC 9051, section 9, seq-range).
@@ -72,13 +72,13 @@ pub(crate) async fn message_ids(session: &mut Session, uids: &UidSet) -> Result<
         .collect();
     let lines = session
         .wait_all(&tags, |data| {
-            if let Untagged::Fetch(fetch) = data {
+            if let UntaggedResponse::Fetch(fetch) = data {
                 note_id(&mut ids, fetch.uid, &fetch.sections);
             }
         })
         .await?;
-    match lines.iter().find(|line| line.status != Status::Ok) {
-        Some(line) => Err(session.refusal(line, Asked::Other, "to list Message-IDs")),
+    match lines.iter().find(|line| line.status != StatusCondition::Ok) {
+        Some(line) => Err(session.refusal(line, CommandKind::Other, "to list Message-IDs")),
         None => Ok(ids),
     }
 }
@@ -97,7 +97,7 @@ fn note_id(ids: &mut HashMap<u32, MessageId>, uid: Option<u32>, sections: &[(Str
 pub(crate) async fn hashes(
     session: &mut Session,
     uids: &UidSet,
-    trouble: &mut Trouble,
+    trouble: &mut FailureBisector,
 ) -> Result<BTreeMap<u32, ContentHash>> {
     let mut found = BTreeMap::new();
     let mut left = uids.clone();
@@ -114,10 +114,10 @@ pub(crate) async fn hashes(
         let some_came = !came.is_empty();
         found.extend(came);
         match ended {
-            Ok(line) if line.status == Status::Ok => left = left.difference(&asked),
+            Ok(line) if line.status == StatusCondition::Ok => left = left.difference(&asked),
             Ok(line) => {
-                if matches!(session.class_of(&line, Asked::Other), ErrorClass::Throttled | ErrorClass::Network) {
-                    return Err(session.refusal(&line, Asked::Other, "to read messages"));
+                if matches!(session.class_of(&line, CommandKind::Other), ErrorClass::Throttled | ErrorClass::Network) {
+                    return Err(session.refusal(&line, CommandKind::Other, "to read messages"));
                 }
                 left = left.difference(&asked).union(&missing);
                 trouble.failed(&missing, some_came);
@@ -136,13 +136,13 @@ async fn read_bodies(session: &mut Session, set: &str, found: &mut BTreeMap<u32,
     let tag = session.command(&format!("UID FETCH {set} (UID BODY.PEEK[])"));
     loop {
         match session.next().await? {
-            Event::LiteralStart { .. } => streaming = Some(ContentHasher::new()),
-            Event::LiteralChunk(bytes) => {
+            SessionEvent::LiteralStart { .. } => streaming = Some(ContentHasher::new()),
+            SessionEvent::LiteralChunk(bytes) => {
                 if let Some(hasher) = &mut streaming {
                     hasher.update(&bytes);
                 }
             }
-            Event::Untagged(Untagged::Fetch(fetch)) => {
+            SessionEvent::Untagged(UntaggedResponse::Fetch(fetch)) => {
                 let streamed = streaming.take();
                 let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
                 let (Some(uid), Some(body)) = (fetch.uid, body) else { continue };
@@ -153,20 +153,20 @@ async fn read_bodies(session: &mut Session, set: &str, found: &mut BTreeMap<u32,
                 });
                 found.insert(uid, hasher.finish());
             }
-            Event::Done(done, line) if done == tag => return Ok(line),
-            Event::Untagged(_) | Event::Done(..) => {}
+            SessionEvent::Done(done, line) if done == tag => return Ok(line),
+            SessionEvent::Untagged(_) | SessionEvent::Done(..) => {}
         }
     }
 }
 
 /// All UIDs of the selected folder (RFC 9051, section 6.4.9).
 #[derive(Debug, Default)]
-pub(crate) struct AllUids {
+pub(crate) struct UidSearch {
     /// What the server listed.
     pub uids: UidSet,
 }
 
-impl AllUids {
+impl UidSearch {
     /// Queues the search, in the short form where the server has it (RFC 4731).
     pub(crate) fn ask(session: &mut Session) -> Tag {
         if session.capabilities().has("ESEARCH") {
@@ -177,10 +177,10 @@ impl AllUids {
     }
 
     /// Takes what belongs to the answer.
-    pub(crate) fn take(&mut self, data: &Untagged) {
+    pub(crate) fn take(&mut self, data: &UntaggedResponse) {
         match data {
-            Untagged::Search { numbers, .. } => self.uids = self.uids.union(numbers),
-            Untagged::Esearch { uid: true, all, .. } => self.uids = self.uids.union(all),
+            UntaggedResponse::Search { numbers, .. } => self.uids = self.uids.union(numbers),
+            UntaggedResponse::Esearch { uid: true, all, .. } => self.uids = self.uids.union(all),
             _ => {}
         }
     }
@@ -191,10 +191,14 @@ impl AllUids {
 /// # Errors
 /// When the connection ends or the server refuses.
 pub(crate) async fn all_uids(session: &mut Session) -> Result<UidSet> {
-    let mut all = AllUids::default();
-    let tag = AllUids::ask(session);
+    let mut all = UidSearch::default();
+    let tag = UidSearch::ask(session);
     let line = session.wait(tag, |data| all.take(&data)).await?;
-    if line.status == Status::Ok { Ok(all.uids) } else { Err(session.refusal(&line, Asked::Other, "to search")) }
+    if line.status == StatusCondition::Ok {
+        Ok(all.uids)
+    } else {
+        Err(session.refusal(&line, CommandKind::Other, "to search"))
+    }
 }
 
 /// Which of `uids` are still in the selected folder.
@@ -204,12 +208,12 @@ pub(crate) async fn all_uids(session: &mut Session) -> Result<UidSet> {
 pub(crate) async fn still_there(session: &mut Session, uids: &UidSet) -> Result<UidSet> {
     // As in a scan: what was expunged may be listed until the view is brought up to date.
     session.run("NOOP").await?;
-    let mut there = AllUids::default();
+    let mut there = UidSearch::default();
     let tags: Vec<Tag> =
         uids.chunks(MAX_SET_BYTES).map(|set| session.command(&format!("UID SEARCH UID {set}"))).collect();
     let lines = session.wait_all(&tags, |data| there.take(&data)).await?;
-    match lines.iter().find(|line| line.status != Status::Ok) {
-        Some(line) => Err(session.refusal(line, Asked::Other, "to search")),
+    match lines.iter().find(|line| line.status != StatusCondition::Ok) {
+        Some(line) => Err(session.refusal(line, CommandKind::Other, "to search")),
         None => Ok(there.uids.intersection(uids)),
     }
 }

@@ -1,14 +1,14 @@
 //! Mirrors deletions: only what we appended ourselves, only by UID EXPUNGE, only when nothing speaks against it.
 
 use super::{
-    deletion::{SourceNow, deletions},
-    ledger::Ledger,
+    deletion::{SourceSnapshot, deletions},
+    ledger::LiveCheckpoint,
     limits::MAX_SET_BYTES,
     report::FolderReport,
 };
 use crate::{
     error::Result,
-    imap::{Session, Tag, UidSet, classify::Asked, response::Status, select::Selected},
+    imap::{Session, Tag, UidSet, classify::CommandKind, response::StatusCondition, select::SelectedFolder},
 };
 
 /// Removes copies whose source message is gone. Never CLOSE, never a plain EXPUNGE: both take the user's own \Deleted
@@ -17,14 +17,15 @@ use crate::{
 /// # Errors
 /// When the connection ends or the destination refuses.
 pub(crate) async fn mirror_deletions(
-    ledger: &Ledger,
+    ledger: &LiveCheckpoint,
     source_raw: &[u8],
-    source: &Selected,
+    source: &SelectedFolder,
     all: &UidSet,
     destination: &mut Session,
     report: &mut FolderReport,
 ) -> Result<u64> {
-    let now = SourceNow { uid_validity: source.uid_validity, uid_next: source.uid_next, messages: source.exists, all };
+    let now =
+        SourceSnapshot { uid_validity: source.uid_validity, uid_next: source.uid_next, messages: source.exists, all };
     let (vanished, copies) = {
         let decided = ledger.folder(source_raw, |state| {
             deletions(state, &now).map(|vanished| {
@@ -55,8 +56,8 @@ pub(crate) async fn mirror_deletions(
             tags.push(destination.command(&format!("UID EXPUNGE {set}")));
         }
         let lines = destination.wait_all(&tags, |_| {}).await?;
-        if let Some(line) = lines.iter().find(|line| line.status != Status::Ok) {
-            return Err(destination.refusal(line, Asked::Other, "to remove messages"));
+        if let Some(line) = lines.iter().find(|line| line.status != StatusCondition::Ok) {
+            return Err(destination.refusal(line, CommandKind::Other, "to remove messages"));
         }
     }
     let gone = vanished.delete.union(&vanished.keep);

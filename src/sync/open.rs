@@ -6,53 +6,53 @@ use bytes::Bytes;
 
 use super::{
     checkpoint::FolderState,
-    job::{Job, Shared},
-    lookup::AllUids,
-    scan::{Scan, scan_from, scan_whole},
-    spec::{FlagPolicy, MessageRules},
-    store_flags::FlagNews,
+    job::{FolderSyncContext, FolderSyncJob},
+    lookup::UidSearch,
+    scan::{FolderScan, scan_from, scan_whole},
+    spec::{FlagHandling, MessageFilter},
+    store_flags::CurrentFlags,
 };
 use crate::{
     error::{Error, Result},
     imap::{
         Session, UidSet,
-        classify::Asked,
-        response::{Status, Untagged},
-        select::{Selected, examine, opened, select},
+        classify::CommandKind,
+        response::{StatusCondition, UntaggedResponse},
+        select::{SelectedFolder, examine, opened, select},
     },
 };
 
 /// What the source said when its folder was opened.
-pub(crate) struct Opened {
+pub(crate) struct OpenedSource {
     /// UIDVALIDITY and the like.
-    pub selected: Selected,
+    pub selected: SelectedFolder,
     /// Facts about the messages, as far as they were asked for.
-    pub scan: Scan,
+    pub scan: FolderScan,
     /// All UIDs, where the scan does not cover them.
     pub all: Option<UidSet>,
     /// Flags of messages that were copied before.
-    pub news: FlagNews,
+    pub news: CurrentFlags,
     /// Messages that came along with the scan.
     pub bodies: BTreeMap<u32, Bytes>,
 }
 
 /// True for a folder that is all new and small: it comes whole, in one round trip.
-pub(crate) fn may_come_whole(shared: &Shared, job: &Job, state: Option<&FolderState>) -> bool {
+pub(crate) fn may_come_whole(shared: &FolderSyncContext, job: &FolderSyncJob, state: Option<&FolderState>) -> bool {
     state.is_none()
         && job.new_at_destination
         && !shared.spec.dry_run
-        && shared.spec.messages == MessageRules::default()
+        && shared.spec.messages == MessageFilter::default()
         && job.bytes.is_some_and(|bytes| bytes <= shared.budget)
 }
 
 /// EXAMINEs the source's folder and asks, in the same breath, for what the checkpoint makes one expect to need.
 pub(crate) async fn open_source(
-    shared: &Shared,
-    job: &Job,
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
     session: &mut Session,
     state: Option<&FolderState>,
     whole: bool,
-) -> Result<Opened> {
+) -> Result<OpenedSource> {
     let condstore = session.capabilities().condstore();
     let examined = examine(session, &job.source_raw);
     let mut tags = Vec::new();
@@ -60,8 +60,8 @@ pub(crate) async fn open_source(
     if let Some(state) = state {
         let last = state.done().last().unwrap_or(0);
         from = last.saturating_add(1);
-        tags.push(AllUids::ask(session));
-        if shared.spec.flag_policy == FlagPolicy::SourceWins && !state.map.is_empty() {
+        tags.push(UidSearch::ask(session));
+        if shared.spec.flag_policy == FlagHandling::SourceWins && !state.map.is_empty() {
             let since = state.highest_modseq.filter(|_| condstore);
             let changed = since.map(|modseq| format!(" (CHANGEDSINCE {modseq})")).unwrap_or_default();
             tags.push(session.command(&format!("UID FETCH 1:{last} (UID FLAGS){changed}")));
@@ -69,20 +69,20 @@ pub(crate) async fn open_source(
     }
     tags.push(if whole { scan_whole(session) } else { scan_from(session, from) });
 
-    let mut opened = Opened {
-        selected: Selected::default(),
-        scan: Scan::default(),
+    let mut opened = OpenedSource {
+        selected: SelectedFolder::default(),
+        scan: FolderScan::default(),
         all: None,
-        news: FlagNews::default(),
+        news: CurrentFlags::default(),
         bodies: BTreeMap::new(),
     };
-    let mut all = AllUids::default();
+    let mut all = UidSearch::default();
     tags.insert(0, examined);
     let lines = session
         .wait_all(&tags, |data| {
             opened.selected.take(&data);
             all.take(&data);
-            if let Untagged::Fetch(fetch) = data {
+            if let UntaggedResponse::Fetch(fetch) = data {
                 match (fetch.uid, &fetch.flags) {
                     (Some(uid), Some(flags)) if uid < from => opened.news.take(uid, flags),
                     (Some(uid), _) => {
@@ -101,15 +101,15 @@ pub(crate) async fn open_source(
         })
         .await?;
     for line in &lines {
-        if line.status != Status::Ok && whole {
+        if line.status != StatusCondition::Ok && whole {
             return Box::pin(open_source(shared, job, session, state, false)).await;
         }
-        if line.status != Status::Ok {
-            return Err(session.refusal(line, Asked::Other, "to open or list the folder"));
+        if line.status != StatusCondition::Ok {
+            return Err(session.refusal(line, CommandKind::Other, "to open or list the folder"));
         }
     }
     if let Some(line) = lines.first() {
-        opened.selected.take(&Untagged::Status(line.clone()));
+        opened.selected.take(&UntaggedResponse::Status(line.clone()));
     }
     if opened.selected.uid_validity == 0 {
         return Err(session.blame(Error::protocol("the server tells no UIDVALIDITY")));
@@ -123,9 +123,13 @@ pub(crate) async fn open_source(
 }
 
 /// SELECTs the destination's folder: appending to a selected folder costs its server less.
-pub(crate) async fn open_destination(shared: &Shared, job: &Job, session: &mut Session) -> Result<Selected> {
+pub(crate) async fn open_destination(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    session: &mut Session,
+) -> Result<SelectedFolder> {
     if shared.spec.dry_run && job.new_at_destination {
-        return Ok(Selected { uid_next: Some(1), ..Selected::default() });
+        return Ok(SelectedFolder { uid_next: Some(1), ..SelectedFolder::default() });
     }
     let open = if shared.spec.dry_run { examine } else { select };
     let tag = open(session, &job.destination_raw);

@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use super::progress::Progress;
+use super::progress::SyncProgress;
 use crate::{
     error::{Error, Result, Side},
-    imap::{Endpoint, Session, connect, permit::Permit},
+    imap::{Endpoint, Session, connect, permit::WritePermit},
 };
 
 /// One connection to each side.
 #[derive(Debug)]
-pub(crate) struct Pair {
+pub(crate) struct ConnectionPair {
     /// Reads; opens folders by EXAMINE only.
     pub source: Session,
     /// Writes.
     pub destination: Session,
 }
 
-impl Pair {
+impl ConnectionPair {
     /// Connects and logs in on both sides at once. Nothing is written to the destination without the permit.
     ///
     /// # Errors
@@ -25,8 +25,8 @@ impl Pair {
     pub(crate) async fn connect(
         source: &Arc<Endpoint>,
         destination: &Arc<Endpoint>,
-        progress: &Progress,
-        permit: &Arc<dyn Permit>,
+        progress: &SyncProgress,
+        permit: &Arc<dyn WritePermit>,
     ) -> Result<Self> {
         let moved = &progress.bytes_moved;
         let to_destination = async {

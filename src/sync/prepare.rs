@@ -6,33 +6,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::{
-    checkpoint::{FolderState, Settled},
-    doubt::Look,
+    checkpoint::{FolderState, QuiescentStatus},
+    doubt::DestinationSnapshot,
     folder_map::{FolderPlan, PlannedFolder, plan as plan_folders},
     folder_name::{FolderInfo, NameLimits, SideFolders},
-    job::Job,
-    ledger::Ledger,
-    pair::Pair,
-    progress::Progress,
+    job::FolderSyncJob,
+    ledger::LiveCheckpoint,
+    pair::ConnectionPair,
+    progress::SyncProgress,
     renames::{follow_renames, note_vanished},
     report::{FolderReport, MailboxReport},
     set_aside::DestinationFacts,
-    spec::{DeletePolicy, FlagPolicy, SyncSpec},
+    spec::{DeletionHandling, FlagHandling, SyncSpec},
 };
 use crate::{
     error::{Error, Result},
     imap::{
-        Quirks, Session, Tag, UidSet,
-        classify::{Asked, already_exists},
-        folders::{Survey, survey},
-        response::{FolderStatus, Status},
+        ServerKind, Session, Tag, UidSet,
+        classify::{CommandKind, already_exists},
+        folders::{AccountListing, survey},
+        response::{FolderStatus, StatusCondition},
     },
 };
 
 /// What is to be done.
-pub(crate) struct Prepared {
+pub(crate) struct PreparedFolders {
     /// Folders to open, in the order of work.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<FolderSyncJob>,
     /// Folders that are not opened: nothing changed in them, or they could not be made.
     pub closed: Vec<FolderReport>,
     /// Bytes in those where nothing changed, as far as the source tells.
@@ -43,17 +43,17 @@ pub(crate) struct Prepared {
     pub destination_server: Option<String>,
 }
 
-impl Prepared {
+impl PreparedFolders {
     /// Counts what there is, before anything is scanned.
-    pub(crate) fn count(&self, progress: &Progress) {
+    pub(crate) fn count(&self, progress: &SyncProgress) {
         let messages = self.jobs.iter().map(|job| u64::from(job.messages));
         let closed = self.closed.iter().map(|report| report.source_messages);
-        Progress::add(&progress.whole.messages, messages.chain(closed).sum());
+        SyncProgress::add(&progress.whole.messages, messages.chain(closed).sum());
         let before = self.closed.iter().map(|report| report.copied_before.min(report.source_messages));
-        Progress::add(&progress.whole.messages_before, before.sum());
+        SyncProgress::add(&progress.whole.messages_before, before.sum());
         let bytes = self.jobs.iter().filter_map(|job| job.bytes).sum::<u64>();
-        Progress::add(&progress.whole.bytes, bytes + self.closed_bytes);
-        Progress::add(&progress.whole.bytes_before, self.closed_bytes);
+        SyncProgress::add(&progress.whole.bytes, bytes + self.closed_bytes);
+        SyncProgress::add(&progress.whole.bytes_before, self.closed_bytes);
         if let Some(uid_next) = self.inbox_uid_next {
             progress.saw_inbox(uid_next);
         }
@@ -68,13 +68,13 @@ impl Prepared {
 /// same account.
 pub(crate) async fn prepare(
     spec: &SyncSpec,
-    pair: &mut Pair,
-    ledger: &Ledger,
+    pair: &mut ConnectionPair,
+    ledger: &LiveCheckpoint,
     report: &mut MailboxReport,
     grow: impl FnOnce(usize),
-) -> Result<Prepared> {
+) -> Result<PreparedFolders> {
     refuse_same_account(pair)?;
-    let Pair { source, destination } = pair;
+    let ConnectionPair { source, destination } = pair;
     let (source, destination) = tokio::join!(survey(source, true), survey(destination, false));
     let (source, destination) = (source?, destination?);
     let looked_at = Instant::now();
@@ -88,7 +88,7 @@ pub(crate) async fn prepare(
     let mut plan = plan_folders(&from, &to, &spec.folders, &frozen, &limits);
     // Further connections are made while folders are.
     grow(plan.folders.iter().filter(|folder| may_need_work(folder, &source, &destination, ledger, spec)).count());
-    let mut made = Made::default();
+    let mut made = CreatedFolders::default();
     if !spec.dry_run {
         made = make_folders(&plan, made, &destination, &mut pair.destination).await?;
         if !made.refused.is_empty() {
@@ -127,7 +127,7 @@ pub(crate) async fn prepare(
     let inbox_uid_next = inbox.and_then(|folder| folder.status.as_ref()?.uid_next);
     let destination_server = destination.server.clone();
     let mut prepared =
-        Prepared { jobs: Vec::new(), closed: Vec::new(), closed_bytes: 0, inbox_uid_next, destination_server };
+        PreparedFolders { jobs: Vec::new(), closed: Vec::new(), closed_bytes: 0, inbox_uid_next, destination_server };
     for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
         let listed = source.folder(&folder.source_raw).and_then(|f| f.status.clone()).unwrap_or_default();
         let there = destination.folder(&folder.destination_raw).and_then(|f| f.status.clone());
@@ -141,8 +141,8 @@ pub(crate) async fn prepare(
         }
         let in_doubt = state.as_ref().is_some_and(|state| state.open);
         let needs_look = in_doubt || (state.as_ref().is_none_or(|state| state.reduced) && !created);
-        let adds_newline = quirks == Quirks::Courier;
-        let job = Job {
+        let adds_newline = quirks == ServerKind::Courier;
+        let job = FolderSyncJob {
             in_doubt,
             needs_look,
             adds_newline,
@@ -186,9 +186,9 @@ pub(crate) async fn prepare(
 /// True when the listings do not prove that a folder needs no work.
 fn may_need_work(
     folder: &PlannedFolder,
-    source: &Survey,
-    destination: &Survey,
-    ledger: &Ledger,
+    source: &AccountListing,
+    destination: &AccountListing,
+    ledger: &LiveCheckpoint,
     spec: &SyncSpec,
 ) -> bool {
     let listed = source.folder(&folder.source_raw).and_then(|f| f.status.as_ref());
@@ -202,7 +202,7 @@ fn may_need_work(
 
 /// A checkpoint that says "nothing in doubt" must not outlive the first APPEND: all folders that will be opened are marked
 /// in one go, with the UIDNEXT that was just seen.
-async fn mark_open(ledger: &Ledger, jobs: &[Job]) -> Result<()> {
+async fn mark_open(ledger: &LiveCheckpoint, jobs: &[FolderSyncJob]) -> Result<()> {
     let mut marked = false;
     ledger.update(|checkpoint| {
         for job in jobs {
@@ -217,7 +217,7 @@ async fn mark_open(ledger: &Ledger, jobs: &[Job]) -> Result<()> {
 }
 
 /// Both sides the same account would copy each message onto itself.
-fn refuse_same_account(pair: &Pair) -> Result<()> {
+fn refuse_same_account(pair: &ConnectionPair) -> Result<()> {
     let (source, destination) = (pair.source.endpoint(), pair.destination.endpoint());
     let same_peer = pair.source.facts.peer.is_some() && pair.source.facts.peer == pair.destination.facts.peer;
     if same_peer && source.login.username.eq_ignore_ascii_case(&destination.login.username) {
@@ -234,7 +234,7 @@ fn refuse_same_account(pair: &Pair) -> Result<()> {
 }
 
 /// One side's folders, as the plan needs them.
-pub(super) fn side(survey: &Survey) -> SideFolders {
+pub(super) fn side(survey: &AccountListing) -> SideFolders {
     let namespaces = survey.namespaces.clone().unwrap_or_default();
     SideFolders {
         delimiter: survey.delimiter,
@@ -262,8 +262,8 @@ fn job(
     created: bool,
     spec: &SyncSpec,
     looked_at: Instant,
-) -> Job {
-    Job {
+) -> FolderSyncJob {
+    FolderSyncJob {
         source_raw: folder.source_raw.clone(),
         destination_raw: folder.destination_raw.clone(),
         source_name: folder.source_name.clone(),
@@ -273,7 +273,7 @@ fn job(
         new_at_destination: created || (spec.dry_run && there.is_none()),
         messages: listed.messages.unwrap_or(0),
         status: settled(listed),
-        look: there.and_then(|s| s.uid_next).map(|uid_next| Look { at: looked_at, uid_next }),
+        look: there.and_then(|s| s.uid_next).map(|uid_next| DestinationSnapshot { at: looked_at, uid_next }),
         append_limit: there.and_then(|s| s.append_limit),
         mailbox_id: listed.mailbox_id.clone(),
         adds_newline: false,
@@ -282,8 +282,8 @@ fn job(
     }
 }
 
-fn settled(status: &FolderStatus) -> Option<Settled> {
-    Some(Settled {
+fn settled(status: &FolderStatus) -> Option<QuiescentStatus> {
+    Some(QuiescentStatus {
         uid_next: status.uid_next?,
         messages: status.messages?,
         highest_modseq: status.highest_modseq.filter(|modseq| *modseq > 0),
@@ -295,9 +295,9 @@ fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &Folder
     let same_validity = Some(state.source_uid_validity) == source.uid_validity
         && Some(state.destination_uid_validity) == destination.uid_validity;
     let told_flags =
-        state.settled.is_some_and(|s| s.highest_modseq.is_some()) || spec.flag_policy == FlagPolicy::Ignore;
+        state.settled.is_some_and(|s| s.highest_modseq.is_some()) || spec.flag_policy == FlagHandling::Ignore;
     let told_deletions =
-        spec.delete_policy == DeletePolicy::Keep || state.done().len() <= u64::from(source.messages.unwrap_or(0));
+        spec.delete_policy == DeletionHandling::Keep || state.done().len() <= u64::from(source.messages.unwrap_or(0));
     !state.open
         && same_validity
         && told_flags
@@ -308,14 +308,19 @@ fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &Folder
 
 /// What came of making folders, by raw destination name.
 #[derive(Default)]
-struct Made {
+struct CreatedFolders {
     created: BTreeSet<Vec<u8>>,
     refused: BTreeMap<Vec<u8>, Error>,
     subscribed: u64,
 }
 
 /// Makes missing folders, parents first, and subscribes to what the source is subscribed to, all in one go.
-async fn make_folders(plan: &FolderPlan, mut made: Made, there: &Survey, session: &mut Session) -> Result<Made> {
+async fn make_folders(
+    plan: &FolderPlan,
+    mut made: CreatedFolders,
+    there: &AccountListing,
+    session: &mut Session,
+) -> Result<CreatedFolders> {
     let mut asked: Vec<(Tag, &PlannedFolder)> = Vec::new();
     let mut tags: Vec<Tag> = Vec::new();
     for folder in &plan.folders {
@@ -334,37 +339,37 @@ async fn make_folders(plan: &FolderPlan, mut made: Made, there: &Survey, session
     let lines = session.wait_all(&tags, |_| {}).await?;
     for (line, (_, folder)) in lines.iter().zip(&asked) {
         match line.status {
-            Status::Ok => {
+            StatusCondition::Ok => {
                 made.created.insert(folder.destination_raw.clone());
             }
-            Status::No if already_exists(line) => {}
+            StatusCondition::No if already_exists(line) => {}
             _ => {
-                let error = session.refusal(line, Asked::Other, "to make the folder");
+                let error = session.refusal(line, CommandKind::Other, "to make the folder");
                 made.refused.insert(folder.destination_raw.clone(), error.in_folder(&folder.destination_name));
             }
         }
     }
-    made.subscribed += lines.iter().skip(creating).filter(|line| line.status == Status::Ok).count() as u64;
+    made.subscribed += lines.iter().skip(creating).filter(|line| line.status == StatusCondition::Ok).count() as u64;
     Ok(made)
 }
 
 /// What kind of server it is: as configured, or else as it introduces itself.
-pub(super) fn server_kind(configured: Quirks, greeting: &str, id: Option<&str>) -> Quirks {
-    if configured != Quirks::Generic {
+pub(super) fn server_kind(configured: ServerKind, greeting: &str, id: Option<&str>) -> ServerKind {
+    if configured != ServerKind::Generic {
         return configured;
     }
     let said = format!("{} {greeting}", id.unwrap_or_default()).to_ascii_lowercase();
     [
-        ("dovecot", Quirks::Dovecot),
-        ("cyrus", Quirks::Cyrus),
-        ("courier", Quirks::Courier),
-        ("gimap", Quirks::Gmail),
-        ("gmail", Quirks::Gmail),
-        ("microsoft exchange", Quirks::Exchange),
+        ("dovecot", ServerKind::Dovecot),
+        ("cyrus", ServerKind::Cyrus),
+        ("courier", ServerKind::Courier),
+        ("gimap", ServerKind::Gmail),
+        ("gmail", ServerKind::Gmail),
+        ("microsoft exchange", ServerKind::Exchange),
     ]
     .into_iter()
     .find(|(name, _)| said.contains(name))
-    .map_or(Quirks::Generic, |(_, quirks)| quirks)
+    .map_or(ServerKind::Generic, |(_, quirks)| quirks)
 }
 
 #[cfg(test)]
@@ -374,10 +379,10 @@ mod tests {
 
     #[test]
     fn a_server_is_known_by_how_it_introduces_itself_unless_the_manifest_says() {
-        assert_eq!(server_kind(Quirks::Generic, "Dovecot (Debian) ready.", None), Quirks::Dovecot);
-        assert_eq!(server_kind(Quirks::Generic, "ready", Some("Cyrus IMAPD")), Quirks::Cyrus);
-        assert_eq!(server_kind(Quirks::Generic, "hello", None), Quirks::Generic);
-        assert_eq!(server_kind(Quirks::Gmail, "Dovecot ready", None), Quirks::Gmail);
+        assert_eq!(server_kind(ServerKind::Generic, "Dovecot (Debian) ready.", None), ServerKind::Dovecot);
+        assert_eq!(server_kind(ServerKind::Generic, "ready", Some("Cyrus IMAPD")), ServerKind::Cyrus);
+        assert_eq!(server_kind(ServerKind::Generic, "hello", None), ServerKind::Generic);
+        assert_eq!(server_kind(ServerKind::Gmail, "Dovecot ready", None), ServerKind::Gmail);
     }
 
     fn status() -> FolderStatus {
@@ -417,6 +422,6 @@ mod tests {
         let status = FolderStatus { highest_modseq: None, ..status() };
         let state = FolderState { settled: settled(&status), ..state() };
         assert!(!is_unchanged(&state, &status, &status, &spec("m")));
-        assert!(is_unchanged(&state, &status, &status, &SyncSpec { flag_policy: FlagPolicy::Ignore, ..spec("m") }));
+        assert!(is_unchanged(&state, &status, &status, &SyncSpec { flag_policy: FlagHandling::Ignore, ..spec("m") }));
     }
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 /// What a sync is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[repr(u8)]
-pub enum Phase {
+pub enum EnginePhase {
     /// Waiting for its turn.
     Queued,
     /// Connecting and logging in.
@@ -32,7 +32,7 @@ pub enum Phase {
 
 /// Live counters of one sync. Written by the engine, read by whoever shows them.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct SyncProgress {
     phase: AtomicU8,
     /// Folders to look at.
     pub folders_total: AtomicU64,
@@ -49,15 +49,15 @@ pub struct Progress {
     /// Bytes read or written on any connection: moves while anything moves.
     pub bytes_moved: Arc<AtomicU64>,
     /// The whole mailbox, beyond this run's work.
-    pub whole: Whole,
+    pub whole: MailboxTotals,
     destination_login: AtomicBool,
     inbox_uid_next: AtomicU32,
-    waits: Mutex<Waits>,
+    waits: Mutex<ActiveWaits>,
 }
 
 /// Counters over all folders that are synced, whatever this run has to do in them.
 #[derive(Debug, Default)]
-pub struct Whole {
+pub struct MailboxTotals {
     /// Messages, as listed.
     pub messages: AtomicU64,
     /// Of these, at the destination since earlier runs, as far as known.
@@ -68,43 +68,43 @@ pub struct Whole {
     pub bytes_before: AtomicU64,
 }
 
-impl Whole {
+impl MailboxTotals {
     /// A folder was scanned. Of its `size`, if known, `work` bytes are to be copied.
     pub(crate) fn scanned(&self, size: Option<u64>, copied_before: u64, work: u64) {
-        Progress::add(&self.messages_before, copied_before);
+        SyncProgress::add(&self.messages_before, copied_before);
         match size {
-            Some(size) => Progress::add(&self.bytes_before, size.saturating_sub(work)),
-            None => Progress::add(&self.bytes, work),
+            Some(size) => SyncProgress::add(&self.bytes_before, size.saturating_sub(work)),
+            None => SyncProgress::add(&self.bytes, work),
         }
     }
 }
 
 /// Who waits on purpose, for what and until when.
 #[derive(Debug, Default)]
-struct Waits {
+struct ActiveWaits {
     last: u64,
     current: BTreeMap<u64, (Timestamp, String)>,
 }
 
 /// While this is held, something waits on purpose.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a> {
-    progress: &'a Progress,
+pub(crate) struct WaitGuard<'a> {
+    progress: &'a SyncProgress,
     number: u64,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.progress.waits().current.remove(&self.number);
     }
 }
 
-/// [`Progress`] at one moment.
+/// [`SyncProgress`] at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Snapshot {
+pub struct ProgressSnapshot {
     /// What the sync is doing.
-    pub phase: Phase,
+    pub phase: EnginePhase,
     /// Folders to look at.
     pub folders_total: u64,
     /// Folders finished.
@@ -125,28 +125,28 @@ pub struct Snapshot {
     pub waiting_until: Option<Timestamp>,
 }
 
-impl Progress {
+impl SyncProgress {
     /// Adds to one of the counters.
     pub(crate) fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Relaxed);
     }
 
     /// Enters a phase.
-    pub(crate) fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: EnginePhase) {
         self.phase.store(phase as u8, Relaxed);
     }
 
     /// Says why nothing moves on purpose, and for how long at most, until the result is dropped.
-    pub(crate) fn wait(&self, why: String, for_at_most: Duration) -> Waiting<'_> {
+    pub(crate) fn wait(&self, why: String, for_at_most: Duration) -> WaitGuard<'_> {
         let until = Timestamp::now().checked_add(for_at_most).unwrap_or(Timestamp::MAX);
         let mut waits = self.waits();
         waits.last += 1;
         let number = waits.last;
         waits.current.insert(number, (until, why));
-        Waiting { progress: self, number }
+        WaitGuard { progress: self, number }
     }
 
-    fn waits(&self) -> std::sync::MutexGuard<'_, Waits> {
+    fn waits(&self) -> std::sync::MutexGuard<'_, ActiveWaits> {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -174,13 +174,19 @@ impl Progress {
 
     /// The counters now.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        const PHASES: [Phase; 6] =
-            [Phase::Queued, Phase::Connecting, Phase::Planning, Phase::Copying, Phase::Done, Phase::Failed];
+    pub fn snapshot(&self) -> ProgressSnapshot {
+        const PHASES: [EnginePhase; 6] = [
+            EnginePhase::Queued,
+            EnginePhase::Connecting,
+            EnginePhase::Planning,
+            EnginePhase::Copying,
+            EnginePhase::Done,
+            EnginePhase::Failed,
+        ];
         // The longest wait, if several wait.
         let waiting = self.waits().current.values().max().cloned();
-        Snapshot {
-            phase: PHASES.get(usize::from(self.phase.load(Relaxed))).copied().unwrap_or(Phase::Queued),
+        ProgressSnapshot {
+            phase: PHASES.get(usize::from(self.phase.load(Relaxed))).copied().unwrap_or(EnginePhase::Queued),
             folders_total: self.folders_total.load(Relaxed),
             folders_done: self.folders_done.load(Relaxed),
             messages_total: self.messages_total.load(Relaxed),
@@ -199,7 +205,7 @@ mod tests {
 
     #[test]
     fn of_several_waits_the_longest_is_told_until_it_ends() {
-        let progress = Progress::default();
+        let progress = SyncProgress::default();
         let long = progress.wait("throttled".to_owned(), Duration::from_mins(1));
         let short = progress.wait("reconnecting".to_owned(), Duration::from_secs(1));
         assert_eq!(progress.snapshot().waiting.as_deref(), Some("throttled"));

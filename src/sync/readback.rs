@@ -6,14 +6,14 @@ use super::{
     copy::ReadBack,
     limits::MAX_SET_BYTES,
     lookup::hashes,
-    pair::Pair,
+    pair::ConnectionPair,
     report::FolderReport,
-    scan::{Scan, Scanned},
-    trouble::Trouble,
+    scan::{FolderScan, ScannedMessage},
+    trouble::FailureBisector,
 };
 use crate::{
     error::Result,
-    imap::{Session, Tag, UidSet, response::Untagged},
+    imap::{Session, Tag, UidSet, response::UntaggedResponse},
 };
 
 /// Compares unusual messages with their copies.
@@ -21,8 +21,8 @@ use crate::{
 /// # Errors
 /// When a connection ends.
 pub(crate) async fn read_back(
-    pair: &mut Pair,
-    scan: &Scan,
+    pair: &mut ConnectionPair,
+    scan: &FolderScan,
     list: Vec<ReadBack>,
     report: &mut FolderReport,
 ) -> Result<()> {
@@ -31,8 +31,8 @@ pub(crate) async fn read_back(
     if !bytes.is_empty() {
         let (sources, copies) =
             (bytes.iter().map(|r| r.source_uid).collect(), bytes.iter().map(|r| r.destination_uid).collect());
-        let sent = hashes(&mut pair.source, &sources, &mut Trouble::default()).await?;
-        let kept = hashes(&mut pair.destination, &copies, &mut Trouble::default()).await?;
+        let sent = hashes(&mut pair.source, &sources, &mut FailureBisector::default()).await?;
+        let kept = hashes(&mut pair.destination, &copies, &mut FailureBisector::default()).await?;
         for r in bytes {
             let (Some(sent), Some(kept)) = (sent.get(&r.source_uid), kept.get(&r.destination_uid)) else { continue };
             if sent.exact != kept.exact {
@@ -48,7 +48,7 @@ pub(crate) async fn read_back(
                 .binary_search_by_key(&r.source_uid, |m| m.uid)
                 .ok()
                 .and_then(|at| scan.messages.get(at))
-                .and_then(Scanned::date);
+                .and_then(ScannedMessage::date);
             if let (Some(sent), Some(kept)) = (sent, kept.get(&r.destination_uid))
                 && sent.epoch != *kept
             {
@@ -81,7 +81,7 @@ async fn internal_dates(session: &mut Session, uids: &UidSet) -> Result<HashMap<
         uids.chunks(MAX_SET_BYTES).map(|set| session.command(&format!("UID FETCH {set} (UID INTERNALDATE)"))).collect();
     session
         .wait_all(&tags, |data| {
-            if let Untagged::Fetch(fetch) = data
+            if let UntaggedResponse::Fetch(fetch) = data
                 && let (Some(uid), Some(Some(date))) = (fetch.uid, fetch.internal_date)
             {
                 dates.insert(uid, date.epoch);

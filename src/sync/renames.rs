@@ -2,17 +2,17 @@
 
 use super::{
     checkpoint::{Checkpoint, FolderState},
-    ledger::Ledger,
+    ledger::LiveCheckpoint,
     lookup::hashes,
-    pair::Pair,
+    pair::ConnectionPair,
     report::MailboxReport,
-    trouble::Trouble,
+    trouble::FailureBisector,
 };
 use crate::{
     error::Result,
     imap::{
         UidSet,
-        folders::Survey,
+        folders::AccountListing,
         mutf7,
         select::{examine, opened},
     },
@@ -27,9 +27,9 @@ const SAMPLES: u64 = 3;
 /// # Errors
 /// When a connection ends.
 pub(crate) async fn follow_renames(
-    pair: &mut Pair,
-    ledger: &Ledger,
-    source: &Survey,
+    pair: &mut ConnectionPair,
+    ledger: &LiveCheckpoint,
+    source: &AccountListing,
     report: &mut MailboxReport,
 ) -> Result<()> {
     let candidates = ledger.read(|checkpoint| candidates(checkpoint, source));
@@ -56,7 +56,7 @@ pub(crate) async fn follow_renames(
 }
 
 /// Tells of folders that the checkpoint knows and the source no longer has, renamed ones apart.
-pub(crate) fn note_vanished(ledger: &Ledger, source: &Survey, report: &mut MailboxReport) {
+pub(crate) fn note_vanished(ledger: &LiveCheckpoint, source: &AccountListing, report: &mut MailboxReport) {
     ledger.read(|checkpoint| {
         for old in checkpoint.folders.keys().filter(|old| source.folder(old).is_none()) {
             let name = mutf7::decode_lossy(old);
@@ -67,7 +67,7 @@ pub(crate) fn note_vanished(ledger: &Ledger, source: &Survey, report: &mut Mailb
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Candidate {
+struct RenameCandidate {
     old: Vec<u8>,
     new: Vec<u8>,
     destination: Vec<u8>,
@@ -76,9 +76,9 @@ struct Candidate {
 }
 
 /// Folders of the checkpoint that are gone, each with the one new folder that may be the same.
-fn candidates(checkpoint: &Checkpoint, source: &Survey) -> Vec<Candidate> {
+fn candidates(checkpoint: &Checkpoint, source: &AccountListing) -> Vec<RenameCandidate> {
     let gone = checkpoint.folders.iter().filter(|(old, _)| source.folder(old).is_none());
-    let mut found: Vec<Candidate> = Vec::new();
+    let mut found: Vec<RenameCandidate> = Vec::new();
     for (old, state) in gone {
         let new: Vec<&[u8]> = source
             .folders
@@ -90,11 +90,16 @@ fn candidates(checkpoint: &Checkpoint, source: &Survey) -> Vec<Candidate> {
         let (&[new], Some(destination)) = (new.as_slice(), checkpoint.mapping.get(old)) else { continue };
         let samples: Vec<(u32, u32)> = last_copied(state);
         if !samples.is_empty() {
-            found.push(Candidate { old: old.clone(), new: new.to_vec(), destination: destination.clone(), samples });
+            found.push(RenameCandidate {
+                old: old.clone(),
+                new: new.to_vec(),
+                destination: destination.clone(),
+                samples,
+            });
         }
     }
     // Two that are gone and one that is new: nobody knows.
-    let twice = |candidate: &Candidate| found.iter().filter(|other| other.new == candidate.new).count() > 1;
+    let twice = |candidate: &RenameCandidate| found.iter().filter(|other| other.new == candidate.new).count() > 1;
     found.iter().filter(|candidate| !twice(candidate)).cloned().collect()
 }
 
@@ -123,7 +128,7 @@ fn last_copied(state: &FolderState) -> Vec<(u32, u32)> {
 }
 
 /// True when some samples are the same on both sides and none differ; what is gone on either side says nothing.
-async fn same_messages(pair: &mut Pair, candidate: &Candidate) -> Result<bool> {
+async fn same_messages(pair: &mut ConnectionPair, candidate: &RenameCandidate) -> Result<bool> {
     let tag = examine(&mut pair.source, &candidate.new);
     if opened(&mut pair.source, tag, "a renamed folder").await.is_err() {
         return Ok(false);
@@ -134,8 +139,8 @@ async fn same_messages(pair: &mut Pair, candidate: &Candidate) -> Result<bool> {
     }
     let at_source: UidSet = candidate.samples.iter().map(|(source, _)| *source).collect();
     let at_destination: UidSet = candidate.samples.iter().map(|(_, destination)| *destination).collect();
-    let source = hashes(&mut pair.source, &at_source, &mut Trouble::default()).await?;
-    let destination = hashes(&mut pair.destination, &at_destination, &mut Trouble::default()).await?;
+    let source = hashes(&mut pair.source, &at_source, &mut FailureBisector::default()).await?;
+    let destination = hashes(&mut pair.destination, &at_destination, &mut FailureBisector::default()).await?;
     let mut same = 0;
     for (source_uid, destination_uid) in &candidate.samples {
         match (source.get(source_uid), destination.get(destination_uid)) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    checkpoint::{Differences, FolderState},
+    checkpoint::{CopyDifferences, FolderState},
     set_aside::{SetAsideGroup, SetAsideReason},
     spec::AcceptedLosses,
 };
@@ -42,7 +42,7 @@ pub struct MailboxReport {
     pub warnings: Vec<String>,
     /// What the source holds and the destination did not get; none where nobody looked.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub not_copied: Option<NotCopied>,
+    pub not_copied: Option<NotCopiedReport>,
     /// Why the sync did not end well, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Error>,
@@ -52,7 +52,7 @@ pub struct MailboxReport {
 /// leaves out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct NotCopied {
+pub struct NotCopiedReport {
     /// How many there are, those that the user accepts aside.
     pub messages: u64,
     /// Their number by reason; [`LEFT_OUT`] for messages of folders that Mailferry leaves out by itself.
@@ -65,7 +65,7 @@ pub struct NotCopied {
 /// The reason of messages in folders that Mailferry leaves out by itself.
 pub(crate) const LEFT_OUT: &str = "leftOut";
 
-impl NotCopied {
+impl NotCopiedReport {
     /// Counts messages that were not copied for `reason`.
     pub(crate) fn add(&mut self, reason: &str, messages: u64, accepted: bool) {
         if messages == 0 {
@@ -149,7 +149,7 @@ pub struct FolderReport {
     pub facts: BTreeMap<u32, (u64, Option<String>)>,
     /// Differences that the checkpoint does not know of yet.
     #[serde(skip)]
-    pub untold: Differences,
+    pub untold: CopyDifferences,
     /// Messages whose flags were changed at the destination.
     pub flags_updated: u64,
     /// Copies removed because their source message is gone (deletion policy Mirror).
@@ -198,7 +198,7 @@ impl MailboxReport {
 
     /// Adds up what was not copied: over folders, and over those that Mailferry left out by itself.
     pub(crate) fn count_not_copied(&mut self) {
-        let mut not_copied = NotCopied::default();
+        let mut not_copied = NotCopiedReport::default();
         for folder in &self.folders {
             for (reason, messages) in &folder.skipped {
                 let accepted = folder.accepted.get(reason).copied().unwrap_or(0).min(*messages);

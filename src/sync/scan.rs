@@ -7,15 +7,15 @@ use crate::{
     error::Result,
     imap::{
         Session, Tag, UidSet,
-        classify::Asked,
+        classify::CommandKind,
         date::InternalDate,
-        response::{Fetch, Flag, Status, Untagged},
+        response::{FetchResponse, Flag, StatusCondition, UntaggedResponse},
     },
 };
 
 /// Facts about one message at the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Scanned {
+pub(crate) struct ScannedMessage {
     /// UID at the source.
     pub uid: u32,
     /// RFC822.SIZE, bytes; saturated. A hint only: servers get it wrong.
@@ -30,7 +30,7 @@ pub(crate) struct Scanned {
 /// Stands for a date that is missing: no zone is that far away.
 const NO_DATE: i16 = i16::MIN;
 
-impl Scanned {
+impl ScannedMessage {
     /// INTERNALDATE, where the server gave one.
     #[must_use]
     pub(crate) fn date(&self) -> Option<InternalDate> {
@@ -40,17 +40,17 @@ impl Scanned {
 
 /// Facts about the messages of one folder, in UID order.
 #[derive(Debug, Default)]
-pub(crate) struct Scan {
+pub(crate) struct FolderScan {
     /// The messages, by UID.
-    pub messages: Vec<Scanned>,
+    pub messages: Vec<ScannedMessage>,
     flag_sets: Vec<Vec<Flag>>,
     known_sets: HashMap<Vec<Flag>, u32>,
 }
 
-impl Scan {
+impl FolderScan {
     /// The flags of a message.
     #[must_use]
-    pub(crate) fn flags(&self, message: &Scanned) -> &[Flag] {
+    pub(crate) fn flags(&self, message: &ScannedMessage) -> &[Flag] {
         self.flag_sets.get(message.flags as usize).map_or(&[], Vec::as_slice)
     }
 
@@ -61,7 +61,7 @@ impl Scan {
     }
 
     /// Takes one FETCH response; what has no UID or was there before is passed over.
-    pub(crate) fn take(&mut self, fetch: Fetch) {
+    pub(crate) fn take(&mut self, fetch: FetchResponse) {
         let (Some(uid), Some(flags)) = (fetch.uid, fetch.flags) else { return };
         if fetch.size.is_none() && fetch.internal_date.is_none() {
             return; // an unsolicited change of flags
@@ -73,7 +73,7 @@ impl Scan {
         });
         let size = u32::try_from(fetch.size.unwrap_or(0)).unwrap_or(u32::MAX);
         let (epoch, offset) = fetch.internal_date.flatten().map_or((0, NO_DATE), |d| (d.epoch, d.offset_minutes));
-        self.messages.push(Scanned { uid, size, flags, epoch, offset });
+        self.messages.push(ScannedMessage { uid, size, flags, epoch, offset });
     }
 
     /// Puts the messages in UID order, each once: servers may answer in any order, and repeat.
@@ -102,18 +102,18 @@ pub(crate) fn scan_whole(session: &mut Session) -> Tag {
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub(crate) async fn scan_set(session: &mut Session, uids: &UidSet, scan: &mut Scan) -> Result<()> {
+pub(crate) async fn scan_set(session: &mut Session, uids: &UidSet, scan: &mut FolderScan) -> Result<()> {
     let tags: Vec<Tag> =
         uids.chunks(MAX_SET_BYTES).map(|set| session.command(&format!("UID FETCH {set} {ITEMS}"))).collect();
     let lines = session
         .wait_all(&tags, |data| {
-            if let Untagged::Fetch(fetch) = data {
+            if let UntaggedResponse::Fetch(fetch) = data {
                 scan.take(fetch);
             }
         })
         .await?;
-    match lines.iter().find(|line| line.status != Status::Ok) {
-        Some(line) => Err(session.refusal(line, Asked::Other, "to list messages")),
+    match lines.iter().find(|line| line.status != StatusCondition::Ok) {
+        Some(line) => Err(session.refusal(line, CommandKind::Other, "to list messages")),
         None => Ok(()),
     }
 }

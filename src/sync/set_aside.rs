@@ -95,7 +95,7 @@ impl SetAsideGroup {
         reason: SetAsideReason,
         class: ErrorClass,
         why: &str,
-        facts: &TryFacts,
+        facts: &RetryFacts,
         uids: UidSet,
     ) -> Self {
         Self {
@@ -130,7 +130,7 @@ impl SetAsideGroup {
 
 /// What decides whether set-aside messages are tried by a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TryFacts {
+pub struct RetryFacts {
     /// Now, seconds since 1970 UTC.
     pub now: i64,
     /// The destination as it is.
@@ -146,7 +146,7 @@ impl SetAsideGroup {
     /// eighth run and so on, after a week, when the destination or the rules changed, and on request. What is larger
     /// than the destination says that it takes is only tried when that changes.
     #[must_use]
-    pub(crate) fn is_due(&self, facts: &TryFacts) -> bool {
+    pub(crate) fn is_due(&self, facts: &RetryFacts) -> bool {
         let destination_changed = self.destination != facts.destination;
         if self.reason == SetAsideReason::TooLarge && facts.destination.append_limit.is_some() && !destination_changed {
             return false;
@@ -191,7 +191,7 @@ impl SetAside {
 
     /// UIDs that a run which begins now tries.
     #[must_use]
-    pub(crate) fn due(&self, facts: &TryFacts) -> UidSet {
+    pub(crate) fn due(&self, facts: &RetryFacts) -> UidSet {
         let due = self.groups.iter().filter(|group| group.is_due(facts));
         due.fold(UidSet::default(), |all, group| all.union(&group.uids))
     }
@@ -301,8 +301,8 @@ mod tests {
         SetAsideGroup { proven: true, runs, last_try, ..group(SetAsideReason::Refused, "no", "7") }
     }
 
-    fn now() -> TryFacts {
-        TryFacts { now: 1_000_100, ..TryFacts::default() }
+    fn now() -> RetryFacts {
+        RetryFacts { now: 1_000_100, ..RetryFacts::default() }
     }
 
     #[test]
@@ -315,11 +315,11 @@ mod tests {
     fn a_week_another_destination_other_rules_and_a_request_make_a_proven_refusal_due() {
         let group = proven(2);
         assert!(!group.is_due(&now()));
-        assert!(group.is_due(&TryFacts { now: 1_000_000 + TRY_AGAIN_AFTER, ..now() }));
-        assert!(group.is_due(&TryFacts { requested: true, ..now() }));
-        assert!(group.is_due(&TryFacts { rules: 9, ..now() }));
+        assert!(group.is_due(&RetryFacts { now: 1_000_000 + TRY_AGAIN_AFTER, ..now() }));
+        assert!(group.is_due(&RetryFacts { requested: true, ..now() }));
+        assert!(group.is_due(&RetryFacts { rules: 9, ..now() }));
         let upgraded = DestinationFacts { server: Some("Dovecot 2.4".into()), append_limit: None };
-        assert!(group.is_due(&TryFacts { destination: upgraded, ..now() }));
+        assert!(group.is_due(&RetryFacts { destination: upgraded, ..now() }));
     }
 
     #[test]
@@ -331,8 +331,8 @@ mod tests {
     fn what_is_too_large_waits_for_another_limit() {
         let limit = |append_limit| DestinationFacts { append_limit: Some(append_limit), server: None };
         let group = SetAsideGroup { destination: limit(1000), ..group(SetAsideReason::TooLarge, "", "7") };
-        assert!(!group.is_due(&TryFacts { destination: limit(1000), requested: true, ..now() }));
-        assert!(group.is_due(&TryFacts { destination: limit(2000), ..now() }));
+        assert!(!group.is_due(&RetryFacts { destination: limit(1000), requested: true, ..now() }));
+        assert!(group.is_due(&RetryFacts { destination: limit(2000), ..now() }));
     }
 
     #[test]

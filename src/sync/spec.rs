@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 
-use super::set_aside::{DestinationFacts, SetAsideReason, TryFacts};
+use super::set_aside::{DestinationFacts, RetryFacts, SetAsideReason};
 use crate::{
     Error, Result,
     imap::{Endpoint, UidSet},
@@ -20,19 +20,19 @@ pub struct SyncSpec {
     /// Where mail is written.
     pub destination: Endpoint,
     /// Which folders, and where they go.
-    pub folders: FolderRules,
+    pub folders: FolderMappingRules,
     /// Which messages.
-    pub messages: MessageRules,
+    pub messages: MessageFilter,
     /// What happens to flags of messages that were copied before.
-    pub flag_policy: FlagPolicy,
+    pub flag_policy: FlagHandling,
     /// What happens to copies whose source message was deleted.
-    pub delete_policy: DeletePolicy,
+    pub delete_policy: DeletionHandling,
     /// At most this many connections to each side.
     pub connections: usize,
     /// Change nothing, report what would be done.
     pub dry_run: bool,
     /// How long lost connections are tried again before the sync ends with the error.
-    pub retry: Retry,
+    pub retry: RetryPolicy,
     /// Messages whose absence at the destination the user accepts.
     pub accepted_losses: AcceptedLosses,
     /// Messages that were proven to be refused are tried again, whether it is time or not.
@@ -42,9 +42,9 @@ pub struct SyncSpec {
 impl SyncSpec {
     /// What decides whether set-aside messages are tried by a run that begins now.
     #[must_use]
-    pub fn try_facts(&self, destination: DestinationFacts) -> TryFacts {
+    pub fn try_facts(&self, destination: DestinationFacts) -> RetryFacts {
         // An age in the manifest makes another instant of each run: dates are no part of the mark.
-        let MessageRules { max_size, min_size, skip_deleted, .. } = self.messages;
+        let MessageFilter { max_size, min_size, skip_deleted, .. } = self.messages;
         let mut hasher = Sha256::new();
         for number in [max_size, min_size] {
             hasher.update(number.unwrap_or(u64::MAX).to_be_bytes());
@@ -52,13 +52,13 @@ impl SyncSpec {
         hasher.update([u8::from(skip_deleted)]);
         let mark = hasher.finalize().iter().take(8).fold(0, |mark, byte| mark << 8 | u64::from(*byte));
         let now = jiff::Timestamp::now().as_second();
-        TryFacts { now, destination, rules: mark, requested: self.retry_refused }
+        RetryFacts { now, destination, rules: mark, requested: self.retry_refused }
     }
 }
 
 /// How lost connections are tried again, and how long a server that is unwell is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retry {
+pub struct RetryPolicy {
     /// Consecutive failures without progress before giving up.
     pub attempts: u32,
     /// Wait before the first retry; doubles, with jitter.
@@ -68,24 +68,24 @@ pub struct Retry {
     /// How long one run waits, all in all and for each account, for a server that is unwell or asks for a slower pace.
     pub patience: Duration,
     /// The steps of these waits.
-    pub waits: Waits,
+    pub waits: WaitSteps,
 }
 
-impl Default for Retry {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempts: 6,
             initial_backoff: Duration::from_millis(500),
             max_backoff: Duration::from_mins(1),
             patience: Duration::from_mins(15),
-            waits: Waits::default(),
+            waits: WaitSteps::default(),
         }
     }
 }
 
 /// The steps in which a server is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waits {
+pub struct WaitSteps {
     /// Before each look whether a server that was unwell is well again; the last one repeats.
     pub unwell: [Duration; 5],
     /// Between the rounds in which refused messages are tried again.
@@ -95,7 +95,7 @@ pub struct Waits {
     pub without_control: Duration,
 }
 
-impl Default for Waits {
+impl Default for WaitSteps {
     fn default() -> Self {
         Self {
             unwell: [2, 5, 15, 60, 120].map(Duration::from_secs),
@@ -143,7 +143,7 @@ fn is_same_folder(written: &str, folder: &str) -> bool {
 /// Which folders are synced and what they are called at the destination. Rules see decoded names (not modified UTF-7),
 /// with `/` between levels whatever the server uses, and without the personal namespace's prefix.
 #[derive(Debug, Clone, Default)]
-pub struct FolderRules {
+pub struct FolderMappingRules {
     /// Only folders that match one of these; empty means all.
     pub include: Vec<FolderPattern>,
     /// Never folders that match one of these.
@@ -265,7 +265,7 @@ fn any_case_inbox(name: &str) -> Option<[String; 2]> {
 
 /// Which messages are synced. What a rule leaves out is counted and reported by rule, and is looked at again on each run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MessageRules {
+pub struct MessageFilter {
     /// Only messages whose INTERNALDATE is at or after this instant (seconds since 1970 UTC).
     pub since: Option<i64>,
     /// Only messages whose INTERNALDATE is before this instant (seconds since 1970 UTC).
@@ -280,7 +280,7 @@ pub struct MessageRules {
 
 /// What happens to flags of messages that were copied before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FlagPolicy {
+pub enum FlagHandling {
     /// What changed at the source since the checkpoint is changed at the destination.
     #[default]
     SourceWins,
@@ -290,7 +290,7 @@ pub enum FlagPolicy {
 
 /// What happens to copies whose source message was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DeletePolicy {
+pub enum DeletionHandling {
     /// They stay.
     #[default]
     Keep,

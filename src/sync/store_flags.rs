@@ -1,9 +1,9 @@
 //! Carries flag changes to the destination by +FLAGS and -FLAGS, never as a replacement.
 
 use super::{
-    doubt::Found,
-    flags::{FlagChanges, FlagSets, next_base},
-    ledger::Ledger,
+    doubt::FoundCopy,
+    flags::{FlagChanges, UidsByFlag, next_base},
+    ledger::LiveCheckpoint,
     limits::MAX_SET_BYTES,
     report::FolderReport,
 };
@@ -11,22 +11,22 @@ use crate::{
     error::{ErrorClass, Result},
     imap::{
         Session, Tag, UidSet,
-        classify::Asked,
-        response::{Flag, Status, StatusLine},
-        select::Selected,
+        classify::CommandKind,
+        response::{Flag, StatusCondition, StatusLine},
+        select::SelectedFolder,
     },
 };
 
 /// Flags of messages that were copied before, as the source says now.
 #[derive(Debug, Default)]
-pub(crate) struct FlagNews {
+pub(crate) struct CurrentFlags {
     /// Messages whose flags were told.
     pub seen: UidSet,
     /// Their flags, as far as they can be sent.
-    pub flags: FlagSets,
+    pub flags: UidsByFlag,
 }
 
-impl FlagNews {
+impl CurrentFlags {
     /// Takes the flags of one message.
     pub(crate) fn take(&mut self, uid: u32, flags: &[Flag]) {
         if self.seen.contains(uid) {
@@ -53,10 +53,10 @@ impl FlagNews {
 /// # Errors
 /// When the connection ends or the destination is over its limits; a flag that it does not take is reported.
 pub(crate) async fn follow(
-    ledger: &Ledger,
+    ledger: &LiveCheckpoint,
     source_raw: &[u8],
-    news: &FlagNews,
-    selected: &Selected,
+    news: &CurrentFlags,
+    selected: &SelectedFolder,
     destination: &mut Session,
     report: &mut FolderReport,
 ) -> Result<u64> {
@@ -82,8 +82,8 @@ pub(crate) async fn follow(
 /// As [`follow`].
 pub(crate) async fn add_missing(
     destination: &mut Session,
-    selected: &Selected,
-    found: &[Found],
+    selected: &SelectedFolder,
+    found: &[FoundCopy],
     report: &mut FolderReport,
 ) -> Result<u64> {
     let changes = FlagChanges::for_adopted(found);
@@ -97,15 +97,15 @@ pub(crate) async fn add_missing(
 pub(crate) async fn add_keyword(destination: &mut Session, uid: u32, keyword: &str) -> Result<Option<String>> {
     let (line, _) = destination.run(&format!("UID STORE {uid} +FLAGS.SILENT ({keyword})")).await?;
     match line.status {
-        Status::Ok => Ok(None),
+        StatusCondition::Ok => Ok(None),
         _ if is_own_fault(destination, &line) => Ok(Some(line.text)),
-        _ => Err(destination.refusal(&line, Asked::Other, "STORE")),
+        _ => Err(destination.refusal(&line, CommandKind::Other, "STORE")),
     }
 }
 
 /// True when the flag may be to blame, and not the server.
 fn is_own_fault(destination: &Session, line: &StatusLine) -> bool {
-    let class = destination.class_of(line, Asked::Append);
+    let class = destination.class_of(line, CommandKind::Append);
     matches!(class, ErrorClass::MessageRejected | ErrorClass::Authorization | ErrorClass::Protocol)
 }
 
@@ -113,8 +113,8 @@ fn is_own_fault(destination: &Session, line: &StatusLine) -> bool {
 async fn store(
     destination: &mut Session,
     how: &str,
-    sets: &FlagSets,
-    selected: Option<&Selected>,
+    sets: &UidsByFlag,
+    selected: Option<&SelectedFolder>,
     report: &mut FolderReport,
 ) -> Result<UidSet> {
     let mut tags: Vec<Tag> = Vec::new();
@@ -133,9 +133,9 @@ async fn store(
     let lines = destination.wait_all(&tags, |_| {}).await?;
     for (line, (flag, uids)) in lines.iter().zip(asked) {
         match line.status {
-            Status::Ok => changed = changed.union(&uids),
+            StatusCondition::Ok => changed = changed.union(&uids),
             _ if is_own_fault(destination, line) => tell_refusal(report, flag, &uids, &line.text),
-            _ => return Err(destination.refusal(line, Asked::Other, "STORE")),
+            _ => return Err(destination.refusal(line, CommandKind::Other, "STORE")),
         }
     }
     Ok(changed)
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_later_word_on_a_message_counts() {
-        let mut news = FlagNews::default();
+        let mut news = CurrentFlags::default();
         news.take(5, &[Flag::Seen, Flag::Flagged]);
         news.take(5, &[Flag::Flagged]);
         assert!(!news.flags.get("\\Seen").is_some_and(|set| set.contains(5)));

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{breaker::is_passing, scan::Scanned};
+use super::{breaker::is_passing, scan::ScannedMessage};
 use crate::{error::Error, imap::UidSet};
 
 /// Rounds in which a refused message is tried at most.
@@ -34,7 +34,7 @@ const MAX_REASONS: usize = 16;
 
 /// One message that was refused.
 #[derive(Debug, Clone)]
-pub(crate) struct Suspect {
+pub(crate) struct SuspectMessage {
     /// The refusal.
     pub error: Error,
     /// What the server said.
@@ -52,12 +52,12 @@ pub(crate) struct Suspect {
     /// It was tried in a weakened form, too.
     pub weakened: bool,
     /// An earlier run set it aside: it is tried once, or until it is proven.
-    pub earlier: Option<Earlier>,
+    pub earlier: Option<EarlierTries>,
 }
 
 /// What an earlier run knew of a message that is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Earlier {
+pub(crate) struct EarlierTries {
     /// It was proven to be refused for its own sake.
     pub proven: bool,
     /// Runs in which it was tried.
@@ -68,7 +68,7 @@ pub(crate) struct Earlier {
 
 /// A control that passed in this round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ControlPassed {
+pub(crate) struct PassedControl {
     /// Bytes; none when there was no control to send.
     pub size: Option<u32>,
     /// How many suspects it still speaks for.
@@ -77,7 +77,7 @@ pub(crate) struct ControlPassed {
 
 /// What is known while the destination refuses and no ordinary message passes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Evidence {
+pub(crate) struct RefusalEvidence {
     /// The refusals say themselves that they pass.
     pub is_passing: bool,
     /// Some other message was accepted, in this folder or another, since the first refusal.
@@ -94,7 +94,7 @@ pub(crate) struct Evidence {
 
 /// What refusals mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Judgement {
+pub(crate) enum RefusalJudgement {
     /// It may still be the server: it is waited for.
     Wait,
     /// The server takes other messages, or there are too few to tell: on without controls.
@@ -103,21 +103,21 @@ pub(crate) enum Judgement {
     Unwell,
 }
 
-impl Evidence {
+impl RefusalEvidence {
     /// Decides. Where few messages are left, waiting any longer finds out nothing; where many are, they are not all sent to
     /// a server that may be unwell.
     #[must_use]
-    pub(crate) fn judge(self) -> Judgement {
+    pub(crate) fn judge(self) -> RefusalJudgement {
         let again = self.earlier_runs >= UNWELL_RUNS;
         let (well, few_left) = (self.accepted || again, self.left < MANY_LEFT || again);
         match (well, self.is_passing) {
-            (true, false) if few_left => Judgement::GoOn,
-            (true, false) => Judgement::Wait,
-            _ if !self.for_long => Judgement::Wait,
-            (_, true) if (well || !self.many) && few_left => Judgement::GoOn,
-            (_, true) => Judgement::Wait,
-            (false, false) if self.many => Judgement::Unwell,
-            (false, false) => Judgement::GoOn,
+            (true, false) if few_left => RefusalJudgement::GoOn,
+            (true, false) => RefusalJudgement::Wait,
+            _ if !self.for_long => RefusalJudgement::Wait,
+            (_, true) if (well || !self.many) && few_left => RefusalJudgement::GoOn,
+            (_, true) => RefusalJudgement::Wait,
+            (false, false) if self.many => RefusalJudgement::Unwell,
+            (false, false) => RefusalJudgement::GoOn,
         }
     }
 }
@@ -148,8 +148,8 @@ struct ReasonGiven {
 
 /// All that a folder's copying knows of refused messages; outlives connections.
 #[derive(Debug, Default)]
-pub(crate) struct Suspects {
-    messages: BTreeMap<u32, Suspect>,
+pub(crate) struct SuspectTracker {
+    messages: BTreeMap<u32, SuspectMessage>,
     /// Ordinary messages that are kept back.
     pub controls: BTreeSet<u32>,
     /// The destination's UIDNEXT before the oldest refused APPEND that was not looked for since.
@@ -178,16 +178,16 @@ pub(crate) struct Suspects {
     /// Refused in this round; true where a control speaks for it. Counts once the round ended well.
     refused_now: BTreeMap<u32, bool>,
     /// The control that passed last in this round.
-    pub control: Option<ControlPassed>,
+    pub control: Option<PassedControl>,
     /// Controls that were refused since one passed.
     refused_controls: usize,
     steps: u64,
     tries: u64,
 }
 
-impl Suspects {
+impl SuspectTracker {
     /// A message was refused, alone or with others; `uid_next` is the destination's UIDNEXT as known when it was sent.
-    pub(crate) fn refused(&mut self, message: &Scanned, alone: bool, error: &Error, why: &str, uid_next: u32) {
+    pub(crate) fn refused(&mut self, message: &ScannedMessage, alone: bool, error: &Error, why: &str, uid_next: u32) {
         let now = Instant::now();
         self.first_refusal.get_or_insert(now);
         self.doubt_from = Some(self.doubt_from.map_or(uid_next, |from| from.min(uid_next)));
@@ -196,7 +196,7 @@ impl Suspects {
         if self.different.insert(message.uid) {
             self.steps += 1;
         }
-        let suspect = self.messages.entry(message.uid).or_insert_with(|| Suspect {
+        let suspect = self.messages.entry(message.uid).or_insert_with(|| SuspectMessage {
             error: error.clone(),
             why: String::new(),
             size: message.size,
@@ -234,8 +234,8 @@ impl Suspects {
     }
 
     /// An earlier run set this message aside; it is time to try it again.
-    pub(crate) fn try_again(&mut self, message: &Scanned, error: Error, why: String, earlier: Earlier) {
-        self.messages.entry(message.uid).or_insert(Suspect {
+    pub(crate) fn try_again(&mut self, message: &ScannedMessage, error: Error, why: String, earlier: EarlierTries) {
+        self.messages.entry(message.uid).or_insert(SuspectMessage {
             error,
             why,
             size: message.size,
@@ -249,7 +249,7 @@ impl Suspects {
     }
 
     /// A message was accepted, or found at the destination.
-    pub(crate) fn accepted(&mut self, message: &Scanned) {
+    pub(crate) fn accepted(&mut self, message: &ScannedMessage) {
         let uid = message.uid;
         self.accepted |= self.first_refusal.is_some();
         self.accepted_messages += 1;
@@ -308,12 +308,12 @@ impl Suspects {
 
     /// What is known of one.
     #[must_use]
-    pub(crate) fn get(&self, uid: u32) -> Option<&Suspect> {
+    pub(crate) fn get(&self, uid: u32) -> Option<&SuspectMessage> {
         self.messages.get(&uid)
     }
 
     /// The suspects, by UID.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Suspect)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &SuspectMessage)> {
         self.messages.iter().map(|(uid, suspect)| (*uid, suspect))
     }
 
@@ -361,15 +361,15 @@ impl Suspects {
 
     /// Keeps ordinary messages back as controls: the largest, one with keywords, others. `pending` has those that wait to
     /// be sent, with whether they have keywords; they are suspects no more, where they were refused only in batches.
-    pub(crate) fn choose_controls(&mut self, pending: &[(Scanned, bool)]) {
+    pub(crate) fn choose_controls(&mut self, pending: &[(ScannedMessage, bool)]) {
         let wanted = self.wanted_controls();
         let had = self.controls.len();
         if had >= wanted {
             return;
         }
         let most = self.size_limit();
-        let fits = |m: &Scanned| m.size > 0 && m.size <= most && !self.controls.contains(&m.uid);
-        let mut by_size: Vec<&(Scanned, bool)> = pending.iter().filter(|(m, _)| fits(m)).collect();
+        let fits = |m: &ScannedMessage| m.size > 0 && m.size <= most && !self.controls.contains(&m.uid);
+        let mut by_size: Vec<&(ScannedMessage, bool)> = pending.iter().filter(|(m, _)| fits(m)).collect();
         by_size.sort_by_key(|(m, _)| std::cmp::Reverse((m.size, m.uid)));
         if had == 0 {
             let with_keywords = by_size.iter().find(|(_, keywords)| *keywords).map(|(m, _)| m.uid);
@@ -472,12 +472,12 @@ impl Suspects {
     /// A control passed, and speaks for what follows.
     pub(crate) fn control_passed(&mut self, size: u32) {
         self.refused_controls = 0;
-        self.control = Some(ControlPassed { size: Some(size), left: self.between_controls() });
+        self.control = Some(PassedControl { size: Some(size), left: self.between_controls() });
     }
 
     /// No control is left: what follows is tried without.
     pub(crate) fn without_control(&mut self) {
-        self.control = Some(ControlPassed { size: None, left: self.between_controls() });
+        self.control = Some(PassedControl { size: None, left: self.between_controls() });
     }
 
     /// After so many refusals another control must pass; where few are left, they are spread over two rounds.
@@ -556,13 +556,13 @@ impl Suspects {
 
     /// True when the message is proven to be refused for its own sake.
     #[must_use]
-    pub(crate) fn is_proven(&self, suspect: &Suspect) -> bool {
+    pub(crate) fn is_proven(&self, suspect: &SuspectMessage) -> bool {
         let earlier = suspect.earlier.is_some_and(|earlier| earlier.proven) && suspect.rounds > 0;
         earlier || (suspect.proven_rounds >= PROOF && (!self.comes_and_goes || suspect.rounds >= ROUNDS))
     }
 
     /// True when no further round is needed, or would tell more.
-    fn is_settled(&self, suspect: &Suspect) -> bool {
+    fn is_settled(&self, suspect: &SuspectMessage) -> bool {
         // Without a control a further round only waits for a server that may be unwell.
         let waited = self.uncontrolled || self.messages.len() >= DIFFERENT;
         let without_control = if suspect.earlier.is_some() || waited {
@@ -578,7 +578,7 @@ impl Suspects {
     }
 
     /// What is left after the last round, taken out.
-    pub(crate) fn take_rest(&mut self) -> BTreeMap<u32, Suspect> {
+    pub(crate) fn take_rest(&mut self) -> BTreeMap<u32, SuspectMessage> {
         self.refused_now.clear();
         (self.round, self.paused, self.round_began, self.control) = (0, 0, false, None);
         std::mem::take(&mut self.messages)
@@ -588,24 +588,29 @@ impl Suspects {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{error::ErrorClass, imap::response::Fetch, sync::scan::Scan};
+    use crate::{error::ErrorClass, imap::response::FetchResponse, sync::scan::FolderScan};
 
-    fn messages(sizes: &[u64]) -> Vec<Scanned> {
-        let mut scan = Scan::default();
+    fn messages(sizes: &[u64]) -> Vec<ScannedMessage> {
+        let mut scan = FolderScan::default();
         for (uid, size) in (1..).zip(sizes) {
-            scan.take(Fetch { uid: Some(uid), flags: Some(vec![]), size: Some(*size), ..Fetch::default() });
+            scan.take(FetchResponse {
+                uid: Some(uid),
+                flags: Some(vec![]),
+                size: Some(*size),
+                ..FetchResponse::default()
+            });
         }
         scan.finish();
         scan.messages
     }
 
-    fn refused(suspects: &mut Suspects, message: &Scanned) {
+    fn refused(suspects: &mut SuspectTracker, message: &ScannedMessage) {
         let error = Error::new(ErrorClass::MessageRejected, "no");
         suspects.refused(message, true, &error, "no", 5);
     }
 
-    fn round(suspects: &mut Suspects, uid: u32, control: Option<u32>) {
-        suspects.control = Some(ControlPassed { size: control, left: BETWEEN_CONTROLS });
+    fn round(suspects: &mut SuspectTracker, uid: u32, control: Option<u32>) {
+        suspects.control = Some(PassedControl { size: control, left: BETWEEN_CONTROLS });
         suspects.refused_in_round(uid);
         suspects.end_round();
     }
@@ -627,7 +632,7 @@ mod tests {
 
     #[test]
     fn two_rounds_beside_controls_of_its_size_prove_a_refusal() {
-        let mut suspects = Suspects::default();
+        let mut suspects = SuspectTracker::default();
         refused(&mut suspects, &messages(&[100])[0]);
         round(&mut suspects, 1, Some(100));
         assert!(!suspects.is_proven(suspects.get(1).unwrap()));
@@ -639,7 +644,7 @@ mod tests {
 
     #[test]
     fn smaller_controls_prove_nothing_and_four_rounds_are_enough() {
-        let mut suspects = Suspects::default();
+        let mut suspects = SuspectTracker::default();
         refused(&mut suspects, &messages(&[100])[0]);
         for _ in 0..ROUNDS {
             assert_eq!(suspects.left_in_round(), [1]);
@@ -651,7 +656,7 @@ mod tests {
     #[test]
     fn a_reason_given_again_and_again_between_accepted_messages_is_the_messages_own() {
         let all = messages(&[100; 2 * DIFFERENT]);
-        let mut suspects = Suspects::default();
+        let mut suspects = SuspectTracker::default();
         for pair in all.chunks(2) {
             assert!(!suspects.is_of_messages("no"));
             suspects.accepted(&pair[0]);
@@ -666,7 +671,7 @@ mod tests {
 
     #[test]
     fn refusals_in_a_row_tell_nothing_of_whose_fault_they_are() {
-        let mut suspects = Suspects::default();
+        let mut suspects = SuspectTracker::default();
         suspects.accepted(&messages(&[100])[0]);
         for message in &messages(&[100; 50]) {
             refused(&mut suspects, message);
@@ -678,19 +683,19 @@ mod tests {
     fn where_a_server_seems_to_refuse_by_size_smaller_messages_are_the_controls() {
         let sizes: Vec<u64> = (1..=40).map(|n| if n % 2 == 0 { 1000 + n } else { n }).collect();
         let all = messages(&sizes);
-        let mut suspects = Suspects::default();
+        let mut suspects = SuspectTracker::default();
         for pair in all[..20].chunks(2) {
             suspects.accepted(&pair[0]);
             refused(&mut suspects, &pair[1]);
         }
-        let pending: Vec<(Scanned, bool)> = all[20..].iter().map(|m| (*m, false)).collect();
+        let pending: Vec<(ScannedMessage, bool)> = all[20..].iter().map(|m| (*m, false)).collect();
         suspects.choose_controls(&pending);
         assert!(suspects.controls.is_empty(), "larger than all that was accepted: {:?}", suspects.controls);
         suspects.accepted(&all[38]);
         suspects.choose_controls(&pending);
         assert_eq!(suspects.controls.iter().copied().collect::<Vec<_>>(), [35, 37, 39]);
         // One refusal of a small message: size is not the reason.
-        let mut suspects = Suspects { controls: BTreeSet::new(), ..suspects };
+        let mut suspects = SuspectTracker { controls: BTreeSet::new(), ..suspects };
         refused(&mut suspects, &all[0]);
         suspects.choose_controls(&pending);
         assert_eq!(suspects.controls.iter().copied().collect::<Vec<_>>(), [34, 36, 38, 40]);
@@ -698,7 +703,7 @@ mod tests {
 
     #[test]
     fn a_fault_that_comes_and_goes_needs_all_rounds() {
-        let mut suspects = Suspects::default();
+        let mut suspects = SuspectTracker::default();
         let all = messages(&[100, 100]);
         for message in &all {
             refused(&mut suspects, message);
@@ -714,9 +719,9 @@ mod tests {
 
     #[test]
     fn a_round_in_which_the_server_was_unwell_does_not_count() {
-        let mut suspects = Suspects::default();
+        let mut suspects = SuspectTracker::default();
         refused(&mut suspects, &messages(&[100])[0]);
-        suspects.control = Some(ControlPassed { size: Some(100), left: BETWEEN_CONTROLS });
+        suspects.control = Some(PassedControl { size: Some(100), left: BETWEEN_CONTROLS });
         suspects.refused_in_round(1);
         suspects.void_round();
         suspects.end_round();
@@ -725,10 +730,10 @@ mod tests {
 
     #[test]
     fn controls_are_the_largest_one_with_keywords_and_another() {
-        let mut suspects = Suspects::default();
+        let mut suspects = SuspectTracker::default();
         let all = messages(&[10, 70, 20, 50, 60, 40]);
         refused(&mut suspects, &all[0]);
-        let pending: Vec<(Scanned, bool)> = all[1..].iter().map(|m| (*m, m.uid == 3)).collect();
+        let pending: Vec<(ScannedMessage, bool)> = all[1..].iter().map(|m| (*m, m.uid == 3)).collect();
         suspects.choose_controls(&pending);
         assert_eq!(suspects.controls.iter().copied().collect::<Vec<_>>(), [2, 3, 5]);
         assert!(!suspects.wants_controls());
@@ -736,7 +741,7 @@ mod tests {
 
     #[test]
     fn what_was_refused_stays_in_the_tail_until_it_was_looked_for() {
-        let mut suspects = Suspects::default();
+        let mut suspects = SuspectTracker::default();
         let all = messages(&[10, 10]);
         refused(&mut suspects, &all[0]);
         assert_eq!((suspects.doubt_from, suspects.is_in_doubt(1)), (Some(5), true));
@@ -746,16 +751,22 @@ mod tests {
 
     #[test]
     fn without_a_control_a_server_that_takes_nothing_is_unwell_and_few_refusals_tell_nothing() {
-        let known =
-            Evidence { is_passing: false, accepted: false, many: true, for_long: true, left: 500, earlier_runs: 0 };
-        assert_eq!(known.judge(), Judgement::Unwell);
-        assert_eq!(Evidence { for_long: false, ..known }.judge(), Judgement::Wait);
-        assert_eq!(Evidence { many: false, ..known }.judge(), Judgement::GoOn);
-        assert_eq!(Evidence { is_passing: true, ..known }.judge(), Judgement::Wait);
+        let known = RefusalEvidence {
+            is_passing: false,
+            accepted: false,
+            many: true,
+            for_long: true,
+            left: 500,
+            earlier_runs: 0,
+        };
+        assert_eq!(known.judge(), RefusalJudgement::Unwell);
+        assert_eq!(RefusalEvidence { for_long: false, ..known }.judge(), RefusalJudgement::Wait);
+        assert_eq!(RefusalEvidence { many: false, ..known }.judge(), RefusalJudgement::GoOn);
+        assert_eq!(RefusalEvidence { is_passing: true, ..known }.judge(), RefusalJudgement::Wait);
         // It took others: many more are not sent to it before it is well, few are.
-        assert_eq!(Evidence { accepted: true, ..known }.judge(), Judgement::Wait);
-        assert_eq!(Evidence { accepted: true, left: 3, ..known }.judge(), Judgement::GoOn);
+        assert_eq!(RefusalEvidence { accepted: true, ..known }.judge(), RefusalJudgement::Wait);
+        assert_eq!(RefusalEvidence { accepted: true, left: 3, ..known }.judge(), RefusalJudgement::GoOn);
         // It took nothing of this folder in run after run.
-        assert_eq!(Evidence { earlier_runs: UNWELL_RUNS, ..known }.judge(), Judgement::GoOn);
+        assert_eq!(RefusalEvidence { earlier_runs: UNWELL_RUNS, ..known }.judge(), RefusalJudgement::GoOn);
     }
 }

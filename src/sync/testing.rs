@@ -2,8 +2,10 @@
 
 use crate::{
     error::Side,
-    imap::{AddressPolicy, Credential, Endpoint, Login, Quirks, Timeouts, Tls},
-    sync::spec::{AcceptedLosses, DeletePolicy, FlagPolicy, FolderRules, MessageRules, Retry, SyncSpec},
+    imap::{AccountLogin, AddressPolicy, ConnectionTimeouts, Endpoint, LoginCredential, ServerKind, TlsOptions},
+    sync::spec::{
+        AcceptedLosses, DeletionHandling, FlagHandling, FolderMappingRules, MessageFilter, RetryPolicy, SyncSpec,
+    },
 };
 
 /// A mailbox from old.example to new.example with four connections.
@@ -12,14 +14,14 @@ pub(crate) fn spec(name: &str) -> SyncSpec {
         side,
         host: host.to_owned(),
         port: 993,
-        tls: Tls::default(),
-        login: Login {
+        tls: TlsOptions::default(),
+        login: AccountLogin {
             username: format!("{name}@{host}"),
             master: None,
-            credential: Credential::password(b"secret".as_slice()),
+            credential: LoginCredential::password(b"secret".as_slice()),
         },
-        timeouts: Timeouts::default(),
-        quirks: Quirks::Generic,
+        timeouts: ConnectionTimeouts::default(),
+        quirks: ServerKind::Generic,
         compress: false,
         addresses: AddressPolicy::default(),
     };
@@ -27,13 +29,13 @@ pub(crate) fn spec(name: &str) -> SyncSpec {
         mailbox: name.to_owned(),
         source: endpoint(Side::Source, "old.example"),
         destination: endpoint(Side::Destination, "new.example"),
-        folders: FolderRules::default(),
-        messages: MessageRules::default(),
-        flag_policy: FlagPolicy::default(),
-        delete_policy: DeletePolicy::default(),
+        folders: FolderMappingRules::default(),
+        messages: MessageFilter::default(),
+        flag_policy: FlagHandling::default(),
+        delete_policy: DeletionHandling::default(),
         connections: 4,
         dry_run: false,
-        retry: Retry::default(),
+        retry: RetryPolicy::default(),
         accepted_losses: AcceptedLosses::default(),
         retry_refused: false,
     }

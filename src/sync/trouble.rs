@@ -9,7 +9,7 @@ pub(crate) const MAX_FAILURES: u32 = 3;
 
 /// What is known of a server's trouble with the messages of one folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Trouble {
+pub(crate) struct FailureBisector {
     /// How often it failed on a message.
     failures: BTreeMap<u32, u32>,
     /// Messages that turned out larger than was said: what streams must be asked for alone.
@@ -20,13 +20,13 @@ pub(crate) struct Trouble {
     steps: u64,
 }
 
-impl Default for Trouble {
+impl Default for FailureBisector {
     fn default() -> Self {
         Self { failures: BTreeMap::new(), large: BTreeSet::new(), most: usize::MAX, steps: 0 }
     }
 }
 
-impl Trouble {
+impl FailureBisector {
     /// A request ended badly. `missing` did not come; `some_came` says whether others of the same request did: then the
     /// first that is missing is suspected, else fewer are asked for next time.
     pub(crate) fn failed(&mut self, missing: &UidSet, some_came: bool) {
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn others_are_asked_for_together_again_once_one_is_found() {
-        let mut trouble = Trouble::default();
+        let mut trouble = FailureBisector::default();
         let all: UidSet = (1..=8).collect();
         trouble.failed(&all, false);
         assert_eq!(trouble.next(&all).to_string(), "1:4");
@@ -123,7 +123,7 @@ mod tests {
         fn all_bad_messages_are_found_and_no_others(
             count in 1..300_u32, bad in proptest::collection::btree_set(1..300_u32, 0..4),
         ) {
-            let mut trouble = Trouble::default();
+            let mut trouble = FailureBisector::default();
             let mut left: UidSet = (1..=count).collect();
             for _ in 0..200 {
                 left = left.iter().filter(|uid| !trouble.unreadable(*uid)).collect();

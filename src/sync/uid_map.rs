@@ -1,11 +1,11 @@
 //! Where each source message went.
 
-use super::compact::{Reader, put, put_step};
+use super::compact::{VarintReader, put, put_step};
 use crate::imap::uid_set::UidSet;
 
 /// How a destination message came to be the copy of a source message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Origin {
+pub enum CopyOrigin {
     /// We appended it: it is ours, and may be deleted when deletions are mirrored.
     Appended,
     /// It was found at the destination: it is not ours to delete.
@@ -14,7 +14,7 @@ pub enum Origin {
 
 /// Source UIDs that were copied one after the other, to destination UIDs that follow one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
+pub struct UidRun {
     /// The first source UID.
     pub source: u32,
     /// The first destination UID; none where the messages are copied but their UIDs unknown (no UIDPLUS).
@@ -22,10 +22,10 @@ pub struct Run {
     /// How many messages.
     pub length: u32,
     /// How they got there.
-    pub origin: Origin,
+    pub origin: CopyOrigin,
 }
 
-impl Run {
+impl UidRun {
     fn last_source(&self) -> u32 {
         self.source.saturating_add(self.length - 1)
     }
@@ -51,7 +51,7 @@ impl Run {
 /// A source UID is in the map once, and so is a destination UID.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UidMap {
-    runs: Vec<Run>,
+    runs: Vec<UidRun>,
     copied: UidSet,
     destinations: UidSet,
 }
@@ -66,18 +66,18 @@ impl UidMap {
     /// Adds one message at the end of the copy order. A source UID that is in the map already keeps its first
     /// destination. A destination UID that is in the map already (a server that reports one twice) is not believed: the
     /// message counts as copied, UID unknown.
-    pub fn push(&mut self, source: u32, destination: Option<u32>, origin: Origin) {
-        self.push_run(Run { source, destination, length: 1, origin });
+    pub fn push(&mut self, source: u32, destination: Option<u32>, origin: CopyOrigin) {
+        self.push_run(UidRun { source, destination, length: 1, origin });
     }
 
     /// Adds runs at the end of the copy order, each as [`Self::push`] would its messages.
-    pub(crate) fn push_runs(&mut self, runs: impl IntoIterator<Item = Run>) {
+    pub(crate) fn push_runs(&mut self, runs: impl IntoIterator<Item = UidRun>) {
         for run in runs {
             self.push_run(run);
         }
     }
 
-    fn push_run(&mut self, mut run: Run) {
+    fn push_run(&mut self, mut run: UidRun) {
         let Some(longest) = u32::MAX.checked_sub(run.source).map(|more| more.saturating_add(1)) else { return };
         run.length = run.length.min(longest);
         if run.source == 0 || run.length == 0 {
@@ -96,7 +96,7 @@ impl UidMap {
     }
 
     /// Adds a run of which no source UID is in the map.
-    fn push_new(&mut self, run: Run) {
+    fn push_new(&mut self, run: UidRun) {
         let Some((first, last)) = run.destination.zip(run.last_destination()) else { return self.append(run) };
         if self.destinations.last().is_none_or(|highest| highest < first) {
             return self.append(run);
@@ -106,7 +106,7 @@ impl UidMap {
         let source_of = |destination: u32| run.source + (destination - first);
         for &(low, high) in free.ranges() {
             if next < low {
-                self.append(Run { destination: None, ..run.part(source_of(next), source_of(low - 1)) });
+                self.append(UidRun { destination: None, ..run.part(source_of(next), source_of(low - 1)) });
             }
             self.append(run.part(source_of(low), source_of(high)));
             next = match high.checked_add(1) {
@@ -114,10 +114,10 @@ impl UidMap {
                 _ => return,
             };
         }
-        self.append(Run { destination: None, ..run.part(source_of(next), source_of(last)) });
+        self.append(UidRun { destination: None, ..run.part(source_of(next), source_of(last)) });
     }
 
-    fn append(&mut self, run: Run) {
+    fn append(&mut self, run: UidRun) {
         self.copied.insert_range(run.source, run.last_source());
         if let Some((first, last)) = run.destination.zip(run.last_destination()) {
             self.destinations.insert_range(first, last);
@@ -140,7 +140,7 @@ impl UidMap {
 
     /// The runs, in copy order.
     #[must_use]
-    pub(crate) fn runs(&self) -> &[Run] {
+    pub(crate) fn runs(&self) -> &[UidRun] {
         &self.runs
     }
 
@@ -165,22 +165,22 @@ impl UidMap {
     /// Source UIDs that we appended and whose copies we know: those whose deletion may be mirrored.
     #[must_use]
     pub(crate) fn deletable(&self) -> UidSet {
-        self.sources(|run| run.destination.is_some() && run.origin == Origin::Appended)
+        self.sources(|run| run.destination.is_some() && run.origin == CopyOrigin::Appended)
     }
 
     /// Source UIDs that were adopted.
     #[must_use]
     pub(crate) fn adopted(&self) -> UidSet {
-        self.sources(|run| run.origin == Origin::Adopted)
+        self.sources(|run| run.origin == CopyOrigin::Adopted)
     }
 
-    fn sources(&self, which: impl Fn(&Run) -> bool) -> UidSet {
+    fn sources(&self, which: impl Fn(&UidRun) -> bool) -> UidSet {
         UidSet::from_ranges(self.runs.iter().filter(|run| which(run)).map(|run| (run.source, run.last_source())))
     }
 
     /// The last `count` messages that were copied, as runs in copy order.
     #[must_use]
-    pub(crate) fn last(&self, count: usize) -> Vec<Run> {
+    pub(crate) fn last(&self, count: usize) -> Vec<UidRun> {
         let mut left = u32::try_from(count).unwrap_or(u32::MAX);
         let mut runs = Vec::new();
         for run in self.runs.iter().rev() {
@@ -251,7 +251,7 @@ impl UidMap {
         let mut bytes = Vec::with_capacity(8 + self.runs.len() * 4);
         put(&mut bytes, self.runs.len() as u64);
         for run in &self.runs {
-            bytes.push(u8::from(run.destination.is_none()) | (u8::from(run.origin == Origin::Adopted) << 1));
+            bytes.push(u8::from(run.destination.is_none()) | (u8::from(run.origin == CopyOrigin::Adopted) << 1));
         }
         let mut expected = 1;
         for run in &self.runs {
@@ -272,12 +272,12 @@ impl UidMap {
     /// The map that [`Self::encode`] wrote; `None` for anything that it does not write.
     #[must_use]
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader(bytes);
+        let mut reader = VarintReader(bytes);
         let count = usize::try_from(reader.take()?).ok()?;
         let (tags, rest) = reader.0.split_at_checked(count)?;
         reader.0 = rest;
         // Lengths stand behind the steps that need them.
-        let mut steps = Reader(rest);
+        let mut steps = VarintReader(rest);
         for _ in 0..count {
             reader.take()?;
         }
@@ -288,11 +288,11 @@ impl UidMap {
             let length = reader.take_u32()?.checked_add(1)?;
             let last = source.checked_add(length - 1)?;
             expected = u64::from(last) + 1;
-            let origin = if tag & 2 == 0 { Origin::Appended } else { Origin::Adopted };
+            let origin = if tag & 2 == 0 { CopyOrigin::Appended } else { CopyOrigin::Adopted };
             if source == 0 || *tag > 3 {
                 return None;
             }
-            runs.push(Run { source, destination: (tag & 1 == 0).then_some(0), length, origin });
+            runs.push(UidRun { source, destination: (tag & 1 == 0).then_some(0), length, origin });
         }
         let mut expected = 1;
         for run in runs.iter_mut().filter(|run| run.destination.is_some()) {
@@ -307,7 +307,7 @@ impl UidMap {
     }
 }
 
-fn find(run: &Run, source: u32) -> Option<(Option<u32>, Origin)> {
+fn find(run: &UidRun, source: u32) -> Option<(Option<u32>, CopyOrigin)> {
     let offset = source.checked_sub(run.source).filter(|offset| *offset < run.length)?;
     Some((run.destination.map(|first| first + offset), run.origin))
 }
@@ -315,13 +315,13 @@ fn find(run: &Run, source: u32) -> Option<(Option<u32>, Origin)> {
 /// A [`UidMap`] sorted by source UID.
 #[derive(Debug, Clone)]
 pub(crate) struct UidMapIndex {
-    runs: Vec<Run>,
+    runs: Vec<UidRun>,
 }
 
 impl UidMapIndex {
     /// Where one source message went: none when it is not copied.
     #[must_use]
-    pub(crate) fn get(&self, source: u32) -> Option<(Option<u32>, Origin)> {
+    pub(crate) fn get(&self, source: u32) -> Option<(Option<u32>, CopyOrigin)> {
         let at = self.runs.partition_point(|run| run.source <= source).checked_sub(1)?;
         find(self.runs.get(at)?, source)
     }
@@ -354,7 +354,7 @@ mod tests {
 
     use super::*;
 
-    fn map(pushes: &[(u32, Option<u32>, Origin)]) -> UidMap {
+    fn map(pushes: &[(u32, Option<u32>, CopyOrigin)]) -> UidMap {
         let mut map = UidMap::new();
         for &(source, destination, origin) in pushes {
             map.push(source, destination, origin);
@@ -363,14 +363,14 @@ mod tests {
     }
 
     /// All messages in copy order.
-    fn messages(map: &UidMap) -> Vec<(u32, Option<u32>, Origin)> {
-        let message = |run: &Run, i| (run.source + i, run.destination.map(|first| first + i), run.origin);
+    fn messages(map: &UidMap) -> Vec<(u32, Option<u32>, CopyOrigin)> {
+        let message = |run: &UidRun, i| (run.source + i, run.destination.map(|first| first + i), run.origin);
         map.runs().iter().flat_map(|run| (0..run.length).map(move |i| message(run, i))).collect()
     }
 
     #[test]
     fn contiguous_messages_are_one_run_and_copy_order_is_kept() {
-        use Origin::{Adopted, Appended};
+        use CopyOrigin::{Adopted, Appended};
         let map = map(&[
             (5, Some(50), Appended),
             (6, Some(51), Appended),
@@ -391,9 +391,9 @@ mod tests {
 
     #[test]
     fn a_destination_uid_that_is_reported_twice_is_not_believed() {
-        let mut map = map(&[(1, Some(10), Origin::Appended), (2, Some(10), Origin::Appended)]);
-        assert_eq!(map.index().get(2), Some((None, Origin::Appended)));
-        map.push_runs([Run { source: 3, destination: Some(8), length: 5, origin: Origin::Appended }]);
+        let mut map = map(&[(1, Some(10), CopyOrigin::Appended), (2, Some(10), CopyOrigin::Appended)]);
+        assert_eq!(map.index().get(2), Some((None, CopyOrigin::Appended)));
+        map.push_runs([UidRun { source: 3, destination: Some(8), length: 5, origin: CopyOrigin::Appended }]);
         let found: Vec<_> = (3..8).map(|uid| map.index().get(uid).unwrap().0).collect();
         assert_eq!(found, [Some(8), Some(9), None, Some(11), Some(12)]);
     }
@@ -402,10 +402,10 @@ mod tests {
     fn runs_beyond_the_number_space_are_cut() {
         let mut map = UidMap::new();
         map.push_runs([
-            Run { source: u32::MAX - 1, destination: Some(1), length: u32::MAX, origin: Origin::Appended },
-            Run { source: 1, destination: Some(u32::MAX), length: 2, origin: Origin::Appended },
-            Run { source: 0, destination: None, length: 2, origin: Origin::Appended },
-            Run { source: 9, destination: None, length: 0, origin: Origin::Appended },
+            UidRun { source: u32::MAX - 1, destination: Some(1), length: u32::MAX, origin: CopyOrigin::Appended },
+            UidRun { source: 1, destination: Some(u32::MAX), length: 2, origin: CopyOrigin::Appended },
+            UidRun { source: 0, destination: None, length: 2, origin: CopyOrigin::Appended },
+            UidRun { source: 9, destination: None, length: 0, origin: CopyOrigin::Appended },
         ]);
         assert_eq!(map.copied().to_string(), "1:2,4294967294:4294967295");
         assert_eq!(map.unknown().to_string(), "1:2");
@@ -414,39 +414,40 @@ mod tests {
 
     #[test]
     fn copies_are_unknown_until_they_are_found() {
-        let mut map = map(&[(1, None, Origin::Appended), (5, None, Origin::Adopted), (6, None, Origin::Adopted)]);
+        let mut map =
+            map(&[(1, None, CopyOrigin::Appended), (5, None, CopyOrigin::Adopted), (6, None, CopyOrigin::Adopted)]);
         assert!(map.destination_uids().is_empty());
         assert_eq!(map.unknown().to_string(), "1,5:6");
         map.resolve(&[(6, 3), (1, 2), (7, 4)]);
         assert_eq!(
             messages(&map),
-            [(1, Some(2), Origin::Appended), (5, None, Origin::Adopted), (6, Some(3), Origin::Adopted)]
+            [(1, Some(2), CopyOrigin::Appended), (5, None, CopyOrigin::Adopted), (6, Some(3), CopyOrigin::Adopted)]
         );
     }
 
     #[test]
     fn known_destinations_are_not_given_away_by_resolving() {
-        let mut map = map(&[(1, None, Origin::Appended), (2, Some(10), Origin::Appended)]);
+        let mut map = map(&[(1, None, CopyOrigin::Appended), (2, Some(10), CopyOrigin::Appended)]);
         map.resolve(&[(1, 10), (2, 11)]);
-        assert_eq!(messages(&map), [(1, None, Origin::Appended), (2, Some(10), Origin::Appended)]);
+        assert_eq!(messages(&map), [(1, None, CopyOrigin::Appended), (2, Some(10), CopyOrigin::Appended)]);
     }
 
     #[test]
     fn two_hundred_thousand_messages_in_order_are_a_few_bytes() {
         let mut map = UidMap::new();
         for uid in 1..=200_000 {
-            map.push(uid, Some(uid + 7), Origin::Appended);
+            map.push(uid, Some(uid + 7), CopyOrigin::Appended);
         }
         assert_eq!(map.len(), 200_000);
         assert!(map.encode().len() < 16);
     }
 
-    fn pushes() -> impl Strategy<Value = Vec<(u32, Option<u32>, Origin)>> {
-        let origin = prop_oneof![Just(Origin::Appended), Just(Origin::Adopted)];
+    fn pushes() -> impl Strategy<Value = Vec<(u32, Option<u32>, CopyOrigin)>> {
+        let origin = prop_oneof![Just(CopyOrigin::Appended), Just(CopyOrigin::Adopted)];
         let start = prop_oneof![4 => 1..60_u32, 1 => u32::MAX - 40..u32::MAX - 10];
         let run = (start.clone(), proptest::option::of(start), 1..8_u32, origin);
         proptest::collection::vec(run, 0..12).prop_map(|runs| {
-            let expand = |(source, destination, length, origin): (u32, Option<u32>, u32, Origin)| {
+            let expand = |(source, destination, length, origin): (u32, Option<u32>, u32, CopyOrigin)| {
                 (0..length).map(move |i| (source + i, destination.map(|first| first + i), origin))
             };
             runs.into_iter().flat_map(expand).collect()
@@ -454,7 +455,7 @@ mod tests {
     }
 
     /// What the rules of `push` keep, message by message.
-    fn expected(pushes: &[(u32, Option<u32>, Origin)]) -> Vec<(u32, Option<u32>, Origin)> {
+    fn expected(pushes: &[(u32, Option<u32>, CopyOrigin)]) -> Vec<(u32, Option<u32>, CopyOrigin)> {
         let (mut sources, mut destinations) = (BTreeSet::new(), BTreeSet::new());
         let mut kept = Vec::new();
         for &(source, destination, origin) in pushes {

@@ -8,17 +8,17 @@ use std::{
 };
 
 use super::{
-    checkpoint::ViewState, identity::MessageId, ledger::Ledger, progress::Progress, report::MailboxReport,
+    checkpoint::ViewState, identity::MessageId, ledger::LiveCheckpoint, progress::SyncProgress, report::MailboxReport,
     spec::SyncSpec,
 };
 use crate::{
     error::{Error, Result},
     imap::{
         Session,
-        classify::Asked,
+        classify::CommandKind,
         connect,
-        response::{Fetch, Status, Untagged},
-        select::{Selected, examine, opened},
+        response::{FetchResponse, StatusCondition, UntaggedResponse},
+        select::{SelectedFolder, examine, opened},
     },
 };
 
@@ -29,8 +29,8 @@ use crate::{
 /// When the connection ends or the source refuses; then all messages of the views count as not copied.
 pub(crate) async fn look_at_views(
     spec: &SyncSpec,
-    ledger: &Ledger,
-    progress: &Progress,
+    ledger: &LiveCheckpoint,
+    progress: &SyncProgress,
     report: &mut MailboxReport,
 ) -> Result<()> {
     let has_messages = |messages: Option<u64>| messages.is_none_or(|messages| messages > 0);
@@ -39,7 +39,7 @@ pub(crate) async fn look_at_views(
         return Ok(());
     }
     let mut session = connect(&Arc::new(spec.source.clone()), &progress.bytes_moved).await?;
-    let mut listed: Option<Listed> = None;
+    let mut listed: Option<MessageCounts> = None;
     for view in &mut views {
         let tag = examine(&mut session, &view.raw);
         let selected = opened(&mut session, tag, &view.folder).await?;
@@ -50,7 +50,7 @@ pub(crate) async fn look_at_views(
             continue;
         }
         if listed.is_none() {
-            let mut all = Listed::default();
+            let mut all = MessageCounts::default();
             for folder in report.folders.iter().filter(|folder| folder.complete) {
                 let tag = examine(&mut session, &folder.source_raw);
                 let selected = opened(&mut session, tag, &folder.source).await?;
@@ -75,22 +75,22 @@ pub(crate) async fn look_at_views(
 }
 
 /// What tells a message of one server from another.
-type Key = (Option<MessageId>, Option<i64>, Option<u64>);
+type ViewMessageKey = (Option<MessageId>, Option<i64>, Option<u64>);
 
 /// The messages of some folders, each by a hash: 16 bytes a message.
 #[derive(Debug, Clone, Default)]
-struct Listed {
+struct MessageCounts {
     counts: HashMap<u64, u32>,
     hasher: RandomState,
 }
 
-impl Listed {
-    fn add(&mut self, key: Key) {
+impl MessageCounts {
+    fn add(&mut self, key: ViewMessageKey) {
         *self.counts.entry(self.hasher.hash_one(key)).or_default() += 1;
     }
 
     /// True when one such message was left.
-    fn take(&mut self, key: Key) -> bool {
+    fn take(&mut self, key: ViewMessageKey) -> bool {
         match self.counts.get_mut(&self.hasher.hash_one(key)) {
             Some(count) if *count > 0 => {
                 *count -= 1;
@@ -102,7 +102,7 @@ impl Listed {
 }
 
 /// Lists the selected folder; a listing that is not complete proves nothing.
-async fn list(session: &mut Session, selected: &Selected, mut each: impl FnMut(Key)) -> Result<()> {
+async fn list(session: &mut Session, selected: &SelectedFolder, mut each: impl FnMut(ViewMessageKey)) -> Result<()> {
     if selected.exists == 0 {
         return Ok(());
     }
@@ -110,7 +110,7 @@ async fn list(session: &mut Session, selected: &Selected, mut each: impl FnMut(K
     let mut count = 0_u32;
     let line = session
         .wait(tag, |data| {
-            if let Untagged::Fetch(fetch) = data
+            if let UntaggedResponse::Fetch(fetch) = data
                 && fetch.size.is_some()
             {
                 count += 1;
@@ -118,8 +118,8 @@ async fn list(session: &mut Session, selected: &Selected, mut each: impl FnMut(K
             }
         })
         .await?;
-    if line.status != Status::Ok {
-        return Err(session.refusal(&line, Asked::Other, "to list messages"));
+    if line.status != StatusCondition::Ok {
+        return Err(session.refusal(&line, CommandKind::Other, "to list messages"));
     }
     if count < selected.exists {
         return Err(session.blame(Error::protocol(format!("{count} of {} messages were listed", selected.exists))));
@@ -127,7 +127,7 @@ async fn list(session: &mut Session, selected: &Selected, mut each: impl FnMut(K
     Ok(())
 }
 
-fn key(fetch: &Fetch) -> Key {
+fn key(fetch: &FetchResponse) -> ViewMessageKey {
     let header = fetch.sections.iter().find(|(name, _)| name.starts_with("HEADER")).and_then(|(_, body)| body.as_ref());
     let id = header.and_then(|header| MessageId::in_header(header));
     (id, fetch.internal_date.flatten().map(|date| date.epoch), fetch.size)
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_message_counts_as_seen_as_often_as_other_folders_hold_it() {
-        let mut listed = Listed::default();
+        let mut listed = MessageCounts::default();
         let one = (Some(MessageId::of(b"a")), Some(1), Some(10));
         listed.add(one);
         assert!(listed.take(one) && !listed.take(one));

@@ -37,26 +37,26 @@ const RESOURCES: [&str; 13] = [
 /// # Errors
 /// When no client can be made of the configuration.
 pub fn client(config: Config, metrics: &Metrics) -> Result<Client, kube::Error> {
-    Ok(ClientBuilder::try_from(config)?.with_layer(&CountRequests(metrics.clone())).build())
+    Ok(ClientBuilder::try_from(config)?.with_layer(&RequestCountLayer(metrics.clone())).build())
 }
 
 #[derive(Clone)]
-struct CountRequests(Metrics);
+struct RequestCountLayer(Metrics);
 
-impl<S> Layer<S> for CountRequests {
-    type Service = Counted<S>;
+impl<S> Layer<S> for RequestCountLayer {
+    type Service = RequestCountService<S>;
 
-    fn layer(&self, service: S) -> Counted<S> {
-        Counted { service, metrics: self.0.clone() }
+    fn layer(&self, service: S) -> RequestCountService<S> {
+        RequestCountService { service, metrics: self.0.clone() }
     }
 }
 
-struct Counted<S> {
+struct RequestCountService<S> {
     service: S,
     metrics: Metrics,
 }
 
-impl<S, B> Service<Request<Body>> for Counted<S>
+impl<S, B> Service<Request<Body>> for RequestCountService<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,

@@ -22,7 +22,7 @@ pub enum SyncResult {
 
 /// Why an attempt was restarted before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restart {
+pub enum RestartReason {
     /// It ran as long as it may.
     Deadline,
     /// It moved nothing for too long.
@@ -35,7 +35,7 @@ pub enum Restart {
 
 /// How one look at an object ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reconciled {
+pub enum ReconcileResult {
     /// All that was to be done is done.
     Ok,
     /// Somebody else wrote meanwhile: the newer version is looked at next.
@@ -49,7 +49,7 @@ pub(super) const CONTROLLERS: [&str; 3] = ["MailMigration", "MailServer", "Mailb
 
 /// What a worker did since it was last counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Moved {
+pub struct TransferDelta {
     /// Messages copied, or found at the destination.
     pub messages: u64,
     /// Bytes read or written on IMAP connections.
@@ -69,7 +69,7 @@ impl SyncResult {
     }
 }
 
-impl Restart {
+impl RestartReason {
     pub(super) const ALL: [Self; 4] = [Self::Deadline, Self::Stall, Self::NotStarted, Self::LostContact];
 
     pub(super) const fn label(self) -> &'static str {
@@ -82,7 +82,7 @@ impl Restart {
     }
 }
 
-impl Reconciled {
+impl ReconcileResult {
     pub(super) const ALL: [Self; 3] = [Self::Ok, Self::Conflict, Self::Error];
 
     pub(super) const fn label(self) -> &'static str {

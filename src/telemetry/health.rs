@@ -42,9 +42,9 @@ impl Readiness {
 
 /// A port that is taken and not served yet.
 #[derive(Debug)]
-pub struct Listener(TcpListener);
+pub struct HealthListener(TcpListener);
 
-impl Listener {
+impl HealthListener {
     /// Takes the port, so that a wrong address is told at the start.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ mod tests {
     #[tokio::test]
     async fn a_process_tells_its_health_its_readiness_and_its_metrics() {
         let (metrics, readiness, stop) = (Metrics::new().unwrap(), Readiness::default(), CancellationToken::new());
-        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let listener = HealthListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let address = listener.address().unwrap();
         let server = tokio::spawn(listener.serve(metrics.clone(), readiness.clone(), stop.clone()));
 
@@ -135,7 +135,7 @@ mod tests {
         assert!(told.contains("\n# TYPE mailferry_leader gauge\nmailferry_leader 1\n"), "{told}");
         assert!(get(address, "/secrets").await.starts_with("HTTP/1.1 404"));
 
-        let taken = Listener::bind(address).await.unwrap_err();
+        let taken = HealthListener::bind(address).await.unwrap_err();
         assert!(taken.what.starts_with("cannot listen on 127.0.0.1:"), "{taken}");
         stop.cancel();
         server.await.unwrap().unwrap();

@@ -33,7 +33,7 @@ const REPEATED: [(&str, LevelFilter); 4] = [
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Format {
+pub enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -46,7 +46,7 @@ pub enum Format {
 ///
 /// # Errors
 /// Configuration when the directives cannot be read; Internal when logs were set up before.
-pub fn init<W>(directives: &str, format: Format, colours: bool, writer: W) -> Result<()>
+pub fn init<W>(directives: &str, format: LogFormat, colours: bool, writer: W) -> Result<()>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -63,7 +63,7 @@ where
 
 fn layer<W>(
     directives: &str,
-    format: Format,
+    format: LogFormat,
     colours: bool,
     writer: W,
 ) -> Result<Box<dyn Layer<Registry> + Send + Sync>>
@@ -78,8 +78,8 @@ where
     let filter = wanted.and(filter_fn(move |metadata| may_log(metadata) && !is_repeated(&repeated, metadata)));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
     Ok(match format {
-        Format::Text => lines.with_filter(filter).boxed(),
-        Format::Json => lines.json().flatten_event(true).with_ansi(false).with_filter(filter).boxed(),
+        LogFormat::Text => lines.with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_ansi(false).with_filter(filter).boxed(),
     })
 }
 
@@ -106,24 +106,24 @@ fn is_of(metadata: &Metadata<'_>, module: &str) -> bool {
 
 /// Writes log lines to stderr through `between`, which may hold back what else is drawn there.
 #[derive(Debug, Clone)]
-pub struct Between<F>(pub F);
+pub struct LineSink<F>(pub F);
 
-impl<'a, F> MakeWriter<'a> for Between<F>
+impl<'a, F> MakeWriter<'a> for LineSink<F>
 where
     F: Fn(&[u8]) -> io::Result<()> + 'a,
 {
-    type Writer = LineWriter<'a, F>;
+    type Writer = LineSinkWriter<'a, F>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        LineWriter(&self.0)
+        LineSinkWriter(&self.0)
     }
 }
 
 /// Hands each whole log line on.
 #[derive(Debug)]
-pub struct LineWriter<'a, F>(&'a F);
+pub struct LineSinkWriter<'a, F>(&'a F);
 
-impl<F: Fn(&[u8]) -> io::Result<()>> io::Write for LineWriter<'_, F> {
+impl<F: Fn(&[u8]) -> io::Result<()>> io::Write for LineSinkWriter<'_, F> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         (self.0)(line).map(|()| line.len())
     }
@@ -140,10 +140,10 @@ mod tests {
     use super::*;
 
     /// What is logged by `act` under the directives.
-    fn logged(directives: &str, format: Format, act: impl FnOnce()) -> String {
+    fn logged(directives: &str, format: LogFormat, act: impl FnOnce()) -> String {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&lines);
-        let writer = Between(move |line: &[u8]| {
+        let writer = LineSink(move |line: &[u8]| {
             sink.lock().unwrap().extend_from_slice(line);
             Ok(())
         });
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn the_imap_crates_stay_silent_below_info_whatever_is_asked_for() {
         let asked = "trace,async_imap=trace,async_imap::imap_stream=trace,imap_proto=trace";
-        let text = logged(asked, Format::Text, || {
+        let text = logged(asked, LogFormat::Text, || {
             log::trace!(target: "async_imap::imap_stream", "encode: LOGIN alice hunter2");
             log::debug!(target: "async_imap", "hunter2");
             log::trace!(target: "imap_proto::parser", "hunter2");
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_an_api_server_answers_stays_unsaid_whatever_is_asked_for() {
-        let text = logged("trace,kube_client::client=trace", Format::Text, || {
+        let text = logged("trace,kube_client::client=trace", LogFormat::Text, || {
             tracing::warn!(target: "kube_client::client", "hunter2, a Secret");
             tracing::debug!(target: "kube_client::client", "Unsuccessful: hunter2 is too weak");
             tracing::debug!(target: "kube_client::client::builder", "requesting");
@@ -189,9 +189,9 @@ mod tests {
             tracing::warn!(target: "kube_client::client::auth", "a token is old");
             tracing::error!(target: "mailferry::controller::run", "our own");
         };
-        let text = logged("info", Format::Text, act);
+        let text = logged("info", LogFormat::Text, act);
         assert!(!text.contains("failed with") && text.contains("a token is old") && text.contains("our own"), "{text}");
-        assert!(logged("info,kube_client=error", Format::Text, act).contains("failed with"));
+        assert!(logged("info,kube_client=error", LogFormat::Text, act).contains("failed with"));
     }
 
     #[test]
@@ -201,17 +201,17 @@ mod tests {
             log::warn!(target: "rustls_platform_verifier::verification::others", "ignored");
             log::warn!(target: "rustls::check", "while expecting");
         };
-        let text = logged("debug", Format::Text, act);
+        let text = logged("debug", LogFormat::Text, act);
         assert!(text.contains("ignored") && !text.contains("failed to") && !text.contains("while"), "{text}");
-        let text = logged("warn,rustls_platform_verifier=error", Format::Text, act);
+        let text = logged("warn,rustls_platform_verifier=error", LogFormat::Text, act);
         assert!(text.contains("failed to verify") && !text.contains("while expecting"), "{text}");
-        let text = logged("rustls", Format::Text, act);
+        let text = logged("rustls", LogFormat::Text, act);
         assert!(text.contains("failed to verify") && text.contains("while expecting"), "{text}");
     }
 
     #[test]
     fn the_level_asked_for_is_the_level_logged() {
-        let text = logged("warn,mailferry::imap=debug", Format::Text, || {
+        let text = logged("warn,mailferry::imap=debug", LogFormat::Text, || {
             tracing::info!(target: "mailferry::sync", "too low");
             tracing::debug!(target: "mailferry::imap", "asked for");
             tracing::warn!(target: "mailferry::sync", "high enough");
@@ -221,14 +221,14 @@ mod tests {
 
     #[test]
     fn json_logs_are_one_object_per_line() {
-        let text = logged("info", Format::Json, || tracing::info!(mailbox = "alice", "two\nlines"));
+        let text = logged("info", LogFormat::Json, || tracing::info!(mailbox = "alice", "two\nlines"));
         let value: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
         assert_eq!((&value["mailbox"], &value["message"]), (&"alice".into(), &"two\nlines".into()));
     }
 
     #[test]
     fn a_wrong_level_is_a_configuration_error_that_shows_a_right_one() {
-        let Err(error) = layer("info,=x=", Format::Text, false, io::sink) else { panic!("accepted") };
+        let Err(error) = layer("info,=x=", LogFormat::Text, false, io::sink) else { panic!("accepted") };
         assert_eq!(error.class, crate::ErrorClass::Configuration);
         assert!(error.advice.unwrap().contains("mailferry::imap=debug"));
     }

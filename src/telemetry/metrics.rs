@@ -13,7 +13,7 @@ use prometheus::{
 };
 
 use super::facts::{CONTROLLERS, KINDS, REASONS, SIDES, side_label};
-pub use super::facts::{MailboxTally, Moved, Reconciled, Restart, SyncResult};
+pub use super::facts::{MailboxTally, ReconcileResult, RestartReason, SyncResult, TransferDelta};
 pub(crate) use super::facts::{kind_label, reason_label};
 use crate::{
     api::{mail_migration::MigrationPhase, mailbox_sync::SyncPhase},
@@ -29,14 +29,14 @@ const RECONCILE_BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 20.
 
 /// The operator's metrics. Cheap to clone; all clones count together.
 #[derive(Clone)]
-pub struct Metrics(Arc<Inner>);
+pub struct Metrics(Arc<MetricsInner>);
 
-type Bring = Box<dyn Fn(&Metrics) + Send + Sync>;
+type GaugeRefresh = Box<dyn Fn(&Metrics) + Send + Sync>;
 
-struct Inner {
+struct MetricsInner {
     registry: Registry,
     /// Brings gauges up to date.
-    before: OnceLock<Bring>,
+    before: OnceLock<GaugeRefresh>,
     migrations: IntGaugeVec,
     mailboxes: IntGaugeVec,
     failing: IntGaugeVec,
@@ -70,10 +70,10 @@ impl Metrics {
 
     fn build() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let of = Maker(&registry);
+        let of = MetricFactory(&registry);
         let build = of.gauges("build_info", "The running version of Mailferry; always 1.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let inner = Inner {
+        let inner = MetricsInner {
             migrations: of.gauges("migrations", "MailMigrations by phase.", &["phase"])?,
             mailboxes: of.gauges("mailboxes", "MailboxSyncs by phase.", &["phase"])?,
             failing: of.gauges(
@@ -161,11 +161,11 @@ impl Metrics {
             inner.server_checks.with_label_values(&[&class.to_string()]);
         }
         inner.server_checks.with_label_values(&["Ready"]);
-        for why in Restart::ALL {
+        for why in RestartReason::ALL {
             inner.restarts.with_label_values(&[why.label()]);
         }
         for controller in CONTROLLERS {
-            for result in Reconciled::ALL {
+            for result in ReconcileResult::ALL {
                 inner.reconciles.with_label_values(&[controller, result.label()]);
             }
         }
@@ -221,12 +221,12 @@ impl Metrics {
     }
 
     /// An attempt was stopped, to be restarted.
-    pub fn restarted(&self, why: Restart) {
+    pub fn restarted(&self, why: RestartReason) {
         self.0.restarts.with_label_values(&[why.label()]).inc();
     }
 
     /// A worker went on: what it did since the last time that this was told.
-    pub fn moved(&self, moved: Moved) {
+    pub fn moved(&self, moved: TransferDelta) {
         self.0.messages.inc_by(moved.messages);
         self.0.bytes.inc_by(moved.bytes);
     }
@@ -253,7 +253,7 @@ impl Metrics {
     }
 
     /// A controller looked after one object.
-    pub fn reconciled(&self, controller: &str, result: Reconciled, took: Duration) {
+    pub fn reconciled(&self, controller: &str, result: ReconcileResult, took: Duration) {
         self.0.reconciles.with_label_values(&[controller, result.label()]).observe(took.as_secs_f64());
     }
 
@@ -289,9 +289,9 @@ fn gauge(count: usize) -> i64 {
 }
 
 /// Makes metrics and registers them.
-struct Maker<'a>(&'a Registry);
+struct MetricFactory<'a>(&'a Registry);
 
-impl Maker<'_> {
+impl MetricFactory<'_> {
     fn register<M: Collector + Clone + 'static>(&self, metric: M) -> Result<M, prometheus::Error> {
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
@@ -356,13 +356,13 @@ mod tests {
             metrics.sync_ended(result, Duration::from_secs(90));
         }
         metrics.sync_error(ErrorClass::Quota, Some(Side::Destination));
-        metrics.restarted(Restart::Deadline);
-        metrics.moved(Moved { messages: 6, bytes: 1000 });
+        metrics.restarted(RestartReason::Deadline);
+        metrics.moved(TransferDelta { messages: 6, bytes: 1000 });
         metrics.set_queue(7, 2);
         metrics.admitted(Duration::from_secs(3));
         metrics.pod_refused();
         metrics.api_request("patch", "mailboxsyncs/status", "200");
-        metrics.reconciled("MailboxSync", Reconciled::Ok, Duration::from_millis(2));
+        metrics.reconciled("MailboxSync", ReconcileResult::Ok, Duration::from_millis(2));
         metrics.server_checked(None);
         metrics.set_leader(true);
         metrics

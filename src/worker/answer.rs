@@ -6,7 +6,7 @@ use crate::api::MailboxSync;
 
 /// What became of a report.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum PatchOutcome {
     /// It was taken; this is the object now.
     Taken(Box<MailboxSync>),
     /// This attempt may not report: another has taken over, or the object is gone.
@@ -19,22 +19,24 @@ pub(crate) enum Answer {
 
 /// Judges an answer. What is no clear refusal is worth another try.
 #[must_use]
-pub(crate) fn judge(answer: Result<MailboxSync, KubeError>) -> Answer {
+pub(crate) fn judge(answer: Result<MailboxSync, KubeError>) -> PatchOutcome {
     match answer {
-        Ok(object) => Answer::Taken(Box::new(object)),
+        Ok(object) => PatchOutcome::Taken(Box::new(object)),
         Err(KubeError::Api(status)) => {
             let why = short(&format!("the API server answered {}: {}", status.code, status.message));
             match status.code {
-                422 => Answer::Fenced(why),
+                422 => PatchOutcome::Fenced(why),
                 // The admission policy's own words, in deploy/worker-fence.yaml.
-                403 if status.message.contains("fenced: ") => Answer::Fenced(why),
+                403 if status.message.contains("fenced: ") => PatchOutcome::Fenced(why),
                 // The object is gone, or nobody knows of such objects.
-                404 if status.details.as_ref().is_some_and(|details| !details.name.is_empty()) => Answer::Fenced(why),
-                401 | 403 | 404 => Answer::Doubtful(why),
-                _ => Answer::Away(why),
+                404 if status.details.as_ref().is_some_and(|details| !details.name.is_empty()) => {
+                    PatchOutcome::Fenced(why)
+                }
+                401 | 403 | 404 => PatchOutcome::Doubtful(why),
+                _ => PatchOutcome::Away(why),
             }
         }
-        Err(error) => Answer::Away(short(&causes(&error))),
+        Err(error) => PatchOutcome::Away(short(&causes(&error))),
     }
 }
 
@@ -68,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    fn answered(code: u16, message: &str, name: &str) -> Answer {
+    fn answered(code: u16, message: &str, name: &str) -> PatchOutcome {
         let details = serde_json::from_value(serde_json::json!({ "name": name })).unwrap();
         judge(Err(KubeError::Api(Box::new(Status { code, message: message.to_owned(), details, ..Status::default() }))))
     }
@@ -77,20 +79,20 @@ mod tests {
     fn a_refusal_fences_at_once_where_its_reason_is_certain() {
         let long = format!("fenced: {}", "m".repeat(9000));
         for (code, name) in [(422, ""), (403, ""), (404, "alice")] {
-            let Answer::Fenced(why) = answered(code, &long, name) else { panic!("{code}") };
+            let PatchOutcome::Fenced(why) = answered(code, &long, name) else { panic!("{code}") };
             assert!(why.contains(&code.to_string()) && why.len() < 500, "{why}");
         }
         for code in [401, 403, 404] {
-            assert!(matches!(answered(code, "page not found", ""), Answer::Doubtful(_)), "{code}");
+            assert!(matches!(answered(code, "page not found", ""), PatchOutcome::Doubtful(_)), "{code}");
         }
     }
 
     #[test]
     fn what_may_pass_does_not_fence() {
         for code in [408, 409, 410, 429, 500, 502, 503, 504] {
-            assert!(matches!(answered(code, "busy", ""), Answer::Away(_)), "{code}");
+            assert!(matches!(answered(code, "busy", ""), PatchOutcome::Away(_)), "{code}");
         }
         let io = KubeError::Service(Box::new(std::io::Error::other("refused")));
-        assert!(matches!(judge(Err(io)), Answer::Away(why) if why.contains("refused")));
+        assert!(matches!(judge(Err(io)), PatchOutcome::Away(why) if why.contains("refused")));
     }
 }

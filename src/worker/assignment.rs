@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     api::{MailboxSync, SecretKeyRef},
-    assignment::{Missing, Secrets, sync_spec},
+    assignment::{SecretError, SecretProvider, sync_spec},
     error::{Error, Result, Side},
     imap::AddressPolicy,
     sync::{checkpoint::Checkpoint, spec::SyncSpec},
@@ -17,7 +17,7 @@ use crate::{
 
 /// Which attempt this process is, and where it finds what it needs.
 #[derive(Debug, Clone)]
-pub(crate) struct Assignment {
+pub(crate) struct WorkerAssignment {
     /// The MailboxSync's namespace.
     pub namespace: String,
     /// Its name.
@@ -38,27 +38,27 @@ pub(crate) struct Assignment {
 
 /// Secrets as files, mounted by kubelet, which replaces them when the Secret changes.
 #[derive(Debug)]
-pub(crate) struct Mounted {
+pub(crate) struct MountedSecrets {
     /// The folder that holds a folder for each Secret.
     pub root: PathBuf,
     /// The namespace, for advice.
     pub namespace: String,
 }
 
-impl Mounted {
+impl MountedSecrets {
     fn path(&self, secret: &SecretKeyRef) -> PathBuf {
         self.root.join(&secret.name).join(&secret.key)
     }
 }
 
-impl Secrets for Mounted {
-    fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, Missing> {
+impl SecretProvider for MountedSecrets {
+    fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, SecretError> {
         let path = self.path(secret);
         match fs::read(&path) {
             Ok(bytes) => Ok(SecretBox::new(Zeroizing::new(bytes).as_slice().into())),
             // The mount is optional and brings the keys that are needed only: nobody can tell what else is there.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Missing::Secret),
-            Err(error) => Err(Missing::Unreadable(format!("{}: {error}", path.display()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SecretError::Secret),
+            Err(error) => Err(SecretError::Unreadable(format!("{}: {error}", path.display()))),
         }
     }
 
@@ -80,13 +80,13 @@ impl Secrets for Mounted {
 /// # Errors
 /// Configuration, when the spec or a Secret is wrong.
 pub(crate) fn spec(
-    assignment: &Assignment,
+    assignment: &WorkerAssignment,
     claimed: &MailboxSync,
     slots: Option<i32>,
     now: Timestamp,
 ) -> Result<SyncSpec> {
     let sync = &claimed.spec;
-    let secrets = Mounted { root: assignment.secrets.clone(), namespace: assignment.namespace.clone() };
+    let secrets = MountedSecrets { root: assignment.secrets.clone(), namespace: assignment.namespace.clone() };
     let mut spec = sync_spec(sync, &secrets, now)?;
     // The slots are what the operator counts against the servers' limits.
     let slots = slots.and_then(|slots| usize::try_from(slots).ok()).unwrap_or(usize::MAX);
@@ -147,7 +147,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{ErrorClass, imap::Credential, sync::checkpoint::FolderState};
+    use crate::{ErrorClass, imap::LoginCredential, sync::checkpoint::FolderState};
 
     fn sync(status: &serde_json::Value) -> MailboxSync {
         let side = |host: &str, key: &str| json!({"server": {"host": host}, "account": {"username": "a", "passwordSecretRef": {"name": "mail", "key": key}}});
@@ -159,8 +159,8 @@ mod tests {
         .unwrap()
     }
 
-    fn assigned(root: &std::path::Path) -> Assignment {
-        Assignment {
+    fn assigned(root: &std::path::Path) -> WorkerAssignment {
+        WorkerAssignment {
             namespace: "customers".into(),
             mailbox_sync: "s".into(),
             attempt: 2,
@@ -185,7 +185,7 @@ mod tests {
         let sources = AddressPolicy::guarded([], []).within(["192.0.2.0/24".parse().unwrap()]);
         assert!(!spec.retry_refused);
         assert_eq!(spec.source.addresses, sources, "only the source is held to its networks");
-        let Credential::PasswordFile(path) = spec.source.login.credential else { panic!("no file") };
+        let LoginCredential::PasswordFile(path) = spec.source.login.credential else { panic!("no file") };
         assert_eq!(path, root.path().join("mail/from"));
     }
 

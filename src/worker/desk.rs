@@ -9,11 +9,11 @@ use std::{
 
 use futures::{FutureExt as _, future::BoxFuture};
 
-use super::grace::Fence;
+use super::grace::WriteFence;
 use crate::{
     api::mailbox_sync::{FolderFacts, MAX_CHECKPOINT, MAX_FOLDERS},
     error::Result,
-    imap::{mutf7, permit::Permit as _},
+    imap::{mutf7, permit::WritePermit as _},
     sync::{
         checkpoint::{Checkpoint, FolderState},
         store::CheckpointStore,
@@ -30,14 +30,14 @@ const MAX_NAME: usize = 300;
 /// Holds the newest checkpoint until it is reported. That may take a while: an attempt that ends without flushing leaves
 /// one that the next takes as in doubt.
 #[derive(Debug)]
-pub(crate) struct Desk {
-    fence: Arc<Fence>,
-    inbox: Mutex<Tray>,
+pub(crate) struct CheckpointOutbox {
+    fence: Arc<WriteFence>,
+    inbox: Mutex<OutboxState>,
 }
 
 #[derive(Debug, Default)]
-struct Tray {
-    newest: Option<Kept>,
+struct OutboxState {
+    newest: Option<EncodedCheckpoint>,
     /// Counts checkpoints; the one that was reported last.
     version: u64,
     reported: u64,
@@ -48,7 +48,7 @@ struct Tray {
 
 /// A checkpoint as a status has it.
 #[derive(Debug, Clone)]
-pub(crate) struct Kept {
+pub(crate) struct EncodedCheckpoint {
     /// Encoded.
     pub checkpoint: String,
     /// Facts about folders, the largest if there are many.
@@ -57,20 +57,20 @@ pub(crate) struct Kept {
     copied: u64,
 }
 
-impl Desk {
+impl CheckpointOutbox {
     /// A desk that takes nothing more once the fence is closed.
     #[must_use]
-    pub(crate) fn new(fence: Arc<Fence>) -> Self {
+    pub(crate) fn new(fence: Arc<WriteFence>) -> Self {
         Self { fence, inbox: Mutex::default() }
     }
 
-    fn tray(&self) -> MutexGuard<'_, Tray> {
+    fn tray(&self) -> MutexGuard<'_, OutboxState> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest checkpoint, unless it is reported already.
     #[must_use]
-    pub(crate) fn newest(&self) -> Option<Kept> {
+    pub(crate) fn newest(&self) -> Option<EncodedCheckpoint> {
         let tray = self.tray();
         tray.newest.clone().filter(|_| tray.version > tray.reported)
     }
@@ -89,7 +89,7 @@ impl Desk {
     }
 
     /// This one is at the API server.
-    pub(crate) fn reported(&self, kept: &Kept) {
+    pub(crate) fn reported(&self, kept: &EncodedCheckpoint) {
         let mut tray = self.tray();
         tray.reported = tray.reported.max(kept.version);
         tray.copied_reported = kept.copied;
@@ -121,12 +121,12 @@ impl Desk {
         tray.version += 1;
         tray.copied = checkpoint.folders.values().map(|state| state.map.len()).sum();
         tray.set_aside = set_aside(checkpoint);
-        tray.newest = Some(Kept { checkpoint: text, folders, version: tray.version, copied: tray.copied });
+        tray.newest = Some(EncodedCheckpoint { checkpoint: text, folders, version: tray.version, copied: tray.copied });
         Ok(())
     }
 }
 
-impl CheckpointStore for Desk {
+impl CheckpointStore for CheckpointOutbox {
     fn save(&self, checkpoint: &Checkpoint) -> BoxFuture<'_, Result<()>> {
         // Done by the call, not by the future: nothing is lost when that is dropped.
         let put = self.put(checkpoint);
@@ -198,19 +198,19 @@ mod tests {
         imap::UidSet,
         sync::{
             set_aside::{SetAside, SetAsideGroup, SetAsideReason},
-            uid_map::{Origin, Run, UidMap},
+            uid_map::{CopyOrigin, UidMap, UidRun},
         },
     };
 
-    fn desk() -> (Desk, Arc<Fence>) {
-        let fence = Arc::new(Fence::new(Duration::from_mins(10), crate::clock::since_boot()));
-        (Desk::new(Arc::clone(&fence)), fence)
+    fn desk() -> (CheckpointOutbox, Arc<WriteFence>) {
+        let fence = Arc::new(WriteFence::new(Duration::from_mins(10), crate::clock::since_boot()));
+        (CheckpointOutbox::new(Arc::clone(&fence)), fence)
     }
 
     fn folder(messages: u32) -> FolderState {
         let mut map = UidMap::new();
-        map.push_runs([Run { source: 5, destination: Some(1), length: messages, origin: Origin::Appended }]);
-        map.push(1000, Some(900), Origin::Adopted);
+        map.push_runs([UidRun { source: 5, destination: Some(1), length: messages, origin: CopyOrigin::Appended }]);
+        map.push(1000, Some(900), CopyOrigin::Adopted);
         let mut set_aside = SetAside::default();
         set_aside.put(SetAsideGroup::new(SetAsideReason::TooLarge, UidSet::from_ranges([(2000, 2001)])));
         FolderState { source_uid_validity: 7, map, set_aside, ..FolderState::default() }

@@ -14,7 +14,7 @@ use crate::{
     api::scalar,
     clock::since_boot,
     error::{Error, Result},
-    imap::permit::Permit,
+    imap::permit::WritePermit,
 };
 
 /// How much of the grace is left. It counts from the sending of the last request that was answered: the operator may have
@@ -27,7 +27,7 @@ pub(crate) fn left(grace: Duration, confirmed: Duration, now: Duration) -> Optio
 
 /// The permit to write of one attempt. Once it is closed it stays closed.
 #[derive(Debug)]
-pub(crate) struct Fence {
+pub(crate) struct WriteFence {
     grace: Duration,
     /// When the last answered request was sent: nanoseconds since boot.
     confirmed: AtomicU64,
@@ -38,7 +38,7 @@ pub(crate) struct Fence {
     pub is_closed: CancellationToken,
 }
 
-impl Fence {
+impl WriteFence {
     /// Open, since a request that was sent at `confirmed` was answered.
     #[must_use]
     pub(crate) fn new(grace: Duration, confirmed: Duration) -> Self {
@@ -106,7 +106,7 @@ impl Fence {
     }
 }
 
-impl Permit for Fence {
+impl WritePermit for WriteFence {
     fn check(&self) -> Result<()> {
         match self.closed() {
             Some(error) => Err(error.clone()),
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_fence_is_open_while_the_api_server_answers_and_closes_for_good() {
-        let fence = Fence::with_clock(Duration::from_secs(10), Duration::from_secs(10), at_20_s);
+        let fence = WriteFence::with_clock(Duration::from_secs(10), Duration::from_secs(10), at_20_s);
         fence.confirm(Duration::from_secs(11));
         assert_eq!(fence.left(), Some(Duration::from_secs(1)));
         assert!(fence.check().is_ok() && !fence.is_closed.is_cancelled());
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_fence_closes_when_the_grace_is_used_up_and_a_late_answer_does_not_open_it() {
-        let fence = Fence::with_clock(Duration::from_secs(10), Duration::from_secs(10), at_20_s);
+        let fence = WriteFence::with_clock(Duration::from_secs(10), Duration::from_secs(10), at_20_s);
         let error = fence.check().unwrap_err();
         assert!(error.what.contains("could not be reached for 10s"), "{error}");
         fence.confirm(Duration::from_secs(19));
@@ -169,7 +169,7 @@ mod tests {
 
         #[test]
         fn answers_that_come_out_of_order_never_shorten_the_grace(sent in proptest::collection::vec(10..20_u64, 1..8)) {
-            let fence = Fence::with_clock(Duration::from_secs(15), Duration::from_secs(10), at_20_s);
+            let fence = WriteFence::with_clock(Duration::from_secs(15), Duration::from_secs(10), at_20_s);
             for seconds in &sent {
                 fence.confirm(Duration::from_secs(*seconds));
             }

@@ -22,11 +22,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    assignment::Assignment,
-    desk::Desk,
-    grace::Fence,
-    reporter::{Delivered, Link, Reporter},
-    standing::Standing,
+    assignment::WorkerAssignment,
+    desk::CheckpointOutbox,
+    grace::WriteFence,
+    reporter::{FinalDelivery, StatusClient, StatusReporter},
+    standing::NotCopiedHistory,
 };
 use crate::{
     api::{
@@ -35,9 +35,9 @@ use crate::{
         mailbox_sync::{Outcome, WorkerPhase, WorkerStatus},
     },
     error::{EXIT_FENCED, Error, Result},
-    imap::permit::Permit,
+    imap::permit::WritePermit,
     sync::{
-        SyncContext, checkpoint::Checkpoint, progress::Progress, report::MailboxReport, spec::SyncSpec,
+        SyncContext, checkpoint::Checkpoint, progress::SyncProgress, report::MailboxReport, spec::SyncSpec,
         store::CheckpointStore, sync_mailbox,
     },
 };
@@ -50,8 +50,8 @@ const LAST_REPORT: Duration = Duration::from_secs(55);
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Works on one attempt until it ends; returns the exit code. `stop` asks to save a checkpoint and end soon.
-pub(crate) async fn run(assignment: &Assignment, client: Client, stop: CancellationToken) -> u8 {
-    let link = Link::new(client, assignment);
+pub(crate) async fn run(assignment: &WorkerAssignment, client: Client, stop: CancellationToken) -> u8 {
+    let link = StatusClient::new(client, assignment);
     let attempt = assignment.attempt;
     tracing::info!(mailbox_sync = assignment.mailbox_sync, attempt, "claiming the attempt");
     let patience = SyncSettings::default().offline_grace.as_std();
@@ -74,8 +74,8 @@ pub(crate) async fn run(assignment: &Assignment, client: Client, stop: Cancellat
 }
 
 async fn work(
-    assignment: &Assignment,
-    link: Link,
+    assignment: &WorkerAssignment,
+    link: StatusClient,
     claimed: MailboxSync,
     claimed_at: Duration,
     stop: CancellationToken,
@@ -89,9 +89,9 @@ async fn work(
         late.cancel();
     });
     let grace = claimed.spec.settings.offline_grace.as_std();
-    let fence = Arc::new(Fence::new(grace, claimed_at));
-    let desk = Arc::new(Desk::new(Arc::clone(&fence)));
-    let progress = Arc::new(Progress::default());
+    let fence = Arc::new(WriteFence::new(grace, claimed_at));
+    let desk = Arc::new(CheckpointOutbox::new(Arc::clone(&fence)));
+    let progress = Arc::new(SyncProgress::default());
 
     let slots = claimed.status.as_ref().and_then(|status| status.slots);
     let in_doubt = assignment::is_in_doubt(&claimed, attempt);
@@ -102,7 +102,7 @@ async fn work(
     if let Some(known) = &known {
         desk.goes_on_from(known);
     }
-    let mut standing = Standing::of(claimed.status.as_ref().and_then(|status| status.worker.as_ref()));
+    let mut standing = NotCopiedHistory::of(claimed.status.as_ref().and_then(|status| status.worker.as_ref()));
     let spec = assignment::spec(assignment, &claimed, slots, Timestamp::now());
     if let Ok(spec) = &spec {
         standing.accept(&spec.accepted_losses);
@@ -110,17 +110,17 @@ async fn work(
     drop(claimed);
     let reporting = (Arc::clone(&progress), Arc::clone(&desk), Arc::clone(&fence));
     let mut reporter =
-        Reporter::new(link, attempt, reporting.0, reporting.1, reporting.2, (grace, claimed_at), standing);
+        StatusReporter::new(link, attempt, reporting.0, reporting.1, reporting.2, (grace, claimed_at), standing);
     let ended = match spec {
         Ok(spec) => {
             let engine = start(spec, known, &progress, &desk, &fence, &stop);
             tokio::select! {
                 biased;
                 ended = engine.ended(&stop, &fence) => ended,
-                () = reporter.keep_reporting() => Ended::LeftOff, // it never ends
+                () = reporter.keep_reporting() => EngineExit::LeftOff, // it never ends
             }
         }
-        Err(error) => Ended::Done(Box::new(MailboxReport { error: Some(error), ..MailboxReport::default() })),
+        Err(error) => EngineExit::Done(Box::new(MailboxReport { error: Some(error), ..MailboxReport::default() })),
     };
     if let Some(error) = fence.closed() {
         tracing::error!(%error, "ended without the last word");
@@ -128,19 +128,19 @@ async fn work(
         return EXIT_FENCED;
     }
     // What was in doubt before is still so, unless the engine has written into a checkpoint of its own where to look.
-    let flushed = matches!(ended, Ended::Done(_)) && (desk.has_any() || !in_doubt);
+    let flushed = matches!(ended, EngineExit::Done(_)) && (desk.has_any() || !in_doubt);
     let (mut status, code) = last(attempt, &ended, &mut reporter, stop.is_cancelled());
     status.flushed_attempt = flushed.then_some(attempt);
     say(assignment, &WorkerStatus { report: reporter.next_number(), ..status.clone() });
     match reporter.last(&status, too_late.cancelled()).await {
-        Delivered::Yes => tracing::info!(outcome = ?status.outcome, "ended"),
-        Delivered::No => tracing::error!(outcome = ?status.outcome, "ended; the last report was not taken"),
+        FinalDelivery::Yes => tracing::info!(outcome = ?status.outcome, "ended"),
+        FinalDelivery::No => tracing::error!(outcome = ?status.outcome, "ended; the last report was not taken"),
     }
     code
 }
 
 /// How the engine ended.
-enum Ended {
+enum EngineExit {
     /// With its report; the checkpoint is complete.
     Done(Box<MailboxReport>),
     /// It did not end in time.
@@ -150,9 +150,9 @@ enum Ended {
 }
 
 /// The engine at work.
-struct Engine(JoinHandle<MailboxReport>);
+struct EngineTask(JoinHandle<MailboxReport>);
 
-impl Drop for Engine {
+impl Drop for EngineTask {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -161,20 +161,20 @@ impl Drop for Engine {
 fn start(
     spec: SyncSpec,
     known: Option<Checkpoint>,
-    progress: &Arc<Progress>,
-    desk: &Arc<Desk>,
-    fence: &Arc<Fence>,
+    progress: &Arc<SyncProgress>,
+    desk: &Arc<CheckpointOutbox>,
+    fence: &Arc<WriteFence>,
     stop: &CancellationToken,
-) -> Engine {
+) -> EngineTask {
     let stop_engine = stop.child_token();
     let context = SyncContext {
         store: Arc::clone(desk) as Arc<dyn CheckpointStore>,
         progress: Arc::clone(progress),
         stop: stop_engine.clone(),
-        permit: Arc::clone(fence) as Arc<dyn Permit>,
+        permit: Arc::clone(fence) as Arc<dyn WritePermit>,
     };
     let closed = fence.is_closed.clone();
-    Engine(tokio::spawn(async move {
+    EngineTask(tokio::spawn(async move {
         let sync = sync_mailbox(&spec, known, &context);
         tokio::pin!(sync);
         tokio::select! {
@@ -185,9 +185,9 @@ fn start(
     }))
 }
 
-impl Engine {
+impl EngineTask {
     /// Waits for its end, but not for ever once it was asked to.
-    async fn ended(mut self, stop: &CancellationToken, fence: &Fence) -> Ended {
+    async fn ended(mut self, stop: &CancellationToken, fence: &WriteFence) -> EngineExit {
         let out_of_patience = async {
             tokio::select! {
                 () = async { stop.cancelled().await; sleep(STOPPING).await } => {}
@@ -195,24 +195,24 @@ impl Engine {
             }
         };
         tokio::select! {
-            report = &mut self.0 => report.map_or(Ended::Broken, |report| Ended::Done(Box::new(report))),
+            report = &mut self.0 => report.map_or(EngineExit::Broken, |report| EngineExit::Done(Box::new(report))),
             () = out_of_patience => {
                 tracing::warn!("the sync does not end in time; the next attempt looks for what was in doubt");
                 // Its connections are gone once it is.
                 self.0.abort();
                 let _ = timeout(CLOSING, &mut self.0).await;
-                Ended::LeftOff
+                EngineExit::LeftOff
             }
         }
     }
 }
 
 /// The last report, and the exit code.
-fn last(attempt: i64, ended: &Ended, reporter: &mut Reporter, asked_to_stop: bool) -> (WorkerStatus, u8) {
+fn last(attempt: i64, ended: &EngineExit, reporter: &mut StatusReporter, asked_to_stop: bool) -> (WorkerStatus, u8) {
     let (outcome, error) = match ended {
-        Ended::Done(report) => words::outcome(report, asked_to_stop),
-        Ended::LeftOff => (Outcome::Stopped, None),
-        Ended::Broken => {
+        EngineExit::Done(report) => words::outcome(report, asked_to_stop),
+        EngineExit::LeftOff => (Outcome::Stopped, None),
+        EngineExit::Broken => {
             let what = "Mailferry failed on this mailbox; its checkpoint is as it was saved last";
             let advice = "Please report it with the log line that says where; another attempt goes on";
             (Outcome::Failed, Some(Error::internal(what).advice(advice)))
@@ -231,8 +231,8 @@ fn last(attempt: i64, ended: &Ended, reporter: &mut Reporter, asked_to_stop: boo
         progress
     });
     match ended {
-        Ended::Done(report) => reporter.tell(&mut status, report),
-        Ended::LeftOff | Ended::Broken => status.not_copied = live.not_copied,
+        EngineExit::Done(report) => reporter.tell(&mut status, report),
+        EngineExit::LeftOff | EngineExit::Broken => status.not_copied = live.not_copied,
     }
     status.destination_login = live.destination_login;
     status.inbox_uid_next = live.inbox_uid_next;
@@ -262,7 +262,7 @@ fn unended(attempt: i64, error: &Error) -> WorkerStatus {
 }
 
 /// Leaves the last word where kubelet finds it.
-fn say(assignment: &Assignment, status: &WorkerStatus) {
+fn say(assignment: &WorkerAssignment, status: &WorkerStatus) {
     if let Err(error) = std::fs::write(&assignment.termination_log, words::last_word(status)) {
         tracing::warn!(%error, path = %assignment.termination_log.display(), "the last word could not be written");
     }

@@ -16,7 +16,7 @@ const RETRY: Duration = Duration::from_secs(10);
 
 /// What decides about the next report. Times are since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct State {
+pub struct ReportState {
     /// How long the sync may go on without an answer.
     pub grace: Duration,
     /// When the claim was sent.
@@ -37,7 +37,7 @@ pub struct State {
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum ReportAction {
     /// Nothing for so long, unless something happens.
     Wait(Duration),
     /// Report, with the checkpoint or without.
@@ -49,17 +49,17 @@ pub enum Action {
 
 /// Decides.
 #[must_use]
-pub(crate) fn next(state: &State, now: Duration) -> Action {
+pub(crate) fn next(state: &ReportState, now: Duration) -> ReportAction {
     let wait = due(state).saturating_sub(now);
     if !wait.is_zero() {
-        return Action::Wait(wait);
+        return ReportAction::Wait(wait);
     }
     let rest = if state.large_folder { LARGE_FOLDER } else { CHECKPOINT };
     let rested = state.checkpoint_sent.is_none_or(|sent| now >= sent + rest);
-    Action::Report { checkpoint: state.checkpoint && rested }
+    ReportAction::Report { checkpoint: state.checkpoint && rested }
 }
 
-fn due(state: &State) -> Duration {
+fn due(state: &ReportState) -> Duration {
     // Several reports fit into the grace, however short it is.
     let third = state.grace / 3;
     if state.failures > 0 {
@@ -91,8 +91,8 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
-    fn state() -> State {
-        State {
+    fn state() -> ReportState {
+        ReportState {
             grace: 600 * S,
             claimed: 100 * S,
             sent: 100 * S,
@@ -106,35 +106,41 @@ mod tests {
 
     #[test]
     fn nothing_is_sent_in_the_first_ten_seconds_whatever_happens() {
-        let state = State { folder_ended: true, large_folder: true, ..state() };
-        assert_eq!(next(&state, 100 * S), Action::Wait(10 * S));
-        assert_eq!(next(&state, 110 * S), Action::Report { checkpoint: true });
+        let state = ReportState { folder_ended: true, large_folder: true, ..state() };
+        assert_eq!(next(&state, 100 * S), ReportAction::Wait(10 * S));
+        assert_eq!(next(&state, 110 * S), ReportAction::Report { checkpoint: true });
     }
 
     #[test]
     fn reports_become_rarer_and_a_folders_end_is_told_soon() {
-        let later = |sent: u32| State { sent: sent * S, checkpoint: false, ..state() };
-        assert_eq!(next(&later(110), 110 * S), Action::Wait(10 * S));
-        assert_eq!(next(&later(300), 300 * S), Action::Wait(20 * S));
-        assert_eq!(next(&later(2000), 2000 * S), Action::Wait(30 * S));
-        let ended = State { folder_ended: true, ..later(2000) };
-        assert_eq!(next(&ended, 2005 * S), Action::Report { checkpoint: false });
-        assert_eq!(next(&ended, 2004 * S), Action::Wait(S));
+        let later = |sent: u32| ReportState { sent: sent * S, checkpoint: false, ..state() };
+        assert_eq!(next(&later(110), 110 * S), ReportAction::Wait(10 * S));
+        assert_eq!(next(&later(300), 300 * S), ReportAction::Wait(20 * S));
+        assert_eq!(next(&later(2000), 2000 * S), ReportAction::Wait(30 * S));
+        let ended = ReportState { folder_ended: true, ..later(2000) };
+        assert_eq!(next(&ended, 2005 * S), ReportAction::Report { checkpoint: false });
+        assert_eq!(next(&ended, 2004 * S), ReportAction::Wait(S));
     }
 
     #[test]
     fn the_checkpoint_rests_for_thirty_seconds_or_ten_after_a_large_folder() {
-        let sent = State { sent: 140 * S, checkpoint_sent: Some(125 * S), ..state() };
-        assert_eq!(next(&sent, 150 * S), Action::Report { checkpoint: false });
-        assert_eq!(next(&State { large_folder: true, ..sent }, 150 * S), Action::Report { checkpoint: true });
-        assert_eq!(next(&sent, 155 * S), Action::Report { checkpoint: true });
-        assert_eq!(next(&State { checkpoint: false, ..sent }, 170 * S), Action::Report { checkpoint: false });
+        let sent = ReportState { sent: 140 * S, checkpoint_sent: Some(125 * S), ..state() };
+        assert_eq!(next(&sent, 150 * S), ReportAction::Report { checkpoint: false });
+        assert_eq!(
+            next(&ReportState { large_folder: true, ..sent }, 150 * S),
+            ReportAction::Report { checkpoint: true }
+        );
+        assert_eq!(next(&sent, 155 * S), ReportAction::Report { checkpoint: true });
+        assert_eq!(
+            next(&ReportState { checkpoint: false, ..sent }, 170 * S),
+            ReportAction::Report { checkpoint: false }
+        );
     }
 
-    fn states() -> impl Strategy<Value = State> {
+    fn states() -> impl Strategy<Value = ReportState> {
         let flags = (any::<bool>(), any::<bool>(), any::<bool>());
         let times = (10..86_400_u64, 0..100_000_u64, 0..50_000_u64, proptest::option::of(0..200_000_u64));
-        (times, 0..50_u32, flags).prop_map(|((grace, claimed, later, checkpoint), failures, flags)| State {
+        (times, 0..50_u32, flags).prop_map(|((grace, claimed, later, checkpoint), failures, flags)| ReportState {
             grace: Duration::from_secs(grace),
             claimed: Duration::from_millis(claimed),
             sent: Duration::from_millis(claimed + later),
@@ -150,10 +156,10 @@ mod tests {
         #[test]
         fn a_wait_ends_exactly_when_a_report_is_due(state in states(), later in 0..100_000_u64) {
             let now = state.sent + Duration::from_millis(later);
-            if let Action::Wait(wait) = next(&state, now) {
-                let reported = matches!(next(&state, now + wait), Action::Report { .. });
+            if let ReportAction::Wait(wait) = next(&state, now) {
+                let reported = matches!(next(&state, now + wait), ReportAction::Report { .. });
                 prop_assert!(reported);
-                let waits = matches!(next(&state, now + wait.saturating_sub(Duration::from_nanos(1))), Action::Wait(_));
+                let waits = matches!(next(&state, now + wait.saturating_sub(Duration::from_nanos(1))), ReportAction::Wait(_));
                 prop_assert!(waits);
             }
         }
@@ -172,7 +178,7 @@ mod tests {
         #[test]
         fn a_checkpoint_is_sent_only_when_there_is_a_new_one_and_seldom(state in states(), later in 0..100_000_u64) {
             let now = state.sent + Duration::from_millis(later);
-            if next(&state, now) == (Action::Report { checkpoint: true }) {
+            if next(&state, now) == (ReportAction::Report { checkpoint: true }) {
                 prop_assert!(state.checkpoint);
                 prop_assert!(state.checkpoint_sent.is_none_or(|sent| now >= sent + LARGE_FOLDER));
             }

@@ -15,19 +15,19 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    answer::{Answer, judge},
-    assignment::Assignment,
-    desk::{Desk, Kept},
-    grace::Fence,
-    pace::{self, Action},
-    standing::Standing,
-    words::{self, Samples},
+    answer::{PatchOutcome, judge},
+    assignment::WorkerAssignment,
+    desk::{CheckpointOutbox, EncodedCheckpoint},
+    grace::WriteFence,
+    pace::{self, ReportAction},
+    standing::NotCopiedHistory,
+    words::{self, ThroughputWindow},
 };
 use crate::{
     api::{MailboxSync, mailbox_sync::WorkerStatus},
     clock::since_boot,
     error::{Error, Result},
-    sync::{progress::Progress, report::MailboxReport},
+    sync::{progress::SyncProgress, report::MailboxReport},
 };
 
 /// A request without an answer for so long had none.
@@ -42,16 +42,16 @@ const LOOK: Duration = Duration::from_secs(1);
 const MANY: u64 = 1000;
 
 /// The way to the API server.
-pub(crate) struct Link {
+pub(crate) struct StatusClient {
     api: Api<MailboxSync>,
     name: String,
     limit: Duration,
 }
 
-impl Link {
+impl StatusClient {
     /// To the assigned object.
     #[must_use]
-    pub(crate) fn new(client: Client, assignment: &Assignment) -> Self {
+    pub(crate) fn new(client: Client, assignment: &WorkerAssignment) -> Self {
         Self {
             api: Api::namespaced(client, &assignment.namespace),
             name: assignment.mailbox_sync.clone(),
@@ -60,13 +60,15 @@ impl Link {
     }
 
     /// Sends a patch; gives the answer and when it was sent.
-    async fn send(&self, patch: &Value) -> (Answer, Duration) {
+    async fn send(&self, patch: &Value) -> (PatchOutcome, Duration) {
         let sent = since_boot();
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
         let request = self.api.patch_status(&self.name, &parameters, &patch);
         let answer = match timeout(self.limit, request).await {
             Ok(answer) => judge(answer),
-            Err(_) => Answer::Away(format!("the API server did not answer within {} s", self.limit.as_secs_f32())),
+            Err(_) => {
+                PatchOutcome::Away(format!("the API server did not answer within {} s", self.limit.as_secs_f32()))
+            }
         };
         (answer, sent)
     }
@@ -91,8 +93,8 @@ impl Link {
                 () = stop.cancelled() => return Ok(None),
             };
             match answer {
-                Answer::Taken(object) => return Ok(Some((object, sent))),
-                Answer::Fenced(why) | Answer::Doubtful(why) => {
+                PatchOutcome::Taken(object) => return Ok(Some((object, sent))),
+                PatchOutcome::Fenced(why) | PatchOutcome::Doubtful(why) => {
                     tracing::info!(why, "the attempt could not be claimed yet");
                     if sent.saturating_sub(*refused_since.get_or_insert(sent)) >= REFUSED {
                         return Err(Error::internal(format!("fenced: attempt {attempt} could not be claimed: {why}"))
@@ -101,7 +103,7 @@ impl Link {
                             ));
                     }
                 }
-                Answer::Away(why) => {
+                PatchOutcome::Away(why) => {
                     tracing::warn!(why, "the API server is away");
                     refused_since = None;
                     if sent.saturating_sub(began) >= patience {
@@ -121,7 +123,7 @@ impl Link {
 
 /// Whether the last report is at the API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Delivered {
+pub(crate) enum FinalDelivery {
     /// It is.
     Yes,
     /// There was no time left; the termination message has to do.
@@ -129,32 +131,32 @@ pub(crate) enum Delivered {
 }
 
 /// Reports what the engine does, at the pace of [`pace`].
-pub(crate) struct Reporter {
-    link: Link,
+pub(crate) struct StatusReporter {
+    link: StatusClient,
     attempt: i64,
-    progress: Arc<Progress>,
-    desk: Arc<Desk>,
-    fence: Arc<Fence>,
+    progress: Arc<SyncProgress>,
+    desk: Arc<CheckpointOutbox>,
+    fence: Arc<WriteFence>,
     number: i64,
-    samples: Samples,
-    standing: Standing,
-    pace: pace::State,
+    samples: ThroughputWindow,
+    standing: NotCopiedHistory,
+    pace: pace::ReportState,
     folders_told: u64,
     folders_flushed: u64,
     refused_since: Option<Duration>,
 }
 
-impl Reporter {
+impl StatusReporter {
     /// Reports by `link` for an attempt that was claimed at `claimed`.
     #[must_use]
     pub(crate) fn new(
-        mut link: Link,
+        mut link: StatusClient,
         attempt: i64,
-        progress: Arc<Progress>,
-        desk: Arc<Desk>,
-        fence: Arc<Fence>,
+        progress: Arc<SyncProgress>,
+        desk: Arc<CheckpointOutbox>,
+        fence: Arc<WriteFence>,
         (grace, claimed): (Duration, Duration),
-        standing: Standing,
+        standing: NotCopiedHistory,
     ) -> Self {
         link.limit = REQUEST.min(grace / 3);
         Self {
@@ -164,9 +166,9 @@ impl Reporter {
             desk,
             fence,
             number: 1,
-            samples: Samples::default(),
+            samples: ThroughputWindow::default(),
             standing,
-            pace: pace::State {
+            pace: pace::ReportState {
                 grace,
                 claimed,
                 sent: claimed,
@@ -192,8 +194,8 @@ impl Reporter {
             self.pace.checkpoint = self.desk.is_waiting();
             self.pace.large_folder = ended > self.folders_flushed && self.desk.unreported_messages() >= MANY;
             match pace::next(&self.pace, since_boot()) {
-                Action::Wait(wait) => sleep(wait.min(LOOK).min(left)).await,
-                Action::Report { checkpoint } => {
+                ReportAction::Wait(wait) => sleep(wait.min(LOOK).min(left)).await,
+                ReportAction::Report { checkpoint } => {
                     let kept = if checkpoint { self.desk.newest() } else { None };
                     let status = self.now();
                     self.report(status, kept).await;
@@ -216,7 +218,7 @@ impl Reporter {
     }
 
     /// Sends one report; gives it back as it was sent if it was taken.
-    async fn report(&mut self, mut status: WorkerStatus, kept: Option<Kept>) -> bool {
+    async fn report(&mut self, mut status: WorkerStatus, kept: Option<EncodedCheckpoint>) -> bool {
         self.number += 1;
         status.attempt = self.attempt;
         status.report = self.number;
@@ -228,7 +230,7 @@ impl Reporter {
         let (answer, sent) = self.link.send(&words::patch(&status, &self.standing.reasons())).await;
         self.pace.sent = sent;
         match answer {
-            Answer::Taken(_) => {
+            PatchOutcome::Taken(_) => {
                 self.fence.confirm(sent);
                 self.fence.hold(false);
                 self.refused_since = None;
@@ -242,12 +244,12 @@ impl Reporter {
                 tracing::debug!(report = status.report, checkpoint = kept.is_some(), "reported");
                 true
             }
-            Answer::Fenced(why) => {
+            PatchOutcome::Fenced(why) => {
                 tracing::error!(why, "fenced: nothing more is written");
                 self.fence.refuse(&why);
                 false
             }
-            Answer::Doubtful(why) => {
+            PatchOutcome::Doubtful(why) => {
                 self.fence.hold(true);
                 self.pace.failures = 1;
                 let refused = sent.saturating_sub(*self.refused_since.get_or_insert(sent));
@@ -257,7 +259,7 @@ impl Reporter {
                 }
                 false
             }
-            Answer::Away(why) => {
+            PatchOutcome::Away(why) => {
                 self.pace.failures = self.pace.failures.saturating_add(1);
                 tracing::warn!(why, failures = self.pace.failures, "the API server is away; the sync goes on");
                 false
@@ -273,22 +275,22 @@ impl Reporter {
 
     /// Reports how the attempt ended, with the newest checkpoint, until that is taken or there is no time left: the fence
     /// closes, or `until` is over.
-    pub(crate) async fn last(&mut self, status: &WorkerStatus, until: impl Future<Output = ()>) -> Delivered {
+    pub(crate) async fn last(&mut self, status: &WorkerStatus, until: impl Future<Output = ()>) -> FinalDelivery {
         tokio::pin!(until);
         loop {
-            let Some(left) = self.fence.left() else { return Delivered::No };
+            let Some(left) = self.fence.left() else { return FinalDelivery::No };
             let kept = self.desk.newest();
             let taken = tokio::select! {
                 taken = self.report(status.clone(), kept) => taken,
-                () = &mut until => return Delivered::No,
+                () = &mut until => return FinalDelivery::No,
             };
             if taken {
-                return Delivered::Yes;
+                return FinalDelivery::Yes;
             }
-            let Action::Wait(wait) = pace::next(&self.pace, since_boot()) else { continue };
+            let ReportAction::Wait(wait) = pace::next(&self.pace, since_boot()) else { continue };
             tokio::select! {
                 () = sleep(wait.min(LOOK).min(left)) => {}
-                () = &mut until => return Delivered::No,
+                () = &mut until => return FinalDelivery::No,
             }
         }
     }

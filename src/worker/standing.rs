@@ -25,13 +25,13 @@ const MAX_KIND: usize = 40;
 
 /// What the attempts before this one told.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Standing {
+pub(crate) struct NotCopiedHistory {
     not_copied: Option<NotCopied>,
     differences: BTreeMap<String, i64>,
     accepted: BTreeSet<&'static str>,
 }
 
-impl Standing {
+impl NotCopiedHistory {
     /// What a claimed status says.
     #[must_use]
     pub(crate) fn of(worker: Option<&WorkerStatus>) -> Self {
@@ -161,12 +161,12 @@ mod tests {
         list.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
     }
 
-    fn standing(reasons: &[(&str, i64)]) -> Standing {
+    fn standing(reasons: &[(&str, i64)]) -> NotCopiedHistory {
         let not_copied =
             NotCopied { messages: reasons.iter().map(|r| r.1).sum(), reasons: counts(reasons), ..NotCopied::default() };
         let differences = counts(&[("flags", 4)]);
         let worker = WorkerStatus { not_copied: Some(not_copied), differences, ..WorkerStatus::default() };
-        Standing::of(Some(&worker))
+        NotCopiedHistory::of(Some(&worker))
     }
 
     fn report(reasons: &[(&str, u64)]) -> MailboxReport {
@@ -182,7 +182,7 @@ mod tests {
         LeftOut { folder: folder.into(), reason: "r".into(), by_rule, foreign, messages, ..LeftOut::default() }
     }
 
-    fn told(standing: &Standing, outcome: Outcome, report: &MailboxReport) -> WorkerStatus {
+    fn told(standing: &NotCopiedHistory, outcome: Outcome, report: &MailboxReport) -> WorkerStatus {
         let mut status = WorkerStatus { outcome: Some(outcome), ..WorkerStatus::default() };
         standing.tell(&mut status, report, &BTreeMap::new());
         status
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_is_set_aside_is_told_while_an_attempt_runs_and_nothing_is_told_where_nobody_looked() {
-        let mut first = Standing::default();
+        let mut first = NotCopiedHistory::default();
         assert_eq!(first.so_far(&BTreeMap::new()), None);
         first.accept(&AcceptedLosses { reasons: [SetAsideReason::TooLarge].into(), messages: Vec::new() });
         let now = first.so_far(&counts(&[("refused", 2), ("tooLarge", 7)])).unwrap();
@@ -241,7 +241,7 @@ mod tests {
             left("view", false, false, None),
             left("counted", false, false, Some(0)),
         ];
-        let status = told(&Standing::default(), Outcome::Synced, &MailboxReport { left_out, ..report(&[]) });
+        let status = told(&NotCopiedHistory::default(), Outcome::Synced, &MailboxReport { left_out, ..report(&[]) });
         assert_eq!(status.not_copied.unwrap().uncounted_folders, 1);
         let order: Vec<_> = status.left_out.iter().map(|left| left.folder.as_str()).collect();
         assert_eq!(order, ["another user's", "view", "counted", "by rule"]);

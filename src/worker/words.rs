@@ -15,9 +15,9 @@ use crate::{
         mailbox_sync::{Outcome, WorkerPhase, WorkerProgress, WorkerStatus},
         rate::rate_text,
     },
-    error::{Error, Remedy},
+    error::{Error, ErrorRemedy},
     sync::{
-        progress::{Phase, Progress},
+        progress::{EnginePhase, SyncProgress},
         report::MailboxReport,
     },
 };
@@ -116,7 +116,7 @@ pub(crate) fn outcome(report: &MailboxReport, asked_to_stop: bool) -> (Outcome, 
         None if report.interrupted => (Outcome::Stopped, None),
         None => (Outcome::Synced, None),
         // What would have been tried again, had there been time.
-        Some(error) if asked_to_stop && error.class.remedy() == Remedy::RetryWithBackoff => {
+        Some(error) if asked_to_stop && error.class.remedy() == ErrorRemedy::RetryWithBackoff => {
             (Outcome::Stopped, Some(error.clone()))
         }
         Some(error) => (Outcome::Failed, Some(error.clone())),
@@ -125,9 +125,9 @@ pub(crate) fn outcome(report: &MailboxReport, asked_to_stop: bool) -> (Outcome, 
 
 /// Message bytes at moments of the last minute.
 #[derive(Debug, Default)]
-pub(crate) struct Samples(VecDeque<(Duration, u64)>);
+pub(crate) struct ThroughputWindow(VecDeque<(Duration, u64)>);
 
-impl Samples {
+impl ThroughputWindow {
     /// Takes a growing counter; gives what it grew by per second.
     pub(crate) fn rate(&mut self, now: Duration, bytes: u64) -> u64 {
         self.0.push_back((now, bytes));
@@ -142,7 +142,7 @@ impl Samples {
 
 /// The live part of a status.
 #[must_use]
-pub(crate) fn live(progress: &Progress, skipped: u64, bytes_per_second: u64, now: Timestamp) -> WorkerStatus {
+pub(crate) fn live(progress: &SyncProgress, skipped: u64, bytes_per_second: u64, now: Timestamp) -> WorkerStatus {
     use std::sync::atomic::Ordering::Relaxed;
     let counters = progress.snapshot();
     let whole = &progress.whole;
@@ -151,7 +151,7 @@ pub(crate) fn live(progress: &Progress, skipped: u64, bytes_per_second: u64, now
     let messages_done = whole.messages_before.load(Relaxed) + counters.messages_done;
     let messages_total = whole.messages.load(Relaxed).max(messages_done);
     let left = bytes_total - bytes_done;
-    let copying = counters.phase == Phase::Copying;
+    let copying = counters.phase == EnginePhase::Copying;
     let seconds = (copying && left > 0).then(|| left.checked_div(bytes_per_second)).flatten();
     let eta = seconds.and_then(|s| now.checked_add(Duration::from_secs(s)).ok());
     WorkerStatus {
@@ -180,14 +180,14 @@ pub(crate) fn live(progress: &Progress, skipped: u64, bytes_per_second: u64, now
     }
 }
 
-const fn phase(phase: Phase) -> WorkerPhase {
+const fn phase(phase: EnginePhase) -> WorkerPhase {
     match phase {
-        Phase::Queued => WorkerPhase::Queued,
-        Phase::Connecting => WorkerPhase::Connecting,
-        Phase::Planning => WorkerPhase::Planning,
-        Phase::Copying => WorkerPhase::Copying,
-        Phase::Done => WorkerPhase::Done,
-        Phase::Failed => WorkerPhase::Failed,
+        EnginePhase::Queued => WorkerPhase::Queued,
+        EnginePhase::Connecting => WorkerPhase::Connecting,
+        EnginePhase::Planning => WorkerPhase::Planning,
+        EnginePhase::Copying => WorkerPhase::Copying,
+        EnginePhase::Done => WorkerPhase::Done,
+        EnginePhase::Failed => WorkerPhase::Failed,
     }
 }
 
@@ -236,8 +236,8 @@ mod tests {
 
     #[test]
     fn a_report_removes_what_it_no_longer_says_and_leaves_the_checkpoint() {
-        let progress = Progress::default();
-        progress.enter(Phase::Copying);
+        let progress = SyncProgress::default();
+        progress.enter(EnginePhase::Copying);
         let status = WorkerStatus { attempt: 3, report: 4, ..live(&progress, 0, 0, now()) };
         let patch = patch(&status, &BTreeSet::new());
         let worker = object(&patch["status"]["worker"]);
@@ -271,8 +271,8 @@ mod tests {
 
     #[test]
     fn progress_is_of_the_whole_mailbox_and_the_rate_of_the_last_minute() {
-        let progress = Progress::default();
-        progress.enter(Phase::Copying);
+        let progress = SyncProgress::default();
+        progress.enter(EnginePhase::Copying);
         progress.whole.messages.store(1000, Relaxed);
         progress.whole.bytes.store(100 << 20, Relaxed);
         progress.whole.scanned(Some(60 << 20), 500, 20 << 20);
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_that_of_the_last_minute() {
-        let mut samples = Samples::default();
+        let mut samples = ThroughputWindow::default();
         let at = Duration::from_secs;
         assert_eq!(samples.rate(at(0), 0), 0);
         assert_eq!(samples.rate(at(10), 1000), 100);
@@ -319,8 +319,8 @@ mod tests {
 
     #[test]
     fn the_claim_the_report_and_the_last_word_are_the_same_json_as_ever() {
-        let progress = Progress::default();
-        progress.enter(Phase::Copying);
+        let progress = SyncProgress::default();
+        progress.enter(EnginePhase::Copying);
         progress.whole.messages.store(1000, Relaxed);
         progress.whole.bytes.store(100 << 20, Relaxed);
         progress.messages_done.store(100, Relaxed);
@@ -442,7 +442,7 @@ mod tests {
                 checkpoint: Some("c".repeat(60_000)), folders: vec![FolderFacts::default(); 200],
                 warnings: vec!["w".repeat(500); 20], left_out: vec![LeftOutFolder::default(); 50],
                 not_copied: Some(NotCopied { messages: 3, reasons, ..NotCopied::default() }),
-                ..live(&Progress::default(), 0, 0, now())
+                ..live(&SyncProgress::default(), 0, 0, now())
             };
             let word = last_word(&status);
             prop_assert!(word.len() <= MAX_LAST_WORD);

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use mailferry_testkit::cluster::{ControlPlane, Process};
+use mailferry_testkit::cluster::{ChildProcess, ControlPlane};
 use serde_json::{Value, json};
 
 use crate::{
@@ -73,7 +73,7 @@ async fn an_operator_with_what_the_chart_gives_it_works_and_the_doctor_says_so()
         let environment = environment(plane, &release, &values, folder.path()).await;
         let arguments = ["-i".to_owned()].into_iter().chain(environment.clone());
         let arguments = arguments.chain([MAILFERRY, "controller", "--listen", "none"].map(str::to_owned));
-        let operator = Process::start(Path::new("/usr/bin/env"), arguments, folder.path());
+        let operator = ChildProcess::start(Path::new("/usr/bin/env"), arguments, folder.path());
         let (code, said) = doctor(&environment, "1m");
         assert_eq!(code, 0, "{values}: {said}\n{}", operator.log_tail());
         assert!(said.contains("ok       an operator leads: "), "{said}");

@@ -1,7 +1,7 @@
 //! Manifests that are right, and the changes that make them wrong: for the rules as a library evaluates them (beside this
 //! file) and as a real API server does (tests/operator).
 
-use mailferry::api::rules::{self, Rule};
+use mailferry::api::rules::{self, CelRule};
 use serde_json::{Value, json};
 
 /// A MailMigration.
@@ -34,7 +34,7 @@ pub fn with(object: &Value, pointer: &str, value: Value) -> Value {
 }
 
 /// A field of [`migration`], a value that may not stand there, and the one rule that it breaks.
-pub fn refused() -> Vec<(&'static str, Value, Rule)> {
+pub fn refused() -> Vec<(&'static str, Value, CelRule)> {
     let reference = json!({"name": "s", "key": "k"});
     let server = |tls: Value| json!({"host": "h", "tls": tls});
     vec![

@@ -10,7 +10,7 @@ use kube::CustomResourceExt;
 use kube_cel::Validator;
 use mailferry::api::{
     MailMigration, MailServer, MailboxSync, crd,
-    rules::{self, ALL, Rule},
+    rules::{self, ALL, CelRule},
     validate,
 };
 use serde_json::{Value, json};
@@ -278,7 +278,7 @@ fn the_servers_of_a_started_migration_are_fixed_and_the_rest_is_not() {
 fn only_the_worker_of_the_current_attempt_may_report() {
     let old = sync();
     let change = |pointer: &str, value: Value| cel::<MailboxSync>(&with(&old, pointer, value), Some(&old));
-    let refused = |rule: Rule| BTreeSet::from([rule.message.to_owned()]);
+    let refused = |rule: CelRule| BTreeSet::from([rule.message.to_owned()]);
     assert_eq!(change("/status/worker", json!({"attempt": 2, "report": 6})), BTreeSet::new());
     assert_eq!(change("/status/worker", json!({"attempt": 1, "report": 6})), refused(rules::FENCE));
     assert_eq!(change("/status/worker", Value::Null), refused(rules::FENCE));

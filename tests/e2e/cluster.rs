@@ -17,7 +17,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use mailferry_testkit::{
-    cluster::{self, Image, Node, node::ADDRESS},
+    cluster::{self, ContainerImage, TestNode, node::ADDRESS},
     eventually::look_for,
     so,
 };
@@ -39,7 +39,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// A cluster with the operator in it.
 pub struct Cluster {
     /// Ours, where a hand can be laid on it.
-    node: Option<Node>,
+    node: Option<TestNode>,
     kubeconfig: PathBuf,
     /// This machine, as pods reach it.
     pub address: Ipv4Addr,
@@ -86,10 +86,10 @@ impl Cluster {
             let address = given("E2E_ADDRESS")?.parse().map_err(|_| "E2E_ADDRESS is no IPv4 address".to_owned())?;
             Self { node: None, kubeconfig: kubeconfig.into(), address, image: Some(given("E2E_IMAGE")?) }
         } else {
-            if let Some(why) = Node::lacking() {
+            if let Some(why) = TestNode::lacking() {
                 return Err(format!("this machine can't run a Kubernetes node: {why}"));
             }
-            let node = Node::start().await;
+            let node = TestNode::start().await;
             node.load(&image(node.folder()));
             let kubeconfig = node.plane().kubeconfig();
             Self { node: Some(node), kubeconfig, address: ADDRESS, image: None }
@@ -187,7 +187,7 @@ impl Cluster {
     }
 
     /// The node, where it is ours; says that the test is left out where not.
-    pub fn node(&self) -> Option<&Node> {
+    pub fn node(&self) -> Option<&TestNode> {
         if self.node.is_none() {
             skipped("it needs a hand on the node, and E2E_KUBECONFIG names another's");
         }
@@ -196,11 +196,11 @@ impl Cluster {
 }
 
 /// The image that is shipped, as `make image` left it; without `E2E_ARCHIVE` one of the debug build.
-fn image(folder: &Path) -> Image {
+fn image(folder: &Path) -> ContainerImage {
     let name = format!("{IMAGE}:{VERSION}");
     match env::var_os("E2E_ARCHIVE") {
-        Some(archive) => Image { name, archive: archive.into() },
-        None => Image::of_program(&name, Path::new(env!("CARGO_BIN_EXE_mailferry")), folder),
+        Some(archive) => ContainerImage { name, archive: archive.into() },
+        None => ContainerImage::of_program(&name, Path::new(env!("CARGO_BIN_EXE_mailferry")), folder),
     }
 }
 

@@ -5,7 +5,9 @@ use std::{fs, net::Ipv4Addr, process::Command, time::Duration};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use mailferry::api::{MailMigration, MailboxSync, mailbox_sync::SyncPhase};
-use mailferry_testkit::{Corpus, Dovecot, Format, Options, Proxy, cluster, differences, pki::pki, proxy::Direction};
+use mailferry_testkit::{
+    Corpus, Dovecot, DovecotOptions, FaultyProxy, MailFormat, cluster, differences, pki::pki, proxy::Direction,
+};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, describe, until};
@@ -25,9 +27,9 @@ pub struct Migration<'a> {
     source: Dovecot,
     destination: Dovecot,
     /// Between pods and the source.
-    pub source_link: Proxy,
+    pub source_link: FaultyProxy,
     /// Between pods and the destination.
-    pub destination_link: Proxy,
+    pub destination_link: FaultyProxy,
 }
 
 /// How a migration is set up.
@@ -63,17 +65,21 @@ impl<'a> Migration<'a> {
     pub async fn apply(cluster: &'a Cluster, setup: Setup) -> Self {
         let client = cluster.client().await;
         let namespace = cluster::namespace(&client).await;
-        let source = Dovecot::start(&Options::default());
-        let destination =
-            Dovecot::start(&Options { format: Format::Mdbox, separator: '.', prefix: "INBOX.", ..Options::default() });
+        let source = Dovecot::start(&DovecotOptions::default());
+        let destination = Dovecot::start(&DovecotOptions {
+            format: MailFormat::Mdbox,
+            separator: '.',
+            prefix: "INBOX.",
+            ..DovecotOptions::default()
+        });
         for mailbox in &setup.mailboxes {
             let account = source.add_user(mailbox, SOURCE_PASSWORD);
             // The destination's names for folders have dots between the levels.
             account.connect().await.seed(&(setup.mail)(mailbox).without('.')).await;
             drop(destination.add_user(mailbox, DESTINATION_PASSWORD));
         }
-        let source_link = Proxy::start_at(cluster.address, source.tls_port(), setup.delay);
-        let destination_link = Proxy::start_at(cluster.address, destination.tls_port(), setup.delay);
+        let source_link = FaultyProxy::start_at(cluster.address, source.tls_port(), setup.delay);
+        let destination_link = FaultyProxy::start_at(cluster.address, destination.tls_port(), setup.delay);
         let manifest = manifest(cluster.address, &setup, source_link.port(), destination_link.port());
         cluster::apply(&client, Some(&namespace), &manifest).await.unwrap();
         let mailboxes = setup.mailboxes;

@@ -16,11 +16,11 @@ use mailferry::{
     controller::{
         mailbox::{
             decide::decide,
-            observe::{Heard, Hold, Observed, SecretsSeen},
+            observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
         },
         migration::{
             aggregate::aggregate,
-            conditions::{Facts, conditions, phase},
+            conditions::{MigrationFacts, conditions, phase},
         },
         objects::{SYNC_LABEL, SyncPod},
         server::decide as server,
@@ -54,7 +54,7 @@ pub fn fresh(kind: &str) -> Value {
 pub struct Mailbox {
     pub sync: MailboxSync,
     pub pods: Vec<Arc<SyncPod>>,
-    pub hold: Option<Hold>,
+    pub hold: Option<HoldReason>,
     pub admitted: Option<i32>,
 }
 
@@ -79,7 +79,7 @@ impl Mailbox {
     pub fn settle(mut self) -> Self {
         for _ in 0..8 {
             let before = self.sync.status.clone().unwrap_or_default();
-            let observed = Observed {
+            let observed = ObservedMailbox {
                 name: self.sync.metadata.name.as_deref().unwrap(),
                 uid: self.sync.metadata.uid.as_deref().unwrap(),
                 generation: self.sync.metadata.generation.unwrap(),
@@ -87,7 +87,7 @@ impl Mailbox {
                 spec: &self.sync.spec,
                 status: &before,
                 pods: &self.pods,
-                heard: Heard::first(before.attempt, now()),
+                heard: WorkerLiveness::first(before.attempt, now()),
                 admitted: self.admitted,
                 hold: self.hold.clone(),
                 secrets: SecretsSeen::There(vec!["mail=1".into()]),
@@ -174,8 +174,8 @@ pub fn mailboxes() -> Vec<(&'static str, Mailbox)> {
     vec![
         ("before its time", with(|m| m.sync.spec.start_at = Some(Time(hours(1))))),
         ("waits for its turn", with(|m| m.admitted = None)),
-        ("waits for another migration", with(|m| m.hold = Some(Hold::DestinationTaken))),
-        ("its migration is suspended", with(|m| m.hold = Some(Hold::Migration))),
+        ("waits for another migration", with(|m| m.hold = Some(HoldReason::DestinationTaken))),
+        ("its migration is suspended", with(|m| m.hold = Some(HoldReason::Migration))),
         ("runs", Mailbox::running("alice")),
         ("synced", Mailbox::synced("alice")),
         ("synced, all copied", Mailbox::synced_but("alice", NotCopied::default())),
@@ -186,10 +186,10 @@ pub fn mailboxes() -> Vec<(&'static str, Mailbox)> {
         ("waits for a person", Mailbox::failed("alice", ErrorClass::Authentication)),
         ("no room", Mailbox::failed("alice", ErrorClass::Quota)),
         ("given up", Mailbox::failed("alice", ErrorClass::Configuration)),
-        ("its master user is not allowed", with(|m| m.hold = Some(Hold::NotAllowed("not here".to_owned())))),
+        ("its master user is not allowed", with(|m| m.hold = Some(HoldReason::NotAllowed("not here".to_owned())))),
         (
             "its destination is not allowed",
-            with(|m| m.hold = Some(Hold::DestinationNotAllowed(Error::configuration("not there")))),
+            with(|m| m.hold = Some(HoldReason::DestinationNotAllowed(Error::configuration("not there")))),
         ),
         ("cancelled", with(|m| m.sync.spec.cancel = true)),
     ]
@@ -228,7 +228,7 @@ impl Migration {
         status.cutover_at = self.cutover_at.map(Time);
         let syncs: Vec<_> = self.mailboxes.iter().map(|mailbox| Arc::new(mailbox.sync.clone())).collect();
         let all = aggregate(syncs.iter(), std::iter::empty(), now());
-        let facts = Facts {
+        let facts = MigrationFacts {
             refused: self.refused.as_ref().map(|(reason, error)| (*reason, error)),
             pending: self.pending,
             all: &all,
@@ -298,8 +298,8 @@ pub fn migrations() -> Vec<(&'static str, Migration)> {
 pub fn servers() -> Vec<(&'static str, Value)> {
     let tested = |found: Result<ServerFacts, Error>, generation: i64| {
         let failures = u32::from(found.is_err());
-        let check = server::Check { generation, at: now(), found, failures };
-        let observed = server::Observed {
+        let check = server::ServerCheck { generation, at: now(), found, failures };
+        let observed = server::ObservedServer {
             uid: "s",
             generation,
             status: &MailServerStatus { observed_generation: Some(-1), ..MailServerStatus::default() },
@@ -309,8 +309,10 @@ pub fn servers() -> Vec<(&'static str, Value)> {
             started: now(),
             now: now(),
         };
-        let status =
-            server::decide(&observed, &server::Times { period: Duration::from_mins(10), ..Default::default() });
+        let status = server::decide(
+            &observed,
+            &server::ServerCheckTimes { period: Duration::from_mins(10), ..Default::default() },
+        );
         let mut server: MailServer = serde_json::from_value(json!({
             "apiVersion": "mailferry.io/v1alpha1", "kind": "MailServer",
             "metadata": {"name": "old", "namespace": "customers", "uid": "s", "generation": 1},

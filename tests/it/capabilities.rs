@@ -2,7 +2,9 @@
 
 use futures::future::join_all;
 use mailferry::Side;
-use mailferry_testkit::{Corpus, Dovecot, Format, Kind, Message, Options, differences, shared};
+use mailferry_testkit::{
+    Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, SharedServer, differences, shared,
+};
 
 use crate::{
     fake::{Fake, MODERN, Mail, OLD, mails},
@@ -27,13 +29,13 @@ const BEYOND_BASE: [&str; 13] = [
     "ENABLE",
 ];
 
-fn hiding(format: Format, hide: &[&'static str]) -> Dovecot {
-    Dovecot::start(&Options { format, hide: hide.to_vec(), ..Options::default() })
+fn hiding(format: MailFormat, hide: &[&'static str]) -> Dovecot {
+    Dovecot::start(&DovecotOptions { format, hide: hide.to_vec(), ..DovecotOptions::default() })
 }
 
 /// Copies a varied mailbox, follows changes, and does it again without the checkpoint.
 async fn exact_without(from: &[&'static str], to: &[&'static str]) {
-    let (from, to) = (hiding(Format::Maildir, from), hiding(Format::Mdbox, to));
+    let (from, to) = (hiding(MailFormat::Maildir, from), hiding(MailFormat::Mdbox, to));
     let (source, destination) = (from.account(), to.account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let corpus = Corpus::varied(5).with_large(2 << 20);
@@ -46,7 +48,7 @@ async fn exact_without(from: &[&'static str], to: &[&'static str]) {
     assert_eq!(differences(&before, &right.snapshot().await), Vec::<String>::new(), "{report:#?}");
     assert_eq!(differences(&before, &left.snapshot().await), Vec::<String>::new(), "the source was changed");
 
-    left.append("INBOX", &[Message::new("Subject: new\r\n\r\nnew\r\n").flagged(&["\\Flagged", "$New"])]).await;
+    left.append("INBOX", &[CorpusMessage::new("Subject: new\r\n\r\nnew\r\n").flagged(&["\\Flagged", "$New"])]).await;
     left.store("INBOX", "1:5", "+FLAGS (\\Answered $Late)").await;
     left.store("Sent", "1:*", "-FLAGS (\\Seen)").await;
     let before = left.snapshot().await;
@@ -104,7 +106,7 @@ async fn without_uidplus_copies_are_found_again_and_their_flags_follow() {
     let server = Lesser::start();
     let account = server.dovecot.account();
     let mut right = account.connect().await;
-    right.append("INBOX", &[Message::new("Subject: mine\r\n\r\nmine\r\n")]).await;
+    right.append("INBOX", &[CorpusMessage::new("Subject: mine\r\n\r\nmine\r\n")]).await;
     let relay = server.relay().await;
     let rig = Rig::between(source.endpoint(Side::Source), relay.endpoint(&account));
     let report = rig.sync().await;
@@ -152,7 +154,7 @@ async fn a_sync_killed_without_uidplus_neither_loses_nor_doubles() {
 }
 
 async fn killed_twice(server: &Lesser, seed: u64) {
-    let from = shared(Kind::Maildir).account();
+    let from = shared(SharedServer::Maildir).account();
     let mut left = from.connect().await;
     left.seed(&Corpus::bulk(300, 2 << 20, 2, seed)).await;
     let account = server.dovecot.account();

@@ -3,10 +3,10 @@
 use std::net::TcpListener;
 
 use mailferry_testkit::{
-    Corpus, Dovecot, Format, Kind, Message, Options, Scripted,
-    dovecot::{Account, Certificate},
+    Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, ScriptedServer, SharedServer,
+    dovecot::{ServerCertificate, TestAccount},
     pki::pki,
-    scripted::Step,
+    scripted::ScriptStep,
     shared,
 };
 use serde_json::{Value, json};
@@ -16,19 +16,19 @@ use crate::cli::{Cli, Ran, server, server_with};
 const SECRET: &str = "S3cret \"wörd\" \\of-many";
 
 /// A source with some mail in two folders, and an empty destination.
-async fn accounts() -> (Account<'static>, Account<'static>) {
-    let source = shared(Kind::Maildir).account();
+async fn accounts() -> (TestAccount<'static>, TestAccount<'static>) {
+    let source = shared(SharedServer::Maildir).account();
     source.connect().await.seed(&Corpus::bulk(60, 200 << 10, 3, 4)).await;
-    (source, shared(Kind::DottedMdbox).account())
+    (source, shared(SharedServer::DottedMdbox).account())
 }
 
-fn login<'a>(account: &'a Account<'_>) -> (&'a str, &'a str) {
+fn login<'a>(account: &'a TestAccount<'_>) -> (&'a str, &'a str) {
     (&account.user, &account.password)
 }
 
 /// Checks alice from a source server to an account that is fine.
 async fn source_is(source: Value) -> Ran {
-    let destination = shared(Kind::Mdbox).account();
+    let destination = shared(SharedServer::Mdbox).account();
     let cli = Cli::new(source, server(destination.server.tls_port())).mailbox(
         "alice",
         ("alice", SECRET),
@@ -93,10 +93,10 @@ async fn wrong_passwords_on_either_side_are_told_apart_and_the_others_are_still_
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_certificates_say_what_is_wrong_and_what_to_do() {
     for (certificate, parts) in [
-        (Certificate::Expired, ["expired on 2021-01-01", "Renew it"]),
-        (Certificate::WrongName, ["is not for 127.0.0.1, but for elsewhere.example", "tls.serverName"]),
+        (ServerCertificate::Expired, ["expired on 2021-01-01", "Renew it"]),
+        (ServerCertificate::WrongName, ["is not for 127.0.0.1, but for elsewhere.example", "tls.serverName"]),
     ] {
-        let old = Dovecot::start(&Options { certificate, ..Options::default() });
+        let old = Dovecot::start(&DovecotOptions { certificate, ..DovecotOptions::default() });
         let ran = source_is(server(old.tls_port())).await.exits(15);
         ran.says(&["mailbox alice: source 127.0.0.1", "Tls:", parts[0], parts[1]]);
     }
@@ -104,16 +104,16 @@ async fn bad_certificates_say_what_is_wrong_and_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_of_an_unknown_authority_is_refused() {
-    let mut unknown = server(shared(Kind::Maildir).tls_port());
+    let mut unknown = server(shared(SharedServer::Maildir).tls_port());
     unknown["tls"] = json!({"mode": "Implicit"});
     source_is(unknown).await.exits(15).says(&["Tls:", "authority that is not trusted", "tls.caBundle"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_certificate_is_told_in_our_words_only_unless_the_dependency_is_asked() {
-    let mut unknown = server(shared(Kind::Maildir).tls_port());
+    let mut unknown = server(shared(SharedServer::Maildir).tls_port());
     unknown["tls"] = json!({"mode": "Implicit"});
-    let destination = shared(Kind::Mdbox).account();
+    let destination = shared(SharedServer::Mdbox).account();
     let mut cli = Cli::new(unknown, server(destination.server.tls_port())).mailbox(
         "alice",
         ("alice", SECRET),
@@ -128,7 +128,7 @@ async fn what_is_wrong_with_a_certificate_is_told_in_our_words_only_unless_the_d
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_ports_and_modes_are_told_from_each_other() {
-    let source = shared(Kind::Maildir);
+    let source = shared(SharedServer::Maildir);
     let plain = server_with("127.0.0.1", source.plain_port(), "Implicit");
     source_is(plain).await.exits(15).says(&["Tls:", "does not speak TLS from the first byte", "StartTLS"]);
 
@@ -141,10 +141,12 @@ async fn wrong_ports_and_modes_are_told_from_each_other() {
     let nowhere = server_with("no-such-host.invalid", 993, "Implicit");
     source_is(nowhere).await.exits(14).says(&["Network:", "no-such-host.invalid", "cannot be resolved"]);
 
-    let pop3 = Scripted::play(Some(&pki().good), vec![vec![Step::send("+OK POP3 ready\r\n"), Step::Stall]]).await;
+    let pop3 =
+        ScriptedServer::play(Some(&pki().good), vec![vec![ScriptStep::send("+OK POP3 ready\r\n"), ScriptStep::Stall]])
+            .await;
     source_is(server(pop3.port())).await.exits(2).says(&["Configuration:", "this is a POP3 server", "993"]);
 
-    let smtp = Scripted::play(None, vec![vec![Step::send("220 mail ESMTP\r\n"), Step::Stall]]).await;
+    let smtp = ScriptedServer::play(None, vec![vec![ScriptStep::send("220 mail ESMTP\r\n"), ScriptStep::Stall]]).await;
     let smtp = server_with("127.0.0.1", smtp.port(), "StartTLS");
     source_is(smtp).await.exits(2).says(&["Configuration:", "SMTP"]);
 }
@@ -152,8 +154,8 @@ async fn wrong_ports_and_modes_are_told_from_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_tls_is_too_old_is_named_as_such() {
     // A fatal protocol_version alert, as a server without TLS 1.2 answers.
-    let alert = vec![Step::Send(vec![21, 3, 1, 0, 2, 2, 70]), Step::Close];
-    let old = Scripted::play(None, vec![alert]).await;
+    let alert = vec![ScriptStep::Send(vec![21, 3, 1, 0, 2, 2, 70]), ScriptStep::Close];
+    let old = ScriptedServer::play(None, vec![alert]).await;
     source_is(server(old.port())).await.exits(15).says(&["Tls:", "offers no TLS that is safe today", "TLS 1.2"]);
 }
 
@@ -165,7 +167,7 @@ async fn starttls_is_used_and_a_server_without_it_is_refused() {
     let cli = Cli::new(from, to).mailbox("alice", login(&source), login(&destination));
     assert_eq!(check(&cli, 0).await["source"]["tls"], "TLS 1.3");
 
-    let bare = Dovecot::start(&Options { certificate: Certificate::NoTls, ..Options::default() });
+    let bare = Dovecot::start(&DovecotOptions { certificate: ServerCertificate::NoTls, ..DovecotOptions::default() });
     source_is(server_with("127.0.0.1", bare.plain_port(), "StartTLS")).await.exits(15).says(&["Tls:", "STARTTLS"]);
     let account = bare.account();
     account.connect().await.seed(&Corpus::bulk(30, 30 << 10, 2, 4)).await;
@@ -179,12 +181,13 @@ async fn starttls_is_used_and_a_server_without_it_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_too_small_is_a_problem_until_it_is_raised() {
     let (source, _) = accounts().await;
-    let new = Dovecot::start(&Options { format: Format::Mdbox, quota: Some(0), ..Options::default() });
+    let new =
+        Dovecot::start(&DovecotOptions { format: MailFormat::Mdbox, quota: Some(0), ..DovecotOptions::default() });
     let small = new.add_user_with("small", SECRET.as_bytes(), "userdb_quota_rule=*:bytes=100000");
     let cli = Cli::between(&source, &small);
     let ran = cli.run("check", &["--output", "text"]).await.exits(12);
     ran.says(&["mailbox alice: destination", "Quota:", "are coming", "Raise the quota"]);
-    small.connect().await.append("INBOX", &[Message::new(vec![b'x'; 95_000])]).await;
+    small.connect().await.append("INBOX", &[CorpusMessage::new(vec![b'x'; 95_000])]).await;
     let full = check(&cli, 12).await;
     assert_eq!(topics(&full), ["notEmpty"]);
     assert!(full["destination"]["storage"]["used"].as_u64().unwrap() > 90_000, "{full:#}");
@@ -198,11 +201,11 @@ async fn a_quota_too_small_is_a_problem_until_it_is_raised() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sizes_are_summed_where_the_server_does_not_tell_them() {
-    let old = Dovecot::start(&Options { hide: vec!["STATUS=SIZE", "LIST-STATUS"], ..Options::default() });
+    let old = Dovecot::start(&DovecotOptions { hide: vec!["STATUS=SIZE", "LIST-STATUS"], ..DovecotOptions::default() });
     let source = old.account();
     let corpus = Corpus::bulk(40, 100 << 10, 3, 9);
     source.connect().await.seed(&corpus).await;
-    let destination = shared(Kind::Mdbox).account();
+    let destination = shared(SharedServer::Mdbox).account();
     let checked = check(&Cli::between(&source, &destination), 0).await;
     assert_eq!(checked["source"]["bytes"], corpus.bytes(), "{checked:#}");
     let lacks = checked["source"]["lacks"].as_array().unwrap();
@@ -211,8 +214,8 @@ async fn sizes_are_summed_where_the_server_does_not_tell_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_looks_read_over_pop3_is_warned_of() {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
-    source.connect().await.append("INBOX", &[Message::new("Subject: only one\r\n\r\nx\r\n")]).await;
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    source.connect().await.append("INBOX", &[CorpusMessage::new("Subject: only one\r\n\r\nx\r\n")]).await;
     let cli = Cli::between(&source, &destination);
     assert_eq!(topics(&check(&cli, 0).await), ["pop3"]);
     cli.run("check", &["--output", "text"]).await.exits(0).says(&["1 message in INBOX", "POP3", "computer"]);

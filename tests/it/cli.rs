@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::Command};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use mailferry_testkit::{dovecot::Account, pki::pki};
+use mailferry_testkit::{dovecot::TestAccount, pki::pki};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -49,7 +49,7 @@ impl Cli {
     }
 
     /// One mailbox, `alice`, between two accounts.
-    pub fn between(source: &Account<'_>, destination: &Account<'_>) -> Self {
+    pub fn between(source: &TestAccount<'_>, destination: &TestAccount<'_>) -> Self {
         Self::new(server(source.server.tls_port()), server(destination.server.tls_port())).mailbox(
             "alice",
             (&source.user, &source.password),

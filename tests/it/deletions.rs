@@ -2,9 +2,9 @@
 
 use mailferry::{
     Side,
-    sync::spec::{DeletePolicy, FlagPolicy},
+    sync::spec::{DeletionHandling, FlagHandling},
 };
-use mailferry_testkit::{Kind, Message, RawImap, shared};
+use mailferry_testkit::{CorpusMessage, RawImap, SharedServer, shared};
 
 use crate::{
     fake::{Act, Fake, MODERN, mails},
@@ -12,19 +12,21 @@ use crate::{
     rig::{Rig, copied, endpoint},
 };
 
-fn numbered(count: usize) -> Vec<Message> {
-    (0..count).map(|n| Message::new(format!("Message-ID: <n{n}@example.org>\r\nSubject: {n}\r\n\r\n{n}\r\n"))).collect()
+fn numbered(count: usize) -> Vec<CorpusMessage> {
+    (0..count)
+        .map(|n| CorpusMessage::new(format!("Message-ID: <n{n}@example.org>\r\nSubject: {n}\r\n\r\n{n}\r\n")))
+        .collect()
 }
 
 /// Copied `count` messages, `adopt` of which were there before; the user has a message with \Deleted.
 async fn mirrored(count: usize, adopt: usize) -> (Rig, RawImap, RawImap) {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.append("INBOX", &numbered(count)).await;
     right.append("INBOX", &numbered(adopt)).await;
-    right.append("INBOX", &[Message::new("Subject: the user's own\r\n\r\nx\r\n").flagged(&["\\Deleted"])]).await;
+    right.append("INBOX", &[CorpusMessage::new("Subject: the user's own\r\n\r\nx\r\n").flagged(&["\\Deleted"])]).await;
     let mut rig = Rig::new(&source, &destination);
-    rig.spec.delete_policy = DeletePolicy::Mirror;
+    rig.spec.delete_policy = DeletionHandling::Mirror;
     assert_eq!(copied(&rig.sync().await), (count - adopt) as u64);
     (rig, left, right)
 }
@@ -40,12 +42,12 @@ async fn has_own(imap: &mut RawImap) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn deletions_stay_at_the_source_unless_asked_for() {
     let (mut rig, mut left, mut right) = mirrored(10, 0).await;
-    rig.spec.delete_policy = DeletePolicy::Keep;
+    rig.spec.delete_policy = DeletionHandling::Keep;
     left.expunge("INBOX", "1:3").await;
     let report = rig.sync().await;
     assert_eq!((report.folders[0].deleted, count(&mut right).await), (0, 11), "{report:#?}");
     // Asked for later, they follow though nothing else changed.
-    rig.spec.delete_policy = DeletePolicy::Mirror;
+    rig.spec.delete_policy = DeletionHandling::Mirror;
     let report = rig.sync().await;
     assert_eq!((report.folders[0].deleted, count(&mut right).await), (3, 8), "{report:#?}");
 }
@@ -56,11 +58,11 @@ async fn deletions_asked_for_later_are_seen_beside_messages_that_were_skipped() 
     source.change("INBOX", |mails| mails[9].body.resize(5000, b'x'));
     let destination = Fake::start(&format!("{MODERN} APPENDLIMIT=1000"), Vec::new()).await;
     let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
-    rig.spec.flag_policy = FlagPolicy::Ignore;
+    rig.spec.flag_policy = FlagHandling::Ignore;
     assert_eq!(copied(&rig.sync().await), 9);
     source.change("INBOX", |mails| drop(mails.drain(3..4)));
     rig.sync().await;
-    rig.spec.delete_policy = DeletePolicy::Mirror;
+    rig.spec.delete_policy = DeletionHandling::Mirror;
     let report = rig.sync().await;
     assert_eq!(report.folders[0].deleted, 1, "{report:#?}");
     assert!(rig.sync().await.folders[0].unchanged);
@@ -117,7 +119,7 @@ async fn a_source_folder_made_anew_or_gone_deletes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_that_contradicts_the_folder_proves_nothing() {
-    let account = shared(Kind::Mdbox).account();
+    let account = shared(SharedServer::Mdbox).account();
     let mut right = account.connect().await;
     // The search leaves out what the folder still has.
     let source = Fake::twisted(MODERN, mails(10), |command, _| {
@@ -131,7 +133,7 @@ async fn a_search_that_contradicts_the_folder_proves_nothing() {
     .await;
     let to = endpoint(Side::Destination, account.server.tls_port(), &account.user, &account.password);
     let mut rig = Rig::between(source.endpoint(Side::Source), to);
-    rig.spec.delete_policy = DeletePolicy::Mirror;
+    rig.spec.delete_policy = DeletionHandling::Mirror;
     rig.sync().await;
     let report = rig.sync().await;
     assert_eq!(report.folders[0].deleted, 0);
@@ -147,7 +149,7 @@ async fn without_uid_expunge_nothing_is_deleted_and_that_is_said() {
     let mut right = account.connect().await;
     let source = Fake::start(MODERN, mails(10)).await;
     let mut rig = Rig::between(source.endpoint(Side::Source), relay.endpoint(&account));
-    rig.spec.delete_policy = DeletePolicy::Mirror;
+    rig.spec.delete_policy = DeletionHandling::Mirror;
     rig.sync().await;
     source.change("INBOX", |mails| drop(mails.drain(2..4)));
     let report = rig.sync().await;
@@ -160,7 +162,7 @@ async fn neither_close_nor_a_plain_expunge_is_ever_sent() {
     let source = Fake::start(MODERN, mails(20)).await;
     let destination = Fake::start(MODERN, Vec::new()).await;
     let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
-    rig.spec.delete_policy = DeletePolicy::Mirror;
+    rig.spec.delete_policy = DeletionHandling::Mirror;
     rig.sync().await;
     source.change("INBOX", |mails| drop(mails.drain(2..4)));
     rig.sync().await;

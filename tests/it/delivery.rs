@@ -5,22 +5,23 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::SeqCst},
 };
 
-use mailferry::{Side, sync::spec::DeletePolicy};
+use mailferry::{Side, sync::spec::DeletionHandling};
 use mailferry_testkit::{
-    Corpus, Kind, Message, Proxy, RawImap, Snapshot, dovecot::Account, shared, snapshot::MessageFact,
+    Corpus, CorpusMessage, FaultyProxy, MailboxSnapshot, RawImap, SharedServer, dovecot::TestAccount, shared,
+    snapshot::MessageSnapshot,
 };
 use std::time::Duration;
 
 use crate::rig::{Rig, adopted, copied, endpoint};
 
 /// What is delivered: marked by a flag of its own, which no sync may change.
-fn delivered(at: usize) -> Message {
+fn delivered(at: usize) -> CorpusMessage {
     let body = format!("Message-ID: <new{at}@example.org>\r\nSubject: delivered {at}\r\n\r\n{at}\r\n");
-    Message::new(body).flagged(&["Delivered"])
+    CorpusMessage::new(body).flagged(&["Delivered"])
 }
 
 /// Delivers into both folders until told to stop; gives how many.
-async fn deliver(account: Account<'static>, ended: Arc<AtomicBool>) -> usize {
+async fn deliver(account: TestAccount<'static>, ended: Arc<AtomicBool>) -> usize {
     let mut imap = account.connect().await;
     let mut count = 0;
     while !ended.load(SeqCst) {
@@ -36,13 +37,13 @@ async fn deliver(account: Account<'static>, ended: Arc<AtomicBool>) -> usize {
     count
 }
 
-fn split(snapshot: &Snapshot, folder: &str) -> (Vec<MessageFact>, usize) {
+fn split(snapshot: &MailboxSnapshot, folder: &str) -> (Vec<MessageSnapshot>, usize) {
     let all = &snapshot[folder].messages;
     let (new, copies): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|fact| fact.flags == ["Delivered"]);
     (copies, new.len())
 }
 
-fn what(facts: &[MessageFact]) -> Vec<([u8; 32], Vec<String>, i64)> {
+fn what(facts: &[MessageSnapshot]) -> Vec<([u8; 32], Vec<String>, i64)> {
     facts.iter().map(|fact| (fact.sha256, fact.flags.clone(), fact.internal_date)).collect()
 }
 
@@ -60,13 +61,13 @@ async fn is_exact(left: &mut RawImap, right: &mut RawImap, count: usize, about: 
 }
 
 async fn between(kills: u64, lose: bool, seed: u64) {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Sdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Sdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&Corpus::bulk(400, 3 << 20, 2, 21 + seed)).await;
-    let proxy = Proxy::start(destination.server.tls_port(), Duration::ZERO);
+    let proxy = FaultyProxy::start(destination.server.tls_port(), Duration::ZERO);
     let mut rig = Rig::new(&source, &destination);
     rig.spec.destination = endpoint(Side::Destination, proxy.port(), &destination.user, &destination.password);
-    rig.spec.delete_policy = DeletePolicy::Mirror;
+    rig.spec.delete_policy = DeletionHandling::Mirror;
     let ended = Arc::new(AtomicBool::new(false));
     let delivery = tokio::spawn(deliver(destination.clone(), Arc::clone(&ended)));
     for kill in 1..=kills {
@@ -108,13 +109,14 @@ async fn mail_delivered_while_syncs_are_killed_and_lose_their_state_is_left_alon
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_that_reached_both_sides_is_there_once() {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Sdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Sdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
-    let both: Vec<Message> = (0..20).map(delivered).collect();
+    let both: Vec<CorpusMessage> = (0..20).map(delivered).collect();
     left.append("INBOX", &both).await;
     right.append("INBOX", &both[10..]).await;
     // A mailing list's copy: the same Message-ID, another body. It is another message.
-    let list = Message::new("Message-ID: <new3@example.org>\r\nSubject: [list] delivered 3\r\n\r\n3\r\n--\r\nlist\r\n");
+    let list =
+        CorpusMessage::new("Message-ID: <new3@example.org>\r\nSubject: [list] delivered 3\r\n\r\n3\r\n--\r\nlist\r\n");
     right.append("INBOX", &[list]).await;
     let report = Rig::new(&source, &destination).sync().await;
     assert_eq!((copied(&report), adopted(&report)), (10, 10), "{report:#?}");

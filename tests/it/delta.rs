@@ -4,24 +4,26 @@ use std::time::Duration;
 
 use mailferry::{
     Side,
-    imap::{Tls, TlsMode},
-    sync::spec::FlagPolicy,
+    imap::{ConnectionSecurity, TlsOptions},
+    sync::spec::FlagHandling,
 };
 use mailferry_testkit::{
-    Corpus, Fault, Kind, Message, Proxy, RawImap, differences,
-    proxy::{Direction, How, When},
+    ConnectionFault, Corpus, CorpusMessage, FaultyProxy, RawImap, SharedServer, differences,
+    proxy::{BreakMode, BreakPoint, Direction},
     shared,
 };
 
 use crate::rig::{Rig, adopted, copied, endpoint};
 
-fn numbered(count: usize) -> Vec<Message> {
-    (0..count).map(|n| Message::new(format!("Message-ID: <n{n}@example.org>\r\nSubject: {n}\r\n\r\n{n}\r\n"))).collect()
+fn numbered(count: usize) -> Vec<CorpusMessage> {
+    (0..count)
+        .map(|n| CorpusMessage::new(format!("Message-ID: <n{n}@example.org>\r\nSubject: {n}\r\n\r\n{n}\r\n")))
+        .collect()
 }
 
 /// An account with INBOX filled, synced once.
 async fn synced(count: usize) -> (Rig, RawImap, RawImap) {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let (mut left, right) = (source.connect().await, destination.connect().await);
     left.append("INBOX", &numbered(count)).await;
     let rig = Rig::new(&source, &destination);
@@ -35,7 +37,7 @@ async fn flags(imap: &mut RawImap, folder: &str) -> Vec<Vec<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_mail_and_flag_changes_follow_in_every_folder() {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&Corpus::varied(9)).await;
     let rig = Rig::new(&source, &destination);
@@ -96,9 +98,9 @@ async fn what_the_user_changed_at_the_destination_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn flags_stay_as_they_were_copied_when_told_so() {
     let (mut rig, mut left, mut right) = synced(4).await;
-    rig.spec.flag_policy = FlagPolicy::Ignore;
+    rig.spec.flag_policy = FlagHandling::Ignore;
     left.store("INBOX", "1:4", "+FLAGS (\\Seen)").await;
-    left.append("INBOX", &[Message::new("Subject: late\r\n\r\n").flagged(&["\\Seen"])]).await;
+    left.append("INBOX", &[CorpusMessage::new("Subject: late\r\n\r\n").flagged(&["\\Seen"])]).await;
     rig.sync().await;
     let is = flags(&mut right, "INBOX").await;
     assert_eq!(is[..4], vec![Vec::<String>::new(); 4]);
@@ -112,7 +114,7 @@ async fn what_the_user_deleted_or_moved_at_the_destination_is_not_copied_again()
     right.select("INBOX").await;
     right.ok("UID MOVE 1:2 Kept").await;
     right.expunge("INBOX", "3:4").await;
-    right.append("INBOX", &[Message::new("Subject: delivered here\r\n\r\nx\r\n")]).await;
+    right.append("INBOX", &[CorpusMessage::new("Subject: delivered here\r\n\r\nx\r\n")]).await;
     left.append("INBOX", &numbered(1)).await;
     left.store("INBOX", "1:8", "+FLAGS (\\Seen)").await;
     let report = rig.sync().await;
@@ -127,7 +129,7 @@ async fn what_the_user_deleted_or_moved_at_the_destination_is_not_copied_again()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn adopted_mail_keeps_its_flags_and_gains_the_sources() {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.append("INBOX", &numbered(4)).await;
     right.append("INBOX", &numbered(4)).await;
@@ -147,18 +149,18 @@ async fn adopted_mail_keeps_its_flags_and_gains_the_sources() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn flags_of_adopted_mail_arrive_though_the_connection_breaks_while_they_are_sent() {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.append("INBOX", &numbered(4)).await;
     right.append("INBOX", &numbered(4)).await;
     left.store("INBOX", "1:2", "+FLAGS (\\Flagged)").await;
-    let proxy = Proxy::start(destination.server.plain_port(), Duration::ZERO);
+    let proxy = FaultyProxy::start(destination.server.plain_port(), Duration::ZERO);
     let mut rig = Rig::new(&source, &destination);
     rig.spec.destination = endpoint(Side::Destination, proxy.port(), &destination.user, &destination.password);
-    rig.spec.destination.tls = Tls { mode: TlsMode::None, ..Tls::default() };
+    rig.spec.destination.tls = TlsOptions { mode: ConnectionSecurity::None, ..TlsOptions::default() };
     rig.spec.connections = 1;
-    let when = When::Seen(Direction::ToServer, b"UID ST".to_vec());
-    proxy.break_next([Some(Fault { when, how: How::Close })]);
+    let when = BreakPoint::Seen(Direction::ToServer, b"UID ST".to_vec());
+    proxy.break_next([Some(ConnectionFault { when, how: BreakMode::Close })]);
     let report = rig.sync().await;
     assert_eq!((proxy.accepted(), adopted(&report)), (2, 4), "{report:#?}");
     let is = flags(&mut right, "INBOX").await;
@@ -205,7 +207,7 @@ async fn a_folder_made_anew_at_the_destination_gets_everything_that_is_missing()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_for_other_accounts_counts_for_nothing() {
     let (rig, mut left, _) = synced(5).await;
-    let other = shared(Kind::Mdbox).account();
+    let other = shared(SharedServer::Mdbox).account();
     let mut there = other.connect().await;
     // The same UIDVALIDITY and UIDs are quite possible.
     let mut moved = Rig::between(
@@ -228,7 +230,7 @@ async fn a_renamed_source_folder_is_followed_and_not_copied_again() {
     }
     rig.sync().await;
     left.ok("RENAME Projects/Alpha Done").await;
-    left.append("Done", &[Message::new("Subject: after\r\n\r\nx\r\n")]).await;
+    left.append("Done", &[CorpusMessage::new("Subject: after\r\n\r\nx\r\n")]).await;
     let report = rig.sync().await;
     assert_eq!(copied(&report), 1, "{report:#?}");
     assert_eq!(report.notes.iter().filter(|note| note.contains("was renamed to")).count(), 2, "{report:#?}");
@@ -246,7 +248,8 @@ async fn a_source_folder_that_only_looks_renamed_is_copied() {
     rig.sync().await;
     left.ok("DELETE Old").await;
     left.ok("CREATE New").await;
-    let other: Vec<Message> = (0..5).map(|n| Message::new(format!("Subject: other {n}\r\n\r\n{n}\r\n"))).collect();
+    let other: Vec<CorpusMessage> =
+        (0..5).map(|n| CorpusMessage::new(format!("Subject: other {n}\r\n\r\n{n}\r\n"))).collect();
     left.append("New", &other).await;
     let report = rig.sync().await;
     assert_eq!(copied(&report), 5, "{report:#?}");

@@ -4,32 +4,36 @@ use std::time::Duration;
 
 use mailferry::Side;
 use mailferry_testkit::{
-    Corpus, Fault, Kind, Proxy, RawImap,
-    corpus::Random,
+    ConnectionFault, Corpus, FaultyProxy, RawImap, SharedServer,
+    corpus::SplitMix64,
     differences,
-    dovecot::Account,
-    proxy::{Direction, How, When},
+    dovecot::TestAccount,
+    proxy::{BreakMode, BreakPoint, Direction},
     shared,
 };
 
 use crate::rig::{Rig, copied, endpoint};
 
 /// Two accounts, the source filled.
-async fn filled(from: Kind, to: Kind, corpus: &Corpus) -> (Account<'static>, Account<'static>, RawImap, RawImap) {
+async fn filled(
+    from: SharedServer,
+    to: SharedServer,
+    corpus: &Corpus,
+) -> (TestAccount<'static>, TestAccount<'static>, RawImap, RawImap) {
     let (source, destination) = (shared(from).account(), shared(to).account());
     let (mut left, right) = (source.connect().await, destination.connect().await);
     left.seed(corpus).await;
     (source, destination, left, right)
 }
 
-fn through(proxy: &Proxy, side: Side, account: &Account<'_>) -> mailferry::imap::Endpoint {
+fn through(proxy: &FaultyProxy, side: Side, account: &TestAccount<'_>) -> mailferry::imap::Endpoint {
     endpoint(side, proxy.port(), &account.user, &account.password)
 }
 
-async fn survives(direction: Direction, side: Side, how: How) {
+async fn survives(direction: Direction, side: Side, how: BreakMode) {
     let corpus = Corpus::bulk(300, 6 << 20, 3, 11).with_large(2 << 20);
-    let (source, destination, mut left, mut right) = filled(Kind::Maildir, Kind::Mdbox, &corpus).await;
-    let proxy = Proxy::start(
+    let (source, destination, mut left, mut right) = filled(SharedServer::Maildir, SharedServer::Mdbox, &corpus).await;
+    let proxy = FaultyProxy::start(
         if side == Side::Source { source.server.tls_port() } else { destination.server.tls_port() },
         Duration::ZERO,
     );
@@ -38,9 +42,11 @@ async fn survives(direction: Direction, side: Side, how: How) {
         Side::Source => rig.spec.source = through(&proxy, side, &source),
         Side::Destination => rig.spec.destination = through(&proxy, side, &destination),
     }
-    let mut random = Random(direction as u64 * 7 + how as u64);
+    let mut random = SplitMix64(direction as u64 * 7 + how as u64);
     // Each connection breaks somewhere in what it carries, until the faults are used up.
-    proxy.break_next((0..6).map(|_| Some(Fault { when: When::Bytes(direction, 4000 + random.below(3 << 20)), how })));
+    proxy.break_next(
+        (0..6).map(|_| Some(ConnectionFault { when: BreakPoint::Bytes(direction, 4000 + random.below(3 << 20)), how })),
+    );
     rig.sync().await;
     let (a, b) = (left.snapshot().await, right.snapshot().await);
     assert_eq!(differences(&a, &b), Vec::<String>::new());
@@ -49,29 +55,30 @@ async fn survives(direction: Direction, side: Side, how: How) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_hangs_up_while_sending_loses_and_doubles_nothing() {
-    survives(Direction::ToClient, Side::Source, How::Close).await;
+    survives(Direction::ToClient, Side::Source, BreakMode::Close).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_resets_while_receiving_loses_and_doubles_nothing() {
-    survives(Direction::ToServer, Side::Destination, How::Reset).await;
+    survives(Direction::ToServer, Side::Destination, BreakMode::Reset).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_hangs_up_while_receiving_loses_and_doubles_nothing() {
-    survives(Direction::ToServer, Side::Destination, How::Close).await;
+    survives(Direction::ToServer, Side::Destination, BreakMode::Close).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_of_the_destination_that_get_lost_double_nothing() {
     let corpus = Corpus::bulk(400, 4 << 20, 2, 12);
-    let (source, destination, mut left, mut right) = filled(Kind::Maildir, Kind::Mdbox, &corpus).await;
-    let proxy = Proxy::start(destination.server.tls_port(), Duration::ZERO);
+    let (source, destination, mut left, mut right) = filled(SharedServer::Maildir, SharedServer::Mdbox, &corpus).await;
+    let proxy = FaultyProxy::start(destination.server.tls_port(), Duration::ZERO);
     let mut rig = Rig::new(&source, &destination);
     rig.spec.destination = through(&proxy, Side::Destination, &destination);
     // After the handshake, login and listing the answers are few and small: each is lost once.
-    let faults =
-        (0..8).map(|n| Some(Fault { when: When::Bytes(Direction::ToClient, 5200 + n * 140), how: How::Close }));
+    let faults = (0..8).map(|n| {
+        Some(ConnectionFault { when: BreakPoint::Bytes(Direction::ToClient, 5200 + n * 140), how: BreakMode::Close })
+    });
     proxy.break_next(faults);
     rig.sync().await;
     assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
@@ -81,8 +88,9 @@ async fn answers_of_the_destination_that_get_lost_double_nothing() {
 async fn killed_and_rerun(lose_state: bool) {
     let corpus = Corpus::bulk(300, 3 << 20, 3, 13);
     for round in 0..4 {
-        let (source, destination, mut left, mut right) = filled(Kind::Maildir, Kind::Mdbox, &corpus).await;
-        let proxy = Proxy::start(destination.server.tls_port(), Duration::ZERO);
+        let (source, destination, mut left, mut right) =
+            filled(SharedServer::Maildir, SharedServer::Mdbox, &corpus).await;
+        let proxy = FaultyProxy::start(destination.server.tls_port(), Duration::ZERO);
         let mut rig = Rig::new(&source, &destination);
         rig.spec.destination = through(&proxy, Side::Destination, &destination);
         for kill in 1..3_u64 {

@@ -13,11 +13,11 @@ use std::{
 
 use mailferry::{
     Side,
-    imap::{Endpoint, Tls, TlsMode},
+    imap::{ConnectionSecurity, Endpoint, TlsOptions},
 };
 use mailferry_testkit::{
-    Scripted,
-    scripted::{Command, Conn},
+    ScriptedServer,
+    scripted::{ClientCommand, ScriptedConnection},
 };
 
 use crate::rig::endpoint;
@@ -103,7 +103,7 @@ type Folders = Arc<Mutex<BTreeMap<String, Vec<Mail>>>>;
 
 /// A running server; ends when dropped.
 pub struct Fake {
-    pub server: Scripted,
+    pub server: ScriptedServer,
     folders: Folders,
     /// Milliseconds that each command takes.
     pace: Arc<AtomicU64>,
@@ -126,7 +126,7 @@ impl Fake {
         let takes = Arc::clone(&pace);
         let shared =
             Arc::new((Arc::clone(&folders), Box::new(twist) as Twist, AtomicUsize::new(0), capabilities.to_owned()));
-        let server = Scripted::serve(None, move |mut conn, _| {
+        let server = ScriptedServer::serve(None, move |mut conn, _| {
             let (shared, pace) = (Arc::clone(&shared), Arc::clone(&takes));
             async move {
                 let (folders, twist, count, capabilities) = &*shared;
@@ -146,7 +146,7 @@ impl Fake {
     /// Where the engine finds it.
     pub fn endpoint(&self, side: Side) -> Endpoint {
         let mut endpoint = endpoint(side, self.server.port(), "anybody", "anything");
-        endpoint.tls = Tls { mode: TlsMode::None, ..Tls::default() };
+        endpoint.tls = TlsOptions { mode: ConnectionSecurity::None, ..TlsOptions::default() };
         endpoint
     }
 
@@ -167,7 +167,7 @@ impl Fake {
 }
 
 async fn serve(
-    conn: &mut Conn,
+    conn: &mut ScriptedConnection,
     capabilities: &str,
     folders: &Folders,
     twist: &Twist,
@@ -231,7 +231,7 @@ async fn serve(
 }
 
 fn answer(
-    command: &Command,
+    command: &ClientCommand,
     upper: &str,
     capabilities: &str,
     folders: &mut BTreeMap<String, Vec<Mail>>,

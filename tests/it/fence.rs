@@ -7,10 +7,10 @@ use std::sync::{
 
 use mailferry::{
     Error, ErrorClass, Result,
-    imap::permit::Permit,
-    sync::{checkpoint::Checkpoint, progress::Progress},
+    imap::permit::WritePermit,
+    sync::{checkpoint::Checkpoint, progress::SyncProgress},
 };
-use mailferry_testkit::{Corpus, Kind, Message, differences, eventually, shared, so};
+use mailferry_testkit::{Corpus, CorpusMessage, SharedServer, differences, eventually, shared, so};
 
 use crate::rig::{Rig, adopted, copied};
 
@@ -21,7 +21,7 @@ struct Withdrawn {
     asked_after: AtomicU64,
 }
 
-impl Permit for Withdrawn {
+impl WritePermit for Withdrawn {
     fn check(&self) -> Result<()> {
         if self.now.load(SeqCst) {
             self.asked_after.fetch_add(1, SeqCst);
@@ -32,7 +32,7 @@ impl Permit for Withdrawn {
 }
 
 /// Waits until a sync is in the middle of its work.
-async fn some_are_done(progress: &Progress) {
+async fn some_are_done(progress: &SyncProgress) {
     eventually("150 messages are done", async || {
         let done = progress.messages_done.load(SeqCst);
         so(done >= 150, format!("{done} are"))
@@ -43,12 +43,12 @@ async fn some_are_done(progress: &Progress) {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_permit_no_connection_sends_anything_more_and_the_next_sync_goes_on() {
     let corpus = Corpus::bulk(900, 9 << 20, 6, 31).with_large(4 << 20);
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&corpus).await;
     let mut rig = Rig::new(&source, &destination);
     let permit = Arc::new(Withdrawn::default());
-    rig.permit = Arc::clone(&permit) as Arc<dyn Permit>;
+    rig.permit = Arc::clone(&permit) as Arc<dyn WritePermit>;
     let withdrawal = async {
         some_are_done(&rig.progress).await;
         permit.now.store(true, SeqCst);
@@ -60,7 +60,7 @@ async fn without_a_permit_no_connection_sends_anything_more_and_the_next_sync_go
     let asked = permit.asked_after.load(SeqCst);
     assert!((1..=12).contains(&asked), "three connections ask once each, and once more to say goodbye: {asked}");
 
-    rig.permit = Arc::new(mailferry::imap::permit::Always);
+    rig.permit = Arc::new(mailferry::imap::permit::AlwaysPermitted);
     rig.sync().await;
     assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
 }
@@ -69,7 +69,7 @@ async fn without_a_permit_no_connection_sends_anything_more_and_the_next_sync_go
 #[derive(Debug, Default)]
 struct Held(AtomicBool);
 
-impl Permit for Held {
+impl WritePermit for Held {
     fn check(&self) -> Result<()> {
         Ok(())
     }
@@ -81,12 +81,12 @@ impl Permit for Held {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_permit_is_held_nothing_is_sent_and_then_the_sync_goes_on_without_reconnecting() {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&Corpus::bulk(2000, 20 << 20, 6, 31)).await;
     let mut rig = Rig::new(&source, &destination);
     let permit = Arc::new(Held::default());
-    rig.permit = Arc::clone(&permit) as Arc<dyn Permit>;
+    rig.permit = Arc::clone(&permit) as Arc<dyn WritePermit>;
     let pause = async {
         some_are_done(&rig.progress).await;
         permit.0.store(true, SeqCst);
@@ -109,7 +109,7 @@ async fn while_a_permit_is_held_nothing_is_sent_and_then_the_sync_goes_on_withou
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_of_which_only_marks_are_kept_is_left_alone_or_matched_and_nothing_is_doubled() {
     let corpus = Corpus::bulk(300, 1 << 20, 3, 31);
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&corpus).await;
     let rig = Rig::new(&source, &destination);
@@ -130,7 +130,7 @@ async fn a_folder_of_which_only_marks_are_kept_is_left_alone_or_matched_and_noth
     let unchanged = rig.sync().await;
     assert!(unchanged.folders.iter().all(|folder| folder.unchanged), "{unchanged:#?}");
 
-    left.append("INBOX", &[Message::new("Subject: one more\r\n\r\n")]).await;
+    left.append("INBOX", &[CorpusMessage::new("Subject: one more\r\n\r\n")]).await;
     reduce();
     let delta = rig.sync().await;
     assert_eq!(copied(&delta), 1, "{delta:#?}");

@@ -6,11 +6,12 @@ use mailferry::{
     Side,
     sync::{
         report::MailboxReport,
-        spec::{FolderPattern, FolderRename, FolderRules, MessageRules},
+        spec::{FolderMappingRules, FolderPattern, FolderRename, MessageFilter},
     },
 };
 use mailferry_testkit::{
-    Corpus, Dovecot, Format, Kind, Message, Options, RawImap, corpus::Folder, differences, shared, snapshot,
+    Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, RawImap, SharedServer, corpus::CorpusFolder,
+    differences, shared, snapshot,
 };
 
 use crate::{
@@ -18,12 +19,12 @@ use crate::{
     rig::{Rig, copied, endpoint},
 };
 
-fn in_folder(name: &str) -> Message {
-    Message::new(format!("Subject: in {name}\r\n\r\n{name}\r\n"))
+fn in_folder(name: &str) -> CorpusMessage {
+    CorpusMessage::new(format!("Subject: in {name}\r\n\r\n{name}\r\n"))
 }
 
 fn corpus(names: &[&str]) -> Corpus {
-    Corpus { folders: names.iter().map(|name| Folder::new(name, vec![in_folder(name)])).collect() }
+    Corpus { folders: names.iter().map(|name| CorpusFolder::new(name, vec![in_folder(name)])).collect() }
 }
 
 /// Where each folder of the source went, as the destination itself tells: by what the message in it says.
@@ -50,8 +51,8 @@ fn pairs(found: &BTreeMap<String, String>) -> Vec<(&str, &str)> {
     found.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect()
 }
 
-async fn sync_with(names: &[&str], rules: FolderRules) -> (MailboxReport, BTreeMap<String, String>) {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+async fn sync_with(names: &[&str], rules: FolderMappingRules) -> (MailboxReport, BTreeMap<String, String>) {
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&corpus(names)).await;
     let mut rig = Rig::new(&source, &destination);
@@ -70,10 +71,10 @@ fn patterns(texts: &[&str]) -> Vec<FolderPattern> {
 #[tokio::test(flavor = "multi_thread")]
 async fn folders_are_included_and_excluded_by_globs_and_regular_expressions() {
     let names = ["INBOX", "Work", "Work/Old", "Work/New", "Work/New/Deep", "Fun", "Funny"];
-    let rules = FolderRules {
+    let rules = FolderMappingRules {
         include: patterns(&["inbox", "Work/**", "/Fun.*/"]),
         exclude: patterns(&["**/Old", "Funny"]),
-        ..FolderRules::default()
+        ..FolderMappingRules::default()
     };
     let (report, found) = sync_with(&names, rules).await;
     assert_eq!(found.keys().collect::<Vec<_>>(), ["Fun", "INBOX", "Work/New", "Work/New/Deep"], "{report:#?}");
@@ -88,7 +89,8 @@ async fn folders_are_included_and_excluded_by_globs_and_regular_expressions() {
 async fn folders_are_renamed_by_rule_and_put_below_one_folder() {
     let names = ["INBOX", "Archiv/2019", "Archiv/2020", "Other"];
     let rename = vec![FolderRename::parse("Archiv/(.*)", "Archive/Year $1").unwrap()];
-    let (_, found) = sync_with(&names, FolderRules { rename: rename.clone(), ..FolderRules::default() }).await;
+    let (_, found) =
+        sync_with(&names, FolderMappingRules { rename: rename.clone(), ..FolderMappingRules::default() }).await;
     let wanted = [
         ("Archiv/2019", "Archive/Year 2019"),
         ("Archiv/2020", "Archive/Year 2020"),
@@ -96,7 +98,7 @@ async fn folders_are_renamed_by_rule_and_put_below_one_folder() {
         ("Other", "Other"),
     ];
     assert_eq!(pairs(&found), wanted);
-    let rules = FolderRules { rename, into: Some("Old host/Alice".into()), ..FolderRules::default() };
+    let rules = FolderMappingRules { rename, into: Some("Old host/Alice".into()), ..FolderMappingRules::default() };
     let (_, found) = sync_with(&names, rules).await;
     assert!(found.iter().all(|(_, to)| to.starts_with("Old host/Alice/")), "{found:?}");
     assert_eq!(found.len(), 4);
@@ -105,7 +107,8 @@ async fn folders_are_renamed_by_rule_and_put_below_one_folder() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_that_would_merge_two_folders_keep_them_apart_and_say_so() {
     let rename = vec![FolderRename::parse("A|B", "Both").unwrap()];
-    let (report, found) = sync_with(&["A", "B", "Both"], FolderRules { rename, ..FolderRules::default() }).await;
+    let (report, found) =
+        sync_with(&["A", "B", "Both"], FolderMappingRules { rename, ..FolderMappingRules::default() }).await;
     let mut places: Vec<&String> = found.values().collect();
     places.sort();
     places.dedup();
@@ -115,7 +118,8 @@ async fn rules_that_would_merge_two_folders_keep_them_apart_and_say_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_are_equal_but_for_case_or_normalization_stay_on_a_server_that_tells_them_apart() {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::DottedMaildir).account());
+    let (source, destination) =
+        (shared(SharedServer::Maildir).account(), shared(SharedServer::DottedMaildir).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&Corpus::collisions()).await;
     Rig::new(&source, &destination).sync().await;
@@ -124,7 +128,7 @@ async fn names_that_are_equal_but_for_case_or_normalization_stay_on_a_server_tha
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_are_equal_but_for_case_or_normalization_are_kept_apart_on_an_unknown_server() {
-    let source = shared(Kind::Maildir).account();
+    let source = shared(SharedServer::Maildir).account();
     let corpus = Corpus::collisions();
     source.connect().await.seed(&corpus).await;
     let destination = Fake::start(MODERN, Vec::new()).await;
@@ -145,7 +149,7 @@ async fn names_that_are_equal_but_for_case_or_normalization_are_kept_apart_on_an
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_hold_the_destinations_separator_arrive_changed_and_said() {
     let names = ["v1.2 release", "a/b.c/d", "v1_2 release", "...", "R&D.x"];
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::DottedMdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::DottedMdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&corpus(&names)).await;
     let rig = Rig::new(&source, &destination);
@@ -163,11 +167,11 @@ async fn names_that_hold_the_destinations_separator_arrive_changed_and_said() {
 #[tokio::test(flavor = "multi_thread")]
 async fn folders_go_to_the_destinations_folders_of_the_same_use() {
     let used = |names: &[(&'static str, &'static str)]| {
-        Dovecot::start(&Options {
-            format: Format::Mdbox,
+        Dovecot::start(&DovecotOptions {
+            format: MailFormat::Mdbox,
             special_use: names.to_vec(),
             special_use_created: true,
-            ..Options::default()
+            ..DovecotOptions::default()
         })
     };
     let from = used(&[("Sent Items", "\\Sent"), ("Deleted Items", "\\Trash"), ("Drafts", "\\Drafts")]);
@@ -198,12 +202,12 @@ async fn folders_go_to_the_destinations_folders_of_the_same_use() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn views_of_all_and_flagged_mail_are_left_out_and_said_so() {
-    let from = Dovecot::start(&Options {
+    let from = Dovecot::start(&DovecotOptions {
         special_use: vec![("All Mail", "\\All"), ("Starred", "\\Flagged"), ("Sent", "\\Sent")],
         special_use_created: true,
-        ..Options::default()
+        ..DovecotOptions::default()
     });
-    let (source, destination) = (from.account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (from.account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let names = ["INBOX", "All Mail", "Starred", "Sent"];
     left.seed(&corpus(&names)).await;
@@ -221,8 +225,8 @@ async fn views_of_all_and_flagged_mail_are_left_out_and_said_so() {
 async fn shared_namespaces_are_left_out_and_said_so() {
     let extra = "namespace public {\n  type = public\n  separator = /\n  prefix = Public/\n  \
                  location = maildir:~/public:LAYOUT=fs\n  subscriptions = no\n}\n";
-    let from = Dovecot::start(&Options { extra: extra.to_owned(), ..Options::default() });
-    let (source, destination) = (from.account(), shared(Kind::Mdbox).account());
+    let from = Dovecot::start(&DovecotOptions { extra: extra.to_owned(), ..DovecotOptions::default() });
+    let (source, destination) = (from.account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let names = ["INBOX", "Publicity", "Public/Team"];
     left.seed(&corpus(&names)).await;
@@ -247,7 +251,7 @@ async fn other_users_folders_are_left_out_and_said_so() {
     for folder in ["Other Users/bob/INBOX", "Shared/Team", "Otherwise"] {
         source.change(folder, |folder| *folder = mails(3));
     }
-    let account = shared(Kind::Mdbox).account();
+    let account = shared(SharedServer::Mdbox).account();
     let to = endpoint(Side::Destination, account.server.tls_port(), &account.user, &account.password);
     let report = Rig::between(source.endpoint(Side::Source), to).sync().await;
     assert_eq!(copied(&report), 5, "{report:#?}");
@@ -257,7 +261,8 @@ async fn other_users_folders_are_left_out_and_said_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn subscriptions_arrive_and_those_of_the_user_stay() {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::DottedMaildir).account());
+    let (source, destination) =
+        (shared(SharedServer::Maildir).account(), shared(SharedServer::DottedMaildir).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let mut corpus = corpus(&["INBOX", "A", "B", "C/D"]);
     corpus.folders[2].subscribed = false;
@@ -270,7 +275,7 @@ async fn subscriptions_arrive_and_those_of_the_user_stay() {
     assert!(!there["C"].selectable);
     assert_eq!(report.subscribed, 3, "{report:#?}");
 
-    let other = shared(Kind::Mdbox).account();
+    let other = shared(SharedServer::Mdbox).account();
     let mut rig = Rig::new(&source, &other);
     rig.spec.folders.ignore_subscriptions = true;
     rig.sync().await;
@@ -286,7 +291,7 @@ async fn a_name_that_the_destination_refuses_is_changed_and_its_mail_arrives() {
         let raw = name.replace('\t', "&AAk-");
         source.change(&raw, |folder| *folder = vec![crate::fake::Mail::new(1, in_folder(name).body)]);
     }
-    let account = shared(Kind::Maildir).account();
+    let account = shared(SharedServer::Maildir).account();
     let mut right = account.connect().await;
     let to = endpoint(Side::Destination, account.server.tls_port(), &account.user, &account.password);
     let rig = Rig::between(source.endpoint(Side::Source), to);
@@ -304,9 +309,9 @@ async fn a_name_that_the_destination_refuses_is_changed_and_its_mail_arrives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_are_left_out_by_age_size_and_deletion_and_counted_by_rule() {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
-    let plain = |n: usize| Message::new(format!("Subject: {n}\r\n\r\n{}\r\n", "x".repeat(200)));
+    let plain = |n: usize| CorpusMessage::new(format!("Subject: {n}\r\n\r\n{}\r\n", "x".repeat(200)));
     left.append(
         "INBOX",
         &[
@@ -315,14 +320,14 @@ async fn messages_are_left_out_by_age_size_and_deletion_and_counted_by_rule() {
             plain(2).dated("31-Dec-2014 23:59:59 +0000"),
             plain(3).dated("01-Jan-2022 00:00:00 +0000"),
             plain(4).flagged(&["\\Deleted"]),
-            Message::new("tiny"),
-            Message::new("x".repeat(100_000)),
+            CorpusMessage::new("tiny"),
+            CorpusMessage::new("x".repeat(100_000)),
             plain(7),
         ],
     )
     .await;
     let mut rig = Rig::new(&source, &destination);
-    rig.spec.messages = MessageRules {
+    rig.spec.messages = MessageFilter {
         since: Some(snapshot::instant("01-Jan-2015 00:00:00 +0000")),
         before: Some(snapshot::instant("01-Jan-2022 00:00:00 +0000")),
         min_size: Some(100),
@@ -347,7 +352,7 @@ async fn messages_are_left_out_by_age_size_and_deletion_and_counted_by_rule() {
     let again = rig.sync().await;
     assert_eq!((copied(&again), counted(&again)), (0, wanted));
     // What a rule left out is copied once the rule is gone.
-    rig.spec.messages = MessageRules::default();
+    rig.spec.messages = MessageFilter::default();
     assert_eq!(copied(&rig.sync().await), 6);
     let (_, facts) = right.folder_facts("INBOX").await;
     assert_eq!(facts.len(), 8);
@@ -357,8 +362,11 @@ async fn messages_are_left_out_by_age_size_and_deletion_and_counted_by_rule() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deep_tree_arrives_below_a_prefix_and_back() {
     let names = ["INBOX", "INBOX/child", "a/b/c/d/e/f/g", "INBOX/INBOX", "x/INBOX"];
-    let (first, second, third) =
-        (shared(Kind::Maildir).account(), shared(Kind::DottedMaildir).account(), shared(Kind::Sdbox).account());
+    let (first, second, third) = (
+        shared(SharedServer::Maildir).account(),
+        shared(SharedServer::DottedMaildir).account(),
+        shared(SharedServer::Sdbox).account(),
+    );
     let mut left = first.connect().await;
     left.seed(&corpus(&names)).await;
     Rig::new(&first, &second).sync().await;

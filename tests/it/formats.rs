@@ -21,15 +21,17 @@ use mailferry::{
     imap::{Endpoint, UidSet},
     import::{
         names::{bucket, migration},
-        servers::Place,
+        servers::ServerLocation,
     },
-    local::state::{State, default_folder},
+    local::state::{StateFolder, default_folder},
     sync::{
-        checkpoint::{Checkpoint, Difference, Differences, FolderState, Settled, ViewState, fingerprint},
+        checkpoint::{
+            Checkpoint, CopyDifferences, DifferenceCount, FolderState, QuiescentStatus, ViewState, fingerprint,
+        },
         identity::ContentHasher,
         set_aside::{DestinationFacts, SetAside, SetAsideGroup, SetAsideReason},
-        spec::MessageRules,
-        uid_map::{Origin, UidMap},
+        spec::MessageFilter,
+        uid_map::{CopyOrigin, UidMap},
     },
 };
 
@@ -65,12 +67,12 @@ fn uids(uids: &[(u32, u32)]) -> UidSet {
 fn all_fields() -> Checkpoint {
     let mut map = UidMap::new();
     for (source, destination, origin) in [
-        (1, Some(11), Origin::Appended),
-        (2, Some(12), Origin::Appended),
-        (4, Some(3), Origin::Adopted),
-        (5, None, Origin::Appended),
-        (9, Some(13), Origin::Appended),
-        (3, Some(14), Origin::Appended),
+        (1, Some(11), CopyOrigin::Appended),
+        (2, Some(12), CopyOrigin::Appended),
+        (4, Some(3), CopyOrigin::Adopted),
+        (5, None, CopyOrigin::Appended),
+        (9, Some(13), CopyOrigin::Appended),
+        (3, Some(14), CopyOrigin::Appended),
     ] {
         map.push(source, destination, origin);
     }
@@ -91,7 +93,7 @@ fn all_fields() -> Checkpoint {
     set_aside.put(group(SetAsideReason::Refused, ErrorClass::Quota, "NO [OVERQUOTA] full", false, &[(21, 23)]));
     set_aside.put(group(SetAsideReason::Unreadable, ErrorClass::Protocol, "NO [SERVERBUG]", false, &[(30, 30)]));
     set_aside.put(group(SetAsideReason::Empty, ErrorClass::MessageRejected, "BAD empty", true, &[(40, 41), (50, 50)]));
-    let difference = |count, first: &[u32]| Difference { count, first: first.to_vec() };
+    let difference = |count, first: &[u32]| DifferenceCount { count, first: first.to_vec() };
     let differences =
         BTreeMap::from([("flags".to_owned(), difference(2, &[1, 9])), ("content".to_owned(), difference(1, &[4]))]);
     let inbox = FolderState {
@@ -101,19 +103,19 @@ fn all_fields() -> Checkpoint {
         map,
         set_aside,
         unwell_runs: 1,
-        differences: Differences(differences),
+        differences: CopyDifferences(differences),
         tail_from: 11,
         open: true,
         flags: BTreeMap::from([
             ("\\Seen".to_owned(), uids(&[(1, 4), (9, 9)])),
             ("$Forwarded".to_owned(), uids(&[(2, 2)])),
         ]),
-        settled: Some(Settled { uid_next: 51, messages: 14, highest_modseq: Some(48_200) }),
+        settled: Some(QuiescentStatus { uid_next: 51, messages: 14, highest_modseq: Some(48_200) }),
         mailbox_id: Some("M-1f0c".into()),
         reduced: false,
     };
     let mut last = UidMap::new();
-    last.push(70_001, Some(69_001), Origin::Appended);
+    last.push(70_001, Some(69_001), CopyOrigin::Appended);
     let archive = FolderState {
         source_uid_validity: 3,
         destination_uid_validity: 4,
@@ -230,7 +232,7 @@ async fn a_run_goes_on_from_a_state_folder_and_leaves_one_like_it() {
     assert_eq!(of_no_run(read(&left)), read(&kept));
 
     // The one that is kept here belongs to its accounts, and a run with it has nothing to do.
-    let recalled = State::read_only(&kept).mailbox("alice").recall(&fingerprint_of_accounts()).unwrap();
+    let recalled = StateFolder::read_only(&kept).mailbox("alice").recall(&fingerprint_of_accounts()).unwrap();
     assert_eq!((recalled.checkpoint.as_ref(), recalled.note), (Some(&read(&kept)), None));
     let state = cli.path("state");
     fs::create_dir(&state).unwrap();
@@ -256,14 +258,14 @@ fn names_and_fingerprints_of_the_same_input_are_the_same_as_ever() {
     tell("checkpoint's accounts", &fingerprint(&source, &destination));
     tell("the same the other way round", &fingerprint(&destination, &source));
 
-    let rules = |messages: MessageRules| {
+    let rules = |messages: MessageFilter| {
         let [source, destination] = accounts();
         let mut spec = Rig::between(source, destination).spec;
         spec.messages = messages;
         format!("{:016x}", spec.try_facts(DestinationFacts::default()).rules)
     };
-    tell("no message rules", &rules(MessageRules::default()));
-    let some = MessageRules { max_size: Some(1000), skip_deleted: true, ..MessageRules::default() };
+    tell("no message rules", &rules(MessageFilter::default()));
+    let some = MessageFilter { max_size: Some(1000), skip_deleted: true, ..MessageFilter::default() };
     tell("some message rules", &rules(some));
 
     tell("MailboxSync", &names::mailbox_sync("acme", "alice@acme.example"));
@@ -282,14 +284,14 @@ fn names_and_fingerprints_of_the_same_input_are_the_same_as_ever() {
     let removal = removal(syncs.iter().map(|name| (name.as_str(), name.as_str())), |_| false, None);
     tell("token of a removal", &removal.pending.unwrap().token);
 
-    let place = |host: &str| Place::Host(host.into(), Some(143));
-    tell("imported migration", &migration("moves", &[place("old.example"), Place::Reference("new".into())]));
+    let place = |host: &str| ServerLocation::Host(host.into(), Some(143));
+    tell("imported migration", &migration("moves", &[place("old.example"), ServerLocation::Reference("new".into())]));
     tell("bucket of a mailbox", &bucket("alice", 1000));
 
     for name in ["acme", "../a b"] {
         tell("state folder", &default_folder(name).display());
     }
-    let state = State::read_only(Path::new("state"));
+    let state = StateFolder::read_only(Path::new("state"));
     for name in ["alice", "a/b", "Ünï@acme.example"] {
         tell("state file", &state.mailbox(name).path().display());
     }

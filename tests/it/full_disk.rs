@@ -15,11 +15,11 @@ use std::{
 use futures::future::join_all;
 use mailferry::{
     ErrorClass, Side,
-    sync::{report::MailboxReport, spec::Waits},
+    sync::{report::MailboxReport, spec::WaitSteps},
 };
 use mailferry_testkit::{
-    Corpus, Dovecot, Format, Kind, Message, Options, differences, dovecot::Account, eventually, raw::RawImap, shared,
-    so,
+    Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, SharedServer, differences, dovecot::TestAccount,
+    eventually, raw::RawImap, shared, so,
 };
 
 use crate::{
@@ -48,8 +48,8 @@ impl Disk {
     }
 
     /// A server whose mail lies on it.
-    fn server(&self, format: Format) -> Dovecot {
-        Dovecot::start(&Options { format, mail_in: Some(self.0.clone()), ..Options::default() })
+    fn server(&self, format: MailFormat) -> Dovecot {
+        Dovecot::start(&DovecotOptions { format, mail_in: Some(self.0.clone()), ..DovecotOptions::default() })
     }
 }
 
@@ -70,7 +70,7 @@ fn skipped(report: &MailboxReport) -> u64 {
 }
 
 /// Both accounts hold the same, but for an order that was told.
-async fn same(left: &mut RawImap, right: &Account<'_>, reports: &[&MailboxReport]) {
+async fn same(left: &mut RawImap, right: &TestAccount<'_>, reports: &[&MailboxReport]) {
     let folders = reports.iter().flat_map(|report| &report.folders).filter(|f| f.differences.contains_key("order"));
     let told: Vec<String> = folders.map(|f| format!("{}: the same messages in another order", f.source)).collect();
     let mut found = differences(&left.snapshot().await, &right.connect().await.snapshot().await);
@@ -79,11 +79,11 @@ async fn same(left: &mut RawImap, right: &Account<'_>, reports: &[&MailboxReport
 }
 
 /// How mail lies on a disk that is too small at first, its mount options then, and those that give room.
-const DISKS: [(Format, &str, &str); 4] = [
-    (Format::Maildir, "size=1m", "size=20m"),
-    (Format::Mdbox, "size=1m", "size=20m"),
-    (Format::Sdbox, "size=1m", "size=20m"),
-    (Format::Maildir, "nr_inodes=120", "nr_inodes=2000"),
+const DISKS: [(MailFormat, &str, &str); 4] = [
+    (MailFormat::Maildir, "size=1m", "size=20m"),
+    (MailFormat::Mdbox, "size=1m", "size=20m"),
+    (MailFormat::Sdbox, "size=1m", "size=20m"),
+    (MailFormat::Maildir, "nr_inodes=120", "nr_inodes=2000"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +91,7 @@ async fn a_disk_that_is_full_and_gets_room_while_it_is_waited_for_gets_every_mes
     let cases = DISKS.map(|(format, little, much)| async move {
         let Some(disk) = Disk::mount(little) else { return };
         let server = disk.server(format);
-        let (source, destination) = (shared(Kind::Maildir).account(), server.account());
+        let (source, destination) = (shared(SharedServer::Maildir).account(), server.account());
         let mut left = source.connect().await;
         left.seed(&Corpus::bulk(300, 3 << 20, 3, 41)).await;
         let mut rig = Rig::new(&source, &destination);
@@ -118,7 +118,7 @@ async fn a_disk_that_stays_full_ends_the_run_with_an_error_and_the_next_copies_t
     let cases = DISKS.map(|(format, little, much)| async move {
         let Some(disk) = Disk::mount(little) else { return };
         let server = disk.server(format);
-        let (source, destination) = (shared(Kind::Maildir).account(), server.account());
+        let (source, destination) = (shared(SharedServer::Maildir).account(), server.account());
         let mut left = source.connect().await;
         left.seed(&Corpus::bulk(300, 3 << 20, 3, 41)).await;
         let mut rig = Rig::new(&source, &destination);
@@ -140,15 +140,16 @@ async fn a_disk_that_stays_full_ends_the_run_with_an_error_and_the_next_copies_t
 }
 
 /// Messages in a body of so many bytes.
-fn sized(number: usize, bytes: usize) -> Message {
+fn sized(number: usize, bytes: usize) -> CorpusMessage {
     let mut body = format!("Message-ID: <{number}@sized>\r\nSubject: {number}\r\n\r\n").into_bytes();
     body.resize(bytes.max(body.len() + 1), b'x');
-    Message::new(body)
+    CorpusMessage::new(body)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_that_is_reached_is_no_verdict_and_the_rest_follows_once_it_is_raised() {
-    let server = Dovecot::start(&Options { format: Format::Mdbox, quota: Some(0), ..Options::default() });
+    let server =
+        Dovecot::start(&DovecotOptions { format: MailFormat::Mdbox, quota: Some(0), ..DovecotOptions::default() });
     let small = |range: std::ops::Range<usize>| range.map(|n| sized(n, 2000)).collect::<Vec<_>>();
     let with_large = [small(0..20), vec![sized(20, 500_000)], small(21..60)].concat();
     // What the quota takes, what there is, and how many of that go there: some are kept back to tell a message that is
@@ -159,7 +160,7 @@ async fn a_quota_that_is_reached_is_no_verdict_and_the_rest_follows_once_it_is_r
         ("between", 300_000, small(0..300), 100..=165),
     ] {
         let set = |bytes: u64| server.add_user_with(name, b"x", &format!("userdb_quota_rule=*:bytes={bytes}"));
-        let (source, destination) = (shared(Kind::Maildir).account(), set(quota));
+        let (source, destination) = (shared(SharedServer::Maildir).account(), set(quota));
         let mut left = source.connect().await;
         left.append("INBOX", &messages).await;
         let rig = Rig::new(&source, &destination);
@@ -178,11 +179,12 @@ async fn a_quota_that_is_reached_is_no_verdict_and_the_rest_follows_once_it_is_r
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_are_refused_in_large_numbers_keep_no_other_from_arriving() {
     let extra = "protocol imap {\n  mail_plugins = quota imap_quota\n}\nplugin {\n  quota_max_mail_size = 10k\n}\n";
-    let server = Dovecot::start(&Options { quota: Some(0), extra: extra.to_owned(), ..Options::default() });
-    let (source, destination) = (shared(Kind::Maildir).account(), server.account());
+    let server =
+        Dovecot::start(&DovecotOptions { quota: Some(0), extra: extra.to_owned(), ..DovecotOptions::default() });
+    let (source, destination) = (shared(SharedServer::Maildir).account(), server.account());
     let mut left = source.connect().await;
     let size = |n: usize| if n.is_multiple_of(4) { 100 + n * 20 } else { 10_300 + n };
-    let messages: Vec<Message> = (0..120).map(|n| sized(n, size(n))).collect();
+    let messages: Vec<CorpusMessage> = (0..120).map(|n| sized(n, size(n))).collect();
     left.append("INBOX", &messages).await;
     let report = Rig::new(&source, &destination).sync().await;
     assert_eq!((copied(&report) + adopted(&report), skipped(&report)), (30, 90), "{report:#?}");
@@ -225,7 +227,7 @@ async fn a_destination_that_fills_up_bit_by_bit_ends_the_run_with_an_error_and_n
             let room = Arc::new(AtomicI64::new(room));
             let destination = with_room(&capabilities, &room).await;
             let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
-            rig.spec.retry.waits = Waits::default();
+            rig.spec.retry.waits = WaitSteps::default();
             rig.spec.retry.patience = Duration::from_mins(15);
             let report = rig.try_sync().await;
             assert_eq!(report.gravest().map(|error| error.class), Some(ErrorClass::Network), "{each} {report:#?}");

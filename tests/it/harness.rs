@@ -7,11 +7,12 @@ use std::{
 };
 
 use mailferry_testkit::{
-    Corpus, Dovecot, Fault, Kind, Message, Options, Proxy, RawImap, Scripted, Value, corpus, differences,
-    dovecot::Certificate,
+    ConnectionFault, Corpus, CorpusMessage, Dovecot, DovecotOptions, FaultyProxy, RawImap, ReplyValue, ScriptedServer,
+    SharedServer, corpus, differences,
+    dovecot::ServerCertificate,
     pki::pki,
-    proxy::{Direction, How, When},
-    scripted::Step,
+    proxy::{BreakMode, BreakPoint, Direction},
+    scripted::ScriptStep,
     shared, snapshot,
 };
 use sha2::{Digest as _, Sha256};
@@ -21,17 +22,17 @@ type Facts = ([u8; 32], Vec<String>, i64);
 
 /// What a snapshot must hold after a corpus was seeded: per folder hash, flags and date of each message.
 fn expected(corpus: &Corpus) -> BTreeMap<String, Vec<Facts>> {
-    let facts = |message: &Message| {
+    let facts = |message: &CorpusMessage| {
         let mut flags = message.flags.clone();
         flags.sort();
         let date = snapshot::instant(message.date.as_deref().expect("dated"));
         (Sha256::digest(&message.body).into(), flags, date)
     };
-    let folder = |folder: &corpus::Folder| (folder.path.clone(), folder.messages.iter().map(facts).collect());
+    let folder = |folder: &corpus::CorpusFolder| (folder.path.clone(), folder.messages.iter().map(facts).collect());
     corpus.folders.iter().map(folder).collect()
 }
 
-async fn holds_what_was_seeded(kind: Kind) {
+async fn holds_what_was_seeded(kind: SharedServer) {
     let account = shared(kind).account();
     let mut imap = account.connect().await;
     let separator = imap.namespace().await.separator;
@@ -61,32 +62,32 @@ async fn holds_what_was_seeded(kind: Kind) {
 
 #[tokio::test]
 async fn maildir_holds_what_was_seeded() {
-    holds_what_was_seeded(Kind::Maildir).await;
+    holds_what_was_seeded(SharedServer::Maildir).await;
 }
 
 #[tokio::test]
 async fn mdbox_holds_what_was_seeded() {
-    holds_what_was_seeded(Kind::Mdbox).await;
+    holds_what_was_seeded(SharedServer::Mdbox).await;
 }
 
 #[tokio::test]
 async fn sdbox_holds_what_was_seeded() {
-    holds_what_was_seeded(Kind::Sdbox).await;
+    holds_what_was_seeded(SharedServer::Sdbox).await;
 }
 
 #[tokio::test]
 async fn dotted_maildir_holds_what_was_seeded() {
-    holds_what_was_seeded(Kind::DottedMaildir).await;
+    holds_what_was_seeded(SharedServer::DottedMaildir).await;
 }
 
 #[tokio::test]
 async fn dotted_mdbox_holds_what_was_seeded() {
-    holds_what_was_seeded(Kind::DottedMdbox).await;
+    holds_what_was_seeded(SharedServer::DottedMdbox).await;
 }
 
 #[tokio::test]
 async fn two_accounts_are_compared_by_content_flags_date_order_and_subscription() {
-    let (left, right) = (shared(Kind::Mdbox).account(), shared(Kind::DottedMdbox).account());
+    let (left, right) = (shared(SharedServer::Mdbox).account(), shared(SharedServer::DottedMdbox).account());
     let (mut left, mut right) = (left.connect().await, right.connect().await);
     let corpus = Corpus::varied(2).without('.');
     left.seed(&corpus).await;
@@ -94,7 +95,7 @@ async fn two_accounts_are_compared_by_content_flags_date_order_and_subscription(
     let source = left.snapshot().await;
     assert_eq!(differences(&source, &right.snapshot().await), Vec::<String>::new());
 
-    right.append("INBOX", &[Message::new("Subject: one more\r\n\r\n")]).await;
+    right.append("INBOX", &[CorpusMessage::new("Subject: one more\r\n\r\n")]).await;
     assert_eq!(differences(&source, &right.snapshot().await).len(), 1);
     right.expunge("INBOX", "*").await;
     assert_eq!(differences(&source, &right.snapshot().await), Vec::<String>::new());
@@ -106,7 +107,7 @@ async fn two_accounts_are_compared_by_content_flags_date_order_and_subscription(
 
 #[tokio::test]
 async fn dovecot_rewrites_what_the_corpus_says_that_it_rewrites() {
-    for kind in Kind::ALL {
+    for kind in SharedServer::ALL {
         let mut imap = shared(kind).account().connect().await;
         for (what, message, stored) in corpus::rewritten_messages() {
             let uids = imap.append("INBOX", &[message]).await;
@@ -119,7 +120,7 @@ async fn dovecot_rewrites_what_the_corpus_says_that_it_rewrites() {
 
 #[tokio::test]
 async fn accounts_have_any_name_and_password() {
-    let server = shared(Kind::Mdbox);
+    let server = shared(SharedServer::Mdbox);
     for (user, password) in [
         ("o'neil \"quoted\" us:er@example.org", "p\"a\\s s€"),
         ("Ünïcode", ":{PLAIN}x:ÿ'%u%{user}"),
@@ -138,7 +139,7 @@ async fn accounts_have_any_name_and_password() {
 
 #[tokio::test]
 async fn a_master_user_logs_in_for_others() {
-    let server = shared(Kind::Maildir);
+    let server = shared(SharedServer::Maildir);
     let account = server.account();
     let mut imap = RawImap::tls(server.tls_port()).await;
     let reply = imap.authenticate(&account.user, "master", "m@ster pass").await;
@@ -149,11 +150,11 @@ async fn a_master_user_logs_in_for_others() {
 
 #[tokio::test]
 async fn extensions_can_be_hidden_and_quota_set() {
-    let options = Options { hide: vec!["MULTIAPPEND", "LITERAL+"], quota: Some(0), ..Options::default() };
+    let options = DovecotOptions { hide: vec!["MULTIAPPEND", "LITERAL+"], quota: Some(0), ..DovecotOptions::default() };
     let server = Dovecot::start(&options);
     let account = server.add_user_with("small", b"x", "userdb_quota_rule=*:bytes=1000");
     let mut imap = account.connect().await;
-    let capabilities = imap.ok("CAPABILITY").await.untagged[0].iter().map(Value::text).collect::<Vec<_>>();
+    let capabilities = imap.ok("CAPABILITY").await.untagged[0].iter().map(ReplyValue::text).collect::<Vec<_>>();
     assert!(capabilities.iter().any(|c| c == "UIDPLUS"));
     assert!(!capabilities.iter().any(|c| c == "MULTIAPPEND" || c == "LITERAL+"), "{capabilities:?}");
     let reply = imap.command(format!("APPEND INBOX {{2000+}}\r\n{}", "x".repeat(2000)).as_bytes()).await;
@@ -162,8 +163,10 @@ async fn extensions_can_be_hidden_and_quota_set() {
 
 #[tokio::test]
 async fn a_server_may_show_a_bad_certificate() {
-    for (certificate, complaint) in [(Certificate::Expired, "Expired"), (Certificate::WrongName, "NotValidForName")] {
-        let server = Dovecot::start(&Options { certificate, ..Options::default() });
+    for (certificate, complaint) in
+        [(ServerCertificate::Expired, "Expired"), (ServerCertificate::WrongName, "NotValidForName")]
+    {
+        let server = Dovecot::start(&DovecotOptions { certificate, ..DovecotOptions::default() });
         let tcp = tokio::net::TcpStream::connect(("127.0.0.1", server.tls_port())).await.unwrap();
         let name = tokio_rustls::rustls::pki_types::ServerName::try_from("localhost").unwrap();
         let connector = tokio_rustls::TlsConnector::from(pki().client());
@@ -174,8 +177,8 @@ async fn a_server_may_show_a_bad_certificate() {
 
 #[tokio::test]
 async fn the_proxy_delays_both_ways_and_the_opening_of_a_connection() {
-    let account = shared(Kind::Mdbox).account();
-    let proxy = Proxy::start(account.server.plain_port(), Duration::from_millis(40));
+    let account = shared(SharedServer::Mdbox).account();
+    let proxy = FaultyProxy::start(account.server.plain_port(), Duration::from_millis(40));
     let start = Instant::now();
     let mut imap = RawImap::plain(proxy.port()).await;
     // The handshake's round trip, and another until the greeting is here.
@@ -190,14 +193,14 @@ async fn the_proxy_delays_both_ways_and_the_opening_of_a_connection() {
 
 #[tokio::test]
 async fn the_proxy_breaks_connections_where_it_is_told() {
-    let account = shared(Kind::Mdbox).account();
-    let proxy = Proxy::start(account.server.plain_port(), Duration::ZERO);
-    let fault = |how, when| Some(Fault { when, how });
+    let account = shared(SharedServer::Mdbox).account();
+    let proxy = FaultyProxy::start(account.server.plain_port(), Duration::ZERO);
+    let fault = |how, when| Some(ConnectionFault { when, how });
     proxy.break_next([
-        fault(How::Close, When::Bytes(Direction::ToClient, 10)),
+        fault(BreakMode::Close, BreakPoint::Bytes(Direction::ToClient, 10)),
         None,
-        fault(How::Reset, When::Seen(Direction::ToServer, b"NOOP".to_vec())),
-        fault(How::Stall, When::Bytes(Direction::ToClient, 3)),
+        fault(BreakMode::Reset, BreakPoint::Seen(Direction::ToServer, b"NOOP".to_vec())),
+        fault(BreakMode::Stall, BreakPoint::Bytes(Direction::ToClient, 3)),
     ]);
     let read_all = async |send: &'static [u8]| {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -216,7 +219,7 @@ async fn the_proxy_breaks_connections_where_it_is_told() {
 
     let mut imap = RawImap::plain(proxy.port()).await;
     imap.ok("NOOP").await;
-    proxy.break_all(How::Close);
+    proxy.break_all(BreakMode::Close);
     let lost = tokio::spawn(async move { imap.ok("NOOP").await }).await;
     assert!(lost.is_err());
 }
@@ -224,14 +227,14 @@ async fn the_proxy_breaks_connections_where_it_is_told() {
 #[tokio::test]
 async fn a_scripted_server_plays_its_script() {
     let script = vec![
-        Step::Login("IMAP4rev1 LITERAL+"),
-        Step::Expect("select *"),
-        Step::send("* 1 EXISTS\r\n* OK [UIDVALIDITY 9] x\r\n{tag} OK selected\r\n"),
-        Step::Expect("UID FETCH*"),
-        Step::send("* 1 FETCH (UID 1 BODY[] {100}\r\nno more than this"),
-        Step::Close,
+        ScriptStep::Login("IMAP4rev1 LITERAL+"),
+        ScriptStep::Expect("select *"),
+        ScriptStep::send("* 1 EXISTS\r\n* OK [UIDVALIDITY 9] x\r\n{tag} OK selected\r\n"),
+        ScriptStep::Expect("UID FETCH*"),
+        ScriptStep::send("* 1 FETCH (UID 1 BODY[] {100}\r\nno more than this"),
+        ScriptStep::Close,
     ];
-    let server = Scripted::play(Some(&pki().good), vec![script]).await;
+    let server = ScriptedServer::play(Some(&pki().good), vec![script]).await;
     let mut imap = RawImap::tls(server.port()).await;
     imap.login("anybody", "anything").await;
     assert_eq!(imap.folders().await.len(), 1);
@@ -244,7 +247,7 @@ async fn a_scripted_server_plays_its_script() {
 
 #[tokio::test]
 async fn servers_run_side_by_side() {
-    let starts = (0..8).map(|_| tokio::task::spawn_blocking(|| Dovecot::start(&Options::default())));
+    let starts = (0..8).map(|_| tokio::task::spawn_blocking(|| Dovecot::start(&DovecotOptions::default())));
     for start in starts.collect::<Vec<_>>() {
         let server = start.await.unwrap();
         server.account().connect().await.logout().await;

@@ -3,7 +3,8 @@
 use futures::future::join_all;
 use mailferry::Side;
 use mailferry_testkit::{
-    Account, Dovecot, Kind, Message, Options, RawImap, raw::quoted, shared, snapshot::MessageFact,
+    CorpusMessage, Dovecot, DovecotOptions, RawImap, SharedServer, TestAccount, raw::quoted, shared,
+    snapshot::MessageSnapshot,
 };
 
 use crate::{
@@ -61,8 +62,8 @@ const DATES: [&str; 12] = [
 async fn precious(imap: &mut RawImap) {
     imap.ok("CREATE Precious").await;
     for folder in ["INBOX", "Precious"] {
-        let mail: Vec<Message> =
-            (0..5).map(|n| Message::new(format!("Subject: mine {n}\r\n\r\n{folder} {n}\r\n"))).collect();
+        let mail: Vec<CorpusMessage> =
+            (0..5).map(|n| CorpusMessage::new(format!("Subject: mine {n}\r\n\r\n{folder} {n}\r\n"))).collect();
         imap.append(folder, &mail).await;
         imap.store(folder, "2", "+FLAGS (\\Deleted \\Flagged)").await;
     }
@@ -91,7 +92,7 @@ fn attacks() -> Vec<Mail> {
     mails
 }
 
-fn own(facts: &[MessageFact]) -> Vec<&MessageFact> {
+fn own(facts: &[MessageSnapshot]) -> Vec<&MessageSnapshot> {
     facts.iter().take(5).collect()
 }
 
@@ -133,24 +134,24 @@ async fn nothing_is_executed(server: &Dovecot, mails: Vec<Mail>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_in_mail_with_odd_flags_and_dates_stay_mail_in_batches() {
-    nothing_is_executed(shared(Kind::Mdbox), attacks()).await;
+    nothing_is_executed(shared(SharedServer::Mdbox), attacks()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_in_mail_with_odd_flags_and_dates_stay_mail_one_by_one() {
-    let server = Dovecot::start(&Options { hide: vec!["MULTIAPPEND"], ..Options::default() });
+    let server = Dovecot::start(&DovecotOptions { hide: vec!["MULTIAPPEND"], ..DovecotOptions::default() });
     nothing_is_executed(&server, attacks()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_in_mail_with_odd_flags_and_dates_stay_mail_by_synchronizing_literals() {
-    let server = Dovecot::start(&Options { hide: vec!["MULTIAPPEND", "LITERAL+"], ..Options::default() });
+    let server = Dovecot::start(&DovecotOptions { hide: vec!["MULTIAPPEND", "LITERAL+"], ..DovecotOptions::default() });
     nothing_is_executed(&server, attacks()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_in_mail_with_odd_flags_stay_mail_by_synchronizing_batches() {
-    let server = Dovecot::start(&Options { hide: vec!["LITERAL+"], ..Options::default() });
+    let server = Dovecot::start(&DovecotOptions { hide: vec!["LITERAL+"], ..DovecotOptions::default() });
     nothing_is_executed(&server, attacks()).await;
 }
 
@@ -158,7 +159,7 @@ async fn commands_in_mail_with_odd_flags_stay_mail_by_synchronizing_batches() {
 async fn each_attack_alone_in_its_folder_stays_mail() {
     // The last message of a folder, alone in its batch, is where a server would read on after the literal.
     let alone = attacks().into_iter().step_by(3).map(|mail| vec![Mail { uid: 1, ..mail }]);
-    join_all(alone.map(|mails| nothing_is_executed(shared(Kind::Maildir), mails))).await;
+    join_all(alone.map(|mails| nothing_is_executed(shared(SharedServer::Maildir), mails))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,14 +173,14 @@ async fn commands_in_a_large_message_that_streams_stay_mail() {
         Mail::new(2, [body, b"end".to_vec()].concat())
             .flagged("this-keyword-has-more-than-the-fifty-characters-that-dovecot-takes"),
     ];
-    nothing_is_executed(shared(Kind::Mdbox), mails.clone()).await;
-    let server = Dovecot::start(&Options { hide: vec!["MULTIAPPEND", "LITERAL+"], ..Options::default() });
+    nothing_is_executed(shared(SharedServer::Mdbox), mails.clone()).await;
+    let server = Dovecot::start(&DovecotOptions { hide: vec!["MULTIAPPEND", "LITERAL+"], ..DovecotOptions::default() });
     nothing_is_executed(&server, mails).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_keywords_that_appear_after_the_copy_are_reported_and_change_nothing_else() {
-    let account: Account<'_> = shared(Kind::Mdbox).account();
+    let account: TestAccount<'_> = shared(SharedServer::Mdbox).account();
     let mut imap = account.connect().await;
     precious(&mut imap).await;
     let (_, before) = imap.folder_facts("INBOX").await;
@@ -209,13 +210,13 @@ async fn odd_keywords_that_appear_after_the_copy_are_reported_and_change_nothing
 
 #[tokio::test(flavor = "multi_thread")]
 async fn folder_names_that_hold_commands_are_only_names() {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     precious(&mut right).await;
     let (_, before) = right.folder_facts("Precious").await;
     for name in ["x\" (\\Deleted", "a {3+}", "{5}", "z DELETE Precious", "b\\\\\"c", "M3 OK", "* BYE", "(\\Seen) \"x"] {
         left.ok(&format!("CREATE {}", quoted(name))).await;
-        left.append(name, &[Message::new(ATTACKS[0])]).await;
+        left.append(name, &[CorpusMessage::new(ATTACKS[0])]).await;
     }
     let rig = Rig::new(&source, &destination);
     let report = rig.sync().await;

@@ -10,7 +10,8 @@ use std::{
 };
 
 use mailferry_testkit::{
-    Corpus, Kind, Message, Proxy, corpus::Random, differences, dovecot::Account, pki::pki, proxy::Direction, shared,
+    Corpus, CorpusMessage, FaultyProxy, SharedServer, corpus::SplitMix64, differences, dovecot::TestAccount, pki::pki,
+    proxy::Direction, shared,
 };
 use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -21,9 +22,9 @@ const POINTS: u64 = 32;
 const AT_ONCE: usize = 6;
 
 /// A manifest for one mailbox between two ports of this machine. JSON is YAML, and needs no indentation of certificates.
-fn manifest(source: (u16, &Account<'_>), destination: (u16, &Account<'_>)) -> String {
+fn manifest(source: (u16, &TestAccount<'_>), destination: (u16, &TestAccount<'_>)) -> String {
     let server = |port: u16| json!({"server": {"host": "127.0.0.1", "port": port, "tls": {"caBundle": pki().ca}}});
-    let login = |account: &Account<'_>, key: &str| json!({"username": account.user, "passwordSecretRef": {"name": "mail", "key": key}});
+    let login = |account: &TestAccount<'_>, key: &str| json!({"username": account.user, "passwordSecretRef": {"name": "mail", "key": key}});
     let migration = json!({
         "apiVersion": "mailferry.io/v1alpha1",
         "kind": "MailMigration",
@@ -73,15 +74,15 @@ enum Then {
 
 /// One mailbox, killed at one point, run again, compared.
 async fn one_kill(then: Then, seed: u64, corpus: &Corpus) {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(corpus).await;
-    let proxy = Arc::new(Proxy::start(destination.server.tls_port(), Duration::ZERO));
+    let proxy = Arc::new(FaultyProxy::start(destination.server.tls_port(), Duration::ZERO));
     let folder = tempfile::tempdir().unwrap();
     let yaml = manifest((source.server.tls_port(), &source), (proxy.port(), &destination));
     fs::write(folder.path().join("migration.yaml"), yaml).unwrap();
 
-    let mut random = Random(seed);
+    let mut random = SplitMix64(seed);
     let mut delivered = 0_usize;
     // Some die twice.
     for _ in 0..=random.below(2) {
@@ -96,7 +97,9 @@ async fn one_kill(then: Then, seed: u64, corpus: &Corpus) {
         .await
         .unwrap();
         if then == Then::Deliver {
-            right.append("INBOX", &[Message::new(format!("Subject: delivered {delivered}\r\n\r\nnew\r\n"))]).await;
+            right
+                .append("INBOX", &[CorpusMessage::new(format!("Subject: delivered {delivered}\r\n\r\nnew\r\n"))])
+                .await;
             delivered += 1;
         }
         child.wait().unwrap();
@@ -107,7 +110,9 @@ async fn one_kill(then: Then, seed: u64, corpus: &Corpus) {
     let child = start(folder.path());
     if then == Then::Deliver {
         for _ in 0..5 {
-            right.append("INBOX", &[Message::new(format!("Subject: delivered {delivered}\r\n\r\nnew\r\n"))]).await;
+            right
+                .append("INBOX", &[CorpusMessage::new(format!("Subject: delivered {delivered}\r\n\r\nnew\r\n"))])
+                .await;
             delivered += 1;
         }
     }

@@ -8,9 +8,9 @@ use std::sync::{
 
 use mailferry::{
     Side,
-    imap::{Endpoint, Tls, TlsMode},
+    imap::{ConnectionSecurity, Endpoint, TlsOptions},
 };
-use mailferry_testkit::{Account, Dovecot, Options};
+use mailferry_testkit::{Dovecot, DovecotOptions, TestAccount};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
@@ -34,7 +34,7 @@ pub struct Relay {
 impl Lesser {
     /// Starts it.
     pub fn start() -> Self {
-        Self { dovecot: Dovecot::start(&Options { hide: vec!["UIDPLUS"], ..Options::default() }) }
+        Self { dovecot: Dovecot::start(&DovecotOptions { hide: vec!["UIDPLUS"], ..DovecotOptions::default() }) }
     }
 
     /// A relay of one's own.
@@ -59,9 +59,9 @@ impl Lesser {
 
 impl Relay {
     /// An account, through the relay.
-    pub fn endpoint(&self, account: &Account<'_>) -> Endpoint {
+    pub fn endpoint(&self, account: &TestAccount<'_>) -> Endpoint {
         let mut endpoint = endpoint(Side::Destination, self.port, &account.user, &account.password);
-        endpoint.tls = Tls { mode: TlsMode::None, ..Tls::default() };
+        endpoint.tls = TlsOptions { mode: ConnectionSecurity::None, ..TlsOptions::default() };
         endpoint
     }
 

@@ -1,7 +1,9 @@
 //! What servers allow: quota, sizes, connections. A limit is told by its class, and the next run goes on from there.
 
 use mailferry::{ErrorClass, Side};
-use mailferry_testkit::{Corpus, Dovecot, Format, Kind, Message, Options, differences, eventually, shared, so};
+use mailferry_testkit::{
+    Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, SharedServer, differences, eventually, shared, so,
+};
 
 use crate::{
     fake::{Act, Fake, MODERN, mails},
@@ -10,9 +12,12 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_quota_stops_the_sync_and_the_next_goes_on_once_it_is_raised() {
-    let server = Dovecot::start(&Options { format: Format::Mdbox, quota: Some(0), ..Options::default() });
-    let (source, destination) =
-        (shared(Kind::Maildir).account(), server.add_user_with("full", b"x", "userdb_quota_rule=*:bytes=1000000"));
+    let server =
+        Dovecot::start(&DovecotOptions { format: MailFormat::Mdbox, quota: Some(0), ..DovecotOptions::default() });
+    let (source, destination) = (
+        shared(SharedServer::Maildir).account(),
+        server.add_user_with("full", b"x", "userdb_quota_rule=*:bytes=1000000"),
+    );
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let corpus = Corpus::bulk(300, 3 << 20, 3, 41);
     left.seed(&corpus).await;
@@ -42,10 +47,11 @@ async fn a_full_quota_stops_the_sync_and_the_next_goes_on_once_it_is_raised() {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_above_the_destinations_size_limit_are_skipped_and_told_and_others_arrive() {
     let extra = "protocol imap {\n  mail_plugins = quota imap_quota\n}\nplugin {\n  quota_max_mail_size = 100k\n}\n";
-    let server = Dovecot::start(&Options { quota: Some(0), extra: extra.to_owned(), ..Options::default() });
-    let (source, destination) = (shared(Kind::Maildir).account(), server.account());
+    let server =
+        Dovecot::start(&DovecotOptions { quota: Some(0), extra: extra.to_owned(), ..DovecotOptions::default() });
+    let (source, destination) = (shared(SharedServer::Maildir).account(), server.account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
-    let sized = |n: usize| Message::new([format!("Subject: {n}\r\n\r\n").as_bytes(), &vec![b'x'; n]].concat());
+    let sized = |n: usize| CorpusMessage::new([format!("Subject: {n}\r\n\r\n").as_bytes(), &vec![b'x'; n]].concat());
     left.append("INBOX", &[sized(10), sized(150_000), sized(20), sized(3 << 20), sized(30), sized(90_000)]).await;
     let rig = Rig::new(&source, &destination);
     let report = rig.sync().await;
@@ -89,8 +95,8 @@ async fn an_announced_limit_keeps_large_messages_from_being_sent_at_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fewer_connections_than_wished_for_are_enough() {
-    let few = |format| Dovecot::start(&Options { format, connections_per_user: 2, ..Options::default() });
-    let (from, to) = (few(Format::Maildir), few(Format::Mdbox));
+    let few = |format| Dovecot::start(&DovecotOptions { format, connections_per_user: 2, ..DovecotOptions::default() });
+    let (from, to) = (few(MailFormat::Maildir), few(MailFormat::Mdbox));
     let (source, destination) = (from.account(), to.account());
     // One of two is for the test itself.
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
@@ -104,7 +110,7 @@ async fn fewer_connections_than_wished_for_are_enough() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_is_full_of_other_sessions_is_throttling_not_a_wrong_password() {
-    let server = Dovecot::start(&Options { connections_per_user: 1, ..Options::default() });
+    let server = Dovecot::start(&DovecotOptions { connections_per_user: 1, ..DovecotOptions::default() });
     let account = server.account();
     let _busy = account.connect().await;
     let source = Fake::start(MODERN, mails(3)).await;
@@ -120,7 +126,7 @@ async fn a_destination_that_is_full_of_other_sessions_is_throttling_not_a_wrong_
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_an_administrator_ends_are_made_again() {
     let corpus = Corpus::bulk(600, 8 << 20, 4, 43);
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&corpus).await;
     let rig = Rig::new(&source, &destination);
@@ -131,7 +137,7 @@ async fn sessions_that_an_administrator_ends_are_made_again() {
             so(done >= 100, format!("{done} are"))
         })
         .await;
-        tokio::task::spawn_blocking(move || shared(Kind::Mdbox).kick(&user)).await.unwrap();
+        tokio::task::spawn_blocking(move || shared(SharedServer::Mdbox).kick(&user)).await.unwrap();
     };
     let (report, ()) = tokio::join!(rig.sync(), kicks);
     drop(right);

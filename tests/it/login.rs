@@ -6,11 +6,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::future::join_all;
 use mailferry::{
     Error, ErrorClass, Side,
-    imap::{Credential, Endpoint, Login, Master, Tls, TlsMode},
+    imap::{AccountLogin, ConnectionSecurity, Endpoint, LoginCredential, MasterLogin, TlsOptions},
 };
 use mailferry_testkit::{
-    Account, Corpus, Dovecot, Kind, Message, Options, Proxy, Scripted, differences, dovecot::Certificate,
-    proxy::Direction, scripted::Step, shared,
+    Corpus, CorpusMessage, Dovecot, DovecotOptions, FaultyProxy, ScriptedServer, SharedServer, TestAccount,
+    differences, dovecot::ServerCertificate, proxy::Direction, scripted::ScriptStep, shared,
 };
 
 use crate::{
@@ -42,7 +42,7 @@ async fn refusal_within(timeout: Duration, source: Endpoint) -> Error {
 
 fn plain(port: u16) -> Endpoint {
     let mut endpoint = endpoint(Side::Source, port, "anybody", "s3cret-word");
-    endpoint.tls = Tls { mode: TlsMode::None, ..Tls::default() };
+    endpoint.tls = TlsOptions { mode: ConnectionSecurity::None, ..TlsOptions::default() };
     endpoint
 }
 
@@ -74,7 +74,7 @@ const PASSWORDS: [&[u8]; 12] = [
 /// Copies to and from an account with this password.
 async fn password_works(mut there: Endpoint, user: &str, password: &[u8]) {
     there.login.username = user.to_owned();
-    there.login.credential = Credential::password(password);
+    there.login.credential = LoginCredential::password(password);
     let feeder = Fake::start(MODERN, mails(1)).await;
     let report = Rig::between(feeder.endpoint(Side::Source), there.clone()).sync().await;
     assert_eq!(copied(&report), 1, "{password:?}");
@@ -84,7 +84,7 @@ async fn password_works(mut there: Endpoint, user: &str, password: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn passwords_of_any_characters_work_by_sasl_plain() {
-    let server = shared(Kind::Mdbox);
+    let server = shared(SharedServer::Mdbox);
     join_all(PASSWORDS.into_iter().chain([&b"\xff\xfe\x80"[..]]).enumerate().map(|(at, password)| async move {
         let account = server.add_user_with(&format!("Ünï \"{at}\" o'neil"), password, "");
         let there = endpoint(Side::Destination, server.tls_port(), "", "");
@@ -107,10 +107,10 @@ async fn passwords_of_any_characters_work_where_there_is_only_login() {
     let unsayable = b"\xff-s3cret";
     let account = server.dovecot.add_user_with("bytes", unsayable, "");
     password_works(relay.endpoint(&account), &account.user, unsayable).await;
-    let script = vec![Step::send("* OK [CAPABILITY IMAP4rev1] ready\r\n"), Step::Stall];
-    let only_command = Scripted::play(None, vec![script]).await;
+    let script = vec![ScriptStep::send("* OK [CAPABILITY IMAP4rev1] ready\r\n"), ScriptStep::Stall];
+    let only_command = ScriptedServer::play(None, vec![script]).await;
     let mut source = plain(only_command.port());
-    source.login.credential = Credential::password(*unsayable);
+    source.login.credential = LoginCredential::password(*unsayable);
     let error = refusal(source).await;
     assert_eq!(error.class, ErrorClass::Configuration, "{error:?}");
     assert!(!format!("{error} {error:?}").contains("s3cret"));
@@ -118,7 +118,7 @@ async fn passwords_of_any_characters_work_where_there_is_only_login() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_told_once_and_never_shown() {
-    let account = shared(Kind::Mdbox).account();
+    let account = shared(SharedServer::Mdbox).account();
     let mut source = endpoint(Side::Source, account.server.tls_port(), &account.user, "wrong-s3cret");
     let error = refusal(source.clone()).await;
     assert_eq!((error.class, error.side), (ErrorClass::Authentication, Some(Side::Source)), "{error:?}");
@@ -132,16 +132,16 @@ async fn a_wrong_password_is_told_once_and_never_shown() {
 async fn an_administrator_moves_mail_without_knowing_passwords() {
     let corpus = Corpus::bulk(40, 1 << 18, 2, 51);
     for (master, about) in [
-        (Master::AuthorizationIdentity { username: "master".into() }, "authorization identity"),
-        (Master::Suffix { username: "master".into(), separator: "*".into() }, "user*master"),
+        (MasterLogin::AuthorizationIdentity { username: "master".into() }, "authorization identity"),
+        (MasterLogin::Suffix { username: "master".into(), separator: "*".into() }, "user*master"),
     ] {
-        let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+        let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
         let (mut left, mut right) = (source.connect().await, destination.connect().await);
         left.seed(&corpus).await;
         let mut rig = Rig::new(&source, &destination);
         for endpoint in [&mut rig.spec.source, &mut rig.spec.destination] {
             endpoint.login.master = Some(master.clone());
-            endpoint.login.credential = Credential::password(*b"m@ster pass");
+            endpoint.login.credential = LoginCredential::password(*b"m@ster pass");
         }
         let report = rig.sync().await;
         assert_eq!(copied(&report), 40, "{about}: {report:#?}");
@@ -152,13 +152,13 @@ async fn an_administrator_moves_mail_without_knowing_passwords() {
 #[tokio::test(flavor = "multi_thread")]
 async fn compression_is_used_where_wished_for_and_offered() {
     let extra = "protocol imap {\n  mail_plugins = imap_zlib\n}\n";
-    let server = Dovecot::start(&Options { extra: extra.to_owned(), ..Options::default() });
+    let server = Dovecot::start(&DovecotOptions { extra: extra.to_owned(), ..DovecotOptions::default() });
     let (source, destination) = (server.account(), server.account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let corpus = Corpus::varied(6).with_large(3 << 20);
     left.seed(&corpus).await;
-    let proxy = Proxy::start(server.tls_port(), Duration::ZERO);
-    let through = |side, account: &Account<'_>| Endpoint {
+    let proxy = FaultyProxy::start(server.tls_port(), Duration::ZERO);
+    let through = |side, account: &TestAccount<'_>| Endpoint {
         compress: true,
         ..endpoint(side, proxy.port(), &account.user, &account.password)
     };
@@ -183,7 +183,7 @@ fn token_file(token: &str) -> (tempfile::TempDir, PathBuf) {
 async fn an_access_token_is_read_again_at_each_connection() {
     let (_dir, path) = token_file("first-token\n");
     let renewed = path.clone();
-    let server = Scripted::serve(None, move |mut conn, at| {
+    let server = ScriptedServer::serve(None, move |mut conn, at| {
         let path = renewed.clone();
         async move {
             conn.send(b"* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2 SASL-IR] ready\r\n").await?;
@@ -207,8 +207,11 @@ async fn an_access_token_is_read_again_at_each_connection() {
     })
     .await;
     let mut source = plain(server.port());
-    source.login =
-        Login { username: "alice@example.org".into(), master: None, credential: Credential::TokenFile(path) };
+    source.login = AccountLogin {
+        username: "alice@example.org".into(),
+        master: None,
+        credential: LoginCredential::TokenFile(path),
+    };
     let error = refusal(source.clone()).await;
     assert_eq!(error.class, ErrorClass::Authentication, "{error:?}");
     let told: Vec<String> = server
@@ -224,12 +227,12 @@ async fn an_access_token_is_read_again_at_each_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_in_a_file_is_read_at_each_login_byte_by_byte() {
-    let account = shared(Kind::Maildir).add_user("rotated@example.org", "pass word");
-    account.connect().await.append("INBOX", &[Message::new("Subject: x\r\n\r\n")]).await;
+    let account = shared(SharedServer::Maildir).add_user("rotated@example.org", "pass word");
+    account.connect().await.append("INBOX", &[CorpusMessage::new("Subject: x\r\n\r\n")]).await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("password");
     let mut source = endpoint(Side::Source, account.server.tls_port(), &account.user, "");
-    source.login.credential = Credential::PasswordFile(path.clone());
+    source.login.credential = LoginCredential::PasswordFile(path.clone());
     for (content, class) in [
         (Some("pass word\n"), Some(ErrorClass::Authentication)),
         (Some("pass word"), None),
@@ -255,7 +258,7 @@ async fn a_password_in_a_file_is_read_at_each_login_byte_by_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_login_mechanism_serves_where_a_server_has_nothing_else() {
     let password = b" \xff\"s3cret\" \r\n".as_slice();
-    let server = Scripted::serve(None, move |mut conn, _| async move {
+    let server = ScriptedServer::serve(None, move |mut conn, _| async move {
         conn.send(b"* OK [CAPABILITY IMAP4rev1 LOGINDISABLED AUTH=LOGIN SASL-IR] ready\r\n").await?;
         let command = conn.command().await?;
         assert_eq!(command.text(), "AUTHENTICATE LOGIN");
@@ -270,29 +273,29 @@ async fn the_login_mechanism_serves_where_a_server_has_nothing_else() {
     .await;
     let mut source = plain(server.port());
     "Jürgen".clone_into(&mut source.login.username);
-    source.login.credential = Credential::password(password);
+    source.login.credential = LoginCredential::password(password);
     let error = refusal(source).await;
     assert_eq!(error.class, ErrorClass::Authentication, "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn starttls_works_and_what_came_before_it_counts_for_nothing() {
-    let account = shared(Kind::Mdbox).account();
+    let account = shared(SharedServer::Mdbox).account();
     let mut source = endpoint(Side::Source, account.server.plain_port(), &account.user, &account.password);
-    source.tls.mode = TlsMode::StartTls;
-    account.connect().await.append("INBOX", &[mailferry_testkit::Message::new("Subject: x\r\n\r\n")]).await;
+    source.tls.mode = ConnectionSecurity::StartTls;
+    account.connect().await.append("INBOX", &[mailferry_testkit::CorpusMessage::new("Subject: x\r\n\r\n")]).await;
     works(source, "STARTTLS").await;
 
     let injection = vec![
-        Step::send("* OK [CAPABILITY IMAP4rev1 STARTTLS] ready\r\n"),
-        Step::Expect("STARTTLS"),
-        Step::send("{tag} OK go ahead\r\n* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nA0002 OK injected\r\n"),
-        Step::StartTls,
-        Step::Stall,
+        ScriptStep::send("* OK [CAPABILITY IMAP4rev1 STARTTLS] ready\r\n"),
+        ScriptStep::Expect("STARTTLS"),
+        ScriptStep::send("{tag} OK go ahead\r\n* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nA0002 OK injected\r\n"),
+        ScriptStep::StartTls,
+        ScriptStep::Stall,
     ];
-    let server = Scripted::play(None, vec![injection]).await;
+    let server = ScriptedServer::play(None, vec![injection]).await;
     let mut source = endpoint(Side::Source, server.port(), "anybody", "s3cret-word");
-    source.tls.mode = TlsMode::StartTls;
+    source.tls.mode = ConnectionSecurity::StartTls;
     let error = refusal(source).await;
     assert_eq!(error.class, ErrorClass::Protocol, "{error:?}");
     assert!(error.what.contains("before the protection"), "{error:?}");
@@ -303,17 +306,22 @@ async fn starttls_works_and_what_came_before_it_counts_for_nothing() {
 async fn a_server_without_starttls_never_hears_the_password() {
     for script in [
         vec![
-            Step::send("* OK ready\r\n"),
-            Step::Expect("STARTTLS"),
-            Step::send("{tag} BAD no such thing\r\n"),
-            Step::Stall,
+            ScriptStep::send("* OK ready\r\n"),
+            ScriptStep::Expect("STARTTLS"),
+            ScriptStep::send("{tag} BAD no such thing\r\n"),
+            ScriptStep::Stall,
         ],
-        vec![Step::send("* OK ready\r\n"), Step::Expect("STARTTLS"), Step::send("{tag} NO not now\r\n"), Step::Stall],
-        vec![Step::send("* PREAUTH welcome back\r\n"), Step::Stall],
+        vec![
+            ScriptStep::send("* OK ready\r\n"),
+            ScriptStep::Expect("STARTTLS"),
+            ScriptStep::send("{tag} NO not now\r\n"),
+            ScriptStep::Stall,
+        ],
+        vec![ScriptStep::send("* PREAUTH welcome back\r\n"), ScriptStep::Stall],
     ] {
-        let server = Scripted::play(None, vec![script]).await;
+        let server = ScriptedServer::play(None, vec![script]).await;
         let mut source = endpoint(Side::Source, server.port(), "anybody", "s3cret-word");
-        source.tls.mode = TlsMode::StartTls;
+        source.tls.mode = ConnectionSecurity::StartTls;
         let error = refusal(source).await;
         assert!(matches!(error.class, ErrorClass::Tls | ErrorClass::Protocol), "{error:?}");
         assert!(!server.heard().iter().any(|c| c.contains("AUTHENTICATE") || c.contains("LOGIN")));
@@ -322,8 +330,8 @@ async fn a_server_without_starttls_never_hears_the_password() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_that_do_not_hold_are_named() {
-    for (certificate, word) in [(Certificate::Expired, "expired"), (Certificate::WrongName, "name")] {
-        let server = Dovecot::start(&Options { certificate, ..Options::default() });
+    for (certificate, word) in [(ServerCertificate::Expired, "expired"), (ServerCertificate::WrongName, "name")] {
+        let server = Dovecot::start(&DovecotOptions { certificate, ..DovecotOptions::default() });
         let account = server.account();
         let error = refusal(endpoint(Side::Source, server.tls_port(), &account.user, &account.password)).await;
         assert_eq!(error.class, ErrorClass::Tls, "{error:?}");
@@ -343,7 +351,7 @@ async fn greetings_and_logins_in_any_language_do_no_harm() {
         ("* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN X-\u{fc}] hi\r\n", ""),
         ("* OK [FOO bar(baz] hi\r\n", "* XYZZY plugh\r\n"),
     ] {
-        let server = Scripted::serve(None, move |mut conn, _| async move {
+        let server = ScriptedServer::serve(None, move |mut conn, _| async move {
             conn.send(greeting.as_bytes()).await?;
             loop {
                 let command = conn.command().await?;
@@ -372,43 +380,52 @@ async fn greetings_and_logins_in_any_language_do_no_harm() {
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_misbehave_before_the_login_is_over_are_named_for_it() {
     let hello = "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready\r\n";
-    let cases: Vec<(Vec<Step>, ErrorClass)> = vec![
-        (vec![Step::Close], ErrorClass::Network),
-        (vec![Step::Stall], ErrorClass::Network),
-        (vec![Step::send("* BYE too many connections from your host\r\n")], ErrorClass::Throttled),
-        (vec![Step::send("* BYE [UNAVAILABLE] down\r\n")], ErrorClass::Network),
-        (vec![Step::send("* PREAUTH hello\r\n"), Step::Stall], ErrorClass::Protocol),
-        (vec![Step::send("220 mx.example.org ESMTP\r\n"), Step::Stall], ErrorClass::Configuration),
-        (vec![Step::send("+OK POP3 ready\r\n"), Step::Stall], ErrorClass::Configuration),
-        (vec![Step::Send(vec![b'A'; 20 << 20]), Step::Stall], ErrorClass::Protocol),
-        (vec![Step::Send(b"* OK hi\r\n".repeat(5000)), Step::Stall], ErrorClass::Protocol),
-        (vec![Step::send(hello), Step::Expect("AUTHENTICATE*"), Step::Close], ErrorClass::Network),
-        (vec![Step::send(hello), Step::Expect("AUTHENTICATE*"), Step::Stall], ErrorClass::Network),
+    let cases: Vec<(Vec<ScriptStep>, ErrorClass)> = vec![
+        (vec![ScriptStep::Close], ErrorClass::Network),
+        (vec![ScriptStep::Stall], ErrorClass::Network),
+        (vec![ScriptStep::send("* BYE too many connections from your host\r\n")], ErrorClass::Throttled),
+        (vec![ScriptStep::send("* BYE [UNAVAILABLE] down\r\n")], ErrorClass::Network),
+        (vec![ScriptStep::send("* PREAUTH hello\r\n"), ScriptStep::Stall], ErrorClass::Protocol),
+        (vec![ScriptStep::send("220 mx.example.org ESMTP\r\n"), ScriptStep::Stall], ErrorClass::Configuration),
+        (vec![ScriptStep::send("+OK POP3 ready\r\n"), ScriptStep::Stall], ErrorClass::Configuration),
+        (vec![ScriptStep::Send(vec![b'A'; 20 << 20]), ScriptStep::Stall], ErrorClass::Protocol),
+        (vec![ScriptStep::Send(b"* OK hi\r\n".repeat(5000)), ScriptStep::Stall], ErrorClass::Protocol),
+        (vec![ScriptStep::send(hello), ScriptStep::Expect("AUTHENTICATE*"), ScriptStep::Close], ErrorClass::Network),
+        (vec![ScriptStep::send(hello), ScriptStep::Expect("AUTHENTICATE*"), ScriptStep::Stall], ErrorClass::Network),
         (
-            vec![Step::send(hello), Step::Expect("AUTHENTICATE*"), Step::send("* BYE server busy\r\n")],
+            vec![
+                ScriptStep::send(hello),
+                ScriptStep::Expect("AUTHENTICATE*"),
+                ScriptStep::send("* BYE server busy\r\n"),
+            ],
             ErrorClass::Throttled,
         ),
         (
             vec![
-                Step::send(hello),
-                Step::Expect("AUTHENTICATE*"),
-                Step::send("{tag} NO [UNAVAILABLE] no database\r\n"),
-                Step::Stall,
+                ScriptStep::send(hello),
+                ScriptStep::Expect("AUTHENTICATE*"),
+                ScriptStep::send("{tag} NO [UNAVAILABLE] no database\r\n"),
+                ScriptStep::Stall,
             ],
             ErrorClass::Network,
         ),
         (
-            vec![Step::send(hello), Step::Expect("AUTHENTICATE*"), Step::send("{tag} NO nope\r\n"), Step::Stall],
+            vec![
+                ScriptStep::send(hello),
+                ScriptStep::Expect("AUTHENTICATE*"),
+                ScriptStep::send("{tag} NO nope\r\n"),
+                ScriptStep::Stall,
+            ],
             ErrorClass::Authentication,
         ),
         (
-            vec![Step::send("* OK [CAPABILITY IMAP4rev1 LOGINDISABLED STARTTLS] ready\r\n"), Step::Stall],
+            vec![ScriptStep::send("* OK [CAPABILITY IMAP4rev1 LOGINDISABLED STARTTLS] ready\r\n"), ScriptStep::Stall],
             ErrorClass::Configuration,
         ),
     ];
     for (at, (script, class)) in cases.into_iter().enumerate() {
-        let server = Scripted::play(None, vec![script.clone()]).await;
-        let silent = class == ErrorClass::Network && matches!(script.last(), Some(Step::Stall));
+        let server = ScriptedServer::play(None, vec![script.clone()]).await;
+        let silent = class == ErrorClass::Network && matches!(script.last(), Some(ScriptStep::Stall));
         let error = refusal_within(if silent { IMPATIENT } else { PATIENT }, plain(server.port())).await;
         assert_eq!(error.class, class, "case {at}: {error:?}");
         assert!(!format!("{error} {error:?}").contains("s3cret"), "case {at}: {error:?}");
@@ -418,7 +435,7 @@ async fn servers_that_misbehave_before_the_login_is_over_are_named_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_towards_a_server_that_speaks_plaintext_is_said() {
-    let account = shared(Kind::Mdbox).account();
+    let account = shared(SharedServer::Mdbox).account();
     let error = refusal(endpoint(Side::Source, account.server.plain_port(), &account.user, &account.password)).await;
     assert_eq!(error.class, ErrorClass::Tls, "{error:?}");
 }

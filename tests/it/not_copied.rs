@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Pa
 
 use mailferry::{
     imap::UidSet,
-    local::state::State,
+    local::state::StateFolder,
     sync::{
         checkpoint::Checkpoint,
         set_aside::{SetAside, SetAsideGroup, SetAsideReason},
         store::CheckpointStore as _,
     },
 };
-use mailferry_testkit::{Kind, Message, dovecot::Account, shared};
+use mailferry_testkit::{CorpusMessage, SharedServer, dovecot::TestAccount, shared};
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,12 +19,12 @@ use crate::{
     fake::{Act, Fake, MODERN, mails},
 };
 
-fn sized(n: usize) -> Message {
-    Message::new([format!("Subject: {n}\r\n\r\n").as_bytes(), &vec![b'x'; n]].concat())
+fn sized(n: usize) -> CorpusMessage {
+    CorpusMessage::new([format!("Subject: {n}\r\n\r\n").as_bytes(), &vec![b'x'; n]].concat())
 }
 
 /// From an account with two messages that are too large for the destination.
-async fn too_large(source: &Account<'_>) -> (Cli, Fake) {
+async fn too_large(source: &TestAccount<'_>) -> (Cli, Fake) {
     let mut imap = source.connect().await;
     imap.append("INBOX", &[sized(10), sized(1500), sized(20), sized(3 << 20)]).await;
     let destination = Fake::start(&format!("{MODERN} APPENDLIMIT=1000"), Vec::new()).await;
@@ -38,7 +38,7 @@ fn report(ran: &Ran) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_leaves_messages_behind_ends_with_3_until_they_are_accepted() {
-    let source = shared(Kind::Maildir).account();
+    let source = shared(SharedServer::Maildir).account();
     let (mut cli, _destination) = too_large(&source).await;
     cli.run("run", &["--dry-run"]).await.exits(0);
     let first = cli.run("run", &["--output", "json"]).await.exits(3);
@@ -77,7 +77,7 @@ async fn a_run_that_leaves_messages_behind_ends_with_3_until_they_are_accepted()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_that_match_nothing_are_warned_of_by_check_and_run() {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     source.connect().await.append("INBOX", &vec![sized(10); 30]).await;
     let mut cli = Cli::between(&source, &destination);
     cli.spec["folders"] = json!({"exclude": ["Sent Itmes"], "rename": [{"from": "Old", "to": "New"}]});
@@ -98,7 +98,7 @@ async fn rules_that_match_nothing_are_warned_of_by_check_and_run() {
 
 /// Sets messages of the mailbox's folders aside, as a run would have done it.
 async fn set_aside(cli: &Cli, folder: &[u8], groups: Vec<SetAsideGroup>) -> Checkpoint {
-    let state = State::open(&cli.path(".mailferry/acme")).unwrap();
+    let state = StateFolder::open(&cli.path(".mailferry/acme")).unwrap();
     let alice = state.mailbox("alice");
     let mut checkpoint = Checkpoint::decode(&alice.read().unwrap().unwrap()).unwrap();
     let state = checkpoint.folders.get_mut(folder).unwrap();
@@ -124,7 +124,7 @@ fn index(folder: &Path) -> BTreeMap<u64, Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_not_copied_becomes_files_and_the_source_stays_as_it_is() {
-    let source = shared(Kind::Maildir).account();
+    let source = shared(SharedServer::Maildir).account();
     let (cli, _destination) = too_large(&source).await;
     cli.run("export", &["--not-copied", "out", "--output", "text"])
         .await
@@ -158,7 +158,7 @@ async fn what_was_not_copied_becomes_files_and_the_source_stays_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_from_a_cluster_does_as_well_and_other_accounts_do_not() {
-    let (source, destination) = (shared(Kind::DottedMaildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::DottedMaildir).account(), shared(SharedServer::Mdbox).account());
     let mut imap = source.connect().await;
     imap.ok("CREATE \"INBOX.Work.a&AOQ-b\"").await;
     imap.append("INBOX.Work.a&AOQ-b", &[sized(1), sized(2), sized(3)]).await;
@@ -179,7 +179,7 @@ async fn a_checkpoint_from_a_cluster_does_as_well_and_other_accounts_do_not() {
     assert_eq!((&line["folder"], &line["why"]), (&json!("Work/aäb"), &json!("NO [CANNOT] 8BIT")), "{line}");
     assert!(line["file"].as_str().unwrap().starts_with("Work_aäb-"), "{line}");
 
-    let other = shared(Kind::Mdbox).account();
+    let other = shared(SharedServer::Mdbox).account();
     let state = cli.path("status").display().to_string();
     let stranger = Cli::between(&source, &other);
     let ran =
@@ -200,7 +200,7 @@ async fn what_the_source_does_not_deliver_is_told_and_the_rest_is_written() {
         }
     })
     .await;
-    let destination = shared(Kind::Mdbox).account();
+    let destination = shared(SharedServer::Mdbox).account();
     let mut cli =
         Cli::new(server_with("127.0.0.1", source.server.port(), "None"), server(destination.server.tls_port()))
             .mailbox("alice", ("anybody", "at all, says the fake"), (&destination.user, &destination.password));

@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mailferry::{Error, ErrorClass, Side, api::LastError};
-use mailferry_testkit::{Kind, Message, shared};
+use mailferry_testkit::{CorpusMessage, SharedServer, shared};
 use serde_json::{Value, json};
 
 use crate::cli::{Cli, Ran};
@@ -84,15 +84,15 @@ fn events(ran: &Ran, texts: &[(String, &str)]) -> String {
     lines.map(|line| serde_json::to_string_pretty(&line).unwrap() + "\n").collect()
 }
 
-fn message(n: usize) -> Message {
-    Message::new(format!("Message-ID: <{n}@example>\r\nSubject: number {n}\r\n\r\nbody {n}\r\n"))
+fn message(n: usize) -> CorpusMessage {
+    CorpusMessage::new(format!("Message-ID: <{n}@example>\r\nSubject: number {n}\r\n\r\nbody {n}\r\n"))
         .flagged(if n.is_multiple_of(2) { &["\\Seen"] } else { &[] })
         .dated("05-Mar-2021 08:09:10 +0000")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_run_and_verify_write_the_same_json_as_ever() {
-    let (source, destination) = (shared(Kind::Maildir).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
     let mut left = source.connect().await;
     left.append("INBOX", &[1, 2, 3, 4].map(message)).await;
     left.ok("CREATE Work").await;

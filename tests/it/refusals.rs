@@ -12,7 +12,7 @@ use std::{
 
 use mailferry::{
     ErrorClass, Side,
-    sync::{checkpoint::Checkpoint, report::MailboxReport, spec::Waits},
+    sync::{checkpoint::Checkpoint, report::MailboxReport, spec::WaitSteps},
 };
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ use crate::{
 /// With the waits of a release.
 fn rig(source: &Fake, destination: &Fake) -> Rig {
     let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
-    rig.spec.retry.waits = Waits::default();
+    rig.spec.retry.waits = WaitSteps::default();
     rig.spec.retry.patience = Duration::from_mins(15);
     rig
 }

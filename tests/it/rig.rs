@@ -9,20 +9,24 @@ use futures::future::BoxFuture;
 use mailferry::{
     Result, Side,
     imap::{
-        AddressPolicy, Credential, Endpoint, Login, Quirks, Timeouts, Tls, TlsMode,
-        permit::{Always, Permit},
+        AccountLogin, AddressPolicy, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, ServerKind,
+        TlsOptions,
+        permit::{AlwaysPermitted, WritePermit},
     },
     sync::{
         SyncContext,
         checkpoint::Checkpoint,
-        progress::Progress,
+        progress::SyncProgress,
         report::MailboxReport,
-        spec::{AcceptedLosses, DeletePolicy, FlagPolicy, FolderRules, MessageRules, Retry, SyncSpec, Waits},
+        spec::{
+            AcceptedLosses, DeletionHandling, FlagHandling, FolderMappingRules, MessageFilter, RetryPolicy, SyncSpec,
+            WaitSteps,
+        },
         store::CheckpointStore,
         sync_mailbox,
     },
 };
-use mailferry_testkit::{Proxy, dovecot::Account, pki::pki, proxy::Direction};
+use mailferry_testkit::{FaultyProxy, dovecot::TestAccount, pki::pki, proxy::Direction};
 use tokio_util::sync::CancellationToken;
 
 /// Keeps the checkpoint that was saved last.
@@ -59,10 +63,18 @@ pub fn endpoint(side: Side, port: u16, user: &str, password: &str) -> Endpoint {
         side,
         host: "127.0.0.1".into(),
         port,
-        tls: Tls { mode: TlsMode::Implicit, ca_bundle: pki().ca.clone().into_bytes(), ..Tls::default() },
-        login: Login { username: user.into(), master: None, credential: Credential::password(password.as_bytes()) },
-        timeouts: Timeouts::default(),
-        quirks: Quirks::Generic,
+        tls: TlsOptions {
+            mode: ConnectionSecurity::Implicit,
+            ca_bundle: pki().ca.clone().into_bytes(),
+            ..TlsOptions::default()
+        },
+        login: AccountLogin {
+            username: user.into(),
+            master: None,
+            credential: LoginCredential::password(password.as_bytes()),
+        },
+        timeouts: ConnectionTimeouts::default(),
+        quirks: ServerKind::Generic,
         compress: false,
         addresses: AddressPolicy::default(),
     }
@@ -72,16 +84,17 @@ pub fn endpoint(side: Side, port: u16, user: &str, password: &str) -> Endpoint {
 pub struct Rig {
     pub spec: SyncSpec,
     pub store: Arc<MemoryStore>,
-    pub progress: Arc<Progress>,
+    pub progress: Arc<SyncProgress>,
     pub stop: CancellationToken,
-    pub permit: Arc<dyn Permit>,
+    pub permit: Arc<dyn WritePermit>,
 }
 
 impl Rig {
     /// From one account to another.
-    pub fn new(source: &Account<'_>, destination: &Account<'_>) -> Self {
-        let at =
-            |side, account: &Account<'_>| endpoint(side, account.server.tls_port(), &account.user, &account.password);
+    pub fn new(source: &TestAccount<'_>, destination: &TestAccount<'_>) -> Self {
+        let at = |side, account: &TestAccount<'_>| {
+            endpoint(side, account.server.tls_port(), &account.user, &account.password)
+        };
         Self::between(at(Side::Source, source), at(Side::Destination, destination))
     }
 
@@ -91,22 +104,22 @@ impl Rig {
             mailbox: "alice".into(),
             source,
             destination,
-            folders: FolderRules::default(),
-            messages: MessageRules::default(),
-            flag_policy: FlagPolicy::SourceWins,
-            delete_policy: DeletePolicy::Keep,
+            folders: FolderMappingRules::default(),
+            messages: MessageFilter::default(),
+            flag_policy: FlagHandling::SourceWins,
+            delete_policy: DeletionHandling::Keep,
             connections: 3,
             dry_run: false,
-            retry: Retry {
+            retry: RetryPolicy {
                 initial_backoff: Duration::from_millis(20),
                 max_backoff: Duration::from_millis(500),
-                waits: Waits {
+                waits: WaitSteps {
                     unwell: [50, 100, 200, 400, 400].map(Duration::from_millis),
                     between_rounds: [20, 40, 80].map(Duration::from_millis),
                     without_control: Duration::from_millis(500),
                 },
                 patience: Duration::from_secs(10),
-                ..Retry::default()
+                ..RetryPolicy::default()
             },
             accepted_losses: AcceptedLosses::default(),
             retry_refused: false,
@@ -116,7 +129,7 @@ impl Rig {
             store: Arc::default(),
             progress: Arc::default(),
             stop: CancellationToken::new(),
-            permit: Arc::new(Always),
+            permit: Arc::new(AlwaysPermitted),
         }
     }
 
@@ -132,7 +145,7 @@ impl Rig {
     }
 
     /// Breaks a sync off at once, as SIGKILL would, after so many bytes went to the server behind the proxy.
-    pub async fn sync_killed_after(&self, proxy: &Proxy, bytes: u64) {
+    pub async fn sync_killed_after(&self, proxy: &FaultyProxy, bytes: u64) {
         tokio::select! {
             _ = self.try_sync() => {}
             () = async {

@@ -1,10 +1,10 @@
 //! The engine between real servers: exact, and exactly once.
 
-use mailferry_testkit::{Corpus, Kind, differences, shared};
+use mailferry_testkit::{Corpus, SharedServer, differences, shared};
 
 use crate::rig::{Rig, adopted, copied};
 
-async fn arrives_as_it_left(from: Kind, to: Kind) {
+async fn arrives_as_it_left(from: SharedServer, to: SharedServer) {
     let (source, destination) = (shared(from).account(), shared(to).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let corpus = Corpus::varied(3).without('.').without('/').with_large(3 << 20);
@@ -30,15 +30,15 @@ async fn arrives_as_it_left(from: Kind, to: Kind) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_varied_mailbox_arrives_as_it_left_from_maildir_to_mdbox() {
-    arrives_as_it_left(Kind::Maildir, Kind::Mdbox).await;
+    arrives_as_it_left(SharedServer::Maildir, SharedServer::Mdbox).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_varied_mailbox_arrives_as_it_left_between_prefixes_and_separators() {
-    arrives_as_it_left(Kind::Sdbox, Kind::DottedMaildir).await;
+    arrives_as_it_left(SharedServer::Sdbox, SharedServer::DottedMaildir).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_varied_mailbox_arrives_as_it_left_from_a_prefixed_namespace() {
-    arrives_as_it_left(Kind::DottedMdbox, Kind::Maildir).await;
+    arrives_as_it_left(SharedServer::DottedMdbox, SharedServer::Maildir).await;
 }

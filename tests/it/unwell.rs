@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use mailferry::{Side, sync::spec::Waits};
+use mailferry::{Side, sync::spec::WaitSteps};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use tokio::time::Instant;
 
@@ -141,7 +141,7 @@ async fn try_seed(seed: u64) {
     })
     .await;
     let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
-    rig.spec.retry.waits = Waits::default();
+    rig.spec.retry.waits = WaitSteps::default();
     rig.spec.retry.patience = Duration::from_mins(15);
     rig.spec.connections = rng.random_range(1..=3);
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use mailferry_testkit::{
-    Corpus, Fault, Kind, Message, Proxy, RawImap, Scripted,
-    corpus::Folder,
+    ConnectionFault, Corpus, CorpusMessage, FaultyProxy, RawImap, ScriptedServer, SharedServer,
+    corpus::CorpusFolder,
     differences,
-    dovecot::Account,
+    dovecot::TestAccount,
     pki::pki,
-    proxy::{Direction, How, When},
+    proxy::{BreakMode, BreakPoint, Direction},
     shared,
 };
 use serde_json::{Value, json};
@@ -19,7 +19,11 @@ use crate::{
 };
 
 /// Two accounts, the source filled and synced to the destination.
-async fn synced(from: Kind, to: Kind, corpus: &Corpus) -> (Account<'static>, Account<'static>, RawImap, RawImap) {
+async fn synced(
+    from: SharedServer,
+    to: SharedServer,
+    corpus: &Corpus,
+) -> (TestAccount<'static>, TestAccount<'static>, RawImap, RawImap) {
     let (source, destination) = (shared(from).account(), shared(to).account());
     let (mut left, right) = (source.connect().await, destination.connect().await);
     left.seed(corpus).await;
@@ -27,16 +31,16 @@ async fn synced(from: Kind, to: Kind, corpus: &Corpus) -> (Account<'static>, Acc
     (source, destination, left, right)
 }
 
-fn message(number: usize) -> Message {
-    Message::new(format!("Message-ID: <m{number}@x>\r\nSubject: {number}\r\n\r\nbody {number}\r\n"))
+fn message(number: usize) -> CorpusMessage {
+    CorpusMessage::new(format!("Message-ID: <m{number}@x>\r\nSubject: {number}\r\n\r\nbody {number}\r\n"))
         .flagged(&["\\Seen"])
 }
 
 fn small() -> Corpus {
     Corpus {
         folders: vec![
-            Folder::new("INBOX", (0..6).map(message).collect()),
-            Folder::new("Work", (10..13).map(message).collect()),
+            CorpusFolder::new("INBOX", (0..6).map(message).collect()),
+            CorpusFolder::new("Work", (10..13).map(message).collect()),
         ],
     }
 }
@@ -58,7 +62,8 @@ fn folder<'a>(verified: &'a Value, name: &str) -> &'a Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copied_mailbox_is_identical_and_neither_side_is_touched() {
     let corpus = Corpus::varied(5).without('.').without('/').with_large(3 << 20);
-    let (source, destination, mut left, mut right) = synced(Kind::Maildir, Kind::DottedMdbox, &corpus).await;
+    let (source, destination, mut left, mut right) =
+        synced(SharedServer::Maildir, SharedServer::DottedMdbox, &corpus).await;
     let before = (left.snapshot().await, right.snapshot().await);
     let cli = Cli::between(&source, &destination);
     cli.run("verify", &["--output", "text"]).await.exits(0).says(&["alice: identical"]);
@@ -74,15 +79,15 @@ async fn a_copied_mailbox_is_identical_and_neither_side_is_touched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_kind_of_difference_is_found_and_named() {
-    let (source, destination, mut left, mut right) = synced(Kind::Mdbox, Kind::Mdbox, &small()).await;
+    let (source, destination, mut left, mut right) = synced(SharedServer::Mdbox, SharedServer::Mdbox, &small()).await;
     // The destination: 1 lost, 2 with other flags, 3 with another date, 4 rewritten, one more than the source has.
     right.expunge("INBOX", "1").await;
     right.store("INBOX", "2", "FLAGS (\\Flagged keyword)").await;
     right.expunge("INBOX", "3,4").await;
-    let rewritten = Message::new("Subject: no end\r\n\r\nno end").flagged(&["\\Seen"]);
+    let rewritten = CorpusMessage::new("Subject: no end\r\n\r\nno end").flagged(&["\\Seen"]);
     left.expunge("INBOX", "4").await;
     left.append("INBOX", std::slice::from_ref(&rewritten)).await;
-    let with_end = Message { body: [rewritten.body.as_slice(), b"\r\n"].concat(), ..rewritten };
+    let with_end = CorpusMessage { body: [rewritten.body.as_slice(), b"\r\n"].concat(), ..rewritten };
     right.append("INBOX", &[message(2).dated("06-Mar-2021 08:09:10 +0000"), with_end, message(99)]).await;
     right.ok("UNSUBSCRIBE Work").await;
 
@@ -116,7 +121,7 @@ async fn each_kind_of_difference_is_found_and_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_is_missing_fails_and_one_that_only_the_destination_has_does_not() {
-    let (source, destination, _left, mut right) = synced(Kind::Maildir, Kind::Mdbox, &small()).await;
+    let (source, destination, _left, mut right) = synced(SharedServer::Maildir, SharedServer::Mdbox, &small()).await;
     let cli = Cli::between(&source, &destination);
     right.ok("CREATE New").await;
     right.append("New", &[message(50)]).await;
@@ -131,7 +136,7 @@ async fn a_folder_that_is_missing_fails_and_one_that_only_the_destination_has_do
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_mail_at_the_destination_is_no_difference_unless_strict() {
-    let (source, destination, _left, mut right) = synced(Kind::Mdbox, Kind::Maildir, &small()).await;
+    let (source, destination, _left, mut right) = synced(SharedServer::Mdbox, SharedServer::Maildir, &small()).await;
     right.append("INBOX", &[message(70)]).await;
     let cli = Cli::between(&source, &destination);
     let verified = report(&cli, &[], 0).await;
@@ -141,10 +146,10 @@ async fn new_mail_at_the_destination_is_no_difference_unless_strict() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_destination_rewrote_can_be_accepted() {
-    let (source, destination) = (shared(Kind::Mdbox).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Mdbox).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
-    left.append("INBOX", &[Message::new("Subject: x\r\n\r\nno end")]).await;
-    right.append("INBOX", &[Message::new("Subject: x\r\n\r\nno end\r\n")]).await;
+    left.append("INBOX", &[CorpusMessage::new("Subject: x\r\n\r\nno end")]).await;
+    right.append("INBOX", &[CorpusMessage::new("Subject: x\r\n\r\nno end\r\n")]).await;
     let cli = Cli::between(&source, &destination);
     report(&cli, &[], 1).await;
     report(&cli, &["--allow-rewritten"], 0).await;
@@ -154,8 +159,8 @@ async fn what_the_destination_rewrote_can_be_accepted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn equal_messages_are_expected_as_often_as_the_source_has_them() {
-    let corpus = Corpus { folders: vec![Folder::new("INBOX", vec![message(1); 3])] };
-    let (source, destination, _left, mut right) = synced(Kind::Mdbox, Kind::Mdbox, &corpus).await;
+    let corpus = Corpus { folders: vec![CorpusFolder::new("INBOX", vec![message(1); 3])] };
+    let (source, destination, _left, mut right) = synced(SharedServer::Mdbox, SharedServer::Mdbox, &corpus).await;
     let cli = Cli::between(&source, &destination);
     report(&cli, &[], 0).await;
     right.expunge("INBOX", "2").await;
@@ -168,10 +173,10 @@ async fn equal_messages_are_expected_as_often_as_the_source_has_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_rules_leave_out_is_not_expected() {
-    let (source, destination) = (shared(Kind::Mdbox).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Mdbox).account(), shared(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&small()).await;
-    left.append("INBOX", &[Message::new(vec![b'x'; 5000])]).await;
+    left.append("INBOX", &[CorpusMessage::new(vec![b'x'; 5000])]).await;
     right.append("INBOX", &(0..6).map(message).collect::<Vec<_>>()).await;
     let mut cli = Cli::between(&source, &destination);
     report(&cli, &[], 1).await;
@@ -184,7 +189,7 @@ async fn what_rules_leave_out_is_not_expected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn folders_are_looked_for_where_a_run_put_them() {
-    let (source, destination) = (shared(Kind::Mdbox).account(), shared(Kind::Mdbox).account());
+    let (source, destination) = (shared(SharedServer::Mdbox).account(), shared(SharedServer::Mdbox).account());
     source.connect().await.seed(&small()).await;
     let mut cli = Cli::between(&source, &destination);
     cli.spec["folders"] = json!({"rename": [{"from": "Work", "to": "Projects"}]});
@@ -201,11 +206,11 @@ async fn folders_are_looked_for_where_a_run_put_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_connections_are_made_again_and_what_was_read_is_kept() {
     let corpus = Corpus::bulk(200, 4 << 20, 2, 21).with_large(2 << 20);
-    let (source, destination, ..) = synced(Kind::Maildir, Kind::Mdbox, &corpus).await;
-    let proxy = Proxy::start(destination.server.tls_port(), Duration::ZERO);
+    let (source, destination, ..) = synced(SharedServer::Maildir, SharedServer::Mdbox, &corpus).await;
+    let proxy = FaultyProxy::start(destination.server.tls_port(), Duration::ZERO);
     proxy.break_next((1..4).map(|n| {
-        let when = When::Bytes(Direction::ToClient, n * (700 << 10));
-        Some(Fault { when, how: if n == 2 { How::Reset } else { How::Close } })
+        let when = BreakPoint::Bytes(Direction::ToClient, n * (700 << 10));
+        Some(ConnectionFault { when, how: if n == 2 { BreakMode::Reset } else { BreakMode::Close } })
     }));
     let mut cli = Cli::between(&source, &destination);
     cli.spec["destination"]["server"] = server(proxy.port());
@@ -217,9 +222,9 @@ async fn lost_connections_are_made_again_and_what_was_read_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_the_source_does_not_deliver_fails_the_verification() {
-    let destination = shared(Kind::Mdbox).account();
+    let destination = shared(SharedServer::Mdbox).account();
     destination.connect().await.append("INBOX", &[message(1)]).await;
-    let source = Scripted::serve(Some(&pki().good), |mut conn, _| async move {
+    let source = ScriptedServer::serve(Some(&pki().good), |mut conn, _| async move {
         conn.login("IMAP4rev1 LITERAL+").await?;
         loop {
             let command = conn.command().await?;
@@ -259,7 +264,7 @@ async fn a_message_that_the_source_does_not_deliver_fails_the_verification() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mailbox_that_cannot_be_compared_does_not_keep_others_from_it() {
-    let (source, destination, ..) = synced(Kind::Mdbox, Kind::Mdbox, &small()).await;
+    let (source, destination, ..) = synced(SharedServer::Mdbox, SharedServer::Mdbox, &small()).await;
     let from = (source.user.as_str(), source.password.as_str());
     let cli = Cli::between(&source, &destination).mailbox("bob", from, (&destination.user, "not the right one"));
     let ran = cli.run("verify", &["--output", "text"]).await.exits(10);

@@ -6,8 +6,8 @@ use mailferry::{
     ErrorClass, Side,
     api::{mail_migration::MigrationPhase, mailbox_sync::SyncPhase},
     telemetry::{
-        health::{Listener, Readiness},
-        metrics::{MailboxTally, Metrics, Moved, Reconciled, Restart, SyncResult},
+        health::{HealthListener, Readiness},
+        metrics::{MailboxTally, Metrics, ReconcileResult, RestartReason, SyncResult, TransferDelta},
     },
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,7 +22,7 @@ impl Operator {
     /// One that has done nothing yet.
     pub async fn start() -> Self {
         let metrics = Metrics::new().unwrap();
-        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let listener = HealthListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let (address, stop) = (listener.address().unwrap(), CancellationToken::new());
         tokio::spawn(listener.serve(metrics.clone(), Readiness::default(), stop.clone()));
         Self { metrics, address, _stop: stop.drop_guard() }
@@ -61,12 +61,14 @@ fn work(metrics: &Metrics) {
     });
     metrics.set_queue(7, 4);
     metrics.admitted(Duration::from_secs(30));
-    metrics.moved(Moved { messages: 10, bytes: 100_000 });
+    metrics.moved(TransferDelta { messages: 10, bytes: 100_000 });
     for result in [SyncResult::Synced, SyncResult::Stopped, SyncResult::Failed, SyncResult::Lost] {
         metrics.sync_ended(result, Duration::from_secs(90));
     }
     metrics.sync_error(ErrorClass::Authentication, Some(Side::Source));
-    for restart in [Restart::Deadline, Restart::Stall, Restart::NotStarted, Restart::LostContact] {
+    for restart in
+        [RestartReason::Deadline, RestartReason::Stall, RestartReason::NotStarted, RestartReason::LostContact]
+    {
         metrics.restarted(restart);
     }
     metrics.pod_refused();
@@ -85,7 +87,7 @@ fn work(metrics: &Metrics) {
         metrics.api_request(verb, resource, code);
     }
     for controller in ["MailMigration", "MailboxSync", "MailServer"] {
-        for result in [Reconciled::Ok, Reconciled::Conflict, Reconciled::Error] {
+        for result in [ReconcileResult::Ok, ReconcileResult::Conflict, ReconcileResult::Error] {
             metrics.reconciled(controller, result, Duration::from_millis(4));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, fs, net::SocketAddr, path::Path};
 
-use mailferry_testkit::{cluster::Process, eventually};
+use mailferry_testkit::{cluster::ChildProcess, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -11,7 +11,7 @@ use tokio::{
 };
 
 pub struct Prometheus {
-    process: Process,
+    process: ChildProcess,
     address: SocketAddr,
     _folder: TempDir,
 }
@@ -32,7 +32,7 @@ impl Prometheus {
             format!("--storage.tsdb.path={}", folder.path().join("data").display()),
             "--web.listen-address=127.0.0.1:0".to_owned(),
         ];
-        let mut process = Process::start(Path::new("prometheus"), flags, folder.path());
+        let mut process = ChildProcess::start(Path::new("prometheus"), flags, folder.path());
         let log = folder.path().join("prometheus.log");
         let address = eventually("Prometheus listens", async || {
             process.must_run();

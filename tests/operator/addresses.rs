@@ -13,8 +13,8 @@ use kube::{
 use mailferry::{
     api::{MailServer, names},
     controller::{
-        addresses::Guard,
-        config::{Addresses, Policy},
+        addresses::AddressGuard,
+        config::{AddressConfig, TenantPolicy},
     },
 };
 use mailferry_testkit::cluster::wait_for;
@@ -83,7 +83,7 @@ async fn what_was_known_of_the_cluster_holds_while_it_can_not_be_asked() {
     let operator = rig.operator().await;
     rig.plane.service_account(&rig.namespace, "nobody").await;
     let nobody = rig.plane.client_with_token(&rig.plane.token(&rig.namespace, "nobody", None).await);
-    let guard = Guard::new(Addresses::default(), Policy::default(), None);
+    let guard = AddressGuard::new(AddressConfig::default(), TenantPolicy::default(), None);
     let permits = |address: &str| guard.policy().permits(address.parse().unwrap());
     assert!(guard.refresh(&nobody).await.is_err() && permits("198.18.77.1"));
     node(&rig, &rig.namespace, "198.18.77.0/24", "198.18.78.1").await;
@@ -93,7 +93,11 @@ async fn what_was_known_of_the_cluster_holds_while_it_can_not_be_asked() {
     assert!(error.contains("can't be listed"), "{error}");
     assert!(!permits("198.18.77.1"));
 
-    let off = Guard::new(Addresses { detect_cluster: false, ..Addresses::default() }, Policy::default(), None);
+    let off = AddressGuard::new(
+        AddressConfig { detect_cluster: false, ..AddressConfig::default() },
+        TenantPolicy::default(),
+        None,
+    );
     off.refresh(&nobody).await.unwrap();
     assert!(off.policy().permits("198.18.77.1".parse().unwrap()));
 }

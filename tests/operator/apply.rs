@@ -7,7 +7,7 @@ use kube::{
 };
 use mailferry::api::{
     MailMigration, MailServer, MailboxSync,
-    rules::{self, Rule},
+    rules::{self, CelRule},
 };
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ fn dry_run() -> PostParams {
 }
 
 /// The API server refused with this rule's message.
-fn assert_broken<T: std::fmt::Debug>(result: Result<T, kube::Error>, rule: Rule, what: &str) {
+fn assert_broken<T: std::fmt::Debug>(result: Result<T, kube::Error>, rule: CelRule, what: &str) {
     let (code, message) = refusal(result);
     assert!(code == 422 && message.contains(rule.message), "{what}: {code} {message}");
 }

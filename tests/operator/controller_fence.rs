@@ -15,7 +15,7 @@ use mailferry::{
     controller::{
         addresses::PodAddresses,
         config::WorkerConfig,
-        pod::{For, build},
+        pod::{AttemptRef, build},
     },
 };
 use mailferry_testkit::{eventually, so};
@@ -64,7 +64,7 @@ impl Operator {
     async fn pod(&self) -> Value {
         let sync: MailboxSync = self.rig.mailbox_sync("alice", json!({"attempt": 1})).await;
         let uid = sync.uid().unwrap();
-        let to = For { namespace: &self.rig.namespace, name: "alice", uid: &uid, spec: &sync.spec, attempt: 1 };
+        let to = AttemptRef { namespace: &self.rig.namespace, name: "alice", uid: &uid, spec: &sync.spec, attempt: 1 };
         let config = WorkerConfig { image: "example/mailferry".into(), ..WorkerConfig::default() };
         serde_json::to_value(build(to, &config, PodAddresses::default())).unwrap()
     }

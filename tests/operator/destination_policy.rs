@@ -9,7 +9,7 @@ use kube::{
 };
 use mailferry::{
     api::MailMigration,
-    controller::destinations::{Destination, allow},
+    controller::destinations::{AllowedDestination, allow},
 };
 use mailferry_testkit::{
     cluster::{self, documents},
@@ -80,7 +80,7 @@ async fn create_with(rig: &Rig, server: Value, reference: Value) -> Result<MailM
 async fn hosts_are_judged_as_the_operator_judges_them() {
     let list = ["mail.NewHost.example", ".ours.example.", "192.0.2.7", "2001:db8::7"];
     let rig = only_to(&list).await;
-    let operators: Vec<Destination> = list.iter().map(|entry| (*entry).to_owned().try_into().unwrap()).collect();
+    let operators: Vec<AllowedDestination> = list.iter().map(|entry| (*entry).to_owned().try_into().unwrap()).collect();
     for (host, expected) in [
         ("mail.newhost.example", true),
         ("MAIL.newhost.example.", true),

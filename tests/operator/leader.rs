@@ -6,10 +6,10 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use mailferry::{
     ErrorClass,
-    controller::leader::{Candidate, Leadership, Times},
+    controller::leader::{LeaderCandidate, Leadership, LeaseTimes},
 };
 use mailferry_testkit::{
-    cluster::{self, ControlPlane, Process, wait_for},
+    cluster::{self, ChildProcess, ControlPlane, wait_for},
     eventually::{PATIENCE, eventually},
     so,
 };
@@ -23,7 +23,7 @@ use crate::rig::Rig;
 const NAME: &str = "mailferry-controller";
 
 /// Short. Between a leader's loss and another's lead there is room for a busy machine.
-const TIMES: Times = Times {
+const TIMES: LeaseTimes = LeaseTimes {
     duration: Duration::from_secs(10),
     renew_deadline: Duration::from_secs(3),
     retry: Duration::from_millis(300),
@@ -41,9 +41,9 @@ impl Place {
     }
 
     /// A candidate, as a process of its own would be.
-    fn candidate(&self, identity: &str) -> Candidate {
+    fn candidate(&self, identity: &str) -> LeaderCandidate {
         let client = self.plane.client();
-        Candidate::new(client, &self.namespace, NAME, identity.to_owned()).with_times(TIMES)
+        LeaderCandidate::new(client, &self.namespace, NAME, identity.to_owned()).with_times(TIMES)
     }
 
     fn wait(&self, identity: &str) -> JoinHandle<Leadership> {
@@ -122,7 +122,7 @@ async fn a_leader_without_an_api_server_knows_that_it_lost_before_another_may_le
     let plane = ControlPlane::start().await;
     for hangs in [false, true] {
         let client = plane.client();
-        let candidate = Candidate::new(client, "default", NAME, format!("hangs-{hangs}")).with_times(TIMES);
+        let candidate = LeaderCandidate::new(client, "default", NAME, format!("hangs-{hangs}")).with_times(TIMES);
         let mut leader = soon(candidate.lead()).await;
         if hangs {
             // It keeps its connections, and answers nothing.
@@ -144,8 +144,8 @@ async fn a_leader_without_an_api_server_knows_that_it_lost_before_another_may_le
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_that_ends_in_time_costs_no_lead() {
     let plane = ControlPlane::start().await;
-    let times = Times { duration: PATIENCE, renew_deadline: PATIENCE / 2, ..TIMES };
-    let candidate = Candidate::new(plane.client(), "default", NAME, "only".to_owned()).with_times(times);
+    let times = LeaseTimes { duration: PATIENCE, renew_deadline: PATIENCE / 2, ..TIMES };
+    let candidate = LeaderCandidate::new(plane.client(), "default", NAME, "only".to_owned()).with_times(times);
     let leader = soon(candidate.lead()).await;
     let leases: Api<Lease> = Api::namespaced(plane.client(), "default");
     let before = leases.get(NAME).await.unwrap().metadata.resource_version;
@@ -159,7 +159,7 @@ async fn an_outage_that_ends_in_time_costs_no_lead() {
 }
 
 /// A whole operator, in a process of its own.
-fn operator(rig: &Rig, folder: &Path, pod: &str) -> Process {
+fn operator(rig: &Rig, folder: &Path, pod: &str) -> ChildProcess {
     let own = folder.join(pod);
     std::fs::create_dir(&own).unwrap();
     let args = [
@@ -172,11 +172,11 @@ fn operator(rig: &Rig, folder: &Path, pod: &str) -> Process {
         &format!("--namespace={}", rig.namespace),
         &format!("--lease-namespace={}", rig.namespace),
     ];
-    Process::start(Path::new("/usr/bin/env"), args, &own)
+    ChildProcess::start(Path::new("/usr/bin/env"), args, &own)
 }
 
 /// The exit code that it ends with.
-async fn exit_code(process: &mut Process) -> Option<i32> {
+async fn exit_code(process: &mut ChildProcess) -> Option<i32> {
     eventually("the operator ends", async || match process.ended() {
         Some(status) => Ok(status.code()),
         None => Err(process.log_tail()),

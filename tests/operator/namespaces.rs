@@ -13,7 +13,7 @@ use kube::{
 use mailferry::{
     ErrorClass,
     api::{MailMigration, MailboxSync, names},
-    controller::config::{Addresses, OperatorConfig, RoleKind, WorkerRole},
+    controller::config::{AddressConfig, OperatorConfig, RoleKind, WorkerRole},
     telemetry::{api_calls, health::Readiness},
 };
 use mailferry_testkit::{
@@ -160,7 +160,7 @@ async fn roles(of: &Stage, place: &Rig) {
 /// As an operator with rights in some namespaces is configured.
 fn scoped() -> OperatorConfig {
     OperatorConfig {
-        addresses: Addresses { detect_cluster: false, ..Addresses::default() },
+        addresses: AddressConfig { detect_cluster: false, ..AddressConfig::default() },
         worker_role: WorkerRole { kind: RoleKind::Role, ..WorkerRole::default() },
         ..OperatorConfig::default()
     }
@@ -218,7 +218,7 @@ async fn rights_in_the_watched_namespaces_are_enough() {
 #[tokio::test]
 async fn to_detect_the_clusters_networks_without_the_right_to_is_an_error_at_the_start() {
     let mut stage = Stage::idle().await;
-    stage.configure(OperatorConfig { addresses: Addresses::default(), ..scoped() });
+    stage.configure(OperatorConfig { addresses: AddressConfig::default(), ..scoped() });
     let client = account(&stage).await;
     roles(&stage, &stage.rig).await;
     let readiness = stage.start_watching(client, vec![stage.rig.namespace.clone()]);

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use mailferry::api::{MailMigration, MailboxSync, MailboxSyncStatus, mailbox_sync::Outcome};
-use mailferry_testkit::{Dovecot, Message, Options};
+use mailferry_testkit::{CorpusMessage, Dovecot, DovecotOptions};
 use serde_json::{Value, json};
 
 use crate::{
@@ -122,12 +122,12 @@ async fn a_server_that_says_when_to_come_back_is_left_alone_and_its_slots_are_ot
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_tells_what_the_destination_does_not_take_until_it_does() {
     let plugins = "protocol imap {\n  mail_plugins = quota imap_quota\n}\n";
-    let limited = Options { quota: Some(0), extra: plugins.to_owned(), ..Options::default() };
+    let limited = DovecotOptions { quota: Some(0), extra: plugins.to_owned(), ..DovecotOptions::default() };
     let server = Dovecot::start(&limited);
     let rig = rig().await;
     let limit = |limit: &str| server.add_user_with("small", b"x", &format!("userdb_quota_max_mail_size={limit}"));
     let mailbox = Mailbox::into(&rig, "small", limit("100k"), json!({})).await;
-    let sized = |n: usize| Message::new([format!("Subject: {n}\r\n\r\n").as_bytes(), &vec![b'x'; n]].concat());
+    let sized = |n: usize| CorpusMessage::new([format!("Subject: {n}\r\n\r\n").as_bytes(), &vec![b'x'; n]].concat());
     mailbox.source.connect().await.append("INBOX", &[sized(10), sized(150_000), sized(20)]).await;
     // The second has nothing to do.
     for attempt in [1, 2] {

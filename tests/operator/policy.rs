@@ -7,7 +7,7 @@ use kube::{ResourceExt as _, api::PostParams};
 use mailferry::{
     ErrorClass,
     api::{MailMigration, MailServer, MailboxSync, names},
-    controller::config::{OperatorConfig, Policy},
+    controller::config::{OperatorConfig, TenantPolicy},
 };
 use serde_json::{Value, json};
 
@@ -19,7 +19,10 @@ use crate::{
 /// Mail may be moved to these.
 fn only_to(destinations: &[&str]) -> OperatorConfig {
     let allowed_destinations = destinations.iter().map(|entry| (*entry).to_owned().try_into().unwrap()).collect();
-    OperatorConfig { policy: Policy { allowed_destinations, ..Policy::default() }, ..OperatorConfig::default() }
+    OperatorConfig {
+        policy: TenantPolicy { allowed_destinations, ..TenantPolicy::default() },
+        ..OperatorConfig::default()
+    }
 }
 
 /// A migration with this destination.
@@ -138,7 +141,7 @@ async fn a_mailbox_sync_that_somebody_wrote_by_hand_gets_no_pod_to_where_mail_ma
 #[tokio::test]
 async fn sync_pods_are_told_where_sources_may_be() {
     let allowed_source_addresses = ["192.0.2.0/24", "2001:db8::/32"].map(|network| network.parse().unwrap()).to_vec();
-    let policy = Policy { allowed_source_addresses, ..Policy::default() };
+    let policy = TenantPolicy { allowed_source_addresses, ..TenantPolicy::default() };
     let stage = Stage::with(OperatorConfig { policy, ..OperatorConfig::default() }).await;
     stage.migration("acme", &["alice"], json!({})).await;
     let pod: Pod = stage.until(&names::pod(&Stage::sync("acme", "alice"), 1), |_| true).await;

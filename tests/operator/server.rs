@@ -20,19 +20,19 @@ use kube::{
 use mailferry::{
     api::{MailServer, MailServerStatus},
     controller::{
-        addresses::Guard,
-        config::{Addresses, Policy},
-        server::{Servers, Times, reconcile},
+        addresses::AddressGuard,
+        config::{AddressConfig, TenantPolicy},
+        server::{ServerCheckTimes, ServerContext, reconcile},
     },
     telemetry::{api_calls, metrics::Metrics},
 };
 use mailferry_testkit::{
-    Dovecot, Kind, Options, Scripted,
+    Dovecot, DovecotOptions, ScriptedServer, SharedServer,
     cluster::wait_for,
-    dovecot::Certificate,
+    dovecot::ServerCertificate,
     eventually::{PATIENCE, eventually},
     pki::pki,
-    scripted::Step,
+    scripted::ScriptStep,
     shared, so,
 };
 use serde_json::{Value, json};
@@ -52,12 +52,12 @@ struct Stage {
 
 impl Stage {
     /// A test's mail servers are on this machine.
-    async fn begin(times: Times) -> Self {
+    async fn begin(times: ServerCheckTimes) -> Self {
         let loopback = vec!["127.0.0.1/32".parse().unwrap()];
-        Self::begin_with(times, Addresses { allow: loopback, ..Addresses::default() }).await
+        Self::begin_with(times, AddressConfig { allow: loopback, ..AddressConfig::default() }).await
     }
 
-    async fn begin_with(times: Times, addresses: Addresses) -> Self {
+    async fn begin_with(times: ServerCheckTimes, addresses: AddressConfig) -> Self {
         let rig = Rig::new().await;
         let metrics = Metrics::new().unwrap();
         let client = api_calls::client(rig.plane.config(), &metrics).unwrap();
@@ -102,14 +102,21 @@ impl Stage {
     }
 }
 
-async fn control(client: Client, namespace: String, metrics: Metrics, times: Times, addresses: Addresses) {
+async fn control(
+    client: Client,
+    namespace: String,
+    metrics: Metrics,
+    times: ServerCheckTimes,
+    addresses: AddressConfig,
+) {
     let (queue, due) = mpsc::unbounded();
-    let addresses = Arc::new(Guard::new(addresses, Policy::default(), None));
+    let addresses = Arc::new(AddressGuard::new(addresses, TenantPolicy::default(), None));
     let servers: Api<MailServer> = Api::namespaced(client.clone(), &namespace);
     // As many connections as the host's name says.
     let connections = Box::new(|_: &str, spec: &mailferry::api::MailServerSpec| spec.host.len());
     let recorder = Recorder::new(client.clone(), "test".into());
-    let context = Arc::new(Servers::new(client, addresses, queue, connections, (recorder, metrics)).with_times(times));
+    let context =
+        Arc::new(ServerContext::new(client, addresses, queue, connections, (recorder, metrics)).with_times(times));
     Controller::new(servers, watcher::Config::default())
         .with_config(Config::default().concurrency(4))
         .reconcile_on(due)
@@ -150,8 +157,8 @@ fn by_tls(port: u16) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_are_told_when_a_server_begins_to_work_and_when_it_fails() {
-    let stage = Stage::begin(Times::default()).await;
-    stage.tested("s", by_tls(shared(Kind::Mdbox).tls_port())).await;
+    let stage = Stage::begin(ServerCheckTimes::default()).await;
+    stage.tested("s", by_tls(shared(SharedServer::Mdbox).tls_port())).await;
     assert_eq!(stage.told("s", "Connected").await, ("Normal".into(), "a connection can be made".into()));
     let status = stage.tested("s", by_tls(CLOSED)).await;
     let (kind, text) = stage.told("s", "ConnectionFailed").await;
@@ -160,8 +167,8 @@ async fn people_are_told_when_a_server_begins_to_work_and_when_it_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_server_is_ready_with_parsed_facts() {
-    let stage = Stage::begin(Times::default()).await;
-    let dovecot = shared(Kind::Mdbox);
+    let stage = Stage::begin(ServerCheckTimes::default()).await;
+    let dovecot = shared(SharedServer::Mdbox);
     let status = stage.tested("good", by_tls(dovecot.tls_port())).await;
     let condition = ready(&status);
     assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", "Connected"), "{status:?}");
@@ -182,23 +189,24 @@ async fn a_good_server_is_ready_with_parsed_facts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_keeps_a_server_from_being_ready_is_named_by_its_class() {
-    let stage = Stage::begin(Times::default()).await;
-    let expired = Dovecot::start(&Options { certificate: Certificate::Expired, ..Options::default() });
+    let stage = Stage::begin(ServerCheckTimes::default()).await;
+    let expired =
+        Dovecot::start(&DovecotOptions { certificate: ServerCertificate::Expired, ..DovecotOptions::default() });
     let secret = json!({"metadata": {"name": "authority"}, "stringData": {"ca.crt": pki().ca, "not": "a certificate"}});
     stage.rig.api::<Secret>().create(&PostParams::default(), &read(secret)).await.unwrap();
     let by_secret = |name: &str, key: &str| {
-        let port = shared(Kind::Mdbox).tls_port();
+        let port = shared(SharedServer::Mdbox).tls_port();
         json!({"host": "127.0.0.1", "port": port, "tls": {"caBundleRef": {"name": name, "key": key}}})
     };
-    let goodbye = vec![Step::send("* BYE too many connections from s3cret.internal\r\n")];
-    let busy = Scripted::play(None, vec![goodbye]).await;
+    let goodbye = vec![ScriptStep::send("* BYE too many connections from s3cret.internal\r\n")];
+    let busy = ScriptedServer::play(None, vec![goodbye]).await;
     let cases = [
         ("wrong-port", by_tls(CLOSED), "Network", "no connection to 127.0.0.1"),
         ("no-host", json!({"host": "nowhere.invalid"}), "Network", "cannot be resolved"),
         ("expired", by_tls(expired.tls_port()), "Tls", "expired"),
         (
             "stranger",
-            json!({"host": "127.0.0.1", "port": shared(Kind::Mdbox).tls_port()}),
+            json!({"host": "127.0.0.1", "port": shared(SharedServer::Mdbox).tls_port()}),
             "Tls",
             "authority that is not trusted",
         ),
@@ -221,8 +229,8 @@ async fn what_keeps_a_server_from_being_ready_is_named_by_its_class() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_at_a_denied_address_is_never_connected_to() {
     // As the operator has it by default.
-    let stage = Stage::begin_with(Times::default(), Addresses::default()).await;
-    let server = Scripted::play(None, vec![vec![Step::Login("IMAP4rev1")]]).await;
+    let stage = Stage::begin_with(ServerCheckTimes::default(), AddressConfig::default()).await;
+    let server = ScriptedServer::play(None, vec![vec![ScriptStep::Login("IMAP4rev1")]]).await;
     for host in ["127.0.0.1", "localhost", "::ffff:127.0.0.1"] {
         let spec = json!({"host": host, "port": server.port(), "tls": {"mode": "None"}});
         let status = stage.tested("inside", spec).await;
@@ -235,8 +243,8 @@ async fn a_server_at_a_denied_address_is_never_connected_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_spec_is_tested_at_once_and_the_last_good_facts_stay() {
-    let stage = Stage::begin(Times::default()).await;
-    let dovecot = shared(Kind::Mdbox);
+    let stage = Stage::begin(ServerCheckTimes::default()).await;
+    let dovecot = shared(SharedServer::Mdbox);
     let good = stage.tested("server", by_tls(dovecot.tls_port())).await;
     let bad = stage.tested("server", by_tls(CLOSED)).await;
     assert_eq!((ready(&bad).status.as_str(), &bad.facts), ("False", &good.facts));
@@ -247,14 +255,14 @@ async fn a_changed_spec_is_tested_at_once_and_the_last_good_facts_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_written_while_nothing_changes() {
-    let times = Times {
+    let times = ServerCheckTimes {
         period: Duration::from_millis(50),
         retry: Duration::from_millis(50),
         connections: Duration::from_millis(20),
-        ..Times::default()
+        ..ServerCheckTimes::default()
     };
     let stage = Stage::begin(times).await;
-    stage.tested("good", by_tls(shared(Kind::Mdbox).tls_port())).await;
+    stage.tested("good", by_tls(shared(SharedServer::Mdbox).tls_port())).await;
     stage.tested("bad", by_tls(CLOSED)).await;
     stage.until("good", |status| status.connections_in_use == Some(9)).await;
     stage.until("bad", |status| status.connections_in_use == Some(9)).await;
@@ -270,7 +278,11 @@ async fn nothing_is_written_while_nothing_changes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_comes_back_is_seen_without_a_change_of_its_spec() {
-    let times = Times { period: Duration::from_millis(50), retry: Duration::from_millis(50), ..Times::default() };
+    let times = ServerCheckTimes {
+        period: Duration::from_millis(50),
+        retry: Duration::from_millis(50),
+        ..ServerCheckTimes::default()
+    };
     let stage = Stage::begin(times).await;
     // Taken, and closed until it listens.
     let socket = TcpSocket::new_v4().unwrap();
@@ -278,7 +290,7 @@ async fn a_server_that_comes_back_is_seen_without_a_change_of_its_spec() {
     let port = socket.local_addr().unwrap().port();
     let spec = json!({"host": "127.0.0.1", "port": port, "tls": {"mode": "None"}});
     assert_eq!(ready(&stage.tested("server", spec).await).reason, "Network");
-    let server = Scripted::serve_on(socket.listen(64).unwrap(), None, |mut conn, _| async move {
+    let server = ScriptedServer::serve_on(socket.listen(64).unwrap(), None, |mut conn, _| async move {
         conn.login("IMAP4rev1 AUTH=PLAIN").await
     });
     stage.until("server", |status| ready(status).status == "True").await;

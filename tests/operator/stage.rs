@@ -14,7 +14,7 @@ use mailferry::{
     api::{MailMigration, MailboxSync, MailboxSyncStatus, names},
     controller::{
         config::{OperatorConfig, WorkerConfig},
-        run::{Options, run},
+        run::{OperatorOptions, run},
     },
     telemetry::{health::Readiness, metrics::Metrics},
 };
@@ -101,13 +101,13 @@ impl Stage {
     pub fn start_watching(&mut self, client: Client, namespaces: Vec<String>) -> Readiness {
         let readiness = Readiness::default();
         let worker = WorkerConfig { image: "example/mailferry".into(), ..WorkerConfig::default() };
-        let options = Options {
+        let options = OperatorOptions {
             config: self.config.clone(),
             worker,
             namespaces,
             metrics: Some(self.metrics.clone()),
             readiness: readiness.clone(),
-            ..Options::default()
+            ..OperatorOptions::default()
         };
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(client, options, stop.clone()));

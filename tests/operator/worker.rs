@@ -19,13 +19,13 @@ use mailferry::{
     sync::checkpoint::Checkpoint,
 };
 use mailferry_testkit::{
-    Corpus, Kind, Message, Proxy,
+    Corpus, CorpusMessage, FaultyProxy, SharedServer,
     cluster::{ControlPlane, wait_for},
     differences,
-    dovecot::Account,
+    dovecot::TestAccount,
     eventually,
     pki::pki,
-    proxy::{Direction, How},
+    proxy::{BreakMode, Direction},
     shared, so,
 };
 use serde_json::{Value, json};
@@ -36,9 +36,9 @@ use crate::rig::{Rig, WORKER, install, read};
 pub struct Mailbox<'a> {
     rig: &'a Rig,
     name: &'a str,
-    pub source: Account<'a>,
-    destination: Account<'a>,
-    proxy: Proxy,
+    pub source: TestAccount<'a>,
+    destination: TestAccount<'a>,
+    proxy: FaultyProxy,
     folder: tempfile::TempDir,
 }
 
@@ -61,13 +61,13 @@ pub struct Ended {
 impl<'a> Mailbox<'a> {
     /// Between two new accounts; settings beyond the defaults.
     async fn new(rig: &'a Rig, name: &'a str, settings: Value) -> Self {
-        Self::into(rig, name, shared(Kind::Mdbox).account(), settings).await
+        Self::into(rig, name, shared(SharedServer::Mdbox).account(), settings).await
     }
 
     /// The same with this destination.
-    pub async fn into(rig: &'a Rig, name: &'a str, destination: Account<'a>, settings: Value) -> Self {
-        let source = shared(Kind::Maildir).account();
-        let proxy = Proxy::start(destination.server.tls_port(), Duration::ZERO);
+    pub async fn into(rig: &'a Rig, name: &'a str, destination: TestAccount<'a>, settings: Value) -> Self {
+        let source = shared(SharedServer::Maildir).account();
+        let proxy = FaultyProxy::start(destination.server.tls_port(), Duration::ZERO);
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("mail")).unwrap();
         fs::write(folder.path().join("mail/source"), &source.password).unwrap();
@@ -253,7 +253,7 @@ async fn a_small_mailbox_takes_two_writes_and_its_delta_two_more() {
     assert_eq!((word.outcome, word.report, word.checkpoint, word.folders.len()), (Some(Outcome::Synced), 2, None, 0));
 
     let inbox = worker.inbox_uid_next.unwrap();
-    mailbox.source.connect().await.append("INBOX", &[Message::new("Subject: new\r\n\r\n")]).await;
+    mailbox.source.connect().await.append("INBOX", &[CorpusMessage::new("Subject: new\r\n\r\n")]).await;
     let delta = mailbox.start(2).await.end().await;
     assert_eq!(delta.code, Some(0), "{}", delta.log);
     mailbox.assert_same_mail().await;
@@ -323,8 +323,8 @@ async fn a_killed_attempt_leaves_a_checkpoint_in_doubt_and_nothing_is_lost_or_do
     mailbox.source.connect().await.seed(&Corpus::bulk(400, 4 << 20, 4, 31)).await;
     let synced = mailbox.start(1).await.end().await;
     assert_eq!(synced.code, Some(0), "{}", synced.log);
-    let more: Vec<Message> =
-        (0..300).map(|n| Message::new(format!("Subject: {n}\r\n\r\n{}", "x".repeat(100_000)))).collect();
+    let more: Vec<CorpusMessage> =
+        (0..300).map(|n| CorpusMessage::new(format!("Subject: {n}\r\n\r\n{}", "x".repeat(100_000)))).collect();
     mailbox.source.connect().await.append("INBOX", &more).await;
     // It dies in the middle of its appends, long before its first report: the checkpoint says that nothing is in doubt.
     let mut attempt = mailbox.start(2).await;
@@ -407,7 +407,7 @@ async fn a_right_that_is_missing_for_a_moment_ends_no_attempt() {
 async fn a_worker_waits_until_the_operator_has_written_which_pod_it_is() {
     let rig = rig().await;
     let mailbox = Mailbox::new(&rig, "heidi", json!({})).await;
-    mailbox.source.connect().await.append("INBOX", &[Message::new("Subject: x\r\n\r\n")]).await;
+    mailbox.source.connect().await.append("INBOX", &[CorpusMessage::new("Subject: x\r\n\r\n")]).await;
     let pod = mailbox.hand_out(1).await;
     rig.patch_status("heidi", json!({"podUID": null})).await.unwrap();
     let attempt = mailbox.start_as(1, &pod).await;
@@ -427,7 +427,7 @@ async fn an_attempt_whose_server_has_fallen_silent_still_ends_in_its_pods_time()
     let attempt = mailbox.start(1).await;
     mailbox.slow_down().await;
     // The engine waits for answers that are due; the pod's grace period is shorter than timeouts.reply.
-    mailbox.proxy.break_all(How::Stall);
+    mailbox.proxy.break_all(BreakMode::Stall);
     attempt.terminate();
     let stopped = attempt.end().await;
     assert_eq!(stopped.code, Some(0), "{}", stopped.log);
@@ -484,7 +484,7 @@ async fn a_missing_key_and_an_address_that_is_not_allowed_are_told_as_configurat
 async fn a_source_is_connected_to_only_in_its_networks_and_a_destination_is_not_held_to_them() {
     let rig = rig().await;
     let mailbox = Mailbox::new(&rig, "judy", json!({})).await;
-    mailbox.source.connect().await.append("INBOX", &[Message::new("Subject: x\r\n\r\n")]).await;
+    mailbox.source.connect().await.append("INBOX", &[CorpusMessage::new("Subject: x\r\n\r\n")]).await;
     let sources = mailbox.folder.path().join("sources");
     fs::write(&sources, "192.0.2.0/24, 2001:db8::/32").unwrap();
     let refused = mailbox.start(1).await.end().await;

@@ -4,14 +4,14 @@ use zeroize::Zeroizing;
 
 /// How fields stand in a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Dialect {
+pub(crate) struct CsvDialect {
     /// Between two fields.
     pub delimiter: u8,
     /// Fields may stand in double quotes; otherwise a quote is a character like any other.
     pub quotes: bool,
 }
 
-impl Default for Dialect {
+impl Default for CsvDialect {
     /// That of RFC 4180.
     fn default() -> Self {
         Self { delimiter: b',', quotes: true }
@@ -20,14 +20,14 @@ impl Default for Dialect {
 
 /// One record, with the number of its first line.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct CsvRecord {
     /// Where it starts, from 1.
     pub line: usize,
     /// Its fields, without quotes around them.
     pub fields: Vec<Zeroizing<Vec<u8>>>,
 }
 
-impl Record {
+impl CsvRecord {
     /// True where nothing stands: an empty line, or delimiters only.
     #[must_use]
     pub(crate) fn is_blank(&self) -> bool {
@@ -37,14 +37,14 @@ impl Record {
 
 /// Why a record can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum CsvFault {
     /// A quoted field has no end. Where the next record would start is not known: nothing follows.
     OpenQuote,
     /// A quoted field ends, and neither a delimiter nor the line's end follows. The next record starts on the next line.
     BehindQuote,
 }
 
-impl Fault {
+impl CsvFault {
     /// The same for people.
     #[must_use]
     pub(crate) const fn message(self) -> &'static str {
@@ -57,21 +57,21 @@ impl Fault {
 
 /// Reads records, and goes on behind one that can't be read.
 #[derive(Debug, Clone)]
-pub(crate) struct Records<'a> {
+pub(crate) struct CsvReader<'a> {
     rest: &'a [u8],
     line: usize,
-    dialect: Dialect,
+    dialect: CsvDialect,
 }
 
-impl<'a> Records<'a> {
+impl<'a> CsvReader<'a> {
     /// The records of `bytes`, whose first line has this number.
     #[must_use]
-    pub(crate) const fn new(bytes: &'a [u8], line: usize, dialect: Dialect) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8], line: usize, dialect: CsvDialect) -> Self {
         Self { rest: bytes, line, dialect }
     }
 
     /// One field, and whether the record ends behind it.
-    fn field(&mut self) -> Result<(Zeroizing<Vec<u8>>, bool), Fault> {
+    fn field(&mut self) -> Result<(Zeroizing<Vec<u8>>, bool), CsvFault> {
         let delimiter = self.dialect.delimiter;
         let field = match self.rest.strip_prefix(b"\"") {
             Some(rest) if self.dialect.quotes => {
@@ -98,13 +98,13 @@ impl<'a> Records<'a> {
             self.rest = &[];
             return Ok((field, true));
         }
-        Err(Fault::BehindQuote)
+        Err(CsvFault::BehindQuote)
     }
 
-    fn quoted(&mut self) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    fn quoted(&mut self) -> Result<Zeroizing<Vec<u8>>, CsvFault> {
         let mut field = Zeroizing::new(Vec::new());
         loop {
-            let end = memchr::memchr(b'"', self.rest).ok_or(Fault::OpenQuote)?;
+            let end = memchr::memchr(b'"', self.rest).ok_or(CsvFault::OpenQuote)?;
             let (part, rest) = self.rest.split_at(end);
             self.line += memchr::memchr_iter(b'\n', part).count();
             field.extend_from_slice(part);
@@ -119,17 +119,17 @@ impl<'a> Records<'a> {
         }
     }
 
-    fn skip(&mut self, fault: Fault) {
+    fn skip(&mut self, fault: CsvFault) {
         self.rest = match (fault, memchr::memchr(b'\n', self.rest)) {
-            (Fault::BehindQuote, Some(end)) => &self.rest[end + 1..],
+            (CsvFault::BehindQuote, Some(end)) => &self.rest[end + 1..],
             _ => &[],
         };
         self.line += 1;
     }
 }
 
-impl Iterator for Records<'_> {
-    type Item = Result<Record, (usize, Fault)>;
+impl Iterator for CsvReader<'_> {
+    type Item = Result<CsvRecord, (usize, CsvFault)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
@@ -142,7 +142,7 @@ impl Iterator for Records<'_> {
                 Ok((field, last)) => {
                     fields.push(field);
                     if last {
-                        return Some(Ok(Record { line, fields }));
+                        return Some(Ok(CsvRecord { line, fields }));
                     }
                 }
                 Err(fault) => {
@@ -154,7 +154,7 @@ impl Iterator for Records<'_> {
     }
 }
 
-/// Adds one record in the dialect of RFC 4180, such that [`Records`] gives the same fields back.
+/// Adds one record in the dialect of RFC 4180, such that [`CsvReader`] gives the same fields back.
 pub(crate) fn write<'a>(to: &mut Zeroizing<Vec<u8>>, fields: impl Iterator<Item = &'a [u8]>) {
     for (index, field) in fields.enumerate() {
         if index > 0 {
@@ -182,30 +182,30 @@ mod tests {
 
     use super::*;
 
-    type Fields = Vec<Vec<u8>>;
+    type FieldValues = Vec<Vec<u8>>;
 
-    fn read(text: &[u8], dialect: Dialect) -> Vec<Result<Fields, (usize, Fault)>> {
-        let fields = |record: Record| record.fields.iter().map(|field| field.to_vec()).collect();
-        Records::new(text, 1, dialect).map(|record| record.map(fields)).collect()
+    fn read(text: &[u8], dialect: CsvDialect) -> Vec<Result<FieldValues, (usize, CsvFault)>> {
+        let fields = |record: CsvRecord| record.fields.iter().map(|field| field.to_vec()).collect();
+        CsvReader::new(text, 1, dialect).map(|record| record.map(fields)).collect()
     }
 
     #[test]
     fn what_stands_behind_a_wrong_record_is_read() {
-        let found = read(b"a,\"b\"c\nd,e\n\"f\n", Dialect::default());
+        let found = read(b"a,\"b\"c\nd,e\n\"f\n", CsvDialect::default());
         let rest = vec![b"d".to_vec(), b"e".to_vec()];
-        assert_eq!(found, [Err((1, Fault::BehindQuote)), Ok(rest), Err((3, Fault::OpenQuote))]);
+        assert_eq!(found, [Err((1, CsvFault::BehindQuote)), Ok(rest), Err((3, CsvFault::OpenQuote))]);
     }
 
     #[test]
     fn without_quoting_a_quote_is_a_character() {
-        let found = read(b"a;\"b\n", Dialect { delimiter: b';', quotes: false });
+        let found = read(b"a;\"b\n", CsvDialect { delimiter: b';', quotes: false });
         assert_eq!(found, [Ok(vec![b"a".to_vec(), b"\"b".to_vec()])]);
     }
 
     #[test]
     fn lines_are_counted_through_quoted_line_breaks() {
         let lines: Vec<usize> =
-            Records::new(b"a\n\"b\nc\"\nd\n", 5, Dialect::default()).map(|record| record.unwrap().line).collect();
+            CsvReader::new(b"a\n\"b\nc\"\nd\n", 5, CsvDialect::default()).map(|record| record.unwrap().line).collect();
         assert_eq!(lines, [5, 6, 8]);
     }
 
@@ -216,7 +216,7 @@ mod tests {
             for record in &records {
                 write(&mut text, record.iter().map(Vec::as_slice));
             }
-            let found: Vec<_> = read(&text, Dialect::default()).into_iter().map(Result::unwrap).collect();
+            let found: Vec<_> = read(&text, CsvDialect::default()).into_iter().map(Result::unwrap).collect();
             prop_assert_eq!(found, records);
         }
     }

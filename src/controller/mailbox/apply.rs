@@ -9,26 +9,26 @@ use kube::{
 };
 
 use super::{
-    decide::Action,
+    decide::SyncAction,
     observe::FLUSH_SECONDS,
     settle::{impossible, refused},
-    status::{Look, request, write},
+    status::{ReconcileState, request, write},
 };
 use crate::{
     api::MailboxSync,
     controller::{
-        context::Context,
-        error::Failure,
-        events::Note,
+        context::ControllerContext,
+        error::ReconcileError,
+        events::EventNote,
         namespace,
         objects::{POD_FINALIZER, SYNC_FINALIZER, SyncPod},
-        pod::{self, For},
+        pod::{self, AttemptRef},
         reference,
     },
 };
 
 /// What an action came to.
-pub(super) enum Applied {
+pub(super) enum ActionOutcome {
     /// Nothing more to decide now.
     Done,
     /// Something was found out: decide again.
@@ -39,49 +39,53 @@ pub(super) enum Applied {
 
 /// Does it.
 pub(super) async fn apply(
-    context: &Context,
-    look: &mut Look,
+    context: &ControllerContext,
+    look: &mut ReconcileState,
     sync: &MailboxSync,
     pods: &[Arc<SyncPod>],
-    action: &Action,
-) -> Result<Applied, Failure> {
+    action: &SyncAction,
+) -> Result<ActionOutcome, ReconcileError> {
     match action {
-        Action::LookAtSecrets => {
+        SyncAction::LookAtSecrets => {
             look.secrets = context.secrets.look(&look.place.0, &look.place.1, &sync.spec).await?;
-            return Ok(Applied::LookAgain);
+            return Ok(ActionOutcome::LookAgain);
         }
-        Action::Enqueue => {
+        SyncAction::Enqueue => {
             context.admission().enqueue(request(context, sync, None));
             context.slots_changed.notify_one();
         }
-        Action::CreatePod => return create(context, look, sync).await,
-        Action::StopPod { name, uid } => delete(context, look, name, uid, FLUSH_SECONDS).await?,
-        Action::DeletePod { name, uid } => delete(context, look, name, uid, 0).await?,
-        Action::ReleasePod { name, uid } => release_pod(context, look, name, uid).await?,
-        Action::LookAtNode => {
+        SyncAction::CreatePod => return create(context, look, sync).await,
+        SyncAction::StopPod { name, uid } => delete(context, look, name, uid, FLUSH_SECONDS).await?,
+        SyncAction::DeletePod { name, uid } => delete(context, look, name, uid, 0).await?,
+        SyncAction::ReleasePod { name, uid } => release_pod(context, look, name, uid).await?,
+        SyncAction::LookAtNode => {
             let bound = pods
                 .iter()
                 .find(|pod| sync.status.as_ref().and_then(|s| s.pod_uid.as_ref()) == pod.metadata.uid.as_ref());
-            let Some(node) = bound.and_then(|pod| pod.spec.node_name.clone()) else { return Ok(Applied::Done) };
+            let Some(node) = bound.and_then(|pod| pod.spec.node_name.clone()) else { return Ok(ActionOutcome::Done) };
             look.out_of_service = out_of_service(context, &node).await?;
-            return Ok(if look.out_of_service { Applied::LookAgain } else { Applied::Done });
+            return Ok(if look.out_of_service { ActionOutcome::LookAgain } else { ActionOutcome::Done });
         }
-        Action::ReleaseSync => release_sync(context, look, sync).await?,
+        SyncAction::ReleaseSync => release_sync(context, look, sync).await?,
     }
-    Ok(Applied::Done)
+    Ok(ActionOutcome::Done)
 }
 
-fn pods_api(context: &Context, look: &Look) -> Api<Pod> {
+fn pods_api(context: &ControllerContext, look: &ReconcileState) -> Api<Pod> {
     Api::namespaced(context.client.clone(), &look.place.0)
 }
 
 /// Makes the current attempt's pod. A refusal (a quota and a policy both answer 403) costs no attempt.
-async fn create(context: &Context, look: &Look, sync: &MailboxSync) -> Result<Applied, Failure> {
+async fn create(
+    context: &ControllerContext,
+    look: &ReconcileState,
+    sync: &MailboxSync,
+) -> Result<ActionOutcome, ReconcileError> {
     let (namespace, name) = &look.place;
     let empty = crate::api::MailboxSyncStatus::default();
     let status = sync.status.as_ref().unwrap_or(&empty);
     namespace::prepare(&context.client, &context.config, &context.prepared, namespace).await?;
-    let to = For { namespace, name, uid: &look.uid, spec: &sync.spec, attempt: status.attempt };
+    let to = AttemptRef { namespace, name, uid: &look.uid, spec: &sync.spec, attempt: status.attempt };
     let pod = pod::build(to, &context.worker, context.addresses.for_pods());
     match pods_api(context, look).create(&PostParams::default(), &pod).await {
         Ok(made) => {
@@ -91,16 +95,16 @@ async fn create(context: &Context, look: &Look, sync: &MailboxSync) -> Result<Ap
             // At once, so that the pod's worker is known before it says its first word.
             let status = crate::api::MailboxSyncStatus { pod_uid: made.uid(), ..status.clone() };
             let next = write(context, sync, &status).await?;
-            Ok(next.map_or(Applied::Done, Applied::Wrote))
+            Ok(next.map_or(ActionOutcome::Done, ActionOutcome::Wrote))
         }
         Err(Error::Api(answer)) if answer.code == 409 => {
             let there = pods_api(context, look).get_metadata_opt(&pod.name_any()).await?;
             if !there.is_some_and(|there| reference::is_owned(&there, &look.uid)) {
                 let what = format!("a pod {} is there that is not this mailbox's; it is waited for", pod.name_any());
-                context.tell(sync, &[Note::warning("PodNameTaken", what)]).await;
+                context.tell(sync, &[EventNote::warning("PodNameTaken", what)]).await;
                 return Err(Error::Api(answer).into());
             }
-            Ok(Applied::Done)
+            Ok(ActionOutcome::Done)
         }
         Err(Error::Api(answer)) if answer.code == 403 => {
             context.prepared.forget(namespace);
@@ -108,20 +112,26 @@ async fn create(context: &Context, look: &Look, sync: &MailboxSync) -> Result<Ap
             tracing::warn!(namespace, name, message = answer.message, "a pod was refused");
             let next = write(context, sync, &refused(status)).await?;
             context.release(&look.uid);
-            Ok(next.map_or(Applied::Done, Applied::Wrote))
+            Ok(next.map_or(ActionOutcome::Done, ActionOutcome::Wrote))
         }
         Err(Error::Api(answer)) if answer.code == 422 || answer.code == 400 => {
             let (status, note) = impossible(status, &answer.message);
             let next = write(context, sync, &status).await?;
             context.release(&look.uid);
             context.tell(sync, &[note]).await;
-            Ok(next.map_or(Applied::Done, Applied::Wrote))
+            Ok(next.map_or(ActionOutcome::Done, ActionOutcome::Wrote))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-async fn delete(context: &Context, look: &Look, name: &str, uid: &str, grace: i64) -> Result<(), Failure> {
+async fn delete(
+    context: &ControllerContext,
+    look: &ReconcileState,
+    name: &str,
+    uid: &str,
+    grace: i64,
+) -> Result<(), ReconcileError> {
     let params = DeleteParams {
         grace_period_seconds: Some(u32::try_from(grace).unwrap_or(0)),
         preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
@@ -131,7 +141,12 @@ async fn delete(context: &Context, look: &Look, name: &str, uid: &str, grace: i6
 }
 
 /// Takes our finalizer off a pod, and no other's.
-async fn release_pod(context: &Context, look: &Look, name: &str, uid: &str) -> Result<(), Failure> {
+async fn release_pod(
+    context: &ControllerContext,
+    look: &ReconcileState,
+    name: &str,
+    uid: &str,
+) -> Result<(), ReconcileError> {
     let patch = serde_json::json!({
         "metadata": {"uid": uid, "$deleteFromPrimitiveList/finalizers": [POD_FINALIZER]},
     });
@@ -143,7 +158,11 @@ async fn release_pod(context: &Context, look: &Look, name: &str, uid: &str) -> R
 }
 
 /// Takes our finalizer off a MailboxSync, after what was made for it alone.
-async fn release_sync(context: &Context, look: &Look, sync: &MailboxSync) -> Result<(), Failure> {
+async fn release_sync(
+    context: &ControllerContext,
+    look: &ReconcileState,
+    sync: &MailboxSync,
+) -> Result<(), ReconcileError> {
     let finalizers = sync.finalizers();
     if !finalizers.iter().any(|finalizer| finalizer == SYNC_FINALIZER) {
         return Ok(());
@@ -163,7 +182,7 @@ async fn release_sync(context: &Context, look: &Look, sync: &MailboxSync) -> Res
 }
 
 /// True when somebody who knows said that nothing runs on this node any more.
-async fn out_of_service(context: &Context, node: &str) -> Result<bool, Failure> {
+async fn out_of_service(context: &ControllerContext, node: &str) -> Result<bool, ReconcileError> {
     let nodes: Api<Node> = Api::all(context.client.clone());
     // A node that was removed from the cluster proves nothing about what runs on it.
     let node = match nodes.get_opt(node).await {
@@ -180,7 +199,7 @@ async fn out_of_service(context: &Context, node: &str) -> Result<bool, Failure> 
 }
 
 /// Not there, or another of the same name: what was meant is gone.
-fn gone_is_fine<T>(answer: Result<T, Error>) -> Result<(), Failure> {
+fn gone_is_fine<T>(answer: Result<T, Error>) -> Result<(), ReconcileError> {
     match answer {
         Ok(_) => Ok(()),
         Err(Error::Api(answer)) if answer.code == 404 => Ok(()),

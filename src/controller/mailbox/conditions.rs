@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::observe::{Hold, Observed};
+use super::observe::{HoldReason, ObservedMailbox};
 use crate::{
     api::{
         MailboxSyncSpec, MailboxSyncStatus,
@@ -10,21 +10,21 @@ use crate::{
     },
     controller::{
         condition,
-        not_copied::{self, ALL_COPIED, Verdict},
+        not_copied::{self, ALL_COPIED, CopiedVerdict},
     },
 };
 
 /// Whether all of a mailbox is copied, as far as its worker has told.
 #[must_use]
-pub(crate) fn all_copied(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> Verdict {
-    let unknown = |why: &str| Verdict::Unknown(why.to_owned());
+pub(crate) fn all_copied(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> CopiedVerdict {
+    let unknown = |why: &str| CopiedVerdict::Unknown(why.to_owned());
     if spec.settings.dry_run {
         return unknown("a dry run copies nothing");
     }
     let worker = status.worker.as_ref();
     let not_copied = worker.and_then(|worker| worker.not_copied.as_ref());
     if let Some(not_copied) = not_copied.filter(|not_copied| not_copied.messages > 0) {
-        return Verdict::Missing(not_copied.clone());
+        return CopiedVerdict::Missing(not_copied.clone());
     }
     if status.syncs == 0 {
         return unknown("no sync has ended yet");
@@ -37,16 +37,16 @@ pub(crate) fn all_copied(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> 
         return unknown("the last report of the sync did not arrive; the next sync tells");
     }
     match not_copied.uncounted_folders {
-        0 => Verdict::Copied(not_copied::accepted(not_copied)),
+        0 => CopiedVerdict::Copied(not_copied::accepted(not_copied)),
         1 => unknown("1 folder is left out, and the source does not tell how many messages it holds"),
-        many => Verdict::Unknown(format!(
+        many => CopiedVerdict::Unknown(format!(
             "{many} folders are left out, and the source does not tell how many messages they hold"
         )),
     }
 }
 
 /// Sets the conditions that go with the rest of the status.
-pub(crate) fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
+pub(crate) fn set(o: &ObservedMailbox<'_>, status: &mut MailboxSyncStatus) {
     let phase = status.phase.unwrap_or(SyncPhase::Pending);
     let error = status.last_error.as_ref();
     let failing = || {
@@ -60,19 +60,19 @@ pub(crate) fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
     };
     let verdict = all_copied(o.spec, status);
     let synced = match &verdict {
-        Verdict::Copied(_) => "everything is at the destination",
-        Verdict::Missing(_) => "the sync ended well, but for messages that are not copied",
-        Verdict::Unknown(_) => "the sync ended well",
+        CopiedVerdict::Copied(_) => "everything is at the destination",
+        CopiedVerdict::Missing(_) => "the sync ended well, but for messages that are not copied",
+        CopiedVerdict::Unknown(_) => "the sync ended well",
     };
     let (ready, reason, message) = match phase {
         SyncPhase::Pending => ("True", "Pending", "waiting to start".to_owned()),
         SyncPhase::Queued => match &o.hold {
-            Some(Hold::DestinationTaken) => (
+            Some(HoldReason::DestinationTaken) => (
                 "True",
                 "DestinationTaken",
                 "another migration has this destination account; this one waits".to_owned(),
             ),
-            Some(Hold::Migration) => ("True", "Suspended", "the migration is suspended".to_owned()),
+            Some(HoldReason::Migration) => ("True", "Suspended", "the migration is suspended".to_owned()),
             _ => ("True", "Queued", "waiting for its turn".to_owned()),
         },
         SyncPhase::Running => ("True", "Running", "an attempt runs".to_owned()),
@@ -85,7 +85,7 @@ pub(crate) fn set(o: &Observed<'_>, status: &mut MailboxSyncStatus) {
         },
         SyncPhase::Stalled => {
             let destination = match (&o.hold, error) {
-                (Some(Hold::DestinationNotAllowed(why)), Some(error)) => error.message == why.what,
+                (Some(HoldReason::DestinationNotAllowed(why)), Some(error)) => error.message == why.what,
                 _ => false,
             };
             ("False", if destination { "DestinationNotAllowed" } else { "Stalled" }, failing())
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(verdict(&MailboxSyncStatus::default()), "Unknown");
         let accepted = NotCopied { accepted: [("tooLarge".to_owned(), 3)].into(), ..NotCopied::default() };
         let accepted = all_copied(&testing::spec("m", "a"), &status(1, Some(accepted)));
-        assert_eq!(accepted, Verdict::Copied(3));
+        assert_eq!(accepted, CopiedVerdict::Copied(3));
     }
 
     #[test]

@@ -13,26 +13,26 @@ use crate::{
         MailboxSyncStatus,
         mailbox_sync::{StopReason, SyncPhase},
     },
-    telemetry::metrics::{Metrics, Moved, Restart, SyncResult},
+    telemetry::metrics::{Metrics, RestartReason, SyncResult, TransferDelta},
 };
 
 /// Counts what mailboxes do. A new process begins at zero, as Prometheus expects it.
-pub(crate) struct Counts {
+pub(crate) struct SyncMetrics {
     metrics: Metrics,
     began: Timestamp,
-    of: Mutex<HashMap<String, Seen>>,
+    of: Mutex<HashMap<String, CountedMailbox>>,
 }
 
 /// What was seen of one mailbox.
 #[derive(Debug, Clone, Copy, Default)]
-struct Seen {
+struct CountedMailbox {
     queued: Option<Instant>,
     attempt: Option<i64>,
     messages: i64,
     bytes: i64,
 }
 
-impl Counts {
+impl SyncMetrics {
     /// From now on.
     #[must_use]
     pub(crate) fn new(metrics: Metrics) -> Self {
@@ -41,7 +41,7 @@ impl Counts {
         Self { metrics, began: Timestamp::from_second(now.as_second()).unwrap_or(now), of: Mutex::default() }
     }
 
-    fn of(&self) -> MutexGuard<'_, HashMap<String, Seen>> {
+    fn of(&self) -> MutexGuard<'_, HashMap<String, CountedMailbox>> {
         self.of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -64,7 +64,7 @@ impl Counts {
             (seen.attempt, seen.messages, seen.bytes) = (Some(status.attempt), before.0, before.1);
         }
         let more = |now: i64, before: i64| u64::try_from(now.saturating_sub(before)).unwrap_or(0);
-        let moved = Moved { messages: more(messages, seen.messages), bytes: more(bytes, seen.bytes) };
+        let moved = TransferDelta { messages: more(messages, seen.messages), bytes: more(bytes, seen.bytes) };
         (seen.messages, seen.bytes) = (messages.max(seen.messages), bytes.max(seen.bytes));
         self.metrics.moved(moved);
     }
@@ -115,12 +115,12 @@ impl Counts {
     }
 }
 
-fn restart(reason: StopReason) -> Option<Restart> {
+fn restart(reason: StopReason) -> Option<RestartReason> {
     match reason {
-        StopReason::Deadline => Some(Restart::Deadline),
-        StopReason::NoProgress => Some(Restart::Stall),
-        StopReason::NotStarted => Some(Restart::NotStarted),
-        StopReason::LostContact => Some(Restart::LostContact),
+        StopReason::Deadline => Some(RestartReason::Deadline),
+        StopReason::NoProgress => Some(RestartReason::Stall),
+        StopReason::NotStarted => Some(RestartReason::NotStarted),
+        StopReason::LostContact => Some(RestartReason::LostContact),
         StopReason::Suspended | StopReason::Cancelled | StopReason::Removed | StopReason::NotAllowed => None,
     }
 }
@@ -138,11 +138,11 @@ mod tests {
         },
     };
 
-    fn at(counts: &Counts, seconds: i64) -> Timestamp {
+    fn at(counts: &SyncMetrics, seconds: i64) -> Timestamp {
         counts.began + jiff::SignedDuration::from_secs(seconds)
     }
 
-    fn running(counts: &Counts, attempt: i64, started: i64, messages: i64, bytes: i64) -> MailboxSyncStatus {
+    fn running(counts: &SyncMetrics, attempt: i64, started: i64, messages: i64, bytes: i64) -> MailboxSyncStatus {
         let progress = WorkerProgress { messages_this_attempt: messages, bytes_moved: bytes, ..Default::default() };
         MailboxSyncStatus {
             attempt,
@@ -155,11 +155,11 @@ mod tests {
         }
     }
 
-    fn counts() -> Counts {
-        Counts::new(Metrics::new().unwrap())
+    fn counts() -> SyncMetrics {
+        SyncMetrics::new(Metrics::new().unwrap())
     }
 
-    fn value(counts: &Counts, name: &str) -> String {
+    fn value(counts: &SyncMetrics, name: &str) -> String {
         let text = counts.metrics.text().unwrap();
         let found = text.lines().find_map(|line| line.strip_prefix(&format!("mailferry_{name} ")));
         found.unwrap_or("none").to_owned()

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     backoff::jittered,
     conditions,
-    observe::{FLUSH_SECONDS, Hold, Observed, PodEnd, SecretsSeen, signed},
+    observe::{FLUSH_SECONDS, HoldReason, ObservedMailbox, PodEnd, SecretsSeen, signed},
     settle::settle,
 };
 use crate::{
@@ -19,8 +19,8 @@ use crate::{
         names,
     },
     controller::{
-        events::Note,
-        objects::{Container, SyncPod},
+        events::EventNote,
+        objects::{SyncContainerState, SyncPod},
     },
     error::ErrorClass,
 };
@@ -36,20 +36,20 @@ const STALLED_REPORTS: u32 = 2;
 
 /// What happens next.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Decision {
+pub struct SyncDecision {
     /// The status as it shall be; `worker` as it is.
     pub status: MailboxSyncStatus,
     /// What is done once the status is as it shall be.
-    pub actions: Vec<Action>,
+    pub actions: Vec<SyncAction>,
     /// What people are told once the status is written.
-    pub notes: Vec<Note>,
+    pub notes: Vec<EventNote>,
     /// When to decide again at the latest.
     pub wake: Option<SignedDuration>,
 }
 
 /// What is done in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub enum SyncAction {
     /// Look at the Secrets, then decide again.
     LookAtSecrets,
     /// Ask for slots; the mailbox is decided on again when it has them.
@@ -70,10 +70,10 @@ pub enum Action {
 
 /// Decides.
 #[must_use]
-pub fn decide(observed: &Observed<'_>) -> Decision {
-    let mut next = Next {
+pub fn decide(observed: &ObservedMailbox<'_>) -> SyncDecision {
+    let mut next = SyncDecider {
         o: observed,
-        decision: Decision { status: observed.status.clone(), actions: Vec::new(), notes: Vec::new(), wake: None },
+        decision: SyncDecision { status: observed.status.clone(), actions: Vec::new(), notes: Vec::new(), wake: None },
     };
     if observed.is_running() {
         next.attempt();
@@ -86,13 +86,13 @@ pub fn decide(observed: &Observed<'_>) -> Decision {
     next.decision
 }
 
-struct Next<'o, 'a> {
-    o: &'o Observed<'a>,
-    decision: Decision,
+struct SyncDecider<'o, 'a> {
+    o: &'o ObservedMailbox<'a>,
+    decision: SyncDecision,
 }
 
-impl Next<'_, '_> {
-    fn act(&mut self, action: Action) {
+impl SyncDecider<'_, '_> {
+    fn act(&mut self, action: SyncAction) {
         self.decision.actions.push(action);
     }
 
@@ -123,7 +123,7 @@ impl Next<'_, '_> {
                 self.decision.status = settled.status;
                 self.decision.notes = settled.notes;
             }
-            None => self.act(Action::CreatePod),
+            None => self.act(SyncAction::CreatePod),
             Some(pod) => self.pod(pod, wanted),
         }
     }
@@ -138,19 +138,19 @@ impl Next<'_, '_> {
             && o.status.stopping.is_none()
         {
             self.decision.status.stopping = Some(Stopping { at: Time(o.now), reason });
-            self.decision.notes.extend(Note::of_stop(reason));
+            self.decision.notes.extend(EventNote::of_stop(reason));
             return;
         }
         match pod.deleting_since() {
             None if o.status.stopping.is_some() => {
-                self.act(Action::StopPod { name: pod.metadata.name.clone().unwrap_or_default(), uid });
+                self.act(SyncAction::StopPod { name: pod.metadata.name.clone().unwrap_or_default(), uid });
             }
             None => {}
             Some(since) => {
                 // `since` is the deletion's time with its grace.
                 let late = o.now.duration_since(since);
                 if late > SignedDuration::ZERO && !o.node_out_of_service && pod.is_bound() {
-                    self.act(Action::LookAtNode);
+                    self.act(SyncAction::LookAtNode);
                 }
                 self.wake_in((-late).max(SignedDuration::from_secs(10)));
             }
@@ -173,7 +173,7 @@ impl Next<'_, '_> {
         if o.spec.suspend {
             return Some(StopReason::Suspended);
         }
-        if matches!(o.hold, Some(Hold::NotAllowed(_) | Hold::DestinationNotAllowed(_))) {
+        if matches!(o.hold, Some(HoldReason::NotAllowed(_) | HoldReason::DestinationNotAllowed(_))) {
             return Some(StopReason::NotAllowed);
         }
         let left = signed(o.spec.settings.deadline) - o.used();
@@ -182,7 +182,7 @@ impl Next<'_, '_> {
         }
         self.wake_in(left);
         let claimed = o.status.worker.as_ref().is_some_and(|worker| worker.attempt == o.status.attempt);
-        let ran = claimed || o.pod().is_some_and(|pod| pod.container() == Container::Running);
+        let ran = claimed || o.pod().is_some_and(|pod| pod.container() == SyncContainerState::Running);
         if !ran {
             let age =
                 o.status.attempt_started_at.as_ref().map_or(SignedDuration::ZERO, |at| o.now.duration_since(at.0));
@@ -212,7 +212,7 @@ impl Next<'_, '_> {
         if o.deleting {
             // Pods are let go of below; a MailboxSync goes when none is held any more.
             if o.pods.iter().all(|pod| !pod.is_held()) {
-                self.act(Action::ReleaseSync);
+                self.act(SyncAction::ReleaseSync);
             }
             return;
         }
@@ -222,10 +222,10 @@ impl Next<'_, '_> {
             status.next_attempt_at = None;
             return;
         }
-        let facts = Facts { uid: o.uid, generation: o.generation, spec: o.spec, status: o.status, now: o.now };
+        let facts = DueFacts { uid: o.uid, generation: o.generation, spec: o.spec, status: o.status, now: o.now };
         match due(&facts) {
-            Due::Never => status.next_attempt_at = None,
-            Due::At(at) => {
+            AttemptDue::Never => status.next_attempt_at = None,
+            AttemptDue::At(at) => {
                 status.next_attempt_at = Some(Time(at));
                 if o.spec.suspend {
                     status.phase = Some(SyncPhase::Suspended);
@@ -238,17 +238,17 @@ impl Next<'_, '_> {
                 }
                 self.wake_at(at);
             }
-            Due::WithAnotherSecret => {
+            AttemptDue::WithAnotherSecret => {
                 status.next_attempt_at = None;
                 match &o.secrets {
-                    SecretsSeen::Unknown => self.act(Action::LookAtSecrets),
+                    SecretsSeen::Unknown => self.act(SyncAction::LookAtSecrets),
                     SecretsSeen::There(versions) if *versions != o.status.secret_versions => self.start(),
                     SecretsSeen::There(_) | SecretsSeen::Missing(_) => {
                         self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
                     }
                 }
             }
-            Due::Now => self.start(),
+            AttemptDue::Now => self.start(),
         }
     }
 
@@ -261,13 +261,13 @@ impl Next<'_, '_> {
             status.phase = Some(SyncPhase::Suspended);
             return;
         }
-        if let Some(Hold::DestinationNotAllowed(why)) = &o.hold {
+        if let Some(HoldReason::DestinationNotAllowed(why)) = &o.hold {
             // Not given up: it goes on by itself once the operator's configuration allows it.
             status.phase = Some(SyncPhase::Stalled);
             status.last_error = Some(LastError::new(why, None));
             return;
         }
-        if let Some(Hold::NotAllowed(why)) = &o.hold {
+        if let Some(HoldReason::NotAllowed(why)) = &o.hold {
             let error = LastError {
                 class: ErrorClass::Configuration,
                 side: None,
@@ -283,7 +283,7 @@ impl Next<'_, '_> {
             return;
         }
         match &o.secrets {
-            SecretsSeen::Unknown => self.act(Action::LookAtSecrets),
+            SecretsSeen::Unknown => self.act(SyncAction::LookAtSecrets),
             SecretsSeen::Missing(what) => {
                 status.phase = Some(SyncPhase::Stalled);
                 status.last_error = Some(LastError {
@@ -304,7 +304,7 @@ impl Next<'_, '_> {
                 let (Some(slots), None) = (o.admitted, &o.hold) else {
                     status.phase = Some(SyncPhase::Queued);
                     if o.hold.is_none() {
-                        self.act(Action::Enqueue);
+                        self.act(SyncAction::Enqueue);
                     } else {
                         self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
                     }
@@ -360,13 +360,13 @@ impl Next<'_, '_> {
             let Some(end) = o.end_of(pod, o.is_silent()) else {
                 // Not ours to wait for, but still there: an attempt that never was ours, or a stale operator's.
                 if pod.deleting_since().is_none() {
-                    self.act(Action::StopPod { name: name.clone(), uid: uid.clone() });
+                    self.act(SyncAction::StopPod { name: name.clone(), uid: uid.clone() });
                 }
                 self.wake_in(SignedDuration::from_secs(FLUSH_SECONDS));
                 continue;
             };
             if pod.is_held() {
-                self.act(Action::ReleasePod { name: name.clone(), uid: uid.clone() });
+                self.act(SyncAction::ReleasePod { name: name.clone(), uid: uid.clone() });
             } else if pod.deleting_since().is_none() {
                 let ended = match &end {
                     PodEnd::Exited(exit) => exit.at.unwrap_or(made),
@@ -387,14 +387,14 @@ impl Next<'_, '_> {
         let kept = usize::try_from(o.spec.settings.failed_pods_limit).unwrap_or(0);
         for pod in overdue.into_iter().chain(failed.into_iter().skip(kept)) {
             let (Some(name), Some(uid)) = (pod.metadata.name.clone(), pod.metadata.uid.clone()) else { continue };
-            self.act(Action::DeletePod { name, uid });
+            self.act(SyncAction::DeletePod { name, uid });
         }
     }
 }
 
 /// When the next attempt is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Due {
+enum AttemptDue {
     Now,
     At(Timestamp),
     WithAnotherSecret,
@@ -408,17 +408,17 @@ pub(crate) fn is_final(sync: &MailboxSync, now: Timestamp) -> bool {
     if status.slots.is_some() || sync.metadata.deletion_timestamp.is_some() {
         return false;
     }
-    let facts = Facts::of(sync, status, now);
+    let facts = DueFacts::of(sync, status, now);
     match status.phase {
         Some(SyncPhase::Cancelled) => sync.spec.cancel,
-        Some(SyncPhase::Synced | SyncPhase::Failed) => due(&facts) == Due::Never,
+        Some(SyncPhase::Synced | SyncPhase::Failed) => due(&facts) == AttemptDue::Never,
         _ => false,
     }
 }
 
 /// What tells when an attempt is due.
 #[derive(Clone, Copy)]
-pub(super) struct Facts<'a> {
+pub(super) struct DueFacts<'a> {
     pub uid: &'a str,
     pub generation: i64,
     pub spec: &'a MailboxSyncSpec,
@@ -426,7 +426,7 @@ pub(super) struct Facts<'a> {
     pub now: Timestamp,
 }
 
-impl<'a> Facts<'a> {
+impl<'a> DueFacts<'a> {
     /// Those of a MailboxSync with this status.
     pub(crate) fn of(sync: &'a MailboxSync, status: &'a MailboxSyncStatus, now: Timestamp) -> Self {
         Self {
@@ -444,60 +444,60 @@ fn is_requested(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> bool {
     spec.sync_request.is_some() && status.sync_request != spec.sync_request
 }
 
-fn due(o: &Facts<'_>) -> Due {
+fn due(o: &DueFacts<'_>) -> AttemptDue {
     let status = o.status;
     if let Some(start) = &o.spec.start_at
         && start.0 > o.now
         && status.attempt == 0
     {
-        return Due::At(start.0);
+        return AttemptDue::At(start.0);
     }
     if is_requested(o.spec, status) {
-        return Due::Now;
+        return AttemptDue::Now;
     }
     let changed = status.observed_generation != Some(o.generation);
     let at = |time: Option<&Time>| match time {
-        Some(time) if time.0 > o.now => Due::At(time.0),
-        _ => Due::Now,
+        Some(time) if time.0 > o.now => AttemptDue::At(time.0),
+        _ => AttemptDue::Now,
     };
     match status.phase {
-        None | Some(SyncPhase::Pending | SyncPhase::Queued | SyncPhase::Running) => Due::Now,
-        Some(SyncPhase::Suspended | SyncPhase::Cancelled) => resumed(o).unwrap_or(Due::Now),
+        None | Some(SyncPhase::Pending | SyncPhase::Queued | SyncPhase::Running) => AttemptDue::Now,
+        Some(SyncPhase::Suspended | SyncPhase::Cancelled) => resumed(o).unwrap_or(AttemptDue::Now),
         Some(SyncPhase::Synced) => next_delta(o),
         Some(SyncPhase::Backoff) => at(status.next_attempt_at.as_ref()),
-        Some(SyncPhase::Stalled | SyncPhase::Failed) if changed => Due::Now,
-        Some(SyncPhase::Failed) => Due::Never,
+        Some(SyncPhase::Stalled | SyncPhase::Failed) if changed => AttemptDue::Now,
+        Some(SyncPhase::Failed) => AttemptDue::Never,
         Some(SyncPhase::Stalled) => match (&status.last_error, &status.next_attempt_at) {
             (_, Some(time)) => at(Some(time)),
-            (Some(error), None) if error.class == ErrorClass::Authentication => Due::WithAnotherSecret,
+            (Some(error), None) if error.class == ErrorClass::Authentication => AttemptDue::WithAnotherSecret,
             // A Secret was missing: it is looked at again.
-            (Some(error), None) if error.class == ErrorClass::Configuration => Due::Now,
-            _ => Due::Never,
+            (Some(error), None) if error.class == ErrorClass::Configuration => AttemptDue::Now,
+            _ => AttemptDue::Never,
         },
     }
 }
 
 /// A mailbox that was suspended, or cancelled by mistake, goes on where it was: one that was synced waits for its next
 /// delta sync.
-fn resumed(o: &Facts<'_>) -> Option<Due> {
+fn resumed(o: &DueFacts<'_>) -> Option<AttemptDue> {
     let between_syncs = o.status.attempt_used.is_none() && o.status.last_error.is_none() && o.status.syncs > 0;
     between_syncs.then(|| next_delta(o))
 }
 
 /// When the next delta sync of a mailbox is due that was synced.
-fn next_delta(o: &Facts<'_>) -> Due {
+fn next_delta(o: &DueFacts<'_>) -> AttemptDue {
     if o.status.last_synced_at.is_none() {
-        return Due::Now;
+        return AttemptDue::Now;
     }
     match next_delta_at(o) {
-        Some((next, _)) if next > o.now => Due::At(next),
-        Some(_) => Due::Now,
-        None => Due::Never,
+        Some((next, _)) if next > o.now => AttemptDue::At(next),
+        Some(_) => AttemptDue::Now,
+        None => AttemptDue::Never,
     }
 }
 
 /// The time of the next delta sync, even when it has passed, and the wait between two of them.
-pub(super) fn next_delta_at(o: &Facts<'_>) -> Option<(Timestamp, Duration)> {
+pub(super) fn next_delta_at(o: &DueFacts<'_>) -> Option<(Timestamp, Duration)> {
     let settings = &o.spec.settings;
     let Time(synced) = o.status.last_synced_at.as_ref()?;
     let synced = *synced;

@@ -11,8 +11,8 @@ use k8s_openapi::{
 use proptest::prelude::*;
 
 use super::{
-    decide::{Action, decide},
-    observe::{FLUSH_SECONDS, Heard, Hold, Observed, SecretsSeen},
+    decide::{SyncAction, decide},
+    observe::{FLUSH_SECONDS, HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
 };
 use crate::{
     api::{
@@ -33,7 +33,7 @@ const UID: &str = "uid";
 const ROUNDS: usize = 8;
 
 /// A pod, and what is true of it whether anybody sees it or not.
-struct Truth {
+struct SimulatedPod {
     pod: Arc<SyncPod>,
     attempt: i64,
     /// Its worker runs, and may append.
@@ -46,22 +46,22 @@ struct Truth {
     cut_off: bool,
 }
 
-struct World {
+struct SimulatedCluster {
     now: Timestamp,
     generation: i64,
     spec: MailboxSyncSpec,
     status: MailboxSyncStatus,
-    pods: Vec<Truth>,
-    heard: Heard,
+    pods: Vec<SimulatedPod>,
+    heard: WorkerLiveness,
     report: i64,
     secret: u32,
-    hold: Option<Hold>,
+    hold: Option<HoldReason>,
     uids: u32,
 }
 
 /// What may happen.
 #[derive(Debug, Clone)]
-enum Event {
+enum ClusterEvent {
     Pass(u32),
     Bind,
     Run,
@@ -79,49 +79,49 @@ enum Event {
     OperatorRestarts,
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn event() -> impl Strategy<Value = ClusterEvent> {
     let class = prop::sample::select(ErrorClass::ALL.to_vec());
     prop_oneof![
-        4 => (1..2000_u32).prop_map(Event::Pass),
-        1 => (10_000..30_000_u32).prop_map(Event::Pass),
-        4 => Just(Event::Bind),
-        4 => Just(Event::Run),
-        4 => any::<bool>().prop_map(|moved| Event::Report { moved }),
-        3 => prop::option::of(class).prop_map(Event::End),
-        1 => Just(Event::Crash),
-        2 => Just(Event::ForceDelete),
-        2 => Just(Event::CutOff),
-        1 => Just(Event::Evict),
-        1 => any::<bool>().prop_map(Event::Suspend),
-        1 => any::<bool>().prop_map(Event::Cancel),
-        1 => any::<u8>().prop_map(Event::Ask),
-        1 => Just(Event::OtherSecret),
-        1 => any::<bool>().prop_map(Event::Allow),
-        2 => Just(Event::OperatorRestarts),
+        4 => (1..2000_u32).prop_map(ClusterEvent::Pass),
+        1 => (10_000..30_000_u32).prop_map(ClusterEvent::Pass),
+        4 => Just(ClusterEvent::Bind),
+        4 => Just(ClusterEvent::Run),
+        4 => any::<bool>().prop_map(|moved| ClusterEvent::Report { moved }),
+        3 => prop::option::of(class).prop_map(ClusterEvent::End),
+        1 => Just(ClusterEvent::Crash),
+        2 => Just(ClusterEvent::ForceDelete),
+        2 => Just(ClusterEvent::CutOff),
+        1 => Just(ClusterEvent::Evict),
+        1 => any::<bool>().prop_map(ClusterEvent::Suspend),
+        1 => any::<bool>().prop_map(ClusterEvent::Cancel),
+        1 => any::<u8>().prop_map(ClusterEvent::Ask),
+        1 => Just(ClusterEvent::OtherSecret),
+        1 => any::<bool>().prop_map(ClusterEvent::Allow),
+        2 => Just(ClusterEvent::OperatorRestarts),
     ]
 }
 
-impl World {
+impl SimulatedCluster {
     fn new() -> Self {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let spec = testing::spec("x", "y");
         let status = MailboxSyncStatus::default();
-        let heard = Heard::first(0, now);
+        let heard = WorkerLiveness::first(0, now);
         Self { now, generation: 1, spec, status, pods: Vec::new(), heard, report: 0, secret: 0, hold: None, uids: 0 }
     }
 
-    fn current(&mut self) -> Option<&mut Truth> {
+    fn current(&mut self) -> Option<&mut SimulatedPod> {
         let attempt = self.status.attempt;
         self.pods.iter_mut().find(|truth| truth.attempt == attempt)
     }
 
-    fn happens(&mut self, event: &Event) {
+    fn happens(&mut self, event: &ClusterEvent) {
         let now = self.now;
         match event {
-            Event::Pass(seconds) => self.now += SignedDuration::from_secs(i64::from(*seconds)),
-            Event::Bind => edit(self.current(), |pod| pod.spec.node_name = Some("node".into())),
-            Event::Run => {
-                let starts = |t: &&mut Truth| {
+            ClusterEvent::Pass(seconds) => self.now += SignedDuration::from_secs(i64::from(*seconds)),
+            ClusterEvent::Bind => edit(self.current(), |pod| pod.spec.node_name = Some("node".into())),
+            ClusterEvent::Run => {
+                let starts = |t: &&mut SimulatedPod| {
                     t.pod.is_bound() && !t.cut_off && !t.told && !t.alive && state_of(&t.pod).is_none()
                 };
                 let Some(truth) = self.current().filter(starts) else { return };
@@ -131,9 +131,9 @@ impl World {
                     ContainerState { running: Some(ContainerStateRunning::default()), ..ContainerState::default() };
                 edit(Some(truth), |pod| set(pod, state));
                 // Its claim.
-                self.happens(&Event::Report { moved: false });
+                self.happens(&ClusterEvent::Report { moved: false });
             }
-            Event::Report { moved } => {
+            ClusterEvent::Report { moved } => {
                 self.report += 1;
                 let (report, attempt) = (self.report, self.status.attempt);
                 let Some(truth) = self.current().filter(|truth| truth.alive && !truth.cut_off) else { return };
@@ -146,27 +146,29 @@ impl World {
                 self.status.worker =
                     Some(WorkerStatus { attempt, report, progress: Some(progress), ..WorkerStatus::default() });
             }
-            Event::End(class) => self.end(*class),
-            Event::Crash => self.exit(139),
-            Event::ForceDelete => edit(self.current(), |pod| {
+            ClusterEvent::End(class) => self.end(*class),
+            ClusterEvent::Crash => self.exit(139),
+            ClusterEvent::ForceDelete => edit(self.current(), |pod| {
                 pod.metadata.deletion_timestamp.get_or_insert(Time(now));
             }),
-            Event::CutOff => {
+            ClusterEvent::CutOff => {
                 if let Some(truth) = self.current() {
                     truth.cut_off = true;
                 }
             }
-            Event::Evict => {
+            ClusterEvent::Evict => {
                 edit(self.current(), |pod| pod.status.reason = Some("Evicted".into()));
                 self.exit(137);
             }
-            Event::Suspend(suspend) => self.change(|spec| spec.suspend = *suspend),
-            Event::Cancel(cancel) => self.change(|spec| spec.cancel = *cancel),
-            Event::Ask(request) => self.change(|spec| spec.sync_request = Some(request.to_string())),
-            Event::OtherSecret => self.secret += 1,
-            Event::Allow(true) => self.hold = None,
-            Event::Allow(false) => self.hold = Some(Hold::DestinationNotAllowed(Error::configuration("not there"))),
-            Event::OperatorRestarts => self.heard = Heard::first(self.status.attempt, now),
+            ClusterEvent::Suspend(suspend) => self.change(|spec| spec.suspend = *suspend),
+            ClusterEvent::Cancel(cancel) => self.change(|spec| spec.cancel = *cancel),
+            ClusterEvent::Ask(request) => self.change(|spec| spec.sync_request = Some(request.to_string())),
+            ClusterEvent::OtherSecret => self.secret += 1,
+            ClusterEvent::Allow(true) => self.hold = None,
+            ClusterEvent::Allow(false) => {
+                self.hold = Some(HoldReason::DestinationNotAllowed(Error::configuration("not there")))
+            }
+            ClusterEvent::OperatorRestarts => self.heard = WorkerLiveness::first(self.status.attempt, now),
         }
     }
 
@@ -242,7 +244,7 @@ impl World {
             assert!(round < ROUNDS, "the status does not settle: {:?}", self.status);
             self.heard = self.heard.and(&self.status, self.now);
             let pods: Vec<_> = self.pods.iter().map(|truth| Arc::clone(&truth.pod)).collect();
-            let observed = Observed {
+            let observed = ObservedMailbox {
                 name: NAME,
                 uid: UID,
                 generation: self.generation,
@@ -271,10 +273,10 @@ impl World {
         }
     }
 
-    fn act(&mut self, action: &Action) {
+    fn act(&mut self, action: &SyncAction) {
         let now = self.now;
         match action {
-            Action::CreatePod => {
+            SyncAction::CreatePod => {
                 let attempt = self.status.attempt;
                 if self.pods.iter().any(|truth| truth.attempt == attempt) {
                     return;
@@ -294,7 +296,7 @@ impl World {
                     },
                     ..SyncPod::default()
                 };
-                self.pods.push(Truth {
+                self.pods.push(SimulatedPod {
                     pod: Arc::new(pod),
                     attempt,
                     alive: false,
@@ -303,7 +305,7 @@ impl World {
                     cut_off: false,
                 });
             }
-            Action::StopPod { name, .. } | Action::DeletePod { name, .. } => {
+            SyncAction::StopPod { name, .. } | SyncAction::DeletePod { name, .. } => {
                 for truth in self.pods.iter_mut().filter(|truth| truth.pod.metadata.name.as_ref() == Some(name)) {
                     truth.told |= !truth.cut_off;
                     let until = now + SignedDuration::from_secs(FLUSH_SECONDS);
@@ -312,13 +314,13 @@ impl World {
                     });
                 }
             }
-            Action::ReleasePod { name, .. } => {
+            SyncAction::ReleasePod { name, .. } => {
                 for truth in self.pods.iter_mut().filter(|truth| truth.pod.metadata.name.as_ref() == Some(name)) {
                     assert!(!truth.alive, "a pod was let go of that may still append");
                     edit(Some(truth), |pod| pod.metadata.finalizers = None);
                 }
             }
-            Action::LookAtSecrets | Action::Enqueue | Action::LookAtNode | Action::ReleaseSync => {}
+            SyncAction::LookAtSecrets | SyncAction::Enqueue | SyncAction::LookAtNode | SyncAction::ReleaseSync => {}
         }
     }
 }
@@ -332,7 +334,7 @@ fn set(pod: &mut SyncPod, state: ContainerState) {
 }
 
 /// Changes what can be seen of a pod, where anything can.
-fn edit(truth: Option<&mut Truth>, change: impl FnOnce(&mut SyncPod)) {
+fn edit(truth: Option<&mut SimulatedPod>, change: impl FnOnce(&mut SyncPod)) {
     if let Some(truth) = truth {
         change(Arc::make_mut(&mut truth.pod));
     }
@@ -343,7 +345,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_one_sync_writes_at_a_time_and_every_status_settles(events in prop::collection::vec(event(), 1..60)) {
-        let mut world = World::new();
+        let mut world = SimulatedCluster::new();
         for event in &events {
             world.operator();
             world.happens(event);
@@ -354,7 +356,7 @@ proptest! {
 
     #[test]
     fn whatever_happened_a_mailbox_is_synced_once_nothing_stands_in_its_way(events in prop::collection::vec(event(), 1..40)) {
-        let mut world = World::new();
+        let mut world = SimulatedCluster::new();
         for event in &events {
             world.operator();
             world.happens(event);
@@ -370,7 +372,7 @@ proptest! {
         while world.status.phase != Some(SyncPhase::Synced) || world.status.sync_request != world.spec.sync_request {
             trouble += 1;
             prop_assert!(trouble < 200, "it gets nowhere: {:?}", world.status);
-            for event in [Event::Bind, Event::Run, Event::Report { moved: true }, Event::End(None), Event::Pass(30)] {
+            for event in [ClusterEvent::Bind, ClusterEvent::Run, ClusterEvent::Report { moved: true }, ClusterEvent::End(None), ClusterEvent::Pass(30)] {
                 world.operator();
                 world.happens(&event);
                 world.time_tells();

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::{
     api::{MailMigrationSpec, MailServerSpec, MailboxSyncSpec, SyncEndpoint, names},
     controller::{
-        admission::{Request, Resource, Share},
-        cache::Place,
+        admission::{LimitedResource, ResourceShare, SlotRequest},
+        cache::NamespacedName,
         config::OperatorConfig,
     },
 };
@@ -15,12 +15,12 @@ use crate::{
 #[must_use]
 pub(crate) fn request(
     uid: &str,
-    (namespace, name): Place,
+    (namespace, name): NamespacedName,
     spec: &MailboxSyncSpec,
     migration: Option<&MailMigrationSpec>,
     config: &OperatorConfig,
     held: Option<i32>,
-) -> Request {
+) -> SlotRequest {
     let sides = [&spec.source, &spec.destination];
     let least = |most: usize, side: &&SyncEndpoint| limit(side, config).map_or(most, |limit| most.min(limit));
     let wanted = usize::try_from(held.unwrap_or(spec.settings.connections)).unwrap_or(1).max(1);
@@ -30,27 +30,31 @@ pub(crate) fn request(
         Some(_) => wanted,
         None => (sides.iter().fold(wanted * (1 + usize::from(same)), least) / (1 + usize::from(same))).max(1),
     };
-    let one = |limit| Share { units: 1, limit, starts_per_minute: None };
+    let one = |limit| ResourceShare { units: 1, limit, starts_per_minute: None };
     let mut needs = BTreeMap::new();
-    needs.insert(Resource::Operator, one(Some(usize::try_from(config.max_syncs).unwrap_or(usize::MAX))));
+    needs.insert(LimitedResource::Operator, one(Some(usize::try_from(config.max_syncs).unwrap_or(usize::MAX))));
     let parallelism = migration.map(|migration| usize::try_from(migration.parallelism).unwrap_or(1));
     let migration = (namespace.clone(), spec.migration.clone());
-    needs.insert(Resource::Migration(migration.clone()), one(parallelism));
-    needs.insert(Resource::Account(names::account(&spec.destination)), one(Some(1)));
+    needs.insert(LimitedResource::Migration(migration.clone()), one(parallelism));
+    needs.insert(LimitedResource::Account(names::account(&spec.destination)), one(Some(1)));
     for side in sides {
         let cluster = config.host_limit(&side.server.host, side.server.effective_port());
-        let host = Share { units: slots, limit: cluster.max_connections, starts_per_minute: cluster.starts_per_minute };
-        add(&mut needs, Resource::Host(address(&side.server)), host);
+        let host = ResourceShare {
+            units: slots,
+            limit: cluster.max_connections,
+            starts_per_minute: cluster.starts_per_minute,
+        };
+        add(&mut needs, LimitedResource::Host(address(&side.server)), host);
         let own = &side.server.limits;
-        let server = Share {
+        let server = ResourceShare {
             units: slots,
             limit: own.max_connections.and_then(|limit| usize::try_from(limit).ok()),
             starts_per_minute: own.starts_per_minute.and_then(|limit| usize::try_from(limit).ok()),
         };
         // Without a limit too: a MailServer's status tells how many there are.
-        add(&mut needs, Resource::Server(namespace.clone(), address(&side.server)), server);
+        add(&mut needs, LimitedResource::Server(namespace.clone(), address(&side.server)), server);
     }
-    Request { uid: uid.to_owned(), namespace, name, migration, slots: i32::try_from(slots).unwrap_or(1), needs }
+    SlotRequest { uid: uid.to_owned(), namespace, name, migration, slots: i32::try_from(slots).unwrap_or(1), needs }
 }
 
 /// A server, as limits know it.
@@ -60,7 +64,7 @@ pub(crate) fn address(server: &MailServerSpec) -> String {
     format!("{host}:{}", server.effective_port())
 }
 
-fn add(needs: &mut BTreeMap<Resource, Share>, resource: Resource, share: Share) {
+fn add(needs: &mut BTreeMap<LimitedResource, ResourceShare>, resource: LimitedResource, share: ResourceShare) {
     needs.entry(resource).and_modify(|there| there.units += share.units).or_insert(share);
 }
 

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     api::{Duration, MailboxSyncSpec, MailboxSyncStatus, names},
-    controller::objects::{Container, Exit, SyncPod},
+    controller::objects::{ContainerExit, SyncContainerState, SyncPod},
     error::Error,
 };
 
@@ -15,7 +15,7 @@ const MARGIN_SECONDS: i64 = 30;
 
 /// One mailbox at one moment.
 #[derive(Debug, Clone)]
-pub struct Observed<'a> {
+pub struct ObservedMailbox<'a> {
     /// The MailboxSync's name.
     pub name: &'a str,
     /// Its UID.
@@ -31,11 +31,11 @@ pub struct Observed<'a> {
     /// Its pods: all those that it controls.
     pub pods: &'a [std::sync::Arc<SyncPod>],
     /// What this process heard of the current attempt.
-    pub heard: Heard,
+    pub heard: WorkerLiveness,
     /// It holds its slots.
     pub admitted: Option<i32>,
     /// Why it may not start now, whatever it wants.
-    pub hold: Option<Hold>,
+    pub hold: Option<HoldReason>,
     /// The Secrets that it needs.
     pub secrets: SecretsSeen,
     /// The pod's node carries the taint that says it is out of service.
@@ -46,7 +46,7 @@ pub struct Observed<'a> {
 
 /// What this process heard of an attempt, on its own clock: rebuilt, later and so safer, when it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
+pub struct WorkerLiveness {
     /// The attempt.
     pub attempt: i64,
     /// The worker's newest report.
@@ -61,7 +61,7 @@ pub struct Heard {
     pub reports_without_move: u32,
 }
 
-impl Heard {
+impl WorkerLiveness {
     /// What is known when an attempt is seen for the first time.
     #[must_use]
     pub const fn first(attempt: i64, now: Timestamp) -> Self {
@@ -94,7 +94,7 @@ impl Heard {
 
 /// Why a mailbox may not start now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hold {
+pub enum HoldReason {
     /// Its migration is suspended, or gone.
     Migration,
     /// Another migration has its destination account. Whose is nobody else's business.
@@ -120,14 +120,14 @@ pub enum SecretsSeen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PodEnd {
     /// Its container ended.
-    Exited(Exit),
+    Exited(ContainerExit),
     /// It never ran anywhere.
     NeverRan,
     /// It was lost sight of, for longer than it would go on by itself.
     Lost,
 }
 
-impl<'a> Observed<'a> {
+impl<'a> ObservedMailbox<'a> {
     /// The current attempt's pod.
     #[must_use]
     pub(crate) fn pod(&self) -> Option<&'a SyncPod> {
@@ -166,7 +166,7 @@ impl<'a> Observed<'a> {
         let deleting = pod.deleting_since().is_some();
         let failed = pod.status.phase.as_deref() == Some("Failed");
         match pod.container() {
-            Container::Terminated(exit) => Some(PodEnd::Exited(exit)),
+            SyncContainerState::Terminated(exit) => Some(PodEnd::Exited(exit)),
             _ if !pod.is_bound() && (deleting || failed) => Some(PodEnd::NeverRan),
             _ if (deleting || failed) && (self.node_out_of_service || silent) => Some(PodEnd::Lost),
             _ => None,

@@ -6,14 +6,14 @@ use jiff::Timestamp;
 use kube::{ResourceExt as _, runtime::controller::Action as Requeue};
 
 use super::{
-    apply::{self, Applied},
-    decide::{Action, decide},
-    observe::{Heard, Hold, Observed, SecretsSeen},
-    status::{Look, request, write},
+    apply::{self, ActionOutcome},
+    decide::{SyncAction, decide},
+    observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
+    status::{ReconcileState, request, write},
 };
 use crate::{
     api::{MailboxSync, MailboxSyncStatus, names},
-    controller::{context::Context, error::Failure, reference},
+    controller::{context::ControllerContext, error::ReconcileError, reference},
 };
 
 /// More writes than this in a row are a defect: a status that never settles must not become a storm.
@@ -23,13 +23,20 @@ const ROUNDS: usize = 8;
 ///
 /// # Errors
 /// When the API server refused, or did not answer: it is tried again.
-pub(crate) async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> Result<Requeue, Failure> {
+pub(crate) async fn reconcile(
+    sync: Arc<MailboxSync>,
+    context: Arc<ControllerContext>,
+) -> Result<Requeue, ReconcileError> {
     let (Some(namespace), Some(uid)) = (sync.namespace(), sync.uid()) else { return Ok(Requeue::await_change()) };
     if context.written.is_stale(&*sync) {
         return Ok(Requeue::await_change());
     }
-    let mut look =
-        Look { place: (namespace, sync.name_any()), uid, secrets: SecretsSeen::Unknown, out_of_service: false };
+    let mut look = ReconcileState {
+        place: (namespace, sync.name_any()),
+        uid,
+        secrets: SecretsSeen::Unknown,
+        out_of_service: false,
+    };
     let mut sync = sync;
     for _ in 0..ROUNDS {
         let empty = MailboxSyncStatus::default();
@@ -41,7 +48,7 @@ pub(crate) async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> 
         }
         let now = Timestamp::now();
         context.counts.see(&look.uid, status);
-        let observed = Observed {
+        let observed = ObservedMailbox {
             name: &look.place.1,
             uid: &look.uid,
             generation: sync.metadata.generation.unwrap_or_default(),
@@ -57,9 +64,9 @@ pub(crate) async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> 
             now,
         };
         let decision = decide(&observed);
-        if decision.actions.contains(&Action::LookAtSecrets) {
+        if decision.actions.contains(&SyncAction::LookAtSecrets) {
             // Nothing is changed by looking, and one write is saved by looking first.
-            apply::apply(&context, &mut look, &sync, &pods, &Action::LookAtSecrets).await?;
+            apply::apply(&context, &mut look, &sync, &pods, &SyncAction::LookAtSecrets).await?;
             continue;
         }
         let was_running = observed.is_running();
@@ -78,9 +85,9 @@ pub(crate) async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> 
         let mut again = None;
         for action in &decision.actions {
             match apply::apply(&context, &mut look, &sync, &pods, action).await? {
-                Applied::Done => {}
-                Applied::LookAgain => again = again.or(Some(sync.clone())),
-                Applied::Wrote(next) => again = Some(next),
+                ActionOutcome::Done => {}
+                ActionOutcome::LookAgain => again = again.or(Some(sync.clone())),
+                ActionOutcome::Wrote(next) => again = Some(next),
             }
         }
         if let Some(next) = again {
@@ -99,7 +106,7 @@ pub(crate) async fn reconcile(sync: Arc<MailboxSync>, context: Arc<Context>) -> 
 }
 
 /// Takes the slots again that attempts hold which ran before this process did.
-pub(crate) fn restore(context: &Context) {
+pub(crate) fn restore(context: &ControllerContext) {
     for sync in context.caches.syncs.state() {
         if let Some(slots) = sync.status.as_ref().and_then(|status| status.slots) {
             let request = request(context, &sync, Some(slots));
@@ -115,36 +122,36 @@ pub(crate) fn restore(context: &Context) {
     }
 }
 
-fn heard(context: &Context, uid: &str, status: &MailboxSyncStatus, now: Timestamp) -> Heard {
+fn heard(context: &ControllerContext, uid: &str, status: &MailboxSyncStatus, now: Timestamp) -> WorkerLiveness {
     let mut heard = context.heard();
     if status.slots.is_none() {
         heard.remove(uid);
-        return Heard::first(status.attempt, now);
+        return WorkerLiveness::first(status.attempt, now);
     }
-    let entry = heard.entry(uid.to_owned()).or_insert_with(|| Heard::first(status.attempt, now));
+    let entry = heard.entry(uid.to_owned()).or_insert_with(|| WorkerLiveness::first(status.attempt, now));
     *entry = entry.and(status, now);
     *entry
 }
 
 /// Why a mailbox may not start now, or not go on.
-fn hold(context: &Context, look: &Look, sync: &MailboxSync) -> Option<Hold> {
+fn hold(context: &ControllerContext, look: &ReconcileState, sync: &MailboxSync) -> Option<HoldReason> {
     // Before all else: what is not allowed does not go on either.
     let destination = &sync.spec.destination;
     let reference = destination.server_ref.as_ref().map(|reference| reference.name.as_str());
     if let Some(why) = context.config.forbids_destination(&destination.server.host, reference) {
-        return Some(Hold::DestinationNotAllowed(why));
+        return Some(HoldReason::DestinationNotAllowed(why));
     }
     if let Some(why) = context.config.forbids(&look.place.0, &sync.spec) {
-        return Some(Hold::NotAllowed(why));
+        return Some(HoldReason::NotAllowed(why));
     }
-    let Some(migration) = context.caches.migration_of(sync) else { return Some(Hold::Migration) };
+    let Some(migration) = context.caches.migration_of(sync) else { return Some(HoldReason::Migration) };
     if migration.spec.suspend || migration.metadata.deletion_timestamp.is_some() {
-        return Some(Hold::Migration);
+        return Some(HoldReason::Migration);
     }
     let account = names::account(&sync.spec.destination);
     let others = context.caches.syncs_into(&account);
     let taken = others.iter().any(|other| comes_before(other, sync));
-    taken.then_some(Hold::DestinationTaken)
+    taken.then_some(HoldReason::DestinationTaken)
 }
 
 /// True when a mailbox of another migration has the destination account of this one: the oldest proven login has it,

@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use super::observe::SecretsSeen;
 use crate::{
     api::MailboxSyncSpec,
-    controller::{cache::Place, pod},
+    controller::{cache::NamespacedName, pod},
 };
 
 /// How long a version counts: many mailboxes share a Secret.
@@ -21,7 +21,7 @@ const FRESH: Duration = Duration::from_secs(30);
 /// Versions of Secrets, seen lately.
 pub(crate) struct SecretVersions {
     client: Client,
-    seen: Mutex<HashMap<Place, (Instant, Option<String>)>>,
+    seen: Mutex<HashMap<NamespacedName, (Instant, Option<String>)>>,
 }
 
 impl SecretVersions {

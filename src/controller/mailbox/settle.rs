@@ -5,14 +5,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     backoff::jittered,
-    observe::{Observed, PodEnd, signed},
+    observe::{ObservedMailbox, PodEnd, signed},
 };
 use crate::{
     api::{
         Duration, LastError, MailboxSyncStatus, WorkerStatus,
         mailbox_sync::{Failures, Outcome, StopReason, SyncPhase},
     },
-    controller::{events::Note, objects::Exit},
+    controller::{events::EventNote, objects::ContainerExit},
     error::{EXIT_FENCED, ErrorClass},
 };
 
@@ -27,16 +27,16 @@ const JITTER_PERCENT: i32 = 10;
 
 /// What an attempt's end comes to.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Settled {
+pub(crate) struct SettledAttempt {
     /// The status as it shall be.
     pub status: MailboxSyncStatus,
     /// What people are told.
-    pub notes: Vec<Note>,
+    pub notes: Vec<EventNote>,
 }
 
 /// What came of an attempt.
 #[derive(Debug, Clone, PartialEq)]
-enum Came {
+enum AttemptResult {
     Synced,
     Stopped,
     Failed(LastError),
@@ -46,7 +46,7 @@ enum Came {
 
 /// Settles the attempt.
 #[must_use]
-pub(crate) fn settle(o: &Observed<'_>, end: &PodEnd) -> Settled {
+pub(crate) fn settle(o: &ObservedMailbox<'_>, end: &PodEnd) -> SettledAttempt {
     let mut status = o.status.clone();
     let mut notes = Vec::new();
     let worker = last_report(o);
@@ -67,10 +67,10 @@ pub(crate) fn settle(o: &Observed<'_>, end: &PodEnd) -> Settled {
     status.attempt_used = None;
     status.next_attempt_at = None;
     match (came, stopping) {
-        (Came::Synced, _) => synced(o, &mut status, &mut failures, worker.as_ref()),
+        (AttemptResult::Synced, _) => synced(o, &mut status, &mut failures, worker.as_ref()),
         (_, Some(StopReason::Cancelled)) => status.phase = Some(SyncPhase::Cancelled),
         (_, Some(StopReason::Removed)) => status.phase = Some(SyncPhase::Pending),
-        (Came::Failed(error), _) => failed(o, &mut status, &mut failures, error, &mut notes),
+        (AttemptResult::Failed(error), _) => failed(o, &mut status, &mut failures, error, &mut notes),
         (_, Some(StopReason::NotAllowed)) => status.phase = Some(SyncPhase::Pending),
         (_, Some(StopReason::Suspended)) => {
             status.phase = Some(SyncPhase::Suspended);
@@ -80,16 +80,16 @@ pub(crate) fn settle(o: &Observed<'_>, end: &PodEnd) -> Settled {
         (_, Some(reason @ (StopReason::Deadline | StopReason::NoProgress))) => {
             restarted(&mut status, &mut failures, reason, progressed, o, &mut notes);
         }
-        (Came::Stopped, _) => {
+        (AttemptResult::Stopped, _) => {
             lost(o, &mut status, &mut failures, "the pod was asked to stop by the cluster", &mut notes);
         }
-        (Came::Lost(why), _) => lost(o, &mut status, &mut failures, &why, &mut notes),
+        (AttemptResult::Lost(why), _) => lost(o, &mut status, &mut failures, &why, &mut notes),
     }
     if let Some(worker) = worker.filter(|worker| worker.outcome == Some(Outcome::Stopped)) {
         leave_alone(&mut status, worker.last_error, o);
     }
     status.failures = (failures != Failures::default()).then_some(failures);
-    Settled { status, notes }
+    SettledAttempt { status, notes }
 }
 
 /// The pod was refused, by a quota or a policy: no attempt was made, its number is used again.
@@ -106,19 +106,19 @@ pub(crate) fn refused(status: &MailboxSyncStatus) -> MailboxSyncStatus {
 
 /// The pod can't be made: what `podOverrides` say is wrong.
 #[must_use]
-pub(crate) fn impossible(status: &MailboxSyncStatus, why: &str) -> (MailboxSyncStatus, Note) {
+pub(crate) fn impossible(status: &MailboxSyncStatus, why: &str) -> (MailboxSyncStatus, EventNote) {
     let message = format!("the API server takes no such pod: {}", why.chars().take(800).collect::<String>());
     let error = LastError {
         class: ErrorClass::Configuration,
         ..internal(&message, "Correct podOverrides of the MailMigration")
     };
     let status = MailboxSyncStatus { phase: Some(SyncPhase::Failed), last_error: Some(error), ..refused(status) };
-    (status, Note::warning("Failed", message))
+    (status, EventNote::warning("Failed", message))
 }
 
 /// The newest word of this attempt's worker, from its status or, where the API server was away, from its termination
 /// message.
-fn last_report(o: &Observed<'_>) -> Option<WorkerStatus> {
+fn last_report(o: &ObservedMailbox<'_>) -> Option<WorkerStatus> {
     let reported = o.status.worker.clone().filter(|worker| worker.attempt == o.status.attempt);
     let word = o.pod().and_then(crate::controller::objects::SyncPod::last_word);
     let word = word.filter(|word| word.attempt == o.status.attempt);
@@ -128,28 +128,31 @@ fn last_report(o: &Observed<'_>) -> Option<WorkerStatus> {
     }
 }
 
-fn came(o: &Observed<'_>, end: &PodEnd, worker: Option<&WorkerStatus>) -> Came {
+fn came(o: &ObservedMailbox<'_>, end: &PodEnd, worker: Option<&WorkerStatus>) -> AttemptResult {
     let error = worker.and_then(|worker| worker.last_error.clone());
     match (worker.and_then(|worker| worker.outcome), error) {
-        (Some(Outcome::Synced), _) => return Came::Synced,
-        (Some(Outcome::Stopped), _) => return Came::Stopped,
-        (Some(Outcome::Failed), Some(error)) => return Came::Failed(error),
+        (Some(Outcome::Synced), _) => return AttemptResult::Synced,
+        (Some(Outcome::Stopped), _) => return AttemptResult::Stopped,
+        (Some(Outcome::Failed), Some(error)) => return AttemptResult::Failed(error),
         _ => {}
     }
     match end {
-        PodEnd::NeverRan => Came::Lost("the pod never ran".to_owned()),
-        PodEnd::Lost => Came::Lost("the pod was lost sight of".to_owned()),
+        PodEnd::NeverRan => AttemptResult::Lost("the pod never ran".to_owned()),
+        PodEnd::Lost => AttemptResult::Lost("the pod was lost sight of".to_owned()),
         PodEnd::Exited(exit) => exited(o, exit),
     }
 }
 
 /// The container ended without a word.
-fn exited(o: &Observed<'_>, exit: &Exit) -> Came {
+fn exited(o: &ObservedMailbox<'_>, exit: &ContainerExit) -> AttemptResult {
     let pod = o.pod();
     let deleted = pod.is_some_and(|pod| pod.deleting_since().is_some() || pod.was_disrupted());
     if exit.reason == "OOMKilled" {
         let advice = "Raise podOverrides.resources.limits.memory; please report how large the mailbox is";
-        return Came::Failed(internal("the sync was killed: it needed more memory than its pod may have", advice));
+        return AttemptResult::Failed(internal(
+            "the sync was killed: it needed more memory than its pod may have",
+            advice,
+        ));
     }
     if deleted
         || exit.code == i32::from(EXIT_FENCED)
@@ -157,17 +160,17 @@ fn exited(o: &Observed<'_>, exit: &Exit) -> Came {
         || exit.reason == "ContainerStatusUnknown"
     {
         let why = pod.and_then(|pod| pod.status.reason.clone().or_else(|| pod.status.message.clone()));
-        return Came::Lost(
+        return AttemptResult::Lost(
             why.map_or_else(|| "the pod was ended from outside".to_owned(), |why| format!("the pod was ended: {why}")),
         );
     }
     if exit.reason == "StartError" || exit.code == 128 {
-        return Came::Lost(format!(
+        return AttemptResult::Lost(format!(
             "the container could not be started: {}",
             exit.message.chars().take(300).collect::<String>()
         ));
     }
-    Came::Failed(internal(
+    AttemptResult::Failed(internal(
         &format!("the sync ended with exit code {} and without a report", exit.code),
         "Look at the pod's log, and please report it",
     ))
@@ -186,7 +189,12 @@ fn internal(message: &str, advice: &str) -> LastError {
     }
 }
 
-fn synced(o: &Observed<'_>, status: &mut MailboxSyncStatus, failures: &mut Failures, worker: Option<&WorkerStatus>) {
+fn synced(
+    o: &ObservedMailbox<'_>,
+    status: &mut MailboxSyncStatus,
+    failures: &mut Failures,
+    worker: Option<&WorkerStatus>,
+) {
     status.phase = Some(SyncPhase::Synced);
     status.syncs += 1;
     status.last_error = None;
@@ -204,11 +212,11 @@ fn synced(o: &Observed<'_>, status: &mut MailboxSyncStatus, failures: &mut Failu
 }
 
 fn failed(
-    o: &Observed<'_>,
+    o: &ObservedMailbox<'_>,
     status: &mut MailboxSyncStatus,
     failures: &mut Failures,
     error: LastError,
-    notes: &mut Vec<Note>,
+    notes: &mut Vec<EventNote>,
 ) {
     failures.sync = failures.sync.saturating_add(1);
     failures.in_a_row = failures.in_a_row.saturating_add(1);
@@ -237,7 +245,7 @@ fn failed(
     status.phase = Some(phase);
     status.next_attempt_at = next;
     let message = format!("{}: {}", error.class, error.message);
-    notes.push(Note::warning(if phase == SyncPhase::Failed { "Failed" } else { "SyncFailed" }, message));
+    notes.push(EventNote::warning(if phase == SyncPhase::Failed { "Failed" } else { "SyncFailed" }, message));
     status.last_error = Some(error);
 }
 
@@ -247,7 +255,7 @@ fn not_before(error: &LastError) -> Option<Time> {
 }
 
 /// An attempt that was stopped while it waited for a server is not followed by one that asks it sooner.
-fn leave_alone(status: &mut MailboxSyncStatus, error: Option<LastError>, o: &Observed<'_>) {
+fn leave_alone(status: &mut MailboxSyncStatus, error: Option<LastError>, o: &ObservedMailbox<'_>) {
     let again = matches!(status.phase, Some(SyncPhase::Pending | SyncPhase::Backoff));
     let Some(error) = error.filter(|_| again) else { return };
     let planned = status.next_attempt_at.as_ref().map_or(o.now, |next| next.0);
@@ -263,8 +271,8 @@ fn restarted(
     failures: &mut Failures,
     reason: StopReason,
     progressed: bool,
-    o: &Observed<'_>,
-    notes: &mut Vec<Note>,
+    o: &ObservedMailbox<'_>,
+    notes: &mut Vec<EventNote>,
 ) {
     if reason == StopReason::Deadline {
         failures.deadline_restarts = failures.deadline_restarts.saturating_add(1);
@@ -276,7 +284,7 @@ fn restarted(
     failures.fruitless_restarts += 1;
     if failures.fruitless_restarts >= MAX_FRUITLESS {
         let message = format!("{MAX_FRUITLESS} attempts in a row were restarted and copied nothing");
-        notes.push(Note::warning("Stalled", message.clone()));
+        notes.push(EventNote::warning("Stalled", message.clone()));
         status.phase = Some(SyncPhase::Stalled);
         status.last_error = Some(LastError {
             class: ErrorClass::Network,
@@ -289,14 +297,20 @@ fn restarted(
     }
 }
 
-fn lost(o: &Observed<'_>, status: &mut MailboxSyncStatus, failures: &mut Failures, why: &str, notes: &mut Vec<Note>) {
+fn lost(
+    o: &ObservedMailbox<'_>,
+    status: &mut MailboxSyncStatus,
+    failures: &mut Failures,
+    why: &str,
+    notes: &mut Vec<EventNote>,
+) {
     failures.infrastructure = failures.infrastructure.saturating_add(1);
     failures.infrastructure_in_a_row = failures.infrastructure_in_a_row.saturating_add(1);
     let first = SignedDuration::from_secs(INFRASTRUCTURE_SECONDS);
     let wait = doubled(first, failures.infrastructure_in_a_row, SignedDuration::from_secs(MAX_INFRASTRUCTURE_SECONDS));
     status.phase = Some(SyncPhase::Backoff);
     status.next_attempt_at = Some(Time(o.now + jittered(wait, JITTER_PERCENT, o.uid, status.attempt)));
-    notes.push(Note::warning("PodLost", why));
+    notes.push(EventNote::warning("PodLost", why));
 }
 
 /// A wait that doubles with each time in a row, from the first on.

@@ -11,13 +11,16 @@ use kube::{
 use super::{needs, observe::SecretsSeen};
 use crate::{
     api::{MailboxSync, MailboxSyncStatus},
-    controller::{admission::Request, cache::Place, context::Context, error::Failure, merge, objects::slim_sync},
+    controller::{
+        admission::SlotRequest, cache::NamespacedName, context::ControllerContext, error::ReconcileError, merge,
+        objects::slim_sync,
+    },
 };
 
 /// What one reconciliation finds out on its way.
-pub(super) struct Look {
+pub(super) struct ReconcileState {
     /// The mailbox's namespace and name.
-    pub place: Place,
+    pub place: NamespacedName,
     /// Its UID.
     pub uid: String,
     /// What is known of its Secrets.
@@ -28,10 +31,10 @@ pub(super) struct Look {
 
 /// Writes what changed of a status; gives the object as it is then, or nothing where there was nothing to write.
 pub(super) async fn write(
-    context: &Context,
+    context: &ControllerContext,
     sync: &MailboxSync,
     status: &MailboxSyncStatus,
-) -> Result<Option<Arc<MailboxSync>>, Failure> {
+) -> Result<Option<Arc<MailboxSync>>, ReconcileError> {
     let empty = MailboxSyncStatus::default();
     let Some(patch) = merge::patch(sync.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
     let mut patch = patch;
@@ -54,7 +57,7 @@ pub(super) async fn write(
 }
 
 /// The request for slots of a mailbox, as it stands.
-pub(super) fn request(context: &Context, sync: &MailboxSync, held: Option<i32>) -> Request {
+pub(super) fn request(context: &ControllerContext, sync: &MailboxSync, held: Option<i32>) -> SlotRequest {
     let place = (sync.namespace().unwrap_or_default(), sync.name_any());
     let migration = context.caches.migration_of(sync);
     let spec = migration.as_ref().map(|migration| &migration.spec);

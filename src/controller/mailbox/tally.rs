@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    decide::{Facts, next_delta_at},
+    decide::{DueFacts, next_delta_at},
     observe::signed,
 };
 use crate::{
@@ -43,23 +43,23 @@ pub(crate) fn tally<'a>(syncs: impl Iterator<Item = &'a MailboxSync>, now: Times
 }
 
 /// A delta sync that is due and did not begin.
-struct Late {
+struct OverdueSync {
     by: SignedDuration,
     /// The time between two delta syncs.
     every: SignedDuration,
 }
 
 /// Whether a mailbox's delta sync is due and did not begin, although nobody stopped it and it does not fail.
-fn late(sync: &MailboxSync, now: Timestamp) -> Option<Late> {
+fn late(sync: &MailboxSync, now: Timestamp) -> Option<OverdueSync> {
     let (status, spec) = (sync.status.as_ref()?, &sync.spec);
     let stopped = spec.suspend || spec.cancel || sync.metadata.deletion_timestamp.is_some();
     let waits = matches!(status.phase, Some(SyncPhase::Pending | SyncPhase::Queued | SyncPhase::Synced));
     if stopped || !waits || status.slots.is_some() {
         return None;
     }
-    let (due, every) = next_delta_at(&Facts::of(sync, status, now))?;
+    let (due, every) = next_delta_at(&DueFacts::of(sync, status, now))?;
     let begun = status.attempt_started_at.as_ref().is_some_and(|started| started.0 >= due);
-    (due <= now && !begun).then(|| Late { by: now.duration_since(due), every: signed(every) })
+    (due <= now && !begun).then(|| OverdueSync { by: now.duration_since(due), every: signed(every) })
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use k8s_openapi::{
 
 use super::{
     backoff::jittered,
-    decide::{Action, Decision, decide},
-    observe::{Heard, Hold, Observed, SecretsSeen, signed},
+    decide::{SyncAction, SyncDecision, decide},
+    observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, signed},
     settle::impossible,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
         settings::Schedule,
     },
     controller::{
-        events::Note,
+        events::EventNote,
         objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
         testing,
     },
@@ -34,16 +34,16 @@ const NAME: &str = "m";
 const UID: &str = "uid";
 
 /// A mailbox that holds its Secrets and has its turn.
-struct Case {
+struct MailboxFixture {
     spec: MailboxSyncSpec,
     status: MailboxSyncStatus,
     pods: Vec<Arc<SyncPod>>,
-    hold: Option<Hold>,
+    hold: Option<HoldReason>,
     admitted: Option<i32>,
     now: Timestamp,
 }
 
-impl Case {
+impl MailboxFixture {
     fn new() -> Self {
         let spec = testing::spec("x", "y");
         let now = Timestamp::from_second(1_800_000_000).unwrap();
@@ -80,8 +80,8 @@ impl Case {
         self.now += SignedDuration::from_secs(seconds);
     }
 
-    fn decide(&self) -> Decision {
-        decide(&Observed {
+    fn decide(&self) -> SyncDecision {
+        decide(&ObservedMailbox {
             name: NAME,
             uid: UID,
             generation: 1,
@@ -89,7 +89,7 @@ impl Case {
             spec: &self.spec,
             status: &self.status,
             pods: &self.pods,
-            heard: Heard::first(self.status.attempt, self.now),
+            heard: WorkerLiveness::first(self.status.attempt, self.now),
             admitted: self.admitted,
             hold: self.hold.clone(),
             secrets: SecretsSeen::There(vec!["mail=1".into()]),
@@ -123,9 +123,9 @@ fn ended(attempt: i64, exit_code: i32, at: Timestamp) -> Arc<SyncPod> {
     pod
 }
 
-fn deleted(decision: &Decision) -> BTreeSet<&str> {
+fn deleted(decision: &SyncDecision) -> BTreeSet<&str> {
     let names = decision.actions.iter().filter_map(|action| match action {
-        Action::DeletePod { name, .. } => Some(name.as_str()),
+        SyncAction::DeletePod { name, .. } => Some(name.as_str()),
         _ => None,
     });
     names.collect()
@@ -133,7 +133,7 @@ fn deleted(decision: &Decision) -> BTreeSet<&str> {
 
 #[test]
 fn an_attempt_whose_pod_does_not_run_within_ten_minutes_is_stopped_and_gives_its_slots_back() {
-    let mut case = Case::running();
+    let mut case = MailboxFixture::running();
     case.pass(599);
     let waits = case.decide();
     assert_eq!((waits.status.stopping.clone(), waits.wake), (None, Some(SignedDuration::from_secs(1))));
@@ -143,7 +143,7 @@ fn an_attempt_whose_pod_does_not_run_within_ten_minutes_is_stopped_and_gives_its
     assert_eq!(case.status.stopping.as_ref().map(|stopping| stopping.reason), Some(StopReason::NotStarted));
     assert_eq!(case.status.slots, Some(2), "held until its end is certain");
     let stops = case.decide();
-    assert!(matches!(&stops.actions[..], [Action::StopPod { uid, .. }] if uid == "pod-1"), "{:?}", stops.actions);
+    assert!(matches!(&stops.actions[..], [SyncAction::StopPod { uid, .. }] if uid == "pod-1"), "{:?}", stops.actions);
     // It was on no node: it never runs.
     Arc::make_mut(&mut case.pods[0]).metadata.deletion_timestamp = Some(Time(case.now));
     let settled = case.decide().status;
@@ -154,7 +154,7 @@ fn an_attempt_whose_pod_does_not_run_within_ten_minutes_is_stopped_and_gives_its
 
 #[test]
 fn an_attempt_whose_pod_runs_is_not_stopped_after_ten_minutes() {
-    let mut case = Case::running();
+    let mut case = MailboxFixture::running();
     case.pods = vec![pod(1, Some(is_running()))];
     case.pass(601);
     let decision = case.decide();
@@ -163,22 +163,22 @@ fn an_attempt_whose_pod_runs_is_not_stopped_after_ten_minutes() {
 
 #[test]
 fn an_attempt_that_has_no_pod_after_ten_minutes_gives_its_slots_back_at_once() {
-    let mut case = Case::new();
+    let mut case = MailboxFixture::new();
     case.status = case.decide().status;
-    assert_eq!(case.decide().actions, [Action::CreatePod]);
+    assert_eq!(case.decide().actions, [SyncAction::CreatePod]);
     case.pass(600);
     let settled = case.decide();
     assert_eq!((settled.status.slots, settled.status.phase), (None, Some(SyncPhase::Backoff)));
-    assert!(!settled.actions.contains(&Action::CreatePod));
+    assert!(!settled.actions.contains(&SyncAction::CreatePod));
 }
 
 #[test]
 fn a_queued_mailbox_whose_master_user_is_not_allowed_fails() {
-    let mut case = Case::new();
+    let mut case = MailboxFixture::new();
     case.admitted = None;
     case.status = case.decide().status;
     assert_eq!(case.status.phase, Some(SyncPhase::Queued));
-    case.hold = Some(Hold::NotAllowed("source.masterUser is not allowed in namespace n".into()));
+    case.hold = Some(HoldReason::NotAllowed("source.masterUser is not allowed in namespace n".into()));
     let decision = case.decide();
     assert_eq!((decision.status.phase, decision.status.attempt), (Some(SyncPhase::Failed), 0));
     assert!(decision.actions.is_empty(), "it asks for nothing: {:?}", decision.actions);
@@ -192,14 +192,14 @@ fn a_queued_mailbox_whose_master_user_is_not_allowed_fails() {
     assert_eq!(case.decide().status, case.status);
 }
 
-fn not_there() -> Hold {
+fn not_there() -> HoldReason {
     let what = "mail may not be moved to elsewhere.example";
-    Hold::DestinationNotAllowed(Error::configuration(what).advice("Ask whoever runs Mailferry"))
+    HoldReason::DestinationNotAllowed(Error::configuration(what).advice("Ask whoever runs Mailferry"))
 }
 
 #[test]
 fn a_mailbox_whose_destination_is_not_allowed_is_stalled_and_starts_once_it_is() {
-    let mut case = Case::new();
+    let mut case = MailboxFixture::new();
     case.hold = Some(not_there());
     let decision = case.decide();
     assert_eq!((decision.status.phase, decision.status.attempt), (Some(SyncPhase::Stalled), 0));
@@ -216,9 +216,9 @@ fn a_mailbox_whose_destination_is_not_allowed_is_stalled_and_starts_once_it_is()
 #[test]
 fn an_attempt_that_is_not_allowed_any_more_stops_at_its_checkpoint_and_no_other_starts() {
     for (hold, phase) in
-        [(not_there(), SyncPhase::Stalled), (Hold::NotAllowed("no master user".into()), SyncPhase::Failed)]
+        [(not_there(), SyncPhase::Stalled), (HoldReason::NotAllowed("no master user".into()), SyncPhase::Failed)]
     {
-        let mut case = Case::running();
+        let mut case = MailboxFixture::running();
         case.pods = vec![pod(1, Some(is_running()))];
         case.hold = Some(hold);
         let asked = case.decide();
@@ -226,7 +226,7 @@ fn an_attempt_that_is_not_allowed_any_more_stops_at_its_checkpoint_and_no_other_
         case.status = asked.status;
         assert_eq!(case.status.stopping.as_ref().map(|stopping| stopping.reason), Some(StopReason::NotAllowed));
         assert_eq!(case.status.slots, Some(2), "held until its end is certain");
-        assert!(matches!(&case.decide().actions[..], [Action::StopPod { .. }]));
+        assert!(matches!(&case.decide().actions[..], [SyncAction::StopPod { .. }]));
         case.pods = vec![ended(1, 0, case.now)];
         case.status.worker =
             Some(WorkerStatus { attempt: 1, outcome: Some(Outcome::Stopped), ..WorkerStatus::default() });
@@ -239,19 +239,19 @@ fn an_attempt_that_is_not_allowed_any_more_stops_at_its_checkpoint_and_no_other_
 
 #[test]
 fn no_pod_is_made_for_an_attempt_that_is_not_allowed_any_more() {
-    let mut case = Case::new();
+    let mut case = MailboxFixture::new();
     case.status = case.decide().status;
-    assert_eq!(case.decide().actions, [Action::CreatePod]);
+    assert_eq!(case.decide().actions, [SyncAction::CreatePod]);
     case.hold = Some(not_there());
     let settled = case.decide();
     assert_eq!(settled.status.slots, None);
-    assert!(!settled.actions.contains(&Action::CreatePod), "{:?}", settled.actions);
+    assert!(!settled.actions.contains(&SyncAction::CreatePod), "{:?}", settled.actions);
 }
 
 #[test]
 fn a_mailbox_whose_destination_another_has_waits_without_a_place_in_the_queue() {
-    let mut case = Case::new();
-    case.hold = Some(Hold::DestinationTaken);
+    let mut case = MailboxFixture::new();
+    case.hold = Some(HoldReason::DestinationTaken);
     let decision = case.decide();
     assert_eq!((decision.status.phase, decision.status.slots), (Some(SyncPhase::Queued), None));
     assert!(decision.actions.is_empty() && decision.wake.is_some());
@@ -259,7 +259,7 @@ fn a_mailbox_whose_destination_another_has_waits_without_a_place_in_the_queue() 
 
 #[test]
 fn failed_pods_beyond_the_limit_go_oldest_first_and_before_their_time() {
-    let mut case = Case::synced();
+    let mut case = MailboxFixture::synced();
     case.spec.settings.failed_pods_limit = 2;
     let just_now = case.now - SignedDuration::from_secs(60);
     case.status.attempt = 6;
@@ -273,7 +273,7 @@ fn failed_pods_beyond_the_limit_go_oldest_first_and_before_their_time() {
 
 #[test]
 fn a_pod_that_ended_goes_after_its_time_however_it_ended() {
-    let mut case = Case::synced();
+    let mut case = MailboxFixture::synced();
     case.status.attempt = 3;
     let ttl = signed(case.spec.settings.ttl);
     let second = SignedDuration::from_secs(1);
@@ -285,16 +285,16 @@ fn a_pod_that_ended_goes_after_its_time_however_it_ended() {
 
 #[test]
 fn a_pod_that_is_held_is_let_go_of_before_it_is_deleted() {
-    let mut case = Case::synced();
+    let mut case = MailboxFixture::synced();
     let mut held = ended(1, 0, case.now - signed(case.spec.settings.ttl));
     Arc::make_mut(&mut held).metadata.finalizers = Some(vec![POD_FINALIZER.to_owned()]);
     case.pods = vec![held];
     let actions = case.decide().actions;
-    assert!(matches!(&actions[..], [Action::ReleasePod { uid, .. }] if uid == "pod-1"), "{actions:?}");
+    assert!(matches!(&actions[..], [SyncAction::ReleasePod { uid, .. }] if uid == "pod-1"), "{actions:?}");
 }
 
 /// A pod of an attempt that the status does not tell of: the status that is seen is older.
-fn ahead(case: &Case, state: ContainerState) -> Arc<SyncPod> {
+fn ahead(case: &MailboxFixture, state: ContainerState) -> Arc<SyncPod> {
     let mut ahead = pod(case.status.attempt + 1, Some(state));
     Arc::make_mut(&mut ahead).metadata.creation_timestamp = Some(Time(case.now));
     ahead
@@ -302,11 +302,11 @@ fn ahead(case: &Case, state: ContainerState) -> Arc<SyncPod> {
 
 #[test]
 fn a_pod_whose_status_has_not_come_by_yet_goes_on_and_no_other_is_started() {
-    for mut case in [Case::new(), Case::running()] {
+    for mut case in [MailboxFixture::new(), MailboxFixture::running()] {
         case.pods = vec![ahead(&case, is_running())];
         let decision = case.decide();
         assert_eq!((decision.status.attempt, decision.status.slots), (case.status.attempt, case.status.slots));
-        let others = |action: &Action| !matches!(action, Action::CreatePod);
+        let others = |action: &SyncAction| !matches!(action, SyncAction::CreatePod);
         assert!(!decision.actions.iter().any(others), "{:?}", decision.actions);
         assert!(decision.wake.is_some_and(|wake| wake <= SignedDuration::from_mins(1)), "it is looked at again");
     }
@@ -314,11 +314,15 @@ fn a_pod_whose_status_has_not_come_by_yet_goes_on_and_no_other_is_started() {
 
 #[test]
 fn a_pod_whose_status_never_comes_is_stopped_and_the_next_attempt_starts_at_its_end() {
-    let mut case = Case::new();
+    let mut case = MailboxFixture::new();
     case.pods = vec![ahead(&case, is_running())];
     case.pass(60);
     let decision = case.decide();
-    assert!(matches!(&decision.actions[..], [Action::StopPod { uid, .. }] if uid == "pod-1"), "{:?}", decision.actions);
+    assert!(
+        matches!(&decision.actions[..], [SyncAction::StopPod { uid, .. }] if uid == "pod-1"),
+        "{:?}",
+        decision.actions
+    );
     assert_eq!(decision.status.slots, None);
     let end = ContainerStateTerminated { finished_at: Some(Time(case.now)), ..Default::default() };
     let end = ContainerState { terminated: Some(end), ..ContainerState::default() };
@@ -346,7 +350,7 @@ fn jitter_stays_in_its_bounds_and_is_the_same_for_the_same() {
 
 #[test]
 fn a_mailbox_starts_at_its_time_and_not_before() {
-    let mut case = Case::new();
+    let mut case = MailboxFixture::new();
     case.spec.start_at = Some(Time(case.now + SignedDuration::from_secs(300)));
     let early = case.decide();
     assert_eq!((early.status.phase, early.status.attempt), (Some(SyncPhase::Pending), 0));
@@ -364,7 +368,7 @@ fn a_mailbox_starts_at_its_time_and_not_before() {
 
 #[test]
 fn a_start_time_holds_up_no_later_attempt() {
-    let mut case = Case::synced();
+    let mut case = MailboxFixture::synced();
     case.spec.start_at = Some(Time(case.now + SignedDuration::from_secs(300)));
     case.spec.sync_request = Some("again".into());
     assert_eq!(case.decide().status.attempt, 2);
@@ -372,7 +376,7 @@ fn a_start_time_holds_up_no_later_attempt() {
 
 #[test]
 fn a_schedule_repeats_a_sync_and_never_a_dry_run() {
-    let mut case = Case::synced();
+    let mut case = MailboxFixture::synced();
     case.spec.settings.schedule = Some(Schedule { every: Duration::from_secs(3600), jitter_percent: 10 });
     let planned = case.decide();
     let at = planned.status.next_attempt_at.as_ref().unwrap().0;
@@ -395,7 +399,7 @@ fn a_schedule_repeats_a_sync_and_never_a_dry_run() {
 }
 
 /// The attempt under way ends as its worker says.
-fn ends(case: &mut Case, outcome: Outcome, error: Option<LastError>, messages: i64) -> MailboxSyncStatus {
+fn ends(case: &mut MailboxFixture, outcome: Outcome, error: Option<LastError>, messages: i64) -> MailboxSyncStatus {
     let attempt = case.status.attempt;
     let progress = WorkerProgress { messages_this_attempt: messages, bytes_moved: 9000, ..WorkerProgress::default() };
     case.status.worker = Some(WorkerStatus {
@@ -410,7 +414,7 @@ fn ends(case: &mut Case, outcome: Outcome, error: Option<LastError>, messages: i
     case.status.clone()
 }
 
-fn later(class: ErrorClass, case: &Case, seconds: i64) -> LastError {
+fn later(class: ErrorClass, case: &MailboxFixture, seconds: i64) -> LastError {
     let retry_at = Some(case.now + SignedDuration::from_secs(seconds));
     LastError::new(&Error { retry_at, ..Error::new(class, "later") }, None)
 }
@@ -423,7 +427,7 @@ fn a_server_that_says_when_is_left_alone_until_then_and_the_slots_are_given_back
         // Only the server's own state passes by itself.
         (ErrorClass::Protocol, false),
     ] {
-        let mut case = Case::running();
+        let mut case = MailboxFixture::running();
         let error = later(class, &case, 7200);
         let settled = ends(&mut case, Outcome::Failed, Some(error), 0);
         assert_eq!((settled.slots, settled.phase), (None, Some(SyncPhase::Backoff)), "{class}");
@@ -439,7 +443,7 @@ fn a_server_that_says_when_is_left_alone_until_then_and_the_slots_are_given_back
 
 #[test]
 fn an_attempt_that_was_stopped_while_it_waited_for_a_server_is_followed_by_none_that_comes_sooner() {
-    let mut case = Case::running();
+    let mut case = MailboxFixture::running();
     case.status.stopping = Some(Stopping { at: Time(case.now), reason: StopReason::Deadline });
     let error = later(ErrorClass::Throttled, &case, 7200);
     let settled = ends(&mut case, Outcome::Stopped, Some(error), 5);
@@ -453,7 +457,7 @@ fn an_attempt_that_was_stopped_while_it_waited_for_a_server_is_followed_by_none_
 
 #[test]
 fn a_time_that_is_sooner_than_the_backoff_shortens_it_not() {
-    let mut case = Case::running();
+    let mut case = MailboxFixture::running();
     let error = later(ErrorClass::Throttled, &case, 1);
     let settled = ends(&mut case, Outcome::Failed, Some(error), 0);
     assert!(settled.next_attempt_at.unwrap().0.duration_since(case.now).as_secs() >= 50);
@@ -461,9 +465,9 @@ fn a_time_that_is_sooner_than_the_backoff_shortens_it_not() {
 
 #[test]
 fn attempts_that_only_try_refused_messages_again_are_no_progress_and_are_given_up() {
-    let mut case = Case::running();
+    let mut case = MailboxFixture::running();
     case.spec.settings.retry.max_failures = Some(2);
-    let failed = |case: &mut Case, messages| {
+    let failed = |case: &mut MailboxFixture, messages| {
         let error = LastError::new(&Error::network("it is unwell"), None);
         let settled = ends(case, Outcome::Failed, Some(error), messages);
         case.pass(7200);
@@ -478,7 +482,7 @@ fn attempts_that_only_try_refused_messages_again_are_no_progress_and_are_given_u
 
 #[test]
 fn a_request_holds_until_a_sync_has_ended_well_however_many_attempts_that_takes() {
-    let mut case = Case::synced();
+    let mut case = MailboxFixture::synced();
     assert!(!case.status.retry_refused);
     case.spec.sync_request = Some("after the repair".into());
     case.status = case.decide().status;
@@ -494,7 +498,7 @@ fn a_request_holds_until_a_sync_has_ended_well_however_many_attempts_that_takes(
 
 #[test]
 fn a_mailbox_is_synced_though_messages_are_not_copied_and_says_so() {
-    let mut case = Case::running();
+    let mut case = MailboxFixture::running();
     case.status.worker = Some(WorkerStatus::default());
     let condition = |status: &MailboxSyncStatus, type_: &str| {
         let condition = status.conditions.iter().find(|c| c.type_ == type_).unwrap().clone();
@@ -530,7 +534,7 @@ fn a_mailbox_is_synced_though_messages_are_not_copied_and_says_so() {
 #[test]
 fn people_are_told_of_a_mailbox_in_the_same_words_as_ever() {
     let mut told = String::new();
-    let mut tell = |when: &str, notes: Vec<Note>| {
+    let mut tell = |when: &str, notes: Vec<EventNote>| {
         for note in notes {
             let type_ = if note.warning { "Warning" } else { "Normal" };
             writeln!(told, "{when}: {type_} {}: {}", note.reason, note.message).unwrap();
@@ -546,10 +550,10 @@ fn people_are_told_of_a_mailbox_in_the_same_words_as_ever() {
         StopReason::LostContact,
         StopReason::NotAllowed,
     ] {
-        tell(&format!("{reason:?}"), Note::of_stop(reason).into_iter().collect());
+        tell(&format!("{reason:?}"), EventNote::of_stop(reason).into_iter().collect());
     }
     for class in ErrorClass::ALL {
-        let mut case = Case::running();
+        let mut case = MailboxFixture::running();
         let error = LastError::new(&Error::new(class, "it did not work"), None);
         let worker = WorkerStatus { attempt: 1, outcome: Some(Outcome::Failed), ..WorkerStatus::default() };
         case.status.worker = Some(WorkerStatus { last_error: Some(error), ..worker });
@@ -568,16 +572,16 @@ fn people_are_told_of_a_mailbox_in_the_same_words_as_ever() {
         ("not started", 128, "StartError", "no such program"),
         ("crashed", 101, "Error", ""),
     ] {
-        let mut case = Case::running();
+        let mut case = MailboxFixture::running();
         case.pods = vec![exit(exit_code, reason, message)];
         tell(when, case.decide().notes);
     }
-    let mut case = Case::new();
+    let mut case = MailboxFixture::new();
     case.status = case.decide().status;
     case.pass(600);
     tell("no pod in time", case.decide().notes);
 
-    let mut case = Case::running();
+    let mut case = MailboxFixture::running();
     case.status.failures = Some(Failures { fruitless_restarts: 2, ..Failures::default() });
     case.status.stopping = Some(Stopping { at: Time(case.now), reason: StopReason::NoProgress });
     case.status.worker = Some(WorkerStatus { attempt: 1, outcome: Some(Outcome::Stopped), ..WorkerStatus::default() });

@@ -15,7 +15,7 @@ use crate::{
     },
     controller::{
         mailbox::{conditions::all_copied, decide::is_final},
-        not_copied::Verdict,
+        not_copied::CopiedVerdict,
     },
     error::ErrorClass,
 };
@@ -25,7 +25,7 @@ const SAMPLES: usize = 10;
 
 /// What many mailboxes come to.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Aggregate {
+pub struct MailboxAggregate {
     /// By phase.
     pub counts: MailboxCounts,
     /// Together.
@@ -52,7 +52,7 @@ pub struct Aggregate {
     pub next_sync_at: Option<Time>,
 }
 
-impl Aggregate {
+impl MailboxAggregate {
     /// Bytes per second as the status shows them; none while nothing moves.
     #[must_use]
     pub(crate) fn rate(&self) -> Option<String> {
@@ -66,8 +66,8 @@ pub fn aggregate<'a>(
     syncs: impl Iterator<Item = &'a Arc<MailboxSync>>,
     wrong: impl Iterator<Item = &'a FailureSample>,
     now: Timestamp,
-) -> Aggregate {
-    let mut all = Aggregate { next_try_is_a_persons: true, ..Aggregate::default() };
+) -> MailboxAggregate {
+    let mut all = MailboxAggregate { next_try_is_a_persons: true, ..MailboxAggregate::default() };
     let mut known = 0_i64;
     let mut classes: BTreeMap<ErrorClass, Vec<FailureSample>> = BTreeMap::new();
     for sample in wrong {
@@ -134,8 +134,8 @@ pub fn aggregate<'a>(
     all
 }
 
-fn add_not_copied(all: &mut Aggregate, sync: &MailboxSync, status: &MailboxSyncStatus) {
-    all.copied += i32::from(matches!(all_copied(&sync.spec, status), Verdict::Copied(_)));
+fn add_not_copied(all: &mut MailboxAggregate, sync: &MailboxSync, status: &MailboxSyncStatus) {
+    all.copied += i32::from(matches!(all_copied(&sync.spec, status), CopiedVerdict::Copied(_)));
     let Some(worker) = &status.worker else { return };
     // What stands holds while the next attempt begins; of a first one only the progress is known.
     let progress = worker.progress.as_ref().map_or(0, |progress| progress.messages_skipped);
@@ -164,7 +164,7 @@ fn samples(mut classes: BTreeMap<ErrorClass, Vec<FailureSample>>) -> Vec<Failure
     chosen
 }
 
-fn estimate(all: &mut Aggregate, known: i64, now: Timestamp) {
+fn estimate(all: &mut MailboxAggregate, known: i64, now: Timestamp) {
     if known == 0 {
         return;
     }
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_migrations_rate_is_told_in_the_unit_of_its_mailboxes() {
-        let all = |bytes_per_second| Aggregate { bytes_per_second, ..Aggregate::default() };
+        let all = |bytes_per_second| MailboxAggregate { bytes_per_second, ..MailboxAggregate::default() };
         assert_eq!(all(12 << 20).rate().as_deref(), Some("12 MiB/s"));
         assert_eq!(all(0).rate(), None);
     }

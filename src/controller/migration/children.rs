@@ -12,10 +12,10 @@ use kube::{
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
 };
 
-use super::{csv, expand::Wanted};
+use super::{csv, expand::WantedSync};
 use crate::{
     api::{MailMigration, MailboxSync},
-    controller::{context::Context, error::Failure, merge, objects::SYNC_FINALIZER, pod, reference},
+    controller::{context::ControllerContext, error::ReconcileError, merge, objects::SYNC_FINALIZER, pod, reference},
 };
 
 /// So many objects are written before the migration is looked at again: it may have been suspended.
@@ -24,21 +24,21 @@ const BATCH: usize = 500;
 const AT_ONCE: usize = 16;
 
 /// What is to be done with one MailboxSync.
-enum Step {
-    Make(String, Wanted),
-    Change(Arc<MailboxSync>, Wanted),
+enum ChildStep {
+    Make(String, WantedSync),
+    Change(Arc<MailboxSync>, WantedSync),
     Remove(Arc<MailboxSync>),
 }
 
 /// What is to be done, as much as is done at a time.
-pub(crate) struct Steps<'a> {
+pub(crate) struct ChildSteps<'a> {
     existing: &'a BTreeMap<String, Arc<MailboxSync>>,
     /// Made before, and not seen yet.
     made: &'a BTreeSet<String>,
     owner: String,
     /// What runs comes first: it may have to stop.
-    urgent: Vec<Step>,
-    others: Vec<Step>,
+    urgent: Vec<ChildStep>,
+    others: Vec<ChildStep>,
     /// Beyond what is done this time.
     left: usize,
 }
@@ -56,14 +56,14 @@ enum StepEnd {
 
 /// What was done.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct ChildProgress {
     /// Left to do, with what has to wait.
     pub left: usize,
     /// Made just now: the watch does not show them yet.
     pub made: BTreeSet<String>,
 }
 
-impl<'a> Steps<'a> {
+impl<'a> ChildSteps<'a> {
     /// Nothing yet.
     #[must_use]
     pub(crate) fn new(
@@ -76,17 +76,17 @@ impl<'a> Steps<'a> {
     }
 
     /// Takes in a mailbox as it shall be.
-    pub(crate) fn take(&mut self, name: String, wanted: Wanted) {
+    pub(crate) fn take(&mut self, name: String, wanted: WantedSync) {
         match self.existing.get(&name) {
             None if self.made.contains(&name) => {}
-            None => self.later(Step::Make(name, wanted)),
+            None => self.later(ChildStep::Make(name, wanted)),
             // Of a migration of the same name before: it goes by itself.
             Some(sync) if !reference::is_owned(&**sync, &self.owner) || sync.metadata.deletion_timestamp.is_some() => {
-                self.later(Step::Make(name, wanted));
+                self.later(ChildStep::Make(name, wanted));
             }
             Some(sync) if sync.spec == wanted.spec => {}
-            Some(sync) if runs(sync) => self.urgent.push(Step::Change(Arc::clone(sync), wanted)),
-            Some(sync) => self.later(Step::Change(Arc::clone(sync), wanted)),
+            Some(sync) if runs(sync) => self.urgent.push(ChildStep::Change(Arc::clone(sync), wanted)),
+            Some(sync) => self.later(ChildStep::Change(Arc::clone(sync), wanted)),
         }
     }
 
@@ -94,13 +94,13 @@ impl<'a> Steps<'a> {
     pub(crate) fn remove(&mut self, name: &str) {
         match self.existing.get(name) {
             Some(sync) if sync.metadata.deletion_timestamp.is_some() => {}
-            Some(sync) if runs(sync) => self.urgent.push(Step::Remove(Arc::clone(sync))),
-            Some(sync) => self.later(Step::Remove(Arc::clone(sync))),
+            Some(sync) if runs(sync) => self.urgent.push(ChildStep::Remove(Arc::clone(sync))),
+            Some(sync) => self.later(ChildStep::Remove(Arc::clone(sync))),
             None => {}
         }
     }
 
-    fn later(&mut self, step: Step) {
+    fn later(&mut self, step: ChildStep) {
         if self.others.len() < BATCH {
             self.others.push(step);
         } else {
@@ -112,7 +112,11 @@ impl<'a> Steps<'a> {
     ///
     /// # Errors
     /// When the API server does not take something.
-    pub(crate) async fn run(self, context: &Context, migration: &MailMigration) -> Result<Progress, Failure> {
+    pub(crate) async fn run(
+        self,
+        context: &ControllerContext,
+        migration: &MailMigration,
+    ) -> Result<ChildProgress, ReconcileError> {
         let steps = self.urgent.into_iter().chain(self.others);
         let runs: Vec<_> = steps.map(|step| run(context, migration, step)).collect();
         let ends: Vec<StepEnd> = stream::iter(runs).buffer_unordered(AT_ONCE).try_collect().await?;
@@ -121,8 +125,8 @@ impl<'a> Steps<'a> {
 }
 
 /// What the steps' ends come to, beside `left` steps that were not tried.
-fn progress(left: usize, ends: Vec<StepEnd>) -> Progress {
-    let mut progress = Progress { left, made: BTreeSet::new() };
+fn progress(left: usize, ends: Vec<StepEnd>) -> ChildProgress {
+    let mut progress = ChildProgress { left, made: BTreeSet::new() };
     for end in ends {
         match end {
             StepEnd::Made(name) => drop(progress.made.insert(name)),
@@ -138,11 +142,15 @@ fn runs(sync: &MailboxSync) -> bool {
 }
 
 /// Does one step.
-async fn run(context: &Context, migration: &MailMigration, step: Step) -> Result<StepEnd, Failure> {
+async fn run(
+    context: &ControllerContext,
+    migration: &MailMigration,
+    step: ChildStep,
+) -> Result<StepEnd, ReconcileError> {
     let namespace = migration.namespace().unwrap_or_default();
     let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &namespace);
     match step {
-        Step::Make(name, wanted) => {
+        ChildStep::Make(name, wanted) => {
             if let Some(secret) = &wanted.secret {
                 csv::split(context, migration, secret).await?;
             }
@@ -161,7 +169,7 @@ async fn run(context: &Context, migration: &MailMigration, step: Step) -> Result
                 Err(error) => Err(error.into()),
             }
         }
-        Step::Change(sync, wanted) => {
+        ChildStep::Change(sync, wanted) => {
             if let Some(secret) = &wanted.secret {
                 csv::split(context, migration, secret).await?;
             }
@@ -171,7 +179,7 @@ async fn run(context: &Context, migration: &MailMigration, step: Step) -> Result
             drop_old_secrets(context, &sync, &wanted).await?;
             Ok(StepEnd::Done)
         }
-        Step::Remove(sync) => {
+        ChildStep::Remove(sync) => {
             let preconditions = Some(Preconditions { uid: sync.uid(), resource_version: None });
             let params = DeleteParams { preconditions, ..DeleteParams::default() };
             match api.delete(&sync.name_any(), &params).await {
@@ -185,7 +193,11 @@ async fn run(context: &Context, migration: &MailMigration, step: Step) -> Result
 
 /// Removes the Secret that a mailbox had before. A pod that runs may still read it: then it stays until the migration
 /// goes, which owns it.
-async fn drop_old_secrets(context: &Context, sync: &MailboxSync, wanted: &Wanted) -> Result<(), Failure> {
+async fn drop_old_secrets(
+    context: &ControllerContext,
+    sync: &MailboxSync,
+    wanted: &WantedSync,
+) -> Result<(), ReconcileError> {
     if sync.status.as_ref().is_some_and(|status| status.slots.is_some()) {
         return Ok(());
     }
@@ -209,6 +221,6 @@ mod tests {
     #[test]
     fn what_waits_is_left_to_do_and_what_was_made_is_remembered() {
         let ends = vec![StepEnd::Made("a".to_owned()), StepEnd::Waits, StepEnd::Done, StepEnd::Waits];
-        assert_eq!(progress(3, ends), Progress { left: 5, made: ["a".to_owned()].into() });
+        assert_eq!(progress(3, ends), ChildProgress { left: 5, made: ["a".to_owned()].into() });
     }
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::aggregate::Aggregate;
+use super::aggregate::MailboxAggregate;
 use crate::{
     api::{
         MailMigration, MailMigrationStatus,
@@ -11,7 +11,7 @@ use crate::{
     },
     controller::{
         condition,
-        not_copied::{self, ALL_COPIED, Verdict},
+        not_copied::{self, ALL_COPIED, CopiedVerdict},
     },
     error::Error,
 };
@@ -21,13 +21,13 @@ const MAY_COME: [&str; 2] = ["ServerNotFound", "MailboxSecretNotFound"];
 
 /// What a migration's conditions say.
 #[derive(Debug, Clone)]
-pub struct Facts<'a> {
+pub struct MigrationFacts<'a> {
     /// Why it can't be carried out as it is written, with a condition's reason.
     pub refused: Option<(&'static str, &'a Error)>,
     /// MailboxSyncs that are still to be made, changed or removed, if any.
     pub pending: usize,
     /// What its mailboxes come to.
-    pub all: &'a Aggregate,
+    pub all: &'a MailboxAggregate,
     /// Mailboxes that wait for `confirmRemoval`.
     pub removal: Option<&'a PendingRemoval>,
     /// Why pods are refused in its namespace.
@@ -38,7 +38,7 @@ pub struct Facts<'a> {
 
 /// The phase.
 #[must_use]
-pub fn phase(migration: &MailMigration, status: &MailMigrationStatus, facts: &Facts<'_>) -> MigrationPhase {
+pub fn phase(migration: &MailMigration, status: &MailMigrationStatus, facts: &MigrationFacts<'_>) -> MigrationPhase {
     let counts = &facts.all.counts;
     let settled = facts.refused.is_none() && facts.pending == 0 && counts.total > 0;
     if settled && facts.all.ended == counts.total {
@@ -68,17 +68,17 @@ pub fn phase(migration: &MailMigration, status: &MailMigrationStatus, facts: &Fa
 
 /// Whether all of it is copied, as far as its mailboxes have told.
 #[must_use]
-pub(crate) fn all_copied(migration: &MailMigration, facts: &Facts<'_>) -> Verdict {
+pub(crate) fn all_copied(migration: &MailMigration, facts: &MigrationFacts<'_>) -> CopiedVerdict {
     let (all, total) = (facts.all, facts.all.counts.total);
     let known = all.totals.not_copied.as_ref();
     if migration.spec.dry_run {
-        Verdict::Unknown("a dry run copies nothing".to_owned())
+        CopiedVerdict::Unknown("a dry run copies nothing".to_owned())
     } else if let Some(not_copied) = known.filter(|not_copied| not_copied.messages > 0) {
-        Verdict::Missing(not_copied.clone())
+        CopiedVerdict::Missing(not_copied.clone())
     } else if total == 0 || facts.pending > 0 || all.copied < total {
-        Verdict::Unknown(format!("{} of {total} mailboxes are known to be copied as a whole", all.copied))
+        CopiedVerdict::Unknown(format!("{} of {total} mailboxes are known to be copied as a whole", all.copied))
     } else {
-        Verdict::Copied(known.map_or(0, not_copied::accepted))
+        CopiedVerdict::Copied(known.map_or(0, not_copied::accepted))
     }
 }
 
@@ -88,7 +88,7 @@ pub fn conditions(
     migration: &MailMigration,
     old: Vec<Condition>,
     phase: MigrationPhase,
-    facts: &Facts<'_>,
+    facts: &MigrationFacts<'_>,
 ) -> Vec<Condition> {
     let generation = migration.metadata.generation.unwrap_or_default();
     let now = Time(facts.now);
@@ -127,7 +127,7 @@ pub fn conditions(
         (MigrationPhase::Running, None) => (true, "Progressing", done.clone()),
     };
     say("Ready", Some(ready), reason, &message);
-    let all_copied = matches!(verdict, Verdict::Copied(_));
+    let all_copied = matches!(verdict, CopiedVerdict::Copied(_));
     if phase == MigrationPhase::Complete && !all_copied {
         say("Complete", Some(true), "CompleteNotAllCopied", &format!("{done}; {message_copied}"));
     } else {
@@ -157,7 +157,7 @@ pub fn conditions(
     condition::set(list, ALL_COPIED, copied, reason_copied, &message_copied, generation, &now)
 }
 
-fn stalled(facts: &Facts<'_>) -> String {
+fn stalled(facts: &MigrationFacts<'_>) -> String {
     let first = facts.all.failures.first();
     let example =
         first.map_or_else(String::new, |f| format!("; {}: {}: {}", f.mailbox, f.error.class, f.error.message));

@@ -19,19 +19,19 @@ use crate::{
         mail_migration::CsvStatus,
         names,
     },
-    controller::{context::Context, reference::owner},
+    controller::{context::ControllerContext, reference::owner},
 };
 
 /// What was read of a migration's CSVs.
 #[derive(Default)]
-pub(crate) struct Csvs {
+pub(crate) struct CsvMailboxes {
     /// Mailboxes, with the UID of their CSV's Secret.
     pub rows: Vec<(String, CsvMailbox)>,
     /// For the status.
     pub status: Vec<CsvStatus>,
 }
 
-impl Csvs {
+impl CsvMailboxes {
     /// True when each could be read.
     #[must_use]
     pub(crate) fn is_whole(&self) -> bool {
@@ -43,7 +43,10 @@ impl Csvs {
 ///
 /// # Errors
 /// When the API server does not answer.
-pub(crate) async fn versions(context: &Context, migration: &MailMigration) -> Result<Vec<Option<String>>, kube::Error> {
+pub(crate) async fn versions(
+    context: &ControllerContext,
+    migration: &MailMigration,
+) -> Result<Vec<Option<String>>, kube::Error> {
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
     let mut versions = Vec::new();
     for reference in &migration.spec.mailbox_secrets {
@@ -57,9 +60,9 @@ pub(crate) async fn versions(context: &Context, migration: &MailMigration) -> Re
 ///
 /// # Errors
 /// When the API server does not answer.
-pub(crate) async fn read(context: &Context, migration: &MailMigration) -> Result<Csvs, kube::Error> {
+pub(crate) async fn read(context: &ControllerContext, migration: &MailMigration) -> Result<CsvMailboxes, kube::Error> {
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
-    let mut csvs = Csvs::default();
+    let mut csvs = CsvMailboxes::default();
     for SecretKeyRef { name, key } in &migration.spec.mailbox_secrets {
         let mut status =
             CsvStatus { name: name.clone(), key: key.clone(), resource_version: None, mailboxes: 0, problem: None };
@@ -95,7 +98,7 @@ pub(crate) async fn read(context: &Context, migration: &MailMigration) -> Result
 ///
 /// # Errors
 /// When the API server does not answer.
-pub(crate) async fn key(context: &Context, migration: &MailMigration) -> Result<String, kube::Error> {
+pub(crate) async fn key(context: &ControllerContext, migration: &MailMigration) -> Result<String, kube::Error> {
     const KEY: &str = "key";
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
     let name = format!("mailferry-{}", names::hash(&[&migration.uid().unwrap_or_default()], 16));
@@ -121,7 +124,7 @@ pub(crate) async fn key(context: &Context, migration: &MailMigration) -> Result<
 /// # Errors
 /// When the API server does not take it.
 pub(crate) async fn split(
-    context: &Context,
+    context: &ControllerContext,
     migration: &MailMigration,
     split: &SplitSecret,
 ) -> Result<(), kube::Error> {

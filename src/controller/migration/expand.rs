@@ -17,7 +17,7 @@ use crate::{
 
 /// A mailbox of a migration as it shall be.
 #[derive(Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct WantedSync {
     /// What its MailboxSync says.
     pub spec: MailboxSyncSpec,
     /// Its credentials from a CSV.
@@ -35,7 +35,7 @@ pub(crate) struct SplitSecret {
 
 /// What a migration comes to.
 #[derive(Debug, Default)]
-pub(crate) struct Expansion {
+pub(crate) struct MigrationExpansion {
     /// The MailboxSyncs that there shall be, by name.
     pub names: HashSet<String>,
     /// Mailboxes that can't be synced as they are written, by their MailboxSync's name.
@@ -43,7 +43,7 @@ pub(crate) struct Expansion {
 }
 
 /// A mailbox of a CSV, and which CSV that is.
-pub(crate) type Row = (String, CsvMailbox);
+pub(crate) type CsvRow = (String, CsvMailbox);
 
 /// Expands, and hands over one wanted mailbox at a time: all of them at once would not fit into an operator's memory.
 /// `server` finds a MailServer by name; `rows` are the CSVs' mailboxes; `key` keys the names of their Secrets, so that they
@@ -51,13 +51,13 @@ pub(crate) type Row = (String, CsvMailbox);
 #[must_use]
 pub(crate) fn expand<'a>(
     migration: &MailMigration,
-    rows: Vec<Row>,
+    rows: Vec<CsvRow>,
     server: impl Fn(&str) -> Option<&'a MailServerSpec> + Copy,
     key: &str,
     cutover: Option<&Time>,
-    mut take: impl FnMut(String, Wanted),
-) -> Expansion {
-    let mut expansion = Expansion::default();
+    mut take: impl FnMut(String, WantedSync),
+) -> MigrationExpansion {
+    let mut expansion = MigrationExpansion::default();
     let owner = migration.name_any();
     let mut twice = HashSet::new();
     let listed = migration.spec.mailboxes.iter().map(|entry| &entry.name);
@@ -80,7 +80,7 @@ pub(crate) fn expand<'a>(
                 if let Some(own) = &mut spec.settings.cutover {
                     own.at = own.at.take().or_else(|| cutover.cloned());
                 }
-                take(name, Wanted { spec, secret });
+                take(name, WantedSync { spec, secret });
             }
             Err(error) => {
                 let sample = FailureSample { mailbox: entry.name.clone(), error: LastError::new(&error, None) };
@@ -137,11 +137,11 @@ spec:
   cutover: {}
 ";
 
-    fn rows(text: &str) -> Vec<Row> {
+    fn rows(text: &str) -> Vec<CsvRow> {
         csv::parse("c", text.as_bytes(), |_| "x".into()).unwrap().into_iter().map(|row| ("c".to_owned(), row)).collect()
     }
 
-    fn expanded(text: &str, key: &str) -> (BTreeMap<String, Wanted>, Expansion) {
+    fn expanded(text: &str, key: &str) -> (BTreeMap<String, WantedSync>, MigrationExpansion) {
         let value: serde_json::Value = yaml::read("m", MIGRATION).unwrap();
         let migration: MailMigration = serde_json::from_value(value).unwrap();
         let old = MailServerSpec { host: "old.example".into(), ..MailServerSpec::default() };

@@ -16,9 +16,9 @@ use crate::api::{
 
 /// What is remembered of a migration between two looks; it can be found out again.
 #[derive(Default)]
-pub(crate) struct Memory {
+pub(crate) struct MigrationMemory {
     /// What the last expansion was made from.
-    pub inputs: Option<Inputs>,
+    pub inputs: Option<ExpansionInputs>,
     /// What it came to.
     pub names: HashSet<String>,
     pub wrong: BTreeMap<String, FailureSample>,
@@ -35,7 +35,7 @@ pub(crate) struct Memory {
 
 /// What an expansion is made from.
 #[derive(PartialEq, Eq)]
-pub(crate) struct Inputs {
+pub(crate) struct ExpansionInputs {
     pub generation: Option<i64>,
     pub servers: Vec<(String, Option<i64>)>,
     pub csv_versions: Vec<Option<String>>,
@@ -45,18 +45,18 @@ pub(crate) struct Inputs {
 /// What is remembered of all migrations, by UID.
 #[derive(Default)]
 pub(crate) struct MigrationMemories {
-    memories: Mutex<HashMap<String, Memory>>,
+    memories: Mutex<HashMap<String, MigrationMemory>>,
     generations: Mutex<HashMap<String, i64>>,
 }
 
 impl MigrationMemories {
     /// What is remembered of a migration, taken out.
-    pub(crate) fn take(&self, uid: &str) -> Memory {
+    pub(crate) fn take(&self, uid: &str) -> MigrationMemory {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(uid).unwrap_or_default()
     }
 
     /// Remembers it.
-    pub(crate) fn put_back(&self, uid: String, memory: Memory) {
+    pub(crate) fn put_back(&self, uid: String, memory: MigrationMemory) {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, memory);
     }
 

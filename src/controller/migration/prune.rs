@@ -11,7 +11,7 @@ const PERCENT: usize = 5;
 
 /// What happens to mailboxes that left the list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Removal {
+pub struct RemovalDecision {
     /// Removed now: MailboxSyncs by name.
     pub now: BTreeSet<String>,
     /// Waits for a confirmation.
@@ -25,7 +25,7 @@ pub fn removal<'a>(
     existing: impl Iterator<Item = (&'a str, &'a str)>,
     known: impl Fn(&str) -> bool,
     confirmed: Option<&str>,
-) -> Removal {
+) -> RemovalDecision {
     let mut total = 0;
     let mut left = BTreeSet::new();
     for (name, mailbox) in existing {
@@ -38,18 +38,18 @@ pub fn removal<'a>(
     let token = names::hash(&removed, 12);
     let few = left.len() <= FEW.max(total * PERCENT / 100);
     if few || confirmed == Some(token.as_str()) {
-        return Removal { now: removed.into_iter().map(str::to_owned).collect(), pending: None };
+        return RemovalDecision { now: removed.into_iter().map(str::to_owned).collect(), pending: None };
     }
     let examples = left.iter().take(5).map(|(_, mailbox)| (*mailbox).to_owned()).collect();
     let count = i32::try_from(left.len()).unwrap_or(i32::MAX);
-    Removal { now: BTreeSet::new(), pending: Some(PendingRemoval { count, token, examples }) }
+    RemovalDecision { now: BTreeSet::new(), pending: Some(PendingRemoval { count, token, examples }) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn left(total: usize, stay: usize, confirmed: Option<&str>) -> Removal {
+    fn left(total: usize, stay: usize, confirmed: Option<&str>) -> RemovalDecision {
         let names: Vec<String> = (0..total).map(|n| format!("m{n:04}")).collect();
         let stays: BTreeSet<&String> = names.iter().take(stay).collect();
         removal(names.iter().map(|n| (n.as_str(), n.as_str())), |n| stays.iter().any(|s| *s == n), confirmed)

@@ -16,16 +16,16 @@ use kube::{
 
 use super::{
     aggregate::aggregate,
-    children::Steps,
-    conditions::{Facts, conditions, phase},
+    children::ChildSteps,
+    conditions::{MigrationFacts, conditions, phase},
     csv,
     expand::expand,
-    memory::{Inputs, Memory},
-    prune::{Removal, removal},
+    memory::{ExpansionInputs, MigrationMemory},
+    prune::{RemovalDecision, removal},
 };
 use crate::{
     api::{EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, MailboxSync, validate},
-    controller::{context::Context, error::Failure, events::Note, merge, not_copied, reference},
+    controller::{context::ControllerContext, error::ReconcileError, events::EventNote, merge, not_copied, reference},
     error::Error,
 };
 
@@ -40,7 +40,10 @@ const SOON: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When the API server refused, or did not answer: it is tried again.
-pub(crate) async fn reconcile(migration: Arc<MailMigration>, context: Arc<Context>) -> Result<Requeue, Failure> {
+pub(crate) async fn reconcile(
+    migration: Arc<MailMigration>,
+    context: Arc<ControllerContext>,
+) -> Result<Requeue, ReconcileError> {
     let Some(uid) = migration.uid() else { return Ok(Requeue::await_change()) };
     if migration.metadata.deletion_timestamp.is_some() || context.written.is_stale(&*migration) {
         return Ok(Requeue::await_change());
@@ -52,7 +55,11 @@ pub(crate) async fn reconcile(migration: Arc<MailMigration>, context: Arc<Contex
     result
 }
 
-async fn look(migration: &MailMigration, context: &Context, memory: &mut Memory) -> Result<Requeue, Failure> {
+async fn look(
+    migration: &MailMigration,
+    context: &ControllerContext,
+    memory: &mut MigrationMemory,
+) -> Result<Requeue, ReconcileError> {
     let now = Timestamp::now();
     let mut status = migration.status.clone().unwrap_or_default();
     if let Some(cutover) = &migration.spec.cutover {
@@ -74,7 +81,7 @@ async fn look(migration: &MailMigration, context: &Context, memory: &mut Memory)
     let syncs: Vec<_> =
         context.caches.syncs_of(&namespace, &name).into_iter().filter(|s| reference::is_owned(&**s, &uid)).collect();
     let all = aggregate(syncs.iter(), memory.wrong.values(), now);
-    let facts = Facts {
+    let facts = MigrationFacts {
         refused: refused.as_ref().map(|(reason, error)| (*reason, error)),
         pending: memory.left
             + memory.made.len()
@@ -108,7 +115,7 @@ async fn look(migration: &MailMigration, context: &Context, memory: &mut Memory)
 }
 
 /// Why a migration can't be carried out as it is written.
-fn refusal(migration: &MailMigration, context: &Context) -> Option<(&'static str, Error)> {
+fn refusal(migration: &MailMigration, context: &ControllerContext) -> Option<(&'static str, Error)> {
     if let Some(problem) = validate::problems(&migration.spec).into_iter().next() {
         return Some(("Invalid", Error::configuration(format!("{}: {}", problem.path, problem.message))));
     }
@@ -130,7 +137,7 @@ fn refusal(migration: &MailMigration, context: &Context) -> Option<(&'static str
 }
 
 fn server(
-    context: &Context,
+    context: &ControllerContext,
     migration: &MailMigration,
     endpoint: &EndpointSpec,
 ) -> Option<Arc<crate::api::MailServer>> {
@@ -141,10 +148,10 @@ fn server(
 /// Brings the MailboxSyncs closer to what they shall be.
 async fn bring(
     migration: &MailMigration,
-    context: &Context,
-    memory: &mut Memory,
+    context: &ControllerContext,
+    memory: &mut MigrationMemory,
     cutover: Option<&Time>,
-) -> Result<(), Failure> {
+) -> Result<(), ReconcileError> {
     // With another spec, other CSVs may be named.
     let changed = memory.inputs.as_ref().is_some_and(|before| before.generation != migration.metadata.generation);
     if changed || memory.looked_at_csvs.is_none_or(|at| at.elapsed() >= CSV_PERIOD) {
@@ -156,7 +163,7 @@ async fn bring(
         .filter_map(|endpoint| server(context, migration, endpoint))
         .map(|server| (server.name_any(), server))
         .collect();
-    let inputs = Inputs {
+    let inputs = ExpansionInputs {
         generation: migration.metadata.generation,
         servers: servers.iter().map(|(name, server)| (name.clone(), server.metadata.generation)).collect(),
         csv_versions: memory.csv_versions.clone(),
@@ -175,7 +182,7 @@ async fn bring(
     let key =
         if migration.spec.mailbox_secrets.is_empty() { String::new() } else { csv::key(context, migration).await? };
     let find = |name: &str| -> Option<&MailServerSpec> { servers.get(name).map(|server| &server.spec) };
-    let mut steps = Steps::new(migration, &existing, &memory.made);
+    let mut steps = ChildSteps::new(migration, &existing, &memory.made);
     let rows = std::mem::take(&mut read.rows);
     let expansion = expand(migration, rows, find, &key, cutover, |name, wanted| steps.take(name, wanted));
     let known = |name: &str| expansion.names.contains(name) || expansion.wrong.contains_key(name);
@@ -190,7 +197,7 @@ async fn bring(
             migration.spec.confirm_removal.as_deref(),
         )
     } else {
-        Removal::default()
+        RemovalDecision::default()
     };
     removal.now.iter().for_each(|name| steps.remove(name));
     let progress = steps.run(context, migration).await?;
@@ -205,7 +212,12 @@ async fn bring(
 }
 
 /// Says all that there is to say.
-fn fill(migration: &MailMigration, status: &mut MailMigrationStatus, facts: &Facts<'_>, memory: &Memory) {
+fn fill(
+    migration: &MailMigration,
+    status: &mut MailMigrationStatus,
+    facts: &MigrationFacts<'_>,
+    memory: &MigrationMemory,
+) {
     let all = facts.all;
     let phase = phase(migration, status, facts);
     status.observed_generation = migration.metadata.generation;
@@ -234,10 +246,10 @@ fn fill(migration: &MailMigration, status: &mut MailMigrationStatus, facts: &Fac
 /// Writes the status: what people wait for at once, progress now and then; gives how long it has to wait.
 async fn write(
     migration: &MailMigration,
-    context: &Context,
-    memory: &mut Memory,
+    context: &ControllerContext,
+    memory: &mut MigrationMemory,
     status: MailMigrationStatus,
-) -> Result<Option<Duration>, Failure> {
+) -> Result<Option<Duration>, ReconcileError> {
     let old = migration.status.clone().unwrap_or_default();
     let Some(patch) = merge::patch(&old, &status)? else { return Ok(None) };
     let waited_for = |status: &MailMigrationStatus| {
@@ -273,7 +285,7 @@ async fn write(
 }
 
 /// What people are told when a migration enters a phase.
-fn news(status: &MailMigrationStatus) -> Option<Note> {
+fn news(status: &MailMigrationStatus) -> Option<EventNote> {
     use crate::api::mail_migration::MigrationPhase as Phase;
     let message = status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.message.clone()).unwrap_or_default();
     let (warning, reason) = match status.phase? {
@@ -289,7 +301,7 @@ fn news(status: &MailMigrationStatus) -> Option<Note> {
         Some(proviso) => format!("{message}; {proviso}"),
         None => message,
     };
-    Some(Note { warning, reason, message })
+    Some(EventNote { warning, reason, message })
 }
 
 #[cfg(test)]
@@ -302,7 +314,7 @@ mod tests {
             mail_migration::{MigrationPhase, PendingRemoval},
             not_copied::NotCopied,
         },
-        controller::migration::aggregate::Aggregate,
+        controller::migration::aggregate::MailboxAggregate,
         yaml,
     };
 
@@ -319,13 +331,13 @@ spec:
     fn people_are_told_of_a_migration_in_the_same_words_as_ever() {
         let value: serde_json::Value = yaml::read("m", MIGRATION).unwrap();
         let migration: MailMigration = serde_json::from_value(value).unwrap();
-        let mut all = Aggregate { copied: 9, ..Aggregate::default() };
+        let mut all = MailboxAggregate { copied: 9, ..MailboxAggregate::default() };
         (all.counts.total, all.counts.synced) = (10, 9);
         let not_copied = NotCopied { messages: 2, reasons: [("refused".to_owned(), 2)].into(), ..NotCopied::default() };
         let error = Error::configuration("there is no MailServer old").advice("Make it");
         let pending = PendingRemoval { count: 7, token: "0123abcd".into(), examples: Vec::new() };
         let mut told = String::new();
-        let mut tell = |when: String, phase: MigrationPhase, facts: &Facts<'_>| {
+        let mut tell = |when: String, phase: MigrationPhase, facts: &MigrationFacts<'_>| {
             let conditions = conditions(&migration, Vec::new(), phase, facts);
             writeln!(told, "{when}").unwrap();
             for c in &conditions {
@@ -338,18 +350,22 @@ spec:
             }
         };
         let now = Timestamp::UNIX_EPOCH;
-        let facts = Facts { refused: None, pending: 0, all: &all, removal: None, pods_refused: None, now };
+        let facts = MigrationFacts { refused: None, pending: 0, all: &all, removal: None, pods_refused: None, now };
         for phase in MigrationPhase::ALL {
             tell(format!("{phase:?}"), phase, &facts);
         }
         let refused = Some(("ServerNotFound", &error));
-        tell("refused".into(), MigrationPhase::Pending, &Facts { refused, ..facts.clone() });
+        tell("refused".into(), MigrationPhase::Pending, &MigrationFacts { refused, ..facts.clone() });
         let mut failing = all.clone();
         (failing.counts.failing, failing.counts.failed, failing.totals.not_copied) = (3, 1, Some(not_copied));
-        let facts = Facts { all: &failing, pending: 4, removal: Some(&pending), ..facts };
-        let facts = Facts { pods_refused: Some("exceeded quota".into()), ..facts };
+        let facts = MigrationFacts { all: &failing, pending: 4, removal: Some(&pending), ..facts };
+        let facts = MigrationFacts { pods_refused: Some("exceeded quota".into()), ..facts };
         tell("with all that can be wrong".into(), MigrationPhase::Running, &facts);
-        tell("complete with messages missing".into(), MigrationPhase::Complete, &Facts { pending: 0, ..facts });
+        tell(
+            "complete with messages missing".into(),
+            MigrationPhase::Complete,
+            &MigrationFacts { pending: 0, ..facts },
+        );
         insta::assert_snapshot!(told, @r#"
         Pending
             Accepted=True Accepted: the migration can be carried out as it is written

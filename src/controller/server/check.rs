@@ -10,11 +10,11 @@ use tokio::time::timeout;
 
 use crate::{
     api::{self, MailServerSpec, common::SecretKeyRef, mail_server::ServerFacts},
-    assignment::{self, Missing, Secrets},
+    assignment::{self, SecretError, SecretProvider},
     error::{Error, Result, Side},
     imap::{
         AddressPolicy,
-        probe::{Probe, probe},
+        probe::{ServerProbe, probe},
     },
 };
 
@@ -105,18 +105,18 @@ async fn look(
     bundle: Option<BTreeMap<String, ByteString>>,
 ) -> Result<ServerFacts> {
     let timeouts = api::common::Timeouts { connect: STEP, reply: STEP, ..api::common::Timeouts::default() };
-    let mut endpoint = assignment::server(Side::Source, spec, &timeouts, &OneSecret(bundle))?;
+    let mut endpoint = assignment::server(Side::Source, spec, &timeouts, &CaBundleSecret(bundle))?;
     endpoint.addresses = addresses.clone();
     Ok(facts(&probe(&endpoint).await?))
 }
 
 /// The one Secret that a server may need, as it was read.
-struct OneSecret(Option<BTreeMap<String, ByteString>>);
+struct CaBundleSecret(Option<BTreeMap<String, ByteString>>);
 
-impl Secrets for OneSecret {
-    fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, Missing> {
-        let data = self.0.as_ref().ok_or(Missing::Secret)?;
-        let value = data.get(&secret.key).ok_or_else(|| Missing::Key(data.keys().cloned().collect()))?;
+impl SecretProvider for CaBundleSecret {
+    fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, SecretError> {
+        let data = self.0.as_ref().ok_or(SecretError::Secret)?;
+        let value = data.get(&secret.key).ok_or_else(|| SecretError::Key(data.keys().cloned().collect()))?;
         Ok(SecretBox::new(value.0.clone().into_boxed_slice()))
     }
 
@@ -133,7 +133,7 @@ impl Secrets for OneSecret {
 }
 
 /// What a look found, parsed.
-fn facts(probe: &Probe) -> ServerFacts {
+fn facts(probe: &ServerProbe) -> ServerFacts {
     let certificate = probe.facts.certificate();
     let offered = |name: &str| probe.capabilities.has(&name.to_ascii_uppercase());
     let known = |list: &[&str], offered: &dyn Fn(&str) -> bool| -> Vec<String> {
@@ -157,13 +157,17 @@ fn facts(probe: &Probe) -> ServerFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imap::session::Facts;
+    use crate::imap::session::ConnectionFacts;
 
     #[test]
     fn only_what_is_known_is_shown() {
         let said = ["IMAP4REV1", "AUTH=PLAIN", "AUTH=XOAUTH2", "AUTH=X-Y", "LITERAL+", "APPENDLIMIT=35", "X-SECRET"];
-        let probe = Probe {
-            facts: Facts { greeting: "internal".into(), tls_version: Some("TLSv1_2".into()), ..Facts::default() },
+        let probe = ServerProbe {
+            facts: ConnectionFacts {
+                greeting: "internal".into(),
+                tls_version: Some("TLSv1_2".into()),
+                ..ConnectionFacts::default()
+            },
             capabilities: said.into_iter().map(str::to_owned).collect(),
         };
         let facts = facts(&probe);

@@ -8,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     api::{MailServerStatus, mail_server::ServerFacts},
-    controller::{condition, events::Note},
-    error::{Error, Remedy},
+    controller::{condition, events::EventNote},
+    error::{Error, ErrorRemedy},
 };
 
 /// The condition that a connection test decides.
@@ -19,7 +19,7 @@ const STALLED: &str = "Stalled";
 
 /// How often things are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Times {
+pub struct ServerCheckTimes {
     /// Between two tests of a server that works, give or take a tenth.
     pub period: Duration,
     /// From a failed test to the next; doubles with each failure in a row, up to `period`.
@@ -32,7 +32,7 @@ pub struct Times {
     pub connections: Duration,
 }
 
-impl Default for Times {
+impl Default for ServerCheckTimes {
     fn default() -> Self {
         Self {
             period: Duration::from_mins(10),
@@ -46,7 +46,7 @@ impl Default for Times {
 
 /// One connection test.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Check {
+pub struct ServerCheck {
     /// The generation of the spec that was tested.
     pub generation: i64,
     /// When it ended.
@@ -59,7 +59,7 @@ pub struct Check {
 
 /// One MailServer at one moment.
 #[derive(Debug, Clone, Copy)]
-pub struct Observed<'a> {
+pub struct ObservedServer<'a> {
     /// Its UID.
     pub uid: &'a str,
     /// The version of its spec.
@@ -69,7 +69,7 @@ pub struct Observed<'a> {
     /// When this process wrote it last.
     pub written_at: Option<Timestamp>,
     /// The newest test that this process made.
-    pub check: Option<&'a Check>,
+    pub check: Option<&'a ServerCheck>,
     /// Connections that running syncs hold.
     pub connections: i32,
     /// When this process began.
@@ -80,7 +80,7 @@ pub struct Observed<'a> {
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Decision {
+pub struct ServerDecision {
     /// What the status shall be.
     pub status: MailServerStatus,
     /// From now to the next test; zero: now.
@@ -89,7 +89,7 @@ pub struct Decision {
 
 /// Decides.
 #[must_use]
-pub fn decide(observed: &Observed<'_>, times: &Times) -> Decision {
+pub fn decide(observed: &ObservedServer<'_>, times: &ServerCheckTimes) -> ServerDecision {
     let mut status = observed.status.clone();
     let check = observed.check.filter(|check| check.generation == observed.generation);
     if let Some(check) = check {
@@ -107,11 +107,11 @@ pub fn decide(observed: &Observed<'_>, times: &Times) -> Decision {
     if told != observed.connections && (status != *observed.status || !recent) {
         status.connections_in_use = Some(observed.connections);
     }
-    Decision { status, check_in: check_in(observed, check, times) }
+    ServerDecision { status, check_in: check_in(observed, check, times) }
 }
 
 /// Writes what a test found.
-fn say(status: &mut MailServerStatus, check: &Check) {
+fn say(status: &mut MailServerStatus, check: &ServerCheck) {
     let (value, reason, message) = match &check.found {
         Ok(facts) => {
             status.facts = Some(facts.clone());
@@ -125,7 +125,7 @@ fn say(status: &mut MailServerStatus, check: &Check) {
     let set =
         |old, type_, value| condition::set(old, type_, value, &reason, &message, check.generation, &Time(check.at));
     status.conditions = set(std::mem::take(&mut status.conditions), READY, value);
-    if check.found.as_ref().is_err_and(|error| error.class.remedy() == Remedy::WaitForPerson) {
+    if check.found.as_ref().is_err_and(|error| error.class.remedy() == ErrorRemedy::WaitForPerson) {
         status.conditions = set(std::mem::take(&mut status.conditions), STALLED, "True");
     } else {
         status.conditions.retain(|condition| condition.type_ != STALLED);
@@ -135,20 +135,20 @@ fn say(status: &mut MailServerStatus, check: &Check) {
 
 /// What people are told when the Ready condition changes.
 #[must_use]
-pub(crate) fn news(before: &MailServerStatus, after: &MailServerStatus) -> Option<Note> {
+pub(crate) fn news(before: &MailServerStatus, after: &MailServerStatus) -> Option<EventNote> {
     let ready = |status: &MailServerStatus| status.conditions.iter().find(|c| c.type_ == READY).cloned();
     let (before, after) = (ready(before), ready(after)?);
     if before.is_some_and(|before| before.status == after.status && before.reason == after.reason) {
         return None;
     }
     Some(if after.status == "True" {
-        Note { warning: false, reason: "Connected", message: after.message }
+        EventNote { warning: false, reason: "Connected", message: after.message }
     } else {
-        Note::warning("ConnectionFailed", format!("{}: {}", after.reason, after.message))
+        EventNote::warning("ConnectionFailed", format!("{}: {}", after.reason, after.message))
     })
 }
 
-fn check_in(observed: &Observed<'_>, check: Option<&Check>, times: &Times) -> Duration {
+fn check_in(observed: &ObservedServer<'_>, check: Option<&ServerCheck>, times: &ServerCheckTimes) -> Duration {
     let due = match check {
         Some(check) => {
             let wait = match check.failures {
@@ -185,18 +185,18 @@ mod tests {
         Timestamp::from_second(seconds).unwrap()
     }
 
-    fn good(seconds: i64) -> Check {
+    fn good(seconds: i64) -> ServerCheck {
         let found = Ok(ServerFacts { tls_version: Some("TLS 1.3".into()), ..ServerFacts::default() });
-        Check { generation: 1, at: at(seconds), found, failures: 0 }
+        ServerCheck { generation: 1, at: at(seconds), found, failures: 0 }
     }
 
-    fn bad(seconds: i64, failures: u32) -> Check {
+    fn bad(seconds: i64, failures: u32) -> ServerCheck {
         let error = Error::network("nobody answers").advice("Check the host");
-        Check { generation: 1, at: at(seconds), found: Err(error), failures }
+        ServerCheck { generation: 1, at: at(seconds), found: Err(error), failures }
     }
 
-    fn observed<'a>(status: &'a MailServerStatus, check: Option<&'a Check>, seconds: i64) -> Observed<'a> {
-        Observed {
+    fn observed<'a>(status: &'a MailServerStatus, check: Option<&'a ServerCheck>, seconds: i64) -> ObservedServer<'a> {
+        ObservedServer {
             uid: "some-uid",
             generation: 1,
             status,
@@ -208,14 +208,14 @@ mod tests {
         }
     }
 
-    fn look(status: &MailServerStatus, check: Option<&Check>, seconds: i64) -> Decision {
-        decide(&observed(status, check, seconds), &Times::default())
+    fn look(status: &MailServerStatus, check: Option<&ServerCheck>, seconds: i64) -> ServerDecision {
+        decide(&observed(status, check, seconds), &ServerCheckTimes::default())
     }
 
     #[test]
     fn a_server_that_was_never_tested_is_tested_at_once_and_nothing_is_said_before() {
         let decision = look(&MailServerStatus::default(), None, 5);
-        assert_eq!(decision, Decision { status: MailServerStatus::default(), check_in: Duration::ZERO });
+        assert_eq!(decision, ServerDecision { status: MailServerStatus::default(), check_in: Duration::ZERO });
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
         let ready = look(&none, Some(&good(10)), 10).status;
         let failed = look(&ready, Some(&bad(700, 1)), 700).status;
         let again = look(&failed, Some(&bad(800, 2)), 800).status;
-        let tls = Check { found: Err(Error::new(ErrorClass::Tls, "it has expired")), ..bad(900, 3) };
+        let tls = ServerCheck { found: Err(Error::new(ErrorClass::Tls, "it has expired")), ..bad(900, 3) };
         let otherwise = look(&again, Some(&tls), 900).status;
         let told = |before, after| news(before, after).map(|note| (note.warning, note.reason, note.message));
         assert_eq!(told(&none, &ready), Some((false, "Connected", "a connection can be made".into())));
@@ -263,14 +263,18 @@ mod tests {
     fn a_changed_spec_is_tested_at_once_and_an_old_test_says_nothing_of_it() {
         let ready = look(&MailServerStatus::default(), Some(&good(10)), 10).status;
         let check = good(20);
-        let changed = Observed { generation: 2, ..observed(&ready, Some(&check), 20) };
-        assert_eq!(decide(&changed, &Times::default()), Decision { status: ready.clone(), check_in: Duration::ZERO });
+        let changed = ObservedServer { generation: 2, ..observed(&ready, Some(&check), 20) };
+        assert_eq!(
+            decide(&changed, &ServerCheckTimes::default()),
+            ServerDecision { status: ready.clone(), check_in: Duration::ZERO }
+        );
     }
 
     #[test]
     fn tests_come_in_a_slow_period_and_sooner_after_a_failure() {
         let ready = look(&MailServerStatus::default(), Some(&good(10)), 10).status;
-        let minutes = |check: &Check| look(&ready, Some(check), check.at.as_second()).check_in.as_secs_f64() / 60.0;
+        let minutes =
+            |check: &ServerCheck| look(&ready, Some(check), check.at.as_second()).check_in.as_secs_f64() / 60.0;
         assert!((9.0..=11.0).contains(&minutes(&good(10))));
         assert!((0.9..=1.1).contains(&minutes(&bad(10, 1))));
         assert!((1.8..=2.2).contains(&minutes(&bad(10, 2))));
@@ -282,8 +286,8 @@ mod tests {
     fn after_a_start_servers_are_tested_again_but_not_all_at_once() {
         let ready = look(&MailServerStatus::default(), Some(&good(10)), 10).status;
         let waits = ["a", "b", "c", "d"].map(|uid| {
-            let fresh = Observed { uid, started: at(5000), ..observed(&ready, None, 5000) };
-            decide(&fresh, &Times::default()).check_in
+            let fresh = ObservedServer { uid, started: at(5000), ..observed(&ready, None, 5000) };
+            decide(&fresh, &ServerCheckTimes::default()).check_in
         });
         assert!(waits.iter().all(|wait| *wait <= Duration::from_mins(1)));
         assert!(waits.iter().collect::<std::collections::HashSet<_>>().len() > 1);
@@ -296,20 +300,20 @@ mod tests {
         let check = good(10);
         let busy = |written: i64, now: i64| {
             let written_at = Some(at(written));
-            let observed = Observed { connections: 7, written_at, ..observed(&ready, Some(&check), now) };
-            decide(&observed, &Times::default()).status.connections_in_use
+            let observed = ObservedServer { connections: 7, written_at, ..observed(&ready, Some(&check), now) };
+            decide(&observed, &ServerCheckTimes::default()).status.connections_in_use
         };
         assert_eq!(busy(10, 20), None);
         assert_eq!(busy(10, 40), Some(7));
         let failed = bad(20, 1);
-        let both = Observed { connections: 7, written_at: Some(at(10)), ..observed(&ready, Some(&failed), 20) };
-        assert_eq!(decide(&both, &Times::default()).status.connections_in_use, Some(7));
+        let both = ObservedServer { connections: 7, written_at: Some(at(10)), ..observed(&ready, Some(&failed), 20) };
+        assert_eq!(decide(&both, &ServerCheckTimes::default()).status.connections_in_use, Some(7));
     }
 
     #[test]
     fn every_class_of_error_is_a_reason_that_the_api_takes() {
         for class in ErrorClass::ALL {
-            let check = Check { found: Err(Error::new(class, "what")), ..bad(1, 1) };
+            let check = ServerCheck { found: Err(Error::new(class, "what")), ..bad(1, 1) };
             let status = look(&MailServerStatus::default(), Some(&check), 1).status;
             assert!(status.conditions[0].reason.chars().all(|c| c.is_ascii_alphanumeric()));
         }

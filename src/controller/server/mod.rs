@@ -4,5 +4,5 @@ mod check;
 pub mod decide;
 mod reconcile;
 
-pub use decide::Times;
-pub use reconcile::{Connections, Servers, reconcile};
+pub use decide::ServerCheckTimes;
+pub use reconcile::{ConnectionCounter, ServerContext, reconcile};

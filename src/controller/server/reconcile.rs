@@ -17,11 +17,11 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     check::check,
-    decide::{Check, Observed, Times, decide, news},
+    decide::{ObservedServer, ServerCheck, ServerCheckTimes, decide, news},
 };
 use crate::{
     api::{MailServer, MailServerSpec, MailServerStatus},
-    controller::{addresses::Guard, error::Failure, events::tell, merge},
+    controller::{addresses::AddressGuard, error::ReconcileError, events::tell, merge},
     telemetry::metrics::Metrics,
 };
 
@@ -33,28 +33,28 @@ const AT_ONCE_IN_NAMESPACE: usize = 4;
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Tells how many connections running syncs hold to a server, for a namespace and a spec.
-pub type Connections = Box<dyn Fn(&str, &MailServerSpec) -> usize + Send + Sync>;
+pub type ConnectionCounter = Box<dyn Fn(&str, &MailServerSpec) -> usize + Send + Sync>;
 
 /// What the controller of MailServers needs and remembers.
-pub struct Servers {
+pub struct ServerContext {
     client: Client,
-    addresses: Arc<Guard>,
-    connections: Connections,
+    addresses: Arc<AddressGuard>,
+    connections: ConnectionCounter,
     recorder: Recorder,
     metrics: Metrics,
-    times: Times,
+    times: ServerCheckTimes,
     queue: UnboundedSender<ObjectRef<MailServer>>,
     started: Timestamp,
     at_once: Semaphore,
     namespaces: Mutex<HashMap<String, Weak<Semaphore>>>,
-    memories: Mutex<HashMap<String, Memory>>,
+    memories: Mutex<HashMap<String, ServerMemory>>,
 }
 
 /// What is remembered of one server; it can be found out again.
 #[derive(Default)]
-struct Memory {
+struct ServerMemory {
     /// The newest test.
-    check: Option<Check>,
+    check: Option<ServerCheck>,
     /// The test under way: the generation that it tests. Ends when forgotten.
     running: Option<(i64, JoinSet<()>)>,
     /// Not before this.
@@ -62,15 +62,15 @@ struct Memory {
     written: Option<(u64, Timestamp)>,
 }
 
-impl Servers {
+impl ServerContext {
     /// `addresses` tells what may be connected to; `queue` takes servers to look at; `connections` is asked at each look;
     /// people are told by Events of the `recorder`.
     #[must_use]
     pub fn new(
         client: Client,
-        addresses: Arc<Guard>,
+        addresses: Arc<AddressGuard>,
         queue: UnboundedSender<ObjectRef<MailServer>>,
-        connections: Connections,
+        connections: ConnectionCounter,
         (recorder, metrics): (Recorder, Metrics),
     ) -> Self {
         Self {
@@ -79,7 +79,7 @@ impl Servers {
             connections,
             recorder,
             metrics,
-            times: Times::default(),
+            times: ServerCheckTimes::default(),
             queue,
             started: Timestamp::now(),
             at_once: Semaphore::new(AT_ONCE),
@@ -90,7 +90,7 @@ impl Servers {
 
     /// With other times.
     #[must_use]
-    pub fn with_times(self, times: Times) -> Self {
+    pub fn with_times(self, times: ServerCheckTimes) -> Self {
         Self { times, ..self }
     }
 
@@ -99,7 +99,7 @@ impl Servers {
         self.memories().remove(uid);
     }
 
-    fn memories(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
+    fn memories(&self) -> MutexGuard<'_, HashMap<String, ServerMemory>> {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -123,7 +123,8 @@ impl Servers {
         let found = check(&self.client, &self.addresses.policy(), &namespace, &server.spec).await;
         let now = Timestamp::now();
         let generation = server.metadata.generation.unwrap_or_default();
-        let is_ours = |memory: &&mut Memory| memory.running.as_ref().is_some_and(|(tested, _)| *tested == generation);
+        let is_ours =
+            |memory: &&mut ServerMemory| memory.running.as_ref().is_some_and(|(tested, _)| *tested == generation);
         if let Some(memory) = self.memories().get_mut(&uid).filter(is_ours) {
             match found {
                 Ok(found) => {
@@ -131,7 +132,7 @@ impl Servers {
                     let before = memory.check.as_ref().filter(|check| check.generation == generation);
                     let before = before.map_or(0, |check| check.failures);
                     let failures = if found.is_ok() { 0 } else { before.saturating_add(1) };
-                    memory.check = Some(Check { generation, at: now, found, failures });
+                    memory.check = Some(ServerCheck { generation, at: now, found, failures });
                     memory.not_before = None;
                 }
                 Err(error) => {
@@ -150,7 +151,7 @@ impl Servers {
 ///
 /// # Errors
 /// When the API server refused, or did not answer: it is tried again.
-pub async fn reconcile(server: Arc<MailServer>, servers: Arc<Servers>) -> Result<Requeue, Failure> {
+pub async fn reconcile(server: Arc<MailServer>, servers: Arc<ServerContext>) -> Result<Requeue, ReconcileError> {
     let (Some(namespace), Some(uid)) = (server.namespace(), server.uid()) else { return Ok(Requeue::await_change()) };
     if server.metadata.deletion_timestamp.is_some() {
         return Ok(Requeue::await_change());
@@ -168,7 +169,7 @@ pub async fn reconcile(server: Arc<MailServer>, servers: Arc<Servers>) -> Result
             return Ok(Requeue::await_change());
         }
         let decision = decide(
-            &Observed {
+            &ObservedServer {
                 uid: &uid,
                 generation,
                 status,
@@ -208,10 +209,10 @@ pub async fn reconcile(server: Arc<MailServer>, servers: Arc<Servers>) -> Result
 
 /// Writes what changed of a status, if anything did.
 async fn write(
-    servers: &Servers,
+    servers: &ServerContext,
     server: &MailServer,
     status: &MailServerStatus,
-) -> Result<Option<MailServer>, Failure> {
+) -> Result<Option<MailServer>, ReconcileError> {
     let empty = MailServerStatus::default();
     let Some(patch) = merge::patch(server.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
     let body = serde_json::json!({

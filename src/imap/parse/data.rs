@@ -8,7 +8,7 @@ use super::{
     lexer::{Lexer, clean, number, number32, upper},
 };
 use crate::imap::{
-    response::{FolderStatus, ListItem, Namespace, Namespaces, QuotaResource, Untagged},
+    response::{FolderStatus, ListItem, NamespaceDescriptor, NamespaceResponse, QuotaResource, UntaggedResponse},
     uid_set::UidSet,
 };
 
@@ -155,7 +155,7 @@ fn status_items(name: Bytes, lexer: &mut Lexer<'_>) -> Result<FolderStatus, Pars
 }
 
 /// SEARCH. What is not a number is an error: a shortened answer would prove the absence of messages that exist.
-pub(super) fn search(lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
+pub(super) fn search(lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, ParseError> {
     let mut modseq = None;
     let mut failed = None;
     let numbers = std::iter::from_fn(|| {
@@ -182,11 +182,11 @@ pub(super) fn search(lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
         }
         lexer.expect_end()?;
     }
-    Ok(Untagged::Search { numbers, modseq })
+    Ok(UntaggedResponse::Search { numbers, modseq })
 }
 
 /// ESEARCH (RFC 4731).
-pub(super) fn esearch(lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
+pub(super) fn esearch(lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, ParseError> {
     let (mut tag, mut uid, mut all, mut count, mut modseq) = (None, false, UidSet::new(), None, None);
     lexer.spaces();
     if lexer.take(b'(') {
@@ -222,17 +222,17 @@ pub(super) fn esearch(lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
             lexer.skip_value()?;
         }
     }
-    Ok(Untagged::Esearch { tag, uid, all, count, modseq })
+    Ok(UntaggedResponse::Esearch { tag, uid, all, count, modseq })
 }
 
 /// VANISHED (RFC 7162).
-pub(super) fn vanished(lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
+pub(super) fn vanished(lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, ParseError> {
     lexer.spaces();
     let earlier =
         lexer.peek() == Some(b'(') && lexer.words_in_parentheses()?.any(|word| word.eq_ignore_ascii_case(b"EARLIER"));
     let uids = if lexer.at_end() { UidSet::new() } else { uid_set(lexer)? };
     lexer.expect_end()?;
-    Ok(Untagged::Vanished { earlier, uids })
+    Ok(UntaggedResponse::Vanished { earlier, uids })
 }
 
 fn uid_set(lexer: &mut Lexer<'_>) -> Result<UidSet, ParseError> {
@@ -241,15 +241,15 @@ fn uid_set(lexer: &mut Lexer<'_>) -> Result<UidSet, ParseError> {
 }
 
 /// NAMESPACE (RFC 2342), extensions skipped.
-pub(super) fn namespaces(lexer: &mut Lexer<'_>) -> Result<Namespaces, ParseError> {
-    Ok(Namespaces {
+pub(super) fn namespaces(lexer: &mut Lexer<'_>) -> Result<NamespaceResponse, ParseError> {
+    Ok(NamespaceResponse {
         personal: namespace_list(lexer)?,
         other_users: namespace_list(lexer)?,
         shared: namespace_list(lexer)?,
     })
 }
 
-fn namespace_list(lexer: &mut Lexer<'_>) -> Result<Vec<Namespace>, ParseError> {
+fn namespace_list(lexer: &mut Lexer<'_>) -> Result<Vec<NamespaceDescriptor>, ParseError> {
     let mut list = Vec::new();
     if lexer.at_end() || lexer.nil() {
         return Ok(list);
@@ -269,7 +269,7 @@ fn namespace_list(lexer: &mut Lexer<'_>) -> Result<Vec<Namespace>, ParseError> {
         let prefix = lexer.string()?;
         lexer.spaces();
         let delimiter = delimiter(lexer)?;
-        list.push(Namespace { prefix, delimiter });
+        list.push(NamespaceDescriptor { prefix, delimiter });
         loop {
             lexer.spaces();
             if lexer.take(b')') {
@@ -281,7 +281,7 @@ fn namespace_list(lexer: &mut Lexer<'_>) -> Result<Vec<Namespace>, ParseError> {
 }
 
 /// QUOTA (RFC 9208). A resource whose numbers make no sense is left out.
-pub(super) fn quota(lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
+pub(super) fn quota(lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, ParseError> {
     lexer.spaces();
     let root = clean(&lexer.astring()?, MAX_NAME);
     lexer.spaces();
@@ -294,26 +294,26 @@ pub(super) fn quota(lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
         }
     }
     lexer.expect_end()?;
-    Ok(Untagged::Quota { root, resources })
+    Ok(UntaggedResponse::Quota { root, resources })
 }
 
 /// QUOTAROOT (RFC 9208).
-pub(super) fn quota_root(lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
+pub(super) fn quota_root(lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, ParseError> {
     lexer.spaces();
     let folder = folder_name(lexer)?;
     let mut roots = Vec::new();
     while !lexer.at_end() {
         roots.push(clean(&lexer.astring()?, MAX_NAME));
     }
-    Ok(Untagged::QuotaRoot { folder, roots })
+    Ok(UntaggedResponse::QuotaRoot { folder, roots })
 }
 
 /// ID (RFC 2971).
-pub(super) fn id(lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
+pub(super) fn id(lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, ParseError> {
     let mut pairs = Vec::new();
     lexer.spaces();
     if lexer.at_end() || lexer.nil() {
-        return Ok(Untagged::Id(pairs));
+        return Ok(UntaggedResponse::Id(pairs));
     }
     if !lexer.take(b'(') {
         return Err(lexer.error("ID is malformed"));
@@ -322,7 +322,7 @@ pub(super) fn id(lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
         lexer.spaces();
         if lexer.take(b')') {
             lexer.expect_end()?;
-            return Ok(Untagged::Id(pairs));
+            return Ok(UntaggedResponse::Id(pairs));
         }
         let key = clean(&lexer.string()?, MAX_NAME);
         lexer.spaces();

@@ -4,15 +4,15 @@ use super::{
     ParseError,
     lexer::{Lexer, clean},
 };
-use crate::imap::{date::InternalDate, response::Fetch};
+use crate::imap::{date::InternalDate, response::FetchResponse};
 
 /// The longest name of a header field that is kept, characters.
 const MAX_FIELD: usize = 1000;
 
 /// What stands after `* 12 FETCH`. An item whose value makes no sense is left out; a response whose items can't be told
 /// apart is an error.
-pub(super) fn fetch(seq: u32, lexer: &mut Lexer<'_>) -> Result<Fetch, ParseError> {
-    let mut fetch = Fetch { seq, ..Fetch::default() };
+pub(super) fn fetch(seq: u32, lexer: &mut Lexer<'_>) -> Result<FetchResponse, ParseError> {
+    let mut fetch = FetchResponse { seq, ..FetchResponse::default() };
     lexer.spaces();
     if !lexer.take(b'(') {
         return Err(lexer.error("the items of FETCH are missing"));
@@ -27,7 +27,7 @@ pub(super) fn fetch(seq: u32, lexer: &mut Lexer<'_>) -> Result<Fetch, ParseError
     }
 }
 
-fn item(fetch: &mut Fetch, lexer: &mut Lexer<'_>) -> Result<(), ParseError> {
+fn item(fetch: &mut FetchResponse, lexer: &mut Lexer<'_>) -> Result<(), ParseError> {
     let name = lexer.name();
     if name.is_empty() {
         return Err(lexer.error("the name of a FETCH item is missing"));

@@ -2,7 +2,7 @@
 //!
 //! Liberal where servers are known to differ from RFC 9051, strict where a wrong guess could lose mail: a response that
 //! would read as "nothing there" when it is damaged (FETCH, LIST, LSUB, STATUS, SEARCH, ESEARCH, VANISHED) is an error,
-//! all other damage and all that is unknown is [`Untagged::Other`].
+//! all other damage and all that is unknown is [`UntaggedResponse::Other`].
 
 mod data;
 mod error;
@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 pub use self::error::ParseError;
 use self::lexer::{Lexer, clean, number32, upper};
-use super::response::{Response, Untagged};
+use super::response::{Response, UntaggedResponse};
 
 /// Reads one complete response (RFC 9051, section 7): its bytes with all literals in place and the final line end
 /// (CRLF, or LF alone). Message bodies and folder names share `raw` and keep it alive; keywords are copies.
@@ -39,7 +39,7 @@ pub fn parse(raw: Bytes) -> Result<Response, ParseError> {
             Ok(Response::Continue(clean(lexer.rest(), usize::MAX)))
         }
         // Blank lines between responses mean nothing.
-        None => Ok(Response::Untagged(Untagged::Other(String::new()))),
+        None => Ok(Response::Untagged(UntaggedResponse::Other(String::new()))),
         Some(_) => tagged(&mut lexer),
     }
 }
@@ -53,56 +53,56 @@ fn tagged(lexer: &mut Lexer<'_>) -> Result<Response, ParseError> {
     Ok(Response::Tagged { tag: tag.to_owned(), line })
 }
 
-fn untagged(lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
+fn untagged(lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, ParseError> {
     let start = lexer.place();
     let word = lexer.atom();
     if word.first().is_some_and(u8::is_ascii_digit) {
         return numbered(word, start, lexer);
     }
     if let Some(status) = status::status(word) {
-        return status::status_line(status, lexer).map(Untagged::Status);
+        return status::status_line(status, lexer).map(UntaggedResponse::Status);
     }
     let name = upper(word);
     match name.as_str() {
-        "LIST" => data::list(lexer).map(Untagged::List),
-        "LSUB" => data::list(lexer).map(Untagged::Lsub),
-        "STATUS" => data::folder_status(lexer).map(Untagged::FolderStatus),
+        "LIST" => data::list(lexer).map(UntaggedResponse::List),
+        "LSUB" => data::list(lexer).map(UntaggedResponse::Lsub),
+        "STATUS" => data::folder_status(lexer).map(UntaggedResponse::FolderStatus),
         "SEARCH" => data::search(lexer),
         "ESEARCH" => data::esearch(lexer),
         "VANISHED" => data::vanished(lexer),
-        "CAPABILITY" => Ok(Untagged::Capability(status::words(lexer.rest()))),
-        "ENABLED" => Ok(Untagged::Enabled(status::words(lexer.rest()))),
+        "CAPABILITY" => Ok(UntaggedResponse::Capability(status::words(lexer.rest()))),
+        "ENABLED" => Ok(UntaggedResponse::Enabled(status::words(lexer.rest()))),
         "FLAGS" => {
             lexer.spaces();
-            Ok(lexer.flags().map_or(Untagged::Other(name), Untagged::Flags))
+            Ok(lexer.flags().map_or(UntaggedResponse::Other(name), UntaggedResponse::Flags))
         }
         "NAMESPACE" => {
             let namespaces = data::namespaces(lexer);
-            Ok(namespaces.map_or(Untagged::Other(name), Untagged::Namespace))
+            Ok(namespaces.map_or(UntaggedResponse::Other(name), UntaggedResponse::Namespace))
         }
-        "QUOTA" => Ok(data::quota(lexer).unwrap_or(Untagged::Other(name))),
-        "QUOTAROOT" => Ok(data::quota_root(lexer).unwrap_or(Untagged::Other(name))),
-        "ID" => Ok(data::id(lexer).unwrap_or(Untagged::Other(name))),
-        _ => Ok(Untagged::Other(name)),
+        "QUOTA" => Ok(data::quota(lexer).unwrap_or(UntaggedResponse::Other(name))),
+        "QUOTAROOT" => Ok(data::quota_root(lexer).unwrap_or(UntaggedResponse::Other(name))),
+        "ID" => Ok(data::id(lexer).unwrap_or(UntaggedResponse::Other(name))),
+        _ => Ok(UntaggedResponse::Other(name)),
     }
 }
 
 /// `* 12 EXISTS` and its like.
-fn numbered(word: &[u8], start: usize, lexer: &mut Lexer<'_>) -> Result<Untagged, ParseError> {
+fn numbered(word: &[u8], start: usize, lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, ParseError> {
     lexer.spaces();
     let name = lexer.atom();
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     let number = number32(word).ok_or(ParseError { what: "a message number is malformed", at: start });
     let untagged = if is("FETCH") {
-        return fetch::fetch(number?, lexer).map(Untagged::Fetch);
+        return fetch::fetch(number?, lexer).map(UntaggedResponse::Fetch);
     } else if is("EXISTS") {
-        Untagged::Exists(number?)
+        UntaggedResponse::Exists(number?)
     } else if is("RECENT") {
-        Untagged::Recent(number?)
+        UntaggedResponse::Recent(number?)
     } else if is("EXPUNGE") {
-        Untagged::Expunge(number?)
+        UntaggedResponse::Expunge(number?)
     } else {
-        return Ok(Untagged::Other(upper(name)));
+        return Ok(UntaggedResponse::Other(upper(name)));
     };
     lexer.expect_end()?;
     Ok(untagged)

@@ -5,7 +5,7 @@ use super::{
     lexer::{Lexer, clean, number, number32, upper},
 };
 use crate::imap::{
-    response::{Code, Status, StatusLine},
+    response::{ResponseCode, StatusCondition, StatusLine},
     uid_set::ranges_in,
 };
 
@@ -13,21 +13,21 @@ use crate::imap::{
 const MAX_TEXT: usize = 500;
 
 /// The condition of this name.
-pub(super) fn status(word: &[u8]) -> Option<Status> {
+pub(super) fn status(word: &[u8]) -> Option<StatusCondition> {
     let is = |known: &str| word.eq_ignore_ascii_case(known.as_bytes());
     Some(match word.first()?.to_ascii_uppercase() {
-        b'O' if is("OK") => Status::Ok,
-        b'N' if is("NO") => Status::No,
-        b'B' if is("BAD") => Status::Bad,
-        b'B' if is("BYE") => Status::Bye,
-        b'P' if is("PREAUTH") => Status::PreAuth,
+        b'O' if is("OK") => StatusCondition::Ok,
+        b'N' if is("NO") => StatusCondition::No,
+        b'B' if is("BAD") => StatusCondition::Bad,
+        b'B' if is("BYE") => StatusCondition::Bye,
+        b'P' if is("PREAUTH") => StatusCondition::PreAuth,
         _ => return None,
     })
 }
 
 /// What stands after the condition. Only a second line is an error: a code that can't be read is kept by its name, and
 /// what has no end is text.
-pub(super) fn status_line(status: Status, lexer: &mut Lexer<'_>) -> Result<StatusLine, ParseError> {
+pub(super) fn status_line(status: StatusCondition, lexer: &mut Lexer<'_>) -> Result<StatusLine, ParseError> {
     if memchr::memchr(b'\n', lexer.rest()).is_some() {
         return Err(lexer.error("more than one line"));
     }
@@ -41,7 +41,7 @@ pub(super) fn status_line(status: Status, lexer: &mut Lexer<'_>) -> Result<Statu
 }
 
 /// `[UIDNEXT 5]`; `None` where there is no complete code.
-fn code(lexer: &mut Lexer<'_>) -> Option<Code> {
+fn code(lexer: &mut Lexer<'_>) -> Option<ResponseCode> {
     if !lexer.take(b'[') {
         return None;
     }
@@ -57,7 +57,7 @@ fn code(lexer: &mut Lexer<'_>) -> Option<Code> {
         if let Ok(flags) = lexer.flags() {
             lexer.spaces();
             if lexer.take(b']') {
-                return Some(Code::PermanentFlags(flags));
+                return Some(ResponseCode::PermanentFlags(flags));
             }
         }
         lexer.seek(start);
@@ -66,7 +66,7 @@ fn code(lexer: &mut Lexer<'_>) -> Option<Code> {
     let end = end_of_code(rest)?;
     lexer.seek(lexer.place() + end + 1);
     let known = parse_known(&name, rest[..end].trim_ascii());
-    Some(known.unwrap_or(Code::Other(name)))
+    Some(known.unwrap_or(ResponseCode::Other(name)))
 }
 
 /// Where the code's closing bracket is: a bracket in a quoted string is none, unless the string has no end.
@@ -86,7 +86,7 @@ fn end_of_code(rest: &[u8]) -> Option<usize> {
     memchr::memchr(b']', rest)
 }
 
-fn parse_known(name: &str, value: &[u8]) -> Option<Code> {
+fn parse_known(name: &str, value: &[u8]) -> Option<ResponseCode> {
     Some(match name {
         "APPENDUID" => {
             let mut parts = value.split(|&byte| byte == b' ').filter(|part| !part.is_empty());
@@ -95,16 +95,16 @@ fn parse_known(name: &str, value: &[u8]) -> Option<Code> {
             if parts.next().is_some() {
                 return None;
             }
-            Code::AppendUid { uid_validity, uids }
+            ResponseCode::AppendUid { uid_validity, uids }
         }
-        "CAPABILITY" => Code::Capability(words(value)),
-        "HIGHESTMODSEQ" => Code::HighestModSeq(number(value)?),
-        "NOMODSEQ" => Code::NoModSeq,
-        "READ-ONLY" => Code::ReadOnly,
-        "READ-WRITE" => Code::ReadWrite,
-        "TRYCREATE" => Code::TryCreate,
-        "UIDNEXT" => Code::UidNext(number32(value)?),
-        "UIDVALIDITY" => Code::UidValidity(number32(value)?),
+        "CAPABILITY" => ResponseCode::Capability(words(value)),
+        "HIGHESTMODSEQ" => ResponseCode::HighestModSeq(number(value)?),
+        "NOMODSEQ" => ResponseCode::NoModSeq,
+        "READ-ONLY" => ResponseCode::ReadOnly,
+        "READ-WRITE" => ResponseCode::ReadWrite,
+        "TRYCREATE" => ResponseCode::TryCreate,
+        "UIDNEXT" => ResponseCode::UidNext(number32(value)?),
+        "UIDVALIDITY" => ResponseCode::UidValidity(number32(value)?),
         _ => return None,
     })
 }

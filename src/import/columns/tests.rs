@@ -1,15 +1,17 @@
 use super::*;
 
-const SERVERS: BothGiven =
-    BothGiven { source: Given { server: true, master: false }, destination: Given { server: true, master: false } };
+const SERVERS: KnownSides = KnownSides {
+    source: KnownSide { server: true, master: false },
+    destination: KnownSide { server: true, master: false },
+};
 
 fn headings(line: &str) -> Vec<String> {
     line.split(',').map(str::to_owned).collect()
 }
 
-fn found(line: &str, told: &str, given: BothGiven) -> (Columns, Findings) {
-    let told: Vec<Told> = told.split_whitespace().map(|told| told.parse().unwrap()).collect();
-    let (headings, mut findings) = (headings(line), Findings::default());
+fn found(line: &str, told: &str, given: KnownSides) -> (TableColumns, TableFindings) {
+    let told: Vec<ColumnSetting> = told.split_whitespace().map(|told| told.parse().unwrap()).collect();
+    let (headings, mut findings) = (headings(line), TableFindings::default());
     let columns = find(Some(&headings), headings.len(), &told, given, &mut findings);
     if findings.problems.is_empty() {
         complete(&columns, given, &mut findings);
@@ -19,7 +21,7 @@ fn found(line: &str, told: &str, given: BothGiven) -> (Columns, Findings) {
 
 fn reads(line: &str) -> String {
     let (columns, findings) = found(line, "", SERVERS);
-    assert_eq!(findings, Findings::default(), "{line}");
+    assert_eq!(findings, TableFindings::default(), "{line}");
     columns.text()
 }
 
@@ -56,13 +58,13 @@ fn headings_are_known_in_peoples_own_words() {
 
 #[test]
 fn hosts_of_imapsync_lists_and_of_account_lists_are_found() {
-    let nothing = BothGiven::default();
+    let nothing = KnownSides::default();
     let (columns, findings) = found("host1,user1,password1,host2,user2,password2", "", nothing);
-    assert_eq!(findings, Findings::default());
+    assert_eq!(findings, TableFindings::default());
     assert_eq!((columns.source.host, columns.destination.host), (Some(0), Some(3)));
-    let given = BothGiven { destination: Given { server: true, master: true }, ..nothing };
+    let given = KnownSides { destination: KnownSide { server: true, master: true }, ..nothing };
     let (columns, findings) = found("email,password,server,port", "", given);
-    assert_eq!(findings, Findings::default());
+    assert_eq!(findings, TableFindings::default());
     let expected = "1 username of both sides, 2 source_password, 3 source_host, 4 source_port";
     assert_eq!(columns.text(), expected);
 }
@@ -72,7 +74,7 @@ fn an_administrators_side_needs_no_password() {
     let mut given = SERVERS;
     given.destination.master = true;
     let (columns, findings) = found("email,password", "", given);
-    assert_eq!((findings, columns.destination.password), (Findings::default(), None));
+    assert_eq!((findings, columns.destination.password), (TableFindings::default(), None));
 }
 
 #[test]
@@ -82,7 +84,7 @@ fn the_command_line_wins_over_headings() {
         (columns.text().as_str(), columns.unused.as_slice()),
         ("1 password of both sides, 2 username of both sides", &[2][..])
     );
-    assert_eq!(findings, Findings::default());
+    assert_eq!(findings, TableFindings::default());
     let (columns, _) = found("name,email,password", "name=", SERVERS);
     assert_eq!(columns.name, None);
 }
@@ -120,8 +122,8 @@ fn what_is_unclear_is_asked_without_a_word_of_the_table() {
 
 #[test]
 fn without_a_header_columns_have_numbers() {
-    let mut findings = Findings::default();
-    let told: Vec<Told> = ["username=1", "password=2"].map(|told| told.parse().unwrap()).to_vec();
+    let mut findings = TableFindings::default();
+    let told: Vec<ColumnSetting> = ["username=1", "password=2"].map(|told| told.parse().unwrap()).to_vec();
     let columns = find(None, 3, &told, SERVERS, &mut findings);
     assert_eq!(
         (columns.text().as_str(), columns.unused.as_slice()),
@@ -133,16 +135,16 @@ fn without_a_header_columns_have_numbers() {
 
 #[test]
 fn a_wrong_meaning_is_refused() {
-    assert!("usr=1".parse::<Told>().unwrap_err().contains("a column holds name"));
-    assert!("username".parse::<Told>().is_err());
-    assert_eq!("Source-Username=1".parse::<Told>().unwrap().meaning.to_string(), "source_username");
+    assert!("usr=1".parse::<ColumnSetting>().unwrap_err().contains("a column holds name"));
+    assert!("username".parse::<ColumnSetting>().is_err());
+    assert_eq!("Source-Username=1".parse::<ColumnSetting>().unwrap().meaning.to_string(), "source_username");
 }
 
 #[test]
 fn a_password_that_is_taken_for_a_heading_is_not_told_by_a_suggestion() {
-    let given = Given { server: true, master: true };
+    let given = KnownSide { server: true, master: true };
     for line in ["info,mail,tokne", "info,secret,usernam"] {
-        let text = found(line, "", BothGiven { source: given, destination: given }).1.text("f");
+        let text = found(line, "", KnownSides { source: given, destination: given }).1.text("f");
         assert!(!text.contains("did you mean"), "{text}");
     }
 }

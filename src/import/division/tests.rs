@@ -4,10 +4,10 @@ use super::*;
 use crate::{
     api::{MasterUser, SecretKeyRef},
     import::{
-        objects::Common,
-        plan::{self, Limits, Settings},
-        servers::{Server, SideSettings},
-        table::{self, Format, Reading},
+        objects::ImportMetadata,
+        plan::{self, ImportSettings, ObjectLimits},
+        servers::{ServerChoice, SideSettings},
+        table::{self, TableFormat, TableOptions},
     },
 };
 
@@ -18,34 +18,37 @@ fn side(host: Option<&str>, has_master: bool) -> SideSettings {
         mode: crate::api::MasterMode::default(),
         separator: None,
     });
-    SideSettings { server: host.map(|host| Server::Host(host.into())), master, ..SideSettings::default() }
+    SideSettings { server: host.map(|host| ServerChoice::Host(host.into())), master, ..SideSettings::default() }
 }
 
-fn imapsync_lists() -> Reading {
-    Reading { format: Format::Imapsync, ..Reading::default() }
+fn imapsync_lists() -> TableOptions {
+    TableOptions { format: TableFormat::Imapsync, ..TableOptions::default() }
 }
 
-fn with(told: &str) -> Reading {
-    Reading { told: told.split_whitespace().map(|told| told.parse().unwrap()).collect(), ..Reading::default() }
+fn with(told: &str) -> TableOptions {
+    TableOptions {
+        told: told.split_whitespace().map(|told| told.parse().unwrap()).collect(),
+        ..TableOptions::default()
+    }
 }
 
 /// The problems with a table, and all that is shown of it: findings, columns and MailMigrations.
-fn read(text: &str, reading: &Reading, sides: [SideSettings; 2]) -> (String, String) {
+fn read(text: &str, reading: &TableOptions, sides: [SideSettings; 2]) -> (String, String) {
     let mut table = table::read(text.as_bytes(), reading, [&sides[0], &sides[1]]);
-    let common = Common { import: "acme".into(), namespace: None };
-    let settings = Settings { common, sides, parallelism: None, suspend: false };
+    let common = ImportMetadata { import: "acme".into(), namespace: None };
+    let settings = ImportSettings { common, sides, parallelism: None, suspend: false };
     let mut shown = String::new();
     if table.findings.problems.is_empty() {
-        let plan = plan::plan(&table.rows, &settings, Limits::default(), &mut table.findings).unwrap();
+        let plan = plan::plan(&table.rows, &settings, ObjectLimits::default(), &mut table.findings).unwrap();
         shown.extend(plan.migrations.iter().map(|migration| migration.yaml().unwrap()));
         shown.extend(plan.secrets.iter().map(|secret| secret.name.clone()));
     }
-    let problems = Findings { problems: table.findings.problems.clone(), ..Findings::default() };
+    let problems = TableFindings { problems: table.findings.problems.clone(), ..TableFindings::default() };
     (problems.text("f"), format!("{shown}{}{}{table:?}", table.findings.text("f"), table.columns.text()))
 }
 
 /// The same where rows name their servers, and a user of the destination may have no password.
-fn problems(text: &str, reading: &Reading) -> String {
+fn problems(text: &str, reading: &TableOptions) -> String {
     read(text, reading, [side(None, false), side(None, true)]).0
 }
 
@@ -68,13 +71,13 @@ fn options_alone_may_stand_behind_the_sixth_field() {
 fn every_line_of_a_table_has_as_many_fields() {
     let header = "host1,user1,password1,host2,user2,password2\n";
     let row = "old.example,a,p,new.example,a,q";
-    let found = |rows: &str| problems(&format!("{header}{rows}\n"), &Reading::default());
+    let found = |rows: &str| problems(&format!("{header}{rows}\n"), &TableOptions::default());
     assert_eq!(found(&format!("{row}\n\n,,,\n{row}")), "");
     assert_eq!(found(&format!("{row},,\n{row},,")), "");
     assert!(found(&format!("{row}\n{row},")).contains("line 3: 7 fields, but 6 on line 2"));
     assert!(found(&format!("{row},x")).contains("line 2: 7 fields, more than the header has (6)"));
     assert!(found("old.example,a,p,new.example,a").contains("line 2: 5 fields, fewer than the header has (6)"));
-    let reading = Reading { no_header: true, ..with("username=1 password=2 source_host=3 destination_host=3") };
+    let reading = TableOptions { no_header: true, ..with("username=1 password=2 source_host=3 destination_host=3") };
     assert!(problems("a,p,x.example\nb,p\n", &reading).contains("line 2: 2 fields, fewer than the first line has (3)"));
 }
 
@@ -98,15 +101,18 @@ fn a_user_name_is_not_left_in_one_piece_with_what_follows() {
     let columns = with("username=1 password=2");
     for user in ["a;b", "a|b", "a:b"] {
         let text = format!("user,password\n{user},p\n");
-        assert!(read(&text, &Reading::default(), servers()).0.contains("source_username (column 1) has"), "{user}");
-        let told = Reading { delimiter: Some(b','), ..Reading::default() };
+        assert!(
+            read(&text, &TableOptions::default(), servers()).0.contains("source_username (column 1) has"),
+            "{user}"
+        );
+        let told = TableOptions { delimiter: Some(b','), ..TableOptions::default() };
         assert_eq!(read(&text, &told, servers()).0, "");
     }
     // A header says that spaces divide nothing.
-    assert_eq!(read("user,password\na b,p\n", &Reading::default(), servers()).0, "");
-    let found = read("a b,p\n", &Reading { no_header: true, ..columns }, servers()).0;
+    assert_eq!(read("user,password\na b,p\n", &TableOptions::default(), servers()).0, "");
+    let found = read("a b,p\n", &TableOptions { no_header: true, ..columns }, servers()).0;
     assert!(found.contains("line 1: source_username (column 1) has"), "{found}");
-    let found = read("old user,user,password\na;b,b;c,p\n", &Reading::default(), servers()).0;
+    let found = read("old user,user,password\na;b,b;c,p\n", &TableOptions::default(), servers()).0;
     assert_eq!(found.lines().count(), 2, "{found}");
 }
 
@@ -114,15 +120,15 @@ fn a_user_name_is_not_left_in_one_piece_with_what_follows() {
 fn addresses_that_are_all_passwords_are_asked_about() {
     let servers = || [side(Some("a"), false), side(Some("b"), false)];
     let swapped = "password,user\na@x.example,p\nb@x.example,q@r\n";
-    let found = read(swapped, &Reading::default(), servers()).0;
+    let found = read(swapped, &TableOptions::default(), servers()).0;
     assert_eq!(found.lines().count(), 1, "{found}");
     assert!(found.contains("the source's passwords (column 1) are all addresses"), "{found}");
     for right in [swapped.replace("q@r", "b@x.example"), swapped.replace("b@x.example", "b")] {
-        assert_eq!(read(&right, &Reading::default(), servers()).0, "");
+        assert_eq!(read(&right, &TableOptions::default(), servers()).0, "");
     }
     assert_eq!(read(swapped, &with("password=1"), servers()).0, "");
     assert_eq!(
-        read("user,old password\n", &Reading::default(), [side(Some("a"), false), side(Some("b"), true)]).0,
+        read("user,old password\n", &TableOptions::default(), [side(Some("a"), false), side(Some("b"), true)]).0,
         "problem: f: there are no rows\n"
     );
 }
@@ -142,7 +148,7 @@ proptest! {
         prop_assert!(!shown.contains("hush"), "{}", shown);
         let header = "host1;user1;password1;host2;user2;password2";
         for (header, line) in [(header, &line), (&header.replace(';', ","), &line.replace(';', ","))] {
-            let (_, shown) = read(&format!("{header}\n{line}\n"), &Reading::default(), sides());
+            let (_, shown) = read(&format!("{header}\n{line}\n"), &TableOptions::default(), sides());
             prop_assert!(!shown.contains("hush"), "{}", shown);
         }
     }
@@ -165,7 +171,7 @@ proptest! {
         let (_, shown) = read(&format!("{line}\n{right}\n"), &imapsync_lists(), sides());
         prop_assert!(!shown.contains("hush"), "{}", shown);
         let header = "host1;user1;password1;host2;user2;password2";
-        let (_, shown) = read(&format!("{header}\n{line}\n{right}\n"), &Reading::default(), sides());
+        let (_, shown) = read(&format!("{header}\n{line}\n{right}\n"), &TableOptions::default(), sides());
         prop_assert!(!shown.contains("hush"), "{}", shown);
     }
 }

@@ -5,25 +5,25 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     api::SecretKeyRef,
-    import::{servers::Server, table},
+    import::{servers::ServerChoice, table},
 };
 
 fn host(host: &str) -> SideSettings {
-    SideSettings { server: Some(Server::Host(host.into())), ..SideSettings::default() }
+    SideSettings { server: Some(ServerChoice::Host(host.into())), ..SideSettings::default() }
 }
 
-fn settings() -> Settings {
-    Settings {
-        common: Common { import: "acme".into(), namespace: None },
+fn settings() -> ImportSettings {
+    ImportSettings {
+        common: ImportMetadata { import: "acme".into(), namespace: None },
         sides: [host("old.example"), host("new.example")],
         parallelism: None,
         suspend: false,
     }
 }
 
-fn import(text: &[u8], settings: &Settings, limits: Limits) -> Plan {
+fn import(text: &[u8], settings: &ImportSettings, limits: ObjectLimits) -> ImportPlan {
     let [source, destination] = &settings.sides;
-    let table = table::read(text, &table::Reading::default(), [source, destination]);
+    let table = table::read(text, &table::TableOptions::default(), [source, destination]);
     let mut findings = table.findings;
     assert_eq!(findings.problems, [], "{text:?}");
     let made = plan(&table.rows, settings, limits, &mut findings).unwrap();
@@ -37,10 +37,10 @@ fn user_list(users: impl Iterator<Item = usize>) -> String {
 }
 
 /// Migration, source user, destination user, source password, destination password.
-type Move = (String, String, String, Vec<u8>, Vec<u8>);
+type PlannedMove = (String, String, String, Vec<u8>, Vec<u8>);
 
 /// Everything that a plan moves.
-fn moved(plan: &Plan) -> Vec<Move> {
+fn moved(plan: &ImportPlan) -> Vec<PlannedMove> {
     let secrets: HashMap<&str, &SecretObject> =
         plan.secrets.iter().map(|secret| (secret.name.as_str(), secret)).collect();
     let value =
@@ -68,7 +68,7 @@ fn moved(plan: &Plan) -> Vec<Move> {
     moved
 }
 
-fn files(plan: &Plan) -> BTreeMap<String, String> {
+fn files(plan: &ImportPlan) -> BTreeMap<String, String> {
     let common = settings().common;
     let migrations = plan.migrations.iter().map(|migration| (migration.name.clone(), migration.yaml().unwrap()));
     migrations
@@ -78,7 +78,7 @@ fn files(plan: &Plan) -> BTreeMap<String, String> {
 
 #[test]
 fn a_short_list_becomes_one_migration_with_a_secret_for_each_mailbox() {
-    let plan = import(user_list(0..2).as_bytes(), &settings(), Limits::default());
+    let plan = import(user_list(0..2).as_bytes(), &settings(), ObjectLimits::default());
     let [migration] = plan.migrations.as_slice() else { panic!("{plan:?}") };
     let names: Vec<&str> = plan.secrets.iter().map(|secret| secret.name.as_str()).collect();
     let reference = |index: usize, side: &str| json!({"passwordSecretRef": {"name": names[index], "key": format!("{side}-password")}});
@@ -106,13 +106,13 @@ fn a_short_list_becomes_one_migration_with_a_secret_for_each_mailbox() {
 #[test]
 fn a_long_list_goes_into_csvs_that_fit_and_none_is_lost() {
     let list = user_list(0..3000);
-    let plan = import(list.as_bytes(), &settings(), Limits::default());
+    let plan = import(list.as_bytes(), &settings(), ObjectLimits::default());
     assert_eq!((plan.migrations.len(), plan.mailboxes), (1, 3000));
     assert!(
         plan.migrations[0].object["spec"]["mailboxSecrets"].as_array().unwrap().len() > 1 || plan.secrets.len() == 1
     );
     assert_eq!(moved(&plan).len(), 3000);
-    let small = Limits { listed: 10, object: 20_000, csvs: 4 };
+    let small = ObjectLimits { listed: 10, object: 20_000, csvs: 4 };
     let plan = import(list.as_bytes(), &settings(), small);
     assert!(plan.migrations.len() > 1);
     let common = settings().common;
@@ -135,17 +135,17 @@ fn a_long_list_goes_into_csvs_that_fit_and_none_is_lost() {
 
 #[test]
 fn a_thousand_mailboxes_are_listed_and_fit_into_kubectl_apply() {
-    let plan = import(user_list(0..1000).as_bytes(), &settings(), Limits::default());
+    let plan = import(user_list(0..1000).as_bytes(), &settings(), ObjectLimits::default());
     assert_eq!(plan.secrets.len(), 1000);
     assert!(plan.migrations[0].object.to_string().len() < 256 << 10);
-    let plan = import(user_list(0..1001).as_bytes(), &settings(), Limits::default());
+    let plan = import(user_list(0..1001).as_bytes(), &settings(), ObjectLimits::default());
     assert!(plan.secrets.len() < 10);
 }
 
 #[test]
 fn one_mailbox_more_changes_one_secret_and_another_order_nothing() {
-    let small = Limits { listed: 10, object: 20_000, csvs: 64 };
-    for limits in [Limits::default(), small] {
+    let small = ObjectLimits { listed: 10, object: 20_000, csvs: 64 };
+    for limits in [ObjectLimits::default(), small] {
         let before = files(&import(user_list(0..900).as_bytes(), &settings(), limits));
         let after = files(&import(user_list(0..901).as_bytes(), &settings(), limits));
         let changed: Vec<&String> =
@@ -161,12 +161,12 @@ fn rows_with_other_servers_make_migrations_of_their_own() {
     let text = "host1,user1,password1,host2,user2,password2\n\
                 a.example,u,p,n.example,u,q\nb.example,u,p,n.example,u2,q\nA.example,v,p,n.example,v,q\n";
     let none = SideSettings::default();
-    let settings = Settings { sides: [none.clone(), none], ..settings() };
-    let plan = import(text.as_bytes(), &settings, Limits::default());
+    let settings = ImportSettings { sides: [none.clone(), none], ..settings() };
+    let plan = import(text.as_bytes(), &settings, ObjectLimits::default());
     let names: Vec<&str> = plan.migrations.iter().map(|migration| migration.name.as_str()).collect();
     assert_eq!(names, ["acme-a-example-n-example", "acme-b-example-n-example"]);
     assert_eq!(moved(&plan).len(), 3);
-    let one = import(text.replace("b.example", "a.example").as_bytes(), &settings, Limits::default());
+    let one = import(text.replace("b.example", "a.example").as_bytes(), &settings, ObjectLimits::default());
     assert_eq!(one.migrations[0].name, "acme");
 }
 
@@ -174,8 +174,8 @@ fn rows_with_other_servers_make_migrations_of_their_own() {
 fn no_password_is_in_debug_output() {
     let settings = settings();
     let [source, destination] = &settings.sides;
-    let table = table::read(b"user,password\na,hush\n", &table::Reading::default(), [source, destination]);
-    let plan = super::plan(&table.rows, &settings, Limits::default(), &mut Findings::default()).unwrap();
+    let table = table::read(b"user,password\na,hush\n", &table::TableOptions::default(), [source, destination]);
+    let plan = super::plan(&table.rows, &settings, ObjectLimits::default(), &mut TableFindings::default()).unwrap();
     assert_eq!(plan.secrets.len(), 1);
     assert!(!format!("{table:?} {plan:?}").contains("hush"));
 }
@@ -184,21 +184,21 @@ fn no_password_is_in_debug_output() {
 fn what_the_command_line_says_is_in_the_migration() {
     let mut settings = settings();
     (settings.parallelism, settings.suspend, settings.common.namespace) = (Some(7), true, Some("mail".into()));
-    settings.sides[0].server = Some(Server::Reference("oldhost".into()));
-    let plan = import(user_list(0..1).as_bytes(), &settings, Limits::default());
+    settings.sides[0].server = Some(ServerChoice::Reference("oldhost".into()));
+    let plan = import(user_list(0..1).as_bytes(), &settings, ObjectLimits::default());
     let migration: MailMigration = serde_json::from_value(plan.migrations[0].object.clone()).unwrap();
     assert_eq!((migration.spec.parallelism, migration.spec.suspend), (7, true));
     assert_eq!(migration.metadata.namespace.as_deref(), Some("mail"));
     assert_eq!(migration.spec.source.server_ref.unwrap().name, "oldhost");
-    settings.sides[0].server = Some(Server::Reference("Old Host".into()));
+    settings.sides[0].server = Some(ServerChoice::Reference("Old Host".into()));
     let [source, destination] = &settings.sides;
-    let table = table::read(user_list(0..1).as_bytes(), &table::Reading::default(), [source, destination]);
+    let table = table::read(user_list(0..1).as_bytes(), &table::TableOptions::default(), [source, destination]);
     let error = plan_error(&table.rows, &settings);
     assert!(error.contains("spec.source.serverRef.name: must be an object's name"), "{error}");
 }
 
-fn plan_error(rows: &[(Row, [Place; 2])], settings: &Settings) -> String {
-    super::plan(rows, settings, Limits::default(), &mut Findings::default()).unwrap_err().to_string()
+fn plan_error(rows: &[(TableRow, [ServerLocation; 2])], settings: &ImportSettings) -> String {
+    super::plan(rows, settings, ObjectLimits::default(), &mut TableFindings::default()).unwrap_err().to_string()
 }
 
 /// A field as a careful spreadsheet writes it.
@@ -220,7 +220,7 @@ proptest! {
     fn any_password_survives(old in bytes_but_nul(), new in bytes_but_nul(), listed in 0..2_usize) {
         let header = b"user;old password;new password\r\nu@x;";
         let text = [&header[..], &quoted(&old), b";", &quoted(&new), b"\r\n"].concat();
-        let plan = import(&text, &settings(), Limits { listed, ..Limits::default() });
+        let plan = import(&text, &settings(), ObjectLimits { listed, ..ObjectLimits::default() });
         prop_assert_eq!(moved(&plan), [("acme".to_owned(), "u@x".to_owned(), "u@x".to_owned(), old, new)]);
     }
 
@@ -239,12 +239,12 @@ proptest! {
     ) {
         let text: String = lines.iter().map(|line| line.join(&delimiter) + "\n").collect();
         let settings = settings();
-        for format in [table::Format::Csv, table::Format::Imapsync] {
+        for format in [table::TableFormat::Csv, table::TableFormat::Imapsync] {
             let [source, destination] = &settings.sides;
-            let reading = table::Reading { format, ..table::Reading::default() };
+            let reading = table::TableOptions { format, ..table::TableOptions::default() };
             let table = table::read(text.as_bytes(), &reading, [source, destination]);
             let mut findings = table.findings;
-            let _ = super::plan(&table.rows, &settings, Limits::default(), &mut findings);
+            let _ = super::plan(&table.rows, &settings, ObjectLimits::default(), &mut findings);
             let said = format!("{} {} {findings:?}", findings.text("f"), table.columns.text());
             prop_assert!(!said.contains("hush"), "{}", said);
         }
@@ -254,7 +254,7 @@ proptest! {
     fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
         let settings = settings();
         let [source, destination] = &settings.sides;
-        let table = table::read(&bytes, &table::Reading::default(), [source, destination]);
+        let table = table::read(&bytes, &table::TableOptions::default(), [source, destination]);
         prop_assert!(table.rows.len() <= bytes.len());
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct MailboxCheck {
     /// What would keep a run from ending well.
     pub problems: Vec<Error>,
     /// What a person should look at before a run.
-    pub warnings: Vec<Warning>,
+    pub warnings: Vec<CheckWarning>,
     /// The source, where its login worked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<SideFindings>,
@@ -27,7 +27,7 @@ pub(crate) struct MailboxCheck {
     pub destination: Option<SideFindings>,
     /// Where folders go, when both sides were seen.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mapping: Option<Mapping>,
+    pub mapping: Option<CheckedMapping>,
 }
 
 /// One side of a mailbox.
@@ -55,7 +55,7 @@ pub(crate) struct SideFindings {
     /// Extensions in use.
     pub offers: Vec<String>,
     /// Extensions that would help and are not offered.
-    pub lacks: Vec<Lack>,
+    pub lacks: Vec<MissingExtension>,
     /// Folders that can hold messages.
     pub folders: u64,
     /// Messages in all of them.
@@ -65,21 +65,21 @@ pub(crate) struct SideFindings {
     /// The largest message that it takes, bytes, where it says so.
     pub append_limit: Option<u64>,
     /// How much it may hold and holds, where it says so: bytes.
-    pub storage: Option<Room>,
+    pub storage: Option<QuotaRoom>,
     /// The same in messages.
-    pub message_room: Option<Room>,
+    pub message_room: Option<QuotaRoom>,
 }
 
 /// A limit and what is used of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) struct Room {
+pub(crate) struct QuotaRoom {
     /// In use.
     pub used: u64,
     /// At most.
     pub limit: u64,
 }
 
-impl Room {
+impl QuotaRoom {
     /// What is left.
     #[must_use]
     pub(crate) const fn free(self) -> u64 {
@@ -90,7 +90,7 @@ impl Room {
 /// An extension that is not offered, and what that costs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Lack {
+pub(crate) struct MissingExtension {
     /// As servers announce it.
     pub extension: &'static str,
     /// What is slower or unknown without it.
@@ -100,9 +100,9 @@ pub(crate) struct Lack {
 /// Something to look at that keeps no run from ending well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Warning {
+pub(crate) struct CheckWarning {
     /// What it is about, for programs.
-    pub topic: Topic,
+    pub topic: WarningTopic,
     /// The account, where it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub side: Option<Side>,
@@ -113,7 +113,7 @@ pub(crate) struct Warning {
 /// What a warning is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) enum Topic {
+pub(crate) enum WarningTopic {
     /// A certificate expires soon, or has.
     Certificate,
     /// Passwords and mail travel in the clear, or to whoever shows any certificate.
@@ -141,7 +141,7 @@ pub(crate) enum Topic {
 /// Where folders go.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Mapping {
+pub(crate) struct CheckedMapping {
     /// The folders, in the order of the destination.
     pub folders: Vec<MappedFolder>,
     /// Source folders that are left out, and why.

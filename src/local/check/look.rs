@@ -8,12 +8,12 @@ use crate::{
         Endpoint, Session,
         capability::Capabilities,
         connect,
-        folders::{Folder, survey},
-        response::{QuotaResource, Status, Untagged},
+        folders::{ListedFolder, survey},
+        response::{QuotaResource, StatusCondition, UntaggedResponse},
         select::examine,
-        session::{Facts, Moved},
+        session::{ByteCounter, ConnectionFacts},
     },
-    sync::accounts::Account,
+    sync::accounts::ListedAccount,
 };
 
 /// An account of at most this many messages is asked for each one's size, where the server has no shorter way.
@@ -21,15 +21,15 @@ const FEW_MESSAGES: u64 = 10_000;
 
 /// What was seen of one account.
 #[derive(Debug, Clone)]
-pub(crate) struct Looked {
+pub(crate) struct InspectedAccount {
     /// The account.
     pub endpoint: Arc<Endpoint>,
     /// The connection.
-    pub facts: Facts,
+    pub facts: ConnectionFacts,
     /// What the server offers after login.
     pub capabilities: Capabilities,
     /// Folders and kind of server.
-    pub account: Account,
+    pub account: ListedAccount,
     /// Limits of INBOX's quota roots.
     pub quota: Vec<QuotaResource>,
 }
@@ -38,12 +38,12 @@ pub(crate) struct Looked {
 ///
 /// # Errors
 /// When that fails, by its class.
-pub(crate) async fn look(endpoint: &Endpoint) -> Result<Looked> {
+pub(crate) async fn look(endpoint: &Endpoint) -> Result<InspectedAccount> {
     let endpoint = Arc::new(endpoint.clone());
-    let mut session = connect(&endpoint, &Moved::default()).await?;
+    let mut session = connect(&endpoint, &ByteCounter::default()).await?;
     let mut survey = survey(&mut session, true).await?;
     let quota = quota(&mut session).await?;
-    let messages = |folder: &Folder| folder.status.as_ref().and_then(|status| status.messages).unwrap_or(0);
+    let messages = |folder: &ListedFolder| folder.status.as_ref().and_then(|status| status.messages).unwrap_or(0);
     let all: u64 = survey.folders.iter().map(|folder| u64::from(messages(folder))).sum();
     if all <= FEW_MESSAGES {
         for folder in &mut survey.folders {
@@ -55,10 +55,10 @@ pub(crate) async fn look(endpoint: &Endpoint) -> Result<Looked> {
             }
         }
     }
-    let looked = Looked {
+    let looked = InspectedAccount {
         facts: session.facts.clone(),
         capabilities: session.capabilities().clone(),
-        account: Account::new(&session, survey),
+        account: ListedAccount::new(&session, survey),
         endpoint,
         quota,
     };
@@ -72,7 +72,7 @@ async fn quota(session: &mut Session) -> Result<Vec<QuotaResource>> {
     }
     // A refusal means that nothing is known, as without the extension.
     let (_, data) = session.run("GETQUOTAROOT INBOX").await?;
-    let resources = |data| if let Untagged::Quota { resources, .. } = data { resources } else { Vec::new() };
+    let resources = |data| if let UntaggedResponse::Quota { resources, .. } = data { resources } else { Vec::new() };
     Ok(data.into_iter().flat_map(resources).collect())
 }
 
@@ -82,7 +82,7 @@ async fn size(session: &mut Session, raw: &[u8]) -> Result<Option<u64>> {
     let mut sum = 0_u64;
     let lines = session
         .wait_all(&tags, |data| {
-            if let Untagged::Fetch(fetch) = data {
+            if let UntaggedResponse::Fetch(fetch) = data {
                 sum = sum.saturating_add(fetch.size.unwrap_or(0));
             }
         })
@@ -90,5 +90,5 @@ async fn size(session: &mut Session, raw: &[u8]) -> Result<Option<u64>> {
     if lines.len() < tags.len() {
         return Err(session.blame(Error::protocol("a command ended without a status")));
     }
-    Ok(lines.iter().all(|line| line.status == Status::Ok).then_some(sum))
+    Ok(lines.iter().all(|line| line.status == StatusCondition::Ok).then_some(sum))
 }

@@ -9,8 +9,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 pub(crate) use self::{
-    findings::{Lack, MailboxCheck, MappedFolder, Mapping, Room, SideFindings, Topic, Warning},
-    look::{Looked, look},
+    findings::{
+        CheckWarning, CheckedMapping, MailboxCheck, MappedFolder, MissingExtension, QuotaRoom, SideFindings,
+        WarningTopic,
+    },
+    look::{InspectedAccount, look},
     text::{mailbox, summary},
 };
 use super::{
@@ -20,16 +23,16 @@ use super::{
 use crate::{
     error::{Error, ErrorClass, Result, Side},
     imap::{
-        Quirks,
-        capability::{Capabilities, Literals},
+        ServerKind,
+        capability::{Capabilities, LiteralSupport},
         certificate::Certificate,
-        folders::{Folder, Survey, same_name},
+        folders::{AccountListing, ListedFolder, same_name},
         response::FolderStatus,
     },
     sync::{
         accounts::plan,
         folder_map::FolderPlan,
-        spec::{DeletePolicy, MessageRules, SyncSpec},
+        spec::{DeletionHandling, MessageFilter, SyncSpec},
     },
 };
 
@@ -49,8 +52,8 @@ pub(crate) fn gravest(checks: &[MailboxCheck]) -> Option<ErrorClass> {
 #[must_use]
 pub(crate) fn assess(
     spec: &SyncSpec,
-    source: Result<Looked>,
-    destination: Result<Looked>,
+    source: Result<InspectedAccount>,
+    destination: Result<InspectedAccount>,
     frozen: &BTreeMap<Vec<u8>, Vec<u8>>,
     now: Timestamp,
 ) -> MailboxCheck {
@@ -72,9 +75,11 @@ pub(crate) fn assess(
     }
     if let (Some(source), Some(destination)) = (&source, &destination) {
         match sameness(source, destination) {
-            Sameness::Same(what) => check.problems.push(same_account(spec, what)),
-            Sameness::Suspected(what) => check.warnings.push(Warning { topic: Topic::SameServer, side: None, what }),
-            Sameness::Different => {}
+            AccountSameness::Same(what) => check.problems.push(same_account(spec, what)),
+            AccountSameness::Suspected(what) => {
+                check.warnings.push(CheckWarning { topic: WarningTopic::SameServer, side: None, what })
+            }
+            AccountSameness::Different => {}
         }
         let plan = plan(spec, &source.account.survey, &destination.account, frozen);
         check.warnings.extend(not_empty(&destination.account.survey, frozen));
@@ -82,9 +87,13 @@ pub(crate) fn assess(
         let coming = coming(&plan, &source.account.survey, &destination.account.survey);
         if let Some(found) = &check.destination {
             match room(found, coming, &spec.messages) {
-                Some(Shortage::Certain(error)) => check.problems.push(error.on(Side::Destination, &found.address)),
-                Some(Shortage::Possible(what)) => {
-                    check.warnings.push(Warning { topic: Topic::Quota, side: Some(Side::Destination), what });
+                Some(QuotaShortage::Certain(error)) => check.problems.push(error.on(Side::Destination, &found.address)),
+                Some(QuotaShortage::Possible(what)) => {
+                    check.warnings.push(CheckWarning {
+                        topic: WarningTopic::Quota,
+                        side: Some(Side::Destination),
+                        what,
+                    });
                 }
                 None => {}
             }
@@ -103,16 +112,16 @@ fn address(spec: &SyncSpec, side: Side) -> String {
 }
 
 /// What there is to say about the way to a server.
-fn connection(side: Side, looked: &Looked, now: Timestamp, warnings: &mut Vec<Warning>) {
-    let mut warn = |topic, what| warnings.push(Warning { topic, side: Some(side), what });
+fn connection(side: Side, looked: &InspectedAccount, now: Timestamp, warnings: &mut Vec<CheckWarning>) {
+    let mut warn = |topic, what| warnings.push(CheckWarning { topic, side: Some(side), what });
     if looked.facts.tls_version.is_none() {
         let what =
             "passwords and mail travel in the clear: set tls.mode Implicit or StartTLS, unless the wire is private";
-        warn(Topic::Unprotected, what.to_owned());
+        warn(WarningTopic::Unprotected, what.to_owned());
     } else if looked.endpoint.tls.insecure_skip_verify {
         let what =
             "any certificate is accepted (tls.insecureSkipVerify): whoever is on the way can read passwords and mail";
-        warn(Topic::Unprotected, what.to_owned());
+        warn(WarningTopic::Unprotected, what.to_owned());
     }
     let certificate = looked.facts.certificate();
     if let Some(left) = certificate.map(|certificate| days_left(&certificate, now)).filter(|left| *left < EXPIRES_SOON)
@@ -125,7 +134,7 @@ fn connection(side: Side, looked: &Looked, now: Timestamp, warnings: &mut Vec<Wa
                 format!("the server's certificate expires in {days}: renew it, or later syncs will fail")
             }
         };
-        warn(Topic::Certificate, what);
+        warn(WarningTopic::Certificate, what);
     }
 }
 
@@ -151,7 +160,7 @@ const COSTS: [(Option<Side>, &str, &str); 11] = [
 
 fn offers(capabilities: &Capabilities, extension: &str) -> bool {
     match extension {
-        "LITERAL+" => capabilities.literals() == Literals::Plus,
+        "LITERAL+" => capabilities.literals() == LiteralSupport::Plus,
         "CONDSTORE" => capabilities.condstore(),
         // Mailferry's single listing needs both.
         "LIST-STATUS" => capabilities.has("LIST-STATUS") && capabilities.has("LIST-EXTENDED"),
@@ -163,8 +172,8 @@ fn offers(capabilities: &Capabilities, extension: &str) -> bool {
     }
 }
 
-fn findings(looked: &Looked, side: Side) -> SideFindings {
-    let Looked { endpoint, facts, capabilities, account, .. } = looked;
+fn findings(looked: &InspectedAccount, side: Side) -> SideFindings {
+    let InspectedAccount { endpoint, facts, capabilities, account, .. } = looked;
     let selectable = || account.survey.folders.iter().filter(|folder| folder.selectable());
     let matter = || COSTS.iter().filter(|(on, ..)| on.is_none_or(|on| on == side));
     let statuses = || selectable().map(|folder| folder.status.clone().unwrap_or_default());
@@ -182,7 +191,7 @@ fn findings(looked: &Looked, side: Side) -> SideFindings {
         offers: matter().filter(|(_, name, _)| offers(capabilities, name)).map(|(_, name, _)| (*name).into()).collect(),
         lacks: matter()
             .filter(|(_, name, _)| !offers(capabilities, name))
-            .map(|(_, extension, cost)| Lack { extension, cost })
+            .map(|(_, extension, cost)| MissingExtension { extension, cost })
             .collect(),
         folders: selectable().count() as u64,
         messages: statuses().map(|status| u64::from(status.messages.unwrap_or(0))).sum(),
@@ -193,39 +202,39 @@ fn findings(looked: &Looked, side: Side) -> SideFindings {
     }
 }
 
-const fn kind(kind: Quirks) -> &'static str {
+const fn kind(kind: ServerKind) -> &'static str {
     match kind {
-        Quirks::Generic => "Generic",
-        Quirks::Gmail => "Gmail",
-        Quirks::Exchange => "Exchange",
-        Quirks::Cyrus => "Cyrus",
-        Quirks::Courier => "Courier",
-        Quirks::Dovecot => "Dovecot",
+        ServerKind::Generic => "Generic",
+        ServerKind::Gmail => "Gmail",
+        ServerKind::Exchange => "Exchange",
+        ServerKind::Cyrus => "Cyrus",
+        ServerKind::Courier => "Courier",
+        ServerKind::Dovecot => "Dovecot",
     }
 }
 
 /// Of all limits of a kind, the one that leaves least.
-fn tightest(looked: &Looked, resource: &str, unit: u64) -> Option<Room> {
+fn tightest(looked: &InspectedAccount, resource: &str, unit: u64) -> Option<QuotaRoom> {
     let limits = looked.quota.iter().filter(|quota| quota.name.eq_ignore_ascii_case(resource));
-    let rooms = limits.map(|q| Room { used: q.usage.saturating_mul(unit), limit: q.limit.saturating_mul(unit) });
+    let rooms = limits.map(|q| QuotaRoom { used: q.usage.saturating_mul(unit), limit: q.limit.saturating_mul(unit) });
     rooms.min_by_key(|room| room.free())
 }
 
-fn messages(folder: &Folder) -> u64 {
+fn messages(folder: &ListedFolder) -> u64 {
     u64::from(folder.status.as_ref().and_then(|status| status.messages).unwrap_or(0))
 }
 
-fn suspicious_source(survey: &Survey) -> Option<Warning> {
-    let filled: Vec<&Folder> = survey.folders.iter().filter(|folder| messages(folder) > 0).collect();
-    let warn = |topic, what: String| Some(Warning { topic, side: Some(Side::Source), what });
+fn suspicious_source(survey: &AccountListing) -> Option<CheckWarning> {
+    let filled: Vec<&ListedFolder> = survey.folders.iter().filter(|folder| messages(folder) > 0).collect();
+    let warn = |topic, what: String| Some(CheckWarning { topic, side: Some(Side::Source), what });
     match filled.as_slice() {
         [] => warn(
-            Topic::EmptySource,
+            WarningTopic::EmptySource,
             "it holds no messages. If the customer read mail over POP3, it is on the customer's computer only"
                 .to_owned(),
         ),
         [inbox] if same_name(&inbox.item.name, b"INBOX") && messages(inbox) <= POP3_MESSAGES => warn(
-            Topic::Pop3,
+            WarningTopic::Pop3,
             format!(
                 "it holds {} in INBOX and nothing else: it may be read over POP3, and older mail may only be on \
                  the customer's computer. Ask before the old host is switched off",
@@ -236,20 +245,20 @@ fn suspicious_source(survey: &Survey) -> Option<Warning> {
     }
 }
 
-fn unsupported(spec: &SyncSpec, capabilities: &Capabilities) -> Option<Warning> {
-    (spec.delete_policy == DeletePolicy::Mirror && !capabilities.has("UIDPLUS")).then(|| Warning {
-        topic: Topic::Unsupported,
+fn unsupported(spec: &SyncSpec, capabilities: &Capabilities) -> Option<CheckWarning> {
+    (spec.delete_policy == DeletionHandling::Mirror && !capabilities.has("UIDPLUS")).then(|| CheckWarning {
+        topic: WarningTopic::Unsupported,
         side: Some(Side::Destination),
         what: "the server has no UIDPLUS: deletions Mirror removes nothing there, since no single message could be removed"
             .to_owned(),
     })
 }
 
-fn not_empty(destination: &Survey, frozen: &BTreeMap<Vec<u8>, Vec<u8>>) -> Option<Warning> {
+fn not_empty(destination: &AccountListing, frozen: &BTreeMap<Vec<u8>, Vec<u8>>) -> Option<CheckWarning> {
     let there: u64 = destination.folders.iter().map(messages).sum();
     // After an earlier run that is as it should be.
-    (there > 0 && frozen.is_empty()).then(|| Warning {
-        topic: Topic::NotEmpty,
+    (there > 0 && frozen.is_empty()).then(|| CheckWarning {
+        topic: WarningTopic::NotEmpty,
         side: Some(Side::Destination),
         what: format!(
             "it holds {} already: a run compares them with the source's, copies what is missing and removes \
@@ -260,9 +269,9 @@ fn not_empty(destination: &Survey, frozen: &BTreeMap<Vec<u8>, Vec<u8>>) -> Optio
 }
 
 /// What is odd about the rules for folders, and what would not be copied though no rule says so.
-fn folders(plan: &FolderPlan) -> Vec<Warning> {
-    let warning = |topic, what| Warning { topic, side: Some(Side::Source), what };
-    let odd = plan.warnings.iter().map(|what| warning(Topic::Folders, what.clone()));
+fn folders(plan: &FolderPlan) -> Vec<CheckWarning> {
+    let warning = |topic, what| CheckWarning { topic, side: Some(Side::Source), what };
+    let odd = plan.warnings.iter().map(|what| warning(WarningTopic::Folders, what.clone()));
     let lacking = plan.left_out.iter().filter(|left_out| !left_out.by_rule).filter_map(|left_out| {
         let messages = left_out.messages.filter(|messages| *messages > 0)?;
         let (folder, reason) = (&left_out.folder, &left_out.reason);
@@ -271,14 +280,14 @@ fn folders(plan: &FolderPlan) -> Vec<Warning> {
              namespaces All copies it, too",
             count(messages, "message")
         );
-        Some(warning(Topic::NotCopied, what))
+        Some(warning(WarningTopic::NotCopied, what))
     });
     odd.chain(lacking).collect()
 }
 
 /// Whether both sides are one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Sameness {
+enum AccountSameness {
     Different,
     /// It may be so; what speaks for it.
     Suspected(String),
@@ -286,25 +295,27 @@ enum Sameness {
     Same(&'static str),
 }
 
-fn sameness(source: &Looked, destination: &Looked) -> Sameness {
-    let (Some(from), Some(to)) = (source.facts.peer, destination.facts.peer) else { return Sameness::Different };
-    let user = |looked: &Looked| looked.endpoint.login.username.to_lowercase();
-    let host = |looked: &Looked| looked.endpoint.host.to_lowercase();
+fn sameness(source: &InspectedAccount, destination: &InspectedAccount) -> AccountSameness {
+    let (Some(from), Some(to)) = (source.facts.peer, destination.facts.peer) else { return AccountSameness::Different };
+    let user = |looked: &InspectedAccount| looked.endpoint.login.username.to_lowercase();
+    let host = |looked: &InspectedAccount| looked.endpoint.host.to_lowercase();
     let one_name = host(source) == host(destination);
     let twins = twins(&source.account.survey, &destination.account.survey);
     if from == to && user(source) == user(destination) {
-        Sameness::Same("the same account on the same server")
+        AccountSameness::Same("the same account on the same server")
     } else if from.ip() == to.ip() && twins && (from == to || !one_name) {
         // Two ports of one name may well be two servers, and those may have been filled by one program.
-        Sameness::Same("two ways to the same account: one machine, and all folders have the same UIDVALIDITY and UIDs")
+        AccountSameness::Same(
+            "two ways to the same account: one machine, and all folders have the same UIDVALIDITY and UIDs",
+        )
     } else if twins {
-        Sameness::Suspected(
+        AccountSameness::Suspected(
             "all folders of both sides have the same UIDVALIDITY and UIDs: if both names lead to one server, give the old \
              server's own name or IP address"
                 .to_owned(),
         )
     } else if from.ip() == to.ip() && !one_name {
-        Sameness::Suspected(format!(
+        AccountSameness::Suspected(format!(
             "{} and {} lead to the same machine ({}): if DNS already points to the new host, give the old server's own \
              name or IP address as source",
             source.endpoint.host,
@@ -312,14 +323,14 @@ fn sameness(source: &Looked, destination: &Looked) -> Sameness {
             from.ip()
         ))
     } else {
-        Sameness::Different
+        AccountSameness::Different
     }
 }
 
 /// True when both accounts have the same folders with the same UIDVALIDITY, UIDNEXT and number of messages, and some hold
 /// messages: hardly by chance.
-fn twins(a: &Survey, b: &Survey) -> bool {
-    let marks = |survey: &Survey| -> Option<BTreeMap<Vec<u8>, (u32, u32, u32)>> {
+fn twins(a: &AccountListing, b: &AccountListing) -> bool {
+    let marks = |survey: &AccountListing| -> Option<BTreeMap<Vec<u8>, (u32, u32, u32)>> {
         let selectable = survey.folders.iter().filter(|folder| folder.selectable());
         selectable
             .map(|folder| {
@@ -342,7 +353,7 @@ fn same_account(spec: &SyncSpec, what: &str) -> Error {
 
 /// What a run would bring, about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Coming {
+struct IncomingMail {
     messages: u64,
     /// None when a size that is needed is not known.
     bytes: Option<u64>,
@@ -350,10 +361,10 @@ struct Coming {
 
 /// What the source's folders hold beyond what is in the destination's, folder by folder: what was copied before counts
 /// once.
-fn coming(plan: &FolderPlan, source: &Survey, destination: &Survey) -> Coming {
-    let mut sum = Coming { messages: 0, bytes: Some(0) };
+fn coming(plan: &FolderPlan, source: &AccountListing, destination: &AccountListing) -> IncomingMail {
+    let mut sum = IncomingMail { messages: 0, bytes: Some(0) };
     for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
-        let status = |survey: &Survey, raw: &[u8]| {
+        let status = |survey: &AccountListing, raw: &[u8]| {
             survey.folder(raw).and_then(|folder| folder.status.clone()).unwrap_or_default()
         };
         let here = status(source, &folder.source_raw);
@@ -376,18 +387,20 @@ fn coming(plan: &FolderPlan, source: &Survey, destination: &Survey) -> Coming {
 
 /// Too little room at the destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Shortage {
+enum QuotaShortage {
     Certain(Error),
     Possible(String),
 }
 
-fn room(destination: &SideFindings, coming: Coming, rules: &MessageRules) -> Option<Shortage> {
-    let filtered = *rules != MessageRules::default();
+fn room(destination: &SideFindings, coming: IncomingMail, rules: &MessageFilter) -> Option<QuotaShortage> {
+    let filtered = *rules != MessageFilter::default();
     let short = |what: String, advice: String| {
         if filtered {
-            Shortage::Possible(format!("{what}, before the migration's rules for messages leave some out. {advice}"))
+            QuotaShortage::Possible(format!(
+                "{what}, before the migration's rules for messages leave some out. {advice}"
+            ))
         } else {
-            Shortage::Certain(Error::new(ErrorClass::Quota, what).advice(advice))
+            QuotaShortage::Certain(Error::new(ErrorClass::Quota, what).advice(advice))
         }
     };
     if let (Some(room), Some(coming)) = (destination.storage, coming.bytes)
@@ -406,7 +419,7 @@ fn room(destination: &SideFindings, coming: Coming, rules: &MessageRules) -> Opt
         return Some(short(what, format!("Raise the quota of the destination account to at least {needed} messages")));
     }
     match (destination.storage, coming.bytes) {
-        (Some(room), None) => Some(Shortage::Possible(format!(
+        (Some(room), None) => Some(QuotaShortage::Possible(format!(
             "the quota leaves {}; how much is coming is not known, since the source does not tell sizes",
             bytes(room.free())
         ))),
@@ -414,7 +427,7 @@ fn room(destination: &SideFindings, coming: Coming, rules: &MessageRules) -> Opt
     }
 }
 
-fn mapping(plan: &FolderPlan, source: &Survey) -> Mapping {
+fn mapping(plan: &FolderPlan, source: &AccountListing) -> CheckedMapping {
     let folders = plan.folders.iter().map(|folder| {
         let status = source.folder(&folder.source_raw).and_then(|f| f.status.clone()).unwrap_or_default();
         MappedFolder {
@@ -426,7 +439,7 @@ fn mapping(plan: &FolderPlan, source: &Survey) -> Mapping {
             container: folder.is_container,
         }
     });
-    Mapping {
+    CheckedMapping {
         folders: folders.collect(),
         left_out: plan.left_out.clone(),
         notes: plan.notes.iter().map(|(folder, note)| format!("{folder}: {note}")).collect(),

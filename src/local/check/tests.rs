@@ -6,15 +6,15 @@ use super::*;
 use crate::{
     imap::{
         response::{ListItem, QuotaResource},
-        session::Facts,
+        session::ConnectionFacts,
     },
-    sync::{accounts::Account, spec::FolderPattern, testing::spec},
+    sync::{accounts::ListedAccount, spec::FolderPattern, testing::spec},
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
-fn folder(name: &str, messages: u32, size: Option<u64>) -> Folder {
-    Folder {
+fn folder(name: &str, messages: u32, size: Option<u64>) -> ListedFolder {
+    ListedFolder {
         item: ListItem { attributes: vec![], delimiter: Some(b'/'), name: Bytes::copy_from_slice(name.as_bytes()) },
         subscribed: false,
         status: Some(FolderStatus {
@@ -28,47 +28,47 @@ fn folder(name: &str, messages: u32, size: Option<u64>) -> Folder {
 }
 
 /// An account with these folders on a host with this address.
-fn seen(side: Side, address: &str, folders: Vec<Folder>) -> Looked {
+fn seen(side: Side, address: &str, folders: Vec<ListedFolder>) -> InspectedAccount {
     let spec = spec("alice");
     let endpoint = if side == Side::Source { spec.source } else { spec.destination };
     let capabilities = "IMAP4REV1 UIDPLUS MULTIAPPEND LITERAL+ CONDSTORE STATUS=SIZE QUOTA LIST-STATUS";
-    Looked {
-        facts: Facts {
+    InspectedAccount {
+        facts: ConnectionFacts {
             tls_version: Some("TLSv1_3".into()),
             peer: Some(address.parse().unwrap()),
             mechanisms: vec!["PLAIN".into()],
             login: "PLAIN".into(),
-            ..Facts::default()
+            ..ConnectionFacts::default()
         },
         capabilities: capabilities.split(' ').map(str::to_owned).collect(),
-        account: Account {
-            survey: Survey { folders, delimiter: Some(b'/'), ..Survey::default() },
-            kind: Quirks::Dovecot,
+        account: ListedAccount {
+            survey: AccountListing { folders, delimiter: Some(b'/'), ..AccountListing::default() },
+            kind: ServerKind::Dovecot,
         },
         endpoint: Arc::new(endpoint),
         quota: Vec::new(),
     }
 }
 
-fn filled() -> Looked {
+fn filled() -> InspectedAccount {
     seen(Side::Source, "192.0.2.1:993", vec![folder("INBOX", 100, Some(1_000_000)), folder("Sent", 50, Some(500_000))])
 }
 
-fn empty() -> Looked {
+fn empty() -> InspectedAccount {
     seen(Side::Destination, "192.0.2.2:993", vec![folder("INBOX", 0, Some(0))])
 }
 
-fn assessed(source: Looked, destination: Looked) -> MailboxCheck {
+fn assessed(source: InspectedAccount, destination: InspectedAccount) -> MailboxCheck {
     assess(&spec("alice"), Ok(source), Ok(destination), &BTreeMap::new(), NOW)
 }
 
-fn topics(check: &MailboxCheck) -> Vec<Topic> {
+fn topics(check: &MailboxCheck) -> Vec<WarningTopic> {
     check.warnings.iter().map(|warning| warning.topic).collect()
 }
 
-fn storage(limit_kib: u64) -> Looked {
+fn storage(limit_kib: u64) -> InspectedAccount {
     let resource = QuotaResource { name: "STORAGE".into(), usage: 10, limit: limit_kib };
-    Looked { quota: vec![resource], ..empty() }
+    InspectedAccount { quota: vec![resource], ..empty() }
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn messages_of_folders_that_mailferry_leaves_out_by_itself_are_foretold_and_keep
     source.account.survey.folders.push(all);
     let check = assessed(source.clone(), empty());
     let [warning] = check.warnings.as_slice() else { panic!("{check:?}") };
-    assert_eq!((warning.topic, warning.side), (Topic::NotCopied, Some(Side::Source)));
+    assert_eq!((warning.topic, warning.side), (WarningTopic::NotCopied, Some(Side::Source)));
     assert!(
         warning.what.starts_with("[Gmail]/All Mail holds 170 messages that would not be copied: it is a view"),
         "{}",
@@ -114,7 +114,11 @@ fn messages_of_folders_that_mailferry_leaves_out_by_itself_are_foretold_and_keep
     spec.folders.exclude = vec![FolderPattern::parse("*/All Mail").unwrap(), FolderPattern::parse("Spam").unwrap()];
     let check = assess(&spec, Ok(source), Ok(empty()), &BTreeMap::new(), NOW);
     let [warning] = check.warnings.as_slice() else { panic!("{check:?}") };
-    assert_eq!(warning.topic, Topic::Folders, "what the user leaves out is no loss, but what is misspelled is told");
+    assert_eq!(
+        warning.topic,
+        WarningTopic::Folders,
+        "what the user leaves out is no loss, but what is misspelled is told"
+    );
     assert_eq!(warning.what, "folders.exclude: `Spam` matches no folder of the source");
 }
 
@@ -140,7 +144,7 @@ fn what_was_copied_before_is_not_coming_again() {
     destination.account.survey.folders = vec![folder("INBOX", 100, Some(1_000_000)), folder("Sent", 0, Some(0))];
     let check = assessed(filled(), destination);
     assert!(check.problems.is_empty(), "{check:?}");
-    assert_eq!(topics(&check), [Topic::NotEmpty]);
+    assert_eq!(topics(&check), [WarningTopic::NotEmpty]);
 }
 
 #[test]
@@ -148,16 +152,16 @@ fn with_rules_for_messages_or_unknown_sizes_a_small_quota_is_a_warning() {
     let mut spec = spec("alice");
     spec.messages.max_size = Some(1000);
     let check = assess(&spec, Ok(filled()), Ok(storage(1000)), &BTreeMap::new(), NOW);
-    assert!(check.problems.is_empty() && topics(&check) == [Topic::Quota], "{check:?}");
+    assert!(check.problems.is_empty() && topics(&check) == [WarningTopic::Quota], "{check:?}");
     let unknown = seen(Side::Source, "192.0.2.1:993", vec![folder("INBOX", 100, None)]);
     let check = assessed(unknown, storage(1_000_000));
-    assert!(check.problems.is_empty() && topics(&check) == [Topic::Quota], "{check:?}");
+    assert!(check.problems.is_empty() && topics(&check) == [WarningTopic::Quota], "{check:?}");
 }
 
 #[test]
 fn a_quota_in_messages_counts_too() {
     let resource = QuotaResource { name: "MESSAGE".into(), usage: 0, limit: 149 };
-    let check = assessed(filled(), Looked { quota: vec![resource], ..empty() });
+    let check = assessed(filled(), InspectedAccount { quota: vec![resource], ..empty() });
     assert_eq!(check.problems.iter().map(|p| p.class).collect::<Vec<_>>(), [ErrorClass::Quota]);
 }
 
@@ -165,12 +169,12 @@ fn a_quota_in_messages_counts_too() {
 fn a_source_of_a_nearly_empty_inbox_alone_looks_like_pop3() {
     let source = |folders| seen(Side::Source, "192.0.2.1:993", folders);
     let few = source(vec![folder("INBOX", 3, Some(10)), folder("Sent", 0, Some(0))]);
-    assert_eq!(topics(&assessed(few, empty())), [Topic::Pop3]);
+    assert_eq!(topics(&assessed(few, empty())), [WarningTopic::Pop3]);
     let many = source(vec![folder("INBOX", 300, Some(10))]);
     assert_eq!(topics(&assessed(many, empty())), []);
     let sent = source(vec![folder("INBOX", 3, Some(10)), folder("Sent", 1, Some(10))]);
     assert_eq!(topics(&assessed(sent, empty())), []);
-    assert_eq!(topics(&assessed(source(vec![folder("INBOX", 0, Some(0))]), empty())), [Topic::EmptySource]);
+    assert_eq!(topics(&assessed(source(vec![folder("INBOX", 0, Some(0))]), empty())), [WarningTopic::EmptySource]);
 }
 
 #[test]
@@ -196,12 +200,12 @@ fn what_may_be_one_account_or_one_machine_is_warned_of() {
     destination.endpoint = empty().endpoint;
     destination.facts.peer = empty().facts.peer;
     let check = assessed(filled(), destination);
-    assert!(check.problems.is_empty() && topics(&check).contains(&Topic::SameServer), "{check:?}");
+    assert!(check.problems.is_empty() && topics(&check).contains(&WarningTopic::SameServer), "{check:?}");
     // One machine, but other folders.
     let mut destination = empty();
     destination.facts.peer = filled().facts.peer;
     let check = assessed(filled(), destination);
-    assert!(check.problems.is_empty() && topics(&check) == [Topic::SameServer], "{check:?}");
+    assert!(check.problems.is_empty() && topics(&check) == [WarningTopic::SameServer], "{check:?}");
     // One machine on purpose: both sides name it alike.
     let mut destination = empty();
     destination.facts.peer = filled().facts.peer;
@@ -215,12 +219,12 @@ fn what_may_be_one_account_or_one_machine_is_warned_of() {
 #[test]
 fn mirroring_needs_uidplus_and_no_tls_is_warned_of() {
     let mut spec = spec("alice");
-    spec.delete_policy = DeletePolicy::Mirror;
+    spec.delete_policy = DeletionHandling::Mirror;
     let mut destination = empty();
     destination.capabilities = ["IMAP4REV1".to_owned()].into_iter().collect();
     destination.facts.tls_version = None;
     let check = assess(&spec, Ok(filled()), Ok(destination), &BTreeMap::new(), NOW);
-    assert_eq!(topics(&check), [Topic::Unprotected, Topic::Unsupported]);
+    assert_eq!(topics(&check), [WarningTopic::Unprotected, WarningTopic::Unsupported]);
     let lacks: Vec<&str> = check.destination.as_ref().unwrap().lacks.iter().map(|lack| lack.extension).collect();
     assert!(
         lacks.contains(&"MULTIAPPEND") && lacks.contains(&"LITERAL+") && !lacks.contains(&"CONDSTORE"),
@@ -255,7 +259,7 @@ fn a_certificate_is_read_and_its_end_is_warned_of_in_time() {
 #[test]
 fn the_findings_are_readable() {
     let mut source = filled();
-    source.account.survey.folders.push(Folder { subscribed: true, ..folder("Sent Items\u{1b}[2J", 1, None) });
+    source.account.survey.folders.push(ListedFolder { subscribed: true, ..folder("Sent Items\u{1b}[2J", 1, None) });
     let mut destination = storage(2_000_000);
     destination.account.survey.folders = vec![folder("INBOX", 2, Some(100))];
     let check = assessed(source, destination);

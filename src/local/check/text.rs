@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{MailboxCheck, Mapping, SideFindings, days_left, gravest};
+use super::{CheckedMapping, MailboxCheck, SideFindings, days_left, gravest};
 use crate::{
     error::{Error, Side},
     imap::certificate::Certificate,
@@ -52,7 +52,7 @@ pub(crate) fn mailbox(check: &MailboxCheck, now: Timestamp) -> String {
         section("Folders left out", mapping.left_out.iter().map(folder_left_out).collect());
         section("Notes on folders", mapping.notes.clone());
     }
-    let warning = |warning: &super::Warning| match warning.side {
+    let warning = |warning: &super::CheckWarning| match warning.side {
         Some(side) => format!("{side}: {}", warning.what),
         None => warning.what.clone(),
     };
@@ -124,7 +124,7 @@ fn certificate(certificate: &Certificate, now: Timestamp) -> String {
     format!("certificate of {subject} by {issuer}, for {names}, until {until} ({left})")
 }
 
-fn folders(mapping: &Mapping) -> String {
+fn folders(mapping: &CheckedMapping) -> String {
     let head = ["folder", "messages", "bytes", "at the destination"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(mapping.folders.iter().take(LISTED_FOLDERS).map(|folder| {

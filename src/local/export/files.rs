@@ -21,11 +21,11 @@ const MAX_CHARS: usize = 55;
 
 /// The folder of one mailbox's messages: `DIR/MAILBOX`.
 #[derive(Debug)]
-pub(crate) struct Shelf {
+pub(crate) struct ExportFolder {
     root: PathBuf,
 }
 
-impl Shelf {
+impl ExportFolder {
     /// Makes the folder, for its owner only.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ impl Shelf {
     ///
     /// # Errors
     /// Internal, when it cannot be made.
-    pub(crate) async fn begin(&self, folder: &str, uid_validity: u32, uid: u32) -> Result<Draft> {
+    pub(crate) async fn begin(&self, folder: &str, uid_validity: u32, uid: u32) -> Result<MessageDraft> {
         let name = component(folder);
         let name = if name.eq_ignore_ascii_case(INDEX) { format!("{name}-{}", hash(folder)) } else { name };
         let folder = self.root.join(name);
@@ -54,23 +54,23 @@ impl Shelf {
         let stem = format!("{uid_validity}-{uid}");
         let path = folder.join(format!(".{stem}.{}.part", std::process::id()));
         let file = create(&path).await?;
-        Ok(Draft { folder, stem, path, file })
+        Ok(MessageDraft { folder, stem, path, file })
     }
 
-    /// Begins the index anew; the old one stays until [`Index::finish`].
+    /// Begins the index anew; the old one stays until [`ExportIndex::finish`].
     ///
     /// # Errors
     /// Internal, when it cannot be made.
-    pub(crate) async fn index(&self) -> Result<Index> {
+    pub(crate) async fn index(&self) -> Result<ExportIndex> {
         let path = self.root.join(format!(".{INDEX}.{}.part", std::process::id()));
         let file = BufWriter::new(create(&path).await?);
-        Ok(Index { path, to: self.root.join(INDEX), file })
+        Ok(ExportIndex { path, to: self.root.join(INDEX), file })
     }
 }
 
 /// A message that is not complete yet.
 #[derive(Debug)]
-pub(crate) struct Draft {
+pub(crate) struct MessageDraft {
     folder: PathBuf,
     stem: String,
     path: PathBuf,
@@ -78,7 +78,7 @@ pub(crate) struct Draft {
     pub file: File,
 }
 
-impl Draft {
+impl MessageDraft {
     /// Gives the message its name: `UIDVALIDITY-UID.eml`. A file that is there already stays as it is: with the same
     /// bytes it is this message, else this one gets a number.
     ///
@@ -153,7 +153,7 @@ fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
 /// One line of the index.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Entry<'a> {
+pub(crate) struct ExportIndexEntry<'a> {
     /// The mailbox's name in the migration.
     pub mailbox: &'a str,
     /// The source's folder, as reports name it.
@@ -180,18 +180,18 @@ pub(crate) struct Entry<'a> {
 
 /// The index while it is written.
 #[derive(Debug)]
-pub(crate) struct Index {
+pub(crate) struct ExportIndex {
     path: PathBuf,
     to: PathBuf,
     file: BufWriter<File>,
 }
 
-impl Index {
+impl ExportIndex {
     /// Adds a line.
     ///
     /// # Errors
     /// Internal, when it cannot be written.
-    pub(crate) async fn add(&mut self, entry: &Entry<'_>) -> Result<()> {
+    pub(crate) async fn add(&mut self, entry: &ExportIndexEntry<'_>) -> Result<()> {
         let mut line = serde_json::to_vec(entry)
             .map_err(|error| Error::internal(format!("cannot write the index as JSON: {error}")))?;
         line.push(b'\n');
@@ -252,7 +252,7 @@ mod tests {
 
     use super::*;
 
-    async fn put(shelf: &Shelf, folder: &str, bytes: &[u8]) -> PathBuf {
+    async fn put(shelf: &ExportFolder, folder: &str, bytes: &[u8]) -> PathBuf {
         let mut draft = shelf.begin(folder, 7, 1).await.unwrap();
         draft.file.write_all(bytes).await.unwrap();
         draft.keep().await.unwrap()
@@ -261,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_never_takes_the_place_of_another_and_the_same_one_is_there_once() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(dir.path(), "alice").await.unwrap();
+        let shelf = ExportFolder::open(dir.path(), "alice").await.unwrap();
         let first = put(&shelf, "INBOX", b"one").await;
         assert_eq!(first, dir.path().join("alice/INBOX/7-1.eml"));
         let other = put(&shelf, "INBOX", b"two").await;
@@ -277,7 +277,7 @@ mod tests {
     #[tokio::test]
     async fn names_of_folders_lead_nowhere_else() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(dir.path(), "alice").await.unwrap();
+        let shelf = ExportFolder::open(dir.path(), "alice").await.unwrap();
         let names =
             ["../../etc", "..", "/etc/passwd", "a/b", "a_b", "", ".ssh", "-rf", "index.jsonl", "a\0b\r\n", "x "];
         let mut paths = BTreeSet::new();

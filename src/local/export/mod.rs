@@ -12,20 +12,20 @@ use std::{
 
 use serde::Serialize;
 
-use self::files::{Entry, Index, Shelf};
+use self::files::{ExportFolder, ExportIndex, ExportIndexEntry};
 use super::{
     outcome::NOT_COPIED,
     report::gravity,
     text::{bytes, count, duration, printable},
 };
 use crate::{
-    error::{Error, ErrorClass, Remedy, Result},
+    error::{Error, ErrorClass, ErrorRemedy, Result},
     imap::{Endpoint, UidSet},
     sync::{
         checkpoint::{Checkpoint, FolderState},
-        export::{Listed, Opened, Read, Reader},
-        progress::{Phase, Progress},
-        spec::{Retry, SyncSpec},
+        export::{FolderPresence, ListedMessage, ReadOutcome, SourceReader},
+        progress::{EnginePhase, SyncProgress},
+        spec::{RetryPolicy, SyncSpec},
     },
 };
 
@@ -89,12 +89,12 @@ pub(crate) async fn export_mailbox(
     spec: &SyncSpec,
     checkpoint: &Checkpoint,
     dir: &Path,
-    progress: &Arc<Progress>,
+    progress: &Arc<SyncProgress>,
 ) -> ExportReport {
     let standing = || checkpoint.folders.values().map(|state| state.set_aside.uids().len());
     let messages = standing().sum();
     let mut report = ExportReport { mailbox: spec.mailbox.clone(), messages, ..ExportReport::default() };
-    Progress::add(&progress.messages_total, messages);
+    SyncProgress::add(&progress.messages_total, messages);
     if messages > 0
         && let Err(error) = write_all(spec, checkpoint, dir, progress, &mut report).await
     {
@@ -103,7 +103,7 @@ pub(crate) async fn export_mailbox(
     for error in &mut report.errors {
         error.mailbox.get_or_insert_with(|| spec.mailbox.clone());
     }
-    progress.enter(if report.errors.is_empty() { Phase::Done } else { Phase::Failed });
+    progress.enter(if report.errors.is_empty() { EnginePhase::Done } else { EnginePhase::Failed });
     report
 }
 
@@ -111,16 +111,22 @@ async fn write_all(
     spec: &SyncSpec,
     checkpoint: &Checkpoint,
     dir: &Path,
-    progress: &Arc<Progress>,
+    progress: &Arc<SyncProgress>,
     report: &mut ExportReport,
 ) -> Result<()> {
-    let shelf = Shelf::open(dir, &spec.mailbox).await?;
+    let shelf = ExportFolder::open(dir, &spec.mailbox).await?;
     report.folder = Some(shelf.root().to_owned());
     let index = shelf.index().await?;
     let endpoint = Arc::new(spec.source.clone());
-    let source =
-        Source { endpoint, retry: spec.retry, progress: Arc::clone(progress), reader: None, failures: 0, broken: 0 };
-    let mut export = Export { spec, shelf, index, source, report };
+    let source = SourceConnection {
+        endpoint,
+        retry: spec.retry,
+        progress: Arc::clone(progress),
+        reader: None,
+        failures: 0,
+        broken: 0,
+    };
+    let mut export = MailboxExport { spec, shelf, index, source, report };
     let ended = export.folders(checkpoint).await;
     if let Some(reader) = export.source.reader.take() {
         reader.logout().await;
@@ -131,26 +137,26 @@ async fn write_all(
 }
 
 /// The source, connected anew as often as it makes sense.
-struct Source {
+struct SourceConnection {
     endpoint: Arc<Endpoint>,
-    retry: Retry,
-    progress: Arc<Progress>,
-    reader: Option<Reader>,
+    retry: RetryPolicy,
+    progress: Arc<SyncProgress>,
+    reader: Option<SourceReader>,
     /// Connections in a row without a message.
     failures: u32,
     /// Messages in a row on which connections ended.
     broken: u32,
 }
 
-impl Source {
+impl SourceConnection {
     /// The connection, made where there is none.
-    async fn reader(&mut self) -> Result<&mut Reader> {
+    async fn reader(&mut self) -> Result<&mut SourceReader> {
         let reader = if let Some(reader) = self.reader.take() {
             reader
         } else {
-            self.progress.enter(Phase::Connecting);
-            let reader = Reader::connect(&self.endpoint, &self.progress.bytes_moved).await?;
-            self.progress.enter(Phase::Copying);
+            self.progress.enter(EnginePhase::Connecting);
+            let reader = SourceReader::connect(&self.endpoint, &self.progress.bytes_moved).await?;
+            self.progress.enter(EnginePhase::Copying);
             reader
         };
         Ok(self.reader.insert(reader))
@@ -158,7 +164,7 @@ impl Source {
 
     /// Waits before a new connection, or gives the error back where that makes no sense.
     async fn wait(&mut self, error: Error) -> Result<()> {
-        if error.class.remedy() != Remedy::RetryWithBackoff || self.failures >= self.retry.attempts {
+        if error.class.remedy() != ErrorRemedy::RetryWithBackoff || self.failures >= self.retry.attempts {
             return Err(error);
         }
         let doubled = self.retry.initial_backoff.saturating_mul(1 << self.failures.min(20));
@@ -174,36 +180,36 @@ impl Source {
 }
 
 /// One folder's messages that are still to be read.
-struct Folder<'a> {
+struct FolderExport<'a> {
     raw: &'a [u8],
     state: &'a FolderState,
     name: String,
     left: UidSet,
     /// The message that is being read.
-    current: Option<(u32, Listed)>,
+    current: Option<(u32, ListedMessage)>,
     failures: BTreeMap<u32, u32>,
 }
 
-struct Export<'a> {
+struct MailboxExport<'a> {
     spec: &'a SyncSpec,
-    shelf: Shelf,
-    index: Index,
-    source: Source,
+    shelf: ExportFolder,
+    index: ExportIndex,
+    source: SourceConnection,
     report: &'a mut ExportReport,
 }
 
-impl Export<'_> {
+impl MailboxExport<'_> {
     async fn folders(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         for (raw, state) in checkpoint.folders.iter().filter(|(_, state)| !state.set_aside.is_empty()) {
             let left = state.set_aside.uids();
             let (current, failures, name) = (None, BTreeMap::new(), String::new());
-            self.folder(&mut Folder { raw, state, name, left, current, failures }).await?;
+            self.folder(&mut FolderExport { raw, state, name, left, current, failures }).await?;
         }
         Ok(())
     }
 
     /// One folder to its end. Its own trouble is in the report; an error is of the whole mailbox.
-    async fn folder(&mut self, folder: &mut Folder<'_>) -> Result<()> {
+    async fn folder(&mut self, folder: &mut FolderExport<'_>) -> Result<()> {
         loop {
             let Err(error) = self.pass(folder).await else { return Ok(()) };
             let connected = self.source.reader.take().is_some();
@@ -235,17 +241,17 @@ impl Export<'_> {
     }
 
     /// One connection's way through the folder.
-    async fn pass(&mut self, folder: &mut Folder<'_>) -> Result<()> {
+    async fn pass(&mut self, folder: &mut FolderExport<'_>) -> Result<()> {
         folder.current = None;
         let reader = self.source.reader().await?;
         folder.name = reader.name(folder.raw);
         let listed = match reader.open(folder.raw, folder.state.source_uid_validity, &folder.left).await? {
-            Opened::Same(listed) => listed,
-            Opened::Gone => BTreeMap::new(),
-            Opened::Replaced(now) => {
+            FolderPresence::Same(listed) => listed,
+            FolderPresence::Gone => BTreeMap::new(),
+            FolderPresence::Replaced(now) => {
                 let problem = format!("the folder was made anew (UIDVALIDITY {now}): its messages have other UIDs now");
                 for uid in folder.left.clone().iter() {
-                    self.lost(folder, uid, &Listed::default(), &problem).await?;
+                    self.lost(folder, uid, &ListedMessage::default(), &problem).await?;
                 }
                 return Ok(());
             }
@@ -253,7 +259,7 @@ impl Export<'_> {
         let gone: UidSet = folder.left.iter().filter(|uid| !listed.contains_key(uid)).collect();
         folder.left = folder.left.difference(&gone);
         self.report.gone += gone.len();
-        Progress::add(&self.source.progress.messages_done, gone.len());
+        SyncProgress::add(&self.source.progress.messages_done, gone.len());
         for (uid, listed) in listed {
             folder.current = Some((uid, listed.clone()));
             self.message(folder, uid, &listed).await?;
@@ -263,26 +269,26 @@ impl Export<'_> {
         Ok(())
     }
 
-    async fn message(&mut self, folder: &mut Folder<'_>, uid: u32, listed: &Listed) -> Result<()> {
+    async fn message(&mut self, folder: &mut FolderExport<'_>, uid: u32, listed: &ListedMessage) -> Result<()> {
         let mut draft = self.shelf.begin(&folder.name, folder.state.source_uid_validity, uid).await?;
         let reader = self.source.reader().await?;
         match reader.read(uid, &mut draft.file).await {
-            Ok(Read::Whole(size)) => {
+            Ok(ReadOutcome::Whole(size)) => {
                 let path = draft.keep().await?;
                 let path = path.strip_prefix(self.shelf.root()).unwrap_or(&path).display().to_string();
                 self.report.written += 1;
                 self.report.bytes += size;
-                Progress::add(&self.source.progress.bytes_done, size);
-                let listed = Listed { size, date: listed.date.clone() };
+                SyncProgress::add(&self.source.progress.bytes_done, size);
+                let listed = ListedMessage { size, date: listed.date.clone() };
                 self.tell(folder, uid, &listed, Some(path), None).await
             }
-            Ok(Read::Gone) => {
+            Ok(ReadOutcome::Gone) => {
                 draft.discard().await;
                 self.report.gone += 1;
                 self.settle(folder, uid);
                 Ok(())
             }
-            Ok(Read::Unreadable(problem)) => {
+            Ok(ReadOutcome::Unreadable(problem)) => {
                 draft.discard().await;
                 self.lost(folder, uid, listed, &problem).await
             }
@@ -294,7 +300,13 @@ impl Export<'_> {
     }
 
     /// A message that cannot be read.
-    async fn lost(&mut self, folder: &mut Folder<'_>, uid: u32, listed: &Listed, problem: &str) -> Result<()> {
+    async fn lost(
+        &mut self,
+        folder: &mut FolderExport<'_>,
+        uid: u32,
+        listed: &ListedMessage,
+        problem: &str,
+    ) -> Result<()> {
         self.report.unreadable += 1;
         if self.report.problems.len() < MAX_LISTED {
             let validity = folder.state.source_uid_validity;
@@ -305,16 +317,16 @@ impl Export<'_> {
 
     async fn tell(
         &mut self,
-        folder: &mut Folder<'_>,
+        folder: &mut FolderExport<'_>,
         uid: u32,
-        listed: &Listed,
+        listed: &ListedMessage,
         file: Option<String>,
         problem: Option<&str>,
     ) -> Result<()> {
         self.settle(folder, uid);
         let Some(group) = folder.state.set_aside.of(uid) else { return Ok(()) };
         let uid_validity = folder.state.source_uid_validity;
-        let entry = Entry {
+        let entry = ExportIndexEntry {
             mailbox: &self.spec.mailbox,
             folder: &folder.name,
             uid_validity,
@@ -330,9 +342,9 @@ impl Export<'_> {
         self.index.add(&entry).await
     }
 
-    fn settle(&self, folder: &mut Folder<'_>, uid: u32) {
+    fn settle(&self, folder: &mut FolderExport<'_>, uid: u32) {
         folder.left.remove_range(uid, uid);
-        Progress::add(&self.source.progress.messages_done, 1);
+        SyncProgress::add(&self.source.progress.messages_done, 1);
     }
 }
 

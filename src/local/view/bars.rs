@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{Event, View, lines::stopping};
+use super::{RunEvent, RunView, lines::stopping};
 use crate::local::{
-    progress::{Board, Standing},
+    progress::{ProgressBoard, ProgressEstimate},
     report,
     text::printable,
 };
@@ -15,18 +15,18 @@ use crate::local::{
 const NAME_WIDTH: usize = 19;
 
 /// Draws bars on a terminal.
-pub(crate) struct Bars {
+pub(crate) struct BarView {
     screen: MultiProgress,
-    board: Board,
+    board: ProgressBoard,
     total: ProgressBar,
     running: Vec<(String, ProgressBar)>,
 }
 
-impl Bars {
+impl BarView {
     /// Draws on `screen`; whoever else writes to that terminal does it inside [`MultiProgress::suspend`].
     #[must_use]
     pub(crate) fn new(screen: MultiProgress) -> Self {
-        Self { screen, board: Board::new(Instant::now(), 0), total: ProgressBar::hidden(), running: Vec::new() }
+        Self { screen, board: ProgressBoard::new(Instant::now(), 0), total: ProgressBar::hidden(), running: Vec::new() }
     }
 
     fn print(&self, line: &str) {
@@ -50,28 +50,28 @@ impl Bars {
     }
 }
 
-impl View for Bars {
+impl RunView for BarView {
     fn interval(&self) -> Duration {
         Duration::from_millis(200)
     }
 
-    fn show(&mut self, at: Instant, event: Event<'_>) {
+    fn show(&mut self, at: Instant, event: RunEvent<'_>) {
         match event {
-            Event::Begun { mailboxes } => {
-                self.board = Board::new(at, mailboxes);
+            RunEvent::Begun { mailboxes } => {
+                self.board = ProgressBoard::new(at, mailboxes);
                 self.total = self.screen.add(bar("all"));
             }
-            Event::Started { spec, progress } => {
+            RunEvent::Started { spec, progress } => {
                 self.board.start(at, &spec.mailbox, progress);
                 let bar = self.screen.add(bar(&spec.mailbox));
                 self.running.push((spec.mailbox.clone(), bar));
                 self.draw();
             }
-            Event::Tick => {
+            RunEvent::Tick => {
                 self.board.observe(at);
                 self.draw();
             }
-            Event::Finished(report) => {
+            RunEvent::Finished(report) => {
                 self.board.finish(report);
                 if let Some(position) = self.running.iter().position(|(name, _)| *name == report.mailbox) {
                     let (_, bar) = self.running.remove(position);
@@ -81,9 +81,9 @@ impl View for Bars {
                 self.print(&report::line(report));
                 self.draw();
             }
-            Event::Stopping { running } => self.print(&stopping(running)),
-            Event::Left(_) => {}
-            Event::Ended(_) => self.clear(),
+            RunEvent::Stopping { running } => self.print(&stopping(running)),
+            RunEvent::Left(_) => {}
+            RunEvent::Ended(_) => self.clear(),
         }
     }
 }
@@ -101,7 +101,7 @@ fn bar(name: &str) -> ProgressBar {
 
 const TEMPLATE: &str = "{prefix:20} [{bar:12}] {wide_msg}";
 
-fn update(bar: &ProgressBar, standing: &Standing, before: &str) {
+fn update(bar: &ProgressBar, standing: &ProgressEstimate, before: &str) {
     let counters = &standing.counters;
     // Many messages are adopted or empty: where there are no bytes to copy, messages tell how far it is.
     let (done, total) = match counters.bytes_total {
@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
     use crate::sync::{
-        progress::{Phase, Progress},
+        progress::{EnginePhase, SyncProgress},
         report::MailboxReport,
         testing::spec,
     };
@@ -133,22 +133,22 @@ mod tests {
 
     #[test]
     fn bars_follow_the_counters_and_go_when_their_mailbox_ends() {
-        let mut bars = Bars::new(MultiProgress::with_draw_target(ProgressDrawTarget::hidden()));
+        let mut bars = BarView::new(MultiProgress::with_draw_target(ProgressDrawTarget::hidden()));
         let start = Instant::now();
-        let (alice, bob) = (Arc::new(Progress::default()), Arc::new(Progress::default()));
-        bars.show(start, Event::Begun { mailboxes: 3 });
-        bars.show(start, Event::Started { spec: &spec("alice"), progress: &alice });
-        bars.show(start, Event::Started { spec: &spec("bob"), progress: &bob });
-        bob.enter(Phase::Copying);
+        let (alice, bob) = (Arc::new(SyncProgress::default()), Arc::new(SyncProgress::default()));
+        bars.show(start, RunEvent::Begun { mailboxes: 3 });
+        bars.show(start, RunEvent::Started { spec: &spec("alice"), progress: &alice });
+        bars.show(start, RunEvent::Started { spec: &spec("bob"), progress: &bob });
+        bob.enter(EnginePhase::Copying);
         bob.bytes_total.store(1000, Relaxed);
         bob.bytes_done.store(250, Relaxed);
-        bars.show(start + Duration::from_secs(1), Event::Tick);
+        bars.show(start + Duration::from_secs(1), RunEvent::Tick);
         let state = |bar: &ProgressBar| (bar.position(), bar.length());
         assert_eq!(bars.running.iter().map(|(_, b)| state(b)).collect::<Vec<_>>(), [(0, Some(1)), (250, Some(1000))]);
         let report = MailboxReport { mailbox: "alice".into(), ..MailboxReport::default() };
-        bars.show(start + Duration::from_secs(1), Event::Finished(&report));
+        bars.show(start + Duration::from_secs(1), RunEvent::Finished(&report));
         assert_eq!(bars.running.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["bob"]);
-        bars.show(start + Duration::from_secs(2), Event::Tick);
+        bars.show(start + Duration::from_secs(2), RunEvent::Tick);
         assert_eq!(state(&bars.total), (250, Some(1000)));
         assert!(bars.total.message().starts_with("1/3 done, "), "{}", bars.total.message());
     }

@@ -12,26 +12,26 @@ use std::{
 use jiff::{Timestamp, Unit};
 use serde::Serialize;
 
-use super::{EVENT_INTERVAL, Event, View, write_line};
+use super::{EVENT_INTERVAL, RunEvent, RunView, write_line};
 use crate::{
     local::{
-        progress::{Board, Standing},
-        report::{Ending, Totals, ending},
+        progress::{ProgressBoard, ProgressEstimate},
+        report::{MailboxEnding, RunTotals, ending},
     },
-    sync::{progress::Snapshot, report::MailboxReport},
+    sync::{progress::ProgressSnapshot, report::MailboxReport},
 };
 
 /// Writes one JSON object per line.
 #[derive(Debug)]
-pub struct Json<W> {
+pub struct JsonView<W> {
     to: W,
     clock: fn() -> Timestamp,
-    board: Board,
-    shown: HashMap<String, Snapshot>,
+    board: ProgressBoard,
+    shown: HashMap<String, ProgressSnapshot>,
 }
 
 #[derive(Serialize)]
-struct Line<T> {
+struct TimedEvent<T> {
     time: String,
     #[serde(flatten)]
     what: T,
@@ -41,14 +41,14 @@ struct Line<T> {
 pub(crate) fn event(to: &mut impl Write, time: Timestamp, what: impl Serialize) {
     let time = time.round(Unit::Millisecond).unwrap_or(time).to_string();
     // What is serialised are plain structs with string keys: that cannot fail.
-    if let Ok(line) = serde_json::to_string(&Line { time, what }) {
+    if let Ok(line) = serde_json::to_string(&TimedEvent { time, what }) {
         write_line(to, &line);
     }
 }
 
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
-enum What<'a> {
+enum JsonEvent<'a> {
     Begun {
         mailboxes: usize,
     },
@@ -60,7 +60,7 @@ enum What<'a> {
     },
     Progress {
         mailbox: &'a str,
-        progress: &'a Standing,
+        progress: &'a ProgressEstimate,
     },
     Finished {
         mailbox: &'a str,
@@ -75,65 +75,65 @@ enum What<'a> {
         done: usize,
         failed: usize,
         interrupted: usize,
-        totals: Totals,
+        totals: RunTotals,
         duration_ms: u64,
         exit_code: u8,
     },
 }
 
-impl<W: Write> Json<W> {
+impl<W: Write> JsonView<W> {
     /// Writes to `to`; `clock` gives the times in it.
     pub(crate) fn new(to: W, clock: fn() -> Timestamp) -> Self {
-        Self { to, clock, board: Board::new(Instant::now(), 0), shown: HashMap::new() }
+        Self { to, clock, board: ProgressBoard::new(Instant::now(), 0), shown: HashMap::new() }
     }
 
-    fn write(to: &mut W, clock: fn() -> Timestamp, what: What<'_>) {
+    fn write(to: &mut W, clock: fn() -> Timestamp, what: JsonEvent<'_>) {
         event(to, clock(), what);
     }
 }
 
-impl<W: Write + Send> View for Json<W> {
+impl<W: Write + Send> RunView for JsonView<W> {
     fn interval(&self) -> Duration {
         EVENT_INTERVAL
     }
 
-    fn show(&mut self, at: Instant, event: Event<'_>) {
+    fn show(&mut self, at: Instant, event: RunEvent<'_>) {
         let Self { to, clock, board, shown } = self;
         match event {
-            Event::Begun { mailboxes } => {
-                *board = Board::new(at, mailboxes);
-                Self::write(to, *clock, What::Begun { mailboxes });
+            RunEvent::Begun { mailboxes } => {
+                *board = ProgressBoard::new(at, mailboxes);
+                Self::write(to, *clock, JsonEvent::Begun { mailboxes });
             }
-            Event::Started { spec, progress } => {
+            RunEvent::Started { spec, progress } => {
                 board.start(at, &spec.mailbox, progress);
                 let (source, destination) = (spec.source.address(), spec.destination.address());
                 let (mailbox, dry_run) = (spec.mailbox.as_str(), spec.dry_run);
-                Self::write(to, *clock, What::Started { mailbox, source, destination, dry_run });
+                Self::write(to, *clock, JsonEvent::Started { mailbox, source, destination, dry_run });
             }
-            Event::Tick => {
+            RunEvent::Tick => {
                 board.observe(at);
                 for (mailbox, standing) in board.running() {
                     if shown.get(mailbox) != Some(&standing.counters) {
-                        Self::write(to, *clock, What::Progress { mailbox, progress: &standing });
+                        Self::write(to, *clock, JsonEvent::Progress { mailbox, progress: &standing });
                         shown.insert(mailbox.to_owned(), standing.counters);
                     }
                 }
             }
-            Event::Finished(report) | Event::Left(report) => {
+            RunEvent::Finished(report) | RunEvent::Left(report) => {
                 board.finish(report);
                 shown.remove(&report.mailbox);
                 let ending = word(ending(report));
-                Self::write(to, *clock, What::Finished { mailbox: &report.mailbox, ending, report });
+                Self::write(to, *clock, JsonEvent::Finished { mailbox: &report.mailbox, ending, report });
             }
-            Event::Stopping { running } => Self::write(to, *clock, What::Stopping { running }),
-            Event::Ended(outcome) => {
+            RunEvent::Stopping { running } => Self::write(to, *clock, JsonEvent::Stopping { running }),
+            RunEvent::Ended(outcome) => {
                 let ended = |wanted: &str| outcome.reports.iter().filter(|r| word(ending(r)) == wanted).count();
-                let what = What::Summary {
+                let what = JsonEvent::Summary {
                     mailboxes: outcome.reports.len(),
                     done: ended("done"),
                     failed: ended("failed"),
                     interrupted: ended("interrupted"),
-                    totals: Totals::of(&outcome.reports),
+                    totals: RunTotals::of(&outcome.reports),
                     duration_ms: u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
                     exit_code: outcome.exit_code(),
                 };
@@ -143,11 +143,11 @@ impl<W: Write + Send> View for Json<W> {
     }
 }
 
-const fn word(ending: Ending) -> &'static str {
+const fn word(ending: MailboxEnding) -> &'static str {
     match ending {
-        Ending::Done => "done",
-        Ending::Interrupted => "interrupted",
-        Ending::Failed(_) => "failed",
+        MailboxEnding::Done => "done",
+        MailboxEnding::Interrupted => "interrupted",
+        MailboxEnding::Failed(_) => "failed",
     }
 }
 
@@ -156,12 +156,12 @@ mod tests {
     use super::*;
     use crate::{
         Error,
-        local::{outcome::Outcome, view::tests::alice_moves_once},
+        local::{outcome::RunOutcome, view::tests::alice_moves_once},
     };
 
     #[test]
     fn every_event_is_one_line_of_json_with_its_time_and_no_secret() {
-        let mut json = Json::new(Vec::new(), || Timestamp::UNIX_EPOCH);
+        let mut json = JsonView::new(Vec::new(), || Timestamp::UNIX_EPOCH);
         let end = alice_moves_once(&mut json);
         let reports = vec![
             MailboxReport { mailbox: "alice".into(), interrupted: true, ..MailboxReport::default() },
@@ -172,10 +172,10 @@ mod tests {
             },
         ];
         for report in &reports {
-            json.show(end, Event::Finished(report));
+            json.show(end, RunEvent::Finished(report));
         }
-        let outcome = Outcome { reports, took: Duration::from_secs(16) };
-        json.show(end, Event::Ended(&outcome));
+        let outcome = RunOutcome { reports, took: Duration::from_secs(16) };
+        json.show(end, RunEvent::Ended(&outcome));
         let text = String::from_utf8(json.to).unwrap();
         for line in text.lines() {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();

@@ -6,46 +6,46 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{EVENT_INTERVAL, Event, View, write_line};
+use super::{EVENT_INTERVAL, RunEvent, RunView, write_line};
 use crate::{
     local::{
-        progress::Board,
+        progress::ProgressBoard,
         report,
         text::{count, printable},
     },
-    sync::progress::Snapshot,
+    sync::progress::ProgressSnapshot,
 };
 
 /// One line when a mailbox starts and ends, and about every five seconds for each that moved.
 #[derive(Debug)]
-pub(crate) struct Lines<W> {
+pub(crate) struct LineView<W> {
     to: W,
-    board: Board,
-    shown: HashMap<String, Snapshot>,
+    board: ProgressBoard,
+    shown: HashMap<String, ProgressSnapshot>,
 }
 
-impl<W: Write> Lines<W> {
+impl<W: Write> LineView<W> {
     /// Writes to `to`.
     pub(crate) fn new(to: W) -> Self {
-        Self { to, board: Board::new(Instant::now(), 0), shown: HashMap::new() }
+        Self { to, board: ProgressBoard::new(Instant::now(), 0), shown: HashMap::new() }
     }
 }
 
-impl<W: Write + Send> View for Lines<W> {
+impl<W: Write + Send> RunView for LineView<W> {
     fn interval(&self) -> Duration {
         EVENT_INTERVAL
     }
 
-    fn show(&mut self, at: Instant, event: Event<'_>) {
+    fn show(&mut self, at: Instant, event: RunEvent<'_>) {
         match event {
-            Event::Begun { mailboxes } => self.board = Board::new(at, mailboxes),
-            Event::Started { spec, progress } => {
+            RunEvent::Begun { mailboxes } => self.board = ProgressBoard::new(at, mailboxes),
+            RunEvent::Started { spec, progress } => {
                 self.board.start(at, &spec.mailbox, progress);
                 let (from, to) = (spec.source.address(), spec.destination.address());
                 let line = format!("{}: started, {from} to {to}", printable(&spec.mailbox));
                 write_line(&mut self.to, &line);
             }
-            Event::Tick => {
+            RunEvent::Tick => {
                 self.board.observe(at);
                 for (mailbox, standing) in self.board.running() {
                     if self.shown.get(mailbox) != Some(&standing.counters) {
@@ -54,15 +54,15 @@ impl<W: Write + Send> View for Lines<W> {
                     }
                 }
             }
-            Event::Finished(report) => {
+            RunEvent::Finished(report) => {
                 self.board.finish(report);
                 self.shown.remove(&report.mailbox);
                 let (done, all) = (self.board.finished, self.board.mailboxes);
                 write_line(&mut self.to, &format!("{} [{done}/{all}]", report::line(report)));
             }
-            Event::Stopping { running } => write_line(&mut self.to, &stopping(running)),
+            RunEvent::Stopping { running } => write_line(&mut self.to, &stopping(running)),
             // The report at the end lists them: they may be thousands.
-            Event::Left(_) | Event::Ended(_) => {}
+            RunEvent::Left(_) | RunEvent::Ended(_) => {}
         }
     }
 }
@@ -80,10 +80,10 @@ mod tests {
 
     #[test]
     fn a_mailbox_is_shown_when_it_starts_moves_and_ends_and_not_while_it_stands_still() {
-        let mut lines = Lines::new(Vec::new());
+        let mut lines = LineView::new(Vec::new());
         let end = alice_moves_once(&mut lines);
         let report = MailboxReport { mailbox: "alice".into(), duration_ms: 16_000, ..MailboxReport::default() };
-        lines.show(end, Event::Finished(&report));
+        lines.show(end, RunEvent::Finished(&report));
         insta::assert_snapshot!(String::from_utf8(lines.to).unwrap(), @r#"
         alice: started, old.example:993 to new.example:993
         alice: 0 B of 10.00 kB, 0/10 messages, 0/0 folders

@@ -10,19 +10,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use bars::Bars;
-pub(crate) use json::{Json, event};
-pub(crate) use lines::Lines;
+pub(crate) use bars::BarView;
+pub(crate) use json::{JsonView, event};
+pub(crate) use lines::LineView;
 
-use super::outcome::Outcome;
-use crate::sync::{progress::Progress, report::MailboxReport, spec::SyncSpec};
+use super::outcome::RunOutcome;
+use crate::sync::{progress::SyncProgress, report::MailboxReport, spec::SyncSpec};
 
 /// How often lines and JSON events show progress, if there is any.
 pub(crate) const EVENT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What happens in a run.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Event<'a> {
+pub(crate) enum RunEvent<'a> {
     /// The run begins.
     Begun {
         /// How many mailboxes it has.
@@ -33,9 +33,9 @@ pub(crate) enum Event<'a> {
         /// What it is to do.
         spec: &'a SyncSpec,
         /// Its live counters.
-        progress: &'a Arc<Progress>,
+        progress: &'a Arc<SyncProgress>,
     },
-    /// [`View::interval`] has passed.
+    /// [`RunView::interval`] has passed.
     Tick,
     /// A mailbox ended, or could not start.
     Finished(&'a MailboxReport),
@@ -47,21 +47,21 @@ pub(crate) enum Event<'a> {
     /// A mailbox did not come to its end, or to its turn, before the run was stopped.
     Left(&'a MailboxReport),
     /// The run is over.
-    Ended(&'a Outcome),
+    Ended(&'a RunOutcome),
 }
 
 /// Shows what happens in a run.
-pub(crate) trait View: Send {
-    /// How often it wants an [`Event::Tick`].
+pub(crate) trait RunView: Send {
+    /// How often it wants an [`RunEvent::Tick`].
     fn interval(&self) -> Duration;
 
     /// Shows what happened at `at`.
-    fn show(&mut self, at: Instant, event: Event<'_>);
+    fn show(&mut self, at: Instant, event: RunEvent<'_>);
 }
 
 /// What the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Output {
+pub enum OutputMode {
     /// Text when the output is a terminal, else JSON lines.
     #[default]
     Auto,
@@ -73,7 +73,7 @@ pub enum Output {
 
 /// What a run shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Style {
+pub(crate) enum OutputStyle {
     /// Progress bars on stderr, the report on stdout.
     Bars,
     /// Plain lines on stderr, the report on stdout.
@@ -82,15 +82,15 @@ pub(crate) enum Style {
     Json,
 }
 
-impl Output {
+impl OutputMode {
     /// What to show where stdout and stderr are terminals or not.
     #[must_use]
-    pub(crate) const fn style(self, stdout_is_terminal: bool, stderr_is_terminal: bool) -> Style {
+    pub(crate) const fn style(self, stdout_is_terminal: bool, stderr_is_terminal: bool) -> OutputStyle {
         match self {
-            Self::Json => Style::Json,
-            Self::Auto if !stdout_is_terminal => Style::Json,
-            Self::Auto | Self::Text if stderr_is_terminal => Style::Bars,
-            Self::Auto | Self::Text => Style::Lines,
+            Self::Json => OutputStyle::Json,
+            Self::Auto if !stdout_is_terminal => OutputStyle::Json,
+            Self::Auto | Self::Text if stderr_is_terminal => OutputStyle::Bars,
+            Self::Auto | Self::Text => OutputStyle::Lines,
         }
     }
 }
@@ -107,34 +107,40 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
-    use crate::sync::{progress::Phase, testing::spec};
+    use crate::sync::{progress::EnginePhase, testing::spec};
 
     /// Of two mailboxes one starts, stands still, moves, and is asked to stop; gives the time then, 16 s after the start.
-    pub(crate) fn alice_moves_once(view: &mut impl View) -> Instant {
+    pub(crate) fn alice_moves_once(view: &mut impl RunView) -> Instant {
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
-        let progress = Arc::new(Progress::default());
-        view.show(start, Event::Begun { mailboxes: 2 });
-        view.show(start, Event::Started { spec: &spec("alice"), progress: &progress });
-        progress.enter(Phase::Copying);
+        let progress = Arc::new(SyncProgress::default());
+        view.show(start, RunEvent::Begun { mailboxes: 2 });
+        view.show(start, RunEvent::Started { spec: &spec("alice"), progress: &progress });
+        progress.enter(EnginePhase::Copying);
         progress.messages_total.store(10, Relaxed);
         progress.bytes_total.store(10_000, Relaxed);
-        view.show(at(5), Event::Tick);
-        view.show(at(10), Event::Tick);
+        view.show(at(5), RunEvent::Tick);
+        view.show(at(10), RunEvent::Tick);
         progress.messages_done.store(4, Relaxed);
         progress.bytes_done.store(4_000, Relaxed);
-        view.show(at(15), Event::Tick);
-        view.show(at(16), Event::Stopping { running: 1 });
+        view.show(at(15), RunEvent::Tick);
+        view.show(at(16), RunEvent::Stopping { running: 1 });
         at(16)
     }
 
     #[test]
     fn bars_need_a_terminal_and_a_pipe_gets_json_unless_text_is_asked_for() {
-        let styles = |output: Output| {
+        let styles = |output: OutputMode| {
             [(true, true), (true, false), (false, true), (false, false)].map(|(out, err)| output.style(out, err))
         };
-        assert_eq!(styles(Output::Auto), [Style::Bars, Style::Lines, Style::Json, Style::Json]);
-        assert_eq!(styles(Output::Text), [Style::Bars, Style::Lines, Style::Bars, Style::Lines]);
-        assert_eq!(styles(Output::Json), [Style::Json; 4]);
+        assert_eq!(
+            styles(OutputMode::Auto),
+            [OutputStyle::Bars, OutputStyle::Lines, OutputStyle::Json, OutputStyle::Json]
+        );
+        assert_eq!(
+            styles(OutputMode::Text),
+            [OutputStyle::Bars, OutputStyle::Lines, OutputStyle::Bars, OutputStyle::Lines]
+        );
+        assert_eq!(styles(OutputMode::Json), [OutputStyle::Json; 4]);
     }
 }

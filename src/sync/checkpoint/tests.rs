@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     ErrorClass, Side,
-    imap::{AddressPolicy, Credential, Login, Quirks, Timeouts, Tls},
+    imap::{AccountLogin, AddressPolicy, ConnectionTimeouts, LoginCredential, ServerKind, TlsOptions},
     sync::{
-        set_aside::TryFacts,
-        uid_map::{Origin, Run},
+        set_aside::RetryFacts,
+        uid_map::{CopyOrigin, UidRun},
     },
 };
 
@@ -17,10 +17,14 @@ fn endpoint(host: &str, port: u16, user: &str, password: &str) -> Endpoint {
         side: Side::Source,
         host: host.to_owned(),
         port,
-        tls: Tls::default(),
-        login: Login { username: user.to_owned(), master: None, credential: Credential::password(password.as_bytes()) },
-        timeouts: Timeouts::default(),
-        quirks: Quirks::Generic,
+        tls: TlsOptions::default(),
+        login: AccountLogin {
+            username: user.to_owned(),
+            master: None,
+            credential: LoginCredential::password(password.as_bytes()),
+        },
+        timeouts: ConnectionTimeouts::default(),
+        quirks: ServerKind::Generic,
         compress: false,
         addresses: AddressPolicy::default(),
     }
@@ -68,7 +72,7 @@ fn usual(messages: u32) -> Checkpoint {
         for n in 0..messages {
             from += if n % 19 == 7 { 1 + n % 5 } else { 1 };
             to += 1;
-            map.push(from, Some(to), Origin::Appended);
+            map.push(from, Some(to), CopyOrigin::Appended);
         }
         let unseen: UidSet = map.copied().iter().filter(|uid| uid % 23 == 3).collect();
         let state = FolderState {
@@ -80,7 +84,11 @@ fn usual(messages: u32) -> Checkpoint {
                 ("\\Seen".to_owned(), map.copied().difference(&unseen)),
                 ("\\Answered".to_owned(), map.copied().iter().filter(|uid| uid % 17 == 3).collect()),
             ]),
-            settled: Some(Settled { uid_next: from + 1, messages, highest_modseq: Some(48_211 + u64::from(i) * 31) }),
+            settled: Some(QuiescentStatus {
+                uid_next: from + 1,
+                messages,
+                highest_modseq: Some(48_211 + u64::from(i) * 31),
+            }),
             map,
             ..FolderState::default()
         };
@@ -100,7 +108,7 @@ fn a_usual_mailbox_is_within_one_and_a_half_kilobytes() {
 #[test]
 fn two_hundred_thousand_messages_in_order_are_under_a_kilobyte() {
     let mut map = UidMap::new();
-    map.push_runs([Run { source: 17, destination: Some(1), length: 200_000, origin: Origin::Appended }]);
+    map.push_runs([UidRun { source: 17, destination: Some(1), length: 200_000, origin: CopyOrigin::Appended }]);
     let state = FolderState { map, tail_from: 200_001, ..FolderState::default() };
     let checkpoint = Checkpoint {
         views: BTreeMap::new(),
@@ -120,7 +128,7 @@ fn with_gaps(name: &str, mut missing: impl FnMut() -> bool) -> Checkpoint {
         while missing() {
             uid += 1;
         }
-        map.push(uid, Some(to), Origin::Appended);
+        map.push(uid, Some(to), CopyOrigin::Appended);
     }
     let flags = BTreeMap::from([("\\Seen".to_owned(), map.copied().clone())]);
     let state = FolderState { map, flags, tail_from: 200_001, ..FolderState::default() };
@@ -244,10 +252,10 @@ fn fields_and_reasons_of_a_later_version_are_ignored() {
 #[test]
 fn what_was_unreadable_is_tried_again() {
     let mut state = FolderState::default();
-    state.map.push(1, None, Origin::Appended);
+    state.map.push(1, None, CopyOrigin::Appended);
     state.set_aside.put(SetAsideGroup::new(SetAsideReason::Unreadable, UidSet::from_ranges([(4, 4)])));
     assert_eq!(state.done().to_string(), "1,4");
-    assert_eq!(state.set_aside.due(&TryFacts::default()).to_string(), "4");
+    assert_eq!(state.set_aside.due(&RetryFacts::default()).to_string(), "4");
 }
 
 #[test]
@@ -316,9 +324,9 @@ fn states() -> impl Strategy<Value = FolderState> {
         )| {
             let mut map = UidMap::new();
             for (source, destination, adopted) in pushes {
-                map.push(source, destination, if adopted { Origin::Adopted } else { Origin::Appended });
+                map.push(source, destination, if adopted { CopyOrigin::Adopted } else { CopyOrigin::Appended });
             }
-            let (mut set_aside, mut differences) = (SetAside::default(), Differences::default());
+            let (mut set_aside, mut differences) = (SetAside::default(), CopyDifferences::default());
             for group in groups {
                 set_aside.put(group);
             }
@@ -338,7 +346,7 @@ fn states() -> impl Strategy<Value = FolderState> {
                 tail_from,
                 open,
                 flags,
-                settled: settled.map(|(uid_next, messages, highest_modseq)| Settled {
+                settled: settled.map(|(uid_next, messages, highest_modseq)| QuiescentStatus {
                     uid_next,
                     messages,
                     highest_modseq,

@@ -5,42 +5,42 @@ use std::fmt::Write;
 use tokio::time::Instant;
 
 use super::{
-    memory::{KeywordsDue, ReadBack},
+    memory::{PendingKeywords, ReadBack},
     oddity::{self, has_odd_date},
-    pass::{InFlight, Mode, Pass, Sent, State, Stream},
+    pass::{CopyPass, LiteralStream, MessageState, PendingAppend, SendMode, SentMessage},
 };
 use crate::{
-    error::{Error, ErrorClass, Remedy, Result},
+    error::{Error, ErrorClass, ErrorRemedy, Result},
     imap::{
-        Event, Tag, UidSet,
-        classify::Asked,
-        response::{Code, Flag, Status, StatusLine},
+        SessionEvent, Tag, UidSet,
+        classify::CommandKind,
+        response::{Flag, ResponseCode, StatusCondition, StatusLine},
     },
     sync::{
-        breaker::{Consequence, Weight, is_passing},
+        breaker::{RefusalConsequence, RefusalWeight, is_passing},
         limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT, SLOW_COMMIT},
-        progress::Progress,
+        progress::SyncProgress,
         suspects::without_timing,
-        uid_map::Origin,
+        uid_map::CopyOrigin,
     },
 };
 
-impl Sent {
-    fn new(at: usize, bytes: u64, oddity: oddity::Oddity, head: Head) -> Self {
-        let Head { left_flags, keywords, left_date, .. } = head;
+impl SentMessage {
+    fn new(at: usize, bytes: u64, oddity: oddity::MessageAnomaly, head: AppendOptions) -> Self {
+        let AppendOptions { left_flags, keywords, left_date, .. } = head;
         Self { at, bytes, oddity, left_flags, keywords, left_date }
     }
 }
 
 /// What stands before a message's literal.
-struct Head {
+struct AppendOptions {
     text: String,
     left_flags: Vec<String>,
     keywords: Vec<String>,
     left_date: Option<&'static str>,
 }
 
-impl Pass<'_, '_> {
+impl CopyPass<'_, '_> {
     /// Moves what has arrived, in UID order, into batches, and sends those that are full or that nothing will join soon.
     pub(super) fn compose(&mut self) {
         if self.stream.as_ref().is_some_and(|s| s.tag.is_some()) {
@@ -55,10 +55,10 @@ impl Pass<'_, '_> {
         let multi = self.may_batch();
         while self.may_send(multi) {
             match self.state(self.next) {
-                State::Pending => break,
-                State::Settled if self.next >= self.work.len() => break,
-                State::Settled => self.next += 1,
-                State::Arrived => {
+                MessageState::Pending => break,
+                MessageState::Settled if self.next >= self.work.len() => break,
+                MessageState::Settled => self.next += 1,
+                MessageState::Arrived => {
                     let length = self.arrived.get(&self.next).map_or(0, bytes::Bytes::len) as u64;
                     // A literal of no bytes would end a MULTIAPPEND (RFC 3502).
                     if !multi || length == 0 {
@@ -93,7 +93,7 @@ impl Pass<'_, '_> {
     }
 
     fn may_batch(&self) -> bool {
-        self.how.mode == Mode::Usual && self.destination.capabilities().has("MULTIAPPEND")
+        self.how.mode == SendMode::Usual && self.destination.capabilities().has("MULTIAPPEND")
     }
 
     fn may_send(&self, multi: bool) -> bool {
@@ -119,15 +119,25 @@ impl Pass<'_, '_> {
             sent.extend(self.put(tag, at, false));
         }
         self.destination.send(tag, "\r\n");
-        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next, sent_at: Instant::now() });
+        self.in_flight.push_back(PendingAppend {
+            tag,
+            messages: sent,
+            uid_next: self.uid_next,
+            sent_at: Instant::now(),
+        });
     }
 
     /// Sends one message as an APPEND of its own.
     fn send_single(&mut self, at: usize) {
         let tag = self.begin_append();
-        let sent: Vec<Sent> = self.put(tag, at, self.how.mode.is_careful()).into_iter().collect();
+        let sent: Vec<SentMessage> = self.put(tag, at, self.how.mode.is_careful()).into_iter().collect();
         self.destination.send(tag, "\r\n");
-        self.in_flight.push_back(InFlight { tag, messages: sent, uid_next: self.uid_next, sent_at: Instant::now() });
+        self.in_flight.push_back(PendingAppend {
+            tag,
+            messages: sent,
+            uid_next: self.uid_next,
+            sent_at: Instant::now(),
+        });
         self.settle(at);
     }
 
@@ -139,18 +149,18 @@ impl Pass<'_, '_> {
     }
 
     /// Queues one message that has arrived: its flags, its date and its literal, as long as what was received.
-    fn put(&mut self, tag: Tag, at: usize, careful: bool) -> Option<Sent> {
+    fn put(&mut self, tag: Tag, at: usize, careful: bool) -> Option<SentMessage> {
         let body = self.arrived.remove(&at)?;
         let bytes = body.len() as u64;
         self.held = self.held.saturating_sub(bytes);
         let head = self.head(at);
-        let mut watch = oddity::Watch::default();
+        let mut watch = oddity::AnomalyScanner::default();
         watch.look(&body);
-        let oddity = oddity::Oddity { date: self.date_is_odd(at), ..watch.finish(self.context.adds_newline) };
+        let oddity = oddity::MessageAnomaly { date: self.date_is_odd(at), ..watch.finish(self.context.adds_newline) };
         self.destination.send(tag, head.text.clone());
         self.destination.send_literal_header(tag, bytes, careful);
         self.destination.send(tag, body);
-        Some(Sent::new(at, bytes, oddity, head))
+        Some(SentMessage::new(at, bytes, oddity, head))
     }
 
     /// Begins the APPEND of a message whose bytes will stream. Returns its tag, and whether it waits for the `+`.
@@ -162,9 +172,9 @@ impl Pass<'_, '_> {
         let waits = careful || !self.destination.capabilities().literals().at_once(length);
         self.destination.send(tag, head.text.clone());
         self.destination.send_literal_header(tag, length, careful);
-        let oddity = oddity::Oddity { date: self.date_is_odd(at), ..Default::default() };
-        let sent = Sent::new(at, length, oddity, head);
-        self.in_flight.push_back(InFlight {
+        let oddity = oddity::MessageAnomaly { date: self.date_is_odd(at), ..Default::default() };
+        let sent = SentMessage::new(at, length, oddity, head);
+        self.in_flight.push_back(PendingAppend {
             tag,
             messages: vec![sent],
             uid_next: self.uid_next,
@@ -174,11 +184,11 @@ impl Pass<'_, '_> {
     }
 
     /// The stream is complete: what was seen of it goes to its APPEND, or to the answer that was there before.
-    pub(super) fn report_stream(&mut self, stream: &Stream) {
+    pub(super) fn report_stream(&mut self, stream: &LiteralStream) {
         let found = stream.watch.finish(self.context.adds_newline);
         let sent = self.in_flight.iter_mut().flat_map(|f| &mut f.messages).find(|s| s.at == stream.at);
         if let Some(sent) = sent {
-            sent.oddity = oddity::Oddity { date: sent.oddity.date, ..found };
+            sent.oddity = oddity::MessageAnomaly { date: sent.oddity.date, ..found };
         }
     }
 
@@ -188,10 +198,11 @@ impl Pass<'_, '_> {
 
     /// Flags and date of a message as they may be sent. Nothing is echoed from the source: system flags, keywords that are
     /// 7-bit atoms, and a date rendered from its value; the rest is left out and told.
-    fn head(&self, at: usize) -> Head {
-        let mut head = Head { text: " (".to_owned(), left_flags: Vec::new(), keywords: Vec::new(), left_date: None };
+    fn head(&self, at: usize) -> AppendOptions {
+        let mut head =
+            AppendOptions { text: " (".to_owned(), left_flags: Vec::new(), keywords: Vec::new(), left_date: None };
         let Some(message) = self.work.get(at) else { return head };
-        let weakened = self.how.mode == Mode::Weakened;
+        let weakened = self.how.mode == SendMode::Weakened;
         // An ordinary date can't be repaired later: it is always sent.
         let no_date = weakened && self.date_is_odd(at);
         for flag in self.context.scan.flags(message) {
@@ -221,16 +232,16 @@ impl Pass<'_, '_> {
         head
     }
 
-    pub(super) fn on_destination(&mut self, event: Event) -> Result<()> {
-        let Event::Done(tag, line) = event else { return Ok(()) };
+    pub(super) fn on_destination(&mut self, event: SessionEvent) -> Result<()> {
+        let SessionEvent::Done(tag, line) = event else { return Ok(()) };
         let Some(position) = self.in_flight.iter().position(|f| f.tag == tag) else { return Ok(()) };
         let Some(answered) = self.in_flight.remove(position) else { return Ok(()) };
         match line.status {
-            Status::Ok => self.confirmed(answered, &line),
-            Status::No => self.refused(&answered, &line),
-            Status::Bad | Status::Bye | Status::PreAuth => {
+            StatusCondition::Ok => self.confirmed(answered, &line),
+            StatusCondition::No => self.refused(&answered, &line),
+            StatusCondition::Bad | StatusCondition::Bye | StatusCondition::PreAuth => {
                 // The server may read what was meant as a message as commands: nothing may follow.
-                let error = self.destination.refusal(&line, Asked::Append, "APPEND");
+                let error = self.destination.refusal(&line, CommandKind::Append, "APPEND");
                 self.suspect(&answered, &line, &error)?;
                 // Whatever its class, the connection is what ends now; the breaker knows the rest.
                 Err(Error { class: ErrorClass::Protocol, ..error })
@@ -240,10 +251,10 @@ impl Pass<'_, '_> {
 
     /// The messages of a refused APPEND come under suspicion; they are not sent again in this pass, and only after a look:
     /// some servers refuse what they have stored.
-    fn suspect(&mut self, answered: &InFlight, line: &StatusLine, error: &Error) -> Result<()> {
+    fn suspect(&mut self, answered: &PendingAppend, line: &StatusLine, error: &Error) -> Result<()> {
         let text = without_timing(&line.text);
         let why = match &line.code {
-            Some(Code::Other(code)) => format!("[{code}] {text}"),
+            Some(ResponseCode::Other(code)) => format!("[{code}] {text}"),
             _ => text.to_owned(),
         };
         let alone = answered.messages.len() == 1;
@@ -252,35 +263,36 @@ impl Pass<'_, '_> {
             let message = *self.message(sent.at)?;
             self.memory.suspects.refused(&message, alone, error, &why, answered.uid_next);
             match self.how.mode {
-                Mode::Trial => self.memory.suspects.refused_in_round(message.uid),
-                Mode::Weakened => self.memory.suspects.refused_weakened(message.uid),
-                Mode::Usual | Mode::Single | Mode::Control => {}
+                SendMode::Trial => self.memory.suspects.refused_in_round(message.uid),
+                SendMode::Weakened => self.memory.suspects.refused_weakened(message.uid),
+                SendMode::Usual | SendMode::Single | SendMode::Control => {}
             }
         }
-        let of_messages = error.class.remedy() != Remedy::WaitForPerson && self.memory.suspects.is_of_messages(&why);
+        let of_messages =
+            error.class.remedy() != ErrorRemedy::WaitForPerson && self.memory.suspects.is_of_messages(&why);
         let weight = match self.how.mode.weight() {
-            Weight::Usual if self.memory.suspects.uncontrolled => Weight::Uncontrolled,
-            Weight::Usual | Weight::Control if of_messages => Weight::Uncontrolled,
-            Weight::Usual => Weight::Among(self.memory.suspects.unlikely_in_a_row()),
+            RefusalWeight::Usual if self.memory.suspects.uncontrolled => RefusalWeight::Uncontrolled,
+            RefusalWeight::Usual | RefusalWeight::Control if of_messages => RefusalWeight::Uncontrolled,
+            RefusalWeight::Usual => RefusalWeight::Among(self.memory.suspects.unlikely_in_a_row()),
             // Where many are refused for their own sake, so may be some that were kept back.
-            Weight::Control if !self.memory.suspects.control_refused() => Weight::Uncontrolled,
+            RefusalWeight::Control if !self.memory.suspects.control_refused() => RefusalWeight::Uncontrolled,
             weight => weight,
         };
         match self.context.breakers.destination.refused(error, weight) {
-            Consequence::GoOn => {
+            RefusalConsequence::GoOn => {
                 self.pausing |= !self.how.mode.is_careful() && self.memory.suspects.wants_controls();
                 Ok(())
             }
-            Consequence::Open => {
+            RefusalConsequence::Open => {
                 // What finds out whether the server is well is tried to its end.
                 self.pausing |= !self.how.probe;
                 Ok(())
             }
-            Consequence::End => Err(error.clone()),
+            RefusalConsequence::End => Err(error.clone()),
         }
     }
 
-    fn refused(&mut self, answered: &InFlight, line: &StatusLine) -> Result<()> {
+    fn refused(&mut self, answered: &PendingAppend, line: &StatusLine) -> Result<()> {
         if let Some(stream) = &mut self.stream
             && stream.tag == Some(answered.tag)
             && stream.waits_for_continue
@@ -288,18 +300,18 @@ impl Pass<'_, '_> {
             // Nothing of it was sent: the rest is read and dropped. What was announced as coming at once must still come.
             stream.tag = None;
         }
-        if line.code == Some(Code::TryCreate) {
+        if line.code == Some(ResponseCode::TryCreate) {
             return Err(self
                 .destination
                 .blame(Error::new(ErrorClass::Network, "the destination folder is gone"))
                 .advice("Somebody removed it during the sync; it is made again on the next try"));
         }
-        let error = self.destination.refusal(line, Asked::Append, "APPEND");
+        let error = self.destination.refusal(line, CommandKind::Append, "APPEND");
         self.suspect(answered, line, &error)
     }
 
     /// The destination said OK: only now are these messages copied.
-    fn confirmed(&mut self, answered: InFlight, line: &StatusLine) -> Result<()> {
+    fn confirmed(&mut self, answered: PendingAppend, line: &StatusLine) -> Result<()> {
         let uids = self.assigned(&answered, line)?;
         if let Some(last) = uids.as_ref().and_then(|u| u.last()) {
             self.uid_next = self.uid_next.max(last.saturating_add(1));
@@ -319,7 +331,7 @@ impl Pass<'_, '_> {
             for (n, sent) in answered.messages.iter().enumerate() {
                 let Some(message) = work.get(sent.at) else { continue };
                 let destination_uid = uids.as_ref().and_then(|u| u.get(n)).copied();
-                state.map.push(message.uid, destination_uid, Origin::Appended);
+                state.map.push(message.uid, destination_uid, CopyOrigin::Appended);
                 copied.insert(message.uid);
                 for flag in scan.flags(message).iter().filter_map(Flag::sendable) {
                     if let Some(set) = state.flags.get_mut(flag) {
@@ -348,8 +360,8 @@ impl Pass<'_, '_> {
                 let what = "it comes after newer messages: it could be copied only after them";
                 self.report.differs(uid, "order", what);
             }
-            Progress::add(&self.context.progress.messages_done, 1);
-            Progress::add(&self.context.progress.bytes_done, sent.bytes);
+            SyncProgress::add(&self.context.progress.messages_done, 1);
+            SyncProgress::add(&self.context.progress.bytes_done, sent.bytes);
             self.report.copied_now += 1;
             self.report.bytes_now += sent.bytes;
             let destination_uid = uids.as_ref().and_then(|u| u.get(n)).copied();
@@ -358,7 +370,7 @@ impl Pass<'_, '_> {
             }
             if !sent.keywords.is_empty() {
                 let keywords = sent.keywords;
-                self.memory.keywords_due.push(KeywordsDue { source_uid: uid, destination_uid, keywords });
+                self.memory.keywords_due.push(PendingKeywords { source_uid: uid, destination_uid, keywords });
             }
         }
         Ok(())
@@ -366,7 +378,7 @@ impl Pass<'_, '_> {
 
     /// A server that commits slowly gets smaller batches, so that what a dead client left behind shows up in steps that
     /// are much shorter than the time between two looks.
-    fn adapt(&mut self, answered: &InFlight) {
+    fn adapt(&mut self, answered: &PendingAppend) {
         let took = self.answered_at.map_or(answered.sent_at, |before| before.max(answered.sent_at)).elapsed();
         self.answered_at = Some(Instant::now());
         if took > SLOW_COMMIT {
@@ -376,7 +388,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    fn tell_differences(&mut self, uid: u32, sent: &Sent) {
+    fn tell_differences(&mut self, uid: u32, sent: &SentMessage) {
         if !sent.left_flags.is_empty() {
             let what = format!("the destination does not take {}", sent.left_flags.join(" "));
             self.report.differs(uid, "flags", what);
@@ -388,8 +400,8 @@ impl Pass<'_, '_> {
     }
 
     /// The UIDs that the destination gave, in the order of the messages; none where it does not tell (no UIDPLUS).
-    fn assigned(&self, answered: &InFlight, line: &StatusLine) -> Result<Option<Vec<u32>>> {
-        let Some(Code::AppendUid { uid_validity, uids }) = &line.code else { return Ok(None) };
+    fn assigned(&self, answered: &PendingAppend, line: &StatusLine) -> Result<Option<Vec<u32>>> {
+        let Some(ResponseCode::AppendUid { uid_validity, uids }) = &line.code else { return Ok(None) };
         if *uid_validity != self.context.selected.uid_validity {
             return Err(self
                 .destination

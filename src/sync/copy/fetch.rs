@@ -5,29 +5,33 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::{
-    memory::Memory,
-    oddity::Watch,
-    pass::{Pass, State, Stream, Unit},
+    memory::CopyMemory,
+    oddity::AnomalyScanner,
+    pass::{CopyPass, FetchRange, LiteralStream, MessageState},
 };
 use crate::{
-    error::{Error, ErrorClass, Remedy, Result, Side},
+    error::{Error, ErrorClass, ErrorRemedy, Result, Side},
     imap::{
-        Event, STREAM_ABOVE, UidSet,
-        classify::Asked,
-        response::{Fetch, Status, Untagged},
+        STREAM_ABOVE, SessionEvent, UidSet,
+        classify::CommandKind,
+        response::{FetchResponse, StatusCondition, UntaggedResponse},
     },
     sync::{
-        breaker::{Consequence, Weight},
+        breaker::{RefusalConsequence, RefusalWeight},
         limits::{FETCH_BYTES, FETCH_MESSAGES, FETCHES_IN_FLIGHT, MAX_SET_BYTES},
-        scan::Scanned,
+        scan::ScannedMessage,
     },
 };
 
 /// Divides the work into `FETCHes`, bounded in bytes, messages and command length. A message that is large, or that the
 /// source failed on before, is asked for alone; where it failed on nobody knows which, fewer are asked for at once. What is
 /// at hand is not asked for.
-pub(super) fn units(work: &[Scanned], memory: &Memory, at_hand: &BTreeMap<u32, Bytes>) -> VecDeque<Unit> {
-    let mut units: VecDeque<Unit> = VecDeque::new();
+pub(super) fn units(
+    work: &[ScannedMessage],
+    memory: &CopyMemory,
+    at_hand: &BTreeMap<u32, Bytes>,
+) -> VecDeque<FetchRange> {
+    let mut units: VecDeque<FetchRange> = VecDeque::new();
     let most = FETCH_MESSAGES.min(memory.trouble.most());
     let mut open = false;
     for (at, message) in work.iter().enumerate() {
@@ -43,7 +47,7 @@ pub(super) fn units(work: &[Scanned], memory: &Memory, at_hand: &BTreeMap<u32, B
                 unit.end = at + 1;
                 unit.bytes += size;
             }
-            _ => units.push_back(Unit { first: at, end: at + 1, bytes: size }),
+            _ => units.push_back(FetchRange { first: at, end: at + 1, bytes: size }),
         }
         open = !alone;
     }
@@ -55,11 +59,11 @@ const COURIER_INVENTION: &[u8] =
     b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\nThis message is no longer available";
 
 /// True for Courier's stand-in for an expunged message; the size that was listed before tells it from a real one.
-pub(super) fn is_invented(message: &Scanned, body: &[u8]) -> bool {
+pub(super) fn is_invented(message: &ScannedMessage, body: &[u8]) -> bool {
     body.starts_with(COURIER_INVENTION) && u64::from(message.size) != body.len() as u64
 }
 
-impl Pass<'_, '_> {
+impl CopyPass<'_, '_> {
     /// Asks for more while the budget allows.
     pub(super) fn request(&mut self) {
         while !self.stopping && !self.pausing && self.requested.len() < FETCHES_IN_FLIGHT {
@@ -88,8 +92,12 @@ impl Pass<'_, '_> {
             let asked = if count < messages.len() {
                 let end = unit.first + count.max(1);
                 let bytes = messages.iter().take(count).map(|m| u64::from(m.size)).sum();
-                self.units.push_front(Unit { first: end, end: unit.end, bytes: unit.bytes.saturating_sub(bytes) });
-                Unit { first: unit.first, end, bytes }
+                self.units.push_front(FetchRange {
+                    first: end,
+                    end: unit.end,
+                    bytes: unit.bytes.saturating_sub(bytes),
+                });
+                FetchRange { first: unit.first, end, bytes }
             } else {
                 unit
             };
@@ -99,47 +107,47 @@ impl Pass<'_, '_> {
         }
     }
 
-    pub(super) fn on_source(&mut self, event: Event) -> Result<()> {
+    pub(super) fn on_source(&mut self, event: SessionEvent) -> Result<()> {
         match event {
-            Event::Untagged(Untagged::Fetch(fetch)) => self.on_fetch(fetch),
-            Event::Untagged(_) => Ok(()),
-            Event::LiteralStart { length, uid } => {
+            SessionEvent::Untagged(UntaggedResponse::Fetch(fetch)) => self.on_fetch(fetch),
+            SessionEvent::Untagged(_) => Ok(()),
+            SessionEvent::LiteralStart { length, uid } => {
                 self.begin_stream(length, uid);
                 Ok(())
             }
-            Event::LiteralChunk(bytes) => {
+            SessionEvent::LiteralChunk(bytes) => {
                 self.stream_chunk(bytes);
                 Ok(())
             }
-            Event::Done(tag, line) => {
+            SessionEvent::Done(tag, line) => {
                 let Some(position) = self.requested.iter().position(|(t, _)| *t == tag) else { return Ok(()) };
                 let Some((_, unit)) = self.requested.remove(position) else { return Ok(()) };
                 self.due = self.due.saturating_sub(unit.bytes.min(2 * FETCH_BYTES));
                 if self.requested.is_empty() {
                     self.due = 0;
                 }
-                if line.status == Status::Ok {
+                if line.status == StatusCondition::Ok {
                     self.context.breakers.source.accepted();
                 } else {
-                    let mut error = self.source.refusal(&line, Asked::Other, "FETCH");
-                    if error.class.remedy() == Remedy::WaitForPerson {
+                    let mut error = self.source.refusal(&line, CommandKind::Other, "FETCH");
+                    if error.class.remedy() == ErrorRemedy::WaitForPerson {
                         // The folder could be opened and listed: this is no question of rights.
                         error.class = ErrorClass::Network;
                     }
                     let asks_to_wait = error.class == ErrorClass::Throttled || error.stated_wait.is_some();
-                    let weight = if asks_to_wait { Weight::Usual } else { Weight::Counted };
-                    if self.context.breakers.source.refused(&error, weight) == Consequence::Open {
+                    let weight = if asks_to_wait { RefusalWeight::Usual } else { RefusalWeight::Counted };
+                    if self.context.breakers.source.refused(&error, weight) == RefusalConsequence::Open {
                         // That is no fault of these messages: they are asked for again once the server is well.
                         self.pausing = true;
                         return Ok(());
                     }
                 }
                 for at in unit.first..unit.end {
-                    if self.state(at) == State::Pending {
+                    if self.state(at) == MessageState::Pending {
                         let uid = self.message(at)?.uid;
                         if self.outcome.again.contains(&uid) {
                             // It streamed out of turn and was let go; the next pass asks again.
-                        } else if line.status == Status::Ok {
+                        } else if line.status == StatusCondition::Ok {
                             self.outcome.missing.insert(uid);
                         } else {
                             self.outcome.failed.insert(uid);
@@ -152,7 +160,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    fn on_fetch(&mut self, fetch: Fetch) -> Result<()> {
+    fn on_fetch(&mut self, fetch: FetchResponse) -> Result<()> {
         let streamed = self.stream.take();
         let discarded = std::mem::take(&mut self.discarding);
         let Some(uid) = fetch.uid else {
@@ -169,7 +177,9 @@ impl Pass<'_, '_> {
         let Some(body) = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).map(|(_, body)| body) else {
             return Ok(()); // an unsolicited change of flags
         };
-        if self.state(at) != State::Pending || !self.requested.iter().any(|(_, u)| (u.first..u.end).contains(&at)) {
+        if self.state(at) != MessageState::Pending
+            || !self.requested.iter().any(|(_, u)| (u.first..u.end).contains(&at))
+        {
             return Ok(());
         }
         if discarded {
@@ -196,7 +206,7 @@ impl Pass<'_, '_> {
         self.held += body.len() as u64;
         self.arrived.insert(at, body);
         if let Some(state) = self.states.get_mut(at) {
-            *state = State::Arrived;
+            *state = MessageState::Arrived;
         }
     }
 
@@ -209,8 +219,8 @@ impl Pass<'_, '_> {
         let alone = self.requested.front().filter(|_| self.requested.len() == 1);
         let uid = uid.or_else(|| alone.and_then(|(_, unit)| self.only_message(unit)));
         let Some(at) = uid.and_then(|uid| self.work.binary_search_by_key(&uid, |m| m.uid).ok()) else { return };
-        let in_turn = (self.next..at).all(|before| self.state(before) != State::Pending);
-        if !in_turn || self.next > at || self.state(at) != State::Pending || self.stopping || self.pausing {
+        let in_turn = (self.next..at).all(|before| self.state(before) != MessageState::Pending);
+        if !in_turn || self.next > at || self.state(at) != MessageState::Pending || self.stopping || self.pausing {
             return;
         }
         let Some(message) = self.work.get(at).copied() else { return };
@@ -228,10 +238,10 @@ impl Pass<'_, '_> {
     pub(super) fn open_stream(&mut self, at: usize, length: u64) {
         self.stream_next = None;
         let (tag, waits_for_continue) = self.begin_single(at, length);
-        self.stream = Some(Stream { at, tag: Some(tag), waits_for_continue, watch: Watch::default() });
+        self.stream = Some(LiteralStream { at, tag: Some(tag), waits_for_continue, watch: AnomalyScanner::default() });
     }
 
-    fn only_message(&self, unit: &Unit) -> Option<u32> {
+    fn only_message(&self, unit: &FetchRange) -> Option<u32> {
         if unit.end - unit.first == 1 { self.work.get(unit.first).map(|m| m.uid) } else { None }
     }
 
@@ -243,7 +253,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    fn end_stream(&mut self, stream: &Stream, uid: u32) -> Result<()> {
+    fn end_stream(&mut self, stream: &LiteralStream, uid: u32) -> Result<()> {
         let expected = self.message(stream.at)?.uid;
         if uid != expected {
             return Err(self.source.blame(Error::protocol("the server named one message and sent another")));
@@ -262,7 +272,7 @@ impl Pass<'_, '_> {
         if error.side == Some(Side::Source) && matches!(error.class, ErrorClass::Network | ErrorClass::Protocol) {
             let Some((_, unit)) = self.requested.front() else { return };
             let missing: UidSet = (unit.first..unit.end)
-                .filter(|at| self.state(*at) == State::Pending)
+                .filter(|at| self.state(*at) == MessageState::Pending)
                 .filter_map(|at| self.work.get(at).map(|m| m.uid))
                 .collect();
             let some_came = missing.len() < (unit.end - unit.first) as u64 || self.stream.is_some() || self.discarding;
@@ -274,18 +284,23 @@ impl Pass<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::scan::Scan;
+    use crate::sync::scan::FolderScan;
 
-    fn work(sizes: &[u64]) -> Vec<Scanned> {
-        let mut scan = Scan::default();
+    fn work(sizes: &[u64]) -> Vec<ScannedMessage> {
+        let mut scan = FolderScan::default();
         for (uid, size) in (1..).zip(sizes) {
-            scan.take(Fetch { uid: Some(uid), flags: Some(vec![]), size: Some(*size), ..Fetch::default() });
+            scan.take(FetchResponse {
+                uid: Some(uid),
+                flags: Some(vec![]),
+                size: Some(*size),
+                ..FetchResponse::default()
+            });
         }
         scan.finish();
         scan.messages
     }
 
-    fn bounds(units: &VecDeque<Unit>) -> Vec<(usize, usize)> {
+    fn bounds(units: &VecDeque<FetchRange>) -> Vec<(usize, usize)> {
         units.iter().map(|u| (u.first, u.end)).collect()
     }
 
@@ -293,18 +308,18 @@ mod tests {
     fn units_are_bounded_in_bytes_and_large_messages_are_asked_for_alone() {
         let half = FETCH_BYTES / 5;
         let work = work(&[half, half, STREAM_ABOVE + 1, half, half, half, half, half, half]);
-        assert_eq!(bounds(&units(&work, &Memory::default(), &BTreeMap::new())), [(0, 2), (2, 3), (3, 8), (8, 9)]);
+        assert_eq!(bounds(&units(&work, &CopyMemory::default(), &BTreeMap::new())), [(0, 2), (2, 3), (3, 8), (8, 9)]);
     }
 
     #[test]
     fn units_are_bounded_in_messages() {
-        let units = units(&work(&vec![1; FETCH_MESSAGES + 1]), &Memory::default(), &BTreeMap::new());
+        let units = units(&work(&vec![1; FETCH_MESSAGES + 1]), &CopyMemory::default(), &BTreeMap::new());
         assert_eq!(bounds(&units), [(0, FETCH_MESSAGES), (FETCH_MESSAGES, FETCH_MESSAGES + 1)]);
     }
 
     #[test]
     fn a_message_that_failed_before_is_asked_for_alone() {
-        let mut memory = Memory::default();
+        let mut memory = CopyMemory::default();
         memory.trouble.failed_on(2);
         assert_eq!(bounds(&units(&work(&[1, 1, 1, 1]), &memory, &BTreeMap::new())), [(0, 1), (1, 2), (2, 4)]);
     }

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::oddity::Oddity;
-use crate::sync::{suspects::Suspects, trouble::Trouble};
+use super::oddity::MessageAnomaly;
+use crate::sync::{suspects::SuspectTracker, trouble::FailureBisector};
 
 /// What a folder's copying remembers across lost connections.
 #[derive(Debug, Default)]
-pub(crate) struct Memory {
+pub(crate) struct CopyMemory {
     /// Messages that the destination refused.
-    pub suspects: Suspects,
+    pub suspects: SuspectTracker,
     /// Messages that turned out larger than the destination says that it takes, and their bytes.
     pub too_large: BTreeMap<u32, u64>,
     /// Copies that were sent without keywords and wait for them: UID at the destination, UID at the source, keywords.
-    pub keywords_due: Vec<KeywordsDue>,
+    pub keywords_due: Vec<PendingKeywords>,
     /// Which messages the source fails to deliver.
-    pub trouble: Trouble,
+    pub trouble: FailureBisector,
     /// APPENDs of several messages that were refused for no reason of the server's: one message may be to blame.
     pub refused_batches: u32,
     /// Messages that were tried to find out whether a server is well again.
@@ -32,7 +32,7 @@ pub(crate) struct Memory {
     pub in_doubt: bool,
 }
 
-impl Memory {
+impl CopyMemory {
     /// Grows with each step towards giving a message up: such a failure is progress too.
     #[must_use]
     pub(crate) fn steps(&self) -> u64 {
@@ -42,7 +42,7 @@ impl Memory {
 
 /// A copy that was sent without its keywords.
 #[derive(Debug, Clone)]
-pub(crate) struct KeywordsDue {
+pub(crate) struct PendingKeywords {
     /// UID at the source.
     pub source_uid: u32,
     /// UID at the destination; none where it does not tell.
@@ -59,5 +59,5 @@ pub(crate) struct ReadBack {
     /// UID at the destination.
     pub destination_uid: u32,
     /// What is unusual about it.
-    pub oddity: Oddity,
+    pub oddity: MessageAnomaly,
 }

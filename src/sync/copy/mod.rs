@@ -16,22 +16,22 @@ use std::{
 use bytes::Bytes;
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::pass::{Pass, State};
+use self::pass::{CopyPass, MessageState};
 pub(crate) use self::{
-    memory::{KeywordsDue, Memory, ReadBack},
+    memory::{CopyMemory, PendingKeywords, ReadBack},
     oddity::has_odd_date,
-    pass::{CopyContext, How, Mode, Outcome},
-    quiet::Quiet,
+    pass::{CopyContext, PassOptions, PassOutcome, SendMode},
+    quiet::ExclusiveAppend,
 };
 use super::{
     limits::{BATCH_AGE, BATCH_MESSAGES, STREAM_QUEUE},
-    pair::Pair,
+    pair::ConnectionPair,
     report::FolderReport,
-    scan::Scanned,
+    scan::ScannedMessage,
 };
 use crate::{
     error::Result,
-    imap::{Event, Session},
+    imap::{Session, SessionEvent},
 };
 
 /// Copies `work` (messages of the scan, in UID order) once over; what is left is told, not retried. `bodies` are at hand
@@ -42,14 +42,14 @@ use crate::{
 /// holds all that was confirmed, and both connections are of no more use.
 pub(crate) async fn copy(
     context: &CopyContext<'_>,
-    how: How,
-    work: &[Scanned],
+    how: PassOptions,
+    work: &[ScannedMessage],
     mut bodies: BTreeMap<u32, Bytes>,
-    pair: &mut Pair,
-    memory: &mut Memory,
+    pair: &mut ConnectionPair,
+    memory: &mut CopyMemory,
     report: &mut FolderReport,
-) -> Result<Outcome> {
-    let Pair { source, destination } = pair;
+) -> Result<PassOutcome> {
+    let ConnectionPair { source, destination } = pair;
     bodies.retain(|uid, body| {
         work.binary_search_by_key(uid, |m| m.uid)
             .ok()
@@ -58,15 +58,15 @@ pub(crate) async fn copy(
     });
     let units = fetch::units(work, memory, &bodies);
     let uid_next = context.ledger.folder(context.source_raw, |state| state.tail_from)?;
-    let mut pass = Pass {
+    let mut pass = CopyPass {
         context,
         work,
         source,
         destination,
         memory,
         report,
-        outcome: Outcome::default(),
-        states: vec![State::Pending; work.len()],
+        outcome: PassOutcome::default(),
+        states: vec![MessageState::Pending; work.len()],
         arrived: BTreeMap::new(),
         next: 0,
         units,
@@ -107,12 +107,12 @@ fn has_unknown(context: &CopyContext<'_>) -> Result<bool> {
 }
 
 /// The destination's next answer; or none once much of what is queued is written, so that more can be read and asked for.
-async fn written_or_answered(destination: &mut Session, queued: usize) -> Result<Option<Event>> {
+async fn written_or_answered(destination: &mut Session, queued: usize) -> Result<Option<SessionEvent>> {
     const LOW: usize = STREAM_QUEUE / 2;
     if queued > LOW { destination.next_or_drained(LOW).await } else { destination.next().await.map(Some) }
 }
 
-impl Pass<'_, '_> {
+impl CopyPass<'_, '_> {
     async fn run(&mut self) -> Result<()> {
         let mut tick = interval(Duration::from_millis(100));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,11 +1,11 @@
 //! What is unusual about a message's bytes or date: servers are known to change such messages silently, so their copies
 //! are read back.
 
-use crate::sync::scan::Scanned;
+use crate::sync::scan::ScannedMessage;
 
 /// What is unusual about a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Oddity {
+pub(crate) struct MessageAnomaly {
     /// A NUL byte (Dovecot stores 0x80 instead).
     pub nul: bool,
     /// CR CR LF (Dovecot and Courier drop one CR).
@@ -16,7 +16,7 @@ pub(crate) struct Oddity {
     pub date: bool,
 }
 
-impl Oddity {
+impl MessageAnomaly {
     /// True when nothing is unusual.
     #[must_use]
     pub(crate) fn is_none(self) -> bool {
@@ -32,13 +32,13 @@ impl Oddity {
 
 /// Looks for oddities in bytes that come in pieces.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct AnomalyScanner {
     nul: bool,
     crcrlf: bool,
     last: [u8; 2],
 }
 
-impl Watch {
+impl AnomalyScanner {
     /// Looks at the next bytes.
     pub(crate) fn look(&mut self, bytes: &[u8]) {
         self.nul = self.nul || memchr::memchr(0, bytes).is_some();
@@ -54,8 +54,8 @@ impl Watch {
     }
 
     /// What was found in all of it; `adds_newline` says that the destination ends messages with a line end.
-    pub(crate) fn finish(&self, adds_newline: bool) -> Oddity {
-        Oddity {
+    pub(crate) fn finish(&self, adds_newline: bool) -> MessageAnomaly {
+        MessageAnomaly {
             nul: self.nul,
             crcrlf: self.crcrlf,
             no_final_newline: adds_newline && self.last[1] != b'\n',
@@ -66,7 +66,7 @@ impl Watch {
 
 /// True when servers are known to refuse or change the message's date.
 #[must_use]
-pub(crate) fn has_odd_date(message: &Scanned) -> bool {
+pub(crate) fn has_odd_date(message: &ScannedMessage) -> bool {
     let now = jiff::Timestamp::now().as_second();
     message.date().is_some_and(|date| odd_date(date.epoch, now))
 }
@@ -88,8 +88,8 @@ pub(super) fn unsendable_date(epoch: i64) -> bool {
 mod tests {
     use super::*;
 
-    fn watched(pieces: &[&[u8]]) -> Oddity {
-        let mut watch = Watch::default();
+    fn watched(pieces: &[&[u8]]) -> MessageAnomaly {
+        let mut watch = AnomalyScanner::default();
         for piece in pieces {
             watch.look(piece);
         }

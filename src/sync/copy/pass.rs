@@ -7,19 +7,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    memory::Memory,
-    oddity::{Oddity, Watch},
-    quiet::Quiet,
+    memory::CopyMemory,
+    oddity::{AnomalyScanner, MessageAnomaly},
+    quiet::ExclusiveAppend,
 };
 use crate::{
     error::{Error, Result},
-    imap::{Session, Tag, select::Selected},
+    imap::{Session, Tag, select::SelectedFolder},
     sync::{
-        breaker::{Breakers, Weight},
-        ledger::Ledger,
-        progress::Progress,
+        breaker::{AccountBreakers, RefusalWeight},
+        ledger::LiveCheckpoint,
+        progress::SyncProgress,
         report::FolderReport,
-        scan::{Scan, Scanned},
+        scan::{FolderScan, ScannedMessage},
     },
 };
 
@@ -30,13 +30,13 @@ pub(crate) struct CopyContext<'a> {
     /// Raw destination name.
     pub destination_raw: &'a [u8],
     /// The destination folder as it was opened.
-    pub selected: &'a Selected,
+    pub selected: &'a SelectedFolder,
     /// Facts about the source folder.
-    pub scan: &'a Scan,
+    pub scan: &'a FolderScan,
     /// The checkpoint.
-    pub ledger: &'a Ledger,
+    pub ledger: &'a LiveCheckpoint,
     /// Live counters.
-    pub progress: &'a Progress,
+    pub progress: &'a SyncProgress,
     /// Asks to end at the next message.
     pub stop: &'a CancellationToken,
     /// Bytes that may be requested and not yet written, on this pair of connections.
@@ -46,14 +46,14 @@ pub(crate) struct CopyContext<'a> {
     /// The destination is known to end messages with a line end that have none.
     pub adds_newline: bool,
     /// Stop the asking while a server is unwell.
-    pub breakers: &'a Breakers,
+    pub breakers: &'a AccountBreakers,
     /// Somebody tries refused messages again and wants the destination for that alone.
-    pub quiet: &'a Quiet,
+    pub quiet: &'a ExclusiveAppend,
 }
 
 /// How a pass sends its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub(crate) enum SendMode {
     /// As fast as the destination takes them.
     Usual,
     /// Each in an APPEND of its own, many at a time.
@@ -68,31 +68,31 @@ pub(crate) enum Mode {
 
 /// How a pass is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct How {
+pub(crate) struct PassOptions {
     /// How messages are sent.
-    pub mode: Mode,
+    pub mode: SendMode,
     /// It finds out whether a server is well again, and so does not wait for that.
     pub probe: bool,
 }
 
-impl Mode {
+impl SendMode {
     /// One APPEND at a time, by synchronizing literal.
     pub(super) const fn is_careful(self) -> bool {
         matches!(self, Self::Control | Self::Trial | Self::Weakened)
     }
 
-    pub(super) const fn weight(self) -> Weight {
+    pub(super) const fn weight(self) -> RefusalWeight {
         match self {
-            Self::Usual | Self::Single => Weight::Usual,
-            Self::Control => Weight::Control,
-            Self::Trial | Self::Weakened => Weight::Suspect,
+            Self::Usual | Self::Single => RefusalWeight::Usual,
+            Self::Control => RefusalWeight::Control,
+            Self::Trial | Self::Weakened => RefusalWeight::Suspect,
         }
     }
 }
 
 /// What a pass left undone.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct PassOutcome {
     /// Refused or to be sent more carefully: indices into the work are UIDs here.
     pub again: BTreeSet<u32>,
     /// Asked for and not delivered, though the FETCH ended well.
@@ -105,7 +105,7 @@ pub struct Outcome {
 
 /// Where one message of the work stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum MessageState {
     /// Not here yet.
     Pending,
     /// Here, waiting for its turn.
@@ -115,28 +115,28 @@ pub(super) enum State {
 }
 
 /// A large message on its way from literal to literal.
-pub(super) struct Stream {
+pub(super) struct LiteralStream {
     pub(super) at: usize,
     pub(super) tag: Option<Tag>,
     pub(super) waits_for_continue: bool,
-    pub(super) watch: Watch,
+    pub(super) watch: AnomalyScanner,
 }
 
 /// One pass over one folder's work on one pair of connections.
-pub(super) struct Pass<'a, 'b> {
+pub(super) struct CopyPass<'a, 'b> {
     pub(super) context: &'a CopyContext<'a>,
-    pub(super) work: &'a [Scanned],
+    pub(super) work: &'a [ScannedMessage],
     pub(super) source: &'b mut Session,
     pub(super) destination: &'b mut Session,
-    pub(super) memory: &'b mut Memory,
+    pub(super) memory: &'b mut CopyMemory,
     pub(super) report: &'b mut FolderReport,
-    pub(super) outcome: Outcome,
-    pub(super) states: Vec<State>,
+    pub(super) outcome: PassOutcome,
+    pub(super) states: Vec<MessageState>,
     pub(super) arrived: BTreeMap<usize, Bytes>,
     /// The first message not settled.
     pub(super) next: usize,
-    pub(super) units: VecDeque<Unit>,
-    pub(super) requested: VecDeque<(Tag, Unit)>,
+    pub(super) units: VecDeque<FetchRange>,
+    pub(super) requested: VecDeque<(Tag, FetchRange)>,
     /// Bytes asked for and not yet received, by the scan's sizes.
     pub(super) due: u64,
     /// Bytes received and not yet queued.
@@ -147,10 +147,10 @@ pub(super) struct Pass<'a, 'b> {
     /// Messages in one batch at most, for now.
     pub(super) batch_limit: usize,
     pub(super) answered_at: Option<Instant>,
-    pub(super) in_flight: VecDeque<InFlight>,
+    pub(super) in_flight: VecDeque<PendingAppend>,
     /// The destination's UIDNEXT as last known.
     pub(super) uid_next: u32,
-    pub(super) stream: Option<Stream>,
+    pub(super) stream: Option<LiteralStream>,
     /// A large message whose literal has begun, and its bytes: it streams once those before it are sent.
     pub(super) stream_next: Option<(usize, u64)>,
     /// Inside a literal that nobody wants.
@@ -158,14 +158,14 @@ pub(super) struct Pass<'a, 'b> {
     pub(super) stopping: bool,
     /// Nothing more is asked or sent; what is under way is waited for.
     pub(super) pausing: bool,
-    pub(super) how: How,
+    pub(super) how: PassOptions,
 }
 
 /// An APPEND without an answer so far.
 #[derive(Debug)]
-pub(super) struct InFlight {
+pub(super) struct PendingAppend {
     pub(super) tag: Tag,
-    pub(super) messages: Vec<Sent>,
+    pub(super) messages: Vec<SentMessage>,
     /// The destination's UIDNEXT as known when this was sent: whatever it adds lies at or above.
     pub(super) uid_next: u32,
     pub(super) sent_at: Instant,
@@ -173,11 +173,11 @@ pub(super) struct InFlight {
 
 /// One message in an APPEND.
 #[derive(Debug)]
-pub(super) struct Sent {
+pub(super) struct SentMessage {
     pub(super) at: usize,
     pub(super) bytes: u64,
     /// What is unusual about it.
-    pub(super) oddity: Oddity,
+    pub(super) oddity: MessageAnomaly,
     /// Flags that could not be sent, for the report.
     pub(super) left_flags: Vec<String>,
     /// Keywords that were left away to weaken the form: they follow by STORE.
@@ -188,24 +188,24 @@ pub(super) struct Sent {
 
 /// A run of the work that one FETCH asks for: indices `first..end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unit {
+pub(super) struct FetchRange {
     pub first: usize,
     pub end: usize,
     pub bytes: u64,
 }
 
-impl Pass<'_, '_> {
-    pub(super) fn message(&self, at: usize) -> Result<&Scanned> {
+impl CopyPass<'_, '_> {
+    pub(super) fn message(&self, at: usize) -> Result<&ScannedMessage> {
         self.work.get(at).ok_or_else(|| Error::internal("a message outside the work"))
     }
 
-    pub(super) fn state(&self, at: usize) -> State {
-        self.states.get(at).copied().unwrap_or(State::Settled)
+    pub(super) fn state(&self, at: usize) -> MessageState {
+        self.states.get(at).copied().unwrap_or(MessageState::Settled)
     }
 
     pub(super) fn settle(&mut self, at: usize) {
         if let Some(state) = self.states.get_mut(at) {
-            *state = State::Settled;
+            *state = MessageState::Settled;
         }
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::RwLock;
 
 /// Counts those who want to append alone, so that all others make a pause.
 #[derive(Debug, Default)]
-pub(crate) struct Quiet {
+pub(crate) struct ExclusiveAppend {
     wanted: AtomicUsize,
     /// Held to read by a pass, to write by who appends alone.
     pub lock: RwLock<()>,
@@ -14,13 +14,13 @@ pub(crate) struct Quiet {
 
 /// While this is held, passes make a pause.
 #[derive(Debug)]
-pub(crate) struct QuietWanted<'a>(&'a Quiet);
+pub(crate) struct ExclusiveRequest<'a>(&'a ExclusiveAppend);
 
-impl Quiet {
+impl ExclusiveAppend {
     /// From now on other passes make a pause.
-    pub(crate) fn want(&self) -> QuietWanted<'_> {
+    pub(crate) fn want(&self) -> ExclusiveRequest<'_> {
         self.wanted.fetch_add(1, SeqCst);
-        QuietWanted(self)
+        ExclusiveRequest(self)
     }
 
     pub(super) fn is_wanted(&self) -> bool {
@@ -28,7 +28,7 @@ impl Quiet {
     }
 }
 
-impl Drop for QuietWanted<'_> {
+impl Drop for ExclusiveRequest<'_> {
     fn drop(&mut self) {
         self.0.wanted.fetch_sub(1, SeqCst);
     }

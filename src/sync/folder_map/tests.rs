@@ -5,7 +5,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::*;
 use crate::{
-    imap::Quirks,
+    imap::ServerKind,
     sync::spec::{FolderPattern, FolderRename},
 };
 
@@ -34,10 +34,10 @@ fn side(prefix: &str, delimiter: &str, names: &[&str]) -> SideFolders {
 }
 
 fn generic(destination: &SideFolders) -> NameLimits {
-    NameLimits::of(Quirks::Generic, destination.delimiter)
+    NameLimits::of(ServerKind::Generic, destination.delimiter)
 }
 
-fn planned(source: &SideFolders, destination: &SideFolders, rules: &FolderRules) -> FolderPlan {
+fn planned(source: &SideFolders, destination: &SideFolders, rules: &FolderMappingRules) -> FolderPlan {
     plan(source, destination, rules, &BTreeMap::new(), &generic(destination))
 }
 
@@ -59,7 +59,7 @@ fn note(plan: &FolderPlan, folder: &str, part: &str) -> bool {
 fn prefixes_and_delimiters_of_both_sides_are_translated() {
     let courier = side("INBOX.", ".", &["INBOX", "INBOX.Sent", "INBOX.Work.A", "INBOX.INBOX.x", "INBOX.Work"]);
     let dovecot = side("", "/", &["INBOX"]);
-    let there = planned(&courier, &dovecot, &FolderRules::default());
+    let there = planned(&courier, &dovecot, &FolderMappingRules::default());
     assert_eq!(
         arrows(&there),
         [
@@ -74,14 +74,14 @@ fn prefixes_and_delimiters_of_both_sides_are_translated() {
     let creates: Vec<_> = there.folders.iter().map(|folder| folder.create).collect();
     assert_eq!(creates, [false, true, true, true, true]);
     let source = side("", "/", &["Inbox", "INBOX/x", "Sent"]);
-    let back = planned(&source, &side("INBOX.", ".", &["INBOX"]), &FolderRules::default());
+    let back = planned(&source, &side("INBOX.", ".", &["INBOX"]), &FolderMappingRules::default());
     assert_eq!(arrows(&back), ["Inbox -> INBOX", "INBOX/x -> INBOX.INBOX.x", "Sent -> INBOX.Sent"]);
 }
 
 #[test]
 fn a_prefixed_folder_named_like_inbox_is_not_inbox() {
     let source = side("INBOX.", ".", &["INBOX", "INBOX.inbox"]);
-    let there = planned(&source, &side("", "/", &["INBOX"]), &FolderRules::default());
+    let there = planned(&source, &side("", "/", &["INBOX"]), &FolderMappingRules::default());
     assert_eq!(arrows(&there), ["INBOX -> INBOX", "INBOX.inbox -> inbox (2)"]);
     assert!(note(&there, "inbox", "inbox (2)"));
 }
@@ -89,7 +89,7 @@ fn a_prefixed_folder_named_like_inbox_is_not_inbox() {
 #[test]
 fn the_other_sides_delimiter_and_other_characters_are_replaced_and_noted() {
     let source = side("", "/", &["v1.2", "v1_2", "100%", "a&AAk-b"]);
-    let there = planned(&source, &side("", ".", &[]), &FolderRules::default());
+    let there = planned(&source, &side("", ".", &[]), &FolderMappingRules::default());
     assert_eq!(arrows(&there), ["100% -> 100_", "a&AAk-b -> a_b", "v1_2 -> v1_2", "v1.2 -> v1_2 (2)"]);
     for changed in ["100%", "a\tb", "v1.2"] {
         assert!(note(&there, changed, "can't take all characters"));
@@ -100,21 +100,21 @@ fn the_other_sides_delimiter_and_other_characters_are_replaced_and_noted() {
 #[test]
 fn a_flat_destination_joins_levels() {
     let source = side("", "/", &["a", "a/b", "a_b"]);
-    let there = planned(&source, &side("", "", &[]), &FolderRules::default());
+    let there = planned(&source, &side("", "", &[]), &FolderMappingRules::default());
     assert_eq!(arrows(&there), ["a -> a", "a_b -> a_b", "a/b -> a_b (2)"]);
 }
 
 #[test]
 fn a_destination_folder_that_takes_no_children_gets_neighbours() {
     let source = side("", "/", &["INBOX", "INBOX/x"]);
-    let there = planned(&source, &side("", "/", &["INBOX|\\Noinferiors"]), &FolderRules::default());
+    let there = planned(&source, &side("", "/", &["INBOX|\\Noinferiors"]), &FolderMappingRules::default());
     assert_eq!(arrows(&there), ["INBOX -> INBOX", "INBOX/x -> INBOX_x"]);
 }
 
 #[test]
 fn odd_names_are_kept_readable_and_apart() {
     let source = side("", "/", &["a & b", "a &- b", "foo", "foo/", "x//y"]);
-    let there = planned(&source, &side("", "/", &[]), &FolderRules::default());
+    let there = planned(&source, &side("", "/", &[]), &FolderMappingRules::default());
     assert_eq!(
         arrows(&there),
         ["a & b -> a &- b", "a &- b -> a &- b (2)", "foo -> foo", "foo/ -> foo (2)", "x//y -> x/y"]
@@ -127,7 +127,7 @@ fn odd_names_are_kept_readable_and_apart() {
 fn names_that_are_too_long_are_shortened_and_stay_apart() {
     let long = ["b".repeat(300), format!("{}c", "b".repeat(299)), format!("{}/deep", "b".repeat(300))];
     let source = side("", "/", &long.each_ref().map(String::as_str));
-    let there = planned(&source, &side("INBOX.", ".", &[]), &FolderRules::default());
+    let there = planned(&source, &side("INBOX.", ".", &[]), &FolderMappingRules::default());
     let names: HashSet<_> = there.folders.iter().map(|folder| folder.destination_raw.clone()).collect();
     assert_eq!(names.len(), 3);
     assert!(names.iter().all(|name| name.len() <= 255));
@@ -140,7 +140,7 @@ fn announced_uses_meet_whatever_they_are_called() {
     let source =
         side("", "/", &["Sent Items|\\Sent", "Sent Items/2020", "Deleted|\\Trash", "Junk|\\Junk", "Old|\\Archive"]);
     let destination = side("INBOX.", ".", &["INBOX.Sent|\\Sent", "INBOX.Trash|\\Trash", "INBOX.Junk|\\Junk"]);
-    let there = planned(&source, &destination, &FolderRules::default());
+    let there = planned(&source, &destination, &FolderMappingRules::default());
     assert_eq!(
         arrows(&there),
         [
@@ -151,14 +151,14 @@ fn announced_uses_meet_whatever_they_are_called() {
             "Deleted -> INBOX.Trash"
         ]
     );
-    let kept = FolderRules { ignore_special_use: true, ..FolderRules::default() };
+    let kept = FolderMappingRules { ignore_special_use: true, ..FolderMappingRules::default() };
     assert!(arrows(&planned(&source, &destination, &kept)).contains(&"Sent Items -> INBOX.Sent Items".to_owned()));
 }
 
 #[test]
 fn a_special_folder_does_not_push_out_the_owner_of_the_name() {
     let source = side("", "/", &["Sent", "Sent Items|\\Sent"]);
-    let there = planned(&source, &side("", "/", &["Sent|\\Sent"]), &FolderRules::default());
+    let there = planned(&source, &side("", "/", &["Sent|\\Sent"]), &FolderMappingRules::default());
     assert_eq!(arrows(&there), ["Sent -> Sent", "Sent Items -> Sent Items"]);
     assert!(note(&there, "Sent Items", "keeps its name"));
 }
@@ -167,13 +167,13 @@ fn a_special_folder_does_not_push_out_the_owner_of_the_name() {
 fn well_known_names_count_where_a_side_announces_nothing() {
     let silent = side("", "/", &["Gesendet", "Papierkorb", "Spam"]);
     let destination = side("", "/", &["Sent|\\Sent", "Trash|\\Trash", "Junk|\\Junk", "Spam"]);
-    let there = planned(&silent, &destination, &FolderRules::default());
+    let there = planned(&silent, &destination, &FolderMappingRules::default());
     assert_eq!(arrows(&there), ["Gesendet -> Sent", "Spam -> Spam", "Papierkorb -> Trash"]);
     // Two guesses are one too many, and none is made for Trash.
-    let both_silent = planned(&silent, &side("", "/", &["Sent"]), &FolderRules::default());
+    let both_silent = planned(&silent, &side("", "/", &["Sent"]), &FolderMappingRules::default());
     assert_eq!(arrows(&both_silent), ["Gesendet -> Gesendet", "Papierkorb -> Papierkorb", "Spam -> Spam"]);
     let announced = side("", "/", &["Gesendet|\\Sent", "Papierkorb|\\Trash"]);
-    let to_silent = planned(&announced, &side("", "/", &["Sent", "Trash"]), &FolderRules::default());
+    let to_silent = planned(&announced, &side("", "/", &["Sent", "Trash"]), &FolderMappingRules::default());
     assert_eq!(arrows(&to_silent), ["Papierkorb -> Papierkorb", "Gesendet -> Sent"]);
 }
 
@@ -183,13 +183,14 @@ fn views_and_other_peoples_mail_are_left_out_unless_asked_for() {
         side("INBOX.", ".", &["INBOX", "INBOX.All|\\All", "INBOX.Star|\\Flagged", "user.bob", "user|\\Noselect"]);
     source.other_prefixes = vec![b"user.".to_vec()];
     let destination = side("", "/", &[]);
-    let there = planned(&source, &destination, &FolderRules::default());
+    let there = planned(&source, &destination, &FolderMappingRules::default());
     assert_eq!(arrows(&there), ["INBOX -> INBOX"]);
     assert_eq!(left_out(&there), ["All", "Star", "user", "user/bob"]);
     assert!(there.left_out[0].reason.contains("only here"));
     let foreign: Vec<_> = there.left_out.iter().filter(|left| left.foreign).map(|left| left.folder.as_str()).collect();
     assert_eq!(foreign, ["user", "user/bob"], "their messages are not this mailbox's");
-    let everything = planned(&source, &destination, &FolderRules { everything: true, ..FolderRules::default() });
+    let everything =
+        planned(&source, &destination, &FolderMappingRules { everything: true, ..FolderMappingRules::default() });
     assert_eq!(left_out(&everything), [""; 0]);
     assert!(arrows(&everything).contains(&"user.bob -> user/bob".to_owned()));
 }
@@ -199,7 +200,7 @@ fn nothing_is_put_into_the_destinations_other_namespaces() {
     let mut destination = side("", "/", &["INBOX"]);
     destination.other_prefixes = vec![b"shared/".to_vec(), b"~".to_vec()];
     let source = side("", "/", &["shared", "shared/x", "~bob", "sharedness"]);
-    let there = planned(&source, &destination, &FolderRules::default());
+    let there = planned(&source, &destination, &FolderMappingRules::default());
     assert_eq!(
         arrows(&there),
         ["shared -> _shared", "shared/x -> _shared/x", "~bob -> _~bob", "sharedness -> sharedness"]
@@ -211,12 +212,12 @@ fn nothing_is_put_into_the_destinations_other_namespaces() {
 fn rules_include_exclude_rename_and_move() {
     let source = side("", ".", &["INBOX", "Lists.a", "Lists.b", "Old.x", "Tmp"]);
     let pattern = |text: &str| FolderPattern::parse(text).unwrap();
-    let rules = FolderRules {
+    let rules = FolderMappingRules {
         include: vec![pattern("inbox"), pattern("Lists/*"), pattern("Old/**")],
         exclude: vec![pattern("/.*\\/b/")],
         rename: vec![FolderRename::parse("Old/(.*)", "Archive/$1").unwrap()],
         into: Some("From old".to_owned()),
-        ..FolderRules::default()
+        ..FolderMappingRules::default()
     };
     let there = planned(&source, &side("", "/", &["INBOX"]), &rules);
     assert_eq!(
@@ -232,11 +233,11 @@ fn rules_that_are_for_no_folder_are_warned_of_by_the_words_in_which_they_were_wr
     let source = side("", "/", &["INBOX", "Sent", "[Gmail]/All Mail|\\All"]);
     let pattern = |text: &str| FolderPattern::parse(text).unwrap();
     let rename = |from: &str| FolderRename::parse(from, "x").unwrap();
-    let rules = FolderRules {
+    let rules = FolderMappingRules {
         include: vec![pattern("inbox"), pattern("Sent"), pattern("Sent Items")],
         exclude: vec![pattern("/Spam|Junk/"), pattern("*/All Mail")],
         rename: vec![rename("Sent"), rename("/Old (.*)/")],
-        ..FolderRules::default()
+        ..FolderMappingRules::default()
     };
     let warnings = planned(&source, &side("", "/", &[]), &rules).warnings;
     let nowhere = |rule: &str| format!("folders.{rule} matches no folder of the source");
@@ -248,22 +249,26 @@ fn rules_that_are_for_no_folder_are_warned_of_by_the_words_in_which_they_were_wr
 
 #[test]
 fn a_source_of_which_nothing_is_left_is_warned_of() {
-    let nothing = FolderRules { exclude: vec![FolderPattern::parse("**").unwrap()], ..FolderRules::default() };
+    let nothing =
+        FolderMappingRules { exclude: vec![FolderPattern::parse("**").unwrap()], ..FolderMappingRules::default() };
     let (source, there) = (side("", "/", &["INBOX", "Sent"]), side("", "/", &[]));
     assert_eq!(
         planned(&source, &there, &nothing).warnings,
         ["every folder of the source is left out, so nothing is copied"]
     );
-    assert!(planned(&source, &there, &FolderRules::default()).warnings.is_empty());
-    assert!(planned(&there, &there, &FolderRules::default()).warnings.is_empty(), "there is nothing to leave out");
+    assert!(planned(&source, &there, &FolderMappingRules::default()).warnings.is_empty());
+    assert!(
+        planned(&there, &there, &FolderMappingRules::default()).warnings.is_empty(),
+        "there is nothing to leave out"
+    );
 }
 
 #[test]
 fn a_rename_loses_against_the_owner_of_the_name_and_wins_over_special_use() {
     let rename = |from: &str, to: &str| FolderRename::parse(from, to).unwrap();
-    let rules = FolderRules {
+    let rules = FolderMappingRules {
         rename: vec![rename("A", "B"), rename("Gone", "INBOX"), rename("Sent", "Out"), rename("E", "/")],
-        ..FolderRules::default()
+        ..FolderMappingRules::default()
     };
     let source = side("", "/", &["INBOX", "A", "A/x", "B", "E", "Gone", "Sent|\\Sent"]);
     let there = planned(&source, &side("", "/", &["Sent Items|\\Sent"]), &rules);
@@ -277,7 +282,7 @@ fn a_rename_loses_against_the_owner_of_the_name_and_wins_over_special_use() {
 #[test]
 fn containers_are_there_for_their_children_only() {
     let source = side("", "/", &["P|\\Noselect", "P/x", "Empty|\\Noselect", "Ghost|\\NonExistent+"]);
-    let there = planned(&source, &side("", "/", &[]), &FolderRules::default());
+    let there = planned(&source, &side("", "/", &[]), &FolderMappingRules::default());
     assert_eq!(arrows(&there), ["P -> P", "P/x -> P/x"]);
     assert!(there.folders[0].is_container && !there.folders[0].create && there.folders[1].create);
     assert_eq!(left_out(&there), ["Empty", "Ghost"]);
@@ -286,7 +291,7 @@ fn containers_are_there_for_their_children_only() {
 
 #[test]
 fn a_folder_that_exists_but_holds_no_messages_is_to_be_created() {
-    let there = planned(&side("", "/", &["P"]), &side("", "/", &["P|\\Noselect"]), &FolderRules::default());
+    let there = planned(&side("", "/", &["P"]), &side("", "/", &["P|\\Noselect"]), &FolderMappingRules::default());
     assert!(there.folders[0].create && !there.folders[0].is_container);
 }
 
@@ -296,23 +301,26 @@ fn subscriptions_are_added_where_they_are_missing() {
     let destination = side("", "/", &["a|+"]);
     let subscribe =
         |rules| planned(&source, &destination, &rules).folders.iter().map(|f| f.subscribe).collect::<Vec<_>>();
-    assert_eq!(subscribe(FolderRules::default()), [false, true, false]);
-    assert_eq!(subscribe(FolderRules { ignore_subscriptions: true, ..FolderRules::default() }), [false; 3]);
+    assert_eq!(subscribe(FolderMappingRules::default()), [false, true, false]);
+    assert_eq!(
+        subscribe(FolderMappingRules { ignore_subscriptions: true, ..FolderMappingRules::default() }),
+        [false; 3]
+    );
 }
 
 #[test]
 fn names_that_differ_in_case_only_are_numbered_unless_the_server_is_known_to_tell_them_apart() {
     let source = side("", "/", &["Foo", "foo", "foo/x", "B&APw-ro", "Bu&Awg-ro"]);
     let destination = side("", "/", &["foo", "FAR"]);
-    let there = planned(&source, &destination, &FolderRules::default());
+    let there = planned(&source, &destination, &FolderMappingRules::default());
     assert_eq!(
         arrows(&there),
         ["Bu&Awg-ro -> Bu&Awg-ro", "B&APw-ro -> B&APw-ro (2)", "Foo -> Foo (2)", "foo -> foo", "foo/x -> foo/x"]
     );
-    let dovecot = NameLimits::of(Quirks::Dovecot, destination.delimiter);
-    let exact = plan(&source, &destination, &FolderRules::default(), &BTreeMap::new(), &dovecot);
+    let dovecot = NameLimits::of(ServerKind::Dovecot, destination.delimiter);
+    let exact = plan(&source, &destination, &FolderMappingRules::default(), &BTreeMap::new(), &dovecot);
     assert!(exact.folders.iter().all(|folder| folder.source_raw == folder.destination_raw));
-    let far = planned(&side("", "/", &["Far", "Far/x"]), &destination, &FolderRules::default());
+    let far = planned(&side("", "/", &["Far", "Far/x"]), &destination, &FolderMappingRules::default());
     assert_eq!(arrows(&far), ["Far -> Far (2)", "Far/x -> Far (2)/x"]);
     assert!(note(&far, "Far", "another spelling"));
 }
@@ -321,7 +329,10 @@ fn names_that_differ_in_case_only_are_numbered_unless_the_server_is_known_to_tel
 fn frozen_names_win_and_new_folders_avoid_them() {
     let frozen: BTreeMap<Vec<u8>, Vec<u8>> =
         [("Sent", "Out"), ("gone", "New"), ("p", "q")].map(|(s, d)| (s.into(), d.into())).into();
-    let rules = FolderRules { rename: vec![FolderRename::parse("Sent", "Other").unwrap()], ..FolderRules::default() };
+    let rules = FolderMappingRules {
+        rename: vec![FolderRename::parse("Sent", "Other").unwrap()],
+        ..FolderMappingRules::default()
+    };
     let source = side("", "/", &["Sent|\\Sent", "New", "Out", "p", "p/child"]);
     let destination = side("", "/", &["Out", "Sent Items|\\Sent"]);
     let there = plan(&source, &destination, &rules, &frozen, &generic(&destination));
@@ -331,8 +342,9 @@ fn frozen_names_win_and_new_folders_avoid_them() {
 #[test]
 fn the_folder_that_courier_empties_by_itself_is_noted() {
     let destination = side("INBOX.", ".", &["INBOX.Trash"]);
-    let courier = NameLimits::of(Quirks::Courier, destination.delimiter);
-    let there = plan(&side("", "/", &["Trash"]), &destination, &FolderRules::default(), &BTreeMap::new(), &courier);
+    let courier = NameLimits::of(ServerKind::Courier, destination.delimiter);
+    let there =
+        plan(&side("", "/", &["Trash"]), &destination, &FolderMappingRules::default(), &BTreeMap::new(), &courier);
     assert!(note(&there, "Trash", "removes old messages"));
 }
 
@@ -406,23 +418,29 @@ fn some_folders() -> impl Strategy<Value = SideFolders> {
     )
 }
 
-fn some_rules() -> impl Strategy<Value = FolderRules> {
+fn some_rules() -> impl Strategy<Value = FolderMappingRules> {
     let renames = [("Foo", "foo"), ("a(.*)", "Foo/$1"), ("Sent", "inbox/Sent"), (".*/foo", "a_b"), ("INBOX", "Main")];
     let rename = proptest::sample::subsequence(renames.to_vec(), 0..3);
     let into = proptest::option::weighted(0.2, proptest::sample::select(&["Old", "INBOX", "a/b"]));
     (rename, into, any::<bool>(), any::<bool>()).prop_map(|(rename, into, everything, ignore_special_use)| {
-        FolderRules {
+        FolderMappingRules {
             rename: rename.iter().map(|(from, to)| FolderRename::parse(from, to).unwrap()).collect(),
             into: into.map(str::to_owned),
             everything,
             ignore_special_use,
-            ..FolderRules::default()
+            ..FolderMappingRules::default()
         }
     })
 }
 
-fn some_quirks() -> impl Strategy<Value = Quirks> {
-    proptest::sample::select(&[Quirks::Generic, Quirks::Gmail, Quirks::Cyrus, Quirks::Courier, Quirks::Dovecot])
+fn some_quirks() -> impl Strategy<Value = ServerKind> {
+    proptest::sample::select(&[
+        ServerKind::Generic,
+        ServerKind::Gmail,
+        ServerKind::Cyrus,
+        ServerKind::Courier,
+        ServerKind::Dovecot,
+    ])
 }
 
 fn mapping(plan: &FolderPlan) -> BTreeMap<Vec<u8>, Vec<u8>> {

@@ -10,27 +10,27 @@ use crate::{
 
 /// A message as it is compared; some 72 bytes, since folders hold hundreds of thousands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Item {
+pub struct ComparedMessage {
     /// UID in its folder.
     pub uid: u32,
-    /// Number of the flag set in [`FlagSets`].
+    /// Number of the flag set in [`FlagSetTable`].
     pub flags: u32,
     /// INTERNALDATE as an instant, seconds since 1970 UTC, where the server gave one.
     pub epoch: Option<i64>,
     /// What the bytes hash to.
-    pub digest: Digest,
+    pub digest: MessageDigest,
 }
 
 /// What a message's bytes hash to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Digest {
+pub struct MessageDigest {
     /// SHA-256 of the bytes as they are.
     exact: [u8; 32],
     /// The beginning of the SHA-256 after everything that servers are known to rewrite is made equal.
     canonical: [u8; 16],
 }
 
-impl From<ContentHash> for Digest {
+impl From<ContentHash> for MessageDigest {
     fn from(hash: ContentHash) -> Self {
         let mut canonical = [0; 16];
         canonical.copy_from_slice(&hash.canonical[..16]);
@@ -41,12 +41,12 @@ impl From<ContentHash> for Digest {
 /// The sets of flags that occur in a folder, on both sides. Without \Recent, which belongs to a session; keywords in
 /// lower case, since they are the same in any (RFC 9051, section 2.3.2).
 #[derive(Debug, Default)]
-pub(crate) struct FlagSets {
+pub(crate) struct FlagSetTable {
     sets: Vec<BTreeSet<String>>,
     numbers: HashMap<BTreeSet<String>, u32>,
 }
 
-impl FlagSets {
+impl FlagSetTable {
     /// The number of a set of flags.
     pub(crate) fn number(&mut self, flags: &[Flag]) -> u32 {
         self.number_of(flags.iter().filter(|flag| **flag != Flag::Recent).map(name).collect())
@@ -87,14 +87,14 @@ fn name(flag: &Flag) -> String {
 
 /// A message and its copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Pair {
+pub(crate) struct ComparedPair {
     /// At the source.
-    pub source: Item,
+    pub source: ComparedMessage,
     /// At the destination.
-    pub destination: Item,
+    pub destination: ComparedMessage,
 }
 
-impl Pair {
+impl ComparedPair {
     /// The bytes differ, but only by what servers are known to rewrite.
     #[must_use]
     pub(crate) fn rewritten(&self) -> bool {
@@ -115,7 +115,7 @@ impl Pair {
 
     /// What differs, for people; empty when nothing does.
     #[must_use]
-    pub(crate) fn describe(&self, flags: &FlagSets) -> String {
+    pub(crate) fn describe(&self, flags: &FlagSetTable) -> String {
         let mut parts = Vec::new();
         if self.rewritten() {
             parts.push("its bytes were changed by the destination (line ends, NUL or 8-bit header)".to_owned());
@@ -143,11 +143,11 @@ impl Pair {
 
 /// Two folders, compared.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Comparison {
+pub(crate) struct MessageComparison {
     /// Messages that are equal in everything.
     pub equal: u64,
     /// Messages whose copy differs, by source UID.
-    pub changed: Vec<Pair>,
+    pub changed: Vec<ComparedPair>,
     /// UIDs at the source of messages without a copy.
     pub missing: Vec<u32>,
     /// UIDs at the destination of messages that the source does not have.
@@ -158,15 +158,15 @@ pub(crate) struct Comparison {
 /// one that differs least; the bytes weigh most, then the flags, then the date. Of equal ones the lowest UIDs are paired.
 #[must_use]
 pub(crate) fn compare<'a>(
-    source: impl IntoIterator<Item = &'a Item>,
-    destination: impl IntoIterator<Item = &'a Item>,
-) -> Comparison {
-    let mut left: Vec<&Item> = source.into_iter().collect();
-    let mut right: Vec<&Item> = destination.into_iter().collect();
-    let mut found = Comparison::default();
+    source: impl IntoIterator<Item = &'a ComparedMessage>,
+    destination: impl IntoIterator<Item = &'a ComparedMessage>,
+) -> MessageComparison {
+    let mut left: Vec<&ComparedMessage> = source.into_iter().collect();
+    let mut right: Vec<&ComparedMessage> = destination.into_iter().collect();
+    let mut found = MessageComparison::default();
     let pairs = &mut found.changed;
     pair(&mut left, &mut right, |i| (i.digest.exact, i.flags, i.epoch), &mut |_| found.equal += 1);
-    let mut note = |pair: Pair| pairs.push(pair);
+    let mut note = |pair: ComparedPair| pairs.push(pair);
     pair(&mut left, &mut right, |i| (i.digest.exact, i.flags), &mut note);
     pair(&mut left, &mut right, |i| (i.digest.exact, i.epoch), &mut note);
     pair(&mut left, &mut right, |i| i.digest.exact, &mut note);
@@ -187,11 +187,16 @@ pub(crate) fn compare<'a>(
 }
 
 /// Takes pairs of equal `key` out of both lists.
-fn pair<K: Ord>(left: &mut Vec<&Item>, right: &mut Vec<&Item>, key: impl Fn(&Item) -> K, found: &mut impl FnMut(Pair)) {
+fn pair<K: Ord>(
+    left: &mut Vec<&ComparedMessage>,
+    right: &mut Vec<&ComparedMessage>,
+    key: impl Fn(&ComparedMessage) -> K,
+    found: &mut impl FnMut(ComparedPair),
+) {
     if left.is_empty() || right.is_empty() {
         return;
     }
-    let order = |a: &&Item, b: &&Item| key(a).cmp(&key(b)).then(a.uid.cmp(&b.uid));
+    let order = |a: &&ComparedMessage, b: &&ComparedMessage| key(a).cmp(&key(b)).then(a.uid.cmp(&b.uid));
     left.sort_unstable_by(order);
     right.sort_unstable_by(order);
     let mut unpaired = Vec::new();
@@ -203,7 +208,7 @@ fn pair<K: Ord>(left: &mut Vec<&Item>, right: &mut Vec<&Item>, key: impl Fn(&Ite
         }
         match others.next_if(|other| key(other) == wanted) {
             Some(other) => {
-                found(Pair { source: **item, destination: *other });
+                found(ComparedPair { source: **item, destination: *other });
                 false
             }
             None => true,
@@ -221,14 +226,14 @@ mod tests {
     use super::*;
     use crate::sync::identity::ContentHasher;
 
-    fn digest(bytes: &[u8]) -> Digest {
+    fn digest(bytes: &[u8]) -> MessageDigest {
         let mut hasher = ContentHasher::new();
         hasher.update(bytes);
         hasher.finish().into()
     }
 
-    fn item(uid: u32, body: &[u8], flags: u32, epoch: i64) -> Item {
-        Item { uid, flags, epoch: Some(epoch), digest: digest(body) }
+    fn item(uid: u32, body: &[u8], flags: u32, epoch: i64) -> ComparedMessage {
+        ComparedMessage { uid, flags, epoch: Some(epoch), digest: digest(body) }
     }
 
     fn keyword(text: &'static str) -> Flag {
@@ -264,24 +269,24 @@ mod tests {
             [item(1, b"S: x\r\n\r\na\x80b\r\n", 0, 0), item(2, b"S: y\r\n\r\nc\r\n", 0, 5), item(3, b"e", 0, 0)];
         let found = compare(&source, &destination);
         assert_eq!((found.equal, found.missing.as_slice(), found.extra.as_slice()), (0, &[3][..], &[3][..]));
-        assert!(found.changed.iter().all(Pair::rewritten));
-        assert_eq!(found.changed.iter().map(Pair::other_date).collect::<Vec<_>>(), [false, true]);
+        assert!(found.changed.iter().all(ComparedPair::rewritten));
+        assert_eq!(found.changed.iter().map(ComparedPair::other_date).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]
     fn a_source_without_a_date_has_none_that_could_differ() {
-        let source = Item { epoch: None, ..item(1, b"a", 0, 0) };
+        let source = ComparedMessage { epoch: None, ..item(1, b"a", 0, 0) };
         assert_eq!(compare([&source], [&item(1, b"a", 0, 77)]).equal, 1);
     }
 
     #[test]
     fn flags_are_compared_without_recent_and_keywords_in_any_case() {
-        let mut sets = FlagSets::default();
+        let mut sets = FlagSetTable::default();
         let seen = sets.number(&[Flag::Seen, Flag::Recent, keyword("Project")]);
         assert_eq!(sets.number(&[keyword("project"), Flag::Seen]), seen);
         let other = sets.number(&[Flag::Flagged, keyword("project")]);
         assert_ne!(other, seen);
-        let mut there = FlagSets::default();
+        let mut there = FlagSetTable::default();
         let numbers = [there.number(&[Flag::Deleted]), there.number(&[Flag::Seen, keyword("PROJECT")])];
         let merged = sets.merge(&there);
         assert_eq!(merged[numbers[1] as usize], seen);
@@ -292,15 +297,15 @@ mod tests {
 
     #[test]
     fn a_difference_says_which_flags_and_which_dates() {
-        let mut sets = FlagSets::default();
+        let mut sets = FlagSetTable::default();
         let (seen, flagged) = (sets.number(&[Flag::Seen, keyword("x")]), sets.number(&[Flag::Flagged, keyword("X")]));
-        let pair = Pair { source: item(1, b"a", seen, 0), destination: item(2, b"a", flagged, 3600) };
+        let pair = ComparedPair { source: item(1, b"a", seen, 0), destination: item(2, b"a", flagged, 3600) };
         insta::assert_snapshot!(pair.describe(&sets), @r"other flags: only the source has \Seen, only the destination has \Flagged; other INTERNALDATE: 01-Jan-1970 00:00:00 +0000 at the source, 01-Jan-1970 01:00:00 +0000 at the destination");
-        let pair = Pair { destination: item(2, b"a\n", seen, 0), ..pair };
+        let pair = ComparedPair { destination: item(2, b"a\n", seen, 0), ..pair };
         insta::assert_snapshot!(pair.describe(&sets), @"its bytes were changed by the destination (line ends, NUL or 8-bit header)");
     }
 
-    fn any_items() -> impl Strategy<Value = Vec<Item>> {
+    fn any_items() -> impl Strategy<Value = Vec<ComparedMessage>> {
         let one = (0..4_u8, any::<bool>(), 0..3_u32, 0..3_i64);
         prop::collection::vec(one, 0..30).prop_map(|list| {
             let item = |(uid, (body, newline, flags, epoch)): (u32, (u8, bool, u32, i64))| {
@@ -318,7 +323,7 @@ mod tests {
             prop_assert_eq!(paired + found.missing.len() as u64, source.len() as u64);
             prop_assert_eq!(paired + found.extra.len() as u64, destination.len() as u64);
             // Nothing is both missing and there: what is left over on both sides has no content in common.
-            let canonical = |items: &[Item], uids: &[u32]| -> BTreeSet<[u8; 16]> {
+            let canonical = |items: &[ComparedMessage], uids: &[u32]| -> BTreeSet<[u8; 16]> {
                 items.iter().filter(|i| uids.contains(&i.uid)).map(|i| i.digest.canonical).collect()
             };
             let (left, right) = (canonical(&source, &found.missing), canonical(&destination, &found.extra));
@@ -329,7 +334,7 @@ mod tests {
         fn the_same_messages_in_any_order_are_equal(
             (items, shuffled) in any_items().prop_flat_map(|items| (Just(items.clone()), Just(items).prop_shuffle())),
         ) {
-            let renumbered: Vec<Item> = (100..).zip(shuffled).map(|(uid, item)| Item { uid, ..item }).collect();
+            let renumbered: Vec<ComparedMessage> = (100..).zip(shuffled).map(|(uid, item)| ComparedMessage { uid, ..item }).collect();
             let found = compare(&items, &renumbered);
             prop_assert_eq!(found.equal, items.len() as u64);
             prop_assert!(found.changed.is_empty() && found.missing.is_empty() && found.extra.is_empty());

@@ -13,22 +13,22 @@ use std::{
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::report::{Difference, DifferenceKind, FolderComparison, Strictness, VerifyReport};
-use self::{compare::compare, read::Reading};
+pub(crate) use self::report::{DifferenceKind, FolderComparison, MessageDifference, VerifyReport, VerifyStrictness};
+use self::{compare::compare, read::SideReading};
 use super::{
-    accounts::{Account, plan},
-    engine::{Line, Waited},
+    accounts::{ListedAccount, plan},
+    engine::{PairConnector, WaitOutcome},
     folder_map::{FolderPlan, PlannedFolder},
-    pair::Pair,
-    progress::{Phase, Progress},
-    spec::{MessageRules, SyncSpec},
+    pair::ConnectionPair,
+    progress::{EnginePhase, SyncProgress},
+    spec::{MessageFilter, SyncSpec},
 };
 use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
-        folders::{Folder, Survey, same_name, survey},
+        folders::{AccountListing, ListedFolder, same_name, survey},
         mutf7,
-        permit::{Always, Permit},
+        permit::{AlwaysPermitted, WritePermit},
     },
 };
 
@@ -40,7 +40,7 @@ pub(crate) struct VerifyContext {
     /// At most this many single differences are listed for a folder; the counts are complete.
     pub listed: usize,
     /// Live counters; messages and bytes are those of both sides.
-    pub progress: Arc<Progress>,
+    pub progress: Arc<SyncProgress>,
     /// Asks to end soon.
     pub stop: CancellationToken,
 }
@@ -57,21 +57,21 @@ pub(crate) async fn verify_mailbox(spec: &SyncSpec, context: &VerifyContext) -> 
         folder.error = folder.error.take().map(|error| error.in_mailbox(&spec.mailbox));
     }
     report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    context.progress.enter(if report.errors().next().is_some() { Phase::Failed } else { Phase::Done });
+    context.progress.enter(if report.errors().next().is_some() { EnginePhase::Failed } else { EnginePhase::Done });
     report
 }
 
 async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport) -> Result<()> {
-    let permit: Arc<dyn Permit> = Arc::new(Always);
-    let line = Line::new(spec, &context.progress, &permit);
+    let permit: Arc<dyn WritePermit> = Arc::new(AlwaysPermitted);
+    let line = PairConnector::new(spec, &context.progress, &permit);
     let mut backoff = line.backoff();
     let (pair, source, destination) = loop {
-        context.progress.enter(Phase::Connecting);
+        context.progress.enter(EnginePhase::Connecting);
         match look(&line, &context.progress).await {
             Ok(found) => break found,
             Err(error) => match line.wait(error, &mut backoff, &context.stop).await? {
-                Waited::Out => {}
-                Waited::Stopped => return Err(Error::network("stopped before any folder was compared")),
+                WaitOutcome::Out => {}
+                WaitOutcome::Stopped => return Err(Error::network("stopped before any folder was compared")),
             },
         }
     };
@@ -82,27 +82,31 @@ async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport
     report.unsubscribed = unsubscribed.map(|folder| folder.source_name.clone()).collect();
 
     let folders = plan.folders.iter().filter(|folder| !folder.is_container);
-    let mut jobs: Vec<Job> = folders.map(|folder| Job::new(folder, &source, &destination.survey)).collect();
+    let mut jobs: Vec<FolderCompareJob> =
+        folders.map(|folder| FolderCompareJob::new(folder, &source, &destination.survey)).collect();
     jobs.sort_by_key(|job| std::cmp::Reverse(job.messages));
-    Progress::add(&context.progress.folders_total, jobs.len() as u64);
-    context.progress.enter(Phase::Copying);
+    SyncProgress::add(&context.progress.folders_total, jobs.len() as u64);
+    context.progress.enter(EnginePhase::Copying);
     compare_folders(spec, context, line, pair, jobs, report).await
 }
 
-async fn look(line: &Line, progress: &Progress) -> Result<(Pair, Survey, Account)> {
+async fn look(
+    line: &PairConnector,
+    progress: &SyncProgress,
+) -> Result<(ConnectionPair, AccountListing, ListedAccount)> {
     let mut pair = line.connect().await?;
-    progress.enter(Phase::Planning);
+    progress.enter(EnginePhase::Planning);
     let (source, destination) = tokio::join!(survey(&mut pair.source, false), survey(&mut pair.destination, false));
-    let destination = Account::new(&pair.destination, destination?);
+    let destination = ListedAccount::new(&pair.destination, destination?);
     Ok((pair, source?, destination))
 }
 
 /// Folders of the destination to which nothing goes, and which hold or could hold messages. An empty INBOX is on every
 /// server.
-fn only_there(plan: &FolderPlan, destination: &Survey) -> BTreeMap<String, Option<u32>> {
+fn only_there(plan: &FolderPlan, destination: &AccountListing) -> BTreeMap<String, Option<u32>> {
     let targets: BTreeSet<&[u8]> = plan.folders.iter().map(|folder| folder.destination_raw.as_slice()).collect();
-    let messages = |folder: &Folder| folder.status.as_ref().and_then(|status| status.messages);
-    let is_only_there = |folder: &&Folder| {
+    let messages = |folder: &ListedFolder| folder.status.as_ref().and_then(|status| status.messages);
+    let is_only_there = |folder: &&ListedFolder| {
         let is_inbox = same_name(&folder.item.name, b"INBOX");
         folder.selectable()
             && !targets.iter().any(|target| same_name(target, &folder.item.name))
@@ -114,7 +118,7 @@ fn only_there(plan: &FolderPlan, destination: &Survey) -> BTreeMap<String, Optio
 
 /// One folder to compare.
 #[derive(Debug)]
-struct Job {
+struct FolderCompareJob {
     source_raw: Vec<u8>,
     destination_raw: Vec<u8>,
     source_name: String,
@@ -127,18 +131,18 @@ struct Job {
     messages: u64,
 }
 
-impl Job {
-    fn new(folder: &PlannedFolder, source: &Survey, destination: &Survey) -> Self {
+impl FolderCompareJob {
+    fn new(folder: &PlannedFolder, source: &AccountListing, destination: &AccountListing) -> Self {
         let there = destination.folder(&folder.destination_raw);
         let messages =
-            |folder: Option<&Folder>| folder.and_then(|f| f.status.as_ref()).and_then(|status| status.messages);
+            |folder: Option<&ListedFolder>| folder.and_then(|f| f.status.as_ref()).and_then(|status| status.messages);
         let counts = [messages(source.folder(&folder.source_raw)), messages(there)];
         Self {
             source_raw: folder.source_raw.clone(),
             destination_raw: folder.destination_raw.clone(),
             source_name: folder.source_name.clone(),
             destination_name: folder.destination_name.clone(),
-            exists: there.is_some_and(Folder::selectable),
+            exists: there.is_some_and(ListedFolder::selectable),
             empty: counts == [Some(0); 2],
             messages: counts.iter().flatten().map(|count| u64::from(*count)).sum(),
         }
@@ -155,14 +159,14 @@ impl Job {
 }
 
 /// What the connections of one mailbox share.
-struct Floor {
-    line: Line,
-    rules: MessageRules,
+struct FolderComparePool {
+    line: PairConnector,
+    rules: MessageFilter,
     listed: usize,
-    progress: Arc<Progress>,
+    progress: Arc<SyncProgress>,
     /// Ends all of them.
     stop: CancellationToken,
-    queue: Mutex<VecDeque<Job>>,
+    queue: Mutex<VecDeque<FolderCompareJob>>,
     done: Mutex<Vec<FolderComparison>>,
     fatal: Mutex<Option<Error>>,
 }
@@ -174,13 +178,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 async fn compare_folders(
     spec: &SyncSpec,
     context: &VerifyContext,
-    line: Line,
-    pair: Pair,
-    jobs: Vec<Job>,
+    line: PairConnector,
+    pair: ConnectionPair,
+    jobs: Vec<FolderCompareJob>,
     report: &mut VerifyReport,
 ) -> Result<()> {
     let pairs = spec.connections.min(jobs.len()).max(1);
-    let floor = Arc::new(Floor {
+    let floor = Arc::new(FolderComparePool {
         line,
         rules: spec.messages.clone(),
         listed: context.listed,
@@ -215,7 +219,7 @@ async fn compare_folders(
 
 /// One pair of connections, folder after folder. The first pair is there; a further one is tried once, and if either
 /// server refuses it, the others do its work.
-async fn work(floor: Arc<Floor>, first: Option<Pair>) {
+async fn work(floor: Arc<FolderComparePool>, first: Option<ConnectionPair>) {
     let mut pair = match first {
         Some(pair) => Some(pair),
         None => match floor.line.connect().await {
@@ -232,7 +236,7 @@ async fn work(floor: Arc<Floor>, first: Option<Pair>) {
             Some(comparison) => lock(&floor.done).push(comparison),
             None => lock(&floor.queue).push_front(job),
         }
-        Progress::add(&floor.progress.folders_done, 1);
+        SyncProgress::add(&floor.progress.folders_done, 1);
     }
     if let Some(pair) = pair {
         pair.logout().await;
@@ -240,8 +244,12 @@ async fn work(floor: Arc<Floor>, first: Option<Pair>) {
 }
 
 /// One folder, reconnecting as often as it makes sense; none when it was asked to stop before.
-async fn one_folder(floor: &Floor, job: &Job, pair: &mut Option<Pair>) -> Option<FolderComparison> {
-    let (mut source, mut destination) = (Reading::default(), Reading::default());
+async fn one_folder(
+    floor: &FolderComparePool,
+    job: &FolderCompareJob,
+    pair: &mut Option<ConnectionPair>,
+) -> Option<FolderComparison> {
+    let (mut source, mut destination) = (SideReading::default(), SideReading::default());
     if job.empty {
         return Some(judge(job, source, destination, floor.listed));
     }
@@ -264,8 +272,8 @@ async fn one_folder(floor: &Floor, job: &Job, pair: &mut Option<Pair>) -> Option
             backoff = floor.line.backoff();
         }
         match floor.line.wait(error, &mut backoff, &floor.stop).await {
-            Ok(Waited::Out) => {}
-            Ok(Waited::Stopped) => return None,
+            Ok(WaitOutcome::Out) => {}
+            Ok(WaitOutcome::Stopped) => return None,
             Err(error) => {
                 let error = error.in_folder(&job.source_name);
                 if !matches!(
@@ -284,13 +292,13 @@ async fn one_folder(floor: &Floor, job: &Job, pair: &mut Option<Pair>) -> Option
 }
 
 async fn read_both(
-    floor: &Floor,
-    job: &Job,
-    pair: &mut Pair,
-    source: &mut Reading,
-    destination: &mut Reading,
+    floor: &FolderComparePool,
+    job: &FolderCompareJob,
+    pair: &mut ConnectionPair,
+    source: &mut SideReading,
+    destination: &mut SideReading,
 ) -> Result<()> {
-    let no_rules = MessageRules::default();
+    let no_rules = MessageFilter::default();
     let opened = tokio::join!(source.open(&mut pair.source, &job.source_raw, &floor.rules), async {
         if job.exists { destination.open(&mut pair.destination, &job.destination_raw, &no_rules).await } else { Ok(()) }
     });
@@ -308,7 +316,12 @@ async fn read_both(
 }
 
 /// Compares what was read.
-fn judge(job: &Job, mut source: Reading, mut destination: Reading, listed: usize) -> FolderComparison {
+fn judge(
+    job: &FolderCompareJob,
+    mut source: SideReading,
+    mut destination: SideReading,
+    listed: usize,
+) -> FolderComparison {
     let mut found = FolderComparison {
         source_messages: source.messages(),
         destination_messages: destination.messages(),
@@ -318,16 +331,16 @@ fn judge(job: &Job, mut source: Reading, mut destination: Reading, listed: usize
     };
     let mut single = |kind, source_uid: Option<u32>, destination_uid: Option<u32>, what: String| {
         if found.differences.len() < listed {
-            found.differences.push(Difference { kind, source_uid, destination_uid, what });
+            found.differences.push(MessageDifference { kind, source_uid, destination_uid, what });
         }
     };
     destination.number_flags_as(&mut source.flags);
     let source = source;
     let comparison = if found.source_messages == 0 || found.destination_messages == 0 {
-        compare::Comparison {
+        compare::MessageComparison {
             missing: source.uids().collect(),
             extra: destination.uids().collect(),
-            ..compare::Comparison::default()
+            ..compare::MessageComparison::default()
         }
     } else {
         compare(source.items(), destination.items())

@@ -3,23 +3,23 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::compare::{Digest, FlagSets, Item};
+use super::compare::{ComparedMessage, FlagSetTable, MessageDigest};
 use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
-        Event, STREAM_ABOVE, Session, Tag, UidSet,
-        classify::Asked,
-        response::{Fetch, Flag, Status, Untagged},
-        select::{Selected, examine},
+        STREAM_ABOVE, Session, SessionEvent, Tag, UidSet,
+        classify::CommandKind,
+        response::{FetchResponse, Flag, StatusCondition, UntaggedResponse},
+        select::{SelectedFolder, examine},
     },
     sync::{
         filter::{MessageFacts, left_out},
         identity::ContentHasher,
         limits::{FETCH_BYTES, FETCH_MESSAGES, FETCHES_IN_FLIGHT},
         lookup::still_there,
-        progress::Progress,
-        scan::{Scan, scan_from},
-        spec::MessageRules,
+        progress::SyncProgress,
+        scan::{FolderScan, scan_from},
+        spec::MessageFilter,
     },
 };
 
@@ -28,7 +28,7 @@ const MAX_FAILURES: u32 = 3;
 
 /// What is known of a message's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ReadState {
     Pending,
     Hashed,
     /// Expunged since it was listed.
@@ -39,37 +39,37 @@ enum State {
 
 /// A message, some 80 bytes.
 #[derive(Debug)]
-struct Entry {
-    item: Item,
+struct ReadEntry {
+    item: ComparedMessage,
     /// RFC822.SIZE, bytes.
     size: u32,
-    state: State,
+    state: ReadState,
 }
 
 /// One side of a folder.
 #[derive(Debug, Default)]
-pub(crate) struct Reading {
+pub(crate) struct SideReading {
     uid_validity: Option<u32>,
     /// By UID.
-    entries: Vec<Entry>,
+    entries: Vec<ReadEntry>,
     /// How often the server failed on a message.
     failures: BTreeMap<u32, u32>,
     counted: bool,
     /// The sets of flags that occur.
-    pub flags: FlagSets,
+    pub flags: FlagSetTable,
     /// Messages that the rules leave out, by rule.
     pub left_out: BTreeMap<String, u64>,
 }
 
-impl Reading {
+impl SideReading {
     /// EXAMINEs the folder and lists its messages, unless an earlier connection did. What `rules` leave out is counted
     /// and not read.
     ///
     /// # Errors
     /// When the connection ends or the server refuses.
-    pub(crate) async fn open(&mut self, session: &mut Session, raw: &[u8], rules: &MessageRules) -> Result<()> {
-        let mut selected = Selected::default();
-        let mut scan = Scan::default();
+    pub(crate) async fn open(&mut self, session: &mut Session, raw: &[u8], rules: &MessageFilter) -> Result<()> {
+        let mut selected = SelectedFolder::default();
+        let mut scan = FolderScan::default();
         let mut tags = vec![examine(session, raw)];
         if self.uid_validity.is_none() {
             tags.push(scan_from(session, 1));
@@ -77,13 +77,13 @@ impl Reading {
         let lines = session
             .wait_all(&tags, |data| {
                 selected.take(&data);
-                if let Untagged::Fetch(fetch) = data {
+                if let UntaggedResponse::Fetch(fetch) = data {
                     scan.take(fetch);
                 }
             })
             .await?;
-        if let Some(line) = lines.iter().find(|line| line.status != Status::Ok) {
-            return Err(session.refusal(line, Asked::Other, "to open or list the folder"));
+        if let Some(line) = lines.iter().find(|line| line.status != StatusCondition::Ok) {
+            return Err(session.refusal(line, CommandKind::Other, "to open or list the folder"));
         }
         match self.uid_validity {
             None => {
@@ -96,7 +96,7 @@ impl Reading {
         }
     }
 
-    fn take_scan(&mut self, mut scan: Scan, rules: &MessageRules) {
+    fn take_scan(&mut self, mut scan: FolderScan, rules: &MessageFilter) {
         scan.finish();
         self.entries.reserve_exact(scan.messages.len());
         for message in &scan.messages {
@@ -109,40 +109,40 @@ impl Reading {
                 continue;
             }
             let flags = self.flags.number(flags);
-            let item = Item { uid: message.uid, flags, epoch, digest: Digest::default() };
-            self.entries.push(Entry { item, size: message.size, state: State::Pending });
+            let item = ComparedMessage { uid: message.uid, flags, epoch, digest: MessageDigest::default() };
+            self.entries.push(ReadEntry { item, size: message.size, state: ReadState::Pending });
         }
     }
 
     /// How many messages there are, without those that the rules leave out.
     #[must_use]
     pub(crate) fn messages(&self) -> u64 {
-        self.entries.iter().filter(|entry| entry.state != State::Gone).count() as u64
+        self.entries.iter().filter(|entry| entry.state != ReadState::Gone).count() as u64
     }
 
     /// How many messages were settled so far: what a new connection need not read again.
     #[must_use]
     pub(crate) fn settled(&self) -> usize {
-        self.entries.iter().filter(|entry| entry.state != State::Pending).count()
+        self.entries.iter().filter(|entry| entry.state != ReadState::Pending).count()
     }
 
     /// The UIDs of all messages.
     pub(crate) fn uids(&self) -> impl Iterator<Item = u32> {
-        self.entries.iter().filter(|entry| entry.state != State::Gone).map(|entry| entry.item.uid)
+        self.entries.iter().filter(|entry| entry.state != ReadState::Gone).map(|entry| entry.item.uid)
     }
 
     /// The UIDs of messages that could not be read.
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = u32> {
-        self.entries.iter().filter(|entry| entry.state == State::Unreadable).map(|entry| entry.item.uid)
+        self.entries.iter().filter(|entry| entry.state == ReadState::Unreadable).map(|entry| entry.item.uid)
     }
 
     /// The messages that were read.
-    pub(crate) fn items(&self) -> impl Iterator<Item = &Item> {
-        self.entries.iter().filter(|entry| entry.state == State::Hashed).map(|entry| &entry.item)
+    pub(crate) fn items(&self) -> impl Iterator<Item = &ComparedMessage> {
+        self.entries.iter().filter(|entry| entry.state == ReadState::Hashed).map(|entry| &entry.item)
     }
 
     /// Numbers the sets of flags as the other side does.
-    pub(crate) fn number_flags_as(&mut self, other: &mut FlagSets) {
+    pub(crate) fn number_flags_as(&mut self, other: &mut FlagSetTable) {
         let numbers = other.merge(&self.flags);
         for entry in &mut self.entries {
             if let Some(number) = numbers.get(entry.item.flags as usize) {
@@ -155,12 +155,13 @@ impl Reading {
     ///
     /// # Errors
     /// When the connection ends, or the server asks for a slower pace. What was read stays known.
-    pub(crate) async fn read(&mut self, session: &mut Session, progress: &Progress) -> Result<()> {
+    pub(crate) async fn read(&mut self, session: &mut Session, progress: &SyncProgress) -> Result<()> {
         if !std::mem::replace(&mut self.counted, true) {
-            Progress::add(&progress.messages_total, self.entries.len() as u64);
-            Progress::add(&progress.bytes_total, self.entries.iter().map(|e| u64::from(e.size)).sum());
+            SyncProgress::add(&progress.messages_total, self.entries.len() as u64);
+            SyncProgress::add(&progress.bytes_total, self.entries.iter().map(|e| u64::from(e.size)).sum());
         }
-        let mut pass = Pass { queue: self.units(), asked: VecDeque::new(), unanswered: UidSet::new(), hasher: None };
+        let mut pass =
+            ReadPass { queue: self.units(), asked: VecDeque::new(), unanswered: UidSet::new(), hasher: None };
         while pass.ask(session) {
             match session.next().await {
                 Ok(event) => self.take(event, &mut pass, session, progress)?,
@@ -174,33 +175,42 @@ impl Reading {
         if !pass.unanswered.is_empty() {
             let there = still_there(session, &pass.unanswered).await?;
             for uid in pass.unanswered.iter() {
-                self.settle(uid, if there.contains(uid) { State::Unreadable } else { State::Gone });
+                self.settle(uid, if there.contains(uid) { ReadState::Unreadable } else { ReadState::Gone });
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, event: Event, pass: &mut Pass, session: &Session, progress: &Progress) -> Result<()> {
+    fn take(
+        &mut self,
+        event: SessionEvent,
+        pass: &mut ReadPass,
+        session: &Session,
+        progress: &SyncProgress,
+    ) -> Result<()> {
         match event {
-            Event::LiteralStart { .. } => pass.hasher = Some(ContentHasher::new()),
-            Event::LiteralChunk(bytes) => {
+            SessionEvent::LiteralStart { .. } => pass.hasher = Some(ContentHasher::new()),
+            SessionEvent::LiteralChunk(bytes) => {
                 if let Some(hasher) = &mut pass.hasher {
                     hasher.update(&bytes);
-                    Progress::add(&progress.bytes_done, bytes.len() as u64);
+                    SyncProgress::add(&progress.bytes_done, bytes.len() as u64);
                 }
             }
-            Event::Untagged(Untagged::Fetch(fetch)) => self.take_fetch(fetch, pass, progress),
-            Event::Untagged(_) => {}
-            Event::Done(tag, line) => {
+            SessionEvent::Untagged(UntaggedResponse::Fetch(fetch)) => self.take_fetch(fetch, pass, progress),
+            SessionEvent::Untagged(_) => {}
+            SessionEvent::Done(tag, line) => {
                 let Some(at) = pass.asked.iter().position(|(t, _)| *t == tag) else { return Ok(()) };
                 let Some((_, uids)) = pass.asked.remove(at) else { return Ok(()) };
-                let left: UidSet = uids.iter().filter(|uid| self.state(*uid) == Some(State::Pending)).collect();
-                if line.status == Status::Ok {
+                let left: UidSet = uids.iter().filter(|uid| self.state(*uid) == Some(ReadState::Pending)).collect();
+                if line.status == StatusCondition::Ok {
                     pass.unanswered = pass.unanswered.union(&left);
-                } else if matches!(session.class_of(&line, Asked::Other), ErrorClass::Throttled | ErrorClass::Network) {
-                    return Err(session.refusal(&line, Asked::Other, "to read messages"));
+                } else if matches!(
+                    session.class_of(&line, CommandKind::Other),
+                    ErrorClass::Throttled | ErrorClass::Network
+                ) {
+                    return Err(session.refusal(&line, CommandKind::Other, "to read messages"));
                 } else if uids.len() == 1 {
-                    left.iter().for_each(|uid| self.settle(uid, State::Unreadable));
+                    left.iter().for_each(|uid| self.settle(uid, ReadState::Unreadable));
                 } else {
                     // One of them is to blame: each is asked for alone.
                     pass.queue.extend(left.iter().map(|uid| std::iter::once(uid).collect::<UidSet>()));
@@ -210,25 +220,25 @@ impl Reading {
         Ok(())
     }
 
-    fn take_fetch(&mut self, fetch: Fetch, pass: &mut Pass, progress: &Progress) {
+    fn take_fetch(&mut self, fetch: FetchResponse, pass: &mut ReadPass, progress: &SyncProgress) {
         let streamed = pass.hasher.take();
         let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
         let (Some(uid), Some(body)) = (fetch.uid, body) else { return };
-        if self.state(uid) != Some(State::Pending) {
+        if self.state(uid) != Some(ReadState::Pending) {
             return;
         }
         let hasher = streamed.unwrap_or_else(|| {
             let mut hasher = ContentHasher::new();
             hasher.update(&body);
-            Progress::add(&progress.bytes_done, body.len() as u64);
+            SyncProgress::add(&progress.bytes_done, body.len() as u64);
             hasher
         });
         let digest = hasher.finish().into();
         if let Some(entry) = self.entry(uid) {
             entry.item.digest = digest;
-            entry.state = State::Hashed;
+            entry.state = ReadState::Hashed;
         }
-        Progress::add(&progress.messages_done, 1);
+        SyncProgress::add(&progress.messages_done, 1);
     }
 
     /// The connection ended: the message that was due is asked for alone next time, and given up in the end.
@@ -236,26 +246,26 @@ impl Reading {
         if !matches!(error.class, ErrorClass::Network | ErrorClass::Protocol) {
             return;
         }
-        let due = asked.and_then(|uids| uids.iter().find(|uid| self.state(*uid) == Some(State::Pending)));
+        let due = asked.and_then(|uids| uids.iter().find(|uid| self.state(*uid) == Some(ReadState::Pending)));
         let Some(uid) = due else { return };
         let failures = self.failures.entry(uid).or_default();
         *failures += 1;
         if *failures >= MAX_FAILURES {
-            self.settle(uid, State::Unreadable);
+            self.settle(uid, ReadState::Unreadable);
         }
     }
 
-    fn state(&self, uid: u32) -> Option<State> {
+    fn state(&self, uid: u32) -> Option<ReadState> {
         let at = self.entries.binary_search_by_key(&uid, |entry| entry.item.uid).ok()?;
         self.entries.get(at).map(|entry| entry.state)
     }
 
-    fn entry(&mut self, uid: u32) -> Option<&mut Entry> {
+    fn entry(&mut self, uid: u32) -> Option<&mut ReadEntry> {
         let at = self.entries.binary_search_by_key(&uid, |entry| entry.item.uid).ok()?;
         self.entries.get_mut(at)
     }
 
-    fn settle(&mut self, uid: u32, state: State) {
+    fn settle(&mut self, uid: u32, state: ReadState) {
         if let Some(entry) = self.entry(uid) {
             entry.state = state;
         }
@@ -266,7 +276,7 @@ impl Reading {
     fn units(&self) -> VecDeque<UidSet> {
         let mut units: VecDeque<UidSet> = VecDeque::new();
         let (mut bytes, mut open) = (0, false);
-        for entry in self.entries.iter().filter(|entry| entry.state == State::Pending) {
+        for entry in self.entries.iter().filter(|entry| entry.state == ReadState::Pending) {
             let (uid, size) = (entry.item.uid, u64::from(entry.size));
             let alone = size > STREAM_ABOVE || self.failures.contains_key(&uid);
             match units.back_mut() {
@@ -286,7 +296,7 @@ impl Reading {
 }
 
 /// One connection's way through a folder.
-struct Pass {
+struct ReadPass {
     queue: VecDeque<UidSet>,
     /// Sent and not answered to the end.
     asked: VecDeque<(Tag, UidSet)>,
@@ -296,7 +306,7 @@ struct Pass {
     hasher: Option<ContentHasher>,
 }
 
-impl Pass {
+impl ReadPass {
     /// Asks for more; false when everything was asked for and answered.
     fn ask(&mut self, session: &mut Session) -> bool {
         while self.asked.len() < FETCHES_IN_FLIGHT
@@ -313,18 +323,23 @@ impl Pass {
 mod tests {
     use super::*;
 
-    fn scan(sizes: &[u64]) -> Scan {
-        let mut scan = Scan::default();
+    fn scan(sizes: &[u64]) -> FolderScan {
+        let mut scan = FolderScan::default();
         for (uid, size) in (1..).zip(sizes) {
-            scan.take(Fetch { uid: Some(uid), flags: Some(vec![]), size: Some(*size), ..Fetch::default() });
+            scan.take(FetchResponse {
+                uid: Some(uid),
+                flags: Some(vec![]),
+                size: Some(*size),
+                ..FetchResponse::default()
+            });
         }
         scan.finish();
         scan
     }
 
     fn asked(sizes: &[u64], suspect: Option<u32>) -> Vec<String> {
-        let mut reading = Reading::default();
-        reading.take_scan(scan(sizes), &MessageRules::default());
+        let mut reading = SideReading::default();
+        reading.take_scan(scan(sizes), &MessageFilter::default());
         reading.failures.extend(suspect.map(|uid| (uid, 1)));
         reading.units().iter().map(ToString::to_string).collect()
     }
@@ -339,8 +354,8 @@ mod tests {
 
     #[test]
     fn a_message_that_ends_connections_is_given_up_after_a_few() {
-        let mut reading = Reading::default();
-        reading.take_scan(scan(&[10, 10]), &MessageRules::default());
+        let mut reading = SideReading::default();
+        reading.take_scan(scan(&[10, 10]), &MessageFilter::default());
         for _ in 0..MAX_FAILURES {
             assert_eq!(reading.unreadable().count(), 0);
             reading.note_failure(&Error::network("gone"), Some(&[1, 2].into_iter().collect()));
@@ -351,8 +366,8 @@ mod tests {
 
     #[test]
     fn what_a_rule_leaves_out_is_counted_and_not_expected() {
-        let mut reading = Reading::default();
-        reading.take_scan(scan(&[10, 1000, 10]), &MessageRules { max_size: Some(100), ..MessageRules::default() });
+        let mut reading = SideReading::default();
+        reading.take_scan(scan(&[10, 1000, 10]), &MessageFilter { max_size: Some(100), ..MessageFilter::default() });
         assert_eq!(reading.uids().collect::<Vec<_>>(), [1, 3]);
         assert_eq!(reading.left_out, BTreeMap::from([("larger than maxSize".to_owned(), 1)]));
     }

@@ -8,7 +8,7 @@ use crate::{error::Error, sync::report::LeftOut};
 
 /// What counts as a difference, beyond what always does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Strictness {
+pub(crate) struct VerifyStrictness {
     /// Messages, folders and missing subscriptions that a mailbox in use comes by are differences too.
     pub strict: bool,
     /// Bytes that were changed only as servers are known to change them are no difference.
@@ -42,7 +42,7 @@ pub(crate) struct VerifyReport {
 impl VerifyReport {
     /// True when the destination does not hold what the source holds, as far as was seen.
     #[must_use]
-    pub(crate) fn differs(&self, strictness: Strictness) -> bool {
+    pub(crate) fn differs(&self, strictness: VerifyStrictness) -> bool {
         let more = !self.only_at_destination.is_empty() || !self.unsubscribed.is_empty();
         self.folders.iter().any(|folder| folder.differs(strictness)) || (strictness.strict && more)
     }
@@ -91,7 +91,7 @@ pub(crate) struct FolderComparison {
     /// Messages that only the destination has: new mail, mostly.
     pub only_at_destination: u64,
     /// The first single differences; the counts are complete.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<MessageDifference>,
     /// Why this folder was not compared, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Error>,
@@ -100,7 +100,7 @@ pub(crate) struct FolderComparison {
 impl FolderComparison {
     /// True when the copy is not what the source holds.
     #[must_use]
-    pub(crate) const fn differs(&self, strictness: Strictness) -> bool {
+    pub(crate) const fn differs(&self, strictness: VerifyStrictness) -> bool {
         let tolerated = if strictness.allow_rewritten { self.only_rewritten } else { 0 };
         self.folder_missing
             || self.missing > 0
@@ -114,7 +114,7 @@ impl FolderComparison {
 /// A single message that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Difference {
+pub(crate) struct MessageDifference {
     /// In what way it differs.
     pub kind: DifferenceKind,
     /// Its UID at the source, where it is there.
@@ -149,7 +149,7 @@ mod tests {
     fn new_mail_and_known_rewriting_are_judged_as_asked_for() {
         let judged = |folder: &FolderComparison| {
             [(false, false), (true, false), (false, true)]
-                .map(|(strict, allow_rewritten)| folder.differs(Strictness { strict, allow_rewritten }))
+                .map(|(strict, allow_rewritten)| folder.differs(VerifyStrictness { strict, allow_rewritten }))
         };
         let new_mail = FolderComparison { only_at_destination: 1, ..FolderComparison::default() };
         assert_eq!(judged(&new_mail), [false, true, false]);
@@ -165,7 +165,7 @@ mod tests {
     fn folders_that_only_the_destination_has_count_only_when_strict() {
         let report =
             VerifyReport { only_at_destination: BTreeMap::from([("New".into(), Some(1))]), ..VerifyReport::default() };
-        assert!(!report.differs(Strictness::default()));
-        assert!(report.differs(Strictness { strict: true, ..Strictness::default() }));
+        assert!(!report.differs(VerifyStrictness::default()));
+        assert!(report.differs(VerifyStrictness { strict: true, ..VerifyStrictness::default() }));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// One message as it is appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct CorpusMessage {
     /// Every byte.
     pub body: Vec<u8>,
     /// Flags and keywords.
@@ -15,23 +15,23 @@ pub struct Message {
 
 /// One folder as it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Folder {
+pub struct CorpusFolder {
     /// Its levels, separated by `/`, without any prefix.
     pub path: String,
     /// Whether it is subscribed.
     pub subscribed: bool,
     /// Its messages, in their order.
-    pub messages: Vec<Message>,
+    pub messages: Vec<CorpusMessage>,
 }
 
 /// A mailbox. Parents that are not listed come to be by their children, as \Noselect on most servers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Corpus {
     /// Its folders, in the order in which they are made.
-    pub folders: Vec<Folder>,
+    pub folders: Vec<CorpusFolder>,
 }
 
-impl Message {
+impl CorpusMessage {
     /// A message with no flags and a fixed date.
     #[must_use]
     pub fn new(body: impl Into<Vec<u8>>) -> Self {
@@ -53,10 +53,10 @@ impl Message {
     }
 }
 
-impl Folder {
+impl CorpusFolder {
     /// A subscribed folder.
     #[must_use]
-    pub fn new(path: &str, messages: Vec<Message>) -> Self {
+    pub fn new(path: &str, messages: Vec<CorpusMessage>) -> Self {
         Self { path: path.to_owned(), subscribed: true, messages }
     }
 }
@@ -78,14 +78,14 @@ impl Corpus {
     /// names are equal after case folding or normalization: for those see [`Self::collisions`].
     #[must_use]
     pub fn varied(seed: u64) -> Self {
-        let mut random = Random(seed);
-        let nasty: Vec<Message> = nasty_messages().into_iter().map(|(_, message)| message).collect();
-        let mut inbox = Folder::new("INBOX", nasty);
+        let mut random = SplitMix64(seed);
+        let nasty: Vec<CorpusMessage> = nasty_messages().into_iter().map(|(_, message)| message).collect();
+        let mut inbox = CorpusFolder::new("INBOX", nasty);
         inbox.messages.extend(ordinary(&mut random, "inbox", 40));
         let mut folders = vec![inbox];
         for (at, path) in NASTY_FOLDERS.iter().enumerate() {
             let count = usize::try_from(random.below(12)).expect("fits");
-            let mut folder = Folder::new(path, ordinary(&mut random, path, count));
+            let mut folder = CorpusFolder::new(path, ordinary(&mut random, path, count));
             folder.subscribed = at % 3 != 1;
             folders.push(folder);
         }
@@ -108,10 +108,10 @@ impl Corpus {
             body.extend_from_slice(&line);
         }
         body.resize(bytes.max(body.len()), b'x');
-        let message = Message::new(body).flagged(&["\\Seen"]);
+        let message = CorpusMessage::new(body).flagged(&["\\Seen"]);
         match self.folders.iter_mut().find(|folder| folder.path == "INBOX") {
             Some(inbox) => inbox.messages.push(message),
-            None => self.folders.insert(0, Folder::new("INBOX", vec![message])),
+            None => self.folders.insert(0, CorpusFolder::new("INBOX", vec![message])),
         }
         self
     }
@@ -120,8 +120,9 @@ impl Corpus {
     #[must_use]
     pub fn collisions() -> Self {
         let names = ["Reports", "REPORTS", "reports", "Caf\u{e9}", "Cafe\u{301}", "Sent", "SENT"];
-        let folder =
-            |name: &&str| Folder::new(name, vec![Message::new(format!("Subject: in {name}\r\n\r\n{name}\r\n"))]);
+        let folder = |name: &&str| {
+            CorpusFolder::new(name, vec![CorpusMessage::new(format!("Subject: in {name}\r\n\r\n{name}\r\n"))])
+        };
         Self { folders: names.iter().map(folder).collect() }
     }
 
@@ -129,7 +130,7 @@ impl Corpus {
     /// there is room for the headers) and folders; INBOX is the first folder.
     #[must_use]
     pub fn bulk(messages: usize, bytes: u64, folders: usize, seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = SplitMix64(seed);
         // Most mail is small; most bytes are in a few large messages.
         let weights: Vec<u64> = (0..messages)
             .map(|_| match random.below(100) {
@@ -142,8 +143,10 @@ impl Corpus {
         let floor = 400.min(bytes / messages.max(1) as u64);
         let spare = bytes - floor * messages as u64;
         let pool = prose(&mut random, 1 << 16);
-        let mut made: Vec<Folder> = (0..folders)
-            .map(|at| Folder::new(&if at == 0 { "INBOX".to_owned() } else { format!("Folder {at:02}") }, Vec::new()))
+        let mut made: Vec<CorpusFolder> = (0..folders)
+            .map(|at| {
+                CorpusFolder::new(&if at == 0 { "INBOX".to_owned() } else { format!("Folder {at:02}") }, Vec::new())
+            })
             .collect();
         let mut passed = 0;
         let mut given = 0;
@@ -164,7 +167,7 @@ impl Corpus {
                 *body.last_mut().expect("not empty") = b'.';
             }
             let flags: &[&str] = if random.below(4) == 0 { &[] } else { &["\\Seen"] };
-            let message = Message::new(body).flagged(flags).dated(&date(&mut random));
+            let message = CorpusMessage::new(body).flagged(flags).dated(&date(&mut random));
             made[at * folders / messages].messages.push(message);
         }
         Self { folders: made }
@@ -205,80 +208,80 @@ pub const NASTY_FOLDERS: [&str; 26] = [
 /// Messages with one oddity each, and what it is. All are stored by Dovecot byte for byte; what it rewrites is in
 /// [`rewritten_messages`].
 #[must_use]
-pub fn nasty_messages() -> Vec<(&'static str, Message)> {
+pub fn nasty_messages() -> Vec<(&'static str, CorpusMessage)> {
     let mut huge_header = b"Message-ID: <huge-header@example.org>\r\n".to_vec();
     for at in 0..3000 {
         huge_header.extend_from_slice(format!("X-Trace-{at}: hop {at} of a very long way\r\n").as_bytes());
     }
     huge_header.extend_from_slice(b"\r\nbody\r\n");
     let commands = "z UID STORE 1:* +FLAGS (\\Deleted)\r\nz EXPUNGE\r\nz LOGOUT\r\n";
-    let twin = Message::new("Message-ID: <twin@example.org>\r\nSubject: twin\r\n\r\nthe same twice\r\n");
+    let twin = CorpusMessage::new("Message-ID: <twin@example.org>\r\nSubject: twin\r\n\r\nthe same twice\r\n");
     vec![
-        ("no Message-ID", Message::new("Subject: no id\r\n\r\nhello\r\n").flagged(&["\\Seen"])),
-        ("no Message-ID, another body", Message::new("Subject: no id\r\n\r\nhallo\r\n")),
-        ("repeated Message-ID, first", Message::new("Message-ID: <same@example.org>\r\n\r\nfirst\r\n")),
-        ("repeated Message-ID, second", Message::new("Message-ID: <same@example.org>\r\n\r\nother\r\n")),
+        ("no Message-ID", CorpusMessage::new("Subject: no id\r\n\r\nhello\r\n").flagged(&["\\Seen"])),
+        ("no Message-ID, another body", CorpusMessage::new("Subject: no id\r\n\r\nhallo\r\n")),
+        ("repeated Message-ID, first", CorpusMessage::new("Message-ID: <same@example.org>\r\n\r\nfirst\r\n")),
+        ("repeated Message-ID, second", CorpusMessage::new("Message-ID: <same@example.org>\r\n\r\nother\r\n")),
         ("identical, first", twin.clone()),
         ("identical, second", twin.clone()),
         ("identical, other flags", twin.flagged(&["\\Flagged"])),
-        ("deleted", Message::new("Subject: deleted\r\n\r\ngone soon\r\n").flagged(&["\\Deleted", "\\Seen"])),
+        ("deleted", CorpusMessage::new("Subject: deleted\r\n\r\ngone soon\r\n").flagged(&["\\Deleted", "\\Seen"])),
         ("every flag", {
             let flags = ["\\Seen", "\\Answered", "\\Flagged", "\\Deleted", "\\Draft", "$Forwarded", "NonJunk"];
-            Message::new("Subject: flags\r\n\r\nx\r\n").flagged(&flags)
+            CorpusMessage::new("Subject: flags\r\n\r\nx\r\n").flagged(&flags)
         }),
-        ("keywords", Message::new("Subject: k\r\n\r\nx\r\n").flagged(&["$MDNSent", "to-do", "a+b=c", "1", "x"])),
+        ("keywords", CorpusMessage::new("Subject: k\r\n\r\nx\r\n").flagged(&["$MDNSent", "to-do", "a+b=c", "1", "x"])),
         (
             "8-bit header, Latin-1",
-            Message::new(b"Subject: Gr\xfc\xdfe\r\nFrom: J\xf6rg <j@x>\r\n\r\n\xe4\r\n".to_vec()),
+            CorpusMessage::new(b"Subject: Gr\xfc\xdfe\r\nFrom: J\xf6rg <j@x>\r\n\r\n\xe4\r\n".to_vec()),
         ),
-        ("8-bit header, UTF-8", Message::new("Subject: Grüße 📬\r\n\r\nÄ\r\n")),
-        ("empty body", Message::new("Subject: empty body\r\n\r\n")),
-        ("header only, no blank line", Message::new("Subject: header only\r\n")),
-        ("no header", Message::new("\r\nonly a body\r\n")),
-        ("one byte", Message::new("x")),
-        ("lone CR", Message::new("Subject: cr\r\n\r\none\rtwo\r\n")),
-        ("no final newline", Message::new("Subject: no end\r\n\r\nno end")),
-        ("leading blank lines", Message::new("\r\n\r\nSubject: late\r\n\r\nx\r\n")),
+        ("8-bit header, UTF-8", CorpusMessage::new("Subject: Grüße 📬\r\n\r\nÄ\r\n")),
+        ("empty body", CorpusMessage::new("Subject: empty body\r\n\r\n")),
+        ("header only, no blank line", CorpusMessage::new("Subject: header only\r\n")),
+        ("no header", CorpusMessage::new("\r\nonly a body\r\n")),
+        ("one byte", CorpusMessage::new("x")),
+        ("lone CR", CorpusMessage::new("Subject: cr\r\n\r\none\rtwo\r\n")),
+        ("no final newline", CorpusMessage::new("Subject: no end\r\n\r\nno end")),
+        ("leading blank lines", CorpusMessage::new("\r\n\r\nSubject: late\r\n\r\nx\r\n")),
         (
             "mbox From line",
-            Message::new("From a@b Mon Jan  1 00:00:00 2001\r\nSubject: m\r\n\r\nFrom here\r\n>From\r\n"),
+            CorpusMessage::new("From a@b Mon Jan  1 00:00:00 2001\r\nSubject: m\r\n\r\nFrom here\r\n>From\r\n"),
         ),
-        ("dots", Message::new("Subject: dots\r\n\r\n.\r\n..\r\n.\r\n")),
-        ("commands", Message::new(format!("Subject: commands\r\n\r\n{commands}")).flagged(&["\\Flagged"])),
-        ("commands from the first byte", Message::new(commands)),
-        ("literals", Message::new("Subject: {5}\r\n\r\n{10}\r\n) {3+}\r\n* 1 FETCH (FLAGS ())\r\n{99999999999}")),
-        ("tagged replies", Message::new("t1 OK done\r\n* BYE\r\nA0001 BAD no\r\n+ OK\r\n")),
-        ("a line of 1 MB", Message::new([b"Subject: long line\r\n\r\n".to_vec(), vec![b'L'; 1 << 20]].concat())),
-        ("a huge header", Message::new(huge_header)),
-        ("no colon", Message::new("this is no header\r\nSubject : odd\r\n\r\nx\r\n")),
-        ("folded", Message::new("Subject: a\r\n\tb\r\n c\r\nMessage-ID:\r\n <folded@x>\r\n\r\nx\r\n")),
+        ("dots", CorpusMessage::new("Subject: dots\r\n\r\n.\r\n..\r\n.\r\n")),
+        ("commands", CorpusMessage::new(format!("Subject: commands\r\n\r\n{commands}")).flagged(&["\\Flagged"])),
+        ("commands from the first byte", CorpusMessage::new(commands)),
+        ("literals", CorpusMessage::new("Subject: {5}\r\n\r\n{10}\r\n) {3+}\r\n* 1 FETCH (FLAGS ())\r\n{99999999999}")),
+        ("tagged replies", CorpusMessage::new("t1 OK done\r\n* BYE\r\nA0001 BAD no\r\n+ OK\r\n")),
+        ("a line of 1 MB", CorpusMessage::new([b"Subject: long line\r\n\r\n".to_vec(), vec![b'L'; 1 << 20]].concat())),
+        ("a huge header", CorpusMessage::new(huge_header)),
+        ("no colon", CorpusMessage::new("this is no header\r\nSubject : odd\r\n\r\nx\r\n")),
+        ("folded", CorpusMessage::new("Subject: a\r\n\tb\r\n c\r\nMessage-ID:\r\n <folded@x>\r\n\r\nx\r\n")),
         ("every byte but NUL, CR and LF", {
             let bytes = (1..=255).filter(|b| !b"\r\n".contains(b));
-            Message::new([b"Subject: bytes\r\n\r\n".to_vec(), bytes.collect()].concat())
+            CorpusMessage::new([b"Subject: bytes\r\n\r\n".to_vec(), bytes.collect()].concat())
         }),
-        ("1971", Message::new("Subject: 1971\r\n\r\nx\r\n").dated("02-Jan-1971 03:04:05 +0000")),
-        ("one-digit day", Message::new("Subject: day\r\n\r\nx\r\n").dated(" 7-Jul-1999 23:59:59 -1200")),
-        ("leap day, zone", Message::new("Subject: leap\r\n\r\nx\r\n").dated("29-Feb-2024 12:30:00 +0530")),
-        ("easternmost", Message::new("Subject: east\r\n\r\nx\r\n").dated("31-Dec-2019 23:59:59 +1400")),
+        ("1971", CorpusMessage::new("Subject: 1971\r\n\r\nx\r\n").dated("02-Jan-1971 03:04:05 +0000")),
+        ("one-digit day", CorpusMessage::new("Subject: day\r\n\r\nx\r\n").dated(" 7-Jul-1999 23:59:59 -1200")),
+        ("leap day, zone", CorpusMessage::new("Subject: leap\r\n\r\nx\r\n").dated("29-Feb-2024 12:30:00 +0530")),
+        ("easternmost", CorpusMessage::new("Subject: east\r\n\r\nx\r\n").dated("31-Dec-2019 23:59:59 +1400")),
     ]
 }
 
 /// Messages that Dovecot stores otherwise than sent: what it is, as sent, as stored.
 #[must_use]
-pub fn rewritten_messages() -> Vec<(&'static str, Message, Vec<u8>)> {
+pub fn rewritten_messages() -> Vec<(&'static str, CorpusMessage, Vec<u8>)> {
     vec![
         (
             "CR CR LF",
-            Message::new("Subject: crcrlf\r\n\r\na\r\r\nb\r\n"),
+            CorpusMessage::new("Subject: crcrlf\r\n\r\na\r\r\nb\r\n"),
             b"Subject: crcrlf\r\n\r\na\r\nb\r\n".to_vec(),
         ),
-        ("NUL", Message::new("Subject: nul\r\n\r\na\0b\r\n"), b"Subject: nul\r\n\r\na\x80b\r\n".to_vec()),
-        ("bare LF", Message::new("Subject: lf\n\na\nb\n"), b"Subject: lf\r\n\r\na\r\nb\r\n".to_vec()),
+        ("NUL", CorpusMessage::new("Subject: nul\r\n\r\na\0b\r\n"), b"Subject: nul\r\n\r\na\x80b\r\n".to_vec()),
+        ("bare LF", CorpusMessage::new("Subject: lf\n\na\nb\n"), b"Subject: lf\r\n\r\na\r\nb\r\n".to_vec()),
     ]
 }
 
 /// Messages such as people send, with varied flags and dates.
-fn ordinary(random: &mut Random, about: &str, count: usize) -> Vec<Message> {
+fn ordinary(random: &mut SplitMix64, about: &str, count: usize) -> Vec<CorpusMessage> {
     let choices: [&[&str]; 7] = [
         &[],
         &["\\Seen"],
@@ -295,12 +298,12 @@ fn ordinary(random: &mut Random, about: &str, count: usize) -> Vec<Message> {
             let text = prose(random, usize::try_from(size).expect("fits"));
             body.extend_from_slice(&text);
             let flags = choices[usize::try_from(random.below(choices.len() as u64)).expect("fits")];
-            Message::new(body).flagged(flags).dated(&date(random))
+            CorpusMessage::new(body).flagged(flags).dated(&date(random))
         })
         .collect()
 }
 
-fn headers(random: &mut Random, about: &str, at: usize) -> String {
+fn headers(random: &mut SplitMix64, about: &str, at: usize) -> String {
     let id = random.number();
     let mut text = String::new();
     let about: String = about.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -315,7 +318,7 @@ fn headers(random: &mut Random, about: &str, at: usize) -> String {
 }
 
 /// Lines of 70 characters and CRLF.
-fn prose(random: &mut Random, bytes: usize) -> Vec<u8> {
+fn prose(random: &mut SplitMix64, bytes: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes + 80);
     while out.len() < bytes {
         for _ in 0..7 {
@@ -329,7 +332,7 @@ fn prose(random: &mut Random, bytes: usize) -> Vec<u8> {
 }
 
 /// A date between 1995 and 2024, in one of several zones.
-fn date(random: &mut Random) -> String {
+fn date(random: &mut SplitMix64) -> String {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     const ZONES: [&str; 6] = ["+0000", "+0100", "-0500", "+0530", "-0330", "+1245"];
     let month = MONTHS[usize::try_from(random.below(12)).expect("fits")];
@@ -346,9 +349,9 @@ fn date(random: &mut Random) -> String {
 
 /// `SplitMix64`: the same numbers for ever, which no crate promises.
 #[derive(Debug, Clone)]
-pub struct Random(pub u64);
+pub struct SplitMix64(pub u64);
 
-impl Random {
+impl SplitMix64 {
     /// One of 2⁶⁴ numbers.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -26,7 +26,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    pki::{Identity, pki},
+    pki::{TlsIdentity, pki},
     raw::RawImap,
 };
 
@@ -41,7 +41,7 @@ pub const PASSWORD: &str = "pass word";
 
 /// How mail lies on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Format {
+pub enum MailFormat {
     /// One file per message, folders as nested directories (`LAYOUT=fs`), so that names may hold dots.
     #[default]
     Maildir,
@@ -55,7 +55,7 @@ pub enum Format {
 
 /// What certificate the server shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Certificate {
+pub enum ServerCertificate {
     /// Right for `localhost` and the loopback addresses.
     #[default]
     Good,
@@ -67,16 +67,16 @@ pub enum Certificate {
     NoTls,
 }
 
-/// How a server is set up. Take what differs from [`Options::default`]:
+/// How a server is set up. Take what differs from [`DovecotOptions::default`]:
 ///
 /// ```
 /// use mailferry_testkit::{Format, Options};
 /// let options = Options { format: Format::Mdbox, separator: '.', prefix: "INBOX.", ..Options::default() };
 /// ```
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct DovecotOptions {
     /// How mail lies on disk.
-    pub format: Format,
+    pub format: MailFormat,
     /// Between the levels of a folder name.
     pub separator: char,
     /// Before every folder but INBOX: empty, or `INBOX.` with `.` as separator.
@@ -97,7 +97,7 @@ pub struct Options {
     /// An administrator (user, password), who logs in for others by authorization identity or as `user*master`.
     pub master: Option<(&'static str, &'static str)>,
     /// What the server shows for itself.
-    pub certificate: Certificate,
+    pub certificate: ServerCertificate,
     /// The oldest TLS version, as Dovecot writes it: `TLSv1.2`, `TLSv1.3`.
     pub min_tls: &'static str,
     /// Connections per account and client address (`mail_max_userip_connections`).
@@ -110,10 +110,10 @@ pub struct Options {
     pub extra: String,
 }
 
-impl Default for Options {
+impl Default for DovecotOptions {
     fn default() -> Self {
         Self {
-            format: Format::default(),
+            format: MailFormat::default(),
             separator: '/',
             prefix: "",
             mail_in: None,
@@ -129,7 +129,7 @@ impl Default for Options {
             ],
             special_use_created: false,
             master: None,
-            certificate: Certificate::default(),
+            certificate: ServerCertificate::default(),
             min_tls: "TLSv1.2",
             connections_per_user: 100,
             sessions: 1000,
@@ -141,7 +141,7 @@ impl Default for Options {
 
 /// The servers that tests share, by [`shared`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum SharedServer {
     /// Maildir in nested directories, `/`.
     Maildir,
     /// Mdbox, `/`.
@@ -154,35 +154,35 @@ pub enum Kind {
     DottedMdbox,
 }
 
-impl Kind {
+impl SharedServer {
     /// Every one, for tests that hold on all.
     pub const ALL: [Self; 5] = [Self::Maildir, Self::Mdbox, Self::Sdbox, Self::DottedMaildir, Self::DottedMdbox];
 
-    fn options(self) -> Options {
+    fn options(self) -> DovecotOptions {
         let (format, dotted) = match self {
-            Self::Maildir => (Format::Maildir, false),
-            Self::Mdbox => (Format::Mdbox, false),
-            Self::Sdbox => (Format::Sdbox, false),
-            Self::DottedMaildir => (Format::MaildirPlusPlus, true),
-            Self::DottedMdbox => (Format::Mdbox, true),
+            Self::Maildir => (MailFormat::Maildir, false),
+            Self::Mdbox => (MailFormat::Mdbox, false),
+            Self::Sdbox => (MailFormat::Sdbox, false),
+            Self::DottedMaildir => (MailFormat::MaildirPlusPlus, true),
+            Self::DottedMdbox => (MailFormat::Mdbox, true),
         };
         let (separator, prefix) = if dotted { ('.', "INBOX.") } else { ('/', "") };
         let master = Some(("master", "m@ster pass"));
-        Options { format, separator, prefix, master, ..Options::default() }
+        DovecotOptions { format, separator, prefix, master, ..DovecotOptions::default() }
     }
 }
 
 /// One server of each kind for the whole process, started on first use, with the master user `master`, whose
 /// password is `m@ster pass`. Every test takes an account of its own from it.
-pub fn shared(kind: Kind) -> &'static Dovecot {
-    static SERVERS: [OnceLock<Dovecot>; Kind::ALL.len()] = [const { OnceLock::new() }; Kind::ALL.len()];
+pub fn shared(kind: SharedServer) -> &'static Dovecot {
+    static SERVERS: [OnceLock<Dovecot>; SharedServer::ALL.len()] = [const { OnceLock::new() }; SharedServer::ALL.len()];
     SERVERS[kind as usize].get_or_init(|| Dovecot::start(&kind.options()))
 }
 
 /// A running server; ends when dropped.
 #[derive(Debug)]
 pub struct Dovecot {
-    options: Options,
+    options: DovecotOptions,
     dir: PathBuf,
     plain_port: u16,
     tls_port: u16,
@@ -191,7 +191,7 @@ pub struct Dovecot {
 
 /// One account on a server that lives at least as long.
 #[derive(Debug, Clone)]
-pub struct Account<'a> {
+pub struct TestAccount<'a> {
     /// Where it is.
     pub server: &'a Dovecot,
     /// Who logs in.
@@ -203,7 +203,7 @@ pub struct Account<'a> {
 impl Dovecot {
     /// Starts a server and waits until it greets. Panics with its log when it does not within ten seconds.
     #[must_use]
-    pub fn start(options: &Options) -> Self {
+    pub fn start(options: &DovecotOptions) -> Self {
         for _ in 0..20 {
             let (plain_port, tls_port) = options.ports.unwrap_or_else(free_ports);
             match Self::try_start(options, plain_port, tls_port) {
@@ -216,14 +216,14 @@ impl Dovecot {
         panic!("found no free ports for Dovecot");
     }
 
-    fn try_start(options: &Options, plain_port: u16, tls_port: u16) -> Result<Self, String> {
+    fn try_start(options: &DovecotOptions, plain_port: u16, tls_port: u16) -> Result<Self, String> {
         let dir = tempfile::Builder::new().prefix("mailferry-dovecot-").tempdir().expect("temporary folder").keep();
         // Dovecot's login processes run as another user and must reach their sockets.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("permissions");
         for sub in ["users", "home"] {
             fs::create_dir(dir.join(sub)).expect("folder");
         }
-        let ids = MailIds::choose(&dir);
+        let ids = MailOwner::choose(&dir);
         chown(dir.join("home"), Some(ids.uid), Some(ids.gid)).expect("chown");
         fs::write(dir.join("dovecot.conf"), configuration(options, &dir, &ids, plain_port, tls_port)).expect("write");
         // The second shell sees the end of our pipe when we are gone. `$$` becomes Dovecot itself, whose orderly end
@@ -269,7 +269,7 @@ impl Dovecot {
 
     /// How it was set up.
     #[must_use]
-    pub fn options(&self) -> &Options {
+    pub fn options(&self) -> &DovecotOptions {
         &self.options
     }
 
@@ -292,7 +292,7 @@ impl Dovecot {
     }
 
     /// A new, empty account with a name of its own.
-    pub fn account(&self) -> Account<'_> {
+    pub fn account(&self) -> TestAccount<'_> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let user = format!("user{}@example.org", NEXT.fetch_add(1, Ordering::Relaxed));
         self.add_user(&user, PASSWORD)
@@ -301,20 +301,20 @@ impl Dovecot {
     /// An account of any name and password (any UTF-8; Dovecot refuses passwords
     /// with control characters); the name must be new, or the password the same.
     #[must_use]
-    pub fn add_user(&self, user: &str, password: &str) -> Account<'_> {
+    pub fn add_user(&self, user: &str, password: &str) -> TestAccount<'_> {
         self.add_user_with(user, password.as_bytes(), "")
     }
 
     /// The same with a password of any bytes and Dovecot's extra user fields, such as
     /// `userdb_quota_rule=*:bytes=100000`.
     #[must_use]
-    pub fn add_user_with(&self, user: &str, password: &[u8], extra: &str) -> Account<'_> {
+    pub fn add_user_with(&self, user: &str, password: &[u8], extra: &str) -> TestAccount<'_> {
         // Readers must never see half a file.
         let file = self.dir.join("users").join(hex_sha256(user.as_bytes()));
         let new = file.with_extension("new");
         fs::write(&new, format!("any:{{PLAIN.b64}}{}::::::{extra}\n", STANDARD.encode(password))).expect("write");
         fs::rename(&new, &file).expect("rename");
-        Account { server: self, user: user.to_owned(), password: String::from_utf8_lossy(password).into_owned() }
+        TestAccount { server: self, user: user.to_owned(), password: String::from_utf8_lossy(password).into_owned() }
     }
 
     /// The account's home, where its mail lies in `mail/`. It exists after the first login.
@@ -338,7 +338,7 @@ impl Dovecot {
     }
 }
 
-impl Account<'_> {
+impl TestAccount<'_> {
     /// A session, logged in, in plaintext (fast).
     pub async fn connect(&self) -> RawImap {
         let mut imap = RawImap::plain(self.server.plain_port).await;
@@ -347,7 +347,7 @@ impl Account<'_> {
     }
 }
 
-impl Drop for Account<'_> {
+impl Drop for TestAccount<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             let log = self.server.log();
@@ -371,13 +371,13 @@ impl Drop for Dovecot {
 }
 
 /// Who owns the mail on disk: Dovecot refuses root.
-struct MailIds {
+struct MailOwner {
     uid: u32,
     gid: u32,
     root: bool,
 }
 
-impl MailIds {
+impl MailOwner {
     fn choose(ours: &Path) -> Self {
         let meta = fs::metadata(ours).expect("metadata");
         match meta.uid() {
@@ -407,9 +407,9 @@ pub(crate) fn hex_sha256(bytes: &[u8]) -> String {
     })
 }
 
-fn configuration(options: &Options, dir: &Path, ids: &MailIds, plain_port: u16, tls_port: u16) -> String {
+fn configuration(options: &DovecotOptions, dir: &Path, ids: &MailOwner, plain_port: u16, tls_port: u16) -> String {
     let (folder, dir) = (dir, dir.display());
-    let MailIds { uid, gid, root } = ids;
+    let MailOwner { uid, gid, root } = ids;
     let mut conf = format!(
         r"
 base_dir = {dir}/run
@@ -482,10 +482,10 @@ userdb {{
                 None => "~/mail".to_owned(),
             };
             match options.format {
-                Format::Maildir => format!("maildir:{mail}:LAYOUT=fs"),
-                Format::MaildirPlusPlus => format!("maildir:{mail}"),
-                Format::Mdbox => format!("mdbox:{mail}"),
-                Format::Sdbox => format!("sdbox:{mail}"),
+                MailFormat::Maildir => format!("maildir:{mail}:LAYOUT=fs"),
+                MailFormat::MaildirPlusPlus => format!("maildir:{mail}"),
+                MailFormat::Mdbox => format!("mdbox:{mail}"),
+                MailFormat::Sdbox => format!("sdbox:{mail}"),
             }
         },
         chroot = if *root { "" } else { "chroot =" },
@@ -504,11 +504,11 @@ userdb {{
         .master
         .map_or_else(String::new, |(user, password)| format!("{user}:{{PLAIN.b64}}{}\n", STANDARD.encode(password)));
     fs::write(format!("{dir}/masters"), masters).expect("write");
-    if let Some(Identity { cert, key }) = match options.certificate {
-        Certificate::Good => Some(&pki().good),
-        Certificate::Expired => Some(&pki().expired),
-        Certificate::WrongName => Some(&pki().wrong_name),
-        Certificate::NoTls => None,
+    if let Some(TlsIdentity { cert, key }) = match options.certificate {
+        ServerCertificate::Good => Some(&pki().good),
+        ServerCertificate::Expired => Some(&pki().expired),
+        ServerCertificate::WrongName => Some(&pki().wrong_name),
+        ServerCertificate::NoTls => None,
     } {
         fs::write(format!("{dir}/cert.pem"), cert).expect("write");
         fs::write(format!("{dir}/key.pem"), key).expect("write");

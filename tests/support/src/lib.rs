@@ -17,11 +17,11 @@ pub mod scripted;
 pub mod snapshot;
 mod wire;
 
-pub use corpus::{Corpus, Message};
-pub use dovecot::{Account, Dovecot, Format, Kind, Options, shared};
+pub use corpus::{Corpus, CorpusMessage};
+pub use dovecot::{Dovecot, DovecotOptions, MailFormat, SharedServer, TestAccount, shared};
 pub use eventually::{eventually, so};
-pub use proxy::{Fault, Proxy};
+pub use proxy::{ConnectionFault, FaultyProxy};
 pub use raw::RawImap;
-pub use scripted::Scripted;
-pub use snapshot::{Snapshot, differences};
-pub use wire::Value;
+pub use scripted::ScriptedServer;
+pub use snapshot::{MailboxSnapshot, differences};
+pub use wire::ReplyValue;

@@ -12,7 +12,7 @@ use crate::cluster::node;
 
 /// A certificate and its key, both PEM.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct TlsIdentity {
     /// The certificate, PEM.
     pub cert: String,
     /// The private key, PEM (PKCS #8).
@@ -21,24 +21,24 @@ pub struct Identity {
 
 /// The authority and what it signed.
 #[derive(Debug)]
-pub struct Pki {
+pub struct TestPki {
     /// The authority's certificate, PEM: what a client must trust.
     pub ca: String,
     /// For `localhost`, `127.0.0.1`, `::1` and this machine as a node's pods reach it.
-    pub good: Identity,
+    pub good: TlsIdentity,
     /// The same names, out of date since 2021.
-    pub expired: Identity,
+    pub expired: TlsIdentity,
     /// In date, for `elsewhere.example` only.
-    pub wrong_name: Identity,
+    pub wrong_name: TlsIdentity,
 }
 
 /// The one authority of this process, made on first use.
-pub fn pki() -> &'static Pki {
-    static PKI: OnceLock<Pki> = OnceLock::new();
-    PKI.get_or_init(Pki::generate)
+pub fn pki() -> &'static TestPki {
+    static PKI: OnceLock<TestPki> = OnceLock::new();
+    PKI.get_or_init(TestPki::generate)
 }
 
-impl Pki {
+impl TestPki {
     fn generate() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.distinguished_name.push(DnType::CommonName, "Mailferry test authority");
@@ -56,7 +56,7 @@ impl Pki {
             params.not_before = date_time_ymd(2020, 1, 1);
             params.not_after = date_time_ymd(until, 1, 1);
             let key = KeyPair::generate().expect("key");
-            Identity { cert: params.signed_by(&key, &issuer).expect("certificate").pem(), key: key.serialize_pem() }
+            TlsIdentity { cert: params.signed_by(&key, &issuer).expect("certificate").pem(), key: key.serialize_pem() }
         };
         let node = node::ADDRESS.to_string();
         let here = ["localhost", "127.0.0.1", "::1", &node];
@@ -77,7 +77,7 @@ impl Pki {
     }
 }
 
-impl Identity {
+impl TlsIdentity {
     /// A server's settings that show this certificate.
     #[must_use]
     pub fn server(&self) -> Arc<ServerConfig> {

@@ -35,7 +35,7 @@ pub enum Direction {
 
 /// How a connection breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum BreakMode {
     /// Both ends see an orderly end of stream.
     Close,
     /// Both ends see a reset.
@@ -46,7 +46,7 @@ pub enum How {
 
 /// When.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum When {
+pub enum BreakPoint {
     /// After exactly so many bytes went this way.
     Bytes(Direction, u64),
     /// After these bytes went this way (in plaintext only).
@@ -55,28 +55,28 @@ pub enum When {
 
 /// One way to break a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ConnectionFault {
     /// At which moment.
-    pub when: When,
+    pub when: BreakPoint,
     /// In what way.
-    pub how: How,
+    pub how: BreakMode,
 }
 
 /// A running proxy; ends, with its connections, when dropped.
 #[derive(Debug)]
-pub struct Proxy {
+pub struct FaultyProxy {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ProxyState {
     target: SocketAddr,
     /// Nanoseconds, one way.
     delay: AtomicU64,
     /// For the connections to come: one entry each.
-    faults: Mutex<Vec<Option<Fault>>>,
-    open: Mutex<Vec<Arc<Link>>>,
+    faults: Mutex<Vec<Option<ConnectionFault>>>,
+    open: Mutex<Vec<Arc<ProxiedConnection>>>,
     accepted: AtomicUsize,
     carried: [AtomicU64; 2],
     /// Told whenever bytes were delivered.
@@ -84,13 +84,13 @@ struct Shared {
     ended: AtomicBool,
 }
 
-impl Shared {
+impl ProxyState {
     fn delay(&self) -> Duration {
         Duration::from_nanos(self.delay.load(Ordering::SeqCst))
     }
 }
 
-impl Shared {
+impl ProxyState {
     fn count(&self, direction: Direction, bytes: u64) {
         self.carried[direction as usize].fetch_add(bytes, Ordering::SeqCst);
         drop(lock(&self.moved.0));
@@ -100,19 +100,19 @@ impl Shared {
 
 /// One connection's two sockets.
 #[derive(Debug)]
-struct Link {
+struct ProxiedConnection {
     client: TcpStream,
     server: TcpStream,
-    broken: Mutex<Option<How>>,
+    broken: Mutex<Option<BreakMode>>,
 }
 
-impl Link {
-    fn break_off(&self, how: How) {
+impl ProxiedConnection {
+    fn break_off(&self, how: BreakMode) {
         *lock(&self.broken) = Some(how);
         match how {
-            How::Stall => {}
-            How::Close => self.shutdown(),
-            How::Reset => {
+            BreakMode::Stall => {}
+            BreakMode::Close => self.shutdown(),
+            BreakMode::Reset => {
                 for socket in [&self.client, &self.server] {
                     SockRef::from(socket).set_linger(Some(Duration::ZERO)).ok();
                 }
@@ -130,7 +130,7 @@ impl Link {
     }
 }
 
-impl Proxy {
+impl FaultyProxy {
     /// Listens on a free port of 127.0.0.1 and carries to a port there, each byte `delay` later (half the round
     /// trip).
     #[must_use]
@@ -143,7 +143,7 @@ impl Proxy {
     pub fn start_at(address: Ipv4Addr, target: u16, delay: Duration) -> Self {
         let listener = TcpListener::bind((address, 0)).expect("a free port");
         let address = listener.local_addr().expect("address");
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ProxyState {
             target: SocketAddr::from((Ipv4Addr::LOCALHOST, target)),
             delay: AtomicU64::new(0),
             faults: Mutex::default(),
@@ -174,12 +174,12 @@ impl Proxy {
 
     /// Breaks connections to come: the next one by the first entry, the one after it by the second; `None` leaves
     /// one alone. When the entries are used up, connections stay whole.
-    pub fn break_next(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
+    pub fn break_next(&self, faults: impl IntoIterator<Item = Option<ConnectionFault>>) {
         lock(&self.shared.faults).extend(faults);
     }
 
     /// Breaks every open connection now.
-    pub fn break_all(&self, how: How) {
+    pub fn break_all(&self, how: BreakMode) {
         for link in lock(&self.shared.open).iter() {
             link.break_off(how);
         }
@@ -208,12 +208,12 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
+impl Drop for FaultyProxy {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
         // Wakes the thread that waits for a connection.
         TcpStream::connect(self.address).ok();
-        self.break_all(How::Close);
+        self.break_all(BreakMode::Close);
     }
 }
 
@@ -221,7 +221,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+fn accept(listener: &TcpListener, shared: &Arc<ProxyState>) {
     for client in listener.incoming() {
         if shared.ended.load(Ordering::SeqCst) {
             return;
@@ -241,13 +241,18 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-fn carry(client: TcpStream, shared: &Arc<Shared>, fault: Option<Fault>, accepted: Instant) -> io::Result<()> {
+fn carry(
+    client: TcpStream,
+    shared: &Arc<ProxyState>,
+    fault: Option<ConnectionFault>,
+    accepted: Instant,
+) -> io::Result<()> {
     let delay = shared.delay();
     wait_until(accepted + 3 * delay);
     let server = TcpStream::connect(shared.target)?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let link = Arc::new(Link { client, server, broken: Mutex::default() });
+    let link = Arc::new(ProxiedConnection { client, server, broken: Mutex::default() });
     lock(&shared.open).push(Arc::clone(&link));
     let fault = fault.map(Arc::new);
     // The client's bytes left when its handshake was over, however early we got them.
@@ -265,11 +270,11 @@ fn carry(client: TcpStream, shared: &Arc<Shared>, fault: Option<Fault>, accepted
 
 /// Carries one direction: one thread reads and stamps, one writes when the time has come.
 fn pump(
-    link: &Arc<Link>,
-    shared: &Arc<Shared>,
+    link: &Arc<ProxiedConnection>,
+    shared: &Arc<ProxyState>,
     direction: Direction,
     not_before: Instant,
-    fault: Option<Arc<Fault>>,
+    fault: Option<Arc<ConnectionFault>>,
 ) -> io::Result<thread::JoinHandle<()>> {
     let (mut from, mut to) = match direction {
         Direction::ToServer => (link.client.try_clone()?, link.server.try_clone()?),
@@ -298,7 +303,7 @@ fn pump(
     });
     let (link, shared) = (Arc::clone(link), Arc::clone(shared));
     Ok(thread::spawn(move || {
-        let mut watch = Watch::new(direction, fault);
+        let mut watch = FaultTrigger::new(direction, fault);
         for (due, piece) in receiver {
             wait_until(due);
             let broken = *lock(&link.broken);
@@ -308,7 +313,7 @@ fn pump(
                     break;
                 }
                 None => {}
-                Some(How::Stall) if !piece.is_empty() => {
+                Some(BreakMode::Stall) if !piece.is_empty() => {
                     // Read on, so that the sender does not notice, and carry nothing.
                     *lock(&room.0) = 0;
                     room.1.notify_all();
@@ -325,7 +330,7 @@ fn pump(
             shared.count(direction, carried as u64);
             if let Some(how) = broken {
                 link.break_off(how);
-                if how != How::Stall {
+                if how != BreakMode::Stall {
                     break;
                 }
             }
@@ -341,26 +346,28 @@ fn pump(
 }
 
 /// Finds the moment at which a connection is to break.
-struct Watch {
-    fault: Option<Arc<Fault>>,
+struct FaultTrigger {
+    fault: Option<Arc<ConnectionFault>>,
     passed: u64,
     recent: Vec<u8>,
 }
 
-impl Watch {
-    fn new(direction: Direction, fault: Option<Arc<Fault>>) -> Self {
-        let ours = |fault: &Arc<Fault>| match &fault.when {
-            When::Bytes(way, _) | When::Seen(way, _) => *way == direction,
+impl FaultTrigger {
+    fn new(direction: Direction, fault: Option<Arc<ConnectionFault>>) -> Self {
+        let ours = |fault: &Arc<ConnectionFault>| match &fault.when {
+            BreakPoint::Bytes(way, _) | BreakPoint::Seen(way, _) => *way == direction,
         };
         Self { fault: fault.filter(ours), passed: 0, recent: Vec::new() }
     }
 
     /// How many bytes of a piece go through, and whether the connection breaks then.
-    fn pass(&mut self, piece: &[u8]) -> (usize, Option<How>) {
+    fn pass(&mut self, piece: &[u8]) -> (usize, Option<BreakMode>) {
         let Some(fault) = &self.fault else { return (piece.len(), None) };
         let end = match &fault.when {
-            When::Bytes(_, limit) => usize::try_from(limit - self.passed).ok().filter(|&left| left <= piece.len()),
-            When::Seen(_, pattern) => {
+            BreakPoint::Bytes(_, limit) => {
+                usize::try_from(limit - self.passed).ok().filter(|&left| left <= piece.len())
+            }
+            BreakPoint::Seen(_, pattern) => {
                 let known = self.recent.len();
                 self.recent.extend_from_slice(piece);
                 let found = self.recent.windows(pattern.len()).position(|window| window == pattern);
@@ -391,23 +398,23 @@ fn wait_until(due: Instant) {
 mod tests {
     use super::*;
 
-    fn watch(when: When) -> Watch {
-        Watch::new(Direction::ToServer, Some(Arc::new(Fault { when, how: How::Close })))
+    fn watch(when: BreakPoint) -> FaultTrigger {
+        FaultTrigger::new(Direction::ToServer, Some(Arc::new(ConnectionFault { when, how: BreakMode::Close })))
     }
 
     #[test]
     fn a_connection_breaks_after_the_last_byte_of_a_pattern_though_it_comes_in_pieces() {
-        let mut watch = watch(When::Seen(Direction::ToServer, b"APPEND".to_vec()));
+        let mut watch = watch(BreakPoint::Seen(Direction::ToServer, b"APPEND".to_vec()));
         assert_eq!(watch.pass(b"a1 APP"), (6, None));
-        assert_eq!(watch.pass(b"END INBOX"), (3, Some(How::Close)));
+        assert_eq!(watch.pass(b"END INBOX"), (3, Some(BreakMode::Close)));
     }
 
     #[test]
     fn a_connection_breaks_after_a_number_of_bytes_and_the_other_way_does_not_count() {
-        let mut ours = watch(When::Bytes(Direction::ToServer, 5));
+        let mut ours = watch(BreakPoint::Bytes(Direction::ToServer, 5));
         assert_eq!(ours.pass(b"abc"), (3, None));
-        assert_eq!(ours.pass(b"abc"), (2, Some(How::Close)));
-        let mut others = watch(When::Bytes(Direction::ToClient, 5));
+        assert_eq!(ours.pass(b"abc"), (2, Some(BreakMode::Close)));
+        let mut others = watch(BreakPoint::Bytes(Direction::ToClient, 5));
         assert_eq!(others.pass(b"abcdefgh"), (8, None));
     }
 }

@@ -13,41 +13,41 @@ use tokio::{
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 
 use crate::{
-    corpus::{Corpus, Message},
+    corpus::{Corpus, CorpusMessage},
     mutf7,
     pki::pki,
-    wire::{self, Parser, Value},
+    wire::{self, ReplyParser, ReplyValue},
 };
 
 /// Both directions of a connection.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
 
 /// How many messages one seeding APPEND holds at most, and from how many bytes on it takes no more.
 const BATCH: (usize, usize) = (100, 4 << 20);
 
 /// A session with a server.
 pub struct RawImap {
-    read: BufReader<ReadHalf<Box<dyn Stream>>>,
-    write: WriteHalf<Box<dyn Stream>>,
+    read: BufReader<ReadHalf<Box<dyn ByteStream>>>,
+    write: WriteHalf<Box<dyn ByteStream>>,
     next_tag: u32,
 }
 
 /// What a server said to one command.
 #[derive(Debug)]
-pub struct Reply {
+pub struct CommandReply {
     /// `OK`, `NO` or `BAD`.
     pub status: String,
     /// The tagged line after the status: response code and text.
     pub text: String,
     /// The untagged replies before it, each without its `*`.
-    pub untagged: Vec<Vec<Value>>,
+    pub untagged: Vec<Vec<ReplyValue>>,
 }
 
 /// A folder as LIST and LSUB tell of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FolderInfo {
+pub struct ListedFolder {
     /// As it travels: modified UTF-7.
     pub raw: String,
     /// Decoded, without the account's prefix, levels separated by `/` whatever the server's separator is.
@@ -58,7 +58,7 @@ pub struct FolderInfo {
     pub subscribed: bool,
 }
 
-impl FolderInfo {
+impl ListedFolder {
     /// Whether it can hold messages.
     #[must_use]
     pub fn selectable(&self) -> bool {
@@ -68,14 +68,14 @@ impl FolderInfo {
 
 /// Where an account keeps its folders.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Namespace {
+pub struct PersonalNamespace {
     /// Before every folder but INBOX, as it travels.
     pub prefix: String,
     /// Between levels.
     pub separator: char,
 }
 
-impl Namespace {
+impl PersonalNamespace {
     /// The name as it travels of a folder whose levels are separated by `/`.
     #[must_use]
     pub fn raw(&self, path: &str) -> String {
@@ -109,11 +109,11 @@ impl RawImap {
         Self::greeted(Box::new(stream)).await
     }
 
-    async fn greeted(stream: Box<dyn Stream>) -> Self {
+    async fn greeted(stream: Box<dyn ByteStream>) -> Self {
         let (read, write) = tokio::io::split(stream);
         let mut imap = Self { read: BufReader::with_capacity(1 << 16, read), write, next_tag: 1 };
         let greeting = read_reply(&mut imap.read).await;
-        assert_eq!(greeting.first().map(Value::text).as_deref(), Some("*"), "greeting {greeting:?}");
+        assert_eq!(greeting.first().map(ReplyValue::text).as_deref(), Some("*"), "greeting {greeting:?}");
         imap
     }
 
@@ -124,28 +124,28 @@ impl RawImap {
     }
 
     /// AUTHENTICATE PLAIN with an authorization identity (empty for none).
-    pub async fn authenticate(&mut self, authzid: &str, user: &str, password: &str) -> Reply {
+    pub async fn authenticate(&mut self, authzid: &str, user: &str, password: &str) -> CommandReply {
         let response = STANDARD.encode(format!("{authzid}\0{user}\0{password}"));
         self.command(format!("AUTHENTICATE PLAIN {response}").as_bytes()).await
     }
 
     /// Sends one command (without tag and line end; literals inside it must be non-synchronizing) and reads to its
     /// tagged reply.
-    pub async fn command(&mut self, command: &[u8]) -> Reply {
+    pub async fn command(&mut self, command: &[u8]) -> CommandReply {
         let mut untagged = Vec::new();
         let (status, text) = self.command_with(command, |values| untagged.push(values)).await;
-        Reply { status, text, untagged }
+        CommandReply { status, text, untagged }
     }
 
     /// The same, panicking when the reply is not OK.
-    pub async fn ok(&mut self, command: &str) -> Reply {
+    pub async fn ok(&mut self, command: &str) -> CommandReply {
         let reply = self.command(command.as_bytes()).await;
         assert_eq!(reply.status, "OK", "{command:?} -> {} {}", reply.status, reply.text);
         reply
     }
 
     /// Sends one command and hands over each untagged reply as it comes, so that none need be kept.
-    pub async fn command_with(&mut self, command: &[u8], mut each: impl FnMut(Vec<Value>)) -> (String, String) {
+    pub async fn command_with(&mut self, command: &[u8], mut each: impl FnMut(Vec<ReplyValue>)) -> (String, String) {
         let tag = format!("t{}", self.next_tag);
         self.next_tag += 1;
         let mut bytes = Vec::with_capacity(command.len() + 16);
@@ -162,7 +162,7 @@ impl RawImap {
         let received = async {
             loop {
                 let mut values = read_reply(read).await;
-                match values.first().map(Value::text).as_deref() {
+                match values.first().map(ReplyValue::text).as_deref() {
                     Some("*") => {
                         values.remove(0);
                         each(values);
@@ -173,36 +173,36 @@ impl RawImap {
             }
         };
         let ((), values) = tokio::join!(sent, received);
-        let words: Vec<String> = values.iter().skip(2).map(Value::text).collect();
+        let words: Vec<String> = values.iter().skip(2).map(ReplyValue::text).collect();
         (values[1].text(), words.join(" "))
     }
 
     /// The account's own namespace: NAMESPACE's first, or what LIST tells.
-    pub async fn namespace(&mut self) -> Namespace {
+    pub async fn namespace(&mut self) -> PersonalNamespace {
         let reply = self.command(b"NAMESPACE").await;
         let personal = reply.untagged.iter().find(|v| v[0].text() == "NAMESPACE").map(|v| v[1].list()[0].clone());
         if let Some(personal) = personal {
             let separator = personal.list()[1].text().chars().next().expect("separator");
-            return Namespace { prefix: personal.list()[0].text(), separator };
+            return PersonalNamespace { prefix: personal.list()[0].text(), separator };
         }
         let reply = self.ok(r#"LIST "" """#).await;
         let separator = reply.untagged[0][2].text().chars().next().expect("separator");
-        Namespace { prefix: String::new(), separator }
+        PersonalNamespace { prefix: String::new(), separator }
     }
 
     /// Every folder, by path.
-    pub async fn folders(&mut self) -> Vec<FolderInfo> {
+    pub async fn folders(&mut self) -> Vec<ListedFolder> {
         let namespace = self.namespace().await;
-        let names = |reply: Reply, kind: &str| -> Vec<(String, Vec<String>)> {
+        let names = |reply: CommandReply, kind: &str| -> Vec<(String, Vec<String>)> {
             let rows = reply.untagged.iter().filter(|v| v[0].text() == kind);
-            rows.map(|v| (v[3].text(), v[1].list().iter().map(Value::text).collect())).collect()
+            rows.map(|v| (v[3].text(), v[1].list().iter().map(ReplyValue::text).collect())).collect()
         };
         let listed = names(self.ok(r#"LIST "" "*""#).await, "LIST");
         let subscribed: BTreeSet<String> =
             names(self.ok(r#"LSUB "" "*""#).await, "LSUB").into_iter().map(|(raw, _)| raw).collect();
-        let mut folders: Vec<FolderInfo> = listed
+        let mut folders: Vec<ListedFolder> = listed
             .into_iter()
-            .map(|(raw, attributes)| FolderInfo {
+            .map(|(raw, attributes)| ListedFolder {
                 path: namespace.path(&raw),
                 subscribed: subscribed.contains(&raw),
                 raw,
@@ -217,7 +217,7 @@ impl RawImap {
 
     /// Appends to a folder (by its name as it travels), in as few commands as may be; panics when refused. Gives
     /// the UIDs. The flags and dates travel exactly as they stand in the messages.
-    pub async fn append(&mut self, folder: &str, messages: &[Message]) -> Vec<u32> {
+    pub async fn append(&mut self, folder: &str, messages: &[CorpusMessage]) -> Vec<u32> {
         let mut uids = Vec::new();
         let mut rest = messages;
         while !rest.is_empty() {
@@ -263,7 +263,7 @@ impl RawImap {
     }
 
     /// Opens a folder (by its name as it travels) for changes.
-    pub async fn select(&mut self, folder: &str) -> Reply {
+    pub async fn select(&mut self, folder: &str) -> CommandReply {
         self.ok(&format!("SELECT {}", quoted(folder))).await
     }
 
@@ -298,8 +298,8 @@ async fn connect(port: u16) -> TcpStream {
     stream
 }
 
-async fn read_reply(stream: &mut (impl AsyncBufRead + Unpin)) -> Vec<Value> {
-    let mut parser = Parser::default();
+async fn read_reply(stream: &mut (impl AsyncBufRead + Unpin)) -> Vec<ReplyValue> {
+    let mut parser = ReplyParser::default();
     loop {
         let mut line = Vec::new();
         stream.read_until(b'\n', &mut line).await.expect("read");

@@ -19,18 +19,18 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    pki::{Identity, pki},
-    raw::Stream,
+    pki::{TlsIdentity, pki},
+    raw::ByteStream,
     wire,
 };
 
 /// One thing to do on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum ScriptStep {
     /// Send bytes; `{tag}` in them stands for the last received command's tag.
     Send(Vec<u8>),
     /// Read commands until one matches; answer those before it as a well-behaved empty server would (see
-    /// [`Conn::ordinary`]). The pattern is compared without case; `*` stands for anything.
+    /// [`ScriptedConnection::ordinary`]). The pattern is compared without case; `*` stands for anything.
     Expect(&'static str),
     /// Greet and answer everything as a well-behaved server with these capabilities until the login is done.
     Login(&'static str),
@@ -42,7 +42,7 @@ pub enum Step {
     Close,
 }
 
-impl Step {
+impl ScriptStep {
     /// Sends text; `{tag}` in it stands for the last received command's tag.
     #[must_use]
     pub fn send(text: &str) -> Self {
@@ -52,14 +52,14 @@ impl Step {
 
 /// A command from the client, with its literals in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
+pub struct ClientCommand {
     /// Its tag.
     pub tag: String,
     /// Everything after the tag, literals included, without the last line end.
     pub bytes: Vec<u8>,
 }
 
-impl Command {
+impl ClientCommand {
     /// The command as text, lossy.
     #[must_use]
     pub fn text(&self) -> String {
@@ -90,31 +90,31 @@ impl Command {
 }
 
 /// One connection of a scripted server.
-pub struct Conn {
-    stream: Option<BufReader<Box<dyn Stream>>>,
+pub struct ScriptedConnection {
+    stream: Option<BufReader<Box<dyn ByteStream>>>,
     capabilities: String,
     tag: String,
     heard: Arc<Mutex<Vec<String>>>,
 }
 
 /// A running scripted server; ends when dropped.
-pub struct Scripted {
+pub struct ScriptedServer {
     port: u16,
     connections: Arc<AtomicUsize>,
     heard: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
-impl fmt::Debug for Scripted {
+impl fmt::Debug for ScriptedServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scripted").field("port", &self.port).finish_non_exhaustive()
     }
 }
 
-impl Scripted {
+impl ScriptedServer {
     /// Plays the first script on the first connection, the second on the second; the last one again on all others.
     /// With an identity each connection begins with TLS.
-    pub async fn play(tls: Option<&Identity>, scripts: Vec<Vec<Step>>) -> Self {
+    pub async fn play(tls: Option<&TlsIdentity>, scripts: Vec<Vec<ScriptStep>>) -> Self {
         let scripts = Arc::new(scripts);
         Self::serve(tls, move |mut conn, at| {
             let scripts = Arc::clone(&scripts);
@@ -124,18 +124,18 @@ impl Scripted {
     }
 
     /// Hands every connection, counted from 0, to a function. An error it returns means that the client has gone.
-    pub async fn serve<F, R>(tls: Option<&Identity>, function: F) -> Self
+    pub async fn serve<F, R>(tls: Option<&TlsIdentity>, function: F) -> Self
     where
-        F: Fn(Conn, usize) -> R + Send + Sync + 'static,
+        F: Fn(ScriptedConnection, usize) -> R + Send + Sync + 'static,
         R: Future<Output = io::Result<()>> + Send + 'static,
     {
         Self::serve_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port"), tls, function)
     }
 
     /// The same on a port that is taken already.
-    pub fn serve_on<F, R>(listener: TcpListener, tls: Option<&Identity>, function: F) -> Self
+    pub fn serve_on<F, R>(listener: TcpListener, tls: Option<&TlsIdentity>, function: F) -> Self
     where
-        F: Fn(Conn, usize) -> R + Send + Sync + 'static,
+        F: Fn(ScriptedConnection, usize) -> R + Send + Sync + 'static,
         R: Future<Output = io::Result<()>> + Send + 'static,
     {
         let port = listener.local_addr().expect("address").port();
@@ -153,7 +153,7 @@ impl Scripted {
                 let (acceptor, function, heard) = (acceptor.clone(), Arc::clone(&function), Arc::clone(&log));
                 sessions.spawn(async move {
                     let stream = begin(tcp, acceptor).await?;
-                    function(Conn::new(stream, heard), at).await
+                    function(ScriptedConnection::new(stream, heard), at).await
                 });
             }
         });
@@ -179,13 +179,13 @@ impl Scripted {
     }
 }
 
-impl Drop for Scripted {
+impl Drop for ScriptedServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn begin(tcp: TcpStream, acceptor: Option<TlsAcceptor>) -> io::Result<Box<dyn Stream>> {
+async fn begin(tcp: TcpStream, acceptor: Option<TlsAcceptor>) -> io::Result<Box<dyn ByteStream>> {
     tcp.set_nodelay(true)?;
     Ok(match acceptor {
         Some(acceptor) => Box::new(acceptor.accept(tcp).await?),
@@ -193,30 +193,30 @@ async fn begin(tcp: TcpStream, acceptor: Option<TlsAcceptor>) -> io::Result<Box<
     })
 }
 
-impl Conn {
-    fn new(stream: Box<dyn Stream>, heard: Arc<Mutex<Vec<String>>>) -> Self {
+impl ScriptedConnection {
+    fn new(stream: Box<dyn ByteStream>, heard: Arc<Mutex<Vec<String>>>) -> Self {
         Self { stream: Some(BufReader::new(stream)), capabilities: String::new(), tag: String::new(), heard }
     }
 
-    fn stream(&mut self) -> io::Result<&mut BufReader<Box<dyn Stream>>> {
+    fn stream(&mut self) -> io::Result<&mut BufReader<Box<dyn ByteStream>>> {
         self.stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Plays a script to its end and closes.
-    pub async fn play(&mut self, steps: &[Step]) -> io::Result<()> {
+    pub async fn play(&mut self, steps: &[ScriptStep]) -> io::Result<()> {
         for step in steps {
             match step {
-                Step::Send(bytes) => {
+                ScriptStep::Send(bytes) => {
                     let bytes = replace(bytes, b"{tag}", self.tag.as_bytes());
                     self.send(&bytes).await?;
                 }
-                Step::Expect(pattern) => {
+                ScriptStep::Expect(pattern) => {
                     self.expect(pattern).await?;
                 }
-                Step::Login(capabilities) => self.login(capabilities).await?,
-                Step::StartTls => self.start_tls().await?,
-                Step::Stall => self.stall().await?,
-                Step::Close => return self.close().await,
+                ScriptStep::Login(capabilities) => self.login(capabilities).await?,
+                ScriptStep::StartTls => self.start_tls().await?,
+                ScriptStep::Stall => self.stall().await?,
+                ScriptStep::Close => return self.close().await,
             }
         }
         self.close().await
@@ -230,7 +230,7 @@ impl Conn {
     }
 
     /// Reads one command, with its literals; asks for those that wait to be asked for.
-    pub async fn command(&mut self) -> io::Result<Command> {
+    pub async fn command(&mut self) -> io::Result<ClientCommand> {
         let mut bytes = Vec::new();
         loop {
             let mut line = Vec::new();
@@ -254,7 +254,7 @@ impl Conn {
         let rest = bytes.split_off((space + 1).min(bytes.len()));
         let tag = String::from_utf8_lossy(&bytes).trim_end().to_owned();
         self.tag.clone_from(&tag);
-        Ok(Command { tag, bytes: rest })
+        Ok(ClientCommand { tag, bytes: rest })
     }
 
     /// Reads one line as it is: for what is no command, such as a response to `+`.
@@ -264,9 +264,9 @@ impl Conn {
         Ok(line)
     }
 
-    /// Reads commands until one matches (see [`Command::matches`]), and answers those before it by
+    /// Reads commands until one matches (see [`ClientCommand::matches`]), and answers those before it by
     /// [`Self::ordinary`].
-    pub async fn expect(&mut self, pattern: &str) -> io::Result<Command> {
+    pub async fn expect(&mut self, pattern: &str) -> io::Result<ClientCommand> {
         loop {
             let command = self.command().await?;
             if command.matches(pattern) {
@@ -297,7 +297,7 @@ impl Conn {
     }
 
     /// Answers a command as a well-behaved server would whose account has nothing but an empty INBOX.
-    pub async fn ordinary(&mut self, command: &Command) -> io::Result<()> {
+    pub async fn ordinary(&mut self, command: &ClientCommand) -> io::Result<()> {
         let inbox = "* FLAGS (\\Seen \\Answered \\Flagged \\Deleted \\Draft)\r\n* 0 EXISTS\r\n* 0 RECENT\r\n\
             * OK [PERMANENTFLAGS (\\Seen \\Answered \\Flagged \\Deleted \\Draft \\*)] ok\r\n\
             * OK [UIDVALIDITY 1] ok\r\n* OK [UIDNEXT 1] ok\r\n";
@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn patterns_match_without_case_and_a_star_is_anything() {
-        let command = Command { tag: "a".to_owned(), bytes: b"UID fetch 1:* (UID BODY.PEEK[])".to_vec() };
+        let command = ClientCommand { tag: "a".to_owned(), bytes: b"UID fetch 1:* (UID BODY.PEEK[])".to_vec() };
         for (pattern, expected) in [
             ("uid fetch*", true),
             ("*BODY.PEEK[]*", true),

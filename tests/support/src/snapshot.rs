@@ -9,15 +9,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     raw::{RawImap, quoted},
-    wire::Value,
+    wire::ReplyValue,
 };
 
 /// Everything in an account: folders by path (levels separated by `/`, without the account's prefix).
-pub type Snapshot = BTreeMap<String, FolderFacts>;
+pub type MailboxSnapshot = BTreeMap<String, FolderSnapshot>;
 
 /// One folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FolderFacts {
+pub struct FolderSnapshot {
     /// Its name as it travels.
     pub raw: String,
     /// Whether it can hold messages.
@@ -29,12 +29,12 @@ pub struct FolderFacts {
     /// Its UIDVALIDITY; 0 where it cannot be selected.
     pub uid_validity: u32,
     /// Its messages in UID order.
-    pub messages: Vec<MessageFact>,
+    pub messages: Vec<MessageSnapshot>,
 }
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MessageFact {
+pub struct MessageSnapshot {
     /// Its UID.
     pub uid: u32,
     /// Of every byte of it.
@@ -49,7 +49,7 @@ pub struct MessageFact {
     pub claimed_size: u64,
 }
 
-impl MessageFact {
+impl MessageSnapshot {
     /// What must be equal in a copy: content, flags, date.
     fn what_travels(&self) -> ([u8; 32], &[String], i64) {
         (self.sha256, &self.flags, self.internal_date)
@@ -58,14 +58,14 @@ impl MessageFact {
 
 impl RawImap {
     /// Reads every folder and message of the account. Nothing is changed: EXAMINE and BODY.PEEK only.
-    pub async fn snapshot(&mut self) -> Snapshot {
-        let mut snapshot = Snapshot::new();
+    pub async fn snapshot(&mut self) -> MailboxSnapshot {
+        let mut snapshot = MailboxSnapshot::new();
         for info in self.folders().await {
             let selectable = info.selectable();
             let (uid_validity, messages) =
                 if selectable { self.folder_facts(&info.raw).await } else { (0, Vec::new()) };
             let special = ["\\Sent", "\\Drafts", "\\Trash", "\\Junk", "\\Archive", "\\All", "\\Flagged"];
-            let facts = FolderFacts {
+            let facts = FolderSnapshot {
                 selectable,
                 subscribed: info.subscribed,
                 special_use: info.attributes.iter().find(|a| special.contains(&a.as_str())).cloned(),
@@ -82,7 +82,7 @@ impl RawImap {
     }
 
     /// The messages of one folder (by its name as it travels), with its UIDVALIDITY.
-    pub async fn folder_facts(&mut self, raw: &str) -> (u32, Vec<MessageFact>) {
+    pub async fn folder_facts(&mut self, raw: &str) -> (u32, Vec<MessageSnapshot>) {
         let opened = self.ok(&format!("EXAMINE {}", quoted(raw))).await;
         let validity = opened.untagged.iter().find(|v| v.len() > 2 && v[1].text() == "[UIDVALIDITY");
         let validity = validity.map_or(0, |v| v[2].text().trim_end_matches(']').parse().expect("UIDVALIDITY"));
@@ -90,26 +90,27 @@ impl RawImap {
         let command = b"UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])";
         let (status, text) = self
             .command_with(command, |reply| {
-                if reply.get(1).map(Value::text).as_deref() == Some("FETCH") {
+                if reply.get(1).map(ReplyValue::text).as_deref() == Some("FETCH") {
                     messages.push(message_fact(reply[2].list()));
                 }
             })
             .await;
         assert_eq!(status, "OK", "FETCH in {raw:?}: {text}");
-        messages.sort_by_key(|m: &MessageFact| m.uid);
+        messages.sort_by_key(|m: &MessageSnapshot| m.uid);
         (validity, messages)
     }
 }
 
-fn message_fact(items: &[Value]) -> MessageFact {
+fn message_fact(items: &[ReplyValue]) -> MessageSnapshot {
     let item = |name: &str| {
         let found = items.chunks(2).find(|pair| pair[0].text() == name);
         found.map_or_else(|| panic!("no {name} in {items:?}"), |pair| &pair[1])
     };
-    let Value::Text(body) = item("BODY[]") else { panic!("no body") };
-    let mut flags: Vec<String> = item("FLAGS").list().iter().map(Value::text).filter(|f| f != "\\Recent").collect();
+    let ReplyValue::Text(body) = item("BODY[]") else { panic!("no body") };
+    let mut flags: Vec<String> =
+        item("FLAGS").list().iter().map(ReplyValue::text).filter(|f| f != "\\Recent").collect();
     flags.sort();
-    MessageFact {
+    MessageSnapshot {
         uid: item("UID").text().parse().expect("UID"),
         sha256: Sha256::digest(body).into(),
         flags,
@@ -123,7 +124,7 @@ fn message_fact(items: &[Value]) -> MessageFact {
 /// subscriptions, and per folder the messages in UID order. One line each; none where they are equal. UIDs may
 /// differ.
 #[must_use]
-pub fn differences(source: &Snapshot, destination: &Snapshot) -> Vec<String> {
+pub fn differences(source: &MailboxSnapshot, destination: &MailboxSnapshot) -> Vec<String> {
     let mut out = Vec::new();
     for path in destination.keys().filter(|path| !source.contains_key(*path)) {
         out.push(format!("{path}: only at the destination"));
@@ -144,8 +145,8 @@ pub fn differences(source: &Snapshot, destination: &Snapshot) -> Vec<String> {
     out
 }
 
-fn message_differences(path: &str, left: &[MessageFact], right: &[MessageFact], out: &mut Vec<String>) {
-    if left.iter().map(MessageFact::what_travels).eq(right.iter().map(MessageFact::what_travels)) {
+fn message_differences(path: &str, left: &[MessageSnapshot], right: &[MessageSnapshot], out: &mut Vec<String>) {
+    if left.iter().map(MessageSnapshot::what_travels).eq(right.iter().map(MessageSnapshot::what_travels)) {
         return;
     }
     let mut counts: BTreeMap<_, (Vec<u32>, Vec<u32>)> = BTreeMap::new();

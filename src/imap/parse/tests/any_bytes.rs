@@ -30,40 +30,40 @@ const VALID: [&[u8]; 22] = [
 ];
 
 #[derive(Debug, Clone)]
-enum Change {
+enum ByteChange {
     Put(prop::sample::Index, u8),
     Insert(prop::sample::Index, u8),
     Cut(prop::sample::Index, usize),
     Repeat(prop::sample::Index, usize),
 }
 
-fn change() -> impl Strategy<Value = Change> {
+fn change() -> impl Strategy<Value = ByteChange> {
     let byte = || prop_oneof![prop::sample::select(b"\"\\(){}[]<>~+*: \r\n0195,NIL\0".to_vec()), any::<u8>()];
     let index = any::<prop::sample::Index>;
     prop_oneof![
-        (index(), byte()).prop_map(|(at, byte)| Change::Put(at, byte)),
-        (index(), byte()).prop_map(|(at, byte)| Change::Insert(at, byte)),
-        (index(), 1_usize..8).prop_map(|(at, length)| Change::Cut(at, length)),
-        (index(), 1_usize..8).prop_map(|(at, length)| Change::Repeat(at, length)),
+        (index(), byte()).prop_map(|(at, byte)| ByteChange::Put(at, byte)),
+        (index(), byte()).prop_map(|(at, byte)| ByteChange::Insert(at, byte)),
+        (index(), 1_usize..8).prop_map(|(at, length)| ByteChange::Cut(at, length)),
+        (index(), 1_usize..8).prop_map(|(at, length)| ByteChange::Repeat(at, length)),
     ]
 }
 
-fn changed(mut raw: Vec<u8>, changes: Vec<Change>) -> Vec<u8> {
+fn changed(mut raw: Vec<u8>, changes: Vec<ByteChange>) -> Vec<u8> {
     for change in changes {
         if raw.is_empty() {
             break;
         }
         match change {
-            Change::Put(at, byte) => {
+            ByteChange::Put(at, byte) => {
                 let at = at.index(raw.len());
                 raw[at] = byte;
             }
-            Change::Insert(at, byte) => raw.insert(at.index(raw.len()), byte),
-            Change::Cut(at, length) => {
+            ByteChange::Insert(at, byte) => raw.insert(at.index(raw.len()), byte),
+            ByteChange::Cut(at, length) => {
                 let at = at.index(raw.len());
                 raw.drain(at..(at + length).min(raw.len()));
             }
-            Change::Repeat(at, length) => {
+            ByteChange::Repeat(at, length) => {
                 let at = at.index(raw.len());
                 let part = raw[at..(at + length).min(raw.len())].to_vec();
                 raw.splice(at..at, part);
@@ -77,7 +77,7 @@ fn changed(mut raw: Vec<u8>, changes: Vec<Change>) -> Vec<u8> {
 fn every_valid_response_is_understood_as_what_it_is() {
     for raw in VALID {
         let response = parse(Bytes::from_static(raw)).unwrap();
-        assert!(!matches!(response, Response::Untagged(Untagged::Other(_))), "{response:?}");
+        assert!(!matches!(response, Response::Untagged(UntaggedResponse::Other(_))), "{response:?}");
     }
 }
 
@@ -116,10 +116,10 @@ proptest! {
         let raw = [
             format!("* 1 FETCH (BODY[] {{{}}}\r\n", body.len()).as_bytes(), &body, format!(" UID {uid})\r\n").as_bytes()
         ].concat();
-        let expected = Fetch {
-            seq: 1, uid: Some(uid), sections: vec![(String::new(), Some(body.into()))], ..Fetch::default()
+        let expected = FetchResponse {
+            seq: 1, uid: Some(uid), sections: vec![(String::new(), Some(body.into()))], ..FetchResponse::default()
         };
-        prop_assert_eq!(parse(raw.into()), Ok(Response::Untagged(Untagged::Fetch(expected))));
+        prop_assert_eq!(parse(raw.into()), Ok(Response::Untagged(UntaggedResponse::Fetch(expected))));
     }
 
     #[test]

@@ -9,10 +9,10 @@ fn a_message_with_everything_is_read() {
          RFC822.SIZE 5 MODSEQ (624140003) EMAILID (M6d99) BODY[] {5}\r\na\r\n)()",
     );
     assert_eq!(message.sections, [section("", b"a\r\n)(")]);
-    let rest = Fetch { sections: Vec::new(), ..message };
+    let rest = FetchResponse { sections: Vec::new(), ..message };
     assert_eq!(
         rest,
-        Fetch {
+        FetchResponse {
             seq: 12,
             uid: Some(7),
             flags: Some(vec![Flag::Seen, keyword(b"$Forwarded")]),
@@ -29,7 +29,7 @@ fn a_message_with_everything_is_read() {
 fn a_body_is_not_copied() {
     let raw = Bytes::from([&b"* 1 FETCH (BODY[] {1000}\r\n"[..], &[b'x'; 1000], b")\r\n"].concat());
     let start = raw.as_ptr() as usize;
-    let Response::Untagged(Untagged::Fetch(message)) = parse(raw).unwrap() else { panic!("a FETCH") };
+    let Response::Untagged(UntaggedResponse::Fetch(message)) = parse(raw).unwrap() else { panic!("a FETCH") };
     let body = message.sections[0].1.clone().unwrap();
     assert_eq!(body.len(), 1000);
     assert_eq!(body.as_ptr() as usize - start, 26);
@@ -44,17 +44,22 @@ fn fetch_of_any_spelling_is_read() {
         "* 3 FETCH (UID 9 FLAGS ( \\Seen ))",
         "* 3 FETCH(UID 9 FLAGS(\\Seen))",
     ] {
-        let expected = Fetch { seq: 3, uid: Some(9), flags: Some(vec![Flag::Seen]), ..Fetch::default() };
+        let expected =
+            FetchResponse { seq: 3, uid: Some(9), flags: Some(vec![Flag::Seen]), ..FetchResponse::default() };
         assert_eq!(fetch(line), expected, "{line}");
     }
-    assert_eq!(fetch("* 3 FETCH ()"), Fetch { seq: 3, ..Fetch::default() });
+    assert_eq!(fetch("* 3 FETCH ()"), FetchResponse { seq: 3, ..FetchResponse::default() });
 }
 
 #[test]
 fn a_line_may_end_with_lf_alone() {
     assert_eq!(
         parse(Bytes::from_static(b"* 1 FETCH (BODY[] {2}\nab)\n")).unwrap(),
-        Response::Untagged(Untagged::Fetch(Fetch { seq: 1, sections: vec![section("", b"ab")], ..Fetch::default() }))
+        Response::Untagged(UntaggedResponse::Fetch(FetchResponse {
+            seq: 1,
+            sections: vec![section("", b"ab")],
+            ..FetchResponse::default()
+        }))
     );
 }
 
@@ -128,10 +133,13 @@ fn odd_keywords_never_cost_the_other_flags() {
         let expected = vec![Flag::Seen, Flag::Keyword(Bytes::copy_from_slice(raw)), Flag::Flagged];
         assert_eq!(message.flags, Some(expected.clone()), "{}", raw.escape_ascii());
         assert_eq!(message.uid, Some(5));
-        assert_eq!(data([b"* FLAGS (\\Seen ", raw, b" \\Flagged)"].concat()), Untagged::Flags(expected.clone()));
+        assert_eq!(
+            data([b"* FLAGS (\\Seen ", raw, b" \\Flagged)"].concat()),
+            UntaggedResponse::Flags(expected.clone())
+        );
         assert_eq!(
             code([b"* OK [PERMANENTFLAGS (\\Seen ", raw, b" \\Flagged)] Ok"].concat()),
-            Code::PermanentFlags(expected)
+            ResponseCode::PermanentFlags(expected)
         );
     }
     assert_eq!(
@@ -170,17 +178,17 @@ fn unknown_items_are_passed() {
         "X {bar",
     ] {
         let message = fetch(format!("* 1 FETCH ({item} UID 5)"));
-        assert_eq!(message, Fetch { seq: 1, uid: Some(5), ..Fetch::default() }, "{item}");
+        assert_eq!(message, FetchResponse { seq: 1, uid: Some(5), ..FetchResponse::default() }, "{item}");
     }
 }
 
 #[test]
 fn numbers_that_do_not_fit_are_left_out() {
     let message = fetch("* 1 FETCH (UID 4294967296 RFC822.SIZE 18446744073709551616 MODSEQ (99999999999999999999))");
-    assert_eq!(message, Fetch { seq: 1, ..Fetch::default() });
+    assert_eq!(message, FetchResponse { seq: 1, ..FetchResponse::default() });
     for value in ["0", "-84", "x", "\"5\"", "NIL", "(5)", "5x"] {
         let message = fetch(format!("* 1 FETCH (UID {value} FLAGS ())"));
-        assert_eq!(message, Fetch { seq: 1, flags: Some(vec![]), ..Fetch::default() }, "{value}");
+        assert_eq!(message, FetchResponse { seq: 1, flags: Some(vec![]), ..FetchResponse::default() }, "{value}");
     }
     assert_eq!(fetch("* 1 FETCH (UID 4294967295)").uid, Some(u32::MAX));
     assert_eq!(fetch("* 1 FETCH (RFC822.SIZE 18446744073709551615)").size, Some(u64::MAX));

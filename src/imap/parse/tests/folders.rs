@@ -46,7 +46,7 @@ fn folder_lists_of_real_servers_are_read() {
         assert_eq!(item.delimiter, delimiter, "{line}");
         assert_eq!(item.name, name, "{line}");
     }
-    assert!(matches!(data("* LSUB () \".\" x"), Untagged::Lsub(_)));
+    assert!(matches!(data("* LSUB () \".\" x"), UntaggedResponse::Lsub(_)));
     assert!(list("* LIST (\\noselect) \"/\" x").has("\\Noselect"));
     assert_eq!(list(b"* LIST () \"/\" \"B\xfcro\"").name, &b"B\xfcro"[..]);
 }
@@ -113,14 +113,14 @@ fn the_status_of_folders_is_read() {
 
 #[test]
 fn namespaces_of_real_servers_are_read() {
-    let namespace = |prefix: &'static str, delimiter| Namespace {
+    let namespace = |prefix: &'static str, delimiter| NamespaceDescriptor {
         prefix: Bytes::from_static(prefix.as_bytes()),
         delimiter: Some(delimiter),
     };
     for (line, expected) in [
         (
             "* NAMESPACE ((\"INBOX.\" \".\")) ((\"user.\" \".\")) ((\"\" \".\"))",
-            Namespaces {
+            NamespaceResponse {
                 personal: vec![namespace("INBOX.", b'.')],
                 other_users: vec![namespace("user.", b'.')],
                 shared: vec![namespace("", b'.')],
@@ -128,7 +128,7 @@ fn namespaces_of_real_servers_are_read() {
         ),
         (
             "* NAMESPACE ((\"INBOX.\" \".\")) NIL ((\"#shared.\" \".\")(\"shared.\" \".\"))",
-            Namespaces {
+            NamespaceResponse {
                 personal: vec![namespace("INBOX.", b'.')],
                 other_users: vec![],
                 shared: vec![namespace("#shared.", b'.'), namespace("shared.", b'.')],
@@ -136,17 +136,23 @@ fn namespaces_of_real_servers_are_read() {
         ),
         (
             "* namespace ((\"\" \"/\")(\"#mh/\" \"/\" \"X-PARAM\" (\"FLAG1\" \"FLAG2\"))) nil nil ",
-            Namespaces { personal: vec![namespace("", b'/'), namespace("#mh/", b'/')], ..Namespaces::default() },
+            NamespaceResponse {
+                personal: vec![namespace("", b'/'), namespace("#mh/", b'/')],
+                ..NamespaceResponse::default()
+            },
         ),
         (
             "* NAMESPACE ((\"\" NIL)) NIL NIL",
-            Namespaces { personal: vec![Namespace { prefix: Bytes::new(), delimiter: None }], ..Namespaces::default() },
+            NamespaceResponse {
+                personal: vec![NamespaceDescriptor { prefix: Bytes::new(), delimiter: None }],
+                ..NamespaceResponse::default()
+            },
         ),
-        ("* NAMESPACE NIL NIL NIL", Namespaces::default()),
+        ("* NAMESPACE NIL NIL NIL", NamespaceResponse::default()),
     ] {
-        assert_eq!(data(line), Untagged::Namespace(expected), "{line}");
+        assert_eq!(data(line), UntaggedResponse::Namespace(expected), "{line}");
     }
-    assert_eq!(data("* NAMESPACE ((("), Untagged::Other("NAMESPACE".to_owned()));
+    assert_eq!(data("* NAMESPACE ((("), UntaggedResponse::Other("NAMESPACE".to_owned()));
 }
 
 #[test]
@@ -156,10 +162,10 @@ fn searches_are_read_completely_or_not_at_all() {
         ("* SEARCH 2 84 882 ", "2,84,882", None),
         ("* search  9 7  8", "7:9", None),
     ] {
-        assert_eq!(data(line), Untagged::Search { numbers: set(numbers), modseq }, "{line}");
+        assert_eq!(data(line), UntaggedResponse::Search { numbers: set(numbers), modseq }, "{line}");
     }
     for line in ["* SEARCH", "* SEARCH "] {
-        assert_eq!(data(line), Untagged::Search { numbers: UidSet::new(), modseq: None });
+        assert_eq!(data(line), UntaggedResponse::Search { numbers: UidSet::new(), modseq: None });
     }
     for line in ["* SEARCH 1 x 3", "* SEARCH 1 4294967296", "* SEARCH 1,2", "* SEARCH 1 (MODSEQ 6", "* SEARCH 1\r\n2"] {
         fails(line);
@@ -182,7 +188,7 @@ fn extended_searches_are_read() {
         ("* ESEARCH UID PARTIAL (1:10 2,3) ALL 1 ", None, true, set("1"), None, None),
         ("* ESEARCH", None, false, UidSet::new(), None, None),
     ] {
-        let expected = Untagged::Esearch { tag: tag.map(str::to_owned), uid, all, count, modseq };
+        let expected = UntaggedResponse::Esearch { tag: tag.map(str::to_owned), uid, all, count, modseq };
         assert_eq!(data(line), expected, "{line}");
     }
     for line in ["* ESEARCH ALL", "* ESEARCH ALL 1:*", "* ESEARCH ALL x", "* ESEARCH (TAG"] {
@@ -198,7 +204,7 @@ fn vanished_messages_are_ranges_not_numbers() {
         ("* VANISHED 405,407", false, set("405,407")),
         ("* VANISHED (EARLIER) ", true, UidSet::new()),
     ] {
-        assert_eq!(data(line), Untagged::Vanished { earlier, uids }, "{line}");
+        assert_eq!(data(line), UntaggedResponse::Vanished { earlier, uids }, "{line}");
     }
     fails("* VANISHED 1 2");
     fails("* VANISHED x");
@@ -206,10 +212,10 @@ fn vanished_messages_are_ranges_not_numbers() {
 
 #[test]
 fn counts_are_read() {
-    assert_eq!(data("* 12 EXISTS"), Untagged::Exists(12));
-    assert_eq!(data("* 0 exists "), Untagged::Exists(0));
-    assert_eq!(data("*  3  RECENT"), Untagged::Recent(3));
-    assert_eq!(data("* 5 EXPUNGE"), Untagged::Expunge(5));
+    assert_eq!(data("* 12 EXISTS"), UntaggedResponse::Exists(12));
+    assert_eq!(data("* 0 exists "), UntaggedResponse::Exists(0));
+    assert_eq!(data("*  3  RECENT"), UntaggedResponse::Recent(3));
+    assert_eq!(data("* 5 EXPUNGE"), UntaggedResponse::Expunge(5));
     fails("* 5 EXPUNGE\r\n* 6 EXPUNGE");
     fails("* 5x EXISTS");
 }

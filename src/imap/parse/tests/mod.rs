@@ -12,7 +12,10 @@ use super::*;
 use crate::error::Error;
 use crate::imap::{
     date::InternalDate,
-    response::{Code, Fetch, Flag, FolderStatus, ListItem, Namespace, Namespaces, QuotaResource, Status, StatusLine},
+    response::{
+        FetchResponse, Flag, FolderStatus, ListItem, NamespaceDescriptor, NamespaceResponse, QuotaResource,
+        ResponseCode, StatusCondition, StatusLine,
+    },
     uid_set::UidSet,
 };
 
@@ -22,7 +25,7 @@ fn read(line: impl AsRef<[u8]>) -> Response {
     parse([line, b"\r\n"].concat().into()).unwrap_or_else(|error| panic!("{}: {error}", line.escape_ascii()))
 }
 
-fn data(line: impl AsRef<[u8]>) -> Untagged {
+fn data(line: impl AsRef<[u8]>) -> UntaggedResponse {
     let line = line.as_ref();
     match read(line) {
         Response::Untagged(untagged) => untagged,
@@ -30,35 +33,35 @@ fn data(line: impl AsRef<[u8]>) -> Untagged {
     }
 }
 
-fn fetch(line: impl AsRef<[u8]>) -> Fetch {
+fn fetch(line: impl AsRef<[u8]>) -> FetchResponse {
     match data(line) {
-        Untagged::Fetch(fetch) => fetch,
+        UntaggedResponse::Fetch(fetch) => fetch,
         other => panic!("{other:?}"),
     }
 }
 
 fn list(line: impl AsRef<[u8]>) -> ListItem {
     match data(line) {
-        Untagged::List(item) | Untagged::Lsub(item) => item,
+        UntaggedResponse::List(item) | UntaggedResponse::Lsub(item) => item,
         other => panic!("{other:?}"),
     }
 }
 
 fn folder_status(line: impl AsRef<[u8]>) -> FolderStatus {
     match data(line) {
-        Untagged::FolderStatus(status) => status,
+        UntaggedResponse::FolderStatus(status) => status,
         other => panic!("{other:?}"),
     }
 }
 
 fn status(line: impl AsRef<[u8]>) -> StatusLine {
     match read(line) {
-        Response::Tagged { line, .. } | Response::Untagged(Untagged::Status(line)) => line,
+        Response::Tagged { line, .. } | Response::Untagged(UntaggedResponse::Status(line)) => line,
         other => panic!("{other:?}"),
     }
 }
 
-fn code(line: impl AsRef<[u8]>) -> Code {
+fn code(line: impl AsRef<[u8]>) -> ResponseCode {
     status(line).code.expect("a code")
 }
 
@@ -85,7 +88,7 @@ fn capabilities_and_what_was_enabled_are_upper_cased() {
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     assert_eq!(
         data("* CAPABILITY IMAP4rev2 literal+  STATUS=SIZE APPENDLIMIT=4294967295 LOGINDISABLED "),
-        Untagged::Capability(words(&[
+        UntaggedResponse::Capability(words(&[
             "IMAP4REV2",
             "LITERAL+",
             "STATUS=SIZE",
@@ -93,8 +96,8 @@ fn capabilities_and_what_was_enabled_are_upper_cased() {
             "LOGINDISABLED"
         ]))
     );
-    assert_eq!(data("* ENABLED condstore QRESYNC"), Untagged::Enabled(words(&["CONDSTORE", "QRESYNC"])));
-    assert_eq!(data("* ENABLED"), Untagged::Enabled(vec![])); // Courier
+    assert_eq!(data("* ENABLED condstore QRESYNC"), UntaggedResponse::Enabled(words(&["CONDSTORE", "QRESYNC"])));
+    assert_eq!(data("* ENABLED"), UntaggedResponse::Enabled(vec![])); // Courier
 }
 
 #[test]
@@ -110,18 +113,21 @@ fn quotas_are_read() {
         ("* QUOTA \"a b\" ()", "a b", vec![]),
         ("* QUOTA x (STORAGE 10 99999999999999999999 MESSAGE 1 5)", "x", vec![resource("MESSAGE", 1, 5)]),
     ] {
-        assert_eq!(data(line), Untagged::Quota { root: root.to_owned(), resources }, "{line}");
+        assert_eq!(data(line), UntaggedResponse::Quota { root: root.to_owned(), resources }, "{line}");
     }
     assert_eq!(
         data("* QUOTAROOT \"INBOX.a b\" \"\" user/x"),
-        Untagged::QuotaRoot {
+        UntaggedResponse::QuotaRoot {
             folder: Bytes::from_static(b"INBOX.a b"),
             roots: vec![String::new(), "user/x".to_owned()]
         }
     );
-    assert_eq!(data("* QUOTAROOT INBOX"), Untagged::QuotaRoot { folder: Bytes::from_static(b"INBOX"), roots: vec![] });
+    assert_eq!(
+        data("* QUOTAROOT INBOX"),
+        UntaggedResponse::QuotaRoot { folder: Bytes::from_static(b"INBOX"), roots: vec![] }
+    );
     for (line, name) in [("* QUOTA", "QUOTA"), ("* QUOTA x y", "QUOTA"), ("* QUOTAROOT", "QUOTAROOT")] {
-        assert_eq!(data(line), Untagged::Other(name.to_owned()), "{line}");
+        assert_eq!(data(line), UntaggedResponse::Other(name.to_owned()), "{line}");
     }
 }
 
@@ -136,9 +142,9 @@ fn identities_are_read() {
             vec![("name".to_owned(), Some("Cyrus IMAPD".to_owned())), ("vendor".to_owned(), None)],
         ),
     ] {
-        assert_eq!(data(line), Untagged::Id(pairs), "{line}");
+        assert_eq!(data(line), UntaggedResponse::Id(pairs), "{line}");
     }
-    assert_eq!(data("* ID x"), Untagged::Other("ID".to_owned()));
+    assert_eq!(data("* ID x"), UntaggedResponse::Other("ID".to_owned()));
 }
 
 #[test]
@@ -156,7 +162,7 @@ fn what_is_unknown_is_no_error() {
         ("", ""),
         ("  ", ""),
     ] {
-        assert_eq!(data(line), Untagged::Other(name.to_owned()), "{line}");
+        assert_eq!(data(line), UntaggedResponse::Other(name.to_owned()), "{line}");
     }
 }
 

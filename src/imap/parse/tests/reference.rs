@@ -52,8 +52,8 @@ fn section_name(section: Option<&Section<'_>>) -> Option<String> {
     }
 }
 
-fn check_fetch(ours: &Fetch, seq: u32, items: &[MessageDataItem<'_>]) {
-    let mut expected = Fetch { seq, ..Fetch::default() };
+fn check_fetch(ours: &FetchResponse, seq: u32, items: &[MessageDataItem<'_>]) {
+    let mut expected = FetchResponse { seq, ..FetchResponse::default() };
     for item in items {
         let mut section = |name: &str, data: &NString<'_>| expected.sections.push((name.to_owned(), nstring(data)));
         match item {
@@ -106,7 +106,7 @@ fn check_status_items(ours: &FolderStatus, name: &[u8], items: &[StatusDataItem]
     assert_eq!(*ours, expected);
 }
 
-fn check_code(ours: Option<&Code>, theirs: Option<&TheirCode<'_>>) {
+fn check_code(ours: Option<&ResponseCode>, theirs: Option<&TheirCode<'_>>) {
     let expected = match theirs {
         None => {
             assert_eq!(ours, None);
@@ -117,28 +117,28 @@ fn check_code(ours: Option<&Code>, theirs: Option<&TheirCode<'_>>) {
                 FlagPerm::Flag(flag) => Flag::parse(text(flag).as_bytes()),
                 FlagPerm::Asterisk => Flag::MayCreate,
             };
-            Code::PermanentFlags(flags.iter().map(flag).collect())
+            ResponseCode::PermanentFlags(flags.iter().map(flag).collect())
         }
-        Some(TheirCode::ReadOnly) => Code::ReadOnly,
-        Some(TheirCode::ReadWrite) => Code::ReadWrite,
-        Some(TheirCode::TryCreate) => Code::TryCreate,
-        Some(TheirCode::UidNext(number)) => Code::UidNext(number.get()),
-        Some(TheirCode::UidValidity(number)) => Code::UidValidity(number.get()),
-        Some(TheirCode::HighestModSeq(number)) => Code::HighestModSeq(number.get()),
-        Some(TheirCode::NoModSeq) => Code::NoModSeq,
+        Some(TheirCode::ReadOnly) => ResponseCode::ReadOnly,
+        Some(TheirCode::ReadWrite) => ResponseCode::ReadWrite,
+        Some(TheirCode::TryCreate) => ResponseCode::TryCreate,
+        Some(TheirCode::UidNext(number)) => ResponseCode::UidNext(number.get()),
+        Some(TheirCode::UidValidity(number)) => ResponseCode::UidValidity(number.get()),
+        Some(TheirCode::HighestModSeq(number)) => ResponseCode::HighestModSeq(number.get()),
+        Some(TheirCode::NoModSeq) => ResponseCode::NoModSeq,
         Some(TheirCode::AppendUid { uid_validity, uid }) => {
-            Code::AppendUid { uid_validity: uid_validity.get(), uids: vec![(uid.get(), uid.get())] }
+            ResponseCode::AppendUid { uid_validity: uid_validity.get(), uids: vec![(uid.get(), uid.get())] }
         }
         Some(TheirCode::Capability(words)) => {
-            Code::Capability(words.as_ref().iter().map(|word| text(word).to_ascii_uppercase()).collect())
+            ResponseCode::Capability(words.as_ref().iter().map(|word| text(word).to_ascii_uppercase()).collect())
         }
-        Some(TheirCode::Alert) => Code::Other("ALERT".to_owned()),
-        Some(TheirCode::OverQuota) => Code::Other("OVERQUOTA".to_owned()),
-        Some(TheirCode::TooBig) => Code::Other("TOOBIG".to_owned()),
-        Some(TheirCode::CopyUid { .. }) => Code::Other("COPYUID".to_owned()),
-        Some(TheirCode::Modified(_)) => Code::Other("MODIFIED".to_owned()),
+        Some(TheirCode::Alert) => ResponseCode::Other("ALERT".to_owned()),
+        Some(TheirCode::OverQuota) => ResponseCode::Other("OVERQUOTA".to_owned()),
+        Some(TheirCode::TooBig) => ResponseCode::Other("TOOBIG".to_owned()),
+        Some(TheirCode::CopyUid { .. }) => ResponseCode::Other("COPYUID".to_owned()),
+        Some(TheirCode::Modified(_)) => ResponseCode::Other("MODIFIED".to_owned()),
         Some(_) => {
-            assert!(matches!(ours, Some(Code::Other(_))), "{ours:?}");
+            assert!(matches!(ours, Some(ResponseCode::Other(_))), "{ours:?}");
             return;
         }
     };
@@ -147,9 +147,9 @@ fn check_code(ours: Option<&Code>, theirs: Option<&TheirCode<'_>>) {
 
 fn check_body(ours: &StatusLine, body: &StatusBody<'_>) {
     let kind = match body.kind {
-        StatusKind::Ok => Status::Ok,
-        StatusKind::No => Status::No,
-        StatusKind::Bad => Status::Bad,
+        StatusKind::Ok => StatusCondition::Ok,
+        StatusKind::No => StatusCondition::No,
+        StatusKind::Bad => StatusCondition::Bad,
     };
     assert_eq!(ours.status, kind);
     // A text that starts with a bracket is taken for a code by anyone.
@@ -157,8 +157,8 @@ fn check_body(ours: &StatusLine, body: &StatusBody<'_>) {
     assert_eq!(ours.text, clean(body.text.as_ref().as_bytes(), 500));
 }
 
-fn check_namespaces(ours: &[Namespace], theirs: &[TheirNamespace<'_>]) {
-    let theirs = theirs.iter().map(|namespace| Namespace {
+fn check_namespaces(ours: &[NamespaceDescriptor], theirs: &[TheirNamespace<'_>]) {
+    let theirs = theirs.iter().map(|namespace| NamespaceDescriptor {
         prefix: Bytes::copy_from_slice(namespace.prefix.as_ref()),
         delimiter: namespace.delimiter.map(|delimiter| delimiter.inner() as u8),
     });
@@ -172,11 +172,11 @@ fn check(ours: &Response, theirs: &Theirs<'_>) {
             assert_eq!(tag, tagged.tag.as_ref());
             check_body(line, &tagged.body);
         }
-        (Response::Untagged(Untagged::Status(line)), Theirs::Status(TheirStatus::Untagged(body))) => {
+        (Response::Untagged(UntaggedResponse::Status(line)), Theirs::Status(TheirStatus::Untagged(body))) => {
             check_body(line, body);
         }
-        (Response::Untagged(Untagged::Status(line)), Theirs::Status(TheirStatus::Bye(bye))) => {
-            assert_eq!(line.status, Status::Bye);
+        (Response::Untagged(UntaggedResponse::Status(line)), Theirs::Status(TheirStatus::Bye(bye))) => {
+            assert_eq!(line.status, StatusCondition::Bye);
             check_code(line.code.as_ref(), bye.code.as_ref());
         }
         (Response::Untagged(ours), Theirs::Data(theirs)) => check_data(ours, theirs),
@@ -184,57 +184,58 @@ fn check(ours: &Response, theirs: &Theirs<'_>) {
     }
 }
 
-fn check_data(ours: &Untagged, theirs: &Data<'_>) {
+fn check_data(ours: &UntaggedResponse, theirs: &Data<'_>) {
     match (ours, theirs) {
-        (Untagged::Capability(ours), Data::Capability(theirs)) => {
+        (UntaggedResponse::Capability(ours), Data::Capability(theirs)) => {
             assert!(
                 ours.iter().eq(&theirs.as_ref().iter().map(|word| text(word).to_ascii_uppercase()).collect::<Vec<_>>())
             );
         }
-        (Untagged::List(ours), Data::List { items, delimiter, mailbox })
-        | (Untagged::Lsub(ours), Data::Lsub { items, delimiter, mailbox }) => {
+        (UntaggedResponse::List(ours), Data::List { items, delimiter, mailbox })
+        | (UntaggedResponse::Lsub(ours), Data::Lsub { items, delimiter, mailbox }) => {
             assert_eq!(ours.attributes, items.iter().map(text).collect::<Vec<_>>());
             assert_eq!(ours.delimiter, delimiter.map(|delimiter| delimiter.inner() as u8));
             assert!(ours.name.eq_ignore_ascii_case(mailbox_name(mailbox)));
         }
-        (Untagged::FolderStatus(ours), Data::Status { mailbox, items }) => {
+        (UntaggedResponse::FolderStatus(ours), Data::Status { mailbox, items }) => {
             check_status_items(ours, mailbox_name(mailbox), items);
         }
-        (Untagged::Search { numbers, modseq }, Data::Search(theirs, their_modseq)) => {
+        (UntaggedResponse::Search { numbers, modseq }, Data::Search(theirs, their_modseq)) => {
             assert_eq!(*numbers, theirs.iter().map(|number| number.get()).collect::<UidSet>());
             assert_eq!(*modseq, their_modseq.map(std::num::NonZero::get));
         }
-        (Untagged::Flags(ours), Data::Flags(theirs)) => {
+        (UntaggedResponse::Flags(ours), Data::Flags(theirs)) => {
             assert_eq!(*ours, theirs.iter().map(|flag| Flag::parse(text(flag).as_bytes())).collect::<Vec<_>>());
         }
-        (Untagged::Exists(ours), Data::Exists(theirs)) | (Untagged::Recent(ours), Data::Recent(theirs)) => {
+        (UntaggedResponse::Exists(ours), Data::Exists(theirs))
+        | (UntaggedResponse::Recent(ours), Data::Recent(theirs)) => {
             assert_eq!(ours, theirs);
         }
-        (Untagged::Expunge(ours), Data::Expunge(theirs)) => assert_eq!(*ours, theirs.get()),
-        (Untagged::Fetch(ours), Data::Fetch { seq, items }) => check_fetch(ours, seq.get(), items.as_ref()),
-        (Untagged::Enabled(ours), Data::Enabled { capabilities }) => assert_eq!(ours.len(), capabilities.len()),
-        (Untagged::Quota { resources, .. }, Data::Quota { quotas, .. }) => {
+        (UntaggedResponse::Expunge(ours), Data::Expunge(theirs)) => assert_eq!(*ours, theirs.get()),
+        (UntaggedResponse::Fetch(ours), Data::Fetch { seq, items }) => check_fetch(ours, seq.get(), items.as_ref()),
+        (UntaggedResponse::Enabled(ours), Data::Enabled { capabilities }) => assert_eq!(ours.len(), capabilities.len()),
+        (UntaggedResponse::Quota { resources, .. }, Data::Quota { quotas, .. }) => {
             let numbers = resources.iter().map(|ours| (ours.usage, ours.limit)).collect::<Vec<_>>();
             assert_eq!(numbers, quotas.as_ref().iter().map(|theirs| (theirs.usage, theirs.limit)).collect::<Vec<_>>());
         }
-        (Untagged::QuotaRoot { folder, roots }, Data::QuotaRoot { mailbox, roots: their_roots }) => {
+        (UntaggedResponse::QuotaRoot { folder, roots }, Data::QuotaRoot { mailbox, roots: their_roots }) => {
             assert!(folder.eq_ignore_ascii_case(mailbox_name(mailbox)));
             assert_eq!(roots.len(), their_roots.len());
         }
-        (Untagged::Id(ours), Data::Id { parameters }) => {
+        (UntaggedResponse::Id(ours), Data::Id { parameters }) => {
             assert_eq!(ours.len(), parameters.as_ref().map_or(0, Vec::len));
         }
-        (Untagged::Vanished { earlier, uids }, Data::Vanished { earlier: their_earlier, known_uids }) => {
+        (UntaggedResponse::Vanished { earlier, uids }, Data::Vanished { earlier: their_earlier, known_uids }) => {
             assert_eq!(earlier, their_earlier);
             let theirs = plain_ranges(known_uids).expect("a set that can be read");
             assert_eq!(*uids, UidSet::from_ranges(theirs));
         }
-        (Untagged::Namespace(ours), Data::Namespace { personal, other, shared }) => {
+        (UntaggedResponse::Namespace(ours), Data::Namespace { personal, other, shared }) => {
             check_namespaces(&ours.personal, personal);
             check_namespaces(&ours.other_users, other);
             check_namespaces(&ours.shared, shared);
         }
-        (Untagged::Other(_), Data::Sort(..) | Data::Thread(_)) => {}
+        (UntaggedResponse::Other(_), Data::Sort(..) | Data::Thread(_)) => {}
         _ => panic!("{ours:?} is not {theirs:?}"),
     }
 }

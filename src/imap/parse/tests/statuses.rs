@@ -8,18 +8,18 @@ fn tagged_lines_are_told_from_untagged_ones() {
         read("a3 OK LOGIN Ok."),
         Response::Tagged {
             tag: "a3".to_owned(),
-            line: StatusLine { status: Status::Ok, code: None, text: "LOGIN Ok.".to_owned() },
+            line: StatusLine { status: StatusCondition::Ok, code: None, text: "LOGIN Ok.".to_owned() },
         }
     );
     for (line, expected) in [
-        ("A1 ok", Status::Ok),
-        ("A1  NO  Permission denied", Status::No),
-        ("A1 BAD Expected end-of-line", Status::Bad),
-        ("From: NO Error in IMAP command received by server.", Status::No), // Courier, running a body as commands
-        ("* BYE [ALERT] Fatal error: TOO MANY CONSECUTIVE PROTOCOL VIOLATIONS: ", Status::Bye),
-        ("* PREAUTH ready", Status::PreAuth),
-        ("* OK", Status::Ok),
-        ("* OK ", Status::Ok),
+        ("A1 ok", StatusCondition::Ok),
+        ("A1  NO  Permission denied", StatusCondition::No),
+        ("A1 BAD Expected end-of-line", StatusCondition::Bad),
+        ("From: NO Error in IMAP command received by server.", StatusCondition::No), // Courier, running a body as commands
+        ("* BYE [ALERT] Fatal error: TOO MANY CONSECUTIVE PROTOCOL VIOLATIONS: ", StatusCondition::Bye),
+        ("* PREAUTH ready", StatusCondition::PreAuth),
+        ("* OK", StatusCondition::Ok),
+        ("* OK ", StatusCondition::Ok),
     ] {
         assert_eq!(status(line).status, expected, "{line}");
     }
@@ -44,11 +44,14 @@ fn continuations_are_read() {
 
 #[test]
 fn response_codes_are_read() {
-    let other = |name: &str| Code::Other(name.to_owned());
+    let other = |name: &str| ResponseCode::Other(name.to_owned());
     for (line, expected) in [
-        ("a OK [APPENDUID 38505 3955] Ok", Code::AppendUid { uid_validity: 38505, uids: vec![(3955, 3955)] }),
-        ("a OK [appenduid 1 16:17] Ok", Code::AppendUid { uid_validity: 1, uids: vec![(16, 17)] }),
-        ("a OK [APPENDUID 1 9,3:5,2:1] Ok", Code::AppendUid { uid_validity: 1, uids: vec![(9, 9), (3, 5), (1, 2)] }),
+        ("a OK [APPENDUID 38505 3955] Ok", ResponseCode::AppendUid { uid_validity: 38505, uids: vec![(3955, 3955)] }),
+        ("a OK [appenduid 1 16:17] Ok", ResponseCode::AppendUid { uid_validity: 1, uids: vec![(16, 17)] }),
+        (
+            "a OK [APPENDUID 1 9,3:5,2:1] Ok",
+            ResponseCode::AppendUid { uid_validity: 1, uids: vec![(9, 9), (3, 5), (1, 2)] },
+        ),
         ("a OK [APPENDUID 1 ] Ok", other("APPENDUID")),
         ("a OK [APPENDUID 0 1] Ok", other("APPENDUID")),
         ("a OK [APPENDUID 1 0] Ok", other("APPENDUID")),
@@ -57,20 +60,20 @@ fn response_codes_are_read() {
         ("a OK [APPENDUID 1 2 3] Ok", other("APPENDUID")),
         ("a OK [COPYUID 1795470541 1,1:3 1,1:3] Ok", other("COPYUID")), // GreenMail
         ("a OK [COPYUID 1795469504  ] Ok", other("COPYUID")),
-        ("* OK [HIGHESTMODSEQ 715194045007] Highest", Code::HighestModSeq(715_194_045_007)),
-        ("* OK [NOMODSEQ] No", Code::NoModSeq),
-        ("* OK [UIDNEXT 4392] Predicted", Code::UidNext(4392)),
+        ("* OK [HIGHESTMODSEQ 715194045007] Highest", ResponseCode::HighestModSeq(715_194_045_007)),
+        ("* OK [NOMODSEQ] No", ResponseCode::NoModSeq),
+        ("* OK [UIDNEXT 4392] Predicted", ResponseCode::UidNext(4392)),
         ("* OK [UIDNEXT 99999999999] Predicted", other("UIDNEXT")),
-        ("* OK [UIDVALIDITY 3857529045] valid", Code::UidValidity(3_857_529_045)),
-        ("a OK [READ-ONLY] Ok", Code::ReadOnly),
-        ("a OK [read-write]", Code::ReadWrite),
-        ("a NO [TRYCREATE] Mailbox does not exist", Code::TryCreate),
+        ("* OK [UIDVALIDITY 3857529045] valid", ResponseCode::UidValidity(3_857_529_045)),
+        ("a OK [READ-ONLY] Ok", ResponseCode::ReadOnly),
+        ("a OK [read-write]", ResponseCode::ReadWrite),
+        ("a NO [TRYCREATE] Mailbox does not exist", ResponseCode::TryCreate),
         (
             "* OK [CAPABILITY IMAP4rev1 literal+ AUTH=PLAIN ] Ready",
-            Code::Capability(vec!["IMAP4REV1".into(), "LITERAL+".into(), "AUTH=PLAIN".into()]),
+            ResponseCode::Capability(vec!["IMAP4REV1".into(), "LITERAL+".into(), "AUTH=PLAIN".into()]),
         ),
-        ("* OK [PERMANENTFLAGS (\\* \\Seen)] Limited", Code::PermanentFlags(vec![Flag::MayCreate, Flag::Seen])), // Courier
-        ("* OK [PERMANENTFLAGS ()] Read-only", Code::PermanentFlags(vec![])),
+        ("* OK [PERMANENTFLAGS (\\* \\Seen)] Limited", ResponseCode::PermanentFlags(vec![Flag::MayCreate, Flag::Seen])), // Courier
+        ("* OK [PERMANENTFLAGS ()] Read-only", ResponseCode::PermanentFlags(vec![])),
         ("* OK [PERMANENTFLAGS x] ?", other("PERMANENTFLAGS")),
         ("* OK [MYRIGHTS \"acdilrsw\"] ACL", other("MYRIGHTS")), // Courier
         ("* OK [MAILBOXID (2f3a)] Ok", other("MAILBOXID")),      // Cyrus

@@ -8,14 +8,14 @@ use std::{
 
 /// An image in a file that `ctr images import`, `podman load` and others take.
 #[derive(Debug)]
-pub struct Image {
+pub struct ContainerImage {
     /// Its name and tag.
     pub name: String,
     /// The file.
     pub archive: PathBuf,
 }
 
-impl Image {
+impl ContainerImage {
     /// Mailferry's image, by the last stage of its Dockerfile, with a program of this machine and the libraries that it was
     /// linked with.
     #[must_use]

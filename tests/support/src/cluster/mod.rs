@@ -1,6 +1,6 @@
 //! A real Kubernetes: etcd, the API server and its controllers on an address of their own, ready in seconds.
 //!
-//! Without a node a test plays the kubelet, by patching a pod's status; [`Node`] adds a real one. `scripts/kubernetes.sh` says which programs
+//! Without a node a test plays the kubelet, by patching a pod's status; [`TestNode`] adds a real one. `scripts/kubernetes.sh` says which programs
 //! these are, and builds them at first.
 
 mod image;
@@ -26,12 +26,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kube::{Client, Config, config::AuthInfo};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-pub use image::Image;
-pub use node::Node;
+pub use image::ContainerImage;
+pub use node::TestNode;
 pub use objects::{apply, documents, namespace, wait_for, wait_within};
-pub use process::Process;
+pub use process::ChildProcess;
 
-use crate::{eventually, pki::Identity};
+use crate::{eventually, pki::TlsIdentity};
 use pki::ClusterPki;
 
 /// The Service `kubernetes`, by which pods reach the API server.
@@ -44,9 +44,9 @@ const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// A cluster's control plane; ends when dropped, and with this process however that ends.
 pub struct ControlPlane {
     // Fields end in this order.
-    controllers: Mutex<Vec<Process>>,
-    api_server: Mutex<Option<Process>>,
-    etcd: Process,
+    controllers: Mutex<Vec<ChildProcess>>,
+    api_server: Mutex<Option<ChildProcess>>,
+    etcd: ChildProcess,
     api_flags: Vec<String>,
     url: String,
     pki: ClusterPki,
@@ -55,7 +55,7 @@ pub struct ControlPlane {
 
 /// How a control plane is set up.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct ControlPlaneOptions {
     /// Where the API server listens; a loopback address of its own otherwise.
     pub address: Option<IpAddr>,
     /// More flags for the API server.
@@ -86,18 +86,18 @@ pub fn blocking<T: Send, F: Future<Output = T>>(work: impl FnOnce() -> F + Send)
 impl ControlPlane {
     /// Starts one on loopback and waits until it is ready.
     pub async fn start() -> Self {
-        Self::start_with(Options::default()).await
+        Self::start_with(ControlPlaneOptions::default()).await
     }
 
     /// Starts one and waits until it is ready.
-    pub async fn start_with(options: Options) -> Self {
+    pub async fn start_with(options: ControlPlaneOptions) -> Self {
         let folder =
             tempfile::Builder::new().prefix("mailferry-kubernetes-").tempdir().expect("temporary folder").keep();
         let own = loopback();
         let address = options.address.unwrap_or(own);
         let pki = ClusterPki::generate(&folder, address);
         let (client, peer) = (format!("http://{own}:2379"), format!("http://{own}:2380"));
-        let etcd = Process::start_with_end(
+        let etcd = ChildProcess::start_with_end(
             &program("etcd").expect("etcd"),
             [
                 format!("--data-dir={}", folder.join("etcd").display()),
@@ -175,7 +175,8 @@ impl ControlPlane {
 
     /// Starts the API server again, with all that it knew, and waits until it is ready.
     pub async fn start_api_server(&self) {
-        let process = Process::start(&program("kube-apiserver").expect("API server"), &self.api_flags, &self.folder);
+        let process =
+            ChildProcess::start(&program("kube-apiserver").expect("API server"), &self.api_flags, &self.folder);
         *self.api_server.lock().expect("API server") = Some(process);
         let mut config = self.config();
         config.default_retry = false;
@@ -232,7 +233,7 @@ impl ControlPlane {
             "--kube-api-qps=200".into(),
             "--kube-api-burst=400".into(),
         ];
-        self.controllers.lock().expect("controllers").push(Process::start(&manager, flags, &self.folder));
+        self.controllers.lock().expect("controllers").push(ChildProcess::start(&manager, flags, &self.folder));
         true
     }
 
@@ -248,7 +249,7 @@ impl ControlPlane {
             "--secure-port=0".into(),
         ];
         let scheduler = program("kube-scheduler").expect("kube-scheduler");
-        self.controllers.lock().expect("controllers").push(Process::start(&scheduler, flags, &self.folder));
+        self.controllers.lock().expect("controllers").push(ChildProcess::start(&scheduler, flags, &self.folder));
     }
 
     /// A kubeconfig of (group, user).
@@ -257,7 +258,7 @@ impl ControlPlane {
     }
 
     /// Writes a kubeconfig for whoever a certificate names.
-    fn write_kubeconfig(&self, name: &str, identity: &Identity) -> PathBuf {
+    fn write_kubeconfig(&self, name: &str, identity: &TlsIdentity) -> PathBuf {
         let [ca, cert, key] = [&self.pki.ca, &identity.cert, &identity.key].map(|pem| STANDARD.encode(pem));
         let path = self.folder.join(name);
         let text = format!(

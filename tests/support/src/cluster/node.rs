@@ -19,7 +19,7 @@ use k8s_openapi::{
 use kube::Api;
 use rcgen::{ExtendedKeyUsagePurpose as Usage, SanType};
 
-use super::{ControlPlane, Image, Options, Process, objects::wait_for, pki::name, program};
+use super::{ChildProcess, ContainerImage, ControlPlane, ControlPlaneOptions, objects::wait_for, pki::name, program};
 use crate::{eventually, so};
 
 /// The node, and this machine as pods see it.
@@ -38,28 +38,28 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// A cluster of one node; ends when dropped, and with this process however that ends.
 #[derive(Debug)]
-pub struct Node {
+pub struct TestNode {
     // Fields end in this order; the lock is last.
-    runtime: Mutex<Option<(Process, Process)>>,
-    proxy: Mutex<Option<Process>>,
+    runtime: Mutex<Option<(ChildProcess, ChildProcess)>>,
+    proxy: Mutex<Option<ChildProcess>>,
     plane: ControlPlane,
     folder: PathBuf,
-    _remains: Process,
-    _down: Down,
+    _remains: ChildProcess,
+    _down: NodeTeardown,
     _lock: File,
 }
 
 /// Runs node-down.sh when everything before it has ended.
 #[derive(Debug)]
-struct Down;
+struct NodeTeardown;
 
-impl Drop for Down {
+impl Drop for NodeTeardown {
     fn drop(&mut self) {
         node_down();
     }
 }
 
-impl Node {
+impl TestNode {
     /// Why this machine can't run a node, if so.
     #[must_use]
     pub fn lacking() -> Option<String> {
@@ -98,7 +98,7 @@ impl Node {
             lock.lock().expect("lock");
         }
         node_down();
-        let down = Down;
+        let down = NodeTeardown;
         let folder = tempfile::Builder::new().prefix("mailferry-node-").tempdir().expect("temporary folder").keep();
         fs::create_dir_all(STATE).expect("folder");
         let forwards = fs::read("/proc/sys/net/ipv4/ip_forward").expect("ip_forward");
@@ -108,12 +108,12 @@ impl Node {
         // Where this process is killed, the lock is let go and this is what still happens.
         let end =
             format!("script=$(cat '{}'); sleep 1; flock /run/mailferry-node.lock sh -c \"$script\"", script.display());
-        let remains = Process::start_with_end(Path::new("/bin/sleep"), ["infinity"], &folder, &end);
+        let remains = ChildProcess::start_with_end(Path::new("/bin/sleep"), ["infinity"], &folder, &end);
 
         run("ip", &["link", "add", "mailferry0", "type", "bridge"]);
         run("ip", &["address", "add", &format!("{ADDRESS}/16"), "dev", "mailferry0"]);
         run("ip", &["link", "set", "mailferry0", "up"]);
-        let options = Options { address: Some(IpAddr::V4(ADDRESS)), ..Options::default() };
+        let options = ControlPlaneOptions { address: Some(IpAddr::V4(ADDRESS)), ..ControlPlaneOptions::default() };
         let plane = ControlPlane::start_with(options).await;
         write_settings(&plane, &folder);
         let node = Self {
@@ -128,9 +128,9 @@ impl Node {
         node.plane.start_controllers(&["*"]);
         node.plane.start_scheduler();
         node.start_runtime().await;
-        node.load(&Image::pause(PAUSE, &node.folder));
+        node.load(&ContainerImage::pause(PAUSE, &node.folder));
         let kubeconfig = node.plane.kubeconfig_of("proxy", ("", "system:kube-proxy"));
-        let proxy = Process::start(
+        let proxy = ChildProcess::start(
             &program("kube-proxy").expect("kube-proxy"),
             [
                 format!("--kubeconfig={}", kubeconfig.display()),
@@ -165,7 +165,7 @@ impl Node {
     }
 
     /// Gives it an image, under the name that a pod may call it.
-    pub fn load(&self, image: &Image) {
+    pub fn load(&self, image: &ContainerImage) {
         let socket = format!("{STATE}/containerd.sock");
         let archive = image.archive.display().to_string();
         let ctr = ["-a", &socket, "-n", "k8s.io", "images"];
@@ -197,22 +197,22 @@ impl Node {
 
     /// Lets nothing through from a pod to the API server, until the result is dropped.
     #[must_use]
-    pub fn cut_off_from_api_server(&self, pod: IpAddr) -> CutOff {
+    pub fn cut_off_from_api_server(&self, pod: IpAddr) -> ApiServerCutoff {
         run("nft", &["add table ip mailferry-test"]);
         run("nft", &["add chain ip mailferry-test input { type filter hook input priority 0 ; }"]);
         run("nft", &[&format!("add rule ip mailferry-test input ip saddr {pod} tcp dport 6443 drop")]);
-        CutOff(())
+        ApiServerCutoff(())
     }
 
     async fn start_runtime(&self) {
-        let containerd = Process::start(
+        let containerd = ChildProcess::start(
             Path::new("/usr/bin/containerd"),
             ["--config".into(), self.folder.join("containerd.toml").display().to_string()],
             &self.folder,
         );
         let socket = format!("{STATE}/containerd.sock");
         eventually("containerd answers", async || so(answers(&socket), containerd.log_tail())).await;
-        let kubelet = Process::start(
+        let kubelet = ChildProcess::start(
             &program("kubelet").expect("kubelet"),
             [
                 format!("--config={}", self.folder.join("kubelet.yaml").display()),
@@ -237,9 +237,9 @@ fn ready_since(node: Option<&NodeObject>) -> Option<Time> {
 
 /// A pod that can't reach the API server, while this lives.
 #[derive(Debug)]
-pub struct CutOff(());
+pub struct ApiServerCutoff(());
 
-impl Drop for CutOff {
+impl Drop for ApiServerCutoff {
     fn drop(&mut self) {
         run("nft", &["delete table ip mailferry-test"]);
     }

@@ -7,14 +7,14 @@ use rcgen::{
     KeyUsagePurpose, SanType, date_time_ymd,
 };
 
-use crate::pki::Identity;
+use crate::pki::TlsIdentity;
 
 /// The authority and what it signed.
 pub(super) struct ClusterPki {
     /// The authority's certificate, PEM.
     pub ca: String,
     /// An administrator, who may do everything.
-    pub admin: Identity,
+    pub admin: TlsIdentity,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -47,7 +47,14 @@ impl ClusterPki {
     }
 
     /// Signs a certificate for (group, user) and writes it and its key.
-    pub fn write(&self, folder: &Path, file: &str, subject: (&str, &str), usage: Usage, names: &[SanType]) -> Identity {
+    pub fn write(
+        &self,
+        folder: &Path,
+        file: &str,
+        subject: (&str, &str),
+        usage: Usage,
+        names: &[SanType],
+    ) -> TlsIdentity {
         let identity = sign(&self.issuer, subject, usage, names);
         write(folder, &format!("{file}.crt"), &identity.cert);
         write(folder, &format!("{file}.key"), &identity.key);
@@ -55,12 +62,17 @@ impl ClusterPki {
     }
 
     /// Signs a client's certificate for (group, user).
-    pub fn client(&self, subject: (&str, &str)) -> Identity {
+    pub fn client(&self, subject: (&str, &str)) -> TlsIdentity {
         sign(&self.issuer, subject, Usage::ClientAuth, &[])
     }
 }
 
-fn sign(issuer: &Issuer<'static, KeyPair>, (group, user): (&str, &str), usage: Usage, names: &[SanType]) -> Identity {
+fn sign(
+    issuer: &Issuer<'static, KeyPair>,
+    (group, user): (&str, &str),
+    usage: Usage,
+    names: &[SanType],
+) -> TlsIdentity {
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
     if !group.is_empty() {
         params.distinguished_name.push(DnType::OrganizationName, group);
@@ -71,7 +83,7 @@ fn sign(issuer: &Issuer<'static, KeyPair>, (group, user): (&str, &str), usage: U
     params.extended_key_usages = vec![usage];
     in_date(&mut params);
     let key = KeyPair::generate().expect("key");
-    Identity { cert: params.signed_by(&key, issuer).expect("certificate").pem(), key: key.serialize_pem() }
+    TlsIdentity { cert: params.signed_by(&key, issuer).expect("certificate").pem(), key: key.serialize_pem() }
 }
 
 fn in_date(params: &mut CertificateParams) {

@@ -10,13 +10,13 @@ use std::{
 
 /// A running program and everything that it started in its process group; killed when dropped.
 #[derive(Debug)]
-pub struct Process {
+pub struct ChildProcess {
     name: String,
     log: PathBuf,
     child: Child,
 }
 
-impl Process {
+impl ChildProcess {
     /// Starts a program whose output goes to the end of `<folder>/<its name>.log`.
     pub fn start<A: AsRef<OsStr>>(program: &Path, args: impl IntoIterator<Item = A>, folder: &Path) -> Self {
         Self::start_with_end(program, args, folder, ":")
@@ -87,7 +87,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         self.child.wait().ok();
