@@ -8,7 +8,7 @@ use crate::{
     imap::{parse, uid_set::UidSet},
     import::{
         encoding::{self, TableEncoding},
-        servers::{ServerChoice, SideSettings},
+        side_settings::{ServerChoice, SideSettings},
         table::{self, TableFormat, TableOptions},
     },
     sync::checkpoint::Checkpoint,

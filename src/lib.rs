@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
-pub mod assignment;
 pub(crate) mod clock;
 pub mod commands;
 pub mod controller;
@@ -12,6 +11,7 @@ pub mod fuzz;
 pub mod imap;
 pub mod import;
 pub mod local;
+pub mod resolve;
 pub mod sync;
 pub mod telemetry;
 pub mod worker;

@@ -14,7 +14,7 @@ use mailferry::{
         check::CheckArgs, checkpoint::CheckpointArgs, controller::ControllerArgs, crds::CrdsArgs, doctor::DoctorArgs,
         export::ExportArgs, import::ImportArgs, run::RunArgs, verify::VerifyArgs, worker::WorkerArgs,
     },
-    local::{run::SyncEngine, text::printable},
+    local::{run::SyncEngine, terminal_text::printable},
     telemetry::logs,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use mailferry_testkit::{
-    Corpus, CorpusMessage, Dovecot, DovecotOptions, FaultyProxy, RawImap, TestAccount, raw::quoted,
+    Corpus, CorpusMessage, Dovecot, DovecotOptions, FaultyProxy, RawImap, TestAccount, imap_client::quoted,
 };
 
 use crate::tools::{Cost, End, Tool};

@@ -15,7 +15,7 @@ use kube::{
     api::{Patch, PatchParams},
     runtime::{WatchStreamExt as _, watcher},
 };
-use mailferry::{api::MailboxSync, controller::objects::SYNC_LABEL};
+use mailferry::{api::MailboxSync, controller::cached_objects::SYNC_LABEL};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    rules,
+    cel_rules,
     scalar::{Duration, Size},
 };
 use crate::error::{Error, ErrorClass, Side};
@@ -33,7 +33,7 @@ pub struct SecretKeyRef {
 /// How one side of a mailbox logs in.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_CREDENTIAL.cel).message(rules::ONE_CREDENTIAL.message))]
+#[x_kube(validation = Rule::new(cel_rules::ONE_CREDENTIAL.cel).message(cel_rules::ONE_CREDENTIAL.message))]
 pub struct Account {
     /// The login name of the account whose mail is meant. Left out: at the source the mailbox's name; at the
     /// destination the source's username.
@@ -80,7 +80,7 @@ impl Account {
 /// An administrator of the server who logs in for each mailbox, so that the customers' passwords need not be known.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::SEPARATOR.cel).message(rules::SEPARATOR.message))]
+#[x_kube(validation = Rule::new(cel_rules::SEPARATOR.cel).message(cel_rules::SEPARATOR.message))]
 pub struct MasterUser {
     /// The administrator's login name.
     #[schemars(length(min = 1, max = 320))]
@@ -112,7 +112,7 @@ pub enum MasterMode {
 /// levels whatever the server uses, and without the server's prefix (`INBOX.`).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::PATTERNS.cel).message(rules::PATTERNS.message))]
+#[x_kube(validation = Rule::new(cel_rules::PATTERNS.cel).message(cel_rules::PATTERNS.message))]
 pub struct FolderRules {
     /// Only folders that match one of these; empty means all. A pattern is a glob (`*` within a level, `**` across
     /// levels: `Projects/**`) or, between slashes, a regular expression that matches the whole name (`/20[0-9]{2}/`).
@@ -130,7 +130,7 @@ pub struct FolderRules {
     /// Put everything, INBOX too, below this folder of the destination, for example `Old mail`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 500))]
-    #[x_kube(validation = Rule::new(rules::INTO.cel).message(rules::INTO.message))]
+    #[x_kube(validation = Rule::new(cel_rules::INTO.cel).message(cel_rules::INTO.message))]
     pub into: Option<String>,
     /// Map: a folder for a special use (sent mail, drafts, junk, trash, archive) goes to the destination's folder for the
     /// same use. Ignore: names stay as they are.
@@ -190,9 +190,9 @@ pub enum Namespaces {
 /// Which messages are synced. What a rule leaves out is counted and reported by rule, and looked at again by each sync.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::SINCE_BEFORE.cel).message(rules::SINCE_BEFORE.message))]
-#[x_kube(validation = Rule::new(rules::AGES.cel).message(rules::AGES.message))]
-#[x_kube(validation = Rule::new(rules::SIZES.cel).message(rules::SIZES.message))]
+#[x_kube(validation = Rule::new(cel_rules::SINCE_BEFORE.cel).message(cel_rules::SINCE_BEFORE.message))]
+#[x_kube(validation = Rule::new(cel_rules::AGES.cel).message(cel_rules::AGES.message))]
+#[x_kube(validation = Rule::new(cel_rules::SIZES.cel).message(cel_rules::SIZES.message))]
 pub struct MessageRules {
     /// Only messages that arrived (INTERNALDATE) at or after this time, for example `2024-01-01T00:00:00Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -227,8 +227,8 @@ pub struct MessageRules {
 /// Messages that may be missing at the destination: all that were not copied for one reason, or single ones of a folder.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_ACCEPTED.cel).message(rules::ONE_ACCEPTED.message))]
-#[x_kube(validation = Rule::new(rules::ACCEPTED_MESSAGES.cel).message(rules::ACCEPTED_MESSAGES.message))]
+#[x_kube(validation = Rule::new(cel_rules::ONE_ACCEPTED.cel).message(cel_rules::ONE_ACCEPTED.message))]
+#[x_kube(validation = Rule::new(cel_rules::ACCEPTED_MESSAGES.cel).message(cel_rules::ACCEPTED_MESSAGES.message))]
 pub struct AcceptNotCopied {
     /// All messages of all folders that were not copied for this reason, also later ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -293,15 +293,15 @@ pub enum DeletionPolicy {
 pub struct Timeouts {
     /// For each of: TCP connect, TLS handshake, greeting.
     #[serde(default = "Timeouts::connect")]
-    #[x_kube(validation = Rule::new(rules::CONNECT.cel).message(rules::CONNECT.message))]
+    #[x_kube(validation = Rule::new(cel_rules::CONNECT.cel).message(cel_rules::CONNECT.message))]
     pub connect: Duration,
     /// Silence while an answer is due.
     #[serde(default = "Timeouts::reply")]
-    #[x_kube(validation = Rule::new(rules::REPLY.cel).message(rules::REPLY.message))]
+    #[x_kube(validation = Rule::new(cel_rules::REPLY.cel).message(cel_rules::REPLY.message))]
     pub reply: Duration,
     /// An idle connection is kept alive by a NOOP this often.
     #[serde(default = "Timeouts::keepalive")]
-    #[x_kube(validation = Rule::new(rules::KEEPALIVE.cel).message(rules::KEEPALIVE.message))]
+    #[x_kube(validation = Rule::new(cel_rules::KEEPALIVE.cel).message(cel_rules::KEEPALIVE.message))]
     pub keepalive: Duration,
 }
 
@@ -328,9 +328,9 @@ impl Default for Timeouts {
 /// What happens after failures that may pass by themselves (network, throttling, a server's protocol error).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::RECONNECT_BACKOFF.cel).message(rules::RECONNECT_BACKOFF.message))]
-#[x_kube(validation = Rule::new(rules::BACKOFF.cel).message(rules::BACKOFF.message))]
-#[x_kube(validation = Rule::new(rules::PATIENCE.cel).message(rules::PATIENCE.message))]
+#[x_kube(validation = Rule::new(cel_rules::RECONNECT_BACKOFF.cel).message(cel_rules::RECONNECT_BACKOFF.message))]
+#[x_kube(validation = Rule::new(cel_rules::BACKOFF.cel).message(cel_rules::BACKOFF.message))]
+#[x_kube(validation = Rule::new(cel_rules::PATIENCE.cel).message(cel_rules::PATIENCE.message))]
 pub struct Retry {
     /// Within an attempt: so many connections in a row may fail, with no progress between, before the attempt ends with
     /// the error.

@@ -13,7 +13,7 @@ use secrecy::SecretBox;
 use zeroize::Zeroizing;
 
 use self::records::{CsvDialect, CsvReader};
-use super::{Account, MailboxEntry, SecretKeyRef, check, rules, validate};
+use super::{Account, MailboxEntry, SecretKeyRef, cel_rules, schema_check, validate};
 use crate::error::{Error, Result};
 
 /// The most mailboxes in one CSV.
@@ -54,7 +54,7 @@ pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Resul
     for (index, column) in header.iter().enumerate() {
         if !COLUMNS.contains(&column.as_str()) {
             // Never the text itself: where the header was forgotten, it may be a password.
-            let meant = check::nearest(column, COLUMNS.into_iter());
+            let meant = schema_check::nearest(column, COLUMNS.into_iter());
             let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
             return Err(wrong(1, format!("the name of column {} is not known{hint}", index + 1))
                 .advice(format!("The first line names the columns: {}", COLUMNS.join(", "))));
@@ -104,7 +104,7 @@ fn mailbox(
     };
     let name = text("name")?.ok_or("name is empty")?;
     if !validate::is_mailbox_name(&name) {
-        return Err(rules::MAILBOX_NAME.message.to_owned());
+        return Err(cel_rules::MAILBOX_NAME.message.to_owned());
     }
     let (source, destination) = (text("source_username")?, text("destination_username")?);
     let secret_name = secret(&name);

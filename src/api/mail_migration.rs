@@ -9,14 +9,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    cel_rules,
     common::{
         Account, DeletionPolicy, FlagPolicy, FolderRules, LastError, LocalRef, MasterUser, MessageRules, Retry,
         SecretKeyRef, Timeouts,
     },
     mail_server::MailServerSpec,
     not_copied::NotCopied,
-    pod::PodOverrides,
-    rules,
+    pod_overrides::PodOverrides,
     scalar::Duration,
     settings::{Cutover, Schedule, SyncSettings, defaults},
 };
@@ -33,7 +33,7 @@ use super::{
     doc = "Mailboxes that are moved from one IMAP server to another.",
     shortname = "mm",
     category = "mailferry",
-    validation = Rule::new(rules::STARTED.cel).message(rules::STARTED.message),
+    validation = Rule::new(cel_rules::STARTED.cel).message(cel_rules::STARTED.message),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Mailboxes", type_ = "integer", json_path = ".status.mailboxes.total"),
     printcolumn(name = "Synced", type_ = "integer", json_path = ".status.mailboxes.synced"),
@@ -51,9 +51,9 @@ use super::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::SOME_MAILBOX.cel).message(rules::SOME_MAILBOX.message))]
-#[x_kube(validation = Rule::new(rules::SOURCE_CREDENTIAL.cel).message(rules::SOURCE_CREDENTIAL.message))]
-#[x_kube(validation = Rule::new(rules::DESTINATION_CREDENTIAL.cel).message(rules::DESTINATION_CREDENTIAL.message))]
+#[x_kube(validation = Rule::new(cel_rules::SOME_MAILBOX.cel).message(cel_rules::SOME_MAILBOX.message))]
+#[x_kube(validation = Rule::new(cel_rules::SOURCE_CREDENTIAL.cel).message(cel_rules::SOURCE_CREDENTIAL.message))]
+#[x_kube(validation = Rule::new(cel_rules::DESTINATION_CREDENTIAL.cel).message(cel_rules::DESTINATION_CREDENTIAL.message))]
 pub struct MailMigrationSpec {
     /// Where mail is read.
     pub source: EndpointSpec,
@@ -96,7 +96,7 @@ pub struct MailMigrationSpec {
     pub connections: i32,
     /// How long one attempt may run. Then it is stopped at a checkpoint, and a new attempt goes on from there.
     #[serde(default = "defaults::deadline")]
-    #[x_kube(validation = Rule::new(rules::DEADLINE.cel).message(rules::DEADLINE.message))]
+    #[x_kube(validation = Rule::new(cel_rules::DEADLINE.cel).message(cel_rules::DEADLINE.message))]
     pub deadline: Duration,
     /// Bounds on every wait for a server.
     #[serde(default)]
@@ -139,7 +139,7 @@ pub struct MailMigrationSpec {
     pub pod_overrides: Option<PodOverrides>,
     /// How long finished pods stay, for their logs.
     #[serde(default = "defaults::ttl")]
-    #[x_kube(validation = Rule::new(rules::TTL.cel).message(rules::TTL.message))]
+    #[x_kube(validation = Rule::new(cel_rules::TTL.cel).message(cel_rules::TTL.message))]
     pub ttl: Duration,
     /// So many failed pods of each mailbox stay for their logs, until ttl.
     #[serde(default = "defaults::failed_pods")]
@@ -147,12 +147,12 @@ pub struct MailMigrationSpec {
     pub failed_pods_limit: i32,
     /// A sync that reports, but moves no byte for so long and does not wait on purpose, is restarted.
     #[serde(default = "defaults::stall_after")]
-    #[x_kube(validation = Rule::new(rules::STALL_AFTER.cel).message(rules::STALL_AFTER.message))]
+    #[x_kube(validation = Rule::new(cel_rules::STALL_AFTER.cel).message(cel_rules::STALL_AFTER.message))]
     pub stall_after: Duration,
     /// How long a sync goes on while it can't reach the API server, and how long the operator waits for a pod that it
     /// lost sight of before another may write to the same destination mailbox.
     #[serde(default = "defaults::offline_grace")]
-    #[x_kube(validation = Rule::new(rules::OFFLINE_GRACE.cel).message(rules::OFFLINE_GRACE.message))]
+    #[x_kube(validation = Rule::new(cel_rules::OFFLINE_GRACE.cel).message(cel_rules::OFFLINE_GRACE.message))]
     pub offline_grace: Duration,
 }
 
@@ -183,7 +183,7 @@ impl MailMigrationSpec {
 /// One side of a migration: a server, by reference or inline, and who logs in.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_SERVER.cel).message(rules::ONE_SERVER.message))]
+#[x_kube(validation = Rule::new(cel_rules::ONE_SERVER.cel).message(cel_rules::ONE_SERVER.message))]
 pub struct EndpointSpec {
     /// A MailServer of this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -202,7 +202,7 @@ pub struct EndpointSpec {
 pub struct MailboxEntry {
     /// A name of your choice, unique in the migration: `alice`, `alice@example.com`.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(rules::MAILBOX_NAME.cel).message(rules::MAILBOX_NAME.message))]
+    #[x_kube(validation = Rule::new(cel_rules::MAILBOX_NAME.cel).message(cel_rules::MAILBOX_NAME.message))]
     pub name: String,
     /// The account that mail is read from.
     #[serde(default)]

@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{common::SecretKeyRef, rules};
+use super::{cel_rules, common::SecretKeyRef};
 
 /// An IMAP server: where it is, how the connection is protected, and how much it may be used.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
@@ -35,7 +35,7 @@ use super::{common::SecretKeyRef, rules};
 pub struct MailServerSpec {
     /// The host's name or IP address, without scheme and port: `imap.example.com`, `192.0.2.7`, `2001:db8::7`.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(rules::HOST.cel).message(rules::HOST.message))]
+    #[x_kube(validation = Rule::new(cel_rules::HOST.cel).message(cel_rules::HOST.message))]
     pub host: String,
     /// The TCP port. Left out: 993 with tls.mode Implicit, else 143.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,9 +67,9 @@ impl MailServerSpec {
 /// How a connection is protected.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_CA.cel).message(rules::ONE_CA.message))]
-#[x_kube(validation = Rule::new(rules::NO_TLS.cel).message(rules::NO_TLS.message))]
-#[x_kube(validation = Rule::new(rules::INSECURE.cel).message(rules::INSECURE.message))]
+#[x_kube(validation = Rule::new(cel_rules::ONE_CA.cel).message(cel_rules::ONE_CA.message))]
+#[x_kube(validation = Rule::new(cel_rules::NO_TLS.cel).message(cel_rules::NO_TLS.message))]
+#[x_kube(validation = Rule::new(cel_rules::INSECURE.cel).message(cel_rules::INSECURE.message))]
 pub struct Tls {
     /// Implicit: TLS from the first byte (port 993). StartTLS: by STARTTLS (port 143). None: passwords and mail travel in
     /// the clear; only for servers on the same machine or a private wire.
@@ -78,7 +78,7 @@ pub struct Tls {
     /// Certificates of extra authorities, as PEM text. The system's authorities stay trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65_536))]
-    #[x_kube(validation = Rule::new(rules::PEM.cel).message(rules::PEM.message))]
+    #[x_kube(validation = Rule::new(cel_rules::PEM.cel).message(cel_rules::PEM.message))]
     pub ca_bundle: Option<String>,
     /// The same from a Secret, instead of caBundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]

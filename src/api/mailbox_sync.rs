@@ -9,11 +9,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    cel_rules,
     common::{Account, LastError, LocalRef, MasterUser},
     mail_server::MailServerSpec,
     not_copied::{LeftOutFolder, NotCopied},
-    pod::PodOverrides,
-    rules,
+    pod_overrides::PodOverrides,
     scalar::Duration,
     settings::SyncSettings,
 };
@@ -51,7 +51,7 @@ pub(crate) const MAX_FOLDERS: usize = 200;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::SAME_MAILBOX.cel).message(rules::SAME_MAILBOX.message))]
+#[x_kube(validation = Rule::new(cel_rules::SAME_MAILBOX.cel).message(cel_rules::SAME_MAILBOX.message))]
 pub struct MailboxSyncSpec {
     /// The MailMigration's name.
     #[schemars(length(min = 1, max = 253))]
@@ -87,7 +87,7 @@ pub struct MailboxSyncSpec {
 /// One side of a mailbox, with the server that was resolved.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::SYNC_CREDENTIAL.cel).message(rules::SYNC_CREDENTIAL.message))]
+#[x_kube(validation = Rule::new(cel_rules::SYNC_CREDENTIAL.cel).message(cel_rules::SYNC_CREDENTIAL.message))]
 pub struct SyncEndpoint {
     /// The MailServer that `server` was taken from, whose limits count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,8 +104,8 @@ pub struct SyncEndpoint {
 /// How a mailbox is doing. `worker` belongs to the sync's pod, everything else to the operator.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::FENCE.cel).message(rules::FENCE.message))]
-#[x_kube(validation = Rule::new(rules::WORKER_ATTEMPT.cel).message(rules::WORKER_ATTEMPT.message))]
+#[x_kube(validation = Rule::new(cel_rules::FENCE.cel).message(cel_rules::FENCE.message))]
+#[x_kube(validation = Rule::new(cel_rules::WORKER_ATTEMPT.cel).message(cel_rules::WORKER_ATTEMPT.message))]
 pub struct MailboxSyncStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,7 +121,7 @@ pub struct MailboxSyncStatus {
     /// The number of the current or last attempt; written before its pod is created.
     #[serde(default)]
     #[schemars(range(min = 0))]
-    #[x_kube(validation = Rule::new(rules::ATTEMPT_GROWS.cel).message(rules::ATTEMPT_GROWS.message))]
+    #[x_kube(validation = Rule::new(cel_rules::ATTEMPT_GROWS.cel).message(cel_rules::ATTEMPT_GROWS.message))]
     pub attempt: i64,
     /// The attempt's pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -297,7 +297,7 @@ pub struct Claim {
 /// What a sync's pod reports.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::REPORT_GROWS.cel).message(rules::REPORT_GROWS.message))]
+#[x_kube(validation = Rule::new(cel_rules::REPORT_GROWS.cel).message(cel_rules::REPORT_GROWS.message))]
 pub struct WorkerStatus {
     /// The attempt that reports.
     #[schemars(range(min = 0))]

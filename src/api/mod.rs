@@ -1,6 +1,6 @@
 //! The custom resources: the only definition of what users write and read (group mailferry.io, version v1alpha1).
 
-pub mod check;
+pub mod cel_rules;
 pub mod common;
 pub mod crd;
 pub mod csv;
@@ -9,10 +9,10 @@ pub mod mail_server;
 pub mod mailbox_sync;
 pub mod names;
 pub mod not_copied;
-pub mod pod;
+pub mod pod_overrides;
 pub(crate) mod rate;
-pub mod rules;
 pub mod scalar;
+pub mod schema_check;
 pub mod settings;
 pub mod validate;
 

@@ -5,8 +5,8 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    cel_rules,
     common::{DeletionPolicy, FlagPolicy, FolderRules, MessageRules, Retry, Timeouts},
-    rules,
     scalar::Duration,
 };
 
@@ -90,7 +90,7 @@ impl Default for SyncSettings {
 #[serde(rename_all = "camelCase")]
 pub struct Schedule {
     /// From the end of a sync to the start of the next one.
-    #[x_kube(validation = Rule::new(rules::EVERY.cel).message(rules::EVERY.message))]
+    #[x_kube(validation = Rule::new(cel_rules::EVERY.cel).message(cel_rules::EVERY.message))]
     pub every: Duration,
     /// Each wait is shortened or lengthened at random by up to so many percent.
     #[serde(default = "defaults::jitter_percent")]
@@ -107,11 +107,11 @@ pub struct Cutover {
     pub at: Option<Time>,
     /// A mailbox is complete when its source's INBOX got nothing new for so long: DNS lives on in caches.
     #[serde(default = "defaults::drain_for")]
-    #[x_kube(validation = Rule::new(rules::DRAIN_FOR.cel).message(rules::DRAIN_FOR.message))]
+    #[x_kube(validation = Rule::new(cel_rules::DRAIN_FOR.cel).message(cel_rules::DRAIN_FOR.message))]
     pub drain_for: Duration,
     /// From the end of a delta sync to the start of the next one, from the cutover on.
     #[serde(default = "defaults::cutover_every")]
-    #[x_kube(validation = Rule::new(rules::CUTOVER_EVERY.cel).message(rules::CUTOVER_EVERY.message))]
+    #[x_kube(validation = Rule::new(cel_rules::CUTOVER_EVERY.cel).message(cel_rules::CUTOVER_EVERY.message))]
     pub every: Duration,
 }
 

@@ -5,15 +5,15 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::{
-    common::{Account, FolderRules, MasterMode, MasterUser, MessageRules, Retry, Timeouts},
-    mail_migration::{EndpointSpec, MailMigrationSpec, MailboxEntry},
-    mail_server::{MailServerSpec, Tls, TlsMode},
-    rules::{
+    cel_rules::{
         ACCEPTED_MESSAGES, AGES, BACKOFF, CONNECT, CUTOVER_EVERY, CelRule, DEADLINE, DESTINATION_CREDENTIAL, DRAIN_FOR,
         EVERY, HOST, INSECURE, INTO, KEEPALIVE, MAILBOX_NAME, NO_TLS, OFFLINE_GRACE, ONE_ACCEPTED, ONE_CA,
         ONE_CREDENTIAL, ONE_SERVER, PATIENCE, PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, SEPARATOR, SINCE_BEFORE, SIZES,
         SOME_MAILBOX, SOURCE_CREDENTIAL, STALL_AFTER, TTL,
     },
+    common::{Account, FolderRules, MasterMode, MasterUser, MessageRules, Retry, Timeouts},
+    mail_migration::{EndpointSpec, MailMigrationSpec, MailboxEntry},
+    mail_server::{MailServerSpec, Tls, TlsMode},
     scalar::Duration,
 };
 

@@ -13,14 +13,14 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::manifests::ManifestArgs;
+use super::manifest_args::ManifestArgs;
 use crate::{
     error::{Error, ErrorClass, Result},
     local::{
         check::{self, CheckWarning, MailboxCheck, WarningTopic, assess, gravest, look},
-        each::{TaskEvent, each},
+        for_each::{TaskEvent, each},
         run::RunLimits,
-        state::{CheckpointFile, StateFolder, default_folder},
+        state_folder::{CheckpointFile, StateFolder, default_folder},
         view::{OutputMode, OutputStyle, event},
     },
     sync::{checkpoint::fingerprint, spec::SyncSpec},

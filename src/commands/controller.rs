@@ -11,7 +11,7 @@ use crate::{
     controller::{
         config::{OperatorConfig, WorkerConfig},
         leader::{LeaderCandidate, identity},
-        run::{OperatorOptions, run},
+        operator::{OperatorOptions, run},
         write_guard,
     },
     error::{Error, Result},

@@ -21,7 +21,7 @@ use crate::{
     api::{MailMigration, MailServer, MailboxSync, crd, scalar},
     controller::{
         config::OperatorConfig,
-        rights::{self, OperatorPermission},
+        permissions::{self, OperatorPermission},
     },
     error::{Error, ErrorClass, Result},
 };
@@ -112,10 +112,10 @@ async fn look(
     };
     let mut findings = vec![Ok(format!("the API server answers: Kubernetes {}", version.git_version))];
     findings.push(definitions(client).await);
-    let mut needed = rights::needed(config, namespaces);
-    needed.extend(rights::for_lease(lease.0, lease.1));
+    let mut needed = permissions::needed(config, namespaces);
+    needed.extend(permissions::for_lease(lease.0, lease.1));
     findings.extend(allowed(client, needed).await);
-    if let Ok(false) = may(client, &rights::wanted()).await {
+    if let Ok(false) = may(client, &permissions::wanted()).await {
         let without = "the operator may not get nodes, and does without: of a lost node's pods it learns the end by their silence only";
         findings.push(Ok(without.to_owned()));
     }

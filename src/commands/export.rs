@@ -13,15 +13,15 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{checkpoint, manifests::ManifestArgs};
+use super::{checkpoint, manifest_args::ManifestArgs};
 use crate::{
     error::{Error, Result},
     local::{
-        each::{TaskEvent, each},
         export::{self, ExportReport, export_mailbox},
-        progress::ProgressBoard,
+        for_each::{TaskEvent, each},
+        progress_board::ProgressBoard,
         run::RunLimits,
-        state::{StateFolder, default_folder},
+        state_folder::{StateFolder, default_folder},
         view::{OutputMode, OutputStyle, event},
     },
     sync::{

@@ -20,10 +20,10 @@ use crate::{
         files, names,
         objects::ImportMetadata,
         plan::{self, ImportPlan, ImportSettings, ObjectLimits},
-        servers::{ServerChoice, SideSettings},
+        side_settings::{ServerChoice, SideSettings},
         table::{self, ImportTable, TableFormat, TableOptions},
     },
-    local::text::{count, printable},
+    local::terminal_text::{count, printable},
 };
 
 /// Turn a list of mailboxes (CSV) into a MailMigration and Secrets: files, or applied to a cluster.

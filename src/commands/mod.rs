@@ -7,7 +7,7 @@ pub mod crds;
 pub mod doctor;
 pub mod export;
 pub mod import;
-pub mod manifests;
+pub mod manifest_args;
 pub mod run;
 pub mod verify;
 pub mod worker;

@@ -12,14 +12,14 @@ use indicatif::MultiProgress;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::manifests::{LoadedMigration, ManifestArgs};
+use super::manifest_args::{LoadedMigration, ManifestArgs};
 use crate::{
     error::{Error, Result},
     local::{
         outcome::{INTERRUPTED, RunOutcome},
-        report,
         run::{MailboxEngine, RunLimits, StopSignal, run},
-        state::{StateFolder, default_folder},
+        run_report,
+        state_folder::{StateFolder, default_folder},
         view::{BarView, JsonView, LineView, OutputMode, OutputStyle, RunView},
     },
 };
@@ -114,10 +114,10 @@ impl RunArgs {
 fn final_report(outcome: &RunOutcome) -> String {
     let mut text = String::from("\n");
     for mailbox in &outcome.reports {
-        text.push_str(&report::mailbox(mailbox));
+        text.push_str(&run_report::mailbox(mailbox));
         text.push('\n');
     }
-    text.push_str(&report::summary(&outcome.reports, outcome.took));
+    text.push_str(&run_report::summary(&outcome.reports, outcome.took));
     text
 }
 
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::{
         ErrorClass,
-        local::{run::LocalSyncJob, schedule::ServerLimits},
+        local::{mailbox_queue::ServerLimits, run::LocalSyncJob},
         sync::{checkpoint::Checkpoint, report::MailboxReport, testing::spec},
     };
 

@@ -14,15 +14,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::manifests::ManifestArgs;
+use super::manifest_args::ManifestArgs;
 use crate::{
     error::{Error, Result},
     local::{
-        each::{TaskEvent, each},
-        progress::ProgressBoard,
+        for_each::{TaskEvent, each},
+        progress_board::ProgressBoard,
         run::RunLimits,
-        state::{StateFolder, default_folder},
-        verify::{self, VerifyVerdict},
+        state_folder::{StateFolder, default_folder},
+        verify_report::{self, VerifyVerdict},
         view::{OutputMode, OutputStyle, event},
     },
     sync::{
@@ -136,8 +136,8 @@ impl VerifyArgs {
                         let what = VerifyEvent::Verified { mailbox: &report.mailbox, verdict, report: &report };
                         event(&mut io::stdout(), Timestamp::now(), what);
                     }
-                    OutputStyle::Bars => drop(screen.println(verify::line(&report, strictness))),
-                    OutputStyle::Lines => drop(writeln!(io::stderr(), "{}", verify::line(&report, strictness))),
+                    OutputStyle::Bars => drop(screen.println(verify_report::line(&report, strictness))),
+                    OutputStyle::Lines => drop(writeln!(io::stderr(), "{}", verify_report::line(&report, strictness))),
                 }
             }
         })
@@ -148,7 +148,7 @@ impl VerifyArgs {
         let reports: Vec<VerifyReport> =
             outcomes.map(|(outcome, name)| outcome.unwrap_or_else(|error| failed(name, error))).collect();
         let verdicts: Vec<VerifyVerdict> = reports.iter().map(|report| VerifyVerdict::of(report, strictness)).collect();
-        let exit_code = verify::exit_code(&verdicts);
+        let exit_code = verify_report::exit_code(&verdicts);
         if style == OutputStyle::Json {
             let number = |word: &str| verdicts.iter().filter(|verdict| verdict.word() == word).count();
             let what = VerifyEvent::Summary {
@@ -171,10 +171,10 @@ impl VerifyArgs {
 fn final_report(reports: &[VerifyReport], strictness: VerifyStrictness, took: Duration) -> String {
     let mut text = String::from("\n");
     for report in reports {
-        text.push_str(&verify::mailbox(report, strictness));
+        text.push_str(&verify_report::mailbox(report, strictness));
         text.push('\n');
     }
-    text.push_str(&verify::summary(reports, strictness, took));
+    text.push_str(&verify_report::summary(reports, strictness, took));
     text
 }
 

@@ -106,7 +106,7 @@ mod tests {
     use clap::{CommandFactory as _, Parser};
 
     use super::*;
-    use crate::controller::pod::{SECRETS_ROOT, env};
+    use crate::controller::pod_builder::{SECRETS_ROOT, env};
 
     #[derive(Debug, Parser)]
     struct WorkerCli {

@@ -16,7 +16,7 @@ use kube::{
 use tokio::sync::watch;
 
 use super::{
-    objects::{SYNC_LABEL, SyncPod, slim_metadata, slim_pod, slim_sync},
+    cached_objects::{SYNC_LABEL, SyncPod, slim_metadata, slim_pod, slim_sync},
     watches::{ObjectChange, WatchHooks, WatchSpec, scopes},
 };
 use crate::api::{MailMigration, MailServer, MailboxSync, names};

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::destinations::{self, AllowedDestination};
+use super::destination_policy::{self, AllowedDestination};
 use crate::{
     api::{MailboxSyncSpec, names::WORKER},
     error::{Error, Result},
@@ -175,8 +175,8 @@ impl OperatorConfig {
     /// Why mail may not be moved to a host, if so; `reference`: the MailServer that the host stands in.
     #[must_use]
     pub(crate) fn forbids_destination(&self, host: &str, reference: Option<&str>) -> Option<Error> {
-        let allowed = destinations::allow(&self.policy.allowed_destinations, host);
-        (!allowed).then(|| destinations::refused(host, reference))
+        let allowed = destination_policy::allow(&self.policy.allowed_destinations, host);
+        (!allowed).then(|| destination_policy::refused(host, reference))
     }
 
     /// Namespaces with a rule about master users that are not among those `watched` (none: all are), and so without effect.

@@ -16,15 +16,15 @@ use kube::{
 use tokio::sync::Notify;
 
 use super::{
-    addresses::AddressGuard,
+    address_guard::AddressGuard,
     admission::SyncAdmission,
     cache::ClusterCaches,
     config::{OperatorConfig, WorkerConfig},
     events::{EventNote, tell},
-    mailbox::{count::SyncMetrics, observe::WorkerLiveness, secrets::SecretVersions},
+    mailbox::{observe::WorkerLiveness, secret_versions::SecretVersions, sync_metrics::SyncMetrics},
     migration::memory::MigrationMemories,
-    namespace::PreparedNamespaces,
     retry::ApiFailures,
+    worker_rbac::PreparedNamespaces,
     written::WrittenVersions,
 };
 use crate::{

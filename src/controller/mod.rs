@@ -1,31 +1,31 @@
 //! The operator: watches MailMigrations, MailboxSyncs and pods, decides, and writes. Decisions are pure functions;
 //! effects are in the `reconcile` and `apply` files.
 
-pub mod addresses;
+pub mod address_guard;
 pub mod admission;
+pub(crate) mod all_copied;
 pub(crate) mod cache;
+pub mod cached_objects;
+pub(crate) mod cluster_networks;
 pub mod condition;
 pub mod config;
 pub(crate) mod context;
-pub mod destinations;
+pub mod destination_policy;
 pub(crate) mod error;
 pub(crate) mod events;
 pub mod leader;
 pub mod mailbox;
-pub(crate) mod merge;
+pub(crate) mod merge_patch;
 pub mod migration;
-pub(crate) mod namespace;
-pub(crate) mod networks;
-pub(crate) mod not_copied;
-pub mod objects;
-pub mod pod;
-pub(crate) mod reference;
+pub mod operator;
+pub(crate) mod owner_reference;
+pub(crate) mod permissions;
+pub mod pod_builder;
 pub(crate) mod retry;
-pub(crate) mod rights;
-pub mod run;
 pub mod server;
 #[cfg(test)]
 mod testing;
 pub mod watches;
+pub(crate) mod worker_rbac;
 pub(crate) mod write_guard;
 pub(crate) mod written;

@@ -15,9 +15,9 @@ use zeroize::Zeroizing;
 use super::{
     address,
     capability::Capabilities,
-    classify::{CommandKind, refusal},
     endpoint::{AccountLogin, ConnectionSecurity, Endpoint, LoginCredential, MasterLogin},
-    lease::LoginStream,
+    login_stream::LoginStream,
+    refusal::{CommandKind, refusal},
     response::StatusCondition,
     session::{ByteCounter, ConnectionFacts, Session},
     tls,

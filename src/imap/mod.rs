@@ -1,20 +1,20 @@
 //! One IMAP connection: TLS, authentication, names, pipelined commands. Knows nothing of mailboxes in pairs.
 
+pub mod account_listing;
 pub mod address;
 pub(crate) mod capability;
 pub(crate) mod certificate;
-pub(crate) mod classify;
 pub(crate) mod connect;
 pub mod date;
 pub mod endpoint;
 pub(crate) mod flag;
-pub mod folders;
-mod lease;
+mod login_stream;
 pub(crate) mod mutf7;
 pub mod parse;
 pub mod permit;
 pub(crate) mod probe;
 pub(crate) mod quote;
+pub(crate) mod refusal;
 pub mod response;
 pub mod select;
 pub mod session;

@@ -7,9 +7,9 @@ use tokio::time::timeout;
 
 use super::{
     capability::Capabilities,
-    classify::{CommandKind, class_on},
     connect::open,
     endpoint::Endpoint,
+    refusal::{CommandKind, class_on},
     session::{ByteCounter, ConnectionFacts},
 };
 use crate::error::{Error, Result};

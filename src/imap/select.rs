@@ -1,7 +1,7 @@
 //! SELECT and EXAMINE, and what they tell.
 
 use super::{
-    classify::CommandKind,
+    refusal::CommandKind,
     response::{Flag, ResponseCode, StatusCondition, UntaggedResponse},
     session::{Session, Tag},
 };

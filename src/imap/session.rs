@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use super::{
     capability::Capabilities,
     certificate::Certificate,
-    classify::{CommandKind, class_on, refusal},
     endpoint::Endpoint,
     permit::WritePermit,
+    refusal::{CommandKind, class_on, refusal},
     response::{Response, ResponseCode, StatusCondition, StatusLine, UntaggedResponse},
     wire::{FramedConnection, IncomingFrame},
 };

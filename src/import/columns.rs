@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use super::findings::TableFindings;
-use crate::{api::check, error::Side};
+use crate::{api::schema_check, error::Side};
 
 /// What one column of an account may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -506,7 +506,7 @@ fn near(heading: &str) -> Option<ColumnMeaning> {
     let plain = heading.trim().to_lowercase().replace([' ', '-'], "_");
     let names: Vec<String> = all_meanings().map(|meaning| meaning.to_string()).collect();
     let close = |name: &&str| strsim::damerau_levenshtein(name, &plain) <= 2;
-    check::nearest(&plain, names.iter().map(String::as_str).filter(close)).and_then(|name| name.parse().ok())
+    schema_check::nearest(&plain, names.iter().map(String::as_str).filter(close)).and_then(|name| name.parse().ok())
 }
 
 /// True for an address, which is no heading.

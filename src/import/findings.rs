@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::local::text::count;
+use crate::local::terminal_text::count;
 
 /// The most that is shown of a kind; the rest is counted.
 pub(crate) const SHOWN: usize = 20;

@@ -4,7 +4,7 @@
 
 pub mod apply;
 pub mod columns;
-pub(crate) mod division;
+pub(crate) mod delimiter_check;
 pub mod encoding;
 pub(crate) mod files;
 pub(crate) mod findings;
@@ -13,5 +13,5 @@ pub mod names;
 pub mod objects;
 pub mod plan;
 pub mod rows;
-pub mod servers;
+pub mod side_settings;
 pub mod table;

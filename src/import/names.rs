@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{findings::TableFindings, rows::TableRow, servers::ServerLocation};
+use super::{findings::TableFindings, rows::TableRow, side_settings::ServerLocation};
 use crate::api::{names, validate};
 
 /// The longest name of an import: what is made from it adds to it, and it is a label's value too (63 characters).

@@ -13,10 +13,10 @@ use super::{
     names,
     objects::{ImportMetadata, MigrationManifest, SecretObject},
     rows::TableRow,
-    servers::{ServerLocation, SideSettings},
+    side_settings::{ServerLocation, SideSettings},
 };
 use crate::{
-    api::{MailMigration, check, crd, csv, csv::records, validate},
+    api::{MailMigration, crd, csv, csv::records, schema_check, validate},
     error::{Error, Result},
 };
 
@@ -274,7 +274,7 @@ fn in_csvs(
 
 /// What was made is what the API takes.
 fn valid(migration: &MigrationManifest) -> Result<()> {
-    let mut problems = check::problems(&crd::schema::<MailMigration>()?, &migration.object);
+    let mut problems = schema_check::problems(&crd::schema::<MailMigration>()?, &migration.object);
     if problems.is_empty() {
         let typed: MailMigration = serde_json::from_value(migration.object.clone())
             .map_err(|_| Error::internal("the migration that was made can't be read again"))?;

@@ -8,7 +8,7 @@ use super::{
     columns::{AccountColumns, AccountField, ColumnMeaning, TableColumns},
     findings::TableFindings,
     login::{RowAccount, RowCredential},
-    servers::{ServerLocation, SideSettings, is_host},
+    side_settings::{ServerLocation, SideSettings, is_host},
 };
 use crate::{
     api::{csv::records::CsvRecord, validate},

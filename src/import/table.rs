@@ -4,14 +4,14 @@ use clap::ValueEnum;
 
 use super::{
     columns::{self, ColumnSetting, KnownSides, TableColumns},
-    division::{self, FieldCountCheck, TableShape},
+    delimiter_check::{self, FieldCountCheck, TableShape},
     findings::TableFindings,
     rows::{self, TableRow},
-    servers::{ServerLocation, SideSettings},
+    side_settings::{ServerLocation, SideSettings},
 };
 use crate::{
     api::csv::records::{CsvDialect, CsvFault, CsvReader, CsvRecord},
-    local::text::count,
+    local::terminal_text::count,
 };
 
 /// Which kind of list it is.
@@ -51,7 +51,7 @@ pub struct ImportTable {
     pub findings: TableFindings,
 }
 
-const IMAPSYNC: [&str; division::IMAPSYNC] = [
+const IMAPSYNC: [&str; delimiter_check::IMAPSYNC] = [
     "source_host=1",
     "source_username=2",
     "source_password=3",
@@ -135,12 +135,12 @@ pub fn read(text: &[u8], reading: &TableOptions, sides: [&SideSettings; 2]) -> I
         }
         let row = rows::read(&record, &table.columns, sides, &mut table.findings);
         if let Some(row) = row.as_ref().filter(|_| guessed) {
-            division::undivided(row, &table.columns, !has_header, &mut table.findings);
+            delimiter_check::undivided(row, &table.columns, !has_header, &mut table.findings);
         }
         rows.extend(row);
     }
-    division::moved(&rows, &mut table.findings);
-    division::swapped(&rows, &table.columns, &reading.told, &mut table.findings);
+    delimiter_check::moved(&rows, &mut table.findings);
+    delimiter_check::swapped(&rows, &table.columns, &reading.told, &mut table.findings);
     if options > 0 {
         table.findings.warning_of_all(format!(
             "there is more behind the sixth field (options for imapsync) on {}: it is not used",

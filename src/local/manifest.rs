@@ -17,13 +17,13 @@ use zeroize::Zeroizing;
 use super::secrets::{SecretManifest, SecretSource, SecretStore, variable, visible};
 use crate::{
     api::{
-        API_VERSION, Account, EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxEntry, SecretKeyRef,
-        check, crd,
+        API_VERSION, Account, EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxEntry, SecretKeyRef, crd,
         csv::{self, CsvMailbox},
+        schema_check,
         validate::{self, ManifestProblem},
     },
-    assignment::{self, SecretError, SecretProvider},
     error::{Error, Result},
+    resolve::{self, SecretError, SecretProvider},
     sync::spec::SyncSpec,
     yaml::{self, YamlDocument},
 };
@@ -120,7 +120,7 @@ impl ManifestSet {
         if !object.is_object() {
             return Err(origin.error("it is no manifest").advice("A manifest has apiVersion, kind and metadata"));
         }
-        check::prune_nulls(&mut object);
+        schema_check::prune_nulls(&mut object);
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         let kind = text("/kind").ok_or_else(|| origin.error("kind is missing"))?;
         let expected = match kind.as_str() {
@@ -159,7 +159,7 @@ impl ManifestSet {
                 self.servers.push(server);
             }
             _ => {
-                origin.problems(&subject, &check::problems(&secret_schema(), &object))?;
+                origin.problems(&subject, &schema_check::problems(&secret_schema(), &object))?;
                 self.secrets.add(SecretManifest::new(namespace, name, &object).map_err(|mut error| {
                     error.what = format!("{} (document {}): {}", origin.file, origin.document.number, error.what);
                     error
@@ -223,8 +223,8 @@ impl ManifestSet {
         now: Timestamp,
     ) -> Result<SyncSpec> {
         let namespace = migration.metadata.namespace.as_deref();
-        let sync = assignment::resolve(migration, entry, |name| self.server_named(namespace, name))?;
-        assignment::sync_spec(&sync, &VisibleSecrets { store: &self.secrets, namespace, row }, now)
+        let sync = resolve::resolve(migration, entry, |name| self.server_named(namespace, name))?;
+        resolve::sync_spec(&sync, &VisibleSecrets { store: &self.secrets, namespace, row }, now)
     }
 
     fn csv(&self, migration: &MailMigration, reference: &SecretKeyRef) -> Result<Vec<CsvMailbox>> {
@@ -308,7 +308,7 @@ impl<'a> VisibleSecrets<'a> {
 }
 
 fn typed<T: DeserializeOwned>(object: Value, schema: &Value, subject: &str, origin: &ManifestOrigin<'_>) -> Result<T> {
-    origin.problems(subject, &check::problems(schema, &object))?;
+    origin.problems(subject, &schema_check::problems(schema, &object))?;
     serde_json::from_value(object).map_err(|error| origin.error(format!("{subject}: {error}")))
 }
 
@@ -339,7 +339,7 @@ fn refused(kind: &str, origin: &ManifestOrigin<'_>) -> Error {
         ),
         "List" => ("a List without items", "Write items, or leave the document out"),
         _ => {
-            let meant = check::nearest(kind, ["MailMigration", "MailServer", "Secret"].into_iter());
+            let meant = schema_check::nearest(kind, ["MailMigration", "MailServer", "Secret"].into_iter());
             let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
             return origin
                 .error(format!("kind `{kind}` has no meaning here{hint}"))

@@ -1,16 +1,16 @@
 //! A migration without a cluster: the same manifests, a state folder, progress on the terminal.
 
 pub(crate) mod check;
-pub(crate) mod each;
 pub(crate) mod export;
+pub(crate) mod for_each;
+pub mod mailbox_queue;
 pub mod manifest;
 pub(crate) mod outcome;
-pub mod progress;
-pub mod report;
+pub mod progress_board;
 pub mod run;
-pub mod schedule;
+pub mod run_report;
 pub mod secrets;
-pub mod state;
-pub mod text;
-pub(crate) mod verify;
+pub mod state_folder;
+pub mod terminal_text;
+pub(crate) mod verify_report;
 pub mod view;

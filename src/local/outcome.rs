@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::report::{MailboxEnding, ending, gravity, not_copied};
+use super::run_report::{MailboxEnding, ending, gravity, not_copied};
 use crate::sync::report::MailboxReport;
 
 /// The exit code of a run that was asked to stop before its end.

@@ -10,10 +10,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    mailbox_queue::{MailboxQueue, ResourceNeeds, ServerLimits, fit},
     outcome::RunOutcome,
-    report::{MailboxEnding, ending},
-    schedule::{MailboxQueue, ResourceNeeds, ServerLimits, fit},
-    state::{CheckpointFile, RecalledCheckpoint, StateFolder},
+    run_report::{MailboxEnding, ending},
+    state_folder::{CheckpointFile, RecalledCheckpoint, StateFolder},
     view::{RunEvent, RunView},
 };
 use crate::{
@@ -22,10 +22,10 @@ use crate::{
     sync::{
         SyncContext,
         checkpoint::{Checkpoint, fingerprint},
+        checkpoint_store::CheckpointStore,
         progress::{EnginePhase, SyncProgress},
         report::MailboxReport,
         spec::SyncSpec,
-        store::CheckpointStore,
         sync_mailbox,
     },
 };
@@ -293,8 +293,8 @@ mod tests {
     use crate::{
         error::ErrorClass,
         local::{
+            mailbox_queue::ServerLimit,
             outcome::{INTERRUPTED, NOT_COPIED},
-            schedule::ServerLimit,
         },
         sync::{report::NotCopiedReport, testing::spec},
     };

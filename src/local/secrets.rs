@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     api::SecretKeyRef,
-    assignment::SecretError,
     error::{Error, Result},
+    resolve::SecretError,
 };
 
 /// A value of a Secret that is in a file: `NAME/KEY=PATH`. One line end at the end of the file is no part of the value;

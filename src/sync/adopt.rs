@@ -4,10 +4,10 @@ use tokio::time::Instant;
 
 use super::{
     checkpoint::FolderState,
+    connection_pair::ConnectionPair,
     copy::CopyMemory,
-    doubt::{CopySearch, DestinationSnapshot, FoundCopy, apart},
+    copy_search::{CopySearch, DestinationSnapshot, FoundCopy, apart},
     job::{FolderSyncContext, FolderSyncJob},
-    pair::ConnectionPair,
     scan::{FolderScan, ScannedMessage, scan_set},
     uid_map::CopyOrigin,
 };

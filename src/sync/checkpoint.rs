@@ -9,9 +9,9 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{
-    compact::{decode_uids, encode_uids},
     set_aside::{DestinationFacts, SetAside, SetAsideGroup, SetAsideReason},
     uid_map::UidMap,
+    varint::{decode_uids, encode_uids},
 };
 use crate::{
     Error, ErrorClass, Result,

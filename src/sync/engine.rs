@@ -15,20 +15,20 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    breaker::{AccountBreakers, RefusalWeight, out_of_patience},
     checkpoint::{Checkpoint, fingerprint},
+    checkpoint_store::CheckpointStore,
+    circuit_breaker::{AccountBreakers, RefusalWeight, out_of_patience},
+    connection_pair::ConnectionPair,
     copy::{CopyMemory, ExclusiveAppend},
-    folder::sync_folder,
+    folder_sync::sync_folder,
     job::{FolderSyncContext, FolderSyncJob, SyncEnd},
-    ledger::LiveCheckpoint,
     limits::{BUFFERED_BYTES, BUFFERED_BYTES_PER_PAIR},
-    pair::ConnectionPair,
+    live_checkpoint::LiveCheckpoint,
     prepare::{PreparedFolders, prepare},
     progress::{EnginePhase, SyncProgress},
     report::{FolderReport, MailboxReport, NotCopiedReport},
     set_aside::SetAsideReason,
     spec::{RetryPolicy, SyncSpec},
-    store::CheckpointStore,
     views::look_at_views,
 };
 use crate::{

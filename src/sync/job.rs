@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    breaker::AccountBreakers,
     checkpoint::QuiescentStatus,
+    circuit_breaker::AccountBreakers,
     copy::ExclusiveAppend,
-    doubt::DestinationSnapshot,
-    ledger::LiveCheckpoint,
+    copy_search::DestinationSnapshot,
+    live_checkpoint::LiveCheckpoint,
     progress::SyncProgress,
     report::FolderReport,
     set_aside::{DestinationFacts, RetryFacts},

@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use super::{
     checkpoint::{FolderState, QuiescentStatus},
-    doubt::DestinationSnapshot,
-    folder_map::{FolderPlan, PlannedFolder, plan as plan_folders},
+    connection_pair::ConnectionPair,
+    copy_search::DestinationSnapshot,
     folder_name::{FolderInfo, NameLimits, SideFolders},
+    folder_plan::{FolderPlan, PlannedFolder, plan as plan_folders},
     job::FolderSyncJob,
-    ledger::LiveCheckpoint,
-    pair::ConnectionPair,
+    live_checkpoint::LiveCheckpoint,
     progress::SyncProgress,
     renames::{follow_renames, note_vanished},
     report::{FolderReport, MailboxReport},
@@ -23,8 +23,8 @@ use crate::{
     error::{Error, Result},
     imap::{
         ServerKind, Session, Tag, UidSet,
-        classify::{CommandKind, already_exists},
-        folders::{AccountListing, survey},
+        account_listing::{AccountListing, survey},
+        refusal::{CommandKind, already_exists},
         response::{FolderStatus, StatusCondition},
     },
 };

@@ -2,17 +2,17 @@
 
 use super::{
     checkpoint::{Checkpoint, FolderState},
-    ledger::LiveCheckpoint,
-    lookup::hashes,
-    pair::ConnectionPair,
+    connection_pair::ConnectionPair,
+    failure_bisect::FailureBisector,
+    fetch_facts::hashes,
+    live_checkpoint::LiveCheckpoint,
     report::MailboxReport,
-    trouble::FailureBisector,
 };
 use crate::{
     error::Result,
     imap::{
         UidSet,
-        folders::AccountListing,
+        account_listing::AccountListing,
         mutf7,
         select::{examine, opened},
     },

@@ -7,8 +7,8 @@ use crate::{
     error::Result,
     imap::{
         Session, Tag, UidSet,
-        classify::CommandKind,
         date::InternalDate,
+        refusal::CommandKind,
         response::{FetchResponse, Flag, StatusCondition, UntaggedResponse},
     },
 };

@@ -1,17 +1,17 @@
 //! Carries flag changes to the destination by +FLAGS and -FLAGS, never as a replacement.
 
 use super::{
-    doubt::FoundCopy,
-    flags::{FlagChanges, UidsByFlag, next_base},
-    ledger::LiveCheckpoint,
+    copy_search::FoundCopy,
+    flag_changes::{FlagChanges, UidsByFlag, next_base},
     limits::MAX_SET_BYTES,
+    live_checkpoint::LiveCheckpoint,
     report::FolderReport,
 };
 use crate::{
     error::{ErrorClass, Result},
     imap::{
         Session, Tag, UidSet,
-        classify::CommandKind,
+        refusal::CommandKind,
         response::{Flag, StatusCondition, StatusLine},
         select::SelectedFolder,
     },

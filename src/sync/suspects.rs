@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{breaker::is_passing, scan::ScannedMessage};
+use super::{circuit_breaker::is_passing, scan::ScannedMessage};
 use crate::{error::Error, imap::UidSet};
 
 /// Rounds in which a refused message is tried at most.

@@ -1,6 +1,6 @@
 //! Where each source message went.
 
-use super::compact::{VarintReader, put, put_step};
+use super::varint::{VarintReader, put, put_step};
 use crate::imap::uid_set::UidSet;
 
 /// How a destination message came to be the copy of a source message.

@@ -8,15 +8,14 @@ use std::{
 };
 
 use super::{
-    checkpoint::ViewState, identity::MessageId, ledger::LiveCheckpoint, progress::SyncProgress, report::MailboxReport,
-    spec::SyncSpec,
+    checkpoint::ViewState, identity::MessageId, live_checkpoint::LiveCheckpoint, progress::SyncProgress,
+    report::MailboxReport, spec::SyncSpec,
 };
 use crate::{
     error::{Error, Result},
     imap::{
-        Session,
-        classify::CommandKind,
-        connect,
+        Session, connect,
+        refusal::CommandKind,
         response::{FetchResponse, StatusCondition, UntaggedResponse},
         select::{SelectedFolder, examine, opened},
     },

@@ -12,9 +12,9 @@ use prometheus::{
     TextEncoder, core::Collector, proto::MetricFamily,
 };
 
-use super::facts::{CONTROLLERS, KINDS, REASONS, SIDES, side_label};
-pub use super::facts::{MailboxTally, ReconcileResult, RestartReason, SyncResult, TransferDelta};
-pub(crate) use super::facts::{kind_label, reason_label};
+use super::metric_labels::{CONTROLLERS, KINDS, REASONS, SIDES, side_label};
+pub use super::metric_labels::{MailboxTally, ReconcileResult, RestartReason, SyncResult, TransferDelta};
+pub(crate) use super::metric_labels::{kind_label, reason_label};
 use crate::{
     api::{mail_migration::MigrationPhase, mailbox_sync::SyncPhase},
     error::{Error, ErrorClass, Result, Side},

@@ -9,9 +9,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     api::{MailboxSync, SecretKeyRef},
-    assignment::{SecretError, SecretProvider, sync_spec},
     error::{Error, Result, Side},
     imap::AddressPolicy,
+    resolve::{SecretError, SecretProvider, sync_spec},
     sync::{checkpoint::Checkpoint, spec::SyncSpec},
 };
 

@@ -1,14 +1,14 @@
 //! A sync inside a pod: claims its attempt, syncs, reports to its MailboxSync, and stops for good as soon as another may
 //! have taken over.
 
-mod answer;
+mod api_response;
 pub(crate) mod assignment;
-mod desk;
-pub(crate) mod grace;
-pub mod pace;
+mod checkpoint_outbox;
+pub(crate) mod fence;
+mod not_copied_history;
+pub mod report_schedule;
 mod reporter;
-mod standing;
-mod words;
+mod status_report;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     assignment::WorkerAssignment,
-    desk::CheckpointOutbox,
-    grace::WriteFence,
+    checkpoint_outbox::CheckpointOutbox,
+    fence::WriteFence,
+    not_copied_history::NotCopiedHistory,
     reporter::{FinalDelivery, StatusClient, StatusReporter},
-    standing::NotCopiedHistory,
 };
 use crate::{
     api::{
@@ -37,8 +37,8 @@ use crate::{
     error::{EXIT_FENCED, Error, Result},
     imap::permit::WritePermit,
     sync::{
-        SyncContext, checkpoint::Checkpoint, progress::SyncProgress, report::MailboxReport, spec::SyncSpec,
-        store::CheckpointStore, sync_mailbox,
+        SyncContext, checkpoint::Checkpoint, checkpoint_store::CheckpointStore, progress::SyncProgress,
+        report::MailboxReport, spec::SyncSpec, sync_mailbox,
     },
 };
 
@@ -210,7 +210,7 @@ impl EngineTask {
 /// The last report, and the exit code.
 fn last(attempt: i64, ended: &EngineExit, reporter: &mut StatusReporter, asked_to_stop: bool) -> (WorkerStatus, u8) {
     let (outcome, error) = match ended {
-        EngineExit::Done(report) => words::outcome(report, asked_to_stop),
+        EngineExit::Done(report) => status_report::outcome(report, asked_to_stop),
         EngineExit::LeftOff => (Outcome::Stopped, None),
         EngineExit::Broken => {
             let what = "Mailferry failed on this mailbox; its checkpoint is as it was saved last";
@@ -263,7 +263,7 @@ fn unended(attempt: i64, error: &Error) -> WorkerStatus {
 
 /// Leaves the last word where kubelet finds it.
 fn say(assignment: &WorkerAssignment, status: &WorkerStatus) {
-    if let Err(error) = std::fs::write(&assignment.termination_log, words::last_word(status)) {
+    if let Err(error) = std::fs::write(&assignment.termination_log, status_report::last_word(status)) {
         tracing::warn!(%error, path = %assignment.termination_log.display(), "the last word could not be written");
     }
 }

@@ -9,9 +9,9 @@ use std::{collections::BTreeSet, fs, path::Path};
 use kube::CustomResourceExt;
 use kube_cel::Validator;
 use mailferry::api::{
-    MailMigration, MailServer, MailboxSync, crd,
-    rules::{self, ALL, CelRule},
-    validate,
+    MailMigration, MailServer, MailboxSync,
+    cel_rules::{self, ALL, CelRule},
+    crd, validate,
 };
 use serde_json::{Value, json};
 
@@ -177,8 +177,9 @@ fn every_rule_stands_in_a_schema_with_its_message() {
             }
         });
     }
-    let transitions = [rules::STARTED, rules::SAME_MAILBOX, rules::SYNC_CREDENTIAL, rules::FENCE];
-    let transitions = transitions.into_iter().chain([rules::WORKER_ATTEMPT, rules::ATTEMPT_GROWS, rules::REPORT_GROWS]);
+    let transitions = [cel_rules::STARTED, cel_rules::SAME_MAILBOX, cel_rules::SYNC_CREDENTIAL, cel_rules::FENCE];
+    let transitions =
+        transitions.into_iter().chain([cel_rules::WORKER_ATTEMPT, cel_rules::ATTEMPT_GROWS, cel_rules::REPORT_GROWS]);
     let expected: BTreeSet<_> = ALL
         .iter()
         .map(|(_, rule)| *rule)
@@ -243,14 +244,14 @@ fn right_manifests_are_accepted_by_both() {
 fn a_mail_server_has_the_rules_of_an_inline_one() {
     let server = json!({"apiVersion": "mailferry.io/v1alpha1", "kind": "MailServer", "metadata": {"name": "s"},
                         "spec": {"host": "h:1", "tls": {"mode": "None", "serverName": "n"}}});
-    let expected = BTreeSet::from([rules::HOST.message.to_owned(), rules::NO_TLS.message.to_owned()]);
+    let expected = BTreeSet::from([cel_rules::HOST.message.to_owned(), cel_rules::NO_TLS.message.to_owned()]);
     assert_eq!((cel::<MailServer>(&server, None), rust(&server)), (expected.clone(), expected));
 }
 
 #[test]
 fn the_servers_of_a_started_migration_are_fixed_and_the_rest_is_not() {
     let old = with(&migration(), "/status", json!({"startedAt": "2026-03-01T00:00:00Z"}));
-    let started = BTreeSet::from([rules::STARTED.message.to_owned()]);
+    let started = BTreeSet::from([cel_rules::STARTED.message.to_owned()]);
     for (pointer, value) in [
         ("/spec/source/server/host", json!("other.example")),
         ("/spec/source/server/port", json!(1993)),
@@ -280,17 +281,17 @@ fn only_the_worker_of_the_current_attempt_may_report() {
     let change = |pointer: &str, value: Value| cel::<MailboxSync>(&with(&old, pointer, value), Some(&old));
     let refused = |rule: CelRule| BTreeSet::from([rule.message.to_owned()]);
     assert_eq!(change("/status/worker", json!({"attempt": 2, "report": 6})), BTreeSet::new());
-    assert_eq!(change("/status/worker", json!({"attempt": 1, "report": 6})), refused(rules::FENCE));
-    assert_eq!(change("/status/worker", Value::Null), refused(rules::FENCE));
-    assert_eq!(change("/status/worker/report", json!(4)), refused(rules::REPORT_GROWS));
+    assert_eq!(change("/status/worker", json!({"attempt": 1, "report": 6})), refused(cel_rules::FENCE));
+    assert_eq!(change("/status/worker", Value::Null), refused(cel_rules::FENCE));
+    assert_eq!(change("/status/worker/report", json!(4)), refused(cel_rules::REPORT_GROWS));
     assert_eq!(change("/status/attempt", json!(3)), BTreeSet::new(), "the operator leaves the checkpoint as it is");
-    let ahead = refused(rules::FENCE).union(&refused(rules::WORKER_ATTEMPT)).cloned().collect();
+    let ahead = refused(cel_rules::FENCE).union(&refused(cel_rules::WORKER_ATTEMPT)).cloned().collect();
     assert_eq!(change("/status/worker/attempt", json!(3)), ahead);
-    assert!(change("/status/attempt", json!(1)).contains(rules::ATTEMPT_GROWS.message));
+    assert!(change("/status/attempt", json!(1)).contains(cel_rules::ATTEMPT_GROWS.message));
 
     let next = with(&old, "/status/attempt", json!(3));
     let late = with(&next, "/status/worker/report", json!(6));
-    assert_eq!(cel::<MailboxSync>(&late, Some(&next)), refused(rules::FENCE), "a stale worker is fenced");
+    assert_eq!(cel::<MailboxSync>(&late, Some(&next)), refused(cel_rules::FENCE), "a stale worker is fenced");
     let claim = with(&next, "/status/worker", json!({"attempt": 3, "report": 0, "checkpoint": "x"}));
     assert_eq!(cel::<MailboxSync>(&claim, Some(&next)), BTreeSet::new(), "the next worker takes over");
     let first = with(&old, "/status/worker", Value::Null);
@@ -302,9 +303,9 @@ fn only_the_worker_of_the_current_attempt_may_report() {
 fn a_mailbox_sync_stays_with_its_mailbox_and_logs_in_somehow() {
     let old = sync();
     let moved = cel::<MailboxSync>(&with(&old, "/spec/mailbox", json!("b")), Some(&old));
-    assert_eq!(moved, BTreeSet::from([rules::SAME_MAILBOX.message.to_owned()]));
+    assert_eq!(moved, BTreeSet::from([cel_rules::SAME_MAILBOX.message.to_owned()]));
     let no_login = cel::<MailboxSync>(&with(&old, "/spec/source/account", json!({"username": "a"})), Some(&old));
-    assert_eq!(no_login, BTreeSet::from([rules::SYNC_CREDENTIAL.message.to_owned()]));
+    assert_eq!(no_login, BTreeSet::from([cel_rules::SYNC_CREDENTIAL.message.to_owned()]));
 }
 
 #[test]

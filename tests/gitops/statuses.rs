@@ -14,6 +14,7 @@ use mailferry::{
         WorkerStatus, crd, mail_server::ServerFacts, mailbox_sync::Outcome, names, not_copied::NotCopied,
     },
     controller::{
+        cached_objects::{SYNC_LABEL, SyncPod},
         mailbox::{
             decide::decide,
             observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
@@ -22,7 +23,6 @@ use mailferry::{
             aggregate::aggregate,
             conditions::{MigrationFacts, conditions, phase},
         },
-        objects::{SYNC_LABEL, SyncPod},
         server::decide as server,
     },
 };

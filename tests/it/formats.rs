@@ -21,9 +21,9 @@ use mailferry::{
     imap::{Endpoint, UidSet},
     import::{
         names::{bucket, migration},
-        servers::ServerLocation,
+        side_settings::ServerLocation,
     },
-    local::state::{StateFolder, default_folder},
+    local::state_folder::{StateFolder, default_folder},
     sync::{
         checkpoint::{
             Checkpoint, CopyDifferences, DifferenceCount, FolderState, QuiescentStatus, ViewState, fingerprint,

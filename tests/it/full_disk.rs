@@ -19,7 +19,7 @@ use mailferry::{
 };
 use mailferry_testkit::{
     Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, SharedServer, differences, dovecot::TestAccount,
-    eventually, raw::RawImap, shared, so,
+    eventually, imap_client::RawImap, shared, so,
 };
 
 use crate::{

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use mailferry::Side;
 use mailferry_testkit::{
-    CorpusMessage, Dovecot, DovecotOptions, RawImap, SharedServer, TestAccount, raw::quoted, shared,
+    CorpusMessage, Dovecot, DovecotOptions, RawImap, SharedServer, TestAccount, imap_client::quoted, shared,
     snapshot::MessageSnapshot,
 };
 

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Pa
 
 use mailferry::{
     imap::UidSet,
-    local::state::StateFolder,
+    local::state_folder::StateFolder,
     sync::{
         checkpoint::Checkpoint,
+        checkpoint_store::CheckpointStore as _,
         set_aside::{SetAside, SetAsideGroup, SetAsideReason},
-        store::CheckpointStore as _,
     },
 };
 use mailferry_testkit::{CorpusMessage, SharedServer, dovecot::TestAccount, shared};

@@ -16,13 +16,13 @@ use mailferry::{
     sync::{
         SyncContext,
         checkpoint::Checkpoint,
+        checkpoint_store::CheckpointStore,
         progress::SyncProgress,
         report::MailboxReport,
         spec::{
             AcceptedLosses, DeletionHandling, FlagHandling, FolderMappingRules, MessageFilter, RetryPolicy, SyncSpec,
             WaitSteps,
         },
-        store::CheckpointStore,
         sync_mailbox,
     },
 };

@@ -13,7 +13,7 @@ use kube::{
 use mailferry::{
     api::{MailServer, names},
     controller::{
-        addresses::AddressGuard,
+        address_guard::AddressGuard,
         config::{AddressConfig, TenantPolicy},
     },
 };

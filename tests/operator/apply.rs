@@ -7,7 +7,7 @@ use kube::{
 };
 use mailferry::api::{
     MailMigration, MailServer, MailboxSync,
-    rules::{self, CelRule},
+    cel_rules::{self, CelRule},
 };
 use serde_json::{Value, json};
 
@@ -64,8 +64,8 @@ async fn a_mail_server_has_the_rules_of_an_inline_one() {
     let servers = as_written::<MailServer>(&rig);
     servers.create(&dry_run(), &read(server.clone())).await.unwrap();
     for (pointer, value, rule) in [
-        ("/spec/host", json!("h:1"), rules::HOST),
-        ("/spec/tls", json!({"mode": "None", "serverName": "n"}), rules::NO_TLS),
+        ("/spec/host", json!("h:1"), cel_rules::HOST),
+        ("/spec/tls", json!({"mode": "None", "serverName": "n"}), cel_rules::NO_TLS),
     ] {
         let object = read(with(&server, pointer, value));
         assert_broken(servers.create(&dry_run(), &object).await, rule, pointer);
@@ -90,7 +90,7 @@ async fn the_servers_of_a_started_migration_are_fixed_and_the_rest_is_not() {
         json!({"spec": {"source": {"server": null, "serverRef": {"name": "other"}}}}),
     ] {
         let what = patch.to_string();
-        assert_broken(change(patch).await, rules::STARTED, &what);
+        assert_broken(change(patch).await, cel_rules::STARTED, &what);
     }
     for patch in [
         json!({"spec": {"source": {"server": {"tls": {"serverName": "n"}, "limits": {"maxConnections": 3}}}}}),
@@ -106,11 +106,11 @@ async fn a_mailbox_sync_stays_with_its_mailbox_and_logs_in_somehow() {
     let rig = Rig::new().await;
     let syncs = as_written::<MailboxSync>(&rig);
     let no_login = read(with(&sync(), "/spec/source/account", json!({"username": "a"})));
-    assert_broken(syncs.create(&dry_run(), &no_login).await, rules::SYNC_CREDENTIAL, "no login");
+    assert_broken(syncs.create(&dry_run(), &no_login).await, cel_rules::SYNC_CREDENTIAL, "no login");
     syncs.create(&PostParams::default(), &read(sync())).await.unwrap();
     for field in ["mailbox", "migration"] {
         let patch = Patch::Merge(json!({"spec": {field: "other"}}));
-        assert_broken(syncs.patch("m", &PatchParams::default(), &patch).await, rules::SAME_MAILBOX, field);
+        assert_broken(syncs.patch("m", &PatchParams::default(), &patch).await, cel_rules::SAME_MAILBOX, field);
     }
 }
 

@@ -13,9 +13,9 @@ use kube::{
 use mailferry::{
     api::{MailMigration, MailboxSync},
     controller::{
-        addresses::PodAddresses,
+        address_guard::PodAddresses,
         config::WorkerConfig,
-        pod::{AttemptRef, build},
+        pod_builder::{AttemptRef, build},
     },
 };
 use mailferry_testkit::{eventually, so};

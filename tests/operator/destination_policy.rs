@@ -9,7 +9,7 @@ use kube::{
 };
 use mailferry::{
     api::MailMigration,
-    controller::destinations::{AllowedDestination, allow},
+    controller::destination_policy::{AllowedDestination, allow},
 };
 use mailferry_testkit::{
     cluster::{self, documents},

@@ -5,7 +5,7 @@ use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
-use mailferry::api::{MailboxSync, rules};
+use mailferry::api::{MailboxSync, cel_rules};
 use serde_json::{Value, json};
 
 use crate::rig::{Rig, WORKER, patch_status, refusal};
@@ -27,7 +27,7 @@ async fn the_worker_of_the_current_attempt_reports_and_one_of_an_old_attempt_is_
     assert_eq!(taken_over.worker.unwrap().checkpoint.as_deref(), Some("kept"), "the operator leaves the report alone");
 
     let (code, message) = refusal(rig.patch_status("s", report(1, 3)).await);
-    assert!(code == 422 && message.contains(rules::FENCE.message), "{code} {message}");
+    assert!(code == 422 && message.contains(cel_rules::FENCE.message), "{code} {message}");
 
     let claimed = rig.patch_status("s", report(2, 1)).await.unwrap().status.unwrap().worker.unwrap();
     assert_eq!(claimed.checkpoint.as_deref(), Some("kept"), "the next attempt reads the checkpoint of the one before");
@@ -38,7 +38,7 @@ async fn a_report_that_was_overtaken_is_refused() {
     let rig = Rig::new().await;
     rig.mailbox_sync("s", json!({"attempt": 1, "worker": {"attempt": 1, "report": 5}})).await;
     let (code, message) = refusal(rig.patch_status("s", report(1, 4)).await);
-    assert!(code == 422 && message.contains(rules::REPORT_GROWS.message), "{code} {message}");
+    assert!(code == 422 && message.contains(cel_rules::REPORT_GROWS.message), "{code} {message}");
     rig.patch_status("s", report(1, 5)).await.unwrap();
     rig.patch_status("s", report(1, 6)).await.unwrap();
 }
@@ -48,9 +48,9 @@ async fn no_report_is_ahead_of_the_attempt_and_no_attempt_goes_back() {
     let rig = Rig::new().await;
     rig.mailbox_sync("s", json!({"attempt": 3})).await;
     let (code, message) = refusal(rig.patch_status("s", report(4, 1)).await);
-    assert!(code == 422 && message.contains(rules::WORKER_ATTEMPT.message), "{code} {message}");
+    assert!(code == 422 && message.contains(cel_rules::WORKER_ATTEMPT.message), "{code} {message}");
     let (code, message) = refusal(rig.patch_status("s", json!({"attempt": 2})).await);
-    assert!(code == 422 && message.contains(rules::ATTEMPT_GROWS.message), "{code} {message}");
+    assert!(code == 422 && message.contains(cel_rules::ATTEMPT_GROWS.message), "{code} {message}");
 }
 
 /// Two mailboxes with a pod each, and the token of the first.
@@ -120,7 +120,7 @@ async fn a_pod_is_fenced_once_another_has_its_turn() {
     let next = pair.rig.worker_pod("mine-2").await;
     pair.rig.patch_status("mine", json!({"attempt": 2, "podName": "mine-2", "podUID": uid(&next)})).await.unwrap();
     let (code, message) = refusal(pair.patch("mine", report(1, 2)).await);
-    assert!(code == 422 && message.contains(rules::FENCE.message), "{code} {message}");
+    assert!(code == 422 && message.contains(cel_rules::FENCE.message), "{code} {message}");
     assert_fenced(pair.patch("mine", report(2, 1)).await, OTHER_POD);
     let worker = pair.rig.client_of(&next).await;
     patch_status(&worker, &pair.rig.namespace, "mine", report(2, 1)).await.unwrap();

@@ -20,7 +20,7 @@ use kube::{
 use mailferry::{
     api::{MailServer, MailServerStatus},
     controller::{
-        addresses::AddressGuard,
+        address_guard::AddressGuard,
         config::{AddressConfig, TenantPolicy},
         server::{ServerCheckTimes, ServerContext, reconcile},
     },

@@ -14,7 +14,7 @@ use mailferry::{
     api::{MailMigration, MailboxSync, MailboxSyncStatus, names},
     controller::{
         config::{OperatorConfig, WorkerConfig},
-        run::{OperatorOptions, run},
+        operator::{OperatorOptions, run},
     },
     telemetry::{health::Readiness, metrics::Metrics},
 };

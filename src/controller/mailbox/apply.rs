@@ -9,21 +9,21 @@ use kube::{
 };
 
 use super::{
+    attempt_end::{impossible, refused},
     decide::SyncAction,
     observe::FLUSH_SECONDS,
-    settle::{impossible, refused},
     status::{ReconcileState, request, write},
 };
 use crate::{
     api::MailboxSync,
     controller::{
+        cached_objects::{POD_FINALIZER, SYNC_FINALIZER, SyncPod},
         context::ControllerContext,
         error::ReconcileError,
         events::EventNote,
-        namespace,
-        objects::{POD_FINALIZER, SYNC_FINALIZER, SyncPod},
-        pod::{self, AttemptRef},
-        reference,
+        owner_reference,
+        pod_builder::{self, AttemptRef},
+        worker_rbac,
     },
 };
 
@@ -84,9 +84,9 @@ async fn create(
     let (namespace, name) = &look.place;
     let empty = crate::api::MailboxSyncStatus::default();
     let status = sync.status.as_ref().unwrap_or(&empty);
-    namespace::prepare(&context.client, &context.config, &context.prepared, namespace).await?;
+    worker_rbac::prepare(&context.client, &context.config, &context.prepared, namespace).await?;
     let to = AttemptRef { namespace, name, uid: &look.uid, spec: &sync.spec, attempt: status.attempt };
-    let pod = pod::build(to, &context.worker, context.addresses.for_pods());
+    let pod = pod_builder::build(to, &context.worker, context.addresses.for_pods());
     match pods_api(context, look).create(&PostParams::default(), &pod).await {
         Ok(made) => {
             if context.admission().accepted(namespace) {
@@ -99,7 +99,7 @@ async fn create(
         }
         Err(Error::Api(answer)) if answer.code == 409 => {
             let there = pods_api(context, look).get_metadata_opt(&pod.name_any()).await?;
-            if !there.is_some_and(|there| reference::is_owned(&there, &look.uid)) {
+            if !there.is_some_and(|there| owner_reference::is_owned(&there, &look.uid)) {
                 let what = format!("a pod {} is there that is not this mailbox's; it is waited for", pod.name_any());
                 context.tell(sync, &[EventNote::warning("PodNameTaken", what)]).await;
                 return Err(Error::Api(answer).into());
@@ -168,7 +168,7 @@ async fn release_sync(
         return Ok(());
     }
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &look.place.0);
-    for name in pod::secrets(&sync.spec).into_keys() {
+    for name in pod_builder::secrets(&sync.spec).into_keys() {
         if name.strip_prefix(&look.place.1).is_some_and(|rest| rest.starts_with('-')) {
             gone_is_fine(secrets.delete(&name, &DeleteParams::default()).await)?;
         }

@@ -9,8 +9,8 @@ use crate::{
         mailbox_sync::{Outcome, SyncPhase},
     },
     controller::{
+        all_copied::{self, ALL_COPIED, CopiedVerdict},
         condition,
-        not_copied::{self, ALL_COPIED, CopiedVerdict},
     },
 };
 
@@ -37,7 +37,7 @@ pub(crate) fn all_copied(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> 
         return unknown("the last report of the sync did not arrive; the next sync tells");
     }
     match not_copied.uncounted_folders {
-        0 => CopiedVerdict::Copied(not_copied::accepted(not_copied)),
+        0 => CopiedVerdict::Copied(all_copied::accepted(not_copied)),
         1 => unknown("1 folder is left out, and the source does not tell how many messages it holds"),
         many => CopiedVerdict::Unknown(format!(
             "{many} folders are left out, and the source does not tell how many messages they hold"

@@ -7,10 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
+    attempt_end::settle,
     backoff::jittered,
     conditions,
     observe::{FLUSH_SECONDS, HoldReason, ObservedMailbox, PodEnd, SecretsSeen, signed},
-    settle::settle,
 };
 use crate::{
     api::{
@@ -19,8 +19,8 @@ use crate::{
         names,
     },
     controller::{
+        cached_objects::{SyncContainerState, SyncPod},
         events::EventNote,
-        objects::{SyncContainerState, SyncPod},
     },
     error::ErrorClass,
 };

@@ -1,18 +1,18 @@
 //! The MailboxSync controller: one mailbox, from what is observed to what is written and done.
 
 mod apply;
+pub mod attempt_end;
 pub(crate) mod backoff;
-pub(crate) mod conditions;
-pub(crate) mod count;
-pub mod decide;
 #[cfg(test)]
-mod model;
-pub(crate) mod needs;
+mod cluster_model;
+pub(crate) mod conditions;
+pub mod decide;
 pub mod observe;
+pub(crate) mod phase_metrics;
 pub mod reconcile;
-pub(crate) mod secrets;
-pub mod settle;
+pub(crate) mod secret_versions;
+pub(crate) mod slot_request;
 mod status;
-pub(crate) mod tally;
+pub(crate) mod sync_metrics;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     api::{Duration, MailboxSyncSpec, MailboxSyncStatus, names},
-    controller::objects::{ContainerExit, SyncContainerState, SyncPod},
+    controller::cached_objects::{ContainerExit, SyncContainerState, SyncPod},
     error::Error,
 };
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::{MailboxSync, MailboxSyncStatus, names},
-    controller::{context::ControllerContext, error::ReconcileError, reference},
+    controller::{context::ControllerContext, error::ReconcileError, owner_reference},
 };
 
 /// More writes than this in a row are a defect: a status that never settles must not become a storm.
@@ -42,7 +42,7 @@ pub(crate) async fn reconcile(
         let empty = MailboxSyncStatus::default();
         let status = sync.status.as_ref().unwrap_or(&empty);
         let pods: Vec<_> = context.caches.pods_of(&look.place.0, &look.place.1);
-        let pods: Vec<_> = pods.into_iter().filter(|pod| reference::is_owned(&**pod, &look.uid)).collect();
+        let pods: Vec<_> = pods.into_iter().filter(|pod| owner_reference::is_owned(&**pod, &look.uid)).collect();
         if pods.iter().any(|pod| context.written.is_stale(&**pod)) {
             return Ok(Requeue::await_change());
         }

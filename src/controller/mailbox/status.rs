@@ -8,12 +8,12 @@ use kube::{
     api::{Patch, PatchParams},
 };
 
-use super::{needs, observe::SecretsSeen};
+use super::{observe::SecretsSeen, slot_request};
 use crate::{
     api::{MailboxSync, MailboxSyncStatus},
     controller::{
-        admission::SlotRequest, cache::NamespacedName, context::ControllerContext, error::ReconcileError, merge,
-        objects::slim_sync,
+        admission::SlotRequest, cache::NamespacedName, cached_objects::slim_sync, context::ControllerContext,
+        error::ReconcileError, merge_patch,
     },
 };
 
@@ -36,7 +36,7 @@ pub(super) async fn write(
     status: &MailboxSyncStatus,
 ) -> Result<Option<Arc<MailboxSync>>, ReconcileError> {
     let empty = MailboxSyncStatus::default();
-    let Some(patch) = merge::patch(sync.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
+    let Some(patch) = merge_patch::patch(sync.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
     let mut patch = patch;
     if sync.status.is_none() {
         // A field that has a default and is not there yet is written too.
@@ -61,5 +61,5 @@ pub(super) fn request(context: &ControllerContext, sync: &MailboxSync, held: Opt
     let place = (sync.namespace().unwrap_or_default(), sync.name_any());
     let migration = context.caches.migration_of(sync);
     let spec = migration.as_ref().map(|migration| &migration.spec);
-    needs::request(&sync.uid().unwrap_or_default(), place, &sync.spec, spec, &context.config, held)
+    slot_request::request(&sync.uid().unwrap_or_default(), place, &sync.spec, spec, &context.config, held)
 }

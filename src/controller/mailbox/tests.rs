@@ -9,10 +9,10 @@ use k8s_openapi::{
 };
 
 use super::{
+    attempt_end::impossible,
     backoff::jittered,
     decide::{SyncAction, SyncDecision, decide},
     observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, signed},
-    settle::impossible,
 };
 use crate::{
     api::{
@@ -23,8 +23,8 @@ use crate::{
         settings::Schedule,
     },
     controller::{
+        cached_objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
         events::EventNote,
-        objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
         testing,
     },
     error::{Error, ErrorClass},

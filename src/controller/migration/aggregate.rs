@@ -14,8 +14,8 @@ use crate::{
         rate::rate_text,
     },
     controller::{
+        all_copied::CopiedVerdict,
         mailbox::{conditions::all_copied, decide::is_final},
-        not_copied::CopiedVerdict,
     },
     error::ErrorClass,
 };

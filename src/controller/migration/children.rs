@@ -12,10 +12,13 @@ use kube::{
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
 };
 
-use super::{csv, expand::WantedSync};
+use super::{csv_secrets, expand::WantedSync};
 use crate::{
     api::{MailMigration, MailboxSync},
-    controller::{context::ControllerContext, error::ReconcileError, merge, objects::SYNC_FINALIZER, pod, reference},
+    controller::{
+        cached_objects::SYNC_FINALIZER, context::ControllerContext, error::ReconcileError, merge_patch,
+        owner_reference, pod_builder,
+    },
 };
 
 /// So many objects are written before the migration is looked at again: it may have been suspended.
@@ -81,7 +84,9 @@ impl<'a> ChildSteps<'a> {
             None if self.made.contains(&name) => {}
             None => self.later(ChildStep::Make(name, wanted)),
             // Of a migration of the same name before: it goes by itself.
-            Some(sync) if !reference::is_owned(&**sync, &self.owner) || sync.metadata.deletion_timestamp.is_some() => {
+            Some(sync)
+                if !owner_reference::is_owned(&**sync, &self.owner) || sync.metadata.deletion_timestamp.is_some() =>
+            {
                 self.later(ChildStep::Make(name, wanted));
             }
             Some(sync) if sync.spec == wanted.spec => {}
@@ -152,14 +157,14 @@ async fn run(
     match step {
         ChildStep::Make(name, wanted) => {
             if let Some(secret) = &wanted.secret {
-                csv::split(context, migration, secret).await?;
+                csv_secrets::split(context, migration, secret).await?;
             }
             let mut sync = MailboxSync::new(&name, wanted.spec);
             sync.metadata = ObjectMeta {
                 name: Some(name.clone()),
                 namespace: Some(namespace),
                 finalizers: Some(vec![SYNC_FINALIZER.to_owned()]),
-                owner_references: Some(vec![reference::owner(migration)]),
+                owner_references: Some(vec![owner_reference::owner(migration)]),
                 ..ObjectMeta::default()
             };
             match api.create(&PostParams::default(), &sync).await {
@@ -171,9 +176,9 @@ async fn run(
         }
         ChildStep::Change(sync, wanted) => {
             if let Some(secret) = &wanted.secret {
-                csv::split(context, migration, secret).await?;
+                csv_secrets::split(context, migration, secret).await?;
             }
-            let Some(patch) = merge::patch(&sync.spec, &wanted.spec)? else { return Ok(StepEnd::Done) };
+            let Some(patch) = merge_patch::patch(&sync.spec, &wanted.spec)? else { return Ok(StepEnd::Done) };
             let body = serde_json::json!({"metadata": {"uid": sync.uid()}, "spec": patch});
             api.patch(&sync.name_any(), &PatchParams::default(), &Patch::Merge(body)).await?;
             drop_old_secrets(context, &sync, &wanted).await?;
@@ -202,9 +207,10 @@ async fn drop_old_secrets(
         return Ok(());
     }
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &sync.namespace().unwrap_or_default());
-    let kept = pod::secrets(&wanted.spec);
+    let kept = pod_builder::secrets(&wanted.spec);
     let ours = format!("{}-", sync.name_any());
-    for name in pod::secrets(&sync.spec).into_keys().filter(|name| name.starts_with(&ours) && !kept.contains_key(name))
+    for name in
+        pod_builder::secrets(&sync.spec).into_keys().filter(|name| name.starts_with(&ours) && !kept.contains_key(name))
     {
         match api.delete(&name, &DeleteParams::default()).await {
             Err(Error::Api(answer)) if answer.code == 404 => {}

@@ -10,8 +10,8 @@ use crate::{
         mail_migration::{MigrationPhase, PendingRemoval},
     },
     controller::{
+        all_copied::{self, ALL_COPIED, CopiedVerdict},
         condition,
-        not_copied::{self, ALL_COPIED, CopiedVerdict},
     },
     error::Error,
 };
@@ -78,7 +78,7 @@ pub(crate) fn all_copied(migration: &MailMigration, facts: &MigrationFacts<'_>) 
     } else if total == 0 || facts.pending > 0 || all.copied < total {
         CopiedVerdict::Unknown(format!("{} of {total} mailboxes are known to be copied as a whole", all.copied))
     } else {
-        CopiedVerdict::Copied(known.map_or(0, not_copied::accepted))
+        CopiedVerdict::Copied(known.map_or(0, all_copied::accepted))
     }
 }
 

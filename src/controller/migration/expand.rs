@@ -11,8 +11,8 @@ use crate::{
         LastError, MailMigration, MailServerSpec, MailboxEntry, MailboxSyncSpec, csv::CsvMailbox,
         mail_migration::FailureSample, names,
     },
-    assignment,
     error::Error,
+    resolve,
 };
 
 /// A mailbox of a migration as it shall be.
@@ -73,7 +73,7 @@ pub(crate) fn expand<'a>(
         let resolved = if twice.contains(&name) {
             Err(Error::configuration("the migration has a mailbox of this name already").advice("Rename one of them"))
         } else {
-            assignment::resolve(migration, entry, server)
+            resolve::resolve(migration, entry, server)
         };
         match resolved {
             Ok(mut spec) => {

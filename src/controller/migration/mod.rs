@@ -3,7 +3,7 @@
 pub mod aggregate;
 pub mod children;
 pub mod conditions;
-pub mod csv;
+pub mod csv_secrets;
 pub(crate) mod expand;
 pub(crate) mod memory;
 pub mod prune;

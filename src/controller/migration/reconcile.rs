@@ -18,14 +18,16 @@ use super::{
     aggregate::aggregate,
     children::ChildSteps,
     conditions::{MigrationFacts, conditions, phase},
-    csv,
+    csv_secrets,
     expand::expand,
     memory::{ExpansionInputs, MigrationMemory},
     prune::{RemovalDecision, removal},
 };
 use crate::{
     api::{EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, MailboxSync, validate},
-    controller::{context::ControllerContext, error::ReconcileError, events::EventNote, merge, not_copied, reference},
+    controller::{
+        all_copied, context::ControllerContext, error::ReconcileError, events::EventNote, merge_patch, owner_reference,
+    },
     error::Error,
 };
 
@@ -78,8 +80,12 @@ async fn look(
     }
     let uid = migration.uid().unwrap_or_default();
     let (namespace, name) = (migration.namespace().unwrap_or_default(), migration.name_any());
-    let syncs: Vec<_> =
-        context.caches.syncs_of(&namespace, &name).into_iter().filter(|s| reference::is_owned(&**s, &uid)).collect();
+    let syncs: Vec<_> = context
+        .caches
+        .syncs_of(&namespace, &name)
+        .into_iter()
+        .filter(|s| owner_reference::is_owned(&**s, &uid))
+        .collect();
     let all = aggregate(syncs.iter(), memory.wrong.values(), now);
     let facts = MigrationFacts {
         refused: refused.as_ref().map(|(reason, error)| (*reason, error)),
@@ -155,7 +161,7 @@ async fn bring(
     // With another spec, other CSVs may be named.
     let changed = memory.inputs.as_ref().is_some_and(|before| before.generation != migration.metadata.generation);
     if changed || memory.looked_at_csvs.is_none_or(|at| at.elapsed() >= CSV_PERIOD) {
-        memory.csv_versions = csv::versions(context, migration).await?;
+        memory.csv_versions = csv_secrets::versions(context, migration).await?;
         memory.looked_at_csvs = Some(Instant::now());
     }
     let servers: BTreeMap<String, Arc<crate::api::MailServer>> = [&migration.spec.source, &migration.spec.destination]
@@ -178,9 +184,12 @@ async fn bring(
         return Ok(());
     }
 
-    let mut read = csv::read(context, migration).await?;
-    let key =
-        if migration.spec.mailbox_secrets.is_empty() { String::new() } else { csv::key(context, migration).await? };
+    let mut read = csv_secrets::read(context, migration).await?;
+    let key = if migration.spec.mailbox_secrets.is_empty() {
+        String::new()
+    } else {
+        csv_secrets::key(context, migration).await?
+    };
     let find = |name: &str| -> Option<&MailServerSpec> { servers.get(name).map(|server| &server.spec) };
     let mut steps = ChildSteps::new(migration, &existing, &memory.made);
     let rows = std::mem::take(&mut read.rows);
@@ -188,9 +197,9 @@ async fn bring(
     let known = |name: &str| expansion.names.contains(name) || expansion.wrong.contains_key(name);
     let removal = if read.is_whole() {
         let uid = migration.uid().unwrap_or_default();
-        let ours = existing
-            .iter()
-            .filter(|(_, sync)| reference::is_owned(&***sync, &uid) && sync.metadata.deletion_timestamp.is_none());
+        let ours = existing.iter().filter(|(_, sync)| {
+            owner_reference::is_owned(&***sync, &uid) && sync.metadata.deletion_timestamp.is_none()
+        });
         removal(
             ours.map(|(name, sync)| (name.as_str(), sync.spec.mailbox.as_str())),
             known,
@@ -251,7 +260,7 @@ async fn write(
     status: MailMigrationStatus,
 ) -> Result<Option<Duration>, ReconcileError> {
     let old = migration.status.clone().unwrap_or_default();
-    let Some(patch) = merge::patch(&old, &status)? else { return Ok(None) };
+    let Some(patch) = merge_patch::patch(&old, &status)? else { return Ok(None) };
     let waited_for = |status: &MailMigrationStatus| {
         let conditions: Vec<_> =
             status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect();
@@ -297,7 +306,7 @@ fn news(status: &MailMigrationStatus) -> Option<EventNote> {
         Phase::Failed => (true, "Failed"),
     };
     let ended = matches!(status.phase, Some(Phase::Complete | Phase::Failed));
-    let message = match not_copied::proviso(&status.conditions).filter(|_| ended) {
+    let message = match all_copied::proviso(&status.conditions).filter(|_| ended) {
         Some(proviso) => format!("{message}; {proviso}"),
         None => message,
     };

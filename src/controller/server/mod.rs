@@ -1,6 +1,6 @@
 //! MailServers: a connection test on change and now and then, and what it found as conditions and facts.
 
-mod check;
+mod connection_check;
 pub mod decide;
 mod reconcile;
 

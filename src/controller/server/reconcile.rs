@@ -16,12 +16,12 @@ use kube::{
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
-    check::check,
+    connection_check::check,
     decide::{ObservedServer, ServerCheck, ServerCheckTimes, decide, news},
 };
 use crate::{
     api::{MailServer, MailServerSpec, MailServerStatus},
-    controller::{addresses::AddressGuard, error::ReconcileError, events::tell, merge},
+    controller::{address_guard::AddressGuard, error::ReconcileError, events::tell, merge_patch},
     telemetry::metrics::Metrics,
 };
 
@@ -214,7 +214,7 @@ async fn write(
     status: &MailServerStatus,
 ) -> Result<Option<MailServer>, ReconcileError> {
     let empty = MailServerStatus::default();
-    let Some(patch) = merge::patch(server.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
+    let Some(patch) = merge_patch::patch(server.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
     let body = serde_json::json!({
         "metadata": {"resourceVersion": server.resource_version(), "uid": server.uid()},
         "status": patch,

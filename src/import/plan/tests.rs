@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     api::SecretKeyRef,
-    import::{servers::ServerChoice, table},
+    import::{side_settings::ServerChoice, table},
 };
 
 fn host(host: &str) -> SideSettings {

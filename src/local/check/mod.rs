@@ -1,8 +1,8 @@
 //! What would keep a migration from ending well, told before it starts. The decisions are pure; [`look()`] sees.
 
 mod findings;
-mod look;
-mod text;
+mod inspect;
+mod report;
 
 use std::collections::BTreeMap;
 
@@ -13,25 +13,25 @@ pub(crate) use self::{
         CheckWarning, CheckedMapping, MailboxCheck, MappedFolder, MissingExtension, QuotaRoom, SideFindings,
         WarningTopic,
     },
-    look::{InspectedAccount, look},
-    text::{mailbox, summary},
+    inspect::{InspectedAccount, look},
+    report::{mailbox, summary},
 };
 use super::{
-    report::gravity,
-    text::{bytes, count},
+    run_report::gravity,
+    terminal_text::{bytes, count},
 };
 use crate::{
     error::{Error, ErrorClass, Result, Side},
     imap::{
         ServerKind,
+        account_listing::{AccountListing, ListedFolder, same_name},
         capability::{Capabilities, LiteralSupport},
         certificate::Certificate,
-        folders::{AccountListing, ListedFolder, same_name},
         response::FolderStatus,
     },
     sync::{
-        accounts::plan,
-        folder_map::FolderPlan,
+        folder_plan::FolderPlan,
+        plan_preview::plan,
         spec::{DeletionHandling, MessageFilter, SyncSpec},
     },
 };

@@ -8,7 +8,7 @@ use crate::{
         response::{ListItem, QuotaResource},
         session::ConnectionFacts,
     },
-    sync::{accounts::ListedAccount, spec::FolderPattern, testing::spec},
+    sync::{plan_preview::ListedAccount, spec::FolderPattern, testing::spec},
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;

@@ -15,16 +15,16 @@ use serde::Serialize;
 use self::files::{ExportFolder, ExportIndex, ExportIndexEntry};
 use super::{
     outcome::NOT_COPIED,
-    report::gravity,
-    text::{bytes, count, duration, printable},
+    run_report::gravity,
+    terminal_text::{bytes, count, duration, printable},
 };
 use crate::{
     error::{Error, ErrorClass, ErrorRemedy, Result},
     imap::{Endpoint, UidSet},
     sync::{
         checkpoint::{Checkpoint, FolderState},
-        export::{FolderPresence, ListedMessage, ReadOutcome, SourceReader},
         progress::{EnginePhase, SyncProgress},
+        source_reader::{FolderPresence, ListedMessage, ReadOutcome, SourceReader},
         spec::{RetryPolicy, SyncSpec},
     },
 };

@@ -6,9 +6,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{RunEvent, RunView, lines::stopping};
 use crate::local::{
-    progress::{ProgressBoard, ProgressEstimate},
-    report,
-    text::printable,
+    progress_board::{ProgressBoard, ProgressEstimate},
+    run_report,
+    terminal_text::printable,
 };
 
 /// Names longer than this are cut in the bars.
@@ -78,7 +78,7 @@ impl RunView for BarView {
                     bar.finish_and_clear();
                     self.screen.remove(&bar);
                 }
-                self.print(&report::line(report));
+                self.print(&run_report::line(report));
                 self.draw();
             }
             RunEvent::Stopping { running } => self.print(&stopping(running)),

@@ -15,8 +15,8 @@ use serde::Serialize;
 use super::{EVENT_INTERVAL, RunEvent, RunView, write_line};
 use crate::{
     local::{
-        progress::{ProgressBoard, ProgressEstimate},
-        report::{MailboxEnding, RunTotals, ending},
+        progress_board::{ProgressBoard, ProgressEstimate},
+        run_report::{MailboxEnding, RunTotals, ending},
     },
     sync::{progress::ProgressSnapshot, report::MailboxReport},
 };

@@ -9,9 +9,9 @@ use std::{
 use super::{EVENT_INTERVAL, RunEvent, RunView, write_line};
 use crate::{
     local::{
-        progress::ProgressBoard,
-        report,
-        text::{count, printable},
+        progress_board::ProgressBoard,
+        run_report,
+        terminal_text::{count, printable},
     },
     sync::progress::ProgressSnapshot,
 };
@@ -58,7 +58,7 @@ impl<W: Write + Send> RunView for LineView<W> {
                 self.board.finish(report);
                 self.shown.remove(&report.mailbox);
                 let (done, all) = (self.board.finished, self.board.mailboxes);
-                write_line(&mut self.to, &format!("{} [{done}/{all}]", report::line(report)));
+                write_line(&mut self.to, &format!("{} [{done}/{all}]", run_report::line(report)));
             }
             RunEvent::Stopping { running } => write_line(&mut self.to, &stopping(running)),
             // The report at the end lists them: they may be thousands.

@@ -5,19 +5,19 @@ use std::fmt::Write;
 use tokio::time::Instant;
 
 use super::{
+    anomaly::{self, has_odd_date},
     memory::{PendingKeywords, ReadBack},
-    oddity::{self, has_odd_date},
     pass::{CopyPass, LiteralStream, MessageState, PendingAppend, SendMode, SentMessage},
 };
 use crate::{
     error::{Error, ErrorClass, ErrorRemedy, Result},
     imap::{
         SessionEvent, Tag, UidSet,
-        classify::CommandKind,
+        refusal::CommandKind,
         response::{Flag, ResponseCode, StatusCondition, StatusLine},
     },
     sync::{
-        breaker::{RefusalConsequence, RefusalWeight, is_passing},
+        circuit_breaker::{RefusalConsequence, RefusalWeight, is_passing},
         limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT, SLOW_COMMIT},
         progress::SyncProgress,
         suspects::without_timing,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 impl SentMessage {
-    fn new(at: usize, bytes: u64, oddity: oddity::MessageAnomaly, head: AppendOptions) -> Self {
+    fn new(at: usize, bytes: u64, oddity: anomaly::MessageAnomaly, head: AppendOptions) -> Self {
         let AppendOptions { left_flags, keywords, left_date, .. } = head;
         Self { at, bytes, oddity, left_flags, keywords, left_date }
     }
@@ -154,9 +154,9 @@ impl CopyPass<'_, '_> {
         let bytes = body.len() as u64;
         self.held = self.held.saturating_sub(bytes);
         let head = self.head(at);
-        let mut watch = oddity::AnomalyScanner::default();
+        let mut watch = anomaly::AnomalyScanner::default();
         watch.look(&body);
-        let oddity = oddity::MessageAnomaly { date: self.date_is_odd(at), ..watch.finish(self.context.adds_newline) };
+        let oddity = anomaly::MessageAnomaly { date: self.date_is_odd(at), ..watch.finish(self.context.adds_newline) };
         self.destination.send(tag, head.text.clone());
         self.destination.send_literal_header(tag, bytes, careful);
         self.destination.send(tag, body);
@@ -172,7 +172,7 @@ impl CopyPass<'_, '_> {
         let waits = careful || !self.destination.capabilities().literals().at_once(length);
         self.destination.send(tag, head.text.clone());
         self.destination.send_literal_header(tag, length, careful);
-        let oddity = oddity::MessageAnomaly { date: self.date_is_odd(at), ..Default::default() };
+        let oddity = anomaly::MessageAnomaly { date: self.date_is_odd(at), ..Default::default() };
         let sent = SentMessage::new(at, length, oddity, head);
         self.in_flight.push_back(PendingAppend {
             tag,
@@ -188,7 +188,7 @@ impl CopyPass<'_, '_> {
         let found = stream.watch.finish(self.context.adds_newline);
         let sent = self.in_flight.iter_mut().flat_map(|f| &mut f.messages).find(|s| s.at == stream.at);
         if let Some(sent) = sent {
-            sent.oddity = oddity::MessageAnomaly { date: sent.oddity.date, ..found };
+            sent.oddity = anomaly::MessageAnomaly { date: sent.oddity.date, ..found };
         }
     }
 
@@ -221,7 +221,7 @@ impl CopyPass<'_, '_> {
         }
         head.text.push(')');
         match message.date() {
-            Some(date) if !no_date && !oddity::unsendable_date(date.epoch) => {
+            Some(date) if !no_date && !anomaly::unsendable_date(date.epoch) => {
                 // Writing to a String cannot fail.
                 let _ = write!(head.text, " \"{date}\"");
             }

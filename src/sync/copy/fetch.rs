@@ -5,19 +5,19 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::{
+    anomaly::AnomalyScanner,
     memory::CopyMemory,
-    oddity::AnomalyScanner,
     pass::{CopyPass, FetchRange, LiteralStream, MessageState},
 };
 use crate::{
     error::{Error, ErrorClass, ErrorRemedy, Result, Side},
     imap::{
         STREAM_ABOVE, SessionEvent, UidSet,
-        classify::CommandKind,
+        refusal::CommandKind,
         response::{FetchResponse, StatusCondition, UntaggedResponse},
     },
     sync::{
-        breaker::{RefusalConsequence, RefusalWeight},
+        circuit_breaker::{RefusalConsequence, RefusalWeight},
         limits::{FETCH_BYTES, FETCH_MESSAGES, FETCHES_IN_FLIGHT, MAX_SET_BYTES},
         scan::ScannedMessage,
     },

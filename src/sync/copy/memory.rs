@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::oddity::MessageAnomaly;
-use crate::sync::{suspects::SuspectTracker, trouble::FailureBisector};
+use super::anomaly::MessageAnomaly;
+use crate::sync::{failure_bisect::FailureBisector, suspects::SuspectTracker};
 
 /// What a folder's copying remembers across lost connections.
 #[derive(Debug, Default)]

@@ -1,10 +1,10 @@
 //! The pipeline: messages stream from ranged `FETCHes` into MULTIAPPENDs, both connections driven by one task, so that
 //! neither waits for the other and memory stays bounded. A message counts as copied only after the destination's OK.
 
+mod anomaly;
 mod append;
 mod fetch;
 mod memory;
-mod oddity;
 mod pass;
 mod quiet;
 
@@ -18,14 +18,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::pass::{CopyPass, MessageState};
 pub(crate) use self::{
+    anomaly::has_odd_date,
     memory::{CopyMemory, PendingKeywords, ReadBack},
-    oddity::has_odd_date,
     pass::{CopyContext, PassOptions, PassOutcome, SendMode},
     quiet::ExclusiveAppend,
 };
 use super::{
+    connection_pair::ConnectionPair,
     limits::{BATCH_AGE, BATCH_MESSAGES, STREAM_QUEUE},
-    pair::ConnectionPair,
     report::FolderReport,
     scan::ScannedMessage,
 };

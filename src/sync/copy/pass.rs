@@ -7,16 +7,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    anomaly::{AnomalyScanner, MessageAnomaly},
     memory::CopyMemory,
-    oddity::{AnomalyScanner, MessageAnomaly},
     quiet::ExclusiveAppend,
 };
 use crate::{
     error::{Error, Result},
     imap::{Session, Tag, select::SelectedFolder},
     sync::{
-        breaker::{AccountBreakers, RefusalWeight},
-        ledger::LiveCheckpoint,
+        circuit_breaker::{AccountBreakers, RefusalWeight},
+        live_checkpoint::LiveCheckpoint,
         progress::SyncProgress,
         report::FolderReport,
         scan::{FolderScan, ScannedMessage},

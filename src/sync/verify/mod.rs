@@ -2,8 +2,8 @@
 //! keywords, INTERNALDATE. Read-only on both sides.
 
 mod compare;
-mod read;
 mod report;
+mod side_reading;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,19 +14,19 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::report::{DifferenceKind, FolderComparison, MessageDifference, VerifyReport, VerifyStrictness};
-use self::{compare::compare, read::SideReading};
+use self::{compare::compare, side_reading::SideReading};
 use super::{
-    accounts::{ListedAccount, plan},
+    connection_pair::ConnectionPair,
     engine::{PairConnector, WaitOutcome},
-    folder_map::{FolderPlan, PlannedFolder},
-    pair::ConnectionPair,
+    folder_plan::{FolderPlan, PlannedFolder},
+    plan_preview::{ListedAccount, plan},
     progress::{EnginePhase, SyncProgress},
     spec::{MessageFilter, SyncSpec},
 };
 use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
-        folders::{AccountListing, ListedFolder, same_name, survey},
+        account_listing::{AccountListing, ListedFolder, same_name, survey},
         mutf7,
         permit::{AlwaysPermitted, WritePermit},
     },

@@ -26,8 +26,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    imap_client::RawImap,
     pki::{TlsIdentity, pki},
-    raw::RawImap,
 };
 
 /// What Dovecot 2.3.19 announces after login, in its order.

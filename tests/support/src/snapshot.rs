@@ -8,8 +8,8 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    raw::{RawImap, quoted},
-    wire::ReplyValue,
+    imap_client::{RawImap, quoted},
+    reply_parser::ReplyValue,
 };
 
 /// Everything in an account: folders by path (levels separated by `/`, without the account's prefix).

@@ -1,0 +1,71 @@
+//! Versions of Secrets: never their values.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+
+use super::observe::SecretsSeen;
+use crate::{
+    api::MailboxSyncSpec,
+    controller::{cache::NamespacedName, pod_builder},
+};
+
+/// How long a version counts: many mailboxes share a Secret.
+const FRESH: Duration = Duration::from_secs(30);
+
+/// Versions of Secrets, seen lately.
+pub(crate) struct SecretVersions {
+    client: Client,
+    seen: Mutex<HashMap<NamespacedName, (Instant, Option<String>)>>,
+}
+
+impl SecretVersions {
+    /// None seen yet.
+    #[must_use]
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, seen: Mutex::default() }
+    }
+
+    /// Looks at the Secrets that a mailbox needs.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub(crate) async fn look(
+        &self,
+        namespace: &str,
+        sync: &str,
+        spec: &MailboxSyncSpec,
+    ) -> Result<SecretsSeen, kube::Error> {
+        let mut versions = Vec::new();
+        for name in pod_builder::secrets(spec).into_keys() {
+            // A Secret that was split from a CSV has its version in its name.
+            let split = name.strip_prefix(sync).is_some_and(|rest| rest.starts_with('-'));
+            match if split { Some(String::new()) } else { self.version(namespace, &name).await? } {
+                Some(version) => versions.push(format!("{name}={version}")),
+                None => return Ok(SecretsSeen::Missing(format!("there is no Secret {name} in namespace {namespace}"))),
+            }
+        }
+        Ok(SecretsSeen::There(versions))
+    }
+
+    async fn version(&self, namespace: &str, name: &str) -> Result<Option<String>, kube::Error> {
+        let place = (namespace.to_owned(), name.to_owned());
+        {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.retain(|_, (at, _)| at.elapsed() < FRESH);
+            if let Some((_, version)) = seen.get(&place) {
+                return Ok(version.clone());
+            }
+        }
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = api.get_metadata_opt(name).await?;
+        let version = secret.map(|secret| secret.metadata.resource_version.unwrap_or_default());
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(place, (Instant::now(), version.clone()));
+        Ok(version)
+    }
+}

@@ -1,0 +1,156 @@
+//! A check's findings for people.
+
+use std::{fmt::Write as _, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{CheckedMapping, MailboxCheck, SideFindings, days_left, gravest};
+use crate::{
+    error::{Error, Side},
+    imap::certificate::Certificate,
+    local::{
+        run_report::folder_left_out,
+        terminal_text::{bytes, count, duration, printable, table},
+    },
+};
+
+/// Folders beyond this many are counted, not listed.
+const LISTED_FOLDERS: usize = 200;
+
+/// One line: whether a run can start, and why not.
+#[must_use]
+pub(crate) fn line(check: &MailboxCheck) -> String {
+    let number = |list: usize, what: &str| count(u64::try_from(list).unwrap_or(u64::MAX), what);
+    let said = match (check.problems.len(), check.warnings.len()) {
+        (0, 0) => "ready".to_owned(),
+        (0, warnings) => format!("ready, with {}", number(warnings, "warning")),
+        (problems, 0) => number(problems, "problem"),
+        (problems, warnings) => format!("{}, {}", number(problems, "problem"), number(warnings, "warning")),
+    };
+    format!("{}: {said}", printable(&check.mailbox))
+}
+
+/// Everything that was found about one mailbox.
+#[must_use]
+pub(crate) fn mailbox(check: &MailboxCheck, now: Timestamp) -> String {
+    let mut text = format!("{}\n", line(check));
+    for (side, found) in [(Side::Source, &check.source), (Side::Destination, &check.destination)] {
+        if let Some(found) = found {
+            text.push_str(&account(side, found, now));
+        }
+    }
+    if let Some(mapping) = &check.mapping {
+        text.push_str(&folders(mapping));
+    }
+    let mut section = |title: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            let _ = writeln!(text, "  {title}"); // a String takes every write
+            text.extend(lines.iter().map(|line| format!("    {}\n", printable(line))));
+        }
+    };
+    if let Some(mapping) = &check.mapping {
+        section("Folders left out", mapping.left_out.iter().map(folder_left_out).collect());
+        section("Notes on folders", mapping.notes.clone());
+    }
+    let warning = |warning: &super::CheckWarning| match warning.side {
+        Some(side) => format!("{side}: {}", warning.what),
+        None => warning.what.clone(),
+    };
+    section("Warnings", check.warnings.iter().map(warning).collect());
+    section("Problems", check.problems.iter().map(without_mailbox).collect());
+    text
+}
+
+/// How many mailboxes are ready, and the problems again, since the findings may fill many screens.
+#[must_use]
+pub(crate) fn summary(checks: &[MailboxCheck], took: Duration) -> String {
+    let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let ready = checks.iter().filter(|check| check.problems.is_empty()).count();
+    let mut text = format!(
+        "{}: {ready} ready, {} with problems, in {}.\n",
+        count(number(checks.len()), "mailbox"),
+        checks.len() - ready,
+        duration(took)
+    );
+    for problem in checks.iter().flat_map(|check| &check.problems) {
+        let _ = writeln!(text, "  {}", printable(&problem.to_string())); // a String takes every write
+    }
+    if gravest(checks).is_none() {
+        text.push_str("Nothing speaks against `mailferry run`.\n");
+    }
+    text
+}
+
+fn account(side: Side, found: &SideFindings, now: Timestamp) -> String {
+    let peer = found.peer.map(|peer| format!(" ({})", peer.ip())).unwrap_or_default();
+    let mut text = format!("  {side} {}{peer}, {}\n", printable(&found.address), printable(&found.username));
+    let mut row = |what: &str, said: String| {
+        let _ = writeln!(text, "    {what:<9}{}", printable(&said)); // a String takes every write
+    };
+    let server =
+        if found.name.is_empty() { found.server.clone() } else { format!("{} ({})", found.server, found.name) };
+    row("server", server);
+    row("TLS", found.tls.clone().unwrap_or_else(|| "none".to_owned()));
+    if let Some(certificate) = &found.certificate {
+        row("", self::certificate(certificate, now));
+    }
+    let mechanisms = if found.mechanisms.is_empty() { "none".to_owned() } else { found.mechanisms.join(", ") };
+    row("login", format!("{} (mechanisms offered: {mechanisms})", found.login));
+    let sum = format!("{}, {}", count(found.folders, "folder"), count(found.messages, "message"));
+    row("holds", found.bytes.map_or_else(|| format!("{sum}, bytes unknown"), |size| format!("{sum}, {}", bytes(size))));
+    if let Some(room) = found.storage {
+        row("quota", format!("{} of {} used, {} free", bytes(room.used), bytes(room.limit), bytes(room.free())));
+    }
+    if let Some(room) = found.message_room {
+        row("quota", format!("{} of {} messages used, {} free", room.used, room.limit, room.free()));
+    }
+    if let Some(limit) = found.append_limit {
+        row("takes", format!("messages of up to {}", bytes(limit)));
+    }
+    row("offers", if found.offers.is_empty() { "nothing that helps".to_owned() } else { found.offers.join(", ") });
+    for lack in &found.lacks {
+        row("lacks", format!("{}: {}", lack.extension, lack.cost));
+    }
+    text
+}
+
+fn certificate(certificate: &Certificate, now: Timestamp) -> String {
+    let until = Timestamp::from_second(certificate.not_after)
+        .map_or_else(|_| "an unknown day".to_owned(), |time| time.strftime("%F").to_string());
+    let left = days_left(certificate, now);
+    let left = if left < 0 { "expired".to_owned() } else { count(left.unsigned_abs(), "day") };
+    let names = if certificate.names.is_empty() { "no names".to_owned() } else { certificate.names.join(", ") };
+    let (subject, issuer) = (&certificate.subject, &certificate.issuer);
+    format!("certificate of {subject} by {issuer}, for {names}, until {until} ({left})")
+}
+
+fn folders(mapping: &CheckedMapping) -> String {
+    let head = ["folder", "messages", "bytes", "at the destination"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(mapping.folders.iter().take(LISTED_FOLDERS).map(|folder| {
+        let state = match (folder.container, folder.exists) {
+            (true, _) => " (holds no messages)",
+            (false, true) => " (exists)",
+            (false, false) => " (will be made)",
+        };
+        let destination = format!("{}{state}", folder.destination);
+        let unknown = || "?".to_owned();
+        let (messages, size) = if folder.container {
+            (String::new(), String::new())
+        } else {
+            (folder.messages.map_or_else(unknown, |n| n.to_string()), folder.bytes.map_or_else(unknown, bytes))
+        };
+        vec![printable(&folder.source).into_owned(), messages, size, printable(&destination).into_owned()]
+    }));
+    let mut text = format!("  folders\n{}", table(&rows, "    "));
+    let unlisted = mapping.folders.len().saturating_sub(LISTED_FOLDERS);
+    if unlisted > 0 {
+        let _ = writeln!(text, "    and {unlisted} more"); // a String takes every write
+    }
+    text
+}
+
+/// The mailbox stands at the head already.
+fn without_mailbox(error: &Error) -> String {
+    Error { mailbox: None, ..error.clone() }.to_string()
+}

@@ -1,0 +1,470 @@
+//! The state folder: the lock that makes a run the only one, and one checkpoint file per mailbox.
+//!
+//! ```text
+//! .mailferry/acme/                     one folder per migration, mode 0700
+//!   lock                               held (flock) while a run lasts; holds the pid
+//!   alice-3bc51062973c458d.checkpoint  mode 0600, replaced by rename only
+//!   alice-3bc51062973c458d.checkpoint.aside-1   one that could not be used
+//! ```
+//! A checkpoint file holds exactly what the engine encoded: `mailferry checkpoint FILE` prints it.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use futures::{FutureExt as _, future::BoxFuture};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    error::{Error, Result},
+    sync::{checkpoint::Checkpoint, checkpoint_store::CheckpointStore},
+};
+
+/// The state folder of one migration, locked or read-only.
+#[derive(Debug)]
+pub struct StateFolder {
+    folder: PathBuf,
+    /// Absent when the state is read-only.
+    lock: Option<Arc<File>>,
+}
+
+/// Where the state of a migration is kept unless the user says otherwise: `.mailferry/NAME` in the current folder.
+#[must_use]
+pub fn default_folder(migration: &str) -> PathBuf {
+    Path::new(".mailferry").join(sanitised(migration))
+}
+
+impl StateFolder {
+    /// Opens the state folder for a run, making it where it is missing, and excludes every other run until the state
+    /// and all its [`CheckpointFile`]s are dropped or the process ends.
+    ///
+    /// # Errors
+    /// Configuration when another process holds the lock; Internal when the folder cannot be used.
+    pub fn open(folder: &Path) -> Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| unusable("make", folder, &e))?;
+        let path = folder.join("lock");
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| unusable("open", &path, &e))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(in_use(folder, &mut lock)),
+            Err(TryLockError::Error(e)) => return Err(unusable("lock", &path, &e)),
+        }
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map_err(|e| unusable("write", &path, &e))?;
+        Ok(Self { folder: folder.to_owned(), lock: Some(Arc::new(lock)) })
+    }
+
+    /// Opens the state folder for a look at it: nothing is made, locked, written or moved. For dry runs.
+    #[must_use]
+    pub fn read_only(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), lock: None }
+    }
+
+    /// The state of one mailbox.
+    #[must_use]
+    pub fn mailbox(&self, name: &str) -> CheckpointFile {
+        let file = SharedFile {
+            path: self.folder.join(file_name(name)),
+            written: Mutex::new(0),
+            issued: AtomicU64::new(0),
+            lock: self.lock.clone(),
+        };
+        CheckpointFile { file: Arc::new(file) }
+    }
+}
+
+/// The checkpoint file of one mailbox.
+#[derive(Debug, Clone)]
+pub struct CheckpointFile {
+    file: Arc<SharedFile>,
+}
+
+#[derive(Debug)]
+struct SharedFile {
+    path: PathBuf,
+    /// The ticket of the newest checkpoint on disk; also keeps two writers from one temporary file.
+    written: Mutex<u64>,
+    issued: AtomicU64,
+    /// A write that outlives the run still holds the lock. Absent when the state is read-only.
+    lock: Option<Arc<File>>,
+}
+
+/// What an earlier run left of a mailbox.
+#[derive(Debug, Default)]
+pub struct RecalledCheckpoint {
+    /// What to go on from.
+    pub checkpoint: Option<Checkpoint>,
+    /// What to tell the user about it.
+    pub note: Option<String>,
+}
+
+impl CheckpointFile {
+    /// Where the checkpoint is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// The checkpoint to go on from. One that is torn, of an unknown format or for other accounts than those of
+    /// `fingerprint` counts as none: it is set aside, and the sync compares both sides instead.
+    ///
+    /// # Errors
+    /// Internal when the file is there and cannot be read, or cannot be set aside.
+    pub fn recall(&self, fingerprint: &str) -> Result<RecalledCheckpoint> {
+        let Some(encoded) = self.read()? else { return Ok(RecalledCheckpoint::default()) };
+        let why = match Checkpoint::decode(&encoded) {
+            Ok(checkpoint) if checkpoint.fingerprint == fingerprint => {
+                return Ok(RecalledCheckpoint { checkpoint: Some(checkpoint), note: None });
+            }
+            Ok(_) => "is for other accounts".to_owned(),
+            Err(error) => format!("could not be read ({})", error.what),
+        };
+        let kept = self.set_aside()?;
+        let note = format!(
+            "the checkpoint {why} and is kept as {}; this sync compared both sides, to copy only what is missing",
+            kept.display()
+        );
+        Ok(RecalledCheckpoint { checkpoint: None, note: Some(note) })
+    }
+
+    /// Where an earlier run put the folders (raw source name to raw destination name), for commands that only look; and
+    /// what to tell the user where there is a checkpoint that cannot be used. Nothing is moved or written.
+    #[must_use]
+    pub(crate) fn mapping(&self, fingerprint: &str) -> (BTreeMap<Vec<u8>, Vec<u8>>, Option<String>) {
+        let unused = |why: &str| {
+            let path = self.file.path.display();
+            (BTreeMap::new(), Some(format!("the checkpoint {path} {why}: where folders go was decided afresh")))
+        };
+        let decoded = self.read().and_then(|encoded| encoded.map(|bytes| Checkpoint::decode(&bytes)).transpose());
+        match decoded {
+            Ok(None) => (BTreeMap::new(), None),
+            Ok(Some(checkpoint)) if checkpoint.fingerprint == fingerprint => (checkpoint.mapping, None),
+            Ok(Some(_)) => unused("is for other accounts"),
+            Err(error) => unused(&format!("cannot be used ({})", error.what)),
+        }
+    }
+
+    /// What was saved last, if anything was.
+    ///
+    /// # Errors
+    /// Internal when the file is there and cannot be read.
+    pub fn read(&self) -> Result<Option<Vec<u8>>> {
+        match fs::read(&self.file.path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(unusable("read", &self.file.path, &e)),
+        }
+    }
+
+    /// Moves a checkpoint that cannot be used out of the way and keeps it: a person may want to know what it held.
+    /// Returns where it is now; a read-only state leaves it where it is.
+    ///
+    /// # Errors
+    /// Internal when the file cannot be renamed.
+    pub(crate) fn set_aside(&self) -> Result<PathBuf> {
+        let path = &self.file.path;
+        if self.file.lock.is_none() {
+            return Ok(path.clone());
+        }
+        let mut number = 1_u32;
+        let aside = loop {
+            let candidate = with_suffix(path, &format!(".aside-{number}"));
+            if !candidate.exists() {
+                break candidate;
+            }
+            number = number.saturating_add(1);
+        };
+        fs::rename(path, &aside).map_err(|e| unusable("rename", path, &e))?;
+        Ok(aside)
+    }
+}
+
+impl CheckpointStore for CheckpointFile {
+    fn save(&self, checkpoint: &Checkpoint) -> BoxFuture<'_, Result<()>> {
+        match checkpoint.encode() {
+            Ok(encoded) => self.keep(encoded),
+            Err(error) => async { Err(error) }.boxed(),
+        }
+    }
+}
+
+impl CheckpointFile {
+    /// Replaces the checkpoint by what was encoded, durably.
+    fn keep(&self, encoded: Vec<u8>) -> BoxFuture<'_, Result<()>> {
+        // The ticket is drawn by the call, not by the first poll: the order of calls decides which checkpoint is newest.
+        let ticket = self.file.issued.fetch_add(1, Ordering::Relaxed) + 1;
+        let file = Arc::clone(&self.file);
+        async move {
+            tokio::task::spawn_blocking(move || file.write(ticket, &encoded))
+                .await
+                .map_err(|_| Error::internal("the checkpoint could not be written: its task ended early"))?
+        }
+        .boxed()
+    }
+}
+
+impl SharedFile {
+    fn write(&self, ticket: u64, encoded: &[u8]) -> Result<()> {
+        if self.lock.is_none() {
+            return Ok(()); // a dry run leaves nothing behind
+        }
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if *written > ticket {
+            return Ok(());
+        }
+        write_atomically(&self.path, encoded).map_err(|e| unusable("write", &self.path, &e))?;
+        *written = ticket;
+        Ok(())
+    }
+}
+
+/// Replaces `path` so that a crash at any instant leaves the old content or the new, whole and durable.
+fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = with_suffix(path, ".tmp");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// A file name that tells a person which mailbox it is, and is never that of another: the hash is over the exact name.
+fn file_name(mailbox: &str) -> String {
+    let hash = Sha256::digest(mailbox.as_bytes());
+    let short = hash.iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    format!("{}-{short}.checkpoint", sanitised(mailbox))
+}
+
+fn sanitised(name: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "._@+-".contains(c) { c } else { '_' };
+    let name: String = name.chars().take(80).map(safe).collect();
+    match name.strip_prefix('.') {
+        Some(rest) => format!("_{rest}"),
+        None => name,
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn unusable(verb: &str, path: &Path, error: &io::Error) -> Error {
+    Error::internal(format!("cannot {verb} {}: {error}", path.display()))
+        .advice("The state folder must be writable and on a disk with room; --state DIR names another one")
+}
+
+fn in_use(folder: &Path, lock: &mut File) -> Error {
+    let mut content = String::new();
+    let pid = lock.read_to_string(&mut content).ok().and_then(|_| content.trim().parse::<u32>().ok());
+    let (holder, stop) = match pid {
+        Some(pid) => (format!("process {pid}"), format!(", or stop it with `kill {pid}`")),
+        None => ("another process".to_owned(), String::new()),
+    };
+    Error::configuration(format!("the state folder {} is in use by {holder}", folder.display()))
+        .advice(format!("Wait for that run to end{stop}; a run of other mailboxes needs a --state of its own"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::ErrorClass;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn a_second_run_on_one_state_is_refused_and_told_who_holds_it() {
+        let dir = folder();
+        let path = dir.path().join("acme");
+        let first = StateFolder::open(&path).unwrap();
+        let error = StateFolder::open(&path).unwrap_err();
+        assert_eq!(error.class, ErrorClass::Configuration);
+        assert!(error.what.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(error.advice.unwrap().contains("--state"));
+        drop(first);
+        StateFolder::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_mailbox_whose_write_may_still_come_keeps_the_lock() {
+        let dir = folder();
+        let state = StateFolder::open(dir.path()).unwrap();
+        let mailbox = state.mailbox("alice");
+        drop(state);
+        StateFolder::open(dir.path()).unwrap_err();
+        drop(mailbox);
+        StateFolder::open(dir.path()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_saved_checkpoint_is_read_back_by_the_next_run_and_only_for_its_mailbox() {
+        let dir = folder();
+        {
+            let state = StateFolder::open(dir.path()).unwrap();
+            let alice = state.mailbox("alice");
+            assert_eq!(alice.read().unwrap(), None);
+            alice.keep(b"one".to_vec()).await.unwrap();
+            alice.keep(b"two".to_vec()).await.unwrap();
+        }
+        let state = StateFolder::open(dir.path()).unwrap();
+        assert_eq!(state.mailbox("alice").read().unwrap().unwrap(), b"two");
+        assert_eq!(state.mailbox("bob").read().unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn the_checkpoint_of_the_later_call_wins_when_the_earlier_one_is_awaited_last() {
+        let dir = folder();
+        let alice = StateFolder::open(dir.path()).unwrap().mailbox("alice");
+        let (early, late) = (alice.keep(b"early".to_vec()), alice.keep(b"late".to_vec()));
+        late.await.unwrap();
+        early.await.unwrap();
+        assert_eq!(alice.read().unwrap().unwrap(), b"late");
+    }
+
+    #[tokio::test]
+    async fn nobody_else_can_read_the_state_and_no_temporary_file_stays() {
+        let dir = folder();
+        let path = dir.path().join("acme");
+        let state = StateFolder::open(&path).unwrap();
+        let alice = state.mailbox("alice");
+        alice.keep(b"x".to_vec()).await.unwrap();
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(alice.path())), (0o700, 0o600));
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 2, "the lock and the checkpoint");
+    }
+
+    #[tokio::test]
+    async fn a_torn_temporary_file_of_a_dead_run_does_not_reach_the_checkpoint() {
+        let dir = folder();
+        let alice = StateFolder::open(dir.path()).unwrap().mailbox("alice");
+        alice.keep(b"whole".to_vec()).await.unwrap();
+        fs::write(with_suffix(alice.path(), ".tmp"), "a torn and much longer leftover").unwrap();
+        assert_eq!(alice.read().unwrap().unwrap(), b"whole");
+        alice.keep(b"next".to_vec()).await.unwrap();
+        assert_eq!(alice.read().unwrap().unwrap(), b"next");
+    }
+
+    #[tokio::test]
+    async fn checkpoints_set_aside_are_all_kept() {
+        let dir = folder();
+        let alice = StateFolder::open(dir.path()).unwrap().mailbox("alice");
+        for content in [b"first", b"other"] {
+            alice.keep(content.to_vec()).await.unwrap();
+            let aside = alice.set_aside().unwrap();
+            assert_eq!(fs::read(aside).unwrap(), content);
+            assert_eq!(alice.read().unwrap(), None);
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_that_is_torn_or_for_other_accounts_counts_as_none_and_is_kept() {
+        let dir = folder();
+        let alice = StateFolder::open(dir.path()).unwrap().mailbox("alice");
+        assert!(alice.recall("ours").unwrap().note.is_none(), "a first run has nothing to tell");
+
+        let whole = Checkpoint { fingerprint: "ours".into(), ..Checkpoint::default() }.encode().unwrap();
+        alice.keep(whole.clone()).await.unwrap();
+        let recalled = alice.recall("ours").unwrap();
+        assert_eq!((recalled.checkpoint.unwrap().fingerprint.as_str(), recalled.note), ("ours", None));
+
+        let torn = &whole[..whole.len() - 1];
+        for (content, fingerprint, why) in [(torn, "ours", "could not be read"), (&whole, "theirs", "other accounts")] {
+            alice.keep(content.to_vec()).await.unwrap();
+            let RecalledCheckpoint { checkpoint, note } = alice.recall(fingerprint).unwrap();
+            assert!(checkpoint.is_none());
+            assert!(note.as_ref().unwrap().contains(why), "{note:?}");
+            assert_eq!(alice.read().unwrap(), None);
+        }
+        for (number, content) in [(1, torn), (2, &whole)] {
+            assert_eq!(fs::read(with_suffix(alice.path(), &format!(".aside-{number}"))).unwrap(), content);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_only_state_reads_and_never_writes() {
+        let dir = folder();
+        let path = dir.path().join("acme");
+        let looker = StateFolder::read_only(&path).mailbox("alice");
+        looker.keep(b"x".to_vec()).await.unwrap();
+        assert!(!path.exists());
+        let owner = StateFolder::open(&path).unwrap().mailbox("alice");
+        owner.keep(b"real".to_vec()).await.unwrap();
+        assert_eq!(looker.read().unwrap().unwrap(), b"real");
+        looker.keep(b"dry".to_vec()).await.unwrap();
+        looker.set_aside().unwrap();
+        assert_eq!(owner.read().unwrap().unwrap(), b"real");
+    }
+
+    #[test]
+    fn names_that_look_alike_on_disk_get_different_files() {
+        let names = ["a/b", "a_b", "A_b", "../a", "..", "", "ü", "ö"];
+        let files: std::collections::HashSet<String> = names.iter().map(|n| file_name(n).to_lowercase()).collect();
+        assert_eq!(files.len(), names.len());
+    }
+
+    proptest! {
+        #[test]
+        fn any_mailbox_name_gives_one_plain_file_name(name in any::<String>()) {
+            let file = file_name(&name);
+            prop_assert!(file.len() < 128);
+            prop_assert!(!file.starts_with('.'));
+            prop_assert!(file.bytes().all(|b| b.is_ascii_graphic() && b != b'/'));
+        }
+
+        #[test]
+        fn the_default_folder_stays_below_its_parent(name in any::<String>()) {
+            let folder = default_folder(&name);
+            prop_assert!(folder.starts_with(".mailferry"));
+            prop_assert!(!folder.components().any(|c| matches!(c, std::path::Component::ParentDir)));
+        }
+    }
+
+    #[tokio::test]
+    async fn folder_names_are_read_from_a_checkpoint_that_is_for_these_accounts_and_nothing_is_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = StateFolder::open(folder.path()).unwrap();
+        let names = BTreeMap::from([(b"Sent Items".to_vec(), b"Sent".to_vec())]);
+        let checkpoint = Checkpoint { fingerprint: "these".into(), mapping: names.clone(), ..Checkpoint::default() };
+        writer.mailbox("alice").save(&checkpoint).await.unwrap();
+        writer.mailbox("torn").keep(vec![1, 2, 3]).await.unwrap();
+        let state = StateFolder::read_only(folder.path());
+        assert_eq!(state.mailbox("alice").mapping("these"), (names, None));
+        for (mailbox, print, why) in [("alice", "others", "is for other accounts"), ("torn", "these", "cannot be used")]
+        {
+            let (mapping, note) = state.mailbox(mailbox).mapping(print);
+            assert!(mapping.is_empty() && note.as_ref().is_some_and(|n| n.contains(why)), "{note:?}");
+            assert!(state.mailbox(mailbox).path().exists());
+        }
+        assert_eq!(state.mailbox("nobody").mapping("these"), (BTreeMap::new(), None));
+    }
+}

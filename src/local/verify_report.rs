@@ -1,0 +1,311 @@
+//! A verification's report for people.
+
+use std::{fmt::Write as _, time::Duration};
+
+use super::terminal_text::{count, duration, folder_names, printable, table};
+use crate::{
+    error::{Error, ErrorClass},
+    local::run_report::gravity,
+    sync::verify::{DifferenceKind, FolderComparison, VerifyReport, VerifyStrictness},
+};
+
+/// The exit code of a verification that found differences, and no error.
+pub(crate) const DIFFERS: u8 = 1;
+
+/// How a verification ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VerifyVerdict {
+    /// The destination holds what the source holds.
+    Identical,
+    /// It does not.
+    Differs,
+    /// It could not be told; the class of the gravest error.
+    Failed(ErrorClass),
+}
+
+impl VerifyVerdict {
+    /// The verdict on one mailbox.
+    #[must_use]
+    pub(crate) fn of(report: &VerifyReport, strictness: VerifyStrictness) -> Self {
+        match report.errors().map(|error| error.class).min_by_key(|class| gravity(*class)) {
+            Some(class) => Self::Failed(class),
+            None if report.differs(strictness) => Self::Differs,
+            None => Self::Identical,
+        }
+    }
+
+    /// For programs.
+    #[must_use]
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Identical => "identical",
+            Self::Differs => "differs",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// 0 when all are identical, 1 when there are differences; the code of the gravest error's class when a mailbox could
+/// not be compared.
+#[must_use]
+pub(crate) fn exit_code(verdicts: &[VerifyVerdict]) -> u8 {
+    let failed = verdicts.iter().filter_map(|v| if let VerifyVerdict::Failed(class) = v { Some(*class) } else { None });
+    match failed.min_by_key(|class| gravity(*class)) {
+        Some(class) => class.exit_code(),
+        None if verdicts.contains(&VerifyVerdict::Differs) => DIFFERS,
+        None => 0,
+    }
+}
+
+/// One line: the verdict, and in how many messages.
+#[must_use]
+pub(crate) fn line(report: &VerifyReport, strictness: VerifyStrictness) -> String {
+    let sum = |of: fn(&FolderComparison) -> u64| report.folders.iter().map(of).sum::<u64>();
+    let all = sum(|f| f.source_messages);
+    let folders = u64::try_from(report.folders.len()).unwrap_or(u64::MAX);
+    let said = match VerifyVerdict::of(report, strictness) {
+        VerifyVerdict::Failed(class) => {
+            let error = report.errors().find(|error| error.class == class).map(without_mailbox).unwrap_or_default();
+            format!("not verified: {error}")
+        }
+        VerifyVerdict::Identical => {
+            let rewritten = sum(|f| f.only_rewritten);
+            let but = if rewritten > 0 {
+                format!(", but for {} that the destination rewrote", count(rewritten, "message"))
+            } else {
+                String::new()
+            };
+            format!("identical: {} in {}{but}", count(all, "message"), count(folders, "folder"))
+        }
+        VerifyVerdict::Differs => {
+            let parts = [
+                (sum(|f| u64::from(f.folder_missing)), "missing folders"),
+                (sum(|f| f.missing), "missing"),
+                (sum(|f| f.changed), "changed"),
+                (sum(|f| f.unreadable + f.unreadable_at_destination), "unreadable"),
+                (if strictness.strict { sum(|f| f.only_at_destination) } else { 0 }, "only at the destination"),
+            ];
+            let parts: Vec<String> =
+                parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+            let what = if parts.is_empty() { "folders or subscriptions".to_owned() } else { parts.join(", ") };
+            format!("differs: {what}, of {} in {}", count(all, "message"), count(folders, "folder"))
+        }
+    };
+    format!("{}: {}", printable(&report.mailbox), printable(&said))
+}
+
+/// The whole report of one mailbox: a table of its folders, single messages, and everything that is not plain equality.
+#[must_use]
+pub(crate) fn mailbox(report: &VerifyReport, strictness: VerifyStrictness) -> String {
+    let took = match report.duration_ms {
+        0 => String::new(), // it never started
+        ms => format!(" (in {})", duration(Duration::from_millis(ms))),
+    };
+    let mut text = format!("{}{took}\n", line(report, strictness));
+    if !report.folders.is_empty() {
+        text.push_str(&folders(report));
+    }
+    let mut section = |title: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            let _ = writeln!(text, "  {title}"); // a String takes every write
+            text.extend(lines.iter().map(|line| format!("    {}\n", printable(line))));
+        }
+    };
+    section("Differences", report.folders.iter().flat_map(|folder| differences(folder, strictness)).collect());
+    let rules = |folder: &FolderComparison| -> Vec<String> {
+        folder.left_out.iter().map(|(rule, n)| format!("{}: {n} {rule}", folder.source)).collect()
+    };
+    section("Messages left out by a rule", report.folders.iter().flat_map(rules).collect());
+    section("Folders left out", report.left_out.iter().map(|l| format!("{}: {}", l.folder, l.reason)).collect());
+    let only_there = report.only_at_destination.iter().map(|(folder, messages)| match messages {
+        Some(messages) => format!("{folder}: {}", count(u64::from(*messages), "message")),
+        None => folder.clone(),
+    });
+    section("Folders that only the destination has", only_there.collect());
+    section("Subscribed at the source only", report.unsubscribed.clone());
+    section("Notes", report.notes.clone());
+    section("Errors", report.errors().map(without_mailbox).collect());
+    text
+}
+
+/// Counts of verdicts, and what is not identical again, since the reports may fill many screens.
+#[must_use]
+pub(crate) fn summary(reports: &[VerifyReport], strictness: VerifyStrictness, took: Duration) -> String {
+    let verdicts: Vec<VerifyVerdict> = reports.iter().map(|report| VerifyVerdict::of(report, strictness)).collect();
+    let number = |wanted: fn(&VerifyVerdict) -> bool| verdicts.iter().filter(|verdict| wanted(verdict)).count();
+    let parts = [
+        (number(|v| *v == VerifyVerdict::Identical), "identical"),
+        (number(|v| *v == VerifyVerdict::Differs), "with differences"),
+        (number(|v| matches!(v, VerifyVerdict::Failed(_))), "not verified"),
+    ];
+    let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let mailboxes = count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
+    let mut text = format!("{mailboxes}: {} in {}.\n", parts.join(", "), duration(took));
+    for (report, _) in reports.iter().zip(&verdicts).filter(|(_, verdict)| **verdict != VerifyVerdict::Identical) {
+        let _ = writeln!(text, "  {}", line(report, strictness)); // a String takes every write
+    }
+    text
+}
+
+fn folders(report: &VerifyReport) -> String {
+    let head = ["folder", "source", "destination", "equal", "missing", "flags", "date", "bytes", "only there", "state"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(report.folders.iter().map(|folder| {
+        let numbers = [
+            folder.source_messages,
+            folder.destination_messages,
+            folder.equal,
+            folder.missing,
+            folder.other_flags,
+            folder.other_date,
+            folder.rewritten,
+            folder.only_at_destination,
+        ];
+        let mut row = vec![folder_names(&folder.source, &folder.destination)];
+        row.extend(numbers.map(|n| n.to_string()));
+        row.push(match &folder.error {
+            Some(error) => format!("failed: {}", error.class),
+            None if folder.folder_missing => "no such folder at the destination".to_owned(),
+            None if folder.differs(VerifyStrictness { strict: false, allow_rewritten: true }) => "differs".to_owned(),
+            None if folder.rewritten > 0 => "rewritten".to_owned(),
+            None => "identical".to_owned(),
+        });
+        row
+    }));
+    table(&rows, "  ")
+}
+
+/// The single messages of a folder. New mail at the destination is listed only where it counts.
+fn differences(folder: &FolderComparison, strictness: VerifyStrictness) -> Vec<String> {
+    let counts = |kind| strictness.strict || kind != DifferenceKind::OnlyAtDestination;
+    let listed: Vec<String> = folder
+        .differences
+        .iter()
+        .filter(|difference| counts(difference.kind))
+        .map(|difference| {
+            let uids = match (difference.source_uid, difference.destination_uid) {
+                (Some(source), Some(destination)) => format!("UID {source} (destination UID {destination})"),
+                (Some(source), None) => format!("UID {source}"),
+                (None, Some(destination)) => format!("destination UID {destination}"),
+                (None, None) => String::new(),
+            };
+            format!("{}: {uids}: {}", folder.source, difference.what)
+        })
+        .collect();
+    let extra = if strictness.strict { folder.only_at_destination } else { 0 };
+    let all = folder.missing + folder.changed + folder.unreadable + folder.unreadable_at_destination + extra;
+    let unlisted = all.saturating_sub(u64::try_from(listed.len()).unwrap_or(u64::MAX));
+    let missing = folder
+        .folder_missing
+        .then(|| format!("{}: the destination has no folder {}", folder.source, folder.destination));
+    let more = (unlisted > 0).then(|| format!("{}: and {unlisted} more (--list N lists more)", folder.source));
+    missing.into_iter().chain(listed).chain(more).collect()
+}
+
+/// The mailbox stands at the head of the report already.
+fn without_mailbox(error: &Error) -> String {
+    Error { mailbox: None, ..error.clone() }.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::sync::verify::MessageDifference;
+
+    const LENIENT: VerifyStrictness = VerifyStrictness { strict: false, allow_rewritten: false };
+    const STRICT: VerifyStrictness = VerifyStrictness { strict: true, allow_rewritten: false };
+
+    fn inbox() -> FolderComparison {
+        FolderComparison {
+            source: "INBOX".into(),
+            destination: "INBOX".into(),
+            source_messages: 100,
+            destination_messages: 101,
+            equal: 100,
+            only_at_destination: 1,
+            differences: vec![MessageDifference {
+                kind: DifferenceKind::OnlyAtDestination,
+                source_uid: None,
+                destination_uid: Some(101),
+                what: "only at the destination".into(),
+            }],
+            ..FolderComparison::default()
+        }
+    }
+
+    fn sent() -> FolderComparison {
+        let difference = |kind, source_uid, destination_uid, what: &str| MessageDifference {
+            kind,
+            source_uid: Some(source_uid),
+            destination_uid,
+            what: what.into(),
+        };
+        FolderComparison {
+            source: "Sent Items".into(),
+            destination: "Sent".into(),
+            source_messages: 50,
+            destination_messages: 47,
+            equal: 46,
+            missing: 3,
+            changed: 1,
+            other_flags: 1,
+            left_out: BTreeMap::from([("larger than maxSize".into(), 2)]),
+            differences: vec![
+                difference(DifferenceKind::Missing, 7, None, "missing at the destination"),
+                difference(DifferenceKind::Changed, 9, Some(4), r"other flags: only the source has \Seen"),
+            ],
+            ..FolderComparison::default()
+        }
+    }
+
+    fn report(folders: Vec<FolderComparison>) -> VerifyReport {
+        VerifyReport { mailbox: "alice".into(), folders, duration_ms: 2000, ..VerifyReport::default() }
+    }
+
+    #[test]
+    fn new_mail_at_the_destination_is_identical_unless_strict() {
+        let report = report(vec![inbox()]);
+        assert_eq!(VerifyVerdict::of(&report, LENIENT), VerifyVerdict::Identical);
+        assert_eq!(VerifyVerdict::of(&report, STRICT), VerifyVerdict::Differs);
+        assert!(!mailbox(&report, LENIENT).contains("UID 101"));
+        assert!(mailbox(&report, STRICT).contains("INBOX: destination UID 101: only at the destination"));
+    }
+
+    #[test]
+    fn the_report_names_counts_messages_and_what_is_not_listed() {
+        let mut report = report(vec![inbox(), sent()]);
+        report.only_at_destination = BTreeMap::from([("New".into(), Some(4))]);
+        insta::assert_snapshot!(mailbox(&report, LENIENT), @r#"
+        alice: differs: 3 missing, 1 changed, of 150 messages in 2 folders (in 2.0s)
+          folder              source  destination  equal  missing  flags  date  bytes  only there  state
+          INBOX                  100          101    100        0      0     0      0           1  identical
+          Sent Items -> Sent      50           47     46        3      1     0      0           0  differs
+          Differences
+            Sent Items: UID 7: missing at the destination
+            Sent Items: UID 9 (destination UID 4): other flags: only the source has \Seen
+            Sent Items: and 2 more (--list N lists more)
+          Messages left out by a rule
+            Sent Items: 2 larger than maxSize
+          Folders that only the destination has
+            New: 4 messages
+        "#);
+    }
+
+    #[test]
+    fn errors_decide_before_differences_and_those_before_nothing() {
+        let failed = VerifyReport { error: Some(Error::network("gone")), ..report(vec![sent()]) };
+        let verdict = |report: &VerifyReport| VerifyVerdict::of(report, LENIENT);
+        assert_eq!(verdict(&failed), VerifyVerdict::Failed(ErrorClass::Network));
+        assert_eq!(exit_code(&[VerifyVerdict::Identical]), 0);
+        assert_eq!(exit_code(&[VerifyVerdict::Identical, VerifyVerdict::Differs]), 1);
+        assert_eq!(exit_code(&[VerifyVerdict::Differs, verdict(&failed)]), ErrorClass::Network.exit_code());
+        let reports = [report(vec![inbox()]), report(vec![sent()]), failed];
+        insta::assert_snapshot!(summary(&reports, LENIENT, Duration::from_secs(3)), @r#"
+        3 mailboxes: 1 identical, 1 with differences, 1 not verified in 3.0s.
+          alice: differs: 3 missing, 1 changed, of 50 messages in 1 folder
+          alice: not verified: Network: gone
+        "#);
+    }
+}

@@ -1,0 +1,240 @@
+//! What may be at the destination already: after a crash the uncertain tail, without a checkpoint the whole folder.
+//!
+//! A dead client's APPENDs go on committing for a while, so what was in doubt is sent again only after two looks, some
+//! time apart, agree.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    failure_bisect::FailureBisector,
+    fetch_facts::{facts_of, hashes, message_ids, scan_with_ids},
+    identity::{CompareGroup, ContentHash, IdentityFacts, MessageId, match_folder, match_tail},
+    limits::{LONGEST_COMMIT, LOOKS_APART, LOOKS_APART_ROUND_TRIPS, SLOWEST_COMMIT},
+    scan::{FolderScan, ScannedMessage},
+};
+use crate::{
+    error::{Error, Result},
+    imap::{Session, UidSet},
+};
+
+/// More looks than this never agree.
+const MAX_LOOKS: u32 = 100;
+/// Of the work's beginning, this many messages beyond the tail's length are compared by content: what is in doubt was
+/// sent in UID order.
+const HEADROOM: usize = 200;
+
+/// A look at the destination that was made before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DestinationSnapshot {
+    /// When.
+    pub at: Instant,
+    /// UIDNEXT then.
+    pub uid_next: u32,
+}
+
+/// A source message found at the destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FoundCopy {
+    /// UID at the source.
+    pub source: u32,
+    /// UID at the destination.
+    pub destination: u32,
+    /// Flags that the source has and the destination's copy has not.
+    pub missing_flags: Vec<String>,
+}
+
+/// How far two looks must be apart. What is in doubt was sent in UID order: the largest of the first messages may take
+/// its time to be committed.
+pub(crate) fn apart(round_trip: Duration, work: &[ScannedMessage]) -> Duration {
+    let largest = work.iter().take(HEADROOM).map(|m| u64::from(m.size)).max().unwrap_or(0);
+    let commit = Duration::from_secs(largest / SLOWEST_COMMIT).min(LONGEST_COMMIT);
+    LOOKS_APART.max(round_trip * LOOKS_APART_ROUND_TRIPS).max(commit)
+}
+
+/// One folder's doubt: `work` may be partly at the destination, at UID `from` or above, but not at a UID in `known`.
+pub(crate) struct CopySearch<'a> {
+    /// Facts about the source folder.
+    pub scan: &'a FolderScan,
+    /// What would be copied.
+    pub work: &'a [ScannedMessage],
+    /// Of these, copies that the destination confirmed without telling their UIDs: of equal messages they come first.
+    pub certain: &'a UidSet,
+    /// Destination UIDs that are accounted for.
+    pub known: &'a UidSet,
+    /// Where at the destination the doubt begins.
+    pub from: u32,
+    /// Content decides (the tail); otherwise Message-ID, instant and size do, and content where they do not settle it.
+    pub by_content: bool,
+    /// The look before.
+    pub before: Option<DestinationSnapshot>,
+}
+
+impl CopySearch<'_> {
+    /// Looks until two looks agree. Both folders are open.
+    ///
+    /// # Errors
+    /// When a connection ends, or the destination never settles.
+    pub(crate) async fn resolve(
+        &self,
+        source: &mut Session,
+        destination: &mut Session,
+        trouble: &mut FailureBisector,
+    ) -> Result<Vec<FoundCopy>> {
+        let wait = apart(destination.round_trip(), self.work);
+        let mut unmatched: Vec<ScannedMessage> = self.work.to_vec();
+        let mut strangers: Vec<IdentityFacts> = Vec::new();
+        let mut flags: HashMap<u32, Vec<String>> = HashMap::new();
+        let mut ids: Option<HashMap<u32, MessageId>> = None;
+        let mut source_hashes: HashMap<u32, ContentHash> = HashMap::new();
+        let mut found = Vec::new();
+        let mut from = self.from;
+        let mut before = self.before;
+        for _ in 0..MAX_LOOKS {
+            let now = Instant::now();
+            let (scan, new_ids) = scan_with_ids(destination, from).await?;
+            let new: Vec<&ScannedMessage> = scan.messages.iter().filter(|m| !self.known.contains(m.uid)).collect();
+            let uid_next = scan.messages.last().map_or(from, |m| m.uid.saturating_add(1));
+            // The look before saw the same if nothing was added since.
+            let agreed_before = before.is_some_and(|b| now.duration_since(b.at) >= wait && uid_next <= b.uid_next);
+            from = from.max(uid_next);
+            for message in &new {
+                flags.insert(message.uid, sendable(&scan, message));
+            }
+            let mut matched = Vec::new();
+            if !new.is_empty() && !unmatched.is_empty() {
+                let new_facts: Vec<IdentityFacts> = new.iter().map(|m| facts_of(m, &new_ids)).collect();
+                matched = if self.by_content {
+                    self.by_content(source, destination, &unmatched, &new_facts, &mut source_hashes, trouble).await?
+                } else {
+                    if ids.is_none() {
+                        ids = Some(message_ids(source, &unmatched.iter().map(|m| m.uid).collect()).await?);
+                    }
+                    strangers.extend(new_facts);
+                    let known_ids = ids.get_or_insert_default();
+                    let facts: Vec<IdentityFacts> = unmatched.iter().map(|m| facts_of(m, known_ids)).collect();
+                    by_facts(source, destination, &facts, &strangers, trouble).await?
+                };
+            }
+            let quiet = matched.is_empty();
+            for (source_uid, destination_uid) in matched {
+                let Ok(at) = unmatched.binary_search_by_key(&source_uid, |m| m.uid) else { continue };
+                let message = unmatched.remove(at);
+                strangers.retain(|f| f.uid != destination_uid);
+                let there = flags.get(&destination_uid).map_or(&[][..], Vec::as_slice);
+                let missing_flags =
+                    sendable(self.scan, &message).into_iter().filter(|flag| !there.contains(flag)).collect();
+                found.push(FoundCopy { source: source_uid, destination: destination_uid, missing_flags });
+            }
+            let agreed_now = quiet && before.is_some_and(|b| now.duration_since(b.at) >= wait) && self.before != before;
+            if unmatched.is_empty() || agreed_before || agreed_now {
+                found.sort_by_key(|f| f.source);
+                return Ok(found);
+            }
+            before = Some(DestinationSnapshot { at: now, uid_next });
+            tokio::time::sleep_until(now + wait).await;
+        }
+        Err(destination
+            .blame(Error::network("the destination folder keeps changing in ways that cannot be told from copies")))
+    }
+
+    /// The tail: equal content, as a multiset.
+    async fn by_content(
+        &self,
+        source: &mut Session,
+        destination: &mut Session,
+        unmatched: &[ScannedMessage],
+        new: &[IdentityFacts],
+        source_hashes: &mut HashMap<u32, ContentHash>,
+        trouble: &mut FailureBisector,
+    ) -> Result<Vec<(u32, u32)>> {
+        let candidates: UidSet = unmatched
+            .iter()
+            .enumerate()
+            .filter(|(at, m)| {
+                let facts = facts_of(m, &HashMap::new());
+                *at < new.len() + HEADROOM || new.iter().any(|n| n.size == facts.size || n.epoch == facts.epoch)
+            })
+            .map(|(_, m)| m.uid)
+            .collect();
+        let missing: UidSet = candidates.iter().filter(|uid| !source_hashes.contains_key(uid)).collect();
+        source_hashes.extend(hashes(source, &missing, trouble).await?);
+        let tail: Vec<_> = all_hashes(destination, &new.iter().map(|f| f.uid).collect()).await?.into_iter().collect();
+        let (certain, uncertain): (Vec<_>, Vec<_>) = candidates
+            .iter()
+            .filter_map(|uid| source_hashes.get(&uid).map(|hash| (uid, *hash)))
+            .partition(|(uid, _)| self.certain.contains(*uid));
+        let mut pairs = match_tail(&certain, &tail);
+        let free: Vec<_> = tail.into_iter().filter(|(uid, _)| pairs.iter().all(|(_, taken)| taken != uid)).collect();
+        pairs.extend(match_tail(&uncertain, &free));
+        Ok(pairs)
+    }
+}
+
+/// Hashes of everything that is asked for at the destination: a body that is there and cannot be read must not count as
+/// another, or its copy would be sent again.
+async fn all_hashes(destination: &mut Session, uids: &UidSet) -> Result<BTreeMap<u32, ContentHash>> {
+    let mut trouble = FailureBisector::default();
+    let found = hashes(destination, uids, &mut trouble).await?;
+    match uids.iter().find(|uid| trouble.unreadable(*uid)) {
+        Some(uid) => {
+            let what = format!("message {uid} cannot be read, so nobody knows whether it is a copy");
+            Err(destination.blame(Error::protocol(what)))
+        }
+        None => Ok(found),
+    }
+}
+
+/// A whole folder: Message-ID, instant and size; bodies where these do not settle it.
+async fn by_facts(
+    source: &mut Session,
+    destination: &mut Session,
+    ours: &[IdentityFacts],
+    theirs: &[IdentityFacts],
+    trouble: &mut FailureBisector,
+) -> Result<Vec<(u32, u32)>> {
+    let matching = match_folder(ours, theirs);
+    let mut pairs = matching.settled;
+    let all = |side: fn(&CompareGroup) -> &Vec<u32>| matching.compare.iter().flat_map(side).copied().collect();
+    let ours = hashes(source, &all(|g| &g.source), trouble).await?;
+    let theirs = all_hashes(destination, &all(|g| &g.destination)).await?;
+    let pick = |from: &BTreeMap<u32, ContentHash>, uids: &[u32]| -> Vec<(u32, ContentHash)> {
+        uids.iter().filter_map(|uid| from.get(uid).map(|hash| (*uid, *hash))).collect()
+    };
+    for group in &matching.compare {
+        pairs.extend(match_tail(&pick(&ours, &group.source), &pick(&theirs, &group.destination)));
+    }
+    Ok(pairs)
+}
+
+fn sendable(scan: &FolderScan, message: &ScannedMessage) -> Vec<String> {
+    scan.flags(message).iter().filter_map(|flag| flag.sendable().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imap::response::FetchResponse;
+
+    #[test]
+    fn what_a_server_says_of_sizes_makes_no_wait_without_end() {
+        let of = |size| {
+            let mut scan = FolderScan::default();
+            scan.take(FetchResponse {
+                uid: Some(1),
+                flags: Some(Vec::new()),
+                size: Some(size),
+                ..FetchResponse::default()
+            });
+            scan.finish();
+            apart(Duration::from_millis(10), &scan.messages)
+        };
+        assert_eq!(of(1 << 20), LOOKS_APART);
+        assert_eq!(of(500 << 20), Duration::from_secs(10));
+        assert_eq!(of(u64::MAX), LONGEST_COMMIT);
+    }
+}

@@ -1,0 +1,219 @@
+//! Reads what identity needs: message facts of a folder, and content hashes of single messages.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{
+    failure_bisect::FailureBisector,
+    identity::{ContentHash, ContentHasher, IdentityFacts, MessageId},
+    limits::MAX_SET_BYTES,
+    scan::{FolderScan, ScannedMessage},
+};
+use crate::{
+    error::{ErrorClass, Result},
+    imap::{
+        Session, SessionEvent, Tag, UidSet,
+        refusal::CommandKind,
+        response::{StatusCondition, StatusLine, UntaggedResponse},
+    },
+};
+
+/// Facts as identity compares them.
+#[must_use]
+pub(crate) fn facts_of(message: &ScannedMessage, ids: &HashMap<u32, MessageId>) -> IdentityFacts {
+    IdentityFacts {
+        uid: message.uid,
+        message_id: ids.get(&message.uid).copied(),
+        epoch: message.date().map(|date| date.epoch),
+        size: Some(u64::from(message.size)),
+    }
+}
+
+/// Scans all messages from UID `from` on, with their Message-IDs, as the folder is now: others may have added some since
+/// it was opened.
+///
+/// # Errors
+/// When the connection ends or the server refuses.
+pub(crate) async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(FolderScan, HashMap<u32, MessageId>)> {
+    // A session sees what it was told of (RFC 9051, section 7): a FETCH answers for the folder as of the command before,
+    // and only then tells what is new. The answer is waited for, since Dovecot answers out of order.
+    session.run("NOOP").await?;
+    let set = format!("{from}:*");
+    let items = "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
+    let tag = session.command(&format!("UID FETCH {set} {items}"));
+    let mut scan = FolderScan::default();
+    let mut ids = HashMap::new();
+    let line = session
+        .wait(tag, |data| {
+            if let UntaggedResponse::Fetch(fetch) = data {
+                note_id(&mut ids, fetch.uid, &fetch.sections);
+                scan.take(fetch);
+            }
+        })
+        .await?;
+    if line.status != StatusCondition::Ok {
+        return Err(session.refusal(&line, CommandKind::Other, "to list messages"));
+    }
+    scan.finish();
+    // `n:*` beyond the end means the last message (RFC 9051, section 9, seq-range).
+    scan.messages.retain(|m| m.uid >= from);
+    ids.retain(|uid, _| *uid >= from);
+    Ok((scan, ids))
+}
+
+/// The Message-IDs of just these messages.
+///
+/// # Errors
+/// When the connection ends or the server refuses.
+pub(crate) async fn message_ids(session: &mut Session, uids: &UidSet) -> Result<HashMap<u32, MessageId>> {
+    let mut ids = HashMap::new();
+    let tags: Vec<Tag> = uids
+        .chunks(MAX_SET_BYTES)
+        .map(|set| session.command(&format!("UID FETCH {set} (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")))
+        .collect();
+    let lines = session
+        .wait_all(&tags, |data| {
+            if let UntaggedResponse::Fetch(fetch) = data {
+                note_id(&mut ids, fetch.uid, &fetch.sections);
+            }
+        })
+        .await?;
+    match lines.iter().find(|line| line.status != StatusCondition::Ok) {
+        Some(line) => Err(session.refusal(line, CommandKind::Other, "to list Message-IDs")),
+        None => Ok(ids),
+    }
+}
+
+fn note_id(ids: &mut HashMap<u32, MessageId>, uid: Option<u32>, sections: &[(String, Option<bytes::Bytes>)]) {
+    let header = sections.iter().find(|(name, _)| name.starts_with("HEADER")).and_then(|(_, body)| body.as_ref());
+    if let (Some(uid), Some(id)) = (uid, header.and_then(|h| MessageId::in_header(h))) {
+        ids.insert(uid, id);
+    }
+}
+
+/// Content hashes of the bodies of `uids`; what is gone is left out, and what cannot be read is so in `trouble`.
+///
+/// # Errors
+/// When the connection ends or the server is busy.
+pub(crate) async fn hashes(
+    session: &mut Session,
+    uids: &UidSet,
+    trouble: &mut FailureBisector,
+) -> Result<BTreeMap<u32, ContentHash>> {
+    let mut found = BTreeMap::new();
+    let mut left = uids.clone();
+    loop {
+        left = left.iter().filter(|uid| !trouble.unreadable(*uid)).collect();
+        let asked = trouble.next(&left);
+        // A set that is too long for one command is cut.
+        let Some(set) = asked.chunks(MAX_SET_BYTES).next() else { return Ok(found) };
+        let asked = UidSet::parse(&set).unwrap_or(asked);
+        let mut came = BTreeMap::new();
+        let ended = read_bodies(session, &set, &mut came).await;
+        came.retain(|uid, _| asked.contains(*uid));
+        let missing: UidSet = asked.iter().filter(|uid| !came.contains_key(uid)).collect();
+        let some_came = !came.is_empty();
+        found.extend(came);
+        match ended {
+            Ok(line) if line.status == StatusCondition::Ok => left = left.difference(&asked),
+            Ok(line) => {
+                if matches!(session.class_of(&line, CommandKind::Other), ErrorClass::Throttled | ErrorClass::Network) {
+                    return Err(session.refusal(&line, CommandKind::Other, "to read messages"));
+                }
+                left = left.difference(&asked).union(&missing);
+                trouble.failed(&missing, some_came);
+            }
+            Err(error) => {
+                trouble.failed(&missing, some_came);
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Reads the bodies of one set, hashing them as they come.
+async fn read_bodies(session: &mut Session, set: &str, found: &mut BTreeMap<u32, ContentHash>) -> Result<StatusLine> {
+    let mut streaming: Option<ContentHasher> = None;
+    let tag = session.command(&format!("UID FETCH {set} (UID BODY.PEEK[])"));
+    loop {
+        match session.next().await? {
+            SessionEvent::LiteralStart { .. } => streaming = Some(ContentHasher::new()),
+            SessionEvent::LiteralChunk(bytes) => {
+                if let Some(hasher) = &mut streaming {
+                    hasher.update(&bytes);
+                }
+            }
+            SessionEvent::Untagged(UntaggedResponse::Fetch(fetch)) => {
+                let streamed = streaming.take();
+                let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
+                let (Some(uid), Some(body)) = (fetch.uid, body) else { continue };
+                let hasher = streamed.unwrap_or_else(|| {
+                    let mut hasher = ContentHasher::new();
+                    hasher.update(&body);
+                    hasher
+                });
+                found.insert(uid, hasher.finish());
+            }
+            SessionEvent::Done(done, line) if done == tag => return Ok(line),
+            SessionEvent::Untagged(_) | SessionEvent::Done(..) => {}
+        }
+    }
+}
+
+/// All UIDs of the selected folder (RFC 9051, section 6.4.9).
+#[derive(Debug, Default)]
+pub(crate) struct UidSearch {
+    /// What the server listed.
+    pub uids: UidSet,
+}
+
+impl UidSearch {
+    /// Queues the search, in the short form where the server has it (RFC 4731).
+    pub(crate) fn ask(session: &mut Session) -> Tag {
+        if session.capabilities().has("ESEARCH") {
+            session.command("UID SEARCH RETURN (ALL) ALL")
+        } else {
+            session.command("UID SEARCH ALL")
+        }
+    }
+
+    /// Takes what belongs to the answer.
+    pub(crate) fn take(&mut self, data: &UntaggedResponse) {
+        match data {
+            UntaggedResponse::Search { numbers, .. } => self.uids = self.uids.union(numbers),
+            UntaggedResponse::Esearch { uid: true, all, .. } => self.uids = self.uids.union(all),
+            _ => {}
+        }
+    }
+}
+
+/// All UIDs of the selected folder, asked for alone.
+///
+/// # Errors
+/// When the connection ends or the server refuses.
+pub(crate) async fn all_uids(session: &mut Session) -> Result<UidSet> {
+    let mut all = UidSearch::default();
+    let tag = UidSearch::ask(session);
+    let line = session.wait(tag, |data| all.take(&data)).await?;
+    if line.status == StatusCondition::Ok {
+        Ok(all.uids)
+    } else {
+        Err(session.refusal(&line, CommandKind::Other, "to search"))
+    }
+}
+
+/// Which of `uids` are still in the selected folder.
+///
+/// # Errors
+/// When the connection ends or the server refuses.
+pub(crate) async fn still_there(session: &mut Session, uids: &UidSet) -> Result<UidSet> {
+    // As in a scan: what was expunged may be listed until the view is brought up to date.
+    session.run("NOOP").await?;
+    let mut there = UidSearch::default();
+    let tags: Vec<Tag> =
+        uids.chunks(MAX_SET_BYTES).map(|set| session.command(&format!("UID SEARCH UID {set}"))).collect();
+    let lines = session.wait_all(&tags, |data| there.take(&data)).await?;
+    match lines.iter().find(|line| line.status != StatusCondition::Ok) {
+        Some(line) => Err(session.refusal(line, CommandKind::Other, "to search")),
+        None => Ok(there.uids.intersection(uids)),
+    }
+}

@@ -1,0 +1,457 @@
+//! One folder on one pair of connections: open, scan, settle doubts, copy, flags, deletions, close. Can be run again from
+//! the beginning after any failure; the checkpoint and [`CopyMemory`] hold what was done.
+
+use std::time::Duration;
+
+use super::{
+    adopt::{FolderStartMode, resolve_unknown, settle_doubt, start, take_found},
+    checkpoint::FolderState,
+    connection_pair::ConnectionPair,
+    copy::{CopyContext, CopyMemory},
+    copy_search::{FoundCopy, apart},
+    fetch_facts::{all_uids, still_there},
+    filter::{MessageFacts, left_out},
+    folder_copy::FolderCopy,
+    job::{FolderSyncContext, FolderSyncJob, SyncEnd},
+    mirror_deletions::mirror_deletions,
+    open_folder::{OpenedSource, may_come_whole, open_destination, open_source},
+    progress::SyncProgress,
+    read_back::read_back,
+    report::{FolderReport, MAX_LISTED},
+    scan::{FolderScan, ScannedMessage, scan_set},
+    set_aside::{RetryFacts, SetAside, SetAsideGroup, SetAsideReason},
+    spec::{DeletionHandling, FlagHandling},
+    store_flags::{add_missing, follow},
+    suspects::EarlierTries,
+};
+use crate::{
+    error::{Error, ErrorClass, Result},
+    imap::{UidSet, response::Flag, select::SelectedFolder},
+};
+
+/// The folder as both servers opened it, and what the checkpoint knows of it.
+struct OpenedFolder {
+    source: OpenedSource,
+    destination: SelectedFolder,
+    begin: FolderStartMode,
+    /// The checkpoint, where it counts.
+    known: Option<FolderState>,
+    /// What earlier runs set aside.
+    set_aside: SetAside,
+}
+
+/// What is to be done in the folder.
+struct FolderWork {
+    /// Messages to copy.
+    messages: Vec<ScannedMessage>,
+    /// All that the source holds.
+    held: UidSet,
+    /// Set-aside messages that this run tries again.
+    due: UidSet,
+    /// What both sides' words alone set aside.
+    new_aside: Vec<SetAsideGroup>,
+    /// It is this run's first look at the folder.
+    first: bool,
+}
+
+/// Syncs one folder.
+///
+/// # Errors
+/// What ended it; after errors of the connection it can be run again on new ones.
+pub(crate) async fn sync_folder(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    pair: &mut ConnectionPair,
+    memory: &mut CopyMemory,
+    report: &mut FolderReport,
+) -> Result<SyncEnd> {
+    let Some(mut opened) = open_both(shared, job, pair, memory).await? else {
+        return Ok(SyncEnd::Stopped);
+    };
+    let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
+    let facts = shared.try_facts(append_limit);
+    let mut work = compare(shared, job, &mut opened, &facts, pair, (memory, report)).await?;
+    let found = adopt(job, &opened, &work, pair, memory).await?;
+    let adopted: UidSet = found.iter().map(|f| f.source).collect();
+    let adopted_bytes = work.messages.iter().filter(|m| adopted.contains(m.uid)).map(|m| u64::from(m.size)).sum();
+    work.messages.retain(|m| !adopted.contains(m.uid));
+    let unknown = opened.known.as_ref().map(|state| state.map.unknown()).unwrap_or_default();
+    let newly_adopted = adopted.difference(&unknown).len();
+    if shared.spec.dry_run {
+        report.adopted += newly_adopted;
+        foretell(shared, opened, work, &adopted, report);
+        return Ok(SyncEnd::Complete);
+    }
+
+    // Before the checkpoint says that the source's flags are there: what breaks off here is found and done again.
+    if shared.spec.flag_policy == FlagHandling::SourceWins {
+        report.flags_updated += add_missing(&mut pair.destination, &opened.destination, &found, report).await?;
+    }
+    if work.first {
+        for message in work.messages.iter().filter(|m| work.due.contains(m.uid)) {
+            try_again(memory, &opened.set_aside, message);
+        }
+    }
+    record_start(shared, job, &mut opened, &mut work, &found, memory.suspects.doubt_from);
+    if work.first {
+        tell_untold(shared, job, report)?;
+    }
+    report.adopted += newly_adopted;
+    SyncProgress::add(&shared.progress.messages_done, adopted.len());
+    SyncProgress::add(&shared.progress.whole.bytes_before, adopted_bytes);
+    let messages = std::mem::take(&mut work.messages);
+    if copy_work(shared, job, &mut opened, messages, append_limit, (&mut *pair, &mut *memory, &mut *report)).await?
+        == SyncEnd::Stopped
+    {
+        return Ok(SyncEnd::Stopped);
+    }
+    close(shared, job, &opened, &work.held, (pair, memory, report)).await?;
+    Ok(SyncEnd::Complete)
+}
+
+/// Opens the folder on both sides; none when it was asked to stop meanwhile.
+async fn open_both(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    pair: &mut ConnectionPair,
+    memory: &mut CopyMemory,
+) -> Result<Option<OpenedFolder>> {
+    let kept = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
+    let state = kept.clone().filter(|state| !state.reduced);
+    // Only once: what ends the connection may be one message.
+    let whole = may_come_whole(shared, job, state.as_ref()) && !std::mem::replace(&mut memory.came_whole, true);
+    let ConnectionPair { source, destination } = pair;
+    // The source is listed meanwhile: with many messages that takes as long as the wait.
+    let look_and_open = async {
+        match wait_for_look(shared, job, state.as_ref(), destination.round_trip()).await {
+            SyncEnd::Complete => open_destination(shared, job, destination).await.map(Some),
+            SyncEnd::Stopped => Ok(None),
+        }
+    };
+    let (opened_source, opened_destination) =
+        tokio::join!(open_source(shared, job, source, state.as_ref(), whole), look_and_open);
+    let (mut source, Some(destination)) = (opened_source?, opened_destination?) else {
+        return Ok(None);
+    };
+    if !shared.spec.dry_run && destination.read_only {
+        return Err(pair.destination.blame(
+            Error::new(ErrorClass::Authorization, format!("{} can only be read", job.destination_name))
+                .advice("Give the destination's user the right to write to it"),
+        ));
+    }
+    let begin = start(state.as_ref(), job.in_doubt, source.selected.uid_validity, destination.uid_validity);
+    if begin == FolderStartMode::Match && source.all.is_some() {
+        // The listing promised another UIDVALIDITY: what was asked for on that promise is of no use.
+        source = open_source(shared, job, &mut pair.source, None, false).await?;
+    }
+    let known = state.filter(|_| begin != FolderStartMode::Match);
+    let set_aside = carried(kept.as_ref(), &source.selected, destination.uid_validity);
+    Ok(Some(OpenedFolder { source, destination, begin, known, set_aside }))
+}
+
+/// Compares what the source holds with the checkpoint: what is left is the work.
+async fn compare(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    opened: &mut OpenedFolder,
+    facts: &RetryFacts,
+    pair: &mut ConnectionPair,
+    (memory, report): (&mut CopyMemory, &mut FolderReport),
+) -> Result<FolderWork> {
+    let OpenedFolder { source, known, set_aside, .. } = opened;
+    let due = set_aside.due(facts);
+    let copied = known.as_ref().map(|state| state.map.copied().clone()).unwrap_or_default();
+    let done = copied.union(&set_aside.uids().difference(&due));
+    if source.all.is_none() && source.scan.messages.len() < source.selected.exists as usize {
+        // Fewer were listed than there are: which are missing?
+        source.all = Some(all_uids(&mut pair.source).await?.union(&source.scan.uids()));
+    }
+    let held = source.all.take().unwrap_or_else(|| source.scan.uids());
+    report.source_messages = held.len();
+    report.left_out.clear();
+    let first = !std::mem::replace(&mut memory.counted, true);
+    if first {
+        report.copied_before = copied.intersection(&held).len();
+    }
+
+    let wanted = held.difference(&done);
+    let unscanned = wanted.difference(&source.scan.uids());
+    if !unscanned.is_empty() {
+        scan_set(&mut pair.source, &unscanned, &mut source.scan).await?;
+        source.scan.finish();
+    }
+    let mut new_aside: Vec<SetAsideGroup> = Vec::new();
+    let unlisted = wanted.difference(&source.scan.uids());
+    if !unlisted.is_empty() {
+        let there = still_there(&mut pair.source, &unlisted).await?;
+        let why = "the source counts it but tells nothing of it; every run tries it";
+        let reason = SetAsideReason::Unreadable;
+        new_aside.push(SetAsideGroup::without_refusal(reason, ErrorClass::Protocol, why, facts, there));
+    }
+    let (messages, too_large) = choose(shared, facts.destination.append_limit, &source.scan, &wanted, report);
+    let why = "it is larger than the destination says that it takes (APPENDLIMIT)";
+    let reason = SetAsideReason::TooLarge;
+    new_aside.push(SetAsideGroup::without_refusal(reason, ErrorClass::MessageRejected, why, facts, too_large));
+    if first {
+        SyncProgress::add(&shared.progress.messages_total, messages.len() as u64);
+        let bytes = messages.iter().map(|m| u64::from(m.size)).sum();
+        SyncProgress::add(&shared.progress.bytes_total, bytes);
+        shared.progress.whole.scanned(job.bytes, report.copied_before, bytes);
+    }
+    Ok(FolderWork { messages, held, due, new_aside, first })
+}
+
+/// Finds what of the work is at the destination already.
+async fn adopt(
+    job: &FolderSyncJob,
+    opened: &OpenedFolder,
+    work: &FolderWork,
+    pair: &mut ConnectionPair,
+    memory: &mut CopyMemory,
+) -> Result<Vec<FoundCopy>> {
+    let OpenedFolder { source, destination, begin, known, .. } = opened;
+    let how = (*begin, known.as_ref());
+    let found = settle_doubt(job, how, &source.scan, &work.messages, destination, pair, memory).await?;
+    if *begin != FolderStartMode::Delta {
+        // What was refused was looked for, too.
+        for f in &found {
+            memory.suspects.found(f.source);
+        }
+        memory.suspects.looked();
+    }
+    Ok(found)
+}
+
+/// Copies what is left.
+async fn copy_work(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    opened: &mut OpenedFolder,
+    work: Vec<ScannedMessage>,
+    append_limit: Option<u64>,
+    (pair, memory, report): (&mut ConnectionPair, &mut CopyMemory, &mut FolderReport),
+) -> Result<SyncEnd> {
+    let bodies = std::mem::take(&mut opened.source.bodies);
+    let scan = &opened.source.scan;
+    let context = CopyContext {
+        source_raw: &job.source_raw,
+        destination_raw: &job.destination_raw,
+        selected: &opened.destination,
+        scan,
+        ledger: &shared.ledger,
+        progress: &shared.progress,
+        stop: &shared.stop,
+        budget: shared.budget,
+        adds_newline: job.adds_newline,
+        append_limit,
+        breakers: &shared.breakers,
+        quiet: &shared.quiet,
+    };
+    let finished = UidSet::default();
+    let copying = FolderCopy { shared, job, context, pair, memory: &mut *memory, report: &mut *report, work, finished };
+    let copied = copying.run(bodies).await;
+    note_facts(shared, job, scan, report);
+    let ended = copied?;
+    if ended == SyncEnd::Stopped {
+        // What was refused may have been stored all the same.
+        let in_doubt = memory.suspects.doubt_from.is_some();
+        shared.ledger.folder(&job.source_raw, |state| state.open = in_doubt)?;
+    }
+    Ok(ended)
+}
+
+/// After the copies: their UIDs, their bytes where these may differ, flags, deletions, and the end of the doubt.
+async fn close(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    opened: &OpenedFolder,
+    held: &UidSet,
+    (pair, memory, report): (&mut ConnectionPair, &mut CopyMemory, &mut FolderReport),
+) -> Result<()> {
+    let OpenedFolder { source, destination, begin, .. } = opened;
+    let raw = &job.source_raw;
+    resolve_unknown(shared, job, &source.scan, pair, memory).await?;
+    read_back(pair, &source.scan, std::mem::take(&mut memory.read_back), report).await?;
+    if shared.spec.flag_policy == FlagHandling::SourceWins && *begin != FolderStartMode::Match {
+        report.flags_updated +=
+            follow(&shared.ledger, raw, &source.news, destination, &mut pair.destination, report).await?;
+    }
+    if shared.spec.delete_policy == DeletionHandling::Mirror && *begin != FolderStartMode::Match {
+        report.deleted +=
+            mirror_deletions(&shared.ledger, raw, &source.selected, held, &mut pair.destination, report).await?;
+    }
+    finish(shared, job, &source.selected, report)
+}
+
+/// An empty destination folder need not be searched if it is still empty long enough after it was listed: so it is opened
+/// only then.
+async fn wait_for_look(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    state: Option<&FolderState>,
+    round_trip: Duration,
+) -> SyncEnd {
+    let Some(look) = job.look.filter(|_| job.was_empty && job.messages > 0 && state.is_none()) else {
+        return SyncEnd::Complete;
+    };
+    if job.new_at_destination || shared.spec.dry_run {
+        return SyncEnd::Complete;
+    }
+    tokio::select! {
+        () = tokio::time::sleep_until(look.at + apart(round_trip, &[])) => SyncEnd::Complete,
+        () = shared.stop.cancelled() => SyncEnd::Stopped,
+    }
+}
+
+/// Which of the wanted messages are copied: what rules leave out and what the destination cannot take is told.
+fn choose(
+    shared: &FolderSyncContext,
+    append_limit: Option<u64>,
+    scan: &FolderScan,
+    wanted: &UidSet,
+    report: &mut FolderReport,
+) -> (Vec<ScannedMessage>, UidSet) {
+    let (mut work, mut too_large) = (Vec::new(), UidSet::default());
+    for message in scan.messages.iter().filter(|m| wanted.contains(m.uid)) {
+        let facts = MessageFacts {
+            size: Some(u64::from(message.size)),
+            date_epoch: message.date().map(|d| d.epoch),
+            deleted: scan.flags(message).contains(&Flag::Deleted),
+        };
+        if let Some(rule) = left_out(&shared.spec.messages, facts) {
+            *report.left_out.entry(rule.to_owned()).or_default() += 1;
+            continue;
+        }
+        if append_limit.is_some_and(|limit| u64::from(message.size) > limit) {
+            too_large.insert(message.uid);
+            continue;
+        }
+        work.push(*message);
+    }
+    (work, too_large)
+}
+
+/// What earlier runs set aside, as far as it still counts: the folder on both sides is the one that it was.
+fn carried(state: Option<&FolderState>, source: &SelectedFolder, destination_validity: u32) -> SetAside {
+    let same = |state: &&FolderState| {
+        state.source_uid_validity == source.uid_validity && state.destination_uid_validity == destination_validity
+    };
+    state.filter(same).map(|state| state.set_aside.clone()).unwrap_or_default()
+}
+
+/// A refused message of an earlier run is tried with those that are refused by this one; what the source could not deliver,
+/// or was too large, is ordinary work now.
+fn try_again(memory: &mut CopyMemory, set_aside: &SetAside, message: &ScannedMessage) {
+    let Some(group) = set_aside.of(message.uid) else { return };
+    if matches!(group.reason, SetAsideReason::Refused | SetAsideReason::Empty) {
+        let earlier = EarlierTries { proven: group.proven, tries: group.tries, runs: group.runs };
+        let error = Error::new(group.class, format!("the server refused APPEND: {}", group.why));
+        memory.suspects.try_again(message, error, group.why.clone(), earlier);
+    }
+}
+
+/// Tells after a dry run what would be copied, and what would not, as far as that is known.
+fn foretell(
+    shared: &FolderSyncContext,
+    opened: OpenedFolder,
+    work: FolderWork,
+    adopted: &UidSet,
+    report: &mut FolderReport,
+) {
+    report.copied_now = work.messages.len() as u64;
+    report.bytes_now = work.messages.iter().map(|m| u64::from(m.size)).sum();
+    let mut set_aside = opened.set_aside;
+    for group in work.new_aside {
+        set_aside.put(group);
+    }
+    set_aside.remove(adopted);
+    set_aside.keep(&work.held);
+    let refused = |group: &&SetAsideGroup| matches!(group.reason, SetAsideReason::Refused | SetAsideReason::Empty);
+    let again: u64 = set_aside.groups().iter().filter(refused).map(|group| group.uids.len()).sum();
+    report.copied_now = report.copied_now.saturating_sub(again);
+    let source_uid_validity = opened.source.selected.uid_validity;
+    let state = FolderState { source_uid_validity, set_aside, ..FolderState::default() };
+    report.tell_set_aside(&state, &shared.spec.accepted_losses);
+}
+
+/// Remembers size and date of what was set aside, for the report.
+fn note_facts(shared: &FolderSyncContext, job: &FolderSyncJob, scan: &FolderScan, report: &mut FolderReport) {
+    let read = |state: &FolderState| state.set_aside.uids();
+    let uids = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).map(read)).unwrap_or_default();
+    for message in scan.messages.iter().filter(|m| uids.contains(m.uid)).take(MAX_LISTED) {
+        report.facts.insert(message.uid, (message.size.into(), message.date().map(|date| date.to_string())));
+    }
+}
+
+/// Differences that no run which ended has told are told by this one.
+fn tell_untold(shared: &FolderSyncContext, job: &FolderSyncJob, report: &mut FolderReport) -> Result<()> {
+    let untold = shared.ledger.folder(&job.source_raw, |state| state.differences.clone())?;
+    for (kind, difference) in &untold.0 {
+        *report.differences.entry(kind.clone()).or_default() += difference.count;
+        for uid in &difference.first {
+            report.note_difference(*uid, format!("its copy differs ({kind}), as an earlier run found"));
+        }
+    }
+    Ok(())
+}
+
+/// Writes what is known before the first APPEND into the checkpoint.
+fn record_start(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    opened: &mut OpenedFolder,
+    work: &mut FolderWork,
+    found: &[FoundCopy],
+    doubt_from: Option<u32>,
+) {
+    let (set_aside, new_aside) = (std::mem::take(&mut opened.set_aside), std::mem::take(&mut work.new_aside));
+    let OpenedFolder { source, destination, begin, .. } = opened;
+    shared.ledger.update(|checkpoint| {
+        let state = checkpoint.folders.entry(job.source_raw.clone()).or_default();
+        if *begin == FolderStartMode::Match {
+            *state = FolderState {
+                source_uid_validity: source.selected.uid_validity,
+                destination_uid_validity: destination.uid_validity,
+                // Flags as of this EXAMINE travel with the messages, or are added to adopted ones.
+                highest_modseq: source.selected.highest_modseq,
+                ..FolderState::default()
+            };
+        }
+        take_found(state, &source.scan, found);
+        state.set_aside = set_aside;
+        if work.first {
+            state.set_aside.pass_by(&work.due);
+        }
+        for group in new_aside {
+            state.set_aside.put(group);
+        }
+        state.set_aside.remove(&found.iter().map(|f| f.source).collect());
+        state.set_aside.keep(&work.held);
+        state.settled = None;
+        state.mailbox_id.clone_from(&job.mailbox_id);
+        let next = destination.uid_next.or(job.look.map(|look| look.uid_next)).unwrap_or(1);
+        // What was refused may have been stored: its place stays in the tail.
+        let next = doubt_from.map_or(next, |from| from.min(next));
+        state.tail_from = next.max(state.tail_from).max(1);
+        // From here on an APPEND may be in doubt. A saved checkpoint said so before, or holds nothing of this folder.
+        state.open = true;
+    });
+}
+
+/// The folder is done: nothing is in doubt, and what the source said is remembered.
+fn finish(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    selected: &SelectedFolder,
+    report: &mut FolderReport,
+) -> Result<()> {
+    let doubts = !report.doubts.is_empty();
+    let untold = std::mem::take(&mut report.untold);
+    // What a rule leaves out today it may let through tomorrow: such a folder is looked at again.
+    shared.ledger.folder(&job.source_raw, |state| {
+        state.open = false;
+        state.highest_modseq = selected.highest_modseq;
+        state.settled = job.status.filter(|_| !doubts && report.left_out.is_empty());
+        state.differences.join(untold);
+    })
+}

@@ -1,0 +1,73 @@
+//! Mirrors deletions: only what we appended ourselves, only by UID EXPUNGE, only when nothing speaks against it.
+
+use super::{
+    deletion_plan::{SourceSnapshot, deletions},
+    limits::MAX_SET_BYTES,
+    live_checkpoint::LiveCheckpoint,
+    report::FolderReport,
+};
+use crate::{
+    error::Result,
+    imap::{Session, Tag, UidSet, refusal::CommandKind, response::StatusCondition, select::SelectedFolder},
+};
+
+/// Removes copies whose source message is gone. Never CLOSE, never a plain EXPUNGE: both take the user's own \Deleted
+/// mail. Gives the number of messages removed; doubts go to the report.
+///
+/// # Errors
+/// When the connection ends or the destination refuses.
+pub(crate) async fn mirror_deletions(
+    ledger: &LiveCheckpoint,
+    source_raw: &[u8],
+    source: &SelectedFolder,
+    all: &UidSet,
+    destination: &mut Session,
+    report: &mut FolderReport,
+) -> Result<u64> {
+    let now =
+        SourceSnapshot { uid_validity: source.uid_validity, uid_next: source.uid_next, messages: source.exists, all };
+    let (vanished, copies) = {
+        let decided = ledger.folder(source_raw, |state| {
+            deletions(state, &now).map(|vanished| {
+                let copies = state.map.index().destinations_of(&vanished.delete).0;
+                (vanished, copies)
+            })
+        })?;
+        match decided {
+            Ok(decided) => decided,
+            Err(doubt) => {
+                report.doubts.push(doubt);
+                return Ok(0);
+            }
+        }
+    };
+    if !copies.is_empty() {
+        if !destination.capabilities().has("UIDPLUS") && !destination.capabilities().has("IMAP4REV2") {
+            report.doubts.push(format!(
+                "{} messages vanished from the source, but the destination has no UID EXPUNGE (UIDPLUS), without which \
+                 other mail could be lost; nothing was deleted",
+                copies.len()
+            ));
+            return Ok(0);
+        }
+        let mut tags: Vec<Tag> = Vec::new();
+        for set in copies.chunks(MAX_SET_BYTES) {
+            tags.push(destination.command(&format!("UID STORE {set} +FLAGS.SILENT (\\Deleted)")));
+            tags.push(destination.command(&format!("UID EXPUNGE {set}")));
+        }
+        let lines = destination.wait_all(&tags, |_| {}).await?;
+        if let Some(line) = lines.iter().find(|line| line.status != StatusCondition::Ok) {
+            return Err(destination.refusal(line, CommandKind::Other, "to remove messages"));
+        }
+    }
+    let gone = vanished.delete.union(&vanished.keep);
+    ledger.folder(source_raw, |state| {
+        state.map.remove_sources(&gone);
+        // Of what is gone nothing need be known, or it would look like a deletion to come.
+        state.set_aside.keep(all);
+        for set in state.flags.values_mut() {
+            *set = set.difference(&gone);
+        }
+    })?;
+    Ok(copies.len())
+}

@@ -1,0 +1,137 @@
+//! Opens a folder on both sides, and asks in the same breath for what will be needed.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::{
+    checkpoint::FolderState,
+    fetch_facts::UidSearch,
+    job::{FolderSyncContext, FolderSyncJob},
+    scan::{FolderScan, scan_from, scan_whole},
+    spec::{FlagHandling, MessageFilter},
+    store_flags::CurrentFlags,
+};
+use crate::{
+    error::{Error, Result},
+    imap::{
+        Session, UidSet,
+        refusal::CommandKind,
+        response::{StatusCondition, UntaggedResponse},
+        select::{SelectedFolder, examine, opened, select},
+    },
+};
+
+/// What the source said when its folder was opened.
+pub(crate) struct OpenedSource {
+    /// UIDVALIDITY and the like.
+    pub selected: SelectedFolder,
+    /// Facts about the messages, as far as they were asked for.
+    pub scan: FolderScan,
+    /// All UIDs, where the scan does not cover them.
+    pub all: Option<UidSet>,
+    /// Flags of messages that were copied before.
+    pub news: CurrentFlags,
+    /// Messages that came along with the scan.
+    pub bodies: BTreeMap<u32, Bytes>,
+}
+
+/// True for a folder that is all new and small: it comes whole, in one round trip.
+pub(crate) fn may_come_whole(shared: &FolderSyncContext, job: &FolderSyncJob, state: Option<&FolderState>) -> bool {
+    state.is_none()
+        && job.new_at_destination
+        && !shared.spec.dry_run
+        && shared.spec.messages == MessageFilter::default()
+        && job.bytes.is_some_and(|bytes| bytes <= shared.budget)
+}
+
+/// EXAMINEs the source's folder and asks, in the same breath, for what the checkpoint makes one expect to need.
+pub(crate) async fn open_source(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    session: &mut Session,
+    state: Option<&FolderState>,
+    whole: bool,
+) -> Result<OpenedSource> {
+    let condstore = session.capabilities().condstore();
+    let examined = examine(session, &job.source_raw);
+    let mut tags = Vec::new();
+    let mut from = 1;
+    if let Some(state) = state {
+        let last = state.done().last().unwrap_or(0);
+        from = last.saturating_add(1);
+        tags.push(UidSearch::ask(session));
+        if shared.spec.flag_policy == FlagHandling::SourceWins && !state.map.is_empty() {
+            let since = state.highest_modseq.filter(|_| condstore);
+            let changed = since.map(|modseq| format!(" (CHANGEDSINCE {modseq})")).unwrap_or_default();
+            tags.push(session.command(&format!("UID FETCH 1:{last} (UID FLAGS){changed}")));
+        }
+    }
+    tags.push(if whole { scan_whole(session) } else { scan_from(session, from) });
+
+    let mut opened = OpenedSource {
+        selected: SelectedFolder::default(),
+        scan: FolderScan::default(),
+        all: None,
+        news: CurrentFlags::default(),
+        bodies: BTreeMap::new(),
+    };
+    let mut all = UidSearch::default();
+    tags.insert(0, examined);
+    let lines = session
+        .wait_all(&tags, |data| {
+            opened.selected.take(&data);
+            all.take(&data);
+            if let UntaggedResponse::Fetch(fetch) = data {
+                match (fetch.uid, &fetch.flags) {
+                    (Some(uid), Some(flags)) if uid < from => opened.news.take(uid, flags),
+                    (Some(uid), _) => {
+                        let body = fetch.sections.iter().find(|(name, _)| name.is_empty());
+                        // What is too large to be held comes as an empty literal here, and is asked for again.
+                        if let Some((_, Some(body))) = body.filter(|_| whole)
+                            && !body.is_empty()
+                        {
+                            opened.bodies.insert(uid, body.clone());
+                        }
+                        opened.scan.take(fetch);
+                    }
+                    _ => {}
+                }
+            }
+        })
+        .await?;
+    for line in &lines {
+        if line.status != StatusCondition::Ok && whole {
+            return Box::pin(open_source(shared, job, session, state, false)).await;
+        }
+        if line.status != StatusCondition::Ok {
+            return Err(session.refusal(line, CommandKind::Other, "to open or list the folder"));
+        }
+    }
+    if let Some(line) = lines.first() {
+        opened.selected.take(&UntaggedResponse::Status(line.clone()));
+    }
+    if opened.selected.uid_validity == 0 {
+        return Err(session.blame(Error::protocol("the server tells no UIDVALIDITY")));
+    }
+    opened.scan.finish();
+    opened.scan.messages.retain(|m| m.uid >= from);
+    if state.is_some() {
+        opened.all = Some(all.uids.union(&opened.scan.uids()));
+    }
+    Ok(opened)
+}
+
+/// SELECTs the destination's folder: appending to a selected folder costs its server less.
+pub(crate) async fn open_destination(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    session: &mut Session,
+) -> Result<SelectedFolder> {
+    if shared.spec.dry_run && job.new_at_destination {
+        return Ok(SelectedFolder { uid_next: Some(1), ..SelectedFolder::default() });
+    }
+    let open = if shared.spec.dry_run { examine } else { select };
+    let tag = open(session, &job.destination_raw);
+    opened(session, tag, &job.destination_name).await
+}

@@ -1,0 +1,102 @@
+//! Two accounts side by side, for commands that only look: what kind of server each is, and where its folders go.
+
+use std::collections::BTreeMap;
+
+use super::{
+    folder_name::NameLimits,
+    folder_plan::{FolderPlan, plan as plan_folders},
+    prepare::{server_kind, side},
+    spec::SyncSpec,
+};
+use crate::imap::{Endpoint, ServerKind, Session, account_listing::AccountListing};
+
+/// One account, as it was found.
+#[derive(Debug, Clone)]
+pub struct ListedAccount {
+    /// Its folders.
+    pub survey: AccountListing,
+    /// What kind of server it is.
+    pub kind: ServerKind,
+}
+
+impl ListedAccount {
+    /// Describes the account behind `session`, of which `survey` was made.
+    #[must_use]
+    pub(crate) fn new(session: &Session, survey: AccountListing) -> Self {
+        Self::introduced(session.endpoint(), &session.facts.greeting, survey)
+    }
+
+    fn introduced(endpoint: &Endpoint, greeting: &str, survey: AccountListing) -> Self {
+        let kind = server_kind(endpoint.quirks, greeting, survey.server.as_deref());
+        Self { survey, kind }
+    }
+}
+
+/// Where the folders of a mailbox go: what a sync would decide, or did decide, with these listings. `frozen` is a
+/// checkpoint's mapping (raw source name to raw destination name); it may be empty.
+#[must_use]
+pub(crate) fn plan(
+    spec: &SyncSpec,
+    source: &AccountListing,
+    destination: &ListedAccount,
+    frozen: &BTreeMap<Vec<u8>, Vec<u8>>,
+) -> FolderPlan {
+    let (from, to) = (side(source), side(&destination.survey));
+    let limits = NameLimits::of(destination.kind, to.delimiter);
+    let plan = plan_folders(&from, &to, &spec.folders, frozen, &limits);
+    // Where a server refuses a name, a sync takes one that every server takes. Without its checkpoint that is only seen
+    // by the folder that is there.
+    let found = plan.folders.iter().filter(|folder| !folder.create);
+    let found = found.map(|folder| (folder.source_raw.clone(), folder.destination_raw.clone()));
+    let settled: BTreeMap<_, _> = found.chain(frozen.clone()).collect();
+    let strict = plan_folders(&from, &to, &spec.folders, &settled, &NameLimits::strict());
+    let missing = |plan: &FolderPlan| plan.folders.iter().filter(|folder| folder.create).count();
+    if missing(&strict) < missing(&plan) { strict } else { plan }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        imap::{account_listing::ListedFolder, response::ListItem},
+        sync::testing::spec,
+    };
+
+    fn survey(names: &[&str]) -> AccountListing {
+        let folder = |name: &&str| ListedFolder {
+            item: ListItem { attributes: vec![], delimiter: Some(b'/'), name: Bytes::copy_from_slice(name.as_bytes()) },
+            subscribed: false,
+            status: None,
+        };
+        AccountListing {
+            folders: names.iter().map(folder).collect(),
+            delimiter: Some(b'/'),
+            ..AccountListing::default()
+        }
+    }
+
+    fn planned(destination: &[&str], frozen: &BTreeMap<Vec<u8>, Vec<u8>>) -> (String, bool) {
+        let there = ListedAccount { survey: survey(destination), kind: ServerKind::Generic };
+        let plan = plan(&spec("m"), &survey(&["INBOX", "what;ever"]), &there, frozen);
+        let folder = plan.folders.iter().find(|f| f.source_raw == b"what;ever").unwrap();
+        (String::from_utf8(folder.destination_raw.clone()).unwrap(), folder.create)
+    }
+
+    #[test]
+    fn a_folder_is_found_under_the_name_that_a_sync_gave_it_after_a_refusal() {
+        let fresh = BTreeMap::new();
+        assert_eq!(planned(&["INBOX", "what;ever"], &fresh), ("what;ever".into(), false));
+        let (strict, create) = planned(&["INBOX", "what_ever"], &fresh);
+        assert!(!create && strict == "what_ever", "{strict}");
+        assert_eq!(planned(&["INBOX"], &fresh), ("what;ever".into(), true));
+    }
+
+    #[test]
+    fn what_a_checkpoint_says_wins() {
+        let frozen = BTreeMap::from([(b"what;ever".to_vec(), b"Elsewhere".to_vec())]);
+        assert_eq!(planned(&["INBOX", "what;ever", "Elsewhere"], &frozen), ("Elsewhere".into(), false));
+        assert_eq!(planned(&["INBOX", "what;ever"], &frozen), ("Elsewhere".into(), true));
+    }
+}

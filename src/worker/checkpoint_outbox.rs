@@ -1,0 +1,282 @@
+//! The checkpoint on its way from the engine to the API server: the newest one waits here for the next report.
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{FutureExt as _, future::BoxFuture};
+
+use super::fence::WriteFence;
+use crate::{
+    api::mailbox_sync::{FolderFacts, MAX_CHECKPOINT, MAX_FOLDERS},
+    error::Result,
+    imap::{mutf7, permit::WritePermit as _},
+    sync::{
+        checkpoint::{Checkpoint, FolderState},
+        checkpoint_store::CheckpointStore,
+    },
+};
+
+/// How often the engine's checkpoint is encoded at most.
+const PACE: Duration = Duration::from_secs(5);
+/// Names of folders take at most this many bytes in a status, so that the object stays far from what etcd takes.
+const MAX_NAMES: usize = 64 << 10;
+/// A folder's name is cut after this many characters.
+const MAX_NAME: usize = 300;
+
+/// Holds the newest checkpoint until it is reported. That may take a while: an attempt that ends without flushing leaves
+/// one that the next takes as in doubt.
+#[derive(Debug)]
+pub(crate) struct CheckpointOutbox {
+    fence: Arc<WriteFence>,
+    inbox: Mutex<OutboxState>,
+}
+
+#[derive(Debug, Default)]
+struct OutboxState {
+    newest: Option<EncodedCheckpoint>,
+    /// Counts checkpoints; the one that was reported last.
+    version: u64,
+    reported: u64,
+    copied: u64,
+    copied_reported: u64,
+    set_aside: BTreeMap<String, u64>,
+}
+
+/// A checkpoint as a status has it.
+#[derive(Debug, Clone)]
+pub(crate) struct EncodedCheckpoint {
+    /// Encoded.
+    pub checkpoint: String,
+    /// Facts about folders, the largest if there are many.
+    pub folders: Vec<FolderFacts>,
+    version: u64,
+    copied: u64,
+}
+
+impl CheckpointOutbox {
+    /// A desk that takes nothing more once the fence is closed.
+    #[must_use]
+    pub(crate) fn new(fence: Arc<WriteFence>) -> Self {
+        Self { fence, inbox: Mutex::default() }
+    }
+
+    fn tray(&self) -> MutexGuard<'_, OutboxState> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest checkpoint, unless it is reported already.
+    #[must_use]
+    pub(crate) fn newest(&self) -> Option<EncodedCheckpoint> {
+        let tray = self.tray();
+        tray.newest.clone().filter(|_| tray.version > tray.reported)
+    }
+
+    /// True when there is a checkpoint that was not reported.
+    #[must_use]
+    pub(crate) fn is_waiting(&self) -> bool {
+        let tray = self.tray();
+        tray.version > tray.reported
+    }
+
+    /// True once this attempt's engine has saved a checkpoint.
+    #[must_use]
+    pub(crate) fn has_any(&self) -> bool {
+        self.tray().version > 0
+    }
+
+    /// This one is at the API server.
+    pub(crate) fn reported(&self, kept: &EncodedCheckpoint) {
+        let mut tray = self.tray();
+        tray.reported = tray.reported.max(kept.version);
+        tray.copied_reported = kept.copied;
+    }
+
+    /// Messages copied since the last checkpoint that was reported.
+    #[must_use]
+    pub(crate) fn unreported_messages(&self) -> u64 {
+        let tray = self.tray();
+        tray.copied.saturating_sub(tray.copied_reported)
+    }
+
+    /// The checkpoint that the attempt goes on from.
+    pub(crate) fn goes_on_from(&self, checkpoint: &Checkpoint) {
+        self.tray().set_aside = set_aside(checkpoint);
+    }
+
+    /// Messages that were set aside, by reason, as of the newest checkpoint.
+    #[must_use]
+    pub(crate) fn set_aside(&self) -> BTreeMap<String, u64> {
+        self.tray().set_aside.clone()
+    }
+
+    fn put(&self, checkpoint: &Checkpoint) -> Result<()> {
+        self.fence.check()?;
+        let text = checkpoint.encode_text_within(MAX_CHECKPOINT)?;
+        let folders = folders(checkpoint);
+        let mut tray = self.tray();
+        tray.version += 1;
+        tray.copied = checkpoint.folders.values().map(|state| state.map.len()).sum();
+        tray.set_aside = set_aside(checkpoint);
+        tray.newest = Some(EncodedCheckpoint { checkpoint: text, folders, version: tray.version, copied: tray.copied });
+        Ok(())
+    }
+}
+
+impl CheckpointStore for CheckpointOutbox {
+    fn save(&self, checkpoint: &Checkpoint) -> BoxFuture<'_, Result<()>> {
+        // Done by the call, not by the future: nothing is lost when that is dropped.
+        let put = self.put(checkpoint);
+        async { put }.boxed()
+    }
+
+    fn pace(&self) -> Duration {
+        PACE
+    }
+}
+
+fn skipped(state: &FolderState) -> u64 {
+    state.set_aside.uids().len()
+}
+
+fn set_aside(checkpoint: &Checkpoint) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (reason, messages) in checkpoint.folders.values().flat_map(|state| state.set_aside.counts()) {
+        *all.entry(reason).or_default() += messages;
+    }
+    all
+}
+
+/// Facts for people, by name; of many folders those with the most messages.
+fn folders(checkpoint: &Checkpoint) -> Vec<FolderFacts> {
+    let mut states: Vec<_> = checkpoint.folders.iter().collect();
+    states.sort_by_key(|(name, state)| (Reverse(state.map.len()), *name));
+    let mut room = MAX_NAMES;
+    let mut facts: Vec<FolderFacts> = states
+        .into_iter()
+        .take(MAX_FOLDERS)
+        .map(|(name, state)| {
+            let shown = |name: &[u8]| mutf7::decode_lossy(name).chars().take(MAX_NAME).collect::<String>();
+            let adopted = state.map.adopted().len();
+            let copied = state.map.len() - adopted;
+            let skipped = skipped(state);
+            FolderFacts {
+                source: shown(name),
+                destination: checkpoint.mapping.get(name).map(|name| shown(name)).unwrap_or_default(),
+                source_uid_validity: state.source_uid_validity.into(),
+                destination_uid_validity: state.destination_uid_validity.into(),
+                last_uid: state.done().last().unwrap_or(0).into(),
+                messages: number(state.settled.map_or(copied + adopted + skipped, |s| u64::from(s.messages))),
+                copied: number(copied),
+                adopted: number(adopted),
+                skipped: number(skipped),
+            }
+        })
+        .take_while(|facts| {
+            let needs = facts.source.len() + facts.destination.len();
+            let fits = needs <= room;
+            room = room.saturating_sub(needs);
+            fits
+        })
+        .collect();
+    facts.sort_by(|a, b| a.source.cmp(&b.source));
+    facts
+}
+
+/// A count as Kubernetes has numbers.
+pub(super) fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        imap::UidSet,
+        sync::{
+            set_aside::{SetAside, SetAsideGroup, SetAsideReason},
+            uid_map::{CopyOrigin, UidMap, UidRun},
+        },
+    };
+
+    fn desk() -> (CheckpointOutbox, Arc<WriteFence>) {
+        let fence = Arc::new(WriteFence::new(Duration::from_mins(10), crate::clock::since_boot()));
+        (CheckpointOutbox::new(Arc::clone(&fence)), fence)
+    }
+
+    fn folder(messages: u32) -> FolderState {
+        let mut map = UidMap::new();
+        map.push_runs([UidRun { source: 5, destination: Some(1), length: messages, origin: CopyOrigin::Appended }]);
+        map.push(1000, Some(900), CopyOrigin::Adopted);
+        let mut set_aside = SetAside::default();
+        set_aside.put(SetAsideGroup::new(SetAsideReason::TooLarge, UidSet::from_ranges([(2000, 2001)])));
+        FolderState { source_uid_validity: 7, map, set_aside, ..FolderState::default() }
+    }
+
+    fn with(folders: &[(&str, u32)]) -> Checkpoint {
+        let mut checkpoint = Checkpoint::default();
+        for (name, messages) in folders {
+            checkpoint.mapping.insert(name.as_bytes().to_vec(), b"Entw&APw-rfe".to_vec());
+            checkpoint.folders.insert(name.as_bytes().to_vec(), folder(*messages));
+        }
+        checkpoint
+    }
+
+    #[tokio::test]
+    async fn the_newest_checkpoint_waits_until_it_is_reported() {
+        let (desk, _) = desk();
+        assert!(desk.newest().is_none() && !desk.is_waiting());
+        drop(desk.save(&with(&[("a", 3)])));
+        let first = desk.newest().unwrap();
+        desk.save(&with(&[("a", 10)])).await.unwrap();
+        assert_eq!((desk.unreported_messages(), desk.set_aside()), (11, [("tooLarge".to_owned(), 2)].into()));
+        desk.reported(&first);
+        assert!(desk.is_waiting(), "a newer one came while the first was on its way");
+        assert_eq!(desk.unreported_messages(), 7);
+        let second = desk.newest().unwrap();
+        desk.reported(&second);
+        assert!(desk.newest().is_none());
+        assert_eq!(Checkpoint::decode_text(&second.checkpoint).unwrap(), with(&[("a", 10)]));
+    }
+
+    #[test]
+    fn what_was_set_aside_before_is_known_before_the_first_checkpoint_of_the_attempt() {
+        let (desk, _) = desk();
+        desk.goes_on_from(&with(&[("a", 3), ("b", 3)]));
+        assert_eq!(desk.set_aside(), [("tooLarge".to_owned(), 4)].into());
+        assert!(!desk.has_any() && !desk.is_waiting());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_taken_once_the_fence_is_closed() {
+        let (desk, fence) = desk();
+        fence.refuse("attempt 2 runs");
+        assert!(desk.save(&with(&[("a", 3)])).await.is_err());
+        assert!(!desk.is_waiting());
+    }
+
+    #[test]
+    fn facts_are_for_people_and_bounded() {
+        let facts = folders(&with(&[("INBOX", 3)]));
+        let expected = FolderFacts {
+            source: "INBOX".into(),
+            destination: "Entwürfe".into(),
+            source_uid_validity: 7,
+            destination_uid_validity: 0,
+            last_uid: 2001,
+            messages: 6,
+            copied: 3,
+            adopted: 1,
+            skipped: 2,
+        };
+        assert_eq!(facts, [expected]);
+        let names: Vec<String> = (0..900).map(|n| format!("{n:0>900}")).collect();
+        let many: Vec<(&str, u32)> = names.iter().zip(1..).map(|(name, n)| (name.as_str(), n)).collect();
+        let facts = folders(&with(&many));
+        assert!(facts.len() <= MAX_FOLDERS && facts.iter().map(|f| f.source.len()).sum::<usize>() <= MAX_NAMES);
+        assert!(facts.iter().all(|facts| facts.source.len() <= MAX_NAME));
+    }
+}
