@@ -83,7 +83,7 @@ Configuration, Authentication, Authorization, Quota, Tls, Protocol, Network,
 Throttled, MessageRejected, interrupted, not copied.";
 
 fn main() -> ExitCode {
-    no_core_dumps();
+    disable_core_dumps();
     // The only provider compiled in; an error says that it is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     let cli = Cli::parse();
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
 
 /// A core dump would hold passwords and mail. A limit of one byte, unlike zero, also keeps the kernel from piping the
 /// dump to a program (core(5)).
-fn no_core_dumps() {
+fn disable_core_dumps() {
     let one = Rlimit { current: Some(1), maximum: Some(1) };
     let _ = setrlimit(Resource::Core, one); // lowering a limit is always allowed, but for exotic sandboxes
 }

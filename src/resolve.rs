@@ -1,7 +1,7 @@
 //! From what a user wrote to what the engine does: pure conversions, the same in a cluster and without one.
 //!
-//! [`resolve`] joins a migration, one of its mailboxes and the servers to a [`MailboxSyncSpec`]: everything but secrets.
-//! [`sync_spec`] adds the secrets, and gives the engine's [`SyncSpec`].
+//! [`resolve_mailbox`] joins a migration, one of its mailboxes and the servers to a [`MailboxSyncSpec`]: everything but secrets.
+//! [`build_sync_spec`] adds the secrets, and gives the engine's [`SyncSpec`].
 
 use std::path::PathBuf;
 
@@ -57,7 +57,7 @@ pub(crate) enum SecretError {
 
 /// Joins a migration, one of its mailboxes and the servers that it refers to (`server` finds a MailServer by name).
 /// Defaults that depend on other fields are filled in; secrets are not looked at.
-pub(crate) fn resolve<'a>(
+pub(crate) fn resolve_mailbox<'a>(
     migration: &MailMigration,
     entry: &MailboxEntry,
     server: impl Fn(&str) -> Option<&'a MailServerSpec>,
@@ -96,7 +96,11 @@ pub(crate) fn resolve<'a>(
 }
 
 /// What the engine does for one mailbox. `now` is what ages of messages are counted from.
-pub(crate) fn sync_spec(sync: &MailboxSyncSpec, secrets: &dyn SecretProvider, now: Timestamp) -> Result<SyncSpec> {
+pub(crate) fn build_sync_spec(
+    sync: &MailboxSyncSpec,
+    secrets: &dyn SecretProvider,
+    now: Timestamp,
+) -> Result<SyncSpec> {
     build(sync, secrets, now).map_err(|error| error.in_mailbox(&sync.mailbox))
 }
 
@@ -509,8 +513,8 @@ mod tests {
 
     fn convert(changes: &[(&str, Value)]) -> Result<SyncSpec> {
         let migration = migration(changes);
-        let sync = resolve(&migration, &migration.spec.mailboxes[0], |_| None)?;
-        sync_spec(&sync, &secrets(), now())
+        let sync = resolve_mailbox(&migration, &migration.spec.mailboxes[0], |_| None)?;
+        build_sync_spec(&sync, &secrets(), now())
     }
 
     #[test]

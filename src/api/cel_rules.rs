@@ -119,7 +119,7 @@ rules! {
 }
 
 /// On a MailMigration as a whole; transitions have no meaning without an API server.
-pub const STARTED: CelRule = CelRule {
+pub const ENDPOINTS_IMMUTABLE: CelRule = CelRule {
     cel: "!has(oldSelf.status) || !has(oldSelf.status.startedAt) || (\
 has(self.spec.source.serverRef) == has(oldSelf.spec.source.serverRef) \
 && (!has(self.spec.source.serverRef) || self.spec.source.serverRef.name == oldSelf.spec.source.serverRef.name) \
@@ -135,7 +135,7 @@ has(self.spec.source.serverRef) == has(oldSelf.spec.source.serverRef) \
 };
 
 /// On a MailboxSync's spec: which mailbox it is.
-pub const SAME_MAILBOX: CelRule = CelRule {
+pub const MAILBOX_IMMUTABLE: CelRule = CelRule {
     cel: "self.migration == oldSelf.migration && self.mailbox == oldSelf.mailbox",
     message: "migration and mailbox of a MailboxSync can't change: the operator makes a new one",
 };

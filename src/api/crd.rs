@@ -13,7 +13,7 @@ use crate::{
 /// Every CustomResourceDefinition, in the order in which they are written.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    [MailServer::crd(), MailMigration::crd(), MailboxSync::crd()].into_iter().map(for_api_server).collect()
+    [MailServer::crd(), MailMigration::crd(), MailboxSync::crd()].into_iter().map(adapt_to_api_server).collect()
 }
 
 /// Each CustomResourceDefinition as a file: its name and its YAML. The same input gives the same bytes.
@@ -24,7 +24,7 @@ pub fn files() -> Result<Vec<(String, String)>> {
             let name = format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural);
             let mut crd = serde_json::to_value(crd)
                 .map_err(|error| Error::internal(format!("a resource can't be shown: {error}")))?;
-            whole_numbers(&mut crd);
+            write_whole_numbers(&mut crd);
             Ok((name, yaml::write(&crd)?))
         })
         .collect()
@@ -38,7 +38,7 @@ pub fn all_yaml() -> Result<String> {
 
 /// The schema of one kind as JSON, for checking manifests where there is no API server.
 pub fn schema<K: CustomResourceExt>() -> Result<Value> {
-    let schema = for_api_server(K::crd())
+    let schema = adapt_to_api_server(K::crd())
         .spec
         .versions
         .into_iter()
@@ -55,10 +55,10 @@ pub fn schema<K: CustomResourceExt>() -> Result<Value> {
 }
 
 /// Bounds of integers as people write them: 10, not 10.0.
-fn whole_numbers(value: &mut Value) {
+fn write_whole_numbers(value: &mut Value) {
     match value {
-        Value::Object(object) => object.values_mut().for_each(whole_numbers),
-        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(object) => object.values_mut().for_each(write_whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(write_whole_numbers),
         Value::Number(number) => {
             if let Some(whole) = number.to_string().strip_suffix(".0").and_then(|text| text.parse::<i64>().ok()) {
                 *value = Value::from(whole);
@@ -70,7 +70,7 @@ fn whole_numbers(value: &mut Value) {
 
 /// Makes the schema one for an API server. Takes `nullable` out of it: an explicit null is then pruned, as if it had not been written, and `has()` in
 /// rules means what it says. Quantities lose their page of Kubernetes' own documentation.
-fn for_api_server(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+fn adapt_to_api_server(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
         JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
     };

@@ -54,7 +54,7 @@ pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Resul
     for (index, column) in header.iter().enumerate() {
         if !COLUMNS.contains(&column.as_str()) {
             // Never the text itself: where the header was forgotten, it may be a password.
-            let meant = schema_check::nearest(column, COLUMNS.into_iter());
+            let meant = schema_check::nearest_candidate(column, COLUMNS.into_iter());
             let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
             return Err(wrong(1, format!("the name of column {} is not known{hint}", index + 1))
                 .advice(format!("The first line names the columns: {}", COLUMNS.join(", "))));
@@ -78,7 +78,7 @@ pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Resul
             let what = format!("{} fields, but the first line names {} columns", fields.len(), header.len());
             return Err(wrong(line, what).advice("A field with a comma or a quote goes into double quotes"));
         }
-        let mailbox = mailbox(&header, fields, line, &secret).map_err(|what| wrong(line, what))?;
+        let mailbox = parse_row(&header, fields, line, &secret).map_err(|what| wrong(line, what))?;
         if let Some(first) = seen.insert(mailbox.entry.name.clone(), line) {
             return Err(wrong(line, format!("mailbox {} is on line {first} already", mailbox.entry.name)));
         }
@@ -90,7 +90,7 @@ pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Resul
     Ok(mailboxes)
 }
 
-fn mailbox(
+fn parse_row(
     header: &[String],
     fields: Vec<Zeroizing<Vec<u8>>>,
     line: usize,

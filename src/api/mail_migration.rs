@@ -33,7 +33,7 @@ use super::{
     doc = "Mailboxes that are moved from one IMAP server to another.",
     shortname = "mm",
     category = "mailferry",
-    validation = Rule::new(cel_rules::STARTED.cel).message(cel_rules::STARTED.message),
+    validation = Rule::new(cel_rules::ENDPOINTS_IMMUTABLE.cel).message(cel_rules::ENDPOINTS_IMMUTABLE.message),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Mailboxes", type_ = "integer", json_path = ".status.mailboxes.total"),
     printcolumn(name = "Synced", type_ = "integer", json_path = ".status.mailboxes.synced"),

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// The longest checkpoint that a status holds, bytes of its encoded form.
-pub const MAX_CHECKPOINT: usize = 65_536;
+pub const MAX_CHECKPOINT_BYTES: usize = 65_536;
 /// The most folders that a status lists.
 pub(crate) const MAX_FOLDERS: usize = 200;
 
@@ -51,7 +51,7 @@ pub(crate) const MAX_FOLDERS: usize = 200;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(cel_rules::SAME_MAILBOX.cel).message(cel_rules::SAME_MAILBOX.message))]
+#[x_kube(validation = Rule::new(cel_rules::MAILBOX_IMMUTABLE.cel).message(cel_rules::MAILBOX_IMMUTABLE.message))]
 pub struct MailboxSyncSpec {
     /// The MailMigration's name.
     #[schemars(length(min = 1, max = 253))]

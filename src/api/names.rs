@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 use super::SyncEndpoint;
 
 /// The `ServiceAccount`, the role and the `RoleBinding` of sync pods.
-pub(crate) const WORKER: &str = "mailferry-worker";
+pub(crate) const WORKER_NAME: &str = "mailferry-worker";
 
 /// The longest name of a MailboxSync: a pod's name adds `-` and the attempt, and both fit into a label (63 characters).
 const MAX_NAME: usize = 57;
 /// Hexadecimal digits of the hash at the end of a MailboxSync's name.
-const HASH: usize = 10;
+const HASH_DIGITS: usize = 10;
 
 /// The name of the MailboxSync of a mailbox: readable at its start, unique by its end.
 #[must_use]
@@ -25,9 +25,9 @@ pub fn mailbox_sync(migration: &str, mailbox: &str) -> String {
             readable.push(c);
         }
     }
-    readable.truncate(MAX_NAME - HASH - 1);
+    readable.truncate(MAX_NAME - HASH_DIGITS - 1);
     let readable = readable.trim_end_matches('-');
-    let hash = hash(&[migration, mailbox], HASH);
+    let hash = hash_texts(&[migration, mailbox], HASH_DIGITS);
     // A name must start with a letter or digit; a hash alone does.
     if readable.is_empty() { hash } else { format!("{readable}-{hash}") }
 }
@@ -40,7 +40,7 @@ pub fn pod(mailbox_sync: &str, attempt: i64) -> String {
 
 /// The attempt that a pod's name ends in.
 #[must_use]
-pub fn attempt_of(mailbox_sync: &str, pod: &str) -> Option<i64> {
+pub fn attempt_from_pod(mailbox_sync: &str, pod: &str) -> Option<i64> {
     pod.strip_prefix(mailbox_sync)?.strip_prefix('-')?.parse().ok()
 }
 
@@ -53,19 +53,19 @@ pub fn mailbox_secret(mailbox_sync: &str, version: &str) -> String {
 
 /// An account on a server, as a hash: the same for both standard ports and whatever the case of host and user.
 #[must_use]
-pub fn account(endpoint: &SyncEndpoint) -> String {
+pub fn account_hash(endpoint: &SyncEndpoint) -> String {
     let host = endpoint.server.host.trim_end_matches('.').to_ascii_lowercase();
     let port = match endpoint.server.effective_port() {
         143 => 993,
         port => port,
     };
     let user = endpoint.account.username.as_deref().unwrap_or_default().to_lowercase();
-    hash(&[&host, &port.to_string(), &user], 40)
+    hash_texts(&[&host, &port.to_string(), &user], 40)
 }
 
 /// The start of a SHA-256 over texts, each with its length: `a`, `b-c` is not `a-b`, `c`.
 #[must_use]
-pub(crate) fn hash(texts: &[&str], digits: usize) -> String {
+pub(crate) fn hash_texts(texts: &[&str], digits: usize) -> String {
     hash_bytes(&texts.iter().map(|text| text.as_bytes()).collect::<Vec<_>>(), digits)
 }
 
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn an_attempt_is_read_from_its_own_pods_name_only() {
-        assert_eq!(attempt_of("m-1", "m-1-12"), Some(12));
-        assert_eq!(attempt_of("m", "m-1-12"), None);
+        assert_eq!(attempt_from_pod("m-1", "m-1-12"), Some(12));
+        assert_eq!(attempt_from_pod("m", "m-1-12"), None);
     }
 
     proptest! {

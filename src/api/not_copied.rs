@@ -10,9 +10,9 @@ pub(crate) const MAX_LEFT_OUT: usize = 50;
 /// The most warnings in a status, and the most characters of one.
 pub(crate) const MAX_WARNINGS: (usize, usize) = (20, 500);
 /// The reason of messages in folders that Mailferry leaves out by itself.
-pub(crate) const LEFT_OUT: &str = "leftOut";
+pub(crate) const LEFT_OUT_REASON: &str = "leftOut";
 /// The most kinds of differences in a status.
-pub(crate) const MAX_KINDS: usize = 20;
+pub(crate) const MAX_DIFFERENCE_KINDS: usize = 20;
 
 /// Messages that the source holds, that no sync placed or found at the destination, and that nothing in the migration
 /// leaves out.
@@ -41,7 +41,7 @@ impl NotCopied {
     #[must_use]
     pub(crate) fn set_aside(&self) -> i64 {
         let all = self.reasons.iter().chain(&self.accepted);
-        all.filter(|(reason, _)| *reason != LEFT_OUT).map(|(_, messages)| messages).sum()
+        all.filter(|(reason, _)| *reason != LEFT_OUT_REASON).map(|(_, messages)| messages).sum()
     }
 
     /// Adds those of another mailbox.

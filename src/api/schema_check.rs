@@ -24,15 +24,15 @@ pub(crate) fn prune_nulls(value: &mut Value) {
 
 /// What is wrong with `value` by this (structural, OpenAPI v3) schema.
 #[must_use]
-pub fn problems(schema: &Value, value: &Value) -> Vec<ManifestProblem> {
+pub fn schema_problems(schema: &Value, value: &Value) -> Vec<ManifestProblem> {
     let mut found = Vec::new();
-    check("", schema, value, &mut found);
+    check_value("", schema, value, &mut found);
     found
 }
 
 /// The candidate that was probably meant, if any is close.
 #[must_use]
-pub(crate) fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest_candidate<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let wrong = wrong.to_lowercase();
     candidates
         .map(|candidate| {
@@ -46,10 +46,10 @@ pub(crate) fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>
         .map(|(candidate, ..)| candidate)
 }
 
-fn check(path: &str, schema: &Value, value: &Value, found: &mut Vec<ManifestProblem>) {
+fn check_value(path: &str, schema: &Value, value: &Value, found: &mut Vec<ManifestProblem>) {
     if schema["x-kubernetes-int-or-string"] == true {
         if !(value.is_i64() || value.is_string()) {
-            found.push(problem(path, format!("must be a number or text, not {}", kind(value))));
+            found.push(problem(path, format!("must be a number or text, not {}", value_kind(value))));
         }
         return;
     }
@@ -83,12 +83,12 @@ fn check_object(path: &str, schema: &Value, object: &Map<String, Value>, found: 
     for (name, value) in object {
         let path = join(path, name);
         if let Some(schema) = properties.and_then(|properties| properties.get(name)) {
-            check(&path, schema, value, found);
+            check_value(&path, schema, value, found);
         } else if values.is_object() {
-            check(&path, values, value, found);
+            check_value(&path, values, value, found);
         } else if !open {
             let known = || properties.into_iter().flat_map(Map::keys).map(String::as_str);
-            let hint = match nearest(name, known()) {
+            let hint = match nearest_candidate(name, known()) {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => format!("known here: {}", known().collect::<Vec<_>>().join(", ")),
             };
@@ -106,7 +106,7 @@ fn check_array(path: &str, schema: &Value, items: &[Value], found: &mut Vec<Mani
         found.push(problem(path, format!("has {count} entries, fewer than {least}")));
     }
     for (index, item) in items.iter().enumerate() {
-        check(&format!("{path}[{index}]"), &schema["items"], item, found);
+        check_value(&format!("{path}[{index}]"), &schema["items"], item, found);
     }
     let identity: fn(&Value, &Value) -> Vec<Value> = match schema["x-kubernetes-list-type"].as_str() {
         Some("map") => |item, keys| {
@@ -132,18 +132,18 @@ fn check_text(path: &str, schema: &Value, text: &str, found: &mut Vec<ManifestPr
         && !allowed.iter().any(|value| value == text)
     {
         let names: Vec<_> = allowed.iter().filter_map(Value::as_str).collect();
-        found.push(problem(path, format!("{} is not one of {}", shown(text), names.join(", "))));
+        found.push(problem(path, format!("{} is not one of {}", quote_short(text), names.join(", "))));
     }
     if schema["minLength"].as_u64().is_some_and(|least| length < least) {
         found.push(problem(path, "is empty".to_owned()));
     } else if let Some(most) = schema["maxLength"].as_u64().filter(|most| length > *most) {
         found.push(problem(path, format!("has {length} characters, more than {most}")));
     } else if schema["format"] == "date-time" && text.parse::<Timestamp>().is_err() {
-        found.push(problem(path, format!("{} is no time: write it as 2026-03-01T22:00:00Z", shown(text))));
+        found.push(problem(path, format!("{} is no time: write it as 2026-03-01T22:00:00Z", quote_short(text))));
     } else if let Some(pattern) = schema["pattern"].as_str()
         && !Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
     {
-        found.push(problem(path, advice(pattern, text)));
+        found.push(problem(path, pattern_advice(pattern, text)));
     }
 }
 
@@ -161,8 +161,8 @@ fn check_number(path: &str, schema: &Value, number: f64, found: &mut Vec<Manifes
 
 /// What to write where a pattern does not match: people read no regular expressions. What stands in place of a Secret's
 /// name or key is not shown: it may be the secret itself.
-fn advice(pattern: &str, text: &str) -> String {
-    let text = shown(text);
+fn pattern_advice(pattern: &str, text: &str) -> String {
+    let text = quote_short(text);
     match pattern {
         DURATION_PATTERN => format!("{text} is no duration: write it as 6h, 1h30m, 90s or 500ms"),
         SIZE_PATTERN => format!("{text} is no size: write it as 25Mi, 64Ki or a number of bytes in quotes"),
@@ -185,10 +185,10 @@ fn wrong_type(expected: &str, value: &Value) -> String {
         "boolean" => "true or false",
         other => other,
     };
-    format!("must be {expected}, not {}", kind(value))
+    format!("must be {expected}, not {}", value_kind(value))
 }
 
-fn kind(value: &Value) -> &'static str {
+fn value_kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Bool(_) => "true or false",
@@ -200,7 +200,7 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// Short texts as they are, long ones cut.
-fn shown(text: &str) -> String {
+fn quote_short(text: &str) -> String {
     let short: String = text.chars().filter(|c| !c.is_control()).take(60).collect();
     if short.len() == text.len() { format!("`{short}`") } else { format!("`{short}...`") }
 }
@@ -222,7 +222,7 @@ mod tests {
 
     fn found(value: &Value) -> Vec<String> {
         let schema = crd::schema::<MailMigration>().unwrap();
-        problems(&schema, value).into_iter().map(|p| format!("{}: {}", p.path, p.message)).collect()
+        schema_problems(&schema, value).into_iter().map(|p| format!("{}: {}", p.path, p.message)).collect()
     }
 
     fn migration() -> Value {

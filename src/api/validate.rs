@@ -56,11 +56,11 @@ const HOUR: u64 = 3600;
 
 /// The rules that a MailMigration's spec breaks.
 #[must_use]
-pub fn problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
+pub fn migration_problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
     let mut problems = Vec::new();
     let mut at = ProblemCollector { problems: &mut problems, path: "spec".to_owned() };
-    endpoint(&mut at.at("source"), &spec.source);
-    endpoint(&mut at.at("destination"), &spec.destination);
+    check_endpoint(&mut at.at("source"), &spec.source);
+    check_endpoint(&mut at.at("destination"), &spec.destination);
     at.require(!spec.mailboxes.is_empty() || !spec.mailbox_secrets.is_empty(), SOME_MAILBOX);
     let all_log_in = |endpoint: &EndpointSpec, side: fn(&MailboxEntry) -> &Account| {
         endpoint.master_user.is_some() || spec.mailboxes.iter().all(|m| side(m).credential().is_some())
@@ -70,13 +70,13 @@ pub fn problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
     for (index, mailbox) in spec.mailboxes.iter().enumerate() {
         let mut at = at.at(&format!("mailboxes[{index}]"));
         at.at("name").require(is_mailbox_name(&mailbox.name), MAILBOX_NAME);
-        account(&mut at.at("source"), &mailbox.source);
-        account(&mut at.at("destination"), &mailbox.destination);
+        check_account(&mut at.at("source"), &mailbox.source);
+        check_account(&mut at.at("destination"), &mailbox.destination);
     }
-    folders(&mut at.at("folders"), &spec.folders);
-    messages(&mut at.at("messages"), &spec.messages);
-    timeouts(&mut at.at("timeouts"), &spec.timeouts);
-    retry(&mut at.at("retry"), &spec.retry);
+    check_folders(&mut at.at("folders"), &spec.folders);
+    check_messages(&mut at.at("messages"), &spec.messages);
+    check_timeouts(&mut at.at("timeouts"), &spec.timeouts);
+    check_retry(&mut at.at("retry"), &spec.retry);
     at.within("deadline", spec.deadline, (10, 720 * HOUR), DEADLINE);
     at.within("stallAfter", spec.stall_after, (10, 24 * HOUR), STALL_AFTER);
     at.within("offlineGrace", spec.offline_grace, (10, 24 * HOUR), OFFLINE_GRACE);
@@ -95,7 +95,7 @@ pub fn problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
 #[must_use]
 pub fn server_problems(spec: &MailServerSpec) -> Vec<ManifestProblem> {
     let mut problems = Vec::new();
-    server(&mut ProblemCollector { problems: &mut problems, path: "spec".to_owned() }, spec);
+    check_server(&mut ProblemCollector { problems: &mut problems, path: "spec".to_owned() }, spec);
     problems
 }
 
@@ -109,14 +109,14 @@ pub(crate) fn is_mailbox_name(name: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._@+=-".contains(b))
 }
 
-fn server(at: &mut ProblemCollector<'_>, spec: &MailServerSpec) {
+fn check_server(at: &mut ProblemCollector<'_>, spec: &MailServerSpec) {
     static HOST_CHARACTERS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("^[0-9A-Za-z._:-]+$").ok());
     let characters = HOST_CHARACTERS.as_ref().is_some_and(|r| r.is_match(&spec.host));
     at.at("host").require(characters && spec.host.matches(':').count() != 1, HOST);
-    tls(&mut at.at("tls"), &spec.tls);
+    check_tls(&mut at.at("tls"), &spec.tls);
 }
 
-fn tls(at: &mut ProblemCollector<'_>, tls: &Tls) {
+fn check_tls(at: &mut ProblemCollector<'_>, tls: &Tls) {
     let bundle = tls.ca_bundle.is_some() || tls.ca_bundle_ref.is_some();
     let named = bundle || tls.server_name.is_some();
     at.require(tls.ca_bundle.is_none() || tls.ca_bundle_ref.is_none(), ONE_CA);
@@ -127,25 +127,25 @@ fn tls(at: &mut ProblemCollector<'_>, tls: &Tls) {
     }
 }
 
-fn endpoint(at: &mut ProblemCollector<'_>, endpoint: &EndpointSpec) {
+fn check_endpoint(at: &mut ProblemCollector<'_>, endpoint: &EndpointSpec) {
     at.require(endpoint.server.is_some() != endpoint.server_ref.is_some(), ONE_SERVER);
     if let Some(spec) = &endpoint.server {
-        server(&mut at.at("server"), spec);
+        check_server(&mut at.at("server"), spec);
     }
     if let Some(user) = &endpoint.master_user {
-        master(&mut at.at("masterUser"), user);
+        check_master_user(&mut at.at("masterUser"), user);
     }
 }
 
-fn master(at: &mut ProblemCollector<'_>, user: &MasterUser) {
+fn check_master_user(at: &mut ProblemCollector<'_>, user: &MasterUser) {
     at.require(user.separator.is_none() || user.mode == MasterMode::Suffix, SEPARATOR);
 }
 
-fn account(at: &mut ProblemCollector<'_>, account: &Account) {
+fn check_account(at: &mut ProblemCollector<'_>, account: &Account) {
     at.require(account.password_secret_ref.is_none() || account.token_secret_ref.is_none(), ONE_CREDENTIAL);
 }
 
-fn folders(at: &mut ProblemCollector<'_>, folders: &FolderRules) {
+fn check_folders(at: &mut ProblemCollector<'_>, folders: &FolderRules) {
     let from = folders.rename.iter().map(|rename| &rename.from);
     let closed = |p: &String| !p.starts_with('/') || (p.chars().count() > 2 && p.ends_with('/'));
     at.require(folders.include.iter().chain(&folders.exclude).chain(from).all(closed), PATTERNS);
@@ -154,7 +154,7 @@ fn folders(at: &mut ProblemCollector<'_>, folders: &FolderRules) {
     }
 }
 
-fn messages(at: &mut ProblemCollector<'_>, messages: &MessageRules) {
+fn check_messages(at: &mut ProblemCollector<'_>, messages: &MessageRules) {
     at.require(messages.since.as_ref().zip(messages.before.as_ref()).is_none_or(|(a, b)| a < b), SINCE_BEFORE);
     at.require(messages.min_age_days.zip(messages.max_age_days).is_none_or(|(a, b)| a < b), AGES);
     at.require(messages.min_size.zip(messages.max_size).is_none_or(|(a, b)| a <= b), SIZES);
@@ -165,13 +165,13 @@ fn messages(at: &mut ProblemCollector<'_>, messages: &MessageRules) {
     }
 }
 
-fn timeouts(at: &mut ProblemCollector<'_>, timeouts: &Timeouts) {
+fn check_timeouts(at: &mut ProblemCollector<'_>, timeouts: &Timeouts) {
     at.within("connect", timeouts.connect, (1, 10 * MINUTE), CONNECT);
     at.within("reply", timeouts.reply, (1, HOUR), REPLY);
     at.within("keepalive", timeouts.keepalive, (1, 25 * MINUTE), KEEPALIVE);
 }
 
-fn retry(at: &mut ProblemCollector<'_>, retry: &Retry) {
+fn check_retry(at: &mut ProblemCollector<'_>, retry: &Retry) {
     let ordered = |first: Duration, last: Duration, most: u64| first <= last && last <= Duration::from_secs(most);
     at.require(ordered(retry.reconnect_backoff, retry.reconnect_max_backoff, HOUR), RECONNECT_BACKOFF);
     let starts = retry.initial_backoff >= Duration::from_secs(1);

@@ -17,11 +17,11 @@ use super::manifest_args::ManifestArgs;
 use crate::{
     error::{Error, ErrorClass, Result},
     local::{
-        check::{self, CheckWarning, MailboxCheck, WarningTopic, assess, gravest, look},
-        for_each::{TaskEvent, each},
+        check::{self, CheckWarning, MailboxCheck, WarningTopic, assess_mailbox, gravest_class, inspect_account},
+        for_each::{TaskEvent, for_each_mailbox},
         run::RunLimits,
-        state_folder::{CheckpointFile, StateFolder, default_folder},
-        view::{OutputMode, OutputStyle, event},
+        state_folder::{CheckpointFile, StateFolder, default_state_folder},
+        view::{OutputMode, OutputStyle, write_event},
     },
     sync::{checkpoint::fingerprint, spec::SyncSpec},
 };
@@ -81,7 +81,7 @@ impl CheckArgs {
             spec.connections = 1;
         }
         let style = self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal());
-        let folder = self.state.clone().unwrap_or_else(|| default_folder(&migration.name));
+        let folder = self.state.clone().unwrap_or_else(|| default_state_folder(&migration.name));
         let state = Arc::new(StateFolder::read_only(&folder));
         let parallelism = self.parallelism.map_or(migration.parallelism, NonZeroUsize::get);
         let bounds = RunLimits { parallelism, hosts: migration.hosts };
@@ -92,13 +92,13 @@ impl CheckArgs {
             let state = Arc::clone(&state);
             async move { check_mailbox(&spec, &state.mailbox(&spec.mailbox)).await }
         };
-        let outcomes = each(migration.mailboxes, &bounds, task, |step| match step {
+        let outcomes = for_each_mailbox(migration.mailboxes, &bounds, task, |step| match step {
             TaskEvent::Tick => bar.tick(),
             TaskEvent::Ended(outcome) => {
                 bar.inc(1);
                 if style == OutputStyle::Json {
                     let check = outcome.as_ref().map_or_else(|error| failed(error.clone()), Clone::clone);
-                    event(&mut io::stdout(), Timestamp::now(), CheckEvent::Checked { check: &check });
+                    write_event(&mut io::stdout(), Timestamp::now(), CheckEvent::Checked { check: &check });
                 }
             }
         })
@@ -106,7 +106,7 @@ impl CheckArgs {
         bar.finish_and_clear();
 
         let checks: Vec<MailboxCheck> = outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(failed)).collect();
-        let exit_code = gravest(&checks).map_or(0, ErrorClass::exit_code);
+        let exit_code = gravest_class(&checks).map_or(0, ErrorClass::exit_code);
         if style == OutputStyle::Json {
             let ready = checks.iter().filter(|check| check.problems.is_empty()).count();
             let what = CheckEvent::Summary {
@@ -116,7 +116,7 @@ impl CheckArgs {
                 duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
                 exit_code,
             };
-            event(&mut io::stdout(), Timestamp::now(), what);
+            write_event(&mut io::stdout(), Timestamp::now(), what);
         } else {
             let now = Timestamp::now();
             let mut text: String = checks.iter().map(|found| check::mailbox(found, now) + "\n").collect();
@@ -130,8 +130,8 @@ impl CheckArgs {
 
 async fn check_mailbox(spec: &SyncSpec, state: &CheckpointFile) -> MailboxCheck {
     let (frozen, note) = state.mapping(&fingerprint(&spec.source, &spec.destination));
-    let (source, destination) = tokio::join!(look(&spec.source), look(&spec.destination));
-    let mut check = assess(spec, source, destination, &frozen, Timestamp::now());
+    let (source, destination) = tokio::join!(inspect_account(&spec.source), inspect_account(&spec.destination));
+    let mut check = assess_mailbox(spec, source, destination, &frozen, Timestamp::now());
     check.warnings.extend(note.map(|what| CheckWarning { topic: WarningTopic::Checkpoint, side: None, what }));
     check
 }

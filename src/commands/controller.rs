@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     controller::{
         config::{OperatorConfig, WorkerConfig},
-        leader::{LeaderCandidate, identity},
+        leader::{LeaderCandidate, process_identity},
         operator::{OperatorOptions, run},
         write_guard,
     },
@@ -52,7 +52,7 @@ pub struct ControllerArgs {
     pub lease_namespace: Option<String>,
 
     /// The Lease's name: another for each operator of one namespace that looks after other namespaces.
-    #[arg(long, env = "MAILFERRY_LEASE_NAME", value_name = "NAME", default_value = LEASE)]
+    #[arg(long, env = "MAILFERRY_LEASE_NAME", value_name = "NAME", default_value = DEFAULT_LEASE_NAME)]
     pub lease_name: String,
 
     /// Where /healthz, /readyz and /metrics are served; `none`: nowhere.
@@ -76,10 +76,10 @@ impl FromStr for ListenAddress {
 }
 
 /// The Lease that operators compete for.
-pub(super) const LEASE: &str = "mailferry-controller";
+pub(super) const DEFAULT_LEASE_NAME: &str = "mailferry-controller";
 
 /// There is no API server, or nothing tells where.
-pub(super) fn unreachable(why: impl Display) -> Error {
+pub(super) fn unreachable_error(why: impl Display) -> Error {
     Error::configuration(format!("the API server can't be reached: {why}"))
         .advice("Run in a cluster, or set KUBECONFIG to a file that kubectl works with")
 }
@@ -92,10 +92,10 @@ impl ControllerArgs {
     pub async fn run(self) -> Result<u8> {
         let config = self.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), OperatorConfig::read)?;
         let namespaces = namespaces(&self.namespaces)?;
-        let cluster = Config::infer().await.map_err(unreachable)?;
+        let cluster = Config::infer().await.map_err(unreachable_error)?;
         let lease_namespace = self.lease_namespace.unwrap_or_else(|| cluster.default_namespace.clone());
         let (metrics, readiness) = (Metrics::new()?, Readiness::default());
-        let client = api_calls::client(cluster, &metrics).map_err(unreachable)?;
+        let client = api_calls::client(cluster, &metrics).map_err(unreachable_error)?;
         let served = CancellationToken::new();
         if let Some(address) = self.listen.0 {
             let listener = HealthListener::bind(address).await?;
@@ -133,7 +133,8 @@ impl ControllerArgs {
             asked.cancel();
         });
         let ended = if self.leader_election {
-            let candidate = LeaderCandidate::new(client.clone(), &lease_namespace, &self.lease_name, identity());
+            let candidate =
+                LeaderCandidate::new(client.clone(), &lease_namespace, &self.lease_name, process_identity());
             lead(candidate, client, options, &metrics, stop).await
         } else {
             metrics.set_leader(true);
@@ -174,7 +175,7 @@ async fn lead(
         () = stop.cancelled() => return Ok(()),
     };
     metrics.set_leader(true);
-    let client = write_guard::guard(client, leadership.lead());
+    let client = write_guard::guard_writes(client, leadership.lead());
     tokio::select! {
         // First: nothing more is begun once the loss is known.
         biased;

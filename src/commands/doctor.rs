@@ -16,7 +16,7 @@ use kube::{Api, Client, Config, api::PostParams};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::controller::{LEASE, namespaces, unreachable};
+use super::controller::{DEFAULT_LEASE_NAME, namespaces, unreachable_error};
 use crate::{
     api::{MailMigration, MailServer, MailboxSync, crd, scalar},
     controller::{
@@ -44,7 +44,7 @@ pub struct DoctorArgs {
     pub namespaces: Vec<String>,
 
     /// The Lease of the operator's leader election.
-    #[arg(long, env = "MAILFERRY_LEASE_NAME", value_name = "NAME", default_value = LEASE)]
+    #[arg(long, env = "MAILFERRY_LEASE_NAME", value_name = "NAME", default_value = DEFAULT_LEASE_NAME)]
     pub lease_name: String,
 
     /// The namespace of the Lease [default: the pod's, or the kubeconfig's].
@@ -74,13 +74,13 @@ impl DoctorArgs {
     pub async fn run(&self) -> Result<u8> {
         let config = self.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), OperatorConfig::read)?;
         let namespaces = namespaces(&self.namespaces)?;
-        let cluster = Config::infer().await.map_err(unreachable)?;
+        let cluster = Config::infer().await.map_err(unreachable_error)?;
         let lease_namespace = self.lease_namespace.clone().unwrap_or_else(|| cluster.default_namespace.clone());
-        let client = Client::try_from(cluster).map_err(unreachable)?;
+        let client = Client::try_from(cluster).map_err(unreachable_error)?;
         let lease = (lease_namespace.as_str(), self.lease_name.as_str());
         let until = Instant::now() + self.wait.as_std();
         loop {
-            let findings = look(&client, &config, &namespaces, lease).await;
+            let findings = inspect_installation(&client, &config, &namespaces, lease).await;
             let class = findings.iter().find_map(|finding| finding.as_ref().err()).map(|error| error.class);
             if class.is_none() || Instant::now() >= until {
                 let text: String = findings.iter().map(line).collect();
@@ -100,7 +100,7 @@ fn line(finding: &DoctorFinding) -> String {
     }
 }
 
-async fn look(
+async fn inspect_installation(
     client: &Client,
     config: &OperatorConfig,
     namespaces: &[String],
@@ -112,10 +112,10 @@ async fn look(
     };
     let mut findings = vec![Ok(format!("the API server answers: Kubernetes {}", version.git_version))];
     findings.push(definitions(client).await);
-    let mut needed = permissions::needed(config, namespaces);
-    needed.extend(permissions::for_lease(lease.0, lease.1));
-    findings.extend(allowed(client, needed).await);
-    if let Ok(false) = may(client, &permissions::wanted()).await {
+    let mut needed = permissions::required_permissions(config, namespaces);
+    needed.extend(permissions::lease_permissions(lease.0, lease.1));
+    findings.extend(check_rights(client, needed).await);
+    if let Ok(false) = is_allowed(client, &permissions::optional_permission()).await {
         let without = "the operator may not get nodes, and does without: of a lost node's pods it learns the end by their silence only";
         findings.push(Ok(without.to_owned()));
     }
@@ -165,12 +165,12 @@ fn missing(served: &Value, ours: &[(&str, Value)]) -> Vec<String> {
     let mut missing = Vec::new();
     for (kind, schema) in ours {
         let served = &served["components"]["schemas"][format!("io.mailferry.v1alpha1.{kind}")];
-        compare(kind, schema, served, &mut missing);
+        collect_missing(kind, schema, served, &mut missing);
     }
     missing
 }
 
-fn compare(path: &str, ours: &Value, served: &Value, missing: &mut Vec<String>) {
+fn collect_missing(path: &str, ours: &Value, served: &Value, missing: &mut Vec<String>) {
     // Kubernetes describes it by reference.
     if path.ends_with(".metadata") {
         return;
@@ -180,19 +180,20 @@ fn compare(path: &str, ours: &Value, served: &Value, missing: &mut Vec<String>) 
         return;
     }
     for (name, property) in ours["properties"].as_object().into_iter().flatten() {
-        compare(&format!("{path}.{name}"), property, &served["properties"][name], missing);
+        collect_missing(&format!("{path}.{name}"), property, &served["properties"][name], missing);
     }
     for part in ["items", "additionalProperties"] {
         if ours[part].is_object() {
-            compare(&format!("{path}[]"), &ours[part], &served[part], missing);
+            collect_missing(&format!("{path}[]"), &ours[part], &served[part], missing);
         }
     }
 }
 
 /// Whether the operator may do what it needs: one finding for all, or one for each thing that it may not.
-async fn allowed(client: &Client, needed: Vec<OperatorPermission>) -> Vec<DoctorFinding> {
+async fn check_rights(client: &Client, needed: Vec<OperatorPermission>) -> Vec<DoctorFinding> {
     let count = needed.len();
-    let asked = stream::iter(needed).map(|right| async move { may(client, &right).await.map(|may| (right, may)) });
+    let asked =
+        stream::iter(needed).map(|right| async move { is_allowed(client, &right).await.map(|may| (right, may)) });
     let answers: Result<Vec<_>> = asked.buffered(AT_ONCE).try_collect().await;
     let answers = match answers {
         Ok(answers) => answers,
@@ -215,7 +216,7 @@ fn words(right: &OperatorPermission) -> String {
 }
 
 /// Whether whoever asks may do something.
-async fn may(client: &Client, right: &OperatorPermission) -> Result<bool> {
+async fn is_allowed(client: &Client, right: &OperatorPermission) -> Result<bool> {
     let (resource, subresource) = right.resource.split_once('/').unwrap_or((right.resource, ""));
     let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let review = SelfSubjectAccessReview {
@@ -255,7 +256,7 @@ async fn leader(client: &Client, (namespace, name): (&str, &str)) -> DoctorFindi
     while Instant::now() < until {
         sleep(Duration::from_millis(500)).await;
         if let Some(now) = read().await?
-            && let Some(holder) = renewed(&before, &now)
+            && let Some(holder) = renewed_by(&before, &now)
         {
             return Ok(format!("an operator leads: {holder}"));
         }
@@ -264,7 +265,7 @@ async fn leader(client: &Client, (namespace, name): (&str, &str)) -> DoctorFindi
 }
 
 /// Who renewed a Lease meanwhile.
-fn renewed<'a>(before: &LeaseSpec, now: &'a LeaseSpec) -> Option<&'a str> {
+fn renewed_by<'a>(before: &LeaseSpec, now: &'a LeaseSpec) -> Option<&'a str> {
     let holder = now.holder_identity.as_deref().filter(|holder| !holder.is_empty())?;
     (before.renew_time != now.renew_time).then_some(holder)
 }
@@ -316,8 +317,8 @@ mod tests {
             serde_json::from_value(json!({"holderIdentity": holder, "renewTime": time})).unwrap()
         };
         let (early, late) = ("2026-03-01T00:00:00.000000Z", "2026-03-01T00:00:02.000000Z");
-        assert_eq!(renewed(&lease("a", early), &lease("a", late)), Some("a"));
-        assert_eq!(renewed(&lease("a", early), &lease("a", early)), None);
-        assert_eq!(renewed(&lease("a", early), &lease("", late)), None);
+        assert_eq!(renewed_by(&lease("a", early), &lease("a", late)), Some("a"));
+        assert_eq!(renewed_by(&lease("a", early), &lease("a", early)), None);
+        assert_eq!(renewed_by(&lease("a", early), &lease("", late)), None);
     }
 }

@@ -18,11 +18,11 @@ use crate::{
     error::{Error, Result},
     local::{
         export::{self, ExportReport, export_mailbox},
-        for_each::{TaskEvent, each},
+        for_each::{TaskEvent, for_each_mailbox},
         progress_board::ProgressBoard,
         run::RunLimits,
-        state_folder::{StateFolder, default_folder},
-        view::{OutputMode, OutputStyle, event},
+        state_folder::{StateFolder, default_state_folder},
+        view::{OutputMode, OutputStyle, write_event},
     },
     sync::{
         checkpoint::{Checkpoint, fingerprint},
@@ -111,7 +111,7 @@ impl ExportArgs {
             }
             Some(file) => CheckpointSource::Given(checkpoint::read(file)?),
             None => {
-                let folder = self.state.clone().unwrap_or_else(|| default_folder(&migration.name));
+                let folder = self.state.clone().unwrap_or_else(|| default_state_folder(&migration.name));
                 CheckpointSource::State(StateFolder::read_only(&folder))
             }
         });
@@ -133,7 +133,7 @@ impl ExportArgs {
                 }
             }
         };
-        let outcomes = each(migration.mailboxes, &bounds, task, |step| match step {
+        let outcomes = for_each_mailbox(migration.mailboxes, &bounds, task, |step| match step {
             TaskEvent::Tick => {
                 let mut board = lock(&board);
                 board.observe(Instant::now());
@@ -145,7 +145,7 @@ impl ExportArgs {
                 lock(&board).finish(&MailboxReport { mailbox: report.mailbox.clone(), ..MailboxReport::default() });
                 match style {
                     OutputStyle::Json => {
-                        event(&mut io::stdout(), Timestamp::now(), ExportEvent::Exported { report: &report })
+                        write_event(&mut io::stdout(), Timestamp::now(), ExportEvent::Exported { report: &report })
                     }
                     OutputStyle::Bars => drop(screen.println(export::line(&report))),
                     OutputStyle::Lines => drop(writeln!(io::stderr(), "{}", export::line(&report))),
@@ -166,7 +166,7 @@ impl ExportArgs {
                 duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
                 exit_code,
             };
-            event(&mut io::stdout(), Timestamp::now(), what);
+            write_event(&mut io::stdout(), Timestamp::now(), what);
         } else {
             // A reader that has gone away does not change what was written.
             drop(io::stdout().lock().write_all(export::text(&reports, began.elapsed()).as_bytes()));

@@ -23,7 +23,7 @@ use crate::{
         side_settings::{ServerChoice, SideSettings},
         table::{self, ImportTable, TableFormat, TableOptions},
     },
-    local::terminal_text::{count, printable},
+    local::terminal_text::{format_count, printable},
 };
 
 /// Turn a list of mailboxes (CSV) into a MailMigration and Secrets: files, or applied to a cluster.
@@ -291,13 +291,13 @@ impl ImportArgs {
         } else {
             ImportPlan::default()
         };
-        say(&table.findings.text(&file));
+        print_message(&table.findings.text(&file));
         if !table.findings.problems.is_empty() {
-            let problems = count(table.findings.problems.len() as u64, "problem");
+            let problems = format_count(table.findings.problems.len() as u64, "problem");
             return Err(Error::configuration(format!("{file}: {problems}; nothing was made"))
                 .advice("Correct the table, or say by --columns, --delimiter and --encoding how to read it"));
         }
-        say(&summary(&file, &table, text.read_as, &plan));
+        print_message(&summary(&file, &table, text.read_as, &plan));
         let common = &settings.common;
         let folder = match (&self.output, self.apply || self.check) {
             (Some(folder), _) => Some(folder.clone()),
@@ -311,15 +311,15 @@ impl ImportArgs {
             }
             if client.is_none() {
                 let paths: Vec<&Path> = written.iter().map(|written| written.path.as_path()).collect();
-                say(&next_with_files(&paths, &plan, &settings));
+                print_message(&next_with_files(&paths, &plan, &settings));
             }
         }
         if let Some(client) = client {
             let options = apply::ApplyOptions { dry_run: self.dry_run, force_conflicts: self.force_conflicts };
             apply::apply(&client, &plan, common, options, &mut io::stdout()).await?;
             if !self.dry_run {
-                let left_over = apply::left_over(&client, &plan, common).await.unwrap_or_default();
-                say(&next_in_cluster(&plan, common, self.suspend, &left_over));
+                let left_over = apply::list_left_over_secrets(&client, &plan, common).await.unwrap_or_default();
+                print_message(&next_in_cluster(&plan, common, self.suspend, &left_over));
             }
         }
         Ok(0)
@@ -353,7 +353,7 @@ impl ImportArgs {
     fn read(&self) -> Result<Zeroizing<Vec<u8>>> {
         let read = if self.table == Path::new("-") {
             if io::stdin().is_terminal() {
-                say("reading the table from the terminal; end it by Ctrl-D\n");
+                print_message("reading the table from the terminal; end it by Ctrl-D\n");
             }
             let mut bytes = Zeroizing::new(Vec::new());
             io::stdin().read_to_end(&mut bytes).map(|_| bytes)
@@ -369,11 +369,11 @@ impl ImportArgs {
 
 /// What was read and what it makes.
 fn summary(file: &str, table: &ImportTable, read_as: Option<&str>, plan: &ImportPlan) -> String {
-    let rows = count(table.count as u64, "row");
+    let rows = format_count(table.count as u64, "row");
     let encoding = read_as.map_or_else(String::new, |encoding| format!(" (read as {encoding})"));
-    let mailboxes = count(plan.mailboxes as u64, "mailbox");
-    let migrations = count(plan.migrations.len() as u64, "MailMigration");
-    let secrets = count(plan.secrets.len() as u64, "Secret");
+    let mailboxes = format_count(plan.mailboxes as u64, "mailbox");
+    let migrations = format_count(plan.migrations.len() as u64, "MailMigration");
+    let secrets = format_count(plan.secrets.len() as u64, "Secret");
     let mut text =
         format!("{file}{encoding}: {rows}, {mailboxes}: {migrations}, {secrets}\ncolumns: {}", table.columns.text());
     if !table.columns.unused.is_empty() {
@@ -431,7 +431,7 @@ fn next_in_cluster(plan: &ImportPlan, common: &ImportMetadata, suspended: bool, 
         }
     }
     if !left_over.is_empty() {
-        let secrets = count(left_over.len() as u64, "Secret");
+        let secrets = format_count(left_over.len() as u64, "Secret");
         let shown = left_over.iter().take(10).cloned().collect::<Vec<_>>().join(" ");
         let more = if left_over.len() > 10 { " ..." } else { "" };
         let _ = writeln!(
@@ -444,7 +444,7 @@ fn next_in_cluster(plan: &ImportPlan, common: &ImportMetadata, suspended: bool, 
 }
 
 /// For people. What stands there may hold a file's name: a terminal obeys it.
-fn say(text: &str) {
+fn print_message(text: &str) {
     let mut stderr = io::stderr();
     for line in text.lines() {
         let _ = writeln!(stderr, "{}", printable(line)); // nobody to tell

@@ -16,10 +16,10 @@ use super::manifest_args::{LoadedMigration, ManifestArgs};
 use crate::{
     error::{Error, Result},
     local::{
-        outcome::{INTERRUPTED, RunOutcome},
+        outcome::{EXIT_INTERRUPTED, RunOutcome},
         run::{MailboxEngine, RunLimits, StopSignal, run},
         run_report,
-        state_folder::{StateFolder, default_folder},
+        state_folder::{StateFolder, default_state_folder},
         view::{BarView, JsonView, LineView, OutputMode, OutputStyle, RunView},
     },
 };
@@ -75,7 +75,7 @@ impl RunArgs {
                 .advice("Set spec.suspend to false to run it"));
         }
         let stop = StopSignal::default();
-        let signals = tokio::spawn(obey_signals(signals()?, stop.clone()));
+        let signals = tokio::spawn(handle_signals(signals()?, stop.clone()));
         let style = self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal());
         let mut view: Box<dyn RunView> = match style {
             OutputStyle::Bars => Box::new(BarView::new(screen)),
@@ -98,7 +98,7 @@ impl RunArgs {
         stop: &StopSignal,
         view: &mut dyn RunView,
     ) -> Result<RunOutcome> {
-        let folder = self.state.clone().unwrap_or_else(|| default_folder(&migration.name));
+        let folder = self.state.clone().unwrap_or_else(|| default_state_folder(&migration.name));
         let state = if self.dry_run { StateFolder::read_only(&folder) } else { StateFolder::open(&folder)? };
         let mut mailboxes = migration.mailboxes;
         for spec in mailboxes.iter_mut().flatten() {
@@ -127,7 +127,7 @@ fn signals() -> Result<[Signal; 2]> {
 }
 
 /// The first signal stops gently, the second at once; a third does not wait for anything, whatever hangs.
-async fn obey_signals([mut interrupt, mut terminate]: [Signal; 2], stop: StopSignal) {
+async fn handle_signals([mut interrupt, mut terminate]: [Signal; 2], stop: StopSignal) {
     for step in [Some(&stop.gently), Some(&stop.at_once), None] {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -135,7 +135,7 @@ async fn obey_signals([mut interrupt, mut terminate]: [Signal; 2], stop: StopSig
         }
         match step {
             Some(token) => token.cancel(),
-            None => std::process::exit(INTERRUPTED.into()),
+            None => std::process::exit(EXIT_INTERRUPTED.into()),
         }
     }
 }

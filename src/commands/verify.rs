@@ -18,12 +18,12 @@ use super::manifest_args::ManifestArgs;
 use crate::{
     error::{Error, Result},
     local::{
-        for_each::{TaskEvent, each},
+        for_each::{TaskEvent, for_each_mailbox},
         progress_board::ProgressBoard,
         run::RunLimits,
-        state_folder::{StateFolder, default_folder},
+        state_folder::{StateFolder, default_state_folder},
         verify_report::{self, VerifyVerdict},
-        view::{OutputMode, OutputStyle, event},
+        view::{OutputMode, OutputStyle, write_event},
     },
     sync::{
         checkpoint::fingerprint,
@@ -94,7 +94,7 @@ impl VerifyArgs {
         let migration = self.manifests.load()?;
         let strictness = VerifyStrictness { strict: self.strict, allow_rewritten: self.allow_rewritten };
         let style = self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal());
-        let folder = self.state.clone().unwrap_or_else(|| default_folder(&migration.name));
+        let folder = self.state.clone().unwrap_or_else(|| default_state_folder(&migration.name));
         let state = Arc::new(StateFolder::read_only(&folder));
         let parallelism = self.parallelism.map_or(migration.parallelism, NonZeroUsize::get);
         let bounds = RunLimits { parallelism, hosts: migration.hosts };
@@ -117,7 +117,7 @@ impl VerifyArgs {
                 report
             }
         };
-        let outcomes = each(migration.mailboxes, &bounds, task, |step| match step {
+        let outcomes = for_each_mailbox(migration.mailboxes, &bounds, task, |step| match step {
             TaskEvent::Tick => {
                 let mut board = lock(&board);
                 board.observe(Instant::now());
@@ -134,7 +134,7 @@ impl VerifyArgs {
                     OutputStyle::Json => {
                         let verdict = VerifyVerdict::of(&report, strictness).word();
                         let what = VerifyEvent::Verified { mailbox: &report.mailbox, verdict, report: &report };
-                        event(&mut io::stdout(), Timestamp::now(), what);
+                        write_event(&mut io::stdout(), Timestamp::now(), what);
                     }
                     OutputStyle::Bars => drop(screen.println(verify_report::line(&report, strictness))),
                     OutputStyle::Lines => drop(writeln!(io::stderr(), "{}", verify_report::line(&report, strictness))),
@@ -159,7 +159,7 @@ impl VerifyArgs {
                 duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
                 exit_code,
             };
-            event(&mut io::stdout(), Timestamp::now(), what);
+            write_event(&mut io::stdout(), Timestamp::now(), what);
         } else {
             // A reader that has gone away does not change what was found.
             drop(io::stdout().lock().write_all(final_report(&reports, strictness, began.elapsed()).as_bytes()));

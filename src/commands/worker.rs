@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     imap::{AddressPolicy, address::networks},
     worker::{
-        assignment::{WorkerAssignment, attempt},
+        assignment::{WorkerAssignment, parse_attempt},
         client, run,
     },
 };
@@ -78,7 +78,7 @@ impl WorkerArgs {
         let assignment = WorkerAssignment {
             namespace: self.namespace,
             mailbox_sync: self.mailbox_sync,
-            attempt: attempt(&self.attempt)?,
+            attempt: parse_attempt(&self.attempt)?,
             addresses: AddressPolicy::parse(&self.deny_addresses, &self.allow_addresses)?,
             source_networks: networks(&self.source_addresses)?,
             destination_host: self.destination_host,

@@ -180,12 +180,12 @@ impl AddressGuard {
                 true
             }
             Err(Error::Api(answer)) if answer.code == 404 => false,
-            Err(error) => return Err(unread("ServiceCIDRs", error)),
+            Err(error) => return Err(read_error("ServiceCIDRs", error)),
         };
         let nodes: Api<Node> = Api::all(client.clone());
         let mut page = ListParams::default().limit(PAGE);
         loop {
-            let found = nodes.list(&page).await.map_err(|error| unread("Nodes", error))?;
+            let found = nodes.list(&page).await.map_err(|error| read_error("Nodes", error))?;
             found.iter().for_each(|node| networks.add_node(node));
             match found.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = ListParams::default().limit(PAGE).continue_token(&token),
@@ -224,7 +224,7 @@ impl AddressGuard {
     }
 }
 
-fn unread(resource: &'static str, source: Error) -> NetworkReadError {
+fn read_error(resource: &'static str, source: Error) -> NetworkReadError {
     NetworkReadError { resource, source: Box::new(source) }
 }
 

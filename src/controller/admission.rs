@@ -122,9 +122,9 @@ impl TokenBucket {
 }
 
 /// The first wait after a refused create; doubles.
-const REFUSED: Duration = Duration::from_secs(10);
+const REFUSED_BACKOFF: Duration = Duration::from_secs(10);
 /// The longest wait after refused creates.
-const MAX_REFUSED: Duration = Duration::from_mins(5);
+const MAX_REFUSED_BACKOFF: Duration = Duration::from_mins(5);
 const MINUTE: Duration = Duration::from_mins(1);
 
 impl SyncAdmission {
@@ -184,7 +184,7 @@ impl SyncAdmission {
         if self.granted.contains_key(&request.uid) {
             return;
         }
-        let lane = lane(&request);
+        let lane = lane_key(&request);
         let queue = self.waiting.entry(request.migration.clone()).or_default();
         if self.queued.contains_key(&request.uid) {
             if let Some(place) = queue.lanes.get_mut(&lane).and_then(|l| l.iter_mut().find(|r| r.uid == request.uid)) {
@@ -299,7 +299,7 @@ impl SyncAdmission {
     /// A pod was refused in a namespace: nobody tries there for a while, then one does.
     pub(crate) fn refused(&mut self, namespace: &str, message: &str, now: Instant) {
         let times = self.refusals.get(namespace).map_or(0, |refusal| refusal.times);
-        let wait = REFUSED.saturating_mul(2_u32.saturating_pow(times)).min(MAX_REFUSED);
+        let wait = REFUSED_BACKOFF.saturating_mul(2_u32.saturating_pow(times)).min(MAX_REFUSED_BACKOFF);
         let refusal = PodRefusal { times: times + 1, until: now + wait, message: message.to_owned(), probing: false };
         self.refusals.insert(namespace.to_owned(), refusal);
     }
@@ -378,7 +378,7 @@ impl SyncAdmission {
     }
 }
 
-fn lane(request: &SlotRequest) -> Vec<(LimitedResource, usize)> {
+fn lane_key(request: &SlotRequest) -> Vec<(LimitedResource, usize)> {
     let shared = request.needs.iter().filter(|(resource, _)| !matches!(resource, LimitedResource::Account(_)));
     shared.map(|(resource, share)| (resource.clone(), share.units)).collect()
 }
@@ -470,7 +470,7 @@ mod tests {
         }
         assert_eq!(admission.refusal("ns"), Some("exceeded quota"));
         assert!(drain(&mut admission, now).is_empty());
-        let later = now + REFUSED;
+        let later = now + REFUSED_BACKOFF;
         assert_eq!(drain(&mut admission, later).len(), 1);
         assert!(admission.accepted("ns"));
         assert_eq!(drain(&mut admission, later).len(), 9);

@@ -26,7 +26,7 @@ impl CopiedVerdict {
         match self {
             Self::Copied(0) => ("True", "AllCopied", COPIED.to_owned()),
             Self::Copied(accepted) => ("True", "AllCopied", format!("{COPIED}; {accepted} are accepted as not copied")),
-            Self::Missing(not_copied) => ("False", "NotCopied", sentence(not_copied)),
+            Self::Missing(not_copied) => ("False", "NotCopied", not_copied_message(not_copied)),
             Self::Unknown(why) => ("Unknown", "NotKnown", why.clone()),
         }
     }
@@ -34,13 +34,13 @@ impl CopiedVerdict {
 
 /// How many messages are accepted as not copied.
 #[must_use]
-pub(crate) fn accepted(not_copied: &NotCopied) -> i64 {
+pub(crate) fn accepted_count(not_copied: &NotCopied) -> i64 {
     not_copied.accepted.values().sum()
 }
 
 /// `3 messages are not copied: 2 refused, 1 tooLarge; ...`
 #[must_use]
-pub(crate) fn sentence(not_copied: &NotCopied) -> String {
+pub(crate) fn not_copied_message(not_copied: &NotCopied) -> String {
     let messages = match not_copied.messages {
         1 => "1 message is".to_owned(),
         many => format!("{many} messages are"),
@@ -48,7 +48,7 @@ pub(crate) fn sentence(not_copied: &NotCopied) -> String {
     let mut reasons: Vec<_> = not_copied.reasons.iter().filter(|(_, messages)| **messages > 0).collect();
     reasons.sort_by_key(|(reason, messages)| (std::cmp::Reverse(**messages), *reason));
     let reasons: Vec<_> = reasons.into_iter().map(|(reason, messages)| format!("{messages} {reason}")).collect();
-    let accepted = match accepted(not_copied) {
+    let accepted = match accepted_count(not_copied) {
         0 => String::new(),
         accepted => format!(" ({accepted} more are accepted)"),
     };
@@ -58,7 +58,7 @@ pub(crate) fn sentence(not_copied: &NotCopied) -> String {
 
 /// What to add to a good ending so that it is true: nothing where all is copied.
 #[must_use]
-pub(crate) fn proviso(conditions: &[Condition]) -> Option<&str> {
+pub(crate) fn missing_notice(conditions: &[Condition]) -> Option<&str> {
     let all_copied = conditions.iter().find(|condition| condition.type_ == ALL_COPIED)?;
     (all_copied.status != "True").then_some(all_copied.message.as_str())
 }
@@ -74,12 +74,12 @@ mod tests {
         let mut not_copied = NotCopied { messages: 5, reasons, ..NotCopied::default() };
         let told = "5 messages are not copied: 2 refused, 2 unreadable, 1 tooLarge; \
                     `mailferry export --not-copied` writes them out";
-        assert_eq!(sentence(&not_copied), told);
+        assert_eq!(not_copied_message(&not_copied), told);
         not_copied.messages = 1;
         not_copied.reasons = [("refused".to_owned(), 1)].into();
         not_copied.accepted = [("tooLarge".to_owned(), 4)].into();
         let told = "1 message is not copied: 1 refused (4 more are accepted); \
                     `mailferry export --not-copied` writes them out";
-        assert_eq!(sentence(&not_copied), told);
+        assert_eq!(not_copied_message(&not_copied), told);
     }
 }

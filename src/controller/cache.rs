@@ -88,7 +88,7 @@ pub(crate) struct CacheWriters {
 
 /// A place for each kind.
 #[must_use]
-pub(crate) fn caches() -> (ClusterCaches, CacheWriters) {
+pub(crate) fn new_caches() -> (ClusterCaches, CacheWriters) {
     let writers = CacheWriters {
         migrations: Writer::default(),
         syncs: Writer::default(),
@@ -147,9 +147,9 @@ impl ClusterCaches {
             ObjectChange::There(sync) => (sync, true),
             ObjectChange::Gone(sync) => (sync, false),
         };
-        let Some(place) = place(sync) else { return };
+        let Some(place) = namespaced_name(sync) else { return };
         let migration = (place.0.clone(), sync.spec.migration.clone());
-        let account = (String::new(), names::account(&sync.spec.destination));
+        let account = (String::new(), names::account_hash(&sync.spec.destination));
         for (index, owner) in [(&self.syncs_of, migration), (&self.syncs_into, account)] {
             if there {
                 index.add(owner, place.clone());
@@ -161,7 +161,7 @@ impl ClusterCaches {
 
     fn took_pod(&self, change: &ObjectChange<SyncPod>) {
         let (ObjectChange::There(pod) | ObjectChange::Gone(pod)) = change;
-        let (Some(place), Some(sync)) = (place(pod), pod.labels().get(SYNC_LABEL)) else { return };
+        let (Some(place), Some(sync)) = (namespaced_name(pod), pod.labels().get(SYNC_LABEL)) else { return };
         let owner = (place.0.clone(), sync.clone());
         match change {
             ObjectChange::Gone(_) => self.pods_of.remove(&owner, &place),
@@ -172,7 +172,7 @@ impl ClusterCaches {
 
 /// An object's namespace and name.
 #[must_use]
-pub(crate) fn place(object: &impl Resource) -> Option<NamespacedName> {
+pub(crate) fn namespaced_name(object: &impl Resource) -> Option<NamespacedName> {
     Some((object.meta().namespace.clone()?, object.meta().name.clone()?))
 }
 
@@ -190,7 +190,7 @@ pub(crate) struct ChangeSenders {
 
 /// Watches, for as long as it is polled; `namespaces`: only these, where there are any. An API server that is away is asked
 /// again, with backoff.
-pub(crate) async fn watch(
+pub(crate) async fn watch_cluster(
     client: Client,
     namespaces: &[String],
     caches: Arc<ClusterCaches>,

@@ -141,7 +141,7 @@ impl SyncPod {
     /// The attempt that it works on.
     #[must_use]
     pub(crate) fn attempt(&self) -> Option<i64> {
-        names::attempt_of(self.labels().get(SYNC_LABEL)?, self.metadata.name.as_deref()?)
+        names::attempt_from_pod(self.labels().get(SYNC_LABEL)?, self.metadata.name.as_deref()?)
     }
 
     /// The worker's last word, from the termination message.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::Node, networking::v1::ServiceCIDR};
 
 /// The most networks in a sync pod's environment: what is more makes pods large, with hundreds of them at one time.
-pub(crate) const MOST_IN_PODS: usize = 200;
+pub(crate) const MAX_POD_NETWORKS: usize = 200;
 
 /// The cluster's own networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,21 +21,21 @@ impl ClusterNetworks {
     /// Adds the addresses of a node's pods, and the node's own. What is no address is left out.
     pub(crate) fn add_node(&mut self, node: &Node) {
         let ranges = node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten());
-        self.ranges.extend(ranges.filter_map(|range| network(range)));
+        self.ranges.extend(ranges.filter_map(|range| parse_network(range)));
         let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
         let own = addresses.filter(|address| matches!(address.type_.as_str(), "InternalIP" | "ExternalIP"));
-        self.hosts.extend(own.filter_map(|own| own.address.parse().ok()).map(single));
+        self.hosts.extend(own.filter_map(|own| own.address.parse().ok()).map(host_network));
     }
 
     /// Adds addresses of Services.
     pub(crate) fn add_services(&mut self, services: &ServiceCIDR) {
         let ranges = services.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
-        self.ranges.extend(ranges.filter_map(|range| network(range)));
+        self.ranges.extend(ranges.filter_map(|range| parse_network(range)));
     }
 
     /// Adds the API server's Service.
     pub(crate) fn add_service(&mut self, address: IpAddr) {
-        self.ranges.insert(single(address));
+        self.ranges.insert(host_network(address));
     }
 
     /// All of them.
@@ -44,7 +44,7 @@ impl ClusterNetworks {
     }
 
     /// What sync pods are told to deny, with what was `denied` before: sorted, and merged where networks meet, so that it
-    /// stays short and the same. Where it is still more than [`MOST_IN_PODS`], the nodes' own addresses are left out as
+    /// stays short and the same. Where it is still more than [`MAX_POD_NETWORKS`], the nodes' own addresses are left out as
     /// far as no other network holds them; how many.
     #[must_use]
     pub(crate) fn for_pods(&self, denied: &[IpNet]) -> (Vec<IpNet>, usize) {
@@ -53,7 +53,7 @@ impl ClusterNetworks {
             IpNet::aggregate(&all.map(IpNet::trunc).collect())
         };
         let networks = merged(&self.hosts);
-        if networks.len() <= MOST_IN_PODS || self.hosts.is_empty() {
+        if networks.len() <= MAX_POD_NETWORKS || self.hosts.is_empty() {
             return (networks, 0);
         }
         let networks = merged(&BTreeSet::new());
@@ -63,11 +63,11 @@ impl ClusterNetworks {
     }
 }
 
-fn network(text: &str) -> Option<IpNet> {
+fn parse_network(text: &str) -> Option<IpNet> {
     text.parse::<IpNet>().ok().map(|network| network.trunc())
 }
 
-fn single(address: IpAddr) -> IpNet {
+fn host_network(address: IpAddr) -> IpNet {
     address.to_canonical().into()
 }
 

@@ -7,7 +7,7 @@ const MAX_MESSAGE: usize = 1024;
 
 /// Sets one condition among others. Its transition time moves only with its status.
 #[must_use]
-pub(crate) fn set(
+pub(crate) fn set_condition(
     mut conditions: Vec<Condition>,
     type_: &str,
     status: &str,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::destination_policy::{self, AllowedDestination};
 use crate::{
-    api::{MailboxSyncSpec, names::WORKER},
+    api::{MailboxSyncSpec, names::WORKER_NAME},
     error::{Error, Result},
     yaml,
 };
@@ -103,7 +103,7 @@ pub struct WorkerRole {
 
 impl Default for WorkerRole {
     fn default() -> Self {
-        Self { kind: RoleKind::ClusterRole, name: WORKER.to_owned() }
+        Self { kind: RoleKind::ClusterRole, name: WORKER_NAME.to_owned() }
     }
 }
 
@@ -175,8 +175,8 @@ impl OperatorConfig {
     /// Why mail may not be moved to a host, if so; `reference`: the MailServer that the host stands in.
     #[must_use]
     pub(crate) fn forbids_destination(&self, host: &str, reference: Option<&str>) -> Option<Error> {
-        let allowed = destination_policy::allow(&self.policy.allowed_destinations, host);
-        (!allowed).then(|| destination_policy::refused(host, reference))
+        let allowed = destination_policy::allows_host(&self.policy.allowed_destinations, host);
+        (!allowed).then(|| destination_policy::refusal_error(host, reference))
     }
 
     /// Namespaces with a rule about master users that are not among those `watched` (none: all are), and so without effect.

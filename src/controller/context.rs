@@ -20,7 +20,7 @@ use super::{
     admission::SyncAdmission,
     cache::ClusterCaches,
     config::{OperatorConfig, WorkerConfig},
-    events::{EventNote, tell},
+    events::{EventNote, publish_events},
     mailbox::{observe::WorkerLiveness, secret_versions::SecretVersions, sync_metrics::SyncMetrics},
     migration::memory::MigrationMemories,
     retry::ApiFailures,
@@ -152,6 +152,6 @@ impl ControllerContext {
 
     /// Tells people.
     pub(crate) async fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, notes: &[EventNote]) {
-        tell(&self.recorder, about, notes).await;
+        publish_events(&self.recorder, about, notes).await;
     }
 }

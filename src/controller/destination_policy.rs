@@ -22,7 +22,7 @@ impl AllowedDestination {
     /// True when a host, as a user wrote it, is one of these. Case and a name's trailing dot count for nothing.
     #[must_use]
     pub(crate) fn allows(&self, host: &str) -> bool {
-        let host = plain(host);
+        let host = normalised_host(host);
         match self {
             Self::Host(name) => host == *name,
             Self::Address(address) => host.parse() == Ok(*address),
@@ -33,14 +33,14 @@ impl AllowedDestination {
 
 /// True when `host` may be moved to: always where nothing is listed.
 #[must_use]
-pub fn allow(allowed: &[AllowedDestination], host: &str) -> bool {
+pub fn allows_host(allowed: &[AllowedDestination], host: &str) -> bool {
     allowed.is_empty() || allowed.iter().any(|destination| destination.allows(host))
 }
 
 /// Why a host may not be moved to. Says nothing of where mail may go instead: that is not every tenant's business.
 /// `reference`: the MailServer that the host stands in.
 #[must_use]
-pub(crate) fn refused(host: &str, reference: Option<&str>) -> Error {
+pub(crate) fn refusal_error(host: &str, reference: Option<&str>) -> Error {
     let place = reference.map_or_else(
         || "spec.destination.server.host".to_owned(),
         |name| format!("the MailServer {name} that spec.destination.serverRef names"),
@@ -52,7 +52,7 @@ pub(crate) fn refused(host: &str, reference: Option<&str>) -> Error {
 }
 
 /// A host's name as it is compared.
-fn plain(host: &str) -> String {
+fn normalised_host(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
@@ -67,7 +67,7 @@ impl TryFrom<String> for AllowedDestination {
     type Error = DestinationParseError;
 
     fn try_from(text: String) -> Result<Self, DestinationParseError> {
-        let host = plain(&text);
+        let host = normalised_host(&text);
         let characters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if let Ok(address) = host.parse() {
             return Ok(Self::Address(address));
@@ -112,7 +112,7 @@ mod tests {
     }
 
     fn is_allowed(list: &[&str], host: &str) -> bool {
-        allow(&allowed(list), host)
+        allows_host(&allowed(list), host)
     }
 
     #[test]
@@ -186,14 +186,14 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_host_and_who_can_change_it() {
-        let error = refused("mail.elsewhere.example", None);
+        let error = refusal_error("mail.elsewhere.example", None);
         assert_eq!(error.what, "mail may not be moved to mail.elsewhere.example");
         let advice = error.advice.unwrap();
         assert!(
             advice.contains("spec.destination.server.host") && advice.contains("whoever runs Mailferry"),
             "{advice}"
         );
-        let advice = refused("h", Some("new")).advice.unwrap();
+        let advice = refusal_error("h", Some("new")).advice.unwrap();
         assert!(advice.contains("the MailServer new"), "{advice}");
     }
 }

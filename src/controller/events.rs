@@ -50,7 +50,7 @@ impl EventNote {
 }
 
 /// Tells people. A lost Event is only a line less.
-pub(crate) async fn tell<K: Resource<DynamicType = ()>>(recorder: &Recorder, about: &K, notes: &[EventNote]) {
+pub(crate) async fn publish_events<K: Resource<DynamicType = ()>>(recorder: &Recorder, about: &K, notes: &[EventNote]) {
     for note in notes {
         let event = Event {
             type_: if note.warning { EventType::Warning } else { EventType::Normal },

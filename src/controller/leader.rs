@@ -118,7 +118,7 @@ impl LeaderCandidate {
                 metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
                 spec: serde_json::from_value(self.taken(0)).ok(),
             };
-            return lost_race(self.api.create(&PostParams::default(), &lease).await);
+            return none_if_conflict(self.api.create(&PostParams::default(), &lease).await);
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty());
@@ -133,7 +133,7 @@ impl LeaderCandidate {
             return Ok(None);
         }
         let taken = self.taken(seen.spec.lease_transitions.unwrap_or(0) + 1);
-        lost_race(self.patch(&lease, taken).await)
+        none_if_conflict(self.patch(&lease, taken).await)
     }
 
     /// The spec of a Lease that this candidate holds from now on.
@@ -168,7 +168,7 @@ impl LeaderCandidate {
             let left = deadline.saturating_duration_since(sent.at);
             if left.is_zero() {
                 let seconds = self.times.renew_deadline.as_secs_f32();
-                return lose(&state, format!("the lease could not be renewed for {seconds} s"));
+                return record_loss(&state, format!("the lease could not be renewed for {seconds} s"));
             }
             // A connection that died without a word must not use up all the time there is.
             match timeout(left.min(self.times.renew_deadline / 3), self.renew(&lease)).await {
@@ -178,7 +178,7 @@ impl LeaderCandidate {
                     state.send_modify(|state| state.renewed = sent);
                 }
                 Ok(Ok(RenewalOutcome::SeenAnew(newer))) => lease = *newer,
-                Ok(Ok(RenewalOutcome::Lost(why))) => return lose(&state, why),
+                Ok(Ok(RenewalOutcome::Lost(why))) => return record_loss(&state, why),
                 Ok(Err(error)) => self.complain(&mut failing, &error),
                 Err(_) => self.complain(&mut failing, &"no answer"),
             }
@@ -226,7 +226,7 @@ fn holder(lease: &Lease) -> Option<&str> {
 }
 
 /// Somebody else was faster: that is no error.
-fn lost_race(answer: Result<Lease, kube::Error>) -> Result<Option<Lease>, kube::Error> {
+fn none_if_conflict(answer: Result<Lease, kube::Error>) -> Result<Option<Lease>, kube::Error> {
     match answer {
         Ok(lease) => Ok(Some(lease)),
         Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => Ok(None),
@@ -234,7 +234,7 @@ fn lost_race(answer: Result<Lease, kube::Error>) -> Result<Option<Lease>, kube::
     }
 }
 
-fn lose(state: &watch::Sender<LeaseState>, why: String) {
+fn record_loss(state: &watch::Sender<LeaseState>, why: String) {
     tracing::error!(why, "this process leads no more");
     state.send_modify(|state| state.lost = Some(Arc::from(why)));
 }
@@ -335,7 +335,7 @@ impl Leadership {
 
 /// A name for this process that no other has: its pod's or host's, and chance.
 #[must_use]
-pub(crate) fn identity() -> String {
+pub(crate) fn process_identity() -> String {
     let host = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
     let host = host.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
     format!("{host}_{:08x}", rand::random::<u32>())
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn two_processes_on_one_host_are_told_apart() {
-        assert_ne!(identity(), identity());
+        assert_ne!(process_identity(), process_identity());
     }
 
     #[test]

@@ -7,19 +7,19 @@ use serde_json::{Map, Value};
 ///
 /// # Errors
 /// When one of them can't be written as JSON.
-pub(crate) fn patch<T: Serialize>(old: &T, new: &T) -> Result<Option<Value>, serde_json::Error> {
+pub(crate) fn diff<T: Serialize>(old: &T, new: &T) -> Result<Option<Value>, serde_json::Error> {
     let (old, new) = (serde_json::to_value(old)?, serde_json::to_value(new)?);
-    Ok((old != new).then(|| difference(&old, new)))
+    Ok((old != new).then(|| diff_values(&old, new)))
 }
 
-fn difference(old: &Value, new: Value) -> Value {
+fn diff_values(old: &Value, new: Value) -> Value {
     match (old, new) {
         (Value::Object(old), Value::Object(mut new)) => {
             let mut patch = Map::new();
             for (key, old) in old {
                 match new.remove(key) {
                     None => drop(patch.insert(key.clone(), Value::Null)),
-                    Some(new) if *old != new => drop(patch.insert(key.clone(), difference(old, new))),
+                    Some(new) if *old != new => drop(patch.insert(key.clone(), diff_values(old, new))),
                     Some(_) => {}
                 }
             }
@@ -67,7 +67,7 @@ mod tests {
         fn a_patch_turns_the_old_into_the_new(old in tree(), new in tree()) {
             let (old, new) = (json!({"x": old}), json!({"x": new}));
             let mut patched = old.clone();
-            if let Some(patch) = patch(&old, &new).unwrap() {
+            if let Some(patch) = diff(&old, &new).unwrap() {
                 apply(&mut patched, &patch);
             }
             prop_assert_eq!(patched, new);
@@ -76,8 +76,8 @@ mod tests {
 
     #[test]
     fn what_is_equal_needs_no_patch_and_what_is_gone_becomes_null() {
-        assert_eq!(patch(&json!({"a": 1}), &json!({"a": 1})).unwrap(), None);
-        let patch = patch(&json!({"a": 1, "b": {"c": 1, "d": 2}}), &json!({"b": {"c": 1}})).unwrap();
+        assert_eq!(diff(&json!({"a": 1}), &json!({"a": 1})).unwrap(), None);
+        let patch = diff(&json!({"a": 1, "b": {"c": 1, "d": 2}}), &json!({"b": {"c": 1}})).unwrap();
         assert_eq!(patch, Some(json!({"a": null, "b": {"d": null}})));
     }
 }

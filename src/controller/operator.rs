@@ -53,11 +53,11 @@ const SYNCS_AT_ONCE: u16 = 32;
 /// Migrations that are looked after at one time.
 const MIGRATIONS_AT_ONCE: u16 = 4;
 /// The part of the process' readiness that is decided here.
-const SEEN: &str = "caches";
+const CACHES_READY: &str = "caches";
 /// Mail servers that are looked after at one time; they are tested in the background.
 const SERVERS_AT_ONCE: u16 = 4;
 /// How often migrations whose mailboxes changed are summed up, at most.
-const SUM_UP: Duration = Duration::from_secs(1);
+const SUMMARY_PERIOD: Duration = Duration::from_secs(1);
 
 /// How an operator runs.
 #[derive(Clone, Default)]
@@ -83,14 +83,14 @@ pub struct OperatorOptions {
 /// # Errors
 /// Internal when a part of it ended by itself.
 pub async fn run(client: Client, options: OperatorOptions, stop: CancellationToken) -> Result<()> {
-    let (caches, writers) = cache::caches();
+    let (caches, writers) = cache::new_caches();
     let caches = Arc::new(caches);
     let (sync_queue, syncs_due) = mpsc::unbounded();
     let (migration_queue, migrations_due) = mpsc::unbounded();
     let reporter = Reporter { controller: "mailferry-controller".to_owned(), instance: options.instance.clone() };
     let recorder = Recorder::new(client.clone(), reporter);
     let metrics = options.metrics.map_or_else(Metrics::new, Ok)?;
-    options.readiness.set(SEEN, false);
+    options.readiness.set(CACHES_READY, false);
     for namespace in options.config.rules_elsewhere(&options.namespaces) {
         tracing::warn!(namespace, "masterUsers has a rule for a namespace that is not watched: it has no effect");
     }
@@ -104,31 +104,31 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
         (sync_queue, migration_queue),
     ));
     let (server_queue, servers_due) = mpsc::unbounded();
-    let counted = connections(&context);
+    let counted = connection_counter(&context);
     let guard = Arc::clone(&addresses);
     let servers =
         Arc::new(ServerContext::new(client.clone(), guard, server_queue.clone(), counted, (recorder, metrics)));
-    let (changes, seen) = channels();
+    let (changes, seen) = change_channels();
     let mut tasks = JoinSet::new();
     let namespaces = options.namespaces;
     let watched = Arc::clone(&caches);
     let asked = client.clone();
     tasks.spawn(async move {
-        Box::pin(cache::watch(client, &namespaces, watched, writers, changes)).await;
+        Box::pin(cache::watch_cluster(client, &namespaces, watched, writers, changes)).await;
     });
-    tasks.spawn(follow(Arc::clone(&context), Arc::clone(&servers), server_queue, seen));
+    tasks.spawn(route_changes(Arc::clone(&context), Arc::clone(&servers), server_queue, seen));
     let listed = async {
         caches.all_listed().await;
         Ok(())
     };
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        ended = tasks.join_next() => return Err(ended_by_itself(ended)),
+        ended = tasks.join_next() => return Err(task_ended_error(ended)),
         ready = futures::future::try_join(listed, addresses.begin(&asked)) => drop(ready?),
     }
-    mailbox::reconcile::restore(&context);
-    options.readiness.set(SEEN, true);
-    count_phases(&context);
+    mailbox::reconcile::restore_slots(&context);
+    options.readiness.set(CACHES_READY, true);
+    register_phase_metrics(&context);
     tracing::info!(
         migrations = caches.migrations.len(),
         mailboxes = caches.syncs.len(),
@@ -136,10 +136,16 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
         "the operator is ready"
     );
     tasks.spawn(addresses.follow(asked));
-    tasks.spawn(hand_out(Arc::clone(&context)));
-    let syncs =
-        serve(&context, caches.syncs.clone(), syncs_due, SYNCS_AT_ONCE, stop.clone(), mailbox::reconcile::reconcile);
-    let migrations = serve(
+    tasks.spawn(dispatch_slots(Arc::clone(&context)));
+    let syncs = run_controller(
+        &context,
+        caches.syncs.clone(),
+        syncs_due,
+        SYNCS_AT_ONCE,
+        stop.clone(),
+        mailbox::reconcile::reconcile,
+    );
+    let migrations = run_controller(
         &context,
         caches.migrations.clone(),
         migrations_due,
@@ -148,22 +154,22 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
         migration::reconcile::reconcile,
     );
     let look = move |server, _| server::reconcile(server, Arc::clone(&servers));
-    let servers = serve(&context, caches.servers.clone(), servers_due, SERVERS_AT_ONCE, stop.clone(), look);
+    let servers = run_controller(&context, caches.servers.clone(), servers_due, SERVERS_AT_ONCE, stop.clone(), look);
     let mut served = pin!(async { futures::join!(syncs, migrations, servers) });
     tokio::select! {
         _ = &mut served => {}
-        ended = tasks.join_next() => return Err(ended_by_itself(ended)),
+        ended = tasks.join_next() => return Err(task_ended_error(ended)),
     }
     Ok(())
 }
 
-fn ended_by_itself(ended: Option<Result<(), JoinError>>) -> Error {
+fn task_ended_error(ended: Option<Result<(), JoinError>>) -> Error {
     let why = ended.and_then(Result::err).map_or_else(String::new, |e| format!(": {e}"));
     Error::internal(format!("a task of the operator ended by itself{why}"))
 }
 
 /// Looks after objects of one kind: those in the queue, and those that asked to be looked at again.
-async fn serve<K, F>(
+async fn run_controller<K, F>(
     context: &Arc<ControllerContext>,
     store: Store<K>,
     queue: UnboundedReceiver<ObjectRef<K>>,
@@ -221,7 +227,7 @@ struct ChangeReceivers {
     pods: UnboundedReceiver<ObjectChange<SyncPod>>,
 }
 
-fn channels() -> (ChangeSenders, ChangeReceivers) {
+fn change_channels() -> (ChangeSenders, ChangeReceivers) {
     let (migrations, migrations_seen) = mpsc::unbounded();
     let (syncs, syncs_seen) = mpsc::unbounded();
     let (servers, servers_seen) = mpsc::unbounded();
@@ -232,31 +238,31 @@ fn channels() -> (ChangeSenders, ChangeReceivers) {
 }
 
 /// Puts into the queues whoever a change concerns.
-async fn follow(
+async fn route_changes(
     context: Arc<ControllerContext>,
     servers: Arc<ServerContext>,
     server_queue: UnboundedSender<ObjectRef<MailServer>>,
     mut seen: ChangeReceivers,
 ) {
     let mut dirty: HashSet<NamespacedName> = HashSet::new();
-    let mut tick = tokio::time::interval(SUM_UP);
+    let mut tick = tokio::time::interval(SUMMARY_PERIOD);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            Some(change) = seen.migrations.next() => migration_changed(&context, change),
+            Some(change) = seen.migrations.next() => handle_migration_change(&context, change),
             Some(change) = seen.syncs.next() => {
-                if let Some(place) = sync_changed(&context, change) {
+                if let Some(place) = handle_sync_change(&context, change) {
                     dirty.insert(place);
                 }
             }
             Some(change) = seen.servers.next() => {
                 match &change {
-                    ObjectChange::There(server) => queue(&server_queue, server),
+                    ObjectChange::There(server) => enqueue_object(&server_queue, server),
                     ObjectChange::Gone(server) => servers.forget(&server.uid().unwrap_or_default()),
                 }
                 let (ObjectChange::There(server) | ObjectChange::Gone(server)) = change;
                 for migration in migrations_in(&context, server.namespace().as_deref()) {
-                    queue(&context.migration_queue, &*migration);
+                    enqueue_object(&context.migration_queue, &*migration);
                 }
             }
             Some(change) = seen.pods.next() => {
@@ -276,7 +282,7 @@ async fn follow(
 }
 
 /// Has phases counted whenever somebody looks at the metrics.
-fn count_phases(context: &Arc<ControllerContext>) {
+fn register_phase_metrics(context: &Arc<ControllerContext>) {
     let caches = Arc::downgrade(&context.caches);
     context.metrics.before_reading(move |metrics| {
         let Some(caches) = caches.upgrade() else { return };
@@ -287,39 +293,42 @@ fn count_phases(context: &Arc<ControllerContext>) {
         }
         metrics.set_migrations(migrations.into_values());
         let syncs = caches.syncs.state();
-        metrics.set_mailboxes(&mailbox::phase_metrics::tally(syncs.iter().map(|sync| &**sync), Timestamp::now()));
+        metrics.set_mailboxes(&mailbox::phase_metrics::tally_mailboxes(
+            syncs.iter().map(|sync| &**sync),
+            Timestamp::now(),
+        ));
     });
 }
 
 /// Tells how many connections running syncs of a namespace hold to a server.
-fn connections(context: &Arc<ControllerContext>) -> ConnectionCounter {
+fn connection_counter(context: &Arc<ControllerContext>) -> ConnectionCounter {
     let context = Arc::clone(context);
     Box::new(move |namespace, spec| {
-        let server = Shared::Server(namespace.to_owned(), slot_request::address(spec));
+        let server = Shared::Server(namespace.to_owned(), slot_request::server_address(spec));
         context.admission().in_use(&server)
     })
 }
 
-fn migration_changed(context: &ControllerContext, change: ObjectChange<MailMigration>) {
+fn handle_migration_change(context: &ControllerContext, change: ObjectChange<MailMigration>) {
     match change {
         ObjectChange::There(migration) => {
             // Its mailboxes ask it whether they may start.
             if context.memories.record_generation(&migration) {
                 for sync in context.caches.syncs_of(&migration.namespace().unwrap_or_default(), &migration.name_any()) {
-                    queue(&context.sync_queue, &*sync);
+                    enqueue_object(&context.sync_queue, &*sync);
                 }
             }
-            queue(&context.migration_queue, &migration);
+            enqueue_object(&context.migration_queue, &migration);
         }
         ObjectChange::Gone(migration) => context.forget_migration(&migration.uid().unwrap_or_default()),
     }
 }
 
 /// Gives the migration that has to be summed up.
-fn sync_changed(context: &ControllerContext, change: ObjectChange<MailboxSync>) -> Option<NamespacedName> {
+fn handle_sync_change(context: &ControllerContext, change: ObjectChange<MailboxSync>) -> Option<NamespacedName> {
     match change {
         ObjectChange::There(sync) => {
-            queue(&context.sync_queue, &sync);
+            enqueue_object(&context.sync_queue, &sync);
             Some((sync.namespace()?, sync.spec.migration))
         }
         ObjectChange::Gone(sync) => {
@@ -334,13 +343,13 @@ fn migrations_in(context: &ControllerContext, namespace: Option<&str>) -> Vec<Ar
     context.caches.migrations.state_filter(|migration| migration.metadata.namespace.as_deref() == namespace)
 }
 
-fn queue<K: Resource<DynamicType = ()>>(queue: &UnboundedSender<ObjectRef<K>>, object: &K) {
+fn enqueue_object<K: Resource<DynamicType = ()>>(queue: &UnboundedSender<ObjectRef<K>>, object: &K) {
     // Where nobody takes it any more, the process ends.
     let _ = queue.unbounded_send(ObjectRef::from_obj(object));
 }
 
 /// Hands out slots whenever some are free and somebody waits.
-async fn hand_out(context: Arc<ControllerContext>) {
+async fn dispatch_slots(context: Arc<ControllerContext>) {
     loop {
         let wait = {
             let mut admission = context.admission();

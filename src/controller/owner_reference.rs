@@ -5,7 +5,7 @@ use kube::{Resource, ResourceExt as _};
 
 /// A reference to the controlling owner: what it owns goes with it.
 #[must_use]
-pub(crate) fn owner<K: Resource<DynamicType = ()>>(object: &K) -> OwnerReference {
+pub(crate) fn controller_reference<K: Resource<DynamicType = ()>>(object: &K) -> OwnerReference {
     OwnerReference {
         api_version: K::api_version(&()).into_owned(),
         kind: K::kind(&()).into_owned(),
@@ -16,9 +16,9 @@ pub(crate) fn owner<K: Resource<DynamicType = ()>>(object: &K) -> OwnerReference
     }
 }
 
-/// True when `owner` controls `object`: a name alone proves nothing.
+/// True when `controller_reference` controls `object`: a name alone proves nothing.
 #[must_use]
-pub(crate) fn is_owned(object: &impl Resource, owner: &str) -> bool {
+pub(crate) fn is_controlled_by(object: &impl Resource, owner: &str) -> bool {
     let owners = object.meta().owner_references.as_deref().unwrap_or_default();
     owners.iter().any(|o| o.controller == Some(true) && o.uid == owner)
 }

@@ -1,7 +1,7 @@
 //! What the operator needs to be allowed to do: pure. The roles of deploy/ and of the chart give exactly this.
 
 use super::config::{OperatorConfig, RoleKind};
-use crate::api::names::WORKER;
+use crate::api::names::WORKER_NAME;
 
 /// Something that the operator does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ const IN_NAMESPACES: [(&str, &str, &[&str]); 13] = [
 
 /// All rights of an operator that watches these namespaces, or all where there are none.
 #[must_use]
-pub(crate) fn needed(config: &OperatorConfig, namespaces: &[String]) -> Vec<OperatorPermission> {
+pub(crate) fn required_permissions(config: &OperatorConfig, namespaces: &[String]) -> Vec<OperatorPermission> {
     let everywhere = [None];
     let listed: Vec<_> = namespaces.iter().cloned().map(Some).collect();
     let places = if listed.is_empty() { &everywhere[..] } else { &listed };
@@ -58,7 +58,7 @@ pub(crate) fn needed(config: &OperatorConfig, namespaces: &[String]) -> Vec<Oper
             RoleKind::Role => "roles",
         };
         rights.push(right("rbac.authorization.k8s.io", roles, "bind", Some(config.worker_role.name.clone())));
-        rights.push(right("rbac.authorization.k8s.io", "rolebindings", "delete", Some(WORKER.to_owned())));
+        rights.push(right("rbac.authorization.k8s.io", "rolebindings", "delete", Some(WORKER_NAME.to_owned())));
     }
     if config.addresses.detect_cluster {
         let right = |group, resource| OperatorPermission { verb: "list", group, resource, name: None, namespace: None };
@@ -69,13 +69,13 @@ pub(crate) fn needed(config: &OperatorConfig, namespaces: &[String]) -> Vec<Oper
 
 /// What the operator can do without: a lost node's taint then tells it nothing.
 #[must_use]
-pub(crate) const fn wanted() -> OperatorPermission {
+pub(crate) const fn optional_permission() -> OperatorPermission {
     OperatorPermission { verb: "get", group: "", resource: "nodes", name: None, namespace: None }
 }
 
 /// What leader election needs of a Lease.
 #[must_use]
-pub(crate) fn for_lease(namespace: &str, lease: &str) -> Vec<OperatorPermission> {
+pub(crate) fn lease_permissions(namespace: &str, lease: &str) -> Vec<OperatorPermission> {
     let right = |verb, name: Option<&str>| OperatorPermission {
         verb,
         group: "coordination.k8s.io",
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn an_operator_of_all_namespaces_needs_its_rights_in_none_by_name() {
-        let rights = needed(&OperatorConfig::default(), &[]);
+        let rights = required_permissions(&OperatorConfig::default(), &[]);
         assert!(rights.iter().all(|right| right.namespace.is_none()));
         let bind = rights.iter().find(|right| right.verb == "bind").unwrap();
         assert_eq!((bind.resource, bind.name.as_deref()), ("clusterroles", Some("mailferry-worker")));
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn an_operator_of_some_namespaces_needs_them_in_each_and_lists_nodes_everywhere() {
         let config = config("workerRole: {kind: Role, name: w}");
-        let rights = needed(&config, &["a".to_owned(), "b".to_owned()]);
+        let rights = required_permissions(&config, &["a".to_owned(), "b".to_owned()]);
         for namespace in ["a", "b"] {
             let binds =
                 |right: &&OperatorPermission| right.namespace.as_deref() == Some(namespace) && right.verb == "bind";
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn nodes_are_not_listed_where_networks_are_not_asked_for() {
-        let rights = needed(&config("addresses: {detectCluster: false}"), &["a".to_owned()]);
+        let rights = required_permissions(&config("addresses: {detectCluster: false}"), &["a".to_owned()]);
         assert!(rights.iter().all(|right| right.namespace.is_some()));
     }
 }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::api::{
     API_VERSION, MailboxSyncSpec, SecretKeyRef, SyncEndpoint,
-    names::{self, WORKER},
+    names::{self, WORKER_NAME},
     pod_overrides::PodOverrides,
 };
 
@@ -67,10 +67,10 @@ pub struct AttemptRef<'a> {
 
 /// Builds an attempt's pod, which connects to no other `addresses`.
 #[must_use]
-pub fn build(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddresses) -> Pod {
+pub fn build_pod(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddresses) -> Pod {
     let none = PodOverrides::default();
     let overrides = to.spec.pod_overrides.as_ref().unwrap_or(&none);
-    let (volumes, mounts) = volumes(&secrets(to.spec));
+    let (volumes, mounts) = volumes(&required_secrets(to.spec));
     let ours = [
         ("app.kubernetes.io/name", "mailferry"),
         ("app.kubernetes.io/component", "worker"),
@@ -100,7 +100,7 @@ pub fn build(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddresses)
         },
         spec: Some(PodSpec {
             restart_policy: Some("Never".to_owned()),
-            service_account_name: Some(WORKER.to_owned()),
+            service_account_name: Some(WORKER_NAME.to_owned()),
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(FLUSH_SECONDS),
             active_deadline_seconds: Some(deadline.saturating_add(BACKSTOP_SECONDS)),
@@ -148,15 +148,15 @@ pub fn build(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddresses)
 
 /// The Secrets that a mailbox needs, each with its keys.
 #[must_use]
-pub(crate) fn secrets(spec: &MailboxSyncSpec) -> BTreeMap<String, BTreeSet<String>> {
+pub(crate) fn required_secrets(spec: &MailboxSyncSpec) -> BTreeMap<String, BTreeSet<String>> {
     let mut secrets: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for SecretKeyRef { name, key } in [&spec.source, &spec.destination].into_iter().flat_map(secrets_of) {
+    for SecretKeyRef { name, key } in [&spec.source, &spec.destination].into_iter().flat_map(endpoint_secrets) {
         secrets.entry(name.clone()).or_default().insert(key.clone());
     }
     secrets
 }
 
-fn secrets_of(endpoint: &SyncEndpoint) -> impl Iterator<Item = &SecretKeyRef> {
+fn endpoint_secrets(endpoint: &SyncEndpoint) -> impl Iterator<Item = &SecretKeyRef> {
     let account = &endpoint.account;
     let own = account.password_secret_ref.as_ref().or(account.token_secret_ref.as_ref());
     let master = endpoint.master_user.as_ref().map(|master| &master.password_secret_ref);
@@ -261,7 +261,7 @@ mod tests {
             sources: "192.0.2.0/24".into(),
             one_destination: true,
         };
-        build(to, &config, addresses)
+        build_pod(to, &config, addresses)
     }
 
     fn as_json(spec: &MailboxSyncSpec) -> Value {
@@ -318,7 +318,7 @@ mod tests {
             }])
         );
         let spec = &pod["spec"];
-        assert_eq!((&spec["restartPolicy"], &spec["serviceAccountName"]), (&json!("Never"), &json!(WORKER)));
+        assert_eq!((&spec["restartPolicy"], &spec["serviceAccountName"]), (&json!("Never"), &json!(WORKER_NAME)));
         assert_eq!(spec["terminationGracePeriodSeconds"], 60);
         // Its node ends it where no operator does: an hour after its deadline.
         assert_eq!(spec["activeDeadlineSeconds"], 3 * 3600);
@@ -352,7 +352,7 @@ mod tests {
     fn a_master_users_password_is_mounted_where_the_account_has_none() {
         let mut spec = spec(None);
         spec.source.account.password_secret_ref = None;
-        let secrets = secrets(&spec);
+        let secrets = required_secrets(&spec);
         assert_eq!(secrets["masters"], ["admin".to_owned()].into());
         assert_eq!(secrets["mail"], ["destination".to_owned()].into());
     }

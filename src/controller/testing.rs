@@ -3,7 +3,7 @@
 use crate::api::{MailboxSyncSpec, SyncEndpoint, SyncSettings};
 
 /// A mailbox of a migration, with nothing but defaults.
-pub(crate) fn spec(migration: &str, mailbox: &str) -> MailboxSyncSpec {
+pub(crate) fn mailbox_spec(migration: &str, mailbox: &str) -> MailboxSyncSpec {
     MailboxSyncSpec {
         migration: migration.to_owned(),
         mailbox: mailbox.to_owned(),

@@ -17,11 +17,11 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 /// The first wait before an API server that is away is asked again; doubles.
-const SOON: Duration = Duration::from_millis(500);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// The longest such wait: whoever waited for the API server should not wait for the operator after it.
-const LATEST: Duration = Duration::from_secs(5);
+const MAX_RETRY: Duration = Duration::from_secs(5);
 /// How often one watch's trouble is told at most.
-const TELL: Duration = Duration::from_mins(1);
+const LOG_PERIOD: Duration = Duration::from_mins(1);
 
 /// A namespace to watch; none: all of them.
 pub(crate) type WatchScope = Option<String>;
@@ -80,7 +80,7 @@ where
                 Some(namespace) => Api::namespaced(client.clone(), namespace),
                 None => Api::all(client.clone()),
             };
-            let again = ExponentialBuilder::default().with_min_delay(SOON).with_max_delay(LATEST);
+            let again = ExponentialBuilder::default().with_min_delay(FIRST_RETRY).with_max_delay(MAX_RETRY);
             let again = watcher::ExponentialBackoff::from(again.with_jitter().without_max_times());
             watcher(api, self.config.clone()).backoff(again).map(move |event| (number, event)).boxed()
         });
@@ -89,7 +89,7 @@ where
             match event {
                 Ok(event) => {
                     let left = joined.unlisted();
-                    for change in joined.take(number, read(event, self.slim)) {
+                    for change in joined.take(number, decode_event(event, self.slim)) {
                         (told.took)(&change);
                         if self.to.unbounded_send(change).is_err() {
                             return;
@@ -101,9 +101,9 @@ where
                 }
                 Err(error) => {
                     let before = troubles.get_mut(number);
-                    if before.as_ref().is_none_or(|before| before.is_none_or(|at| at.elapsed() >= TELL)) {
+                    if before.as_ref().is_none_or(|before| before.is_none_or(|at| at.elapsed() >= LOG_PERIOD)) {
                         before.map(|before| before.replace(Instant::now()));
-                        tell::<K>(scopes.get(number), &error);
+                        log_watch_error::<K>(scopes.get(number), &error);
                     }
                 }
             }
@@ -111,7 +111,7 @@ where
     }
 }
 
-fn tell<K: Resource<DynamicType = ()>>(scope: Option<&WatchScope>, error: &watcher::Error) {
+fn log_watch_error<K: Resource<DynamicType = ()>>(scope: Option<&WatchScope>, error: &watcher::Error) {
     let (kind, namespace) = (K::kind(&()), scope.cloned().flatten());
     if is_forbidden(error) {
         tracing::error!(
@@ -138,7 +138,10 @@ fn is_forbidden(error: &watcher::Error) -> bool {
 type DecodedObject<K> = Result<K, ObjectRef<K>>;
 
 /// One malformed object never stops a watch: it is said, and left alone.
-fn read<K: Resource<DynamicType = ()>>(event: Event<DeserializeGuard<K>>, slim: fn(&mut K)) -> Event<DecodedObject<K>> {
+fn decode_event<K: Resource<DynamicType = ()>>(
+    event: Event<DeserializeGuard<K>>,
+    slim: fn(&mut K),
+) -> Event<DecodedObject<K>> {
     let read = |guard: DeserializeGuard<K>| match guard.0 {
         Ok(mut object) => {
             slim(&mut object);

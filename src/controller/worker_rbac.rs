@@ -16,12 +16,12 @@ use kube::{
 };
 
 use super::config::OperatorConfig;
-use crate::api::names::WORKER;
+use crate::api::names::WORKER_NAME;
 
 /// Who applies it.
-const MANAGER: &str = "mailferry-controller";
+const FIELD_MANAGER: &str = "mailferry-controller";
 /// How often it is applied again: somebody may have removed it.
-const EVERY: Duration = Duration::from_mins(10);
+const APPLY_PERIOD: Duration = Duration::from_mins(10);
 
 /// Namespaces whose workers' account was applied, and when.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl PreparedNamespaces {
 
     /// True when the account of this namespace was applied so lately that it need not be applied again.
     fn is_recent(&self, namespace: &str) -> bool {
-        self.times().get(namespace).is_some_and(|at| at.elapsed() < EVERY)
+        self.times().get(namespace).is_some_and(|at| at.elapsed() < APPLY_PERIOD)
     }
 
     fn record(&self, namespace: &str) {
@@ -51,7 +51,7 @@ impl PreparedNamespaces {
 ///
 /// # Errors
 /// When the API server does not take them.
-pub(crate) async fn prepare(
+pub(crate) async fn ensure_worker_rbac(
     client: &Client,
     config: &OperatorConfig,
     prepared: &PreparedNamespaces,
@@ -61,7 +61,7 @@ pub(crate) async fn prepare(
         return Ok(());
     }
     let metadata = || ObjectMeta {
-        name: Some(WORKER.to_owned()),
+        name: Some(WORKER_NAME.to_owned()),
         labels: Some([("app.kubernetes.io/managed-by".to_owned(), "mailferry".to_owned())].into()),
         ..ObjectMeta::default()
     };
@@ -80,24 +80,24 @@ pub(crate) async fn prepare(
         },
         subjects: Some(vec![Subject {
             kind: "ServiceAccount".to_owned(),
-            name: WORKER.to_owned(),
+            name: WORKER_NAME.to_owned(),
             namespace: Some(namespace.to_owned()),
             api_group: None,
         }]),
     };
-    let params = PatchParams::apply(MANAGER).force();
+    let params = PatchParams::apply(FIELD_MANAGER).force();
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    accounts.patch(WORKER, &params, &Patch::Apply(&account)).await?;
+    accounts.patch(WORKER_NAME, &params, &Patch::Apply(&account)).await?;
     let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
-    let bound = bindings.patch(WORKER, &params, &Patch::Apply(&binding)).await;
+    let bound = bindings.patch(WORKER_NAME, &params, &Patch::Apply(&binding)).await;
     if let Err(Error::Api(answer)) = &bound
         && answer.code == 422
     {
         // What a RoleBinding binds can't be changed. The operator had another workerRole before, as when it is limited to
         // some namespaces; workers that report meanwhile try again.
-        tracing::info!(namespace, "the RoleBinding {WORKER} binds another role than workerRole: it is made anew");
-        bindings.delete(WORKER, &DeleteParams::default()).await?;
-        bindings.patch(WORKER, &params, &Patch::Apply(&binding)).await?;
+        tracing::info!(namespace, "the RoleBinding {WORKER_NAME} binds another role than workerRole: it is made anew");
+        bindings.delete(WORKER_NAME, &DeleteParams::default()).await?;
+        bindings.patch(WORKER_NAME, &params, &Patch::Apply(&binding)).await?;
     } else {
         bound?;
     }

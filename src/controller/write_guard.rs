@@ -15,7 +15,7 @@ use crate::error::Error;
 /// A client like `client`. Before each write it looks at the clock: a process that slept (a laptop's suspend, a paused
 /// virtual machine, SIGSTOP) finds out here that another may lead by now, and not only when its background task has run.
 #[must_use]
-pub(crate) fn guard(client: Client, lead: LeadershipStatus) -> Client {
+pub(crate) fn guard_writes(client: Client, lead: LeadershipStatus) -> Client {
     let namespace = client.default_namespace().to_owned();
     Client::new(WriteGuard { client, lead }, namespace)
 }
@@ -84,7 +84,7 @@ mod tests {
     /// What reaches the API server of one request of each kind, by a process with this lead.
     async fn what_arrives(lead: LeadershipStatus) -> Vec<Method> {
         let server = RecordingServer::default();
-        let client = guard(Client::new(server.clone(), "default"), lead);
+        let client = guard_writes(Client::new(server.clone(), "default"), lead);
         for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
             let request = Request::builder().method(&method).uri("/api/v1/pods").body(Body::empty()).unwrap();
             let sent = client.send(request).await;

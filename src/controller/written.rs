@@ -18,7 +18,7 @@ impl WrittenVersions {
 
     /// Remembers a write.
     pub(crate) fn record(&self, object: &impl Resource) {
-        if let (Some(uid), Some(version)) = (object.meta().uid.clone(), version(object)) {
+        if let (Some(uid), Some(version)) = (object.meta().uid.clone(), version_number(object)) {
             self.versions().insert(uid, version);
         }
     }
@@ -27,7 +27,8 @@ impl WrittenVersions {
     pub(crate) fn is_stale(&self, object: &impl Resource) -> bool {
         let Some(uid) = object.meta().uid.as_ref() else { return false };
         let mut versions = self.versions();
-        let stale = version(object).zip(versions.get(uid).copied()).is_some_and(|(seen, written)| seen < written);
+        let stale =
+            version_number(object).zip(versions.get(uid).copied()).is_some_and(|(seen, written)| seen < written);
         if !stale {
             // The watch has caught up; it never goes back.
             versions.remove(uid);
@@ -42,6 +43,6 @@ impl WrittenVersions {
 }
 
 /// A resourceVersion as a number: the API server counts them up.
-fn version(object: &impl Resource) -> Option<u64> {
+fn version_number(object: &impl Resource) -> Option<u64> {
     object.meta().resource_version.as_ref()?.parse().ok()
 }

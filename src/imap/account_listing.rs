@@ -51,7 +51,7 @@ impl AccountListing {
     /// The folder with this raw name; INBOX in any case.
     #[must_use]
     pub(crate) fn folder(&self, raw: &[u8]) -> Option<&ListedFolder> {
-        self.folders.iter().find(|f| same_name(&f.item.name, raw))
+        self.folders.iter().find(|f| is_same_folder_name(&f.item.name, raw))
     }
 
     /// The personal namespace's prefix, raw (`INBOX.`); empty where there is none.
@@ -63,7 +63,7 @@ impl AccountListing {
 
 /// INBOX is the same in any case (RFC 9051, section 5.1); all other names are compared byte by byte.
 #[must_use]
-pub(crate) fn same_name(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn is_same_folder_name(a: &[u8], b: &[u8]) -> bool {
     a == b || (a.eq_ignore_ascii_case(b"INBOX") && b.eq_ignore_ascii_case(b"INBOX"))
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn same_name(a: &[u8], b: &[u8]) -> bool {
 ///
 /// # Errors
 /// When the connection ends, or the server refuses to list at all.
-pub(crate) async fn survey(session: &mut Session, sizes: bool) -> Result<AccountListing> {
+pub(crate) async fn list_account(session: &mut Session, sizes: bool) -> Result<AccountListing> {
     let capabilities = session.capabilities().clone();
     let items = status_items(session, sizes);
     let extended = capabilities.has("LIST-EXTENDED") && capabilities.has("LIST-STATUS");

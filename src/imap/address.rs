@@ -112,7 +112,7 @@ impl AddressRules {
 /// The error for a host with no address that may be connected to. The address is not named: whoever wrote the host may
 /// not be meant to learn what it is inside the cluster.
 #[must_use]
-pub(crate) fn refused(host: &str) -> Error {
+pub(crate) fn forbidden_address_error(host: &str) -> Error {
     Error::configuration(format!("the host {host} has only addresses that Mailferry may not connect to")).advice(
         "Give a host outside the cluster; if this one is meant, whoever runs Mailferry can allow its network \
          (addresses.allow, and for a source policy.allowedSourceAddresses, in the operator's configuration)",
@@ -286,7 +286,9 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_host_and_no_address() {
-        assert!(refused("mail.example").to_string().contains("the host mail.example has only addresses"));
+        assert!(
+            forbidden_address_error("mail.example").to_string().contains("the host mail.example has only addresses")
+        );
     }
 
     fn some_networks() -> impl Strategy<Value = Vec<IpNet>> {

@@ -17,7 +17,7 @@ use super::{
     capability::Capabilities,
     endpoint::{AccountLogin, ConnectionSecurity, Endpoint, LoginCredential, MasterLogin},
     login_stream::LoginStream,
-    refusal::{CommandKind, refusal},
+    refusal::{CommandKind, refusal_error},
     response::StatusCondition,
     session::{ByteCounter, ConnectionFacts, Session},
     tls,
@@ -41,21 +41,21 @@ pub(crate) async fn connect(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Re
 }
 
 /// Connected, and protected as the endpoint wants it; nobody is logged in.
-pub(super) async fn open(
+pub(super) async fn open_client(
     endpoint: &Endpoint,
     moved: &ByteCounter,
     facts: &mut ConnectionFacts,
 ) -> Result<(Client<LoginStream>, Capabilities)> {
     let (side, limit) = (endpoint.side, endpoint.timeouts.connect);
-    let socket = within(limit, "connect", dial(endpoint)).await?;
+    let socket = with_timeout(limit, "connect", dial(endpoint)).await?;
     facts.peer = socket.peer_addr().ok();
     let wire = |io| FramedConnection::new(io, endpoint.timeouts.reply, Arc::clone(moved));
 
     let mut client = match endpoint.tls.mode {
         ConnectionSecurity::Implicit => {
-            let stream = within(limit, "finish the TLS handshake", tls::handshake(endpoint, socket)).await?;
+            let stream = with_timeout(limit, "finish the TLS handshake", tls::handshake(endpoint, socket)).await?;
             let lease = LoginStream::new(wire(Transport::Tls(Box::new(stream))));
-            within(limit, "greet", greet(side, lease, facts)).await?
+            with_timeout(limit, "greet", read_greeting(side, lease, facts)).await?
         }
         ConnectionSecurity::None => {
             let lease = LoginStream::new(wire(Transport::Plain(socket)));
@@ -64,17 +64,17 @@ pub(super) async fn open(
         ConnectionSecurity::StartTls => {
             let lease = LoginStream::new(wire(Transport::Plain(socket)));
             let client = greet_in_clear(side, limit, lease, facts).await?;
-            let io = within(limit, "begin TLS", start_tls(client)).await?;
+            let io = with_timeout(limit, "begin TLS", start_tls(client)).await?;
             let Transport::Plain(socket) = io else {
                 return Err(Error::internal("STARTTLS over TLS"));
             };
-            let stream = within(limit, "finish the TLS handshake", tls::handshake(endpoint, socket)).await?;
+            let stream = with_timeout(limit, "finish the TLS handshake", tls::handshake(endpoint, socket)).await?;
             Client::new(LoginStream::new(wire(Transport::Tls(Box::new(stream)))))
         }
     };
-    note_tls(&client, facts);
+    record_tls_facts(&client, facts);
 
-    let offered = within(limit, "tell its capabilities", capabilities(&mut client)).await?;
+    let offered = with_timeout(limit, "tell its capabilities", fetch_capabilities(&mut client)).await?;
     facts.mechanisms = offered.mechanisms().map(str::to_owned).collect();
     client.get_mut().forget();
     Ok((client, offered))
@@ -84,16 +84,20 @@ async fn establish(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Result<Sess
     let limit = endpoint.timeouts.connect;
     let wire = |io| FramedConnection::new(io, endpoint.timeouts.reply, Arc::clone(moved));
     let mut facts = ConnectionFacts::default();
-    let (client, offered) = open(endpoint, moved, &mut facts).await?;
+    let (client, offered) = open_client(endpoint, moved, &mut facts).await?;
     let started = Instant::now();
-    let session = within(endpoint.timeouts.reply, "answer the login", log_in(client, endpoint, &offered, &mut facts));
+    let session =
+        with_timeout(endpoint.timeouts.reply, "answer the login", log_in(client, endpoint, &offered, &mut facts));
     let mut imap = session.await?;
     let round_trip = started.elapsed();
 
     let announced: Option<Capabilities> = imap.as_mut().capabilities().map(|list| list.into_iter().collect());
     let deflate = endpoint.compress && announced.as_ref().is_some_and(|a| a.has("COMPRESS=DEFLATE"));
-    let lent =
-        if deflate { wire(within(limit, "begin to compress", compress(imap)).await?) } else { imap.as_mut().take()? };
+    let lent = if deflate {
+        wire(with_timeout(limit, "begin to compress", compress(imap)).await?)
+    } else {
+        imap.as_mut().take()?
+    };
     let mut session = Session::new(lent, Arc::clone(endpoint), facts, round_trip);
     match announced {
         Some(capabilities) => session.set_capabilities(capabilities),
@@ -119,7 +123,7 @@ async fn compress(session: async_imap::Session<LoginStream>) -> Result<Transport
     Ok(Transport::Deflate(Box::new(stream)))
 }
 
-async fn within<T>(limit: Duration, what: &str, step: impl Future<Output = Result<T>>) -> Result<T> {
+async fn with_timeout<T>(limit: Duration, what: &str, step: impl Future<Output = Result<T>>) -> Result<T> {
     match timeout(limit, step).await {
         Ok(result) => result,
         Err(_) => Err(Error::network(format!("the server did not {what} within {} s", limit.as_secs_f32()))
@@ -137,7 +141,7 @@ async fn dial(endpoint: &Endpoint) -> Result<TcpStream> {
     let mut last = Error::network(format!("the host name {} has no address", endpoint.host));
     let (permitted, others): (Vec<_>, Vec<_>) = addresses.partition(|a| endpoint.addresses.permits(a.ip()));
     if permitted.is_empty() && !others.is_empty() {
-        return Err(address::refused(&endpoint.host));
+        return Err(address::forbidden_address_error(&endpoint.host));
     }
     for address in permitted {
         match TcpStream::connect(address).await {
@@ -162,7 +166,7 @@ async fn greet_in_clear(
     lease: LoginStream,
     facts: &mut ConnectionFacts,
 ) -> Result<Client<LoginStream>> {
-    match timeout(limit, greet(side, lease, facts)).await {
+    match timeout(limit, read_greeting(side, lease, facts)).await {
         Ok(greeted) => greeted,
         Err(_) => Err(Error::network(format!("the server did not greet within {} s", limit.as_secs_f32())).advice(
             "If this port speaks TLS from the first byte (993 does), set tls.mode Implicit; else raise the timeouts",
@@ -170,7 +174,7 @@ async fn greet_in_clear(
     }
 }
 
-async fn greet(side: Side, lease: LoginStream, facts: &mut ConnectionFacts) -> Result<Client<LoginStream>> {
+async fn read_greeting(side: Side, lease: LoginStream, facts: &mut ConnectionFacts) -> Result<Client<LoginStream>> {
     let mut client = Client::new(lease);
     let answer = client.read_response().await;
     let lease = client.get_mut();
@@ -187,7 +191,7 @@ async fn greet(side: Side, lease: LoginStream, facts: &mut ConnectionFacts) -> R
             .advice("Mailferry must log in as the mailbox's user; use another port")),
         _ => {
             facts.goodbye = Some(greeting.clone());
-            Err(refusal(side, greeting, CommandKind::Other, "the connection"))
+            Err(refusal_error(side, greeting, CommandKind::Other, "the connection"))
         }
     }
 }
@@ -204,14 +208,14 @@ async fn start_tls(mut client: Client<LoginStream>) -> Result<Transport> {
     client.into_inner().take()?.into_transport()
 }
 
-fn note_tls(client: &Client<LoginStream>, facts: &mut ConnectionFacts) {
+fn record_tls_facts(client: &Client<LoginStream>, facts: &mut ConnectionFacts) {
     if let Some(tls) = client.get_ref().transport().and_then(Transport::tls) {
         facts.tls_version = tls.protocol_version().and_then(|v| v.as_str().map(str::to_owned));
         facts.certificate = tls.peer_certificates().and_then(|c| c.first()).map(|c| c.to_vec());
     }
 }
 
-async fn capabilities(client: &mut Client<LoginStream>) -> Result<Capabilities> {
+async fn fetch_capabilities(client: &mut Client<LoginStream>) -> Result<Capabilities> {
     if client.get_ref().capabilities().is_none() {
         let outcome = client.run_command_and_check_ok("CAPABILITY", None).await;
         if let Err(error) = outcome {
@@ -255,7 +259,7 @@ enum LoginMethod {
     SaslLogin { username: Zeroizing<Vec<u8>>, password: Zeroizing<Vec<u8>> },
 }
 
-fn choose(login: &AccountLogin, offered: &Capabilities, secret: &[u8]) -> Result<LoginMethod> {
+fn choose_login_method(login: &AccountLogin, offered: &Capabilities, secret: &[u8]) -> Result<LoginMethod> {
     let name = match &login.master {
         Some(MasterLogin::Suffix { username, separator }) => format!("{}{separator}{username}", login.username),
         _ => login.username.clone(),
@@ -306,7 +310,7 @@ fn choose(login: &AccountLogin, offered: &Capabilities, secret: &[u8]) -> Result
 }
 
 /// The password or access token as it is now: files are read at each login.
-async fn secret(credential: &LoginCredential) -> Result<Zeroizing<Vec<u8>>> {
+async fn read_secret(credential: &LoginCredential) -> Result<Zeroizing<Vec<u8>>> {
     let (what, path) = match credential {
         LoginCredential::Password(secret) | LoginCredential::Token(secret) => {
             return Ok(Zeroizing::new(secret.expose_secret().to_vec()));
@@ -329,7 +333,7 @@ async fn log_in(
     offered: &Capabilities,
     facts: &mut ConnectionFacts,
 ) -> Result<async_imap::Session<LoginStream>> {
-    let method = choose(&endpoint.login, offered, &secret(&endpoint.login.credential).await?)?;
+    let method = choose_login_method(&endpoint.login, offered, &read_secret(&endpoint.login.credential).await?)?;
     let outcome = match method {
         LoginMethod::Sasl { mechanism, response } => {
             mechanism.clone_into(&mut facts.login);
@@ -354,13 +358,16 @@ async fn log_in(
         match (lease.failure(), lease.last_status()) {
             // A server that hangs up says why before.
             (Some(_), Some(line)) if line.status == StatusCondition::Bye => {
-                refusal(endpoint.side, line, CommandKind::Login, "the login")
+                refusal_error(endpoint.side, line, CommandKind::Login, "the login")
             }
             (Some(failure), _) => failure,
             // async-imap's own error text may quote what was sent; the server's line says more.
             (None, Some(line)) => {
                 let name = &endpoint.login.username;
-                advise(refusal(endpoint.side, line, CommandKind::Login, &format!("the login of {name}")), endpoint)
+                advise(
+                    refusal_error(endpoint.side, line, CommandKind::Login, &format!("the login of {name}")),
+                    endpoint,
+                )
             }
             (None, None) => Error::network("the connection ended during the login"),
         }

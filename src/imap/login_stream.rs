@@ -112,7 +112,7 @@ impl CompressedStream for DeflateStream<LoginStream> {
 }
 
 /// The same response without anything that a person would read, or that a parser could stumble over.
-fn reduce(response: &Response, raw: Bytes) -> Bytes {
+fn reduce_response(response: &Response, raw: Bytes) -> Bytes {
     let word = |line: &StatusLine| match line.status {
         StatusCondition::No => "NO",
         StatusCondition::Bad => "BAD",
@@ -128,7 +128,7 @@ fn reduce(response: &Response, raw: Bytes) -> Bytes {
 }
 
 /// A wrong port is named by what answers on it.
-fn no_other_protocol(greeting: &[u8]) -> Result<()> {
+fn refuse_other_protocol(greeting: &[u8]) -> Result<()> {
     let known: [(&[u8], &str); 5] = [
         (b"+OK", "a POP3 server"),
         (b"220", "an SMTP or FTP server"),
@@ -160,11 +160,11 @@ impl AsyncRead for LoginStream {
                     return Err(Error::protocol("the server keeps talking and never answers the login"));
                 }
                 if std::mem::take(&mut this.fresh) {
-                    no_other_protocol(&raw)?;
+                    refuse_other_protocol(&raw)?;
                 }
                 let response = parse(raw.clone())
                     .map_err(|e| Error::protocol(format!("the server's answer cannot be understood: {e}")))?;
-                let reduced = reduce(&response, raw);
+                let reduced = reduce_response(&response, raw);
                 this.seen.push(response);
                 Ok(reduced)
             });

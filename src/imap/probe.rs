@@ -7,9 +7,9 @@ use tokio::time::timeout;
 
 use super::{
     capability::Capabilities,
-    connect::open,
+    connect::open_client,
     endpoint::Endpoint,
-    refusal::{CommandKind, class_on},
+    refusal::{CommandKind, refusal_class_on},
     session::{ByteCounter, ConnectionFacts},
 };
 use crate::error::{Error, Result};
@@ -31,27 +31,28 @@ pub(crate) struct ServerProbe {
 /// # Errors
 /// As [`super::connect()`] has them before the login. None holds what the server said: whoever names a host must not be
 /// shown what answers there.
-pub(crate) async fn probe(endpoint: &Endpoint) -> Result<ServerProbe> {
+pub(crate) async fn probe_server(endpoint: &Endpoint) -> Result<ServerProbe> {
     let mut facts = ConnectionFacts::default();
     // A panic in async-imap's parser ends this connection only.
-    let looked = match AssertUnwindSafe(Box::pin(look(endpoint, &mut facts))).catch_unwind().await {
+    let looked = match AssertUnwindSafe(Box::pin(read_capabilities(endpoint, &mut facts))).catch_unwind().await {
         Ok(looked) => looked,
         Err(_) => Err(Error::protocol("the server's answer broke the parser")),
     };
     match looked {
         Ok(capabilities) => Ok(ServerProbe { facts, capabilities }),
         Err(error) => Err(match &facts.goodbye {
-            Some(line) => {
-                Error::new(class_on(endpoint.side, line, CommandKind::Other), "the server hung up instead of greeting")
-                    .advice("Ask whoever runs it; it may refuse this address, or have too many connections already")
-            }
+            Some(line) => Error::new(
+                refusal_class_on(endpoint.side, line, CommandKind::Other),
+                "the server hung up instead of greeting",
+            )
+            .advice("Ask whoever runs it; it may refuse this address, or have too many connections already"),
             None => error,
         }),
     }
 }
 
-async fn look(endpoint: &Endpoint, facts: &mut ConnectionFacts) -> Result<Capabilities> {
-    let (mut client, capabilities) = open(endpoint, &ByteCounter::default(), facts).await?;
+async fn read_capabilities(endpoint: &Endpoint, facts: &mut ConnectionFacts) -> Result<Capabilities> {
+    let (mut client, capabilities) = open_client(endpoint, &ByteCounter::default(), facts).await?;
     // That it says goodbye is not needed, only decent.
     drop(timeout(GOODBYE, client.run_command_and_check_ok("LOGOUT", None)).await);
     Ok(capabilities)

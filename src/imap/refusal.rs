@@ -98,7 +98,7 @@ const LONGEST_WAIT: Duration = Duration::from_hours(24);
 const ALLOWANCE_WAIT: Duration = Duration::from_hours(1);
 
 /// True when one of the phrases stands in the text as whole words: "blocked" is not "locked". Both in lower case.
-fn says(text: &str, phrases: &[&str]) -> bool {
+fn contains_phrase(text: &str, phrases: &[&str]) -> bool {
     phrases.iter().any(|phrase| {
         text.match_indices(phrase).any(|(at, _)| {
             let is_word = |c: char| c.is_alphanumeric() || c == '_';
@@ -111,7 +111,7 @@ fn says(text: &str, phrases: &[&str]) -> bool {
 
 /// The class of a refusal. Response codes (RFC 5530) count before texts.
 #[must_use]
-pub(crate) fn class_of(line: &StatusLine, asked: CommandKind) -> ErrorClass {
+pub(crate) fn refusal_class(line: &StatusLine, asked: CommandKind) -> ErrorClass {
     let text = line.text.to_ascii_lowercase();
     if let Some(ResponseCode::Other(code)) = &line.code {
         match code.as_str() {
@@ -119,7 +119,9 @@ pub(crate) fn class_of(line: &StatusLine, asked: CommandKind) -> ErrorClass {
             "AUTHORIZATIONFAILED" | "NOPERM" | "CONTACTADMIN" => return ErrorClass::Authorization,
             "PRIVACYREQUIRED" => return ErrorClass::Configuration,
             // Gmail says so of its daily allowances too.
-            "OVERQUOTA" if asked == CommandKind::Login || says(&text, &THROTTLING) => return ErrorClass::Throttled,
+            "OVERQUOTA" if asked == CommandKind::Login || contains_phrase(&text, &THROTTLING) => {
+                return ErrorClass::Throttled;
+            }
             "OVERQUOTA" => return ErrorClass::Quota,
             "UNAVAILABLE" | "SERVERBUG" | "INUSE" => return ErrorClass::Network,
             "CORRUPTION" | "CLIENTBUG" => return ErrorClass::Protocol,
@@ -128,11 +130,11 @@ pub(crate) fn class_of(line: &StatusLine, asked: CommandKind) -> ErrorClass {
             _ => {}
         }
     }
-    if says(&text, &THROTTLING) {
+    if contains_phrase(&text, &THROTTLING) {
         ErrorClass::Throttled
-    } else if says(&text, &NO_ROOM) {
+    } else if contains_phrase(&text, &NO_ROOM) {
         if asked == CommandKind::Login { ErrorClass::Throttled } else { ErrorClass::Quota }
-    } else if says(&text, &UNWELL) {
+    } else if contains_phrase(&text, &UNWELL) {
         ErrorClass::Network
     } else {
         match (line.status, asked) {
@@ -147,8 +149,8 @@ pub(crate) fn class_of(line: &StatusLine, asked: CommandKind) -> ErrorClass {
 
 /// The same on a side: reading needs no room, so what a source says of quotas is an allowance that is used up.
 #[must_use]
-pub(crate) fn class_on(side: Side, line: &StatusLine, asked: CommandKind) -> ErrorClass {
-    match class_of(line, asked) {
+pub(crate) fn refusal_class_on(side: Side, line: &StatusLine, asked: CommandKind) -> ErrorClass {
+    match refusal_class(line, asked) {
         ErrorClass::Quota if side == Side::Source => ErrorClass::Throttled,
         class => class,
     }
@@ -163,7 +165,7 @@ pub(crate) fn stated_wait(side: Side, line: &StatusLine) -> Option<Duration> {
         return Some(wait.min(LONGEST_WAIT));
     }
     let code = matches!(&line.code, Some(ResponseCode::Other(code)) if code == "OVERQUOTA");
-    (says(&text, &ALLOWANCE) || (code && side == Side::Source)).then_some(ALLOWANCE_WAIT)
+    (contains_phrase(&text, &ALLOWANCE) || (code && side == Side::Source)).then_some(ALLOWANCE_WAIT)
 }
 
 /// A number with a unit of time behind words that ask to wait.
@@ -207,8 +209,8 @@ pub(crate) fn already_exists(line: &StatusLine) -> bool {
 
 /// The error for a refusal of what `action` names (`SELECT Sent`), with advice by class.
 #[must_use]
-pub(crate) fn refusal(side: Side, line: &StatusLine, asked: CommandKind, action: &str) -> Error {
-    let class = class_on(side, line, asked);
+pub(crate) fn refusal_error(side: Side, line: &StatusLine, asked: CommandKind, action: &str) -> Error {
+    let class = refusal_class_on(side, line, asked);
     let word = match line.status {
         StatusCondition::No => "refused",
         // A BAD that asks for a slower pace was understood well.
@@ -271,11 +273,11 @@ mod tests {
     #[test]
     fn response_codes_decide_before_texts() {
         assert_eq!(
-            class_of(&no(Some("AUTHENTICATIONFAILED"), "try again later"), CommandKind::Login),
+            refusal_class(&no(Some("AUTHENTICATIONFAILED"), "try again later"), CommandKind::Login),
             ErrorClass::Authentication
         );
-        assert_eq!(class_of(&no(Some("OVERQUOTA"), "no"), CommandKind::Append), ErrorClass::Quota);
-        assert_eq!(class_of(&no(Some("UNAVAILABLE"), "no"), CommandKind::Login), ErrorClass::Network);
+        assert_eq!(refusal_class(&no(Some("OVERQUOTA"), "no"), CommandKind::Append), ErrorClass::Quota);
+        assert_eq!(refusal_class(&no(Some("UNAVAILABLE"), "no"), CommandKind::Login), ErrorClass::Network);
     }
 
     #[test]
@@ -287,7 +289,7 @@ mod tests {
             "User is authenticated but not connected.",
             "Maximum number of connections from user+IP exceeded (mail_max_userip_connections=10)",
         ] {
-            assert_eq!(class_of(&no(None, text), CommandKind::Login), ErrorClass::Throttled, "{text}");
+            assert_eq!(refusal_class(&no(None, text), CommandKind::Login), ErrorClass::Throttled, "{text}");
         }
     }
 
@@ -303,10 +305,10 @@ mod tests {
             ("Cannot create message - no write permission or out of disk space.", ErrorClass::Quota),
             ("unthrottled", ErrorClass::MessageRejected),
         ] {
-            assert_eq!(class_of(&no(Some("ALERT"), text), CommandKind::Append), class, "{text}");
+            assert_eq!(refusal_class(&no(Some("ALERT"), text), CommandKind::Append), class, "{text}");
         }
         assert_eq!(
-            class_of(&no(Some("SERVERBUG"), "Internal error occurred."), CommandKind::Append),
+            refusal_class(&no(Some("SERVERBUG"), "Internal error occurred."), CommandKind::Append),
             ErrorClass::Network
         );
     }
@@ -314,10 +316,10 @@ mod tests {
     #[test]
     fn a_source_without_room_is_an_allowance_that_is_used_up() {
         let line = no(Some("OVERQUOTA"), "limit reached");
-        assert_eq!(class_on(Side::Source, &line, CommandKind::Other), ErrorClass::Throttled);
-        assert_eq!(class_on(Side::Destination, &line, CommandKind::Append), ErrorClass::Quota);
+        assert_eq!(refusal_class_on(Side::Source, &line, CommandKind::Other), ErrorClass::Throttled);
+        assert_eq!(refusal_class_on(Side::Destination, &line, CommandKind::Append), ErrorClass::Quota);
         let daily = no(Some("OVERQUOTA"), "Account exceeded command or bandwidth limits. (Failure)");
-        assert_eq!(class_on(Side::Destination, &daily, CommandKind::Append), ErrorClass::Throttled);
+        assert_eq!(refusal_class_on(Side::Destination, &daily, CommandKind::Append), ErrorClass::Throttled);
         assert_eq!(stated_wait(Side::Source, &line), Some(Duration::from_hours(1)));
         assert_eq!(stated_wait(Side::Destination, &line), None);
     }
@@ -336,8 +338,8 @@ mod tests {
 
     #[test]
     fn a_plain_no_means_what_was_asked() {
-        assert_eq!(class_of(&no(None, "Nope"), CommandKind::Login), ErrorClass::Authentication);
-        assert_eq!(class_of(&no(None, "Nope"), CommandKind::Append), ErrorClass::MessageRejected);
-        assert_eq!(class_of(&no(Some("CANNOT"), "x"), CommandKind::Append), ErrorClass::MessageRejected);
+        assert_eq!(refusal_class(&no(None, "Nope"), CommandKind::Login), ErrorClass::Authentication);
+        assert_eq!(refusal_class(&no(None, "Nope"), CommandKind::Append), ErrorClass::MessageRejected);
+        assert_eq!(refusal_class(&no(Some("CANNOT"), "x"), CommandKind::Append), ErrorClass::MessageRejected);
     }
 }

@@ -64,16 +64,16 @@ impl SelectedFolder {
 }
 
 /// Queues EXAMINE: the source is never opened for writing.
-pub(crate) fn examine(session: &mut Session, raw: &[u8]) -> Tag {
-    open(session, "EXAMINE", raw)
+pub(crate) fn queue_examine(session: &mut Session, raw: &[u8]) -> Tag {
+    queue_open(session, "EXAMINE", raw)
 }
 
 /// Queues SELECT.
-pub(crate) fn select(session: &mut Session, raw: &[u8]) -> Tag {
-    open(session, "SELECT", raw)
+pub(crate) fn queue_select(session: &mut Session, raw: &[u8]) -> Tag {
+    queue_open(session, "SELECT", raw)
 }
 
-fn open(session: &mut Session, verb: &str, raw: &[u8]) -> Tag {
+fn queue_open(session: &mut Session, verb: &str, raw: &[u8]) -> Tag {
     let condstore = if session.capabilities().condstore() { " (CONDSTORE)" } else { "" };
     session.folder_command(verb, raw, condstore)
 }
@@ -82,7 +82,7 @@ fn open(session: &mut Session, verb: &str, raw: &[u8]) -> Tag {
 ///
 /// # Errors
 /// The refusal by its class; Protocol when there is no UIDVALIDITY, without which nothing can be resumed.
-pub(crate) async fn opened(session: &mut Session, tag: Tag, name: &str) -> Result<SelectedFolder> {
+pub(crate) async fn wait_for_selected(session: &mut Session, tag: Tag, name: &str) -> Result<SelectedFolder> {
     let mut selected = SelectedFolder::default();
     let line = session.wait(tag, |data| selected.take(&data)).await?;
     if line.status != StatusCondition::Ok {

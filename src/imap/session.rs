@@ -13,7 +13,7 @@ use super::{
     certificate::Certificate,
     endpoint::Endpoint,
     permit::WritePermit,
-    refusal::{CommandKind, class_on, refusal},
+    refusal::{CommandKind, refusal_class_on, refusal_error},
     response::{Response, ResponseCode, StatusCondition, StatusLine, UntaggedResponse},
     wire::{FramedConnection, IncomingFrame},
 };
@@ -141,13 +141,13 @@ impl Session {
     /// The error for a refusal of what `action` names.
     #[must_use]
     pub(crate) fn refusal(&self, line: &StatusLine, asked: CommandKind, action: &str) -> Error {
-        self.blame(refusal(self.endpoint.side, line, asked, action))
+        self.blame(refusal_error(self.endpoint.side, line, asked, action))
     }
 
     /// The class of a refusal by this account's server.
     #[must_use]
     pub(crate) fn class_of(&self, line: &StatusLine, asked: CommandKind) -> ErrorClass {
-        class_on(self.endpoint.side, line, asked)
+        refusal_class_on(self.endpoint.side, line, asked)
     }
 
     /// Begins a command that is queued in parts with [`Self::send`], the tag first.
@@ -178,7 +178,7 @@ impl Session {
 
     /// Queues a string argument: quoted, or a literal where it cannot be quoted.
     pub(crate) fn send_string(&mut self, tag: Tag, bytes: &[u8]) {
-        if let Some(quoted) = super::quote::astring(bytes) {
+        if let Some(quoted) = super::quote::quote_string(bytes) {
             self.send(tag, quoted);
         } else {
             self.send_literal_header(tag, bytes.len() as u64, false);
@@ -254,7 +254,7 @@ impl Session {
             IncomingFrame::LiteralChunk(bytes) => Ok(SessionEvent::LiteralChunk(bytes)),
             IncomingFrame::Response(Response::Untagged(untagged)) => match untagged {
                 UntaggedResponse::Status(line) if line.status == StatusCondition::Bye => {
-                    Err(refusal(self.endpoint.side, &line, CommandKind::Other, "this connection"))
+                    Err(refusal_error(self.endpoint.side, &line, CommandKind::Other, "this connection"))
                 }
                 UntaggedResponse::Capability(list) => {
                     self.capabilities = list.into_iter().collect();

@@ -36,7 +36,7 @@ pub(crate) async fn handshake(endpoint: &Endpoint, socket: TcpStream) -> Result<
     let server_name = ServerName::try_from(name.clone())
         .map_err(|_| Error::configuration(format!("{name:?} is neither a host name nor an IP address")))?;
     let connector = TlsConnector::from(config(&endpoint.tls)?);
-    connector.connect(server_name, socket).await.map_err(|error| explain(&error, name))
+    connector.connect(server_name, socket).await.map_err(|error| handshake_error(&error, name))
 }
 
 fn config(tls: &TlsOptions) -> Result<Arc<ClientConfig>> {
@@ -92,7 +92,7 @@ fn trust(tls: &TlsOptions, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn Ser
 }
 
 /// Turns a failed handshake into what a hosting operator can act on.
-fn explain(error: &std::io::Error, name: &str) -> Error {
+fn handshake_error(error: &std::io::Error, name: &str) -> Error {
     let tls = |what: String, advice: &str| Error::new(ErrorClass::Tls, what).advice(advice.to_owned());
     let Some(cause) = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) else {
         return if error.kind() == std::io::ErrorKind::UnexpectedEof {

@@ -39,7 +39,7 @@ const STAGE: usize = 32 << 10;
 const DIRECT: usize = 8 << 10;
 
 /// A permit that is held is asked again after this long.
-const HELD: Duration = Duration::from_millis(50);
+const PERMIT_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What came in.
 #[derive(Debug, PartialEq, Eq)]
@@ -338,7 +338,7 @@ impl FramedConnection {
             }
             // The server is not to blame for this silence.
             self.progress_at = Instant::now();
-            let timer = self.held.get_or_insert_with(|| Box::pin(tokio::time::sleep(HELD)));
+            let timer = self.held.get_or_insert_with(|| Box::pin(tokio::time::sleep(PERMIT_POLL_INTERVAL)));
             ready!(timer.as_mut().poll(cx));
             self.held = None;
         }

@@ -109,7 +109,7 @@ pub(crate) async fn apply(
     };
     let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
     let mut verdicts = stream::iter(&plan.secrets)
-        .map(async |secret| (secret, one(&secrets, &secret.name, &secret.object(common), parameters).await))
+        .map(async |secret| (secret, apply_object(&secrets, &secret.name, &secret.object(common), parameters).await))
         .buffered(AT_ONCE);
     while let Some((secret, verdict)) = verdicts.next().await {
         let verdict = verdict.map_err(|error| refused(&error, "Secret", &secret.name, Some(secret)))?;
@@ -120,7 +120,7 @@ pub(crate) async fn apply(
     for migration in &plan.migrations {
         let object: DynamicObject = serde_json::from_value(migration.object.clone())
             .map_err(|error| Error::internal(format!("a migration can't be shown: {error}")))?;
-        let verdict = one(&migrations, &migration.name, &object, parameters).await;
+        let verdict = apply_object(&migrations, &migration.name, &object, parameters).await;
         let verdict = verdict.map_err(|error| refused(&error, "MailMigration", &migration.name, None))?;
         say("mailmigration.mailferry.io", &migration.name, verdict)?;
     }
@@ -131,20 +131,25 @@ pub(crate) async fn apply(
 ///
 /// # Errors
 /// When the API server does not answer, or they may not be listed.
-pub(crate) async fn left_over(
+pub(crate) async fn list_left_over_secrets(
     client: &Client,
     plan: &ImportPlan,
     common: &ImportMetadata,
 ) -> Result<Vec<String>, kube::Error> {
     let namespace = common.namespace.as_deref().unwrap_or("default");
     let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
-    let label = format!("{}={}", super::objects::LABEL, common.import);
+    let label = format!("{}={}", super::objects::IMPORT_LABEL, common.import);
     let there = secrets.list_metadata(&kube::api::ListParams::default().labels(&label)).await?;
     let names = there.items.into_iter().filter_map(|secret| secret.metadata.name);
     Ok(names.filter(|name| plan.secrets.binary_search_by(|secret| secret.name.cmp(name)).is_err()).collect())
 }
 
-async fn one<K>(api: &Api<K>, name: &str, object: &K, parameters: &PatchParams) -> Result<ApplyOutcome, kube::Error>
+async fn apply_object<K>(
+    api: &Api<K>,
+    name: &str,
+    object: &K,
+    parameters: &PatchParams,
+) -> Result<ApplyOutcome, kube::Error>
 where
     K: Resource + Serialize + DeserializeOwned + Clone + Debug,
 {

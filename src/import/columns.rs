@@ -227,7 +227,7 @@ pub(crate) fn find(
         if let Some(meaning @ (ColumnMeaning::Name | ColumnMeaning::Of(Some(_), _))) = found
             && !settled.contains(meaning)
         {
-            take(&mut columns, *meaning, *index, findings);
+            claim_column(&mut columns, *meaning, *index, findings);
         }
     }
     let neutral = |part: AccountField| {
@@ -297,7 +297,7 @@ const NO_HEADER: &str = "the first line names no columns that are known: did you
     lists";
 
 /// What is missing before rows can be read.
-pub(crate) fn complete(columns: &TableColumns, given: KnownSides, findings: &mut TableFindings) {
+pub(crate) fn check_complete(columns: &TableColumns, given: KnownSides, findings: &mut TableFindings) {
     if columns.name.is_none() && columns.source.username.is_none() && columns.destination.username.is_none() {
         findings.problem_of_all("there is no column with user names: name it `username`, or say --columns username=N");
     }
@@ -331,7 +331,7 @@ fn uses(columns: &TableColumns, index: usize) -> bool {
         || accounts.into_iter().any(|mut account| PARTS.iter().any(|(part, _)| *account.slot(*part) == Some(index)))
 }
 
-fn take(columns: &mut TableColumns, meaning: ColumnMeaning, index: usize, findings: &mut TableFindings) {
+fn claim_column(columns: &mut TableColumns, meaning: ColumnMeaning, index: usize, findings: &mut TableFindings) {
     let first = match meaning {
         ColumnMeaning::Name => columns.name,
         ColumnMeaning::Of(Some(side), part) => *columns.slot(side, part),
@@ -506,7 +506,8 @@ fn near(heading: &str) -> Option<ColumnMeaning> {
     let plain = heading.trim().to_lowercase().replace([' ', '-'], "_");
     let names: Vec<String> = all_meanings().map(|meaning| meaning.to_string()).collect();
     let close = |name: &&str| strsim::damerau_levenshtein(name, &plain) <= 2;
-    schema_check::nearest(&plain, names.iter().map(String::as_str).filter(close)).and_then(|name| name.parse().ok())
+    schema_check::nearest_candidate(&plain, names.iter().map(String::as_str).filter(close))
+        .and_then(|name| name.parse().ok())
 }
 
 /// True for an address, which is no heading.

@@ -12,10 +12,10 @@ use super::{
     login::RowAccount,
     rows::TableRow,
 };
-use crate::{api::csv::records::CsvRecord, error::Side, local::terminal_text::count};
+use crate::{api::csv::records::CsvRecord, error::Side, local::terminal_text::format_count};
 
 /// How many fields a line of imapsync's has, but for options.
-pub(crate) const IMAPSYNC: usize = 6;
+pub(crate) const IMAPSYNC_FIELDS: usize = 6;
 /// What may divide fields in some table, but in user names is not meant.
 const DELIMITERS: [char; 4] = [';', ',', '|', ':'];
 
@@ -57,7 +57,7 @@ impl FieldCountCheck {
     fn table(&mut self, record: &CsvRecord, width: usize, whose: &str) -> Option<String> {
         const QUOTE: &str = "a field with the delimiter or a quote in it goes into double quotes";
         let found = record.fields.len();
-        let fields = count(found as u64, "field");
+        let fields = format_count(found as u64, "field");
         if found > width && record.fields.iter().skip(width).any(|field| !field.is_empty()) {
             return Some(format!("{fields}, more than {whose} has ({width}): {QUOTE}"));
         }
@@ -72,25 +72,25 @@ impl FieldCountCheck {
 
 fn imapsync(record: &CsvRecord) -> Option<String> {
     let found = record.fields.len();
-    if found < IMAPSYNC {
-        return Some(format!("{}, fewer than six", count(found as u64, "field")));
+    if found < IMAPSYNC_FIELDS {
+        return Some(format!("{}, fewer than six", format_count(found as u64, "field")));
     }
     let fits = |field: &[u8]| {
         let field = field.trim_ascii();
         field.is_empty()
             || field.strip_prefix(b"--").is_some_and(|name| name.first().is_some_and(u8::is_ascii_alphabetic))
     };
-    let index = record.fields.iter().skip(IMAPSYNC).position(|field| !fits(field))?;
+    let index = record.fields.iter().skip(IMAPSYNC_FIELDS).position(|field| !fits(field))?;
     Some(format!(
         "field {} is no option of imapsync (--...): was a field cut at a delimiter in it? Such a list can't hold it: \
          write a CSV with a header, and such fields in double quotes",
-        IMAPSYNC + index + 1
+        IMAPSYNC_FIELDS + index + 1
     ))
 }
 
 /// Looks for user names that a wrong delimiter left in one piece with what follows. For delimiters that were found out
 /// only; `spaces` where a space may be one, too.
-pub(crate) fn undivided(row: &TableRow, columns: &TableColumns, spaces: bool, findings: &mut TableFindings) {
+pub(crate) fn check_undivided(row: &TableRow, columns: &TableColumns, spaces: bool, findings: &mut TableFindings) {
     let accounts =
         [(Side::Source, columns.source, &row.source), (Side::Destination, columns.destination, &row.destination)];
     let mut seen = None;
@@ -111,7 +111,7 @@ pub(crate) fn undivided(row: &TableRow, columns: &TableColumns, spaces: bool, fi
 
 /// Looks for rows in which a server stands where a user name or a password should: a field before it was cut, or is
 /// missing.
-pub(crate) fn moved(rows: &[TableRow], findings: &mut TableFindings) {
+pub(crate) fn check_shifted(rows: &[TableRow], findings: &mut TableFindings) {
     let hosts: HashSet<String> =
         rows.iter().flat_map(logins).filter_map(|login| login.host.as_deref().map(folded)).collect();
     if hosts.is_empty() {
@@ -132,7 +132,12 @@ pub(crate) fn moved(rows: &[TableRow], findings: &mut TableFindings) {
 }
 
 /// Looks for passwords in the column of user names. What `told` says is believed.
-pub(crate) fn swapped(rows: &[TableRow], columns: &TableColumns, told: &[ColumnSetting], findings: &mut TableFindings) {
+pub(crate) fn check_swapped(
+    rows: &[TableRow],
+    columns: &TableColumns,
+    told: &[ColumnSetting],
+    findings: &mut TableFindings,
+) {
     let accounts = [(Side::Source, columns.source), (Side::Destination, columns.destination)];
     let mut seen = None;
     for (index, (side, column)) in accounts.into_iter().enumerate() {

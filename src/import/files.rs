@@ -13,9 +13,9 @@ use super::{objects::ImportMetadata, plan::ImportPlan};
 use crate::error::{Error, Result};
 
 /// The file with MailMigrations.
-pub(crate) const MIGRATIONS: &str = "migration.yaml";
+pub(crate) const MIGRATIONS_FILE: &str = "migration.yaml";
 /// The file with Secrets.
-pub(crate) const SECRETS: &str = "secrets.yaml";
+pub(crate) const SECRETS_FILE: &str = "secrets.yaml";
 
 /// A file to write.
 struct OutputFile {
@@ -74,7 +74,7 @@ fn files(folder: &Path, plan: &ImportPlan, common: &ImportMetadata) -> Result<Ve
     let migrations: Vec<String> =
         plan.migrations.iter().map(super::objects::MigrationManifest::yaml).collect::<Result<_>>()?;
     let text = format!("# Written by `mailferry import`.\n{}", migrations.join("---\n"));
-    let mut files = vec![OutputFile { path: folder.join(MIGRATIONS), text: Zeroizing::new(text), mode: 0o666 }];
+    let mut files = vec![OutputFile { path: folder.join(MIGRATIONS_FILE), text: Zeroizing::new(text), mode: 0o666 }];
     if !plan.secrets.is_empty() {
         let documents: Vec<_> = plan.secrets.iter().map(|secret| secret.yaml(common)).collect();
         let start = "# Written by `mailferry import`. Passwords in base64, which anybody can read: encrypt this file \
@@ -88,7 +88,7 @@ fn files(folder: &Path, plan: &ImportPlan, common: &ImportMetadata) -> Result<Ve
             }
             text.push_str(document);
         }
-        files.push(OutputFile { path: folder.join(SECRETS), text, mode: 0o600 });
+        files.push(OutputFile { path: folder.join(SECRETS_FILE), text, mode: 0o600 });
     }
     Ok(files)
 }
@@ -140,7 +140,7 @@ mod tests {
     fn secrets_are_for_their_owner_only_and_nothing_is_replaced_unasked() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("acme");
-        let secrets = target.join(SECRETS);
+        let secrets = target.join(SECRETS_FILE);
         let write = |password: &str, force| write(&target, &plan(password), &common(), force);
         assert_eq!(write("a", false).unwrap().len(), 2);
         assert_eq!(mode(&secrets), 0o600);

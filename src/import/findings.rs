@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::local::terminal_text::count;
+use crate::local::terminal_text::format_count;
 
 /// The most that is shown of a kind; the rest is counted.
-pub(crate) const SHOWN: usize = 20;
+pub(crate) const MAX_SHOWN: usize = 20;
 
 /// Something about one place in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,12 +53,12 @@ impl TableFindings {
         for (findings, kind) in [(&self.warnings, "warning"), (&self.problems, "problem")] {
             let mut sorted: Vec<&TableFinding> = findings.iter().collect();
             sorted.sort_by_key(|finding| finding.line);
-            for TableFinding { line, what } in sorted.iter().take(SHOWN) {
+            for TableFinding { line, what } in sorted.iter().take(MAX_SHOWN) {
                 let place = line.map_or_else(|| file.to_owned(), |line| format!("{file}, line {line}"));
                 let _ = writeln!(text, "{kind}: {place}: {what}"); // a String takes every write
             }
-            if let Some(more) = sorted.len().checked_sub(SHOWN + 1) {
-                let _ = writeln!(text, "and {}", count(more as u64 + 1, &format!("more {kind}")));
+            if let Some(more) = sorted.len().checked_sub(MAX_SHOWN + 1) {
+                let _ = writeln!(text, "and {}", format_count(more as u64 + 1, &format!("more {kind}")));
             }
         }
         text
@@ -83,13 +83,13 @@ mod tests {
             lines[..3],
             ["warning: u.csv, line 7: odd", "problem: u.csv: no server", "problem: u.csv, line 1: wrong"]
         );
-        assert_eq!((lines.len(), lines[SHOWN + 1]), (SHOWN + 2, "and 6 more problems"));
+        assert_eq!((lines.len(), lines[MAX_SHOWN + 1]), (MAX_SHOWN + 2, "and 6 more problems"));
     }
 
     #[test]
     fn exactly_what_can_be_shown_has_no_more() {
         let mut findings = TableFindings::default();
-        (1..=SHOWN).for_each(|line| findings.problem(line, "wrong"));
-        assert_eq!(findings.text("f").lines().count(), SHOWN);
+        (1..=MAX_SHOWN).for_each(|line| findings.problem(line, "wrong"));
+        assert_eq!(findings.text("f").lines().count(), MAX_SHOWN);
     }
 }

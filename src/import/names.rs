@@ -48,7 +48,7 @@ pub fn migration(import: &str, [source, destination]: &[ServerLocation; 2]) -> S
     };
     let (source, destination) = (word(source), word(destination));
     let name = format!("{import}-{}-{}", slug(&source, 253), slug(&destination, 253));
-    let hash = names::hash(&[&source, &destination], HASH);
+    let hash = names::hash_texts(&[&source, &destination], HASH);
     // Without a hash only where nothing was lost on the way: another pair can't have this name then.
     let plain = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.');
     if name.len() <= 63 && plain(&source) && plain(&destination) { name } else { format!("{}-{hash}", slug(&name, 54)) }
@@ -63,7 +63,7 @@ pub(crate) fn secret(migration: &str, mailbox: &str) -> String {
 /// The bucket of a mailbox among `count`: the same for as long as there are so many.
 #[must_use]
 pub fn bucket(mailbox: &str, count: usize) -> usize {
-    let hash = names::hash(&[mailbox], 8);
+    let hash = names::hash_texts(&[mailbox], 8);
     usize::from_str_radix(&hash, 16).unwrap_or_default() % count.max(1)
 }
 
@@ -118,7 +118,7 @@ fn derived(username: &str) -> String {
 }
 
 fn with_hash(readable: &str, texts: &[&str]) -> String {
-    let hash = names::hash(texts, HASH);
+    let hash = names::hash_texts(texts, HASH);
     if readable.is_empty() { hash } else { format!("{readable}-{hash}") }
 }
 

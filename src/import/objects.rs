@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::{api::API_VERSION, error::Result, yaml};
 
 /// The label of everything that an import made: its name.
-pub(crate) const LABEL: &str = "mailferry.io/import";
+pub(crate) const IMPORT_LABEL: &str = "mailferry.io/import";
 
 /// What all objects of an import have in common.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub(crate) struct ImportMetadata {
 
 impl ImportMetadata {
     fn metadata(&self, name: &str) -> Value {
-        let mut metadata = json!({"name": name, "labels": {LABEL: self.import}});
+        let mut metadata = json!({"name": name, "labels": {IMPORT_LABEL: self.import}});
         if let Some(namespace) = &self.namespace {
             metadata["namespace"] = json!(namespace);
         }
@@ -88,7 +88,7 @@ impl SecretObject {
         // A String takes every write.
         let _ = write!(
             text,
-            "apiVersion: v1\nkind: Secret\nmetadata:\n  labels:\n    {LABEL}: \"{}\"\n  name: \"{}\"\n\
+            "apiVersion: v1\nkind: Secret\nmetadata:\n  labels:\n    {IMPORT_LABEL}: \"{}\"\n  name: \"{}\"\n\
              {namespace}data:\n",
             common.import, self.name
         );
@@ -106,7 +106,7 @@ impl SecretObject {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
                 namespace: common.namespace.clone(),
-                labels: Some([(LABEL.to_owned(), common.import.clone())].into()),
+                labels: Some([(IMPORT_LABEL.to_owned(), common.import.clone())].into()),
                 ..ObjectMeta::default()
             },
             data: Some(values.map(|(key, value)| (key.clone(), ByteString(value.expose_secret().to_vec()))).collect()),

@@ -99,14 +99,14 @@ pub(crate) fn plan(
         // An export in another order makes the same files.
         mailboxes.sort_by(|a, b| a.name.cmp(&b.name));
         let spec = spec(settings, places);
-        if !listed(&mut plan, settings, limits, &name, &spec, &mailboxes) {
+        if !add_listed(&mut plan, settings, limits, &name, &spec, &mailboxes) {
             in_csvs(&mut plan, settings, limits, &name, &spec, &mailboxes)?;
         }
     }
     plan.migrations.sort_by(|a, b| a.name.cmp(&b.name));
     plan.secrets.sort_by(|a, b| a.name.cmp(&b.name));
     if findings.problems.is_empty() {
-        plan.migrations.iter().try_for_each(valid)?;
+        plan.migrations.iter().try_for_each(validate_migration)?;
     }
     Ok(plan)
 }
@@ -128,7 +128,7 @@ fn spec(settings: &ImportSettings, places: &[ServerLocation; 2]) -> Value {
 
 /// Lists the mailboxes in the MailMigration, each with a Secret of its own: a node learns the passwords of those that it
 /// syncs, and of no other. False where they are too many.
-fn listed(
+fn add_listed(
     plan: &mut ImportPlan,
     settings: &ImportSettings,
     limits: ObjectLimits,
@@ -219,9 +219,9 @@ fn in_csvs(
     let used = |column: &&str| *column == "name" || mailboxes.iter().any(|mailbox| !field(mailbox, column).is_empty());
     let columns: Vec<&str> = csv::COLUMNS.into_iter().filter(used).collect();
     let mut header = Zeroizing::new(Vec::new());
-    records::write(&mut header, columns.iter().map(|column| column.as_bytes()));
+    records::write_record(&mut header, columns.iter().map(|column| column.as_bytes()));
     let line = |to: &mut Zeroizing<Vec<u8>>, mailbox: &NamedRow<'_>| {
-        records::write(to, columns.iter().map(|column| field(mailbox, column)));
+        records::write_record(to, columns.iter().map(|column| field(mailbox, column)));
     };
     let lengths: Vec<usize> = mailboxes
         .iter()
@@ -273,12 +273,12 @@ fn in_csvs(
 }
 
 /// What was made is what the API takes.
-fn valid(migration: &MigrationManifest) -> Result<()> {
-    let mut problems = schema_check::problems(&crd::schema::<MailMigration>()?, &migration.object);
+fn validate_migration(migration: &MigrationManifest) -> Result<()> {
+    let mut problems = schema_check::schema_problems(&crd::schema::<MailMigration>()?, &migration.object);
     if problems.is_empty() {
         let typed: MailMigration = serde_json::from_value(migration.object.clone())
             .map_err(|_| Error::internal("the migration that was made can't be read again"))?;
-        problems = validate::problems(&typed.spec);
+        problems = validate::migration_problems(&typed.spec);
     }
     let Some(problem) = problems.into_iter().next() else { return Ok(()) };
     if problem.path.starts_with("spec.mailbox") {

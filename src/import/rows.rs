@@ -228,7 +228,7 @@ impl<'a> RowReader<'a> {
         } else if is_token && !value.iter().all(u8::is_ascii_graphic) {
             self.problem(spot, "is no token: tokens have no spaces and no characters beyond ASCII");
         } else if !is_token {
-            for what in doubts(value) {
+            for what in password_warnings(value) {
                 self.warning(spot, what);
             }
         }
@@ -238,7 +238,7 @@ impl<'a> RowReader<'a> {
 }
 
 /// What about a password is seldom meant. It is kept as it is all the same.
-fn doubts(value: &[u8]) -> Vec<&'static str> {
+fn password_warnings(value: &[u8]) -> Vec<&'static str> {
     let mut doubts = Vec::new();
     let text = std::str::from_utf8(value);
     let (first, last) = match text {
@@ -300,7 +300,7 @@ type AccountKey = (ServerLocation, String);
 
 /// Looks at all rows together: a row that is there twice is left out, two ways for one pair of accounts are a problem.
 /// Rows come back with their places; those without a server were reported before.
-pub(crate) fn compare(
+pub(crate) fn check_duplicates(
     rows: Vec<TableRow>,
     sides: [&SideSettings; 2],
     findings: &mut TableFindings,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::csv::records::{CsvDialect, CsvFault, CsvReader, CsvRecord},
-    local::terminal_text::count,
+    local::terminal_text::format_count,
 };
 
 /// Which kind of list it is.
@@ -51,7 +51,7 @@ pub struct ImportTable {
     pub findings: TableFindings,
 }
 
-const IMAPSYNC: [&str; delimiter_check::IMAPSYNC] = [
+const IMAPSYNC_COLUMNS: [&str; delimiter_check::IMAPSYNC_FIELDS] = [
     "source_host=1",
     "source_username=2",
     "source_password=3",
@@ -100,10 +100,10 @@ pub fn read(text: &[u8], reading: &TableOptions, sides: [&SideSettings; 2]) -> I
     }
     let given = KnownSides { source: sides[0].given(), destination: sides[1].given() };
     let told = told(reading);
-    let width = if imapsync { width.max(IMAPSYNC.len()) } else { width };
+    let width = if imapsync { width.max(IMAPSYNC_COLUMNS.len()) } else { width };
     table.columns = columns::find(headings.as_deref(), width, &told, given, &mut table.findings);
     if table.findings.problems.is_empty() {
-        columns::complete(&table.columns, given, &mut table.findings);
+        columns::check_complete(&table.columns, given, &mut table.findings);
     }
     if !table.findings.problems.is_empty() {
         return table;
@@ -131,26 +131,28 @@ pub fn read(text: &[u8], reading: &TableOptions, sides: [&SideSettings; 2]) -> I
             continue;
         }
         if imapsync {
-            options += u64::from(record.fields.iter().skip(IMAPSYNC.len()).any(|field| !field.trim_ascii().is_empty()));
+            options += u64::from(
+                record.fields.iter().skip(IMAPSYNC_COLUMNS.len()).any(|field| !field.trim_ascii().is_empty()),
+            );
         }
         let row = rows::read(&record, &table.columns, sides, &mut table.findings);
         if let Some(row) = row.as_ref().filter(|_| guessed) {
-            delimiter_check::undivided(row, &table.columns, !has_header, &mut table.findings);
+            delimiter_check::check_undivided(row, &table.columns, !has_header, &mut table.findings);
         }
         rows.extend(row);
     }
-    delimiter_check::moved(&rows, &mut table.findings);
-    delimiter_check::swapped(&rows, &table.columns, &reading.told, &mut table.findings);
+    delimiter_check::check_shifted(&rows, &mut table.findings);
+    delimiter_check::check_swapped(&rows, &table.columns, &reading.told, &mut table.findings);
     if options > 0 {
         table.findings.warning_of_all(format!(
             "there is more behind the sixth field (options for imapsync) on {}: it is not used",
-            count(options, "line")
+            format_count(options, "line")
         ));
     }
     if table.count == 0 {
         table.findings.problem_of_all("there are no rows");
     }
-    table.rows = rows::compare(rows, sides, &mut table.findings);
+    table.rows = rows::check_duplicates(rows, sides, &mut table.findings);
     table
 }
 
@@ -158,7 +160,7 @@ pub fn read(text: &[u8], reading: &TableOptions, sides: [&SideSettings; 2]) -> I
 fn told(reading: &TableOptions) -> Vec<ColumnSetting> {
     let mut told = reading.told.clone();
     if reading.format == TableFormat::Imapsync {
-        let fixed = IMAPSYNC.iter().filter_map(|column| column.parse().ok());
+        let fixed = IMAPSYNC_COLUMNS.iter().filter_map(|column| column.parse().ok());
         told.extend(
             fixed.filter(|column: &ColumnSetting| !reading.told.iter().any(|told| told.meaning == column.meaning)),
         );

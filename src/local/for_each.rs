@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    mailbox_queue::{MailboxQueue, fit},
+    mailbox_queue::{MailboxQueue, fit_to_limits},
     run::RunLimits,
 };
 use crate::{
@@ -32,7 +32,7 @@ pub(crate) enum TaskEvent<'a, T> {
 }
 
 /// Runs `task` for every mailbox and gives what came of each, in the order of the manifests. `show` learns what happens.
-pub(crate) async fn each<T, F>(
+pub(crate) async fn for_each_mailbox<T, F>(
     mailboxes: Vec<Result<SyncSpec>>,
     bounds: &RunLimits,
     task: impl Fn(SyncSpec) -> F,
@@ -45,7 +45,7 @@ where
     let mut waiting = Vec::new();
     let mut ended: Vec<(usize, Result<T>)> = Vec::new();
     for (number, mailbox) in mailboxes.into_iter().enumerate() {
-        let fitted = mailbox.and_then(|mut spec| fit(&mut spec, &bounds.hosts).map(|need| (spec, need)));
+        let fitted = mailbox.and_then(|mut spec| fit_to_limits(&mut spec, &bounds.hosts).map(|need| (spec, need)));
         match fitted {
             Ok((spec, need)) => waiting.push((number, spec, need)),
             Err(error) => {
@@ -110,7 +110,7 @@ mod tests {
             vec![Ok(spec("alice")), Err(Error::configuration("wrong").in_mailbox("bob")), Ok(spec("carol"))];
         let bounds = RunLimits { parallelism: 2, hosts: ServerLimits::new() };
         let mut shown = 0;
-        let outcomes = each(
+        let outcomes = for_each_mailbox(
             mailboxes,
             &bounds,
             |spec| async move {
@@ -145,7 +145,7 @@ mod tests {
                 now.fetch_sub(1, SeqCst);
             }
         };
-        assert_eq!(each(mailboxes.collect(), &bounds, task, |_| {}).await.len(), 6);
+        assert_eq!(for_each_mailbox(mailboxes.collect(), &bounds, task, |_| {}).await.len(), 6);
         assert_eq!(most.load(SeqCst), 2);
     }
 }

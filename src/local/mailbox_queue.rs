@@ -50,7 +50,7 @@ pub(crate) type ResourceNeeds = BTreeMap<SharedResource, usize>;
 ///
 /// # Errors
 /// Configuration when a server allows too few connections for this mailbox to run at all.
-pub(crate) fn fit(spec: &mut SyncSpec, limits: &ServerLimits) -> Result<ResourceNeeds> {
+pub(crate) fn fit_to_limits(spec: &mut SyncSpec, limits: &ServerLimits) -> Result<ResourceNeeds> {
     let address = |side: &crate::imap::Endpoint| side.address().to_lowercase();
     let (source, destination) = (address(&spec.source), address(&spec.destination));
     let sides_on = |host: &str| usize::from(source == host) + usize::from(destination == host);
@@ -90,7 +90,7 @@ pub(crate) struct MailboxQueue {
 
 impl MailboxQueue {
     /// A schedule of at most `slots` mailboxes at once. Each need comes with its caller's number for the mailbox and
-    /// must come from [`fit`] with the same limits: a need above a limit would wait for ever.
+    /// must come from [`fit_to_limits`] with the same limits: a need above a limit would wait for ever.
     #[must_use]
     pub(crate) fn new(
         slots: usize,
@@ -197,14 +197,14 @@ mod tests {
     }
 
     fn needs(specs: &mut [SyncSpec], limits: &ServerLimits) -> Vec<(usize, ResourceNeeds)> {
-        specs.iter_mut().map(|s| fit(s, limits).unwrap()).enumerate().collect()
+        specs.iter_mut().map(|s| fit_to_limits(s, limits).unwrap()).enumerate().collect()
     }
 
     #[test]
     fn a_mailbox_takes_no_more_connections_than_its_servers_allow() {
         let mut alice = spec("alice");
         alice.connections = 4;
-        let need = fit(&mut alice, &limits(&[("old.example:993", 3)])).unwrap();
+        let need = fit_to_limits(&mut alice, &limits(&[("old.example:993", 3)])).unwrap();
         assert_eq!(alice.connections, 3);
         assert_eq!(need[&SharedResource::Connections("old.example:993".into())], 3);
         assert_eq!(need[&SharedResource::Connections("new.example:993".into())], 3);
@@ -215,10 +215,10 @@ mod tests {
         let mut alice = spec("alice");
         alice.connections = 4;
         alice.destination.host = "OLD.example".into();
-        let need = fit(&mut alice, &limits(&[("old.example:993", 5)])).unwrap();
+        let need = fit_to_limits(&mut alice, &limits(&[("old.example:993", 5)])).unwrap();
         assert_eq!(alice.connections, 2);
         assert_eq!(need[&SharedResource::Connections("old.example:993".into())], 4);
-        let error = fit(&mut alice, &limits(&[("old.example:993", 1)])).unwrap_err();
+        let error = fit_to_limits(&mut alice, &limits(&[("old.example:993", 1)])).unwrap_err();
         assert_eq!(error.class, crate::ErrorClass::Configuration);
     }
 

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::secrets::{SecretManifest, SecretSource, SecretStore, variable, visible};
+use super::secrets::{SecretManifest, SecretSource, SecretStore, find_visible, variable};
 use crate::{
     api::{
         API_VERSION, Account, EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxEntry, SecretKeyRef, crd,
@@ -126,7 +126,7 @@ impl ManifestSet {
         let expected = match kind.as_str() {
             "MailMigration" | "MailServer" => API_VERSION,
             "Secret" => "v1",
-            other => return Err(refused(other, origin)),
+            other => return Err(unsupported_kind(other, origin)),
         };
         match text("/apiVersion") {
             Some(version) if version == expected => {}
@@ -150,7 +150,7 @@ impl ManifestSet {
         match kind.as_str() {
             "MailMigration" => {
                 let migration: MailMigration = typed(object, &crd::schema::<MailMigration>()?, &subject, origin)?;
-                origin.problems(&subject, &validate::problems(&migration.spec))?;
+                origin.problems(&subject, &validate::migration_problems(&migration.spec))?;
                 self.migrations.push(migration);
             }
             "MailServer" => {
@@ -159,7 +159,7 @@ impl ManifestSet {
                 self.servers.push(server);
             }
             _ => {
-                origin.problems(&subject, &schema_check::problems(&secret_schema(), &object))?;
+                origin.problems(&subject, &schema_check::schema_problems(&secret_schema(), &object))?;
                 self.secrets.add(SecretManifest::new(namespace, name, &object).map_err(|mut error| {
                     error.what = format!("{} (document {}): {}", origin.file, origin.document.number, error.what);
                     error
@@ -223,8 +223,8 @@ impl ManifestSet {
         now: Timestamp,
     ) -> Result<SyncSpec> {
         let namespace = migration.metadata.namespace.as_deref();
-        let sync = resolve::resolve(migration, entry, |name| self.server_named(namespace, name))?;
-        resolve::sync_spec(&sync, &VisibleSecrets { store: &self.secrets, namespace, row }, now)
+        let sync = resolve::resolve_mailbox(migration, entry, |name| self.server_named(namespace, name))?;
+        resolve::build_sync_spec(&sync, &VisibleSecrets { store: &self.secrets, namespace, row }, now)
     }
 
     fn csv(&self, migration: &MailMigration, reference: &SecretKeyRef) -> Result<Vec<CsvMailbox>> {
@@ -247,7 +247,7 @@ impl ManifestSet {
     fn server_named(&self, namespace: Option<&str>, name: &str) -> Option<&MailServerSpec> {
         let named: Vec<_> =
             self.servers.iter().filter(|server| server.metadata.name.as_deref() == Some(name)).collect();
-        visible(namespace, &named, |server| server.metadata.namespace.as_deref()).map(|server| &server.spec)
+        find_visible(namespace, &named, |server| server.metadata.namespace.as_deref()).map(|server| &server.spec)
     }
 
     /// Every value that a manifest refers to.
@@ -308,7 +308,7 @@ impl<'a> VisibleSecrets<'a> {
 }
 
 fn typed<T: DeserializeOwned>(object: Value, schema: &Value, subject: &str, origin: &ManifestOrigin<'_>) -> Result<T> {
-    origin.problems(subject, &schema_check::problems(schema, &object))?;
+    origin.problems(subject, &schema_check::schema_problems(schema, &object))?;
     serde_json::from_value(object).map_err(|error| origin.error(format!("{subject}: {error}")))
 }
 
@@ -329,7 +329,7 @@ fn secret_schema() -> Value {
 }
 
 /// Why an object of this kind is not taken.
-fn refused(kind: &str, origin: &ManifestOrigin<'_>) -> Error {
+fn unsupported_kind(kind: &str, origin: &ManifestOrigin<'_>) -> Error {
     let (why, advice) = match kind {
         "MailboxSync" => ("MailboxSyncs are made by the operator", "Write a MailMigration"),
         "ConfigMap" => ("a ConfigMap is not used", "Passwords, certificates and CSVs go into a Secret"),
@@ -339,7 +339,7 @@ fn refused(kind: &str, origin: &ManifestOrigin<'_>) -> Error {
         ),
         "List" => ("a List without items", "Write items, or leave the document out"),
         _ => {
-            let meant = schema_check::nearest(kind, ["MailMigration", "MailServer", "Secret"].into_iter());
+            let meant = schema_check::nearest_candidate(kind, ["MailMigration", "MailServer", "Secret"].into_iter());
             let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
             return origin
                 .error(format!("kind `{kind}` has no meaning here{hint}"))

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::run_report::{MailboxEnding, ending, gravity, not_copied};
+use super::run_report::{MailboxEnding, gravity, mailbox_ending, not_copied_count};
 use crate::sync::report::MailboxReport;
 
 /// The exit code of a run that was asked to stop before its end.
-pub(crate) const INTERRUPTED: u8 = 130;
+pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
 /// The exit code of a run that did all it could and has messages that were not copied.
-pub(crate) const NOT_COPIED: u8 = 3;
+pub(crate) const EXIT_NOT_COPIED: u8 = 3;
 
 /// How a run ended.
 #[derive(Debug)]
@@ -26,11 +26,13 @@ impl RunOutcome {
     #[must_use]
     pub(crate) fn exit_code(&self) -> u8 {
         let failed = |e| if let MailboxEnding::Failed(class) = e { Some(class) } else { None };
-        let gravest = self.reports.iter().map(ending).filter_map(failed).min_by_key(|class| gravity(*class));
+        let gravest = self.reports.iter().map(mailbox_ending).filter_map(failed).min_by_key(|class| gravity(*class));
         match gravest {
             Some(class) => class.exit_code(),
-            None if self.reports.iter().any(|report| report.interrupted) => INTERRUPTED,
-            None if self.reports.iter().any(|report| !report.dry_run && not_copied(report) > 0) => NOT_COPIED,
+            None if self.reports.iter().any(|report| report.interrupted) => EXIT_INTERRUPTED,
+            None if self.reports.iter().any(|report| !report.dry_run && not_copied_count(report) > 0) => {
+                EXIT_NOT_COPIED
+            }
             None => 0,
         }
     }

@@ -105,14 +105,18 @@ impl ProgressEstimate {
             EnginePhase::Connecting => "connecting".to_owned(),
             EnginePhase::Planning => "looking at folders".to_owned(),
             EnginePhase::Copying | EnginePhase::Done | EnginePhase::Failed => {
-                format!("{} of {}", terminal_text::bytes(c.bytes_done), terminal_text::bytes(c.bytes_total))
+                format!(
+                    "{} of {}",
+                    terminal_text::format_bytes(c.bytes_done),
+                    terminal_text::format_bytes(c.bytes_total)
+                )
             }
         };
         if self.bytes_per_second > 0 {
-            let _ = write!(line, ", {}/s", terminal_text::bytes(self.bytes_per_second)); // a String takes every write
+            let _ = write!(line, ", {}/s", terminal_text::format_bytes(self.bytes_per_second)); // a String takes every write
         }
         if let Some(seconds) = self.eta_seconds {
-            let _ = write!(line, ", {} left", terminal_text::duration(Duration::from_secs(seconds)));
+            let _ = write!(line, ", {} left", terminal_text::format_duration(Duration::from_secs(seconds)));
         }
         if c.phase >= EnginePhase::Copying {
             let (messages, folders) = ((c.messages_done, c.messages_total), (c.folders_done, c.folders_total));

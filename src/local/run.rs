@@ -10,9 +10,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    mailbox_queue::{MailboxQueue, ResourceNeeds, ServerLimits, fit},
+    mailbox_queue::{MailboxQueue, ResourceNeeds, ServerLimits, fit_to_limits},
     outcome::RunOutcome,
-    run_report::{MailboxEnding, ending},
+    run_report::{MailboxEnding, mailbox_ending},
     state_folder::{CheckpointFile, RecalledCheckpoint, StateFolder},
     view::{RunEvent, RunView},
 };
@@ -204,7 +204,7 @@ impl RunBoard<'_> {
                         .advice("Give each mailbox a name of its own: its checkpoint is kept under it")
                         .in_mailbox(spec.mailbox));
                 }
-                needs.push((number, fit(&mut spec, hosts)?));
+                needs.push((number, fit_to_limits(&mut spec, hosts)?));
                 Ok(spec)
             });
             let entry = match ready {
@@ -259,7 +259,7 @@ impl RunBoard<'_> {
                 ),
             ),
         };
-        progress.enter(if matches!(ending(&report), MailboxEnding::Failed(_)) {
+        progress.enter(if matches!(mailbox_ending(&report), MailboxEnding::Failed(_)) {
             EnginePhase::Failed
         } else {
             EnginePhase::Done
@@ -294,7 +294,7 @@ mod tests {
         error::ErrorClass,
         local::{
             mailbox_queue::ServerLimit,
-            outcome::{INTERRUPTED, NOT_COPIED},
+            outcome::{EXIT_INTERRUPTED, EXIT_NOT_COPIED},
         },
         sync::{report::NotCopiedReport, testing::spec},
     };
@@ -421,7 +421,7 @@ mod tests {
             }
         };
         let (outcome, _) = run_with(mailboxes, &bounds(1), &StopSignal::default(), engine).await;
-        let endings: Vec<_> = outcome.reports.iter().map(|r| (r.mailbox.as_str(), ending(r))).collect();
+        let endings: Vec<_> = outcome.reports.iter().map(|r| (r.mailbox.as_str(), mailbox_ending(r))).collect();
         let expected = [
             ("wrong", MailboxEnding::Failed(ErrorClass::Configuration)),
             ("panics", MailboxEnding::Failed(ErrorClass::Internal)),
@@ -447,8 +447,8 @@ mod tests {
         let interrupted = || MailboxReport { interrupted: true, ..lacking("i", 1) };
         let code = |reports| RunOutcome { reports, took: Duration::ZERO }.exit_code();
         assert_eq!(code(vec![done("a"), lacking("b", 0)]), 0);
-        assert_eq!(code(vec![done("a"), lacking("b", 1)]), NOT_COPIED);
-        assert_eq!(code(vec![lacking("b", 1), interrupted()]), INTERRUPTED);
+        assert_eq!(code(vec![done("a"), lacking("b", 1)]), EXIT_NOT_COPIED);
+        assert_eq!(code(vec![lacking("b", 1), interrupted()]), EXIT_INTERRUPTED);
         let network = || failed(ErrorClass::Network);
         assert_eq!(code(vec![interrupted(), network(), lacking("b", 1)]), ErrorClass::Network.exit_code());
         assert_eq!(code(vec![network(), failed(ErrorClass::Quota)]), ErrorClass::Quota.exit_code());
@@ -513,7 +513,7 @@ mod tests {
         assert_eq!(state.mailbox("a").read().unwrap(), Some(marked("flushed", "a").encode().unwrap()));
         assert_eq!(notes.0, ["started a", "stopping 1", "finished a", "left b"]);
         assert!(outcome.reports.iter().all(|r| r.interrupted));
-        assert_eq!(outcome.exit_code(), INTERRUPTED);
+        assert_eq!(outcome.exit_code(), EXIT_INTERRUPTED);
     }
 
     #[tokio::test]
@@ -538,7 +538,7 @@ mod tests {
             std::future::pending()
         };
         let (outcome, notes) = run_with(specs(&["a", "b"]), &bounds(1), &stop, engine).await;
-        assert_eq!(outcome.exit_code(), INTERRUPTED);
+        assert_eq!(outcome.exit_code(), EXIT_INTERRUPTED);
         assert_eq!(outcome.reports.iter().map(|r| r.mailbox.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(notes, ["started a", "left a", "left b"]);
     }
@@ -552,7 +552,7 @@ mod tests {
         let mut notes = RecordingView::default();
         let outcome =
             run(specs(&["a", "b"]), &state, Arc::new(engine), &bounds(2), &StopSignal::default(), &mut notes).await;
-        let endings: Vec<_> = outcome.reports.iter().map(ending).collect();
+        let endings: Vec<_> = outcome.reports.iter().map(mailbox_ending).collect();
         assert_eq!(endings, [MailboxEnding::Failed(ErrorClass::Internal), MailboxEnding::Done]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use super::terminal_text::{bytes, count, duration, folder_names, printable, table};
+use super::terminal_text::{folder_names, format_bytes, format_count, format_duration, format_table, printable};
 use crate::{
     error::{Error, ErrorClass},
     sync::{
@@ -14,7 +14,7 @@ use crate::{
 /// How a mailbox ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MailboxEnding {
-    /// All is dealt with; [`not_copied`] says what was not copied.
+    /// All is dealt with; [`not_copied_count`] says what was not copied.
     Done,
     /// Asked to stop; the next run goes on.
     Interrupted,
@@ -24,7 +24,7 @@ pub(crate) enum MailboxEnding {
 
 /// How the mailbox of this report ended.
 #[must_use]
-pub(crate) fn ending(report: &MailboxReport) -> MailboxEnding {
+pub(crate) fn mailbox_ending(report: &MailboxReport) -> MailboxEnding {
     match errors(report).map(|e| e.class).min_by_key(|class| gravity(*class)) {
         Some(class) => MailboxEnding::Failed(class),
         None if report.interrupted => MailboxEnding::Interrupted,
@@ -40,7 +40,7 @@ pub(crate) const fn gravity(class: ErrorClass) -> u8 {
 
 /// Messages that were not copied and that nobody accepts; none where nobody looked.
 #[must_use]
-pub(crate) fn not_copied(report: &MailboxReport) -> u64 {
+pub(crate) fn not_copied_count(report: &MailboxReport) -> u64 {
     report.not_copied.as_ref().map_or(0, |not_copied| not_copied.messages)
 }
 
@@ -85,7 +85,7 @@ impl RunTotals {
                 sum.flags_updated += folder.flags_updated;
                 sum.deleted += folder.deleted;
             }
-            sum.not_copied += not_copied(report);
+            sum.not_copied += not_copied_count(report);
             sum.accepted += report.not_copied.iter().flat_map(|n| n.accepted.values()).sum::<u64>();
         }
         sum
@@ -95,7 +95,7 @@ impl RunTotals {
     #[must_use]
     pub(crate) fn sentence(&self, dry_run: bool) -> String {
         let copied = if dry_run { "to copy" } else { "copied" };
-        let mut sentence = format!("{} ({}) {copied}", count(self.copied, "message"), bytes(self.bytes));
+        let mut sentence = format!("{} ({}) {copied}", format_count(self.copied, "message"), format_bytes(self.bytes));
         for (number, what) in [
             (self.adopted, "adopted"),
             (self.accepted, "not copied as accepted"),
@@ -114,7 +114,7 @@ impl RunTotals {
 #[must_use]
 pub(crate) fn line(report: &MailboxReport) -> String {
     let head = head(report);
-    match ending(report) {
+    match mailbox_ending(report) {
         MailboxEnding::Failed(class) => {
             let error = errors(report).find(|e| e.class == class).map(|e| without_mailbox(e).to_string());
             format!("{head}: {}", printable(&error.unwrap_or_default()))
@@ -124,7 +124,7 @@ pub(crate) fn line(report: &MailboxReport) -> String {
 }
 
 fn head(report: &MailboxReport) -> String {
-    let (ended, preposition) = match ending(report) {
+    let (ended, preposition) = match mailbox_ending(report) {
         MailboxEnding::Done => ("done", "in"),
         MailboxEnding::Interrupted => ("interrupted", "after"),
         MailboxEnding::Failed(_) => ("failed", "after"),
@@ -132,9 +132,9 @@ fn head(report: &MailboxReport) -> String {
     let dry = if report.dry_run { " (dry run)" } else { "" };
     let took = match report.duration_ms {
         0 => String::new(), // it never started
-        ms => format!(" {preposition} {}", duration(Duration::from_millis(ms))),
+        ms => format!(" {preposition} {}", format_duration(Duration::from_millis(ms))),
     };
-    let lacks = match (not_copied(report), report.dry_run) {
+    let lacks = match (not_copied_count(report), report.dry_run) {
         (0, _) => String::new(),
         (number, false) => format!(", {number} not copied,"),
         (number, true) => format!(", {number} would not be copied,"),
@@ -185,22 +185,22 @@ pub(crate) fn mailbox(report: &MailboxReport) -> String {
 /// How the whole run ended: counts, sums, and the failures again, since the reports may fill many screens.
 #[must_use]
 pub(crate) fn summary(reports: &[MailboxReport], took: Duration) -> String {
-    let number = |wanted: fn(MailboxEnding) -> bool| reports.iter().filter(|r| wanted(ending(r))).count();
+    let number = |wanted: fn(MailboxEnding) -> bool| reports.iter().filter(|r| wanted(mailbox_ending(r))).count();
     let parts = [
         (number(|e| e == MailboxEnding::Done), "done"),
         (number(|e| matches!(e, MailboxEnding::Failed(_))), "failed"),
         (number(|e| e == MailboxEnding::Interrupted), "interrupted"),
     ];
     let mut parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-    let mailboxes = count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
+    let mailboxes = format_count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
     let (totals, dry_run) = (RunTotals::of(reports), reports.iter().any(|r| r.dry_run));
     if totals.not_copied > 0 {
         let verb = if dry_run { "that would not be copied" } else { "not copied" };
-        parts.push(format!("{} {verb}", count(totals.not_copied, "message")));
+        parts.push(format!("{} {verb}", format_count(totals.not_copied, "message")));
     }
     let (parts, sentence) = (parts.join(", "), totals.sentence(dry_run));
-    let mut text = format!("{mailboxes}: {parts}. {sentence} in {}.\n", duration(took));
-    let lacks = |r: &&MailboxReport| matches!(ending(r), MailboxEnding::Failed(_)) || not_copied(r) > 0;
+    let mut text = format!("{mailboxes}: {parts}. {sentence} in {}.\n", format_duration(took));
+    let lacks = |r: &&MailboxReport| matches!(mailbox_ending(r), MailboxEnding::Failed(_)) || not_copied_count(r) > 0;
     for report in reports.iter().filter(lacks) {
         let _ = writeln!(text, "  {}", line(report));
     }
@@ -219,7 +219,7 @@ fn lacking(report: &MailboxReport) -> Vec<String> {
     let Some(not_copied) = report.not_copied.as_ref() else { return Vec::new() };
     let mut lines = Vec::new();
     if not_copied.messages > 0 {
-        lines.push(format!("{}: {}", count(not_copied.messages, "message"), by_reason(&not_copied.reasons)));
+        lines.push(format!("{}: {}", format_count(not_copied.messages, "message"), by_reason(&not_copied.reasons)));
     }
     if !not_copied.accepted.is_empty() {
         lines.push(format!("accepted (messages.acceptNotCopied): {}", by_reason(&not_copied.accepted)));
@@ -239,7 +239,7 @@ fn lacking(report: &MailboxReport) -> Vec<String> {
 
 /// `UID 17, 41.94 MB, 01-Mar-2024 10:00:00 +0100: what the server said`, as far as it is known.
 fn message(note: &MessageNote) -> String {
-    let size = note.size.map(|size| format!(", {}", bytes(size))).unwrap_or_default();
+    let size = note.size.map(|size| format!(", {}", format_bytes(size))).unwrap_or_default();
     let date = note.date.as_ref().map(|date| format!(", {date}")).unwrap_or_default();
     format!("UID {}{size}{date}: {}", note.uid, note.what)
 }
@@ -263,7 +263,7 @@ fn in_words(reason: &str) -> &str {
 pub(crate) fn folder_left_out(left_out: &LeftOut) -> String {
     let LeftOut { folder, reason, by_rule, messages, .. } = left_out;
     match messages.filter(|messages| *messages > 0 && !by_rule) {
-        Some(messages) => format!("{folder} ({}): {reason}", count(messages, "message")),
+        Some(messages) => format!("{folder} ({}): {reason}", format_count(messages, "message")),
         None => format!("{folder}: {reason}"),
     }
 }
@@ -287,7 +287,7 @@ fn folders(report: &MailboxReport) -> String {
         row.push(state(folder, report));
         row
     }));
-    table(&rows, "  ")
+    format_table(&rows, "  ")
 }
 
 fn state(folder: &FolderReport, report: &MailboxReport) -> String {
@@ -299,7 +299,9 @@ fn state(folder: &FolderReport, report: &MailboxReport) -> String {
     match &folder.error {
         Some(error) => format!("failed: {}", error.class),
         None if folder.unchanged => "unchanged".to_owned(),
-        None if settled < folder.source_messages && ending(report) != MailboxEnding::Done => "unfinished".to_owned(),
+        None if settled < folder.source_messages && mailbox_ending(report) != MailboxEnding::Done => {
+            "unfinished".to_owned()
+        }
         None => "done".to_owned(),
     }
 }

@@ -141,7 +141,7 @@ impl SecretStore {
         }
         let named: Vec<_> = self.manifests.iter().filter(|manifest| manifest.name == secret.name).collect();
         let manifest =
-            visible(namespace, &named, |manifest| manifest.namespace.as_deref()).ok_or(SecretError::Secret)?;
+            find_visible(namespace, &named, |manifest| manifest.namespace.as_deref()).ok_or(SecretError::Secret)?;
         match manifest.values.get(&secret.key) {
             Some(value) => Ok(SecretBox::new(value.expose_secret().into())),
             None => Err(SecretError::Key(manifest.values.keys().cloned().collect())),
@@ -151,7 +151,7 @@ impl SecretStore {
 
 /// Which of several objects of one name an object of `namespace` refers to: the one of the same namespace, else one where
 /// either of the two says nothing about its namespace (as in files that are meant for `kubectl -n`).
-pub(super) fn visible<'a, T>(
+pub(super) fn find_visible<'a, T>(
     namespace: Option<&str>,
     candidates: &[&'a T],
     namespace_of: impl Fn(&T) -> Option<&str>,

@@ -39,7 +39,7 @@ pub struct StateFolder {
 
 /// Where the state of a migration is kept unless the user says otherwise: `.mailferry/NAME` in the current folder.
 #[must_use]
-pub fn default_folder(migration: &str) -> PathBuf {
+pub fn default_state_folder(migration: &str) -> PathBuf {
     Path::new(".mailferry").join(sanitised(migration))
 }
 
@@ -443,7 +443,7 @@ mod tests {
 
         #[test]
         fn the_default_folder_stays_below_its_parent(name in any::<String>()) {
-            let folder = default_folder(&name);
+            let folder = default_state_folder(&name);
             prop_assert!(folder.starts_with(".mailferry"));
             prop_assert!(!folder.components().any(|c| matches!(c, std::path::Component::ParentDir)));
         }

@@ -44,13 +44,13 @@ pub(crate) fn folder_names(source: &str, destination: &str) -> String {
 
 /// `37.00 MB`, in steps of 1000.
 #[must_use]
-pub(crate) fn bytes(count: u64) -> String {
+pub(crate) fn format_bytes(count: u64) -> String {
     DecimalBytes(count).to_string()
 }
 
 /// `0.4s`, `12s`, `3m05s`, `2h07m`: the two largest units.
 #[must_use]
-pub(crate) fn duration(length: Duration) -> String {
+pub(crate) fn format_duration(length: Duration) -> String {
     let seconds = length.as_secs();
     match seconds {
         0..10 => format!("{}.{}s", seconds, length.subsec_millis() / 100),
@@ -62,7 +62,7 @@ pub(crate) fn duration(length: Duration) -> String {
 
 /// `1 message`, `2 messages`.
 #[must_use]
-pub(crate) fn count(number: u64, what: &str) -> String {
+pub(crate) fn format_count(number: u64, what: &str) -> String {
     match (number, what.strip_suffix('x').or_else(|| what.strip_suffix("ch"))) {
         (1, _) => format!("1 {what}"),
         (_, Some(_)) => format!("{number} {what}es"),
@@ -75,7 +75,7 @@ const WIDEST: usize = 60;
 
 /// Lays out rows in columns of equal width; the first and the last column are flush left, numbers between flush right.
 #[must_use]
-pub(crate) fn table(rows: &[Vec<String>], indent: &str) -> String {
+pub(crate) fn format_table(rows: &[Vec<String>], indent: &str) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     // A single very long name must not push every other row off the screen.
     let width = |column: usize| {
@@ -111,21 +111,26 @@ mod tests {
     #[test]
     fn lengths_of_time_show_their_two_largest_units() {
         let shown: Vec<String> = [450, 9_999, 12_000, 185_000, 7_620_000, 360_000_000]
-            .map(|ms| duration(Duration::from_millis(ms)))
+            .map(|ms| format_duration(Duration::from_millis(ms)))
             .to_vec();
         assert_eq!(shown, ["0.4s", "9.9s", "12s", "3m05s", "2h07m", "100h00m"]);
     }
 
     #[test]
     fn counted_words_agree_with_their_number() {
-        let shown = [count(1, "message"), count(0, "message"), count(2, "mailbox"), count(1, "mailbox")];
+        let shown = [
+            format_count(1, "message"),
+            format_count(0, "message"),
+            format_count(2, "mailbox"),
+            format_count(1, "mailbox"),
+        ];
         assert_eq!(shown, ["1 message", "0 messages", "2 mailboxes", "1 mailbox"]);
     }
 
     #[test]
     fn columns_stay_aligned_with_wide_characters() {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-        let text = table(&[row(["folder", "now", "state"]), row(["日本", "12", "done"])], "  ");
+        let text = format_table(&[row(["folder", "now", "state"]), row(["日本", "12", "done"])], "  ");
         assert_eq!(text, "  folder  now  state\n  日本     12  done\n");
     }
 }

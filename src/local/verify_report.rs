@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::terminal_text::{count, duration, folder_names, printable, table};
+use super::terminal_text::{folder_names, format_count, format_duration, format_table, printable};
 use crate::{
     error::{Error, ErrorClass},
     local::run_report::gravity,
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The exit code of a verification that found differences, and no error.
-pub(crate) const DIFFERS: u8 = 1;
+pub(crate) const EXIT_DIFFERS: u8 = 1;
 
 /// How a verification ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(crate) fn exit_code(verdicts: &[VerifyVerdict]) -> u8 {
     let failed = verdicts.iter().filter_map(|v| if let VerifyVerdict::Failed(class) = v { Some(*class) } else { None });
     match failed.min_by_key(|class| gravity(*class)) {
         Some(class) => class.exit_code(),
-        None if verdicts.contains(&VerifyVerdict::Differs) => DIFFERS,
+        None if verdicts.contains(&VerifyVerdict::Differs) => EXIT_DIFFERS,
         None => 0,
     }
 }
@@ -71,11 +71,11 @@ pub(crate) fn line(report: &VerifyReport, strictness: VerifyStrictness) -> Strin
         VerifyVerdict::Identical => {
             let rewritten = sum(|f| f.only_rewritten);
             let but = if rewritten > 0 {
-                format!(", but for {} that the destination rewrote", count(rewritten, "message"))
+                format!(", but for {} that the destination rewrote", format_count(rewritten, "message"))
             } else {
                 String::new()
             };
-            format!("identical: {} in {}{but}", count(all, "message"), count(folders, "folder"))
+            format!("identical: {} in {}{but}", format_count(all, "message"), format_count(folders, "folder"))
         }
         VerifyVerdict::Differs => {
             let parts = [
@@ -88,7 +88,7 @@ pub(crate) fn line(report: &VerifyReport, strictness: VerifyStrictness) -> Strin
             let parts: Vec<String> =
                 parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
             let what = if parts.is_empty() { "folders or subscriptions".to_owned() } else { parts.join(", ") };
-            format!("differs: {what}, of {} in {}", count(all, "message"), count(folders, "folder"))
+            format!("differs: {what}, of {} in {}", format_count(all, "message"), format_count(folders, "folder"))
         }
     };
     format!("{}: {}", printable(&report.mailbox), printable(&said))
@@ -99,7 +99,7 @@ pub(crate) fn line(report: &VerifyReport, strictness: VerifyStrictness) -> Strin
 pub(crate) fn mailbox(report: &VerifyReport, strictness: VerifyStrictness) -> String {
     let took = match report.duration_ms {
         0 => String::new(), // it never started
-        ms => format!(" (in {})", duration(Duration::from_millis(ms))),
+        ms => format!(" (in {})", format_duration(Duration::from_millis(ms))),
     };
     let mut text = format!("{}{took}\n", line(report, strictness));
     if !report.folders.is_empty() {
@@ -118,7 +118,7 @@ pub(crate) fn mailbox(report: &VerifyReport, strictness: VerifyStrictness) -> St
     section("Messages left out by a rule", report.folders.iter().flat_map(rules).collect());
     section("Folders left out", report.left_out.iter().map(|l| format!("{}: {}", l.folder, l.reason)).collect());
     let only_there = report.only_at_destination.iter().map(|(folder, messages)| match messages {
-        Some(messages) => format!("{folder}: {}", count(u64::from(*messages), "message")),
+        Some(messages) => format!("{folder}: {}", format_count(u64::from(*messages), "message")),
         None => folder.clone(),
     });
     section("Folders that only the destination has", only_there.collect());
@@ -139,8 +139,8 @@ pub(crate) fn summary(reports: &[VerifyReport], strictness: VerifyStrictness, to
         (number(|v| matches!(v, VerifyVerdict::Failed(_))), "not verified"),
     ];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-    let mailboxes = count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
-    let mut text = format!("{mailboxes}: {} in {}.\n", parts.join(", "), duration(took));
+    let mailboxes = format_count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
+    let mut text = format!("{mailboxes}: {} in {}.\n", parts.join(", "), format_duration(took));
     for (report, _) in reports.iter().zip(&verdicts).filter(|(_, verdict)| **verdict != VerifyVerdict::Identical) {
         let _ = writeln!(text, "  {}", line(report, strictness)); // a String takes every write
     }
@@ -172,7 +172,7 @@ fn folders(report: &VerifyReport) -> String {
         });
         row
     }));
-    table(&rows, "  ")
+    format_table(&rows, "  ")
 }
 
 /// The single messages of a folder. New mail at the destination is listed only where it counts.

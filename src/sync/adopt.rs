@@ -6,7 +6,7 @@ use super::{
     checkpoint::FolderState,
     connection_pair::ConnectionPair,
     copy::CopyMemory,
-    copy_search::{CopySearch, DestinationSnapshot, FoundCopy, apart},
+    copy_search::{CopySearch, DestinationSnapshot, FoundCopy, min_look_interval},
     job::{FolderSyncContext, FolderSyncJob},
     scan::{FolderScan, ScannedMessage, scan_set},
     uid_map::CopyOrigin,
@@ -29,7 +29,7 @@ pub(crate) enum FolderStartMode {
 
 /// How a folder's work begins.
 #[must_use]
-pub(crate) fn start(
+pub(crate) fn choose_start_mode(
     state: Option<&FolderState>,
     in_doubt: bool,
     source_validity: u32,
@@ -51,7 +51,7 @@ pub(crate) fn start(
 }
 
 /// Finds what may be at the destination already.
-pub(crate) async fn settle_doubt(
+pub(crate) async fn find_existing_copies(
     job: &FolderSyncJob,
     (begin, known): (FolderStartMode, Option<&FolderState>),
     scan: &FolderScan,
@@ -87,7 +87,7 @@ pub(crate) async fn settle_doubt(
         && job.was_empty
         && destination.exists == 0
         && destination.uid_next == Some(look.uid_next)
-        && look.at.elapsed() >= apart(pair.destination.round_trip(), work)
+        && look.at.elapsed() >= min_look_interval(pair.destination.round_trip(), work)
     {
         return Ok(Vec::new());
     }
@@ -98,7 +98,7 @@ pub(crate) async fn settle_doubt(
 }
 
 /// Messages that were found at the destination are copied as far as the checkpoint is concerned.
-pub(crate) fn take_found(state: &mut FolderState, scan: &FolderScan, found: &[FoundCopy]) {
+pub(crate) fn record_found_copies(state: &mut FolderState, scan: &FolderScan, found: &[FoundCopy]) {
     state.set_aside.remove(&found.iter().map(|f| f.source).collect());
     let unknown = state.map.unknown();
     let resolved: Vec<(u32, u32)> =
@@ -117,7 +117,7 @@ pub(crate) fn take_found(state: &mut FolderState, scan: &FolderScan, found: &[Fo
 }
 
 /// Finds the UIDs of copies that the destination did not tell (no UIDPLUS): flags and deletions need them.
-pub(crate) async fn resolve_unknown(
+pub(crate) async fn resolve_unknown_uids(
     shared: &FolderSyncContext,
     job: &FolderSyncJob,
     scan: &FolderScan,
@@ -153,14 +153,14 @@ mod tests {
 
     #[test]
     fn a_changed_uidvalidity_on_either_side_means_that_nothing_is_known() {
-        assert_eq!(start(Some(&state()), false, 1, 2), FolderStartMode::Delta);
-        assert_eq!(start(Some(&state()), false, 9, 2), FolderStartMode::Match);
-        assert_eq!(start(Some(&state()), true, 1, 9), FolderStartMode::Match);
-        assert_eq!(start(None, true, 1, 2), FolderStartMode::Match);
+        assert_eq!(choose_start_mode(Some(&state()), false, 1, 2), FolderStartMode::Delta);
+        assert_eq!(choose_start_mode(Some(&state()), false, 9, 2), FolderStartMode::Match);
+        assert_eq!(choose_start_mode(Some(&state()), true, 1, 9), FolderStartMode::Match);
+        assert_eq!(choose_start_mode(None, true, 1, 2), FolderStartMode::Match);
     }
 
     #[test]
     fn an_append_in_doubt_means_a_look_at_the_tail() {
-        assert_eq!(start(Some(&state()), true, 1, 2), FolderStartMode::Tail);
+        assert_eq!(choose_start_mode(Some(&state()), true, 1, 2), FolderStartMode::Tail);
     }
 }

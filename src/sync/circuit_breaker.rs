@@ -16,13 +16,13 @@ use super::{connection_pair::ConnectionPair, progress::SyncProgress, spec::Retry
 use crate::error::{Error, ErrorClass, ErrorRemedy, GiveUpScope, Result, Side};
 
 /// So many refusals in a row, without an OK between, mean that the server may be unwell.
-const IN_A_ROW: u32 = 5;
+const REFUSALS_TO_OPEN: u32 = 5;
 /// ... and so many, once an ordinary message passed beside such refusals.
-const IN_A_ROW_WELL: u32 = 50;
+const REFUSALS_TO_REOPEN: u32 = 50;
 /// A look as soon as what is under way is answered.
-const AT_ONCE: Duration = Duration::from_millis(100);
+const PROMPT_PROBE_DELAY: Duration = Duration::from_millis(100);
 /// A server that is waited for is kept connected by a NOOP this often.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The breakers of both accounts.
 #[derive(Debug)]
@@ -149,11 +149,11 @@ impl BreakerState {
     ) -> RefusalConsequence {
         self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
         let most = match weight {
-            RefusalWeight::Among(unlikely) => unlikely.max(IN_A_ROW),
-            _ => IN_A_ROW,
+            RefusalWeight::Among(unlikely) => unlikely.max(REFUSALS_TO_OPEN),
+            _ => REFUSALS_TO_OPEN,
         };
-        let in_a_row = self.refused_in_a_row >= if self.was_well { IN_A_ROW_WELL.max(most) } else { most };
-        let passing = is_passing(error);
+        let in_a_row = self.refused_in_a_row >= if self.was_well { REFUSALS_TO_REOPEN.max(most) } else { most };
+        let passing = is_transient(error);
         let opens = match weight {
             RefusalWeight::Usual | RefusalWeight::Among(_) => passing || in_a_row,
             RefusalWeight::Counted => in_a_row,
@@ -184,7 +184,7 @@ impl BreakerState {
                 let usual = matches!(weight, RefusalWeight::Usual | RefusalWeight::Among(_));
                 let at_once = self.was_well && waits == 0 && usual && !passing;
                 let step = || retry.waits.unwell.get(waits).or(retry.waits.unwell.last()).copied().unwrap_or_default();
-                let wait = error.stated_wait.unwrap_or_else(|| if at_once { AT_ONCE } else { step() });
+                let wait = error.stated_wait.unwrap_or_else(|| if at_once { PROMPT_PROBE_DELAY } else { step() });
                 let since = open.as_ref().map_or(now, |open| open.since);
                 *open = Some(OpenPeriod { since, until: now + wait, waits, error: error.clone() });
             }
@@ -244,7 +244,7 @@ impl CircuitBreaker {
     #[must_use]
     pub(crate) fn is_open_without_reason(&self) -> bool {
         let state = self.state();
-        state.open.as_ref().is_some_and(|open| !is_passing(&open.error) && open.error.stated_wait.is_none())
+        state.open.as_ref().is_some_and(|open| !is_transient(&open.error) && open.error.stated_wait.is_none())
     }
 
     /// True when something was accepted after `since`.
@@ -314,7 +314,7 @@ impl CircuitBreaker {
             let changed = self.changed.notified();
             match self.due()? {
                 // A server that may be well is asked for other things meanwhile.
-                Some((_, error)) if !is_passing(&error) && error.stated_wait.is_none() => return Ok(()),
+                Some((_, error)) if !is_transient(&error) && error.stated_wait.is_none() => return Ok(()),
                 Some((until, error)) => {
                     self.rest(pair.as_deref_mut(), (until, &error), changed, progress, stop).await?;
                 }
@@ -332,7 +332,7 @@ impl CircuitBreaker {
         let left = open.until.saturating_duration_since(now);
         let waited = state.waited + now.saturating_duration_since(open.since);
         if waited + left > self.retry.patience {
-            return Err(out_of_patience(&open.error, left));
+            return Err(out_of_patience_error(&open.error, left));
         }
         Ok((!left.is_zero()).then(|| (open.until, open.error.clone())))
     }
@@ -344,7 +344,7 @@ impl CircuitBreaker {
         let mut state = self.state();
         let Some(open) = &state.open else { return Ok(BreakerStep::Free) };
         if state.probing {
-            return Ok(BreakerStep::Wait(Instant::now() + KEEP_ALIVE, open.error.clone()));
+            return Ok(BreakerStep::Wait(Instant::now() + KEEP_ALIVE_INTERVAL, open.error.clone()));
         }
         state.probing = true;
         Ok(BreakerStep::Probe)
@@ -362,7 +362,7 @@ impl CircuitBreaker {
         {
             let _waiting = progress.wait(error.to_string(), until.saturating_duration_since(began));
             tokio::select! {
-                () = tokio::time::sleep_until(until.min(began + KEEP_ALIVE)) => {}
+                () = tokio::time::sleep_until(until.min(began + KEEP_ALIVE_INTERVAL)) => {}
                 () = changed => {}
                 () = stop.cancelled() => {}
             }
@@ -378,12 +378,12 @@ impl CircuitBreaker {
 
 /// True when the refusal says itself that it passes.
 #[must_use]
-pub(crate) fn is_passing(error: &Error) -> bool {
+pub(crate) fn is_transient(error: &Error) -> bool {
     matches!(error.class, ErrorClass::Throttled | ErrorClass::Network)
 }
 
 /// The error of a run that waits no longer.
-pub(crate) fn out_of_patience(error: &Error, left: Duration) -> Error {
+pub(crate) fn out_of_patience_error(error: &Error, left: Duration) -> Error {
     let mut error = error.clone();
     if error.stated_wait.is_some() {
         let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
@@ -393,12 +393,12 @@ pub(crate) fn out_of_patience(error: &Error, left: Duration) -> Error {
             error = error.advice(format!("The server asks to be left alone until {at:.0}; run again after that"));
         }
     }
-    Error { finality: GiveUpScope::Mailbox, ..unwell(error) }
+    Error { finality: GiveUpScope::Mailbox, ..unwell_server_error(error) }
 }
 
 /// A refusal whose text nobody knows, given by a server that takes nothing else either, is the server's own trouble.
 #[must_use]
-pub(crate) fn unwell(mut error: Error) -> Error {
+pub(crate) fn unwell_server_error(mut error: Error) -> Error {
     if matches!(error.class, ErrorClass::MessageRejected | ErrorClass::Protocol) {
         error.class = ErrorClass::Network;
         error.what = format!("the server is unwell: {}", error.what);
@@ -492,9 +492,9 @@ mod tests {
     #[test]
     fn the_end_of_patience_says_when_to_come_back_only_where_the_server_did() {
         let asked = Error { stated_wait: Some(Duration::from_hours(1)), ..refusal(ErrorClass::Throttled) };
-        let error = out_of_patience(&asked, Duration::from_hours(1));
+        let error = out_of_patience_error(&asked, Duration::from_hours(1));
         assert!(error.retry_at > Some(Timestamp::now()) && error.finality == GiveUpScope::Mailbox);
-        let error = out_of_patience(&refusal(ErrorClass::MessageRejected), Duration::from_mins(2));
+        let error = out_of_patience_error(&refusal(ErrorClass::MessageRejected), Duration::from_mins(2));
         assert_eq!((error.class, error.retry_at), (ErrorClass::Network, None));
     }
 }

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::{
     failure_bisect::FailureBisector,
-    fetch_facts::{facts_of, hashes, message_ids, scan_with_ids},
+    fetch_facts::{fetch_hashes, fetch_message_ids, identity_facts, scan_with_ids},
     identity::{CompareGroup, ContentHash, IdentityFacts, MessageId, match_folder, match_tail},
-    limits::{LONGEST_COMMIT, LOOKS_APART, LOOKS_APART_ROUND_TRIPS, SLOWEST_COMMIT},
+    limits::{LONGEST_COMMIT, MIN_LOOK_INTERVAL, MIN_LOOK_ROUND_TRIPS, SLOWEST_COMMIT_BYTES_PER_SECOND},
     scan::{FolderScan, ScannedMessage},
 };
 use crate::{
@@ -50,10 +50,10 @@ pub(crate) struct FoundCopy {
 
 /// How far two looks must be apart. What is in doubt was sent in UID order: the largest of the first messages may take
 /// its time to be committed.
-pub(crate) fn apart(round_trip: Duration, work: &[ScannedMessage]) -> Duration {
+pub(crate) fn min_look_interval(round_trip: Duration, work: &[ScannedMessage]) -> Duration {
     let largest = work.iter().take(HEADROOM).map(|m| u64::from(m.size)).max().unwrap_or(0);
-    let commit = Duration::from_secs(largest / SLOWEST_COMMIT).min(LONGEST_COMMIT);
-    LOOKS_APART.max(round_trip * LOOKS_APART_ROUND_TRIPS).max(commit)
+    let commit = Duration::from_secs(largest / SLOWEST_COMMIT_BYTES_PER_SECOND).min(LONGEST_COMMIT);
+    MIN_LOOK_INTERVAL.max(round_trip * MIN_LOOK_ROUND_TRIPS).max(commit)
 }
 
 /// One folder's doubt: `work` may be partly at the destination, at UID `from` or above, but not at a UID in `known`.
@@ -85,7 +85,7 @@ impl CopySearch<'_> {
         destination: &mut Session,
         trouble: &mut FailureBisector,
     ) -> Result<Vec<FoundCopy>> {
-        let wait = apart(destination.round_trip(), self.work);
+        let wait = min_look_interval(destination.round_trip(), self.work);
         let mut unmatched: Vec<ScannedMessage> = self.work.to_vec();
         let mut strangers: Vec<IdentityFacts> = Vec::new();
         let mut flags: HashMap<u32, Vec<String>> = HashMap::new();
@@ -103,21 +103,21 @@ impl CopySearch<'_> {
             let agreed_before = before.is_some_and(|b| now.duration_since(b.at) >= wait && uid_next <= b.uid_next);
             from = from.max(uid_next);
             for message in &new {
-                flags.insert(message.uid, sendable(&scan, message));
+                flags.insert(message.uid, sendable_flags(&scan, message));
             }
             let mut matched = Vec::new();
             if !new.is_empty() && !unmatched.is_empty() {
-                let new_facts: Vec<IdentityFacts> = new.iter().map(|m| facts_of(m, &new_ids)).collect();
+                let new_facts: Vec<IdentityFacts> = new.iter().map(|m| identity_facts(m, &new_ids)).collect();
                 matched = if self.by_content {
                     self.by_content(source, destination, &unmatched, &new_facts, &mut source_hashes, trouble).await?
                 } else {
                     if ids.is_none() {
-                        ids = Some(message_ids(source, &unmatched.iter().map(|m| m.uid).collect()).await?);
+                        ids = Some(fetch_message_ids(source, &unmatched.iter().map(|m| m.uid).collect()).await?);
                     }
                     strangers.extend(new_facts);
                     let known_ids = ids.get_or_insert_default();
-                    let facts: Vec<IdentityFacts> = unmatched.iter().map(|m| facts_of(m, known_ids)).collect();
-                    by_facts(source, destination, &facts, &strangers, trouble).await?
+                    let facts: Vec<IdentityFacts> = unmatched.iter().map(|m| identity_facts(m, known_ids)).collect();
+                    match_by_facts(source, destination, &facts, &strangers, trouble).await?
                 };
             }
             let quiet = matched.is_empty();
@@ -127,7 +127,7 @@ impl CopySearch<'_> {
                 strangers.retain(|f| f.uid != destination_uid);
                 let there = flags.get(&destination_uid).map_or(&[][..], Vec::as_slice);
                 let missing_flags =
-                    sendable(self.scan, &message).into_iter().filter(|flag| !there.contains(flag)).collect();
+                    sendable_flags(self.scan, &message).into_iter().filter(|flag| !there.contains(flag)).collect();
                 found.push(FoundCopy { source: source_uid, destination: destination_uid, missing_flags });
             }
             let agreed_now = quiet && before.is_some_and(|b| now.duration_since(b.at) >= wait) && self.before != before;
@@ -156,14 +156,15 @@ impl CopySearch<'_> {
             .iter()
             .enumerate()
             .filter(|(at, m)| {
-                let facts = facts_of(m, &HashMap::new());
+                let facts = identity_facts(m, &HashMap::new());
                 *at < new.len() + HEADROOM || new.iter().any(|n| n.size == facts.size || n.epoch == facts.epoch)
             })
             .map(|(_, m)| m.uid)
             .collect();
         let missing: UidSet = candidates.iter().filter(|uid| !source_hashes.contains_key(uid)).collect();
-        source_hashes.extend(hashes(source, &missing, trouble).await?);
-        let tail: Vec<_> = all_hashes(destination, &new.iter().map(|f| f.uid).collect()).await?.into_iter().collect();
+        source_hashes.extend(fetch_hashes(source, &missing, trouble).await?);
+        let tail: Vec<_> =
+            fetch_all_hashes(destination, &new.iter().map(|f| f.uid).collect()).await?.into_iter().collect();
         let (certain, uncertain): (Vec<_>, Vec<_>) = candidates
             .iter()
             .filter_map(|uid| source_hashes.get(&uid).map(|hash| (uid, *hash)))
@@ -177,9 +178,9 @@ impl CopySearch<'_> {
 
 /// Hashes of everything that is asked for at the destination: a body that is there and cannot be read must not count as
 /// another, or its copy would be sent again.
-async fn all_hashes(destination: &mut Session, uids: &UidSet) -> Result<BTreeMap<u32, ContentHash>> {
+async fn fetch_all_hashes(destination: &mut Session, uids: &UidSet) -> Result<BTreeMap<u32, ContentHash>> {
     let mut trouble = FailureBisector::default();
-    let found = hashes(destination, uids, &mut trouble).await?;
+    let found = fetch_hashes(destination, uids, &mut trouble).await?;
     match uids.iter().find(|uid| trouble.unreadable(*uid)) {
         Some(uid) => {
             let what = format!("message {uid} cannot be read, so nobody knows whether it is a copy");
@@ -190,7 +191,7 @@ async fn all_hashes(destination: &mut Session, uids: &UidSet) -> Result<BTreeMap
 }
 
 /// A whole folder: Message-ID, instant and size; bodies where these do not settle it.
-async fn by_facts(
+async fn match_by_facts(
     source: &mut Session,
     destination: &mut Session,
     ours: &[IdentityFacts],
@@ -200,8 +201,8 @@ async fn by_facts(
     let matching = match_folder(ours, theirs);
     let mut pairs = matching.settled;
     let all = |side: fn(&CompareGroup) -> &Vec<u32>| matching.compare.iter().flat_map(side).copied().collect();
-    let ours = hashes(source, &all(|g| &g.source), trouble).await?;
-    let theirs = all_hashes(destination, &all(|g| &g.destination)).await?;
+    let ours = fetch_hashes(source, &all(|g| &g.source), trouble).await?;
+    let theirs = fetch_all_hashes(destination, &all(|g| &g.destination)).await?;
     let pick = |from: &BTreeMap<u32, ContentHash>, uids: &[u32]| -> Vec<(u32, ContentHash)> {
         uids.iter().filter_map(|uid| from.get(uid).map(|hash| (*uid, *hash))).collect()
     };
@@ -211,7 +212,7 @@ async fn by_facts(
     Ok(pairs)
 }
 
-fn sendable(scan: &FolderScan, message: &ScannedMessage) -> Vec<String> {
+fn sendable_flags(scan: &FolderScan, message: &ScannedMessage) -> Vec<String> {
     scan.flags(message).iter().filter_map(|flag| flag.sendable().map(str::to_owned)).collect()
 }
 
@@ -231,9 +232,9 @@ mod tests {
                 ..FetchResponse::default()
             });
             scan.finish();
-            apart(Duration::from_millis(10), &scan.messages)
+            min_look_interval(Duration::from_millis(10), &scan.messages)
         };
-        assert_eq!(of(1 << 20), LOOKS_APART);
+        assert_eq!(of(1 << 20), MIN_LOOK_INTERVAL);
         assert_eq!(of(500 << 20), Duration::from_secs(10));
         assert_eq!(of(u64::MAX), LONGEST_COMMIT);
     }

@@ -37,7 +37,7 @@ pub(crate) struct VanishedCopies {
 /// # Errors
 /// The doubt, for the report, when the answers contradict each other or too much vanished at once: then nothing may be
 /// deleted.
-pub(crate) fn deletions(state: &FolderState, now: &SourceSnapshot) -> Result<VanishedCopies, String> {
+pub(crate) fn decide_deletions(state: &FolderState, now: &SourceSnapshot) -> Result<VanishedCopies, String> {
     let copied = state.map.copied();
     let vanished = copied.difference(now.all);
     if vanished.is_empty() {
@@ -97,44 +97,44 @@ mod tests {
         state.map.push(11, Some(201), CopyOrigin::Adopted);
         state.map.push(12, None, CopyOrigin::Appended);
         state.map.push(13, Some(202), CopyOrigin::Appended);
-        let vanished = deletions(&state, &now(&uids(3, 10))).unwrap();
+        let vanished = decide_deletions(&state, &now(&uids(3, 10))).unwrap();
         assert_eq!(vanished.delete.to_string(), "1:2,13");
         assert_eq!(vanished.keep.to_string(), "11:12");
     }
 
     #[test]
     fn skipped_and_uncopied_messages_are_never_candidates() {
-        assert_eq!(deletions(&state(10), &now(&uids(1, 50))), Ok(VanishedCopies::default()));
+        assert_eq!(decide_deletions(&state(10), &now(&uids(1, 50))), Ok(VanishedCopies::default()));
     }
 
     #[test]
     fn an_implausible_share_is_a_doubt() {
-        assert_eq!(deletions(&state(1000), &now(&uids(301, 1000))).unwrap().delete, uids(1, 300));
-        let doubt = deletions(&state(1000), &now(&uids(302, 1000))).unwrap_err();
+        assert_eq!(decide_deletions(&state(1000), &now(&uids(301, 1000))).unwrap().delete, uids(1, 300));
+        let doubt = decide_deletions(&state(1000), &now(&uids(302, 1000))).unwrap_err();
         assert!(doubt.contains("301 of 1000") && doubt.contains("nothing was deleted"), "{doubt}");
-        assert_eq!(deletions(&state(30), &now(&uids(21, 30))).unwrap().delete, uids(1, 20));
-        deletions(&state(30), &now(&uids(22, 30))).unwrap_err();
+        assert_eq!(decide_deletions(&state(30), &now(&uids(21, 30))).unwrap().delete, uids(1, 20));
+        decide_deletions(&state(30), &now(&uids(22, 30))).unwrap_err();
     }
 
     #[test]
     fn an_empty_source_is_a_doubt_unless_the_folder_was_small() {
-        assert_eq!(deletions(&state(20), &now(&UidSet::new())).unwrap().delete, uids(1, 20));
-        assert!(deletions(&state(21), &now(&UidSet::new())).unwrap_err().contains("empty"));
+        assert_eq!(decide_deletions(&state(20), &now(&UidSet::new())).unwrap().delete, uids(1, 20));
+        assert!(decide_deletions(&state(21), &now(&UidSet::new())).unwrap_err().contains("empty"));
     }
 
     #[test]
     fn contradictions_are_doubts() {
         let all = uids(2, 10);
         let fine = now(&all);
-        assert!(deletions(&state(10), &fine).is_ok());
+        assert!(decide_deletions(&state(10), &fine).is_ok());
         for broken in [
             SourceSnapshot { uid_validity: 8, ..fine },
             SourceSnapshot { messages: 10, ..fine },
             SourceSnapshot { uid_next: Some(10), ..fine },
         ] {
-            deletions(&state(10), &broken).unwrap_err();
+            decide_deletions(&state(10), &broken).unwrap_err();
         }
-        assert!(deletions(&state(10), &SourceSnapshot { uid_next: Some(11), ..fine }).is_ok());
+        assert!(decide_deletions(&state(10), &SourceSnapshot { uid_next: Some(11), ..fine }).is_ok());
     }
 
     proptest! {
@@ -145,7 +145,7 @@ mod tests {
             let mut state = state(length);
             state.map.push_runs([UidRun { source: length + 1, destination: Some(1), length: adopted, origin: CopyOrigin::Adopted }]);
             let all = uids(1, 220).difference(&gone.iter().copied().collect());
-            if let Ok(vanished) = deletions(&state, &now(&all)) {
+            if let Ok(vanished) = decide_deletions(&state, &now(&all)) {
                 prop_assert!(vanished.delete.intersection(&all).is_empty());
                 prop_assert!(vanished.delete.iter().all(|uid| uid <= length));
                 prop_assert_eq!(vanished.delete.union(&vanished.keep), state.map.copied().difference(&all));

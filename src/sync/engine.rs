@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     checkpoint::{Checkpoint, fingerprint},
     checkpoint_store::CheckpointStore,
-    circuit_breaker::{AccountBreakers, RefusalWeight, out_of_patience},
+    circuit_breaker::{AccountBreakers, RefusalWeight, out_of_patience_error},
     connection_pair::ConnectionPair,
     copy::{CopyMemory, ExclusiveAppend},
     folder_sync::sync_folder,
@@ -29,7 +29,7 @@ use super::{
     report::{FolderReport, MailboxReport, NotCopiedReport},
     set_aside::SetAsideReason,
     spec::{RetryPolicy, SyncSpec},
-    views::look_at_views,
+    views::count_view_messages,
 };
 use crate::{
     error::{Error, ErrorClass, ErrorRemedy, GiveUpScope, Result},
@@ -38,9 +38,9 @@ use crate::{
 
 /// This many lost connections in a row may narrow down what the source fails on before they count as the server's own
 /// trouble.
-const MAX_BARREN: u32 = 40;
+const MAX_FRUITLESS_RECONNECTS: u32 = 40;
 /// Connections that are made anew because of what a message does to them follow one another no faster than this.
-const LOGIN_PACE: Duration = Duration::from_secs(1);
+const MIN_LOGIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a sync needs from whoever runs it.
 pub struct SyncContext {
@@ -98,14 +98,14 @@ async fn run(
     let mut spare = JoinSet::new();
     let (pair, prepared) = loop {
         context.progress.enter(EnginePhase::Connecting);
-        match begin(spec, &line, &ledger, context, report, &mut spare).await {
+        match connect_and_prepare(spec, &line, &ledger, context, report, &mut spare).await {
             Ok(Some(ready)) => break ready,
             Ok(None) => return Ok(SyncEnd::Stopped),
             Err(error) => match line.wait(error, &mut backoff, &context.stop).await {
                 Ok(WaitOutcome::Out) => report.reconnects += 1,
                 Ok(WaitOutcome::Stopped) => return Ok(SyncEnd::Stopped),
                 Err(error) => {
-                    tell_as_known(spec, &ledger, report);
+                    report_known_not_copied(spec, &ledger, report);
                     return Err(error);
                 }
             },
@@ -115,22 +115,22 @@ async fn run(
     if copied.is_ok()
         && !context.stop.is_cancelled()
         && report.gravest().is_none()
-        && let Err(error) = look_at_views(spec, &ledger, &context.progress, report).await
+        && let Err(error) = count_view_messages(spec, &ledger, &context.progress, report).await
     {
         tracing::info!(error = %error, "views could not be looked at");
         report.note(format!("whether messages of views are in other folders could not be found out: {}", error.what));
     }
-    tell_not_copied(spec, &ledger, report);
+    report_not_copied(spec, &ledger, report);
     copied?;
     let unfinished = report.folders.iter().any(|f| !f.complete);
     if !unfinished && !spec.dry_run && report.gravest().is_none() {
-        forget_told(&ledger).await?;
+        clear_reported_differences(&ledger).await?;
     }
     Ok(if context.stop.is_cancelled() && unfinished { SyncEnd::Stopped } else { SyncEnd::Complete })
 }
 
 /// Tells of each folder what stands as not copied, whichever run found out.
-fn tell_not_copied(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mut MailboxReport) {
+fn report_not_copied(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mut MailboxReport) {
     for folder in &mut report.folders {
         if spec.dry_run && !folder.unchanged {
             continue; // it told what it foretells
@@ -157,9 +157,9 @@ fn tell_not_copied(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mut Mailbo
 }
 
 /// Tells what stood as not copied when somebody looked last: nobody could look now.
-fn tell_as_known(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mut MailboxReport) {
+fn report_known_not_copied(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mut MailboxReport) {
     if !report.folders.is_empty() {
-        return tell_not_copied(spec, ledger, report);
+        return report_not_copied(spec, ledger, report);
     }
     let mut known = NotCopiedReport::default();
     ledger.read(|checkpoint| {
@@ -180,7 +180,7 @@ fn tell_as_known(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mut MailboxR
 }
 
 /// This run told all differences, so that the next one need not.
-async fn forget_told(ledger: &LiveCheckpoint) -> Result<()> {
+async fn clear_reported_differences(ledger: &LiveCheckpoint) -> Result<()> {
     let told = ledger.read(|checkpoint| checkpoint.folders.values().any(|state| !state.differences.0.is_empty()));
     if !told {
         return Ok(());
@@ -196,7 +196,7 @@ async fn forget_told(ledger: &LiveCheckpoint) -> Result<()> {
 /// Further pairs of connections on their way.
 type SparePairs = JoinSet<Result<ConnectionPair>>;
 
-async fn begin(
+async fn connect_and_prepare(
     spec: &SyncSpec,
     line: &Arc<PairConnector>,
     ledger: &LiveCheckpoint,
@@ -292,7 +292,7 @@ impl PairConnector {
         }
         if let Some(wait) = error.stated_wait {
             if wait > self.retry.patience {
-                return Err(out_of_patience(&error, wait));
+                return Err(out_of_patience_error(&error, wait));
             }
             delay = delay.max(wait);
         }
@@ -381,11 +381,11 @@ async fn copy_folders(
     }
 
     let mut workers = JoinSet::new();
-    workers.spawn(work(Arc::clone(&floor), pair));
+    workers.spawn(sync_queued_folders(Arc::clone(&floor), pair));
     loop {
         tokio::select! {
             Some(connected) = spare.join_next() => match connected {
-                Ok(Ok(pair)) => drop(workers.spawn(work(Arc::clone(&floor), pair))),
+                Ok(Ok(pair)) => drop(workers.spawn(sync_queued_folders(Arc::clone(&floor), pair))),
                 // A server that refuses a further connection only makes the others do its work.
                 Ok(Err(error)) => tracing::info!(error = %error, "no further pair of connections"),
                 Err(error) => tracing::info!(error = %error, "no further pair of connections"),
@@ -426,11 +426,11 @@ async fn copy_folders(
 }
 
 /// One pair of connections, folder after folder.
-async fn work(floor: Arc<FolderSyncPool>, pair: ConnectionPair) {
+async fn sync_queued_folders(floor: Arc<FolderSyncPool>, pair: ConnectionPair) {
     let mut pair = Some(pair);
     while !floor.shared.stop.is_cancelled() {
         let Some(job) = floor.next_job() else { break };
-        let (report, left) = one_folder(&floor, job.clone(), pair.take()).await;
+        let (report, left) = sync_folder_with_retries(&floor, job.clone(), pair.take()).await;
         floor.put(&job, report);
         SyncProgress::add(&floor.shared.progress.folders_done, 1);
         pair = left;
@@ -441,7 +441,7 @@ async fn work(floor: Arc<FolderSyncPool>, pair: ConnectionPair) {
 }
 
 /// One folder, reconnecting as often as it makes sense. Gives back the pair of connections if it can be used again.
-async fn one_folder(
+async fn sync_folder_with_retries(
     floor: &FolderSyncPool,
     mut job: FolderSyncJob,
     mut pair: Option<ConnectionPair>,
@@ -492,13 +492,13 @@ async fn one_folder(
         if refused && error.class == ErrorClass::Protocol {
             // The server is there and said what it does not take: no back-off, but not too many logins.
             tracing::info!(error = %error, "connecting anew after a refused message");
-            tokio::time::sleep_until(connected_at + LOGIN_PACE).await;
+            tokio::time::sleep_until(connected_at + MIN_LOGIN_INTERVAL).await;
             floor.reconnects.fetch_add(1, Relaxed);
             backoff = floor.line.backoff();
             continue;
         }
         // To find out what the source fails on is progress too, but not for ever.
-        if moved || (before.1 != memory.steps() && barren <= MAX_BARREN) {
+        if moved || (before.1 != memory.steps() && barren <= MAX_FRUITLESS_RECONNECTS) {
             backoff = floor.line.backoff();
         }
         match floor.line.wait(error, &mut backoff, &floor.shared.stop).await {

@@ -19,7 +19,7 @@ use crate::{
 
 /// Facts as identity compares them.
 #[must_use]
-pub(crate) fn facts_of(message: &ScannedMessage, ids: &HashMap<u32, MessageId>) -> IdentityFacts {
+pub(crate) fn identity_facts(message: &ScannedMessage, ids: &HashMap<u32, MessageId>) -> IdentityFacts {
     IdentityFacts {
         uid: message.uid,
         message_id: ids.get(&message.uid).copied(),
@@ -45,7 +45,7 @@ pub(crate) async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(F
     let line = session
         .wait(tag, |data| {
             if let UntaggedResponse::Fetch(fetch) = data {
-                note_id(&mut ids, fetch.uid, &fetch.sections);
+                record_message_id(&mut ids, fetch.uid, &fetch.sections);
                 scan.take(fetch);
             }
         })
@@ -64,7 +64,7 @@ pub(crate) async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(F
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub(crate) async fn message_ids(session: &mut Session, uids: &UidSet) -> Result<HashMap<u32, MessageId>> {
+pub(crate) async fn fetch_message_ids(session: &mut Session, uids: &UidSet) -> Result<HashMap<u32, MessageId>> {
     let mut ids = HashMap::new();
     let tags: Vec<Tag> = uids
         .chunks(MAX_SET_BYTES)
@@ -73,7 +73,7 @@ pub(crate) async fn message_ids(session: &mut Session, uids: &UidSet) -> Result<
     let lines = session
         .wait_all(&tags, |data| {
             if let UntaggedResponse::Fetch(fetch) = data {
-                note_id(&mut ids, fetch.uid, &fetch.sections);
+                record_message_id(&mut ids, fetch.uid, &fetch.sections);
             }
         })
         .await?;
@@ -83,7 +83,7 @@ pub(crate) async fn message_ids(session: &mut Session, uids: &UidSet) -> Result<
     }
 }
 
-fn note_id(ids: &mut HashMap<u32, MessageId>, uid: Option<u32>, sections: &[(String, Option<bytes::Bytes>)]) {
+fn record_message_id(ids: &mut HashMap<u32, MessageId>, uid: Option<u32>, sections: &[(String, Option<bytes::Bytes>)]) {
     let header = sections.iter().find(|(name, _)| name.starts_with("HEADER")).and_then(|(_, body)| body.as_ref());
     if let (Some(uid), Some(id)) = (uid, header.and_then(|h| MessageId::in_header(h))) {
         ids.insert(uid, id);
@@ -94,7 +94,7 @@ fn note_id(ids: &mut HashMap<u32, MessageId>, uid: Option<u32>, sections: &[(Str
 ///
 /// # Errors
 /// When the connection ends or the server is busy.
-pub(crate) async fn hashes(
+pub(crate) async fn fetch_hashes(
     session: &mut Session,
     uids: &UidSet,
     trouble: &mut FailureBisector,
@@ -190,7 +190,7 @@ impl UidSearch {
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub(crate) async fn all_uids(session: &mut Session) -> Result<UidSet> {
+pub(crate) async fn search_all_uids(session: &mut Session) -> Result<UidSet> {
     let mut all = UidSearch::default();
     let tag = UidSearch::ask(session);
     let line = session.wait(tag, |data| all.take(&data)).await?;
@@ -205,7 +205,7 @@ pub(crate) async fn all_uids(session: &mut Session) -> Result<UidSet> {
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub(crate) async fn still_there(session: &mut Session, uids: &UidSet) -> Result<UidSet> {
+pub(crate) async fn search_present_uids(session: &mut Session, uids: &UidSet) -> Result<UidSet> {
     // As in a scan: what was expunged may be listed until the view is brought up to date.
     session.run("NOOP").await?;
     let mut there = UidSearch::default();

@@ -16,7 +16,7 @@ pub(crate) struct MessageFacts {
 /// The rule that leaves a message out, as it is counted in the report; none when the message is to be copied.
 /// What is not known is never a reason to leave a message out.
 #[must_use]
-pub(crate) fn left_out(rules: &MessageFilter, facts: MessageFacts) -> Option<&'static str> {
+pub(crate) fn excluding_rule(rules: &MessageFilter, facts: MessageFacts) -> Option<&'static str> {
     let date = |wanted: Option<i64>, broken: fn(i64, i64) -> bool| {
         wanted.zip(facts.date_epoch).is_some_and(|(limit, date)| broken(date, limit))
     };
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn without_rules_everything_is_copied() {
         let deleted = MessageFacts { deleted: true, ..facts(0, i64::MIN) };
-        assert_eq!(left_out(&MessageFilter::default(), deleted), None);
+        assert_eq!(excluding_rule(&MessageFilter::default(), deleted), None);
     }
 
     #[test]
@@ -61,13 +61,13 @@ mod tests {
             min_size: Some(10),
             skip_deleted: true,
         };
-        assert_eq!(left_out(&rules, facts(10, 100)), None);
-        assert_eq!(left_out(&rules, facts(20, 199)), None);
-        assert_eq!(left_out(&rules, facts(10, 99)), Some("older than since"));
-        assert_eq!(left_out(&rules, facts(10, 200)), Some("not before before"));
-        assert_eq!(left_out(&rules, facts(21, 100)), Some("larger than maxSize"));
-        assert_eq!(left_out(&rules, facts(9, 100)), Some("smaller than minSize"));
-        assert_eq!(left_out(&rules, MessageFacts { deleted: true, ..facts(10, 100) }), Some("deleted"));
+        assert_eq!(excluding_rule(&rules, facts(10, 100)), None);
+        assert_eq!(excluding_rule(&rules, facts(20, 199)), None);
+        assert_eq!(excluding_rule(&rules, facts(10, 99)), Some("older than since"));
+        assert_eq!(excluding_rule(&rules, facts(10, 200)), Some("not before before"));
+        assert_eq!(excluding_rule(&rules, facts(21, 100)), Some("larger than maxSize"));
+        assert_eq!(excluding_rule(&rules, facts(9, 100)), Some("smaller than minSize"));
+        assert_eq!(excluding_rule(&rules, MessageFacts { deleted: true, ..facts(10, 100) }), Some("deleted"));
     }
 
     #[test]
@@ -79,6 +79,6 @@ mod tests {
             min_size: Some(10),
             skip_deleted: false,
         };
-        assert_eq!(left_out(&rules, MessageFacts::default()), None);
+        assert_eq!(excluding_rule(&rules, MessageFacts::default()), None);
     }
 }

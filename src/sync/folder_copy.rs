@@ -9,19 +9,19 @@ use tokio::{
 };
 
 use super::{
-    adopt::{FolderStartMode, settle_doubt, take_found},
+    adopt::{FolderStartMode, find_existing_copies, record_found_copies},
     checkpoint::{Checkpoint, FolderState},
-    circuit_breaker::{BreakerAdmission, KEEP_ALIVE, unwell},
+    circuit_breaker::{BreakerAdmission, KEEP_ALIVE_INTERVAL, unwell_server_error},
     connection_pair::ConnectionPair,
-    copy::{CopyContext, CopyMemory, PassOptions, PendingKeywords, SendMode, copy, has_odd_date},
-    fetch_facts::still_there,
+    copy::{CopyContext, CopyMemory, PassOptions, PendingKeywords, SendMode, has_odd_date, run_copy_pass},
+    fetch_facts::search_present_uids,
     job::{FolderSyncContext, FolderSyncJob, SyncEnd},
     report::FolderReport,
     scan::ScannedMessage,
     set_aside::{SetAsideGroup, SetAsideReason},
     spec::FlagHandling,
-    store_flags::{add_keyword, add_missing},
-    suspects::{DIFFERENT, RefusalEvidence, RefusalJudgement, SuspectMessage},
+    store_flags::{add_keyword, add_missing_flags},
+    suspects::{MANY_REFUSED, RefusalEvidence, RefusalJudgement, SuspectMessage},
 };
 use crate::{
     error::{Error, ErrorClass, ErrorRemedy, GiveUpScope, Result, Side},
@@ -171,7 +171,7 @@ impl<'a> FolderCopy<'a> {
         }
         self.judge_source(work.len());
         // In this order, as where one appends alone: else a probe would wait for one who waits for the probe.
-        let _reading = read_lock(shared, self.pair).await?;
+        let _reading = lock_shared(shared, self.pair).await?;
         let (to, from) = self.admit().await?;
         if matches!(to, BreakerAdmission::Stopped) || matches!(from, BreakerAdmission::Stopped) {
             return Ok(SyncEnd::Stopped);
@@ -188,7 +188,7 @@ impl<'a> FolderCopy<'a> {
     /// Messages that find out whether the server is well again: one where it said that it is not; where nobody knows whether
     /// messages are to blame, some from all over the folder, others each time.
     fn probes(&mut self, control: Option<ScannedMessage>, work: &[ScannedMessage]) -> Vec<ScannedMessage> {
-        let count = if self.shared.breakers.destination.is_open_without_reason() { DIFFERENT } else { 1 };
+        let count = if self.shared.breakers.destination.is_open_without_reason() { MANY_REFUSED } else { 1 };
         let mut chosen: BTreeMap<u32, ScannedMessage> = control.into_iter().map(|m| (m.uid, m)).collect();
         if count > 1 {
             // Half of them of those that were kept back, the largest first.
@@ -213,7 +213,7 @@ impl<'a> FolderCopy<'a> {
     /// A source that for a while delivered none of the few messages that are left may be well all the same.
     fn judge_source(&self, left: usize) {
         let source = &self.shared.breakers.source;
-        if left < DIFFERENT && source.is_open_without_word(self.shared.spec.retry.waits.without_control) {
+        if left < MANY_REFUSED && source.is_open_without_word(self.shared.spec.retry.waits.without_control) {
             source.reset();
         }
     }
@@ -234,7 +234,8 @@ impl<'a> FolderCopy<'a> {
         let evidence = RefusalEvidence {
             is_passing,
             accepted,
-            many: suspects.refused_many() || self.shared.breakers.destination.refused_in_a_row() as usize >= DIFFERENT,
+            many: suspects.refused_many()
+                || self.shared.breakers.destination.refused_in_a_row() as usize >= MANY_REFUSED,
             for_long: suspects.refused_for(self.shared.spec.retry.waits.without_control),
             left,
             earlier_runs: self.shared.ledger.read(runs).unwrap_or(0),
@@ -249,7 +250,7 @@ impl<'a> FolderCopy<'a> {
             RefusalJudgement::Unwell => {
                 let error = suspects.last_error().cloned();
                 let error = error.unwrap_or_else(|| Error::network("the server takes no message"));
-                Err(self.note_unwell(unwell(error)))
+                Err(self.note_unwell(unwell_server_error(error)))
             }
         }
     }
@@ -294,14 +295,17 @@ impl<'a> FolderCopy<'a> {
         if work.is_empty() {
             return Ok(SyncEnd::Complete);
         }
-        let outcome = copy(&self.context, how, work, bodies, self.pair, self.memory, self.report).await?;
+        let outcome = run_copy_pass(&self.context, how, work, bodies, self.pair, self.memory, self.report).await?;
         if outcome.stopped {
             return Ok(SyncEnd::Stopped);
         }
         self.set_aside_too_large()?;
         let missing: UidSet = outcome.missing.iter().copied().collect();
-        let there =
-            if missing.is_empty() { missing.clone() } else { still_there(&mut self.pair.source, &missing).await? };
+        let there = if missing.is_empty() {
+            missing.clone()
+        } else {
+            search_present_uids(&mut self.pair.source, &missing).await?
+        };
         if !how.probe {
             // While a server is unwell, what it does not deliver proves nothing.
             for uid in there.iter().chain(outcome.failed) {
@@ -366,7 +370,7 @@ impl<'a> FolderCopy<'a> {
                 continue;
             }
             let quiet = shared.quiet.want();
-            let alone = write_lock(shared, self.pair).await?;
+            let alone = lock_exclusive(shared, self.pair).await?;
             let ended = self.chunk(&left).await?;
             drop((alone, quiet));
             if ended == SyncEnd::Stopped {
@@ -454,7 +458,7 @@ impl<'a> FolderCopy<'a> {
             self.look().await?;
             let work: Vec<ScannedMessage> = work.into_iter().filter(|m| self.is_suspect(m)).collect();
             let quiet = shared.quiet.want();
-            let alone = write_lock(shared, self.pair).await?;
+            let alone = lock_exclusive(shared, self.pair).await?;
             let ended = if self.is_any_open() {
                 let largest = work.iter().map(|m| m.size).max().unwrap_or(0);
                 self.control_passes(largest, Some(first)).await?
@@ -488,7 +492,7 @@ impl<'a> FolderCopy<'a> {
         let until = Instant::now() + pause;
         let _waiting = self.shared.progress.wait(why.to_owned(), pause);
         while Instant::now() < until {
-            let step = (Instant::now() + KEEP_ALIVE).min(until);
+            let step = (Instant::now() + KEEP_ALIVE_INTERVAL).min(until);
             tokio::select! {
                 () = tokio::time::sleep_until(step) => {}
                 () = self.shared.stop.cancelled() => return Ok(SyncEnd::Stopped),
@@ -513,11 +517,12 @@ impl<'a> FolderCopy<'a> {
         let how = (FolderStartMode::Tail, Some(&state));
         // What was seen before the refusal tells nothing of it.
         let job = FolderSyncJob { look: None, ..self.job.clone() };
-        let found = settle_doubt(&job, how, scan, &work, selected, self.pair, self.memory).await?;
+        let found = find_existing_copies(&job, how, scan, &work, selected, self.pair, self.memory).await?;
         if self.shared.spec.flag_policy == FlagHandling::SourceWins {
-            self.report.flags_updated += add_missing(&mut self.pair.destination, selected, &found, self.report).await?;
+            self.report.flags_updated +=
+                add_missing_flags(&mut self.pair.destination, selected, &found, self.report).await?;
         }
-        ledger.folder(raw, |state| take_found(state, scan, &found))?;
+        ledger.folder(raw, |state| record_found_copies(state, scan, &found))?;
         for f in &found {
             if !self.memory.suspects.contains(f.source) {
                 continue; // a copy whose UID was not known
@@ -638,9 +643,9 @@ impl<'a> FolderCopy<'a> {
 }
 
 /// Waits until no other connection appends alone.
-async fn read_lock<'s>(shared: &'s FolderSyncContext, pair: &mut ConnectionPair) -> Result<RwLockReadGuard<'s, ()>> {
+async fn lock_shared<'s>(shared: &'s FolderSyncContext, pair: &mut ConnectionPair) -> Result<RwLockReadGuard<'s, ()>> {
     loop {
-        match tokio::time::timeout(KEEP_ALIVE, shared.quiet.lock.read()).await {
+        match tokio::time::timeout(KEEP_ALIVE_INTERVAL, shared.quiet.lock.read()).await {
             Ok(guard) => return Ok(guard),
             Err(_) => pair.keep_alive(None).await?,
         }
@@ -648,9 +653,12 @@ async fn read_lock<'s>(shared: &'s FolderSyncContext, pair: &mut ConnectionPair)
 }
 
 /// Waits until no other connection appends.
-async fn write_lock<'s>(shared: &'s FolderSyncContext, pair: &mut ConnectionPair) -> Result<RwLockWriteGuard<'s, ()>> {
+async fn lock_exclusive<'s>(
+    shared: &'s FolderSyncContext,
+    pair: &mut ConnectionPair,
+) -> Result<RwLockWriteGuard<'s, ()>> {
     loop {
-        match tokio::time::timeout(KEEP_ALIVE, shared.quiet.lock.write()).await {
+        match tokio::time::timeout(KEEP_ALIVE_INTERVAL, shared.quiet.lock.write()).await {
             Ok(guard) => return Ok(guard),
             Err(_) => pair.keep_alive(None).await?,
         }

@@ -51,7 +51,7 @@ pub(crate) struct PlannedFolder {
 /// Plans all folders. `frozen` is the checkpoint's mapping: those folders stay where they are, and no other folder gets
 /// their names.
 #[must_use]
-pub(crate) fn plan(
+pub(crate) fn plan_folders(
     source: &SideFolders,
     destination: &SideFolders,
     rules: &FolderMappingRules,

@@ -4,24 +4,24 @@
 use std::time::Duration;
 
 use super::{
-    adopt::{FolderStartMode, resolve_unknown, settle_doubt, start, take_found},
+    adopt::{FolderStartMode, choose_start_mode, find_existing_copies, record_found_copies, resolve_unknown_uids},
     checkpoint::FolderState,
     connection_pair::ConnectionPair,
     copy::{CopyContext, CopyMemory},
-    copy_search::{FoundCopy, apart},
-    fetch_facts::{all_uids, still_there},
-    filter::{MessageFacts, left_out},
+    copy_search::{FoundCopy, min_look_interval},
+    fetch_facts::{search_all_uids, search_present_uids},
+    filter::{MessageFacts, excluding_rule},
     folder_copy::FolderCopy,
     job::{FolderSyncContext, FolderSyncJob, SyncEnd},
     mirror_deletions::mirror_deletions,
-    open_folder::{OpenedSource, may_come_whole, open_destination, open_source},
+    open_folder::{OpenedSource, may_fetch_whole, open_destination, open_source},
     progress::SyncProgress,
-    read_back::read_back,
+    read_back::compare_copies,
     report::{FolderReport, MAX_LISTED},
     scan::{FolderScan, ScannedMessage, scan_set},
     set_aside::{RetryFacts, SetAside, SetAsideGroup, SetAsideReason},
     spec::{DeletionHandling, FlagHandling},
-    store_flags::{add_missing, follow},
+    store_flags::{add_missing_flags, store_flag_changes},
     suspects::EarlierTries,
 };
 use crate::{
@@ -79,13 +79,13 @@ pub(crate) async fn sync_folder(
     let newly_adopted = adopted.difference(&unknown).len();
     if shared.spec.dry_run {
         report.adopted += newly_adopted;
-        foretell(shared, opened, work, &adopted, report);
+        report_dry_run(shared, opened, work, &adopted, report);
         return Ok(SyncEnd::Complete);
     }
 
     // Before the checkpoint says that the source's flags are there: what breaks off here is found and done again.
     if shared.spec.flag_policy == FlagHandling::SourceWins {
-        report.flags_updated += add_missing(&mut pair.destination, &opened.destination, &found, report).await?;
+        report.flags_updated += add_missing_flags(&mut pair.destination, &opened.destination, &found, report).await?;
     }
     if work.first {
         for message in work.messages.iter().filter(|m| work.due.contains(m.uid)) {
@@ -94,7 +94,7 @@ pub(crate) async fn sync_folder(
     }
     record_start(shared, job, &mut opened, &mut work, &found, memory.suspects.doubt_from);
     if work.first {
-        tell_untold(shared, job, report)?;
+        report_earlier_differences(shared, job, report)?;
     }
     report.adopted += newly_adopted;
     SyncProgress::add(&shared.progress.messages_done, adopted.len());
@@ -119,7 +119,7 @@ async fn open_both(
     let kept = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
     let state = kept.clone().filter(|state| !state.reduced);
     // Only once: what ends the connection may be one message.
-    let whole = may_come_whole(shared, job, state.as_ref()) && !std::mem::replace(&mut memory.came_whole, true);
+    let whole = may_fetch_whole(shared, job, state.as_ref()) && !std::mem::replace(&mut memory.came_whole, true);
     let ConnectionPair { source, destination } = pair;
     // The source is listed meanwhile: with many messages that takes as long as the wait.
     let look_and_open = async {
@@ -139,13 +139,13 @@ async fn open_both(
                 .advice("Give the destination's user the right to write to it"),
         ));
     }
-    let begin = start(state.as_ref(), job.in_doubt, source.selected.uid_validity, destination.uid_validity);
+    let begin = choose_start_mode(state.as_ref(), job.in_doubt, source.selected.uid_validity, destination.uid_validity);
     if begin == FolderStartMode::Match && source.all.is_some() {
         // The listing promised another UIDVALIDITY: what was asked for on that promise is of no use.
         source = open_source(shared, job, &mut pair.source, None, false).await?;
     }
     let known = state.filter(|_| begin != FolderStartMode::Match);
-    let set_aside = carried(kept.as_ref(), &source.selected, destination.uid_validity);
+    let set_aside = carried_set_aside(kept.as_ref(), &source.selected, destination.uid_validity);
     Ok(Some(OpenedFolder { source, destination, begin, known, set_aside }))
 }
 
@@ -164,7 +164,7 @@ async fn compare(
     let done = copied.union(&set_aside.uids().difference(&due));
     if source.all.is_none() && source.scan.messages.len() < source.selected.exists as usize {
         // Fewer were listed than there are: which are missing?
-        source.all = Some(all_uids(&mut pair.source).await?.union(&source.scan.uids()));
+        source.all = Some(search_all_uids(&mut pair.source).await?.union(&source.scan.uids()));
     }
     let held = source.all.take().unwrap_or_else(|| source.scan.uids());
     report.source_messages = held.len();
@@ -183,12 +183,12 @@ async fn compare(
     let mut new_aside: Vec<SetAsideGroup> = Vec::new();
     let unlisted = wanted.difference(&source.scan.uids());
     if !unlisted.is_empty() {
-        let there = still_there(&mut pair.source, &unlisted).await?;
+        let there = search_present_uids(&mut pair.source, &unlisted).await?;
         let why = "the source counts it but tells nothing of it; every run tries it";
         let reason = SetAsideReason::Unreadable;
         new_aside.push(SetAsideGroup::without_refusal(reason, ErrorClass::Protocol, why, facts, there));
     }
-    let (messages, too_large) = choose(shared, facts.destination.append_limit, &source.scan, &wanted, report);
+    let (messages, too_large) = select_work(shared, facts.destination.append_limit, &source.scan, &wanted, report);
     let why = "it is larger than the destination says that it takes (APPENDLIMIT)";
     let reason = SetAsideReason::TooLarge;
     new_aside.push(SetAsideGroup::without_refusal(reason, ErrorClass::MessageRejected, why, facts, too_large));
@@ -211,7 +211,7 @@ async fn adopt(
 ) -> Result<Vec<FoundCopy>> {
     let OpenedFolder { source, destination, begin, known, .. } = opened;
     let how = (*begin, known.as_ref());
-    let found = settle_doubt(job, how, &source.scan, &work.messages, destination, pair, memory).await?;
+    let found = find_existing_copies(job, how, &source.scan, &work.messages, destination, pair, memory).await?;
     if *begin != FolderStartMode::Delta {
         // What was refused was looked for, too.
         for f in &found {
@@ -250,7 +250,7 @@ async fn copy_work(
     let finished = UidSet::default();
     let copying = FolderCopy { shared, job, context, pair, memory: &mut *memory, report: &mut *report, work, finished };
     let copied = copying.run(bodies).await;
-    note_facts(shared, job, scan, report);
+    report_message_facts(shared, job, scan, report);
     let ended = copied?;
     if ended == SyncEnd::Stopped {
         // What was refused may have been stored all the same.
@@ -270,17 +270,17 @@ async fn close(
 ) -> Result<()> {
     let OpenedFolder { source, destination, begin, .. } = opened;
     let raw = &job.source_raw;
-    resolve_unknown(shared, job, &source.scan, pair, memory).await?;
-    read_back(pair, &source.scan, std::mem::take(&mut memory.read_back), report).await?;
+    resolve_unknown_uids(shared, job, &source.scan, pair, memory).await?;
+    compare_copies(pair, &source.scan, std::mem::take(&mut memory.read_back), report).await?;
     if shared.spec.flag_policy == FlagHandling::SourceWins && *begin != FolderStartMode::Match {
         report.flags_updated +=
-            follow(&shared.ledger, raw, &source.news, destination, &mut pair.destination, report).await?;
+            store_flag_changes(&shared.ledger, raw, &source.news, destination, &mut pair.destination, report).await?;
     }
     if shared.spec.delete_policy == DeletionHandling::Mirror && *begin != FolderStartMode::Match {
         report.deleted +=
             mirror_deletions(&shared.ledger, raw, &source.selected, held, &mut pair.destination, report).await?;
     }
-    finish(shared, job, &source.selected, report)
+    record_finish(shared, job, &source.selected, report)
 }
 
 /// An empty destination folder need not be searched if it is still empty long enough after it was listed: so it is opened
@@ -298,13 +298,13 @@ async fn wait_for_look(
         return SyncEnd::Complete;
     }
     tokio::select! {
-        () = tokio::time::sleep_until(look.at + apart(round_trip, &[])) => SyncEnd::Complete,
+        () = tokio::time::sleep_until(look.at + min_look_interval(round_trip, &[])) => SyncEnd::Complete,
         () = shared.stop.cancelled() => SyncEnd::Stopped,
     }
 }
 
 /// Which of the wanted messages are copied: what rules leave out and what the destination cannot take is told.
-fn choose(
+fn select_work(
     shared: &FolderSyncContext,
     append_limit: Option<u64>,
     scan: &FolderScan,
@@ -318,7 +318,7 @@ fn choose(
             date_epoch: message.date().map(|d| d.epoch),
             deleted: scan.flags(message).contains(&Flag::Deleted),
         };
-        if let Some(rule) = left_out(&shared.spec.messages, facts) {
+        if let Some(rule) = excluding_rule(&shared.spec.messages, facts) {
             *report.left_out.entry(rule.to_owned()).or_default() += 1;
             continue;
         }
@@ -332,7 +332,7 @@ fn choose(
 }
 
 /// What earlier runs set aside, as far as it still counts: the folder on both sides is the one that it was.
-fn carried(state: Option<&FolderState>, source: &SelectedFolder, destination_validity: u32) -> SetAside {
+fn carried_set_aside(state: Option<&FolderState>, source: &SelectedFolder, destination_validity: u32) -> SetAside {
     let same = |state: &&FolderState| {
         state.source_uid_validity == source.uid_validity && state.destination_uid_validity == destination_validity
     };
@@ -351,7 +351,7 @@ fn try_again(memory: &mut CopyMemory, set_aside: &SetAside, message: &ScannedMes
 }
 
 /// Tells after a dry run what would be copied, and what would not, as far as that is known.
-fn foretell(
+fn report_dry_run(
     shared: &FolderSyncContext,
     opened: OpenedFolder,
     work: FolderWork,
@@ -375,7 +375,7 @@ fn foretell(
 }
 
 /// Remembers size and date of what was set aside, for the report.
-fn note_facts(shared: &FolderSyncContext, job: &FolderSyncJob, scan: &FolderScan, report: &mut FolderReport) {
+fn report_message_facts(shared: &FolderSyncContext, job: &FolderSyncJob, scan: &FolderScan, report: &mut FolderReport) {
     let read = |state: &FolderState| state.set_aside.uids();
     let uids = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).map(read)).unwrap_or_default();
     for message in scan.messages.iter().filter(|m| uids.contains(m.uid)).take(MAX_LISTED) {
@@ -384,7 +384,11 @@ fn note_facts(shared: &FolderSyncContext, job: &FolderSyncJob, scan: &FolderScan
 }
 
 /// Differences that no run which ended has told are told by this one.
-fn tell_untold(shared: &FolderSyncContext, job: &FolderSyncJob, report: &mut FolderReport) -> Result<()> {
+fn report_earlier_differences(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    report: &mut FolderReport,
+) -> Result<()> {
     let untold = shared.ledger.folder(&job.source_raw, |state| state.differences.clone())?;
     for (kind, difference) in &untold.0 {
         *report.differences.entry(kind.clone()).or_default() += difference.count;
@@ -417,7 +421,7 @@ fn record_start(
                 ..FolderState::default()
             };
         }
-        take_found(state, &source.scan, found);
+        record_found_copies(state, &source.scan, found);
         state.set_aside = set_aside;
         if work.first {
             state.set_aside.pass_by(&work.due);
@@ -439,7 +443,7 @@ fn record_start(
 }
 
 /// The folder is done: nothing is in doubt, and what the source said is remembered.
-fn finish(
+fn record_finish(
     shared: &FolderSyncContext,
     job: &FolderSyncJob,
     selected: &SelectedFolder,

@@ -33,12 +33,12 @@ pub(crate) const SLOW_COMMIT: Duration = Duration::from_millis(500);
 /// the bytes are sent.
 pub(crate) const LARGE_WITHOUT_LIMIT: u64 = 25 << 20;
 /// What is in doubt is sent again only after two looks at least this far apart agree.
-pub(crate) const LOOKS_APART: Duration = Duration::from_secs(2);
+pub(crate) const MIN_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// ... and at least as long as a server needs that commits this many bytes per second, for a large message.
-pub(crate) const SLOWEST_COMMIT: u64 = 50 << 20;
+pub(crate) const SLOWEST_COMMIT_BYTES_PER_SECOND: u64 = 50 << 20;
 /// ... of at most this long: a size is only what a server says, and no server takes messages that need longer.
 pub(crate) const LONGEST_COMMIT: Duration = Duration::from_secs(20);
 /// ... and at least this many round trips.
-pub(crate) const LOOKS_APART_ROUND_TRIPS: u32 = 4;
+pub(crate) const MIN_LOOK_ROUND_TRIPS: u32 = 4;
 /// A checkpoint is saved at most this often while messages are copied.
 pub(crate) const SAVE_EVERY: Duration = Duration::from_millis(500);

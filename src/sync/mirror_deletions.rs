@@ -1,7 +1,7 @@
 //! Mirrors deletions: only what we appended ourselves, only by UID EXPUNGE, only when nothing speaks against it.
 
 use super::{
-    deletion_plan::{SourceSnapshot, deletions},
+    deletion_plan::{SourceSnapshot, decide_deletions},
     limits::MAX_SET_BYTES,
     live_checkpoint::LiveCheckpoint,
     report::FolderReport,
@@ -28,7 +28,7 @@ pub(crate) async fn mirror_deletions(
         SourceSnapshot { uid_validity: source.uid_validity, uid_next: source.uid_next, messages: source.exists, all };
     let (vanished, copies) = {
         let decided = ledger.folder(source_raw, |state| {
-            deletions(state, &now).map(|vanished| {
+            decide_deletions(state, &now).map(|vanished| {
                 let copies = state.map.index().destinations_of(&vanished.delete).0;
                 (vanished, copies)
             })

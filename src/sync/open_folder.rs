@@ -8,7 +8,7 @@ use super::{
     checkpoint::FolderState,
     fetch_facts::UidSearch,
     job::{FolderSyncContext, FolderSyncJob},
-    scan::{FolderScan, scan_from, scan_whole},
+    scan::{FolderScan, queue_scan_from, queue_scan_with_bodies},
     spec::{FlagHandling, MessageFilter},
     store_flags::CurrentFlags,
 };
@@ -18,7 +18,7 @@ use crate::{
         Session, UidSet,
         refusal::CommandKind,
         response::{StatusCondition, UntaggedResponse},
-        select::{SelectedFolder, examine, opened, select},
+        select::{SelectedFolder, queue_examine, queue_select, wait_for_selected},
     },
 };
 
@@ -37,7 +37,7 @@ pub(crate) struct OpenedSource {
 }
 
 /// True for a folder that is all new and small: it comes whole, in one round trip.
-pub(crate) fn may_come_whole(shared: &FolderSyncContext, job: &FolderSyncJob, state: Option<&FolderState>) -> bool {
+pub(crate) fn may_fetch_whole(shared: &FolderSyncContext, job: &FolderSyncJob, state: Option<&FolderState>) -> bool {
     state.is_none()
         && job.new_at_destination
         && !shared.spec.dry_run
@@ -54,7 +54,7 @@ pub(crate) async fn open_source(
     whole: bool,
 ) -> Result<OpenedSource> {
     let condstore = session.capabilities().condstore();
-    let examined = examine(session, &job.source_raw);
+    let examined = queue_examine(session, &job.source_raw);
     let mut tags = Vec::new();
     let mut from = 1;
     if let Some(state) = state {
@@ -67,7 +67,7 @@ pub(crate) async fn open_source(
             tags.push(session.command(&format!("UID FETCH 1:{last} (UID FLAGS){changed}")));
         }
     }
-    tags.push(if whole { scan_whole(session) } else { scan_from(session, from) });
+    tags.push(if whole { queue_scan_with_bodies(session) } else { queue_scan_from(session, from) });
 
     let mut opened = OpenedSource {
         selected: SelectedFolder::default(),
@@ -131,7 +131,7 @@ pub(crate) async fn open_destination(
     if shared.spec.dry_run && job.new_at_destination {
         return Ok(SelectedFolder { uid_next: Some(1), ..SelectedFolder::default() });
     }
-    let open = if shared.spec.dry_run { examine } else { select };
+    let open = if shared.spec.dry_run { queue_examine } else { queue_select };
     let tag = open(session, &job.destination_raw);
-    opened(session, tag, &job.destination_name).await
+    wait_for_selected(session, tag, &job.destination_name).await
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{
     folder_name::NameLimits,
-    folder_plan::{FolderPlan, plan as plan_folders},
-    prepare::{server_kind, side},
+    folder_plan::{FolderPlan, plan_folders},
+    prepare::{detect_server_kind, side_folders},
     spec::SyncSpec,
 };
 use crate::imap::{Endpoint, ServerKind, Session, account_listing::AccountListing};
@@ -27,7 +27,7 @@ impl ListedAccount {
     }
 
     fn introduced(endpoint: &Endpoint, greeting: &str, survey: AccountListing) -> Self {
-        let kind = server_kind(endpoint.quirks, greeting, survey.server.as_deref());
+        let kind = detect_server_kind(endpoint.quirks, greeting, survey.server.as_deref());
         Self { survey, kind }
     }
 }
@@ -35,13 +35,13 @@ impl ListedAccount {
 /// Where the folders of a mailbox go: what a sync would decide, or did decide, with these listings. `frozen` is a
 /// checkpoint's mapping (raw source name to raw destination name); it may be empty.
 #[must_use]
-pub(crate) fn plan(
+pub(crate) fn preview_plan(
     spec: &SyncSpec,
     source: &AccountListing,
     destination: &ListedAccount,
     frozen: &BTreeMap<Vec<u8>, Vec<u8>>,
 ) -> FolderPlan {
-    let (from, to) = (side(source), side(&destination.survey));
+    let (from, to) = (side_folders(source), side_folders(&destination.survey));
     let limits = NameLimits::of(destination.kind, to.delimiter);
     let plan = plan_folders(&from, &to, &spec.folders, frozen, &limits);
     // Where a server refuses a name, a sync takes one that every server takes. Without its checkpoint that is only seen
@@ -79,7 +79,7 @@ mod tests {
 
     fn planned(destination: &[&str], frozen: &BTreeMap<Vec<u8>, Vec<u8>>) -> (String, bool) {
         let there = ListedAccount { survey: survey(destination), kind: ServerKind::Generic };
-        let plan = plan(&spec("m"), &survey(&["INBOX", "what;ever"]), &there, frozen);
+        let plan = preview_plan(&spec("m"), &survey(&["INBOX", "what;ever"]), &there, frozen);
         let folder = plan.folders.iter().find(|f| f.source_raw == b"what;ever").unwrap();
         (String::from_utf8(folder.destination_raw.clone()).unwrap(), folder.create)
     }

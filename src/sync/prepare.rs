@@ -10,7 +10,7 @@ use super::{
     connection_pair::ConnectionPair,
     copy_search::DestinationSnapshot,
     folder_name::{FolderInfo, NameLimits, SideFolders},
-    folder_plan::{FolderPlan, PlannedFolder, plan as plan_folders},
+    folder_plan::{FolderPlan, PlannedFolder, plan_folders},
     job::FolderSyncJob,
     live_checkpoint::LiveCheckpoint,
     progress::SyncProgress,
@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Result},
     imap::{
         ServerKind, Session, Tag, UidSet,
-        account_listing::{AccountListing, survey},
+        account_listing::{AccountListing, list_account},
         refusal::{CommandKind, already_exists},
         response::{FolderStatus, StatusCondition},
     },
@@ -75,16 +75,17 @@ pub(crate) async fn prepare(
 ) -> Result<PreparedFolders> {
     refuse_same_account(pair)?;
     let ConnectionPair { source, destination } = pair;
-    let (source, destination) = tokio::join!(survey(source, true), survey(destination, false));
+    let (source, destination) = tokio::join!(list_account(source, true), list_account(destination, false));
     let (source, destination) = (source?, destination?);
     let looked_at = Instant::now();
 
     follow_renames(pair, ledger, &source, report).await?;
     note_vanished(ledger, &source, report);
     let frozen = ledger.read(|checkpoint| checkpoint.mapping.clone());
-    let quirks = server_kind(spec.destination.quirks, &pair.destination.facts.greeting, destination.server.as_deref());
+    let quirks =
+        detect_server_kind(spec.destination.quirks, &pair.destination.facts.greeting, destination.server.as_deref());
     let limits = NameLimits::of(quirks, destination.delimiter);
-    let (from, to) = (side(&source), side(&destination));
+    let (from, to) = (side_folders(&source), side_folders(&destination));
     let mut plan = plan_folders(&from, &to, &spec.folders, &frozen, &limits);
     // Further connections are made while folders are.
     grow(plan.folders.iter().filter(|folder| may_need_work(folder, &source, &destination, ledger, spec)).count());
@@ -134,7 +135,7 @@ pub(crate) async fn prepare(
         let state = ledger.read(|checkpoint| checkpoint.folders.get(&folder.source_raw).cloned());
         let created = created.contains(&folder.destination_raw);
         if let Some(error) = made.refused.get(&folder.destination_raw) {
-            let mut refused = job(folder, &listed, there.as_ref(), created, spec, looked_at).report();
+            let mut refused = new_job(folder, &listed, there.as_ref(), created, spec, looked_at).report();
             refused.error = Some(error.clone());
             prepared.closed.push(refused);
             continue;
@@ -146,7 +147,7 @@ pub(crate) async fn prepare(
             in_doubt,
             needs_look,
             adds_newline,
-            ..job(folder, &listed, there.as_ref(), created, spec, looked_at)
+            ..new_job(folder, &listed, there.as_ref(), created, spec, looked_at)
         };
         let facts = DestinationFacts {
             append_limit: job.append_limit.or_else(|| pair.destination.capabilities().append_limit()),
@@ -178,7 +179,7 @@ pub(crate) async fn prepare(
     // Folders in which a look must be waited for come last, so that the wait costs nothing; large ones come first.
     prepared.jobs.sort_by_key(|job| (job.needs_look, std::cmp::Reverse(job.messages)));
     if !spec.dry_run {
-        mark_open(ledger, &prepared.jobs).await?;
+        mark_in_doubt(ledger, &prepared.jobs).await?;
     }
     Ok(prepared)
 }
@@ -202,7 +203,7 @@ fn may_need_work(
 
 /// A checkpoint that says "nothing in doubt" must not outlive the first APPEND: all folders that will be opened are marked
 /// in one go, with the UIDNEXT that was just seen.
-async fn mark_open(ledger: &LiveCheckpoint, jobs: &[FolderSyncJob]) -> Result<()> {
+async fn mark_in_doubt(ledger: &LiveCheckpoint, jobs: &[FolderSyncJob]) -> Result<()> {
     let mut marked = false;
     ledger.update(|checkpoint| {
         for job in jobs {
@@ -234,7 +235,7 @@ fn refuse_same_account(pair: &ConnectionPair) -> Result<()> {
 }
 
 /// One side's folders, as the plan needs them.
-pub(super) fn side(survey: &AccountListing) -> SideFolders {
+pub(super) fn side_folders(survey: &AccountListing) -> SideFolders {
     let namespaces = survey.namespaces.clone().unwrap_or_default();
     SideFolders {
         delimiter: survey.delimiter,
@@ -255,7 +256,7 @@ pub(super) fn side(survey: &AccountListing) -> SideFolders {
     }
 }
 
-fn job(
+fn new_job(
     folder: &PlannedFolder,
     listed: &FolderStatus,
     there: Option<&FolderStatus>,
@@ -272,7 +273,7 @@ fn job(
         needs_look: false,
         new_at_destination: created || (spec.dry_run && there.is_none()),
         messages: listed.messages.unwrap_or(0),
-        status: settled(listed),
+        status: quiescent_status(listed),
         look: there.and_then(|s| s.uid_next).map(|uid_next| DestinationSnapshot { at: looked_at, uid_next }),
         append_limit: there.and_then(|s| s.append_limit),
         mailbox_id: listed.mailbox_id.clone(),
@@ -282,7 +283,7 @@ fn job(
     }
 }
 
-fn settled(status: &FolderStatus) -> Option<QuiescentStatus> {
+fn quiescent_status(status: &FolderStatus) -> Option<QuiescentStatus> {
     Some(QuiescentStatus {
         uid_next: status.uid_next?,
         messages: status.messages?,
@@ -303,7 +304,7 @@ fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &Folder
         && told_flags
         && told_deletions
         && state.settled.is_some()
-        && state.settled == settled(source)
+        && state.settled == quiescent_status(source)
 }
 
 /// What came of making folders, by raw destination name.
@@ -354,7 +355,7 @@ async fn make_folders(
 }
 
 /// What kind of server it is: as configured, or else as it introduces itself.
-pub(super) fn server_kind(configured: ServerKind, greeting: &str, id: Option<&str>) -> ServerKind {
+pub(super) fn detect_server_kind(configured: ServerKind, greeting: &str, id: Option<&str>) -> ServerKind {
     if configured != ServerKind::Generic {
         return configured;
     }
@@ -379,10 +380,10 @@ mod tests {
 
     #[test]
     fn a_server_is_known_by_how_it_introduces_itself_unless_the_manifest_says() {
-        assert_eq!(server_kind(ServerKind::Generic, "Dovecot (Debian) ready.", None), ServerKind::Dovecot);
-        assert_eq!(server_kind(ServerKind::Generic, "ready", Some("Cyrus IMAPD")), ServerKind::Cyrus);
-        assert_eq!(server_kind(ServerKind::Generic, "hello", None), ServerKind::Generic);
-        assert_eq!(server_kind(ServerKind::Gmail, "Dovecot ready", None), ServerKind::Gmail);
+        assert_eq!(detect_server_kind(ServerKind::Generic, "Dovecot (Debian) ready.", None), ServerKind::Dovecot);
+        assert_eq!(detect_server_kind(ServerKind::Generic, "ready", Some("Cyrus IMAPD")), ServerKind::Cyrus);
+        assert_eq!(detect_server_kind(ServerKind::Generic, "hello", None), ServerKind::Generic);
+        assert_eq!(detect_server_kind(ServerKind::Gmail, "Dovecot ready", None), ServerKind::Gmail);
     }
 
     fn status() -> FolderStatus {
@@ -399,7 +400,7 @@ mod tests {
         FolderState {
             source_uid_validity: 1,
             destination_uid_validity: 1,
-            settled: settled(&status()),
+            settled: quiescent_status(&status()),
             ..FolderState::default()
         }
     }
@@ -420,7 +421,7 @@ mod tests {
     #[test]
     fn without_modsequences_flags_may_have_changed_unseen() {
         let status = FolderStatus { highest_modseq: None, ..status() };
-        let state = FolderState { settled: settled(&status), ..state() };
+        let state = FolderState { settled: quiescent_status(&status), ..state() };
         assert!(!is_unchanged(&state, &status, &status, &spec("m")));
         assert!(is_unchanged(&state, &status, &status, &SyncSpec { flag_policy: FlagHandling::Ignore, ..spec("m") }));
     }

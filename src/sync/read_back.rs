@@ -6,7 +6,7 @@ use super::{
     connection_pair::ConnectionPair,
     copy::ReadBack,
     failure_bisect::FailureBisector,
-    fetch_facts::hashes,
+    fetch_facts::fetch_hashes,
     limits::MAX_SET_BYTES,
     report::FolderReport,
     scan::{FolderScan, ScannedMessage},
@@ -20,7 +20,7 @@ use crate::{
 ///
 /// # Errors
 /// When a connection ends.
-pub(crate) async fn read_back(
+pub(crate) async fn compare_copies(
     pair: &mut ConnectionPair,
     scan: &FolderScan,
     list: Vec<ReadBack>,
@@ -31,12 +31,16 @@ pub(crate) async fn read_back(
     if !bytes.is_empty() {
         let (sources, copies) =
             (bytes.iter().map(|r| r.source_uid).collect(), bytes.iter().map(|r| r.destination_uid).collect());
-        let sent = hashes(&mut pair.source, &sources, &mut FailureBisector::default()).await?;
-        let kept = hashes(&mut pair.destination, &copies, &mut FailureBisector::default()).await?;
+        let sent = fetch_hashes(&mut pair.source, &sources, &mut FailureBisector::default()).await?;
+        let kept = fetch_hashes(&mut pair.destination, &copies, &mut FailureBisector::default()).await?;
         for r in bytes {
             let (Some(sent), Some(kept)) = (sent.get(&r.source_uid), kept.get(&r.destination_uid)) else { continue };
             if sent.exact != kept.exact {
-                report.differs(r.source_uid, "content", format!("the destination stored it changed ({})", suspects(r)));
+                report.differs(
+                    r.source_uid,
+                    "content",
+                    format!("the destination stored it changed ({})", anomaly_text(r)),
+                );
             }
         }
     }
@@ -60,7 +64,7 @@ pub(crate) async fn read_back(
     Ok(())
 }
 
-fn suspects(r: &ReadBack) -> String {
+fn anomaly_text(r: &ReadBack) -> String {
     let mut found = Vec::new();
     if r.oddity.nul {
         found.push("it holds NUL bytes");

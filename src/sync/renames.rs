@@ -4,7 +4,7 @@ use super::{
     checkpoint::{Checkpoint, FolderState},
     connection_pair::ConnectionPair,
     failure_bisect::FailureBisector,
-    fetch_facts::hashes,
+    fetch_facts::fetch_hashes,
     live_checkpoint::LiveCheckpoint,
     report::MailboxReport,
 };
@@ -14,7 +14,7 @@ use crate::{
         UidSet,
         account_listing::AccountListing,
         mutf7,
-        select::{examine, opened},
+        select::{queue_examine, wait_for_selected},
     },
 };
 
@@ -32,7 +32,7 @@ pub(crate) async fn follow_renames(
     source: &AccountListing,
     report: &mut MailboxReport,
 ) -> Result<()> {
-    let candidates = ledger.read(|checkpoint| candidates(checkpoint, source));
+    let candidates = ledger.read(|checkpoint| rename_candidates(checkpoint, source));
     for candidate in candidates {
         if !same_messages(pair, &candidate).await? {
             continue;
@@ -76,7 +76,7 @@ struct RenameCandidate {
 }
 
 /// Folders of the checkpoint that are gone, each with the one new folder that may be the same.
-fn candidates(checkpoint: &Checkpoint, source: &AccountListing) -> Vec<RenameCandidate> {
+fn rename_candidates(checkpoint: &Checkpoint, source: &AccountListing) -> Vec<RenameCandidate> {
     let gone = checkpoint.folders.iter().filter(|(old, _)| source.folder(old).is_none());
     let mut found: Vec<RenameCandidate> = Vec::new();
     for (old, state) in gone {
@@ -84,7 +84,7 @@ fn candidates(checkpoint: &Checkpoint, source: &AccountListing) -> Vec<RenameCan
             .folders
             .iter()
             .filter(|folder| !checkpoint.folders.contains_key(folder.item.name.as_ref()))
-            .filter(|folder| folder.status.as_ref().is_some_and(|status| may_be(state, status)))
+            .filter(|folder| folder.status.as_ref().is_some_and(|status| may_be_same_folder(state, status)))
             .map(|folder| folder.item.name.as_ref())
             .collect();
         let (&[new], Some(destination)) = (new.as_slice(), checkpoint.mapping.get(old)) else { continue };
@@ -103,7 +103,7 @@ fn candidates(checkpoint: &Checkpoint, source: &AccountListing) -> Vec<RenameCan
     found.iter().filter(|candidate| !twice(candidate)).cloned().collect()
 }
 
-fn may_be(state: &FolderState, status: &crate::imap::response::FolderStatus) -> bool {
+fn may_be_same_folder(state: &FolderState, status: &crate::imap::response::FolderStatus) -> bool {
     if let (Some(old), Some(new)) = (&state.mailbox_id, &status.mailbox_id) {
         return old == new && status.uid_validity == Some(state.source_uid_validity);
     }
@@ -129,18 +129,18 @@ fn last_copied(state: &FolderState) -> Vec<(u32, u32)> {
 
 /// True when some samples are the same on both sides and none differ; what is gone on either side says nothing.
 async fn same_messages(pair: &mut ConnectionPair, candidate: &RenameCandidate) -> Result<bool> {
-    let tag = examine(&mut pair.source, &candidate.new);
-    if opened(&mut pair.source, tag, "a renamed folder").await.is_err() {
+    let tag = queue_examine(&mut pair.source, &candidate.new);
+    if wait_for_selected(&mut pair.source, tag, "a renamed folder").await.is_err() {
         return Ok(false);
     }
-    let tag = examine(&mut pair.destination, &candidate.destination);
-    if opened(&mut pair.destination, tag, "a renamed folder").await.is_err() {
+    let tag = queue_examine(&mut pair.destination, &candidate.destination);
+    if wait_for_selected(&mut pair.destination, tag, "a renamed folder").await.is_err() {
         return Ok(false);
     }
     let at_source: UidSet = candidate.samples.iter().map(|(source, _)| *source).collect();
     let at_destination: UidSet = candidate.samples.iter().map(|(_, destination)| *destination).collect();
-    let source = hashes(&mut pair.source, &at_source, &mut FailureBisector::default()).await?;
-    let destination = hashes(&mut pair.destination, &at_destination, &mut FailureBisector::default()).await?;
+    let source = fetch_hashes(&mut pair.source, &at_source, &mut FailureBisector::default()).await?;
+    let destination = fetch_hashes(&mut pair.destination, &at_destination, &mut FailureBisector::default()).await?;
     let mut same = 0;
     for (source_uid, destination_uid) in &candidate.samples {
         match (source.get(source_uid), destination.get(destination_uid)) {

@@ -240,7 +240,7 @@ impl FolderReport {
                 let known = self.facts.get(&uid);
                 self.skipped_messages.push(MessageNote {
                     uid,
-                    what: sentence(group),
+                    what: set_aside_text(group),
                     size: known.map(|(size, _)| *size),
                     date: known.and_then(|(_, date)| date.clone()),
                 });
@@ -265,7 +265,7 @@ impl FolderReport {
 }
 
 /// Why a message was not copied, and when it is tried again, for people.
-fn sentence(group: &SetAsideGroup) -> String {
+fn set_aside_text(group: &SetAsideGroup) -> String {
     let known = |otherwise: &'static str| if group.why.is_empty() { otherwise } else { group.why.as_str() };
     match group.reason {
         SetAsideReason::Refused | SetAsideReason::Empty => {

@@ -89,12 +89,12 @@ impl FolderScan {
 const ITEMS: &str = "(UID FLAGS INTERNALDATE RFC822.SIZE)";
 
 /// Queues a scan of all messages from UID `from` on.
-pub(crate) fn scan_from(session: &mut Session, from: u32) -> Tag {
+pub(crate) fn queue_scan_from(session: &mut Session, from: u32) -> Tag {
     session.command(&format!("UID FETCH {from}:* {ITEMS}"))
 }
 
 /// Queues a scan of all messages that brings their bodies along.
-pub(crate) fn scan_whole(session: &mut Session) -> Tag {
+pub(crate) fn queue_scan_with_bodies(session: &mut Session) -> Tag {
     session.command("UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])")
 }
 

@@ -6,20 +6,20 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::{
-    fetch_facts::still_there,
+    fetch_facts::search_present_uids,
     folder_name::SideFolders,
-    prepare::side,
+    prepare::side_folders,
     scan::{FolderScan, scan_set},
 };
 use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
         Endpoint, Session, SessionEvent, UidSet,
-        account_listing::{AccountListing, survey},
+        account_listing::{AccountListing, list_account},
         connect,
         refusal::CommandKind,
         response::{StatusCondition, UntaggedResponse},
-        select::{examine, opened},
+        select::{queue_examine, wait_for_selected},
         session::ByteCounter,
     },
 };
@@ -70,8 +70,8 @@ impl SourceReader {
     /// When that fails, by its class.
     pub(crate) async fn connect(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Result<Self> {
         let mut session = connect(endpoint, moved).await?;
-        let survey = survey(&mut session, false).await?;
-        Ok(Self { session, folders: side(&survey), survey })
+        let survey = list_account(&mut session, false).await?;
+        Ok(Self { session, folders: side_folders(&survey), survey })
     }
 
     /// The folder's name as reports have it.
@@ -90,8 +90,8 @@ impl SourceReader {
             return Ok(FolderPresence::Gone);
         }
         let name = self.name(raw);
-        let tag = examine(&mut self.session, raw);
-        let selected = opened(&mut self.session, tag, &name).await?;
+        let tag = queue_examine(&mut self.session, raw);
+        let selected = wait_for_selected(&mut self.session, tag, &name).await?;
         if selected.uid_validity != uid_validity {
             return Ok(FolderPresence::Replaced(selected.uid_validity));
         }
@@ -105,7 +105,7 @@ impl SourceReader {
         // What the source counts and tells nothing of may still be delivered.
         let untold: UidSet = uids.iter().filter(|uid| !messages.contains_key(uid)).collect();
         if !untold.is_empty() {
-            let there = still_there(&mut self.session, &untold).await?;
+            let there = search_present_uids(&mut self.session, &untold).await?;
             messages.extend(there.iter().map(|uid| (uid, ListedMessage::default())));
         }
         Ok(FolderPresence::Same(messages))
@@ -156,7 +156,7 @@ impl SourceReader {
         if whole {
             return Ok(ReadOutcome::Whole(written));
         }
-        let there = still_there(&mut self.session, &std::iter::once(uid).collect()).await?;
+        let there = search_present_uids(&mut self.session, &std::iter::once(uid).collect()).await?;
         if there.is_empty() {
             Ok(ReadOutcome::Gone)
         } else {

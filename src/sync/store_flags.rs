@@ -52,7 +52,7 @@ impl CurrentFlags {
 ///
 /// # Errors
 /// When the connection ends or the destination is over its limits; a flag that it does not take is reported.
-pub(crate) async fn follow(
+pub(crate) async fn store_flag_changes(
     ledger: &LiveCheckpoint,
     source_raw: &[u8],
     news: &CurrentFlags,
@@ -69,8 +69,8 @@ pub(crate) async fn follow(
         return Ok(0);
     }
     // Removals first: a keyword whose spelling changed is one keyword for most servers.
-    let removed = store(destination, "-FLAGS.SILENT", &changes.remove, None, report).await?;
-    let added = store(destination, "+FLAGS.SILENT", &changes.add, Some(selected), report).await?;
+    let removed = send_stores(destination, "-FLAGS.SILENT", &changes.remove, None, report).await?;
+    let added = send_stores(destination, "+FLAGS.SILENT", &changes.add, Some(selected), report).await?;
     ledger.folder(source_raw, |state| state.flags = next_base(&state.flags, &news.flags, &seen))?;
     Ok(removed.union(&added).len())
 }
@@ -79,15 +79,15 @@ pub(crate) async fn follow(
 /// changed.
 ///
 /// # Errors
-/// As [`follow`].
-pub(crate) async fn add_missing(
+/// As [`store_flag_changes`].
+pub(crate) async fn add_missing_flags(
     destination: &mut Session,
     selected: &SelectedFolder,
     found: &[FoundCopy],
     report: &mut FolderReport,
 ) -> Result<u64> {
     let changes = FlagChanges::for_adopted(found);
-    Ok(store(destination, "+FLAGS.SILENT", &changes.add, Some(selected), report).await?.len())
+    Ok(send_stores(destination, "+FLAGS.SILENT", &changes.add, Some(selected), report).await?.len())
 }
 
 /// Adds one keyword to one message; gives what the server said when it does not take it.
@@ -110,7 +110,7 @@ fn is_own_fault(destination: &Session, line: &StatusLine) -> bool {
 }
 
 /// Sends the STOREs in one go and waits for all. Gives the destination UIDs changed.
-async fn store(
+async fn send_stores(
     destination: &mut Session,
     how: &str,
     sets: &UidsByFlag,
@@ -122,7 +122,7 @@ async fn store(
     let mut changed = UidSet::default();
     for (flag, uids) in sets {
         if selected.is_some_and(|s| !s.keeps(&Flag::parse(flag.as_bytes()))) {
-            tell_refusal(report, flag, uids, "the destination does not keep it");
+            report_refused_flag(report, flag, uids, "the destination does not keep it");
             continue;
         }
         for set in uids.chunks(MAX_SET_BYTES) {
@@ -134,14 +134,14 @@ async fn store(
     for (line, (flag, uids)) in lines.iter().zip(asked) {
         match line.status {
             StatusCondition::Ok => changed = changed.union(&uids),
-            _ if is_own_fault(destination, line) => tell_refusal(report, flag, &uids, &line.text),
+            _ if is_own_fault(destination, line) => report_refused_flag(report, flag, &uids, &line.text),
             _ => return Err(destination.refusal(line, CommandKind::Other, "STORE")),
         }
     }
     Ok(changed)
 }
 
-fn tell_refusal(report: &mut FolderReport, flag: &str, uids: &UidSet, why: &str) {
+fn report_refused_flag(report: &mut FolderReport, flag: &str, uids: &UidSet, why: &str) {
     *report.differences.entry("flags".to_owned()).or_default() += uids.len();
     uids.iter().for_each(|uid| report.untold.add("flags", uid));
     if let Some(uid) = uids.first() {

@@ -7,13 +7,13 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{circuit_breaker::is_passing, scan::ScannedMessage};
+use super::{circuit_breaker::is_transient, scan::ScannedMessage};
 use crate::{error::Error, imap::UidSet};
 
 /// Rounds in which a refused message is tried at most.
 pub(crate) const ROUNDS: u32 = 4;
 /// Rounds in which it must be refused beside ordinary messages that pass, to be proven.
-const PROOF: u32 = 2;
+const PROOF_ROUNDS: u32 = 2;
 /// After so many refusals in a round another ordinary message must pass.
 pub(crate) const BETWEEN_CONTROLS: usize = 50;
 /// ... or after so many, where controls are few.
@@ -27,7 +27,7 @@ const UNWELL_RUNS: u32 = 2;
 /// So many messages are not sent to a server that may be unwell.
 const MANY_LEFT: usize = 50;
 /// So many different messages that are refused and no other, for a while, mean that there is no control.
-pub(crate) const DIFFERENT: usize = 10;
+pub(crate) const MANY_REFUSED: usize = 10;
 
 /// Reasons for refusals that are told apart.
 const MAX_REASONS: usize = 16;
@@ -224,7 +224,7 @@ impl SuspectTracker {
     /// that it had refused: then the reason is the messages' own, and many in a row tell nothing of the server.
     #[must_use]
     pub(crate) fn is_of_messages(&self, why: &str) -> bool {
-        !self.comes_and_goes && self.reasons.get(why).is_some_and(|given| given.between_accepted >= DIFFERENT)
+        !self.comes_and_goes && self.reasons.get(why).is_some_and(|given| given.between_accepted >= MANY_REFUSED)
     }
 
     /// True when of the messages that were sent alone at least as many were accepted as refused.
@@ -390,7 +390,7 @@ impl SuspectTracker {
     /// were accepted, larger ones are no ordinary messages.
     fn size_limit(&self) -> u32 {
         let alone = || self.messages.values().filter(|suspect| suspect.alone > 0);
-        let few = alone().count() < DIFFERENT || self.accepted_messages < DIFFERENT;
+        let few = alone().count() < MANY_REFUSED || self.accepted_messages < MANY_REFUSED;
         let mixed = alone().any(|suspect| suspect.size <= self.largest_accepted);
         if few || mixed { u32::MAX } else { self.largest_accepted }
     }
@@ -422,7 +422,7 @@ impl SuspectTracker {
     /// True when many different messages were refused.
     #[must_use]
     pub(crate) fn refused_many(&self) -> bool {
-        self.different.len() >= DIFFERENT
+        self.different.len() >= MANY_REFUSED
     }
 
     /// True when something was accepted in this folder since the first refusal.
@@ -434,7 +434,7 @@ impl SuspectTracker {
     /// True when the refusals say themselves that they pass.
     #[must_use]
     pub(crate) fn is_passing(&self) -> bool {
-        self.last_error().is_some_and(is_passing)
+        self.last_error().is_some_and(is_transient)
     }
 
     /// What is still to be tried in the round that goes on; empty when the round is over.
@@ -447,7 +447,7 @@ impl SuspectTracker {
     /// A control was refused; true when so many were that the server is to blame.
     pub(crate) fn control_refused(&mut self) -> bool {
         self.refused_controls += 1;
-        self.refused_controls >= (self.unlikely_in_a_row() as usize).max(DIFFERENT)
+        self.refused_controls >= (self.unlikely_in_a_row() as usize).max(MANY_REFUSED)
     }
 
     /// Of the messages that were kept back, the share that may be ordinary: as many as of those that were sent.
@@ -558,17 +558,17 @@ impl SuspectTracker {
     #[must_use]
     pub(crate) fn is_proven(&self, suspect: &SuspectMessage) -> bool {
         let earlier = suspect.earlier.is_some_and(|earlier| earlier.proven) && suspect.rounds > 0;
-        earlier || (suspect.proven_rounds >= PROOF && (!self.comes_and_goes || suspect.rounds >= ROUNDS))
+        earlier || (suspect.proven_rounds >= PROOF_ROUNDS && (!self.comes_and_goes || suspect.rounds >= ROUNDS))
     }
 
     /// True when no further round is needed, or would tell more.
     fn is_settled(&self, suspect: &SuspectMessage) -> bool {
         // Without a control a further round only waits for a server that may be unwell.
-        let waited = self.uncontrolled || self.messages.len() >= DIFFERENT;
+        let waited = self.uncontrolled || self.messages.len() >= MANY_REFUSED;
         let without_control = if suspect.earlier.is_some() || waited {
             1
         } else if self.accepted {
-            PROOF
+            PROOF_ROUNDS
         } else {
             ROUNDS
         };
@@ -655,7 +655,7 @@ mod tests {
 
     #[test]
     fn a_reason_given_again_and_again_between_accepted_messages_is_the_messages_own() {
-        let all = messages(&[100; 2 * DIFFERENT]);
+        let all = messages(&[100; 2 * MANY_REFUSED]);
         let mut suspects = SuspectTracker::default();
         for pair in all.chunks(2) {
             assert!(!suspects.is_of_messages("no"));

@@ -1,6 +1,6 @@
 //! Where each source message went.
 
-use super::varint::{VarintReader, put, put_step};
+use super::varint::{VarintReader, put_delta, put_varint};
 use crate::imap::uid_set::UidSet;
 
 /// How a destination message came to be the copy of a source message.
@@ -249,21 +249,21 @@ impl UidMap {
     #[must_use]
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(8 + self.runs.len() * 4);
-        put(&mut bytes, self.runs.len() as u64);
+        put_varint(&mut bytes, self.runs.len() as u64);
         for run in &self.runs {
             bytes.push(u8::from(run.destination.is_none()) | (u8::from(run.origin == CopyOrigin::Adopted) << 1));
         }
         let mut expected = 1;
         for run in &self.runs {
-            put_step(&mut bytes, expected, u64::from(run.source));
+            put_delta(&mut bytes, expected, u64::from(run.source));
             expected = u64::from(run.last_source()) + 1;
         }
         for run in &self.runs {
-            put(&mut bytes, u64::from(run.length - 1));
+            put_varint(&mut bytes, u64::from(run.length - 1));
         }
         let mut expected = 1;
         for (first, last) in self.runs.iter().filter_map(|run| run.destination.zip(run.last_destination())) {
-            put_step(&mut bytes, expected, u64::from(first));
+            put_delta(&mut bytes, expected, u64::from(first));
             expected = u64::from(last) + 1;
         }
         bytes

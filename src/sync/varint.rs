@@ -3,7 +3,7 @@
 use crate::imap::uid_set::UidSet;
 
 /// Appends `value`, 7 bits per byte, the lowest first; the top bit says that more follow (LEB128).
-pub(super) fn put(bytes: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         bytes.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
@@ -12,11 +12,11 @@ pub(super) fn put(bytes: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends the way from `from` to `to`: steps up are even, steps down odd (zigzag), so that short ways are short.
-pub(super) fn put_step(bytes: &mut Vec<u8>, from: u64, to: u64) {
-    put(bytes, if to >= from { (to - from) << 1 } else { ((from - to) << 1) - 1 });
+pub(super) fn put_delta(bytes: &mut Vec<u8>, from: u64, to: u64) {
+    put_varint(bytes, if to >= from { (to - from) << 1 } else { ((from - to) << 1) - 1 });
 }
 
-/// Reads what [`put`] and [`put_step`] wrote; `None` at the end and for what they never write.
+/// Reads what [`put_varint`] and [`put_delta`] wrote; `None` at the end and for what they never write.
 pub(super) struct VarintReader<'a>(pub(super) &'a [u8]);
 
 impl VarintReader<'_> {
@@ -52,8 +52,8 @@ pub(super) fn encode_uids(uids: &UidSet) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut previous = 0;
     for &(low, high) in uids.ranges() {
-        put(&mut bytes, u64::from(low - previous));
-        put(&mut bytes, u64::from(high - low));
+        put_varint(&mut bytes, u64::from(low - previous));
+        put_varint(&mut bytes, u64::from(high - low));
         previous = high;
     }
     bytes
@@ -86,8 +86,8 @@ mod tests {
         #[test]
         fn numbers_and_steps_round_trip(a in any::<u64>(), from in 0..u64::from(u32::MAX) + 2, to in 0..u64::from(u32::MAX) + 2) {
             let mut bytes = Vec::new();
-            put(&mut bytes, a);
-            put_step(&mut bytes, from, to);
+            put_varint(&mut bytes, a);
+            put_delta(&mut bytes, from, to);
             let mut reader = VarintReader(&bytes);
             prop_assert_eq!(reader.take(), Some(a));
             prop_assert_eq!(reader.take_step(from), Some(to));

@@ -17,7 +17,7 @@ use crate::{
         Session, connect,
         refusal::CommandKind,
         response::{FetchResponse, StatusCondition, UntaggedResponse},
-        select::{SelectedFolder, examine, opened},
+        select::{SelectedFolder, queue_examine, wait_for_selected},
     },
 };
 
@@ -26,7 +26,7 @@ use crate::{
 ///
 /// # Errors
 /// When the connection ends or the source refuses; then all messages of the views count as not copied.
-pub(crate) async fn look_at_views(
+pub(crate) async fn count_view_messages(
     spec: &SyncSpec,
     ledger: &LiveCheckpoint,
     progress: &SyncProgress,
@@ -40,8 +40,8 @@ pub(crate) async fn look_at_views(
     let mut session = connect(&Arc::new(spec.source.clone()), &progress.bytes_moved).await?;
     let mut listed: Option<MessageCounts> = None;
     for view in &mut views {
-        let tag = examine(&mut session, &view.raw);
-        let selected = opened(&mut session, tag, &view.folder).await?;
+        let tag = queue_examine(&mut session, &view.raw);
+        let selected = wait_for_selected(&mut session, tag, &view.folder).await?;
         let known = ledger.read(|checkpoint| checkpoint.views.get(&view.raw).copied());
         let state = ViewState::of(&selected);
         if let Some(known) = known.filter(|known| known.is_same(&state)) {
@@ -51,18 +51,18 @@ pub(crate) async fn look_at_views(
         if listed.is_none() {
             let mut all = MessageCounts::default();
             for folder in report.folders.iter().filter(|folder| folder.complete) {
-                let tag = examine(&mut session, &folder.source_raw);
-                let selected = opened(&mut session, tag, &folder.source).await?;
-                list(&mut session, &selected, |key| all.add(key)).await?;
+                let tag = queue_examine(&mut session, &folder.source_raw);
+                let selected = wait_for_selected(&mut session, tag, &folder.source).await?;
+                list_messages(&mut session, &selected, |key| all.add(key)).await?;
             }
             listed = Some(all);
-            let tag = examine(&mut session, &view.raw);
-            opened(&mut session, tag, &view.folder).await?;
+            let tag = queue_examine(&mut session, &view.raw);
+            wait_for_selected(&mut session, tag, &view.folder).await?;
         }
         let Some(all) = &listed else { continue };
         let mut left = all.clone();
         let mut not_elsewhere = 0;
-        list(&mut session, &selected, |key| not_elsewhere += u64::from(!left.take(key))).await?;
+        list_messages(&mut session, &selected, |key| not_elsewhere += u64::from(!left.take(key))).await?;
         view.not_elsewhere = Some(not_elsewhere);
         if !spec.dry_run {
             let raw = view.raw.clone();
@@ -101,7 +101,11 @@ impl MessageCounts {
 }
 
 /// Lists the selected folder; a listing that is not complete proves nothing.
-async fn list(session: &mut Session, selected: &SelectedFolder, mut each: impl FnMut(ViewMessageKey)) -> Result<()> {
+async fn list_messages(
+    session: &mut Session,
+    selected: &SelectedFolder,
+    mut each: impl FnMut(ViewMessageKey),
+) -> Result<()> {
     if selected.exists == 0 {
         return Ok(());
     }
@@ -113,7 +117,7 @@ async fn list(session: &mut Session, selected: &SelectedFolder, mut each: impl F
                 && fetch.size.is_some()
             {
                 count += 1;
-                each(key(&fetch));
+                each(message_key(&fetch));
             }
         })
         .await?;
@@ -126,7 +130,7 @@ async fn list(session: &mut Session, selected: &SelectedFolder, mut each: impl F
     Ok(())
 }
 
-fn key(fetch: &FetchResponse) -> ViewMessageKey {
+fn message_key(fetch: &FetchResponse) -> ViewMessageKey {
     let header = fetch.sections.iter().find(|(name, _)| name.starts_with("HEADER")).and_then(|(_, body)| body.as_ref());
     let id = header.and_then(|header| MessageId::in_header(header));
     (id, fetch.internal_date.flatten().map(|date| date.epoch), fetch.size)

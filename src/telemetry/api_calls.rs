@@ -70,7 +70,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (verb, resource) = about(request.method(), request.uri());
+        let (verb, resource) = verb_and_resource(request.method(), request.uri());
         let metrics = self.metrics.clone();
         let answer = self.service.call(request);
         Box::pin(async move {
@@ -85,7 +85,7 @@ where
 }
 
 /// The verb of a request, as Kubernetes' authorization has it, and the resource that it is about.
-fn about(method: &Method, uri: &Uri) -> (&'static str, String) {
+fn verb_and_resource(method: &Method, uri: &Uri) -> (&'static str, String) {
     let mut path = uri.path().trim_matches('/').split('/');
     let in_group = path.next() == Some("apis");
     let mut path = path.skip(if in_group { 2 } else { 1 }).peekable();
@@ -138,7 +138,7 @@ mod tests {
             (Method::GET, "/version", "list", "other"),
         ] {
             let uri = path.parse().unwrap();
-            assert_eq!(about(&method, &uri), (verb, resource.to_owned()), "{method} {path}");
+            assert_eq!(verb_and_resource(&method, &uri), (verb, resource.to_owned()), "{method} {path}");
         }
     }
 }

@@ -84,7 +84,7 @@ where
 }
 
 fn may_log(metadata: &Metadata<'_>) -> bool {
-    let capped = CAPPED.iter().any(|name| is_of(metadata, name));
+    let capped = CAPPED.iter().any(|name| is_in_module(metadata, name));
     metadata.target() != SILENT && (!capped || *metadata.level() <= LevelFilter::INFO)
 }
 
@@ -97,10 +97,10 @@ fn is_named(directives: &str, module: &str) -> bool {
 
 fn is_repeated(repeated: &[(&str, LevelFilter)], metadata: &Metadata<'_>) -> bool {
     let level = *metadata.level();
-    metadata.is_event() && repeated.iter().any(|(module, at)| level == *at && is_of(metadata, module))
+    metadata.is_event() && repeated.iter().any(|(module, at)| level == *at && is_in_module(metadata, module))
 }
 
-fn is_of(metadata: &Metadata<'_>, module: &str) -> bool {
+fn is_in_module(metadata: &Metadata<'_>, module: &str) -> bool {
     metadata.target().strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 

@@ -123,22 +123,22 @@ pub struct MailboxTally {
 }
 
 /// Why messages are not copied.
-pub(super) const REASONS: [&str; 6] = ["tooLarge", "refused", "unreadable", "empty", "leftOut", OTHER];
+pub(super) const NOT_COPIED_REASONS: [&str; 6] = ["tooLarge", "refused", "unreadable", "empty", "leftOut", OTHER];
 /// How copies differ from their messages.
-pub(super) const KINDS: [&str; 5] = ["flags", "internalDate", "order", "content", OTHER];
+pub(super) const DIFFERENCE_KINDS: [&str; 5] = ["flags", "internalDate", "order", "content", OTHER];
 /// What a worker of a later version may report.
 const OTHER: &str = "other";
 
 /// The label for a reason that a worker reported.
 #[must_use]
 pub(crate) fn reason_label(reason: &str) -> &'static str {
-    REASONS.into_iter().find(|known| *known == reason).unwrap_or(OTHER)
+    NOT_COPIED_REASONS.into_iter().find(|known| *known == reason).unwrap_or(OTHER)
 }
 
 /// The label for a kind of difference that a worker reported.
 #[must_use]
 pub(crate) fn kind_label(kind: &str) -> &'static str {
-    KINDS.into_iter().find(|known| *known == kind).unwrap_or(OTHER)
+    DIFFERENCE_KINDS.into_iter().find(|known| *known == kind).unwrap_or(OTHER)
 }
 
 #[cfg(test)]

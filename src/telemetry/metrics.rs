@@ -12,7 +12,7 @@ use prometheus::{
     TextEncoder, core::Collector, proto::MetricFamily,
 };
 
-use super::metric_labels::{CONTROLLERS, KINDS, REASONS, SIDES, side_label};
+use super::metric_labels::{CONTROLLERS, DIFFERENCE_KINDS, NOT_COPIED_REASONS, SIDES, side_label};
 pub use super::metric_labels::{MailboxTally, ReconcileResult, RestartReason, SyncResult, TransferDelta};
 pub(crate) use super::metric_labels::{kind_label, reason_label};
 use crate::{
@@ -200,10 +200,10 @@ impl Metrics {
         let number = |counts: &BTreeMap<&'static str, u64>, label| {
             i64::try_from(counts.get(label).copied().unwrap_or(0)).unwrap_or(i64::MAX)
         };
-        for reason in REASONS {
+        for reason in NOT_COPIED_REASONS {
             self.0.not_copied.with_label_values(&[reason]).set(number(&tally.not_copied, reason));
         }
-        for kind in KINDS {
+        for kind in DIFFERENCE_KINDS {
             self.0.differences.with_label_values(&[kind]).set(number(&tally.differences, kind));
         }
         self.0.missed.set(gauge(tally.missed));

@@ -19,7 +19,7 @@ pub(crate) enum PatchOutcome {
 
 /// Judges an answer. What is no clear refusal is worth another try.
 #[must_use]
-pub(crate) fn judge(answer: Result<MailboxSync, KubeError>) -> PatchOutcome {
+pub(crate) fn classify_response(answer: Result<MailboxSync, KubeError>) -> PatchOutcome {
     match answer {
         Ok(object) => PatchOutcome::Taken(Box::new(object)),
         Err(KubeError::Api(status)) => {
@@ -72,7 +72,12 @@ mod tests {
 
     fn answered(code: u16, message: &str, name: &str) -> PatchOutcome {
         let details = serde_json::from_value(serde_json::json!({ "name": name })).unwrap();
-        judge(Err(KubeError::Api(Box::new(Status { code, message: message.to_owned(), details, ..Status::default() }))))
+        classify_response(Err(KubeError::Api(Box::new(Status {
+            code,
+            message: message.to_owned(),
+            details,
+            ..Status::default()
+        }))))
     }
 
     #[test]
@@ -93,6 +98,6 @@ mod tests {
             assert!(matches!(answered(code, "busy", ""), PatchOutcome::Away(_)), "{code}");
         }
         let io = KubeError::Service(Box::new(std::io::Error::other("refused")));
-        assert!(matches!(judge(Err(io)), PatchOutcome::Away(why) if why.contains("refused")));
+        assert!(matches!(classify_response(Err(io)), PatchOutcome::Away(why) if why.contains("refused")));
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     api::{MailboxSync, SecretKeyRef},
     error::{Error, Result, Side},
     imap::AddressPolicy,
-    resolve::{SecretError, SecretProvider, sync_spec},
+    resolve::{SecretError, SecretProvider, build_sync_spec},
     sync::{checkpoint::Checkpoint, spec::SyncSpec},
 };
 
@@ -79,7 +79,7 @@ impl SecretProvider for MountedSecrets {
 ///
 /// # Errors
 /// Configuration, when the spec or a Secret is wrong.
-pub(crate) fn spec(
+pub(crate) fn assigned_sync_spec(
     assignment: &WorkerAssignment,
     claimed: &MailboxSync,
     slots: Option<i32>,
@@ -87,7 +87,7 @@ pub(crate) fn spec(
 ) -> Result<SyncSpec> {
     let sync = &claimed.spec;
     let secrets = MountedSecrets { root: assignment.secrets.clone(), namespace: assignment.namespace.clone() };
-    let mut spec = sync_spec(sync, &secrets, now)?;
+    let mut spec = build_sync_spec(sync, &secrets, now)?;
     // The slots are what the operator counts against the servers' limits.
     let slots = slots.and_then(|slots| usize::try_from(slots).ok()).unwrap_or(usize::MAX);
     spec.connections = spec.connections.min(slots).max(1);
@@ -112,7 +112,7 @@ pub(crate) fn spec(
 /// True when more may have been appended than the checkpoint knows: the attempt before this one did not flush it at its
 /// end.
 #[must_use]
-pub(crate) fn is_in_doubt(claimed: &MailboxSync, attempt: i64) -> bool {
+pub(crate) fn has_uncertain_tail(claimed: &MailboxSync, attempt: i64) -> bool {
     let worker = claimed.status.as_ref().and_then(|status| status.worker.as_ref());
     let flushed = worker.and_then(|worker| worker.flushed_attempt?.checked_add(1));
     worker.is_some_and(|worker| worker.checkpoint.is_some()) && flushed != Some(attempt)
@@ -122,11 +122,11 @@ pub(crate) fn is_in_doubt(claimed: &MailboxSync, attempt: i64) -> bool {
 ///
 /// # Errors
 /// When it cannot be read: the sync goes on without it, and matches what is there.
-pub(crate) fn checkpoint(claimed: &MailboxSync, attempt: i64) -> Result<Option<Checkpoint>> {
+pub(crate) fn claimed_checkpoint(claimed: &MailboxSync, attempt: i64) -> Result<Option<Checkpoint>> {
     let worker = claimed.status.as_ref().and_then(|status| status.worker.as_ref());
     let Some(text) = worker.and_then(|worker| worker.checkpoint.as_ref()) else { return Ok(None) };
     let mut checkpoint = Checkpoint::decode_text(text)?;
-    if is_in_doubt(claimed, attempt) {
+    if has_uncertain_tail(claimed, attempt) {
         checkpoint.doubt();
     }
     Ok(Some(checkpoint))
@@ -136,7 +136,7 @@ pub(crate) fn checkpoint(claimed: &MailboxSync, attempt: i64) -> Result<Option<C
 ///
 /// # Errors
 /// Configuration when it is none.
-pub(crate) fn attempt(text: &str) -> Result<i64> {
+pub(crate) fn parse_attempt(text: &str) -> Result<i64> {
     text.parse().ok().filter(|attempt| *attempt > 0).ok_or_else(|| {
         Error::configuration(format!("the attempt `{text}` is no number")).advice("The operator starts workers")
     })
@@ -179,7 +179,7 @@ mod tests {
         fs::write(root.path().join("mail/from"), "one").unwrap();
         fs::write(root.path().join("mail/to"), "two").unwrap();
         let claimed = sync(&json!({}));
-        let spec = spec(&assigned(root.path()), &claimed, Some(2), Timestamp::now()).unwrap();
+        let spec = assigned_sync_spec(&assigned(root.path()), &claimed, Some(2), Timestamp::now()).unwrap();
         let destinations = AddressPolicy::guarded([], []).absolute_names();
         assert_eq!((spec.connections, spec.destination.addresses), (2, destinations));
         let sources = AddressPolicy::guarded([], []).within(["192.0.2.0/24".parse().unwrap()]);
@@ -196,7 +196,7 @@ mod tests {
         fs::write(root.path().join("mail/from"), "one").unwrap();
         fs::write(root.path().join("mail/to"), "two").unwrap();
         let claimed = sync(&json!({"retryRefused": true}));
-        assert!(spec(&assigned(root.path()), &claimed, None, Timestamp::now()).unwrap().retry_refused);
+        assert!(assigned_sync_spec(&assigned(root.path()), &claimed, None, Timestamp::now()).unwrap().retry_refused);
     }
 
     #[test]
@@ -207,18 +207,18 @@ mod tests {
         fs::write(root.path().join("mail/to"), "two").unwrap();
         let mut assigned = assigned(root.path());
         assigned.destination_host = "judged.example".into();
-        let error = spec(&assigned, &sync(&json!({})), None, Timestamp::now()).unwrap_err();
+        let error = assigned_sync_spec(&assigned, &sync(&json!({})), None, Timestamp::now()).unwrap_err();
         // Another attempt follows.
         assert_eq!((error.class, error.side), (ErrorClass::Network, Some(Side::Destination)));
         assigned.destination_host = String::new();
-        let any = spec(&assigned, &sync(&json!({})), None, Timestamp::now()).unwrap();
+        let any = assigned_sync_spec(&assigned, &sync(&json!({})), None, Timestamp::now()).unwrap();
         assert_eq!(any.destination.addresses, AddressPolicy::guarded([], []));
     }
 
     #[test]
     fn a_missing_secret_is_a_configuration_error_that_says_where_it_belongs() {
         let root = tempfile::tempdir().unwrap();
-        let error = spec(&assigned(root.path()), &sync(&json!({})), None, Timestamp::now()).unwrap_err();
+        let error = assigned_sync_spec(&assigned(root.path()), &sync(&json!({})), None, Timestamp::now()).unwrap_err();
         assert_eq!(error.class, ErrorClass::Configuration);
         let text = error.to_string();
         assert!(text.contains("there is no Secret mail (key from, source.passwordSecretRef)"), "{text}");
@@ -233,18 +233,18 @@ mod tests {
         let read = |flushed: Option<i64>, attempt: i64| {
             let worker = json!({"attempt": attempt, "checkpoint": text, "flushedAttempt": flushed});
             let claimed = sync(&json!({"attempt": attempt, "worker": worker}));
-            checkpoint(&claimed, attempt).unwrap().unwrap().folders[&b"INBOX"[..]].open
+            claimed_checkpoint(&claimed, attempt).unwrap().unwrap().folders[&b"INBOX"[..]].open
         };
         assert!(!read(Some(1), 2));
         assert!(read(None, 2) && read(Some(1), 3) && read(Some(i64::MAX), 2));
         let torn = sync(&json!({"attempt": 2, "worker": {"attempt": 2, "checkpoint": "torn"}}));
-        assert!(checkpoint(&torn, 2).is_err());
-        assert_eq!(checkpoint(&sync(&json!({"attempt": 2})), 2).unwrap(), None);
+        assert!(claimed_checkpoint(&torn, 2).is_err());
+        assert_eq!(claimed_checkpoint(&sync(&json!({"attempt": 2})), 2).unwrap(), None);
     }
 
     #[test]
     fn an_attempt_is_a_number() {
-        assert_eq!(attempt("7").unwrap(), 7);
-        assert!(attempt("").is_err() && attempt("0").is_err() && attempt("x").is_err());
+        assert_eq!(parse_attempt("7").unwrap(), 7);
+        assert!(parse_attempt("").is_err() && parse_attempt("0").is_err() && parse_attempt("x").is_err());
     }
 }

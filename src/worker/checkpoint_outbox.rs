@@ -11,7 +11,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 
 use super::fence::WriteFence;
 use crate::{
-    api::mailbox_sync::{FolderFacts, MAX_CHECKPOINT, MAX_FOLDERS},
+    api::mailbox_sync::{FolderFacts, MAX_CHECKPOINT_BYTES, MAX_FOLDERS},
     error::Result,
     imap::{mutf7, permit::WritePermit as _},
     sync::{
@@ -115,7 +115,7 @@ impl CheckpointOutbox {
 
     fn put(&self, checkpoint: &Checkpoint) -> Result<()> {
         self.fence.check()?;
-        let text = checkpoint.encode_text_within(MAX_CHECKPOINT)?;
+        let text = checkpoint.encode_text_within(MAX_CHECKPOINT_BYTES)?;
         let folders = folders(checkpoint);
         let mut tray = self.tray();
         tray.version += 1;
@@ -169,10 +169,10 @@ fn folders(checkpoint: &Checkpoint) -> Vec<FolderFacts> {
                 source_uid_validity: state.source_uid_validity.into(),
                 destination_uid_validity: state.destination_uid_validity.into(),
                 last_uid: state.done().last().unwrap_or(0).into(),
-                messages: number(state.settled.map_or(copied + adopted + skipped, |s| u64::from(s.messages))),
-                copied: number(copied),
-                adopted: number(adopted),
-                skipped: number(skipped),
+                messages: saturating_i64(state.settled.map_or(copied + adopted + skipped, |s| u64::from(s.messages))),
+                copied: saturating_i64(copied),
+                adopted: saturating_i64(adopted),
+                skipped: saturating_i64(skipped),
             }
         })
         .take_while(|facts| {
@@ -187,7 +187,7 @@ fn folders(checkpoint: &Checkpoint) -> Vec<FolderFacts> {
 }
 
 /// A count as Kubernetes has numbers.
-pub(super) fn number(count: u64) -> i64 {
+pub(super) fn saturating_i64(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 

@@ -20,7 +20,7 @@ use crate::{
 /// How much of the grace is left. It counts from the sending of the last request that was answered: the operator may have
 /// seen that word only, and counts from there.
 #[must_use]
-pub(crate) fn left(grace: Duration, confirmed: Duration, now: Duration) -> Option<Duration> {
+pub(crate) fn remaining_grace(grace: Duration, confirmed: Duration, now: Duration) -> Option<Duration> {
     let used = now.saturating_sub(confirmed);
     grace.checked_sub(used).filter(|left| !left.is_zero())
 }
@@ -85,7 +85,7 @@ impl WriteFence {
         if self.closed.get().is_some() {
             return None;
         }
-        let left = left(self.grace, Duration::from_nanos(self.confirmed.load(SeqCst)), (self.clock)());
+        let left = remaining_grace(self.grace, Duration::from_nanos(self.confirmed.load(SeqCst)), (self.clock)());
         if left.is_none() {
             let grace = scalar::Duration::from_millis(u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX));
             self.close(
@@ -162,7 +162,7 @@ mod tests {
             grace in 1..100_000_u64, confirmed in 0..1_000_000_u64, later in 0..200_000_u64,
         ) {
             let [grace, confirmed, later] = [grace, confirmed, later].map(Duration::from_millis);
-            let left = left(grace, confirmed, confirmed + later);
+            let left = remaining_grace(grace, confirmed, confirmed + later);
             prop_assert_eq!(left.is_some(), later < grace);
             prop_assert_eq!(left.unwrap_or_default(), grace.saturating_sub(later));
         }

@@ -58,22 +58,22 @@ pub(crate) async fn run(assignment: &WorkerAssignment, client: Client, stop: Can
     match link.claim(attempt, patience, &stop).await {
         Ok(Some((object, claimed))) => {
             tracing::info!(mailbox = object.spec.mailbox, "claimed");
-            work(assignment, link, *object, claimed, stop).await
+            run_claimed_attempt(assignment, link, *object, claimed, stop).await
         }
         Ok(None) => {
             tracing::info!("asked to stop before the attempt was claimed");
-            say(assignment, &ended(attempt, Outcome::Stopped, None));
+            write_termination_message(assignment, &ended_status(attempt, Outcome::Stopped, None));
             0
         }
         Err(error) => {
             tracing::error!(%error, "the attempt was not claimed");
-            say(assignment, &unended(attempt, &error));
+            write_termination_message(assignment, &unfinished_status(attempt, &error));
             EXIT_FENCED
         }
     }
 }
 
-async fn work(
+async fn run_claimed_attempt(
     assignment: &WorkerAssignment,
     link: StatusClient,
     claimed: MailboxSync,
@@ -94,8 +94,8 @@ async fn work(
     let progress = Arc::new(SyncProgress::default());
 
     let slots = claimed.status.as_ref().and_then(|status| status.slots);
-    let in_doubt = assignment::is_in_doubt(&claimed, attempt);
-    let known = assignment::checkpoint(&claimed, attempt).unwrap_or_else(|error| {
+    let in_doubt = assignment::has_uncertain_tail(&claimed, attempt);
+    let known = assignment::claimed_checkpoint(&claimed, attempt).unwrap_or_else(|error| {
         tracing::warn!(%error, "the checkpoint cannot be used; what is at the destination is matched");
         None
     });
@@ -103,7 +103,7 @@ async fn work(
         desk.goes_on_from(known);
     }
     let mut standing = NotCopiedHistory::of(claimed.status.as_ref().and_then(|status| status.worker.as_ref()));
-    let spec = assignment::spec(assignment, &claimed, slots, Timestamp::now());
+    let spec = assignment::assigned_sync_spec(assignment, &claimed, slots, Timestamp::now());
     if let Ok(spec) = &spec {
         standing.accept(&spec.accepted_losses);
     }
@@ -124,14 +124,17 @@ async fn work(
     };
     if let Some(error) = fence.closed() {
         tracing::error!(%error, "ended without the last word");
-        say(assignment, &WorkerStatus { report: reporter.next_number(), ..unended(attempt, error) });
+        write_termination_message(
+            assignment,
+            &WorkerStatus { report: reporter.next_number(), ..unfinished_status(attempt, error) },
+        );
         return EXIT_FENCED;
     }
     // What was in doubt before is still so, unless the engine has written into a checkpoint of its own where to look.
     let flushed = matches!(ended, EngineExit::Done(_)) && (desk.has_any() || !in_doubt);
-    let (mut status, code) = last(attempt, &ended, &mut reporter, stop.is_cancelled());
+    let (mut status, code) = final_status(attempt, &ended, &mut reporter, stop.is_cancelled());
     status.flushed_attempt = flushed.then_some(attempt);
-    say(assignment, &WorkerStatus { report: reporter.next_number(), ..status.clone() });
+    write_termination_message(assignment, &WorkerStatus { report: reporter.next_number(), ..status.clone() });
     match reporter.last(&status, too_late.cancelled()).await {
         FinalDelivery::Yes => tracing::info!(outcome = ?status.outcome, "ended"),
         FinalDelivery::No => tracing::error!(outcome = ?status.outcome, "ended; the last report was not taken"),
@@ -208,7 +211,12 @@ impl EngineTask {
 }
 
 /// The last report, and the exit code.
-fn last(attempt: i64, ended: &EngineExit, reporter: &mut StatusReporter, asked_to_stop: bool) -> (WorkerStatus, u8) {
+fn final_status(
+    attempt: i64,
+    ended: &EngineExit,
+    reporter: &mut StatusReporter,
+    asked_to_stop: bool,
+) -> (WorkerStatus, u8) {
     let (outcome, error) = match ended {
         EngineExit::Done(report) => status_report::outcome(report, asked_to_stop),
         EngineExit::LeftOff => (Outcome::Stopped, None),
@@ -221,7 +229,7 @@ fn last(attempt: i64, ended: &EngineExit, reporter: &mut StatusReporter, asked_t
     if let Some(error) = &error {
         tracing::error!(%error, "the sync did not end well");
     }
-    let mut status = self::ended(attempt, outcome, error.as_ref());
+    let mut status = self::ended_status(attempt, outcome, error.as_ref());
     let live = reporter.now();
     status.progress = live.progress.map(|mut progress| {
         progress.eta = None;
@@ -244,7 +252,7 @@ fn last(attempt: i64, ended: &EngineExit, reporter: &mut StatusReporter, asked_t
 }
 
 /// An attempt that ended by itself.
-fn ended(attempt: i64, outcome: Outcome, error: Option<&Error>) -> WorkerStatus {
+fn ended_status(attempt: i64, outcome: Outcome, error: Option<&Error>) -> WorkerStatus {
     let now = Some(Time(Timestamp::now()));
     WorkerStatus {
         attempt,
@@ -257,13 +265,13 @@ fn ended(attempt: i64, outcome: Outcome, error: Option<&Error>) -> WorkerStatus 
 }
 
 /// An attempt that is over without an outcome.
-fn unended(attempt: i64, error: &Error) -> WorkerStatus {
-    WorkerStatus { outcome: None, ..ended(attempt, Outcome::Failed, Some(error)) }
+fn unfinished_status(attempt: i64, error: &Error) -> WorkerStatus {
+    WorkerStatus { outcome: None, ..ended_status(attempt, Outcome::Failed, Some(error)) }
 }
 
 /// Leaves the last word where kubelet finds it.
-fn say(assignment: &WorkerAssignment, status: &WorkerStatus) {
-    if let Err(error) = std::fs::write(&assignment.termination_log, status_report::last_word(status)) {
+fn write_termination_message(assignment: &WorkerAssignment, status: &WorkerStatus) {
+    if let Err(error) = std::fs::write(&assignment.termination_log, status_report::termination_message(status)) {
         tracing::warn!(%error, path = %assignment.termination_log.display(), "the last word could not be written");
     }
 }

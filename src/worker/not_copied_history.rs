@@ -5,11 +5,11 @@ use std::{
     iter::once,
 };
 
-use super::checkpoint_outbox::number;
+use super::checkpoint_outbox::saturating_i64;
 use crate::{
     api::{
         mailbox_sync::{Outcome, WorkerStatus},
-        not_copied::{LEFT_OUT, LeftOutFolder, MAX_KINDS, MAX_LEFT_OUT, MAX_WARNINGS, NotCopied},
+        not_copied::{LEFT_OUT_REASON, LeftOutFolder, MAX_DIFFERENCE_KINDS, MAX_LEFT_OUT, MAX_WARNINGS, NotCopied},
     },
     sync::{
         report::{LeftOut, MailboxReport},
@@ -51,7 +51,7 @@ impl NotCopiedHistory {
     #[must_use]
     pub(crate) fn reasons(&self) -> BTreeSet<&str> {
         let before = self.not_copied.iter().flat_map(|before| before.reasons.keys().chain(before.accepted.keys()));
-        let known = SetAsideReason::ALL.iter().map(|reason| reason.name()).chain(once(LEFT_OUT));
+        let known = SetAsideReason::ALL.iter().map(|reason| reason.name()).chain(once(LEFT_OUT_REASON));
         before.map(String::as_str).chain(known).collect()
     }
 
@@ -63,7 +63,7 @@ impl NotCopiedHistory {
         let mut grew = false;
         for (reason, messages) in seen {
             let known = [&all.reasons, &all.accepted].into_iter().filter_map(|part| part.get(reason)).sum::<i64>();
-            let more = number(*messages) - known;
+            let more = saturating_i64(*messages) - known;
             if more <= 0 {
                 continue;
             }
@@ -93,10 +93,12 @@ impl NotCopiedHistory {
         };
         if status.outcome == Some(Outcome::Synced) {
             status.not_copied = Some(NotCopied {
-                messages: number(found.messages),
+                messages: saturating_i64(found.messages),
                 reasons: numbers(&found.reasons),
                 accepted: numbers(&found.accepted),
-                uncounted_folders: number(report.left_out.iter().filter(|left| is_uncounted(left)).count() as u64),
+                uncounted_folders: saturating_i64(
+                    report.left_out.iter().filter(|left| is_uncounted(left)).count() as u64
+                ),
             });
             status.differences = self.differences(report);
             return;
@@ -115,9 +117,9 @@ impl NotCopiedHistory {
         let mut all = self.differences.clone();
         for (kind, copies) in report.folders.iter().flat_map(|folder| &folder.differences) {
             let kind = cut(kind, MAX_KIND);
-            if all.contains_key(&kind) || all.len() < MAX_KINDS {
+            if all.contains_key(&kind) || all.len() < MAX_DIFFERENCE_KINDS {
                 let sum = all.entry(kind).or_default();
-                *sum = sum.saturating_add(number(*copies));
+                *sum = sum.saturating_add(saturating_i64(*copies));
             }
         }
         all
@@ -136,13 +138,13 @@ fn left_out(all: &[LeftOut]) -> Vec<LeftOutFolder> {
         folder: cut(&left.folder, MAX_TEXT),
         reason: cut(&left.reason, MAX_TEXT),
         by_rule: left.by_rule,
-        messages: left.messages.map(number),
+        messages: left.messages.map(saturating_i64),
     };
     by_itself.into_iter().chain(by_rule).take(MAX_LEFT_OUT).map(folder).collect()
 }
 
 fn numbers(counts: &BTreeMap<String, u64>) -> BTreeMap<String, i64> {
-    counts.iter().map(|(name, count)| (name.clone(), number(*count))).collect()
+    counts.iter().map(|(name, count)| (name.clone(), saturating_i64(*count))).collect()
 }
 
 fn cut(text: &str, most: usize) -> String {
@@ -170,7 +172,7 @@ mod tests {
     }
 
     fn report(reasons: &[(&str, u64)]) -> MailboxReport {
-        let mut not_copied = report::NotCopied::default();
+        let mut not_copied = report::NotCopiedReport::default();
         for (reason, messages) in reasons {
             not_copied.add(reason, *messages, false);
         }
@@ -190,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_reason_of_folders_that_are_left_out_has_one_name() {
-        assert_eq!(LEFT_OUT, report::LEFT_OUT);
+        assert_eq!(LEFT_OUT_REASON, report::LEFT_OUT);
     }
 
     #[test]

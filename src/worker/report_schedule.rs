@@ -49,8 +49,8 @@ pub enum ReportAction {
 
 /// Decides.
 #[must_use]
-pub(crate) fn next(state: &ReportState, now: Duration) -> ReportAction {
-    let wait = due(state).saturating_sub(now);
+pub(crate) fn next_action(state: &ReportState, now: Duration) -> ReportAction {
+    let wait = next_report_at(state).saturating_sub(now);
     if !wait.is_zero() {
         return ReportAction::Wait(wait);
     }
@@ -59,7 +59,7 @@ pub(crate) fn next(state: &ReportState, now: Duration) -> ReportAction {
     ReportAction::Report { checkpoint: state.checkpoint && rested }
 }
 
-fn due(state: &ReportState) -> Duration {
+fn next_report_at(state: &ReportState) -> Duration {
     // Several reports fit into the grace, however short it is.
     let third = state.grace / 3;
     if state.failures > 0 {
@@ -107,32 +107,32 @@ mod tests {
     #[test]
     fn nothing_is_sent_in_the_first_ten_seconds_whatever_happens() {
         let state = ReportState { folder_ended: true, large_folder: true, ..state() };
-        assert_eq!(next(&state, 100 * S), ReportAction::Wait(10 * S));
-        assert_eq!(next(&state, 110 * S), ReportAction::Report { checkpoint: true });
+        assert_eq!(next_action(&state, 100 * S), ReportAction::Wait(10 * S));
+        assert_eq!(next_action(&state, 110 * S), ReportAction::Report { checkpoint: true });
     }
 
     #[test]
     fn reports_become_rarer_and_a_folders_end_is_told_soon() {
         let later = |sent: u32| ReportState { sent: sent * S, checkpoint: false, ..state() };
-        assert_eq!(next(&later(110), 110 * S), ReportAction::Wait(10 * S));
-        assert_eq!(next(&later(300), 300 * S), ReportAction::Wait(20 * S));
-        assert_eq!(next(&later(2000), 2000 * S), ReportAction::Wait(30 * S));
+        assert_eq!(next_action(&later(110), 110 * S), ReportAction::Wait(10 * S));
+        assert_eq!(next_action(&later(300), 300 * S), ReportAction::Wait(20 * S));
+        assert_eq!(next_action(&later(2000), 2000 * S), ReportAction::Wait(30 * S));
         let ended = ReportState { folder_ended: true, ..later(2000) };
-        assert_eq!(next(&ended, 2005 * S), ReportAction::Report { checkpoint: false });
-        assert_eq!(next(&ended, 2004 * S), ReportAction::Wait(S));
+        assert_eq!(next_action(&ended, 2005 * S), ReportAction::Report { checkpoint: false });
+        assert_eq!(next_action(&ended, 2004 * S), ReportAction::Wait(S));
     }
 
     #[test]
     fn the_checkpoint_rests_for_thirty_seconds_or_ten_after_a_large_folder() {
         let sent = ReportState { sent: 140 * S, checkpoint_sent: Some(125 * S), ..state() };
-        assert_eq!(next(&sent, 150 * S), ReportAction::Report { checkpoint: false });
+        assert_eq!(next_action(&sent, 150 * S), ReportAction::Report { checkpoint: false });
         assert_eq!(
-            next(&ReportState { large_folder: true, ..sent }, 150 * S),
+            next_action(&ReportState { large_folder: true, ..sent }, 150 * S),
             ReportAction::Report { checkpoint: true }
         );
-        assert_eq!(next(&sent, 155 * S), ReportAction::Report { checkpoint: true });
+        assert_eq!(next_action(&sent, 155 * S), ReportAction::Report { checkpoint: true });
         assert_eq!(
-            next(&ReportState { checkpoint: false, ..sent }, 170 * S),
+            next_action(&ReportState { checkpoint: false, ..sent }, 170 * S),
             ReportAction::Report { checkpoint: false }
         );
     }
@@ -156,17 +156,17 @@ mod tests {
         #[test]
         fn a_wait_ends_exactly_when_a_report_is_due(state in states(), later in 0..100_000_u64) {
             let now = state.sent + Duration::from_millis(later);
-            if let ReportAction::Wait(wait) = next(&state, now) {
-                let reported = matches!(next(&state, now + wait), ReportAction::Report { .. });
+            if let ReportAction::Wait(wait) = next_action(&state, now) {
+                let reported = matches!(next_action(&state, now + wait), ReportAction::Report { .. });
                 prop_assert!(reported);
-                let waits = matches!(next(&state, now + wait.saturating_sub(Duration::from_nanos(1))), ReportAction::Wait(_));
+                let waits = matches!(next_action(&state, now + wait.saturating_sub(Duration::from_nanos(1))), ReportAction::Wait(_));
                 prop_assert!(waits);
             }
         }
 
         #[test]
         fn three_reports_fit_into_the_grace_and_none_is_sent_at_once(state in states()) {
-            let due = due(&state).saturating_sub(state.sent);
+            let due = next_report_at(&state).saturating_sub(state.sent);
             prop_assert!(due <= state.grace / 3, "{due:?}");
             prop_assert!(due <= Duration::from_secs(30));
             prop_assert!(due >= (state.grace / 3).min(S), "{due:?}");
@@ -178,7 +178,7 @@ mod tests {
         #[test]
         fn a_checkpoint_is_sent_only_when_there_is_a_new_one_and_seldom(state in states(), later in 0..100_000_u64) {
             let now = state.sent + Duration::from_millis(later);
-            if next(&state, now) == (ReportAction::Report { checkpoint: true }) {
+            if next_action(&state, now) == (ReportAction::Report { checkpoint: true }) {
                 prop_assert!(state.checkpoint);
                 prop_assert!(state.checkpoint_sent.is_none_or(|sent| now >= sent + LARGE_FOLDER));
             }

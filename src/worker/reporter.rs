@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    api_response::{PatchOutcome, judge},
+    api_response::{PatchOutcome, classify_response},
     assignment::WorkerAssignment,
     checkpoint_outbox::{CheckpointOutbox, EncodedCheckpoint},
     fence::WriteFence,
@@ -65,7 +65,7 @@ impl StatusClient {
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
         let request = self.api.patch_status(&self.name, &parameters, &patch);
         let answer = match timeout(self.limit, request).await {
-            Ok(answer) => judge(answer),
+            Ok(answer) => classify_response(answer),
             Err(_) => {
                 PatchOutcome::Away(format!("the API server did not answer within {} s", self.limit.as_secs_f32()))
             }
@@ -87,7 +87,7 @@ impl StatusClient {
         let mut refused_since = None;
         let mut pause = Duration::from_millis(100);
         loop {
-            let claim = status_report::claim(attempt, Timestamp::now());
+            let claim = status_report::claim_patch(attempt, Timestamp::now());
             let (answer, sent) = tokio::select! {
                 answered = self.send(&claim) => answered,
                 () = stop.cancelled() => return Ok(None),
@@ -193,7 +193,7 @@ impl StatusReporter {
             self.pace.folder_ended = ended > self.folders_told;
             self.pace.checkpoint = self.desk.is_waiting();
             self.pace.large_folder = ended > self.folders_flushed && self.desk.unreported_messages() >= MANY;
-            match report_schedule::next(&self.pace, since_boot()) {
+            match report_schedule::next_action(&self.pace, since_boot()) {
                 ReportAction::Wait(wait) => sleep(wait.min(LOOK).min(left)).await,
                 ReportAction::Report { checkpoint } => {
                     let kept = if checkpoint { self.desk.newest() } else { None };
@@ -208,7 +208,7 @@ impl StatusReporter {
     pub(crate) fn now(&mut self) -> WorkerStatus {
         let rate = self.samples.rate(since_boot(), self.progress.bytes_done.load(Relaxed));
         let set_aside = self.desk.set_aside();
-        let live = status_report::live(&self.progress, set_aside.values().sum(), rate, Timestamp::now());
+        let live = status_report::live_status(&self.progress, set_aside.values().sum(), rate, Timestamp::now());
         WorkerStatus { not_copied: self.standing.so_far(&set_aside), ..live }
     }
 
@@ -227,7 +227,7 @@ impl StatusReporter {
             status.folders.clone_from(&kept.folders);
         }
         let ended = self.progress.folders_done.load(Relaxed);
-        let (answer, sent) = self.link.send(&status_report::patch(&status, &self.standing.reasons())).await;
+        let (answer, sent) = self.link.send(&status_report::report_patch(&status, &self.standing.reasons())).await;
         self.pace.sent = sent;
         match answer {
             PatchOutcome::Taken(_) => {
@@ -287,7 +287,7 @@ impl StatusReporter {
             if taken {
                 return FinalDelivery::Yes;
             }
-            let ReportAction::Wait(wait) = report_schedule::next(&self.pace, since_boot()) else { continue };
+            let ReportAction::Wait(wait) = report_schedule::next_action(&self.pace, since_boot()) else { continue };
             tokio::select! {
                 () = sleep(wait.min(LOOK).min(left)) => {}
                 () = &mut until => return FinalDelivery::No,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-use super::checkpoint_outbox::number;
+use super::checkpoint_outbox::saturating_i64;
 use crate::{
     api::{
         mailbox_sync::{Outcome, WorkerPhase, WorkerProgress, WorkerStatus},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A termination message may have this many bytes.
-pub(crate) const MAX_LAST_WORD: usize = 4096;
+pub(crate) const MAX_TERMINATION_MESSAGE: usize = 4096;
 /// `waiting` may have this many characters.
 const MAX_WAITING: usize = 500;
 /// Rates are over this long.
@@ -32,7 +32,7 @@ const WINDOW: Duration = Duration::from_mins(1);
 /// The patch that claims an attempt: what the attempt before said of itself does not hold any more; its checkpoint, facts
 /// about folders and what was not copied do.
 #[must_use]
-pub(crate) fn claim(attempt: i64, now: Timestamp) -> Value {
+pub(crate) fn claim_patch(attempt: i64, now: Timestamp) -> Value {
     json!({"status": {"worker": {
         "attempt": attempt,
         "report": 1,
@@ -51,7 +51,7 @@ pub(crate) fn claim(attempt: i64, now: Timestamp) -> Value {
 /// The patch for a report: what it does not say any more is removed; the checkpoint, facts about folders and what was not
 /// copied stay unless they are new. `reasons` are those that the status may have.
 #[must_use]
-pub(crate) fn patch(status: &WorkerStatus, reasons: &BTreeSet<&str>) -> Value {
+pub(crate) fn report_patch(status: &WorkerStatus, reasons: &BTreeSet<&str>) -> Value {
     let mut worker = serde_json::to_value(status).unwrap_or_default();
     let clear = |value: Option<&mut Value>, names: &[&str]| {
         if let Some(Value::Object(object)) = value {
@@ -79,7 +79,7 @@ pub(crate) fn patch(status: &WorkerStatus, reasons: &BTreeSet<&str>) -> Value {
 
 /// The last word: the status without checkpoint, lists and what stands of them all, its texts as short as they must be.
 #[must_use]
-pub(crate) fn last_word(status: &WorkerStatus) -> String {
+pub(crate) fn termination_message(status: &WorkerStatus) -> String {
     let mut word = WorkerStatus {
         checkpoint: None,
         folders: Vec::new(),
@@ -102,7 +102,7 @@ pub(crate) fn last_word(status: &WorkerStatus) -> String {
             }
         }
         let text = serde_json::to_string(&word).unwrap_or_default();
-        if text.len() <= MAX_LAST_WORD {
+        if text.len() <= MAX_TERMINATION_MESSAGE {
             return text;
         }
     }
@@ -142,7 +142,12 @@ impl ThroughputWindow {
 
 /// The live part of a status.
 #[must_use]
-pub(crate) fn live(progress: &SyncProgress, skipped: u64, bytes_per_second: u64, now: Timestamp) -> WorkerStatus {
+pub(crate) fn live_status(
+    progress: &SyncProgress,
+    skipped: u64,
+    bytes_per_second: u64,
+    now: Timestamp,
+) -> WorkerStatus {
     use std::sync::atomic::Ordering::Relaxed;
     let counters = progress.snapshot();
     let whole = &progress.whole;
@@ -161,16 +166,16 @@ pub(crate) fn live(progress: &SyncProgress, skipped: u64, bytes_per_second: u64,
             done: share(bytes_done, bytes_total).or_else(|| share(messages_done, messages_total)),
             rate: (copying && bytes_per_second > 0).then(|| rate_text(bytes_per_second)),
             eta: eta.map(Time),
-            folders_total: number(counters.folders_total),
-            folders_done: number(counters.folders_done),
-            messages_total: number(messages_total),
-            messages_done: number(messages_done),
-            messages_skipped: number(skipped),
-            messages_this_attempt: number(counters.messages_done),
-            bytes_total: number(bytes_total),
-            bytes_done: number(bytes_done),
-            bytes_moved: number(progress.bytes_moved.load(Relaxed)),
-            bytes_per_second: number(bytes_per_second),
+            folders_total: saturating_i64(counters.folders_total),
+            folders_done: saturating_i64(counters.folders_done),
+            messages_total: saturating_i64(messages_total),
+            messages_done: saturating_i64(messages_done),
+            messages_skipped: saturating_i64(skipped),
+            messages_this_attempt: saturating_i64(counters.messages_done),
+            bytes_total: saturating_i64(bytes_total),
+            bytes_done: saturating_i64(bytes_done),
+            bytes_moved: saturating_i64(progress.bytes_moved.load(Relaxed)),
+            bytes_per_second: saturating_i64(bytes_per_second),
         }),
         waiting: counters.waiting.map(|why| why.chars().take(MAX_WAITING).collect()),
         waiting_until: counters.waiting_until.map(Time),
@@ -223,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_claim_clears_what_the_attempt_before_said_and_keeps_its_checkpoint() {
-        let claim = claim(3, now());
+        let claim = claim_patch(3, now());
         let worker = object(&claim["status"]["worker"]);
         for gone in ["outcome", "lastError", "waiting", "waitingUntil", "progress", "inboxUidNext"] {
             assert_eq!(worker[gone], Value::Null, "{gone}");
@@ -238,8 +243,8 @@ mod tests {
     fn a_report_removes_what_it_no_longer_says_and_leaves_the_checkpoint() {
         let progress = SyncProgress::default();
         progress.enter(EnginePhase::Copying);
-        let status = WorkerStatus { attempt: 3, report: 4, ..live(&progress, 0, 0, now()) };
-        let patch = patch(&status, &BTreeSet::new());
+        let status = WorkerStatus { attempt: 3, report: 4, ..live_status(&progress, 0, 0, now()) };
+        let patch = report_patch(&status, &BTreeSet::new());
         let worker = object(&patch["status"]["worker"]);
         for kept in ["checkpoint", "folders", "notCopied", "differences", "leftOut", "warnings"] {
             assert!(!worker.contains_key(kept), "{kept}");
@@ -256,7 +261,7 @@ mod tests {
         let not_copied = NotCopied { messages: 2, reasons, ..NotCopied::default() };
         let status =
             WorkerStatus { not_copied: Some(not_copied), outcome: Some(Outcome::Synced), ..WorkerStatus::default() };
-        let patch = patch(&status, &["refused", "tooLarge"].into());
+        let patch = report_patch(&status, &["refused", "tooLarge"].into());
         let worker = &patch["status"]["worker"];
         assert_eq!(worker["notCopied"]["reasons"], json!({"refused": 2, "tooLarge": null}));
         assert_eq!(worker["notCopied"]["accepted"], json!({"refused": null, "tooLarge": null}));
@@ -281,7 +286,7 @@ mod tests {
         progress.saw_inbox(77);
         progress.logged_in();
         let _waiting = progress.wait("w".repeat(900), Duration::from_secs(5));
-        let status = live(&progress, 3, 10 << 20, now());
+        let status = live_status(&progress, 3, 10 << 20, now());
         let p = status.progress.unwrap();
         assert_eq!((p.done.as_deref(), p.rate.as_deref()), (Some("50%"), Some("10 MiB/s")));
         assert_eq!(p.eta.unwrap().0, "2026-03-01T00:00:05Z".parse().unwrap());
@@ -351,10 +356,10 @@ mod tests {
                 messages: Some(6),
             }],
             warnings: vec!["look".into()],
-            ..live(&progress, 2, 1 << 20, now())
+            ..live_status(&progress, 2, 1 << 20, now())
         };
-        let patch = serde_json::to_string_pretty(&patch(&status, &["refused", "empty"].into())).unwrap();
-        insta::assert_snapshot!(format!("{}\n{patch}\n{}", claim(3, now()), last_word(&status)), @r#"
+        let patch = serde_json::to_string_pretty(&report_patch(&status, &["refused", "empty"].into())).unwrap();
+        insta::assert_snapshot!(format!("{}\n{patch}\n{}", claim_patch(3, now()), termination_message(&status)), @r#"
         {"status":{"worker":{"attempt":3,"destinationLogin":false,"inboxUidNext":null,"lastError":null,"outcome":null,"phase":"Connecting","progress":null,"report":1,"reportedAt":"2026-03-01T00:00:00Z","waiting":null,"waitingUntil":null}}}
         {
           "status": {
@@ -442,10 +447,10 @@ mod tests {
                 checkpoint: Some("c".repeat(60_000)), folders: vec![FolderFacts::default(); 200],
                 warnings: vec!["w".repeat(500); 20], left_out: vec![LeftOutFolder::default(); 50],
                 not_copied: Some(NotCopied { messages: 3, reasons, ..NotCopied::default() }),
-                ..live(&SyncProgress::default(), 0, 0, now())
+                ..live_status(&SyncProgress::default(), 0, 0, now())
             };
-            let word = last_word(&status);
-            prop_assert!(word.len() <= MAX_LAST_WORD);
+            let word = termination_message(&status);
+            prop_assert!(word.len() <= MAX_TERMINATION_MESSAGE);
             let read: WorkerStatus = serde_json::from_str(&word).unwrap();
             prop_assert_eq!((read.attempt, read.report, read.outcome), (9, 12, Some(Outcome::Failed)));
             prop_assert_eq!(read.last_error.unwrap().class, ErrorClass::Quota);

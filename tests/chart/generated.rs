@@ -158,7 +158,7 @@ fn artifact_hub_is_told_of_every_kind_with_a_right_example() {
             mailferry::api::validate::server_problems(&server.spec)
         } else {
             let migration: mailferry::api::MailMigration = serde_json::from_value(example).unwrap();
-            mailferry::api::validate::problems(&migration.spec)
+            mailferry::api::validate::migration_problems(&migration.spec)
         };
         assert_eq!(problems.len(), 0);
     }

@@ -28,7 +28,7 @@ const KINDS: [&str; 3] = ["v1alpha1.MailServer\"", "v1alpha1.MailMigration\"", "
 pub fn plane() -> &'static ControlPlane {
     static READY: OnceLock<&'static ControlPlane> = OnceLock::new();
     READY.get_or_init(|| {
-        let plane = cluster::shared();
+        let plane = cluster::shared_control_plane();
         install(plane, (RELEASE, SYSTEM), &json!({}));
         // What the doctor looks at comes a moment after the definitions are established.
         let raw = ["get", "--raw", "/openapi/v3/apis/mailferry.io/v1alpha1"];
@@ -271,5 +271,5 @@ fn the_notes_name_what_is_there_and_warn_of_what_is_open() {
     let migration = &Objects::read(migration).0[0];
     assert_eq!(migration["spec"]["destination"]["server"]["host"], "new.example");
     let migration: mailferry::api::MailMigration = serde_json::from_value(migration.clone()).unwrap();
-    assert_eq!(mailferry::api::validate::problems(&migration.spec).len(), 0);
+    assert_eq!(mailferry::api::validate::migration_problems(&migration.spec).len(), 0);
 }

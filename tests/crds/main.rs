@@ -177,7 +177,8 @@ fn every_rule_stands_in_a_schema_with_its_message() {
             }
         });
     }
-    let transitions = [cel_rules::STARTED, cel_rules::SAME_MAILBOX, cel_rules::SYNC_CREDENTIAL, cel_rules::FENCE];
+    let transitions =
+        [cel_rules::ENDPOINTS_IMMUTABLE, cel_rules::MAILBOX_IMMUTABLE, cel_rules::SYNC_CREDENTIAL, cel_rules::FENCE];
     let transitions =
         transitions.into_iter().chain([cel_rules::WORKER_ATTEMPT, cel_rules::ATTEMPT_GROWS, cel_rules::REPORT_GROWS]);
     let expected: BTreeSet<_> = ALL
@@ -206,7 +207,7 @@ fn rust(object: &Value) -> BTreeSet<String> {
     let problems = if object["kind"] == "MailServer" {
         validate::server_problems(&serde_json::from_value::<MailServer>(object.clone()).unwrap().spec)
     } else {
-        validate::problems(&serde_json::from_value::<MailMigration>(object.clone()).unwrap().spec)
+        validate::migration_problems(&serde_json::from_value::<MailMigration>(object.clone()).unwrap().spec)
     };
     problems.into_iter().map(|problem| problem.message).collect()
 }
@@ -251,7 +252,7 @@ fn a_mail_server_has_the_rules_of_an_inline_one() {
 #[test]
 fn the_servers_of_a_started_migration_are_fixed_and_the_rest_is_not() {
     let old = with(&migration(), "/status", json!({"startedAt": "2026-03-01T00:00:00Z"}));
-    let started = BTreeSet::from([cel_rules::STARTED.message.to_owned()]);
+    let started = BTreeSet::from([cel_rules::ENDPOINTS_IMMUTABLE.message.to_owned()]);
     for (pointer, value) in [
         ("/spec/source/server/host", json!("other.example")),
         ("/spec/source/server/port", json!(1993)),
@@ -303,7 +304,7 @@ fn only_the_worker_of_the_current_attempt_may_report() {
 fn a_mailbox_sync_stays_with_its_mailbox_and_logs_in_somehow() {
     let old = sync();
     let moved = cel::<MailboxSync>(&with(&old, "/spec/mailbox", json!("b")), Some(&old));
-    assert_eq!(moved, BTreeSet::from([cel_rules::SAME_MAILBOX.message.to_owned()]));
+    assert_eq!(moved, BTreeSet::from([cel_rules::MAILBOX_IMMUTABLE.message.to_owned()]));
     let no_login = cel::<MailboxSync>(&with(&old, "/spec/source/account", json!({"username": "a"})), Some(&old));
     assert_eq!(no_login, BTreeSet::from([cel_rules::SYNC_CREDENTIAL.message.to_owned()]));
 }

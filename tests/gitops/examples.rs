@@ -55,12 +55,12 @@ fn every_object_says_what_it_is() {
 #[test]
 fn migrations_and_mail_servers_are_ones_that_the_api_server_takes() {
     for (file, object) in of_kind("MailMigration") {
-        assert_eq!(schema_check::problems(&crd::schema::<MailMigration>().unwrap(), &object), [], "{file}");
+        assert_eq!(schema_check::schema_problems(&crd::schema::<MailMigration>().unwrap(), &object), [], "{file}");
         let migration: MailMigration = serde_json::from_value(object).unwrap();
-        assert_eq!(validate::problems(&migration.spec), [], "{file}");
+        assert_eq!(validate::migration_problems(&migration.spec), [], "{file}");
     }
     for (file, object) in of_kind("MailServer") {
-        assert_eq!(schema_check::problems(&crd::schema::<MailServer>().unwrap(), &object), [], "{file}");
+        assert_eq!(schema_check::schema_problems(&crd::schema::<MailServer>().unwrap(), &object), [], "{file}");
         let server: MailServer = serde_json::from_value(object).unwrap();
         assert_eq!(validate::server_problems(&server.spec), [], "{file}");
     }

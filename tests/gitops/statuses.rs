@@ -21,7 +21,7 @@ use mailferry::{
         },
         migration::{
             aggregate::aggregate,
-            conditions::{MigrationFacts, conditions, phase},
+            conditions::{MigrationFacts, conditions, migration_phase},
         },
         server::decide as server,
     },
@@ -236,7 +236,7 @@ impl Migration {
             pods_refused: None,
             now: now(),
         };
-        let phase = phase(&migration, &status, &facts);
+        let phase = migration_phase(&migration, &status, &facts);
         status.observed_generation = migration.metadata.generation;
         status.conditions = conditions(&migration, std::mem::take(&mut status.conditions), phase, &facts);
         status.phase = Some(phase);

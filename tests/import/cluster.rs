@@ -17,7 +17,7 @@ use crate::desk::Desk;
 fn plane() -> &'static ControlPlane {
     static READY: OnceLock<&'static ControlPlane> = OnceLock::new();
     READY.get_or_init(|| {
-        let plane = cluster::shared();
+        let plane = cluster::shared_control_plane();
         cluster::blocking(async || {
             cluster::apply(&plane.client(), None, &crd::all_yaml().unwrap()).await.unwrap();
         });

@@ -4,13 +4,13 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use jiff::Timestamp;
 use mailferry::local::manifest;
-use mailferry_testkit::{Corpus, SharedServer, pki::pki, shared};
+use mailferry_testkit::{Corpus, SharedServer, pki::pki, shared_server};
 
 use crate::desk::Desk;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_is_imported_checked_and_moved() {
-    let (source, destination) = (shared(SharedServer::Maildir), shared(SharedServer::Mdbox));
+    let (source, destination) = (shared_server(SharedServer::Maildir), shared_server(SharedServer::Mdbox));
     // Passwords that every format on the way could break, and one that is no text.
     let odd = " p;a\"s,s\u{20ac}'#: ";
     let from =

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use mailferry::Side;
 use mailferry_testkit::{
-    Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, SharedServer, differences, shared,
+    Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, SharedServer, differences, shared_server,
 };
 
 use crate::{
@@ -154,7 +154,7 @@ async fn a_sync_killed_without_uidplus_neither_loses_nor_doubles() {
 }
 
 async fn killed_twice(server: &Lesser, seed: u64) {
-    let from = shared(SharedServer::Maildir).account();
+    let from = shared_server(SharedServer::Maildir).account();
     let mut left = from.connect().await;
     left.seed(&Corpus::bulk(300, 2 << 20, 2, seed)).await;
     let account = server.dovecot.account();

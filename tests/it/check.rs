@@ -7,7 +7,7 @@ use mailferry_testkit::{
     dovecot::{ServerCertificate, TestAccount},
     pki::pki,
     scripted::ScriptStep,
-    shared,
+    shared_server,
 };
 use serde_json::{Value, json};
 
@@ -17,9 +17,9 @@ const SECRET: &str = "S3cret \"wörd\" \\of-many";
 
 /// A source with some mail in two folders, and an empty destination.
 async fn accounts() -> (TestAccount<'static>, TestAccount<'static>) {
-    let source = shared(SharedServer::Maildir).account();
+    let source = shared_server(SharedServer::Maildir).account();
     source.connect().await.seed(&Corpus::bulk(60, 200 << 10, 3, 4)).await;
-    (source, shared(SharedServer::DottedMdbox).account())
+    (source, shared_server(SharedServer::DottedMdbox).account())
 }
 
 fn login<'a>(account: &'a TestAccount<'_>) -> (&'a str, &'a str) {
@@ -28,7 +28,7 @@ fn login<'a>(account: &'a TestAccount<'_>) -> (&'a str, &'a str) {
 
 /// Checks alice from a source server to an account that is fine.
 async fn source_is(source: Value) -> Ran {
-    let destination = shared(SharedServer::Mdbox).account();
+    let destination = shared_server(SharedServer::Mdbox).account();
     let cli = Cli::new(source, server(destination.server.tls_port())).mailbox(
         "alice",
         ("alice", SECRET),
@@ -104,16 +104,16 @@ async fn bad_certificates_say_what_is_wrong_and_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_of_an_unknown_authority_is_refused() {
-    let mut unknown = server(shared(SharedServer::Maildir).tls_port());
+    let mut unknown = server(shared_server(SharedServer::Maildir).tls_port());
     unknown["tls"] = json!({"mode": "Implicit"});
     source_is(unknown).await.exits(15).says(&["Tls:", "authority that is not trusted", "tls.caBundle"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_certificate_is_told_in_our_words_only_unless_the_dependency_is_asked() {
-    let mut unknown = server(shared(SharedServer::Maildir).tls_port());
+    let mut unknown = server(shared_server(SharedServer::Maildir).tls_port());
     unknown["tls"] = json!({"mode": "Implicit"});
-    let destination = shared(SharedServer::Mdbox).account();
+    let destination = shared_server(SharedServer::Mdbox).account();
     let mut cli = Cli::new(unknown, server(destination.server.tls_port())).mailbox(
         "alice",
         ("alice", SECRET),
@@ -128,7 +128,7 @@ async fn what_is_wrong_with_a_certificate_is_told_in_our_words_only_unless_the_d
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_ports_and_modes_are_told_from_each_other() {
-    let source = shared(SharedServer::Maildir);
+    let source = shared_server(SharedServer::Maildir);
     let plain = server_with("127.0.0.1", source.plain_port(), "Implicit");
     source_is(plain).await.exits(15).says(&["Tls:", "does not speak TLS from the first byte", "StartTLS"]);
 
@@ -205,7 +205,7 @@ async fn sizes_are_summed_where_the_server_does_not_tell_them() {
     let source = old.account();
     let corpus = Corpus::bulk(40, 100 << 10, 3, 9);
     source.connect().await.seed(&corpus).await;
-    let destination = shared(SharedServer::Mdbox).account();
+    let destination = shared_server(SharedServer::Mdbox).account();
     let checked = check(&Cli::between(&source, &destination), 0).await;
     assert_eq!(checked["source"]["bytes"], corpus.bytes(), "{checked:#}");
     let lacks = checked["source"]["lacks"].as_array().unwrap();
@@ -214,7 +214,8 @@ async fn sizes_are_summed_where_the_server_does_not_tell_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_looks_read_over_pop3_is_warned_of() {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     source.connect().await.append("INBOX", &[CorpusMessage::new("Subject: only one\r\n\r\nx\r\n")]).await;
     let cli = Cli::between(&source, &destination);
     assert_eq!(topics(&check(&cli, 0).await), ["pop3"]);

@@ -4,7 +4,7 @@ use mailferry::{
     Side,
     sync::spec::{DeletionHandling, FlagHandling},
 };
-use mailferry_testkit::{CorpusMessage, RawImap, SharedServer, shared};
+use mailferry_testkit::{CorpusMessage, RawImap, SharedServer, shared_server};
 
 use crate::{
     fake::{Act, Fake, MODERN, mails},
@@ -20,7 +20,8 @@ fn numbered(count: usize) -> Vec<CorpusMessage> {
 
 /// Copied `count` messages, `adopt` of which were there before; the user has a message with \Deleted.
 async fn mirrored(count: usize, adopt: usize) -> (Rig, RawImap, RawImap) {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.append("INBOX", &numbered(count)).await;
     right.append("INBOX", &numbered(adopt)).await;
@@ -119,7 +120,7 @@ async fn a_source_folder_made_anew_or_gone_deletes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_that_contradicts_the_folder_proves_nothing() {
-    let account = shared(SharedServer::Mdbox).account();
+    let account = shared_server(SharedServer::Mdbox).account();
     let mut right = account.connect().await;
     // The search leaves out what the folder still has.
     let source = Fake::twisted(MODERN, mails(10), |command, _| {

@@ -7,7 +7,7 @@ use std::sync::{
 
 use mailferry::{Side, sync::spec::DeletionHandling};
 use mailferry_testkit::{
-    Corpus, CorpusMessage, FaultyProxy, MailboxSnapshot, RawImap, SharedServer, dovecot::TestAccount, shared,
+    Corpus, CorpusMessage, FaultyProxy, MailboxSnapshot, RawImap, SharedServer, dovecot::TestAccount, shared_server,
     snapshot::MessageSnapshot,
 };
 use std::time::Duration;
@@ -61,7 +61,8 @@ async fn is_exact(left: &mut RawImap, right: &mut RawImap, count: usize, about: 
 }
 
 async fn between(kills: u64, lose: bool, seed: u64) {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Sdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Sdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&Corpus::bulk(400, 3 << 20, 2, 21 + seed)).await;
     let proxy = FaultyProxy::start(destination.server.tls_port(), Duration::ZERO);
@@ -109,7 +110,8 @@ async fn mail_delivered_while_syncs_are_killed_and_lose_their_state_is_left_alon
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_that_reached_both_sides_is_there_once() {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Sdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Sdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let both: Vec<CorpusMessage> = (0..20).map(delivered).collect();
     left.append("INBOX", &both).await;

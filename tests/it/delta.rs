@@ -10,7 +10,7 @@ use mailferry::{
 use mailferry_testkit::{
     ConnectionFault, Corpus, CorpusMessage, FaultyProxy, RawImap, SharedServer, differences,
     proxy::{BreakMode, BreakPoint, Direction},
-    shared,
+    shared_server,
 };
 
 use crate::rig::{Rig, adopted, copied, endpoint};
@@ -23,7 +23,8 @@ fn numbered(count: usize) -> Vec<CorpusMessage> {
 
 /// An account with INBOX filled, synced once.
 async fn synced(count: usize) -> (Rig, RawImap, RawImap) {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, right) = (source.connect().await, destination.connect().await);
     left.append("INBOX", &numbered(count)).await;
     let rig = Rig::new(&source, &destination);
@@ -37,7 +38,8 @@ async fn flags(imap: &mut RawImap, folder: &str) -> Vec<Vec<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_mail_and_flag_changes_follow_in_every_folder() {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&Corpus::varied(9)).await;
     let rig = Rig::new(&source, &destination);
@@ -129,7 +131,8 @@ async fn what_the_user_deleted_or_moved_at_the_destination_is_not_copied_again()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn adopted_mail_keeps_its_flags_and_gains_the_sources() {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.append("INBOX", &numbered(4)).await;
     right.append("INBOX", &numbered(4)).await;
@@ -149,7 +152,8 @@ async fn adopted_mail_keeps_its_flags_and_gains_the_sources() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn flags_of_adopted_mail_arrive_though_the_connection_breaks_while_they_are_sent() {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.append("INBOX", &numbered(4)).await;
     right.append("INBOX", &numbered(4)).await;
@@ -207,7 +211,7 @@ async fn a_folder_made_anew_at_the_destination_gets_everything_that_is_missing()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_for_other_accounts_counts_for_nothing() {
     let (rig, mut left, _) = synced(5).await;
-    let other = shared(SharedServer::Mdbox).account();
+    let other = shared_server(SharedServer::Mdbox).account();
     let mut there = other.connect().await;
     // The same UIDVALIDITY and UIDs are quite possible.
     let mut moved = Rig::between(

@@ -9,7 +9,7 @@ use mailferry_testkit::{
     differences,
     dovecot::TestAccount,
     proxy::{BreakMode, BreakPoint, Direction},
-    shared,
+    shared_server,
 };
 
 use crate::rig::{Rig, copied, endpoint};
@@ -20,7 +20,7 @@ async fn filled(
     to: SharedServer,
     corpus: &Corpus,
 ) -> (TestAccount<'static>, TestAccount<'static>, RawImap, RawImap) {
-    let (source, destination) = (shared(from).account(), shared(to).account());
+    let (source, destination) = (shared_server(from).account(), shared_server(to).account());
     let (mut left, right) = (source.connect().await, destination.connect().await);
     left.seed(corpus).await;
     (source, destination, left, right)

@@ -10,7 +10,7 @@ use mailferry::{
     imap::permit::WritePermit,
     sync::{checkpoint::Checkpoint, progress::SyncProgress},
 };
-use mailferry_testkit::{Corpus, CorpusMessage, SharedServer, differences, eventually, shared, so};
+use mailferry_testkit::{Corpus, CorpusMessage, SharedServer, differences, eventually, shared_server, so};
 
 use crate::rig::{Rig, adopted, copied};
 
@@ -43,7 +43,8 @@ async fn some_are_done(progress: &SyncProgress) {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_permit_no_connection_sends_anything_more_and_the_next_sync_goes_on() {
     let corpus = Corpus::bulk(900, 9 << 20, 6, 31).with_large(4 << 20);
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&corpus).await;
     let mut rig = Rig::new(&source, &destination);
@@ -81,7 +82,8 @@ impl WritePermit for Held {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_permit_is_held_nothing_is_sent_and_then_the_sync_goes_on_without_reconnecting() {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&Corpus::bulk(2000, 20 << 20, 6, 31)).await;
     let mut rig = Rig::new(&source, &destination);
@@ -109,7 +111,8 @@ async fn while_a_permit_is_held_nothing_is_sent_and_then_the_sync_goes_on_withou
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_of_which_only_marks_are_kept_is_left_alone_or_matched_and_nothing_is_doubled() {
     let corpus = Corpus::bulk(300, 1 << 20, 3, 31);
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&corpus).await;
     let rig = Rig::new(&source, &destination);

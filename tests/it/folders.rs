@@ -11,7 +11,7 @@ use mailferry::{
 };
 use mailferry_testkit::{
     Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, RawImap, SharedServer, corpus::CorpusFolder,
-    differences, shared, snapshot,
+    differences, shared_server, snapshot,
 };
 
 use crate::{
@@ -52,7 +52,8 @@ fn pairs(found: &BTreeMap<String, String>) -> Vec<(&str, &str)> {
 }
 
 async fn sync_with(names: &[&str], rules: FolderMappingRules) -> (MailboxReport, BTreeMap<String, String>) {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&corpus(names)).await;
     let mut rig = Rig::new(&source, &destination);
@@ -119,7 +120,7 @@ async fn rules_that_would_merge_two_folders_keep_them_apart_and_say_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_are_equal_but_for_case_or_normalization_stay_on_a_server_that_tells_them_apart() {
     let (source, destination) =
-        (shared(SharedServer::Maildir).account(), shared(SharedServer::DottedMaildir).account());
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::DottedMaildir).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&Corpus::collisions()).await;
     Rig::new(&source, &destination).sync().await;
@@ -128,7 +129,7 @@ async fn names_that_are_equal_but_for_case_or_normalization_stay_on_a_server_tha
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_are_equal_but_for_case_or_normalization_are_kept_apart_on_an_unknown_server() {
-    let source = shared(SharedServer::Maildir).account();
+    let source = shared_server(SharedServer::Maildir).account();
     let corpus = Corpus::collisions();
     source.connect().await.seed(&corpus).await;
     let destination = Fake::start(MODERN, Vec::new()).await;
@@ -149,7 +150,8 @@ async fn names_that_are_equal_but_for_case_or_normalization_are_kept_apart_on_an
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_hold_the_destinations_separator_arrive_changed_and_said() {
     let names = ["v1.2 release", "a/b.c/d", "v1_2 release", "...", "R&D.x"];
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::DottedMdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::DottedMdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&corpus(&names)).await;
     let rig = Rig::new(&source, &destination);
@@ -207,7 +209,7 @@ async fn views_of_all_and_flagged_mail_are_left_out_and_said_so() {
         special_use_created: true,
         ..DovecotOptions::default()
     });
-    let (source, destination) = (from.account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) = (from.account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let names = ["INBOX", "All Mail", "Starred", "Sent"];
     left.seed(&corpus(&names)).await;
@@ -226,7 +228,7 @@ async fn shared_namespaces_are_left_out_and_said_so() {
     let extra = "namespace public {\n  type = public\n  separator = /\n  prefix = Public/\n  \
                  location = maildir:~/public:LAYOUT=fs\n  subscriptions = no\n}\n";
     let from = Dovecot::start(&DovecotOptions { extra: extra.to_owned(), ..DovecotOptions::default() });
-    let (source, destination) = (from.account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) = (from.account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let names = ["INBOX", "Publicity", "Public/Team"];
     left.seed(&corpus(&names)).await;
@@ -251,7 +253,7 @@ async fn other_users_folders_are_left_out_and_said_so() {
     for folder in ["Other Users/bob/INBOX", "Shared/Team", "Otherwise"] {
         source.change(folder, |folder| *folder = mails(3));
     }
-    let account = shared(SharedServer::Mdbox).account();
+    let account = shared_server(SharedServer::Mdbox).account();
     let to = endpoint(Side::Destination, account.server.tls_port(), &account.user, &account.password);
     let report = Rig::between(source.endpoint(Side::Source), to).sync().await;
     assert_eq!(copied(&report), 5, "{report:#?}");
@@ -262,7 +264,7 @@ async fn other_users_folders_are_left_out_and_said_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn subscriptions_arrive_and_those_of_the_user_stay() {
     let (source, destination) =
-        (shared(SharedServer::Maildir).account(), shared(SharedServer::DottedMaildir).account());
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::DottedMaildir).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let mut corpus = corpus(&["INBOX", "A", "B", "C/D"]);
     corpus.folders[2].subscribed = false;
@@ -275,7 +277,7 @@ async fn subscriptions_arrive_and_those_of_the_user_stay() {
     assert!(!there["C"].selectable);
     assert_eq!(report.subscribed, 3, "{report:#?}");
 
-    let other = shared(SharedServer::Mdbox).account();
+    let other = shared_server(SharedServer::Mdbox).account();
     let mut rig = Rig::new(&source, &other);
     rig.spec.folders.ignore_subscriptions = true;
     rig.sync().await;
@@ -291,7 +293,7 @@ async fn a_name_that_the_destination_refuses_is_changed_and_its_mail_arrives() {
         let raw = name.replace('\t', "&AAk-");
         source.change(&raw, |folder| *folder = vec![crate::fake::Mail::new(1, in_folder(name).body)]);
     }
-    let account = shared(SharedServer::Maildir).account();
+    let account = shared_server(SharedServer::Maildir).account();
     let mut right = account.connect().await;
     let to = endpoint(Side::Destination, account.server.tls_port(), &account.user, &account.password);
     let rig = Rig::between(source.endpoint(Side::Source), to);
@@ -309,7 +311,8 @@ async fn a_name_that_the_destination_refuses_is_changed_and_its_mail_arrives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_are_left_out_by_age_size_and_deletion_and_counted_by_rule() {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let plain = |n: usize| CorpusMessage::new(format!("Subject: {n}\r\n\r\n{}\r\n", "x".repeat(200)));
     left.append(
@@ -328,8 +331,8 @@ async fn messages_are_left_out_by_age_size_and_deletion_and_counted_by_rule() {
     .await;
     let mut rig = Rig::new(&source, &destination);
     rig.spec.messages = MessageFilter {
-        since: Some(snapshot::instant("01-Jan-2015 00:00:00 +0000")),
-        before: Some(snapshot::instant("01-Jan-2022 00:00:00 +0000")),
+        since: Some(snapshot::parse_date_time("01-Jan-2015 00:00:00 +0000")),
+        before: Some(snapshot::parse_date_time("01-Jan-2022 00:00:00 +0000")),
         min_size: Some(100),
         max_size: Some(50_000),
         skip_deleted: true,
@@ -363,9 +366,9 @@ async fn messages_are_left_out_by_age_size_and_deletion_and_counted_by_rule() {
 async fn a_deep_tree_arrives_below_a_prefix_and_back() {
     let names = ["INBOX", "INBOX/child", "a/b/c/d/e/f/g", "INBOX/INBOX", "x/INBOX"];
     let (first, second, third) = (
-        shared(SharedServer::Maildir).account(),
-        shared(SharedServer::DottedMaildir).account(),
-        shared(SharedServer::Sdbox).account(),
+        shared_server(SharedServer::Maildir).account(),
+        shared_server(SharedServer::DottedMaildir).account(),
+        shared_server(SharedServer::Sdbox).account(),
     );
     let mut left = first.connect().await;
     left.seed(&corpus(&names)).await;

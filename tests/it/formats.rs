@@ -17,13 +17,13 @@ use ciborium::Value;
 use mailferry::{
     ErrorClass, Side,
     api::{MailServerSpec, SyncEndpoint, common::Account, names},
-    controller::migration::prune::removal,
+    controller::migration::prune::decide_removal,
     imap::{Endpoint, UidSet},
     import::{
         names::{bucket, migration},
         side_settings::ServerLocation,
     },
-    local::state_folder::{StateFolder, default_folder},
+    local::state_folder::{StateFolder, default_state_folder},
     sync::{
         checkpoint::{
             Checkpoint, CopyDifferences, DifferenceCount, FolderState, QuiescentStatus, ViewState, fingerprint,
@@ -277,11 +277,11 @@ fn names_and_fingerprints_of_the_same_input_are_the_same_as_ever() {
         account: Account { username: Some("Alice".into()), ..Account::default() },
         ..SyncEndpoint::default()
     };
-    tell("claim on an account", &names::account(&endpoint));
+    tell("claim on an account", &names::account_hash(&endpoint));
     endpoint.server.port = Some(1993);
-    tell("claim by another port", &names::account(&endpoint));
+    tell("claim by another port", &names::account_hash(&endpoint));
     let syncs: Vec<String> = (0..40).map(|n| format!("acme-{n}")).collect();
-    let removal = removal(syncs.iter().map(|name| (name.as_str(), name.as_str())), |_| false, None);
+    let removal = decide_removal(syncs.iter().map(|name| (name.as_str(), name.as_str())), |_| false, None);
     tell("token of a removal", &removal.pending.unwrap().token);
 
     let place = |host: &str| ServerLocation::Host(host.into(), Some(143));
@@ -289,7 +289,7 @@ fn names_and_fingerprints_of_the_same_input_are_the_same_as_ever() {
     tell("bucket of a mailbox", &bucket("alice", 1000));
 
     for name in ["acme", "../a b"] {
-        tell("state folder", &default_folder(name).display());
+        tell("state folder", &default_state_folder(name).display());
     }
     let state = StateFolder::read_only(Path::new("state"));
     for name in ["alice", "a/b", "Ünï@acme.example"] {

@@ -19,7 +19,7 @@ use mailferry::{
 };
 use mailferry_testkit::{
     Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, SharedServer, differences, dovecot::TestAccount,
-    eventually, imap_client::RawImap, shared, so,
+    eventually, imap_client::RawImap, shared_server, so,
 };
 
 use crate::{
@@ -91,7 +91,7 @@ async fn a_disk_that_is_full_and_gets_room_while_it_is_waited_for_gets_every_mes
     let cases = DISKS.map(|(format, little, much)| async move {
         let Some(disk) = Disk::mount(little) else { return };
         let server = disk.server(format);
-        let (source, destination) = (shared(SharedServer::Maildir).account(), server.account());
+        let (source, destination) = (shared_server(SharedServer::Maildir).account(), server.account());
         let mut left = source.connect().await;
         left.seed(&Corpus::bulk(300, 3 << 20, 3, 41)).await;
         let mut rig = Rig::new(&source, &destination);
@@ -118,7 +118,7 @@ async fn a_disk_that_stays_full_ends_the_run_with_an_error_and_the_next_copies_t
     let cases = DISKS.map(|(format, little, much)| async move {
         let Some(disk) = Disk::mount(little) else { return };
         let server = disk.server(format);
-        let (source, destination) = (shared(SharedServer::Maildir).account(), server.account());
+        let (source, destination) = (shared_server(SharedServer::Maildir).account(), server.account());
         let mut left = source.connect().await;
         left.seed(&Corpus::bulk(300, 3 << 20, 3, 41)).await;
         let mut rig = Rig::new(&source, &destination);
@@ -160,7 +160,7 @@ async fn a_quota_that_is_reached_is_no_verdict_and_the_rest_follows_once_it_is_r
         ("between", 300_000, small(0..300), 100..=165),
     ] {
         let set = |bytes: u64| server.add_user_with(name, b"x", &format!("userdb_quota_rule=*:bytes={bytes}"));
-        let (source, destination) = (shared(SharedServer::Maildir).account(), set(quota));
+        let (source, destination) = (shared_server(SharedServer::Maildir).account(), set(quota));
         let mut left = source.connect().await;
         left.append("INBOX", &messages).await;
         let rig = Rig::new(&source, &destination);
@@ -181,7 +181,7 @@ async fn messages_that_are_refused_in_large_numbers_keep_no_other_from_arriving(
     let extra = "protocol imap {\n  mail_plugins = quota imap_quota\n}\nplugin {\n  quota_max_mail_size = 10k\n}\n";
     let server =
         Dovecot::start(&DovecotOptions { quota: Some(0), extra: extra.to_owned(), ..DovecotOptions::default() });
-    let (source, destination) = (shared(SharedServer::Maildir).account(), server.account());
+    let (source, destination) = (shared_server(SharedServer::Maildir).account(), server.account());
     let mut left = source.connect().await;
     let size = |n: usize| if n.is_multiple_of(4) { 100 + n * 20 } else { 10_300 + n };
     let messages: Vec<CorpusMessage> = (0..120).map(|n| sized(n, size(n))).collect();

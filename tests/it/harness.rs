@@ -13,7 +13,7 @@ use mailferry_testkit::{
     pki::pki,
     proxy::{BreakMode, BreakPoint, Direction},
     scripted::ScriptStep,
-    shared, snapshot,
+    shared_server, snapshot,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -25,7 +25,7 @@ fn expected(corpus: &Corpus) -> BTreeMap<String, Vec<Facts>> {
     let facts = |message: &CorpusMessage| {
         let mut flags = message.flags.clone();
         flags.sort();
-        let date = snapshot::instant(message.date.as_deref().expect("dated"));
+        let date = snapshot::parse_date_time(message.date.as_deref().expect("dated"));
         (Sha256::digest(&message.body).into(), flags, date)
     };
     let folder = |folder: &corpus::CorpusFolder| (folder.path.clone(), folder.messages.iter().map(facts).collect());
@@ -33,7 +33,7 @@ fn expected(corpus: &Corpus) -> BTreeMap<String, Vec<Facts>> {
 }
 
 async fn holds_what_was_seeded(kind: SharedServer) {
-    let account = shared(kind).account();
+    let account = shared_server(kind).account();
     let mut imap = account.connect().await;
     let separator = imap.namespace().await.separator;
     let corpus = match separator {
@@ -87,7 +87,8 @@ async fn dotted_mdbox_holds_what_was_seeded() {
 
 #[tokio::test]
 async fn two_accounts_are_compared_by_content_flags_date_order_and_subscription() {
-    let (left, right) = (shared(SharedServer::Mdbox).account(), shared(SharedServer::DottedMdbox).account());
+    let (left, right) =
+        (shared_server(SharedServer::Mdbox).account(), shared_server(SharedServer::DottedMdbox).account());
     let (mut left, mut right) = (left.connect().await, right.connect().await);
     let corpus = Corpus::varied(2).without('.');
     left.seed(&corpus).await;
@@ -108,7 +109,7 @@ async fn two_accounts_are_compared_by_content_flags_date_order_and_subscription(
 #[tokio::test]
 async fn dovecot_rewrites_what_the_corpus_says_that_it_rewrites() {
     for kind in SharedServer::ALL {
-        let mut imap = shared(kind).account().connect().await;
+        let mut imap = shared_server(kind).account().connect().await;
         for (what, message, stored) in corpus::rewritten_messages() {
             let uids = imap.append("INBOX", &[message]).await;
             let (_, facts) = imap.folder_facts("INBOX").await;
@@ -120,7 +121,7 @@ async fn dovecot_rewrites_what_the_corpus_says_that_it_rewrites() {
 
 #[tokio::test]
 async fn accounts_have_any_name_and_password() {
-    let server = shared(SharedServer::Mdbox);
+    let server = shared_server(SharedServer::Mdbox);
     for (user, password) in [
         ("o'neil \"quoted\" us:er@example.org", "p\"a\\s s€"),
         ("Ünïcode", ":{PLAIN}x:ÿ'%u%{user}"),
@@ -139,7 +140,7 @@ async fn accounts_have_any_name_and_password() {
 
 #[tokio::test]
 async fn a_master_user_logs_in_for_others() {
-    let server = shared(SharedServer::Maildir);
+    let server = shared_server(SharedServer::Maildir);
     let account = server.account();
     let mut imap = RawImap::tls(server.tls_port()).await;
     let reply = imap.authenticate(&account.user, "master", "m@ster pass").await;
@@ -177,7 +178,7 @@ async fn a_server_may_show_a_bad_certificate() {
 
 #[tokio::test]
 async fn the_proxy_delays_both_ways_and_the_opening_of_a_connection() {
-    let account = shared(SharedServer::Mdbox).account();
+    let account = shared_server(SharedServer::Mdbox).account();
     let proxy = FaultyProxy::start(account.server.plain_port(), Duration::from_millis(40));
     let start = Instant::now();
     let mut imap = RawImap::plain(proxy.port()).await;
@@ -193,7 +194,7 @@ async fn the_proxy_delays_both_ways_and_the_opening_of_a_connection() {
 
 #[tokio::test]
 async fn the_proxy_breaks_connections_where_it_is_told() {
-    let account = shared(SharedServer::Mdbox).account();
+    let account = shared_server(SharedServer::Mdbox).account();
     let proxy = FaultyProxy::start(account.server.plain_port(), Duration::ZERO);
     let fault = |how, when| Some(ConnectionFault { when, how });
     proxy.break_next([

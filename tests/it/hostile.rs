@@ -10,7 +10,7 @@ use std::{
 
 use futures::future::join_all;
 use mailferry::{ErrorClass, Side, sync::report::MailboxReport};
-use mailferry_testkit::{SharedServer, shared};
+use mailferry_testkit::{SharedServer, shared_server};
 
 use crate::{
     fake::{Act, Fake, MODERN, Mail, OLD, asks_for, bodies, mails},
@@ -465,7 +465,7 @@ async fn a_folder_that_cannot_be_opened_holds_up_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_source_cannot_reach_the_destination() {
     // Whatever the source says, what goes to a real destination is well formed: its log knows no errors.
-    let account = shared(SharedServer::Mdbox).account();
+    let account = shared_server(SharedServer::Mdbox).account();
     let mut wild = mails(5);
     wild[0].flags = b"\\Seen) \"x\" {3+}".to_vec();
     wild[1].date = "\"01-Jan-2020 00:00:00 +0000\" \"x\"".to_owned();

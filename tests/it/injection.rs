@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use mailferry::Side;
 use mailferry_testkit::{
-    CorpusMessage, Dovecot, DovecotOptions, RawImap, SharedServer, TestAccount, imap_client::quoted, shared,
+    CorpusMessage, Dovecot, DovecotOptions, RawImap, SharedServer, TestAccount, imap_client::quoted, shared_server,
     snapshot::MessageSnapshot,
 };
 
@@ -134,7 +134,7 @@ async fn nothing_is_executed(server: &Dovecot, mails: Vec<Mail>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_in_mail_with_odd_flags_and_dates_stay_mail_in_batches() {
-    nothing_is_executed(shared(SharedServer::Mdbox), attacks()).await;
+    nothing_is_executed(shared_server(SharedServer::Mdbox), attacks()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +159,7 @@ async fn commands_in_mail_with_odd_flags_stay_mail_by_synchronizing_batches() {
 async fn each_attack_alone_in_its_folder_stays_mail() {
     // The last message of a folder, alone in its batch, is where a server would read on after the literal.
     let alone = attacks().into_iter().step_by(3).map(|mail| vec![Mail { uid: 1, ..mail }]);
-    join_all(alone.map(|mails| nothing_is_executed(shared(SharedServer::Maildir), mails))).await;
+    join_all(alone.map(|mails| nothing_is_executed(shared_server(SharedServer::Maildir), mails))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,14 +173,14 @@ async fn commands_in_a_large_message_that_streams_stay_mail() {
         Mail::new(2, [body, b"end".to_vec()].concat())
             .flagged("this-keyword-has-more-than-the-fifty-characters-that-dovecot-takes"),
     ];
-    nothing_is_executed(shared(SharedServer::Mdbox), mails.clone()).await;
+    nothing_is_executed(shared_server(SharedServer::Mdbox), mails.clone()).await;
     let server = Dovecot::start(&DovecotOptions { hide: vec!["MULTIAPPEND", "LITERAL+"], ..DovecotOptions::default() });
     nothing_is_executed(&server, mails).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_keywords_that_appear_after_the_copy_are_reported_and_change_nothing_else() {
-    let account: TestAccount<'_> = shared(SharedServer::Mdbox).account();
+    let account: TestAccount<'_> = shared_server(SharedServer::Mdbox).account();
     let mut imap = account.connect().await;
     precious(&mut imap).await;
     let (_, before) = imap.folder_facts("INBOX").await;
@@ -210,7 +210,8 @@ async fn odd_keywords_that_appear_after_the_copy_are_reported_and_change_nothing
 
 #[tokio::test(flavor = "multi_thread")]
 async fn folder_names_that_hold_commands_are_only_names() {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     precious(&mut right).await;
     let (_, before) = right.folder_facts("Precious").await;

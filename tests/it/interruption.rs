@@ -6,7 +6,7 @@ use std::{
 };
 
 use mailferry::{Side, sync::report::MailboxReport};
-use mailferry_testkit::{Corpus, CorpusMessage, SharedServer, differences, eventually, shared, so};
+use mailferry_testkit::{Corpus, CorpusMessage, SharedServer, differences, eventually, shared_server, so};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,7 +17,8 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_that_is_asked_to_stop_saves_what_it_did_and_the_next_copies_only_the_rest() {
     let corpus = Corpus::bulk(1500, 12 << 20, 6, 31).with_large(4 << 20);
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&corpus).await;
     let mut rig = Rig::new(&source, &destination);
@@ -58,7 +59,8 @@ async fn a_sync_that_is_asked_to_stop_saves_what_it_did_and_the_next_copies_only
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_that_is_stopped_before_it_begins_does_nothing() {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let mut left = source.connect().await;
     left.append("INBOX", &[CorpusMessage::new("Subject: x\r\n\r\n")]).await;
     let rig = Rig::new(&source, &destination);
@@ -117,7 +119,8 @@ async fn a_stop_while_an_empty_destination_is_watched_sends_nothing_and_the_next
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_changes_nothing_and_says_what_would_be() {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let corpus = Corpus::varied(8);
     left.seed(&corpus).await;

@@ -11,7 +11,7 @@ use std::{
 
 use mailferry_testkit::{
     Corpus, CorpusMessage, FaultyProxy, SharedServer, corpus::SplitMix64, differences, dovecot::TestAccount, pki::pki,
-    proxy::Direction, shared,
+    proxy::Direction, shared_server,
 };
 use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -74,7 +74,8 @@ enum Then {
 
 /// One mailbox, killed at one point, run again, compared.
 async fn one_kill(then: Then, seed: u64, corpus: &Corpus) {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(corpus).await;
     let proxy = Arc::new(FaultyProxy::start(destination.server.tls_port(), Duration::ZERO));

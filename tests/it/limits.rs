@@ -2,7 +2,8 @@
 
 use mailferry::{ErrorClass, Side};
 use mailferry_testkit::{
-    Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, SharedServer, differences, eventually, shared, so,
+    Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, SharedServer, differences, eventually, shared_server,
+    so,
 };
 
 use crate::{
@@ -15,7 +16,7 @@ async fn a_full_quota_stops_the_sync_and_the_next_goes_on_once_it_is_raised() {
     let server =
         Dovecot::start(&DovecotOptions { format: MailFormat::Mdbox, quota: Some(0), ..DovecotOptions::default() });
     let (source, destination) = (
-        shared(SharedServer::Maildir).account(),
+        shared_server(SharedServer::Maildir).account(),
         server.add_user_with("full", b"x", "userdb_quota_rule=*:bytes=1000000"),
     );
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
@@ -49,7 +50,7 @@ async fn messages_above_the_destinations_size_limit_are_skipped_and_told_and_oth
     let extra = "protocol imap {\n  mail_plugins = quota imap_quota\n}\nplugin {\n  quota_max_mail_size = 100k\n}\n";
     let server =
         Dovecot::start(&DovecotOptions { quota: Some(0), extra: extra.to_owned(), ..DovecotOptions::default() });
-    let (source, destination) = (shared(SharedServer::Maildir).account(), server.account());
+    let (source, destination) = (shared_server(SharedServer::Maildir).account(), server.account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let sized = |n: usize| CorpusMessage::new([format!("Subject: {n}\r\n\r\n").as_bytes(), &vec![b'x'; n]].concat());
     left.append("INBOX", &[sized(10), sized(150_000), sized(20), sized(3 << 20), sized(30), sized(90_000)]).await;
@@ -126,7 +127,8 @@ async fn a_destination_that_is_full_of_other_sessions_is_throttling_not_a_wrong_
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_an_administrator_ends_are_made_again() {
     let corpus = Corpus::bulk(600, 8 << 20, 4, 43);
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&corpus).await;
     let rig = Rig::new(&source, &destination);
@@ -137,7 +139,7 @@ async fn sessions_that_an_administrator_ends_are_made_again() {
             so(done >= 100, format!("{done} are"))
         })
         .await;
-        tokio::task::spawn_blocking(move || shared(SharedServer::Mdbox).kick(&user)).await.unwrap();
+        tokio::task::spawn_blocking(move || shared_server(SharedServer::Mdbox).kick(&user)).await.unwrap();
     };
     let (report, ()) = tokio::join!(rig.sync(), kicks);
     drop(right);

@@ -10,7 +10,7 @@ use mailferry::{
 };
 use mailferry_testkit::{
     Corpus, CorpusMessage, Dovecot, DovecotOptions, FaultyProxy, ScriptedServer, SharedServer, TestAccount,
-    differences, dovecot::ServerCertificate, proxy::Direction, scripted::ScriptStep, shared,
+    differences, dovecot::ServerCertificate, proxy::Direction, scripted::ScriptStep, shared_server,
 };
 
 use crate::{
@@ -84,7 +84,7 @@ async fn password_works(mut there: Endpoint, user: &str, password: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn passwords_of_any_characters_work_by_sasl_plain() {
-    let server = shared(SharedServer::Mdbox);
+    let server = shared_server(SharedServer::Mdbox);
     join_all(PASSWORDS.into_iter().chain([&b"\xff\xfe\x80"[..]]).enumerate().map(|(at, password)| async move {
         let account = server.add_user_with(&format!("Ünï \"{at}\" o'neil"), password, "");
         let there = endpoint(Side::Destination, server.tls_port(), "", "");
@@ -118,7 +118,7 @@ async fn passwords_of_any_characters_work_where_there_is_only_login() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_told_once_and_never_shown() {
-    let account = shared(SharedServer::Mdbox).account();
+    let account = shared_server(SharedServer::Mdbox).account();
     let mut source = endpoint(Side::Source, account.server.tls_port(), &account.user, "wrong-s3cret");
     let error = refusal(source.clone()).await;
     assert_eq!((error.class, error.side), (ErrorClass::Authentication, Some(Side::Source)), "{error:?}");
@@ -135,7 +135,8 @@ async fn an_administrator_moves_mail_without_knowing_passwords() {
         (MasterLogin::AuthorizationIdentity { username: "master".into() }, "authorization identity"),
         (MasterLogin::Suffix { username: "master".into(), separator: "*".into() }, "user*master"),
     ] {
-        let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+        let (source, destination) =
+            (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
         let (mut left, mut right) = (source.connect().await, destination.connect().await);
         left.seed(&corpus).await;
         let mut rig = Rig::new(&source, &destination);
@@ -227,7 +228,7 @@ async fn an_access_token_is_read_again_at_each_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_in_a_file_is_read_at_each_login_byte_by_byte() {
-    let account = shared(SharedServer::Maildir).add_user("rotated@example.org", "pass word");
+    let account = shared_server(SharedServer::Maildir).add_user("rotated@example.org", "pass word");
     account.connect().await.append("INBOX", &[CorpusMessage::new("Subject: x\r\n\r\n")]).await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("password");
@@ -280,7 +281,7 @@ async fn the_login_mechanism_serves_where_a_server_has_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn starttls_works_and_what_came_before_it_counts_for_nothing() {
-    let account = shared(SharedServer::Mdbox).account();
+    let account = shared_server(SharedServer::Mdbox).account();
     let mut source = endpoint(Side::Source, account.server.plain_port(), &account.user, &account.password);
     source.tls.mode = ConnectionSecurity::StartTls;
     account.connect().await.append("INBOX", &[mailferry_testkit::CorpusMessage::new("Subject: x\r\n\r\n")]).await;
@@ -435,7 +436,7 @@ async fn servers_that_misbehave_before_the_login_is_over_are_named_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_towards_a_server_that_speaks_plaintext_is_said() {
-    let account = shared(SharedServer::Mdbox).account();
+    let account = shared_server(SharedServer::Mdbox).account();
     let error = refusal(endpoint(Side::Source, account.server.plain_port(), &account.user, &account.password)).await;
     assert_eq!(error.class, ErrorClass::Tls, "{error:?}");
 }

@@ -11,7 +11,7 @@ use mailferry::{
         set_aside::{SetAside, SetAsideGroup, SetAsideReason},
     },
 };
-use mailferry_testkit::{CorpusMessage, SharedServer, dovecot::TestAccount, shared};
+use mailferry_testkit::{CorpusMessage, SharedServer, dovecot::TestAccount, shared_server};
 use serde_json::{Value, json};
 
 use crate::{
@@ -38,7 +38,7 @@ fn report(ran: &Ran) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_leaves_messages_behind_ends_with_3_until_they_are_accepted() {
-    let source = shared(SharedServer::Maildir).account();
+    let source = shared_server(SharedServer::Maildir).account();
     let (mut cli, _destination) = too_large(&source).await;
     cli.run("run", &["--dry-run"]).await.exits(0);
     let first = cli.run("run", &["--output", "json"]).await.exits(3);
@@ -77,7 +77,8 @@ async fn a_run_that_leaves_messages_behind_ends_with_3_until_they_are_accepted()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_that_match_nothing_are_warned_of_by_check_and_run() {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     source.connect().await.append("INBOX", &vec![sized(10); 30]).await;
     let mut cli = Cli::between(&source, &destination);
     cli.spec["folders"] = json!({"exclude": ["Sent Itmes"], "rename": [{"from": "Old", "to": "New"}]});
@@ -124,7 +125,7 @@ fn index(folder: &Path) -> BTreeMap<u64, Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_not_copied_becomes_files_and_the_source_stays_as_it_is() {
-    let source = shared(SharedServer::Maildir).account();
+    let source = shared_server(SharedServer::Maildir).account();
     let (cli, _destination) = too_large(&source).await;
     cli.run("export", &["--not-copied", "out", "--output", "text"])
         .await
@@ -158,7 +159,8 @@ async fn what_was_not_copied_becomes_files_and_the_source_stays_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_from_a_cluster_does_as_well_and_other_accounts_do_not() {
-    let (source, destination) = (shared(SharedServer::DottedMaildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::DottedMaildir).account(), shared_server(SharedServer::Mdbox).account());
     let mut imap = source.connect().await;
     imap.ok("CREATE \"INBOX.Work.a&AOQ-b\"").await;
     imap.append("INBOX.Work.a&AOQ-b", &[sized(1), sized(2), sized(3)]).await;
@@ -179,7 +181,7 @@ async fn a_checkpoint_from_a_cluster_does_as_well_and_other_accounts_do_not() {
     assert_eq!((&line["folder"], &line["why"]), (&json!("Work/aäb"), &json!("NO [CANNOT] 8BIT")), "{line}");
     assert!(line["file"].as_str().unwrap().starts_with("Work_aäb-"), "{line}");
 
-    let other = shared(SharedServer::Mdbox).account();
+    let other = shared_server(SharedServer::Mdbox).account();
     let state = cli.path("status").display().to_string();
     let stranger = Cli::between(&source, &other);
     let ran =
@@ -200,7 +202,7 @@ async fn what_the_source_does_not_deliver_is_told_and_the_rest_is_written() {
         }
     })
     .await;
-    let destination = shared(SharedServer::Mdbox).account();
+    let destination = shared_server(SharedServer::Mdbox).account();
     let mut cli =
         Cli::new(server_with("127.0.0.1", source.server.port(), "None"), server(destination.server.tls_port()))
             .mailbox("alice", ("anybody", "at all, says the fake"), (&destination.user, &destination.password));

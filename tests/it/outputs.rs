@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mailferry::{Error, ErrorClass, Side, api::LastError};
-use mailferry_testkit::{CorpusMessage, SharedServer, shared};
+use mailferry_testkit::{CorpusMessage, SharedServer, shared_server};
 use serde_json::{Value, json};
 
 use crate::cli::{Cli, Ran};
@@ -92,7 +92,8 @@ fn message(n: usize) -> CorpusMessage {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_run_and_verify_write_the_same_json_as_ever() {
-    let (source, destination) = (shared(SharedServer::Maildir).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let mut left = source.connect().await;
     left.append("INBOX", &[1, 2, 3, 4].map(message)).await;
     left.ok("CREATE Work").await;

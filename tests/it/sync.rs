@@ -1,11 +1,11 @@
 //! The engine between real servers: exact, and exactly once.
 
-use mailferry_testkit::{Corpus, SharedServer, differences, shared};
+use mailferry_testkit::{Corpus, SharedServer, differences, shared_server};
 
 use crate::rig::{Rig, adopted, copied};
 
 async fn arrives_as_it_left(from: SharedServer, to: SharedServer) {
-    let (source, destination) = (shared(from).account(), shared(to).account());
+    let (source, destination) = (shared_server(from).account(), shared_server(to).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     let corpus = Corpus::varied(3).without('.').without('/').with_large(3 << 20);
     left.seed(&corpus).await;

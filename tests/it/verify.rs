@@ -9,7 +9,7 @@ use mailferry_testkit::{
     dovecot::TestAccount,
     pki::pki,
     proxy::{BreakMode, BreakPoint, Direction},
-    shared,
+    shared_server,
 };
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ async fn synced(
     to: SharedServer,
     corpus: &Corpus,
 ) -> (TestAccount<'static>, TestAccount<'static>, RawImap, RawImap) {
-    let (source, destination) = (shared(from).account(), shared(to).account());
+    let (source, destination) = (shared_server(from).account(), shared_server(to).account());
     let (mut left, right) = (source.connect().await, destination.connect().await);
     left.seed(corpus).await;
     Rig::new(&source, &destination).sync().await;
@@ -146,7 +146,8 @@ async fn new_mail_at_the_destination_is_no_difference_unless_strict() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_destination_rewrote_can_be_accepted() {
-    let (source, destination) = (shared(SharedServer::Mdbox).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Mdbox).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.append("INBOX", &[CorpusMessage::new("Subject: x\r\n\r\nno end")]).await;
     right.append("INBOX", &[CorpusMessage::new("Subject: x\r\n\r\nno end\r\n")]).await;
@@ -173,7 +174,8 @@ async fn equal_messages_are_expected_as_often_as_the_source_has_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_rules_leave_out_is_not_expected() {
-    let (source, destination) = (shared(SharedServer::Mdbox).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Mdbox).account(), shared_server(SharedServer::Mdbox).account());
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&small()).await;
     left.append("INBOX", &[CorpusMessage::new(vec![b'x'; 5000])]).await;
@@ -189,7 +191,8 @@ async fn what_rules_leave_out_is_not_expected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn folders_are_looked_for_where_a_run_put_them() {
-    let (source, destination) = (shared(SharedServer::Mdbox).account(), shared(SharedServer::Mdbox).account());
+    let (source, destination) =
+        (shared_server(SharedServer::Mdbox).account(), shared_server(SharedServer::Mdbox).account());
     source.connect().await.seed(&small()).await;
     let mut cli = Cli::between(&source, &destination);
     cli.spec["folders"] = json!({"rename": [{"from": "Work", "to": "Projects"}]});
@@ -222,7 +225,7 @@ async fn lost_connections_are_made_again_and_what_was_read_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_the_source_does_not_deliver_fails_the_verification() {
-    let destination = shared(SharedServer::Mdbox).account();
+    let destination = shared_server(SharedServer::Mdbox).account();
     destination.connect().await.append("INBOX", &[message(1)]).await;
     let source = ScriptedServer::serve(Some(&pki().good), |mut conn, _| async move {
         conn.login("IMAP4rev1 LITERAL+").await?;

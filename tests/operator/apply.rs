@@ -90,7 +90,7 @@ async fn the_servers_of_a_started_migration_are_fixed_and_the_rest_is_not() {
         json!({"spec": {"source": {"server": null, "serverRef": {"name": "other"}}}}),
     ] {
         let what = patch.to_string();
-        assert_broken(change(patch).await, cel_rules::STARTED, &what);
+        assert_broken(change(patch).await, cel_rules::ENDPOINTS_IMMUTABLE, &what);
     }
     for patch in [
         json!({"spec": {"source": {"server": {"tls": {"serverName": "n"}, "limits": {"maxConnections": 3}}}}}),
@@ -110,7 +110,7 @@ async fn a_mailbox_sync_stays_with_its_mailbox_and_logs_in_somehow() {
     syncs.create(&PostParams::default(), &read(sync())).await.unwrap();
     for field in ["mailbox", "migration"] {
         let patch = Patch::Merge(json!({"spec": {field: "other"}}));
-        assert_broken(syncs.patch("m", &PatchParams::default(), &patch).await, cel_rules::SAME_MAILBOX, field);
+        assert_broken(syncs.patch("m", &PatchParams::default(), &patch).await, cel_rules::MAILBOX_IMMUTABLE, field);
     }
 }
 

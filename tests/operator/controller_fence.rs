@@ -15,7 +15,7 @@ use mailferry::{
     controller::{
         address_guard::PodAddresses,
         config::WorkerConfig,
-        pod_builder::{AttemptRef, build},
+        pod_builder::{AttemptRef, build_pod},
     },
 };
 use mailferry_testkit::{eventually, so};
@@ -66,7 +66,7 @@ impl Operator {
         let uid = sync.uid().unwrap();
         let to = AttemptRef { namespace: &self.rig.namespace, name: "alice", uid: &uid, spec: &sync.spec, attempt: 1 };
         let config = WorkerConfig { image: "example/mailferry".into(), ..WorkerConfig::default() };
-        serde_json::to_value(build(to, &config, PodAddresses::default())).unwrap()
+        serde_json::to_value(build_pod(to, &config, PodAddresses::default())).unwrap()
     }
 }
 

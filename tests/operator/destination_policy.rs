@@ -9,7 +9,7 @@ use kube::{
 };
 use mailferry::{
     api::MailMigration,
-    controller::destination_policy::{AllowedDestination, allow},
+    controller::destination_policy::{AllowedDestination, allows_host},
 };
 use mailferry_testkit::{
     cluster::{self, documents},
@@ -102,7 +102,7 @@ async fn hosts_are_judged_as_the_operator_judges_them() {
     ] {
         let made = create(&rig, host).await;
         assert_eq!(is_refused(&made), !expected, "{host}: {made:?}");
-        assert_eq!(allow(&operators, host), expected, "{host}");
+        assert_eq!(allows_host(&operators, host), expected, "{host}");
     }
 }
 

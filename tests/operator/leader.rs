@@ -36,7 +36,7 @@ struct Place {
 
 impl Place {
     async fn new() -> Self {
-        let plane = cluster::shared();
+        let plane = cluster::shared_control_plane();
         Self { plane, namespace: plane.namespace().await }
     }
 

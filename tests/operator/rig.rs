@@ -42,7 +42,7 @@ pub struct Rig {
 pub fn plane() -> &'static ControlPlane {
     static READY: OnceLock<&'static ControlPlane> = OnceLock::new();
     READY.get_or_init(|| {
-        let plane = cluster::shared();
+        let plane = cluster::shared_control_plane();
         cluster::blocking(|| install(plane));
         plane
     })

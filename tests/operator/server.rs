@@ -33,7 +33,7 @@ use mailferry_testkit::{
     eventually::{PATIENCE, eventually},
     pki::pki,
     scripted::ScriptStep,
-    shared, so,
+    shared_server, so,
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpSocket, task::JoinSet, time::timeout};
@@ -158,7 +158,7 @@ fn by_tls(port: u16) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn people_are_told_when_a_server_begins_to_work_and_when_it_fails() {
     let stage = Stage::begin(ServerCheckTimes::default()).await;
-    stage.tested("s", by_tls(shared(SharedServer::Mdbox).tls_port())).await;
+    stage.tested("s", by_tls(shared_server(SharedServer::Mdbox).tls_port())).await;
     assert_eq!(stage.told("s", "Connected").await, ("Normal".into(), "a connection can be made".into()));
     let status = stage.tested("s", by_tls(CLOSED)).await;
     let (kind, text) = stage.told("s", "ConnectionFailed").await;
@@ -168,7 +168,7 @@ async fn people_are_told_when_a_server_begins_to_work_and_when_it_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_server_is_ready_with_parsed_facts() {
     let stage = Stage::begin(ServerCheckTimes::default()).await;
-    let dovecot = shared(SharedServer::Mdbox);
+    let dovecot = shared_server(SharedServer::Mdbox);
     let status = stage.tested("good", by_tls(dovecot.tls_port())).await;
     let condition = ready(&status);
     assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", "Connected"), "{status:?}");
@@ -195,7 +195,7 @@ async fn what_keeps_a_server_from_being_ready_is_named_by_its_class() {
     let secret = json!({"metadata": {"name": "authority"}, "stringData": {"ca.crt": pki().ca, "not": "a certificate"}});
     stage.rig.api::<Secret>().create(&PostParams::default(), &read(secret)).await.unwrap();
     let by_secret = |name: &str, key: &str| {
-        let port = shared(SharedServer::Mdbox).tls_port();
+        let port = shared_server(SharedServer::Mdbox).tls_port();
         json!({"host": "127.0.0.1", "port": port, "tls": {"caBundleRef": {"name": name, "key": key}}})
     };
     let goodbye = vec![ScriptStep::send("* BYE too many connections from s3cret.internal\r\n")];
@@ -206,7 +206,7 @@ async fn what_keeps_a_server_from_being_ready_is_named_by_its_class() {
         ("expired", by_tls(expired.tls_port()), "Tls", "expired"),
         (
             "stranger",
-            json!({"host": "127.0.0.1", "port": shared(SharedServer::Mdbox).tls_port()}),
+            json!({"host": "127.0.0.1", "port": shared_server(SharedServer::Mdbox).tls_port()}),
             "Tls",
             "authority that is not trusted",
         ),
@@ -244,7 +244,7 @@ async fn a_server_at_a_denied_address_is_never_connected_to() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_spec_is_tested_at_once_and_the_last_good_facts_stay() {
     let stage = Stage::begin(ServerCheckTimes::default()).await;
-    let dovecot = shared(SharedServer::Mdbox);
+    let dovecot = shared_server(SharedServer::Mdbox);
     let good = stage.tested("server", by_tls(dovecot.tls_port())).await;
     let bad = stage.tested("server", by_tls(CLOSED)).await;
     assert_eq!((ready(&bad).status.as_str(), &bad.facts), ("False", &good.facts));
@@ -262,7 +262,7 @@ async fn nothing_is_written_while_nothing_changes() {
         ..ServerCheckTimes::default()
     };
     let stage = Stage::begin(times).await;
-    stage.tested("good", by_tls(shared(SharedServer::Mdbox).tls_port())).await;
+    stage.tested("good", by_tls(shared_server(SharedServer::Mdbox).tls_port())).await;
     stage.tested("bad", by_tls(CLOSED)).await;
     stage.until("good", |status| status.connections_in_use == Some(9)).await;
     stage.until("bad", |status| status.connections_in_use == Some(9)).await;

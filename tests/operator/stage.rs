@@ -316,7 +316,7 @@ impl Stage {
             while let Some(pod) = pods.next().await {
                 let Ok(pod) = pod else { continue };
                 let Some(sync) = pod.labels().get("mailferry.io/mailboxsync").cloned() else { continue };
-                let attempt = names::attempt_of(&sync, &pod.name_any()).unwrap();
+                let attempt = names::attempt_from_pod(&sync, &pod.name_any()).unwrap();
                 if !seen.insert(pod.uid()) {
                     continue;
                 }

@@ -26,7 +26,7 @@ use mailferry_testkit::{
     eventually,
     pki::pki,
     proxy::{BreakMode, Direction},
-    shared, so,
+    shared_server, so,
 };
 use serde_json::{Value, json};
 
@@ -61,12 +61,12 @@ pub struct Ended {
 impl<'a> Mailbox<'a> {
     /// Between two new accounts; settings beyond the defaults.
     async fn new(rig: &'a Rig, name: &'a str, settings: Value) -> Self {
-        Self::into(rig, name, shared(SharedServer::Mdbox).account(), settings).await
+        Self::into(rig, name, shared_server(SharedServer::Mdbox).account(), settings).await
     }
 
     /// The same with this destination.
     pub async fn into(rig: &'a Rig, name: &'a str, destination: TestAccount<'a>, settings: Value) -> Self {
-        let source = shared(SharedServer::Maildir).account();
+        let source = shared_server(SharedServer::Maildir).account();
         let proxy = FaultyProxy::start(destination.server.tls_port(), Duration::ZERO);
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("mail")).unwrap();

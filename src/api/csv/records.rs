@@ -155,7 +155,7 @@ impl Iterator for CsvReader<'_> {
 }
 
 /// Adds one record in the dialect of RFC 4180, such that [`CsvReader`] gives the same fields back.
-pub(crate) fn write<'a>(to: &mut Zeroizing<Vec<u8>>, fields: impl Iterator<Item = &'a [u8]>) {
+pub(crate) fn write_record<'a>(to: &mut Zeroizing<Vec<u8>>, fields: impl Iterator<Item = &'a [u8]>) {
     for (index, field) in fields.enumerate() {
         if index > 0 {
             to.push(b',');
@@ -214,7 +214,7 @@ mod tests {
         fn what_is_written_is_read(records in prop::collection::vec(prop::collection::vec(any::<Vec<u8>>(), 2..5), 1..5)) {
             let mut text = Zeroizing::new(Vec::new());
             for record in &records {
-                write(&mut text, record.iter().map(Vec::as_slice));
+                write_record(&mut text, record.iter().map(Vec::as_slice));
             }
             let found: Vec<_> = read(&text, CsvDialect::default()).into_iter().map(Result::unwrap).collect();
             prop_assert_eq!(found, records);

@@ -9,10 +9,10 @@ use kube::{
 };
 
 use super::{
-    attempt_end::{impossible, refused},
+    attempt_end::{status_after_refusal, status_after_rejection},
     decide::SyncAction,
     observe::FLUSH_SECONDS,
-    status::{ReconcileState, request, write},
+    status::{ReconcileState, current_slot_request, write_status},
 };
 use crate::{
     api::MailboxSync,
@@ -51,22 +51,22 @@ pub(super) async fn apply(
             return Ok(ActionOutcome::LookAgain);
         }
         SyncAction::Enqueue => {
-            context.admission().enqueue(request(context, sync, None));
+            context.admission().enqueue(current_slot_request(context, sync, None));
             context.slots_changed.notify_one();
         }
-        SyncAction::CreatePod => return create(context, look, sync).await,
-        SyncAction::StopPod { name, uid } => delete(context, look, name, uid, FLUSH_SECONDS).await?,
-        SyncAction::DeletePod { name, uid } => delete(context, look, name, uid, 0).await?,
-        SyncAction::ReleasePod { name, uid } => release_pod(context, look, name, uid).await?,
+        SyncAction::CreatePod => return create_pod(context, look, sync).await,
+        SyncAction::StopPod { name, uid } => delete_pod(context, look, name, uid, FLUSH_SECONDS).await?,
+        SyncAction::DeletePod { name, uid } => delete_pod(context, look, name, uid, 0).await?,
+        SyncAction::ReleasePod { name, uid } => remove_pod_finalizer(context, look, name, uid).await?,
         SyncAction::LookAtNode => {
             let bound = pods
                 .iter()
                 .find(|pod| sync.status.as_ref().and_then(|s| s.pod_uid.as_ref()) == pod.metadata.uid.as_ref());
             let Some(node) = bound.and_then(|pod| pod.spec.node_name.clone()) else { return Ok(ActionOutcome::Done) };
-            look.out_of_service = out_of_service(context, &node).await?;
+            look.out_of_service = is_node_out_of_service(context, &node).await?;
             return Ok(if look.out_of_service { ActionOutcome::LookAgain } else { ActionOutcome::Done });
         }
-        SyncAction::ReleaseSync => release_sync(context, look, sync).await?,
+        SyncAction::ReleaseSync => remove_sync_finalizer(context, look, sync).await?,
     }
     Ok(ActionOutcome::Done)
 }
@@ -76,7 +76,7 @@ fn pods_api(context: &ControllerContext, look: &ReconcileState) -> Api<Pod> {
 }
 
 /// Makes the current attempt's pod. A refusal (a quota and a policy both answer 403) costs no attempt.
-async fn create(
+async fn create_pod(
     context: &ControllerContext,
     look: &ReconcileState,
     sync: &MailboxSync,
@@ -84,9 +84,9 @@ async fn create(
     let (namespace, name) = &look.place;
     let empty = crate::api::MailboxSyncStatus::default();
     let status = sync.status.as_ref().unwrap_or(&empty);
-    worker_rbac::prepare(&context.client, &context.config, &context.prepared, namespace).await?;
+    worker_rbac::ensure_worker_rbac(&context.client, &context.config, &context.prepared, namespace).await?;
     let to = AttemptRef { namespace, name, uid: &look.uid, spec: &sync.spec, attempt: status.attempt };
-    let pod = pod_builder::build(to, &context.worker, context.addresses.for_pods());
+    let pod = pod_builder::build_pod(to, &context.worker, context.addresses.for_pods());
     match pods_api(context, look).create(&PostParams::default(), &pod).await {
         Ok(made) => {
             if context.admission().accepted(namespace) {
@@ -94,12 +94,12 @@ async fn create(
             }
             // At once, so that the pod's worker is known before it says its first word.
             let status = crate::api::MailboxSyncStatus { pod_uid: made.uid(), ..status.clone() };
-            let next = write(context, sync, &status).await?;
+            let next = write_status(context, sync, &status).await?;
             Ok(next.map_or(ActionOutcome::Done, ActionOutcome::Wrote))
         }
         Err(Error::Api(answer)) if answer.code == 409 => {
             let there = pods_api(context, look).get_metadata_opt(&pod.name_any()).await?;
-            if !there.is_some_and(|there| owner_reference::is_owned(&there, &look.uid)) {
+            if !there.is_some_and(|there| owner_reference::is_controlled_by(&there, &look.uid)) {
                 let what = format!("a pod {} is there that is not this mailbox's; it is waited for", pod.name_any());
                 context.tell(sync, &[EventNote::warning("PodNameTaken", what)]).await;
                 return Err(Error::Api(answer).into());
@@ -110,13 +110,13 @@ async fn create(
             context.prepared.forget(namespace);
             context.admission().refused(namespace, &answer.message, Instant::now());
             tracing::warn!(namespace, name, message = answer.message, "a pod was refused");
-            let next = write(context, sync, &refused(status)).await?;
+            let next = write_status(context, sync, &status_after_refusal(status)).await?;
             context.release(&look.uid);
             Ok(next.map_or(ActionOutcome::Done, ActionOutcome::Wrote))
         }
         Err(Error::Api(answer)) if answer.code == 422 || answer.code == 400 => {
-            let (status, note) = impossible(status, &answer.message);
-            let next = write(context, sync, &status).await?;
+            let (status, note) = status_after_rejection(status, &answer.message);
+            let next = write_status(context, sync, &status).await?;
             context.release(&look.uid);
             context.tell(sync, &[note]).await;
             Ok(next.map_or(ActionOutcome::Done, ActionOutcome::Wrote))
@@ -125,7 +125,7 @@ async fn create(
     }
 }
 
-async fn delete(
+async fn delete_pod(
     context: &ControllerContext,
     look: &ReconcileState,
     name: &str,
@@ -137,11 +137,11 @@ async fn delete(
         preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
         ..DeleteParams::default()
     };
-    gone_is_fine(pods_api(context, look).delete(name, &params).await)
+    ignore_not_found(pods_api(context, look).delete(name, &params).await)
 }
 
 /// Takes our finalizer off a pod, and no other's.
-async fn release_pod(
+async fn remove_pod_finalizer(
     context: &ControllerContext,
     look: &ReconcileState,
     name: &str,
@@ -154,11 +154,11 @@ async fn release_pod(
     if let Ok(pod) = &answer {
         context.written.record(pod);
     }
-    gone_is_fine(answer)
+    ignore_not_found(answer)
 }
 
 /// Takes our finalizer off a MailboxSync, after what was made for it alone.
-async fn release_sync(
+async fn remove_sync_finalizer(
     context: &ControllerContext,
     look: &ReconcileState,
     sync: &MailboxSync,
@@ -168,9 +168,9 @@ async fn release_sync(
         return Ok(());
     }
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &look.place.0);
-    for name in pod_builder::secrets(&sync.spec).into_keys() {
+    for name in pod_builder::required_secrets(&sync.spec).into_keys() {
         if name.strip_prefix(&look.place.1).is_some_and(|rest| rest.starts_with('-')) {
-            gone_is_fine(secrets.delete(&name, &DeleteParams::default()).await)?;
+            ignore_not_found(secrets.delete(&name, &DeleteParams::default()).await)?;
         }
     }
     let rest: Vec<_> = finalizers.iter().filter(|finalizer| *finalizer != SYNC_FINALIZER).collect();
@@ -178,11 +178,11 @@ async fn release_sync(
         "metadata": {"resourceVersion": sync.resource_version(), "uid": look.uid, "finalizers": rest},
     });
     let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &look.place.0);
-    gone_is_fine(api.patch(&look.place.1, &PatchParams::default(), &Patch::Merge(patch)).await)
+    ignore_not_found(api.patch(&look.place.1, &PatchParams::default(), &Patch::Merge(patch)).await)
 }
 
 /// True when somebody who knows said that nothing runs on this node any more.
-async fn out_of_service(context: &ControllerContext, node: &str) -> Result<bool, ReconcileError> {
+async fn is_node_out_of_service(context: &ControllerContext, node: &str) -> Result<bool, ReconcileError> {
     let nodes: Api<Node> = Api::all(context.client.clone());
     // A node that was removed from the cluster proves nothing about what runs on it.
     let node = match nodes.get_opt(node).await {
@@ -199,7 +199,7 @@ async fn out_of_service(context: &ControllerContext, node: &str) -> Result<bool,
 }
 
 /// Not there, or another of the same name: what was meant is gone.
-fn gone_is_fine<T>(answer: Result<T, Error>) -> Result<(), ReconcileError> {
+fn ignore_not_found<T>(answer: Result<T, Error>) -> Result<(), ReconcileError> {
     match answer {
         Ok(_) => Ok(()),
         Err(Error::Api(answer)) if answer.code == 404 => Ok(()),

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     backoff::jittered,
-    observe::{ObservedMailbox, PodEnd, signed},
+    observe::{ObservedMailbox, PodEnd, signed_duration},
 };
 use crate::{
     api::{
@@ -46,7 +46,7 @@ enum AttemptResult {
 
 /// Settles the attempt.
 #[must_use]
-pub(crate) fn settle(o: &ObservedMailbox<'_>, end: &PodEnd) -> SettledAttempt {
+pub(crate) fn settle_attempt(o: &ObservedMailbox<'_>, end: &PodEnd) -> SettledAttempt {
     let mut status = o.status.clone();
     let mut notes = Vec::new();
     let worker = last_report(o);
@@ -54,7 +54,7 @@ pub(crate) fn settle(o: &ObservedMailbox<'_>, end: &PodEnd) -> SettledAttempt {
     if let (Some(claim), true) = (&mut status.claim, worker.as_ref().is_some_and(|w| w.destination_login)) {
         claim.proven_at.get_or_insert(Time(o.now));
     }
-    let came = came(o, end, worker.as_ref());
+    let came = attempt_result(o, end, worker.as_ref());
     let stopping = status.stopping.take().map(|stopping| stopping.reason);
     let mut failures = status.failures.unwrap_or_default();
     if progressed {
@@ -67,10 +67,10 @@ pub(crate) fn settle(o: &ObservedMailbox<'_>, end: &PodEnd) -> SettledAttempt {
     status.attempt_used = None;
     status.next_attempt_at = None;
     match (came, stopping) {
-        (AttemptResult::Synced, _) => synced(o, &mut status, &mut failures, worker.as_ref()),
+        (AttemptResult::Synced, _) => record_synced(o, &mut status, &mut failures, worker.as_ref()),
         (_, Some(StopReason::Cancelled)) => status.phase = Some(SyncPhase::Cancelled),
         (_, Some(StopReason::Removed)) => status.phase = Some(SyncPhase::Pending),
-        (AttemptResult::Failed(error), _) => failed(o, &mut status, &mut failures, error, &mut notes),
+        (AttemptResult::Failed(error), _) => record_failure(o, &mut status, &mut failures, error, &mut notes),
         (_, Some(StopReason::NotAllowed)) => status.phase = Some(SyncPhase::Pending),
         (_, Some(StopReason::Suspended)) => {
             status.phase = Some(SyncPhase::Suspended);
@@ -78,15 +78,15 @@ pub(crate) fn settle(o: &ObservedMailbox<'_>, end: &PodEnd) -> SettledAttempt {
             status.attempt_used = Some(Duration::from_millis(millis));
         }
         (_, Some(reason @ (StopReason::Deadline | StopReason::NoProgress))) => {
-            restarted(&mut status, &mut failures, reason, progressed, o, &mut notes);
+            record_restart(&mut status, &mut failures, reason, progressed, o, &mut notes);
         }
         (AttemptResult::Stopped, _) => {
-            lost(o, &mut status, &mut failures, "the pod was asked to stop by the cluster", &mut notes);
+            record_pod_lost(o, &mut status, &mut failures, "the pod was asked to stop by the cluster", &mut notes);
         }
-        (AttemptResult::Lost(why), _) => lost(o, &mut status, &mut failures, &why, &mut notes),
+        (AttemptResult::Lost(why), _) => record_pod_lost(o, &mut status, &mut failures, &why, &mut notes),
     }
     if let Some(worker) = worker.filter(|worker| worker.outcome == Some(Outcome::Stopped)) {
-        leave_alone(&mut status, worker.last_error, o);
+        honour_retry_at(&mut status, worker.last_error, o);
     }
     status.failures = (failures != Failures::default()).then_some(failures);
     SettledAttempt { status, notes }
@@ -94,7 +94,7 @@ pub(crate) fn settle(o: &ObservedMailbox<'_>, end: &PodEnd) -> SettledAttempt {
 
 /// The pod was refused, by a quota or a policy: no attempt was made, its number is used again.
 #[must_use]
-pub(crate) fn refused(status: &MailboxSyncStatus) -> MailboxSyncStatus {
+pub(crate) fn status_after_refusal(status: &MailboxSyncStatus) -> MailboxSyncStatus {
     MailboxSyncStatus {
         phase: Some(SyncPhase::Queued),
         slots: None,
@@ -106,13 +106,14 @@ pub(crate) fn refused(status: &MailboxSyncStatus) -> MailboxSyncStatus {
 
 /// The pod can't be made: what `podOverrides` say is wrong.
 #[must_use]
-pub(crate) fn impossible(status: &MailboxSyncStatus, why: &str) -> (MailboxSyncStatus, EventNote) {
+pub(crate) fn status_after_rejection(status: &MailboxSyncStatus, why: &str) -> (MailboxSyncStatus, EventNote) {
     let message = format!("the API server takes no such pod: {}", why.chars().take(800).collect::<String>());
     let error = LastError {
         class: ErrorClass::Configuration,
-        ..internal(&message, "Correct podOverrides of the MailMigration")
+        ..internal_error(&message, "Correct podOverrides of the MailMigration")
     };
-    let status = MailboxSyncStatus { phase: Some(SyncPhase::Failed), last_error: Some(error), ..refused(status) };
+    let status =
+        MailboxSyncStatus { phase: Some(SyncPhase::Failed), last_error: Some(error), ..status_after_refusal(status) };
     (status, EventNote::warning("Failed", message))
 }
 
@@ -128,7 +129,7 @@ fn last_report(o: &ObservedMailbox<'_>) -> Option<WorkerStatus> {
     }
 }
 
-fn came(o: &ObservedMailbox<'_>, end: &PodEnd, worker: Option<&WorkerStatus>) -> AttemptResult {
+fn attempt_result(o: &ObservedMailbox<'_>, end: &PodEnd, worker: Option<&WorkerStatus>) -> AttemptResult {
     let error = worker.and_then(|worker| worker.last_error.clone());
     match (worker.and_then(|worker| worker.outcome), error) {
         (Some(Outcome::Synced), _) => return AttemptResult::Synced,
@@ -139,17 +140,17 @@ fn came(o: &ObservedMailbox<'_>, end: &PodEnd, worker: Option<&WorkerStatus>) ->
     match end {
         PodEnd::NeverRan => AttemptResult::Lost("the pod never ran".to_owned()),
         PodEnd::Lost => AttemptResult::Lost("the pod was lost sight of".to_owned()),
-        PodEnd::Exited(exit) => exited(o, exit),
+        PodEnd::Exited(exit) => exit_result(o, exit),
     }
 }
 
 /// The container ended without a word.
-fn exited(o: &ObservedMailbox<'_>, exit: &ContainerExit) -> AttemptResult {
+fn exit_result(o: &ObservedMailbox<'_>, exit: &ContainerExit) -> AttemptResult {
     let pod = o.pod();
     let deleted = pod.is_some_and(|pod| pod.deleting_since().is_some() || pod.was_disrupted());
     if exit.reason == "OOMKilled" {
         let advice = "Raise podOverrides.resources.limits.memory; please report how large the mailbox is";
-        return AttemptResult::Failed(internal(
+        return AttemptResult::Failed(internal_error(
             "the sync was killed: it needed more memory than its pod may have",
             advice,
         ));
@@ -170,13 +171,13 @@ fn exited(o: &ObservedMailbox<'_>, exit: &ContainerExit) -> AttemptResult {
             exit.message.chars().take(300).collect::<String>()
         ));
     }
-    AttemptResult::Failed(internal(
+    AttemptResult::Failed(internal_error(
         &format!("the sync ended with exit code {} and without a report", exit.code),
         "Look at the pod's log, and please report it",
     ))
 }
 
-fn internal(message: &str, advice: &str) -> LastError {
+fn internal_error(message: &str, advice: &str) -> LastError {
     LastError {
         class: ErrorClass::Internal,
         side: None,
@@ -189,7 +190,7 @@ fn internal(message: &str, advice: &str) -> LastError {
     }
 }
 
-fn synced(
+fn record_synced(
     o: &ObservedMailbox<'_>,
     status: &mut MailboxSyncStatus,
     failures: &mut Failures,
@@ -211,7 +212,7 @@ fn synced(
     status.last_synced_at = Some(Time(o.now));
 }
 
-fn failed(
+fn record_failure(
     o: &ObservedMailbox<'_>,
     status: &mut MailboxSyncStatus,
     failures: &mut Failures,
@@ -230,15 +231,15 @@ fn failed(
         _ if given_up => (SyncPhase::Failed, None),
         // A person has to act, and nothing in the cluster tells when: it is tried now and then.
         ErrorClass::Authorization | ErrorClass::Quota | ErrorClass::Tls => {
-            (SyncPhase::Stalled, wait(signed(retry.max_backoff)))
+            (SyncPhase::Stalled, wait(signed_duration(retry.max_backoff)))
         }
         ErrorClass::Throttled
         | ErrorClass::Network
         | ErrorClass::Protocol
         | ErrorClass::MessageRejected
         | ErrorClass::Internal => {
-            let first = signed(retry.initial_backoff);
-            let next = wait(doubled(first, failures.in_a_row, signed(retry.max_backoff)));
+            let first = signed_duration(retry.initial_backoff);
+            let next = wait(doubled_wait(first, failures.in_a_row, signed_duration(retry.max_backoff)));
             (SyncPhase::Backoff, next.into_iter().chain(not_before(&error)).max_by_key(|time| time.0))
         }
     };
@@ -255,7 +256,7 @@ fn not_before(error: &LastError) -> Option<Time> {
 }
 
 /// An attempt that was stopped while it waited for a server is not followed by one that asks it sooner.
-fn leave_alone(status: &mut MailboxSyncStatus, error: Option<LastError>, o: &ObservedMailbox<'_>) {
+fn honour_retry_at(status: &mut MailboxSyncStatus, error: Option<LastError>, o: &ObservedMailbox<'_>) {
     let again = matches!(status.phase, Some(SyncPhase::Pending | SyncPhase::Backoff));
     let Some(error) = error.filter(|_| again) else { return };
     let planned = status.next_attempt_at.as_ref().map_or(o.now, |next| next.0);
@@ -266,7 +267,7 @@ fn leave_alone(status: &mut MailboxSyncStatus, error: Option<LastError>, o: &Obs
     }
 }
 
-fn restarted(
+fn record_restart(
     status: &mut MailboxSyncStatus,
     failures: &mut Failures,
     reason: StopReason,
@@ -289,7 +290,7 @@ fn restarted(
         status.last_error = Some(LastError {
             class: ErrorClass::Network,
             at: Some(Time(o.now)),
-            ..internal(
+            ..internal_error(
                 &message,
                 "Look at both servers and at the pods' logs; then ask for another sync with syncRequest",
             )
@@ -297,7 +298,7 @@ fn restarted(
     }
 }
 
-fn lost(
+fn record_pod_lost(
     o: &ObservedMailbox<'_>,
     status: &mut MailboxSyncStatus,
     failures: &mut Failures,
@@ -307,14 +308,15 @@ fn lost(
     failures.infrastructure = failures.infrastructure.saturating_add(1);
     failures.infrastructure_in_a_row = failures.infrastructure_in_a_row.saturating_add(1);
     let first = SignedDuration::from_secs(INFRASTRUCTURE_SECONDS);
-    let wait = doubled(first, failures.infrastructure_in_a_row, SignedDuration::from_secs(MAX_INFRASTRUCTURE_SECONDS));
+    let wait =
+        doubled_wait(first, failures.infrastructure_in_a_row, SignedDuration::from_secs(MAX_INFRASTRUCTURE_SECONDS));
     status.phase = Some(SyncPhase::Backoff);
     status.next_attempt_at = Some(Time(o.now + jittered(wait, JITTER_PERCENT, o.uid, status.attempt)));
     notes.push(EventNote::warning("PodLost", why));
 }
 
 /// A wait that doubles with each time in a row, from the first on.
-fn doubled(first: SignedDuration, times: i32, most: SignedDuration) -> SignedDuration {
+fn doubled_wait(first: SignedDuration, times: i32, most: SignedDuration) -> SignedDuration {
     let doublings = u32::try_from(times.saturating_sub(1)).unwrap_or(0).min(20);
     first.saturating_mul(2_i32.saturating_pow(doublings)).min(most)
 }

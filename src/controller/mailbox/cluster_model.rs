@@ -104,7 +104,7 @@ fn event() -> impl Strategy<Value = ClusterEvent> {
 impl SimulatedCluster {
     fn new() -> Self {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let spec = testing::spec("x", "y");
+        let spec = testing::mailbox_spec("x", "y");
         let status = MailboxSyncStatus::default();
         let heard = WorkerLiveness::first(0, now);
         Self { now, generation: 1, spec, status, pods: Vec::new(), heard, report: 0, secret: 0, hold: None, uids: 0 }

@@ -16,7 +16,7 @@ use crate::{
 
 /// Whether all of a mailbox is copied, as far as its worker has told.
 #[must_use]
-pub(crate) fn all_copied(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> CopiedVerdict {
+pub(crate) fn copied_verdict(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> CopiedVerdict {
     let unknown = |why: &str| CopiedVerdict::Unknown(why.to_owned());
     if spec.settings.dry_run {
         return unknown("a dry run copies nothing");
@@ -37,7 +37,7 @@ pub(crate) fn all_copied(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> 
         return unknown("the last report of the sync did not arrive; the next sync tells");
     }
     match not_copied.uncounted_folders {
-        0 => CopiedVerdict::Copied(all_copied::accepted(not_copied)),
+        0 => CopiedVerdict::Copied(all_copied::accepted_count(not_copied)),
         1 => unknown("1 folder is left out, and the source does not tell how many messages it holds"),
         many => CopiedVerdict::Unknown(format!(
             "{many} folders are left out, and the source does not tell how many messages they hold"
@@ -46,7 +46,7 @@ pub(crate) fn all_copied(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> 
 }
 
 /// Sets the conditions that go with the rest of the status.
-pub(crate) fn set(o: &ObservedMailbox<'_>, status: &mut MailboxSyncStatus) {
+pub(crate) fn set_conditions(o: &ObservedMailbox<'_>, status: &mut MailboxSyncStatus) {
     let phase = status.phase.unwrap_or(SyncPhase::Pending);
     let error = status.last_error.as_ref();
     let failing = || {
@@ -58,7 +58,7 @@ pub(crate) fn set(o: &ObservedMailbox<'_>, status: &mut MailboxSyncStatus) {
             },
         )
     };
-    let verdict = all_copied(o.spec, status);
+    let verdict = copied_verdict(o.spec, status);
     let synced = match &verdict {
         CopiedVerdict::Copied(_) => "everything is at the destination",
         CopiedVerdict::Missing(_) => "the sync ended well, but for messages that are not copied",
@@ -94,15 +94,23 @@ pub(crate) fn set(o: &ObservedMailbox<'_>, status: &mut MailboxSyncStatus) {
     };
     let conditions = std::mem::take(&mut status.conditions);
     let now = Time(o.now);
-    let mut conditions = condition::set(conditions, "Ready", ready, reason, &message, o.generation, &now);
+    let mut conditions = condition::set_condition(conditions, "Ready", ready, reason, &message, o.generation, &now);
     let (copied, reason_copied, message_copied) = verdict.words();
     // While an attempt runs, counts rise with each report: they are told at its end.
     let same = conditions.iter().any(|c| c.type_ == ALL_COPIED && c.status == copied);
     if !(phase == SyncPhase::Running && same) {
-        conditions = condition::set(conditions, ALL_COPIED, copied, reason_copied, &message_copied, o.generation, &now);
+        conditions = condition::set_condition(
+            conditions,
+            ALL_COPIED,
+            copied,
+            reason_copied,
+            &message_copied,
+            o.generation,
+            &now,
+        );
     }
     if matches!(phase, SyncPhase::Stalled | SyncPhase::Failed) {
-        conditions = condition::set(conditions, "Stalled", "True", reason, &message, o.generation, &now);
+        conditions = condition::set_condition(conditions, "Stalled", "True", reason, &message, o.generation, &now);
     } else {
         conditions.retain(|c: &Condition| c.type_ != "Stalled");
     }
@@ -124,7 +132,7 @@ mod tests {
     }
 
     fn verdict(status: &MailboxSyncStatus) -> &'static str {
-        all_copied(&testing::spec("m", "a"), status).words().0
+        copied_verdict(&testing::mailbox_spec("m", "a"), status).words().0
     }
 
     fn missing(messages: i64) -> NotCopied {
@@ -139,7 +147,7 @@ mod tests {
         assert_eq!(verdict(&status(1, None)), "Unknown", "nobody looked");
         assert_eq!(verdict(&MailboxSyncStatus::default()), "Unknown");
         let accepted = NotCopied { accepted: [("tooLarge".to_owned(), 3)].into(), ..NotCopied::default() };
-        let accepted = all_copied(&testing::spec("m", "a"), &status(1, Some(accepted)));
+        let accepted = copied_verdict(&testing::mailbox_spec("m", "a"), &status(1, Some(accepted)));
         assert_eq!(accepted, CopiedVerdict::Copied(3));
     }
 
@@ -158,10 +166,10 @@ mod tests {
 
     #[test]
     fn a_dry_run_leaves_it_open_whatever_stands() {
-        let mut spec = testing::spec("m", "a");
+        let mut spec = testing::mailbox_spec("m", "a");
         spec.settings.dry_run = true;
         for not_copied in [None, Some(NotCopied::default()), Some(missing(3))] {
-            assert_eq!(all_copied(&spec, &status(1, not_copied)).words().0, "Unknown");
+            assert_eq!(copied_verdict(&spec, &status(1, not_copied)).words().0, "Unknown");
         }
     }
 

@@ -7,10 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    attempt_end::settle,
+    attempt_end::settle_attempt,
     backoff::jittered,
     conditions,
-    observe::{FLUSH_SECONDS, HoldReason, ObservedMailbox, PodEnd, SecretsSeen, signed},
+    observe::{FLUSH_SECONDS, HoldReason, ObservedMailbox, PodEnd, SecretsSeen, signed_duration},
 };
 use crate::{
     api::{
@@ -28,7 +28,7 @@ use crate::{
 /// A pod that does not run within this time gives its slots back, seconds.
 const START_SECONDS: i64 = 600;
 /// For so long a status may come later than the pod that was made after it, seconds.
-const BEHIND_SECONDS: i64 = 60;
+const STATUS_LAG_SECONDS: i64 = 60;
 /// How often a missing or refused Secret is looked at again, seconds.
 const SECRET_PERIOD_SECONDS: i64 = 60;
 /// Reports without a byte moved that make a stall, beside the time.
@@ -82,7 +82,7 @@ pub fn decide(observed: &ObservedMailbox<'_>) -> SyncDecision {
     }
     next.tidy();
     next.decision.status.observed_generation = Some(observed.generation);
-    conditions::set(observed, &mut next.decision.status);
+    conditions::set_conditions(observed, &mut next.decision.status);
     next.decision
 }
 
@@ -109,7 +109,7 @@ impl SyncDecider<'_, '_> {
     fn attempt(&mut self) {
         let o = self.o;
         if let Some(end) = o.end() {
-            let settled = settle(o, &end);
+            let settled = settle_attempt(o, &end);
             self.decision.status = settled.status;
             self.decision.notes = settled.notes;
             return;
@@ -119,7 +119,7 @@ impl SyncDecider<'_, '_> {
             None if o.status.pod_uid.is_some() => self.wake_in(o.grace()), // lost sight of: wait until it must have ended
             None if wanted.is_some() => {
                 // It has no pod: there is nothing to stop. A create still under way meets the fence.
-                let settled = settle(o, &PodEnd::NeverRan);
+                let settled = settle_attempt(o, &PodEnd::NeverRan);
                 self.decision.status = settled.status;
                 self.decision.notes = settled.notes;
             }
@@ -176,7 +176,7 @@ impl SyncDecider<'_, '_> {
         if matches!(o.hold, Some(HoldReason::NotAllowed(_) | HoldReason::DestinationNotAllowed(_))) {
             return Some(StopReason::NotAllowed);
         }
-        let left = signed(o.spec.settings.deadline) - o.used();
+        let left = signed_duration(o.spec.settings.deadline) - o.used();
         if left <= SignedDuration::ZERO {
             return Some(StopReason::Deadline);
         }
@@ -196,12 +196,12 @@ impl SyncDecider<'_, '_> {
         if o.is_silent() {
             return Some(StopReason::LostContact);
         }
-        let stalled = o.now.duration_since(o.heard.moved_at) >= signed(o.spec.settings.stall_after);
+        let stalled = o.now.duration_since(o.heard.moved_at) >= signed_duration(o.spec.settings.stall_after);
         if stalled && o.heard.reports_without_move >= STALLED_REPORTS {
             return Some(StopReason::NoProgress);
         }
         if !stalled {
-            self.wake_in(signed(o.spec.settings.stall_after) - o.now.duration_since(o.heard.moved_at));
+            self.wake_in(signed_duration(o.spec.settings.stall_after) - o.now.duration_since(o.heard.moved_at));
         }
         None
     }
@@ -223,7 +223,7 @@ impl SyncDecider<'_, '_> {
             return;
         }
         let facts = DueFacts { uid: o.uid, generation: o.generation, spec: o.spec, status: o.status, now: o.now };
-        match due(&facts) {
+        match attempt_due(&facts) {
             AttemptDue::Never => status.next_attempt_at = None,
             AttemptDue::At(at) => {
                 status.next_attempt_at = Some(Time(at));
@@ -331,7 +331,7 @@ impl SyncDecider<'_, '_> {
                 status.retry_refused |= is_requested(o.spec, o.status);
                 status.sync_request.clone_from(&o.spec.sync_request);
                 status.secret_versions.clone_from(versions);
-                let destination = names::account(&o.spec.destination);
+                let destination = names::account_hash(&o.spec.destination);
                 if status.claim.as_ref().is_none_or(|claim| claim.destination != destination) {
                     status.claim = Some(Claim { destination, proven_at: None });
                 }
@@ -343,7 +343,7 @@ impl SyncDecider<'_, '_> {
     fn tidy(&mut self) {
         let o = self.o;
         let current = o.is_running().then(|| names::pod(o.name, o.status.attempt));
-        let ttl = signed(o.spec.settings.ttl);
+        let ttl = signed_duration(o.spec.settings.ttl);
         let mut failed: Vec<&SyncPod> = Vec::new();
         let mut overdue: Vec<&SyncPod> = Vec::new();
         for pod in o.pods.iter().map(|pod| &**pod) {
@@ -352,7 +352,7 @@ impl SyncDecider<'_, '_> {
                 continue;
             }
             let made = pod.metadata.creation_timestamp.as_ref().map_or(o.now, |Time(made)| *made);
-            let behind = made + SignedDuration::from_secs(BEHIND_SECONDS);
+            let behind = made + SignedDuration::from_secs(STATUS_LAG_SECONDS);
             if o.is_ahead(pod) && !o.deleting && o.now < behind {
                 self.wake_at(behind);
                 continue;
@@ -411,7 +411,7 @@ pub(crate) fn is_final(sync: &MailboxSync, now: Timestamp) -> bool {
     let facts = DueFacts::of(sync, status, now);
     match status.phase {
         Some(SyncPhase::Cancelled) => sync.spec.cancel,
-        Some(SyncPhase::Synced | SyncPhase::Failed) => due(&facts) == AttemptDue::Never,
+        Some(SyncPhase::Synced | SyncPhase::Failed) => attempt_due(&facts) == AttemptDue::Never,
         _ => false,
     }
 }
@@ -444,7 +444,7 @@ fn is_requested(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> bool {
     spec.sync_request.is_some() && status.sync_request != spec.sync_request
 }
 
-fn due(o: &DueFacts<'_>) -> AttemptDue {
+fn attempt_due(o: &DueFacts<'_>) -> AttemptDue {
     let status = o.status;
     if let Some(start) = &o.spec.start_at
         && start.0 > o.now
@@ -462,8 +462,8 @@ fn due(o: &DueFacts<'_>) -> AttemptDue {
     };
     match status.phase {
         None | Some(SyncPhase::Pending | SyncPhase::Queued | SyncPhase::Running) => AttemptDue::Now,
-        Some(SyncPhase::Suspended | SyncPhase::Cancelled) => resumed(o).unwrap_or(AttemptDue::Now),
-        Some(SyncPhase::Synced) => next_delta(o),
+        Some(SyncPhase::Suspended | SyncPhase::Cancelled) => due_when_resumed(o).unwrap_or(AttemptDue::Now),
+        Some(SyncPhase::Synced) => delta_due(o),
         Some(SyncPhase::Backoff) => at(status.next_attempt_at.as_ref()),
         Some(SyncPhase::Stalled | SyncPhase::Failed) if changed => AttemptDue::Now,
         Some(SyncPhase::Failed) => AttemptDue::Never,
@@ -479,13 +479,13 @@ fn due(o: &DueFacts<'_>) -> AttemptDue {
 
 /// A mailbox that was suspended, or cancelled by mistake, goes on where it was: one that was synced waits for its next
 /// delta sync.
-fn resumed(o: &DueFacts<'_>) -> Option<AttemptDue> {
+fn due_when_resumed(o: &DueFacts<'_>) -> Option<AttemptDue> {
     let between_syncs = o.status.attempt_used.is_none() && o.status.last_error.is_none() && o.status.syncs > 0;
-    between_syncs.then(|| next_delta(o))
+    between_syncs.then(|| delta_due(o))
 }
 
 /// When the next delta sync of a mailbox is due that was synced.
-fn next_delta(o: &DueFacts<'_>) -> AttemptDue {
+fn delta_due(o: &DueFacts<'_>) -> AttemptDue {
     if o.status.last_synced_at.is_none() {
         return AttemptDue::Now;
     }
@@ -504,17 +504,17 @@ pub(super) fn next_delta_at(o: &DueFacts<'_>) -> Option<(Timestamp, Duration)> {
     if settings.dry_run {
         return None;
     }
-    let after = |every: Duration, percent| synced + jittered(signed(every), percent, o.uid, o.status.syncs);
+    let after = |every: Duration, percent| synced + jittered(signed_duration(every), percent, o.uid, o.status.syncs);
     let scheduled = settings.schedule.as_ref().map(|s| (after(s.every, s.jitter_percent), s.every));
     let cutover = settings.cutover.as_ref().and_then(|cutover| Some((cutover, cutover.at.as_ref()?.0)));
     match cutover {
         Some((cutover, at)) if o.now >= at && synced >= at => {
             let quiet = o.status.inbox_quiet_since.as_ref().map_or(synced, |quiet| quiet.0).max(at);
             // Quiet as far as the last sync saw: not the time since.
-            if synced.duration_since(quiet) >= signed(cutover.drain_for) {
+            if synced.duration_since(quiet) >= signed_duration(cutover.drain_for) {
                 return None;
             }
-            let next = after(cutover.every, 10).min((quiet + signed(cutover.drain_for)).max(synced));
+            let next = after(cutover.every, 10).min((quiet + signed_duration(cutover.drain_for)).max(synced));
             Some((next, cutover.every))
         }
         Some((cutover, at)) => {

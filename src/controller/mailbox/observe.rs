@@ -182,13 +182,13 @@ impl<'a> ObservedMailbox<'a> {
     /// For how long a worker without the API server goes on, with its flush and a margin.
     #[must_use]
     pub(crate) fn grace(&self) -> SignedDuration {
-        signed(self.spec.settings.offline_grace) + SignedDuration::from_secs(FLUSH_SECONDS + MARGIN_SECONDS)
+        signed_duration(self.spec.settings.offline_grace) + SignedDuration::from_secs(FLUSH_SECONDS + MARGIN_SECONDS)
     }
 
     /// How much of its deadline the attempt has used.
     #[must_use]
     pub(crate) fn used(&self) -> SignedDuration {
-        let before = self.status.attempt_used.map_or(SignedDuration::ZERO, signed);
+        let before = self.status.attempt_used.map_or(SignedDuration::ZERO, signed_duration);
         let started = self.status.attempt_started_at.as_ref();
         before + started.map_or(SignedDuration::ZERO, |started| self.now.duration_since(started.0))
     }
@@ -196,6 +196,6 @@ impl<'a> ObservedMailbox<'a> {
 
 /// A duration of the API as one that times can be moved by.
 #[must_use]
-pub(crate) fn signed(duration: Duration) -> SignedDuration {
+pub(crate) fn signed_duration(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration.as_std()).unwrap_or(SignedDuration::MAX)
 }

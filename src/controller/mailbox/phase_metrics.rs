@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     decide::{DueFacts, next_delta_at},
-    observe::signed,
+    observe::signed_duration,
 };
 use crate::{
     api::{MailboxSync, mailbox_sync::SyncPhase},
@@ -15,7 +15,7 @@ use crate::{
 
 /// Counts them.
 #[must_use]
-pub(crate) fn tally<'a>(syncs: impl Iterator<Item = &'a MailboxSync>, now: Timestamp) -> MailboxTally {
+pub(crate) fn tally_mailboxes<'a>(syncs: impl Iterator<Item = &'a MailboxSync>, now: Timestamp) -> MailboxTally {
     let mut tally = MailboxTally::default();
     for sync in syncs {
         let status = sync.status.as_ref();
@@ -34,7 +34,7 @@ pub(crate) fn tally<'a>(syncs: impl Iterator<Item = &'a MailboxSync>, now: Times
                 *tally.differences.entry(kind_label(kind)).or_default() += count(*messages);
             }
         }
-        if let Some(late) = late(sync, now) {
+        if let Some(late) = overdue_sync(sync, now) {
             tally.missed += usize::from(late.by > late.every);
             tally.overdue = tally.overdue.max(Duration::try_from(late.by).unwrap_or_default());
         }
@@ -50,7 +50,7 @@ struct OverdueSync {
 }
 
 /// Whether a mailbox's delta sync is due and did not begin, although nobody stopped it and it does not fail.
-fn late(sync: &MailboxSync, now: Timestamp) -> Option<OverdueSync> {
+fn overdue_sync(sync: &MailboxSync, now: Timestamp) -> Option<OverdueSync> {
     let (status, spec) = (sync.status.as_ref()?, &sync.spec);
     let stopped = spec.suspend || spec.cancel || sync.metadata.deletion_timestamp.is_some();
     let waits = matches!(status.phase, Some(SyncPhase::Pending | SyncPhase::Queued | SyncPhase::Synced));
@@ -59,7 +59,7 @@ fn late(sync: &MailboxSync, now: Timestamp) -> Option<OverdueSync> {
     }
     let (due, every) = next_delta_at(&DueFacts::of(sync, status, now))?;
     let begun = status.attempt_started_at.as_ref().is_some_and(|started| started.0 >= due);
-    (due <= now && !begun).then(|| OverdueSync { by: now.duration_since(due), every: signed(every) })
+    (due <= now && !begun).then(|| OverdueSync { by: now.duration_since(due), every: signed_duration(every) })
 }
 
 #[cfg(test)]
@@ -93,7 +93,7 @@ mod tests {
         let status = MailboxSyncStatus { phase: Some(phase), ..MailboxSyncStatus::default() };
         MailboxSync {
             metadata: ObjectMeta { uid: Some("uid".into()), ..ObjectMeta::default() },
-            spec: testing::spec("x", "y"),
+            spec: testing::mailbox_spec("x", "y"),
             status: Some(status),
         }
     }
@@ -111,7 +111,7 @@ mod tests {
 
     /// Missed, and overdue by seconds.
     fn of(sync: &MailboxSync) -> (usize, u64) {
-        let tally = tally([sync].into_iter(), now());
+        let tally = tally_mailboxes([sync].into_iter(), now());
         (tally.missed, tally.overdue.as_secs())
     }
 
@@ -137,7 +137,7 @@ mod tests {
             (SyncPhase::Backoff, None),
         ];
         let syncs: Vec<_> = std::iter::once(new).chain(others.into_iter().map(with)).collect();
-        let tally = tally(syncs.iter(), now());
+        let tally = tally_mailboxes(syncs.iter(), now());
         let phases = [
             (SyncPhase::Pending, 2),
             (SyncPhase::Running, 1),
@@ -167,7 +167,7 @@ mod tests {
         let list =
             [(SyncPhase::Synced, "refused", 2), (SyncPhase::Running, "refused", 1), (SyncPhase::Failed, "odd", 4)];
         let syncs: Vec<_> = list.into_iter().map(with).chain([mailbox(SyncPhase::Queued)]).collect();
-        let tally = tally(syncs.iter(), now());
+        let tally = tally_mailboxes(syncs.iter(), now());
         assert_eq!(tally.not_copied, BTreeMap::from([("refused", 3), ("other", 4)]));
         assert_eq!(tally.differences, BTreeMap::from([("flags", 6), ("other", 3)]));
     }
@@ -181,7 +181,7 @@ mod tests {
             assert_eq!(of(&hourly(phase, 2 * HOUR + 1)), (1, 3601), "{phase:?}");
         }
         let both = [hourly(SyncPhase::Queued, 3 * HOUR), hourly(SyncPhase::Synced, 2 * HOUR + 1)];
-        let tally = tally(both.iter(), now());
+        let tally = tally_mailboxes(both.iter(), now());
         assert_eq!((tally.missed, tally.overdue.as_secs()), (2, 7200), "the longest wait counts");
     }
 

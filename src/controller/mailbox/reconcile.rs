@@ -9,7 +9,7 @@ use super::{
     apply::{self, ActionOutcome},
     decide::{SyncAction, decide},
     observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
-    status::{ReconcileState, request, write},
+    status::{ReconcileState, current_slot_request, write_status},
 };
 use crate::{
     api::{MailboxSync, MailboxSyncStatus, names},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// More writes than this in a row are a defect: a status that never settles must not become a storm.
-const ROUNDS: usize = 8;
+const MAX_ROUNDS: usize = 8;
 
 /// Looks after one mailbox.
 ///
@@ -38,11 +38,12 @@ pub(crate) async fn reconcile(
         out_of_service: false,
     };
     let mut sync = sync;
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         let empty = MailboxSyncStatus::default();
         let status = sync.status.as_ref().unwrap_or(&empty);
         let pods: Vec<_> = context.caches.pods_of(&look.place.0, &look.place.1);
-        let pods: Vec<_> = pods.into_iter().filter(|pod| owner_reference::is_owned(&**pod, &look.uid)).collect();
+        let pods: Vec<_> =
+            pods.into_iter().filter(|pod| owner_reference::is_controlled_by(&**pod, &look.uid)).collect();
         if pods.iter().any(|pod| context.written.is_stale(&**pod)) {
             return Ok(Requeue::await_change());
         }
@@ -56,9 +57,9 @@ pub(crate) async fn reconcile(
             spec: &sync.spec,
             status,
             pods: &pods,
-            heard: heard(&context, &look.uid, status, now),
+            heard: update_liveness(&context, &look.uid, status, now),
             admitted: context.admission().granted(&look.uid),
-            hold: hold(&context, &look, &sync),
+            hold: hold_reason(&context, &look, &sync),
             secrets: look.secrets.clone(),
             node_out_of_service: look.out_of_service,
             now,
@@ -70,7 +71,7 @@ pub(crate) async fn reconcile(
             continue;
         }
         let was_running = observed.is_running();
-        if let Some(next) = write(&context, &sync, &decision.status).await? {
+        if let Some(next) = write_status(&context, &sync, &decision.status).await? {
             context.tell(&*sync, &decision.notes).await;
             sync = next;
             if was_running && decision.status.slots.is_none() {
@@ -106,10 +107,10 @@ pub(crate) async fn reconcile(
 }
 
 /// Takes the slots again that attempts hold which ran before this process did.
-pub(crate) fn restore(context: &ControllerContext) {
+pub(crate) fn restore_slots(context: &ControllerContext) {
     for sync in context.caches.syncs.state() {
         if let Some(slots) = sync.status.as_ref().and_then(|status| status.slots) {
-            let request = request(context, &sync, Some(slots));
+            let request = current_slot_request(context, &sync, Some(slots));
             context.admission().restore(request);
         }
     }
@@ -122,7 +123,12 @@ pub(crate) fn restore(context: &ControllerContext) {
     }
 }
 
-fn heard(context: &ControllerContext, uid: &str, status: &MailboxSyncStatus, now: Timestamp) -> WorkerLiveness {
+fn update_liveness(
+    context: &ControllerContext,
+    uid: &str,
+    status: &MailboxSyncStatus,
+    now: Timestamp,
+) -> WorkerLiveness {
     let mut heard = context.heard();
     if status.slots.is_none() {
         heard.remove(uid);
@@ -134,7 +140,7 @@ fn heard(context: &ControllerContext, uid: &str, status: &MailboxSyncStatus, now
 }
 
 /// Why a mailbox may not start now, or not go on.
-fn hold(context: &ControllerContext, look: &ReconcileState, sync: &MailboxSync) -> Option<HoldReason> {
+fn hold_reason(context: &ControllerContext, look: &ReconcileState, sync: &MailboxSync) -> Option<HoldReason> {
     // Before all else: what is not allowed does not go on either.
     let destination = &sync.spec.destination;
     let reference = destination.server_ref.as_ref().map(|reference| reference.name.as_str());
@@ -148,21 +154,21 @@ fn hold(context: &ControllerContext, look: &ReconcileState, sync: &MailboxSync) 
     if migration.spec.suspend || migration.metadata.deletion_timestamp.is_some() {
         return Some(HoldReason::Migration);
     }
-    let account = names::account(&sync.spec.destination);
+    let account = names::account_hash(&sync.spec.destination);
     let others = context.caches.syncs_into(&account);
-    let taken = others.iter().any(|other| comes_before(other, sync));
+    let taken = others.iter().any(|other| has_prior_claim(other, sync));
     taken.then_some(HoldReason::DestinationTaken)
 }
 
 /// True when a mailbox of another migration has the destination account of this one: the oldest proven login has it,
 /// until its work is done.
-fn comes_before(other: &MailboxSync, this: &MailboxSync) -> bool {
+fn has_prior_claim(other: &MailboxSync, this: &MailboxSync) -> bool {
     let same = other.namespace() == this.namespace() && other.spec.migration == this.spec.migration;
     if same || other.uid() == this.uid() {
         return false;
     }
     let proven = |sync: &MailboxSync| {
-        let account = names::account(&sync.spec.destination);
+        let account = names::account_hash(&sync.spec.destination);
         let claim = sync.status.as_ref()?.claim.as_ref().filter(|claim| claim.destination == account)?;
         Some((claim.proven_at.as_ref()?.0, sync.uid()))
     };

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long a version counts: many mailboxes share a Secret.
-const FRESH: Duration = Duration::from_secs(30);
+const VERSION_TTL: Duration = Duration::from_secs(30);
 
 /// Versions of Secrets, seen lately.
 pub(crate) struct SecretVersions {
@@ -42,7 +42,7 @@ impl SecretVersions {
         spec: &MailboxSyncSpec,
     ) -> Result<SecretsSeen, kube::Error> {
         let mut versions = Vec::new();
-        for name in pod_builder::secrets(spec).into_keys() {
+        for name in pod_builder::required_secrets(spec).into_keys() {
             // A Secret that was split from a CSV has its version in its name.
             let split = name.strip_prefix(sync).is_some_and(|rest| rest.starts_with('-'));
             match if split { Some(String::new()) } else { self.version(namespace, &name).await? } {
@@ -57,7 +57,7 @@ impl SecretVersions {
         let place = (namespace.to_owned(), name.to_owned());
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.retain(|_, (at, _)| at.elapsed() < FRESH);
+            seen.retain(|_, (at, _)| at.elapsed() < VERSION_TTL);
             if let Some((_, version)) = seen.get(&place) {
                 return Ok(version.clone());
             }

@@ -13,7 +13,7 @@ use crate::{
 
 /// Describes what the sync of a mailbox needs; `held`: the connections that it holds already.
 #[must_use]
-pub(crate) fn request(
+pub(crate) fn slot_request(
     uid: &str,
     (namespace, name): NamespacedName,
     spec: &MailboxSyncSpec,
@@ -22,10 +22,11 @@ pub(crate) fn request(
     held: Option<i32>,
 ) -> SlotRequest {
     let sides = [&spec.source, &spec.destination];
-    let least = |most: usize, side: &&SyncEndpoint| limit(side, config).map_or(most, |limit| most.min(limit));
+    let least =
+        |most: usize, side: &&SyncEndpoint| connection_limit(side, config).map_or(most, |limit| most.min(limit));
     let wanted = usize::try_from(held.unwrap_or(spec.settings.connections)).unwrap_or(1).max(1);
     // A host that stands on both sides is connected to twice as often.
-    let same = address(&sides[0].server) == address(&sides[1].server);
+    let same = server_address(&sides[0].server) == server_address(&sides[1].server);
     let slots = match held {
         Some(_) => wanted,
         None => (sides.iter().fold(wanted * (1 + usize::from(same)), least) / (1 + usize::from(same))).max(1),
@@ -36,7 +37,7 @@ pub(crate) fn request(
     let parallelism = migration.map(|migration| usize::try_from(migration.parallelism).unwrap_or(1));
     let migration = (namespace.clone(), spec.migration.clone());
     needs.insert(LimitedResource::Migration(migration.clone()), one(parallelism));
-    needs.insert(LimitedResource::Account(names::account(&spec.destination)), one(Some(1)));
+    needs.insert(LimitedResource::Account(names::account_hash(&spec.destination)), one(Some(1)));
     for side in sides {
         let cluster = config.host_limit(&side.server.host, side.server.effective_port());
         let host = ResourceShare {
@@ -44,7 +45,7 @@ pub(crate) fn request(
             limit: cluster.max_connections,
             starts_per_minute: cluster.starts_per_minute,
         };
-        add(&mut needs, LimitedResource::Host(address(&side.server)), host);
+        add_share(&mut needs, LimitedResource::Host(server_address(&side.server)), host);
         let own = &side.server.limits;
         let server = ResourceShare {
             units: slots,
@@ -52,24 +53,24 @@ pub(crate) fn request(
             starts_per_minute: own.starts_per_minute.and_then(|limit| usize::try_from(limit).ok()),
         };
         // Without a limit too: a MailServer's status tells how many there are.
-        add(&mut needs, LimitedResource::Server(namespace.clone(), address(&side.server)), server);
+        add_share(&mut needs, LimitedResource::Server(namespace.clone(), server_address(&side.server)), server);
     }
     SlotRequest { uid: uid.to_owned(), namespace, name, migration, slots: i32::try_from(slots).unwrap_or(1), needs }
 }
 
 /// A server, as limits know it.
 #[must_use]
-pub(crate) fn address(server: &MailServerSpec) -> String {
+pub(crate) fn server_address(server: &MailServerSpec) -> String {
     let host = server.host.trim_end_matches('.').to_ascii_lowercase();
     format!("{host}:{}", server.effective_port())
 }
 
-fn add(needs: &mut BTreeMap<LimitedResource, ResourceShare>, resource: LimitedResource, share: ResourceShare) {
+fn add_share(needs: &mut BTreeMap<LimitedResource, ResourceShare>, resource: LimitedResource, share: ResourceShare) {
     needs.entry(resource).and_modify(|there| there.units += share.units).or_insert(share);
 }
 
 /// The most connections to a server.
-fn limit(side: &SyncEndpoint, config: &OperatorConfig) -> Option<usize> {
+fn connection_limit(side: &SyncEndpoint, config: &OperatorConfig) -> Option<usize> {
     let cluster = config.host_limit(&side.server.host, side.server.effective_port()).max_connections;
     let own = side.server.limits.max_connections.and_then(|limit| usize::try_from(limit).ok());
     cluster.into_iter().chain(own).min()

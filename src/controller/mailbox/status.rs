@@ -30,13 +30,13 @@ pub(super) struct ReconcileState {
 }
 
 /// Writes what changed of a status; gives the object as it is then, or nothing where there was nothing to write.
-pub(super) async fn write(
+pub(super) async fn write_status(
     context: &ControllerContext,
     sync: &MailboxSync,
     status: &MailboxSyncStatus,
 ) -> Result<Option<Arc<MailboxSync>>, ReconcileError> {
     let empty = MailboxSyncStatus::default();
-    let Some(patch) = merge_patch::patch(sync.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
+    let Some(patch) = merge_patch::diff(sync.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
     let mut patch = patch;
     if sync.status.is_none() {
         // A field that has a default and is not there yet is written too.
@@ -57,9 +57,9 @@ pub(super) async fn write(
 }
 
 /// The request for slots of a mailbox, as it stands.
-pub(super) fn request(context: &ControllerContext, sync: &MailboxSync, held: Option<i32>) -> SlotRequest {
+pub(super) fn current_slot_request(context: &ControllerContext, sync: &MailboxSync, held: Option<i32>) -> SlotRequest {
     let place = (sync.namespace().unwrap_or_default(), sync.name_any());
     let migration = context.caches.migration_of(sync);
     let spec = migration.as_ref().map(|migration| &migration.spec);
-    slot_request::request(&sync.uid().unwrap_or_default(), place, &sync.spec, spec, &context.config, held)
+    slot_request::slot_request(&sync.uid().unwrap_or_default(), place, &sync.spec, spec, &context.config, held)
 }

@@ -72,7 +72,7 @@ impl SyncMetrics {
     /// Takes in a status that was written.
     pub(crate) fn wrote(&self, uid: &str, before: &MailboxSyncStatus, after: &MailboxSyncStatus, now: Timestamp) {
         if let (None, Some(stopping)) = (&before.stopping, &after.stopping)
-            && let Some(why) = restart(stopping.reason)
+            && let Some(why) = restart_reason(stopping.reason)
         {
             self.metrics.restarted(why);
         }
@@ -115,7 +115,7 @@ impl SyncMetrics {
     }
 }
 
-fn restart(reason: StopReason) -> Option<RestartReason> {
+fn restart_reason(reason: StopReason) -> Option<RestartReason> {
     match reason {
         StopReason::Deadline => Some(RestartReason::Deadline),
         StopReason::NoProgress => Some(RestartReason::Stall),
@@ -213,8 +213,10 @@ mod tests {
     fn a_pod_that_can_not_be_made_is_an_attempt_that_failed() {
         let counts = counts();
         let before = running(&counts, 1, 0, 0, 0);
-        let (after, _) =
-            crate::controller::mailbox::attempt_end::impossible(&before, "spec.nodeSelector: Invalid value");
+        let (after, _) = crate::controller::mailbox::attempt_end::status_after_rejection(
+            &before,
+            "spec.nodeSelector: Invalid value",
+        );
         counts.wrote("a", &before, &after, at(&counts, 1));
         assert_eq!(value(&counts, "sync_duration_seconds_count{result=\"failed\"}"), "1");
         assert_eq!(value(&counts, "sync_errors_total{class=\"Configuration\",side=\"none\"}"), "1");

@@ -9,10 +9,10 @@ use k8s_openapi::{
 };
 
 use super::{
-    attempt_end::impossible,
+    attempt_end::status_after_rejection,
     backoff::jittered,
     decide::{SyncAction, SyncDecision, decide},
-    observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, signed},
+    observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, signed_duration},
 };
 use crate::{
     api::{
@@ -45,7 +45,7 @@ struct MailboxFixture {
 
 impl MailboxFixture {
     fn new() -> Self {
-        let spec = testing::spec("x", "y");
+        let spec = testing::mailbox_spec("x", "y");
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         Self { spec, status: MailboxSyncStatus::default(), pods: Vec::new(), hold: None, admitted: Some(2), now }
     }
@@ -275,7 +275,7 @@ fn failed_pods_beyond_the_limit_go_oldest_first_and_before_their_time() {
 fn a_pod_that_ended_goes_after_its_time_however_it_ended() {
     let mut case = MailboxFixture::synced();
     case.status.attempt = 3;
-    let ttl = signed(case.spec.settings.ttl);
+    let ttl = signed_duration(case.spec.settings.ttl);
     let second = SignedDuration::from_secs(1);
     case.pods = vec![ended(1, 0, case.now - ttl), ended(2, 1, case.now - ttl), ended(3, 0, case.now - ttl + second)];
     let decision = case.decide();
@@ -286,7 +286,7 @@ fn a_pod_that_ended_goes_after_its_time_however_it_ended() {
 #[test]
 fn a_pod_that_is_held_is_let_go_of_before_it_is_deleted() {
     let mut case = MailboxFixture::synced();
-    let mut held = ended(1, 0, case.now - signed(case.spec.settings.ttl));
+    let mut held = ended(1, 0, case.now - signed_duration(case.spec.settings.ttl));
     Arc::make_mut(&mut held).metadata.finalizers = Some(vec![POD_FINALIZER.to_owned()]);
     case.pods = vec![held];
     let actions = case.decide().actions;
@@ -587,7 +587,7 @@ fn people_are_told_of_a_mailbox_in_the_same_words_as_ever() {
     case.status.worker = Some(WorkerStatus { attempt: 1, outcome: Some(Outcome::Stopped), ..WorkerStatus::default() });
     case.pods = vec![ended(1, 0, case.now)];
     tell("restarted in vain", case.decide().notes);
-    tell("no such pod can be", vec![impossible(&case.status, "spec.tolerations is wrong").1]);
+    tell("no such pod can be", vec![status_after_rejection(&case.status, "spec.tolerations is wrong").1]);
     insta::assert_snapshot!(told, @r#"
     Deadline: Warning DeadlineExceeded: the attempt reached its deadline: it saves its checkpoint, and a new one goes on from there
     NoProgress: Warning NoProgress: the attempt reports, but moves no byte and waits for nothing: a new one takes over

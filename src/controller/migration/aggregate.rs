@@ -15,7 +15,7 @@ use crate::{
     },
     controller::{
         all_copied::CopiedVerdict,
-        mailbox::{conditions::all_copied, decide::is_final},
+        mailbox::{conditions::copied_verdict, decide::is_final},
     },
     error::ErrorClass,
 };
@@ -129,13 +129,13 @@ pub fn aggregate<'a>(
         }
     }
     all.counts.failing = all.counts.backoff + all.counts.stalled + all.counts.failed;
-    all.failures = samples(classes);
-    estimate(&mut all, known, now);
+    all.failures = choose_samples(classes);
+    estimate_completion(&mut all, known, now);
     all
 }
 
 fn add_not_copied(all: &mut MailboxAggregate, sync: &MailboxSync, status: &MailboxSyncStatus) {
-    all.copied += i32::from(matches!(all_copied(&sync.spec, status), CopiedVerdict::Copied(_)));
+    all.copied += i32::from(matches!(copied_verdict(&sync.spec, status), CopiedVerdict::Copied(_)));
     let Some(worker) = &status.worker else { return };
     // What stands holds while the next attempt begins; of a first one only the progress is known.
     let progress = worker.progress.as_ref().map_or(0, |progress| progress.messages_skipped);
@@ -149,7 +149,7 @@ fn add_not_copied(all: &mut MailboxAggregate, sync: &MailboxSync, status: &Mailb
 }
 
 /// The first of each class, then the second of each, and so on; always the same ones, so that nothing is rewritten.
-fn samples(mut classes: BTreeMap<ErrorClass, Vec<FailureSample>>) -> Vec<FailureSample> {
+fn choose_samples(mut classes: BTreeMap<ErrorClass, Vec<FailureSample>>) -> Vec<FailureSample> {
     for samples in classes.values_mut() {
         samples.sort_by(|a, b| b.mailbox.cmp(&a.mailbox));
     }
@@ -164,7 +164,7 @@ fn samples(mut classes: BTreeMap<ErrorClass, Vec<FailureSample>>) -> Vec<Failure
     chosen
 }
 
-fn estimate(all: &mut MailboxAggregate, known: i64, now: Timestamp) {
+fn estimate_completion(all: &mut MailboxAggregate, known: i64, now: Timestamp) {
     if known == 0 {
         return;
     }
@@ -195,7 +195,7 @@ mod tests {
     };
 
     fn sync(name: &str, status: MailboxSyncStatus) -> Arc<MailboxSync> {
-        let mut sync = MailboxSync::new(name, testing::spec("m", name));
+        let mut sync = MailboxSync::new(name, testing::mailbox_spec("m", name));
         sync.status = Some(status);
         Arc::new(sync)
     }

@@ -85,12 +85,13 @@ impl<'a> ChildSteps<'a> {
             None => self.later(ChildStep::Make(name, wanted)),
             // Of a migration of the same name before: it goes by itself.
             Some(sync)
-                if !owner_reference::is_owned(&**sync, &self.owner) || sync.metadata.deletion_timestamp.is_some() =>
+                if !owner_reference::is_controlled_by(&**sync, &self.owner)
+                    || sync.metadata.deletion_timestamp.is_some() =>
             {
                 self.later(ChildStep::Make(name, wanted));
             }
             Some(sync) if sync.spec == wanted.spec => {}
-            Some(sync) if runs(sync) => self.urgent.push(ChildStep::Change(Arc::clone(sync), wanted)),
+            Some(sync) if has_attempt(sync) => self.urgent.push(ChildStep::Change(Arc::clone(sync), wanted)),
             Some(sync) => self.later(ChildStep::Change(Arc::clone(sync), wanted)),
         }
     }
@@ -99,7 +100,7 @@ impl<'a> ChildSteps<'a> {
     pub(crate) fn remove(&mut self, name: &str) {
         match self.existing.get(name) {
             Some(sync) if sync.metadata.deletion_timestamp.is_some() => {}
-            Some(sync) if runs(sync) => self.urgent.push(ChildStep::Remove(Arc::clone(sync))),
+            Some(sync) if has_attempt(sync) => self.urgent.push(ChildStep::Remove(Arc::clone(sync))),
             Some(sync) => self.later(ChildStep::Remove(Arc::clone(sync))),
             None => {}
         }
@@ -123,14 +124,14 @@ impl<'a> ChildSteps<'a> {
         migration: &MailMigration,
     ) -> Result<ChildProgress, ReconcileError> {
         let steps = self.urgent.into_iter().chain(self.others);
-        let runs: Vec<_> = steps.map(|step| run(context, migration, step)).collect();
+        let runs: Vec<_> = steps.map(|step| run_step(context, migration, step)).collect();
         let ends: Vec<StepEnd> = stream::iter(runs).buffer_unordered(AT_ONCE).try_collect().await?;
-        Ok(progress(self.left, ends))
+        Ok(sum_step_ends(self.left, ends))
     }
 }
 
 /// What the steps' ends come to, beside `left` steps that were not tried.
-fn progress(left: usize, ends: Vec<StepEnd>) -> ChildProgress {
+fn sum_step_ends(left: usize, ends: Vec<StepEnd>) -> ChildProgress {
     let mut progress = ChildProgress { left, made: BTreeSet::new() };
     for end in ends {
         match end {
@@ -142,12 +143,12 @@ fn progress(left: usize, ends: Vec<StepEnd>) -> ChildProgress {
     progress
 }
 
-fn runs(sync: &MailboxSync) -> bool {
+fn has_attempt(sync: &MailboxSync) -> bool {
     sync.status.as_ref().is_some_and(|status| status.slots.is_some())
 }
 
 /// Does one step.
-async fn run(
+async fn run_step(
     context: &ControllerContext,
     migration: &MailMigration,
     step: ChildStep,
@@ -157,14 +158,14 @@ async fn run(
     match step {
         ChildStep::Make(name, wanted) => {
             if let Some(secret) = &wanted.secret {
-                csv_secrets::split(context, migration, secret).await?;
+                csv_secrets::create_mailbox_secret(context, migration, secret).await?;
             }
             let mut sync = MailboxSync::new(&name, wanted.spec);
             sync.metadata = ObjectMeta {
                 name: Some(name.clone()),
                 namespace: Some(namespace),
                 finalizers: Some(vec![SYNC_FINALIZER.to_owned()]),
-                owner_references: Some(vec![owner_reference::owner(migration)]),
+                owner_references: Some(vec![owner_reference::controller_reference(migration)]),
                 ..ObjectMeta::default()
             };
             match api.create(&PostParams::default(), &sync).await {
@@ -176,12 +177,12 @@ async fn run(
         }
         ChildStep::Change(sync, wanted) => {
             if let Some(secret) = &wanted.secret {
-                csv_secrets::split(context, migration, secret).await?;
+                csv_secrets::create_mailbox_secret(context, migration, secret).await?;
             }
-            let Some(patch) = merge_patch::patch(&sync.spec, &wanted.spec)? else { return Ok(StepEnd::Done) };
+            let Some(patch) = merge_patch::diff(&sync.spec, &wanted.spec)? else { return Ok(StepEnd::Done) };
             let body = serde_json::json!({"metadata": {"uid": sync.uid()}, "spec": patch});
             api.patch(&sync.name_any(), &PatchParams::default(), &Patch::Merge(body)).await?;
-            drop_old_secrets(context, &sync, &wanted).await?;
+            delete_old_secrets(context, &sync, &wanted).await?;
             Ok(StepEnd::Done)
         }
         ChildStep::Remove(sync) => {
@@ -198,7 +199,7 @@ async fn run(
 
 /// Removes the Secret that a mailbox had before. A pod that runs may still read it: then it stays until the migration
 /// goes, which owns it.
-async fn drop_old_secrets(
+async fn delete_old_secrets(
     context: &ControllerContext,
     sync: &MailboxSync,
     wanted: &WantedSync,
@@ -207,10 +208,11 @@ async fn drop_old_secrets(
         return Ok(());
     }
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &sync.namespace().unwrap_or_default());
-    let kept = pod_builder::secrets(&wanted.spec);
+    let kept = pod_builder::required_secrets(&wanted.spec);
     let ours = format!("{}-", sync.name_any());
-    for name in
-        pod_builder::secrets(&sync.spec).into_keys().filter(|name| name.starts_with(&ours) && !kept.contains_key(name))
+    for name in pod_builder::required_secrets(&sync.spec)
+        .into_keys()
+        .filter(|name| name.starts_with(&ours) && !kept.contains_key(name))
     {
         match api.delete(&name, &DeleteParams::default()).await {
             Err(Error::Api(answer)) if answer.code == 404 => {}
@@ -227,6 +229,6 @@ mod tests {
     #[test]
     fn what_waits_is_left_to_do_and_what_was_made_is_remembered() {
         let ends = vec![StepEnd::Made("a".to_owned()), StepEnd::Waits, StepEnd::Done, StepEnd::Waits];
-        assert_eq!(progress(3, ends), ChildProgress { left: 5, made: ["a".to_owned()].into() });
+        assert_eq!(sum_step_ends(3, ends), ChildProgress { left: 5, made: ["a".to_owned()].into() });
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Why a migration may be refused that wants nobody to change it: what it names may come with the next apply.
-const MAY_COME: [&str; 2] = ["ServerNotFound", "MailboxSecretNotFound"];
+const RECOVERABLE_REASONS: [&str; 2] = ["ServerNotFound", "MailboxSecretNotFound"];
 
 /// What a migration's conditions say.
 #[derive(Debug, Clone)]
@@ -38,7 +38,11 @@ pub struct MigrationFacts<'a> {
 
 /// The phase.
 #[must_use]
-pub fn phase(migration: &MailMigration, status: &MailMigrationStatus, facts: &MigrationFacts<'_>) -> MigrationPhase {
+pub fn migration_phase(
+    migration: &MailMigration,
+    status: &MailMigrationStatus,
+    facts: &MigrationFacts<'_>,
+) -> MigrationPhase {
     let counts = &facts.all.counts;
     let settled = facts.refused.is_none() && facts.pending == 0 && counts.total > 0;
     if settled && facts.all.ended == counts.total {
@@ -68,7 +72,7 @@ pub fn phase(migration: &MailMigration, status: &MailMigrationStatus, facts: &Mi
 
 /// Whether all of it is copied, as far as its mailboxes have told.
 #[must_use]
-pub(crate) fn all_copied(migration: &MailMigration, facts: &MigrationFacts<'_>) -> CopiedVerdict {
+pub(crate) fn copied_verdict(migration: &MailMigration, facts: &MigrationFacts<'_>) -> CopiedVerdict {
     let (all, total) = (facts.all, facts.all.counts.total);
     let known = all.totals.not_copied.as_ref();
     if migration.spec.dry_run {
@@ -78,7 +82,7 @@ pub(crate) fn all_copied(migration: &MailMigration, facts: &MigrationFacts<'_>) 
     } else if total == 0 || facts.pending > 0 || all.copied < total {
         CopiedVerdict::Unknown(format!("{} of {total} mailboxes are known to be copied as a whole", all.copied))
     } else {
-        CopiedVerdict::Copied(known.map_or(0, all_copied::accepted))
+        CopiedVerdict::Copied(known.map_or(0, all_copied::accepted_count))
     }
 }
 
@@ -93,17 +97,17 @@ pub fn conditions(
     let generation = migration.metadata.generation.unwrap_or_default();
     let now = Time(facts.now);
     let counts = &facts.all.counts;
-    let verdict = all_copied(migration, facts);
+    let verdict = copied_verdict(migration, facts);
     let (copied, reason_copied, message_copied) = verdict.words();
     let mut list = old;
     let mut say = |type_: &str, status: Option<bool>, reason: &str, message: &str| match status {
         Some(status) => {
             let text = if status { "True" } else { "False" };
-            list = condition::set(std::mem::take(&mut list), type_, text, reason, message, generation, &now);
+            list = condition::set_condition(std::mem::take(&mut list), type_, text, reason, message, generation, &now);
         }
         None => list.retain(|c| c.type_ != type_),
     };
-    let refusal = facts.refused.map(|(reason, error)| (reason, sentence(error)));
+    let refusal = facts.refused.map(|(reason, error)| (reason, refusal_message(error)));
     match &refusal {
         Some((reason, message)) => say("Accepted", Some(false), reason, message),
         None => say("Accepted", Some(true), "Accepted", "the migration can be carried out as it is written"),
@@ -114,7 +118,7 @@ pub fn conditions(
         (MigrationPhase::Failed, None) => {
             (false, "Failed", format!("all mailboxes have ended, {} of {} failed", counts.failed, counts.total))
         }
-        (MigrationPhase::Stalled, None) => (false, "Stalled", stalled(facts)),
+        (MigrationPhase::Stalled, None) => (false, "Stalled", stalled_message(facts)),
         (MigrationPhase::Complete, None) => (true, "Complete", done.clone()),
         (MigrationPhase::Suspended, None) => (true, "Suspended", format!("suspended; {done}")),
         (MigrationPhase::Pending, None) if facts.pending == 0 && counts.total == 0 => {
@@ -135,7 +139,7 @@ pub fn conditions(
     }
     say("Failed", (phase == MigrationPhase::Failed).then_some(true), reason, &message);
     // kstatus: Failed with Stalled, InProgress with Reconciling or without Ready; so never two of them.
-    let wrong = facts.refused.is_some_and(|(reason, _)| !MAY_COME.contains(&reason));
+    let wrong = facts.refused.is_some_and(|(reason, _)| !RECOVERABLE_REASONS.contains(&reason));
     let stalled = wrong || matches!(phase, MigrationPhase::Stalled | MigrationPhase::Failed);
     say("Stalled", stalled.then_some(true), reason, &message);
     let rolling = format!("{} MailboxSyncs are still to be made, changed or removed", facts.pending);
@@ -154,17 +158,17 @@ pub fn conditions(
     );
     let refused = facts.pods_refused.as_deref().unwrap_or_default();
     say("PodsRefused", (!refused.is_empty()).then_some(true), "Forbidden", refused);
-    condition::set(list, ALL_COPIED, copied, reason_copied, &message_copied, generation, &now)
+    condition::set_condition(list, ALL_COPIED, copied, reason_copied, &message_copied, generation, &now)
 }
 
-fn stalled(facts: &MigrationFacts<'_>) -> String {
+fn stalled_message(facts: &MigrationFacts<'_>) -> String {
     let first = facts.all.failures.first();
     let example =
         first.map_or_else(String::new, |f| format!("; {}: {}: {}", f.mailbox, f.error.class, f.error.message));
     format!("{} mailboxes wait for a person{example}", facts.all.counts.stalled)
 }
 
-fn sentence(error: &Error) -> String {
+fn refusal_message(error: &Error) -> String {
     match &error.advice {
         Some(advice) => format!("{}. {advice}", error.what),
         None => error.what.clone(),

@@ -19,7 +19,7 @@ use crate::{
         mail_migration::CsvStatus,
         names,
     },
-    controller::{context::ControllerContext, owner_reference::owner},
+    controller::{context::ControllerContext, owner_reference::controller_reference},
 };
 
 /// What was read of a migration's CSVs.
@@ -43,7 +43,7 @@ impl CsvMailboxes {
 ///
 /// # Errors
 /// When the API server does not answer.
-pub(crate) async fn versions(
+pub(crate) async fn secret_versions(
     context: &ControllerContext,
     migration: &MailMigration,
 ) -> Result<Vec<Option<String>>, kube::Error> {
@@ -60,7 +60,10 @@ pub(crate) async fn versions(
 ///
 /// # Errors
 /// When the API server does not answer.
-pub(crate) async fn read(context: &ControllerContext, migration: &MailMigration) -> Result<CsvMailboxes, kube::Error> {
+pub(crate) async fn read_csvs(
+    context: &ControllerContext,
+    migration: &MailMigration,
+) -> Result<CsvMailboxes, kube::Error> {
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
     let mut csvs = CsvMailboxes::default();
     for SecretKeyRef { name, key } in &migration.spec.mailbox_secrets {
@@ -98,10 +101,10 @@ pub(crate) async fn read(context: &ControllerContext, migration: &MailMigration)
 ///
 /// # Errors
 /// When the API server does not answer.
-pub(crate) async fn key(context: &ControllerContext, migration: &MailMigration) -> Result<String, kube::Error> {
+pub(crate) async fn naming_key(context: &ControllerContext, migration: &MailMigration) -> Result<String, kube::Error> {
     const KEY: &str = "key";
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
-    let name = format!("mailferry-{}", names::hash(&[&migration.uid().unwrap_or_default()], 16));
+    let name = format!("mailferry-{}", names::hash_texts(&[&migration.uid().unwrap_or_default()], 16));
     let random: [u8; 32] = rand::random();
     let text = base64::engine::general_purpose::STANDARD.encode(random);
     for _ in 0..2 {
@@ -109,7 +112,7 @@ pub(crate) async fn key(context: &ControllerContext, migration: &MailMigration) 
             let value = found.data.unwrap_or_default().remove(KEY).unwrap_or_default();
             return Ok(String::from_utf8_lossy(&value.0).into_owned());
         }
-        let secret = secret(migration, &name, [(KEY.to_owned(), ByteString(text.clone().into_bytes()))].into());
+        let secret = owned_secret(migration, &name, [(KEY.to_owned(), ByteString(text.clone().into_bytes()))].into());
         match api.create(&PostParams::default(), &secret).await {
             Ok(_) => return Ok(text),
             Err(kube::Error::Api(answer)) if answer.code == 409 => {}
@@ -123,7 +126,7 @@ pub(crate) async fn key(context: &ControllerContext, migration: &MailMigration) 
 ///
 /// # Errors
 /// When the API server does not take it.
-pub(crate) async fn split(
+pub(crate) async fn create_mailbox_secret(
     context: &ControllerContext,
     migration: &MailMigration,
     split: &SplitSecret,
@@ -131,19 +134,19 @@ pub(crate) async fn split(
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
     let values =
         split.values.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.expose_secret().to_vec())));
-    match api.create(&PostParams::default(), &secret(migration, &split.name, values.collect())).await {
+    match api.create(&PostParams::default(), &owned_secret(migration, &split.name, values.collect())).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-fn secret(migration: &MailMigration, name: &str, data: BTreeMap<String, ByteString>) -> Secret {
+fn owned_secret(migration: &MailMigration, name: &str, data: BTreeMap<String, ByteString>) -> Secret {
     Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             labels: Some([("app.kubernetes.io/managed-by".to_owned(), "mailferry".to_owned())].into()),
-            owner_references: Some(vec![owner(migration)]),
+            owner_references: Some(vec![controller_reference(migration)]),
             ..ObjectMeta::default()
         },
         immutable: Some(true),

@@ -73,7 +73,7 @@ pub(crate) fn expand<'a>(
         let resolved = if twice.contains(&name) {
             Err(Error::configuration("the migration has a mailbox of this name already").advice("Rename one of them"))
         } else {
-            resolve::resolve(migration, entry, server)
+            resolve::resolve_mailbox(migration, entry, server)
         };
         match resolved {
             Ok(mut spec) => {
@@ -96,7 +96,7 @@ pub(crate) fn expand<'a>(
         let CsvMailbox { mut entry, secrets, .. } = row;
         let sync = names::mailbox_sync(&owner, &entry.name);
         let secret = (!secrets.is_empty()).then(|| {
-            let name = names::mailbox_secret(&sync, &version(key, &csv, &secrets));
+            let name = names::mailbox_secret(&sync, &secret_version(key, &csv, &secrets));
             SplitSecret { name, values: secrets }
         });
         if let Some(secret) = &secret {
@@ -112,7 +112,7 @@ pub(crate) fn expand<'a>(
 }
 
 /// Stands for what is in a Secret, and tells nothing of it to who does not have the key.
-fn version(key: &str, csv: &str, secrets: &HashMap<&'static str, SecretBox<[u8]>>) -> String {
+fn secret_version(key: &str, csv: &str, secrets: &HashMap<&'static str, SecretBox<[u8]>>) -> String {
     let sorted: BTreeMap<_, _> = secrets.iter().collect();
     let mut texts = vec![key.as_bytes(), csv.as_bytes()];
     for (name, value) in &sorted {

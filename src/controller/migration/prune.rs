@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use crate::api::{mail_migration::PendingRemoval, names};
 
 /// So many may always leave at once.
-const FEW: usize = 10;
+const ALWAYS_REMOVABLE: usize = 10;
 /// And so many of a hundred.
-const PERCENT: usize = 5;
+const REMOVABLE_PERCENT: usize = 5;
 
 /// What happens to mailboxes that left the list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,7 +21,7 @@ pub struct RemovalDecision {
 /// Decides. `existing` are MailboxSyncs by name, with their mailboxes; `known` are those that stay; `confirmed` is
 /// `spec.confirmRemoval`.
 #[must_use]
-pub fn removal<'a>(
+pub fn decide_removal<'a>(
     existing: impl Iterator<Item = (&'a str, &'a str)>,
     known: impl Fn(&str) -> bool,
     confirmed: Option<&str>,
@@ -35,8 +35,8 @@ pub fn removal<'a>(
         }
     }
     let removed: Vec<&str> = left.iter().map(|(name, _)| *name).collect();
-    let token = names::hash(&removed, 12);
-    let few = left.len() <= FEW.max(total * PERCENT / 100);
+    let token = names::hash_texts(&removed, 12);
+    let few = left.len() <= ALWAYS_REMOVABLE.max(total * REMOVABLE_PERCENT / 100);
     if few || confirmed == Some(token.as_str()) {
         return RemovalDecision { now: removed.into_iter().map(str::to_owned).collect(), pending: None };
     }
@@ -52,7 +52,7 @@ mod tests {
     fn left(total: usize, stay: usize, confirmed: Option<&str>) -> RemovalDecision {
         let names: Vec<String> = (0..total).map(|n| format!("m{n:04}")).collect();
         let stays: BTreeSet<&String> = names.iter().take(stay).collect();
-        removal(names.iter().map(|n| (n.as_str(), n.as_str())), |n| stays.iter().any(|s| *s == n), confirmed)
+        decide_removal(names.iter().map(|n| (n.as_str(), n.as_str())), |n| stays.iter().any(|s| *s == n), confirmed)
     }
 
     #[test]

@@ -17,11 +17,11 @@ use kube::{
 use super::{
     aggregate::aggregate,
     children::ChildSteps,
-    conditions::{MigrationFacts, conditions, phase},
+    conditions::{MigrationFacts, conditions, migration_phase},
     csv_secrets,
     expand::expand,
     memory::{ExpansionInputs, MigrationMemory},
-    prune::{RemovalDecision, removal},
+    prune::{RemovalDecision, decide_removal},
 };
 use crate::{
     api::{EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, MailboxSync, validate},
@@ -36,7 +36,7 @@ const CSV_PERIOD: Duration = Duration::from_mins(1);
 /// How often progress is written at most.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
 /// How soon what has to wait is tried again.
-const SOON: Duration = Duration::from_secs(2);
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
 /// Looks after one migration.
 ///
@@ -52,12 +52,12 @@ pub(crate) async fn reconcile(
     }
     // Taken out and put back: one migration is looked at by one task at a time.
     let mut memory = context.memories.take(&uid);
-    let result = look(&migration, &context, &mut memory).await;
+    let result = reconcile_with_memory(&migration, &context, &mut memory).await;
     context.memories.put_back(uid, memory);
     result
 }
 
-async fn look(
+async fn reconcile_with_memory(
     migration: &MailMigration,
     context: &ControllerContext,
     memory: &mut MigrationMemory,
@@ -69,9 +69,9 @@ async fn look(
     } else {
         status.cutover_at = None;
     }
-    let mut refused = refusal(migration, context);
+    let mut refused = refusal_reason(migration, context);
     if refused.is_none() {
-        bring(migration, context, memory, status.cutover_at.as_ref()).await?;
+        sync_children(migration, context, memory, status.cutover_at.as_ref()).await?;
         refused = memory.csvs.iter().find_map(|csv| {
             let there = csv.resource_version.is_some();
             let reason = if there { "MailboxSecretInvalid" } else { "MailboxSecretNotFound" };
@@ -84,7 +84,7 @@ async fn look(
         .caches
         .syncs_of(&namespace, &name)
         .into_iter()
-        .filter(|s| owner_reference::is_owned(&**s, &uid))
+        .filter(|s| owner_reference::is_controlled_by(&**s, &uid))
         .collect();
     let all = aggregate(syncs.iter(), memory.wrong.values(), now);
     let facts = MigrationFacts {
@@ -97,11 +97,11 @@ async fn look(
         pods_refused: context.admission().refusal(&namespace).map(str::to_owned),
         now,
     };
-    fill(migration, &mut status, &facts, memory);
-    let mut wait = write(migration, context, memory, status).await?;
+    update_status(migration, &mut status, &facts, memory);
+    let mut wait = write_status(migration, context, memory, status).await?;
     let mut by = |at: Duration| wait = Some(wait.map_or(at, |wait| wait.min(at)));
     if memory.left > 0 || !memory.made.is_empty() {
-        by(if memory.made.is_empty() { SOON } else { Duration::from_millis(200) });
+        by(if memory.made.is_empty() { RETRY_PERIOD } else { Duration::from_millis(200) });
     }
     if !migration.spec.mailbox_secrets.is_empty() {
         by(CSV_PERIOD);
@@ -121,13 +121,13 @@ async fn look(
 }
 
 /// Why a migration can't be carried out as it is written.
-fn refusal(migration: &MailMigration, context: &ControllerContext) -> Option<(&'static str, Error)> {
-    if let Some(problem) = validate::problems(&migration.spec).into_iter().next() {
+fn refusal_reason(migration: &MailMigration, context: &ControllerContext) -> Option<(&'static str, Error)> {
+    if let Some(problem) = validate::migration_problems(&migration.spec).into_iter().next() {
         return Some(("Invalid", Error::configuration(format!("{}: {}", problem.path, problem.message))));
     }
     for (side, endpoint) in [("source", &migration.spec.source), ("destination", &migration.spec.destination)] {
         if let Some(reference) = &endpoint.server_ref
-            && server(context, migration, endpoint).is_none()
+            && referenced_server(context, migration, endpoint).is_none()
         {
             let what = format!("there is no MailServer {}", reference.name);
             let advice = format!("Create it in the migration's namespace, or correct spec.{side}.serverRef");
@@ -135,14 +135,14 @@ fn refusal(migration: &MailMigration, context: &ControllerContext) -> Option<(&'
         }
     }
     let destination = &migration.spec.destination;
-    let found = server(context, migration, destination);
+    let found = referenced_server(context, migration, destination);
     let spec = destination.server.as_ref().or_else(|| found.as_ref().map(|server| &server.spec))?;
     let reference = destination.server_ref.as_ref().map(|reference| reference.name.as_str());
     let why = context.config.forbids_destination(&spec.host, reference)?;
     Some(("DestinationNotAllowed", why))
 }
 
-fn server(
+fn referenced_server(
     context: &ControllerContext,
     migration: &MailMigration,
     endpoint: &EndpointSpec,
@@ -152,7 +152,7 @@ fn server(
 }
 
 /// Brings the MailboxSyncs closer to what they shall be.
-async fn bring(
+async fn sync_children(
     migration: &MailMigration,
     context: &ControllerContext,
     memory: &mut MigrationMemory,
@@ -161,12 +161,12 @@ async fn bring(
     // With another spec, other CSVs may be named.
     let changed = memory.inputs.as_ref().is_some_and(|before| before.generation != migration.metadata.generation);
     if changed || memory.looked_at_csvs.is_none_or(|at| at.elapsed() >= CSV_PERIOD) {
-        memory.csv_versions = csv_secrets::versions(context, migration).await?;
+        memory.csv_versions = csv_secrets::secret_versions(context, migration).await?;
         memory.looked_at_csvs = Some(Instant::now());
     }
     let servers: BTreeMap<String, Arc<crate::api::MailServer>> = [&migration.spec.source, &migration.spec.destination]
         .into_iter()
-        .filter_map(|endpoint| server(context, migration, endpoint))
+        .filter_map(|endpoint| referenced_server(context, migration, endpoint))
         .map(|server| (server.name_any(), server))
         .collect();
     let inputs = ExpansionInputs {
@@ -184,11 +184,11 @@ async fn bring(
         return Ok(());
     }
 
-    let mut read = csv_secrets::read(context, migration).await?;
+    let mut read = csv_secrets::read_csvs(context, migration).await?;
     let key = if migration.spec.mailbox_secrets.is_empty() {
         String::new()
     } else {
-        csv_secrets::key(context, migration).await?
+        csv_secrets::naming_key(context, migration).await?
     };
     let find = |name: &str| -> Option<&MailServerSpec> { servers.get(name).map(|server| &server.spec) };
     let mut steps = ChildSteps::new(migration, &existing, &memory.made);
@@ -198,9 +198,9 @@ async fn bring(
     let removal = if read.is_whole() {
         let uid = migration.uid().unwrap_or_default();
         let ours = existing.iter().filter(|(_, sync)| {
-            owner_reference::is_owned(&***sync, &uid) && sync.metadata.deletion_timestamp.is_none()
+            owner_reference::is_controlled_by(&***sync, &uid) && sync.metadata.deletion_timestamp.is_none()
         });
-        removal(
+        decide_removal(
             ours.map(|(name, sync)| (name.as_str(), sync.spec.mailbox.as_str())),
             known,
             migration.spec.confirm_removal.as_deref(),
@@ -221,14 +221,14 @@ async fn bring(
 }
 
 /// Says all that there is to say.
-fn fill(
+fn update_status(
     migration: &MailMigration,
     status: &mut MailMigrationStatus,
     facts: &MigrationFacts<'_>,
     memory: &MigrationMemory,
 ) {
     let all = facts.all;
-    let phase = phase(migration, status, facts);
+    let phase = migration_phase(migration, status, facts);
     status.observed_generation = migration.metadata.generation;
     status.conditions = conditions(migration, std::mem::take(&mut status.conditions), phase, facts);
     status.phase = Some(phase);
@@ -253,14 +253,14 @@ fn fill(
 }
 
 /// Writes the status: what people wait for at once, progress now and then; gives how long it has to wait.
-async fn write(
+async fn write_status(
     migration: &MailMigration,
     context: &ControllerContext,
     memory: &mut MigrationMemory,
     status: MailMigrationStatus,
 ) -> Result<Option<Duration>, ReconcileError> {
     let old = migration.status.clone().unwrap_or_default();
-    let Some(patch) = merge_patch::patch(&old, &status)? else { return Ok(None) };
+    let Some(patch) = merge_patch::diff(&old, &status)? else { return Ok(None) };
     let waited_for = |status: &MailMigrationStatus| {
         let conditions: Vec<_> =
             status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect();
@@ -286,7 +286,7 @@ async fn write(
     context.written.record(&next);
     memory.wrote_progress = Some(Instant::now());
     if old.phase != status.phase
-        && let Some(note) = news(&status)
+        && let Some(note) = phase_event(&status)
     {
         context.tell(migration, &[note]).await;
     }
@@ -294,7 +294,7 @@ async fn write(
 }
 
 /// What people are told when a migration enters a phase.
-fn news(status: &MailMigrationStatus) -> Option<EventNote> {
+fn phase_event(status: &MailMigrationStatus) -> Option<EventNote> {
     use crate::api::mail_migration::MigrationPhase as Phase;
     let message = status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.message.clone()).unwrap_or_default();
     let (warning, reason) = match status.phase? {
@@ -306,7 +306,7 @@ fn news(status: &MailMigrationStatus) -> Option<EventNote> {
         Phase::Failed => (true, "Failed"),
     };
     let ended = matches!(status.phase, Some(Phase::Complete | Phase::Failed));
-    let message = match all_copied::proviso(&status.conditions).filter(|_| ended) {
+    let message = match all_copied::missing_notice(&status.conditions).filter(|_| ended) {
         Some(proviso) => format!("{message}; {proviso}"),
         None => message,
     };
@@ -353,7 +353,7 @@ spec:
                 writeln!(told, "    {}={} {}: {}", c.type_, c.status, c.reason, c.message).unwrap();
             }
             let status = MailMigrationStatus { phase: Some(phase), conditions, ..MailMigrationStatus::default() };
-            if let Some(note) = news(&status) {
+            if let Some(note) = phase_event(&status) {
                 let type_ = if note.warning { "Warning" } else { "Normal" };
                 writeln!(told, "    {type_} {}: {}", note.reason, note.message).unwrap();
             }

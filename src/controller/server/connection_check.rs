@@ -13,15 +13,15 @@ use crate::{
     error::{Error, Result, Side},
     imap::{
         AddressPolicy,
-        probe::{ServerProbe, probe},
+        probe::{ServerProbe, probe_server},
     },
     resolve::{self, SecretError, SecretProvider},
 };
 
 /// One whole test, at most.
-const WHOLE: Duration = Duration::from_secs(30);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Each of its waits, at most.
-const STEP: api::Duration = api::Duration::from_secs(10);
+const STEP_TIMEOUT: api::Duration = api::Duration::from_secs(10);
 /// The longest subject that the API takes, characters.
 const MAX_SUBJECT: usize = 500;
 
@@ -79,7 +79,7 @@ const CAPABILITIES: [&str; 29] = [
 ];
 
 /// Tests a server. The outer error: the API server did not give the CA bundle, and nothing is known.
-pub(super) async fn check(
+pub(super) async fn check_server(
     client: &Client,
     addresses: &AddressPolicy,
     namespace: &str,
@@ -92,22 +92,23 @@ pub(super) async fn check(
         }
         None => None,
     };
-    Ok(match timeout(WHOLE, look(spec, addresses, bundle)).await {
+    Ok(match timeout(CHECK_TIMEOUT, probe_mail_server(spec, addresses, bundle)).await {
         Ok(found) => found,
-        Err(_) => Err(Error::network(format!("the server did not answer within {} s", WHOLE.as_secs()))
+        Err(_) => Err(Error::network(format!("the server did not answer within {} s", CHECK_TIMEOUT.as_secs()))
             .advice("Check host, port and firewall")),
     })
 }
 
-async fn look(
+async fn probe_mail_server(
     spec: &MailServerSpec,
     addresses: &AddressPolicy,
     bundle: Option<BTreeMap<String, ByteString>>,
 ) -> Result<ServerFacts> {
-    let timeouts = api::common::Timeouts { connect: STEP, reply: STEP, ..api::common::Timeouts::default() };
+    let timeouts =
+        api::common::Timeouts { connect: STEP_TIMEOUT, reply: STEP_TIMEOUT, ..api::common::Timeouts::default() };
     let mut endpoint = resolve::server(Side::Source, spec, &timeouts, &CaBundleSecret(bundle))?;
     endpoint.addresses = addresses.clone();
-    Ok(facts(&probe(&endpoint).await?))
+    Ok(server_facts(&probe_server(&endpoint).await?))
 }
 
 /// The one Secret that a server may need, as it was read.
@@ -133,7 +134,7 @@ impl SecretProvider for CaBundleSecret {
 }
 
 /// What a look found, parsed.
-fn facts(probe: &ServerProbe) -> ServerFacts {
+fn server_facts(probe: &ServerProbe) -> ServerFacts {
     let certificate = probe.facts.certificate();
     let offered = |name: &str| probe.capabilities.has(&name.to_ascii_uppercase());
     let known = |list: &[&str], offered: &dyn Fn(&str) -> bool| -> Vec<String> {
@@ -170,7 +171,7 @@ mod tests {
             },
             capabilities: said.into_iter().map(str::to_owned).collect(),
         };
-        let facts = facts(&probe);
+        let facts = server_facts(&probe);
         assert_eq!(facts.mechanisms, ["PLAIN", "XOAUTH2"]);
         assert_eq!(facts.capabilities, ["APPENDLIMIT", "IMAP4rev1", "LITERAL+"]);
         assert_eq!(facts.tls_version.as_deref(), Some("TLS 1.2"));

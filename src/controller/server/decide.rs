@@ -93,7 +93,7 @@ pub fn decide(observed: &ObservedServer<'_>, times: &ServerCheckTimes) -> Server
     let mut status = observed.status.clone();
     let check = observed.check.filter(|check| check.generation == observed.generation);
     if let Some(check) = check {
-        say(&mut status, check);
+        write_check_result(&mut status, check);
         let since = |then: Timestamp| check.at.duration_since(then).unsigned_abs();
         let changed = &status != observed.status;
         if changed || status.checked_at.as_ref().is_none_or(|then| since(then.0) >= times.refresh) {
@@ -107,11 +107,11 @@ pub fn decide(observed: &ObservedServer<'_>, times: &ServerCheckTimes) -> Server
     if told != observed.connections && (status != *observed.status || !recent) {
         status.connections_in_use = Some(observed.connections);
     }
-    ServerDecision { status, check_in: check_in(observed, check, times) }
+    ServerDecision { status, check_in: wait_until_check(observed, check, times) }
 }
 
 /// Writes what a test found.
-fn say(status: &mut MailServerStatus, check: &ServerCheck) {
+fn write_check_result(status: &mut MailServerStatus, check: &ServerCheck) {
     let (value, reason, message) = match &check.found {
         Ok(facts) => {
             status.facts = Some(facts.clone());
@@ -122,8 +122,9 @@ fn say(status: &mut MailServerStatus, check: &ServerCheck) {
             ("False", error.class.to_string(), format!("{}{advice}", error.what))
         }
     };
-    let set =
-        |old, type_, value| condition::set(old, type_, value, &reason, &message, check.generation, &Time(check.at));
+    let set = |old, type_, value| {
+        condition::set_condition(old, type_, value, &reason, &message, check.generation, &Time(check.at))
+    };
     status.conditions = set(std::mem::take(&mut status.conditions), READY, value);
     if check.found.as_ref().is_err_and(|error| error.class.remedy() == ErrorRemedy::WaitForPerson) {
         status.conditions = set(std::mem::take(&mut status.conditions), STALLED, "True");
@@ -135,7 +136,7 @@ fn say(status: &mut MailServerStatus, check: &ServerCheck) {
 
 /// What people are told when the Ready condition changes.
 #[must_use]
-pub(crate) fn news(before: &MailServerStatus, after: &MailServerStatus) -> Option<EventNote> {
+pub(crate) fn readiness_event(before: &MailServerStatus, after: &MailServerStatus) -> Option<EventNote> {
     let ready = |status: &MailServerStatus| status.conditions.iter().find(|c| c.type_ == READY).cloned();
     let (before, after) = (ready(before), ready(after)?);
     if before.is_some_and(|before| before.status == after.status && before.reason == after.reason) {
@@ -148,18 +149,18 @@ pub(crate) fn news(before: &MailServerStatus, after: &MailServerStatus) -> Optio
     })
 }
 
-fn check_in(observed: &ObservedServer<'_>, check: Option<&ServerCheck>, times: &ServerCheckTimes) -> Duration {
+fn wait_until_check(observed: &ObservedServer<'_>, check: Option<&ServerCheck>, times: &ServerCheckTimes) -> Duration {
     let due = match check {
         Some(check) => {
             let wait = match check.failures {
                 0 => times.period,
                 failures => times.retry.saturating_mul(2_u32.saturating_pow(failures - 1)).min(times.period),
             };
-            (check.at, wait.mul_f64(0.9 + 0.2 * chance(observed.uid)))
+            (check.at, wait.mul_f64(0.9 + 0.2 * uid_fraction(observed.uid)))
         }
         // Tested by the process before this one: no hurry, and not all at once.
         None if observed.status.observed_generation == Some(observed.generation) => {
-            (observed.started, times.spread.mul_f64(chance(observed.uid)))
+            (observed.started, times.spread.mul_f64(uid_fraction(observed.uid)))
         }
         None => return Duration::ZERO,
     };
@@ -169,7 +170,7 @@ fn check_in(observed: &ObservedServer<'_>, check: Option<&ServerCheck>, times: &
 }
 
 /// From 0 to 1, always the same for one object.
-fn chance(uid: &str) -> f64 {
+fn uid_fraction(uid: &str) -> f64 {
     let digest: [u8; 32] = Sha256::digest(uid).into();
     f64::from(u16::from_be_bytes([digest[0], digest[1]])) / f64::from(u16::MAX)
 }
@@ -239,7 +240,7 @@ mod tests {
         let again = look(&failed, Some(&bad(800, 2)), 800).status;
         let tls = ServerCheck { found: Err(Error::new(ErrorClass::Tls, "it has expired")), ..bad(900, 3) };
         let otherwise = look(&again, Some(&tls), 900).status;
-        let told = |before, after| news(before, after).map(|note| (note.warning, note.reason, note.message));
+        let told = |before, after| readiness_event(before, after).map(|note| (note.warning, note.reason, note.message));
         assert_eq!(told(&none, &ready), Some((false, "Connected", "a connection can be made".into())));
         assert_eq!(
             told(&ready, &failed),

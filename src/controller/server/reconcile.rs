@@ -16,12 +16,12 @@ use kube::{
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
-    connection_check::check,
-    decide::{ObservedServer, ServerCheck, ServerCheckTimes, decide, news},
+    connection_check::check_server,
+    decide::{ObservedServer, ServerCheck, ServerCheckTimes, decide, readiness_event},
 };
 use crate::{
     api::{MailServer, MailServerSpec, MailServerStatus},
-    controller::{address_guard::AddressGuard, error::ReconcileError, events::tell, merge_patch},
+    controller::{address_guard::AddressGuard, error::ReconcileError, events::publish_events, merge_patch},
     telemetry::metrics::Metrics,
 };
 
@@ -30,7 +30,7 @@ const AT_ONCE: usize = 32;
 /// Tests at one time in one namespace: one with a thousand dead servers holds up nobody else.
 const AT_ONCE_IN_NAMESPACE: usize = 4;
 /// From an API server that does not answer to the next try of a test.
-const TRY_AGAIN: Duration = Duration::from_secs(10);
+const RETRY_WAIT: Duration = Duration::from_secs(10);
 
 /// Tells how many connections running syncs hold to a server, for a namespace and a spec.
 pub type ConnectionCounter = Box<dyn Fn(&str, &MailServerSpec) -> usize + Send + Sync>;
@@ -120,7 +120,7 @@ impl ServerContext {
         let turns = self.turns(&namespace);
         let Ok(_turn) = turns.acquire().await else { return };
         let Ok(_permit) = self.at_once.acquire().await else { return };
-        let found = check(&self.client, &self.addresses.policy(), &namespace, &server.spec).await;
+        let found = check_server(&self.client, &self.addresses.policy(), &namespace, &server.spec).await;
         let now = Timestamp::now();
         let generation = server.metadata.generation.unwrap_or_default();
         let is_ours =
@@ -137,7 +137,7 @@ impl ServerContext {
                 }
                 Err(error) => {
                     tracing::warn!(namespace, name = server.name_any(), %error, "the API server did not give the CA bundle");
-                    memory.not_before = now.checked_add(TRY_AGAIN).ok();
+                    memory.not_before = now.checked_add(RETRY_WAIT).ok();
                 }
             }
             memory.running = None;
@@ -193,28 +193,29 @@ pub async fn reconcile(server: Arc<MailServer>, servers: Arc<ServerContext>) -> 
         }
         (decision, wait)
     };
-    let written = write(&servers, &server, &decision.status).await?;
+    let written = write_status(&servers, &server, &decision.status).await?;
     let wrote = written.is_some();
     if let Some(written) = written
         && let Some(memory) = servers.memories().get_mut(&uid)
     {
         memory.written = written.resource_version().and_then(|version| version.parse().ok()).map(|v| (v, now));
     }
-    let notes: Vec<_> = if wrote { news(status, &decision.status).into_iter().collect() } else { Vec::new() };
-    tell(&servers.recorder, &*server, &notes).await;
+    let notes: Vec<_> =
+        if wrote { readiness_event(status, &decision.status).into_iter().collect() } else { Vec::new() };
+    publish_events(&servers.recorder, &*server, &notes).await;
     // A test that is under way has it looked at again; connections are looked at now and then.
     let next = if wait.is_zero() { servers.times.connections } else { wait.min(servers.times.connections) };
     Ok(Requeue::requeue(next))
 }
 
 /// Writes what changed of a status, if anything did.
-async fn write(
+async fn write_status(
     servers: &ServerContext,
     server: &MailServer,
     status: &MailServerStatus,
 ) -> Result<Option<MailServer>, ReconcileError> {
     let empty = MailServerStatus::default();
-    let Some(patch) = merge_patch::patch(server.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
+    let Some(patch) = merge_patch::diff(server.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
     let body = serde_json::json!({
         "metadata": {"resourceVersion": server.resource_version(), "uid": server.uid()},
         "status": patch,

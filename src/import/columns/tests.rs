@@ -14,7 +14,7 @@ fn found(line: &str, told: &str, given: KnownSides) -> (TableColumns, TableFindi
     let (headings, mut findings) = (headings(line), TableFindings::default());
     let columns = find(Some(&headings), headings.len(), &told, given, &mut findings);
     if findings.problems.is_empty() {
-        complete(&columns, given, &mut findings);
+        check_complete(&columns, given, &mut findings);
     }
     (columns, findings)
 }

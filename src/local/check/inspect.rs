@@ -6,11 +6,11 @@ use crate::{
     error::{Error, Result},
     imap::{
         Endpoint, Session,
-        account_listing::{ListedFolder, survey},
+        account_listing::{ListedFolder, list_account},
         capability::Capabilities,
         connect,
         response::{QuotaResource, StatusCondition, UntaggedResponse},
-        select::examine,
+        select::queue_examine,
         session::{ByteCounter, ConnectionFacts},
     },
     sync::plan_preview::ListedAccount,
@@ -38,10 +38,10 @@ pub(crate) struct InspectedAccount {
 ///
 /// # Errors
 /// When that fails, by its class.
-pub(crate) async fn look(endpoint: &Endpoint) -> Result<InspectedAccount> {
+pub(crate) async fn inspect_account(endpoint: &Endpoint) -> Result<InspectedAccount> {
     let endpoint = Arc::new(endpoint.clone());
     let mut session = connect(&endpoint, &ByteCounter::default()).await?;
-    let mut survey = survey(&mut session, true).await?;
+    let mut survey = list_account(&mut session, true).await?;
     let quota = quota(&mut session).await?;
     let messages = |folder: &ListedFolder| folder.status.as_ref().and_then(|status| status.messages).unwrap_or(0);
     let all: u64 = survey.folders.iter().map(|folder| u64::from(messages(folder))).sum();
@@ -78,7 +78,7 @@ async fn quota(session: &mut Session) -> Result<Vec<QuotaResource>> {
 
 /// The sum of all messages' sizes; none when the server does not tell it.
 async fn size(session: &mut Session, raw: &[u8]) -> Result<Option<u64>> {
-    let tags = [examine(session, raw), session.command("UID FETCH 1:* (UID RFC822.SIZE)")];
+    let tags = [queue_examine(session, raw), session.command("UID FETCH 1:* (UID RFC822.SIZE)")];
     let mut sum = 0_u64;
     let lines = session
         .wait_all(&tags, |data| {

@@ -13,25 +13,25 @@ pub(crate) use self::{
         CheckWarning, CheckedMapping, MailboxCheck, MappedFolder, MissingExtension, QuotaRoom, SideFindings,
         WarningTopic,
     },
-    inspect::{InspectedAccount, look},
+    inspect::{InspectedAccount, inspect_account},
     report::{mailbox, summary},
 };
 use super::{
     run_report::gravity,
-    terminal_text::{bytes, count},
+    terminal_text::{format_bytes, format_count},
 };
 use crate::{
     error::{Error, ErrorClass, Result, Side},
     imap::{
         ServerKind,
-        account_listing::{AccountListing, ListedFolder, same_name},
+        account_listing::{AccountListing, ListedFolder, is_same_folder_name},
         capability::{Capabilities, LiteralSupport},
         certificate::Certificate,
         response::FolderStatus,
     },
     sync::{
         folder_plan::FolderPlan,
-        plan_preview::plan,
+        plan_preview::preview_plan,
         spec::{DeletionHandling, MessageFilter, SyncSpec},
     },
 };
@@ -43,14 +43,14 @@ const POP3_MESSAGES: u64 = 20;
 
 /// The class of the gravest problem of all mailboxes; none when there is none.
 #[must_use]
-pub(crate) fn gravest(checks: &[MailboxCheck]) -> Option<ErrorClass> {
+pub(crate) fn gravest_class(checks: &[MailboxCheck]) -> Option<ErrorClass> {
     let classes = checks.iter().flat_map(|check| &check.problems).map(|problem| problem.class);
     classes.min_by_key(|class| gravity(*class))
 }
 
 /// Judges what was seen of both sides. `frozen` is where an earlier run put the folders.
 #[must_use]
-pub(crate) fn assess(
+pub(crate) fn assess_mailbox(
     spec: &SyncSpec,
     source: Result<InspectedAccount>,
     destination: Result<InspectedAccount>,
@@ -74,19 +74,19 @@ pub(crate) fn assess(
         check.warnings.extend(unsupported(spec, &destination.capabilities));
     }
     if let (Some(source), Some(destination)) = (&source, &destination) {
-        match sameness(source, destination) {
+        match compare_accounts(source, destination) {
             AccountSameness::Same(what) => check.problems.push(same_account(spec, what)),
             AccountSameness::Suspected(what) => {
                 check.warnings.push(CheckWarning { topic: WarningTopic::SameServer, side: None, what })
             }
             AccountSameness::Different => {}
         }
-        let plan = plan(spec, &source.account.survey, &destination.account, frozen);
+        let plan = preview_plan(spec, &source.account.survey, &destination.account, frozen);
         check.warnings.extend(not_empty(&destination.account.survey, frozen));
-        check.warnings.extend(folders(&plan));
-        let coming = coming(&plan, &source.account.survey, &destination.account.survey);
+        check.warnings.extend(folder_warnings(&plan));
+        let coming = incoming_mail(&plan, &source.account.survey, &destination.account.survey);
         if let Some(found) = &check.destination {
-            match room(found, coming, &spec.messages) {
+            match quota_shortage(found, coming, &spec.messages) {
                 Some(QuotaShortage::Certain(error)) => check.problems.push(error.on(Side::Destination, &found.address)),
                 Some(QuotaShortage::Possible(what)) => {
                     check.warnings.push(CheckWarning {
@@ -130,7 +130,7 @@ fn connection(side: Side, looked: &InspectedAccount, now: Timestamp, warnings: &
             ..0 => "the server's certificate has expired: renew it".to_owned(),
             0 => "the server's certificate expires within a day: renew it, or a run will fail".to_owned(),
             days => {
-                let days = count(days.unsigned_abs(), "day");
+                let days = format_count(days.unsigned_abs(), "day");
                 format!("the server's certificate expires in {days}: renew it, or later syncs will fail")
             }
         };
@@ -158,7 +158,7 @@ const COSTS: [(Option<Side>, &str, &str); 11] = [
     (None, "STATUS=SIZE", "how many bytes there are is asked message by message, or not known"),
 ];
 
-fn offers(capabilities: &Capabilities, extension: &str) -> bool {
+fn is_offered(capabilities: &Capabilities, extension: &str) -> bool {
     match extension {
         "LITERAL+" => capabilities.literals() == LiteralSupport::Plus,
         "CONDSTORE" => capabilities.condstore(),
@@ -188,9 +188,12 @@ fn findings(looked: &InspectedAccount, side: Side) -> SideFindings {
         certificate: facts.certificate(),
         mechanisms: facts.mechanisms.clone(),
         login: facts.login.clone(),
-        offers: matter().filter(|(_, name, _)| offers(capabilities, name)).map(|(_, name, _)| (*name).into()).collect(),
+        offers: matter()
+            .filter(|(_, name, _)| is_offered(capabilities, name))
+            .map(|(_, name, _)| (*name).into())
+            .collect(),
         lacks: matter()
-            .filter(|(_, name, _)| !offers(capabilities, name))
+            .filter(|(_, name, _)| !is_offered(capabilities, name))
             .map(|(_, extension, cost)| MissingExtension { extension, cost })
             .collect(),
         folders: selectable().count() as u64,
@@ -233,12 +236,12 @@ fn suspicious_source(survey: &AccountListing) -> Option<CheckWarning> {
             "it holds no messages. If the customer read mail over POP3, it is on the customer's computer only"
                 .to_owned(),
         ),
-        [inbox] if same_name(&inbox.item.name, b"INBOX") && messages(inbox) <= POP3_MESSAGES => warn(
+        [inbox] if is_same_folder_name(&inbox.item.name, b"INBOX") && messages(inbox) <= POP3_MESSAGES => warn(
             WarningTopic::Pop3,
             format!(
                 "it holds {} in INBOX and nothing else: it may be read over POP3, and older mail may only be on \
                  the customer's computer. Ask before the old host is switched off",
-                count(messages(inbox), "message")
+                format_count(messages(inbox), "message")
             ),
         ),
         _ => None,
@@ -263,13 +266,13 @@ fn not_empty(destination: &AccountListing, frozen: &BTreeMap<Vec<u8>, Vec<u8>>) 
         what: format!(
             "it holds {} already: a run compares them with the source's, copies what is missing and removes \
              none of them",
-            count(there, "message")
+            format_count(there, "message")
         ),
     })
 }
 
 /// What is odd about the rules for folders, and what would not be copied though no rule says so.
-fn folders(plan: &FolderPlan) -> Vec<CheckWarning> {
+fn folder_warnings(plan: &FolderPlan) -> Vec<CheckWarning> {
     let warning = |topic, what| CheckWarning { topic, side: Some(Side::Source), what };
     let odd = plan.warnings.iter().map(|what| warning(WarningTopic::Folders, what.clone()));
     let lacking = plan.left_out.iter().filter(|left_out| !left_out.by_rule).filter_map(|left_out| {
@@ -278,7 +281,7 @@ fn folders(plan: &FolderPlan) -> Vec<CheckWarning> {
         let what = format!(
             "{folder} holds {} that would not be copied: {reason}. Exclude it (folders.exclude) where that is right; \
              namespaces All copies it, too",
-            count(messages, "message")
+            format_count(messages, "message")
         );
         Some(warning(WarningTopic::NotCopied, what))
     });
@@ -295,12 +298,12 @@ enum AccountSameness {
     Same(&'static str),
 }
 
-fn sameness(source: &InspectedAccount, destination: &InspectedAccount) -> AccountSameness {
+fn compare_accounts(source: &InspectedAccount, destination: &InspectedAccount) -> AccountSameness {
     let (Some(from), Some(to)) = (source.facts.peer, destination.facts.peer) else { return AccountSameness::Different };
     let user = |looked: &InspectedAccount| looked.endpoint.login.username.to_lowercase();
     let host = |looked: &InspectedAccount| looked.endpoint.host.to_lowercase();
     let one_name = host(source) == host(destination);
-    let twins = twins(&source.account.survey, &destination.account.survey);
+    let twins = have_same_uids(&source.account.survey, &destination.account.survey);
     if from == to && user(source) == user(destination) {
         AccountSameness::Same("the same account on the same server")
     } else if from.ip() == to.ip() && twins && (from == to || !one_name) {
@@ -329,7 +332,7 @@ fn sameness(source: &InspectedAccount, destination: &InspectedAccount) -> Accoun
 
 /// True when both accounts have the same folders with the same UIDVALIDITY, UIDNEXT and number of messages, and some hold
 /// messages: hardly by chance.
-fn twins(a: &AccountListing, b: &AccountListing) -> bool {
+fn have_same_uids(a: &AccountListing, b: &AccountListing) -> bool {
     let marks = |survey: &AccountListing| -> Option<BTreeMap<Vec<u8>, (u32, u32, u32)>> {
         let selectable = survey.folders.iter().filter(|folder| folder.selectable());
         selectable
@@ -361,7 +364,7 @@ struct IncomingMail {
 
 /// What the source's folders hold beyond what is in the destination's, folder by folder: what was copied before counts
 /// once.
-fn coming(plan: &FolderPlan, source: &AccountListing, destination: &AccountListing) -> IncomingMail {
+fn incoming_mail(plan: &FolderPlan, source: &AccountListing, destination: &AccountListing) -> IncomingMail {
     let mut sum = IncomingMail { messages: 0, bytes: Some(0) };
     for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
         let status = |survey: &AccountListing, raw: &[u8]| {
@@ -392,7 +395,7 @@ enum QuotaShortage {
     Possible(String),
 }
 
-fn room(destination: &SideFindings, coming: IncomingMail, rules: &MessageFilter) -> Option<QuotaShortage> {
+fn quota_shortage(destination: &SideFindings, coming: IncomingMail, rules: &MessageFilter) -> Option<QuotaShortage> {
     let filtered = *rules != MessageFilter::default();
     let short = |what: String, advice: String| {
         if filtered {
@@ -406,8 +409,9 @@ fn room(destination: &SideFindings, coming: IncomingMail, rules: &MessageFilter)
     if let (Some(room), Some(coming)) = (destination.storage, coming.bytes)
         && coming > room.free()
     {
-        let (free, needed) = (bytes(room.free()), bytes(room.used.saturating_add(coming)));
-        let what = format!("the quota leaves {free} of {}, and {} are coming", bytes(room.limit), bytes(coming));
+        let (free, needed) = (format_bytes(room.free()), format_bytes(room.used.saturating_add(coming)));
+        let what =
+            format!("the quota leaves {free} of {}, and {} are coming", format_bytes(room.limit), format_bytes(coming));
         return Some(short(what, format!("Raise the quota of the destination account to at least {needed}")));
     }
     if let Some(room) = destination.message_room
@@ -421,7 +425,7 @@ fn room(destination: &SideFindings, coming: IncomingMail, rules: &MessageFilter)
     match (destination.storage, coming.bytes) {
         (Some(room), None) => Some(QuotaShortage::Possible(format!(
             "the quota leaves {}; how much is coming is not known, since the source does not tell sizes",
-            bytes(room.free())
+            format_bytes(room.free())
         ))),
         _ => None,
     }

@@ -4,13 +4,13 @@ use std::{fmt::Write as _, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{CheckedMapping, MailboxCheck, SideFindings, days_left, gravest};
+use super::{CheckedMapping, MailboxCheck, SideFindings, days_left, gravest_class};
 use crate::{
     error::{Error, Side},
     imap::certificate::Certificate,
     local::{
         run_report::folder_left_out,
-        terminal_text::{bytes, count, duration, printable, table},
+        terminal_text::{format_bytes, format_count, format_duration, format_table, printable},
     },
 };
 
@@ -20,7 +20,7 @@ const LISTED_FOLDERS: usize = 200;
 /// One line: whether a run can start, and why not.
 #[must_use]
 pub(crate) fn line(check: &MailboxCheck) -> String {
-    let number = |list: usize, what: &str| count(u64::try_from(list).unwrap_or(u64::MAX), what);
+    let number = |list: usize, what: &str| format_count(u64::try_from(list).unwrap_or(u64::MAX), what);
     let said = match (check.problems.len(), check.warnings.len()) {
         (0, 0) => "ready".to_owned(),
         (0, warnings) => format!("ready, with {}", number(warnings, "warning")),
@@ -68,14 +68,14 @@ pub(crate) fn summary(checks: &[MailboxCheck], took: Duration) -> String {
     let ready = checks.iter().filter(|check| check.problems.is_empty()).count();
     let mut text = format!(
         "{}: {ready} ready, {} with problems, in {}.\n",
-        count(number(checks.len()), "mailbox"),
+        format_count(number(checks.len()), "mailbox"),
         checks.len() - ready,
-        duration(took)
+        format_duration(took)
     );
     for problem in checks.iter().flat_map(|check| &check.problems) {
         let _ = writeln!(text, "  {}", printable(&problem.to_string())); // a String takes every write
     }
-    if gravest(checks).is_none() {
+    if gravest_class(checks).is_none() {
         text.push_str("Nothing speaks against `mailferry run`.\n");
     }
     text
@@ -96,16 +96,27 @@ fn account(side: Side, found: &SideFindings, now: Timestamp) -> String {
     }
     let mechanisms = if found.mechanisms.is_empty() { "none".to_owned() } else { found.mechanisms.join(", ") };
     row("login", format!("{} (mechanisms offered: {mechanisms})", found.login));
-    let sum = format!("{}, {}", count(found.folders, "folder"), count(found.messages, "message"));
-    row("holds", found.bytes.map_or_else(|| format!("{sum}, bytes unknown"), |size| format!("{sum}, {}", bytes(size))));
+    let sum = format!("{}, {}", format_count(found.folders, "folder"), format_count(found.messages, "message"));
+    row(
+        "holds",
+        found.bytes.map_or_else(|| format!("{sum}, bytes unknown"), |size| format!("{sum}, {}", format_bytes(size))),
+    );
     if let Some(room) = found.storage {
-        row("quota", format!("{} of {} used, {} free", bytes(room.used), bytes(room.limit), bytes(room.free())));
+        row(
+            "quota",
+            format!(
+                "{} of {} used, {} free",
+                format_bytes(room.used),
+                format_bytes(room.limit),
+                format_bytes(room.free())
+            ),
+        );
     }
     if let Some(room) = found.message_room {
         row("quota", format!("{} of {} messages used, {} free", room.used, room.limit, room.free()));
     }
     if let Some(limit) = found.append_limit {
-        row("takes", format!("messages of up to {}", bytes(limit)));
+        row("takes", format!("messages of up to {}", format_bytes(limit)));
     }
     row("offers", if found.offers.is_empty() { "nothing that helps".to_owned() } else { found.offers.join(", ") });
     for lack in &found.lacks {
@@ -118,7 +129,7 @@ fn certificate(certificate: &Certificate, now: Timestamp) -> String {
     let until = Timestamp::from_second(certificate.not_after)
         .map_or_else(|_| "an unknown day".to_owned(), |time| time.strftime("%F").to_string());
     let left = days_left(certificate, now);
-    let left = if left < 0 { "expired".to_owned() } else { count(left.unsigned_abs(), "day") };
+    let left = if left < 0 { "expired".to_owned() } else { format_count(left.unsigned_abs(), "day") };
     let names = if certificate.names.is_empty() { "no names".to_owned() } else { certificate.names.join(", ") };
     let (subject, issuer) = (&certificate.subject, &certificate.issuer);
     format!("certificate of {subject} by {issuer}, for {names}, until {until} ({left})")
@@ -138,11 +149,11 @@ fn folders(mapping: &CheckedMapping) -> String {
         let (messages, size) = if folder.container {
             (String::new(), String::new())
         } else {
-            (folder.messages.map_or_else(unknown, |n| n.to_string()), folder.bytes.map_or_else(unknown, bytes))
+            (folder.messages.map_or_else(unknown, |n| n.to_string()), folder.bytes.map_or_else(unknown, format_bytes))
         };
         vec![printable(&folder.source).into_owned(), messages, size, printable(&destination).into_owned()]
     }));
-    let mut text = format!("  folders\n{}", table(&rows, "    "));
+    let mut text = format!("  folders\n{}", format_table(&rows, "    "));
     let unlisted = mapping.folders.len().saturating_sub(LISTED_FOLDERS);
     if unlisted > 0 {
         let _ = writeln!(text, "    and {unlisted} more"); // a String takes every write

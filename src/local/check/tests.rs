@@ -59,7 +59,7 @@ fn empty() -> InspectedAccount {
 }
 
 fn assessed(source: InspectedAccount, destination: InspectedAccount) -> MailboxCheck {
-    assess(&spec("alice"), Ok(source), Ok(destination), &BTreeMap::new(), NOW)
+    assess_mailbox(&spec("alice"), Ok(source), Ok(destination), &BTreeMap::new(), NOW)
 }
 
 fn topics(check: &MailboxCheck) -> Vec<WarningTopic> {
@@ -81,17 +81,17 @@ fn two_healthy_sides_are_ready_and_show_where_folders_go() {
     let source = check.source.as_ref().unwrap();
     assert_eq!((source.folders, source.messages, source.bytes), (2, 150, Some(1_500_000)));
     assert_eq!(source.tls.as_deref(), Some("TLS 1.3"));
-    assert_eq!(gravest(&[check]), None);
+    assert_eq!(gravest_class(&[check]), None);
 }
 
 #[test]
 fn a_login_that_failed_is_a_problem_of_its_side_and_the_other_side_is_still_shown() {
     let wrong = Error::new(ErrorClass::Authentication, "wrong password").advice("Check it");
-    let check = assess(&spec("alice"), Err(wrong), Ok(empty()), &BTreeMap::new(), NOW);
+    let check = assess_mailbox(&spec("alice"), Err(wrong), Ok(empty()), &BTreeMap::new(), NOW);
     let [problem] = check.problems.as_slice() else { panic!("{check:?}") };
     assert_eq!(problem.to_string(), "mailbox alice: source old.example:993: Authentication: wrong password. Check it");
     assert!(check.source.is_none() && check.destination.is_some() && check.mapping.is_none());
-    assert_eq!(gravest(&[check]), Some(ErrorClass::Authentication));
+    assert_eq!(gravest_class(&[check]), Some(ErrorClass::Authentication));
 }
 
 #[test]
@@ -108,11 +108,11 @@ fn messages_of_folders_that_mailferry_leaves_out_by_itself_are_foretold_and_keep
         "{}",
         warning.what
     );
-    assert_eq!(gravest(&[check]), None);
+    assert_eq!(gravest_class(&[check]), None);
 
     let mut spec = spec("alice");
     spec.folders.exclude = vec![FolderPattern::parse("*/All Mail").unwrap(), FolderPattern::parse("Spam").unwrap()];
-    let check = assess(&spec, Ok(source), Ok(empty()), &BTreeMap::new(), NOW);
+    let check = assess_mailbox(&spec, Ok(source), Ok(empty()), &BTreeMap::new(), NOW);
     let [warning] = check.warnings.as_slice() else { panic!("{check:?}") };
     assert_eq!(
         warning.topic,
@@ -126,7 +126,7 @@ fn messages_of_folders_that_mailferry_leaves_out_by_itself_are_foretold_and_keep
 fn the_gravest_problem_of_all_mailboxes_decides() {
     let failed = |class| MailboxCheck { problems: vec![Error::new(class, "x")], ..MailboxCheck::default() };
     let checks = [failed(ErrorClass::Network), failed(ErrorClass::Configuration), failed(ErrorClass::Quota)];
-    assert_eq!(gravest(&checks), Some(ErrorClass::Configuration));
+    assert_eq!(gravest_class(&checks), Some(ErrorClass::Configuration));
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn what_was_copied_before_is_not_coming_again() {
 fn with_rules_for_messages_or_unknown_sizes_a_small_quota_is_a_warning() {
     let mut spec = spec("alice");
     spec.messages.max_size = Some(1000);
-    let check = assess(&spec, Ok(filled()), Ok(storage(1000)), &BTreeMap::new(), NOW);
+    let check = assess_mailbox(&spec, Ok(filled()), Ok(storage(1000)), &BTreeMap::new(), NOW);
     assert!(check.problems.is_empty() && topics(&check) == [WarningTopic::Quota], "{check:?}");
     let unknown = seen(Side::Source, "192.0.2.1:993", vec![folder("INBOX", 100, None)]);
     let check = assessed(unknown, storage(1_000_000));
@@ -223,7 +223,7 @@ fn mirroring_needs_uidplus_and_no_tls_is_warned_of() {
     let mut destination = empty();
     destination.capabilities = ["IMAP4REV1".to_owned()].into_iter().collect();
     destination.facts.tls_version = None;
-    let check = assess(&spec, Ok(filled()), Ok(destination), &BTreeMap::new(), NOW);
+    let check = assess_mailbox(&spec, Ok(filled()), Ok(destination), &BTreeMap::new(), NOW);
     assert_eq!(topics(&check), [WarningTopic::Unprotected, WarningTopic::Unsupported]);
     let lacks: Vec<&str> = check.destination.as_ref().unwrap().lacks.iter().map(|lack| lack.extension).collect();
     assert!(
@@ -246,7 +246,7 @@ fn a_certificate_is_read_and_its_end_is_warned_of_in_time() {
     let warned = |now: &str| {
         let mut source = filled();
         source.facts.certificate = Some(der.clone());
-        let check = assess(&spec("alice"), Ok(source), Ok(empty()), &BTreeMap::new(), now.parse().unwrap());
+        let check = assess_mailbox(&spec("alice"), Ok(source), Ok(empty()), &BTreeMap::new(), now.parse().unwrap());
         check.warnings.first().map(|warning| warning.what.clone()).unwrap_or_default()
     };
     assert_eq!(warned("2026-03-01T00:00:00Z"), "");
@@ -298,7 +298,7 @@ fn the_findings_are_readable() {
         destination: it holds 2 messages already: a run compares them with the source's, copies what is missing and removes none of them
         destination: the quota leaves 2.05 GB; how much is coming is not known, since the source does not tell sizes
     "#);
-    let broken = assess(&spec("bob"), Err(Error::network("gone")), Ok(empty()), &BTreeMap::new(), NOW);
+    let broken = assess_mailbox(&spec("bob"), Err(Error::network("gone")), Ok(empty()), &BTreeMap::new(), NOW);
     insta::assert_snapshot!(summary(&[check, broken], std::time::Duration::from_secs(2)), @r#"
     2 mailboxes: 1 ready, 1 with problems, in 2.0s.
       mailbox bob: source old.example:993: Network: gone

@@ -15,7 +15,7 @@ use tokio::{
 use crate::error::{Error, Result};
 
 /// The index in each mailbox's folder.
-pub(crate) const INDEX: &str = "index.jsonl";
+pub(crate) const INDEX_FILE: &str = "index.jsonl";
 /// A name is cut to so many characters; with its hash it stays below what file systems take, whatever the script.
 const MAX_CHARS: usize = 55;
 
@@ -31,7 +31,7 @@ impl ExportFolder {
     /// # Errors
     /// Internal, when it cannot be made.
     pub(crate) async fn open(dir: &Path, mailbox: &str) -> Result<Self> {
-        let root = dir.join(component(mailbox));
+        let root = dir.join(file_name_for(mailbox));
         make_folder(&root).await?;
         Ok(Self { root })
     }
@@ -47,8 +47,8 @@ impl ExportFolder {
     /// # Errors
     /// Internal, when it cannot be made.
     pub(crate) async fn begin(&self, folder: &str, uid_validity: u32, uid: u32) -> Result<MessageDraft> {
-        let name = component(folder);
-        let name = if name.eq_ignore_ascii_case(INDEX) { format!("{name}-{}", hash(folder)) } else { name };
+        let name = file_name_for(folder);
+        let name = if name.eq_ignore_ascii_case(INDEX_FILE) { format!("{name}-{}", hash(folder)) } else { name };
         let folder = self.root.join(name);
         make_folder(&folder).await?;
         let stem = format!("{uid_validity}-{uid}");
@@ -62,9 +62,9 @@ impl ExportFolder {
     /// # Errors
     /// Internal, when it cannot be made.
     pub(crate) async fn index(&self) -> Result<ExportIndex> {
-        let path = self.root.join(format!(".{INDEX}.{}.part", std::process::id()));
+        let path = self.root.join(format!(".{INDEX_FILE}.{}.part", std::process::id()));
         let file = BufWriter::new(create(&path).await?);
-        Ok(ExportIndex { path, to: self.root.join(INDEX), file })
+        Ok(ExportIndex { path, to: self.root.join(INDEX_FILE), file })
     }
 }
 
@@ -227,7 +227,7 @@ fn unusable(verb: &str, path: &Path, error: &io::Error) -> Error {
 
 /// A file name for any text: readable, of one level, never hidden, an option or too long; one that had to be changed ends
 /// in a hash, so that two never meet.
-fn component(text: &str) -> String {
+fn file_name_for(text: &str) -> String {
     let safe = |c: char| if c.is_alphanumeric() || " ._@+-=,()".contains(c) { c } else { '_' };
     let mut name: String = text.chars().take(MAX_CHARS).map(safe).collect();
     if name.starts_with(['.', '-', ' ']) {
@@ -287,15 +287,15 @@ mod tests {
             paths.insert(path);
         }
         assert_eq!(paths.len(), names.len());
-        insta::assert_snapshot!(names.map(component).join(" | "), @"_._.._etc-74ccf3c5 | _._-5ec1f7e7 | _etc_passwd-74acf318 | a_b-c14cddc0 | a_b | _-e3b0c442 | _ssh-9a964bc3 | _rf-686c39ac | index.jsonl | a_b__-eee4d3a8 | x _-2ac3e029");
+        insta::assert_snapshot!(names.map(file_name_for).join(" | "), @"_._.._etc-74ccf3c5 | _._-5ec1f7e7 | _etc_passwd-74acf318 | a_b-c14cddc0 | a_b | _-e3b0c442 | _ssh-9a964bc3 | _rf-686c39ac | index.jsonl | a_b__-eee4d3a8 | x _-2ac3e029");
         shelf.index().await.unwrap().finish().await.unwrap();
-        assert!(shelf.root().join(INDEX).is_file());
+        assert!(shelf.root().join(INDEX_FILE).is_file());
     }
 
     proptest! {
         #[test]
         fn any_text_gives_one_plain_file_name(text in any::<String>()) {
-            let name = component(&text);
+            let name = file_name_for(&text);
             prop_assert!(!name.is_empty() && name.len() < 250);
             prop_assert!(!name.starts_with('.') && !name.contains(['/', '\0', '\n']));
         }

@@ -14,9 +14,9 @@ use serde::Serialize;
 
 use self::files::{ExportFolder, ExportIndex, ExportIndexEntry};
 use super::{
-    outcome::NOT_COPIED,
+    outcome::EXIT_NOT_COPIED,
     run_report::gravity,
-    terminal_text::{bytes, count, duration, printable},
+    terminal_text::{format_bytes, format_count, format_duration, printable},
 };
 use crate::{
     error::{Error, ErrorClass, ErrorRemedy, Result},
@@ -79,7 +79,7 @@ pub(crate) fn exit_code(reports: &[ExportReport]) -> u8 {
     let gravest = reports.iter().filter_map(ExportReport::gravest).map(|error| error.class);
     match gravest.min_by_key(|class| gravity(*class)) {
         Some(class) => class.exit_code(),
-        None if reports.iter().any(|report| report.unreadable > 0) => NOT_COPIED,
+        None if reports.iter().any(|report| report.unreadable > 0) => EXIT_NOT_COPIED,
         None => 0,
     }
 }
@@ -354,7 +354,7 @@ pub(crate) fn line(report: &ExportReport) -> String {
     let ExportReport { messages, written, gone, unreadable, .. } = report;
     let mut said = match (&report.folder, messages) {
         (Some(folder), _) => {
-            let (messages, size) = (count(*written, "message"), bytes(report.bytes));
+            let (messages, size) = (format_count(*written, "message"), format_bytes(report.bytes));
             format!("{messages} ({size}) written to {}", folder.display())
         }
         (None, 0) if report.errors.is_empty() => "nothing stands as not copied".to_owned(),
@@ -387,17 +387,17 @@ pub(crate) fn text(reports: &[ExportReport], took: Duration) -> String {
         }
     }
     let sum = |of: fn(&ExportReport) -> u64| reports.iter().map(of).sum::<u64>();
-    let mailboxes = count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
+    let mailboxes = format_count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
     let (written, size, unreadable) = (sum(|r| r.written), sum(|r| r.bytes), sum(|r| r.unreadable));
     let failed = reports.iter().filter(|report| !report.errors.is_empty()).count();
-    let _ = write!(text, "{mailboxes}: {} ({}) written", count(written, "message"), bytes(size));
+    let _ = write!(text, "{mailboxes}: {} ({}) written", format_count(written, "message"), format_bytes(size));
     if unreadable > 0 {
         let _ = write!(text, ", {unreadable} could not be read");
     }
     if failed > 0 {
-        let _ = write!(text, ", {} failed", count(failed as u64, "mailbox"));
+        let _ = write!(text, ", {} failed", format_count(failed as u64, "mailbox"));
     }
-    let _ = writeln!(text, " in {}.", duration(took));
+    let _ = writeln!(text, " in {}.", format_duration(took));
     text
 }
 
@@ -422,7 +422,7 @@ mod tests {
         let lacking = ExportReport { unreadable: 1, ..report("b") };
         let failed = |class| ExportReport::failed("c".into(), Error::new(class, "no"));
         assert_eq!(exit_code(std::slice::from_ref(&whole)), 0);
-        assert_eq!(exit_code(&[whole, lacking.clone()]), NOT_COPIED);
+        assert_eq!(exit_code(&[whole, lacking.clone()]), EXIT_NOT_COPIED);
         let reports = [lacking, failed(ErrorClass::Network), failed(ErrorClass::Authentication)];
         assert_eq!(exit_code(&reports), ErrorClass::Authentication.exit_code());
     }

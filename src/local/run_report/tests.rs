@@ -227,13 +227,13 @@ fn the_summary_counts_endings_and_repeats_failures_and_what_was_not_copied() {
 #[test]
 fn a_folder_that_failed_makes_its_mailbox_fail_and_the_gravest_error_names_the_class() {
     let mut report = done();
-    assert_eq!(ending(&report), MailboxEnding::Done);
+    assert_eq!(mailbox_ending(&report), MailboxEnding::Done);
     report.interrupted = true;
-    assert_eq!(ending(&report), MailboxEnding::Interrupted);
+    assert_eq!(mailbox_ending(&report), MailboxEnding::Interrupted);
     report.folders[0].error = Some(Error::network("gone"));
-    assert_eq!(ending(&report), MailboxEnding::Failed(ErrorClass::Network));
+    assert_eq!(mailbox_ending(&report), MailboxEnding::Failed(ErrorClass::Network));
     report.folders[1].error = Some(Error::internal("bug"));
-    assert_eq!(ending(&report), MailboxEnding::Failed(ErrorClass::Internal));
+    assert_eq!(mailbox_ending(&report), MailboxEnding::Failed(ErrorClass::Internal));
 }
 
 #[test]

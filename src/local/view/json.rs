@@ -1,4 +1,4 @@
-//! JSON lines for programs: one object per event, each with `event` and `time` (RFC 3339, UTC).
+//! JSON lines for programs: one object per event, each with `write_event` and `time` (RFC 3339, UTC).
 //!
 //! `begun`, then per mailbox `started` and `progress` (about every five seconds, only when something moved), and exactly one
 //! `finished` for each mailbox, with its report; `stopping` when asked to stop; `summary` as the last line.
@@ -16,7 +16,7 @@ use super::{EVENT_INTERVAL, RunEvent, RunView, write_line};
 use crate::{
     local::{
         progress_board::{ProgressBoard, ProgressEstimate},
-        run_report::{MailboxEnding, RunTotals, ending},
+        run_report::{MailboxEnding, RunTotals, mailbox_ending},
     },
     sync::{progress::ProgressSnapshot, report::MailboxReport},
 };
@@ -38,7 +38,7 @@ struct TimedEvent<T> {
 }
 
 /// Writes one event as a line of JSON, with its time. `what` is a struct or an enum with string keys.
-pub(crate) fn event(to: &mut impl Write, time: Timestamp, what: impl Serialize) {
+pub(crate) fn write_event(to: &mut impl Write, time: Timestamp, what: impl Serialize) {
     let time = time.round(Unit::Millisecond).unwrap_or(time).to_string();
     // What is serialised are plain structs with string keys: that cannot fail.
     if let Ok(line) = serde_json::to_string(&TimedEvent { time, what }) {
@@ -88,7 +88,7 @@ impl<W: Write> JsonView<W> {
     }
 
     fn write(to: &mut W, clock: fn() -> Timestamp, what: JsonEvent<'_>) {
-        event(to, clock(), what);
+        write_event(to, clock(), what);
     }
 }
 
@@ -122,12 +122,13 @@ impl<W: Write + Send> RunView for JsonView<W> {
             RunEvent::Finished(report) | RunEvent::Left(report) => {
                 board.finish(report);
                 shown.remove(&report.mailbox);
-                let ending = word(ending(report));
+                let ending = ending_label(mailbox_ending(report));
                 Self::write(to, *clock, JsonEvent::Finished { mailbox: &report.mailbox, ending, report });
             }
             RunEvent::Stopping { running } => Self::write(to, *clock, JsonEvent::Stopping { running }),
             RunEvent::Ended(outcome) => {
-                let ended = |wanted: &str| outcome.reports.iter().filter(|r| word(ending(r)) == wanted).count();
+                let ended =
+                    |wanted: &str| outcome.reports.iter().filter(|r| ending_label(mailbox_ending(r)) == wanted).count();
                 let what = JsonEvent::Summary {
                     mailboxes: outcome.reports.len(),
                     done: ended("done"),
@@ -143,7 +144,7 @@ impl<W: Write + Send> RunView for JsonView<W> {
     }
 }
 
-const fn word(ending: MailboxEnding) -> &'static str {
+const fn ending_label(ending: MailboxEnding) -> &'static str {
     match ending {
         MailboxEnding::Done => "done",
         MailboxEnding::Interrupted => "interrupted",

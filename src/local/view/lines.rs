@@ -11,7 +11,7 @@ use crate::{
     local::{
         progress_board::ProgressBoard,
         run_report,
-        terminal_text::{count, printable},
+        terminal_text::{format_count, printable},
     },
     sync::progress::ProgressSnapshot,
 };
@@ -69,7 +69,7 @@ impl<W: Write + Send> RunView for LineView<W> {
 
 /// What a person who pressed Ctrl-C should know.
 pub(super) fn stopping(running: usize) -> String {
-    let running = count(u64::try_from(running).unwrap_or(u64::MAX), "mailbox");
+    let running = format_count(u64::try_from(running).unwrap_or(u64::MAX), "mailbox");
     format!("stopping: {running} saving a checkpoint; interrupt again to leave at once")
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 pub(crate) use bars::BarView;
-pub(crate) use json::{JsonView, event};
+pub(crate) use json::{JsonView, write_event};
 pub(crate) use lines::LineView;
 
 use super::outcome::RunOutcome;

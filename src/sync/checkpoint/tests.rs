@@ -151,7 +151,7 @@ fn one_in(chance: u64) -> impl FnMut() -> bool {
 }
 
 /// Bytes that a status has for a checkpoint: its text is base64.
-const IN_STATUS: usize = crate::api::mailbox_sync::MAX_CHECKPOINT / 4 * 3;
+const IN_STATUS: usize = crate::api::mailbox_sync::MAX_CHECKPOINT_BYTES / 4 * 3;
 
 #[test]
 fn two_hundred_thousand_messages_with_random_gaps_have_the_size_that_is_documented() {

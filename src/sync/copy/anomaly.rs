@@ -68,17 +68,17 @@ impl AnomalyScanner {
 #[must_use]
 pub(crate) fn has_odd_date(message: &ScannedMessage) -> bool {
     let now = jiff::Timestamp::now().as_second();
-    message.date().is_some_and(|date| odd_date(date.epoch, now))
+    message.date().is_some_and(|date| is_clamped_date(date.epoch, now))
 }
 
 /// True when servers are known to clamp this date.
-pub(super) fn odd_date(epoch: i64, now: i64) -> bool {
+pub(super) fn is_clamped_date(epoch: i64, now: i64) -> bool {
     const YEAR: i64 = 365 * 24 * 3600;
     epoch < YEAR || epoch > now || epoch >= i64::from(i32::MAX)
 }
 
 /// True when the date cannot be sent at all: some servers take an APPEND with such a date for a syntax error.
-pub(super) fn unsendable_date(epoch: i64) -> bool {
+pub(super) fn is_unsendable_date(epoch: i64) -> bool {
     const DAY: i64 = 24 * 3600;
     const YEAR_10000: i64 = 253_402_300_800;
     !(DAY..YEAR_10000 - 2 * DAY).contains(&epoch)
@@ -116,10 +116,10 @@ mod tests {
     #[test]
     fn dates_that_servers_clamp_are_odd() {
         let now = 1_790_000_000;
-        assert!(odd_date(0, now));
-        assert!(odd_date(now + 1, now));
-        assert!(!odd_date(946_684_800, now));
-        assert!(unsendable_date(-1));
-        assert!(!unsendable_date(946_684_800));
+        assert!(is_clamped_date(0, now));
+        assert!(is_clamped_date(now + 1, now));
+        assert!(!is_clamped_date(946_684_800, now));
+        assert!(is_unsendable_date(-1));
+        assert!(!is_unsendable_date(946_684_800));
     }
 }

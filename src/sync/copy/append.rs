@@ -17,7 +17,7 @@ use crate::{
         response::{Flag, ResponseCode, StatusCondition, StatusLine},
     },
     sync::{
-        circuit_breaker::{RefusalConsequence, RefusalWeight, is_passing},
+        circuit_breaker::{RefusalConsequence, RefusalWeight, is_transient},
         limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT, SLOW_COMMIT},
         progress::SyncProgress,
         suspects::without_timing,
@@ -221,7 +221,7 @@ impl CopyPass<'_, '_> {
         }
         head.text.push(')');
         match message.date() {
-            Some(date) if !no_date && !anomaly::unsendable_date(date.epoch) => {
+            Some(date) if !no_date && !anomaly::is_unsendable_date(date.epoch) => {
                 // Writing to a String cannot fail.
                 let _ = write!(head.text, " \"{date}\"");
             }
@@ -258,7 +258,7 @@ impl CopyPass<'_, '_> {
             _ => text.to_owned(),
         };
         let alone = answered.messages.len() == 1;
-        self.memory.refused_batches += u32::from(!alone && !is_passing(error));
+        self.memory.refused_batches += u32::from(!alone && !is_transient(error));
         for sent in &answered.messages {
             let message = *self.message(sent.at)?;
             self.memory.suspects.refused(&message, alone, error, &why, answered.uid_next);

@@ -26,7 +26,7 @@ use crate::{
 /// Divides the work into `FETCHes`, bounded in bytes, messages and command length. A message that is large, or that the
 /// source failed on before, is asked for alone; where it failed on nobody knows which, fewer are asked for at once. What is
 /// at hand is not asked for.
-pub(super) fn units(
+pub(super) fn plan_fetches(
     work: &[ScannedMessage],
     memory: &CopyMemory,
     at_hand: &BTreeMap<u32, Bytes>,
@@ -55,12 +55,12 @@ pub(super) fn units(
 }
 
 /// The text by which Courier stands in for a message that another session has expunged.
-const COURIER_INVENTION: &[u8] =
+const COURIER_PLACEHOLDER: &[u8] =
     b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\nThis message is no longer available";
 
 /// True for Courier's stand-in for an expunged message; the size that was listed before tells it from a real one.
-pub(super) fn is_invented(message: &ScannedMessage, body: &[u8]) -> bool {
-    body.starts_with(COURIER_INVENTION) && u64::from(message.size) != body.len() as u64
+pub(super) fn is_courier_placeholder(message: &ScannedMessage, body: &[u8]) -> bool {
+    body.starts_with(COURIER_PLACEHOLDER) && u64::from(message.size) != body.len() as u64
 }
 
 impl CopyPass<'_, '_> {
@@ -192,7 +192,7 @@ impl CopyPass<'_, '_> {
         let Some(body) = body else {
             return Ok(()); // NIL: expunged meanwhile; the FETCH's end counts it as missing
         };
-        if is_invented(self.message(at)?, &body) {
+        if is_courier_placeholder(self.message(at)?, &body) {
             return Ok(());
         }
         self.due = self.due.saturating_sub(body.len() as u64);
@@ -308,12 +308,15 @@ mod tests {
     fn units_are_bounded_in_bytes_and_large_messages_are_asked_for_alone() {
         let half = FETCH_BYTES / 5;
         let work = work(&[half, half, STREAM_ABOVE + 1, half, half, half, half, half, half]);
-        assert_eq!(bounds(&units(&work, &CopyMemory::default(), &BTreeMap::new())), [(0, 2), (2, 3), (3, 8), (8, 9)]);
+        assert_eq!(
+            bounds(&plan_fetches(&work, &CopyMemory::default(), &BTreeMap::new())),
+            [(0, 2), (2, 3), (3, 8), (8, 9)]
+        );
     }
 
     #[test]
     fn units_are_bounded_in_messages() {
-        let units = units(&work(&vec![1; FETCH_MESSAGES + 1]), &CopyMemory::default(), &BTreeMap::new());
+        let units = plan_fetches(&work(&vec![1; FETCH_MESSAGES + 1]), &CopyMemory::default(), &BTreeMap::new());
         assert_eq!(bounds(&units), [(0, FETCH_MESSAGES), (FETCH_MESSAGES, FETCH_MESSAGES + 1)]);
     }
 
@@ -321,6 +324,6 @@ mod tests {
     fn a_message_that_failed_before_is_asked_for_alone() {
         let mut memory = CopyMemory::default();
         memory.trouble.failed_on(2);
-        assert_eq!(bounds(&units(&work(&[1, 1, 1, 1]), &memory, &BTreeMap::new())), [(0, 1), (1, 2), (2, 4)]);
+        assert_eq!(bounds(&plan_fetches(&work(&[1, 1, 1, 1]), &memory, &BTreeMap::new())), [(0, 1), (1, 2), (2, 4)]);
     }
 }

@@ -40,7 +40,7 @@ use crate::{
 /// # Errors
 /// When a connection ends, or the destination refuses for a reason that is not the message's own. The checkpoint then
 /// holds all that was confirmed, and both connections are of no more use.
-pub(crate) async fn copy(
+pub(crate) async fn run_copy_pass(
     context: &CopyContext<'_>,
     how: PassOptions,
     work: &[ScannedMessage],
@@ -54,9 +54,9 @@ pub(crate) async fn copy(
         work.binary_search_by_key(uid, |m| m.uid)
             .ok()
             .and_then(|at| work.get(at))
-            .is_some_and(|message| !fetch::is_invented(message, body))
+            .is_some_and(|message| !fetch::is_courier_placeholder(message, body))
     });
-    let units = fetch::units(work, memory, &bodies);
+    let units = fetch::plan_fetches(work, memory, &bodies);
     let uid_next = context.ledger.folder(context.source_raw, |state| state.tail_from)?;
     let mut pass = CopyPass {
         context,

@@ -38,7 +38,7 @@ fn generic(destination: &SideFolders) -> NameLimits {
 }
 
 fn planned(source: &SideFolders, destination: &SideFolders, rules: &FolderMappingRules) -> FolderPlan {
-    plan(source, destination, rules, &BTreeMap::new(), &generic(destination))
+    plan_folders(source, destination, rules, &BTreeMap::new(), &generic(destination))
 }
 
 /// `source -> destination` by raw names, in the order of the plan.
@@ -318,7 +318,7 @@ fn names_that_differ_in_case_only_are_numbered_unless_the_server_is_known_to_tel
         ["Bu&Awg-ro -> Bu&Awg-ro", "B&APw-ro -> B&APw-ro (2)", "Foo -> Foo (2)", "foo -> foo", "foo/x -> foo/x"]
     );
     let dovecot = NameLimits::of(ServerKind::Dovecot, destination.delimiter);
-    let exact = plan(&source, &destination, &FolderMappingRules::default(), &BTreeMap::new(), &dovecot);
+    let exact = plan_folders(&source, &destination, &FolderMappingRules::default(), &BTreeMap::new(), &dovecot);
     assert!(exact.folders.iter().all(|folder| folder.source_raw == folder.destination_raw));
     let far = planned(&side("", "/", &["Far", "Far/x"]), &destination, &FolderMappingRules::default());
     assert_eq!(arrows(&far), ["Far -> Far (2)", "Far/x -> Far (2)/x"]);
@@ -335,7 +335,7 @@ fn frozen_names_win_and_new_folders_avoid_them() {
     };
     let source = side("", "/", &["Sent|\\Sent", "New", "Out", "p", "p/child"]);
     let destination = side("", "/", &["Out", "Sent Items|\\Sent"]);
-    let there = plan(&source, &destination, &rules, &frozen, &generic(&destination));
+    let there = plan_folders(&source, &destination, &rules, &frozen, &generic(&destination));
     assert_eq!(arrows(&there), ["New -> New (2)", "Sent -> Out", "Out -> Out (2)", "p -> q", "p/child -> q/child"]);
 }
 
@@ -343,8 +343,13 @@ fn frozen_names_win_and_new_folders_avoid_them() {
 fn the_folder_that_courier_empties_by_itself_is_noted() {
     let destination = side("INBOX.", ".", &["INBOX.Trash"]);
     let courier = NameLimits::of(ServerKind::Courier, destination.delimiter);
-    let there =
-        plan(&side("", "/", &["Trash"]), &destination, &FolderMappingRules::default(), &BTreeMap::new(), &courier);
+    let there = plan_folders(
+        &side("", "/", &["Trash"]),
+        &destination,
+        &FolderMappingRules::default(),
+        &BTreeMap::new(),
+        &courier,
+    );
     assert!(note(&there, "Trash", "removes old messages"));
 }
 
@@ -471,7 +476,7 @@ proptest! {
         source in some_folders(), destination in some_folders(), rules in some_rules(), quirks in some_quirks(),
     ) {
         let limits = NameLimits::of(quirks, destination.delimiter);
-        let plan = plan(&source, &destination, &rules, &BTreeMap::new(), &limits);
+        let plan = plan_folders(&source, &destination, &rules, &BTreeMap::new(), &limits);
         let mut taken = HashSet::new();
         for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
             let raw = folder.destination_raw.clone();
@@ -490,7 +495,7 @@ proptest! {
         source in some_folders(), destination in some_folders(), rules in some_rules(), quirks in some_quirks(),
     ) {
         let limits = NameLimits::of(quirks, destination.delimiter);
-        let plan = plan(&source, &destination, &rules, &BTreeMap::new(), &limits);
+        let plan = plan_folders(&source, &destination, &rules, &BTreeMap::new(), &limits);
         let inboxes = source.folders.iter().filter(|folder| is_inbox(&folder.raw)).count();
         prop_assert_eq!(plan.folders.len() + plan.left_out.len(), source.folders.len() - inboxes.saturating_sub(1));
         for folder in plan.folders.iter().filter(|folder| folder.create) {
@@ -535,7 +540,7 @@ proptest! {
         let mut later = source.clone();
         let known: HashSet<_> = source.folders.iter().map(|folder| folder.raw.to_ascii_uppercase()).collect();
         later.folders.extend(more.folders.into_iter().filter(|folder| !known.contains(&folder.raw.to_ascii_uppercase())));
-        let second = plan(&later, &destination, &other_rules, &frozen, &generic(&destination));
+        let second = plan_folders(&later, &destination, &other_rules, &frozen, &generic(&destination));
         let mut taken = HashSet::new();
         for (from, to) in mapping(&second) {
             prop_assert!(taken.insert(to.clone()));
@@ -551,9 +556,9 @@ proptest! {
         source in some_folders(), destination in some_folders(), rules in some_rules(), quirks in some_quirks(),
     ) {
         let limits = NameLimits::of(quirks, destination.delimiter);
-        let first = plan(&source, &destination, &rules, &BTreeMap::new(), &limits);
+        let first = plan_folders(&source, &destination, &rules, &BTreeMap::new(), &limits);
         let after = carried_out(&destination, &first);
-        let second = plan(&source, &after, &rules, &BTreeMap::new(), &limits);
+        let second = plan_folders(&source, &after, &rules, &BTreeMap::new(), &limits);
         prop_assert_eq!(mapping(&first), mapping(&second));
         prop_assert!(!second.folders.iter().any(|folder| folder.create));
     }

@@ -19,14 +19,14 @@ use super::{
     connection_pair::ConnectionPair,
     engine::{PairConnector, WaitOutcome},
     folder_plan::{FolderPlan, PlannedFolder},
-    plan_preview::{ListedAccount, plan},
+    plan_preview::{ListedAccount, preview_plan},
     progress::{EnginePhase, SyncProgress},
     spec::{MessageFilter, SyncSpec},
 };
 use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
-        account_listing::{AccountListing, ListedFolder, same_name, survey},
+        account_listing::{AccountListing, ListedFolder, is_same_folder_name, list_account},
         mutf7,
         permit::{AlwaysPermitted, WritePermit},
     },
@@ -67,7 +67,7 @@ async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport
     let mut backoff = line.backoff();
     let (pair, source, destination) = loop {
         context.progress.enter(EnginePhase::Connecting);
-        match look(&line, &context.progress).await {
+        match connect_and_list(&line, &context.progress).await {
             Ok(found) => break found,
             Err(error) => match line.wait(error, &mut backoff, &context.stop).await? {
                 WaitOutcome::Out => {}
@@ -75,9 +75,9 @@ async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport
             },
         }
     };
-    let plan = plan(spec, &source, &destination, &context.mapping);
+    let plan = preview_plan(spec, &source, &destination, &context.mapping);
     report.left_out.clone_from(&plan.left_out);
-    report.only_at_destination = only_there(&plan, &destination.survey);
+    report.only_at_destination = only_at_destination(&plan, &destination.survey);
     let unsubscribed = plan.folders.iter().filter(|folder| folder.subscribe);
     report.unsubscribed = unsubscribed.map(|folder| folder.source_name.clone()).collect();
 
@@ -90,26 +90,27 @@ async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport
     compare_folders(spec, context, line, pair, jobs, report).await
 }
 
-async fn look(
+async fn connect_and_list(
     line: &PairConnector,
     progress: &SyncProgress,
 ) -> Result<(ConnectionPair, AccountListing, ListedAccount)> {
     let mut pair = line.connect().await?;
     progress.enter(EnginePhase::Planning);
-    let (source, destination) = tokio::join!(survey(&mut pair.source, false), survey(&mut pair.destination, false));
+    let (source, destination) =
+        tokio::join!(list_account(&mut pair.source, false), list_account(&mut pair.destination, false));
     let destination = ListedAccount::new(&pair.destination, destination?);
     Ok((pair, source?, destination))
 }
 
 /// Folders of the destination to which nothing goes, and which hold or could hold messages. An empty INBOX is on every
 /// server.
-fn only_there(plan: &FolderPlan, destination: &AccountListing) -> BTreeMap<String, Option<u32>> {
+fn only_at_destination(plan: &FolderPlan, destination: &AccountListing) -> BTreeMap<String, Option<u32>> {
     let targets: BTreeSet<&[u8]> = plan.folders.iter().map(|folder| folder.destination_raw.as_slice()).collect();
     let messages = |folder: &ListedFolder| folder.status.as_ref().and_then(|status| status.messages);
     let is_only_there = |folder: &&ListedFolder| {
-        let is_inbox = same_name(&folder.item.name, b"INBOX");
+        let is_inbox = is_same_folder_name(&folder.item.name, b"INBOX");
         folder.selectable()
-            && !targets.iter().any(|target| same_name(target, &folder.item.name))
+            && !targets.iter().any(|target| is_same_folder_name(target, &folder.item.name))
             && !(is_inbox && messages(folder) == Some(0))
     };
     let found = destination.folders.iter().filter(is_only_there);
@@ -195,9 +196,9 @@ async fn compare_folders(
         fatal: Mutex::default(),
     });
     let mut workers = JoinSet::new();
-    workers.spawn(work(Arc::clone(&floor), Some(pair)));
+    workers.spawn(compare_queued_folders(Arc::clone(&floor), Some(pair)));
     for _ in 1..pairs {
-        workers.spawn(work(Arc::clone(&floor), None));
+        workers.spawn(compare_queued_folders(Arc::clone(&floor), None));
     }
     let mut broken = false;
     while let Some(ended) = workers.join_next().await {
@@ -219,7 +220,7 @@ async fn compare_folders(
 
 /// One pair of connections, folder after folder. The first pair is there; a further one is tried once, and if either
 /// server refuses it, the others do its work.
-async fn work(floor: Arc<FolderComparePool>, first: Option<ConnectionPair>) {
+async fn compare_queued_folders(floor: Arc<FolderComparePool>, first: Option<ConnectionPair>) {
     let mut pair = match first {
         Some(pair) => Some(pair),
         None => match floor.line.connect().await {
@@ -232,7 +233,7 @@ async fn work(floor: Arc<FolderComparePool>, first: Option<ConnectionPair>) {
     };
     while !floor.stop.is_cancelled() {
         let Some(job) = lock(&floor.queue).pop_front() else { break };
-        match one_folder(&floor, &job, &mut pair).await {
+        match compare_folder_with_retries(&floor, &job, &mut pair).await {
             Some(comparison) => lock(&floor.done).push(comparison),
             None => lock(&floor.queue).push_front(job),
         }
@@ -244,14 +245,14 @@ async fn work(floor: Arc<FolderComparePool>, first: Option<ConnectionPair>) {
 }
 
 /// One folder, reconnecting as often as it makes sense; none when it was asked to stop before.
-async fn one_folder(
+async fn compare_folder_with_retries(
     floor: &FolderComparePool,
     job: &FolderCompareJob,
     pair: &mut Option<ConnectionPair>,
 ) -> Option<FolderComparison> {
     let (mut source, mut destination) = (SideReading::default(), SideReading::default());
     if job.empty {
-        return Some(judge(job, source, destination, floor.listed));
+        return Some(build_comparison(job, source, destination, floor.listed));
     }
     let mut backoff = floor.line.backoff();
     loop {
@@ -288,7 +289,7 @@ async fn one_folder(
             }
         }
     }
-    Some(judge(job, source, destination, floor.listed))
+    Some(build_comparison(job, source, destination, floor.listed))
 }
 
 async fn read_both(
@@ -316,7 +317,7 @@ async fn read_both(
 }
 
 /// Compares what was read.
-fn judge(
+fn build_comparison(
     job: &FolderCompareJob,
     mut source: SideReading,
     mut destination: SideReading,

@@ -10,15 +10,15 @@ use crate::{
         STREAM_ABOVE, Session, SessionEvent, Tag, UidSet,
         refusal::CommandKind,
         response::{FetchResponse, Flag, StatusCondition, UntaggedResponse},
-        select::{SelectedFolder, examine},
+        select::{SelectedFolder, queue_examine},
     },
     sync::{
-        fetch_facts::still_there,
-        filter::{MessageFacts, left_out},
+        fetch_facts::search_present_uids,
+        filter::{MessageFacts, excluding_rule},
         identity::ContentHasher,
         limits::{FETCH_BYTES, FETCH_MESSAGES, FETCHES_IN_FLIGHT},
         progress::SyncProgress,
-        scan::{FolderScan, scan_from},
+        scan::{FolderScan, queue_scan_from},
         spec::MessageFilter,
     },
 };
@@ -70,9 +70,9 @@ impl SideReading {
     pub(crate) async fn open(&mut self, session: &mut Session, raw: &[u8], rules: &MessageFilter) -> Result<()> {
         let mut selected = SelectedFolder::default();
         let mut scan = FolderScan::default();
-        let mut tags = vec![examine(session, raw)];
+        let mut tags = vec![queue_examine(session, raw)];
         if self.uid_validity.is_none() {
-            tags.push(scan_from(session, 1));
+            tags.push(queue_scan_from(session, 1));
         }
         let lines = session
             .wait_all(&tags, |data| {
@@ -104,7 +104,7 @@ impl SideReading {
             let epoch = message.date().map(|date| date.epoch);
             let deleted = flags.contains(&Flag::Deleted);
             let facts = MessageFacts { size: Some(u64::from(message.size)), date_epoch: epoch, deleted };
-            if let Some(rule) = left_out(rules, facts) {
+            if let Some(rule) = excluding_rule(rules, facts) {
                 *self.left_out.entry(rule.to_owned()).or_default() += 1;
                 continue;
             }
@@ -173,7 +173,7 @@ impl SideReading {
         }
         // Expunged meanwhile, or there and not delivered?
         if !pass.unanswered.is_empty() {
-            let there = still_there(session, &pass.unanswered).await?;
+            let there = search_present_uids(session, &pass.unanswered).await?;
             for uid in pass.unanswered.iter() {
                 self.settle(uid, if there.contains(uid) { ReadState::Unreadable } else { ReadState::Gone });
             }

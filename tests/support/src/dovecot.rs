@@ -139,7 +139,7 @@ impl Default for DovecotOptions {
     }
 }
 
-/// The servers that tests share, by [`shared`].
+/// The servers that tests share, by [`shared_server`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SharedServer {
     /// Maildir in nested directories, `/`.
@@ -174,7 +174,7 @@ impl SharedServer {
 
 /// One server of each kind for the whole process, started on first use, with the master user `master`, whose
 /// password is `m@ster pass`. Every test takes an account of its own from it.
-pub fn shared(kind: SharedServer) -> &'static Dovecot {
+pub fn shared_server(kind: SharedServer) -> &'static Dovecot {
     static SERVERS: [OnceLock<Dovecot>; SharedServer::ALL.len()] = [const { OnceLock::new() }; SharedServer::ALL.len()];
     SERVERS[kind as usize].get_or_init(|| Dovecot::start(&kind.options()))
 }

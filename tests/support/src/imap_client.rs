@@ -305,7 +305,7 @@ async fn read_reply(stream: &mut (impl AsyncBufRead + Unpin)) -> Vec<ReplyValue>
         stream.read_until(b'\n', &mut line).await.expect("read");
         assert_eq!(line.last(), Some(&b'\n'), "the server closed the connection");
         let text = line.strip_suffix(b"\r\n").unwrap_or(&line);
-        let Some((start, literal)) = reply_parser::announced(text) else {
+        let Some((start, literal)) = reply_parser::find_literal(text) else {
             parser.line(text);
             return parser.finish();
         };

@@ -18,7 +18,7 @@ pub mod scripted;
 pub mod snapshot;
 
 pub use corpus::{Corpus, CorpusMessage};
-pub use dovecot::{Dovecot, DovecotOptions, MailFormat, SharedServer, TestAccount, shared};
+pub use dovecot::{Dovecot, DovecotOptions, MailFormat, SharedServer, TestAccount, shared_server};
 pub use eventually::{eventually, so};
 pub use imap_client::RawImap;
 pub use proxy::{ConnectionFault, FaultyProxy};

@@ -97,7 +97,7 @@ impl ReplyParser {
 }
 
 /// The length of the literal that a line announces at its end, and where the announcement begins.
-pub fn announced(line: &[u8]) -> Option<(usize, LiteralHeader)> {
+pub fn find_literal(line: &[u8]) -> Option<(usize, LiteralHeader)> {
     let inner = line.strip_suffix(b"}")?;
     let start = inner.iter().rposition(|&b| b == b'{')?;
     let digits = std::str::from_utf8(&inner[start + 1..]).ok()?;
@@ -125,7 +125,7 @@ mod tests {
     fn a_reply_with_lists_strings_and_a_literal_becomes_values() {
         let mut parser = ReplyParser::default();
         let line = br#"* 1 FETCH (UID 7 FLAGS (\Seen a) X "q\"b\\" BODY[] {3}"#;
-        let (start, announced) = announced(line).unwrap();
+        let (start, announced) = find_literal(line).unwrap();
         assert_eq!(announced, LiteralHeader { length: 3, waits: true });
         parser.line(&line[..start]);
         parser.literal(b")\r\n".to_vec());

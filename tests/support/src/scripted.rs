@@ -240,7 +240,7 @@ impl ScriptedConnection {
             }
             let text = line.strip_suffix(b"\r\n").unwrap_or(&line);
             bytes.extend_from_slice(text);
-            let Some((_, literal)) = reply_parser::announced(text) else { break };
+            let Some((_, literal)) = reply_parser::find_literal(text) else { break };
             if literal.waits {
                 self.send(b"+ go ahead\r\n").await?;
             }

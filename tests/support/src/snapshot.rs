@@ -114,7 +114,7 @@ fn message_fact(items: &[ReplyValue]) -> MessageSnapshot {
         uid: item("UID").text().parse().expect("UID"),
         sha256: Sha256::digest(body).into(),
         flags,
-        internal_date: instant(&item("INTERNALDATE").text()),
+        internal_date: parse_date_time(&item("INTERNALDATE").text()),
         size: body.len() as u64,
         claimed_size: item("RFC822.SIZE").text().parse().expect("RFC822.SIZE"),
     }
@@ -173,7 +173,7 @@ fn message_differences(path: &str, left: &[MessageSnapshot], right: &[MessageSna
 
 /// Seconds since 1970 of an IMAP date-time such as ` 1-Jan-2020 12:30:00 +0530`.
 #[must_use]
-pub fn instant(text: &str) -> i64 {
+pub fn parse_date_time(text: &str) -> i64 {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let fields: Vec<&str> = text.trim().split([' ', '-', ':']).collect();
     let number = |at: usize| fields[at].parse::<i64>().unwrap_or_else(|_| panic!("date-time {text:?}"));
@@ -195,8 +195,8 @@ mod tests {
 
     #[test]
     fn date_times_are_instants_whatever_their_zone() {
-        assert_eq!(instant(" 1-Jan-1970 00:00:00 +0000"), 0);
-        assert_eq!(instant("01-Jan-2020 12:30:00 +0530"), 1_577_862_000);
-        assert_eq!(instant("29-Feb-2024 23:59:59 -1200"), 1_709_294_399);
+        assert_eq!(parse_date_time(" 1-Jan-1970 00:00:00 +0000"), 0);
+        assert_eq!(parse_date_time("01-Jan-2020 12:30:00 +0530"), 1_577_862_000);
+        assert_eq!(parse_date_time("29-Feb-2024 23:59:59 -1200"), 1_709_294_399);
     }
 }

@@ -124,7 +124,7 @@ proptest! {
 
     #[test]
     fn every_name_that_is_quoted_comes_back(name in prop::collection::vec(any::<u8>(), 0..40)) {
-        if let Some(quoted) = crate::imap::quote::astring(&name) {
+        if let Some(quoted) = crate::imap::quote::quote_string(&name) {
             prop_assert_eq!(list([b"* LIST () \"/\" ", quoted.as_slice()].concat()).name, name.clone());
             prop_assert_eq!(folder_status([b"* STATUS ", quoted.as_slice(), b" (UIDNEXT 5)"].concat()).name, name);
         }

@@ -70,7 +70,7 @@ impl fmt::Debug for ControlPlane {
 
 /// One control plane for the whole process, started on first use. Tests take a namespace each; whoever stops or breaks
 /// it starts one of its own.
-pub fn shared() -> &'static ControlPlane {
+pub fn shared_control_plane() -> &'static ControlPlane {
     static SHARED: OnceLock<ControlPlane> = OnceLock::new();
     SHARED.get_or_init(|| blocking(ControlPlane::start))
 }
