@@ -121,7 +121,8 @@ async fn what_is_wrong_with_a_certificate_is_told_in_our_words_only_unless_the_d
     );
     for (log_level, shown) in [("debug", false), ("warn,rustls_platform_verifier=error", true)] {
         cli.log_level = log_level;
-        let ran = cli.run("check", &[]).await.exits(15).says(&["Tls:", "authority that is not trusted"]);
+        let ran =
+            cli.run("check", &["--output", "text"]).await.exits(15).says(&["Tls:", "authority that is not trusted"]);
         assert_eq!(ran.stderr.contains("failed to verify TLS certificate"), shown, "{log_level}: {}", ran.stderr);
     }
 }
