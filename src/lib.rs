@@ -14,6 +14,7 @@ pub mod local;
 pub mod resolve;
 pub mod sync;
 pub mod telemetry;
+pub mod terminal_text;
 pub mod worker;
 pub mod yaml;
 

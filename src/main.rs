@@ -14,8 +14,9 @@ use mailferry::{
         check::CheckArgs, checkpoint::CheckpointArgs, controller::ControllerArgs, crds::CrdsArgs, doctor::DoctorArgs,
         export::ExportArgs, import::ImportArgs, run::RunArgs, verify::VerifyArgs, worker::WorkerArgs,
     },
-    local::{run::SyncEngine, terminal_text::printable},
+    local::run::SyncEngine,
     telemetry::logs,
+    terminal_text::printable,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::runtime::Runtime;

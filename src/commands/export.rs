@@ -145,7 +145,7 @@ impl ExportArgs {
                 lock(&board).finish(&MailboxReport { mailbox: report.mailbox.clone(), ..MailboxReport::default() });
                 match style {
                     OutputStyle::Json => {
-                        write_event(&mut io::stdout(), Timestamp::now(), ExportEvent::Exported { report: &report })
+                        write_event(&mut io::stdout(), Timestamp::now(), ExportEvent::Exported { report: &report });
                     }
                     OutputStyle::Bars => drop(screen.println(export::line(&report))),
                     OutputStyle::Lines => drop(writeln!(io::stderr(), "{}", export::line(&report))),

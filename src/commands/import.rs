@@ -23,7 +23,7 @@ use crate::{
         side_settings::{ServerChoice, SideSettings},
         table::{self, ImportTable, TableFormat, TableOptions},
     },
-    local::terminal_text::{format_count, printable},
+    terminal_text::{format_count, printable},
 };
 
 /// Turn a list of mailboxes (CSV) into a MailMigration and Secrets: files, or applied to a cluster.

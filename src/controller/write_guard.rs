@@ -90,8 +90,7 @@ mod tests {
             let sent = client.send(request).await;
             assert!(sent.is_ok() || sent.unwrap_err().to_string().contains("not renewed in time"), "{method}");
         }
-        let arrived = server.0.lock().unwrap().clone();
-        arrived
+        std::mem::take(&mut *server.0.lock().unwrap())
     }
 
     #[tokio::test]

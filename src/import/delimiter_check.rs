@@ -12,7 +12,7 @@ use super::{
     login::RowAccount,
     rows::TableRow,
 };
-use crate::{api::csv::records::CsvRecord, error::Side, local::terminal_text::format_count};
+use crate::{api::csv::records::CsvRecord, error::Side, terminal_text::format_count};
 
 /// How many fields a line of imapsync's has, but for options.
 pub(crate) const IMAPSYNC_FIELDS: usize = 6;

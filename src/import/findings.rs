@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::local::terminal_text::format_count;
+use crate::terminal_text::format_count;
 
 /// The most that is shown of a kind; the rest is counted.
 pub(crate) const MAX_SHOWN: usize = 20;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::csv::records::{CsvDialect, CsvFault, CsvReader, CsvRecord},
-    local::terminal_text::format_count,
+    terminal_text::format_count,
 };
 
 /// Which kind of list it is.

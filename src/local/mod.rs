@@ -11,6 +11,5 @@ pub mod run;
 pub mod run_report;
 pub mod secrets;
 pub mod state_folder;
-pub mod terminal_text;
 pub(crate) mod verify_report;
 pub mod view;

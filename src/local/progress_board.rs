@@ -8,10 +8,12 @@ use std::{
 
 use serde::Serialize;
 
-use super::terminal_text;
-use crate::sync::{
-    progress::{EnginePhase, ProgressSnapshot, SyncProgress},
-    report::MailboxReport,
+use crate::{
+    sync::{
+        progress::{EnginePhase, ProgressSnapshot, SyncProgress},
+        report::MailboxReport,
+    },
+    terminal_text,
 };
 
 /// Rates are smoothed over about this long: batches end in bursts.

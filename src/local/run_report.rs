@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use super::terminal_text::{folder_names, format_bytes, format_count, format_duration, format_table, printable};
 use crate::{
     error::{Error, ErrorClass},
     sync::{
         report::{FolderReport, LEFT_OUT, LeftOut, MailboxReport, MessageNote},
         set_aside::SetAsideReason,
     },
+    terminal_text::{folder_names, format_bytes, format_count, format_duration, format_table, printable},
 };
 
 /// How a mailbox ended.

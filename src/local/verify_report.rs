@@ -2,11 +2,11 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::terminal_text::{folder_names, format_count, format_duration, format_table, printable};
 use crate::{
     error::{Error, ErrorClass},
     local::run_report::gravity,
     sync::verify::{DifferenceKind, FolderComparison, VerifyReport, VerifyStrictness},
+    terminal_text::{folder_names, format_count, format_duration, format_table, printable},
 };
 
 /// The exit code of a verification that found differences, and no error.

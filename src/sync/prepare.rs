@@ -91,21 +91,7 @@ pub(crate) async fn prepare(
     grow(plan.folders.iter().filter(|folder| may_need_work(folder, &source, &destination, ledger, spec)).count());
     let mut made = CreatedFolders::default();
     if !spec.dry_run {
-        made = make_folders(&plan, made, &destination, &mut pair.destination).await?;
-        if !made.refused.is_empty() {
-            // What was refused gets a name that every known server takes; the others stay.
-            let (refused, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut plan.folders)
-                .into_iter()
-                .partition(|f| made.refused.contains_key(&f.destination_raw));
-            let frozen = kept.into_iter().map(|f| (f.source_raw, f.destination_raw)).chain(frozen.clone()).collect();
-            let said = std::mem::take(&mut plan.notes);
-            plan = plan_folders(&from, &to, &spec.folders, &frozen, &NameLimits::strict());
-            plan.notes.extend(said.into_iter().filter(|(name, _)| refused.iter().all(|f| f.source_name != *name)));
-            plan.notes.sort();
-            plan.notes.dedup();
-            made.refused.clear();
-            made = make_folders(&plan, made, &destination, &mut pair.destination).await?;
-        }
+        made = make_or_rename(spec, &mut plan, (&from, &to), frozen, &destination, &mut pair.destination).await?;
         report.subscribed += made.subscribed;
     }
     let created = &made.created;
@@ -182,6 +168,32 @@ pub(crate) async fn prepare(
         mark_in_doubt(ledger, &prepared.jobs).await?;
     }
     Ok(prepared)
+}
+
+/// Makes the plan's folders. What the destination refuses gets a name that every known server takes; the others, and the
+/// names in `frozen`, stay.
+async fn make_or_rename(
+    spec: &SyncSpec,
+    plan: &mut FolderPlan,
+    (from, to): (&SideFolders, &SideFolders),
+    frozen: BTreeMap<Vec<u8>, Vec<u8>>,
+    listing: &AccountListing,
+    destination: &mut Session,
+) -> Result<CreatedFolders> {
+    let mut made = make_folders(plan, CreatedFolders::default(), listing, destination).await?;
+    if made.refused.is_empty() {
+        return Ok(made);
+    }
+    let (refused, kept): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut plan.folders).into_iter().partition(|f| made.refused.contains_key(&f.destination_raw));
+    let frozen = kept.into_iter().map(|f| (f.source_raw, f.destination_raw)).chain(frozen).collect();
+    let said = std::mem::take(&mut plan.notes);
+    *plan = plan_folders(from, to, &spec.folders, &frozen, &NameLimits::strict());
+    plan.notes.extend(said.into_iter().filter(|(name, _)| refused.iter().all(|f| f.source_name != *name)));
+    plan.notes.sort();
+    plan.notes.dedup();
+    made.refused.clear();
+    make_folders(plan, made, listing, destination).await
 }
 
 /// True when the listings do not prove that a folder needs no work.

@@ -323,6 +323,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "what is compared with is long")]
     fn the_claim_the_report_and_the_last_word_are_the_same_json_as_ever() {
         let progress = SyncProgress::default();
         progress.enter(EnginePhase::Copying);

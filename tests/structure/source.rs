@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use syn::{
@@ -17,8 +17,6 @@ pub type ModulePath = Vec<String>;
 
 /// One file of the crate that is no test.
 pub struct SourceFile {
-    /// Where it lies, relative to the project.
-    pub path: PathBuf,
     /// Every path that the code names, from its root on: `crate::sync::copy::How`.
     named: BTreeSet<Vec<String>>,
     /// What it hands on under its own path: a name, and the path behind it.
@@ -47,11 +45,7 @@ impl SourceTree {
                 let file = if file.exists() { file } else { directory.join("mod.rs") };
                 waiting.push((below, file, directory));
             }
-            let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().to_owned();
-            tree.insert(
-                module,
-                SourceFile { path, named: reader.named, reexports: reader.reexports, types: reader.types },
-            );
+            tree.insert(module, SourceFile { named: reader.named, reexports: reader.reexports, types: reader.types });
         }
         Self(tree)
     }

@@ -166,7 +166,7 @@ impl SimulatedCluster {
             ClusterEvent::OtherSecret => self.secret += 1,
             ClusterEvent::Allow(true) => self.hold = None,
             ClusterEvent::Allow(false) => {
-                self.hold = Some(HoldReason::DestinationNotAllowed(Error::configuration("not there")))
+                self.hold = Some(HoldReason::DestinationNotAllowed(Error::configuration("not there")));
             }
             ClusterEvent::OperatorRestarts => self.heard = WorkerLiveness::first(self.status.attempt, now),
         }

@@ -16,10 +16,7 @@ pub(crate) use self::{
     inspect::{InspectedAccount, inspect_account},
     report::{mailbox, summary},
 };
-use super::{
-    run_report::gravity,
-    terminal_text::{format_bytes, format_count},
-};
+use super::run_report::gravity;
 use crate::{
     error::{Error, ErrorClass, Result, Side},
     imap::{
@@ -34,6 +31,7 @@ use crate::{
         plan_preview::preview_plan,
         spec::{DeletionHandling, MessageFilter, SyncSpec},
     },
+    terminal_text::{format_bytes, format_count},
 };
 
 /// A certificate that expires sooner is warned of, days.
@@ -77,7 +75,7 @@ pub(crate) fn assess_mailbox(
         match compare_accounts(source, destination) {
             AccountSameness::Same(what) => check.problems.push(same_account(spec, what)),
             AccountSameness::Suspected(what) => {
-                check.warnings.push(CheckWarning { topic: WarningTopic::SameServer, side: None, what })
+                check.warnings.push(CheckWarning { topic: WarningTopic::SameServer, side: None, what });
             }
             AccountSameness::Different => {}
         }

@@ -8,10 +8,8 @@ use super::{CheckedMapping, MailboxCheck, SideFindings, days_left, gravest_class
 use crate::{
     error::{Error, Side},
     imap::certificate::Certificate,
-    local::{
-        run_report::folder_left_out,
-        terminal_text::{format_bytes, format_count, format_duration, format_table, printable},
-    },
+    local::run_report::folder_left_out,
+    terminal_text::{format_bytes, format_count, format_duration, format_table, printable},
 };
 
 /// Folders beyond this many are counted, not listed.

@@ -13,11 +13,7 @@ use std::{
 use serde::Serialize;
 
 use self::files::{ExportFolder, ExportIndex, ExportIndexEntry};
-use super::{
-    outcome::EXIT_NOT_COPIED,
-    run_report::gravity,
-    terminal_text::{format_bytes, format_count, format_duration, printable},
-};
+use super::{outcome::EXIT_NOT_COPIED, run_report::gravity};
 use crate::{
     error::{Error, ErrorClass, ErrorRemedy, Result},
     imap::{Endpoint, UidSet},
@@ -27,6 +23,7 @@ use crate::{
         source_reader::{FolderPresence, ListedMessage, ReadOutcome, SourceReader},
         spec::{RetryPolicy, SyncSpec},
     },
+    terminal_text::{format_bytes, format_count, format_duration, printable},
 };
 
 /// A message on which the connection ended is given up after so many times.

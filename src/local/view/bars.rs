@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{RunEvent, RunView, lines::stopping};
-use crate::local::{
-    progress_board::{ProgressBoard, ProgressEstimate},
-    run_report,
+use crate::{
+    local::{
+        progress_board::{ProgressBoard, ProgressEstimate},
+        run_report,
+    },
     terminal_text::printable,
 };
 

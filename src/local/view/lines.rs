@@ -8,12 +8,9 @@ use std::{
 
 use super::{EVENT_INTERVAL, RunEvent, RunView, write_line};
 use crate::{
-    local::{
-        progress_board::ProgressBoard,
-        run_report,
-        terminal_text::{format_count, printable},
-    },
+    local::{progress_board::ProgressBoard, run_report},
     sync::progress::ProgressSnapshot,
+    terminal_text::{format_count, printable},
 };
 
 /// One line when a mailbox starts and ends, and about every five seconds for each that moved.

@@ -357,7 +357,7 @@ fn replace(bytes: &[u8], what: &[u8], by: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::Command;
+    use super::ClientCommand;
 
     #[test]
     fn patterns_match_without_case_and_a_star_is_anything() {

@@ -191,7 +191,7 @@ pub fn parse_date_time(text: &str) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::instant;
+    use super::parse_date_time;
 
     #[test]
     fn date_times_are_instants_whatever_their_zone() {
