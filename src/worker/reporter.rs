@@ -130,7 +130,7 @@ pub(crate) enum FinalDelivery {
     No,
 }
 
-/// Reports what the engine does, at the pace of [`pace`].
+/// Reports what the engine does, as often as [`report_schedule`] says.
 pub(crate) struct StatusReporter {
     link: StatusClient,
     attempt: i64,

@@ -1,4 +1,4 @@
-//! What would keep a migration from ending well, told before it starts. The decisions are pure; [`look()`] sees.
+//! What would keep a migration from ending well, told before it starts. The decisions are pure; [`inspect_account`] sees.
 
 mod findings;
 mod inspect;
