@@ -3,6 +3,7 @@
 
 pub mod api;
 pub(crate) mod clock;
+pub mod command_line;
 pub mod commands;
 pub mod controller;
 pub mod error;

@@ -47,6 +47,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "yaml",
         ],
     ),
+    ("command_line", &["commands", "error", "local", "telemetry", "terminal_text"]),
 ];
 
 /// Read once: it takes seconds.
