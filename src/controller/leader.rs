@@ -100,7 +100,7 @@ impl LeaderCandidate {
                 Err(_) => self.complain(&mut failing, &"no answer"),
             }
             // Not all candidates at once.
-            sleep(self.times.retry.mul_f64(rand::random_range(0.8..1.2))).await;
+            sleep(self.times.retry.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
         }
     }
 
@@ -338,7 +338,8 @@ impl Leadership {
 pub(crate) fn process_identity() -> String {
     let host = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
     let host = host.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
-    format!("{host}_{:08x}", rand::random::<u32>())
+    let chance = getrandom::u32().unwrap_or_else(|_| fastrand::u32(..));
+    format!("{host}_{chance:08x}")
 }
 
 #[cfg(test)]

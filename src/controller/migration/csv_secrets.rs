@@ -100,12 +100,13 @@ pub(crate) async fn read_csvs(
 /// The key that keys the names of the mailboxes' Secrets: random, made once per migration, kept in a Secret of its own.
 ///
 /// # Errors
-/// When the API server does not answer.
+/// When the API server does not answer, and when the kernel gives no random numbers.
 pub(crate) async fn naming_key(context: &ControllerContext, migration: &MailMigration) -> Result<String, kube::Error> {
     const KEY: &str = "key";
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
     let name = format!("mailferry-{}", names::hash_texts(&[&migration.uid().unwrap_or_default()], 16));
-    let random: [u8; 32] = rand::random();
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| kube::Error::Service(error.into()))?;
     let text = base64::engine::general_purpose::STANDARD.encode(random);
     for _ in 0..2 {
         if let Some(found) = api.get_opt(&name).await? {
