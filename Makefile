@@ -5,6 +5,9 @@ BENCH =
 # For `make fuzz`: the compiler, which must be a nightly one, and the seconds for each target.
 NIGHTLY ?= nightly
 FUZZ_SECONDS = 60
+# For `make install`: as root for all users, else where cargo puts programs, which is on PATH where Rust is.
+PREFIX = $(if $(ROOT),/usr/local,$(or $(CARGO_HOME),$(HOME)/.cargo))
+DESTDIR =
 # For `make image`.
 IMAGE = ghcr.io/mailferry/mailferry:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
@@ -25,9 +28,10 @@ E2E_REQUIRED ?= $(if $(and $(ROOT),$(KUBELET)),$(shell [ $$((0x$$(sed -n 's/^Cap
 # Runs tests so that one without an end is named and ends after so many seconds. An end-to-end test may wait for others.
 LIMITED = TEST_LIMIT=$(1) $(CARGO) --config "target.'cfg(all())'.runner='$(CURDIR)/scripts/with-time-limit.sh'" test
 
-.PHONY: help test lint test-mail test-cluster image chart readme rustdoc docs deny fuzz demo demo-cluster bench bench-operator
+.PHONY: help install test lint test-mail test-cluster image chart readme rustdoc docs deny fuzz demo demo-cluster bench bench-operator
 
 help:
+	@echo 'make install   builds mailferry and puts it into $(PREFIX)/bin; PREFIX= names another place'
 	@echo 'make test    all tests and checks'
 	@echo 'make lint    formatting and clippy'
 	@echo 'make test-mail      the tests that need no Kubernetes: units, and against mail servers'
@@ -42,6 +46,13 @@ help:
 	@echo 'make demo-cluster   the same by the operator, on a Kubernetes that runs for as long as it takes (as root)'
 	@echo 'make bench   measures against mbsync and a plain copier, writes docs/benchmarks.md'
 	@echo 'make bench-operator   measures the operator with ten thousand mailboxes, writes docs/benchmarks-operator.md'
+
+install:
+	scripts/install.sh build
+	scripts/build.sh
+	install -D -m 755 $(or $(CARGO_TARGET_DIR),target)/release/mailferry $(DESTDIR)$(PREFIX)/bin/mailferry
+	@echo 'installed $(DESTDIR)$(PREFIX)/bin/mailferry'
+	@case :$$PATH: in *:$(PREFIX)/bin:*) ;; *) echo '$(PREFIX)/bin is not in your PATH' ;; esac
 
 test: lint test-mail test-cluster readme rustdoc deny
 

@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 
 scripts/install.sh demo-cluster
 PATH=$(scripts/kubernetes.sh):$PATH
-echo "building (the first time takes a few minutes)"
-cargo build --locked --bin mailferry --example demo_servers
+scripts/build.sh --demo
+built=${CARGO_TARGET_DIR:-target}/release
 
 dir=$(mktemp -d)
 servers=
@@ -20,7 +20,9 @@ clean_up() {
 trap clean_up EXIT
 
 mkfifo "$dir/stop" "$dir/ready"
-target/debug/examples/demo_servers "$dir/ca.crt" target/debug/mailferry <"$dir/stop" >"$dir/ready" &
+# The image as deploy/ names it.
+image=ghcr.io/mailferry/mailferry:$("$built/mailferry" --version | cut -d ' ' -f 2)
+"$built/demo_servers" "$dir/ca.crt" "$built/mailferry" "$image" <"$dir/stop" >"$dir/ready" &
 servers=$!
 exec 9>"$dir/stop"
 { read -r KUBECONFIG && read -r ready; } <"$dir/ready" || { echo "the demo's cluster did not start" >&2; exit 1; }
@@ -43,6 +45,6 @@ show kubectl apply -f "$dir/demo.yaml"
 show kubectl wait --for=condition=Complete --timeout=300s mailmigration demo ||
   { kubectl describe mailmigrations,mailboxsyncs,pods; exit 1; }
 show kubectl get mailmigrations,mailboxsyncs,pods
-show target/debug/mailferry verify --output text -f "$dir/demo.yaml" --secret "demo-ca/ca.crt=$dir/ca.crt"
+show "$built/mailferry" verify --output text -f "$dir/demo.yaml" --secret "demo-ca/ca.crt=$dir/ca.crt"
 echo
 echo "Both sides are identical: every folder, message, flag and date."

@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/install.sh demo
-echo "building (the first time takes a few minutes)"
-cargo build --locked --bin mailferry --example demo_servers
+scripts/build.sh --demo
+built=${CARGO_TARGET_DIR:-target}/release
 
 dir=$(mktemp -d)
 servers=
@@ -19,7 +19,7 @@ clean_up() {
 trap clean_up EXIT
 
 mkfifo "$dir/stop" "$dir/ready"
-target/debug/examples/demo_servers "$dir/ca.crt" <"$dir/stop" >"$dir/ready" &
+"$built/demo_servers" "$dir/ca.crt" <"$dir/stop" >"$dir/ready" &
 servers=$!
 exec 9>"$dir/stop"
 # The servers' first line comes when both are ready and the source is filled; no line when they could not start.
@@ -29,7 +29,7 @@ echo "$ready"
 run() {
   echo
   echo "\$ mailferry $*"
-  target/debug/mailferry "$@"
+  "$built/mailferry" "$@"
 }
 
 run run --output text -f examples/demo.yaml --secret "demo-ca/ca.crt=$dir/ca.crt" --state "$dir/state"

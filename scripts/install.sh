@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the project's own commands need, on Debian; does nothing where it is there already.
-# Usage: scripts/install.sh [test|lint|mail|cluster|demo|demo-cluster|bench|deny|fuzz|dist|image]...
+# Usage: scripts/install.sh [test|lint|mail|cluster|build|demo|demo-cluster|bench|deny|fuzz|dist|image]...
 # Without a word: test, which is lint, mail and cluster. Rust itself is expected: https://rustup.rs
 set -euo pipefail
 
@@ -81,6 +81,7 @@ for what in "${@:-test}"; do
       install_go
       [ "$(id -u)" != 0 ] || install_packages "${NODE[@]}"
       ;;
+    build) install_packages gcc libc6-dev ;;
     demo) install_packages gcc libc6-dev dovecot-imapd ;;
     demo-cluster)
       install_packages gcc libc6-dev dovecot-imapd "${NODE[@]}"

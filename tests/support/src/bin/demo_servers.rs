@@ -2,11 +2,11 @@
 //! 20993, where her account is empty. The destination names folders differently (`INBOX.` before all, `.` between
 //! levels). Both show certificates of an authority whose own certificate goes to the file that is named.
 //!
-//! Usage: `demo_servers <file for the CA certificate> [<mailferry>]`. It prints a line when all is ready, and runs until
+//! Usage: `demo_servers <file for the CA certificate> [<mailferry> <image>]`. It prints a line when all is ready, and runs until
 //! its standard input ends.
 //!
 //! With a `mailferry` program (for `make demo-cluster`) it starts a Kubernetes of one node, too, which has that program as
-//! its image and reaches the servers at 10.213.0.1. The line that it prints first is then the kubeconfig's path.
+//! the image of that name and reaches the servers at 10.213.0.1. The line that it prints first is then the kubeconfig's path.
 
 use std::{env, fs, io, path::Path, process::ExitCode};
 
@@ -16,9 +16,6 @@ use mailferry_testkit::{
     pki::pki,
 };
 
-/// As in deploy/.
-const IMAGE: &str = concat!("ghcr.io/mailferry/mailferry:", env!("CARGO_PKG_VERSION"));
-
 const USER: &str = "alice";
 /// As in `examples/demo.yaml`.
 const SOURCE_PASSWORD: &str = "p\"a\\s s€";
@@ -26,16 +23,21 @@ const DESTINATION_PASSWORD: &str = "it's {5} % fine";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Some(file) = env::args_os().nth(1) else {
-        eprintln!("usage: demo_servers <file for the CA certificate>");
-        return ExitCode::from(2);
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let (file, program) = match &arguments[..] {
+        [file] => (file, None),
+        [file, program, image] => (file, Some((program, image))),
+        _ => {
+            eprintln!("usage: demo_servers <file for the CA certificate> [<mailferry> <image>]");
+            return ExitCode::from(2);
+        }
     };
-    if let Err(error) = fs::write(&file, &pki().ca) {
-        eprintln!("{}: {error}", file.display());
+    if let Err(error) = fs::write(file, &pki().ca) {
+        eprintln!("{file}: {error}");
         return ExitCode::FAILURE;
     }
-    let node = match env::args_os().nth(2) {
-        Some(program) => match start_node(Path::new(&program)).await {
+    let node = match program {
+        Some((program, image)) => match start_node(Path::new(program), image).await {
             Ok(node) => Some(node),
             Err(why) => {
                 eprintln!("this machine can't run a Kubernetes node: {why}");
@@ -81,12 +83,12 @@ async fn main() -> ExitCode {
     }
 }
 
-/// A node that has `mailferry` as an image.
-async fn start_node(program: &Path) -> Result<TestNode, String> {
+/// A node that has the program as the image of that name.
+async fn start_node(program: &Path, image: &str) -> Result<TestNode, String> {
     if let Some(why) = TestNode::lacking() {
         return Err(why);
     }
     let node = TestNode::start().await;
-    node.load(&ContainerImage::of_program(IMAGE, program, node.folder()));
+    node.load(&ContainerImage::of_program(image, program, node.folder()));
     Ok(node)
 }
