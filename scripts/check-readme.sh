@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Holds what the Markdown files tell people against what there is: make targets, files, mailferry's own commands and
-# options, and links from one file to another. Needs target/debug/mailferry.
+# options, links from one file to another, and tests that are named. Needs target/debug/mailferry.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 binary=target/debug/mailferry
-pages=(README.md SECURITY.md CHANGELOG.md CONTRIBUTING.md docs/*.md)
+pages=(README.md SECURITY.md CHANGELOG.md CONTRIBUTING.md docs/*.md docs/development/*.md)
 [ ! -e charts/mailferry/README.md ] || pages+=(charts/mailferry/README.md)
 failed=0
 checked=0
@@ -109,9 +109,26 @@ check_links() {
   done < <(awk '/^ *```/ { code = !code } !code' "$page" | sed -e 's/`[^`]*`//g' | grep -oE '\]\([^) ]+\)' | sed -e 's/^](//' -e 's/)$//')
 }
 
+# Tests that a page names as guards, each behind a link to the file that holds it.
+tests=0
+check_tests() {
+  local word file=
+  while IFS= read -r word; do
+    if [[ $word == ']('* ]]; then
+      file=${word#](}
+      file=$(dirname "$page")/${file%)}
+      continue
+    fi
+    word=${word//\`/}
+    tests=$((tests + 1))
+    grep -qE "fn $word\(" "$file" || complain "$word" "there is no such test in $file"
+  done < <(grep '^- Guarded by:' "$page" | grep -oE '\]\([^) ]+\)|`[^`]+`')
+}
+
 for page in "${pages[@]}"; do
   check_commands
   check_links
+  check_tests
 done
 
 page=docs/runbook.md
@@ -129,9 +146,9 @@ page=docs/comparison.md
 diff <(grep '^|' docs/benchmarks.md) <(sed -n '/^## Measured/,$p' $page | grep '^|') >&2 ||
   complain "## Measured" "its table is another than that of docs/benchmarks.md"
 
-if [ "$checked" = 0 ] || [ "$links" = 0 ]; then
-  echo "no commands or links to check" >&2
+if [ "$checked" = 0 ] || [ "$links" = 0 ] || [ "$tests" = 0 ]; then
+  echo "no commands, links or tests to check" >&2
   exit 1
 fi
 [ "$failed" = 0 ]
-echo "$checked commands and $links links are what they say"
+echo "$checked commands, $links links and $tests tests are what they say"
