@@ -70,8 +70,9 @@ pub enum ServerCertificate {
 /// How a server is set up. Take what differs from [`DovecotOptions::default`]:
 ///
 /// ```
-/// use mailferry_testkit::{Format, Options};
-/// let options = Options { format: Format::Mdbox, separator: '.', prefix: "INBOX.", ..Options::default() };
+/// use mailferry_testkit::{DovecotOptions, MailFormat};
+/// let dotted = DovecotOptions { separator: '.', prefix: "INBOX.", ..DovecotOptions::default() };
+/// let options = DovecotOptions { format: MailFormat::Mdbox, ..dotted };
 /// ```
 #[derive(Debug, Clone)]
 pub struct DovecotOptions {
