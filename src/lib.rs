@@ -9,6 +9,7 @@ pub mod controller;
 pub mod error;
 #[doc(hidden)]
 pub mod fuzz;
+pub(crate) mod host_name;
 pub mod imap;
 pub mod import;
 pub mod local;

@@ -14,6 +14,7 @@ use crate::{
         self, EndpointSpec, MailMigration, MailServerSpec, MailboxEntry, MailboxSyncSpec, SecretKeyRef, SyncEndpoint,
     },
     error::{Error, Result, Side},
+    host_name::HostName,
     imap::{
         AccountLogin, AddressPolicy, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, MasterLogin,
         ServerKind, TlsOptions, UidSet,
@@ -172,7 +173,7 @@ fn side<'a>(
 
 /// True when both sides are one account: the same user at the same host, by the same port or by the two standard ones.
 fn same_account(source: &SyncEndpoint, destination: &SyncEndpoint) -> bool {
-    let host = |side: &SyncEndpoint| side.server.host.trim_end_matches('.').to_ascii_lowercase();
+    let host = |side: &SyncEndpoint| HostName::new(&side.server.host);
     let user = |side: &SyncEndpoint| side.account.username.as_deref().unwrap_or_default().to_lowercase();
     let port = |side: &SyncEndpoint| match side.server.effective_port() {
         143 => 993,

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use sha2::{Digest, Sha256};
 
 use super::SyncEndpoint;
+use crate::host_name::HostName;
 
 /// The `ServiceAccount`, the role and the `RoleBinding` of sync pods.
 pub(crate) const WORKER_NAME: &str = "mailferry-worker";
@@ -54,13 +55,13 @@ pub fn mailbox_secret(mailbox_sync: &str, version: &str) -> String {
 /// An account on a server, as a hash: the same for both standard ports and whatever the case of host and user.
 #[must_use]
 pub fn account_hash(endpoint: &SyncEndpoint) -> String {
-    let host = endpoint.server.host.trim_end_matches('.').to_ascii_lowercase();
+    let host = HostName::new(&endpoint.server.host);
     let port = match endpoint.server.effective_port() {
         143 => 993,
         port => port,
     };
     let user = endpoint.account.username.as_deref().unwrap_or_default().to_lowercase();
-    hash_texts(&[&host, &port.to_string(), &user], 40)
+    hash_texts(&[host.as_str(), &port.to_string(), &user], 40)
 }
 
 /// The start of a SHA-256 over texts, each with its length: `a`, `b-c` is not `a-b`, `c`.

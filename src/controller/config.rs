@@ -9,6 +9,7 @@ use super::destination_policy::{self, AllowedDestination};
 use crate::{
     api::{MailboxSyncSpec, names::WORKER_NAME},
     error::{Error, Result},
+    host_name::HostName,
     yaml,
 };
 
@@ -165,11 +166,11 @@ impl OperatorConfig {
     /// The limit of a server.
     #[must_use]
     pub(crate) fn host_limit(&self, host: &str, port: i32) -> HostLimit {
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let host = HostName::new(host);
         let of = |key: &str| {
             self.host_limits.iter().find(|(name, _)| name.to_ascii_lowercase() == key).map(|(_, limit)| *limit)
         };
-        of(&format!("{host}:{port}")).or_else(|| of(&host)).unwrap_or_default()
+        of(&format!("{host}:{port}")).or_else(|| of(host.as_str())).unwrap_or_default()
     }
 
     /// Why mail may not be moved to a host, if so; `reference`: the MailServer that the host stands in.

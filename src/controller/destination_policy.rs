@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::{error::Error, host_name::HostName};
 
 /// One entry of `policy.allowedDestinations`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,11 +22,14 @@ impl AllowedDestination {
     /// True when a host, as a user wrote it, is one of these. Case and a name's trailing dot count for nothing.
     #[must_use]
     pub(crate) fn allows(&self, host: &str) -> bool {
-        let host = normalised_host(host);
+        let host = HostName::new(host);
         match self {
-            Self::Host(name) => host == *name,
-            Self::Address(address) => host.parse() == Ok(*address),
-            Self::Suffix(suffix) => !is_address(&host) && host.len() > suffix.len() && host.ends_with(suffix),
+            Self::Host(name) => host.as_str() == name,
+            Self::Address(address) => host.as_str().parse() == Ok(*address),
+            Self::Suffix(suffix) => {
+                let host = host.as_str();
+                !is_address(host) && host.len() > suffix.len() && host.ends_with(suffix)
+            }
         }
     }
 }
@@ -51,11 +54,6 @@ pub(crate) fn refusal_error(host: &str, reference: Option<&str>) -> Error {
     ))
 }
 
-/// A host's name as it is compared.
-fn normalised_host(host: &str) -> String {
-    host.trim_end_matches('.').to_ascii_lowercase()
-}
-
 /// True for an IP address, in each spelling that a resolver may take for one: the last label of a name is no number.
 fn is_address(host: &str) -> bool {
     let last = host.rsplit('.').next().unwrap_or(host);
@@ -67,7 +65,7 @@ impl TryFrom<String> for AllowedDestination {
     type Error = DestinationParseError;
 
     fn try_from(text: String) -> Result<Self, DestinationParseError> {
-        let host = normalised_host(&text);
+        let host = HostName::new(&text).to_string();
         let characters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if let Ok(address) = host.parse() {
             return Ok(Self::Address(address));

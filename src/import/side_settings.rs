@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::{columns::KnownSide, login::RowAccount};
-use crate::api::{MailServerSpec, MasterUser, Tls, TlsMode, validate};
+use crate::{
+    api::{MailServerSpec, MasterUser, Tls, TlsMode, validate},
+    host_name::HostName,
+};
 
 /// What the command line says about one side.
 #[derive(Debug, Clone, Default)]
@@ -52,7 +55,7 @@ impl SideSettings {
     pub(crate) fn place(&self, login: &RowAccount) -> Option<ServerLocation> {
         match (&login.host, &self.server) {
             (Some(host), _) | (None, Some(ServerChoice::Host(host))) => {
-                Some(ServerLocation::Host(host.to_ascii_lowercase(), login.port.or(self.port)))
+                Some(ServerLocation::Host(HostName::new(host).to_string(), login.port.or(self.port)))
             }
             (None, Some(ServerChoice::Reference(name))) => Some(ServerLocation::Reference(name.clone())),
             (None, None) => None,

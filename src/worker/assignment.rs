@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::{
     api::{MailboxSync, SecretKeyRef},
     error::{Error, Result, Side},
+    host_name::HostName,
     imap::AddressPolicy,
     resolve::{SecretError, SecretProvider, build_sync_spec},
     sync::{checkpoint::Checkpoint, spec::SyncSpec},
@@ -96,8 +97,7 @@ pub(crate) fn assigned_sync_spec(
     spec.destination.addresses = assignment.addresses.clone();
     if !assignment.destination_host.is_empty() {
         // The operator judged this one, before the pod was made.
-        let plain = |host: &str| host.trim_end_matches('.').to_ascii_lowercase();
-        if plain(&spec.destination.host) != plain(&assignment.destination_host) {
+        if HostName::new(&spec.destination.host) != HostName::new(&assignment.destination_host) {
             let what = "the destination's host was changed while the attempt started";
             return Err(Error::network(what)
                 .advice("The next attempt goes to the new host, if mail may be moved there")

@@ -9,6 +9,7 @@ use crate::{
         cache::NamespacedName,
         config::OperatorConfig,
     },
+    host_name::HostName,
 };
 
 /// Describes what the sync of a mailbox needs; `held`: the connections that it holds already.
@@ -61,8 +62,7 @@ pub(crate) fn slot_request(
 /// A server, as limits know it.
 #[must_use]
 pub(crate) fn server_address(server: &MailServerSpec) -> String {
-    let host = server.host.trim_end_matches('.').to_ascii_lowercase();
-    format!("{host}:{}", server.effective_port())
+    format!("{}:{}", HostName::new(&server.host), server.effective_port())
 }
 
 fn add_share(needs: &mut BTreeMap<LimitedResource, ResourceShare>, resource: LimitedResource, share: ResourceShare) {
