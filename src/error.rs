@@ -80,7 +80,7 @@ impl ErrorClass {
     /// The order in which classes decide how a whole counts that failed in several ways, gravest first: what needs a person
     /// before what may heal by itself.
     #[must_use]
-    pub(crate) const fn gravity(self) -> u8 {
+    const fn gravity(self) -> u8 {
         match self {
             Self::Internal => 0,
             Self::Configuration => 1,
@@ -93,6 +93,12 @@ impl ErrorClass {
             Self::Throttled => 8,
             Self::MessageRejected => 9,
         }
+    }
+
+    /// The class that decides how a whole counts that failed in these ways; none where nothing failed.
+    #[must_use]
+    pub(crate) fn gravest(classes: impl IntoIterator<Item = Self>) -> Option<Self> {
+        classes.into_iter().min_by_key(|class| class.gravity())
     }
 
     /// The process exit code of a command that ended with this class.
@@ -191,6 +197,12 @@ pub enum GiveUpScope {
 }
 
 impl Error {
+    /// The first error of the gravest class; none where there is none.
+    #[must_use]
+    pub(crate) fn gravest<'e>(errors: impl IntoIterator<Item = &'e Self>) -> Option<&'e Self> {
+        errors.into_iter().min_by_key(|error| error.class.gravity())
+    }
+
     /// An error of `class`; `what` happened in a clause without a trailing dot.
     pub fn new(class: ErrorClass, what: impl Into<String>) -> Self {
         Self {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::run_report::{MailboxEnding, gravity, mailbox_ending, not_copied_count};
-use crate::sync::report::MailboxReport;
+use super::run_report::{MailboxEnding, mailbox_ending, not_copied_count};
+use crate::{error::ErrorClass, sync::report::MailboxReport};
 
 /// The exit code of a run that was asked to stop before its end.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
@@ -26,8 +26,7 @@ impl RunOutcome {
     #[must_use]
     pub(crate) fn exit_code(&self) -> u8 {
         let failed = |e| if let MailboxEnding::Failed(class) = e { Some(class) } else { None };
-        let gravest = self.reports.iter().map(mailbox_ending).filter_map(failed).min_by_key(|class| gravity(*class));
-        match gravest {
+        match ErrorClass::gravest(self.reports.iter().map(mailbox_ending).filter_map(failed)) {
             Some(class) => class.exit_code(),
             None if self.reports.iter().any(|report| report.interrupted) => EXIT_INTERRUPTED,
             None if self.reports.iter().any(|report| !report.dry_run && not_copied_count(report) > 0) => {

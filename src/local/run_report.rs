@@ -25,17 +25,11 @@ pub(crate) enum MailboxEnding {
 /// How the mailbox of this report ended.
 #[must_use]
 pub(crate) fn mailbox_ending(report: &MailboxReport) -> MailboxEnding {
-    match errors(report).map(|e| e.class).min_by_key(|class| gravity(*class)) {
+    match ErrorClass::gravest(errors(report).map(|e| e.class)) {
         Some(class) => MailboxEnding::Failed(class),
         None if report.interrupted => MailboxEnding::Interrupted,
         None => MailboxEnding::Done,
     }
-}
-
-/// The order in which classes decide the exit code, gravest first: what needs a person before what may heal by itself.
-#[must_use]
-pub(crate) const fn gravity(class: ErrorClass) -> u8 {
-    class.gravity()
 }
 
 /// Messages that were not copied and that nobody accepts; none where nobody looked.

@@ -4,7 +4,6 @@ use std::{fmt::Write as _, time::Duration};
 
 use crate::{
     error::{Error, ErrorClass},
-    local::run_report::gravity,
     sync::verify::{DifferenceKind, FolderComparison, VerifyReport, VerifyStrictness},
     terminal_text::{folder_names, format_count, format_duration, format_table, printable},
 };
@@ -27,7 +26,7 @@ impl VerifyVerdict {
     /// The verdict on one mailbox.
     #[must_use]
     pub(crate) fn of(report: &VerifyReport, strictness: VerifyStrictness) -> Self {
-        match report.errors().map(|error| error.class).min_by_key(|class| gravity(*class)) {
+        match ErrorClass::gravest(report.errors().map(|error| error.class)) {
             Some(class) => Self::Failed(class),
             None if report.differs(strictness) => Self::Differs,
             None => Self::Identical,
@@ -50,7 +49,7 @@ impl VerifyVerdict {
 #[must_use]
 pub(crate) fn exit_code(verdicts: &[VerifyVerdict]) -> u8 {
     let failed = verdicts.iter().filter_map(|v| if let VerifyVerdict::Failed(class) = v { Some(*class) } else { None });
-    match failed.min_by_key(|class| gravity(*class)) {
+    match ErrorClass::gravest(failed) {
         Some(class) => class.exit_code(),
         None if verdicts.contains(&VerifyVerdict::Differs) => EXIT_DIFFERS,
         None => 0,

@@ -216,7 +216,7 @@ impl MailboxReport {
     #[must_use]
     pub fn gravest(&self) -> Option<&Error> {
         let folders = self.folders.iter().filter_map(|folder| folder.error.as_ref());
-        self.error.iter().chain(folders).min_by_key(|error| error.class.gravity())
+        Error::gravest(self.error.iter().chain(folders))
     }
 }
 

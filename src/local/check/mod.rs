@@ -16,7 +16,6 @@ pub(crate) use self::{
     inspect::{InspectedAccount, inspect_account},
     report::{mailbox, summary},
 };
-use super::run_report::gravity;
 use crate::{
     error::{Error, ErrorClass, Result, Side},
     imap::{
@@ -43,7 +42,7 @@ const POP3_MESSAGES: u64 = 20;
 #[must_use]
 pub(crate) fn gravest_class(checks: &[MailboxCheck]) -> Option<ErrorClass> {
     let classes = checks.iter().flat_map(|check| &check.problems).map(|problem| problem.class);
-    classes.min_by_key(|class| gravity(*class))
+    ErrorClass::gravest(classes)
 }
 
 /// Judges what was seen of both sides. `frozen` is where an earlier run put the folders.

@@ -13,7 +13,7 @@ use std::{
 use serde::Serialize;
 
 use self::files::{ExportFolder, ExportIndex, ExportIndexEntry};
-use super::{outcome::EXIT_NOT_COPIED, run_report::gravity};
+use super::outcome::EXIT_NOT_COPIED;
 use crate::{
     error::{Error, ErrorClass, ErrorRemedy, Result},
     imap::{Endpoint, UidSet},
@@ -66,16 +66,15 @@ impl ExportReport {
     }
 
     fn gravest(&self) -> Option<&Error> {
-        self.errors.iter().min_by_key(|error| gravity(error.class))
+        Error::gravest(&self.errors)
     }
 }
 
 /// The code of the gravest error's class; else 3 when messages could not be read; else 0.
 #[must_use]
 pub(crate) fn exit_code(reports: &[ExportReport]) -> u8 {
-    let gravest = reports.iter().filter_map(ExportReport::gravest).map(|error| error.class);
-    match gravest.min_by_key(|class| gravity(*class)) {
-        Some(class) => class.exit_code(),
+    match Error::gravest(reports.iter().filter_map(ExportReport::gravest)) {
+        Some(error) => error.class.exit_code(),
         None if reports.iter().any(|report| report.unreadable > 0) => EXIT_NOT_COPIED,
         None => 0,
     }
