@@ -58,7 +58,7 @@ impl ErrorClass {
 
     /// The class of that name.
     #[must_use]
-    pub(crate) fn of(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.to_string() == name)
     }
 
@@ -80,7 +80,7 @@ impl ErrorClass {
     /// The order in which classes decide how a whole counts that failed in several ways, gravest first: what needs a person
     /// before what may heal by itself.
     #[must_use]
-    const fn gravity(self) -> u8 {
+    const fn severity_rank(self) -> u8 {
         match self {
             Self::Internal => 0,
             Self::Configuration => 1,
@@ -98,7 +98,7 @@ impl ErrorClass {
     /// The class that decides how a whole counts that failed in these ways; none where nothing failed.
     #[must_use]
     pub(crate) fn gravest(classes: impl IntoIterator<Item = Self>) -> Option<Self> {
-        classes.into_iter().min_by_key(|class| class.gravity())
+        classes.into_iter().min_by_key(|class| class.severity_rank())
     }
 
     /// The process exit code of a command that ended with this class.
@@ -200,7 +200,7 @@ impl Error {
     /// The first error of the gravest class; none where there is none.
     #[must_use]
     pub(crate) fn gravest<'e>(errors: impl IntoIterator<Item = &'e Self>) -> Option<&'e Self> {
-        errors.into_iter().min_by_key(|error| error.class.gravity())
+        errors.into_iter().min_by_key(|error| error.class.severity_rank())
     }
 
     /// An error of `class`; `what` happened in a clause without a trailing dot.

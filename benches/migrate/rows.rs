@@ -247,7 +247,7 @@ async fn change(source: &mut RawImap) {
 async fn messages(imap: &mut RawImap) -> usize {
     let mut total = 0;
     for folder in imap.folders().await {
-        let reply = imap.ok(&format!("STATUS {} (MESSAGES)", quoted(&folder.raw))).await;
+        let reply = imap.command_ok(&format!("STATUS {} (MESSAGES)", quoted(&folder.raw))).await;
         total += reply.untagged[0][2].list()[1].text().parse::<usize>().expect("MESSAGES");
     }
     total

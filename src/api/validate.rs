@@ -33,7 +33,7 @@ struct ProblemCollector<'a> {
 }
 
 impl ProblemCollector<'_> {
-    fn at(&mut self, field: &str) -> ProblemCollector<'_> {
+    fn at_field(&mut self, field: &str) -> ProblemCollector<'_> {
         let path =
             if field.starts_with('[') { format!("{}{field}", self.path) } else { format!("{}.{field}", self.path) };
         ProblemCollector { problems: self.problems, path }
@@ -45,9 +45,9 @@ impl ProblemCollector<'_> {
         }
     }
 
-    fn within(&mut self, field: &str, value: Duration, (least, most): (u64, u64), rule: CelRule) {
+    fn require_within(&mut self, field: &str, value: Duration, (least, most): (u64, u64), rule: CelRule) {
         let holds = (Duration::from_secs(least)..=Duration::from_secs(most)).contains(&value);
-        self.at(field).require(holds, rule);
+        self.at_field(field).require(holds, rule);
     }
 }
 
@@ -59,8 +59,8 @@ const HOUR: u64 = 3600;
 pub fn migration_problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
     let mut problems = Vec::new();
     let mut at = ProblemCollector { problems: &mut problems, path: "spec".to_owned() };
-    check_endpoint(&mut at.at("source"), &spec.source);
-    check_endpoint(&mut at.at("destination"), &spec.destination);
+    check_endpoint(&mut at.at_field("source"), &spec.source);
+    check_endpoint(&mut at.at_field("destination"), &spec.destination);
     at.require(!spec.mailboxes.is_empty() || !spec.mailbox_secrets.is_empty(), SOME_MAILBOX);
     let all_log_in = |endpoint: &EndpointSpec, side: fn(&MailboxEntry) -> &Account| {
         endpoint.master_user.is_some() || spec.mailboxes.iter().all(|m| side(m).credential().is_some())
@@ -68,25 +68,25 @@ pub fn migration_problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
     at.require(all_log_in(&spec.source, |m| &m.source), SOURCE_CREDENTIAL);
     at.require(all_log_in(&spec.destination, |m| &m.destination), DESTINATION_CREDENTIAL);
     for (index, mailbox) in spec.mailboxes.iter().enumerate() {
-        let mut at = at.at(&format!("mailboxes[{index}]"));
-        at.at("name").require(is_mailbox_name(&mailbox.name), MAILBOX_NAME);
-        check_account(&mut at.at("source"), &mailbox.source);
-        check_account(&mut at.at("destination"), &mailbox.destination);
+        let mut at = at.at_field(&format!("mailboxes[{index}]"));
+        at.at_field("name").require(is_mailbox_name(&mailbox.name), MAILBOX_NAME);
+        check_account(&mut at.at_field("source"), &mailbox.source);
+        check_account(&mut at.at_field("destination"), &mailbox.destination);
     }
-    check_folders(&mut at.at("folders"), &spec.folders);
-    check_messages(&mut at.at("messages"), &spec.messages);
-    check_timeouts(&mut at.at("timeouts"), &spec.timeouts);
-    check_retry(&mut at.at("retry"), &spec.retry);
-    at.within("deadline", spec.deadline, (10, 720 * HOUR), DEADLINE);
-    at.within("stallAfter", spec.stall_after, (10, 24 * HOUR), STALL_AFTER);
-    at.within("offlineGrace", spec.offline_grace, (10, 24 * HOUR), OFFLINE_GRACE);
-    at.within("ttl", spec.ttl, (0, 8760 * HOUR), TTL);
+    check_folders(&mut at.at_field("folders"), &spec.folders);
+    check_messages(&mut at.at_field("messages"), &spec.messages);
+    check_timeouts(&mut at.at_field("timeouts"), &spec.timeouts);
+    check_retry(&mut at.at_field("retry"), &spec.retry);
+    at.require_within("deadline", spec.deadline, (10, 720 * HOUR), DEADLINE);
+    at.require_within("stallAfter", spec.stall_after, (10, 24 * HOUR), STALL_AFTER);
+    at.require_within("offlineGrace", spec.offline_grace, (10, 24 * HOUR), OFFLINE_GRACE);
+    at.require_within("ttl", spec.ttl, (0, 8760 * HOUR), TTL);
     if let Some(schedule) = &spec.schedule {
-        at.at("schedule").within("every", schedule.every, (10, 720 * HOUR), EVERY);
+        at.at_field("schedule").require_within("every", schedule.every, (10, 720 * HOUR), EVERY);
     }
     if let Some(cutover) = &spec.cutover {
-        at.at("cutover").within("every", cutover.every, (10, 24 * HOUR), CUTOVER_EVERY);
-        at.at("cutover").within("drainFor", cutover.drain_for, (0, 720 * HOUR), DRAIN_FOR);
+        at.at_field("cutover").require_within("every", cutover.every, (10, 24 * HOUR), CUTOVER_EVERY);
+        at.at_field("cutover").require_within("drainFor", cutover.drain_for, (0, 720 * HOUR), DRAIN_FOR);
     }
     problems
 }
@@ -112,8 +112,8 @@ pub(crate) fn is_mailbox_name(name: &str) -> bool {
 fn check_server(at: &mut ProblemCollector<'_>, spec: &MailServerSpec) {
     static HOST_CHARACTERS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("^[0-9A-Za-z._:-]+$").ok());
     let characters = HOST_CHARACTERS.as_ref().is_some_and(|r| r.is_match(&spec.host));
-    at.at("host").require(characters && spec.host.matches(':').count() != 1, HOST);
-    check_tls(&mut at.at("tls"), &spec.tls);
+    at.at_field("host").require(characters && spec.host.matches(':').count() != 1, HOST);
+    check_tls(&mut at.at_field("tls"), &spec.tls);
 }
 
 fn check_tls(at: &mut ProblemCollector<'_>, tls: &Tls) {
@@ -123,17 +123,17 @@ fn check_tls(at: &mut ProblemCollector<'_>, tls: &Tls) {
     at.require(tls.mode != TlsMode::None || !(named || tls.insecure_skip_verify), NO_TLS);
     at.require(!tls.insecure_skip_verify || !named, INSECURE);
     if let Some(pem) = &tls.ca_bundle {
-        at.at("caBundle").require(pem.contains("-----BEGIN CERTIFICATE-----"), PEM);
+        at.at_field("caBundle").require(pem.contains("-----BEGIN CERTIFICATE-----"), PEM);
     }
 }
 
 fn check_endpoint(at: &mut ProblemCollector<'_>, endpoint: &EndpointSpec) {
     at.require(endpoint.server.is_some() != endpoint.server_ref.is_some(), ONE_SERVER);
     if let Some(spec) = &endpoint.server {
-        check_server(&mut at.at("server"), spec);
+        check_server(&mut at.at_field("server"), spec);
     }
     if let Some(user) = &endpoint.master_user {
-        check_master_user(&mut at.at("masterUser"), user);
+        check_master_user(&mut at.at_field("masterUser"), user);
     }
 }
 
@@ -150,7 +150,7 @@ fn check_folders(at: &mut ProblemCollector<'_>, folders: &FolderRules) {
     let closed = |p: &String| !p.starts_with('/') || (p.chars().count() > 2 && p.ends_with('/'));
     at.require(folders.include.iter().chain(&folders.exclude).chain(from).all(closed), PATTERNS);
     if let Some(into) = &folders.into {
-        at.at("into").require(!into.starts_with('/') && !into.ends_with('/'), INTO);
+        at.at_field("into").require(!into.starts_with('/') && !into.ends_with('/'), INTO);
     }
 }
 
@@ -159,16 +159,16 @@ fn check_messages(at: &mut ProblemCollector<'_>, messages: &MessageRules) {
     at.require(messages.min_age_days.zip(messages.max_age_days).is_none_or(|(a, b)| a < b), AGES);
     at.require(messages.min_size.zip(messages.max_size).is_none_or(|(a, b)| a <= b), SIZES);
     for (index, entry) in messages.accept_not_copied.iter().enumerate() {
-        let mut at = at.at(&format!("acceptNotCopied[{index}]"));
+        let mut at = at.at_field(&format!("acceptNotCopied[{index}]"));
         at.require(entry.reason.is_some() != entry.folder.is_some(), ONE_ACCEPTED);
         at.require(entry.folder.is_some() != entry.messages.is_empty(), ACCEPTED_MESSAGES);
     }
 }
 
 fn check_timeouts(at: &mut ProblemCollector<'_>, timeouts: &Timeouts) {
-    at.within("connect", timeouts.connect, (1, 10 * MINUTE), CONNECT);
-    at.within("reply", timeouts.reply, (1, HOUR), REPLY);
-    at.within("keepalive", timeouts.keepalive, (1, 25 * MINUTE), KEEPALIVE);
+    at.require_within("connect", timeouts.connect, (1, 10 * MINUTE), CONNECT);
+    at.require_within("reply", timeouts.reply, (1, HOUR), REPLY);
+    at.require_within("keepalive", timeouts.keepalive, (1, 25 * MINUTE), KEEPALIVE);
 }
 
 fn check_retry(at: &mut ProblemCollector<'_>, retry: &Retry) {

@@ -90,7 +90,7 @@ impl CheckArgs {
             if style == OutputStyle::Bars { screen.add(bar(migration.mailboxes.len())) } else { ProgressBar::hidden() };
         let task = |spec: SyncSpec| {
             let state = Arc::clone(&state);
-            async move { check_mailbox(&spec, &state.mailbox(&spec.mailbox)).await }
+            async move { check_mailbox(&spec, &state.checkpoint_file(&spec.mailbox)).await }
         };
         let outcomes = for_each_mailbox(migration.mailboxes, &bounds, task, |step| match step {
             TaskEvent::Tick => bar.tick(),
@@ -129,7 +129,7 @@ impl CheckArgs {
 }
 
 async fn check_mailbox(spec: &SyncSpec, state: &CheckpointFile) -> MailboxCheck {
-    let (frozen, note) = state.mapping(&fingerprint(&spec.source, &spec.destination));
+    let (frozen, note) = state.folder_mapping(&fingerprint(&spec.source, &spec.destination));
     let (source, destination) = tokio::join!(inspect_account(&spec.source), inspect_account(&spec.destination));
     let mut check = assess_mailbox(spec, source, destination, &frozen, Timestamp::now());
     check.warnings.extend(note.map(|what| CheckWarning { topic: WarningTopic::Checkpoint, side: None, what }));

@@ -27,7 +27,7 @@ impl CheckpointArgs {
     ///
     /// # Errors
     /// Configuration when the file cannot be read or is no checkpoint.
-    pub fn print(&self) -> Result<String> {
+    pub fn render(&self) -> Result<String> {
         serde_json::to_string_pretty(&read(&self.file)?.describe())
             .map_err(|e| Error::internal(format!("cannot write the checkpoint as JSON: {e}")))
     }
@@ -61,7 +61,7 @@ mod tests {
     fn printed(content: &[u8]) -> Result<String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content).unwrap();
-        CheckpointArgs { file: file.path().to_owned() }.print()
+        CheckpointArgs { file: file.path().to_owned() }.render()
     }
 
     #[test]

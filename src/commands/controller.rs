@@ -171,15 +171,15 @@ async fn lead(
     stop: CancellationToken,
 ) -> Result<()> {
     let mut leadership = tokio::select! {
-        leadership = candidate.lead() => leadership,
+        leadership = candidate.wait_for_lead() => leadership,
         () = stop.cancelled() => return Ok(()),
     };
     metrics.set_leader(true);
-    let client = write_guard::guard_writes(client, leadership.lead());
+    let client = write_guard::guard_writes(client, leadership.status());
     tokio::select! {
         // First: nothing more is begun once the loss is known.
         biased;
-        error = leadership.lost() => {
+        error = leadership.wait_until_lost() => {
             metrics.set_leader(false);
             Err(error)
         }

@@ -22,7 +22,7 @@ impl CrdsArgs {
     ///
     /// # Errors
     /// Configuration when the folder or a file in it cannot be written.
-    pub fn print(&self) -> Result<String> {
+    pub fn render(&self) -> Result<String> {
         let Some(folder) = &self.write else { return crd::all_yaml() };
         let mut written = String::new();
         for (name, yaml) in crd::files()? {
@@ -46,9 +46,9 @@ mod tests {
     fn the_files_hold_what_is_printed() {
         let folder = tempfile::tempdir().unwrap();
         let write = folder.path().join("crds");
-        let paths = CrdsArgs { write: Some(write) }.print().unwrap();
+        let paths = CrdsArgs { write: Some(write) }.render().unwrap();
         let documents: Vec<String> = paths.lines().map(|path| fs::read_to_string(path).unwrap()).collect();
-        assert!(documents.join("---\n") == CrdsArgs { write: None }.print().unwrap());
+        assert!(documents.join("---\n") == CrdsArgs { write: None }.render().unwrap());
         assert_eq!(paths.lines().count(), 3);
     }
 }

@@ -124,7 +124,7 @@ impl ExportArgs {
         let dir = Arc::new(self.not_copied.clone());
         let task = |spec: SyncSpec| {
             let progress = Arc::new(SyncProgress::default());
-            lock(&board).start(Instant::now(), &spec.mailbox, &progress);
+            lock(&board).add_running(Instant::now(), &spec.mailbox, &progress);
             let (source, dir) = (Arc::clone(&source), Arc::clone(&dir));
             async move {
                 match source.checkpoint(&spec) {
@@ -142,7 +142,8 @@ impl ExportArgs {
             }
             TaskEvent::Ended(outcome) => {
                 let report = outcome.as_ref().map_or_else(|error| failed(error.clone()), Clone::clone);
-                lock(&board).finish(&MailboxReport { mailbox: report.mailbox.clone(), ..MailboxReport::default() });
+                lock(&board)
+                    .record_finished(&MailboxReport { mailbox: report.mailbox.clone(), ..MailboxReport::default() });
                 match style {
                     OutputStyle::Json => {
                         write_event(&mut io::stdout(), Timestamp::now(), ExportEvent::Exported { report: &report });
@@ -181,8 +182,8 @@ impl CheckpointSource {
         let checkpoint = match self {
             Self::Given(checkpoint) => checkpoint.clone(),
             Self::State(state) => {
-                let state = state.mailbox(&spec.mailbox);
-                let Some(encoded) = state.read()? else {
+                let state = state.checkpoint_file(&spec.mailbox);
+                let Some(encoded) = state.read_encoded()? else {
                     let what = format!("there is no checkpoint {}", state.path().display());
                     return Err(Error::configuration(what)
                         .advice("Run this mailbox first, or name the state folder of its runs by --state"));

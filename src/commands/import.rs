@@ -274,7 +274,7 @@ impl ImportArgs {
         };
         let mut table = table::read(&text.bytes, &reading, [&settings.sides[0], &settings.sides[1]]);
         for (side, settings) in [Side::Source, Side::Destination].into_iter().zip(&settings.sides) {
-            if let Some(doubt) = settings.doubt() {
+            if let Some(doubt) = settings.port_warning() {
                 table.findings.warning_of_all(format!("--{side}-port: {doubt} (--{side}-tls)"));
             }
         }

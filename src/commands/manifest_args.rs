@@ -91,7 +91,7 @@ impl ManifestArgs {
         for spec in mailboxes.iter().flatten() {
             for (side, limit) in [(&spec.source, source), (&spec.destination, destination)] {
                 let host = hosts.entry(side.address().to_lowercase()).or_insert(limit);
-                *host = host.and(limit);
+                *host = host.stricter(limit);
             }
         }
         Ok(LoadedMigration {

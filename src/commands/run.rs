@@ -205,7 +205,7 @@ mod tests {
         assert!(!state.exists());
         let (_, seen) = run_in(&state, &[]).await;
         assert_eq!(seen, [("alice".to_owned(), false, false)]);
-        assert!(StateFolder::read_only(&state).mailbox("alice").path().exists());
+        assert!(StateFolder::read_only(&state).checkpoint_file("alice").path().exists());
     }
 
     #[tokio::test]

@@ -106,11 +106,11 @@ impl VerifyArgs {
         let listed = self.list;
         let task = |spec: SyncSpec| {
             let progress = Arc::new(SyncProgress::default());
-            lock(&board).start(Instant::now(), &spec.mailbox, &progress);
+            lock(&board).add_running(Instant::now(), &spec.mailbox, &progress);
             let state = Arc::clone(&state);
             async move {
                 let (mapping, note) =
-                    state.mailbox(&spec.mailbox).mapping(&fingerprint(&spec.source, &spec.destination));
+                    state.checkpoint_file(&spec.mailbox).folder_mapping(&fingerprint(&spec.source, &spec.destination));
                 let context = VerifyContext { mapping, listed, progress, stop: CancellationToken::new() };
                 let mut report = verify_mailbox(&spec, &context).await;
                 report.notes.extend(note);
@@ -129,10 +129,11 @@ impl VerifyArgs {
                     Ok(report) => report.clone(),
                     Err(error) => failed(error.mailbox.clone(), error.clone()),
                 };
-                lock(&board).finish(&MailboxReport { mailbox: report.mailbox.clone(), ..MailboxReport::default() });
+                lock(&board)
+                    .record_finished(&MailboxReport { mailbox: report.mailbox.clone(), ..MailboxReport::default() });
                 match style {
                     OutputStyle::Json => {
-                        let verdict = VerifyVerdict::of(&report, strictness).word();
+                        let verdict = VerifyVerdict::from_report(&report, strictness).word();
                         let what = VerifyEvent::Verified { mailbox: &report.mailbox, verdict, report: &report };
                         write_event(&mut io::stdout(), Timestamp::now(), what);
                     }
@@ -147,7 +148,8 @@ impl VerifyArgs {
         let outcomes = outcomes.into_iter().zip(names);
         let reports: Vec<VerifyReport> =
             outcomes.map(|(outcome, name)| outcome.unwrap_or_else(|error| failed(name, error))).collect();
-        let verdicts: Vec<VerifyVerdict> = reports.iter().map(|report| VerifyVerdict::of(report, strictness)).collect();
+        let verdicts: Vec<VerifyVerdict> =
+            reports.iter().map(|report| VerifyVerdict::from_report(report, strictness)).collect();
         let exit_code = verify_report::exit_code(&verdicts);
         if style == OutputStyle::Json {
             let number = |word: &str| verdicts.iter().filter(|verdict| verdict.word() == word).count();

@@ -78,7 +78,7 @@ impl AddressGuard {
         let guard = Self { config, policy, api_service, known: watch::Sender::default() };
         let mut networks = ClusterNetworks::default();
         networks.ranges.extend(api_service.map(IpNet::from));
-        let known = guard.with(&networks);
+        let known = guard.known_networks(&networks);
         guard.known.send_replace(known);
         guard
     }
@@ -91,14 +91,14 @@ impl AddressGuard {
 
     /// The same for sync pods.
     #[must_use]
-    pub(crate) fn for_pods(&self) -> PodAddresses {
+    pub(crate) fn pod_addresses(&self) -> PodAddresses {
         self.known.borrow().pods.clone()
     }
 
-    fn with(&self, networks: &ClusterNetworks) -> KnownNetworks {
+    fn known_networks(&self, networks: &ClusterNetworks) -> KnownNetworks {
         let denied = self.config.deny.iter().copied().chain(networks.all());
         let policy = AddressPolicy::guarded(denied, self.config.allow.iter().copied());
-        let (deny, left_out) = networks.for_pods(&self.config.deny);
+        let (deny, left_out) = networks.merge_for_pods(&self.config.deny);
         if left_out > 0 {
             tracing::warn!(
                 networks = deny.len(),
@@ -121,7 +121,7 @@ impl AddressGuard {
     ///
     /// # Errors
     /// Configuration, when the operator has no right to, which may come a moment after the operator itself.
-    pub(crate) async fn begin(&self, client: &Client) -> Result<(), crate::error::Error> {
+    pub(crate) async fn wait_until_known(&self, client: &Client) -> Result<(), crate::error::Error> {
         let mut wait = FIRST_WAIT;
         let mut told = false;
         let mut refusals = 0;
@@ -147,7 +147,7 @@ impl AddressGuard {
     }
 
     /// Looks at the cluster's networks every few minutes, for ever; where that fails, what was known holds.
-    pub(crate) async fn follow(self: Arc<Self>, client: Client) {
+    pub(crate) async fn refresh_periodically(self: Arc<Self>, client: Client) {
         let mut failed = false;
         loop {
             sleep(PERIOD).await;
@@ -192,11 +192,11 @@ impl AddressGuard {
                 None => break,
             }
         }
-        self.learn(networks, service_ranges);
+        self.store_networks(networks, service_ranges);
         Ok(())
     }
 
-    fn learn(&self, networks: ClusterNetworks, service_ranges: bool) {
+    fn store_networks(&self, networks: ClusterNetworks, service_ranges: bool) {
         let (before, had_service_ranges) = {
             let known = self.known.borrow();
             (known.networks.clone(), known.service_ranges)
@@ -215,7 +215,7 @@ impl AddressGuard {
             nodes = networks.hosts.len(),
             "the cluster's own networks are not connected to"
         );
-        let known = self.with(&networks);
+        let known = self.known_networks(&networks);
         self.known.send_replace(KnownNetworks {
             networks: Some(networks),
             service_ranges: Some(service_ranges),
@@ -258,7 +258,7 @@ mod tests {
         assert!(!permits(&guard, "10.96.0.1") && !permits(&guard, "192.0.2.1") && !permits(&guard, "127.0.0.1"));
         assert!(permits(&guard, "10.96.0.2"));
         assert_eq!(
-            guard.for_pods(),
+            guard.pod_addresses(),
             PodAddresses {
                 deny: "10.96.0.1/32,192.0.2.0/24".into(),
                 allow: "10.96.7.7/32".into(),
@@ -271,11 +271,11 @@ mod tests {
     #[test]
     fn what_is_learnt_holds_for_all_and_exceptions_win() {
         let guard = guard(true);
-        guard.learn(services(), true);
+        guard.store_networks(services(), true);
         assert!(!permits(&guard, "10.96.0.2") && !permits(&guard, "192.0.2.1"));
         assert!(permits(&guard, "10.96.7.7"));
-        assert_eq!(guard.for_pods().deny, "10.96.0.0/16,192.0.2.0/24");
-        guard.learn(ClusterNetworks::default(), true);
+        assert_eq!(guard.pod_addresses().deny, "10.96.0.0/16,192.0.2.0/24");
+        guard.store_networks(ClusterNetworks::default(), true);
         assert!(permits(&guard, "10.96.0.2"), "a range that the cluster gave up is no longer its own");
     }
 
@@ -283,6 +283,6 @@ mod tests {
     fn who_does_not_want_it_gets_only_what_was_written() {
         let guard = guard(false);
         assert!(permits(&guard, "10.96.0.1") && !permits(&guard, "192.0.2.1") && !permits(&guard, "127.0.0.1"));
-        assert_eq!(guard.for_pods().deny, "192.0.2.0/24");
+        assert_eq!(guard.pod_addresses().deny, "192.0.2.0/24");
     }
 }

@@ -146,7 +146,7 @@ impl SyncAdmission {
 
     /// The connections that a mailbox holds, if it may run.
     #[must_use]
-    pub(crate) fn granted(&self, uid: &str) -> Option<i32> {
+    pub(crate) fn granted_slots(&self, uid: &str) -> Option<i32> {
         self.granted.get(uid).map(|grant| grant.slots)
     }
 
@@ -157,13 +157,13 @@ impl SyncAdmission {
 
     /// How many wait.
     #[must_use]
-    pub(crate) fn waiting(&self) -> usize {
+    pub(crate) fn waiting_count(&self) -> usize {
         self.queued.len()
     }
 
     /// How many run.
     #[must_use]
-    pub(crate) fn running(&self) -> usize {
+    pub(crate) fn running_count(&self) -> usize {
         self.granted.len()
     }
 
@@ -175,7 +175,7 @@ impl SyncAdmission {
 
     /// Why pods are refused in a namespace, if they are.
     #[must_use]
-    pub(crate) fn refusal(&self, namespace: &str) -> Option<&str> {
+    pub(crate) fn refusal_message(&self, namespace: &str) -> Option<&str> {
         self.refusals.get(namespace).map(|refusal| refusal.message.as_str())
     }
 
@@ -216,7 +216,7 @@ impl SyncAdmission {
     pub(crate) fn restore(&mut self, request: SlotRequest) {
         self.withdraw(&request.uid);
         if !self.granted.contains_key(&request.uid) {
-            self.take(request);
+            self.grant_slots(request);
         }
     }
 
@@ -243,7 +243,7 @@ impl SyncAdmission {
     }
 
     /// The next mailbox that may run; it holds its slots from here on.
-    pub(crate) fn next(&mut self, now: Instant) -> Option<(String, String)> {
+    pub(crate) fn admit_next(&mut self, now: Instant) -> Option<(String, String)> {
         self.bucket.refill(now);
         if self.waiting.is_empty() || self.bucket.tokens < 1.0 {
             return None;
@@ -274,7 +274,7 @@ impl SyncAdmission {
                 if let Some(refusal) = self.refusals.get_mut(&request.namespace) {
                     refusal.probing = true;
                 }
-                self.take(request);
+                self.grant_slots(request);
                 return Some(place);
             }
         }
@@ -283,7 +283,7 @@ impl SyncAdmission {
 
     /// When [`Self::next`] may give something that it does not give now although nothing is given back.
     #[must_use]
-    pub(crate) fn next_at(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn next_admission_in(&self, now: Instant) -> Option<Duration> {
         if self.waiting.is_empty() {
             return None;
         }
@@ -297,7 +297,7 @@ impl SyncAdmission {
     }
 
     /// A pod was refused in a namespace: nobody tries there for a while, then one does.
-    pub(crate) fn refused(&mut self, namespace: &str, message: &str, now: Instant) {
+    pub(crate) fn record_refusal(&mut self, namespace: &str, message: &str, now: Instant) {
         let times = self.refusals.get(namespace).map_or(0, |refusal| refusal.times);
         let wait = REFUSED_BACKOFF.saturating_mul(2_u32.saturating_pow(times)).min(MAX_REFUSED_BACKOFF);
         let refusal = PodRefusal { times: times + 1, until: now + wait, message: message.to_owned(), probing: false };
@@ -305,11 +305,11 @@ impl SyncAdmission {
     }
 
     /// A pod was made in a namespace. True when that is news.
-    pub(crate) fn accepted(&mut self, namespace: &str) -> bool {
+    pub(crate) fn clear_refusal(&mut self, namespace: &str) -> bool {
         self.refusals.remove(namespace).is_some()
     }
 
-    fn take(&mut self, request: SlotRequest) {
+    fn grant_slots(&mut self, request: SlotRequest) {
         for (resource, share) in &request.needs {
             *self.in_use.entry(resource.clone()).or_default() += share.units;
         }
@@ -406,7 +406,7 @@ mod tests {
     }
 
     fn drain(admission: &mut SyncAdmission, now: Instant) -> Vec<String> {
-        std::iter::from_fn(|| admission.next(now)).map(|(_, name)| name).collect()
+        std::iter::from_fn(|| admission.admit_next(now)).map(|(_, name)| name).collect()
     }
 
     #[test]
@@ -457,22 +457,22 @@ mod tests {
             admission.enqueue(request("a", &format!("m{n}"), "h", 1, 100));
         }
         assert_eq!(drain(&mut admission, now).len(), 2);
-        assert!(admission.next_at(now).is_some_and(|wait| wait <= Duration::from_millis(500)));
+        assert!(admission.next_admission_in(now).is_some_and(|wait| wait <= Duration::from_millis(500)));
         assert_eq!(drain(&mut admission, now + Duration::from_secs(1)).len(), 2);
     }
 
     #[test]
     fn a_namespace_that_refuses_pods_is_tried_by_one_at_a_time() {
         let (mut admission, now) = (SyncAdmission::new(1000), Instant::now());
-        admission.refused("ns", "exceeded quota", now);
+        admission.record_refusal("ns", "exceeded quota", now);
         for n in 0..10 {
             admission.enqueue(request("a", &format!("m{n}"), "h", 1, 100));
         }
-        assert_eq!(admission.refusal("ns"), Some("exceeded quota"));
+        assert_eq!(admission.refusal_message("ns"), Some("exceeded quota"));
         assert!(drain(&mut admission, now).is_empty());
         let later = now + REFUSED_BACKOFF;
         assert_eq!(drain(&mut admission, later).len(), 1);
-        assert!(admission.accepted("ns"));
+        assert!(admission.clear_refusal("ns"));
         assert_eq!(drain(&mut admission, later).len(), 9);
     }
 
@@ -484,7 +484,7 @@ mod tests {
             for (what, host, units, number) in steps {
                 match what {
                     0 | 1 => admission.enqueue(request(&format!("m{host}"), &format!("n{number}"), &format!("h{host}"), units, 4)),
-                    2 => if let Some((_, name)) = admission.next(now) {
+                    2 => if let Some((_, name)) = admission.admit_next(now) {
                         running.push(name);
                     },
                     _ => {

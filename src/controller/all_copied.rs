@@ -21,7 +21,7 @@ pub(crate) enum CopiedVerdict {
 impl CopiedVerdict {
     /// The condition's status, its reason, and what people are told.
     #[must_use]
-    pub(crate) fn words(&self) -> (&'static str, &'static str, String) {
+    pub(crate) fn condition_parts(&self) -> (&'static str, &'static str, String) {
         const COPIED: &str = "every message of the source is at the destination, or left out by the migration's rules";
         match self {
             Self::Copied(0) => ("True", "AllCopied", COPIED.to_owned()),

@@ -68,7 +68,7 @@ impl OwnerIndex {
         }
     }
 
-    fn of<K>(&self, owner: &NamespacedName, store: &Store<K>) -> Vec<Arc<K>>
+    fn members<K>(&self, owner: &NamespacedName, store: &Store<K>) -> Vec<Arc<K>>
     where
         K: Resource<DynamicType = ()> + Clone,
     {
@@ -112,19 +112,19 @@ impl ClusterCaches {
     /// The pods of a MailboxSync, by its label; whether they belong to it, their owner says.
     #[must_use]
     pub(crate) fn pods_of(&self, namespace: &str, sync: &str) -> Vec<Arc<SyncPod>> {
-        self.pods_of.of(&(namespace.to_owned(), sync.to_owned()), &self.pods)
+        self.pods_of.members(&(namespace.to_owned(), sync.to_owned()), &self.pods)
     }
 
     /// The mailboxes of a migration, by its name; whose they are, their owner says.
     #[must_use]
     pub(crate) fn syncs_of(&self, namespace: &str, migration: &str) -> Vec<Arc<MailboxSync>> {
-        self.syncs_of.of(&(namespace.to_owned(), migration.to_owned()), &self.syncs)
+        self.syncs_of.members(&(namespace.to_owned(), migration.to_owned()), &self.syncs)
     }
 
     /// The mailboxes of any migration that write to an account.
     #[must_use]
     pub(crate) fn syncs_into(&self, account: &str) -> Vec<Arc<MailboxSync>> {
-        self.syncs_into.of(&(String::new(), account.to_owned()), &self.syncs)
+        self.syncs_into.members(&(String::new(), account.to_owned()), &self.syncs)
     }
 
     /// The migration that a mailbox belongs to.
@@ -137,12 +137,12 @@ impl ClusterCaches {
     }
 
     /// Waits until each kind was listed once in each namespace: before, what is not there may only not be seen yet.
-    pub(crate) async fn all_listed(&self) {
+    pub(crate) async fn wait_until_listed(&self) {
         // The sender is this very object.
         let _ = self.unlisted.subscribe().wait_for(|left| *left == Some(0)).await;
     }
 
-    fn took_sync(&self, change: &ObjectChange<MailboxSync>) {
+    fn index_sync(&self, change: &ObjectChange<MailboxSync>) {
         let (sync, there) = match change {
             ObjectChange::There(sync) => (sync, true),
             ObjectChange::Gone(sync) => (sync, false),
@@ -159,7 +159,7 @@ impl ClusterCaches {
         }
     }
 
-    fn took_pod(&self, change: &ObjectChange<SyncPod>) {
+    fn index_pod(&self, change: &ObjectChange<SyncPod>) {
         let (ObjectChange::There(pod) | ObjectChange::Gone(pod)) = change;
         let (Some(place), Some(sync)) = (namespaced_name(pod), pod.labels().get(SYNC_LABEL)) else { return };
         let owner = (place.0.clone(), sync.clone());
@@ -217,8 +217,8 @@ pub(crate) async fn watch_cluster(
         to: to.servers,
     };
     let pods = WatchSpec { config: ours, slim: slim_pod, writer: writers.pods, to: to.pods };
-    let took_sync = |change: &ObjectChange<MailboxSync>| caches.took_sync(change);
-    let took_pod = |change: &ObjectChange<SyncPod>| caches.took_pod(change);
+    let took_sync = |change: &ObjectChange<MailboxSync>| caches.index_sync(change);
+    let took_pod = |change: &ObjectChange<SyncPod>| caches.index_pod(change);
     futures::join!(
         migrations.watch(&client, &scopes, WatchHooks { listed: &listed, took: &|_| {} }),
         syncs.watch(&client, &scopes, WatchHooks { listed: &listed, took: &took_sync }),

@@ -87,7 +87,7 @@ pub struct ContainerExit {
 impl SyncPod {
     /// What its container does.
     #[must_use]
-    pub(crate) fn container(&self) -> SyncContainerState {
+    pub(crate) fn container_state(&self) -> SyncContainerState {
         let Some(status) = self.status.container_statuses.first() else { return SyncContainerState::Unknown };
         let Some(state) = &status.state else { return SyncContainerState::Unknown };
         if let Some(ended) = &state.terminated {
@@ -134,7 +134,7 @@ impl SyncPod {
 
     /// True while it holds our finalizer.
     #[must_use]
-    pub(crate) fn is_held(&self) -> bool {
+    pub(crate) fn has_finalizer(&self) -> bool {
         self.finalizers().iter().any(|finalizer| finalizer == POD_FINALIZER)
     }
 
@@ -146,8 +146,8 @@ impl SyncPod {
 
     /// The worker's last word, from the termination message.
     #[must_use]
-    pub(crate) fn last_word(&self) -> Option<WorkerStatus> {
-        match self.container() {
+    pub(crate) fn final_report(&self) -> Option<WorkerStatus> {
+        match self.container_state() {
             SyncContainerState::Terminated(exit) => serde_json::from_str(&exit.message).ok(),
             _ => None,
         }

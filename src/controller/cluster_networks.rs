@@ -47,7 +47,7 @@ impl ClusterNetworks {
     /// stays short and the same. Where it is still more than [`MAX_POD_NETWORKS`], the nodes' own addresses are left out as
     /// far as no other network holds them; how many.
     #[must_use]
-    pub(crate) fn for_pods(&self, denied: &[IpNet]) -> (Vec<IpNet>, usize) {
+    pub(crate) fn merge_for_pods(&self, denied: &[IpNet]) -> (Vec<IpNet>, usize) {
         let merged = |hosts: &BTreeSet<IpNet>| {
             let all = denied.iter().chain(&self.ranges).chain(hosts);
             IpNet::aggregate(&all.map(IpNet::trunc).collect())
@@ -116,7 +116,7 @@ mod tests {
         networks.add_node(&node(&["", "10.0.0.0/33", "pods"], &[("InternalIP", ""), ("ExternalIP", "host.example")]));
         networks.add_services(&ServiceCIDR::default());
         assert_eq!(networks, ClusterNetworks::default());
-        assert_eq!(networks.for_pods(&[]), (Vec::new(), 0));
+        assert_eq!(networks.merge_for_pods(&[]), (Vec::new(), 0));
     }
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
             networks.add_node(&node(&[&pods], &[("InternalIP", &own)]));
         }
         let denied = ["10.103.232.0/21".parse().unwrap(), "10.96.0.5/12".parse().unwrap()];
-        let (merged, left_out) = networks.for_pods(&denied);
+        let (merged, left_out) = networks.merge_for_pods(&denied);
         let expected = [
             "10.50.0.0/23",
             "10.50.2.0/24",
@@ -149,11 +149,11 @@ mod tests {
             let (pods, own) = (format!("10.{number}.0.0/24"), format!("192.0.2.{}", 2 * (number % 100)));
             networks.add_node(&node(&[&pods], &[("InternalIP", &own), ("ExternalIP", &format!("10.{number}.0.1"))]));
         }
-        let (merged, left_out) = networks.for_pods(&[]);
+        let (merged, left_out) = networks.merge_for_pods(&[]);
         assert_eq!((merged.len(), left_out), (200, 100));
         assert!(merged.iter().all(|network| network.prefix_len() == 24), "{merged:?}");
         // Their common network, named by whoever runs the cluster, holds them all.
-        let (merged, left_out) = networks.for_pods(&["192.0.2.0/24".parse().unwrap()]);
+        let (merged, left_out) = networks.merge_for_pods(&["192.0.2.0/24".parse().unwrap()]);
         assert_eq!((merged.len(), left_out), (201, 0));
     }
 }

@@ -181,14 +181,14 @@ impl OperatorConfig {
     }
 
     /// Namespaces with a rule about master users that are not among those `watched` (none: all are), and so without effect.
-    pub(crate) fn rules_elsewhere<'a>(&'a self, watched: &'a [String]) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn unwatched_rule_namespaces<'a>(&'a self, watched: &'a [String]) -> impl Iterator<Item = &'a str> {
         let rules = self.master_users.iter().map(|rule| rule.namespace.as_str());
         rules.filter(move |namespace| !watched.is_empty() && !watched.iter().any(|there| there == namespace))
     }
 
     /// Why a mailbox may not use its master user here, if so.
     #[must_use]
-    pub(crate) fn forbids(&self, namespace: &str, spec: &MailboxSyncSpec) -> Option<String> {
+    pub(crate) fn forbids_master_user(&self, namespace: &str, spec: &MailboxSyncSpec) -> Option<String> {
         [("source", &spec.source), ("destination", &spec.destination)].into_iter().find_map(|(side, endpoint)| {
             endpoint.master_user.as_ref()?;
             if endpoint.server_ref.is_none() {
@@ -262,19 +262,19 @@ mod tests {
 
     #[test]
     fn a_mailbox_without_a_master_user_is_allowed_everywhere() {
-        assert_eq!(OperatorConfig::default().forbids("anywhere", &spec()), None);
+        assert_eq!(OperatorConfig::default().forbids_master_user("anywhere", &spec()), None);
     }
 
     #[test]
     fn a_master_user_is_allowed_in_listed_namespaces_only() {
         let bob = by_master("bob@acme.example", Some("old"));
-        let why = OperatorConfig::default().forbids("customers", &bob).unwrap();
+        let why = OperatorConfig::default().forbids_master_user("customers", &bob).unwrap();
         assert_eq!(why, "source.masterUser is not allowed in namespace customers");
         let config = config(RULES);
-        assert_eq!(config.forbids("customers", &bob), None);
-        assert_eq!(config.forbids("ours", &bob), None);
+        assert_eq!(config.forbids_master_user("customers", &bob), None);
+        assert_eq!(config.forbids_master_user("ours", &bob), None);
         for namespace in ["customer", "customers2", "Customers", ""] {
-            assert!(config.forbids(namespace, &bob).is_some(), "{namespace}");
+            assert!(config.forbids_master_user(namespace, &bob).is_some(), "{namespace}");
         }
     }
 
@@ -282,19 +282,19 @@ mod tests {
     fn a_master_user_is_allowed_for_users_with_a_listed_end_in_any_case() {
         let config = config(RULES);
         for user in ["bob@acme.example", "Bob@ACME.Example", "al@other.example"] {
-            assert_eq!(config.forbids("customers", &by_master(user, Some("old"))), None, "{user}");
+            assert_eq!(config.forbids_master_user("customers", &by_master(user, Some("old"))), None, "{user}");
         }
         for user in ["bob@acme.example.org", "bob@notacme.example", "acme.example", ""] {
-            let why = config.forbids("customers", &by_master(user, Some("old"))).unwrap();
+            let why = config.forbids_master_user("customers", &by_master(user, Some("old"))).unwrap();
             assert_eq!(why, format!("source.masterUser is not allowed for {user} in namespace customers"));
         }
-        assert_eq!(config.forbids("ours", &by_master("anybody", Some("old"))), None);
-        assert!(config.forbids("none", &by_master("anybody", Some("old"))).is_some());
+        assert_eq!(config.forbids_master_user("ours", &by_master("anybody", Some("old"))), None);
+        assert!(config.forbids_master_user("none", &by_master("anybody", Some("old"))).is_some());
     }
 
     #[test]
     fn a_master_user_needs_a_mail_server_that_its_user_did_not_write() {
-        let why = config(RULES).forbids("ours", &by_master("bob@acme.example", None)).unwrap();
+        let why = config(RULES).forbids_master_user("ours", &by_master("bob@acme.example", None)).unwrap();
         assert!(why.starts_with("source.masterUser works only with a serverRef"), "{why}");
     }
 
@@ -302,10 +302,15 @@ mod tests {
     fn a_master_user_at_the_destination_is_judged_too() {
         let mut spec = by_master("bob@acme.example", Some("old"));
         spec.destination = by("bob@new.example", Some("new"));
-        let why = config(RULES).forbids("customers", &spec).unwrap();
+        let why = config(RULES).forbids_master_user("customers", &spec).unwrap();
         assert_eq!(why, "destination.masterUser is not allowed for bob@new.example in namespace customers");
         spec.destination = by("bob@acme.example", None);
-        assert!(config(RULES).forbids("customers", &spec).unwrap().starts_with("destination.masterUser works only"));
+        assert!(
+            config(RULES)
+                .forbids_master_user("customers", &spec)
+                .unwrap()
+                .starts_with("destination.masterUser works only")
+        );
     }
 
     #[test]
@@ -344,7 +349,7 @@ mod tests {
         let config = config(RULES);
         let elsewhere = |watched: &[&str]| {
             let watched: Vec<_> = watched.iter().map(|name| (*name).to_owned()).collect();
-            config.rules_elsewhere(&watched).map(str::to_owned).collect::<Vec<_>>()
+            config.unwatched_rule_namespaces(&watched).map(str::to_owned).collect::<Vec<_>>()
         };
         assert_eq!(elsewhere(&[]), [""; 0]);
         assert_eq!(elsewhere(&["ours", "customers", "more"]), ["none"]);

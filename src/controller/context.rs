@@ -113,22 +113,22 @@ impl ControllerContext {
     }
 
     /// What was heard of attempts, by MailboxSync's UID.
-    pub(crate) fn heard(&self) -> MutexGuard<'_, HashMap<String, WorkerLiveness>> {
+    pub(crate) fn liveness(&self) -> MutexGuard<'_, HashMap<String, WorkerLiveness>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a mailbox that is gone; its slots are free.
-    pub(crate) fn forget(&self, uid: &str) {
-        self.release(uid);
+    pub(crate) fn forget_mailbox(&self, uid: &str) {
+        self.release_slots(uid);
         self.admission().withdraw(uid);
-        self.heard().remove(uid);
+        self.liveness().remove(uid);
         self.counts.forget(uid);
         self.written.forget(uid);
         self.failures.forget(uid);
     }
 
     /// Gives slots back.
-    pub(crate) fn release(&self, uid: &str) {
+    pub(crate) fn release_slots(&self, uid: &str) {
         self.admission().release(uid);
         self.slots_changed.notify_one();
     }
@@ -141,7 +141,7 @@ impl ControllerContext {
     }
 
     /// Says once that nobody tells this operator which nodes are out of service.
-    pub(crate) fn nodes_unknown(&self, message: &str) {
+    pub(crate) fn warn_nodes_unreadable(&self, message: &str) {
         if !self.told_of_nodes.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 said = message,
@@ -151,7 +151,7 @@ impl ControllerContext {
     }
 
     /// Tells people.
-    pub(crate) async fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, notes: &[EventNote]) {
+    pub(crate) async fn publish_events<K: Resource<DynamicType = ()>>(&self, about: &K, notes: &[EventNote]) {
         publish_events(&self.recorder, about, notes).await;
     }
 }

@@ -26,7 +26,7 @@ impl EventNote {
 
     /// What is told when an attempt is asked to stop.
     #[must_use]
-    pub(crate) fn of_stop(reason: StopReason) -> Option<Self> {
+    pub(crate) fn for_stop(reason: StopReason) -> Option<Self> {
         let (reason, message) = match reason {
             StopReason::Deadline => (
                 "DeadlineExceeded",

@@ -85,19 +85,19 @@ impl LeaderCandidate {
     }
 
     /// Waits until this candidate leads. An API server that is away is waited for.
-    pub async fn lead(self) -> Leadership {
+    pub async fn wait_for_lead(self) -> Leadership {
         let mut seen = None;
         let mut failing = false;
         loop {
             let sent = SendTime::now();
-            match timeout(self.times.renew_deadline, self.try_to_take(&mut seen)).await {
+            match timeout(self.times.renew_deadline, self.try_acquire(&mut seen)).await {
                 Ok(Ok(Some(lease))) => {
                     tracing::info!(lease = self.name, identity = self.identity, "this process leads");
-                    return Leadership::begin(self, &lease, sent);
+                    return Leadership::start_renewing(self, &lease, sent);
                 }
                 Ok(Ok(None)) => failing = false,
-                Ok(Err(error)) => self.complain(&mut failing, &error),
-                Err(_) => self.complain(&mut failing, &"no answer"),
+                Ok(Err(error)) => self.warn_once(&mut failing, &error),
+                Err(_) => self.warn_once(&mut failing, &"no answer"),
             }
             // Not all candidates at once.
             sleep(self.times.retry.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
@@ -105,18 +105,18 @@ impl LeaderCandidate {
     }
 
     /// Says once that the API server is away.
-    fn complain(&self, failing: &mut bool, why: &dyn std::fmt::Display) {
+    fn warn_once(&self, failing: &mut bool, why: &dyn std::fmt::Display) {
         if !std::mem::replace(failing, true) {
             tracing::warn!(lease = self.name, %why, "the lease can't be read or taken; trying on");
         }
     }
 
     /// Takes the Lease if it is free.
-    async fn try_to_take(&self, seen: &mut Option<SeenLease>) -> Result<Option<Lease>, kube::Error> {
+    async fn try_acquire(&self, seen: &mut Option<SeenLease>) -> Result<Option<Lease>, kube::Error> {
         let Some(lease) = self.api.get_opt(&self.name).await? else {
             let lease = Lease {
                 metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
-                spec: serde_json::from_value(self.taken(0)).ok(),
+                spec: serde_json::from_value(self.acquired_spec(0)).ok(),
             };
             return none_if_conflict(self.api.create(&PostParams::default(), &lease).await);
         };
@@ -132,12 +132,12 @@ impl LeaderCandidate {
         if holder.is_some_and(|holder| holder != self.identity) && now < expires {
             return Ok(None);
         }
-        let taken = self.taken(seen.spec.lease_transitions.unwrap_or(0) + 1);
+        let taken = self.acquired_spec(seen.spec.lease_transitions.unwrap_or(0) + 1);
         none_if_conflict(self.patch(&lease, taken).await)
     }
 
     /// The spec of a Lease that this candidate holds from now on.
-    fn taken(&self, transitions: i32) -> Value {
+    fn acquired_spec(&self, transitions: i32) -> Value {
         let now = MicroTime(Timestamp::now());
         json!({
             "holderIdentity": self.identity,
@@ -155,7 +155,7 @@ impl LeaderCandidate {
     }
 
     /// Renews until the lease is lost or given back.
-    async fn keep(self, mut lease: Lease, state: watch::Sender<LeaseState>, give_back: CancellationToken) {
+    async fn renew_until_lost(self, mut lease: Lease, state: watch::Sender<LeaseState>, give_back: CancellationToken) {
         let mut failing = false;
         loop {
             let deadline = state.borrow().renewed.at + self.times.renew_deadline;
@@ -179,8 +179,8 @@ impl LeaderCandidate {
                 }
                 Ok(Ok(RenewalOutcome::SeenAnew(newer))) => lease = *newer,
                 Ok(Ok(RenewalOutcome::Lost(why))) => return record_loss(&state, why),
-                Ok(Err(error)) => self.complain(&mut failing, &error),
-                Err(_) => self.complain(&mut failing, &"no answer"),
+                Ok(Err(error)) => self.warn_once(&mut failing, &error),
+                Err(_) => self.warn_once(&mut failing, &"no answer"),
             }
         }
     }
@@ -293,18 +293,18 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    fn begin(candidate: LeaderCandidate, lease: &Lease, sent: SendTime) -> Self {
+    fn start_renewing(candidate: LeaderCandidate, lease: &Lease, sent: SendTime) -> Self {
         let (sender, state) = watch::channel(LeaseState { renewed: sent, lost: None });
         let give_back = CancellationToken::new();
         let lead = LeadershipStatus { state, renew_deadline: candidate.times.renew_deadline };
         let mut task = JoinSet::new();
-        task.spawn(candidate.keep(lease.clone(), sender, give_back.clone()));
+        task.spawn(candidate.renew_until_lost(lease.clone(), sender, give_back.clone()));
         Self { lead, give_back, task }
     }
 
     /// Tells whether this process leads, to whoever writes.
     #[must_use]
-    pub(crate) fn lead(&self) -> LeadershipStatus {
+    pub(crate) fn status(&self) -> LeadershipStatus {
         self.lead.clone()
     }
 
@@ -315,7 +315,7 @@ impl Leadership {
     }
 
     /// Waits for the loss of the lead, and says why. The process must then stop writing at once, and exit.
-    pub async fn lost(&mut self) -> Error {
+    pub async fn wait_until_lost(&mut self) -> Error {
         let why = match self.lead.state.wait_for(|state| state.lost.is_some()).await {
             Ok(state) => state.lost.clone(),
             // The task broke off: nobody renews.

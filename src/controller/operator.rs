@@ -91,7 +91,7 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
     let recorder = Recorder::new(client.clone(), reporter);
     let metrics = options.metrics.map_or_else(Metrics::new, Ok)?;
     options.readiness.set(CACHES_READY, false);
-    for namespace in options.config.rules_elsewhere(&options.namespaces) {
+    for namespace in options.config.unwatched_rule_namespaces(&options.namespaces) {
         tracing::warn!(namespace, "masterUsers has a rule for a namespace that is not watched: it has no effect");
     }
     let (config, policy) = (options.config.addresses.clone(), options.config.policy.clone());
@@ -118,13 +118,13 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
     });
     tasks.spawn(route_changes(Arc::clone(&context), Arc::clone(&servers), server_queue, seen));
     let listed = async {
-        caches.all_listed().await;
+        caches.wait_until_listed().await;
         Ok(())
     };
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
         ended = tasks.join_next() => return Err(task_ended_error(ended)),
-        ready = futures::future::try_join(listed, addresses.begin(&asked)) => drop(ready?),
+        ready = futures::future::try_join(listed, addresses.wait_until_known(&asked)) => drop(ready?),
     }
     mailbox::reconcile::restore_slots(&context);
     options.readiness.set(CACHES_READY, true);
@@ -135,7 +135,7 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
         pods = caches.pods.len(),
         "the operator is ready"
     );
-    tasks.spawn(addresses.follow(asked));
+    tasks.spawn(addresses.refresh_periodically(asked));
     tasks.spawn(dispatch_slots(Arc::clone(&context)));
     let syncs = run_controller(
         &context,
@@ -284,7 +284,7 @@ async fn route_changes(
 /// Has phases counted whenever somebody looks at the metrics.
 fn register_phase_metrics(context: &Arc<ControllerContext>) {
     let caches = Arc::downgrade(&context.caches);
-    context.metrics.before_reading(move |metrics| {
+    context.metrics.refresh_gauges_by(move |metrics| {
         let Some(caches) = caches.upgrade() else { return };
         let mut migrations = HashMap::new();
         for migration in caches.migrations.state() {
@@ -333,7 +333,7 @@ fn handle_sync_change(context: &ControllerContext, change: ObjectChange<MailboxS
         }
         ObjectChange::Gone(sync) => {
             // Also when it vanished while nobody watched: it holds its slots no more.
-            context.forget(&sync.uid().unwrap_or_default());
+            context.forget_mailbox(&sync.uid().unwrap_or_default());
             Some((sync.namespace()?, sync.spec.migration))
         }
     }
@@ -353,11 +353,11 @@ async fn dispatch_slots(context: Arc<ControllerContext>) {
     loop {
         let wait = {
             let mut admission = context.admission();
-            while let Some((namespace, name)) = admission.next(Instant::now()) {
+            while let Some((namespace, name)) = admission.admit_next(Instant::now()) {
                 let _ = context.sync_queue.unbounded_send(ObjectRef::new(&name).within(&namespace));
             }
-            context.metrics.set_queue(admission.waiting(), admission.running());
-            admission.next_at(Instant::now())
+            context.metrics.set_queue(admission.waiting_count(), admission.running_count());
+            admission.next_admission_in(Instant::now())
         };
         match wait {
             Some(wait) => drop(tokio::time::timeout(wait, context.slots_changed.notified()).await),

@@ -88,14 +88,14 @@ where
         while let Some((number, event)) = events.next().await {
             match event {
                 Ok(event) => {
-                    let left = joined.unlisted();
-                    for change in joined.take(number, decode_event(event, self.slim)) {
+                    let left = joined.unlisted_count();
+                    for change in joined.apply_event(number, decode_event(event, self.slim)) {
                         (told.took)(&change);
                         if self.to.unbounded_send(change).is_err() {
                             return;
                         }
                     }
-                    if joined.unlisted() < left {
+                    if joined.unlisted_count() < left {
                         (told.listed)();
                     }
                 }
@@ -195,12 +195,12 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> MultiNamespaceStore<K> {
     }
 
     /// How many namespaces were never listed.
-    fn unlisted(&self) -> usize {
+    fn unlisted_count(&self) -> usize {
         self.watches.iter().filter(|watch| !watch.listed).count()
     }
 
     /// Takes in an event of a watch; gives what changed.
-    fn take(&mut self, number: usize, event: Event<DecodedObject<K>>) -> Vec<ObjectChange<K>> {
+    fn apply_event(&mut self, number: usize, event: Event<DecodedObject<K>>) -> Vec<ObjectChange<K>> {
         let Some(watch) = self.watches.get_mut(number) else { return Vec::new() };
         match event {
             Event::Init => {
@@ -210,7 +210,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> MultiNamespaceStore<K> {
             Event::InitApply(object) => {
                 let reference = object.as_ref().map_or_else(Clone::clone, ObjectRef::from_obj);
                 watch.listing.get_or_insert_default().insert(reference);
-                object.map_or_else(|_| Vec::new(), |object| self.there(object))
+                object.map_or_else(|_| Vec::new(), |object| self.apply_object(object))
             }
             Event::InitDone => {
                 watch.listed = true;
@@ -219,19 +219,19 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> MultiNamespaceStore<K> {
                 let ours = |object: &K| scope.is_none() || object.meta().namespace == scope;
                 let gone =
                     self.store.state_filter(|object| ours(object) && !seen.contains(&ObjectRef::from_obj(object)));
-                gone.into_iter().map(|object| self.gone((*object).clone())).collect()
+                gone.into_iter().map(|object| self.delete_object((*object).clone())).collect()
             }
-            Event::Apply(Ok(object)) => self.there(object),
+            Event::Apply(Ok(object)) => self.apply_object(object),
             Event::Apply(Err(_)) => Vec::new(),
-            Event::Delete(Ok(object)) => vec![self.gone(object)],
+            Event::Delete(Ok(object)) => vec![self.delete_object(object)],
             Event::Delete(Err(reference)) => {
                 let known = self.store.get(&reference).map(Arc::unwrap_or_clone);
-                known.map(|object| self.gone(object)).into_iter().collect()
+                known.map(|object| self.delete_object(object)).into_iter().collect()
             }
         }
     }
 
-    fn there(&mut self, object: K) -> Vec<ObjectChange<K>> {
+    fn apply_object(&mut self, object: K) -> Vec<ObjectChange<K>> {
         let before = self.store.get(&ObjectRef::from_obj(&object));
         let other = before.filter(|before| before.meta().uid != object.meta().uid);
         self.writer.apply_watcher_event(&Event::Apply(object.clone()));
@@ -240,7 +240,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> MultiNamespaceStore<K> {
         gone.into_iter().chain([ObjectChange::There(object)]).collect()
     }
 
-    fn gone(&mut self, object: K) -> ObjectChange<K> {
+    fn delete_object(&mut self, object: K) -> ObjectChange<K> {
         self.writer.apply_watcher_event(&Event::Delete(object.clone()));
         ObjectChange::Gone(object)
     }
@@ -282,7 +282,7 @@ mod tests {
                 ObjectChange::There(server) => format!("+{}", of(&server)),
                 ObjectChange::Gone(server) => format!("-{}", of(&server)),
             };
-            self.0.take(number, event).into_iter().map(text).collect()
+            self.0.apply_event(number, event).into_iter().map(text).collect()
         }
 
         fn there(&self) -> Vec<String> {
@@ -302,9 +302,9 @@ mod tests {
         let mut case = StoreFixture::new(&["a", "b", "c"]);
         assert_eq!(case.lists(0, vec![Ok(server("a", "x", "1")), Ok(server("a", "y", "2"))]), ["+a/x:1", "+a/y:2"]);
         assert_eq!(case.lists(1, vec![Ok(server("b", "x", "3"))]), ["+b/x:3"]);
-        assert_eq!(case.0.unlisted(), 1);
+        assert_eq!(case.0.unlisted_count(), 1);
         assert_eq!(case.lists(2, vec![]), [""; 0], "a namespace that is not there yet");
-        assert_eq!(case.0.unlisted(), 0);
+        assert_eq!(case.0.unlisted_count(), 0);
         // y went while nobody watched.
         assert_eq!(case.lists(0, vec![Ok(server("a", "x", "1"))]), ["+a/x:1", "-a/y:2"]);
         assert_eq!(case.there(), ["a/x:1", "b/x:3"]);
@@ -327,7 +327,7 @@ mod tests {
     fn one_watch_of_all_namespaces_knows_them_all() {
         let mut case = StoreFixture::new(&[]);
         case.lists(0, vec![Ok(server("a", "x", "1")), Ok(server("b", "x", "2"))]);
-        assert_eq!(case.0.unlisted(), 0);
+        assert_eq!(case.0.unlisted_count(), 0);
         assert_eq!(case.lists(0, vec![Ok(server("b", "x", "2"))]), ["+b/x:2", "-a/x:1"]);
     }
 

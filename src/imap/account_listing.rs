@@ -78,26 +78,26 @@ pub(crate) async fn list_account(session: &mut Session, sizes: bool) -> Result<A
 
     let mut tags = Vec::new();
     if capabilities.has("ID") {
-        session.command(concat!("ID (\"name\" \"mailferry\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\")"));
+        session.send_command(concat!("ID (\"name\" \"mailferry\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\")"));
     }
     if capabilities.has("NAMESPACE") {
-        session.command("NAMESPACE");
+        session.send_command("NAMESPACE");
     }
     let special = if capabilities.has("SPECIAL-USE") { "SPECIAL-USE " } else { "" };
     if extended {
-        tags.push(session.command(&format!("LIST \"\" \"*\" RETURN (SUBSCRIBED {special}STATUS ({items}))")));
+        tags.push(session.send_command(&format!("LIST \"\" \"*\" RETURN (SUBSCRIBED {special}STATUS ({items}))")));
     } else {
         // Where SPECIAL-USE is offered, a plain LIST names the uses as well (RFC 6154, section 2).
-        tags.push(session.command("LIST \"\" \"*\""));
-        tags.push(session.command("LSUB \"\" \"*\""));
+        tags.push(session.send_command("LIST \"\" \"*\""));
+        tags.push(session.send_command("LSUB \"\" \"*\""));
     }
 
     let mut found = ListingCollector::default();
-    let lines = session.wait_all(&tags, |data| found.take(data)).await?;
+    let lines = session.wait_all(&tags, |data| found.add_response(data)).await?;
     if let Some(line) = lines.first().filter(|line| line.status != StatusCondition::Ok) {
-        return Err(session.refusal(line, CommandKind::Other, "LIST"));
+        return Err(session.refusal_error(line, CommandKind::Other, "LIST"));
     }
-    found.check().map_err(|e| session.blame(e))?;
+    found.check().map_err(|e| session.with_endpoint(e))?;
     // ID and NAMESPACE were sent before LIST; a server that answers out of order still owes their answers.
     let mut folders: Vec<ListedFolder> = std::mem::take(&mut found.listed)
         .into_iter()
@@ -116,18 +116,18 @@ pub(crate) async fn list_account(session: &mut Session, sizes: bool) -> Result<A
         .map(|(at, f)| (at, f.item.name.clone()))
         .collect();
     let asked: Vec<_> =
-        missing.iter().map(|(_, name)| session.folder_command("STATUS", name, &format!(" ({items})"))).collect();
-    let lines = session.wait_all(&asked, |data| found.take(data)).await?;
+        missing.iter().map(|(_, name)| session.send_folder_command("STATUS", name, &format!(" ({items})"))).collect();
+    let lines = session.wait_all(&asked, |data| found.add_response(data)).await?;
     // A folder may refuse its STATUS; a server that asks for a slower pace says nothing of the folder.
     let slower = |line: &&StatusLine| {
-        line.status != StatusCondition::Ok && session.class_of(line, CommandKind::Other) == ErrorClass::Throttled
+        line.status != StatusCondition::Ok && session.refusal_class(line, CommandKind::Other) == ErrorClass::Throttled
     };
     if let Some(line) = lines.iter().find(slower) {
-        return Err(session.refusal(line, CommandKind::Other, "STATUS"));
+        return Err(session.refusal_error(line, CommandKind::Other, "STATUS"));
     }
     while session.outstanding() > 0 {
         if let super::session::SessionEvent::Untagged(data) = session.next().await? {
-            found.take(data);
+            found.add_response(data);
         }
     }
     for folder in &mut folders {
@@ -172,7 +172,7 @@ struct ListingCollector {
 }
 
 impl ListingCollector {
-    fn take(&mut self, data: UntaggedResponse) {
+    fn add_response(&mut self, data: UntaggedResponse) {
         if self.listed.len() > MAX_FOLDERS || self.statuses.len() > MAX_FOLDERS || self.subscribed.len() > MAX_FOLDERS {
             self.too_many = true;
             return;

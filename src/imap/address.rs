@@ -39,7 +39,7 @@ impl AddressPolicy {
 
     /// The same, but only in these networks: an address must be permitted as before and be in one of them. None: no change.
     #[must_use]
-    pub(crate) fn within(&self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+    pub(crate) fn restricted_to(&self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         let within: Vec<_> = networks.into_iter().map(canonical).collect();
         if within.is_empty() { self.clone() } else { Self(Some(Arc::new(AddressRules { within, ..self.networks() }))) }
     }
@@ -53,7 +53,7 @@ impl AddressPolicy {
 
     /// What is looked up for a host, name or address.
     #[must_use]
-    pub(crate) fn name_of(&self, host: &str) -> String {
+    pub(crate) fn lookup_name(&self, host: &str) -> String {
         let is_address = host.parse::<IpAddr>().is_ok();
         let absolute = self.0.as_ref().is_some_and(|networks| networks.absolute) && !is_address && !host.ends_with('.');
         if absolute { format!("{host}.") } else { host.to_owned() }
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn within_networks_an_address_must_be_permitted_too() {
         let policy = AddressPolicy::parse("10.0.0.0/8", "10.88.0.0/16,127.0.0.1").unwrap();
-        let narrowed = policy.within(networks("10.0.0.0/8,192.0.2.0/24,2001:db8::/32,169.254.0.0/16").unwrap());
+        let narrowed = policy.restricted_to(networks("10.0.0.0/8,192.0.2.0/24,2001:db8::/32,169.254.0.0/16").unwrap());
         for address in ["10.88.0.1", "192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1"] {
             assert!(permits(&narrowed, address), "{address}");
         }
@@ -250,10 +250,10 @@ mod tests {
         for address in ["10.1.2.3", "127.0.0.1", "198.51.100.1", "64:ff9b::c000:201", "169.254.169.254"] {
             assert!(!permits(&narrowed, address), "{address}");
         }
-        assert_eq!(policy.within([]), policy);
-        let of_all = AddressPolicy::default().within(networks("127.0.0.0/8,::1").unwrap());
+        assert_eq!(policy.restricted_to([]), policy);
+        let of_all = AddressPolicy::default().restricted_to(networks("127.0.0.0/8,::1").unwrap());
         assert!(permits(&of_all, "127.0.0.1") && permits(&of_all, "::1") && !permits(&of_all, "192.0.2.1"));
-        let mapped = AddressPolicy::default().within(networks("::ffff:192.0.2.0/120").unwrap());
+        let mapped = AddressPolicy::default().restricted_to(networks("::ffff:192.0.2.0/120").unwrap());
         assert!(permits(&mapped, "192.0.2.1") && !permits(&mapped, "192.0.3.1"));
     }
 
@@ -267,8 +267,8 @@ mod tests {
             ("192.0.2.1", "192.0.2.1"),
             ("2001:db8::1", "2001:db8::1"),
         ] {
-            assert_eq!(policy.name_of(host), looked_up);
-            assert_eq!(AddressPolicy::default().name_of(host), host);
+            assert_eq!(policy.lookup_name(host), looked_up);
+            assert_eq!(AddressPolicy::default().lookup_name(host), host);
         }
         assert!(!permits(&policy, "127.0.0.1") && permits(&policy, "192.0.2.1"));
         assert!(permits(&AddressPolicy::default().absolute_names(), "127.0.0.1"));
@@ -332,7 +332,7 @@ mod tests {
             let address = IpAddr::V6(bits.into());
             let policy = AddressPolicy::guarded(denied, allowed);
             let inside = within.is_empty() || within.iter().any(|network| network.contains(&address.to_canonical()));
-            prop_assert_eq!(policy.within(within).permits(address), policy.permits(address) && inside);
+            prop_assert_eq!(policy.restricted_to(within).permits(address), policy.permits(address) && inside);
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) enum LiteralSupport {
 impl LiteralSupport {
     /// True when a literal of `length` bytes may be sent at once.
     #[must_use]
-    pub(crate) const fn at_once(self, length: u64) -> bool {
+    pub(crate) const fn allows_unsynchronized(self, length: u64) -> bool {
         match self {
             Self::Plus => true,
             Self::Minus => length <= 4096,
@@ -48,7 +48,7 @@ impl Capabilities {
 
     /// How literals can be sent.
     #[must_use]
-    pub(crate) fn literals(&self) -> LiteralSupport {
+    pub(crate) fn literal_support(&self) -> LiteralSupport {
         if self.has("LITERAL+") {
             LiteralSupport::Plus
         } else if self.has("LITERAL-") || self.has("IMAP4REV2") {
@@ -87,14 +87,14 @@ mod tests {
 
     #[test]
     fn literal_minus_allows_4096_bytes_at_once_and_not_one_more() {
-        let literals = capabilities("IMAP4rev1 LITERAL-").literals();
-        assert!(literals.at_once(4096));
-        assert!(!literals.at_once(4097));
+        let literals = capabilities("IMAP4rev1 LITERAL-").literal_support();
+        assert!(literals.allows_unsynchronized(4096));
+        assert!(!literals.allows_unsynchronized(4097));
     }
 
     #[test]
     fn without_an_announcement_every_literal_waits() {
-        assert!(!capabilities("IMAP4rev1").literals().at_once(0));
+        assert!(!capabilities("IMAP4rev1").literal_support().allows_unsynchronized(0));
     }
 
     #[test]

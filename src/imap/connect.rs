@@ -76,7 +76,7 @@ pub(super) async fn open_client(
 
     let offered = with_timeout(limit, "tell its capabilities", fetch_capabilities(&mut client)).await?;
     facts.mechanisms = offered.mechanisms().map(str::to_owned).collect();
-    client.get_mut().forget();
+    client.get_mut().forget_responses();
     Ok((client, offered))
 }
 
@@ -96,7 +96,7 @@ async fn establish(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Result<Sess
     let lent = if deflate {
         wire(with_timeout(limit, "begin to compress", compress(imap)).await?)
     } else {
-        imap.as_mut().take()?
+        imap.as_mut().take_wire()?
     };
     let mut session = Session::new(lent, Arc::clone(endpoint), facts, round_trip);
     match announced {
@@ -133,7 +133,7 @@ async fn with_timeout<T>(limit: Duration, what: &str, step: impl Future<Output =
 
 /// Tries every address of the host in turn.
 async fn dial(endpoint: &Endpoint) -> Result<TcpStream> {
-    let name = endpoint.addresses.name_of(&endpoint.host);
+    let name = endpoint.addresses.lookup_name(&endpoint.host);
     let addresses = lookup_host((name.as_str(), endpoint.port)).await.map_err(|error| {
         Error::network(format!("the host name {} cannot be resolved: {error}", endpoint.host))
             .advice("Check the spelling of host, and DNS")
@@ -179,7 +179,7 @@ async fn read_greeting(side: Side, lease: LoginStream, facts: &mut ConnectionFac
     let answer = client.read_response().await;
     let lease = client.get_mut();
     if let Err(error) = answer {
-        return Err(lease.failure().unwrap_or_else(|| Error::protocol(format!("no greeting: {error}"))));
+        return Err(lease.take_failure().unwrap_or_else(|| Error::protocol(format!("no greeting: {error}"))));
     }
     let greeting = lease.greeting().ok_or_else(|| Error::protocol("the server did not greet as IMAP does"))?;
     match greeting.status {
@@ -199,13 +199,13 @@ async fn read_greeting(side: Side, lease: LoginStream, facts: &mut ConnectionFac
 async fn start_tls(mut client: Client<LoginStream>) -> Result<Transport> {
     let outcome = client.run_command_and_check_ok("STARTTLS", None).await;
     if let Err(error) = outcome {
-        let failure = client.get_mut().failure();
+        let failure = client.get_mut().take_failure();
         return Err(failure.unwrap_or_else(|| {
             Error::new(ErrorClass::Tls, format!("the server offers no STARTTLS: {error}"))
                 .advice("Use tls.mode Implicit with port 993")
         }));
     }
-    client.into_inner().take()?.into_transport()
+    client.into_inner().take_wire()?.into_transport()
 }
 
 fn record_tls_facts(client: &Client<LoginStream>, facts: &mut ConnectionFacts) {
@@ -219,7 +219,7 @@ async fn fetch_capabilities(client: &mut Client<LoginStream>) -> Result<Capabili
     if client.get_ref().capabilities().is_none() {
         let outcome = client.run_command_and_check_ok("CAPABILITY", None).await;
         if let Err(error) = outcome {
-            let failure = client.get_mut().failure();
+            let failure = client.get_mut().take_failure();
             return Err(failure.unwrap_or_else(|| Error::protocol(format!("CAPABILITY failed: {error}"))));
         }
     }
@@ -355,7 +355,7 @@ async fn log_in(
     };
     outcome.map_err(|(_, mut client)| {
         let lease = client.get_mut();
-        match (lease.failure(), lease.last_status()) {
+        match (lease.take_failure(), lease.last_status()) {
             // A server that hangs up says why before.
             (Some(_), Some(line)) if line.status == StatusCondition::Bye => {
                 refusal_error(endpoint.side, line, CommandKind::Login, "the login")

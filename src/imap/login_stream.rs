@@ -46,7 +46,7 @@ impl LoginStream {
     ///
     /// # Errors
     /// Internal when it was taken before.
-    pub(crate) fn take(&mut self) -> Result<FramedConnection> {
+    pub(crate) fn take_wire(&mut self) -> Result<FramedConnection> {
         self.wire.take().ok_or_else(|| Error::internal("the connection was taken twice"))
     }
 
@@ -62,7 +62,7 @@ impl LoginStream {
     }
 
     /// What ended the connection, if something did; more precise than what async-imap says.
-    pub(crate) fn failure(&mut self) -> Option<Error> {
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
     }
 
@@ -100,7 +100,7 @@ impl LoginStream {
     }
 
     /// Forgets what was seen: capabilities from before a handshake or login no longer hold.
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn forget_responses(&mut self) {
         self.seen.clear();
     }
 }

@@ -14,7 +14,7 @@ pub trait WritePermit: Debug + Send + Sync {
     fn check(&self) -> Result<()>;
 
     /// True while it is not known whether this sync may still write: writing waits, and asks again soon.
-    fn is_held(&self) -> bool {
+    fn is_suspended(&self) -> bool {
         false
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct SelectedFolder {
 
 impl SelectedFolder {
     /// Takes what belongs to the opening of the folder.
-    pub(crate) fn take(&mut self, data: &UntaggedResponse) {
+    pub(crate) fn add_response(&mut self, data: &UntaggedResponse) {
         match data {
             UntaggedResponse::Exists(count) => self.exists = *count,
             UntaggedResponse::Status(line) => self.take_code(line.code.as_ref()),
@@ -48,7 +48,7 @@ impl SelectedFolder {
 
     /// True when a new keyword, or this known one, can be kept.
     #[must_use]
-    pub(crate) fn keeps(&self, flag: &Flag) -> bool {
+    pub(crate) fn keeps_flag(&self, flag: &Flag) -> bool {
         match &self.permanent_flags {
             None => true,
             Some(flags) => flags.iter().any(|f| {
@@ -75,7 +75,7 @@ pub(crate) fn queue_select(session: &mut Session, raw: &[u8]) -> Tag {
 
 fn queue_open(session: &mut Session, verb: &str, raw: &[u8]) -> Tag {
     let condstore = if session.capabilities().condstore() { " (CONDSTORE)" } else { "" };
-    session.folder_command(verb, raw, condstore)
+    session.send_folder_command(verb, raw, condstore)
 }
 
 /// Waits for a queued SELECT or EXAMINE.
@@ -84,13 +84,13 @@ fn queue_open(session: &mut Session, verb: &str, raw: &[u8]) -> Tag {
 /// The refusal by its class; Protocol when there is no UIDVALIDITY, without which nothing can be resumed.
 pub(crate) async fn wait_for_selected(session: &mut Session, tag: Tag, name: &str) -> Result<SelectedFolder> {
     let mut selected = SelectedFolder::default();
-    let line = session.wait(tag, |data| selected.take(&data)).await?;
+    let line = session.wait(tag, |data| selected.add_response(&data)).await?;
     if line.status != StatusCondition::Ok {
-        return Err(session.refusal(&line, CommandKind::Other, "to open the folder").in_folder(name));
+        return Err(session.refusal_error(&line, CommandKind::Other, "to open the folder").in_folder(name));
     }
     selected.take_code(line.code.as_ref());
     if selected.uid_validity == 0 {
-        return Err(session.blame(Error::protocol("the server tells no UIDVALIDITY").in_folder(name)));
+        return Err(session.with_endpoint(Error::protocol("the server tells no UIDVALIDITY").in_folder(name)));
     }
     Ok(selected)
 }

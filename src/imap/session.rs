@@ -106,8 +106,8 @@ impl Session {
     }
 
     /// From now on nothing is written without this permit.
-    pub(crate) fn guard(&mut self, permit: Arc<dyn WritePermit>) {
-        self.wire.guard(permit);
+    pub(crate) fn require_permit(&mut self, permit: Arc<dyn WritePermit>) {
+        self.wire.require_permit(permit);
     }
 
     pub(super) fn set_capabilities(&mut self, capabilities: Capabilities) {
@@ -134,28 +134,28 @@ impl Session {
 
     /// Names the account in an error.
     #[must_use]
-    pub(crate) fn blame(&self, error: Error) -> Error {
+    pub(crate) fn with_endpoint(&self, error: Error) -> Error {
         error.on(self.endpoint.side, self.endpoint.address())
     }
 
     /// The error for a refusal of what `action` names.
     #[must_use]
-    pub(crate) fn refusal(&self, line: &StatusLine, asked: CommandKind, action: &str) -> Error {
-        self.blame(refusal_error(self.endpoint.side, line, asked, action))
+    pub(crate) fn refusal_error(&self, line: &StatusLine, asked: CommandKind, action: &str) -> Error {
+        self.with_endpoint(refusal_error(self.endpoint.side, line, asked, action))
     }
 
     /// The class of a refusal by this account's server.
     #[must_use]
-    pub(crate) fn class_of(&self, line: &StatusLine, asked: CommandKind) -> ErrorClass {
+    pub(crate) fn refusal_class(&self, line: &StatusLine, asked: CommandKind) -> ErrorClass {
         refusal_class_on(self.endpoint.side, line, asked)
     }
 
     /// Begins a command that is queued in parts with [`Self::send`], the tag first.
-    pub(crate) fn begin(&mut self) -> Tag {
+    pub(crate) fn begin_command(&mut self) -> Tag {
         self.last_tag += 1;
         let tag = Tag(self.last_tag);
         self.outstanding.push(tag);
-        self.wire.set_awaiting(true);
+        self.wire.set_reply_due(true);
         self.wire.queue(tag.0, format!("M{} ", tag.0));
         tag
     }
@@ -168,7 +168,7 @@ impl Session {
     /// Queues the header of a literal of `length` bytes, `+` where the server takes it at once and `careful` does not
     /// ask to wait. The bytes themselves follow by [`Self::send`].
     pub(crate) fn send_literal_header(&mut self, tag: Tag, length: u64, careful: bool) {
-        if !careful && self.capabilities.literals().at_once(length) {
+        if !careful && self.capabilities.literal_support().allows_unsynchronized(length) {
             self.wire.queue(tag.0, format!("{{{length}+}}\r\n"));
         } else {
             self.wire.queue(tag.0, format!("{{{length}}}\r\n"));
@@ -187,15 +187,15 @@ impl Session {
     }
 
     /// Queues a whole command without arguments that need quoting.
-    pub(crate) fn command(&mut self, text: &str) -> Tag {
-        let tag = self.begin();
+    pub(crate) fn send_command(&mut self, text: &str) -> Tag {
+        let tag = self.begin_command();
         self.send(tag, format!("{text}\r\n"));
         tag
     }
 
     /// Queues `verb name rest`, with the folder's raw name quoted as needed.
-    pub(crate) fn folder_command(&mut self, verb: &str, name: &[u8], rest: &str) -> Tag {
-        let tag = self.begin();
+    pub(crate) fn send_folder_command(&mut self, verb: &str, name: &[u8], rest: &str) -> Tag {
+        let tag = self.begin_command();
         self.send(tag, format!("{verb} "));
         self.send_string(tag, name);
         self.send(tag, format!("{rest}\r\n"));
@@ -215,8 +215,8 @@ impl Session {
     }
 
     /// Reading was paused on purpose until now: the wait for the server begins anew.
-    pub(crate) fn touch(&mut self) {
-        self.wire.touch();
+    pub(crate) fn restart_reply_timer(&mut self) {
+        self.wire.restart_reply_timer();
     }
 
     /// How long nothing moved.
@@ -231,8 +231,8 @@ impl Session {
     /// When the connection ends (BYE by its class), falls silent, or breaks the protocol; it is of no more use then.
     pub(crate) async fn next(&mut self) -> Result<SessionEvent> {
         match self.wire.next().await {
-            Ok(incoming) => self.take(incoming).map_err(|e| self.blame(e)),
-            Err(error) => Err(self.blame(error)),
+            Ok(incoming) => self.handle_frame(incoming).map_err(|e| self.with_endpoint(e)),
+            Err(error) => Err(self.with_endpoint(error)),
         }
     }
 
@@ -242,13 +242,13 @@ impl Session {
     /// As [`Self::next`].
     pub(crate) async fn next_or_drained(&mut self, left: usize) -> Result<Option<SessionEvent>> {
         match self.wire.next_or_drained(left).await {
-            Ok(Some(incoming)) => self.take(incoming).map(Some).map_err(|e| self.blame(e)),
+            Ok(Some(incoming)) => self.handle_frame(incoming).map(Some).map_err(|e| self.with_endpoint(e)),
             Ok(None) => Ok(None),
-            Err(error) => Err(self.blame(error)),
+            Err(error) => Err(self.with_endpoint(error)),
         }
     }
 
-    fn take(&mut self, incoming: IncomingFrame) -> Result<SessionEvent> {
+    fn handle_frame(&mut self, incoming: IncomingFrame) -> Result<SessionEvent> {
         match incoming {
             IncomingFrame::LiteralStart { length, uid } => Ok(SessionEvent::LiteralStart { length, uid }),
             IncomingFrame::LiteralChunk(bytes) => Ok(SessionEvent::LiteralChunk(bytes)),
@@ -269,8 +269,8 @@ impl Session {
                     return Err(Error::protocol("the server answered a command that was never sent"));
                 };
                 let tag = self.outstanding.remove(at);
-                self.wire.finish(tag.0);
-                self.wire.set_awaiting(!self.outstanding.is_empty());
+                self.wire.drop_unsent(tag.0);
+                self.wire.set_reply_due(!self.outstanding.is_empty());
                 if let Some(ResponseCode::Capability(list)) = &line.code {
                     self.capabilities = list.iter().cloned().collect();
                 }
@@ -323,7 +323,7 @@ impl Session {
     /// # Errors
     /// As [`Self::next`]; a NO or BAD is no error here.
     pub(crate) async fn run(&mut self, text: &str) -> Result<(StatusLine, Vec<UntaggedResponse>)> {
-        let tag = self.command(text);
+        let tag = self.send_command(text);
         let mut data = Vec::new();
         let line = self.wait(tag, |untagged| data.push(untagged)).await?;
         Ok((line, data))
@@ -332,13 +332,13 @@ impl Session {
     /// Keeps an idle connection alive; the answer is dropped when it comes.
     pub(crate) fn keep_alive(&mut self) {
         if self.outstanding.is_empty() && self.idle() >= self.endpoint.timeouts.keepalive {
-            self.command("NOOP");
+            self.send_command("NOOP");
         }
     }
 
     /// Says LOGOUT and leaves without waiting long for the answer.
     pub(crate) async fn logout(mut self) {
-        self.command("LOGOUT");
+        self.send_command("LOGOUT");
         // Written, not awaited: the answer would cost a round trip and tell nothing.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.wire.flush()).await;
     }

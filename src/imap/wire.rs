@@ -116,7 +116,7 @@ impl FramedConnection {
     }
 
     /// From now on nothing is written without this permit: a command that was begun breaks off with the connection.
-    pub(crate) fn guard(&mut self, permit: Arc<dyn WritePermit>) {
+    pub(crate) fn require_permit(&mut self, permit: Arc<dyn WritePermit>) {
         self.permit = Some(permit);
     }
 
@@ -159,15 +159,15 @@ impl FramedConnection {
     }
 
     /// Whether answers are due: only then is silence an error.
-    pub(crate) fn set_awaiting(&mut self, awaiting: bool) {
+    pub(crate) fn set_reply_due(&mut self, awaiting: bool) {
         if awaiting && !self.awaiting {
-            self.touch();
+            self.restart_reply_timer();
         }
         self.awaiting = awaiting;
     }
 
     /// Reading was paused on purpose until now: the wait for the server begins anew.
-    pub(crate) fn touch(&mut self) {
+    pub(crate) fn restart_reply_timer(&mut self) {
         self.progress_at = Instant::now();
     }
 
@@ -179,7 +179,7 @@ impl FramedConnection {
 
     /// The command numbered `command` is over: what it still wanted to send behind a `+` that never came is dropped.
     /// What was announced as non-synchronizing is still sent, since the server counts on it.
-    pub(crate) fn finish(&mut self, command: u32) {
+    pub(crate) fn drop_unsent(&mut self, command: u32) {
         if matches!(self.output.front(), Some((number, CommandPart::AwaitContinue)) if *number == command) {
             while let Some((number, piece)) = self.output.pop_front() {
                 if number == command {
@@ -332,7 +332,7 @@ impl FramedConnection {
         let Some(permit) = &self.permit else { return Poll::Ready(Ok(())) };
         loop {
             permit.check()?;
-            if !permit.is_held() {
+            if !permit.is_suspended() {
                 self.held = None;
                 return Poll::Ready(Ok(()));
             }

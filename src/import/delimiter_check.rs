@@ -46,7 +46,7 @@ impl FieldCountCheck {
     }
 
     /// Why the fields of a line are in doubt, if they are.
-    pub(crate) fn doubt(&mut self, record: &CsvRecord) -> Option<String> {
+    pub(crate) fn check_record(&mut self, record: &CsvRecord) -> Option<String> {
         match self.shape {
             TableShape::Imapsync => imapsync(record),
             TableShape::Header(width) => self.table(record, width, "the header"),

@@ -310,7 +310,9 @@ pub(crate) fn check_duplicates(
     let mut destinations: HashMap<AccountKey, usize> = HashMap::new();
     for row in rows {
         let logins = [&row.source, &row.destination];
-        let [Some(source), Some(destination)] = [0, 1].map(|side| sides[side].place(logins[side])) else { continue };
+        let [Some(source), Some(destination)] = [0, 1].map(|side| sides[side].server_location(logins[side])) else {
+            continue;
+        };
         let places = [source, destination];
         let accounts = [0, 1].map(|side| (places[side].clone(), logins[side].username.to_lowercase()));
         if accounts[0] == accounts[1] {

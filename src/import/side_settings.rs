@@ -52,7 +52,7 @@ impl SideSettings {
 
     /// Where a row's account is; none where nobody says it.
     #[must_use]
-    pub(crate) fn place(&self, login: &RowAccount) -> Option<ServerLocation> {
+    pub(crate) fn server_location(&self, login: &RowAccount) -> Option<ServerLocation> {
         match (&login.host, &self.server) {
             (Some(host), _) | (None, Some(ServerChoice::Host(host))) => {
                 Some(ServerLocation::Host(HostName::new(host).to_string(), login.port.or(self.port)))
@@ -107,7 +107,7 @@ impl SideSettings {
 
     /// What is likely not meant.
     #[must_use]
-    pub(crate) fn doubt(&self) -> Option<&'static str> {
+    pub(crate) fn port_warning(&self) -> Option<&'static str> {
         let mode = self.tls.unwrap_or_default();
         match self.port {
             Some(143) if mode == TlsMode::Implicit => {
@@ -157,12 +157,15 @@ mod tests {
             port: Some(143),
             ..SideSettings::default()
         };
-        assert_eq!(side.place(&login(None, None)), Some(ServerLocation::Host("mail.example".into(), Some(143))));
         assert_eq!(
-            side.place(&login(Some("Old.example"), Some(993))),
+            side.server_location(&login(None, None)),
+            Some(ServerLocation::Host("mail.example".into(), Some(143)))
+        );
+        assert_eq!(
+            side.server_location(&login(Some("Old.example"), Some(993))),
             Some(ServerLocation::Host("old.example".into(), Some(993)))
         );
-        assert_eq!(SideSettings::default().place(&login(None, None)), None);
+        assert_eq!(SideSettings::default().server_location(&login(None, None)), None);
     }
 
     #[test]

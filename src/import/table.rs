@@ -126,7 +126,7 @@ pub fn read(text: &[u8], reading: &TableOptions, sides: [&SideSettings; 2]) -> I
                 continue;
             }
         };
-        if let Some(what) = lines.doubt(&record) {
+        if let Some(what) = lines.check_record(&record) {
             table.findings.problem(record.line, what);
             continue;
         }

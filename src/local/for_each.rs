@@ -68,7 +68,7 @@ where
             let mailbox = spec.mailbox.clone();
             running.push((tasks.spawn(task(spec)).id(), number, mailbox));
         }
-        if tasks.is_empty() && schedule.waiting() == 0 {
+        if tasks.is_empty() && schedule.waiting_count() == 0 {
             break;
         }
         tokio::select! {
@@ -76,7 +76,7 @@ where
                 let id = outcome.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
                 let Some(at) = running.iter().position(|(running, ..)| *running == id) else { continue };
                 let (_, number, mailbox) = running.swap_remove(at);
-                schedule.finished(number);
+                schedule.release(number);
                 // The panic's text may quote mail: it is not shown. Where it happened is in the log.
                 let outcome = outcome.map(|(_, value)| value).map_err(|_| {
                     Error::internal("Mailferry failed on this mailbox").in_mailbox(mailbox)

@@ -31,7 +31,7 @@ pub struct ServerLimit {
 impl ServerLimit {
     /// The stricter of both, of each kind.
     #[must_use]
-    pub(crate) fn and(self, other: Self) -> Self {
+    pub(crate) fn stricter(self, other: Self) -> Self {
         let stricter = |one: Option<usize>, two: Option<usize>| one.into_iter().chain(two).min();
         Self {
             connections: stricter(self.connections, other.connections),
@@ -109,7 +109,7 @@ impl MailboxQueue {
 
     /// How many mailboxes wait.
     #[must_use]
-    pub(crate) fn waiting(&self) -> usize {
+    pub(crate) fn waiting_count(&self) -> usize {
         self.pending.len()
     }
 
@@ -148,7 +148,7 @@ impl MailboxQueue {
     }
 
     /// Gives back what a mailbox used.
-    pub(crate) fn finished(&mut self, mailbox: usize) {
+    pub(crate) fn release(&mut self, mailbox: usize) {
         for (resource, units) in self.running.remove(&mailbox).unwrap_or_default() {
             if let Some(used) = self.in_use.get_mut(&resource) {
                 *used = used.saturating_sub(units);
@@ -231,7 +231,7 @@ mod tests {
         let none = ServerLimits::new();
         let mut schedule = MailboxQueue::new(8, &none, needs(&mut [one, two], &none));
         assert_eq!((schedule.start_next(at), schedule.start_next(at)), (Some(0), None));
-        schedule.finished(0);
+        schedule.release(0);
         assert_eq!(schedule.start_next(at), Some(1));
     }
 
@@ -257,7 +257,7 @@ mod tests {
         let limits = limits(&[("old.example:993", 4)]);
         let mut schedule = MailboxQueue::new(8, &limits, needs(&mut [small, big, late], &limits));
         assert_eq!((schedule.start_next(at), schedule.start_next(at)), (Some(0), None));
-        schedule.finished(0);
+        schedule.release(0);
         assert_eq!((schedule.start_next(at), schedule.start_next(at)), (Some(1), None));
     }
 
@@ -272,7 +272,7 @@ mod tests {
         let mut schedule = MailboxQueue::new(8, &limits, needs(&mut specs, &limits));
         let started = std::array::from_fn(|_| schedule.start_next(at));
         assert_eq!(started, [Some(0), Some(1), Some(3), None]);
-        schedule.finished(0);
+        schedule.release(0);
         assert_eq!(schedule.start_next(at + Duration::from_secs(59)), None);
         assert_eq!(schedule.start_next(at + Duration::from_mins(1)), Some(2));
     }
@@ -281,7 +281,7 @@ mod tests {
     fn of_two_limits_for_one_server_the_stricter_holds() {
         let one = ServerLimit { connections: Some(5), starts_per_minute: None };
         let two = ServerLimit { connections: Some(3), starts_per_minute: Some(9) };
-        assert_eq!(one.and(two), ServerLimit { connections: Some(3), starts_per_minute: Some(9) });
+        assert_eq!(one.stricter(two), ServerLimit { connections: Some(3), starts_per_minute: Some(9) });
     }
 
     proptest! {
@@ -310,7 +310,7 @@ mod tests {
             let (mut running, mut done, mut order) = (Vec::new(), Vec::new(), order);
             while done.len() < specs.len() {
                 while let Some(next) = schedule.start_next(at) { running.push(next); }
-                prop_assert!(!running.is_empty(), "stuck with {} waiting", schedule.waiting());
+                prop_assert!(!running.is_empty(), "stuck with {} waiting", schedule.waiting_count());
                 prop_assert!(running.len() <= slots);
                 let mut used = ResourceNeeds::new();
                 for r in &running { for (k, v) in &needs[*r].1 { *used.entry(k.clone()).or_default() += v; } }
@@ -319,7 +319,7 @@ mod tests {
                 }
                 order = order.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let ended = running.swap_remove((order >> 33) as usize % running.len());
-                schedule.finished(ended);
+                schedule.release(ended);
                 done.push(ended);
             }
             done.sort_unstable();

@@ -60,7 +60,7 @@ pub fn load(
             .advice("Give its file by -f; examples/migration.yaml shows how to write one"));
     }
     for secret in manifests.references() {
-        manifests.secrets.look_up(&secret, env);
+        manifests.secrets.load_from_environment(&secret, env);
     }
     Ok(manifests)
 }
@@ -278,14 +278,14 @@ struct VisibleSecrets<'a> {
 
 impl SecretProvider for VisibleSecrets<'_> {
     fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, SecretError> {
-        if let Some(value) = self.of_row(secret) {
+        if let Some(value) = self.csv_value(secret) {
             return Ok(SecretBox::new(value.expose_secret().into()));
         }
         self.store.value(self.namespace, secret)
     }
 
     fn file(&self, secret: &SecretKeyRef) -> Option<PathBuf> {
-        if self.of_row(secret).is_some() { None } else { self.store.file(secret) }
+        if self.csv_value(secret).is_some() { None } else { self.store.file(secret) }
     }
 
     fn how_to_provide(&self, secret: &SecretKeyRef) -> String {
@@ -299,7 +299,7 @@ impl SecretProvider for VisibleSecrets<'_> {
 
 impl<'a> VisibleSecrets<'a> {
     /// The value, where the mailbox is a line of a CSV and this is a reference that was made from it.
-    fn of_row(&self, secret: &SecretKeyRef) -> Option<&'a SecretBox<[u8]>> {
+    fn csv_value(&self, secret: &SecretKeyRef) -> Option<&'a SecretBox<[u8]>> {
         let row = self.row?;
         let own = [&row.entry.source, &row.entry.destination];
         let refers = own.iter().filter_map(|account| account.credential()).any(|own| own.secret() == secret);

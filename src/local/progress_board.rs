@@ -162,14 +162,14 @@ impl ProgressBoard {
     }
 
     /// A mailbox runs from now on.
-    pub(crate) fn start(&mut self, at: Instant, mailbox: &str, progress: &Arc<SyncProgress>) {
+    pub(crate) fn add_running(&mut self, at: Instant, mailbox: &str, progress: &Arc<SyncProgress>) {
         let now = progress.snapshot();
         let rate = SmoothedRate::new(at, now.bytes_done);
         self.running.push(RunningMailbox { mailbox: mailbox.to_owned(), progress: Arc::clone(progress), rate, now });
     }
 
     /// A mailbox ended; it need not have run.
-    pub(crate) fn finish(&mut self, report: &MailboxReport) {
+    pub(crate) fn record_finished(&mut self, report: &MailboxReport) {
         self.finished += 1;
         let Some(position) = self.running.iter().position(|r| r.mailbox == report.mailbox) else { return };
         let last = self.running.remove(position).progress.snapshot();
@@ -237,7 +237,7 @@ mod tests {
 
     fn copying(folders: u64, messages: (u64, u64), bytes: (u64, u64)) -> Arc<SyncProgress> {
         let progress = Arc::new(SyncProgress::default());
-        progress.enter(EnginePhase::Copying);
+        progress.enter_phase(EnginePhase::Copying);
         progress.folders_total.store(folders, Relaxed);
         progress.messages_done.store(messages.0, Relaxed);
         progress.messages_total.store(messages.1, Relaxed);
@@ -278,8 +278,8 @@ mod tests {
         let start = Instant::now();
         let mut board = ProgressBoard::new(start, 3);
         let (alice, bob) = (copying(2, (0, 10), (0, 4000)), copying(4, (0, 30), (0, 8000)));
-        board.start(start, "alice", &alice);
-        board.start(start, "bob", &bob);
+        board.add_running(start, "alice", &alice);
+        board.add_running(start, "bob", &bob);
         alice.bytes_done.store(2000, Relaxed);
         alice.messages_done.store(5, Relaxed);
         board.observe(start + Duration::from_secs(2));
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(total.bytes_per_second, 1000);
         // 10,000 bytes are known to remain, and the mailbox that waits counts as 6,000 more.
         assert_eq!(total.eta_seconds, Some(16));
-        board.finish(&MailboxReport { mailbox: "alice".into(), ..MailboxReport::default() });
+        board.record_finished(&MailboxReport { mailbox: "alice".into(), ..MailboxReport::default() });
         board.observe(start + Duration::from_secs(3));
         assert_eq!(board.total().counters.bytes_done, 2000, "what a finished mailbox did still counts");
         assert_eq!(board.running().map(|(name, _)| name.to_owned()).collect::<Vec<_>>(), ["bob"]);
@@ -300,12 +300,12 @@ mod tests {
         let start = Instant::now();
         let progress = copying(16, (120, 1000), (0, 37_000_000));
         let mut board = ProgressBoard::new(start, 1);
-        board.start(start, "alice", &progress);
+        board.add_running(start, "alice", &progress);
         progress.bytes_done.store(3_200_000, Relaxed);
         board.observe(start + Duration::from_secs(2));
         insta::assert_snapshot!(board.total().line(), @"3.20 MB of 37.00 MB, 1.60 MB/s, 21s left, 120/1000 messages, 0/16 folders");
-        progress.enter(EnginePhase::Connecting);
-        let _waiting = progress.wait("throttled: try\u{7} later".into(), Duration::from_mins(1));
+        progress.enter_phase(EnginePhase::Connecting);
+        let _waiting = progress.begin_wait("throttled: try\u{7} later".into(), Duration::from_mins(1));
         board.observe(start + Duration::from_secs(2));
         let (_, alice) = board.running().next().unwrap();
         insta::assert_snapshot!(alice.line(), @r"connecting, 1.60 MB/s, 21s left (throttled: try\u{7} later)");

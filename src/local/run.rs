@@ -99,7 +99,7 @@ pub(crate) async fn run(
     let began = Instant::now();
     view.show(began, RunEvent::Begun { mailboxes: mailboxes.len() });
     let mut ledger = RunBoard { entries: Vec::with_capacity(mailboxes.len()), view };
-    let needs = ledger.enter(mailboxes, &bounds.hosts);
+    let needs = ledger.add_mailboxes(mailboxes, &bounds.hosts);
     let mut schedule = MailboxQueue::new(bounds.parallelism, &bounds.hosts, needs);
     let mut tasks = JoinSet::new();
     let mut ticks =
@@ -114,19 +114,19 @@ pub(crate) async fn run(
         }
         while !stopping && let Some(number) = schedule.start_next(Instant::now()) {
             ledger.start(number, &mut tasks, |spec, progress| {
-                let mailbox = state.mailbox(&spec.mailbox);
+                let mailbox = state.checkpoint_file(&spec.mailbox);
                 sync_one(Arc::clone(&engine), *spec, mailbox, progress, stop.gently.clone())
             });
         }
-        if tasks.is_empty() && (stopping || schedule.waiting() == 0) {
+        if tasks.is_empty() && (stopping || schedule.waiting_count() == 0) {
             break;
         }
         tokio::select! {
             biased;
             () = stop.at_once.cancelled() => break,
             () = stop.gently.cancelled(), if !stopping => {}
-            Some(ended) = tasks.join_next_with_id() => if let Some(number) = ledger.end(ended) {
-                schedule.finished(number);
+            Some(ended) = tasks.join_next_with_id() => if let Some(number) = ledger.record_end(ended) {
+                schedule.release(number);
             },
             _ = ticks.tick() => ledger.view.show(Instant::now(), RunEvent::Tick),
         }
@@ -156,7 +156,7 @@ async fn sync_one(
 ) -> MailboxReport {
     let (mailbox, fingerprint) = (spec.mailbox.clone(), fingerprint(&spec.source, &spec.destination));
     let reader = state.clone();
-    let recalled = tokio::task::spawn_blocking(move || reader.recall(&fingerprint)).await;
+    let recalled = tokio::task::spawn_blocking(move || reader.load_checkpoint(&fingerprint)).await;
     match recalled.unwrap_or_else(|_| Err(Error::internal("the checkpoint could not be read: its task ended early"))) {
         Ok(RecalledCheckpoint { checkpoint, note }) => {
             let mut report =
@@ -194,7 +194,7 @@ impl MailboxRun {
 
 impl RunBoard<'_> {
     /// Enters every mailbox; those that cannot run have ended by then. Returns what the others need.
-    fn enter(&mut self, mailboxes: Vec<Result<SyncSpec>>, hosts: &ServerLimits) -> Vec<(usize, ResourceNeeds)> {
+    fn add_mailboxes(&mut self, mailboxes: Vec<Result<SyncSpec>>, hosts: &ServerLimits) -> Vec<(usize, ResourceNeeds)> {
         let mut names = HashSet::new();
         let mut needs = Vec::new();
         for (number, mailbox) in mailboxes.into_iter().enumerate() {
@@ -243,7 +243,7 @@ impl RunBoard<'_> {
     }
 
     /// Takes the end of a task; returns which mailbox it was.
-    fn end(&mut self, ended: Result<(Id, MailboxReport), JoinError>) -> Option<usize> {
+    fn record_end(&mut self, ended: Result<(Id, MailboxReport), JoinError>) -> Option<usize> {
         let ended_id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let number =
             self.entries.iter().position(|e| matches!(e, MailboxRun::Running { id, .. } if *id == ended_id))?;
@@ -259,7 +259,7 @@ impl RunBoard<'_> {
                 ),
             ),
         };
-        progress.enter(if matches!(mailbox_ending(&report), MailboxEnding::Failed(_)) {
+        progress.enter_phase(if matches!(mailbox_ending(&report), MailboxEnding::Failed(_)) {
             EnginePhase::Failed
         } else {
             EnginePhase::Done
@@ -510,7 +510,7 @@ mod tests {
         let mut notes = RecordingView::default();
         let outcome =
             run(specs(&["a", "b"]), &state, Arc::new(FakeEngine(engine)), &bounds(1), &stop, &mut notes).await;
-        assert_eq!(state.mailbox("a").read().unwrap(), Some(marked("flushed", "a").encode().unwrap()));
+        assert_eq!(state.checkpoint_file("a").read_encoded().unwrap(), Some(marked("flushed", "a").encode().unwrap()));
         assert_eq!(notes.0, ["started a", "stopping 1", "finished a", "left b"]);
         assert!(outcome.reports.iter().all(|r| r.interrupted));
         assert_eq!(outcome.exit_code(), EXIT_INTERRUPTED);
@@ -547,7 +547,7 @@ mod tests {
     async fn a_checkpoint_that_cannot_be_read_fails_its_mailbox_only() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateFolder::open(dir.path()).unwrap();
-        std::fs::create_dir(state.mailbox("a").path()).unwrap();
+        std::fs::create_dir(state.checkpoint_file("a").path()).unwrap();
         let engine = FakeEngine(|job: LocalSyncJob| async move { done(&job.spec.mailbox) });
         let mut notes = RecordingView::default();
         let outcome =

@@ -68,7 +68,7 @@ pub(crate) struct RunTotals {
 impl RunTotals {
     /// The sums over one mailbox or many.
     #[must_use]
-    pub(crate) fn of<'a>(reports: impl IntoIterator<Item = &'a MailboxReport>) -> Self {
+    pub(crate) fn from_reports<'a>(reports: impl IntoIterator<Item = &'a MailboxReport>) -> Self {
         let mut sum = Self::default();
         for report in reports {
             for folder in &report.folders {
@@ -138,7 +138,7 @@ fn head(report: &MailboxReport) -> String {
 }
 
 fn sentence(report: &MailboxReport) -> String {
-    RunTotals::of([report]).sentence(report.dry_run)
+    RunTotals::from_reports([report]).sentence(report.dry_run)
 }
 
 /// The whole report of one mailbox: a table of its folders, then everything that is not plain success.
@@ -187,7 +187,7 @@ pub(crate) fn summary(reports: &[MailboxReport], took: Duration) -> String {
     ];
     let mut parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     let mailboxes = format_count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
-    let (totals, dry_run) = (RunTotals::of(reports), reports.iter().any(|r| r.dry_run));
+    let (totals, dry_run) = (RunTotals::from_reports(reports), reports.iter().any(|r| r.dry_run));
     if totals.not_copied > 0 {
         let verb = if dry_run { "that would not be copied" } else { "not copied" };
         parts.push(format!("{} {verb}", format_count(totals.not_copied, "message")));
@@ -245,7 +245,7 @@ fn by_reason(reasons: &BTreeMap<String, u64>) -> String {
 }
 
 fn in_words(reason: &str) -> &str {
-    match SetAsideReason::of(reason) {
+    match SetAsideReason::from_name(reason) {
         Some(SetAsideReason::TooLarge) => "too large",
         None if reason == LEFT_OUT => "in folders that Mailferry leaves out by itself",
         _ => reason,

@@ -116,7 +116,7 @@ impl SecretStore {
     }
 
     /// Takes a value from the environment, if it is there.
-    pub(crate) fn look_up(&mut self, secret: &SecretKeyRef, env: &dyn Fn(&str) -> Option<OsString>) {
+    pub(crate) fn load_from_environment(&mut self, secret: &SecretKeyRef, env: &dyn Fn(&str) -> Option<OsString>) {
         if let Some(value) = env(&variable(secret)) {
             self.environment.insert(secret.clone(), SecretBox::new(value.into_encoded_bytes().into()));
         }
@@ -221,7 +221,7 @@ mod tests {
         let env =
             |name: &str| (name.starts_with("MAILFERRY_SECRET_S_") && !name.ends_with("_M")).then(|| "env\n".into());
         for key in ["f", "e", "m"] {
-            store.look_up(&reference("s", key), &env);
+            store.load_from_environment(&reference("s", key), &env);
         }
         let found = ["f", "e", "m"].map(|key| value(&store, None, key).unwrap());
         fs::remove_file(&path).unwrap();
@@ -245,7 +245,7 @@ mod tests {
     fn no_value_is_in_debug_output() {
         let mut store = SecretStore::default();
         store.add(manifest(None, &json!({"stringData": {"k": "hush"}})));
-        store.look_up(&reference("s", "k"), &|_| Some("hush".into()));
+        store.load_from_environment(&reference("s", "k"), &|_| Some("hush".into()));
         let shown = format!("{store:?}");
         assert!(shown.contains('k') && !shown.contains("hush"), "{shown}");
     }

@@ -80,7 +80,7 @@ impl StateFolder {
 
     /// The state of one mailbox.
     #[must_use]
-    pub fn mailbox(&self, name: &str) -> CheckpointFile {
+    pub fn checkpoint_file(&self, name: &str) -> CheckpointFile {
         let file = SharedFile {
             path: self.folder.join(file_name(name)),
             written: Mutex::new(0),
@@ -128,8 +128,8 @@ impl CheckpointFile {
     ///
     /// # Errors
     /// Internal when the file is there and cannot be read, or cannot be set aside.
-    pub fn recall(&self, fingerprint: &str) -> Result<RecalledCheckpoint> {
-        let Some(encoded) = self.read()? else { return Ok(RecalledCheckpoint::default()) };
+    pub fn load_checkpoint(&self, fingerprint: &str) -> Result<RecalledCheckpoint> {
+        let Some(encoded) = self.read_encoded()? else { return Ok(RecalledCheckpoint::default()) };
         let why = match Checkpoint::decode(&encoded) {
             Ok(checkpoint) if checkpoint.fingerprint == fingerprint => {
                 return Ok(RecalledCheckpoint { checkpoint: Some(checkpoint), note: None });
@@ -137,7 +137,7 @@ impl CheckpointFile {
             Ok(_) => "is for other accounts".to_owned(),
             Err(error) => format!("could not be read ({})", error.what),
         };
-        let kept = self.set_aside()?;
+        let kept = self.move_aside()?;
         let note = format!(
             "the checkpoint {why} and is kept as {}; this sync compared both sides, to copy only what is missing",
             kept.display()
@@ -148,12 +148,13 @@ impl CheckpointFile {
     /// Where an earlier run put the folders (raw source name to raw destination name), for commands that only look; and
     /// what to tell the user where there is a checkpoint that cannot be used. Nothing is moved or written.
     #[must_use]
-    pub(crate) fn mapping(&self, fingerprint: &str) -> (BTreeMap<Vec<u8>, Vec<u8>>, Option<String>) {
+    pub(crate) fn folder_mapping(&self, fingerprint: &str) -> (BTreeMap<Vec<u8>, Vec<u8>>, Option<String>) {
         let unused = |why: &str| {
             let path = self.file.path.display();
             (BTreeMap::new(), Some(format!("the checkpoint {path} {why}: where folders go was decided afresh")))
         };
-        let decoded = self.read().and_then(|encoded| encoded.map(|bytes| Checkpoint::decode(&bytes)).transpose());
+        let decoded =
+            self.read_encoded().and_then(|encoded| encoded.map(|bytes| Checkpoint::decode(&bytes)).transpose());
         match decoded {
             Ok(None) => (BTreeMap::new(), None),
             Ok(Some(checkpoint)) if checkpoint.fingerprint == fingerprint => (checkpoint.mapping, None),
@@ -166,7 +167,7 @@ impl CheckpointFile {
     ///
     /// # Errors
     /// Internal when the file is there and cannot be read.
-    pub fn read(&self) -> Result<Option<Vec<u8>>> {
+    pub fn read_encoded(&self) -> Result<Option<Vec<u8>>> {
         match fs::read(&self.file.path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -179,7 +180,7 @@ impl CheckpointFile {
     ///
     /// # Errors
     /// Internal when the file cannot be renamed.
-    pub(crate) fn set_aside(&self) -> Result<PathBuf> {
+    pub(crate) fn move_aside(&self) -> Result<PathBuf> {
         let path = &self.file.path;
         if self.file.lock.is_none() {
             return Ok(path.clone());
@@ -200,7 +201,7 @@ impl CheckpointFile {
 impl CheckpointStore for CheckpointFile {
     fn save(&self, checkpoint: &Checkpoint) -> BoxFuture<'_, Result<()>> {
         match checkpoint.encode() {
-            Ok(encoded) => self.keep(encoded),
+            Ok(encoded) => self.write_encoded(encoded),
             Err(error) => async { Err(error) }.boxed(),
         }
     }
@@ -208,7 +209,7 @@ impl CheckpointStore for CheckpointFile {
 
 impl CheckpointFile {
     /// Replaces the checkpoint by what was encoded, durably.
-    fn keep(&self, encoded: Vec<u8>) -> BoxFuture<'_, Result<()>> {
+    fn write_encoded(&self, encoded: Vec<u8>) -> BoxFuture<'_, Result<()>> {
         // The ticket is drawn by the call, not by the first poll: the order of calls decides which checkpoint is newest.
         let ticket = self.file.issued.fetch_add(1, Ordering::Relaxed) + 1;
         let file = Arc::clone(&self.file);
@@ -318,7 +319,7 @@ mod tests {
     fn a_mailbox_whose_write_may_still_come_keeps_the_lock() {
         let dir = folder();
         let state = StateFolder::open(dir.path()).unwrap();
-        let mailbox = state.mailbox("alice");
+        let mailbox = state.checkpoint_file("alice");
         drop(state);
         StateFolder::open(dir.path()).unwrap_err();
         drop(mailbox);
@@ -330,24 +331,24 @@ mod tests {
         let dir = folder();
         {
             let state = StateFolder::open(dir.path()).unwrap();
-            let alice = state.mailbox("alice");
-            assert_eq!(alice.read().unwrap(), None);
-            alice.keep(b"one".to_vec()).await.unwrap();
-            alice.keep(b"two".to_vec()).await.unwrap();
+            let alice = state.checkpoint_file("alice");
+            assert_eq!(alice.read_encoded().unwrap(), None);
+            alice.write_encoded(b"one".to_vec()).await.unwrap();
+            alice.write_encoded(b"two".to_vec()).await.unwrap();
         }
         let state = StateFolder::open(dir.path()).unwrap();
-        assert_eq!(state.mailbox("alice").read().unwrap().unwrap(), b"two");
-        assert_eq!(state.mailbox("bob").read().unwrap(), None);
+        assert_eq!(state.checkpoint_file("alice").read_encoded().unwrap().unwrap(), b"two");
+        assert_eq!(state.checkpoint_file("bob").read_encoded().unwrap(), None);
     }
 
     #[tokio::test]
     async fn the_checkpoint_of_the_later_call_wins_when_the_earlier_one_is_awaited_last() {
         let dir = folder();
-        let alice = StateFolder::open(dir.path()).unwrap().mailbox("alice");
-        let (early, late) = (alice.keep(b"early".to_vec()), alice.keep(b"late".to_vec()));
+        let alice = StateFolder::open(dir.path()).unwrap().checkpoint_file("alice");
+        let (early, late) = (alice.write_encoded(b"early".to_vec()), alice.write_encoded(b"late".to_vec()));
         late.await.unwrap();
         early.await.unwrap();
-        assert_eq!(alice.read().unwrap().unwrap(), b"late");
+        assert_eq!(alice.read_encoded().unwrap().unwrap(), b"late");
     }
 
     #[tokio::test]
@@ -355,8 +356,8 @@ mod tests {
         let dir = folder();
         let path = dir.path().join("acme");
         let state = StateFolder::open(&path).unwrap();
-        let alice = state.mailbox("alice");
-        alice.keep(b"x".to_vec()).await.unwrap();
+        let alice = state.checkpoint_file("alice");
+        alice.write_encoded(b"x".to_vec()).await.unwrap();
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(alice.path())), (0o700, 0o600));
         assert_eq!(fs::read_dir(&path).unwrap().count(), 2, "the lock and the checkpoint");
@@ -365,23 +366,23 @@ mod tests {
     #[tokio::test]
     async fn a_torn_temporary_file_of_a_dead_run_does_not_reach_the_checkpoint() {
         let dir = folder();
-        let alice = StateFolder::open(dir.path()).unwrap().mailbox("alice");
-        alice.keep(b"whole".to_vec()).await.unwrap();
+        let alice = StateFolder::open(dir.path()).unwrap().checkpoint_file("alice");
+        alice.write_encoded(b"whole".to_vec()).await.unwrap();
         fs::write(with_suffix(alice.path(), ".tmp"), "a torn and much longer leftover").unwrap();
-        assert_eq!(alice.read().unwrap().unwrap(), b"whole");
-        alice.keep(b"next".to_vec()).await.unwrap();
-        assert_eq!(alice.read().unwrap().unwrap(), b"next");
+        assert_eq!(alice.read_encoded().unwrap().unwrap(), b"whole");
+        alice.write_encoded(b"next".to_vec()).await.unwrap();
+        assert_eq!(alice.read_encoded().unwrap().unwrap(), b"next");
     }
 
     #[tokio::test]
     async fn checkpoints_set_aside_are_all_kept() {
         let dir = folder();
-        let alice = StateFolder::open(dir.path()).unwrap().mailbox("alice");
+        let alice = StateFolder::open(dir.path()).unwrap().checkpoint_file("alice");
         for content in [b"first", b"other"] {
-            alice.keep(content.to_vec()).await.unwrap();
-            let aside = alice.set_aside().unwrap();
+            alice.write_encoded(content.to_vec()).await.unwrap();
+            let aside = alice.move_aside().unwrap();
             assert_eq!(fs::read(aside).unwrap(), content);
-            assert_eq!(alice.read().unwrap(), None);
+            assert_eq!(alice.read_encoded().unwrap(), None);
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }
@@ -389,21 +390,21 @@ mod tests {
     #[tokio::test]
     async fn a_checkpoint_that_is_torn_or_for_other_accounts_counts_as_none_and_is_kept() {
         let dir = folder();
-        let alice = StateFolder::open(dir.path()).unwrap().mailbox("alice");
-        assert!(alice.recall("ours").unwrap().note.is_none(), "a first run has nothing to tell");
+        let alice = StateFolder::open(dir.path()).unwrap().checkpoint_file("alice");
+        assert!(alice.load_checkpoint("ours").unwrap().note.is_none(), "a first run has nothing to tell");
 
         let whole = Checkpoint { fingerprint: "ours".into(), ..Checkpoint::default() }.encode().unwrap();
-        alice.keep(whole.clone()).await.unwrap();
-        let recalled = alice.recall("ours").unwrap();
+        alice.write_encoded(whole.clone()).await.unwrap();
+        let recalled = alice.load_checkpoint("ours").unwrap();
         assert_eq!((recalled.checkpoint.unwrap().fingerprint.as_str(), recalled.note), ("ours", None));
 
         let torn = &whole[..whole.len() - 1];
         for (content, fingerprint, why) in [(torn, "ours", "could not be read"), (&whole, "theirs", "other accounts")] {
-            alice.keep(content.to_vec()).await.unwrap();
-            let RecalledCheckpoint { checkpoint, note } = alice.recall(fingerprint).unwrap();
+            alice.write_encoded(content.to_vec()).await.unwrap();
+            let RecalledCheckpoint { checkpoint, note } = alice.load_checkpoint(fingerprint).unwrap();
             assert!(checkpoint.is_none());
             assert!(note.as_ref().unwrap().contains(why), "{note:?}");
-            assert_eq!(alice.read().unwrap(), None);
+            assert_eq!(alice.read_encoded().unwrap(), None);
         }
         for (number, content) in [(1, torn), (2, &whole)] {
             assert_eq!(fs::read(with_suffix(alice.path(), &format!(".aside-{number}"))).unwrap(), content);
@@ -414,15 +415,15 @@ mod tests {
     async fn a_read_only_state_reads_and_never_writes() {
         let dir = folder();
         let path = dir.path().join("acme");
-        let looker = StateFolder::read_only(&path).mailbox("alice");
-        looker.keep(b"x".to_vec()).await.unwrap();
+        let looker = StateFolder::read_only(&path).checkpoint_file("alice");
+        looker.write_encoded(b"x".to_vec()).await.unwrap();
         assert!(!path.exists());
-        let owner = StateFolder::open(&path).unwrap().mailbox("alice");
-        owner.keep(b"real".to_vec()).await.unwrap();
-        assert_eq!(looker.read().unwrap().unwrap(), b"real");
-        looker.keep(b"dry".to_vec()).await.unwrap();
-        looker.set_aside().unwrap();
-        assert_eq!(owner.read().unwrap().unwrap(), b"real");
+        let owner = StateFolder::open(&path).unwrap().checkpoint_file("alice");
+        owner.write_encoded(b"real".to_vec()).await.unwrap();
+        assert_eq!(looker.read_encoded().unwrap().unwrap(), b"real");
+        looker.write_encoded(b"dry".to_vec()).await.unwrap();
+        looker.move_aside().unwrap();
+        assert_eq!(owner.read_encoded().unwrap().unwrap(), b"real");
     }
 
     #[test]
@@ -455,16 +456,16 @@ mod tests {
         let writer = StateFolder::open(folder.path()).unwrap();
         let names = BTreeMap::from([(b"Sent Items".to_vec(), b"Sent".to_vec())]);
         let checkpoint = Checkpoint { fingerprint: "these".into(), mapping: names.clone(), ..Checkpoint::default() };
-        writer.mailbox("alice").save(&checkpoint).await.unwrap();
-        writer.mailbox("torn").keep(vec![1, 2, 3]).await.unwrap();
+        writer.checkpoint_file("alice").save(&checkpoint).await.unwrap();
+        writer.checkpoint_file("torn").write_encoded(vec![1, 2, 3]).await.unwrap();
         let state = StateFolder::read_only(folder.path());
-        assert_eq!(state.mailbox("alice").mapping("these"), (names, None));
+        assert_eq!(state.checkpoint_file("alice").folder_mapping("these"), (names, None));
         for (mailbox, print, why) in [("alice", "others", "is for other accounts"), ("torn", "these", "cannot be used")]
         {
-            let (mapping, note) = state.mailbox(mailbox).mapping(print);
+            let (mapping, note) = state.checkpoint_file(mailbox).folder_mapping(print);
             assert!(mapping.is_empty() && note.as_ref().is_some_and(|n| n.contains(why)), "{note:?}");
-            assert!(state.mailbox(mailbox).path().exists());
+            assert!(state.checkpoint_file(mailbox).path().exists());
         }
-        assert_eq!(state.mailbox("nobody").mapping("these"), (BTreeMap::new(), None));
+        assert_eq!(state.checkpoint_file("nobody").folder_mapping("these"), (BTreeMap::new(), None));
     }
 }

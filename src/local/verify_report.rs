@@ -25,7 +25,7 @@ pub(crate) enum VerifyVerdict {
 impl VerifyVerdict {
     /// The verdict on one mailbox.
     #[must_use]
-    pub(crate) fn of(report: &VerifyReport, strictness: VerifyStrictness) -> Self {
+    pub(crate) fn from_report(report: &VerifyReport, strictness: VerifyStrictness) -> Self {
         match ErrorClass::gravest(report.errors().map(|error| error.class)) {
             Some(class) => Self::Failed(class),
             None if report.differs(strictness) => Self::Differs,
@@ -62,7 +62,7 @@ pub(crate) fn line(report: &VerifyReport, strictness: VerifyStrictness) -> Strin
     let sum = |of: fn(&FolderComparison) -> u64| report.folders.iter().map(of).sum::<u64>();
     let all = sum(|f| f.source_messages);
     let folders = u64::try_from(report.folders.len()).unwrap_or(u64::MAX);
-    let said = match VerifyVerdict::of(report, strictness) {
+    let said = match VerifyVerdict::from_report(report, strictness) {
         VerifyVerdict::Failed(class) => {
             let error = report.errors().find(|error| error.class == class).map(without_mailbox).unwrap_or_default();
             format!("not verified: {error}")
@@ -130,7 +130,8 @@ pub(crate) fn mailbox(report: &VerifyReport, strictness: VerifyStrictness) -> St
 /// Counts of verdicts, and what is not identical again, since the reports may fill many screens.
 #[must_use]
 pub(crate) fn summary(reports: &[VerifyReport], strictness: VerifyStrictness, took: Duration) -> String {
-    let verdicts: Vec<VerifyVerdict> = reports.iter().map(|report| VerifyVerdict::of(report, strictness)).collect();
+    let verdicts: Vec<VerifyVerdict> =
+        reports.iter().map(|report| VerifyVerdict::from_report(report, strictness)).collect();
     let number = |wanted: fn(&VerifyVerdict) -> bool| verdicts.iter().filter(|verdict| wanted(verdict)).count();
     let parts = [
         (number(|v| *v == VerifyVerdict::Identical), "identical"),
@@ -266,8 +267,8 @@ mod tests {
     #[test]
     fn new_mail_at_the_destination_is_identical_unless_strict() {
         let report = report(vec![inbox()]);
-        assert_eq!(VerifyVerdict::of(&report, LENIENT), VerifyVerdict::Identical);
-        assert_eq!(VerifyVerdict::of(&report, STRICT), VerifyVerdict::Differs);
+        assert_eq!(VerifyVerdict::from_report(&report, LENIENT), VerifyVerdict::Identical);
+        assert_eq!(VerifyVerdict::from_report(&report, STRICT), VerifyVerdict::Differs);
         assert!(!mailbox(&report, LENIENT).contains("UID 101"));
         assert!(mailbox(&report, STRICT).contains("INBOX: destination UID 101: only at the destination"));
     }
@@ -295,7 +296,7 @@ mod tests {
     #[test]
     fn errors_decide_before_differences_and_those_before_nothing() {
         let failed = VerifyReport { error: Some(Error::network("gone")), ..report(vec![sent()]) };
-        let verdict = |report: &VerifyReport| VerifyVerdict::of(report, LENIENT);
+        let verdict = |report: &VerifyReport| VerifyVerdict::from_report(report, LENIENT);
         assert_eq!(verdict(&failed), VerifyVerdict::Failed(ErrorClass::Network));
         assert_eq!(exit_code(&[VerifyVerdict::Identical]), 0);
         assert_eq!(exit_code(&[VerifyVerdict::Identical, VerifyVerdict::Differs]), 1);

@@ -68,7 +68,7 @@ pub(crate) async fn find_existing_copies(
         _ => (&nothing, 1, false),
     };
     // Copies whose UID is unknown lie in the tail too: they take part in the matching, or a twin would take their place.
-    let unknown = known.map(|state| state.map.unknown()).unwrap_or_default();
+    let unknown = known.map(|state| state.map.unknown_uids()).unwrap_or_default();
     let mut candidates: Vec<ScannedMessage> =
         scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
     if !unknown.is_empty() {
@@ -94,16 +94,16 @@ pub(crate) async fn find_existing_copies(
     let before =
         job.look.or_else(|| destination.uid_next.map(|uid_next| DestinationSnapshot { at: Instant::now(), uid_next }));
     let doubt = CopySearch { scan, work: &candidates, certain: &unknown, known: known_uids, from, by_content, before };
-    doubt.resolve(&mut pair.source, &mut pair.destination, &mut memory.trouble).await
+    doubt.find_copies(&mut pair.source, &mut pair.destination, &mut memory.trouble).await
 }
 
 /// Messages that were found at the destination are copied as far as the checkpoint is concerned.
 pub(crate) fn record_found_copies(state: &mut FolderState, scan: &FolderScan, found: &[FoundCopy]) {
     state.set_aside.remove(&found.iter().map(|f| f.source).collect());
-    let unknown = state.map.unknown();
+    let unknown = state.map.unknown_uids();
     let resolved: Vec<(u32, u32)> =
         found.iter().filter(|f| unknown.contains(f.source)).map(|f| (f.source, f.destination)).collect();
-    state.map.resolve(&resolved);
+    state.map.resolve_unknown(&resolved);
     for f in found.iter().filter(|f| !unknown.contains(f.source)) {
         state.map.push(f.source, Some(f.destination), CopyOrigin::Adopted);
         if let Ok(at) = scan.messages.binary_search_by_key(&f.source, |m| m.uid)
@@ -124,8 +124,8 @@ pub(crate) async fn resolve_unknown_uids(
     pair: &mut ConnectionPair,
     memory: &mut CopyMemory,
 ) -> Result<()> {
-    let (unknown, known, from) = shared.ledger.folder(&job.source_raw, |state| {
-        (state.map.unknown(), state.map.destination_uids().clone(), state.tail_from)
+    let (unknown, known, from) = shared.ledger.update_folder(&job.source_raw, |state| {
+        (state.map.unknown_uids(), state.map.destination_uids().clone(), state.tail_from)
     })?;
     let work: Vec<ScannedMessage> = scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
     if work.is_empty() {
@@ -134,10 +134,10 @@ pub(crate) async fn resolve_unknown_uids(
     let from = from.max(1);
     let doubt =
         CopySearch { scan, work: &work, certain: &unknown, known: &known, from, by_content: false, before: job.look };
-    let found = doubt.resolve(&mut pair.source, &mut pair.destination, &mut memory.trouble).await?;
+    let found = doubt.find_copies(&mut pair.source, &mut pair.destination, &mut memory.trouble).await?;
     let pairs: Vec<(u32, u32)> = found.iter().map(|f| (f.source, f.destination)).collect();
-    shared.ledger.folder(&job.source_raw, |state| {
-        state.map.resolve(&pairs);
+    shared.ledger.update_folder(&job.source_raw, |state| {
+        state.map.resolve_unknown(&pairs);
         let next = state.map.destination_uids().last().map_or(1, |last| last.saturating_add(1));
         state.tail_from = state.tail_from.max(next);
     })

@@ -61,7 +61,7 @@ pub struct ViewState {
 impl ViewState {
     /// A view as it is now; how many of its messages no synced folder holds is not known yet.
     #[must_use]
-    pub(crate) fn of(selected: &SelectedFolder) -> Self {
+    pub(crate) fn from_selected(selected: &SelectedFolder) -> Self {
         Self {
             uid_validity: selected.uid_validity,
             uid_next: selected.uid_next.unwrap_or(0),
@@ -117,7 +117,7 @@ const KEPT: usize = 3;
 impl FolderState {
     /// What is kept of a folder that takes too much room.
     fn reduce(&mut self) {
-        let last: Vec<_> = self.map.last(KEPT);
+        let last: Vec<_> = self.map.last_runs(KEPT);
         self.map = UidMap::new();
         self.map.push_runs(last);
         self.flags.clear();
@@ -126,7 +126,7 @@ impl FolderState {
 
     /// Source UIDs that were dealt with: copied or set aside.
     #[must_use]
-    pub(crate) fn done(&self) -> UidSet {
+    pub(crate) fn finished_uids(&self) -> UidSet {
         self.map.copied().union(&self.set_aside.uids())
     }
 }
@@ -151,7 +151,7 @@ impl CopyDifferences {
     pub(crate) const FIRST: usize = 20;
 
     /// Adds others.
-    pub(crate) fn join(&mut self, others: Self) {
+    pub(crate) fn merge(&mut self, others: Self) {
         for (kind, other) in others.0 {
             let difference = self.0.entry(kind).or_default();
             difference.count += other.count;
@@ -287,7 +287,7 @@ struct SetAsideRecord {
 }
 
 impl SetAsideRecord {
-    fn of(group: &SetAsideGroup) -> Self {
+    fn from_group(group: &SetAsideGroup) -> Self {
         Self {
             reason: group.reason.name().to_owned(),
             class: group.class.to_string(),
@@ -303,11 +303,11 @@ impl SetAsideRecord {
     }
 
     /// None when the UIDs are no set. A later version's reason counts as a refusal without proof: it is tried again.
-    fn read(self) -> Option<SetAsideGroup> {
-        let reason = SetAsideReason::of(&self.reason);
+    fn into_group(self) -> Option<SetAsideGroup> {
+        let reason = SetAsideReason::from_name(&self.reason);
         Some(SetAsideGroup {
             reason: reason.unwrap_or(SetAsideReason::Refused),
-            class: ErrorClass::of(&self.class).unwrap_or(ErrorClass::MessageRejected),
+            class: ErrorClass::from_name(&self.class).unwrap_or(ErrorClass::MessageRejected),
             why: self.why,
             proven: self.proven && reason.is_some(),
             tries: self.tries,
@@ -327,7 +327,7 @@ fn without_proof(reason: SetAsideReason, uids: UidSet) -> SetAsideGroup {
 }
 
 impl FolderRecord {
-    fn of(name: &[u8], state: &FolderState) -> Self {
+    fn from_state(name: &[u8], state: &FolderState) -> Self {
         let uids = |uids: &UidSet| ByteBuf::from(encode_uids(uids));
         Self {
             name: ByteBuf::from(name),
@@ -336,7 +336,7 @@ impl FolderRecord {
             highest_modseq: state.highest_modseq,
             map: ByteBuf::from(state.map.encode()),
             skipped: BTreeMap::new(),
-            set_aside: state.set_aside.groups().iter().map(SetAsideRecord::of).collect(),
+            set_aside: state.set_aside.groups().iter().map(SetAsideRecord::from_group).collect(),
             unwell_runs: state.unwell_runs,
             differences: state.differences.clone(),
             tail_from: state.tail_from,
@@ -348,15 +348,15 @@ impl FolderRecord {
     }
 
     /// None when a map or set is not one that we write.
-    fn read(self) -> Option<(Vec<u8>, FolderState)> {
+    fn into_state(self) -> Option<(Vec<u8>, FolderState)> {
         let mut set_aside = SetAside::default();
         for (name, uids) in self.skipped {
-            if let Some(reason) = SetAsideReason::of(&name) {
-                set_aside.put(without_proof(reason, decode_uids(&uids)?));
+            if let Some(reason) = SetAsideReason::from_name(&name) {
+                set_aside.add_group(without_proof(reason, decode_uids(&uids)?));
             }
         }
         for group in self.set_aside {
-            set_aside.put(group.read()?);
+            set_aside.add_group(group.into_group()?);
         }
         let flags = self.flags.into_iter().map(|(flag, uids)| Some((flag, decode_uids(&uids)?)));
         let state = FolderState {
@@ -386,7 +386,7 @@ impl Checkpoint {
     pub fn encode(&self) -> Result<Vec<u8>> {
         let (reduced, whole): (Vec<_>, Vec<_>) = self.folders.iter().partition(|(_, state)| state.reduced);
         let write = |folders: Vec<(&Vec<u8>, &FolderState)>| {
-            folders.into_iter().map(|(name, state)| FolderRecord::of(name, state)).collect()
+            folders.into_iter().map(|(name, state)| FolderRecord::from_state(name, state)).collect()
         };
         let written = CheckpointRecord {
             fingerprint: self.fingerprint.clone(),
@@ -464,7 +464,7 @@ impl Checkpoint {
     }
 
     /// More may have been appended than this checkpoint knows: each folder's tail is looked at before anything is sent.
-    pub(crate) fn doubt(&mut self) {
+    pub(crate) fn mark_in_doubt(&mut self) {
         for state in self.folders.values_mut() {
             state.open = true;
         }
@@ -482,9 +482,9 @@ impl Checkpoint {
     pub(crate) fn decode_cbor(cbor: &[u8]) -> Result<Self> {
         let refused = |what: &str| Error::internal(format!("the checkpoint can't be read: {what}"));
         let written: CheckpointRecord = ciborium::from_reader(cbor).map_err(|_| refused("its fields are missing"))?;
-        let folders = written.folders.into_iter().map(FolderRecord::read);
+        let folders = written.folders.into_iter().map(FolderRecord::into_state);
         let reduced = written.reduced.into_iter().map(|folder| {
-            let (name, state) = folder.read()?;
+            let (name, state) = folder.into_state()?;
             Some((name, FolderState { reduced: true, ..state }))
         });
         let folders = folders.chain(reduced).collect::<Option<_>>();
@@ -532,7 +532,7 @@ impl Checkpoint {
                     "highestModSeq": state.highest_modseq,
                     "copied": state.map.len(),
                     "adopted": state.map.adopted().len(),
-                    "destinationUidUnknown": state.map.unknown().len(),
+                    "destinationUidUnknown": state.map.unknown_uids().len(),
                     "lastSourceUid": state.map.copied().last(),
                     "lastDestinationUid": state.map.destination_uids().last(),
                     "setAside": set_aside,

@@ -20,7 +20,7 @@ pub trait CheckpointStore: Send + Sync {
     fn save(&self, checkpoint: &Checkpoint) -> BoxFuture<'_, Result<()>>;
 
     /// How often a sync saves at most while it goes on.
-    fn pace(&self) -> Duration {
+    fn save_interval(&self) -> Duration {
         SAVE_EVERY
     }
 }

@@ -42,7 +42,7 @@ impl AccountBreakers {
 
     /// The breaker of one side.
     #[must_use]
-    pub(crate) fn on(&self, side: Side) -> &CircuitBreaker {
+    pub(crate) fn for_side(&self, side: Side) -> &CircuitBreaker {
         match side {
             Side::Source => &self.source,
             Side::Destination => &self.destination,
@@ -140,7 +140,7 @@ pub(crate) enum RefusalWeight {
 }
 
 impl BreakerState {
-    fn refused(
+    fn record_refusal(
         &mut self,
         error: &Error,
         weight: RefusalWeight,
@@ -192,7 +192,7 @@ impl BreakerState {
         RefusalConsequence::Open
     }
 
-    fn accepted(&mut self, now: Instant) {
+    fn record_acceptance(&mut self, now: Instant) {
         self.was_well |= self.open.is_some();
         self.refused_in_a_row = 0;
         self.close(now);
@@ -227,7 +227,7 @@ impl CircuitBreaker {
 
     /// True when it is open for so long already, and the server asked for nothing of the kind.
     #[must_use]
-    pub(crate) fn is_open_without_word(&self, after: Duration) -> bool {
+    pub(crate) fn is_open_unrequested(&self, after: Duration) -> bool {
         let state = self.state();
         let open = state.open.as_ref();
         let asked = |error: &Error| error.class == ErrorClass::Throttled || error.stated_wait.is_some();
@@ -242,26 +242,26 @@ impl CircuitBreaker {
 
     /// True when it is open because of refusals that say nothing of the server.
     #[must_use]
-    pub(crate) fn is_open_without_reason(&self) -> bool {
+    pub(crate) fn is_open_inconclusive(&self) -> bool {
         let state = self.state();
         state.open.as_ref().is_some_and(|open| !is_transient(&open.error) && open.error.stated_wait.is_none())
     }
 
     /// True when something was accepted after `since`.
     #[must_use]
-    pub(crate) fn accepted_since(&self, since: Instant) -> bool {
+    pub(crate) fn has_accepted_since(&self, since: Instant) -> bool {
         self.state().accepted_at.is_some_and(|at| at > since)
     }
 
     /// The server took or gave something: it is well.
-    pub(crate) fn accepted(&self) {
-        self.state().accepted(Instant::now());
+    pub(crate) fn record_acceptance(&self) {
+        self.state().record_acceptance(Instant::now());
         self.changed.notify_waiters();
     }
 
     /// The server refused something.
-    pub(crate) fn refused(&self, error: &Error, weight: RefusalWeight) -> RefusalConsequence {
-        let consequence = self.state().refused(error, weight, Instant::now(), &self.retry);
+    pub(crate) fn record_refusal(&self, error: &Error, weight: RefusalWeight) -> RefusalConsequence {
+        let consequence = self.state().record_refusal(error, weight, Instant::now(), &self.retry);
         self.changed.notify_waiters();
         consequence
     }
@@ -281,7 +281,7 @@ impl CircuitBreaker {
     /// # Errors
     /// The refusal that opened it, when the run's patience is over or would be over before the wait is: then with the
     /// time before which trying again makes no sense, where the server said so.
-    pub(crate) async fn admit(
+    pub(crate) async fn wait_for_admission(
         &self,
         pair: &mut ConnectionPair,
         progress: &SyncProgress,
@@ -294,7 +294,7 @@ impl CircuitBreaker {
                 BreakerStep::Free => return Ok(BreakerAdmission::Free),
                 BreakerStep::Probe => return Ok(BreakerAdmission::Probe(ProbeGuard(self))),
                 BreakerStep::Wait(until, error) => {
-                    self.rest(Some(&mut *pair), (until, &error), changed, progress, stop).await?;
+                    self.wait_once(Some(&mut *pair), (until, &error), changed, progress, stop).await?;
                 }
             }
         }
@@ -312,11 +312,11 @@ impl CircuitBreaker {
     ) -> Result<()> {
         while !stop.is_cancelled() {
             let changed = self.changed.notified();
-            match self.due()? {
+            match self.remaining_wait()? {
                 // A server that may be well is asked for other things meanwhile.
                 Some((_, error)) if !is_transient(&error) && error.stated_wait.is_none() => return Ok(()),
                 Some((until, error)) => {
-                    self.rest(pair.as_deref_mut(), (until, &error), changed, progress, stop).await?;
+                    self.wait_once(pair.as_deref_mut(), (until, &error), changed, progress, stop).await?;
                 }
                 None => return Ok(()),
             }
@@ -325,7 +325,7 @@ impl CircuitBreaker {
     }
 
     /// Until when nothing may be asked, and why; nothing when that is over.
-    fn due(&self) -> Result<Option<(Instant, Error)>> {
+    fn remaining_wait(&self) -> Result<Option<(Instant, Error)>> {
         let state = self.state();
         let Some(open) = &state.open else { return Ok(None) };
         let now = Instant::now();
@@ -338,7 +338,7 @@ impl CircuitBreaker {
     }
 
     fn next_step(&self) -> Result<BreakerStep> {
-        if let Some((until, error)) = self.due()? {
+        if let Some((until, error)) = self.remaining_wait()? {
             return Ok(BreakerStep::Wait(until, error));
         }
         let mut state = self.state();
@@ -350,7 +350,7 @@ impl CircuitBreaker {
         Ok(BreakerStep::Probe)
     }
 
-    async fn rest(
+    async fn wait_once(
         &self,
         pair: Option<&mut ConnectionPair>,
         (until, error): (Instant, &Error),
@@ -360,7 +360,7 @@ impl CircuitBreaker {
     ) -> Result<()> {
         let began = Instant::now();
         {
-            let _waiting = progress.wait(error.to_string(), until.saturating_duration_since(began));
+            let _waiting = progress.begin_wait(error.to_string(), until.saturating_duration_since(began));
             tokio::select! {
                 () = tokio::time::sleep_until(until.min(began + KEEP_ALIVE_INTERVAL)) => {}
                 () = changed => {}
@@ -420,7 +420,7 @@ mod tests {
 
     /// Seconds until the next look, after a refusal of that class and weight.
     fn opens(state: &mut BreakerState, error: &Error, weight: RefusalWeight, now: Instant) -> Option<u64> {
-        match state.refused(error, weight, now, &RetryPolicy::default()) {
+        match state.record_refusal(error, weight, now, &RetryPolicy::default()) {
             RefusalConsequence::Open => state.open.as_ref().map(|open| (open.until - now).as_secs()),
             RefusalConsequence::GoOn | RefusalConsequence::End => None,
         }
@@ -433,7 +433,7 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(opens(&mut state, &unknown, RefusalWeight::Usual, now), None);
         }
-        state.accepted(now);
+        state.record_acceptance(now);
         for _ in 0..4 {
             assert_eq!(opens(&mut state, &unknown, RefusalWeight::Usual, now), None);
         }
@@ -474,7 +474,7 @@ mod tests {
         let (mut state, now) = (BreakerState::default(), Instant::now());
         let full = refusal(ErrorClass::Quota);
         let ends: Vec<_> =
-            (0..5).map(|_| state.refused(&full, RefusalWeight::Usual, now, &RetryPolicy::default())).collect();
+            (0..5).map(|_| state.record_refusal(&full, RefusalWeight::Usual, now, &RetryPolicy::default())).collect();
         assert_eq!(ends[3..], [RefusalConsequence::GoOn, RefusalConsequence::End]);
         assert!(state.open.is_none());
     }

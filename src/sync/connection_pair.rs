@@ -32,8 +32,8 @@ impl ConnectionPair {
         let to_destination = async {
             permit.check()?;
             let mut session = connect(destination, moved).await?;
-            session.guard(Arc::clone(permit));
-            progress.logged_in();
+            session.require_permit(Arc::clone(permit));
+            progress.record_login();
             Ok::<_, Error>(session)
         };
         let (source, destination) = tokio::join!(connect(source, moved), to_destination);

@@ -79,7 +79,7 @@ impl CopySearch<'_> {
     ///
     /// # Errors
     /// When a connection ends, or the destination never settles.
-    pub(crate) async fn resolve(
+    pub(crate) async fn find_copies(
         &self,
         source: &mut Session,
         destination: &mut Session,
@@ -109,7 +109,8 @@ impl CopySearch<'_> {
             if !new.is_empty() && !unmatched.is_empty() {
                 let new_facts: Vec<IdentityFacts> = new.iter().map(|m| identity_facts(m, &new_ids)).collect();
                 matched = if self.by_content {
-                    self.by_content(source, destination, &unmatched, &new_facts, &mut source_hashes, trouble).await?
+                    self.match_by_content(source, destination, &unmatched, &new_facts, &mut source_hashes, trouble)
+                        .await?
                 } else {
                     if ids.is_none() {
                         ids = Some(fetch_message_ids(source, &unmatched.iter().map(|m| m.uid).collect()).await?);
@@ -138,12 +139,13 @@ impl CopySearch<'_> {
             before = Some(DestinationSnapshot { at: now, uid_next });
             tokio::time::sleep_until(now + wait).await;
         }
-        Err(destination
-            .blame(Error::network("the destination folder keeps changing in ways that cannot be told from copies")))
+        Err(destination.with_endpoint(Error::network(
+            "the destination folder keeps changing in ways that cannot be told from copies",
+        )))
     }
 
     /// The tail: equal content, as a multiset.
-    async fn by_content(
+    async fn match_by_content(
         &self,
         source: &mut Session,
         destination: &mut Session,
@@ -181,10 +183,10 @@ impl CopySearch<'_> {
 async fn fetch_all_hashes(destination: &mut Session, uids: &UidSet) -> Result<BTreeMap<u32, ContentHash>> {
     let mut trouble = FailureBisector::default();
     let found = fetch_hashes(destination, uids, &mut trouble).await?;
-    match uids.iter().find(|uid| trouble.unreadable(*uid)) {
+    match uids.iter().find(|uid| trouble.is_unreadable(*uid)) {
         Some(uid) => {
             let what = format!("message {uid} cannot be read, so nobody knows whether it is a copy");
-            Err(destination.blame(Error::protocol(what)))
+            Err(destination.with_endpoint(Error::protocol(what)))
         }
         None => Ok(found),
     }
@@ -225,7 +227,7 @@ mod tests {
     fn what_a_server_says_of_sizes_makes_no_wait_without_end() {
         let of = |size| {
             let mut scan = FolderScan::default();
-            scan.take(FetchResponse {
+            scan.add_fetch(FetchResponse {
                 uid: Some(1),
                 flags: Some(Vec::new()),
                 size: Some(size),

@@ -70,7 +70,7 @@ pub async fn sync_mailbox(spec: &SyncSpec, checkpoint: Option<Checkpoint>, conte
     }
     report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let failed = report.error.is_some() || report.folders.iter().any(|f| f.error.is_some());
-    context.progress.enter(if failed { EnginePhase::Failed } else { EnginePhase::Done });
+    context.progress.enter_phase(if failed { EnginePhase::Failed } else { EnginePhase::Done });
     report
 }
 
@@ -97,11 +97,11 @@ async fn run(
     let mut backoff = line.backoff();
     let mut spare = JoinSet::new();
     let (pair, prepared) = loop {
-        context.progress.enter(EnginePhase::Connecting);
+        context.progress.enter_phase(EnginePhase::Connecting);
         match connect_and_prepare(spec, &line, &ledger, context, report, &mut spare).await {
             Ok(Some(ready)) => break ready,
             Ok(None) => return Ok(SyncEnd::Stopped),
-            Err(error) => match line.wait(error, &mut backoff, &context.stop).await {
+            Err(error) => match line.wait_before_retry(error, &mut backoff, &context.stop).await {
                 Ok(WaitOutcome::Out) => report.reconnects += 1,
                 Ok(WaitOutcome::Stopped) => return Ok(SyncEnd::Stopped),
                 Err(error) => {
@@ -114,7 +114,7 @@ async fn run(
     let copied = copy_folders(spec, context, &ledger, line, (pair, spare), prepared, report).await;
     if copied.is_ok()
         && !context.stop.is_cancelled()
-        && report.gravest().is_none()
+        && report.gravest_error().is_none()
         && let Err(error) = count_view_messages(spec, &ledger, &context.progress, report).await
     {
         tracing::info!(error = %error, "views could not be looked at");
@@ -123,7 +123,7 @@ async fn run(
     report_not_copied(spec, &ledger, report);
     copied?;
     let unfinished = report.folders.iter().any(|f| !f.complete);
-    if !unfinished && !spec.dry_run && report.gravest().is_none() {
+    if !unfinished && !spec.dry_run && report.gravest_error().is_none() {
         clear_reported_differences(&ledger).await?;
     }
     Ok(if context.stop.is_cancelled() && unfinished { SyncEnd::Stopped } else { SyncEnd::Complete })
@@ -137,7 +137,7 @@ fn report_not_copied(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mut Mail
         }
         ledger.read(|checkpoint| {
             if let Some(state) = checkpoint.folders.get(&folder.source_raw) {
-                folder.tell_set_aside(state, &spec.accepted_losses);
+                folder.report_set_aside(state, &spec.accepted_losses);
             }
         });
     }
@@ -207,7 +207,7 @@ async fn connect_and_prepare(
     spare.abort_all();
     *spare = JoinSet::new();
     let Some(mut pair) = line.connect_unless(&context.stop).await? else { return Ok(None) };
-    context.progress.enter(EnginePhase::Planning);
+    context.progress.enter_phase(EnginePhase::Planning);
     let grow = |folders: usize| {
         for _ in 1..spec.connections.min(folders) {
             let line = Arc::clone(line);
@@ -274,7 +274,7 @@ impl PairConnector {
     }
 
     /// Waits before the next try, or gives the error back when trying again makes no sense.
-    pub(super) async fn wait(
+    pub(super) async fn wait_before_retry(
         &self,
         error: Error,
         backoff: &mut RetryBackoff,
@@ -297,7 +297,7 @@ impl PairConnector {
             delay = delay.max(wait);
         }
         tracing::info!(error = %error, delay_ms = delay.as_millis(), "trying again");
-        let _waiting = self.progress.wait(error.to_string(), delay);
+        let _waiting = self.progress.begin_wait(error.to_string(), delay);
         Ok(tokio::select! {
             () = tokio::time::sleep(delay) => WaitOutcome::Out,
             () = stop.cancelled() => WaitOutcome::Stopped,
@@ -320,7 +320,7 @@ impl FolderSyncPool {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    fn put(&self, job: &FolderSyncJob, report: FolderReport) {
+    fn add_report(&self, job: &FolderSyncJob, report: FolderReport) {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(job.source_raw.clone(), report);
     }
 
@@ -332,7 +332,7 @@ impl FolderSyncPool {
     }
 
     /// Nothing helps any folder: all workers end.
-    fn give_up(&self, error: Error) {
+    fn stop_all(&self, error: Error) {
         self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.shared.stop.cancel();
     }
@@ -347,7 +347,7 @@ async fn copy_folders(
     prepared: PreparedFolders,
     report: &mut MailboxReport,
 ) -> Result<()> {
-    context.progress.enter(EnginePhase::Copying);
+    context.progress.enter_phase(EnginePhase::Copying);
     SyncProgress::add(&context.progress.folders_total, prepared.jobs.len() as u64);
     prepared.count(&context.progress);
     report.folders = prepared.closed;
@@ -376,7 +376,7 @@ async fn copy_folders(
         let floor = Arc::clone(&floor);
         saver.spawn(async move {
             let error = floor.shared.ledger.keep_saving().await;
-            floor.give_up(error);
+            floor.stop_all(error);
         });
     }
 
@@ -394,7 +394,7 @@ async fn copy_folders(
                 None => break,
                 Some(Ok(())) => {}
                 Some(Err(_)) => {
-                    floor.give_up(Error::internal("a connection's task broke off; this is a defect in Mailferry"));
+                    floor.stop_all(Error::internal("a connection's task broke off; this is a defect in Mailferry"));
                 }
             },
         }
@@ -431,7 +431,7 @@ async fn sync_queued_folders(floor: Arc<FolderSyncPool>, pair: ConnectionPair) {
     while !floor.shared.stop.is_cancelled() {
         let Some(job) = floor.next_job() else { break };
         let (report, left) = sync_folder_with_retries(&floor, job.clone(), pair.take()).await;
-        floor.put(&job, report);
+        floor.add_report(&job, report);
         SyncProgress::add(&floor.shared.progress.folders_done, 1);
         pair = left;
     }
@@ -452,7 +452,7 @@ async fn sync_folder_with_retries(
     let mut connected_at = Instant::now();
     let mut barren: u32 = 0;
     loop {
-        let before = (report.copied_now + report.adopted, memory.steps(), memory.suspects.tries());
+        let before = (report.copied_now + report.adopted, memory.failure_steps(), memory.suspects.tries());
         let waited = floor.wait_until_due(pair.as_mut()).await;
         let attempt = match &mut pair {
             _ if waited.is_err() => waited.map(|()| SyncEnd::Stopped),
@@ -479,7 +479,7 @@ async fn sync_folder_with_retries(
         };
         if let (Some(side), Some(_)) = (error.side, error.stated_wait) {
             // All connections to this account wait, whatever it was that was refused.
-            floor.shared.breakers.on(side).refused(&error, RefusalWeight::Control);
+            floor.shared.breakers.for_side(side).record_refusal(&error, RefusalWeight::Control);
         }
         // What was being sent may still be committed: nothing that was seen before counts.
         pair = None;
@@ -498,10 +498,10 @@ async fn sync_folder_with_retries(
             continue;
         }
         // To find out what the source fails on is progress too, but not for ever.
-        if moved || (before.1 != memory.steps() && barren <= MAX_FRUITLESS_RECONNECTS) {
+        if moved || (before.1 != memory.failure_steps() && barren <= MAX_FRUITLESS_RECONNECTS) {
             backoff = floor.line.backoff();
         }
-        match floor.line.wait(error, &mut backoff, &floor.shared.stop).await {
+        match floor.line.wait_before_retry(error, &mut backoff, &floor.shared.stop).await {
             Ok(WaitOutcome::Out) => floor.reconnects.fetch_add(1, Relaxed),
             Ok(WaitOutcome::Stopped) => return (report, None),
             Err(error) => {
@@ -517,7 +517,7 @@ async fn sync_folder_with_retries(
                     // This folder's own trouble.
                     report.error = Some(error);
                 } else {
-                    floor.give_up(error);
+                    floor.stop_all(error);
                 }
                 return (report, None);
             }
@@ -541,7 +541,7 @@ mod tests {
         let permit: Arc<dyn WritePermit> = Arc::new(AlwaysPermitted);
         let line = PairConnector::new(&spec, &progress, &permit);
         let mut backoff = line.backoff();
-        let mut waiting = Box::pin(line.wait(Error::network("connection lost"), &mut backoff, &stop));
+        let mut waiting = Box::pin(line.wait_before_retry(Error::network("connection lost"), &mut backoff, &stop));
         assert!(poll!(&mut waiting).is_pending());
         assert!(progress.snapshot().waiting.is_some());
         stop.cancel();
@@ -549,6 +549,6 @@ mod tests {
         assert!(progress.snapshot().waiting.is_none());
         // What waiting does not help is told, stopped or not.
         let wrong = Error::new(ErrorClass::Authentication, "wrong password");
-        assert_eq!(line.wait(wrong.clone(), &mut backoff, &stop).await, Err(wrong));
+        assert_eq!(line.wait_before_retry(wrong.clone(), &mut backoff, &stop).await, Err(wrong));
     }
 }

@@ -29,7 +29,7 @@ impl Default for FailureBisector {
 impl FailureBisector {
     /// A request ended badly. `missing` did not come; `some_came` says whether others of the same request did: then the
     /// first that is missing is suspected, else fewer are asked for next time.
-    pub(crate) fn failed(&mut self, missing: &UidSet, some_came: bool) {
+    pub(crate) fn record_failure(&mut self, missing: &UidSet, some_came: bool) {
         let Some(first) = missing.first() else { return };
         self.steps += 1;
         let count = usize::try_from(missing.len()).unwrap_or(usize::MAX);
@@ -43,24 +43,24 @@ impl FailureBisector {
     }
 
     /// It failed on just this message.
-    pub(crate) fn failed_on(&mut self, uid: u32) {
-        self.failed(&std::iter::once(uid).collect(), false);
+    pub(crate) fn record_failure_on(&mut self, uid: u32) {
+        self.record_failure(&std::iter::once(uid).collect(), false);
     }
 
     /// It turned out to be large.
-    pub(crate) fn is_large(&mut self, uid: u32) {
+    pub(crate) fn mark_large(&mut self, uid: u32) {
         self.large.insert(uid);
     }
 
     /// True when it was found to be large.
     #[must_use]
-    pub(crate) fn knows_as_large(&self, uid: u32) -> bool {
+    pub(crate) fn is_large(&self, uid: u32) -> bool {
         self.large.contains(&uid)
     }
 
     /// True when a message must be asked for alone.
     #[must_use]
-    pub(crate) fn alone(&self, uid: u32) -> bool {
+    pub(crate) fn must_go_alone(&self, uid: u32) -> bool {
         self.failures.contains_key(&uid) || self.large.contains(&uid)
     }
 
@@ -72,13 +72,13 @@ impl FailureBisector {
 
     /// True when a message is given up.
     #[must_use]
-    pub(crate) fn unreadable(&self, uid: u32) -> bool {
+    pub(crate) fn is_unreadable(&self, uid: u32) -> bool {
         self.failures(uid) >= MAX_FAILURES
     }
 
     /// At most this many messages may be asked for at once.
     #[must_use]
-    pub(crate) const fn most(&self) -> usize {
+    pub(crate) const fn max_batch(&self) -> usize {
         self.most
     }
 
@@ -90,10 +90,10 @@ impl FailureBisector {
 
     /// What to ask for next of `left`, which has no unreadable ones; nothing when nothing is left.
     #[must_use]
-    pub(crate) fn next(&self, left: &UidSet) -> UidSet {
+    pub(crate) fn next_batch(&self, left: &UidSet) -> UidSet {
         let mut uids = left.iter();
         let Some(first) = uids.next() else { return UidSet::default() };
-        let rest = uids.take_while(|uid| !self.alone(first) && !self.alone(*uid));
+        let rest = uids.take_while(|uid| !self.must_go_alone(first) && !self.must_go_alone(*uid));
         std::iter::once(first).chain(rest).take(self.most).collect()
     }
 }
@@ -108,13 +108,13 @@ mod tests {
     fn others_are_asked_for_together_again_once_one_is_found() {
         let mut trouble = FailureBisector::default();
         let all: UidSet = (1..=8).collect();
-        trouble.failed(&all, false);
-        assert_eq!(trouble.next(&all).to_string(), "1:4");
-        trouble.failed(&(1..=4).collect(), false);
-        assert_eq!(trouble.next(&all).to_string(), "1:2");
-        trouble.failed(&(1..=2).collect(), true);
-        assert_eq!(trouble.next(&all).to_string(), "1");
-        assert_eq!(trouble.next(&(2..=8).collect()).to_string(), "2:8");
+        trouble.record_failure(&all, false);
+        assert_eq!(trouble.next_batch(&all).to_string(), "1:4");
+        trouble.record_failure(&(1..=4).collect(), false);
+        assert_eq!(trouble.next_batch(&all).to_string(), "1:2");
+        trouble.record_failure(&(1..=2).collect(), true);
+        assert_eq!(trouble.next_batch(&all).to_string(), "1");
+        assert_eq!(trouble.next_batch(&(2..=8).collect()).to_string(), "2:8");
     }
 
     proptest! {
@@ -126,17 +126,17 @@ mod tests {
             let mut trouble = FailureBisector::default();
             let mut left: UidSet = (1..=count).collect();
             for _ in 0..200 {
-                left = left.iter().filter(|uid| !trouble.unreadable(*uid)).collect();
-                let asked = trouble.next(&left);
+                left = left.iter().filter(|uid| !trouble.is_unreadable(*uid)).collect();
+                let asked = trouble.next_batch(&left);
                 if asked.iter().any(|uid| bad.contains(&uid)) {
-                    trouble.failed(&asked, false);
+                    trouble.record_failure(&asked, false);
                 } else {
                     left = left.difference(&asked);
                 }
             }
             prop_assert!(left.is_empty());
             for uid in 1..=count {
-                prop_assert_eq!(trouble.unreadable(uid), bad.contains(&uid));
+                prop_assert_eq!(trouble.is_unreadable(uid), bad.contains(&uid));
             }
         }
     }

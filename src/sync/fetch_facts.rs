@@ -39,19 +39,19 @@ pub(crate) async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(F
     session.run("NOOP").await?;
     let set = format!("{from}:*");
     let items = "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
-    let tag = session.command(&format!("UID FETCH {set} {items}"));
+    let tag = session.send_command(&format!("UID FETCH {set} {items}"));
     let mut scan = FolderScan::default();
     let mut ids = HashMap::new();
     let line = session
         .wait(tag, |data| {
             if let UntaggedResponse::Fetch(fetch) = data {
                 record_message_id(&mut ids, fetch.uid, &fetch.sections);
-                scan.take(fetch);
+                scan.add_fetch(fetch);
             }
         })
         .await?;
     if line.status != StatusCondition::Ok {
-        return Err(session.refusal(&line, CommandKind::Other, "to list messages"));
+        return Err(session.refusal_error(&line, CommandKind::Other, "to list messages"));
     }
     scan.finish();
     // `n:*` beyond the end means the last message (RFC 9051, section 9, seq-range).
@@ -68,7 +68,7 @@ pub(crate) async fn fetch_message_ids(session: &mut Session, uids: &UidSet) -> R
     let mut ids = HashMap::new();
     let tags: Vec<Tag> = uids
         .chunks(MAX_SET_BYTES)
-        .map(|set| session.command(&format!("UID FETCH {set} (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")))
+        .map(|set| session.send_command(&format!("UID FETCH {set} (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")))
         .collect();
     let lines = session
         .wait_all(&tags, |data| {
@@ -78,14 +78,14 @@ pub(crate) async fn fetch_message_ids(session: &mut Session, uids: &UidSet) -> R
         })
         .await?;
     match lines.iter().find(|line| line.status != StatusCondition::Ok) {
-        Some(line) => Err(session.refusal(line, CommandKind::Other, "to list Message-IDs")),
+        Some(line) => Err(session.refusal_error(line, CommandKind::Other, "to list Message-IDs")),
         None => Ok(ids),
     }
 }
 
 fn record_message_id(ids: &mut HashMap<u32, MessageId>, uid: Option<u32>, sections: &[(String, Option<bytes::Bytes>)]) {
     let header = sections.iter().find(|(name, _)| name.starts_with("HEADER")).and_then(|(_, body)| body.as_ref());
-    if let (Some(uid), Some(id)) = (uid, header.and_then(|h| MessageId::in_header(h))) {
+    if let (Some(uid), Some(id)) = (uid, header.and_then(|h| MessageId::from_header(h))) {
         ids.insert(uid, id);
     }
 }
@@ -102,8 +102,8 @@ pub(crate) async fn fetch_hashes(
     let mut found = BTreeMap::new();
     let mut left = uids.clone();
     loop {
-        left = left.iter().filter(|uid| !trouble.unreadable(*uid)).collect();
-        let asked = trouble.next(&left);
+        left = left.iter().filter(|uid| !trouble.is_unreadable(*uid)).collect();
+        let asked = trouble.next_batch(&left);
         // A set that is too long for one command is cut.
         let Some(set) = asked.chunks(MAX_SET_BYTES).next() else { return Ok(found) };
         let asked = UidSet::parse(&set).unwrap_or(asked);
@@ -116,14 +116,17 @@ pub(crate) async fn fetch_hashes(
         match ended {
             Ok(line) if line.status == StatusCondition::Ok => left = left.difference(&asked),
             Ok(line) => {
-                if matches!(session.class_of(&line, CommandKind::Other), ErrorClass::Throttled | ErrorClass::Network) {
-                    return Err(session.refusal(&line, CommandKind::Other, "to read messages"));
+                if matches!(
+                    session.refusal_class(&line, CommandKind::Other),
+                    ErrorClass::Throttled | ErrorClass::Network
+                ) {
+                    return Err(session.refusal_error(&line, CommandKind::Other, "to read messages"));
                 }
                 left = left.difference(&asked).union(&missing);
-                trouble.failed(&missing, some_came);
+                trouble.record_failure(&missing, some_came);
             }
             Err(error) => {
-                trouble.failed(&missing, some_came);
+                trouble.record_failure(&missing, some_came);
                 return Err(error);
             }
         }
@@ -133,7 +136,7 @@ pub(crate) async fn fetch_hashes(
 /// Reads the bodies of one set, hashing them as they come.
 async fn read_bodies(session: &mut Session, set: &str, found: &mut BTreeMap<u32, ContentHash>) -> Result<StatusLine> {
     let mut streaming: Option<ContentHasher> = None;
-    let tag = session.command(&format!("UID FETCH {set} (UID BODY.PEEK[])"));
+    let tag = session.send_command(&format!("UID FETCH {set} (UID BODY.PEEK[])"));
     loop {
         match session.next().await? {
             SessionEvent::LiteralStart { .. } => streaming = Some(ContentHasher::new()),
@@ -168,16 +171,16 @@ pub(crate) struct UidSearch {
 
 impl UidSearch {
     /// Queues the search, in the short form where the server has it (RFC 4731).
-    pub(crate) fn ask(session: &mut Session) -> Tag {
+    pub(crate) fn queue_search_all(session: &mut Session) -> Tag {
         if session.capabilities().has("ESEARCH") {
-            session.command("UID SEARCH RETURN (ALL) ALL")
+            session.send_command("UID SEARCH RETURN (ALL) ALL")
         } else {
-            session.command("UID SEARCH ALL")
+            session.send_command("UID SEARCH ALL")
         }
     }
 
     /// Takes what belongs to the answer.
-    pub(crate) fn take(&mut self, data: &UntaggedResponse) {
+    pub(crate) fn add_response(&mut self, data: &UntaggedResponse) {
         match data {
             UntaggedResponse::Search { numbers, .. } => self.uids = self.uids.union(numbers),
             UntaggedResponse::Esearch { uid: true, all, .. } => self.uids = self.uids.union(all),
@@ -192,12 +195,12 @@ impl UidSearch {
 /// When the connection ends or the server refuses.
 pub(crate) async fn search_all_uids(session: &mut Session) -> Result<UidSet> {
     let mut all = UidSearch::default();
-    let tag = UidSearch::ask(session);
-    let line = session.wait(tag, |data| all.take(&data)).await?;
+    let tag = UidSearch::queue_search_all(session);
+    let line = session.wait(tag, |data| all.add_response(&data)).await?;
     if line.status == StatusCondition::Ok {
         Ok(all.uids)
     } else {
-        Err(session.refusal(&line, CommandKind::Other, "to search"))
+        Err(session.refusal_error(&line, CommandKind::Other, "to search"))
     }
 }
 
@@ -210,10 +213,10 @@ pub(crate) async fn search_present_uids(session: &mut Session, uids: &UidSet) ->
     session.run("NOOP").await?;
     let mut there = UidSearch::default();
     let tags: Vec<Tag> =
-        uids.chunks(MAX_SET_BYTES).map(|set| session.command(&format!("UID SEARCH UID {set}"))).collect();
-    let lines = session.wait_all(&tags, |data| there.take(&data)).await?;
+        uids.chunks(MAX_SET_BYTES).map(|set| session.send_command(&format!("UID SEARCH UID {set}"))).collect();
+    let lines = session.wait_all(&tags, |data| there.add_response(&data)).await?;
     match lines.iter().find(|line| line.status != StatusCondition::Ok) {
-        Some(line) => Err(session.refusal(line, CommandKind::Other, "to search")),
+        Some(line) => Err(session.refusal_error(line, CommandKind::Other, "to search")),
         None => Ok(there.uids.intersection(uids)),
     }
 }

@@ -64,8 +64,8 @@ impl<'a> FolderCopy<'a> {
     pub(crate) async fn run(mut self, mut bodies: BTreeMap<u32, Bytes>) -> Result<SyncEnd> {
         for _ in 0..MAX_PASSES {
             if self.first_pass(std::mem::take(&mut bodies)).await? == SyncEnd::Stopped
-                || self.one_by_one().await? == SyncEnd::Stopped
-                || self.rounds().await? == SyncEnd::Stopped
+                || self.try_batches_singly().await? == SyncEnd::Stopped
+                || self.run_rounds().await? == SyncEnd::Stopped
             {
                 return Ok(SyncEnd::Stopped);
             }
@@ -100,7 +100,7 @@ impl<'a> FolderCopy<'a> {
             let ended = self.admitted_pass(mode, &pending, std::mem::take(&mut bodies)).await;
             if self.work.is_empty() {
                 self.work = pending;
-                self.refresh();
+                self.drop_copied();
             }
             if ended? == SyncEnd::Stopped {
                 return Ok(SyncEnd::Stopped);
@@ -109,17 +109,17 @@ impl<'a> FolderCopy<'a> {
     }
 
     /// What was refused only together with others: of a batch, one message may be to blame.
-    async fn one_by_one(&mut self) -> Result<SyncEnd> {
+    async fn try_batches_singly(&mut self) -> Result<SyncEnd> {
         loop {
             if self.memory.suspects.is_empty() {
                 return Ok(SyncEnd::Complete);
             }
-            self.memory.suspects.keep(&self.work.iter().map(|m| m.uid).collect());
+            self.memory.suspects.retain_uids(&self.work.iter().map(|m| m.uid).collect());
             let suspects: UidSet = self.memory.suspects.only_in_batches().collect();
             if suspects.is_empty() {
                 return Ok(SyncEnd::Complete);
             }
-            self.look().await?;
+            self.find_stored_suspects().await?;
             let waits = |m: &&ScannedMessage| suspects.contains(m.uid) && self.is_suspect(m);
             let work: Vec<ScannedMessage> = self.work.iter().filter(waits).copied().collect();
             let suspects = &self.memory.suspects;
@@ -166,7 +166,7 @@ impl<'a> FolderCopy<'a> {
         bodies: BTreeMap<u32, Bytes>,
     ) -> Result<SyncEnd> {
         let shared = self.shared;
-        if shared.breakers.destination.is_open_without_word(shared.spec.retry.waits.without_control) {
+        if shared.breakers.destination.is_open_unrequested(shared.spec.retry.waits.without_control) {
             self.judge_without_control(work.len())?;
         }
         self.judge_source(work.len());
@@ -177,18 +177,18 @@ impl<'a> FolderCopy<'a> {
             return Ok(SyncEnd::Stopped);
         }
         let probe = !matches!((&to, &from), (BreakerAdmission::Free, BreakerAdmission::Free));
-        let control = if matches!(to, BreakerAdmission::Probe(_)) { self.control(0) } else { None };
+        let control = if matches!(to, BreakerAdmission::Probe(_)) { self.pick_control(0) } else { None };
         if !probe {
-            return self.pass(PassOptions { mode, probe }, work, bodies).await;
+            return self.run_pass(PassOptions { mode, probe }, work, bodies).await;
         }
         let work = self.probes(control, work);
-        self.pass(PassOptions { mode: SendMode::Single, probe }, &work, BTreeMap::new()).await
+        self.run_pass(PassOptions { mode: SendMode::Single, probe }, &work, BTreeMap::new()).await
     }
 
     /// Messages that find out whether the server is well again: one where it said that it is not; where nobody knows whether
     /// messages are to blame, some from all over the folder, others each time.
     fn probes(&mut self, control: Option<ScannedMessage>, work: &[ScannedMessage]) -> Vec<ScannedMessage> {
-        let count = if self.shared.breakers.destination.is_open_without_reason() { MANY_REFUSED } else { 1 };
+        let count = if self.shared.breakers.destination.is_open_inconclusive() { MANY_REFUSED } else { 1 };
         let mut chosen: BTreeMap<u32, ScannedMessage> = control.into_iter().map(|m| (m.uid, m)).collect();
         if count > 1 {
             // Half of them of those that were kept back, the largest first.
@@ -213,7 +213,7 @@ impl<'a> FolderCopy<'a> {
     /// A source that for a while delivered none of the few messages that are left may be well all the same.
     fn judge_source(&self, left: usize) {
         let source = &self.shared.breakers.source;
-        if left < MANY_REFUSED && source.is_open_without_word(self.shared.spec.retry.waits.without_control) {
+        if left < MANY_REFUSED && source.is_open_unrequested(self.shared.spec.retry.waits.without_control) {
             source.reset();
         }
     }
@@ -221,9 +221,9 @@ impl<'a> FolderCopy<'a> {
     /// Decides what the refusals mean while no ordinary message passes; `left` messages were not tried yet.
     fn judge_without_control(&mut self, left: usize) -> Result<()> {
         let suspects = &self.memory.suspects;
-        let elsewhere = |since: Instant| self.shared.breakers.destination.accepted_since(since);
+        let elsewhere = |since: Instant| self.shared.breakers.destination.has_accepted_since(since);
         let runs = |checkpoint: &Checkpoint| checkpoint.folders.get(&self.job.source_raw).map(|s| s.unwell_runs);
-        let is_passing = suspects.is_passing();
+        let is_passing = suspects.is_transient();
         let accepted = if is_passing {
             // What passed before a disk was full tells nothing of now.
             let lately = Instant::now().checked_sub(self.shared.spec.retry.waits.without_control);
@@ -250,13 +250,13 @@ impl<'a> FolderCopy<'a> {
             RefusalJudgement::Unwell => {
                 let error = suspects.last_error().cloned();
                 let error = error.unwrap_or_else(|| Error::network("the server takes no message"));
-                Err(self.note_unwell(unwell_server_error(error)))
+                Err(self.record_unwell_run(unwell_server_error(error)))
             }
         }
     }
 
     /// Remembers that this run ended because the destination took nothing of the folder.
-    fn note_unwell(&self, error: Error) -> Error {
+    fn record_unwell_run(&self, error: Error) -> Error {
         if error.side == Some(Side::Destination) && error.finality != GiveUpScope::ByClass && error.retry_at.is_none() {
             self.shared.ledger.update(|checkpoint| {
                 if let Some(state) = checkpoint.folders.get_mut(&self.job.source_raw) {
@@ -270,13 +270,17 @@ impl<'a> FolderCopy<'a> {
     /// Waits until both servers may be asked.
     async fn admit(&mut self) -> Result<(BreakerAdmission<'a>, BreakerAdmission<'a>)> {
         let FolderSyncContext { breakers, progress, stop, .. } = self.shared;
-        let to = breakers.destination.admit(self.pair, progress, stop).await.map_err(|e| self.note_unwell(e))?;
-        let from = breakers.source.admit(self.pair, progress, stop).await?;
+        let to = breakers
+            .destination
+            .wait_for_admission(self.pair, progress, stop)
+            .await
+            .map_err(|e| self.record_unwell_run(e))?;
+        let from = breakers.source.wait_for_admission(self.pair, progress, stop).await?;
         Ok((to, from))
     }
 
     /// One pass, and what it leaves.
-    async fn pass(
+    async fn run_pass(
         &mut self,
         how: PassOptions,
         work: &[ScannedMessage],
@@ -285,7 +289,7 @@ impl<'a> FolderCopy<'a> {
         let mut left = Vec::new();
         let work = if work.iter().any(|m| self.memory.suspects.is_in_doubt(m.uid)) {
             // Never again without a look: some servers store what they refuse.
-            self.look().await?;
+            self.find_stored_suspects().await?;
             let uids: UidSet = self.work.iter().map(|m| m.uid).collect();
             left.extend(work.iter().filter(|m| uids.contains(m.uid)));
             left.as_slice()
@@ -309,20 +313,20 @@ impl<'a> FolderCopy<'a> {
         if !how.probe {
             // While a server is unwell, what it does not deliver proves nothing.
             for uid in there.iter().chain(outcome.failed) {
-                self.memory.trouble.failed_on(uid);
+                self.memory.trouble.record_failure_on(uid);
             }
         }
         let gone = missing.difference(&there);
         for uid in gone.iter() {
-            self.memory.suspects.gone(uid);
+            self.memory.suspects.remove(uid);
         }
         self.finished = self.finished.union(&gone);
-        self.refresh();
+        self.drop_copied();
         Ok(SyncEnd::Complete)
     }
 
     /// Forgets what is copied by now.
-    fn refresh(&mut self) {
+    fn drop_copied(&mut self) {
         let (work, finished) = (&mut self.work, &self.finished);
         self.shared.ledger.read(|checkpoint| {
             if let Some(state) = checkpoint.folders.get(&self.job.source_raw) {
@@ -333,7 +337,7 @@ impl<'a> FolderCopy<'a> {
     }
 
     /// An ordinary message that was kept back: the smallest of at least `size` bytes, or else the largest.
-    fn control(&self, size: u32) -> Option<ScannedMessage> {
+    fn pick_control(&self, size: u32) -> Option<ScannedMessage> {
         let controls = &self.memory.suspects.controls;
         let kept = || self.work.iter().filter(|m| controls.contains(&m.uid));
         let fits = kept().filter(|m| m.size >= size).min_by_key(|m| m.size);
@@ -342,11 +346,11 @@ impl<'a> FolderCopy<'a> {
 
     /// What was refused alone is tried again, one at a time and beside ordinary messages, until it is accepted, proven to
     /// be refused for its own sake, or tried often enough.
-    async fn rounds(&mut self) -> Result<SyncEnd> {
+    async fn run_rounds(&mut self) -> Result<SyncEnd> {
         let shared = self.shared;
-        self.memory.suspects.keep(&self.work.iter().map(|m| m.uid).collect());
+        self.memory.suspects.retain_uids(&self.work.iter().map(|m| m.uid).collect());
         loop {
-            self.refresh();
+            self.drop_copied();
             let left = self.memory.suspects.left_in_round();
             if left.is_empty() {
                 if self.memory.suspects.is_in_round() {
@@ -359,59 +363,59 @@ impl<'a> FolderCopy<'a> {
                 let waits = shared.spec.retry.waits.between_rounds;
                 let round = self.memory.suspects.round.saturating_sub(1) as usize;
                 let pause = waits.get(round).or(waits.last()).copied().unwrap_or_default();
-                if self.rest(pause, "refused messages are tried again").await? == SyncEnd::Stopped {
+                if self.pause(pause, "refused messages are tried again").await? == SyncEnd::Stopped {
                     return Ok(SyncEnd::Stopped);
                 }
                 self.memory.suspects.paused();
             }
             if !self.memory.suspects.round_began {
-                self.look().await?;
+                self.find_stored_suspects().await?;
                 self.memory.suspects.round_began = true;
                 continue;
             }
-            let quiet = shared.quiet.want();
+            let quiet = shared.quiet.request();
             let alone = lock_exclusive(shared, self.pair).await?;
-            let ended = self.chunk(&left).await?;
+            let ended = self.try_chunk(&left).await?;
             drop((alone, quiet));
             if ended == SyncEnd::Stopped {
                 return Ok(SyncEnd::Stopped);
             }
         }
-        if self.weakened().await? == SyncEnd::Stopped {
+        if self.try_weakened().await? == SyncEnd::Stopped {
             return Ok(SyncEnd::Stopped);
         }
-        self.look().await?;
-        self.verdicts()?;
+        self.find_stored_suspects().await?;
+        self.decide_suspects()?;
         Ok(SyncEnd::Complete)
     }
 
     /// Some suspects of a round, behind a control where there is one.
-    async fn chunk(&mut self, left: &[u32]) -> Result<SyncEnd> {
+    async fn try_chunk(&mut self, left: &[u32]) -> Result<SyncEnd> {
         let wanted: UidSet = left.iter().copied().take(self.memory.suspects.between_controls()).collect();
         let chunk: Vec<ScannedMessage> = self.work.iter().filter(|m| wanted.contains(m.uid)).copied().collect();
         let largest = chunk.iter().map(|m| m.size).max().unwrap_or(0);
         let passed = self.memory.suspects.control.filter(|control| control.left > 0);
         if passed.is_none() || self.is_any_open() {
-            return self.control_passes(largest, chunk.first().copied()).await;
+            return self.send_control(largest, chunk.first().copied()).await;
         }
         let room = passed.map_or(0, |control| control.left);
         let chunk: Vec<ScannedMessage> = chunk.into_iter().take(room).collect();
-        self.pass(PassOptions { mode: SendMode::Trial, probe: false }, &chunk, BTreeMap::new()).await?;
-        self.untried_are_unreadable(&chunk)?;
+        self.run_pass(PassOptions { mode: SendMode::Trial, probe: false }, &chunk, BTreeMap::new()).await?;
+        self.give_up_untried(&chunk)?;
         Ok(if self.shared.stop.is_cancelled() { SyncEnd::Stopped } else { SyncEnd::Complete })
     }
 
     /// A suspect that did not come from the source was not tried: it must not hold the round up for ever.
-    fn untried_are_unreadable(&mut self, chunk: &[ScannedMessage]) -> Result<()> {
-        let unreadable = chunk.iter().filter(|m| self.memory.trouble.unreadable(m.uid)).count();
+    fn give_up_untried(&mut self, chunk: &[ScannedMessage]) -> Result<()> {
+        let unreadable = chunk.iter().filter(|m| self.memory.trouble.is_unreadable(m.uid)).count();
         if unreadable > 0 { self.give_up_unreadable() } else { Ok(()) }
     }
 
     /// Sends a control alone, once the server is well as far as it says; a refused one means that it is not, and that
     /// nothing in this round counts.
-    async fn control_passes(&mut self, size: u32, suspect: Option<ScannedMessage>) -> Result<SyncEnd> {
+    async fn send_control(&mut self, size: u32, suspect: Option<ScannedMessage>) -> Result<SyncEnd> {
         let shared = self.shared;
-        let control = self.control(size);
+        let control = self.pick_control(size);
         if control.is_none() && shared.breakers.destination.is_open() {
             self.judge_without_control(0)?;
         }
@@ -421,19 +425,19 @@ impl<'a> FolderCopy<'a> {
             (BreakerAdmission::Free, BreakerAdmission::Free) => false,
             _ => true,
         };
-        if probe && shared.breakers.destination.is_open_without_reason() && control.is_some() {
+        if probe && shared.breakers.destination.is_open_inconclusive() && control.is_some() {
             // One of them may well be refused for its own sake.
             let kept: Vec<ScannedMessage> =
                 self.work.iter().filter(|m| self.memory.suspects.controls.contains(&m.uid)).copied().collect();
             let probes = self.probes(control, &kept);
-            return self.pass(PassOptions { mode: SendMode::Single, probe }, &probes, BTreeMap::new()).await;
+            return self.run_pass(PassOptions { mode: SendMode::Single, probe }, &probes, BTreeMap::new()).await;
         }
         // Without a control a suspect shows whether the server is well again.
         let Some(message) = control.or(suspect.filter(|_| probe)) else {
-            self.memory.suspects.without_control();
+            self.memory.suspects.continue_without_control();
             return Ok(SyncEnd::Complete);
         };
-        if self.pass(PassOptions { mode: SendMode::Control, probe }, &[message], BTreeMap::new()).await?
+        if self.run_pass(PassOptions { mode: SendMode::Control, probe }, &[message], BTreeMap::new()).await?
             == SyncEnd::Stopped
         {
             return Ok(SyncEnd::Stopped);
@@ -443,27 +447,27 @@ impl<'a> FolderCopy<'a> {
                 self.memory.suspects.void_round();
             }
         } else {
-            self.memory.suspects.control_passed(message.size);
+            self.memory.suspects.record_passed_control(message.size);
         }
         Ok(SyncEnd::Complete)
     }
 
     /// The last try of what was refused in full: without keywords, which then follow alone, and without a date that
     /// servers are known to refuse.
-    async fn weakened(&mut self) -> Result<SyncEnd> {
+    async fn try_weakened(&mut self) -> Result<SyncEnd> {
         let shared = self.shared;
         loop {
             let work: Vec<ScannedMessage> = self.work.iter().filter(|m| self.may_be_weakened(m)).copied().collect();
             let Some(first) = work.first().copied() else { return Ok(SyncEnd::Complete) };
-            self.look().await?;
+            self.find_stored_suspects().await?;
             let work: Vec<ScannedMessage> = work.into_iter().filter(|m| self.is_suspect(m)).collect();
-            let quiet = shared.quiet.want();
+            let quiet = shared.quiet.request();
             let alone = lock_exclusive(shared, self.pair).await?;
             let ended = if self.is_any_open() {
                 let largest = work.iter().map(|m| m.size).max().unwrap_or(0);
-                self.control_passes(largest, Some(first)).await?
+                self.send_control(largest, Some(first)).await?
             } else {
-                self.pass(PassOptions { mode: SendMode::Weakened, probe: false }, &work, BTreeMap::new()).await?
+                self.run_pass(PassOptions { mode: SendMode::Weakened, probe: false }, &work, BTreeMap::new()).await?
             };
             drop((alone, quiet));
             if ended == SyncEnd::Stopped {
@@ -488,9 +492,9 @@ impl<'a> FolderCopy<'a> {
     }
 
     /// Waits on purpose, with both connections kept alive.
-    async fn rest(&mut self, pause: std::time::Duration, why: &str) -> Result<SyncEnd> {
+    async fn pause(&mut self, pause: std::time::Duration, why: &str) -> Result<SyncEnd> {
         let until = Instant::now() + pause;
-        let _waiting = self.shared.progress.wait(why.to_owned(), pause);
+        let _waiting = self.shared.progress.begin_wait(why.to_owned(), pause);
         while Instant::now() < until {
             let step = (Instant::now() + KEEP_ALIVE_INTERVAL).min(until);
             tokio::select! {
@@ -503,7 +507,7 @@ impl<'a> FolderCopy<'a> {
     }
 
     /// Looks whether what was refused was stored all the same, or what was in doubt came late.
-    async fn look(&mut self) -> Result<()> {
+    async fn find_stored_suspects(&mut self) -> Result<()> {
         if !self.work.iter().any(|m| self.memory.suspects.is_in_doubt(m.uid)) {
             return Ok(());
         }
@@ -512,7 +516,7 @@ impl<'a> FolderCopy<'a> {
             return Ok(());
         }
         let (ledger, raw) = (&self.shared.ledger, &self.job.source_raw);
-        let state: FolderState = ledger.folder(raw, |state| state.clone())?;
+        let state: FolderState = ledger.update_folder(raw, |state| state.clone())?;
         let (scan, selected) = (self.context.scan, self.context.selected);
         let how = (FolderStartMode::Tail, Some(&state));
         // What was seen before the refusal tells nothing of it.
@@ -522,23 +526,23 @@ impl<'a> FolderCopy<'a> {
             self.report.flags_updated +=
                 add_missing_flags(&mut self.pair.destination, selected, &found, self.report).await?;
         }
-        ledger.folder(raw, |state| record_found_copies(state, scan, &found))?;
+        ledger.update_folder(raw, |state| record_found_copies(state, scan, &found))?;
         for f in &found {
             if !self.memory.suspects.contains(f.source) {
                 continue; // a copy whose UID was not known
             }
             self.report.adopted += 1;
-            self.memory.suspects.found(f.source);
+            self.memory.suspects.record_found(f.source);
         }
-        self.memory.suspects.looked();
-        self.refresh();
+        self.memory.suspects.clear_doubt();
+        self.drop_copied();
         Ok(())
     }
 
     /// After the rounds: what is left was refused for its own sake, or nobody can tell; or a person must act.
-    fn verdicts(&mut self) -> Result<()> {
+    fn decide_suspects(&mut self) -> Result<()> {
         if self.memory.suspects.is_empty() {
-            self.memory.suspects.take_rest();
+            self.memory.suspects.take_remaining();
             return Ok(());
         }
         if self.memory.suspects.is_without_control() {
@@ -562,7 +566,7 @@ impl<'a> FolderCopy<'a> {
         let groups: Vec<SetAsideGroup> = self
             .memory
             .suspects
-            .take_rest()
+            .take_remaining()
             .into_iter()
             .map(|(uid, SuspectMessage { error, why, size, earlier, .. })| SetAsideGroup {
                 reason: if size == 0 { SetAsideReason::Empty } else { SetAsideReason::Refused },
@@ -584,9 +588,9 @@ impl<'a> FolderCopy<'a> {
         let uids = groups.iter().fold(UidSet::default(), |all, group| all.union(&group.uids));
         self.work.retain(|m| !uids.contains(m.uid));
         self.finished = self.finished.union(&uids);
-        self.shared.ledger.folder(&self.job.source_raw, |state| {
+        self.shared.ledger.update_folder(&self.job.source_raw, |state| {
             for group in groups {
-                state.set_aside.put(group);
+                state.set_aside.add_group(group);
             }
         })
     }
@@ -594,12 +598,12 @@ impl<'a> FolderCopy<'a> {
     /// Takes out of the work what the source failed to deliver too often.
     fn give_up_unreadable(&mut self) -> Result<()> {
         let trouble = &self.memory.trouble;
-        let uids: UidSet = self.work.iter().map(|m| m.uid).filter(|uid| trouble.unreadable(*uid)).collect();
+        let uids: UidSet = self.work.iter().map(|m| m.uid).filter(|uid| trouble.is_unreadable(*uid)).collect();
         if uids.is_empty() {
             return Ok(());
         }
         for uid in uids.iter() {
-            self.memory.suspects.gone(uid);
+            self.memory.suspects.remove(uid);
         }
         let why = "the source failed again and again to deliver it; every run tries it";
         let facts = self.shared.try_facts(self.context.append_limit);
@@ -614,7 +618,7 @@ impl<'a> FolderCopy<'a> {
             return Ok(());
         }
         for uid in too_large.keys() {
-            self.memory.suspects.gone(*uid);
+            self.memory.suspects.remove(*uid);
         }
         let why = "it is larger than the destination says that it takes (APPENDLIMIT)";
         let uids = too_large.into_keys().collect();
@@ -634,7 +638,7 @@ impl<'a> FolderCopy<'a> {
                 };
                 if let Some(why) = taken {
                     let what = format!("the destination does not take the keyword {keyword}: {why}");
-                    self.report.differs(source_uid, "flags", what);
+                    self.report.add_difference(source_uid, "flags", what);
                 }
             }
         }

@@ -94,7 +94,7 @@ fn is_below(raw: &[u8], prefix: &[u8]) -> bool {
 
 impl SideFolders {
     /// Understands a raw name of this side.
-    pub(super) fn name(&self, raw: &[u8], delimiter: Option<u8>) -> FolderName {
+    pub(super) fn parse_name(&self, raw: &[u8], delimiter: Option<u8>) -> FolderName {
         if is_inbox(raw) {
             let levels = vec!["INBOX".to_owned()];
             return FolderName { levels, is_inbox: true, is_foreign: false, oddities: Vec::new() };
@@ -133,7 +133,7 @@ impl SideFolders {
     }
 
     /// The raw name of levels on this side.
-    pub(super) fn raw(&self, levels: &[String]) -> Vec<u8> {
+    pub(super) fn raw_name(&self, levels: &[String]) -> Vec<u8> {
         if let [only] = levels
             && is_inbox(only.as_bytes())
         {
@@ -174,7 +174,7 @@ pub(crate) struct NameLimits {
 impl NameLimits {
     /// What is known of a kind of server that uses this delimiter.
     #[must_use]
-    pub(crate) fn of(quirks: ServerKind, delimiter: Option<u8>) -> Self {
+    pub(crate) fn for_server(quirks: ServerKind, delimiter: Option<u8>) -> Self {
         // Servers with `.` between levels keep them in one directory name, where `/` can't be.
         let dotted = delimiter == Some(b'.');
         let generic = Self {
@@ -224,7 +224,7 @@ impl NameLimits {
     }
 
     /// The level as the destination can take it, but for its length.
-    pub(super) fn clean(&self, level: &str, delimiter: Option<u8>) -> String {
+    pub(super) fn clean_level(&self, level: &str, delimiter: Option<u8>) -> String {
         let is_lost = |c: char| {
             c.is_control()
                 || matches!(c, '\u{2028}' | '\u{2029}' | '\u{fffd}')
@@ -246,7 +246,7 @@ impl NameLimits {
     }
 
     /// Equal for two paths that this destination may take for one folder.
-    pub(super) fn key(&self, levels: &[String]) -> String {
+    pub(super) fn collision_key(&self, levels: &[String]) -> String {
         let mut key = String::new();
         for (i, level) in levels.iter().enumerate() {
             if i == 0 && is_inbox(level.as_bytes()) {
@@ -305,7 +305,7 @@ mod tests {
     }
 
     fn text(side: &SideFolders, raw: &str) -> String {
-        side.name(raw.as_bytes(), Some(b'.')).text()
+        side.parse_name(raw.as_bytes(), Some(b'.')).text()
     }
 
     #[test]
@@ -317,44 +317,44 @@ mod tests {
         assert_eq!(text(&side, "INBOX.INBOX.x"), "INBOX/x");
         assert_eq!(text(&side, "INBOX.inbox.x"), "INBOX/x");
         assert_eq!(text(&side, "INBOX.inbox"), "inbox");
-        assert!(!side.name(b"INBOX.inbox", Some(b'.')).is_inbox);
-        assert_eq!(side.raw(&["Sent".to_owned()]), b"INBOX.Sent");
-        assert_eq!(side.raw(&["INBOX".to_owned()]), b"INBOX");
-        assert_eq!(side.raw(&["INBOX".to_owned(), "x".to_owned()]), b"INBOX.INBOX.x");
+        assert!(!side.parse_name(b"INBOX.inbox", Some(b'.')).is_inbox);
+        assert_eq!(side.raw_name(&["Sent".to_owned()]), b"INBOX.Sent");
+        assert_eq!(side.raw_name(&["INBOX".to_owned()]), b"INBOX");
+        assert_eq!(side.raw_name(&["INBOX".to_owned(), "x".to_owned()]), b"INBOX.INBOX.x");
     }
 
     #[test]
     fn other_namespaces_are_known_by_their_prefixes() {
         let cyrus = side("INBOX.", &["user.", ""]);
-        assert!(cyrus.name(b"user.bob", Some(b'.')).is_foreign);
-        assert!(cyrus.name(b"user", Some(b'.')).is_foreign);
-        assert!(cyrus.name(b"company", Some(b'.')).is_foreign);
-        assert!(!cyrus.name(b"INBOX.user.x", Some(b'.')).is_foreign);
+        assert!(cyrus.parse_name(b"user.bob", Some(b'.')).is_foreign);
+        assert!(cyrus.parse_name(b"user", Some(b'.')).is_foreign);
+        assert!(cyrus.parse_name(b"company", Some(b'.')).is_foreign);
+        assert!(!cyrus.parse_name(b"INBOX.user.x", Some(b'.')).is_foreign);
         let plain = side("", &["shared."]);
-        assert!(!plain.name(b"sharedness", Some(b'.')).is_foreign);
-        assert!(plain.name(b"shared.a", Some(b'.')).is_foreign);
+        assert!(!plain.parse_name(b"sharedness", Some(b'.')).is_foreign);
+        assert!(plain.parse_name(b"shared.a", Some(b'.')).is_foreign);
     }
 
     #[test]
     fn odd_names_are_kept_as_they_stand() {
         let side = side("", &[]);
-        let name = side.name(b"a&b..c.", Some(b'.'));
+        let name = side.parse_name(b"a&b..c.", Some(b'.'));
         assert_eq!(name.levels, ["a&b", "c"]);
         assert_eq!(name.oddities.len(), 2);
-        assert_eq!(side.name(b".", Some(b'.')).levels, ["."]);
-        assert_eq!(side.name("Büro".as_bytes(), None).levels, ["Büro"]);
+        assert_eq!(side.parse_name(b".", Some(b'.')).levels, ["."]);
+        assert_eq!(side.parse_name("Büro".as_bytes(), None).levels, ["Büro"]);
     }
 
     #[test]
     fn names_are_cleaned_by_what_the_server_is_known_to_refuse() {
-        let clean = |quirks, level: &str| NameLimits::of(quirks, Some(b'.')).clean(level, Some(b'.'));
+        let clean = |quirks, level: &str| NameLimits::for_server(quirks, Some(b'.')).clean_level(level, Some(b'.'));
         assert_eq!(clean(ServerKind::Generic, "a.b/c%d*e\tf"), "a_b_c_d_e_f");
         assert_eq!(clean(ServerKind::Cyrus, "a!b"), "a_b");
         assert_eq!(clean(ServerKind::Courier, "a!b%😀"), "a!b%_");
         assert_eq!(clean(ServerKind::Dovecot, "~a"), "_a");
         assert_eq!(clean(ServerKind::Gmail, " a "), "a");
-        assert_eq!(NameLimits::strict().clean("cur", None), "_cur");
-        assert_eq!(NameLimits::strict().clean(" ", None), "_");
+        assert_eq!(NameLimits::strict().clean_level("cur", None), "_cur");
+        assert_eq!(NameLimits::strict().clean_level(" ", None), "_");
     }
 
     #[test]
@@ -368,11 +368,11 @@ mod tests {
 
     #[test]
     fn names_that_may_be_one_folder_have_one_key() {
-        let generic = NameLimits::of(ServerKind::Generic, None);
-        let key = |limits: &NameLimits, name: &str| limits.key(&[name.to_owned()]);
+        let generic = NameLimits::for_server(ServerKind::Generic, None);
+        let key = |limits: &NameLimits, name: &str| limits.collision_key(&[name.to_owned()]);
         assert_eq!(key(&generic, "B\u{fc}ro"), key(&generic, "bu\u{308}RO"));
         assert_ne!(key(&generic, "a"), key(&generic, "b"));
-        let dovecot = NameLimits::of(ServerKind::Dovecot, None);
+        let dovecot = NameLimits::for_server(ServerKind::Dovecot, None);
         assert_ne!(key(&dovecot, "a"), key(&dovecot, "A"));
         assert_eq!(key(&dovecot, "inbox"), key(&dovecot, "INBOX"));
     }

@@ -84,12 +84,12 @@ pub(crate) fn plan_folders(
             None => entries.push(entry),
         }
     }
-    planner.freeze(frozen);
-    planner.aim(&mut entries, frozen, source.folders.iter().any(|folder| folder.special_use.is_some()));
+    planner.claim_frozen_names(frozen);
+    planner.choose_targets(&mut entries, frozen, source.folders.iter().any(|folder| folder.special_use.is_some()));
     // Entries are sorted: parents are placed before children, which follow them.
     let mut placed = Vec::new();
     for (index, mut entry) in entries.into_iter().enumerate() {
-        let levels = planner.place(index, &mut entry);
+        let levels = planner.place_folder(index, &mut entry);
         placed.push((entry, levels));
     }
     placed.sort_by(|(a, a_levels), (b, b_levels)| {
@@ -179,7 +179,7 @@ fn listed(source: &SideFolders) -> Vec<PlanEntry<'_>> {
         .folders
         .iter()
         .map(|info| {
-            let name = source.name(&info.raw, info.delimiter);
+            let name = source.parse_name(&info.raw, info.delimiter);
             PlanEntry { info, text: name.text(), name, aim: FolderTarget::Own, notes: Vec::new() }
         })
         .collect();
@@ -258,14 +258,14 @@ impl<'a> FolderPlanner<'a> {
             followed: BTreeMap::new(),
         };
         for info in sorted {
-            let name = destination.name(&info.raw, info.delimiter);
+            let name = destination.parse_name(&info.raw, info.delimiter);
             let is_nameless = |c: char| destination.delimiter.is_some_and(|delimiter| c == char::from(delimiter));
             if name.is_foreign || name.levels.iter().any(|level| level.contains(is_nameless)) {
                 continue; // a bare prefix has no level that could be written
             }
-            planner.spellings.entry(limits.key(&name.levels)).or_default().insert(name.levels.clone());
+            planner.spellings.entry(limits.collision_key(&name.levels)).or_default().insert(name.levels.clone());
             // Of two raw names for the same text, the one that we would make.
-            if !planner.existing.contains_key(&name.levels) || destination.raw(&name.levels) == info.raw {
+            if !planner.existing.contains_key(&name.levels) || destination.raw_name(&name.levels) == info.raw {
                 planner.existing.insert(name.levels, info);
             }
         }
@@ -277,20 +277,25 @@ impl<'a> FolderPlanner<'a> {
     fn raw(&self, levels: &[String]) -> Vec<u8> {
         match self.existing.get(levels) {
             Some(info) if info.selectable && levels != ["INBOX"] => info.raw.clone(),
-            _ => self.destination.raw(levels),
+            _ => self.destination.raw_name(levels),
         }
     }
 
     /// Claims every frozen name, also those of folders that are gone or left out now.
-    fn freeze(&mut self, frozen: &BTreeMap<Vec<u8>, Vec<u8>>) {
+    fn claim_frozen_names(&mut self, frozen: &BTreeMap<Vec<u8>, Vec<u8>>) {
         for raw in frozen.values() {
-            let name = self.destination.name(raw, self.destination.delimiter);
-            self.claimed.insert(self.limits.key(&name.levels));
+            let name = self.destination.parse_name(raw, self.destination.delimiter);
+            self.claimed.insert(self.limits.collision_key(&name.levels));
         }
     }
 
     /// Decides what decides, and promises names to the folders that have the best right to them.
-    fn aim(&mut self, entries: &mut [PlanEntry], frozen: &BTreeMap<Vec<u8>, Vec<u8>>, source_announces: bool) {
+    fn choose_targets(
+        &mut self,
+        entries: &mut [PlanEntry],
+        frozen: &BTreeMap<Vec<u8>, Vec<u8>>,
+        source_announces: bool,
+    ) {
         for entry in &mut *entries {
             if let Some(raw) = frozen.get(&entry.info.raw) {
                 entry.aim = FolderTarget::Frozen(raw.clone());
@@ -305,9 +310,9 @@ impl<'a> FolderPlanner<'a> {
         let mut owners = Vec::new();
         for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.info.selectable) {
             let levels: Vec<String> = self.root.iter().chain(&entry.name.levels).cloned().collect();
-            let is_kept = levels.iter().all(|l| self.limits.clean(l, self.destination.delimiter) == *l);
+            let is_kept = levels.iter().all(|l| self.limits.clean_level(l, self.destination.delimiter) == *l);
             if entry.aim == FolderTarget::Own && is_kept && (entry.name.is_inbox || !self.is_reserved(&levels)) {
-                owners.push((!self.existing.contains_key(&levels), index, self.limits.key(&levels)));
+                owners.push((!self.existing.contains_key(&levels), index, self.limits.collision_key(&levels)));
             }
         }
         owners.sort();
@@ -316,7 +321,7 @@ impl<'a> FolderPlanner<'a> {
         }
         if self.root.is_empty() && !self.rules.ignore_special_use {
             let renamed = entries.iter().filter_map(|entry| match &entry.aim {
-                FolderTarget::Renamed(new) => Some(self.limits.key(&self.path(new, &mut Vec::new()))),
+                FolderTarget::Renamed(new) => Some(self.limits.collision_key(&self.path(new, &mut Vec::new()))),
                 _ => None,
             });
             let renamed: BTreeSet<String> = renamed.collect();
@@ -347,13 +352,13 @@ impl<'a> FolderPlanner<'a> {
         let Some(special) = entry.info.special_use.or(by_name).filter(|special| !special.is_view()) else { return };
         let has_own = self.existing.contains_key(&entry.name.levels);
         let is_announced = entry.info.special_use.is_some();
-        let target = match self.announced(special) {
+        let target = match self.announced_folder(special) {
             Some(target) if is_announced || !has_own => Some(target),
-            None if is_announced && !has_own => self.named(special, index, renamed),
+            None if is_announced && !has_own => self.folder_named_for(special, index, renamed),
             _ => None,
         };
         let Some(target) = target.filter(|target| *target != entry.name.levels) else { return };
-        let key = self.limits.key(&target);
+        let key = self.limits.collision_key(&target);
         let use_name = special.attribute();
         let there = target.join("/");
         if self.claimed.contains(&key) || self.promised.get(&key).is_some_and(|owner| *owner != index) {
@@ -369,7 +374,7 @@ impl<'a> FolderPlanner<'a> {
     }
 
     /// The destination's folder that announces this use.
-    fn announced(&self, special: SpecialUse) -> Option<Vec<String>> {
+    fn announced_folder(&self, special: SpecialUse) -> Option<Vec<String>> {
         let is_it = |info: &FolderInfo| info.selectable && info.special_use == Some(special);
         let found = self.existing.iter().filter(|(levels, info)| is_it(info) && *levels != &["INBOX"]);
         found.map(|(levels, _)| levels).min_by_key(|levels| (levels.len(), *levels)).cloned()
@@ -378,12 +383,12 @@ impl<'a> FolderPlanner<'a> {
     /// The only folder of the destination that is named for this use, where it announces no uses at all; those that
     /// other source folders go to by their names do not count. A guess must not put mail where a server may purge it,
     /// so there is none for \Trash.
-    fn named(&self, special: SpecialUse, index: usize, renamed: &BTreeSet<String>) -> Option<Vec<String>> {
+    fn folder_named_for(&self, special: SpecialUse, index: usize, renamed: &BTreeSet<String>) -> Option<Vec<String>> {
         if special == SpecialUse::Trash || self.existing.values().any(|info| info.special_use.is_some()) {
             return None;
         }
         let is_it = |levels: &[String]| {
-            let key = self.limits.key(levels);
+            let key = self.limits.collision_key(levels);
             matches!(levels, [only] if SpecialUse::by_name(only) == Some(special))
                 && !renamed.contains(&key)
                 && self.promised.get(&key).is_none_or(|owner| *owner == index)
@@ -394,20 +399,20 @@ impl<'a> FolderPlanner<'a> {
     }
 
     /// The destination path of a source folder.
-    fn place(&mut self, index: usize, entry: &mut PlanEntry) -> Vec<String> {
+    fn place_folder(&mut self, index: usize, entry: &mut PlanEntry) -> Vec<String> {
         let mut notes = std::mem::take(&mut entry.notes);
         notes.extend(entry.name.oddities.iter().map(|&oddity| oddity.to_owned()));
         let source_levels = &entry.name.levels;
         let levels = match &entry.aim {
-            FolderTarget::Frozen(raw) => self.destination.name(raw, self.destination.delimiter).levels,
+            FolderTarget::Frozen(raw) => self.destination.parse_name(raw, self.destination.delimiter).levels,
             FolderTarget::Renamed(new) => {
                 let wanted = self.path(new, &mut notes);
-                self.settle(index, entry, wanted, true, &mut notes)
+                self.claim_path(index, entry, wanted, true, &mut notes)
             }
-            FolderTarget::Special(levels) => self.settle(index, entry, levels.clone(), false, &mut notes),
+            FolderTarget::Special(levels) => self.claim_path(index, entry, levels.clone(), false, &mut notes),
             FolderTarget::Own => {
-                let wanted = self.beside(source_levels, &mut notes);
-                self.settle(index, entry, wanted, false, &mut notes)
+                let wanted = self.path_below_parent(source_levels, &mut notes);
+                self.claim_path(index, entry, wanted, false, &mut notes)
             }
         };
         if !matches!(entry.aim, FolderTarget::Renamed(_)) {
@@ -424,20 +429,20 @@ impl<'a> FolderPlanner<'a> {
     }
 
     /// The path of a source folder below wherever its parent went.
-    fn beside(&self, source: &[String], notes: &mut Vec<String>) -> Vec<String> {
+    fn path_below_parent(&self, source: &[String], notes: &mut Vec<String>) -> Vec<String> {
         let Some((last, parents)) = source.split_last() else { return self.root.clone() };
         let parent = match self.followed.get(parents) {
             Some(followed) => followed.clone(),
-            None => self.beside(parents, notes),
+            None => self.path_below_parent(parents, notes),
         };
-        self.attach(parent, last, notes)
+        self.attach_level(parent, last, notes)
     }
 
     /// The path that a person wrote with `/` between levels, below the root.
     fn path(&self, text: &str, notes: &mut Vec<String>) -> Vec<String> {
         let mut path = self.root.clone();
         for level in text.split('/').filter(|level| !level.is_empty()) {
-            path = self.attach(path, level, notes);
+            path = self.attach_level(path, level, notes);
         }
         if let Some(first) = path.first_mut().filter(|first| is_inbox(first.as_bytes())) {
             first.make_ascii_uppercase();
@@ -446,9 +451,9 @@ impl<'a> FolderPlanner<'a> {
     }
 
     /// `level` below `parent`, as the destination can take it.
-    fn attach(&self, mut parent: Vec<String>, level: &str, notes: &mut Vec<String>) -> Vec<String> {
+    fn attach_level(&self, mut parent: Vec<String>, level: &str, notes: &mut Vec<String>) -> Vec<String> {
         let delimiter = self.destination.delimiter;
-        let mut clean = self.limits.clean(level, delimiter);
+        let mut clean = self.limits.clean_level(level, delimiter);
         if clean != level {
             notes.push("the destination can't take all characters of its name".to_owned());
         }
@@ -489,13 +494,13 @@ impl<'a> FolderPlanner<'a> {
         let above = match parent {
             [] => self.destination.prefix.len(),
             // INBOX alone has no prefix; what is below it has.
-            _ => self.destination.raw(&[parent, &[String::new()]].concat()).len(),
+            _ => self.destination.raw_name(&[parent, &[String::new()]].concat()).len(),
         };
         self.limits.max_path.saturating_sub(above)
     }
 
     fn is_in_other_namespace(&self, levels: &[String]) -> bool {
-        let mut raw = self.destination.raw(levels);
+        let mut raw = self.destination.raw_name(levels);
         raw.extend(self.destination.delimiter);
         let is_longer = |prefix: &&Vec<u8>| prefix.len() > self.destination.prefix.len();
         self.destination.other_prefixes.iter().filter(is_longer).any(|prefix| self.destination.is_in(&raw, prefix))
@@ -503,11 +508,11 @@ impl<'a> FolderPlanner<'a> {
 
     /// True for INBOX: only the source's INBOX, or a rename rule, goes there.
     fn is_reserved(&self, levels: &[String]) -> bool {
-        self.limits.key(levels) == self.limits.key(&["INBOX".to_owned()])
+        self.limits.collision_key(levels) == self.limits.collision_key(&["INBOX".to_owned()])
     }
 
     /// The wanted path, or the first numbered one that no other folder has a right to; claimed.
-    fn settle(
+    fn claim_path(
         &mut self,
         index: usize,
         entry: &PlanEntry,
@@ -527,7 +532,7 @@ impl<'a> FolderPlanner<'a> {
             }
             path = self.numbered(&wanted, number);
         }
-        self.claimed.insert(self.limits.key(&path));
+        self.claimed.insert(self.limits.collision_key(&path));
         if path != wanted {
             notes.push(format!("it is called \"{}\" at the destination", path.join("/")));
         }
@@ -536,7 +541,7 @@ impl<'a> FolderPlanner<'a> {
 
     /// Why a path is not free for the folder of that index.
     fn taken(&self, index: usize, path: &[String], may_be_inbox: bool) -> Option<&'static str> {
-        let key = self.limits.key(path);
+        let key = self.limits.collision_key(path);
         if self.claimed.contains(&key) || self.promised.get(&key).is_some_and(|owner| *owner != index) {
             return Some("the place of another folder of this mailbox");
         }

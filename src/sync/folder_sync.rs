@@ -75,7 +75,7 @@ pub(crate) async fn sync_folder(
     let adopted: UidSet = found.iter().map(|f| f.source).collect();
     let adopted_bytes = work.messages.iter().filter(|m| adopted.contains(m.uid)).map(|m| u64::from(m.size)).sum();
     work.messages.retain(|m| !adopted.contains(m.uid));
-    let unknown = opened.known.as_ref().map(|state| state.map.unknown()).unwrap_or_default();
+    let unknown = opened.known.as_ref().map(|state| state.map.unknown_uids()).unwrap_or_default();
     let newly_adopted = adopted.difference(&unknown).len();
     if shared.spec.dry_run {
         report.adopted += newly_adopted;
@@ -134,7 +134,7 @@ async fn open_both(
         return Ok(None);
     };
     if !shared.spec.dry_run && destination.read_only {
-        return Err(pair.destination.blame(
+        return Err(pair.destination.with_endpoint(
             Error::new(ErrorClass::Authorization, format!("{} can only be read", job.destination_name))
                 .advice("Give the destination's user the right to write to it"),
         ));
@@ -159,7 +159,7 @@ async fn compare(
     (memory, report): (&mut CopyMemory, &mut FolderReport),
 ) -> Result<FolderWork> {
     let OpenedFolder { source, known, set_aside, .. } = opened;
-    let due = set_aside.due(facts);
+    let due = set_aside.due_uids(facts);
     let copied = known.as_ref().map(|state| state.map.copied().clone()).unwrap_or_default();
     let done = copied.union(&set_aside.uids().difference(&due));
     if source.all.is_none() && source.scan.messages.len() < source.selected.exists as usize {
@@ -196,7 +196,7 @@ async fn compare(
         SyncProgress::add(&shared.progress.messages_total, messages.len() as u64);
         let bytes = messages.iter().map(|m| u64::from(m.size)).sum();
         SyncProgress::add(&shared.progress.bytes_total, bytes);
-        shared.progress.whole.scanned(job.bytes, report.copied_before, bytes);
+        shared.progress.whole.add_scanned_folder(job.bytes, report.copied_before, bytes);
     }
     Ok(FolderWork { messages, held, due, new_aside, first })
 }
@@ -215,9 +215,9 @@ async fn adopt(
     if *begin != FolderStartMode::Delta {
         // What was refused was looked for, too.
         for f in &found {
-            memory.suspects.found(f.source);
+            memory.suspects.record_found(f.source);
         }
-        memory.suspects.looked();
+        memory.suspects.clear_doubt();
     }
     Ok(found)
 }
@@ -255,7 +255,7 @@ async fn copy_work(
     if ended == SyncEnd::Stopped {
         // What was refused may have been stored all the same.
         let in_doubt = memory.suspects.doubt_from.is_some();
-        shared.ledger.folder(&job.source_raw, |state| state.open = in_doubt)?;
+        shared.ledger.update_folder(&job.source_raw, |state| state.open = in_doubt)?;
     }
     Ok(ended)
 }
@@ -342,11 +342,11 @@ fn carried_set_aside(state: Option<&FolderState>, source: &SelectedFolder, desti
 /// A refused message of an earlier run is tried with those that are refused by this one; what the source could not deliver,
 /// or was too large, is ordinary work now.
 fn try_again(memory: &mut CopyMemory, set_aside: &SetAside, message: &ScannedMessage) {
-    let Some(group) = set_aside.of(message.uid) else { return };
+    let Some(group) = set_aside.group_of(message.uid) else { return };
     if matches!(group.reason, SetAsideReason::Refused | SetAsideReason::Empty) {
         let earlier = EarlierTries { proven: group.proven, tries: group.tries, runs: group.runs };
         let error = Error::new(group.class, format!("the server refused APPEND: {}", group.why));
-        memory.suspects.try_again(message, error, group.why.clone(), earlier);
+        memory.suspects.add_earlier(message, error, group.why.clone(), earlier);
     }
 }
 
@@ -362,16 +362,16 @@ fn report_dry_run(
     report.bytes_now = work.messages.iter().map(|m| u64::from(m.size)).sum();
     let mut set_aside = opened.set_aside;
     for group in work.new_aside {
-        set_aside.put(group);
+        set_aside.add_group(group);
     }
     set_aside.remove(adopted);
-    set_aside.keep(&work.held);
+    set_aside.retain_uids(&work.held);
     let refused = |group: &&SetAsideGroup| matches!(group.reason, SetAsideReason::Refused | SetAsideReason::Empty);
     let again: u64 = set_aside.groups().iter().filter(refused).map(|group| group.uids.len()).sum();
     report.copied_now = report.copied_now.saturating_sub(again);
     let source_uid_validity = opened.source.selected.uid_validity;
     let state = FolderState { source_uid_validity, set_aside, ..FolderState::default() };
-    report.tell_set_aside(&state, &shared.spec.accepted_losses);
+    report.report_set_aside(&state, &shared.spec.accepted_losses);
 }
 
 /// Remembers size and date of what was set aside, for the report.
@@ -389,11 +389,11 @@ fn report_earlier_differences(
     job: &FolderSyncJob,
     report: &mut FolderReport,
 ) -> Result<()> {
-    let untold = shared.ledger.folder(&job.source_raw, |state| state.differences.clone())?;
+    let untold = shared.ledger.update_folder(&job.source_raw, |state| state.differences.clone())?;
     for (kind, difference) in &untold.0 {
         *report.differences.entry(kind.clone()).or_default() += difference.count;
         for uid in &difference.first {
-            report.note_difference(*uid, format!("its copy differs ({kind}), as an earlier run found"));
+            report.list_difference(*uid, format!("its copy differs ({kind}), as an earlier run found"));
         }
     }
     Ok(())
@@ -424,13 +424,13 @@ fn record_start(
         record_found_copies(state, &source.scan, found);
         state.set_aside = set_aside;
         if work.first {
-            state.set_aside.pass_by(&work.due);
+            state.set_aside.count_passed_run(&work.due);
         }
         for group in new_aside {
-            state.set_aside.put(group);
+            state.set_aside.add_group(group);
         }
         state.set_aside.remove(&found.iter().map(|f| f.source).collect());
-        state.set_aside.keep(&work.held);
+        state.set_aside.retain_uids(&work.held);
         state.settled = None;
         state.mailbox_id.clone_from(&job.mailbox_id);
         let next = destination.uid_next.or(job.look.map(|look| look.uid_next)).unwrap_or(1);
@@ -452,10 +452,10 @@ fn record_finish(
     let doubts = !report.doubts.is_empty();
     let untold = std::mem::take(&mut report.untold);
     // What a rule leaves out today it may let through tomorrow: such a folder is looked at again.
-    shared.ledger.folder(&job.source_raw, |state| {
+    shared.ledger.update_folder(&job.source_raw, |state| {
         state.open = false;
         state.highest_modseq = selected.highest_modseq;
         state.settled = job.status.filter(|_| !doubts && report.left_out.is_empty());
-        state.differences.join(untold);
+        state.differences.merge(untold);
     })
 }

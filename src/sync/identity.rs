@@ -119,7 +119,7 @@ pub struct MessageId([u8; 16]);
 impl MessageId {
     /// The identity of a value as [`parse_message_id`] gives it; compared byte by byte, never folded.
     #[must_use]
-    pub(crate) fn of(value: &[u8]) -> Self {
+    pub(crate) fn from_value(value: &[u8]) -> Self {
         let mut id = [0; 16];
         id.copy_from_slice(&Sha256::digest(value)[..16]);
         Self(id)
@@ -127,8 +127,8 @@ impl MessageId {
 
     /// The identity in the answer to `BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]`; none when there is no value.
     #[must_use]
-    pub(crate) fn in_header(header: &[u8]) -> Option<Self> {
-        parse_message_id(header).map(|value| Self::of(&value))
+    pub(crate) fn from_header(header: &[u8]) -> Option<Self> {
+        parse_message_id(header).map(|value| Self::from_value(&value))
     }
 }
 
@@ -375,7 +375,7 @@ mod tests {
     fn facts(uid: u32, id: Option<&str>, epoch: i64, size: u64) -> IdentityFacts {
         IdentityFacts {
             uid,
-            message_id: id.map(|id| MessageId::of(id.as_bytes())),
+            message_id: id.map(|id| MessageId::from_value(id.as_bytes())),
             epoch: Some(epoch),
             size: Some(size),
         }
@@ -420,7 +420,7 @@ mod tests {
                 .zip(all)
                 .map(|(uid, (id, epoch, size))| IdentityFacts {
                     uid,
-                    message_id: id.map(|id| MessageId::of(&[id])),
+                    message_id: id.map(|id| MessageId::from_value(&[id])),
                     epoch,
                     size,
                 })

@@ -50,7 +50,7 @@ impl LiveCheckpoint {
     ///
     /// # Errors
     /// Internal when there is no state for this folder.
-    pub(crate) fn folder<R>(&self, source: &[u8], change: impl FnOnce(&mut FolderState) -> R) -> Result<R> {
+    pub(crate) fn update_folder<R>(&self, source: &[u8], change: impl FnOnce(&mut FolderState) -> R) -> Result<R> {
         self.update(|checkpoint| checkpoint.folders.get_mut(source).map(change))
             .ok_or_else(|| Error::internal("the checkpoint holds nothing of this folder"))
     }
@@ -78,7 +78,7 @@ impl LiveCheckpoint {
             if let Err(error) = self.save().await {
                 return error;
             }
-            tokio::time::sleep(self.store.pace()).await;
+            tokio::time::sleep(self.store.save_interval()).await;
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) async fn mirror_deletions(
     let now =
         SourceSnapshot { uid_validity: source.uid_validity, uid_next: source.uid_next, messages: source.exists, all };
     let (vanished, copies) = {
-        let decided = ledger.folder(source_raw, |state| {
+        let decided = ledger.update_folder(source_raw, |state| {
             decide_deletions(state, &now).map(|vanished| {
                 let copies = state.map.index().destinations_of(&vanished.delete).0;
                 (vanished, copies)
@@ -52,19 +52,19 @@ pub(crate) async fn mirror_deletions(
         }
         let mut tags: Vec<Tag> = Vec::new();
         for set in copies.chunks(MAX_SET_BYTES) {
-            tags.push(destination.command(&format!("UID STORE {set} +FLAGS.SILENT (\\Deleted)")));
-            tags.push(destination.command(&format!("UID EXPUNGE {set}")));
+            tags.push(destination.send_command(&format!("UID STORE {set} +FLAGS.SILENT (\\Deleted)")));
+            tags.push(destination.send_command(&format!("UID EXPUNGE {set}")));
         }
         let lines = destination.wait_all(&tags, |_| {}).await?;
         if let Some(line) = lines.iter().find(|line| line.status != StatusCondition::Ok) {
-            return Err(destination.refusal(line, CommandKind::Other, "to remove messages"));
+            return Err(destination.refusal_error(line, CommandKind::Other, "to remove messages"));
         }
     }
     let gone = vanished.delete.union(&vanished.keep);
-    ledger.folder(source_raw, |state| {
+    ledger.update_folder(source_raw, |state| {
         state.map.remove_sources(&gone);
         // Of what is gone nothing need be known, or it would look like a deletion to come.
-        state.set_aside.keep(all);
+        state.set_aside.retain_uids(all);
         for set in state.flags.values_mut() {
             *set = set.difference(&gone);
         }

@@ -58,13 +58,13 @@ pub(crate) async fn open_source(
     let mut tags = Vec::new();
     let mut from = 1;
     if let Some(state) = state {
-        let last = state.done().last().unwrap_or(0);
+        let last = state.finished_uids().last().unwrap_or(0);
         from = last.saturating_add(1);
-        tags.push(UidSearch::ask(session));
+        tags.push(UidSearch::queue_search_all(session));
         if shared.spec.flag_policy == FlagHandling::SourceWins && !state.map.is_empty() {
             let since = state.highest_modseq.filter(|_| condstore);
             let changed = since.map(|modseq| format!(" (CHANGEDSINCE {modseq})")).unwrap_or_default();
-            tags.push(session.command(&format!("UID FETCH 1:{last} (UID FLAGS){changed}")));
+            tags.push(session.send_command(&format!("UID FETCH 1:{last} (UID FLAGS){changed}")));
         }
     }
     tags.push(if whole { queue_scan_with_bodies(session) } else { queue_scan_from(session, from) });
@@ -80,11 +80,11 @@ pub(crate) async fn open_source(
     tags.insert(0, examined);
     let lines = session
         .wait_all(&tags, |data| {
-            opened.selected.take(&data);
-            all.take(&data);
+            opened.selected.add_response(&data);
+            all.add_response(&data);
             if let UntaggedResponse::Fetch(fetch) = data {
                 match (fetch.uid, &fetch.flags) {
-                    (Some(uid), Some(flags)) if uid < from => opened.news.take(uid, flags),
+                    (Some(uid), Some(flags)) if uid < from => opened.news.record_flags(uid, flags),
                     (Some(uid), _) => {
                         let body = fetch.sections.iter().find(|(name, _)| name.is_empty());
                         // What is too large to be held comes as an empty literal here, and is asked for again.
@@ -93,7 +93,7 @@ pub(crate) async fn open_source(
                         {
                             opened.bodies.insert(uid, body.clone());
                         }
-                        opened.scan.take(fetch);
+                        opened.scan.add_fetch(fetch);
                     }
                     _ => {}
                 }
@@ -105,14 +105,14 @@ pub(crate) async fn open_source(
             return Box::pin(open_source(shared, job, session, state, false)).await;
         }
         if line.status != StatusCondition::Ok {
-            return Err(session.refusal(line, CommandKind::Other, "to open or list the folder"));
+            return Err(session.refusal_error(line, CommandKind::Other, "to open or list the folder"));
         }
     }
     if let Some(line) = lines.first() {
-        opened.selected.take(&UntaggedResponse::Status(line.clone()));
+        opened.selected.add_response(&UntaggedResponse::Status(line.clone()));
     }
     if opened.selected.uid_validity == 0 {
-        return Err(session.blame(Error::protocol("the server tells no UIDVALIDITY")));
+        return Err(session.with_endpoint(Error::protocol("the server tells no UIDVALIDITY")));
     }
     opened.scan.finish();
     opened.scan.messages.retain(|m| m.uid >= from);

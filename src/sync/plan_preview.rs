@@ -42,7 +42,7 @@ pub(crate) fn preview_plan(
     frozen: &BTreeMap<Vec<u8>, Vec<u8>>,
 ) -> FolderPlan {
     let (from, to) = (side_folders(source), side_folders(&destination.survey));
-    let limits = NameLimits::of(destination.kind, to.delimiter);
+    let limits = NameLimits::for_server(destination.kind, to.delimiter);
     let plan = plan_folders(&from, &to, &spec.folders, frozen, &limits);
     // Where a server refuses a name, a sync takes one that every server takes. Without its checkpoint that is only seen
     // by the folder that is there.

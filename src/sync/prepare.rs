@@ -55,7 +55,7 @@ impl PreparedFolders {
         SyncProgress::add(&progress.whole.bytes, bytes + self.closed_bytes);
         SyncProgress::add(&progress.whole.bytes_before, self.closed_bytes);
         if let Some(uid_next) = self.inbox_uid_next {
-            progress.saw_inbox(uid_next);
+            progress.record_inbox_uid_next(uid_next);
         }
     }
 }
@@ -84,7 +84,7 @@ pub(crate) async fn prepare(
     let frozen = ledger.read(|checkpoint| checkpoint.mapping.clone());
     let quirks =
         detect_server_kind(spec.destination.quirks, &pair.destination.facts.greeting, destination.server.as_deref());
-    let limits = NameLimits::of(quirks, destination.delimiter);
+    let limits = NameLimits::for_server(quirks, destination.delimiter);
     let (from, to) = (side_folders(&source), side_folders(&destination));
     let mut plan = plan_folders(&from, &to, &spec.folders, &frozen, &limits);
     // Further connections are made while folders are.
@@ -142,12 +142,12 @@ pub(crate) async fn prepare(
         let facts = spec.try_facts(facts);
         match (&state, &there) {
             (Some(state), Some(there))
-                if is_unchanged(state, &listed, there, spec) && state.set_aside.due(&facts).is_empty() =>
+                if is_unchanged(state, &listed, there, spec) && state.set_aside.due_uids(&facts).is_empty() =>
             {
                 if !spec.dry_run && !state.set_aside.is_empty() {
                     ledger.update(|checkpoint| {
                         if let Some(state) = checkpoint.folders.get_mut(&folder.source_raw) {
-                            state.set_aside.pass_by(&UidSet::default());
+                            state.set_aside.count_passed_run(&UidSet::default());
                         }
                     });
                 }
@@ -309,8 +309,8 @@ fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &Folder
         && Some(state.destination_uid_validity) == destination.uid_validity;
     let told_flags =
         state.settled.is_some_and(|s| s.highest_modseq.is_some()) || spec.flag_policy == FlagHandling::Ignore;
-    let told_deletions =
-        spec.delete_policy == DeletionHandling::Keep || state.done().len() <= u64::from(source.messages.unwrap_or(0));
+    let told_deletions = spec.delete_policy == DeletionHandling::Keep
+        || state.finished_uids().len() <= u64::from(source.messages.unwrap_or(0));
     !state.open
         && same_validity
         && told_flags
@@ -338,7 +338,7 @@ async fn make_folders(
     let mut tags: Vec<Tag> = Vec::new();
     for folder in &plan.folders {
         if folder.create && !made.created.contains(&folder.destination_raw) {
-            let tag = session.folder_command("CREATE", &folder.destination_raw, "");
+            let tag = session.send_folder_command("CREATE", &folder.destination_raw, "");
             asked.push((tag, folder));
             tags.push(tag);
         }
@@ -346,7 +346,7 @@ async fn make_folders(
     let creating = tags.len();
     for folder in plan.folders.iter().filter(|folder| folder.subscribe) {
         if !there.folder(&folder.destination_raw).is_some_and(|f| f.subscribed) {
-            tags.push(session.folder_command("SUBSCRIBE", &folder.destination_raw, ""));
+            tags.push(session.send_folder_command("SUBSCRIBE", &folder.destination_raw, ""));
         }
     }
     let lines = session.wait_all(&tags, |_| {}).await?;
@@ -357,7 +357,7 @@ async fn make_folders(
             }
             StatusCondition::No if already_exists(line) => {}
             _ => {
-                let error = session.refusal(line, CommandKind::Other, "to make the folder");
+                let error = session.refusal_error(line, CommandKind::Other, "to make the folder");
                 made.refused.insert(folder.destination_raw.clone(), error.in_folder(&folder.destination_name));
             }
         }

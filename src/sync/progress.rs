@@ -70,7 +70,7 @@ pub struct MailboxTotals {
 
 impl MailboxTotals {
     /// A folder was scanned. Of its `size`, if known, `work` bytes are to be copied.
-    pub(crate) fn scanned(&self, size: Option<u64>, copied_before: u64, work: u64) {
+    pub(crate) fn add_scanned_folder(&self, size: Option<u64>, copied_before: u64, work: u64) {
         SyncProgress::add(&self.messages_before, copied_before);
         match size {
             Some(size) => SyncProgress::add(&self.bytes_before, size.saturating_sub(work)),
@@ -132,12 +132,12 @@ impl SyncProgress {
     }
 
     /// Enters a phase.
-    pub(crate) fn enter(&self, phase: EnginePhase) {
+    pub(crate) fn enter_phase(&self, phase: EnginePhase) {
         self.phase.store(phase as u8, Relaxed);
     }
 
     /// Says why nothing moves on purpose, and for how long at most, until the result is dropped.
-    pub(crate) fn wait(&self, why: String, for_at_most: Duration) -> WaitGuard<'_> {
+    pub(crate) fn begin_wait(&self, why: String, for_at_most: Duration) -> WaitGuard<'_> {
         let until = Timestamp::now().checked_add(for_at_most).unwrap_or(Timestamp::MAX);
         let mut waits = self.waits();
         waits.last += 1;
@@ -151,7 +151,7 @@ impl SyncProgress {
     }
 
     /// A login to the destination worked.
-    pub(crate) fn logged_in(&self) {
+    pub(crate) fn record_login(&self) {
         self.destination_login.store(true, Relaxed);
     }
 
@@ -162,7 +162,7 @@ impl SyncProgress {
     }
 
     /// The source's INBOX was listed with this UIDNEXT.
-    pub(crate) fn saw_inbox(&self, uid_next: u32) {
+    pub(crate) fn record_inbox_uid_next(&self, uid_next: u32) {
         self.inbox_uid_next.store(uid_next, Relaxed);
     }
 
@@ -206,8 +206,8 @@ mod tests {
     #[test]
     fn of_several_waits_the_longest_is_told_until_it_ends() {
         let progress = SyncProgress::default();
-        let long = progress.wait("throttled".to_owned(), Duration::from_mins(1));
-        let short = progress.wait("reconnecting".to_owned(), Duration::from_secs(1));
+        let long = progress.begin_wait("throttled".to_owned(), Duration::from_mins(1));
+        let short = progress.begin_wait("reconnecting".to_owned(), Duration::from_secs(1));
         assert_eq!(progress.snapshot().waiting.as_deref(), Some("throttled"));
         assert!(progress.snapshot().waiting_until > Some(Timestamp::now()));
         drop(long);

@@ -36,7 +36,7 @@ pub(crate) async fn compare_copies(
         for r in bytes {
             let (Some(sent), Some(kept)) = (sent.get(&r.source_uid), kept.get(&r.destination_uid)) else { continue };
             if sent.exact != kept.exact {
-                report.differs(
+                report.add_difference(
                     r.source_uid,
                     "content",
                     format!("the destination stored it changed ({})", anomaly_text(r)),
@@ -57,7 +57,7 @@ pub(crate) async fn compare_copies(
                 && sent.epoch != *kept
             {
                 let what = format!("the destination stored another date than {sent}");
-                report.differs(r.source_uid, "internalDate", what);
+                report.add_difference(r.source_uid, "internalDate", what);
             }
         }
     }
@@ -81,8 +81,10 @@ fn anomaly_text(r: &ReadBack) -> String {
 /// INTERNALDATEs as instants, seconds since 1970 UTC.
 async fn internal_dates(session: &mut Session, uids: &UidSet) -> Result<HashMap<u32, i64>> {
     let mut dates = HashMap::new();
-    let tags: Vec<Tag> =
-        uids.chunks(MAX_SET_BYTES).map(|set| session.command(&format!("UID FETCH {set} (UID INTERNALDATE)"))).collect();
+    let tags: Vec<Tag> = uids
+        .chunks(MAX_SET_BYTES)
+        .map(|set| session.send_command(&format!("UID FETCH {set} (UID INTERNALDATE)")))
+        .collect();
     session
         .wait_all(&tags, |data| {
             if let UntaggedResponse::Fetch(fetch) = data

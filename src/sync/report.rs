@@ -214,7 +214,7 @@ impl MailboxReport {
 
     /// The gravest error, of the mailbox or of a folder.
     #[must_use]
-    pub fn gravest(&self) -> Option<&Error> {
+    pub fn gravest_error(&self) -> Option<&Error> {
         let folders = self.folders.iter().filter_map(|folder| folder.error.as_ref());
         Error::gravest(self.error.iter().chain(folders))
     }
@@ -222,7 +222,7 @@ impl MailboxReport {
 
 impl FolderReport {
     /// Tells what stands in the checkpoint as set aside, by whatever run.
-    pub(crate) fn tell_set_aside(&mut self, state: &FolderState, accepted: &AcceptedLosses) {
+    pub(crate) fn report_set_aside(&mut self, state: &FolderState, accepted: &AcceptedLosses) {
         self.source_uid_validity = state.source_uid_validity;
         self.skipped = state.set_aside.counts();
         self.accepted.clear();
@@ -250,14 +250,14 @@ impl FolderReport {
     }
 
     /// Counts a copy that differs from its message.
-    pub(crate) fn differs(&mut self, uid: u32, kind: &str, what: impl Into<String>) {
+    pub(crate) fn add_difference(&mut self, uid: u32, kind: &str, what: impl Into<String>) {
         *self.differences.entry(kind.to_owned()).or_default() += 1;
         self.untold.add(kind, uid);
-        self.note_difference(uid, what);
+        self.list_difference(uid, what);
     }
 
     /// Notes a single difference that is counted elsewhere.
-    pub(crate) fn note_difference(&mut self, uid: u32, what: impl Into<String>) {
+    pub(crate) fn list_difference(&mut self, uid: u32, what: impl Into<String>) {
         if self.difference_messages.len() < MAX_LISTED {
             self.difference_messages.push(MessageNote { uid, what: what.into(), size: None, date: None });
         }

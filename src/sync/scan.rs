@@ -61,7 +61,7 @@ impl FolderScan {
     }
 
     /// Takes one FETCH response; what has no UID or was there before is passed over.
-    pub(crate) fn take(&mut self, fetch: FetchResponse) {
+    pub(crate) fn add_fetch(&mut self, fetch: FetchResponse) {
         let (Some(uid), Some(flags)) = (fetch.uid, fetch.flags) else { return };
         if fetch.size.is_none() && fetch.internal_date.is_none() {
             return; // an unsolicited change of flags
@@ -90,12 +90,12 @@ const ITEMS: &str = "(UID FLAGS INTERNALDATE RFC822.SIZE)";
 
 /// Queues a scan of all messages from UID `from` on.
 pub(crate) fn queue_scan_from(session: &mut Session, from: u32) -> Tag {
-    session.command(&format!("UID FETCH {from}:* {ITEMS}"))
+    session.send_command(&format!("UID FETCH {from}:* {ITEMS}"))
 }
 
 /// Queues a scan of all messages that brings their bodies along.
 pub(crate) fn queue_scan_with_bodies(session: &mut Session) -> Tag {
-    session.command("UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])")
+    session.send_command("UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])")
 }
 
 /// Scans just these messages into `scan`.
@@ -104,16 +104,16 @@ pub(crate) fn queue_scan_with_bodies(session: &mut Session) -> Tag {
 /// When the connection ends or the server refuses.
 pub(crate) async fn scan_set(session: &mut Session, uids: &UidSet, scan: &mut FolderScan) -> Result<()> {
     let tags: Vec<Tag> =
-        uids.chunks(MAX_SET_BYTES).map(|set| session.command(&format!("UID FETCH {set} {ITEMS}"))).collect();
+        uids.chunks(MAX_SET_BYTES).map(|set| session.send_command(&format!("UID FETCH {set} {ITEMS}"))).collect();
     let lines = session
         .wait_all(&tags, |data| {
             if let UntaggedResponse::Fetch(fetch) = data {
-                scan.take(fetch);
+                scan.add_fetch(fetch);
             }
         })
         .await?;
     match lines.iter().find(|line| line.status != StatusCondition::Ok) {
-        Some(line) => Err(session.refusal(line, CommandKind::Other, "to list messages")),
+        Some(line) => Err(session.refusal_error(line, CommandKind::Other, "to list messages")),
         None => Ok(()),
     }
 }

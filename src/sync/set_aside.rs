@@ -46,7 +46,7 @@ impl SetAsideReason {
 
     /// The reason of that name.
     #[must_use]
-    pub(crate) fn of(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
 }
@@ -191,14 +191,14 @@ impl SetAside {
 
     /// UIDs that a run which begins now tries.
     #[must_use]
-    pub(crate) fn due(&self, facts: &RetryFacts) -> UidSet {
+    pub(crate) fn due_uids(&self, facts: &RetryFacts) -> UidSet {
         let due = self.groups.iter().filter(|group| group.is_due(facts));
         due.fold(UidSet::default(), |all, group| all.union(&group.uids))
     }
 
     /// The group of a message.
     #[must_use]
-    pub(crate) fn of(&self, uid: u32) -> Option<&SetAsideGroup> {
+    pub(crate) fn group_of(&self, uid: u32) -> Option<&SetAsideGroup> {
         self.groups.iter().find(|group| group.uids.contains(uid))
     }
 
@@ -214,7 +214,7 @@ impl SetAside {
 
     /// Sets messages aside; what was known of them before is forgotten. Where there would be too many groups, the two
     /// of one reason that hold the fewest messages become one.
-    pub fn put(&mut self, mut group: SetAsideGroup) {
+    pub fn add_group(&mut self, mut group: SetAsideGroup) {
         if group.uids.is_empty() {
             return;
         }
@@ -269,7 +269,7 @@ impl SetAside {
     }
 
     /// Keeps only what the source still holds.
-    pub(crate) fn keep(&mut self, held: &UidSet) {
+    pub(crate) fn retain_uids(&mut self, held: &UidSet) {
         for group in &mut self.groups {
             group.uids = group.uids.intersection(held);
         }
@@ -277,7 +277,7 @@ impl SetAside {
     }
 
     /// A run that does not try some of the messages passes them by.
-    pub(crate) fn pass_by(&mut self, tried: &UidSet) {
+    pub(crate) fn count_passed_run(&mut self, tried: &UidSet) {
         for group in &mut self.groups {
             if !group.uids.is_empty() && group.uids.intersection(tried).is_empty() {
                 group.runs = group.runs.saturating_add(1);
@@ -340,12 +340,15 @@ mod tests {
         let mut aside = SetAside::default();
         for n in 0..40_u32 {
             let uids = format!("{}:{}", n * 100 + 1, n * 100 + 1 + n);
-            aside.put(SetAsideGroup { proven: n != 0, ..group(SetAsideReason::Refused, &format!("text {n}"), &uids) });
+            aside.add_group(SetAsideGroup {
+                proven: n != 0,
+                ..group(SetAsideReason::Refused, &format!("text {n}"), &uids)
+            });
         }
         assert_eq!(aside.groups().len(), MAX_GROUPS);
         assert_eq!(aside.counts(), BTreeMap::from([("refused".to_owned(), (1..=40).sum::<u64>())]));
-        assert!(!aside.of(1).unwrap().proven);
-        assert_eq!(aside.of(3901).unwrap().why, "text 39");
+        assert!(!aside.group_of(1).unwrap().proven);
+        assert_eq!(aside.group_of(3901).unwrap().why, "text 39");
     }
 
     proptest! {
@@ -360,7 +363,7 @@ mod tests {
                 all = all.union(&uids);
                 let reason = SetAsideReason::ALL[reason];
                 let why = format!("{why}");
-                aside.put(SetAsideGroup { why, proven, ..SetAsideGroup::new(reason, uids) });
+                aside.add_group(SetAsideGroup { why, proven, ..SetAsideGroup::new(reason, uids) });
                 prop_assert!(aside.groups().len() <= MAX_GROUPS);
             }
             prop_assert_eq!(aside.groups().iter().map(|group| group.uids.len()).sum::<u64>(), all.len());

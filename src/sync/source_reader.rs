@@ -78,14 +78,14 @@ impl SourceReader {
     #[must_use]
     pub(crate) fn name(&self, raw: &[u8]) -> String {
         let delimiter = self.survey.folder(raw).and_then(|folder| folder.item.delimiter).or(self.survey.delimiter);
-        self.folders.name(raw, delimiter).text()
+        self.folders.parse_name(raw, delimiter).text()
     }
 
     /// Opens a folder for reading, and lists these of its messages.
     ///
     /// # Errors
     /// When the connection ends or the server refuses.
-    pub(crate) async fn open(&mut self, raw: &[u8], uid_validity: u32, uids: &UidSet) -> Result<FolderPresence> {
+    pub(crate) async fn open_folder(&mut self, raw: &[u8], uid_validity: u32, uids: &UidSet) -> Result<FolderPresence> {
         if self.survey.folder(raw).is_none() {
             return Ok(FolderPresence::Gone);
         }
@@ -115,14 +115,16 @@ impl SourceReader {
     ///
     /// # Errors
     /// When the connection ends, the server asks to wait, or `to` takes no more: what was written is not the message.
-    pub(crate) async fn read(&mut self, uid: u32, to: &mut (impl AsyncWrite + Unpin)) -> Result<ReadOutcome> {
-        let tag = self.session.command(&format!("UID FETCH {uid} (UID BODY.PEEK[])"));
+    pub(crate) async fn read_message(&mut self, uid: u32, to: &mut (impl AsyncWrite + Unpin)) -> Result<ReadOutcome> {
+        let tag = self.session.send_command(&format!("UID FETCH {uid} (UID BODY.PEEK[])"));
         let (mut written, mut streamed, mut whole) = (0, false, false);
         let line = loop {
             match self.session.next().await? {
                 SessionEvent::LiteralStart { uid: named, .. } => {
                     if whole || streamed || named.is_some_and(|named| named != uid) {
-                        return Err(self.session.blame(Error::protocol("the server sent what nobody asked for")));
+                        return Err(self
+                            .session
+                            .with_endpoint(Error::protocol("the server sent what nobody asked for")));
                     }
                     streamed = true;
                 }
@@ -137,7 +139,7 @@ impl SourceReader {
                             whole = true;
                         }
                         _ if streamed && !whole => {
-                            return Err(self.session.blame(Error::protocol("the server sent another message")));
+                            return Err(self.session.with_endpoint(Error::protocol("the server sent another message")));
                         }
                         _ => {}
                     }
@@ -147,7 +149,7 @@ impl SourceReader {
             }
         };
         if line.status != StatusCondition::Ok {
-            let refusal = self.session.refusal(&line, CommandKind::Other, "to deliver the message");
+            let refusal = self.session.refusal_error(&line, CommandKind::Other, "to deliver the message");
             return match refusal.class {
                 ErrorClass::Throttled | ErrorClass::Network => Err(refusal),
                 _ => Ok(ReadOutcome::Unreadable(refusal.what)),

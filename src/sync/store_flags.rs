@@ -28,7 +28,7 @@ pub(crate) struct CurrentFlags {
 
 impl CurrentFlags {
     /// Takes the flags of one message.
-    pub(crate) fn take(&mut self, uid: u32, flags: &[Flag]) {
+    pub(crate) fn record_flags(&mut self, uid: u32, flags: &[Flag]) {
         if self.seen.contains(uid) {
             // Told twice: the later word counts.
             for set in self.flags.values_mut() {
@@ -60,7 +60,7 @@ pub(crate) async fn store_flag_changes(
     destination: &mut Session,
     report: &mut FolderReport,
 ) -> Result<u64> {
-    let (changes, seen) = ledger.folder(source_raw, |state| {
+    let (changes, seen) = ledger.update_folder(source_raw, |state| {
         let seen = news.seen.intersection(state.map.copied());
         let changes = FlagChanges::since(&state.flags, &news.flags, &seen);
         (changes.at_destination(&state.map.index()).0, seen)
@@ -71,7 +71,7 @@ pub(crate) async fn store_flag_changes(
     // Removals first: a keyword whose spelling changed is one keyword for most servers.
     let removed = send_stores(destination, "-FLAGS.SILENT", &changes.remove, None, report).await?;
     let added = send_stores(destination, "+FLAGS.SILENT", &changes.add, Some(selected), report).await?;
-    ledger.folder(source_raw, |state| state.flags = next_base(&state.flags, &news.flags, &seen))?;
+    ledger.update_folder(source_raw, |state| state.flags = next_base(&state.flags, &news.flags, &seen))?;
     Ok(removed.union(&added).len())
 }
 
@@ -99,13 +99,13 @@ pub(crate) async fn add_keyword(destination: &mut Session, uid: u32, keyword: &s
     match line.status {
         StatusCondition::Ok => Ok(None),
         _ if is_own_fault(destination, &line) => Ok(Some(line.text)),
-        _ => Err(destination.refusal(&line, CommandKind::Other, "STORE")),
+        _ => Err(destination.refusal_error(&line, CommandKind::Other, "STORE")),
     }
 }
 
 /// True when the flag may be to blame, and not the server.
 fn is_own_fault(destination: &Session, line: &StatusLine) -> bool {
-    let class = destination.class_of(line, CommandKind::Append);
+    let class = destination.refusal_class(line, CommandKind::Append);
     matches!(class, ErrorClass::MessageRejected | ErrorClass::Authorization | ErrorClass::Protocol)
 }
 
@@ -121,12 +121,12 @@ async fn send_stores(
     let mut asked: Vec<(&str, UidSet)> = Vec::new();
     let mut changed = UidSet::default();
     for (flag, uids) in sets {
-        if selected.is_some_and(|s| !s.keeps(&Flag::parse(flag.as_bytes()))) {
+        if selected.is_some_and(|s| !s.keeps_flag(&Flag::parse(flag.as_bytes()))) {
             report_refused_flag(report, flag, uids, "the destination does not keep it");
             continue;
         }
         for set in uids.chunks(MAX_SET_BYTES) {
-            tags.push(destination.command(&format!("UID STORE {set} {how} ({flag})")));
+            tags.push(destination.send_command(&format!("UID STORE {set} {how} ({flag})")));
             asked.push((flag, UidSet::parse(&set).unwrap_or_default()));
         }
     }
@@ -135,7 +135,7 @@ async fn send_stores(
         match line.status {
             StatusCondition::Ok => changed = changed.union(&uids),
             _ if is_own_fault(destination, line) => report_refused_flag(report, flag, &uids, &line.text),
-            _ => return Err(destination.refusal(line, CommandKind::Other, "STORE")),
+            _ => return Err(destination.refusal_error(line, CommandKind::Other, "STORE")),
         }
     }
     Ok(changed)
@@ -146,7 +146,7 @@ fn report_refused_flag(report: &mut FolderReport, flag: &str, uids: &UidSet, why
     uids.iter().for_each(|uid| report.untold.add("flags", uid));
     if let Some(uid) = uids.first() {
         let what = format!("{flag} could not be changed at the destination (its UIDs {uids}): {why}");
-        report.note_difference(uid, what);
+        report.list_difference(uid, what);
     }
 }
 
@@ -157,8 +157,8 @@ mod tests {
     #[test]
     fn the_later_word_on_a_message_counts() {
         let mut news = CurrentFlags::default();
-        news.take(5, &[Flag::Seen, Flag::Flagged]);
-        news.take(5, &[Flag::Flagged]);
+        news.record_flags(5, &[Flag::Seen, Flag::Flagged]);
+        news.record_flags(5, &[Flag::Flagged]);
         assert!(!news.flags.get("\\Seen").is_some_and(|set| set.contains(5)));
         assert!(news.flags["\\Flagged"].contains(5));
     }

@@ -187,7 +187,14 @@ pub(crate) struct SuspectTracker {
 
 impl SuspectTracker {
     /// A message was refused, alone or with others; `uid_next` is the destination's UIDNEXT as known when it was sent.
-    pub(crate) fn refused(&mut self, message: &ScannedMessage, alone: bool, error: &Error, why: &str, uid_next: u32) {
+    pub(crate) fn record_refusal(
+        &mut self,
+        message: &ScannedMessage,
+        alone: bool,
+        error: &Error,
+        why: &str,
+        uid_next: u32,
+    ) {
         let now = Instant::now();
         self.first_refusal.get_or_insert(now);
         self.doubt_from = Some(self.doubt_from.map_or(uid_next, |from| from.min(uid_next)));
@@ -234,7 +241,7 @@ impl SuspectTracker {
     }
 
     /// An earlier run set this message aside; it is time to try it again.
-    pub(crate) fn try_again(&mut self, message: &ScannedMessage, error: Error, why: String, earlier: EarlierTries) {
+    pub(crate) fn add_earlier(&mut self, message: &ScannedMessage, error: Error, why: String, earlier: EarlierTries) {
         self.messages.entry(message.uid).or_insert(SuspectMessage {
             error,
             why,
@@ -249,7 +256,7 @@ impl SuspectTracker {
     }
 
     /// A message was accepted, or found at the destination.
-    pub(crate) fn accepted(&mut self, message: &ScannedMessage) {
+    pub(crate) fn record_acceptance(&mut self, message: &ScannedMessage) {
         let uid = message.uid;
         self.accepted |= self.first_refusal.is_some();
         self.accepted_messages += 1;
@@ -262,13 +269,13 @@ impl SuspectTracker {
     }
 
     /// A message was found at the destination: it was stored though it was refused.
-    pub(crate) fn found(&mut self, uid: u32) {
-        self.gone(uid);
+    pub(crate) fn record_found(&mut self, uid: u32) {
+        self.remove(uid);
         self.accepted |= self.first_refusal.is_some();
     }
 
     /// What was refused was looked for: what is still here was not stored.
-    pub(crate) fn looked(&mut self) {
+    pub(crate) fn clear_doubt(&mut self) {
         self.doubt_from = None;
         for suspect in self.messages.values_mut() {
             suspect.in_doubt = false;
@@ -282,7 +289,7 @@ impl SuspectTracker {
     }
 
     /// A message is no more to be sent.
-    pub(crate) fn gone(&mut self, uid: u32) {
+    pub(crate) fn remove(&mut self, uid: u32) {
         self.controls.remove(&uid);
         self.refused_now.remove(&uid);
         self.messages.remove(&uid);
@@ -433,7 +440,7 @@ impl SuspectTracker {
 
     /// True when the refusals say themselves that they pass.
     #[must_use]
-    pub(crate) fn is_passing(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         self.last_error().is_some_and(is_transient)
     }
 
@@ -470,13 +477,13 @@ impl SuspectTracker {
     }
 
     /// A control passed, and speaks for what follows.
-    pub(crate) fn control_passed(&mut self, size: u32) {
+    pub(crate) fn record_passed_control(&mut self, size: u32) {
         self.refused_controls = 0;
         self.control = Some(PassedControl { size: Some(size), left: self.between_controls() });
     }
 
     /// No control is left: what follows is tried without.
-    pub(crate) fn without_control(&mut self) {
+    pub(crate) fn continue_without_control(&mut self) {
         self.control = Some(PassedControl { size: None, left: self.between_controls() });
     }
 
@@ -494,7 +501,7 @@ impl SuspectTracker {
     }
 
     /// A suspect was tried alone in this round, and refused.
-    pub(crate) fn refused_in_round(&mut self, uid: u32) {
+    pub(crate) fn record_round_refusal(&mut self, uid: u32) {
         let Some(suspect) = self.messages.get(&uid) else { return };
         let speaks = self.control.and_then(|control| control.size).is_some_and(|size| size >= suspect.size);
         self.refused_now.insert(uid, speaks);
@@ -528,7 +535,7 @@ impl SuspectTracker {
     }
 
     /// Forgets all but these.
-    pub(crate) fn keep(&mut self, work: &UidSet) {
+    pub(crate) fn retain_uids(&mut self, work: &UidSet) {
         self.messages.retain(|uid, _| work.contains(*uid));
         self.refused_now.retain(|uid, _| work.contains(*uid));
     }
@@ -578,7 +585,7 @@ impl SuspectTracker {
     }
 
     /// What is left after the last round, taken out.
-    pub(crate) fn take_rest(&mut self) -> BTreeMap<u32, SuspectMessage> {
+    pub(crate) fn take_remaining(&mut self) -> BTreeMap<u32, SuspectMessage> {
         self.refused_now.clear();
         (self.round, self.paused, self.round_began, self.control) = (0, 0, false, None);
         std::mem::take(&mut self.messages)
@@ -593,7 +600,7 @@ mod tests {
     fn messages(sizes: &[u64]) -> Vec<ScannedMessage> {
         let mut scan = FolderScan::default();
         for (uid, size) in (1..).zip(sizes) {
-            scan.take(FetchResponse {
+            scan.add_fetch(FetchResponse {
                 uid: Some(uid),
                 flags: Some(vec![]),
                 size: Some(*size),
@@ -606,12 +613,12 @@ mod tests {
 
     fn refused(suspects: &mut SuspectTracker, message: &ScannedMessage) {
         let error = Error::new(ErrorClass::MessageRejected, "no");
-        suspects.refused(message, true, &error, "no", 5);
+        suspects.record_refusal(message, true, &error, "no", 5);
     }
 
     fn round(suspects: &mut SuspectTracker, uid: u32, control: Option<u32>) {
         suspects.control = Some(PassedControl { size: control, left: BETWEEN_CONTROLS });
-        suspects.refused_in_round(uid);
+        suspects.record_round_refusal(uid);
         suspects.end_round();
     }
 
@@ -659,20 +666,20 @@ mod tests {
         let mut suspects = SuspectTracker::default();
         for pair in all.chunks(2) {
             assert!(!suspects.is_of_messages("no"));
-            suspects.accepted(&pair[0]);
+            suspects.record_acceptance(&pair[0]);
             refused(&mut suspects, &pair[1]);
         }
         assert!(suspects.is_of_messages("no") && !suspects.is_of_messages("full"));
         assert!(suspects.most_are_ordinary());
         // One that was refused is accepted: the server is to blame after all.
-        suspects.accepted(&all[1]);
+        suspects.record_acceptance(&all[1]);
         assert!(!suspects.is_of_messages("no"));
     }
 
     #[test]
     fn refusals_in_a_row_tell_nothing_of_whose_fault_they_are() {
         let mut suspects = SuspectTracker::default();
-        suspects.accepted(&messages(&[100])[0]);
+        suspects.record_acceptance(&messages(&[100])[0]);
         for message in &messages(&[100; 50]) {
             refused(&mut suspects, message);
         }
@@ -685,13 +692,13 @@ mod tests {
         let all = messages(&sizes);
         let mut suspects = SuspectTracker::default();
         for pair in all[..20].chunks(2) {
-            suspects.accepted(&pair[0]);
+            suspects.record_acceptance(&pair[0]);
             refused(&mut suspects, &pair[1]);
         }
         let pending: Vec<(ScannedMessage, bool)> = all[20..].iter().map(|m| (*m, false)).collect();
         suspects.choose_controls(&pending);
         assert!(suspects.controls.is_empty(), "larger than all that was accepted: {:?}", suspects.controls);
-        suspects.accepted(&all[38]);
+        suspects.record_acceptance(&all[38]);
         suspects.choose_controls(&pending);
         assert_eq!(suspects.controls.iter().copied().collect::<Vec<_>>(), [35, 37, 39]);
         // One refusal of a small message: size is not the reason.
@@ -709,7 +716,7 @@ mod tests {
             refused(&mut suspects, message);
         }
         round(&mut suspects, 1, Some(100));
-        suspects.accepted(&all[1]);
+        suspects.record_acceptance(&all[1]);
         round(&mut suspects, 1, Some(100));
         assert!(!suspects.is_proven(suspects.get(1).unwrap()));
         round(&mut suspects, 1, Some(100));
@@ -722,7 +729,7 @@ mod tests {
         let mut suspects = SuspectTracker::default();
         refused(&mut suspects, &messages(&[100])[0]);
         suspects.control = Some(PassedControl { size: Some(100), left: BETWEEN_CONTROLS });
-        suspects.refused_in_round(1);
+        suspects.record_round_refusal(1);
         suspects.void_round();
         suspects.end_round();
         assert_eq!(suspects.get(1).unwrap().rounds, 0);
@@ -745,7 +752,7 @@ mod tests {
         let all = messages(&[10, 10]);
         refused(&mut suspects, &all[0]);
         assert_eq!((suspects.doubt_from, suspects.is_in_doubt(1)), (Some(5), true));
-        suspects.looked();
+        suspects.clear_doubt();
         assert_eq!((suspects.doubt_from, suspects.is_in_doubt(1)), (None, false));
     }
 

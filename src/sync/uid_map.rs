@@ -158,7 +158,7 @@ impl UidMap {
 
     /// Source UIDs that are copied, destination UID unknown.
     #[must_use]
-    pub(crate) fn unknown(&self) -> UidSet {
+    pub(crate) fn unknown_uids(&self) -> UidSet {
         self.sources(|run| run.destination.is_none())
     }
 
@@ -180,7 +180,7 @@ impl UidMap {
 
     /// The last `count` messages that were copied, as runs in copy order.
     #[must_use]
-    pub(crate) fn last(&self, count: usize) -> Vec<UidRun> {
+    pub(crate) fn last_runs(&self, count: usize) -> Vec<UidRun> {
         let mut left = u32::try_from(count).unwrap_or(u32::MAX);
         let mut runs = Vec::new();
         for run in self.runs.iter().rev() {
@@ -227,7 +227,7 @@ impl UidMap {
 
     /// Fills in destination UIDs that were unknown, from pairs (source UID, destination UID) that matching found. The
     /// copy order and known UIDs stay.
-    pub(crate) fn resolve(&mut self, pairs: &[(u32, u32)]) {
+    pub(crate) fn resolve_unknown(&mut self, pairs: &[(u32, u32)]) {
         let found: std::collections::HashMap<u32, u32> = pairs.iter().copied().collect();
         let known = self.destinations.clone();
         let mut resolved = Self::new();
@@ -273,19 +273,19 @@ impl UidMap {
     #[must_use]
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = VarintReader(bytes);
-        let count = usize::try_from(reader.take()?).ok()?;
+        let count = usize::try_from(reader.read_varint()?).ok()?;
         let (tags, rest) = reader.0.split_at_checked(count)?;
         reader.0 = rest;
         // Lengths stand behind the steps that need them.
         let mut steps = VarintReader(rest);
         for _ in 0..count {
-            reader.take()?;
+            reader.read_varint()?;
         }
         let mut runs = Vec::with_capacity(count);
         let mut expected = 1;
         for tag in tags {
-            let source = u32::try_from(steps.take_step(expected)?).ok()?;
-            let length = reader.take_u32()?.checked_add(1)?;
+            let source = u32::try_from(steps.read_delta(expected)?).ok()?;
+            let length = reader.read_u32()?.checked_add(1)?;
             let last = source.checked_add(length - 1)?;
             expected = u64::from(last) + 1;
             let origin = if tag & 2 == 0 { CopyOrigin::Appended } else { CopyOrigin::Adopted };
@@ -296,7 +296,7 @@ impl UidMap {
         }
         let mut expected = 1;
         for run in runs.iter_mut().filter(|run| run.destination.is_some()) {
-            let first = u32::try_from(reader.take_step(expected)?).ok().filter(|first| *first > 0)?;
+            let first = u32::try_from(reader.read_delta(expected)?).ok().filter(|first| *first > 0)?;
             expected = u64::from(first.checked_add(run.length - 1)?) + 1;
             run.destination = Some(first);
         }
@@ -383,7 +383,7 @@ mod tests {
         let lengths: Vec<_> = map.runs().iter().map(|run| (run.source, run.length)).collect();
         assert_eq!(lengths, [(5, 2), (7, 1), (8, 2), (10, 1), (1, 1)]);
         assert_eq!(map.copied().to_string(), "1,5:10");
-        assert_eq!(map.unknown().to_string(), "8:10");
+        assert_eq!(map.unknown_uids().to_string(), "8:10");
         assert_eq!(map.deletable().to_string(), "5:7");
         assert_eq!(map.adopted().to_string(), "1,10");
         assert_eq!(map.destination_uids().to_string(), "50:51,53:54");
@@ -408,7 +408,7 @@ mod tests {
             UidRun { source: 9, destination: None, length: 0, origin: CopyOrigin::Appended },
         ]);
         assert_eq!(map.copied().to_string(), "1:2,4294967294:4294967295");
-        assert_eq!(map.unknown().to_string(), "1:2");
+        assert_eq!(map.unknown_uids().to_string(), "1:2");
         assert_eq!(UidMap::decode(&map.encode()), Some(map));
     }
 
@@ -417,8 +417,8 @@ mod tests {
         let mut map =
             map(&[(1, None, CopyOrigin::Appended), (5, None, CopyOrigin::Adopted), (6, None, CopyOrigin::Adopted)]);
         assert!(map.destination_uids().is_empty());
-        assert_eq!(map.unknown().to_string(), "1,5:6");
-        map.resolve(&[(6, 3), (1, 2), (7, 4)]);
+        assert_eq!(map.unknown_uids().to_string(), "1,5:6");
+        map.resolve_unknown(&[(6, 3), (1, 2), (7, 4)]);
         assert_eq!(
             messages(&map),
             [(1, Some(2), CopyOrigin::Appended), (5, None, CopyOrigin::Adopted), (6, Some(3), CopyOrigin::Adopted)]
@@ -428,7 +428,7 @@ mod tests {
     #[test]
     fn known_destinations_are_not_given_away_by_resolving() {
         let mut map = map(&[(1, None, CopyOrigin::Appended), (2, Some(10), CopyOrigin::Appended)]);
-        map.resolve(&[(1, 10), (2, 11)]);
+        map.resolve_unknown(&[(1, 10), (2, 11)]);
         assert_eq!(messages(&map), [(1, None, CopyOrigin::Appended), (2, Some(10), CopyOrigin::Appended)]);
     }
 

@@ -20,7 +20,7 @@ pub(super) fn put_delta(bytes: &mut Vec<u8>, from: u64, to: u64) {
 pub(super) struct VarintReader<'a>(pub(super) &'a [u8]);
 
 impl VarintReader<'_> {
-    pub(super) fn take(&mut self) -> Option<u64> {
+    pub(super) fn read_varint(&mut self) -> Option<u64> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let (byte, rest) = self.0.split_first()?;
@@ -37,13 +37,13 @@ impl VarintReader<'_> {
         None
     }
 
-    pub(super) fn take_step(&mut self, from: u64) -> Option<u64> {
-        let step = self.take()?;
+    pub(super) fn read_delta(&mut self, from: u64) -> Option<u64> {
+        let step = self.read_varint()?;
         if step & 1 == 0 { from.checked_add(step >> 1) } else { from.checked_sub((step >> 1) + 1) }
     }
 
-    pub(super) fn take_u32(&mut self) -> Option<u32> {
-        self.take()?.try_into().ok()
+    pub(super) fn read_u32(&mut self) -> Option<u32> {
+        self.read_varint()?.try_into().ok()
     }
 }
 
@@ -65,8 +65,8 @@ pub(super) fn decode_uids(bytes: &[u8]) -> Option<UidSet> {
     let mut uids = UidSet::new();
     let mut previous = 0_u32;
     while !reader.0.is_empty() {
-        let low = previous.checked_add(reader.take_u32()?)?;
-        let high = low.checked_add(reader.take_u32()?)?;
+        let low = previous.checked_add(reader.read_u32()?)?;
+        let high = low.checked_add(reader.read_u32()?)?;
         if low <= previous {
             return None;
         }
@@ -89,9 +89,9 @@ mod tests {
             put_varint(&mut bytes, a);
             put_delta(&mut bytes, from, to);
             let mut reader = VarintReader(&bytes);
-            prop_assert_eq!(reader.take(), Some(a));
-            prop_assert_eq!(reader.take_step(from), Some(to));
-            prop_assert_eq!(reader.take(), None);
+            prop_assert_eq!(reader.read_varint(), Some(a));
+            prop_assert_eq!(reader.read_delta(from), Some(to));
+            prop_assert_eq!(reader.read_varint(), None);
         }
 
         #[test]

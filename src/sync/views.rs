@@ -43,7 +43,7 @@ pub(crate) async fn count_view_messages(
         let tag = queue_examine(&mut session, &view.raw);
         let selected = wait_for_selected(&mut session, tag, &view.folder).await?;
         let known = ledger.read(|checkpoint| checkpoint.views.get(&view.raw).copied());
-        let state = ViewState::of(&selected);
+        let state = ViewState::from_selected(&selected);
         if let Some(known) = known.filter(|known| known.is_same(&state)) {
             view.not_elsewhere = Some(known.not_elsewhere);
             continue;
@@ -62,7 +62,7 @@ pub(crate) async fn count_view_messages(
         let Some(all) = &listed else { continue };
         let mut left = all.clone();
         let mut not_elsewhere = 0;
-        list_messages(&mut session, &selected, |key| not_elsewhere += u64::from(!left.take(key))).await?;
+        list_messages(&mut session, &selected, |key| not_elsewhere += u64::from(!left.take_one(key))).await?;
         view.not_elsewhere = Some(not_elsewhere);
         if !spec.dry_run {
             let raw = view.raw.clone();
@@ -89,7 +89,7 @@ impl MessageCounts {
     }
 
     /// True when one such message was left.
-    fn take(&mut self, key: ViewMessageKey) -> bool {
+    fn take_one(&mut self, key: ViewMessageKey) -> bool {
         match self.counts.get_mut(&self.hasher.hash_one(key)) {
             Some(count) if *count > 0 => {
                 *count -= 1;
@@ -109,7 +109,8 @@ async fn list_messages(
     if selected.exists == 0 {
         return Ok(());
     }
-    let tag = session.command("UID FETCH 1:* (UID INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])");
+    let tag =
+        session.send_command("UID FETCH 1:* (UID INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])");
     let mut count = 0_u32;
     let line = session
         .wait(tag, |data| {
@@ -122,17 +123,19 @@ async fn list_messages(
         })
         .await?;
     if line.status != StatusCondition::Ok {
-        return Err(session.refusal(&line, CommandKind::Other, "to list messages"));
+        return Err(session.refusal_error(&line, CommandKind::Other, "to list messages"));
     }
     if count < selected.exists {
-        return Err(session.blame(Error::protocol(format!("{count} of {} messages were listed", selected.exists))));
+        return Err(
+            session.with_endpoint(Error::protocol(format!("{count} of {} messages were listed", selected.exists)))
+        );
     }
     Ok(())
 }
 
 fn message_key(fetch: &FetchResponse) -> ViewMessageKey {
     let header = fetch.sections.iter().find(|(name, _)| name.starts_with("HEADER")).and_then(|(_, body)| body.as_ref());
-    let id = header.and_then(|header| MessageId::in_header(header));
+    let id = header.and_then(|header| MessageId::from_header(header));
     (id, fetch.internal_date.flatten().map(|date| date.epoch), fetch.size)
 }
 
@@ -143,9 +146,9 @@ mod tests {
     #[test]
     fn a_message_counts_as_seen_as_often_as_other_folders_hold_it() {
         let mut listed = MessageCounts::default();
-        let one = (Some(MessageId::of(b"a")), Some(1), Some(10));
+        let one = (Some(MessageId::from_value(b"a")), Some(1), Some(10));
         listed.add(one);
-        assert!(listed.take(one) && !listed.take(one));
-        assert!(!listed.take((Some(MessageId::of(b"a")), Some(2), Some(10))));
+        assert!(listed.take_one(one) && !listed.take_one(one));
+        assert!(!listed.take_one((Some(MessageId::from_value(b"a")), Some(2), Some(10))));
     }
 }

@@ -34,7 +34,7 @@ impl Readiness {
 
     /// The parts that can't do their work.
     #[must_use]
-    pub fn lacking(&self) -> Vec<&'static str> {
+    pub fn unready_parts(&self) -> Vec<&'static str> {
         let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         parts.iter().filter(|(_, is_ready)| !**is_ready).map(|(part, _)| *part).collect()
     }
@@ -83,7 +83,7 @@ impl HealthListener {
 }
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
-    match readiness.lacking().as_slice() {
+    match readiness.unready_parts().as_slice() {
         [] => (StatusCode::OK, "ok\n".to_owned()),
         lacking => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", lacking.join(", "))),
     }

@@ -172,7 +172,7 @@ impl Metrics {
     }
 
     /// What is called before each reading, to bring gauges up to date; only the first is kept.
-    pub(crate) fn before_reading(&self, bring: impl Fn(&Self) + Send + Sync + 'static) {
+    pub(crate) fn refresh_gauges_by(&self, bring: impl Fn(&Self) + Send + Sync + 'static) {
         drop(self.0.before.set(Box::new(bring)));
     }
 
@@ -226,7 +226,7 @@ impl Metrics {
     }
 
     /// A worker went on: what it did since the last time that this was told.
-    pub fn moved(&self, moved: TransferDelta) {
+    pub fn count_transfer(&self, moved: TransferDelta) {
         self.0.messages.inc_by(moved.messages);
         self.0.bytes.inc_by(moved.bytes);
     }
@@ -238,7 +238,7 @@ impl Metrics {
     }
 
     /// A sync was given its slots after it waited so long.
-    pub fn admitted(&self, waited: Duration) {
+    pub fn observe_queue_wait(&self, waited: Duration) {
         self.0.admission_wait.observe(waited.as_secs_f64());
     }
 
@@ -357,9 +357,9 @@ mod tests {
         }
         metrics.sync_error(ErrorClass::Quota, Some(Side::Destination));
         metrics.restarted(RestartReason::Deadline);
-        metrics.moved(TransferDelta { messages: 6, bytes: 1000 });
+        metrics.count_transfer(TransferDelta { messages: 6, bytes: 1000 });
         metrics.set_queue(7, 2);
-        metrics.admitted(Duration::from_secs(3));
+        metrics.observe_queue_wait(Duration::from_secs(3));
         metrics.pod_refused();
         metrics.api_request("patch", "mailboxsyncs/status", "200");
         metrics.reconciled("MailboxSync", ReconcileResult::Ok, Duration::from_millis(2));

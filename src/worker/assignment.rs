@@ -93,7 +93,7 @@ pub(crate) fn assigned_sync_spec(
     let slots = slots.and_then(|slots| usize::try_from(slots).ok()).unwrap_or(usize::MAX);
     spec.connections = spec.connections.min(slots).max(1);
     spec.retry_refused = claimed.status.as_ref().is_some_and(|status| status.retry_refused);
-    spec.source.addresses = assignment.addresses.within(assignment.source_networks.iter().copied());
+    spec.source.addresses = assignment.addresses.restricted_to(assignment.source_networks.iter().copied());
     spec.destination.addresses = assignment.addresses.clone();
     if !assignment.destination_host.is_empty() {
         // The operator judged this one, before the pod was made.
@@ -127,7 +127,7 @@ pub(crate) fn claimed_checkpoint(claimed: &MailboxSync, attempt: i64) -> Result<
     let Some(text) = worker.and_then(|worker| worker.checkpoint.as_ref()) else { return Ok(None) };
     let mut checkpoint = Checkpoint::decode_text(text)?;
     if has_uncertain_tail(claimed, attempt) {
-        checkpoint.doubt();
+        checkpoint.mark_in_doubt();
     }
     Ok(Some(checkpoint))
 }
@@ -182,7 +182,7 @@ mod tests {
         let spec = assigned_sync_spec(&assigned(root.path()), &claimed, Some(2), Timestamp::now()).unwrap();
         let destinations = AddressPolicy::guarded([], []).absolute_names();
         assert_eq!((spec.connections, spec.destination.addresses), (2, destinations));
-        let sources = AddressPolicy::guarded([], []).within(["192.0.2.0/24".parse().unwrap()]);
+        let sources = AddressPolicy::guarded([], []).restricted_to(["192.0.2.0/24".parse().unwrap()]);
         assert!(!spec.retry_refused);
         assert_eq!(spec.source.addresses, sources, "only the source is held to its networks");
         let LoginCredential::PasswordFile(path) = spec.source.login.credential else { panic!("no file") };

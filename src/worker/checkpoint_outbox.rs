@@ -70,26 +70,26 @@ impl CheckpointOutbox {
 
     /// The newest checkpoint, unless it is reported already.
     #[must_use]
-    pub(crate) fn newest(&self) -> Option<EncodedCheckpoint> {
+    pub(crate) fn newest_unreported(&self) -> Option<EncodedCheckpoint> {
         let tray = self.tray();
         tray.newest.clone().filter(|_| tray.version > tray.reported)
     }
 
     /// True when there is a checkpoint that was not reported.
     #[must_use]
-    pub(crate) fn is_waiting(&self) -> bool {
+    pub(crate) fn has_unreported(&self) -> bool {
         let tray = self.tray();
         tray.version > tray.reported
     }
 
     /// True once this attempt's engine has saved a checkpoint.
     #[must_use]
-    pub(crate) fn has_any(&self) -> bool {
+    pub(crate) fn has_saved(&self) -> bool {
         self.tray().version > 0
     }
 
     /// This one is at the API server.
-    pub(crate) fn reported(&self, kept: &EncodedCheckpoint) {
+    pub(crate) fn mark_reported(&self, kept: &EncodedCheckpoint) {
         let mut tray = self.tray();
         tray.reported = tray.reported.max(kept.version);
         tray.copied_reported = kept.copied;
@@ -103,13 +103,13 @@ impl CheckpointOutbox {
     }
 
     /// The checkpoint that the attempt goes on from.
-    pub(crate) fn goes_on_from(&self, checkpoint: &Checkpoint) {
+    pub(crate) fn resume_from(&self, checkpoint: &Checkpoint) {
         self.tray().set_aside = set_aside(checkpoint);
     }
 
     /// Messages that were set aside, by reason, as of the newest checkpoint.
     #[must_use]
-    pub(crate) fn set_aside(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn set_aside_counts(&self) -> BTreeMap<String, u64> {
         self.tray().set_aside.clone()
     }
 
@@ -133,7 +133,7 @@ impl CheckpointStore for CheckpointOutbox {
         async { put }.boxed()
     }
 
-    fn pace(&self) -> Duration {
+    fn save_interval(&self) -> Duration {
         PACE
     }
 }
@@ -168,7 +168,7 @@ fn folders(checkpoint: &Checkpoint) -> Vec<FolderFacts> {
                 destination: checkpoint.mapping.get(name).map(|name| shown(name)).unwrap_or_default(),
                 source_uid_validity: state.source_uid_validity.into(),
                 destination_uid_validity: state.destination_uid_validity.into(),
-                last_uid: state.done().last().unwrap_or(0).into(),
+                last_uid: state.finished_uids().last().unwrap_or(0).into(),
                 messages: saturating_i64(state.settled.map_or(copied + adopted + skipped, |s| u64::from(s.messages))),
                 copied: saturating_i64(copied),
                 adopted: saturating_i64(adopted),
@@ -212,7 +212,7 @@ mod tests {
         map.push_runs([UidRun { source: 5, destination: Some(1), length: messages, origin: CopyOrigin::Appended }]);
         map.push(1000, Some(900), CopyOrigin::Adopted);
         let mut set_aside = SetAside::default();
-        set_aside.put(SetAsideGroup::new(SetAsideReason::TooLarge, UidSet::from_ranges([(2000, 2001)])));
+        set_aside.add_group(SetAsideGroup::new(SetAsideReason::TooLarge, UidSet::from_ranges([(2000, 2001)])));
         FolderState { source_uid_validity: 7, map, set_aside, ..FolderState::default() }
     }
 
@@ -228,34 +228,34 @@ mod tests {
     #[tokio::test]
     async fn the_newest_checkpoint_waits_until_it_is_reported() {
         let (desk, _) = desk();
-        assert!(desk.newest().is_none() && !desk.is_waiting());
+        assert!(desk.newest_unreported().is_none() && !desk.has_unreported());
         drop(desk.save(&with(&[("a", 3)])));
-        let first = desk.newest().unwrap();
+        let first = desk.newest_unreported().unwrap();
         desk.save(&with(&[("a", 10)])).await.unwrap();
-        assert_eq!((desk.unreported_messages(), desk.set_aside()), (11, [("tooLarge".to_owned(), 2)].into()));
-        desk.reported(&first);
-        assert!(desk.is_waiting(), "a newer one came while the first was on its way");
+        assert_eq!((desk.unreported_messages(), desk.set_aside_counts()), (11, [("tooLarge".to_owned(), 2)].into()));
+        desk.mark_reported(&first);
+        assert!(desk.has_unreported(), "a newer one came while the first was on its way");
         assert_eq!(desk.unreported_messages(), 7);
-        let second = desk.newest().unwrap();
-        desk.reported(&second);
-        assert!(desk.newest().is_none());
+        let second = desk.newest_unreported().unwrap();
+        desk.mark_reported(&second);
+        assert!(desk.newest_unreported().is_none());
         assert_eq!(Checkpoint::decode_text(&second.checkpoint).unwrap(), with(&[("a", 10)]));
     }
 
     #[test]
     fn what_was_set_aside_before_is_known_before_the_first_checkpoint_of_the_attempt() {
         let (desk, _) = desk();
-        desk.goes_on_from(&with(&[("a", 3), ("b", 3)]));
-        assert_eq!(desk.set_aside(), [("tooLarge".to_owned(), 4)].into());
-        assert!(!desk.has_any() && !desk.is_waiting());
+        desk.resume_from(&with(&[("a", 3), ("b", 3)]));
+        assert_eq!(desk.set_aside_counts(), [("tooLarge".to_owned(), 4)].into());
+        assert!(!desk.has_saved() && !desk.has_unreported());
     }
 
     #[tokio::test]
     async fn nothing_is_taken_once_the_fence_is_closed() {
         let (desk, fence) = desk();
-        fence.refuse("attempt 2 runs");
+        fence.close_as_fenced("attempt 2 runs");
         assert!(desk.save(&with(&[("a", 3)])).await.is_err());
-        assert!(!desk.is_waiting());
+        assert!(!desk.has_unreported());
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl WriteFence {
     }
 
     /// The API server says that this attempt is over.
-    pub(crate) fn refuse(&self, why: &str) {
+    pub(crate) fn close_as_fenced(&self, why: &str) {
         self.close(
             Error::internal(format!("fenced: {why}"))
                 .advice("Another attempt has taken over, or the MailboxSync is gone; nothing more was written"),
@@ -81,7 +81,7 @@ impl WriteFence {
 
     /// The time left until it closes by itself; none when it is closed.
     #[must_use]
-    pub(crate) fn left(&self) -> Option<Duration> {
+    pub(crate) fn time_left(&self) -> Option<Duration> {
         if self.closed.get().is_some() {
             return None;
         }
@@ -100,21 +100,21 @@ impl WriteFence {
 
     /// Why it is closed, if it is.
     #[must_use]
-    pub(crate) fn closed(&self) -> Option<&Error> {
-        let _ = self.left();
+    pub(crate) fn close_reason(&self) -> Option<&Error> {
+        let _ = self.time_left();
         self.closed.get()
     }
 }
 
 impl WritePermit for WriteFence {
     fn check(&self) -> Result<()> {
-        match self.closed() {
+        match self.close_reason() {
             Some(error) => Err(error.clone()),
             None => Ok(()),
         }
     }
 
-    fn is_held(&self) -> bool {
+    fn is_suspended(&self) -> bool {
         self.held.load(SeqCst)
     }
 }
@@ -138,9 +138,9 @@ mod tests {
     fn a_fence_is_open_while_the_api_server_answers_and_closes_for_good() {
         let fence = WriteFence::with_clock(Duration::from_secs(10), Duration::from_secs(10), at_20_s);
         fence.confirm(Duration::from_secs(11));
-        assert_eq!(fence.left(), Some(Duration::from_secs(1)));
+        assert_eq!(fence.time_left(), Some(Duration::from_secs(1)));
         assert!(fence.check().is_ok() && !fence.is_closed.is_cancelled());
-        fence.refuse("attempt 3 runs");
+        fence.close_as_fenced("attempt 3 runs");
         fence.confirm(Duration::from_secs(20));
         let error = fence.check().unwrap_err();
         assert_eq!((error.class, error.what.as_str()), (ErrorClass::Internal, "fenced: attempt 3 runs"));
@@ -174,7 +174,7 @@ mod tests {
                 fence.confirm(Duration::from_secs(*seconds));
             }
             let last = sent.iter().max().unwrap();
-            prop_assert_eq!(fence.left(), Some(Duration::from_secs(15 - (20 - last))));
+            prop_assert_eq!(fence.time_left(), Some(Duration::from_secs(15 - (20 - last))));
         }
     }
 }

@@ -100,12 +100,12 @@ async fn run_claimed_attempt(
         None
     });
     if let Some(known) = &known {
-        desk.goes_on_from(known);
+        desk.resume_from(known);
     }
-    let mut standing = NotCopiedHistory::of(claimed.status.as_ref().and_then(|status| status.worker.as_ref()));
+    let mut standing = NotCopiedHistory::from_status(claimed.status.as_ref().and_then(|status| status.worker.as_ref()));
     let spec = assignment::assigned_sync_spec(assignment, &claimed, slots, Timestamp::now());
     if let Ok(spec) = &spec {
-        standing.accept(&spec.accepted_losses);
+        standing.set_accepted_reasons(&spec.accepted_losses);
     }
     drop(claimed);
     let reporting = (Arc::clone(&progress), Arc::clone(&desk), Arc::clone(&fence));
@@ -122,7 +122,7 @@ async fn run_claimed_attempt(
         }
         Err(error) => EngineExit::Done(Box::new(MailboxReport { error: Some(error), ..MailboxReport::default() })),
     };
-    if let Some(error) = fence.closed() {
+    if let Some(error) = fence.close_reason() {
         tracing::error!(%error, "ended without the last word");
         write_termination_message(
             assignment,
@@ -131,11 +131,11 @@ async fn run_claimed_attempt(
         return EXIT_FENCED;
     }
     // What was in doubt before is still so, unless the engine has written into a checkpoint of its own where to look.
-    let flushed = matches!(ended, EngineExit::Done(_)) && (desk.has_any() || !in_doubt);
+    let flushed = matches!(ended, EngineExit::Done(_)) && (desk.has_saved() || !in_doubt);
     let (mut status, code) = final_status(attempt, &ended, &mut reporter, stop.is_cancelled());
     status.flushed_attempt = flushed.then_some(attempt);
     write_termination_message(assignment, &WorkerStatus { report: reporter.next_number(), ..status.clone() });
-    match reporter.last(&status, too_late.cancelled()).await {
+    match reporter.send_final_report(&status, too_late.cancelled()).await {
         FinalDelivery::Yes => tracing::info!(outcome = ?status.outcome, "ended"),
         FinalDelivery::No => tracing::error!(outcome = ?status.outcome, "ended; the last report was not taken"),
     }
@@ -230,7 +230,7 @@ fn final_status(
         tracing::error!(%error, "the sync did not end well");
     }
     let mut status = self::ended_status(attempt, outcome, error.as_ref());
-    let live = reporter.now();
+    let live = reporter.live_status();
     status.progress = live.progress.map(|mut progress| {
         progress.eta = None;
         if outcome == Outcome::Synced {
@@ -239,7 +239,7 @@ fn final_status(
         progress
     });
     match ended {
-        EngineExit::Done(report) => reporter.tell(&mut status, report),
+        EngineExit::Done(report) => reporter.add_sync_report(&mut status, report),
         EngineExit::LeftOff | EngineExit::Broken => status.not_copied = live.not_copied,
     }
     status.destination_login = live.destination_login;

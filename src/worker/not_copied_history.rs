@@ -34,7 +34,7 @@ pub(crate) struct NotCopiedHistory {
 impl NotCopiedHistory {
     /// What a claimed status says.
     #[must_use]
-    pub(crate) fn of(worker: Option<&WorkerStatus>) -> Self {
+    pub(crate) fn from_status(worker: Option<&WorkerStatus>) -> Self {
         Self {
             not_copied: worker.and_then(|worker| worker.not_copied.clone()),
             differences: worker.map(|worker| worker.differences.clone()).unwrap_or_default(),
@@ -43,7 +43,7 @@ impl NotCopiedHistory {
     }
 
     /// Whole reasons are accepted.
-    pub(crate) fn accept(&mut self, accepted: &AcceptedLosses) {
+    pub(crate) fn set_accepted_reasons(&mut self, accepted: &AcceptedLosses) {
         self.accepted = accepted.reasons.iter().map(|reason| reason.name()).collect();
     }
 
@@ -58,7 +58,7 @@ impl NotCopiedHistory {
     /// What is known before the sync has ended. A loss is told at once; only the end of a sync, which has looked at
     /// everything, takes one back. None: as it stands.
     #[must_use]
-    pub(crate) fn so_far(&self, seen: &BTreeMap<String, u64>) -> Option<NotCopied> {
+    pub(crate) fn not_copied_so_far(&self, seen: &BTreeMap<String, u64>) -> Option<NotCopied> {
         let mut all = self.not_copied.clone().unwrap_or_default();
         let mut grew = false;
         for (reason, messages) in seen {
@@ -79,7 +79,12 @@ impl NotCopiedHistory {
     }
 
     /// Adds to the last status of an attempt what its report says; `seen` is set aside in its checkpoint.
-    pub(crate) fn tell(&self, status: &mut WorkerStatus, report: &MailboxReport, seen: &BTreeMap<String, u64>) {
+    pub(crate) fn add_sync_report(
+        &self,
+        status: &mut WorkerStatus,
+        report: &MailboxReport,
+        seen: &BTreeMap<String, u64>,
+    ) {
         status.left_out = left_out(&report.left_out);
         let (most, length) = MAX_WARNINGS;
         status.warnings = report.warnings.iter().take(most).map(|warning| cut(warning, length)).collect();
@@ -88,7 +93,7 @@ impl NotCopiedHistory {
             return;
         }
         let Some(found) = &report.not_copied else {
-            status.not_copied = self.so_far(seen);
+            status.not_copied = self.not_copied_so_far(seen);
             return;
         };
         if status.outcome == Some(Outcome::Synced) {
@@ -109,7 +114,7 @@ impl NotCopiedHistory {
             let known = seen.entry(reason.clone()).or_default();
             *known = messages.max(*known);
         }
-        status.not_copied = self.so_far(&seen);
+        status.not_copied = self.not_copied_so_far(&seen);
     }
 
     /// All differences ever: each is in one report of a sync that ended well.
@@ -168,7 +173,7 @@ mod tests {
             NotCopied { messages: reasons.iter().map(|r| r.1).sum(), reasons: counts(reasons), ..NotCopied::default() };
         let differences = counts(&[("flags", 4)]);
         let worker = WorkerStatus { not_copied: Some(not_copied), differences, ..WorkerStatus::default() };
-        NotCopiedHistory::of(Some(&worker))
+        NotCopiedHistory::from_status(Some(&worker))
     }
 
     fn report(reasons: &[(&str, u64)]) -> MailboxReport {
@@ -186,7 +191,7 @@ mod tests {
 
     fn told(standing: &NotCopiedHistory, outcome: Outcome, report: &MailboxReport) -> WorkerStatus {
         let mut status = WorkerStatus { outcome: Some(outcome), ..WorkerStatus::default() };
-        standing.tell(&mut status, report, &BTreeMap::new());
+        standing.add_sync_report(&mut status, report, &BTreeMap::new());
         status
     }
 
@@ -219,9 +224,10 @@ mod tests {
     #[test]
     fn what_is_set_aside_is_told_while_an_attempt_runs_and_nothing_is_told_where_nobody_looked() {
         let mut first = NotCopiedHistory::default();
-        assert_eq!(first.so_far(&BTreeMap::new()), None);
-        first.accept(&AcceptedLosses { reasons: [SetAsideReason::TooLarge].into(), messages: Vec::new() });
-        let now = first.so_far(&counts(&[("refused", 2), ("tooLarge", 7)])).unwrap();
+        assert_eq!(first.not_copied_so_far(&BTreeMap::new()), None);
+        first
+            .set_accepted_reasons(&AcceptedLosses { reasons: [SetAsideReason::TooLarge].into(), messages: Vec::new() });
+        let now = first.not_copied_so_far(&counts(&[("refused", 2), ("tooLarge", 7)])).unwrap();
         assert_eq!(
             (now.messages, now.reasons, now.accepted),
             (2, counts(&[("refused", 2)]), counts(&[("tooLarge", 7)]))

@@ -188,16 +188,16 @@ impl StatusReporter {
     /// and is refused if it comes late.
     pub(crate) async fn keep_reporting(&mut self) {
         loop {
-            let Some(left) = self.fence.left() else { return std::future::pending().await };
+            let Some(left) = self.fence.time_left() else { return std::future::pending().await };
             let ended = self.progress.folders_done.load(Relaxed);
             self.pace.folder_ended = ended > self.folders_told;
-            self.pace.checkpoint = self.desk.is_waiting();
+            self.pace.checkpoint = self.desk.has_unreported();
             self.pace.large_folder = ended > self.folders_flushed && self.desk.unreported_messages() >= MANY;
             match report_schedule::next_action(&self.pace, since_boot()) {
                 ReportAction::Wait(wait) => sleep(wait.min(LOOK).min(left)).await,
                 ReportAction::Report { checkpoint } => {
-                    let kept = if checkpoint { self.desk.newest() } else { None };
-                    let status = self.now();
+                    let kept = if checkpoint { self.desk.newest_unreported() } else { None };
+                    let status = self.live_status();
                     self.report(status, kept).await;
                 }
             }
@@ -205,16 +205,16 @@ impl StatusReporter {
     }
 
     /// The status as it is now.
-    pub(crate) fn now(&mut self) -> WorkerStatus {
-        let rate = self.samples.rate(since_boot(), self.progress.bytes_done.load(Relaxed));
-        let set_aside = self.desk.set_aside();
+    pub(crate) fn live_status(&mut self) -> WorkerStatus {
+        let rate = self.samples.push_and_rate(since_boot(), self.progress.bytes_done.load(Relaxed));
+        let set_aside = self.desk.set_aside_counts();
         let live = status_report::live_status(&self.progress, set_aside.values().sum(), rate, Timestamp::now());
-        WorkerStatus { not_copied: self.standing.so_far(&set_aside), ..live }
+        WorkerStatus { not_copied: self.standing.not_copied_so_far(&set_aside), ..live }
     }
 
     /// Adds to the last status what the engine's report says of what was not copied.
-    pub(crate) fn tell(&self, status: &mut WorkerStatus, report: &MailboxReport) {
-        self.standing.tell(status, report, &self.desk.set_aside());
+    pub(crate) fn add_sync_report(&self, status: &mut WorkerStatus, report: &MailboxReport) {
+        self.standing.add_sync_report(status, report, &self.desk.set_aside_counts());
     }
 
     /// Sends one report; gives it back as it was sent if it was taken.
@@ -237,7 +237,7 @@ impl StatusReporter {
                 self.pace.failures = 0;
                 self.folders_told = ended;
                 if let Some(kept) = &kept {
-                    self.desk.reported(kept);
+                    self.desk.mark_reported(kept);
                     self.pace.checkpoint_sent = Some(sent);
                     self.folders_flushed = ended;
                 }
@@ -246,7 +246,7 @@ impl StatusReporter {
             }
             PatchOutcome::Fenced(why) => {
                 tracing::error!(why, "fenced: nothing more is written");
-                self.fence.refuse(&why);
+                self.fence.close_as_fenced(&why);
                 false
             }
             PatchOutcome::Doubtful(why) => {
@@ -255,7 +255,7 @@ impl StatusReporter {
                 let refused = sent.saturating_sub(*self.refused_since.get_or_insert(sent));
                 tracing::warn!(why, "refused: nothing is written until it is certain whether this attempt is over");
                 if refused >= DOUBTFUL {
-                    self.fence.refuse(&why);
+                    self.fence.close_as_fenced(&why);
                 }
                 false
             }
@@ -275,11 +275,15 @@ impl StatusReporter {
 
     /// Reports how the attempt ended, with the newest checkpoint, until that is taken or there is no time left: the fence
     /// closes, or `until` is over.
-    pub(crate) async fn last(&mut self, status: &WorkerStatus, until: impl Future<Output = ()>) -> FinalDelivery {
+    pub(crate) async fn send_final_report(
+        &mut self,
+        status: &WorkerStatus,
+        until: impl Future<Output = ()>,
+    ) -> FinalDelivery {
         tokio::pin!(until);
         loop {
-            let Some(left) = self.fence.left() else { return FinalDelivery::No };
-            let kept = self.desk.newest();
+            let Some(left) = self.fence.time_left() else { return FinalDelivery::No };
+            let kept = self.desk.newest_unreported();
             let taken = tokio::select! {
                 taken = self.report(status.clone(), kept) => taken,
                 () = &mut until => return FinalDelivery::No,

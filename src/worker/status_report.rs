@@ -112,7 +112,7 @@ pub(crate) fn termination_message(status: &WorkerStatus) -> String {
 /// How a sync ended, and with what error.
 #[must_use]
 pub(crate) fn outcome(report: &MailboxReport, asked_to_stop: bool) -> (Outcome, Option<Error>) {
-    match report.gravest() {
+    match report.gravest_error() {
         None if report.interrupted => (Outcome::Stopped, None),
         None => (Outcome::Synced, None),
         // What would have been tried again, had there been time.
@@ -129,7 +129,7 @@ pub(crate) struct ThroughputWindow(VecDeque<(Duration, u64)>);
 
 impl ThroughputWindow {
     /// Takes a growing counter; gives what it grew by per second.
-    pub(crate) fn rate(&mut self, now: Duration, bytes: u64) -> u64 {
+    pub(crate) fn push_and_rate(&mut self, now: Duration, bytes: u64) -> u64 {
         self.0.push_back((now, bytes));
         while self.0.len() > 2 && self.0.get(1).is_some_and(|(at, _)| *at + WINDOW <= now) {
             self.0.pop_front();
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn a_report_removes_what_it_no_longer_says_and_leaves_the_checkpoint() {
         let progress = SyncProgress::default();
-        progress.enter(EnginePhase::Copying);
+        progress.enter_phase(EnginePhase::Copying);
         let status = WorkerStatus { attempt: 3, report: 4, ..live_status(&progress, 0, 0, now()) };
         let patch = report_patch(&status, &BTreeSet::new());
         let worker = object(&patch["status"]["worker"]);
@@ -277,15 +277,15 @@ mod tests {
     #[test]
     fn progress_is_of_the_whole_mailbox_and_the_rate_of_the_last_minute() {
         let progress = SyncProgress::default();
-        progress.enter(EnginePhase::Copying);
+        progress.enter_phase(EnginePhase::Copying);
         progress.whole.messages.store(1000, Relaxed);
         progress.whole.bytes.store(100 << 20, Relaxed);
-        progress.whole.scanned(Some(60 << 20), 500, 20 << 20);
+        progress.whole.add_scanned_folder(Some(60 << 20), 500, 20 << 20);
         progress.messages_done.store(100, Relaxed);
         progress.bytes_done.store(10 << 20, Relaxed);
-        progress.saw_inbox(77);
-        progress.logged_in();
-        let _waiting = progress.wait("w".repeat(900), Duration::from_secs(5));
+        progress.record_inbox_uid_next(77);
+        progress.record_login();
+        let _waiting = progress.begin_wait("w".repeat(900), Duration::from_secs(5));
         let status = live_status(&progress, 3, 10 << 20, now());
         let p = status.progress.unwrap();
         assert_eq!((p.done.as_deref(), p.rate.as_deref()), (Some("50%"), Some("10 MiB/s")));
@@ -302,9 +302,9 @@ mod tests {
     fn a_rate_is_that_of_the_last_minute() {
         let mut samples = ThroughputWindow::default();
         let at = Duration::from_secs;
-        assert_eq!(samples.rate(at(0), 0), 0);
-        assert_eq!(samples.rate(at(10), 1000), 100);
-        assert_eq!(samples.rate(at(70), 1000), 0, "what is older than a minute does not count");
+        assert_eq!(samples.push_and_rate(at(0), 0), 0);
+        assert_eq!(samples.push_and_rate(at(10), 1000), 100);
+        assert_eq!(samples.push_and_rate(at(70), 1000), 0, "what is older than a minute does not count");
     }
 
     fn failed(class: ErrorClass) -> MailboxReport {
@@ -326,14 +326,14 @@ mod tests {
     #[expect(clippy::too_many_lines, reason = "what is compared with is long")]
     fn the_claim_the_report_and_the_last_word_are_the_same_json_as_ever() {
         let progress = SyncProgress::default();
-        progress.enter(EnginePhase::Copying);
+        progress.enter_phase(EnginePhase::Copying);
         progress.whole.messages.store(1000, Relaxed);
         progress.whole.bytes.store(100 << 20, Relaxed);
         progress.messages_done.store(100, Relaxed);
         progress.bytes_done.store(10 << 20, Relaxed);
         progress.bytes_moved.store(11 << 20, Relaxed);
-        progress.saw_inbox(77);
-        progress.logged_in();
+        progress.record_inbox_uid_next(77);
+        progress.record_login();
         let error =
             Error::new(ErrorClass::Quota, "mailbox is full").advice("Raise it").on(Side::Destination, "new:993");
         let status = WorkerStatus {

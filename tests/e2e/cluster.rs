@@ -86,7 +86,7 @@ impl Cluster {
             let address = given("E2E_ADDRESS")?.parse().map_err(|_| "E2E_ADDRESS is no IPv4 address".to_owned())?;
             Self { node: None, kubeconfig: kubeconfig.into(), address, image: Some(given("E2E_IMAGE")?) }
         } else {
-            if let Some(why) = TestNode::lacking() {
+            if let Some(why) = TestNode::missing_requirement() {
                 return Err(format!("this machine can't run a Kubernetes node: {why}"));
             }
             let node = TestNode::start().await;

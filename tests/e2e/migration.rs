@@ -88,7 +88,7 @@ impl<'a> Migration<'a> {
 
     /// Waits until so many bytes have come from the source: in the middle of the work, if it has more than that.
     pub async fn copies(&self, bytes: u64) {
-        let enough = || self.source_link.carried(Direction::ToClient) >= bytes;
+        let enough = || self.source_link.bytes_carried(Direction::ToClient) >= bytes;
         self.until("the source was read", async || enough()).await;
     }
 

@@ -87,7 +87,7 @@ impl Mailbox {
                 spec: &self.sync.spec,
                 status: &before,
                 pods: &self.pods,
-                heard: WorkerLiveness::first(before.attempt, now()),
+                heard: WorkerLiveness::first_seen(before.attempt, now()),
                 admitted: self.admitted,
                 hold: self.hold.clone(),
                 secrets: SecretsSeen::There(vec!["mail=1".into()]),

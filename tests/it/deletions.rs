@@ -104,16 +104,16 @@ async fn an_implausible_share_is_not_mirrored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_folder_made_anew_or_gone_deletes_nothing() {
     let (rig, mut left, mut right) = mirrored(5, 0).await;
-    left.ok("CREATE Work").await;
+    left.command_ok("CREATE Work").await;
     left.append("Work", &numbered(10)).await;
     rig.sync().await;
-    left.ok("DELETE Work").await;
-    left.ok("CREATE Work").await;
+    left.command_ok("DELETE Work").await;
+    left.command_ok("CREATE Work").await;
     left.append("Work", &numbered(3)).await;
     let report = rig.sync().await;
     assert!(report.folders.iter().all(|f| f.deleted == 0), "{report:#?}");
     assert_eq!(right.folder_facts("Work").await.1.len(), 10);
-    left.ok("DELETE Work").await;
+    left.command_ok("DELETE Work").await;
     rig.sync().await;
     assert_eq!(right.folder_facts("Work").await.1.len(), 10);
 }
@@ -167,14 +167,15 @@ async fn neither_close_nor_a_plain_expunge_is_ever_sent() {
     rig.sync().await;
     source.change("INBOX", |mails| drop(mails.drain(2..4)));
     rig.sync().await;
-    let heard: Vec<String> = destination.server.heard().into_iter().chain(source.server.heard()).collect();
+    let heard: Vec<String> =
+        destination.server.received_commands().into_iter().chain(source.server.received_commands()).collect();
     assert!(heard.iter().any(|c| c.contains("UID EXPUNGE 3:4")), "{heard:#?}");
     for command in &heard {
         let verb = command.split(' ').nth(1).unwrap_or_default();
         assert!(!["CLOSE", "EXPUNGE", "UNSELECT", "MOVE", "COPY"].contains(&verb), "{command}");
     }
     // The source is only read.
-    for command in source.server.heard() {
+    for command in source.server.received_commands() {
         let words: Vec<&str> = command.split(' ').skip(1).take(2).collect();
         let reads =
             ["LIST", "LSUB", "STATUS", "EXAMINE", "NOOP", "LOGOUT", "AUTHENTICATE", "CAPABILITY", "ID", "NAMESPACE"];

@@ -55,7 +55,7 @@ async fn new_mail_and_flag_changes_follow_in_every_folder() {
             .await;
             left.store(folder, "2", "FLAGS (\\Answered Other)").await;
         }
-        left.ok(&format!("CREATE Made{round}")).await;
+        left.command_ok(&format!("CREATE Made{round}")).await;
         left.append(&format!("Made{round}"), &numbered(2)).await;
         let report = rig.sync().await;
         assert_eq!(copied(&report), 11, "{report:#?}");
@@ -112,9 +112,9 @@ async fn flags_stay_as_they_were_copied_when_told_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_user_deleted_or_moved_at_the_destination_is_not_copied_again() {
     let (rig, mut left, mut right) = synced(8).await;
-    right.ok("CREATE Kept").await;
+    right.command_ok("CREATE Kept").await;
     right.select("INBOX").await;
-    right.ok("UID MOVE 1:2 Kept").await;
+    right.command_ok("UID MOVE 1:2 Kept").await;
     right.expunge("INBOX", "3:4").await;
     right.append("INBOX", &[CorpusMessage::new("Subject: delivered here\r\n\r\nx\r\n")]).await;
     left.append("INBOX", &numbered(1)).await;
@@ -174,11 +174,11 @@ async fn flags_of_adopted_mail_arrive_though_the_connection_breaks_while_they_ar
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_made_anew_at_the_source_is_matched_not_copied_again() {
     let (rig, mut left, mut right) = synced(2).await;
-    left.ok("CREATE Work").await;
+    left.command_ok("CREATE Work").await;
     left.append("Work", &numbered(10)).await;
     rig.sync().await;
-    left.ok("DELETE Work").await;
-    left.ok("CREATE Work").await;
+    left.command_ok("DELETE Work").await;
+    left.command_ok("CREATE Work").await;
     // Another order, one less, one more: UIDs that mean other messages now.
     let mut again = numbered(12);
     again.reverse();
@@ -193,17 +193,17 @@ async fn a_folder_made_anew_at_the_source_is_matched_not_copied_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_made_anew_at_the_destination_gets_everything_that_is_missing() {
     let (rig, mut left, mut right) = synced(2).await;
-    left.ok("CREATE Work").await;
+    left.command_ok("CREATE Work").await;
     left.append("Work", &numbered(10)).await;
     rig.sync().await;
-    right.ok("DELETE Work").await;
-    right.ok("CREATE Work").await;
+    right.command_ok("DELETE Work").await;
+    right.command_ok("CREATE Work").await;
     right.append("Work", &numbered(4)).await;
     let report = rig.sync().await;
     assert_eq!((copied(&report), adopted(&report)), (6, 4), "{report:#?}");
     assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
     right.select("INBOX").await;
-    right.ok("DELETE Work").await;
+    right.command_ok("DELETE Work").await;
     assert_eq!(copied(&rig.sync().await), 10);
     assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
 }
@@ -229,11 +229,11 @@ async fn a_checkpoint_for_other_accounts_counts_for_nothing() {
 async fn a_renamed_source_folder_is_followed_and_not_copied_again() {
     let (rig, mut left, mut right) = synced(2).await;
     for folder in ["Projects", "Projects/Alpha", "Projects/Alpha/Notes"] {
-        left.ok(&format!("CREATE {folder}")).await;
+        left.command_ok(&format!("CREATE {folder}")).await;
         left.append(folder, &numbered(10)).await;
     }
     rig.sync().await;
-    left.ok("RENAME Projects/Alpha Done").await;
+    left.command_ok("RENAME Projects/Alpha Done").await;
     left.append("Done", &[CorpusMessage::new("Subject: after\r\n\r\nx\r\n")]).await;
     let report = rig.sync().await;
     assert_eq!(copied(&report), 1, "{report:#?}");
@@ -247,11 +247,11 @@ async fn a_renamed_source_folder_is_followed_and_not_copied_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_folder_that_only_looks_renamed_is_copied() {
     let (rig, mut left, mut right) = synced(2).await;
-    left.ok("CREATE Old").await;
+    left.command_ok("CREATE Old").await;
     left.append("Old", &numbered(5)).await;
     rig.sync().await;
-    left.ok("DELETE Old").await;
-    left.ok("CREATE New").await;
+    left.command_ok("DELETE Old").await;
+    left.command_ok("CREATE New").await;
     let other: Vec<CorpusMessage> =
         (0..5).map(|n| CorpusMessage::new(format!("Subject: other {n}\r\n\r\n{n}\r\n"))).collect();
     left.append("New", &other).await;

@@ -162,7 +162,7 @@ impl Fake {
 
     /// Commands heard so far that hold this text.
     pub fn heard(&self, text: &str) -> usize {
-        self.server.heard().iter().filter(|command| command.contains(text)).count()
+        self.server.received_commands().iter().filter(|command| command.contains(text)).count()
     }
 }
 
@@ -222,7 +222,7 @@ async fn serve(
         };
         match answer {
             Some(bytes) => conn.send(&bytes).await?,
-            None => conn.ordinary(&command).await?,
+            None => conn.answer_as_usual(&command).await?,
         }
         if upper == "LOGOUT" {
             return conn.close().await;

@@ -75,7 +75,7 @@ impl WritePermit for Held {
         Ok(())
     }
 
-    fn is_held(&self) -> bool {
+    fn is_suspended(&self) -> bool {
         self.0.load(SeqCst)
     }
 }

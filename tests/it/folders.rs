@@ -269,8 +269,8 @@ async fn subscriptions_arrive_and_those_of_the_user_stay() {
     let mut corpus = corpus(&["INBOX", "A", "B", "C/D"]);
     corpus.folders[2].subscribed = false;
     left.seed(&corpus).await;
-    right.ok("CREATE INBOX.B").await;
-    right.ok("SUBSCRIBE INBOX.B").await;
+    right.command_ok("CREATE INBOX.B").await;
+    right.command_ok("SUBSCRIBE INBOX.B").await;
     let report = Rig::new(&source, &destination).sync().await;
     let there = right.snapshot().await;
     assert!(["INBOX", "A", "B", "C/D"].iter().all(|name| there[*name].subscribed), "{report:#?}");

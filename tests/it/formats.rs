@@ -89,10 +89,16 @@ fn all_fields() -> Checkpoint {
         uids: uids(set),
     };
     let mut set_aside = SetAside::default();
-    set_aside.put(group(SetAsideReason::TooLarge, ErrorClass::MessageRejected, "APPENDLIMIT", true, &[(20, 20)]));
-    set_aside.put(group(SetAsideReason::Refused, ErrorClass::Quota, "NO [OVERQUOTA] full", false, &[(21, 23)]));
-    set_aside.put(group(SetAsideReason::Unreadable, ErrorClass::Protocol, "NO [SERVERBUG]", false, &[(30, 30)]));
-    set_aside.put(group(SetAsideReason::Empty, ErrorClass::MessageRejected, "BAD empty", true, &[(40, 41), (50, 50)]));
+    set_aside.add_group(group(SetAsideReason::TooLarge, ErrorClass::MessageRejected, "APPENDLIMIT", true, &[(20, 20)]));
+    set_aside.add_group(group(SetAsideReason::Refused, ErrorClass::Quota, "NO [OVERQUOTA] full", false, &[(21, 23)]));
+    set_aside.add_group(group(SetAsideReason::Unreadable, ErrorClass::Protocol, "NO [SERVERBUG]", false, &[(30, 30)]));
+    set_aside.add_group(group(
+        SetAsideReason::Empty,
+        ErrorClass::MessageRejected,
+        "BAD empty",
+        true,
+        &[(40, 41), (50, 50)],
+    ));
     let difference = |count, first: &[u32]| DifferenceCount { count, first: first.to_vec() };
     let differences =
         BTreeMap::from([("flags".to_owned(), difference(2, &[1, 9])), ("content".to_owned(), difference(1, &[4]))]);
@@ -204,7 +210,7 @@ fn of_no_run(mut checkpoint: Checkpoint) -> Checkpoint {
         let groups = state.set_aside.groups().to_vec();
         state.set_aside = SetAside::default();
         for group in groups {
-            state.set_aside.put(SetAsideGroup { last_try: 1_760_000_000, ..group });
+            state.set_aside.add_group(SetAsideGroup { last_try: 1_760_000_000, ..group });
         }
     }
     checkpoint
@@ -232,7 +238,8 @@ async fn a_run_goes_on_from_a_state_folder_and_leaves_one_like_it() {
     assert_eq!(of_no_run(read(&left)), read(&kept));
 
     // The one that is kept here belongs to its accounts, and a run with it has nothing to do.
-    let recalled = StateFolder::read_only(&kept).mailbox("alice").recall(&fingerprint_of_accounts()).unwrap();
+    let recalled =
+        StateFolder::read_only(&kept).checkpoint_file("alice").load_checkpoint(&fingerprint_of_accounts()).unwrap();
     assert_eq!((recalled.checkpoint.as_ref(), recalled.note), (Some(&read(&kept)), None));
     let state = cli.path("state");
     fs::create_dir(&state).unwrap();
@@ -293,7 +300,7 @@ fn names_and_fingerprints_of_the_same_input_are_the_same_as_ever() {
     }
     let state = StateFolder::read_only(Path::new("state"));
     for name in ["alice", "a/b", "Ünï@acme.example"] {
-        tell("state file", &state.mailbox(name).path().display());
+        tell("state file", &state.checkpoint_file(name).path().display());
     }
 
     let mut hasher = ContentHasher::new();

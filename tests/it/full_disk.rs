@@ -127,7 +127,7 @@ async fn a_disk_that_stays_full_ends_the_run_with_an_error_and_the_next_copies_t
         rig.spec.retry.waits.unwell = [100, 200, 4000, 4000, 4000].map(Duration::from_millis);
         rig.spec.retry.patience = Duration::from_secs(3);
         let report = rig.try_sync().await;
-        let error = report.gravest().expect("an error");
+        let error = report.gravest_error().expect("an error");
         assert_eq!((error.class, error.side), (ErrorClass::Network, Some(Side::Destination)), "{format:?} {error:?}");
         assert!(copied(&report) > 0 && skipped(&report) == 0, "{format:?} {report:#?}");
         disk.remount(much);
@@ -165,7 +165,7 @@ async fn a_quota_that_is_reached_is_no_verdict_and_the_rest_follows_once_it_is_r
         left.append("INBOX", &messages).await;
         let rig = Rig::new(&source, &destination);
         let report = rig.try_sync().await;
-        let error = report.gravest().expect("an error");
+        let error = report.gravest_error().expect("an error");
         assert_eq!((error.class, error.side), (ErrorClass::Quota, Some(Side::Destination)), "{name} {report:#?}");
         let there = copied(&report) + adopted(&report);
         assert!(fit.contains(&there) && skipped(&report) == 0, "{name} {report:#?}");
@@ -230,7 +230,11 @@ async fn a_destination_that_fills_up_bit_by_bit_ends_the_run_with_an_error_and_n
             rig.spec.retry.waits = WaitSteps::default();
             rig.spec.retry.patience = Duration::from_mins(15);
             let report = rig.try_sync().await;
-            assert_eq!(report.gravest().map(|error| error.class), Some(ErrorClass::Network), "{each} {report:#?}");
+            assert_eq!(
+                report.gravest_error().map(|error| error.class),
+                Some(ErrorClass::Network),
+                "{each} {report:#?}"
+            );
             assert!(copied(&report) > 0 && skipped(&report) == 0, "{each} {report:#?}");
             room.store(i64::MAX, SeqCst);
             let rest = rig.sync().await;

@@ -101,7 +101,7 @@ async fn two_accounts_are_compared_by_content_flags_date_order_and_subscription(
     right.expunge("INBOX", "*").await;
     assert_eq!(differences(&source, &right.snapshot().await), Vec::<String>::new());
     right.store("INBOX.Sent", "1", "+FLAGS (changed)").await;
-    right.ok("UNSUBSCRIBE INBOX").await;
+    right.command_ok("UNSUBSCRIBE INBOX").await;
     // The folder's message as it was and as it is, and the subscription.
     assert_eq!(differences(&source, &right.snapshot().await).len(), 3);
 }
@@ -155,7 +155,7 @@ async fn extensions_can_be_hidden_and_quota_set() {
     let server = Dovecot::start(&options);
     let account = server.add_user_with("small", b"x", "userdb_quota_rule=*:bytes=1000");
     let mut imap = account.connect().await;
-    let capabilities = imap.ok("CAPABILITY").await.untagged[0].iter().map(ReplyValue::text).collect::<Vec<_>>();
+    let capabilities = imap.command_ok("CAPABILITY").await.untagged[0].iter().map(ReplyValue::text).collect::<Vec<_>>();
     assert!(capabilities.iter().any(|c| c == "UIDPLUS"));
     assert!(!capabilities.iter().any(|c| c == "MULTIAPPEND" || c == "LITERAL+"), "{capabilities:?}");
     let reply = imap.command(format!("APPEND INBOX {{2000+}}\r\n{}", "x".repeat(2000)).as_bytes()).await;
@@ -186,10 +186,10 @@ async fn the_proxy_delays_both_ways_and_the_opening_of_a_connection() {
     assert!(start.elapsed() >= Duration::from_millis(160), "{:?}", start.elapsed());
     imap.login(&account.user, &account.password).await;
     let start = Instant::now();
-    imap.ok("NOOP").await;
+    imap.command_ok("NOOP").await;
     assert!(start.elapsed() >= Duration::from_millis(80), "{:?}", start.elapsed());
     assert_eq!(proxy.accepted(), 1);
-    assert!(proxy.carried(Direction::ToServer) > 0);
+    assert!(proxy.bytes_carried(Direction::ToServer) > 0);
 }
 
 #[tokio::test]
@@ -219,9 +219,9 @@ async fn the_proxy_breaks_connections_where_it_is_told() {
     assert!(stalled.is_err(), "{stalled:?}");
 
     let mut imap = RawImap::plain(proxy.port()).await;
-    imap.ok("NOOP").await;
+    imap.command_ok("NOOP").await;
     proxy.break_all(BreakMode::Close);
-    let lost = tokio::spawn(async move { imap.ok("NOOP").await }).await;
+    let lost = tokio::spawn(async move { imap.command_ok("NOOP").await }).await;
     assert!(lost.is_err());
 }
 
@@ -240,10 +240,10 @@ async fn a_scripted_server_plays_its_script() {
     imap.login("anybody", "anything").await;
     assert_eq!(imap.folders().await.len(), 1);
     assert_eq!(imap.select("INBOX").await.untagged[0][0].text(), "1");
-    let fetched = tokio::spawn(async move { imap.ok("UID FETCH 1 BODY[]").await }).await;
+    let fetched = tokio::spawn(async move { imap.command_ok("UID FETCH 1 BODY[]").await }).await;
     assert!(fetched.is_err());
     assert_eq!(server.connections(), 1);
-    assert!(server.heard().last().unwrap().ends_with("UID FETCH 1 BODY[]"));
+    assert!(server.received_commands().last().unwrap().ends_with("UID FETCH 1 BODY[]"));
 }
 
 #[tokio::test]

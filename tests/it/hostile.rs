@@ -440,7 +440,8 @@ async fn an_append_that_is_not_understood_ends_the_connection_at_once() {
     let report = rig.sync().await;
     assert!(report.reconnects > 0, "{report:#?}");
     assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&mails(20)));
-    let careful = destination.server.heard().iter().filter(|c| c.contains(" APPEND ") && !c.contains("+}")).count();
+    let careful =
+        destination.server.received_commands().iter().filter(|c| c.contains(" APPEND ") && !c.contains("+}")).count();
     assert!(careful >= 1, "what was refused goes by synchronizing literal");
 }
 

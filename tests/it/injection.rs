@@ -60,7 +60,7 @@ const DATES: [&str; 12] = [
 
 /// The destination's own mail, which must stay as it is.
 async fn precious(imap: &mut RawImap) {
-    imap.ok("CREATE Precious").await;
+    imap.command_ok("CREATE Precious").await;
     for folder in ["INBOX", "Precious"] {
         let mail: Vec<CorpusMessage> =
             (0..5).map(|n| CorpusMessage::new(format!("Subject: mine {n}\r\n\r\n{folder} {n}\r\n"))).collect();
@@ -216,7 +216,7 @@ async fn folder_names_that_hold_commands_are_only_names() {
     precious(&mut right).await;
     let (_, before) = right.folder_facts("Precious").await;
     for name in ["x\" (\\Deleted", "a {3+}", "{5}", "z DELETE Precious", "b\\\\\"c", "M3 OK", "* BYE", "(\\Seen) \"x"] {
-        left.ok(&format!("CREATE {}", quoted(name))).await;
+        left.command_ok(&format!("CREATE {}", quoted(name))).await;
         left.append(name, &[CorpusMessage::new(ATTACKS[0])]).await;
     }
     let rig = Rig::new(&source, &destination);

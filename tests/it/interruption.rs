@@ -149,7 +149,7 @@ async fn a_dry_run_changes_nothing_and_says_what_would_be() {
 
     // The same for a delta, with a folder renamed.
     left.append("INBOX", &ordinary[..3]).await;
-    left.ok("RENAME Drafts Drafted").await;
+    left.command_ok("RENAME Drafts Drafted").await;
     let checkpoint = rig.store.checkpoint();
     let before_right = right.snapshot().await;
     rig.spec.dry_run = true;
@@ -168,7 +168,7 @@ async fn a_dry_run_sends_nothing_that_changes_anything() {
     rig.spec.dry_run = true;
     let report = rig.sync().await;
     assert_eq!((copied(&report), adopted(&report)), (6, 2), "{report:#?}");
-    for command in destination.server.heard() {
+    for command in destination.server.received_commands() {
         let words: Vec<&str> = command.split(' ').skip(1).take(2).collect();
         let reads =
             ["LIST", "LSUB", "STATUS", "EXAMINE", "NOOP", "LOGOUT", "AUTHENTICATE", "CAPABILITY", "ID", "NAMESPACE"];

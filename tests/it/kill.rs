@@ -87,11 +87,11 @@ async fn one_kill(then: Then, seed: u64, corpus: &Corpus) {
     let mut delivered = 0_usize;
     // Some die twice.
     for _ in 0..=random.below(2) {
-        let limit = proxy.carried(Direction::ToServer) + 1500 + random.below(corpus.bytes());
+        let limit = proxy.bytes_carried(Direction::ToServer) + 1500 + random.below(corpus.bytes());
         let mut child = start(folder.path());
         let watched = Arc::clone(&proxy);
         let mut child = tokio::task::spawn_blocking(move || {
-            watched.wait_for(Direction::ToServer, limit, || child.try_wait().unwrap().is_some());
+            watched.wait_for_bytes(Direction::ToServer, limit, || child.try_wait().unwrap().is_some());
             child.kill().unwrap();
             child
         })

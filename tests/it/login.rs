@@ -167,7 +167,7 @@ async fn compression_is_used_where_wished_for_and_offered() {
     let report = rig.sync().await;
     assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new(), "{report:#?}");
     // Half of it is one letter again and again.
-    let moved = [Direction::ToClient, Direction::ToServer].map(|way| proxy.carried(way));
+    let moved = [Direction::ToClient, Direction::ToServer].map(|way| proxy.bytes_carried(way));
     assert!(moved.iter().all(|bytes| *bytes < corpus.bytes() * 2 / 3), "{moved:?} of {}", corpus.bytes());
     assert_eq!(copied(&rig.sync().await), 0);
 }
@@ -216,7 +216,7 @@ async fn an_access_token_is_read_again_at_each_connection() {
     let error = refusal(source.clone()).await;
     assert_eq!(error.class, ErrorClass::Authentication, "{error:?}");
     let told: Vec<String> = server
-        .heard()
+        .received_commands()
         .iter()
         .filter_map(|c| c.split_once("XOAUTH2 ").map(|(_, text)| text.to_owned()))
         .map(|text| String::from_utf8(STANDARD.decode(text).unwrap()).unwrap())
@@ -300,7 +300,7 @@ async fn starttls_works_and_what_came_before_it_counts_for_nothing() {
     let error = refusal(source).await;
     assert_eq!(error.class, ErrorClass::Protocol, "{error:?}");
     assert!(error.what.contains("before the protection"), "{error:?}");
-    assert!(!server.heard().iter().any(|c| c.contains("AUTHENTICATE") || c.contains("LOGIN")));
+    assert!(!server.received_commands().iter().any(|c| c.contains("AUTHENTICATE") || c.contains("LOGIN")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -325,7 +325,7 @@ async fn a_server_without_starttls_never_hears_the_password() {
         source.tls.mode = ConnectionSecurity::StartTls;
         let error = refusal(source).await;
         assert!(matches!(error.class, ErrorClass::Tls | ErrorClass::Protocol), "{error:?}");
-        assert!(!server.heard().iter().any(|c| c.contains("AUTHENTICATE") || c.contains("LOGIN")));
+        assert!(!server.received_commands().iter().any(|c| c.contains("AUTHENTICATE") || c.contains("LOGIN")));
     }
 }
 
@@ -364,7 +364,7 @@ async fn greetings_and_logins_in_any_language_do_no_harm() {
                     let told = format!("* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\n{} OK done\r\n", command.tag);
                     conn.send(told.as_bytes()).await?;
                 } else {
-                    conn.ordinary(&command).await?;
+                    conn.answer_as_usual(&command).await?;
                 }
             }
         })

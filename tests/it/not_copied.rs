@@ -100,12 +100,12 @@ async fn rules_that_match_nothing_are_warned_of_by_check_and_run() {
 /// Sets messages of the mailbox's folders aside, as a run would have done it.
 async fn set_aside(cli: &Cli, folder: &[u8], groups: Vec<SetAsideGroup>) -> Checkpoint {
     let state = StateFolder::open(&cli.path(".mailferry/acme")).unwrap();
-    let alice = state.mailbox("alice");
-    let mut checkpoint = Checkpoint::decode(&alice.read().unwrap().unwrap()).unwrap();
+    let alice = state.checkpoint_file("alice");
+    let mut checkpoint = Checkpoint::decode(&alice.read_encoded().unwrap().unwrap()).unwrap();
     let state = checkpoint.folders.get_mut(folder).unwrap();
     state.set_aside = SetAside::default();
     for group in groups {
-        state.set_aside.put(group);
+        state.set_aside.add_group(group);
     }
     alice.save(&checkpoint).await.unwrap();
     checkpoint
@@ -162,14 +162,14 @@ async fn a_checkpoint_from_a_cluster_does_as_well_and_other_accounts_do_not() {
     let (source, destination) =
         (shared_server(SharedServer::DottedMaildir).account(), shared_server(SharedServer::Mdbox).account());
     let mut imap = source.connect().await;
-    imap.ok("CREATE \"INBOX.Work.a&AOQ-b\"").await;
+    imap.command_ok("CREATE \"INBOX.Work.a&AOQ-b\"").await;
     imap.append("INBOX.Work.a&AOQ-b", &[sized(1), sized(2), sized(3)]).await;
     let cli = Cli::between(&source, &destination);
     cli.run("run", &[]).await.exits(0);
     let groups =
         vec![group(SetAsideReason::Refused, "NO [CANNOT] 8BIT", &[1, 2]), group(SetAsideReason::Empty, "", &[77])];
     let checkpoint = set_aside(&cli, b"INBOX.Work.a&AOQ-b", groups).await;
-    imap.ok("SELECT \"INBOX.Work.a&AOQ-b\"").await;
+    imap.command_ok("SELECT \"INBOX.Work.a&AOQ-b\"").await;
     imap.expunge("INBOX.Work.a&AOQ-b", "1").await;
     fs::write(cli.path("status"), checkpoint.encode_text().unwrap()).unwrap();
     let args = ["--not-copied", "out", "--checkpoint", "status", "--output", "json"];

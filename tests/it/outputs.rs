@@ -96,7 +96,7 @@ async fn check_run_and_verify_write_the_same_json_as_ever() {
         (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
     let mut left = source.connect().await;
     left.append("INBOX", &[1, 2, 3, 4].map(message)).await;
-    left.ok("CREATE Work").await;
+    left.command_ok("CREATE Work").await;
     left.append("Work", &[5, 6].map(message)).await;
     let mut right = destination.connect().await;
     right.append("INBOX", &[message(2)]).await;

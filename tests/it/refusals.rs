@@ -92,7 +92,7 @@ async fn a_destination_that_stays_unwell_ends_the_run_with_an_error_and_no_verdi
         let destination = unwell_for(MODERN, Duration::from_hours(1), answer).await;
         let rig = rig(&source, &destination);
         let report = rig.try_sync().await;
-        let error = report.gravest().expect("an error");
+        let error = report.gravest_error().expect("an error");
         assert_eq!((error.class, error.side), (class, Some(Side::Destination)), "{answer} {report:#?}");
         assert_eq!((copied(&report), skipped(&report)), (0, 0), "{answer} {report:#?}");
         assert!(began.elapsed() < Duration::from_mins(20), "{answer}");
@@ -235,7 +235,7 @@ async fn a_source_that_used_up_its_allowance_is_left_alone() {
     let destination = Fake::start(MODERN, Vec::new()).await;
     let rig = rig(&source, &destination);
     let report = rig.try_sync().await;
-    let error = report.gravest().expect("an error");
+    let error = report.gravest_error().expect("an error");
     assert_eq!((error.class, error.side), (ErrorClass::Throttled, Some(Side::Source)), "{error:?}");
     assert!(error.retry_at.is_some_and(|at| at > jiff::Timestamp::now()), "{error:?}");
     assert!(source.heard("BODY.PEEK[]") < 8, "{}", source.heard("BODY.PEEK[]"));
@@ -380,7 +380,7 @@ async fn differences_are_told_again_until_a_run_that_ended_has_told_them() {
     .await;
     let rig = rig(&source, &destination);
     let broken = rig.try_sync().await;
-    assert!(broken.gravest().is_some());
+    assert!(broken.gravest_error().is_some());
     breaks.store(false, SeqCst);
     let told = rig.sync().await;
     assert_eq!(told.folders[0].differences.get("internalDate"), Some(&1), "{told:#?}");

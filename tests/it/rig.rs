@@ -149,7 +149,7 @@ impl Rig {
         tokio::select! {
             _ = self.try_sync() => {}
             () = async {
-                while proxy.carried(Direction::ToServer) < bytes {
+                while proxy.bytes_carried(Direction::ToServer) < bytes {
                     tokio::task::yield_now().await;
                 }
             } => {}

@@ -160,10 +160,10 @@ async fn try_seed(seed: u64) {
         }
         assert_eq!(doubled, 0, "seed {seed}, run {run}: doubled, {report:#?}");
         let said = report.not_copied.as_ref().map_or(0, |not_copied| not_copied.messages);
-        if report.gravest().is_none() {
+        if report.gravest_error().is_none() {
             assert!(missing as u64 <= said, "seed {seed}, run {run}: {missing} missing, {said} said, {report:#?}");
         }
-        if run >= 6 && report.gravest().is_none() && said == bad_ones as u64 {
+        if run >= 6 && report.gravest_error().is_none() && said == bad_ones as u64 {
             assert_eq!(missing, bad_ones, "seed {seed}, run {run}: {report:#?}");
             return;
         }

@@ -89,7 +89,7 @@ async fn each_kind_of_difference_is_found_and_named() {
     left.append("INBOX", std::slice::from_ref(&rewritten)).await;
     let with_end = CorpusMessage { body: [rewritten.body.as_slice(), b"\r\n"].concat(), ..rewritten };
     right.append("INBOX", &[message(2).dated("06-Mar-2021 08:09:10 +0000"), with_end, message(99)]).await;
-    right.ok("UNSUBSCRIBE Work").await;
+    right.command_ok("UNSUBSCRIBE Work").await;
 
     let cli = Cli::between(&source, &destination);
     let verified = report(&cli, &[], 1).await;
@@ -123,12 +123,12 @@ async fn each_kind_of_difference_is_found_and_named() {
 async fn a_folder_that_is_missing_fails_and_one_that_only_the_destination_has_does_not() {
     let (source, destination, _left, mut right) = synced(SharedServer::Maildir, SharedServer::Mdbox, &small()).await;
     let cli = Cli::between(&source, &destination);
-    right.ok("CREATE New").await;
+    right.command_ok("CREATE New").await;
     right.append("New", &[message(50)]).await;
     let verified = report(&cli, &[], 0).await;
     assert_eq!(verified["report"]["onlyAtDestination"], json!({"New": 1}));
     report(&cli, &["--strict"], 1).await;
-    right.ok("DELETE Work").await;
+    right.command_ok("DELETE Work").await;
     let verified = report(&cli, &[], 1).await;
     let work = folder(&verified, "Work");
     assert_eq!((&work["folderMissing"], &work["missing"]), (&json!(true), &json!(3)), "{work:#}");
@@ -251,7 +251,7 @@ async fn a_message_that_the_source_does_not_deliver_fails_the_verification() {
             } else if command.matches("UID FETCH*BODY*") {
                 conn.send(format!("{tag} NO message 2 cannot be read\r\n").as_bytes()).await?;
             } else {
-                conn.ordinary(&command).await?;
+                conn.answer_as_usual(&command).await?;
             }
         }
     })
@@ -262,7 +262,11 @@ async fn a_message_that_the_source_does_not_deliver_fails_the_verification() {
     let verified = report(&cli, &[], 1).await;
     let inbox = folder(&verified, "INBOX");
     assert_eq!((&inbox["equal"], &inbox["unreadable"]), (&json!(1), &json!(1)), "{inbox:#}");
-    assert!(source.heard().iter().all(|command| !command.contains(" SELECT ")), "{:?}", source.heard());
+    assert!(
+        source.received_commands().iter().all(|command| !command.contains(" SELECT ")),
+        "{:?}",
+        source.received_commands()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,8 +60,8 @@ fn work(metrics: &Metrics) {
         differences: BTreeMap::from([("flags", 5)]),
     });
     metrics.set_queue(7, 4);
-    metrics.admitted(Duration::from_secs(30));
-    metrics.moved(TransferDelta { messages: 10, bytes: 100_000 });
+    metrics.observe_queue_wait(Duration::from_secs(30));
+    metrics.count_transfer(TransferDelta { messages: 10, bytes: 100_000 });
     for result in [SyncResult::Synced, SyncResult::Stopped, SyncResult::Failed, SyncResult::Lost] {
         metrics.sync_ended(result, Duration::from_secs(90));
     }

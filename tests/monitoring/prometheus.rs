@@ -35,7 +35,7 @@ impl Prometheus {
         let mut process = ChildProcess::start(Path::new("prometheus"), flags, folder.path());
         let log = folder.path().join("prometheus.log");
         let address = eventually("Prometheus listens", async || {
-            process.must_run();
+            process.assert_running();
             let said = fs::read_to_string(&log).unwrap_or_default();
             let line = said.lines().find(|line| line.contains("Listening on"));
             match line.and_then(|line| line.split_once("address=")) {
@@ -76,7 +76,7 @@ impl Prometheus {
     /// Waits until something is so; `look` says what it finds, or what is missing.
     pub async fn until<T>(&mut self, look: impl AsyncFn(&Self) -> Result<T, String>) -> T {
         eventually("Prometheus has seen it", async || {
-            self.process.must_run();
+            self.process.assert_running();
             look(self).await
         })
         .await

@@ -47,7 +47,7 @@ impl Place {
     }
 
     fn wait(&self, identity: &str) -> JoinHandle<Leadership> {
-        tokio::spawn(self.candidate(identity).lead())
+        tokio::spawn(self.candidate(identity).wait_for_lead())
     }
 
     fn leases(&self) -> Api<Lease> {
@@ -87,7 +87,7 @@ async fn of_many_candidates_one_leads_and_keeps_the_lead() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lead_that_is_given_back_is_taken_at_once() {
     let place = Place::new().await;
-    let first = soon(place.candidate("first").lead()).await;
+    let first = soon(place.candidate("first").wait_for_lead()).await;
     let second = place.wait("second");
     first.release().await;
     // Not only after the lease's duration.
@@ -98,8 +98,8 @@ async fn a_lead_that_is_given_back_is_taken_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_vanishes_is_followed_when_its_time_is_over() {
     let place = Place::new().await;
-    drop(soon(place.candidate("first").lead()).await);
-    let second = soon(place.candidate("second").lead()).await;
+    drop(soon(place.candidate("first").wait_for_lead()).await);
+    let second = soon(place.candidate("second").wait_for_lead()).await;
     assert!(second.holds());
     let spec = place.leases().get(NAME).await.unwrap().spec.unwrap();
     assert_eq!((spec.holder_identity.as_deref(), spec.lease_transitions), (Some("second"), Some(1)));
@@ -108,10 +108,10 @@ async fn a_leader_that_vanishes_is_followed_when_its_time_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_lease_another_holds_learns_it() {
     let place = Place::new().await;
-    let mut leader = soon(place.candidate("first").lead()).await;
+    let mut leader = soon(place.candidate("first").wait_for_lead()).await;
     let stolen = serde_json::json!({"spec": {"holderIdentity": "second"}});
     place.leases().patch(NAME, &kube::api::PatchParams::default(), &kube::api::Patch::Merge(stolen)).await.unwrap();
-    let error = soon(leader.lost()).await;
+    let error = soon(leader.wait_until_lost()).await;
     assert!(error.what.contains("second holds the lease"), "{error}");
     assert!(!leader.holds());
     assert_eq!(place.holder().await.as_deref(), Some("second"), "it renewed another's lease");
@@ -123,14 +123,14 @@ async fn a_leader_without_an_api_server_knows_that_it_lost_before_another_may_le
     for hangs in [false, true] {
         let client = plane.client();
         let candidate = LeaderCandidate::new(client, "default", NAME, format!("hangs-{hangs}")).with_times(TIMES);
-        let mut leader = soon(candidate.lead()).await;
+        let mut leader = soon(candidate.wait_for_lead()).await;
         if hangs {
             // It keeps its connections, and answers nothing.
             plane.pause_api_server();
         } else {
             plane.stop_api_server();
         }
-        let error = timeout(TIMES.duration, leader.lost()).await.expect("in time");
+        let error = timeout(TIMES.duration, leader.wait_until_lost()).await.expect("in time");
         assert_eq!(error.class, ErrorClass::Network);
         assert!(error.what.contains("could not be renewed for 3 s"), "{error}");
         if hangs {
@@ -146,7 +146,7 @@ async fn an_outage_that_ends_in_time_costs_no_lead() {
     let plane = ControlPlane::start().await;
     let times = LeaseTimes { duration: PATIENCE, renew_deadline: PATIENCE / 2, ..TIMES };
     let candidate = LeaderCandidate::new(plane.client(), "default", NAME, "only".to_owned()).with_times(times);
-    let leader = soon(candidate.lead()).await;
+    let leader = soon(candidate.wait_for_lead()).await;
     let leases: Api<Lease> = Api::namespaced(plane.client(), "default");
     let before = leases.get(NAME).await.unwrap().metadata.resource_version;
     plane.pause_api_server();

@@ -37,7 +37,7 @@ fn assert_untouched(migration: &MailMigration) {
 
 async fn until_ready(readiness: &Readiness) {
     eventually("the operator is ready", async || {
-        let lacking = readiness.lacking();
+        let lacking = readiness.unready_parts();
         so(lacking.is_empty(), format!("it lacks {lacking:?}"))
     })
     .await;
@@ -183,7 +183,7 @@ async fn rights_in_the_watched_namespaces_are_enough() {
         so(text.contains(words), text)
     };
     eventually("the second namespace is asked for", async || told(refused).await).await;
-    assert_eq!(readiness.lacking(), ["caches"]);
+    assert_eq!(readiness.unready_parts(), ["caches"]);
     assert_untouched(&first.api::<MailMigration>().get("acme").await.unwrap());
     roles(&first, &second.rig).await;
     until_ready(&readiness).await;
@@ -226,7 +226,7 @@ async fn to_detect_the_clusters_networks_without_the_right_to_is_an_error_at_the
     assert_eq!(error.class, ErrorClass::Configuration);
     let text = error.to_string();
     assert!(text.contains("addresses.detectCluster needs the right to list Nodes and ServiceCIDRs"), "{text}");
-    assert_eq!(readiness.lacking(), ["caches"]);
+    assert_eq!(readiness.unready_parts(), ["caches"]);
 }
 
 #[tokio::test]

@@ -294,7 +294,12 @@ async fn a_server_that_comes_back_is_seen_without_a_change_of_its_spec() {
         conn.login("IMAP4rev1 AUTH=PLAIN").await
     });
     stage.until("server", |status| ready(status).status == "True").await;
-    assert!(server.heard().iter().all(|command| !command.contains("AUTHENTICATE") && !command.contains("LOGIN")));
+    assert!(
+        server
+            .received_commands()
+            .iter()
+            .all(|command| !command.contains("AUTHENTICATE") && !command.contains("LOGIN"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

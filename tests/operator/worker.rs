@@ -160,7 +160,7 @@ impl<'a> Mailbox<'a> {
     /// Waits until so many bytes went to the destination, in all.
     async fn moved(&self, bytes: u64) {
         eventually(&format!("{bytes} bytes went to the destination"), async || {
-            let carried = self.proxy.carried(Direction::ToServer);
+            let carried = self.proxy.bytes_carried(Direction::ToServer);
             so(carried >= bytes, format!("{carried} did"))
         })
         .await;
@@ -328,7 +328,7 @@ async fn a_killed_attempt_leaves_a_checkpoint_in_doubt_and_nothing_is_lost_or_do
     mailbox.source.connect().await.append("INBOX", &more).await;
     // It dies in the middle of its appends, long before its first report: the checkpoint says that nothing is in doubt.
     let mut attempt = mailbox.start(2).await;
-    mailbox.moved(mailbox.proxy.carried(Direction::ToServer) + (1 << 20)).await;
+    mailbox.moved(mailbox.proxy.bytes_carried(Direction::ToServer) + (1 << 20)).await;
     attempt.child.kill().unwrap();
     attempt.end().await;
     assert_eq!(mailbox.worker().await.flushed_attempt, Some(1));
@@ -367,7 +367,7 @@ async fn while_the_api_server_is_away_a_sync_goes_on_for_its_grace_and_catches_u
     assert!(ended.word().last_error.unwrap().message.contains("could not be reached for 10s"), "{}", ended.log);
     let copies = short.copies().await;
     assert!(copies < large().messages(), "{}", ended.log);
-    patient.moved(patient.proxy.carried(Direction::ToServer) + (1 << 20)).await;
+    patient.moved(patient.proxy.bytes_carried(Direction::ToServer) + (1 << 20)).await;
     assert_eq!(short.copies().await, copies, "what has ended sends nothing more");
 
     plane.start_api_server().await;

@@ -71,12 +71,12 @@ impl<'a> CsvReader<'a> {
     }
 
     /// One field, and whether the record ends behind it.
-    fn field(&mut self) -> Result<(Zeroizing<Vec<u8>>, bool), CsvFault> {
+    fn next_field(&mut self) -> Result<(Zeroizing<Vec<u8>>, bool), CsvFault> {
         let delimiter = self.dialect.delimiter;
         let field = match self.rest.strip_prefix(b"\"") {
             Some(rest) if self.dialect.quotes => {
                 self.rest = rest;
-                self.quoted()?
+                self.quoted_field()?
             }
             _ => {
                 let end = memchr::memchr2(delimiter, b'\n', self.rest).unwrap_or(self.rest.len());
@@ -101,7 +101,7 @@ impl<'a> CsvReader<'a> {
         Err(CsvFault::BehindQuote)
     }
 
-    fn quoted(&mut self) -> Result<Zeroizing<Vec<u8>>, CsvFault> {
+    fn quoted_field(&mut self) -> Result<Zeroizing<Vec<u8>>, CsvFault> {
         let mut field = Zeroizing::new(Vec::new());
         loop {
             let end = memchr::memchr(b'"', self.rest).ok_or(CsvFault::OpenQuote)?;
@@ -119,7 +119,7 @@ impl<'a> CsvReader<'a> {
         }
     }
 
-    fn skip(&mut self, fault: CsvFault) {
+    fn skip_faulty(&mut self, fault: CsvFault) {
         self.rest = match (fault, memchr::memchr(b'\n', self.rest)) {
             (CsvFault::BehindQuote, Some(end)) => &self.rest[end + 1..],
             _ => &[],
@@ -138,7 +138,7 @@ impl Iterator for CsvReader<'_> {
         let line = self.line;
         let mut fields = Vec::new();
         loop {
-            match self.field() {
+            match self.next_field() {
                 Ok((field, last)) => {
                     fields.push(field);
                     if last {
@@ -146,7 +146,7 @@ impl Iterator for CsvReader<'_> {
                     }
                 }
                 Err(fault) => {
-                    self.skip(fault);
+                    self.skip_faulty(fault);
                     return Some(Err((line, fault)));
                 }
             }

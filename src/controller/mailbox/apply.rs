@@ -47,7 +47,7 @@ pub(super) async fn apply(
 ) -> Result<ActionOutcome, ReconcileError> {
     match action {
         SyncAction::LookAtSecrets => {
-            look.secrets = context.secrets.look(&look.place.0, &look.place.1, &sync.spec).await?;
+            look.secrets = context.secrets.look_up_secrets(&look.place.0, &look.place.1, &sync.spec).await?;
             return Ok(ActionOutcome::LookAgain);
         }
         SyncAction::Enqueue => {
@@ -86,10 +86,10 @@ async fn create_pod(
     let status = sync.status.as_ref().unwrap_or(&empty);
     worker_rbac::ensure_worker_rbac(&context.client, &context.config, &context.prepared, namespace).await?;
     let to = AttemptRef { namespace, name, uid: &look.uid, spec: &sync.spec, attempt: status.attempt };
-    let pod = pod_builder::build_pod(to, &context.worker, context.addresses.for_pods());
+    let pod = pod_builder::build_pod(to, &context.worker, context.addresses.pod_addresses());
     match pods_api(context, look).create(&PostParams::default(), &pod).await {
         Ok(made) => {
-            if context.admission().accepted(namespace) {
+            if context.admission().clear_refusal(namespace) {
                 context.slots_changed.notify_one();
             }
             // At once, so that the pod's worker is known before it says its first word.
@@ -101,24 +101,24 @@ async fn create_pod(
             let there = pods_api(context, look).get_metadata_opt(&pod.name_any()).await?;
             if !there.is_some_and(|there| owner_reference::is_controlled_by(&there, &look.uid)) {
                 let what = format!("a pod {} is there that is not this mailbox's; it is waited for", pod.name_any());
-                context.tell(sync, &[EventNote::warning("PodNameTaken", what)]).await;
+                context.publish_events(sync, &[EventNote::warning("PodNameTaken", what)]).await;
                 return Err(Error::Api(answer).into());
             }
             Ok(ActionOutcome::Done)
         }
         Err(Error::Api(answer)) if answer.code == 403 => {
             context.prepared.forget(namespace);
-            context.admission().refused(namespace, &answer.message, Instant::now());
+            context.admission().record_refusal(namespace, &answer.message, Instant::now());
             tracing::warn!(namespace, name, message = answer.message, "a pod was refused");
             let next = write_status(context, sync, &status_after_refusal(status)).await?;
-            context.release(&look.uid);
+            context.release_slots(&look.uid);
             Ok(next.map_or(ActionOutcome::Done, ActionOutcome::Wrote))
         }
         Err(Error::Api(answer)) if answer.code == 422 || answer.code == 400 => {
             let (status, note) = status_after_rejection(status, &answer.message);
             let next = write_status(context, sync, &status).await?;
-            context.release(&look.uid);
-            context.tell(sync, &[note]).await;
+            context.release_slots(&look.uid);
+            context.publish_events(sync, &[note]).await;
             Ok(next.map_or(ActionOutcome::Done, ActionOutcome::Wrote))
         }
         Err(error) => Err(error.into()),
@@ -188,7 +188,7 @@ async fn is_node_out_of_service(context: &ControllerContext, node: &str) -> Resu
     let node = match nodes.get_opt(node).await {
         Err(Error::Api(answer)) if answer.code == 403 => {
             // An operator with rights in some namespaces only: offlineGrace has to pass.
-            context.nodes_unknown(&answer.message);
+            context.warn_nodes_unreadable(&answer.message);
             return Ok(false);
         }
         found => found?,

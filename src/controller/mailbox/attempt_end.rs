@@ -62,7 +62,7 @@ pub(crate) fn settle_attempt(o: &ObservedMailbox<'_>, end: &PodEnd) -> SettledAt
         failures.fruitless_restarts = 0;
         failures.infrastructure_in_a_row = 0;
     }
-    let used = o.used();
+    let used = o.deadline_used();
     status.slots = None;
     status.attempt_used = None;
     status.next_attempt_at = None;
@@ -121,7 +121,7 @@ pub(crate) fn status_after_rejection(status: &MailboxSyncStatus, why: &str) -> (
 /// message.
 fn last_report(o: &ObservedMailbox<'_>) -> Option<WorkerStatus> {
     let reported = o.status.worker.clone().filter(|worker| worker.attempt == o.status.attempt);
-    let word = o.pod().and_then(crate::controller::cached_objects::SyncPod::last_word);
+    let word = o.current_pod().and_then(crate::controller::cached_objects::SyncPod::final_report);
     let word = word.filter(|word| word.attempt == o.status.attempt);
     match (reported, word) {
         (Some(reported), Some(word)) if reported.report >= word.report && reported.outcome.is_some() => Some(reported),
@@ -146,7 +146,7 @@ fn attempt_result(o: &ObservedMailbox<'_>, end: &PodEnd, worker: Option<&WorkerS
 
 /// The container ended without a word.
 fn exit_result(o: &ObservedMailbox<'_>, exit: &ContainerExit) -> AttemptResult {
-    let pod = o.pod();
+    let pod = o.current_pod();
     let deleted = pod.is_some_and(|pod| pod.deleting_since().is_some() || pod.was_disrupted());
     if exit.reason == "OOMKilled" {
         let advice = "Raise podOverrides.resources.limits.memory; please report how large the mailbox is";

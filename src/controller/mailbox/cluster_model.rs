@@ -106,7 +106,7 @@ impl SimulatedCluster {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let spec = testing::mailbox_spec("x", "y");
         let status = MailboxSyncStatus::default();
-        let heard = WorkerLiveness::first(0, now);
+        let heard = WorkerLiveness::first_seen(0, now);
         Self { now, generation: 1, spec, status, pods: Vec::new(), heard, report: 0, secret: 0, hold: None, uids: 0 }
     }
 
@@ -168,7 +168,7 @@ impl SimulatedCluster {
             ClusterEvent::Allow(false) => {
                 self.hold = Some(HoldReason::DestinationNotAllowed(Error::configuration("not there")));
             }
-            ClusterEvent::OperatorRestarts => self.heard = WorkerLiveness::first(self.status.attempt, now),
+            ClusterEvent::OperatorRestarts => self.heard = WorkerLiveness::first_seen(self.status.attempt, now),
         }
     }
 
@@ -234,7 +234,7 @@ impl SimulatedCluster {
         // An object goes when it is deleted, nothing holds it, and its node or nobody is left to say so.
         self.pods.retain(|truth| {
             let deleted = truth.pod.metadata.deletion_timestamp.is_some();
-            !deleted || truth.pod.is_held()
+            !deleted || truth.pod.has_finalizer()
         });
     }
 
@@ -242,7 +242,7 @@ impl SimulatedCluster {
     fn operator(&mut self) {
         for round in 0.. {
             assert!(round < ROUNDS, "the status does not settle: {:?}", self.status);
-            self.heard = self.heard.and(&self.status, self.now);
+            self.heard = self.heard.updated_with(&self.status, self.now);
             let pods: Vec<_> = self.pods.iter().map(|truth| Arc::clone(&truth.pod)).collect();
             let observed = ObservedMailbox {
                 name: NAME,

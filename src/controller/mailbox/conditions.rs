@@ -95,7 +95,7 @@ pub(crate) fn set_conditions(o: &ObservedMailbox<'_>, status: &mut MailboxSyncSt
     let conditions = std::mem::take(&mut status.conditions);
     let now = Time(o.now);
     let mut conditions = condition::set_condition(conditions, "Ready", ready, reason, &message, o.generation, &now);
-    let (copied, reason_copied, message_copied) = verdict.words();
+    let (copied, reason_copied, message_copied) = verdict.condition_parts();
     // While an attempt runs, counts rise with each report: they are told at its end.
     let same = conditions.iter().any(|c| c.type_ == ALL_COPIED && c.status == copied);
     if !(phase == SyncPhase::Running && same) {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn verdict(status: &MailboxSyncStatus) -> &'static str {
-        copied_verdict(&testing::mailbox_spec("m", "a"), status).words().0
+        copied_verdict(&testing::mailbox_spec("m", "a"), status).condition_parts().0
     }
 
     fn missing(messages: i64) -> NotCopied {
@@ -169,7 +169,7 @@ mod tests {
         let mut spec = testing::mailbox_spec("m", "a");
         spec.settings.dry_run = true;
         for not_copied in [None, Some(NotCopied::default()), Some(missing(3))] {
-            assert_eq!(copied_verdict(&spec, &status(1, not_copied)).words().0, "Unknown");
+            assert_eq!(copied_verdict(&spec, &status(1, not_copied)).condition_parts().0, "Unknown");
         }
     }
 

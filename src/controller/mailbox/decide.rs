@@ -76,11 +76,11 @@ pub fn decide(observed: &ObservedMailbox<'_>) -> SyncDecision {
         decision: SyncDecision { status: observed.status.clone(), actions: Vec::new(), notes: Vec::new(), wake: None },
     };
     if observed.is_running() {
-        next.attempt();
+        next.decide_running();
     } else {
-        next.idle();
+        next.decide_idle();
     }
-    next.tidy();
+    next.clean_up_pods();
     next.decision.status.observed_generation = Some(observed.generation);
     conditions::set_conditions(observed, &mut next.decision.status);
     next.decision
@@ -92,7 +92,7 @@ struct SyncDecider<'o, 'a> {
 }
 
 impl SyncDecider<'_, '_> {
-    fn act(&mut self, action: SyncAction) {
+    fn push_action(&mut self, action: SyncAction) {
         self.decision.actions.push(action);
     }
 
@@ -106,29 +106,29 @@ impl SyncDecider<'_, '_> {
     }
 
     /// An attempt is under way.
-    fn attempt(&mut self) {
+    fn decide_running(&mut self) {
         let o = self.o;
-        if let Some(end) = o.end() {
+        if let Some(end) = o.current_pod_end() {
             let settled = settle_attempt(o, &end);
             self.decision.status = settled.status;
             self.decision.notes = settled.notes;
             return;
         }
         let wanted = self.stop_reason();
-        match o.pod() {
-            None if o.status.pod_uid.is_some() => self.wake_in(o.grace()), // lost sight of: wait until it must have ended
+        match o.current_pod() {
+            None if o.status.pod_uid.is_some() => self.wake_in(o.silence_limit()), // lost sight of: wait until it must have ended
             None if wanted.is_some() => {
                 // It has no pod: there is nothing to stop. A create still under way meets the fence.
                 let settled = settle_attempt(o, &PodEnd::NeverRan);
                 self.decision.status = settled.status;
                 self.decision.notes = settled.notes;
             }
-            None => self.act(SyncAction::CreatePod),
-            Some(pod) => self.pod(pod, wanted),
+            None => self.push_action(SyncAction::CreatePod),
+            Some(pod) => self.decide_with_pod(pod, wanted),
         }
     }
 
-    fn pod(&mut self, pod: &SyncPod, wanted: Option<StopReason>) {
+    fn decide_with_pod(&mut self, pod: &SyncPod, wanted: Option<StopReason>) {
         let o = self.o;
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         if o.status.pod_uid.as_deref() != Some(&uid) {
@@ -138,24 +138,24 @@ impl SyncDecider<'_, '_> {
             && o.status.stopping.is_none()
         {
             self.decision.status.stopping = Some(Stopping { at: Time(o.now), reason });
-            self.decision.notes.extend(EventNote::of_stop(reason));
+            self.decision.notes.extend(EventNote::for_stop(reason));
             return;
         }
         match pod.deleting_since() {
             None if o.status.stopping.is_some() => {
-                self.act(SyncAction::StopPod { name: pod.metadata.name.clone().unwrap_or_default(), uid });
+                self.push_action(SyncAction::StopPod { name: pod.metadata.name.clone().unwrap_or_default(), uid });
             }
             None => {}
             Some(since) => {
                 // `since` is the deletion's time with its grace.
                 let late = o.now.duration_since(since);
                 if late > SignedDuration::ZERO && !o.node_out_of_service && pod.is_bound() {
-                    self.act(SyncAction::LookAtNode);
+                    self.push_action(SyncAction::LookAtNode);
                 }
                 self.wake_in((-late).max(SignedDuration::from_secs(10)));
             }
         }
-        self.wake_in(o.grace());
+        self.wake_in(o.silence_limit());
     }
 
     /// Why the attempt has to stop, if it has; also when to look again.
@@ -176,13 +176,13 @@ impl SyncDecider<'_, '_> {
         if matches!(o.hold, Some(HoldReason::NotAllowed(_) | HoldReason::DestinationNotAllowed(_))) {
             return Some(StopReason::NotAllowed);
         }
-        let left = signed_duration(o.spec.settings.deadline) - o.used();
+        let left = signed_duration(o.spec.settings.deadline) - o.deadline_used();
         if left <= SignedDuration::ZERO {
             return Some(StopReason::Deadline);
         }
         self.wake_in(left);
         let claimed = o.status.worker.as_ref().is_some_and(|worker| worker.attempt == o.status.attempt);
-        let ran = claimed || o.pod().is_some_and(|pod| pod.container() == SyncContainerState::Running);
+        let ran = claimed || o.current_pod().is_some_and(|pod| pod.container_state() == SyncContainerState::Running);
         if !ran {
             let age =
                 o.status.attempt_started_at.as_ref().map_or(SignedDuration::ZERO, |at| o.now.duration_since(at.0));
@@ -207,12 +207,12 @@ impl SyncDecider<'_, '_> {
     }
 
     /// No attempt is under way: is one due?
-    fn idle(&mut self) {
+    fn decide_idle(&mut self) {
         let o = self.o;
         if o.deleting {
             // Pods are let go of below; a MailboxSync goes when none is held any more.
-            if o.pods.iter().all(|pod| !pod.is_held()) {
-                self.act(SyncAction::ReleaseSync);
+            if o.pods.iter().all(|pod| !pod.has_finalizer()) {
+                self.push_action(SyncAction::ReleaseSync);
             }
             return;
         }
@@ -241,19 +241,19 @@ impl SyncDecider<'_, '_> {
             AttemptDue::WithAnotherSecret => {
                 status.next_attempt_at = None;
                 match &o.secrets {
-                    SecretsSeen::Unknown => self.act(SyncAction::LookAtSecrets),
-                    SecretsSeen::There(versions) if *versions != o.status.secret_versions => self.start(),
+                    SecretsSeen::Unknown => self.push_action(SyncAction::LookAtSecrets),
+                    SecretsSeen::There(versions) if *versions != o.status.secret_versions => self.start_attempt(),
                     SecretsSeen::There(_) | SecretsSeen::Missing(_) => {
                         self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
                     }
                 }
             }
-            AttemptDue::Now => self.start(),
+            AttemptDue::Now => self.start_attempt(),
         }
     }
 
     /// An attempt is due: it starts as soon as it may.
-    fn start(&mut self) {
+    fn start_attempt(&mut self) {
         let o = self.o;
         let status = &mut self.decision.status;
         status.next_attempt_at = None;
@@ -283,7 +283,7 @@ impl SyncDecider<'_, '_> {
             return;
         }
         match &o.secrets {
-            SecretsSeen::Unknown => self.act(SyncAction::LookAtSecrets),
+            SecretsSeen::Unknown => self.push_action(SyncAction::LookAtSecrets),
             SecretsSeen::Missing(what) => {
                 status.phase = Some(SyncPhase::Stalled);
                 status.last_error = Some(LastError {
@@ -304,13 +304,13 @@ impl SyncDecider<'_, '_> {
                 let (Some(slots), None) = (o.admitted, &o.hold) else {
                     status.phase = Some(SyncPhase::Queued);
                     if o.hold.is_none() {
-                        self.act(SyncAction::Enqueue);
+                        self.push_action(SyncAction::Enqueue);
                     } else {
                         self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
                     }
                     return;
                 };
-                if o.pods.iter().any(|pod| o.is_ahead(pod) && o.end_of(pod, false).is_none()) {
+                if o.pods.iter().any(|pod| o.is_ahead(pod) && o.pod_end(pod, false).is_none()) {
                     // Somebody works already; tidying looks after it.
                     return;
                 }
@@ -340,7 +340,7 @@ impl SyncDecider<'_, '_> {
     }
 
     /// Lets go of pods whose end is certain and settled, and deletes those that stayed long enough.
-    fn tidy(&mut self) {
+    fn clean_up_pods(&mut self) {
         let o = self.o;
         let current = o.is_running().then(|| names::pod(o.name, o.status.attempt));
         let ttl = signed_duration(o.spec.settings.ttl);
@@ -357,16 +357,16 @@ impl SyncDecider<'_, '_> {
                 self.wake_at(behind);
                 continue;
             }
-            let Some(end) = o.end_of(pod, o.is_silent()) else {
+            let Some(end) = o.pod_end(pod, o.is_silent()) else {
                 // Not ours to wait for, but still there: an attempt that never was ours, or a stale operator's.
                 if pod.deleting_since().is_none() {
-                    self.act(SyncAction::StopPod { name: name.clone(), uid: uid.clone() });
+                    self.push_action(SyncAction::StopPod { name: name.clone(), uid: uid.clone() });
                 }
                 self.wake_in(SignedDuration::from_secs(FLUSH_SECONDS));
                 continue;
             };
-            if pod.is_held() {
-                self.act(SyncAction::ReleasePod { name: name.clone(), uid: uid.clone() });
+            if pod.has_finalizer() {
+                self.push_action(SyncAction::ReleasePod { name: name.clone(), uid: uid.clone() });
             } else if pod.deleting_since().is_none() {
                 let ended = match &end {
                     PodEnd::Exited(exit) => exit.at.unwrap_or(made),
@@ -387,7 +387,7 @@ impl SyncDecider<'_, '_> {
         let kept = usize::try_from(o.spec.settings.failed_pods_limit).unwrap_or(0);
         for pod in overdue.into_iter().chain(failed.into_iter().skip(kept)) {
             let (Some(name), Some(uid)) = (pod.metadata.name.clone(), pod.metadata.uid.clone()) else { continue };
-            self.act(SyncAction::DeletePod { name, uid });
+            self.push_action(SyncAction::DeletePod { name, uid });
         }
     }
 }
@@ -408,7 +408,7 @@ pub(crate) fn is_final(sync: &MailboxSync, now: Timestamp) -> bool {
     if status.slots.is_some() || sync.metadata.deletion_timestamp.is_some() {
         return false;
     }
-    let facts = DueFacts::of(sync, status, now);
+    let facts = DueFacts::from_sync(sync, status, now);
     match status.phase {
         Some(SyncPhase::Cancelled) => sync.spec.cancel,
         Some(SyncPhase::Synced | SyncPhase::Failed) => attempt_due(&facts) == AttemptDue::Never,
@@ -428,7 +428,7 @@ pub(super) struct DueFacts<'a> {
 
 impl<'a> DueFacts<'a> {
     /// Those of a MailboxSync with this status.
-    pub(crate) fn of(sync: &'a MailboxSync, status: &'a MailboxSyncStatus, now: Timestamp) -> Self {
+    pub(crate) fn from_sync(sync: &'a MailboxSync, status: &'a MailboxSyncStatus, now: Timestamp) -> Self {
         Self {
             uid: sync.metadata.uid.as_deref().unwrap_or_default(),
             generation: sync.metadata.generation.unwrap_or_default(),

@@ -64,14 +64,14 @@ pub struct WorkerLiveness {
 impl WorkerLiveness {
     /// What is known when an attempt is seen for the first time.
     #[must_use]
-    pub const fn first(attempt: i64, now: Timestamp) -> Self {
+    pub const fn first_seen(attempt: i64, now: Timestamp) -> Self {
         Self { attempt, report: -1, at: now, bytes: -1, moved_at: now, reports_without_move: 0 }
     }
 
     /// Takes in what a status says now.
     #[must_use]
-    pub(crate) fn and(self, status: &MailboxSyncStatus, now: Timestamp) -> Self {
-        let mut heard = if self.attempt == status.attempt { self } else { Self::first(status.attempt, now) };
+    pub(crate) fn updated_with(self, status: &MailboxSyncStatus, now: Timestamp) -> Self {
+        let mut heard = if self.attempt == status.attempt { self } else { Self::first_seen(status.attempt, now) };
         let Some(worker) = status.worker.as_ref().filter(|worker| worker.attempt == status.attempt) else {
             return heard;
         };
@@ -130,7 +130,7 @@ pub(crate) enum PodEnd {
 impl<'a> ObservedMailbox<'a> {
     /// The current attempt's pod.
     #[must_use]
-    pub(crate) fn pod(&self) -> Option<&'a SyncPod> {
+    pub(crate) fn current_pod(&self) -> Option<&'a SyncPod> {
         let name = names::pod(self.name, self.status.attempt);
         self.pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name.as_str())).map(|pod| &**pod)
     }
@@ -151,21 +151,21 @@ impl<'a> ObservedMailbox<'a> {
     /// The certain end of the current attempt's pod, if it has come. A pod that was deleted by force, or whose node is
     /// lost, may still run and reach both mail servers.
     #[must_use]
-    pub(crate) fn end(&self) -> Option<PodEnd> {
-        let silent = self.now.duration_since(self.heard.at) > self.grace();
-        let Some(pod) = self.pod() else {
+    pub(crate) fn current_pod_end(&self) -> Option<PodEnd> {
+        let silent = self.now.duration_since(self.heard.at) > self.silence_limit();
+        let Some(pod) = self.current_pod() else {
             let made = self.status.pod_uid.is_some();
             return (made && silent).then_some(PodEnd::Lost);
         };
-        self.end_of(pod, silent)
+        self.pod_end(pod, silent)
     }
 
     /// The same for any of its pods; `silent`: it said nothing for longer than it would go on by itself.
     #[must_use]
-    pub(crate) fn end_of(&self, pod: &SyncPod, silent: bool) -> Option<PodEnd> {
+    pub(crate) fn pod_end(&self, pod: &SyncPod, silent: bool) -> Option<PodEnd> {
         let deleting = pod.deleting_since().is_some();
         let failed = pod.status.phase.as_deref() == Some("Failed");
-        match pod.container() {
+        match pod.container_state() {
             SyncContainerState::Terminated(exit) => Some(PodEnd::Exited(exit)),
             _ if !pod.is_bound() && (deleting || failed) => Some(PodEnd::NeverRan),
             _ if (deleting || failed) && (self.node_out_of_service || silent) => Some(PodEnd::Lost),
@@ -176,18 +176,18 @@ impl<'a> ObservedMailbox<'a> {
     /// True when the attempt said nothing for longer than it would go on by itself.
     #[must_use]
     pub(crate) fn is_silent(&self) -> bool {
-        self.now.duration_since(self.heard.at) > self.grace()
+        self.now.duration_since(self.heard.at) > self.silence_limit()
     }
 
     /// For how long a worker without the API server goes on, with its flush and a margin.
     #[must_use]
-    pub(crate) fn grace(&self) -> SignedDuration {
+    pub(crate) fn silence_limit(&self) -> SignedDuration {
         signed_duration(self.spec.settings.offline_grace) + SignedDuration::from_secs(FLUSH_SECONDS + MARGIN_SECONDS)
     }
 
     /// How much of its deadline the attempt has used.
     #[must_use]
-    pub(crate) fn used(&self) -> SignedDuration {
+    pub(crate) fn deadline_used(&self) -> SignedDuration {
         let before = self.status.attempt_used.map_or(SignedDuration::ZERO, signed_duration);
         let started = self.status.attempt_started_at.as_ref();
         before + started.map_or(SignedDuration::ZERO, |started| self.now.duration_since(started.0))

@@ -57,7 +57,7 @@ fn overdue_sync(sync: &MailboxSync, now: Timestamp) -> Option<OverdueSync> {
     if stopped || !waits || status.slots.is_some() {
         return None;
     }
-    let (due, every) = next_delta_at(&DueFacts::of(sync, status, now))?;
+    let (due, every) = next_delta_at(&DueFacts::from_sync(sync, status, now))?;
     let begun = status.attempt_started_at.as_ref().is_some_and(|started| started.0 >= due);
     (due <= now && !begun).then(|| OverdueSync { by: now.duration_since(due), every: signed_duration(every) })
 }

@@ -48,7 +48,7 @@ pub(crate) async fn reconcile(
             return Ok(Requeue::await_change());
         }
         let now = Timestamp::now();
-        context.counts.see(&look.uid, status);
+        context.counts.count_progress(&look.uid, status);
         let observed = ObservedMailbox {
             name: &look.place.1,
             uid: &look.uid,
@@ -58,7 +58,7 @@ pub(crate) async fn reconcile(
             status,
             pods: &pods,
             heard: update_liveness(&context, &look.uid, status, now),
-            admitted: context.admission().granted(&look.uid),
+            admitted: context.admission().granted_slots(&look.uid),
             hold: hold_reason(&context, &look, &sync),
             secrets: look.secrets.clone(),
             node_out_of_service: look.out_of_service,
@@ -72,16 +72,16 @@ pub(crate) async fn reconcile(
         }
         let was_running = observed.is_running();
         if let Some(next) = write_status(&context, &sync, &decision.status).await? {
-            context.tell(&*sync, &decision.notes).await;
+            context.publish_events(&*sync, &decision.notes).await;
             sync = next;
             if was_running && decision.status.slots.is_none() {
-                context.release(&look.uid);
+                context.release_slots(&look.uid);
             }
             continue;
         }
         if !was_running && observed.admitted.is_some() {
             // It was given slots and does not want them any more.
-            context.release(&look.uid);
+            context.release_slots(&look.uid);
         }
         let mut again = None;
         for action in &decision.actions {
@@ -119,7 +119,7 @@ pub(crate) fn restore_slots(context: &ControllerContext) {
     let there: HashSet<_> = syncs.iter().filter_map(|sync| sync.metadata.uid.as_deref()).collect();
     let gone: Vec<_> = context.admission().holders().filter(|uid| !there.contains(uid.as_str())).cloned().collect();
     for uid in &gone {
-        context.forget(uid);
+        context.forget_mailbox(uid);
     }
 }
 
@@ -129,13 +129,13 @@ fn update_liveness(
     status: &MailboxSyncStatus,
     now: Timestamp,
 ) -> WorkerLiveness {
-    let mut heard = context.heard();
+    let mut heard = context.liveness();
     if status.slots.is_none() {
         heard.remove(uid);
-        return WorkerLiveness::first(status.attempt, now);
+        return WorkerLiveness::first_seen(status.attempt, now);
     }
-    let entry = heard.entry(uid.to_owned()).or_insert_with(|| WorkerLiveness::first(status.attempt, now));
-    *entry = entry.and(status, now);
+    let entry = heard.entry(uid.to_owned()).or_insert_with(|| WorkerLiveness::first_seen(status.attempt, now));
+    *entry = entry.updated_with(status, now);
     *entry
 }
 
@@ -147,7 +147,7 @@ fn hold_reason(context: &ControllerContext, look: &ReconcileState, sync: &Mailbo
     if let Some(why) = context.config.forbids_destination(&destination.server.host, reference) {
         return Some(HoldReason::DestinationNotAllowed(why));
     }
-    if let Some(why) = context.config.forbids(&look.place.0, &sync.spec) {
+    if let Some(why) = context.config.forbids_master_user(&look.place.0, &sync.spec) {
         return Some(HoldReason::NotAllowed(why));
     }
     let Some(migration) = context.caches.migration_of(sync) else { return Some(HoldReason::Migration) };

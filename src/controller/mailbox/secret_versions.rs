@@ -35,7 +35,7 @@ impl SecretVersions {
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub(crate) async fn look(
+    pub(crate) async fn look_up_secrets(
         &self,
         namespace: &str,
         sync: &str,

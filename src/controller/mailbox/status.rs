@@ -52,7 +52,7 @@ pub(super) async fn write_status(
     slim_sync(&mut next);
     context.written.record(&next);
     let uid = sync.uid().unwrap_or_default();
-    context.counts.wrote(&uid, sync.status.as_ref().unwrap_or(&empty), status, Timestamp::now());
+    context.counts.count_status_change(&uid, sync.status.as_ref().unwrap_or(&empty), status, Timestamp::now());
     Ok(Some(Arc::new(next)))
 }
 

@@ -41,21 +41,21 @@ impl SyncMetrics {
         Self { metrics, began: Timestamp::from_second(now.as_second()).unwrap_or(now), of: Mutex::default() }
     }
 
-    fn of(&self) -> MutexGuard<'_, HashMap<String, CountedMailbox>> {
+    fn mailboxes(&self) -> MutexGuard<'_, HashMap<String, CountedMailbox>> {
         self.of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a mailbox that is gone.
     pub(crate) fn forget(&self, uid: &str) {
-        self.of().remove(uid);
+        self.mailboxes().remove(uid);
     }
 
     /// Takes in what the current attempt's worker has done so far.
-    pub(crate) fn see(&self, uid: &str, status: &MailboxSyncStatus) {
+    pub(crate) fn count_progress(&self, uid: &str, status: &MailboxSyncStatus) {
         let worker = status.worker.as_ref().filter(|worker| worker.attempt == status.attempt && status.slots.is_some());
         let Some(progress) = worker.and_then(|worker| worker.progress.as_ref()) else { return };
         let (messages, bytes) = (progress.messages_this_attempt, progress.bytes_moved);
-        let mut all = self.of();
+        let mut all = self.mailboxes();
         let seen = all.entry(uid.to_owned()).or_default();
         if seen.attempt != Some(status.attempt) {
             // What an attempt did before this process began was counted by the process before.
@@ -66,11 +66,17 @@ impl SyncMetrics {
         let more = |now: i64, before: i64| u64::try_from(now.saturating_sub(before)).unwrap_or(0);
         let moved = TransferDelta { messages: more(messages, seen.messages), bytes: more(bytes, seen.bytes) };
         (seen.messages, seen.bytes) = (messages.max(seen.messages), bytes.max(seen.bytes));
-        self.metrics.moved(moved);
+        self.metrics.count_transfer(moved);
     }
 
     /// Takes in a status that was written.
-    pub(crate) fn wrote(&self, uid: &str, before: &MailboxSyncStatus, after: &MailboxSyncStatus, now: Timestamp) {
+    pub(crate) fn count_status_change(
+        &self,
+        uid: &str,
+        before: &MailboxSyncStatus,
+        after: &MailboxSyncStatus,
+        now: Timestamp,
+    ) {
         if let (None, Some(stopping)) = (&before.stopping, &after.stopping)
             && let Some(why) = restart_reason(stopping.reason)
         {
@@ -78,24 +84,24 @@ impl SyncMetrics {
         }
         match (before.slots, after.slots) {
             (None, Some(_)) => {
-                if let Some(since) = self.of().get_mut(uid).and_then(|seen| seen.queued.take()) {
-                    self.metrics.admitted(since.elapsed());
+                if let Some(since) = self.mailboxes().get_mut(uid).and_then(|seen| seen.queued.take()) {
+                    self.metrics.observe_queue_wait(since.elapsed());
                 }
             }
             (Some(_), None) if after.phase == Some(SyncPhase::Queued) && after.pod_name.is_none() => {
                 self.metrics.pod_refused();
             }
-            (Some(_), None) => self.ended(before, after, now),
+            (Some(_), None) => self.count_attempt_end(before, after, now),
             _ => {}
         }
         if after.phase == Some(SyncPhase::Queued) && after.slots.is_none() {
-            self.of().entry(uid.to_owned()).or_default().queued.get_or_insert_with(Instant::now);
+            self.mailboxes().entry(uid.to_owned()).or_default().queued.get_or_insert_with(Instant::now);
         } else if after.slots.is_none() {
-            self.of().remove(uid);
+            self.mailboxes().remove(uid);
         }
     }
 
-    fn ended(&self, before: &MailboxSyncStatus, after: &MailboxSyncStatus, now: Timestamp) {
+    fn count_attempt_end(&self, before: &MailboxSyncStatus, after: &MailboxSyncStatus, now: Timestamp) {
         let (old, new) = (before.failures.unwrap_or_default(), after.failures.unwrap_or_default());
         let result = if after.syncs > before.syncs {
             SyncResult::Synced
@@ -169,12 +175,12 @@ mod tests {
     fn what_workers_report_is_counted_once_however_often_it_is_seen() {
         let counts = counts();
         for (messages, bytes) in [(0, 10), (5, 1000), (5, 1000), (9, 3000)] {
-            counts.see("a", &running(&counts, 1, 0, messages, bytes));
+            counts.count_progress("a", &running(&counts, 1, 0, messages, bytes));
         }
-        counts.see("a", &running(&counts, 2, 5, 4, 500));
+        counts.count_progress("a", &running(&counts, 2, 5, 4, 500));
         // Under way since before this process: only what comes now.
-        counts.see("b", &running(&counts, 7, -60, 100, 9000));
-        counts.see("b", &running(&counts, 7, -60, 101, 9001));
+        counts.count_progress("b", &running(&counts, 7, -60, 100, 9000));
+        counts.count_progress("b", &running(&counts, 7, -60, 101, 9001));
         assert_eq!(value(&counts, "messages_total"), "14");
         assert_eq!(value(&counts, "moved_bytes_total"), "3501");
     }
@@ -200,7 +206,7 @@ mod tests {
             idle.clone(),
             MailboxSyncStatus { phase: Some(SyncPhase::Queued), pod_name: None, ..idle.clone() },
         ] {
-            counts.wrote("a", &before, &after, at(&counts, 90));
+            counts.count_status_change("a", &before, &after, at(&counts, 90));
         }
         for result in ["synced", "failed", "lost", "stopped"] {
             assert_eq!(value(&counts, &format!("sync_duration_seconds_sum{{result=\"{result}\"}}")), "90", "{result}");
@@ -217,7 +223,7 @@ mod tests {
             &before,
             "spec.nodeSelector: Invalid value",
         );
-        counts.wrote("a", &before, &after, at(&counts, 1));
+        counts.count_status_change("a", &before, &after, at(&counts, 1));
         assert_eq!(value(&counts, "sync_duration_seconds_count{result=\"failed\"}"), "1");
         assert_eq!(value(&counts, "sync_errors_total{class=\"Configuration\",side=\"none\"}"), "1");
         assert_eq!(value(&counts, "pods_refused_total"), "0");
@@ -230,8 +236,8 @@ mod tests {
         for reason in [StopReason::Deadline, StopReason::NoProgress, StopReason::Suspended] {
             let stopping = Some(Stopping { at: Time(at(&counts, 9)), reason });
             let after = MailboxSyncStatus { stopping, ..before.clone() };
-            counts.wrote("a", &before, &after, at(&counts, 9));
-            counts.wrote("a", &after, &after, at(&counts, 9));
+            counts.count_status_change("a", &before, &after, at(&counts, 9));
+            counts.count_status_change("a", &after, &after, at(&counts, 9));
         }
         assert_eq!(value(&counts, "sync_restarts_total{reason=\"deadline\"}"), "1");
         assert_eq!(value(&counts, "sync_restarts_total{reason=\"stall\"}"), "1");
@@ -245,10 +251,10 @@ mod tests {
         let started = running(&counts, 1, 0, 0, 0);
         let synced = MailboxSyncStatus { slots: None, syncs: 1, phase: Some(SyncPhase::Synced), ..started.clone() };
         let now = at(&counts, 9);
-        counts.wrote("a", &pending, &queued, now);
-        counts.wrote("a", &queued, &started, now);
+        counts.count_status_change("a", &pending, &queued, now);
+        counts.count_status_change("a", &queued, &started, now);
         assert_eq!(value(&counts, "sync_queue_wait_seconds_count"), "1");
-        counts.wrote("a", &started, &synced, now);
-        assert!(counts.of().is_empty());
+        counts.count_status_change("a", &started, &synced, now);
+        assert!(counts.mailboxes().is_empty());
     }
 }

@@ -89,7 +89,7 @@ impl MailboxFixture {
             spec: &self.spec,
             status: &self.status,
             pods: &self.pods,
-            heard: WorkerLiveness::first(self.status.attempt, self.now),
+            heard: WorkerLiveness::first_seen(self.status.attempt, self.now),
             admitted: self.admitted,
             hold: self.hold.clone(),
             secrets: SecretsSeen::There(vec!["mail=1".into()]),
@@ -550,7 +550,7 @@ fn people_are_told_of_a_mailbox_in_the_same_words_as_ever() {
         StopReason::LostContact,
         StopReason::NotAllowed,
     ] {
-        tell(&format!("{reason:?}"), EventNote::of_stop(reason).into_iter().collect());
+        tell(&format!("{reason:?}"), EventNote::for_stop(reason).into_iter().collect());
     }
     for class in ErrorClass::ALL {
         let mut case = MailboxFixture::running();

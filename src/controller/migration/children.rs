@@ -79,34 +79,34 @@ impl<'a> ChildSteps<'a> {
     }
 
     /// Takes in a mailbox as it shall be.
-    pub(crate) fn take(&mut self, name: String, wanted: WantedSync) {
+    pub(crate) fn add_wanted(&mut self, name: String, wanted: WantedSync) {
         match self.existing.get(&name) {
             None if self.made.contains(&name) => {}
-            None => self.later(ChildStep::Make(name, wanted)),
+            None => self.add_deferrable(ChildStep::Make(name, wanted)),
             // Of a migration of the same name before: it goes by itself.
             Some(sync)
                 if !owner_reference::is_controlled_by(&**sync, &self.owner)
                     || sync.metadata.deletion_timestamp.is_some() =>
             {
-                self.later(ChildStep::Make(name, wanted));
+                self.add_deferrable(ChildStep::Make(name, wanted));
             }
             Some(sync) if sync.spec == wanted.spec => {}
             Some(sync) if has_attempt(sync) => self.urgent.push(ChildStep::Change(Arc::clone(sync), wanted)),
-            Some(sync) => self.later(ChildStep::Change(Arc::clone(sync), wanted)),
+            Some(sync) => self.add_deferrable(ChildStep::Change(Arc::clone(sync), wanted)),
         }
     }
 
     /// Takes in a mailbox that shall not be.
-    pub(crate) fn remove(&mut self, name: &str) {
+    pub(crate) fn add_removal(&mut self, name: &str) {
         match self.existing.get(name) {
             Some(sync) if sync.metadata.deletion_timestamp.is_some() => {}
             Some(sync) if has_attempt(sync) => self.urgent.push(ChildStep::Remove(Arc::clone(sync))),
-            Some(sync) => self.later(ChildStep::Remove(Arc::clone(sync))),
+            Some(sync) => self.add_deferrable(ChildStep::Remove(Arc::clone(sync))),
             None => {}
         }
     }
 
-    fn later(&mut self, step: ChildStep) {
+    fn add_deferrable(&mut self, step: ChildStep) {
         if self.others.len() < BATCH {
             self.others.push(step);
         } else {

@@ -98,7 +98,7 @@ pub fn conditions(
     let now = Time(facts.now);
     let counts = &facts.all.counts;
     let verdict = copied_verdict(migration, facts);
-    let (copied, reason_copied, message_copied) = verdict.words();
+    let (copied, reason_copied, message_copied) = verdict.condition_parts();
     let mut list = old;
     let mut say = |type_: &str, status: Option<bool>, reason: &str, message: &str| match status {
         Some(status) => {

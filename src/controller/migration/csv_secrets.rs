@@ -34,7 +34,7 @@ pub(crate) struct CsvMailboxes {
 impl CsvMailboxes {
     /// True when each could be read.
     #[must_use]
-    pub(crate) fn is_whole(&self) -> bool {
+    pub(crate) fn all_readable(&self) -> bool {
         self.status.iter().all(|csv| csv.problem.is_none())
     }
 }

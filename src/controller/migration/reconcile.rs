@@ -94,7 +94,7 @@ async fn reconcile_with_memory(
             + memory.pending.as_ref().map_or(0, |pending| usize::try_from(pending.count).unwrap_or(0)),
         all: &all,
         removal: memory.pending.as_ref(),
-        pods_refused: context.admission().refusal(&namespace).map(str::to_owned),
+        pods_refused: context.admission().refusal_message(&namespace).map(str::to_owned),
         now,
     };
     update_status(migration, &mut status, &facts, memory);
@@ -193,9 +193,9 @@ async fn sync_children(
     let find = |name: &str| -> Option<&MailServerSpec> { servers.get(name).map(|server| &server.spec) };
     let mut steps = ChildSteps::new(migration, &existing, &memory.made);
     let rows = std::mem::take(&mut read.rows);
-    let expansion = expand(migration, rows, find, &key, cutover, |name, wanted| steps.take(name, wanted));
+    let expansion = expand(migration, rows, find, &key, cutover, |name, wanted| steps.add_wanted(name, wanted));
     let known = |name: &str| expansion.names.contains(name) || expansion.wrong.contains_key(name);
-    let removal = if read.is_whole() {
+    let removal = if read.all_readable() {
         let uid = migration.uid().unwrap_or_default();
         let ours = existing.iter().filter(|(_, sync)| {
             owner_reference::is_controlled_by(&***sync, &uid) && sync.metadata.deletion_timestamp.is_none()
@@ -208,7 +208,7 @@ async fn sync_children(
     } else {
         RemovalDecision::default()
     };
-    removal.now.iter().for_each(|name| steps.remove(name));
+    removal.now.iter().for_each(|name| steps.add_removal(name));
     let progress = steps.run(context, migration).await?;
     memory.left = progress.left;
     memory.made.extend(progress.made);
@@ -288,7 +288,7 @@ async fn write_status(
     if old.phase != status.phase
         && let Some(note) = phase_event(&status)
     {
-        context.tell(migration, &[note]).await;
+        context.publish_events(migration, &[note]).await;
     }
     Ok(None)
 }

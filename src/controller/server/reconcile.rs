@@ -103,7 +103,7 @@ impl ServerContext {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn turns(&self, namespace: &str) -> Arc<Semaphore> {
+    fn namespace_semaphore(&self, namespace: &str) -> Arc<Semaphore> {
         let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(turns) = namespaces.get(namespace).and_then(Weak::upgrade) {
             return turns;
@@ -115,9 +115,9 @@ impl ServerContext {
     }
 
     /// Tests a server, when it is its turn, and has it looked at again.
-    async fn test(self: Arc<Self>, server: Arc<MailServer>) {
+    async fn run_check(self: Arc<Self>, server: Arc<MailServer>) {
         let (namespace, uid) = (server.namespace().unwrap_or_default(), server.uid().unwrap_or_default());
-        let turns = self.turns(&namespace);
+        let turns = self.namespace_semaphore(&namespace);
         let Ok(_turn) = turns.acquire().await else { return };
         let Ok(_permit) = self.at_once.acquire().await else { return };
         let found = check_server(&self.client, &self.addresses.policy(), &namespace, &server.spec).await;
@@ -187,7 +187,7 @@ pub async fn reconcile(server: Arc<MailServer>, servers: Arc<ServerContext>) -> 
         let under_way = memory.running.as_ref().is_some_and(|(tested, _)| *tested == generation);
         if wait.is_zero() && !under_way {
             let mut task = JoinSet::new();
-            task.spawn(Arc::clone(&servers).test(Arc::clone(&server)));
+            task.spawn(Arc::clone(&servers).run_check(Arc::clone(&server)));
             // A test of an older spec ends with this.
             memory.running = Some((generation, task));
         }

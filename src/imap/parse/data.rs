@@ -111,12 +111,12 @@ pub(super) fn folder_status(lexer: &mut Lexer<'_>) -> Result<FolderStatus, Parse
 fn status_items(name: Bytes, lexer: &mut Lexer<'_>) -> Result<FolderStatus, ParseError> {
     let mut status = FolderStatus { name, ..FolderStatus::default() };
     lexer.spaces();
-    if !lexer.take(b'(') {
+    if !lexer.accept(b'(') {
         return Err(lexer.error("the items of STATUS are missing"));
     }
     loop {
         lexer.spaces();
-        if lexer.take(b')') {
+        if lexer.accept(b')') {
             lexer.expect_end()?;
             return Ok(status);
         }
@@ -128,7 +128,7 @@ fn status_items(name: Bytes, lexer: &mut Lexer<'_>) -> Result<FolderStatus, Pars
         let is = |known: &str| item.eq_ignore_ascii_case(known.as_bytes());
         if is("MAILBOXID") {
             let start = lexer.place();
-            if lexer.take(b'(') {
+            if lexer.accept(b'(') {
                 lexer.spaces();
                 status.mailbox_id = Some(clean(lexer.atom(), MAX_NAME)).filter(|id| !id.is_empty());
                 lexer.seek(start);
@@ -189,10 +189,10 @@ pub(super) fn search(lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, ParseErr
 pub(super) fn esearch(lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, ParseError> {
     let (mut tag, mut uid, mut all, mut count, mut modseq) = (None, false, UidSet::new(), None, None);
     lexer.spaces();
-    if lexer.take(b'(') {
+    if lexer.accept(b'(') {
         loop {
             lexer.spaces();
-            if lexer.take(b')') {
+            if lexer.accept(b')') {
                 break;
             }
             let name = lexer.atom();
@@ -254,15 +254,15 @@ fn namespace_list(lexer: &mut Lexer<'_>) -> Result<Vec<NamespaceDescriptor>, Par
     if lexer.at_end() || lexer.nil() {
         return Ok(list);
     }
-    if !lexer.take(b'(') {
+    if !lexer.accept(b'(') {
         return Err(lexer.error("NAMESPACE is malformed"));
     }
     loop {
         lexer.spaces();
-        if lexer.take(b')') {
+        if lexer.accept(b')') {
             return Ok(list);
         }
-        if !lexer.take(b'(') {
+        if !lexer.accept(b'(') {
             return Err(lexer.error("NAMESPACE is malformed"));
         }
         lexer.spaces();
@@ -272,7 +272,7 @@ fn namespace_list(lexer: &mut Lexer<'_>) -> Result<Vec<NamespaceDescriptor>, Par
         list.push(NamespaceDescriptor { prefix, delimiter });
         loop {
             lexer.spaces();
-            if lexer.take(b')') {
+            if lexer.accept(b')') {
                 break;
             }
             lexer.skip_value()?;
@@ -315,12 +315,12 @@ pub(super) fn id(lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, ParseError> 
     if lexer.at_end() || lexer.nil() {
         return Ok(UntaggedResponse::Id(pairs));
     }
-    if !lexer.take(b'(') {
+    if !lexer.accept(b'(') {
         return Err(lexer.error("ID is malformed"));
     }
     loop {
         lexer.spaces();
-        if lexer.take(b')') {
+        if lexer.accept(b')') {
             lexer.expect_end()?;
             return Ok(UntaggedResponse::Id(pairs));
         }

@@ -14,12 +14,12 @@ const MAX_FIELD: usize = 1000;
 pub(super) fn fetch(seq: u32, lexer: &mut Lexer<'_>) -> Result<FetchResponse, ParseError> {
     let mut fetch = FetchResponse { seq, ..FetchResponse::default() };
     lexer.spaces();
-    if !lexer.take(b'(') {
+    if !lexer.accept(b'(') {
         return Err(lexer.error("the items of FETCH are missing"));
     }
     loop {
         lexer.spaces();
-        if lexer.take(b')') {
+        if lexer.accept(b')') {
             lexer.expect_end()?;
             return Ok(fetch);
         }
@@ -28,7 +28,7 @@ pub(super) fn fetch(seq: u32, lexer: &mut Lexer<'_>) -> Result<FetchResponse, Pa
 }
 
 fn item(fetch: &mut FetchResponse, lexer: &mut Lexer<'_>) -> Result<(), ParseError> {
-    let name = lexer.name();
+    let name = lexer.item_name();
     if name.is_empty() {
         return Err(lexer.error("the name of a FETCH item is missing"));
     }
@@ -52,23 +52,23 @@ fn item(fetch: &mut FetchResponse, lexer: &mut Lexer<'_>) -> Result<(), ParseErr
             });
         }
         None if is("MODSEQ") => {
-            let listed = lexer.take(b'(');
+            let listed = lexer.accept(b'(');
             lexer.spaces();
             fetch.modseq = lexer.number_or_skip()?;
             lexer.spaces();
-            if listed && !lexer.take(b')') {
+            if listed && !lexer.accept(b')') {
                 return Err(lexer.error("MODSEQ does not end"));
             }
         }
         None if is("EMAILID") => {
-            let listed = lexer.take(b'(');
+            let listed = lexer.accept(b'(');
             lexer.spaces();
             let nil = lexer.nil();
             if !nil {
                 fetch.email_id = Some(clean(&lexer.astring()?, 255));
             }
             lexer.spaces();
-            if listed && !lexer.take(b')') {
+            if listed && !lexer.accept(b')') {
                 return Err(lexer.error("EMAILID does not end"));
             }
         }
@@ -83,16 +83,16 @@ fn item(fetch: &mut FetchResponse, lexer: &mut Lexer<'_>) -> Result<(), ParseErr
 /// `[HEADER.FIELDS ("Message-ID" "subject")]<0>` as `HEADER.FIELDS (MESSAGE-ID SUBJECT)`: servers send the section back
 /// in their own spelling.
 fn section(lexer: &mut Lexer<'_>) -> Result<String, ParseError> {
-    lexer.take(b'[');
+    lexer.accept(b'[');
     let mut section = String::new();
     // Among the names of header fields a bracket is a character as any other.
     let mut in_fields = false;
     loop {
         lexer.spaces();
-        if !in_fields && lexer.take(b']') {
+        if !in_fields && lexer.accept(b']') {
             break;
         }
-        if in_fields && lexer.take(b')') {
+        if in_fields && lexer.accept(b')') {
             in_fields = false;
             section.push(')');
             continue;
@@ -100,7 +100,7 @@ fn section(lexer: &mut Lexer<'_>) -> Result<String, ParseError> {
         if !section.is_empty() && !section.ends_with('(') {
             section.push(' ');
         }
-        if !in_fields && lexer.take(b'(') {
+        if !in_fields && lexer.accept(b'(') {
             in_fields = true;
             section.push('(');
             continue;
@@ -109,7 +109,7 @@ fn section(lexer: &mut Lexer<'_>) -> Result<String, ParseError> {
         let part = match lexer.peek() {
             Some(b'"' | b'{') => clean(&lexer.string()?, MAX_FIELD),
             _ if in_fields => clean(lexer.atom(), MAX_FIELD),
-            _ => clean(lexer.name(), MAX_FIELD),
+            _ => clean(lexer.item_name(), MAX_FIELD),
         };
         if lexer.place() == start {
             return Err(lexer.error("a section is malformed"));

@@ -48,7 +48,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// Passes `byte` if it comes next.
-    pub(super) fn take(&mut self, byte: u8) -> bool {
+    pub(super) fn accept(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
         found
@@ -56,7 +56,7 @@ impl<'a> Lexer<'a> {
 
     /// Passes any number of spaces, also none.
     pub(super) fn spaces(&mut self) {
-        while self.take(b' ') {}
+        while self.accept(b' ') {}
     }
 
     /// Only spaces are left.
@@ -92,7 +92,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// The name of a FETCH item or a response code: an atom that a bracket ends too, or the start of a string.
-    pub(super) fn name(&mut self) -> &'a [u8] {
+    pub(super) fn item_name(&mut self) -> &'a [u8] {
         self.run(|byte| matches!(byte, b' ' | b'(' | b')' | b'[' | b']' | b'"' | b'{' | b'\r' | b'\n'))
     }
 
@@ -119,7 +119,7 @@ impl<'a> Lexer<'a> {
 
     /// A quoted string. A backslash before anything but `"` and `\` stands for itself, as `GreenMail` means it.
     pub(super) fn quoted(&mut self) -> Result<Bytes, ParseError> {
-        if !self.take(b'"') {
+        if !self.accept(b'"') {
             return Err(self.error("a quoted string is missing"));
         }
         let start = self.at;
@@ -128,7 +128,7 @@ impl<'a> Lexer<'a> {
         loop {
             let found = memchr2(b'"', b'\\', self.rest()).ok_or(self.error("a quoted string does not end"))?;
             self.at += found;
-            if self.take(b'"') {
+            if self.accept(b'"') {
                 break;
             }
             self.at += 1;
@@ -154,18 +154,18 @@ impl<'a> Lexer<'a> {
     /// A literal, `{5}`, `{5+}` or `~{5}` with its bytes.
     pub(super) fn literal(&mut self) -> Result<Bytes, ParseError> {
         let error = self.error("a literal is malformed");
-        self.take(b'~');
-        if !self.take(b'{') {
+        self.accept(b'~');
+        if !self.accept(b'{') {
             return Err(error);
         }
         let digits = self.run(|byte| !byte.is_ascii_digit());
         let length = number(digits).and_then(|length| usize::try_from(length).ok()).ok_or(error)?;
-        let _ = self.take(b'+') || self.take(b'-');
-        if !self.take(b'}') {
+        let _ = self.accept(b'+') || self.accept(b'-');
+        if !self.accept(b'}') {
             return Err(error);
         }
-        self.take(b'\r');
-        if !self.take(b'\n') {
+        self.accept(b'\r');
+        if !self.accept(b'\n') {
             return Err(error);
         }
         let start = self.at;
@@ -213,7 +213,7 @@ impl<'a> Lexer<'a> {
 
     /// The words between here and the next closing parenthesis: no string, list or literal is looked for in them.
     pub(super) fn words_in_parentheses(&mut self) -> Result<impl Iterator<Item = &'a [u8]> + use<'a>, ParseError> {
-        if !self.take(b'(') {
+        if !self.accept(b'(') {
             return Err(self.error("a list is missing"));
         }
         let rest = self.rest();
@@ -231,12 +231,12 @@ impl<'a> Lexer<'a> {
             if depth > 0 {
                 self.spaces();
             }
-            if self.take(b'(') {
+            if self.accept(b'(') {
                 depth += 1;
                 if depth > MAX_DEPTH {
                     return Err(self.error("lists nest too deep"));
                 }
-            } else if depth > 0 && self.take(b')') {
+            } else if depth > 0 && self.accept(b')') {
                 depth -= 1;
             } else {
                 self.skip_single()?;

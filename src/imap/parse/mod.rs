@@ -30,12 +30,12 @@ pub fn parse(raw: Bytes) -> Result<Response, ParseError> {
     lexer.spaces();
     match lexer.peek() {
         Some(b'*') => {
-            lexer.take(b'*');
+            lexer.accept(b'*');
             lexer.spaces();
             untagged(&mut lexer).map(Response::Untagged)
         }
         Some(b'+') => {
-            lexer.take(b'+');
+            lexer.accept(b'+');
             Ok(Response::Continue(clean(lexer.rest(), usize::MAX)))
         }
         // Blank lines between responses mean nothing.

@@ -42,11 +42,11 @@ pub(super) fn status_line(status: StatusCondition, lexer: &mut Lexer<'_>) -> Res
 
 /// `[UIDNEXT 5]`; `None` where there is no complete code.
 fn code(lexer: &mut Lexer<'_>) -> Option<ResponseCode> {
-    if !lexer.take(b'[') {
+    if !lexer.accept(b'[') {
         return None;
     }
     lexer.spaces();
-    let name = upper(lexer.name());
+    let name = upper(lexer.item_name());
     if name.is_empty() {
         return None;
     }
@@ -56,7 +56,7 @@ fn code(lexer: &mut Lexer<'_>) -> Option<ResponseCode> {
         let start = lexer.place();
         if let Ok(flags) = lexer.flags() {
             lexer.spaces();
-            if lexer.take(b']') {
+            if lexer.accept(b']') {
                 return Some(ResponseCode::PermanentFlags(flags));
             }
         }

@@ -78,7 +78,7 @@ async fn quota(session: &mut Session) -> Result<Vec<QuotaResource>> {
 
 /// The sum of all messages' sizes; none when the server does not tell it.
 async fn size(session: &mut Session, raw: &[u8]) -> Result<Option<u64>> {
-    let tags = [queue_examine(session, raw), session.command("UID FETCH 1:* (UID RFC822.SIZE)")];
+    let tags = [queue_examine(session, raw), session.send_command("UID FETCH 1:* (UID RFC822.SIZE)")];
     let mut sum = 0_u64;
     let lines = session
         .wait_all(&tags, |data| {
@@ -88,7 +88,7 @@ async fn size(session: &mut Session, raw: &[u8]) -> Result<Option<u64>> {
         })
         .await?;
     if lines.len() < tags.len() {
-        return Err(session.blame(Error::protocol("a command ended without a status")));
+        return Err(session.with_endpoint(Error::protocol("a command ended without a status")));
     }
     Ok(lines.iter().all(|line| line.status == StatusCondition::Ok).then_some(sum))
 }

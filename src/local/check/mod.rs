@@ -157,7 +157,7 @@ const COSTS: [(Option<Side>, &str, &str); 11] = [
 
 fn is_offered(capabilities: &Capabilities, extension: &str) -> bool {
     match extension {
-        "LITERAL+" => capabilities.literals() == LiteralSupport::Plus,
+        "LITERAL+" => capabilities.literal_support() == LiteralSupport::Plus,
         "CONDSTORE" => capabilities.condstore(),
         // Mailferry's single listing needs both.
         "LIST-STATUS" => capabilities.has("LIST-STATUS") && capabilities.has("LIST-EXTENDED"),

@@ -46,7 +46,7 @@ impl ExportFolder {
     ///
     /// # Errors
     /// Internal, when it cannot be made.
-    pub(crate) async fn begin(&self, folder: &str, uid_validity: u32, uid: u32) -> Result<MessageDraft> {
+    pub(crate) async fn begin_message(&self, folder: &str, uid_validity: u32, uid: u32) -> Result<MessageDraft> {
         let name = file_name_for(folder);
         let name = if name.eq_ignore_ascii_case(INDEX_FILE) { format!("{name}-{}", hash(folder)) } else { name };
         let folder = self.root.join(name);
@@ -61,7 +61,7 @@ impl ExportFolder {
     ///
     /// # Errors
     /// Internal, when it cannot be made.
-    pub(crate) async fn index(&self) -> Result<ExportIndex> {
+    pub(crate) async fn begin_index(&self) -> Result<ExportIndex> {
         let path = self.root.join(format!(".{INDEX_FILE}.{}.part", std::process::id()));
         let file = BufWriter::new(create(&path).await?);
         Ok(ExportIndex { path, to: self.root.join(INDEX_FILE), file })
@@ -84,7 +84,7 @@ impl MessageDraft {
     ///
     /// # Errors
     /// Internal, when that fails.
-    pub(crate) async fn keep(mut self) -> Result<PathBuf> {
+    pub(crate) async fn commit(mut self) -> Result<PathBuf> {
         self.file.flush().await.map_err(|e| unusable("write", &self.path, &e))?;
         drop(self.file);
         let (folder, stem, path) = (self.folder, self.stem, self.path);
@@ -253,9 +253,9 @@ mod tests {
     use super::*;
 
     async fn put(shelf: &ExportFolder, folder: &str, bytes: &[u8]) -> PathBuf {
-        let mut draft = shelf.begin(folder, 7, 1).await.unwrap();
+        let mut draft = shelf.begin_message(folder, 7, 1).await.unwrap();
         draft.file.write_all(bytes).await.unwrap();
-        draft.keep().await.unwrap()
+        draft.commit().await.unwrap()
     }
 
     #[tokio::test]
@@ -288,7 +288,7 @@ mod tests {
         }
         assert_eq!(paths.len(), names.len());
         insta::assert_snapshot!(names.map(file_name_for).join(" | "), @"_._.._etc-74ccf3c5 | _._-5ec1f7e7 | _etc_passwd-74acf318 | a_b-c14cddc0 | a_b | _-e3b0c442 | _ssh-9a964bc3 | _rf-686c39ac | index.jsonl | a_b__-eee4d3a8 | x _-2ac3e029");
-        shelf.index().await.unwrap().finish().await.unwrap();
+        shelf.begin_index().await.unwrap().finish().await.unwrap();
         assert!(shelf.root().join(INDEX_FILE).is_file());
     }
 

@@ -99,7 +99,7 @@ pub(crate) async fn export_mailbox(
     for error in &mut report.errors {
         error.mailbox.get_or_insert_with(|| spec.mailbox.clone());
     }
-    progress.enter(if report.errors.is_empty() { EnginePhase::Done } else { EnginePhase::Failed });
+    progress.enter_phase(if report.errors.is_empty() { EnginePhase::Done } else { EnginePhase::Failed });
     report
 }
 
@@ -112,7 +112,7 @@ async fn write_all(
 ) -> Result<()> {
     let shelf = ExportFolder::open(dir, &spec.mailbox).await?;
     report.folder = Some(shelf.root().to_owned());
-    let index = shelf.index().await?;
+    let index = shelf.begin_index().await?;
     let endpoint = Arc::new(spec.source.clone());
     let source = SourceConnection {
         endpoint,
@@ -150,16 +150,16 @@ impl SourceConnection {
         let reader = if let Some(reader) = self.reader.take() {
             reader
         } else {
-            self.progress.enter(EnginePhase::Connecting);
+            self.progress.enter_phase(EnginePhase::Connecting);
             let reader = SourceReader::connect(&self.endpoint, &self.progress.bytes_moved).await?;
-            self.progress.enter(EnginePhase::Copying);
+            self.progress.enter_phase(EnginePhase::Copying);
             reader
         };
         Ok(self.reader.insert(reader))
     }
 
     /// Waits before a new connection, or gives the error back where that makes no sense.
-    async fn wait(&mut self, error: Error) -> Result<()> {
+    async fn wait_to_reconnect(&mut self, error: Error) -> Result<()> {
         if error.class.remedy() != ErrorRemedy::RetryWithBackoff || self.failures >= self.retry.attempts {
             return Err(error);
         }
@@ -169,7 +169,7 @@ impl SourceConnection {
         if pause > self.retry.patience.max(self.retry.max_backoff) {
             return Err(error);
         }
-        let _waiting = self.progress.wait(error.to_string(), pause);
+        let _waiting = self.progress.begin_wait(error.to_string(), pause);
         tokio::time::sleep(pause).await;
         Ok(())
     }
@@ -217,7 +217,7 @@ impl MailboxExport<'_> {
                 let failures = folder.failures.entry(uid).or_default();
                 *failures += 1;
                 if *failures >= MAX_FAILURES {
-                    self.lost(folder, uid, &listed, &error.what).await?;
+                    self.record_unreadable(folder, uid, &listed, &error.what).await?;
                     self.source.broken += 1;
                 }
                 if self.source.broken > self.source.retry.attempts {
@@ -226,7 +226,7 @@ impl MailboxExport<'_> {
                 tokio::time::sleep(self.source.retry.initial_backoff).await;
                 continue;
             }
-            if let Err(error) = self.source.wait(error).await {
+            if let Err(error) = self.source.wait_to_reconnect(error).await {
                 if connected && matches!(error.class, ErrorClass::Authorization | ErrorClass::Protocol) {
                     self.report.errors.push(error.in_folder(&folder.name));
                     return Ok(());
@@ -241,13 +241,13 @@ impl MailboxExport<'_> {
         folder.current = None;
         let reader = self.source.reader().await?;
         folder.name = reader.name(folder.raw);
-        let listed = match reader.open(folder.raw, folder.state.source_uid_validity, &folder.left).await? {
+        let listed = match reader.open_folder(folder.raw, folder.state.source_uid_validity, &folder.left).await? {
             FolderPresence::Same(listed) => listed,
             FolderPresence::Gone => BTreeMap::new(),
             FolderPresence::Replaced(now) => {
                 let problem = format!("the folder was made anew (UIDVALIDITY {now}): its messages have other UIDs now");
                 for uid in folder.left.clone().iter() {
-                    self.lost(folder, uid, &ListedMessage::default(), &problem).await?;
+                    self.record_unreadable(folder, uid, &ListedMessage::default(), &problem).await?;
                 }
                 return Ok(());
             }
@@ -266,27 +266,27 @@ impl MailboxExport<'_> {
     }
 
     async fn message(&mut self, folder: &mut FolderExport<'_>, uid: u32, listed: &ListedMessage) -> Result<()> {
-        let mut draft = self.shelf.begin(&folder.name, folder.state.source_uid_validity, uid).await?;
+        let mut draft = self.shelf.begin_message(&folder.name, folder.state.source_uid_validity, uid).await?;
         let reader = self.source.reader().await?;
-        match reader.read(uid, &mut draft.file).await {
+        match reader.read_message(uid, &mut draft.file).await {
             Ok(ReadOutcome::Whole(size)) => {
-                let path = draft.keep().await?;
+                let path = draft.commit().await?;
                 let path = path.strip_prefix(self.shelf.root()).unwrap_or(&path).display().to_string();
                 self.report.written += 1;
                 self.report.bytes += size;
                 SyncProgress::add(&self.source.progress.bytes_done, size);
                 let listed = ListedMessage { size, date: listed.date.clone() };
-                self.tell(folder, uid, &listed, Some(path), None).await
+                self.write_index_entry(folder, uid, &listed, Some(path), None).await
             }
             Ok(ReadOutcome::Gone) => {
                 draft.discard().await;
                 self.report.gone += 1;
-                self.settle(folder, uid);
+                self.mark_done(folder, uid);
                 Ok(())
             }
             Ok(ReadOutcome::Unreadable(problem)) => {
                 draft.discard().await;
-                self.lost(folder, uid, listed, &problem).await
+                self.record_unreadable(folder, uid, listed, &problem).await
             }
             Err(error) => {
                 draft.discard().await;
@@ -296,7 +296,7 @@ impl MailboxExport<'_> {
     }
 
     /// A message that cannot be read.
-    async fn lost(
+    async fn record_unreadable(
         &mut self,
         folder: &mut FolderExport<'_>,
         uid: u32,
@@ -308,10 +308,10 @@ impl MailboxExport<'_> {
             let validity = folder.state.source_uid_validity;
             self.report.problems.push(format!("{} (UIDVALIDITY {validity}): UID {uid}: {problem}", folder.name));
         }
-        self.tell(folder, uid, listed, None, Some(problem)).await
+        self.write_index_entry(folder, uid, listed, None, Some(problem)).await
     }
 
-    async fn tell(
+    async fn write_index_entry(
         &mut self,
         folder: &mut FolderExport<'_>,
         uid: u32,
@@ -319,8 +319,8 @@ impl MailboxExport<'_> {
         file: Option<String>,
         problem: Option<&str>,
     ) -> Result<()> {
-        self.settle(folder, uid);
-        let Some(group) = folder.state.set_aside.of(uid) else { return Ok(()) };
+        self.mark_done(folder, uid);
+        let Some(group) = folder.state.set_aside.group_of(uid) else { return Ok(()) };
         let uid_validity = folder.state.source_uid_validity;
         let entry = ExportIndexEntry {
             mailbox: &self.spec.mailbox,
@@ -338,7 +338,7 @@ impl MailboxExport<'_> {
         self.index.add(&entry).await
     }
 
-    fn settle(&self, folder: &mut FolderExport<'_>, uid: u32) {
+    fn mark_done(&self, folder: &mut FolderExport<'_>, uid: u32) {
         folder.left.remove_range(uid, uid);
         SyncProgress::add(&self.source.progress.messages_done, 1);
     }

@@ -37,7 +37,7 @@ fn done() -> MailboxReport {
     };
     set_aside(&mut sent, 17, "tooLarge", "the destination takes 26214400 bytes");
     set_aside(&mut sent, 18, "refused", "NO [CANNOT] \u{1b}[31mbad mail");
-    sent.differs(4, "keyword refused", "$MDNSent");
+    sent.add_difference(4, "keyword refused", "$MDNSent");
     let mut report = MailboxReport {
         mailbox: "alice".into(),
         folders: vec![

@@ -64,7 +64,7 @@ impl RunView for BarView {
                 self.total = self.screen.add(bar("all"));
             }
             RunEvent::Started { spec, progress } => {
-                self.board.start(at, &spec.mailbox, progress);
+                self.board.add_running(at, &spec.mailbox, progress);
                 let bar = self.screen.add(bar(&spec.mailbox));
                 self.running.push((spec.mailbox.clone(), bar));
                 self.draw();
@@ -74,7 +74,7 @@ impl RunView for BarView {
                 self.draw();
             }
             RunEvent::Finished(report) => {
-                self.board.finish(report);
+                self.board.record_finished(report);
                 if let Some(position) = self.running.iter().position(|(name, _)| *name == report.mailbox) {
                     let (_, bar) = self.running.remove(position);
                     bar.finish_and_clear();
@@ -141,7 +141,7 @@ mod tests {
         bars.show(start, RunEvent::Begun { mailboxes: 3 });
         bars.show(start, RunEvent::Started { spec: &spec("alice"), progress: &alice });
         bars.show(start, RunEvent::Started { spec: &spec("bob"), progress: &bob });
-        bob.enter(EnginePhase::Copying);
+        bob.enter_phase(EnginePhase::Copying);
         bob.bytes_total.store(1000, Relaxed);
         bob.bytes_done.store(250, Relaxed);
         bars.show(start + Duration::from_secs(1), RunEvent::Tick);

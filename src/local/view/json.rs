@@ -105,7 +105,7 @@ impl<W: Write + Send> RunView for JsonView<W> {
                 Self::write(to, *clock, JsonEvent::Begun { mailboxes });
             }
             RunEvent::Started { spec, progress } => {
-                board.start(at, &spec.mailbox, progress);
+                board.add_running(at, &spec.mailbox, progress);
                 let (source, destination) = (spec.source.address(), spec.destination.address());
                 let (mailbox, dry_run) = (spec.mailbox.as_str(), spec.dry_run);
                 Self::write(to, *clock, JsonEvent::Started { mailbox, source, destination, dry_run });
@@ -120,7 +120,7 @@ impl<W: Write + Send> RunView for JsonView<W> {
                 }
             }
             RunEvent::Finished(report) | RunEvent::Left(report) => {
-                board.finish(report);
+                board.record_finished(report);
                 shown.remove(&report.mailbox);
                 let ending = ending_label(mailbox_ending(report));
                 Self::write(to, *clock, JsonEvent::Finished { mailbox: &report.mailbox, ending, report });
@@ -134,7 +134,7 @@ impl<W: Write + Send> RunView for JsonView<W> {
                     done: ended("done"),
                     failed: ended("failed"),
                     interrupted: ended("interrupted"),
-                    totals: RunTotals::of(&outcome.reports),
+                    totals: RunTotals::from_reports(&outcome.reports),
                     duration_ms: u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
                     exit_code: outcome.exit_code(),
                 };

@@ -37,7 +37,7 @@ impl<W: Write + Send> RunView for LineView<W> {
         match event {
             RunEvent::Begun { mailboxes } => self.board = ProgressBoard::new(at, mailboxes),
             RunEvent::Started { spec, progress } => {
-                self.board.start(at, &spec.mailbox, progress);
+                self.board.add_running(at, &spec.mailbox, progress);
                 let (from, to) = (spec.source.address(), spec.destination.address());
                 let line = format!("{}: started, {from} to {to}", printable(&spec.mailbox));
                 write_line(&mut self.to, &line);
@@ -52,7 +52,7 @@ impl<W: Write + Send> RunView for LineView<W> {
                 }
             }
             RunEvent::Finished(report) => {
-                self.board.finish(report);
+                self.board.record_finished(report);
                 self.shown.remove(&report.mailbox);
                 let (done, all) = (self.board.finished, self.board.mailboxes);
                 write_line(&mut self.to, &format!("{} [{done}/{all}]", run_report::line(report)));

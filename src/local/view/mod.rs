@@ -116,7 +116,7 @@ mod tests {
         let progress = Arc::new(SyncProgress::default());
         view.show(start, RunEvent::Begun { mailboxes: 2 });
         view.show(start, RunEvent::Started { spec: &spec("alice"), progress: &progress });
-        progress.enter(EnginePhase::Copying);
+        progress.enter_phase(EnginePhase::Copying);
         progress.messages_total.store(10, Relaxed);
         progress.bytes_total.store(10_000, Relaxed);
         view.show(at(5), RunEvent::Tick);

@@ -197,7 +197,7 @@ fn names_of_thousands_of_folders_are_dropped_rather_than_the_bound_broken() {
 #[test]
 fn in_doubt_every_folder_is_open() {
     let mut checkpoint = usual(3);
-    checkpoint.doubt();
+    checkpoint.mark_in_doubt();
     assert!(checkpoint.folders.values().all(|state| state.open));
 }
 
@@ -253,9 +253,9 @@ fn fields_and_reasons_of_a_later_version_are_ignored() {
 fn what_was_unreadable_is_tried_again() {
     let mut state = FolderState::default();
     state.map.push(1, None, CopyOrigin::Appended);
-    state.set_aside.put(SetAsideGroup::new(SetAsideReason::Unreadable, UidSet::from_ranges([(4, 4)])));
-    assert_eq!(state.done().to_string(), "1,4");
-    assert_eq!(state.set_aside.due(&RetryFacts::default()).to_string(), "4");
+    state.set_aside.add_group(SetAsideGroup::new(SetAsideReason::Unreadable, UidSet::from_ranges([(4, 4)])));
+    assert_eq!(state.finished_uids().to_string(), "1,4");
+    assert_eq!(state.set_aside.due_uids(&RetryFacts::default()).to_string(), "4");
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn the_description_names_folders_and_counts_for_people() {
     let mut checkpoint = usual(80);
     let drafts = checkpoint.folders.get_mut(&b"Entw&APw-rfe"[..]).unwrap();
     let group = SetAsideGroup::new(SetAsideReason::TooLarge, UidSet::from_ranges([(900, 902)]));
-    drafts.set_aside.put(SetAsideGroup { why: "too large".into(), last_try: 1, ..group });
+    drafts.set_aside.add_group(SetAsideGroup { why: "too large".into(), last_try: 1, ..group });
     checkpoint.mapping.insert(b"Gone".to_vec(), b"INBOX.Gone".to_vec());
     let text = checkpoint.describe();
     let folders = text["folders"].as_array().unwrap();
@@ -328,7 +328,7 @@ fn states() -> impl Strategy<Value = FolderState> {
             }
             let (mut set_aside, mut differences) = (SetAside::default(), CopyDifferences::default());
             for group in groups {
-                set_aside.put(group);
+                set_aside.add_group(group);
             }
             for (kind, count) in kinds {
                 for uid in 0..count {

@@ -40,7 +40,7 @@ pub(super) struct AnomalyScanner {
 
 impl AnomalyScanner {
     /// Looks at the next bytes.
-    pub(crate) fn look(&mut self, bytes: &[u8]) {
+    pub(crate) fn scan(&mut self, bytes: &[u8]) {
         self.nul = self.nul || memchr::memchr(0, bytes).is_some();
         if !self.crcrlf {
             // What lies across two pieces.
@@ -91,7 +91,7 @@ mod tests {
     fn watched(pieces: &[&[u8]]) -> MessageAnomaly {
         let mut watch = AnomalyScanner::default();
         for piece in pieces {
-            watch.look(piece);
+            watch.scan(piece);
         }
         watch.finish(true)
     }

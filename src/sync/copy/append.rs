@@ -42,7 +42,7 @@ struct AppendOptions {
 
 impl CopyPass<'_, '_> {
     /// Moves what has arrived, in UID order, into batches, and sends those that are full or that nothing will join soon.
-    pub(super) fn compose(&mut self) {
+    pub(super) fn fill_batches(&mut self) {
         if self.stream.as_ref().is_some_and(|s| s.tag.is_some()) {
             return; // an APPEND is open
         }
@@ -74,7 +74,7 @@ impl CopyPass<'_, '_> {
                         self.batch_since.get_or_insert_with(Instant::now);
                         self.batch.push(self.next);
                         self.batch_bytes += length;
-                        self.settle(self.next);
+                        self.mark_settled(self.next);
                     }
                     self.next += 1;
                 }
@@ -116,7 +116,7 @@ impl CopyPass<'_, '_> {
         let tag = self.begin_append();
         let mut sent = Vec::with_capacity(batch.len());
         for at in batch {
-            sent.extend(self.put(tag, at, false));
+            sent.extend(self.queue_message(tag, at, false));
         }
         self.destination.send(tag, "\r\n");
         self.in_flight.push_back(PendingAppend {
@@ -130,7 +130,7 @@ impl CopyPass<'_, '_> {
     /// Sends one message as an APPEND of its own.
     fn send_single(&mut self, at: usize) {
         let tag = self.begin_append();
-        let sent: Vec<SentMessage> = self.put(tag, at, self.how.mode.is_careful()).into_iter().collect();
+        let sent: Vec<SentMessage> = self.queue_message(tag, at, self.how.mode.is_careful()).into_iter().collect();
         self.destination.send(tag, "\r\n");
         self.in_flight.push_back(PendingAppend {
             tag,
@@ -138,24 +138,24 @@ impl CopyPass<'_, '_> {
             uid_next: self.uid_next,
             sent_at: Instant::now(),
         });
-        self.settle(at);
+        self.mark_settled(at);
     }
 
     fn begin_append(&mut self) -> Tag {
-        let tag = self.destination.begin();
+        let tag = self.destination.begin_command();
         self.destination.send(tag, "APPEND ");
         self.destination.send_string(tag, self.context.destination_raw);
         tag
     }
 
     /// Queues one message that has arrived: its flags, its date and its literal, as long as what was received.
-    fn put(&mut self, tag: Tag, at: usize, careful: bool) -> Option<SentMessage> {
+    fn queue_message(&mut self, tag: Tag, at: usize, careful: bool) -> Option<SentMessage> {
         let body = self.arrived.remove(&at)?;
         let bytes = body.len() as u64;
         self.held = self.held.saturating_sub(bytes);
-        let head = self.head(at);
+        let head = self.append_options(at);
         let mut watch = anomaly::AnomalyScanner::default();
-        watch.look(&body);
+        watch.scan(&body);
         let oddity = anomaly::MessageAnomaly { date: self.date_is_odd(at), ..watch.finish(self.context.adds_newline) };
         self.destination.send(tag, head.text.clone());
         self.destination.send_literal_header(tag, bytes, careful);
@@ -166,10 +166,10 @@ impl CopyPass<'_, '_> {
     /// Begins the APPEND of a message whose bytes will stream. Returns its tag, and whether it waits for the `+`.
     pub(super) fn begin_single(&mut self, at: usize, length: u64) -> (Tag, bool) {
         let tag = self.begin_append();
-        let head = self.head(at);
+        let head = self.append_options(at);
         let careful =
             self.how.mode.is_careful() || (self.context.append_limit.is_none() && length > LARGE_WITHOUT_LIMIT);
-        let waits = careful || !self.destination.capabilities().literals().at_once(length);
+        let waits = careful || !self.destination.capabilities().literal_support().allows_unsynchronized(length);
         self.destination.send(tag, head.text.clone());
         self.destination.send_literal_header(tag, length, careful);
         let oddity = anomaly::MessageAnomaly { date: self.date_is_odd(at), ..Default::default() };
@@ -198,7 +198,7 @@ impl CopyPass<'_, '_> {
 
     /// Flags and date of a message as they may be sent. Nothing is echoed from the source: system flags, keywords that are
     /// 7-bit atoms, and a date rendered from its value; the rest is left out and told.
-    fn head(&self, at: usize) -> AppendOptions {
+    fn append_options(&self, at: usize) -> AppendOptions {
         let mut head =
             AppendOptions { text: " (".to_owned(), left_flags: Vec::new(), keywords: Vec::new(), left_date: None };
         let Some(message) = self.work.get(at) else { return head };
@@ -206,7 +206,7 @@ impl CopyPass<'_, '_> {
         // An ordinary date can't be repaired later: it is always sent.
         let no_date = weakened && self.date_is_odd(at);
         for flag in self.context.scan.flags(message) {
-            let text = flag.sendable().filter(|_| self.context.selected.keeps(flag));
+            let text = flag.sendable().filter(|_| self.context.selected.keeps_flag(flag));
             match (flag, text) {
                 (Flag::Recent, _) => {}
                 (Flag::Keyword(_), Some(text)) if weakened => head.keywords.push(text.to_owned()),
@@ -237,12 +237,12 @@ impl CopyPass<'_, '_> {
         let Some(position) = self.in_flight.iter().position(|f| f.tag == tag) else { return Ok(()) };
         let Some(answered) = self.in_flight.remove(position) else { return Ok(()) };
         match line.status {
-            StatusCondition::Ok => self.confirmed(answered, &line),
-            StatusCondition::No => self.refused(&answered, &line),
+            StatusCondition::Ok => self.on_confirmed(answered, &line),
+            StatusCondition::No => self.on_refused(&answered, &line),
             StatusCondition::Bad | StatusCondition::Bye | StatusCondition::PreAuth => {
                 // The server may read what was meant as a message as commands: nothing may follow.
-                let error = self.destination.refusal(&line, CommandKind::Append, "APPEND");
-                self.suspect(&answered, &line, &error)?;
+                let error = self.destination.refusal_error(&line, CommandKind::Append, "APPEND");
+                self.record_suspects(&answered, &line, &error)?;
                 // Whatever its class, the connection is what ends now; the breaker knows the rest.
                 Err(Error { class: ErrorClass::Protocol, ..error })
             }
@@ -251,7 +251,7 @@ impl CopyPass<'_, '_> {
 
     /// The messages of a refused APPEND come under suspicion; they are not sent again in this pass, and only after a look:
     /// some servers refuse what they have stored.
-    fn suspect(&mut self, answered: &PendingAppend, line: &StatusLine, error: &Error) -> Result<()> {
+    fn record_suspects(&mut self, answered: &PendingAppend, line: &StatusLine, error: &Error) -> Result<()> {
         let text = without_timing(&line.text);
         let why = match &line.code {
             Some(ResponseCode::Other(code)) => format!("[{code}] {text}"),
@@ -261,9 +261,9 @@ impl CopyPass<'_, '_> {
         self.memory.refused_batches += u32::from(!alone && !is_transient(error));
         for sent in &answered.messages {
             let message = *self.message(sent.at)?;
-            self.memory.suspects.refused(&message, alone, error, &why, answered.uid_next);
+            self.memory.suspects.record_refusal(&message, alone, error, &why, answered.uid_next);
             match self.how.mode {
-                SendMode::Trial => self.memory.suspects.refused_in_round(message.uid),
+                SendMode::Trial => self.memory.suspects.record_round_refusal(message.uid),
                 SendMode::Weakened => self.memory.suspects.refused_weakened(message.uid),
                 SendMode::Usual | SendMode::Single | SendMode::Control => {}
             }
@@ -278,7 +278,7 @@ impl CopyPass<'_, '_> {
             RefusalWeight::Control if !self.memory.suspects.control_refused() => RefusalWeight::Uncontrolled,
             weight => weight,
         };
-        match self.context.breakers.destination.refused(error, weight) {
+        match self.context.breakers.destination.record_refusal(error, weight) {
             RefusalConsequence::GoOn => {
                 self.pausing |= !self.how.mode.is_careful() && self.memory.suspects.wants_controls();
                 Ok(())
@@ -292,7 +292,7 @@ impl CopyPass<'_, '_> {
         }
     }
 
-    fn refused(&mut self, answered: &PendingAppend, line: &StatusLine) -> Result<()> {
+    fn on_refused(&mut self, answered: &PendingAppend, line: &StatusLine) -> Result<()> {
         if let Some(stream) = &mut self.stream
             && stream.tag == Some(answered.tag)
             && stream.waits_for_continue
@@ -303,21 +303,21 @@ impl CopyPass<'_, '_> {
         if line.code == Some(ResponseCode::TryCreate) {
             return Err(self
                 .destination
-                .blame(Error::new(ErrorClass::Network, "the destination folder is gone"))
+                .with_endpoint(Error::new(ErrorClass::Network, "the destination folder is gone"))
                 .advice("Somebody removed it during the sync; it is made again on the next try"));
         }
-        let error = self.destination.refusal(line, CommandKind::Append, "APPEND");
-        self.suspect(answered, line, &error)
+        let error = self.destination.refusal_error(line, CommandKind::Append, "APPEND");
+        self.record_suspects(answered, line, &error)
     }
 
     /// The destination said OK: only now are these messages copied.
-    fn confirmed(&mut self, answered: PendingAppend, line: &StatusLine) -> Result<()> {
-        let uids = self.assigned(&answered, line)?;
+    fn on_confirmed(&mut self, answered: PendingAppend, line: &StatusLine) -> Result<()> {
+        let uids = self.assigned_uids(&answered, line)?;
         if let Some(last) = uids.as_ref().and_then(|u| u.last()) {
             self.uid_next = self.uid_next.max(last.saturating_add(1));
         }
         self.adapt(&answered);
-        self.context.breakers.destination.accepted();
+        self.context.breakers.destination.record_acceptance();
         let in_flight = self.in_flight.iter().map(|f| f.uid_next).min();
         // What was refused may have been stored: its place stays in the tail until that was looked at.
         let in_doubt = self.memory.suspects.doubt_from;
@@ -325,7 +325,7 @@ impl CopyPass<'_, '_> {
         let work = self.work;
         let scan = self.context.scan;
         let untold = std::mem::take(&mut self.report.untold);
-        let newest = self.context.ledger.folder(self.context.source_raw, |state| {
+        let newest = self.context.ledger.update_folder(self.context.source_raw, |state| {
             let newest = state.map.copied().last();
             let mut copied = UidSet::default();
             for (n, sent) in answered.messages.iter().enumerate() {
@@ -348,17 +348,17 @@ impl CopyPass<'_, '_> {
                 state.tail_from = tail_from;
             }
             state.unwell_runs = 0;
-            state.differences.join(untold);
+            state.differences.merge(untold);
             newest
         })?;
         for (n, sent) in answered.messages.into_iter().enumerate() {
             let message = *self.message(sent.at)?;
             let uid = message.uid;
-            self.memory.suspects.accepted(&message);
-            self.tell_differences(uid, &sent);
+            self.memory.suspects.record_acceptance(&message);
+            self.report_differences(uid, &sent);
             if newest.is_some_and(|newest| uid < newest) {
                 let what = "it comes after newer messages: it could be copied only after them";
-                self.report.differs(uid, "order", what);
+                self.report.add_difference(uid, "order", what);
             }
             SyncProgress::add(&self.context.progress.messages_done, 1);
             SyncProgress::add(&self.context.progress.bytes_done, sent.bytes);
@@ -388,24 +388,25 @@ impl CopyPass<'_, '_> {
         }
     }
 
-    fn tell_differences(&mut self, uid: u32, sent: &SentMessage) {
+    fn report_differences(&mut self, uid: u32, sent: &SentMessage) {
         if !sent.left_flags.is_empty() {
             let what = format!("the destination does not take {}", sent.left_flags.join(" "));
-            self.report.differs(uid, "flags", what);
+            self.report.add_difference(uid, "flags", what);
         }
         if let Some(why) = sent.left_date {
             let what = format!("{why}; the destination uses the time of arrival");
-            self.report.differs(uid, "internalDate", what);
+            self.report.add_difference(uid, "internalDate", what);
         }
     }
 
     /// The UIDs that the destination gave, in the order of the messages; none where it does not tell (no UIDPLUS).
-    fn assigned(&self, answered: &PendingAppend, line: &StatusLine) -> Result<Option<Vec<u32>>> {
+    fn assigned_uids(&self, answered: &PendingAppend, line: &StatusLine) -> Result<Option<Vec<u32>>> {
         let Some(ResponseCode::AppendUid { uid_validity, uids }) = &line.code else { return Ok(None) };
         if *uid_validity != self.context.selected.uid_validity {
-            return Err(self
-                .destination
-                .blame(Error::new(ErrorClass::Network, "the destination folder was replaced during the sync")));
+            return Err(self.destination.with_endpoint(Error::new(
+                ErrorClass::Network,
+                "the destination folder was replaced during the sync",
+            )));
         }
         let count = answered.messages.len();
         let told: u64 = uids.iter().map(|(lo, hi)| u64::from(hi.abs_diff(*lo)) + 1).sum();

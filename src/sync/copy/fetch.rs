@@ -32,7 +32,7 @@ pub(super) fn plan_fetches(
     at_hand: &BTreeMap<u32, Bytes>,
 ) -> VecDeque<FetchRange> {
     let mut units: VecDeque<FetchRange> = VecDeque::new();
-    let most = FETCH_MESSAGES.min(memory.trouble.most());
+    let most = FETCH_MESSAGES.min(memory.trouble.max_batch());
     let mut open = false;
     for (at, message) in work.iter().enumerate() {
         if at_hand.contains_key(&message.uid) {
@@ -40,8 +40,8 @@ pub(super) fn plan_fetches(
             continue;
         }
         let said = u64::from(message.size);
-        let size = if memory.trouble.knows_as_large(message.uid) { said.max(STREAM_ABOVE + 1) } else { said };
-        let alone = size > STREAM_ABOVE || memory.trouble.alone(message.uid);
+        let size = if memory.trouble.is_large(message.uid) { said.max(STREAM_ABOVE + 1) } else { said };
+        let alone = size > STREAM_ABOVE || memory.trouble.must_go_alone(message.uid);
         match units.back_mut() {
             Some(unit) if open && !alone && unit.bytes + size <= FETCH_BYTES && at - unit.first < most => {
                 unit.end = at + 1;
@@ -65,7 +65,7 @@ pub(super) fn is_courier_placeholder(message: &ScannedMessage, body: &[u8]) -> b
 
 impl CopyPass<'_, '_> {
     /// Asks for more while the budget allows.
-    pub(super) fn request(&mut self) {
+    pub(super) fn request_messages(&mut self) {
         while !self.stopping && !self.pausing && self.requested.len() < FETCHES_IN_FLIGHT {
             let waits = self.requested.front().is_some_and(|(_, unit)| self.only_message(unit).is_some());
             if self.memory.uid_comes_late && waits {
@@ -101,7 +101,7 @@ impl CopyPass<'_, '_> {
             } else {
                 unit
             };
-            let tag = self.source.command(&format!("UID FETCH {set} (UID BODY.PEEK[])"));
+            let tag = self.source.send_command(&format!("UID FETCH {set} (UID BODY.PEEK[])"));
             self.due += asked.bytes.min(2 * FETCH_BYTES);
             self.requested.push_back((tag, asked));
         }
@@ -127,16 +127,16 @@ impl CopyPass<'_, '_> {
                     self.due = 0;
                 }
                 if line.status == StatusCondition::Ok {
-                    self.context.breakers.source.accepted();
+                    self.context.breakers.source.record_acceptance();
                 } else {
-                    let mut error = self.source.refusal(&line, CommandKind::Other, "FETCH");
+                    let mut error = self.source.refusal_error(&line, CommandKind::Other, "FETCH");
                     if error.class.remedy() == ErrorRemedy::WaitForPerson {
                         // The folder could be opened and listed: this is no question of rights.
                         error.class = ErrorClass::Network;
                     }
                     let asks_to_wait = error.class == ErrorClass::Throttled || error.stated_wait.is_some();
                     let weight = if asks_to_wait { RefusalWeight::Usual } else { RefusalWeight::Counted };
-                    if self.context.breakers.source.refused(&error, weight) == RefusalConsequence::Open {
+                    if self.context.breakers.source.record_refusal(&error, weight) == RefusalConsequence::Open {
                         // That is no fault of these messages: they are asked for again once the server is well.
                         self.pausing = true;
                         return Ok(());
@@ -152,7 +152,7 @@ impl CopyPass<'_, '_> {
                         } else {
                             self.outcome.failed.insert(uid);
                         }
-                        self.settle(at);
+                        self.mark_settled(at);
                     }
                 }
                 Ok(())
@@ -166,7 +166,7 @@ impl CopyPass<'_, '_> {
         let Some(uid) = fetch.uid else {
             return match streamed {
                 // Which message was it? What was sent must not be ended as if it were known.
-                Some(_) => Err(self.source.blame(Error::protocol("a message without its UID"))),
+                Some(_) => Err(self.source.with_endpoint(Error::protocol("a message without its UID"))),
                 None => Ok(()),
             };
         };
@@ -186,7 +186,7 @@ impl CopyPass<'_, '_> {
             // Whatever its size was said to be: next time it is asked for in its turn, and alone.
             self.memory.trouble.is_large(uid);
             self.outcome.again.insert(uid);
-            self.settle(at);
+            self.mark_settled(at);
             return Ok(());
         }
         let Some(body) = body else {
@@ -196,12 +196,12 @@ impl CopyPass<'_, '_> {
             return Ok(());
         }
         self.due = self.due.saturating_sub(body.len() as u64);
-        self.keep(uid, body);
+        self.hold_body(uid, body);
         Ok(())
     }
 
     /// Takes a message's bytes into the pipeline.
-    pub(super) fn keep(&mut self, uid: u32, body: Bytes) {
+    pub(super) fn hold_body(&mut self, uid: u32, body: Bytes) {
         let Ok(at) = self.work.binary_search_by_key(&uid, |m| m.uid) else { return };
         self.held += body.len() as u64;
         self.arrived.insert(at, body);
@@ -227,7 +227,7 @@ impl CopyPass<'_, '_> {
         if self.context.append_limit.is_some_and(|limit| length > limit) {
             self.memory.too_large.insert(message.uid, length);
             self.outcome.again.insert(message.uid);
-            self.settle(at);
+            self.mark_settled(at);
             return;
         }
         self.discarding = false;
@@ -247,7 +247,7 @@ impl CopyPass<'_, '_> {
 
     fn stream_chunk(&mut self, bytes: Bytes) {
         let Some(stream) = &mut self.stream else { return };
-        stream.watch.look(&bytes);
+        stream.watch.scan(&bytes);
         if let Some(tag) = stream.tag {
             self.destination.send(tag, bytes);
         }
@@ -256,13 +256,13 @@ impl CopyPass<'_, '_> {
     fn end_stream(&mut self, stream: &LiteralStream, uid: u32) -> Result<()> {
         let expected = self.message(stream.at)?.uid;
         if uid != expected {
-            return Err(self.source.blame(Error::protocol("the server named one message and sent another")));
+            return Err(self.source.with_endpoint(Error::protocol("the server named one message and sent another")));
         }
         if let Some(tag) = stream.tag {
             self.destination.send(tag, "\r\n");
         }
         self.report_stream(stream);
-        self.settle(stream.at);
+        self.mark_settled(stream.at);
         Ok(())
     }
 
@@ -276,7 +276,7 @@ impl CopyPass<'_, '_> {
                 .filter_map(|at| self.work.get(at).map(|m| m.uid))
                 .collect();
             let some_came = missing.len() < (unit.end - unit.first) as u64 || self.stream.is_some() || self.discarding;
-            self.memory.trouble.failed(&missing, some_came);
+            self.memory.trouble.record_failure(&missing, some_came);
         }
     }
 }
@@ -289,7 +289,7 @@ mod tests {
     fn work(sizes: &[u64]) -> Vec<ScannedMessage> {
         let mut scan = FolderScan::default();
         for (uid, size) in (1..).zip(sizes) {
-            scan.take(FetchResponse {
+            scan.add_fetch(FetchResponse {
                 uid: Some(uid),
                 flags: Some(vec![]),
                 size: Some(*size),
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn a_message_that_failed_before_is_asked_for_alone() {
         let mut memory = CopyMemory::default();
-        memory.trouble.failed_on(2);
+        memory.trouble.record_failure_on(2);
         assert_eq!(bounds(&plan_fetches(&work(&[1, 1, 1, 1]), &memory, &BTreeMap::new())), [(0, 1), (1, 2), (2, 4)]);
     }
 }

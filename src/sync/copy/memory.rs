@@ -35,7 +35,7 @@ pub(crate) struct CopyMemory {
 impl CopyMemory {
     /// Grows with each step towards giving a message up: such a failure is progress too.
     #[must_use]
-    pub(crate) fn steps(&self) -> u64 {
+    pub(crate) fn failure_steps(&self) -> u64 {
         self.suspects.steps() + self.trouble.steps()
     }
 }

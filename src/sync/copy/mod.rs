@@ -57,7 +57,7 @@ pub(crate) async fn run_copy_pass(
             .is_some_and(|message| !fetch::is_courier_placeholder(message, body))
     });
     let units = fetch::plan_fetches(work, memory, &bodies);
-    let uid_next = context.ledger.folder(context.source_raw, |state| state.tail_from)?;
+    let uid_next = context.ledger.update_folder(context.source_raw, |state| state.tail_from)?;
     let mut pass = CopyPass {
         context,
         work,
@@ -88,7 +88,7 @@ pub(crate) async fn run_copy_pass(
         how,
     };
     for (uid, body) in bodies {
-        pass.keep(uid, body);
+        pass.hold_body(uid, body);
     }
     match pass.run().await {
         Ok(()) => Ok(pass.outcome),
@@ -103,7 +103,7 @@ pub(crate) async fn run_copy_pass(
 
 /// True when there are copies whose UID is unknown: they are found as what is in doubt is.
 fn has_unknown(context: &CopyContext<'_>) -> Result<bool> {
-    context.ledger.folder(context.source_raw, |state| !state.map.unknown().is_empty())
+    context.ledger.update_folder(context.source_raw, |state| !state.map.unknown_uids().is_empty())
 }
 
 /// The destination's next answer; or none once much of what is queued is written, so that more can be read and asked for.
@@ -122,8 +122,8 @@ impl CopyPass<'_, '_> {
                 self.outcome.stopped = true;
             }
             self.pausing |= self.must_pause();
-            self.request();
-            self.compose();
+            self.request_messages();
+            self.fill_batches();
             if self.is_done() {
                 return Ok(());
             }
@@ -175,7 +175,7 @@ impl CopyPass<'_, '_> {
     /// Requested literals are always drained; only a streaming one waits for its writer.
     fn wants_source(&mut self) -> bool {
         if self.stream_next.is_some() || (self.stopping && self.stream.is_none()) {
-            self.source.touch();
+            self.source.restart_reply_timer();
             return false;
         }
         if self.source.outstanding() == 0 && self.stream.is_none() {
@@ -183,7 +183,7 @@ impl CopyPass<'_, '_> {
         }
         let full = self.stream.is_some() && self.destination.queued() > STREAM_QUEUE;
         if full {
-            self.source.touch();
+            self.source.restart_reply_timer();
         }
         !full
     }

@@ -203,7 +203,7 @@ impl CopyPass<'_, '_> {
         self.states.get(at).copied().unwrap_or(MessageState::Settled)
     }
 
-    pub(super) fn settle(&mut self, at: usize) {
+    pub(super) fn mark_settled(&mut self, at: usize) {
         if let Some(state) = self.states.get_mut(at) {
             *state = MessageState::Settled;
         }

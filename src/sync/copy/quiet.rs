@@ -18,7 +18,7 @@ pub(crate) struct ExclusiveRequest<'a>(&'a ExclusiveAppend);
 
 impl ExclusiveAppend {
     /// From now on other passes make a pause.
-    pub(crate) fn want(&self) -> ExclusiveRequest<'_> {
+    pub(crate) fn request(&self) -> ExclusiveRequest<'_> {
         self.wanted.fetch_add(1, SeqCst);
         ExclusiveRequest(self)
     }

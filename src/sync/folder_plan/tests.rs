@@ -34,7 +34,7 @@ fn side(prefix: &str, delimiter: &str, names: &[&str]) -> SideFolders {
 }
 
 fn generic(destination: &SideFolders) -> NameLimits {
-    NameLimits::of(ServerKind::Generic, destination.delimiter)
+    NameLimits::for_server(ServerKind::Generic, destination.delimiter)
 }
 
 fn planned(source: &SideFolders, destination: &SideFolders, rules: &FolderMappingRules) -> FolderPlan {
@@ -317,7 +317,7 @@ fn names_that_differ_in_case_only_are_numbered_unless_the_server_is_known_to_tel
         arrows(&there),
         ["Bu&Awg-ro -> Bu&Awg-ro", "B&APw-ro -> B&APw-ro (2)", "Foo -> Foo (2)", "foo -> foo", "foo/x -> foo/x"]
     );
-    let dovecot = NameLimits::of(ServerKind::Dovecot, destination.delimiter);
+    let dovecot = NameLimits::for_server(ServerKind::Dovecot, destination.delimiter);
     let exact = plan_folders(&source, &destination, &FolderMappingRules::default(), &BTreeMap::new(), &dovecot);
     assert!(exact.folders.iter().all(|folder| folder.source_raw == folder.destination_raw));
     let far = planned(&side("", "/", &["Far", "Far/x"]), &destination, &FolderMappingRules::default());
@@ -342,7 +342,7 @@ fn frozen_names_win_and_new_folders_avoid_them() {
 #[test]
 fn the_folder_that_courier_empties_by_itself_is_noted() {
     let destination = side("INBOX.", ".", &["INBOX.Trash"]);
-    let courier = NameLimits::of(ServerKind::Courier, destination.delimiter);
+    let courier = NameLimits::for_server(ServerKind::Courier, destination.delimiter);
     let there = plan_folders(
         &side("", "/", &["Trash"]),
         &destination,
@@ -475,7 +475,7 @@ proptest! {
     fn no_two_folders_share_a_destination(
         source in some_folders(), destination in some_folders(), rules in some_rules(), quirks in some_quirks(),
     ) {
-        let limits = NameLimits::of(quirks, destination.delimiter);
+        let limits = NameLimits::for_server(quirks, destination.delimiter);
         let plan = plan_folders(&source, &destination, &rules, &BTreeMap::new(), &limits);
         let mut taken = HashSet::new();
         for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
@@ -494,14 +494,14 @@ proptest! {
     fn every_source_folder_is_planned_or_left_out_and_can_be_created(
         source in some_folders(), destination in some_folders(), rules in some_rules(), quirks in some_quirks(),
     ) {
-        let limits = NameLimits::of(quirks, destination.delimiter);
+        let limits = NameLimits::for_server(quirks, destination.delimiter);
         let plan = plan_folders(&source, &destination, &rules, &BTreeMap::new(), &limits);
         let inboxes = source.folders.iter().filter(|folder| is_inbox(&folder.raw)).count();
         prop_assert_eq!(plan.folders.len() + plan.left_out.len(), source.folders.len() - inboxes.saturating_sub(1));
         for folder in plan.folders.iter().filter(|folder| folder.create) {
             prop_assert!(folder.destination_raw.iter().all(|byte| (b' '..=b'~').contains(byte)));
             prop_assert!(folder.destination_raw.len() <= limits.max_path + 1, "{:?}", folder);
-            let read = destination.name(&folder.destination_raw, destination.delimiter);
+            let read = destination.parse_name(&folder.destination_raw, destination.delimiter);
             prop_assert!(!read.is_foreign && read.oddities.is_empty(), "{:?}", folder);
             prop_assert_eq!(read.text(), folder.destination_name.clone());
         }
@@ -555,7 +555,7 @@ proptest! {
     fn a_plan_that_was_carried_out_is_made_again_without_its_checkpoint(
         source in some_folders(), destination in some_folders(), rules in some_rules(), quirks in some_quirks(),
     ) {
-        let limits = NameLimits::of(quirks, destination.delimiter);
+        let limits = NameLimits::for_server(quirks, destination.delimiter);
         let first = plan_folders(&source, &destination, &rules, &BTreeMap::new(), &limits);
         let after = carried_out(&destination, &first);
         let second = plan_folders(&source, &after, &rules, &BTreeMap::new(), &limits);

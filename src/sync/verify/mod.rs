@@ -57,7 +57,11 @@ pub(crate) async fn verify_mailbox(spec: &SyncSpec, context: &VerifyContext) -> 
         folder.error = folder.error.take().map(|error| error.in_mailbox(&spec.mailbox));
     }
     report.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    context.progress.enter(if report.errors().next().is_some() { EnginePhase::Failed } else { EnginePhase::Done });
+    context.progress.enter_phase(if report.errors().next().is_some() {
+        EnginePhase::Failed
+    } else {
+        EnginePhase::Done
+    });
     report
 }
 
@@ -66,10 +70,10 @@ async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport
     let line = PairConnector::new(spec, &context.progress, &permit);
     let mut backoff = line.backoff();
     let (pair, source, destination) = loop {
-        context.progress.enter(EnginePhase::Connecting);
+        context.progress.enter_phase(EnginePhase::Connecting);
         match connect_and_list(&line, &context.progress).await {
             Ok(found) => break found,
-            Err(error) => match line.wait(error, &mut backoff, &context.stop).await? {
+            Err(error) => match line.wait_before_retry(error, &mut backoff, &context.stop).await? {
                 WaitOutcome::Out => {}
                 WaitOutcome::Stopped => return Err(Error::network("stopped before any folder was compared")),
             },
@@ -86,7 +90,7 @@ async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport
         folders.map(|folder| FolderCompareJob::new(folder, &source, &destination.survey)).collect();
     jobs.sort_by_key(|job| std::cmp::Reverse(job.messages));
     SyncProgress::add(&context.progress.folders_total, jobs.len() as u64);
-    context.progress.enter(EnginePhase::Copying);
+    context.progress.enter_phase(EnginePhase::Copying);
     compare_folders(spec, context, line, pair, jobs, report).await
 }
 
@@ -95,7 +99,7 @@ async fn connect_and_list(
     progress: &SyncProgress,
 ) -> Result<(ConnectionPair, AccountListing, ListedAccount)> {
     let mut pair = line.connect().await?;
-    progress.enter(EnginePhase::Planning);
+    progress.enter_phase(EnginePhase::Planning);
     let (source, destination) =
         tokio::join!(list_account(&mut pair.source, false), list_account(&mut pair.destination, false));
     let destination = ListedAccount::new(&pair.destination, destination?);
@@ -272,7 +276,7 @@ async fn compare_folder_with_retries(
         if before != source.settled() + destination.settled() {
             backoff = floor.line.backoff();
         }
-        match floor.line.wait(error, &mut backoff, &floor.stop).await {
+        match floor.line.wait_before_retry(error, &mut backoff, &floor.stop).await {
             Ok(WaitOutcome::Out) => {}
             Ok(WaitOutcome::Stopped) => return None,
             Err(error) => {

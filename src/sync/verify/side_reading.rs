@@ -76,14 +76,14 @@ impl SideReading {
         }
         let lines = session
             .wait_all(&tags, |data| {
-                selected.take(&data);
+                selected.add_response(&data);
                 if let UntaggedResponse::Fetch(fetch) = data {
-                    scan.take(fetch);
+                    scan.add_fetch(fetch);
                 }
             })
             .await?;
         if let Some(line) = lines.iter().find(|line| line.status != StatusCondition::Ok) {
-            return Err(session.refusal(line, CommandKind::Other, "to open or list the folder"));
+            return Err(session.refusal_error(line, CommandKind::Other, "to open or list the folder"));
         }
         match self.uid_validity {
             None => {
@@ -92,7 +92,7 @@ impl SideReading {
                 Ok(())
             }
             Some(before) if before == selected.uid_validity => Ok(()),
-            Some(_) => Err(session.blame(Error::protocol("the folder was replaced while it was read"))),
+            Some(_) => Err(session.with_endpoint(Error::protocol("the folder was replaced while it was read"))),
         }
     }
 
@@ -161,10 +161,10 @@ impl SideReading {
             SyncProgress::add(&progress.bytes_total, self.entries.iter().map(|e| u64::from(e.size)).sum());
         }
         let mut pass =
-            ReadPass { queue: self.units(), asked: VecDeque::new(), unanswered: UidSet::new(), hasher: None };
-        while pass.ask(session) {
+            ReadPass { queue: self.plan_fetches(), asked: VecDeque::new(), unanswered: UidSet::new(), hasher: None };
+        while pass.request_messages(session) {
             match session.next().await {
-                Ok(event) => self.take(event, &mut pass, session, progress)?,
+                Ok(event) => self.handle_event(event, &mut pass, session, progress)?,
                 Err(error) => {
                     self.note_failure(&error, pass.asked.front().map(|(_, uids)| uids));
                     return Err(error);
@@ -175,13 +175,13 @@ impl SideReading {
         if !pass.unanswered.is_empty() {
             let there = search_present_uids(session, &pass.unanswered).await?;
             for uid in pass.unanswered.iter() {
-                self.settle(uid, if there.contains(uid) { ReadState::Unreadable } else { ReadState::Gone });
+                self.mark_settled(uid, if there.contains(uid) { ReadState::Unreadable } else { ReadState::Gone });
             }
         }
         Ok(())
     }
 
-    fn take(
+    fn handle_event(
         &mut self,
         event: SessionEvent,
         pass: &mut ReadPass,
@@ -205,12 +205,12 @@ impl SideReading {
                 if line.status == StatusCondition::Ok {
                     pass.unanswered = pass.unanswered.union(&left);
                 } else if matches!(
-                    session.class_of(&line, CommandKind::Other),
+                    session.refusal_class(&line, CommandKind::Other),
                     ErrorClass::Throttled | ErrorClass::Network
                 ) {
-                    return Err(session.refusal(&line, CommandKind::Other, "to read messages"));
+                    return Err(session.refusal_error(&line, CommandKind::Other, "to read messages"));
                 } else if uids.len() == 1 {
-                    left.iter().for_each(|uid| self.settle(uid, ReadState::Unreadable));
+                    left.iter().for_each(|uid| self.mark_settled(uid, ReadState::Unreadable));
                 } else {
                     // One of them is to blame: each is asked for alone.
                     pass.queue.extend(left.iter().map(|uid| std::iter::once(uid).collect::<UidSet>()));
@@ -251,7 +251,7 @@ impl SideReading {
         let failures = self.failures.entry(uid).or_default();
         *failures += 1;
         if *failures >= MAX_FAILURES {
-            self.settle(uid, ReadState::Unreadable);
+            self.mark_settled(uid, ReadState::Unreadable);
         }
     }
 
@@ -265,7 +265,7 @@ impl SideReading {
         self.entries.get_mut(at)
     }
 
-    fn settle(&mut self, uid: u32, state: ReadState) {
+    fn mark_settled(&mut self, uid: u32, state: ReadState) {
         if let Some(entry) = self.entry(uid) {
             entry.state = state;
         }
@@ -273,7 +273,7 @@ impl SideReading {
 
     /// What is still to be read, in pieces that are bounded in bytes and messages; what is large or failed before goes
     /// alone.
-    fn units(&self) -> VecDeque<UidSet> {
+    fn plan_fetches(&self) -> VecDeque<UidSet> {
         let mut units: VecDeque<UidSet> = VecDeque::new();
         let (mut bytes, mut open) = (0, false);
         for entry in self.entries.iter().filter(|entry| entry.state == ReadState::Pending) {
@@ -308,11 +308,11 @@ struct ReadPass {
 
 impl ReadPass {
     /// Asks for more; false when everything was asked for and answered.
-    fn ask(&mut self, session: &mut Session) -> bool {
+    fn request_messages(&mut self, session: &mut Session) -> bool {
         while self.asked.len() < FETCHES_IN_FLIGHT
             && let Some(uids) = self.queue.pop_front()
         {
-            let tag = session.command(&format!("UID FETCH {uids} (UID BODY.PEEK[])"));
+            let tag = session.send_command(&format!("UID FETCH {uids} (UID BODY.PEEK[])"));
             self.asked.push_back((tag, uids));
         }
         !self.asked.is_empty()
@@ -326,7 +326,7 @@ mod tests {
     fn scan(sizes: &[u64]) -> FolderScan {
         let mut scan = FolderScan::default();
         for (uid, size) in (1..).zip(sizes) {
-            scan.take(FetchResponse {
+            scan.add_fetch(FetchResponse {
                 uid: Some(uid),
                 flags: Some(vec![]),
                 size: Some(*size),
@@ -341,7 +341,7 @@ mod tests {
         let mut reading = SideReading::default();
         reading.take_scan(scan(sizes), &MessageFilter::default());
         reading.failures.extend(suspect.map(|uid| (uid, 1)));
-        reading.units().iter().map(ToString::to_string).collect()
+        reading.plan_fetches().iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -361,7 +361,7 @@ mod tests {
             reading.note_failure(&Error::network("gone"), Some(&[1, 2].into_iter().collect()));
         }
         assert_eq!(reading.unreadable().collect::<Vec<_>>(), [1]);
-        assert_eq!(reading.units().iter().map(ToString::to_string).collect::<Vec<_>>(), ["2"]);
+        assert_eq!(reading.plan_fetches().iter().map(ToString::to_string).collect::<Vec<_>>(), ["2"]);
     }
 
     #[test]

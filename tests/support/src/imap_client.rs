@@ -138,7 +138,7 @@ impl RawImap {
     }
 
     /// The same, panicking when the reply is not OK.
-    pub async fn ok(&mut self, command: &str) -> CommandReply {
+    pub async fn command_ok(&mut self, command: &str) -> CommandReply {
         let reply = self.command(command.as_bytes()).await;
         assert_eq!(reply.status, "OK", "{command:?} -> {} {}", reply.status, reply.text);
         reply
@@ -185,7 +185,7 @@ impl RawImap {
             let separator = personal.list()[1].text().chars().next().expect("separator");
             return PersonalNamespace { prefix: personal.list()[0].text(), separator };
         }
-        let reply = self.ok(r#"LIST "" """#).await;
+        let reply = self.command_ok(r#"LIST "" """#).await;
         let separator = reply.untagged[0][2].text().chars().next().expect("separator");
         PersonalNamespace { prefix: String::new(), separator }
     }
@@ -197,9 +197,9 @@ impl RawImap {
             let rows = reply.untagged.iter().filter(|v| v[0].text() == kind);
             rows.map(|v| (v[3].text(), v[1].list().iter().map(ReplyValue::text).collect())).collect()
         };
-        let listed = names(self.ok(r#"LIST "" "*""#).await, "LIST");
+        let listed = names(self.command_ok(r#"LIST "" "*""#).await, "LIST");
         let subscribed: BTreeSet<String> =
-            names(self.ok(r#"LSUB "" "*""#).await, "LSUB").into_iter().map(|(raw, _)| raw).collect();
+            names(self.command_ok(r#"LSUB "" "*""#).await, "LSUB").into_iter().map(|(raw, _)| raw).collect();
         let mut folders: Vec<ListedFolder> = listed
             .into_iter()
             .map(|(raw, attributes)| ListedFolder {
@@ -257,32 +257,32 @@ impl RawImap {
             }
             self.append(&raw, &folder.messages).await;
             if folder.subscribed {
-                self.ok(&format!("SUBSCRIBE {}", quoted(&raw))).await;
+                self.command_ok(&format!("SUBSCRIBE {}", quoted(&raw))).await;
             }
         }
     }
 
     /// Opens a folder (by its name as it travels) for changes.
     pub async fn select(&mut self, folder: &str) -> CommandReply {
-        self.ok(&format!("SELECT {}", quoted(folder))).await
+        self.command_ok(&format!("SELECT {}", quoted(folder))).await
     }
 
     /// Destroys messages by UID set in a folder (by its name as it travels), and no others.
     pub async fn expunge(&mut self, folder: &str, uids: &str) {
         self.select(folder).await;
-        self.ok(&format!("UID STORE {uids} +FLAGS.SILENT (\\Deleted)")).await;
-        self.ok(&format!("UID EXPUNGE {uids}")).await;
+        self.command_ok(&format!("UID STORE {uids} +FLAGS.SILENT (\\Deleted)")).await;
+        self.command_ok(&format!("UID EXPUNGE {uids}")).await;
     }
 
     /// Changes flags: `change` is `+FLAGS (\Seen)` or the like.
     pub async fn store(&mut self, folder: &str, uids: &str, change: &str) {
         self.select(folder).await;
-        self.ok(&format!("UID STORE {uids} {change}")).await;
+        self.command_ok(&format!("UID STORE {uids} {change}")).await;
     }
 
     /// Ends the session in good order.
     pub async fn logout(mut self) {
-        self.ok("LOGOUT").await;
+        self.command_ok("LOGOUT").await;
     }
 }
 

@@ -187,15 +187,15 @@ impl FaultyProxy {
 
     /// How many bytes were delivered one way so far, over all connections.
     #[must_use]
-    pub fn carried(&self, direction: Direction) -> u64 {
+    pub fn bytes_carried(&self, direction: Direction) -> u64 {
         self.shared.carried[direction as usize].load(Ordering::SeqCst)
     }
 
     /// Waits until so many bytes were delivered one way, over all connections, or `give_up` says that no more will come;
     /// it is asked at least ten times a second.
-    pub fn wait_for(&self, direction: Direction, bytes: u64, mut give_up: impl FnMut() -> bool) {
+    pub fn wait_for_bytes(&self, direction: Direction, bytes: u64, mut give_up: impl FnMut() -> bool) {
         let mut guard = lock(&self.shared.moved.0);
-        while self.carried(direction) < bytes && !give_up() {
+        while self.bytes_carried(direction) < bytes && !give_up() {
             let waited = self.shared.moved.1.wait_timeout(guard, Duration::from_millis(100));
             guard = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }

@@ -174,7 +174,7 @@ impl ScriptedServer {
 
     /// Every command received so far, over all connections, as `tag command` with literals in place.
     #[must_use]
-    pub fn heard(&self) -> Vec<String> {
+    pub fn received_commands(&self) -> Vec<String> {
         self.heard.lock().expect("log").clone()
     }
 }
@@ -272,7 +272,7 @@ impl ScriptedConnection {
             if command.matches(pattern) {
                 return Ok(command);
             }
-            self.ordinary(&command).await?;
+            self.answer_as_usual(&command).await?;
         }
     }
 
@@ -288,7 +288,7 @@ impl ScriptedConnection {
                     self.line().await?;
                 }
             } else if !command.matches("LOGIN *") {
-                self.ordinary(&command).await?;
+                self.answer_as_usual(&command).await?;
                 continue;
             }
             let done = format!("{} OK [CAPABILITY {capabilities}] logged in\r\n", command.tag);
@@ -297,7 +297,7 @@ impl ScriptedConnection {
     }
 
     /// Answers a command as a well-behaved server would whose account has nothing but an empty INBOX.
-    pub async fn ordinary(&mut self, command: &ClientCommand) -> io::Result<()> {
+    pub async fn answer_as_usual(&mut self, command: &ClientCommand) -> io::Result<()> {
         let inbox = "* FLAGS (\\Seen \\Answered \\Flagged \\Deleted \\Draft)\r\n* 0 EXISTS\r\n* 0 RECENT\r\n\
             * OK [PERMANENTFLAGS (\\Seen \\Answered \\Flagged \\Deleted \\Draft \\*)] ok\r\n\
             * OK [UIDVALIDITY 1] ok\r\n* OK [UIDNEXT 1] ok\r\n";

@@ -83,7 +83,7 @@ impl RawImap {
 
     /// The messages of one folder (by its name as it travels), with its UIDVALIDITY.
     pub async fn folder_facts(&mut self, raw: &str) -> (u32, Vec<MessageSnapshot>) {
-        let opened = self.ok(&format!("EXAMINE {}", quoted(raw))).await;
+        let opened = self.command_ok(&format!("EXAMINE {}", quoted(raw))).await;
         let validity = opened.untagged.iter().find(|v| v.len() > 2 && v[1].text() == "[UIDVALIDITY");
         let validity = validity.map_or(0, |v| v[2].text().trim_end_matches(']').parse().expect("UIDVALIDITY"));
         let mut messages = Vec::new();

@@ -85,7 +85,7 @@ async fn main() -> ExitCode {
 
 /// A node that has the program as the image of that name.
 async fn start_node(program: &Path, image: &str) -> Result<TestNode, String> {
-    if let Some(why) = TestNode::lacking() {
+    if let Some(why) = TestNode::missing_requirement() {
         return Err(why);
     }
     let node = TestNode::start().await;

@@ -184,7 +184,7 @@ impl ControlPlane {
         let ready = || http::Request::get("/readyz").body(Vec::new()).expect("request");
         eventually("the API server is ready", async || {
             if let Some(process) = self.api_server.lock().expect("API server").as_mut() {
-                process.must_run();
+                process.assert_running();
             }
             let answer = client.request_text(ready()).await;
             answer.map_err(|error| format!("{error}\n{}", self.etcd.log_tail()))

@@ -62,7 +62,7 @@ impl Drop for NodeTeardown {
 impl TestNode {
     /// Why this machine can't run a node, if so.
     #[must_use]
-    pub fn lacking() -> Option<String> {
+    pub fn missing_requirement() -> Option<String> {
         let output =
             |program: &str, arguments: &[&str]| Command::new(program).args(arguments).env("PATH", PATH).output();
         if output("id", &["-u"]).is_ok_and(|output| output.stdout != b"0\n") {

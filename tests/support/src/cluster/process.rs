@@ -71,7 +71,7 @@ impl ChildProcess {
     }
 
     /// Panics with the end of its log when it has ended.
-    pub fn must_run(&mut self) {
+    pub fn assert_running(&mut self) {
         if let Some(status) = self.child.try_wait().expect("wait") {
             panic!("{} ended ({status}):\n{}", self.name, self.log_tail());
         }
