@@ -17,6 +17,6 @@ if [ "${1:-}" = --demo ]; then
 fi
 if [ ! -e "${CARGO_TARGET_DIR:-target}/release/mailferry" ]; then
   count=$(cargo tree --locked --edges normal,build --prefix none --format '{p}' "${packages[@]}" | sed 's/ (.*//' | sort -u | grep -c .)
-  echo "building $what: $count packages, about 5 minutes on two cores, the first time only" >&2
+  echo "building $what: $count packages, which takes some minutes the first time" >&2
 fi
 cargo build --locked --release "${packages[@]}" "${targets[@]}"
