@@ -117,9 +117,9 @@ demo-cluster:
 
 bench:
 	scripts/install.sh bench
-	$(CARGO) bench --locked --bench migrate -- $(BENCH)
+	$(CARGO) bench --profile dist --locked --bench migrate -- $(BENCH)
 
 bench-operator:
 	scripts/install.sh cluster
 	scripts/kubernetes.sh
-	$(CARGO) bench --locked --bench scale -- $(BENCH)
+	$(CARGO) bench --profile dist --locked --bench scale -- $(BENCH)
