@@ -184,7 +184,7 @@ impl CopyPass<'_, '_> {
         }
         if discarded {
             // Whatever its size was said to be: next time it is asked for in its turn, and alone.
-            self.memory.trouble.is_large(uid);
+            self.memory.trouble.mark_large(uid);
             self.outcome.again.insert(uid);
             self.mark_settled(at);
             return Ok(());
