@@ -281,7 +281,7 @@ impl SyncAdmission {
         None
     }
 
-    /// When [`Self::next`] may give something that it does not give now although nothing is given back.
+    /// When [`Self::admit_next`] may give something that it does not give now although nothing is given back.
     #[must_use]
     pub(crate) fn next_admission_in(&self, now: Instant) -> Option<Duration> {
         if self.waiting.is_empty() {

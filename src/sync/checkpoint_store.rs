@@ -13,7 +13,7 @@ pub trait CheckpointStore: Send + Sync {
     /// this process and of the machine. Of two calls, the later one wins, in whatever order their futures end.
     ///
     /// A store may take longer than that to make it durable, if it knows at the next start that it did not get so far,
-    /// and then hands out what it has as [in doubt](Checkpoint::doubt).
+    /// and then hands out what it has as [in doubt](Checkpoint::mark_in_doubt).
     ///
     /// # Errors
     /// When the checkpoint could not be taken; the one stored before is still whole. The sync ends then.

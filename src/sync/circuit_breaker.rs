@@ -116,7 +116,7 @@ enum BreakerStep {
 pub(crate) enum RefusalConsequence {
     /// It may be the message's own.
     GoOn,
-    /// The server may be unwell: nothing more is asked until [`CircuitBreaker::admit`] says so.
+    /// The server may be unwell: nothing more is asked until [`CircuitBreaker::wait_for_admission`] says so.
     Open,
     /// Waiting does not help: a person must act.
     End,
@@ -303,7 +303,7 @@ impl CircuitBreaker {
     /// Waits until it makes sense to connect, or to open a folder: these are no tries.
     ///
     /// # Errors
-    /// As [`Self::admit`].
+    /// As [`Self::wait_for_admission`].
     pub(crate) async fn wait_until_due(
         &self,
         mut pair: Option<&mut ConnectionPair>,

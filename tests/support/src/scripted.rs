@@ -30,7 +30,7 @@ pub enum ScriptStep {
     /// Send bytes; `{tag}` in them stands for the last received command's tag.
     Send(Vec<u8>),
     /// Read commands until one matches; answer those before it as a well-behaved empty server would (see
-    /// [`ScriptedConnection::ordinary`]). The pattern is compared without case; `*` stands for anything.
+    /// [`ScriptedConnection::answer_as_usual`]). The pattern is compared without case; `*` stands for anything.
     Expect(&'static str),
     /// Greet and answer everything as a well-behaved server with these capabilities until the login is done.
     Login(&'static str),
@@ -265,7 +265,7 @@ impl ScriptedConnection {
     }
 
     /// Reads commands until one matches (see [`ClientCommand::matches`]), and answers those before it by
-    /// [`Self::ordinary`].
+    /// [`Self::answer_as_usual`].
     pub async fn expect(&mut self, pattern: &str) -> io::Result<ClientCommand> {
         loop {
             let command = self.command().await?;
