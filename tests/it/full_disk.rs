@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::future::join_all;
@@ -18,8 +18,8 @@ use mailferry::{
     sync::{report::MailboxReport, spec::WaitSteps},
 };
 use mailferry_testkit::{
-    Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, SharedServer, differences, dovecot::TestAccount,
-    eventually, imap_client::RawImap, shared_server, so,
+    Corpus, CorpusMessage, Dovecot, DovecotOptions, FaultyProxy, MailFormat, SharedServer, differences,
+    dovecot::TestAccount, eventually, imap_client::RawImap, shared_server, so,
 };
 
 use crate::{
@@ -176,21 +176,55 @@ async fn a_quota_that_is_reached_is_no_verdict_and_the_rest_follows_once_it_is_r
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn messages_that_are_refused_in_large_numbers_keep_no_other_from_arriving() {
+/// Copies `refused` messages above the destination's limit of size among `ordinary` ones below it, over lines that delay
+/// each byte by `delay`, and gives how long one run took for all of them.
+async fn copy_beside_too_large_ones(refused: usize, ordinary: usize, delay: Duration) -> Duration {
     let extra = "protocol imap {\n  mail_plugins = quota imap_quota\n}\nplugin {\n  quota_max_mail_size = 10k\n}\n";
     let server =
         Dovecot::start(&DovecotOptions { quota: Some(0), extra: extra.to_owned(), ..DovecotOptions::default() });
     let (source, destination) = (shared_server(SharedServer::Maildir).account(), server.account());
     let mut left = source.connect().await;
-    let size = |n: usize| if n.is_multiple_of(4) { 100 + n * 20 } else { 10_300 + n };
-    let messages: Vec<CorpusMessage> = (0..120).map(|n| sized(n, size(n))).collect();
+    let all = refused + ordinary;
+    let is_ordinary = |n: usize| (n * ordinary) % all < ordinary;
+    let size = |n: usize| if is_ordinary(n) { 100 + (n * 7919) % 9000 } else { 10_300 + n % 500 };
+    let messages: Vec<CorpusMessage> = (0..all).map(|n| sized(n, size(n))).collect();
     left.append("INBOX", &messages).await;
-    let report = Rig::new(&source, &destination).sync().await;
-    assert_eq!((copied(&report) + adopted(&report), skipped(&report)), (30, 90), "{report:#?}");
+    let mut rig = Rig::new(&source, &destination);
+    let mut proxies = Vec::new();
+    if !delay.is_zero() {
+        for endpoint in [&mut rig.spec.source, &mut rig.spec.destination] {
+            let proxy = FaultyProxy::start(endpoint.port, delay);
+            endpoint.port = proxy.port();
+            proxies.push(proxy);
+        }
+        rig.spec.retry.waits = WaitSteps::default();
+        rig.spec.retry.patience = Duration::from_mins(15);
+    }
+    let began = Instant::now();
+    let report = rig.sync().await;
+    let took = began.elapsed();
+    assert_eq!(
+        (copied(&report) + adopted(&report), skipped(&report)),
+        (ordinary as u64, refused as u64),
+        "{report:#?}"
+    );
     let there = destination.connect().await.folder_facts("INBOX").await.1;
-    assert_eq!(there.len(), 30);
+    assert_eq!(there.len(), ordinary);
     assert!(there.iter().all(|message| message.size < 10_240));
+    took
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_are_refused_in_large_numbers_keep_no_other_from_arriving() {
+    copy_beside_too_large_ones(90, 30, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes ten minutes: five thousand messages above a limit of size, at 100 ms for each round trip"]
+async fn five_thousand_messages_above_a_limit_of_size_are_settled_within_an_hour() {
+    let took = copy_beside_too_large_ones(5000, 1000, Duration::from_millis(50)).await;
+    eprintln!("5,000 of 6,000 above the limit of size: {took:?}");
+    assert!(took < Duration::from_hours(1), "{took:?}");
 }
 
 /// A destination with room for so many bytes, which says no more than a server whose disk is full.
