@@ -22,8 +22,8 @@ use tokio::time::timeout;
 
 use super::ControlPlane;
 
-/// How long something may take to become true.
-const WAIT: Duration = Duration::from_mins(1);
+/// How long something may take to become true. The operator looks at some things once a minute only.
+const WAIT: Duration = Duration::from_mins(2);
 
 impl ControlPlane {
     /// Makes a namespace with a name of its own.
@@ -98,7 +98,7 @@ pub async fn apply(client: &Client, namespace: Option<&str>, yaml: &str) -> Resu
     Ok(applied)
 }
 
-/// Waits until an object is as it should be, and returns it. Panics with the object after a minute.
+/// Waits until an object is as it should be, and returns it. Panics with the object after two minutes.
 pub async fn wait_for<K>(api: &Api<K>, name: &str, condition: impl Condition<K>) -> Option<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + fmt::Debug + DeserializeOwned + Send + 'static,
