@@ -12,9 +12,9 @@ use secrecy::{ExposeSecret, SecretBox};
 use crate::{
     api::{
         self, EndpointSpec, MailMigration, MailServerSpec, MailboxEntry, MailboxSyncSpec, SecretKeyRef, SyncEndpoint,
+        names::account_hash,
     },
     error::{Error, Result, Side},
-    host_name::HostName,
     imap::{
         AccountLogin, AddressPolicy, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, MasterLogin,
         ServerKind, TlsOptions, UidSet,
@@ -70,7 +70,7 @@ pub(crate) fn resolve_mailbox<'a>(
     let source = side(Side::Source, &spec.source, &entry.source, source_user, &server).map_err(named)?;
     let destination =
         side(Side::Destination, &spec.destination, &entry.destination, destination_user, &server).map_err(named)?;
-    if same_account(&source, &destination) {
+    if account_hash(&source) == account_hash(&destination) {
         let what = format!(
             "source and destination are the same account: {} on {}",
             source.account.username.as_deref().unwrap_or_default(),
@@ -169,17 +169,6 @@ fn side<'a>(
         account: api::Account { username: Some(username), ..account.clone() },
         master_user,
     })
-}
-
-/// True when both sides are one account: the same user at the same host, by the same port or by the two standard ones.
-fn same_account(source: &SyncEndpoint, destination: &SyncEndpoint) -> bool {
-    let host = |side: &SyncEndpoint| HostName::new(&side.server.host);
-    let user = |side: &SyncEndpoint| side.account.username.as_deref().unwrap_or_default().to_lowercase();
-    let port = |side: &SyncEndpoint| match side.server.effective_port() {
-        143 => 993,
-        port => port,
-    };
-    host(source) == host(destination) && port(source) == port(destination) && user(source) == user(destination)
 }
 
 fn endpoint(

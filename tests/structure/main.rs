@@ -24,7 +24,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("imap", &["error"]),
     ("sync", &["error", "imap"]),
     ("api", &["error", "host_name", "yaml"]),
-    ("resolve", &["api", "error", "host_name", "imap", "sync"]),
+    ("resolve", &["api", "error", "imap", "sync"]),
     ("telemetry", &["api", "error"]),
     ("worker", &["api", "clock", "error", "host_name", "imap", "resolve", "sync"]),
     ("controller", &["api", "clock", "error", "host_name", "imap", "resolve", "telemetry", "yaml"]),
