@@ -355,14 +355,13 @@ impl SuspectTracker {
 
     fn wanted_controls(&self) -> usize {
         let unproven = || self.messages.values().filter(|suspect| suspect.earlier.is_none_or(|e| !e.proven));
-        let alone = unproven().filter(|suspect| suspect.alone > 0).count();
         if unproven().next().is_none() {
             0
         } else if self.size_limit() < u32::MAX {
             // Too small to prove anything: they only tell that the server is well.
             CONTROLS
         } else {
-            CONTROLS + alone / SUSPECTS_PER_CONTROL
+            CONTROLS + unproven().filter(|suspect| suspect.alone > 0).count() / SUSPECTS_PER_CONTROL
         }
     }
 
@@ -397,9 +396,9 @@ impl SuspectTracker {
     /// were accepted, larger ones are no ordinary messages.
     fn size_limit(&self) -> u32 {
         let alone = || self.messages.values().filter(|suspect| suspect.alone > 0);
-        let few = alone().count() < MANY_REFUSED || self.accepted_messages < MANY_REFUSED;
-        let mixed = alone().any(|suspect| suspect.size <= self.largest_accepted);
-        if few || mixed { u32::MAX } else { self.largest_accepted }
+        let few = || self.accepted_messages < MANY_REFUSED || alone().nth(MANY_REFUSED - 1).is_none();
+        let mixed = || alone().any(|suspect| suspect.size <= self.largest_accepted);
+        if few() || mixed() { u32::MAX } else { self.largest_accepted }
     }
 
     /// The first refusal of this folder in this run.
