@@ -58,10 +58,17 @@ impl Capabilities {
         }
     }
 
-    /// The largest message that APPEND takes, bytes, where the server says so for all folders (RFC 7889).
+    /// The largest message that APPEND takes, bytes, where the server says so for all folders (RFC 7889). maddy says 0
+    /// where it has no limit.
     #[must_use]
     pub(crate) fn append_limit(&self) -> Option<u64> {
-        self.0.iter().find_map(|c| c.strip_prefix("APPENDLIMIT=")).and_then(|n| n.parse().ok())
+        self.0.iter().find_map(|c| c.strip_prefix("APPENDLIMIT=")).and_then(|n| n.parse().ok()).filter(|n| *n > 0)
+    }
+
+    /// The most messages that one command touches, where the server says so (RFC 9738).
+    #[must_use]
+    pub(crate) fn message_limit(&self) -> Option<u32> {
+        self.0.iter().find_map(|c| c.strip_prefix("MESSAGELIMIT=")).and_then(|n| n.parse().ok()).filter(|n| *n > 0)
     }
 
     /// True for CONDSTORE (RFC 7162), which QRESYNC includes.
@@ -101,6 +108,7 @@ mod tests {
     fn append_limit_and_mechanisms_are_found_in_any_case() {
         let found = capabilities("imap4rev1 appendlimit=1000 auth=PLAIN AUTH=XOAUTH2");
         assert_eq!(found.append_limit(), Some(1000));
+        assert_eq!(capabilities("IMAP4rev1 APPENDLIMIT=0").append_limit(), None);
         assert_eq!(found.mechanisms().collect::<Vec<_>>(), ["PLAIN", "XOAUTH2"]);
     }
 }

@@ -15,9 +15,9 @@ use zeroize::Zeroizing;
 use super::{
     address,
     capability::Capabilities,
-    endpoint::{AccountLogin, ConnectionSecurity, Endpoint, LoginCredential, MasterLogin},
+    endpoint::{AccountLogin, ConnectionSecurity, Endpoint, LoginCredential, MasterLogin, ServerKind},
     login_stream::LoginStream,
-    refusal::{CommandKind, refusal_error},
+    refusal::{CommandKind, QuotaMeaning, refusal_error},
     response::StatusCondition,
     session::{ByteCounter, ConnectionFacts, Session},
     tls,
@@ -105,6 +105,7 @@ async fn establish(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Result<Sess
             session.run("CAPABILITY").await?;
         }
     }
+    session.introduce();
     Ok(session)
 }
 
@@ -191,7 +192,12 @@ async fn read_greeting(side: Side, lease: LoginStream, facts: &mut ConnectionFac
             .advice("Mailferry must log in as the mailbox's user; use another port")),
         _ => {
             facts.goodbye = Some(greeting.clone());
-            Err(refusal_error(side, greeting, CommandKind::Other, "the connection"))
+            Err(refusal_error(
+                QuotaMeaning::on(side, ServerKind::Generic),
+                greeting,
+                CommandKind::Other,
+                "the connection",
+            ))
         }
     }
 }
@@ -353,21 +359,19 @@ async fn log_in(
             client.login(&username, password.as_str()).await
         }
     };
+    let quota = QuotaMeaning::on(endpoint.side, endpoint.quirks);
     outcome.map_err(|(_, mut client)| {
         let lease = client.get_mut();
         match (lease.take_failure(), lease.last_status()) {
             // A server that hangs up says why before.
             (Some(_), Some(line)) if line.status == StatusCondition::Bye => {
-                refusal_error(endpoint.side, line, CommandKind::Login, "the login")
+                refusal_error(quota, line, CommandKind::Login, "the login")
             }
             (Some(failure), _) => failure,
             // async-imap's own error text may quote what was sent; the server's line says more.
             (None, Some(line)) => {
                 let name = &endpoint.login.username;
-                advise(
-                    refusal_error(endpoint.side, line, CommandKind::Login, &format!("the login of {name}")),
-                    endpoint,
-                )
+                advise(refusal_error(quota, line, CommandKind::Login, &format!("the login of {name}")), endpoint)
             }
             (None, None) => Error::network("the connection ended during the login"),
         }

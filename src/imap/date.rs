@@ -79,6 +79,13 @@ impl InternalDate {
         Some(Self { epoch: midnight + day_seconds - i64::from(offset_minutes) * 60, offset_minutes })
     }
 
+    /// The same moment in a zone in which it is not before 1970: servers refuse such years, whatever the moment.
+    #[must_use]
+    pub(crate) fn in_sendable_zone(self) -> Self {
+        let is_before_1970 = self.epoch >= 0 && self.epoch.saturating_add(i64::from(self.offset_minutes) * 60) < 0;
+        Self { offset_minutes: if is_before_1970 { 0 } else { self.offset_minutes }, ..self }
+    }
+
     /// The date as `dd-Mon-yyyy HH:MM:SS +zzzz`, without quotes. A zone of a day or more is shown as UTC, and a moment
     /// outside the years 1 to 9999 as the nearest within.
     #[must_use]
@@ -192,6 +199,14 @@ mod tests {
         ] {
             assert_eq!(InternalDate::parse(text.as_bytes()), None, "{text}");
         }
+    }
+
+    #[test]
+    fn the_first_seconds_of_1970_are_sent_in_a_zone_that_had_them() {
+        let date = |epoch, offset_minutes| InternalDate { epoch, offset_minutes }.in_sendable_zone().to_imap();
+        assert_eq!(date(1, -300), "01-Jan-1970 00:00:01 +0000");
+        assert_eq!(date(1, 60), "01-Jan-1970 01:00:01 +0100");
+        assert_eq!(date(18_000, -300), "01-Jan-1970 00:00:00 -0500");
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub(crate) mod quote;
 pub(crate) mod refusal;
 pub mod response;
 pub mod select;
+mod server_kind;
 pub mod session;
 mod tls;
 mod transport;

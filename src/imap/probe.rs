@@ -9,7 +9,7 @@ use super::{
     capability::Capabilities,
     connect::open_client,
     endpoint::Endpoint,
-    refusal::{CommandKind, refusal_class_on},
+    refusal::{CommandKind, QuotaMeaning, refusal_class_on},
     session::{ByteCounter, ConnectionFacts},
 };
 use crate::error::{Error, Result};
@@ -42,7 +42,7 @@ pub(crate) async fn probe_server(endpoint: &Endpoint) -> Result<ServerProbe> {
         Ok(capabilities) => Ok(ServerProbe { facts, capabilities }),
         Err(error) => Err(match &facts.goodbye {
             Some(line) => Error::new(
-                refusal_class_on(endpoint.side, line, CommandKind::Other),
+                refusal_class_on(QuotaMeaning::on(endpoint.side, endpoint.quirks), line, CommandKind::Other),
                 "the server hung up instead of greeting",
             )
             .advice("Ask whoever runs it; it may refuse this address, or have too many connections already"),

@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use super::response::{ResponseCode, StatusCondition, StatusLine};
+use super::{
+    endpoint::ServerKind,
+    response::{ResponseCode, StatusCondition, StatusLine},
+};
 use crate::error::{Error, ErrorClass, Side};
 
 /// What was asked for when the server refused.
@@ -147,11 +150,31 @@ pub(crate) fn refusal_class(line: &StatusLine, asked: CommandKind) -> ErrorClass
     }
 }
 
-/// The same on a side: reading needs no room, so what a source says of quotas is an allowance that is used up.
+/// What a server means by a quota that is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QuotaMeaning {
+    /// There is no room left.
+    NoRoom,
+    /// An allowance of commands or bytes is used up, and comes back: reading needs no room, and Gmail says so of writing too.
+    Allowance,
+}
+
+impl QuotaMeaning {
+    /// What it means on this side, by a server of this kind.
+    #[must_use]
+    pub(crate) const fn on(side: Side, kind: ServerKind) -> Self {
+        match (side, kind) {
+            (Side::Source, _) | (_, ServerKind::Gmail) => Self::Allowance,
+            _ => Self::NoRoom,
+        }
+    }
+}
+
+/// The same where it is known what a server means by a quota.
 #[must_use]
-pub(crate) fn refusal_class_on(side: Side, line: &StatusLine, asked: CommandKind) -> ErrorClass {
+pub(crate) fn refusal_class_on(quota: QuotaMeaning, line: &StatusLine, asked: CommandKind) -> ErrorClass {
     match refusal_class(line, asked) {
-        ErrorClass::Quota if side == Side::Source => ErrorClass::Throttled,
+        ErrorClass::Quota if quota == QuotaMeaning::Allowance => ErrorClass::Throttled,
         class => class,
     }
 }
@@ -159,13 +182,13 @@ pub(crate) fn refusal_class_on(side: Side, line: &StatusLine, asked: CommandKind
 /// How long the server asks to be left alone, at most a day: as it says (`Suggested Backoff Time: 92415 milliseconds`,
 /// `try again in 5 minutes`); or, for an allowance that is used up, an hour.
 #[must_use]
-pub(crate) fn stated_wait(side: Side, line: &StatusLine) -> Option<Duration> {
+pub(crate) fn stated_wait(quota: QuotaMeaning, line: &StatusLine) -> Option<Duration> {
     let text = line.text.to_ascii_lowercase();
     if let Some(wait) = stated_in(&text) {
         return Some(wait.min(LONGEST_WAIT));
     }
     let code = matches!(&line.code, Some(ResponseCode::Other(code)) if code == "OVERQUOTA");
-    (contains_phrase(&text, &ALLOWANCE) || (code && side == Side::Source)).then_some(ALLOWANCE_WAIT)
+    (contains_phrase(&text, &ALLOWANCE) || (code && quota == QuotaMeaning::Allowance)).then_some(ALLOWANCE_WAIT)
 }
 
 /// A number with a unit of time behind words that ask to wait.
@@ -209,8 +232,8 @@ pub(crate) fn already_exists(line: &StatusLine) -> bool {
 
 /// The error for a refusal of what `action` names (`SELECT Sent`), with advice by class.
 #[must_use]
-pub(crate) fn refusal_error(side: Side, line: &StatusLine, asked: CommandKind, action: &str) -> Error {
-    let class = refusal_class_on(side, line, asked);
+pub(crate) fn refusal_error(quota: QuotaMeaning, line: &StatusLine, asked: CommandKind, action: &str) -> Error {
+    let class = refusal_class_on(quota, line, asked);
     let word = match line.status {
         StatusCondition::No => "refused",
         // A BAD that asks for a slower pace was understood well.
@@ -224,7 +247,7 @@ pub(crate) fn refusal_error(side: Side, line: &StatusLine, asked: CommandKind, a
         _ => String::new(),
     };
     let mut error = Error::new(class, format!("the server {word} {action}:{code} {}", line.text));
-    error.stated_wait = stated_wait(side, line);
+    error.stated_wait = stated_wait(quota, line);
     match (class, asked) {
         (ErrorClass::Authentication, _) => {
             error.advice("Check the user name and the password (or token) in the Secret")
@@ -316,17 +339,17 @@ mod tests {
     #[test]
     fn a_source_without_room_is_an_allowance_that_is_used_up() {
         let line = no(Some("OVERQUOTA"), "limit reached");
-        assert_eq!(refusal_class_on(Side::Source, &line, CommandKind::Other), ErrorClass::Throttled);
-        assert_eq!(refusal_class_on(Side::Destination, &line, CommandKind::Append), ErrorClass::Quota);
+        assert_eq!(refusal_class_on(QuotaMeaning::Allowance, &line, CommandKind::Other), ErrorClass::Throttled);
+        assert_eq!(refusal_class_on(QuotaMeaning::NoRoom, &line, CommandKind::Append), ErrorClass::Quota);
         let daily = no(Some("OVERQUOTA"), "Account exceeded command or bandwidth limits. (Failure)");
-        assert_eq!(refusal_class_on(Side::Destination, &daily, CommandKind::Append), ErrorClass::Throttled);
-        assert_eq!(stated_wait(Side::Source, &line), Some(Duration::from_hours(1)));
-        assert_eq!(stated_wait(Side::Destination, &line), None);
+        assert_eq!(refusal_class_on(QuotaMeaning::NoRoom, &daily, CommandKind::Append), ErrorClass::Throttled);
+        assert_eq!(stated_wait(QuotaMeaning::Allowance, &line), Some(Duration::from_hours(1)));
+        assert_eq!(stated_wait(QuotaMeaning::NoRoom, &line), None);
     }
 
     #[test]
     fn a_stated_wait_is_followed_to_the_millisecond_and_for_a_day_at_most() {
-        let wait = |text| stated_wait(Side::Source, &no(None, text)).map(|wait| wait.as_millis());
+        let wait = |text| stated_wait(QuotaMeaning::Allowance, &no(None, text)).map(|wait| wait.as_millis());
         assert_eq!(wait("Request is throttled. Suggested Backoff Time: 92415 milliseconds"), Some(92_415));
         assert_eq!(wait("Too many requests, try again in 5 minutes."), Some(300_000));
         assert_eq!(wait("please wait 30s"), Some(30_000));

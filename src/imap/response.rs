@@ -46,6 +46,13 @@ pub enum ResponseCode {
     },
     Capability(Vec<String>),
     HighestModSeq(u64),
+    /// The folder's identity, which stays when it is renamed (RFC 8474).
+    MailboxId(String),
+    /// A command touched only the `limit` newest of its messages, down to this UID (RFC 9738).
+    MessageLimit {
+        limit: u32,
+        lowest_uid: Option<u32>,
+    },
     NoModSeq,
     /// Permanent flags as sent; `\*` means that new keywords can be made.
     PermanentFlags(Vec<Flag>),
@@ -152,8 +159,6 @@ pub struct FolderStatus {
     pub size: Option<u64>,
     /// Bytes allowed in one APPEND (RFC 7889).
     pub append_limit: Option<u64>,
-    /// RFC 8474.
-    pub mailbox_id: Option<String>,
 }
 
 /// One FETCH response; what was not sent is `None` or empty.

@@ -2,10 +2,10 @@
 
 use super::{
     refusal::CommandKind,
-    response::{Flag, ResponseCode, StatusCondition, UntaggedResponse},
+    response::{Flag, ResponseCode, StatusCondition, StatusLine, UntaggedResponse},
     session::{Session, Tag},
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorClass, Result};
 
 /// What a server says of a folder when it is opened (RFC 9051, section 6.3.2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +22,9 @@ pub(crate) struct SelectedFolder {
     pub permanent_flags: Option<Vec<Flag>>,
     /// Opened for reading only.
     pub read_only: bool,
+    /// The folder's identity, which stays when it is renamed (RFC 8474); STATUS is not asked for it, since Cyrus 3.6
+    /// answers that with garbage.
+    pub mailbox_id: Option<String>,
 }
 
 impl SelectedFolder {
@@ -40,13 +43,21 @@ impl SelectedFolder {
             Some(ResponseCode::UidNext(value)) => self.uid_next = Some(*value),
             Some(ResponseCode::HighestModSeq(value)) => self.highest_modseq = Some(*value),
             Some(ResponseCode::PermanentFlags(flags)) => self.permanent_flags = Some(flags.clone()),
+            Some(ResponseCode::MailboxId(id)) => self.mailbox_id = Some(id.clone()),
             Some(ResponseCode::ReadOnly) => self.read_only = true,
             Some(ResponseCode::ReadWrite) => self.read_only = false,
             _ => {}
         }
     }
 
-    /// True when a new keyword, or this known one, can be kept.
+    /// True when the server may keep this flag: system flags are sent whatever PERMANENTFLAGS says, since some servers list
+    /// none and keep all; keywords only where it says so.
+    #[must_use]
+    pub(crate) fn may_keep_flag(&self, flag: &Flag) -> bool {
+        !matches!(flag, Flag::Keyword(_)) || self.keeps_flag(flag)
+    }
+
+    /// True when PERMANENTFLAGS says that this flag is kept, or that new keywords can be made.
     #[must_use]
     pub(crate) fn keeps_flag(&self, flag: &Flag) -> bool {
         match &self.permanent_flags {
@@ -76,6 +87,51 @@ pub(crate) fn queue_select(session: &mut Session, raw: &[u8]) -> Tag {
 fn queue_open(session: &mut Session, verb: &str, raw: &[u8]) -> Tag {
     let condstore = if session.capabilities().condstore() { " (CONDSTORE)" } else { "" };
     session.send_folder_command(verb, raw, condstore)
+}
+
+/// EXAMINEs a folder and runs `commands` on it, all in one go; the status lines are in this order. Where the server opens the
+/// folder and refuses what was sent behind that, it gets that again, one by one.
+///
+/// # Errors
+/// When the connection ends; a NO or BAD is no error here.
+pub(crate) async fn examine_and_run(
+    session: &mut Session,
+    raw: &[u8],
+    commands: &[String],
+    mut data: impl FnMut(UntaggedResponse),
+) -> Result<Vec<StatusLine>> {
+    let opening = queue_examine(session, raw);
+    let mut lines = if session.wants_one_by_one() {
+        vec![session.wait(opening, &mut data).await?]
+    } else {
+        let behind = commands.iter().map(|command| session.send_command(command));
+        let tags: Vec<Tag> = std::iter::once(opening).chain(behind).collect();
+        session.wait_all(&tags, &mut data).await?
+    };
+    if lines.first().is_none_or(|line| line.status != StatusCondition::Ok) {
+        return Ok(lines);
+    }
+    for (at, command) in commands.iter().enumerate() {
+        let line = lines.get(at + 1);
+        if line.is_some_and(|line| line.status == StatusCondition::Ok || is_pace_refusal(session, line)) {
+            continue;
+        }
+        let tag = session.send_command(command);
+        let answer = session.wait(tag, &mut data).await?;
+        if line.is_some() && answer.status == StatusCondition::Ok {
+            session.send_one_by_one();
+        }
+        match lines.get_mut(at + 1) {
+            Some(line) => *line = answer,
+            None => lines.push(answer),
+        }
+    }
+    Ok(lines)
+}
+
+/// True for a refusal that says nothing of the command.
+fn is_pace_refusal(session: &Session, line: &StatusLine) -> bool {
+    matches!(session.refusal_class(line, CommandKind::Other), ErrorClass::Throttled | ErrorClass::Network)
 }
 
 /// Waits for a queued SELECT or EXAMINE.

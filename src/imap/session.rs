@@ -9,12 +9,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    capability::Capabilities,
+    capability::{Capabilities, LiteralSupport},
     certificate::Certificate,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, ServerKind},
     permit::WritePermit,
-    refusal::{CommandKind, refusal_class_on, refusal_error},
+    refusal::{CommandKind, QuotaMeaning, refusal_class_on, refusal_error},
     response::{Response, ResponseCode, StatusCondition, StatusLine, UntaggedResponse},
+    server_kind::detect_server_kind,
     wire::{FramedConnection, IncomingFrame},
 };
 use crate::error::{Error, ErrorClass, Result};
@@ -50,6 +51,7 @@ pub(crate) struct Session {
     last_tag: u32,
     outstanding: Vec<Tag>,
     round_trip: Duration,
+    one_by_one: bool,
     /// Facts about the connection, for people.
     pub facts: ConnectionFacts,
 }
@@ -69,6 +71,8 @@ pub struct ConnectionFacts {
     pub login: String,
     /// The address that was connected to.
     pub peer: Option<std::net::SocketAddr>,
+    /// The server's name and version, where it tells (RFC 2971).
+    pub server: Option<String>,
     /// How the server hung up instead of greeting, if so.
     pub goodbye: Option<StatusLine>,
 }
@@ -101,6 +105,7 @@ impl Session {
             last_tag: 0,
             outstanding: Vec::new(),
             round_trip,
+            one_by_one: false,
             facts,
         }
     }
@@ -126,6 +131,28 @@ impl Session {
         &self.endpoint
     }
 
+    /// What kind of server this is: as configured, or else as it introduces itself.
+    #[must_use]
+    pub(crate) fn server_kind(&self) -> ServerKind {
+        let ConnectionFacts { greeting, server, .. } = &self.facts;
+        detect_server_kind(self.endpoint.quirks, &self.capabilities, greeting, server.as_deref())
+    }
+
+    fn quota_meaning(&self) -> QuotaMeaning {
+        QuotaMeaning::on(self.endpoint.side, self.server_kind())
+    }
+
+    /// True when this server was found to refuse commands that are sent behind the opening of a folder.
+    #[must_use]
+    pub(super) fn wants_one_by_one(&self) -> bool {
+        self.one_by_one
+    }
+
+    /// From now on the opening of a folder is waited for before anything else is sent.
+    pub(super) fn send_one_by_one(&mut self) {
+        self.one_by_one = true;
+    }
+
     /// One round trip, as measured while logging in.
     #[must_use]
     pub(crate) fn round_trip(&self) -> Duration {
@@ -141,13 +168,13 @@ impl Session {
     /// The error for a refusal of what `action` names.
     #[must_use]
     pub(crate) fn refusal_error(&self, line: &StatusLine, asked: CommandKind, action: &str) -> Error {
-        self.with_endpoint(refusal_error(self.endpoint.side, line, asked, action))
+        self.with_endpoint(refusal_error(self.quota_meaning(), line, asked, action))
     }
 
     /// The class of a refusal by this account's server.
     #[must_use]
     pub(crate) fn refusal_class(&self, line: &StatusLine, asked: CommandKind) -> ErrorClass {
-        refusal_class_on(self.endpoint.side, line, asked)
+        refusal_class_on(self.quota_meaning(), line, asked)
     }
 
     /// Begins a command that is queued in parts with [`Self::send`], the tag first.
@@ -165,6 +192,14 @@ impl Session {
         self.wire.queue(tag.0, bytes);
     }
 
+    /// Introduces this connection (RFC 2971), if the server wants to know: some open no folder for those who did not, on each
+    /// single connection (NetEase: `SELECT Unsafe Login`). The answer comes with that of a later command.
+    pub(super) fn introduce(&mut self) {
+        if self.capabilities.has("ID") {
+            self.send_command(concat!("ID (\"name\" \"mailferry\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\")"));
+        }
+    }
+
     /// Queues the header of a literal of `length` bytes, `+` where the server takes it at once and `careful` does not
     /// ask to wait. The bytes themselves follow by [`Self::send`].
     pub(crate) fn send_literal_header(&mut self, tag: Tag, length: u64, careful: bool) {
@@ -173,6 +208,9 @@ impl Session {
         } else {
             self.wire.queue(tag.0, format!("{{{length}}}\r\n"));
             self.wire.queue_continue(tag.0);
+            if self.capabilities.literal_support() == LiteralSupport::Synchronizing {
+                self.wire.hold_others(tag.0);
+            }
         }
     }
 
@@ -254,11 +292,15 @@ impl Session {
             IncomingFrame::LiteralChunk(bytes) => Ok(SessionEvent::LiteralChunk(bytes)),
             IncomingFrame::Response(Response::Untagged(untagged)) => match untagged {
                 UntaggedResponse::Status(line) if line.status == StatusCondition::Bye => {
-                    Err(refusal_error(self.endpoint.side, &line, CommandKind::Other, "this connection"))
+                    Err(refusal_error(self.quota_meaning(), &line, CommandKind::Other, "this connection"))
                 }
                 UntaggedResponse::Capability(list) => {
                     self.capabilities = list.into_iter().collect();
                     Ok(SessionEvent::Untagged(UntaggedResponse::Capability(Vec::new())))
+                }
+                UntaggedResponse::Id(pairs) => {
+                    self.facts.server = server_name(&pairs).or(self.facts.server.take());
+                    Ok(SessionEvent::Untagged(UntaggedResponse::Id(pairs)))
                 }
                 other => Ok(SessionEvent::Untagged(other)),
             },
@@ -341,6 +383,18 @@ impl Session {
         self.send_command("LOGOUT");
         // Written, not awaited: the answer would cost a round trip and tell nothing.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.wire.flush()).await;
+    }
+}
+
+/// Name and version of a server, as its ID says.
+fn server_name(pairs: &[(String, Option<String>)]) -> Option<String> {
+    let told = |wanted: &str| {
+        let pair = pairs.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted));
+        pair.and_then(|(_, value)| value.clone())
+    };
+    match (told("name"), told("version")) {
+        (Some(name), Some(version)) => Some(format!("{name} {version}")),
+        (name, version) => name.or(version),
     }
 }
 

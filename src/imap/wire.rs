@@ -4,7 +4,7 @@
 //! Everything that a server sends is bounded here, before anything parses it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -77,6 +77,10 @@ pub(crate) struct FramedConnection {
     /// Bytes of the streamed literal still to come.
     streaming: u64,
     output: VecDeque<(u32, CommandPart)>,
+    /// Commands that nothing may follow before they are answered.
+    alone: BTreeSet<u32>,
+    /// The command whose bytes were written last.
+    writing: u32,
     stage: BytesMut,
     queued: usize,
     unflushed: bool,
@@ -102,6 +106,8 @@ impl FramedConnection {
             head: BytesMut::new(),
             streaming: 0,
             output: VecDeque::new(),
+            alone: BTreeSet::new(),
+            writing: 0,
             stage: BytesMut::new(),
             queued: 0,
             unflushed: false,
@@ -152,6 +158,21 @@ impl FramedConnection {
         self.output.push_back((command, CommandPart::AwaitContinue));
     }
 
+    /// What follows the command numbered `command` is sent only when that is answered: some servers that know no
+    /// non-synchronizing literals write what comes behind a literal into the message (hMailServer).
+    pub(crate) fn hold_others(&mut self, command: u32) {
+        self.alone.insert(command);
+    }
+
+    /// True when what is next in the queue may not be sent now.
+    fn must_hold(&self) -> bool {
+        match self.output.front() {
+            Some((_, CommandPart::AwaitContinue)) => true,
+            Some((command, CommandPart::Bytes(_))) => *command != self.writing && self.alone.contains(&self.writing),
+            None => false,
+        }
+    }
+
     /// Bytes queued and not yet written.
     #[must_use]
     pub(crate) fn queued(&self) -> usize {
@@ -180,6 +201,7 @@ impl FramedConnection {
     /// The command numbered `command` is over: what it still wanted to send behind a `+` that never came is dropped.
     /// What was announced as non-synchronizing is still sent, since the server counts on it.
     pub(crate) fn drop_unsent(&mut self, command: u32) {
+        self.alone.remove(&command);
         if matches!(self.output.front(), Some((number, CommandPart::AwaitContinue)) if *number == command) {
             while let Some((number, piece)) = self.output.pop_front() {
                 if number == command {
@@ -347,12 +369,10 @@ impl FramedConnection {
     /// Ready when nothing (that may be sent now) is left to write.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
-            while self.stage.len() < STAGE {
+            while self.stage.len() < STAGE && !self.must_hold() {
                 match self.output.front() {
-                    Some((_, CommandPart::Bytes(bytes))) if bytes.len() < DIRECT || self.stage.is_empty() => {
-                        if bytes.len() >= DIRECT {
-                            break;
-                        }
+                    Some((command, CommandPart::Bytes(bytes))) if bytes.len() < DIRECT => {
+                        self.writing = *command;
                         self.queued -= bytes.len();
                         self.stage.extend_from_slice(bytes);
                         self.output.pop_front();
@@ -364,8 +384,10 @@ impl FramedConnection {
                 ready!(self.poll_permit(cx))?;
             }
             let written = if self.stage.is_empty() {
+                let held = self.must_hold();
                 match self.output.front_mut() {
-                    Some((_, CommandPart::Bytes(bytes))) => {
+                    Some((command, CommandPart::Bytes(bytes))) if !held => {
+                        self.writing = *command;
                         let n = ready!(Pin::new(&mut self.io).poll_write(cx, bytes)).map_err(|e| lost(&e))?;
                         bytes.advance(n);
                         self.queued -= n;
@@ -374,7 +396,7 @@ impl FramedConnection {
                         }
                         n
                     }
-                    Some((_, CommandPart::AwaitContinue)) | None => {
+                    _ => {
                         if self.unflushed {
                             ready!(Pin::new(&mut self.io).poll_flush(cx)).map_err(|e| lost(&e))?;
                             self.unflushed = false;

@@ -24,7 +24,7 @@ use super::{
     job::{FolderSyncContext, FolderSyncJob, SyncEnd},
     limits::{BUFFERED_BYTES, BUFFERED_BYTES_PER_PAIR},
     live_checkpoint::LiveCheckpoint,
-    prepare::{PreparedFolders, prepare},
+    prepare::{PreparationMemory, PreparedFolders, prepare},
     progress::{EnginePhase, SyncProgress},
     report::{FolderReport, MailboxReport, NotCopiedReport},
     set_aside::SetAsideReason,
@@ -40,7 +40,7 @@ use crate::{
 /// trouble.
 const MAX_FRUITLESS_RECONNECTS: u32 = 40;
 /// Connections that are made anew because of what a message does to them follow one another no faster than this.
-const MIN_LOGIN_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const MIN_LOGIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a sync needs from whoever runs it.
 pub struct SyncContext {
@@ -96,11 +96,18 @@ async fn run(
 
     let mut backoff = line.backoff();
     let mut spare = JoinSet::new();
+    let mut memory = PreparationMemory::default();
     let (pair, prepared) = loop {
         context.progress.enter_phase(EnginePhase::Connecting);
-        match connect_and_prepare(spec, &line, &ledger, context, report, &mut spare).await {
+        let before = memory.steps();
+        match connect_and_prepare(spec, &line, (&ledger, &mut memory), context, report, &mut spare).await {
             Ok(Some(ready)) => break ready,
             Ok(None) => return Ok(SyncEnd::Stopped),
+            Err(error) if memory.steps() > before && before < u64::from(MAX_FRUITLESS_RECONNECTS) => {
+                tracing::info!(error = %error, "connecting anew, with less to ask");
+                tokio::time::sleep(MIN_LOGIN_INTERVAL).await;
+                report.reconnects += 1;
+            }
             Err(error) => match line.wait_before_retry(error, &mut backoff, &context.stop).await {
                 Ok(WaitOutcome::Out) => report.reconnects += 1,
                 Ok(WaitOutcome::Stopped) => return Ok(SyncEnd::Stopped),
@@ -199,7 +206,7 @@ type SparePairs = JoinSet<Result<ConnectionPair>>;
 async fn connect_and_prepare(
     spec: &SyncSpec,
     line: &Arc<PairConnector>,
-    ledger: &LiveCheckpoint,
+    (ledger, memory): (&LiveCheckpoint, &mut PreparationMemory),
     context: &SyncContext,
     report: &mut MailboxReport,
     spare: &mut SparePairs,
@@ -214,7 +221,7 @@ async fn connect_and_prepare(
             spare.spawn(async move { line.connect().await });
         }
     };
-    let prepared = prepare(spec, &mut pair, ledger, report, grow).await?;
+    let prepared = prepare(spec, &mut pair, ledger, report, memory, grow).await?;
     Ok(Some((pair, prepared)))
 }
 

@@ -170,13 +170,9 @@ pub(crate) struct UidSearch {
 }
 
 impl UidSearch {
-    /// Queues the search, in the short form where the server has it (RFC 4731).
-    pub(crate) fn queue_search_all(session: &mut Session) -> Tag {
-        if session.capabilities().has("ESEARCH") {
-            session.send_command("UID SEARCH RETURN (ALL) ALL")
-        } else {
-            session.send_command("UID SEARCH ALL")
-        }
+    /// The command, in the short form where the server has it (RFC 4731).
+    pub(crate) fn command(session: &Session) -> &'static str {
+        if session.capabilities().has("ESEARCH") { "UID SEARCH RETURN (ALL) ALL" } else { "UID SEARCH ALL" }
     }
 
     /// Takes what belongs to the answer.
@@ -195,7 +191,7 @@ impl UidSearch {
 /// When the connection ends or the server refuses.
 pub(crate) async fn search_all_uids(session: &mut Session) -> Result<UidSet> {
     let mut all = UidSearch::default();
-    let tag = UidSearch::queue_search_all(session);
+    let tag = session.send_command(UidSearch::command(session));
     let line = session.wait(tag, |data| all.add_response(&data)).await?;
     if line.status == StatusCondition::Ok {
         Ok(all.uids)

@@ -483,8 +483,11 @@ impl<'a> FolderCopy<'a> {
             && (self.has_keywords(message) || has_odd_date(message))
     }
 
+    /// True for a message with flags that the destination may refuse in an APPEND.
     fn has_keywords(&self, message: &ScannedMessage) -> bool {
-        self.context.scan.flags(message).iter().any(|flag| matches!(flag, Flag::Keyword(_)))
+        let selected = self.context.selected;
+        let may_refuse = |flag: &Flag| matches!(flag, Flag::Keyword(_)) || !selected.keeps_flag(flag);
+        self.context.scan.flags(message).iter().any(|flag| *flag != Flag::Recent && may_refuse(flag))
     }
 
     fn is_any_open(&self) -> bool {

@@ -29,9 +29,35 @@ pub(crate) struct FolderPlan {
     pub warnings: Vec<String>,
 }
 
+/// Destination paths that the server refused to make.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RefusedPaths {
+    /// Names that it does not take at the top: they get a number.
+    names: BTreeSet<Vec<String>>,
+    /// Folders below which it takes none: what belongs there goes beside them.
+    parents: BTreeSet<Vec<String>>,
+}
+
+impl RefusedPaths {
+    /// Takes note of refused paths. What lies below another refused one follows that, and is not to blame itself.
+    pub(crate) fn add(&mut self, refused: &BTreeSet<Vec<String>>) {
+        let is_below_refused = |path: &[String]| {
+            (1..path.len()).any(|length| refused.iter().any(|other| path.get(..length) == Some(other)))
+        };
+        for path in refused.iter().filter(|path| !is_below_refused(path)) {
+            match path.split_last() {
+                Some((_, parent)) if !parent.is_empty() => self.parents.insert(parent.to_vec()),
+                _ => self.names.insert(path.clone()),
+            };
+        }
+    }
+}
+
 /// One source folder and its destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PlannedFolder {
+    /// What it is for, as the source announces; views aside.
+    pub special_use: Option<SpecialUse>,
     /// The raw source name.
     pub source_raw: Vec<u8>,
     /// Decoded, `/` between levels, without prefix.
@@ -40,6 +66,8 @@ pub(crate) struct PlannedFolder {
     pub destination_raw: Vec<u8>,
     /// Decoded, `/` between levels, without prefix.
     pub destination_name: String,
+    /// The levels of that name.
+    pub destination_levels: Vec<String>,
     /// It does not exist there yet.
     pub create: bool,
     /// It can't hold messages: there for its children, whose creation makes it.
@@ -48,18 +76,29 @@ pub(crate) struct PlannedFolder {
     pub subscribe: bool,
 }
 
-/// Plans all folders. `frozen` is the checkpoint's mapping: those folders stay where they are, and no other folder gets
-/// their names.
+/// What decides where folders go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FolderPlanInput<'a> {
+    /// The source's folders.
+    pub source: &'a SideFolders,
+    /// The destination's folders.
+    pub destination: &'a SideFolders,
+    /// What the user wrote.
+    pub rules: &'a FolderMappingRules,
+    /// The checkpoint's mapping, raw names: those folders stay where they are, and no other folder gets their names.
+    pub frozen: &'a BTreeMap<Vec<u8>, Vec<u8>>,
+    /// What names the destination can take.
+    pub limits: &'a NameLimits,
+    /// What it refused to make.
+    pub refused: &'a RefusedPaths,
+}
+
+/// Plans all folders.
 #[must_use]
-pub(crate) fn plan_folders(
-    source: &SideFolders,
-    destination: &SideFolders,
-    rules: &FolderMappingRules,
-    frozen: &BTreeMap<Vec<u8>, Vec<u8>>,
-    limits: &NameLimits,
-) -> FolderPlan {
+pub(crate) fn plan_folders(input: &FolderPlanInput<'_>) -> FolderPlan {
+    let FolderPlanInput { source, rules, frozen, .. } = *input;
     let mut plan = FolderPlan::default();
-    let mut planner = FolderPlanner::new(destination, rules, limits);
+    let mut planner = FolderPlanner::new(input);
     let mut entries = Vec::new();
     let listed = listed(source);
     plan.warnings = idle_rules(&listed, rules);
@@ -114,6 +153,7 @@ pub(crate) fn plan_folders(
         let exists = levels == ["INBOX"] || existing.is_some_and(|folder| folder.selectable);
         let wants_subscription = selectable && entry.info.subscribed && !rules.ignore_subscriptions;
         plan.folders.push(PlannedFolder {
+            special_use: entry.info.special_use.filter(|special| !special.is_view()),
             source_raw: entry.info.raw.clone(),
             source_name: entry.text,
             destination_raw: match &entry.aim {
@@ -121,6 +161,7 @@ pub(crate) fn plan_folders(
                 _ => planner.raw(&levels),
             },
             destination_name: levels.join("/"),
+            destination_levels: levels,
             create: selectable && !exists,
             is_container: !selectable,
             subscribe: wants_subscription && !existing.is_some_and(|folder| folder.subscribed),
@@ -228,6 +269,7 @@ struct FolderPlanner<'a> {
     destination: &'a SideFolders,
     rules: &'a FolderMappingRules,
     limits: &'a NameLimits,
+    refused: &'a RefusedPaths,
     /// Everything goes below this.
     root: Vec<String>,
     /// The destination's own folders by levels.
@@ -243,13 +285,15 @@ struct FolderPlanner<'a> {
 }
 
 impl<'a> FolderPlanner<'a> {
-    fn new(destination: &'a SideFolders, rules: &'a FolderMappingRules, limits: &'a NameLimits) -> Self {
+    fn new(input: &FolderPlanInput<'a>) -> Self {
+        let FolderPlanInput { destination, rules, limits, refused, .. } = *input;
         let mut sorted: Vec<&FolderInfo> = destination.folders.iter().collect();
         sorted.sort_by(|a, b| (&a.raw, !a.selectable, !a.subscribed).cmp(&(&b.raw, !b.selectable, !b.subscribed)));
         let mut planner = Self {
             destination,
             rules,
             limits,
+            refused,
             root: Vec::new(),
             existing: BTreeMap::new(),
             spellings: BTreeMap::new(),
@@ -458,7 +502,9 @@ impl<'a> FolderPlanner<'a> {
             notes.push("the destination can't take all characters of its name".to_owned());
         }
         while let Some(last) = parent.last()
-            && (delimiter.is_none() || self.existing.get(&parent).is_some_and(|info| info.is_childless()))
+            && (delimiter.is_none()
+                || self.refused.parents.contains(&parent)
+                || self.existing.get(&parent).is_some_and(|info| info.is_childless()))
         {
             notes.push(format!("the destination has no folders below \"{}\"", parent.join("/")));
             clean = format!("{last}_{clean}");
@@ -544,6 +590,9 @@ impl<'a> FolderPlanner<'a> {
         let key = self.limits.collision_key(path);
         if self.claimed.contains(&key) || self.promised.get(&key).is_some_and(|owner| *owner != index) {
             return Some("the place of another folder of this mailbox");
+        }
+        if self.refused.names.contains(path) {
+            return Some("refused by the destination");
         }
         if self.is_reserved(path) {
             return (!may_be_inbox).then_some("the destination's INBOX");

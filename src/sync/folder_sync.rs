@@ -432,7 +432,7 @@ fn record_start(
         state.set_aside.remove(&found.iter().map(|f| f.source).collect());
         state.set_aside.retain_uids(&work.held);
         state.settled = None;
-        state.mailbox_id.clone_from(&job.mailbox_id);
+        state.mailbox_id.clone_from(&source.selected.mailbox_id);
         let next = destination.uid_next.or(job.look.map(|look| look.uid_next)).unwrap_or(1);
         // What was refused may have been stored: its place stays in the tail.
         let next = doubt_from.map_or(next, |from| from.min(next));

@@ -41,8 +41,6 @@ pub struct FolderSyncJob {
     pub look: Option<DestinationSnapshot>,
     /// The destination's APPENDLIMIT for this folder, bytes.
     pub append_limit: Option<u64>,
-    /// The source folder's MAILBOXID.
-    pub mailbox_id: Option<String>,
     /// The destination is known to end messages with a line end that have none.
     pub adds_newline: bool,
     /// Bytes in the source folder, where its server tells.

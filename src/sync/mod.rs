@@ -14,6 +14,7 @@ mod fetch_facts;
 pub(crate) mod filter;
 pub mod flag_changes;
 mod folder_copy;
+mod folder_creation;
 pub(crate) mod folder_name;
 pub(crate) mod folder_plan;
 mod folder_sync;

@@ -8,7 +8,7 @@ use super::{
     checkpoint::FolderState,
     fetch_facts::UidSearch,
     job::{FolderSyncContext, FolderSyncJob},
-    scan::{FolderScan, queue_scan_from, queue_scan_with_bodies},
+    scan::{FolderScan, SCAN_WITH_BODIES, scan_from},
     spec::{FlagHandling, MessageFilter},
     store_flags::CurrentFlags,
 };
@@ -18,7 +18,7 @@ use crate::{
         Session, UidSet,
         refusal::CommandKind,
         response::{StatusCondition, UntaggedResponse},
-        select::{SelectedFolder, queue_examine, queue_select, wait_for_selected},
+        select::{SelectedFolder, examine_and_run, queue_examine, queue_select, wait_for_selected},
     },
 };
 
@@ -54,20 +54,19 @@ pub(crate) async fn open_source(
     whole: bool,
 ) -> Result<OpenedSource> {
     let condstore = session.capabilities().condstore();
-    let examined = queue_examine(session, &job.source_raw);
-    let mut tags = Vec::new();
+    let mut commands = Vec::new();
     let mut from = 1;
     if let Some(state) = state {
         let last = state.finished_uids().last().unwrap_or(0);
         from = last.saturating_add(1);
-        tags.push(UidSearch::queue_search_all(session));
+        commands.push(UidSearch::command(session).to_owned());
         if shared.spec.flag_policy == FlagHandling::SourceWins && !state.map.is_empty() {
             let since = state.highest_modseq.filter(|_| condstore);
             let changed = since.map(|modseq| format!(" (CHANGEDSINCE {modseq})")).unwrap_or_default();
-            tags.push(session.send_command(&format!("UID FETCH 1:{last} (UID FLAGS){changed}")));
+            commands.push(format!("UID FETCH 1:{last} (UID FLAGS){changed}"));
         }
     }
-    tags.push(if whole { queue_scan_with_bodies(session) } else { queue_scan_from(session, from) });
+    commands.push(if whole { SCAN_WITH_BODIES.to_owned() } else { scan_from(from) });
 
     let mut opened = OpenedSource {
         selected: SelectedFolder::default(),
@@ -77,30 +76,31 @@ pub(crate) async fn open_source(
         bodies: BTreeMap::new(),
     };
     let mut all = UidSearch::default();
-    tags.insert(0, examined);
-    let lines = session
-        .wait_all(&tags, |data| {
-            opened.selected.add_response(&data);
-            all.add_response(&data);
-            if let UntaggedResponse::Fetch(fetch) = data {
-                match (fetch.uid, &fetch.flags) {
-                    (Some(uid), Some(flags)) if uid < from => opened.news.record_flags(uid, flags),
-                    (Some(uid), _) => {
-                        let body = fetch.sections.iter().find(|(name, _)| name.is_empty());
-                        // What is too large to be held comes as an empty literal here, and is asked for again.
-                        if let Some((_, Some(body))) = body.filter(|_| whole)
-                            && !body.is_empty()
-                        {
-                            opened.bodies.insert(uid, body.clone());
-                        }
-                        opened.scan.add_fetch(fetch);
+    let lines = examine_and_run(session, &job.source_raw, &commands, |data| {
+        opened.selected.add_response(&data);
+        all.add_response(&data);
+        if let UntaggedResponse::Fetch(fetch) = data {
+            match (fetch.uid, &fetch.flags) {
+                (Some(uid), Some(flags)) if uid < from => opened.news.record_flags(uid, flags),
+                (Some(uid), _) => {
+                    let body = fetch.sections.iter().find(|(name, _)| name.is_empty());
+                    // What is too large to be held comes as an empty literal here, and is asked for again.
+                    if let Some((_, Some(body))) = body.filter(|_| whole)
+                        && !body.is_empty()
+                    {
+                        opened.bodies.insert(uid, body.clone());
                     }
-                    _ => {}
+                    opened.scan.add_fetch(fetch);
                 }
+                _ => {}
             }
-        })
-        .await?;
-    for line in &lines {
+        }
+    })
+    .await?;
+    for (at, line) in lines.iter().enumerate() {
+        if at > 0 && line.status != StatusCondition::Ok && opened.selected.exists == 0 {
+            continue; // some refuse to list where there is nothing
+        }
         if line.status != StatusCondition::Ok && whole {
             return Box::pin(open_source(shared, job, session, state, false)).await;
         }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{
     folder_name::NameLimits,
-    folder_plan::{FolderPlan, plan_folders},
-    prepare::{detect_server_kind, side_folders},
+    folder_plan::{FolderPlan, FolderPlanInput, RefusedPaths, plan_folders},
+    prepare::side_folders,
     spec::SyncSpec,
 };
-use crate::imap::{Endpoint, ServerKind, Session, account_listing::AccountListing};
+use crate::imap::{ServerKind, Session, account_listing::AccountListing};
 
 /// One account, as it was found.
 #[derive(Debug, Clone)]
@@ -23,12 +23,7 @@ impl ListedAccount {
     /// Describes the account behind `session`, of which `survey` was made.
     #[must_use]
     pub(crate) fn new(session: &Session, survey: AccountListing) -> Self {
-        Self::introduced(session.endpoint(), &session.facts.greeting, survey)
-    }
-
-    fn introduced(endpoint: &Endpoint, greeting: &str, survey: AccountListing) -> Self {
-        let kind = detect_server_kind(endpoint.quirks, greeting, survey.server.as_deref());
-        Self { survey, kind }
+        Self { survey, kind: session.server_kind() }
     }
 }
 
@@ -43,13 +38,22 @@ pub(crate) fn preview_plan(
 ) -> FolderPlan {
     let (from, to) = (side_folders(source), side_folders(&destination.survey));
     let limits = NameLimits::for_server(destination.kind, to.delimiter);
-    let plan = plan_folders(&from, &to, &spec.folders, frozen, &limits);
+    let none = RefusedPaths::default();
+    let input = FolderPlanInput {
+        source: &from,
+        destination: &to,
+        rules: &spec.folders,
+        frozen,
+        limits: &limits,
+        refused: &none,
+    };
+    let plan = plan_folders(&input);
     // Where a server refuses a name, a sync takes one that every server takes. Without its checkpoint that is only seen
     // by the folder that is there.
     let found = plan.folders.iter().filter(|folder| !folder.create);
     let found = found.map(|folder| (folder.source_raw.clone(), folder.destination_raw.clone()));
     let settled: BTreeMap<_, _> = found.chain(frozen.clone()).collect();
-    let strict = plan_folders(&from, &to, &spec.folders, &settled, &NameLimits::strict());
+    let strict = plan_folders(&FolderPlanInput { frozen: &settled, limits: &NameLimits::strict(), ..input });
     let missing = |plan: &FolderPlan| plan.folders.iter().filter(|folder| folder.create).count();
     if missing(&strict) < missing(&plan) { strict } else { plan }
 }

@@ -1,7 +1,7 @@
 //! Before the first message: survey both accounts, plan where folders go, make what is missing, and find out which
 //! folders changed at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
@@ -9,23 +9,24 @@ use super::{
     checkpoint::{FolderState, QuiescentStatus},
     connection_pair::ConnectionPair,
     copy_search::DestinationSnapshot,
+    folder_creation::{CreatedFolders, make_or_rename},
     folder_name::{FolderInfo, NameLimits, SideFolders},
-    folder_plan::{FolderPlan, PlannedFolder, plan_folders},
+    folder_plan::{FolderPlanInput, PlannedFolder, RefusedPaths, plan_folders},
     job::FolderSyncJob,
     live_checkpoint::LiveCheckpoint,
     progress::SyncProgress,
-    renames::{follow_renames, note_vanished},
+    renames::{RenameMemory, follow_renames, note_vanished},
     report::{FolderReport, MailboxReport},
     set_aside::DestinationFacts,
     spec::{DeletionHandling, FlagHandling, SyncSpec},
+    special_use::SpecialUse,
 };
 use crate::{
     error::{Error, Result},
     imap::{
-        ServerKind, Session, Tag, UidSet,
-        account_listing::{AccountListing, list_account},
-        refusal::{CommandKind, already_exists},
-        response::{FolderStatus, StatusCondition},
+        ServerKind, UidSet,
+        account_listing::{AccountListing, ListedFolder, ListingMemory, list_account},
+        response::FolderStatus,
     },
 };
 
@@ -60,6 +61,22 @@ impl PreparedFolders {
     }
 }
 
+/// What preparing found out about both servers, kept while connections come and go.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PreparationMemory {
+    source: ListingMemory,
+    destination: ListingMemory,
+    renames: RenameMemory,
+}
+
+impl PreparationMemory {
+    /// Grows with each thing that was found out.
+    #[must_use]
+    pub(crate) fn steps(&self) -> u64 {
+        self.source.steps() + self.destination.steps() + self.renames.steps()
+    }
+}
+
 /// Surveys, plans, makes folders and subscriptions, and writes into the checkpoint what must be known before anything is
 /// appended. As soon as it is known how many folders may need work, `grow` is told.
 ///
@@ -71,28 +88,43 @@ pub(crate) async fn prepare(
     pair: &mut ConnectionPair,
     ledger: &LiveCheckpoint,
     report: &mut MailboxReport,
+    memory: &mut PreparationMemory,
     grow: impl FnOnce(usize),
 ) -> Result<PreparedFolders> {
     refuse_same_account(pair)?;
     let ConnectionPair { source, destination } = pair;
-    let (source, destination) = tokio::join!(list_account(source, true), list_account(destination, false));
+    let (source, destination) = tokio::join!(
+        list_account(source, true, &mut memory.source),
+        list_account(destination, false, &mut memory.destination)
+    );
     let (source, destination) = (source?, destination?);
     let looked_at = Instant::now();
 
-    follow_renames(pair, ledger, &source, report).await?;
+    follow_renames(pair, ledger, &source, report, &mut memory.renames).await?;
     note_vanished(ledger, &source, report);
     let frozen = ledger.read(|checkpoint| checkpoint.mapping.clone());
-    let quirks =
-        detect_server_kind(spec.destination.quirks, &pair.destination.facts.greeting, destination.server.as_deref());
+    let quirks = pair.destination.server_kind();
     let limits = NameLimits::for_server(quirks, destination.delimiter);
     let (from, to) = (side_folders(&source), side_folders(&destination));
-    let mut plan = plan_folders(&from, &to, &spec.folders, &frozen, &limits);
+    let nothing_refused = RefusedPaths::default();
+    let input = FolderPlanInput {
+        source: &from,
+        destination: &to,
+        rules: &spec.folders,
+        frozen: &frozen,
+        limits: &limits,
+        refused: &nothing_refused,
+    };
+    let mut plan = plan_folders(&input);
     // Further connections are made while folders are.
     grow(plan.folders.iter().filter(|folder| may_need_work(folder, &source, &destination, ledger, spec)).count());
     let mut made = CreatedFolders::default();
     if !spec.dry_run {
-        made = make_or_rename(spec, &mut plan, (&from, &to), frozen, &destination, &mut pair.destination).await?;
+        made = make_or_rename(&input, &mut plan, &destination, &mut pair.destination).await?;
         report.subscribed += made.subscribed;
+        for note in &made.notes {
+            report.note(note.clone());
+        }
     }
     let created = &made.created;
     report.left_out.clone_from(&plan.left_out);
@@ -170,32 +202,6 @@ pub(crate) async fn prepare(
     Ok(prepared)
 }
 
-/// Makes the plan's folders. What the destination refuses gets a name that every known server takes; the others, and the
-/// names in `frozen`, stay.
-async fn make_or_rename(
-    spec: &SyncSpec,
-    plan: &mut FolderPlan,
-    (from, to): (&SideFolders, &SideFolders),
-    frozen: BTreeMap<Vec<u8>, Vec<u8>>,
-    listing: &AccountListing,
-    destination: &mut Session,
-) -> Result<CreatedFolders> {
-    let mut made = make_folders(plan, CreatedFolders::default(), listing, destination).await?;
-    if made.refused.is_empty() {
-        return Ok(made);
-    }
-    let (refused, kept): (Vec<_>, Vec<_>) =
-        std::mem::take(&mut plan.folders).into_iter().partition(|f| made.refused.contains_key(&f.destination_raw));
-    let frozen = kept.into_iter().map(|f| (f.source_raw, f.destination_raw)).chain(frozen).collect();
-    let said = std::mem::take(&mut plan.notes);
-    *plan = plan_folders(from, to, &spec.folders, &frozen, &NameLimits::strict());
-    plan.notes.extend(said.into_iter().filter(|(name, _)| refused.iter().all(|f| f.source_name != *name)));
-    plan.notes.sort();
-    plan.notes.dedup();
-    made.refused.clear();
-    make_folders(plan, made, listing, destination).await
-}
-
 /// True when the listings do not prove that a folder needs no work.
 fn may_need_work(
     folder: &PlannedFolder,
@@ -249,6 +255,7 @@ fn refuse_same_account(pair: &ConnectionPair) -> Result<()> {
 /// One side's folders, as the plan needs them.
 pub(super) fn side_folders(survey: &AccountListing) -> SideFolders {
     let namespaces = survey.namespaces.clone().unwrap_or_default();
+    let common = common_attributes(survey);
     SideFolders {
         delimiter: survey.delimiter,
         prefix: survey.prefix().to_vec(),
@@ -262,10 +269,24 @@ pub(super) fn side_folders(survey: &AccountListing) -> SideFolders {
             .folders
             .iter()
             .map(|folder| {
-                FolderInfo::listed(&folder.item, folder.subscribed, folder.status.as_ref().and_then(|s| s.messages))
+                let messages = folder.status.as_ref().and_then(|s| s.messages);
+                let info = FolderInfo::listed(&folder.item, folder.subscribed, messages);
+                let own: Vec<&String> = info.attributes.iter().filter(|a| !common.contains(a.as_str())).collect();
+                FolderInfo { special_use: SpecialUse::of(&own), ..info }
             })
             .collect(),
     }
+}
+
+/// Attributes that all of several folders have: such a one says nothing of what a folder is for.
+fn common_attributes(survey: &AccountListing) -> BTreeSet<&str> {
+    let selectable: Vec<&ListedFolder> = survey.folders.iter().filter(|folder| folder.selectable()).collect();
+    let [first, others @ ..] = selectable.as_slice() else { return BTreeSet::new() };
+    if others.is_empty() {
+        return BTreeSet::new();
+    }
+    let is_common = |attribute: &&String| others.iter().all(|folder| folder.item.has(attribute));
+    first.item.attributes.iter().filter(is_common).map(String::as_str).collect()
 }
 
 fn new_job(
@@ -288,7 +309,6 @@ fn new_job(
         status: quiescent_status(listed),
         look: there.and_then(|s| s.uid_next).map(|uid_next| DestinationSnapshot { at: looked_at, uid_next }),
         append_limit: there.and_then(|s| s.append_limit),
-        mailbox_id: listed.mailbox_id.clone(),
         adds_newline: false,
         bytes: listed.size,
         was_empty: there.is_some_and(|s| s.messages == Some(0)),
@@ -319,84 +339,10 @@ fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &Folder
         && state.settled == quiescent_status(source)
 }
 
-/// What came of making folders, by raw destination name.
-#[derive(Default)]
-struct CreatedFolders {
-    created: BTreeSet<Vec<u8>>,
-    refused: BTreeMap<Vec<u8>, Error>,
-    subscribed: u64,
-}
-
-/// Makes missing folders, parents first, and subscribes to what the source is subscribed to, all in one go.
-async fn make_folders(
-    plan: &FolderPlan,
-    mut made: CreatedFolders,
-    there: &AccountListing,
-    session: &mut Session,
-) -> Result<CreatedFolders> {
-    let mut asked: Vec<(Tag, &PlannedFolder)> = Vec::new();
-    let mut tags: Vec<Tag> = Vec::new();
-    for folder in &plan.folders {
-        if folder.create && !made.created.contains(&folder.destination_raw) {
-            let tag = session.send_folder_command("CREATE", &folder.destination_raw, "");
-            asked.push((tag, folder));
-            tags.push(tag);
-        }
-    }
-    let creating = tags.len();
-    for folder in plan.folders.iter().filter(|folder| folder.subscribe) {
-        if !there.folder(&folder.destination_raw).is_some_and(|f| f.subscribed) {
-            tags.push(session.send_folder_command("SUBSCRIBE", &folder.destination_raw, ""));
-        }
-    }
-    let lines = session.wait_all(&tags, |_| {}).await?;
-    for (line, (_, folder)) in lines.iter().zip(&asked) {
-        match line.status {
-            StatusCondition::Ok => {
-                made.created.insert(folder.destination_raw.clone());
-            }
-            StatusCondition::No if already_exists(line) => {}
-            _ => {
-                let error = session.refusal_error(line, CommandKind::Other, "to make the folder");
-                made.refused.insert(folder.destination_raw.clone(), error.in_folder(&folder.destination_name));
-            }
-        }
-    }
-    made.subscribed += lines.iter().skip(creating).filter(|line| line.status == StatusCondition::Ok).count() as u64;
-    Ok(made)
-}
-
-/// What kind of server it is: as configured, or else as it introduces itself.
-pub(super) fn detect_server_kind(configured: ServerKind, greeting: &str, id: Option<&str>) -> ServerKind {
-    if configured != ServerKind::Generic {
-        return configured;
-    }
-    let said = format!("{} {greeting}", id.unwrap_or_default()).to_ascii_lowercase();
-    [
-        ("dovecot", ServerKind::Dovecot),
-        ("cyrus", ServerKind::Cyrus),
-        ("courier", ServerKind::Courier),
-        ("gimap", ServerKind::Gmail),
-        ("gmail", ServerKind::Gmail),
-        ("microsoft exchange", ServerKind::Exchange),
-    ]
-    .into_iter()
-    .find(|(name, _)| said.contains(name))
-    .map_or(ServerKind::Generic, |(_, quirks)| quirks)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sync::testing::spec;
-
-    #[test]
-    fn a_server_is_known_by_how_it_introduces_itself_unless_the_manifest_says() {
-        assert_eq!(detect_server_kind(ServerKind::Generic, "Dovecot (Debian) ready.", None), ServerKind::Dovecot);
-        assert_eq!(detect_server_kind(ServerKind::Generic, "ready", Some("Cyrus IMAPD")), ServerKind::Cyrus);
-        assert_eq!(detect_server_kind(ServerKind::Generic, "hello", None), ServerKind::Generic);
-        assert_eq!(detect_server_kind(ServerKind::Gmail, "Dovecot ready", None), ServerKind::Gmail);
-    }
 
     fn status() -> FolderStatus {
         FolderStatus {

@@ -1,5 +1,7 @@
 //! Source folders that were renamed since the checkpoint: followed by their map, not copied again.
 
+use std::collections::BTreeSet;
+
 use super::{
     checkpoint::{Checkpoint, FolderState},
     connection_pair::ConnectionPair,
@@ -11,15 +13,33 @@ use super::{
 use crate::{
     error::Result,
     imap::{
-        UidSet,
+        Session, UidSet,
         account_listing::AccountListing,
         mutf7,
-        select::{queue_examine, wait_for_selected},
+        response::StatusCondition,
+        select::{SelectedFolder, queue_examine},
     },
 };
 
 /// This many messages must be the same before a rename is believed.
 const SAMPLES: u64 = 3;
+/// At most so many new folders are asked whether they are one that is gone.
+const MAX_ASKED: usize = 50;
+
+/// What ended a connection while renames were looked into: such a folder counts as gone, and its new name as new.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RenameMemory {
+    /// Raw names in the checkpoint.
+    fatal: BTreeSet<Vec<u8>>,
+}
+
+impl RenameMemory {
+    /// Grows with each thing that was found out.
+    #[must_use]
+    pub(crate) fn steps(&self) -> u64 {
+        self.fatal.len() as u64
+    }
+}
 
 /// Moves the checkpoint of renamed folders to their new names. The destination folder keeps its name, since its user may
 /// rely on it; that is told.
@@ -31,10 +51,23 @@ pub(crate) async fn follow_renames(
     ledger: &LiveCheckpoint,
     source: &AccountListing,
     report: &mut MailboxReport,
+    memory: &mut RenameMemory,
 ) -> Result<()> {
-    let candidates = ledger.read(|checkpoint| rename_candidates(checkpoint, source));
-    for candidate in candidates {
-        if !same_messages(pair, &candidate).await? {
+    let mut candidates = Vec::new();
+    for possible in ledger.read(|checkpoint| possible_renames(checkpoint, source)) {
+        if memory.fatal.insert(possible.old.clone()) {
+            let old = possible.old.clone();
+            candidates.extend(resolve_rename(&mut pair.source, possible).await?);
+            memory.fatal.remove(&old);
+        }
+    }
+    for candidate in without_rivals(candidates) {
+        if !memory.fatal.insert(candidate.old.clone()) {
+            continue;
+        }
+        let same = same_messages(pair, &candidate).await?;
+        memory.fatal.remove(&candidate.old);
+        if !same {
             continue;
         }
         ledger.update(|checkpoint| {
@@ -75,38 +108,76 @@ struct RenameCandidate {
     samples: Vec<(u32, u32)>,
 }
 
-/// Folders of the checkpoint that are gone, each with the one new folder that may be the same.
-fn rename_candidates(checkpoint: &Checkpoint, source: &AccountListing) -> Vec<RenameCandidate> {
+/// A folder of the checkpoint that is gone, and the new ones that may be the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct PossibleRename {
+    old: Vec<u8>,
+    new: Vec<Vec<u8>>,
+    destination: Vec<u8>,
+    mailbox_id: Option<String>,
+    samples: Vec<(u32, u32)>,
+}
+
+/// Folders of the checkpoint that are gone, each with the new folders that may be the same.
+fn possible_renames(checkpoint: &Checkpoint, source: &AccountListing) -> Vec<PossibleRename> {
     let gone = checkpoint.folders.iter().filter(|(old, _)| source.folder(old).is_none());
-    let mut found: Vec<RenameCandidate> = Vec::new();
+    let mut found = Vec::new();
     for (old, state) in gone {
-        let new: Vec<&[u8]> = source
+        let new: Vec<Vec<u8>> = source
             .folders
             .iter()
             .filter(|folder| !checkpoint.folders.contains_key(folder.item.name.as_ref()))
             .filter(|folder| folder.status.as_ref().is_some_and(|status| may_be_same_folder(state, status)))
-            .map(|folder| folder.item.name.as_ref())
+            .map(|folder| folder.item.name.to_vec())
             .collect();
-        let (&[new], Some(destination)) = (new.as_slice(), checkpoint.mapping.get(old)) else { continue };
+        let Some(destination) = checkpoint.mapping.get(old) else { continue };
         let samples: Vec<(u32, u32)> = last_copied(state);
-        if !samples.is_empty() {
-            found.push(RenameCandidate {
+        if !samples.is_empty() && !new.is_empty() {
+            found.push(PossibleRename {
                 old: old.clone(),
-                new: new.to_vec(),
+                new,
                 destination: destination.clone(),
+                mailbox_id: state.mailbox_id.clone(),
                 samples,
             });
         }
     }
-    // Two that are gone and one that is new: nobody knows.
+    found
+}
+
+/// The one new folder that a folder may have become: the only one, or the one that has its MAILBOXID (RFC 8474).
+async fn resolve_rename(source: &mut Session, possible: PossibleRename) -> Result<Option<RenameCandidate>> {
+    let PossibleRename { old, mut new, destination, mailbox_id, samples } = possible;
+    if new.len() > 1 {
+        let Some(id) = mailbox_id else { return Ok(None) };
+        let mut same = Vec::new();
+        for name in new.into_iter().take(MAX_ASKED) {
+            let selected = examine(source, &name).await?;
+            if selected.is_some_and(|selected| selected.mailbox_id.as_ref() == Some(&id)) {
+                same.push(name);
+            }
+        }
+        new = same;
+    }
+    let only = if new.len() == 1 { new.pop() } else { None };
+    Ok(only.map(|new| RenameCandidate { old, new, destination, samples }))
+}
+
+/// Opens a folder for reading; none where the server refuses.
+async fn examine(session: &mut Session, raw: &[u8]) -> Result<Option<SelectedFolder>> {
+    let tag = queue_examine(session, raw);
+    let mut selected = SelectedFolder::default();
+    let line = session.wait(tag, |data| selected.add_response(&data)).await?;
+    Ok((line.status == StatusCondition::Ok).then_some(selected))
+}
+
+/// Two that are gone and one that is new: nobody knows.
+fn without_rivals(found: Vec<RenameCandidate>) -> Vec<RenameCandidate> {
     let twice = |candidate: &RenameCandidate| found.iter().filter(|other| other.new == candidate.new).count() > 1;
     found.iter().filter(|candidate| !twice(candidate)).cloned().collect()
 }
 
 fn may_be_same_folder(state: &FolderState, status: &crate::imap::response::FolderStatus) -> bool {
-    if let (Some(old), Some(new)) = (&state.mailbox_id, &status.mailbox_id) {
-        return old == new && status.uid_validity == Some(state.source_uid_validity);
-    }
     status.uid_validity == Some(state.source_uid_validity)
         && state.map.copied().last().is_some_and(|last| status.uid_next.is_some_and(|next| next > last))
 }
@@ -129,12 +200,9 @@ fn last_copied(state: &FolderState) -> Vec<(u32, u32)> {
 
 /// True when some samples are the same on both sides and none differ; what is gone on either side says nothing.
 async fn same_messages(pair: &mut ConnectionPair, candidate: &RenameCandidate) -> Result<bool> {
-    let tag = queue_examine(&mut pair.source, &candidate.new);
-    if wait_for_selected(&mut pair.source, tag, "a renamed folder").await.is_err() {
-        return Ok(false);
-    }
-    let tag = queue_examine(&mut pair.destination, &candidate.destination);
-    if wait_for_selected(&mut pair.destination, tag, "a renamed folder").await.is_err() {
+    let opened = examine(&mut pair.source, &candidate.new).await?.is_some()
+        && examine(&mut pair.destination, &candidate.destination).await?.is_some();
+    if !opened {
         return Ok(false);
     }
     let at_source: UidSet = candidate.samples.iter().map(|(source, _)| *source).collect();

@@ -88,15 +88,13 @@ impl FolderScan {
 /// The items that a scan asks for.
 const ITEMS: &str = "(UID FLAGS INTERNALDATE RFC822.SIZE)";
 
-/// Queues a scan of all messages from UID `from` on.
-pub(crate) fn queue_scan_from(session: &mut Session, from: u32) -> Tag {
-    session.send_command(&format!("UID FETCH {from}:* {ITEMS}"))
+/// The command for a scan of all messages from UID `from` on.
+pub(crate) fn scan_from(from: u32) -> String {
+    format!("UID FETCH {from}:* {ITEMS}")
 }
 
-/// Queues a scan of all messages that brings their bodies along.
-pub(crate) fn queue_scan_with_bodies(session: &mut Session) -> Tag {
-    session.send_command("UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])")
-}
+/// The command for a scan of all messages that brings their bodies along.
+pub(crate) const SCAN_WITH_BODIES: &str = "UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])";
 
 /// Scans just these messages into `scan`.
 ///

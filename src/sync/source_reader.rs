@@ -15,7 +15,7 @@ use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
         Endpoint, Session, SessionEvent, UidSet,
-        account_listing::{AccountListing, list_account},
+        account_listing::{AccountListing, ListingMemory, list_account},
         connect,
         refusal::CommandKind,
         response::{StatusCondition, UntaggedResponse},
@@ -70,7 +70,7 @@ impl SourceReader {
     /// When that fails, by its class.
     pub(crate) async fn connect(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Result<Self> {
         let mut session = connect(endpoint, moved).await?;
-        let survey = list_account(&mut session, false).await?;
+        let survey = list_account(&mut session, false, &mut ListingMemory::default()).await?;
         Ok(Self { session, folders: side_folders(&survey), survey })
     }
 

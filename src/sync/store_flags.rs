@@ -121,7 +121,7 @@ async fn send_stores(
     let mut asked: Vec<(&str, UidSet)> = Vec::new();
     let mut changed = UidSet::default();
     for (flag, uids) in sets {
-        if selected.is_some_and(|s| !s.keeps_flag(&Flag::parse(flag.as_bytes()))) {
+        if selected.is_some_and(|s| !s.may_keep_flag(&Flag::parse(flag.as_bytes()))) {
             report_refused_flag(report, flag, uids, "the destination does not keep it");
             continue;
         }

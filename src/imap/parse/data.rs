@@ -89,10 +89,20 @@ pub(super) fn folder_status(lexer: &mut Lexer<'_>) -> Result<FolderStatus, Parse
     lexer.spaces();
     let start = lexer.place();
     if let Ok(name) = folder_name(lexer)
-        && let Ok(status) = status_items(name, lexer)
+        && let Ok(status) = status_items(name, lexer, Damage::IsAnError)
     {
         return Ok(status);
     }
+    let error = match status_of_odd_name(start, lexer) {
+        Ok(status) => return Ok(status),
+        Err(error) => error,
+    };
+    lexer.seek(start);
+    let name = folder_name(lexer)?;
+    status_items(name, lexer, Damage::EndsTheItems).map_err(|_| error)
+}
+
+fn status_of_odd_name(start: usize, lexer: &mut Lexer<'_>) -> Result<FolderStatus, ParseError> {
     // A name that breaks its own quoting, or that should have been quoted.
     lexer.seek(start);
     let rest = lexer.rest();
@@ -105,10 +115,19 @@ pub(super) fn folder_status(lexer: &mut Lexer<'_>) -> Result<FolderStatus, Parse
         return Err(lexer.error("a folder name spans lines"));
     }
     lexer.seek(start + to + from);
-    status_items(lexer.slice(start + from, start + to), lexer)
+    status_items(lexer.slice(start + from, start + to), lexer, Damage::IsAnError)
 }
 
-fn status_items(name: Bytes, lexer: &mut Lexer<'_>) -> Result<FolderStatus, ParseError> {
+/// What an item that can't be read means for the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Damage {
+    /// That nothing is understood: perhaps the name was misread.
+    IsAnError,
+    /// That what was told before it counts, and the rest as not told (Cyrus 3.6 sends garbage for MAILBOXID).
+    EndsTheItems,
+}
+
+fn status_items(name: Bytes, lexer: &mut Lexer<'_>, damage: Damage) -> Result<FolderStatus, ParseError> {
     let mut status = FolderStatus { name, ..FolderStatus::default() };
     lexer.spaces();
     if !lexer.accept(b'(') {
@@ -120,38 +139,38 @@ fn status_items(name: Bytes, lexer: &mut Lexer<'_>) -> Result<FolderStatus, Pars
             lexer.expect_end()?;
             return Ok(status);
         }
-        let item = lexer.atom();
-        if item.is_empty() {
-            return Err(lexer.error("a STATUS item is malformed"));
-        }
-        lexer.spaces();
-        let is = |known: &str| item.eq_ignore_ascii_case(known.as_bytes());
-        if is("MAILBOXID") {
-            let start = lexer.place();
-            if lexer.accept(b'(') {
-                lexer.spaces();
-                status.mailbox_id = Some(clean(lexer.atom(), MAX_NAME)).filter(|id| !id.is_empty());
-                lexer.seek(start);
-            }
-            lexer.skip_value()?;
-            continue;
-        }
-        let value = lexer.number_or_skip()?;
-        let value32 = value.and_then(|value| u32::try_from(value).ok());
-        if is("MESSAGES") {
-            status.messages = value32;
-        } else if is("UIDNEXT") {
-            status.uid_next = value32;
-        } else if is("UIDVALIDITY") {
-            status.uid_validity = value32;
-        } else if is("HIGHESTMODSEQ") {
-            status.highest_modseq = value;
-        } else if is("SIZE") {
-            status.size = value;
-        } else if is("APPENDLIMIT") {
-            status.append_limit = value;
+        match status_item(&mut status, lexer) {
+            Ok(()) => {}
+            Err(_) if damage == Damage::EndsTheItems && status.messages.is_some() => return Ok(status),
+            Err(error) => return Err(error),
         }
     }
+}
+
+fn status_item(status: &mut FolderStatus, lexer: &mut Lexer<'_>) -> Result<(), ParseError> {
+    let item = lexer.atom();
+    if item.is_empty() {
+        return Err(lexer.error("a STATUS item is malformed"));
+    }
+    lexer.spaces();
+    let is = |known: &str| item.eq_ignore_ascii_case(known.as_bytes());
+    let value = lexer.number_or_skip()?;
+    let value32 = value.and_then(|value| u32::try_from(value).ok());
+    if is("MESSAGES") {
+        status.messages = value32;
+    } else if is("UIDNEXT") {
+        status.uid_next = value32;
+    } else if is("UIDVALIDITY") {
+        status.uid_validity = value32;
+    } else if is("HIGHESTMODSEQ") {
+        status.highest_modseq = value;
+    } else if is("SIZE") {
+        status.size = value;
+    } else if is("APPENDLIMIT") {
+        // maddy says 0 where it has none.
+        status.append_limit = value.filter(|limit| *limit > 0);
+    }
+    Ok(())
 }
 
 /// SEARCH. What is not a number is an error: a shortened answer would prove the absence of messages that exist.

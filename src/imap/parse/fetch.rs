@@ -37,7 +37,13 @@ fn item(fetch: &mut FetchResponse, lexer: &mut Lexer<'_>) -> Result<(), ParseErr
 
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     match section {
-        Some(section) if is("BODY") || is("BODY.PEEK") => fetch.sections.push((section, lexer.nstring()?)),
+        Some((section, whole)) if is("BODY") || is("BODY.PEEK") => {
+            let bytes = lexer.nstring()?;
+            // Nobody asks for a part of a section: what comes as one must not pass for the whole.
+            if whole {
+                fetch.sections.push((section, bytes));
+            }
+        }
         None if is("UID") => {
             fetch.uid = lexer.number_or_skip()?.and_then(|uid| u32::try_from(uid).ok()).filter(|&uid| uid > 0);
         }
@@ -81,8 +87,8 @@ fn item(fetch: &mut FetchResponse, lexer: &mut Lexer<'_>) -> Result<(), ParseErr
 }
 
 /// `[HEADER.FIELDS ("Message-ID" "subject")]<0>` as `HEADER.FIELDS (MESSAGE-ID SUBJECT)`: servers send the section back
-/// in their own spelling.
-fn section(lexer: &mut Lexer<'_>) -> Result<String, ParseError> {
+/// in their own spelling; and whether it is the whole section.
+fn section(lexer: &mut Lexer<'_>) -> Result<(String, bool), ParseError> {
     lexer.accept(b'[');
     let mut section = String::new();
     // Among the names of header fields a bracket is a character as any other.
@@ -117,16 +123,18 @@ fn section(lexer: &mut Lexer<'_>) -> Result<String, ParseError> {
         section.push_str(&part);
     }
     section.make_ascii_uppercase();
-    partial(lexer);
-    Ok(section)
+    let whole = !skip_origin(lexer);
+    Ok((section, whole))
 }
 
-/// Passes the origin of a partial, `<2>`.
-fn partial(lexer: &mut Lexer<'_>) {
+/// Passes the origin of a partial, `<2>`; true where there is one.
+fn skip_origin(lexer: &mut Lexer<'_>) -> bool {
     if let [b'<', inner @ ..] = lexer.rest()
         && let Some(end) = inner.iter().position(|&byte| !byte.is_ascii_digit() && byte != b'.')
         && inner[end] == b'>'
     {
         lexer.seek(lexer.place() + end + 2);
+        return true;
     }
+    false
 }

@@ -11,6 +11,8 @@ use crate::imap::{
 
 /// The longest text that is kept, characters.
 const MAX_TEXT: usize = 500;
+/// The longest MAILBOXID, characters (RFC 8474, section 7).
+const MAX_MAILBOX_ID: usize = 255;
 
 /// The condition of this name.
 pub(super) fn status(word: &[u8]) -> Option<StatusCondition> {
@@ -99,6 +101,15 @@ fn parse_known(name: &str, value: &[u8]) -> Option<ResponseCode> {
         }
         "CAPABILITY" => ResponseCode::Capability(words(value)),
         "HIGHESTMODSEQ" => ResponseCode::HighestModSeq(number(value)?),
+        "MAILBOXID" => {
+            let id = clean(value.strip_prefix(b"(")?.strip_suffix(b")")?.trim_ascii(), MAX_MAILBOX_ID);
+            ResponseCode::MailboxId(Some(id).filter(|id| !id.is_empty())?)
+        }
+        "MESSAGELIMIT" => {
+            let mut numbers = value.split(|&byte| byte == b' ').filter(|part| !part.is_empty()).map(number32);
+            let limit = numbers.next()??;
+            ResponseCode::MessageLimit { limit, lowest_uid: numbers.next().flatten() }
+        }
         "NOMODSEQ" => ResponseCode::NoModSeq,
         "READ-ONLY" => ResponseCode::ReadOnly,
         "READ-WRITE" => ResponseCode::ReadWrite,

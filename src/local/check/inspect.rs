@@ -1,12 +1,14 @@
 //! Looks at one account: logs in, lists, asks for the quota. Changes nothing.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
 
 use crate::{
     error::{Error, Result},
     imap::{
         Endpoint, Session,
-        account_listing::{ListedFolder, list_account},
+        account_listing::{ListedFolder, ListingMemory, list_account},
         capability::Capabilities,
         connect,
         response::{QuotaResource, StatusCondition, UntaggedResponse},
@@ -18,6 +20,11 @@ use crate::{
 
 /// An account of at most this many messages is asked for each one's size, where the server has no shorter way.
 const FEW_MESSAGES: u64 = 10_000;
+
+/// So often a connection that ended for a reason that can be avoided is made again.
+const MAX_RECONNECTS: u64 = 40;
+/// Connections that are made anew follow one another no faster than this.
+const MIN_LOGIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What was seen of one account.
 #[derive(Debug, Clone)]
@@ -40,8 +47,37 @@ pub(crate) struct InspectedAccount {
 /// When that fails, by its class.
 pub(crate) async fn inspect_account(endpoint: &Endpoint) -> Result<InspectedAccount> {
     let endpoint = Arc::new(endpoint.clone());
-    let mut session = connect(&endpoint, &ByteCounter::default()).await?;
-    let mut survey = list_account(&mut session, true).await?;
+    let mut memory = InspectionMemory::default();
+    loop {
+        let before = memory.steps();
+        match inspect_once(&endpoint, &mut memory).await {
+            // What ended the connection is known, and is left alone on the next.
+            Err(error) if memory.steps() > before && before < MAX_RECONNECTS => {
+                tracing::info!(error = %error, "connecting anew");
+                tokio::time::sleep(MIN_LOGIN_INTERVAL).await;
+            }
+            inspected => return inspected,
+        }
+    }
+}
+
+/// What ended a connection, and so is asked for more carefully, or not at all.
+#[derive(Debug, Default)]
+struct InspectionMemory {
+    listing: ListingMemory,
+    /// Raw names of folders that cannot be opened.
+    unopened: BTreeSet<Bytes>,
+}
+
+impl InspectionMemory {
+    fn steps(&self) -> u64 {
+        self.listing.steps() + self.unopened.len() as u64
+    }
+}
+
+async fn inspect_once(endpoint: &Arc<Endpoint>, memory: &mut InspectionMemory) -> Result<InspectedAccount> {
+    let mut session = connect(endpoint, &ByteCounter::default()).await?;
+    let mut survey = list_account(&mut session, true, &mut memory.listing).await?;
     let quota = quota(&mut session).await?;
     let messages = |folder: &ListedFolder| folder.status.as_ref().and_then(|status| status.messages).unwrap_or(0);
     let all: u64 = survey.folders.iter().map(|folder| u64::from(messages(folder))).sum();
@@ -51,7 +87,12 @@ pub(crate) async fn inspect_account(endpoint: &Endpoint) -> Result<InspectedAcco
             if let Some(status) = &mut folder.status
                 && status.size.is_none()
             {
-                status.size = if status.messages == Some(0) { Some(0) } else { size(&mut session, &name).await? };
+                if status.messages == Some(0) {
+                    status.size = Some(0);
+                } else if memory.unopened.insert(name.clone()) {
+                    status.size = size(&mut session, &name).await?;
+                    memory.unopened.remove(&name);
+                }
             }
         }
     }
@@ -59,7 +100,7 @@ pub(crate) async fn inspect_account(endpoint: &Endpoint) -> Result<InspectedAcco
         facts: session.facts.clone(),
         capabilities: session.capabilities().clone(),
         account: ListedAccount::new(&session, survey),
-        endpoint,
+        endpoint: Arc::clone(endpoint),
         quota,
     };
     session.logout().await;

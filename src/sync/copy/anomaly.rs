@@ -81,7 +81,8 @@ pub(super) fn is_clamped_date(epoch: i64, now: i64) -> bool {
 pub(super) fn is_unsendable_date(epoch: i64) -> bool {
     const DAY: i64 = 24 * 3600;
     const YEAR_10000: i64 = 253_402_300_800;
-    !(DAY..YEAR_10000 - 2 * DAY).contains(&epoch)
+    // The very first second is "now" for Cyrus and Courier.
+    !(1..YEAR_10000 - 2 * DAY).contains(&epoch)
 }
 
 #[cfg(test)]
@@ -119,7 +120,8 @@ mod tests {
         assert!(is_clamped_date(0, now));
         assert!(is_clamped_date(now + 1, now));
         assert!(!is_clamped_date(946_684_800, now));
-        assert!(is_unsendable_date(-1));
+        assert!(is_unsendable_date(-1) && is_unsendable_date(0));
+        assert!(!is_unsendable_date(1));
         assert!(!is_unsendable_date(946_684_800));
     }
 }

@@ -12,9 +12,9 @@ use super::{
 use crate::{
     error::{Error, ErrorClass, ErrorRemedy, Result},
     imap::{
-        SessionEvent, Tag, UidSet,
+        ServerKind, SessionEvent, Tag, UidSet,
         refusal::CommandKind,
-        response::{Flag, ResponseCode, StatusCondition, StatusLine},
+        response::{Flag, ResponseCode, StatusCondition, StatusLine, UntaggedResponse},
     },
     sync::{
         circuit_breaker::{RefusalConsequence, RefusalWeight, is_transient},
@@ -206,10 +206,12 @@ impl CopyPass<'_, '_> {
         // An ordinary date can't be repaired later: it is always sent.
         let no_date = weakened && self.date_is_odd(at);
         for flag in self.context.scan.flags(message) {
-            let text = flag.sendable().filter(|_| self.context.selected.keeps_flag(flag));
+            let text = flag.sendable().filter(|_| self.may_send_flag(flag));
+            // What the server does not say that it keeps may be why it refused the message.
+            let waits = weakened && (matches!(flag, Flag::Keyword(_)) || !self.context.selected.keeps_flag(flag));
             match (flag, text) {
                 (Flag::Recent, _) => {}
-                (Flag::Keyword(_), Some(text)) if weakened => head.keywords.push(text.to_owned()),
+                (_, Some(text)) if waits => head.keywords.push(text.to_owned()),
                 (_, Some(text)) => {
                     if !head.text.ends_with('(') {
                         head.text.push(' ');
@@ -223,7 +225,7 @@ impl CopyPass<'_, '_> {
         match message.date() {
             Some(date) if !no_date && !anomaly::is_unsendable_date(date.epoch) => {
                 // Writing to a String cannot fail.
-                let _ = write!(head.text, " \"{date}\"");
+                let _ = write!(head.text, " \"{}\"", date.in_sendable_zone());
             }
             Some(_) => head.left_date = Some("the date cannot be sent"),
             None => head.left_date = Some("the source gives no date that there is"),
@@ -232,8 +234,24 @@ impl CopyPass<'_, '_> {
         head
     }
 
+    /// Gmail expunges what is marked as deleted, by default at once.
+    fn may_send_flag(&self, flag: &Flag) -> bool {
+        let is_purged = *flag == Flag::Deleted && self.destination.server_kind() == ServerKind::Gmail;
+        !is_purged && self.context.selected.may_keep_flag(flag)
+    }
+
     pub(super) fn on_destination(&mut self, event: SessionEvent) -> Result<()> {
-        let SessionEvent::Done(tag, line) = event else { return Ok(()) };
+        let (tag, line) = match event {
+            SessionEvent::Done(tag, line) => (tag, line),
+            SessionEvent::Untagged(UntaggedResponse::Status(line)) if line.status == StatusCondition::Bad => {
+                // Which command it means is not said (RFC 9051, section 7.1.3): whatever is answered next may be another's.
+                return Err(self.destination.with_endpoint(Error::protocol(format!(
+                    "the server did not understand a command: {}",
+                    line.text
+                ))));
+            }
+            _ => return Ok(()),
+        };
         let Some(position) = self.in_flight.iter().position(|f| f.tag == tag) else { return Ok(()) };
         let Some(answered) = self.in_flight.remove(position) else { return Ok(()) };
         match line.status {

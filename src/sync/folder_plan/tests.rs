@@ -37,8 +37,19 @@ fn generic(destination: &SideFolders) -> NameLimits {
     NameLimits::for_server(ServerKind::Generic, destination.delimiter)
 }
 
+fn plan_with(
+    source: &SideFolders,
+    destination: &SideFolders,
+    rules: &FolderMappingRules,
+    frozen: &BTreeMap<Vec<u8>, Vec<u8>>,
+    limits: &NameLimits,
+) -> FolderPlan {
+    let refused = &RefusedPaths::default();
+    plan_folders(&FolderPlanInput { source, destination, rules, frozen, limits, refused })
+}
+
 fn planned(source: &SideFolders, destination: &SideFolders, rules: &FolderMappingRules) -> FolderPlan {
-    plan_folders(source, destination, rules, &BTreeMap::new(), &generic(destination))
+    plan_with(source, destination, rules, &BTreeMap::new(), &generic(destination))
 }
 
 /// `source -> destination` by raw names, in the order of the plan.
@@ -318,7 +329,7 @@ fn names_that_differ_in_case_only_are_numbered_unless_the_server_is_known_to_tel
         ["Bu&Awg-ro -> Bu&Awg-ro", "B&APw-ro -> B&APw-ro (2)", "Foo -> Foo (2)", "foo -> foo", "foo/x -> foo/x"]
     );
     let dovecot = NameLimits::for_server(ServerKind::Dovecot, destination.delimiter);
-    let exact = plan_folders(&source, &destination, &FolderMappingRules::default(), &BTreeMap::new(), &dovecot);
+    let exact = plan_with(&source, &destination, &FolderMappingRules::default(), &BTreeMap::new(), &dovecot);
     assert!(exact.folders.iter().all(|folder| folder.source_raw == folder.destination_raw));
     let far = planned(&side("", "/", &["Far", "Far/x"]), &destination, &FolderMappingRules::default());
     assert_eq!(arrows(&far), ["Far -> Far (2)", "Far/x -> Far (2)/x"]);
@@ -335,7 +346,7 @@ fn frozen_names_win_and_new_folders_avoid_them() {
     };
     let source = side("", "/", &["Sent|\\Sent", "New", "Out", "p", "p/child"]);
     let destination = side("", "/", &["Out", "Sent Items|\\Sent"]);
-    let there = plan_folders(&source, &destination, &rules, &frozen, &generic(&destination));
+    let there = plan_with(&source, &destination, &rules, &frozen, &generic(&destination));
     assert_eq!(arrows(&there), ["New -> New (2)", "Sent -> Out", "Out -> Out (2)", "p -> q", "p/child -> q/child"]);
 }
 
@@ -343,13 +354,8 @@ fn frozen_names_win_and_new_folders_avoid_them() {
 fn the_folder_that_courier_empties_by_itself_is_noted() {
     let destination = side("INBOX.", ".", &["INBOX.Trash"]);
     let courier = NameLimits::for_server(ServerKind::Courier, destination.delimiter);
-    let there = plan_folders(
-        &side("", "/", &["Trash"]),
-        &destination,
-        &FolderMappingRules::default(),
-        &BTreeMap::new(),
-        &courier,
-    );
+    let there =
+        plan_with(&side("", "/", &["Trash"]), &destination, &FolderMappingRules::default(), &BTreeMap::new(), &courier);
     assert!(note(&there, "Trash", "removes old messages"));
 }
 
@@ -476,7 +482,7 @@ proptest! {
         source in some_folders(), destination in some_folders(), rules in some_rules(), quirks in some_quirks(),
     ) {
         let limits = NameLimits::for_server(quirks, destination.delimiter);
-        let plan = plan_folders(&source, &destination, &rules, &BTreeMap::new(), &limits);
+        let plan = plan_with(&source, &destination, &rules, &BTreeMap::new(), &limits);
         let mut taken = HashSet::new();
         for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
             let raw = folder.destination_raw.clone();
@@ -495,7 +501,7 @@ proptest! {
         source in some_folders(), destination in some_folders(), rules in some_rules(), quirks in some_quirks(),
     ) {
         let limits = NameLimits::for_server(quirks, destination.delimiter);
-        let plan = plan_folders(&source, &destination, &rules, &BTreeMap::new(), &limits);
+        let plan = plan_with(&source, &destination, &rules, &BTreeMap::new(), &limits);
         let inboxes = source.folders.iter().filter(|folder| is_inbox(&folder.raw)).count();
         prop_assert_eq!(plan.folders.len() + plan.left_out.len(), source.folders.len() - inboxes.saturating_sub(1));
         for folder in plan.folders.iter().filter(|folder| folder.create) {
@@ -540,7 +546,7 @@ proptest! {
         let mut later = source.clone();
         let known: HashSet<_> = source.folders.iter().map(|folder| folder.raw.to_ascii_uppercase()).collect();
         later.folders.extend(more.folders.into_iter().filter(|folder| !known.contains(&folder.raw.to_ascii_uppercase())));
-        let second = plan_folders(&later, &destination, &other_rules, &frozen, &generic(&destination));
+        let second = plan_with(&later, &destination, &other_rules, &frozen, &generic(&destination));
         let mut taken = HashSet::new();
         for (from, to) in mapping(&second) {
             prop_assert!(taken.insert(to.clone()));
@@ -556,10 +562,59 @@ proptest! {
         source in some_folders(), destination in some_folders(), rules in some_rules(), quirks in some_quirks(),
     ) {
         let limits = NameLimits::for_server(quirks, destination.delimiter);
-        let first = plan_folders(&source, &destination, &rules, &BTreeMap::new(), &limits);
+        let first = plan_with(&source, &destination, &rules, &BTreeMap::new(), &limits);
         let after = carried_out(&destination, &first);
-        let second = plan_folders(&source, &after, &rules, &BTreeMap::new(), &limits);
+        let second = plan_with(&source, &after, &rules, &BTreeMap::new(), &limits);
         prop_assert_eq!(mapping(&first), mapping(&second));
         prop_assert!(!second.folders.iter().any(|folder| folder.create));
     }
+}
+
+/// The plan after the destination refused to make these paths.
+fn planned_after(refusals: &[&[&str]], source: &SideFolders, destination: &SideFolders) -> FolderPlan {
+    let mut refused = RefusedPaths::default();
+    let path = |text: &&str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
+    for round in refusals {
+        refused.add(&round.iter().map(path).collect());
+    }
+    plan_folders(&FolderPlanInput {
+        source,
+        destination,
+        rules: &FolderMappingRules::default(),
+        frozen: &BTreeMap::new(),
+        limits: &generic(destination),
+        refused: &refused,
+    })
+}
+
+#[test]
+fn a_name_that_the_destination_refuses_gets_a_number_and_its_children_follow() {
+    let source = side("", "/", &["INBOX", "Calendar", "Calendar/2024", "Work"]);
+    let plan = planned_after(&[&["Calendar", "Calendar/2024"]], &source, &side("", "/", &["INBOX"]));
+    assert_eq!(
+        arrows(&plan),
+        ["INBOX -> INBOX", "Calendar -> Calendar (2)", "Calendar/2024 -> Calendar (2)/2024", "Work -> Work"]
+    );
+    assert!(note(&plan, "Calendar", "refused by the destination"));
+}
+
+#[test]
+fn what_the_destination_refuses_below_a_folder_goes_beside_it() {
+    let source = side("", "/", &["INBOX", "INBOX/Projects", "Work/A/B", "Work/A", "Work"]);
+    let there = side("", "/", &["INBOX"]);
+    let plan = planned_after(&[&["INBOX/Projects", "Work/A", "Work/A/B"]], &source, &there);
+    assert_eq!(
+        arrows(&plan),
+        [
+            "INBOX -> INBOX",
+            "INBOX/Projects -> INBOX_Projects",
+            "Work -> Work",
+            "Work/A -> Work_A",
+            "Work/A/B -> Work_A/B"
+        ]
+    );
+    // It takes no folder below another at all.
+    let plan = planned_after(&[&["Work/A", "Work/A/B"], &["Work_A/B"]], &source, &there);
+    assert!(arrows(&plan).contains(&"Work/A/B -> Work_A_B".to_owned()));
+    assert!(note(&plan, "Work/A/B", "has no folders below"));
 }

@@ -17,7 +17,7 @@ pub(crate) use self::report::{DifferenceKind, FolderComparison, MessageDifferenc
 use self::{compare::compare, side_reading::SideReading};
 use super::{
     connection_pair::ConnectionPair,
-    engine::{PairConnector, WaitOutcome},
+    engine::{MIN_LOGIN_INTERVAL, PairConnector, WaitOutcome},
     folder_plan::{FolderPlan, PlannedFolder},
     plan_preview::{ListedAccount, preview_plan},
     progress::{EnginePhase, SyncProgress},
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
-        account_listing::{AccountListing, ListedFolder, is_same_folder_name, list_account},
+        account_listing::{AccountListing, ListedFolder, ListingMemory, is_same_folder_name, list_account},
         mutf7,
         permit::{AlwaysPermitted, WritePermit},
     },
@@ -69,10 +69,16 @@ async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport
     let permit: Arc<dyn WritePermit> = Arc::new(AlwaysPermitted);
     let line = PairConnector::new(spec, &context.progress, &permit);
     let mut backoff = line.backoff();
+    let mut memory = (ListingMemory::default(), ListingMemory::default());
     let (pair, source, destination) = loop {
         context.progress.enter_phase(EnginePhase::Connecting);
-        match connect_and_list(&line, &context.progress).await {
+        let before = memory.0.steps() + memory.1.steps();
+        match connect_and_list(&line, &context.progress, &mut memory).await {
             Ok(found) => break found,
+            Err(error) if memory.0.steps() + memory.1.steps() > before => {
+                tracing::info!(error = %error, "connecting anew, with less to ask");
+                tokio::time::sleep(MIN_LOGIN_INTERVAL).await;
+            }
             Err(error) => match line.wait_before_retry(error, &mut backoff, &context.stop).await? {
                 WaitOutcome::Out => {}
                 WaitOutcome::Stopped => return Err(Error::network("stopped before any folder was compared")),
@@ -97,11 +103,14 @@ async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport
 async fn connect_and_list(
     line: &PairConnector,
     progress: &SyncProgress,
+    (source, destination): &mut (ListingMemory, ListingMemory),
 ) -> Result<(ConnectionPair, AccountListing, ListedAccount)> {
     let mut pair = line.connect().await?;
     progress.enter_phase(EnginePhase::Planning);
-    let (source, destination) =
-        tokio::join!(list_account(&mut pair.source, false), list_account(&mut pair.destination, false));
+    let (source, destination) = tokio::join!(
+        list_account(&mut pair.source, false, source),
+        list_account(&mut pair.destination, false, destination)
+    );
     let destination = ListedAccount::new(&pair.destination, destination?);
     Ok((pair, source?, destination))
 }

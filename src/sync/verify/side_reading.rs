@@ -10,7 +10,7 @@ use crate::{
         STREAM_ABOVE, Session, SessionEvent, Tag, UidSet,
         refusal::CommandKind,
         response::{FetchResponse, Flag, StatusCondition, UntaggedResponse},
-        select::{SelectedFolder, queue_examine},
+        select::{SelectedFolder, examine_and_run},
     },
     sync::{
         fetch_facts::search_present_uids,
@@ -18,7 +18,7 @@ use crate::{
         identity::ContentHasher,
         limits::{FETCH_BYTES, FETCH_MESSAGES, FETCHES_IN_FLIGHT},
         progress::SyncProgress,
-        scan::{FolderScan, queue_scan_from},
+        scan::{FolderScan, scan_from},
         spec::MessageFilter,
     },
 };
@@ -70,18 +70,14 @@ impl SideReading {
     pub(crate) async fn open(&mut self, session: &mut Session, raw: &[u8], rules: &MessageFilter) -> Result<()> {
         let mut selected = SelectedFolder::default();
         let mut scan = FolderScan::default();
-        let mut tags = vec![queue_examine(session, raw)];
-        if self.uid_validity.is_none() {
-            tags.push(queue_scan_from(session, 1));
-        }
-        let lines = session
-            .wait_all(&tags, |data| {
-                selected.add_response(&data);
-                if let UntaggedResponse::Fetch(fetch) = data {
-                    scan.add_fetch(fetch);
-                }
-            })
-            .await?;
+        let commands: Vec<String> = self.uid_validity.is_none().then(|| scan_from(1)).into_iter().collect();
+        let lines = examine_and_run(session, raw, &commands, |data| {
+            selected.add_response(&data);
+            if let UntaggedResponse::Fetch(fetch) = data {
+                scan.add_fetch(fetch);
+            }
+        })
+        .await?;
         if let Some(line) = lines.iter().find(|line| line.status != StatusCondition::Ok) {
             return Err(session.refusal_error(line, CommandKind::Other, "to open or list the folder"));
         }

@@ -82,7 +82,6 @@ fn the_status_of_folders_is_read() {
             highest_modseq: Some(7_011_231_777),
             size: Some(5_000_000_000),
             append_limit: Some(4_294_967_295),
-            mailbox_id: Some("F2212ea87".to_owned()),
         }
     );
     for line in [
@@ -104,6 +103,8 @@ fn the_status_of_folders_is_read() {
         let status = folder_status(line);
         assert_eq!((status.name.as_ref(), status.messages), (name.as_bytes(), Some(1)), "{line}");
     }
+    let damaged = folder_status(b"* STATUS Work (MESSAGES 3 UIDNEXT 9 MAILBOXID (\xff\x00)x\"y".as_slice());
+    assert_eq!((damaged.messages, damaged.uid_next, damaged.uid_validity), (Some(3), Some(9), None), "Cyrus");
     for line in
         ["* STATUS", "* STATUS x", "* STATUS x (MESSAGES", "* STATUS x (MESSAGES 1) y", "* STATUS \"x (MESSAGES 1)"]
     {

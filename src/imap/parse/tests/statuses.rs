@@ -76,7 +76,10 @@ fn response_codes_are_read() {
         ("* OK [PERMANENTFLAGS ()] Read-only", ResponseCode::PermanentFlags(vec![])),
         ("* OK [PERMANENTFLAGS x] ?", other("PERMANENTFLAGS")),
         ("* OK [MYRIGHTS \"acdilrsw\"] ACL", other("MYRIGHTS")), // Courier
-        ("* OK [MAILBOXID (2f3a)] Ok", other("MAILBOXID")),      // Cyrus
+        ("* OK [MAILBOXID (2f3a)] Ok", ResponseCode::MailboxId("2f3a".to_owned())), // Cyrus
+        ("* OK [MAILBOXID ()] Ok", other("MAILBOXID")),
+        ("* OK [MESSAGELIMIT 1000 23221] ok", ResponseCode::MessageLimit { limit: 1000, lowest_uid: Some(23221) }),
+        ("* OK [MESSAGELIMIT 1000] ok", ResponseCode::MessageLimit { limit: 1000, lowest_uid: None }),
         ("* OK [CLOSED] Ok", other("CLOSED")),
         ("a OK [EXPUNGEISSUED] Some messages were already expunged", other("EXPUNGEISSUED")),
         ("a NO [OVERQUOTA] Full", other("OVERQUOTA")),
