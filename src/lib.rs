@@ -14,6 +14,7 @@ pub mod imap;
 pub mod import;
 pub mod local;
 pub mod resolve;
+pub(crate) mod start_limits;
 pub mod sync;
 pub mod telemetry;
 pub mod terminal_text;

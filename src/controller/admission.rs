@@ -1,5 +1,5 @@
 //! Who may run: slots, taken together or not at all, and held until an attempt's end is certain. Pure: time comes in as a
-//! parameter.
+//! parameter. [`crate::start_limits`] says whether a sync fits; this module says whose turn it is.
 //!
 //! Everything that limits syncs is a [`LimitedResource`] with a limit: the operator as a whole, a migration's parallelism, the
 //! connections to a host (the operator's configuration) and to a MailServer (its namespace's), a destination account.
@@ -7,9 +7,11 @@
 //! thousand; a saturated host holds up nobody who does not need it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     time::{Duration, Instant},
 };
+
+use crate::start_limits::{ReservedResources, ResourceNeeds, ResourceUsage};
 
 /// A mailbox, by its MailboxSync's UID.
 pub(crate) type ObjectUid = String;
@@ -31,15 +33,10 @@ pub enum LimitedResource {
     Account(String),
 }
 
-/// What one sync takes of a resource, and how much of it there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ResourceShare {
-    /// Taken.
-    pub units: usize,
-    /// The most that all syncs together may take; none: without limit, but counted.
-    pub limit: Option<usize>,
-    /// Syncs that may start within one minute.
-    pub starts_per_minute: Option<usize>,
+impl LimitedResource {
+    const fn is_account(&self) -> bool {
+        matches!(self, Self::Account(_))
+    }
 }
 
 /// A mailbox that wants to run.
@@ -56,7 +53,7 @@ pub(crate) struct SlotRequest {
     /// Connections to each side.
     pub slots: i32,
     /// All that it needs.
-    pub needs: BTreeMap<LimitedResource, ResourceShare>,
+    pub needs: ResourceNeeds<LimitedResource>,
 }
 
 /// A mailbox that runs.
@@ -65,7 +62,7 @@ struct SlotGrant {
     namespace: String,
     migration: MigrationKey,
     slots: i32,
-    needs: BTreeMap<LimitedResource, ResourceShare>,
+    needs: ResourceNeeds<LimitedResource>,
 }
 
 /// Refused creates of pods in one namespace.
@@ -84,9 +81,8 @@ pub(crate) struct SyncAdmission {
     waiting: BTreeMap<MigrationKey, MigrationQueue>,
     queued: HashMap<ObjectUid, MigrationKey>,
     granted: HashMap<ObjectUid, SlotGrant>,
-    in_use: HashMap<LimitedResource, usize>,
+    usage: ResourceUsage<LimitedResource>,
     running: HashMap<MigrationKey, usize>,
-    starts: HashMap<LimitedResource, VecDeque<Instant>>,
     refusals: HashMap<String, PodRefusal>,
     bucket: TokenBucket,
     /// Counts grants, to take turns between migrations with equally many running.
@@ -125,7 +121,6 @@ impl TokenBucket {
 const REFUSED_BACKOFF: Duration = Duration::from_secs(10);
 /// The longest wait after refused creates.
 const MAX_REFUSED_BACKOFF: Duration = Duration::from_mins(5);
-const MINUTE: Duration = Duration::from_mins(1);
 
 impl SyncAdmission {
     /// With so many pods per second at most.
@@ -135,9 +130,8 @@ impl SyncAdmission {
             waiting: BTreeMap::new(),
             queued: HashMap::new(),
             granted: HashMap::new(),
-            in_use: HashMap::new(),
+            usage: ResourceUsage::default(),
             running: HashMap::new(),
-            starts: HashMap::new(),
             refusals: HashMap::new(),
             bucket: TokenBucket { per_second: f64::from(pods_per_second.max(1)), tokens: 0.0, at: None },
             turn: 0,
@@ -170,7 +164,7 @@ impl SyncAdmission {
     /// What is taken of a resource.
     #[must_use]
     pub(crate) fn in_use(&self, resource: &LimitedResource) -> usize {
-        self.in_use.get(resource).copied().unwrap_or(0)
+        self.usage.in_use(resource)
     }
 
     /// Why pods are refused in a namespace, if they are.
@@ -216,6 +210,7 @@ impl SyncAdmission {
     pub(crate) fn restore(&mut self, request: SlotRequest) {
         self.withdraw(&request.uid);
         if !self.granted.contains_key(&request.uid) {
+            self.usage.resume(&request.needs);
             self.grant_slots(request);
         }
     }
@@ -226,14 +221,7 @@ impl SyncAdmission {
         if let Some(refusal) = self.refusals.get_mut(&grant.namespace) {
             refusal.probing = false;
         }
-        for (resource, share) in grant.needs {
-            if let Some(used) = self.in_use.get_mut(&resource) {
-                *used = used.saturating_sub(share.units);
-                if *used == 0 {
-                    self.in_use.remove(&resource);
-                }
-            }
-        }
+        self.usage.release(&grant.needs);
         if let Some(running) = self.running.get_mut(&grant.migration) {
             *running = running.saturating_sub(1);
             if *running == 0 {
@@ -248,9 +236,7 @@ impl SyncAdmission {
         if self.waiting.is_empty() || self.bucket.tokens < 1.0 {
             return None;
         }
-        for starts in self.starts.values_mut() {
-            starts.retain(|start| now.saturating_duration_since(*start) < MINUTE);
-        }
+        self.usage.expire_starts(now);
         let mut turns: Vec<_> = self
             .waiting
             .iter()
@@ -259,18 +245,13 @@ impl SyncAdmission {
             })
             .collect();
         turns.sort();
-        // What a mailbox waits for is held against later ones, so that a large need is not overtaken for ever.
-        let mut held = HashSet::new();
+        let mut reserved = ReservedResources::default();
         for (_, _, migration) in turns {
-            if let Some(request) = self.first_that_fits(&migration, &mut held, now) {
+            if let Some(request) = self.first_that_fits(&migration, &mut reserved, now) {
                 self.bucket.tokens -= 1.0;
                 self.queued.remove(&request.uid);
                 let place = (request.namespace.clone(), request.name.clone());
-                for (resource, share) in &request.needs {
-                    if share.starts_per_minute.is_some() {
-                        self.starts.entry(resource.clone()).or_default().push_back(now);
-                    }
-                }
+                self.usage.start(&request.needs, now);
                 if let Some(refusal) = self.refusals.get_mut(&request.namespace) {
                     refusal.probing = true;
                 }
@@ -288,12 +269,14 @@ impl SyncAdmission {
             return None;
         }
         let refused = self.refusals.values().filter(|r| !r.probing).map(|r| r.until.saturating_duration_since(now));
-        let minute = self
-            .starts
-            .values()
-            .filter_map(VecDeque::front)
-            .map(|start| (*start + MINUTE).saturating_duration_since(now));
-        self.bucket.wait().into_iter().chain(refused).chain(minute).min().map(|wait| wait.max(Duration::from_millis(5)))
+        let started = self.usage.next_expiry_in(now);
+        self.bucket
+            .wait()
+            .into_iter()
+            .chain(refused)
+            .chain(started)
+            .min()
+            .map(|wait| wait.max(Duration::from_millis(5)))
     }
 
     /// A pod was refused in a namespace: nobody tries there for a while, then one does.
@@ -310,48 +293,44 @@ impl SyncAdmission {
     }
 
     fn grant_slots(&mut self, request: SlotRequest) {
-        for (resource, share) in &request.needs {
-            *self.in_use.entry(resource.clone()).or_default() += share.units;
-        }
         *self.running.entry(request.migration.clone()).or_default() += 1;
         let SlotRequest { uid, namespace, migration, slots, needs, name: _ } = request;
         let grant = SlotGrant { namespace, migration, slots, needs };
         self.granted.insert(uid, grant);
     }
 
+    /// The first mailbox of a migration that fits. Of what a lane needs, only what it lacks is reserved: all lanes need the
+    /// operator's own slots. An account is never reserved, since the next mailbox of the lane has another one.
     fn first_that_fits(
         &mut self,
         migration: &MigrationKey,
-        held: &mut HashSet<LimitedResource>,
+        reserved: &mut ReservedResources<LimitedResource>,
         now: Instant,
     ) -> Option<SlotRequest> {
         let queue = self.waiting.get(migration)?;
         let mut found = None;
         for (lane, requests) in &queue.lanes {
             let Some(first) = requests.front() else { continue };
-            let waits = self.refusals.get(&first.namespace).is_some_and(|r| r.probing || r.until > now);
+            if self.refusals.get(&first.namespace).is_some_and(|r| r.probing || r.until > now) {
+                continue;
+            }
             let lacking: Vec<_> = first
                 .needs
                 .iter()
-                .filter(|(resource, share)| {
-                    !matches!(resource, LimitedResource::Account(_))
-                        && (held.contains(*resource) || !self.has_room(resource, share))
-                })
-                .map(|(resource, _)| resource.clone())
+                .filter(|(resource, share)| !resource.is_account() && !self.usage.is_free(resource, share, reserved))
+                .map(|(resource, _)| resource)
                 .collect();
-            if waits {
-                continue;
-            }
             if !lacking.is_empty() {
-                held.extend(lacking);
+                for resource in lacking {
+                    reserved.reserve(resource);
+                }
                 continue;
             }
-            let free = |request: &SlotRequest| {
-                request.needs.iter().all(|(resource, share)| {
-                    !matches!(resource, LimitedResource::Account(_)) || self.has_room(resource, share)
-                })
+            let account_is_free = |request: &SlotRequest| {
+                let mut accounts = request.needs.iter().filter(|(resource, _)| resource.is_account());
+                accounts.all(|(resource, share)| self.usage.has_room(resource, share))
             };
-            if let Some(position) = requests.iter().position(free) {
+            if let Some(position) = requests.iter().position(account_is_free) {
                 found = Some((lane.clone(), position));
                 break;
             }
@@ -370,16 +349,10 @@ impl SyncAdmission {
         }
         request
     }
-
-    fn has_room(&self, resource: &LimitedResource, share: &ResourceShare) -> bool {
-        let room = share.limit.is_none_or(|limit| self.in_use(resource) + share.units <= limit);
-        let started = self.starts.get(resource).map_or(0, VecDeque::len);
-        room && share.starts_per_minute.is_none_or(|most| started < most)
-    }
 }
 
 fn lane_key(request: &SlotRequest) -> Vec<(LimitedResource, usize)> {
-    let shared = request.needs.iter().filter(|(resource, _)| !matches!(resource, LimitedResource::Account(_)));
+    let shared = request.needs.iter().filter(|(resource, _)| !resource.is_account());
     shared.map(|(resource, share)| (resource.clone(), share.units)).collect()
 }
 
@@ -388,6 +361,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::start_limits::ResourceShare;
 
     fn request(migration: &str, name: &str, host: &str, units: usize, limit: usize) -> SlotRequest {
         let share = |units, limit| ResourceShare { units, limit: Some(limit), starts_per_minute: None };
@@ -397,7 +371,7 @@ mod tests {
             name: name.to_owned(),
             migration: ("ns".to_owned(), migration.to_owned()),
             slots: i32::try_from(units).unwrap(),
-            needs: BTreeMap::from([
+            needs: ResourceNeeds::from([
                 (LimitedResource::Operator, share(1, 1000)),
                 (LimitedResource::Host(host.to_owned()), share(units, limit)),
                 (LimitedResource::Account(name.to_owned()), share(1, 1)),
@@ -507,7 +481,7 @@ mod tests {
             for uid in &uids {
                 admission.release(uid);
             }
-            prop_assert!(admission.in_use.is_empty() && admission.running.is_empty());
+            prop_assert!(admission.usage.is_empty() && admission.running.is_empty());
         }
     }
 }

@@ -56,7 +56,7 @@ where
         }
     }
     let needs: Vec<_> = waiting.iter().map(|(number, _, need)| (*number, need.clone())).collect();
-    let mut schedule = MailboxQueue::new(bounds.parallelism, &bounds.hosts, needs);
+    let mut schedule = MailboxQueue::new(bounds.parallelism, needs);
     let mut tasks = JoinSet::new();
     let mut running: Vec<(Id, usize, String)> = Vec::new();
     let mut ticks = interval(TICK);

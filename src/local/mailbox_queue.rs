@@ -1,23 +1,27 @@
 //! Which mailbox runs next: a pure decision from what each needs, what is in use and the limits.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    time::{Duration, Instant},
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Instant,
 };
 
 use crate::{
     error::{Error, Result, Side},
+    start_limits::{self, ReservedResources, ResourceShare, ResourceUsage, connections_within},
     sync::spec::SyncSpec,
 };
 
 /// What is shared between mailboxes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum SharedResource {
+pub(crate) enum LocalResource {
     /// Connections to a server, by `host:port`.
     Connections(String),
     /// The right to append to an account: never two mailboxes at once, whatever folder each writes to.
     Writer { address: String, username: String },
 }
+
+/// What one mailbox takes while it runs.
+pub(crate) type MailboxNeeds = start_limits::ResourceNeeds<LocalResource>;
 
 /// What a server allows all mailboxes together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,22 +47,19 @@ impl ServerLimit {
 /// Limits of each server, by `host:port` in lower case; a server without an entry has none.
 pub(crate) type ServerLimits = BTreeMap<String, ServerLimit>;
 
-/// What one mailbox uses while it runs.
-pub(crate) type ResourceNeeds = BTreeMap<SharedResource, usize>;
-
-/// Lowers a mailbox's connections to what its servers allow, and says what it will use of what is shared.
+/// Lowers a mailbox's connections to what its servers allow, and says what it takes of what is shared.
 ///
 /// # Errors
 /// Configuration when a server allows too few connections for this mailbox to run at all.
-pub(crate) fn fit_to_limits(spec: &mut SyncSpec, limits: &ServerLimits) -> Result<ResourceNeeds> {
+pub(crate) fn fit_to_limits(spec: &mut SyncSpec, limits: &ServerLimits) -> Result<MailboxNeeds> {
     let address = |side: &crate::imap::Endpoint| side.address().to_lowercase();
     let (source, destination) = (address(&spec.source), address(&spec.destination));
-    let sides_on = |host: &str| usize::from(source == host) + usize::from(destination == host);
+    let same_server = source == destination;
     for (side, host) in [(Side::Source, &source), (Side::Destination, &destination)] {
         let Some(limit) = limits.get(host).and_then(|limit| limit.connections) else { continue };
-        spec.connections = spec.connections.min(limit / sides_on(host));
+        spec.connections = connections_within(spec.connections, [limit], same_server);
         if spec.connections == 0 {
-            let needed = sides_on(host);
+            let needed = 1 + usize::from(same_server);
             return Err(Error::configuration(format!(
                 "this server is limited to {limit} connections, and the mailbox needs at least {needed}"
             ))
@@ -67,43 +68,42 @@ pub(crate) fn fit_to_limits(spec: &mut SyncSpec, limits: &ServerLimits) -> Resul
             .in_mailbox(&spec.mailbox));
         }
     }
-    let mut need = ResourceNeeds::new();
+    let mut needs = MailboxNeeds::new();
     for host in [&source, &destination] {
-        *need.entry(SharedResource::Connections(host.clone())).or_default() += spec.connections;
+        let limit = limits.get(host).copied().unwrap_or_default();
+        let share = ResourceShare {
+            units: spec.connections,
+            limit: limit.connections,
+            starts_per_minute: limit.starts_per_minute,
+        };
+        let connections = LocalResource::Connections(host.clone());
+        needs.entry(connections).and_modify(|there| there.units += share.units).or_insert(share);
     }
     let username = spec.destination.login.username.to_lowercase();
-    need.insert(SharedResource::Writer { address: destination, username }, 1);
-    Ok(need)
+    let writer = ResourceShare { units: 1, limit: Some(1), starts_per_minute: None };
+    needs.insert(LocalResource::Writer { address: destination, username }, writer);
+    Ok(needs)
 }
 
 /// Mailboxes that wait and run, first come first served.
 #[derive(Debug)]
 pub(crate) struct MailboxQueue {
     slots: usize,
-    limits: ServerLimits,
-    /// When mailboxes started on each server that limits this, within the last minute.
-    starts: HashMap<String, VecDeque<Instant>>,
-    pending: VecDeque<(usize, ResourceNeeds)>,
-    running: HashMap<usize, ResourceNeeds>,
-    in_use: HashMap<SharedResource, usize>,
+    usage: ResourceUsage<LocalResource>,
+    pending: VecDeque<(usize, MailboxNeeds)>,
+    running: HashMap<usize, MailboxNeeds>,
 }
 
 impl MailboxQueue {
-    /// A schedule of at most `slots` mailboxes at once. Each need comes with its caller's number for the mailbox and
-    /// must come from [`fit_to_limits`] with the same limits: a need above a limit would wait for ever.
+    /// A queue for at most `slots` mailboxes at once. The needs of each come from [`fit_to_limits`], beside the caller's
+    /// number for the mailbox: a need above a limit would wait for ever.
     #[must_use]
-    pub(crate) fn new(
-        slots: usize,
-        limits: &ServerLimits,
-        pending: impl IntoIterator<Item = (usize, ResourceNeeds)>,
-    ) -> Self {
+    pub(crate) fn new(slots: usize, pending: impl IntoIterator<Item = (usize, MailboxNeeds)>) -> Self {
         Self {
             slots: slots.max(1),
-            limits: limits.clone(),
-            starts: HashMap::new(),
+            usage: ResourceUsage::default(),
             pending: pending.into_iter().collect(),
             running: HashMap::new(),
-            in_use: HashMap::new(),
         }
     }
 
@@ -113,79 +113,41 @@ impl MailboxQueue {
         self.pending.len()
     }
 
-    /// The next mailbox that may start at `at`; it counts as running from here on. A mailbox that waits for a resource
-    /// holds it against later ones, so that none is overtaken for ever, and lets mailboxes on other servers pass.
-    pub(crate) fn start_next(&mut self, at: Instant) -> Option<usize> {
+    /// The next mailbox that may start at `now`; it counts as running from here on. One that waits reserves all limited
+    /// resources that it needs, so that no later one overtakes it for ever, and lets mailboxes on other servers pass.
+    pub(crate) fn start_next(&mut self, now: Instant) -> Option<usize> {
         if self.running.len() >= self.slots {
             return None;
         }
-        for starts in self.starts.values_mut() {
-            starts.retain(|start| at.saturating_duration_since(*start) < MINUTE);
-        }
-        let mut held: HashSet<&SharedResource> = HashSet::new();
-        let position = self.pending.iter().position(|(_, need)| {
-            let fits = need.iter().all(|(resource, units)| {
-                !held.contains(resource)
-                    && self.in_use.get(resource).unwrap_or(&0) + units <= self.limit(resource)
-                    && self.may_start_on(resource)
-            });
+        self.usage.expire_starts(now);
+        let mut reserved = ReservedResources::default();
+        let position = self.pending.iter().position(|(_, needs)| {
+            let fits = needs.iter().all(|(resource, share)| self.usage.is_free(resource, share, &reserved));
             if !fits {
-                held.extend(need.keys().filter(|r| self.is_limited(r)));
+                for (resource, _) in needs.iter().filter(|(_, share)| share.is_limited()) {
+                    reserved.reserve(resource);
+                }
             }
             fits
         })?;
-        let (mailbox, need) = self.pending.remove(position)?;
-        for (resource, units) in &need {
-            *self.in_use.entry(resource.clone()).or_default() += units;
-            if let SharedResource::Connections(host) = resource
-                && self.limits.get(host).is_some_and(|limit| limit.starts_per_minute.is_some())
-            {
-                self.starts.entry(host.clone()).or_default().push_back(at);
-            }
-        }
-        self.running.insert(mailbox, need);
+        let (mailbox, needs) = self.pending.remove(position)?;
+        self.usage.start(&needs, now);
+        self.running.insert(mailbox, needs);
         Some(mailbox)
     }
 
-    /// Gives back what a mailbox used.
+    /// Gives back what a mailbox has taken.
     pub(crate) fn release(&mut self, mailbox: usize) {
-        for (resource, units) in self.running.remove(&mailbox).unwrap_or_default() {
-            if let Some(used) = self.in_use.get_mut(&resource) {
-                *used = used.saturating_sub(units);
-                if *used == 0 {
-                    self.in_use.remove(&resource);
-                }
-            }
+        if let Some(needs) = self.running.remove(&mailbox) {
+            self.usage.release(&needs);
         }
-    }
-
-    fn limit(&self, resource: &SharedResource) -> usize {
-        match resource {
-            SharedResource::Writer { .. } => 1,
-            SharedResource::Connections(host) => {
-                self.limits.get(host).and_then(|l| l.connections).unwrap_or(usize::MAX)
-            }
-        }
-    }
-
-    fn is_limited(&self, resource: &SharedResource) -> bool {
-        match resource {
-            SharedResource::Writer { .. } => true,
-            SharedResource::Connections(host) => self.limits.contains_key(host),
-        }
-    }
-
-    fn may_start_on(&self, resource: &SharedResource) -> bool {
-        let SharedResource::Connections(host) = resource else { return true };
-        let most = self.limits.get(host).and_then(|limit| limit.starts_per_minute);
-        most.is_none_or(|most| self.starts.get(host).map_or(0, VecDeque::len) < most)
     }
 }
 
-const MINUTE: Duration = Duration::from_mins(1);
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -196,7 +158,7 @@ mod tests {
         of.iter().map(|(host, connections)| ((*host).to_owned(), limit(*connections))).collect()
     }
 
-    fn needs(specs: &mut [SyncSpec], limits: &ServerLimits) -> Vec<(usize, ResourceNeeds)> {
+    fn needs(specs: &mut [SyncSpec], limits: &ServerLimits) -> Vec<(usize, MailboxNeeds)> {
         specs.iter_mut().map(|s| fit_to_limits(s, limits).unwrap()).enumerate().collect()
     }
 
@@ -206,8 +168,8 @@ mod tests {
         alice.connections = 4;
         let need = fit_to_limits(&mut alice, &limits(&[("old.example:993", 3)])).unwrap();
         assert_eq!(alice.connections, 3);
-        assert_eq!(need[&SharedResource::Connections("old.example:993".into())], 3);
-        assert_eq!(need[&SharedResource::Connections("new.example:993".into())], 3);
+        assert_eq!(need[&LocalResource::Connections("old.example:993".into())].units, 3);
+        assert_eq!(need[&LocalResource::Connections("new.example:993".into())].units, 3);
     }
 
     #[test]
@@ -217,7 +179,7 @@ mod tests {
         alice.destination.host = "OLD.example".into();
         let need = fit_to_limits(&mut alice, &limits(&[("old.example:993", 5)])).unwrap();
         assert_eq!(alice.connections, 2);
-        assert_eq!(need[&SharedResource::Connections("old.example:993".into())], 4);
+        assert_eq!(need[&LocalResource::Connections("old.example:993".into())].units, 4);
         let error = fit_to_limits(&mut alice, &limits(&[("old.example:993", 1)])).unwrap_err();
         assert_eq!(error.class, crate::ErrorClass::Configuration);
     }
@@ -229,10 +191,20 @@ mod tests {
         two.destination.login.username = "ONE@new.example".into();
         one.destination.login.username = "one@new.example".into();
         let none = ServerLimits::new();
-        let mut schedule = MailboxQueue::new(8, &none, needs(&mut [one, two], &none));
-        assert_eq!((schedule.start_next(at), schedule.start_next(at)), (Some(0), None));
-        schedule.release(0);
-        assert_eq!(schedule.start_next(at), Some(1));
+        let mut queue = MailboxQueue::new(8, needs(&mut [one, two], &none));
+        assert_eq!((queue.start_next(at), queue.start_next(at)), (Some(0), None));
+        queue.release(0);
+        assert_eq!(queue.start_next(at), Some(1));
+    }
+
+    #[test]
+    fn a_mailbox_that_waits_for_its_account_holds_up_no_other_on_servers_without_limits() {
+        let now = Instant::now();
+        let (one, mut two, three) = (spec("one"), spec("two"), spec("three"));
+        two.destination.login.username.clone_from(&one.destination.login.username);
+        let none = ["old.example:993", "new.example:993"].map(|host| (host.to_owned(), ServerLimit::default()));
+        let mut queue = MailboxQueue::new(8, needs(&mut [one, two, three], &ServerLimits::from(none)));
+        assert_eq!([(); 3].map(|()| queue.start_next(now)), [Some(0), Some(2), None]);
     }
 
     #[test]
@@ -241,11 +213,8 @@ mod tests {
         let (one, two, mut three) = (spec("one"), spec("two"), spec("three"));
         three.source.host = "third.example".into();
         let limits = limits(&[("old.example:993", 4)]);
-        let mut schedule = MailboxQueue::new(8, &limits, needs(&mut [one, two, three], &limits));
-        assert_eq!(
-            (schedule.start_next(at), schedule.start_next(at), schedule.start_next(at)),
-            (Some(0), Some(2), None)
-        );
+        let mut queue = MailboxQueue::new(8, needs(&mut [one, two, three], &limits));
+        assert_eq!((queue.start_next(at), queue.start_next(at), queue.start_next(at)), (Some(0), Some(2), None));
     }
 
     #[test]
@@ -255,10 +224,10 @@ mod tests {
         small.connections = 2;
         late.connections = 2;
         let limits = limits(&[("old.example:993", 4)]);
-        let mut schedule = MailboxQueue::new(8, &limits, needs(&mut [small, big, late], &limits));
-        assert_eq!((schedule.start_next(at), schedule.start_next(at)), (Some(0), None));
-        schedule.release(0);
-        assert_eq!((schedule.start_next(at), schedule.start_next(at)), (Some(1), None));
+        let mut queue = MailboxQueue::new(8, needs(&mut [small, big, late], &limits));
+        assert_eq!((queue.start_next(at), queue.start_next(at)), (Some(0), None));
+        queue.release(0);
+        assert_eq!((queue.start_next(at), queue.start_next(at)), (Some(1), None));
     }
 
     #[test]
@@ -269,12 +238,12 @@ mod tests {
         let mut elsewhere = spec("elsewhere");
         elsewhere.source.host = "third.example".into();
         let mut specs = [spec("a"), spec("b"), spec("c"), elsewhere];
-        let mut schedule = MailboxQueue::new(8, &limits, needs(&mut specs, &limits));
-        let started = std::array::from_fn(|_| schedule.start_next(at));
+        let mut queue = MailboxQueue::new(8, needs(&mut specs, &limits));
+        let started = std::array::from_fn(|_| queue.start_next(at));
         assert_eq!(started, [Some(0), Some(1), Some(3), None]);
-        schedule.release(0);
-        assert_eq!(schedule.start_next(at + Duration::from_secs(59)), None);
-        assert_eq!(schedule.start_next(at + Duration::from_mins(1)), Some(2));
+        queue.release(0);
+        assert_eq!(queue.start_next(at + Duration::from_secs(59)), None);
+        assert_eq!(queue.start_next(at + Duration::from_mins(1)), Some(2));
     }
 
     #[test]
@@ -306,25 +275,27 @@ mod tests {
                 s
             }).collect();
             let needs = needs(&mut specs, &limits);
-            let mut schedule = MailboxQueue::new(slots, &limits, needs.clone());
+            let mut queue = MailboxQueue::new(slots, needs.clone());
             let (mut running, mut done, mut order) = (Vec::new(), Vec::new(), order);
             while done.len() < specs.len() {
-                while let Some(next) = schedule.start_next(at) { running.push(next); }
-                prop_assert!(!running.is_empty(), "stuck with {} waiting", schedule.waiting_count());
+                while let Some(next) = queue.start_next(at) { running.push(next); }
+                prop_assert!(!running.is_empty(), "stuck with {} waiting", queue.waiting_count());
                 prop_assert!(running.len() <= slots);
-                let mut used = ResourceNeeds::new();
-                for r in &running { for (k, v) in &needs[*r].1 { *used.entry(k.clone()).or_default() += v; } }
-                for (resource, units) in used {
-                    prop_assert!(units <= schedule.limit(&resource));
+                let mut used = MailboxNeeds::new();
+                for (resource, share) in running.iter().flat_map(|number: &usize| &needs[*number].1) {
+                    used.entry(resource.clone()).and_modify(|sum| sum.units += share.units).or_insert(*share);
+                }
+                for share in used.values() {
+                    prop_assert!(share.limit.is_none_or(|limit| share.units <= limit));
                 }
                 order = order.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let ended = running.swap_remove((order >> 33) as usize % running.len());
-                schedule.release(ended);
+                queue.release(ended);
                 done.push(ended);
             }
             done.sort_unstable();
             prop_assert_eq!(done, (0..specs.len()).collect::<Vec<_>>());
-            prop_assert!(schedule.in_use.is_empty());
+            prop_assert!(queue.usage.is_empty());
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    mailbox_queue::{MailboxQueue, ResourceNeeds, ServerLimits, fit_to_limits},
+    mailbox_queue::{MailboxNeeds, MailboxQueue, ServerLimits, fit_to_limits},
     outcome::RunOutcome,
     run_report::{MailboxEnding, mailbox_ending},
     state_folder::{CheckpointFile, RecalledCheckpoint, StateFolder},
@@ -100,7 +100,7 @@ pub(crate) async fn run(
     view.show(began, RunEvent::Begun { mailboxes: mailboxes.len() });
     let mut ledger = RunBoard { entries: Vec::with_capacity(mailboxes.len()), view };
     let needs = ledger.add_mailboxes(mailboxes, &bounds.hosts);
-    let mut schedule = MailboxQueue::new(bounds.parallelism, &bounds.hosts, needs);
+    let mut schedule = MailboxQueue::new(bounds.parallelism, needs);
     let mut tasks = JoinSet::new();
     let mut ticks =
         tokio::time::interval_at(tokio::time::Instant::now() + ledger.view.interval(), ledger.view.interval());
@@ -194,7 +194,7 @@ impl MailboxRun {
 
 impl RunBoard<'_> {
     /// Enters every mailbox; those that cannot run have ended by then. Returns what the others need.
-    fn add_mailboxes(&mut self, mailboxes: Vec<Result<SyncSpec>>, hosts: &ServerLimits) -> Vec<(usize, ResourceNeeds)> {
+    fn add_mailboxes(&mut self, mailboxes: Vec<Result<SyncSpec>>, hosts: &ServerLimits) -> Vec<(usize, MailboxNeeds)> {
         let mut names = HashSet::new();
         let mut needs = Vec::new();
         for (number, mailbox) in mailboxes.into_iter().enumerate() {

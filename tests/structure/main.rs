@@ -19,6 +19,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("error", &[]),
     ("host_name", &[]),
+    ("start_limits", &[]),
     ("terminal_text", &[]),
     ("yaml", &["error"]),
     ("imap", &["error"]),
@@ -27,8 +28,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("resolve", &["api", "error", "imap", "sync"]),
     ("telemetry", &["api", "error"]),
     ("worker", &["api", "clock", "error", "host_name", "imap", "resolve", "sync"]),
-    ("controller", &["api", "clock", "error", "host_name", "imap", "resolve", "telemetry", "yaml"]),
-    ("local", &["api", "error", "imap", "resolve", "sync", "terminal_text", "yaml"]),
+    ("controller", &["api", "clock", "error", "host_name", "imap", "resolve", "start_limits", "telemetry", "yaml"]),
+    ("local", &["api", "error", "imap", "resolve", "start_limits", "sync", "terminal_text", "yaml"]),
     ("import", &["api", "error", "host_name", "terminal_text", "yaml"]),
     ("fuzz", &["api", "imap", "import", "sync", "yaml"]),
     (

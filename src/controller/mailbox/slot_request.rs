@@ -1,15 +1,14 @@
 //! What a mailbox's sync takes of what is shared: pure.
 
-use std::collections::BTreeMap;
-
 use crate::{
     api::{MailMigrationSpec, MailServerSpec, MailboxSyncSpec, SyncEndpoint, names},
     controller::{
-        admission::{LimitedResource, ResourceShare, SlotRequest},
+        admission::{LimitedResource, SlotRequest},
         cache::NamespacedName,
         config::OperatorConfig,
     },
     host_name::HostName,
+    start_limits::{ResourceNeeds, ResourceShare, connections_within},
 };
 
 /// Describes what the sync of a mailbox needs; `held`: the connections that it holds already.
@@ -23,17 +22,16 @@ pub(crate) fn slot_request(
     held: Option<i32>,
 ) -> SlotRequest {
     let sides = [&spec.source, &spec.destination];
-    let least =
-        |most: usize, side: &&SyncEndpoint| connection_limit(side, config).map_or(most, |limit| most.min(limit));
     let wanted = usize::try_from(held.unwrap_or(spec.settings.connections)).unwrap_or(1).max(1);
-    // A host that stands on both sides is connected to twice as often.
-    let same = server_address(&sides[0].server) == server_address(&sides[1].server);
-    let slots = match held {
-        Some(_) => wanted,
-        None => (sides.iter().fold(wanted * (1 + usize::from(same)), least) / (1 + usize::from(same))).max(1),
+    let slots = if held.is_some() {
+        wanted
+    } else {
+        let same_server = server_address(&sides[0].server) == server_address(&sides[1].server);
+        let limits = sides.iter().filter_map(|side| connection_limit(side, config));
+        connections_within(wanted, limits, same_server).max(1)
     };
     let one = |limit| ResourceShare { units: 1, limit, starts_per_minute: None };
-    let mut needs = BTreeMap::new();
+    let mut needs = ResourceNeeds::new();
     needs.insert(LimitedResource::Operator, one(Some(usize::try_from(config.max_syncs).unwrap_or(usize::MAX))));
     let parallelism = migration.map(|migration| usize::try_from(migration.parallelism).unwrap_or(1));
     let migration = (namespace.clone(), spec.migration.clone());
@@ -65,7 +63,7 @@ pub(crate) fn server_address(server: &MailServerSpec) -> String {
     format!("{}:{}", HostName::new(&server.host), server.effective_port())
 }
 
-fn add_share(needs: &mut BTreeMap<LimitedResource, ResourceShare>, resource: LimitedResource, share: ResourceShare) {
+fn add_share(needs: &mut ResourceNeeds<LimitedResource>, resource: LimitedResource, share: ResourceShare) {
     needs.entry(resource).and_modify(|there| there.units += share.units).or_insert(share);
 }
 
