@@ -1,29 +1,26 @@
 //! `mailferry check`: what would keep a migration from ending well, told before it starts.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    num::NonZeroUsize,
-    path::PathBuf,
-    sync::Arc,
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use clap::Args;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use futures::future::BoxFuture;
+use indicatif::MultiProgress;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::manifest_args::ManifestArgs;
+use super::{
+    manifest_args::ManifestArgs,
+    shared_args::{ExecutionArgs, StateArgs},
+};
 use crate::{
     error::{Error, ErrorClass, Result},
     local::{
         check::{self, CheckWarning, MailboxCheck, WarningTopic, assess_mailbox, gravest_class, inspect_account},
-        for_each::{TaskEvent, for_each_mailbox},
-        run::RunLimits,
-        state_folder::{CheckpointFile, StateFolder, default_state_folder},
-        view::{OutputMode, OutputStyle, write_event},
+        progress_board::ProgressBoard,
+        read_only_run::{MailboxReader, ReadOnlyRun},
+        state_folder::{CheckpointFile, StateFolder},
     },
-    sync::{checkpoint::fingerprint, spec::SyncSpec},
+    sync::{checkpoint::fingerprint, progress::SyncProgress, spec::SyncSpec},
 };
 
 /// Connect to both sides of every mailbox, log in, and show what a run would find. Changes nothing.
@@ -36,22 +33,16 @@ use crate::{
 ///
 /// Exits with 0 when there are no problems, else with the code of the gravest one's class (see `mailferry --help`).
 #[derive(Debug, Clone, Args)]
+#[command(mut_arg("parallelism", |arg| arg.help("How many mailboxes to check at once [default: spec.parallelism of the migration]")), mut_arg("output", |arg| arg.help("What to show: findings for people, or JSON lines (`checked` for each mailbox, `summary` at the end)")))]
 pub struct CheckArgs {
     #[command(flatten)]
     pub manifests: ManifestArgs,
 
-    /// Where a run keeps its checkpoints, for the names of folders [default: .mailferry/MIGRATION in the current folder].
-    /// Only read.
-    #[arg(long, value_name = "DIR")]
-    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub state: StateArgs,
 
-    /// How many mailboxes to check at once [default: spec.parallelism of the migration].
-    #[arg(long, value_name = "N")]
-    pub parallelism: Option<NonZeroUsize>,
-
-    /// What to show: findings for people, or JSON lines (`checked` for each mailbox, `summary` at the end).
-    #[arg(long, value_enum, default_value_t)]
-    pub output: OutputMode,
+    #[command(flatten)]
+    pub execution: ExecutionArgs,
 }
 
 #[derive(Serialize)]
@@ -77,54 +68,64 @@ impl CheckArgs {
     /// When nothing could start: manifests that cannot be read, no mailbox of that name.
     pub async fn run(&self, screen: MultiProgress) -> Result<u8> {
         let mut migration = self.manifests.load()?;
-        for spec in migration.mailboxes.iter_mut().flatten() {
-            spec.connections = 1;
-        }
-        let style = self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal());
-        let folder = self.state.clone().unwrap_or_else(|| default_state_folder(&migration.name));
-        let state = Arc::new(StateFolder::read_only(&folder));
-        let parallelism = self.parallelism.map_or(migration.parallelism, NonZeroUsize::get);
-        let bounds = RunLimits { parallelism, hosts: migration.hosts };
+        migration.use_one_connection();
+        let reader = MailboxChecker { state: StateFolder::read_only(&self.state.folder(&migration.name)) };
+        let limits = self.execution.limits(migration.parallelism, migration.servers);
         let began = Instant::now();
-        let bar =
-            if style == OutputStyle::Bars { screen.add(bar(migration.mailboxes.len())) } else { ProgressBar::hidden() };
-        let task = |spec: SyncSpec| {
-            let state = Arc::clone(&state);
-            async move { check_mailbox(&spec, &state.checkpoint_file(&spec.mailbox)).await }
-        };
-        let outcomes = for_each_mailbox(migration.mailboxes, &bounds, task, |step| match step {
-            TaskEvent::Tick => bar.tick(),
-            TaskEvent::Ended(outcome) => {
-                bar.inc(1);
-                if style == OutputStyle::Json {
-                    let check = outcome.as_ref().map_or_else(|error| failed(error.clone()), Clone::clone);
-                    write_event(&mut io::stdout(), Timestamp::now(), CheckEvent::Checked { check: &check });
-                }
-            }
-        })
-        .await;
-        bar.finish_and_clear();
+        let run = ReadOnlyRun { limits, style: self.execution.style(), screen };
+        let checks = run.read_all(migration.mailboxes, &reader).await;
 
-        let checks: Vec<MailboxCheck> = outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(failed)).collect();
         let exit_code = gravest_class(&checks).map_or(0, ErrorClass::exit_code);
-        if style == OutputStyle::Json {
-            let ready = checks.iter().filter(|check| check.problems.is_empty()).count();
-            let what = CheckEvent::Summary {
-                mailboxes: checks.len(),
-                ready,
-                with_problems: checks.len() - ready,
-                duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-                exit_code,
-            };
-            write_event(&mut io::stdout(), Timestamp::now(), what);
-        } else {
+        let ready = checks.iter().filter(|check| check.problems.is_empty()).count();
+        let summary = CheckEvent::Summary {
+            mailboxes: checks.len(),
+            ready,
+            with_problems: checks.len() - ready,
+            duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            exit_code,
+        };
+        run.write_end(summary, || {
             let now = Timestamp::now();
             let mut text: String = checks.iter().map(|found| check::mailbox(found, now) + "\n").collect();
             text.push_str(&check::summary(&checks, began.elapsed()));
-            // A reader that has gone away does not change what was found.
-            drop(io::stdout().lock().write_all(text.as_bytes()));
-        }
+            text
+        });
         Ok(exit_code)
+    }
+}
+
+/// Checks mailboxes by the folder names in their checkpoints.
+struct MailboxChecker {
+    state: StateFolder,
+}
+
+impl MailboxReader for MailboxChecker {
+    type Report = MailboxCheck;
+
+    fn read(&self, spec: SyncSpec, _: Arc<SyncProgress>) -> BoxFuture<'static, MailboxCheck> {
+        let state = self.state.checkpoint_file(&spec.mailbox);
+        Box::pin(async move { check_mailbox(&spec, &state).await })
+    }
+
+    fn failed_report(&self, error: Error) -> MailboxCheck {
+        let mailbox = error.mailbox.clone().unwrap_or_default();
+        MailboxCheck { mailbox, problems: vec![error], ..MailboxCheck::default() }
+    }
+
+    fn mailbox<'a>(&self, check: &'a MailboxCheck) -> &'a str {
+        &check.mailbox
+    }
+
+    fn progress_line(&self, board: &ProgressBoard) -> String {
+        format!("{}/{} mailboxes checked", board.finished, board.mailboxes)
+    }
+
+    fn end_line(&self, _: &MailboxCheck) -> Option<String> {
+        None
+    }
+
+    fn end_event<'a>(&self, check: &'a MailboxCheck) -> impl Serialize + use<'a> {
+        CheckEvent::Checked { check }
     }
 }
 
@@ -134,17 +135,4 @@ async fn check_mailbox(spec: &SyncSpec, state: &CheckpointFile) -> MailboxCheck 
     let mut check = assess_mailbox(spec, source, destination, &frozen, Timestamp::now());
     check.warnings.extend(note.map(|what| CheckWarning { topic: WarningTopic::Checkpoint, side: None, what }));
     check
-}
-
-/// A mailbox that could not be looked at.
-fn failed(error: Error) -> MailboxCheck {
-    let mailbox = error.mailbox.clone().unwrap_or_default();
-    MailboxCheck { mailbox, problems: vec![error], ..MailboxCheck::default() }
-}
-
-fn bar(mailboxes: usize) -> ProgressBar {
-    // The template is a constant without a mistake in it.
-    let style = ProgressStyle::with_template("{spinner} {pos}/{len} mailboxes checked")
-        .unwrap_or_else(|_| ProgressStyle::default_spinner());
-    ProgressBar::new(u64::try_from(mailboxes).unwrap_or(u64::MAX)).with_style(style)
 }

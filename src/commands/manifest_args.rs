@@ -58,7 +58,7 @@ pub struct LoadedMigration {
     /// Suspended in its manifest.
     pub suspended: bool,
     /// What each server allows, over all mailboxes.
-    pub hosts: ServerLimits,
+    pub servers: ServerLimits,
     /// What to do with each mailbox, or why that cannot be told.
     pub mailboxes: Vec<Result<SyncSpec>>,
 }
@@ -67,6 +67,15 @@ pub struct LoadedMigration {
 fn duration(text: &str) -> Result<Duration, String> {
     let length = text.parse::<api::Duration>()?.as_std();
     if length.is_zero() { Err("it must be longer than nothing, such as 30s".to_owned()) } else { Ok(length) }
+}
+
+impl LoadedMigration {
+    /// Has each mailbox make one connection to each side.
+    pub(crate) fn use_one_connection(&mut self) {
+        for spec in self.mailboxes.iter_mut().flatten() {
+            spec.connections = 1;
+        }
+    }
 }
 
 impl ManifestArgs {
@@ -87,18 +96,18 @@ impl ManifestArgs {
             }
         };
         let (source, destination) = (limit(&migration.spec.source), limit(&migration.spec.destination));
-        let mut hosts = ServerLimits::new();
+        let mut servers = ServerLimits::new();
         for spec in mailboxes.iter().flatten() {
             for (side, limit) in [(&spec.source, source), (&spec.destination, destination)] {
-                let host = hosts.entry(side.address().to_lowercase()).or_insert(limit);
-                *host = host.stricter(limit);
+                let server = servers.entry(side.address().to_lowercase()).or_insert(limit);
+                *server = server.stricter(limit);
             }
         }
         Ok(LoadedMigration {
             name: migration.metadata.name.clone().unwrap_or_default(),
             parallelism: usize::try_from(migration.spec.parallelism).unwrap_or(1),
             suspended: migration.spec.suspend,
-            hosts,
+            servers,
             mailboxes,
         })
     }
@@ -210,7 +219,7 @@ spec:
         let old = ServerLimit { connections: Some(6), starts_per_minute: Some(30) };
         let new = ServerLimit { connections: Some(9), starts_per_minute: None };
         let expected = [("new.example:993".to_owned(), new), ("old.example:993".to_owned(), old)];
-        assert_eq!(migration.hosts, ServerLimits::from(expected));
+        assert_eq!(migration.servers, ServerLimits::from(expected));
         assert_eq!(migration.mailboxes[0].as_ref().unwrap().mailbox, "alice");
         let error = migration.mailboxes[1].as_ref().unwrap_err();
         assert_eq!(error.mailbox.as_deref(), Some("bob"));

@@ -9,5 +9,6 @@ pub mod export;
 pub mod import;
 pub mod manifest_args;
 pub mod run;
+pub mod shared_args;
 pub mod verify;
 pub mod worker;

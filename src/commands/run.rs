@@ -1,9 +1,7 @@
 //! `mailferry run`: sync every mailbox of a migration from here.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
-    num::NonZeroUsize,
-    path::PathBuf,
+    io::{self, Write as _},
     sync::Arc,
 };
 
@@ -12,15 +10,19 @@ use indicatif::MultiProgress;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::manifest_args::{LoadedMigration, ManifestArgs};
+use super::{
+    manifest_args::{LoadedMigration, ManifestArgs},
+    shared_args::{ExecutionArgs, StateArgs},
+};
 use crate::{
     error::{Error, Result},
     local::{
+        mailbox_runner::StopSignal,
         outcome::{EXIT_INTERRUPTED, RunOutcome},
-        run::{MailboxEngine, RunLimits, StopSignal, run},
+        run::{LocalRun, MailboxEngine},
         run_report,
-        state_folder::{StateFolder, default_state_folder},
-        view::{BarView, JsonView, LineView, OutputMode, OutputStyle, RunView},
+        state_folder::StateFolder,
+        view::{BarView, JsonView, LineView, OutputStyle, RunView},
     },
 };
 
@@ -37,13 +39,13 @@ use crate::{
 ///
 /// This is one sync of each mailbox, now: deadline, schedule, startAt and cutover are for the operator.
 #[derive(Debug, Clone, Args)]
+#[command(mut_arg("state", |arg| arg.help("Where checkpoints are kept [default: .mailferry/MIGRATION in the current folder]. One run at a time may use it")), mut_arg("parallelism", |arg| arg.help("How many mailboxes to sync at once [default: spec.parallelism of the migration]")))]
 pub struct RunArgs {
     #[command(flatten)]
     pub manifests: ManifestArgs,
 
-    /// Where checkpoints are kept [default: .mailferry/MIGRATION in the current folder]. One run at a time may use it.
-    #[arg(long, value_name = "DIR")]
-    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub state: StateArgs,
 
     /// Change nothing, neither at the destination nor in the state folder; report what a run would do.
     #[arg(long)]
@@ -54,13 +56,8 @@ pub struct RunArgs {
     #[arg(long)]
     pub retry_refused: bool,
 
-    /// How many mailboxes to sync at once [default: spec.parallelism of the migration].
-    #[arg(long, value_name = "N")]
-    pub parallelism: Option<NonZeroUsize>,
-
-    /// What to show.
-    #[arg(long, value_enum, default_value_t)]
-    pub output: OutputMode,
+    #[command(flatten)]
+    pub execution: ExecutionArgs,
 }
 
 impl RunArgs {
@@ -76,7 +73,7 @@ impl RunArgs {
         }
         let stop = StopSignal::default();
         let signals = tokio::spawn(handle_signals(signals()?, stop.clone()));
-        let style = self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal());
+        let style = self.execution.style();
         let mut view: Box<dyn RunView> = match style {
             OutputStyle::Bars => Box::new(BarView::new(screen)),
             OutputStyle::Lines => Box::new(LineView::new(io::stderr())),
@@ -98,16 +95,16 @@ impl RunArgs {
         stop: &StopSignal,
         view: &mut dyn RunView,
     ) -> Result<RunOutcome> {
-        let folder = self.state.clone().unwrap_or_else(|| default_state_folder(&migration.name));
+        let folder = self.state.folder(&migration.name);
         let state = if self.dry_run { StateFolder::read_only(&folder) } else { StateFolder::open(&folder)? };
         let mut mailboxes = migration.mailboxes;
         for spec in mailboxes.iter_mut().flatten() {
             spec.dry_run |= self.dry_run;
             spec.retry_refused |= self.retry_refused;
         }
-        let parallelism = self.parallelism.map_or(migration.parallelism, NonZeroUsize::get);
-        let bounds = RunLimits { parallelism, hosts: migration.hosts };
-        Ok(run(mailboxes, &state, engine, &bounds, stop, view).await)
+        let limits = self.execution.limits(migration.parallelism, migration.servers);
+        let run = LocalRun { state: &state, engine, limits: &limits, stop };
+        Ok(run.sync_all(mailboxes, view).await)
     }
 }
 
@@ -184,7 +181,7 @@ mod tests {
             name: "acme".into(),
             parallelism: 1,
             suspended: false,
-            hosts: ServerLimits::new(),
+            servers: ServerLimits::new(),
             mailboxes: vec![Ok(spec("alice")), Err(Error::configuration("no Secret").in_mailbox("bob"))],
         };
         let engine = Arc::new(RecordingEngine::default());

@@ -1,34 +1,31 @@
 //! `mailferry verify`: compare both sides of every mailbox, message by message.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
-    num::NonZeroUsize,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use clap::Args;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use jiff::Timestamp;
+use futures::future::BoxFuture;
+use indicatif::MultiProgress;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::manifest_args::ManifestArgs;
+use super::{
+    manifest_args::ManifestArgs,
+    shared_args::{ExecutionArgs, StateArgs},
+};
 use crate::{
     error::{Error, Result},
     local::{
-        for_each::{TaskEvent, for_each_mailbox},
         progress_board::ProgressBoard,
-        run::RunLimits,
-        state_folder::{StateFolder, default_state_folder},
+        read_only_run::{MailboxReader, ReadOnlyRun},
+        state_folder::StateFolder,
         verify_report::{self, VerifyVerdict},
-        view::{OutputMode, OutputStyle, write_event},
     },
     sync::{
         checkpoint::fingerprint,
         progress::SyncProgress,
-        report::MailboxReport,
         spec::SyncSpec,
         verify::{VerifyContext, VerifyReport, VerifyStrictness, verify_mailbox},
     },
@@ -47,14 +44,13 @@ use crate::{
 /// Exits with 0 when all mailboxes are identical, with 1 when there are differences, and else with the code of what kept it
 /// from comparing (see `mailferry --help`).
 #[derive(Debug, Clone, Args)]
+#[command(mut_arg("parallelism", |arg| arg.help("How many mailboxes to compare at once [default: spec.parallelism of the migration]")), mut_arg("output", |arg| arg.help("What to show: a report for people, or JSON lines (`verified` for each mailbox, `summary` at the end)")))]
 pub struct VerifyArgs {
     #[command(flatten)]
     pub manifests: ManifestArgs,
 
-    /// Where a run keeps its checkpoints, for the names of folders [default: .mailferry/MIGRATION in the current folder].
-    /// Only read.
-    #[arg(long, value_name = "DIR")]
-    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub state: StateArgs,
 
     /// Count as differences, too: messages and folders that only the destination has, and missing subscriptions.
     #[arg(long)]
@@ -69,13 +65,8 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub list: usize,
 
-    /// How many mailboxes to compare at once [default: spec.parallelism of the migration].
-    #[arg(long, value_name = "N")]
-    pub parallelism: Option<NonZeroUsize>,
-
-    /// What to show: a report for people, or JSON lines (`verified` for each mailbox, `summary` at the end).
-    #[arg(long, value_enum, default_value_t)]
-    pub output: OutputMode,
+    #[command(flatten)]
+    pub execution: ExecutionArgs,
 }
 
 #[derive(Serialize)]
@@ -93,80 +84,72 @@ impl VerifyArgs {
     pub async fn run(&self, screen: MultiProgress) -> Result<u8> {
         let migration = self.manifests.load()?;
         let strictness = VerifyStrictness { strict: self.strict, allow_rewritten: self.allow_rewritten };
-        let style = self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal());
-        let folder = self.state.clone().unwrap_or_else(|| default_state_folder(&migration.name));
-        let state = Arc::new(StateFolder::read_only(&folder));
-        let parallelism = self.parallelism.map_or(migration.parallelism, NonZeroUsize::get);
-        let bounds = RunLimits { parallelism, hosts: migration.hosts };
-        let names: Vec<Option<String>> = migration.mailboxes.iter().map(name).collect();
-
+        let state = StateFolder::read_only(&self.state.folder(&migration.name));
+        let reader = MailboxVerifier { state, strictness, listed: self.list };
+        let limits = self.execution.limits(migration.parallelism, migration.servers);
         let began = Instant::now();
-        let board = Arc::new(Mutex::new(ProgressBoard::new(began, names.len())));
-        let bar = if style == OutputStyle::Bars { screen.add(bar()) } else { ProgressBar::hidden() };
-        let listed = self.list;
-        let task = |spec: SyncSpec| {
-            let progress = Arc::new(SyncProgress::default());
-            lock(&board).add_running(Instant::now(), &spec.mailbox, &progress);
-            let state = Arc::clone(&state);
-            async move {
-                let (mapping, note) =
-                    state.checkpoint_file(&spec.mailbox).folder_mapping(&fingerprint(&spec.source, &spec.destination));
-                let context = VerifyContext { mapping, listed, progress, stop: CancellationToken::new() };
-                let mut report = verify_mailbox(&spec, &context).await;
-                report.notes.extend(note);
-                report
-            }
-        };
-        let outcomes = for_each_mailbox(migration.mailboxes, &bounds, task, |step| match step {
-            TaskEvent::Tick => {
-                let mut board = lock(&board);
-                board.observe(Instant::now());
-                bar.set_message(format!("{}/{} verified, {}", board.finished, board.mailboxes, board.total().line()));
-                bar.tick();
-            }
-            TaskEvent::Ended(outcome) => {
-                let report = match outcome {
-                    Ok(report) => report.clone(),
-                    Err(error) => failed(error.mailbox.clone(), error.clone()),
-                };
-                lock(&board)
-                    .record_finished(&MailboxReport { mailbox: report.mailbox.clone(), ..MailboxReport::default() });
-                match style {
-                    OutputStyle::Json => {
-                        let verdict = VerifyVerdict::from_report(&report, strictness).word();
-                        let what = VerifyEvent::Verified { mailbox: &report.mailbox, verdict, report: &report };
-                        write_event(&mut io::stdout(), Timestamp::now(), what);
-                    }
-                    OutputStyle::Bars => drop(screen.println(verify_report::line(&report, strictness))),
-                    OutputStyle::Lines => drop(writeln!(io::stderr(), "{}", verify_report::line(&report, strictness))),
-                }
-            }
-        })
-        .await;
-        bar.finish_and_clear();
+        let run = ReadOnlyRun { limits, style: self.execution.style(), screen };
+        let reports = run.read_all(migration.mailboxes, &reader).await;
 
-        let outcomes = outcomes.into_iter().zip(names);
-        let reports: Vec<VerifyReport> =
-            outcomes.map(|(outcome, name)| outcome.unwrap_or_else(|error| failed(name, error))).collect();
         let verdicts: Vec<VerifyVerdict> =
             reports.iter().map(|report| VerifyVerdict::from_report(report, strictness)).collect();
         let exit_code = verify_report::exit_code(&verdicts);
-        if style == OutputStyle::Json {
-            let number = |word: &str| verdicts.iter().filter(|verdict| verdict.word() == word).count();
-            let what = VerifyEvent::Summary {
-                mailboxes: reports.len(),
-                identical: number("identical"),
-                differing: number("differs"),
-                failed: number("failed"),
-                duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-                exit_code,
-            };
-            write_event(&mut io::stdout(), Timestamp::now(), what);
-        } else {
-            // A reader that has gone away does not change what was found.
-            drop(io::stdout().lock().write_all(final_report(&reports, strictness, began.elapsed()).as_bytes()));
-        }
+        let number = |word: &str| verdicts.iter().filter(|verdict| verdict.word() == word).count();
+        let summary = VerifyEvent::Summary {
+            mailboxes: reports.len(),
+            identical: number("identical"),
+            differing: number("differs"),
+            failed: number("failed"),
+            duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            exit_code,
+        };
+        run.write_end(summary, || final_report(&reports, strictness, began.elapsed()));
         Ok(exit_code)
+    }
+}
+
+/// Verifies mailboxes by the folder names in their checkpoints.
+struct MailboxVerifier {
+    state: StateFolder,
+    strictness: VerifyStrictness,
+    /// So many messages are listed for each folder.
+    listed: usize,
+}
+
+impl MailboxReader for MailboxVerifier {
+    type Report = VerifyReport;
+
+    fn read(&self, spec: SyncSpec, progress: Arc<SyncProgress>) -> BoxFuture<'static, VerifyReport> {
+        let (state, listed) = (self.state.checkpoint_file(&spec.mailbox), self.listed);
+        Box::pin(async move {
+            let (mapping, note) = state.folder_mapping(&fingerprint(&spec.source, &spec.destination));
+            let context = VerifyContext { mapping, listed, progress, stop: CancellationToken::new() };
+            let mut report = verify_mailbox(&spec, &context).await;
+            report.notes.extend(note);
+            report
+        })
+    }
+
+    fn failed_report(&self, error: Error) -> VerifyReport {
+        let mailbox = error.mailbox.clone().unwrap_or_default();
+        VerifyReport { mailbox, error: Some(error), ..VerifyReport::default() }
+    }
+
+    fn mailbox<'a>(&self, report: &'a VerifyReport) -> &'a str {
+        &report.mailbox
+    }
+
+    fn progress_line(&self, board: &ProgressBoard) -> String {
+        format!("{}/{} verified, {}", board.finished, board.mailboxes, board.total().line())
+    }
+
+    fn end_line(&self, report: &VerifyReport) -> Option<String> {
+        Some(verify_report::line(report, self.strictness))
+    }
+
+    fn end_event<'a>(&self, report: &'a VerifyReport) -> impl Serialize + use<'a> {
+        let verdict = VerifyVerdict::from_report(report, self.strictness).word();
+        VerifyEvent::Verified { mailbox: &report.mailbox, verdict, report }
     }
 }
 
@@ -178,26 +161,4 @@ fn final_report(reports: &[VerifyReport], strictness: VerifyStrictness, took: Du
     }
     text.push_str(&verify_report::summary(reports, strictness, took));
     text
-}
-
-fn name(mailbox: &Result<SyncSpec>) -> Option<String> {
-    match mailbox {
-        Ok(spec) => Some(spec.mailbox.clone()),
-        Err(error) => error.mailbox.clone(),
-    }
-}
-
-fn failed(mailbox: Option<String>, error: Error) -> VerifyReport {
-    VerifyReport { mailbox: mailbox.unwrap_or_default(), error: Some(error), ..VerifyReport::default() }
-}
-
-fn lock(board: &Mutex<ProgressBoard>) -> std::sync::MutexGuard<'_, ProgressBoard> {
-    board.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn bar() -> ProgressBar {
-    // The template is a constant without a mistake in it.
-    let style =
-        ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
-    ProgressBar::no_length().with_style(style)
 }

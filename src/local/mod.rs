@@ -2,11 +2,12 @@
 
 pub(crate) mod check;
 pub(crate) mod export;
-pub(crate) mod for_each;
 pub mod mailbox_queue;
+pub(crate) mod mailbox_runner;
 pub mod manifest;
 pub(crate) mod outcome;
 pub mod progress_board;
+pub(crate) mod read_only_run;
 pub mod run;
 pub mod run_report;
 pub mod secrets;

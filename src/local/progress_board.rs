@@ -9,10 +9,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    sync::{
-        progress::{EnginePhase, ProgressSnapshot, SyncProgress},
-        report::MailboxReport,
-    },
+    sync::progress::{EnginePhase, ProgressSnapshot, SyncProgress},
     terminal_text,
 };
 
@@ -169,9 +166,9 @@ impl ProgressBoard {
     }
 
     /// A mailbox ended; it need not have run.
-    pub(crate) fn record_finished(&mut self, report: &MailboxReport) {
+    pub(crate) fn record_finished(&mut self, mailbox: &str) {
         self.finished += 1;
-        let Some(position) = self.running.iter().position(|r| r.mailbox == report.mailbox) else { return };
+        let Some(position) = self.running.iter().position(|r| r.mailbox == mailbox) else { return };
         let last = self.running.remove(position).progress.snapshot();
         self.planned += usize::from(last.folders_total > 0);
         add(&mut self.ended, &last);
@@ -289,7 +286,7 @@ mod tests {
         assert_eq!(total.bytes_per_second, 1000);
         // 10,000 bytes are known to remain, and the mailbox that waits counts as 6,000 more.
         assert_eq!(total.eta_seconds, Some(16));
-        board.record_finished(&MailboxReport { mailbox: "alice".into(), ..MailboxReport::default() });
+        board.record_finished("alice");
         board.observe(start + Duration::from_secs(3));
         assert_eq!(board.total().counters.bytes_done, 2000, "what a finished mailbox did still counts");
         assert_eq!(board.running().map(|(name, _)| name.to_owned()).collect::<Vec<_>>(), ["bob"]);

@@ -1,16 +1,16 @@
-//! Runs many mailboxes: as many at once as allowed, each on its own, stopped gently or at once.
+//! Syncs many mailboxes, each from the checkpoint in its state file.
 
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::BoxFuture;
-use tokio::{
-    task::{Id, JoinError, JoinSet},
-    time::MissedTickBehavior,
-};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    mailbox_queue::{MailboxNeeds, MailboxQueue, ServerLimits, fit_to_limits},
+    mailbox_runner::{MailboxWork, RunLimits, StopSignal, StoppedMailbox, WorkEvent, run_mailboxes},
     outcome::RunOutcome,
     run_report::{MailboxEnding, mailbox_ending},
     state_folder::{CheckpointFile, RecalledCheckpoint, StateFolder},
@@ -69,81 +69,101 @@ pub struct LocalSyncJob {
     pub stop: CancellationToken,
 }
 
-/// Bounds on a run.
-#[derive(Debug, Clone)]
-pub(crate) struct RunLimits {
-    /// Mailboxes at once.
-    pub parallelism: usize,
-    /// What each server allows, over all mailboxes.
-    pub hosts: ServerLimits,
+/// A run over the mailboxes of a migration.
+pub(crate) struct LocalRun<'a> {
+    /// Where checkpoints are.
+    pub state: &'a StateFolder,
+    /// What syncs a mailbox.
+    pub engine: Arc<dyn MailboxEngine>,
+    /// How many mailboxes at once.
+    pub limits: &'a RunLimits,
+    /// How the run is stopped.
+    pub stop: &'a StopSignal,
 }
 
-/// How a run is told to stop.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct StopSignal {
-    /// Save checkpoints and end; no further mailbox starts.
-    pub gently: CancellationToken,
-    /// Drop everything. What is not in a checkpoint is matched again by the next run.
-    pub at_once: CancellationToken,
-}
-
-/// Runs the mailboxes. One that is wrong, fails or panics does not stop the others.
-pub(crate) async fn run(
-    mailboxes: Vec<Result<SyncSpec>>,
-    state: &StateFolder,
-    engine: Arc<dyn MailboxEngine>,
-    bounds: &RunLimits,
-    stop: &StopSignal,
-    view: &mut dyn RunView,
-) -> RunOutcome {
-    let began = Instant::now();
-    view.show(began, RunEvent::Begun { mailboxes: mailboxes.len() });
-    let mut ledger = RunBoard { entries: Vec::with_capacity(mailboxes.len()), view };
-    let needs = ledger.add_mailboxes(mailboxes, &bounds.hosts);
-    let mut schedule = MailboxQueue::new(bounds.parallelism, needs);
-    let mut tasks = JoinSet::new();
-    let mut ticks =
-        tokio::time::interval_at(tokio::time::Instant::now() + ledger.view.interval(), ledger.view.interval());
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut stopping = false;
-
-    loop {
-        if !stopping && stop.gently.is_cancelled() {
-            stopping = true;
-            ledger.view.show(Instant::now(), RunEvent::Stopping { running: tasks.len() });
-        }
-        while !stopping && let Some(number) = schedule.start_next(Instant::now()) {
-            ledger.start(number, &mut tasks, |spec, progress| {
-                let mailbox = state.checkpoint_file(&spec.mailbox);
-                sync_one(Arc::clone(&engine), *spec, mailbox, progress, stop.gently.clone())
-            });
-        }
-        if tasks.is_empty() && (stopping || schedule.waiting_count() == 0) {
-            break;
-        }
-        tokio::select! {
-            biased;
-            () = stop.at_once.cancelled() => break,
-            () = stop.gently.cancelled(), if !stopping => {}
-            Some(ended) = tasks.join_next_with_id() => if let Some(number) = ledger.record_end(ended) {
-                schedule.release(number);
-            },
-            _ = ticks.tick() => ledger.view.show(Instant::now(), RunEvent::Tick),
-        }
+impl LocalRun<'_> {
+    /// Syncs the mailboxes. One that is wrong, fails or panics does not stop the others.
+    pub(crate) async fn sync_all(&self, mailboxes: Vec<Result<SyncSpec>>, view: &mut dyn RunView) -> RunOutcome {
+        let began = Instant::now();
+        view.show(began, RunEvent::Begun { mailboxes: mailboxes.len() });
+        let mut work = SyncWork { run: self, view, progress: HashMap::new() };
+        let reports = run_mailboxes(refuse_repeated_names(mailboxes), self.limits, self.stop, &mut work).await;
+        let outcome = RunOutcome { reports, took: began.elapsed() };
+        work.view.show(Instant::now(), RunEvent::Ended(&outcome));
+        outcome
     }
-    tasks.abort_all();
-    let RunBoard { entries, view } = ledger;
-    let report = |entry: MailboxRun| {
-        let left = !matches!(entry, MailboxRun::Ended(_));
-        let report = entry.into_report();
-        if left {
-            view.show(Instant::now(), RunEvent::Left(&report));
+}
+
+/// Makes an error of each mailbox whose name stood before: two would write to one checkpoint.
+fn refuse_repeated_names(mailboxes: Vec<Result<SyncSpec>>) -> Vec<Result<SyncSpec>> {
+    let mut names = HashSet::new();
+    let mut first_only = |spec: SyncSpec| {
+        if names.insert(spec.mailbox.clone()) {
+            return Ok(spec);
         }
-        report
+        Err(Error::configuration("another mailbox of this migration has the same name")
+            .advice("Give each mailbox a name of its own: its checkpoint is kept under it")
+            .in_mailbox(spec.mailbox))
     };
-    let outcome = RunOutcome { reports: entries.into_iter().map(report).collect(), took: began.elapsed() };
-    view.show(Instant::now(), RunEvent::Ended(&outcome));
-    outcome
+    mailboxes.into_iter().map(|mailbox| mailbox.and_then(&mut first_only)).collect()
+}
+
+/// Syncs each mailbox and tells a view.
+struct SyncWork<'a> {
+    run: &'a LocalRun<'a>,
+    view: &'a mut dyn RunView,
+    /// The counters of mailboxes that run, by name.
+    progress: HashMap<String, Arc<SyncProgress>>,
+}
+
+impl MailboxWork for SyncWork<'_> {
+    type Report = MailboxReport;
+
+    fn tick_interval(&self) -> Duration {
+        self.view.interval()
+    }
+
+    fn start(&mut self, spec: SyncSpec) -> BoxFuture<'static, MailboxReport> {
+        let progress = Arc::new(SyncProgress::default());
+        self.view.show(Instant::now(), RunEvent::Started { spec: &spec, progress: &progress });
+        self.progress.insert(spec.mailbox.clone(), Arc::clone(&progress));
+        let state = self.run.state.checkpoint_file(&spec.mailbox);
+        let (engine, stop) = (Arc::clone(&self.run.engine), self.run.stop.gently.clone());
+        Box::pin(sync_one(engine, spec, state, progress, stop))
+    }
+
+    fn failed_report(&self, error: Error) -> MailboxReport {
+        failed(error)
+    }
+
+    fn stopped_report(&self, mailbox: String, stopped: StoppedMailbox) -> MailboxReport {
+        let note = match stopped {
+            StoppedMailbox::Waiting => "stopped before this mailbox's turn came",
+            StoppedMailbox::Running => "stopped at once: the next run looks for what was in doubt",
+        };
+        MailboxReport { mailbox, interrupted: true, notes: vec![note.to_owned()], ..MailboxReport::default() }
+    }
+
+    fn panic_error(&self) -> Error {
+        Error::internal("Mailferry failed on this mailbox; its checkpoint is as it was saved last")
+            .advice("Please report it with the log line that says where; another run goes on from the checkpoint")
+    }
+
+    fn show(&mut self, event: WorkEvent<'_, MailboxReport>) {
+        let event = match event {
+            WorkEvent::Tick => RunEvent::Tick,
+            WorkEvent::Finished(report) => {
+                if let Some(progress) = self.progress.remove(&report.mailbox) {
+                    let failed = matches!(mailbox_ending(report), MailboxEnding::Failed(_));
+                    progress.enter_phase(if failed { EnginePhase::Failed } else { EnginePhase::Done });
+                }
+                RunEvent::Finished(report)
+            }
+            WorkEvent::Stopping { running } => RunEvent::Stopping { running },
+            WorkEvent::Unfinished(report) => RunEvent::Unfinished(report),
+        };
+        self.view.show(Instant::now(), event);
+    }
 }
 
 /// Syncs one mailbox from what its state file holds.
@@ -164,115 +184,13 @@ async fn sync_one(
             report.notes.extend(note);
             report
         }
-        Err(error) => failed(mailbox, error),
+        Err(error) => failed(error.in_mailbox(mailbox)),
     }
 }
 
-/// Where each mailbox of the run stands.
-struct RunBoard<'a> {
-    entries: Vec<MailboxRun>,
-    view: &'a mut dyn RunView,
-}
-
-enum MailboxRun {
-    Waiting(Box<SyncSpec>),
-    Running { id: Id, mailbox: String, progress: Arc<SyncProgress> },
-    Ended(Box<MailboxReport>),
-}
-
-impl MailboxRun {
-    /// The report when the run is over: what still waits or runs was interrupted.
-    fn into_report(self) -> MailboxReport {
-        let (mailbox, note) = match self {
-            Self::Ended(report) => return *report,
-            Self::Waiting(spec) => (spec.mailbox, "stopped before this mailbox's turn came"),
-            Self::Running { mailbox, .. } => (mailbox, "stopped at once: the next run looks for what was in doubt"),
-        };
-        MailboxReport { mailbox, interrupted: true, notes: vec![note.to_owned()], ..MailboxReport::default() }
-    }
-}
-
-impl RunBoard<'_> {
-    /// Enters every mailbox; those that cannot run have ended by then. Returns what the others need.
-    fn add_mailboxes(&mut self, mailboxes: Vec<Result<SyncSpec>>, hosts: &ServerLimits) -> Vec<(usize, MailboxNeeds)> {
-        let mut names = HashSet::new();
-        let mut needs = Vec::new();
-        for (number, mailbox) in mailboxes.into_iter().enumerate() {
-            let ready = mailbox.and_then(|mut spec| {
-                if !names.insert(spec.mailbox.clone()) {
-                    return Err(Error::configuration("another mailbox of this migration has the same name")
-                        .advice("Give each mailbox a name of its own: its checkpoint is kept under it")
-                        .in_mailbox(spec.mailbox));
-                }
-                needs.push((number, fit_to_limits(&mut spec, hosts)?));
-                Ok(spec)
-            });
-            let entry = match ready {
-                Ok(spec) => MailboxRun::Waiting(Box::new(spec)),
-                Err(error) => {
-                    let report = failed(error.mailbox.clone().unwrap_or_default(), error);
-                    self.view.show(Instant::now(), RunEvent::Finished(&report));
-                    MailboxRun::Ended(Box::new(report))
-                }
-            };
-            self.entries.push(entry);
-        }
-        needs
-    }
-
-    /// Starts a mailbox that waits.
-    fn start<F>(
-        &mut self,
-        number: usize,
-        tasks: &mut JoinSet<MailboxReport>,
-        task: impl FnOnce(Box<SyncSpec>, Arc<SyncProgress>) -> F,
-    ) where
-        F: Future<Output = MailboxReport> + Send + 'static,
-    {
-        let Some(entry) = self.entries.get_mut(number) else { return };
-        let waiting = std::mem::replace(entry, MailboxRun::Ended(Box::default()));
-        let MailboxRun::Waiting(spec) = waiting else {
-            *entry = waiting;
-            return;
-        };
-        let progress = Arc::new(SyncProgress::default());
-        self.view.show(Instant::now(), RunEvent::Started { spec: &spec, progress: &progress });
-        let mailbox = spec.mailbox.clone();
-        let id = tasks.spawn(task(spec, Arc::clone(&progress))).id();
-        *entry = MailboxRun::Running { id, mailbox, progress };
-    }
-
-    /// Takes the end of a task; returns which mailbox it was.
-    fn record_end(&mut self, ended: Result<(Id, MailboxReport), JoinError>) -> Option<usize> {
-        let ended_id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let number =
-            self.entries.iter().position(|e| matches!(e, MailboxRun::Running { id, .. } if *id == ended_id))?;
-        let entry = self.entries.get_mut(number)?;
-        let MailboxRun::Running { mailbox, progress, .. } = entry else { return None };
-        let report = match ended {
-            Ok((_, report)) => report,
-            // The panic's text may quote mail: it is not shown. Where it happened is in the log.
-            Err(_) => failed(
-                mailbox.clone(),
-                Error::internal("Mailferry failed on this mailbox; its checkpoint is as it was saved last").advice(
-                    "Please report it with the log line that says where; another run goes on from the checkpoint",
-                ),
-            ),
-        };
-        progress.enter_phase(if matches!(mailbox_ending(&report), MailboxEnding::Failed(_)) {
-            EnginePhase::Failed
-        } else {
-            EnginePhase::Done
-        });
-        self.view.show(Instant::now(), RunEvent::Finished(&report));
-        *entry = MailboxRun::Ended(Box::new(report));
-        Some(number)
-    }
-}
-
-fn failed(mailbox: String, error: Error) -> MailboxReport {
-    let error = if mailbox.is_empty() { error } else { error.in_mailbox(&mailbox) };
-    MailboxReport { mailbox, error: Some(error), ..MailboxReport::default() }
+/// The report of a mailbox that could not be synced at all.
+fn failed(error: Error) -> MailboxReport {
+    MailboxReport { mailbox: error.mailbox.clone().unwrap_or_default(), error: Some(error), ..MailboxReport::default() }
 }
 
 #[cfg(test)]
@@ -293,7 +211,7 @@ mod tests {
     use crate::{
         error::ErrorClass,
         local::{
-            mailbox_queue::ServerLimit,
+            mailbox_queue::{ServerLimit, ServerLimits},
             outcome::{EXIT_INTERRUPTED, EXIT_NOT_COPIED},
         },
         sync::{report::NotCopiedReport, testing::spec},
@@ -326,7 +244,7 @@ mod tests {
                 RunEvent::Started { spec, .. } => self.0.push(format!("started {}", spec.mailbox)),
                 RunEvent::Finished(report) => self.0.push(format!("finished {}", report.mailbox)),
                 RunEvent::Stopping { running } => self.0.push(format!("stopping {running}")),
-                RunEvent::Left(report) => self.0.push(format!("left {}", report.mailbox)),
+                RunEvent::Unfinished(report) => self.0.push(format!("unfinished {}", report.mailbox)),
                 RunEvent::Begun { .. } | RunEvent::Tick | RunEvent::Ended(_) => {}
             }
         }
@@ -340,13 +258,26 @@ mod tests {
         names.iter().map(|name| Ok(spec(name))).collect()
     }
 
-    fn bounds(parallelism: usize) -> RunLimits {
-        RunLimits { parallelism, hosts: ServerLimits::new() }
+    fn limits(parallelism: usize) -> RunLimits {
+        RunLimits { parallelism, servers: ServerLimits::new() }
+    }
+
+    /// Gives the outcome and the events.
+    async fn sync_all(
+        mailboxes: Vec<Result<SyncSpec>>,
+        state: &StateFolder,
+        engine: impl MailboxEngine + 'static,
+        limits: &RunLimits,
+        stop: &StopSignal,
+    ) -> (RunOutcome, Vec<String>) {
+        let mut view = RecordingView::default();
+        let run = LocalRun { state, engine: Arc::new(engine), limits, stop };
+        (run.sync_all(mailboxes, &mut view).await, view.0)
     }
 
     async fn run_with<F, R>(
         mailboxes: Vec<Result<SyncSpec>>,
-        bounds: &RunLimits,
+        limits: &RunLimits,
         stop: &StopSignal,
         engine: F,
     ) -> (RunOutcome, Vec<String>)
@@ -356,16 +287,14 @@ mod tests {
     {
         let dir = tempfile::tempdir().unwrap();
         let state = StateFolder::open(dir.path()).unwrap();
-        let mut notes = RecordingView::default();
-        let outcome = run(mailboxes, &state, Arc::new(FakeEngine(engine)), bounds, stop, &mut notes).await;
-        (outcome, notes.0)
+        sync_all(mailboxes, &state, FakeEngine(engine), limits, stop).await
     }
 
     #[tokio::test]
     async fn every_mailbox_runs_and_reports_come_in_the_order_of_the_manifests() {
         let names = ["d", "a", "c", "b"];
         let (outcome, _) =
-            run_with(specs(&names), &bounds(2), &StopSignal::default(), |job| async move { done(&job.spec.mailbox) })
+            run_with(specs(&names), &limits(2), &StopSignal::default(), |job| async move { done(&job.spec.mailbox) })
                 .await;
         assert_eq!(outcome.reports.iter().map(|r| r.mailbox.as_str()).collect::<Vec<_>>(), names);
         assert_eq!(outcome.exit_code(), 0);
@@ -386,7 +315,7 @@ mod tests {
                 done(&job.spec.mailbox)
             }
         };
-        run_with(specs(&["a", "b", "c", "d", "e", "f"]), &bounds(2), &StopSignal::default(), engine).await;
+        run_with(specs(&["a", "b", "c", "d", "e", "f"]), &limits(2), &StopSignal::default(), engine).await;
         assert_eq!(highest.load(SeqCst), 2);
     }
 
@@ -404,8 +333,8 @@ mod tests {
             }
         };
         let nine = ServerLimit { connections: Some(9), starts_per_minute: None };
-        let bounds = RunLimits { parallelism: 8, hosts: ServerLimits::from([("old.example:993".into(), nine)]) };
-        let (outcome, _) = run_with(specs(&["a", "b", "c", "d", "e"]), &bounds, &StopSignal::default(), engine).await;
+        let limits = RunLimits { parallelism: 8, servers: ServerLimits::from([("old.example:993".into(), nine)]) };
+        let (outcome, _) = run_with(specs(&["a", "b", "c", "d", "e"]), &limits, &StopSignal::default(), engine).await;
         assert_eq!((outcome.exit_code(), highest.load(SeqCst)), (0, 8), "two mailboxes with four connections each");
     }
 
@@ -416,11 +345,11 @@ mod tests {
         let engine = |job: LocalSyncJob| async move {
             match job.spec.mailbox.as_str() {
                 "panics" => panic!("with mail in its text"),
-                "fails" => failed("fails".into(), Error::network("connection refused")),
+                "fails" => failed(Error::network("connection refused").in_mailbox("fails")),
                 name => done(name),
             }
         };
-        let (outcome, _) = run_with(mailboxes, &bounds(1), &StopSignal::default(), engine).await;
+        let (outcome, _) = run_with(mailboxes, &limits(1), &StopSignal::default(), engine).await;
         let endings: Vec<_> = outcome.reports.iter().map(|r| (r.mailbox.as_str(), mailbox_ending(r))).collect();
         let expected = [
             ("wrong", MailboxEnding::Failed(ErrorClass::Configuration)),
@@ -443,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_run_ends_well_only_when_nothing_is_missing_but_what_the_user_accepts() {
-        let failed = |class| failed("f".into(), Error::new(class, "no"));
+        let failed = |class| failed(Error::new(class, "no").in_mailbox("f"));
         let interrupted = || MailboxReport { interrupted: true, ..lacking("i", 1) };
         let code = |reports| RunOutcome { reports, took: Duration::ZERO }.exit_code();
         assert_eq!(code(vec![done("a"), lacking("b", 0)]), 0);
@@ -477,8 +406,7 @@ mod tests {
                     done(&name)
                 }
             });
-            let mut notes = RecordingView::default();
-            run(mailboxes, &state, Arc::new(engine), &bounds(1), &StopSignal::default(), &mut notes).await
+            sync_all(mailboxes, &state, engine, &limits(1), &StopSignal::default()).await.0
         };
         let mut moved = spec("a");
         moved.source.host = "other.example".into();
@@ -507,11 +435,9 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let state = StateFolder::open(dir.path()).unwrap();
-        let mut notes = RecordingView::default();
-        let outcome =
-            run(specs(&["a", "b"]), &state, Arc::new(FakeEngine(engine)), &bounds(1), &stop, &mut notes).await;
+        let (outcome, events) = sync_all(specs(&["a", "b"]), &state, FakeEngine(engine), &limits(1), &stop).await;
         assert_eq!(state.checkpoint_file("a").read_encoded().unwrap(), Some(marked("flushed", "a").encode().unwrap()));
-        assert_eq!(notes.0, ["started a", "stopping 1", "finished a", "left b"]);
+        assert_eq!(events, ["started a", "stopping 1", "finished a", "unfinished b"]);
         assert!(outcome.reports.iter().all(|r| r.interrupted));
         assert_eq!(outcome.exit_code(), EXIT_INTERRUPTED);
     }
@@ -524,7 +450,7 @@ mod tests {
             gently.cancel();
             async move { done(&job.spec.mailbox) }
         };
-        let (outcome, _) = run_with(specs(&["a"]), &bounds(1), &stop, engine).await;
+        let (outcome, _) = run_with(specs(&["a"]), &limits(1), &stop, engine).await;
         assert_eq!(outcome.exit_code(), 0);
     }
 
@@ -537,10 +463,10 @@ mod tests {
             at_once.cancel();
             std::future::pending()
         };
-        let (outcome, notes) = run_with(specs(&["a", "b"]), &bounds(1), &stop, engine).await;
+        let (outcome, events) = run_with(specs(&["a", "b"]), &limits(1), &stop, engine).await;
         assert_eq!(outcome.exit_code(), EXIT_INTERRUPTED);
         assert_eq!(outcome.reports.iter().map(|r| r.mailbox.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(notes, ["started a", "left a", "left b"]);
+        assert_eq!(events, ["started a", "unfinished a", "unfinished b"]);
     }
 
     #[tokio::test]
@@ -549,9 +475,7 @@ mod tests {
         let state = StateFolder::open(dir.path()).unwrap();
         std::fs::create_dir(state.checkpoint_file("a").path()).unwrap();
         let engine = FakeEngine(|job: LocalSyncJob| async move { done(&job.spec.mailbox) });
-        let mut notes = RecordingView::default();
-        let outcome =
-            run(specs(&["a", "b"]), &state, Arc::new(engine), &bounds(2), &StopSignal::default(), &mut notes).await;
+        let (outcome, _) = sync_all(specs(&["a", "b"]), &state, engine, &limits(2), &StopSignal::default()).await;
         let endings: Vec<_> = outcome.reports.iter().map(mailbox_ending).collect();
         assert_eq!(endings, [MailboxEnding::Failed(ErrorClass::Internal), MailboxEnding::Done]);
     }

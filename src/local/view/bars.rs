@@ -74,7 +74,7 @@ impl RunView for BarView {
                 self.draw();
             }
             RunEvent::Finished(report) => {
-                self.board.record_finished(report);
+                self.board.record_finished(&report.mailbox);
                 if let Some(position) = self.running.iter().position(|(name, _)| *name == report.mailbox) {
                     let (_, bar) = self.running.remove(position);
                     bar.finish_and_clear();
@@ -84,7 +84,7 @@ impl RunView for BarView {
                 self.draw();
             }
             RunEvent::Stopping { running } => self.print(&stopping(running)),
-            RunEvent::Left(_) => {}
+            RunEvent::Unfinished(_) => {}
             RunEvent::Ended(_) => self.clear(),
         }
     }

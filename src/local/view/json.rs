@@ -119,8 +119,8 @@ impl<W: Write + Send> RunView for JsonView<W> {
                     }
                 }
             }
-            RunEvent::Finished(report) | RunEvent::Left(report) => {
-                board.record_finished(report);
+            RunEvent::Finished(report) | RunEvent::Unfinished(report) => {
+                board.record_finished(&report.mailbox);
                 shown.remove(&report.mailbox);
                 let ending = ending_label(mailbox_ending(report));
                 Self::write(to, *clock, JsonEvent::Finished { mailbox: &report.mailbox, ending, report });

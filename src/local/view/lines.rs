@@ -52,14 +52,14 @@ impl<W: Write + Send> RunView for LineView<W> {
                 }
             }
             RunEvent::Finished(report) => {
-                self.board.record_finished(report);
+                self.board.record_finished(&report.mailbox);
                 self.shown.remove(&report.mailbox);
                 let (done, all) = (self.board.finished, self.board.mailboxes);
                 write_line(&mut self.to, &format!("{} [{done}/{all}]", run_report::line(report)));
             }
             RunEvent::Stopping { running } => write_line(&mut self.to, &stopping(running)),
             // The report at the end lists them: they may be thousands.
-            RunEvent::Left(_) | RunEvent::Ended(_) => {}
+            RunEvent::Unfinished(_) | RunEvent::Ended(_) => {}
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) enum RunEvent<'a> {
         running: usize,
     },
     /// A mailbox did not come to its end, or to its turn, before the run was stopped.
-    Left(&'a MailboxReport),
+    Unfinished(&'a MailboxReport),
     /// The run is over.
     Ended(&'a RunOutcome),
 }

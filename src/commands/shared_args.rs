@@ -1,0 +1,59 @@
+//! The flags that several commands over mailboxes share: where checkpoints are, how much at once, what to show.
+
+use std::{
+    io::{self, IsTerminal as _},
+    num::NonZeroUsize,
+    path::PathBuf,
+};
+
+use clap::Args;
+
+use crate::local::{
+    mailbox_queue::ServerLimits,
+    mailbox_runner::RunLimits,
+    state_folder::default_state_folder,
+    view::{OutputMode, OutputStyle},
+};
+
+/// Where a run keeps its checkpoints.
+#[derive(Debug, Clone, Args)]
+pub struct StateArgs {
+    /// Where a run keeps its checkpoints, for the names of folders [default: .mailferry/MIGRATION in the current folder].
+    /// Only read.
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+}
+
+impl StateArgs {
+    /// The state folder of this migration.
+    #[must_use]
+    pub(crate) fn folder(&self, migration: &str) -> PathBuf {
+        self.state.clone().unwrap_or_else(|| default_state_folder(migration))
+    }
+}
+
+/// How much at once, and what to show. Each command has its own words for it: it gives them by `mut_arg`.
+#[derive(Debug, Clone, Args)]
+pub struct ExecutionArgs {
+    /// How many mailboxes at once [default: spec.parallelism of the migration].
+    #[arg(long, value_name = "N")]
+    pub parallelism: Option<NonZeroUsize>,
+
+    /// What to show.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: OutputMode,
+}
+
+impl ExecutionArgs {
+    /// The limits of a run; `parallelism` is that of the migration.
+    #[must_use]
+    pub(crate) fn limits(&self, parallelism: usize, servers: ServerLimits) -> RunLimits {
+        RunLimits { parallelism: self.parallelism.map_or(parallelism, NonZeroUsize::get), servers }
+    }
+
+    /// What to show on this process's stdout and stderr.
+    #[must_use]
+    pub(crate) fn style(&self) -> OutputStyle {
+        self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal())
+    }
+}
