@@ -22,7 +22,7 @@ pub fn response(raw: &[u8]) {
 
 /// A sequence set of UIDs.
 pub fn uid_set(text: &str) {
-    let Some(set) = UidSet::parse(text) else { return };
+    let Some(set) = UidSet::<u32>::parse(text) else { return };
     for most in [1, 30, 8000] {
         let mut joined = UidSet::default();
         for chunk in set.chunks(most) {

@@ -25,6 +25,7 @@ use crate::{
             AcceptedLosses, AcceptedMessages, DeletionHandling, FlagHandling, FolderMappingRules, FolderPattern,
             FolderRename, MessageFilter, RetryPolicy, SyncSpec,
         },
+        uid::SourceUid,
     },
 };
 
@@ -423,7 +424,7 @@ fn accepted_losses(entries: &[api::AcceptNotCopied]) -> Result<AcceptedLosses> {
     Ok(accepted)
 }
 
-fn validity_and_uids(text: &str) -> Option<(u32, UidSet)> {
+fn validity_and_uids(text: &str) -> Option<(u32, UidSet<SourceUid>)> {
     let (validity, uids) = text.split_once(':')?;
     Some((validity.parse().ok()?, UidSet::parse(uids)?))
 }
@@ -703,8 +704,9 @@ mod tests {
             {"folder": "Work/2024", "messages": ["3:1"]},
         ]));
         let accepted = spec.unwrap().accepted_losses;
-        let refused = |folder: &str, validity, uid| accepted.accepts(SetAsideReason::Refused, folder, validity, uid);
-        assert!(accepted.accepts(SetAsideReason::TooLarge, "Anything", 1, 1));
+        let refused =
+            |folder: &str, validity, uid| accepted.accepts(SetAsideReason::Refused, folder, validity, SourceUid(uid));
+        assert!(accepted.accepts(SetAsideReason::TooLarge, "Anything", 1, SourceUid(1)));
         assert!([7, 9, 12, 40].iter().all(|uid| refused("INBOX", 1_500_000_000, *uid)));
         assert!(refused("Work/2024", 3, 1));
         assert!(!refused("INBOX", 1_500_000_000, 8) && !refused("INBOX", 1_500_000_001, 7) && !refused("Work", 3, 1));

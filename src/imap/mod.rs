@@ -31,5 +31,5 @@ pub use endpoint::{
     TlsOptions,
 };
 pub(crate) use session::{Session, SessionEvent, Tag};
-pub use uid_set::UidSet;
+pub use uid_set::{Uid, UidSet};
 pub(crate) use wire::STREAM_ABOVE;

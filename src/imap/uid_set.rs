@@ -1,31 +1,76 @@
 //! Sets of UIDs as sorted ranges.
 
-use std::fmt;
+use std::{fmt, hash::Hash};
+
+/// A UID: the protocol's own number, or a type that also says which folder it belongs to.
+pub trait Uid: Copy + Ord + Hash + fmt::Debug + fmt::Display {
+    /// The UID of this number.
+    fn from_number(number: u32) -> Self;
+
+    /// The number, as the protocol has it.
+    fn number(self) -> u32;
+
+    /// The UID that is `steps` higher; the highest that there is where that would be beyond it.
+    #[must_use]
+    fn saturating_add(self, steps: u32) -> Self {
+        Self::from_number(self.number().saturating_add(steps))
+    }
+}
+
+impl Uid for u32 {
+    fn from_number(number: u32) -> Self {
+        number
+    }
+
+    fn number(self) -> u32 {
+        self
+    }
+}
 
 /// A set of UIDs: sorted, disjoint, non-adjacent inclusive ranges.
 ///
 /// No UID is 0 (RFC 9051, section 2.3.1.1), so 0 is never kept. Memory grows with the number of ranges, never with the
 /// number of UIDs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct UidSet {
-    ranges: Vec<(u32, u32)>,
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UidSet<U = u32> {
+    ranges: Vec<(U, U)>,
 }
 
-impl UidSet {
+impl<U> UidSet<U> {
     /// The empty set.
     #[must_use]
     pub(crate) const fn new() -> Self {
         Self { ranges: Vec::new() }
     }
 
+    /// True when no UID is in the set.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The ranges: ascending, inclusive, disjoint, not adjacent.
+    #[must_use]
+    pub fn ranges(&self) -> &[(U, U)] {
+        &self.ranges
+    }
+}
+
+impl<U> Default for UidSet<U> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<U: Uid> UidSet<U> {
     /// The set of all UIDs of inclusive ranges, in any order and overlapping or not; a range whose end is below its
     /// start is empty.
     #[must_use]
-    pub fn from_ranges(ranges: impl IntoIterator<Item = (u32, u32)>) -> Self {
+    pub fn from_ranges(ranges: impl IntoIterator<Item = (U, U)>) -> Self {
         let mut set = Self::new();
         let mut sorted = true;
         for (low, high) in ranges {
-            let low = low.max(1);
+            let low = low.max(U::from_number(1));
             if low > high {
                 continue;
             }
@@ -58,14 +103,14 @@ impl UidSet {
     }
 
     /// Adds one UID.
-    pub(crate) fn insert(&mut self, uid: u32) {
+    pub(crate) fn insert(&mut self, uid: U) {
         self.insert_range(uid, uid);
     }
 
     /// Adds the UIDs from `low` to `high`, both included; none when `low > high`. At the upper end of the set this takes
     /// constant time.
-    pub(crate) fn insert_range(&mut self, low: u32, high: u32) {
-        let low = low.max(1);
+    pub(crate) fn insert_range(&mut self, low: U, high: U) {
+        let low = low.max(U::from_number(1));
         if low > high {
             return;
         }
@@ -79,7 +124,7 @@ impl UidSet {
                 }
             }
             Some(_) => {
-                let start = self.ranges.partition_point(|range| range.1 < low - 1);
+                let start = self.ranges.partition_point(|range| range.1.saturating_add(1) < low);
                 let end = self.ranges.partition_point(|range| range.0 <= high.saturating_add(1));
                 if start < end {
                     let joined = (low.min(self.ranges[start].0), high.max(self.ranges[end - 1].1));
@@ -93,21 +138,21 @@ impl UidSet {
     }
 
     /// Takes out the UIDs from `low` to `high`, both included.
-    pub(crate) fn remove_range(&mut self, low: u32, high: u32) {
+    pub(crate) fn remove_range(&mut self, low: U, high: U) {
         let start = self.ranges.partition_point(|range| range.1 < low);
         let end = self.ranges.partition_point(|range| range.0 <= high);
         if start >= end {
             return;
         }
         let (first, last) = (self.ranges[start].0, self.ranges[end - 1].1);
-        let below = (first < low).then(|| (first, low - 1));
-        let above = (last > high).then(|| (high + 1, last));
+        let below = (first < low).then(|| (first, before(low)));
+        let above = (last > high).then(|| (high.saturating_add(1), last));
         self.ranges.splice(start..end, below.into_iter().chain(above));
     }
 
     /// True when `uid` is in the set.
     #[must_use]
-    pub fn contains(&self, uid: u32) -> bool {
+    pub fn contains(&self, uid: U) -> bool {
         let at = self.ranges.partition_point(|range| range.1 < uid);
         self.ranges.get(at).is_some_and(|range| range.0 <= uid)
     }
@@ -154,9 +199,9 @@ impl UidSet {
                     break;
                 }
                 if low < hole.0 {
-                    ranges.push((low, hole.0 - 1));
+                    ranges.push((low, before(hole.0)));
                 }
-                rest = hole.1.checked_add(1).map(|next| next.max(low)).filter(|&next| next <= high);
+                rest = next(hole.1).map(|next| next.max(low)).filter(|&next| next <= high);
                 if hole.1 > high {
                     break; // it may cover the next range too
                 }
@@ -175,33 +220,21 @@ impl UidSet {
         self.ranges.iter().map(|&range| size(range)).sum()
     }
 
-    /// True when no UID is in the set.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-
     /// The UIDs, ascending.
     #[must_use]
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = u32> + '_ {
-        self.ranges.iter().flat_map(|&(low, high)| low..=high)
-    }
-
-    /// The ranges: ascending, inclusive, disjoint, not adjacent.
-    #[must_use]
-    pub fn ranges(&self) -> &[(u32, u32)] {
-        &self.ranges
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = U> + '_ {
+        self.ranges.iter().flat_map(|&(low, high)| (low.number()..=high.number()).map(U::from_number))
     }
 
     /// The lowest UID.
     #[must_use]
-    pub fn first(&self) -> Option<u32> {
+    pub fn first(&self) -> Option<U> {
         self.ranges.first().map(|range| range.0)
     }
 
     /// The highest UID.
     #[must_use]
-    pub fn last(&self) -> Option<u32> {
+    pub fn last(&self) -> Option<U> {
         self.ranges.last().map(|range| range.1)
     }
 
@@ -226,9 +259,18 @@ impl UidSet {
         let mut valid = true;
         let set = Self::from_ranges(ranges_in(text).map_while(|range| {
             valid &= range.is_some();
-            range
+            range.map(|(low, high)| (U::from_number(low), U::from_number(high)))
         }));
         valid.then_some(set)
+    }
+}
+
+impl UidSet<u32> {
+    /// The same UIDs in a type that says which folder they belong to.
+    #[must_use]
+    pub(crate) fn typed<U: Uid>(&self) -> UidSet<U> {
+        let typed = |&(low, high): &(u32, u32)| (U::from_number(low), U::from_number(high));
+        UidSet { ranges: self.ranges.iter().map(typed).collect() }
     }
 }
 
@@ -252,16 +294,26 @@ fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|&number| number > 0)
 }
 
-fn size((low, high): (u32, u32)) -> u64 {
-    u64::from(high - low) + 1
+fn size<U: Uid>((low, high): (U, U)) -> u64 {
+    u64::from(high.number() - low.number()) + 1
 }
 
-fn range_text((low, high): (u32, u32)) -> String {
+/// The UID below `uid`, which is not the lowest.
+fn before<U: Uid>(uid: U) -> U {
+    U::from_number(uid.number() - 1)
+}
+
+/// The UID above `uid`; none above the highest that there is.
+fn next<U: Uid>(uid: U) -> Option<U> {
+    uid.number().checked_add(1).map(U::from_number)
+}
+
+fn range_text<U: Uid>((low, high): (U, U)) -> String {
     if low == high { low.to_string() } else { format!("{low}:{high}") }
 }
 
 /// An IMAP sequence set, `1:3,7`; empty for the empty set, which no command can carry.
-impl fmt::Display for UidSet {
+impl<U: Uid> fmt::Display for UidSet<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, &(low, high)) in self.ranges.iter().enumerate() {
             if at > 0 {
@@ -277,14 +329,14 @@ impl fmt::Display for UidSet {
     }
 }
 
-impl FromIterator<u32> for UidSet {
-    fn from_iter<I: IntoIterator<Item = u32>>(uids: I) -> Self {
+impl<U: Uid> FromIterator<U> for UidSet<U> {
+    fn from_iter<I: IntoIterator<Item = U>>(uids: I) -> Self {
         Self::from_ranges(uids.into_iter().map(|uid| (uid, uid)))
     }
 }
 
-impl Extend<u32> for UidSet {
-    fn extend<I: IntoIterator<Item = u32>>(&mut self, uids: I) {
+impl<U: Uid> Extend<U> for UidSet<U> {
+    fn extend<I: IntoIterator<Item = U>>(&mut self, uids: I) {
         for uid in uids {
             self.insert(uid);
         }
@@ -297,7 +349,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
+    type UidSet = super::UidSet<u32>;
 
     /// Small numbers, so that neighbours and overlaps are common, and the two ends of the number space.
     fn uid() -> impl Strategy<Value = u32> {

@@ -9,6 +9,7 @@ use super::{
     copy_search::{CopySearch, DestinationSnapshot, FoundCopy, min_look_interval},
     job::{FolderSyncContext, FolderSyncJob},
     scan::{FolderScan, ScannedMessage, scan_set},
+    uid::{DestinationUid, SourceUid},
     uid_map::CopyOrigin,
 };
 use crate::{
@@ -101,7 +102,7 @@ pub(crate) async fn find_existing_copies(
 pub(crate) fn record_found_copies(state: &mut FolderState, scan: &FolderScan, found: &[FoundCopy]) {
     state.set_aside.remove(&found.iter().map(|f| f.source).collect());
     let unknown = state.map.unknown_uids();
-    let resolved: Vec<(u32, u32)> =
+    let resolved: Vec<(SourceUid, DestinationUid)> =
         found.iter().filter(|f| unknown.contains(f.source)).map(|f| (f.source, f.destination)).collect();
     state.map.resolve_unknown(&resolved);
     for f in found.iter().filter(|f| !unknown.contains(f.source)) {
@@ -135,10 +136,10 @@ pub(crate) async fn resolve_unknown_uids(
     let doubt =
         CopySearch { scan, work: &work, certain: &unknown, known: &known, from, by_content: false, before: job.look };
     let found = doubt.find_copies(&mut pair.source, &mut pair.destination, &mut memory.trouble).await?;
-    let pairs: Vec<(u32, u32)> = found.iter().map(|f| (f.source, f.destination)).collect();
+    let pairs: Vec<(SourceUid, DestinationUid)> = found.iter().map(|f| (f.source, f.destination)).collect();
     shared.ledger.update_folder(&job.source_raw, |state| {
         state.map.resolve_unknown(&pairs);
-        let next = state.map.destination_uids().last().map_or(1, |last| last.saturating_add(1));
+        let next = state.map.destination_uids().last().map_or(1, |last| last.0.saturating_add(1));
         state.tail_from = state.tail_from.max(next);
     })
 }

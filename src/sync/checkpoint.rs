@@ -10,12 +10,13 @@ use sha2::{Digest, Sha256};
 
 use super::{
     set_aside::{DestinationFacts, SetAside, SetAsideGroup, SetAsideReason},
+    uid::SourceUid,
     uid_map::UidMap,
     varint::{decode_uids, encode_uids},
 };
 use crate::{
     Error, ErrorClass, Result,
-    imap::{Endpoint, mutf7, select::SelectedFolder, uid_set::UidSet},
+    imap::{Endpoint, UidSet, mutf7, select::SelectedFolder},
 };
 
 /// The first byte. It changes only when the version before could not read what is written; new fields alone are no
@@ -101,7 +102,7 @@ pub struct FolderState {
     /// An APPEND may be in doubt: the tail must be looked at before anything is sent again.
     pub open: bool,
     /// The source's flags as of the last sync: UIDs of copied messages by sendable flag.
-    pub flags: BTreeMap<String, UidSet>,
+    pub flags: BTreeMap<String, UidSet<SourceUid>>,
     /// The source's STATUS when everything in the folder was last done: if it is the same again, nothing changed.
     pub settled: Option<QuiescentStatus>,
     /// The source folder's MAILBOXID (RFC 8474).
@@ -126,7 +127,7 @@ impl FolderState {
 
     /// Source UIDs that were dealt with: copied or set aside.
     #[must_use]
-    pub(crate) fn finished_uids(&self) -> UidSet {
+    pub(crate) fn finished_uids(&self) -> UidSet<SourceUid> {
         self.map.copied().union(&self.set_aside.uids())
     }
 }
@@ -161,11 +162,11 @@ impl CopyDifferences {
     }
 
     /// Counts a copy that differs.
-    pub(crate) fn add(&mut self, kind: &str, uid: u32) {
+    pub(crate) fn add(&mut self, kind: &str, uid: SourceUid) {
         let difference = self.0.entry(kind.to_owned()).or_default();
         difference.count += 1;
         if difference.first.len() < Self::FIRST {
-            difference.first.push(uid);
+            difference.first.push(uid.0);
         }
     }
 }
@@ -321,14 +322,14 @@ impl SetAsideRecord {
 }
 
 /// What versions before the groups recorded has no proof.
-fn without_proof(reason: SetAsideReason, uids: UidSet) -> SetAsideGroup {
+fn without_proof(reason: SetAsideReason, uids: UidSet<SourceUid>) -> SetAsideGroup {
     let why = "an earlier version of Mailferry recorded it, without proof".to_owned();
     SetAsideGroup { why, ..SetAsideGroup::new(reason, uids) }
 }
 
 impl FolderRecord {
     fn from_state(name: &[u8], state: &FolderState) -> Self {
-        let uids = |uids: &UidSet| ByteBuf::from(encode_uids(uids));
+        let uids = |uids: &UidSet<SourceUid>| ByteBuf::from(encode_uids(uids));
         Self {
             name: ByteBuf::from(name),
             source_uid_validity: state.source_uid_validity,
@@ -533,8 +534,8 @@ impl Checkpoint {
                     "copied": state.map.len(),
                     "adopted": state.map.adopted().len(),
                     "destinationUidUnknown": state.map.unknown_uids().len(),
-                    "lastSourceUid": state.map.copied().last(),
-                    "lastDestinationUid": state.map.destination_uids().last(),
+                    "lastSourceUid": state.map.copied().last().map(|uid| uid.0),
+                    "lastDestinationUid": state.map.destination_uids().last().map(|uid| uid.0),
                     "setAside": set_aside,
                     "differences": state.differences,
                     "tailFrom": state.tail_from,

@@ -13,13 +13,14 @@ use tokio::time::Instant;
 use super::{
     failure_bisect::FailureBisector,
     fetch_facts::{fetch_hashes, fetch_message_ids, identity_facts, scan_with_ids},
-    identity::{CompareGroup, ContentHash, IdentityFacts, MessageId, match_folder, match_tail},
+    identity::{ContentHash, IdentityFacts, MessageId, match_folder, match_tail},
     limits::{LONGEST_COMMIT, MIN_LOOK_INTERVAL, MIN_LOOK_ROUND_TRIPS, SLOWEST_COMMIT_BYTES_PER_SECOND},
     scan::{FolderScan, ScannedMessage},
+    uid::{DestinationUid, SourceUid},
 };
 use crate::{
     error::{Error, Result},
-    imap::{Session, UidSet},
+    imap::{Session, Uid, UidSet},
 };
 
 /// More looks than this never agree.
@@ -41,9 +42,9 @@ pub(crate) struct DestinationSnapshot {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoundCopy {
     /// UID at the source.
-    pub source: u32,
+    pub source: SourceUid,
     /// UID at the destination.
-    pub destination: u32,
+    pub destination: DestinationUid,
     /// Flags that the source has and the destination's copy has not.
     pub missing_flags: Vec<String>,
 }
@@ -63,9 +64,9 @@ pub(crate) struct CopySearch<'a> {
     /// What would be copied.
     pub work: &'a [ScannedMessage],
     /// Of these, copies that the destination confirmed without telling their UIDs: of equal messages they come first.
-    pub certain: &'a UidSet,
+    pub certain: &'a UidSet<SourceUid>,
     /// Destination UIDs that are accounted for.
-    pub known: &'a UidSet,
+    pub known: &'a UidSet<DestinationUid>,
     /// Where at the destination the doubt begins.
     pub from: u32,
     /// Content decides (the tail); otherwise Message-ID, instant and size do, and content where they do not settle it.
@@ -87,18 +88,19 @@ impl CopySearch<'_> {
     ) -> Result<Vec<FoundCopy>> {
         let wait = min_look_interval(destination.round_trip(), self.work);
         let mut unmatched: Vec<ScannedMessage> = self.work.to_vec();
-        let mut strangers: Vec<IdentityFacts> = Vec::new();
-        let mut flags: HashMap<u32, Vec<String>> = HashMap::new();
-        let mut ids: Option<HashMap<u32, MessageId>> = None;
-        let mut source_hashes: HashMap<u32, ContentHash> = HashMap::new();
+        let mut strangers: Vec<IdentityFacts<DestinationUid>> = Vec::new();
+        let mut flags: HashMap<DestinationUid, Vec<String>> = HashMap::new();
+        let mut ids: Option<HashMap<SourceUid, MessageId>> = None;
+        let mut source_hashes: HashMap<SourceUid, ContentHash> = HashMap::new();
         let mut found = Vec::new();
         let mut from = self.from;
         let mut before = self.before;
         for _ in 0..MAX_LOOKS {
             let now = Instant::now();
             let (scan, new_ids) = scan_with_ids(destination, from).await?;
-            let new: Vec<&ScannedMessage> = scan.messages.iter().filter(|m| !self.known.contains(m.uid)).collect();
-            let uid_next = scan.messages.last().map_or(from, |m| m.uid.saturating_add(1));
+            let new: Vec<&ScannedMessage<DestinationUid>> =
+                scan.messages.iter().filter(|m| !self.known.contains(m.uid)).collect();
+            let uid_next = scan.messages.last().map_or(from, |m| m.uid.0.saturating_add(1));
             // The look before saw the same if nothing was added since.
             let agreed_before = before.is_some_and(|b| now.duration_since(b.at) >= wait && uid_next <= b.uid_next);
             from = from.max(uid_next);
@@ -107,7 +109,8 @@ impl CopySearch<'_> {
             }
             let mut matched = Vec::new();
             if !new.is_empty() && !unmatched.is_empty() {
-                let new_facts: Vec<IdentityFacts> = new.iter().map(|m| identity_facts(m, &new_ids)).collect();
+                let new_facts: Vec<IdentityFacts<DestinationUid>> =
+                    new.iter().map(|m| identity_facts(m, &new_ids)).collect();
                 matched = if self.by_content {
                     self.match_by_content(source, destination, &unmatched, &new_facts, &mut source_hashes, trouble)
                         .await?
@@ -117,7 +120,8 @@ impl CopySearch<'_> {
                     }
                     strangers.extend(new_facts);
                     let known_ids = ids.get_or_insert_default();
-                    let facts: Vec<IdentityFacts> = unmatched.iter().map(|m| identity_facts(m, known_ids)).collect();
+                    let facts: Vec<IdentityFacts<SourceUid>> =
+                        unmatched.iter().map(|m| identity_facts(m, known_ids)).collect();
                     match_by_facts(source, destination, &facts, &strangers, trouble).await?
                 };
             }
@@ -150,11 +154,11 @@ impl CopySearch<'_> {
         source: &mut Session,
         destination: &mut Session,
         unmatched: &[ScannedMessage],
-        new: &[IdentityFacts],
-        source_hashes: &mut HashMap<u32, ContentHash>,
+        new: &[IdentityFacts<DestinationUid>],
+        source_hashes: &mut HashMap<SourceUid, ContentHash>,
         trouble: &mut FailureBisector,
-    ) -> Result<Vec<(u32, u32)>> {
-        let candidates: UidSet = unmatched
+    ) -> Result<Vec<(SourceUid, DestinationUid)>> {
+        let candidates: UidSet<SourceUid> = unmatched
             .iter()
             .enumerate()
             .filter(|(at, m)| {
@@ -163,7 +167,7 @@ impl CopySearch<'_> {
             })
             .map(|(_, m)| m.uid)
             .collect();
-        let missing: UidSet = candidates.iter().filter(|uid| !source_hashes.contains_key(uid)).collect();
+        let missing: UidSet<SourceUid> = candidates.iter().filter(|uid| !source_hashes.contains_key(uid)).collect();
         source_hashes.extend(fetch_hashes(source, &missing, trouble).await?);
         let tail: Vec<_> =
             fetch_all_hashes(destination, &new.iter().map(|f| f.uid).collect()).await?.into_iter().collect();
@@ -180,7 +184,10 @@ impl CopySearch<'_> {
 
 /// Hashes of everything that is asked for at the destination: a body that is there and cannot be read must not count as
 /// another, or its copy would be sent again.
-async fn fetch_all_hashes(destination: &mut Session, uids: &UidSet) -> Result<BTreeMap<u32, ContentHash>> {
+async fn fetch_all_hashes(
+    destination: &mut Session,
+    uids: &UidSet<DestinationUid>,
+) -> Result<BTreeMap<DestinationUid, ContentHash>> {
     let mut trouble = FailureBisector::default();
     let found = fetch_hashes(destination, uids, &mut trouble).await?;
     match uids.iter().find(|uid| trouble.is_unreadable(*uid)) {
@@ -196,25 +203,27 @@ async fn fetch_all_hashes(destination: &mut Session, uids: &UidSet) -> Result<BT
 async fn match_by_facts(
     source: &mut Session,
     destination: &mut Session,
-    ours: &[IdentityFacts],
-    theirs: &[IdentityFacts],
+    ours: &[IdentityFacts<SourceUid>],
+    theirs: &[IdentityFacts<DestinationUid>],
     trouble: &mut FailureBisector,
-) -> Result<Vec<(u32, u32)>> {
+) -> Result<Vec<(SourceUid, DestinationUid)>> {
     let matching = match_folder(ours, theirs);
     let mut pairs = matching.settled;
-    let all = |side: fn(&CompareGroup) -> &Vec<u32>| matching.compare.iter().flat_map(side).copied().collect();
-    let ours = fetch_hashes(source, &all(|g| &g.source), trouble).await?;
-    let theirs = fetch_all_hashes(destination, &all(|g| &g.destination)).await?;
-    let pick = |from: &BTreeMap<u32, ContentHash>, uids: &[u32]| -> Vec<(u32, ContentHash)> {
-        uids.iter().filter_map(|uid| from.get(uid).map(|hash| (*uid, *hash))).collect()
-    };
-    for group in &matching.compare {
-        pairs.extend(match_tail(&pick(&ours, &group.source), &pick(&theirs, &group.destination)));
+    let groups = &matching.compare;
+    let ours = fetch_hashes(source, &groups.iter().flat_map(|g| &g.source).copied().collect(), trouble).await?;
+    let theirs = groups.iter().flat_map(|g| &g.destination).copied().collect();
+    let theirs = fetch_all_hashes(destination, &theirs).await?;
+    for group in groups {
+        pairs.extend(match_tail(&hashes_of(&ours, &group.source), &hashes_of(&theirs, &group.destination)));
     }
     Ok(pairs)
 }
 
-fn sendable_flags(scan: &FolderScan, message: &ScannedMessage) -> Vec<String> {
+fn hashes_of<U: Uid>(hashes: &BTreeMap<U, ContentHash>, uids: &[U]) -> Vec<(U, ContentHash)> {
+    uids.iter().filter_map(|uid| hashes.get(uid).map(|hash| (*uid, *hash))).collect()
+}
+
+fn sendable_flags<U: Uid>(scan: &FolderScan<U>, message: &ScannedMessage<U>) -> Vec<String> {
     scan.flags(message).iter().filter_map(|flag| flag.sendable().map(str::to_owned)).collect()
 }
 
@@ -226,7 +235,7 @@ mod tests {
     #[test]
     fn what_a_server_says_of_sizes_makes_no_wait_without_end() {
         let of = |size| {
-            let mut scan = FolderScan::default();
+            let mut scan: FolderScan = FolderScan::default();
             scan.add_fetch(FetchResponse {
                 uid: Some(1),
                 flags: Some(Vec::new()),

@@ -1,7 +1,7 @@
 //! Which copies may be deleted because their source message is gone, and when that is not to be believed.
 
-use super::checkpoint::FolderState;
-use crate::imap::uid_set::UidSet;
+use super::{checkpoint::FolderState, uid::SourceUid};
+use crate::imap::UidSet;
 
 /// Up to this many vanished messages are plausible in a folder of any size.
 const ALWAYS_PLAUSIBLE: u64 = 20;
@@ -19,7 +19,7 @@ pub(crate) struct SourceSnapshot<'a> {
     /// EXISTS after the search.
     pub messages: u32,
     /// The answer to `UID SEARCH ALL`.
-    pub all: &'a UidSet,
+    pub all: &'a UidSet<SourceUid>,
 }
 
 /// Copied messages whose source is gone, in source UIDs. All of them are to leave the map once `delete` is done, or they
@@ -27,9 +27,9 @@ pub(crate) struct SourceSnapshot<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct VanishedCopies {
     /// Appended by us, copy known: the copy is to be deleted.
-    pub delete: UidSet,
+    pub delete: UidSet<SourceUid>,
     /// Adopted, or copy unknown: the copy stays.
-    pub keep: UidSet,
+    pub keep: UidSet<SourceUid>,
 }
 
 /// Which copies to delete.
@@ -52,7 +52,7 @@ pub(crate) fn decide_deletions(state: &FolderState, now: &SourceSnapshot) -> Res
         return nothing(format!("the source has {} messages, but its search found {found}", now.messages));
     }
     let highest = copied.union(now.all).last();
-    if let Some((next, highest)) = now.uid_next.zip(highest).filter(|(next, highest)| next <= highest) {
+    if let Some((next, highest)) = now.uid_next.zip(highest).filter(|(next, highest)| *next <= highest.0) {
         return nothing(format!("the source's UIDNEXT is {next}, but it had a message with UID {highest}"));
     }
     if now.all.is_empty() && copied.len() > ALWAYS_PLAUSIBLE {
@@ -75,28 +75,35 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sync::uid_map::{CopyOrigin, UidRun};
+    use crate::sync::{
+        uid::DestinationUid,
+        uid_map::{CopyOrigin, UidRun},
+    };
 
     fn state(length: u32) -> FolderState {
         let mut state = FolderState { source_uid_validity: 7, ..FolderState::default() };
-        state.map.push_runs([UidRun { source: 1, destination: Some(101), length, origin: CopyOrigin::Appended }]);
+        state.map.push_runs([run(1, 101, length, CopyOrigin::Appended)]);
         state
     }
 
-    fn now(all: &UidSet) -> SourceSnapshot<'_> {
+    fn run(source: u32, destination: u32, length: u32, origin: CopyOrigin) -> UidRun {
+        UidRun { source: SourceUid(source), destination: Some(DestinationUid(destination)), length, origin }
+    }
+
+    fn now(all: &UidSet<SourceUid>) -> SourceSnapshot<'_> {
         SourceSnapshot { uid_validity: 7, uid_next: None, messages: u32::try_from(all.len()).unwrap(), all }
     }
 
-    fn uids(low: u32, high: u32) -> UidSet {
-        UidSet::from_ranges([(low, high)])
+    fn uids(low: u32, high: u32) -> UidSet<SourceUid> {
+        UidSet::from_ranges([(SourceUid(low), SourceUid(high))])
     }
 
     #[test]
     fn only_known_copies_that_we_appended_are_deleted() {
         let mut state = state(10);
-        state.map.push(11, Some(201), CopyOrigin::Adopted);
-        state.map.push(12, None, CopyOrigin::Appended);
-        state.map.push(13, Some(202), CopyOrigin::Appended);
+        state.map.push_runs([run(11, 201, 1, CopyOrigin::Adopted)]);
+        state.map.push(SourceUid(12), None, CopyOrigin::Appended);
+        state.map.push_runs([run(13, 202, 1, CopyOrigin::Appended)]);
         let vanished = decide_deletions(&state, &now(&uids(3, 10))).unwrap();
         assert_eq!(vanished.delete.to_string(), "1:2,13");
         assert_eq!(vanished.keep.to_string(), "11:12");
@@ -143,11 +150,11 @@ mod tests {
             length in 1..200_u32, gone in proptest::collection::btree_set(1..220_u32, 0..60), adopted in 0..20_u32,
         ) {
             let mut state = state(length);
-            state.map.push_runs([UidRun { source: length + 1, destination: Some(1), length: adopted, origin: CopyOrigin::Adopted }]);
-            let all = uids(1, 220).difference(&gone.iter().copied().collect());
+            state.map.push_runs([run(length + 1, 1, adopted, CopyOrigin::Adopted)]);
+            let all = uids(1, 220).difference(&gone.iter().copied().map(SourceUid).collect());
             if let Ok(vanished) = decide_deletions(&state, &now(&all)) {
                 prop_assert!(vanished.delete.intersection(&all).is_empty());
-                prop_assert!(vanished.delete.iter().all(|uid| uid <= length));
+                prop_assert!(vanished.delete.iter().all(|uid| uid.0 <= length));
                 prop_assert_eq!(vanished.delete.union(&vanished.keep), state.map.copied().difference(&all));
             }
         }

@@ -29,6 +29,7 @@ use super::{
     report::{FolderReport, MailboxReport, NotCopiedReport},
     set_aside::SetAsideReason,
     spec::{RetryPolicy, SyncSpec},
+    uid::SourceUid,
     views::count_view_messages,
 };
 use crate::{
@@ -173,8 +174,9 @@ fn report_known_not_copied(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mu
         for (name, state) in &checkpoint.folders {
             let name = mutf7::decode_lossy(name);
             for group in state.set_aside.groups() {
-                let accepts =
-                    |uid: &u32| spec.accepted_losses.accepts(group.reason, &name, state.source_uid_validity, *uid);
+                let accepts = |uid: &SourceUid| {
+                    spec.accepted_losses.accepts(group.reason, &name, state.source_uid_validity, *uid)
+                };
                 let accepted = group.uids.iter().filter(accepts).count() as u64;
                 known.add(group.reason.name(), accepted, true);
                 known.add(group.reason.name(), group.uids.len() - accepted, false);

@@ -2,34 +2,36 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::imap::UidSet;
+use super::uid::SourceUid;
+use crate::imap::{Uid, UidSet};
 
 /// A message is given up as unreadable after this many failures when asked for alone.
 pub(crate) const MAX_FAILURES: u32 = 3;
 
-/// What is known of a server's trouble with the messages of one folder.
+/// What is known of a server's trouble with the messages of one folder, which is the source's unless the type says
+/// otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FailureBisector {
+pub(crate) struct FailureBisector<U = SourceUid> {
     /// How often it failed on a message.
-    failures: BTreeMap<u32, u32>,
+    failures: BTreeMap<U, u32>,
     /// Messages that turned out larger than was said: what streams must be asked for alone.
-    large: BTreeSet<u32>,
+    large: BTreeSet<U>,
     /// At most this many messages may be asked for at once.
     most: usize,
     /// Grows with each failure: that narrows it down is progress too.
     steps: u64,
 }
 
-impl Default for FailureBisector {
+impl<U> Default for FailureBisector<U> {
     fn default() -> Self {
         Self { failures: BTreeMap::new(), large: BTreeSet::new(), most: usize::MAX, steps: 0 }
     }
 }
 
-impl FailureBisector {
+impl<U: Uid> FailureBisector<U> {
     /// A request ended badly. `missing` did not come; `some_came` says whether others of the same request did: then the
     /// first that is missing is suspected, else fewer are asked for next time.
-    pub(crate) fn record_failure(&mut self, missing: &UidSet, some_came: bool) {
+    pub(crate) fn record_failure(&mut self, missing: &UidSet<U>, some_came: bool) {
         let Some(first) = missing.first() else { return };
         self.steps += 1;
         let count = usize::try_from(missing.len()).unwrap_or(usize::MAX);
@@ -43,36 +45,36 @@ impl FailureBisector {
     }
 
     /// It failed on just this message.
-    pub(crate) fn record_failure_on(&mut self, uid: u32) {
+    pub(crate) fn record_failure_on(&mut self, uid: U) {
         self.record_failure(&std::iter::once(uid).collect(), false);
     }
 
     /// It turned out to be large.
-    pub(crate) fn mark_large(&mut self, uid: u32) {
+    pub(crate) fn mark_large(&mut self, uid: U) {
         self.large.insert(uid);
     }
 
     /// True when it was found to be large.
     #[must_use]
-    pub(crate) fn is_large(&self, uid: u32) -> bool {
+    pub(crate) fn is_large(&self, uid: U) -> bool {
         self.large.contains(&uid)
     }
 
     /// True when a message must be asked for alone.
     #[must_use]
-    pub(crate) fn must_go_alone(&self, uid: u32) -> bool {
+    pub(crate) fn must_go_alone(&self, uid: U) -> bool {
         self.failures.contains_key(&uid) || self.large.contains(&uid)
     }
 
     /// How often it failed on a message.
     #[must_use]
-    pub(crate) fn failures(&self, uid: u32) -> u32 {
+    pub(crate) fn failures(&self, uid: U) -> u32 {
         self.failures.get(&uid).copied().unwrap_or(0)
     }
 
     /// True when a message is given up.
     #[must_use]
-    pub(crate) fn is_unreadable(&self, uid: u32) -> bool {
+    pub(crate) fn is_unreadable(&self, uid: U) -> bool {
         self.failures(uid) >= MAX_FAILURES
     }
 
@@ -90,7 +92,7 @@ impl FailureBisector {
 
     /// What to ask for next of `left`, which has no unreadable ones; nothing when nothing is left.
     #[must_use]
-    pub(crate) fn next_batch(&self, left: &UidSet) -> UidSet {
+    pub(crate) fn next_batch(&self, left: &UidSet<U>) -> UidSet<U> {
         let mut uids = left.iter();
         let Some(first) = uids.next() else { return UidSet::default() };
         let rest = uids.take_while(|uid| !self.must_go_alone(first) && !self.must_go_alone(*uid));

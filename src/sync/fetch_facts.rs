@@ -7,11 +7,12 @@ use super::{
     identity::{ContentHash, ContentHasher, IdentityFacts, MessageId},
     limits::MAX_SET_BYTES,
     scan::{FolderScan, ScannedMessage},
+    uid::DestinationUid,
 };
 use crate::{
     error::{ErrorClass, Result},
     imap::{
-        Session, SessionEvent, Tag, UidSet,
+        Session, SessionEvent, Tag, Uid, UidSet,
         refusal::CommandKind,
         response::{StatusCondition, StatusLine, UntaggedResponse},
     },
@@ -19,7 +20,7 @@ use crate::{
 
 /// Facts as identity compares them.
 #[must_use]
-pub(crate) fn identity_facts(message: &ScannedMessage, ids: &HashMap<u32, MessageId>) -> IdentityFacts {
+pub(crate) fn identity_facts<U: Uid>(message: &ScannedMessage<U>, ids: &HashMap<U, MessageId>) -> IdentityFacts<U> {
     IdentityFacts {
         uid: message.uid,
         message_id: ids.get(&message.uid).copied(),
@@ -28,19 +29,22 @@ pub(crate) fn identity_facts(message: &ScannedMessage, ids: &HashMap<u32, Messag
     }
 }
 
-/// Scans all messages from UID `from` on, with their Message-IDs, as the folder is now: others may have added some since
-/// it was opened.
+/// Scans all messages of the destination from UID `from` on, with their Message-IDs, as the folder is now: others may
+/// have added some since it was opened.
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub(crate) async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(FolderScan, HashMap<u32, MessageId>)> {
+pub(crate) async fn scan_with_ids(
+    session: &mut Session,
+    from: u32,
+) -> Result<(FolderScan<DestinationUid>, HashMap<DestinationUid, MessageId>)> {
     // A session sees what it was told of (RFC 9051, section 7): a FETCH answers for the folder as of the command before,
     // and only then tells what is new. The answer is waited for, since Dovecot answers out of order.
     session.run("NOOP").await?;
     let set = format!("{from}:*");
     let items = "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
     let tag = session.send_command(&format!("UID FETCH {set} {items}"));
-    let mut scan = FolderScan::default();
+    let mut scan: FolderScan<DestinationUid> = FolderScan::default();
     let mut ids = HashMap::new();
     let line = session
         .wait(tag, |data| {
@@ -55,8 +59,8 @@ pub(crate) async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(F
     }
     scan.finish();
     // `n:*` beyond the end means the last message (RFC 9051, section 9, seq-range).
-    scan.messages.retain(|m| m.uid >= from);
-    ids.retain(|uid, _| *uid >= from);
+    scan.messages.retain(|m| m.uid.0 >= from);
+    ids.retain(|uid: &DestinationUid, _| uid.0 >= from);
     Ok((scan, ids))
 }
 
@@ -64,7 +68,10 @@ pub(crate) async fn scan_with_ids(session: &mut Session, from: u32) -> Result<(F
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub(crate) async fn fetch_message_ids(session: &mut Session, uids: &UidSet) -> Result<HashMap<u32, MessageId>> {
+pub(crate) async fn fetch_message_ids<U: Uid>(
+    session: &mut Session,
+    uids: &UidSet<U>,
+) -> Result<HashMap<U, MessageId>> {
     let mut ids = HashMap::new();
     let tags: Vec<Tag> = uids
         .chunks(MAX_SET_BYTES)
@@ -83,10 +90,14 @@ pub(crate) async fn fetch_message_ids(session: &mut Session, uids: &UidSet) -> R
     }
 }
 
-fn record_message_id(ids: &mut HashMap<u32, MessageId>, uid: Option<u32>, sections: &[(String, Option<bytes::Bytes>)]) {
+fn record_message_id<U: Uid>(
+    ids: &mut HashMap<U, MessageId>,
+    uid: Option<u32>,
+    sections: &[(String, Option<bytes::Bytes>)],
+) {
     let header = sections.iter().find(|(name, _)| name.starts_with("HEADER")).and_then(|(_, body)| body.as_ref());
     if let (Some(uid), Some(id)) = (uid, header.and_then(|h| MessageId::from_header(h))) {
-        ids.insert(uid, id);
+        ids.insert(U::from_number(uid), id);
     }
 }
 
@@ -94,11 +105,11 @@ fn record_message_id(ids: &mut HashMap<u32, MessageId>, uid: Option<u32>, sectio
 ///
 /// # Errors
 /// When the connection ends or the server is busy.
-pub(crate) async fn fetch_hashes(
+pub(crate) async fn fetch_hashes<U: Uid>(
     session: &mut Session,
-    uids: &UidSet,
-    trouble: &mut FailureBisector,
-) -> Result<BTreeMap<u32, ContentHash>> {
+    uids: &UidSet<U>,
+    trouble: &mut FailureBisector<U>,
+) -> Result<BTreeMap<U, ContentHash>> {
     let mut found = BTreeMap::new();
     let mut left = uids.clone();
     loop {
@@ -110,7 +121,7 @@ pub(crate) async fn fetch_hashes(
         let mut came = BTreeMap::new();
         let ended = read_bodies(session, &set, &mut came).await;
         came.retain(|uid, _| asked.contains(*uid));
-        let missing: UidSet = asked.iter().filter(|uid| !came.contains_key(uid)).collect();
+        let missing: UidSet<U> = asked.iter().filter(|uid| !came.contains_key(uid)).collect();
         let some_came = !came.is_empty();
         found.extend(came);
         match ended {
@@ -134,7 +145,11 @@ pub(crate) async fn fetch_hashes(
 }
 
 /// Reads the bodies of one set, hashing them as they come.
-async fn read_bodies(session: &mut Session, set: &str, found: &mut BTreeMap<u32, ContentHash>) -> Result<StatusLine> {
+async fn read_bodies<U: Uid>(
+    session: &mut Session,
+    set: &str,
+    found: &mut BTreeMap<U, ContentHash>,
+) -> Result<StatusLine> {
     let mut streaming: Option<ContentHasher> = None;
     let tag = session.send_command(&format!("UID FETCH {set} (UID BODY.PEEK[])"));
     loop {
@@ -154,7 +169,7 @@ async fn read_bodies(session: &mut Session, set: &str, found: &mut BTreeMap<u32,
                     hasher.update(&body);
                     hasher
                 });
-                found.insert(uid, hasher.finish());
+                found.insert(U::from_number(uid), hasher.finish());
             }
             SessionEvent::Done(done, line) if done == tag => return Ok(line),
             SessionEvent::Untagged(_) | SessionEvent::Done(..) => {}
@@ -189,12 +204,12 @@ impl UidSearch {
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub(crate) async fn search_all_uids(session: &mut Session) -> Result<UidSet> {
+pub(crate) async fn search_all_uids<U: Uid>(session: &mut Session) -> Result<UidSet<U>> {
     let mut all = UidSearch::default();
     let tag = session.send_command(UidSearch::command(session));
     let line = session.wait(tag, |data| all.add_response(&data)).await?;
     if line.status == StatusCondition::Ok {
-        Ok(all.uids)
+        Ok(all.uids.typed())
     } else {
         Err(session.refusal_error(&line, CommandKind::Other, "to search"))
     }
@@ -204,7 +219,7 @@ pub(crate) async fn search_all_uids(session: &mut Session) -> Result<UidSet> {
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub(crate) async fn search_present_uids(session: &mut Session, uids: &UidSet) -> Result<UidSet> {
+pub(crate) async fn search_present_uids<U: Uid>(session: &mut Session, uids: &UidSet<U>) -> Result<UidSet<U>> {
     // As in a scan: what was expunged may be listed until the view is brought up to date.
     session.run("NOOP").await?;
     let mut there = UidSearch::default();
@@ -213,6 +228,6 @@ pub(crate) async fn search_present_uids(session: &mut Session, uids: &UidSet) ->
     let lines = session.wait_all(&tags, |data| there.add_response(&data)).await?;
     match lines.iter().find(|line| line.status != StatusCondition::Ok) {
         Some(line) => Err(session.refusal_error(line, CommandKind::Other, "to search")),
-        None => Ok(there.uids.intersection(uids)),
+        None => Ok(there.uids.typed().intersection(uids)),
     }
 }

@@ -3,31 +3,39 @@
 
 use std::collections::BTreeMap;
 
-use super::{copy_search::FoundCopy, uid_map::UidMapIndex};
-use crate::imap::uid_set::UidSet;
+use super::{
+    copy_search::FoundCopy,
+    uid::{DestinationUid, SourceUid},
+    uid_map::UidMapIndex,
+};
+use crate::imap::{Uid, UidSet};
 
 /// UIDs by sendable flag. A flag that no message has is not in it.
-pub(crate) type UidsByFlag = BTreeMap<String, UidSet>;
+pub(crate) type UidsByFlag<U> = BTreeMap<String, UidSet<U>>;
 
 /// What to add and what to remove, as +FLAGS and -FLAGS. Removals go first: a keyword whose spelling changed (`Foo` to
 /// `foo`) is one keyword for most servers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct FlagChanges {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FlagChanges<U> {
     /// UIDs that get the flag.
-    pub add: UidsByFlag,
+    pub add: UidsByFlag<U>,
     /// UIDs that lose the flag.
-    pub remove: UidsByFlag,
+    pub remove: UidsByFlag<U>,
 }
 
-impl FlagChanges {
+impl FlagChanges<SourceUid> {
     /// What changed at the source, in source UIDs. `base` is the source's flags as of the last sync; `current` those of
     /// the messages in `seen`, which are the copied messages whose flags were fetched now (with CONDSTORE only those
     /// that changed). Of other messages nothing is known, and so nothing follows.
     #[must_use]
-    pub(crate) fn since(base: &UidsByFlag, current: &UidsByFlag, seen: &UidSet) -> Self {
-        let less = |these: &UidsByFlag, those: &UidsByFlag| {
+    pub(crate) fn since(
+        base: &UidsByFlag<SourceUid>,
+        current: &UidsByFlag<SourceUid>,
+        seen: &UidSet<SourceUid>,
+    ) -> Self {
+        let less = |these: &UidsByFlag<SourceUid>, those: &UidsByFlag<SourceUid>| {
             let none = UidSet::new();
-            let rest = |(flag, uids): (&String, &UidSet)| {
+            let rest = |(flag, uids): (&String, &UidSet<SourceUid>)| {
                 (flag.clone(), uids.intersection(seen).difference(those.get(flag).unwrap_or(&none)))
             };
             without_empty(these.iter().map(rest))
@@ -35,6 +43,23 @@ impl FlagChanges {
         Self { add: less(current, base), remove: less(base, current) }
     }
 
+    /// The same in destination UIDs, and the source UIDs whose copies are unknown and so can't follow.
+    #[must_use]
+    pub(crate) fn at_destination(&self, index: &UidMapIndex) -> (FlagChanges<DestinationUid>, UidSet<SourceUid>) {
+        let mut unknown = UidSet::new();
+        let mut mapped = |sets: &UidsByFlag<SourceUid>| {
+            without_empty(sets.iter().map(|(flag, uids)| {
+                let (destinations, missing) = index.destinations_of(uids);
+                unknown = unknown.union(&missing);
+                (flag.clone(), destinations)
+            }))
+        };
+        let changes = FlagChanges { add: mapped(&self.add), remove: mapped(&self.remove) };
+        (changes, unknown)
+    }
+}
+
+impl FlagChanges<DestinationUid> {
     /// What messages get that were found at the destination, in destination UIDs: the flags that the source has and they
     /// have not. They lose none, and \Deleted is the destination user's own decision.
     #[must_use]
@@ -47,26 +72,15 @@ impl FlagChanges {
         }
         Self { add, remove: UidsByFlag::new() }
     }
-
-    /// The same in destination UIDs, and the source UIDs whose copies are unknown and so can't follow.
-    #[must_use]
-    pub(crate) fn at_destination(&self, index: &UidMapIndex) -> (Self, UidSet) {
-        let mut unknown = UidSet::new();
-        let mut mapped = |sets: &UidsByFlag| {
-            without_empty(sets.iter().map(|(flag, uids)| {
-                let (destinations, missing) = index.destinations_of(uids);
-                unknown = unknown.union(&missing);
-                (flag.clone(), destinations)
-            }))
-        };
-        let changes = Self { add: mapped(&self.add), remove: mapped(&self.remove) };
-        (changes, unknown)
-    }
 }
 
 /// The base of the next sync: `current` for the messages in `seen`, and what was known before for the others.
 #[must_use]
-pub(crate) fn next_base(base: &UidsByFlag, current: &UidsByFlag, seen: &UidSet) -> UidsByFlag {
+pub(crate) fn next_base(
+    base: &UidsByFlag<SourceUid>,
+    current: &UidsByFlag<SourceUid>,
+    seen: &UidSet<SourceUid>,
+) -> UidsByFlag<SourceUid> {
     let mut next = without_empty(base.iter().map(|(flag, uids)| (flag.clone(), uids.difference(seen))));
     for (flag, uids) in current {
         let uids = uids.intersection(seen);
@@ -78,7 +92,7 @@ pub(crate) fn next_base(base: &UidsByFlag, current: &UidsByFlag, seen: &UidSet) 
     next
 }
 
-fn without_empty(sets: impl Iterator<Item = (String, UidSet)>) -> UidsByFlag {
+fn without_empty<U: Uid>(sets: impl Iterator<Item = (String, UidSet<U>)>) -> UidsByFlag<U> {
     sets.filter(|(_, uids)| !uids.is_empty()).collect()
 }
 
@@ -89,11 +103,11 @@ mod tests {
     use super::*;
     use crate::sync::uid_map::{CopyOrigin, UidMap};
 
-    fn sets(sets: &[(&str, &str)]) -> UidsByFlag {
+    fn sets<U: Uid>(sets: &[(&str, &str)]) -> UidsByFlag<U> {
         sets.iter().map(|(flag, uids)| ((*flag).to_owned(), UidSet::parse(uids).unwrap())).collect()
     }
 
-    fn uids(text: &str) -> UidSet {
+    fn uids(text: &str) -> UidSet<SourceUid> {
         UidSet::parse(text).unwrap()
     }
 
@@ -118,7 +132,7 @@ mod tests {
     fn adopted_messages_only_gain_flags_and_never_deleted() {
         let found = |source, destination, missing: &[&str]| {
             let missing_flags = missing.iter().map(|flag| (*flag).to_owned()).collect();
-            FoundCopy { source, destination, missing_flags }
+            FoundCopy { source: SourceUid(source), destination: DestinationUid(destination), missing_flags }
         };
         let found = [
             found(1, 21, &["\\Seen", "\\Deleted"]),
@@ -133,16 +147,17 @@ mod tests {
     #[test]
     fn changes_go_to_the_known_copies_and_the_others_are_reported() {
         let mut map = UidMap::new();
-        map.push(1, Some(11), CopyOrigin::Appended);
-        map.push(2, None, CopyOrigin::Appended);
+        map.push(SourceUid(1), Some(DestinationUid(11)), CopyOrigin::Appended);
+        map.push(SourceUid(2), None, CopyOrigin::Appended);
         let changes = FlagChanges { add: sets(&[("\\Seen", "1:3")]), remove: sets(&[("\\Flagged", "2")]) };
         let (there, unknown) = changes.at_destination(&map.index());
         assert_eq!(there, FlagChanges { add: sets(&[("\\Seen", "11")]), remove: UidsByFlag::new() });
         assert_eq!(unknown, uids("2:3"));
     }
 
-    fn some_sets() -> impl Strategy<Value = UidsByFlag> {
-        let uids = proptest::collection::btree_set(1..20_u32, 1..15).prop_map(|uids| uids.into_iter().collect());
+    fn some_sets() -> impl Strategy<Value = UidsByFlag<SourceUid>> {
+        let uids = proptest::collection::btree_set(1..20_u32, 1..15)
+            .prop_map(|uids| uids.into_iter().map(SourceUid).collect());
         proptest::collection::btree_map("[abc]", uids, 0..3)
     }
 
@@ -151,7 +166,7 @@ mod tests {
         fn changes_lead_from_the_base_to_the_next_base(
             base in some_sets(), current in some_sets(), seen in proptest::collection::btree_set(1..20_u32, 0..20),
         ) {
-            let seen: UidSet = seen.into_iter().collect();
+            let seen: UidSet<_> = seen.into_iter().map(SourceUid).collect();
             let changes = FlagChanges::since(&base, &current, &seen);
             let mut led = base.clone();
             for (flag, uids) in &changes.remove {
@@ -163,7 +178,7 @@ mod tests {
                 *set = set.union(uids);
             }
             prop_assert_eq!(without_empty(led.into_iter()), next_base(&base, &current, &seen));
-            prop_assert_eq!(FlagChanges::since(&next_base(&base, &current, &seen), &current, &seen), FlagChanges::default());
+            prop_assert_eq!(FlagChanges::since(&next_base(&base, &current, &seen), &current, &seen), FlagChanges { add: UidsByFlag::new(), remove: UidsByFlag::new() });
         }
     }
 }

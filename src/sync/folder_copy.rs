@@ -22,6 +22,7 @@ use super::{
     spec::FlagHandling,
     store_flags::{add_keyword, add_missing_flags},
     suspects::{MANY_REFUSED, RefusalEvidence, RefusalJudgement, SuspectMessage},
+    uid::SourceUid,
 };
 use crate::{
     error::{Error, ErrorClass, ErrorRemedy, GiveUpScope, Result, Side},
@@ -53,7 +54,7 @@ pub(crate) struct FolderCopy<'a> {
     /// Messages that are neither copied nor set aside by now.
     pub work: Vec<ScannedMessage>,
     /// Messages that were set aside or vanished meanwhile.
-    pub finished: UidSet,
+    pub finished: UidSet<SourceUid>,
 }
 
 impl<'a> FolderCopy<'a> {
@@ -61,7 +62,7 @@ impl<'a> FolderCopy<'a> {
     ///
     /// # Errors
     /// When a connection ends, a server is unwell for longer than it is waited for, or nothing helps but a person.
-    pub(crate) async fn run(mut self, mut bodies: BTreeMap<u32, Bytes>) -> Result<SyncEnd> {
+    pub(crate) async fn run(mut self, mut bodies: BTreeMap<SourceUid, Bytes>) -> Result<SyncEnd> {
         for _ in 0..MAX_PASSES {
             if self.first_pass(std::mem::take(&mut bodies)).await? == SyncEnd::Stopped
                 || self.try_batches_singly().await? == SyncEnd::Stopped
@@ -80,7 +81,7 @@ impl<'a> FolderCopy<'a> {
     }
 
     /// Everything that was not refused, as fast as it goes.
-    async fn first_pass(&mut self, mut bodies: BTreeMap<u32, Bytes>) -> Result<SyncEnd> {
+    async fn first_pass(&mut self, mut bodies: BTreeMap<SourceUid, Bytes>) -> Result<SyncEnd> {
         loop {
             self.give_up_unreadable()?;
             // Usually all of it: then it is moved, since it may be long.
@@ -115,7 +116,7 @@ impl<'a> FolderCopy<'a> {
                 return Ok(SyncEnd::Complete);
             }
             self.memory.suspects.retain_uids(&self.work.iter().map(|m| m.uid).collect());
-            let suspects: UidSet = self.memory.suspects.only_in_batches().collect();
+            let suspects: UidSet<SourceUid> = self.memory.suspects.only_in_batches().collect();
             if suspects.is_empty() {
                 return Ok(SyncEnd::Complete);
             }
@@ -163,7 +164,7 @@ impl<'a> FolderCopy<'a> {
         &mut self,
         mode: SendMode,
         work: &[ScannedMessage],
-        bodies: BTreeMap<u32, Bytes>,
+        bodies: BTreeMap<SourceUid, Bytes>,
     ) -> Result<SyncEnd> {
         let shared = self.shared;
         if shared.breakers.destination.is_open_unrequested(shared.spec.retry.waits.without_control) {
@@ -189,7 +190,7 @@ impl<'a> FolderCopy<'a> {
     /// messages are to blame, some from all over the folder, others each time.
     fn probes(&mut self, control: Option<ScannedMessage>, work: &[ScannedMessage]) -> Vec<ScannedMessage> {
         let count = if self.shared.breakers.destination.is_open_inconclusive() { MANY_REFUSED } else { 1 };
-        let mut chosen: BTreeMap<u32, ScannedMessage> = control.into_iter().map(|m| (m.uid, m)).collect();
+        let mut chosen: BTreeMap<SourceUid, ScannedMessage> = control.into_iter().map(|m| (m.uid, m)).collect();
         if count > 1 {
             // Half of them of those that were kept back, the largest first.
             let controls = &self.memory.suspects.controls;
@@ -284,13 +285,13 @@ impl<'a> FolderCopy<'a> {
         &mut self,
         how: PassOptions,
         work: &[ScannedMessage],
-        bodies: BTreeMap<u32, Bytes>,
+        bodies: BTreeMap<SourceUid, Bytes>,
     ) -> Result<SyncEnd> {
         let mut left = Vec::new();
         let work = if work.iter().any(|m| self.memory.suspects.is_in_doubt(m.uid)) {
             // Never again without a look: some servers store what they refuse.
             self.find_stored_suspects().await?;
-            let uids: UidSet = self.work.iter().map(|m| m.uid).collect();
+            let uids: UidSet<SourceUid> = self.work.iter().map(|m| m.uid).collect();
             left.extend(work.iter().filter(|m| uids.contains(m.uid)));
             left.as_slice()
         } else {
@@ -304,7 +305,7 @@ impl<'a> FolderCopy<'a> {
             return Ok(SyncEnd::Stopped);
         }
         self.set_aside_too_large()?;
-        let missing: UidSet = outcome.missing.iter().copied().collect();
+        let missing: UidSet<SourceUid> = outcome.missing.iter().copied().collect();
         let there = if missing.is_empty() {
             missing.clone()
         } else {
@@ -390,8 +391,8 @@ impl<'a> FolderCopy<'a> {
     }
 
     /// Some suspects of a round, behind a control where there is one.
-    async fn try_chunk(&mut self, left: &[u32]) -> Result<SyncEnd> {
-        let wanted: UidSet = left.iter().copied().take(self.memory.suspects.between_controls()).collect();
+    async fn try_chunk(&mut self, left: &[SourceUid]) -> Result<SyncEnd> {
+        let wanted: UidSet<SourceUid> = left.iter().copied().take(self.memory.suspects.between_controls()).collect();
         let chunk: Vec<ScannedMessage> = self.work.iter().filter(|m| wanted.contains(m.uid)).copied().collect();
         let largest = chunk.iter().map(|m| m.size).max().unwrap_or(0);
         let passed = self.memory.suspects.control.filter(|control| control.left > 0);
@@ -558,7 +559,7 @@ impl<'a> FolderCopy<'a> {
         if let Some((_, suspect)) = unproven {
             return Err(Error { finality: GiveUpScope::Folder, ..suspect.error.clone() });
         }
-        let proven: UidSet = self
+        let proven: UidSet<SourceUid> = self
             .memory
             .suspects
             .iter()
@@ -601,7 +602,8 @@ impl<'a> FolderCopy<'a> {
     /// Takes out of the work what the source failed to deliver too often.
     fn give_up_unreadable(&mut self) -> Result<()> {
         let trouble = &self.memory.trouble;
-        let uids: UidSet = self.work.iter().map(|m| m.uid).filter(|uid| trouble.is_unreadable(*uid)).collect();
+        let uids: UidSet<SourceUid> =
+            self.work.iter().map(|m| m.uid).filter(|uid| trouble.is_unreadable(*uid)).collect();
         if uids.is_empty() {
             return Ok(());
         }

@@ -23,6 +23,7 @@ use super::{
     spec::{DeletionHandling, FlagHandling},
     store_flags::{add_missing_flags, store_flag_changes},
     suspects::EarlierTries,
+    uid::SourceUid,
 };
 use crate::{
     error::{Error, ErrorClass, Result},
@@ -45,9 +46,9 @@ struct FolderWork {
     /// Messages to copy.
     messages: Vec<ScannedMessage>,
     /// All that the source holds.
-    held: UidSet,
+    held: UidSet<SourceUid>,
     /// Set-aside messages that this run tries again.
-    due: UidSet,
+    due: UidSet<SourceUid>,
     /// What both sides' words alone set aside.
     new_aside: Vec<SetAsideGroup>,
     /// It is this run's first look at the folder.
@@ -72,7 +73,7 @@ pub(crate) async fn sync_folder(
     let facts = shared.try_facts(append_limit);
     let mut work = compare(shared, job, &mut opened, &facts, pair, (memory, report)).await?;
     let found = adopt(job, &opened, &work, pair, memory).await?;
-    let adopted: UidSet = found.iter().map(|f| f.source).collect();
+    let adopted: UidSet<SourceUid> = found.iter().map(|f| f.source).collect();
     let adopted_bytes = work.messages.iter().filter(|m| adopted.contains(m.uid)).map(|m| u64::from(m.size)).sum();
     work.messages.retain(|m| !adopted.contains(m.uid));
     let unknown = opened.known.as_ref().map(|state| state.map.unknown_uids()).unwrap_or_default();
@@ -265,7 +266,7 @@ async fn close(
     shared: &FolderSyncContext,
     job: &FolderSyncJob,
     opened: &OpenedFolder,
-    held: &UidSet,
+    held: &UidSet<SourceUid>,
     (pair, memory, report): (&mut ConnectionPair, &mut CopyMemory, &mut FolderReport),
 ) -> Result<()> {
     let OpenedFolder { source, destination, begin, .. } = opened;
@@ -308,9 +309,9 @@ fn select_work(
     shared: &FolderSyncContext,
     append_limit: Option<u64>,
     scan: &FolderScan,
-    wanted: &UidSet,
+    wanted: &UidSet<SourceUid>,
     report: &mut FolderReport,
-) -> (Vec<ScannedMessage>, UidSet) {
+) -> (Vec<ScannedMessage>, UidSet<SourceUid>) {
     let (mut work, mut too_large) = (Vec::new(), UidSet::default());
     for message in scan.messages.iter().filter(|m| wanted.contains(m.uid)) {
         let facts = MessageFacts {
@@ -355,7 +356,7 @@ fn report_dry_run(
     shared: &FolderSyncContext,
     opened: OpenedFolder,
     work: FolderWork,
-    adopted: &UidSet,
+    adopted: &UidSet<SourceUid>,
     report: &mut FolderReport,
 ) {
     report.copied_now = work.messages.len() as u64;
@@ -393,7 +394,7 @@ fn report_earlier_differences(
     for (kind, difference) in &untold.0 {
         *report.differences.entry(kind.clone()).or_default() += difference.count;
         for uid in &difference.first {
-            report.list_difference(*uid, format!("its copy differs ({kind}), as an earlier run found"));
+            report.list_difference(SourceUid(*uid), format!("its copy differs ({kind}), as an earlier run found"));
         }
     }
     Ok(())

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use sha2::{Digest, Sha256};
 
+use super::uid::{DestinationUid, SourceUid};
+
 /// What a message's bytes hash to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentHash {
@@ -84,18 +86,21 @@ impl ContentHasher {
     }
 }
 
-/// Pairs source messages with destination messages of equal content: (source UID, destination UID), by source UID.
+/// Pairs source messages with destination messages of equal content, by source UID.
 /// Bytes that are equal exactly come first, then those that are equal but for known rewriting; within either the
 /// lowest UIDs of both sides are paired. Each UID is used at most once.
 #[must_use]
-pub(crate) fn match_tail(candidates: &[(u32, ContentHash)], tail: &[(u32, ContentHash)]) -> Vec<(u32, u32)> {
+pub(crate) fn match_tail(
+    candidates: &[(SourceUid, ContentHash)],
+    tail: &[(DestinationUid, ContentHash)],
+) -> Vec<(SourceUid, DestinationUid)> {
     let mut sources: Vec<_> = candidates.to_vec();
     let mut destinations: Vec<_> = tail.to_vec();
     sources.sort_unstable_by_key(|(uid, _)| *uid);
     destinations.sort_unstable_by_key(|(uid, _)| *uid);
     let mut pairs = Vec::new();
     for key in [|hash: &ContentHash| hash.exact, |hash: &ContentHash| hash.canonical] {
-        let mut free: HashMap<[u8; 32], VecDeque<u32>> = HashMap::new();
+        let mut free: HashMap<[u8; 32], VecDeque<DestinationUid>> = HashMap::new();
         for (uid, hash) in &destinations {
             free.entry(key(hash)).or_default().push_back(*uid);
         }
@@ -156,9 +161,9 @@ pub(crate) fn parse_message_id(header: &[u8]) -> Option<Vec<u8>> {
 
 /// What tells messages apart without their bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdentityFacts {
+pub struct IdentityFacts<U> {
     /// The UID in its folder.
-    pub uid: u32,
+    pub uid: U,
     /// The Message-ID, where there is one.
     pub message_id: Option<MessageId>,
     /// INTERNALDATE as an instant, seconds since 1970 UTC.
@@ -170,8 +175,8 @@ pub struct IdentityFacts {
 /// What facts alone say about two folders. Source messages that are in neither list are to be copied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FolderMatch {
-    /// Pairs (source UID, destination UID) beyond doubt, by source UID.
-    pub settled: Vec<(u32, u32)>,
+    /// Pairs beyond doubt, by source UID.
+    pub settled: Vec<(SourceUid, DestinationUid)>,
     /// Messages whose bodies decide, by [`match_tail`] within each group. No UID is in two groups.
     pub compare: Vec<CompareGroup>,
 }
@@ -180,9 +185,9 @@ pub(crate) struct FolderMatch {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CompareGroup {
     /// UIDs in the source folder.
-    pub source: Vec<u32>,
+    pub source: Vec<SourceUid>,
     /// UIDs in the destination folder.
-    pub destination: Vec<u32>,
+    pub destination: Vec<DestinationUid>,
 }
 
 /// Finds the copies of the source's messages in a folder that may hold some of them, and other mail too.
@@ -191,14 +196,17 @@ pub(crate) struct CompareGroup {
 /// side has the same three. Messages of equal Message-ID that this leaves, and those without one that share size or
 /// instant, are for their bodies to decide.
 #[must_use]
-pub(crate) fn match_folder(source: &[IdentityFacts], destination: &[IdentityFacts]) -> FolderMatch {
+pub(crate) fn match_folder(
+    source: &[IdentityFacts<SourceUid>],
+    destination: &[IdentityFacts<DestinationUid>],
+) -> FolderMatch {
     let mut triples: HashMap<(MessageId, i64, u64), SideUids> = HashMap::new();
-    for (is_source, facts) in both(source, destination) {
-        if let Some(triple) = triple(facts) {
-            triples.entry(triple).or_default().push(is_source, facts.uid);
+    for facts in both(source, destination) {
+        if let Some(triple) = triple(&facts) {
+            triples.entry(triple).or_default().push(facts.uid);
         }
     }
-    let is_settled = |facts: &IdentityFacts| {
+    let is_settled = |facts: &IdentityFacts<SideUid>| {
         triple(facts)
             .and_then(|triple| triples.get(&triple))
             .is_some_and(|sides| sides.source.len() == 1 && sides.destination.len() == 1)
@@ -206,17 +214,17 @@ pub(crate) fn match_folder(source: &[IdentityFacts], destination: &[IdentityFact
 
     let mut by_id: BTreeMap<MessageId, SideUids> = BTreeMap::new();
     let mut anonymous = Vec::new();
-    for (is_source, facts) in both(source, destination).filter(|(_, facts)| !is_settled(facts)) {
+    for facts in both(source, destination).filter(|facts| !is_settled(facts)) {
         match facts.message_id {
-            Some(id) => by_id.entry(id).or_default().push(is_source, facts.uid),
-            None => anonymous.push((is_source, facts)),
+            Some(id) => by_id.entry(id).or_default().push(facts.uid),
+            None => anonymous.push(facts),
         }
     }
     let mut compare: Vec<CompareGroup> =
         by_id.into_values().chain(linked(&anonymous)).filter_map(SideUids::into_group).collect();
     compare.sort_unstable_by(|a, b| a.source.cmp(&b.source));
 
-    let mut settled: Vec<(u32, u32)> = triples
+    let mut settled: Vec<(SourceUid, DestinationUid)> = triples
         .values()
         .filter_map(|sides| match (sides.source.as_slice(), sides.destination.as_slice()) {
             ([source], [destination]) => Some((*source, *destination)),
@@ -227,27 +235,44 @@ pub(crate) fn match_folder(source: &[IdentityFacts], destination: &[IdentityFact
     FolderMatch { settled, compare }
 }
 
-fn both<'a>(
-    source: &'a [IdentityFacts],
-    destination: &'a [IdentityFacts],
-) -> impl Iterator<Item = (bool, &'a IdentityFacts)> {
-    source.iter().map(|facts| (true, facts)).chain(destination.iter().map(|facts| (false, facts)))
+/// A UID of either side.
+#[derive(Clone, Copy)]
+enum SideUid {
+    Source(SourceUid),
+    Destination(DestinationUid),
 }
 
-fn triple(facts: &IdentityFacts) -> Option<(MessageId, i64, u64)> {
+impl<U> IdentityFacts<U> {
+    fn on(&self, uid: SideUid) -> IdentityFacts<SideUid> {
+        IdentityFacts { uid, message_id: self.message_id, epoch: self.epoch, size: self.size }
+    }
+}
+
+fn both(
+    source: &[IdentityFacts<SourceUid>],
+    destination: &[IdentityFacts<DestinationUid>],
+) -> impl Iterator<Item = IdentityFacts<SideUid>> {
+    let source = source.iter().map(|facts| facts.on(SideUid::Source(facts.uid)));
+    source.chain(destination.iter().map(|facts| facts.on(SideUid::Destination(facts.uid))))
+}
+
+fn triple<U>(facts: &IdentityFacts<U>) -> Option<(MessageId, i64, u64)> {
     Some((facts.message_id?, facts.epoch?, facts.size?))
 }
 
 /// UIDs of both sides that have something in common.
 #[derive(Debug, Default)]
 struct SideUids {
-    source: Vec<u32>,
-    destination: Vec<u32>,
+    source: Vec<SourceUid>,
+    destination: Vec<DestinationUid>,
 }
 
 impl SideUids {
-    fn push(&mut self, is_source: bool, uid: u32) {
-        if is_source { &mut self.source } else { &mut self.destination }.push(uid);
+    fn push(&mut self, uid: SideUid) {
+        match uid {
+            SideUid::Source(uid) => self.source.push(uid),
+            SideUid::Destination(uid) => self.destination.push(uid),
+        }
     }
 
     fn into_group(mut self) -> Option<CompareGroup> {
@@ -267,16 +292,17 @@ enum SharedTrait {
 
 /// Groups messages that share size or instant with one on the other side, directly or through others, so that the
 /// groups are disjoint.
-fn linked(messages: &[(bool, &IdentityFacts)]) -> Vec<SideUids> {
+fn linked(messages: &[IdentityFacts<SideUid>]) -> Vec<SideUids> {
     let mut shared: HashMap<SharedTrait, Vec<usize>> = HashMap::new();
-    for (index, (_, facts)) in messages.iter().enumerate() {
+    for (index, facts) in messages.iter().enumerate() {
         for key in facts.size.map(SharedTrait::Size).into_iter().chain(facts.epoch.map(SharedTrait::Epoch)) {
             shared.entry(key).or_default().push(index);
         }
     }
     let mut parents: Vec<usize> = (0..messages.len()).collect();
     for members in shared.values() {
-        let is_source = |index: &usize| messages.get(*index).is_some_and(|(is_source, _)| *is_source);
+        let is_source =
+            |index: &usize| messages.get(*index).is_some_and(|facts| matches!(facts.uid, SideUid::Source(_)));
         if members.iter().all(is_source) || !members.iter().any(is_source) {
             continue;
         }
@@ -288,8 +314,8 @@ fn linked(messages: &[(bool, &IdentityFacts)]) -> Vec<SideUids> {
         }
     }
     let mut groups: BTreeMap<usize, SideUids> = BTreeMap::new();
-    for (index, (is_source, facts)) in messages.iter().enumerate() {
-        groups.entry(root(&mut parents, index)).or_default().push(*is_source, facts.uid);
+    for (index, facts) in messages.iter().enumerate() {
+        groups.entry(root(&mut parents, index)).or_default().push(facts.uid);
     }
     groups.into_values().collect()
 }
@@ -310,6 +336,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::imap::Uid;
 
     fn hash(bytes: &[u8]) -> ContentHash {
         let mut hasher = ContentHasher::new();
@@ -359,25 +386,38 @@ mod tests {
         assert_eq!(id(""), None);
     }
 
+    fn tail_pairs(sources: &[(u32, ContentHash)], tail: &[(u32, ContentHash)]) -> Vec<(u32, u32)> {
+        let sources: Vec<_> = sources.iter().map(|&(uid, hash)| (SourceUid(uid), hash)).collect();
+        let tail: Vec<_> = tail.iter().map(|&(uid, hash)| (DestinationUid(uid), hash)).collect();
+        match_tail(&sources, &tail).into_iter().map(|(s, d)| (s.0, d.0)).collect()
+    }
+
     #[test]
     fn three_equal_copies_and_one_at_the_destination_are_one_match() {
         let copies: Vec<_> = [7, 5, 9].map(|uid| (uid, hash(b"A: b\r\n\r\nx"))).to_vec();
-        assert_eq!(match_tail(&copies, &[(70, hash(b"A: b\n\nx\n"))]), [(5, 70)]);
+        assert_eq!(tail_pairs(&copies, &[(70, hash(b"A: b\n\nx\n"))]), [(5, 70)]);
     }
 
     #[test]
     fn exact_equality_goes_before_rewritten_equality() {
         let sources = [(1, hash(b"A: b\n\nx\n")), (2, hash(b"A: b\r\n\r\nx"))];
         let tail = [(11, hash(b"A: b\r\n\r\nx")), (12, hash(b"A: b\r\n\r\nx\r\n"))];
-        assert_eq!(match_tail(&sources, &tail), [(1, 12), (2, 11)]);
+        assert_eq!(tail_pairs(&sources, &tail), [(1, 12), (2, 11)]);
     }
 
-    fn facts(uid: u32, id: Option<&str>, epoch: i64, size: u64) -> IdentityFacts {
+    fn facts<U: Uid>(uid: u32, id: Option<&str>, epoch: i64, size: u64) -> IdentityFacts<U> {
         IdentityFacts {
-            uid,
+            uid: U::from_number(uid),
             message_id: id.map(|id| MessageId::from_value(id.as_bytes())),
             epoch: Some(epoch),
             size: Some(size),
+        }
+    }
+
+    fn group(source: &[u32], destination: &[u32]) -> CompareGroup {
+        CompareGroup {
+            source: source.iter().copied().map(SourceUid).collect(),
+            destination: destination.iter().copied().map(DestinationUid).collect(),
         }
     }
 
@@ -386,8 +426,8 @@ mod tests {
         let source = [facts(1, Some("a"), 5, 10), facts(2, Some("b"), 5, 10), facts(3, Some("c"), 6, 11)];
         let destination = [facts(90, Some("a"), 5, 10), facts(91, Some("b"), 5, 12), facts(92, Some("d"), 6, 11)];
         let found = match_folder(&source, &destination);
-        assert_eq!(found.settled, [(1, 90)]);
-        assert_eq!(found.compare, [CompareGroup { source: vec![2], destination: vec![91] }]);
+        assert_eq!(found.settled, [(SourceUid(1), DestinationUid(90))]);
+        assert_eq!(found.compare, [group(&[2], &[91])]);
     }
 
     #[test]
@@ -395,7 +435,7 @@ mod tests {
         let source = [1, 2, 3].map(|uid| facts(uid, Some("a"), 5, 10));
         let found = match_folder(&source, &[facts(90, Some("a"), 5, 10)]);
         assert_eq!(found.settled, []);
-        assert_eq!(found.compare, [CompareGroup { source: vec![1, 2, 3], destination: vec![90] }]);
+        assert_eq!(found.compare, [group(&[1, 2, 3], &[90])]);
     }
 
     #[test]
@@ -404,22 +444,16 @@ mod tests {
         let destination = [facts(90, None, 5, 99), facts(91, None, 66, 20), facts(92, None, 8, 40)];
         let found = match_folder(&source, &destination);
         assert_eq!(found.settled, []);
-        assert_eq!(
-            found.compare,
-            [
-                CompareGroup { source: vec![1], destination: vec![90] },
-                CompareGroup { source: vec![2], destination: vec![91] },
-            ]
-        );
+        assert_eq!(found.compare, [group(&[1], &[90]), group(&[2], &[91])]);
     }
 
-    fn some_facts() -> impl Strategy<Value = Vec<IdentityFacts>> {
+    fn some_facts<U: Uid>() -> impl Strategy<Value = Vec<IdentityFacts<U>>> {
         let one = (proptest::option::of(0..4_u8), proptest::option::of(0..4_i64), proptest::option::of(0..4_u64));
         proptest::collection::vec(one, 0..30).prop_map(|all| {
             (1..)
                 .zip(all)
                 .map(|(uid, (id, epoch, size))| IdentityFacts {
-                    uid,
+                    uid: U::from_number(uid),
                     message_id: id.map(|id| MessageId::from_value(&[id])),
                     epoch,
                     size,
@@ -449,7 +483,7 @@ mod tests {
             let message = |(kind, rewritten): &(u8, bool)| hash(&[b"A: b\n\n".as_slice(), &[b'a' + kind], if *rewritten { b"\n".as_slice() } else { b"" }].concat());
             let candidates: Vec<_> = (1..).zip(source.iter().map(message)).collect();
             let there: Vec<_> = (100..).zip(tail.iter().map(message)).collect();
-            let pairs = match_tail(&candidates, &there);
+            let pairs = tail_pairs(&candidates, &there);
             prop_assert_eq!(pairs.iter().map(|p| p.0).collect::<HashSet<_>>().len(), pairs.len());
             prop_assert_eq!(pairs.iter().map(|p| p.1).collect::<HashSet<_>>().len(), pairs.len());
             for kind in 0..4 {
@@ -469,7 +503,7 @@ mod tests {
             let mut destinations = HashSet::new();
             for (s, d) in &found.settled {
                 prop_assert!(sources.insert(*s) && destinations.insert(*d));
-                prop_assert_eq!(triple(&source[*s as usize - 1]), triple(&destination[*d as usize - 1]));
+                prop_assert_eq!(triple(&source[s.0 as usize - 1]), triple(&destination[d.0 as usize - 1]));
             }
             for group in &found.compare {
                 prop_assert!(!group.source.is_empty() && !group.destination.is_empty());
@@ -481,10 +515,9 @@ mod tests {
         #[test]
         fn what_may_be_a_copy_is_settled_or_compared(source in some_facts(), destination in some_facts()) {
             let found = match_folder(&source, &destination);
-            let looked_at = |s: u32, d: u32| found.compare.iter().any(|g| g.source.contains(&s) && g.destination.contains(&d));
-            let settled = |facts: &IdentityFacts, pairs: &dyn Fn(&(u32, u32)) -> u32| found.settled.iter().any(|p| pairs(p) == facts.uid);
-            for s in source.iter().filter(|s| !settled(s, &|p| p.0)) {
-                for d in destination.iter().filter(|d| !settled(d, &|p| p.1)) {
+            let looked_at = |s: SourceUid, d: DestinationUid| found.compare.iter().any(|g| g.source.contains(&s) && g.destination.contains(&d));
+            for s in source.iter().filter(|s| found.settled.iter().all(|pair| pair.0 != s.uid)) {
+                for d in destination.iter().filter(|d| found.settled.iter().all(|pair| pair.1 != d.uid)) {
                     let alike = match (s.message_id, d.message_id) {
                         (Some(a), Some(b)) => a == b,
                         (None, None) => (s.size.is_some() && s.size == d.size) || (s.epoch.is_some() && s.epoch == d.epoch),

@@ -5,6 +5,7 @@ use super::{
     limits::MAX_SET_BYTES,
     live_checkpoint::LiveCheckpoint,
     report::FolderReport,
+    uid::SourceUid,
 };
 use crate::{
     error::Result,
@@ -20,7 +21,7 @@ pub(crate) async fn mirror_deletions(
     ledger: &LiveCheckpoint,
     source_raw: &[u8],
     source: &SelectedFolder,
-    all: &UidSet,
+    all: &UidSet<SourceUid>,
     destination: &mut Session,
     report: &mut FolderReport,
 ) -> Result<u64> {

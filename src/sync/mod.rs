@@ -39,6 +39,7 @@ mod store_flags;
 mod suspects;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod uid;
 pub mod uid_map;
 mod varint;
 pub mod verify;

@@ -11,6 +11,7 @@ use super::{
     scan::{FolderScan, SCAN_WITH_BODIES, scan_from},
     spec::{FlagHandling, MessageFilter},
     store_flags::CurrentFlags,
+    uid::SourceUid,
 };
 use crate::{
     error::{Error, Result},
@@ -29,11 +30,11 @@ pub(crate) struct OpenedSource {
     /// Facts about the messages, as far as they were asked for.
     pub scan: FolderScan,
     /// All UIDs, where the scan does not cover them.
-    pub all: Option<UidSet>,
+    pub all: Option<UidSet<SourceUid>>,
     /// Flags of messages that were copied before.
     pub news: CurrentFlags,
     /// Messages that came along with the scan.
-    pub bodies: BTreeMap<u32, Bytes>,
+    pub bodies: BTreeMap<SourceUid, Bytes>,
 }
 
 /// True for a folder that is all new and small: it comes whole, in one round trip.
@@ -57,7 +58,7 @@ pub(crate) async fn open_source(
     let mut commands = Vec::new();
     let mut from = 1;
     if let Some(state) = state {
-        let last = state.finished_uids().last().unwrap_or(0);
+        let last = state.finished_uids().last().map_or(0, |last| last.0);
         from = last.saturating_add(1);
         commands.push(UidSearch::command(session).to_owned());
         if shared.spec.flag_policy == FlagHandling::SourceWins && !state.map.is_empty() {
@@ -81,14 +82,14 @@ pub(crate) async fn open_source(
         all.add_response(&data);
         if let UntaggedResponse::Fetch(fetch) = data {
             match (fetch.uid, &fetch.flags) {
-                (Some(uid), Some(flags)) if uid < from => opened.news.record_flags(uid, flags),
+                (Some(uid), Some(flags)) if uid < from => opened.news.record_flags(SourceUid(uid), flags),
                 (Some(uid), _) => {
                     let body = fetch.sections.iter().find(|(name, _)| name.is_empty());
                     // What is too large to be held comes as an empty literal here, and is asked for again.
                     if let Some((_, Some(body))) = body.filter(|_| whole)
                         && !body.is_empty()
                     {
-                        opened.bodies.insert(uid, body.clone());
+                        opened.bodies.insert(SourceUid(uid), body.clone());
                     }
                     opened.scan.add_fetch(fetch);
                 }
@@ -115,9 +116,9 @@ pub(crate) async fn open_source(
         return Err(session.with_endpoint(Error::protocol("the server tells no UIDVALIDITY")));
     }
     opened.scan.finish();
-    opened.scan.messages.retain(|m| m.uid >= from);
+    opened.scan.messages.retain(|m| m.uid.0 >= from);
     if state.is_some() {
-        opened.all = Some(all.uids.union(&opened.scan.uids()));
+        opened.all = Some(all.uids.typed().union(&opened.scan.uids()));
     }
     Ok(opened)
 }

@@ -10,6 +10,7 @@ use super::{
     limits::MAX_SET_BYTES,
     report::FolderReport,
     scan::{FolderScan, ScannedMessage},
+    uid::DestinationUid,
 };
 use crate::{
     error::Result,
@@ -79,18 +80,21 @@ fn anomaly_text(r: &ReadBack) -> String {
 }
 
 /// INTERNALDATEs as instants, seconds since 1970 UTC.
-async fn internal_dates(session: &mut Session, uids: &UidSet) -> Result<HashMap<u32, i64>> {
+async fn internal_dates(
+    destination: &mut Session,
+    uids: &UidSet<DestinationUid>,
+) -> Result<HashMap<DestinationUid, i64>> {
     let mut dates = HashMap::new();
     let tags: Vec<Tag> = uids
         .chunks(MAX_SET_BYTES)
-        .map(|set| session.send_command(&format!("UID FETCH {set} (UID INTERNALDATE)")))
+        .map(|set| destination.send_command(&format!("UID FETCH {set} (UID INTERNALDATE)")))
         .collect();
-    session
+    destination
         .wait_all(&tags, |data| {
             if let UntaggedResponse::Fetch(fetch) = data
                 && let (Some(uid), Some(Some(date))) = (fetch.uid, fetch.internal_date)
             {
-                dates.insert(uid, date.epoch);
+                dates.insert(DestinationUid(uid), date.epoch);
             }
         })
         .await?;

@@ -9,6 +9,7 @@ use super::{
     fetch_facts::fetch_hashes,
     live_checkpoint::LiveCheckpoint,
     report::MailboxReport,
+    uid::{DestinationUid, SourceUid},
 };
 use crate::{
     error::Result,
@@ -104,8 +105,8 @@ struct RenameCandidate {
     old: Vec<u8>,
     new: Vec<u8>,
     destination: Vec<u8>,
-    /// Source and destination UIDs of copied messages.
-    samples: Vec<(u32, u32)>,
+    /// Copied messages.
+    samples: Vec<(SourceUid, DestinationUid)>,
 }
 
 /// A folder of the checkpoint that is gone, and the new ones that may be the same.
@@ -115,7 +116,7 @@ struct PossibleRename {
     new: Vec<Vec<u8>>,
     destination: Vec<u8>,
     mailbox_id: Option<String>,
-    samples: Vec<(u32, u32)>,
+    samples: Vec<(SourceUid, DestinationUid)>,
 }
 
 /// Folders of the checkpoint that are gone, each with the new folders that may be the same.
@@ -131,7 +132,7 @@ fn possible_renames(checkpoint: &Checkpoint, source: &AccountListing) -> Vec<Pos
             .map(|folder| folder.item.name.to_vec())
             .collect();
         let Some(destination) = checkpoint.mapping.get(old) else { continue };
-        let samples: Vec<(u32, u32)> = last_copied(state);
+        let samples = last_copied(state);
         if !samples.is_empty() && !new.is_empty() {
             found.push(PossibleRename {
                 old: old.clone(),
@@ -179,20 +180,18 @@ fn without_rivals(found: Vec<RenameCandidate>) -> Vec<RenameCandidate> {
 
 fn may_be_same_folder(state: &FolderState, status: &crate::imap::response::FolderStatus) -> bool {
     status.uid_validity == Some(state.source_uid_validity)
-        && state.map.copied().last().is_some_and(|last| status.uid_next.is_some_and(|next| next > last))
+        && state.map.copied().last().is_some_and(|last| status.uid_next.is_some_and(|next| next > last.0))
 }
 
-fn last_copied(state: &FolderState) -> Vec<(u32, u32)> {
+fn last_copied(state: &FolderState) -> Vec<(SourceUid, DestinationUid)> {
     let index = state.map.index();
     let mut samples = Vec::new();
-    for &(low, high) in state.map.copied().ranges().iter().rev() {
-        for uid in (low..=high).rev() {
-            if samples.len() as u64 >= SAMPLES {
-                return samples;
-            }
-            if let Some((Some(destination), _)) = index.get(uid) {
-                samples.push((uid, destination));
-            }
+    for uid in state.map.copied().iter().rev() {
+        if samples.len() as u64 >= SAMPLES {
+            break;
+        }
+        if let Some((Some(destination), _)) = index.get(uid) {
+            samples.push((uid, destination));
         }
     }
     samples
@@ -205,8 +204,9 @@ async fn same_messages(pair: &mut ConnectionPair, candidate: &RenameCandidate) -
     if !opened {
         return Ok(false);
     }
-    let at_source: UidSet = candidate.samples.iter().map(|(source, _)| *source).collect();
-    let at_destination: UidSet = candidate.samples.iter().map(|(_, destination)| *destination).collect();
+    let at_source: UidSet<SourceUid> = candidate.samples.iter().map(|(source, _)| *source).collect();
+    let at_destination: UidSet<DestinationUid> =
+        candidate.samples.iter().map(|(_, destination)| *destination).collect();
     let source = fetch_hashes(&mut pair.source, &at_source, &mut FailureBisector::default()).await?;
     let destination = fetch_hashes(&mut pair.destination, &at_destination, &mut FailureBisector::default()).await?;
     let mut same = 0;

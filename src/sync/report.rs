@@ -8,6 +8,7 @@ use super::{
     checkpoint::{CopyDifferences, FolderState},
     set_aside::{SetAsideGroup, SetAsideReason},
     spec::AcceptedLosses,
+    uid::SourceUid,
 };
 use crate::error::Error;
 
@@ -146,7 +147,7 @@ pub struct FolderReport {
     pub source_raw: Vec<u8>,
     /// RFC822.SIZE and INTERNALDATE of messages that were set aside, as far as this run saw them.
     #[serde(skip)]
-    pub facts: BTreeMap<u32, (u64, Option<String>)>,
+    pub facts: BTreeMap<SourceUid, (u64, Option<String>)>,
     /// Differences that the checkpoint does not know of yet.
     #[serde(skip)]
     pub untold: CopyDifferences,
@@ -228,7 +229,8 @@ impl FolderReport {
         self.accepted.clear();
         self.skipped_messages.clear();
         for group in state.set_aside.groups() {
-            let accepts = |uid: &u32| accepted.accepts(group.reason, &self.source, state.source_uid_validity, *uid);
+            let accepts =
+                |uid: &SourceUid| accepted.accepts(group.reason, &self.source, state.source_uid_validity, *uid);
             let count = group.uids.iter().filter(accepts).count() as u64;
             if count > 0 {
                 *self.accepted.entry(group.reason.name().to_owned()).or_default() += count;
@@ -239,7 +241,7 @@ impl FolderReport {
                 }
                 let known = self.facts.get(&uid);
                 self.skipped_messages.push(MessageNote {
-                    uid,
+                    uid: uid.0,
                     what: set_aside_text(group),
                     size: known.map(|(size, _)| *size),
                     date: known.and_then(|(_, date)| date.clone()),
@@ -250,16 +252,16 @@ impl FolderReport {
     }
 
     /// Counts a copy that differs from its message.
-    pub(crate) fn add_difference(&mut self, uid: u32, kind: &str, what: impl Into<String>) {
+    pub(crate) fn add_difference(&mut self, uid: SourceUid, kind: &str, what: impl Into<String>) {
         *self.differences.entry(kind.to_owned()).or_default() += 1;
         self.untold.add(kind, uid);
         self.list_difference(uid, what);
     }
 
     /// Notes a single difference that is counted elsewhere.
-    pub(crate) fn list_difference(&mut self, uid: u32, what: impl Into<String>) {
+    pub(crate) fn list_difference(&mut self, uid: SourceUid, what: impl Into<String>) {
         if self.difference_messages.len() < MAX_LISTED {
-            self.difference_messages.push(MessageNote { uid, what: what.into(), size: None, date: None });
+            self.difference_messages.push(MessageNote { uid: uid.0, what: what.into(), size: None, date: None });
         }
     }
 }

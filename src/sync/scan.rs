@@ -1,23 +1,23 @@
-//! What a source folder holds: one line of facts per message, compact enough for hundreds of thousands.
+//! What a folder holds: one line of facts per message, compact enough for hundreds of thousands.
 
 use std::collections::HashMap;
 
-use super::limits::MAX_SET_BYTES;
+use super::{limits::MAX_SET_BYTES, uid::SourceUid};
 use crate::{
     error::Result,
     imap::{
-        Session, Tag, UidSet,
+        Session, Tag, Uid, UidSet,
         date::InternalDate,
         refusal::CommandKind,
         response::{FetchResponse, Flag, StatusCondition, UntaggedResponse},
     },
 };
 
-/// Facts about one message at the source.
+/// Facts about one message of a folder, which is the source's unless the type says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ScannedMessage {
-    /// UID at the source.
-    pub uid: u32,
+pub(crate) struct ScannedMessage<U = SourceUid> {
+    /// UID in the folder.
+    pub uid: U,
     /// RFC822.SIZE, bytes; saturated. A hint only: servers get it wrong.
     pub size: u32,
     /// Index into the scan's flag sets.
@@ -30,7 +30,7 @@ pub(crate) struct ScannedMessage {
 /// Stands for a date that is missing: no zone is that far away.
 const NO_DATE: i16 = i16::MIN;
 
-impl ScannedMessage {
+impl<U> ScannedMessage<U> {
     /// INTERNALDATE, where the server gave one.
     #[must_use]
     pub(crate) fn date(&self) -> Option<InternalDate> {
@@ -39,24 +39,30 @@ impl ScannedMessage {
 }
 
 /// Facts about the messages of one folder, in UID order.
-#[derive(Debug, Default)]
-pub(crate) struct FolderScan {
+#[derive(Debug)]
+pub(crate) struct FolderScan<U = SourceUid> {
     /// The messages, by UID.
-    pub messages: Vec<ScannedMessage>,
+    pub messages: Vec<ScannedMessage<U>>,
     flag_sets: Vec<Vec<Flag>>,
     known_sets: HashMap<Vec<Flag>, u32>,
 }
 
-impl FolderScan {
+impl<U> Default for FolderScan<U> {
+    fn default() -> Self {
+        Self { messages: Vec::new(), flag_sets: Vec::new(), known_sets: HashMap::new() }
+    }
+}
+
+impl<U: Uid> FolderScan<U> {
     /// The flags of a message.
     #[must_use]
-    pub(crate) fn flags(&self, message: &ScannedMessage) -> &[Flag] {
+    pub(crate) fn flags(&self, message: &ScannedMessage<U>) -> &[Flag] {
         self.flag_sets.get(message.flags as usize).map_or(&[], Vec::as_slice)
     }
 
     /// The UIDs.
     #[must_use]
-    pub(crate) fn uids(&self) -> UidSet {
+    pub(crate) fn uids(&self) -> UidSet<U> {
         self.messages.iter().map(|m| m.uid).collect()
     }
 
@@ -73,7 +79,7 @@ impl FolderScan {
         });
         let size = u32::try_from(fetch.size.unwrap_or(0)).unwrap_or(u32::MAX);
         let (epoch, offset) = fetch.internal_date.flatten().map_or((0, NO_DATE), |d| (d.epoch, d.offset_minutes));
-        self.messages.push(ScannedMessage { uid, size, flags, epoch, offset });
+        self.messages.push(ScannedMessage { uid: U::from_number(uid), size, flags, epoch, offset });
     }
 
     /// Puts the messages in UID order, each once: servers may answer in any order, and repeat.
@@ -100,7 +106,7 @@ pub(crate) const SCAN_WITH_BODIES: &str = "UID FETCH 1:* (UID FLAGS INTERNALDATE
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub(crate) async fn scan_set(session: &mut Session, uids: &UidSet, scan: &mut FolderScan) -> Result<()> {
+pub(crate) async fn scan_set<U: Uid>(session: &mut Session, uids: &UidSet<U>, scan: &mut FolderScan<U>) -> Result<()> {
     let tags: Vec<Tag> =
         uids.chunks(MAX_SET_BYTES).map(|set| session.send_command(&format!("UID FETCH {set} {ITEMS}"))).collect();
     let lines = session

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::uid::SourceUid;
 use crate::{error::ErrorClass, imap::UidSet};
 
 /// At most so many groups are kept for one folder.
@@ -84,7 +85,7 @@ pub struct SetAsideGroup {
     /// A mark of the message rules as they were then.
     pub rules: u64,
     /// UIDs in the source folder.
-    pub uids: UidSet,
+    pub uids: UidSet<SourceUid>,
 }
 
 impl SetAsideGroup {
@@ -96,7 +97,7 @@ impl SetAsideGroup {
         class: ErrorClass,
         why: &str,
         facts: &RetryFacts,
-        uids: UidSet,
+        uids: UidSet<SourceUid>,
     ) -> Self {
         Self {
             class,
@@ -112,7 +113,7 @@ impl SetAsideGroup {
 
     /// Messages of which nothing but the reason is known: they are tried by the next run.
     #[must_use]
-    pub fn new(reason: SetAsideReason, uids: UidSet) -> Self {
+    pub fn new(reason: SetAsideReason, uids: UidSet<SourceUid>) -> Self {
         Self {
             reason,
             class: ErrorClass::MessageRejected,
@@ -185,20 +186,20 @@ impl SetAside {
 
     /// All UIDs.
     #[must_use]
-    pub fn uids(&self) -> UidSet {
+    pub fn uids(&self) -> UidSet<SourceUid> {
         self.groups.iter().fold(UidSet::default(), |all, group| all.union(&group.uids))
     }
 
     /// UIDs that a run which begins now tries.
     #[must_use]
-    pub(crate) fn due_uids(&self, facts: &RetryFacts) -> UidSet {
+    pub(crate) fn due_uids(&self, facts: &RetryFacts) -> UidSet<SourceUid> {
         let due = self.groups.iter().filter(|group| group.is_due(facts));
         due.fold(UidSet::default(), |all, group| all.union(&group.uids))
     }
 
     /// The group of a message.
     #[must_use]
-    pub(crate) fn group_of(&self, uid: u32) -> Option<&SetAsideGroup> {
+    pub(crate) fn group_of(&self, uid: SourceUid) -> Option<&SetAsideGroup> {
         self.groups.iter().find(|group| group.uids.contains(uid))
     }
 
@@ -261,7 +262,7 @@ impl SetAside {
     }
 
     /// Forgets messages: they are copied, or gone.
-    pub(crate) fn remove(&mut self, uids: &UidSet) {
+    pub(crate) fn remove(&mut self, uids: &UidSet<SourceUid>) {
         for group in &mut self.groups {
             group.uids = group.uids.difference(uids);
         }
@@ -269,7 +270,7 @@ impl SetAside {
     }
 
     /// Keeps only what the source still holds.
-    pub(crate) fn retain_uids(&mut self, held: &UidSet) {
+    pub(crate) fn retain_uids(&mut self, held: &UidSet<SourceUid>) {
         for group in &mut self.groups {
             group.uids = group.uids.intersection(held);
         }
@@ -277,7 +278,7 @@ impl SetAside {
     }
 
     /// A run that does not try some of the messages passes them by.
-    pub(crate) fn count_passed_run(&mut self, tried: &UidSet) {
+    pub(crate) fn count_passed_run(&mut self, tried: &UidSet<SourceUid>) {
         for group in &mut self.groups {
             if !group.uids.is_empty() && group.uids.intersection(tried).is_empty() {
                 group.runs = group.runs.saturating_add(1);
@@ -347,8 +348,8 @@ mod tests {
         }
         assert_eq!(aside.groups().len(), MAX_GROUPS);
         assert_eq!(aside.counts(), BTreeMap::from([("refused".to_owned(), (1..=40).sum::<u64>())]));
-        assert!(!aside.group_of(1).unwrap().proven);
-        assert_eq!(aside.group_of(3901).unwrap().why, "text 39");
+        assert!(!aside.group_of(SourceUid(1)).unwrap().proven);
+        assert_eq!(aside.group_of(SourceUid(3901)).unwrap().why, "text 39");
     }
 
     proptest! {
@@ -359,7 +360,7 @@ mod tests {
             let mut aside = SetAside::default();
             let mut all = UidSet::default();
             for (reason, why, first, more, proven) in puts {
-                let uids = UidSet::from_ranges([(first, first + more)]);
+                let uids = UidSet::from_ranges([(SourceUid(first), SourceUid(first + more))]);
                 all = all.union(&uids);
                 let reason = SetAsideReason::ALL[reason];
                 let why = format!("{why}");

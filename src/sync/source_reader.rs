@@ -10,6 +10,7 @@ use super::{
     folder_name::SideFolders,
     prepare::side_folders,
     scan::{FolderScan, scan_set},
+    uid::SourceUid,
 };
 use crate::{
     error::{Error, ErrorClass, Result},
@@ -48,7 +49,7 @@ pub(crate) enum ReadOutcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FolderPresence {
     /// It is there, with these of the messages; the others are gone.
-    Same(BTreeMap<u32, ListedMessage>),
+    Same(BTreeMap<SourceUid, ListedMessage>),
     /// It was made anew: its UIDVALIDITY is this one, and UIDs mean other messages.
     Replaced(u32),
     /// There is no such folder any more.
@@ -85,7 +86,12 @@ impl SourceReader {
     ///
     /// # Errors
     /// When the connection ends or the server refuses.
-    pub(crate) async fn open_folder(&mut self, raw: &[u8], uid_validity: u32, uids: &UidSet) -> Result<FolderPresence> {
+    pub(crate) async fn open_folder(
+        &mut self,
+        raw: &[u8],
+        uid_validity: u32,
+        uids: &UidSet<SourceUid>,
+    ) -> Result<FolderPresence> {
         if self.survey.folder(raw).is_none() {
             return Ok(FolderPresence::Gone);
         }
@@ -103,7 +109,7 @@ impl SourceReader {
         };
         let mut messages: BTreeMap<_, _> = scan.messages.iter().filter(|m| uids.contains(m.uid)).map(listed).collect();
         // What the source counts and tells nothing of may still be delivered.
-        let untold: UidSet = uids.iter().filter(|uid| !messages.contains_key(uid)).collect();
+        let untold: UidSet<SourceUid> = uids.iter().filter(|uid| !messages.contains_key(uid)).collect();
         if !untold.is_empty() {
             let there = search_present_uids(&mut self.session, &untold).await?;
             messages.extend(there.iter().map(|uid| (uid, ListedMessage::default())));
@@ -115,13 +121,17 @@ impl SourceReader {
     ///
     /// # Errors
     /// When the connection ends, the server asks to wait, or `to` takes no more: what was written is not the message.
-    pub(crate) async fn read_message(&mut self, uid: u32, to: &mut (impl AsyncWrite + Unpin)) -> Result<ReadOutcome> {
+    pub(crate) async fn read_message(
+        &mut self,
+        uid: SourceUid,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<ReadOutcome> {
         let tag = self.session.send_command(&format!("UID FETCH {uid} (UID BODY.PEEK[])"));
         let (mut written, mut streamed, mut whole) = (0, false, false);
         let line = loop {
             match self.session.next().await? {
                 SessionEvent::LiteralStart { uid: named, .. } => {
-                    if whole || streamed || named.is_some_and(|named| named != uid) {
+                    if whole || streamed || named.is_some_and(|named| named != uid.0) {
                         return Err(self
                             .session
                             .with_endpoint(Error::protocol("the server sent what nobody asked for")));
@@ -132,7 +142,7 @@ impl SourceReader {
                 SessionEvent::Untagged(UntaggedResponse::Fetch(fetch)) => {
                     let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
                     match body {
-                        Some(body) if fetch.uid == Some(uid) && !whole => {
+                        Some(body) if fetch.uid == Some(uid.0) && !whole => {
                             if !streamed {
                                 written += write(to, &body).await?;
                             }

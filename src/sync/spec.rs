@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 
-use super::set_aside::{DestinationFacts, RetryFacts, SetAsideReason};
+use super::{
+    set_aside::{DestinationFacts, RetryFacts, SetAsideReason},
+    uid::SourceUid,
+};
 use crate::{
     Error, Result,
     imap::{Endpoint, UidSet},
@@ -122,13 +125,13 @@ pub struct AcceptedMessages {
     /// The source folder's UIDVALIDITY that the UIDs belong to.
     pub uid_validity: u32,
     /// UIDs in the source folder.
-    pub uids: UidSet,
+    pub uids: UidSet<SourceUid>,
 }
 
 impl AcceptedLosses {
     /// True when the absence of this message is accepted.
     #[must_use]
-    pub(crate) fn accepts(&self, reason: SetAsideReason, folder: &str, uid_validity: u32, uid: u32) -> bool {
+    pub(crate) fn accepts(&self, reason: SetAsideReason, folder: &str, uid_validity: u32, uid: SourceUid) -> bool {
         let named = |m: &AcceptedMessages| {
             m.uid_validity == uid_validity && m.uids.contains(uid) && is_same_folder(&m.folder, folder)
         };

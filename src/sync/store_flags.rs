@@ -6,6 +6,7 @@ use super::{
     limits::MAX_SET_BYTES,
     live_checkpoint::LiveCheckpoint,
     report::FolderReport,
+    uid::{DestinationUid, SourceUid},
 };
 use crate::{
     error::{ErrorClass, Result},
@@ -21,14 +22,14 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct CurrentFlags {
     /// Messages whose flags were told.
-    pub seen: UidSet,
+    pub seen: UidSet<SourceUid>,
     /// Their flags, as far as they can be sent.
-    pub flags: UidsByFlag,
+    pub flags: UidsByFlag<SourceUid>,
 }
 
 impl CurrentFlags {
     /// Takes the flags of one message.
-    pub(crate) fn record_flags(&mut self, uid: u32, flags: &[Flag]) {
+    pub(crate) fn record_flags(&mut self, uid: SourceUid, flags: &[Flag]) {
         if self.seen.contains(uid) {
             // Told twice: the later word counts.
             for set in self.flags.values_mut() {
@@ -94,7 +95,11 @@ pub(crate) async fn add_missing_flags(
 ///
 /// # Errors
 /// When the connection ends, or the server is unwell.
-pub(crate) async fn add_keyword(destination: &mut Session, uid: u32, keyword: &str) -> Result<Option<String>> {
+pub(crate) async fn add_keyword(
+    destination: &mut Session,
+    uid: DestinationUid,
+    keyword: &str,
+) -> Result<Option<String>> {
     let (line, _) = destination.run(&format!("UID STORE {uid} +FLAGS.SILENT ({keyword})")).await?;
     match line.status {
         StatusCondition::Ok => Ok(None),
@@ -113,12 +118,12 @@ fn is_own_fault(destination: &Session, line: &StatusLine) -> bool {
 async fn send_stores(
     destination: &mut Session,
     how: &str,
-    sets: &UidsByFlag,
+    sets: &UidsByFlag<DestinationUid>,
     selected: Option<&SelectedFolder>,
     report: &mut FolderReport,
-) -> Result<UidSet> {
+) -> Result<UidSet<DestinationUid>> {
     let mut tags: Vec<Tag> = Vec::new();
-    let mut asked: Vec<(&str, UidSet)> = Vec::new();
+    let mut asked: Vec<(&str, UidSet<DestinationUid>)> = Vec::new();
     let mut changed = UidSet::default();
     for (flag, uids) in sets {
         if selected.is_some_and(|s| !s.may_keep_flag(&Flag::parse(flag.as_bytes()))) {
@@ -141,12 +146,12 @@ async fn send_stores(
     Ok(changed)
 }
 
-fn report_refused_flag(report: &mut FolderReport, flag: &str, uids: &UidSet, why: &str) {
+fn report_refused_flag(report: &mut FolderReport, flag: &str, uids: &UidSet<DestinationUid>, why: &str) {
     *report.differences.entry("flags".to_owned()).or_default() += uids.len();
-    uids.iter().for_each(|uid| report.untold.add("flags", uid));
+    uids.iter().for_each(|uid| report.untold.add("flags", SourceUid(uid.0)));
     if let Some(uid) = uids.first() {
         let what = format!("{flag} could not be changed at the destination (its UIDs {uids}): {why}");
-        report.list_difference(uid, what);
+        report.list_difference(SourceUid(uid.0), what);
     }
 }
 
@@ -157,9 +162,9 @@ mod tests {
     #[test]
     fn the_later_word_on_a_message_counts() {
         let mut news = CurrentFlags::default();
-        news.record_flags(5, &[Flag::Seen, Flag::Flagged]);
-        news.record_flags(5, &[Flag::Flagged]);
-        assert!(!news.flags.get("\\Seen").is_some_and(|set| set.contains(5)));
-        assert!(news.flags["\\Flagged"].contains(5));
+        news.record_flags(SourceUid(5), &[Flag::Seen, Flag::Flagged]);
+        news.record_flags(SourceUid(5), &[Flag::Flagged]);
+        assert!(!news.flags.get("\\Seen").is_some_and(|set| set.contains(SourceUid(5))));
+        assert!(news.flags["\\Flagged"].contains(SourceUid(5)));
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{circuit_breaker::is_transient, scan::ScannedMessage};
+use super::{circuit_breaker::is_transient, scan::ScannedMessage, uid::SourceUid};
 use crate::{error::Error, imap::UidSet};
 
 /// Rounds in which a refused message is tried at most.
@@ -149,14 +149,14 @@ struct ReasonGiven {
 /// All that a folder's copying knows of refused messages; outlives connections.
 #[derive(Debug, Default)]
 pub(crate) struct SuspectTracker {
-    messages: BTreeMap<u32, SuspectMessage>,
+    messages: BTreeMap<SourceUid, SuspectMessage>,
     /// Ordinary messages that are kept back.
-    pub controls: BTreeSet<u32>,
+    pub controls: BTreeSet<SourceUid>,
     /// The destination's UIDNEXT before the oldest refused APPEND that was not looked for since.
     pub doubt_from: Option<u32>,
     first_refusal: Option<Instant>,
     /// Different messages that were refused.
-    different: BTreeSet<u32>,
+    different: BTreeSet<SourceUid>,
     /// Something was accepted in this folder since the first refusal.
     accepted: bool,
     /// Messages that were accepted in this run.
@@ -176,7 +176,7 @@ pub(crate) struct SuspectTracker {
     /// The last round that had its pause.
     paused: u32,
     /// Refused in this round; true where a control speaks for it. Counts once the round ended well.
-    refused_now: BTreeMap<u32, bool>,
+    refused_now: BTreeMap<SourceUid, bool>,
     /// The control that passed last in this round.
     pub control: Option<PassedControl>,
     /// Controls that were refused since one passed.
@@ -269,7 +269,7 @@ impl SuspectTracker {
     }
 
     /// A message was found at the destination: it was stored though it was refused.
-    pub(crate) fn record_found(&mut self, uid: u32) {
+    pub(crate) fn record_found(&mut self, uid: SourceUid) {
         self.remove(uid);
         self.accepted |= self.first_refusal.is_some();
     }
@@ -284,12 +284,12 @@ impl SuspectTracker {
 
     /// True when a message may be at the destination though it was refused.
     #[must_use]
-    pub(crate) fn is_in_doubt(&self, uid: u32) -> bool {
+    pub(crate) fn is_in_doubt(&self, uid: SourceUid) -> bool {
         self.messages.get(&uid).is_some_and(|suspect| suspect.in_doubt)
     }
 
     /// A message is no more to be sent.
-    pub(crate) fn remove(&mut self, uid: u32) {
+    pub(crate) fn remove(&mut self, uid: SourceUid) {
         self.controls.remove(&uid);
         self.refused_now.remove(&uid);
         self.messages.remove(&uid);
@@ -297,7 +297,7 @@ impl SuspectTracker {
 
     /// True for a message that was refused.
     #[must_use]
-    pub(crate) fn contains(&self, uid: u32) -> bool {
+    pub(crate) fn contains(&self, uid: SourceUid) -> bool {
         self.messages.contains_key(&uid)
     }
 
@@ -315,17 +315,17 @@ impl SuspectTracker {
 
     /// What is known of one.
     #[must_use]
-    pub(crate) fn get(&self, uid: u32) -> Option<&SuspectMessage> {
+    pub(crate) fn get(&self, uid: SourceUid) -> Option<&SuspectMessage> {
         self.messages.get(&uid)
     }
 
     /// The suspects, by UID.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &SuspectMessage)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SourceUid, &SuspectMessage)> {
         self.messages.iter().map(|(uid, suspect)| (*uid, suspect))
     }
 
     /// Those that were refused only together with others: one by one they may pass.
-    pub(crate) fn only_in_batches(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn only_in_batches(&self) -> impl Iterator<Item = SourceUid> + '_ {
         self.messages.iter().filter(|(_, suspect)| suspect.alone == 0).map(|(uid, _)| *uid)
     }
 
@@ -445,7 +445,7 @@ impl SuspectTracker {
 
     /// What is still to be tried in the round that goes on; empty when the round is over.
     #[must_use]
-    pub(crate) fn left_in_round(&self) -> Vec<u32> {
+    pub(crate) fn left_in_round(&self) -> Vec<SourceUid> {
         let left = self.messages.iter().filter(|(uid, s)| !self.is_settled(s) && !self.refused_now.contains_key(uid));
         left.map(|(uid, _)| *uid).collect()
     }
@@ -500,7 +500,7 @@ impl SuspectTracker {
     }
 
     /// A suspect was tried alone in this round, and refused.
-    pub(crate) fn record_round_refusal(&mut self, uid: u32) {
+    pub(crate) fn record_round_refusal(&mut self, uid: SourceUid) {
         let Some(suspect) = self.messages.get(&uid) else { return };
         let speaks = self.control.and_then(|control| control.size).is_some_and(|size| size >= suspect.size);
         self.refused_now.insert(uid, speaks);
@@ -527,14 +527,14 @@ impl SuspectTracker {
     }
 
     /// A suspect was refused in its weakened form.
-    pub(crate) fn refused_weakened(&mut self, uid: u32) {
+    pub(crate) fn refused_weakened(&mut self, uid: SourceUid) {
         if let Some(suspect) = self.messages.get_mut(&uid) {
             suspect.weakened = true;
         }
     }
 
     /// Forgets all but these.
-    pub(crate) fn retain_uids(&mut self, work: &UidSet) {
+    pub(crate) fn retain_uids(&mut self, work: &UidSet<SourceUid>) {
         self.messages.retain(|uid, _| work.contains(*uid));
         self.refused_now.retain(|uid, _| work.contains(*uid));
     }
@@ -584,7 +584,7 @@ impl SuspectTracker {
     }
 
     /// What is left after the last round, taken out.
-    pub(crate) fn take_remaining(&mut self) -> BTreeMap<u32, SuspectMessage> {
+    pub(crate) fn take_remaining(&mut self) -> BTreeMap<SourceUid, SuspectMessage> {
         self.refused_now.clear();
         (self.round, self.paused, self.round_began, self.control) = (0, 0, false, None);
         std::mem::take(&mut self.messages)
@@ -610,6 +610,10 @@ mod tests {
         scan.messages
     }
 
+    fn controls(suspects: &SuspectTracker) -> Vec<u32> {
+        suspects.controls.iter().map(|uid| uid.0).collect()
+    }
+
     fn refused(suspects: &mut SuspectTracker, message: &ScannedMessage) {
         let error = Error::new(ErrorClass::MessageRejected, "no");
         suspects.record_refusal(message, true, &error, "no", 5);
@@ -617,7 +621,7 @@ mod tests {
 
     fn round(suspects: &mut SuspectTracker, uid: u32, control: Option<u32>) {
         suspects.control = Some(PassedControl { size: control, left: BETWEEN_CONTROLS });
-        suspects.record_round_refusal(uid);
+        suspects.record_round_refusal(SourceUid(uid));
         suspects.end_round();
     }
 
@@ -641,10 +645,10 @@ mod tests {
         let mut suspects = SuspectTracker::default();
         refused(&mut suspects, &messages(&[100])[0]);
         round(&mut suspects, 1, Some(100));
-        assert!(!suspects.is_proven(suspects.get(1).unwrap()));
-        assert_eq!(suspects.left_in_round(), [1]);
+        assert!(!suspects.is_proven(suspects.get(SourceUid(1)).unwrap()));
+        assert_eq!(suspects.left_in_round(), [SourceUid(1)]);
         round(&mut suspects, 1, Some(200));
-        assert!(suspects.is_proven(suspects.get(1).unwrap()));
+        assert!(suspects.is_proven(suspects.get(SourceUid(1)).unwrap()));
         assert!(suspects.left_in_round().is_empty());
     }
 
@@ -653,10 +657,10 @@ mod tests {
         let mut suspects = SuspectTracker::default();
         refused(&mut suspects, &messages(&[100])[0]);
         for _ in 0..ROUNDS {
-            assert_eq!(suspects.left_in_round(), [1]);
+            assert_eq!(suspects.left_in_round(), [SourceUid(1)]);
             round(&mut suspects, 1, Some(99));
         }
-        assert!(suspects.left_in_round().is_empty() && !suspects.is_proven(suspects.get(1).unwrap()));
+        assert!(suspects.left_in_round().is_empty() && !suspects.is_proven(suspects.get(SourceUid(1)).unwrap()));
     }
 
     #[test]
@@ -699,12 +703,12 @@ mod tests {
         assert!(suspects.controls.is_empty(), "larger than all that was accepted: {:?}", suspects.controls);
         suspects.record_acceptance(&all[38]);
         suspects.choose_controls(&pending);
-        assert_eq!(suspects.controls.iter().copied().collect::<Vec<_>>(), [35, 37, 39]);
+        assert_eq!(controls(&suspects), [35, 37, 39]);
         // One refusal of a small message: size is not the reason.
         let mut suspects = SuspectTracker { controls: BTreeSet::new(), ..suspects };
         refused(&mut suspects, &all[0]);
         suspects.choose_controls(&pending);
-        assert_eq!(suspects.controls.iter().copied().collect::<Vec<_>>(), [34, 36, 38, 40]);
+        assert_eq!(controls(&suspects), [34, 36, 38, 40]);
     }
 
     #[test]
@@ -717,10 +721,10 @@ mod tests {
         round(&mut suspects, 1, Some(100));
         suspects.record_acceptance(&all[1]);
         round(&mut suspects, 1, Some(100));
-        assert!(!suspects.is_proven(suspects.get(1).unwrap()));
+        assert!(!suspects.is_proven(suspects.get(SourceUid(1)).unwrap()));
         round(&mut suspects, 1, Some(100));
         round(&mut suspects, 1, Some(100));
-        assert!(suspects.is_proven(suspects.get(1).unwrap()));
+        assert!(suspects.is_proven(suspects.get(SourceUid(1)).unwrap()));
     }
 
     #[test]
@@ -728,10 +732,10 @@ mod tests {
         let mut suspects = SuspectTracker::default();
         refused(&mut suspects, &messages(&[100])[0]);
         suspects.control = Some(PassedControl { size: Some(100), left: BETWEEN_CONTROLS });
-        suspects.record_round_refusal(1);
+        suspects.record_round_refusal(SourceUid(1));
         suspects.void_round();
         suspects.end_round();
-        assert_eq!(suspects.get(1).unwrap().rounds, 0);
+        assert_eq!(suspects.get(SourceUid(1)).unwrap().rounds, 0);
     }
 
     #[test]
@@ -739,9 +743,9 @@ mod tests {
         let mut suspects = SuspectTracker::default();
         let all = messages(&[10, 70, 20, 50, 60, 40]);
         refused(&mut suspects, &all[0]);
-        let pending: Vec<(ScannedMessage, bool)> = all[1..].iter().map(|m| (*m, m.uid == 3)).collect();
+        let pending: Vec<(ScannedMessage, bool)> = all[1..].iter().map(|m| (*m, m.uid.0 == 3)).collect();
         suspects.choose_controls(&pending);
-        assert_eq!(suspects.controls.iter().copied().collect::<Vec<_>>(), [2, 3, 5]);
+        assert_eq!(controls(&suspects), [2, 3, 5]);
         assert!(!suspects.wants_controls());
     }
 
@@ -750,9 +754,9 @@ mod tests {
         let mut suspects = SuspectTracker::default();
         let all = messages(&[10, 10]);
         refused(&mut suspects, &all[0]);
-        assert_eq!((suspects.doubt_from, suspects.is_in_doubt(1)), (Some(5), true));
+        assert_eq!((suspects.doubt_from, suspects.is_in_doubt(SourceUid(1))), (Some(5), true));
         suspects.clear_doubt();
-        assert_eq!((suspects.doubt_from, suspects.is_in_doubt(1)), (None, false));
+        assert_eq!((suspects.doubt_from, suspects.is_in_doubt(SourceUid(1))), (None, false));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Where each source message went.
 
-use super::varint::{VarintReader, put_delta, put_varint};
-use crate::imap::uid_set::UidSet;
+use super::{
+    uid::{DestinationUid, SourceUid},
+    varint::{VarintReader, put_delta, put_varint},
+};
+use crate::imap::{Uid, UidSet};
 
 /// How a destination message came to be the copy of a source message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,9 +19,9 @@ pub enum CopyOrigin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UidRun {
     /// The first source UID.
-    pub source: u32,
+    pub source: SourceUid,
     /// The first destination UID; none where the messages are copied but their UIDs unknown (no UIDPLUS).
-    pub destination: Option<u32>,
+    pub destination: Option<DestinationUid>,
     /// How many messages.
     pub length: u32,
     /// How they got there.
@@ -26,20 +29,20 @@ pub struct UidRun {
 }
 
 impl UidRun {
-    fn last_source(&self) -> u32 {
+    fn last_source(&self) -> SourceUid {
         self.source.saturating_add(self.length - 1)
     }
 
-    fn last_destination(&self) -> Option<u32> {
+    fn last_destination(&self) -> Option<DestinationUid> {
         Some(self.destination?.saturating_add(self.length - 1))
     }
 
     /// The part of this run from source UID `low` to `high`, both of which are in it.
-    fn part(&self, low: u32, high: u32) -> Self {
+    fn part(&self, low: SourceUid, high: SourceUid) -> Self {
         Self {
             source: low,
-            destination: self.destination.map(|first| first + (low - self.source)),
-            length: high - low + 1,
+            destination: self.destination.map(|first| DestinationUid(first.0 + (low.0 - self.source.0))),
+            length: high.0 - low.0 + 1,
             origin: self.origin,
         }
     }
@@ -52,8 +55,8 @@ impl UidRun {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UidMap {
     runs: Vec<UidRun>,
-    copied: UidSet,
-    destinations: UidSet,
+    copied: UidSet<SourceUid>,
+    destinations: UidSet<DestinationUid>,
 }
 
 impl UidMap {
@@ -66,7 +69,7 @@ impl UidMap {
     /// Adds one message at the end of the copy order. A source UID that is in the map already keeps its first
     /// destination. A destination UID that is in the map already (a server that reports one twice) is not believed: the
     /// message counts as copied, UID unknown.
-    pub fn push(&mut self, source: u32, destination: Option<u32>, origin: CopyOrigin) {
+    pub fn push(&mut self, source: SourceUid, destination: Option<DestinationUid>, origin: CopyOrigin) {
         self.push_run(UidRun { source, destination, length: 1, origin });
     }
 
@@ -78,13 +81,13 @@ impl UidMap {
     }
 
     fn push_run(&mut self, mut run: UidRun) {
-        let Some(longest) = u32::MAX.checked_sub(run.source).map(|more| more.saturating_add(1)) else { return };
+        let Some(longest) = u32::MAX.checked_sub(run.source.0).map(|more| more.saturating_add(1)) else { return };
         run.length = run.length.min(longest);
-        if run.source == 0 || run.length == 0 {
+        if run.source.0 == 0 || run.length == 0 {
             return;
         }
         let fits = |first: u32| first > 0 && first.checked_add(run.length - 1).is_some();
-        run.destination = run.destination.filter(|first| fits(*first));
+        run.destination = run.destination.filter(|first| fits(first.0));
         if self.copied.last().is_none_or(|last| last < run.source) {
             self.push_new(run);
         } else {
@@ -103,16 +106,19 @@ impl UidMap {
         }
         let free = UidSet::from_ranges([(first, last)]).difference(&self.destinations);
         let mut next = first;
-        let source_of = |destination: u32| run.source + (destination - first);
+        let source_of = |destination: DestinationUid| SourceUid(run.source.0 + (destination.0 - first.0));
         for &(low, high) in free.ranges() {
             if next < low {
-                self.append(UidRun { destination: None, ..run.part(source_of(next), source_of(low - 1)) });
+                self.append(UidRun {
+                    destination: None,
+                    ..run.part(source_of(next), source_of(DestinationUid(low.0 - 1)))
+                });
             }
             self.append(run.part(source_of(low), source_of(high)));
-            next = match high.checked_add(1) {
-                Some(next) if high < last => next,
-                _ => return,
-            };
+            if high >= last {
+                return;
+            }
+            next = high.saturating_add(1);
         }
         self.append(UidRun { destination: None, ..run.part(source_of(next), source_of(last)) });
     }
@@ -125,9 +131,9 @@ impl UidMap {
         match self.runs.last_mut() {
             Some(last)
                 if last.origin == run.origin
-                    && last.last_source().checked_add(1) == Some(run.source)
+                    && last.last_source().0.checked_add(1) == Some(run.source.0)
                     && match (last.last_destination(), run.destination) {
-                        (Some(before), Some(first)) => before.checked_add(1) == Some(first),
+                        (Some(before), Some(first)) => before.0.checked_add(1) == Some(first.0),
                         (None, None) => true,
                         _ => false,
                     } =>
@@ -146,35 +152,35 @@ impl UidMap {
 
     /// Source UIDs that are at the destination.
     #[must_use]
-    pub(crate) const fn copied(&self) -> &UidSet {
+    pub(crate) const fn copied(&self) -> &UidSet<SourceUid> {
         &self.copied
     }
 
     /// Destination UIDs that are known to be copies.
     #[must_use]
-    pub(crate) const fn destination_uids(&self) -> &UidSet {
+    pub(crate) const fn destination_uids(&self) -> &UidSet<DestinationUid> {
         &self.destinations
     }
 
     /// Source UIDs that are copied, destination UID unknown.
     #[must_use]
-    pub(crate) fn unknown_uids(&self) -> UidSet {
+    pub(crate) fn unknown_uids(&self) -> UidSet<SourceUid> {
         self.sources(|run| run.destination.is_none())
     }
 
     /// Source UIDs that we appended and whose copies we know: those whose deletion may be mirrored.
     #[must_use]
-    pub(crate) fn deletable(&self) -> UidSet {
+    pub(crate) fn deletable(&self) -> UidSet<SourceUid> {
         self.sources(|run| run.destination.is_some() && run.origin == CopyOrigin::Appended)
     }
 
     /// Source UIDs that were adopted.
     #[must_use]
-    pub(crate) fn adopted(&self) -> UidSet {
+    pub(crate) fn adopted(&self) -> UidSet<SourceUid> {
         self.sources(|run| run.origin == CopyOrigin::Adopted)
     }
 
-    fn sources(&self, which: impl Fn(&UidRun) -> bool) -> UidSet {
+    fn sources(&self, which: impl Fn(&UidRun) -> bool) -> UidSet<SourceUid> {
         UidSet::from_ranges(self.runs.iter().filter(|run| which(run)).map(|run| (run.source, run.last_source())))
     }
 
@@ -189,7 +195,7 @@ impl UidMap {
             }
             let length = run.length.min(left);
             left -= length;
-            runs.push(run.part(run.last_source() - (length - 1), run.last_source()));
+            runs.push(run.part(SourceUid(run.last_source().0 - (length - 1)), run.last_source()));
         }
         runs.reverse();
         runs
@@ -216,7 +222,7 @@ impl UidMap {
     }
 
     /// Takes out source messages (after their deletion was mirrored); the others keep their order.
-    pub(crate) fn remove_sources(&mut self, sources: &UidSet) {
+    pub(crate) fn remove_sources(&mut self, sources: &UidSet<SourceUid>) {
         let mut kept = Self::new();
         for run in &self.runs {
             let rest = UidSet::from_ranges([(run.source, run.last_source())]).difference(sources);
@@ -225,10 +231,9 @@ impl UidMap {
         *self = kept;
     }
 
-    /// Fills in destination UIDs that were unknown, from pairs (source UID, destination UID) that matching found. The
-    /// copy order and known UIDs stay.
-    pub(crate) fn resolve_unknown(&mut self, pairs: &[(u32, u32)]) {
-        let found: std::collections::HashMap<u32, u32> = pairs.iter().copied().collect();
+    /// Fills in destination UIDs that were unknown, from pairs that matching found. The copy order and known UIDs stay.
+    pub(crate) fn resolve_unknown(&mut self, pairs: &[(SourceUid, DestinationUid)]) {
+        let found: std::collections::HashMap<SourceUid, DestinationUid> = pairs.iter().copied().collect();
         let known = self.destinations.clone();
         let mut resolved = Self::new();
         for run in std::mem::take(&mut self.runs) {
@@ -236,7 +241,7 @@ impl UidMap {
                 resolved.push_run(run);
                 continue;
             }
-            for source in run.source..=run.last_source() {
+            for source in (run.source.0..=run.last_source().0).map(SourceUid) {
                 let destination = found.get(&source).copied().filter(|uid| !known.contains(*uid));
                 resolved.push(source, destination, run.origin);
             }
@@ -255,16 +260,16 @@ impl UidMap {
         }
         let mut expected = 1;
         for run in &self.runs {
-            put_delta(&mut bytes, expected, u64::from(run.source));
-            expected = u64::from(run.last_source()) + 1;
+            put_delta(&mut bytes, expected, u64::from(run.source.0));
+            expected = u64::from(run.last_source().0) + 1;
         }
         for run in &self.runs {
             put_varint(&mut bytes, u64::from(run.length - 1));
         }
         let mut expected = 1;
         for (first, last) in self.runs.iter().filter_map(|run| run.destination.zip(run.last_destination())) {
-            put_delta(&mut bytes, expected, u64::from(first));
-            expected = u64::from(last) + 1;
+            put_delta(&mut bytes, expected, u64::from(first.0));
+            expected = u64::from(last.0) + 1;
         }
         bytes
     }
@@ -292,13 +297,14 @@ impl UidMap {
             if source == 0 || *tag > 3 {
                 return None;
             }
-            runs.push(UidRun { source, destination: (tag & 1 == 0).then_some(0), length, origin });
+            let destination = (tag & 1 == 0).then_some(DestinationUid(0));
+            runs.push(UidRun { source: SourceUid(source), destination, length, origin });
         }
         let mut expected = 1;
         for run in runs.iter_mut().filter(|run| run.destination.is_some()) {
             let first = u32::try_from(reader.read_delta(expected)?).ok().filter(|first| *first > 0)?;
             expected = u64::from(first.checked_add(run.length - 1)?) + 1;
-            run.destination = Some(first);
+            run.destination = Some(DestinationUid(first));
         }
         let mut map = Self::new();
         map.push_runs(runs.iter().copied());
@@ -307,9 +313,9 @@ impl UidMap {
     }
 }
 
-fn find(run: &UidRun, source: u32) -> Option<(Option<u32>, CopyOrigin)> {
-    let offset = source.checked_sub(run.source).filter(|offset| *offset < run.length)?;
-    Some((run.destination.map(|first| first + offset), run.origin))
+fn find(run: &UidRun, source: SourceUid) -> Option<(Option<DestinationUid>, CopyOrigin)> {
+    let offset = source.0.checked_sub(run.source.0).filter(|offset| *offset < run.length)?;
+    Some((run.destination.map(|first| DestinationUid(first.0 + offset)), run.origin))
 }
 
 /// A [`UidMap`] sorted by source UID.
@@ -321,7 +327,7 @@ pub(crate) struct UidMapIndex {
 impl UidMapIndex {
     /// Where one source message went: none when it is not copied.
     #[must_use]
-    pub(crate) fn get(&self, source: u32) -> Option<(Option<u32>, CopyOrigin)> {
+    pub(crate) fn get(&self, source: SourceUid) -> Option<(Option<DestinationUid>, CopyOrigin)> {
         let at = self.runs.partition_point(|run| run.source <= source).checked_sub(1)?;
         find(self.runs.get(at)?, source)
     }
@@ -329,7 +335,7 @@ impl UidMapIndex {
     /// Where source messages went: the known destination UIDs, and the source UIDs that are not copied or whose copy is
     /// unknown.
     #[must_use]
-    pub(crate) fn destinations_of(&self, sources: &UidSet) -> (UidSet, UidSet) {
+    pub(crate) fn destinations_of(&self, sources: &UidSet<SourceUid>) -> (UidSet<DestinationUid>, UidSet<SourceUid>) {
         let mut destinations = Vec::new();
         let mut known = Vec::new();
         for &(low, high) in sources.ranges() {
@@ -354,18 +360,36 @@ mod tests {
 
     use super::*;
 
-    fn map(pushes: &[(u32, Option<u32>, CopyOrigin)]) -> UidMap {
+    /// A source UID, the destination UID of its copy where that is known, and how it got there.
+    type Copied = (u32, Option<u32>, CopyOrigin);
+
+    fn map(pushes: &[Copied]) -> UidMap {
         let mut map = UidMap::new();
         for &(source, destination, origin) in pushes {
-            map.push(source, destination, origin);
+            map.push(SourceUid(source), destination.map(DestinationUid), origin);
         }
         map
     }
 
+    fn run(source: u32, destination: Option<u32>, length: u32) -> UidRun {
+        let (source, destination) = (SourceUid(source), destination.map(DestinationUid));
+        UidRun { source, destination, length, origin: CopyOrigin::Appended }
+    }
+
+    fn resolve_unknown(map: &mut UidMap, pairs: &[(u32, u32)]) {
+        let pairs: Vec<_> = pairs.iter().map(|&(s, d)| (SourceUid(s), DestinationUid(d))).collect();
+        map.resolve_unknown(&pairs);
+    }
+
     /// All messages in copy order.
-    fn messages(map: &UidMap) -> Vec<(u32, Option<u32>, CopyOrigin)> {
-        let message = |run: &UidRun, i| (run.source + i, run.destination.map(|first| first + i), run.origin);
+    fn messages(map: &UidMap) -> Vec<Copied> {
+        let message = |run: &UidRun, i| (run.source.0 + i, run.destination.map(|first| first.0 + i), run.origin);
         map.runs().iter().flat_map(|run| (0..run.length).map(move |i| message(run, i))).collect()
+    }
+
+    /// Where a message went, as the index says.
+    fn indexed(index: &UidMapIndex, source: u32) -> Option<(Option<u32>, CopyOrigin)> {
+        index.get(SourceUid(source)).map(|(destination, origin)| (destination.map(|uid| uid.0), origin))
     }
 
     #[test]
@@ -380,7 +404,7 @@ mod tests {
             (10, None, Adopted),
             (1, Some(54), Adopted),
         ]);
-        let lengths: Vec<_> = map.runs().iter().map(|run| (run.source, run.length)).collect();
+        let lengths: Vec<_> = map.runs().iter().map(|run| (run.source.0, run.length)).collect();
         assert_eq!(lengths, [(5, 2), (7, 1), (8, 2), (10, 1), (1, 1)]);
         assert_eq!(map.copied().to_string(), "1,5:10");
         assert_eq!(map.unknown_uids().to_string(), "8:10");
@@ -392,9 +416,9 @@ mod tests {
     #[test]
     fn a_destination_uid_that_is_reported_twice_is_not_believed() {
         let mut map = map(&[(1, Some(10), CopyOrigin::Appended), (2, Some(10), CopyOrigin::Appended)]);
-        assert_eq!(map.index().get(2), Some((None, CopyOrigin::Appended)));
-        map.push_runs([UidRun { source: 3, destination: Some(8), length: 5, origin: CopyOrigin::Appended }]);
-        let found: Vec<_> = (3..8).map(|uid| map.index().get(uid).unwrap().0).collect();
+        assert_eq!(indexed(&map.index(), 2), Some((None, CopyOrigin::Appended)));
+        map.push_runs([run(3, Some(8), 5)]);
+        let found: Vec<_> = (3..8).map(|uid| indexed(&map.index(), uid).unwrap().0).collect();
         assert_eq!(found, [Some(8), Some(9), None, Some(11), Some(12)]);
     }
 
@@ -402,10 +426,10 @@ mod tests {
     fn runs_beyond_the_number_space_are_cut() {
         let mut map = UidMap::new();
         map.push_runs([
-            UidRun { source: u32::MAX - 1, destination: Some(1), length: u32::MAX, origin: CopyOrigin::Appended },
-            UidRun { source: 1, destination: Some(u32::MAX), length: 2, origin: CopyOrigin::Appended },
-            UidRun { source: 0, destination: None, length: 2, origin: CopyOrigin::Appended },
-            UidRun { source: 9, destination: None, length: 0, origin: CopyOrigin::Appended },
+            run(u32::MAX - 1, Some(1), u32::MAX),
+            run(1, Some(u32::MAX), 2),
+            run(0, None, 2),
+            run(9, None, 0),
         ]);
         assert_eq!(map.copied().to_string(), "1:2,4294967294:4294967295");
         assert_eq!(map.unknown_uids().to_string(), "1:2");
@@ -418,7 +442,7 @@ mod tests {
             map(&[(1, None, CopyOrigin::Appended), (5, None, CopyOrigin::Adopted), (6, None, CopyOrigin::Adopted)]);
         assert!(map.destination_uids().is_empty());
         assert_eq!(map.unknown_uids().to_string(), "1,5:6");
-        map.resolve_unknown(&[(6, 3), (1, 2), (7, 4)]);
+        resolve_unknown(&mut map, &[(6, 3), (1, 2), (7, 4)]);
         assert_eq!(
             messages(&map),
             [(1, Some(2), CopyOrigin::Appended), (5, None, CopyOrigin::Adopted), (6, Some(3), CopyOrigin::Adopted)]
@@ -428,7 +452,7 @@ mod tests {
     #[test]
     fn known_destinations_are_not_given_away_by_resolving() {
         let mut map = map(&[(1, None, CopyOrigin::Appended), (2, Some(10), CopyOrigin::Appended)]);
-        map.resolve_unknown(&[(1, 10), (2, 11)]);
+        resolve_unknown(&mut map, &[(1, 10), (2, 11)]);
         assert_eq!(messages(&map), [(1, None, CopyOrigin::Appended), (2, Some(10), CopyOrigin::Appended)]);
     }
 
@@ -436,13 +460,13 @@ mod tests {
     fn two_hundred_thousand_messages_in_order_are_a_few_bytes() {
         let mut map = UidMap::new();
         for uid in 1..=200_000 {
-            map.push(uid, Some(uid + 7), CopyOrigin::Appended);
+            map.push(SourceUid(uid), Some(DestinationUid(uid + 7)), CopyOrigin::Appended);
         }
         assert_eq!(map.len(), 200_000);
         assert!(map.encode().len() < 16);
     }
 
-    fn pushes() -> impl Strategy<Value = Vec<(u32, Option<u32>, CopyOrigin)>> {
+    fn pushes() -> impl Strategy<Value = Vec<Copied>> {
         let origin = prop_oneof![Just(CopyOrigin::Appended), Just(CopyOrigin::Adopted)];
         let start = prop_oneof![4 => 1..60_u32, 1 => u32::MAX - 40..u32::MAX - 10];
         let run = (start.clone(), proptest::option::of(start), 1..8_u32, origin);
@@ -455,7 +479,7 @@ mod tests {
     }
 
     /// What the rules of `push` keep, message by message.
-    fn expected(pushes: &[(u32, Option<u32>, CopyOrigin)]) -> Vec<(u32, Option<u32>, CopyOrigin)> {
+    fn expected(pushes: &[Copied]) -> Vec<Copied> {
         let (mut sources, mut destinations) = (BTreeSet::new(), BTreeSet::new());
         let mut kept = Vec::new();
         for &(source, destination, origin) in pushes {
@@ -472,12 +496,12 @@ mod tests {
             let map = map(&pushes);
             let kept = expected(&pushes);
             prop_assert_eq!(messages(&map), kept.clone());
-            prop_assert_eq!(map.copied().iter().collect::<BTreeSet<_>>(), pushes.iter().map(|p| p.0).collect());
+            prop_assert_eq!(map.copied().iter().map(|uid| uid.0).collect::<BTreeSet<_>>(), pushes.iter().map(|p| p.0).collect());
             prop_assert_eq!(map.len(), kept.len() as u64);
             let index = map.index();
             let by_source: BTreeMap<_, _> = kept.iter().map(|(s, d, o)| (*s, (*d, *o))).collect();
             for source in (0..80).chain(u32::MAX - 45..=u32::MAX) {
-                prop_assert_eq!(index.get(source), by_source.get(&source).copied());
+                prop_assert_eq!(indexed(&index, source), by_source.get(&source).copied());
             }
         }
 
@@ -506,8 +530,8 @@ mod tests {
         #[test]
         fn removal_keeps_the_order_of_the_others(pushes in pushes(), gone in proptest::collection::vec(1..70_u32, 0..20)) {
             let mut map = map(&pushes);
-            let gone: UidSet = gone.into_iter().collect();
-            let kept: Vec<_> = messages(&map).into_iter().filter(|m| !gone.contains(m.0)).collect();
+            let gone: UidSet<_> = gone.into_iter().map(SourceUid).collect();
+            let kept: Vec<_> = messages(&map).into_iter().filter(|m| !gone.contains(SourceUid(m.0))).collect();
             map.remove_sources(&gone);
             prop_assert_eq!(messages(&map), kept);
         }
@@ -515,7 +539,7 @@ mod tests {
         #[test]
         fn sets_are_mapped_as_their_messages(pushes in pushes(), wanted in proptest::collection::vec(1..70_u32, 0..20)) {
             let map = map(&pushes);
-            let wanted: UidSet = wanted.into_iter().collect();
+            let wanted: UidSet<_> = wanted.into_iter().map(SourceUid).collect();
             let (found, unknown) = map.index().destinations_of(&wanted);
             let one_by_one: Vec<_> = wanted.iter().map(|uid| (uid, map.index().get(uid).and_then(|d| d.0))).collect();
             prop_assert_eq!(found, one_by_one.iter().filter_map(|(_, d)| *d).collect());

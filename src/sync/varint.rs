@@ -1,6 +1,6 @@
 //! Numbers and UID sets in as few bytes as possible: variable-length integers of small differences.
 
-use crate::imap::uid_set::UidSet;
+use crate::imap::{Uid, UidSet};
 
 /// Appends `value`, 7 bits per byte, the lowest first; the top bit says that more follow (LEB128).
 pub(super) fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
@@ -48,10 +48,10 @@ impl VarintReader<'_> {
 }
 
 /// A UID set as bytes: for each range the distance from the one before, and its length.
-pub(super) fn encode_uids(uids: &UidSet) -> Vec<u8> {
+pub(super) fn encode_uids<U: Uid>(uids: &UidSet<U>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut previous = 0;
-    for &(low, high) in uids.ranges() {
+    for (low, high) in uids.ranges().iter().map(|(low, high)| (low.number(), high.number())) {
         put_varint(&mut bytes, u64::from(low - previous));
         put_varint(&mut bytes, u64::from(high - low));
         previous = high;
@@ -60,7 +60,7 @@ pub(super) fn encode_uids(uids: &UidSet) -> Vec<u8> {
 }
 
 /// The UID set of [`encode_uids`]; `None` for anything that it does not write.
-pub(super) fn decode_uids(bytes: &[u8]) -> Option<UidSet> {
+pub(super) fn decode_uids<U: Uid>(bytes: &[u8]) -> Option<UidSet<U>> {
     let mut reader = VarintReader(bytes);
     let mut uids = UidSet::new();
     let mut previous = 0_u32;
@@ -70,7 +70,7 @@ pub(super) fn decode_uids(bytes: &[u8]) -> Option<UidSet> {
         if low <= previous {
             return None;
         }
-        uids.insert_range(low, high);
+        uids.insert_range(U::from_number(low), U::from_number(high));
         previous = high;
     }
     Some(uids)
@@ -102,7 +102,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            if let Some(uids) = decode_uids(&bytes) {
+            if let Some(uids) = decode_uids::<u32>(&bytes) {
                 prop_assert_eq!(decode_uids(&encode_uids(&uids)), Some(uids));
             }
         }

@@ -168,7 +168,7 @@ fn folders(checkpoint: &Checkpoint) -> Vec<FolderFacts> {
                 destination: checkpoint.mapping.get(name).map(|name| shown(name)).unwrap_or_default(),
                 source_uid_validity: state.source_uid_validity.into(),
                 destination_uid_validity: state.destination_uid_validity.into(),
-                last_uid: state.finished_uids().last().unwrap_or(0).into(),
+                last_uid: state.finished_uids().last().map_or(0, |uid| uid.0).into(),
                 messages: saturating_i64(state.settled.map_or(copied + adopted + skipped, |s| u64::from(s.messages))),
                 copied: saturating_i64(copied),
                 adopted: saturating_i64(adopted),
@@ -198,6 +198,7 @@ mod tests {
         imap::UidSet,
         sync::{
             set_aside::{SetAside, SetAsideGroup, SetAsideReason},
+            uid::{DestinationUid, SourceUid},
             uid_map::{CopyOrigin, UidMap, UidRun},
         },
     };
@@ -209,10 +210,11 @@ mod tests {
 
     fn folder(messages: u32) -> FolderState {
         let mut map = UidMap::new();
-        map.push_runs([UidRun { source: 5, destination: Some(1), length: messages, origin: CopyOrigin::Appended }]);
-        map.push(1000, Some(900), CopyOrigin::Adopted);
+        let (source, destination) = (SourceUid(5), Some(DestinationUid(1)));
+        map.push_runs([UidRun { source, destination, length: messages, origin: CopyOrigin::Appended }]);
+        map.push(SourceUid(1000), Some(DestinationUid(900)), CopyOrigin::Adopted);
         let mut set_aside = SetAside::default();
-        set_aside.add_group(SetAsideGroup::new(SetAsideReason::TooLarge, UidSet::from_ranges([(2000, 2001)])));
+        set_aside.add_group(SetAsideGroup::new(SetAsideReason::TooLarge, UidSet::parse("2000:2001").unwrap()));
         FolderState { source_uid_validity: 7, map, set_aside, ..FolderState::default() }
     }
 

@@ -31,6 +31,7 @@ use mailferry::{
         identity::ContentHasher,
         set_aside::{DestinationFacts, SetAside, SetAsideGroup, SetAsideReason},
         spec::MessageFilter,
+        uid::{DestinationUid, SourceUid},
         uid_map::{CopyOrigin, UidMap},
     },
 };
@@ -59,8 +60,8 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures").join(name)
 }
 
-fn uids(uids: &[(u32, u32)]) -> UidSet {
-    UidSet::from_ranges(uids.iter().copied())
+fn uids(uids: &[(u32, u32)]) -> UidSet<SourceUid> {
+    UidSet::from_ranges(uids.iter().map(|&(low, high)| (SourceUid(low), SourceUid(high))))
 }
 
 /// A checkpoint in which no field has its default. Each field stands here by name, so that a new one is not forgotten.
@@ -74,7 +75,7 @@ fn all_fields() -> Checkpoint {
         (9, Some(13), CopyOrigin::Appended),
         (3, Some(14), CopyOrigin::Appended),
     ] {
-        map.push(source, destination, origin);
+        map.push(SourceUid(source), destination.map(DestinationUid), origin);
     }
     let group = |reason, class, why: &str, proven, set: &[(u32, u32)]| SetAsideGroup {
         reason,
@@ -121,7 +122,7 @@ fn all_fields() -> Checkpoint {
         reduced: false,
     };
     let mut last = UidMap::new();
-    last.push(70_001, Some(69_001), CopyOrigin::Appended);
+    last.push(SourceUid(70_001), Some(DestinationUid(69_001)), CopyOrigin::Appended);
     let archive = FolderState {
         source_uid_validity: 3,
         destination_uid_validity: 4,

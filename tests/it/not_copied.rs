@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use mailferry::{
-    imap::UidSet,
     local::state_folder::StateFolder,
     sync::{
         checkpoint::Checkpoint,
         checkpoint_store::CheckpointStore as _,
         set_aside::{SetAside, SetAsideGroup, SetAsideReason},
+        uid::SourceUid,
     },
 };
 use mailferry_testkit::{CorpusMessage, SharedServer, dovecot::TestAccount, shared_server};
@@ -112,7 +112,7 @@ async fn set_aside(cli: &Cli, folder: &[u8], groups: Vec<SetAsideGroup>) -> Chec
 }
 
 fn group(reason: SetAsideReason, why: &str, uids: &[u32]) -> SetAsideGroup {
-    let uids: UidSet = uids.iter().copied().collect();
+    let uids = uids.iter().copied().map(SourceUid).collect();
     SetAsideGroup { why: why.to_owned(), ..SetAsideGroup::new(reason, uids) }
 }
 

@@ -22,6 +22,7 @@ use crate::{
         progress::{EnginePhase, SyncProgress},
         source_reader::{FolderPresence, ListedMessage, ReadOutcome, SourceReader},
         spec::{RetryPolicy, SyncSpec},
+        uid::SourceUid,
     },
     terminal_text::{format_bytes, format_count, format_duration, printable},
 };
@@ -180,10 +181,10 @@ struct FolderExport<'a> {
     raw: &'a [u8],
     state: &'a FolderState,
     name: String,
-    left: UidSet,
+    left: UidSet<SourceUid>,
     /// The message that is being read.
-    current: Option<(u32, ListedMessage)>,
-    failures: BTreeMap<u32, u32>,
+    current: Option<(SourceUid, ListedMessage)>,
+    failures: BTreeMap<SourceUid, u32>,
 }
 
 struct MailboxExport<'a> {
@@ -252,7 +253,7 @@ impl MailboxExport<'_> {
                 return Ok(());
             }
         };
-        let gone: UidSet = folder.left.iter().filter(|uid| !listed.contains_key(uid)).collect();
+        let gone: UidSet<SourceUid> = folder.left.iter().filter(|uid| !listed.contains_key(uid)).collect();
         folder.left = folder.left.difference(&gone);
         self.report.gone += gone.len();
         SyncProgress::add(&self.source.progress.messages_done, gone.len());
@@ -265,8 +266,8 @@ impl MailboxExport<'_> {
         Ok(())
     }
 
-    async fn message(&mut self, folder: &mut FolderExport<'_>, uid: u32, listed: &ListedMessage) -> Result<()> {
-        let mut draft = self.shelf.begin_message(&folder.name, folder.state.source_uid_validity, uid).await?;
+    async fn message(&mut self, folder: &mut FolderExport<'_>, uid: SourceUid, listed: &ListedMessage) -> Result<()> {
+        let mut draft = self.shelf.begin_message(&folder.name, folder.state.source_uid_validity, uid.0).await?;
         let reader = self.source.reader().await?;
         match reader.read_message(uid, &mut draft.file).await {
             Ok(ReadOutcome::Whole(size)) => {
@@ -299,7 +300,7 @@ impl MailboxExport<'_> {
     async fn record_unreadable(
         &mut self,
         folder: &mut FolderExport<'_>,
-        uid: u32,
+        uid: SourceUid,
         listed: &ListedMessage,
         problem: &str,
     ) -> Result<()> {
@@ -314,7 +315,7 @@ impl MailboxExport<'_> {
     async fn write_index_entry(
         &mut self,
         folder: &mut FolderExport<'_>,
-        uid: u32,
+        uid: SourceUid,
         listed: &ListedMessage,
         file: Option<String>,
         problem: Option<&str>,
@@ -326,7 +327,7 @@ impl MailboxExport<'_> {
             mailbox: &self.spec.mailbox,
             folder: &folder.name,
             uid_validity,
-            uid,
+            uid: uid.0,
             size: Some(listed.size).filter(|size| *size > 0 || file.is_some()),
             date: listed.date.as_deref(),
             reason: group.reason.name(),
@@ -338,7 +339,7 @@ impl MailboxExport<'_> {
         self.index.add(&entry).await
     }
 
-    fn mark_done(&self, folder: &mut FolderExport<'_>, uid: u32) {
+    fn mark_done(&self, folder: &mut FolderExport<'_>, uid: SourceUid) {
         folder.left.remove_range(uid, uid);
         SyncProgress::add(&self.source.progress.messages_done, 1);
     }

@@ -1,7 +1,10 @@
 use super::*;
 use crate::{
     error::Side,
-    sync::report::{LeftOut, MAX_LISTED},
+    sync::{
+        report::{LeftOut, MAX_LISTED},
+        uid::SourceUid,
+    },
 };
 
 fn set_aside(folder: &mut FolderReport, uid: u32, reason: &str, what: &str) {
@@ -37,7 +40,7 @@ fn done() -> MailboxReport {
     };
     set_aside(&mut sent, 17, "tooLarge", "the destination takes 26214400 bytes");
     set_aside(&mut sent, 18, "refused", "NO [CANNOT] \u{1b}[31mbad mail");
-    sent.add_difference(4, "keyword refused", "$MDNSent");
+    sent.add_difference(SourceUid(4), "keyword refused", "$MDNSent");
     let mut report = MailboxReport {
         mailbox: "alice".into(),
         folders: vec![

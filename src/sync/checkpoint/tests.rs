@@ -8,9 +8,15 @@ use crate::{
     imap::{AccountLogin, AddressPolicy, ConnectionTimeouts, LoginCredential, ServerKind, TlsOptions},
     sync::{
         set_aside::RetryFacts,
+        uid::{DestinationUid, SourceUid},
         uid_map::{CopyOrigin, UidRun},
     },
 };
+
+/// Notes that source message `from` was appended as destination message `to`.
+fn push_copy(map: &mut UidMap, from: u32, to: u32) {
+    map.push(SourceUid(from), Some(DestinationUid(to)), CopyOrigin::Appended);
+}
 
 fn endpoint(host: &str, port: u16, user: &str, password: &str) -> Endpoint {
     Endpoint {
@@ -72,9 +78,9 @@ fn usual(messages: u32) -> Checkpoint {
         for n in 0..messages {
             from += if n % 19 == 7 { 1 + n % 5 } else { 1 };
             to += 1;
-            map.push(from, Some(to), CopyOrigin::Appended);
+            push_copy(&mut map, from, to);
         }
-        let unseen: UidSet = map.copied().iter().filter(|uid| uid % 23 == 3).collect();
+        let unseen = map.copied().iter().filter(|uid| uid.0 % 23 == 3).collect();
         let state = FolderState {
             source_uid_validity: 1_612_345_678 + i * 7919,
             destination_uid_validity: 1_795_469_504 + i,
@@ -82,7 +88,7 @@ fn usual(messages: u32) -> Checkpoint {
             tail_from: to + 1,
             flags: BTreeMap::from([
                 ("\\Seen".to_owned(), map.copied().difference(&unseen)),
-                ("\\Answered".to_owned(), map.copied().iter().filter(|uid| uid % 17 == 3).collect()),
+                ("\\Answered".to_owned(), map.copied().iter().filter(|uid| uid.0 % 17 == 3).collect()),
             ]),
             settled: Some(QuiescentStatus {
                 uid_next: from + 1,
@@ -108,7 +114,8 @@ fn a_usual_mailbox_is_within_one_and_a_half_kilobytes() {
 #[test]
 fn two_hundred_thousand_messages_in_order_are_under_a_kilobyte() {
     let mut map = UidMap::new();
-    map.push_runs([UidRun { source: 17, destination: Some(1), length: 200_000, origin: CopyOrigin::Appended }]);
+    let (source, destination) = (SourceUid(17), Some(DestinationUid(1)));
+    map.push_runs([UidRun { source, destination, length: 200_000, origin: CopyOrigin::Appended }]);
     let state = FolderState { map, tail_from: 200_001, ..FolderState::default() };
     let checkpoint = Checkpoint {
         views: BTreeMap::new(),
@@ -128,7 +135,7 @@ fn with_gaps(name: &str, mut missing: impl FnMut() -> bool) -> Checkpoint {
         while missing() {
             uid += 1;
         }
-        map.push(uid, Some(to), CopyOrigin::Appended);
+        push_copy(&mut map, uid, to);
     }
     let flags = BTreeMap::from([("\\Seen".to_owned(), map.copied().clone())]);
     let state = FolderState { map, flags, tail_from: 200_001, ..FolderState::default() };
@@ -252,8 +259,8 @@ fn fields_and_reasons_of_a_later_version_are_ignored() {
 #[test]
 fn what_was_unreadable_is_tried_again() {
     let mut state = FolderState::default();
-    state.map.push(1, None, CopyOrigin::Appended);
-    state.set_aside.add_group(SetAsideGroup::new(SetAsideReason::Unreadable, UidSet::from_ranges([(4, 4)])));
+    state.map.push(SourceUid(1), None, CopyOrigin::Appended);
+    state.set_aside.add_group(SetAsideGroup::new(SetAsideReason::Unreadable, UidSet::parse("4").unwrap()));
     assert_eq!(state.finished_uids().to_string(), "1,4");
     assert_eq!(state.set_aside.due_uids(&RetryFacts::default()).to_string(), "4");
 }
@@ -262,7 +269,7 @@ fn what_was_unreadable_is_tried_again() {
 fn the_description_names_folders_and_counts_for_people() {
     let mut checkpoint = usual(80);
     let drafts = checkpoint.folders.get_mut(&b"Entw&APw-rfe"[..]).unwrap();
-    let group = SetAsideGroup::new(SetAsideReason::TooLarge, UidSet::from_ranges([(900, 902)]));
+    let group = SetAsideGroup::new(SetAsideReason::TooLarge, UidSet::parse("900:902").unwrap());
     drafts.set_aside.add_group(SetAsideGroup { why: "too large".into(), last_try: 1, ..group });
     checkpoint.mapping.insert(b"Gone".to_vec(), b"INBOX.Gone".to_vec());
     let text = checkpoint.describe();
@@ -279,9 +286,10 @@ fn the_description_names_folders_and_counts_for_people() {
     assert_eq!(text["mappedOnly"], json!({ "Gone": "INBOX.Gone" }));
 }
 
-fn uids() -> impl Strategy<Value = UidSet> {
+fn uids() -> impl Strategy<Value = UidSet<SourceUid>> {
+    let range = |(low, more): (u32, u32)| (SourceUid(low), SourceUid(low.saturating_add(more)));
     proptest::collection::vec((1..u32::MAX, 0..9_u32), 0..6)
-        .prop_map(|ranges| UidSet::from_ranges(ranges.into_iter().map(|(low, more)| (low, low.saturating_add(more)))))
+        .prop_map(move |ranges| UidSet::from_ranges(ranges.into_iter().map(range)))
 }
 
 fn groups() -> impl Strategy<Value = SetAsideGroup> {
@@ -324,7 +332,8 @@ fn states() -> impl Strategy<Value = FolderState> {
         )| {
             let mut map = UidMap::new();
             for (source, destination, adopted) in pushes {
-                map.push(source, destination, if adopted { CopyOrigin::Adopted } else { CopyOrigin::Appended });
+                let origin = if adopted { CopyOrigin::Adopted } else { CopyOrigin::Appended };
+                map.push(SourceUid(source), destination.map(DestinationUid), origin);
             }
             let (mut set_aside, mut differences) = (SetAside::default(), CopyDifferences::default());
             for group in groups {
@@ -332,7 +341,7 @@ fn states() -> impl Strategy<Value = FolderState> {
             }
             for (kind, count) in kinds {
                 for uid in 0..count {
-                    differences.add(&kind, uid);
+                    differences.add(&kind, SourceUid(uid));
                 }
             }
             FolderState {

@@ -21,6 +21,7 @@ use crate::{
         limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT, SLOW_COMMIT},
         progress::SyncProgress,
         suspects::without_timing,
+        uid::{DestinationUid, SourceUid},
         uid_map::CopyOrigin,
     },
 };
@@ -332,7 +333,7 @@ impl CopyPass<'_, '_> {
     fn on_confirmed(&mut self, answered: PendingAppend, line: &StatusLine) -> Result<()> {
         let uids = self.assigned_uids(&answered, line)?;
         if let Some(last) = uids.as_ref().and_then(|u| u.last()) {
-            self.uid_next = self.uid_next.max(last.saturating_add(1));
+            self.uid_next = self.uid_next.max(last.0.saturating_add(1));
         }
         self.adapt(&answered);
         self.context.breakers.destination.record_acceptance();
@@ -406,7 +407,7 @@ impl CopyPass<'_, '_> {
         }
     }
 
-    fn report_differences(&mut self, uid: u32, sent: &SentMessage) {
+    fn report_differences(&mut self, uid: SourceUid, sent: &SentMessage) {
         if !sent.left_flags.is_empty() {
             let what = format!("the destination does not take {}", sent.left_flags.join(" "));
             self.report.add_difference(uid, "flags", what);
@@ -418,7 +419,7 @@ impl CopyPass<'_, '_> {
     }
 
     /// The UIDs that the destination gave, in the order of the messages; none where it does not tell (no UIDPLUS).
-    fn assigned_uids(&self, answered: &PendingAppend, line: &StatusLine) -> Result<Option<Vec<u32>>> {
+    fn assigned_uids(&self, answered: &PendingAppend, line: &StatusLine) -> Result<Option<Vec<DestinationUid>>> {
         let Some(ResponseCode::AppendUid { uid_validity, uids }) = &line.code else { return Ok(None) };
         if *uid_validity != self.context.selected.uid_validity {
             return Err(self.destination.with_endpoint(Error::new(
@@ -431,6 +432,7 @@ impl CopyPass<'_, '_> {
         if told != count as u64 {
             return Ok(None);
         }
-        Ok(Some(uids.iter().flat_map(|(lo, hi)| (*lo).min(*hi)..=(*lo).max(*hi)).collect()))
+        let numbers = uids.iter().flat_map(|(lo, hi)| (*lo).min(*hi)..=(*lo).max(*hi));
+        Ok(Some(numbers.map(DestinationUid).collect()))
     }
 }

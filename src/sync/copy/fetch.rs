@@ -20,6 +20,7 @@ use crate::{
         circuit_breaker::{RefusalConsequence, RefusalWeight},
         limits::{FETCH_BYTES, FETCH_MESSAGES, FETCHES_IN_FLIGHT, MAX_SET_BYTES},
         scan::ScannedMessage,
+        uid::SourceUid,
     },
 };
 
@@ -29,7 +30,7 @@ use crate::{
 pub(super) fn plan_fetches(
     work: &[ScannedMessage],
     memory: &CopyMemory,
-    at_hand: &BTreeMap<u32, Bytes>,
+    at_hand: &BTreeMap<SourceUid, Bytes>,
 ) -> VecDeque<FetchRange> {
     let mut units: VecDeque<FetchRange> = VecDeque::new();
     let most = FETCH_MESSAGES.min(memory.trouble.max_batch());
@@ -84,10 +85,10 @@ impl CopyPass<'_, '_> {
             }
             self.units.pop_front();
             let Some(messages) = self.work.get(unit.first..unit.end) else { return };
-            let uids: UidSet = messages.iter().map(|m| m.uid).collect();
+            let uids: UidSet<SourceUid> = messages.iter().map(|m| m.uid).collect();
             // A set that is too long for one command is cut; what is left of the unit follows.
             let set = uids.chunks(MAX_SET_BYTES).next().unwrap_or_default();
-            let covered = UidSet::parse(&set).map_or(0, |set| set.len());
+            let covered = UidSet::<SourceUid>::parse(&set).map_or(0, |set| set.len());
             let count = usize::try_from(covered).unwrap_or(messages.len());
             let asked = if count < messages.len() {
                 let end = unit.first + count.max(1);
@@ -112,7 +113,7 @@ impl CopyPass<'_, '_> {
             SessionEvent::Untagged(UntaggedResponse::Fetch(fetch)) => self.on_fetch(fetch),
             SessionEvent::Untagged(_) => Ok(()),
             SessionEvent::LiteralStart { length, uid } => {
-                self.begin_stream(length, uid);
+                self.begin_stream(length, uid.map(SourceUid));
                 Ok(())
             }
             SessionEvent::LiteralChunk(bytes) => {
@@ -163,7 +164,7 @@ impl CopyPass<'_, '_> {
     fn on_fetch(&mut self, fetch: FetchResponse) -> Result<()> {
         let streamed = self.stream.take();
         let discarded = std::mem::take(&mut self.discarding);
-        let Some(uid) = fetch.uid else {
+        let Some(uid) = fetch.uid.map(SourceUid) else {
             return match streamed {
                 // Which message was it? What was sent must not be ended as if it were known.
                 Some(_) => Err(self.source.with_endpoint(Error::protocol("a message without its UID"))),
@@ -201,7 +202,7 @@ impl CopyPass<'_, '_> {
     }
 
     /// Takes a message's bytes into the pipeline.
-    pub(super) fn hold_body(&mut self, uid: u32, body: Bytes) {
+    pub(super) fn hold_body(&mut self, uid: SourceUid, body: Bytes) {
         let Ok(at) = self.work.binary_search_by_key(&uid, |m| m.uid) else { return };
         self.held += body.len() as u64;
         self.arrived.insert(at, body);
@@ -212,7 +213,7 @@ impl CopyPass<'_, '_> {
 
     /// A literal too large to be held begins. It streams on if it is this message's turn and known to be this message;
     /// otherwise it is read and dropped, and asked for again later.
-    fn begin_stream(&mut self, length: u64, uid: Option<u32>) {
+    fn begin_stream(&mut self, length: u64, uid: Option<SourceUid>) {
         self.discarding = true;
         self.memory.uid_comes_late |= uid.is_none();
         // A server that names the UID after the literal is asked for one such message at a time.
@@ -241,7 +242,7 @@ impl CopyPass<'_, '_> {
         self.stream = Some(LiteralStream { at, tag: Some(tag), waits_for_continue, watch: AnomalyScanner::default() });
     }
 
-    fn only_message(&self, unit: &FetchRange) -> Option<u32> {
+    fn only_message(&self, unit: &FetchRange) -> Option<SourceUid> {
         if unit.end - unit.first == 1 { self.work.get(unit.first).map(|m| m.uid) } else { None }
     }
 
@@ -253,7 +254,7 @@ impl CopyPass<'_, '_> {
         }
     }
 
-    fn end_stream(&mut self, stream: &LiteralStream, uid: u32) -> Result<()> {
+    fn end_stream(&mut self, stream: &LiteralStream, uid: SourceUid) -> Result<()> {
         let expected = self.message(stream.at)?.uid;
         if uid != expected {
             return Err(self.source.with_endpoint(Error::protocol("the server named one message and sent another")));
@@ -271,7 +272,7 @@ impl CopyPass<'_, '_> {
     pub(super) fn note_failure(&mut self, error: &Error) {
         if error.side == Some(Side::Source) && matches!(error.class, ErrorClass::Network | ErrorClass::Protocol) {
             let Some((_, unit)) = self.requested.front() else { return };
-            let missing: UidSet = (unit.first..unit.end)
+            let missing: UidSet<SourceUid> = (unit.first..unit.end)
                 .filter(|at| self.state(*at) == MessageState::Pending)
                 .filter_map(|at| self.work.get(at).map(|m| m.uid))
                 .collect();
@@ -323,7 +324,7 @@ mod tests {
     #[test]
     fn a_message_that_failed_before_is_asked_for_alone() {
         let mut memory = CopyMemory::default();
-        memory.trouble.record_failure_on(2);
+        memory.trouble.record_failure_on(SourceUid(2));
         assert_eq!(bounds(&plan_fetches(&work(&[1, 1, 1, 1]), &memory, &BTreeMap::new())), [(0, 1), (1, 2), (2, 4)]);
     }
 }

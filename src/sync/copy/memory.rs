@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::anomaly::MessageAnomaly;
-use crate::sync::{failure_bisect::FailureBisector, suspects::SuspectTracker};
+use crate::sync::{
+    failure_bisect::FailureBisector,
+    suspects::SuspectTracker,
+    uid::{DestinationUid, SourceUid},
+};
 
 /// What a folder's copying remembers across lost connections.
 #[derive(Debug, Default)]
@@ -11,8 +15,8 @@ pub(crate) struct CopyMemory {
     /// Messages that the destination refused.
     pub suspects: SuspectTracker,
     /// Messages that turned out larger than the destination says that it takes, and their bytes.
-    pub too_large: BTreeMap<u32, u64>,
-    /// Copies that were sent without keywords and wait for them: UID at the destination, UID at the source, keywords.
+    pub too_large: BTreeMap<SourceUid, u64>,
+    /// Copies that were sent without keywords and wait for them.
     pub keywords_due: Vec<PendingKeywords>,
     /// Which messages the source fails to deliver.
     pub trouble: FailureBisector,
@@ -44,9 +48,9 @@ impl CopyMemory {
 #[derive(Debug, Clone)]
 pub(crate) struct PendingKeywords {
     /// UID at the source.
-    pub source_uid: u32,
+    pub source_uid: SourceUid,
     /// UID at the destination; none where it does not tell.
-    pub destination_uid: Option<u32>,
+    pub destination_uid: Option<DestinationUid>,
     /// The keywords, as they can be sent.
     pub keywords: Vec<String>,
 }
@@ -55,9 +59,9 @@ pub(crate) struct PendingKeywords {
 #[derive(Debug, Clone)]
 pub(crate) struct ReadBack {
     /// UID at the source.
-    pub source_uid: u32,
+    pub source_uid: SourceUid,
     /// UID at the destination.
-    pub destination_uid: u32,
+    pub destination_uid: DestinationUid,
     /// What is unusual about it.
     pub oddity: MessageAnomaly,
 }

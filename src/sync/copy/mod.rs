@@ -28,6 +28,7 @@ use super::{
     limits::{BATCH_AGE, BATCH_MESSAGES, STREAM_QUEUE},
     report::FolderReport,
     scan::ScannedMessage,
+    uid::SourceUid,
 };
 use crate::{
     error::Result,
@@ -44,7 +45,7 @@ pub(crate) async fn run_copy_pass(
     context: &CopyContext<'_>,
     how: PassOptions,
     work: &[ScannedMessage],
-    mut bodies: BTreeMap<u32, Bytes>,
+    mut bodies: BTreeMap<SourceUid, Bytes>,
     pair: &mut ConnectionPair,
     memory: &mut CopyMemory,
     report: &mut FolderReport,

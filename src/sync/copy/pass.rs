@@ -20,6 +20,7 @@ use crate::{
         progress::SyncProgress,
         report::FolderReport,
         scan::{FolderScan, ScannedMessage},
+        uid::SourceUid,
     },
 };
 
@@ -94,11 +95,11 @@ impl SendMode {
 #[derive(Debug, Default)]
 pub struct PassOutcome {
     /// Refused or to be sent more carefully: indices into the work are UIDs here.
-    pub again: BTreeSet<u32>,
+    pub again: BTreeSet<SourceUid>,
     /// Asked for and not delivered, though the FETCH ended well.
-    pub missing: BTreeSet<u32>,
+    pub missing: BTreeSet<SourceUid>,
     /// Asked for, and the FETCH was refused.
-    pub failed: BTreeSet<u32>,
+    pub failed: BTreeSet<SourceUid>,
     /// The pass ended early because it was asked to.
     pub stopped: bool,
 }

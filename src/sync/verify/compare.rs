@@ -5,20 +5,37 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::{
     imap::{date::InternalDate, response::Flag},
-    sync::identity::ContentHash,
+    sync::{
+        identity::ContentHash,
+        uid::{DestinationUid, SourceUid},
+    },
 };
 
 /// A message as it is compared; some 72 bytes, since folders hold hundreds of thousands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ComparedMessage {
+pub struct ComparedMessage<U> {
     /// UID in its folder.
-    pub uid: u32,
+    pub uid: U,
     /// Number of the flag set in [`FlagSetTable`].
     pub flags: u32,
     /// INTERNALDATE as an instant, seconds since 1970 UTC, where the server gave one.
     pub epoch: Option<i64>,
     /// What the bytes hash to.
     pub digest: MessageDigest,
+}
+
+/// What of a message is compared with those of the other side.
+#[derive(Clone, Copy)]
+struct ComparedFacts<'a> {
+    flags: u32,
+    epoch: Option<i64>,
+    digest: &'a MessageDigest,
+}
+
+impl<U> ComparedMessage<U> {
+    const fn facts(&self) -> ComparedFacts<'_> {
+        ComparedFacts { flags: self.flags, epoch: self.epoch, digest: &self.digest }
+    }
 }
 
 /// What a message's bytes hash to.
@@ -89,9 +106,9 @@ fn name(flag: &Flag) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ComparedPair {
     /// At the source.
-    pub source: ComparedMessage,
+    pub source: ComparedMessage<SourceUid>,
     /// At the destination.
-    pub destination: ComparedMessage,
+    pub destination: ComparedMessage<DestinationUid>,
 }
 
 impl ComparedPair {
@@ -149,20 +166,20 @@ pub(crate) struct MessageComparison {
     /// Messages whose copy differs, by source UID.
     pub changed: Vec<ComparedPair>,
     /// UIDs at the source of messages without a copy.
-    pub missing: Vec<u32>,
+    pub missing: Vec<SourceUid>,
     /// UIDs at the destination of messages that the source does not have.
-    pub extra: Vec<u32>,
+    pub extra: Vec<DestinationUid>,
 }
 
 /// Compares two folders. Each message is paired at most once: with one that is equal in everything, or else with the
 /// one that differs least; the bytes weigh most, then the flags, then the date. Of equal ones the lowest UIDs are paired.
 #[must_use]
 pub(crate) fn compare<'a>(
-    source: impl IntoIterator<Item = &'a ComparedMessage>,
-    destination: impl IntoIterator<Item = &'a ComparedMessage>,
+    source: impl IntoIterator<Item = &'a ComparedMessage<SourceUid>>,
+    destination: impl IntoIterator<Item = &'a ComparedMessage<DestinationUid>>,
 ) -> MessageComparison {
-    let mut left: Vec<&ComparedMessage> = source.into_iter().collect();
-    let mut right: Vec<&ComparedMessage> = destination.into_iter().collect();
+    let mut left: Vec<&ComparedMessage<SourceUid>> = source.into_iter().collect();
+    let mut right: Vec<&ComparedMessage<DestinationUid>> = destination.into_iter().collect();
     let mut found = MessageComparison::default();
     let pairs = &mut found.changed;
     pair(&mut left, &mut right, |i| (i.digest.exact, i.flags, i.epoch), &mut |_| found.equal += 1);
@@ -188,25 +205,24 @@ pub(crate) fn compare<'a>(
 
 /// Takes pairs of equal `key` out of both lists.
 fn pair<K: Ord>(
-    left: &mut Vec<&ComparedMessage>,
-    right: &mut Vec<&ComparedMessage>,
-    key: impl Fn(&ComparedMessage) -> K,
+    left: &mut Vec<&ComparedMessage<SourceUid>>,
+    right: &mut Vec<&ComparedMessage<DestinationUid>>,
+    key: impl Fn(ComparedFacts<'_>) -> K,
     found: &mut impl FnMut(ComparedPair),
 ) {
     if left.is_empty() || right.is_empty() {
         return;
     }
-    let order = |a: &&ComparedMessage, b: &&ComparedMessage| key(a).cmp(&key(b)).then(a.uid.cmp(&b.uid));
-    left.sort_unstable_by(order);
-    right.sort_unstable_by(order);
+    left.sort_unstable_by(|a, b| key(a.facts()).cmp(&key(b.facts())).then(a.uid.cmp(&b.uid)));
+    right.sort_unstable_by(|a, b| key(a.facts()).cmp(&key(b.facts())).then(a.uid.cmp(&b.uid)));
     let mut unpaired = Vec::new();
     let mut others = right.drain(..).peekable();
     left.retain(|item| {
-        let wanted = key(item);
-        while let Some(other) = others.next_if(|other| key(other) < wanted) {
+        let wanted = key(item.facts());
+        while let Some(other) = others.next_if(|other| key(other.facts()) < wanted) {
             unpaired.push(other);
         }
-        match others.next_if(|other| key(other) == wanted) {
+        match others.next_if(|other| key(other.facts()) == wanted) {
             Some(other) => {
                 found(ComparedPair { source: **item, destination: *other });
                 false
@@ -224,7 +240,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sync::identity::ContentHasher;
+    use crate::{imap::Uid, sync::identity::ContentHasher};
 
     fn digest(bytes: &[u8]) -> MessageDigest {
         let mut hasher = ContentHasher::new();
@@ -232,8 +248,12 @@ mod tests {
         hasher.finish().into()
     }
 
-    fn item(uid: u32, body: &[u8], flags: u32, epoch: i64) -> ComparedMessage {
-        ComparedMessage { uid, flags, epoch: Some(epoch), digest: digest(body) }
+    fn item<U: Uid>(uid: u32, body: &[u8], flags: u32, epoch: i64) -> ComparedMessage<U> {
+        ComparedMessage { uid: U::from_number(uid), flags, epoch: Some(epoch), digest: digest(body) }
+    }
+
+    fn numbers(uids: &[impl Uid]) -> Vec<u32> {
+        uids.iter().map(|uid| uid.number()).collect()
     }
 
     fn keyword(text: &'static str) -> Flag {
@@ -242,12 +262,16 @@ mod tests {
 
     #[test]
     fn equal_messages_are_counted_as_often_as_they_are_there() {
-        let source = [item(1, b"a", 0, 0), item(2, b"a", 0, 0), item(3, b"a", 0, 0), item(4, b"b", 0, 0)];
-        let destination = [item(9, b"b", 0, 0), item(7, b"a", 0, 0), item(8, b"a", 0, 0)];
-        let found = compare(&source, &destination);
-        assert_eq!((found.equal, found.missing, found.extra), (3, vec![3], vec![]));
-        let found = compare(&destination, &source);
-        assert_eq!((found.equal, found.missing, found.extra), (3, vec![], vec![3]));
+        fn four<U: Uid>() -> [ComparedMessage<U>; 4] {
+            [item(1, b"a", 0, 0), item(2, b"a", 0, 0), item(3, b"a", 0, 0), item(4, b"b", 0, 0)]
+        }
+        fn three<U: Uid>() -> [ComparedMessage<U>; 3] {
+            [item(9, b"b", 0, 0), item(7, b"a", 0, 0), item(8, b"a", 0, 0)]
+        }
+        let found = compare(&four(), &three());
+        assert_eq!((found.equal, numbers(&found.missing), numbers(&found.extra)), (3, vec![3], vec![]));
+        let found = compare(&three(), &four());
+        assert_eq!((found.equal, numbers(&found.missing), numbers(&found.extra)), (3, vec![], vec![3]));
     }
 
     #[test]
@@ -257,7 +281,7 @@ mod tests {
         let found = compare(&source, &destination);
         assert_eq!((found.equal, found.missing.len(), found.extra.len()), (1, 0, 0));
         let [pair] = found.changed.as_slice() else { panic!("{found:?}") };
-        assert_eq!((pair.source.uid, pair.destination.uid), (2, 5));
+        assert_eq!((pair.source.uid, pair.destination.uid), (SourceUid(2), DestinationUid(5)));
         assert!(pair.other_date() && !pair.other_flags() && !pair.rewritten());
     }
 
@@ -268,7 +292,7 @@ mod tests {
         let destination =
             [item(1, b"S: x\r\n\r\na\x80b\r\n", 0, 0), item(2, b"S: y\r\n\r\nc\r\n", 0, 5), item(3, b"e", 0, 0)];
         let found = compare(&source, &destination);
-        assert_eq!((found.equal, found.missing.as_slice(), found.extra.as_slice()), (0, &[3][..], &[3][..]));
+        assert_eq!((found.equal, numbers(&found.missing), numbers(&found.extra)), (0, vec![3], vec![3]));
         assert!(found.changed.iter().all(ComparedPair::rewritten));
         assert_eq!(found.changed.iter().map(ComparedPair::other_date).collect::<Vec<_>>(), [false, true]);
     }
@@ -305,7 +329,7 @@ mod tests {
         insta::assert_snapshot!(pair.describe(&sets), @"its bytes were changed by the destination (line ends, NUL or 8-bit header)");
     }
 
-    fn any_items() -> impl Strategy<Value = Vec<ComparedMessage>> {
+    fn any_items<U: Uid>() -> impl Strategy<Value = Vec<ComparedMessage<U>>> {
         let one = (0..4_u8, any::<bool>(), 0..3_u32, 0..3_i64);
         prop::collection::vec(one, 0..30).prop_map(|list| {
             let item = |(uid, (body, newline, flags, epoch)): (u32, (u8, bool, u32, i64))| {
@@ -313,6 +337,10 @@ mod tests {
             };
             (1..).zip(list).map(item).collect()
         })
+    }
+
+    fn canonical<U: Uid>(items: &[ComparedMessage<U>], uids: &[U]) -> BTreeSet<[u8; 16]> {
+        items.iter().filter(|i| uids.contains(&i.uid)).map(|i| i.digest.canonical).collect()
     }
 
     proptest! {
@@ -323,9 +351,6 @@ mod tests {
             prop_assert_eq!(paired + found.missing.len() as u64, source.len() as u64);
             prop_assert_eq!(paired + found.extra.len() as u64, destination.len() as u64);
             // Nothing is both missing and there: what is left over on both sides has no content in common.
-            let canonical = |items: &[ComparedMessage], uids: &[u32]| -> BTreeSet<[u8; 16]> {
-                items.iter().filter(|i| uids.contains(&i.uid)).map(|i| i.digest.canonical).collect()
-            };
             let (left, right) = (canonical(&source, &found.missing), canonical(&destination, &found.extra));
             prop_assert!(left.is_disjoint(&right));
         }
@@ -334,7 +359,10 @@ mod tests {
         fn the_same_messages_in_any_order_are_equal(
             (items, shuffled) in any_items().prop_flat_map(|items| (Just(items.clone()), Just(items).prop_shuffle())),
         ) {
-            let renumbered: Vec<ComparedMessage> = (100..).zip(shuffled).map(|(uid, item)| ComparedMessage { uid, ..item }).collect();
+            let copies = (100..).zip(shuffled).map(|(uid, ComparedMessage { flags, epoch, digest, .. })| {
+                ComparedMessage { uid: DestinationUid(uid), flags, epoch, digest }
+            });
+            let renumbered: Vec<_> = copies.collect();
             let found = compare(&items, &renumbered);
             prop_assert_eq!(found.equal, items.len() as u64);
             prop_assert!(found.changed.is_empty() && found.missing.is_empty() && found.extra.is_empty());

@@ -22,6 +22,7 @@ use super::{
     plan_preview::{ListedAccount, preview_plan},
     progress::{EnginePhase, SyncProgress},
     spec::{MessageFilter, SyncSpec},
+    uid::{DestinationUid, SourceUid},
 };
 use crate::{
     error::{Error, ErrorClass, Result},
@@ -309,8 +310,8 @@ async fn read_both(
     floor: &FolderComparePool,
     job: &FolderCompareJob,
     pair: &mut ConnectionPair,
-    source: &mut SideReading,
-    destination: &mut SideReading,
+    source: &mut SideReading<SourceUid>,
+    destination: &mut SideReading<DestinationUid>,
 ) -> Result<()> {
     let no_rules = MessageFilter::default();
     let opened = tokio::join!(source.open(&mut pair.source, &job.source_raw, &floor.rules), async {
@@ -332,8 +333,8 @@ async fn read_both(
 /// Compares what was read.
 fn build_comparison(
     job: &FolderCompareJob,
-    mut source: SideReading,
-    mut destination: SideReading,
+    mut source: SideReading<SourceUid>,
+    mut destination: SideReading<DestinationUid>,
     listed: usize,
 ) -> FolderComparison {
     let mut found = FolderComparison {
@@ -343,8 +344,9 @@ fn build_comparison(
         unreadable_at_destination: destination.unreadable().count() as u64,
         ..job.comparison()
     };
-    let mut single = |kind, source_uid: Option<u32>, destination_uid: Option<u32>, what: String| {
+    let mut single = |kind, source_uid: Option<SourceUid>, destination_uid: Option<DestinationUid>, what: String| {
         if found.differences.len() < listed {
+            let (source_uid, destination_uid) = (source_uid.map(|uid| uid.0), destination_uid.map(|uid| uid.0));
             found.differences.push(MessageDifference { kind, source_uid, destination_uid, what });
         }
     };

@@ -7,7 +7,7 @@ use super::compare::{ComparedMessage, FlagSetTable, MessageDigest};
 use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
-        STREAM_ABOVE, Session, SessionEvent, Tag, UidSet,
+        STREAM_ABOVE, Session, SessionEvent, Tag, Uid, UidSet,
         refusal::CommandKind,
         response::{FetchResponse, Flag, StatusCondition, UntaggedResponse},
         select::{SelectedFolder, examine_and_run},
@@ -39,21 +39,21 @@ enum ReadState {
 
 /// A message, some 80 bytes.
 #[derive(Debug)]
-struct ReadEntry {
-    item: ComparedMessage,
+struct ReadEntry<U> {
+    item: ComparedMessage<U>,
     /// RFC822.SIZE, bytes.
     size: u32,
     state: ReadState,
 }
 
 /// One side of a folder.
-#[derive(Debug, Default)]
-pub(crate) struct SideReading {
+#[derive(Debug)]
+pub(crate) struct SideReading<U> {
     uid_validity: Option<u32>,
     /// By UID.
-    entries: Vec<ReadEntry>,
+    entries: Vec<ReadEntry<U>>,
     /// How often the server failed on a message.
-    failures: BTreeMap<u32, u32>,
+    failures: BTreeMap<U, u32>,
     counted: bool,
     /// The sets of flags that occur.
     pub flags: FlagSetTable,
@@ -61,7 +61,20 @@ pub(crate) struct SideReading {
     pub left_out: BTreeMap<String, u64>,
 }
 
-impl SideReading {
+impl<U> Default for SideReading<U> {
+    fn default() -> Self {
+        Self {
+            uid_validity: None,
+            entries: Vec::new(),
+            failures: BTreeMap::new(),
+            counted: false,
+            flags: FlagSetTable::default(),
+            left_out: BTreeMap::new(),
+        }
+    }
+}
+
+impl<U: Uid> SideReading<U> {
     /// EXAMINEs the folder and lists its messages, unless an earlier connection did. What `rules` leave out is counted
     /// and not read.
     ///
@@ -92,7 +105,7 @@ impl SideReading {
         }
     }
 
-    fn take_scan(&mut self, mut scan: FolderScan, rules: &MessageFilter) {
+    fn take_scan(&mut self, mut scan: FolderScan<U>, rules: &MessageFilter) {
         scan.finish();
         self.entries.reserve_exact(scan.messages.len());
         for message in &scan.messages {
@@ -123,17 +136,17 @@ impl SideReading {
     }
 
     /// The UIDs of all messages.
-    pub(crate) fn uids(&self) -> impl Iterator<Item = u32> {
+    pub(crate) fn uids(&self) -> impl Iterator<Item = U> {
         self.entries.iter().filter(|entry| entry.state != ReadState::Gone).map(|entry| entry.item.uid)
     }
 
     /// The UIDs of messages that could not be read.
-    pub(crate) fn unreadable(&self) -> impl Iterator<Item = u32> {
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = U> {
         self.entries.iter().filter(|entry| entry.state == ReadState::Unreadable).map(|entry| entry.item.uid)
     }
 
     /// The messages that were read.
-    pub(crate) fn items(&self) -> impl Iterator<Item = &ComparedMessage> {
+    pub(crate) fn items(&self) -> impl Iterator<Item = &ComparedMessage<U>> {
         self.entries.iter().filter(|entry| entry.state == ReadState::Hashed).map(|entry| &entry.item)
     }
 
@@ -180,7 +193,7 @@ impl SideReading {
     fn handle_event(
         &mut self,
         event: SessionEvent,
-        pass: &mut ReadPass,
+        pass: &mut ReadPass<U>,
         session: &Session,
         progress: &SyncProgress,
     ) -> Result<()> {
@@ -197,7 +210,7 @@ impl SideReading {
             SessionEvent::Done(tag, line) => {
                 let Some(at) = pass.asked.iter().position(|(t, _)| *t == tag) else { return Ok(()) };
                 let Some((_, uids)) = pass.asked.remove(at) else { return Ok(()) };
-                let left: UidSet = uids.iter().filter(|uid| self.state(*uid) == Some(ReadState::Pending)).collect();
+                let left: UidSet<U> = uids.iter().filter(|uid| self.state(*uid) == Some(ReadState::Pending)).collect();
                 if line.status == StatusCondition::Ok {
                     pass.unanswered = pass.unanswered.union(&left);
                 } else if matches!(
@@ -209,17 +222,17 @@ impl SideReading {
                     left.iter().for_each(|uid| self.mark_settled(uid, ReadState::Unreadable));
                 } else {
                     // One of them is to blame: each is asked for alone.
-                    pass.queue.extend(left.iter().map(|uid| std::iter::once(uid).collect::<UidSet>()));
+                    pass.queue.extend(left.iter().map(|uid| std::iter::once(uid).collect::<UidSet<U>>()));
                 }
             }
         }
         Ok(())
     }
 
-    fn take_fetch(&mut self, fetch: FetchResponse, pass: &mut ReadPass, progress: &SyncProgress) {
+    fn take_fetch(&mut self, fetch: FetchResponse, pass: &mut ReadPass<U>, progress: &SyncProgress) {
         let streamed = pass.hasher.take();
         let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
-        let (Some(uid), Some(body)) = (fetch.uid, body) else { return };
+        let (Some(uid), Some(body)) = (fetch.uid.map(U::from_number), body) else { return };
         if self.state(uid) != Some(ReadState::Pending) {
             return;
         }
@@ -238,7 +251,7 @@ impl SideReading {
     }
 
     /// The connection ended: the message that was due is asked for alone next time, and given up in the end.
-    fn note_failure(&mut self, error: &Error, asked: Option<&UidSet>) {
+    fn note_failure(&mut self, error: &Error, asked: Option<&UidSet<U>>) {
         if !matches!(error.class, ErrorClass::Network | ErrorClass::Protocol) {
             return;
         }
@@ -251,17 +264,17 @@ impl SideReading {
         }
     }
 
-    fn state(&self, uid: u32) -> Option<ReadState> {
+    fn state(&self, uid: U) -> Option<ReadState> {
         let at = self.entries.binary_search_by_key(&uid, |entry| entry.item.uid).ok()?;
         self.entries.get(at).map(|entry| entry.state)
     }
 
-    fn entry(&mut self, uid: u32) -> Option<&mut ReadEntry> {
+    fn entry(&mut self, uid: U) -> Option<&mut ReadEntry<U>> {
         let at = self.entries.binary_search_by_key(&uid, |entry| entry.item.uid).ok()?;
         self.entries.get_mut(at)
     }
 
-    fn mark_settled(&mut self, uid: u32, state: ReadState) {
+    fn mark_settled(&mut self, uid: U, state: ReadState) {
         if let Some(entry) = self.entry(uid) {
             entry.state = state;
         }
@@ -269,8 +282,8 @@ impl SideReading {
 
     /// What is still to be read, in pieces that are bounded in bytes and messages; what is large or failed before goes
     /// alone.
-    fn plan_fetches(&self) -> VecDeque<UidSet> {
-        let mut units: VecDeque<UidSet> = VecDeque::new();
+    fn plan_fetches(&self) -> VecDeque<UidSet<U>> {
+        let mut units: VecDeque<UidSet<U>> = VecDeque::new();
         let (mut bytes, mut open) = (0, false);
         for entry in self.entries.iter().filter(|entry| entry.state == ReadState::Pending) {
             let (uid, size) = (entry.item.uid, u64::from(entry.size));
@@ -292,17 +305,17 @@ impl SideReading {
 }
 
 /// One connection's way through a folder.
-struct ReadPass {
-    queue: VecDeque<UidSet>,
+struct ReadPass<U> {
+    queue: VecDeque<UidSet<U>>,
     /// Sent and not answered to the end.
-    asked: VecDeque<(Tag, UidSet)>,
+    asked: VecDeque<(Tag, UidSet<U>)>,
     /// What did not come though its `FETCH` ended well.
-    unanswered: UidSet,
+    unanswered: UidSet<U>,
     /// A message that is too large to be held.
     hasher: Option<ContentHasher>,
 }
 
-impl ReadPass {
+impl<U: Uid> ReadPass<U> {
     /// Asks for more; false when everything was asked for and answered.
     fn request_messages(&mut self, session: &mut Session) -> bool {
         while self.asked.len() < FETCHES_IN_FLIGHT
@@ -319,7 +332,7 @@ impl ReadPass {
 mod tests {
     use super::*;
 
-    fn scan(sizes: &[u64]) -> FolderScan {
+    fn scan(sizes: &[u64]) -> FolderScan<u32> {
         let mut scan = FolderScan::default();
         for (uid, size) in (1..).zip(sizes) {
             scan.add_fetch(FetchResponse {
