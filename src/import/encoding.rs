@@ -3,6 +3,7 @@
 use std::fmt;
 
 use clap::ValueEnum;
+use encoding_rs::{DecoderResult, Encoding, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -24,13 +25,6 @@ pub enum TableEncoding {
     Windows1252,
 }
 
-/// The order of a UTF-16 unit's two bytes.
-#[derive(Clone, Copy)]
-enum ByteOrder {
-    Little,
-    Big,
-}
-
 /// A file's text: UTF-8, or bytes of unknown meaning among it where the encoding was not given.
 pub struct DecodedText {
     /// Without a byte order mark.
@@ -46,12 +40,6 @@ impl fmt::Debug for DecodedText {
     }
 }
 
-/// Characters of Windows-1252 from 0x80 to 0x9f; the five that it leaves open are those of Latin-1, as browsers do it.
-const WINDOWS_1252: [char; 32] = [
-    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘', '’',
-    '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
-];
-
 /// Reads a file's bytes; `name` is used in errors.
 ///
 /// # Errors
@@ -62,7 +50,7 @@ pub fn decode(name: &str, bytes: &[u8], encoding: TableEncoding) -> Result<Decod
     }
     let read = match encoding {
         TableEncoding::Auto => match utf16_order(bytes) {
-            Some(order) => utf16(name, bytes, order)?,
+            Some(encoding) => utf16(name, bytes, encoding)?,
             None => DecodedText { bytes: without_mark(bytes), read_as: None },
         },
         TableEncoding::Utf8 => {
@@ -74,8 +62,12 @@ pub fn decode(name: &str, bytes: &[u8], encoding: TableEncoding) -> Result<Decod
             }
             text
         }
-        TableEncoding::Utf16 => utf16(name, bytes, utf16_order(bytes).unwrap_or(ByteOrder::Little))?,
-        TableEncoding::Windows1252 => DecodedText { bytes: windows_1252(bytes), read_as: Some("Windows-1252") },
+        TableEncoding::Utf16 => utf16(name, bytes, utf16_order(bytes).unwrap_or(UTF_16LE))?,
+        TableEncoding::Windows1252 => DecodedText {
+            // No byte is malformed: the five that Windows leaves open are read as in Latin-1, as browsers do it.
+            bytes: to_utf8(bytes, WINDOWS_1252).unwrap_or_else(|read| read),
+            read_as: Some("Windows-1252"),
+        },
     };
     if memchr::memchr(b'\n', &read.bytes).is_none() && memchr::memchr(b'\r', &read.bytes).is_some() {
         return Err(Error::configuration(format!("{name} has line ends of old Macintoshes (CR alone)"))
@@ -98,51 +90,48 @@ fn no_table(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     .find_map(|(start, what, advice)| bytes.starts_with(start).then_some((what, advice)))
 }
 
-fn without_mark(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).to_vec())
+/// UTF-8 without the byte order marks at its start.
+fn without_mark(mut bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+    while let Some(rest) = bytes.strip_prefix(b"\xef\xbb\xbf") {
+        bytes = rest;
+    }
+    Zeroizing::new(bytes.to_vec())
 }
 
-/// Whether this is UTF-16, by its mark, or by a header of ASCII: every other byte of it is zero.
-fn utf16_order(bytes: &[u8]) -> Option<ByteOrder> {
+/// Which UTF-16 this is, by its mark, or by a header of ASCII: every other byte of it is zero.
+fn utf16_order(bytes: &[u8]) -> Option<&'static Encoding> {
     match bytes {
-        [0xff, 0xfe, ..] | [1..=0x7f, 0, 1..=0x7f, 0, ..] => Some(ByteOrder::Little),
-        [0xfe, 0xff, ..] | [0, 1..=0x7f, 0, 1..=0x7f, ..] => Some(ByteOrder::Big),
+        [0xff, 0xfe, ..] | [1..=0x7f, 0, 1..=0x7f, 0, ..] => Some(UTF_16LE),
+        [0xfe, 0xff, ..] | [0, 1..=0x7f, 0, 1..=0x7f, ..] => Some(UTF_16BE),
         _ => None,
     }
 }
 
-fn utf16(name: &str, bytes: &[u8], order: ByteOrder) -> Result<DecodedText> {
+fn utf16(name: &str, bytes: &[u8], encoding: &'static Encoding) -> Result<DecodedText> {
     let (pairs, rest) = bytes.as_chunks::<2>();
-    let unit = |pair: &[u8; 2]| match order {
-        ByteOrder::Little => u16::from_le_bytes(*pair),
-        ByteOrder::Big => u16::from_be_bytes(*pair),
-    };
-    let mut text = Zeroizing::new(String::with_capacity(bytes.len()));
-    for c in char::decode_utf16(pairs.iter().map(unit)) {
-        match c {
-            Ok('\u{feff}') if text.is_empty() => {}
-            Ok(c) => text.push(c),
-            Err(_) => {
-                let line = 1 + text.matches('\n').count();
-                return Err(Error::configuration(format!("{name}, line {line}: this is not UTF-16"))
-                    .advice("Save the file as UTF-8"));
-            }
-        }
-    }
+    let text = to_utf8(pairs.as_flattened(), encoding).map_err(|read| {
+        let line = 1 + memchr::memchr_iter(b'\n', &read).count();
+        Error::configuration(format!("{name}, line {line}: this is not UTF-16")).advice("Save the file as UTF-8")
+    })?;
     if !rest.is_empty() {
         return Err(Error::configuration(format!("{name} is UTF-16, but ends in the middle of a character"))
             .advice("The file may be cut off: export it again"));
     }
-    Ok(DecodedText { bytes: Zeroizing::new(text.as_bytes().to_vec()), read_as: Some("UTF-16") })
+    Ok(DecodedText { bytes: without_mark(&text), read_as: Some("UTF-16") })
 }
 
-fn windows_1252(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
-    let mut text = Zeroizing::new(String::with_capacity(bytes.len() * 2));
-    text.extend(bytes.iter().map(|byte| match byte {
-        0x80..=0x9f => WINDOWS_1252[usize::from(byte - 0x80)],
-        byte => char::from(*byte),
-    }));
-    Zeroizing::new(text.as_bytes().to_vec())
+/// The text as UTF-8, a byte order mark included; as an error, what stands before the first malformed character. The
+/// space for all of it is taken at once, so that growing leaves no copy of a password behind.
+fn to_utf8(bytes: &[u8], encoding: &'static Encoding) -> Result<Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>> {
+    let mut decoder = encoding.new_decoder_without_bom_handling();
+    let longest = decoder.max_utf8_buffer_length_without_replacement(bytes.len()).unwrap_or_default();
+    let mut text = Zeroizing::new(vec![0; longest]);
+    let (result, _, written) = decoder.decode_to_utf8_without_replacement(bytes, &mut text, true);
+    text.truncate(written);
+    match result {
+        DecoderResult::InputEmpty => Ok(text),
+        DecoderResult::Malformed(..) | DecoderResult::OutputFull => Err(text),
+    }
 }
 
 #[cfg(test)]
@@ -172,6 +161,10 @@ mod tests {
     #[test]
     fn windows_1252_is_read_on_request_and_kept_as_bytes_otherwise() {
         assert_eq!(read(b"a,\x80\xe4\xff\n", TableEncoding::Windows1252), "a,€äÿ\n".as_bytes());
+        assert_eq!(
+            read(b"a,\x81\x8d\x8f\x90\x9d", TableEncoding::Windows1252),
+            "a,\u{81}\u{8d}\u{8f}\u{90}\u{9d}".as_bytes()
+        );
         assert_eq!(read(b"a,\x80\xe4\xff\n", TableEncoding::Auto), b"a,\x80\xe4\xff\n");
         let error = decode("f", b"a\nb\xff\n", TableEncoding::Utf8).unwrap_err().to_string();
         assert!(error.contains("f, line 2: this is not UTF-8"), "{error}");
@@ -186,6 +179,7 @@ mod tests {
             (b"a,b\rc,d\r", "line ends of old Macintoshes"),
             (b"\xff\xfea\0b", "ends in the middle of a character"),
             (b"\xff\xfe\0\xd8a\0", "line 1: this is not UTF-16"),
+            (b"\xff\xfea\0\n\0\0\xd8\n\0", "line 2: this is not UTF-16"),
         ] {
             let error = decode("f", bytes, TableEncoding::Auto).unwrap_err().to_string();
             assert!(error.contains(what), "{error}");
