@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    hash::Hash,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -22,9 +23,28 @@ use super::{
 use crate::api::{MailMigration, MailServer, MailboxSync, names};
 
 /// An object's namespace and name.
-pub(crate) type NamespacedName = (String, String);
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct NamespacedName {
+    /// The namespace.
+    pub namespace: String,
+    /// The name within it.
+    pub name: String,
+}
 
-/// Objects listed at a time: with a checkpoint at its bound each takes 64 KiB until it is slimmed.
+impl NamespacedName {
+    /// The name of an object in a namespace.
+    pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The same as kube's queues and stores take it.
+    #[must_use]
+    pub(crate) fn to_object_ref<K: Resource<DynamicType = ()>>(&self) -> ObjectRef<K> {
+        ObjectRef::new(&self.name).within(&self.namespace)
+    }
+}
+
+/// Objects listed by one request: with a checkpoint at its bound each takes 64 KiB until it is slimmed.
 const PAGE: u32 = 50;
 
 /// What the operator sees of the cluster.
@@ -37,28 +57,29 @@ pub(crate) struct ClusterCaches {
     pub servers: Store<MailServer>,
     /// Pods of syncs.
     pub pods: Store<SyncPod>,
-    pods_of: OwnerIndex,
-    syncs_of: OwnerIndex,
-    syncs_into: OwnerIndex,
-    /// Lists that are still to come; nothing before the watches have begun.
-    unlisted: watch::Sender<Option<usize>>,
+    pods_of: OwnerIndex<NamespacedName>,
+    syncs_of: OwnerIndex<NamespacedName>,
+    /// By the destination account's hash.
+    syncs_into: OwnerIndex<String>,
+    /// How many lists are still to come, one for each kind and namespace; none before the watches have begun.
+    lists_left: watch::Sender<Option<usize>>,
 }
 
-/// Who belongs to whom. May name what is gone: look it up.
+/// The names of objects by what they belong to. It may name an object that is gone: its store says.
 #[derive(Debug)]
-struct OwnerIndex(RwLock<HashMap<NamespacedName, BTreeSet<NamespacedName>>>);
+struct OwnerIndex<O>(RwLock<HashMap<O, BTreeSet<NamespacedName>>>);
 
-impl OwnerIndex {
+impl<O: Eq + Hash> OwnerIndex<O> {
     fn new() -> Self {
         Self(RwLock::new(HashMap::new()))
     }
 
-    fn add(&self, owner: NamespacedName, member: NamespacedName) {
+    fn add(&self, owner: O, member: NamespacedName) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
         map.entry(owner).or_default().insert(member);
     }
 
-    fn remove(&self, owner: &NamespacedName, member: &NamespacedName) {
+    fn remove(&self, owner: &O, member: &NamespacedName) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(set) = map.get_mut(owner) {
             set.remove(member);
@@ -68,13 +89,13 @@ impl OwnerIndex {
         }
     }
 
-    fn members<K>(&self, owner: &NamespacedName, store: &Store<K>) -> Vec<Arc<K>>
+    fn members<K>(&self, owner: &O, store: &Store<K>) -> Vec<Arc<K>>
     where
         K: Resource<DynamicType = ()> + Clone,
     {
         let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let members = map.get(owner).into_iter().flatten();
-        members.filter_map(|(namespace, name)| store.get(&ObjectRef::new(name).within(namespace))).collect()
+        members.filter_map(|member| store.get(&member.to_object_ref())).collect()
     }
 }
 
@@ -86,7 +107,7 @@ pub(crate) struct CacheWriters {
     pods: Writer<SyncPod>,
 }
 
-/// A place for each kind.
+/// Empty caches, and what fills them.
 #[must_use]
 pub(crate) fn new_caches() -> (ClusterCaches, CacheWriters) {
     let writers = CacheWriters {
@@ -103,7 +124,7 @@ pub(crate) fn new_caches() -> (ClusterCaches, CacheWriters) {
         pods_of: OwnerIndex::new(),
         syncs_of: OwnerIndex::new(),
         syncs_into: OwnerIndex::new(),
-        unlisted: watch::Sender::default(),
+        lists_left: watch::Sender::default(),
     };
     (caches, writers)
 }
@@ -112,19 +133,19 @@ impl ClusterCaches {
     /// The pods of a MailboxSync, by its label; whether they belong to it, their owner says.
     #[must_use]
     pub(crate) fn pods_of(&self, namespace: &str, sync: &str) -> Vec<Arc<SyncPod>> {
-        self.pods_of.members(&(namespace.to_owned(), sync.to_owned()), &self.pods)
+        self.pods_of.members(&NamespacedName::new(namespace, sync), &self.pods)
     }
 
     /// The mailboxes of a migration, by its name; whose they are, their owner says.
     #[must_use]
     pub(crate) fn syncs_of(&self, namespace: &str, migration: &str) -> Vec<Arc<MailboxSync>> {
-        self.syncs_of.members(&(namespace.to_owned(), migration.to_owned()), &self.syncs)
+        self.syncs_of.members(&NamespacedName::new(namespace, migration), &self.syncs)
     }
 
     /// The mailboxes of any migration that write to an account.
     #[must_use]
     pub(crate) fn syncs_into(&self, account: &str) -> Vec<Arc<MailboxSync>> {
-        self.syncs_into.members(&(String::new(), account.to_owned()), &self.syncs)
+        self.syncs_into.members(&account.to_owned(), &self.syncs)
     }
 
     /// The migration that a mailbox belongs to.
@@ -139,33 +160,33 @@ impl ClusterCaches {
     /// Waits until each kind was listed once in each namespace: before, what is not there may only not be seen yet.
     pub(crate) async fn wait_until_listed(&self) {
         // The sender is this very object.
-        let _ = self.unlisted.subscribe().wait_for(|left| *left == Some(0)).await;
+        let _ = self.lists_left.subscribe().wait_for(|left| *left == Some(0)).await;
     }
 
     fn index_sync(&self, change: &ObjectChange<MailboxSync>) {
-        let (sync, there) = match change {
-            ObjectChange::There(sync) => (sync, true),
-            ObjectChange::Gone(sync) => (sync, false),
-        };
-        let Some(place) = namespaced_name(sync) else { return };
-        let migration = (place.0.clone(), sync.spec.migration.clone());
-        let account = (String::new(), names::account_hash(&sync.spec.destination));
-        for (index, owner) in [(&self.syncs_of, migration), (&self.syncs_into, account)] {
-            if there {
-                index.add(owner, place.clone());
-            } else {
-                index.remove(&owner, &place);
+        let (ObjectChange::Applied(sync) | ObjectChange::Deleted(sync)) = change;
+        let Some(name) = namespaced_name(sync) else { return };
+        let migration = NamespacedName::new(&name.namespace, &sync.spec.migration);
+        let account = names::account_hash(&sync.spec.destination);
+        match change {
+            ObjectChange::Applied(_) => {
+                self.syncs_of.add(migration, name.clone());
+                self.syncs_into.add(account, name);
+            }
+            ObjectChange::Deleted(_) => {
+                self.syncs_of.remove(&migration, &name);
+                self.syncs_into.remove(&account, &name);
             }
         }
     }
 
     fn index_pod(&self, change: &ObjectChange<SyncPod>) {
-        let (ObjectChange::There(pod) | ObjectChange::Gone(pod)) = change;
-        let (Some(place), Some(sync)) = (namespaced_name(pod), pod.labels().get(SYNC_LABEL)) else { return };
-        let owner = (place.0.clone(), sync.clone());
+        let (ObjectChange::Applied(pod) | ObjectChange::Deleted(pod)) = change;
+        let (Some(name), Some(sync)) = (namespaced_name(pod), pod.labels().get(SYNC_LABEL)) else { return };
+        let owner = NamespacedName::new(&name.namespace, sync);
         match change {
-            ObjectChange::Gone(_) => self.pods_of.remove(&owner, &place),
-            ObjectChange::There(_) => self.pods_of.add(owner, place),
+            ObjectChange::Deleted(_) => self.pods_of.remove(&owner, &name),
+            ObjectChange::Applied(_) => self.pods_of.add(owner, name),
         }
     }
 }
@@ -173,7 +194,7 @@ impl ClusterCaches {
 /// An object's namespace and name.
 #[must_use]
 pub(crate) fn namespaced_name(object: &impl Resource) -> Option<NamespacedName> {
-    Some((object.meta().namespace.clone()?, object.meta().name.clone()?))
+    Some(NamespacedName { namespace: object.meta().namespace.clone()?, name: object.meta().name.clone()? })
 }
 
 /// Changes of each kind, after the caches took them in.
@@ -195,34 +216,34 @@ pub(crate) async fn watch_cluster(
     namespaces: &[String],
     caches: Arc<ClusterCaches>,
     writers: CacheWriters,
-    to: ChangeSenders,
+    changes: ChangeSenders,
 ) {
     const KINDS: usize = 4;
     let scopes = scopes(namespaces);
-    caches.unlisted.send_replace(Some(KINDS * scopes.len()));
+    caches.lists_left.send_replace(Some(KINDS * scopes.len()));
     let all = watcher::Config::default().page_size(PAGE).any_semantic();
     let ours = watcher::Config::default().page_size(PAGE * 10).labels(SYNC_LABEL);
-    let listed = || caches.unlisted.send_modify(|left| *left = left.map(|left| left.saturating_sub(1)));
+    let listed = || caches.lists_left.send_modify(|left| *left = left.map(|left| left.saturating_sub(1)));
     let migrations = WatchSpec {
         config: all.clone(),
         slim: |m: &mut MailMigration| slim_metadata(&mut m.metadata),
         writer: writers.migrations,
-        to: to.migrations,
+        changes: changes.migrations,
     };
-    let syncs = WatchSpec { config: all.clone(), slim: slim_sync, writer: writers.syncs, to: to.syncs };
+    let syncs = WatchSpec { config: all.clone(), slim: slim_sync, writer: writers.syncs, changes: changes.syncs };
     let servers = WatchSpec {
         config: all,
         slim: |s: &mut MailServer| slim_metadata(&mut s.metadata),
         writer: writers.servers,
-        to: to.servers,
+        changes: changes.servers,
     };
-    let pods = WatchSpec { config: ours, slim: slim_pod, writer: writers.pods, to: to.pods };
-    let took_sync = |change: &ObjectChange<MailboxSync>| caches.index_sync(change);
-    let took_pod = |change: &ObjectChange<SyncPod>| caches.index_pod(change);
+    let pods = WatchSpec { config: ours, slim: slim_pod, writer: writers.pods, changes: changes.pods };
+    let index_sync = |change: &ObjectChange<MailboxSync>| caches.index_sync(change);
+    let index_pod = |change: &ObjectChange<SyncPod>| caches.index_pod(change);
     futures::join!(
-        migrations.watch(&client, &scopes, WatchHooks { listed: &listed, took: &|_| {} }),
-        syncs.watch(&client, &scopes, WatchHooks { listed: &listed, took: &took_sync }),
-        servers.watch(&client, &scopes, WatchHooks { listed: &listed, took: &|_| {} }),
-        pods.watch(&client, &scopes, WatchHooks { listed: &listed, took: &took_pod }),
+        migrations.watch(&client, &scopes, WatchHooks { listed: &listed, changed: &|_| {} }),
+        syncs.watch(&client, &scopes, WatchHooks { listed: &listed, changed: &index_sync }),
+        servers.watch(&client, &scopes, WatchHooks { listed: &listed, changed: &|_| {} }),
+        pods.watch(&client, &scopes, WatchHooks { listed: &listed, changed: &index_pod }),
     );
 }

@@ -1,4 +1,4 @@
-//! What the controllers share.
+//! What the controllers of MailMigrations and MailboxSyncs share.
 
 use std::{
     collections::HashMap,
@@ -32,89 +32,99 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// What the controllers share.
+/// What the controllers of MailMigrations and MailboxSyncs share: one for the whole process.
 pub struct ControllerContext {
-    /// The API server.
+    /// Talks to the API server, and writes only while this process leads.
     pub client: Client,
-    /// What whoever runs the cluster decided.
+    /// The operator's configuration file.
     pub config: OperatorConfig,
-    /// What goes into pods.
+    /// The image and settings of sync pods.
     pub worker: WorkerConfig,
-    /// Where mail servers may be.
+    /// Decides which addresses may be connected to.
     pub addresses: Arc<AddressGuard>,
-    /// What there is.
+    /// The cluster as the watches show it.
     pub caches: Arc<ClusterCaches>,
-    /// Versions of Secrets, seen lately.
-    pub secrets: SecretVersions,
-    /// Tells people.
+    /// The versions of Secrets that were looked up lately.
+    pub secret_versions: SecretVersions,
+    /// Publishes Events.
     pub recorder: Recorder,
-    /// For people's graphs.
+    /// The process' metrics.
     pub metrics: Metrics,
-    /// Counts what mailboxes do.
-    pub counts: SyncMetrics,
-    /// Wakes whoever hands out slots.
+    /// Counts what mailboxes do, for the metrics.
+    pub sync_metrics: SyncMetrics,
+    /// Wakes `dispatch_slots`.
     pub slots_changed: Notify,
-    /// Mailboxes to look at.
+    /// Takes MailboxSyncs to be reconciled.
     pub sync_queue: UnboundedSender<ObjectRef<MailboxSync>>,
-    /// Migrations to look at.
+    /// Takes MailMigrations to be reconciled.
     pub migration_queue: UnboundedSender<ObjectRef<MailMigration>>,
-    /// What this operator wrote, and the watches have not brought yet.
+    /// The versions that this operator wrote, and that the watches have not brought yet.
     pub written: WrittenVersions,
-    /// Failures of the API server.
-    pub failures: ApiFailures,
+    /// Failures of the API server in a row, by object.
+    pub api_failures: ApiFailures,
     /// Namespaces that are ready for pods.
-    pub prepared: PreparedNamespaces,
-    /// What is remembered of migrations.
-    pub memories: MigrationMemories,
+    pub prepared_namespaces: PreparedNamespaces,
+    /// What is remembered of migrations from one reconciliation to the next.
+    pub migration_memories: MigrationMemories,
     admission: Mutex<SyncAdmission>,
-    heard: Mutex<HashMap<String, WorkerLiveness>>,
-    told_of_nodes: AtomicBool,
+    liveness: Mutex<HashMap<String, WorkerLiveness>>,
+    warned_about_nodes: AtomicBool,
+}
+
+/// The parts that a [`ControllerContext`] is made of; each is described there.
+pub(crate) struct ContextParts {
+    pub client: Client,
+    pub config: OperatorConfig,
+    pub worker: WorkerConfig,
+    pub addresses: Arc<AddressGuard>,
+    pub caches: Arc<ClusterCaches>,
+    pub recorder: Recorder,
+    pub metrics: Metrics,
+    pub queues: ReconcileQueues,
+}
+
+/// The queues of objects to be reconciled.
+pub(crate) struct ReconcileQueues {
+    pub syncs: UnboundedSender<ObjectRef<MailboxSync>>,
+    pub migrations: UnboundedSender<ObjectRef<MailMigration>>,
 }
 
 impl ControllerContext {
-    /// Ties the parts together.
+    /// The context of an operator that has decided nothing yet.
     #[must_use]
-    pub(crate) fn new(
-        client: Client,
-        (config, worker, addresses): (OperatorConfig, WorkerConfig, Arc<AddressGuard>),
-        caches: Arc<ClusterCaches>,
-        (recorder, metrics): (Recorder, Metrics),
-        (sync_queue, migration_queue): (
-            UnboundedSender<ObjectRef<MailboxSync>>,
-            UnboundedSender<ObjectRef<MailMigration>>,
-        ),
-    ) -> Self {
+    pub(crate) fn new(parts: ContextParts) -> Self {
+        let ContextParts { client, config, worker, addresses, caches, recorder, metrics, queues } = parts;
         Self {
             admission: Mutex::new(SyncAdmission::new(config.pod_starts_per_second)),
-            secrets: SecretVersions::new(client.clone()),
+            secret_versions: SecretVersions::new(client.clone()),
             client,
             config,
             worker,
             addresses,
             caches,
             recorder,
-            counts: SyncMetrics::new(metrics.clone()),
+            sync_metrics: SyncMetrics::new(metrics.clone()),
             metrics,
             slots_changed: Notify::new(),
-            sync_queue,
-            migration_queue,
+            sync_queue: queues.syncs,
+            migration_queue: queues.migrations,
             written: WrittenVersions::default(),
-            failures: ApiFailures::default(),
-            prepared: PreparedNamespaces::default(),
-            memories: MigrationMemories::default(),
-            heard: Mutex::default(),
-            told_of_nodes: AtomicBool::new(false),
+            api_failures: ApiFailures::default(),
+            prepared_namespaces: PreparedNamespaces::default(),
+            migration_memories: MigrationMemories::default(),
+            liveness: Mutex::default(),
+            warned_about_nodes: AtomicBool::new(false),
         }
     }
 
-    /// Who waits and who runs. Never held across an await.
+    /// Which mailboxes wait for slots, and which hold them. Never held across an await.
     pub(crate) fn admission(&self) -> MutexGuard<'_, SyncAdmission> {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was heard of attempts, by MailboxSync's UID.
+    /// What was liveness of attempts, by MailboxSync's UID.
     pub(crate) fn liveness(&self) -> MutexGuard<'_, HashMap<String, WorkerLiveness>> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a mailbox that is gone; its slots are free.
@@ -122,12 +132,12 @@ impl ControllerContext {
         self.release_slots(uid);
         self.admission().withdraw(uid);
         self.liveness().remove(uid);
-        self.counts.forget(uid);
+        self.sync_metrics.forget(uid);
         self.written.forget(uid);
-        self.failures.forget(uid);
+        self.api_failures.forget(uid);
     }
 
-    /// Gives slots back.
+    /// Gives the slots of a mailbox back.
     pub(crate) fn release_slots(&self, uid: &str) {
         self.admission().release(uid);
         self.slots_changed.notify_one();
@@ -135,14 +145,14 @@ impl ControllerContext {
 
     /// Forgets a migration that is gone.
     pub(crate) fn forget_migration(&self, uid: &str) {
-        self.memories.forget(uid);
+        self.migration_memories.forget(uid);
         self.written.forget(uid);
-        self.failures.forget(uid);
+        self.api_failures.forget(uid);
     }
 
-    /// Says once that nobody tells this operator which nodes are out of service.
+    /// Logs, once in the life of this process, that it may not read which nodes are out of service.
     pub(crate) fn warn_nodes_unreadable(&self, message: &str) {
-        if !self.told_of_nodes.swap(true, Ordering::Relaxed) {
+        if !self.warned_about_nodes.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 said = message,
                 "the operator may not read Nodes: a lost node's pods count as ended only when offlineGrace has passed"
@@ -150,8 +160,8 @@ impl ControllerContext {
         }
     }
 
-    /// Tells people.
-    pub(crate) async fn publish_events<K: Resource<DynamicType = ()>>(&self, about: &K, notes: &[EventNote]) {
-        publish_events(&self.recorder, about, notes).await;
+    /// Publishes Events about an object.
+    pub(crate) async fn publish_events<K: Resource<DynamicType = ()>>(&self, about: &K, events: &[EventNote]) {
+        publish_events(&self.recorder, about, events).await;
     }
 }

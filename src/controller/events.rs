@@ -1,4 +1,4 @@
-//! What people are told by Kubernetes Events.
+//! The Kubernetes Events that the operator publishes about its objects.
 
 use kube::{
     Resource, ResourceExt as _,
@@ -7,24 +7,24 @@ use kube::{
 
 use crate::api::mailbox_sync::StopReason;
 
-/// Something that people are told by an Event; never more often than attempts end.
+/// An Event to be published about an object, once its status is written: never more often than attempts end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventNote {
-    /// True for a Warning.
-    pub warning: bool,
-    /// One of a fixed set of reasons.
+    /// Normal or Warning.
+    pub severity: EventType,
+    /// The Event's reason, of a fixed set: one word in `CamelCase`.
     pub reason: &'static str,
-    /// For people.
+    /// What happened, for people.
     pub message: String,
 }
 
 impl EventNote {
-    /// A Warning.
+    /// An Event of type Warning.
     pub(crate) fn warning(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { warning: true, reason, message: message.into() }
+        Self { severity: EventType::Warning, reason, message: message.into() }
     }
 
-    /// What is told when an attempt is asked to stop.
+    /// The Event for an attempt that is asked to stop; none where a person asked for it.
     #[must_use]
     pub(crate) fn for_stop(reason: StopReason) -> Option<Self> {
         let (reason, message) = match reason {
@@ -49,11 +49,15 @@ impl EventNote {
     }
 }
 
-/// Tells people. A lost Event is only a line less.
-pub(crate) async fn publish_events<K: Resource<DynamicType = ()>>(recorder: &Recorder, about: &K, notes: &[EventNote]) {
-    for note in notes {
+/// Publishes Events about an object. One that the API server does not take is lost: it only tells people.
+pub(crate) async fn publish_events<K: Resource<DynamicType = ()>>(
+    recorder: &Recorder,
+    about: &K,
+    events: &[EventNote],
+) {
+    for note in events {
         let event = Event {
-            type_: if note.warning { EventType::Warning } else { EventType::Normal },
+            type_: note.severity,
             reason: note.reason.to_owned(),
             note: Some(note.message.chars().take(900).collect()),
             action: "Reconcile".to_owned(),

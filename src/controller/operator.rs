@@ -32,10 +32,10 @@ use super::{
     cache::{self, ChangeSenders},
     cached_objects::SYNC_LABEL,
     config::{OperatorConfig, WorkerConfig},
-    context::ControllerContext,
+    context::{ContextParts, ControllerContext, ReconcileQueues},
     mailbox::{self, slot_request},
     migration,
-    server::{self, ConnectionCounter, ServerContext},
+    server::{self, ConnectionCounter, ServerContext, ServerOutputs},
     watches::ObjectChange,
 };
 use crate::{
@@ -48,40 +48,41 @@ use crate::{
     },
 };
 
-/// Mailboxes that are looked after at one time.
+/// MailboxSyncs that are reconciled at one time.
 const SYNCS_AT_ONCE: u16 = 32;
-/// Migrations that are looked after at one time.
+/// MailMigrations that are reconciled at one time.
 const MIGRATIONS_AT_ONCE: u16 = 4;
 /// The part of the process' readiness that is decided here.
 const CACHES_READY: &str = "caches";
-/// Mail servers that are looked after at one time; they are tested in the background.
+/// MailServers that are reconciled at one time; they are tested in the background.
 const SERVERS_AT_ONCE: u16 = 4;
 /// How often migrations whose mailboxes changed are summed up, at most.
 const SUMMARY_PERIOD: Duration = Duration::from_secs(1);
 
-/// How an operator runs.
+/// The settings of an operator's process, beside those of the cluster's client.
 #[derive(Clone, Default)]
 pub struct OperatorOptions {
-    /// What whoever runs the cluster decided.
+    /// The configuration file.
     pub config: OperatorConfig,
-    /// What goes into pods.
+    /// The image and settings of sync pods.
     pub worker: WorkerConfig,
-    /// Only these namespaces; empty: all.
+    /// The namespaces that are watched; empty: all.
     pub namespaces: Vec<String>,
-    /// The address of the API server's Service, in a cluster.
+    /// The address of the API server's Service; none where the operator runs outside of the cluster.
     pub api_service: Option<IpAddr>,
-    /// This process' name, for Events.
+    /// The name of this process (its pod), for Events.
     pub instance: Option<String>,
-    /// What is counted; none: nobody looks.
+    /// The metrics to count in; none: they are counted, and nobody can read them.
     pub metrics: Option<Metrics>,
-    /// Told when the cluster was seen, so that there is something to decide on.
+    /// Gets the part `caches`, true once everything was listed and decisions are made.
     pub readiness: Readiness,
 }
 
-/// Runs the controllers until `stop`; what is being written is finished.
+/// Runs the operator until `stop`: watches the cluster, restores the slots of running attempts, and reconciles. Writes that
+/// are under way when it is stopped are finished.
 ///
 /// # Errors
-/// Internal when a part of it ended by itself.
+/// Configuration when the operator may not list the cluster's networks, Internal when one of its tasks ended by itself.
 pub async fn run(client: Client, options: OperatorOptions, stop: CancellationToken) -> Result<()> {
     let (caches, writers) = cache::new_caches();
     let caches = Arc::new(caches);
@@ -96,18 +97,24 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
     }
     let (config, policy) = (options.config.addresses.clone(), options.config.policy.clone());
     let addresses = Arc::new(AddressGuard::new(config, policy, options.api_service));
-    let context = Arc::new(ControllerContext::new(
-        client.clone(),
-        (options.config, options.worker, Arc::clone(&addresses)),
-        Arc::clone(&caches),
-        (recorder.clone(), metrics.clone()),
-        (sync_queue, migration_queue),
-    ));
+    let context = Arc::new(ControllerContext::new(ContextParts {
+        client: client.clone(),
+        config: options.config,
+        worker: options.worker,
+        addresses: Arc::clone(&addresses),
+        caches: Arc::clone(&caches),
+        recorder: recorder.clone(),
+        metrics: metrics.clone(),
+        queues: ReconcileQueues { syncs: sync_queue, migrations: migration_queue },
+    }));
     let (server_queue, servers_due) = mpsc::unbounded();
-    let counted = connection_counter(&context);
-    let guard = Arc::clone(&addresses);
-    let servers =
-        Arc::new(ServerContext::new(client.clone(), guard, server_queue.clone(), counted, (recorder, metrics)));
+    let servers = Arc::new(ServerContext::new(
+        client.clone(),
+        Arc::clone(&addresses),
+        server_queue.clone(),
+        connection_counter(&context),
+        ServerOutputs { recorder, metrics },
+    ));
     let (changes, seen) = change_channels();
     let mut tasks = JoinSet::new();
     let namespaces = options.namespaces;
@@ -137,24 +144,14 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
     );
     tasks.spawn(addresses.refresh_periodically(asked));
     tasks.spawn(dispatch_slots(Arc::clone(&context)));
-    let syncs = run_controller(
-        &context,
-        caches.syncs.clone(),
-        syncs_due,
-        SYNCS_AT_ONCE,
-        stop.clone(),
-        mailbox::reconcile::reconcile,
-    );
-    let migrations = run_controller(
-        &context,
-        caches.migrations.clone(),
-        migrations_due,
-        MIGRATIONS_AT_ONCE,
-        stop.clone(),
-        migration::reconcile::reconcile,
-    );
-    let look = move |server, _| server::reconcile(server, Arc::clone(&servers));
-    let servers = run_controller(&context, caches.servers.clone(), servers_due, SERVERS_AT_ONCE, stop.clone(), look);
+    let syncs = ReconcileInput { store: caches.syncs.clone(), queue: syncs_due, at_once: SYNCS_AT_ONCE };
+    let syncs = run_controller(&context, syncs, stop.clone(), mailbox::reconcile::reconcile);
+    let migrations =
+        ReconcileInput { store: caches.migrations.clone(), queue: migrations_due, at_once: MIGRATIONS_AT_ONCE };
+    let migrations = run_controller(&context, migrations, stop.clone(), migration::reconcile::reconcile);
+    let reconcile_server = move |server, _| server::reconcile(server, Arc::clone(&servers));
+    let servers = ReconcileInput { store: caches.servers.clone(), queue: servers_due, at_once: SERVERS_AT_ONCE };
+    let servers = run_controller(&context, servers, stop.clone(), reconcile_server);
     let mut served = pin!(async { futures::join!(syncs, migrations, servers) });
     tokio::select! {
         _ = &mut served => {}
@@ -168,18 +165,27 @@ fn task_ended_error(ended: Option<Result<(), JoinError>>) -> Error {
     Error::internal(format!("a task of the operator ended by itself{why}"))
 }
 
-/// Looks after objects of one kind: those in the queue, and those that asked to be looked at again.
+/// The objects of one kind, and those of them that are due.
+struct ReconcileInput<K: Resource<DynamicType = ()> + Clone + 'static> {
+    /// All objects of the kind.
+    store: Store<K>,
+    /// Objects to be reconciled.
+    queue: UnboundedReceiver<ObjectRef<K>>,
+    /// How many are reconciled at one time.
+    at_once: u16,
+}
+
+/// Reconciles objects of one kind until `stop`: those in the queue, and those whose last reconciliation asked for another.
 async fn run_controller<K, F>(
     context: &Arc<ControllerContext>,
-    store: Store<K>,
-    queue: UnboundedReceiver<ObjectRef<K>>,
-    at_once: u16,
+    input: ReconcileInput<K>,
     stop: CancellationToken,
     mut reconcile: impl FnMut(Arc<K>, Arc<ControllerContext>) -> F,
 ) where
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Requeue, ReconcileError>> + Send + 'static,
 {
+    let ReconcileInput { store, queue, at_once } = input;
     let queue = queue.map(Ok::<_, Infallible>).take_until(stop.cancelled_owned());
     let reconcile = move |object: Arc<K>, context: Arc<ControllerContext>| {
         let future = reconcile(Arc::clone(&object), Arc::clone(&context));
@@ -193,13 +199,13 @@ async fn run_controller<K, F>(
             };
             context.metrics.reconciled(&K::kind(&()), how, began.elapsed());
             if result.is_ok() {
-                context.failures.forget(&object.uid().unwrap_or_default());
+                context.api_failures.forget(&object.uid().unwrap_or_default());
             }
             result
         })
     };
     let failed = |object: Arc<K>, error: &ReconcileError, context: Arc<ControllerContext>| {
-        let wait = context.failures.next_wait(&object.uid().unwrap_or_default());
+        let wait = context.api_failures.next_wait(&object.uid().unwrap_or_default());
         let (kind, name, namespace) = (K::kind(&()), object.name_any(), object.namespace());
         if is_conflict(error) {
             tracing::debug!(%kind, namespace, name, %error, "decided on an older version");
@@ -219,7 +225,7 @@ fn is_conflict(failure: &ReconcileError) -> bool {
     matches!(failure, ReconcileError::Api(kube::Error::Api(answer)) if answer.code == 409)
 }
 
-/// What the watches bring.
+/// The changes of each kind that the watches bring.
 struct ChangeReceivers {
     migrations: UnboundedReceiver<ObjectChange<MailMigration>>,
     syncs: UnboundedReceiver<ObjectChange<MailboxSync>>,
@@ -237,43 +243,43 @@ fn change_channels() -> (ChangeSenders, ChangeReceivers) {
     (ChangeSenders { migrations, syncs, servers, pods }, seen)
 }
 
-/// Puts into the queues whoever a change concerns.
+/// Puts the objects that a change concerns into the queues of their controllers.
 async fn route_changes(
     context: Arc<ControllerContext>,
     servers: Arc<ServerContext>,
     server_queue: UnboundedSender<ObjectRef<MailServer>>,
     mut seen: ChangeReceivers,
 ) {
-    let mut dirty: HashSet<NamespacedName> = HashSet::new();
+    let mut changed_migrations: HashSet<NamespacedName> = HashSet::new();
     let mut tick = tokio::time::interval(SUMMARY_PERIOD);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             Some(change) = seen.migrations.next() => handle_migration_change(&context, change),
             Some(change) = seen.syncs.next() => {
-                if let Some(place) = handle_sync_change(&context, change) {
-                    dirty.insert(place);
+                if let Some(migration) = handle_sync_change(&context, change) {
+                    changed_migrations.insert(migration);
                 }
             }
             Some(change) = seen.servers.next() => {
                 match &change {
-                    ObjectChange::There(server) => enqueue_object(&server_queue, server),
-                    ObjectChange::Gone(server) => servers.forget(&server.uid().unwrap_or_default()),
+                    ObjectChange::Applied(server) => enqueue_object(&server_queue, server),
+                    ObjectChange::Deleted(server) => servers.forget(&server.uid().unwrap_or_default()),
                 }
-                let (ObjectChange::There(server) | ObjectChange::Gone(server)) = change;
+                let (ObjectChange::Applied(server) | ObjectChange::Deleted(server)) = change;
                 for migration in migrations_in(&context, server.namespace().as_deref()) {
                     enqueue_object(&context.migration_queue, &*migration);
                 }
             }
             Some(change) = seen.pods.next() => {
-                let (ObjectChange::There(pod) | ObjectChange::Gone(pod)) = change;
+                let (ObjectChange::Applied(pod) | ObjectChange::Deleted(pod)) = change;
                 if let (Some(sync), Some(namespace)) = (pod.labels().get(SYNC_LABEL), pod.namespace()) {
                     let _ = context.sync_queue.unbounded_send(ObjectRef::new(sync).within(&namespace));
                 }
             }
-            _ = tick.tick(), if !dirty.is_empty() => {
-                for (namespace, name) in dirty.drain() {
-                    let _ = context.migration_queue.unbounded_send(ObjectRef::new(&name).within(&namespace));
+            _ = tick.tick(), if !changed_migrations.is_empty() => {
+                for migration in changed_migrations.drain() {
+                    let _ = context.migration_queue.unbounded_send(migration.to_object_ref());
                 }
             }
             else => return,
@@ -281,7 +287,7 @@ async fn route_changes(
     }
 }
 
-/// Has phases counted whenever somebody looks at the metrics.
+/// Has migrations and mailboxes counted by phase whenever the metrics are read.
 fn register_phase_metrics(context: &Arc<ControllerContext>) {
     let caches = Arc::downgrade(&context.caches);
     context.metrics.refresh_gauges_by(move |metrics| {
@@ -300,7 +306,7 @@ fn register_phase_metrics(context: &Arc<ControllerContext>) {
     });
 }
 
-/// Tells how many connections running syncs of a namespace hold to a server.
+/// Counts the connections that running syncs of a namespace hold to a server.
 fn connection_counter(context: &Arc<ControllerContext>) -> ConnectionCounter {
     let context = Arc::clone(context);
     Box::new(move |namespace, spec| {
@@ -311,30 +317,30 @@ fn connection_counter(context: &Arc<ControllerContext>) -> ConnectionCounter {
 
 fn handle_migration_change(context: &ControllerContext, change: ObjectChange<MailMigration>) {
     match change {
-        ObjectChange::There(migration) => {
+        ObjectChange::Applied(migration) => {
             // Its mailboxes ask it whether they may start.
-            if context.memories.record_generation(&migration) {
+            if context.migration_memories.record_generation(&migration) {
                 for sync in context.caches.syncs_of(&migration.namespace().unwrap_or_default(), &migration.name_any()) {
                     enqueue_object(&context.sync_queue, &*sync);
                 }
             }
             enqueue_object(&context.migration_queue, &migration);
         }
-        ObjectChange::Gone(migration) => context.forget_migration(&migration.uid().unwrap_or_default()),
+        ObjectChange::Deleted(migration) => context.forget_migration(&migration.uid().unwrap_or_default()),
     }
 }
 
-/// Gives the migration that has to be summed up.
+/// Has a mailbox reconciled, or forgets one that is gone; gives its migration, which has to be summed up.
 fn handle_sync_change(context: &ControllerContext, change: ObjectChange<MailboxSync>) -> Option<NamespacedName> {
     match change {
-        ObjectChange::There(sync) => {
+        ObjectChange::Applied(sync) => {
             enqueue_object(&context.sync_queue, &sync);
-            Some((sync.namespace()?, sync.spec.migration))
+            Some(NamespacedName { namespace: sync.namespace()?, name: sync.spec.migration })
         }
-        ObjectChange::Gone(sync) => {
+        ObjectChange::Deleted(sync) => {
             // Also when it vanished while nobody watched: it holds its slots no more.
             context.forget_mailbox(&sync.uid().unwrap_or_default());
-            Some((sync.namespace()?, sync.spec.migration))
+            Some(NamespacedName { namespace: sync.namespace()?, name: sync.spec.migration })
         }
     }
 }

@@ -20,13 +20,13 @@ use tokio::time::Instant;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// The longest such wait: whoever waited for the API server should not wait for the operator after it.
 const MAX_RETRY: Duration = Duration::from_secs(5);
-/// How often one watch's trouble is told at most.
+/// How often the errors of one watch are logged at most.
 const LOG_PERIOD: Duration = Duration::from_mins(1);
 
 /// A namespace to watch; none: all of them.
 pub(crate) type WatchScope = Option<String>;
 
-/// What is watched: these namespaces, or all.
+/// The scopes of the watches of one kind: these namespaces, or all where there are none.
 #[must_use]
 pub(crate) fn scopes(namespaces: &[String]) -> Vec<WatchScope> {
     if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() }
@@ -35,30 +35,30 @@ pub(crate) fn scopes(namespaces: &[String]) -> Vec<WatchScope> {
 /// What happened to an object, after the caches took it in.
 #[derive(Debug)]
 pub(crate) enum ObjectChange<K> {
-    /// It is there, anew or otherwise than before.
-    There(K),
+    /// It was created or changed, or listed anew.
+    Applied(K),
     /// It is gone.
-    Gone(K),
+    Deleted(K),
 }
 
 /// How one kind is watched.
 pub(crate) struct WatchSpec<K: Resource<DynamicType = ()> + Clone + 'static> {
-    /// Which objects, and how many at a time.
+    /// Which objects are listed and watched, and how many one request lists.
     pub config: watcher::Config,
-    /// Drops what nobody looks at.
+    /// Drops the parts of an object that no decision needs.
     pub slim: fn(&mut K),
-    /// Of the store.
+    /// Fills the store.
     pub writer: Writer<K>,
-    /// Who is told of changes, after the store took them in.
-    pub to: UnboundedSender<ObjectChange<K>>,
+    /// Takes each change, after the store has it.
+    pub changes: UnboundedSender<ObjectChange<K>>,
 }
 
-/// Who is told besides, before others.
+/// What is called as the store is filled, before the changes are sent on.
 pub(crate) struct WatchHooks<'a, K> {
-    /// Of each namespace, once, that it was listed for the first time.
+    /// Called once for each namespace, when it was listed for the first time.
     pub listed: &'a (dyn Fn() + Sync),
-    /// Of each change.
-    pub took: &'a (dyn Fn(&ObjectChange<K>) + Sync),
+    /// Called with each change.
+    pub changed: &'a (dyn Fn(&ObjectChange<K>) + Sync),
 }
 
 impl<K> WatchSpec<K>
@@ -71,10 +71,11 @@ where
         + Sync
         + 'static,
 {
-    /// Watches for as long as it is polled.
-    pub(crate) async fn watch(self, client: &Client, scopes: &[WatchScope], told: WatchHooks<'_, K>) {
+    /// Watches for as long as it is polled, and as somebody takes the changes. An API server that is away is asked again,
+    /// with backoff.
+    pub(crate) async fn watch(self, client: &Client, scopes: &[WatchScope], hooks: WatchHooks<'_, K>) {
         let mut joined = MultiNamespaceStore::new(self.writer, scopes.to_vec());
-        let mut troubles: Vec<Option<Instant>> = vec![None; scopes.len()];
+        let mut logged_at: Vec<Option<Instant>> = vec![None; scopes.len()];
         let watches = scopes.iter().enumerate().map(|(number, scope)| {
             let api: Api<DeserializeGuard<K>> = match scope {
                 Some(namespace) => Api::namespaced(client.clone(), namespace),
@@ -90,17 +91,17 @@ where
                 Ok(event) => {
                     let left = joined.unlisted_count();
                     for change in joined.apply_event(number, decode_event(event, self.slim)) {
-                        (told.took)(&change);
-                        if self.to.unbounded_send(change).is_err() {
+                        (hooks.changed)(&change);
+                        if self.changes.unbounded_send(change).is_err() {
                             return;
                         }
                     }
                     if joined.unlisted_count() < left {
-                        (told.listed)();
+                        (hooks.listed)();
                     }
                 }
                 Err(error) => {
-                    let before = troubles.get_mut(number);
+                    let before = logged_at.get_mut(number);
                     if before.as_ref().is_none_or(|before| before.is_none_or(|at| at.elapsed() >= LOG_PERIOD)) {
                         before.map(|before| before.replace(Instant::now()));
                         log_watch_error::<K>(scopes.get(number), &error);
@@ -137,7 +138,7 @@ fn is_forbidden(error: &watcher::Error) -> bool {
 /// An object, or which one can't be read.
 type DecodedObject<K> = Result<K, ObjectRef<K>>;
 
-/// One malformed object never stops a watch: it is said, and left alone.
+/// Reads the objects of an event. One malformed object never stops a watch: it is logged, and left alone.
 fn decode_event<K: Resource<DynamicType = ()>>(
     event: Event<DeserializeGuard<K>>,
     slim: fn(&mut K),
@@ -236,13 +237,13 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> MultiNamespaceStore<K> {
         let other = before.filter(|before| before.meta().uid != object.meta().uid);
         self.writer.apply_watcher_event(&Event::Apply(object.clone()));
         // Another of the same name: the one before went while nobody watched.
-        let gone = other.map(|other| ObjectChange::Gone(Arc::unwrap_or_clone(other)));
-        gone.into_iter().chain([ObjectChange::There(object)]).collect()
+        let gone = other.map(|other| ObjectChange::Deleted(Arc::unwrap_or_clone(other)));
+        gone.into_iter().chain([ObjectChange::Applied(object)]).collect()
     }
 
     fn delete_object(&mut self, object: K) -> ObjectChange<K> {
         self.writer.apply_watcher_event(&Event::Delete(object.clone()));
-        ObjectChange::Gone(object)
+        ObjectChange::Deleted(object)
     }
 }
 
@@ -279,8 +280,8 @@ mod tests {
 
         fn takes(&mut self, number: usize, event: Event<DecodedObject<MailServer>>) -> Vec<String> {
             let text = |change| match change {
-                ObjectChange::There(server) => format!("+{}", of(&server)),
-                ObjectChange::Gone(server) => format!("-{}", of(&server)),
+                ObjectChange::Applied(server) => format!("+{}", of(&server)),
+                ObjectChange::Deleted(server) => format!("-{}", of(&server)),
             };
             self.0.apply_event(number, event).into_iter().map(text).collect()
         }

@@ -55,7 +55,7 @@ pub struct Mailbox {
     pub sync: MailboxSync,
     pub pods: Vec<Arc<SyncPod>>,
     pub hold: Option<HoldReason>,
-    pub admitted: Option<i32>,
+    pub granted_slots: Option<i32>,
 }
 
 impl Mailbox {
@@ -72,7 +72,7 @@ impl Mailbox {
             },
         });
         let sync = serde_json::from_value(sync).unwrap();
-        Self { sync, pods: Vec::new(), hold: None, admitted: Some(1) }
+        Self { sync, pods: Vec::new(), hold: None, granted_slots: Some(1) }
     }
 
     /// Has the operator decide, until nothing is left to write.
@@ -87,10 +87,10 @@ impl Mailbox {
                 spec: &self.sync.spec,
                 status: &before,
                 pods: &self.pods,
-                heard: WorkerLiveness::first_seen(before.attempt, now()),
-                admitted: self.admitted,
+                liveness: WorkerLiveness::first_seen(before.attempt, now()),
+                granted_slots: self.granted_slots,
                 hold: self.hold.clone(),
-                secrets: SecretsSeen::There(vec!["mail=1".into()]),
+                secrets: SecretsSeen::Present(vec!["mail=1".into()]),
                 node_out_of_service: false,
                 now: now(),
             };
@@ -134,7 +134,7 @@ impl Mailbox {
         pod.status.container_statuses = vec![ContainerStatus { state: Some(state), ..ContainerStatus::default() }];
         mailbox.pods = vec![Arc::new(pod)];
         // What comes next waits for its turn.
-        mailbox.admitted = None;
+        mailbox.granted_slots = None;
         mailbox.settle()
     }
 
@@ -173,9 +173,9 @@ pub fn mailboxes() -> Vec<(&'static str, Mailbox)> {
     };
     vec![
         ("before its time", with(|m| m.sync.spec.start_at = Some(Time(hours(1))))),
-        ("waits for its turn", with(|m| m.admitted = None)),
+        ("waits for its turn", with(|m| m.granted_slots = None)),
         ("waits for another migration", with(|m| m.hold = Some(HoldReason::DestinationTaken))),
-        ("its migration is suspended", with(|m| m.hold = Some(HoldReason::Migration))),
+        ("its migration is suspended", with(|m| m.hold = Some(HoldReason::MigrationInactive))),
         ("runs", Mailbox::running("alice")),
         ("synced", Mailbox::synced("alice")),
         ("synced, all copied", Mailbox::synced_but("alice", NotCopied::default())),
@@ -186,7 +186,10 @@ pub fn mailboxes() -> Vec<(&'static str, Mailbox)> {
         ("waits for a person", Mailbox::failed("alice", ErrorClass::Authentication)),
         ("no room", Mailbox::failed("alice", ErrorClass::Quota)),
         ("given up", Mailbox::failed("alice", ErrorClass::Configuration)),
-        ("its master user is not allowed", with(|m| m.hold = Some(HoldReason::NotAllowed("not here".to_owned())))),
+        (
+            "its master user is not allowed",
+            with(|m| m.hold = Some(HoldReason::MasterUserNotAllowed("not here".to_owned()))),
+        ),
         (
             "its destination is not allowed",
             with(|m| m.hold = Some(HoldReason::DestinationNotAllowed(Error::configuration("not there")))),
@@ -231,7 +234,7 @@ impl Migration {
         let facts = MigrationFacts {
             refused: self.refused.as_ref().map(|(reason, error)| (*reason, error)),
             pending: self.pending,
-            all: &all,
+            aggregate: &all,
             removal: None,
             pods_refused: None,
             now: now(),

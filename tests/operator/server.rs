@@ -22,7 +22,7 @@ use mailferry::{
     controller::{
         address_guard::AddressGuard,
         config::{AddressConfig, TenantPolicy},
-        server::{ServerCheckTimes, ServerContext, reconcile},
+        server::{ServerCheckTimes, ServerContext, ServerOutputs, reconcile},
     },
     telemetry::{api_calls, metrics::Metrics},
 };
@@ -115,8 +115,10 @@ async fn control(
     // As many connections as the host's name says.
     let connections = Box::new(|_: &str, spec: &mailferry::api::MailServerSpec| spec.host.len());
     let recorder = Recorder::new(client.clone(), "test".into());
-    let context =
-        Arc::new(ServerContext::new(client, addresses, queue, connections, (recorder, metrics)).with_times(times));
+    let context = Arc::new(
+        ServerContext::new(client, addresses, queue, connections, ServerOutputs { recorder, metrics })
+            .with_times(times),
+    );
     Controller::new(servers, watcher::Config::default())
         .with_config(Config::default().concurrency(4))
         .reconcile_on(due)

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     api::MailboxSync,
     controller::{
+        cache::NamespacedName,
         cached_objects::{POD_FINALIZER, SYNC_FINALIZER, SyncPod},
         context::ControllerContext,
         error::ReconcileError,
@@ -27,67 +28,72 @@ use crate::{
     },
 };
 
-/// What an action came to.
+/// What follows from an action.
 pub(super) enum ActionOutcome {
-    /// Nothing more to decide now.
+    /// Nothing: the next action may be applied.
     Done,
-    /// Something was found out: decide again.
-    LookAgain,
-    /// The status was written: decide again.
-    Wrote(Arc<MailboxSync>),
+    /// A new decision, since something was found out.
+    DecideAgain,
+    /// A new decision from this object, since its status was written.
+    StatusWritten(Arc<MailboxSync>),
 }
 
-/// Does it.
+/// Carries out one action of a decision: it creates, deletes or releases an object, asks for slots, or looks something up
+/// for the next decision. An object that is gone already is no error.
+///
+/// # Errors
+/// When the API server refused, or did not answer: the whole reconciliation is tried again.
 pub(super) async fn apply(
     context: &ControllerContext,
-    look: &mut ReconcileState,
+    state: &mut ReconcileState,
     sync: &MailboxSync,
     pods: &[Arc<SyncPod>],
     action: &SyncAction,
 ) -> Result<ActionOutcome, ReconcileError> {
     match action {
-        SyncAction::LookAtSecrets => {
-            look.secrets = context.secrets.look_up_secrets(&look.place.0, &look.place.1, &sync.spec).await?;
-            return Ok(ActionOutcome::LookAgain);
+        SyncAction::CheckSecrets => {
+            state.secrets =
+                context.secret_versions.look_up_secrets(&state.name.namespace, &state.name.name, &sync.spec).await?;
+            return Ok(ActionOutcome::DecideAgain);
         }
-        SyncAction::Enqueue => {
+        SyncAction::RequestSlots => {
             context.admission().enqueue(current_slot_request(context, sync, None));
             context.slots_changed.notify_one();
         }
-        SyncAction::CreatePod => return create_pod(context, look, sync).await,
-        SyncAction::StopPod { name, uid } => delete_pod(context, look, name, uid, FLUSH_SECONDS).await?,
-        SyncAction::DeletePod { name, uid } => delete_pod(context, look, name, uid, 0).await?,
-        SyncAction::ReleasePod { name, uid } => remove_pod_finalizer(context, look, name, uid).await?,
-        SyncAction::LookAtNode => {
+        SyncAction::CreatePod => return create_pod(context, state, sync).await,
+        SyncAction::StopPod { name, uid } => delete_pod(context, state, name, uid, FLUSH_SECONDS).await?,
+        SyncAction::DeletePod { name, uid } => delete_pod(context, state, name, uid, 0).await?,
+        SyncAction::ReleasePod { name, uid } => remove_pod_finalizer(context, state, name, uid).await?,
+        SyncAction::CheckNode => {
             let bound = pods
                 .iter()
                 .find(|pod| sync.status.as_ref().and_then(|s| s.pod_uid.as_ref()) == pod.metadata.uid.as_ref());
             let Some(node) = bound.and_then(|pod| pod.spec.node_name.clone()) else { return Ok(ActionOutcome::Done) };
-            look.out_of_service = is_node_out_of_service(context, &node).await?;
-            return Ok(if look.out_of_service { ActionOutcome::LookAgain } else { ActionOutcome::Done });
+            state.node_out_of_service = is_node_out_of_service(context, &node).await?;
+            return Ok(if state.node_out_of_service { ActionOutcome::DecideAgain } else { ActionOutcome::Done });
         }
-        SyncAction::ReleaseSync => remove_sync_finalizer(context, look, sync).await?,
+        SyncAction::ReleaseSync => remove_sync_finalizer(context, state, sync).await?,
     }
     Ok(ActionOutcome::Done)
 }
 
-fn pods_api(context: &ControllerContext, look: &ReconcileState) -> Api<Pod> {
-    Api::namespaced(context.client.clone(), &look.place.0)
+fn pods_api(context: &ControllerContext, state: &ReconcileState) -> Api<Pod> {
+    Api::namespaced(context.client.clone(), &state.name.namespace)
 }
 
 /// Makes the current attempt's pod. A refusal (a quota and a policy both answer 403) costs no attempt.
 async fn create_pod(
     context: &ControllerContext,
-    look: &ReconcileState,
+    state: &ReconcileState,
     sync: &MailboxSync,
 ) -> Result<ActionOutcome, ReconcileError> {
-    let (namespace, name) = &look.place;
+    let NamespacedName { namespace, name } = &state.name;
     let empty = crate::api::MailboxSyncStatus::default();
     let status = sync.status.as_ref().unwrap_or(&empty);
-    worker_rbac::ensure_worker_rbac(&context.client, &context.config, &context.prepared, namespace).await?;
-    let to = AttemptRef { namespace, name, uid: &look.uid, spec: &sync.spec, attempt: status.attempt };
+    worker_rbac::ensure_worker_rbac(&context.client, &context.config, &context.prepared_namespaces, namespace).await?;
+    let to = AttemptRef { namespace, name, uid: &state.uid, spec: &sync.spec, attempt: status.attempt };
     let pod = pod_builder::build_pod(to, &context.worker, context.addresses.pod_addresses());
-    match pods_api(context, look).create(&PostParams::default(), &pod).await {
+    match pods_api(context, state).create(&PostParams::default(), &pod).await {
         Ok(made) => {
             if context.admission().clear_refusal(namespace) {
                 context.slots_changed.notify_one();
@@ -95,11 +101,11 @@ async fn create_pod(
             // At once, so that the pod's worker is known before it says its first word.
             let status = crate::api::MailboxSyncStatus { pod_uid: made.uid(), ..status.clone() };
             let next = write_status(context, sync, &status).await?;
-            Ok(next.map_or(ActionOutcome::Done, ActionOutcome::Wrote))
+            Ok(next.map_or(ActionOutcome::Done, ActionOutcome::StatusWritten))
         }
         Err(Error::Api(answer)) if answer.code == 409 => {
-            let there = pods_api(context, look).get_metadata_opt(&pod.name_any()).await?;
-            if !there.is_some_and(|there| owner_reference::is_controlled_by(&there, &look.uid)) {
+            let there = pods_api(context, state).get_metadata_opt(&pod.name_any()).await?;
+            if !there.is_some_and(|there| owner_reference::is_controlled_by(&there, &state.uid)) {
                 let what = format!("a pod {} is there that is not this mailbox's; it is waited for", pod.name_any());
                 context.publish_events(sync, &[EventNote::warning("PodNameTaken", what)]).await;
                 return Err(Error::Api(answer).into());
@@ -107,19 +113,19 @@ async fn create_pod(
             Ok(ActionOutcome::Done)
         }
         Err(Error::Api(answer)) if answer.code == 403 => {
-            context.prepared.forget(namespace);
+            context.prepared_namespaces.forget(namespace);
             context.admission().record_refusal(namespace, &answer.message, Instant::now());
             tracing::warn!(namespace, name, message = answer.message, "a pod was refused");
             let next = write_status(context, sync, &status_after_refusal(status)).await?;
-            context.release_slots(&look.uid);
-            Ok(next.map_or(ActionOutcome::Done, ActionOutcome::Wrote))
+            context.release_slots(&state.uid);
+            Ok(next.map_or(ActionOutcome::Done, ActionOutcome::StatusWritten))
         }
         Err(Error::Api(answer)) if answer.code == 422 || answer.code == 400 => {
             let (status, note) = status_after_rejection(status, &answer.message);
             let next = write_status(context, sync, &status).await?;
-            context.release_slots(&look.uid);
+            context.release_slots(&state.uid);
             context.publish_events(sync, &[note]).await;
-            Ok(next.map_or(ActionOutcome::Done, ActionOutcome::Wrote))
+            Ok(next.map_or(ActionOutcome::Done, ActionOutcome::StatusWritten))
         }
         Err(error) => Err(error.into()),
     }
@@ -127,7 +133,7 @@ async fn create_pod(
 
 async fn delete_pod(
     context: &ControllerContext,
-    look: &ReconcileState,
+    state: &ReconcileState,
     name: &str,
     uid: &str,
     grace: i64,
@@ -137,20 +143,20 @@ async fn delete_pod(
         preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
         ..DeleteParams::default()
     };
-    ignore_not_found(pods_api(context, look).delete(name, &params).await)
+    ignore_not_found(pods_api(context, state).delete(name, &params).await)
 }
 
 /// Takes our finalizer off a pod, and no other's.
 async fn remove_pod_finalizer(
     context: &ControllerContext,
-    look: &ReconcileState,
+    state: &ReconcileState,
     name: &str,
     uid: &str,
 ) -> Result<(), ReconcileError> {
     let patch = serde_json::json!({
         "metadata": {"uid": uid, "$deleteFromPrimitiveList/finalizers": [POD_FINALIZER]},
     });
-    let answer = pods_api(context, look).patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+    let answer = pods_api(context, state).patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
     if let Ok(pod) = &answer {
         context.written.record(pod);
     }
@@ -160,25 +166,25 @@ async fn remove_pod_finalizer(
 /// Takes our finalizer off a MailboxSync, after what was made for it alone.
 async fn remove_sync_finalizer(
     context: &ControllerContext,
-    look: &ReconcileState,
+    state: &ReconcileState,
     sync: &MailboxSync,
 ) -> Result<(), ReconcileError> {
     let finalizers = sync.finalizers();
     if !finalizers.iter().any(|finalizer| finalizer == SYNC_FINALIZER) {
         return Ok(());
     }
-    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &look.place.0);
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &state.name.namespace);
     for name in pod_builder::required_secrets(&sync.spec).into_keys() {
-        if name.strip_prefix(&look.place.1).is_some_and(|rest| rest.starts_with('-')) {
+        if name.strip_prefix(&state.name.name).is_some_and(|rest| rest.starts_with('-')) {
             ignore_not_found(secrets.delete(&name, &DeleteParams::default()).await)?;
         }
     }
     let rest: Vec<_> = finalizers.iter().filter(|finalizer| *finalizer != SYNC_FINALIZER).collect();
     let patch = serde_json::json!({
-        "metadata": {"resourceVersion": sync.resource_version(), "uid": look.uid, "finalizers": rest},
+        "metadata": {"resourceVersion": sync.resource_version(), "uid": state.uid, "finalizers": rest},
     });
-    let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &look.place.0);
-    ignore_not_found(api.patch(&look.place.1, &PatchParams::default(), &Patch::Merge(patch)).await)
+    let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &state.name.namespace);
+    ignore_not_found(api.patch(&state.name.name, &PatchParams::default(), &Patch::Merge(patch)).await)
 }
 
 /// True when somebody who knows said that nothing runs on this node any more.

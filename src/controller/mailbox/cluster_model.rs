@@ -52,7 +52,7 @@ struct SimulatedCluster {
     spec: MailboxSyncSpec,
     status: MailboxSyncStatus,
     pods: Vec<SimulatedPod>,
-    heard: WorkerLiveness,
+    liveness: WorkerLiveness,
     report: i64,
     secret: u32,
     hold: Option<HoldReason>,
@@ -106,8 +106,8 @@ impl SimulatedCluster {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let spec = testing::mailbox_spec("x", "y");
         let status = MailboxSyncStatus::default();
-        let heard = WorkerLiveness::first_seen(0, now);
-        Self { now, generation: 1, spec, status, pods: Vec::new(), heard, report: 0, secret: 0, hold: None, uids: 0 }
+        let liveness = WorkerLiveness::first_seen(0, now);
+        Self { now, generation: 1, spec, status, pods: Vec::new(), liveness, report: 0, secret: 0, hold: None, uids: 0 }
     }
 
     fn current(&mut self) -> Option<&mut SimulatedPod> {
@@ -168,7 +168,7 @@ impl SimulatedCluster {
             ClusterEvent::Allow(false) => {
                 self.hold = Some(HoldReason::DestinationNotAllowed(Error::configuration("not there")));
             }
-            ClusterEvent::OperatorRestarts => self.heard = WorkerLiveness::first_seen(self.status.attempt, now),
+            ClusterEvent::OperatorRestarts => self.liveness = WorkerLiveness::first_seen(self.status.attempt, now),
         }
     }
 
@@ -186,16 +186,7 @@ impl SimulatedCluster {
             _ => return,
         };
         self.report += 1;
-        let error = |class| LastError {
-            class,
-            side: None,
-            host: None,
-            folder: None,
-            message: "x".into(),
-            advice: None,
-            at: None,
-            retry_at: None,
-        };
+        let error = |class| LastError::new(&Error::new(class, "x"), None);
         let outcome = match class {
             Some(_) => Outcome::Failed,
             None if told => Outcome::Stopped,
@@ -242,7 +233,7 @@ impl SimulatedCluster {
     fn operator(&mut self) {
         for round in 0.. {
             assert!(round < ROUNDS, "the status does not settle: {:?}", self.status);
-            self.heard = self.heard.updated_with(&self.status, self.now);
+            self.liveness = self.liveness.updated_with(&self.status, self.now);
             let pods: Vec<_> = self.pods.iter().map(|truth| Arc::clone(&truth.pod)).collect();
             let observed = ObservedMailbox {
                 name: NAME,
@@ -252,10 +243,10 @@ impl SimulatedCluster {
                 spec: &self.spec,
                 status: &self.status,
                 pods: &pods,
-                heard: self.heard,
-                admitted: Some(2),
+                liveness: self.liveness,
+                granted_slots: Some(2),
                 hold: self.hold.clone(),
-                secrets: SecretsSeen::There(vec![self.secret.to_string()]),
+                secrets: SecretsSeen::Present(vec![self.secret.to_string()]),
                 node_out_of_service: false,
                 now: self.now,
             };
@@ -320,7 +311,7 @@ impl SimulatedCluster {
                     edit(Some(truth), |pod| pod.metadata.finalizers = None);
                 }
             }
-            SyncAction::LookAtSecrets | SyncAction::Enqueue | SyncAction::LookAtNode | SyncAction::ReleaseSync => {}
+            SyncAction::CheckSecrets | SyncAction::RequestSlots | SyncAction::CheckNode | SyncAction::ReleaseSync => {}
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A mailbox's conditions: what kstatus, `kubectl wait` and people read; and whether all of it is copied.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observe::{HoldReason, ObservedMailbox};
 use crate::{
@@ -10,11 +10,11 @@ use crate::{
     },
     controller::{
         all_copied::{self, ALL_COPIED, CopiedVerdict},
-        condition,
+        condition::ConditionList,
     },
 };
 
-/// Whether all of a mailbox is copied, as far as its worker has told.
+/// Whether all messages of a mailbox are copied, as far as its worker has reported.
 #[must_use]
 pub(crate) fn copied_verdict(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> CopiedVerdict {
     let unknown = |why: &str| CopiedVerdict::Unknown(why.to_owned());
@@ -46,7 +46,7 @@ pub(crate) fn copied_verdict(spec: &MailboxSyncSpec, status: &MailboxSyncStatus)
 }
 
 /// Sets the conditions that go with the rest of the status.
-pub(crate) fn set_conditions(o: &ObservedMailbox<'_>, status: &mut MailboxSyncStatus) {
+pub(crate) fn set_conditions(observed: &ObservedMailbox<'_>, status: &mut MailboxSyncStatus) {
     let phase = status.phase.unwrap_or(SyncPhase::Pending);
     let error = status.last_error.as_ref();
     let failing = || {
@@ -58,7 +58,7 @@ pub(crate) fn set_conditions(o: &ObservedMailbox<'_>, status: &mut MailboxSyncSt
             },
         )
     };
-    let verdict = copied_verdict(o.spec, status);
+    let verdict = copied_verdict(observed.spec, status);
     let synced = match &verdict {
         CopiedVerdict::Copied(_) => "everything is at the destination",
         CopiedVerdict::Missing(_) => "the sync ended well, but for messages that are not copied",
@@ -66,13 +66,13 @@ pub(crate) fn set_conditions(o: &ObservedMailbox<'_>, status: &mut MailboxSyncSt
     };
     let (ready, reason, message) = match phase {
         SyncPhase::Pending => ("True", "Pending", "waiting to start".to_owned()),
-        SyncPhase::Queued => match &o.hold {
+        SyncPhase::Queued => match &observed.hold {
             Some(HoldReason::DestinationTaken) => (
                 "True",
                 "DestinationTaken",
                 "another migration has this destination account; this one waits".to_owned(),
             ),
-            Some(HoldReason::Migration) => ("True", "Suspended", "the migration is suspended".to_owned()),
+            Some(HoldReason::MigrationInactive) => ("True", "Suspended", "the migration is suspended".to_owned()),
             _ => ("True", "Queued", "waiting for its turn".to_owned()),
         },
         SyncPhase::Running => ("True", "Running", "an attempt runs".to_owned()),
@@ -84,7 +84,7 @@ pub(crate) fn set_conditions(o: &ObservedMailbox<'_>, status: &mut MailboxSyncSt
             None => ("False", "PodLost", "the cluster took the pod; another attempt follows".to_owned()),
         },
         SyncPhase::Stalled => {
-            let destination = match (&o.hold, error) {
+            let destination = match (&observed.hold, error) {
                 (Some(HoldReason::DestinationNotAllowed(why)), Some(error)) => error.message == why.what,
                 _ => false,
             };
@@ -93,28 +93,20 @@ pub(crate) fn set_conditions(o: &ObservedMailbox<'_>, status: &mut MailboxSyncSt
         SyncPhase::Failed => ("False", "Failed", failing()),
     };
     let conditions = std::mem::take(&mut status.conditions);
-    let now = Time(o.now);
-    let mut conditions = condition::set_condition(conditions, "Ready", ready, reason, &message, o.generation, &now);
+    let now = Time(observed.now);
+    let mut conditions = ConditionList::new(conditions, observed.generation, now);
+    conditions.set("Ready", ready, reason, &message);
     let (copied, reason_copied, message_copied) = verdict.condition_parts();
     // While an attempt runs, counts rise with each report: they are told at its end.
-    let same = conditions.iter().any(|c| c.type_ == ALL_COPIED && c.status == copied);
-    if !(phase == SyncPhase::Running && same) {
-        conditions = condition::set_condition(
-            conditions,
-            ALL_COPIED,
-            copied,
-            reason_copied,
-            &message_copied,
-            o.generation,
-            &now,
-        );
+    if !(phase == SyncPhase::Running && conditions.has_status(ALL_COPIED, copied)) {
+        conditions.set(ALL_COPIED, copied, reason_copied, &message_copied);
     }
     if matches!(phase, SyncPhase::Stalled | SyncPhase::Failed) {
-        conditions = condition::set_condition(conditions, "Stalled", "True", reason, &message, o.generation, &now);
+        conditions.set("Stalled", "True", reason, &message);
     } else {
-        conditions.retain(|c: &Condition| c.type_ != "Stalled");
+        conditions.remove("Stalled");
     }
-    status.conditions = conditions;
+    status.conditions = conditions.into_conditions();
 }
 
 #[cfg(test)]

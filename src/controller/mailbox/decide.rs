@@ -22,72 +22,79 @@ use crate::{
         cached_objects::{SyncContainerState, SyncPod},
         events::EventNote,
     },
-    error::ErrorClass,
+    error::{Error, ErrorClass},
 };
 
 /// A pod that does not run within this time gives its slots back, seconds.
 const START_SECONDS: i64 = 600;
-/// For so long a status may come later than the pod that was made after it, seconds.
+/// A status may be seen this much later than the pod that was made after it, seconds.
 const STATUS_LAG_SECONDS: i64 = 60;
-/// How often a missing or refused Secret is looked at again, seconds.
+/// How often a mailbox that waits for a Secret, or may not start, is decided on again, seconds.
 const SECRET_PERIOD_SECONDS: i64 = 60;
-/// Reports without a byte moved that make a stall, beside the time.
+/// Without a byte moved in so many reports, and for `stallAfter`, a sync counts as stalled.
 const STALLED_REPORTS: u32 = 2;
 
-/// What happens next.
+/// What is written and done next with a mailbox.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SyncDecision {
-    /// The status as it shall be; `worker` as it is.
+    /// The status to be written, where it differs from the one observed. `worker` is always as it was.
     pub status: MailboxSyncStatus,
-    /// What is done once the status is as it shall be.
+    /// What is done in the cluster, only where the status need not change.
     pub actions: Vec<SyncAction>,
-    /// What people are told once the status is written.
-    pub notes: Vec<EventNote>,
-    /// When to decide again at the latest.
-    pub wake: Option<SignedDuration>,
+    /// The Events to be published once the status is written.
+    pub events: Vec<EventNote>,
+    /// After this time at the latest another decision is made, though nothing changed; none: when something changes.
+    pub wake_after: Option<SignedDuration>,
 }
 
-/// What is done in the cluster.
+/// One thing that is done in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SyncAction {
-    /// Look at the Secrets, then decide again.
-    LookAtSecrets,
+    /// Look up the versions of the Secrets that the mailbox needs, then decide again.
+    CheckSecrets,
     /// Ask for slots; the mailbox is decided on again when it has them.
-    Enqueue,
-    /// Make the current attempt's pod.
+    RequestSlots,
+    /// Create the current attempt's pod.
     CreatePod,
-    /// Ask the pod to stop: SIGTERM, then time to save its checkpoint.
+    /// Delete the pod with a grace period: SIGTERM, then time to save its checkpoint.
     StopPod { name: String, uid: String },
-    /// Let go of a pod whose end is certain.
+    /// Take the finalizer off a pod whose end is certain.
     ReleasePod { name: String, uid: String },
     /// Delete a pod that ended long ago.
     DeletePod { name: String, uid: String },
-    /// Look whether the pod's node is out of service, then decide again.
-    LookAtNode,
-    /// Let go of the MailboxSync itself.
+    /// Look up whether the pod's node is out of service, then decide again.
+    CheckNode,
+    /// Take the finalizer off the MailboxSync itself.
     ReleaseSync,
 }
 
-/// Decides.
+/// Decides what is written and done next with a mailbox: whether its attempt goes on, has to stop or has ended, whether
+/// another one is due and may start, and which of its pods can go. Whatever the decision, it is made again after each write
+/// and each change, from what is observed then.
 #[must_use]
 pub fn decide(observed: &ObservedMailbox<'_>) -> SyncDecision {
-    let mut next = SyncDecider {
-        o: observed,
-        decision: SyncDecision { status: observed.status.clone(), actions: Vec::new(), notes: Vec::new(), wake: None },
+    let mut decider = SyncDecider {
+        observed,
+        decision: SyncDecision {
+            status: observed.status.clone(),
+            actions: Vec::new(),
+            events: Vec::new(),
+            wake_after: None,
+        },
     };
     if observed.is_running() {
-        next.decide_running();
+        decider.decide_running();
     } else {
-        next.decide_idle();
+        decider.decide_idle();
     }
-    next.clean_up_pods();
-    next.decision.status.observed_generation = Some(observed.generation);
-    conditions::set_conditions(observed, &mut next.decision.status);
-    next.decision
+    decider.clean_up_pods();
+    decider.decision.status.observed_generation = Some(observed.generation);
+    conditions::set_conditions(observed, &mut decider.decision.status);
+    decider.decision
 }
 
 struct SyncDecider<'o, 'a> {
-    o: &'o ObservedMailbox<'a>,
+    observed: &'o ObservedMailbox<'a>,
     decision: SyncDecision,
 }
 
@@ -98,30 +105,30 @@ impl SyncDecider<'_, '_> {
 
     fn wake_in(&mut self, wait: SignedDuration) {
         let wait = wait.max(SignedDuration::from_secs(1));
-        self.decision.wake = Some(self.decision.wake.map_or(wait, |wake| wake.min(wait)));
+        self.decision.wake_after = Some(self.decision.wake_after.map_or(wait, |wake| wake.min(wait)));
     }
 
     fn wake_at(&mut self, at: Timestamp) {
-        self.wake_in(at.duration_since(self.o.now));
+        self.wake_in(at.duration_since(self.observed.now));
     }
 
-    /// An attempt is under way.
+    /// Decides while an attempt is under way: settles it once its pod's end is certain, creates its pod, or stops it.
     fn decide_running(&mut self) {
-        let o = self.o;
-        if let Some(end) = o.current_pod_end() {
-            let settled = settle_attempt(o, &end);
+        let observed = self.observed;
+        if let Some(end) = observed.current_pod_end() {
+            let settled = settle_attempt(observed, &end);
             self.decision.status = settled.status;
-            self.decision.notes = settled.notes;
+            self.decision.events = settled.events;
             return;
         }
         let wanted = self.stop_reason();
-        match o.current_pod() {
-            None if o.status.pod_uid.is_some() => self.wake_in(o.silence_limit()), // lost sight of: wait until it must have ended
+        match observed.current_pod() {
+            None if observed.status.pod_uid.is_some() => self.wake_in(observed.silence_limit()), // lost sight of: wait until it must have ended
             None if wanted.is_some() => {
                 // It has no pod: there is nothing to stop. A create still under way meets the fence.
-                let settled = settle_attempt(o, &PodEnd::NeverRan);
+                let settled = settle_attempt(observed, &PodEnd::NeverRan);
                 self.decision.status = settled.status;
-                self.decision.notes = settled.notes;
+                self.decision.events = settled.events;
             }
             None => self.push_action(SyncAction::CreatePod),
             Some(pod) => self.decide_with_pod(pod, wanted),
@@ -129,63 +136,67 @@ impl SyncDecider<'_, '_> {
     }
 
     fn decide_with_pod(&mut self, pod: &SyncPod, wanted: Option<StopReason>) {
-        let o = self.o;
+        let observed = self.observed;
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        if o.status.pod_uid.as_deref() != Some(&uid) {
+        if observed.status.pod_uid.as_deref() != Some(&uid) {
             self.decision.status.pod_uid = Some(uid.clone());
         }
         if let Some(reason) = wanted
-            && o.status.stopping.is_none()
+            && observed.status.stopping.is_none()
         {
-            self.decision.status.stopping = Some(Stopping { at: Time(o.now), reason });
-            self.decision.notes.extend(EventNote::for_stop(reason));
+            self.decision.status.stopping = Some(Stopping { at: Time(observed.now), reason });
+            self.decision.events.extend(EventNote::for_stop(reason));
             return;
         }
         match pod.deleting_since() {
-            None if o.status.stopping.is_some() => {
+            None if observed.status.stopping.is_some() => {
                 self.push_action(SyncAction::StopPod { name: pod.metadata.name.clone().unwrap_or_default(), uid });
             }
             None => {}
             Some(since) => {
                 // `since` is the deletion's time with its grace.
-                let late = o.now.duration_since(since);
-                if late > SignedDuration::ZERO && !o.node_out_of_service && pod.is_bound() {
-                    self.push_action(SyncAction::LookAtNode);
+                let late = observed.now.duration_since(since);
+                if late > SignedDuration::ZERO && !observed.node_out_of_service && pod.is_bound() {
+                    self.push_action(SyncAction::CheckNode);
                 }
                 self.wake_in((-late).max(SignedDuration::from_secs(10)));
             }
         }
-        self.wake_in(o.silence_limit());
+        self.wake_in(observed.silence_limit());
     }
 
-    /// Why the attempt has to stop, if it has; also when to look again.
+    /// Why the attempt has to stop, if it has to; where it has not, this also sets when to decide again.
     fn stop_reason(&mut self) -> Option<StopReason> {
-        let o = self.o;
-        if let Some(stopping) = &o.status.stopping {
+        let observed = self.observed;
+        if let Some(stopping) = &observed.status.stopping {
             return Some(stopping.reason);
         }
-        if o.deleting {
+        if observed.deleting {
             return Some(StopReason::Removed);
         }
-        if o.spec.cancel {
+        if observed.spec.cancel {
             return Some(StopReason::Cancelled);
         }
-        if o.spec.suspend {
+        if observed.spec.suspend {
             return Some(StopReason::Suspended);
         }
-        if matches!(o.hold, Some(HoldReason::NotAllowed(_) | HoldReason::DestinationNotAllowed(_))) {
+        if matches!(observed.hold, Some(HoldReason::MasterUserNotAllowed(_) | HoldReason::DestinationNotAllowed(_))) {
             return Some(StopReason::NotAllowed);
         }
-        let left = signed_duration(o.spec.settings.deadline) - o.deadline_used();
+        let left = signed_duration(observed.spec.settings.deadline) - observed.deadline_used();
         if left <= SignedDuration::ZERO {
             return Some(StopReason::Deadline);
         }
         self.wake_in(left);
-        let claimed = o.status.worker.as_ref().is_some_and(|worker| worker.attempt == o.status.attempt);
-        let ran = claimed || o.current_pod().is_some_and(|pod| pod.container_state() == SyncContainerState::Running);
+        let claimed = observed.status.worker.as_ref().is_some_and(|worker| worker.attempt == observed.status.attempt);
+        let ran =
+            claimed || observed.current_pod().is_some_and(|pod| pod.container_state() == SyncContainerState::Running);
         if !ran {
-            let age =
-                o.status.attempt_started_at.as_ref().map_or(SignedDuration::ZERO, |at| o.now.duration_since(at.0));
+            let age = observed
+                .status
+                .attempt_started_at
+                .as_ref()
+                .map_or(SignedDuration::ZERO, |at| observed.now.duration_since(at.0));
             let left = SignedDuration::from_secs(START_SECONDS) - age;
             if left <= SignedDuration::ZERO {
                 return Some(StopReason::NotStarted);
@@ -193,41 +204,51 @@ impl SyncDecider<'_, '_> {
             self.wake_in(left);
             return None;
         }
-        if o.is_silent() {
+        if observed.is_silent() {
             return Some(StopReason::LostContact);
         }
-        let stalled = o.now.duration_since(o.heard.moved_at) >= signed_duration(o.spec.settings.stall_after);
-        if stalled && o.heard.reports_without_move >= STALLED_REPORTS {
+        let stalled = observed.now.duration_since(observed.liveness.moved_at)
+            >= signed_duration(observed.spec.settings.stall_after);
+        if stalled && observed.liveness.reports_without_move >= STALLED_REPORTS {
             return Some(StopReason::NoProgress);
         }
         if !stalled {
-            self.wake_in(signed_duration(o.spec.settings.stall_after) - o.now.duration_since(o.heard.moved_at));
+            self.wake_in(
+                signed_duration(observed.spec.settings.stall_after)
+                    - observed.now.duration_since(observed.liveness.moved_at),
+            );
         }
         None
     }
 
-    /// No attempt is under way: is one due?
+    /// Decides while no attempt is under way: starts one that is due, or waits until it is.
     fn decide_idle(&mut self) {
-        let o = self.o;
-        if o.deleting {
+        let observed = self.observed;
+        if observed.deleting {
             // Pods are let go of below; a MailboxSync goes when none is held any more.
-            if o.pods.iter().all(|pod| !pod.has_finalizer()) {
+            if observed.pods.iter().all(|pod| !pod.has_finalizer()) {
                 self.push_action(SyncAction::ReleaseSync);
             }
             return;
         }
         let status = &mut self.decision.status;
-        if o.spec.cancel {
+        if observed.spec.cancel {
             status.phase = Some(SyncPhase::Cancelled);
             status.next_attempt_at = None;
             return;
         }
-        let facts = DueFacts { uid: o.uid, generation: o.generation, spec: o.spec, status: o.status, now: o.now };
+        let facts = DueFacts {
+            uid: observed.uid,
+            generation: observed.generation,
+            spec: observed.spec,
+            status: observed.status,
+            now: observed.now,
+        };
         match attempt_due(&facts) {
             AttemptDue::Never => status.next_attempt_at = None,
             AttemptDue::At(at) => {
                 status.next_attempt_at = Some(Time(at));
-                if o.spec.suspend {
+                if observed.spec.suspend {
                     status.phase = Some(SyncPhase::Suspended);
                     return;
                 }
@@ -238,12 +259,14 @@ impl SyncDecider<'_, '_> {
                 }
                 self.wake_at(at);
             }
-            AttemptDue::WithAnotherSecret => {
+            AttemptDue::AfterSecretChange => {
                 status.next_attempt_at = None;
-                match &o.secrets {
-                    SecretsSeen::Unknown => self.push_action(SyncAction::LookAtSecrets),
-                    SecretsSeen::There(versions) if *versions != o.status.secret_versions => self.start_attempt(),
-                    SecretsSeen::There(_) | SecretsSeen::Missing(_) => {
+                match &observed.secrets {
+                    SecretsSeen::Unknown => self.push_action(SyncAction::CheckSecrets),
+                    SecretsSeen::Present(versions) if *versions != observed.status.secret_versions => {
+                        self.start_attempt();
+                    }
+                    SecretsSeen::Present(_) | SecretsSeen::Missing(_) => {
                         self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
                     }
                 }
@@ -252,112 +275,101 @@ impl SyncDecider<'_, '_> {
         }
     }
 
-    /// An attempt is due: it starts as soon as it may.
+    /// Starts an attempt that is due, as soon as nothing holds the mailbox, its Secrets are there, and it has its slots.
     fn start_attempt(&mut self) {
-        let o = self.o;
+        let observed = self.observed;
         let status = &mut self.decision.status;
         status.next_attempt_at = None;
-        if o.spec.suspend {
+        if observed.spec.suspend {
             status.phase = Some(SyncPhase::Suspended);
             return;
         }
-        if let Some(HoldReason::DestinationNotAllowed(why)) = &o.hold {
+        if let Some(HoldReason::DestinationNotAllowed(why)) = &observed.hold {
             // Not given up: it goes on by itself once the operator's configuration allows it.
             status.phase = Some(SyncPhase::Stalled);
             status.last_error = Some(LastError::new(why, None));
             return;
         }
-        if let Some(HoldReason::NotAllowed(why)) = &o.hold {
-            let error = LastError {
-                class: ErrorClass::Configuration,
-                side: None,
-                host: None,
-                folder: None,
-                message: why.clone(),
-                advice: Some("Ask whoever runs the operator, or give each mailbox its own credential".to_owned()),
-                at: None,
-                retry_at: None,
-            };
+        if let Some(HoldReason::MasterUserNotAllowed(why)) = &observed.hold {
+            let error = Error::configuration(why.clone())
+                .advice("Ask whoever runs the operator, or give each mailbox its own credential");
             status.phase = Some(SyncPhase::Failed);
-            status.last_error = Some(error);
+            status.last_error = Some(LastError::new(&error, None));
             return;
         }
-        match &o.secrets {
-            SecretsSeen::Unknown => self.push_action(SyncAction::LookAtSecrets),
+        match &observed.secrets {
+            SecretsSeen::Unknown => self.push_action(SyncAction::CheckSecrets),
             SecretsSeen::Missing(what) => {
                 status.phase = Some(SyncPhase::Stalled);
-                status.last_error = Some(LastError {
-                    class: ErrorClass::Configuration,
-                    side: None,
-                    host: None,
-                    folder: None,
-                    message: what.clone(),
-                    advice: Some(
-                        "Create the Secret in the migration's namespace; the sync starts by itself".to_owned(),
-                    ),
-                    at: None,
-                    retry_at: None,
-                });
+                let error = Error::configuration(what.clone())
+                    .advice("Create the Secret in the migration's namespace; the sync starts by itself");
+                status.last_error = Some(LastError::new(&error, None));
                 self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
             }
-            SecretsSeen::There(versions) => {
-                let (Some(slots), None) = (o.admitted, &o.hold) else {
+            SecretsSeen::Present(versions) => match (&observed.hold, observed.granted_slots) {
+                (Some(_), _) => {
                     status.phase = Some(SyncPhase::Queued);
-                    if o.hold.is_none() {
-                        self.push_action(SyncAction::Enqueue);
-                    } else {
-                        self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
-                    }
-                    return;
-                };
-                if o.pods.iter().any(|pod| o.is_ahead(pod) && o.pod_end(pod, false).is_none()) {
-                    // Somebody works already; tidying looks after it.
-                    return;
+                    self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
                 }
-                // An attempt whose pod was refused never was one: its number is used again.
-                let refused = status.attempt > 0 && status.attempt_started_at.is_none();
-                if !refused {
-                    // A number whose pod is there already is not used again.
-                    let taken = o.pods.iter().filter_map(|pod| pod.attempt()).fold(status.attempt, i64::max);
-                    status.attempt = taken + 1;
+                (None, None) => {
+                    status.phase = Some(SyncPhase::Queued);
+                    self.push_action(SyncAction::RequestSlots);
                 }
-                status.phase = Some(SyncPhase::Running);
-                status.slots = Some(slots);
-                status.pod_name = Some(names::pod(o.name, status.attempt));
-                status.pod_uid = None;
-                status.attempt_started_at = Some(Time(o.now));
-                status.stopping = None;
-                // An attempt that follows one which did not end it still acts on the same request.
-                status.retry_refused |= is_requested(o.spec, o.status);
-                status.sync_request.clone_from(&o.spec.sync_request);
-                status.secret_versions.clone_from(versions);
-                let destination = names::account_hash(&o.spec.destination);
-                if status.claim.as_ref().is_none_or(|claim| claim.destination != destination) {
-                    status.claim = Some(Claim { destination, proven_at: None });
-                }
-            }
+                (None, Some(slots)) => self.record_start(slots, versions),
+            },
+        }
+    }
+
+    /// Writes the next attempt into the status, unless a pod of a later attempt still runs: `clean_up_pods` stops that
+    /// one first.
+    fn record_start(&mut self, slots: i32, secret_versions: &[String]) {
+        let observed = self.observed;
+        let status = &mut self.decision.status;
+        if observed.pods.iter().any(|pod| observed.is_ahead(pod) && observed.pod_end(pod, false).is_none()) {
+            return;
+        }
+        // An attempt whose pod was refused never was one: its number is used again.
+        let refused = status.attempt > 0 && status.attempt_started_at.is_none();
+        if !refused {
+            // A number whose pod is there already is not used again.
+            let taken = observed.pods.iter().filter_map(|pod| pod.attempt()).fold(status.attempt, i64::max);
+            status.attempt = taken + 1;
+        }
+        status.phase = Some(SyncPhase::Running);
+        status.slots = Some(slots);
+        status.pod_name = Some(names::pod(observed.name, status.attempt));
+        status.pod_uid = None;
+        status.attempt_started_at = Some(Time(observed.now));
+        status.stopping = None;
+        // An attempt that follows one which did not end it still acts on the same request.
+        status.retry_refused |= is_requested(observed.spec, observed.status);
+        status.sync_request.clone_from(&observed.spec.sync_request);
+        status.secret_versions = secret_versions.to_vec();
+        let destination = names::account_hash(&observed.spec.destination);
+        if status.claim.as_ref().is_none_or(|claim| claim.destination != destination) {
+            status.claim = Some(Claim { destination, proven_at: None });
         }
     }
 
     /// Lets go of pods whose end is certain and settled, and deletes those that stayed long enough.
     fn clean_up_pods(&mut self) {
-        let o = self.o;
-        let current = o.is_running().then(|| names::pod(o.name, o.status.attempt));
-        let ttl = signed_duration(o.spec.settings.ttl);
+        let observed = self.observed;
+        let current = observed.is_running().then(|| names::pod(observed.name, observed.status.attempt));
+        let ttl = signed_duration(observed.spec.settings.ttl);
         let mut failed: Vec<&SyncPod> = Vec::new();
         let mut overdue: Vec<&SyncPod> = Vec::new();
-        for pod in o.pods.iter().map(|pod| &**pod) {
+        for pod in observed.pods.iter().map(|pod| &**pod) {
             let (Some(name), Some(uid)) = (&pod.metadata.name, &pod.metadata.uid) else { continue };
             if current.as_ref() == Some(name) {
                 continue;
             }
-            let made = pod.metadata.creation_timestamp.as_ref().map_or(o.now, |Time(made)| *made);
+            let made = pod.metadata.creation_timestamp.as_ref().map_or(observed.now, |Time(made)| *made);
             let behind = made + SignedDuration::from_secs(STATUS_LAG_SECONDS);
-            if o.is_ahead(pod) && !o.deleting && o.now < behind {
+            if observed.is_ahead(pod) && !observed.deleting && observed.now < behind {
                 self.wake_at(behind);
                 continue;
             }
-            let Some(end) = o.pod_end(pod, o.is_silent()) else {
+            let Some(end) = observed.pod_end(pod, observed.is_silent()) else {
                 // Not ours to wait for, but still there: an attempt that never was ours, or a stale operator's.
                 if pod.deleting_since().is_none() {
                     self.push_action(SyncAction::StopPod { name: name.clone(), uid: uid.clone() });
@@ -370,10 +382,10 @@ impl SyncDecider<'_, '_> {
             } else if pod.deleting_since().is_none() {
                 let ended = match &end {
                     PodEnd::Exited(exit) => exit.at.unwrap_or(made),
-                    PodEnd::NeverRan | PodEnd::Lost => o.now - ttl,
+                    PodEnd::NeverRan | PodEnd::Lost => observed.now - ttl,
                 };
-                let left = ttl - o.now.duration_since(ended);
-                if left <= SignedDuration::ZERO || o.deleting {
+                let left = ttl - observed.now.duration_since(ended);
+                if left <= SignedDuration::ZERO || observed.deleting {
                     overdue.push(pod);
                 } else {
                     if !matches!(&end, PodEnd::Exited(exit) if exit.code == 0) {
@@ -384,7 +396,7 @@ impl SyncDecider<'_, '_> {
             }
         }
         failed.sort_by_key(|pod| std::cmp::Reverse(pod.attempt()));
-        let kept = usize::try_from(o.spec.settings.failed_pods_limit).unwrap_or(0);
+        let kept = usize::try_from(observed.spec.settings.failed_pods_limit).unwrap_or(0);
         for pod in overdue.into_iter().chain(failed.into_iter().skip(kept)) {
             let (Some(name), Some(uid)) = (pod.metadata.name.clone(), pod.metadata.uid.clone()) else { continue };
             self.push_action(SyncAction::DeletePod { name, uid });
@@ -395,9 +407,13 @@ impl SyncDecider<'_, '_> {
 /// When the next attempt is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AttemptDue {
+    /// It is due.
     Now,
+    /// It is due at this time.
     At(Timestamp),
-    WithAnotherSecret,
+    /// It is due once a Secret is another: the last one was refused.
+    AfterSecretChange,
+    /// None is due, unless somebody changes something.
     Never,
 }
 
@@ -416,7 +432,7 @@ pub(crate) fn is_final(sync: &MailboxSync, now: Timestamp) -> bool {
     }
 }
 
-/// What tells when an attempt is due.
+/// The parts of a MailboxSync that decide when its next attempt is due.
 #[derive(Clone, Copy)]
 pub(super) struct DueFacts<'a> {
     pub uid: &'a str,
@@ -427,7 +443,7 @@ pub(super) struct DueFacts<'a> {
 }
 
 impl<'a> DueFacts<'a> {
-    /// Those of a MailboxSync with this status.
+    /// The facts of a MailboxSync, with this status in place of its own.
     pub(crate) fn from_sync(sync: &'a MailboxSync, status: &'a MailboxSyncStatus, now: Timestamp) -> Self {
         Self {
             uid: sync.metadata.uid.as_deref().unwrap_or_default(),
@@ -444,32 +460,32 @@ fn is_requested(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -> bool {
     spec.sync_request.is_some() && status.sync_request != spec.sync_request
 }
 
-fn attempt_due(o: &DueFacts<'_>) -> AttemptDue {
-    let status = o.status;
-    if let Some(start) = &o.spec.start_at
-        && start.0 > o.now
+fn attempt_due(facts: &DueFacts<'_>) -> AttemptDue {
+    let status = facts.status;
+    if let Some(start) = &facts.spec.start_at
+        && start.0 > facts.now
         && status.attempt == 0
     {
         return AttemptDue::At(start.0);
     }
-    if is_requested(o.spec, status) {
+    if is_requested(facts.spec, status) {
         return AttemptDue::Now;
     }
-    let changed = status.observed_generation != Some(o.generation);
+    let changed = status.observed_generation != Some(facts.generation);
     let at = |time: Option<&Time>| match time {
-        Some(time) if time.0 > o.now => AttemptDue::At(time.0),
+        Some(time) if time.0 > facts.now => AttemptDue::At(time.0),
         _ => AttemptDue::Now,
     };
     match status.phase {
         None | Some(SyncPhase::Pending | SyncPhase::Queued | SyncPhase::Running) => AttemptDue::Now,
-        Some(SyncPhase::Suspended | SyncPhase::Cancelled) => due_when_resumed(o).unwrap_or(AttemptDue::Now),
-        Some(SyncPhase::Synced) => delta_due(o),
+        Some(SyncPhase::Suspended | SyncPhase::Cancelled) => due_when_resumed(facts).unwrap_or(AttemptDue::Now),
+        Some(SyncPhase::Synced) => delta_due(facts),
         Some(SyncPhase::Backoff) => at(status.next_attempt_at.as_ref()),
         Some(SyncPhase::Stalled | SyncPhase::Failed) if changed => AttemptDue::Now,
         Some(SyncPhase::Failed) => AttemptDue::Never,
         Some(SyncPhase::Stalled) => match (&status.last_error, &status.next_attempt_at) {
             (_, Some(time)) => at(Some(time)),
-            (Some(error), None) if error.class == ErrorClass::Authentication => AttemptDue::WithAnotherSecret,
+            (Some(error), None) if error.class == ErrorClass::Authentication => AttemptDue::AfterSecretChange,
             // A Secret was missing: it is looked at again.
             (Some(error), None) if error.class == ErrorClass::Configuration => AttemptDue::Now,
             _ => AttemptDue::Never,
@@ -479,37 +495,39 @@ fn attempt_due(o: &DueFacts<'_>) -> AttemptDue {
 
 /// A mailbox that was suspended, or cancelled by mistake, goes on where it was: one that was synced waits for its next
 /// delta sync.
-fn due_when_resumed(o: &DueFacts<'_>) -> Option<AttemptDue> {
-    let between_syncs = o.status.attempt_used.is_none() && o.status.last_error.is_none() && o.status.syncs > 0;
-    between_syncs.then(|| delta_due(o))
+fn due_when_resumed(facts: &DueFacts<'_>) -> Option<AttemptDue> {
+    let between_syncs =
+        facts.status.attempt_used.is_none() && facts.status.last_error.is_none() && facts.status.syncs > 0;
+    between_syncs.then(|| delta_due(facts))
 }
 
 /// When the next delta sync of a mailbox is due that was synced.
-fn delta_due(o: &DueFacts<'_>) -> AttemptDue {
-    if o.status.last_synced_at.is_none() {
+fn delta_due(facts: &DueFacts<'_>) -> AttemptDue {
+    if facts.status.last_synced_at.is_none() {
         return AttemptDue::Now;
     }
-    match next_delta_at(o) {
-        Some((next, _)) if next > o.now => AttemptDue::At(next),
+    match next_delta_at(facts) {
+        Some((next, _)) if next > facts.now => AttemptDue::At(next),
         Some(_) => AttemptDue::Now,
         None => AttemptDue::Never,
     }
 }
 
 /// The time of the next delta sync, even when it has passed, and the wait between two of them.
-pub(super) fn next_delta_at(o: &DueFacts<'_>) -> Option<(Timestamp, Duration)> {
-    let settings = &o.spec.settings;
-    let Time(synced) = o.status.last_synced_at.as_ref()?;
+pub(super) fn next_delta_at(facts: &DueFacts<'_>) -> Option<(Timestamp, Duration)> {
+    let settings = &facts.spec.settings;
+    let Time(synced) = facts.status.last_synced_at.as_ref()?;
     let synced = *synced;
     if settings.dry_run {
         return None;
     }
-    let after = |every: Duration, percent| synced + jittered(signed_duration(every), percent, o.uid, o.status.syncs);
+    let after =
+        |every: Duration, percent| synced + jittered(signed_duration(every), percent, facts.uid, facts.status.syncs);
     let scheduled = settings.schedule.as_ref().map(|s| (after(s.every, s.jitter_percent), s.every));
     let cutover = settings.cutover.as_ref().and_then(|cutover| Some((cutover, cutover.at.as_ref()?.0)));
     match cutover {
-        Some((cutover, at)) if o.now >= at && synced >= at => {
-            let quiet = o.status.inbox_quiet_since.as_ref().map_or(synced, |quiet| quiet.0).max(at);
+        Some((cutover, at)) if facts.now >= at && synced >= at => {
+            let quiet = facts.status.inbox_quiet_since.as_ref().map_or(synced, |quiet| quiet.0).max(at);
             // Quiet as far as the last sync saw: not the time since.
             if synced.duration_since(quiet) >= signed_duration(cutover.drain_for) {
                 return None;

@@ -22,40 +22,41 @@ pub struct ObservedMailbox<'a> {
     pub uid: &'a str,
     /// The version of its spec.
     pub generation: i64,
-    /// It is being deleted.
+    /// True when it is being deleted.
     pub deleting: bool,
-    /// What is wanted.
+    /// Its spec.
     pub spec: &'a MailboxSyncSpec,
-    /// What was written last.
+    /// Its status, as this process wrote or saw it last.
     pub status: &'a MailboxSyncStatus,
     /// Its pods: all those that it controls.
     pub pods: &'a [std::sync::Arc<SyncPod>],
-    /// What this process heard of the current attempt.
-    pub heard: WorkerLiveness,
-    /// It holds its slots.
-    pub admitted: Option<i32>,
+    /// When the current attempt's worker reported, and moved something, as this process saw it.
+    pub liveness: WorkerLiveness,
+    /// The slots that it was granted and holds; none while it waits for them.
+    pub granted_slots: Option<i32>,
     /// Why it may not start now, whatever it wants.
     pub hold: Option<HoldReason>,
     /// The Secrets that it needs.
     pub secrets: SecretsSeen,
-    /// The pod's node carries the taint that says it is out of service.
+    /// True when the pod's node carries the taint that says it is out of service.
     pub node_out_of_service: bool,
     /// The operator's clock.
     pub now: Timestamp,
 }
 
-/// What this process heard of an attempt, on its own clock: rebuilt, later and so safer, when it starts.
+/// When an attempt's worker reported, and moved something, on this process' own clock: rebuilt, later and so safer, when
+/// the process starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerLiveness {
-    /// The attempt.
+    /// The attempt's number.
     pub attempt: i64,
-    /// The worker's newest report.
+    /// The number of the worker's newest report; -1: none was seen.
     pub report: i64,
     /// When that report was first seen.
-    pub at: Timestamp,
-    /// The bytes it had moved.
-    pub bytes: i64,
-    /// When it was first seen with so many.
+    pub reported_at: Timestamp,
+    /// The bytes that the worker had moved by then; -1: no report was seen.
+    pub bytes_moved: i64,
+    /// When a report first said so many, or said that the sync waits on purpose.
     pub moved_at: Timestamp,
     /// Reports since then.
     pub reports_without_move: u32,
@@ -65,30 +66,31 @@ impl WorkerLiveness {
     /// What is known when an attempt is seen for the first time.
     #[must_use]
     pub const fn first_seen(attempt: i64, now: Timestamp) -> Self {
-        Self { attempt, report: -1, at: now, bytes: -1, moved_at: now, reports_without_move: 0 }
+        Self { attempt, report: -1, reported_at: now, bytes_moved: -1, moved_at: now, reports_without_move: 0 }
     }
 
-    /// Takes in what a status says now.
+    /// What is known once a status was seen. A report counts as moving something where its bytes are others than before,
+    /// or it waits on purpose.
     #[must_use]
     pub(crate) fn updated_with(self, status: &MailboxSyncStatus, now: Timestamp) -> Self {
-        let mut heard = if self.attempt == status.attempt { self } else { Self::first_seen(status.attempt, now) };
+        let mut known = if self.attempt == status.attempt { self } else { Self::first_seen(status.attempt, now) };
         let Some(worker) = status.worker.as_ref().filter(|worker| worker.attempt == status.attempt) else {
-            return heard;
+            return known;
         };
-        if worker.report > heard.report {
-            heard.report = worker.report;
-            heard.at = now;
+        if worker.report > known.report {
+            known.report = worker.report;
+            known.reported_at = now;
             let bytes = worker.progress.as_ref().map_or(0, |progress| progress.bytes_moved);
             let waits = worker.waiting_until.as_ref().is_some_and(|until| until.0 > now);
-            if bytes == heard.bytes && !waits {
-                heard.reports_without_move += 1;
+            if bytes == known.bytes_moved && !waits {
+                known.reports_without_move += 1;
             } else {
-                heard.bytes = bytes;
-                heard.moved_at = now;
-                heard.reports_without_move = 0;
+                known.bytes_moved = bytes;
+                known.moved_at = now;
+                known.reports_without_move = 0;
             }
         }
-        heard
+        known
     }
 }
 
@@ -96,11 +98,11 @@ impl WorkerLiveness {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HoldReason {
     /// Its migration is suspended, or gone.
-    Migration,
+    MigrationInactive,
     /// Another migration has its destination account. Whose is nobody else's business.
     DestinationTaken,
-    /// The operator's configuration forbids its master user.
-    NotAllowed(String),
+    /// The operator's configuration forbids its master user: why.
+    MasterUserNotAllowed(String),
     /// The operator's configuration does not allow its destination.
     DestinationNotAllowed(Error),
 }
@@ -108,11 +110,11 @@ pub enum HoldReason {
 /// What is known of the Secrets that a mailbox needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretsSeen {
-    /// Not looked at.
+    /// They were not looked at.
     Unknown,
     /// All are there: `name=resourceVersion`, sorted.
-    There(Vec<String>),
-    /// One is not.
+    Present(Vec<String>),
+    /// One is not there, or lacks a key: a clause that says which.
     Missing(String),
 }
 
@@ -152,7 +154,7 @@ impl<'a> ObservedMailbox<'a> {
     /// lost, may still run and reach both mail servers.
     #[must_use]
     pub(crate) fn current_pod_end(&self) -> Option<PodEnd> {
-        let silent = self.now.duration_since(self.heard.at) > self.silence_limit();
+        let silent = self.now.duration_since(self.liveness.reported_at) > self.silence_limit();
         let Some(pod) = self.current_pod() else {
             let made = self.status.pod_uid.is_some();
             return (made && silent).then_some(PodEnd::Lost);
@@ -176,7 +178,7 @@ impl<'a> ObservedMailbox<'a> {
     /// True when the attempt said nothing for longer than it would go on by itself.
     #[must_use]
     pub(crate) fn is_silent(&self) -> bool {
-        self.now.duration_since(self.heard.at) > self.silence_limit()
+        self.now.duration_since(self.liveness.reported_at) > self.silence_limit()
     }
 
     /// For how long a worker without the API server goes on, with its flush and a margin.

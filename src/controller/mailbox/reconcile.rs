@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::{MailboxSync, MailboxSyncStatus, names},
-    controller::{context::ControllerContext, error::ReconcileError, owner_reference},
+    controller::{cache::NamespacedName, context::ControllerContext, error::ReconcileError, owner_reference},
 };
 
 /// More writes than this in a row are a defect: a status that never settles must not become a storm.
@@ -31,76 +31,76 @@ pub(crate) async fn reconcile(
     if context.written.is_stale(&*sync) {
         return Ok(Requeue::await_change());
     }
-    let mut look = ReconcileState {
-        place: (namespace, sync.name_any()),
+    let mut state = ReconcileState {
+        name: NamespacedName { namespace, name: sync.name_any() },
         uid,
         secrets: SecretsSeen::Unknown,
-        out_of_service: false,
+        node_out_of_service: false,
     };
     let mut sync = sync;
     for _ in 0..MAX_ROUNDS {
         let empty = MailboxSyncStatus::default();
         let status = sync.status.as_ref().unwrap_or(&empty);
-        let pods: Vec<_> = context.caches.pods_of(&look.place.0, &look.place.1);
+        let pods: Vec<_> = context.caches.pods_of(&state.name.namespace, &state.name.name);
         let pods: Vec<_> =
-            pods.into_iter().filter(|pod| owner_reference::is_controlled_by(&**pod, &look.uid)).collect();
+            pods.into_iter().filter(|pod| owner_reference::is_controlled_by(&**pod, &state.uid)).collect();
         if pods.iter().any(|pod| context.written.is_stale(&**pod)) {
             return Ok(Requeue::await_change());
         }
         let now = Timestamp::now();
-        context.counts.count_progress(&look.uid, status);
+        context.sync_metrics.count_progress(&state.uid, status);
         let observed = ObservedMailbox {
-            name: &look.place.1,
-            uid: &look.uid,
+            name: &state.name.name,
+            uid: &state.uid,
             generation: sync.metadata.generation.unwrap_or_default(),
             deleting: sync.metadata.deletion_timestamp.is_some(),
             spec: &sync.spec,
             status,
             pods: &pods,
-            heard: update_liveness(&context, &look.uid, status, now),
-            admitted: context.admission().granted_slots(&look.uid),
-            hold: hold_reason(&context, &look, &sync),
-            secrets: look.secrets.clone(),
-            node_out_of_service: look.out_of_service,
+            liveness: update_liveness(&context, &state.uid, status, now),
+            granted_slots: context.admission().granted_slots(&state.uid),
+            hold: hold_reason(&context, &state, &sync),
+            secrets: state.secrets.clone(),
+            node_out_of_service: state.node_out_of_service,
             now,
         };
         let decision = decide(&observed);
-        if decision.actions.contains(&SyncAction::LookAtSecrets) {
+        if decision.actions.contains(&SyncAction::CheckSecrets) {
             // Nothing is changed by looking, and one write is saved by looking first.
-            apply::apply(&context, &mut look, &sync, &pods, &SyncAction::LookAtSecrets).await?;
+            apply::apply(&context, &mut state, &sync, &pods, &SyncAction::CheckSecrets).await?;
             continue;
         }
         let was_running = observed.is_running();
         if let Some(next) = write_status(&context, &sync, &decision.status).await? {
-            context.publish_events(&*sync, &decision.notes).await;
+            context.publish_events(&*sync, &decision.events).await;
             sync = next;
             if was_running && decision.status.slots.is_none() {
-                context.release_slots(&look.uid);
+                context.release_slots(&state.uid);
             }
             continue;
         }
-        if !was_running && observed.admitted.is_some() {
+        if !was_running && observed.granted_slots.is_some() {
             // It was given slots and does not want them any more.
-            context.release_slots(&look.uid);
+            context.release_slots(&state.uid);
         }
         let mut again = None;
         for action in &decision.actions {
-            match apply::apply(&context, &mut look, &sync, &pods, action).await? {
+            match apply::apply(&context, &mut state, &sync, &pods, action).await? {
                 ActionOutcome::Done => {}
-                ActionOutcome::LookAgain => again = again.or(Some(sync.clone())),
-                ActionOutcome::Wrote(next) => again = Some(next),
+                ActionOutcome::DecideAgain => again = again.or(Some(sync.clone())),
+                ActionOutcome::StatusWritten(next) => again = Some(next),
             }
         }
         if let Some(next) = again {
             sync = next;
         } else {
-            let wait = decision.wake.and_then(|wait| Duration::try_from(wait).ok());
+            let wait = decision.wake_after.and_then(|wait| Duration::try_from(wait).ok());
             return Ok(wait.map_or_else(Requeue::await_change, Requeue::requeue));
         }
     }
     tracing::error!(
-        namespace = look.place.0,
-        name = look.place.1,
+        namespace = state.name.namespace,
+        name = state.name.name,
         "a mailbox's status does not settle; this is a defect"
     );
     Ok(Requeue::requeue(Duration::from_mins(1)))
@@ -129,30 +129,30 @@ fn update_liveness(
     status: &MailboxSyncStatus,
     now: Timestamp,
 ) -> WorkerLiveness {
-    let mut heard = context.liveness();
+    let mut known = context.liveness();
     if status.slots.is_none() {
-        heard.remove(uid);
+        known.remove(uid);
         return WorkerLiveness::first_seen(status.attempt, now);
     }
-    let entry = heard.entry(uid.to_owned()).or_insert_with(|| WorkerLiveness::first_seen(status.attempt, now));
+    let entry = known.entry(uid.to_owned()).or_insert_with(|| WorkerLiveness::first_seen(status.attempt, now));
     *entry = entry.updated_with(status, now);
     *entry
 }
 
 /// Why a mailbox may not start now, or not go on.
-fn hold_reason(context: &ControllerContext, look: &ReconcileState, sync: &MailboxSync) -> Option<HoldReason> {
+fn hold_reason(context: &ControllerContext, state: &ReconcileState, sync: &MailboxSync) -> Option<HoldReason> {
     // Before all else: what is not allowed does not go on either.
     let destination = &sync.spec.destination;
     let reference = destination.server_ref.as_ref().map(|reference| reference.name.as_str());
     if let Some(why) = context.config.forbids_destination(&destination.server.host, reference) {
         return Some(HoldReason::DestinationNotAllowed(why));
     }
-    if let Some(why) = context.config.forbids_master_user(&look.place.0, &sync.spec) {
-        return Some(HoldReason::NotAllowed(why));
+    if let Some(why) = context.config.forbids_master_user(&state.name.namespace, &sync.spec) {
+        return Some(HoldReason::MasterUserNotAllowed(why));
     }
-    let Some(migration) = context.caches.migration_of(sync) else { return Some(HoldReason::Migration) };
+    let Some(migration) = context.caches.migration_of(sync) else { return Some(HoldReason::MigrationInactive) };
     if migration.spec.suspend || migration.metadata.deletion_timestamp.is_some() {
-        return Some(HoldReason::Migration);
+        return Some(HoldReason::MigrationInactive);
     }
     let account = names::account_hash(&sync.spec.destination);
     let others = context.caches.syncs_into(&account);

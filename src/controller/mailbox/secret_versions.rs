@@ -18,10 +18,16 @@ use crate::{
 /// How long a version counts: many mailboxes share a Secret.
 const VERSION_TTL: Duration = Duration::from_secs(30);
 
-/// Versions of Secrets, seen lately.
+/// The resourceVersions of Secrets that were looked up lately, so that many mailboxes with one Secret ask once.
 pub(crate) struct SecretVersions {
     client: Client,
-    seen: Mutex<HashMap<NamespacedName, (Instant, Option<String>)>>,
+    seen: Mutex<HashMap<NamespacedName, SeenVersion>>,
+}
+
+struct SeenVersion {
+    at: Instant,
+    /// None where there is no such Secret.
+    version: Option<String>,
 }
 
 impl SecretVersions {
@@ -31,7 +37,7 @@ impl SecretVersions {
         Self { client, seen: Mutex::default() }
     }
 
-    /// Looks at the Secrets that a mailbox needs.
+    /// Looks up the Secrets that a mailbox needs; a version that was seen within the last 30 seconds counts.
     ///
     /// # Errors
     /// When the API server does not answer.
@@ -50,22 +56,23 @@ impl SecretVersions {
                 None => return Ok(SecretsSeen::Missing(format!("there is no Secret {name} in namespace {namespace}"))),
             }
         }
-        Ok(SecretsSeen::There(versions))
+        Ok(SecretsSeen::Present(versions))
     }
 
     async fn version(&self, namespace: &str, name: &str) -> Result<Option<String>, kube::Error> {
-        let place = (namespace.to_owned(), name.to_owned());
+        let secret_name = NamespacedName::new(namespace, name);
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.retain(|_, (at, _)| at.elapsed() < VERSION_TTL);
-            if let Some((_, version)) = seen.get(&place) {
-                return Ok(version.clone());
+            seen.retain(|_, seen| seen.at.elapsed() < VERSION_TTL);
+            if let Some(seen) = seen.get(&secret_name) {
+                return Ok(seen.version.clone());
             }
         }
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let secret = api.get_metadata_opt(name).await?;
         let version = secret.map(|secret| secret.metadata.resource_version.unwrap_or_default());
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(place, (Instant::now(), version.clone()));
+        let seen = SeenVersion { at: Instant::now(), version: version.clone() };
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(secret_name, seen);
         Ok(version)
     }
 }

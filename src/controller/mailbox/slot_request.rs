@@ -1,26 +1,28 @@
-//! What a mailbox's sync takes of what is shared: pure.
+//! The slots that a mailbox's sync asks for, by all limits that count for it. Pure.
+
+use kube::ResourceExt as _;
 
 use crate::{
-    api::{MailMigrationSpec, MailServerSpec, MailboxSyncSpec, SyncEndpoint, names},
+    api::{MailMigrationSpec, MailServerSpec, MailboxSync, SyncEndpoint, names},
     controller::{
         admission::{LimitedResource, SlotRequest},
-        cache::NamespacedName,
         config::OperatorConfig,
     },
     host_name::HostName,
     start_limits::{ResourceNeeds, ResourceShare, connections_within},
 };
 
-/// Describes what the sync of a mailbox needs; `held`: the connections that it holds already.
+/// The request of a mailbox for slots: one connection to each side for each, of all that limits them. `migration` is its
+/// migration's spec, if that is there; `held`: the slots that it holds already, which count as they are.
 #[must_use]
 pub(crate) fn slot_request(
-    uid: &str,
-    (namespace, name): NamespacedName,
-    spec: &MailboxSyncSpec,
+    sync: &MailboxSync,
     migration: Option<&MailMigrationSpec>,
     config: &OperatorConfig,
     held: Option<i32>,
 ) -> SlotRequest {
+    let spec = &sync.spec;
+    let namespace = sync.namespace().unwrap_or_default();
     let sides = [&spec.source, &spec.destination];
     let wanted = usize::try_from(held.unwrap_or(spec.settings.connections)).unwrap_or(1).max(1);
     let slots = if held.is_some() {
@@ -54,10 +56,17 @@ pub(crate) fn slot_request(
         // Without a limit too: a MailServer's status tells how many there are.
         add_share(&mut needs, LimitedResource::Server(namespace.clone(), server_address(&side.server)), server);
     }
-    SlotRequest { uid: uid.to_owned(), namespace, name, migration, slots: i32::try_from(slots).unwrap_or(1), needs }
+    SlotRequest {
+        uid: sync.uid().unwrap_or_default(),
+        namespace,
+        name: sync.name_any(),
+        migration,
+        slots: i32::try_from(slots).unwrap_or(1),
+        needs,
+    }
 }
 
-/// A server, as limits know it.
+/// The server's host and port, by which limits are counted.
 #[must_use]
 pub(crate) fn server_address(server: &MailServerSpec) -> String {
     format!("{}:{}", HostName::new(&server.host), server.effective_port())
@@ -67,7 +76,7 @@ fn add_share(needs: &mut ResourceNeeds<LimitedResource>, resource: LimitedResour
     needs.entry(resource).and_modify(|there| there.units += share.units).or_insert(share);
 }
 
-/// The most connections to a server.
+/// The most connections that one mailbox may get to a server, by the lower of the operator's and the MailServer's limit.
 fn connection_limit(side: &SyncEndpoint, config: &OperatorConfig) -> Option<usize> {
     let cluster = config.host_limit(&side.server.host, side.server.effective_port()).max_connections;
     let own = side.server.limits.max_connections.and_then(|limit| usize::try_from(limit).ok());

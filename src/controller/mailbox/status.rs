@@ -17,16 +17,16 @@ use crate::{
     },
 };
 
-/// What one reconciliation finds out on its way.
+/// What one reconciliation finds out as it goes on.
 pub(super) struct ReconcileState {
-    /// The mailbox's namespace and name.
-    pub place: NamespacedName,
+    /// The MailboxSync's namespace and name.
+    pub name: NamespacedName,
     /// Its UID.
     pub uid: String,
     /// What is known of its Secrets.
     pub secrets: SecretsSeen,
-    /// Its pod's node is out of service.
-    pub out_of_service: bool,
+    /// True when its pod's node was found to be out of service.
+    pub node_out_of_service: bool,
 }
 
 /// Writes what changed of a status; gives the object as it is then, or nothing where there was nothing to write.
@@ -52,14 +52,13 @@ pub(super) async fn write_status(
     slim_sync(&mut next);
     context.written.record(&next);
     let uid = sync.uid().unwrap_or_default();
-    context.counts.count_status_change(&uid, sync.status.as_ref().unwrap_or(&empty), status, Timestamp::now());
+    context.sync_metrics.count_status_change(&uid, sync.status.as_ref().unwrap_or(&empty), status, Timestamp::now());
     Ok(Some(Arc::new(next)))
 }
 
 /// The request for slots of a mailbox, as it stands.
 pub(super) fn current_slot_request(context: &ControllerContext, sync: &MailboxSync, held: Option<i32>) -> SlotRequest {
-    let place = (sync.namespace().unwrap_or_default(), sync.name_any());
     let migration = context.caches.migration_of(sync);
     let spec = migration.as_ref().map(|migration| &migration.spec);
-    slot_request::slot_request(&sync.uid().unwrap_or_default(), place, &sync.spec, spec, &context.config, held)
+    slot_request::slot_request(sync, spec, &context.config, held)
 }

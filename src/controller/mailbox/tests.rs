@@ -7,6 +7,7 @@ use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
+use kube::runtime::events::EventType;
 
 use super::{
     attempt_end::status_after_rejection,
@@ -39,7 +40,7 @@ struct MailboxFixture {
     status: MailboxSyncStatus,
     pods: Vec<Arc<SyncPod>>,
     hold: Option<HoldReason>,
-    admitted: Option<i32>,
+    granted_slots: Option<i32>,
     now: Timestamp,
 }
 
@@ -47,7 +48,7 @@ impl MailboxFixture {
     fn new() -> Self {
         let spec = testing::mailbox_spec("x", "y");
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        Self { spec, status: MailboxSyncStatus::default(), pods: Vec::new(), hold: None, admitted: Some(2), now }
+        Self { spec, status: MailboxSyncStatus::default(), pods: Vec::new(), hold: None, granted_slots: Some(2), now }
     }
 
     /// Its first attempt began now, and its pod was made.
@@ -89,10 +90,10 @@ impl MailboxFixture {
             spec: &self.spec,
             status: &self.status,
             pods: &self.pods,
-            heard: WorkerLiveness::first_seen(self.status.attempt, self.now),
-            admitted: self.admitted,
+            liveness: WorkerLiveness::first_seen(self.status.attempt, self.now),
+            granted_slots: self.granted_slots,
             hold: self.hold.clone(),
-            secrets: SecretsSeen::There(vec!["mail=1".into()]),
+            secrets: SecretsSeen::Present(vec!["mail=1".into()]),
             node_out_of_service: false,
             now: self.now,
         })
@@ -136,7 +137,7 @@ fn an_attempt_whose_pod_does_not_run_within_ten_minutes_is_stopped_and_gives_its
     let mut case = MailboxFixture::running();
     case.pass(599);
     let waits = case.decide();
-    assert_eq!((waits.status.stopping.clone(), waits.wake), (None, Some(SignedDuration::from_secs(1))));
+    assert_eq!((waits.status.stopping.clone(), waits.wake_after), (None, Some(SignedDuration::from_secs(1))));
     assert!(waits.actions.is_empty());
     case.pass(1);
     case.status = case.decide().status;
@@ -175,10 +176,10 @@ fn an_attempt_that_has_no_pod_after_ten_minutes_gives_its_slots_back_at_once() {
 #[test]
 fn a_queued_mailbox_whose_master_user_is_not_allowed_fails() {
     let mut case = MailboxFixture::new();
-    case.admitted = None;
+    case.granted_slots = None;
     case.status = case.decide().status;
     assert_eq!(case.status.phase, Some(SyncPhase::Queued));
-    case.hold = Some(HoldReason::NotAllowed("source.masterUser is not allowed in namespace n".into()));
+    case.hold = Some(HoldReason::MasterUserNotAllowed("source.masterUser is not allowed in namespace n".into()));
     let decision = case.decide();
     assert_eq!((decision.status.phase, decision.status.attempt), (Some(SyncPhase::Failed), 0));
     assert!(decision.actions.is_empty(), "it asks for nothing: {:?}", decision.actions);
@@ -215,14 +216,15 @@ fn a_mailbox_whose_destination_is_not_allowed_is_stalled_and_starts_once_it_is()
 
 #[test]
 fn an_attempt_that_is_not_allowed_any_more_stops_at_its_checkpoint_and_no_other_starts() {
-    for (hold, phase) in
-        [(not_there(), SyncPhase::Stalled), (HoldReason::NotAllowed("no master user".into()), SyncPhase::Failed)]
-    {
+    for (hold, phase) in [
+        (not_there(), SyncPhase::Stalled),
+        (HoldReason::MasterUserNotAllowed("no master user".into()), SyncPhase::Failed),
+    ] {
         let mut case = MailboxFixture::running();
         case.pods = vec![pod(1, Some(is_running()))];
         case.hold = Some(hold);
         let asked = case.decide();
-        assert_eq!(asked.notes.iter().map(|note| note.reason).collect::<Vec<_>>(), ["NotAllowed"]);
+        assert_eq!(asked.events.iter().map(|note| note.reason).collect::<Vec<_>>(), ["NotAllowed"]);
         case.status = asked.status;
         assert_eq!(case.status.stopping.as_ref().map(|stopping| stopping.reason), Some(StopReason::NotAllowed));
         assert_eq!(case.status.slots, Some(2), "held until its end is certain");
@@ -254,7 +256,7 @@ fn a_mailbox_whose_destination_another_has_waits_without_a_place_in_the_queue() 
     case.hold = Some(HoldReason::DestinationTaken);
     let decision = case.decide();
     assert_eq!((decision.status.phase, decision.status.slots), (Some(SyncPhase::Queued), None));
-    assert!(decision.actions.is_empty() && decision.wake.is_some());
+    assert!(decision.actions.is_empty() && decision.wake_after.is_some());
 }
 
 #[test]
@@ -280,7 +282,7 @@ fn a_pod_that_ended_goes_after_its_time_however_it_ended() {
     case.pods = vec![ended(1, 0, case.now - ttl), ended(2, 1, case.now - ttl), ended(3, 0, case.now - ttl + second)];
     let decision = case.decide();
     assert_eq!(deleted(&decision), ["m-1", "m-2"].into());
-    assert_eq!(decision.wake, Some(second));
+    assert_eq!(decision.wake_after, Some(second));
 }
 
 #[test]
@@ -308,7 +310,7 @@ fn a_pod_whose_status_has_not_come_by_yet_goes_on_and_no_other_is_started() {
         assert_eq!((decision.status.attempt, decision.status.slots), (case.status.attempt, case.status.slots));
         let others = |action: &SyncAction| !matches!(action, SyncAction::CreatePod);
         assert!(!decision.actions.iter().any(others), "{:?}", decision.actions);
-        assert!(decision.wake.is_some_and(|wake| wake <= SignedDuration::from_mins(1)), "it is looked at again");
+        assert!(decision.wake_after.is_some_and(|wake| wake <= SignedDuration::from_mins(1)), "it is looked at again");
     }
 }
 
@@ -355,7 +357,7 @@ fn a_mailbox_starts_at_its_time_and_not_before() {
     let early = case.decide();
     assert_eq!((early.status.phase, early.status.attempt), (Some(SyncPhase::Pending), 0));
     assert_eq!(early.status.next_attempt_at, case.spec.start_at);
-    assert_eq!(early.wake, Some(SignedDuration::from_secs(300)));
+    assert_eq!(early.wake_after, Some(SignedDuration::from_secs(300)));
     assert!(early.actions.is_empty());
     case.status = early.status;
     // Not by a request either.
@@ -382,11 +384,11 @@ fn a_schedule_repeats_a_sync_and_never_a_dry_run() {
     let at = planned.status.next_attempt_at.as_ref().unwrap().0;
     let wait = at.duration_since(case.now);
     assert!((3240..=3960).contains(&wait.as_secs()), "{wait}");
-    assert_eq!((planned.status.phase, planned.wake), (Some(SyncPhase::Synced), Some(wait)));
+    assert_eq!((planned.status.phase, planned.wake_after), (Some(SyncPhase::Synced), Some(wait)));
 
     case.spec.settings.dry_run = true;
     let done = case.decide();
-    assert_eq!((done.status.next_attempt_at, done.wake, done.actions.len()), (None, None, 0));
+    assert_eq!((done.status.next_attempt_at, done.wake_after, done.actions.len()), (None, None, 0));
     case.pass(100 * 3600);
     assert_eq!(case.decide().status.attempt, 1);
     // A person may ask for another.
@@ -534,9 +536,9 @@ fn a_mailbox_is_synced_though_messages_are_not_copied_and_says_so() {
 #[test]
 fn people_are_told_of_a_mailbox_in_the_same_words_as_ever() {
     let mut told = String::new();
-    let mut tell = |when: &str, notes: Vec<EventNote>| {
-        for note in notes {
-            let type_ = if note.warning { "Warning" } else { "Normal" };
+    let mut tell = |when: &str, events: Vec<EventNote>| {
+        for note in events {
+            let type_ = if note.severity == EventType::Warning { "Warning" } else { "Normal" };
             writeln!(told, "{when}: {type_} {}: {}", note.reason, note.message).unwrap();
         }
     };
@@ -558,7 +560,7 @@ fn people_are_told_of_a_mailbox_in_the_same_words_as_ever() {
         let worker = WorkerStatus { attempt: 1, outcome: Some(Outcome::Failed), ..WorkerStatus::default() };
         case.status.worker = Some(WorkerStatus { last_error: Some(error), ..worker });
         case.pods = vec![ended(1, class.exit_code().into(), case.now)];
-        tell(&format!("failed by {class}"), case.decide().notes);
+        tell(&format!("failed by {class}"), case.decide().events);
     }
     let exit = |exit_code: i32, reason: &str, message: &str| {
         let (reason, message) = (Some(reason.to_owned()), Some(message.to_owned()));
@@ -574,19 +576,19 @@ fn people_are_told_of_a_mailbox_in_the_same_words_as_ever() {
     ] {
         let mut case = MailboxFixture::running();
         case.pods = vec![exit(exit_code, reason, message)];
-        tell(when, case.decide().notes);
+        tell(when, case.decide().events);
     }
     let mut case = MailboxFixture::new();
     case.status = case.decide().status;
     case.pass(600);
-    tell("no pod in time", case.decide().notes);
+    tell("no pod in time", case.decide().events);
 
     let mut case = MailboxFixture::running();
     case.status.failures = Some(Failures { fruitless_restarts: 2, ..Failures::default() });
     case.status.stopping = Some(Stopping { at: Time(case.now), reason: StopReason::NoProgress });
     case.status.worker = Some(WorkerStatus { attempt: 1, outcome: Some(Outcome::Stopped), ..WorkerStatus::default() });
     case.pods = vec![ended(1, 0, case.now)];
-    tell("restarted in vain", case.decide().notes);
+    tell("restarted in vain", case.decide().events);
     tell("no such pod can be", vec![status_after_rejection(&case.status, "spec.tolerations is wrong").1]);
     insta::assert_snapshot!(told, @r#"
     Deadline: Warning DeadlineExceeded: the attempt reached its deadline: it saves its checkpoint, and a new one goes on from there

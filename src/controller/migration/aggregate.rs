@@ -44,8 +44,8 @@ pub struct MailboxAggregate {
     pub ended: i32,
     /// So many were stopped by suspend.
     pub suspended: i32,
-    /// Those that are stalled are not tried again by themselves.
-    pub next_try_is_a_persons: bool,
+    /// True when none of the stalled mailboxes is tried again by itself.
+    pub stalled_need_person: bool,
     /// So many have told that all their messages are copied.
     pub copied: i32,
     /// When the first of the next delta syncs is due.
@@ -67,7 +67,7 @@ pub fn aggregate<'a>(
     wrong: impl Iterator<Item = &'a FailureSample>,
     now: Timestamp,
 ) -> MailboxAggregate {
-    let mut all = MailboxAggregate { next_try_is_a_persons: true, ..MailboxAggregate::default() };
+    let mut all = MailboxAggregate { stalled_need_person: true, ..MailboxAggregate::default() };
     let mut known = 0_i64;
     let mut classes: BTreeMap<ErrorClass, Vec<FailureSample>> = BTreeMap::new();
     for sample in wrong {
@@ -99,7 +99,7 @@ pub fn aggregate<'a>(
         };
         *counter += 1;
         all.started |= status.attempt > 0;
-        all.next_try_is_a_persons &= status.phase != Some(SyncPhase::Stalled) || status.next_attempt_at.is_none();
+        all.stalled_need_person &= status.phase != Some(SyncPhase::Stalled) || status.next_attempt_at.is_none();
         if let Some(failures) = &status.failures {
             all.totals.deadline_restarts = all.totals.deadline_restarts.saturating_add(failures.deadline_restarts);
         }
@@ -192,6 +192,7 @@ mod tests {
             mailbox_sync::{Outcome, WorkerProgress},
         },
         controller::testing,
+        error::Error,
     };
 
     fn sync(name: &str, status: MailboxSyncStatus) -> Arc<MailboxSync> {
@@ -201,16 +202,7 @@ mod tests {
     }
 
     fn failing(name: &str, class: ErrorClass) -> Arc<MailboxSync> {
-        let error = LastError {
-            class,
-            side: None,
-            host: None,
-            folder: None,
-            message: "x".into(),
-            advice: None,
-            at: None,
-            retry_at: None,
-        };
+        let error = LastError::new(&Error::new(class, "x"), None);
         sync(
             name,
             MailboxSyncStatus {

@@ -26,82 +26,86 @@ const BATCH: usize = 500;
 /// So many at a time.
 const AT_ONCE: usize = 16;
 
-/// What is to be done with one MailboxSync.
+/// One write of one MailboxSync.
 enum ChildStep {
-    Make(String, WantedSync),
-    Change(Arc<MailboxSync>, WantedSync),
-    Remove(Arc<MailboxSync>),
+    /// Creates it, under this name.
+    Create(String, WantedSync),
+    /// Changes its spec.
+    Patch(Arc<MailboxSync>, WantedSync),
+    /// Deletes it. Its finalizer keeps it until its last pod's end is certain.
+    Delete(Arc<MailboxSync>),
 }
 
-/// What is to be done, as much as is done at a time.
+/// The writes by which a migration's MailboxSyncs become what they should be, as many as are made by one reconciliation.
 pub(crate) struct ChildSteps<'a> {
     existing: &'a BTreeMap<String, Arc<MailboxSync>>,
-    /// Made before, and not seen yet.
-    made: &'a BTreeSet<String>,
+    /// Created before, and not shown by the watch yet.
+    created: &'a BTreeSet<String>,
     owner: String,
     /// What runs comes first: it may have to stop.
     urgent: Vec<ChildStep>,
     others: Vec<ChildStep>,
-    /// Beyond what is done this time.
+    /// How many more there are than are made by this reconciliation.
     left: usize,
 }
 
-/// What became of one step.
+/// How one step ended.
 #[derive(Debug, PartialEq, Eq)]
 enum StepEnd {
-    /// A MailboxSync of this name was made.
-    Made(String),
-    /// It can't be done yet: an object of that name is still there from before.
+    /// A MailboxSync of this name was created.
+    Created(String),
+    /// It can't be made yet: an object of that name is still there from before.
     Waits,
-    /// It is done, and the watch will show it.
+    /// It was made, and the watch will show it.
     Done,
 }
 
-/// What was done.
+/// How far the steps got.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ChildProgress {
-    /// Left to do, with what has to wait.
+    /// How many steps are left, those that have to wait included.
     pub left: usize,
-    /// Made just now: the watch does not show them yet.
-    pub made: BTreeSet<String>,
+    /// The names of the MailboxSyncs that were created: the watch does not show them yet.
+    pub created: BTreeSet<String>,
 }
 
 impl<'a> ChildSteps<'a> {
-    /// Nothing yet.
+    /// No steps yet, for the MailboxSyncs that are there by name (`existing`) and those that were created and are not shown
+    /// yet (`created`).
     #[must_use]
     pub(crate) fn new(
         migration: &MailMigration,
         existing: &'a BTreeMap<String, Arc<MailboxSync>>,
-        made: &'a BTreeSet<String>,
+        created: &'a BTreeSet<String>,
     ) -> Self {
         let owner = migration.uid().unwrap_or_default();
-        Self { existing, made, owner, urgent: Vec::new(), others: Vec::new(), left: 0 }
+        Self { existing, created, owner, urgent: Vec::new(), others: Vec::new(), left: 0 }
     }
 
-    /// Takes in a mailbox as it shall be.
+    /// Adds the step that makes this MailboxSync what it should be, where it is not.
     pub(crate) fn add_wanted(&mut self, name: String, wanted: WantedSync) {
         match self.existing.get(&name) {
-            None if self.made.contains(&name) => {}
-            None => self.add_deferrable(ChildStep::Make(name, wanted)),
+            None if self.created.contains(&name) => {}
+            None => self.add_deferrable(ChildStep::Create(name, wanted)),
             // Of a migration of the same name before: it goes by itself.
             Some(sync)
                 if !owner_reference::is_controlled_by(&**sync, &self.owner)
                     || sync.metadata.deletion_timestamp.is_some() =>
             {
-                self.add_deferrable(ChildStep::Make(name, wanted));
+                self.add_deferrable(ChildStep::Create(name, wanted));
             }
             Some(sync) if sync.spec == wanted.spec => {}
-            Some(sync) if has_attempt(sync) => self.urgent.push(ChildStep::Change(Arc::clone(sync), wanted)),
-            Some(sync) => self.add_deferrable(ChildStep::Change(Arc::clone(sync), wanted)),
+            Some(sync) if has_attempt(sync) => self.urgent.push(ChildStep::Patch(Arc::clone(sync), wanted)),
+            Some(sync) => self.add_deferrable(ChildStep::Patch(Arc::clone(sync), wanted)),
         }
     }
 
-    /// Takes in a mailbox that shall not be.
+    /// Adds the step that deletes a MailboxSync, unless it is gone or going.
     pub(crate) fn add_removal(&mut self, name: &str) {
         match self.existing.get(name) {
             Some(sync) if sync.metadata.deletion_timestamp.is_some() => {}
-            Some(sync) if has_attempt(sync) => self.urgent.push(ChildStep::Remove(Arc::clone(sync))),
-            Some(sync) => self.add_deferrable(ChildStep::Remove(Arc::clone(sync))),
+            Some(sync) if has_attempt(sync) => self.urgent.push(ChildStep::Delete(Arc::clone(sync))),
+            Some(sync) => self.add_deferrable(ChildStep::Delete(Arc::clone(sync))),
             None => {}
         }
     }
@@ -114,10 +118,10 @@ impl<'a> ChildSteps<'a> {
         }
     }
 
-    /// Does it.
+    /// Makes the steps, 16 at a time, those of running attempts first.
     ///
     /// # Errors
-    /// When the API server does not take something.
+    /// When the API server refused one, or did not answer; others may have been made.
     pub(crate) async fn run(
         self,
         context: &ControllerContext,
@@ -130,12 +134,12 @@ impl<'a> ChildSteps<'a> {
     }
 }
 
-/// What the steps' ends come to, beside `left` steps that were not tried.
+/// Sums up how the steps ended, beside `left` steps that were not tried.
 fn sum_step_ends(left: usize, ends: Vec<StepEnd>) -> ChildProgress {
-    let mut progress = ChildProgress { left, made: BTreeSet::new() };
+    let mut progress = ChildProgress { left, created: BTreeSet::new() };
     for end in ends {
         match end {
-            StepEnd::Made(name) => drop(progress.made.insert(name)),
+            StepEnd::Created(name) => drop(progress.created.insert(name)),
             StepEnd::Waits => progress.left += 1,
             StepEnd::Done => {}
         }
@@ -147,7 +151,7 @@ fn has_attempt(sync: &MailboxSync) -> bool {
     sync.status.as_ref().is_some_and(|status| status.slots.is_some())
 }
 
-/// Does one step.
+/// Makes one step.
 async fn run_step(
     context: &ControllerContext,
     migration: &MailMigration,
@@ -156,7 +160,7 @@ async fn run_step(
     let namespace = migration.namespace().unwrap_or_default();
     let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &namespace);
     match step {
-        ChildStep::Make(name, wanted) => {
+        ChildStep::Create(name, wanted) => {
             if let Some(secret) = &wanted.secret {
                 csv_secrets::create_mailbox_secret(context, migration, secret).await?;
             }
@@ -169,13 +173,13 @@ async fn run_step(
                 ..ObjectMeta::default()
             };
             match api.create(&PostParams::default(), &sync).await {
-                Ok(_) => Ok(StepEnd::Made(name)),
+                Ok(_) => Ok(StepEnd::Created(name)),
                 // There, or still there from before: the watch will tell.
                 Err(Error::Api(answer)) if answer.code == 409 => Ok(StepEnd::Waits),
                 Err(error) => Err(error.into()),
             }
         }
-        ChildStep::Change(sync, wanted) => {
+        ChildStep::Patch(sync, wanted) => {
             if let Some(secret) = &wanted.secret {
                 csv_secrets::create_mailbox_secret(context, migration, secret).await?;
             }
@@ -185,7 +189,7 @@ async fn run_step(
             delete_old_secrets(context, &sync, &wanted).await?;
             Ok(StepEnd::Done)
         }
-        ChildStep::Remove(sync) => {
+        ChildStep::Delete(sync) => {
             let preconditions = Some(Preconditions { uid: sync.uid(), resource_version: None });
             let params = DeleteParams { preconditions, ..DeleteParams::default() };
             match api.delete(&sync.name_any(), &params).await {
@@ -228,7 +232,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_left_to_do_and_what_was_made_is_remembered() {
-        let ends = vec![StepEnd::Made("a".to_owned()), StepEnd::Waits, StepEnd::Done, StepEnd::Waits];
-        assert_eq!(sum_step_ends(3, ends), ChildProgress { left: 5, made: ["a".to_owned()].into() });
+        let ends = vec![StepEnd::Created("a".to_owned()), StepEnd::Waits, StepEnd::Done, StepEnd::Waits];
+        assert_eq!(sum_step_ends(3, ends), ChildProgress { left: 5, created: ["a".to_owned()].into() });
     }
 }

@@ -1,4 +1,4 @@
-//! A migration in one word, and its conditions: what kstatus, `kubectl wait`, `GitOps` tools and people read. Pure.
+//! A migration's phase and conditions: what kstatus, `kubectl wait`, `GitOps` tools and people read. Pure.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -11,69 +11,70 @@ use crate::{
     },
     controller::{
         all_copied::{self, ALL_COPIED, CopiedVerdict},
-        condition,
+        condition::ConditionList,
     },
     error::Error,
 };
 
-/// Why a migration may be refused that wants nobody to change it: what it names may come with the next apply.
+/// The reasons for which a migration is refused only for now: what it names may come with the next apply.
 const RECOVERABLE_REASONS: [&str; 2] = ["ServerNotFound", "MailboxSecretNotFound"];
 
-/// What a migration's conditions say.
+/// The facts that a migration's phase and conditions are made from.
 #[derive(Debug, Clone)]
 pub struct MigrationFacts<'a> {
     /// Why it can't be carried out as it is written, with a condition's reason.
     pub refused: Option<(&'static str, &'a Error)>,
     /// MailboxSyncs that are still to be made, changed or removed, if any.
     pub pending: usize,
-    /// What its mailboxes come to.
-    pub all: &'a MailboxAggregate,
+    /// All its mailboxes, summed up.
+    pub aggregate: &'a MailboxAggregate,
     /// Mailboxes that wait for `confirmRemoval`.
     pub removal: Option<&'a PendingRemoval>,
     /// Why pods are refused in its namespace.
     pub pods_refused: Option<String>,
-    /// Now.
+    /// The operator's clock.
     pub now: Timestamp,
 }
 
-/// The phase.
+/// The phase: a migration that has ended is Complete or Failed whatever else holds, and one that is refused goes on with the
+/// mailboxes that it has started.
 #[must_use]
 pub fn migration_phase(
     migration: &MailMigration,
     status: &MailMigrationStatus,
     facts: &MigrationFacts<'_>,
 ) -> MigrationPhase {
-    let counts = &facts.all.counts;
+    let counts = &facts.aggregate.counts;
     let settled = facts.refused.is_none() && facts.pending == 0 && counts.total > 0;
-    if settled && facts.all.ended == counts.total {
+    if settled && facts.aggregate.ended == counts.total {
         return if counts.failed > 0 { MigrationPhase::Failed } else { MigrationPhase::Complete };
     }
     if migration.spec.suspend {
         return MigrationPhase::Suspended;
     }
-    if facts.refused.is_some() && !facts.all.started {
+    if facts.refused.is_some() && !facts.aggregate.started {
         return MigrationPhase::Pending;
     }
     if settled
         && counts.stalled > 0
-        && counts.stalled + facts.all.ended == counts.total
-        && facts.all.next_try_is_a_persons
+        && counts.stalled + facts.aggregate.ended == counts.total
+        && facts.aggregate.stalled_need_person
     {
         return MigrationPhase::Stalled;
     }
-    if migration.spec.start_at.as_ref().is_some_and(|at| at.0 > facts.now) && !facts.all.started {
+    if migration.spec.start_at.as_ref().is_some_and(|at| at.0 > facts.now) && !facts.aggregate.started {
         return MigrationPhase::Pending;
     }
-    if status.cutover_at.as_ref().is_some_and(|at| at.0 <= facts.now) && facts.all.started {
+    if status.cutover_at.as_ref().is_some_and(|at| at.0 <= facts.now) && facts.aggregate.started {
         return MigrationPhase::Draining;
     }
-    if facts.all.started || counts.total > 0 { MigrationPhase::Running } else { MigrationPhase::Pending }
+    if facts.aggregate.started || counts.total > 0 { MigrationPhase::Running } else { MigrationPhase::Pending }
 }
 
 /// Whether all of it is copied, as far as its mailboxes have told.
 #[must_use]
 pub(crate) fn copied_verdict(migration: &MailMigration, facts: &MigrationFacts<'_>) -> CopiedVerdict {
-    let (all, total) = (facts.all, facts.all.counts.total);
+    let (all, total) = (facts.aggregate, facts.aggregate.counts.total);
     let known = all.totals.not_copied.as_ref();
     if migration.spec.dry_run {
         CopiedVerdict::Unknown("a dry run copies nothing".to_owned())
@@ -86,7 +87,7 @@ pub(crate) fn copied_verdict(migration: &MailMigration, facts: &MigrationFacts<'
     }
 }
 
-/// The conditions that go with it.
+/// The conditions that go with a phase, made from those before (`old`).
 #[must_use]
 pub fn conditions(
     migration: &MailMigration,
@@ -96,16 +97,13 @@ pub fn conditions(
 ) -> Vec<Condition> {
     let generation = migration.metadata.generation.unwrap_or_default();
     let now = Time(facts.now);
-    let counts = &facts.all.counts;
+    let counts = &facts.aggregate.counts;
     let verdict = copied_verdict(migration, facts);
     let (copied, reason_copied, message_copied) = verdict.condition_parts();
-    let mut list = old;
+    let mut list = ConditionList::new(old, generation, now);
     let mut say = |type_: &str, status: Option<bool>, reason: &str, message: &str| match status {
-        Some(status) => {
-            let text = if status { "True" } else { "False" };
-            list = condition::set_condition(std::mem::take(&mut list), type_, text, reason, message, generation, &now);
-        }
-        None => list.retain(|c| c.type_ != type_),
+        Some(status) => list.set(type_, if status { "True" } else { "False" }, reason, message),
+        None => list.remove(type_),
     };
     let refusal = facts.refused.map(|(reason, error)| (reason, refusal_message(error)));
     match &refusal {
@@ -158,14 +156,15 @@ pub fn conditions(
     );
     let refused = facts.pods_refused.as_deref().unwrap_or_default();
     say("PodsRefused", (!refused.is_empty()).then_some(true), "Forbidden", refused);
-    condition::set_condition(list, ALL_COPIED, copied, reason_copied, &message_copied, generation, &now)
+    list.set(ALL_COPIED, copied, reason_copied, &message_copied);
+    list.into_conditions()
 }
 
 fn stalled_message(facts: &MigrationFacts<'_>) -> String {
-    let first = facts.all.failures.first();
+    let first = facts.aggregate.failures.first();
     let example =
         first.map_or_else(String::new, |f| format!("; {}: {}: {}", f.mailbox, f.error.class, f.error.message));
-    format!("{} mailboxes wait for a person{example}", facts.all.counts.stalled)
+    format!("{} mailboxes wait for a person{example}", facts.aggregate.counts.stalled)
 }
 
 fn refusal_message(error: &Error) -> String {

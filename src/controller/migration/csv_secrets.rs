@@ -11,31 +11,26 @@ use kube::{
 };
 use secrecy::ExposeSecret as _;
 
-use super::expand::SplitSecret;
+use super::expand::{CsvRow, SplitSecret};
 use crate::{
-    api::{
-        MailMigration, SecretKeyRef,
-        csv::{self, CsvMailbox},
-        mail_migration::CsvStatus,
-        names,
-    },
+    api::{MailMigration, SecretKeyRef, csv, mail_migration::CsvStatus, names},
     controller::{context::ControllerContext, owner_reference::controller_reference},
 };
 
-/// What was read of a migration's CSVs.
+/// The mailboxes of a migration's CSVs, as far as these could be read.
 #[derive(Default)]
 pub(crate) struct CsvMailboxes {
-    /// Mailboxes, with the UID of their CSV's Secret.
-    pub rows: Vec<(String, CsvMailbox)>,
-    /// For the status.
-    pub status: Vec<CsvStatus>,
+    /// The mailboxes of all CSVs, in the order of the spec.
+    pub rows: Vec<CsvRow>,
+    /// What the migration's status says of each CSV.
+    pub statuses: Vec<CsvStatus>,
 }
 
 impl CsvMailboxes {
-    /// True when each could be read.
+    /// True when each CSV could be read.
     #[must_use]
     pub(crate) fn all_readable(&self) -> bool {
-        self.status.iter().all(|csv| csv.problem.is_none())
+        self.statuses.iter().all(|csv| csv.problem.is_none())
     }
 }
 
@@ -84,7 +79,8 @@ pub(crate) async fn read_csvs(
                         match csv::parse(&format!("Secret {name} key {key}"), &bytes, |_| String::new()) {
                             Ok(rows) => {
                                 status.mailboxes = i32::try_from(rows.len()).unwrap_or(i32::MAX);
-                                csvs.rows.extend(rows.into_iter().map(|row| (uid.clone(), row)));
+                                let rows = rows.into_iter().map(|mailbox| CsvRow { csv_uid: uid.clone(), mailbox });
+                                csvs.rows.extend(rows);
                             }
                             Err(error) => status.problem = Some(error.what.chars().take(1000).collect()),
                         }
@@ -92,7 +88,7 @@ pub(crate) async fn read_csvs(
                 }
             }
         }
-        csvs.status.push(status);
+        csvs.statuses.push(status);
     }
     Ok(csvs)
 }

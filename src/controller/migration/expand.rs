@@ -1,4 +1,4 @@
-//! From a migration to the MailboxSyncs that there shall be: pure.
+//! The MailboxSyncs that a migration asks for, from its list and its CSVs. Pure.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,12 +15,12 @@ use crate::{
     resolve,
 };
 
-/// A mailbox of a migration as it shall be.
+/// A MailboxSync that a migration asks for.
 #[derive(Debug)]
 pub(crate) struct WantedSync {
-    /// What its MailboxSync says.
+    /// Its spec.
     pub spec: MailboxSyncSpec,
-    /// Its credentials from a CSV.
+    /// Its credentials, where they come from a CSV.
     pub secret: Option<SplitSecret>,
 }
 
@@ -33,35 +33,48 @@ pub(crate) struct SplitSecret {
     pub values: HashMap<&'static str, SecretBox<[u8]>>,
 }
 
-/// What a migration comes to.
+/// The mailboxes of a migration, by the names of their MailboxSyncs.
 #[derive(Debug, Default)]
 pub(crate) struct MigrationExpansion {
-    /// The MailboxSyncs that there shall be, by name.
+    /// The names of all MailboxSyncs that the migration asks for.
     pub names: HashSet<String>,
-    /// Mailboxes that can't be synced as they are written, by their MailboxSync's name.
-    pub wrong: BTreeMap<String, FailureSample>,
+    /// Mailboxes that can't be synced as they are written, and why.
+    pub invalid_mailboxes: BTreeMap<String, FailureSample>,
 }
 
-/// A mailbox of a CSV, and which CSV that is.
-pub(crate) type CsvRow = (String, CsvMailbox);
+/// A mailbox of a CSV.
+#[derive(Debug)]
+pub(crate) struct CsvRow {
+    /// The UID of the Secret that the CSV is in.
+    pub csv_uid: String,
+    /// What its line says.
+    pub mailbox: CsvMailbox,
+}
 
-/// Expands, and hands over one wanted mailbox at a time: all of them at once would not fit into an operator's memory.
-/// `server` finds a MailServer by name; `rows` are the CSVs' mailboxes; `key` keys the names of their Secrets, so that they
-/// tell nothing of what is in them; `cutover` is when delivery moves, where the migration says "now".
+/// What a migration is expanded with, beside its own spec.
+pub(crate) struct ExpansionContext<'c> {
+    /// Keys the names of the mailboxes' Secrets, so that they tell nothing of what is in them.
+    pub naming_key: &'c str,
+    /// When delivery moves, where the migration says "now".
+    pub cutover: Option<&'c Time>,
+}
+
+/// Resolves each mailbox of a migration's list and of its CSVs (`rows`), and hands over one MailboxSync at a time: all of
+/// them at once would not fit into an operator's memory. `server` finds a MailServer by name; `take` gets each
+/// MailboxSync with its name.
 #[must_use]
 pub(crate) fn expand<'a>(
     migration: &MailMigration,
     rows: Vec<CsvRow>,
     server: impl Fn(&str) -> Option<&'a MailServerSpec> + Copy,
-    key: &str,
-    cutover: Option<&Time>,
+    context: &ExpansionContext<'_>,
     mut take: impl FnMut(String, WantedSync),
 ) -> MigrationExpansion {
     let mut expansion = MigrationExpansion::default();
     let owner = migration.name_any();
     let mut twice = HashSet::new();
     let listed = migration.spec.mailboxes.iter().map(|entry| &entry.name);
-    for mailbox in listed.chain(rows.iter().map(|(_, row)| &row.entry.name)) {
+    for mailbox in listed.chain(rows.iter().map(|row| &row.mailbox.entry.name)) {
         let name = names::mailbox_sync(&owner, mailbox);
         if !expansion.names.insert(name.clone()) {
             twice.insert(name);
@@ -78,25 +91,25 @@ pub(crate) fn expand<'a>(
         match resolved {
             Ok(mut spec) => {
                 if let Some(own) = &mut spec.settings.cutover {
-                    own.at = own.at.take().or_else(|| cutover.cloned());
+                    own.at = own.at.take().or_else(|| context.cutover.cloned());
                 }
                 take(name, WantedSync { spec, secret });
             }
             Err(error) => {
                 let sample = FailureSample { mailbox: entry.name.clone(), error: LastError::new(&error, None) };
                 expansion.names.remove(&name);
-                expansion.wrong.insert(name, sample);
+                expansion.invalid_mailboxes.insert(name, sample);
             }
         }
     };
     for entry in &migration.spec.mailboxes {
         add(entry, None);
     }
-    for (csv, row) in rows {
-        let CsvMailbox { mut entry, secrets, .. } = row;
+    for CsvRow { csv_uid, mailbox } in rows {
+        let CsvMailbox { mut entry, secrets, .. } = mailbox;
         let sync = names::mailbox_sync(&owner, &entry.name);
         let secret = (!secrets.is_empty()).then(|| {
-            let name = names::mailbox_secret(&sync, &secret_version(key, &csv, &secrets));
+            let name = names::mailbox_secret(&sync, &secret_version(context.naming_key, &csv_uid, &secrets));
             SplitSecret { name, values: secrets }
         });
         if let Some(secret) = &secret {
@@ -111,10 +124,10 @@ pub(crate) fn expand<'a>(
     expansion
 }
 
-/// Stands for what is in a Secret, and tells nothing of it to who does not have the key.
-fn secret_version(key: &str, csv: &str, secrets: &HashMap<&'static str, SecretBox<[u8]>>) -> String {
+/// A keyed hash of what is in a mailbox's Secret: it tells nothing of it to whoever does not have the key.
+fn secret_version(naming_key: &str, csv_uid: &str, secrets: &HashMap<&'static str, SecretBox<[u8]>>) -> String {
     let sorted: BTreeMap<_, _> = secrets.iter().collect();
-    let mut texts = vec![key.as_bytes(), csv.as_bytes()];
+    let mut texts = vec![naming_key.as_bytes(), csv_uid.as_bytes()];
     for (name, value) in &sorted {
         texts.extend([name.as_bytes(), value.expose_secret()]);
     }
@@ -138,7 +151,8 @@ spec:
 ";
 
     fn rows(text: &str) -> Vec<CsvRow> {
-        csv::parse("c", text.as_bytes(), |_| "x".into()).unwrap().into_iter().map(|row| ("c".to_owned(), row)).collect()
+        let mailboxes = csv::parse("c", text.as_bytes(), |_| "x".into()).unwrap();
+        mailboxes.into_iter().map(|mailbox| CsvRow { csv_uid: "c".to_owned(), mailbox }).collect()
     }
 
     fn expanded(text: &str, key: &str) -> (BTreeMap<String, WantedSync>, MigrationExpansion) {
@@ -147,7 +161,8 @@ spec:
         let old = MailServerSpec { host: "old.example".into(), ..MailServerSpec::default() };
         let mut wanted = BTreeMap::new();
         let find = |name: &str| (name == "old").then_some(&old);
-        let expansion = expand(&migration, rows(text), find, key, None, |name, one| drop(wanted.insert(name, one)));
+        let context = ExpansionContext { naming_key: key, cutover: None };
+        let expansion = expand(&migration, rows(text), find, &context, |name, one| drop(wanted.insert(name, one)));
         assert_eq!(wanted.keys().cloned().collect::<HashSet<_>>(), expansion.names);
         (wanted, expansion)
     }
@@ -156,7 +171,7 @@ spec:
     fn listed_mailboxes_and_lines_of_a_csv_become_one_wanted_mailbox_each() {
         let (wanted, found) = expanded("name,source_password\nbob,pw\n", "key");
         let users: Vec<_> = wanted.values().map(|wanted| wanted.spec.mailbox.as_str()).collect();
-        assert_eq!((users, found.wrong.len()), (vec!["alice", "bob"], 0));
+        assert_eq!((users, found.invalid_mailboxes.len()), (vec!["alice", "bob"], 0));
         let bob = &wanted[&names::mailbox_sync("acme", "bob")];
         let reference = bob.spec.source.account.password_secret_ref.as_ref().unwrap();
         assert_eq!(reference.name, bob.secret.as_ref().unwrap().name);
@@ -180,7 +195,7 @@ spec:
     fn of_two_mailboxes_with_one_name_neither_is_synced() {
         let (wanted, found) = expanded("name,source_password\nalice,pw\nbob,pw\n", "key");
         assert_eq!(wanted.len(), 1);
-        let wrong = &found.wrong[&names::mailbox_sync("acme", "alice")];
+        let wrong = &found.invalid_mailboxes[&names::mailbox_sync("acme", "alice")];
         assert!(wrong.error.message.contains("already"), "{}", wrong.error.message);
     }
 }

@@ -1,4 +1,4 @@
-//! What is remembered of migrations between two looks.
+//! What is remembered of a migration from one reconciliation to the next.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -14,31 +14,42 @@ use crate::api::{
     mail_migration::{CsvStatus, FailureSample, PendingRemoval},
 };
 
-/// What is remembered of a migration between two looks; it can be found out again.
+/// What is remembered of a migration from one reconciliation to the next. It only saves work: a new process finds it out
+/// again.
 #[derive(Default)]
 pub(crate) struct MigrationMemory {
     /// What the last expansion was made from.
     pub inputs: Option<ExpansionInputs>,
-    /// What it came to.
+    /// The names of the MailboxSyncs that the last expansion asked for.
     pub names: HashSet<String>,
-    pub wrong: BTreeMap<String, FailureSample>,
-    pub csvs: Vec<CsvStatus>,
-    pub pending: Option<PendingRemoval>,
-    /// MailboxSyncs that were made and are not seen yet.
-    pub made: BTreeSet<String>,
-    /// MailboxSyncs that are still to be made, changed or removed.
+    /// Mailboxes that can't be synced as they are written, by the names of their MailboxSyncs.
+    pub invalid_mailboxes: BTreeMap<String, FailureSample>,
+    /// What was read from each CSV.
+    pub csv_statuses: Vec<CsvStatus>,
+    /// Mailboxes that left the list and wait for a confirmation.
+    pub pending_removal: Option<PendingRemoval>,
+    /// The names of MailboxSyncs that were created, and that the watch does not show yet.
+    pub created: BTreeSet<String>,
+    /// How many MailboxSyncs are still to be created, changed or deleted.
     pub left: usize,
-    pub looked_at_csvs: Option<Instant>,
+    /// When the versions of the CSVs' Secrets were looked up last.
+    pub csv_versions_seen_at: Option<Instant>,
+    /// The resourceVersions of the CSVs' Secrets, in the order of the spec; none where there is no such Secret.
     pub csv_versions: Vec<Option<String>>,
-    pub wrote_progress: Option<Instant>,
+    /// When the status was written last.
+    pub status_written_at: Option<Instant>,
 }
 
-/// What an expansion is made from.
+/// What an expansion is made from: while it is the same, the migration need not be expanded again.
 #[derive(PartialEq, Eq)]
 pub(crate) struct ExpansionInputs {
+    /// The generation of the migration.
     pub generation: Option<i64>,
+    /// The MailServers that it refers to, and their generations.
     pub servers: Vec<(String, Option<i64>)>,
+    /// The resourceVersions of the CSVs' Secrets.
     pub csv_versions: Vec<Option<String>>,
+    /// When delivery moves.
     pub cutover: Option<Time>,
 }
 

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, ResourceExt as _,
     api::{Patch, PatchParams},
-    runtime::{controller::Action as Requeue, reflector::ObjectRef},
+    runtime::{controller::Action as Requeue, events::EventType, reflector::ObjectRef},
 };
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     children::ChildSteps,
     conditions::{MigrationFacts, conditions, migration_phase},
     csv_secrets,
-    expand::expand,
+    expand::{ExpansionContext, expand},
     memory::{ExpansionInputs, MigrationMemory},
     prune::{RemovalDecision, decide_removal},
 };
@@ -51,9 +51,9 @@ pub(crate) async fn reconcile(
         return Ok(Requeue::await_change());
     }
     // Taken out and put back: one migration is looked at by one task at a time.
-    let mut memory = context.memories.take(&uid);
+    let mut memory = context.migration_memories.take(&uid);
     let result = reconcile_with_memory(&migration, &context, &mut memory).await;
-    context.memories.put_back(uid, memory);
+    context.migration_memories.put_back(uid, memory);
     result
 }
 
@@ -72,7 +72,7 @@ async fn reconcile_with_memory(
     let mut refused = refusal_reason(migration, context);
     if refused.is_none() {
         sync_children(migration, context, memory, status.cutover_at.as_ref()).await?;
-        refused = memory.csvs.iter().find_map(|csv| {
+        refused = memory.csv_statuses.iter().find_map(|csv| {
             let there = csv.resource_version.is_some();
             let reason = if there { "MailboxSecretInvalid" } else { "MailboxSecretNotFound" };
             Some((reason, Error::configuration(csv.problem.as_ref()?)))
@@ -86,22 +86,22 @@ async fn reconcile_with_memory(
         .into_iter()
         .filter(|s| owner_reference::is_controlled_by(&**s, &uid))
         .collect();
-    let all = aggregate(syncs.iter(), memory.wrong.values(), now);
+    let all = aggregate(syncs.iter(), memory.invalid_mailboxes.values(), now);
     let facts = MigrationFacts {
         refused: refused.as_ref().map(|(reason, error)| (*reason, error)),
         pending: memory.left
-            + memory.made.len()
-            + memory.pending.as_ref().map_or(0, |pending| usize::try_from(pending.count).unwrap_or(0)),
-        all: &all,
-        removal: memory.pending.as_ref(),
+            + memory.created.len()
+            + memory.pending_removal.as_ref().map_or(0, |pending| usize::try_from(pending.count).unwrap_or(0)),
+        aggregate: &all,
+        removal: memory.pending_removal.as_ref(),
         pods_refused: context.admission().refusal_message(&namespace).map(str::to_owned),
         now,
     };
     update_status(migration, &mut status, &facts, memory);
     let mut wait = write_status(migration, context, memory, status).await?;
     let mut by = |at: Duration| wait = Some(wait.map_or(at, |wait| wait.min(at)));
-    if memory.left > 0 || !memory.made.is_empty() {
-        by(if memory.made.is_empty() { RETRY_PERIOD } else { Duration::from_millis(200) });
+    if memory.left > 0 || !memory.created.is_empty() {
+        by(if memory.created.is_empty() { RETRY_PERIOD } else { Duration::from_millis(200) });
     }
     if !migration.spec.mailbox_secrets.is_empty() {
         by(CSV_PERIOD);
@@ -160,9 +160,9 @@ async fn sync_children(
 ) -> Result<(), ReconcileError> {
     // With another spec, other CSVs may be named.
     let changed = memory.inputs.as_ref().is_some_and(|before| before.generation != migration.metadata.generation);
-    if changed || memory.looked_at_csvs.is_none_or(|at| at.elapsed() >= CSV_PERIOD) {
+    if changed || memory.csv_versions_seen_at.is_none_or(|at| at.elapsed() >= CSV_PERIOD) {
         memory.csv_versions = csv_secrets::secret_versions(context, migration).await?;
-        memory.looked_at_csvs = Some(Instant::now());
+        memory.csv_versions_seen_at = Some(Instant::now());
     }
     let servers: BTreeMap<String, Arc<crate::api::MailServer>> = [&migration.spec.source, &migration.spec.destination]
         .into_iter()
@@ -178,8 +178,8 @@ async fn sync_children(
     let (namespace, owner) = (migration.namespace().unwrap_or_default(), migration.name_any());
     let existing: BTreeMap<String, Arc<MailboxSync>> =
         context.caches.syncs_of(&namespace, &owner).into_iter().map(|sync| (sync.name_any(), sync)).collect();
-    memory.made.retain(|name| !existing.contains_key(name));
-    let complete = memory.names.iter().all(|name| existing.contains_key(name) || memory.made.contains(name));
+    memory.created.retain(|name| !existing.contains_key(name));
+    let complete = memory.names.iter().all(|name| existing.contains_key(name) || memory.created.contains(name));
     if memory.inputs.as_ref() == Some(&inputs) && memory.left == 0 && complete {
         return Ok(());
     }
@@ -191,10 +191,11 @@ async fn sync_children(
         csv_secrets::naming_key(context, migration).await?
     };
     let find = |name: &str| -> Option<&MailServerSpec> { servers.get(name).map(|server| &server.spec) };
-    let mut steps = ChildSteps::new(migration, &existing, &memory.made);
+    let mut steps = ChildSteps::new(migration, &existing, &memory.created);
     let rows = std::mem::take(&mut read.rows);
-    let expansion = expand(migration, rows, find, &key, cutover, |name, wanted| steps.add_wanted(name, wanted));
-    let known = |name: &str| expansion.names.contains(name) || expansion.wrong.contains_key(name);
+    let expansion_context = ExpansionContext { naming_key: &key, cutover };
+    let expansion = expand(migration, rows, find, &expansion_context, |name, wanted| steps.add_wanted(name, wanted));
+    let known = |name: &str| expansion.names.contains(name) || expansion.invalid_mailboxes.contains_key(name);
     let removal = if read.all_readable() {
         let uid = migration.uid().unwrap_or_default();
         let ours = existing.iter().filter(|(_, sync)| {
@@ -211,11 +212,11 @@ async fn sync_children(
     removal.now.iter().for_each(|name| steps.add_removal(name));
     let progress = steps.run(context, migration).await?;
     memory.left = progress.left;
-    memory.made.extend(progress.made);
+    memory.created.extend(progress.created);
     memory.names = expansion.names;
-    memory.wrong = expansion.wrong;
-    memory.csvs = read.status;
-    memory.pending = removal.pending;
+    memory.invalid_mailboxes = expansion.invalid_mailboxes;
+    memory.csv_statuses = read.statuses;
+    memory.pending_removal = removal.pending;
     memory.inputs = Some(inputs);
     Ok(())
 }
@@ -227,7 +228,7 @@ fn update_status(
     facts: &MigrationFacts<'_>,
     memory: &MigrationMemory,
 ) {
-    let all = facts.all;
+    let all = facts.aggregate;
     let phase = migration_phase(migration, status, facts);
     status.observed_generation = migration.metadata.generation;
     status.conditions = conditions(migration, std::mem::take(&mut status.conditions), phase, facts);
@@ -248,8 +249,8 @@ fn update_status(
     status.rate = all.rate();
     status.eta.clone_from(&all.eta);
     status.failures.clone_from(&all.failures);
-    status.pending_removal.clone_from(&memory.pending);
-    status.mailbox_secrets.clone_from(&memory.csvs);
+    status.pending_removal.clone_from(&memory.pending_removal);
+    status.mailbox_secrets.clone_from(&memory.csv_statuses);
 }
 
 /// Writes the status: what people wait for at once, progress now and then; gives how long it has to wait.
@@ -273,7 +274,7 @@ async fn write_status(
         )
     };
     let urgent = waited_for(&old) != waited_for(&status);
-    let left = memory.wrote_progress.map_or(Duration::ZERO, |at| PROGRESS_PERIOD.saturating_sub(at.elapsed()));
+    let left = memory.status_written_at.map_or(Duration::ZERO, |at| PROGRESS_PERIOD.saturating_sub(at.elapsed()));
     if !urgent && left > Duration::ZERO {
         return Ok(Some(left));
     }
@@ -284,7 +285,7 @@ async fn write_status(
     let api: Api<MailMigration> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
     let next = api.patch_status(&migration.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?;
     context.written.record(&next);
-    memory.wrote_progress = Some(Instant::now());
+    memory.status_written_at = Some(Instant::now());
     if old.phase != status.phase
         && let Some(note) = phase_event(&status)
     {
@@ -293,24 +294,24 @@ async fn write_status(
     Ok(None)
 }
 
-/// What people are told when a migration enters a phase.
+/// The Event for a migration that enters a phase; none for those in which it waits or goes on.
 fn phase_event(status: &MailMigrationStatus) -> Option<EventNote> {
     use crate::api::mail_migration::MigrationPhase as Phase;
     let message = status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.message.clone()).unwrap_or_default();
-    let (warning, reason) = match status.phase? {
+    let (severity, reason) = match status.phase? {
         Phase::Pending | Phase::Running => return None,
-        Phase::Draining => (false, "Draining"),
-        Phase::Suspended => (false, "Suspended"),
-        Phase::Stalled => (true, "Stalled"),
-        Phase::Complete => (false, "Complete"),
-        Phase::Failed => (true, "Failed"),
+        Phase::Draining => (EventType::Normal, "Draining"),
+        Phase::Suspended => (EventType::Normal, "Suspended"),
+        Phase::Stalled => (EventType::Warning, "Stalled"),
+        Phase::Complete => (EventType::Normal, "Complete"),
+        Phase::Failed => (EventType::Warning, "Failed"),
     };
     let ended = matches!(status.phase, Some(Phase::Complete | Phase::Failed));
     let message = match all_copied::missing_notice(&status.conditions).filter(|_| ended) {
         Some(proviso) => format!("{message}; {proviso}"),
         None => message,
     };
-    Some(EventNote { warning, reason, message })
+    Some(EventNote { severity, reason, message })
 }
 
 #[cfg(test)]
@@ -355,12 +356,13 @@ spec:
             }
             let status = MailMigrationStatus { phase: Some(phase), conditions, ..MailMigrationStatus::default() };
             if let Some(note) = phase_event(&status) {
-                let type_ = if note.warning { "Warning" } else { "Normal" };
+                let type_ = if note.severity == EventType::Warning { "Warning" } else { "Normal" };
                 writeln!(told, "    {type_} {}: {}", note.reason, note.message).unwrap();
             }
         };
         let now = Timestamp::UNIX_EPOCH;
-        let facts = MigrationFacts { refused: None, pending: 0, all: &all, removal: None, pods_refused: None, now };
+        let facts =
+            MigrationFacts { refused: None, pending: 0, aggregate: &all, removal: None, pods_refused: None, now };
         for phase in MigrationPhase::ALL {
             tell(format!("{phase:?}"), phase, &facts);
         }
@@ -368,7 +370,7 @@ spec:
         tell("refused".into(), MigrationPhase::Pending, &MigrationFacts { refused, ..facts.clone() });
         let mut failing = all.clone();
         (failing.counts.failing, failing.counts.failed, failing.totals.not_copied) = (3, 1, Some(not_copied));
-        let facts = MigrationFacts { all: &failing, pending: 4, removal: Some(&pending), ..facts };
+        let facts = MigrationFacts { aggregate: &failing, pending: 4, removal: Some(&pending), ..facts };
         let facts = MigrationFacts { pods_refused: Some("exceeded quota".into()), ..facts };
         tell("with all that can be wrong".into(), MigrationPhase::Running, &facts);
         tell(

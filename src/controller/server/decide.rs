@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::runtime::events::EventType;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     api::{MailServerStatus, mail_server::ServerFacts},
-    controller::{condition, events::EventNote},
+    controller::{condition::ConditionList, events::EventNote},
     error::{Error, ErrorRemedy},
 };
 
@@ -17,12 +18,12 @@ pub(super) const READY: &str = "Ready";
 /// There as well when nothing helps until a person changes something: kstatus waits for what is only not Ready.
 const STALLED: &str = "Stalled";
 
-/// How often things are done.
+/// How often MailServers are tested and their statuses written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerCheckTimes {
-    /// Between two tests of a server that works, give or take a tenth.
+    /// The time from one test of a server that works to the next, give or take a tenth.
     pub period: Duration,
-    /// From a failed test to the next; doubles with each failure in a row, up to `period`.
+    /// The time from a failed test to the next; doubles with each failure in a row, up to `period`.
     pub retry: Duration,
     /// After a start of the operator all servers are tested, spread over this.
     pub spread: Duration,
@@ -78,16 +79,17 @@ pub struct ObservedServer<'a> {
     pub now: Timestamp,
 }
 
-/// What to do.
+/// What is written of a MailServer, and when it is tested next.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerDecision {
-    /// What the status shall be.
+    /// The status to be written, where it differs from the one observed.
     pub status: MailServerStatus,
-    /// From now to the next test; zero: now.
-    pub check_in: Duration,
+    /// How long it is from now to the next test; zero: a test is due.
+    pub next_check_in: Duration,
 }
 
-/// Decides.
+/// Decides what the status says after the newest test, and when the next one is due. `checkedAt` and `connectionsInUse`
+/// alone are not written at once: a server that works costs the API server few writes.
 #[must_use]
 pub fn decide(observed: &ObservedServer<'_>, times: &ServerCheckTimes) -> ServerDecision {
     let mut status = observed.status.clone();
@@ -107,10 +109,10 @@ pub fn decide(observed: &ObservedServer<'_>, times: &ServerCheckTimes) -> Server
     if told != observed.connections && (status != *observed.status || !recent) {
         status.connections_in_use = Some(observed.connections);
     }
-    ServerDecision { status, check_in: wait_until_check(observed, check, times) }
+    ServerDecision { status, next_check_in: wait_until_check(observed, check, times) }
 }
 
-/// Writes what a test found.
+/// Writes what a test found: facts, and the conditions Ready and Stalled.
 fn write_check_result(status: &mut MailServerStatus, check: &ServerCheck) {
     let (value, reason, message) = match &check.found {
         Ok(facts) => {
@@ -122,19 +124,19 @@ fn write_check_result(status: &mut MailServerStatus, check: &ServerCheck) {
             ("False", error.class.to_string(), format!("{}{advice}", error.what))
         }
     };
-    let set = |old, type_, value| {
-        condition::set_condition(old, type_, value, &reason, &message, check.generation, &Time(check.at))
-    };
-    status.conditions = set(std::mem::take(&mut status.conditions), READY, value);
+    let old = std::mem::take(&mut status.conditions);
+    let mut conditions = ConditionList::new(old, check.generation, Time(check.at));
+    conditions.set(READY, value, &reason, &message);
     if check.found.as_ref().is_err_and(|error| error.class.remedy() == ErrorRemedy::WaitForPerson) {
-        status.conditions = set(std::mem::take(&mut status.conditions), STALLED, "True");
+        conditions.set(STALLED, "True", &reason, &message);
     } else {
-        status.conditions.retain(|condition| condition.type_ != STALLED);
+        conditions.remove(STALLED);
     }
+    status.conditions = conditions.into_conditions();
     status.observed_generation = Some(check.generation);
 }
 
-/// What people are told when the Ready condition changes.
+/// The Event for a change of the Ready condition; none where it stayed as it was.
 #[must_use]
 pub(crate) fn readiness_event(before: &MailServerStatus, after: &MailServerStatus) -> Option<EventNote> {
     let ready = |status: &MailServerStatus| status.conditions.iter().find(|c| c.type_ == READY).cloned();
@@ -143,7 +145,7 @@ pub(crate) fn readiness_event(before: &MailServerStatus, after: &MailServerStatu
         return None;
     }
     Some(if after.status == "True" {
-        EventNote { warning: false, reason: "Connected", message: after.message }
+        EventNote { severity: EventType::Normal, reason: "Connected", message: after.message }
     } else {
         EventNote::warning("ConnectionFailed", format!("{}: {}", after.reason, after.message))
     })
@@ -216,13 +218,13 @@ mod tests {
     #[test]
     fn a_server_that_was_never_tested_is_tested_at_once_and_nothing_is_said_before() {
         let decision = look(&MailServerStatus::default(), None, 5);
-        assert_eq!(decision, ServerDecision { status: MailServerStatus::default(), check_in: Duration::ZERO });
+        assert_eq!(decision, ServerDecision { status: MailServerStatus::default(), next_check_in: Duration::ZERO });
     }
 
     #[test]
     fn a_good_test_is_ready_with_facts_and_a_failed_one_keeps_the_facts_and_says_why() {
         let ready = look(&MailServerStatus::default(), Some(&good(10)), 10).status;
-        assert!(condition::is_true(&ready.conditions, READY));
+        assert!(crate::controller::condition::is_true(&ready.conditions, READY));
         assert_eq!((ready.observed_generation, ready.checked_at.clone()), (Some(1), Some(Time(at(10)))));
         let failed = look(&ready, Some(&bad(700, 1)), 700).status;
         let condition = &failed.conditions[0];
@@ -240,7 +242,9 @@ mod tests {
         let again = look(&failed, Some(&bad(800, 2)), 800).status;
         let tls = ServerCheck { found: Err(Error::new(ErrorClass::Tls, "it has expired")), ..bad(900, 3) };
         let otherwise = look(&again, Some(&tls), 900).status;
-        let told = |before, after| readiness_event(before, after).map(|note| (note.warning, note.reason, note.message));
+        let told = |before, after| {
+            readiness_event(before, after).map(|note| (note.severity == EventType::Warning, note.reason, note.message))
+        };
         assert_eq!(told(&none, &ready), Some((false, "Connected", "a connection can be made".into())));
         assert_eq!(
             told(&ready, &failed),
@@ -267,7 +271,7 @@ mod tests {
         let changed = ObservedServer { generation: 2, ..observed(&ready, Some(&check), 20) };
         assert_eq!(
             decide(&changed, &ServerCheckTimes::default()),
-            ServerDecision { status: ready.clone(), check_in: Duration::ZERO }
+            ServerDecision { status: ready.clone(), next_check_in: Duration::ZERO }
         );
     }
 
@@ -275,12 +279,12 @@ mod tests {
     fn tests_come_in_a_slow_period_and_sooner_after_a_failure() {
         let ready = look(&MailServerStatus::default(), Some(&good(10)), 10).status;
         let minutes =
-            |check: &ServerCheck| look(&ready, Some(check), check.at.as_second()).check_in.as_secs_f64() / 60.0;
+            |check: &ServerCheck| look(&ready, Some(check), check.at.as_second()).next_check_in.as_secs_f64() / 60.0;
         assert!((9.0..=11.0).contains(&minutes(&good(10))));
         assert!((0.9..=1.1).contains(&minutes(&bad(10, 1))));
         assert!((1.8..=2.2).contains(&minutes(&bad(10, 2))));
         assert!((9.0..=11.0).contains(&minutes(&bad(10, 50))));
-        assert_eq!(look(&ready, Some(&good(10)), 10 + 661).check_in, Duration::ZERO);
+        assert_eq!(look(&ready, Some(&good(10)), 10 + 661).next_check_in, Duration::ZERO);
     }
 
     #[test]
@@ -288,11 +292,11 @@ mod tests {
         let ready = look(&MailServerStatus::default(), Some(&good(10)), 10).status;
         let waits = ["a", "b", "c", "d"].map(|uid| {
             let fresh = ObservedServer { uid, started: at(5000), ..observed(&ready, None, 5000) };
-            decide(&fresh, &ServerCheckTimes::default()).check_in
+            decide(&fresh, &ServerCheckTimes::default()).next_check_in
         });
         assert!(waits.iter().all(|wait| *wait <= Duration::from_mins(1)));
         assert!(waits.iter().collect::<std::collections::HashSet<_>>().len() > 1);
-        assert_eq!(look(&ready, None, 60).check_in, Duration::ZERO);
+        assert_eq!(look(&ready, None, 60).next_check_in, Duration::ZERO);
     }
 
     #[test]

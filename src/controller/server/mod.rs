@@ -5,4 +5,4 @@ pub mod decide;
 mod reconcile;
 
 pub use decide::ServerCheckTimes;
-pub use reconcile::{ConnectionCounter, ServerContext, reconcile};
+pub use reconcile::{ConnectionCounter, ServerContext, ServerOutputs, reconcile};

@@ -50,35 +50,60 @@ pub struct ServerContext {
     memories: Mutex<HashMap<String, ServerMemory>>,
 }
 
-/// What is remembered of one server; it can be found out again.
+/// Where the controller of MailServers says what it found, beside their statuses.
+pub struct ServerOutputs {
+    /// Publishes Events.
+    pub recorder: Recorder,
+    /// Counts tests.
+    pub metrics: Metrics,
+}
+
+/// What is remembered of one server. It only saves tests and writes: a new process finds it out again.
 #[derive(Default)]
 struct ServerMemory {
     /// The newest test.
     check: Option<ServerCheck>,
-    /// The test under way: the generation that it tests. Ends when forgotten.
-    running: Option<(i64, JoinSet<()>)>,
-    /// Not before this.
+    /// The test under way.
+    running: Option<RunningCheck>,
+    /// The next test is not made before this: the API server did not answer.
     not_before: Option<Timestamp>,
-    written: Option<(u64, Timestamp)>,
+    /// The newest write of the status.
+    written: Option<WrittenStatus>,
+}
+
+/// A test under way. It ends when this is dropped.
+struct RunningCheck {
+    /// The generation of the spec that is tested.
+    generation: i64,
+    /// Ends the test when it is dropped.
+    _task: JoinSet<()>,
+}
+
+/// A write of a MailServer's status.
+#[derive(Clone, Copy)]
+struct WrittenStatus {
+    /// The resourceVersion that it gave.
+    version: u64,
+    at: Timestamp,
 }
 
 impl ServerContext {
-    /// `addresses` tells what may be connected to; `queue` takes servers to look at; `connections` is asked at each look;
-    /// people are told by Events of the `recorder`.
+    /// The context of a controller that has made no test yet. `addresses` says which servers may be connected to, `queue`
+    /// takes servers to be reconciled again, `connections` counts at each reconciliation.
     #[must_use]
     pub fn new(
         client: Client,
         addresses: Arc<AddressGuard>,
         queue: UnboundedSender<ObjectRef<MailServer>>,
         connections: ConnectionCounter,
-        (recorder, metrics): (Recorder, Metrics),
+        outputs: ServerOutputs,
     ) -> Self {
         Self {
             client,
             addresses,
             connections,
-            recorder,
-            metrics,
+            recorder: outputs.recorder,
+            metrics: outputs.metrics,
             times: ServerCheckTimes::default(),
             queue,
             started: Timestamp::now(),
@@ -114,7 +139,7 @@ impl ServerContext {
         turns
     }
 
-    /// Tests a server, when it is its turn, and has it looked at again.
+    /// Tests a server, when it is its turn, and has it reconciled again.
     async fn run_check(self: Arc<Self>, server: Arc<MailServer>) {
         let (namespace, uid) = (server.namespace().unwrap_or_default(), server.uid().unwrap_or_default());
         let turns = self.namespace_semaphore(&namespace);
@@ -124,7 +149,7 @@ impl ServerContext {
         let now = Timestamp::now();
         let generation = server.metadata.generation.unwrap_or_default();
         let is_ours =
-            |memory: &&mut ServerMemory| memory.running.as_ref().is_some_and(|(tested, _)| *tested == generation);
+            |memory: &&mut ServerMemory| memory.running.as_ref().is_some_and(|check| check.generation == generation);
         if let Some(memory) = self.memories().get_mut(&uid).filter(is_ours) {
             match found {
                 Ok(found) => {
@@ -147,7 +172,7 @@ impl ServerContext {
     }
 }
 
-/// Looks after one MailServer.
+/// Reconciles one MailServer: writes its status where that changes, and starts a test in the background where one is due.
 ///
 /// # Errors
 /// When the API server refused, or did not answer: it is tried again.
@@ -165,7 +190,7 @@ pub async fn reconcile(server: Arc<MailServer>, servers: Arc<ServerContext>) -> 
         let mut memories = servers.memories();
         let memory = memories.entry(uid.clone()).or_default();
         let version = server.resource_version().and_then(|version| version.parse::<u64>().ok());
-        if memory.written.zip(version).is_some_and(|((written, _), seen)| seen < written) {
+        if memory.written.zip(version).is_some_and(|(written, seen)| seen < written.version) {
             return Ok(Requeue::await_change());
         }
         let decision = decide(
@@ -173,7 +198,7 @@ pub async fn reconcile(server: Arc<MailServer>, servers: Arc<ServerContext>) -> 
                 uid: &uid,
                 generation,
                 status,
-                written_at: memory.written.map(|(_, at)| at),
+                written_at: memory.written.map(|written| written.at),
                 check: memory.check.as_ref(),
                 connections: i32::try_from(connections).unwrap_or(i32::MAX),
                 started: servers.started,
@@ -183,13 +208,13 @@ pub async fn reconcile(server: Arc<MailServer>, servers: Arc<ServerContext>) -> 
         );
         let held =
             memory.not_before.map(|then| then.duration_since(now)).and_then(|left| Duration::try_from(left).ok());
-        let wait = decision.check_in.max(held.unwrap_or_default());
-        let under_way = memory.running.as_ref().is_some_and(|(tested, _)| *tested == generation);
+        let wait = decision.next_check_in.max(held.unwrap_or_default());
+        let under_way = memory.running.as_ref().is_some_and(|check| check.generation == generation);
         if wait.is_zero() && !under_way {
             let mut task = JoinSet::new();
             task.spawn(Arc::clone(&servers).run_check(Arc::clone(&server)));
             // A test of an older spec ends with this.
-            memory.running = Some((generation, task));
+            memory.running = Some(RunningCheck { generation, _task: task });
         }
         (decision, wait)
     };
@@ -198,12 +223,13 @@ pub async fn reconcile(server: Arc<MailServer>, servers: Arc<ServerContext>) -> 
     if let Some(written) = written
         && let Some(memory) = servers.memories().get_mut(&uid)
     {
-        memory.written = written.resource_version().and_then(|version| version.parse().ok()).map(|v| (v, now));
+        let version = written.resource_version().and_then(|version| version.parse().ok());
+        memory.written = version.map(|version| WrittenStatus { version, at: now });
     }
-    let notes: Vec<_> =
+    let events: Vec<_> =
         if wrote { readiness_event(status, &decision.status).into_iter().collect() } else { Vec::new() };
-    publish_events(&servers.recorder, &*server, &notes).await;
-    // A test that is under way has it looked at again; connections are looked at now and then.
+    publish_events(&servers.recorder, &*server, &events).await;
+    // A test that is under way has the server reconciled again; connections are counted now and then.
     let next = if wait.is_zero() { servers.times.connections } else { wait.min(servers.times.connections) };
     Ok(Requeue::requeue(next))
 }
