@@ -70,10 +70,15 @@ pub(crate) async fn store_flag_changes(
         return Ok(0);
     }
     // Removals first: a keyword whose spelling changed is one keyword for most servers.
-    let removed = send_stores(destination, "-FLAGS.SILENT", &changes.remove, None, report).await?;
-    let added = send_stores(destination, "+FLAGS.SILENT", &changes.add, Some(selected), report).await?;
-    ledger.update_folder(source_raw, |state| state.flags = next_base(&state.flags, &news.flags, &seen))?;
-    Ok(removed.union(&added).len())
+    let removed = send_stores(destination, "-FLAGS.SILENT", &changes.remove, None).await?;
+    let added = send_stores(destination, "+FLAGS.SILENT", &changes.add, Some(selected)).await?;
+    ledger.update_folder(source_raw, |state| {
+        for refused in removed.refused.iter().chain(&added.refused) {
+            refused.report(&state.map.sources_of(&refused.copies), report);
+        }
+        state.flags = next_base(&state.flags, &news.flags, &seen);
+    })?;
+    Ok(removed.changed.union(&added.changed).len())
 }
 
 /// Adds to adopted messages the flags that [`FlagChanges::for_adopted`] grants them. Gives the number of messages
@@ -88,7 +93,12 @@ pub(crate) async fn add_missing_flags(
     report: &mut FolderReport,
 ) -> Result<u64> {
     let changes = FlagChanges::for_adopted(found);
-    Ok(send_stores(destination, "+FLAGS.SILENT", &changes.add, Some(selected), report).await?.len())
+    let added = send_stores(destination, "+FLAGS.SILENT", &changes.add, Some(selected)).await?;
+    for refused in &added.refused {
+        let sources = found.iter().filter(|copy| refused.copies.contains(copy.destination)).map(|copy| copy.source);
+        refused.report(&sources.collect(), report);
+    }
+    Ok(added.changed.len())
 }
 
 /// Adds one keyword to one message; gives what the server said when it does not take it.
@@ -114,20 +124,54 @@ fn is_own_fault(destination: &Session, line: &StatusLine) -> bool {
     matches!(class, ErrorClass::MessageRejected | ErrorClass::Authorization | ErrorClass::Protocol)
 }
 
-/// Sends the STOREs in one go and waits for all. Gives the destination UIDs changed.
+/// What the destination answered to STOREs.
+#[derive(Debug, Default)]
+struct StoreOutcome {
+    /// Copies that were changed.
+    changed: UidSet<DestinationUid>,
+    refused: Vec<RefusedFlag>,
+}
+
+/// A flag that the destination does not change on some copies.
+#[derive(Debug)]
+struct RefusedFlag {
+    flag: String,
+    copies: UidSet<DestinationUid>,
+    /// For people.
+    why: String,
+}
+
+impl RefusedFlag {
+    /// Counts the difference for `sources`, the messages that these are the copies of.
+    fn report(&self, sources: &UidSet<SourceUid>, report: &mut FolderReport) {
+        let Self { flag, copies, why } = self;
+        *report.differences.entry("flags".to_owned()).or_default() += sources.len();
+        sources.iter().for_each(|uid| report.untold.add("flags", uid));
+        if let Some(first) = sources.first() {
+            let what = format!("{flag} could not be changed at the destination (its UIDs {copies}): {why}");
+            report.list_difference(first, what);
+        }
+    }
+}
+
+/// Sends the STOREs in one go and waits for all.
 async fn send_stores(
     destination: &mut Session,
     how: &str,
     sets: &UidsByFlag<DestinationUid>,
     selected: Option<&SelectedFolder>,
-    report: &mut FolderReport,
-) -> Result<UidSet<DestinationUid>> {
+) -> Result<StoreOutcome> {
     let mut tags: Vec<Tag> = Vec::new();
     let mut asked: Vec<(&str, UidSet<DestinationUid>)> = Vec::new();
-    let mut changed = UidSet::default();
+    let mut outcome = StoreOutcome::default();
+    let refused = |flag: &str, copies: &UidSet<DestinationUid>, why: &str| RefusedFlag {
+        flag: flag.to_owned(),
+        copies: copies.clone(),
+        why: why.to_owned(),
+    };
     for (flag, uids) in sets {
         if selected.is_some_and(|s| !s.may_keep_flag(&Flag::parse(flag.as_bytes()))) {
-            report_refused_flag(report, flag, uids, "the destination does not keep it");
+            outcome.refused.push(refused(flag, uids, "the destination does not keep it"));
             continue;
         }
         for set in uids.chunks(MAX_SET_BYTES) {
@@ -138,21 +182,12 @@ async fn send_stores(
     let lines = destination.wait_all(&tags, |_| {}).await?;
     for (line, (flag, uids)) in lines.iter().zip(asked) {
         match line.status {
-            StatusCondition::Ok => changed = changed.union(&uids),
-            _ if is_own_fault(destination, line) => report_refused_flag(report, flag, &uids, &line.text),
+            StatusCondition::Ok => outcome.changed = outcome.changed.union(&uids),
+            _ if is_own_fault(destination, line) => outcome.refused.push(refused(flag, &uids, &line.text)),
             _ => return Err(destination.refusal_error(line, CommandKind::Other, "STORE")),
         }
     }
-    Ok(changed)
-}
-
-fn report_refused_flag(report: &mut FolderReport, flag: &str, uids: &UidSet<DestinationUid>, why: &str) {
-    *report.differences.entry("flags".to_owned()).or_default() += uids.len();
-    uids.iter().for_each(|uid| report.untold.add("flags", SourceUid(uid.0)));
-    if let Some(uid) = uids.first() {
-        let what = format!("{flag} could not be changed at the destination (its UIDs {uids}): {why}");
-        report.list_difference(SourceUid(uid.0), what);
-    }
+    Ok(outcome)
 }
 
 #[cfg(test)]

@@ -184,6 +184,21 @@ impl UidMap {
         UidSet::from_ranges(self.runs.iter().filter(|run| which(run)).map(|run| (run.source, run.last_source())))
     }
 
+    /// The source UIDs of these copies, as far as they are in the map.
+    #[must_use]
+    pub(crate) fn sources_of(&self, copies: &UidSet<DestinationUid>) -> UidSet<SourceUid> {
+        let mut sources = Vec::new();
+        for run in &self.runs {
+            let Some((first, last)) = run.destination.zip(run.last_destination()) else { continue };
+            let source_of = |copy: DestinationUid| SourceUid(run.source.0 + (copy.0 - first.0));
+            let at = copies.ranges().partition_point(|range| range.1 < first);
+            for &(low, high) in copies.ranges().iter().skip(at).take_while(|range| range.0 <= last) {
+                sources.push((source_of(low.max(first)), source_of(high.min(last))));
+            }
+        }
+        UidSet::from_ranges(sources)
+    }
+
     /// The last `count` messages that were copied, as runs in copy order.
     #[must_use]
     pub(crate) fn last_runs(&self, count: usize) -> Vec<UidRun> {
@@ -542,7 +557,9 @@ mod tests {
             let wanted: UidSet<_> = wanted.into_iter().map(SourceUid).collect();
             let (found, unknown) = map.index().destinations_of(&wanted);
             let one_by_one: Vec<_> = wanted.iter().map(|uid| (uid, map.index().get(uid).and_then(|d| d.0))).collect();
-            prop_assert_eq!(found, one_by_one.iter().filter_map(|(_, d)| *d).collect());
+            prop_assert_eq!(&found, &one_by_one.iter().filter_map(|(_, d)| *d).collect());
+            let known = wanted.difference(&unknown);
+            prop_assert_eq!(map.sources_of(&found), known);
             prop_assert_eq!(unknown, one_by_one.iter().filter(|(_, d)| d.is_none()).map(|(uid, _)| *uid).collect());
         }
     }

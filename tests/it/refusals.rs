@@ -388,6 +388,21 @@ async fn differences_are_told_again_until_a_run_that_ended_has_told_them() {
     assert_eq!(rig.sync().await.folders[0].differences, BTreeMap::new(), "it was told");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_flag_that_the_destination_does_not_take_is_told_of_the_source_message() {
+    let source = Fake::start(MODERN, mails(3)).await;
+    let there = mails(3).into_iter().map(|mail| Mail { uid: mail.uid + 10, ..mail.flagged("") }).collect();
+    let destination = Fake::twisted(MODERN, there, |command, _| {
+        command.starts_with("UID STORE ").then(|| Act::send("{tag} NO [CANNOT] no flags here\r\n"))
+    })
+    .await;
+    let report = rig(&source, &destination).sync().await;
+    let folder = &report.folders[0];
+    assert_eq!((adopted(&report), folder.differences.get("flags")), (3, Some(&3)), "{report:#?}");
+    let [told] = folder.difference_messages.as_slice() else { panic!("{report:#?}") };
+    assert_eq!((told.uid, told.what.contains("its UIDs 11:13")), (1, true), "{told:?}");
+}
+
 /// `refused` messages among `ordinary` ones; each command takes 100 ms. Gives how long the run took.
 async fn many_refused(capabilities: &str, refused: u32, ordinary: u32, contiguous: bool) -> Duration {
     let all = refused + ordinary;
