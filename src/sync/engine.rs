@@ -13,6 +13,7 @@ use std::{
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     checkpoint::{Checkpoint, fingerprint},
@@ -60,7 +61,7 @@ pub struct SyncContext {
 pub async fn sync_mailbox(spec: &SyncSpec, checkpoint: Option<Checkpoint>, context: &SyncContext) -> MailboxReport {
     let started = Instant::now();
     let mut report = MailboxReport { mailbox: spec.mailbox.clone(), dry_run: spec.dry_run, ..MailboxReport::default() };
-    let outcome = run(spec, checkpoint, context, &mut report).await;
+    let outcome = run(spec, checkpoint, context, &mut report).instrument(mailbox_span(&spec.mailbox)).await;
     report.interrupted = matches!(outcome, Ok(SyncEnd::Stopped));
     if let Err(error) = outcome {
         report.error.get_or_insert(error);
@@ -73,6 +74,17 @@ pub async fn sync_mailbox(spec: &SyncSpec, checkpoint: Option<Checkpoint>, conte
     let failed = report.error.is_some() || report.folders.iter().any(|f| f.error.is_some());
     context.progress.enter_phase(if failed { EnginePhase::Failed } else { EnginePhase::Done });
     report
+}
+
+/// Names the mailbox in every log line of its sync. The level is that of the gravest lines, so that a filter which lets a
+/// line pass never takes the name from it; a text (no `Display`) is written with its control characters visible.
+pub(super) fn mailbox_span(mailbox: &str) -> tracing::Span {
+    tracing::error_span!("mailbox", mailbox)
+}
+
+/// As [`mailbox_span`], for a folder.
+pub(super) fn folder_span(folder: &str) -> tracing::Span {
+    tracing::error_span!("folder", folder)
 }
 
 async fn run(
@@ -220,7 +232,7 @@ async fn connect_and_prepare(
     let grow = |folders: usize| {
         for _ in 1..spec.connections.min(folders) {
             let line = Arc::clone(line);
-            spare.spawn(async move { line.connect().await });
+            spare.spawn(async move { line.connect().await }.in_current_span());
         }
     };
     let prepared = prepare(spec, &mut pair, ledger, report, memory, grow).await?;
@@ -383,18 +395,21 @@ async fn copy_folders(
     let mut saver = JoinSet::new();
     if !spec.dry_run {
         let floor = Arc::clone(&floor);
-        saver.spawn(async move {
+        let saving = async move {
             let error = floor.shared.ledger.keep_saving().await;
             floor.stop_all(error);
-        });
+        };
+        saver.spawn(saving.in_current_span());
     }
 
     let mut workers = JoinSet::new();
-    workers.spawn(sync_queued_folders(Arc::clone(&floor), pair));
+    workers.spawn(sync_queued_folders(Arc::clone(&floor), pair).in_current_span());
     loop {
         tokio::select! {
             Some(connected) = spare.join_next() => match connected {
-                Ok(Ok(pair)) => drop(workers.spawn(sync_queued_folders(Arc::clone(&floor), pair))),
+                Ok(Ok(pair)) => {
+                    workers.spawn(sync_queued_folders(Arc::clone(&floor), pair).in_current_span());
+                }
                 // A server that refuses a further connection only makes the others do its work.
                 Ok(Err(error)) => tracing::info!(error = %error, "no further pair of connections"),
                 Err(error) => tracing::info!(error = %error, "no further pair of connections"),
@@ -439,7 +454,8 @@ async fn sync_queued_folders(floor: Arc<FolderSyncPool>, pair: ConnectionPair) {
     let mut pair = Some(pair);
     while !floor.shared.stop.is_cancelled() {
         let Some(job) = floor.next_job() else { break };
-        let (report, left) = sync_folder_with_retries(&floor, job.clone(), pair.take()).await;
+        let span = folder_span(&job.source_name);
+        let (report, left) = sync_folder_with_retries(&floor, job.clone(), pair.take()).instrument(span).await;
         floor.add_report(&job, report);
         SyncProgress::add(&floor.shared.progress.folders_done, 1);
         pair = left;
@@ -536,10 +552,63 @@ async fn sync_folder_with_retries(
 
 #[cfg(test)]
 mod tests {
-    use futures::poll;
+    use futures::{future::BoxFuture, poll};
 
     use super::*;
     use crate::{imap::permit::AlwaysPermitted, sync::testing::spec};
+
+    #[tokio::test]
+    async fn the_log_lines_of_two_mailboxes_can_be_told_apart() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&lines);
+        let subscriber = tracing_subscriber::fmt().json().with_writer(move || LogSink(Arc::clone(&sink))).finish();
+        let _logged = tracing::subscriber::set_default(subscriber);
+        let fails = async |mailbox: &str| {
+            let mut spec = spec(mailbox);
+            for endpoint in [&mut spec.source, &mut spec.destination] {
+                (endpoint.host, endpoint.port) = ("127.0.0.1".to_owned(), 1); // nobody listens there
+            }
+            let milli = Duration::from_millis(1);
+            spec.retry = RetryPolicy { attempts: 1, initial_backoff: milli, max_backoff: milli, ..spec.retry };
+            let context = SyncContext {
+                store: Arc::new(NoStore),
+                progress: Arc::default(),
+                stop: CancellationToken::new(),
+                permit: Arc::new(AlwaysPermitted),
+            };
+            sync_mailbox(&spec, None, &context).await
+        };
+        tokio::join!(fails("alice"), fails("bob"));
+        let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let tries = lines.filter(|line| line["fields"]["message"] == "trying again");
+        let mut mailboxes: Vec<_> =
+            tries.map(|line| line["spans"][0]["mailbox"].as_str().unwrap().to_owned()).collect();
+        mailboxes.sort();
+        assert_eq!(mailboxes, ["alice", "bob"], "{text}");
+    }
+
+    /// Collects log lines.
+    struct LogSink(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for LogSink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct NoStore;
+
+    impl CheckpointStore for NoStore {
+        fn save(&self, _: &Checkpoint) -> BoxFuture<'static, Result<()>> {
+            Box::pin(async { Ok(()) })
+        }
+    }
 
     #[tokio::test]
     async fn a_stop_ends_the_wait_before_the_next_try_without_the_error_that_is_waited_out() {

@@ -227,6 +227,30 @@ mod tests {
     }
 
     #[test]
+    fn a_line_names_what_it_is_about_in_both_formats_and_at_any_level() {
+        let act = || {
+            let _mailbox = tracing::error_span!("mailbox", mailbox = "alice").entered();
+            let _folder = tracing::error_span!("folder", folder = "Sent\n\u{1b}[31m").entered();
+            tracing::warn!(target: "mailferry::sync", delay_ms = 5, "trying again");
+        };
+        let text = logged("warn", LogFormat::Text, act);
+        let (_, line) = text.trim_end().split_once("WARN ").unwrap();
+        let expected =
+            r#"mailbox{mailbox="alice"}:folder{folder="Sent\n\u{1b}[31m"}: mailferry::sync: trying again delay_ms=5"#;
+        assert_eq!(line, expected);
+        let text = logged("warn", LogFormat::Json, act);
+        let value: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        let spans = serde_json::json!([
+            { "name": "mailbox", "mailbox": "alice" },
+            { "name": "folder", "folder": "Sent\n\u{1b}[31m" },
+        ]);
+        assert_eq!(
+            (&value["message"], &value["delay_ms"], &value["spans"]),
+            (&"trying again".into(), &5.into(), &spans)
+        );
+    }
+
+    #[test]
     fn a_wrong_level_is_a_configuration_error_that_shows_a_right_one() {
         let Err(error) = layer("info,=x=", LogFormat::Text, false, io::sink) else { panic!("accepted") };
         assert_eq!(error.class, crate::ErrorClass::Configuration);

@@ -20,6 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use self::{
     assignment::WorkerAssignment,
@@ -58,7 +59,9 @@ pub(crate) async fn run(assignment: &WorkerAssignment, client: Client, stop: Can
     match link.claim(attempt, patience, &stop).await {
         Ok(Some((object, claimed))) => {
             tracing::info!(mailbox = object.spec.mailbox, "claimed");
-            run_claimed_attempt(assignment, link, *object, claimed, stop).await
+            // The engine runs in a task of its own, and names the mailbox itself.
+            let span = tracing::error_span!("mailbox", mailbox = object.spec.mailbox);
+            run_claimed_attempt(assignment, link, *object, claimed, stop).instrument(span).await
         }
         Ok(None) => {
             tracing::info!("asked to stop before the attempt was claimed");

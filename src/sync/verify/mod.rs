@@ -12,12 +12,13 @@ use std::{
 
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 pub(crate) use self::report::{DifferenceKind, FolderComparison, MessageDifference, VerifyReport, VerifyStrictness};
 use self::{compare::compare, side_reading::SideReading};
 use super::{
     connection_pair::ConnectionPair,
-    engine::{MIN_LOGIN_INTERVAL, PairConnector, WaitOutcome},
+    engine::{MIN_LOGIN_INTERVAL, PairConnector, WaitOutcome, folder_span, mailbox_span},
     folder_plan::{FolderPlan, PlannedFolder},
     plan_preview::{ListedAccount, preview_plan},
     progress::{EnginePhase, SyncProgress},
@@ -50,7 +51,7 @@ pub(crate) struct VerifyContext {
 pub(crate) async fn verify_mailbox(spec: &SyncSpec, context: &VerifyContext) -> VerifyReport {
     let started = Instant::now();
     let mut report = VerifyReport { mailbox: spec.mailbox.clone(), ..VerifyReport::default() };
-    if let Err(error) = run(spec, context, &mut report).await {
+    if let Err(error) = run(spec, context, &mut report).instrument(mailbox_span(&spec.mailbox)).await {
         report.error.get_or_insert(error);
     }
     report.error = report.error.take().map(|error| error.in_mailbox(&spec.mailbox));
@@ -210,9 +211,9 @@ async fn compare_folders(
         fatal: Mutex::default(),
     });
     let mut workers = JoinSet::new();
-    workers.spawn(compare_queued_folders(Arc::clone(&floor), Some(pair)));
+    workers.spawn(compare_queued_folders(Arc::clone(&floor), Some(pair)).in_current_span());
     for _ in 1..pairs {
-        workers.spawn(compare_queued_folders(Arc::clone(&floor), None));
+        workers.spawn(compare_queued_folders(Arc::clone(&floor), None).in_current_span());
     }
     let mut broken = false;
     while let Some(ended) = workers.join_next().await {
@@ -247,7 +248,8 @@ async fn compare_queued_folders(floor: Arc<FolderComparePool>, first: Option<Con
     };
     while !floor.stop.is_cancelled() {
         let Some(job) = lock(&floor.queue).pop_front() else { break };
-        match compare_folder_with_retries(&floor, &job, &mut pair).await {
+        let span = folder_span(&job.source_name);
+        match compare_folder_with_retries(&floor, &job, &mut pair).instrument(span).await {
             Some(comparison) => lock(&floor.done).push(comparison),
             None => lock(&floor.queue).push_front(job),
         }
