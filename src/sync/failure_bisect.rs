@@ -37,11 +37,35 @@ impl<U: Uid> FailureBisector<U> {
         let count = usize::try_from(missing.len()).unwrap_or(usize::MAX);
         if some_came || count == 1 {
             *self.failures.entry(first).or_default() += 1;
-            // Found: the others need not suffer for it.
-            self.most = usize::MAX;
+            // Found: but bad ones often lie side by side, so the others are asked for in growing numbers.
+            self.most = 1;
         } else {
             self.most = (count / 2).max(1);
         }
+    }
+
+    /// A request of so many messages was answered: the next may ask for twice as many.
+    pub(crate) fn record_success(&mut self, count: usize) {
+        if count >= self.most {
+            self.most = self.most.saturating_mul(2);
+        }
+    }
+
+    /// An earlier run gave this message up: it is asked for alone, and once.
+    pub(crate) fn add_earlier(&mut self, uid: U) {
+        self.failures.entry(uid).or_insert(MAX_FAILURES - 1);
+    }
+
+    /// True when it failed on a message more than once: others are asked for before.
+    #[must_use]
+    pub(crate) fn goes_last(&self, uid: U) -> bool {
+        (2..MAX_FAILURES).contains(&self.failures(uid))
+    }
+
+    /// True when there is such a message.
+    #[must_use]
+    pub(crate) fn any_goes_last(&self) -> bool {
+        self.failures.values().any(|failures| (2..MAX_FAILURES).contains(failures))
     }
 
     /// It failed on just this message.
@@ -107,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn others_are_asked_for_together_again_once_one_is_found() {
+    fn others_are_asked_for_in_growing_numbers_once_one_is_found() {
         let mut trouble = FailureBisector::default();
         let all: UidSet = (1..=8).collect();
         trouble.record_failure(&all, false);
@@ -116,7 +140,41 @@ mod tests {
         assert_eq!(trouble.next_batch(&all).to_string(), "1:2");
         trouble.record_failure(&(1..=2).collect(), true);
         assert_eq!(trouble.next_batch(&all).to_string(), "1");
-        assert_eq!(trouble.next_batch(&(2..=8).collect()).to_string(), "2:8");
+        assert_eq!(trouble.next_batch(&(2..=8).collect()).to_string(), "2");
+        trouble.record_success(1);
+        assert_eq!(trouble.next_batch(&(3..=8).collect()).to_string(), "3:4");
+        trouble.record_success(2);
+        trouble.record_success(1); // all that was left of something
+        assert_eq!(trouble.next_batch(&(5..=12).collect()).to_string(), "5:8");
+    }
+
+    #[test]
+    fn what_an_earlier_run_gave_up_is_asked_for_once() {
+        let mut trouble = FailureBisector::default();
+        trouble.add_earlier(SourceUid(7));
+        assert!(trouble.must_go_alone(SourceUid(7)) && trouble.goes_last(SourceUid(7)));
+        trouble.record_failure_on(SourceUid(7));
+        assert!(trouble.is_unreadable(SourceUid(7)) && !trouble.goes_last(SourceUid(7)));
+    }
+
+    #[test]
+    fn a_hundred_bad_ones_in_a_row_cost_three_failures_each_and_little_more() {
+        let mut trouble = FailureBisector::default();
+        let mut left: UidSet = (1..=1000).collect();
+        let bad = 300..400;
+        let mut failures = 0;
+        while !left.is_empty() {
+            let asked = trouble.next_batch(&left);
+            if asked.iter().any(|uid: u32| bad.contains(&uid)) {
+                trouble.record_failure(&asked, false);
+                failures += 1;
+            } else {
+                trouble.record_success(usize::try_from(asked.len()).unwrap());
+                left = left.difference(&asked);
+            }
+            left = left.iter().filter(|uid| !trouble.is_unreadable(*uid)).collect();
+        }
+        assert!(failures <= 3 * 100 + 20, "{failures}");
     }
 
     proptest! {
@@ -133,6 +191,7 @@ mod tests {
                 if asked.iter().any(|uid| bad.contains(&uid)) {
                     trouble.record_failure(&asked, false);
                 } else {
+                    trouble.record_success(usize::try_from(asked.len()).unwrap());
                     left = left.difference(&asked);
                 }
             }

@@ -64,6 +64,9 @@ impl<'a> FolderCopy<'a> {
     /// When a connection ends, a server is unwell for longer than it is waited for, or nothing helps but a person.
     pub(crate) async fn run(mut self, mut bodies: BTreeMap<SourceUid, Bytes>) -> Result<SyncEnd> {
         for _ in 0..MAX_PASSES {
+            if self.memory.leaves_rest {
+                self.leave_rest()?;
+            }
             if self.first_pass(std::mem::take(&mut bodies)).await? == SyncEnd::Stopped
                 || self.try_batches_singly().await? == SyncEnd::Stopped
                 || self.run_rounds().await? == SyncEnd::Stopped
@@ -85,11 +88,11 @@ impl<'a> FolderCopy<'a> {
         loop {
             self.give_up_unreadable()?;
             // Usually all of it: then it is moved, since it may be long.
-            let pending = if self.memory.suspects.is_idle() {
+            let pending = if self.memory.suspects.is_idle() && !self.memory.trouble.any_goes_last() {
                 std::mem::take(&mut self.work)
             } else {
                 self.keep_controls();
-                self.pending()
+                self.readable_first(self.pending())
             };
             if pending.is_empty() {
                 return Ok(SyncEnd::Complete);
@@ -146,6 +149,15 @@ impl<'a> FolderCopy<'a> {
         let suspects = &self.memory.suspects;
         let waits = |m: &&ScannedMessage| !suspects.contains(m.uid) && !suspects.controls.contains(&m.uid);
         self.work.iter().filter(waits).copied().collect()
+    }
+
+    /// What the source failed on again and again comes after all others.
+    fn readable_first(&self, mut pending: Vec<ScannedMessage>) -> Vec<ScannedMessage> {
+        let goes_last = |m: &ScannedMessage| self.memory.trouble.goes_last(m.uid);
+        if !pending.iter().all(goes_last) {
+            pending.retain(|m| !goes_last(m));
+        }
+        pending
     }
 
     fn keep_controls(&mut self) {
@@ -597,6 +609,17 @@ impl<'a> FolderCopy<'a> {
                 state.set_aside.add_group(group);
             }
         })
+    }
+
+    /// What ends the connections was narrowed down for long enough: the next run tries the rest.
+    fn leave_rest(&mut self) -> Result<()> {
+        self.drop_copied();
+        let uids: UidSet<SourceUid> = self.work.iter().map(|m| m.uid).collect();
+        self.memory.suspects.take_remaining();
+        let why = "other messages of the folder ended the connections for too long; the next run tries it";
+        let facts = self.shared.try_facts(self.context.append_limit);
+        let group = SetAsideGroup::without_refusal(SetAsideReason::NotTried, ErrorClass::Network, why, &facts, uids);
+        self.set_aside(vec![group])
     }
 
     /// Takes out of the work what the source failed to deliver too often.

@@ -110,7 +110,10 @@ async fn check_created(
 }
 
 /// The raw names of all folders as they are listed now.
-async fn list_names(session: &mut Session) -> Result<Vec<Bytes>> {
+///
+/// # Errors
+/// When the connection ends or the server refuses.
+pub(crate) async fn list_names(session: &mut Session) -> Result<Vec<Bytes>> {
     let mut names = Vec::new();
     let tag = session.send_command("LIST \"\" \"*\"");
     let line = session

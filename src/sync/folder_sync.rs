@@ -69,6 +69,7 @@ pub(crate) async fn sync_folder(
     let Some(mut opened) = open_both(shared, job, pair, memory).await? else {
         return Ok(SyncEnd::Stopped);
     };
+    memory.opened = true;
     let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
     let facts = shared.try_facts(append_limit);
     let mut work = compare(shared, job, &mut opened, &facts, pair, (memory, report)).await?;
@@ -344,6 +345,9 @@ fn carried_set_aside(state: Option<&FolderState>, source: &SelectedFolder, desti
 /// or was too large, is ordinary work now.
 fn try_again(memory: &mut CopyMemory, set_aside: &SetAside, message: &ScannedMessage) {
     let Some(group) = set_aside.group_of(message.uid) else { return };
+    if group.reason == SetAsideReason::Unreadable {
+        memory.trouble.add_earlier(message.uid);
+    }
     if matches!(group.reason, SetAsideReason::Refused | SetAsideReason::Empty) {
         let earlier = EarlierTries { proven: group.proven, tries: group.tries, runs: group.runs };
         let error = Error::new(group.class, format!("the server refused APPEND: {}", group.why));

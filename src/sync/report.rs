@@ -279,6 +279,7 @@ fn set_aside_text(group: &SetAsideGroup) -> String {
             let when = if group.destination.append_limit.is_some() { "when that changes" } else { "now and then" };
             format!("{}; tried again {when}", known("it is larger than the destination takes"))
         }
+        SetAsideReason::NotTried => known("it was not tried; the next run tries it").to_owned(),
         // What is known of it says that every run tries it.
         SetAsideReason::Unreadable => known("the source did not deliver it").to_owned(),
     }

@@ -28,11 +28,13 @@ pub enum SetAsideReason {
     Unreadable,
     /// It has no bytes, and the destination refused it.
     Empty,
+    /// Other messages of its folder took all the time that there was.
+    NotTried,
 }
 
 impl SetAsideReason {
     /// Every reason.
-    pub(crate) const ALL: [Self; 4] = [Self::TooLarge, Self::Refused, Self::Unreadable, Self::Empty];
+    pub(crate) const ALL: [Self; 5] = [Self::TooLarge, Self::Refused, Self::Unreadable, Self::Empty, Self::NotTried];
 
     /// The name in checkpoints, reports, status and metrics.
     #[must_use]
@@ -42,6 +44,7 @@ impl SetAsideReason {
             Self::Refused => "refused",
             Self::Unreadable => "unreadable",
             Self::Empty => "empty",
+            Self::NotTried => "notTried",
         }
     }
 
@@ -245,7 +248,7 @@ impl SetAside {
             reason(*at) == reason(at - 1)
         });
         let size = |at: usize| self.groups.get(at).map_or(0, |group| group.uids.len());
-        // Sixteen groups and four reasons: there are always two of one.
+        // Sixteen groups and five reasons: there are always two of one.
         let Some(at) = candidates.min_by_key(|at| size(*at) + size(at - 1)) else { return };
         let smaller = self.groups.remove(at);
         if let Some(larger) = self.groups.get_mut(at - 1) {
@@ -355,7 +358,7 @@ mod tests {
     proptest! {
         #[test]
         fn each_message_is_in_one_group_and_none_is_forgotten(
-            puts in proptest::collection::vec((0..4_usize, 0..30_u32, 1..60_u32, 0..9_u32, any::<bool>()), 0..60),
+            puts in proptest::collection::vec((0..5_usize, 0..30_u32, 1..60_u32, 0..9_u32, any::<bool>()), 0..60),
         ) {
             let mut aside = SetAside::default();
             let mut all = UidSet::default();

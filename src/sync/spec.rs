@@ -93,6 +93,8 @@ pub struct WaitSteps {
     pub unwell: [Duration; 5],
     /// Between the rounds in which refused messages are tried again.
     pub between_rounds: [Duration; 3],
+    /// Before a login that worked before, and was refused, is tried again: once in a run.
+    pub login_again: Duration,
     /// Where for so long nothing but refusals came, of ten messages or more, no ordinary message is left to tell a server
     /// that is unwell from messages that it does not take.
     pub without_control: Duration,
@@ -103,6 +105,7 @@ impl Default for WaitSteps {
         Self {
             unwell: [2, 5, 15, 60, 120].map(Duration::from_secs),
             between_rounds: [3, 10, 30].map(Duration::from_secs),
+            login_again: Duration::from_secs(30),
             without_control: Duration::from_mins(1),
         }
     }

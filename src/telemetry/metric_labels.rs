@@ -123,7 +123,8 @@ pub struct MailboxTally {
 }
 
 /// Why messages are not copied.
-pub(super) const NOT_COPIED_REASONS: [&str; 6] = ["tooLarge", "refused", "unreadable", "empty", "leftOut", OTHER];
+pub(super) const NOT_COPIED_REASONS: [&str; 7] =
+    ["tooLarge", "refused", "unreadable", "empty", "notTried", "leftOut", OTHER];
 /// How copies differ from their messages.
 pub(super) const DIFFERENCE_KINDS: [&str; 5] = ["flags", "internalDate", "order", "content", OTHER];
 /// What a worker of a later version may report.

@@ -10,7 +10,7 @@ use super::{
     pass::{CopyPass, LiteralStream, MessageState, PendingAppend, SendMode, SentMessage},
 };
 use crate::{
-    error::{Error, ErrorClass, ErrorRemedy, Result},
+    error::{Error, ErrorClass, ErrorRemedy, Result, Side},
     imap::{
         ServerKind, SessionEvent, Tag, UidSet,
         refusal::CommandKind,
@@ -25,6 +25,15 @@ use crate::{
         uid_map::CopyOrigin,
     },
 };
+
+/// What a refusal says, for people and to tell reasons apart.
+fn reason_text(line: &StatusLine) -> String {
+    let text = without_timing(&line.text);
+    match &line.code {
+        Some(ResponseCode::Other(code)) => format!("[{code}] {text}"),
+        _ => text.to_owned(),
+    }
+}
 
 impl SentMessage {
     fn new(at: usize, bytes: u64, oddity: anomaly::MessageAnomaly, head: AppendOptions) -> Self {
@@ -261,7 +270,8 @@ impl CopyPass<'_, '_> {
             StatusCondition::Bad | StatusCondition::Bye | StatusCondition::PreAuth => {
                 // The server may read what was meant as a message as commands: nothing may follow.
                 let error = self.destination.refusal_error(&line, CommandKind::Append, "APPEND");
-                self.record_suspects(&answered, &line, &error)?;
+                self.blamed = true;
+                self.record_suspects(&answered, &reason_text(&line), &error)?;
                 // Whatever its class, the connection is what ends now; the breaker knows the rest.
                 Err(Error { class: ErrorClass::Protocol, ..error })
             }
@@ -270,17 +280,12 @@ impl CopyPass<'_, '_> {
 
     /// The messages of a refused APPEND come under suspicion; they are not sent again in this pass, and only after a look:
     /// some servers refuse what they have stored.
-    fn record_suspects(&mut self, answered: &PendingAppend, line: &StatusLine, error: &Error) -> Result<()> {
-        let text = without_timing(&line.text);
-        let why = match &line.code {
-            Some(ResponseCode::Other(code)) => format!("[{code}] {text}"),
-            _ => text.to_owned(),
-        };
+    fn record_suspects(&mut self, answered: &PendingAppend, why: &str, error: &Error) -> Result<()> {
         let alone = answered.messages.len() == 1;
         self.memory.refused_batches += u32::from(!alone && !is_transient(error));
         for sent in &answered.messages {
             let message = *self.message(sent.at)?;
-            self.memory.suspects.record_refusal(&message, alone, error, &why, answered.uid_next);
+            self.memory.suspects.record_refusal(&message, alone, error, why, answered.uid_next);
             match self.how.mode {
                 SendMode::Trial => self.memory.suspects.record_round_refusal(message.uid),
                 SendMode::Weakened => self.memory.suspects.refused_weakened(message.uid),
@@ -288,7 +293,7 @@ impl CopyPass<'_, '_> {
             }
         }
         let of_messages =
-            error.class.remedy() != ErrorRemedy::WaitForPerson && self.memory.suspects.is_of_messages(&why);
+            error.class.remedy() != ErrorRemedy::WaitForPerson && self.memory.suspects.is_of_messages(why);
         let weight = match self.how.mode.weight() {
             RefusalWeight::Usual if self.memory.suspects.uncontrolled => RefusalWeight::Uncontrolled,
             RefusalWeight::Usual | RefusalWeight::Control if of_messages => RefusalWeight::Uncontrolled,
@@ -320,13 +325,38 @@ impl CopyPass<'_, '_> {
             stream.tag = None;
         }
         if line.code == Some(ResponseCode::TryCreate) {
-            return Err(self
-                .destination
-                .with_endpoint(Error::new(ErrorClass::Network, "the destination folder is gone"))
-                .advice("Somebody removed it during the sync; it is made again on the next try"));
+            self.memory.folder_gone = true;
+            let gone = Error::new(ErrorClass::Network, "the destination folder is gone");
+            return Err(self.destination.with_endpoint(gone).advice("Somebody removed it during the sync"));
         }
         let error = self.destination.refusal_error(line, CommandKind::Append, "APPEND");
-        self.record_suspects(answered, line, &error)
+        self.record_suspects(answered, &reason_text(line), &error)
+    }
+
+    /// A connection ended: what the destination was taking then comes under suspicion when it ends the next one too, as if it
+    /// had been refused. The first time it may have been chance, and nothing goes out of order for it.
+    pub(super) fn note_append_loss<T>(&mut self, error: Error) -> Result<T> {
+        let is_loss = error.side == Some(Side::Destination)
+            && matches!(error.class, ErrorClass::Network | ErrorClass::Protocol)
+            && error.stated_wait.is_none();
+        if !is_loss || self.blamed {
+            return Err(error);
+        }
+        let Some(first) = self.in_flight.pop_front() else { return Err(error) };
+        let mut is_suspect = false;
+        for sent in &first.messages {
+            let uid = self.message(sent.at)?.uid;
+            let losses = self.memory.append_losses.entry(uid).or_default();
+            is_suspect |= *losses > 0 || self.memory.suspects.contains(uid);
+            *losses += 1;
+        }
+        if !is_suspect {
+            return Err(error);
+        }
+        let why = format!("the connection ended while it was taken: {}", error.what);
+        let refusal = Error { class: ErrorClass::Protocol, ..error };
+        self.record_suspects(&first, &why, &refusal)?;
+        Err(refusal)
     }
 
     /// The destination said OK: only now are these messages copied.

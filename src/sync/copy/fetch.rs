@@ -33,7 +33,8 @@ pub(super) fn plan_fetches(
     at_hand: &BTreeMap<SourceUid, Bytes>,
 ) -> VecDeque<FetchRange> {
     let mut units: VecDeque<FetchRange> = VecDeque::new();
-    let most = FETCH_MESSAGES.min(memory.trouble.max_batch());
+    // After a failure they grow: bad messages often lie side by side.
+    let mut most = FETCH_MESSAGES.min(memory.trouble.max_batch());
     let mut open = false;
     for (at, message) in work.iter().enumerate() {
         if at_hand.contains_key(&message.uid) {
@@ -48,7 +49,12 @@ pub(super) fn plan_fetches(
                 unit.end = at + 1;
                 unit.bytes += size;
             }
-            _ => units.push_back(FetchRange { first: at, end: at + 1, bytes: size }),
+            last => {
+                if last.is_some_and(|unit| unit.end - unit.first >= most) {
+                    most = FETCH_MESSAGES.min(most.saturating_mul(2));
+                }
+                units.push_back(FetchRange { first: at, end: at + 1, bytes: size });
+            }
         }
         open = !alone;
     }
@@ -129,6 +135,7 @@ impl CopyPass<'_, '_> {
                 }
                 if line.status == StatusCondition::Ok {
                     self.context.breakers.source.record_acceptance();
+                    self.memory.trouble.record_success(unit.end - unit.first);
                 } else {
                     let mut error = self.source.refusal_error(&line, CommandKind::Other, "FETCH");
                     if error.class.remedy() == ErrorRemedy::WaitForPerson {
@@ -269,7 +276,7 @@ impl CopyPass<'_, '_> {
 
     /// A connection ended: remembers what the source failed on, so that it is asked for alone, and skipped if it fails again
     /// and again.
-    pub(super) fn note_failure(&mut self, error: &Error) {
+    pub(super) fn note_source_loss(&mut self, error: &Error) {
         if error.side == Some(Side::Source) && matches!(error.class, ErrorClass::Network | ErrorClass::Protocol) {
             let Some((_, unit)) = self.requested.front() else { return };
             let missing: UidSet<SourceUid> = (unit.first..unit.end)

@@ -34,6 +34,16 @@ pub(crate) struct CopyMemory {
     pub came_whole: bool,
     /// What was sent when the connection ended may be at the destination.
     pub in_doubt: bool,
+    /// How often a connection ended while the destination was taking a message.
+    pub append_losses: BTreeMap<SourceUid, u32>,
+    /// The folder was opened and listed on both sides of this pair of connections.
+    pub opened: bool,
+    /// The destination said that the folder is gone (TRYCREATE).
+    pub folder_gone: bool,
+    /// The destination folder was made again by this run, since it was gone.
+    pub made_again: bool,
+    /// What ends the connections was narrowed down for long enough: what is left is not tried.
+    pub leaves_rest: bool,
 }
 
 impl CopyMemory {

@@ -86,6 +86,7 @@ pub(crate) async fn run_copy_pass(
         discarding: false,
         stopping: false,
         pausing: false,
+        blamed: false,
         how,
     };
     for (uid, body) in bodies {
@@ -94,10 +95,10 @@ pub(crate) async fn run_copy_pass(
     match pass.run().await {
         Ok(()) => Ok(pass.outcome),
         Err(error) => {
-            pass.note_failure(&error);
+            pass.note_source_loss(&error);
             // Older doubts were settled before the copying began; a suspect is looked for before it is sent again.
             pass.memory.in_doubt = !pass.in_flight.is_empty() || has_unknown(context)?;
-            Err(error)
+            pass.note_append_loss(error)
         }
     }
 }

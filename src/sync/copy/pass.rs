@@ -159,6 +159,8 @@ pub(super) struct CopyPass<'a, 'b> {
     pub(super) stopping: bool,
     /// Nothing more is asked or sent; what is under way is waited for.
     pub(super) pausing: bool,
+    /// The server said which APPEND ends the connection.
+    pub(super) blamed: bool,
     pub(super) how: PassOptions,
 }
 

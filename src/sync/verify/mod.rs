@@ -18,8 +18,9 @@ pub(crate) use self::report::{DifferenceKind, FolderComparison, MessageDifferenc
 use self::{compare::compare, side_reading::SideReading};
 use super::{
     connection_pair::ConnectionPair,
-    engine::{MIN_LOGIN_INTERVAL, PairConnector, WaitOutcome, folder_span, mailbox_span},
     folder_plan::{FolderPlan, PlannedFolder},
+    log_spans::{folder_span, mailbox_span},
+    pair_connector::{MIN_LOGIN_INTERVAL, PairConnector, WaitOutcome},
     plan_preview::{ListedAccount, preview_plan},
     progress::{EnginePhase, SyncProgress},
     spec::{MessageFilter, SyncSpec},

@@ -1,0 +1,98 @@
+//! What comes after a connection was lost while a folder was worked on: a server that dies on one thing is there for all
+//! others, one that is away is waited for. Pure.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A folder is given up after so many connections that ended while it was opened or listed.
+const MAX_OPENING_LOSSES: u32 = 4;
+/// So long one run narrows down what ends the connections in one folder; what is left then is not tried.
+const MAX_NARROWING: Duration = Duration::from_hours(1);
+
+/// A connection that was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FolderLoss {
+    /// Messages were copied or found since the connection was made.
+    pub moved: bool,
+    /// It is known better now what the servers fail on.
+    pub narrowed: bool,
+    /// The folder had been opened and listed on both sides.
+    pub opened: bool,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AfterLoss {
+    /// Connect anew, without a back-off.
+    Reconnect,
+    /// Wait as long as the back-off says, which begins anew where `reset`.
+    BackOff { reset: bool },
+    /// Leave the rest of the folder's messages for the next run.
+    LeaveRest,
+    /// Leave the folder: it cannot be opened.
+    LeaveFolder,
+}
+
+/// The losses of one folder in one run.
+#[derive(Debug, Default)]
+pub(crate) struct LossHistory {
+    while_opening: u32,
+    narrowing_since: Option<Instant>,
+}
+
+impl LossHistory {
+    /// Takes note of a loss and decides.
+    pub(crate) fn record(&mut self, loss: FolderLoss, now: Instant) -> AfterLoss {
+        if loss.moved || loss.opened {
+            self.while_opening = 0;
+        } else {
+            self.while_opening += 1;
+        }
+        if loss.narrowed {
+            let since = *self.narrowing_since.get_or_insert(now);
+            return if now.duration_since(since) > MAX_NARROWING { AfterLoss::LeaveRest } else { AfterLoss::Reconnect };
+        }
+        match self.while_opening {
+            0 => AfterLoss::BackOff { reset: loss.moved },
+            // Perhaps it was not the folder.
+            1 => AfterLoss::Reconnect,
+            MAX_OPENING_LOSSES.. => AfterLoss::LeaveFolder,
+            _ => AfterLoss::BackOff { reset: false },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPENING: FolderLoss = FolderLoss { moved: false, narrowed: false, opened: false };
+
+    #[test]
+    fn a_folder_that_ends_each_connection_when_it_is_opened_is_left() {
+        let (mut losses, now) = (LossHistory::default(), Instant::now());
+        let decided: Vec<_> = (0..4).map(|_| losses.record(OPENING, now)).collect();
+        let wait = AfterLoss::BackOff { reset: false };
+        assert_eq!(decided, [AfterLoss::Reconnect, wait, wait, AfterLoss::LeaveFolder]);
+    }
+
+    #[test]
+    fn a_folder_that_could_be_opened_is_not_left() {
+        let (mut losses, now) = (LossHistory::default(), Instant::now());
+        for _ in 0..50 {
+            let opened = losses.record(FolderLoss { opened: true, ..OPENING }, now);
+            assert_eq!(opened, AfterLoss::BackOff { reset: false });
+            assert_eq!(losses.record(OPENING, now), AfterLoss::Reconnect);
+        }
+    }
+
+    #[test]
+    fn what_narrows_down_takes_no_back_off_for_an_hour() {
+        let (mut losses, now) = (LossHistory::default(), Instant::now());
+        let found = FolderLoss { narrowed: true, opened: true, moved: false };
+        assert_eq!(losses.record(found, now), AfterLoss::Reconnect);
+        assert_eq!(losses.record(found, now + MAX_NARROWING), AfterLoss::Reconnect);
+        assert_eq!(losses.record(found, now + MAX_NARROWING + Duration::from_secs(1)), AfterLoss::LeaveRest);
+    }
+}
