@@ -18,6 +18,7 @@ use crate::{
         check::{self, CheckWarning, MailboxCheck, WarningTopic, assess_mailbox, gravest_class, inspect_account},
         progress_board::ProgressBoard,
         read_only_run::{MailboxReader, ReadOnlyRun},
+        report_text::join_reports,
         state_folder::{CheckpointFile, StateFolder},
     },
     sync::{checkpoint::fingerprint, progress::SyncProgress, spec::SyncSpec},
@@ -86,9 +87,8 @@ impl CheckArgs {
         };
         run.write_end(summary, || {
             let now = Timestamp::now();
-            let mut text: String = checks.iter().map(|found| check::mailbox(found, now) + "\n").collect();
-            text.push_str(&check::summary(&checks, began.elapsed()));
-            text
+            let reports = checks.iter().map(|found| check::mailbox(found, now));
+            join_reports(reports, &check::summary(&checks, began.elapsed()))
         });
         Ok(exit_code)
     }

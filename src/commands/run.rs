@@ -19,6 +19,7 @@ use crate::{
     local::{
         mailbox_runner::StopSignal,
         outcome::{EXIT_INTERRUPTED, RunOutcome},
+        report_text::join_reports,
         run::{LocalRun, MailboxEngine},
         run_report,
         state_folder::StateFolder,
@@ -109,13 +110,10 @@ impl RunArgs {
 }
 
 fn final_report(outcome: &RunOutcome) -> String {
-    let mut text = String::from("\n");
-    for mailbox in &outcome.reports {
-        text.push_str(&run_report::mailbox(mailbox));
-        text.push('\n');
-    }
-    text.push_str(&run_report::summary(&outcome.reports, outcome.took));
-    text
+    let mailboxes = outcome.reports.iter().map(run_report::mailbox);
+    let summary = run_report::summary(&outcome.reports, outcome.took);
+    // An empty line keeps it apart from what was said before.
+    format!("\n{}", join_reports(mailboxes, &summary))
 }
 
 fn signals() -> Result<[Signal; 2]> {

@@ -20,6 +20,7 @@ use crate::{
     local::{
         progress_board::ProgressBoard,
         read_only_run::{MailboxReader, ReadOnlyRun},
+        report_text::join_reports,
         state_folder::StateFolder,
         verify_report::{self, VerifyVerdict},
     },
@@ -154,11 +155,8 @@ impl MailboxReader for MailboxVerifier {
 }
 
 fn final_report(reports: &[VerifyReport], strictness: VerifyStrictness, took: Duration) -> String {
-    let mut text = String::from("\n");
-    for report in reports {
-        text.push_str(&verify_report::mailbox(report, strictness));
-        text.push('\n');
-    }
-    text.push_str(&verify_report::summary(reports, strictness, took));
-    text
+    let mailboxes = reports.iter().map(|report| verify_report::mailbox(report, strictness));
+    let summary = verify_report::summary(reports, strictness, took);
+    // An empty line keeps it apart from what was said before.
+    format!("\n{}", join_reports(mailboxes, &summary))
 }

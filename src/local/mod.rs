@@ -8,6 +8,7 @@ pub mod manifest;
 pub(crate) mod outcome;
 pub mod progress_board;
 pub(crate) mod read_only_run;
+pub(crate) mod report_text;
 pub mod run;
 pub mod run_report;
 pub mod secrets;

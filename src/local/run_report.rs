@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
+use super::report_text::{ReportText, error_of_mailbox, nonzero_counts};
 use crate::{
     error::{Error, ErrorClass},
     sync::{
         report::{FolderReport, LEFT_OUT, LeftOut, MailboxReport, MessageNote},
         set_aside::SetAsideReason,
     },
-    terminal_text::{folder_names, format_bytes, format_count, format_duration, format_table, printable},
+    terminal_text::{folder_names, format_bytes, format_count, format_duration, printable},
 };
 
 /// How a mailbox ended.
@@ -110,7 +111,7 @@ pub(crate) fn line(report: &MailboxReport) -> String {
     let head = head(report);
     match mailbox_ending(report) {
         MailboxEnding::Failed(class) => {
-            let error = errors(report).find(|e| e.class == class).map(|e| without_mailbox(e).to_string());
+            let error = errors(report).find(|e| e.class == class).map(error_of_mailbox);
             format!("{head}: {}", printable(&error.unwrap_or_default()))
         }
         MailboxEnding::Done | MailboxEnding::Interrupted => format!("{head}: {}", sentence(report)),
@@ -144,48 +145,39 @@ fn sentence(report: &MailboxReport) -> String {
 /// The whole report of one mailbox: a table of its folders, then everything that is not plain success.
 #[must_use]
 pub(crate) fn mailbox(report: &MailboxReport) -> String {
-    let mut text = format!("{}: {}\n", head(report), sentence(report));
+    let mut text = ReportText::with_head(&format!("{}: {}", head(report), sentence(report)));
     if report.dry_run {
-        text.push_str("  Dry run: nothing was changed; the numbers say what a run would do.\n");
+        text.entry("Dry run: nothing was changed; the numbers say what a run would do.");
     }
     if !report.folders.is_empty() {
-        text.push_str(&folders(report));
+        text.table(&folders(report));
     }
-    let mut section = |title: &str, lines: &[String]| {
-        if !lines.is_empty() {
-            let _ = writeln!(text, "  {title}");
-            text.extend(lines.iter().map(|line| format!("    {}\n", printable(line))));
-        }
-    };
     let of_folders = |lines: &dyn Fn(&FolderReport) -> Vec<String>| -> Vec<String> {
         report.folders.iter().flat_map(lines).collect()
     };
-    section("Look at this", &report.warnings);
-    section("Not copied", &lacking(report));
-    section("Copied with a difference", &of_folders(&|f| notes(&f.source, &f.differences, &f.difference_messages)));
-    section("Messages left out by a rule", &of_folders(&|f| notes(&f.source, &f.left_out, &[])));
-    let left_out: Vec<String> = report.left_out.iter().map(folder_left_out).collect();
-    section("Folders left out", &left_out);
-    section("In doubt, so left as it was", &of_folders(&|f| prefixed(&f.source, &f.doubts)));
-    section("Notes", &report.notes);
-    let errors: Vec<String> = errors(report).map(|e| without_mailbox(e).to_string()).collect();
-    section("Errors", &errors);
+    text.section("Look at this", &report.warnings);
+    text.section("Not copied", lacking(report));
+    text.section("Copied with a difference", of_folders(&|f| notes(&f.source, &f.differences, &f.difference_messages)));
+    text.section("Messages left out by a rule", of_folders(&|f| notes(&f.source, &f.left_out, &[])));
+    text.section("Folders left out", report.left_out.iter().map(folder_left_out));
+    text.section("In doubt, so left as it was", of_folders(&|f| prefixed(&f.source, &f.doubts)));
+    text.section("Notes", &report.notes);
+    text.section("Errors", errors(report).map(error_of_mailbox));
     if report.interrupted {
-        text.push_str("  Interrupted: run the same command again to go on from here.\n");
+        text.entry("Interrupted: run the same command again to go on from here.");
     }
-    text
+    text.into_string()
 }
 
 /// How the whole run ended: counts, sums, and the failures again, since the reports may fill many screens.
 #[must_use]
 pub(crate) fn summary(reports: &[MailboxReport], took: Duration) -> String {
     let number = |wanted: fn(MailboxEnding) -> bool| reports.iter().filter(|r| wanted(mailbox_ending(r))).count();
-    let parts = [
+    let mut parts = nonzero_counts(&[
         (number(|e| e == MailboxEnding::Done), "done"),
         (number(|e| matches!(e, MailboxEnding::Failed(_))), "failed"),
         (number(|e| e == MailboxEnding::Interrupted), "interrupted"),
-    ];
-    let mut parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    ]);
     let mailboxes = format_count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
     let (totals, dry_run) = (RunTotals::from_reports(reports), reports.iter().any(|r| r.dry_run));
     if totals.not_copied > 0 {
@@ -193,15 +185,13 @@ pub(crate) fn summary(reports: &[MailboxReport], took: Duration) -> String {
         parts.push(format!("{} {verb}", format_count(totals.not_copied, "message")));
     }
     let (parts, sentence) = (parts.join(", "), totals.sentence(dry_run));
-    let mut text = format!("{mailboxes}: {parts}. {sentence} in {}.\n", format_duration(took));
+    let mut text = ReportText::with_head(&format!("{mailboxes}: {parts}. {sentence} in {}.", format_duration(took)));
     let lacks = |r: &&MailboxReport| matches!(mailbox_ending(r), MailboxEnding::Failed(_)) || not_copied_count(r) > 0;
     for report in reports.iter().filter(lacks) {
-        let _ = writeln!(text, "  {}", line(report));
+        text.entry(&line(report));
     }
-    if totals.not_copied > 0 && !dry_run {
-        text.push_str(WHAT_NEXT);
-    }
-    text
+    let what_next = if totals.not_copied > 0 && !dry_run { WHAT_NEXT } else { "" };
+    text.into_string() + what_next
 }
 
 /// What a person can do about messages that were not copied.
@@ -262,7 +252,7 @@ pub(crate) fn folder_left_out(left_out: &LeftOut) -> String {
     }
 }
 
-fn folders(report: &MailboxReport) -> String {
+fn folders(report: &MailboxReport) -> Vec<Vec<String>> {
     let sum = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
     // A column of its own only where somebody accepts something.
     let some_accepted = report.folders.iter().any(|folder| !folder.accepted.is_empty());
@@ -281,7 +271,7 @@ fn folders(report: &MailboxReport) -> String {
         row.push(state(folder, report));
         row
     }));
-    format_table(&rows, "  ")
+    rows
 }
 
 fn state(folder: &FolderReport, report: &MailboxReport) -> String {
@@ -316,11 +306,6 @@ fn unlisted(folder: &str, counts: &BTreeMap<String, u64>, messages: &[MessageNot
 
 fn prefixed(folder: &str, texts: &[String]) -> Vec<String> {
     texts.iter().map(|text| format!("{folder}: {text}")).collect()
-}
-
-/// The mailbox stands at the head of the report already.
-fn without_mailbox(error: &Error) -> Error {
-    Error { mailbox: None, ..error.clone() }
 }
 
 #[cfg(test)]

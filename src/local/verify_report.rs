@@ -1,11 +1,12 @@
 //! A verification's report for people.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
+use super::report_text::{ReportText, error_of_mailbox, nonzero_counts};
 use crate::{
-    error::{Error, ErrorClass},
+    error::ErrorClass,
     sync::verify::{DifferenceKind, FolderComparison, VerifyReport, VerifyStrictness},
-    terminal_text::{folder_names, format_count, format_duration, format_table, printable},
+    terminal_text::{folder_names, format_count, format_duration, printable},
 };
 
 /// The exit code of a verification that found differences, and no error.
@@ -64,7 +65,7 @@ pub(crate) fn line(report: &VerifyReport, strictness: VerifyStrictness) -> Strin
     let folders = u64::try_from(report.folders.len()).unwrap_or(u64::MAX);
     let said = match VerifyVerdict::from_report(report, strictness) {
         VerifyVerdict::Failed(class) => {
-            let error = report.errors().find(|error| error.class == class).map(without_mailbox).unwrap_or_default();
+            let error = report.errors().find(|error| error.class == class).map(error_of_mailbox).unwrap_or_default();
             format!("not verified: {error}")
         }
         VerifyVerdict::Identical => {
@@ -77,15 +78,13 @@ pub(crate) fn line(report: &VerifyReport, strictness: VerifyStrictness) -> Strin
             format!("identical: {} in {}{but}", format_count(all, "message"), format_count(folders, "folder"))
         }
         VerifyVerdict::Differs => {
-            let parts = [
+            let parts = nonzero_counts(&[
                 (sum(|f| u64::from(f.folder_missing)), "missing folders"),
                 (sum(|f| f.missing), "missing"),
                 (sum(|f| f.changed), "changed"),
                 (sum(|f| f.unreadable + f.unreadable_at_destination), "unreadable"),
                 (if strictness.strict { sum(|f| f.only_at_destination) } else { 0 }, "only at the destination"),
-            ];
-            let parts: Vec<String> =
-                parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+            ]);
             let what = if parts.is_empty() { "folders or subscriptions".to_owned() } else { parts.join(", ") };
             format!("differs: {what}, of {} in {}", format_count(all, "message"), format_count(folders, "folder"))
         }
@@ -100,31 +99,25 @@ pub(crate) fn mailbox(report: &VerifyReport, strictness: VerifyStrictness) -> St
         0 => String::new(), // it never started
         ms => format!(" (in {})", format_duration(Duration::from_millis(ms))),
     };
-    let mut text = format!("{}{took}\n", line(report, strictness));
+    let mut text = ReportText::with_head(&format!("{}{took}", line(report, strictness)));
     if !report.folders.is_empty() {
-        text.push_str(&folders(report));
+        text.table(&folders(report));
     }
-    let mut section = |title: &str, lines: Vec<String>| {
-        if !lines.is_empty() {
-            let _ = writeln!(text, "  {title}"); // a String takes every write
-            text.extend(lines.iter().map(|line| format!("    {}\n", printable(line))));
-        }
-    };
-    section("Differences", report.folders.iter().flat_map(|folder| differences(folder, strictness)).collect());
+    text.section("Differences", report.folders.iter().flat_map(|folder| differences(folder, strictness)));
     let rules = |folder: &FolderComparison| -> Vec<String> {
         folder.left_out.iter().map(|(rule, n)| format!("{}: {n} {rule}", folder.source)).collect()
     };
-    section("Messages left out by a rule", report.folders.iter().flat_map(rules).collect());
-    section("Folders left out", report.left_out.iter().map(|l| format!("{}: {}", l.folder, l.reason)).collect());
+    text.section("Messages left out by a rule", report.folders.iter().flat_map(rules));
+    text.section("Folders left out", report.left_out.iter().map(|l| format!("{}: {}", l.folder, l.reason)));
     let only_there = report.only_at_destination.iter().map(|(folder, messages)| match messages {
         Some(messages) => format!("{folder}: {}", format_count(u64::from(*messages), "message")),
         None => folder.clone(),
     });
-    section("Folders that only the destination has", only_there.collect());
-    section("Subscribed at the source only", report.unsubscribed.clone());
-    section("Notes", report.notes.clone());
-    section("Errors", report.errors().map(without_mailbox).collect());
-    text
+    text.section("Folders that only the destination has", only_there);
+    text.section("Subscribed at the source only", &report.unsubscribed);
+    text.section("Notes", &report.notes);
+    text.section("Errors", report.errors().map(error_of_mailbox));
+    text.into_string()
 }
 
 /// Counts of verdicts, and what is not identical again, since the reports may fill many screens.
@@ -133,21 +126,20 @@ pub(crate) fn summary(reports: &[VerifyReport], strictness: VerifyStrictness, to
     let verdicts: Vec<VerifyVerdict> =
         reports.iter().map(|report| VerifyVerdict::from_report(report, strictness)).collect();
     let number = |wanted: fn(&VerifyVerdict) -> bool| verdicts.iter().filter(|verdict| wanted(verdict)).count();
-    let parts = [
+    let parts = nonzero_counts(&[
         (number(|v| *v == VerifyVerdict::Identical), "identical"),
         (number(|v| *v == VerifyVerdict::Differs), "with differences"),
         (number(|v| matches!(v, VerifyVerdict::Failed(_))), "not verified"),
-    ];
-    let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    ]);
     let mailboxes = format_count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
-    let mut text = format!("{mailboxes}: {} in {}.\n", parts.join(", "), format_duration(took));
+    let mut text = ReportText::with_head(&format!("{mailboxes}: {} in {}.", parts.join(", "), format_duration(took)));
     for (report, _) in reports.iter().zip(&verdicts).filter(|(_, verdict)| **verdict != VerifyVerdict::Identical) {
-        let _ = writeln!(text, "  {}", line(report, strictness)); // a String takes every write
+        text.entry(&line(report, strictness));
     }
-    text
+    text.into_string()
 }
 
-fn folders(report: &VerifyReport) -> String {
+fn folders(report: &VerifyReport) -> Vec<Vec<String>> {
     let head = ["folder", "source", "destination", "equal", "missing", "flags", "date", "bytes", "only there", "state"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(report.folders.iter().map(|folder| {
@@ -172,7 +164,7 @@ fn folders(report: &VerifyReport) -> String {
         });
         row
     }));
-    format_table(&rows, "  ")
+    rows
 }
 
 /// The single messages of a folder. New mail at the destination is listed only where it counts.
@@ -202,17 +194,12 @@ fn differences(folder: &FolderComparison, strictness: VerifyStrictness) -> Vec<S
     missing.into_iter().chain(listed).chain(more).collect()
 }
 
-/// The mailbox stands at the head of the report already.
-fn without_mailbox(error: &Error) -> String {
-    Error { mailbox: None, ..error.clone() }.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::sync::verify::MessageDifference;
+    use crate::{error::Error, sync::verify::MessageDifference};
 
     const LENIENT: VerifyStrictness = VerifyStrictness { strict: false, allow_rewritten: false };
     const STRICT: VerifyStrictness = VerifyStrictness { strict: true, allow_rewritten: false };

@@ -1,15 +1,18 @@
 //! A check's findings for people.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{CheckedMapping, MailboxCheck, SideFindings, days_left, gravest_class};
 use crate::{
-    error::{Error, Side},
+    error::Side,
     imap::certificate::Certificate,
-    local::run_report::folder_left_out,
-    terminal_text::{format_bytes, format_count, format_duration, format_table, printable},
+    local::{
+        report_text::{ReportText, error_of_mailbox},
+        run_report::folder_left_out,
+    },
+    terminal_text::{format_bytes, format_count, format_duration, printable},
 };
 
 /// Folders beyond this many are counted, not listed.
@@ -31,32 +34,24 @@ pub(crate) fn line(check: &MailboxCheck) -> String {
 /// Everything that was found about one mailbox.
 #[must_use]
 pub(crate) fn mailbox(check: &MailboxCheck, now: Timestamp) -> String {
-    let mut text = format!("{}\n", line(check));
+    let mut text = ReportText::with_head(&line(check));
     for (side, found) in [(Side::Source, &check.source), (Side::Destination, &check.destination)] {
         if let Some(found) = found {
-            text.push_str(&account(side, found, now));
+            write_account(&mut text, side, found, now);
         }
     }
     if let Some(mapping) = &check.mapping {
-        text.push_str(&folders(mapping));
-    }
-    let mut section = |title: &str, lines: Vec<String>| {
-        if !lines.is_empty() {
-            let _ = writeln!(text, "  {title}"); // a String takes every write
-            text.extend(lines.iter().map(|line| format!("    {}\n", printable(line))));
-        }
-    };
-    if let Some(mapping) = &check.mapping {
-        section("Folders left out", mapping.left_out.iter().map(folder_left_out).collect());
-        section("Notes on folders", mapping.notes.clone());
+        write_folders(&mut text, mapping);
+        text.section("Folders left out", mapping.left_out.iter().map(folder_left_out));
+        text.section("Notes on folders", &mapping.notes);
     }
     let warning = |warning: &super::CheckWarning| match warning.side {
         Some(side) => format!("{side}: {}", warning.what),
         None => warning.what.clone(),
     };
-    section("Warnings", check.warnings.iter().map(warning).collect());
-    section("Problems", check.problems.iter().map(without_mailbox).collect());
-    text
+    text.section("Warnings", check.warnings.iter().map(warning));
+    text.section("Problems", check.problems.iter().map(error_of_mailbox));
+    text.into_string()
 }
 
 /// How many mailboxes are ready, and the problems again, since the findings may fill many screens.
@@ -64,27 +59,23 @@ pub(crate) fn mailbox(check: &MailboxCheck, now: Timestamp) -> String {
 pub(crate) fn summary(checks: &[MailboxCheck], took: Duration) -> String {
     let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let ready = checks.iter().filter(|check| check.problems.is_empty()).count();
-    let mut text = format!(
-        "{}: {ready} ready, {} with problems, in {}.\n",
+    let mut text = ReportText::with_head(&format!(
+        "{}: {ready} ready, {} with problems, in {}.",
         format_count(number(checks.len()), "mailbox"),
         checks.len() - ready,
         format_duration(took)
-    );
+    ));
     for problem in checks.iter().flat_map(|check| &check.problems) {
-        let _ = writeln!(text, "  {}", printable(&problem.to_string())); // a String takes every write
+        text.entry(&problem.to_string());
     }
-    if gravest_class(checks).is_none() {
-        text.push_str("Nothing speaks against `mailferry run`.\n");
-    }
-    text
+    let verdict = if gravest_class(checks).is_none() { "Nothing speaks against `mailferry run`.\n" } else { "" };
+    text.into_string() + verdict
 }
 
-fn account(side: Side, found: &SideFindings, now: Timestamp) -> String {
+fn write_account(text: &mut ReportText, side: Side, found: &SideFindings, now: Timestamp) {
     let peer = found.peer.map(|peer| format!(" ({})", peer.ip())).unwrap_or_default();
-    let mut text = format!("  {side} {}{peer}, {}\n", printable(&found.address), printable(&found.username));
-    let mut row = |what: &str, said: String| {
-        let _ = writeln!(text, "    {what:<9}{}", printable(&said)); // a String takes every write
-    };
+    text.entry(&format!("{side} {}{peer}, {}", found.address, found.username));
+    let mut row = |what: &str, said: String| text.detail(&format!("{what:<9}{said}"));
     let server =
         if found.name.is_empty() { found.server.clone() } else { format!("{} ({})", found.server, found.name) };
     row("server", server);
@@ -120,7 +111,6 @@ fn account(side: Side, found: &SideFindings, now: Timestamp) -> String {
     for lack in &found.lacks {
         row("lacks", format!("{}: {}", lack.extension, lack.cost));
     }
-    text
 }
 
 fn certificate(certificate: &Certificate, now: Timestamp) -> String {
@@ -133,7 +123,7 @@ fn certificate(certificate: &Certificate, now: Timestamp) -> String {
     format!("certificate of {subject} by {issuer}, for {names}, until {until} ({left})")
 }
 
-fn folders(mapping: &CheckedMapping) -> String {
+fn write_folders(text: &mut ReportText, mapping: &CheckedMapping) {
     let head = ["folder", "messages", "bytes", "at the destination"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(mapping.folders.iter().take(LISTED_FOLDERS).map(|folder| {
@@ -151,15 +141,10 @@ fn folders(mapping: &CheckedMapping) -> String {
         };
         vec![printable(&folder.source).into_owned(), messages, size, printable(&destination).into_owned()]
     }));
-    let mut text = format!("  folders\n{}", format_table(&rows, "    "));
+    text.entry("folders");
+    text.detail_table(&rows);
     let unlisted = mapping.folders.len().saturating_sub(LISTED_FOLDERS);
     if unlisted > 0 {
-        let _ = writeln!(text, "    and {unlisted} more"); // a String takes every write
+        text.detail(&format!("and {unlisted} more"));
     }
-    text
-}
-
-/// The mailbox stands at the head already.
-fn without_mailbox(error: &Error) -> String {
-    Error { mailbox: None, ..error.clone() }.to_string()
 }
