@@ -102,8 +102,8 @@ impl MessageDraft {
     }
 }
 
-/// Gives a file its name, unless another has it. A hard link fails where the name is taken; where there are no hard
-/// links, it is looked first.
+/// Gives a file its name, unless another has it. A hard link fails where the name is taken. Where the file system has
+/// no hard links, the name is looked up first.
 fn place(folder: &Path, stem: &str, path: &Path) -> io::Result<PathBuf> {
     let mut number = 1_u32;
     loop {
@@ -252,8 +252,8 @@ mod tests {
 
     use super::*;
 
-    async fn put(shelf: &ExportFolder, folder: &str, bytes: &[u8]) -> PathBuf {
-        let mut draft = shelf.begin_message(folder, 7, 1).await.unwrap();
+    async fn put(files: &ExportFolder, folder: &str, bytes: &[u8]) -> PathBuf {
+        let mut draft = files.begin_message(folder, 7, 1).await.unwrap();
         draft.file.write_all(bytes).await.unwrap();
         draft.commit().await.unwrap()
     }
@@ -261,35 +261,35 @@ mod tests {
     #[tokio::test]
     async fn a_message_never_takes_the_place_of_another_and_the_same_one_is_there_once() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = ExportFolder::open(dir.path(), "alice").await.unwrap();
-        let first = put(&shelf, "INBOX", b"one").await;
+        let files = ExportFolder::open(dir.path(), "alice").await.unwrap();
+        let first = put(&files, "INBOX", b"one").await;
         assert_eq!(first, dir.path().join("alice/INBOX/7-1.eml"));
-        let other = put(&shelf, "INBOX", b"two").await;
+        let other = put(&files, "INBOX", b"two").await;
         assert_eq!(other, dir.path().join("alice/INBOX/7-1-2.eml"));
-        assert_eq!(put(&shelf, "INBOX", b"one").await, first);
-        assert_eq!(put(&shelf, "INBOX", b"two").await, other);
+        assert_eq!(put(&files, "INBOX", b"one").await, first);
+        assert_eq!(put(&files, "INBOX", b"two").await, other);
         assert_eq!([std::fs::read(&first).unwrap(), std::fs::read(&other).unwrap()], [b"one", b"two"]);
         assert_eq!(std::fs::read_dir(dir.path().join("alice/INBOX")).unwrap().count(), 2, "no draft is left");
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&first), mode(first.parent().unwrap()), mode(shelf.root())), (0o600, 0o700, 0o700));
+        assert_eq!((mode(&first), mode(first.parent().unwrap()), mode(files.root())), (0o600, 0o700, 0o700));
     }
 
     #[tokio::test]
     async fn names_of_folders_lead_nowhere_else() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = ExportFolder::open(dir.path(), "alice").await.unwrap();
+        let files = ExportFolder::open(dir.path(), "alice").await.unwrap();
         let names =
             ["../../etc", "..", "/etc/passwd", "a/b", "a_b", "", ".ssh", "-rf", "index.jsonl", "a\0b\r\n", "x "];
         let mut paths = BTreeSet::new();
         for name in names {
-            let path = put(&shelf, name, name.as_bytes()).await;
-            assert_eq!(path.parent().unwrap().parent(), Some(shelf.root()), "{name:?}: {}", path.display());
+            let path = put(&files, name, name.as_bytes()).await;
+            assert_eq!(path.parent().unwrap().parent(), Some(files.root()), "{name:?}: {}", path.display());
             paths.insert(path);
         }
         assert_eq!(paths.len(), names.len());
         insta::assert_snapshot!(names.map(file_name_for).join(" | "), @"_._.._etc-74ccf3c5 | _._-5ec1f7e7 | _etc_passwd-74acf318 | a_b-c14cddc0 | a_b | _-e3b0c442 | _ssh-9a964bc3 | _rf-686c39ac | index.jsonl | a_b__-eee4d3a8 | x _-2ac3e029");
-        shelf.begin_index().await.unwrap().finish().await.unwrap();
-        assert!(shelf.root().join(INDEX_FILE).is_file());
+        files.begin_index().await.unwrap().finish().await.unwrap();
+        assert!(files.root().join(INDEX_FILE).is_file());
     }
 
     proptest! {

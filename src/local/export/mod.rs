@@ -13,7 +13,10 @@ use std::{
 use serde::Serialize;
 
 use self::files::{ExportFolder, ExportIndex, ExportIndexEntry};
-use super::outcome::EXIT_NOT_COPIED;
+use super::{
+    outcome::EXIT_NOT_COPIED,
+    report_text::{ReportText, error_of_mailbox},
+};
 use crate::{
     error::{Error, ErrorClass, ErrorRemedy, Result},
     imap::{Endpoint, UidSet},
@@ -111,9 +114,9 @@ async fn write_all(
     progress: &Arc<SyncProgress>,
     report: &mut ExportReport,
 ) -> Result<()> {
-    let shelf = ExportFolder::open(dir, &spec.mailbox).await?;
-    report.folder = Some(shelf.root().to_owned());
-    let index = shelf.begin_index().await?;
+    let files = ExportFolder::open(dir, &spec.mailbox).await?;
+    report.folder = Some(files.root().to_owned());
+    let index = files.begin_index().await?;
     let endpoint = Arc::new(spec.source.clone());
     let source = SourceConnection {
         endpoint,
@@ -123,12 +126,12 @@ async fn write_all(
         failures: 0,
         broken: 0,
     };
-    let mut export = MailboxExport { spec, shelf, index, source, report };
+    let mut export = MailboxExport { spec, files, index, source, report };
     let ended = export.folders(checkpoint).await;
     if let Some(reader) = export.source.reader.take() {
         reader.logout().await;
     }
-    // What was written before an error is told, too.
+    // The index also lists what was written before an error.
     export.index.finish().await?;
     ended
 }
@@ -178,18 +181,35 @@ impl SourceConnection {
 
 /// One folder's messages that are still to be read.
 struct FolderExport<'a> {
-    raw: &'a [u8],
+    raw_name: &'a [u8],
     state: &'a FolderState,
     name: String,
-    left: UidSet<SourceUid>,
+    /// The messages that are still to be read.
+    remaining: UidSet<SourceUid>,
     /// The message that is being read.
-    current: Option<(SourceUid, ListedMessage)>,
+    current: Option<ListedUid>,
+    /// How many connections ended on a message, by UID.
     failures: BTreeMap<SourceUid, u32>,
+}
+
+/// A message that the source lists.
+#[derive(Debug, Clone)]
+struct ListedUid {
+    uid: SourceUid,
+    listed: ListedMessage,
+}
+
+/// What came of one message.
+enum MessageExport<'a> {
+    /// It is in this file, below the mailbox's folder.
+    Written(String),
+    /// Why it could not be read.
+    Unreadable(&'a str),
 }
 
 struct MailboxExport<'a> {
     spec: &'a SyncSpec,
-    shelf: ExportFolder,
+    files: ExportFolder,
     index: ExportIndex,
     source: SourceConnection,
     report: &'a mut ExportReport,
@@ -197,28 +217,34 @@ struct MailboxExport<'a> {
 
 impl MailboxExport<'_> {
     async fn folders(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        for (raw, state) in checkpoint.folders.iter().filter(|(_, state)| !state.set_aside.is_empty()) {
-            let left = state.set_aside.uids();
-            let (current, failures, name) = (None, BTreeMap::new(), String::new());
-            self.folder(&mut FolderExport { raw, state, name, left, current, failures }).await?;
+        for (raw_name, state) in checkpoint.folders.iter().filter(|(_, state)| !state.set_aside.is_empty()) {
+            let mut folder = FolderExport {
+                raw_name,
+                state,
+                name: String::new(),
+                remaining: state.set_aside.uids(),
+                current: None,
+                failures: BTreeMap::new(),
+            };
+            self.folder(&mut folder).await?;
         }
         Ok(())
     }
 
-    /// One folder to its end. Its own trouble is in the report; an error is of the whole mailbox.
+    /// Exports one folder to its end. What fails in this folder alone is in the report; an error is of the whole mailbox.
     async fn folder(&mut self, folder: &mut FolderExport<'_>) -> Result<()> {
         loop {
             let Err(error) = self.pass(folder).await else { return Ok(()) };
             let connected = self.source.reader.take().is_some();
             if connected
                 && matches!(error.class, ErrorClass::Network | ErrorClass::Protocol)
-                && let Some((uid, listed)) = folder.current.take()
+                && let Some(message) = folder.current.take()
             {
                 // Perhaps it is the message that ends connections: the others need not suffer from it.
-                let failures = folder.failures.entry(uid).or_default();
+                let failures = folder.failures.entry(message.uid).or_default();
                 *failures += 1;
                 if *failures >= MAX_FAILURES {
-                    self.record_unreadable(folder, uid, &listed, &error.what).await?;
+                    self.record_unreadable(folder, &message, &error.what).await?;
                     self.source.broken += 1;
                 }
                 if self.source.broken > self.source.retry.attempts {
@@ -241,43 +267,48 @@ impl MailboxExport<'_> {
     async fn pass(&mut self, folder: &mut FolderExport<'_>) -> Result<()> {
         folder.current = None;
         let reader = self.source.reader().await?;
-        folder.name = reader.name(folder.raw);
-        let listed = match reader.open_folder(folder.raw, folder.state.source_uid_validity, &folder.left).await? {
-            FolderPresence::Same(listed) => listed,
-            FolderPresence::Gone => BTreeMap::new(),
-            FolderPresence::Replaced(now) => {
-                let problem = format!("the folder was made anew (UIDVALIDITY {now}): its messages have other UIDs now");
-                for uid in folder.left.clone().iter() {
-                    self.record_unreadable(folder, uid, &ListedMessage::default(), &problem).await?;
+        folder.name = reader.name(folder.raw_name);
+        let listed =
+            match reader.open_folder(folder.raw_name, folder.state.source_uid_validity, &folder.remaining).await? {
+                FolderPresence::Same(listed) => listed,
+                FolderPresence::Gone => BTreeMap::new(),
+                FolderPresence::Replaced(now) => {
+                    let problem =
+                        format!("the folder was made anew (UIDVALIDITY {now}): its messages have other UIDs now");
+                    for uid in folder.remaining.clone().iter() {
+                        let message = ListedUid { uid, listed: ListedMessage::default() };
+                        self.record_unreadable(folder, &message, &problem).await?;
+                    }
+                    return Ok(());
                 }
-                return Ok(());
-            }
-        };
-        let gone: UidSet<SourceUid> = folder.left.iter().filter(|uid| !listed.contains_key(uid)).collect();
-        folder.left = folder.left.difference(&gone);
+            };
+        let gone: UidSet<SourceUid> = folder.remaining.iter().filter(|uid| !listed.contains_key(uid)).collect();
+        folder.remaining = folder.remaining.difference(&gone);
         self.report.gone += gone.len();
         SyncProgress::add(&self.source.progress.messages_done, gone.len());
         for (uid, listed) in listed {
-            folder.current = Some((uid, listed.clone()));
-            self.message(folder, uid, &listed).await?;
+            let message = ListedUid { uid, listed };
+            folder.current = Some(message.clone());
+            self.message(folder, &message).await?;
             (self.source.failures, self.source.broken) = (0, 0);
         }
         folder.current = None;
         Ok(())
     }
 
-    async fn message(&mut self, folder: &mut FolderExport<'_>, uid: SourceUid, listed: &ListedMessage) -> Result<()> {
-        let mut draft = self.shelf.begin_message(&folder.name, folder.state.source_uid_validity, uid.0).await?;
+    async fn message(&mut self, folder: &mut FolderExport<'_>, message: &ListedUid) -> Result<()> {
+        let uid = message.uid;
+        let mut draft = self.files.begin_message(&folder.name, folder.state.source_uid_validity, uid.0).await?;
         let reader = self.source.reader().await?;
         match reader.read_message(uid, &mut draft.file).await {
             Ok(ReadOutcome::Whole(size)) => {
                 let path = draft.commit().await?;
-                let path = path.strip_prefix(self.shelf.root()).unwrap_or(&path).display().to_string();
+                let path = path.strip_prefix(self.files.root()).unwrap_or(&path).display().to_string();
                 self.report.written += 1;
                 self.report.bytes += size;
                 SyncProgress::add(&self.source.progress.bytes_done, size);
-                let listed = ListedMessage { size, date: listed.date.clone() };
-                self.write_index_entry(folder, uid, &listed, Some(path), None).await
+                let listed = ListedMessage { size, date: message.listed.date.clone() };
+                self.write_index_entry(folder, &ListedUid { uid, listed }, MessageExport::Written(path)).await
             }
             Ok(ReadOutcome::Gone) => {
                 draft.discard().await;
@@ -287,7 +318,7 @@ impl MailboxExport<'_> {
             }
             Ok(ReadOutcome::Unreadable(problem)) => {
                 draft.discard().await;
-                self.record_unreadable(folder, uid, listed, &problem).await
+                self.record_unreadable(folder, message, &problem).await
             }
             Err(error) => {
                 draft.discard().await;
@@ -300,29 +331,32 @@ impl MailboxExport<'_> {
     async fn record_unreadable(
         &mut self,
         folder: &mut FolderExport<'_>,
-        uid: SourceUid,
-        listed: &ListedMessage,
+        message: &ListedUid,
         problem: &str,
     ) -> Result<()> {
+        let uid = message.uid;
         self.report.unreadable += 1;
         if self.report.problems.len() < MAX_LISTED {
             let validity = folder.state.source_uid_validity;
             self.report.problems.push(format!("{} (UIDVALIDITY {validity}): UID {uid}: {problem}", folder.name));
         }
-        self.write_index_entry(folder, uid, listed, None, Some(problem)).await
+        self.write_index_entry(folder, message, MessageExport::Unreadable(problem)).await
     }
 
     async fn write_index_entry(
         &mut self,
         folder: &mut FolderExport<'_>,
-        uid: SourceUid,
-        listed: &ListedMessage,
-        file: Option<String>,
-        problem: Option<&str>,
+        message: &ListedUid,
+        export: MessageExport<'_>,
     ) -> Result<()> {
+        let ListedUid { uid, ref listed } = *message;
         self.mark_done(folder, uid);
         let Some(group) = folder.state.set_aside.group_of(uid) else { return Ok(()) };
         let uid_validity = folder.state.source_uid_validity;
+        let (file, problem) = match export {
+            MessageExport::Written(file) => (Some(file), None),
+            MessageExport::Unreadable(problem) => (None, Some(problem)),
+        };
         let entry = ExportIndexEntry {
             mailbox: &self.spec.mailbox,
             folder: &folder.name,
@@ -340,7 +374,7 @@ impl MailboxExport<'_> {
     }
 
     fn mark_done(&self, folder: &mut FolderExport<'_>, uid: SourceUid) {
-        folder.left.remove_range(uid, uid);
+        folder.remaining.remove_range(uid, uid);
         SyncProgress::add(&self.source.progress.messages_done, 1);
     }
 }
@@ -363,26 +397,28 @@ pub(crate) fn line(report: &ExportReport) -> String {
         }
     }
     if let Some(error) = report.gravest() {
-        let error = Error { mailbox: None, ..error.clone() };
-        said = format!("failed: {said}: {error}");
+        said = format!("failed: {said}: {}", error_of_mailbox(error));
     }
     format!("{}: {}", printable(&report.mailbox), printable(&said))
+}
+
+/// The report of one mailbox: what could not be read.
+fn mailbox(report: &ExportReport) -> String {
+    let mut text = ReportText::with_head(&line(report));
+    for problem in &report.problems {
+        text.entry(problem);
+    }
+    let listed = u64::try_from(report.problems.len()).unwrap_or(u64::MAX);
+    if report.unreadable > listed {
+        text.entry(&format!("and {} more: the index has all", report.unreadable - listed));
+    }
+    text.into_string()
 }
 
 /// Each mailbox with what could not be read, then the sums.
 #[must_use]
 pub(crate) fn text(reports: &[ExportReport], took: Duration) -> String {
-    let mut text = String::new();
-    for report in reports {
-        let _ = writeln!(text, "{}", line(report)); // a String takes every write
-        for problem in &report.problems {
-            let _ = writeln!(text, "  {}", printable(problem));
-        }
-        let listed = u64::try_from(report.problems.len()).unwrap_or(u64::MAX);
-        if report.unreadable > listed {
-            let _ = writeln!(text, "  and {} more: the index has all", report.unreadable - listed);
-        }
-    }
+    let mut text: String = reports.iter().map(mailbox).collect();
     let sum = |of: fn(&ExportReport) -> u64| reports.iter().map(of).sum::<u64>();
     let mailboxes = format_count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
     let (written, size, unreadable) = (sum(|r| r.written), sum(|r| r.bytes), sum(|r| r.unreadable));
