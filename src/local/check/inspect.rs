@@ -1,4 +1,4 @@
-//! Looks at one account: logs in, lists, asks for the quota. Changes nothing.
+//! Reads what there is to know of one account: logs in, lists folders, asks for the quota. Changes nothing.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -41,7 +41,7 @@ pub(crate) struct InspectedAccount {
     pub quota: Vec<QuotaResource>,
 }
 
-/// Connects, logs in and looks.
+/// Connects, logs in, and reads the listing and the quota.
 ///
 /// # Errors
 /// When that fails, by its class.
@@ -96,7 +96,7 @@ async fn inspect_once(endpoint: &Arc<Endpoint>, memory: &mut InspectionMemory) -
             }
         }
     }
-    let looked = InspectedAccount {
+    let inspected = InspectedAccount {
         facts: session.facts.clone(),
         capabilities: session.capabilities().clone(),
         account: ListedAccount::new(&session, survey),
@@ -104,7 +104,7 @@ async fn inspect_once(endpoint: &Arc<Endpoint>, memory: &mut InspectionMemory) -
         quota,
     };
     session.logout().await;
-    Ok(looked)
+    Ok(inspected)
 }
 
 async fn quota(session: &mut Session) -> Result<Vec<QuotaResource>> {

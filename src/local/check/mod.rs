@@ -1,4 +1,5 @@
-//! What would keep a migration from ending well, told before it starts. The decisions are pure; [`inspect_account`] sees.
+//! What would keep a migration from ending well, found before it starts. [`inspect_account`] reads the accounts; all
+//! decisions are pure.
 
 mod findings;
 mod inspect;
@@ -45,7 +46,7 @@ pub(crate) fn gravest_class(checks: &[MailboxCheck]) -> Option<ErrorClass> {
     ErrorClass::gravest(classes)
 }
 
-/// Judges what was seen of both sides. `frozen` is where an earlier run put the folders.
+/// Judges what was found on both sides. `frozen` is where an earlier run put the folders.
 #[must_use]
 pub(crate) fn assess_mailbox(
     spec: &SyncSpec,
@@ -55,9 +56,9 @@ pub(crate) fn assess_mailbox(
     now: Timestamp,
 ) -> MailboxCheck {
     let mut check = MailboxCheck { mailbox: spec.mailbox.clone(), ..MailboxCheck::default() };
-    for (side, looked) in [(Side::Source, &source), (Side::Destination, &destination)] {
-        match looked {
-            Ok(looked) => connection(side, looked, now, &mut check.warnings),
+    for (side, inspected) in [(Side::Source, &source), (Side::Destination, &destination)] {
+        match inspected {
+            Ok(inspected) => warn_of_connection(side, inspected, now, &mut check.warnings),
             Err(error) => check.problems.push(error.clone().on(side, address(spec, side))),
         }
     }
@@ -81,9 +82,9 @@ pub(crate) fn assess_mailbox(
         let plan = preview_plan(spec, &source.account.survey, &destination.account, frozen);
         check.warnings.extend(not_empty(&destination.account.survey, frozen));
         check.warnings.extend(folder_warnings(&plan));
-        let coming = incoming_mail(&plan, &source.account.survey, &destination.account.survey);
+        let incoming = incoming_mail(&plan, &source.account.survey, &destination.account.survey);
         if let Some(found) = &check.destination {
-            match quota_shortage(found, coming, &spec.messages) {
+            match quota_shortage(found, incoming, &spec.messages) {
                 Some(QuotaShortage::Certain(error)) => check.problems.push(error.on(Side::Destination, &found.address)),
                 Some(QuotaShortage::Possible(what)) => {
                     check.warnings.push(CheckWarning {
@@ -108,19 +109,19 @@ fn address(spec: &SyncSpec, side: Side) -> String {
     }
 }
 
-/// What there is to say about the way to a server.
-fn connection(side: Side, looked: &InspectedAccount, now: Timestamp, warnings: &mut Vec<CheckWarning>) {
+/// Warns of what is wrong with the connection to a server.
+fn warn_of_connection(side: Side, inspected: &InspectedAccount, now: Timestamp, warnings: &mut Vec<CheckWarning>) {
     let mut warn = |topic, what| warnings.push(CheckWarning { topic, side: Some(side), what });
-    if looked.facts.tls_version.is_none() {
+    if inspected.facts.tls_version.is_none() {
         let what =
             "passwords and mail travel in the clear: set tls.mode Implicit or StartTLS, unless the wire is private";
         warn(WarningTopic::Unprotected, what.to_owned());
-    } else if looked.endpoint.tls.insecure_skip_verify {
+    } else if inspected.endpoint.tls.insecure_skip_verify {
         let what =
             "any certificate is accepted (tls.insecureSkipVerify): whoever is on the way can read passwords and mail";
         warn(WarningTopic::Unprotected, what.to_owned());
     }
-    let certificate = looked.facts.certificate();
+    let certificate = inspected.facts.certificate();
     if let Some(left) = certificate.map(|certificate| days_left(&certificate, now)).filter(|left| *left < EXPIRES_SOON)
     {
         let what = match left {
@@ -169,8 +170,8 @@ fn is_offered(capabilities: &Capabilities, extension: &str) -> bool {
     }
 }
 
-fn findings(looked: &InspectedAccount, side: Side) -> SideFindings {
-    let InspectedAccount { endpoint, facts, capabilities, account, .. } = looked;
+fn findings(inspected: &InspectedAccount, side: Side) -> SideFindings {
+    let InspectedAccount { endpoint, facts, capabilities, account, .. } = inspected;
     let selectable = || account.survey.folders.iter().filter(|folder| folder.selectable());
     let matter = || COSTS.iter().filter(|(on, ..)| on.is_none_or(|on| on == side));
     let statuses = || selectable().map(|folder| folder.status.clone().unwrap_or_default());
@@ -197,8 +198,8 @@ fn findings(looked: &InspectedAccount, side: Side) -> SideFindings {
         messages: statuses().map(|status| u64::from(status.messages.unwrap_or(0))).sum(),
         bytes: sizes.map(|sizes| sizes.iter().sum()),
         append_limit: capabilities.append_limit(),
-        storage: tightest(looked, "STORAGE", 1024),
-        message_room: tightest(looked, "MESSAGE", 1),
+        storage: tightest(inspected, "STORAGE", 1024),
+        message_room: tightest(inspected, "MESSAGE", 1),
     }
 }
 
@@ -214,8 +215,8 @@ const fn kind(kind: ServerKind) -> &'static str {
 }
 
 /// Of all limits of a kind, the one that leaves least.
-fn tightest(looked: &InspectedAccount, resource: &str, unit: u64) -> Option<QuotaRoom> {
-    let limits = looked.quota.iter().filter(|quota| quota.name.eq_ignore_ascii_case(resource));
+fn tightest(inspected: &InspectedAccount, resource: &str, unit: u64) -> Option<QuotaRoom> {
+    let limits = inspected.quota.iter().filter(|quota| quota.name.eq_ignore_ascii_case(resource));
     let rooms = limits.map(|q| QuotaRoom { used: q.usage.saturating_mul(unit), limit: q.limit.saturating_mul(unit) });
     rooms.min_by_key(|room| room.free())
 }
@@ -297,18 +298,18 @@ enum AccountSameness {
 
 fn compare_accounts(source: &InspectedAccount, destination: &InspectedAccount) -> AccountSameness {
     let (Some(from), Some(to)) = (source.facts.peer, destination.facts.peer) else { return AccountSameness::Different };
-    let user = |looked: &InspectedAccount| looked.endpoint.login.username.to_lowercase();
-    let host = |looked: &InspectedAccount| looked.endpoint.host.to_lowercase();
+    let user = |inspected: &InspectedAccount| inspected.endpoint.login.username.to_lowercase();
+    let host = |inspected: &InspectedAccount| inspected.endpoint.host.to_lowercase();
     let one_name = host(source) == host(destination);
-    let twins = have_same_uids(&source.account.survey, &destination.account.survey);
+    let same_uids = have_same_uids(&source.account.survey, &destination.account.survey);
     if from == to && user(source) == user(destination) {
         AccountSameness::Same("the same account on the same server")
-    } else if from.ip() == to.ip() && twins && (from == to || !one_name) {
+    } else if from.ip() == to.ip() && same_uids && (from == to || !one_name) {
         // Two ports of one name may well be two servers, and those may have been filled by one program.
         AccountSameness::Same(
             "two ways to the same account: one machine, and all folders have the same UIDVALIDITY and UIDs",
         )
-    } else if twins {
+    } else if same_uids {
         AccountSameness::Suspected(
             "all folders of both sides have the same UIDVALIDITY and UIDs: if both names lead to one server, give the old \
              server's own name or IP address"
@@ -394,7 +395,7 @@ enum QuotaShortage {
 
 fn quota_shortage(destination: &SideFindings, coming: IncomingMail, rules: &MessageFilter) -> Option<QuotaShortage> {
     let filtered = *rules != MessageFilter::default();
-    let short = |what: String, advice: String| {
+    let shortage = |what: String, advice: String| {
         if filtered {
             QuotaShortage::Possible(format!(
                 "{what}, before the migration's rules for messages leave some out. {advice}"
@@ -409,7 +410,7 @@ fn quota_shortage(destination: &SideFindings, coming: IncomingMail, rules: &Mess
         let (free, needed) = (format_bytes(room.free()), format_bytes(room.used.saturating_add(coming)));
         let what =
             format!("the quota leaves {free} of {}, and {} are coming", format_bytes(room.limit), format_bytes(coming));
-        return Some(short(what, format!("Raise the quota of the destination account to at least {needed}")));
+        return Some(shortage(what, format!("Raise the quota of the destination account to at least {needed}")));
     }
     if let Some(room) = destination.message_room
         && coming.messages > room.free()
@@ -417,7 +418,10 @@ fn quota_shortage(destination: &SideFindings, coming: IncomingMail, rules: &Mess
         let (free, needed) = (room.free(), room.used.saturating_add(coming.messages));
         let what =
             format!("the quota leaves room for {free} of {} messages, and {} are coming", room.limit, coming.messages);
-        return Some(short(what, format!("Raise the quota of the destination account to at least {needed} messages")));
+        return Some(shortage(
+            what,
+            format!("Raise the quota of the destination account to at least {needed} messages"),
+        ));
     }
     match (destination.storage, coming.bytes) {
         (Some(room), None) => Some(QuotaShortage::Possible(format!(
