@@ -71,7 +71,7 @@ pub(crate) fn format_count(number: u64, what: &str) -> String {
 }
 
 /// Wider cells than this do not widen their column.
-const WIDEST: usize = 60;
+const MAX_COLUMN_WIDTH: usize = 60;
 
 /// Lays out rows in columns of equal width; the first and the last column are flush left, numbers between flush right.
 #[must_use]
@@ -79,7 +79,11 @@ pub(crate) fn format_table(rows: &[Vec<String>], indent: &str) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     // A single very long name must not push every other row off the screen.
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).filter(|width| *width <= WIDEST).max()
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.width())
+            .filter(|width| *width <= MAX_COLUMN_WIDTH)
+            .max()
     };
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();

@@ -12,7 +12,7 @@ use crate::{
     sync::checkpoint::Checkpoint,
 };
 
-const WHERE: &str = "Checkpoints are in the state folder: .mailferry/MIGRATION/MAILBOX-....checkpoint";
+const STATE_FOLDER_HINT: &str = "Checkpoints are in the state folder: .mailferry/MIGRATION/MAILBOX-....checkpoint";
 
 /// Print what a checkpoint holds, as JSON: accounts' fingerprint, folders, UIDVALIDITYs, UID maps.
 #[derive(Debug, Clone, Args)]
@@ -45,13 +45,13 @@ pub(crate) fn read(file: &Path) -> Result<Checkpoint> {
     } else {
         std::fs::read(file).map(|bytes| encoded = bytes)
     };
-    read.map_err(|e| Error::configuration(format!("cannot read {path}: {e}")).advice(WHERE))?;
+    read.map_err(|e| Error::configuration(format!("cannot read {path}: {e}")).advice(STATE_FOLDER_HINT))?;
     // A state file holds the bytes, a MailboxSync's status the same as text.
     let checkpoint = Checkpoint::decode(&encoded).or_else(|error| match std::str::from_utf8(&encoded) {
         Ok(text) => Checkpoint::decode_text(text.trim()),
         Err(_) => Err(error),
     });
-    checkpoint.map_err(|e| Error::configuration(format!("{path}: {}", e.what)).advice(WHERE))
+    checkpoint.map_err(|e| Error::configuration(format!("{path}: {}", e.what)).advice(STATE_FOLDER_HINT))
 }
 
 #[cfg(test)]

@@ -56,21 +56,21 @@ pub struct DoctorArgs {
     pub wait: scalar::Duration,
 }
 
-/// Between two looks.
-const AGAIN: Duration = Duration::from_secs(2);
+/// The pause between two inspections while `--wait` lasts.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// A leader renews its Lease within this time.
-const RENEWAL: Duration = Duration::from_secs(15);
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Questions to the API server at one time.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_REVIEWS: usize = 8;
 
-/// What was looked at: what is well, or what is not.
+/// One thing that was inspected: a line on what is well, or the error.
 type DoctorFinding = Result<String>;
 
 impl DoctorArgs {
-    /// Looks, and prints what it found; returns the exit code.
+    /// Inspects the installation and prints what it found; returns the exit code.
     ///
     /// # Errors
-    /// When nothing could be looked at: Configuration when the file or the kubeconfig can't be read.
+    /// When nothing could be inspected: Configuration when the file or the kubeconfig can't be read.
     pub async fn run(&self) -> Result<u8> {
         let config = self.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), OperatorConfig::read)?;
         let namespaces = namespaces(&self.namespaces)?;
@@ -88,7 +88,7 @@ impl DoctorArgs {
                 drop(io::stdout().write_all(text.as_bytes()));
                 return Ok(class.map_or(0, ErrorClass::exit_code));
             }
-            sleep(AGAIN).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 }
@@ -194,7 +194,7 @@ async fn check_rights(client: &Client, needed: Vec<OperatorPermission>) -> Vec<D
     let count = needed.len();
     let asked =
         stream::iter(needed).map(|right| async move { is_allowed(client, &right).await.map(|may| (right, may)) });
-    let answers: Result<Vec<_>> = asked.buffered(AT_ONCE).try_collect().await;
+    let answers: Result<Vec<_>> = asked.buffered(MAX_CONCURRENT_REVIEWS).try_collect().await;
     let answers = match answers {
         Ok(answers) => answers,
         Err(error) => return vec![Err(error)],
@@ -252,7 +252,7 @@ async fn leader(client: &Client, (namespace, name): (&str, &str)) -> DoctorFindi
         lease.map(|lease| lease.and_then(|lease| lease.spec)).map_err(|e| failed("the Lease can't be read", &e))
     };
     let Some(before) = read().await? else { return Err(nobody(&format!("there is no Lease {namespace}/{name}"))) };
-    let until = Instant::now() + RENEWAL;
+    let until = Instant::now() + RENEWAL_TIMEOUT;
     while Instant::now() < until {
         sleep(Duration::from_millis(500)).await;
         if let Some(now) = read().await?

@@ -91,8 +91,7 @@ pub(crate) async fn export_mailbox(
     dir: &Path,
     progress: &Arc<SyncProgress>,
 ) -> ExportReport {
-    let standing = || checkpoint.folders.values().map(|state| state.set_aside.uids().len());
-    let messages = standing().sum();
+    let messages = checkpoint.folders.values().map(|state| state.set_aside.uids().len()).sum();
     let mut report = ExportReport { mailbox: spec.mailbox.clone(), messages, ..ExportReport::default() };
     SyncProgress::add(&progress.messages_total, messages);
     if messages > 0

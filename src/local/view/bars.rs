@@ -39,8 +39,8 @@ impl BarView {
     fn draw(&self) {
         let (finished, mailboxes) = (self.board.finished, self.board.mailboxes);
         update(&self.total, &self.board.total(), &format!("{finished}/{mailboxes} done, "));
-        for ((_, bar), (_, standing)) in self.running.iter().zip(self.board.running()) {
-            update(bar, &standing, "");
+        for ((_, bar), (_, estimate)) in self.running.iter().zip(self.board.running()) {
+            update(bar, &estimate, "");
         }
     }
 
@@ -103,8 +103,8 @@ fn bar(name: &str) -> ProgressBar {
 
 const TEMPLATE: &str = "{prefix:20} [{bar:12}] {wide_msg}";
 
-fn update(bar: &ProgressBar, standing: &ProgressEstimate, before: &str) {
-    let counters = &standing.counters;
+fn update(bar: &ProgressBar, estimate: &ProgressEstimate, before: &str) {
+    let counters = &estimate.counters;
     // Many messages are adopted or empty: where there are no bytes to copy, messages tell how far it is.
     let (done, total) = match counters.bytes_total {
         0 => (counters.messages_done, counters.messages_total),
@@ -112,7 +112,7 @@ fn update(bar: &ProgressBar, standing: &ProgressEstimate, before: &str) {
     };
     bar.set_length(total.max(1));
     bar.set_position(done.min(total));
-    bar.set_message(format!("{before}{}", standing.line()));
+    bar.set_message(format!("{before}{}", estimate.line()));
 }
 
 #[cfg(test)]

@@ -112,10 +112,10 @@ impl<W: Write + Send> RunView for JsonView<W> {
             }
             RunEvent::Tick => {
                 board.observe(at);
-                for (mailbox, standing) in board.running() {
-                    if shown.get(mailbox) != Some(&standing.counters) {
-                        Self::write(to, *clock, JsonEvent::Progress { mailbox, progress: &standing });
-                        shown.insert(mailbox.to_owned(), standing.counters);
+                for (mailbox, estimate) in board.running() {
+                    if shown.get(mailbox) != Some(&estimate.counters) {
+                        Self::write(to, *clock, JsonEvent::Progress { mailbox, progress: &estimate });
+                        shown.insert(mailbox.to_owned(), estimate.counters);
                     }
                 }
             }

@@ -44,10 +44,10 @@ impl<W: Write + Send> RunView for LineView<W> {
             }
             RunEvent::Tick => {
                 self.board.observe(at);
-                for (mailbox, standing) in self.board.running() {
-                    if self.shown.get(mailbox) != Some(&standing.counters) {
-                        write_line(&mut self.to, &format!("{}: {}", printable(mailbox), standing.line()));
-                        self.shown.insert(mailbox.to_owned(), standing.counters);
+                for (mailbox, estimate) in self.board.running() {
+                    if self.shown.get(mailbox) != Some(&estimate.counters) {
+                        write_line(&mut self.to, &format!("{}: {}", printable(mailbox), estimate.line()));
+                        self.shown.insert(mailbox.to_owned(), estimate.counters);
                     }
                 }
             }
