@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of failure this is. The class alone decides whether to retry now, retry with backoff, wait for a person
-/// or skip one message; it is shown in status, events, logs and as the exit code.
+/// What kind of failure this is. The class alone decides what follows ([`ErrorRemedy`]): another try with backoff, a wait
+/// for a person, or one message less. It is shown in status, events and logs, and decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum ErrorClass {
     /// The server refused the user name, password or token.
@@ -26,11 +26,11 @@ pub enum ErrorClass {
     MessageRejected,
     /// What the operator of Mailferry wrote is wrong or missing.
     Configuration,
-    /// A defect in Mailferry, or the local disk.
+    /// Mailferry itself failed: a defect, its disk, or a pod that needed too much memory.
     Internal,
 }
 
-/// What a class of errors asks for.
+/// What follows from an error, by its class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorRemedy {
     /// Reconnect and go on, with jittered backoff.
@@ -42,7 +42,7 @@ pub enum ErrorRemedy {
 }
 
 impl ErrorClass {
-    /// Every class, in the order of the documentation.
+    /// Every class, in the order of the documentation; a test holds it complete.
     pub const ALL: [Self; 10] = [
         Self::Authentication,
         Self::Authorization,
@@ -56,13 +56,13 @@ impl ErrorClass {
         Self::Internal,
     ];
 
-    /// The class of that name.
+    /// The class of that name, as it is written in checkpoints and statuses.
     #[must_use]
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.to_string() == name)
     }
 
-    /// What this class asks for.
+    /// What follows from an error of this class.
     #[must_use]
     pub(crate) const fn remedy(self) -> ErrorRemedy {
         match self {
@@ -129,7 +129,7 @@ impl fmt::Display for ErrorClass {
     }
 }
 
-/// Which of the two accounts of a mailbox is meant.
+/// One of the two accounts of a mailbox: the source, which mail is read from, or the destination, which it is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum Side {
     /// The account that mail is read from.
@@ -292,9 +292,27 @@ impl fmt::Display for Error {
     }
 }
 
+/// The names of an enum's variants, from the schema that its derive writes: none is missing there.
+#[cfg(test)]
+pub(crate) fn variant_names<T: schemars::JsonSchema>() -> Vec<String> {
+    let schema = schemars::schema_for!(T).to_value();
+    let list = |name: &str| schema[name].as_array().cloned().unwrap_or_default();
+    let described = list("oneOf").into_iter().flat_map(|variant| match &variant["enum"] {
+        serde_json::Value::Array(names) => names.clone(),
+        _ => vec![variant["const"].clone()],
+    });
+    described.chain(list("enum")).filter_map(|name| name.as_str().map(str::to_owned)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_list_of_classes_lacks_none() {
+        let listed: Vec<_> = ErrorClass::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(listed, variant_names::<ErrorClass>());
+    }
 
     #[test]
     fn an_error_is_one_line_that_says_where_what_and_what_to_do() {

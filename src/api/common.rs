@@ -35,16 +35,17 @@ pub struct SecretKeyRef {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(cel_rules::ONE_CREDENTIAL.cel).message(cel_rules::ONE_CREDENTIAL.message))]
 pub struct Account {
-    /// The login name of the account whose mail is meant. Left out: at the source the mailbox's name; at the
-    /// destination the source's username.
+    /// The login name of the account. Left out: at the source the mailbox's name, at the destination the source's
+    /// username.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 320))]
     pub username: Option<String>,
-    /// The account's password. The value is taken exactly as it stands in the Secret, each byte of it. Not needed where
-    /// the endpoint has a masterUser; where both are there, this one is used.
+    /// The account's password. Every byte of the Secret's value counts, a line break at its end too. Not needed where
+    /// the migration has a masterUser on this side; where both are there, the password is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret_ref: Option<SecretKeyRef>,
-    /// An OAuth 2.0 access token for XOAUTH2, instead of a password. It is read again at each connect.
+    /// An OAuth 2.0 access token for XOAUTH2, instead of a password. It is read again before each connection, so that a
+    /// new one counts at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<SecretKeyRef>,
 }
@@ -77,7 +78,9 @@ impl Account {
     }
 }
 
-/// An administrator of the server who logs in for each mailbox, so that the customers' passwords need not be known.
+/// An administrator of the server who logs in for each mailbox without a credential of its own, so that the customers'
+/// passwords need not be known. In a cluster it works only with a serverRef, and only where the operator's
+/// configuration allows it (`masterUsers`).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(cel_rules::SEPARATOR.cel).message(cel_rules::SEPARATOR.message))]
@@ -92,7 +95,7 @@ pub struct MasterUser {
     /// administrator's name (Dovecot's `user*master`).
     #[serde(default)]
     pub mode: MasterMode,
-    /// Between user and administrator in mode Suffix; `*` unless given.
+    /// The text between user and administrator in mode Suffix. Left out: `*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 10))]
     pub separator: Option<String>,
@@ -108,39 +111,44 @@ pub enum MasterMode {
     Suffix,
 }
 
-/// Which folders are synced and what they are called at the destination. Rules see names as people do, with `/` between
-/// levels whatever the server uses, and without the server's prefix (`INBOX.`).
+/// Which folders are synced, and what they are called at the destination. Rules see names as people do: with `/`
+/// between levels whatever the server uses, and without the server's prefix (`INBOX.`).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(cel_rules::PATTERNS.cel).message(cel_rules::PATTERNS.message))]
 pub struct FolderRules {
-    /// Only folders that match one of these; empty means all. A pattern is a glob (`*` within a level, `**` across
-    /// levels: `Projects/**`) or, between slashes, a regular expression that matches the whole name (`/20[0-9]{2}/`).
+    /// Only folders whose name matches one of these patterns are synced; empty: all. A pattern is a glob (`*` within a
+    /// level, `**` across levels: `Projects/**`) or, between slashes, a regular expression that matches the whole name
+    /// (`/20[0-9]{2}/`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 500)))]
     pub include: Vec<String>,
-    /// Never folders that match one of these; same patterns as include, and stronger.
+    /// Folders whose name matches one of these patterns are not synced, even where include matches too. Patterns are
+    /// those of include.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 500)))]
     pub exclude: Vec<String>,
-    /// New names. The first that matches is used, and wins over specialUse.
+    /// New names for folders. The first rule that matches is used, before specialUse. Names that were used once stay: a
+    /// later rule renames nothing at the destination.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub rename: Vec<Rename>,
-    /// Put everything, INBOX too, below this folder of the destination, for example `Old mail`.
+    /// A folder of the destination that everything is put below, INBOX too, for example `Old mail`. Left out: folders
+    /// keep their level.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 500))]
     #[x_kube(validation = Rule::new(cel_rules::INTO.cel).message(cel_rules::INTO.message))]
     pub into: Option<String>,
-    /// Map: a folder for a special use (sent mail, drafts, junk, trash, archive) goes to the destination's folder for the
-    /// same use. Ignore: names stay as they are.
+    /// Map: a folder with a special use (sent mail, drafts, junk, trash, archive) goes to the destination's folder for
+    /// the same use. Ignore: it keeps its name.
     #[serde(default)]
     pub special_use: SpecialUsePolicy,
-    /// Copy: folders subscribed at the source are subscribed at the destination. Ignore: subscriptions are left alone.
+    /// Copy: folders that are subscribed at the source are subscribed at the destination. Ignore: the destination's
+    /// subscriptions stay as they are.
     #[serde(default)]
     pub subscriptions: Subscriptions,
-    /// Personal: only the account's own mail. All: also other users' and shared folders, and views that show the
-    /// messages of other folders again (Gmail's All Mail and Starred).
+    /// Personal: only the account's own folders are synced. All: also other users' and shared folders, and views that
+    /// show the messages of other folders again (Gmail's All Mail and Starred).
     #[serde(default)]
     pub namespaces: Namespaces,
 }
@@ -187,38 +195,40 @@ pub enum Namespaces {
     All,
 }
 
-/// Which messages are synced. What a rule leaves out is counted and reported by rule, and looked at again by each sync.
+/// Which messages are synced. Messages that a rule leaves out are counted and reported by rule, and judged again by
+/// each sync. A message that was copied once stays copied, whatever later rules say.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(cel_rules::SINCE_BEFORE.cel).message(cel_rules::SINCE_BEFORE.message))]
 #[x_kube(validation = Rule::new(cel_rules::AGES.cel).message(cel_rules::AGES.message))]
 #[x_kube(validation = Rule::new(cel_rules::SIZES.cel).message(cel_rules::SIZES.message))]
 pub struct MessageRules {
-    /// Only messages that arrived (INTERNALDATE) at or after this time, for example `2024-01-01T00:00:00Z`.
+    /// Only messages that arrived (INTERNALDATE) at or after this time are synced, for example `2024-01-01T00:00:00Z`.
+    /// Left out: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-    /// Only messages that arrived before this time.
+    /// Only messages that arrived (INTERNALDATE) before this time are synced. Left out: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Time>,
-    /// Only messages that arrived at most this many days before the sync.
+    /// Only messages that arrived at most this many days before the sync are synced. Left out: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 36_500))]
     pub max_age_days: Option<i32>,
-    /// Only messages that arrived at least this many days before the sync.
+    /// Only messages that arrived at least this many days before the sync are synced. Left out: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 36_500))]
     pub min_age_days: Option<i32>,
-    /// Only messages of at least this many bytes, for example `10Ki`.
+    /// Only messages of at least this size are synced, for example `10Ki`. Left out: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_size: Option<Size>,
-    /// Only messages of at most this many bytes, for example `25Mi`.
+    /// Only messages of at most this size are synced, for example `25Mi`. Left out: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_size: Option<Size>,
-    /// Leave out messages that are marked as deleted.
+    /// True: messages with the flag \Deleted are not synced. False: they are synced, with the flag.
     #[serde(default)]
     pub skip_deleted: bool,
-    /// Messages that may be missing at the destination, since somebody knows of them and agrees: they are still tried,
-    /// shown and counted, apart from the others, but a sync without them ends as one with nothing missing.
+    /// Messages that may be missing at the destination, since somebody knows of them and agrees. They are still tried,
+    /// and counted apart from the others; a sync without them ends as one with nothing missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub accept_not_copied: Vec<AcceptNotCopied>,
@@ -233,12 +243,12 @@ pub struct AcceptNotCopied {
     /// All messages of all folders that were not copied for this reason, also later ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<NotCopiedReason>,
-    /// The source's folder that the messages are in, named as a report names it.
+    /// The source folder that the messages are in, named as a report names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1000))]
     pub folder: Option<String>,
     /// The messages: the folder's UIDVALIDITY, a colon, and UIDs as a report names them, such as `1500000000:7,9:12`.
-    /// Should the folder be made anew, with another UIDVALIDITY, nothing of it is accepted any more.
+    /// Where the folder is made anew, with another UIDVALIDITY, none of its messages is accepted any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 100),
@@ -287,19 +297,21 @@ pub enum DeletionPolicy {
     Mirror,
 }
 
-/// Bounds on every wait for a server.
+/// How long answers of the mail servers are waited for.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
-    /// For each of: TCP connect, TLS handshake, greeting.
+    /// The longest wait for each of these: the TCP connection, the TLS handshake, the server's greeting. Then the
+    /// connection has failed, and another one is made (see retry).
     #[serde(default = "Timeouts::connect")]
     #[x_kube(validation = Rule::new(cel_rules::CONNECT.cel).message(cel_rules::CONNECT.message))]
     pub connect: Duration,
-    /// Silence while an answer is due.
+    /// The longest silence while an answer is due. Then the connection is given up, and another one is made (see
+    /// retry).
     #[serde(default = "Timeouts::reply")]
     #[x_kube(validation = Rule::new(cel_rules::REPLY.cel).message(cel_rules::REPLY.message))]
     pub reply: Duration,
-    /// An idle connection is kept alive by a NOOP this often.
+    /// How long a connection may be idle before a NOOP is sent to keep it open.
     #[serde(default = "Timeouts::keepalive")]
     #[x_kube(validation = Rule::new(cel_rules::KEEPALIVE.cel).message(cel_rules::KEEPALIVE.message))]
     pub keepalive: Duration,
@@ -325,34 +337,39 @@ impl Default for Timeouts {
     }
 }
 
-/// What happens after failures that may pass by themselves (network, throttling, a server's protocol error).
+/// How often and how soon is tried again what failed by network, throttling or a server's protocol error. Within an
+/// attempt connections are made anew; between attempts the mailbox waits in phase Backoff.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(cel_rules::RECONNECT_BACKOFF.cel).message(cel_rules::RECONNECT_BACKOFF.message))]
 #[x_kube(validation = Rule::new(cel_rules::BACKOFF.cel).message(cel_rules::BACKOFF.message))]
 #[x_kube(validation = Rule::new(cel_rules::PATIENCE.cel).message(cel_rules::PATIENCE.message))]
 pub struct Retry {
-    /// Within an attempt: so many connections in a row may fail, with no progress between, before the attempt ends with
-    /// the error.
+    /// Within an attempt: how many connections in a row may fail without progress before the attempt ends with the
+    /// error.
     #[serde(default = "Retry::reconnects")]
     #[schemars(range(min = 0, max = 100))]
     pub reconnects: i32,
-    /// Within an attempt: wait before the first new connection; doubles, with jitter.
+    /// Within an attempt: the wait before the first new connection. It doubles with each failure in a row, and varies
+    /// by jitter.
     #[serde(default = "Retry::reconnect_backoff")]
     pub reconnect_backoff: Duration,
     /// Within an attempt: the longest wait before a new connection.
     #[serde(default = "Retry::reconnect_max_backoff")]
     pub reconnect_max_backoff: Duration,
-    /// How long one run waits, all in all and for each account, for a server that is unwell or asks for a slower pace.
+    /// Within an attempt: how long it waits, all in all for each account, for a server that fails by itself or asks for
+    /// a slower pace. Then the attempt ends with the error.
     #[serde(default = "Retry::patience")]
     pub patience: Duration,
-    /// Between attempts: the first wait; doubles, with jitter.
+    /// Between attempts: the wait after the first failure. It doubles with each failure in a row, and varies by jitter.
     #[serde(default = "Retry::initial_backoff")]
     pub initial_backoff: Duration,
-    /// Between attempts: the longest wait.
+    /// Between attempts: the longest wait. Mailboxes that are Stalled for want of rights, room or a valid certificate
+    /// are tried again after it too.
     #[serde(default = "Retry::max_backoff")]
     pub max_backoff: Duration,
-    /// So many failed attempts in a row without progress make a mailbox Failed. Left out: tried again without end.
+    /// Between attempts: how many attempts in a row may fail without progress before the mailbox is Failed and not
+    /// tried again. Left out: it is tried again without end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_failures: Option<i32>,
@@ -398,35 +415,35 @@ impl Default for Retry {
     }
 }
 
-/// An error as status shows it: where, what, and what to do.
+/// An error: where and when it happened, what it is, and what to do about it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct LastError {
-    /// What kind of failure: Authentication, Authorization, Quota, Throttled, Network, Tls, Protocol, MessageRejected,
-    /// Configuration or Internal. It decides what happens next.
+    /// What kind of failure it is: Authentication, Authorization, Quota, Throttled, Network, Tls, Protocol,
+    /// MessageRejected, Configuration or Internal. The class decides what happens next: see the runbook.
     pub class: ErrorClass,
     /// The account that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub side: Option<Side>,
-    /// Host and port of the server, as configured.
+    /// Host and port of the server, as configured. Absent: no server is concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 300))]
     pub host: Option<String>,
-    /// The folder.
+    /// The folder, by its name at that side. Absent: the error concerns no single folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1000))]
     pub folder: Option<String>,
-    /// What happened.
+    /// What happened, in a clause.
     #[schemars(length(max = 1000))]
     pub message: String,
     /// What a person can do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1000))]
     pub advice: Option<String>,
-    /// When it happened.
+    /// When it happened. Absent: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
-    /// Before this time trying again makes no sense: the server said so.
+    /// The time before which trying again makes no sense, as the server said. Absent: it said none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Time>,
 }

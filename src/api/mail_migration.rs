@@ -55,18 +55,19 @@ use super::{
 #[x_kube(validation = Rule::new(cel_rules::SOURCE_CREDENTIAL.cel).message(cel_rules::SOURCE_CREDENTIAL.message))]
 #[x_kube(validation = Rule::new(cel_rules::DESTINATION_CREDENTIAL.cel).message(cel_rules::DESTINATION_CREDENTIAL.message))]
 pub struct MailMigrationSpec {
-    /// Where mail is read.
+    /// The server that mail is read from, and the administrator who logs in there, if there is one.
     pub source: EndpointSpec,
-    /// Where mail is written. Its accounts must exist: Mailferry makes none.
+    /// The server that mail is written to, and the administrator who logs in there, if there is one. Its accounts must
+    /// exist: Mailferry makes none.
     pub destination: EndpointSpec,
-    /// The mailboxes, by name. For more than 1000, use mailboxSecrets or several migrations.
+    /// The mailboxes to be moved. For more than 1000, use mailboxSecrets or several migrations.
     #[serde(default)]
     #[schemars(length(max = 1000))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub mailboxes: Vec<MailboxEntry>,
-    /// More mailboxes, as CSV in Secrets (at most 1 MiB each). The first line names the columns: `name`, and any of
-    /// `source_username`, `source_password`, `source_token`, `destination_username`, `destination_password`,
-    /// `destination_token`.
+    /// More mailboxes, as CSV in Secrets of this namespace (at most 1 MiB each), beside those of mailboxes. The first
+    /// line names the columns: `name`, and any of `source_username`, `source_password`, `source_token`,
+    /// `destination_username`, `destination_password`, `destination_token`. Changes are found within a minute.
     #[serde(default)]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into(), "key".into()]))]
@@ -78,23 +79,24 @@ pub struct MailMigrationSpec {
     #[serde(default)]
     pub messages: MessageRules,
     /// SourceWins: flags that change at the source after a message was copied change at the destination too. Ignore:
-    /// flags are set when a message is copied and never touched again.
+    /// flags are set when a message is copied and not touched again.
     #[serde(default)]
     pub flags: FlagPolicy,
     /// Keep: what is deleted at the source stays at the destination. Mirror: it is deleted there too, but only messages
-    /// that Mailferry put there itself, and not when an implausible share of a folder vanished.
+    /// that Mailferry put there itself, and not when an implausible share of a folder has vanished.
     #[serde(default)]
     pub deletions: DeletionPolicy,
-    /// So many mailboxes are synced at the same time.
+    /// The most mailboxes of this migration that are synced at the same time. The operator's own limits hold too.
     #[serde(default = "defaults::parallelism")]
     #[schemars(range(min = 1, max = 10_000))]
     pub parallelism: i32,
-    /// At most so many connections to each side for one mailbox. A sync starts with one and grows while both servers
+    /// The most connections to each side for one mailbox. A sync starts with one and takes more while both servers
     /// allow it.
     #[serde(default = "defaults::connections")]
     #[schemars(range(min = 1, max = 16))]
     pub connections: i32,
-    /// How long one attempt may run. Then it is stopped at a checkpoint, and a new attempt goes on from there.
+    /// The longest time that one attempt may run. Then it is stopped at a checkpoint, and a new attempt goes on from
+    /// there.
     #[serde(default = "defaults::deadline")]
     #[x_kube(validation = Rule::new(cel_rules::DEADLINE.cel).message(cel_rules::DEADLINE.message))]
     pub deadline: Duration,
@@ -104,53 +106,59 @@ pub struct MailMigrationSpec {
     /// What happens after failures that may pass by themselves.
     #[serde(default)]
     pub retry: Retry,
-    /// Delta syncs after the first one. Left out: one sync, then the migration is complete, unless there is a cutover.
+    /// When delta syncs follow the first sync of a mailbox. Left out: none follows, and the migration is complete after
+    /// the first, unless there is a cutover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
-    /// Mail is, or soon will be, delivered at the destination: go on with delta syncs until the source is quiet, then
-    /// complete.
+    /// Write this when mail is, or soon will be, delivered at the destination (the MX change): delta syncs follow until
+    /// the source is quiet, then the mailbox is complete. Left out: delivery does not move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cutover: Option<Cutover>,
-    /// Stop at a checkpoint and start nothing until this is false again.
+    /// True: running attempts stop at a checkpoint, and nothing starts until this is false again.
     #[serde(default)]
     pub suspend: bool,
-    /// Change nothing at the destination; report what would be done.
+    /// True: nothing is changed at the destination; the status says what would be copied.
     #[serde(default)]
     pub dry_run: bool,
-    /// Any text. Another text than before asks for one more sync of every mailbox.
+    /// Any text, such as a date. Each new text asks for one more sync of every mailbox at once, which also tries again
+    /// the messages that the destination was proven to refuse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub sync_request: Option<String>,
-    /// Start nothing before this time, for example `2026-03-01T22:00:00Z`.
+    /// The time before which no mailbox is synced for the first time, for example `2026-03-01T22:00:00Z`. Left out:
+    /// mailboxes start at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_at: Option<Time>,
-    /// Names of mailboxes that are stopped for good; what was copied stays. Taken off the list, they go on.
+    /// The names of mailboxes that are stopped for good. What was copied stays. A mailbox that is taken off this list
+    /// goes on where it was.
     #[serde(default)]
     #[schemars(length(max = 1000), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub cancel: Vec<String>,
-    /// Many mailboxes left the list at once: they are only removed from the migration (never their mail) when this is
-    /// the token that `status.pendingRemoval` shows.
+    /// The token that `status.pendingRemoval` shows. Where more than 10 mailboxes, and more than 5 % of all, left the
+    /// list at once, they are removed from the migration (never their mail) only once this token is written here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub confirm_removal: Option<String>,
-    /// Changes to the pods that syncs run in.
+    /// Changes to the pods that syncs run in. Left out: they are made as the operator has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_overrides: Option<PodOverrides>,
-    /// How long finished pods stay, for their logs.
+    /// How long the pods of ended attempts stay, for their logs. Pods of failed attempts stay up to failedPodsLimit
+    /// only.
     #[serde(default = "defaults::ttl")]
     #[x_kube(validation = Rule::new(cel_rules::TTL.cel).message(cel_rules::TTL.message))]
     pub ttl: Duration,
-    /// So many failed pods of each mailbox stay for their logs, until ttl.
+    /// The most pods of failed attempts that stay for each mailbox; the oldest go first.
     #[serde(default = "defaults::failed_pods")]
     #[schemars(range(min = 0, max = 20))]
     pub failed_pods_limit: i32,
-    /// A sync that reports, but moves no byte for so long and does not wait on purpose, is restarted.
+    /// How long a sync may report without moving a byte, and without waiting on purpose, before it is stopped and
+    /// another attempt goes on.
     #[serde(default = "defaults::stall_after")]
     #[x_kube(validation = Rule::new(cel_rules::STALL_AFTER.cel).message(cel_rules::STALL_AFTER.message))]
     pub stall_after: Duration,
-    /// How long a sync goes on while it can't reach the API server, and how long the operator waits for a pod that it
-    /// lost sight of before another may write to the same destination mailbox.
+    /// How long a sync goes on while it can't reach the API server. For as long, and 90 s more, the operator waits for
+    /// a pod that it lost sight of, before another one may write to the same destination mailbox.
     #[serde(default = "defaults::offline_grace")]
     #[x_kube(validation = Rule::new(cel_rules::OFFLINE_GRACE.cel).message(cel_rules::OFFLINE_GRACE.message))]
     pub offline_grace: Duration,
@@ -180,18 +188,20 @@ impl MailMigrationSpec {
     }
 }
 
-/// One side of a migration: a server, by reference or inline, and who logs in.
+/// One side of a migration: a server, by reference or inline, and the administrator who logs in there, if there is one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(cel_rules::ONE_SERVER.cel).message(cel_rules::ONE_SERVER.message))]
 pub struct EndpointSpec {
-    /// A MailServer of this namespace.
+    /// The MailServer of this namespace that is connected to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_ref: Option<LocalRef>,
-    /// The server itself, instead of serverRef; the fields of a MailServer's spec.
+    /// The server itself, instead of serverRef, with the fields of a MailServer's spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<MailServerSpec>,
-    /// An administrator of the server who logs in for each mailbox that has no password of its own.
+    /// An administrator of the server who logs in for each mailbox that has no credential of its own. In a cluster it
+    /// works only with a serverRef, and only where the operator's configuration allows it (`masterUsers`). Left out:
+    /// each mailbox needs its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master_user: Option<MasterUser>,
 }
@@ -200,7 +210,8 @@ pub struct EndpointSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct MailboxEntry {
-    /// A name of your choice, unique in the migration: `alice`, `alice@example.com`.
+    /// The mailbox's name, of your choice and unique in the migration: `alice`, `alice@example.com`. It is the login
+    /// name at the source where no username is given.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new(cel_rules::MAILBOX_NAME.cel).message(cel_rules::MAILBOX_NAME.message))]
     pub name: String,
@@ -212,70 +223,78 @@ pub struct MailboxEntry {
     pub destination: Account,
 }
 
-/// How a migration is doing. Never a list that grows with the number of mailboxes.
+/// How a migration is doing. It never holds a list that grows with the number of mailboxes.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct MailMigrationStatus {
-    /// The generation of the spec that this status is about.
+    /// The generation of the spec that this status is about; -1: the operator has not seen any yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Where the migration stands, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<MigrationPhase>,
-    /// Accepted, Ready, Complete, AllCopied, Failed, Stalled, Reconciling, MailboxesFailing, RemovalPending, PodsRefused.
+    /// Accepted, Ready, Complete and AllCopied are always there; Failed, Stalled, Reconciling, MailboxesFailing,
+    /// RemovalPending and PodsRefused only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// When the first sync started. From then on, source and destination are fixed.
+    /// When the first attempt of any mailbox was seen. From then on the servers of source and destination can't change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// When the migration was complete, or had failed.
+    /// When the migration became Complete or Failed. Absent: it has not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
-    /// When delivery moved.
+    /// When delivery moves: `spec.cutover.at`, or when the operator first saw a cutover without it. Absent: there is no
+    /// cutover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cutover_at: Option<Time>,
-    /// When the next delta sync is due.
+    /// When the first of the next delta syncs is due. Absent: none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_sync_at: Option<Time>,
-    /// The `syncRequest` that was acted on last.
+    /// The `spec.syncRequest` that was passed on to the mailboxes last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub sync_request: Option<String>,
-    /// Mailboxes by phase.
+    /// How many mailboxes there are, in all and by phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mailboxes: Option<MailboxCounts>,
-    /// Messages and bytes, all mailboxes together.
+    /// Messages and bytes of all mailboxes together, as far as they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totals: Option<Totals>,
-    /// Share of the known bytes that is done, such as `42%`.
+    /// The share of all bytes that is at the destination, such as `42%`. Mailboxes that are not known yet count like
+    /// the others on average.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub progress: Option<String>,
-    /// Bytes per second over the last minute, all mailboxes together, such as `12 MiB/s`.
+    /// Bytes copied per second over the last minute by all mailboxes together, such as `12 MiB/s`. Absent: nothing is
+    /// copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub rate: Option<String>,
-    /// When it will be done, at this rate.
+    /// When all bytes will be at the destination, at the current rate. Absent: nothing is copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta: Option<Time>,
-    /// A few mailboxes that fail, of each class of error at least one. All of them: `kubectl get mailboxsyncs`.
+    /// Up to ten mailboxes that fail, with at least one for each class of error where there is room. `kubectl get
+    /// mailboxsyncs` shows all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub failures: Vec<FailureSample>,
-    /// Mailboxes that left the list and wait for `confirmRemoval`.
+    /// Mailboxes that left the list and wait for `spec.confirmRemoval`. Absent: none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_removal: Option<PendingRemoval>,
-    /// What was read from the CSV Secrets.
+    /// What was read from each CSV of `spec.mailboxSecrets`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub mailbox_secrets: Vec<CsvStatus>,
 }
 
-/// Where a migration stands, in one word.
+/// Where a migration stands. Pending: nothing has started, since it is refused or startAt lies ahead. Running:
+/// mailboxes are synced, or wait for the next delta sync. Draining: delivery has moved, and delta syncs follow until
+/// the sources are quiet. Suspended: stopped by suspend. Stalled: nothing goes on until a person acts. Complete: all
+/// mailboxes are done. Failed: all mailboxes have ended, and some of them failed.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MigrationPhase {
     /// Nothing has started: not accepted yet, or startAt lies ahead.
@@ -295,73 +314,73 @@ pub enum MigrationPhase {
 }
 
 impl MigrationPhase {
-    /// Every phase.
+    /// Every phase; a test holds it complete.
     pub(crate) const ALL: [Self; 7] =
         [Self::Pending, Self::Running, Self::Draining, Self::Suspended, Self::Stalled, Self::Complete, Self::Failed];
 }
 
-/// Mailboxes by phase.
+/// How many mailboxes there are, in all and by phase.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct MailboxCounts {
-    /// All of them.
+    /// All mailboxes.
     pub total: i32,
-    /// Not looked at yet.
+    /// Mailboxes that were not looked at yet, are not due yet, or are suspended.
     #[serde(default)]
     pub pending: i32,
-    /// Waiting for their turn.
+    /// Mailboxes that are due and wait for their turn.
     #[serde(default)]
     pub queued: i32,
-    /// Syncing.
+    /// Mailboxes with an attempt under way.
     #[serde(default)]
     pub running: i32,
-    /// The last sync ended well.
+    /// Mailboxes whose last sync ended well.
     #[serde(default)]
     pub synced: i32,
-    /// Waiting after a failure.
+    /// Mailboxes that wait for the next attempt after a failure.
     #[serde(default)]
     pub backoff: i32,
-    /// Waiting for a person.
+    /// Mailboxes that wait for a person.
     #[serde(default)]
     pub stalled: i32,
-    /// Given up.
+    /// Mailboxes that were given up.
     #[serde(default)]
     pub failed: i32,
-    /// Stopped by `cancel`.
+    /// Mailboxes that were stopped by `cancel`.
     #[serde(default)]
     pub cancelled: i32,
-    /// Backoff, stalled and failed together.
+    /// Mailboxes in phase Backoff, Stalled or Failed together.
     #[serde(default)]
     pub failing: i32,
 }
 
-/// Messages and bytes, all mailboxes together, as far as known.
+/// Messages and bytes of all mailboxes together, as far as they are known.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
     /// Messages in the folders that are synced.
     #[serde(default)]
     pub messages_total: i64,
-    /// Of these messages, those that are at the destination.
+    /// Of these, the messages that are at the destination.
     #[serde(default)]
     pub messages_done: i64,
-    /// Set aside and so not copied, whichever sync found out; accepted ones too.
+    /// Of these, the messages that were set aside and so not copied, whichever sync found out; accepted ones too.
     #[serde(default)]
     pub messages_skipped: i64,
-    /// Messages that the sources hold and the destinations did not get. Absent: no mailbox has told yet.
+    /// Messages that the sources hold and the destinations did not get. Absent: no mailbox has reported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_copied: Option<NotCopied>,
     /// Copies that differ from their messages, by kind: flags, internalDate, order, content.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20))]
     pub differences: BTreeMap<String, i64>,
-    /// Bytes of the messages.
+    /// The size of the messages, bytes.
     #[serde(default)]
     pub bytes_total: i64,
-    /// Of these bytes, those that are at the destination.
+    /// Of these, the bytes of messages that are at the destination.
     #[serde(default)]
     pub bytes_done: i64,
-    /// Attempts that were restarted at their deadline.
+    /// Attempts that were stopped at their deadline, so that another one went on.
     #[serde(default)]
     pub deadline_restarts: i32,
 }
@@ -373,7 +392,7 @@ pub struct FailureSample {
     /// The mailbox's name.
     #[schemars(length(max = 253))]
     pub mailbox: String,
-    /// Its last error.
+    /// The mailbox's last error.
     pub error: LastError,
 }
 
@@ -381,19 +400,19 @@ pub struct FailureSample {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PendingRemoval {
-    /// How many mailboxes.
+    /// How many mailboxes wait.
     pub count: i32,
-    /// Stands for exactly these mailboxes; goes into `spec.confirmRemoval`.
+    /// A token that stands for exactly these mailboxes. Written into `spec.confirmRemoval` it has them removed.
     #[schemars(length(max = 64))]
     pub token: String,
-    /// A few of these mailboxes, by name.
+    /// The names of up to five of these mailboxes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), inner(length(max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub examples: Vec<String>,
 }
 
-/// What was read from a CSV Secret.
+/// What was read from the CSV of a Secret.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct CsvStatus {
@@ -403,14 +422,14 @@ pub struct CsvStatus {
     /// The key in the Secret's data.
     #[schemars(length(max = 253))]
     pub key: String,
-    /// The version of the Secret that was read last.
+    /// The resourceVersion of the Secret that was read last. Absent: there is no such Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub resource_version: Option<String>,
-    /// Mailboxes in it.
+    /// How many mailboxes the CSV lists.
     #[serde(default)]
     pub mailboxes: i32,
-    /// Why it could not be used, with the line.
+    /// Why the CSV can't be used, with the line. Its mailboxes then stay as they are. Absent: it was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1000))]
     pub problem: Option<String>,

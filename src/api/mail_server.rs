@@ -41,17 +41,18 @@ pub struct MailServerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65_535))]
     pub port: Option<i32>,
-    /// How the connection is protected.
+    /// How the connection is protected, and which certificate is trusted.
     #[serde(default)]
     pub tls: Tls,
-    /// How much the server may be used.
+    /// How many connections and syncs the server is burdened with at most.
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,
-    /// What is known about the server beyond what it announces: Generic (nothing), Gmail, Exchange (365 too), Cyrus,
-    /// Courier or Dovecot.
+    /// The server's make, where it is known: Gmail, Exchange (365 too), Cyrus, Courier or Dovecot. Generic: it is found
+    /// out by what the server says of itself. It decides, above all, which folder names a destination takes.
     #[serde(default)]
     pub quirks: Quirks,
-    /// Compress the connection (COMPRESS=DEFLATE, RFC 4978) where the server offers it. Helps on slow links only.
+    /// True: the connection is compressed (COMPRESS=DEFLATE, RFC 4978) where the server offers it. This helps on slow
+    /// links only, and costs CPU on both ends.
     #[serde(default)]
     pub compress: bool,
 }
@@ -71,23 +72,25 @@ impl MailServerSpec {
 #[x_kube(validation = Rule::new(cel_rules::NO_TLS.cel).message(cel_rules::NO_TLS.message))]
 #[x_kube(validation = Rule::new(cel_rules::INSECURE.cel).message(cel_rules::INSECURE.message))]
 pub struct Tls {
-    /// Implicit: TLS from the first byte (port 993). StartTLS: by STARTTLS (port 143). None: passwords and mail travel in
-    /// the clear; only for servers on the same machine or a private wire.
+    /// Implicit: TLS from the first byte (port 993). StartTLS: the connection is encrypted by STARTTLS (port 143)
+    /// before the login, or ended. None: passwords and mail travel in the clear; only for servers on the same machine
+    /// or a private wire.
     #[serde(default)]
     pub mode: TlsMode,
-    /// Certificates of extra authorities, as PEM text. The system's authorities stay trusted.
+    /// Certificates of additional authorities, as PEM text. The system's authorities stay trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65_536))]
     #[x_kube(validation = Rule::new(cel_rules::PEM.cel).message(cel_rules::PEM.message))]
     pub ca_bundle: Option<String>,
-    /// The same from a Secret, instead of caBundle.
+    /// Certificates of additional authorities from a Secret, instead of caBundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<SecretKeyRef>,
-    /// The name that the certificate must carry, where it differs from the host.
+    /// The name that the certificate must carry. Left out: host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub server_name: Option<String>,
-    /// Accept any certificate: whoever is on the way can read passwords and mail.
+    /// True: any certificate is accepted, so that whoever is on the way can read passwords and mail. False: the
+    /// certificate must be valid and carry the server's name.
     #[serde(default)]
     pub insecure_skip_verify: bool,
 }
@@ -105,20 +108,20 @@ pub enum TlsMode {
     None,
 }
 
-/// How much a server may be used by this namespace. Limits of the operator's configuration for a host hold too; these
-/// only lower them.
+/// How many connections and syncs a server is burdened with at most, by all migrations of this namespace. Limits for
+/// its host in the operator's configuration hold too: these here can only lower them.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
-    /// Connections at one time, all migrations together. Left out: no limit.
+    /// The most connections at one time, all migrations of the namespace together. Left out: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_connections: Option<i32>,
-    /// Connections at one time for one mailbox; lowers the migration's `connections`. Left out: no limit.
+    /// The most connections at one time for one mailbox; it lowers the migration's `connections`. Left out: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub max_connections_per_mailbox: Option<i32>,
-    /// Syncs started within one minute, all migrations together. Left out: no limit.
+    /// The most syncs that start within one minute, all migrations of the namespace together. Left out: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub starts_per_minute: Option<i32>,
@@ -148,25 +151,26 @@ pub enum Quirks {
     Dovecot,
 }
 
-/// What a connection test found.
+/// What connection tests found, and how much the server is used.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct MailServerStatus {
-    /// The generation of the spec that this status is about.
+    /// The generation of the spec that was tested last; -1: none was tested yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready: a connection can be made, and the certificate is trusted.
+    /// Ready: True when a connection could be made and the certificate is trusted; without a login. Stalled: there
+    /// while the last test failed and a person has to change something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[schemars(length(max = 20))]
     pub conditions: Vec<Condition>,
-    /// When the connection was last tested.
+    /// When the connection was tested last. While the result stays the same, it is written once an hour at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checked_at: Option<Time>,
     /// What the last successful test found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<ServerFacts>,
-    /// Connections that running syncs hold, as far as this namespace goes.
+    /// Connections to the server that running syncs of this namespace hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub connections_in_use: Option<i32>,
@@ -176,7 +180,7 @@ pub struct MailServerStatus {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerFacts {
-    /// For example `TLS 1.3`.
+    /// The version of TLS that was agreed on, for example `TLS 1.3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub tls_version: Option<String>,
@@ -184,15 +188,15 @@ pub struct ServerFacts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
     pub certificate_subject: Option<String>,
-    /// When the certificate ends.
+    /// When the certificate expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_not_after: Option<Time>,
-    /// Authentication mechanisms offered, sorted.
+    /// The authentication mechanisms that the server offers, of those that Mailferry knows, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     #[schemars(length(max = 50), inner(length(max = 50)))]
     pub mechanisms: Vec<String>,
-    /// Capabilities before login that Mailferry knows, sorted.
+    /// The capabilities that the server announces before a login, of those that Mailferry knows, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     #[schemars(length(max = 100), inner(length(max = 50)))]

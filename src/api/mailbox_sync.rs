@@ -53,50 +53,50 @@ pub(crate) const MAX_FOLDERS: usize = 200;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(cel_rules::MAILBOX_IMMUTABLE.cel).message(cel_rules::MAILBOX_IMMUTABLE.message))]
 pub struct MailboxSyncSpec {
-    /// The MailMigration's name.
+    /// The name of the MailMigration that it belongs to, in the same namespace.
     #[schemars(length(min = 1, max = 253))]
     pub migration: String,
     /// The mailbox's name in the migration.
     #[schemars(length(min = 1, max = 253))]
     pub mailbox: String,
-    /// Where mail is read.
+    /// The server and account that mail is read from.
     pub source: SyncEndpoint,
-    /// Where mail is written.
+    /// The server and account that mail is written to.
     pub destination: SyncEndpoint,
-    /// What every mailbox of the migration has in common.
+    /// The settings that every mailbox of the migration has in common.
     #[serde(default)]
     pub settings: SyncSettings,
-    /// Stop at a checkpoint and start nothing.
+    /// True: a running attempt stops at a checkpoint, and none starts.
     #[serde(default)]
     pub suspend: bool,
-    /// Stop for good; what was copied stays.
+    /// True: the mailbox is stopped for good. What was copied stays.
     #[serde(default)]
     pub cancel: bool,
-    /// Another text than `status.syncRequest` asks for one more sync.
+    /// Any text. Another one than `status.syncRequest` asks for one more sync at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub sync_request: Option<String>,
-    /// Start nothing before this time.
+    /// The time before which the first attempt does not start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_at: Option<Time>,
-    /// Changes to the pod.
+    /// Changes to the pods of its attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_overrides: Option<PodOverrides>,
 }
 
-/// One side of a mailbox, with the server that was resolved.
+/// One side of a mailbox: the server, as it was resolved, and the account.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(cel_rules::SYNC_CREDENTIAL.cel).message(cel_rules::SYNC_CREDENTIAL.message))]
 pub struct SyncEndpoint {
-    /// The MailServer that `server` was taken from, whose limits count.
+    /// The MailServer that `server` was taken from. Absent: the migration describes the server itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_ref: Option<LocalRef>,
-    /// The server.
+    /// The server, with the fields of a MailServer's spec.
     pub server: MailServerSpec,
-    /// Who logs in; `username` is always there.
+    /// The account that is logged in to. Its `username` is always there.
     pub account: Account,
-    /// An administrator who logs in for the account, where the account has no credential of its own.
+    /// The administrator who logs in for the account. Absent: the account has a credential of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master_user: Option<MasterUser>,
 }
@@ -107,57 +107,58 @@ pub struct SyncEndpoint {
 #[x_kube(validation = Rule::new(cel_rules::FENCE.cel).message(cel_rules::FENCE.message))]
 #[x_kube(validation = Rule::new(cel_rules::WORKER_ATTEMPT.cel).message(cel_rules::WORKER_ATTEMPT.message))]
 pub struct MailboxSyncStatus {
-    /// The generation of the spec that this status is about.
+    /// The generation of the spec that this status is about; -1: the operator has not seen any yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Where the mailbox stands, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<SyncPhase>,
-    /// Ready, AllCopied, Stalled.
+    /// Ready and AllCopied are always there; Stalled only while the phase is Stalled or Failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// The number of the current or last attempt; written before its pod is created.
+    /// The number of the current or last attempt; 0: there was none yet. It is written before its pod is created.
     #[serde(default)]
     #[schemars(range(min = 0))]
     #[x_kube(validation = Rule::new(cel_rules::ATTEMPT_GROWS.cel).message(cel_rules::ATTEMPT_GROWS.message))]
     pub attempt: i64,
-    /// The attempt's pod.
+    /// The name of the current or last attempt's pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub pod_name: Option<String>,
-    /// The UID of the attempt's pod: only its token may write `worker`.
+    /// The UID of the attempt's pod: only a token that is bound to this pod may write `worker`.
     #[serde(default, rename = "podUID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub pod_uid: Option<String>,
-    /// When the attempt started.
+    /// When the current or last attempt started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt_started_at: Option<Time>,
-    /// How much of the deadline was used up before `attemptStartedAt`: the clock stands still while suspended.
+    /// How much of the deadline was used up before `attemptStartedAt`: its clock stands still while the mailbox is
+    /// suspended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt_used: Option<Duration>,
-    /// When the attempt was asked to stop, and why.
+    /// When the current attempt was asked to stop, and why. Absent: it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopping: Option<Stopping>,
-    /// The syncs that ended well.
+    /// How many syncs ended well.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub syncs: i64,
-    /// When the last sync ended well.
+    /// When the last sync ended well. Absent: none has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_synced_at: Option<Time>,
-    /// When the next attempt is due.
+    /// When the next attempt is due. Absent: one is under way or due now, or none is planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<Time>,
-    /// The UIDNEXT of the source's INBOX as of the last sync that ended well.
+    /// The UIDNEXT of the source's INBOX, as the last sync that ended well saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub inbox_uid_next: Option<i64>,
-    /// Since when the source's INBOX got nothing new, as far as syncs saw.
+    /// The time since which the source's INBOX got no new message, as far as syncs saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbox_quiet_since: Option<Time>,
-    /// The `syncRequest` that was acted on last.
+    /// The `spec.syncRequest` that the last attempt acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub sync_request: Option<String>,
@@ -165,31 +166,36 @@ pub struct MailboxSyncStatus {
     /// the destination was proven to refuse.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retry_refused: bool,
-    /// What went wrong how often.
+    /// How often attempts and pods failed. Absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<Failures>,
-    /// The last error, until a sync ends well.
+    /// The last error. It stays until a sync ends well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
-    /// Versions of the Secrets that the last attempt used: after an Authentication error, another version starts the
-    /// next attempt.
+    /// The Secrets that the last attempt used, as `name=resourceVersion`. After an Authentication error a new version
+    /// starts the next attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), inner(length(max = 320)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub secret_versions: Vec<String>,
-    /// Connections to each side that the attempt holds of the servers' limits.
+    /// How many connections to each side the current attempt may hold, of what the limits allow. Absent: no attempt is
+    /// under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 16))]
     pub slots: Option<i32>,
-    /// The destination account that this mailbox has for itself, as a hash, and since when with a proven login.
+    /// The destination account that this mailbox has for itself. No mailbox of another migration may write to it once
+    /// the claim is proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
-    /// What the sync's pod reports.
+    /// What the pod of the current or last attempt reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerStatus>,
 }
 
-/// Where a mailbox stands, in one word.
+/// Where a mailbox stands. Pending: not looked at yet, not due, or between two attempts. Queued: due, and waiting for
+/// its turn. Running: an attempt is under way. Synced: the last sync ended well. Backoff: waiting for the next attempt
+/// after a failure. Suspended: stopped by suspend. Stalled: waiting for a person. Failed: given up. Cancelled: stopped
+/// for good by cancel.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SyncPhase {
     /// Not looked at yet, or not yet due.
@@ -213,7 +219,7 @@ pub enum SyncPhase {
 }
 
 impl SyncPhase {
-    /// Every phase.
+    /// Every phase; a test holds it complete.
     pub(crate) const ALL: [Self; 9] = [
         Self::Pending,
         Self::Queued,
@@ -231,13 +237,16 @@ impl SyncPhase {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Stopping {
-    /// When it was asked to stop.
+    /// When the attempt was asked to stop.
     pub at: Time,
     /// Why it was asked to stop.
     pub reason: StopReason,
 }
 
-/// Why an attempt was asked to stop.
+/// Why an attempt was asked to stop. `Deadline`: it ran as long as it may. `NoProgress`: it moved nothing for
+/// stallAfter. `Suspended`, `Cancelled`, `Removed`: a person wanted it. `NotStarted`: its pod did not run within 10
+/// minutes. `LostContact`: it reported nothing for longer than it may go on without the API server. `NotAllowed`: the
+/// operator's configuration does not allow its destination or master user any more.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
     /// It ran as long as it may.
@@ -258,86 +267,88 @@ pub enum StopReason {
     NotAllowed,
 }
 
-/// What went wrong how often.
+/// How often attempts and pods of a mailbox failed.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Failures {
     /// Attempts in a row that ended with an error and without progress.
     #[serde(default)]
     pub in_a_row: i32,
-    /// Attempts that ended with an error, ever.
+    /// All attempts that ended with an error.
     #[serde(default)]
     pub sync: i32,
-    /// Pods lost to evictions, nodes, preemption and image pulls, ever.
+    /// All pods that were lost to evictions, nodes, preemption or image pulls.
     #[serde(default)]
     pub infrastructure: i32,
-    /// Pods lost to the same, in a row.
+    /// Pods that were lost in this way in a row, without progress.
     #[serde(default)]
     pub infrastructure_in_a_row: i32,
-    /// Attempts that were restarted at their deadline, ever.
+    /// All attempts that were stopped at their deadline, so that another one went on.
     #[serde(default)]
     pub deadline_restarts: i32,
-    /// Restarts at the deadline, or for want of progress, in a row without any progress.
+    /// Attempts in a row that were stopped at their deadline, or for want of progress, and had copied nothing.
     #[serde(default)]
     pub fruitless_restarts: i32,
 }
 
-/// A destination account that one mailbox has for itself.
+/// A destination account that one mailbox has for itself, so that two migrations never write to one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Claim {
     /// A hash of the destination's host, port and user.
     #[schemars(length(max = 64))]
     pub destination: String,
-    /// When a login to it first worked. Left out: not yet.
+    /// When a login to the account first worked. Absent: none has yet, and the claim counts for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<Time>,
 }
 
-/// What a sync's pod reports.
+/// What the pod of an attempt reports. Nobody else writes it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(cel_rules::REPORT_GROWS.cel).message(cel_rules::REPORT_GROWS.message))]
 pub struct WorkerStatus {
-    /// The attempt that reports.
+    /// The number of the attempt that reports.
     #[schemars(range(min = 0))]
     pub attempt: i64,
-    /// Counts the attempt's reports.
+    /// The number of the attempt's newest report, from 1.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub report: i64,
-    /// The worker's clock at the report.
+    /// When the newest report was written, by the worker's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported_at: Option<Time>,
     /// What the sync is doing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<WorkerPhase>,
-    /// Counters for people and for the migration's totals.
+    /// Counters of the sync, for people and for the migration's totals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<WorkerProgress>,
-    /// Why nothing moves on purpose (throttled, backing off).
+    /// Why nothing moves on purpose, for example that the server asked for a slower pace. Absent: the sync does not
+    /// wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
     pub waiting: Option<String>,
-    /// Until when nothing moves on purpose.
+    /// When the wait is over. Absent: the sync does not wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_until: Option<Time>,
-    /// What a later attempt must know to go on: opaque, versioned, compressed. `mailferry checkpoint` shows it.
+    /// The checkpoint, by which a later attempt goes on: opaque, versioned, compressed. `mailferry checkpoint` shows
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65_536))]
     pub checkpoint: Option<String>,
-    /// The attempt that flushed the checkpoint at its end. Where the attempt before the current one did not, the last
-    /// messages that it appended are looked for before anything is sent again.
+    /// The last attempt that wrote its checkpoint at its end. Where the attempt before the current one did not, the
+    /// last messages that it appended are looked for before anything is sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub flushed_attempt: Option<i64>,
-    /// Facts about folders, for people; at most 200 of them.
+    /// Facts about folders, for people; at most 200 folders.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub folders: Vec<FolderFacts>,
     /// Messages that the source holds and the destination did not get, by the last sync that ended well and by what was
-    /// found out since. Absent: no sync has told yet.
+    /// found out since. Absent: no sync has reported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_copied: Option<NotCopied>,
     /// Copies that differ from their messages, by kind: flags, internalDate, order, content. All syncs together.
@@ -354,22 +365,24 @@ pub struct WorkerStatus {
     #[schemars(length(max = 20), inner(length(max = 500)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub warnings: Vec<String>,
-    /// True after the first login to the destination that worked.
+    /// True once a login to the destination worked in this attempt.
     #[serde(default)]
     pub destination_login: bool,
-    /// The UIDNEXT of the source's INBOX: it grows while mail is still delivered there.
+    /// The UIDNEXT of the source's INBOX, as this attempt saw it: it grows while mail is still delivered there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub inbox_uid_next: Option<i64>,
     /// Set by the last report of an attempt that ended by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// The error that ended the attempt, or the one that it works against.
+    /// The error that ended the attempt, or that it was working against when it was stopped. Absent: there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
 }
 
-/// What a sync is doing.
+/// What an attempt is doing. Queued: nothing yet. Connecting: connecting and logging in. Planning: listing folders and
+/// choosing names. Copying: copying messages and flags. Done: it ended well, or stopped on request. Failed: it ended
+/// with an error.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerPhase {
     /// Waiting for its turn.
@@ -386,7 +399,8 @@ pub enum WorkerPhase {
     Failed,
 }
 
-/// How an attempt ended.
+/// How an attempt ended; written by its last report. Synced: the sync came to its end. Stopped: it stopped at a
+/// checkpoint, on request. Failed: it ended with lastError. Absent: it goes on, or ended without a last report.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything is at the destination.
@@ -397,49 +411,49 @@ pub enum Outcome {
     Failed,
 }
 
-/// Counters of a sync.
+/// Counters of a sync. Those of messages and bytes are about the whole mailbox unless they say otherwise.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerProgress {
-    /// Share of the known bytes that is done, such as `42%`.
+    /// The share of the known bytes that is at the destination, such as `42%`; of messages where no bytes are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub done: Option<String>,
-    /// Bytes per second over the last minute, such as `12 MiB/s`.
+    /// Bytes copied per second over the last minute, such as `12 MiB/s`. Absent: nothing is copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub rate: Option<String>,
-    /// When it will be done, at this rate.
+    /// When all known bytes will be at the destination, at the current rate. Absent: nothing is copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta: Option<Time>,
-    /// Folders to look at.
+    /// Folders that this attempt looks at.
     #[serde(default)]
     pub folders_total: i64,
-    /// Folders finished.
+    /// Of these, the folders that are finished.
     #[serde(default)]
     pub folders_done: i64,
-    /// Messages in the folders that are synced, as far as known.
+    /// Messages in the folders that are synced, as far as they are known.
     #[serde(default)]
     pub messages_total: i64,
-    /// Of these messages, those that are at the destination.
+    /// Of these, the messages that are at the destination.
     #[serde(default)]
     pub messages_done: i64,
-    /// Set aside and so not copied, whichever sync found out; accepted ones too.
+    /// Of these, the messages that were set aside and so not copied, whichever sync found out; accepted ones too.
     #[serde(default)]
     pub messages_skipped: i64,
-    /// Copied, or found at the destination, by this attempt: stands still when it gets nowhere.
+    /// Messages that this attempt copied, or found at the destination: it stands still when the attempt gets nowhere.
     #[serde(default)]
     pub messages_this_attempt: i64,
-    /// Bytes of the messages, as far as known.
+    /// The size of the messages as far as it is known, bytes.
     #[serde(default)]
     pub bytes_total: i64,
-    /// Of these bytes, those that are at the destination.
+    /// Of these, the bytes of messages that are at the destination.
     #[serde(default)]
     pub bytes_done: i64,
-    /// Bytes read or written on any connection by this attempt: stands still when nothing moves.
+    /// Bytes read or written on any connection by this attempt: it stands still when nothing moves.
     #[serde(default)]
     pub bytes_moved: i64,
-    /// Bytes per second over the last minute.
+    /// Bytes copied per second over the last minute.
     #[serde(default)]
     pub bytes_per_second: i64,
 }
@@ -448,31 +462,45 @@ pub struct WorkerProgress {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct FolderFacts {
-    /// Its name at the source.
+    /// The folder's name at the source.
     #[schemars(length(max = 1000))]
     pub source: String,
-    /// Its name at the destination.
+    /// The folder's name at the destination.
     #[schemars(length(max = 1000))]
     pub destination: String,
-    /// UIDVALIDITY at the source.
+    /// The folder's UIDVALIDITY at the source; 0: not known.
     #[serde(default)]
     pub source_uid_validity: i64,
-    /// UIDVALIDITY at the destination.
+    /// The folder's UIDVALIDITY at the destination; 0: not known.
     #[serde(default)]
     pub destination_uid_validity: i64,
-    /// The highest source UID that was dealt with.
+    /// The highest source UID that was copied, found at the destination, or set aside.
     #[serde(default)]
     pub last_uid: i64,
-    /// Messages at the source.
+    /// Messages in the folder at the source.
     #[serde(default)]
     pub messages: i64,
-    /// Messages that were copied.
+    /// Messages that Mailferry copied.
     #[serde(default)]
     pub copied: i64,
-    /// Messages that were found at the destination.
+    /// Messages that were found at the destination, and so not copied.
     #[serde(default)]
     pub adopted: i64,
-    /// Messages that were set aside and so not copied.
+    /// Messages that were set aside, and so not copied.
     #[serde(default)]
     pub skipped: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{api::mail_migration::MigrationPhase, error::variant_names};
+
+    #[test]
+    fn the_lists_of_phases_lack_none() {
+        let mailbox: Vec<_> = SyncPhase::ALL.iter().map(|phase| format!("{phase:?}")).collect();
+        assert_eq!(mailbox, variant_names::<SyncPhase>());
+        let migration: Vec<_> = MigrationPhase::ALL.iter().map(|phase| format!("{phase:?}")).collect();
+        assert_eq!(migration, variant_names::<MigrationPhase>());
+    }
 }

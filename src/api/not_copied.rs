@@ -19,19 +19,19 @@ pub(crate) const MAX_DIFFERENCE_KINDS: usize = 20;
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct NotCopied {
-    /// Messages that were not copied, without those that are accepted.
+    /// How many messages were not copied, without those that are accepted.
     #[serde(default)]
     pub messages: i64,
-    /// Messages that were not copied by reason: tooLarge, refused, unreadable, empty, or leftOut for messages of folders that Mailferry
-    /// leaves out by itself.
+    /// How many messages were not copied, by reason: tooLarge, refused, unreadable, empty, or leftOut for messages of
+    /// folders that Mailferry leaves out by itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20))]
     pub reasons: BTreeMap<String, i64>,
-    /// Messages that were not copied and that `messages.acceptNotCopied` accepts, by reason.
+    /// How many messages were not copied and are accepted by `messages.acceptNotCopied`, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20))]
     pub accepted: BTreeMap<String, i64>,
-    /// Folders that Mailferry leaves out by itself, and of which the source does not tell how many messages they hold.
+    /// How many folders Mailferry leaves out by itself of which the source does not say how many messages they hold.
     #[serde(default)]
     pub uncounted_folders: i64,
 }
@@ -60,16 +60,16 @@ impl NotCopied {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct LeftOutFolder {
-    /// Its name at the source.
+    /// The folder's name at the source.
     #[schemars(length(max = 300))]
     pub folder: String,
-    /// Why it is left out.
+    /// Why the folder is left out.
     #[schemars(length(max = 300))]
     pub reason: String,
-    /// True when the migration's folder rules leave it out; else Mailferry does so by itself.
+    /// True: the migration's folder rules leave it out. False: Mailferry does so by itself.
     #[serde(default)]
     pub by_rule: bool,
-    /// Messages in it. Left out: the source does not tell, or they are not this mailbox's.
+    /// How many messages the folder holds. Absent: the source does not say, or they are not this mailbox's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<i64>,
 }

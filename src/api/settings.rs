@@ -10,7 +10,8 @@ use super::{
     scalar::Duration,
 };
 
-/// What every mailbox of a migration has in common; the fields of a MailMigration's spec.
+/// The settings that every mailbox of a migration has in common: fields of the MailMigration's spec, where they are
+/// described.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct SyncSettings {
@@ -20,17 +21,17 @@ pub struct SyncSettings {
     /// Which messages are synced.
     #[serde(default)]
     pub messages: MessageRules,
-    /// What happens to flags of messages that were copied before.
+    /// Whether flags that change at the source after a message was copied change at the destination too.
     #[serde(default)]
     pub flags: FlagPolicy,
-    /// What happens to copies whose source message was deleted.
+    /// Whether messages that are deleted at the source are deleted at the destination too.
     #[serde(default)]
     pub deletions: DeletionPolicy,
-    /// At most so many connections to each side.
+    /// The most connections to each side; lowered by the MailServers' maxConnectionsPerMailbox.
     #[serde(default = "defaults::connections")]
     #[schemars(range(min = 1, max = 16))]
     pub connections: i32,
-    /// How long one attempt may run.
+    /// The longest time that one attempt may run.
     #[serde(default = "defaults::deadline")]
     pub deadline: Duration,
     /// Bounds on every wait for a server.
@@ -39,25 +40,26 @@ pub struct SyncSettings {
     /// What happens after failures that may pass by themselves.
     #[serde(default)]
     pub retry: Retry,
-    /// Change nothing at the destination.
+    /// True: nothing is changed at the destination.
     #[serde(default)]
     pub dry_run: bool,
-    /// A sync that reports but moves nothing for so long is restarted.
+    /// How long a sync may report without moving a byte, and without waiting on purpose, before another attempt takes
+    /// over.
     #[serde(default = "defaults::stall_after")]
     pub stall_after: Duration,
     /// How long a sync goes on while it can't reach the API server.
     #[serde(default = "defaults::offline_grace")]
     pub offline_grace: Duration,
-    /// Delta syncs after the first one.
+    /// When delta syncs follow the first sync. Left out: none follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
-    /// Delta syncs until the source is quiet; `at` is always there.
+    /// When delivery moves; `at` is always there. Left out: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cutover: Option<Cutover>,
-    /// How long finished pods stay, for their logs.
+    /// How long the pods of ended attempts stay, for their logs.
     #[serde(default = "defaults::ttl")]
     pub ttl: Duration,
-    /// So many failed pods stay for their logs, until ttl.
+    /// The most pods of failed attempts that stay; the oldest go first.
     #[serde(default = "defaults::failed_pods")]
     #[schemars(range(min = 0, max = 20))]
     pub failed_pods_limit: i32,
@@ -85,31 +87,33 @@ impl Default for SyncSettings {
     }
 }
 
-/// Delta syncs after the first one.
+/// When delta syncs follow the first sync of a mailbox.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Schedule {
-    /// From the end of a sync to the start of the next one.
+    /// The time from the end of a sync to the start of the next one.
     #[x_kube(validation = Rule::new(cel_rules::EVERY.cel).message(cel_rules::EVERY.message))]
     pub every: Duration,
-    /// Each wait is shortened or lengthened at random by up to so many percent.
+    /// By how many percent each wait is shortened or lengthened at random, so that not all mailboxes are synced at
+    /// once.
     #[serde(default = "defaults::jitter_percent")]
     #[schemars(range(min = 0, max = 50))]
     pub jitter_percent: i32,
 }
 
-/// The moment mail starts to be delivered at the destination.
+/// The move of mail delivery to the destination. Delta syncs follow until the source is quiet.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Cutover {
-    /// When delivery moves (the MX change). Left out: now.
+    /// When delivery moves (the MX change). Left out: now, that is when the operator first sees the cutover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
-    /// A mailbox is complete when its source's INBOX got nothing new for so long: DNS lives on in caches.
+    /// How long the source's INBOX must have got no new message after the cutover before a mailbox is complete: senders
+    /// may have the old MX record cached.
     #[serde(default = "defaults::drain_for")]
     #[x_kube(validation = Rule::new(cel_rules::DRAIN_FOR.cel).message(cel_rules::DRAIN_FOR.message))]
     pub drain_for: Duration,
-    /// From the end of a delta sync to the start of the next one, from the cutover on.
+    /// The time from the end of a delta sync to the start of the next one, from the cutover on.
     #[serde(default = "defaults::cutover_every")]
     #[x_kube(validation = Rule::new(cel_rules::CUTOVER_EVERY.cel).message(cel_rules::CUTOVER_EVERY.message))]
     pub every: Duration,
