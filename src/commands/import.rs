@@ -270,7 +270,7 @@ impl ImportArgs {
             format: self.format,
             delimiter: self.delimiter,
             no_header: self.no_header,
-            told: self.columns.clone(),
+            column_settings: self.columns.clone(),
         };
         let mut table = table::read(&text.bytes, &reading, [&settings.sides[0], &settings.sides[1]]);
         for (side, settings) in [Side::Source, Side::Destination].into_iter().zip(&settings.sides) {

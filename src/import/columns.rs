@@ -1,4 +1,4 @@
-//! What a table's columns hold: by the words that people head them with, or as they were told on the command line.
+//! What a table's columns hold: by the words that people head them with, or by settings of the command line.
 
 use std::{fmt, str::FromStr};
 
@@ -26,7 +26,7 @@ pub enum ColumnMeaning {
     /// The mailbox's name in the migration.
     Name,
     /// Something of an account: of this side's, or where the heading does not say, of whichever lacks it.
-    Of(Option<Side>, AccountField),
+    Account(Option<Side>, AccountField),
 }
 
 const PARTS: [(AccountField, &str); 5] = [
@@ -42,7 +42,7 @@ impl fmt::Display for ColumnMeaning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name => f.write_str("name"),
-            Self::Of(side, part) => {
+            Self::Account(side, part) => {
                 let word = PARTS.iter().find(|(other, _)| other == part).map_or("", |(_, word)| word);
                 match side {
                     Some(side) => write!(f, "{side}_{word}"),
@@ -68,7 +68,7 @@ impl FromStr for ColumnMeaning {
 
 fn all_meanings() -> impl Iterator<Item = ColumnMeaning> {
     let sides = [None, Some(Side::Source), Some(Side::Destination)];
-    let accounts = sides.into_iter().flat_map(|side| PARTS.map(|(part, _)| ColumnMeaning::Of(side, part)));
+    let accounts = sides.into_iter().flat_map(|side| PARTS.map(|(part, _)| ColumnMeaning::Account(side, part)));
     [ColumnMeaning::Name].into_iter().chain(accounts)
 }
 
@@ -183,19 +183,19 @@ impl TableColumns {
     }
 }
 
-/// Finds the columns: as told, then by headings. `headings` is the first line, none where the table has no such line;
+/// Finds the columns: by `settings`, then by headings. `headings` is the first line, none where the table has no such line;
 /// `width` is the number of fields in its first record.
 pub(crate) fn find(
     headings: Option<&[String]>,
     width: usize,
-    told: &[ColumnSetting],
+    settings: &[ColumnSetting],
     given: KnownSides,
     findings: &mut TableFindings,
 ) -> TableColumns {
     let mut columns = TableColumns::default();
     let mut taken: Vec<usize> = Vec::new();
-    let mut settled: Vec<ColumnMeaning> = Vec::new(); // told, if only to be nowhere
-    for ColumnSetting { meaning, column } in told {
+    let mut settled: Vec<ColumnMeaning> = Vec::new(); // by a setting, if only that nothing holds it
+    for ColumnSetting { meaning, column } in settings {
         let index = match column.as_deref().map(|column| index(column, headings, width)) {
             Some(Ok(index)) => Some(index),
             Some(Err(what)) => {
@@ -224,7 +224,7 @@ pub(crate) fn find(
     }
     let free = |(index, _): &&(usize, Option<ColumnMeaning>)| !taken.contains(index);
     for (index, found) in found.iter().filter(free) {
-        if let Some(meaning @ (ColumnMeaning::Name | ColumnMeaning::Of(Some(_), _))) = found
+        if let Some(meaning @ (ColumnMeaning::Name | ColumnMeaning::Account(Some(_), _))) = found
             && !settled.contains(meaning)
         {
             claim_column(&mut columns, *meaning, *index, findings);
@@ -234,7 +234,7 @@ pub(crate) fn find(
         found
             .iter()
             .filter(free)
-            .filter(move |(_, found)| *found == Some(ColumnMeaning::Of(None, part)))
+            .filter(move |(_, found)| *found == Some(ColumnMeaning::Account(None, part)))
             .map(|(index, _)| *index)
     };
     for (part, _) in PARTS {
@@ -243,7 +243,7 @@ pub(crate) fn find(
                 Side::Source => (columns.source, given.source),
                 Side::Destination => (columns.destination, given.destination),
             };
-            !settled.contains(&ColumnMeaning::Of(Some(side), part))
+            !settled.contains(&ColumnMeaning::Account(Some(side), part))
                 && match part {
                     AccountField::Username => account.username.is_none(),
                     AccountField::Password | AccountField::Token => !account.has_credential() && !given.master,
@@ -258,7 +258,7 @@ pub(crate) fn find(
         for index in neutral(part).filter(|_| !sides.is_empty()) {
             match first {
                 None => first = Some(index),
-                Some(first) => findings.problem_of_all(twice(first, index, ColumnMeaning::Of(None, part))),
+                Some(first) => findings.problem_of_all(twice(first, index, ColumnMeaning::Account(None, part))),
             }
         }
         for side in sides {
@@ -334,8 +334,8 @@ fn uses(columns: &TableColumns, index: usize) -> bool {
 fn claim_column(columns: &mut TableColumns, meaning: ColumnMeaning, index: usize, findings: &mut TableFindings) {
     let first = match meaning {
         ColumnMeaning::Name => columns.name,
-        ColumnMeaning::Of(Some(side), part) => *columns.slot(side, part),
-        ColumnMeaning::Of(None, _) => None,
+        ColumnMeaning::Account(Some(side), part) => *columns.slot(side, part),
+        ColumnMeaning::Account(None, _) => None,
     };
     match first {
         Some(first) => findings.problem_of_all(twice(first, index, meaning)),
@@ -346,7 +346,7 @@ fn claim_column(columns: &mut TableColumns, meaning: ColumnMeaning, index: usize
 fn place(columns: &mut TableColumns, meaning: ColumnMeaning, index: Option<usize>) {
     match meaning {
         ColumnMeaning::Name => columns.name = index,
-        ColumnMeaning::Of(side, part) => {
+        ColumnMeaning::Account(side, part) => {
             for side in side.map_or_else(|| vec![Side::Source, Side::Destination], |side| vec![side]) {
                 *columns.slot(side, part) = index;
             }
@@ -364,8 +364,8 @@ fn twice(first: usize, second: usize, meaning: ColumnMeaning) -> String {
 
 fn sided(meaning: ColumnMeaning) -> Vec<ColumnMeaning> {
     match meaning {
-        ColumnMeaning::Of(None, part) => {
-            [Side::Source, Side::Destination].map(|side| ColumnMeaning::Of(Some(side), part)).to_vec()
+        ColumnMeaning::Account(None, part) => {
+            [Side::Source, Side::Destination].map(|side| ColumnMeaning::Account(Some(side), part)).to_vec()
         }
         meaning => vec![meaning],
     }
@@ -465,22 +465,22 @@ fn meaning(heading: &str) -> Option<ColumnMeaning> {
     }
     let part = |word: &str| WORDS.iter().find(|(_, words)| words.contains(&word)).map(|(part, _)| *part);
     if let Some(part) = part(&word) {
-        return Some(ColumnMeaning::Of(None, part));
+        return Some(ColumnMeaning::Account(None, part));
     }
     // `host1`, `user2` as in imapsync.
     for (side, digit) in [(Side::Source, '1'), (Side::Destination, '2')] {
         if let Some(part) = word.strip_suffix(digit).and_then(part) {
-            return Some(ColumnMeaning::Of(Some(side), part));
+            return Some(ColumnMeaning::Account(Some(side), part));
         }
     }
     for (side, words) in SIDES {
         for side_word in words {
             if word == *side_word && BARE.contains(side_word) {
-                return Some(ColumnMeaning::Of(Some(side), AccountField::Username));
+                return Some(ColumnMeaning::Account(Some(side), AccountField::Username));
             }
             let rests = [word.strip_prefix(side_word), word.strip_suffix(side_word)];
             if let Some(part) = rests.into_iter().flatten().find_map(part) {
-                return Some(ColumnMeaning::Of(Some(side), part));
+                return Some(ColumnMeaning::Account(Some(side), part));
             }
         }
     }

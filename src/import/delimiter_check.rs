@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{
     columns::{AccountField, ColumnMeaning, ColumnSetting, TableColumns, is_address},
     findings::TableFindings,
-    login::RowAccount,
+    login::{CredentialKind, RowAccount},
     rows::TableRow,
 };
 use crate::{api::csv::records::CsvRecord, error::Side, terminal_text::format_count};
@@ -97,7 +97,7 @@ pub(crate) fn check_undivided(row: &TableRow, columns: &TableColumns, spaces: bo
     for (side, column, login) in accounts {
         let Some(index) = column.username.filter(|index| seen.replace(*index) != Some(*index)) else { continue };
         if login.username.contains(|c| DELIMITERS.contains(&c) || (spaces && c == ' ')) {
-            let what = ColumnMeaning::Of(Some(side), AccountField::Username);
+            let what = ColumnMeaning::Account(Some(side), AccountField::Username);
             findings.problem(
                 row.line,
                 format!(
@@ -131,11 +131,11 @@ pub(crate) fn check_shifted(rows: &[TableRow], findings: &mut TableFindings) {
     }
 }
 
-/// Looks for passwords in the column of user names. What `told` says is believed.
+/// Looks for passwords in the column of user names. What `settings` say is believed.
 pub(crate) fn check_swapped(
     rows: &[TableRow],
     columns: &TableColumns,
-    told: &[ColumnSetting],
+    settings: &[ColumnSetting],
     findings: &mut TableFindings,
 ) {
     let accounts = [(Side::Source, columns.source), (Side::Destination, columns.destination)];
@@ -144,21 +144,22 @@ pub(crate) fn check_swapped(
         let Some(password) = column.password.filter(|password| seen.replace(*password) != Some(*password)) else {
             continue;
         };
-        let is_told = |told: &ColumnSetting| {
-            matches!(told.meaning, ColumnMeaning::Of(of, AccountField::Password) if of.is_none_or(|of| of == side))
-                && told.column.is_some()
+        let is_set = |setting: &ColumnSetting| {
+            matches!(setting.meaning, ColumnMeaning::Account(of, AccountField::Password) if of.is_none_or(|of| of == side))
+                && setting.column.is_some()
         };
         let mut filled = rows
             .iter()
             .filter_map(|row| {
                 let login = logins(row)[index];
-                let credential = login.credential.as_ref().filter(|credential| !credential.is_token)?;
+                let credential =
+                    login.credential.as_ref().filter(|credential| credential.kind == CredentialKind::Password)?;
                 Some((login.username.as_str(), credential.value.expose_secret()))
             })
             .peekable();
         let odd =
             |(user, password): (&str, &[u8])| !is_address(user) && std::str::from_utf8(password).is_ok_and(is_address);
-        if filled.peek().is_some() && !told.iter().any(is_told) && filled.all(odd) {
+        if filled.peek().is_some() && !settings.iter().any(is_set) && filled.all(odd) {
             findings.problem_of_all(format!(
                 "the {side}'s passwords (column {0}) are all addresses, and its user names are not: are the two \
                  swapped? If not, say --columns {side}_password={0}",

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{
     findings::TableFindings,
-    login::{RowAccount, RowCredential},
+    login::{CredentialKind, RowAccount, RowCredential},
     names,
     objects::{ImportMetadata, MigrationManifest, SecretObject},
     rows::TableRow,
@@ -99,8 +99,9 @@ pub(crate) fn plan(
         // An export in another order makes the same files.
         mailboxes.sort_by(|a, b| a.name.cmp(&b.name));
         let spec = spec(settings, places);
-        if !add_listed(&mut plan, settings, limits, &name, &spec, &mailboxes) {
-            in_csvs(&mut plan, settings, limits, &name, &spec, &mailboxes)?;
+        let draft = MigrationDraft { settings, limits, name: &name, spec: &spec, mailboxes: &mailboxes };
+        if !draft.add_listed(&mut plan) {
+            draft.add_in_csvs(&mut plan)?;
         }
     }
     plan.migrations.sort_by(|a, b| a.name.cmp(&b.name));
@@ -126,37 +127,107 @@ fn spec(settings: &ImportSettings, places: &[ServerLocation; 2]) -> Value {
     spec
 }
 
-/// Lists the mailboxes in the MailMigration, each with a Secret of its own: a node learns the passwords of those that it
-/// syncs, and of no other. False where they are too many.
-fn add_listed(
-    plan: &mut ImportPlan,
-    settings: &ImportSettings,
+/// A migration before it is known whether one MailMigration can list all its mailboxes.
+struct MigrationDraft<'a> {
+    settings: &'a ImportSettings,
     limits: ObjectLimits,
-    name: &str,
-    spec: &Value,
-    mailboxes: &[NamedRow<'_>],
-) -> bool {
-    if mailboxes.len() > limits.listed {
-        return false;
+    name: &'a str,
+    /// The MailMigration's spec without its mailboxes.
+    spec: &'a Value,
+    /// The mailboxes, in the order of their names.
+    mailboxes: &'a [NamedRow<'a>],
+}
+
+impl MigrationDraft<'_> {
+    /// Lists the mailboxes in the MailMigration, each with a Secret of its own: a node learns the passwords of those that it
+    /// syncs, and of no other. False where they are too many.
+    fn add_listed(&self, plan: &mut ImportPlan) -> bool {
+        let Self { settings, limits, name, spec, mailboxes } = *self;
+        if mailboxes.len() > limits.listed {
+            return false;
+        }
+        let mut spec = spec.clone();
+        spec["mailboxes"] = mailboxes.iter().map(|mailbox| entry(name, mailbox)).collect();
+        let migration = MigrationManifest::new(&settings.common, name, &spec);
+        if migration.object.to_string().len() > limits.object {
+            return false;
+        }
+        plan.migrations.push(migration);
+        plan.secrets.extend(mailboxes.iter().filter_map(|mailbox| {
+            let values: BTreeMap<String, SecretBox<[u8]>> = sides(mailbox.row)
+                .into_iter()
+                .filter_map(|(side, login)| {
+                    let credential = login.credential.as_ref()?;
+                    Some((key(side, credential), SecretBox::new(credential.value.expose_secret().into())))
+                })
+                .collect();
+            (!values.is_empty()).then(|| SecretObject { name: names::secret(name, &mailbox.name), values })
+        }));
+        true
     }
-    let mut spec = spec.clone();
-    spec["mailboxes"] = mailboxes.iter().map(|mailbox| entry(name, mailbox)).collect();
-    let migration = MigrationManifest::new(&settings.common, name, &spec);
-    if migration.object.to_string().len() > limits.object {
-        return false;
-    }
-    plan.migrations.push(migration);
-    plan.secrets.extend(mailboxes.iter().filter_map(|mailbox| {
-        let values: BTreeMap<String, SecretBox<[u8]>> = sides(mailbox.row)
-            .into_iter()
-            .filter_map(|(side, login)| {
-                let credential = login.credential.as_ref()?;
-                Some((key(side, credential), SecretBox::new(credential.value.expose_secret().into())))
+
+    /// Spreads the mailboxes over CSVs by their names' hashes: a mailbox more or less changes one of them. Twice as many,
+    /// where one would be too large, take half of each.
+    fn add_in_csvs(&self, plan: &mut ImportPlan) -> Result<()> {
+        let Self { settings, limits, name, spec, mailboxes } = *self;
+        let used =
+            |column: &&str| *column == "name" || mailboxes.iter().any(|mailbox| !field(mailbox, column).is_empty());
+        let columns: Vec<&str> = csv::COLUMNS.into_iter().filter(used).collect();
+        let mut header = Zeroizing::new(Vec::new());
+        records::write_record(&mut header, columns.iter().map(|column| column.as_bytes()));
+        let line = |to: &mut Zeroizing<Vec<u8>>, mailbox: &NamedRow<'_>| {
+            records::write_record(to, columns.iter().map(|column| field(mailbox, column)));
+        };
+        let lengths: Vec<usize> = mailboxes
+            .iter()
+            .map(|mailbox| {
+                let mut one = Zeroizing::new(Vec::new());
+                line(&mut one, mailbox);
+                one.len()
             })
             .collect();
-        (!values.is_empty()).then(|| SecretObject { name: names::secret(name, &mailbox.name), values })
-    }));
-    true
+        let most = limits.object.saturating_sub(FRAME) / 4 * 3; // base64
+        let fits = |count: usize| {
+            let mut sizes = vec![header.len(); count];
+            for (mailbox, length) in mailboxes.iter().zip(&lengths) {
+                sizes[names::bucket(&mailbox.name, count)] += length;
+            }
+            sizes.iter().all(|size| *size <= most)
+        };
+        let count = (0..=16).map(|power| 1 << power).find(|count| fits(*count)).ok_or_else(|| {
+            Error::configuration("the table is too large for one import")
+                .advice("Divide it, and import each part by a --name of its own")
+        })?;
+        let mut csvs: Vec<Zeroizing<Vec<u8>>> = (0..count).map(|_| Zeroizing::new(Vec::new())).collect();
+        for (mailbox, length) in mailboxes.iter().zip(&lengths) {
+            let csv = &mut csvs[names::bucket(&mailbox.name, count)];
+            if csv.is_empty() {
+                // As long as it gets, so that no part of it is left behind in a smaller buffer.
+                csv.reserve_exact(most.max(header.len() + length));
+                csv.extend_from_slice(&header);
+            }
+            line(csv, mailbox);
+        }
+        let migrations = count.div_ceil(limits.csvs);
+        for number in 0..migrations {
+            let name_of = |bucket: usize| format!("{name}-csv-{bucket}");
+            let own: Vec<usize> =
+                (number..count).step_by(migrations).filter(|bucket| !csvs[*bucket].is_empty()).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let mut spec = spec.clone();
+            spec["mailboxSecrets"] =
+                own.iter().map(|bucket| json!({"name": name_of(*bucket), "key": CSV_KEY})).collect();
+            let name = if migrations == 1 { name.to_owned() } else { format!("{name}-{}", number + 1) };
+            plan.migrations.push(MigrationManifest::new(&settings.common, &name, &spec));
+            plan.secrets.extend(own.into_iter().map(|bucket| SecretObject {
+                name: name_of(bucket),
+                values: [(CSV_KEY.to_owned(), SecretBox::new(csvs[bucket].as_slice().into()))].into(),
+            }));
+        }
+        Ok(())
+    }
 }
 
 /// One mailbox of a list; what the API fills in by itself is left out.
@@ -169,7 +240,8 @@ fn entry(migration: &str, mailbox: &NamedRow<'_>) -> Value {
         }
         if let Some(credential) = &login.credential {
             let reference = json!({"name": names::secret(migration, &mailbox.name), "key": key(side, credential)});
-            account[if credential.is_token { "tokenSecretRef" } else { "passwordSecretRef" }] = reference;
+            account[if credential.kind == CredentialKind::Token { "tokenSecretRef" } else { "passwordSecretRef" }] =
+                reference;
         }
         if account != json!({}) {
             entry[side] = account;
@@ -183,7 +255,11 @@ fn sides(row: &TableRow) -> [(&'static str, &RowAccount); 2] {
 }
 
 fn key(side: &str, credential: &RowCredential) -> String {
-    format!("{side}-{}", if credential.is_token { "token" } else { "password" })
+    let kind = match credential.kind {
+        CredentialKind::Password => "password",
+        CredentialKind::Token => "token",
+    };
+    format!("{side}-{kind}")
 }
 
 /// The user name of one side, where it is not what the API takes by itself.
@@ -199,77 +275,13 @@ fn username<'a>(mailbox: &NamedRow<'a>, side: &str) -> Option<&'a str> {
 fn field<'a>(mailbox: &'a NamedRow<'_>, column: &str) -> &'a [u8] {
     let Some((side, part)) = column.split_once('_') else { return mailbox.name.as_bytes() };
     let login = if side == "source" { &mailbox.row.source } else { &mailbox.row.destination };
-    let credential = |is_token| login.credential.as_ref().filter(|credential| credential.is_token == is_token);
-    match part {
-        "username" => username(mailbox, side).map_or(&[], str::as_bytes),
-        part => credential(part == "token").map_or(&[], |credential| credential.value.expose_secret()),
-    }
-}
-
-/// Spreads the mailboxes over CSVs by their names' hashes: a mailbox more or less changes one of them. Twice as many,
-/// where one would be too large, take half of each.
-fn in_csvs(
-    plan: &mut ImportPlan,
-    settings: &ImportSettings,
-    limits: ObjectLimits,
-    name: &str,
-    spec: &Value,
-    mailboxes: &[NamedRow<'_>],
-) -> Result<()> {
-    let used = |column: &&str| *column == "name" || mailboxes.iter().any(|mailbox| !field(mailbox, column).is_empty());
-    let columns: Vec<&str> = csv::COLUMNS.into_iter().filter(used).collect();
-    let mut header = Zeroizing::new(Vec::new());
-    records::write_record(&mut header, columns.iter().map(|column| column.as_bytes()));
-    let line = |to: &mut Zeroizing<Vec<u8>>, mailbox: &NamedRow<'_>| {
-        records::write_record(to, columns.iter().map(|column| field(mailbox, column)));
+    let kind = match part {
+        "username" => return username(mailbox, side).map_or(&[], str::as_bytes),
+        "token" => CredentialKind::Token,
+        _ => CredentialKind::Password,
     };
-    let lengths: Vec<usize> = mailboxes
-        .iter()
-        .map(|mailbox| {
-            let mut one = Zeroizing::new(Vec::new());
-            line(&mut one, mailbox);
-            one.len()
-        })
-        .collect();
-    let most = limits.object.saturating_sub(FRAME) / 4 * 3; // base64
-    let fits = |count: usize| {
-        let mut sizes = vec![header.len(); count];
-        for (mailbox, length) in mailboxes.iter().zip(&lengths) {
-            sizes[names::bucket(&mailbox.name, count)] += length;
-        }
-        sizes.iter().all(|size| *size <= most)
-    };
-    let count = (0..=16).map(|power| 1 << power).find(|count| fits(*count)).ok_or_else(|| {
-        Error::configuration("the table is too large for one import")
-            .advice("Divide it, and import each part by a --name of its own")
-    })?;
-    let mut csvs: Vec<Zeroizing<Vec<u8>>> = (0..count).map(|_| Zeroizing::new(Vec::new())).collect();
-    for (mailbox, length) in mailboxes.iter().zip(&lengths) {
-        let csv = &mut csvs[names::bucket(&mailbox.name, count)];
-        if csv.is_empty() {
-            // As long as it gets, so that no part of it is left behind in a smaller buffer.
-            csv.reserve_exact(most.max(header.len() + length));
-            csv.extend_from_slice(&header);
-        }
-        line(csv, mailbox);
-    }
-    let migrations = count.div_ceil(limits.csvs);
-    for number in 0..migrations {
-        let name_of = |bucket: usize| format!("{name}-csv-{bucket}");
-        let own: Vec<usize> = (number..count).step_by(migrations).filter(|bucket| !csvs[*bucket].is_empty()).collect();
-        if own.is_empty() {
-            continue;
-        }
-        let mut spec = spec.clone();
-        spec["mailboxSecrets"] = own.iter().map(|bucket| json!({"name": name_of(*bucket), "key": CSV_KEY})).collect();
-        let name = if migrations == 1 { name.to_owned() } else { format!("{name}-{}", number + 1) };
-        plan.migrations.push(MigrationManifest::new(&settings.common, &name, &spec));
-        plan.secrets.extend(own.into_iter().map(|bucket| SecretObject {
-            name: name_of(bucket),
-            values: [(CSV_KEY.to_owned(), SecretBox::new(csvs[bucket].as_slice().into()))].into(),
-        }));
-    }
-    Ok(())
+    let credential = login.credential.as_ref().filter(|credential| credential.kind == kind);
+    credential.map_or(&[], |credential| credential.value.expose_secret())
 }
 
 /// What was made is what the API takes.

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret as _, SecretBox};
 use super::{
     columns::{AccountColumns, AccountField, ColumnMeaning, TableColumns},
     findings::TableFindings,
-    login::{RowAccount, RowCredential},
+    login::{CredentialKind, RowAccount, RowCredential},
     side_settings::{ServerLocation, SideSettings, is_host},
 };
 use crate::{
@@ -55,7 +55,7 @@ pub(crate) fn read(
     let same = destination_column == source_column;
     let own = if same { None } else { reader.username(Side::Destination, destination_column) };
     if let Some(index) = source_column.filter(|index| reader.field(Some(*index)).is_none()) {
-        reader.problem((index, ColumnMeaning::Of(Some(Side::Source), AccountField::Username)), "is empty");
+        reader.problem(ColumnRef::of_account(index, Side::Source, AccountField::Username), "is empty");
     }
     let source_user = match source_column {
         Some(_) => source_user,
@@ -76,8 +76,20 @@ pub(crate) fn read(
     })
 }
 
-/// A column's index and what it holds.
-type ColumnRef = (usize, ColumnMeaning);
+/// A column of the table.
+#[derive(Debug, Clone, Copy)]
+struct ColumnRef {
+    /// Its index, from 0.
+    index: usize,
+    meaning: ColumnMeaning,
+}
+
+impl ColumnRef {
+    /// The column of one field of an account.
+    const fn of_account(index: usize, side: Side, field: AccountField) -> Self {
+        Self { index, meaning: ColumnMeaning::Account(Some(side), field) }
+    }
+}
 
 /// Reads the fields of one record.
 struct RowReader<'a> {
@@ -93,14 +105,14 @@ impl<'a> RowReader<'a> {
         self.record.fields.get(index?).map(|field| field.as_slice()).filter(|field| !field.is_empty())
     }
 
-    fn problem(&mut self, (index, meaning): ColumnRef, what: &str) {
+    fn problem(&mut self, ColumnRef { index, meaning }: ColumnRef, what: &str) {
         let what = format!("{meaning} (column {}) {what}", index + 1);
         if !self.warned.contains(&index) {
             self.findings.problem(self.record.line, what);
         }
     }
 
-    fn warning(&mut self, (index, meaning): ColumnRef, what: &str) {
+    fn warning(&mut self, ColumnRef { index, meaning }: ColumnRef, what: &str) {
         let what = format!("{meaning} (column {}) {what}", index + 1);
         if !self.warned.contains(&index) {
             self.findings.warning(self.record.line, what);
@@ -108,38 +120,38 @@ impl<'a> RowReader<'a> {
     }
 
     /// Text without white space around it, which is never meant in names.
-    fn text(&mut self, spot: ColumnRef) -> Option<String> {
-        let Ok(text) = std::str::from_utf8(self.field(Some(spot.0))?) else {
+    fn text(&mut self, column: ColumnRef) -> Option<String> {
+        let Ok(text) = std::str::from_utf8(self.field(Some(column.index))?) else {
             self.problem(
-                spot,
+                column,
                 "is not UTF-8: save the file as UTF-8, or say --encoding windows-1252 where it comes from Excel",
             );
             return None;
         };
         let trimmed = text.trim();
         if trimmed.len() != text.len() {
-            self.warning(spot, "has spaces around it: they are left out");
+            self.warning(column, "has spaces around it: they are left out");
         }
         if trimmed.chars().any(|c| {
             c.is_control()
                 || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
         }) {
-            self.problem(spot, "has characters that can't be seen: type it again");
+            self.problem(column, "has characters that can't be seen: type it again");
             return None;
         }
         if trimmed.is_empty() {
-            self.problem(spot, "is nothing but spaces");
+            self.problem(column, "is nothing but spaces");
             return None;
         }
         Some(trimmed.to_owned())
     }
 
     fn name(&mut self, index: Option<usize>) -> Option<String> {
-        let spot = (index?, ColumnMeaning::Name);
-        let name = self.text(spot)?;
+        let column = ColumnRef { index: index?, meaning: ColumnMeaning::Name };
+        let name = self.text(column)?;
         if !validate::is_mailbox_name(&name) || name.len() > MAX_NAME {
             self.problem(
-                spot,
+                column,
                 "can't be a mailbox's name: letters, digits and . _ @ + = - , with a letter or digit at both ends. \
                  Where the column holds people's names, leave it out by --columns name=",
             );
@@ -149,14 +161,14 @@ impl<'a> RowReader<'a> {
     }
 
     fn username(&mut self, side: Side, index: Option<usize>) -> Option<String> {
-        let spot = (index?, ColumnMeaning::Of(Some(side), AccountField::Username));
-        let user = self.text(spot)?;
+        let column = ColumnRef::of_account(index?, side, AccountField::Username);
+        let user = self.text(column)?;
         if user.chars().count() > MAX_USERNAME {
-            self.problem(spot, "has more than 320 characters");
+            self.problem(column, "has more than 320 characters");
             return None;
         }
         if user.contains(char::is_whitespace) {
-            self.warning(spot, "has a space in it");
+            self.warning(column, "has a space in it");
         }
         Some(user)
     }
@@ -168,11 +180,11 @@ impl<'a> RowReader<'a> {
         settings: &SideSettings,
         username: Option<String>,
     ) -> Option<RowAccount> {
-        let of = |part| ColumnMeaning::Of(Some(side), part);
-        let host = self.host((at.host, of(AccountField::Host)));
-        let port = self.port((at.port, of(AccountField::Port)));
-        let password = self.credential((at.password, of(AccountField::Password)), false);
-        let token = self.credential((at.token, of(AccountField::Token)), true);
+        let column = |index: Option<usize>, field| index.map(|index| ColumnRef::of_account(index, side, field));
+        let host = self.host(column(at.host, AccountField::Host));
+        let port = self.port(column(at.port, AccountField::Port));
+        let password = self.credential(column(at.password, AccountField::Password), CredentialKind::Password);
+        let token = self.credential(column(at.token, AccountField::Token), CredentialKind::Token);
         match (self.field(at.password), self.field(at.token)) {
             (Some(_), Some(_)) => {
                 let what = format!("both a password and a token of the {side}: leave one of them empty");
@@ -181,7 +193,7 @@ impl<'a> RowReader<'a> {
             (None, None) if settings.master.is_none() => {
                 let missing = if at.password.is_some() { AccountField::Password } else { AccountField::Token };
                 if let Some(index) = at.password.or(at.token) {
-                    self.problem((index, of(missing)), "is empty");
+                    self.problem(ColumnRef::of_account(index, side, missing), "is empty");
                     self.warned.push(index);
                 }
             }
@@ -190,50 +202,46 @@ impl<'a> RowReader<'a> {
         Some(RowAccount { host, port, username: username?, credential: password.or(token) })
     }
 
-    fn host(&mut self, (index, meaning): (Option<usize>, ColumnMeaning)) -> Option<String> {
-        let spot = (index?, meaning);
-        if self.field(index).is_none() {
-            self.problem(spot, "is empty");
+    fn host(&mut self, column: Option<ColumnRef>) -> Option<String> {
+        let column = column?;
+        if self.field(Some(column.index)).is_none() {
+            self.problem(column, "is empty");
             return None;
         }
-        let host = self.text(spot)?;
+        let host = self.text(column)?;
         if !is_host(&host) {
-            self.problem(spot, NO_HOST);
+            self.problem(column, NO_HOST);
             return None;
         }
         Some(host)
     }
 
-    fn port(&mut self, (index, meaning): (Option<usize>, ColumnMeaning)) -> Option<u16> {
-        let spot = (index?, meaning);
-        let port = self.field(index).and_then(|_| self.text(spot))?;
+    fn port(&mut self, column: Option<ColumnRef>) -> Option<u16> {
+        let column = column?;
+        let port = self.field(Some(column.index)).and_then(|_| self.text(column))?;
         let number = port.parse::<u16>().ok().filter(|port| *port > 0);
         if number.is_none() {
-            self.problem(spot, "must be a number from 1 to 65535");
+            self.problem(column, "must be a number from 1 to 65535");
         }
         number
     }
 
-    fn credential(
-        &mut self,
-        (index, meaning): (Option<usize>, ColumnMeaning),
-        is_token: bool,
-    ) -> Option<RowCredential> {
-        let spot = (index?, meaning);
-        let value = self.field(index)?;
+    fn credential(&mut self, column: Option<ColumnRef>, kind: CredentialKind) -> Option<RowCredential> {
+        let column = column?;
+        let value = self.field(Some(column.index))?;
         if value.len() > MAX_CREDENTIAL {
-            self.problem(spot, "is longer than 16 KiB: is a quote not closed?");
+            self.problem(column, "is longer than 16 KiB: is a quote not closed?");
         } else if value.contains(&0) {
-            self.problem(spot, "holds a NUL, which no login can carry");
-        } else if is_token && !value.iter().all(u8::is_ascii_graphic) {
-            self.problem(spot, "is no token: tokens have no spaces and no characters beyond ASCII");
-        } else if !is_token {
+            self.problem(column, "holds a NUL, which no login can carry");
+        } else if kind == CredentialKind::Token && !value.iter().all(u8::is_ascii_graphic) {
+            self.problem(column, "is no token: tokens have no spaces and no characters beyond ASCII");
+        } else if kind == CredentialKind::Password {
             for what in password_warnings(value) {
-                self.warning(spot, what);
+                self.warning(column, what);
             }
         }
-        self.warned.push(spot.0);
-        Some(RowCredential { is_token, value: SecretBox::new(value.into()) })
+        self.warned.push(column.index);
+        Some(RowCredential { kind, value: SecretBox::new(value.into()) })
     }
 }
 
@@ -348,7 +356,7 @@ pub(crate) fn check_duplicates(
 fn is_copy(row: &TableRow, other: &TableRow) -> bool {
     let same = |a: &RowAccount, b: &RowAccount| match (&a.credential, &b.credential) {
         (None, None) => true,
-        (Some(a), Some(b)) => a.is_token == b.is_token && a.value.expose_secret() == b.value.expose_secret(),
+        (Some(a), Some(b)) => a.kind == b.kind && a.value.expose_secret() == b.value.expose_secret(),
         _ => false,
     };
     row.name == other.name && same(&row.source, &other.source) && same(&row.destination, &other.destination)

@@ -34,8 +34,8 @@ pub struct TableOptions {
     pub delimiter: Option<u8>,
     /// The first line is data already.
     pub no_header: bool,
-    /// What columns hold.
-    pub told: Vec<ColumnSetting>,
+    /// What columns hold, as the command line says.
+    pub column_settings: Vec<ColumnSetting>,
 }
 
 /// What was read.
@@ -62,12 +62,12 @@ const IMAPSYNC_COLUMNS: [&str; delimiter_check::IMAPSYNC_FIELDS] = [
 
 /// Reads a table without a byte order mark. `sides` are source and destination, as far as the command line knows them.
 #[must_use]
-pub fn read(text: &[u8], reading: &TableOptions, sides: [&SideSettings; 2]) -> ImportTable {
+pub fn read(text: &[u8], options: &TableOptions, sides: [&SideSettings; 2]) -> ImportTable {
     let mut table = ImportTable::default();
-    let imapsync = reading.format == TableFormat::Imapsync;
-    let has_header = !reading.no_header && !imapsync;
+    let imapsync = options.format == TableFormat::Imapsync;
+    let has_header = !options.no_header && !imapsync;
     let (text, line, marked) = excel_mark(text);
-    let delimiter = match reading.delimiter.or(marked) {
+    let delimiter = match options.delimiter.or(marked) {
         Some(delimiter) => delimiter,
         None if imapsync => b';',
         None => match delimiter(text, has_header) {
@@ -99,9 +99,9 @@ pub fn read(text: &[u8], reading: &TableOptions, sides: [&SideSettings; 2]) -> I
         return table;
     }
     let given = KnownSides { source: sides[0].given(), destination: sides[1].given() };
-    let told = told(reading);
+    let settings = column_settings(options);
     let width = if imapsync { width.max(IMAPSYNC_COLUMNS.len()) } else { width };
-    table.columns = columns::find(headings.as_deref(), width, &told, given, &mut table.findings);
+    table.columns = columns::find(headings.as_deref(), width, &settings, given, &mut table.findings);
     if table.findings.problems.is_empty() {
         columns::check_complete(&table.columns, given, &mut table.findings);
     }
@@ -113,9 +113,9 @@ pub fn read(text: &[u8], reading: &TableOptions, sides: [&SideSettings; 2]) -> I
         Some(_) => TableShape::Header(width),
         None => TableShape::FirstLine(width),
     });
-    let guessed = !imapsync && reading.delimiter.or(marked).is_none();
+    let guessed = !imapsync && options.delimiter.or(marked).is_none();
     let mut rows = Vec::new();
-    let mut options = 0_u64;
+    let mut imapsync_options = 0_u64;
     for record in records {
         table.count += 1;
         let record = match record {
@@ -131,7 +131,7 @@ pub fn read(text: &[u8], reading: &TableOptions, sides: [&SideSettings; 2]) -> I
             continue;
         }
         if imapsync {
-            options += u64::from(
+            imapsync_options += u64::from(
                 record.fields.iter().skip(IMAPSYNC_COLUMNS.len()).any(|field| !field.trim_ascii().is_empty()),
             );
         }
@@ -142,11 +142,11 @@ pub fn read(text: &[u8], reading: &TableOptions, sides: [&SideSettings; 2]) -> I
         rows.extend(row);
     }
     delimiter_check::check_shifted(&rows, &mut table.findings);
-    delimiter_check::check_swapped(&rows, &table.columns, &reading.told, &mut table.findings);
-    if options > 0 {
+    delimiter_check::check_swapped(&rows, &table.columns, &options.column_settings, &mut table.findings);
+    if imapsync_options > 0 {
         table.findings.warning_of_all(format!(
             "there is more behind the sixth field (options for imapsync) on {}: it is not used",
-            format_count(options, "line")
+            format_count(imapsync_options, "line")
         ));
     }
     if table.count == 0 {
@@ -156,16 +156,16 @@ pub fn read(text: &[u8], reading: &TableOptions, sides: [&SideSettings; 2]) -> I
     table
 }
 
-/// What columns hold: as told, and what the format says beside it.
-fn told(reading: &TableOptions) -> Vec<ColumnSetting> {
-    let mut told = reading.told.clone();
-    if reading.format == TableFormat::Imapsync {
+/// The settings of columns: those of the command line, and those that the format implies beside them.
+fn column_settings(options: &TableOptions) -> Vec<ColumnSetting> {
+    let mut settings = options.column_settings.clone();
+    if options.format == TableFormat::Imapsync {
         let fixed = IMAPSYNC_COLUMNS.iter().filter_map(|column| column.parse().ok());
-        told.extend(
-            fixed.filter(|column: &ColumnSetting| !reading.told.iter().any(|told| told.meaning == column.meaning)),
-        );
+        settings.extend(fixed.filter(|column: &ColumnSetting| {
+            !options.column_settings.iter().any(|setting| setting.meaning == column.meaning)
+        }));
     }
-    told
+    settings
 }
 
 /// A first line `sep=;`, which Excel writes and reads: what follows it, the number of that line, and the delimiter.

@@ -27,7 +27,7 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, bool>>>);
 
 impl Readiness {
-    /// Says whether a part can do its work. A part that was never heard of holds nothing up.
+    /// Records whether a part of the process can do its work. The process is ready when each recorded part is.
     pub(crate) fn set(&self, part: &'static str, is_ready: bool) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part, is_ready);
     }
@@ -45,7 +45,7 @@ impl Readiness {
 pub struct HealthListener(TcpListener);
 
 impl HealthListener {
-    /// Takes the port, so that a wrong address is told at the start.
+    /// Binds the port, so that a wrong address is an error at the start.
     ///
     /// # Errors
     /// Configuration when it can't be had.

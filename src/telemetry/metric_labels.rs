@@ -1,4 +1,4 @@
-//! What metrics are told, and how its kinds are labelled: each a small fixed set.
+//! The labels of metrics, each of a small fixed set, and the counts that metrics are set from.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -29,22 +29,22 @@ pub enum RestartReason {
     Stall,
     /// Its pod did not run in time.
     NotStarted,
-    /// Nothing was heard of it for too long.
+    /// It reported nothing for too long.
     LostContact,
 }
 
-/// How one look at an object ended.
+/// How one reconciliation of an object ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReconcileResult {
     /// All that was to be done is done.
     Ok,
-    /// Somebody else wrote meanwhile: the newer version is looked at next.
+    /// Somebody else wrote meanwhile: the newer version is reconciled next.
     Conflict,
     /// The API server refused, or did not answer.
     Error,
 }
 
-/// The controllers, by the kind that they look after.
+/// The controllers, by the kind of their objects.
 pub(super) const CONTROLLERS: [&str; 3] = ["MailMigration", "MailServer", "MailboxSync"];
 
 /// What a worker did since it was last counted.

@@ -148,7 +148,7 @@ impl Metrics {
     }
 
     /// Makes every series that is known beforehand: the first error of a class is a rise from zero, not a series that
-    /// comes out of nothing. Phases are told by the leader alone.
+    /// comes out of nothing. Phases are exported by the leader alone.
     fn begin_at_zero(&self) {
         let inner = &self.0;
         for result in SyncResult::ALL {
@@ -176,16 +176,16 @@ impl Metrics {
         drop(self.0.before.set(Box::new(bring)));
     }
 
-    /// How many migrations are in which phase; phases that are not told have none.
+    /// How many migrations are in which phase; phases that are left out have none.
     pub fn set_migrations(&self, counts: impl IntoIterator<Item = (MigrationPhase, usize)>) {
-        let told: Vec<_> = counts.into_iter().collect();
+        let counts: Vec<_> = counts.into_iter().collect();
         for phase in MigrationPhase::ALL {
-            let count = told.iter().filter(|(told, _)| *told == phase).map(|(_, count)| count).sum();
+            let count = counts.iter().filter(|(counted, _)| *counted == phase).map(|(_, count)| count).sum();
             self.0.migrations.with_label_values(&[&format!("{phase:?}")]).set(gauge(count));
         }
     }
 
-    /// How mailboxes are doing; what is not told is zero.
+    /// How mailboxes are doing; what is left out is zero.
     pub fn set_mailboxes(&self, tally: &MailboxTally) {
         for phase in SyncPhase::ALL {
             let count = tally.phases.get(&phase).copied().unwrap_or(0);
@@ -225,7 +225,7 @@ impl Metrics {
         self.0.restarts.with_label_values(&[why.label()]).inc();
     }
 
-    /// A worker went on: what it did since the last time that this was told.
+    /// Counts what a worker did since it was last counted.
     pub fn count_transfer(&self, moved: TransferDelta) {
         self.0.messages.inc_by(moved.messages);
         self.0.bytes.inc_by(moved.bytes);

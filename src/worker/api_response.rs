@@ -4,24 +4,24 @@ use kube::Error as KubeError;
 
 use crate::api::MailboxSync;
 
-/// What became of a report.
+/// How the API server answered a patch.
 #[derive(Debug)]
 pub(crate) enum PatchOutcome {
-    /// It was taken; this is the object now.
-    Taken(Box<MailboxSync>),
+    /// It was accepted; this is the object now.
+    Accepted(Box<MailboxSync>),
     /// This attempt may not report: another has taken over, or the object is gone.
     Fenced(String),
     /// It was refused, in a way that an API server also has which has just started and does not know its rules yet.
-    Doubtful(String),
-    /// The API server is away, or too busy: the same can be tried again.
-    Away(String),
+    Refused(String),
+    /// The API server can't be reached, or is too busy: the same patch can be sent again.
+    Unavailable(String),
 }
 
-/// Judges an answer. What is no clear refusal is worth another try.
+/// Judges an answer to a patch. Whatever is no clear refusal is worth another try.
 #[must_use]
 pub(crate) fn classify_response(answer: Result<MailboxSync, KubeError>) -> PatchOutcome {
     match answer {
-        Ok(object) => PatchOutcome::Taken(Box::new(object)),
+        Ok(object) => PatchOutcome::Accepted(Box::new(object)),
         Err(KubeError::Api(status)) => {
             let why = short(&format!("the API server answered {}: {}", status.code, status.message));
             match status.code {
@@ -32,11 +32,11 @@ pub(crate) fn classify_response(answer: Result<MailboxSync, KubeError>) -> Patch
                 404 if status.details.as_ref().is_some_and(|details| !details.name.is_empty()) => {
                     PatchOutcome::Fenced(why)
                 }
-                401 | 403 | 404 => PatchOutcome::Doubtful(why),
-                _ => PatchOutcome::Away(why),
+                401 | 403 | 404 => PatchOutcome::Refused(why),
+                _ => PatchOutcome::Unavailable(why),
             }
         }
-        Err(error) => PatchOutcome::Away(short(&causes(&error))),
+        Err(error) => PatchOutcome::Unavailable(short(&causes(&error))),
     }
 }
 
@@ -88,16 +88,16 @@ mod tests {
             assert!(why.contains(&code.to_string()) && why.len() < 500, "{why}");
         }
         for code in [401, 403, 404] {
-            assert!(matches!(answered(code, "page not found", ""), PatchOutcome::Doubtful(_)), "{code}");
+            assert!(matches!(answered(code, "page not found", ""), PatchOutcome::Refused(_)), "{code}");
         }
     }
 
     #[test]
     fn what_may_pass_does_not_fence() {
         for code in [408, 409, 410, 429, 500, 502, 503, 504] {
-            assert!(matches!(answered(code, "busy", ""), PatchOutcome::Away(_)), "{code}");
+            assert!(matches!(answered(code, "busy", ""), PatchOutcome::Unavailable(_)), "{code}");
         }
         let io = KubeError::Service(Box::new(std::io::Error::other("refused")));
-        assert!(matches!(classify_response(Err(io)), PatchOutcome::Away(why) if why.contains("refused")));
+        assert!(matches!(classify_response(Err(io)), PatchOutcome::Unavailable(why) if why.contains("refused")));
     }
 }

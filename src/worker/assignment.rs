@@ -1,4 +1,5 @@
-//! What a worker is told: by its environment which attempt it is, by its claim what to do, by mounted files the secrets.
+//! A worker's assignment: its environment names the attempt, the claimed MailboxSync says what to do, mounted files hold
+//! the secrets.
 
 use std::{fs, io, path::PathBuf};
 
@@ -76,7 +77,8 @@ impl SecretProvider for MountedSecrets {
     }
 }
 
-/// What the engine is to do.
+/// The spec that the engine works by: the MailboxSync's, with its Secrets, no more connections than its slots, and the
+/// addresses that the operator allows.
 ///
 /// # Errors
 /// Configuration, when the spec or a Secret is wrong.

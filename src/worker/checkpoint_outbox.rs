@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// How often the engine's checkpoint is encoded at most.
-const PACE: Duration = Duration::from_secs(5);
+const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Names of folders take at most this many bytes in a status, so that the object stays far from what etcd takes.
-const MAX_NAMES: usize = 64 << 10;
+const MAX_NAMES_BYTES: usize = 64 << 10;
 /// A folder's name is cut after this many characters.
 const MAX_NAME: usize = 300;
 
@@ -32,96 +32,101 @@ const MAX_NAME: usize = 300;
 #[derive(Debug)]
 pub(crate) struct CheckpointOutbox {
     fence: Arc<WriteFence>,
-    inbox: Mutex<OutboxState>,
+    state: Mutex<OutboxState>,
 }
 
 #[derive(Debug, Default)]
 struct OutboxState {
     newest: Option<EncodedCheckpoint>,
-    /// Counts checkpoints; the one that was reported last.
+    /// How many checkpoints the engine has saved, which is the version of the newest.
     version: u64,
+    /// The version of the checkpoint that was reported last.
     reported: u64,
+    /// Messages copied, as of the newest checkpoint.
     copied: u64,
+    /// Messages copied, as of the checkpoint that was reported last.
     copied_reported: u64,
+    /// Messages set aside by reason, as of the newest checkpoint.
     set_aside: BTreeMap<String, u64>,
 }
 
-/// A checkpoint as a status has it.
+/// A checkpoint as it goes into a status.
 #[derive(Debug, Clone)]
 pub(crate) struct EncodedCheckpoint {
-    /// Encoded.
+    /// The checkpoint, encoded.
     pub checkpoint: String,
-    /// Facts about folders, the largest if there are many.
+    /// Facts about folders; of many the largest.
     pub folders: Vec<FolderFacts>,
     version: u64,
     copied: u64,
 }
 
 impl CheckpointOutbox {
-    /// A desk that takes nothing more once the fence is closed.
+    /// An empty outbox, which takes nothing more once the fence is closed.
     #[must_use]
     pub(crate) fn new(fence: Arc<WriteFence>) -> Self {
-        Self { fence, inbox: Mutex::default() }
+        Self { fence, state: Mutex::default() }
     }
 
-    fn tray(&self) -> MutexGuard<'_, OutboxState> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, OutboxState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest checkpoint, unless it is reported already.
     #[must_use]
     pub(crate) fn newest_unreported(&self) -> Option<EncodedCheckpoint> {
-        let tray = self.tray();
-        tray.newest.clone().filter(|_| tray.version > tray.reported)
+        let state = self.state();
+        state.newest.clone().filter(|_| state.version > state.reported)
     }
 
     /// True when there is a checkpoint that was not reported.
     #[must_use]
     pub(crate) fn has_unreported(&self) -> bool {
-        let tray = self.tray();
-        tray.version > tray.reported
+        let state = self.state();
+        state.version > state.reported
     }
 
     /// True once this attempt's engine has saved a checkpoint.
     #[must_use]
     pub(crate) fn has_saved(&self) -> bool {
-        self.tray().version > 0
+        self.state().version > 0
     }
 
-    /// This one is at the API server.
-    pub(crate) fn mark_reported(&self, kept: &EncodedCheckpoint) {
-        let mut tray = self.tray();
-        tray.reported = tray.reported.max(kept.version);
-        tray.copied_reported = kept.copied;
+    /// Records that the API server has this checkpoint.
+    pub(crate) fn mark_reported(&self, sent: &EncodedCheckpoint) {
+        let mut state = self.state();
+        state.reported = state.reported.max(sent.version);
+        state.copied_reported = sent.copied;
     }
 
     /// Messages copied since the last checkpoint that was reported.
     #[must_use]
     pub(crate) fn unreported_messages(&self) -> u64 {
-        let tray = self.tray();
-        tray.copied.saturating_sub(tray.copied_reported)
+        let state = self.state();
+        state.copied.saturating_sub(state.copied_reported)
     }
 
-    /// The checkpoint that the attempt goes on from.
+    /// Takes over what the checkpoint says that the attempt goes on from.
     pub(crate) fn resume_from(&self, checkpoint: &Checkpoint) {
-        self.tray().set_aside = set_aside(checkpoint);
+        self.state().set_aside = set_aside(checkpoint);
     }
 
     /// Messages that were set aside, by reason, as of the newest checkpoint.
     #[must_use]
     pub(crate) fn set_aside_counts(&self) -> BTreeMap<String, u64> {
-        self.tray().set_aside.clone()
+        self.state().set_aside.clone()
     }
 
     fn put(&self, checkpoint: &Checkpoint) -> Result<()> {
         self.fence.check()?;
         let text = checkpoint.encode_text_within(MAX_CHECKPOINT_BYTES)?;
         let folders = folders(checkpoint);
-        let mut tray = self.tray();
-        tray.version += 1;
-        tray.copied = checkpoint.folders.values().map(|state| state.map.len()).sum();
-        tray.set_aside = set_aside(checkpoint);
-        tray.newest = Some(EncodedCheckpoint { checkpoint: text, folders, version: tray.version, copied: tray.copied });
+        let mut state = self.state();
+        state.version += 1;
+        state.copied = checkpoint.folders.values().map(|state| state.map.len()).sum();
+        state.set_aside = set_aside(checkpoint);
+        state.newest =
+            Some(EncodedCheckpoint { checkpoint: text, folders, version: state.version, copied: state.copied });
         Ok(())
     }
 }
@@ -134,7 +139,7 @@ impl CheckpointStore for CheckpointOutbox {
     }
 
     fn save_interval(&self) -> Duration {
-        PACE
+        SAVE_INTERVAL
     }
 }
 
@@ -154,7 +159,7 @@ fn set_aside(checkpoint: &Checkpoint) -> BTreeMap<String, u64> {
 fn folders(checkpoint: &Checkpoint) -> Vec<FolderFacts> {
     let mut states: Vec<_> = checkpoint.folders.iter().collect();
     states.sort_by_key(|(name, state)| (Reverse(state.map.len()), *name));
-    let mut room = MAX_NAMES;
+    let mut room = MAX_NAMES_BYTES;
     let mut facts: Vec<FolderFacts> = states
         .into_iter()
         .take(MAX_FOLDERS)
@@ -203,7 +208,7 @@ mod tests {
         },
     };
 
-    fn desk() -> (CheckpointOutbox, Arc<WriteFence>) {
+    fn outbox() -> (CheckpointOutbox, Arc<WriteFence>) {
         let fence = Arc::new(WriteFence::new(Duration::from_mins(10), crate::clock::since_boot()));
         (CheckpointOutbox::new(Arc::clone(&fence)), fence)
     }
@@ -229,35 +234,38 @@ mod tests {
 
     #[tokio::test]
     async fn the_newest_checkpoint_waits_until_it_is_reported() {
-        let (desk, _) = desk();
-        assert!(desk.newest_unreported().is_none() && !desk.has_unreported());
-        drop(desk.save(&with(&[("a", 3)])));
-        let first = desk.newest_unreported().unwrap();
-        desk.save(&with(&[("a", 10)])).await.unwrap();
-        assert_eq!((desk.unreported_messages(), desk.set_aside_counts()), (11, [("tooLarge".to_owned(), 2)].into()));
-        desk.mark_reported(&first);
-        assert!(desk.has_unreported(), "a newer one came while the first was on its way");
-        assert_eq!(desk.unreported_messages(), 7);
-        let second = desk.newest_unreported().unwrap();
-        desk.mark_reported(&second);
-        assert!(desk.newest_unreported().is_none());
+        let (outbox, _) = outbox();
+        assert!(outbox.newest_unreported().is_none() && !outbox.has_unreported());
+        drop(outbox.save(&with(&[("a", 3)])));
+        let first = outbox.newest_unreported().unwrap();
+        outbox.save(&with(&[("a", 10)])).await.unwrap();
+        assert_eq!(
+            (outbox.unreported_messages(), outbox.set_aside_counts()),
+            (11, [("tooLarge".to_owned(), 2)].into())
+        );
+        outbox.mark_reported(&first);
+        assert!(outbox.has_unreported(), "a newer one came while the first was on its way");
+        assert_eq!(outbox.unreported_messages(), 7);
+        let second = outbox.newest_unreported().unwrap();
+        outbox.mark_reported(&second);
+        assert!(outbox.newest_unreported().is_none());
         assert_eq!(Checkpoint::decode_text(&second.checkpoint).unwrap(), with(&[("a", 10)]));
     }
 
     #[test]
     fn what_was_set_aside_before_is_known_before_the_first_checkpoint_of_the_attempt() {
-        let (desk, _) = desk();
-        desk.resume_from(&with(&[("a", 3), ("b", 3)]));
-        assert_eq!(desk.set_aside_counts(), [("tooLarge".to_owned(), 4)].into());
-        assert!(!desk.has_saved() && !desk.has_unreported());
+        let (outbox, _) = outbox();
+        outbox.resume_from(&with(&[("a", 3), ("b", 3)]));
+        assert_eq!(outbox.set_aside_counts(), [("tooLarge".to_owned(), 4)].into());
+        assert!(!outbox.has_saved() && !outbox.has_unreported());
     }
 
     #[tokio::test]
     async fn nothing_is_taken_once_the_fence_is_closed() {
-        let (desk, fence) = desk();
+        let (outbox, fence) = outbox();
         fence.close_as_fenced("attempt 2 runs");
-        assert!(desk.save(&with(&[("a", 3)])).await.is_err());
-        assert!(!desk.has_unreported());
+        assert!(outbox.save(&with(&[("a", 3)])).await.is_err());
+        assert!(!outbox.has_unreported());
     }
 
     #[test]
@@ -278,7 +286,7 @@ mod tests {
         let names: Vec<String> = (0..900).map(|n| format!("{n:0>900}")).collect();
         let many: Vec<(&str, u32)> = names.iter().zip(1..).map(|(name, n)| (name.as_str(), n)).collect();
         let facts = folders(&with(&many));
-        assert!(facts.len() <= MAX_FOLDERS && facts.iter().map(|f| f.source.len()).sum::<usize>() <= MAX_NAMES);
+        assert!(facts.len() <= MAX_FOLDERS && facts.iter().map(|f| f.source.len()).sum::<usize>() <= MAX_NAMES_BYTES);
         assert!(facts.iter().all(|facts| facts.source.len() <= MAX_NAME));
     }
 }

@@ -1,4 +1,4 @@
-//! Whether this worker may still write: until somebody else may, or until it has been alone for too long.
+//! Whether this worker may still write: until another attempt may, or until it was without the API server for too long.
 
 use std::{
     sync::{
@@ -34,8 +34,8 @@ pub(crate) struct WriteFence {
     closed: OnceLock<Error>,
     held: AtomicBool,
     clock: fn() -> Duration,
-    /// Cancelled when it is closed.
-    pub is_closed: CancellationToken,
+    /// Cancelled once the fence is closed.
+    pub closed_token: CancellationToken,
 }
 
 impl WriteFence {
@@ -52,21 +52,21 @@ impl WriteFence {
             closed: OnceLock::new(),
             held: AtomicBool::new(false),
             clock,
-            is_closed: CancellationToken::new(),
+            closed_token: CancellationToken::new(),
         }
     }
 
-    /// A request that was sent at `sent` was answered.
+    /// Records that a request which was sent at `sent` was answered: the grace counts from then on.
     pub(crate) fn confirm(&self, sent: Duration) {
         self.confirmed.fetch_max(nanos(sent), SeqCst);
     }
 
-    /// Nothing is written until it is known whether this attempt is over, or it is known that it is not.
+    /// Holds writes back until it is known whether this attempt is over (true), or lets them go on (false).
     pub(crate) fn hold(&self, hold: bool) {
         self.held.store(hold, SeqCst);
     }
 
-    /// The API server says that this attempt is over.
+    /// Closes the fence for good, since the API server says that this attempt is over.
     pub(crate) fn close_as_fenced(&self, why: &str) {
         self.close(
             Error::internal(format!("fenced: {why}"))
@@ -76,7 +76,7 @@ impl WriteFence {
 
     fn close(&self, error: Error) {
         self.closed.get_or_init(|| error);
-        self.is_closed.cancel();
+        self.closed_token.cancel();
     }
 
     /// The time left until it closes by itself; none when it is closed.
@@ -139,12 +139,12 @@ mod tests {
         let fence = WriteFence::with_clock(Duration::from_secs(10), Duration::from_secs(10), at_20_s);
         fence.confirm(Duration::from_secs(11));
         assert_eq!(fence.time_left(), Some(Duration::from_secs(1)));
-        assert!(fence.check().is_ok() && !fence.is_closed.is_cancelled());
+        assert!(fence.check().is_ok() && !fence.closed_token.is_cancelled());
         fence.close_as_fenced("attempt 3 runs");
         fence.confirm(Duration::from_secs(20));
         let error = fence.check().unwrap_err();
         assert_eq!((error.class, error.what.as_str()), (ErrorClass::Internal, "fenced: attempt 3 runs"));
-        assert!(fence.is_closed.is_cancelled());
+        assert!(fence.closed_token.is_cancelled());
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
         let error = fence.check().unwrap_err();
         assert!(error.what.contains("could not be reached for 10s"), "{error}");
         fence.confirm(Duration::from_secs(19));
-        assert!(fence.check().is_err() && fence.is_closed.is_cancelled());
+        assert!(fence.check().is_err() && fence.closed_token.is_cancelled());
     }
 
     proptest! {

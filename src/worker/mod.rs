@@ -27,7 +27,7 @@ use self::{
     checkpoint_outbox::CheckpointOutbox,
     fence::WriteFence,
     not_copied_history::NotCopiedHistory,
-    reporter::{FinalDelivery, StatusClient, StatusReporter},
+    reporter::{ClaimedAttempt, FinalDelivery, StatusClient, StatusReporter},
 };
 use crate::{
     api::{
@@ -43,25 +43,25 @@ use crate::{
     },
 };
 
-/// After the request to stop, the engine has so long before it is left where it is,
-const STOPPING: Duration = Duration::from_secs(40);
-/// and so long passes before the last report is given up. A pod has 60 s.
-const LAST_REPORT: Duration = Duration::from_secs(55);
-/// After the fence has closed, connections have so long to be taken down.
-const CLOSING: Duration = Duration::from_secs(5);
+/// How long the engine has to end after the request to stop; then it is left where it is.
+const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(40);
+/// How long after the request to stop the last report is tried. A pod has 60 s.
+const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(55);
+/// How long connections have to be taken down after the fence has closed.
+const CONNECTION_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Works on one attempt until it ends; returns the exit code. `stop` asks to save a checkpoint and end soon.
 pub(crate) async fn run(assignment: &WorkerAssignment, client: Client, stop: CancellationToken) -> u8 {
-    let link = StatusClient::new(client, assignment);
+    let client = StatusClient::new(client, assignment);
     let attempt = assignment.attempt;
     tracing::info!(mailbox_sync = assignment.mailbox_sync, attempt, "claiming the attempt");
     let patience = SyncSettings::default().offline_grace.as_std();
-    match link.claim(attempt, patience, &stop).await {
+    match client.claim(attempt, patience, &stop).await {
         Ok(Some((object, claimed))) => {
             tracing::info!(mailbox = object.spec.mailbox, "claimed");
             // The engine runs in a task of its own, and names the mailbox itself.
             let span = tracing::error_span!("mailbox", mailbox = object.spec.mailbox);
-            run_claimed_attempt(assignment, link, *object, claimed, stop).instrument(span).await
+            run_claimed_attempt(assignment, client, *object, claimed, stop).instrument(span).await
         }
         Ok(None) => {
             tracing::info!("asked to stop before the attempt was claimed");
@@ -78,7 +78,7 @@ pub(crate) async fn run(assignment: &WorkerAssignment, client: Client, stop: Can
 
 async fn run_claimed_attempt(
     assignment: &WorkerAssignment,
-    link: StatusClient,
+    client: StatusClient,
     claimed: MailboxSync,
     claimed_at: Duration,
     stop: CancellationToken,
@@ -88,13 +88,20 @@ async fn run_claimed_attempt(
     let (asked, late) = (stop.clone(), too_late.clone());
     tokio::spawn(async move {
         asked.cancelled().await;
-        sleep(LAST_REPORT).await;
+        sleep(FINAL_REPORT_TIMEOUT).await;
         late.cancel();
     });
     let grace = claimed.spec.settings.offline_grace.as_std();
     let fence = Arc::new(WriteFence::new(grace, claimed_at));
-    let desk = Arc::new(CheckpointOutbox::new(Arc::clone(&fence)));
-    let progress = Arc::new(SyncProgress::default());
+    let claimed_attempt = ClaimedAttempt {
+        number: attempt,
+        grace,
+        claimed_at,
+        progress: Arc::new(SyncProgress::default()),
+        outbox: Arc::new(CheckpointOutbox::new(Arc::clone(&fence))),
+        fence: Arc::clone(&fence),
+    };
+    let outbox = Arc::clone(&claimed_attempt.outbox);
 
     let slots = claimed.status.as_ref().and_then(|status| status.slots);
     let in_doubt = assignment::has_uncertain_tail(&claimed, attempt);
@@ -103,24 +110,23 @@ async fn run_claimed_attempt(
         None
     });
     if let Some(known) = &known {
-        desk.resume_from(known);
+        outbox.resume_from(known);
     }
-    let mut standing = NotCopiedHistory::from_status(claimed.status.as_ref().and_then(|status| status.worker.as_ref()));
+    let mut not_copied =
+        NotCopiedHistory::from_status(claimed.status.as_ref().and_then(|status| status.worker.as_ref()));
     let spec = assignment::assigned_sync_spec(assignment, &claimed, slots, Timestamp::now());
     if let Ok(spec) = &spec {
-        standing.set_accepted_reasons(&spec.accepted_losses);
+        not_copied.set_accepted_reasons(&spec.accepted_losses);
     }
     drop(claimed);
-    let reporting = (Arc::clone(&progress), Arc::clone(&desk), Arc::clone(&fence));
-    let mut reporter =
-        StatusReporter::new(link, attempt, reporting.0, reporting.1, reporting.2, (grace, claimed_at), standing);
+    let mut reporter = StatusReporter::new(client, claimed_attempt.clone(), not_copied);
     let ended = match spec {
         Ok(spec) => {
-            let engine = start(spec, known, &progress, &desk, &fence, &stop);
+            let engine = EngineTask::start(spec, known, &claimed_attempt, &stop);
             tokio::select! {
                 biased;
                 ended = engine.ended(&stop, &fence) => ended,
-                () = reporter.keep_reporting() => EngineExit::LeftOff, // it never ends
+                () = reporter.keep_reporting() => EngineExit::TimedOut, // it never ends
             }
         }
         Err(error) => EngineExit::Done(Box::new(MailboxReport { error: Some(error), ..MailboxReport::default() })),
@@ -134,25 +140,27 @@ async fn run_claimed_attempt(
         return EXIT_FENCED;
     }
     // What was in doubt before is still so, unless the engine has written into a checkpoint of its own where to look.
-    let flushed = matches!(ended, EngineExit::Done(_)) && (desk.has_saved() || !in_doubt);
+    let flushed = matches!(ended, EngineExit::Done(_)) && (outbox.has_saved() || !in_doubt);
     let (mut status, code) = final_status(attempt, &ended, &mut reporter, stop.is_cancelled());
     status.flushed_attempt = flushed.then_some(attempt);
     write_termination_message(assignment, &WorkerStatus { report: reporter.next_number(), ..status.clone() });
     match reporter.send_final_report(&status, too_late.cancelled()).await {
-        FinalDelivery::Yes => tracing::info!(outcome = ?status.outcome, "ended"),
-        FinalDelivery::No => tracing::error!(outcome = ?status.outcome, "ended; the last report was not taken"),
+        FinalDelivery::Delivered => tracing::info!(outcome = ?status.outcome, "ended"),
+        FinalDelivery::NotDelivered => {
+            tracing::error!(outcome = ?status.outcome, "ended; the last report was not taken");
+        }
     }
     code
 }
 
 /// How the engine ended.
 enum EngineExit {
-    /// With its report; the checkpoint is complete.
+    /// It ended with its report; the checkpoint is complete.
     Done(Box<MailboxReport>),
     /// It did not end in time.
-    LeftOff,
-    /// By a defect.
-    Broken,
+    TimedOut,
+    /// Its task panicked, by a defect.
+    Panicked,
 }
 
 /// The engine at work.
@@ -164,56 +172,50 @@ impl Drop for EngineTask {
     }
 }
 
-fn start(
-    spec: SyncSpec,
-    known: Option<Checkpoint>,
-    progress: &Arc<SyncProgress>,
-    desk: &Arc<CheckpointOutbox>,
-    fence: &Arc<WriteFence>,
-    stop: &CancellationToken,
-) -> EngineTask {
-    let stop_engine = stop.child_token();
-    let context = SyncContext {
-        store: Arc::clone(desk) as Arc<dyn CheckpointStore>,
-        progress: Arc::clone(progress),
-        stop: stop_engine.clone(),
-        permit: Arc::clone(fence) as Arc<dyn WritePermit>,
-    };
-    let closed = fence.is_closed.clone();
-    EngineTask(tokio::spawn(async move {
-        let sync = sync_mailbox(&spec, known, &context);
-        tokio::pin!(sync);
-        tokio::select! {
-            report = &mut sync => return report,
-            () = closed.cancelled() => stop_engine.cancel(),
-        }
-        sync.await
-    }))
-}
-
 impl EngineTask {
+    /// Starts the engine, from a checkpoint where one is known. It stops when `stop` asks for it, and when the fence closes.
+    fn start(spec: SyncSpec, known: Option<Checkpoint>, attempt: &ClaimedAttempt, stop: &CancellationToken) -> Self {
+        let stop_engine = stop.child_token();
+        let context = SyncContext {
+            store: Arc::clone(&attempt.outbox) as Arc<dyn CheckpointStore>,
+            progress: Arc::clone(&attempt.progress),
+            stop: stop_engine.clone(),
+            permit: Arc::clone(&attempt.fence) as Arc<dyn WritePermit>,
+        };
+        let closed = attempt.fence.closed_token.clone();
+        Self(tokio::spawn(async move {
+            let sync = sync_mailbox(&spec, known, &context);
+            tokio::pin!(sync);
+            tokio::select! {
+                report = &mut sync => return report,
+                () = closed.cancelled() => stop_engine.cancel(),
+            }
+            sync.await
+        }))
+    }
+
     /// Waits for its end, but not for ever once it was asked to.
     async fn ended(mut self, stop: &CancellationToken, fence: &WriteFence) -> EngineExit {
         let out_of_patience = async {
             tokio::select! {
-                () = async { stop.cancelled().await; sleep(STOPPING).await } => {}
-                () = async { fence.is_closed.cancelled().await; sleep(CLOSING).await } => {}
+                () = async { stop.cancelled().await; sleep(ENGINE_STOP_TIMEOUT).await } => {}
+                () = async { fence.closed_token.cancelled().await; sleep(CONNECTION_CLOSE_TIMEOUT).await } => {}
             }
         };
         tokio::select! {
-            report = &mut self.0 => report.map_or(EngineExit::Broken, |report| EngineExit::Done(Box::new(report))),
+            report = &mut self.0 => report.map_or(EngineExit::Panicked, |report| EngineExit::Done(Box::new(report))),
             () = out_of_patience => {
                 tracing::warn!("the sync does not end in time; the next attempt looks for what was in doubt");
                 // Its connections are gone once it is.
                 self.0.abort();
-                let _ = timeout(CLOSING, &mut self.0).await;
-                EngineExit::LeftOff
+                let _ = timeout(CONNECTION_CLOSE_TIMEOUT, &mut self.0).await;
+                EngineExit::TimedOut
             }
         }
     }
 }
 
-/// The last report, and the exit code.
+/// The status for the last report, and the exit code of the process.
 fn final_status(
     attempt: i64,
     ended: &EngineExit,
@@ -222,8 +224,8 @@ fn final_status(
 ) -> (WorkerStatus, u8) {
     let (outcome, error) = match ended {
         EngineExit::Done(report) => status_report::outcome(report, asked_to_stop),
-        EngineExit::LeftOff => (Outcome::Stopped, None),
-        EngineExit::Broken => {
+        EngineExit::TimedOut => (Outcome::Stopped, None),
+        EngineExit::Panicked => {
             let what = "Mailferry failed on this mailbox; its checkpoint is as it was saved last";
             let advice = "Please report it with the log line that says where; another attempt goes on";
             (Outcome::Failed, Some(Error::internal(what).advice(advice)))
@@ -243,7 +245,7 @@ fn final_status(
     });
     match ended {
         EngineExit::Done(report) => reporter.add_sync_report(&mut status, report),
-        EngineExit::LeftOff | EngineExit::Broken => status.not_copied = live.not_copied,
+        EngineExit::TimedOut | EngineExit::Panicked => status.not_copied = live.not_copied,
     }
     status.destination_login = live.destination_login;
     status.inbox_uid_next = live.inbox_uid_next;
@@ -254,7 +256,7 @@ fn final_status(
     (status, code)
 }
 
-/// An attempt that ended by itself.
+/// The status of an attempt that ended by itself.
 fn ended_status(attempt: i64, outcome: Outcome, error: Option<&Error>) -> WorkerStatus {
     let now = Some(Time(Timestamp::now()));
     WorkerStatus {
@@ -267,12 +269,12 @@ fn ended_status(attempt: i64, outcome: Outcome, error: Option<&Error>) -> Worker
     }
 }
 
-/// An attempt that is over without an outcome.
+/// The status of an attempt that is over without an outcome.
 fn unfinished_status(attempt: i64, error: &Error) -> WorkerStatus {
     WorkerStatus { outcome: None, ..ended_status(attempt, Outcome::Failed, Some(error)) }
 }
 
-/// Leaves the last word where kubelet finds it.
+/// Writes the last word where kubelet takes it as the termination message.
 fn write_termination_message(assignment: &WorkerAssignment, status: &WorkerStatus) {
     if let Err(error) = std::fs::write(&assignment.termination_log, status_report::termination_message(status)) {
         tracing::warn!(%error, path = %assignment.termination_log.display(), "the last word could not be written");

@@ -23,7 +23,7 @@ const MAX_TEXT: usize = 300;
 /// A kind of difference is cut after this many characters.
 const MAX_KIND: usize = 40;
 
-/// What the attempts before this one told.
+/// What the attempts before this one reported.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct NotCopiedHistory {
     not_copied: Option<NotCopied>,
@@ -55,7 +55,7 @@ impl NotCopiedHistory {
         before.map(String::as_str).chain(known).collect()
     }
 
-    /// What is known before the sync has ended. A loss is told at once; only the end of a sync, which has looked at
+    /// What is known before the sync has ended. A loss is reported at once; only the end of a sync, which has looked at
     /// everything, takes one back. None: as it stands.
     #[must_use]
     pub(crate) fn not_copied_so_far(&self, seen: &BTreeMap<String, u64>) -> Option<NotCopied> {

@@ -4,17 +4,17 @@
 use std::time::Duration;
 
 /// The first report after the claim, at the earliest: a mailbox that ends before writes twice in all.
-const FIRST: Duration = Duration::from_secs(10);
+const FIRST_REPORT_DELAY: Duration = Duration::from_secs(10);
 /// A folder's end is reported at most this often.
-const FOLDERS: Duration = Duration::from_secs(5);
+const FOLDER_REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// The checkpoint is sent at most this often,
-const CHECKPOINT: Duration = Duration::from_secs(30);
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
 /// or this often at the end of large folders.
-const LARGE_FOLDER: Duration = Duration::from_secs(10);
+const LARGE_FOLDER_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest wait before a report that failed is tried again.
-const RETRY: Duration = Duration::from_secs(10);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
 
-/// What decides about the next report. Times are since boot.
+/// The facts that decide about the next report. Times are since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReportState {
     /// How long the sync may go on without an answer.
@@ -35,26 +35,27 @@ pub struct ReportState {
     pub checkpoint_sent: Option<Duration>,
 }
 
-/// What to do.
+/// What the reporter does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportAction {
-    /// Nothing for so long, unless something happens.
+    /// It waits for this long, unless something happens.
     Wait(Duration),
-    /// Report, with the checkpoint or without.
+    /// It reports.
     Report {
-        /// The checkpoint goes along.
+        /// True when the report carries the checkpoint.
         checkpoint: bool,
     },
 }
 
-/// Decides.
+/// Decides whether a report is due now, and whether it carries the checkpoint: seldom enough for the API server, and three
+/// times within the grace at least.
 #[must_use]
 pub(crate) fn next_action(state: &ReportState, now: Duration) -> ReportAction {
     let wait = next_report_at(state).saturating_sub(now);
     if !wait.is_zero() {
         return ReportAction::Wait(wait);
     }
-    let rest = if state.large_folder { LARGE_FOLDER } else { CHECKPOINT };
+    let rest = if state.large_folder { LARGE_FOLDER_INTERVAL } else { CHECKPOINT_INTERVAL };
     let rested = state.checkpoint_sent.is_none_or(|sent| now >= sent + rest);
     ReportAction::Report { checkpoint: state.checkpoint && rested }
 }
@@ -64,11 +65,11 @@ fn next_report_at(state: &ReportState) -> Duration {
     let third = state.grace / 3;
     if state.failures > 0 {
         let backoff = Duration::from_millis(500) * 2_u32.saturating_pow(state.failures.min(10));
-        return state.sent + backoff.min(RETRY).min(third);
+        return state.sent + backoff.min(MAX_RETRY_DELAY).min(third);
     }
     let regular = state.sent + interval(state.sent.saturating_sub(state.claimed)).min(third);
     if state.folder_ended {
-        let early = (state.sent + FOLDERS).max(state.claimed + FIRST.min(third));
+        let early = (state.sent + FOLDER_REPORT_INTERVAL).max(state.claimed + FIRST_REPORT_DELAY.min(third));
         return regular.min(early);
     }
     regular
@@ -77,7 +78,7 @@ fn next_report_at(state: &ReportState) -> Duration {
 /// People look at what has just started.
 fn interval(age: Duration) -> Duration {
     match age.as_secs() {
-        0..120 => FIRST,
+        0..120 => FIRST_REPORT_DELAY,
         120..900 => Duration::from_secs(20),
         _ => Duration::from_secs(30),
     }
@@ -171,7 +172,7 @@ mod tests {
             prop_assert!(due <= Duration::from_secs(30));
             prop_assert!(due >= (state.grace / 3).min(S), "{due:?}");
             if state.failures == 0 {
-                prop_assert!(due >= (state.grace / 3).min(FOLDERS));
+                prop_assert!(due >= (state.grace / 3).min(FOLDER_REPORT_INTERVAL));
             }
         }
 
@@ -180,7 +181,7 @@ mod tests {
             let now = state.sent + Duration::from_millis(later);
             if next_action(&state, now) == (ReportAction::Report { checkpoint: true }) {
                 prop_assert!(state.checkpoint);
-                prop_assert!(state.checkpoint_sent.is_none_or(|sent| now >= sent + LARGE_FOLDER));
+                prop_assert!(state.checkpoint_sent.is_none_or(|sent| now >= sent + LARGE_FOLDER_INTERVAL));
             }
         }
     }

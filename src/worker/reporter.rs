@@ -30,32 +30,33 @@ use crate::{
     sync::{progress::SyncProgress, report::MailboxReport},
 };
 
-/// A request without an answer for so long had none.
-const REQUEST: Duration = Duration::from_secs(10);
+/// A request that is not answered within this time counts as not answered.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the claim may be refused: the operator may not have written yet which pod this is.
-const REFUSED: Duration = Duration::from_mins(1);
+const CLAIM_REFUSAL_LIMIT: Duration = Duration::from_mins(1);
 /// A refusal that may be an API server's start is believed after this long.
-const DOUBTFUL: Duration = Duration::from_secs(15);
-/// Counters are looked at this often.
-const LOOK: Duration = Duration::from_secs(1);
+const REFUSAL_CONFIRMATION: Duration = Duration::from_secs(15);
+/// How often the engine's counters are read.
+const COUNTER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// A folder's end brings the checkpoint along when so many messages were copied since the last one.
-const MANY: u64 = 1000;
+const LARGE_FOLDER_MESSAGES: u64 = 1000;
 
-/// The way to the API server.
+/// Patches the status of the attempt's own MailboxSync.
 pub(crate) struct StatusClient {
     api: Api<MailboxSync>,
     name: String,
-    limit: Duration,
+    /// How long an answer is waited for.
+    timeout: Duration,
 }
 
 impl StatusClient {
-    /// To the assigned object.
+    /// A client for the assigned MailboxSync.
     #[must_use]
     pub(crate) fn new(client: Client, assignment: &WorkerAssignment) -> Self {
         Self {
             api: Api::namespaced(client, &assignment.namespace),
             name: assignment.mailbox_sync.clone(),
-            limit: REQUEST,
+            timeout: REQUEST_TIMEOUT,
         }
     }
 
@@ -64,11 +65,12 @@ impl StatusClient {
         let sent = since_boot();
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
         let request = self.api.patch_status(&self.name, &parameters, &patch);
-        let answer = match timeout(self.limit, request).await {
+        let answer = match timeout(self.timeout, request).await {
             Ok(answer) => classify_response(answer),
-            Err(_) => {
-                PatchOutcome::Away(format!("the API server did not answer within {} s", self.limit.as_secs_f32()))
-            }
+            Err(_) => PatchOutcome::Unavailable(format!(
+                "the API server did not answer within {} s",
+                self.timeout.as_secs_f32()
+            )),
         };
         (answer, sent)
     }
@@ -93,17 +95,17 @@ impl StatusClient {
                 () = stop.cancelled() => return Ok(None),
             };
             match answer {
-                PatchOutcome::Taken(object) => return Ok(Some((object, sent))),
-                PatchOutcome::Fenced(why) | PatchOutcome::Doubtful(why) => {
+                PatchOutcome::Accepted(object) => return Ok(Some((object, sent))),
+                PatchOutcome::Fenced(why) | PatchOutcome::Refused(why) => {
                     tracing::info!(why, "the attempt could not be claimed yet");
-                    if sent.saturating_sub(*refused_since.get_or_insert(sent)) >= REFUSED {
+                    if sent.saturating_sub(*refused_since.get_or_insert(sent)) >= CLAIM_REFUSAL_LIMIT {
                         return Err(Error::internal(format!("fenced: attempt {attempt} could not be claimed: {why}"))
                             .advice(
                                 "Another attempt has taken over, or the MailboxSync is gone; nothing was written",
                             ));
                     }
                 }
-                PatchOutcome::Away(why) => {
+                PatchOutcome::Unavailable(why) => {
                     tracing::warn!(why, "the API server is away");
                     refused_since = None;
                     if sent.saturating_sub(began) >= patience {
@@ -121,84 +123,99 @@ impl StatusClient {
     }
 }
 
-/// Whether the last report is at the API server.
+/// Whether the API server has the last report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FinalDelivery {
-    /// It is.
-    Yes,
-    /// There was no time left; the termination message has to do.
-    No,
+    /// It has.
+    Delivered,
+    /// There was no time left: the termination message has to do.
+    NotDelivered,
+}
+
+/// An attempt that this worker has claimed, and what the engine and the reporter share.
+#[derive(Clone)]
+pub(crate) struct ClaimedAttempt {
+    /// The attempt's number.
+    pub number: i64,
+    /// How long the sync may go on without an answer of the API server.
+    pub grace: Duration,
+    /// When the claim was sent, since boot.
+    pub claimed_at: Duration,
+    /// Counts what the engine does.
+    pub progress: Arc<SyncProgress>,
+    /// Holds the engine's newest checkpoint.
+    pub outbox: Arc<CheckpointOutbox>,
+    /// Stops writes once another attempt may have taken over.
+    pub fence: Arc<WriteFence>,
 }
 
 /// Reports what the engine does, as often as [`report_schedule`] says.
 pub(crate) struct StatusReporter {
-    link: StatusClient,
+    client: StatusClient,
     attempt: i64,
     progress: Arc<SyncProgress>,
-    desk: Arc<CheckpointOutbox>,
+    outbox: Arc<CheckpointOutbox>,
     fence: Arc<WriteFence>,
+    /// The number of the last report; the claim is the first.
     number: i64,
-    samples: ThroughputWindow,
-    standing: NotCopiedHistory,
-    pace: report_schedule::ReportState,
-    folders_told: u64,
+    throughput: ThroughputWindow,
+    not_copied: NotCopiedHistory,
+    schedule: report_schedule::ReportState,
+    /// Folders that had ended as of the last report.
+    folders_reported: u64,
+    /// Folders that had ended as of the last report with a checkpoint.
     folders_flushed: u64,
+    /// When the first of the refusals in a row was sent, since boot.
     refused_since: Option<Duration>,
 }
 
 impl StatusReporter {
-    /// Reports by `link` for an attempt that was claimed at `claimed`.
+    /// A reporter for an attempt that was claimed, which is its first report.
     #[must_use]
-    pub(crate) fn new(
-        mut link: StatusClient,
-        attempt: i64,
-        progress: Arc<SyncProgress>,
-        desk: Arc<CheckpointOutbox>,
-        fence: Arc<WriteFence>,
-        (grace, claimed): (Duration, Duration),
-        standing: NotCopiedHistory,
-    ) -> Self {
-        link.limit = REQUEST.min(grace / 3);
+    pub(crate) fn new(mut client: StatusClient, attempt: ClaimedAttempt, not_copied: NotCopiedHistory) -> Self {
+        let ClaimedAttempt { number: attempt, grace, claimed_at, progress, outbox, fence } = attempt;
+        client.timeout = REQUEST_TIMEOUT.min(grace / 3);
         Self {
-            link,
+            client,
             attempt,
             progress,
-            desk,
+            outbox,
             fence,
             number: 1,
-            samples: ThroughputWindow::default(),
-            standing,
-            pace: report_schedule::ReportState {
+            throughput: ThroughputWindow::default(),
+            not_copied,
+            schedule: report_schedule::ReportState {
                 grace,
-                claimed,
-                sent: claimed,
+                claimed: claimed_at,
+                sent: claimed_at,
                 failures: 0,
                 folder_ended: false,
                 checkpoint: false,
                 large_folder: false,
                 checkpoint_sent: None,
             },
-            folders_told: 0,
+            folders_reported: 0,
             folders_flushed: 0,
             refused_since: None,
         }
     }
 
-    /// Reports until it is dropped. Safe to drop: a report that is on its way then has a lower number than any later one,
+    /// Reports until it is dropped. It may be dropped at any time: a report that is on its way then has a lower number than any later one,
     /// and is refused if it comes late.
     pub(crate) async fn keep_reporting(&mut self) {
         loop {
             let Some(left) = self.fence.time_left() else { return std::future::pending().await };
             let ended = self.progress.folders_done.load(Relaxed);
-            self.pace.folder_ended = ended > self.folders_told;
-            self.pace.checkpoint = self.desk.has_unreported();
-            self.pace.large_folder = ended > self.folders_flushed && self.desk.unreported_messages() >= MANY;
-            match report_schedule::next_action(&self.pace, since_boot()) {
-                ReportAction::Wait(wait) => sleep(wait.min(LOOK).min(left)).await,
-                ReportAction::Report { checkpoint } => {
-                    let kept = if checkpoint { self.desk.newest_unreported() } else { None };
+            self.schedule.folder_ended = ended > self.folders_reported;
+            self.schedule.checkpoint = self.outbox.has_unreported();
+            self.schedule.large_folder =
+                ended > self.folders_flushed && self.outbox.unreported_messages() >= LARGE_FOLDER_MESSAGES;
+            match report_schedule::next_action(&self.schedule, since_boot()) {
+                ReportAction::Wait(wait) => sleep(wait.min(COUNTER_POLL_INTERVAL).min(left)).await,
+                ReportAction::Report { checkpoint: due } => {
+                    let checkpoint = if due { self.outbox.newest_unreported() } else { None };
                     let status = self.live_status();
-                    self.report(status, kept).await;
+                    self.report(status, checkpoint).await;
                 }
             }
         }
@@ -206,42 +223,42 @@ impl StatusReporter {
 
     /// The status as it is now.
     pub(crate) fn live_status(&mut self) -> WorkerStatus {
-        let rate = self.samples.push_and_rate(since_boot(), self.progress.bytes_done.load(Relaxed));
-        let set_aside = self.desk.set_aside_counts();
+        let rate = self.throughput.push_and_rate(since_boot(), self.progress.bytes_done.load(Relaxed));
+        let set_aside = self.outbox.set_aside_counts();
         let live = status_report::live_status(&self.progress, set_aside.values().sum(), rate, Timestamp::now());
-        WorkerStatus { not_copied: self.standing.not_copied_so_far(&set_aside), ..live }
+        WorkerStatus { not_copied: self.not_copied.not_copied_so_far(&set_aside), ..live }
     }
 
     /// Adds to the last status what the engine's report says of what was not copied.
     pub(crate) fn add_sync_report(&self, status: &mut WorkerStatus, report: &MailboxReport) {
-        self.standing.add_sync_report(status, report, &self.desk.set_aside_counts());
+        self.not_copied.add_sync_report(status, report, &self.outbox.set_aside_counts());
     }
 
-    /// Sends one report; gives it back as it was sent if it was taken.
-    async fn report(&mut self, mut status: WorkerStatus, kept: Option<EncodedCheckpoint>) -> bool {
+    /// Sends one report, with a checkpoint or without; true when the API server accepted it.
+    async fn report(&mut self, mut status: WorkerStatus, checkpoint: Option<EncodedCheckpoint>) -> bool {
         self.number += 1;
         status.attempt = self.attempt;
         status.report = self.number;
-        if let Some(kept) = &kept {
-            status.checkpoint = Some(kept.checkpoint.clone());
-            status.folders.clone_from(&kept.folders);
+        if let Some(newest) = &checkpoint {
+            status.checkpoint = Some(newest.checkpoint.clone());
+            status.folders.clone_from(&newest.folders);
         }
         let ended = self.progress.folders_done.load(Relaxed);
-        let (answer, sent) = self.link.send(&status_report::report_patch(&status, &self.standing.reasons())).await;
-        self.pace.sent = sent;
+        let (answer, sent) = self.client.send(&status_report::report_patch(&status, &self.not_copied.reasons())).await;
+        self.schedule.sent = sent;
         match answer {
-            PatchOutcome::Taken(_) => {
+            PatchOutcome::Accepted(_) => {
                 self.fence.confirm(sent);
                 self.fence.hold(false);
                 self.refused_since = None;
-                self.pace.failures = 0;
-                self.folders_told = ended;
-                if let Some(kept) = &kept {
-                    self.desk.mark_reported(kept);
-                    self.pace.checkpoint_sent = Some(sent);
+                self.schedule.failures = 0;
+                self.folders_reported = ended;
+                if let Some(newest) = &checkpoint {
+                    self.outbox.mark_reported(newest);
+                    self.schedule.checkpoint_sent = Some(sent);
                     self.folders_flushed = ended;
                 }
-                tracing::debug!(report = status.report, checkpoint = kept.is_some(), "reported");
+                tracing::debug!(report = status.report, checkpoint = checkpoint.is_some(), "reported");
                 true
             }
             PatchOutcome::Fenced(why) => {
@@ -249,19 +266,19 @@ impl StatusReporter {
                 self.fence.close_as_fenced(&why);
                 false
             }
-            PatchOutcome::Doubtful(why) => {
+            PatchOutcome::Refused(why) => {
                 self.fence.hold(true);
-                self.pace.failures = 1;
+                self.schedule.failures = 1;
                 let refused = sent.saturating_sub(*self.refused_since.get_or_insert(sent));
                 tracing::warn!(why, "refused: nothing is written until it is certain whether this attempt is over");
-                if refused >= DOUBTFUL {
+                if refused >= REFUSAL_CONFIRMATION {
                     self.fence.close_as_fenced(&why);
                 }
                 false
             }
-            PatchOutcome::Away(why) => {
-                self.pace.failures = self.pace.failures.saturating_add(1);
-                tracing::warn!(why, failures = self.pace.failures, "the API server is away; the sync goes on");
+            PatchOutcome::Unavailable(why) => {
+                self.schedule.failures = self.schedule.failures.saturating_add(1);
+                tracing::warn!(why, failures = self.schedule.failures, "the API server is away; the sync goes on");
                 false
             }
         }
@@ -282,19 +299,19 @@ impl StatusReporter {
     ) -> FinalDelivery {
         tokio::pin!(until);
         loop {
-            let Some(left) = self.fence.time_left() else { return FinalDelivery::No };
-            let kept = self.desk.newest_unreported();
+            let Some(left) = self.fence.time_left() else { return FinalDelivery::NotDelivered };
+            let checkpoint = self.outbox.newest_unreported();
             let taken = tokio::select! {
-                taken = self.report(status.clone(), kept) => taken,
-                () = &mut until => return FinalDelivery::No,
+                taken = self.report(status.clone(), checkpoint) => taken,
+                () = &mut until => return FinalDelivery::NotDelivered,
             };
             if taken {
-                return FinalDelivery::Yes;
+                return FinalDelivery::Delivered;
             }
-            let ReportAction::Wait(wait) = report_schedule::next_action(&self.pace, since_boot()) else { continue };
+            let ReportAction::Wait(wait) = report_schedule::next_action(&self.schedule, since_boot()) else { continue };
             tokio::select! {
-                () = sleep(wait.min(LOOK).min(left)) => {}
-                () = &mut until => return FinalDelivery::No,
+                () = sleep(wait.min(COUNTER_POLL_INTERVAL).min(left)) => {}
+                () = &mut until => return FinalDelivery::NotDelivered,
             }
         }
     }

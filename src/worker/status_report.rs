@@ -1,4 +1,4 @@
-//! What a worker says: its status as a merge patch, and as the last word that fits into a termination message.
+//! The status that a worker reports: as a merge patch, and as the last word that fits into a termination message.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -123,12 +123,12 @@ pub(crate) fn outcome(report: &MailboxReport, asked_to_stop: bool) -> (Outcome, 
     }
 }
 
-/// Message bytes at moments of the last minute.
+/// The bytes of messages done, at moments of the last minute: gives the rate.
 #[derive(Debug, Default)]
 pub(crate) struct ThroughputWindow(VecDeque<(Duration, u64)>);
 
 impl ThroughputWindow {
-    /// Takes a growing counter; gives what it grew by per second.
+    /// Takes the counter as it is now; gives by how many bytes per second it grew over the last minute.
     pub(crate) fn push_and_rate(&mut self, now: Duration, bytes: u64) -> u64 {
         self.0.push_back((now, bytes));
         while self.0.len() > 2 && self.0.get(1).is_some_and(|(at, _)| *at + WINDOW <= now) {
@@ -140,7 +140,7 @@ impl ThroughputWindow {
     }
 }
 
-/// The live part of a status.
+/// The part of a status that a running sync shows: phase, counters, rate. `skipped` are the messages that were set aside.
 #[must_use]
 pub(crate) fn live_status(
     progress: &SyncProgress,

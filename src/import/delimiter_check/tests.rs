@@ -27,7 +27,7 @@ fn imapsync_lists() -> TableOptions {
 
 fn with(told: &str) -> TableOptions {
     TableOptions {
-        told: told.split_whitespace().map(|told| told.parse().unwrap()).collect(),
+        column_settings: told.split_whitespace().map(|told| told.parse().unwrap()).collect(),
         ..TableOptions::default()
     }
 }
