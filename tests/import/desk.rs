@@ -7,20 +7,13 @@ use std::{
     process::{Command, Stdio},
 };
 
+use mailferry_testkit::CommandOutput;
 use tempfile::TempDir;
 
 /// A folder of its own for one test.
 pub struct Desk {
     folder: TempDir,
     kubeconfig: PathBuf,
-}
-
-/// What a command said.
-#[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
 }
 
 /// Servers that nobody connects to.
@@ -49,51 +42,23 @@ impl Desk {
     }
 
     /// Runs `mailferry ARGS...` here.
-    pub fn run(&self, args: &[&str]) -> Ran {
+    pub fn run(&self, args: &[&str]) -> CommandOutput {
         self.run_with(args, b"")
     }
 
     /// The same with something on stdin.
-    pub fn run_with(&self, args: &[&str], stdin: &[u8]) -> Ran {
+    pub fn run_with(&self, args: &[&str], stdin: &[u8]) -> CommandOutput {
         let mut process = Command::new(env!("CARGO_BIN_EXE_mailferry"));
         process.current_dir(self.folder.path()).env_remove("RUST_LOG").env("KUBECONFIG", &self.kubeconfig);
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process.args(["--log-level", "debug"]).args(args).spawn().unwrap();
         // Who reads no stdin closes it.
         drop(child.stdin.take().unwrap().write_all(stdin));
-        let output = child.wait_with_output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Ran { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        CommandOutput::from(child.wait_with_output().unwrap())
     }
 
     /// Imports `users.csv` with [`SERVERS`] and these arguments.
-    pub fn import(&self, args: &[&str]) -> Ran {
+    pub fn import(&self, args: &[&str]) -> CommandOutput {
         self.run(&[&["import", "users.csv"][..], &SERVERS, args].concat())
-    }
-}
-
-impl Ran {
-    /// Expects this exit code, and gives itself back.
-    #[track_caller]
-    pub fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{}\n{}", self.stdout, self.stderr);
-        self
-    }
-
-    /// Expects one line of the output to hold all of these.
-    #[track_caller]
-    pub fn says(self, parts: &[&str]) -> Self {
-        let found = self.stdout.lines().chain(self.stderr.lines()).any(|line| parts.iter().all(|p| line.contains(p)));
-        assert!(found, "no line with {parts:?} in\n{}\n{}", self.stdout, self.stderr);
-        self
-    }
-
-    /// Expects none of these anywhere.
-    #[track_caller]
-    pub fn hides(self, secrets: &[&str]) -> Self {
-        for secret in secrets {
-            assert!(!self.stdout.contains(secret) && !self.stderr.contains(secret), "{secret} in {self:#?}");
-        }
-        self
     }
 }

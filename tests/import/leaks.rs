@@ -8,14 +8,16 @@ use std::{
     thread,
 };
 
-use crate::desk::{Desk, Ran};
+use mailferry_testkit::CommandOutput;
+
+use crate::desk::Desk;
 
 const IMAPSYNC: [&str; 2] = ["--format", "imapsync"];
 /// Where an administrator logs in, the last password may be missing.
 const MASTER: [&str; 4] = ["--destination-master-user", "migrator", "--destination-master-secret", "migrator/password"];
 
 /// Imports a table whose passwords are all pieces of `hush`, and expects none of these anywhere.
-fn import(desk: &Desk, table: &str, args: &[&str]) -> Ran {
+fn import(desk: &Desk, table: &str, args: &[&str]) -> CommandOutput {
     desk.write("users.csv", table);
     let ran = desk.run(&[&["import", "users.csv"], args].concat());
     let said = format!("{}{}", ran.stdout, ran.stderr).to_lowercase();

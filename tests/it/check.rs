@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use mailferry_testkit::{
-    Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, ScriptedServer, SharedServer,
+    CommandOutput, Corpus, CorpusMessage, Dovecot, DovecotOptions, MailFormat, ScriptedServer, SharedServer,
     dovecot::{ServerCertificate, TestAccount},
     pki::pki,
     scripted::ScriptStep,
@@ -11,7 +11,7 @@ use mailferry_testkit::{
 };
 use serde_json::{Value, json};
 
-use crate::cli::{Cli, Ran, server, server_with};
+use crate::cli::{Cli, server, server_with};
 
 const SECRET: &str = "S3cret \"wörd\" \\of-many";
 
@@ -27,7 +27,7 @@ fn login<'a>(account: &'a TestAccount<'_>) -> (&'a str, &'a str) {
 }
 
 /// Checks alice from a source server to an account that is fine.
-async fn source_is(source: Value) -> Ran {
+async fn source_is(source: Value) -> CommandOutput {
     let destination = shared_server(SharedServer::Mdbox).account();
     let cli = Cli::new(source, server(destination.server.tls_port())).mailbox(
         "alice",

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::Command};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use mailferry_testkit::{dovecot::TestAccount, pki::pki};
+use mailferry_testkit::{CommandOutput, dovecot::TestAccount, pki::pki};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -15,17 +15,6 @@ pub struct Cli {
     /// What is logged.
     pub log_level: &'static str,
     secrets: Vec<(String, String)>,
-}
-
-/// What a command said.
-#[derive(Debug)]
-pub struct Ran {
-    /// Its exit code.
-    pub code: i32,
-    /// What it is for.
-    pub stdout: String,
-    /// Progress and errors.
-    pub stderr: String,
 }
 
 /// A server on loopback with TLS from the first byte and the test authority.
@@ -79,7 +68,7 @@ impl Cli {
     }
 
     /// Runs `mailferry COMMAND -f MANIFESTS ARGS...` to its end.
-    pub async fn run(&self, command: &str, args: &[&str]) -> Ran {
+    pub async fn run(&self, command: &str, args: &[&str]) -> CommandOutput {
         let secrets: serde_json::Map<String, Value> =
             self.secrets.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
         let manifests = [
@@ -93,14 +82,12 @@ impl Cli {
         process.current_dir(self.folder.path()).env_remove("RUST_LOG");
         process.args(["--log-level", self.log_level, command, "-f"]).arg(&file).args(args);
         let output = tokio::task::spawn_blocking(move || process.output().unwrap()).await.unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-        let ran = Ran { code: output.status.code().unwrap(), stdout, stderr };
+        let ran = CommandOutput::from(output);
         self.tells_no_secret(&ran);
         ran
     }
 
-    fn tells_no_secret(&self, ran: &Ran) {
+    fn tells_no_secret(&self, ran: &CommandOutput) {
         for (_, secret) in &self.secrets {
             let encoded = STANDARD.encode(secret);
             let escaped = json!(secret).to_string();
@@ -108,28 +95,5 @@ impl Cli {
                 assert!(!ran.stdout.contains(form) && !ran.stderr.contains(form), "{form:?} in {ran:#?}");
             }
         }
-    }
-}
-
-impl Ran {
-    /// The lines of JSON with this event.
-    pub fn events(&self, event: &str) -> Vec<Value> {
-        let lines = self.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.filter(|line| line["event"] == event).collect()
-    }
-
-    /// Expects this exit code, and gives itself back.
-    #[track_caller]
-    pub fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{}\n{}", self.stdout, self.stderr);
-        self
-    }
-
-    /// Expects one line of the output to hold all of these.
-    #[track_caller]
-    pub fn says(self, parts: &[&str]) -> Self {
-        let found = self.stdout.lines().chain(self.stderr.lines()).any(|line| parts.iter().all(|p| line.contains(p)));
-        assert!(found, "no line with {parts:?} in\n{}\n{}", self.stdout, self.stderr);
-        self
     }
 }

@@ -11,11 +11,11 @@ use mailferry::{
         uid::SourceUid,
     },
 };
-use mailferry_testkit::{CorpusMessage, SharedServer, dovecot::TestAccount, shared_server};
+use mailferry_testkit::{CommandOutput, CorpusMessage, SharedServer, dovecot::TestAccount, shared_server};
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{Cli, Ran, server, server_with},
+    cli::{Cli, server, server_with},
     fake::{Act, Fake, MODERN, mails},
 };
 
@@ -32,7 +32,7 @@ async fn too_large(source: &TestAccount<'_>) -> (Cli, Fake) {
     (cli.mailbox("alice", (&source.user, &source.password), ("anybody", "at all, says the fake")), destination)
 }
 
-fn report(ran: &Ran) -> Value {
+fn report(ran: &CommandOutput) -> Value {
     ran.events("finished")[0]["report"].clone()
 }
 

@@ -10,10 +10,10 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mailferry::{Error, ErrorClass, Side, api::LastError};
-use mailferry_testkit::{CorpusMessage, SharedServer, shared_server};
+use mailferry_testkit::{CommandOutput, CorpusMessage, SharedServer, shared_server};
 use serde_json::{Value, json};
 
-use crate::cli::{Cli, Ran};
+use crate::cli::Cli;
 
 /// What the program says on a screen of this width, with nothing in its environment.
 fn said(arguments: &[&str]) -> String {
@@ -78,7 +78,7 @@ fn redacted(value: &Value, texts: &[(String, &str)]) -> Value {
 }
 
 /// The lines of JSON but for live progress, whose number differs, each over several lines.
-fn events(ran: &Ran, texts: &[(String, &str)]) -> String {
+fn events(ran: &CommandOutput, texts: &[(String, &str)]) -> String {
     let lines = ran.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let lines = lines.filter(|line| line["event"] != "progress").map(|line| redacted(&line, texts));
     lines.map(|line| serde_json::to_string_pretty(&line).unwrap() + "\n").collect()

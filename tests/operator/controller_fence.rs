@@ -6,9 +6,8 @@ use k8s_openapi::api::{
     rbac::v1::RoleBinding,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt as _,
+    Api, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
-    core::NamespaceResourceScope,
 };
 use mailferry::{
     api::{MailMigration, MailboxSync},
@@ -23,51 +22,16 @@ use serde_json::{Value, json};
 
 use crate::{
     cases::{migration, with},
-    rig::{RBAC, Rig, WORKER, read, refusal},
+    rig::{OperatorClient, RBAC, Rig, WORKER, read, refusal},
 };
 
-/// The operator in a namespace.
-struct Operator {
-    rig: Rig,
-    client: Client,
-}
-
-impl Operator {
-    async fn new() -> Self {
-        let rig = Rig::new().await;
-        rig.allow_workers().await;
-        let client = rig.operator().await;
-        Self { rig, client }
-    }
-
-    fn api<K>(&self) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    {
-        Api::namespaced(self.client.clone(), &self.rig.namespace)
-    }
-
-    /// Creates an object, and keeps nothing.
-    async fn create<K>(&self, object: Value) -> Result<K, kube::Error>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + serde::de::DeserializeOwned
-            + serde::Serialize,
-    {
-        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
-        self.api::<K>().create(&dry_run, &read(object)).await
-    }
-
-    /// The pod of an attempt, as the operator makes it.
-    async fn pod(&self) -> Value {
-        let sync: MailboxSync = self.rig.mailbox_sync("alice", json!({"attempt": 1})).await;
-        let uid = sync.uid().unwrap();
-        let to = AttemptRef { namespace: &self.rig.namespace, name: "alice", uid: &uid, spec: &sync.spec, attempt: 1 };
-        let config = WorkerConfig { image: "example/mailferry".into(), ..WorkerConfig::default() };
-        serde_json::to_value(build_pod(to, &config, PodAddresses::default())).unwrap()
-    }
+/// The pod of an attempt, as the operator makes it.
+async fn attempt_pod(rig: &Rig) -> Value {
+    let sync: MailboxSync = rig.mailbox_sync("alice", json!({"attempt": 1})).await;
+    let uid = sync.uid().unwrap();
+    let to = AttemptRef { namespace: &rig.namespace, name: "alice", uid: &uid, spec: &sync.spec, attempt: 1 };
+    let config = WorkerConfig { image: "example/mailferry".into(), ..WorkerConfig::default() };
+    serde_json::to_value(build_pod(to, &config, PodAddresses::default())).unwrap()
 }
 
 /// The policy said no, with these words.
@@ -81,9 +45,9 @@ const SECRET: &str = "the operator makes and deletes only Secrets that a MailMig
 
 #[tokio::test]
 async fn of_pods_it_makes_those_of_syncs_and_no_others() {
-    let operator = Operator::new().await;
+    let operator = OperatorClient::with_workers().await;
     operator.rig.plane.service_account(&operator.rig.namespace, "other").await;
-    let pod = operator.pod().await;
+    let pod = attempt_pod(&operator.rig).await;
     operator.create::<Pod>(pod.clone()).await.unwrap();
     let container = |name: &str, more: Value| {
         let mut container =
@@ -131,9 +95,9 @@ async fn of_pods_it_makes_those_of_syncs_and_no_others() {
 
 #[tokio::test]
 async fn of_a_pod_that_is_there_it_takes_its_own_finalizer_off_and_changes_nothing() {
-    let operator = Operator::new().await;
+    let operator = OperatorClient::with_workers().await;
     let pods = operator.api::<Pod>();
-    let mut pod = operator.pod().await;
+    let mut pod = attempt_pod(&operator.rig).await;
     pod["metadata"]["finalizers"] = json!(["mailferry.io/certain-end", "example.com/other"]);
     let pod = pods.create(&PostParams::default(), &read(pod)).await.unwrap();
     let name = pod.name_any();
@@ -161,7 +125,7 @@ async fn of_a_pod_that_is_there_it_takes_its_own_finalizer_off_and_changes_nothi
 
 #[tokio::test]
 async fn of_secrets_it_makes_and_deletes_those_of_migrations() {
-    let operator = Operator::new().await;
+    let operator = OperatorClient::with_workers().await;
     let migrations = operator.rig.api::<MailMigration>();
     let made = migrations.create(&PostParams::default(), &read(migration())).await.unwrap();
     let owner = |kind: &str, controller: bool| json!([{"apiVersion": "mailferry.io/v1alpha1", "kind": kind, "name": "m", "uid": made.uid(), "controller": controller}]);
@@ -196,7 +160,7 @@ async fn of_secrets_it_makes_and_deletes_those_of_migrations() {
 
 #[tokio::test]
 async fn of_service_accounts_it_writes_the_workers_and_gives_it_nothing() {
-    let operator = Operator::new().await;
+    let operator = OperatorClient::with_workers().await;
     let accounts = operator.api::<ServiceAccount>();
     let apply = async |name: &str, more: Value| {
         let mut account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
@@ -231,7 +195,7 @@ async fn of_service_accounts_it_writes_the_workers_and_gives_it_nothing() {
 
 #[tokio::test]
 async fn of_role_bindings_it_writes_the_workers_alone() {
-    let operator = Operator::new().await;
+    let operator = OperatorClient::with_workers().await;
     let namespace = operator.rig.namespace.clone();
     // As if RBAC let it bind more than it does.
     let user = json!({"kind": "ServiceAccount", "name": "mailferry", "namespace": "mailferry-system"});

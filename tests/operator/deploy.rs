@@ -6,18 +6,17 @@ use std::{
 };
 
 use k8s_openapi::api::{
-    authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
     core::v1::{Pod, Secret, ServiceAccount},
     rbac::v1::RoleBinding,
 };
 use kube::{
-    Api, Client,
+    Api,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
-use mailferry_testkit::cluster::{ControlPlane, program};
+use mailferry_testkit::cluster::{ApiResource, ControlPlane, OPERATOR_PERMISSIONS, program};
 use serde_json::json;
 
-use crate::rig::{Rig, WORKER, plane, read, refusal};
+use crate::rig::{OperatorClient, Rig, WORKER, plane, read, refusal};
 
 /// Runs the kubectl that belongs to the API server.
 fn kubectl(plane: &ControlPlane, arguments: &[&str]) -> Option<Output> {
@@ -106,85 +105,33 @@ async fn the_operators_pod_is_restricted() {
     assert_eq!(code, 403, "the namespace refuses what is not restricted");
 }
 
-/// What the operator tries in a migration's namespace, with its own token.
-struct Operator {
-    rig: Rig,
-    client: Client,
-}
-
-impl Operator {
-    async fn new() -> Self {
-        let rig = Rig::new().await;
-        let client = rig.operator().await;
-        Self { rig, client }
-    }
-
-    async fn may(&self, verb: &str, (group, resource, subresource): (&str, &str, &str)) -> bool {
-        let text = |text: &str| Some(text.to_owned());
-        let review = SubjectAccessReview {
-            spec: SubjectAccessReviewSpec {
-                user: text("system:serviceaccount:mailferry-system:mailferry"),
-                resource_attributes: Some(ResourceAttributes {
-                    namespace: Some(self.rig.namespace.clone()),
-                    group: text(group),
-                    resource: text(resource),
-                    subresource: text(subresource),
-                    verb: text(verb),
-                    ..ResourceAttributes::default()
-                }),
-                ..SubjectAccessReviewSpec::default()
-            },
-            ..SubjectAccessReview::default()
-        };
-        let reviews = Api::<SubjectAccessReview>::all(self.rig.client.clone());
-        reviews.create(&PostParams::default(), &review).await.unwrap().status.unwrap().allowed
-    }
-}
-
 #[tokio::test]
 async fn the_operator_may_do_what_it_needs_and_nothing_more() {
-    const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-    let operator = Operator::new().await;
-    for (resource, allowed) in [
-        (("mailferry.io", "mailmigrations", ""), "get list watch"),
-        (("mailferry.io", "mailmigrations", "status"), "get patch"),
-        (("mailferry.io", "mailservers", ""), "get list watch"),
-        (("mailferry.io", "mailservers", "status"), "get patch"),
-        (("mailferry.io", "mailboxsyncs", ""), "get list watch create patch delete"),
-        (("mailferry.io", "mailboxsyncs", "status"), "get patch"),
-        (("", "pods", ""), "get list watch create patch delete"),
-        (("", "pods", "exec"), ""),
-        (("", "secrets", ""), "get create delete"),
-        (("", "nodes", ""), "get list"),
-        (("networking.k8s.io", "servicecidrs", ""), "list"),
-        (("", "serviceaccounts", ""), "get create patch"),
-        (("", "serviceaccounts", "token"), ""),
-        (("", "configmaps", ""), ""),
-        (("rbac.authorization.k8s.io", "rolebindings", ""), "get create patch"),
-        (("rbac.authorization.k8s.io", "clusterroles", ""), ""),
-        (("events.k8s.io", "events", ""), "create patch"),
-        (("coordination.k8s.io", "leases", ""), ""),
-    ] {
-        let mut found = Vec::new();
-        for verb in VERBS {
-            if operator.may(verb, resource).await {
-                found.push(verb);
-            }
-        }
-        assert_eq!(found.join(" "), allowed, "{resource:?}");
+    let rig = Rig::new().await;
+    let operator = rig.plane.permissions("mailferry-system", "mailferry");
+    let others = [
+        (ApiResource::new("", "nodes"), "get list"),
+        (ApiResource::new("networking.k8s.io", "servicecidrs"), "list"),
+        (ApiResource::new("", "configmaps"), ""),
+        (ApiResource::new("rbac.authorization.k8s.io", "rolebindings"), "get create patch"),
+        (ApiResource::new("rbac.authorization.k8s.io", "clusterroles"), ""),
+        (ApiResource::new("coordination.k8s.io", "leases"), ""),
+    ];
+    for (resource, allowed) in OPERATOR_PERMISSIONS.into_iter().chain(others) {
+        assert_eq!(operator.verbs(Some(&rig.namespace), resource).await, allowed, "{resource:?}");
     }
 }
 
 #[tokio::test]
 async fn the_operator_binds_workers_to_their_role_and_nobody_to_another() {
-    let operator = Operator::new().await;
+    let operator = OperatorClient::new().await;
     let namespace = &operator.rig.namespace;
     let apply = PatchParams::apply("mailferry").force();
-    let accounts = Api::<ServiceAccount>::namespaced(operator.client.clone(), namespace);
+    let accounts = operator.api::<ServiceAccount>();
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": WORKER}});
     accounts.patch(WORKER, &apply, &Patch::Apply(account)).await.unwrap();
 
-    let bindings = Api::<RoleBinding>::namespaced(operator.client.clone(), namespace);
+    let bindings = operator.api::<RoleBinding>();
     let bind = |role: &str| {
         Patch::Apply(json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": role},
@@ -201,11 +148,11 @@ async fn the_operator_binds_workers_to_their_role_and_nobody_to_another() {
 
 #[tokio::test]
 async fn the_operator_reads_one_secret_by_its_name_and_lists_none() {
-    let operator = Operator::new().await;
+    let operator = OperatorClient::new().await;
     let secret = read::<Secret>(json!({"metadata": {"name": "csv"}, "stringData": {"m.csv": "a"}}));
     let ours = operator.rig.api::<Secret>();
     ours.create(&PostParams::default(), &secret).await.unwrap();
-    let secrets = Api::<Secret>::namespaced(operator.client.clone(), &operator.rig.namespace);
+    let secrets = operator.api::<Secret>();
     secrets.get("csv").await.unwrap();
     assert_eq!(refusal(secrets.list(&ListParams::default()).await).0, 403);
 }

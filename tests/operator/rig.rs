@@ -122,6 +122,49 @@ async fn worker_fence_applies(plane: &'static ControlPlane) {
     .await;
 }
 
+/// A namespace, and a client with the operator's rights and no more.
+pub struct OperatorClient {
+    pub rig: Rig,
+    pub client: Client,
+}
+
+impl OperatorClient {
+    /// In a namespace in which nothing is yet.
+    pub async fn new() -> Self {
+        let rig = Rig::new().await;
+        let client = rig.operator().await;
+        Self { rig, client }
+    }
+
+    /// In a namespace that is ready for sync pods.
+    pub async fn with_workers() -> Self {
+        let operator = Self::new().await;
+        operator.rig.allow_workers().await;
+        operator
+    }
+
+    /// Objects of one kind in this namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.rig.namespace)
+    }
+
+    /// Creates an object, and keeps nothing.
+    pub async fn create<K>(&self, object: Value) -> Result<K, kube::Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned
+            + serde::Serialize,
+    {
+        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+        self.api::<K>().create(&dry_run, &read(object)).await
+    }
+}
+
 impl Rig {
     /// A new namespace, in which nothing is yet.
     pub async fn new() -> Self {

@@ -6,6 +6,7 @@
 //! Everything panics with a plain message when it cannot do its work: it runs in tests only.
 
 pub mod cluster;
+pub mod command;
 pub mod corpus;
 pub mod dovecot;
 pub mod eventually;
@@ -17,6 +18,7 @@ mod reply_parser;
 pub mod scripted;
 pub mod snapshot;
 
+pub use command::CommandOutput;
 pub use corpus::{Corpus, CorpusMessage};
 pub use dovecot::{Dovecot, DovecotOptions, MailFormat, SharedServer, TestAccount, shared_server};
 pub use eventually::{eventually, so};

@@ -6,6 +6,7 @@
 mod image;
 pub mod node;
 mod objects;
+mod permissions;
 mod pki;
 mod process;
 
@@ -29,6 +30,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 pub use image::ContainerImage;
 pub use node::TestNode;
 pub use objects::{apply, documents, namespace, wait_for, wait_within};
+pub use permissions::{ApiResource, OPERATOR_PERMISSIONS, UserPermissions};
 pub use process::ChildProcess;
 
 use crate::{eventually, pki::TlsIdentity};
