@@ -233,8 +233,8 @@ impl ManifestSet {
             VisibleSecrets { store: &self.secrets, namespace: migration.metadata.namespace.as_deref(), row: None };
         let bytes = view.value(reference).map_err(|missing| {
             let what = match missing {
-                SecretError::Secret => format!("there is no Secret {name} (key {key}, mailboxSecrets)"),
-                SecretError::Key(_) => format!("Secret {name} has no key {key} (mailboxSecrets)"),
+                SecretError::NoSecret => format!("there is no Secret {name} (key {key}, mailboxSecrets)"),
+                SecretError::NoKey(_) => format!("Secret {name} has no key {key} (mailboxSecrets)"),
                 SecretError::Unreadable(why) => {
                     format!("Secret {name} key {key} (mailboxSecrets) can't be read: {why}")
                 }

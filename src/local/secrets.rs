@@ -141,10 +141,10 @@ impl SecretStore {
         }
         let named: Vec<_> = self.manifests.iter().filter(|manifest| manifest.name == secret.name).collect();
         let manifest =
-            find_visible(namespace, &named, |manifest| manifest.namespace.as_deref()).ok_or(SecretError::Secret)?;
+            find_visible(namespace, &named, |manifest| manifest.namespace.as_deref()).ok_or(SecretError::NoSecret)?;
         match manifest.values.get(&secret.key) {
             Some(value) => Ok(SecretBox::new(value.expose_secret().into())),
-            None => Err(SecretError::Key(manifest.values.keys().cloned().collect())),
+            None => Err(SecretError::NoKey(manifest.values.keys().cloned().collect())),
         }
     }
 }
@@ -199,8 +199,8 @@ mod tests {
         store.add(manifest(None, &json!({"data": {"a": "cABcbg==\n", "b": "eA=="}, "stringData": {"b": " y\n"}})));
         assert_eq!(value(&store, None, "a").unwrap(), b"p\0\\n");
         assert_eq!(value(&store, None, "b").unwrap(), b" y\n");
-        assert_eq!(value(&store, None, "c"), Err(SecretError::Key(vec!["a".to_owned(), "b".to_owned()])));
-        assert_eq!(store.value(None, &reference("t", "a")).unwrap_err(), SecretError::Secret);
+        assert_eq!(value(&store, None, "c"), Err(SecretError::NoKey(vec!["a".to_owned(), "b".to_owned()])));
+        assert_eq!(store.value(None, &reference("t", "a")).unwrap_err(), SecretError::NoSecret);
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
         store.add(manifest(Some("one"), &json!({"stringData": {"k": "1"}})));
         store.add(manifest(Some("two"), &json!({"stringData": {"k": "2"}})));
         assert_eq!(value(&store, Some("two"), "k").unwrap(), b"2");
-        assert_eq!(value(&store, Some("three"), "k"), Err(SecretError::Secret));
+        assert_eq!(value(&store, Some("three"), "k"), Err(SecretError::NoSecret));
         store.add(manifest(None, &json!({"stringData": {"k": "0"}})));
         assert_eq!(value(&store, Some("three"), "k").unwrap(), b"0");
     }

@@ -59,7 +59,7 @@ impl SecretProvider for MountedSecrets {
         match fs::read(&path) {
             Ok(bytes) => Ok(SecretBox::new(Zeroizing::new(bytes).as_slice().into())),
             // The mount is optional and brings the keys that are needed only: nobody can tell what else is there.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SecretError::Secret),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SecretError::NoSecret),
             Err(error) => Err(SecretError::Unreadable(format!("{}: {error}", path.display()))),
         }
     }

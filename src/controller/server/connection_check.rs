@@ -106,7 +106,7 @@ async fn probe_mail_server(
 ) -> Result<ServerFacts> {
     let timeouts =
         api::common::Timeouts { connect: STEP_TIMEOUT, reply: STEP_TIMEOUT, ..api::common::Timeouts::default() };
-    let mut endpoint = resolve::server(Side::Source, spec, &timeouts, &CaBundleSecret(bundle))?;
+    let mut endpoint = resolve::server_endpoint(Side::Source, spec, &timeouts, &CaBundleSecret(bundle))?;
     endpoint.addresses = addresses.clone();
     Ok(server_facts(&probe_server(&endpoint).await?))
 }
@@ -116,8 +116,8 @@ struct CaBundleSecret(Option<BTreeMap<String, ByteString>>);
 
 impl SecretProvider for CaBundleSecret {
     fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, SecretError> {
-        let data = self.0.as_ref().ok_or(SecretError::Secret)?;
-        let value = data.get(&secret.key).ok_or_else(|| SecretError::Key(data.keys().cloned().collect()))?;
+        let data = self.0.as_ref().ok_or(SecretError::NoSecret)?;
+        let value = data.get(&secret.key).ok_or_else(|| SecretError::NoKey(data.keys().cloned().collect()))?;
         Ok(SecretBox::new(value.0.clone().into_boxed_slice()))
     }
 
