@@ -26,6 +26,11 @@ use super::{
 };
 use crate::error::{Error, ErrorClass, Result, Side};
 
+/// A connection on which nothing moves is probed after this long, this often, and so many times before it counts as dead.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+const PROBES: u32 = 4;
+
 /// Connects and logs in.
 ///
 /// # Errors
@@ -149,6 +154,7 @@ async fn dial(endpoint: &Endpoint) -> Result<TcpStream> {
             Ok(socket) => {
                 // Small commands must not wait for a delayed acknowledgement; failure costs speed only.
                 let _ = socket.set_nodelay(true);
+                keep_watch(&socket, endpoint.timeouts.reply);
                 return Ok(socket);
             }
             Err(error) => {
@@ -158,6 +164,18 @@ async fn dial(endpoint: &Endpoint) -> Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+/// Lets the system find out when the other end is gone: silence alone does not mean that. Twice the reply timeout, since
+/// Linux counts a server that does not read for now as well. Failure costs time only.
+fn keep_watch(socket: &TcpStream, reply: Duration) {
+    let socket = socket2::SockRef::from(socket);
+    let probes = socket2::TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL).with_retries(PROBES);
+    let _ = socket.set_tcp_keepalive(&probes);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(reply * 2));
+    #[cfg(not(target_os = "linux"))]
+    let _ = reply;
 }
 
 /// A port that speaks TLS from the first byte says nothing: it waits for the handshake.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     capability::{Capabilities, LiteralSupport},
@@ -19,6 +19,11 @@ use super::{
     wire::{FramedConnection, IncomingFrame},
 };
 use crate::error::{Error, ErrorClass, Result};
+
+/// A server that sends, and nothing of use, has as long as so many answers may take.
+const USELESS_REPLIES: u32 = 8;
+/// A literal that comes more slowly than this, all in all, counts as nothing of use.
+const SLOWEST_BYTES_PER_SECOND: u64 = 1024;
 
 /// The number behind the tag of one command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,6 +57,11 @@ pub(crate) struct Session {
     outstanding: Vec<Tag>,
     round_trip: Duration,
     one_by_one: bool,
+    /// When the server last sent something that an answer is made of.
+    useful_at: Instant,
+    /// The literal that is on its way: since when, and bytes of it that came.
+    literal: Option<(Instant, u64)>,
+    patience: Duration,
     /// Facts about the connection, for people.
     pub facts: ConnectionFacts,
 }
@@ -106,6 +116,9 @@ impl Session {
             outstanding: Vec::new(),
             round_trip,
             one_by_one: false,
+            useful_at: Instant::now(),
+            literal: None,
+            patience: Duration::ZERO,
             facts,
         }
     }
@@ -179,6 +192,9 @@ impl Session {
 
     /// Begins a command that is queued in parts with [`Self::send`], the tag first.
     pub(crate) fn begin_command(&mut self) -> Tag {
+        if self.outstanding.is_empty() {
+            self.useful_at = Instant::now();
+        }
         self.last_tag += 1;
         let tag = Tag(self.last_tag);
         self.outstanding.push(tag);
@@ -254,6 +270,7 @@ impl Session {
 
     /// Reading was paused on purpose until now: the wait for the server begins anew.
     pub(crate) fn restart_reply_timer(&mut self) {
+        self.useful_at = Instant::now();
         self.wire.restart_reply_timer();
     }
 
@@ -268,7 +285,8 @@ impl Session {
     /// # Errors
     /// When the connection ends (BYE by its class), falls silent, or breaks the protocol; it is of no more use then.
     pub(crate) async fn next(&mut self) -> Result<SessionEvent> {
-        match self.wire.next().await {
+        let next = timeout_at(self.useful_by(), self.wire.next()).await;
+        match next.unwrap_or_else(|_| Err(self.useless_error())) {
             Ok(incoming) => self.handle_frame(incoming).map_err(|e| self.with_endpoint(e)),
             Err(error) => Err(self.with_endpoint(error)),
         }
@@ -279,14 +297,65 @@ impl Session {
     /// # Errors
     /// As [`Self::next`].
     pub(crate) async fn next_or_drained(&mut self, left: usize) -> Result<Option<SessionEvent>> {
-        match self.wire.next_or_drained(left).await {
+        let next = timeout_at(self.useful_by(), self.wire.next_or_drained(left)).await;
+        match next.unwrap_or_else(|_| Err(self.useless_error())) {
             Ok(Some(incoming)) => self.handle_frame(incoming).map(Some).map_err(|e| self.with_endpoint(e)),
             Ok(None) => Ok(None),
             Err(error) => Err(self.with_endpoint(error)),
         }
     }
 
+    /// How long silence is borne from now on, if longer than the usual reply timeout.
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+        self.wire.set_patience(patience);
+    }
+
+    /// A server that goes on sending, and nothing of use (a byte a second, `* OK` for ever), has this long.
+    fn useful_limit(&self) -> Duration {
+        self.patience.max(self.endpoint.timeouts.reply * USELESS_REPLIES)
+    }
+
+    fn useful_by(&self) -> Instant {
+        if self.outstanding.is_empty() {
+            Instant::now() + self.useful_limit()
+        } else {
+            self.useful_at + self.useful_limit()
+        }
+    }
+
+    fn useless_error(&self) -> Error {
+        Error::network(format!("the server sent nothing of use for {} s", self.useful_limit().as_secs()))
+            .advice("Mailferry reconnects and goes on; ask whoever runs the server what it is busy with")
+    }
+
+    /// Takes note of what came, if an answer is made of it.
+    fn note_use(&mut self, incoming: &IncomingFrame) {
+        let now = Instant::now();
+        let is_useful = match incoming {
+            IncomingFrame::LiteralStart { .. } => {
+                self.literal = Some((now, 0));
+                true
+            }
+            IncomingFrame::LiteralChunk(bytes) => {
+                let (since, received) = self.literal.unwrap_or((now, 0));
+                let received = received + bytes.len() as u64;
+                self.literal = Some((since, received));
+                now.duration_since(since)
+                    <= self.useful_limit() + Duration::from_secs(received / SLOWEST_BYTES_PER_SECOND)
+            }
+            IncomingFrame::Response(Response::Untagged(UntaggedResponse::Status(_) | UntaggedResponse::Other(_))) => {
+                false
+            }
+            IncomingFrame::Response(_) => true,
+        };
+        if is_useful {
+            self.useful_at = now;
+        }
+    }
+
     fn handle_frame(&mut self, incoming: IncomingFrame) -> Result<SessionEvent> {
+        self.note_use(&incoming);
         match incoming {
             IncomingFrame::LiteralStart { length, uid } => Ok(SessionEvent::LiteralStart { length, uid }),
             IncomingFrame::LiteralChunk(bytes) => Ok(SessionEvent::LiteralChunk(bytes)),

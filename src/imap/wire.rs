@@ -85,6 +85,8 @@ pub(crate) struct FramedConnection {
     queued: usize,
     unflushed: bool,
     reply_timeout: Duration,
+    /// Silence is borne this long instead, where that is longer.
+    patience: Duration,
     timer: Pin<Box<Sleep>>,
     progress_at: Instant,
     awaiting: bool,
@@ -112,6 +114,7 @@ impl FramedConnection {
             queued: 0,
             unflushed: false,
             reply_timeout,
+            patience: Duration::ZERO,
             timer: Box::pin(tokio::time::sleep(reply_timeout)),
             progress_at: Instant::now(),
             awaiting: false,
@@ -185,6 +188,16 @@ impl FramedConnection {
             self.restart_reply_timer();
         }
         self.awaiting = awaiting;
+    }
+
+    /// How long silence is borne from now on, if longer than a usual answer may take: a message may take its time to be
+    /// stored, and the network says by itself when the other end is gone.
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    fn silence_limit(&self) -> Duration {
+        self.reply_timeout.max(self.patience)
     }
 
     /// Reading was paused on purpose until now: the wait for the server begins anew.
@@ -317,19 +330,19 @@ impl FramedConnection {
             return Poll::Pending;
         }
         loop {
-            let due = self.progress_at + self.reply_timeout;
-            if self.timer.deadline() < due {
+            let due = self.progress_at + self.silence_limit();
+            if self.timer.deadline() != due {
                 self.timer.as_mut().reset(due);
             }
             ready!(self.timer.as_mut().poll(cx));
-            if Instant::now() >= self.progress_at + self.reply_timeout {
+            if Instant::now() >= self.progress_at + self.silence_limit() {
                 return Poll::Ready(());
             }
         }
     }
 
     fn silence(&self) -> Error {
-        Error::network(format!("the server was silent for {} s", self.reply_timeout.as_secs()))
+        Error::network(format!("the server was silent for {} s", self.silence_limit().as_secs()))
             .advice("Mailferry reconnects and goes on; raise timeouts.reply if the server is just slow")
     }
 

@@ -1,6 +1,7 @@
 //! Adopts what is at the destination already: copies of an earlier attempt, and of the user's own.
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     checkpoint::FolderState,
@@ -51,51 +52,79 @@ pub(crate) fn choose_start_mode(
     }
 }
 
-/// Finds what may be at the destination already.
-pub(crate) async fn find_existing_copies(
-    job: &FolderSyncJob,
-    (begin, known): (FolderStartMode, Option<&FolderState>),
-    scan: &FolderScan,
-    work: &[ScannedMessage],
-    destination: &SelectedFolder,
-    pair: &mut ConnectionPair,
-    memory: &mut CopyMemory,
-) -> Result<Vec<FoundCopy>> {
-    let nothing = UidSet::default();
-    let (known_uids, from, by_content) = match (begin, known) {
-        (FolderStartMode::Delta, _) => return Ok(Vec::new()),
-        (FolderStartMode::Tail, Some(state)) => (state.map.destination_uids(), state.tail_from.max(1), true),
-        _ if job.new_at_destination => return Ok(Vec::new()),
-        _ => (&nothing, 1, false),
-    };
-    // Copies whose UID is unknown lie in the tail too: they take part in the matching, or a twin would take their place.
-    let unknown = known.map(|state| state.map.unknown_uids()).unwrap_or_default();
-    let mut candidates: Vec<ScannedMessage> =
-        scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
-    if !unknown.is_empty() {
-        let mut old = FolderScan::default();
-        scan_set(&mut pair.source, &unknown.difference(&scan.uids()), &mut old).await?;
-        old.finish();
-        candidates.extend(old.messages);
+/// What may be at the destination already, and where.
+pub(crate) struct CopyLookup<'a> {
+    /// The folder.
+    pub job: &'a FolderSyncJob,
+    /// How its work begins.
+    pub begin: FolderStartMode,
+    /// The checkpoint, where it counts.
+    pub known: Option<&'a FolderState>,
+    /// Facts about the source folder.
+    pub scan: &'a FolderScan,
+    /// Messages to copy.
+    pub work: &'a [ScannedMessage],
+    /// The destination folder as it was opened.
+    pub destination: &'a SelectedFolder,
+    /// Asks to end soon.
+    pub stop: &'a CancellationToken,
+}
+
+impl CopyLookup<'_> {
+    /// Finds what is there.
+    ///
+    /// # Errors
+    /// When a connection ends, it is asked to stop, or the destination never settles.
+    pub(crate) async fn find(&self, pair: &mut ConnectionPair, memory: &mut CopyMemory) -> Result<Vec<FoundCopy>> {
+        let Self { job, begin, known, scan, work, destination, stop } = *self;
+        let nothing = UidSet::default();
+        let (known_uids, from, by_content) = match (begin, known) {
+            (FolderStartMode::Delta, _) => return Ok(Vec::new()),
+            (FolderStartMode::Tail, Some(state)) => (state.map.destination_uids(), state.tail_from.max(1), true),
+            _ if job.new_at_destination => return Ok(Vec::new()),
+            _ => (&nothing, 1, false),
+        };
+        // Copies whose UID is unknown lie in the tail too: they take part in the matching, or a twin would take their place.
+        let unknown = known.map(|state| state.map.unknown_uids()).unwrap_or_default();
+        let mut candidates: Vec<ScannedMessage> =
+            scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
+        if !unknown.is_empty() {
+            let mut old = FolderScan::default();
+            scan_set(&mut pair.source, &unknown.difference(&scan.uids()), &mut old).await?;
+            old.finish();
+            candidates.extend(old.messages);
+        }
+        candidates.extend_from_slice(work);
+        candidates.sort_by_key(|m| m.uid);
+        if candidates.is_empty() {
+            return Ok(Vec::new());
+        }
+        let commit_allowance = memory.commit_allowance;
+        if begin == FolderStartMode::Match
+            && let Some(look) = job.look
+            && job.was_empty
+            && destination.exists == 0
+            && destination.uid_next == Some(look.uid_next)
+            && look.at.elapsed() >= min_look_interval(pair.destination.round_trip(), commit_allowance, work)
+        {
+            return Ok(Vec::new());
+        }
+        let now = || destination.uid_next.map(|uid_next| DestinationSnapshot { at: Instant::now(), uid_next });
+        let before = job.look.or_else(now);
+        let work = &candidates;
+        let search = CopySearch {
+            scan,
+            work,
+            certain: &unknown,
+            known: known_uids,
+            from,
+            by_content,
+            before,
+            commit_allowance,
+            stop,
+        };
+        search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.trouble).await
     }
-    candidates.extend_from_slice(work);
-    candidates.sort_by_key(|m| m.uid);
-    if candidates.is_empty() {
-        return Ok(Vec::new());
-    }
-    if begin == FolderStartMode::Match
-        && let Some(look) = job.look
-        && job.was_empty
-        && destination.exists == 0
-        && destination.uid_next == Some(look.uid_next)
-        && look.at.elapsed() >= min_look_interval(pair.destination.round_trip(), work)
-    {
-        return Ok(Vec::new());
-    }
-    let before =
-        job.look.or_else(|| destination.uid_next.map(|uid_next| DestinationSnapshot { at: Instant::now(), uid_next }));
-    let doubt = CopySearch { scan, work: &candidates, certain: &unknown, known: known_uids, from, by_content, before };
-    doubt.find_copies(&mut pair.source, &mut pair.destination, &mut memory.trouble).await
 }
 
 /// Messages that were found at the destination are copied as far as the checkpoint is concerned.
@@ -133,9 +162,18 @@ pub(crate) async fn resolve_unknown_uids(
         return Ok(());
     }
     let from = from.max(1);
-    let doubt =
-        CopySearch { scan, work: &work, certain: &unknown, known: &known, from, by_content: false, before: job.look };
-    let found = doubt.find_copies(&mut pair.source, &mut pair.destination, &mut memory.trouble).await?;
+    let search = CopySearch {
+        scan,
+        work: &work,
+        certain: &unknown,
+        known: &known,
+        from,
+        by_content: false,
+        before: job.look,
+        commit_allowance: memory.commit_allowance,
+        stop: &shared.stop,
+    };
+    let found = search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.trouble).await?;
     let pairs: Vec<(SourceUid, DestinationUid)> = found.iter().map(|f| (f.source, f.destination)).collect();
     shared.ledger.update_folder(&job.source_raw, |state| {
         state.map.resolve_unknown(&pairs);

@@ -40,6 +40,8 @@ pub struct Checkpoint {
     pub folders: BTreeMap<Vec<u8>, FolderState>,
     /// What was found of views, by raw source name.
     pub views: BTreeMap<Vec<u8>, ViewState>,
+    /// The longest that the destination needed to store what it was sent, milliseconds; 0 where it never needed a second.
+    pub slowest_commit: u32,
 }
 
 /// A view as it was looked at last.
@@ -216,6 +218,8 @@ struct CheckpointRecord {
     folders: Vec<FolderRecord>,
     #[serde(rename = "v", default, skip_serializing_if = "Vec::is_empty")]
     views: Vec<(ByteBuf, ViewState)>,
+    #[serde(rename = "c", default, skip_serializing_if = "is_zero")]
+    slowest_commit: u32,
     /// Apart from the others, since a version that does not know of reduced folders must not take one for a whole.
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
     reduced: Vec<FolderRecord>,
@@ -392,6 +396,7 @@ impl Checkpoint {
         let written = CheckpointRecord {
             fingerprint: self.fingerprint.clone(),
             mapping: self.mapping.iter().map(|(s, d)| (ByteBuf::from(&**s), ByteBuf::from(&**d))).collect(),
+            slowest_commit: self.slowest_commit,
             views: self.views.iter().map(|(name, view)| (ByteBuf::from(&**name), *view)).collect(),
             folders: write(whole),
             reduced: write(reduced),
@@ -492,6 +497,7 @@ impl Checkpoint {
         Ok(Self {
             fingerprint: written.fingerprint,
             mapping: written.mapping.into_iter().map(|(s, d)| (s.into_vec(), d.into_vec())).collect(),
+            slowest_commit: written.slowest_commit,
             views: written.views.into_iter().map(|(name, view)| (name.into_vec(), view)).collect(),
             folders: folders.ok_or_else(|| refused("a folder's UIDs make no sense"))?,
         })

@@ -9,8 +9,10 @@ use std::{
 };
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{
+    circuit_breaker::KEEP_ALIVE_INTERVAL,
     failure_bisect::FailureBisector,
     fetch_facts::{fetch_hashes, fetch_message_ids, identity_facts, scan_with_ids},
     identity::{ContentHash, IdentityFacts, MessageId, match_folder, match_tail},
@@ -50,11 +52,11 @@ pub(crate) struct FoundCopy {
 }
 
 /// How far two looks must be apart. What is in doubt was sent in UID order: the largest of the first messages may take
-/// its time to be committed.
-pub(crate) fn min_look_interval(round_trip: Duration, work: &[ScannedMessage]) -> Duration {
+/// its time to be committed, and the server may be as slow again as it was (`commit_allowance`).
+pub(crate) fn min_look_interval(round_trip: Duration, commit_allowance: Duration, work: &[ScannedMessage]) -> Duration {
     let largest = work.iter().take(HEADROOM).map(|m| u64::from(m.size)).max().unwrap_or(0);
     let commit = Duration::from_secs(largest / SLOWEST_COMMIT_BYTES_PER_SECOND).min(LONGEST_COMMIT);
-    MIN_LOOK_INTERVAL.max(round_trip * MIN_LOOK_ROUND_TRIPS).max(commit)
+    MIN_LOOK_INTERVAL.max(round_trip * MIN_LOOK_ROUND_TRIPS).max(commit).max(commit_allowance)
 }
 
 /// One folder's doubt: `work` may be partly at the destination, at UID `from` or above, but not at a UID in `known`.
@@ -73,20 +75,24 @@ pub(crate) struct CopySearch<'a> {
     pub by_content: bool,
     /// The look before.
     pub before: Option<DestinationSnapshot>,
+    /// How slow the destination may be, from what was seen of it.
+    pub commit_allowance: Duration,
+    /// Asks to end soon: what is in doubt stays so.
+    pub stop: &'a CancellationToken,
 }
 
 impl CopySearch<'_> {
     /// Looks until two looks agree. Both folders are open.
     ///
     /// # Errors
-    /// When a connection ends, or the destination never settles.
+    /// When a connection ends, it is asked to stop, or the destination never settles.
     pub(crate) async fn find_copies(
         &self,
         source: &mut Session,
         destination: &mut Session,
         trouble: &mut FailureBisector,
     ) -> Result<Vec<FoundCopy>> {
-        let wait = min_look_interval(destination.round_trip(), self.work);
+        let wait = min_look_interval(destination.round_trip(), self.commit_allowance, self.work);
         let mut unmatched: Vec<ScannedMessage> = self.work.to_vec();
         let mut strangers: Vec<IdentityFacts<DestinationUid>> = Vec::new();
         let mut flags: HashMap<DestinationUid, Vec<String>> = HashMap::new();
@@ -141,11 +147,30 @@ impl CopySearch<'_> {
                 return Ok(found);
             }
             before = Some(DestinationSnapshot { at: now, uid_next });
-            tokio::time::sleep_until(now + wait).await;
+            self.wait_for_next_look(now + wait, source, destination).await?;
         }
         Err(destination.with_endpoint(Error::network(
             "the destination folder keeps changing in ways that cannot be told from copies",
         )))
+    }
+
+    /// Waits with both connections kept alive.
+    async fn wait_for_next_look(&self, until: Instant, source: &mut Session, destination: &mut Session) -> Result<()> {
+        while Instant::now() < until {
+            let step = (Instant::now() + KEEP_ALIVE_INTERVAL).min(until);
+            tokio::select! {
+                () = tokio::time::sleep_until(step) => {}
+                () = self.stop.cancelled() => {
+                    return Err(destination.with_endpoint(Error::network("asked to stop while copies were looked for")));
+                }
+            }
+            for session in [&mut *source, &mut *destination] {
+                if session.idle() >= session.endpoint().timeouts.keepalive {
+                    session.run("NOOP").await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The tail: equal content, as a multiset.
@@ -243,7 +268,7 @@ mod tests {
                 ..FetchResponse::default()
             });
             scan.finish();
-            min_look_interval(Duration::from_millis(10), &scan.messages)
+            min_look_interval(Duration::from_millis(10), Duration::ZERO, &scan.messages)
         };
         assert_eq!(of(1 << 20), MIN_LOOK_INTERVAL);
         assert_eq!(of(500 << 20), Duration::from_secs(10));

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    adopt::{FolderStartMode, find_existing_copies, record_found_copies},
+    adopt::{CopyLookup, FolderStartMode, record_found_copies},
     checkpoint::{Checkpoint, FolderState},
     circuit_breaker::{BreakerAdmission, KEEP_ALIVE_INTERVAL, unwell_server_error},
     connection_pair::ConnectionPair,
@@ -534,10 +534,18 @@ impl<'a> FolderCopy<'a> {
         let (ledger, raw) = (&self.shared.ledger, &self.job.source_raw);
         let state: FolderState = ledger.update_folder(raw, |state| state.clone())?;
         let (scan, selected) = (self.context.scan, self.context.selected);
-        let how = (FolderStartMode::Tail, Some(&state));
         // What was seen before the refusal tells nothing of it.
         let job = FolderSyncJob { look: None, ..self.job.clone() };
-        let found = find_existing_copies(&job, how, scan, &work, selected, self.pair, self.memory).await?;
+        let lookup = CopyLookup {
+            job: &job,
+            begin: FolderStartMode::Tail,
+            known: Some(&state),
+            scan,
+            work: &work,
+            destination: selected,
+            stop: &self.shared.stop,
+        };
+        let found = lookup.find(self.pair, self.memory).await?;
         if self.shared.spec.flag_policy == FlagHandling::SourceWins {
             self.report.flags_updated +=
                 add_missing_flags(&mut self.pair.destination, selected, &found, self.report).await?;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    adopt::{FolderStartMode, choose_start_mode, find_existing_copies, record_found_copies, resolve_unknown_uids},
+    adopt::{CopyLookup, FolderStartMode, choose_start_mode, record_found_copies, resolve_unknown_uids},
     checkpoint::FolderState,
     connection_pair::ConnectionPair,
     copy::{CopyContext, CopyMemory},
@@ -66,6 +66,8 @@ pub(crate) async fn sync_folder(
     memory: &mut CopyMemory,
     report: &mut FolderReport,
 ) -> Result<SyncEnd> {
+    let slowest = shared.ledger.read(|checkpoint| checkpoint.slowest_commit);
+    memory.commit_allowance = commit_allowance(slowest, memory.silence, shared.spec.retry.patience);
     let Some(mut opened) = open_both(shared, job, pair, memory).await? else {
         return Ok(SyncEnd::Stopped);
     };
@@ -73,7 +75,7 @@ pub(crate) async fn sync_folder(
     let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
     let facts = shared.try_facts(append_limit);
     let mut work = compare(shared, job, &mut opened, &facts, pair, (memory, report)).await?;
-    let found = adopt(job, &opened, &work, pair, memory).await?;
+    let found = adopt((shared, job), &opened, &work, pair, memory).await?;
     let adopted: UidSet<SourceUid> = found.iter().map(|f| f.source).collect();
     let adopted_bytes = work.messages.iter().filter(|m| adopted.contains(m.uid)).map(|m| u64::from(m.size)).sum();
     work.messages.retain(|m| !adopted.contains(m.uid));
@@ -123,9 +125,10 @@ async fn open_both(
     // Only once: what ends the connection may be one message.
     let whole = may_fetch_whole(shared, job, state.as_ref()) && !std::mem::replace(&mut memory.came_whole, true);
     let ConnectionPair { source, destination } = pair;
+    let allowance = memory.commit_allowance;
     // The source is listed meanwhile: with many messages that takes as long as the wait.
     let look_and_open = async {
-        match wait_for_look(shared, job, state.as_ref(), destination.round_trip()).await {
+        match wait_for_look(shared, job, state.as_ref(), (destination.round_trip(), allowance)).await {
             SyncEnd::Complete => open_destination(shared, job, destination).await.map(Some),
             SyncEnd::Stopped => Ok(None),
         }
@@ -205,15 +208,23 @@ async fn compare(
 
 /// Finds what of the work is at the destination already.
 async fn adopt(
-    job: &FolderSyncJob,
+    (shared, job): (&FolderSyncContext, &FolderSyncJob),
     opened: &OpenedFolder,
     work: &FolderWork,
     pair: &mut ConnectionPair,
     memory: &mut CopyMemory,
 ) -> Result<Vec<FoundCopy>> {
     let OpenedFolder { source, destination, begin, known, .. } = opened;
-    let how = (*begin, known.as_ref());
-    let found = find_existing_copies(job, how, &source.scan, &work.messages, destination, pair, memory).await?;
+    let lookup = CopyLookup {
+        job,
+        begin: *begin,
+        known: known.as_ref(),
+        scan: &source.scan,
+        work: &work.messages,
+        destination,
+        stop: &shared.stop,
+    };
+    let found = lookup.find(pair, memory).await?;
     if *begin != FolderStartMode::Delta {
         // What was refused was looked for, too.
         for f in &found {
@@ -243,6 +254,7 @@ async fn copy_work(
         ledger: &shared.ledger,
         progress: &shared.progress,
         stop: &shared.stop,
+        patience: shared.spec.retry.patience,
         budget: shared.budget,
         adds_newline: job.adds_newline,
         append_limit,
@@ -256,7 +268,7 @@ async fn copy_work(
     let ended = copied?;
     if ended == SyncEnd::Stopped {
         // What was refused may have been stored all the same.
-        let in_doubt = memory.suspects.doubt_from.is_some();
+        let in_doubt = memory.in_doubt || memory.suspects.doubt_from.is_some();
         shared.ledger.update_folder(&job.source_raw, |state| state.open = in_doubt)?;
     }
     Ok(ended)
@@ -285,13 +297,19 @@ async fn close(
     record_finish(shared, job, &source.selected, report)
 }
 
+/// How slow the destination may be once more: twice the slowest that was seen of it, `slowest` in milliseconds, or the silence
+/// in which the last connection ended; no longer than it is waited for at all.
+fn commit_allowance(slowest: u32, silence: Duration, patience: Duration) -> Duration {
+    (Duration::from_millis(slowest.into()).max(silence) * 2).min(patience)
+}
+
 /// An empty destination folder need not be searched if it is still empty long enough after it was listed: so it is opened
 /// only then.
 async fn wait_for_look(
     shared: &FolderSyncContext,
     job: &FolderSyncJob,
     state: Option<&FolderState>,
-    round_trip: Duration,
+    (round_trip, allowance): (Duration, Duration),
 ) -> SyncEnd {
     let Some(look) = job.look.filter(|_| job.was_empty && job.messages > 0 && state.is_none()) else {
         return SyncEnd::Complete;
@@ -300,7 +318,7 @@ async fn wait_for_look(
         return SyncEnd::Complete;
     }
     tokio::select! {
-        () = tokio::time::sleep_until(look.at + min_look_interval(round_trip, &[])) => SyncEnd::Complete,
+        () = tokio::time::sleep_until(look.at + min_look_interval(round_trip, allowance, &[])) => SyncEnd::Complete,
         () = shared.stop.cancelled() => SyncEnd::Stopped,
     }
 }

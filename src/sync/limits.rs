@@ -40,5 +40,7 @@ pub(crate) const SLOWEST_COMMIT_BYTES_PER_SECOND: u64 = 50 << 20;
 pub(crate) const LONGEST_COMMIT: Duration = Duration::from_secs(20);
 /// ... and at least this many round trips.
 pub(crate) const MIN_LOOK_ROUND_TRIPS: u32 = 4;
+/// After a request to stop, what is under way is waited for this long.
+pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// A checkpoint is saved at most this often while messages are copied.
 pub(crate) const SAVE_EVERY: Duration = Duration::from_millis(500);

@@ -119,6 +119,7 @@ fn two_hundred_thousand_messages_in_order_are_under_a_kilobyte() {
     let state = FolderState { map, tail_from: 200_001, ..FolderState::default() };
     let checkpoint = Checkpoint {
         views: BTreeMap::new(),
+        slowest_commit: 0,
         fingerprint: "0a".repeat(32),
         mapping: BTreeMap::from([(b"INBOX".to_vec(), b"INBOX".to_vec())]),
         folders: BTreeMap::from([(b"INBOX".to_vec(), state)]),
@@ -141,6 +142,7 @@ fn with_gaps(name: &str, mut missing: impl FnMut() -> bool) -> Checkpoint {
     let state = FolderState { map, flags, tail_from: 200_001, ..FolderState::default() };
     Checkpoint {
         views: BTreeMap::new(),
+        slowest_commit: 0,
         fingerprint: "0a".repeat(32),
         mapping: BTreeMap::from([(name.as_bytes().to_vec(), name.as_bytes().to_vec())]),
         folders: BTreeMap::from([(name.as_bytes().to_vec(), state)]),
@@ -376,6 +378,7 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
         mapping,
         folders,
         views: BTreeMap::new(),
+        slowest_commit: 0,
     })
 }
 

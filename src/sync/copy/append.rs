@@ -1,6 +1,6 @@
 //! The writing half of a pass: messages in UID order into MULTIAPPENDs, and what the destination says of them.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use tokio::time::Instant;
 
@@ -35,6 +35,9 @@ fn reason_text(line: &StatusLine) -> String {
     }
 }
 
+/// A commit that took at least this long is remembered: looks at what is in doubt are further apart then.
+const NOTEWORTHY_COMMIT: Duration = Duration::from_secs(1);
+
 impl SentMessage {
     fn new(at: usize, bytes: u64, oddity: anomaly::MessageAnomaly, head: AppendOptions) -> Self {
         let AppendOptions { left_flags, keywords, left_date, .. } = head;
@@ -53,10 +56,10 @@ struct AppendOptions {
 impl CopyPass<'_, '_> {
     /// Moves what has arrived, in UID order, into batches, and sends those that are full or that nothing will join soon.
     pub(super) fn fill_batches(&mut self) {
-        if self.stream.as_ref().is_some_and(|s| s.tag.is_some()) {
-            return; // an APPEND is open
+        if self.stopping || self.stream.as_ref().is_some_and(|s| s.tag.is_some()) {
+            return; // nothing more is sent, or an APPEND is open
         }
-        if self.pausing && !self.stopping {
+        if self.pausing {
             // What was not sent is fetched again.
             self.batch.clear();
             self.discarding |= self.stream_next.take().is_some();
@@ -90,14 +93,13 @@ impl CopyPass<'_, '_> {
                 }
             }
         }
-        // Nothing will join soon: the work is over, or the pass is, or the next message is still to be fetched alone.
+        // Nothing will join soon: the work is over, or the next message is still to be fetched alone.
         let streams = self.stream_next.filter(|(at, _)| *at == self.next);
-        let last = self.next >= self.work.len() || self.stopping || self.requested.is_empty() || streams.is_some();
+        let last = self.next >= self.work.len() || self.requested.is_empty() || streams.is_some();
         if !self.batch.is_empty() && (last || self.batch_is_old()) && self.may_send(multi) {
             self.send_batch();
         }
-        if let Some((at, length)) = streams.filter(|_| !self.stopping && self.batch.is_empty() && self.may_send(multi))
-        {
+        if let Some((at, length)) = streams.filter(|_| self.batch.is_empty() && self.may_send(multi)) {
             self.open_stream(at, length);
         }
     }
@@ -343,7 +345,10 @@ impl CopyPass<'_, '_> {
             return Err(error);
         }
         let Some(first) = self.in_flight.pop_front() else { return Err(error) };
-        let mut is_suspect = false;
+        let silent = first.sent_at.elapsed();
+        self.memory.silence = self.memory.silence.max(silent);
+        // Who waits so long for one message does not need to see it twice.
+        let mut is_suspect = silent >= self.context.patience;
         for sent in &first.messages {
             let uid = self.message(sent.at)?.uid;
             let losses = self.memory.append_losses.entry(uid).or_default();
@@ -429,6 +434,10 @@ impl CopyPass<'_, '_> {
     /// are much shorter than the time between two looks.
     fn adapt(&mut self, answered: &PendingAppend) {
         let took = self.answered_at.map_or(answered.sent_at, |before| before.max(answered.sent_at)).elapsed();
+        if took >= NOTEWORTHY_COMMIT {
+            let took = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
+            self.context.ledger.update(|checkpoint| checkpoint.slowest_commit = checkpoint.slowest_commit.max(took));
+        }
         self.answered_at = Some(Instant::now());
         if took > SLOW_COMMIT {
             self.batch_limit = (answered.messages.len() / 2).max(1);

@@ -1,6 +1,6 @@
 //! What a folder's copying remembers across lost connections.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::anomaly::MessageAnomaly;
 use crate::sync::{
@@ -34,6 +34,10 @@ pub(crate) struct CopyMemory {
     pub came_whole: bool,
     /// What was sent when the connection ended may be at the destination.
     pub in_doubt: bool,
+    /// How long the destination had been silent when a connection ended while it was taking a message.
+    pub silence: Duration,
+    /// How slow the destination may be, from what was seen of it.
+    pub commit_allowance: Duration,
     /// How often a connection ended while the destination was taking a message.
     pub append_losses: BTreeMap<SourceUid, u32>,
     /// The folder was opened and listed on both sides of this pair of connections.

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::pass::{CopyPass, MessageState};
 pub(crate) use self::{
@@ -25,7 +25,7 @@ pub(crate) use self::{
 };
 use super::{
     connection_pair::ConnectionPair,
-    limits::{BATCH_AGE, BATCH_MESSAGES, STREAM_QUEUE},
+    limits::{BATCH_AGE, BATCH_MESSAGES, STOP_PATIENCE, STREAM_QUEUE},
     report::FolderReport,
     scan::ScannedMessage,
     uid::SourceUid,
@@ -85,6 +85,7 @@ pub(crate) async fn run_copy_pass(
         stream_next: None,
         discarding: false,
         stopping: false,
+        stopped_at: None,
         pausing: false,
         blamed: false,
         how,
@@ -92,8 +93,18 @@ pub(crate) async fn run_copy_pass(
     for (uid, body) in bodies {
         pass.hold_body(uid, body);
     }
-    match pass.run().await {
-        Ok(()) => Ok(pass.outcome),
+    // What was sent whole may take its time to be stored.
+    pass.destination.set_patience(context.patience);
+    let ended = pass.run().await;
+    pass.destination.set_patience(Duration::ZERO);
+    match ended {
+        Ok(()) => {
+            if pass.outcome.stopped {
+                // What was not answered in time may be at the destination.
+                pass.memory.in_doubt |= !pass.in_flight.is_empty();
+            }
+            Ok(pass.outcome)
+        }
         Err(error) => {
             pass.note_source_loss(&error);
             // Older doubts were settled before the copying began; a suspect is looked for before it is sent again.
@@ -121,7 +132,11 @@ impl CopyPass<'_, '_> {
         loop {
             if self.context.stop.is_cancelled() && !self.stopping {
                 self.stopping = true;
+                self.stopped_at = Some(Instant::now());
                 self.outcome.stopped = true;
+                // What was not sent is sent by the next run.
+                self.batch.clear();
+                self.arrived.clear();
             }
             self.pausing |= self.must_pause();
             self.request_messages();
@@ -164,8 +179,9 @@ impl CopyPass<'_, '_> {
             return drained && self.batch.is_empty() && asked;
         }
         if self.stopping {
-            // What was asked for and has not come is left unread: this pair ends with the pass.
-            return drained && self.batch.is_empty();
+            // What was asked for and has not come is left unread: this pair ends with the pass. What is under way is waited
+            // for, but not for long: the doubt is settled by the next run.
+            return drained || self.stopped_at.is_some_and(|since| since.elapsed() >= STOP_PATIENCE);
         }
         drained
             && self.next == self.work.len()

@@ -1,6 +1,9 @@
 //! One pass over one folder's work: how it is made, what it needs, and where its messages stand.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -40,6 +43,8 @@ pub(crate) struct CopyContext<'a> {
     pub progress: &'a SyncProgress,
     /// Asks to end at the next message.
     pub stop: &'a CancellationToken,
+    /// How long an APPEND is waited for.
+    pub patience: Duration,
     /// Bytes that may be requested and not yet written, on this pair of connections.
     pub budget: u64,
     /// The largest message the destination takes, bytes, where it says so.
@@ -157,6 +162,8 @@ pub(super) struct CopyPass<'a, 'b> {
     /// Inside a literal that nobody wants.
     pub(super) discarding: bool,
     pub(super) stopping: bool,
+    /// When it was asked to end.
+    pub(super) stopped_at: Option<Instant>,
     /// Nothing more is asked or sent; what is under way is waited for.
     pub(super) pausing: bool,
     /// The server said which APPEND ends the connection.
