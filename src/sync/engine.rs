@@ -13,7 +13,7 @@ use super::{
     job::SyncEnd,
     live_checkpoint::LiveCheckpoint,
     log_spans::mailbox_span,
-    pair_connector::{MIN_LOGIN_INTERVAL, PairConnector, SparePairs, WaitOutcome},
+    pair_connector::{PairConnector, SparePairs, WaitOutcome},
     prepare::{PreparationMemory, PreparedFolders, prepare},
     progress::{EnginePhase, SyncProgress},
     report::{FolderReport, MailboxReport, NotCopiedReport},
@@ -80,7 +80,7 @@ async fn run(
             Ok(None) => return Ok(SyncEnd::Stopped),
             Err(error) if memory.steps() > before && before < u64::from(MAX_FRUITLESS_RECONNECTS) => {
                 tracing::info!(error = %error, "connecting anew, with less to ask");
-                tokio::time::sleep(MIN_LOGIN_INTERVAL).await;
+                tokio::time::sleep(spec.retry.waits.between_logins).await;
                 report.reconnects += 1;
             }
             Err(error) => match line.wait_before_retry(error, &mut backoff, &context.stop).await {

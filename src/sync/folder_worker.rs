@@ -22,7 +22,7 @@ use super::{
     limits::{BUFFERED_BYTES, BUFFERED_BYTES_PER_PAIR},
     live_checkpoint::LiveCheckpoint,
     log_spans::folder_span,
-    pair_connector::{MIN_LOGIN_INTERVAL, PairConnector, RetryBackoff, SparePairs, WaitOutcome},
+    pair_connector::{PairConnector, RetryBackoff, SparePairs, WaitOutcome},
     prepare::PreparedFolders,
     progress::SyncProgress,
     report::{FolderReport, MailboxReport},
@@ -339,7 +339,7 @@ async fn sync_folder_with_retries(
                 // The server is there, and fails on something: no back-off, but not too many logins.
                 tracing::info!(error = %error, "connecting anew");
                 tokio::select! {
-                    () = tokio::time::sleep_until(connected_at + MIN_LOGIN_INTERVAL) => {}
+                    () = tokio::time::sleep_until(connected_at + pool.shared.spec.retry.waits.between_logins) => {}
                     () = stop.cancelled() => return FolderOutcome::Done(task.report, None),
                 }
                 pool.reconnects.fetch_add(1, Relaxed);

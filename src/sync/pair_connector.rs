@@ -17,9 +17,6 @@ use crate::{
     imap::{Endpoint, permit::WritePermit},
 };
 
-/// Connections that are made anew because of what a message or a folder does to them follow one another no faster than this.
-pub(super) const MIN_LOGIN_INTERVAL: Duration = Duration::from_secs(1);
-
 /// How connections are made, and made again.
 pub(super) struct PairConnector {
     source: Arc<Endpoint>,

@@ -93,6 +93,8 @@ pub struct WaitSteps {
     pub unwell: [Duration; 5],
     /// Between the rounds in which refused messages are tried again.
     pub between_rounds: [Duration; 3],
+    /// Between connections that are made anew because of what a message or a folder does to them.
+    pub between_logins: Duration,
     /// Before a login that worked before, and was refused, is tried again: once in a run.
     pub login_again: Duration,
     /// Where for so long nothing but refusals came, of ten messages or more, no ordinary message is left to tell a server
@@ -105,6 +107,7 @@ impl Default for WaitSteps {
         Self {
             unwell: [2, 5, 15, 60, 120].map(Duration::from_secs),
             between_rounds: [3, 10, 30].map(Duration::from_secs),
+            between_logins: Duration::from_secs(1),
             login_again: Duration::from_secs(30),
             without_control: Duration::from_mins(1),
         }

@@ -85,6 +85,8 @@ pub enum Act {
     Late(Duration, Vec<u8>),
     /// Send this and close.
     Bye(Vec<u8>),
+    /// Answer well, but only after a while.
+    Slowly(Duration),
     /// Say nothing more.
     Stall,
 }
@@ -214,6 +216,7 @@ async fn serve(
                 });
                 continue;
             }
+            Some(Act::Slowly(delay)) => tokio::time::sleep(delay).await,
             Some(Act::Stall) => return conn.stall().await,
         }
         let answer = {

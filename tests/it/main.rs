@@ -21,6 +21,7 @@ mod kill;
 mod lesser;
 mod limits;
 mod login;
+mod narrowing;
 mod not_copied;
 mod outputs;
 mod refusals;

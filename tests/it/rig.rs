@@ -116,6 +116,7 @@ impl Rig {
                 waits: WaitSteps {
                     unwell: [50, 100, 200, 400, 400].map(Duration::from_millis),
                     between_rounds: [20, 40, 80].map(Duration::from_millis),
+                    between_logins: Duration::from_millis(5),
                     login_again: Duration::from_millis(300),
                     without_control: Duration::from_millis(500),
                 },

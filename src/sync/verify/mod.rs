@@ -20,7 +20,7 @@ use super::{
     connection_pair::ConnectionPair,
     folder_plan::{FolderPlan, PlannedFolder},
     log_spans::{folder_span, mailbox_span},
-    pair_connector::{MIN_LOGIN_INTERVAL, PairConnector, WaitOutcome},
+    pair_connector::{PairConnector, WaitOutcome},
     plan_preview::{ListedAccount, preview_plan},
     progress::{EnginePhase, SyncProgress},
     spec::{MessageFilter, SyncSpec},
@@ -80,7 +80,7 @@ async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport
             Ok(found) => break found,
             Err(error) if memory.0.steps() + memory.1.steps() > before => {
                 tracing::info!(error = %error, "connecting anew, with less to ask");
-                tokio::time::sleep(MIN_LOGIN_INTERVAL).await;
+                tokio::time::sleep(spec.retry.waits.between_logins).await;
             }
             Err(error) => match line.wait_before_retry(error, &mut backoff, &context.stop).await? {
                 WaitOutcome::Out => {}

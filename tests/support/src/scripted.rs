@@ -95,6 +95,7 @@ pub struct ScriptedConnection {
     capabilities: String,
     tag: String,
     heard: Arc<Mutex<Vec<String>>>,
+    early: Arc<AtomicUsize>,
 }
 
 /// A running scripted server; ends when dropped.
@@ -102,6 +103,7 @@ pub struct ScriptedServer {
     port: u16,
     connections: Arc<AtomicUsize>,
     heard: Arc<Mutex<Vec<String>>>,
+    early: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -142,7 +144,8 @@ impl ScriptedServer {
         let acceptor = tls.map(|identity| TlsAcceptor::from(identity.server()));
         let connections = Arc::new(AtomicUsize::new(0));
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (counter, log) = (Arc::clone(&connections), Arc::clone(&heard));
+        let early: Arc<AtomicUsize> = Arc::default();
+        let (counter, log, early_log) = (Arc::clone(&connections), Arc::clone(&heard), Arc::clone(&early));
         let function = Arc::new(function);
         let task = tokio::spawn(async move {
             // The connections end with the server.
@@ -151,13 +154,14 @@ impl ScriptedServer {
                 let Ok((tcp, _)) = listener.accept().await else { continue };
                 let at = counter.fetch_add(1, Ordering::SeqCst);
                 let (acceptor, function, heard) = (acceptor.clone(), Arc::clone(&function), Arc::clone(&log));
+                let early = Arc::clone(&early_log);
                 sessions.spawn(async move {
                     let stream = begin(tcp, acceptor).await?;
-                    function(ScriptedConnection::new(stream, heard), at).await
+                    function(ScriptedConnection::new(stream, heard, early), at).await
                 });
             }
         });
-        Self { port, connections, heard, task }
+        Self { port, connections, heard, early, task }
     }
 
     /// Where it listens, on 127.0.0.1.
@@ -170,6 +174,12 @@ impl ScriptedServer {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many commands came together with the end of one whose literal had been waited for, before that was answered.
+    #[must_use]
+    pub fn early_commands(&self) -> usize {
+        self.early.load(Ordering::SeqCst)
     }
 
     /// Every command received so far, over all connections, as `tag command` with literals in place.
@@ -194,8 +204,8 @@ async fn begin(tcp: TcpStream, acceptor: Option<TlsAcceptor>) -> io::Result<Box<
 }
 
 impl ScriptedConnection {
-    fn new(stream: Box<dyn ByteStream>, heard: Arc<Mutex<Vec<String>>>) -> Self {
-        Self { stream: Some(BufReader::new(stream)), capabilities: String::new(), tag: String::new(), heard }
+    fn new(stream: Box<dyn ByteStream>, heard: Arc<Mutex<Vec<String>>>, early: Arc<AtomicUsize>) -> Self {
+        Self { stream: Some(BufReader::new(stream)), capabilities: String::new(), tag: String::new(), heard, early }
     }
 
     fn stream(&mut self) -> io::Result<&mut BufReader<Box<dyn ByteStream>>> {
@@ -232,6 +242,7 @@ impl ScriptedConnection {
     /// Reads one command, with its literals; asks for those that wait to be asked for.
     pub async fn command(&mut self) -> io::Result<ClientCommand> {
         let mut bytes = Vec::new();
+        let mut waited = false;
         loop {
             let mut line = Vec::new();
             self.stream()?.read_until(b'\n', &mut line).await?;
@@ -241,6 +252,7 @@ impl ScriptedConnection {
             let text = line.strip_suffix(b"\r\n").unwrap_or(&line);
             bytes.extend_from_slice(text);
             let Some((_, literal)) = reply_parser::find_literal(text) else { break };
+            waited |= literal.waits;
             if literal.waits {
                 self.send(b"+ go ahead\r\n").await?;
             }
@@ -248,6 +260,9 @@ impl ScriptedConnection {
             let start = bytes.len();
             bytes.resize(start + literal.length, 0);
             self.stream()?.read_exact(&mut bytes[start..]).await?;
+        }
+        if waited && !self.stream()?.buffer().is_empty() {
+            self.early.fetch_add(1, Ordering::SeqCst);
         }
         self.heard.lock().expect("log").push(String::from_utf8_lossy(&bytes).into_owned());
         let space = bytes.iter().position(|&b| b == b' ').unwrap_or(bytes.len());
