@@ -193,7 +193,11 @@ impl CopySearch<'_> {
             .map(|(_, m)| m.uid)
             .collect();
         let missing: UidSet<SourceUid> = candidates.iter().filter(|uid| !source_hashes.contains_key(uid)).collect();
-        source_hashes.extend(fetch_hashes(source, &missing, trouble).await?);
+        let listed = |uid| {
+            let at = unmatched.binary_search_by_key(&uid, |m| m.uid).ok()?;
+            unmatched.get(at).map(|m| u64::from(m.size))
+        };
+        source_hashes.extend(fetch_hashes(source, &missing, listed, trouble).await?);
         let tail: Vec<_> =
             fetch_all_hashes(destination, &new.iter().map(|f| f.uid).collect()).await?.into_iter().collect();
         let (certain, uncertain): (Vec<_>, Vec<_>) = candidates
@@ -214,7 +218,7 @@ async fn fetch_all_hashes(
     uids: &UidSet<DestinationUid>,
 ) -> Result<BTreeMap<DestinationUid, ContentHash>> {
     let mut trouble = FailureBisector::default();
-    let found = fetch_hashes(destination, uids, &mut trouble).await?;
+    let found = fetch_hashes(destination, uids, |_| None, &mut trouble).await?;
     match uids.iter().find(|uid| trouble.is_unreadable(*uid)) {
         Some(uid) => {
             let what = format!("message {uid} cannot be read, so nobody knows whether it is a copy");
@@ -235,7 +239,9 @@ async fn match_by_facts(
     let matching = match_folder(ours, theirs);
     let mut pairs = matching.settled;
     let groups = &matching.compare;
-    let ours = fetch_hashes(source, &groups.iter().flat_map(|g| &g.source).copied().collect(), trouble).await?;
+    let listed = |uid| ours.binary_search_by_key(&uid, |facts| facts.uid).ok().and_then(|at| ours.get(at)?.size);
+    let asked = groups.iter().flat_map(|g| &g.source).copied().collect();
+    let ours = fetch_hashes(source, &asked, listed, trouble).await?;
     let theirs = groups.iter().flat_map(|g| &g.destination).copied().collect();
     let theirs = fetch_all_hashes(destination, &theirs).await?;
     for group in groups {

@@ -7,6 +7,7 @@ use super::{
     identity::{ContentHash, ContentHasher, IdentityFacts, MessageId},
     limits::MAX_SET_BYTES,
     scan::{FolderScan, ScannedMessage},
+    stand_in::{StandIn, find_stand_in},
     uid::DestinationUid,
 };
 use crate::{
@@ -101,13 +102,16 @@ fn record_message_id<U: Uid>(
     }
 }
 
-/// Content hashes of the bodies of `uids`; what is gone is left out, and what cannot be read is so in `trouble`.
+/// Content hashes of the bodies of `uids`; what is gone is left out, and what cannot be read is so in `trouble`. `listed`
+/// gives the RFC822.SIZE that was listed before, where it is known: what the server sends in a message's place is left
+/// out too, or it would be taken for a copy of another such notice.
 ///
 /// # Errors
 /// When the connection ends or the server is busy.
 pub(crate) async fn fetch_hashes<U: Uid>(
     session: &mut Session,
     uids: &UidSet<U>,
+    listed: impl Fn(U) -> Option<u64>,
     trouble: &mut FailureBisector<U>,
 ) -> Result<BTreeMap<U, ContentHash>> {
     let mut found = BTreeMap::new();
@@ -119,7 +123,7 @@ pub(crate) async fn fetch_hashes<U: Uid>(
         let Some(set) = asked.chunks(MAX_SET_BYTES).next() else { return Ok(found) };
         let asked = UidSet::parse(&set).unwrap_or(asked);
         let mut came = BTreeMap::new();
-        let ended = read_bodies(session, &set, &mut came).await;
+        let ended = read_bodies(session, &set, &listed, &mut came).await;
         came.retain(|uid, _| asked.contains(*uid));
         let missing: UidSet<U> = asked.iter().filter(|uid| !came.contains_key(uid)).collect();
         let some_came = !came.is_empty();
@@ -151,6 +155,7 @@ pub(crate) async fn fetch_hashes<U: Uid>(
 async fn read_bodies<U: Uid>(
     session: &mut Session,
     set: &str,
+    listed: impl Fn(U) -> Option<u64>,
     found: &mut BTreeMap<U, ContentHash>,
 ) -> Result<StatusLine> {
     let mut streaming: Option<ContentHasher> = None;
@@ -167,6 +172,11 @@ async fn read_bodies<U: Uid>(
                 let streamed = streaming.take();
                 let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
                 let (Some(uid), Some(body)) = (fetch.uid, body) else { continue };
+                // Where sizes are only estimated, the other kinds may be messages: these would be copied again.
+                let stand_in = || find_stand_in(listed(U::from_number(uid)).unwrap_or(0), &body);
+                if streamed.is_none() && stand_in() == Some(StandIn::KnownNotice) {
+                    continue;
+                }
                 let hasher = streamed.unwrap_or_else(|| {
                     let mut hasher = ContentHasher::new();
                     hasher.update(&body);

@@ -641,10 +641,18 @@ impl<'a> FolderCopy<'a> {
         for uid in uids.iter() {
             self.memory.suspects.remove(uid);
         }
-        let why = "the source failed again and again to deliver it; every run tries it";
         let facts = self.shared.try_facts(self.context.append_limit);
-        let group = SetAsideGroup::without_refusal(SetAsideReason::Unreadable, ErrorClass::Protocol, why, &facts, uids);
-        self.set_aside(vec![group])
+        let mut by_reason: BTreeMap<&str, UidSet<SourceUid>> = BTreeMap::new();
+        for uid in uids.iter() {
+            let failed = "the source failed again and again to deliver it";
+            let what = self.memory.stand_ins.get(&uid).map_or(failed, |stand_in| stand_in.what());
+            by_reason.entry(what).or_default().insert(uid);
+        }
+        let unreadable = |(what, uids)| {
+            let why = format!("{what}; every run tries it");
+            SetAsideGroup::without_refusal(SetAsideReason::Unreadable, ErrorClass::Protocol, &why, &facts, uids)
+        };
+        self.set_aside(by_reason.into_iter().map(unreadable).collect())
     }
 
     /// What turned out larger than the destination says that it takes.

@@ -8,6 +8,7 @@ use super::{
     checkpoint::FolderState,
     connection_pair::ConnectionPair,
     copy::{CopyContext, CopyMemory},
+    copy_check::check_copies,
     copy_search::{FoundCopy, min_look_interval},
     fetch_facts::{search_all_uids, search_present_uids},
     filter::{MessageFacts, excluding_rule},
@@ -72,6 +73,11 @@ pub(crate) async fn sync_folder(
         return Ok(SyncEnd::Stopped);
     };
     memory.opened = true;
+    if opened.begin == FolderStartMode::Match {
+        // UIDs of a folder that was there before.
+        memory.appended.clear();
+        memory.read_back.clear();
+    }
     let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
     let facts = shared.try_facts(append_limit);
     let mut work = compare(shared, job, &mut opened, &facts, pair, (memory, report)).await?;
@@ -285,7 +291,14 @@ async fn close(
     let OpenedFolder { source, destination, begin, .. } = opened;
     let raw = &job.source_raw;
     resolve_unknown_uids(shared, job, &source.scan, pair, memory).await?;
-    compare_copies(pair, &source.scan, std::mem::take(&mut memory.read_back), report).await?;
+    // Once: what ends the connection may be one of these messages.
+    let unusual = std::mem::take(&mut memory.read_back);
+    let compared = compare_copies(pair, &source.scan, &unusual, report).await.inspect_err(|_| {
+        let what = "unusual messages were not compared with their copies: the connection ended meanwhile";
+        report.notes.push(what.to_owned());
+    })?;
+    let scan = (&source.scan, destination);
+    check_copies(shared, job, scan, &compared, (&mut *pair, &mut *memory, &mut *report)).await?;
     if shared.spec.flag_policy == FlagHandling::SourceWins && *begin != FolderStartMode::Match {
         report.flags_updated +=
             store_flag_changes(&shared.ledger, raw, &source.news, destination, &mut pair.destination, report).await?;

@@ -218,6 +218,7 @@ fn finish(pool: &FolderSyncPool, report: &mut MailboxReport) {
     report.folders.extend(std::mem::take(&mut *lock(&pool.done)).into_values());
     report.folders.extend(untouched.into_iter().map(|task| task.report));
     report.folders.sort_by(|a, b| a.source.cmp(&b.source));
+    report.note_folders();
     if let Some(error) = lock(&pool.fatal).take() {
         report.error = Some(error);
     }

@@ -10,6 +10,7 @@ use super::{
     job::{FolderSyncContext, FolderSyncJob},
     scan::{FolderScan, SCAN_WITH_BODIES, scan_from},
     spec::{FlagHandling, MessageFilter},
+    stand_in::is_known_notice,
     store_flags::CurrentFlags,
     uid::SourceUid,
 };
@@ -108,6 +109,10 @@ pub(crate) async fn open_source(
         if line.status != StatusCondition::Ok {
             return Err(session.refusal_error(line, CommandKind::Other, "to open or list the folder"));
         }
+    }
+    if opened.bodies.values().any(|body| is_known_notice(body)) {
+        // A size that came along with a notice says nothing: the folder is listed before its messages are asked for.
+        return Box::pin(open_source(shared, job, session, state, false)).await;
     }
     if let Some(line) = lines.first() {
         opened.selected.add_response(&UntaggedResponse::Status(line.clone()));

@@ -10,50 +10,40 @@ use super::{
     limits::MAX_SET_BYTES,
     report::FolderReport,
     scan::{FolderScan, ScannedMessage},
-    uid::DestinationUid,
+    uid::{DestinationUid, SourceUid},
 };
 use crate::{
     error::Result,
     imap::{Session, Tag, UidSet, response::UntaggedResponse},
 };
 
-/// Compares unusual messages with their copies.
+/// Of a kind that most destinations keep, this many copies are read back; the others only where one of these differs.
+const FIRST_COPIES: usize = 5;
+
+/// Compares unusual messages with their copies. Gives the messages whose bytes were compared.
 ///
 /// # Errors
 /// When a connection ends.
 pub(crate) async fn compare_copies(
     pair: &mut ConnectionPair,
     scan: &FolderScan,
-    list: Vec<ReadBack>,
+    list: &[ReadBack],
     report: &mut FolderReport,
-) -> Result<()> {
-    let (bytes, dates): (Vec<&ReadBack>, Vec<&ReadBack>) =
-        (list.iter().filter(|r| r.oddity.in_bytes()).collect(), list.iter().filter(|r| r.oddity.date).collect());
-    if !bytes.is_empty() {
-        let (sources, copies) =
-            (bytes.iter().map(|r| r.source_uid).collect(), bytes.iter().map(|r| r.destination_uid).collect());
-        let sent = fetch_hashes(&mut pair.source, &sources, &mut FailureBisector::default()).await?;
-        let kept = fetch_hashes(&mut pair.destination, &copies, &mut FailureBisector::default()).await?;
-        for r in bytes {
-            let (Some(sent), Some(kept)) = (sent.get(&r.source_uid), kept.get(&r.destination_uid)) else { continue };
-            if sent.exact != kept.exact {
-                report.add_difference(
-                    r.source_uid,
-                    "content",
-                    format!("the destination stored it changed ({})", anomaly_text(r)),
-                );
-            }
-        }
+) -> Result<UidSet<SourceUid>> {
+    let (mut due, mut rare): (Vec<&ReadBack>, Vec<&ReadBack>) =
+        list.iter().filter(|r| r.oddity.in_bytes()).partition(|r| r.oddity.is_often_changed());
+    let later = rare.split_off(rare.len().min(FIRST_COPIES));
+    due.extend(&rare);
+    let mut compared = compare_bytes(pair, scan, &due, report).await?;
+    if rare.iter().any(|r| compared.changed.contains(r.source_uid)) {
+        let later = compare_bytes(pair, scan, &later, report).await?;
+        compared.all = compared.all.union(&later.all);
     }
+    let dates: Vec<&ReadBack> = list.iter().filter(|r| r.oddity.date).collect();
     if !dates.is_empty() {
         let kept = internal_dates(&mut pair.destination, &dates.iter().map(|r| r.destination_uid).collect()).await?;
         for r in dates {
-            let sent = scan
-                .messages
-                .binary_search_by_key(&r.source_uid, |m| m.uid)
-                .ok()
-                .and_then(|at| scan.messages.get(at))
-                .and_then(ScannedMessage::date);
+            let sent = scanned(scan, r.source_uid).and_then(ScannedMessage::date);
             if let (Some(sent), Some(kept)) = (sent, kept.get(&r.destination_uid))
                 && sent.epoch != *kept
             {
@@ -62,7 +52,62 @@ pub(crate) async fn compare_copies(
             }
         }
     }
-    Ok(())
+    Ok(compared.all)
+}
+
+/// Messages whose bytes were compared with those of their copies.
+#[derive(Debug, Default)]
+struct ComparedBytes {
+    all: UidSet<SourceUid>,
+    changed: UidSet<SourceUid>,
+}
+
+async fn compare_bytes(
+    pair: &mut ConnectionPair,
+    scan: &FolderScan,
+    list: &[&ReadBack],
+    report: &mut FolderReport,
+) -> Result<ComparedBytes> {
+    let mut compared = ComparedBytes::default();
+    let pairs: Vec<(SourceUid, DestinationUid)> = list.iter().map(|r| (r.source_uid, r.destination_uid)).collect();
+    let equal = are_bytes_equal(pair, scan, &pairs).await?;
+    for r in list {
+        let Some(is_equal) = equal.get(&r.source_uid) else { continue };
+        compared.all.insert(r.source_uid);
+        if !is_equal {
+            compared.changed.insert(r.source_uid);
+            let what = format!("the destination stored it changed ({})", anomaly_text(r));
+            report.add_difference(r.source_uid, "content", what);
+        }
+    }
+    Ok(compared)
+}
+
+/// For each message that could be read on both sides: whether its copy has the same bytes.
+///
+/// # Errors
+/// When a connection ends.
+pub(crate) async fn are_bytes_equal(
+    pair: &mut ConnectionPair,
+    scan: &FolderScan,
+    pairs: &[(SourceUid, DestinationUid)],
+) -> Result<HashMap<SourceUid, bool>> {
+    if pairs.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (sources, copies) =
+        (pairs.iter().map(|(source, _)| *source).collect(), pairs.iter().map(|(_, copy)| *copy).collect());
+    let listed = |uid| scanned(scan, uid).map(|m| u64::from(m.size));
+    let sent = fetch_hashes(&mut pair.source, &sources, listed, &mut FailureBisector::default()).await?;
+    let kept = fetch_hashes(&mut pair.destination, &copies, |_| None, &mut FailureBisector::default()).await?;
+    let equal = |(source, copy): &(SourceUid, DestinationUid)| {
+        Some((*source, sent.get(source)?.exact == kept.get(copy)?.exact))
+    };
+    Ok(pairs.iter().filter_map(equal).collect())
+}
+
+fn scanned(scan: &FolderScan, uid: SourceUid) -> Option<&ScannedMessage> {
+    scan.messages.binary_search_by_key(&uid, |m| m.uid).ok().and_then(|at| scan.messages.get(at))
 }
 
 fn anomaly_text(r: &ReadBack) -> String {
@@ -75,6 +120,9 @@ fn anomaly_text(r: &ReadBack) -> String {
     }
     if r.oddity.no_final_newline {
         found.push("it does not end with a line end");
+    }
+    if r.oddity.header_8bit {
+        found.push("its header holds 8-bit bytes");
     }
     found.join(", ")
 }

@@ -207,8 +207,9 @@ async fn same_messages(pair: &mut ConnectionPair, candidate: &RenameCandidate) -
     let at_source: UidSet<SourceUid> = candidate.samples.iter().map(|(source, _)| *source).collect();
     let at_destination: UidSet<DestinationUid> =
         candidate.samples.iter().map(|(_, destination)| *destination).collect();
-    let source = fetch_hashes(&mut pair.source, &at_source, &mut FailureBisector::default()).await?;
-    let destination = fetch_hashes(&mut pair.destination, &at_destination, &mut FailureBisector::default()).await?;
+    let source = fetch_hashes(&mut pair.source, &at_source, |_| None, &mut FailureBisector::default()).await?;
+    let destination =
+        fetch_hashes(&mut pair.destination, &at_destination, |_| None, &mut FailureBisector::default()).await?;
     let mut same = 0;
     for (source_uid, destination_uid) in &candidate.samples {
         match (source.get(source_uid), destination.get(destination_uid)) {

@@ -157,6 +157,9 @@ pub struct FolderReport {
     pub deleted: u64,
     /// Doubts in which nothing was deleted or changed, for people.
     pub doubts: Vec<String>,
+    /// What a person should know of this folder and need not act on; told with those of the mailbox.
+    #[serde(skip)]
+    pub notes: Vec<String>,
     /// All that was to be done is done.
     pub complete: bool,
     /// Nothing had changed; the folder was not opened.
@@ -188,6 +191,14 @@ impl MailboxReport {
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
+    }
+
+    /// Takes up the notes of the folders.
+    pub(crate) fn note_folders(&mut self) {
+        let of_folder = |folder: &FolderReport| {
+            folder.notes.iter().map(|note| format!("{}: {note}", folder.source)).collect::<Vec<_>>()
+        };
+        self.folders.iter().flat_map(of_folder).collect::<Vec<_>>().into_iter().for_each(|note| self.note(note));
     }
 
     /// Warns of what a person should look at; once, however often it comes up.

@@ -10,6 +10,7 @@ use super::{
     folder_name::SideFolders,
     prepare::side_folders,
     scan::{FolderScan, scan_set},
+    stand_in::find_stand_in,
     uid::SourceUid,
 };
 use crate::{
@@ -117,17 +118,18 @@ impl SourceReader {
         Ok(FolderPresence::Same(messages))
     }
 
-    /// Reads a message of the opened folder to its end, as its bytes come.
+    /// Reads a message of the opened folder, listed with `size` bytes, to its end, as its bytes come.
     ///
     /// # Errors
     /// When the connection ends, the server asks to wait, or `to` takes no more: what was written is not the message.
     pub(crate) async fn read_message(
         &mut self,
         uid: SourceUid,
+        size: u64,
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Result<ReadOutcome> {
         let tag = self.session.send_command(&format!("UID FETCH {uid} (UID BODY.PEEK[])"));
-        let (mut written, mut streamed, mut whole) = (0, false, false);
+        let (mut written, mut streamed, mut whole, mut stand_in) = (0, false, false, None);
         let line = loop {
             match self.session.next().await? {
                 SessionEvent::LiteralStart { uid: named, .. } => {
@@ -144,6 +146,7 @@ impl SourceReader {
                     match body {
                         Some(body) if fetch.uid == Some(uid.0) && !whole => {
                             if !streamed {
+                                stand_in = find_stand_in(size, &body);
                                 written += write(to, &body).await?;
                             }
                             whole = true;
@@ -164,6 +167,9 @@ impl SourceReader {
                 ErrorClass::Throttled | ErrorClass::Network => Err(refusal),
                 _ => Ok(ReadOutcome::Unreadable(refusal.what)),
             };
+        }
+        if let Some(stand_in) = stand_in {
+            return Ok(ReadOutcome::Unreadable(stand_in.what().to_owned()));
         }
         if whole {
             return Ok(ReadOutcome::Whole(written));

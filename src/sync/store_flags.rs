@@ -1,5 +1,7 @@
 //! Carries flag changes to the destination by +FLAGS and -FLAGS, never as a replacement.
 
+use std::collections::BTreeMap;
+
 use super::{
     copy_search::FoundCopy,
     flag_changes::{FlagChanges, UidsByFlag, next_base},
@@ -99,6 +101,18 @@ pub(crate) async fn add_missing_flags(
         refused.report(&sources.collect(), report);
     }
     Ok(added.changed.len())
+}
+
+/// Sets flags that APPEND did not keep. Gives what the server said of those that it does not take, by flag.
+///
+/// # Errors
+/// When the connection ends, or the server is unwell.
+pub(crate) async fn set_lost_flags(
+    destination: &mut Session,
+    lost: &UidsByFlag<DestinationUid>,
+) -> Result<BTreeMap<String, String>> {
+    let outcome = send_stores(destination, "+FLAGS.SILENT", lost, None).await?;
+    Ok(outcome.refused.into_iter().map(|refused| (refused.flag, refused.why)).collect())
 }
 
 /// Adds one keyword to one message; gives what the server said when it does not take it.

@@ -126,7 +126,7 @@ pub struct MailboxTally {
 pub(super) const NOT_COPIED_REASONS: [&str; 7] =
     ["tooLarge", "refused", "unreadable", "empty", "notTried", "leftOut", OTHER];
 /// How copies differ from their messages.
-pub(super) const DIFFERENCE_KINDS: [&str; 5] = ["flags", "internalDate", "order", "content", OTHER];
+pub(super) const DIFFERENCE_KINDS: [&str; 7] = ["flags", "internalDate", "order", "content", "size", "missing", OTHER];
 /// What a worker of a later version may report.
 const OTHER: &str = "other";
 

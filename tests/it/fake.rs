@@ -83,6 +83,8 @@ pub enum Act {
     Covertly(Vec<u8>),
     /// Answer this, and do what was asked only after a while.
     Late(Duration, Vec<u8>),
+    /// Do what was asked and answer well, but keep the messages of an APPEND so changed.
+    Alter(fn(&mut Mail)),
     /// Send this and close.
     Bye(Vec<u8>),
     /// Answer well, but only after a while.
@@ -191,8 +193,10 @@ async fn serve(
             });
             text.collect::<Vec<_>>().concat()
         };
+        let mut alter: fn(&mut Mail) = |_| {};
         match twist(&upper, count.fetch_add(1, Ordering::SeqCst)) {
             None => {}
+            Some(Act::Alter(change)) => alter = change,
             Some(Act::Send(bytes)) => {
                 conn.send(&with_tag(&bytes)).await?;
                 continue;
@@ -221,7 +225,12 @@ async fn serve(
         }
         let answer = {
             let mut folders = folders.lock().unwrap();
-            answer(&command, &upper, capabilities, &mut folders, &mut selected)
+            let before: BTreeMap<String, usize> = folders.iter().map(|(name, all)| (name.clone(), all.len())).collect();
+            let answer = answer(&command, &upper, capabilities, &mut folders, &mut selected);
+            for (name, all) in folders.iter_mut() {
+                all.iter_mut().skip(before.get(name).copied().unwrap_or(0)).for_each(alter);
+            }
+            answer
         };
         match answer {
             Some(bytes) => conn.send(&bytes).await?,
@@ -309,7 +318,8 @@ fn answer(
             let mut words = text.splitn(5, ' ').skip(2);
             let (set, how, flags) = (words.next(), words.next()?, words.next()?.trim_matches(['(', ')']));
             for mail in mails.iter_mut().filter(|m| how.starts_with('+') && in_set(set, m.uid, &all)) {
-                mail.flags.extend_from_slice(format!(" {flags}").as_bytes());
+                let space = if mail.flags.is_empty() { "" } else { " " };
+                mail.flags.extend_from_slice(format!("{space}{flags}").as_bytes());
             }
             ok(String::new())
         }

@@ -4,6 +4,7 @@
 mod capabilities;
 mod check;
 mod cli;
+mod copy_check;
 mod deletions;
 mod delivery;
 mod delta;
@@ -26,6 +27,7 @@ mod not_copied;
 mod outputs;
 mod refusals;
 mod rig;
+mod stand_ins;
 mod sync;
 mod unwell;
 mod verify;

@@ -12,6 +12,8 @@ pub(crate) struct MessageAnomaly {
     pub crcrlf: bool,
     /// No line end at the end, and the destination is known to add one (Courier).
     pub no_final_newline: bool,
+    /// A byte from 0x80 on in the header (Cyrus makes each an X, unless it is told otherwise).
+    pub header_8bit: bool,
     /// A date that servers clamp: before 1971, in the future, or beyond 2037.
     pub date: bool,
 }
@@ -26,6 +28,12 @@ impl MessageAnomaly {
     /// True when the bytes, not only the date, may come out changed.
     #[must_use]
     pub(crate) fn in_bytes(self) -> bool {
+        self.is_often_changed() || self.header_8bit
+    }
+
+    /// True when the bytes come out changed at servers that are widely used as they are: each such copy is read back.
+    #[must_use]
+    pub(crate) fn is_often_changed(self) -> bool {
         self.nul || self.crcrlf || self.no_final_newline
     }
 }
@@ -35,6 +43,10 @@ impl MessageAnomaly {
 pub(super) struct AnomalyScanner {
     nul: bool,
     crcrlf: bool,
+    header_8bit: bool,
+    in_body: bool,
+    /// The line has begun: something but CR came since the last LF.
+    in_line: bool,
     last: [u8; 2],
 }
 
@@ -48,8 +60,26 @@ impl AnomalyScanner {
             self.crcrlf =
                 memchr::memmem::find(bytes, b"\r\r\n").is_some() || memchr::memmem::find(&joined, b"\r\r\n").is_some();
         }
+        self.scan_header(bytes);
         for byte in bytes.iter().skip(bytes.len().saturating_sub(2)) {
             self.last = [self.last[1], *byte];
+        }
+    }
+
+    /// Looks at what of these bytes belongs to the header: it ends with an empty line.
+    fn scan_header(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.in_body {
+                return;
+            }
+            match byte {
+                b'\n' => self.in_body = !std::mem::take(&mut self.in_line),
+                b'\r' => {}
+                _ => {
+                    self.in_line = true;
+                    self.header_8bit |= !byte.is_ascii();
+                }
+            }
         }
     }
 
@@ -59,6 +89,7 @@ impl AnomalyScanner {
             nul: self.nul,
             crcrlf: self.crcrlf,
             no_final_newline: adds_newline && self.last[1] != b'\n',
+            header_8bit: self.header_8bit,
             date: false,
         }
     }
@@ -112,6 +143,23 @@ mod tests {
         assert!(watched(&[b"a\0b\r\n"]).nul);
         assert!(watched(&[b"a\r\n", b"b"]).no_final_newline);
         assert!(watched(&[b"a\r\n", b"b\r\n"]).is_none());
+    }
+
+    #[test]
+    fn eight_bits_are_odd_in_the_header_and_usual_in_the_body() {
+        for pieces in
+            [&[b"Subject: Gr\xfc\xdfe\r\n\r\nbody\r\n".as_slice()][..], &[b"A: b\r\nSubject: Gr\xc3", b"\xbc\n\n"]]
+        {
+            assert!(watched(pieces).header_8bit, "{pieces:?}");
+        }
+        for pieces in [
+            &[b"Subject: a\r\n\r\nGr\xfc\xdfe\r\n".as_slice()][..],
+            &[b"Subject: a\n", b"\n\xfc\n"],
+            &[b"\r\n\xfc\r\n"],
+            &[b"Subject: a\r\n\r", b"\n\xfc\r\n"],
+        ] {
+            assert!(watched(pieces).is_none(), "{pieces:?}");
+        }
     }
 
     #[test]

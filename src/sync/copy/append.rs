@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     anomaly::{self, has_odd_date},
-    memory::{PendingKeywords, ReadBack},
+    memory::{AppendedCopy, PendingKeywords, ReadBack},
     pass::{CopyPass, LiteralStream, MessageState, PendingAppend, SendMode, SentMessage},
 };
 use crate::{
@@ -20,8 +20,9 @@ use crate::{
         circuit_breaker::{RefusalConsequence, RefusalWeight, is_transient},
         limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT, SLOW_COMMIT},
         progress::SyncProgress,
+        scan::ScannedMessage,
         suspects::without_timing,
-        uid::{DestinationUid, SourceUid},
+        uid::DestinationUid,
         uid_map::CopyOrigin,
     },
 };
@@ -42,6 +43,18 @@ impl SentMessage {
     fn new(at: usize, bytes: u64, oddity: anomaly::MessageAnomaly, head: AppendOptions) -> Self {
         let AppendOptions { left_flags, keywords, left_date, .. } = head;
         Self { at, bytes, oddity, left_flags, keywords, left_date }
+    }
+
+    /// The copy of `message` that this became.
+    fn as_copy(&self, message: &ScannedMessage, destination_uid: Option<DestinationUid>) -> AppendedCopy {
+        let date = message.date().filter(|_| self.left_date.is_none() && !self.oddity.date);
+        AppendedCopy {
+            source_uid: message.uid,
+            destination_uid: destination_uid.unwrap_or(DestinationUid(0)),
+            bytes: u32::try_from(self.bytes).unwrap_or(u32::MAX),
+            weakened: !self.keywords.is_empty(),
+            epoch: date.map_or(AppendedCopy::NO_DATE, |date| date.epoch),
+        }
     }
 }
 
@@ -366,7 +379,15 @@ impl CopyPass<'_, '_> {
 
     /// The destination said OK: only now are these messages copied.
     fn on_confirmed(&mut self, answered: PendingAppend, line: &StatusLine) -> Result<()> {
-        let uids = self.assigned_uids(&answered, line)?;
+        let uids = match self.assigned_uids(&answered, line) {
+            Ok(uids) => uids,
+            Err(error) => {
+                // They may be in the folder that is open, in another, or nowhere: that is looked for before they are
+                // sent again.
+                self.in_flight.push_front(answered);
+                return Err(error);
+            }
+        };
         if let Some(last) = uids.as_ref().and_then(|u| u.last()) {
             self.uid_next = self.uid_next.max(last.0.saturating_add(1));
         }
@@ -405,11 +426,12 @@ impl CopyPass<'_, '_> {
             state.differences.merge(untold);
             newest
         })?;
-        for (n, sent) in answered.messages.into_iter().enumerate() {
+        let PendingAppend { messages, uid_next: first_uid, .. } = answered;
+        for (n, sent) in messages.into_iter().enumerate() {
             let message = *self.message(sent.at)?;
             let uid = message.uid;
             self.memory.suspects.record_acceptance(&message);
-            self.report_differences(uid, &sent);
+            self.report_differences(&message, &sent);
             if newest.is_some_and(|newest| uid < newest) {
                 let what = "it comes after newer messages: it could be copied only after them";
                 self.report.add_difference(uid, "order", what);
@@ -421,6 +443,10 @@ impl CopyPass<'_, '_> {
             let destination_uid = uids.as_ref().and_then(|u| u.get(n)).copied();
             if let Some(destination_uid) = destination_uid.filter(|_| !sent.oddity.is_none()) {
                 self.memory.read_back.push(ReadBack { source_uid: uid, destination_uid, oddity: sent.oddity });
+            }
+            // A UID below what was there before is that of a message that is not ours: Gmail keeps equal ones once.
+            if destination_uid.is_none_or(|uid| uid.0 >= first_uid) {
+                self.memory.appended.push(sent.as_copy(&message, destination_uid));
             }
             if !sent.keywords.is_empty() {
                 let keywords = sent.keywords;
@@ -446,7 +472,8 @@ impl CopyPass<'_, '_> {
         }
     }
 
-    fn report_differences(&mut self, uid: SourceUid, sent: &SentMessage) {
+    fn report_differences(&mut self, message: &ScannedMessage, sent: &SentMessage) {
+        let uid = message.uid;
         if !sent.left_flags.is_empty() {
             let what = format!("the destination does not take {}", sent.left_flags.join(" "));
             self.report.add_difference(uid, "flags", what);
@@ -455,12 +482,21 @@ impl CopyPass<'_, '_> {
             let what = format!("{why}; the destination uses the time of arrival");
             self.report.add_difference(uid, "internalDate", what);
         }
+        if self.memory.is_size_doubtful(message, sent.bytes) {
+            let what = format!("the source lists it with {} bytes and sent {}", message.size, sent.bytes);
+            self.report.add_difference(uid, "size", what);
+        }
     }
 
     /// The UIDs that the destination gave, in the order of the messages; none where it does not tell (no UIDPLUS).
-    fn assigned_uids(&self, answered: &PendingAppend, line: &StatusLine) -> Result<Option<Vec<DestinationUid>>> {
+    fn assigned_uids(&mut self, answered: &PendingAppend, line: &StatusLine) -> Result<Option<Vec<DestinationUid>>> {
         let Some(ResponseCode::AppendUid { uid_validity, uids }) = &line.code else { return Ok(None) };
-        if *uid_validity != self.context.selected.uid_validity {
+        let open = self.context.selected.uid_validity;
+        if *uid_validity != open {
+            // Where the folder was opened again and is the same, the server's APPENDUID is what is wrong.
+            if self.memory.other_validity.replace((open, *uid_validity)) == Some((open, *uid_validity)) {
+                return Ok(None);
+            }
             return Err(self.destination.with_endpoint(Error::new(
                 ErrorClass::Network,
                 "the destination folder was replaced during the sync",

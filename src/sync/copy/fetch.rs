@@ -61,15 +61,6 @@ pub(super) fn plan_fetches(
     units
 }
 
-/// The text by which Courier stands in for a message that another session has expunged.
-const COURIER_PLACEHOLDER: &[u8] =
-    b"From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\nThis message is no longer available";
-
-/// True for Courier's stand-in for an expunged message; the size that was listed before tells it from a real one.
-pub(super) fn is_courier_placeholder(message: &ScannedMessage, body: &[u8]) -> bool {
-    body.starts_with(COURIER_PLACEHOLDER) && u64::from(message.size) != body.len() as u64
-}
-
 impl CopyPass<'_, '_> {
     /// Asks for more while the budget allows.
     pub(super) fn request_messages(&mut self) {
@@ -200,8 +191,9 @@ impl CopyPass<'_, '_> {
         let Some(body) = body else {
             return Ok(()); // NIL: expunged meanwhile; the FETCH's end counts it as missing
         };
-        if is_courier_placeholder(self.message(at)?, &body) {
-            return Ok(());
+        let message = *self.message(at)?;
+        if self.memory.is_stand_in(&message, &body) {
+            return Ok(()); // the FETCH's end counts it as missing
         }
         self.due = self.due.saturating_sub(body.len() as u64);
         self.hold_body(uid, body);
@@ -245,6 +237,8 @@ impl CopyPass<'_, '_> {
     /// The messages before a large one are all sent: its bytes may follow.
     pub(super) fn open_stream(&mut self, at: usize, length: u64) {
         self.stream_next = None;
+        let listed = self.work.get(at).map_or(0, |message| u64::from(message.size));
+        self.memory.sizes.record_size(listed, length);
         let (tag, waits_for_continue) = self.begin_single(at, length);
         self.stream = Some(LiteralStream { at, tag: Some(tag), waits_for_continue, watch: AnomalyScanner::default() });
     }

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use super::anomaly::MessageAnomaly;
 use crate::sync::{
     failure_bisect::FailureBisector,
+    scan::ScannedMessage,
+    stand_in::{SizeTrust, StandIn, find_stand_in},
     suspects::SuspectTracker,
     uid::{DestinationUid, SourceUid},
 };
@@ -26,6 +28,12 @@ pub(crate) struct CopyMemory {
     pub probes: usize,
     /// Copied messages to read back, since the destination may have changed them.
     pub read_back: Vec<ReadBack>,
+    /// What this run copied and nobody looked at yet.
+    pub appended: Vec<AppendedCopy>,
+    /// Looks at what was copied that did not come to their end.
+    pub broken_looks: u32,
+    /// The UIDVALIDITY of the opened destination folder, and another one that APPENDUID told.
+    pub other_validity: Option<(u32, u32)>,
     /// The source names a message's UID only after its literal.
     pub uid_comes_late: bool,
     /// The folder's messages stand in the totals.
@@ -48,6 +56,10 @@ pub(crate) struct CopyMemory {
     pub made_again: bool,
     /// What ends the connections was narrowed down for long enough: what is left is not tried.
     pub leaves_rest: bool,
+    /// Messages that the source sent a notice of its own for.
+    pub stand_ins: BTreeMap<SourceUid, StandIn>,
+    /// How far the source's RFC822.SIZE can be believed.
+    pub sizes: SizeTrust,
 }
 
 impl CopyMemory {
@@ -55,6 +67,27 @@ impl CopyMemory {
     #[must_use]
     pub(crate) fn failure_steps(&self) -> u64 {
         self.suspects.steps() + self.trouble.steps()
+    }
+
+    /// True when what came for a message is a notice of the source's own; this is remembered.
+    pub(super) fn is_stand_in(&mut self, message: &ScannedMessage, body: &[u8]) -> bool {
+        let listed = u64::from(message.size);
+        let found = find_stand_in(listed, body);
+        if !self.stand_ins.contains_key(&message.uid) {
+            self.sizes.record_size(listed, body.len() as u64);
+        }
+        // Where sizes are only estimated, nothing tells this kind from a message: it is copied, and told.
+        let doubtful = found == Some(StandIn::UnknownNotice) && !self.sizes.is_trusted();
+        match found {
+            Some(stand_in) => self.stand_ins.insert(message.uid, stand_in),
+            None => self.stand_ins.remove(&message.uid),
+        };
+        found.is_some() && !doubtful
+    }
+
+    /// True when what was copied as this message may not be all of it, or not be it.
+    pub(super) fn is_size_doubtful(&self, message: &ScannedMessage, came: u64) -> bool {
+        self.stand_ins.contains_key(&message.uid) || self.sizes.is_cut_off(message.size.into(), came)
     }
 }
 
@@ -67,6 +100,32 @@ pub(crate) struct PendingKeywords {
     pub destination_uid: Option<DestinationUid>,
     /// The keywords, as they can be sent.
     pub keywords: Vec<String>,
+}
+
+/// A message that this run copied, as it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AppendedCopy {
+    /// UID at the source.
+    pub source_uid: SourceUid,
+    /// UID at the destination; 0 where it did not tell.
+    pub destination_uid: DestinationUid,
+    /// Bytes sent; saturated.
+    pub bytes: u32,
+    /// It was sent without its keywords, which followed alone.
+    pub weakened: bool,
+    /// INTERNALDATE as it was sent, seconds since 1970 UTC; [`AppendedCopy::NO_DATE`] where none was, or where it is
+    /// looked at elsewhere.
+    pub epoch: i64,
+}
+
+impl AppendedCopy {
+    /// Stands for a date that is not compared.
+    pub(crate) const NO_DATE: i64 = i64::MIN;
+
+    /// True where the destination told its UID, or it was found.
+    pub(crate) fn is_known(&self) -> bool {
+        self.destination_uid.0 != 0
+    }
 }
 
 /// A copied message whose copy may differ.

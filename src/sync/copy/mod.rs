@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use self::pass::{CopyPass, MessageState};
 pub(crate) use self::{
     anomaly::has_odd_date,
-    memory::{CopyMemory, PendingKeywords, ReadBack},
+    memory::{AppendedCopy, CopyMemory, PendingKeywords, ReadBack},
     pass::{CopyContext, PassOptions, PassOutcome, SendMode},
     quiet::ExclusiveAppend,
 };
@@ -52,10 +52,8 @@ pub(crate) async fn run_copy_pass(
 ) -> Result<PassOutcome> {
     let ConnectionPair { source, destination } = pair;
     bodies.retain(|uid, body| {
-        work.binary_search_by_key(uid, |m| m.uid)
-            .ok()
-            .and_then(|at| work.get(at))
-            .is_some_and(|message| !fetch::is_courier_placeholder(message, body))
+        let message = work.binary_search_by_key(uid, |m| m.uid).ok().and_then(|at| work.get(at));
+        message.is_some_and(|message| !memory.is_stand_in(message, body))
     });
     let units = fetch::plan_fetches(work, memory, &bodies);
     let uid_next = context.ledger.update_folder(context.source_raw, |state| state.tail_from)?;

@@ -20,6 +20,7 @@ use crate::{
         progress::SyncProgress,
         scan::{FolderScan, scan_from},
         spec::MessageFilter,
+        stand_in::{StandIn, find_stand_in},
     },
 };
 
@@ -234,6 +235,11 @@ impl<U: Uid> SideReading<U> {
         let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
         let (Some(uid), Some(body)) = (fetch.uid.map(U::from_number), body) else { return };
         if self.state(uid) != Some(ReadState::Pending) {
+            return;
+        }
+        let listed = self.entry(uid).map_or(0, |entry| u64::from(entry.size));
+        if streamed.is_none() && find_stand_in(listed, &body) == Some(StandIn::KnownNotice) {
+            self.mark_settled(uid, ReadState::Unreadable);
             return;
         }
         let hasher = streamed.unwrap_or_else(|| {

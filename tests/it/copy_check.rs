@@ -1,0 +1,252 @@
+//! What the destination made of the copies is looked at: OK to an APPEND does not mean that flags, date and bytes are as
+//! they were sent, or that the message is there.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use mailferry::{Side, sync::report::MailboxReport};
+use mailferry_testkit::{CorpusMessage, SharedServer, differences as differences_of, shared_server};
+
+use crate::{
+    fake::{Act, Fake, MODERN, Mail, OLD, mails},
+    rig::{Rig, copied},
+};
+
+/// The FETCH that looks at copies.
+const LOOK: &str = "(UID RFC822.SIZE INTERNALDATE FLAGS)";
+/// More than the sample.
+const MANY: u32 = 150;
+
+fn rig(source: &Fake, destination: &Fake) -> Rig {
+    Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination))
+}
+
+/// A destination that keeps messages otherwise than they were sent.
+async fn altering(alter: fn(&mut Mail)) -> Fake {
+    Fake::twisted(MODERN, Vec::new(), move |command, _| command.starts_with("APPEND").then_some(Act::Alter(alter)))
+        .await
+}
+
+fn differences(report: &MailboxReport) -> BTreeMap<String, u64> {
+    report.folders[0].differences.clone()
+}
+
+fn told(kind: &str, count: u64) -> BTreeMap<String, u64> {
+    BTreeMap::from([(kind.to_owned(), count)])
+}
+
+fn has_flag(mail: &Mail, flag: &str) -> bool {
+    String::from_utf8_lossy(&mail.flags).split(' ').any(|other| other == flag)
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_that_are_well_cost_one_look_at_a_sample_and_a_folder_without_copies_none() {
+    for count in [3, MANY] {
+        let source = Fake::start(MODERN, mails(count)).await;
+        // What a reader did meanwhile is no difference.
+        let destination = altering(|mail| mail.flags.extend_from_slice(b" \\Flagged \\Recent")).await;
+        let rig = rig(&source, &destination);
+        let report = rig.sync().await;
+        assert_eq!((differences(&report), report.folders[0].flags_updated), (BTreeMap::new(), 0), "{report:#?}");
+        assert_eq!((destination.heard(LOOK), destination.heard("STORE")), (1, 0), "{report:#?}");
+        assert!(report.notes.is_empty(), "{report:#?}");
+        rig.sync().await;
+        assert_eq!(destination.heard(LOOK), 1, "nothing was copied");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn flags_that_append_lost_are_set() {
+    let flags = |mail: Mail| match mail.uid {
+        // Keywords that only few have, far behind the sample.
+        140 => mail.flagged("\\Seen $Work"),
+        uid if uid % 2 == 0 => mail.flagged("\\Seen \\Flagged"),
+        _ => mail.flagged(""),
+    };
+    let source = Fake::start(MODERN, mails(MANY).into_iter().map(flags).collect()).await;
+    let destination = altering(|mail| mail.flags.clear()).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!((differences(&report), report.folders[0].flags_updated), (BTreeMap::new(), 75), "{report:#?}");
+    let there = destination.mails("INBOX");
+    assert!(there.iter().all(|mail| has_flag(mail, "\\Seen") == (mail.uid % 2 == 0)));
+    assert!(there.iter().all(|mail| has_flag(mail, "$Work") == (mail.uid == 140)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn flags_that_only_a_later_message_has_are_looked_at_too() {
+    let flags = |mail: Mail| if mail.uid == 140 { mail.flagged("\\Seen $Work") } else { mail };
+    let source = Fake::start(MODERN, mails(MANY).into_iter().map(flags).collect()).await;
+    let destination = altering(|mail| mail.flags = b"\\Seen".to_vec()).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!(differences(&report), BTreeMap::new(), "{report:#?}");
+    assert!(has_flag(&destination.mails("INBOX")[139], "$Work"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn flags_that_neither_append_nor_store_keeps_are_told() {
+    for answer in ["{tag} OK done\r\n", "{tag} NO [CANNOT] no flags here\r\n"] {
+        let source = Fake::start(MODERN, mails(MANY)).await;
+        let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| match command {
+            _ if command.starts_with("APPEND") => Some(Act::Alter(|mail| mail.flags.clear())),
+            _ if command.starts_with("UID STORE") => Some(Act::send(answer)),
+            _ => None,
+        })
+        .await;
+        let report = rig(&source, &destination).sync().await;
+        assert_eq!(differences(&report), told("flags", MANY.into()), "{answer} {report:#?}");
+        let note = &report.folders[0].difference_messages[0];
+        assert!(note.uid == 1 && note.what.contains("\\Seen"), "{note:?}");
+        assert_eq!(note.what.contains("no flags here"), answer.contains("no flags here"), "{note:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dates_are_compared_as_instants_and_others_are_told_of_all_copies() {
+    let source = Fake::start(MODERN, mails(MANY)).await;
+    let destination = altering(|mail| mail.date = "\"05-Mar-2021 10:09:10 +0200\"".to_owned()).await;
+    assert_eq!(differences(&rig(&source, &destination).sync().await), BTreeMap::new());
+    let destination = altering(|mail| mail.date = "\"05-Mar-2021 00:09:10 +0000\"".to_owned()).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!(differences(&report), told("internalDate", MANY.into()), "{report:#?}");
+    assert_eq!(destination.mails("INBOX").len(), MANY as usize);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_counts_bytes_otherwise_changes_none() {
+    let source = Fake::start(MODERN, mails(MANY)).await;
+    let destination = altering(|mail| mail.size = Some(1)).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!(differences(&report), BTreeMap::new(), "{report:#?}");
+    assert_eq!((destination.heard(LOOK), destination.heard("BODY.PEEK[]")), (1, 1), "a few bodies settle it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_source_says_of_sizes_is_not_what_copies_are_compared_with() {
+    let source = Fake::start(MODERN, mails(20).into_iter().map(|mail| Mail { size: Some(40), ..mail }).collect()).await;
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!(differences(&report), BTreeMap::new(), "{report:#?}");
+    assert_eq!(destination.heard("BODY.PEEK[]"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_that_the_destination_adds_are_told_of_all_copies() {
+    let source = Fake::start(MODERN, mails(MANY)).await;
+    let destination = altering(|mail| mail.body.extend_from_slice(b"Scanned and found clean.\r\n")).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!(differences(&report), told("content", MANY.into()), "{report:#?}");
+    // Where only some are changed, each is looked at.
+    let some = |mail: &mut Mail| match mail.uid % 3 {
+        0 => mail.body.extend_from_slice(b"Scanned and found clean.\r\n"),
+        _ => mail.size = Some(1),
+    };
+    let destination = altering(some).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!(differences(&report), told("content", u64::from(MANY) / 3), "{report:#?}");
+}
+
+fn eight_bit(count: u32) -> Vec<Mail> {
+    let body =
+        |uid| [format!("Message-ID: <{uid}@a>\r\nSubject: ").as_bytes(), b"Gr\xfc\xdfe\r\n\r\nbody\r\n"].concat();
+    (1..=count).map(|uid| Mail::new(uid, body(uid))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn masked_bytes_in_headers_are_told_though_the_size_is_the_same() {
+    let source = Fake::start(MODERN, eight_bit(12)).await;
+    let mask = |mail: &mut Mail| mail.body.iter_mut().filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b'X');
+    let destination = altering(mask).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!(differences(&report), told("content", 12), "{report:#?}");
+    assert!(report.folders[0].difference_messages[0].what.contains("8-bit"), "{report:#?}");
+
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!(differences(&report), BTreeMap::new(), "{report:#?}");
+    assert!(destination.heard("UID FETCH 1:5 (UID BODY.PEEK[])") == 1, "{:?}", destination.server.received_commands());
+    assert_eq!(destination.heard("BODY.PEEK[]"), 1, "the first few are enough");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_was_taken_and_is_not_shown_is_told_and_not_sent_again() {
+    let source = Fake::start(MODERN, mails(10)).await;
+    let destination = Fake::twisted(MODERN, Vec::new(), |command, _| {
+        let lost = command.starts_with("APPEND") && command.contains("FAKE-4@");
+        lost.then(|| Act::send("{tag} OK [APPENDUID 7 90] done\r\n"))
+    })
+    .await;
+    let rig = rig(&source, &destination);
+    let report = rig.sync().await;
+    assert_eq!((differences(&report), copied(&report)), (told("missing", 1), 10), "{report:#?}");
+    let note = &report.folders[0].difference_messages[0];
+    assert!(note.uid == 4 && note.what.contains("does not show it"), "{note:?}");
+    assert_eq!(destination.mails("INBOX").len(), 9);
+    let appends = destination.heard("APPEND");
+    assert_eq!(copied(&rig.sync().await), 0);
+    assert_eq!(destination.heard("APPEND"), appends);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_looked_at_is_told_once() {
+    let source = Fake::start(MODERN, mails(10)).await;
+    let refuses = |command: &str, _| command.contains(LOOK).then(|| Act::send("{tag} NO not now\r\n"));
+    let destination = Fake::twisted(MODERN, Vec::new(), refuses).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!((report.notes.len(), differences(&report)), (1, BTreeMap::new()), "{report:#?}");
+    assert!(report.notes[0].starts_with("INBOX: ") && report.notes[0].contains("FETCH"), "{report:#?}");
+
+    let closes = |command: &str, _| command.contains(LOOK).then(|| Act::Bye(Vec::new()));
+    let destination = Fake::twisted(MODERN, Vec::new(), closes).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!((report.notes.len(), copied(&report)), (1, 10), "{report:#?}");
+    assert_eq!(destination.mails("INBOX").len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_into_another_uidvalidity_is_in_doubt_and_loses_and_doubles_nothing() {
+    for (wrong, stores) in [(1, true), (1, false), (usize::MAX, true)] {
+        let source = Fake::start(MODERN, mails(40)).await;
+        let count = AtomicUsize::new(0);
+        let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
+            let hit = command.starts_with("APPEND") && count.fetch_add(1, SeqCst) < wrong;
+            let answer = b"{tag} OK [APPENDUID 8 1] done\r\n".to_vec();
+            hit.then(|| if stores { Act::Covertly(answer) } else { Act::Send(answer) })
+        })
+        .await;
+        let report = rig(&source, &destination).sync().await;
+        let mut there: Vec<Vec<u8>> = destination.mails("INBOX").into_iter().map(|mail| mail.body).collect();
+        let mut wanted: Vec<Vec<u8>> = mails(40).into_iter().map(|mail| mail.body).collect();
+        there.sort();
+        wanted.sort();
+        assert_eq!(there, wanted, "{wrong} {stores} {report:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn flags_that_append_lost_are_set_where_the_destination_tells_no_uids() {
+    let source = Fake::start(MODERN, mails(12)).await;
+    let lossy = |command: &str, _| command.starts_with("APPEND").then_some(Act::Alter(|mail| mail.flags.clear()));
+    let destination = Fake::twisted(OLD, Vec::new(), lossy).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!((differences(&report), report.folders[0].flags_updated), (BTreeMap::new(), 12), "{report:#?}");
+    assert!(destination.mails("INBOX").iter().all(|mail| has_flag(mail, "\\Seen")));
+    assert!(report.notes.is_empty(), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_server_that_keeps_everything_is_told_nothing_of() {
+    let (source, destination) =
+        (shared_server(SharedServer::Maildir).account(), shared_server(SharedServer::Mdbox).account());
+    let mut left = source.connect().await;
+    let message =
+        |n: u32| CorpusMessage::new([format!("Subject: {n} ").as_bytes(), b"Gr\xfc\xdfe\r\n\r\nbody\r\n"].concat());
+    left.append("INBOX", &(1..=MANY).map(message).collect::<Vec<_>>()).await;
+    left.command_ok("SELECT INBOX").await;
+    left.command_ok("UID STORE 1:120 +FLAGS (\\Seen $Work)").await;
+    let report = Rig::new(&source, &destination).sync().await;
+    assert_eq!((differences(&report), report.notes.len()), (BTreeMap::new(), 0), "{report:#?}");
+    let mut right = destination.connect().await;
+    assert_eq!(differences_of(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
+}
