@@ -263,8 +263,8 @@ pub struct AcceptNotCopied {
 }
 
 /// All messages of all folders that were not copied for this reason, also later ones: larger than the destination takes
-/// (`TooLarge`), refused by the destination (`Refused`; `Empty` where they have no bytes), or not delivered by the source
-/// (`Unreadable`).
+/// (`TooLarge`), refused by the destination (`Refused`; `Empty` where they have no bytes), not delivered by the source
+/// (`Unreadable`), or counted by the source and listed nowhere (`Unlisted`).
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotCopiedReason {
     /// Larger than the destination takes.
@@ -275,6 +275,8 @@ pub enum NotCopiedReason {
     Unreadable,
     /// They have no bytes, and the destination refused them.
     Empty,
+    /// The source counts them and lists them nowhere.
+    Unlisted,
 }
 
 /// What happens to flags of messages that were copied before.

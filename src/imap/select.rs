@@ -32,6 +32,7 @@ impl SelectedFolder {
     pub(crate) fn add_response(&mut self, data: &UntaggedResponse) {
         match data {
             UntaggedResponse::Exists(count) => self.exists = *count,
+            UntaggedResponse::Expunge(_) => self.exists = self.exists.saturating_sub(1),
             UntaggedResponse::Status(line) => self.take_code(line.code.as_ref()),
             _ => {}
         }

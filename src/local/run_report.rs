@@ -237,6 +237,7 @@ fn by_reason(reasons: &BTreeMap<String, u64>) -> String {
 fn in_words(reason: &str) -> &str {
     match SetAsideReason::from_name(reason) {
         Some(SetAsideReason::TooLarge) => "too large",
+        Some(SetAsideReason::Unlisted) => "counted by the source and listed nowhere",
         None if reason == LEFT_OUT => "in folders that Mailferry leaves out by itself",
         _ => reason,
     }

@@ -97,6 +97,7 @@ pub(super) fn accepted_losses(entries: &[api::AcceptNotCopied]) -> Result<Accept
             api::NotCopiedReason::Refused => SetAsideReason::Refused,
             api::NotCopiedReason::Unreadable => SetAsideReason::Unreadable,
             api::NotCopiedReason::Empty => SetAsideReason::Empty,
+            api::NotCopiedReason::Unlisted => SetAsideReason::Unlisted,
         }));
         for text in &entry.messages {
             let Some((uid_validity, uids)) = validity_and_uids(text) else {

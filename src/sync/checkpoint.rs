@@ -94,6 +94,8 @@ pub struct FolderState {
     pub map: UidMap,
     /// Messages that were not copied, and what is known of each.
     pub set_aside: SetAside,
+    /// Messages that the source counts and lists nowhere: not copied, and without UIDs.
+    pub unlisted: u64,
     /// Runs in a row that the destination ended by taking nothing at all of this folder.
     pub unwell_runs: u32,
     /// Differences of copies that no run which ended has told yet.
@@ -242,6 +244,8 @@ struct FolderRecord {
     skipped: BTreeMap<String, ByteBuf>,
     #[serde(rename = "a", default, skip_serializing_if = "Vec::is_empty")]
     set_aside: Vec<SetAsideRecord>,
+    #[serde(rename = "l", default, skip_serializing_if = "is_zero")]
+    unlisted: u64,
     #[serde(rename = "w", default, skip_serializing_if = "is_zero")]
     unwell_runs: u32,
     #[serde(rename = "x", default, skip_serializing_if = "has_none")]
@@ -259,8 +263,8 @@ struct FolderRecord {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 fn has_none(differences: &CopyDifferences) -> bool {
@@ -342,6 +346,7 @@ impl FolderRecord {
             map: ByteBuf::from(state.map.encode()),
             skipped: BTreeMap::new(),
             set_aside: state.set_aside.groups().iter().map(SetAsideRecord::from_group).collect(),
+            unlisted: state.unlisted,
             unwell_runs: state.unwell_runs,
             differences: state.differences.clone(),
             tail_from: state.tail_from,
@@ -370,6 +375,7 @@ impl FolderRecord {
             highest_modseq: self.highest_modseq,
             map: UidMap::decode(&self.map)?,
             set_aside,
+            unlisted: self.unlisted,
             unwell_runs: self.unwell_runs,
             differences: self.differences,
             tail_from: self.tail_from,
@@ -543,6 +549,7 @@ impl Checkpoint {
                     "lastSourceUid": state.map.copied().last().map(|uid| uid.0),
                     "lastDestinationUid": state.map.destination_uids().last().map(|uid| uid.0),
                     "setAside": set_aside,
+                    "unlisted": state.unlisted,
                     "differences": state.differences,
                     "tailFrom": state.tail_from,
                     "appendInDoubt": state.open,

@@ -18,7 +18,9 @@ pub(crate) struct SourceSnapshot<'a> {
     pub uid_next: Option<u32>,
     /// EXISTS after the search.
     pub messages: u32,
-    /// The answer to `UID SEARCH ALL`.
+    /// Messages that it counts and lists nowhere.
+    pub unlisted: u64,
+    /// What it lists.
     pub all: &'a UidSet<SourceUid>,
 }
 
@@ -46,6 +48,9 @@ pub(crate) fn decide_deletions(state: &FolderState, now: &SourceSnapshot) -> Res
     let nothing = |why: String| Err(format!("{why}; nothing was deleted"));
     if now.uid_validity != state.source_uid_validity {
         return nothing("the source's UIDVALIDITY changed".to_owned());
+    }
+    if now.unlisted > 0 {
+        return nothing(format!("{} of the source's {} messages are listed nowhere", now.unlisted, now.messages));
     }
     if now.all.len() != u64::from(now.messages) {
         let found = now.all.len();
@@ -91,7 +96,13 @@ mod tests {
     }
 
     fn now(all: &UidSet<SourceUid>) -> SourceSnapshot<'_> {
-        SourceSnapshot { uid_validity: 7, uid_next: None, messages: u32::try_from(all.len()).unwrap(), all }
+        SourceSnapshot {
+            uid_validity: 7,
+            uid_next: None,
+            messages: u32::try_from(all.len()).unwrap(),
+            unlisted: 0,
+            all,
+        }
     }
 
     fn uids(low: u32, high: u32) -> UidSet<SourceUid> {
@@ -137,6 +148,7 @@ mod tests {
         for broken in [
             SourceSnapshot { uid_validity: 8, ..fine },
             SourceSnapshot { messages: 10, ..fine },
+            SourceSnapshot { unlisted: 1, ..fine },
             SourceSnapshot { uid_next: Some(10), ..fine },
         ] {
             decide_deletions(&state(10), &broken).unwrap_err();

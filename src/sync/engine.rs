@@ -150,6 +150,8 @@ fn report_known_not_copied(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mu
     ledger.read(|checkpoint| {
         for (name, state) in &checkpoint.folders {
             let name = mutf7::decode_lossy(name);
+            let accepted = spec.accepted_losses.reasons.contains(&SetAsideReason::Unlisted);
+            known.add(SetAsideReason::Unlisted.name(), state.unlisted, accepted);
             for group in state.set_aside.groups() {
                 let accepts = |uid: &SourceUid| {
                     spec.accepted_losses.accepts(group.reason, &name, state.source_uid_validity, *uid)

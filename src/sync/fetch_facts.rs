@@ -15,7 +15,7 @@ use crate::{
     imap::{
         Session, SessionEvent, Tag, Uid, UidSet,
         refusal::CommandKind,
-        response::{StatusCondition, StatusLine, UntaggedResponse},
+        response::{FetchResponse, StatusCondition, StatusLine, UntaggedResponse},
     },
 };
 
@@ -213,22 +213,8 @@ impl UidSearch {
     }
 }
 
-/// All UIDs of the selected folder, asked for alone.
-///
-/// # Errors
-/// When the connection ends or the server refuses.
-pub(crate) async fn search_all_uids<U: Uid>(session: &mut Session) -> Result<UidSet<U>> {
-    let mut all = UidSearch::default();
-    let tag = session.send_command(UidSearch::command(session));
-    let line = session.wait(tag, |data| all.add_response(&data)).await?;
-    if line.status == StatusCondition::Ok {
-        Ok(all.uids.typed())
-    } else {
-        Err(session.refusal_error(&line, CommandKind::Other, "to search"))
-    }
-}
-
-/// Which of `uids` are still in the selected folder.
+/// Which of `uids` are still in the selected folder. Some servers search only the newest messages of a folder, so what
+/// SEARCH does not list is asked for by FETCH before it counts as gone.
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
@@ -239,8 +225,33 @@ pub(crate) async fn search_present_uids<U: Uid>(session: &mut Session, uids: &Ui
     let tags: Vec<Tag> =
         uids.chunks(MAX_SET_BYTES).map(|set| session.send_command(&format!("UID SEARCH UID {set}"))).collect();
     let lines = session.wait_all(&tags, |data| there.add_response(&data)).await?;
-    match lines.iter().find(|line| line.status != StatusCondition::Ok) {
-        Some(line) => Err(session.refusal_error(line, CommandKind::Other, "to search")),
-        None => Ok(there.uids.typed().intersection(uids)),
+    if let Some(line) = lines.iter().find(|line| line.status != StatusCondition::Ok) {
+        return Err(session.refusal_error(line, CommandKind::Other, "to search"));
     }
+    let found = there.uids.typed().intersection(uids);
+    let fetched = fetch_present_uids(session, &uids.difference(&found)).await?;
+    Ok(found.union(&fetched))
+}
+
+/// Which of `uids` FETCH finds. Where the server refuses to answer, it proves of none that it is gone.
+async fn fetch_present_uids<U: Uid>(session: &mut Session, uids: &UidSet<U>) -> Result<UidSet<U>> {
+    let mut there = UidSet::default();
+    for set in uids.chunks(MAX_SET_BYTES) {
+        let tag = session.send_command(&format!("UID FETCH {set} (UID)"));
+        let line = session
+            .wait(tag, |data| {
+                if let UntaggedResponse::Fetch(FetchResponse { uid: Some(uid), .. }) = data {
+                    there.insert(U::from_number(uid));
+                }
+            })
+            .await?;
+        match session.refusal_class(&line, CommandKind::Other) {
+            _ if line.status == StatusCondition::Ok => {}
+            ErrorClass::Throttled | ErrorClass::Network => {
+                return Err(session.refusal_error(&line, CommandKind::Other, "to find messages"));
+            }
+            _ => there = there.union(&UidSet::parse(&set).unwrap_or_default()),
+        }
+    }
+    Ok(there.intersection(uids))
 }

@@ -10,9 +10,11 @@ use super::{
     copy::{CopyContext, CopyMemory},
     copy_check::check_copies,
     copy_search::{FoundCopy, min_look_interval},
-    fetch_facts::{search_all_uids, search_present_uids},
+    deletion_plan::SourceSnapshot,
+    fetch_facts::search_present_uids,
     filter::{MessageFacts, excluding_rule},
     folder_copy::FolderCopy,
+    folder_listing::{FolderListing, complete_listing},
     job::{FolderSyncContext, FolderSyncJob, SyncEnd},
     mirror_deletions::mirror_deletions,
     open_folder::{OpenedSource, may_fetch_whole, open_destination, open_source},
@@ -46,8 +48,8 @@ struct OpenedFolder {
 struct FolderWork {
     /// Messages to copy.
     messages: Vec<ScannedMessage>,
-    /// All that the source holds.
-    held: UidSet<SourceUid>,
+    /// What the source lists of what it holds.
+    held: FolderListing<SourceUid>,
     /// Set-aside messages that this run tries again.
     due: UidSet<SourceUid>,
     /// What both sides' words alone set aside.
@@ -173,19 +175,19 @@ async fn compare(
     let due = set_aside.due_uids(facts);
     let copied = known.as_ref().map(|state| state.map.copied().clone()).unwrap_or_default();
     let done = copied.union(&set_aside.uids().difference(&due));
-    if source.all.is_none() && source.scan.messages.len() < source.selected.exists as usize {
-        // Fewer were listed than there are: which are missing?
-        source.all = Some(search_all_uids(&mut pair.source).await?.union(&source.scan.uids()));
-    }
-    let held = source.all.take().unwrap_or_else(|| source.scan.uids());
-    report.source_messages = held.len();
+    // What the checkpoint knows and a short listing leaves out is not gone.
+    let known_uids = copied.union(&set_aside.uids());
+    let listed = source.all.take().unwrap_or_default();
+    let OpenedSource { selected, scan, .. } = source;
+    let held = complete_listing(&mut pair.source, selected, scan, &listed, &known_uids).await?;
+    report.source_messages = held.uids.len() + held.unlisted;
     report.left_out.clear();
     let first = !std::mem::replace(&mut memory.counted, true);
     if first {
-        report.copied_before = copied.intersection(&held).len();
+        report.copied_before = copied.intersection(&held.uids).len();
     }
 
-    let wanted = held.difference(&done);
+    let wanted = held.uids.difference(&done);
     let unscanned = wanted.difference(&source.scan.uids());
     if !unscanned.is_empty() {
         scan_set(&mut pair.source, &unscanned, &mut source.scan).await?;
@@ -285,7 +287,7 @@ async fn close(
     shared: &FolderSyncContext,
     job: &FolderSyncJob,
     opened: &OpenedFolder,
-    held: &UidSet<SourceUid>,
+    held: &FolderListing<SourceUid>,
     (pair, memory, report): (&mut ConnectionPair, &mut CopyMemory, &mut FolderReport),
 ) -> Result<()> {
     let OpenedFolder { source, destination, begin, .. } = opened;
@@ -304,8 +306,14 @@ async fn close(
             store_flag_changes(&shared.ledger, raw, &source.news, destination, &mut pair.destination, report).await?;
     }
     if shared.spec.delete_policy == DeletionHandling::Mirror && *begin != FolderStartMode::Match {
-        report.deleted +=
-            mirror_deletions(&shared.ledger, raw, &source.selected, held, &mut pair.destination, report).await?;
+        let now = SourceSnapshot {
+            uid_validity: source.selected.uid_validity,
+            uid_next: source.selected.uid_next,
+            messages: source.selected.exists,
+            unlisted: held.unlisted,
+            all: &held.uids,
+        };
+        report.deleted += mirror_deletions(&shared.ledger, raw, &now, &mut pair.destination, report).await?;
     }
     record_finish(shared, job, &source.selected, report)
 }
@@ -372,6 +380,13 @@ fn carried_set_aside(state: Option<&FolderState>, source: &SelectedFolder, desti
     state.filter(same).map(|state| state.set_aside.clone()).unwrap_or_default()
 }
 
+/// What was set aside and is gone need not be known any more. A listing that leaves messages out says nothing of that.
+fn forget_gone(set_aside: &mut SetAside, held: &FolderListing<SourceUid>) {
+    if held.unlisted == 0 {
+        set_aside.retain_uids(&held.uids);
+    }
+}
+
 /// A refused message of an earlier run is tried with those that are refused by this one; what the source could not deliver,
 /// or was too large, is ordinary work now.
 fn try_again(memory: &mut CopyMemory, set_aside: &SetAside, message: &ScannedMessage) {
@@ -401,12 +416,13 @@ fn report_dry_run(
         set_aside.add_group(group);
     }
     set_aside.remove(adopted);
-    set_aside.retain_uids(&work.held);
+    forget_gone(&mut set_aside, &work.held);
     let refused = |group: &&SetAsideGroup| matches!(group.reason, SetAsideReason::Refused | SetAsideReason::Empty);
     let again: u64 = set_aside.groups().iter().filter(refused).map(|group| group.uids.len()).sum();
     report.copied_now = report.copied_now.saturating_sub(again);
     let source_uid_validity = opened.source.selected.uid_validity;
-    let state = FolderState { source_uid_validity, set_aside, ..FolderState::default() };
+    let unlisted = work.held.unlisted;
+    let state = FolderState { source_uid_validity, set_aside, unlisted, ..FolderState::default() };
     report.report_set_aside(&state, &shared.spec.accepted_losses);
 }
 
@@ -466,7 +482,8 @@ fn record_start(
             state.set_aside.add_group(group);
         }
         state.set_aside.remove(&found.iter().map(|f| f.source).collect());
-        state.set_aside.retain_uids(&work.held);
+        forget_gone(&mut state.set_aside, &work.held);
+        state.unlisted = work.held.unlisted;
         state.settled = None;
         state.mailbox_id.clone_from(&source.selected.mailbox_id);
         let next = destination.uid_next.or(job.look.map(|look| look.uid_next)).unwrap_or(1);
@@ -491,7 +508,8 @@ fn record_finish(
     shared.ledger.update_folder(&job.source_raw, |state| {
         state.open = false;
         state.highest_modseq = selected.highest_modseq;
-        state.settled = job.status.filter(|_| !doubts && report.left_out.is_empty());
+        let nothing_left = !doubts && report.left_out.is_empty() && state.unlisted == 0;
+        state.settled = job.status.filter(|_| nothing_left);
         state.differences.merge(untold);
     })
 }

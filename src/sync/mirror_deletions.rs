@@ -5,11 +5,10 @@ use super::{
     limits::MAX_SET_BYTES,
     live_checkpoint::LiveCheckpoint,
     report::FolderReport,
-    uid::SourceUid,
 };
 use crate::{
     error::Result,
-    imap::{Session, Tag, UidSet, refusal::CommandKind, response::StatusCondition, select::SelectedFolder},
+    imap::{Session, Tag, refusal::CommandKind, response::StatusCondition},
 };
 
 /// Removes copies whose source message is gone. Never CLOSE, never a plain EXPUNGE: both take the user's own \Deleted
@@ -20,16 +19,13 @@ use crate::{
 pub(crate) async fn mirror_deletions(
     ledger: &LiveCheckpoint,
     source_raw: &[u8],
-    source: &SelectedFolder,
-    all: &UidSet<SourceUid>,
+    now: &SourceSnapshot<'_>,
     destination: &mut Session,
     report: &mut FolderReport,
 ) -> Result<u64> {
-    let now =
-        SourceSnapshot { uid_validity: source.uid_validity, uid_next: source.uid_next, messages: source.exists, all };
     let (vanished, copies) = {
         let decided = ledger.update_folder(source_raw, |state| {
-            decide_deletions(state, &now).map(|vanished| {
+            decide_deletions(state, now).map(|vanished| {
                 let copies = state.map.index().destinations_of(&vanished.delete).0;
                 (vanished, copies)
             })
@@ -65,7 +61,7 @@ pub(crate) async fn mirror_deletions(
     ledger.update_folder(source_raw, |state| {
         state.map.remove_sources(&gone);
         // Of what is gone nothing need be known, or it would look like a deletion to come.
-        state.set_aside.retain_uids(all);
+        state.set_aside.retain_uids(now.all);
         for set in state.flags.values_mut() {
             *set = set.difference(&gone);
         }

@@ -16,6 +16,7 @@ pub(crate) mod filter;
 pub mod flag_changes;
 mod folder_copy;
 mod folder_creation;
+pub(crate) mod folder_listing;
 mod folder_loss;
 pub(crate) mod folder_name;
 pub(crate) mod folder_plan;

@@ -123,7 +123,7 @@ pub(crate) async fn open_source(
     opened.scan.finish();
     opened.scan.messages.retain(|m| m.uid.0 >= from);
     if state.is_some() {
-        opened.all = Some(all.uids.typed().union(&opened.scan.uids()));
+        opened.all = Some(all.uids.typed().union(&opened.scan.uids()).union(&opened.news.seen));
     }
     Ok(opened)
 }

@@ -238,6 +238,13 @@ impl FolderReport {
         self.source_uid_validity = state.source_uid_validity;
         self.skipped = state.set_aside.counts();
         self.accepted.clear();
+        if state.unlisted > 0 {
+            let unlisted = SetAsideReason::Unlisted.name().to_owned();
+            if accepted.reasons.contains(&SetAsideReason::Unlisted) {
+                self.accepted.insert(unlisted.clone(), state.unlisted);
+            }
+            self.skipped.insert(unlisted, state.unlisted);
+        }
         self.skipped_messages.clear();
         for group in state.set_aside.groups() {
             let accepts =
@@ -292,6 +299,6 @@ fn set_aside_text(group: &SetAsideGroup) -> String {
         }
         SetAsideReason::NotTried => known("it was not tried; the next run tries it").to_owned(),
         // What is known of it says that every run tries it.
-        SetAsideReason::Unreadable => known("the source did not deliver it").to_owned(),
+        SetAsideReason::Unreadable | SetAsideReason::Unlisted => known("the source did not deliver it").to_owned(),
     }
 }

@@ -92,7 +92,7 @@ impl<U: Uid> FolderScan<U> {
 }
 
 /// The items that a scan asks for.
-const ITEMS: &str = "(UID FLAGS INTERNALDATE RFC822.SIZE)";
+pub(crate) const ITEMS: &str = "(UID FLAGS INTERNALDATE RFC822.SIZE)";
 
 /// The command for a scan of all messages from UID `from` on.
 pub(crate) fn scan_from(from: u32) -> String {

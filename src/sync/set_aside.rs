@@ -30,11 +30,15 @@ pub enum SetAsideReason {
     Empty,
     /// Other messages of its folder took all the time that there was.
     NotTried,
+    /// The source counts it and lists it nowhere. Such messages have no UIDs: they are a number in the checkpoint, and in
+    /// no group.
+    Unlisted,
 }
 
 impl SetAsideReason {
     /// Every reason.
-    pub(crate) const ALL: [Self; 5] = [Self::TooLarge, Self::Refused, Self::Unreadable, Self::Empty, Self::NotTried];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::TooLarge, Self::Refused, Self::Unreadable, Self::Empty, Self::NotTried, Self::Unlisted];
 
     /// The name in checkpoints, reports, status and metrics.
     #[must_use]
@@ -45,6 +49,7 @@ impl SetAsideReason {
             Self::Unreadable => "unreadable",
             Self::Empty => "empty",
             Self::NotTried => "notTried",
+            Self::Unlisted => "unlisted",
         }
     }
 
@@ -248,7 +253,7 @@ impl SetAside {
             reason(*at) == reason(at - 1)
         });
         let size = |at: usize| self.groups.get(at).map_or(0, |group| group.uids.len());
-        // Sixteen groups and five reasons: there are always two of one.
+        // Sixteen groups and six reasons: there are always two of one.
         let Some(at) = candidates.min_by_key(|at| size(*at) + size(at - 1)) else { return };
         let smaller = self.groups.remove(at);
         if let Some(larger) = self.groups.get_mut(at - 1) {

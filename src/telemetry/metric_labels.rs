@@ -123,8 +123,8 @@ pub struct MailboxTally {
 }
 
 /// Why messages are not copied.
-pub(super) const NOT_COPIED_REASONS: [&str; 7] =
-    ["tooLarge", "refused", "unreadable", "empty", "notTried", "leftOut", OTHER];
+pub(super) const NOT_COPIED_REASONS: [&str; 8] =
+    ["tooLarge", "refused", "unreadable", "empty", "notTried", "unlisted", "leftOut", OTHER];
 /// How copies differ from their messages.
 pub(super) const DIFFERENCE_KINDS: [&str; 7] = ["flags", "internalDate", "order", "content", "size", "missing", OTHER];
 /// What a worker of a later version may report.

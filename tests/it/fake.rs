@@ -38,13 +38,25 @@ pub struct Mail {
     /// RFC822.SIZE, where it is not the truth.
     pub size: Option<u64>,
     pub body: Vec<u8>,
+    pub listed: Listed,
+}
+
+/// Where a message is listed. It counts (EXISTS, STATUS) all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    /// Wherever it belongs.
+    Everywhere,
+    /// Nowhere but by FETCH of its sequence number or its own UID.
+    WhenAskedFor,
+    /// Nowhere at all.
+    Nowhere,
 }
 
 impl Mail {
     /// An ordinary message.
     pub fn new(uid: u32, body: impl Into<Vec<u8>>) -> Self {
         let date = "\"05-Mar-2021 08:09:10 +0000\"".to_owned();
-        Self { uid, flags: b"\\Seen".to_vec(), date, size: None, body: body.into() }
+        Self { uid, flags: b"\\Seen".to_vec(), date, size: None, body: body.into(), listed: Listed::Everywhere }
     }
 
     /// Of the body.
@@ -56,6 +68,12 @@ impl Mail {
     /// The same with raw flags.
     pub fn flagged(mut self, flags: impl Into<Vec<u8>>) -> Self {
         self.flags = flags.into();
+        self
+    }
+
+    /// The same, listed only there.
+    pub fn listed(mut self, listed: Listed) -> Self {
+        self.listed = listed;
         self
     }
 
@@ -294,7 +312,7 @@ fn answer(
             let mails = folders.entry(name()).or_default();
             let first = next(mails);
             for (uid, (flags, date, body)) in (first..).zip(appended(&command.bytes)) {
-                mails.push(Mail { uid, flags, date, size: None, body });
+                mails.push(Mail { uid, flags, date, size: None, body, listed: Listed::Everywhere });
             }
             let uids = match next(mails) - 1 {
                 last if last == first => first.to_string(),
@@ -306,8 +324,23 @@ fn answer(
         "UID" if upper.starts_with("UID FETCH ") => {
             let mails = folders.get(selected)?;
             let mut out = Vec::new();
-            for (at, mail) in mails.iter().enumerate().filter(|(_, m)| in_set(text.split(' ').nth(2), m.uid, mails)) {
+            let set = text.split(' ').nth(2);
+            let hidden = if set.is_some_and(|set| set.contains('*')) { Listed::WhenAskedFor } else { Listed::Nowhere };
+            let asked = |mail: &Mail| in_set(set, mail.uid, mails) && ![hidden, Listed::Nowhere].contains(&mail.listed);
+            for (at, mail) in mails.iter().enumerate().filter(|(_, mail)| asked(mail)) {
                 fetched(&mut out, at + 1, mail, upper);
+            }
+            out.extend_from_slice(format!("{} OK done\r\n", command.tag).as_bytes());
+            Some(out)
+        }
+        "FETCH" => {
+            let mails = folders.get(selected)?;
+            let mut out = Vec::new();
+            let set = text.split(' ').nth(1);
+            for (seq, mail) in
+                (1..).zip(mails).filter(|(seq, mail)| in_set(set, *seq, &[]) && mail.listed != Listed::Nowhere)
+            {
+                fetched(&mut out, seq as usize, mail, upper);
             }
             out.extend_from_slice(format!("{} OK done\r\n", command.tag).as_bytes());
             Some(out)
@@ -326,7 +359,8 @@ fn answer(
         "UID" if upper.starts_with("UID SEARCH") => {
             let mails = folders.get(selected)?;
             let set = upper.strip_prefix("UID SEARCH UID ");
-            let found = mails.iter().filter(|m| set.is_none() || in_set(set, m.uid, mails));
+            let listed = mails.iter().filter(|m| m.listed == Listed::Everywhere);
+            let found = listed.filter(|m| set.is_none() || in_set(set, m.uid, mails));
             let found: Vec<String> = found.map(|m| m.uid.to_string()).collect();
             let line = match (upper.contains("RETURN"), found.is_empty()) {
                 (true, true) => format!("* ESEARCH (TAG \"{}\") UID\r\n", command.tag),

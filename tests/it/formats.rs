@@ -109,6 +109,7 @@ fn all_fields() -> Checkpoint {
         highest_modseq: Some(48_211),
         map,
         set_aside,
+        unlisted: 0,
         unwell_runs: 1,
         differences: CopyDifferences(differences),
         tail_from: 11,

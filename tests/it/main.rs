@@ -21,6 +21,7 @@ mod interruption;
 mod kill;
 mod lesser;
 mod limits;
+mod listing;
 mod login;
 mod narrowing;
 mod not_copied;

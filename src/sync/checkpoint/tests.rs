@@ -352,6 +352,7 @@ fn states() -> impl Strategy<Value = FolderState> {
                 highest_modseq,
                 map,
                 set_aside,
+                unlisted: u64::from(tail_from % 5),
                 unwell_runs: tail_from % 3,
                 differences,
                 tail_from,
