@@ -42,7 +42,8 @@ impl SelectedFolder {
         match code {
             Some(ResponseCode::UidValidity(value)) => self.uid_validity = *value,
             Some(ResponseCode::UidNext(value)) => self.uid_next = Some(*value),
-            Some(ResponseCode::HighestModSeq(value)) => self.highest_modseq = Some(*value),
+            Some(ResponseCode::HighestModSeq(value)) => self.highest_modseq = Some(*value).filter(|modseq| *modseq > 0),
+            Some(ResponseCode::NoModSeq) => self.highest_modseq = None,
             Some(ResponseCode::PermanentFlags(flags)) => self.permanent_flags = Some(flags.clone()),
             Some(ResponseCode::MailboxId(id)) => self.mailbox_id = Some(id.clone()),
             Some(ResponseCode::ReadOnly) => self.read_only = true,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     failure_bisect::FailureBisector,
     identity::{ContentHash, ContentHasher, IdentityFacts, MessageId},
-    limits::MAX_SET_BYTES,
+    message_limit::{ListingCommand, command_sets, list_lower_pages},
     scan::{FolderScan, ScannedMessage},
     stand_in::{StandIn, find_stand_in},
     uid::DestinationUid,
@@ -42,19 +42,19 @@ pub(crate) async fn scan_with_ids(
     // A session sees what it was told of (RFC 9051, section 7): a FETCH answers for the folder as of the command before,
     // and only then tells what is new. The answer is waited for, since Dovecot answers out of order.
     session.run("NOOP").await?;
-    let set = format!("{from}:*");
     let items = "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
-    let tag = session.send_command(&format!("UID FETCH {set} {items}"));
+    let command = ListingCommand::fetch(from, None, items);
+    let tag = session.send_command(&command.to_string());
     let mut scan: FolderScan<DestinationUid> = FolderScan::default();
     let mut ids = HashMap::new();
-    let line = session
-        .wait(tag, |data| {
-            if let UntaggedResponse::Fetch(fetch) = data {
-                record_message_id(&mut ids, fetch.uid, &fetch.sections);
-                scan.add_fetch(fetch);
-            }
-        })
-        .await?;
+    let mut record = |data| {
+        if let UntaggedResponse::Fetch(fetch) = data {
+            record_message_id(&mut ids, fetch.uid, &fetch.sections);
+            scan.add_fetch(fetch);
+        }
+    };
+    let line = session.wait(tag, &mut record).await?;
+    let line = list_lower_pages(session, &command, line, &mut record).await?;
     if line.status != StatusCondition::Ok {
         return Err(session.refusal_error(&line, CommandKind::Other, "to list messages"));
     }
@@ -74,8 +74,8 @@ pub(crate) async fn fetch_message_ids<U: Uid>(
     uids: &UidSet<U>,
 ) -> Result<HashMap<U, MessageId>> {
     let mut ids = HashMap::new();
-    let tags: Vec<Tag> = uids
-        .chunks(MAX_SET_BYTES)
+    let tags: Vec<Tag> = command_sets(session, uids)
+        .iter()
         .map(|set| session.send_command(&format!("UID FETCH {set} (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")))
         .collect();
     let lines = session
@@ -120,7 +120,7 @@ pub(crate) async fn fetch_hashes<U: Uid>(
         left = left.iter().filter(|uid| !trouble.is_unreadable(*uid)).collect();
         let asked = trouble.next_batch(&left);
         // A set that is too long for one command is cut.
-        let Some(set) = asked.chunks(MAX_SET_BYTES).next() else { return Ok(found) };
+        let Some(set) = command_sets(session, &asked).into_iter().next() else { return Ok(found) };
         let asked = UidSet::parse(&set).unwrap_or(asked);
         let mut came = BTreeMap::new();
         let ended = read_bodies(session, &set, &listed, &mut came).await;
@@ -198,11 +198,6 @@ pub(crate) struct UidSearch {
 }
 
 impl UidSearch {
-    /// The command, in the short form where the server has it (RFC 4731).
-    pub(crate) fn command(session: &Session) -> &'static str {
-        if session.capabilities().has("ESEARCH") { "UID SEARCH RETURN (ALL) ALL" } else { "UID SEARCH ALL" }
-    }
-
     /// Takes what belongs to the answer.
     pub(crate) fn add_response(&mut self, data: &UntaggedResponse) {
         match data {
@@ -223,7 +218,7 @@ pub(crate) async fn search_present_uids<U: Uid>(session: &mut Session, uids: &Ui
     session.run("NOOP").await?;
     let mut there = UidSearch::default();
     let tags: Vec<Tag> =
-        uids.chunks(MAX_SET_BYTES).map(|set| session.send_command(&format!("UID SEARCH UID {set}"))).collect();
+        command_sets(session, uids).iter().map(|set| session.send_command(&format!("UID SEARCH UID {set}"))).collect();
     let lines = session.wait_all(&tags, |data| there.add_response(&data)).await?;
     if let Some(line) = lines.iter().find(|line| line.status != StatusCondition::Ok) {
         return Err(session.refusal_error(line, CommandKind::Other, "to search"));
@@ -236,7 +231,7 @@ pub(crate) async fn search_present_uids<U: Uid>(session: &mut Session, uids: &Ui
 /// Which of `uids` FETCH finds. Where the server refuses to answer, it proves of none that it is gone.
 async fn fetch_present_uids<U: Uid>(session: &mut Session, uids: &UidSet<U>) -> Result<UidSet<U>> {
     let mut there = UidSet::default();
-    for set in uids.chunks(MAX_SET_BYTES) {
+    for set in command_sets(session, uids) {
         let tag = session.send_command(&format!("UID FETCH {set} (UID)"));
         let line = session
             .wait(tag, |data| {

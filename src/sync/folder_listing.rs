@@ -5,8 +5,7 @@
 //! is counted and still not listed then is told as a number: it has no UIDs.
 
 use super::{
-    fetch_facts::UidSearch,
-    limits::MAX_SET_BYTES,
+    message_limit::{ListingCommand, command_sets},
     scan::{FolderScan, ITEMS},
 };
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
 /// One FETCH by sequence numbers asks for so many messages.
 const RANGE_MESSAGES: u32 = 1000;
 /// At most so many of them are sent: a count without bounds makes larger ranges, not more of them.
-const MAX_RANGES: u32 = 1000;
+const MAX_RANGES: u32 = 10_000;
 /// So many of them are on their way at once.
 const RANGES_IN_FLIGHT: usize = 8;
 
@@ -72,8 +71,9 @@ async fn ask_by_uid<U: Uid>(
 ) -> Result<()> {
     count.refresh(session).await?;
     let untold = known.difference(&count.listed);
-    let by_set = untold.chunks(MAX_SET_BYTES).map(|set| format!("UID FETCH {set} {}", ITEMS));
-    let commands: Vec<String> = std::iter::once(UidSearch::command(session).to_owned()).chain(by_set).collect();
+    let sets = command_sets(session, &untold);
+    let by_set = sets.iter().map(|set| format!("UID FETCH {set} {ITEMS}"));
+    let commands: Vec<String> = std::iter::once(ListingCommand::search(session).to_string()).chain(by_set).collect();
     ask(session, &commands, count, scan).await.map(drop)
 }
 
@@ -85,8 +85,8 @@ async fn ask_by_number<U: Uid>(
     scan: &mut FolderScan<U>,
 ) -> Result<()> {
     count.refresh(session).await?;
-    let commands: Vec<String> =
-        sequence_ranges(count.exists).map(|(low, high)| format!("FETCH {low}:{high} {}", ITEMS)).collect();
+    let ranges = sequence_ranges(count.exists, session.capabilities().message_limit());
+    let commands: Vec<String> = ranges.map(|(low, high)| format!("FETCH {low}:{high} {ITEMS}")).collect();
     for window in commands.chunks(RANGES_IN_FLIGHT) {
         if count.missing() == 0 || !ask(session, window, count, scan).await? {
             return Ok(());
@@ -95,9 +95,9 @@ async fn ask_by_number<U: Uid>(
     Ok(())
 }
 
-/// Sequence numbers from 1 to `exists`, in ranges.
-fn sequence_ranges(exists: u32) -> impl Iterator<Item = (u32, u32)> {
-    let step = RANGE_MESSAGES.max(exists.div_ceil(MAX_RANGES));
+/// Sequence numbers from 1 to `exists`, in ranges of at most `limit` messages (RFC 9738).
+fn sequence_ranges(exists: u32, limit: Option<u32>) -> impl Iterator<Item = (u32, u32)> {
+    let step = RANGE_MESSAGES.max(exists.div_ceil(MAX_RANGES)).min(limit.unwrap_or(u32::MAX));
     let starts = (0..MAX_RANGES).map_while(move |at| at.checked_mul(step)).take_while(move |below| *below < exists);
     starts.map(move |below| (below + 1, below.saturating_add(step).min(exists)))
 }
@@ -236,11 +236,12 @@ mod tests {
 
     #[test]
     fn ranges_cover_every_number_once_and_are_few_whatever_is_counted() {
-        let ranges = |exists| sequence_ranges(exists).collect::<Vec<_>>();
+        let ranges = |exists| sequence_ranges(exists, None).collect::<Vec<_>>();
         assert!(ranges(0).is_empty());
         assert_eq!(ranges(3), [(1, 3)]);
         assert_eq!(ranges(2500), [(1, 1000), (1001, 2000), (2001, 2500)]);
-        for exists in [999_999, 1_000_001, u32::MAX] {
+        assert_eq!(sequence_ranges(5, Some(2)).collect::<Vec<_>>(), [(1, 2), (3, 4), (5, 5)]);
+        for exists in [999_999, 10_000_001, u32::MAX] {
             let ranges = ranges(exists);
             assert!(ranges.len() <= MAX_RANGES as usize);
             assert_eq!((ranges[0].0, ranges.last().unwrap().1), (1, exists));

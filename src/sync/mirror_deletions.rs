@@ -2,8 +2,8 @@
 
 use super::{
     deletion_plan::{SourceSnapshot, decide_deletions},
-    limits::MAX_SET_BYTES,
     live_checkpoint::LiveCheckpoint,
+    message_limit::command_sets,
     report::FolderReport,
 };
 use crate::{
@@ -48,7 +48,7 @@ pub(crate) async fn mirror_deletions(
             return Ok(0);
         }
         let mut tags: Vec<Tag> = Vec::new();
-        for set in copies.chunks(MAX_SET_BYTES) {
+        for set in command_sets(destination, &copies) {
             tags.push(destination.send_command(&format!("UID STORE {set} +FLAGS.SILENT (\\Deleted)")));
             tags.push(destination.send_command(&format!("UID EXPUNGE {set}")));
         }

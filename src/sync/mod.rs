@@ -28,6 +28,7 @@ mod job;
 mod limits;
 mod live_checkpoint;
 mod log_spans;
+pub(crate) mod message_limit;
 mod mirror_deletions;
 mod open_folder;
 mod pair_connector;

@@ -8,7 +8,8 @@ use super::{
     checkpoint::FolderState,
     fetch_facts::UidSearch,
     job::{FolderSyncContext, FolderSyncJob},
-    scan::{FolderScan, SCAN_WITH_BODIES, scan_from},
+    message_limit::{ListingCommand, list_lower_pages},
+    scan::{FolderScan, scan_from, scan_with_bodies},
     spec::{FlagHandling, MessageFilter},
     stand_in::is_known_notice,
     store_flags::CurrentFlags,
@@ -25,6 +26,7 @@ use crate::{
 };
 
 /// What the source said when its folder was opened.
+#[derive(Default)]
 pub(crate) struct OpenedSource {
     /// UIDVALIDITY and the like.
     pub selected: SelectedFolder,
@@ -55,52 +57,37 @@ pub(crate) async fn open_source(
     state: Option<&FolderState>,
     whole: bool,
 ) -> Result<OpenedSource> {
-    let condstore = session.capabilities().condstore();
-    let mut commands = Vec::new();
-    let mut from = 1;
-    if let Some(state) = state {
-        let last = state.finished_uids().last().map_or(0, |last| last.0);
-        from = last.saturating_add(1);
-        commands.push(UidSearch::command(session).to_owned());
-        if shared.spec.flag_policy == FlagHandling::SourceWins && !state.map.is_empty() {
-            let since = state.highest_modseq.filter(|_| condstore);
-            let changed = since.map(|modseq| format!(" (CHANGEDSINCE {modseq})")).unwrap_or_default();
-            commands.push(format!("UID FETCH 1:{last} (UID FLAGS){changed}"));
-        }
-    }
-    commands.push(if whole { SCAN_WITH_BODIES.to_owned() } else { scan_from(from) });
+    let last = state.and_then(|state| state.finished_uids().last()).map_or(0, |last| last.0);
+    let from = last.saturating_add(1);
+    let since = state.and_then(|state| state.highest_modseq).filter(|_| session.capabilities().condstore());
+    let follows_flags = shared.spec.flag_policy == FlagHandling::SourceWins;
+    let flags = state.filter(|state| follows_flags && !state.map.is_empty()).map(|_| flags_up_to(last, since));
+    let search = state.map(|_| ListingCommand::search(session));
+    let scan = if whole { scan_with_bodies() } else { scan_from(from) };
+    let commands: Vec<ListingCommand> = search.into_iter().chain(flags.clone()).chain([scan]).collect();
 
-    let mut opened = OpenedSource {
-        selected: SelectedFolder::default(),
-        scan: FolderScan::default(),
-        all: None,
-        news: CurrentFlags::default(),
-        bodies: BTreeMap::new(),
-    };
-    let mut all = UidSearch::default();
-    let lines = examine_and_run(session, &job.source_raw, &commands, |data| {
-        opened.selected.add_response(&data);
-        all.add_response(&data);
-        if let UntaggedResponse::Fetch(fetch) = data {
-            match (fetch.uid, &fetch.flags) {
-                (Some(uid), Some(flags)) if uid < from => opened.news.record_flags(SourceUid(uid), flags),
-                (Some(uid), _) => {
-                    let body = fetch.sections.iter().find(|(name, _)| name.is_empty());
-                    // What is too large to be held comes as an empty literal here, and is asked for again.
-                    if let Some((_, Some(body))) = body.filter(|_| whole)
-                        && !body.is_empty()
-                    {
-                        opened.bodies.insert(SourceUid(uid), body.clone());
-                    }
-                    opened.scan.add_fetch(fetch);
-                }
-                _ => {}
-            }
-        }
-    })
-    .await?;
+    let mut answer = OpeningAnswer { from, whole, ..OpeningAnswer::default() };
+    let texts: Vec<String> = commands.iter().map(ToString::to_string).collect();
+    let mut lines = examine_and_run(session, &job.source_raw, &texts, |data| answer.take(data)).await?;
+    if let Some(line) = lines.first() {
+        answer.opened.selected.add_response(&UntaggedResponse::Status(line.clone()));
+    }
+    for (command, line) in commands.iter().zip(lines.iter_mut().skip(1)) {
+        *line = list_lower_pages(session, command, line.clone(), |data| answer.take(data)).await?;
+    }
+    if let Some(changed) = flags
+        && let Some(since) = since
+        && !counts_changes(since, answer.opened.selected.highest_modseq)
+        && let Some(at) = commands.iter().position(|command| *command == changed)
+        && let Some(line) = lines.get_mut(at + 1)
+    {
+        let all = flags_up_to(last, None);
+        let tag = session.send_command(&all.to_string());
+        let first = session.wait(tag, |data| answer.take(data)).await?;
+        *line = list_lower_pages(session, &all, first, |data| answer.take(data)).await?;
+    }
     for (at, line) in lines.iter().enumerate() {
-        if at > 0 && line.status != StatusCondition::Ok && opened.selected.exists == 0 {
+        if at > 0 && line.status != StatusCondition::Ok && answer.opened.selected.exists == 0 {
             continue; // some refuse to list where there is nothing
         }
         if line.status != StatusCondition::Ok && whole {
@@ -110,22 +97,71 @@ pub(crate) async fn open_source(
             return Err(session.refusal_error(line, CommandKind::Other, "to open or list the folder"));
         }
     }
-    if opened.bodies.values().any(|body| is_known_notice(body)) {
+    if answer.opened.bodies.values().any(|body| is_known_notice(body)) {
         // A size that came along with a notice says nothing: the folder is listed before its messages are asked for.
         return Box::pin(open_source(shared, job, session, state, false)).await;
     }
-    if let Some(line) = lines.first() {
-        opened.selected.add_response(&UntaggedResponse::Status(line.clone()));
-    }
-    if opened.selected.uid_validity == 0 {
+    if answer.opened.selected.uid_validity == 0 {
         return Err(session.with_endpoint(Error::protocol("the server tells no UIDVALIDITY")));
     }
-    opened.scan.finish();
-    opened.scan.messages.retain(|m| m.uid.0 >= from);
-    if state.is_some() {
-        opened.all = Some(all.uids.typed().union(&opened.scan.uids()).union(&opened.news.seen));
+    Ok(answer.finish(state.is_some()))
+}
+
+/// The command for the flags of messages that were dealt with; with `since` only of those that changed since that
+/// modification sequence (RFC 7162).
+fn flags_up_to(last: u32, since: Option<u64>) -> ListingCommand {
+    let changed = since.map(|modseq| format!(" (CHANGEDSINCE {modseq})")).unwrap_or_default();
+    ListingCommand::fetch(1, Some(last), format!("(UID FLAGS){changed}"))
+}
+
+/// True when a folder's modification sequences tell what changed since `since`: it has them still (no NOMODSEQ), and they
+/// did not go back, as they do in a folder that was restored (RFC 7162, section 3.1.2).
+fn counts_changes(since: u64, now: Option<u64>) -> bool {
+    now.is_some_and(|now| now >= since)
+}
+
+/// What comes while a source folder is opened.
+#[derive(Default)]
+struct OpeningAnswer {
+    opened: OpenedSource,
+    search: UidSearch,
+    /// Messages below this UID were dealt with: of these only flags are asked for.
+    from: u32,
+    /// Bodies are asked for, too.
+    whole: bool,
+}
+
+impl OpeningAnswer {
+    fn take(&mut self, data: UntaggedResponse) {
+        self.opened.selected.add_response(&data);
+        self.search.add_response(&data);
+        let UntaggedResponse::Fetch(fetch) = data else { return };
+        match (fetch.uid, &fetch.flags) {
+            (Some(uid), Some(flags)) if uid < self.from => self.opened.news.record_flags(SourceUid(uid), flags),
+            (Some(uid), _) => {
+                let body = fetch.sections.iter().find(|(name, _)| name.is_empty());
+                // What is too large to be held comes as an empty literal here, and is asked for again.
+                if let Some((_, Some(body))) = body.filter(|_| self.whole)
+                    && !body.is_empty()
+                {
+                    self.opened.bodies.insert(SourceUid(uid), body.clone());
+                }
+                self.opened.scan.add_fetch(fetch);
+            }
+            _ => {}
+        }
     }
-    Ok(opened)
+
+    /// The scan covers everything, unless a checkpoint was known.
+    fn finish(mut self, known: bool) -> OpenedSource {
+        self.opened.scan.finish();
+        self.opened.scan.messages.retain(|m| m.uid.0 >= self.from);
+        if known {
+            let listed = self.search.uids.typed().union(&self.opened.scan.uids());
+            self.opened.all = Some(listed.union(&self.opened.news.seen));
+        }
+        self.opened
+    }
 }
 
 /// SELECTs the destination's folder: appending to a selected folder costs its server less.
@@ -140,4 +176,21 @@ pub(crate) async fn open_destination(
     let open = if shared.spec.dry_run { queue_examine } else { queue_select };
     let tag = open(session, &job.destination_raw);
     wait_for_selected(session, tag, &job.destination_name).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modification_sequences_that_are_gone_or_went_back_tell_no_changes() {
+        assert!(counts_changes(9, Some(9)) && counts_changes(9, Some(10)));
+        assert!(!counts_changes(9, Some(8)) && !counts_changes(9, None));
+    }
+
+    #[test]
+    fn flags_are_asked_for_by_change_only_where_changes_are_counted() {
+        assert_eq!(flags_up_to(7, Some(9)).to_string(), "UID FETCH 1:7 (UID FLAGS) (CHANGEDSINCE 9)");
+        assert_eq!(flags_up_to(7, None).to_string(), "UID FETCH 1:7 (UID FLAGS)");
+    }
 }

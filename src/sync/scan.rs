@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{limits::MAX_SET_BYTES, uid::SourceUid};
+use super::{
+    message_limit::{ListingCommand, command_sets},
+    uid::SourceUid,
+};
 use crate::{
     error::Result,
     imap::{
@@ -95,20 +98,24 @@ impl<U: Uid> FolderScan<U> {
 pub(crate) const ITEMS: &str = "(UID FLAGS INTERNALDATE RFC822.SIZE)";
 
 /// The command for a scan of all messages from UID `from` on.
-pub(crate) fn scan_from(from: u32) -> String {
-    format!("UID FETCH {from}:* {ITEMS}")
+pub(crate) fn scan_from(from: u32) -> ListingCommand {
+    ListingCommand::fetch(from, None, ITEMS)
 }
 
 /// The command for a scan of all messages that brings their bodies along.
-pub(crate) const SCAN_WITH_BODIES: &str = "UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])";
+pub(crate) fn scan_with_bodies() -> ListingCommand {
+    ListingCommand::fetch(1, None, "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])")
+}
 
 /// Scans just these messages into `scan`.
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
 pub(crate) async fn scan_set<U: Uid>(session: &mut Session, uids: &UidSet<U>, scan: &mut FolderScan<U>) -> Result<()> {
-    let tags: Vec<Tag> =
-        uids.chunks(MAX_SET_BYTES).map(|set| session.send_command(&format!("UID FETCH {set} {ITEMS}"))).collect();
+    let tags: Vec<Tag> = command_sets(session, uids)
+        .iter()
+        .map(|set| session.send_command(&format!("UID FETCH {set} {ITEMS}")))
+        .collect();
     let lines = session
         .wait_all(&tags, |data| {
             if let UntaggedResponse::Fetch(fetch) = data {

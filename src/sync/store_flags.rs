@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{
     copy_search::FoundCopy,
     flag_changes::{FlagChanges, UidsByFlag, next_base},
-    limits::MAX_SET_BYTES,
     live_checkpoint::LiveCheckpoint,
+    message_limit::command_sets,
     report::FolderReport,
     uid::{DestinationUid, SourceUid},
 };
@@ -188,7 +188,7 @@ async fn send_stores(
             outcome.refused.push(refused(flag, uids, "the destination does not keep it"));
             continue;
         }
-        for set in uids.chunks(MAX_SET_BYTES) {
+        for set in command_sets(destination, uids) {
             tags.push(destination.send_command(&format!("UID STORE {set} {how} ({flag})")));
             asked.push((flag, UidSet::parse(&set).unwrap_or_default()));
         }

@@ -8,8 +8,13 @@ use std::{
 };
 
 use super::{
-    checkpoint::ViewState, identity::MessageId, live_checkpoint::LiveCheckpoint, progress::SyncProgress,
-    report::MailboxReport, spec::SyncSpec,
+    checkpoint::ViewState,
+    identity::MessageId,
+    live_checkpoint::LiveCheckpoint,
+    message_limit::{ListingCommand, list_lower_pages},
+    progress::SyncProgress,
+    report::MailboxReport,
+    spec::SyncSpec,
 };
 use crate::{
     error::{Error, Result},
@@ -109,19 +114,20 @@ async fn list_messages(
     if selected.exists == 0 {
         return Ok(());
     }
-    let tag =
-        session.send_command("UID FETCH 1:* (UID INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])");
+    let items = "(UID INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
+    let command = ListingCommand::fetch(1, None, items);
+    let tag = session.send_command(&command.to_string());
     let mut count = 0_u32;
-    let line = session
-        .wait(tag, |data| {
-            if let UntaggedResponse::Fetch(fetch) = data
-                && fetch.size.is_some()
-            {
-                count += 1;
-                each(message_key(&fetch));
-            }
-        })
-        .await?;
+    let mut take = |data| {
+        if let UntaggedResponse::Fetch(fetch) = data
+            && fetch.size.is_some()
+        {
+            count += 1;
+            each(message_key(&fetch));
+        }
+    };
+    let line = session.wait(tag, &mut take).await?;
+    let line = list_lower_pages(session, &command, line, &mut take).await?;
     if line.status != StatusCondition::Ok {
         return Err(session.refusal_error(&line, CommandKind::Other, "to list messages"));
     }

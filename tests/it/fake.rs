@@ -182,6 +182,13 @@ impl Fake {
         change(self.folders.lock().unwrap().entry(folder.to_owned()).or_default());
     }
 
+    /// Gives a folder another name.
+    pub fn rename(&self, old: &str, new: &str) {
+        let mut folders = self.folders.lock().unwrap();
+        let mails = folders.remove(old).unwrap_or_default();
+        folders.insert(new.to_owned(), mails);
+    }
+
     /// Commands heard so far that hold this text.
     pub fn heard(&self, text: &str) -> usize {
         self.server.received_commands().iter().filter(|command| command.contains(text)).count()
@@ -327,22 +334,26 @@ fn answer(
             let set = text.split(' ').nth(2);
             let hidden = if set.is_some_and(|set| set.contains('*')) { Listed::WhenAskedFor } else { Listed::Nowhere };
             let asked = |mail: &Mail| in_set(set, mail.uid, mails) && ![hidden, Listed::Nowhere].contains(&mail.listed);
-            for (at, mail) in mails.iter().enumerate().filter(|(_, mail)| asked(mail)) {
-                fetched(&mut out, at + 1, mail, upper);
+            let asked = (1..).zip(mails).filter(|(_, mail)| asked(mail)).collect();
+            let (asked, code) = touched(asked, capabilities);
+            for (seq, mail) in asked {
+                fetched(&mut out, seq, mail, upper);
             }
-            out.extend_from_slice(format!("{} OK done\r\n", command.tag).as_bytes());
+            out.extend_from_slice(format!("{} OK {code}done\r\n", command.tag).as_bytes());
             Some(out)
         }
         "FETCH" => {
             let mails = folders.get(selected)?;
             let mut out = Vec::new();
             let set = text.split(' ').nth(1);
-            for (seq, mail) in
-                (1..).zip(mails).filter(|(seq, mail)| in_set(set, *seq, &[]) && mail.listed != Listed::Nowhere)
-            {
-                fetched(&mut out, seq as usize, mail, upper);
+            let asked = |(seq, mail): &(usize, &Mail)| {
+                u32::try_from(*seq).is_ok_and(|seq| in_set(set, seq, &[])) && mail.listed != Listed::Nowhere
+            };
+            let (asked, code) = touched((1..).zip(mails).filter(asked).collect(), capabilities);
+            for (seq, mail) in asked {
+                fetched(&mut out, seq, mail, upper);
             }
-            out.extend_from_slice(format!("{} OK done\r\n", command.tag).as_bytes());
+            out.extend_from_slice(format!("{} OK {code}done\r\n", command.tag).as_bytes());
             Some(out)
         }
         "UID" if upper.starts_with("UID STORE ") => {
@@ -358,18 +369,34 @@ fn answer(
         }
         "UID" if upper.starts_with("UID SEARCH") => {
             let mails = folders.get(selected)?;
-            let set = upper.strip_prefix("UID SEARCH UID ");
-            let listed = mails.iter().filter(|m| m.listed == Listed::Everywhere);
-            let found = listed.filter(|m| set.is_none() || in_set(set, m.uid, mails));
-            let found: Vec<String> = found.map(|m| m.uid.to_string()).collect();
+            let set = upper.rsplit_once(" UID ").map(|(_, set)| set);
+            let listed = (1..).zip(mails).filter(|(_, m)| m.listed == Listed::Everywhere);
+            let found = listed.filter(|(_, m)| set.is_none() || in_set(set, m.uid, mails)).collect();
+            let (found, code) = touched(found, capabilities);
+            let found: Vec<String> = found.iter().map(|(_, m)| m.uid.to_string()).collect();
             let line = match (upper.contains("RETURN"), found.is_empty()) {
                 (true, true) => format!("* ESEARCH (TAG \"{}\") UID\r\n", command.tag),
                 (true, false) => format!("* ESEARCH (TAG \"{}\") UID ALL {}\r\n", command.tag, found.join(",")),
                 (false, _) => format!("* SEARCH {}\r\n", found.join(" ")),
             };
-            ok(line.replace("SEARCH \r", "SEARCH\r"))
+            let line = line.replace("SEARCH \r", "SEARCH\r");
+            Some(format!("{line}{} OK {code}done\r\n", command.tag).into_bytes())
         }
         _ => None,
+    }
+}
+
+/// What a command touches of the messages that it asks for: with MESSAGELIMIT (RFC 9738) the newest, and the response code
+/// that says so.
+fn touched<'m>(mut asked: Vec<(usize, &'m Mail)>, capabilities: &str) -> (Vec<(usize, &'m Mail)>, String) {
+    let limit = capabilities.split(' ').find_map(|c| c.strip_prefix("MESSAGELIMIT=")).map(|n| n.parse().unwrap());
+    match limit {
+        Some(limit) if asked.len() > limit => {
+            asked.drain(..asked.len() - limit);
+            let code = format!("[MESSAGELIMIT {limit} {}] ", asked[0].1.uid);
+            (asked, code)
+        }
+        _ => (asked, String::new()),
     }
 }
 

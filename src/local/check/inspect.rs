@@ -15,7 +15,10 @@ use crate::{
         select::queue_examine,
         session::{ByteCounter, ConnectionFacts},
     },
-    sync::plan_preview::ListedAccount,
+    sync::{
+        message_limit::{ListingCommand, list_lower_pages},
+        plan_preview::ListedAccount,
+    },
 };
 
 /// An account of at most this many messages is asked for each one's size, where the server has no shorter way.
@@ -119,17 +122,18 @@ async fn quota(session: &mut Session) -> Result<Vec<QuotaResource>> {
 
 /// The sum of all messages' sizes; none when the server does not tell it.
 async fn size(session: &mut Session, raw: &[u8]) -> Result<Option<u64>> {
-    let tags = [queue_examine(session, raw), session.send_command("UID FETCH 1:* (UID RFC822.SIZE)")];
+    let command = ListingCommand::fetch(1, None, "(UID RFC822.SIZE)");
+    let tags = [queue_examine(session, raw), session.send_command(&command.to_string())];
     let mut sum = 0_u64;
-    let lines = session
-        .wait_all(&tags, |data| {
-            if let UntaggedResponse::Fetch(fetch) = data {
-                sum = sum.saturating_add(fetch.size.unwrap_or(0));
-            }
-        })
-        .await?;
-    if lines.len() < tags.len() {
+    let mut add_size = |data| {
+        if let UntaggedResponse::Fetch(fetch) = data {
+            sum = sum.saturating_add(fetch.size.unwrap_or(0));
+        }
+    };
+    let mut lines = session.wait_all(&tags, &mut add_size).await?;
+    let (2, Some(listed)) = (lines.len(), lines.pop()) else {
         return Err(session.with_endpoint(Error::protocol("a command ended without a status")));
-    }
+    };
+    lines.push(list_lower_pages(session, &command, listed, &mut add_size).await?);
     Ok(lines.iter().all(|line| line.status == StatusCondition::Ok).then_some(sum))
 }

@@ -19,6 +19,7 @@ use crate::{
     sync::{
         circuit_breaker::{RefusalConsequence, RefusalWeight, is_transient},
         limits::{BATCH_BYTES, BATCH_MESSAGES, BATCHES_IN_FLIGHT, LARGE_WITHOUT_LIMIT, SINGLES_IN_FLIGHT, SLOW_COMMIT},
+        message_limit::max_messages,
         progress::SyncProgress,
         scan::ScannedMessage,
         suspects::without_timing,
@@ -468,7 +469,7 @@ impl CopyPass<'_, '_> {
         if took > SLOW_COMMIT {
             self.batch_limit = (answered.messages.len() / 2).max(1);
         } else if took < SLOW_COMMIT / 4 {
-            self.batch_limit = (self.batch_limit * 2).min(BATCH_MESSAGES);
+            self.batch_limit = (self.batch_limit * 2).min(max_messages(self.destination, BATCH_MESSAGES));
         }
     }
 

@@ -18,7 +18,7 @@ use crate::{
     },
     sync::{
         circuit_breaker::{RefusalConsequence, RefusalWeight},
-        limits::{FETCH_BYTES, FETCH_MESSAGES, FETCHES_IN_FLIGHT, MAX_SET_BYTES},
+        limits::{FETCH_BYTES, FETCHES_IN_FLIGHT, MAX_SET_BYTES},
         scan::ScannedMessage,
         uid::SourceUid,
     },
@@ -26,15 +26,16 @@ use crate::{
 
 /// Divides the work into `FETCHes`, bounded in bytes, messages and command length. A message that is large, or that the
 /// source failed on before, is asked for alone; where it failed on nobody knows which, fewer are asked for at once. What is
-/// at hand is not asked for.
+/// at hand is not asked for. At most `at_once` messages are asked for by one.
 pub(super) fn plan_fetches(
     work: &[ScannedMessage],
+    at_once: usize,
     memory: &CopyMemory,
     at_hand: &BTreeMap<SourceUid, Bytes>,
 ) -> VecDeque<FetchRange> {
     let mut units: VecDeque<FetchRange> = VecDeque::new();
     // After a failure they grow: bad messages often lie side by side.
-    let mut most = FETCH_MESSAGES.min(memory.trouble.max_batch());
+    let mut most = at_once.min(memory.trouble.max_batch());
     let mut open = false;
     for (at, message) in work.iter().enumerate() {
         if at_hand.contains_key(&message.uid) {
@@ -51,7 +52,7 @@ pub(super) fn plan_fetches(
             }
             last => {
                 if last.is_some_and(|unit| unit.end - unit.first >= most) {
-                    most = FETCH_MESSAGES.min(most.saturating_mul(2));
+                    most = at_once.min(most.saturating_mul(2));
                 }
                 units.push_back(FetchRange { first: at, end: at + 1, bytes: size });
             }
@@ -286,7 +287,7 @@ impl CopyPass<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::scan::FolderScan;
+    use crate::sync::{limits::FETCH_MESSAGES, scan::FolderScan};
 
     fn work(sizes: &[u64]) -> Vec<ScannedMessage> {
         let mut scan = FolderScan::default();
@@ -311,21 +312,26 @@ mod tests {
         let half = FETCH_BYTES / 5;
         let work = work(&[half, half, STREAM_ABOVE + 1, half, half, half, half, half, half]);
         assert_eq!(
-            bounds(&plan_fetches(&work, &CopyMemory::default(), &BTreeMap::new())),
+            bounds(&plan_fetches(&work, FETCH_MESSAGES, &CopyMemory::default(), &BTreeMap::new())),
             [(0, 2), (2, 3), (3, 8), (8, 9)]
         );
     }
 
     #[test]
     fn units_are_bounded_in_messages() {
-        let units = plan_fetches(&work(&vec![1; FETCH_MESSAGES + 1]), &CopyMemory::default(), &BTreeMap::new());
+        let work = work(&vec![1; FETCH_MESSAGES + 1]);
+        let units = plan_fetches(&work, FETCH_MESSAGES, &CopyMemory::default(), &BTreeMap::new());
         assert_eq!(bounds(&units), [(0, FETCH_MESSAGES), (FETCH_MESSAGES, FETCH_MESSAGES + 1)]);
+        // A server that touches fewer messages at once (RFC 9738).
+        let units = plan_fetches(&work, 200, &CopyMemory::default(), &BTreeMap::new());
+        assert_eq!(bounds(&units), [(0, 200), (200, FETCH_MESSAGES + 1)]);
     }
 
     #[test]
     fn a_message_that_failed_before_is_asked_for_alone() {
         let mut memory = CopyMemory::default();
         memory.trouble.record_failure_on(SourceUid(2));
-        assert_eq!(bounds(&plan_fetches(&work(&[1, 1, 1, 1]), &memory, &BTreeMap::new())), [(0, 1), (1, 2), (2, 4)]);
+        let units = plan_fetches(&work(&[1, 1, 1, 1]), FETCH_MESSAGES, &memory, &BTreeMap::new());
+        assert_eq!(bounds(&units), [(0, 1), (1, 2), (2, 4)]);
     }
 }

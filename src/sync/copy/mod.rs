@@ -25,7 +25,8 @@ pub(crate) use self::{
 };
 use super::{
     connection_pair::ConnectionPair,
-    limits::{BATCH_AGE, BATCH_MESSAGES, STOP_PATIENCE, STREAM_QUEUE},
+    limits::{BATCH_AGE, BATCH_MESSAGES, FETCH_MESSAGES, STOP_PATIENCE, STREAM_QUEUE},
+    message_limit::max_messages,
     report::FolderReport,
     scan::ScannedMessage,
     uid::SourceUid,
@@ -55,7 +56,8 @@ pub(crate) async fn run_copy_pass(
         let message = work.binary_search_by_key(uid, |m| m.uid).ok().and_then(|at| work.get(at));
         message.is_some_and(|message| !memory.is_stand_in(message, body))
     });
-    let units = fetch::plan_fetches(work, memory, &bodies);
+    let batch_limit = max_messages(destination, BATCH_MESSAGES);
+    let units = fetch::plan_fetches(work, max_messages(source, FETCH_MESSAGES), memory, &bodies);
     let uid_next = context.ledger.update_folder(context.source_raw, |state| state.tail_from)?;
     let mut pass = CopyPass {
         context,
@@ -75,7 +77,7 @@ pub(crate) async fn run_copy_pass(
         batch: Vec::new(),
         batch_bytes: 0,
         batch_since: None,
-        batch_limit: BATCH_MESSAGES,
+        batch_limit,
         answered_at: None,
         in_flight: VecDeque::new(),
         uid_next: context.selected.uid_next.unwrap_or(uid_next).max(uid_next),

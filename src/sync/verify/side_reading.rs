@@ -84,7 +84,7 @@ impl<U: Uid> SideReading<U> {
     pub(crate) async fn open(&mut self, session: &mut Session, raw: &[u8], rules: &MessageFilter) -> Result<()> {
         let mut selected = SelectedFolder::default();
         let mut scan = FolderScan::default();
-        let commands: Vec<String> = self.uid_validity.is_none().then(|| scan_from(1)).into_iter().collect();
+        let commands: Vec<String> = self.uid_validity.is_none().then(|| scan_from(1).to_string()).into_iter().collect();
         let lines = examine_and_run(session, raw, &commands, |data| {
             selected.add_response(&data);
             if let UntaggedResponse::Fetch(fetch) = data {
