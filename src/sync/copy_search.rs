@@ -137,8 +137,7 @@ impl CopySearch<'_> {
                 let message = unmatched.remove(at);
                 strangers.retain(|f| f.uid != destination_uid);
                 let there = flags.get(&destination_uid).map_or(&[][..], Vec::as_slice);
-                let missing_flags =
-                    sendable_flags(self.scan, &message).into_iter().filter(|flag| !there.contains(flag)).collect();
+                let missing_flags = missing_flags(sendable_flags(self.scan, &message), there);
                 found.push(FoundCopy { source: source_uid, destination: destination_uid, missing_flags });
             }
             let agreed_now = quiet && before.is_some_and(|b| now.duration_since(b.at) >= wait) && self.before != before;
@@ -254,6 +253,13 @@ fn hashes_of<U: Uid>(hashes: &BTreeMap<U, ContentHash>, uids: &[U]) -> Vec<(U, C
     uids.iter().filter_map(|uid| hashes.get(uid).map(|hash| (*uid, *hash))).collect()
 }
 
+/// Which of `flags` a copy has not. Flags and keywords are the same in any case (RFC 9051, section 2.3.2), and some
+/// servers keep the spelling that they saw first.
+fn missing_flags(mut flags: Vec<String>, there: &[String]) -> Vec<String> {
+    flags.retain(|flag| !there.iter().any(|has| has.eq_ignore_ascii_case(flag)));
+    flags
+}
+
 fn sendable_flags<U: Uid>(scan: &FolderScan<U>, message: &ScannedMessage<U>) -> Vec<String> {
     scan.flags(message).iter().filter_map(|flag| flag.sendable().map(str::to_owned)).collect()
 }
@@ -262,6 +268,13 @@ fn sendable_flags<U: Uid>(scan: &FolderScan<U>, message: &ScannedMessage<U>) -> 
 mod tests {
     use super::*;
     use crate::imap::response::FetchResponse;
+
+    #[test]
+    fn a_keyword_in_another_spelling_is_not_missing() {
+        let flags = |flags: &[&str]| flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>();
+        let there = flags(&["\\SEEN", "$MDNSent"]);
+        assert_eq!(missing_flags(flags(&["\\Seen", "$MdnSent", "$Work"]), &there), ["$Work"]);
+    }
 
     #[test]
     fn what_a_server_says_of_sizes_makes_no_wait_without_end() {

@@ -13,8 +13,8 @@ use crate::imap::{Uid, UidSet};
 /// UIDs by sendable flag. A flag that no message has is not in it.
 pub(crate) type UidsByFlag<U> = BTreeMap<String, UidSet<U>>;
 
-/// What to add and what to remove, as +FLAGS and -FLAGS. Removals go first: a keyword whose spelling changed (`Foo` to
-/// `foo`) is one keyword for most servers.
+/// What to add and what to remove, as +FLAGS and -FLAGS. Flags and keywords are the same in any case (RFC 9051, section
+/// 2.3.2): one whose spelling changed (`Foo` to `foo`) did not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FlagChanges<U> {
     /// UIDs that get the flag.
@@ -34,9 +34,10 @@ impl FlagChanges<SourceUid> {
         seen: &UidSet<SourceUid>,
     ) -> Self {
         let less = |these: &UidsByFlag<SourceUid>, those: &UidsByFlag<SourceUid>| {
-            let none = UidSet::new();
             let rest = |(flag, uids): (&String, &UidSet<SourceUid>)| {
-                (flag.clone(), uids.intersection(seen).difference(those.get(flag).unwrap_or(&none)))
+                let same = those.iter().filter(|(other, _)| other.eq_ignore_ascii_case(flag));
+                let rest = same.fold(uids.intersection(seen), |rest, (_, uids)| rest.difference(uids));
+                (flag.clone(), rest)
             };
             without_empty(these.iter().map(rest))
         };
@@ -114,10 +115,21 @@ mod tests {
     #[test]
     fn only_what_changed_at_the_source_follows() {
         let base = sets(&[("\\Seen", "1:5"), ("$Work", "2")]);
-        let current = sets(&[("\\Seen", "1:4,6"), ("$work", "2")]);
+        let current = sets(&[("\\Seen", "1:4,6"), ("$Junk", "2")]);
         let changes = FlagChanges::since(&base, &current, &uids("1:6"));
-        assert_eq!(changes.add, sets(&[("\\Seen", "6"), ("$work", "2")]));
+        assert_eq!(changes.add, sets(&[("\\Seen", "6"), ("$Junk", "2")]));
         assert_eq!(changes.remove, sets(&[("\\Seen", "5"), ("$Work", "2")]));
+    }
+
+    #[test]
+    fn another_spelling_is_no_change() {
+        let base = sets(&[("$MdnSent", "1:3"), ("$mdnsent", "4")]);
+        let current = sets(&[("$MDNSent", "1:2,4:5")]);
+        let changes = FlagChanges::since(&base, &current, &uids("1:5"));
+        assert_eq!(changes.add, sets(&[("$MDNSent", "5")]));
+        assert_eq!(changes.remove, sets(&[("$MdnSent", "3")]));
+        // The checkpoint has the spelling of the source.
+        assert_eq!(next_base(&base, &current, &uids("1:5")), current);
     }
 
     #[test]
