@@ -1,6 +1,6 @@
 //! Source folders that were renamed since the checkpoint: followed by their map, not copied again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     checkpoint::{Checkpoint, FolderState},
@@ -15,7 +15,7 @@ use crate::{
     error::Result,
     imap::{
         Session, UidSet,
-        account_listing::AccountListing,
+        account_listing::{AccountListing, ListedFolder},
         mutf7,
         response::StatusCondition,
         select::{SelectedFolder, queue_examine},
@@ -54,6 +54,11 @@ pub(crate) async fn follow_renames(
     report: &mut MailboxReport,
     memory: &mut RenameMemory,
 ) -> Result<()> {
+    ledger.update(|checkpoint| {
+        for (old, new) in respelled_folders(checkpoint, source) {
+            report.notes.push(follow_rename(checkpoint, &old, &new));
+        }
+    });
     let mut candidates = Vec::new();
     for possible in ledger.read(|checkpoint| possible_renames(checkpoint, source)) {
         if memory.fatal.insert(possible.old.clone()) {
@@ -71,22 +76,51 @@ pub(crate) async fn follow_renames(
         if !same {
             continue;
         }
-        ledger.update(|checkpoint| {
-            if let Some(state) = checkpoint.folders.remove(&candidate.old) {
-                checkpoint.folders.insert(candidate.new.clone(), state);
-            }
-            if let Some(destination) = checkpoint.mapping.remove(&candidate.old) {
-                checkpoint.mapping.insert(candidate.new.clone(), destination);
-            }
-        });
-        report.notes.push(format!(
-            "{} was renamed to {} at the source; its mail goes on to {}",
-            mutf7::decode_lossy(&candidate.old),
-            mutf7::decode_lossy(&candidate.new),
-            mutf7::decode_lossy(&candidate.destination)
-        ));
+        ledger.update(|checkpoint| report.notes.push(follow_rename(checkpoint, &candidate.old, &candidate.new)));
     }
     Ok(())
+}
+
+/// Moves what is known of a folder to its new name; gives the note on it.
+fn follow_rename(checkpoint: &mut Checkpoint, old: &[u8], new: &[u8]) -> String {
+    if let Some(state) = checkpoint.folders.remove(old) {
+        checkpoint.folders.insert(new.to_vec(), state);
+    }
+    let destination = checkpoint.mapping.remove(old).unwrap_or_else(|| new.to_vec());
+    let note = format!(
+        "{} was renamed to {} at the source; its mail goes on to {}",
+        mutf7::decode_lossy(old),
+        mutf7::decode_lossy(new),
+        mutf7::decode_lossy(&destination)
+    );
+    checkpoint.mapping.insert(new.to_vec(), destination);
+    note
+}
+
+/// Folders of the checkpoint that the source lists in another case now (`Sent` as `SENT`), by old and new raw name: the
+/// same UIDVALIDITY and no other folder of that name are proof enough.
+fn respelled_folders(checkpoint: &Checkpoint, source: &AccountListing) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let spelling = |raw: &[u8]| mutf7::decode_lossy(raw).to_lowercase();
+    let mut known: BTreeMap<String, Vec<&Vec<u8>>> = BTreeMap::new();
+    for raw in checkpoint.folders.keys() {
+        known.entry(spelling(raw)).or_default().push(raw);
+    }
+    let mut listed: BTreeMap<String, Vec<&ListedFolder>> = BTreeMap::new();
+    for folder in &source.folders {
+        listed.entry(spelling(&folder.item.name)).or_default().push(folder);
+    }
+    let mut found = Vec::new();
+    for (spelling, known) in &known {
+        if let ([old], Some([new])) = (known.as_slice(), listed.get(spelling).map(Vec::as_slice))
+            && source.folder(old).is_none()
+            && checkpoint.mapping.contains_key(*old)
+            && new.status.as_ref().and_then(|status| status.uid_validity)
+                == checkpoint.folders.get(*old).map(|state| state.source_uid_validity)
+        {
+            found.push(((*old).clone(), new.item.name.to_vec()));
+        }
+    }
+    found
 }
 
 /// Tells of folders that the checkpoint knows and the source no longer has, renamed ones apart.
@@ -219,4 +253,59 @@ async fn same_messages(pair: &mut ConnectionPair, candidate: &RenameCandidate) -
         }
     }
     Ok(same > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imap::response::{FolderStatus, ListItem};
+
+    fn listing(names: &[&str]) -> AccountListing {
+        let folder = |name: &&str| ListedFolder {
+            item: ListItem { attributes: Vec::new(), delimiter: Some(b'/'), name: name.as_bytes().to_vec().into() },
+            subscribed: false,
+            status: Some(FolderStatus { uid_validity: Some(7), ..FolderStatus::default() }),
+        };
+        AccountListing { folders: names.iter().map(folder).collect(), ..AccountListing::default() }
+    }
+
+    fn respelled(known: &[&str], uid_validity: u32, listed: &[&str]) -> Vec<(String, String)> {
+        let mut checkpoint = Checkpoint::default();
+        for name in known {
+            let raw = name.as_bytes().to_vec();
+            checkpoint.mapping.insert(raw.clone(), raw.clone());
+            let state = FolderState { source_uid_validity: uid_validity, ..FolderState::default() };
+            checkpoint.folders.insert(raw, state);
+        }
+        let text = |raw: Vec<u8>| String::from_utf8(raw).unwrap();
+        let found = respelled_folders(&checkpoint, &listing(listed));
+        found.into_iter().map(|(old, new)| (text(old), text(new))).collect()
+    }
+
+    #[test]
+    fn a_folder_that_is_listed_in_another_case_is_the_same() {
+        let pair = |old: &str, new: &str| vec![(old.to_owned(), new.to_owned())];
+        assert_eq!(respelled(&["Sent"], 7, &["INBOX", "SENT"]), pair("Sent", "SENT"));
+        // B\u{fc}ro and B\u{dc}RO.
+        assert_eq!(respelled(&["B&APw-ro"], 7, &["B&ANw-RO"]), pair("B&APw-ro", "B&ANw-RO"));
+        assert_eq!(respelled(&["Sent"], 7, &["Sent"]), []);
+    }
+
+    #[test]
+    fn another_uidvalidity_or_another_folder_of_that_name_makes_it_another() {
+        assert_eq!(respelled(&["Sent"], 8, &["SENT"]), []);
+        assert_eq!(respelled(&["Sent"], 7, &["SENT", "sent"]), []);
+        assert_eq!(respelled(&["Sent", "sent"], 7, &["SENT"]), []);
+    }
+
+    #[test]
+    fn what_is_known_of_a_renamed_folder_moves_to_its_new_name() {
+        let mut checkpoint = Checkpoint::default();
+        checkpoint.folders.insert(b"Sent".to_vec(), FolderState::default());
+        checkpoint.mapping.insert(b"Sent".to_vec(), b"Sent Items".to_vec());
+        let note = follow_rename(&mut checkpoint, b"Sent", b"SENT");
+        assert_eq!(note, "Sent was renamed to SENT at the source; its mail goes on to Sent Items");
+        assert_eq!(checkpoint.mapping[b"SENT".as_slice()], b"Sent Items");
+        assert!(checkpoint.folders.contains_key(b"SENT".as_slice()) && checkpoint.folders.len() == 1);
+    }
 }
