@@ -29,27 +29,42 @@ pub(crate) enum FolderStartMode {
     Delta,
 }
 
-/// How a folder's work begins.
+/// How a folder's work begins; `same` says that the UIDs of the checkpoint still mean the same messages.
 #[must_use]
-pub(crate) fn choose_start_mode(
-    state: Option<&FolderState>,
-    in_doubt: bool,
-    source_validity: u32,
-    destination_validity: u32,
-) -> FolderStartMode {
+pub(crate) fn choose_start_mode(state: Option<&FolderState>, same: bool, in_doubt: bool) -> FolderStartMode {
     match state {
-        Some(state)
-            if state.source_uid_validity == source_validity
-                && state.destination_uid_validity == destination_validity =>
-        {
-            if in_doubt {
-                FolderStartMode::Tail
-            } else {
-                FolderStartMode::Delta
-            }
-        }
+        Some(_) if same && in_doubt => FolderStartMode::Tail,
+        Some(_) if same => FolderStartMode::Delta,
         _ => FolderStartMode::Match,
     }
+}
+
+/// True when the folder on both sides is the one that the checkpoint knows. UIDVALIDITY says so, and must not be
+/// contradicted: UIDs only ever grow (RFC 9051, section 2.3.1.1). Some servers give a folder that was deleted and made
+/// again, or restored from a backup, the UIDVALIDITY that it had. `listed` are the UIDs that the source lists.
+#[must_use]
+pub(crate) fn is_same_folder(
+    state: &FolderState,
+    source: &SelectedFolder,
+    listed: &UidSet<SourceUid>,
+    destination: &SelectedFolder,
+) -> bool {
+    let source_next = state.finished_uids().last().map_or(0, |last| last.0.saturating_add(1));
+    // What there was when nothing was left to do was dealt with, or gone: it can't appear later.
+    let settled_next = state.settled.map_or(0, |settled| settled.uid_next);
+    let unsettled = listed.difference(&state.finished_uids());
+    let destination_next = state.map.destination_uids().last().map_or(0, |last| last.0.saturating_add(1));
+    state.source_uid_validity == source.uid_validity
+        && state.destination_uid_validity == destination.uid_validity
+        && !went_back(source.uid_next, source_next.max(settled_next))
+        && !went_back(destination.uid_next, destination_next)
+        && unsettled.first().is_none_or(|uid| uid.0 >= settled_next)
+}
+
+/// True when a folder's UIDNEXT is below one that it had, or must have had.
+#[must_use]
+pub(crate) fn went_back(uid_next: Option<u32>, before: u32) -> bool {
+    uid_next.is_some_and(|now| now > 0 && now < before)
 }
 
 /// What may be at the destination already, and where.
@@ -185,21 +200,68 @@ pub(crate) async fn resolve_unknown_uids(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::checkpoint::QuiescentStatus;
 
     fn state() -> FolderState {
         FolderState { source_uid_validity: 1, destination_uid_validity: 2, ..FolderState::default() }
     }
 
+    /// Copied 1, 2 and 4 to 11 to 13, and nothing was left to do.
+    fn copied() -> FolderState {
+        let mut state = state();
+        for (from, to) in [(1, 11), (2, 12), (4, 13)] {
+            state.map.push(SourceUid(from), Some(DestinationUid(to)), CopyOrigin::Appended);
+        }
+        state.settled = Some(QuiescentStatus { uid_next: 6, messages: 3, highest_modseq: None });
+        state
+    }
+
+    fn folder(uid_validity: u32, uid_next: Option<u32>) -> SelectedFolder {
+        SelectedFolder { uid_validity, uid_next, ..SelectedFolder::default() }
+    }
+
+    fn uids(text: &str) -> UidSet<SourceUid> {
+        UidSet::parse(text).unwrap()
+    }
+
     #[test]
     fn a_changed_uidvalidity_on_either_side_means_that_nothing_is_known() {
-        assert_eq!(choose_start_mode(Some(&state()), false, 1, 2), FolderStartMode::Delta);
-        assert_eq!(choose_start_mode(Some(&state()), false, 9, 2), FolderStartMode::Match);
-        assert_eq!(choose_start_mode(Some(&state()), true, 1, 9), FolderStartMode::Match);
-        assert_eq!(choose_start_mode(None, true, 1, 2), FolderStartMode::Match);
+        let same = |source, destination| {
+            is_same_folder(&state(), &folder(source, None), &UidSet::new(), &folder(destination, None))
+        };
+        assert!(same(1, 2));
+        assert!(!same(9, 2) && !same(1, 9));
+        assert_eq!(choose_start_mode(Some(&state()), true, false), FolderStartMode::Delta);
+        assert_eq!(choose_start_mode(Some(&state()), false, true), FolderStartMode::Match);
+        assert_eq!(choose_start_mode(None, false, true), FolderStartMode::Match);
+    }
+
+    #[test]
+    fn uids_that_went_back_on_either_side_mean_that_nothing_is_known() {
+        let same = |source, destination| {
+            is_same_folder(&copied(), &folder(1, source), &uids("1:2,4"), &folder(2, destination))
+        };
+        assert!(same(None, None) && same(Some(0), Some(0)) && same(Some(6), Some(14)));
+        assert!(!same(Some(5), None), "the source had UIDNEXT 6");
+        assert!(!same(Some(6), Some(13)), "the destination had UID 13");
+        let unsettled = FolderState { settled: None, ..copied() };
+        let same = |next| is_same_folder(&unsettled, &folder(1, Some(next)), &uids("1:2,4"), &folder(2, None));
+        assert!(same(5) && !same(4));
+    }
+
+    #[test]
+    fn a_uid_that_appears_below_what_was_finished_means_that_nothing_is_known() {
+        let same = |state: &FolderState, listed| {
+            is_same_folder(state, &folder(1, Some(9)), &uids(listed), &folder(2, Some(14)))
+        };
+        assert!(same(&copied(), "2,6:8"));
+        assert!(!same(&copied(), "1:8"), "3 and 5 were gone");
+        // Before everything was done they may have been left.
+        assert!(same(&FolderState { settled: None, ..copied() }, "1:8"));
     }
 
     #[test]
     fn an_append_in_doubt_means_a_look_at_the_tail() {
-        assert_eq!(choose_start_mode(Some(&state()), true, 1, 2), FolderStartMode::Tail);
+        assert_eq!(choose_start_mode(Some(&state()), true, true), FolderStartMode::Tail);
     }
 }

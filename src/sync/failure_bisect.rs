@@ -18,13 +18,15 @@ pub(crate) struct FailureBisector<U = SourceUid> {
     large: BTreeSet<U>,
     /// At most this many messages may be asked for at once.
     most: usize,
+    /// Messages that were dealt with since that changed.
+    dealt_with: usize,
     /// Grows with each failure: that narrows it down is progress too.
     steps: u64,
 }
 
 impl<U> Default for FailureBisector<U> {
     fn default() -> Self {
-        Self { failures: BTreeMap::new(), large: BTreeSet::new(), most: usize::MAX, steps: 0 }
+        Self { failures: BTreeMap::new(), large: BTreeSet::new(), most: usize::MAX, dealt_with: 0, steps: 0 }
     }
 }
 
@@ -34,6 +36,7 @@ impl<U: Uid> FailureBisector<U> {
     pub(crate) fn record_failure(&mut self, missing: &UidSet<U>, some_came: bool) {
         let Some(first) = missing.first() else { return };
         self.steps += 1;
+        self.dealt_with = 0;
         let count = usize::try_from(missing.len()).unwrap_or(usize::MAX);
         if some_came || count == 1 {
             *self.failures.entry(first).or_default() += 1;
@@ -44,10 +47,13 @@ impl<U: Uid> FailureBisector<U> {
         }
     }
 
-    /// A request of so many messages was answered: the next may ask for twice as many.
+    /// So many messages are dealt with for good: once as many are as may be asked for at a time, that may be twice as many.
+    /// (An answer alone is no reason: its messages may be asked for again, and others with them that fail again.)
     pub(crate) fn record_success(&mut self, count: usize) {
-        if count >= self.most {
+        self.dealt_with = self.dealt_with.saturating_add(count);
+        if self.dealt_with >= self.most {
             self.most = self.most.saturating_mul(2);
+            self.dealt_with = 0;
         }
     }
 
@@ -143,8 +149,9 @@ mod tests {
         assert_eq!(trouble.next_batch(&(2..=8).collect()).to_string(), "2");
         trouble.record_success(1);
         assert_eq!(trouble.next_batch(&(3..=8).collect()).to_string(), "3:4");
-        trouble.record_success(2);
-        trouble.record_success(1); // all that was left of something
+        trouble.record_success(1);
+        assert_eq!(trouble.next_batch(&(5..=12).collect()).to_string(), "5:6");
+        trouble.record_success(1);
         assert_eq!(trouble.next_batch(&(5..=12).collect()).to_string(), "5:8");
     }
 

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use super::{
-    adopt::{CopyLookup, FolderStartMode, choose_start_mode, record_found_copies, resolve_unknown_uids},
+    adopt::{
+        CopyLookup, FolderStartMode, choose_start_mode, is_same_folder, record_found_copies, resolve_unknown_uids,
+    },
     checkpoint::FolderState,
     connection_pair::ConnectionPair,
     copy::{CopyContext, CopyMemory},
@@ -152,13 +154,17 @@ async fn open_both(
                 .advice("Give the destination's user the right to write to it"),
         ));
     }
-    let begin = choose_start_mode(state.as_ref(), job.in_doubt, source.selected.uid_validity, destination.uid_validity);
+    let listed = source.all.clone().unwrap_or_default();
+    let is_same = |kept: &&FolderState| is_same_folder(kept, &source.selected, &listed, &destination);
+    // What earlier runs set aside counts as long as the folder on both sides is the one that it was.
+    let same = kept.as_ref().filter(is_same);
+    let set_aside = same.map(|kept| kept.set_aside.clone()).unwrap_or_default();
+    let begin = choose_start_mode(state.as_ref(), same.is_some(), job.in_doubt);
     if begin == FolderStartMode::Match && source.all.is_some() {
-        // The listing promised another UIDVALIDITY: what was asked for on that promise is of no use.
+        // The listing promised the folder of the checkpoint: what was asked for on that promise is of no use.
         source = open_source(shared, job, &mut pair.source, None, false).await?;
     }
     let known = state.filter(|_| begin != FolderStartMode::Match);
-    let set_aside = carried_set_aside(kept.as_ref(), &source.selected, destination.uid_validity);
     Ok(Some(OpenedFolder { source, destination, begin, known, set_aside }))
 }
 
@@ -370,14 +376,6 @@ fn select_work(
         work.push(*message);
     }
     (work, too_large)
-}
-
-/// What earlier runs set aside, as far as it still counts: the folder on both sides is the one that it was.
-fn carried_set_aside(state: Option<&FolderState>, source: &SelectedFolder, destination_validity: u32) -> SetAside {
-    let same = |state: &&FolderState| {
-        state.source_uid_validity == source.uid_validity && state.destination_uid_validity == destination_validity
-    };
-    state.filter(same).map(|state| state.set_aside.clone()).unwrap_or_default()
 }
 
 /// What was set aside and is gone need not be known any more. A listing that leaves messages out says nothing of that.

@@ -325,6 +325,9 @@ async fn sync_folder_with_retries(
         pair = None;
         task.job.look = None;
         task.job.in_doubt = task.memory.in_doubt;
+        if stop.is_cancelled() && error.class.remedy() == ErrorRemedy::RetryWithBackoff {
+            return FolderOutcome::Done(task.report, None);
+        }
         let is_over = error.class.remedy() != ErrorRemedy::RetryWithBackoff
             || error.finality != GiveUpScope::ByClass
             || error.stated_wait.is_some()

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 use super::{
+    adopt::went_back,
     checkpoint::{FolderState, QuiescentStatus},
     connection_pair::ConnectionPair,
     copy_search::DestinationSnapshot,
@@ -327,12 +328,17 @@ fn quiescent_status(status: &FolderStatus) -> Option<QuiescentStatus> {
 fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &FolderStatus, spec: &SyncSpec) -> bool {
     let same_validity = Some(state.source_uid_validity) == source.uid_validity
         && Some(state.destination_uid_validity) == destination.uid_validity;
-    let told_flags =
-        state.settled.is_some_and(|s| s.highest_modseq.is_some()) || spec.flag_policy == FlagHandling::Ignore;
+    let destination_next = state.map.destination_uids().last().map_or(0, |last| last.0.saturating_add(1));
+    let same_destination = !went_back(destination.uid_next, destination_next);
+    // Modification sequences that are gone, or went back, tell nothing (RFC 7162, section 3.1.2).
+    let counts_changes =
+        source.highest_modseq.zip(state.highest_modseq).is_some_and(|(now, before)| before > 0 && now >= before);
+    let told_flags = counts_changes || spec.flag_policy == FlagHandling::Ignore;
     let told_deletions = spec.delete_policy == DeletionHandling::Keep
         || state.finished_uids().len() <= u64::from(source.messages.unwrap_or(0));
     !state.open
         && same_validity
+        && same_destination
         && told_flags
         && told_deletions
         && state.settled.is_some()
@@ -342,7 +348,11 @@ fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &Folder
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::testing::spec;
+    use crate::sync::{
+        testing::spec,
+        uid::{DestinationUid, SourceUid},
+        uid_map::CopyOrigin,
+    };
 
     fn status() -> FolderStatus {
         FolderStatus {
@@ -358,6 +368,7 @@ mod tests {
         FolderState {
             source_uid_validity: 1,
             destination_uid_validity: 1,
+            highest_modseq: Some(9),
             settled: quiescent_status(&status()),
             ..FolderState::default()
         }
@@ -374,6 +385,23 @@ mod tests {
         assert!(!is_unchanged(&state, &status, &replaced, &spec));
         let flagged = FolderStatus { highest_modseq: Some(10), ..status.clone() };
         assert!(!is_unchanged(&state, &flagged, &status, &spec));
+    }
+
+    #[test]
+    fn modsequences_that_went_back_or_were_not_there_when_the_folder_was_opened_prove_nothing() {
+        for highest_modseq in [None, Some(10)] {
+            let state = FolderState { highest_modseq, ..state() };
+            assert!(!is_unchanged(&state, &status(), &status(), &spec("m")), "{highest_modseq:?}");
+        }
+    }
+
+    #[test]
+    fn a_destination_whose_uids_went_back_is_not_the_one_that_was_copied_to() {
+        let mut state = state();
+        let there = |next| FolderStatus { uid_next: Some(next), ..status() };
+        state.map.push(SourceUid(3), Some(DestinationUid(7)), CopyOrigin::Appended);
+        assert!(is_unchanged(&state, &status(), &there(8), &spec("m")));
+        assert!(!is_unchanged(&state, &status(), &there(7), &spec("m")));
     }
 
     #[test]

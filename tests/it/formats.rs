@@ -141,7 +141,7 @@ fn all_fields() -> Checkpoint {
             (raw("Archive"), raw("INBOX.Archive")),
         ]),
         folders: BTreeMap::from([(raw("INBOX"), inbox), (raw("Archive"), archive)]),
-        slowest_commit: 1500,
+        slowest_commit: 0,
         views: BTreeMap::from([(
             raw("[Gmail]/All Mail"),
             ViewState { uid_validity: 5, uid_next: 77, messages: 60, not_elsewhere: 2 },

@@ -1,9 +1,9 @@
-//! What a source lists is held against what it counts: nothing that it leaves out of an answer is lost, forgotten or
-//! taken for deleted.
+//! What a server says is held against what it said: nothing that a source leaves out of an answer is lost, forgotten or
+//! taken for deleted, and what contradicts the checkpoint is not believed.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
+    atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
 };
 
 use mailferry::{
@@ -17,7 +17,7 @@ use mailferry::{
 
 use crate::{
     fake::{Act, Fake, Listed, MODERN, Mail, asks_for, mails},
-    rig::{Rig, copied},
+    rig::{Rig, adopted, copied},
 };
 
 fn rig(source: &Fake, destination: &Fake) -> Rig {
@@ -127,4 +127,113 @@ async fn no_copy_is_deleted_because_the_source_lists_less_than_it_counts() {
     let report = rig.sync().await;
     assert!(report.folders[0].doubts[0].contains("2 of the source's 10 messages are listed nowhere"), "{report:#?}");
     assert_eq!((report.folders[0].deleted, destination.heard("EXPUNGE")), (0, 0), "{report:#?}");
+}
+
+/// Messages with these UIDs and bodies that no others have.
+fn others(uids: std::ops::RangeInclusive<u32>) -> Vec<Mail> {
+    uids.map(|uid| Mail::new(uid, format!("Message-ID: <other-{uid}@example.org>\r\n\r\nother {uid}\r\n"))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_touches_few_messages_at_once_is_asked_for_all_of_them() {
+    let capabilities = format!("{MODERN} MULTIAPPEND MESSAGELIMIT=3");
+    let source = Fake::start(&capabilities, mails(10)).await;
+    let destination = Fake::start(&capabilities, Vec::new()).await;
+    let rig = rig(&source, &destination);
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), unlisted(&report)), (10, None), "{report:#?}");
+    source.change("INBOX", |inbox| inbox.extend(mails(14).into_iter().skip(10)));
+    assert_eq!(copied(&rig.sync().await), 4);
+    assert_eq!(source.heard(" FETCH 1:3 (UID FLAGS INTERNALDATE"), 0, "the listing was complete without numbers");
+    // The destination's folder is listed page by page, too: else copies would be sent again.
+    rig.store.lose();
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), adopted(&report), destination.mails("INBOX").len()), (0, 14, 14), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_is_made_anew_with_its_old_uidvalidity_is_copied_anew() {
+    let source = Fake::start(MODERN, mails(10)).await;
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let rig = rig(&source, &destination);
+    rig.sync().await;
+    // UIDNEXT goes back.
+    source.change("INBOX", |inbox| *inbox = others(1..=5));
+    assert_eq!(copied(&rig.sync().await), 5);
+    // UIDNEXT does not, but a UID appears that was gone.
+    source.change("INBOX", |inbox| drop(inbox.remove(1)));
+    rig.sync().await;
+    rig.store.lose();
+    rig.sync().await;
+    source.change("INBOX", |inbox| {
+        *inbox = others(11..=18).into_iter().map(|mail| Mail { uid: mail.uid - 10, ..mail }).collect()
+    });
+    assert_eq!(copied(&rig.sync().await), 8);
+    assert_eq!(copied(&rig.sync().await), 0);
+    assert_eq!(destination.mails("INBOX").len(), 23);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_folder_that_is_made_anew_with_its_old_uidvalidity_is_filled_again() {
+    let source = Fake::start(MODERN, mails(10)).await;
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let rig = rig(&source, &destination);
+    rig.sync().await;
+    destination.change("INBOX", Vec::clear);
+    assert_eq!(copied(&rig.sync().await), 10);
+    assert_eq!(destination.mails("INBOX").len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn flags_are_compared_where_modification_sequences_went_back() {
+    let modseq = Arc::new(AtomicU64::new(100));
+    let now = Arc::clone(&modseq);
+    let source = Fake::twisted(&format!("{MODERN} CONDSTORE"), mails(3), move |command, _| {
+        if command.contains("CHANGEDSINCE") {
+            return Some(Act::send("{tag} OK nothing changed\r\n"));
+        }
+        let now = now.load(SeqCst);
+        command.starts_with("EXAMINE").then(|| Act::First(format!("* OK [HIGHESTMODSEQ {now}] ok\r\n").into_bytes()))
+    })
+    .await;
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let rig = rig(&source, &destination);
+    rig.sync().await;
+    let flag = |mails: &mut Vec<Mail>| mails[1].flags = b"\\Seen \\Flagged".to_vec();
+    source.change("INBOX", flag);
+    assert_eq!(rig.sync().await.folders[0].flags_updated, 0, "the source says that nothing changed");
+    modseq.store(50, SeqCst);
+    assert_eq!(rig.sync().await.folders[0].flags_updated, 1);
+    assert!(String::from_utf8_lossy(&destination.mails("INBOX")[1].flags).contains("\\Flagged"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_is_listed_in_another_case_goes_on() {
+    let source = Fake::start(MODERN, Vec::new()).await;
+    source.change("Sent", |sent| *sent = mails(3));
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let rig = rig(&source, &destination);
+    assert_eq!(copied(&rig.sync().await), 3);
+    source.rename("Sent", "SENT");
+    source.change("SENT", |sent| sent.extend(mails(4).into_iter().skip(3)));
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), adopted(&report)), (1, 0), "{report:#?}");
+    assert!(report.notes.iter().any(|note| note.starts_with("Sent was renamed to SENT")), "{:?}", report.notes);
+    assert_eq!((destination.mails("Sent").len(), destination.mails("SENT").len()), (4, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keyword_that_the_destination_spells_otherwise_is_not_stored_again() {
+    let spelled = |keyword: &str| mails(3).into_iter().map(|mail| mail.flagged(keyword)).collect::<Vec<_>>();
+    let source = Fake::start(MODERN, spelled("$MdnSent")).await;
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let rig = rig(&source, &destination);
+    assert_eq!(copied(&rig.sync().await), 3);
+    destination.change("INBOX", |mails| mails.iter_mut().for_each(|mail| mail.flags = b"$MDNSent".to_vec()));
+    rig.sync().await;
+    rig.store.lose();
+    assert_eq!(adopted(&rig.sync().await), 3);
+    source.change("INBOX", |inbox| *inbox = spelled("$mdnsent"));
+    rig.sync().await;
+    assert_eq!(destination.heard("STORE"), 0);
 }

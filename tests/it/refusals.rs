@@ -374,8 +374,11 @@ async fn differences_are_told_again_until_a_run_that_ended_has_told_them() {
     let source = Fake::start(MODERN, all).await;
     let breaks = Arc::new(AtomicBool::new(true));
     let is_broken = Arc::clone(&breaks);
+    let down = AtomicBool::new(false);
+    // From the fiftieth message on the server is away for everything.
     let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
-        (command.contains("BODY 50\r\n") && is_broken.load(SeqCst)).then(|| Act::Bye(Vec::new()))
+        down.fetch_or(command.contains("BODY 50\r\n"), SeqCst);
+        (down.load(SeqCst) && is_broken.load(SeqCst)).then(|| Act::Bye(Vec::new()))
     })
     .await;
     let rig = rig(&source, &destination);

@@ -299,7 +299,7 @@ impl MailboxExport<'_> {
         let uid = message.uid;
         let mut draft = self.files.begin_message(&folder.name, folder.state.source_uid_validity, uid.0).await?;
         let reader = self.source.reader().await?;
-        match reader.read_message(uid, listed.size, &mut draft.file).await {
+        match reader.read_message(uid, message.listed.size, &mut draft.file).await {
             Ok(ReadOutcome::Whole(size)) => {
                 let path = draft.commit().await?;
                 let path = path.strip_prefix(self.files.root()).unwrap_or(&path).display().to_string();

@@ -394,6 +394,7 @@ impl CopyPass<'_, '_> {
         }
         self.adapt(&answered);
         self.context.breakers.destination.record_acceptance();
+        self.memory.trouble.record_success(answered.messages.len());
         let in_flight = self.in_flight.iter().map(|f| f.uid_next).min();
         // What was refused may have been stored: its place stays in the tail until that was looked at.
         let in_doubt = self.memory.suspects.doubt_from;

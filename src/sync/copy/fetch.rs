@@ -34,8 +34,7 @@ pub(super) fn plan_fetches(
     at_hand: &BTreeMap<SourceUid, Bytes>,
 ) -> VecDeque<FetchRange> {
     let mut units: VecDeque<FetchRange> = VecDeque::new();
-    // After a failure they grow: bad messages often lie side by side.
-    let mut most = at_once.min(memory.trouble.max_batch());
+    let most = at_once.min(memory.trouble.max_batch());
     let mut open = false;
     for (at, message) in work.iter().enumerate() {
         if at_hand.contains_key(&message.uid) {
@@ -50,12 +49,7 @@ pub(super) fn plan_fetches(
                 unit.end = at + 1;
                 unit.bytes += size;
             }
-            last => {
-                if last.is_some_and(|unit| unit.end - unit.first >= most) {
-                    most = at_once.min(most.saturating_mul(2));
-                }
-                units.push_back(FetchRange { first: at, end: at + 1, bytes: size });
-            }
+            _ => units.push_back(FetchRange { first: at, end: at + 1, bytes: size }),
         }
         open = !alone;
     }
@@ -127,7 +121,6 @@ impl CopyPass<'_, '_> {
                 }
                 if line.status == StatusCondition::Ok {
                     self.context.breakers.source.record_acceptance();
-                    self.memory.trouble.record_success(unit.end - unit.first);
                 } else {
                     let mut error = self.source.refusal_error(&line, CommandKind::Other, "FETCH");
                     if error.class.remedy() == ErrorRemedy::WaitForPerson {
