@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the project's own commands need, on Debian; does nothing where it is there already.
-# Usage: scripts/install.sh [test|lint|mail|cluster|build|demo|demo-cluster|bench|deny|fuzz|dist|image]...
-# Without a word: test, which is lint, mail and cluster. Rust itself is expected: https://rustup.rs
+# Usage: scripts/install.sh [test|lint|mail|servers|cluster|build|demo|demo-cluster|bench|deny|fuzz|dist|image]...
+# Without a word: test, which is lint, mail, servers and cluster. Rust itself is expected: https://rustup.rs
 set -euo pipefail
 
 as_root() {
@@ -38,10 +38,14 @@ install_packages() {
 # What a node needs besides kubelet: the end-to-end tests start one where they run as root.
 NODE=(containerd runc containernetworking-plugins nftables iproute2 mount buildah ca-certificates)
 
+find_go() {
+  PATH=$PATH:/usr/local/go/bin command -v go >/dev/null || install_packages golang-go
+}
+
 # Kubernetes is built from Go modules; one that is too old for it fetches a newer one by itself, from Go 1.21 on.
 install_go() {
   [ -z "${KUBEBUILDER_ASSETS:-}" ] || return 0
-  PATH=$PATH:/usr/local/go/bin command -v go >/dev/null || install_packages golang-go
+  find_go
   local version
   version=$(PATH=$PATH:/usr/local/go/bin go env GOVERSION)
   if printf '%s\n' "$version" go1.21 | sort -V | head -n 1 | grep -qvx go1.21; then
@@ -68,13 +72,21 @@ fi
 
 for what in "${@:-test}"; do
   case $what in
-    test) "$0" lint mail cluster ;;
+    test) "$0" lint mail servers cluster ;;
     lint)
       install_packages gcc libc6-dev
       rust_component fmt rustfmt
       rust_component clippy clippy
       ;;
     mail) install_packages gcc libc6-dev dovecot-imapd ;;
+    # What scripts/mail-servers.sh and the servers that it fetches need.
+    servers)
+      install_packages gcc libc6-dev dovecot-imapd util-linux mount
+      command -v java >/dev/null || install_packages default-jre-headless
+      command -v mvn >/dev/null || install_packages maven
+      python3 -m pip --version >/dev/null 2>&1 || install_packages python3 python3-pip
+      find_go
+      ;;
     # Tests with Kubernetes.
     cluster)
       install_packages gcc libc6-dev dovecot-imapd prometheus
