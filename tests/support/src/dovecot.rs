@@ -389,13 +389,13 @@ impl MailOwner {
     }
 }
 
-/// Two ports that were free a moment ago.
 /// What a server calls itself, unlike all others.
 fn name_of(dir: &Path) -> String {
     dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn free_ports() -> (u16, u16) {
+/// Two ports that were free a moment ago.
+pub(crate) fn free_ports() -> (u16, u16) {
     let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let (a, b) = (bind(), bind());
     (a.local_addr().expect("address").port(), b.local_addr().expect("address").port())

@@ -129,6 +129,12 @@ impl RawImap {
         self.command(format!("AUTHENTICATE PLAIN {response}").as_bytes()).await
     }
 
+    /// LOGIN, which every server has; panics when refused.
+    pub async fn login_by_command(&mut self, user: &str, password: &str) {
+        let reply = self.command(format!("LOGIN {} {}", quoted(user), quoted(password)).as_bytes()).await;
+        assert_eq!(reply.status, "OK", "login of {user:?}: {}", reply.text);
+    }
+
     /// Sends one command (without tag and line end; literals inside it must be non-synchronizing) and reads to its
     /// tagged reply.
     pub async fn command(&mut self, command: &[u8]) -> CommandReply {
@@ -198,8 +204,12 @@ impl RawImap {
             rows.map(|v| (v[3].text(), v[1].list().iter().map(ReplyValue::text).collect())).collect()
         };
         let listed = names(self.command_ok(r#"LIST "" "*""#).await, "LIST");
-        let subscribed: BTreeSet<String> =
-            names(self.command_ok(r#"LSUB "" "*""#).await, "LSUB").into_iter().map(|(raw, _)| raw).collect();
+        // What LSUB calls \Noselect is only the parent of what is subscribed (RFC 3501, section 6.3.9).
+        let lsub = names(self.command_ok(r#"LSUB "" "*""#).await, "LSUB").into_iter();
+        let subscribed: BTreeSet<String> = lsub
+            .filter(|(_, attributes)| !attributes.iter().any(|a| a.eq_ignore_ascii_case("\\Noselect")))
+            .map(|(raw, _)| raw)
+            .collect();
         let mut folders: Vec<ListedFolder> = listed
             .into_iter()
             .map(|(raw, attributes)| ListedFolder {
@@ -243,6 +253,37 @@ impl RawImap {
             uids.extend(appended(&reply.text));
         }
         uids
+    }
+
+    /// Appends one message by a synchronizing literal, as every server has it; the reply may be a refusal. The flags
+    /// and the date travel exactly as they stand in the message.
+    pub async fn append_one(&mut self, folder: &str, message: &CorpusMessage) -> CommandReply {
+        let tag = format!("t{}", self.next_tag);
+        self.next_tag += 1;
+        let date = message.date.as_ref().map_or_else(String::new, |date| format!(" \"{date}\""));
+        let (flags, length) = (message.flags.join(" "), message.body.len());
+        let line = format!("{tag} APPEND {} ({flags}){date} {{{length}}}\r\n", quoted(folder));
+        self.write.write_all(line.as_bytes()).await.expect("write");
+        self.write.flush().await.expect("flush");
+        let mut untagged = Vec::new();
+        loop {
+            let mut values = read_reply(&mut self.read).await;
+            match values.first().map(ReplyValue::text).as_deref() {
+                Some("+") => {
+                    self.write.write_all(&[&message.body[..], b"\r\n"].concat()).await.expect("write");
+                    self.write.flush().await.expect("flush");
+                }
+                Some("*") => {
+                    values.remove(0);
+                    untagged.push(values);
+                }
+                Some(first) if first == tag => {
+                    let words: Vec<String> = values.iter().skip(2).map(ReplyValue::text).collect();
+                    return CommandReply { status: values[1].text(), text: words.join(" "), untagged };
+                }
+                other => panic!("{other:?} while waiting for {tag}"),
+            }
+        }
     }
 
     /// Makes everything that a corpus holds: folders, subscriptions, messages in their order.

@@ -1,6 +1,6 @@
-//! What Mailferry is tested, shown and measured with: real Dovecots on loopback, a scripted server for what no
-//! real one does, a delaying and cutting proxy, deterministic mailboxes, a small IMAP client of its own, and a real
-//! Kubernetes.
+//! What Mailferry is tested, shown and measured with: real Dovecots and IMAP servers of other makes on loopback, a
+//! scripted server for what no real one does, a delaying and cutting proxy, deterministic mailboxes, a small IMAP client
+//! of its own, and a real Kubernetes.
 //!
 //! Nothing here uses Mailferry's code, so that a mistake in the product cannot hide itself in its own tests.
 //! Everything panics with a plain message when it cannot do its work: it runs in tests only.
@@ -16,6 +16,7 @@ pub mod pki;
 pub mod proxy;
 mod reply_parser;
 pub mod scripted;
+pub mod servers;
 pub mod snapshot;
 
 pub use command::CommandOutput;
@@ -26,4 +27,5 @@ pub use imap_client::RawImap;
 pub use proxy::{ConnectionFault, FaultyProxy};
 pub use reply_parser::ReplyValue;
 pub use scripted::ScriptedServer;
+pub use servers::{RunningServer, ServerAccount, ServerMake};
 pub use snapshot::{MailboxSnapshot, differences};
