@@ -20,21 +20,27 @@ TESTS = $(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.
 
 ROOT = $(if $(filter 0,$(shell id -u)),root)
 
+# Something for CAP_SYS_ADMIN.
+ADMIN = $(shell [ $$((0x$$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status) >> 21 & 1)) = 0 ] || echo 1)
+
 # The end-to-end tests need a node: with a kubelet and the rights to run one (root's, CAP_SYS_ADMIN) none may be skipped.
 # `make test E2E_REQUIRED=` lets them be.
 KUBELET = $(if $(E2E_KUBECONFIG),,$(if $(KUBEBUILDER_ASSETS),$(wildcard $(KUBEBUILDER_ASSETS)/kubelet),built))
-E2E_REQUIRED ?= $(if $(and $(ROOT),$(KUBELET)),$(shell [ $$((0x$$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status) >> 21 & 1)) = 0 ] || echo 1))
+E2E_REQUIRED ?= $(if $(and $(ROOT),$(KUBELET)),$(ADMIN))
+# Mail servers that run in namespaces of their own need that right, too.
+SERVERS_REQUIRED ?= $(if $(ROOT),$(ADMIN))
 
 # Runs tests so that one without an end is named and ends after so many seconds. An end-to-end test may wait for others.
 LIMITED = TEST_LIMIT=$(1) $(CARGO) --config "target.'cfg(all())'.runner='$(CURDIR)/scripts/with-time-limit.sh'" test
 
-.PHONY: help install test lint test-mail test-cluster image chart readme rustdoc docs deny fuzz demo demo-cluster bench bench-operator
+.PHONY: help install test lint test-mail test-servers test-cluster image chart readme rustdoc docs deny fuzz demo demo-cluster bench bench-operator
 
 help:
 	@echo 'make install   builds mailferry and puts it into $(PREFIX)/bin; PREFIX= names another place'
 	@echo 'make test    all tests and checks'
 	@echo 'make lint    formatting and clippy'
 	@echo 'make test-mail      the tests that need no Kubernetes: units, and against mail servers'
+	@echo 'make test-servers   between every two of several mail servers; make test-mail has those with Dovecot'
 	@echo 'make test-cluster   the tests that need Kubernetes: operator, chart, monitoring; as root, with a node of its own'
 	@echo 'make rustdoc the documentation of the code, without a warning'
 	@echo 'make docs    writes crds/ and docs/fields.md anew, and what the chart takes from them'
@@ -62,9 +68,15 @@ lint:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 test-mail:
-	scripts/install.sh mail
-	$(call LIMITED,600) --workspace --locked --no-fail-fast --lib --bins $(patsubst %,--test %,$(MAIL))
+	scripts/install.sh mail servers
+	scripts/mail-servers.sh
+	SERVERS_REQUIRED=$(SERVERS_REQUIRED) $(call LIMITED,600) --workspace --locked --no-fail-fast --lib --bins $(patsubst %,--test %,$(MAIL))
 	$(call LIMITED,600) --workspace --locked --doc
+
+test-servers:
+	scripts/install.sh servers
+	scripts/mail-servers.sh
+	SERVERS_REQUIRED=$(SERVERS_REQUIRED) $(call LIMITED,600) --workspace --locked --test servers -- --include-ignored
 
 # As root the end-to-end tests run, with the image that is shipped.
 test-cluster: $(ROOT:root=image)
@@ -95,6 +107,7 @@ docs:
 	$(CARGO) test --workspace --locked --no-run --test crds
 	target/debug/mailferry crds --write crds
 	MAILFERRY_WRITE=yes $(CARGO) test --workspace --locked --test crds the_page_of_fields_is_fresh
+	MAILFERRY_WRITE=yes $(CARGO) test --workspace --locked --test servers the_table_of_pairs_is_fresh
 	$(MAKE) chart
 
 deny:
