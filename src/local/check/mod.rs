@@ -29,7 +29,9 @@ use crate::{
     sync::{
         folder_plan::FolderPlan,
         plan_preview::preview_plan,
+        report::LeftOut,
         spec::{DeletionHandling, MessageFilter, SyncSpec},
+        special_use::SpecialUse,
     },
     terminal_text::{format_bytes, format_count},
 };
@@ -81,7 +83,7 @@ pub(crate) fn assess_mailbox(
         }
         let plan = preview_plan(spec, &source.account.survey, &destination.account, frozen);
         check.warnings.extend(not_empty(&destination.account.survey, frozen));
-        check.warnings.extend(folder_warnings(&plan));
+        check.warnings.extend(folder_warnings(&plan, &source.account.survey));
         let incoming = incoming_mail(&plan, &source.account.survey, &destination.account.survey);
         if let Some(found) = &check.destination {
             match quota_shortage(found, incoming, &spec.messages) {
@@ -270,20 +272,43 @@ fn not_empty(destination: &AccountListing, frozen: &BTreeMap<Vec<u8>, Vec<u8>>) 
 }
 
 /// What is odd about the rules for folders, and what would not be copied though no rule says so.
-fn folder_warnings(plan: &FolderPlan) -> Vec<CheckWarning> {
+fn folder_warnings(plan: &FolderPlan, source: &AccountListing) -> Vec<CheckWarning> {
     let warning = |topic, what| CheckWarning { topic, side: Some(Side::Source), what };
     let odd = plan.warnings.iter().map(|what| warning(WarningTopic::Folders, what.clone()));
+    let synced = plan.folders.iter().filter(|folder| !folder.is_container);
+    let synced = synced.filter_map(|folder| source.folder(&folder.source_raw)).map(messages).sum();
     let lacking = plan.left_out.iter().filter(|left_out| !left_out.by_rule).filter_map(|left_out| {
-        let messages = left_out.messages.filter(|messages| *messages > 0)?;
-        let (folder, reason) = (&left_out.folder, &left_out.reason);
+        let found = not_copied(left_out, source.folder(&left_out.raw), synced)?;
         let what = format!(
-            "{folder} holds {} that would not be copied: {reason}. Exclude it (folders.exclude) where that is right; \
-             namespaces All copies it, too",
-            format_count(messages, "message")
+            "{} {found}: {}. Exclude it (folders.exclude) where that is right; namespaces All copies it, too",
+            left_out.folder, left_out.reason
         );
         Some(warning(WarningTopic::NotCopied, what))
     });
     odd.chain(lacking).collect()
+}
+
+/// What a folder that Mailferry leaves out by itself holds and no synced folder does; none where that is nothing, or
+/// unknown. `synced` is the number of messages in all folders that are synced: each of them can be in a view at most once.
+fn not_copied(left_out: &LeftOut, listed: Option<&ListedFolder>, synced: u64) -> Option<String> {
+    let all = left_out.messages.filter(|messages| *messages > 0)?;
+    if !left_out.is_view {
+        return Some(format!("holds {} that would not be copied", format_count(all, "message")));
+    }
+    let is_of_all = listed.is_some_and(|folder| {
+        SpecialUse::of(&folder.item.attributes).is_some_and(|special| special == SpecialUse::All)
+    });
+    match all.saturating_sub(synced) {
+        0 => is_of_all.then(|| {
+            let all = format_count(all, "message");
+            format!("shows {all}; those that are in no other folder (archived ones) would not be copied")
+        }),
+        only => Some(format!(
+            "holds at least {} that {} in no other folder and would not be copied",
+            format_count(only, "message"),
+            if only == 1 { "is" } else { "are" }
+        )),
+    }
 }
 
 /// Whether both sides are one account.

@@ -104,7 +104,9 @@ fn messages_of_folders_that_mailferry_leaves_out_by_itself_are_foretold_and_keep
     let [warning] = check.warnings.as_slice() else { panic!("{check:?}") };
     assert_eq!((warning.topic, warning.side), (WarningTopic::NotCopied, Some(Side::Source)));
     assert!(
-        warning.what.starts_with("[Gmail]/All Mail holds 170 messages that would not be copied: it is a view"),
+        warning.what.starts_with(
+            "[Gmail]/All Mail holds at least 20 messages that are in no other folder and would not be copied: it is a view"
+        ),
         "{}",
         warning.what
     );
@@ -120,6 +122,34 @@ fn messages_of_folders_that_mailferry_leaves_out_by_itself_are_foretold_and_keep
         "what the user leaves out is no loss, but what is misspelled is told"
     );
     assert_eq!(warning.what, "folders.exclude: `Spam` matches no folder of the source");
+}
+
+#[test]
+fn of_a_view_only_what_no_synced_folder_can_hold_is_foretold_as_lost() {
+    let with = |attribute: &str, messages: u32| {
+        let mut source = filled();
+        let mut view = folder("View", messages, None);
+        view.item.attributes = vec![attribute.into()];
+        source.account.survey.folders.push(view);
+        let check = assessed(source, empty());
+        let topics = topics(&check);
+        (check.warnings.into_iter().map(|warning| warning.what).next(), topics)
+    };
+    // INBOX and Sent hold 150: no number tells how many of these are archived.
+    let (what, topics) = with("\\All", 150);
+    assert_eq!(topics, [WarningTopic::NotCopied]);
+    let what = what.unwrap_or_default();
+    assert!(
+        what.starts_with(
+            "View shows 150 messages; those that are in no other folder (archived ones) would not be copied"
+        ),
+        "{what}"
+    );
+    assert_eq!(with("\\Flagged", 150).1, []);
+    let (what, topics) = with("\\Flagged", 151);
+    assert_eq!(topics, [WarningTopic::NotCopied]);
+    assert!(what.is_some_and(|what| what.contains("at least 1 message that is in no other folder")));
+    assert_eq!(with("\\All", 0).1, []);
 }
 
 #[test]
