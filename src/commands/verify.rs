@@ -36,11 +36,14 @@ use crate::{
 ///
 /// Every message of both sides is read once and compared by SHA-256, flags and keywords, and INTERNALDATE; nothing is
 /// changed on either side, not even \Seen. It does not ask what a run believes to have copied: a checkpoint only tells which
-/// destination folder belongs to which source folder (without one, the same rules decide afresh).
+/// destination folder belongs to which source folder (without one, the same rules decide afresh), and from when on a run
+/// wrote there.
 ///
 /// What the migration's rules leave out is not expected at the destination. Mail and folders that only the destination
 /// has (new mail may arrive there already), and subscriptions that it lacks, are shown; they are differences with
-/// `--strict` only. The order of messages is not compared.
+/// `--strict` only. A copy too many of a message is a difference where a run may have made it, by the checkpoint; another
+/// may be the user's own, and is only shown. So are messages a difference that are in no folder but a view (Gmail's All
+/// Mail), and those that a server counts and does not list. The order of messages is not compared.
 ///
 /// Exits with 0 when all mailboxes are identical, with 1 when there are differences, and else with the code of what kept it
 /// from comparing (see `mailferry --help`).
@@ -123,8 +126,8 @@ impl MailboxReader for MailboxVerifier {
     fn read(&self, spec: SyncSpec, progress: Arc<SyncProgress>) -> BoxFuture<'static, VerifyReport> {
         let (state, listed) = (self.state.checkpoint_file(&spec.mailbox), self.listed);
         Box::pin(async move {
-            let (mapping, note) = state.folder_mapping(&fingerprint(&spec.source, &spec.destination));
-            let context = VerifyContext { mapping, listed, progress, stop: CancellationToken::new() };
+            let (checkpoint, note) = state.usable_checkpoint(&fingerprint(&spec.source, &spec.destination));
+            let context = VerifyContext { checkpoint, listed, progress, stop: CancellationToken::new() };
             let mut report = verify_mailbox(&spec, &context).await;
             report.notes.extend(note);
             report

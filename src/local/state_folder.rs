@@ -145,22 +145,28 @@ impl CheckpointFile {
         Ok(RecalledCheckpoint { checkpoint: None, note: Some(note) })
     }
 
-    /// Where an earlier run put the folders (raw source name to raw destination name), for commands that only look; and
-    /// what to tell the user where there is a checkpoint that cannot be used. Nothing is moved or written.
+    /// What an earlier run saved about these accounts, for commands that only look; and what to tell the user where there
+    /// is a checkpoint that cannot be used. Nothing is moved or written.
     #[must_use]
-    pub(crate) fn folder_mapping(&self, fingerprint: &str) -> (BTreeMap<Vec<u8>, Vec<u8>>, Option<String>) {
+    pub(crate) fn usable_checkpoint(&self, fingerprint: &str) -> (Option<Checkpoint>, Option<String>) {
         let unused = |why: &str| {
             let path = self.file.path.display();
-            (BTreeMap::new(), Some(format!("the checkpoint {path} {why}: where folders go was decided afresh")))
+            (None, Some(format!("the checkpoint {path} {why}: where folders go was decided afresh")))
         };
         let decoded =
             self.read_encoded().and_then(|encoded| encoded.map(|bytes| Checkpoint::decode(&bytes)).transpose());
         match decoded {
-            Ok(None) => (BTreeMap::new(), None),
-            Ok(Some(checkpoint)) if checkpoint.fingerprint == fingerprint => (checkpoint.mapping, None),
-            Ok(Some(_)) => unused("is for other accounts"),
+            Ok(Some(checkpoint)) if checkpoint.fingerprint != fingerprint => unused("is for other accounts"),
+            Ok(usable) => (usable, None),
             Err(error) => unused(&format!("cannot be used ({})", error.what)),
         }
+    }
+
+    /// Where an earlier run put the folders: raw source name to raw destination name; as [`Self::usable_checkpoint`].
+    #[must_use]
+    pub(crate) fn folder_mapping(&self, fingerprint: &str) -> (BTreeMap<Vec<u8>, Vec<u8>>, Option<String>) {
+        let (checkpoint, note) = self.usable_checkpoint(fingerprint);
+        (checkpoint.map(|checkpoint| checkpoint.mapping).unwrap_or_default(), note)
     }
 
     /// What was saved last, if anything was.

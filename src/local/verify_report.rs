@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::report_text::{ReportText, error_of_mailbox, nonzero_counts};
 use crate::{
     error::ErrorClass,
-    sync::verify::{DifferenceKind, FolderComparison, VerifyReport, VerifyStrictness},
+    sync::{
+        report::LeftOut,
+        verify::{DifferenceKind, FolderComparison, VerifyReport, VerifyStrictness},
+    },
     terminal_text::{folder_names, format_count, format_duration, printable},
 };
 
@@ -69,11 +72,15 @@ pub(crate) fn line(report: &VerifyReport, strictness: VerifyStrictness) -> Strin
             format!("not verified: {error}")
         }
         VerifyVerdict::Identical => {
-            let rewritten = sum(|f| f.only_rewritten);
-            let but = if rewritten > 0 {
-                format!(", but for {} that the destination rewrote", format_count(rewritten, "message"))
-            } else {
-                String::new()
+            let (rewritten, doubled) = (sum(|f| f.only_rewritten), sum(|f| f.doubled));
+            let but = match (rewritten, doubled) {
+                (0, 0) => String::new(),
+                (_, 0) => format!(", but for {} that the destination rewrote", format_count(rewritten, "message")),
+                (0, _) => format!(", but for copies too many at the destination ({doubled})"),
+                _ => {
+                    let rewritten = format_count(rewritten, "message");
+                    format!(", but for {rewritten} that the destination rewrote, and copies too many ({doubled})")
+                }
             };
             format!("identical: {} in {}{but}", format_count(all, "message"), format_count(folders, "folder"))
         }
@@ -83,7 +90,13 @@ pub(crate) fn line(report: &VerifyReport, strictness: VerifyStrictness) -> Strin
                 (sum(|f| f.missing), "missing"),
                 (sum(|f| f.changed), "changed"),
                 (sum(|f| f.unreadable + f.unreadable_at_destination), "unreadable"),
-                (if strictness.strict { sum(|f| f.only_at_destination) } else { 0 }, "only at the destination"),
+                (sum(|f| f.unlisted + f.unlisted_at_destination), "counted and not listed"),
+                (report.only_in_views(), "only in views"),
+                (sum(|f| f.doubled), "copies too many"),
+                (
+                    if strictness.strict { sum(|f| f.only_at_destination - f.doubled) } else { 0 },
+                    "only at the destination",
+                ),
             ]);
             let what = if parts.is_empty() { "folders or subscriptions".to_owned() } else { parts.join(", ") };
             format!("differs: {what}, of {} in {}", format_count(all, "message"), format_count(folders, "folder"))
@@ -108,7 +121,7 @@ pub(crate) fn mailbox(report: &VerifyReport, strictness: VerifyStrictness) -> St
         folder.left_out.iter().map(|(rule, n)| format!("{}: {n} {rule}", folder.source)).collect()
     };
     text.section("Messages left out by a rule", report.folders.iter().flat_map(rules));
-    text.section("Folders left out", report.left_out.iter().map(|l| format!("{}: {}", l.folder, l.reason)));
+    text.section("Folders left out", report.left_out.iter().map(left_out_folder));
     let only_there = report.only_at_destination.iter().map(|(folder, messages)| match messages {
         Some(messages) => format!("{folder}: {}", format_count(u64::from(*messages), "message")),
         None => folder.clone(),
@@ -118,6 +131,17 @@ pub(crate) fn mailbox(report: &VerifyReport, strictness: VerifyStrictness) -> St
     text.section("Notes", &report.notes);
     text.section("Errors", report.errors().map(error_of_mailbox));
     text.into_string()
+}
+
+/// A folder that is left out; of a view, how many of its messages are only there.
+fn left_out_folder(left_out: &LeftOut) -> String {
+    let LeftOut { folder, reason, not_elsewhere, .. } = left_out;
+    match not_elsewhere.filter(|messages| *messages > 0) {
+        Some(messages) => {
+            format!("{folder} (holds {} that no other folder holds): {reason}", format_count(messages, "message"))
+        }
+        None => format!("{folder}: {reason}"),
+    }
 }
 
 /// Counts of verdicts, and what is not identical again, since the reports may fill many screens.
@@ -159,6 +183,7 @@ fn folders(report: &VerifyReport) -> Vec<Vec<String>> {
             Some(error) => format!("failed: {}", error.class),
             None if folder.folder_missing => "no such folder at the destination".to_owned(),
             None if folder.differs(VerifyStrictness { strict: false, allow_rewritten: true }) => "differs".to_owned(),
+            None if folder.doubled > 0 => "copies too many".to_owned(),
             None if folder.rewritten > 0 => "rewritten".to_owned(),
             None => "identical".to_owned(),
         });
@@ -167,7 +192,8 @@ fn folders(report: &VerifyReport) -> Vec<Vec<String>> {
     rows
 }
 
-/// The single messages of a folder. New mail at the destination is listed only where it counts.
+/// The single messages of a folder, and those that nobody can list. New mail at the destination is listed only where it
+/// counts; copies too many always, since a user may know whether they are meant.
 fn differences(folder: &FolderComparison, strictness: VerifyStrictness) -> Vec<String> {
     let counts = |kind| strictness.strict || kind != DifferenceKind::OnlyAtDestination;
     let listed: Vec<String> = folder
@@ -184,14 +210,22 @@ fn differences(folder: &FolderComparison, strictness: VerifyStrictness) -> Vec<S
             format!("{}: {uids}: {}", folder.source, difference.what)
         })
         .collect();
-    let extra = if strictness.strict { folder.only_at_destination } else { 0 };
+    let extra = if strictness.strict { folder.only_at_destination } else { folder.doubled };
     let all = folder.missing + folder.changed + folder.unreadable + folder.unreadable_at_destination + extra;
     let unlisted = all.saturating_sub(u64::try_from(listed.len()).unwrap_or(u64::MAX));
     let missing = folder
         .folder_missing
         .then(|| format!("{}: the destination has no folder {}", folder.source, folder.destination));
     let more = (unlisted > 0).then(|| format!("{}: and {unlisted} more (--list N lists more)", folder.source));
-    missing.into_iter().chain(listed).chain(more).collect()
+    let sides = [(folder.unlisted, "source"), (folder.unlisted_at_destination, "destination")];
+    let not_listed = sides.iter().filter(|(messages, _)| *messages > 0).map(|(messages, side)| {
+        let messages = format_count(*messages, "message");
+        format!(
+            "{}: the {side} counts {messages} more than it lists: ask its operator, and verify again",
+            folder.source
+        )
+    });
+    missing.into_iter().chain(listed).chain(more).chain(not_listed).collect()
 }
 
 #[cfg(test)]
@@ -277,6 +311,59 @@ mod tests {
             Sent Items: 2 larger than maxSize
           Folders that only the destination has
             New: 4 messages
+        "#);
+    }
+
+    #[test]
+    fn copies_too_many_are_listed_always_and_counted_apart() {
+        let doubled = FolderComparison {
+            destination_messages: 103,
+            only_at_destination: 3,
+            doubled: 2,
+            differences: vec![MessageDifference {
+                kind: DifferenceKind::Doubled,
+                source_uid: None,
+                destination_uid: Some(102),
+                what: "a copy too many: the source has fewer such messages".into(),
+            }],
+            ..inbox()
+        };
+        let by_user = mailbox(&report(vec![doubled.clone()]), LENIENT);
+        insta::assert_snapshot!(by_user, @r#"
+        alice: identical: 100 messages in 1 folder, but for copies too many at the destination (2) (in 2.0s)
+          folder  source  destination  equal  missing  flags  date  bytes  only there  state
+          INBOX      100          103    100        0      0     0      0           3  copies too many
+          Differences
+            INBOX: destination UID 102: a copy too many: the source has fewer such messages
+            INBOX: and 1 more (--list N lists more)
+        "#);
+        let since_sync = report(vec![FolderComparison { doubled_since_sync: 2, ..doubled }]);
+        assert_eq!(VerifyVerdict::from_report(&since_sync, LENIENT), VerifyVerdict::Differs);
+        insta::assert_snapshot!(line(&since_sync, LENIENT), @"alice: differs: 2 copies too many, of 100 messages in 1 folder");
+        insta::assert_snapshot!(line(&since_sync, STRICT), @"alice: differs: 2 copies too many, 1 only at the destination, of 100 messages in 1 folder");
+    }
+
+    #[test]
+    fn what_no_listing_and_no_folder_shows_is_said_with_its_number() {
+        let folder = FolderComparison { unlisted: 5, only_at_destination: 0, differences: Vec::new(), ..inbox() };
+        let mut report = report(vec![folder]);
+        let reason = "it is a view of all messages".to_owned();
+        report.left_out = vec![LeftOut {
+            folder: "[Gmail]/All Mail".into(),
+            reason,
+            messages: Some(12),
+            not_elsewhere: Some(4),
+            is_view: true,
+            ..LeftOut::default()
+        }];
+        insta::assert_snapshot!(mailbox(&report, LENIENT), @r#"
+        alice: differs: 5 counted and not listed, 4 only in views, of 100 messages in 1 folder (in 2.0s)
+          folder  source  destination  equal  missing  flags  date  bytes  only there  state
+          INBOX      100          101    100        0      0     0      0           0  differs
+          Differences
+            INBOX: the source counts 5 messages more than it lists: ask its operator, and verify again
+          Folders left out
+            [Gmail]/All Mail (holds 4 messages that no other folder holds): it is a view of all messages
         "#);
     }
 

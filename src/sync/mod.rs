@@ -20,6 +20,7 @@ pub(crate) mod folder_listing;
 mod folder_loss;
 pub(crate) mod folder_name;
 pub(crate) mod folder_plan;
+mod folder_pool;
 mod folder_presence;
 mod folder_sync;
 mod folder_worker;

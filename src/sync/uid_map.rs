@@ -199,6 +199,12 @@ impl UidMap {
         UidSet::from_ranges(sources)
     }
 
+    /// The lowest destination UID that an APPEND of ours was given; none where none is known.
+    #[must_use]
+    pub(crate) fn first_appended(&self) -> Option<DestinationUid> {
+        self.runs.iter().filter(|run| run.origin == CopyOrigin::Appended).filter_map(|run| run.destination).min()
+    }
+
     /// The last `count` messages that were copied, as runs in copy order.
     #[must_use]
     pub(crate) fn last_runs(&self, count: usize) -> Vec<UidRun> {

@@ -13,7 +13,7 @@ use super::{
     live_checkpoint::LiveCheckpoint,
     message_limit::{ListingCommand, list_lower_pages},
     progress::SyncProgress,
-    report::MailboxReport,
+    report::{LeftOut, MailboxReport},
     spec::SyncSpec,
 };
 use crate::{
@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// Counts the messages of views that no synced folder holds: by Message-ID, INTERNALDATE and size, which one server tells
-/// alike of one message wherever it shows it. A view that did not change since it was looked at last is not listed again.
+/// Counts the messages of views that no synced folder holds, for a run: what is found goes into the checkpoint, and a view
+/// that did not change since it was looked at last is not listed again.
 ///
 /// # Errors
 /// When the connection ends or the source refuses; then all messages of the views count as not copied.
@@ -37,45 +37,79 @@ pub(crate) async fn count_view_messages(
     progress: &SyncProgress,
     report: &mut MailboxReport,
 ) -> Result<()> {
-    let has_messages = |messages: Option<u64>| messages.is_none_or(|messages| messages > 0);
-    let mut views: Vec<_> = report.left_out.iter_mut().filter(|l| l.is_view && has_messages(l.messages)).collect();
-    if views.is_empty() {
+    let complete = report.folders.iter().filter(|folder| folder.complete);
+    let held: Vec<HoldingFolder<'_>> =
+        complete.map(|folder| HoldingFolder { raw: &folder.source_raw, name: &folder.source }).collect();
+    if views_with_messages(&mut report.left_out).next().is_none() {
         return Ok(());
     }
     let mut session = connect(&Arc::new(spec.source.clone()), &progress.bytes_moved).await?;
+    let known = |raw: &[u8]| ledger.read(|checkpoint| checkpoint.views.get(raw).copied());
+    let found = |raw: &[u8], state| {
+        if !spec.dry_run {
+            ledger.update(|checkpoint| checkpoint.views.insert(raw.to_vec(), state));
+        }
+    };
+    count_not_elsewhere(&mut session, &mut report.left_out, &held, known, found).await?;
+    session.logout().await;
+    if spec.dry_run { Ok(()) } else { ledger.save().await }
+}
+
+/// A folder that is synced, so that messages of views may be in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HoldingFolder<'a> {
+    /// The raw name.
+    pub raw: &'a [u8],
+    /// The decoded name.
+    pub name: &'a str,
+}
+
+/// The views that hold messages, as far as the source tells.
+pub(crate) fn views_with_messages(left_out: &mut [LeftOut]) -> impl Iterator<Item = &mut LeftOut> {
+    left_out.iter_mut().filter(|folder| folder.is_view && folder.messages.is_none_or(|messages| messages > 0))
+}
+
+/// Sets `not_elsewhere` of each view: how many of its messages are in none of the folders `held`. Messages are told apart
+/// by Message-ID, INTERNALDATE and size, which one server tells alike of one message wherever it shows it. What `known`
+/// says of a view is taken where the view is as it was then; `found` gets what was found anew.
+///
+/// # Errors
+/// When the connection ends or the source refuses. Views that were counted before that keep their number.
+pub(crate) async fn count_not_elsewhere(
+    session: &mut Session,
+    left_out: &mut [LeftOut],
+    held: &[HoldingFolder<'_>],
+    known: impl Fn(&[u8]) -> Option<ViewState>,
+    mut found: impl FnMut(&[u8], ViewState),
+) -> Result<()> {
     let mut listed: Option<MessageCounts> = None;
-    for view in &mut views {
-        let tag = queue_examine(&mut session, &view.raw);
-        let selected = wait_for_selected(&mut session, tag, &view.folder).await?;
-        let known = ledger.read(|checkpoint| checkpoint.views.get(&view.raw).copied());
+    for view in views_with_messages(left_out) {
+        let tag = queue_examine(session, &view.raw);
+        let selected = wait_for_selected(session, tag, &view.folder).await?;
         let state = ViewState::from_selected(&selected);
-        if let Some(known) = known.filter(|known| known.is_same(&state)) {
+        if let Some(known) = known(&view.raw).filter(|known| known.is_same(&state)) {
             view.not_elsewhere = Some(known.not_elsewhere);
             continue;
         }
         if listed.is_none() {
             let mut all = MessageCounts::default();
-            for folder in report.folders.iter().filter(|folder| folder.complete) {
-                let tag = queue_examine(&mut session, &folder.source_raw);
-                let selected = wait_for_selected(&mut session, tag, &folder.source).await?;
-                list_messages(&mut session, &selected, |key| all.add(key)).await?;
+            for folder in held {
+                let tag = queue_examine(session, folder.raw);
+                let selected = wait_for_selected(session, tag, folder.name).await?;
+                list_messages(session, &selected, |key| all.add(key)).await?;
             }
             listed = Some(all);
-            let tag = queue_examine(&mut session, &view.raw);
-            wait_for_selected(&mut session, tag, &view.folder).await?;
+            let tag = queue_examine(session, &view.raw);
+            wait_for_selected(session, tag, &view.folder).await?;
         }
         let Some(all) = &listed else { continue };
         let mut left = all.clone();
         let mut not_elsewhere = 0;
-        list_messages(&mut session, &selected, |key| not_elsewhere += u64::from(!left.take_one(key))).await?;
+        list_messages(session, &selected, |key| not_elsewhere += u64::from(!left.take_one(key))).await?;
         view.not_elsewhere = Some(not_elsewhere);
-        if !spec.dry_run {
-            let raw = view.raw.clone();
-            ledger.update(|checkpoint| checkpoint.views.insert(raw, ViewState { not_elsewhere, ..state }));
-        }
+        found(&view.raw, ViewState { not_elsewhere, ..state });
     }
-    session.logout().await;
-    if spec.dry_run { Ok(()) } else { ledger.save().await }
+    Ok(())
 }
 
 /// What tells a message of one server from another.

@@ -32,3 +32,4 @@ mod stand_ins;
 mod sync;
 mod unwell;
 mod verify;
+mod verify_faults;

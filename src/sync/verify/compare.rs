@@ -1,7 +1,7 @@
 //! What differs between the messages of two folders, as multisets: a source may truly hold three equal messages, and
 //! then the destination must hold three.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::{
     imap::{date::InternalDate, response::Flag},
@@ -167,8 +167,10 @@ pub(crate) struct MessageComparison {
     pub changed: Vec<ComparedPair>,
     /// UIDs at the source of messages without a copy.
     pub missing: Vec<SourceUid>,
-    /// UIDs at the destination of messages that the source does not have.
+    /// UIDs at the destination of messages that are no copy of a source message, or one copy too many.
     pub extra: Vec<DestinationUid>,
+    /// Of these, copies too many: the source has such a message, but not as often.
+    pub doubled: Vec<DestinationUid>,
 }
 
 /// Compares two folders. Each message is paired at most once: with one that is equal in everything, or else with the
@@ -179,6 +181,7 @@ pub(crate) fn compare<'a>(
     destination: impl IntoIterator<Item = &'a ComparedMessage<DestinationUid>>,
 ) -> MessageComparison {
     let mut left: Vec<&ComparedMessage<SourceUid>> = source.into_iter().collect();
+    let all = left.clone();
     let mut right: Vec<&ComparedMessage<DestinationUid>> = destination.into_iter().collect();
     let mut found = MessageComparison::default();
     let pairs = &mut found.changed;
@@ -198,8 +201,14 @@ pub(crate) fn compare<'a>(
     found.changed.sort_unstable_by_key(|pair| pair.source.uid);
     found.missing = left.iter().map(|item| item.uid).collect();
     found.extra = right.iter().map(|item| item.uid).collect();
+    let unpaired: HashSet<[u8; 16]> = right.iter().map(|item| item.digest.canonical).collect();
+    let at_source: HashSet<[u8; 16]> =
+        all.iter().map(|item| item.digest.canonical).filter(|digest| unpaired.contains(digest)).collect();
+    let doubled = right.iter().filter(|item| at_source.contains(&item.digest.canonical));
+    found.doubled = doubled.map(|item| item.uid).collect();
     found.missing.sort_unstable();
     found.extra.sort_unstable();
+    found.doubled.sort_unstable();
     found
 }
 
@@ -272,6 +281,22 @@ mod tests {
         assert_eq!((found.equal, numbers(&found.missing), numbers(&found.extra)), (3, vec![3], vec![]));
         let found = compare(&three(), &four());
         assert_eq!((found.equal, numbers(&found.missing), numbers(&found.extra)), (3, vec![], vec![3]));
+    }
+
+    #[test]
+    fn copies_too_many_are_told_from_what_the_source_never_had() {
+        let source = [item(1, b"a\r\n", 0, 0), item(2, b"b", 0, 0), item(3, b"b", 0, 0)];
+        let destination = [
+            item(1, b"a\r\n", 0, 0),
+            item(2, b"b", 0, 0),
+            item(3, b"new", 0, 0),
+            item(4, b"a", 1, 5), // rewritten, with other flags and another date, and still a copy
+            item(5, b"b", 0, 0),
+            item(6, b"b", 0, 0),
+        ];
+        let found = compare(&source, &destination);
+        assert_eq!((found.equal, numbers(&found.missing)), (3, vec![]));
+        assert_eq!((numbers(&found.extra), numbers(&found.doubled)), (vec![3, 4, 6], vec![4, 6]));
     }
 
     #[test]
@@ -353,6 +378,11 @@ mod tests {
             // Nothing is both missing and there: what is left over on both sides has no content in common.
             let (left, right) = (canonical(&source, &found.missing), canonical(&destination, &found.extra));
             prop_assert!(left.is_disjoint(&right));
+            // A copy too many is one of a message whose every occurrence at the source has a copy.
+            let paired: Vec<_> = source.iter().filter(|i| !found.missing.contains(&i.uid)).copied().collect();
+            let uids: Vec<_> = paired.iter().map(|i| i.uid).collect();
+            prop_assert!(canonical(&destination, &found.doubled).is_subset(&canonical(&paired, &uids)));
+            prop_assert!(found.doubled.iter().all(|uid| found.extra.contains(uid)));
         }
 
         #[test]

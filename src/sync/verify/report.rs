@@ -44,7 +44,17 @@ impl VerifyReport {
     #[must_use]
     pub(crate) fn differs(&self, strictness: VerifyStrictness) -> bool {
         let more = !self.only_at_destination.is_empty() || !self.unsubscribed.is_empty();
-        self.folders.iter().any(|folder| folder.differs(strictness)) || (strictness.strict && more)
+        self.folders.iter().any(|folder| folder.differs(strictness))
+            || self.only_in_views() > 0
+            || (strictness.strict && more)
+    }
+
+    /// Messages of views (Gmail's All Mail) that no compared folder holds, so that they are not at the destination. All
+    /// messages of a view of which that could not be found out.
+    #[must_use]
+    pub(crate) fn only_in_views(&self) -> u64 {
+        let views = self.left_out.iter().filter(|left_out| left_out.is_view);
+        views.map(|view| view.not_elsewhere.or(view.messages).unwrap_or(0)).sum()
     }
 
     /// The mailbox's own error and those of its folders.
@@ -88,8 +98,17 @@ pub(crate) struct FolderComparison {
     pub unreadable: u64,
     /// Messages that the destination lists and cannot deliver: copies among them are counted as missing.
     pub unreadable_at_destination: u64,
+    /// Messages that the source counts and does not list. Nobody knows whether they have copies.
+    pub unlisted: u64,
+    /// Messages that the destination counts and does not list: copies among them are counted as missing.
+    pub unlisted_at_destination: u64,
     /// Messages that only the destination has: new mail, mostly.
     pub only_at_destination: u64,
+    /// Of those: copies too many of messages that the source has, too.
+    pub doubled: u64,
+    /// Of those: at UIDs that were given since a sync of this checkpoint placed its first copy here. None without a
+    /// checkpoint.
+    pub doubled_since_sync: u64,
     /// The first single differences; the counts are complete.
     pub differences: Vec<MessageDifference>,
     /// Why this folder was not compared, if so.
@@ -107,6 +126,9 @@ impl FolderComparison {
             || self.changed > tolerated
             || self.unreadable > 0
             || self.unreadable_at_destination > 0
+            || self.unlisted > 0
+            || self.unlisted_at_destination > 0
+            || self.doubled_since_sync > 0
             || (strictness.strict && self.only_at_destination > 0)
     }
 }
@@ -139,6 +161,8 @@ pub(crate) enum DifferenceKind {
     Changed,
     /// The source does not have it.
     OnlyAtDestination,
+    /// The source has it, but not as often.
+    Doubled,
 }
 
 #[cfg(test)]
@@ -159,6 +183,32 @@ mod tests {
         assert_eq!(judged(&also_flags), [true; 3]);
         assert_eq!(judged(&FolderComparison { folder_missing: true, ..FolderComparison::default() }), [true; 3]);
         assert_eq!(judged(&FolderComparison { unreadable: 1, ..FolderComparison::default() }), [true; 3]);
+        assert_eq!(judged(&FolderComparison { unlisted: 1, ..FolderComparison::default() }), [true; 3]);
+        assert_eq!(judged(&FolderComparison { unlisted_at_destination: 1, ..FolderComparison::default() }), [true; 3]);
+    }
+
+    #[test]
+    fn copies_too_many_are_a_difference_where_a_sync_may_have_made_them() {
+        let copied_by_user = FolderComparison { only_at_destination: 1, doubled: 1, ..FolderComparison::default() };
+        assert!(!copied_by_user.differs(VerifyStrictness::default()));
+        assert!(copied_by_user.differs(VerifyStrictness { strict: true, ..VerifyStrictness::default() }));
+        let since_sync = FolderComparison { doubled_since_sync: 1, ..copied_by_user };
+        assert!(since_sync.differs(VerifyStrictness::default()));
+    }
+
+    #[test]
+    fn messages_that_are_only_in_a_view_are_a_difference() {
+        let with = |left_out: LeftOut| {
+            let report = VerifyReport { left_out: vec![left_out], ..VerifyReport::default() };
+            (report.only_in_views(), report.differs(VerifyStrictness::default()))
+        };
+        let all_mail = LeftOut { is_view: true, messages: Some(12), not_elsewhere: Some(5), ..LeftOut::default() };
+        assert_eq!(with(all_mail.clone()), (5, true));
+        assert_eq!(with(LeftOut { not_elsewhere: Some(0), ..all_mail.clone() }), (0, false));
+        // Nobody could look: then any of them may be nowhere else.
+        assert_eq!(with(LeftOut { not_elsewhere: None, ..all_mail.clone() }), (12, true));
+        let excluded = LeftOut { by_rule: true, is_view: false, not_elsewhere: None, ..all_mail };
+        assert_eq!(with(excluded), (0, false));
     }
 
     #[test]
