@@ -212,7 +212,7 @@ async fn an_append_into_another_uidvalidity_is_in_doubt_and_loses_and_doubles_no
         let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
             let hit = command.starts_with("APPEND") && count.fetch_add(1, SeqCst) < wrong;
             let answer = b"{tag} OK [APPENDUID 8 1] done\r\n".to_vec();
-            hit.then(|| if stores { Act::Covertly(answer) } else { Act::Send(answer) })
+            hit.then_some(if stores { Act::Covertly(answer) } else { Act::Send(answer) })
         })
         .await;
         let report = rig(&source, &destination).sync().await;

@@ -384,8 +384,9 @@ impl CopyPass<'_, '_> {
             Ok(uids) => uids,
             Err(error) => {
                 // They may be in the folder that is open, in another, or nowhere: that is looked for before they are
-                // sent again.
+                // sent again. No message is to blame.
                 self.in_flight.push_front(answered);
+                self.blamed = true;
                 return Err(error);
             }
         };

@@ -166,7 +166,7 @@ pub(super) struct CopyPass<'a, 'b> {
     pub(super) stopped_at: Option<Instant>,
     /// Nothing more is asked or sent; what is under way is waited for.
     pub(super) pausing: bool,
-    /// The server said which APPEND ends the connection.
+    /// It is known which APPEND ends the connection, or that none does.
     pub(super) blamed: bool,
     pub(super) how: PassOptions,
 }
