@@ -129,10 +129,7 @@ pub(crate) async fn fetch_hashes<U: Uid>(
         let some_came = !came.is_empty();
         found.extend(came);
         match ended {
-            Ok(line) if line.status == StatusCondition::Ok => {
-                trouble.record_success(usize::try_from(asked.len()).unwrap_or(usize::MAX));
-                left = left.difference(&asked);
-            }
+            Ok(line) if line.status == StatusCondition::Ok => left = left.difference(&asked),
             Ok(line) => {
                 if matches!(
                     session.refusal_class(&line, CommandKind::Other),

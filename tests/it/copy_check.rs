@@ -172,9 +172,11 @@ async fn masked_bytes_in_headers_are_told_though_the_size_is_the_same() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_was_taken_and_is_not_shown_is_told_and_not_sent_again() {
     let source = Fake::start(MODERN, mails(10)).await;
-    let destination = Fake::twisted(MODERN, Vec::new(), |command, _| {
+    // UIDs go on behind the mail that is there.
+    let there = vec![Mail::new(200, "Message-ID: <other@a>\r\n\r\nother\r\n")];
+    let destination = Fake::twisted(MODERN, there, |command, _| {
         let lost = command.starts_with("APPEND") && command.contains("FAKE-4@");
-        lost.then(|| Act::send("{tag} OK [APPENDUID 7 90] done\r\n"))
+        lost.then(|| Act::send("{tag} OK [APPENDUID 7 190] done\r\n"))
     })
     .await;
     let rig = rig(&source, &destination);
@@ -182,7 +184,7 @@ async fn a_message_that_was_taken_and_is_not_shown_is_told_and_not_sent_again() 
     assert_eq!((differences(&report), copied(&report)), (told("missing", 1), 10), "{report:#?}");
     let note = &report.folders[0].difference_messages[0];
     assert!(note.uid == 4 && note.what.contains("does not show it"), "{note:?}");
-    assert_eq!(destination.mails("INBOX").len(), 9);
+    assert_eq!(destination.mails("INBOX").len(), 10);
     let appends = destination.heard("APPEND");
     assert_eq!(copied(&rig.sync().await), 0);
     assert_eq!(destination.heard("APPEND"), appends);
