@@ -1,4 +1,4 @@
-//! Reads and hashes the messages of one opened folder over one connection, with several FETCHes ahead. What a server fails
+//! Reads and hashes the messages of one opened folder over one connection, with several `FETCHes` ahead. What a server fails
 //! to deliver is narrowed down to the message, from one connection to the next where it must be.
 
 use std::collections::VecDeque;
