@@ -27,7 +27,7 @@ use super::{
 use crate::error::{Error, ErrorClass, Result, Side};
 
 /// A connection on which nothing moves is probed after this long, this often, and so many times before it counts as dead.
-const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_AFTER: Duration = Duration::from_mins(1);
 const PROBE_INTERVAL: Duration = Duration::from_secs(15);
 const PROBES: u32 = 4;
 

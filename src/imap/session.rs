@@ -209,7 +209,7 @@ impl Session {
     }
 
     /// Introduces this connection (RFC 2971), if the server wants to know: some open no folder for those who did not, on each
-    /// single connection (NetEase: `SELECT Unsafe Login`). The answer comes with that of a later command.
+    /// single connection (`NetEase`: `SELECT Unsafe Login`). The answer comes with that of a later command.
     pub(super) fn introduce(&mut self) {
         if self.capabilities.has("ID") {
             self.send_command(concat!("ID (\"name\" \"mailferry\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\")"));

@@ -207,7 +207,9 @@ mod tests {
 
     fn listing(exists: u32, listed: &str, answers: &[UntaggedResponse]) -> FolderListing<u32> {
         let mut count = ListingCount::new(exists, uids(listed));
-        answers.iter().for_each(|answer| count.add_response(answer));
+        for answer in answers {
+            count.add_response(answer);
+        }
         count.finish()
     }
 

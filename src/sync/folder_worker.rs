@@ -49,6 +49,11 @@ impl FolderTask {
         Self { report: job.report(), memory, losses: LossHistory::default(), backoff: connector.backoff(), job }
     }
 
+    /// It is dealt with on this worker.
+    fn done(self, pair: Option<ConnectionPair>) -> FolderOutcome {
+        FolderOutcome::Done(Box::new(self.report), pair.map(Box::new))
+    }
+
     /// How far it has come: messages that are at the destination, and steps towards giving others up.
     fn progress(&self) -> (u64, u64) {
         (self.report.copied_now + self.report.adopted, self.memory.failure_steps() + self.memory.suspects.tries())
@@ -106,6 +111,16 @@ impl FolderSyncPool {
         let FolderSyncContext { breakers, progress, stop, .. } = &self.shared;
         breakers.source.wait_until_due(pair.as_deref_mut(), progress, stop).await?;
         breakers.destination.wait_until_due(pair, progress, stop).await
+    }
+
+    /// The server is there, and fails on something: no back-off, but not too many logins.
+    async fn wait_before_login(&self, connected_at: Instant) -> WaitOutcome {
+        tokio::select! {
+            () = tokio::time::sleep_until(connected_at + self.shared.spec.retry.waits.between_logins) => {}
+            () = self.shared.stop.cancelled() => return WaitOutcome::Stopped,
+        }
+        self.reconnects.fetch_add(1, Relaxed);
+        WaitOutcome::Out
     }
 
     /// Nothing helps any folder: all workers end.
@@ -227,7 +242,7 @@ fn finish(pool: &FolderSyncPool, report: &mut MailboxReport) {
 /// What came of a folder on one worker.
 enum FolderOutcome {
     /// The folder is dealt with; its pair of connections, if that can be used again.
-    Done(FolderReport, Option<ConnectionPair>),
+    Done(Box<FolderReport>, Option<Box<ConnectionPair>>),
     /// No connection can be made: the other workers do it.
     GivenBack,
 }
@@ -243,9 +258,9 @@ async fn sync_queued_folders(pool: Arc<FolderSyncPool>, pair: ConnectionPair) {
                 if report.complete {
                     pool.left.store(0, Relaxed);
                 }
-                lock(&pool.done).insert(raw, report);
+                lock(&pool.done).insert(raw, *report);
                 SyncProgress::add(&pool.shared.progress.folders_done, 1);
-                pair = left;
+                pair = left.map(|left| *left);
             }
             FolderOutcome::GivenBack => return,
         }
@@ -302,9 +317,9 @@ async fn sync_folder_with_retries(
         let error = match attempt {
             Ok(SyncEnd::Complete) => {
                 task.report.complete = true;
-                return FolderOutcome::Done(task.report, pair);
+                return task.done(pair);
             }
-            Ok(SyncEnd::Stopped) => return FolderOutcome::Done(task.report, None),
+            Ok(SyncEnd::Stopped) => return task.done(None),
             Err(error) => error.in_folder(&task.job.source_name),
         };
         match recover_folder(&pool.shared, &mut task.job, &mut task.memory, pair.as_mut(), &error).await {
@@ -312,7 +327,7 @@ async fn sync_folder_with_retries(
             FolderRecovery::Gone(note) => {
                 task.report.doubts.push(note);
                 task.report.complete = true;
-                return FolderOutcome::Done(task.report, pair);
+                return task.done(pair);
             }
             FolderRecovery::Removed(error) => return give_up(pool, task, error),
             FolderRecovery::NotConcerned => {}
@@ -326,7 +341,7 @@ async fn sync_folder_with_retries(
         task.job.look = None;
         task.job.in_doubt = task.memory.in_doubt;
         if stop.is_cancelled() && error.class.remedy() == ErrorRemedy::RetryWithBackoff {
-            return FolderOutcome::Done(task.report, None);
+            return task.done(None);
         }
         let is_over = error.class.remedy() != ErrorRemedy::RetryWithBackoff
             || error.finality != GiveUpScope::ByClass
@@ -340,13 +355,10 @@ async fn sync_folder_with_retries(
         match if is_over { AfterLoss::BackOff { reset: false } } else { task.losses.record(loss, Instant::now()) } {
             next @ (AfterLoss::Reconnect | AfterLoss::LeaveRest) => {
                 task.memory.leaves_rest |= next == AfterLoss::LeaveRest;
-                // The server is there, and fails on something: no back-off, but not too many logins.
                 tracing::info!(error = %error, "connecting anew");
-                tokio::select! {
-                    () = tokio::time::sleep_until(connected_at + pool.shared.spec.retry.waits.between_logins) => {}
-                    () = stop.cancelled() => return FolderOutcome::Done(task.report, None),
+                if pool.wait_before_login(connected_at).await == WaitOutcome::Stopped {
+                    return task.done(None);
                 }
-                pool.reconnects.fetch_add(1, Relaxed);
             }
             AfterLoss::LeaveFolder if pool.left.fetch_add(1, Relaxed) < MAX_FOLDERS_LEFT => {
                 let what = format!("{}; this happens each time the folder is opened", error.what);
@@ -357,7 +369,7 @@ async fn sync_folder_with_retries(
                     Ok(WaitOutcome::Out) => {
                         pool.reconnects.fetch_add(1, Relaxed);
                     }
-                    Ok(WaitOutcome::Stopped) => return FolderOutcome::Done(task.report, None),
+                    Ok(WaitOutcome::Stopped) => return task.done(None),
                     Err(error) => return give_up(pool, task, error),
                 }
             }
@@ -379,5 +391,5 @@ fn give_up(pool: &FolderSyncPool, mut task: FolderTask, error: Error) -> FolderO
     } else {
         pool.stop_all(error);
     }
-    FolderOutcome::Done(task.report, None)
+    task.done(None)
 }

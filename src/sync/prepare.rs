@@ -12,7 +12,7 @@ use super::{
     copy_search::DestinationSnapshot,
     folder_creation::{CreatedFolders, make_or_rename},
     folder_name::{FolderInfo, NameLimits, SideFolders},
-    folder_plan::{FolderPlanInput, PlannedFolder, RefusedPaths, plan_folders},
+    folder_plan::{FolderPlan, FolderPlanInput, PlannedFolder, RefusedPaths, plan_folders},
     job::FolderSyncJob,
     live_checkpoint::LiveCheckpoint,
     progress::SyncProgress,
@@ -128,13 +128,7 @@ pub(crate) async fn prepare(
         }
     }
     let created = &made.created;
-    report.left_out.clone_from(&plan.left_out);
-    for (folder, note) in &plan.notes {
-        report.note(format!("{folder}: {note}"));
-    }
-    for warning in &plan.warnings {
-        report.warn(warning.clone());
-    }
+    report_plan(&plan, report);
     if !spec.dry_run {
         ledger.update(|checkpoint| {
             for folder in plan.folders.iter().filter(|f| !made.refused.contains_key(&f.destination_raw)) {
@@ -184,13 +178,8 @@ pub(crate) async fn prepare(
                         }
                     });
                 }
-                let mut unchanged = job.report();
-                unchanged.unchanged = true;
-                unchanged.complete = true;
-                unchanged.source_messages = u64::from(job.messages);
-                unchanged.copied_before = if state.reduced { unchanged.source_messages } else { state.map.len() };
                 prepared.closed_bytes += listed.size.unwrap_or(0);
-                prepared.closed.push(unchanged);
+                prepared.closed.push(unchanged_report(&job, state));
             }
             _ => prepared.jobs.push(job),
         }
@@ -201,6 +190,24 @@ pub(crate) async fn prepare(
         mark_in_doubt(ledger, &prepared.jobs).await?;
     }
     Ok(prepared)
+}
+
+/// What the plan leaves out, decided and warns of.
+fn report_plan(plan: &FolderPlan, report: &mut MailboxReport) {
+    report.left_out.clone_from(&plan.left_out);
+    for (folder, note) in &plan.notes {
+        report.note(format!("{folder}: {note}"));
+    }
+    for warning in &plan.warnings {
+        report.warn(warning.clone());
+    }
+}
+
+/// The report of a folder that is not opened, since nothing changed in it.
+fn unchanged_report(job: &FolderSyncJob, state: &FolderState) -> FolderReport {
+    let source_messages = u64::from(job.messages);
+    let copied_before = if state.reduced { source_messages } else { state.map.len() };
+    FolderReport { unchanged: true, complete: true, source_messages, copied_before, ..job.report() }
 }
 
 /// True when the listings do not prove that a folder needs no work.

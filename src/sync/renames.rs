@@ -67,7 +67,7 @@ pub(crate) async fn follow_renames(
             memory.fatal.remove(&old);
         }
     }
-    for candidate in without_rivals(candidates) {
+    for candidate in without_rivals(&candidates) {
         if !memory.fatal.insert(candidate.old.clone()) {
             continue;
         }
@@ -207,7 +207,7 @@ async fn examine(session: &mut Session, raw: &[u8]) -> Result<Option<SelectedFol
 }
 
 /// Two that are gone and one that is new: nobody knows.
-fn without_rivals(found: Vec<RenameCandidate>) -> Vec<RenameCandidate> {
+fn without_rivals(found: &[RenameCandidate]) -> Vec<RenameCandidate> {
     let twice = |candidate: &RenameCandidate| found.iter().filter(|other| other.new == candidate.new).count() > 1;
     found.iter().filter(|candidate| !twice(candidate)).cloned().collect()
 }

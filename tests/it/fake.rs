@@ -267,6 +267,7 @@ async fn serve(
     }
 }
 
+#[allow(clippy::too_many_lines, reason = "an arm for each command")]
 fn answer(
     command: &ClientCommand,
     upper: &str,

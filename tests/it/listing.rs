@@ -166,7 +166,7 @@ async fn a_folder_that_is_made_anew_with_its_old_uidvalidity_is_copied_anew() {
     rig.store.lose();
     rig.sync().await;
     source.change("INBOX", |inbox| {
-        *inbox = others(11..=18).into_iter().map(|mail| Mail { uid: mail.uid - 10, ..mail }).collect()
+        *inbox = others(11..=18).into_iter().map(|mail| Mail { uid: mail.uid - 10, ..mail }).collect();
     });
     assert_eq!(copied(&rig.sync().await), 8);
     assert_eq!(copied(&rig.sync().await), 0);

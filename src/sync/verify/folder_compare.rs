@@ -389,7 +389,7 @@ mod tests {
         let mut losses = LossHistory::default();
         let back_off = AfterLoss::BackOff { reset: false };
         let throttled = Error::new(ErrorClass::Throttled, "slow down");
-        let stated = Error { stated_wait: Some(Duration::from_secs(60)), ..Error::network("later") };
+        let stated = Error { stated_wait: Some(Duration::from_mins(1)), ..Error::network("later") };
         for _ in 0..9 {
             assert_eq!(after(&mut losses, FolderStage::Refused, Error::network("NO"), false), back_off);
             assert_eq!(after(&mut losses, FolderStage::Opening, throttled.clone(), false), back_off);

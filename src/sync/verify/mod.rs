@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use self::folder_compare::{FolderCompareJob, FolderComparer};
-pub(crate) use self::report::{DifferenceKind, FolderComparison, MessageDifference, VerifyReport, VerifyStrictness};
+#[cfg(test)]
+pub(crate) use self::report::MessageDifference;
+pub(crate) use self::report::{DifferenceKind, FolderComparison, VerifyReport, VerifyStrictness};
 use super::{
     checkpoint::Checkpoint,
     connection_pair::ConnectionPair,

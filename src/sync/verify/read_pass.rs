@@ -320,7 +320,7 @@ mod tests {
                 } else {
                     unit.iter().for_each(|uid| reading.mark_settled(uid, ReadState::Hashed));
                     if unit.first().is_some_and(|uid| reading.suspects.contains(uid)) {
-                        reading.trouble.record_success(unit.len() as usize);
+                        reading.trouble.record_success(usize::try_from(unit.len()).unwrap());
                     }
                 }
             }
