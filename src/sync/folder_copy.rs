@@ -456,7 +456,11 @@ impl<'a> FolderCopy<'a> {
             return Ok(SyncEnd::Stopped);
         }
         if self.work.iter().any(|m| m.uid == message.uid) {
-            if self.is_suspect(&message) && shared.breakers.destination.is_open() {
+            if !self.is_suspect(&message) {
+                // It was not tried, since the source did not deliver it: it is no control.
+                self.memory.suspects.controls.remove(&message.uid);
+                self.give_up_unreadable()?;
+            } else if shared.breakers.destination.is_open() {
                 self.memory.suspects.void_round();
             }
         } else {

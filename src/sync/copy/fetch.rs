@@ -324,6 +324,7 @@ mod tests {
     fn a_message_that_failed_before_is_asked_for_alone() {
         let mut memory = CopyMemory::default();
         memory.trouble.record_failure_on(SourceUid(2));
+        memory.trouble.record_success(1);
         let units = plan_fetches(&work(&[1, 1, 1, 1]), FETCH_MESSAGES, &memory, &BTreeMap::new());
         assert_eq!(bounds(&units), [(0, 1), (1, 2), (2, 4)]);
     }
