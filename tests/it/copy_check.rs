@@ -172,19 +172,19 @@ async fn masked_bytes_in_headers_are_told_though_the_size_is_the_same() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_was_taken_and_is_not_shown_is_told_and_not_sent_again() {
     let source = Fake::start(MODERN, mails(10)).await;
-    // UIDs go on behind the mail that is there.
-    let there = vec![Mail::new(200, "Message-ID: <other@a>\r\n\r\nother\r\n")];
-    let destination = Fake::twisted(MODERN, there, |command, _| {
-        let lost = command.starts_with("APPEND") && command.contains("FAKE-4@");
-        lost.then(|| Act::send("{tag} OK [APPENDUID 7 190] done\r\n"))
+    let destination = Fake::twisted(MODERN, Vec::new(), |command, _| {
+        let lost = command.starts_with("APPEND") && command.contains("FAKE-10@");
+        lost.then(|| Act::send("{tag} OK [APPENDUID 7 10] done\r\n"))
     })
     .await;
     let rig = rig(&source, &destination);
     let report = rig.sync().await;
     assert_eq!((differences(&report), copied(&report)), (told("missing", 1), 10), "{report:#?}");
     let note = &report.folders[0].difference_messages[0];
-    assert!(note.uid == 4 && note.what.contains("does not show it"), "{note:?}");
-    assert_eq!(destination.mails("INBOX").len(), 10);
+    assert!(note.uid == 10 && note.what.contains("does not show it"), "{note:?}");
+    assert_eq!(destination.mails("INBOX").len(), 9);
+    // Its UID was given, as the next message shows.
+    destination.change("INBOX", |mails| mails.push(Mail::new(11, "Message-ID: <other@a>\r\n\r\nother\r\n")));
     let appends = destination.heard("APPEND");
     assert_eq!(copied(&rig.sync().await), 0);
     assert_eq!(destination.heard("APPEND"), appends);
