@@ -15,7 +15,7 @@ use crate::{
     can_run,
     corpus::{NAMES, nasty},
     features::Feature,
-    known::known_faults,
+    known::{endless, known_faults},
     truth::{self, Message},
 };
 
@@ -46,17 +46,21 @@ fn the_table_of_pairs_is_fresh() {
         for to in ServerMake::ALL.into_iter().filter(|to| from != ServerMake::Dovecot || *to != ServerMake::Dovecot) {
             write!(table, "| {} | {} |", from.name(), to.name()).unwrap();
             for feature in Feature::ALL {
-                let numbers: Vec<String> = known_faults(from, to, feature)
-                    .iter()
-                    .map(|fault| {
-                        let at = notes.iter().position(|note| *note == fault.what).unwrap_or_else(|| {
-                            notes.push(fault.what);
+                let faults = known_faults(from, to, feature).into_iter().map(|fault| fault.what);
+                let endless = endless(from, to, feature);
+                let numbers: Vec<String> = faults
+                    .filter(|_| endless.is_none())
+                    .chain(endless)
+                    .map(|what| {
+                        let at = notes.iter().position(|note| *note == what).unwrap_or_else(|| {
+                            notes.push(what);
                             notes.len() - 1
                         });
                         (at + 1).to_string()
                     })
                     .collect();
-                let cell = if numbers.is_empty() { "yes".to_owned() } else { format!("but {}", numbers.join(", ")) };
+                let but = if endless.is_some() { "no" } else { "but" };
+                let cell = if numbers.is_empty() { "yes".to_owned() } else { format!("{but} {}", numbers.join(", ")) };
                 write!(table, " {cell} |").unwrap();
             }
             table.push('\n');
