@@ -71,14 +71,6 @@ pub fn known_faults(from: ServerMake, to: ServerMake, feature: Feature) -> Vec<K
     }
 }
 
-/// Why a feature is not tried between two servers: its run has no end.
-pub fn endless(from: ServerMake, to: ServerMake, feature: Feature) -> Option<&'static str> {
-    let loops = from == ServerMake::GoImap && matches!(to, ServerMake::Dovecot | ServerMake::Cyrus);
-    (loops && feature == Feature::OddMessages).then_some(
-        "Not tried: the source delivers messages empty that it lists with a size, and the run asks for them for ever.",
-    )
-}
-
 /// The complaints that no known fault explains, and the known faults that no complaint shows any more.
 pub fn unexplained(faults: &[KnownFault], complaints: &[String]) -> Vec<String> {
     let shows = |fault: &KnownFault, complaint: &String| {
