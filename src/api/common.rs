@@ -360,7 +360,7 @@ pub struct Retry {
     #[serde(default = "Retry::reconnect_max_backoff")]
     pub reconnect_max_backoff: Duration,
     /// Within an attempt: how long it waits, all in all for each account, for a server that fails by itself or asks for
-    /// a slower pace. Then the attempt ends with the error.
+    /// a slower pace. Then the attempt ends with the error. The destination may take as long to store one message.
     #[serde(default = "Retry::patience")]
     pub patience: Duration,
     /// Between attempts: the wait after the first failure. It doubles with each failure in a row, and varies by jitter.
