@@ -9,6 +9,7 @@ use std::{
 };
 
 use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
@@ -78,6 +79,8 @@ struct FolderSyncPool {
     left: AtomicU64,
     /// A login that worked before was refused, and tried again.
     logged_in_again: AtomicBool,
+    /// Nothing waits and nobody works: who waits for connections need not wait any longer.
+    all_done: CancellationToken,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -91,11 +94,14 @@ impl FolderSyncPool {
         let task = queue.tasks.pop_front();
         if task.is_none() {
             queue.workers -= 1;
+            if queue.workers == 0 {
+                self.all_done.cancel();
+            }
         }
         task
     }
 
-    /// A worker without connections gives its folder to the others, if there are any, and ends.
+    /// A worker without connections gives its folder to the others, if there are any, and counts no more.
     fn give_back(&self, task: FolderTask) -> Result<(), Box<FolderTask>> {
         let mut queue = lock(&self.queue);
         if queue.workers < 2 {
@@ -104,6 +110,35 @@ impl FolderSyncPool {
         queue.workers -= 1;
         queue.tasks.push_front(task);
         Ok(())
+    }
+
+    /// Connects anew for a worker that has no folder, as often as it makes sense while the others work. It counts again then.
+    async fn connect_anew(&self, mut error: Error) -> Option<ConnectionPair> {
+        let mut backoff = self.connector.backoff();
+        let stop = &self.shared.stop;
+        loop {
+            let connected = async {
+                match self.connector.wait_before_retry(error, &mut backoff, stop).await {
+                    Ok(WaitOutcome::Out) => self.connector.connect_unless(stop).await,
+                    Ok(WaitOutcome::Stopped) => Ok(None),
+                    Err(error) => Err(Error { finality: GiveUpScope::Mailbox, ..error }),
+                }
+            };
+            let connected = tokio::select! {
+                connected = connected => connected,
+                () = self.all_done.cancelled() => return None,
+            };
+            match connected {
+                Ok(Some(pair)) => {
+                    lock(&self.queue).workers += 1;
+                    self.reconnects.fetch_add(1, Relaxed);
+                    return Some(pair);
+                }
+                Ok(None) => return None,
+                Err(lasting) if lasting.finality == GiveUpScope::Mailbox => return None,
+                Err(again) => error = again,
+            }
+        }
     }
 
     /// Waits while a server asks to be left alone.
@@ -179,6 +214,7 @@ pub(super) async fn sync_folders(
         reconnects: AtomicU64::new(0),
         left: AtomicU64::new(0),
         logged_in_again: AtomicBool::new(false),
+        all_done: CancellationToken::new(),
     });
     // Ends with this function, however that ends: nothing may be saved behind a later run's back.
     let mut saver = JoinSet::new();
@@ -243,8 +279,8 @@ fn finish(pool: &FolderSyncPool, report: &mut MailboxReport) {
 enum FolderOutcome {
     /// The folder is dealt with; its pair of connections, if that can be used again.
     Done(Box<FolderReport>, Option<Box<ConnectionPair>>),
-    /// No connection can be made: the other workers do it.
-    GivenBack,
+    /// No connection can be made, for this reason: the other workers do it.
+    GivenBack(Error),
 }
 
 /// One pair of connections, folder after folder.
@@ -262,7 +298,10 @@ async fn sync_queued_folders(pool: Arc<FolderSyncPool>, pair: ConnectionPair) {
                 SyncProgress::add(&pool.shared.progress.folders_done, 1);
                 pair = left.map(|left| *left);
             }
-            FolderOutcome::GivenBack => return,
+            FolderOutcome::GivenBack(error) => match pool.connect_anew(error).await {
+                Some(fresh) => pair = Some(fresh),
+                None => return,
+            },
         }
     }
     if let Some(pair) = pair {
@@ -297,7 +336,7 @@ async fn sync_folder_with_retries(
                 Err(error) => {
                     tracing::info!(error = %error, "no connection for this folder");
                     task = match pool.give_back(task) {
-                        Ok(()) => return FolderOutcome::GivenBack,
+                        Ok(()) => return FolderOutcome::GivenBack(error),
                         Err(task) => *task,
                     };
                     if pool.may_log_in_again(&error).await {
