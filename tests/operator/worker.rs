@@ -432,7 +432,8 @@ async fn an_attempt_whose_server_has_fallen_silent_still_ends_in_its_pods_time()
     let stopped = attempt.end().await;
     assert_eq!(stopped.code, Some(0), "{}", stopped.log);
     let worker = mailbox.worker().await;
-    assert_eq!((worker.outcome, worker.flushed_attempt), (Some(Outcome::Stopped), None), "{}", stopped.log);
+    // It does not wait for what is under way: the checkpoint that it leaves says that this is in doubt.
+    assert_eq!((worker.outcome, worker.flushed_attempt), (Some(Outcome::Stopped), Some(1)), "{}", stopped.log);
     assert!(worker.checkpoint.is_some());
 
     mailbox.proxy.set_delay(Duration::ZERO);
