@@ -118,10 +118,10 @@ pub(crate) async fn list_account(
     let extended = ["LIST-EXTENDED", "LIST-STATUS"].iter().all(|name| session.capabilities().has(name));
     let mut listed = false;
     if extended && !memory.without_options {
-        let before = std::mem::replace(&mut memory.without_options, true);
+        memory.without_options = true;
         listed = list_with_options(session, sizes, memory, &mut found).await?;
         // Refused, and not fatal: asked for the plain way below, and again next time.
-        memory.without_options = before;
+        memory.without_options = false;
     }
     if !listed {
         found = ListingCollector { namespaces: found.namespaces, ..ListingCollector::default() };

@@ -146,10 +146,9 @@ async fn make_folders(
     there: &AccountListing,
     session: &mut Session,
 ) -> Result<CreatedFolders> {
-    let announced =
-        |special: SpecialUse| there.folders.iter().any(|f| SpecialUse::of(&f.item.attributes) == Some(special));
     let takes_uses = session.capabilities().has("CREATE-SPECIAL-USE");
-    let use_of = |folder: &PlannedFolder| folder.special_use.filter(|special| takes_uses && !announced(*special));
+    let use_of =
+        |folder: &PlannedFolder| folder.special_use.filter(|special| takes_uses && !announces(there, *special));
     let missing = plan.folders.iter().filter(|f| f.create && !made.created.contains(&f.destination_raw));
     let asked: Vec<(Tag, &PlannedFolder)> =
         missing.map(|folder| (send_create(session, folder, use_of(folder)), folder)).collect();
@@ -190,6 +189,11 @@ async fn make_folders(
     Ok(made)
 }
 
+/// True when a folder of the account is said to be for this use.
+fn announces(account: &AccountListing, special: SpecialUse) -> bool {
+    account.folders.iter().any(|folder| SpecialUse::of(&folder.item.attributes) == Some(special))
+}
+
 fn send_create(session: &mut Session, folder: &PlannedFolder, special: Option<SpecialUse>) -> Tag {
     let uses = special.map(|special| format!(" (USE ({}))", special.attribute())).unwrap_or_default();
     session.send_folder_command("CREATE", &folder.destination_raw, &uses)
@@ -197,9 +201,7 @@ fn send_create(session: &mut Session, folder: &PlannedFolder, special: Option<Sp
 
 /// True when the source says what a folder is for, and the destination, which says so of others, does not.
 fn is_use_lost(folder: &PlannedFolder, there: &AccountListing, session: &Session) -> bool {
-    let announced =
-        |special: SpecialUse| there.folders.iter().any(|f| SpecialUse::of(&f.item.attributes) == Some(special));
-    folder.special_use.is_some_and(|special| !announced(special)) && session.capabilities().has("SPECIAL-USE")
+    folder.special_use.is_some_and(|special| !announces(there, special)) && session.capabilities().has("SPECIAL-USE")
 }
 
 /// Takes the answer to a CREATE.

@@ -117,15 +117,15 @@ impl FolderSyncPool {
         let mut backoff = self.connector.backoff();
         let stop = &self.shared.stop;
         loop {
-            let connected = async {
-                match self.connector.wait_before_retry(error, &mut backoff, stop).await {
-                    Ok(WaitOutcome::Out) => self.connector.connect_unless(stop).await,
-                    Ok(WaitOutcome::Stopped) => Ok(None),
-                    Err(error) => Err(Error { finality: GiveUpScope::Mailbox, ..error }),
-                }
+            let waited = tokio::select! {
+                waited = self.connector.wait_before_retry(error, &mut backoff, stop) => waited,
+                () = self.all_done.cancelled() => return None,
             };
+            if waited != Ok(WaitOutcome::Out) {
+                return None;
+            }
             let connected = tokio::select! {
-                connected = connected => connected,
+                connected = self.connector.connect_unless(stop) => connected,
                 () = self.all_done.cancelled() => return None,
             };
             match connected {
@@ -135,7 +135,6 @@ impl FolderSyncPool {
                     return Some(pair);
                 }
                 Ok(None) => return None,
-                Err(lasting) if lasting.finality == GiveUpScope::Mailbox => return None,
                 Err(again) => error = again,
             }
         }

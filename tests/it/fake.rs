@@ -20,7 +20,7 @@ use mailferry_testkit::{
     scripted::{ClientCommand, ScriptedConnection},
 };
 
-use crate::rig::endpoint;
+use crate::rig::{Rig, endpoint};
 
 /// What a plain server of the old days offers.
 pub const OLD: &str = "IMAP4rev1 AUTH=PLAIN";
@@ -440,6 +440,26 @@ fn fetched(out: &mut Vec<u8>, seq: usize, mail: &Mail, items: &str) {
         out.extend_from_slice(&mail.body);
     }
     out.extend_from_slice(b")\r\n");
+}
+
+/// Between two servers in memory, with short patience.
+pub fn hasty(source: &Fake, destination: &Fake) -> Rig {
+    let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
+    for endpoint in [&mut rig.spec.source, &mut rig.spec.destination] {
+        endpoint.timeouts.reply = Duration::from_secs(1);
+        endpoint.timeouts.connect = Duration::from_secs(2);
+    }
+    rig.spec.retry.initial_backoff = Duration::from_millis(5);
+    rig.spec.retry.max_backoff = Duration::from_millis(20);
+    rig.spec.retry.attempts = 3;
+    rig
+}
+
+/// The bodies in an order of their own, to be compared as a whole.
+pub fn all_bodies(mails: &[Mail]) -> Vec<Vec<u8>> {
+    let mut bodies: Vec<Vec<u8>> = mails.iter().map(|m| m.body.clone()).collect();
+    bodies.sort();
+    bodies
 }
 
 /// The answer to a FETCH of bodies, each message as `form` says it.

@@ -13,31 +13,12 @@ use mailferry::{ErrorClass, Side, sync::report::MailboxReport};
 use mailferry_testkit::{SharedServer, shared_server};
 
 use crate::{
-    fake::{Act, Fake, MODERN, Mail, OLD, asks_for, bodies, mails},
+    fake::{Act, Fake, MODERN, Mail, OLD, all_bodies, asks_for, bodies, hasty, mails},
     rig::{Rig, adopted, copied, endpoint},
 };
 
 /// Makes what to do.
 type ActNow = fn() -> Act;
-
-/// Between two servers in memory, with short patience.
-fn hasty(source: &Fake, destination: &Fake) -> Rig {
-    let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
-    for endpoint in [&mut rig.spec.source, &mut rig.spec.destination] {
-        endpoint.timeouts.reply = Duration::from_secs(1);
-        endpoint.timeouts.connect = Duration::from_secs(2);
-    }
-    rig.spec.retry.initial_backoff = Duration::from_millis(5);
-    rig.spec.retry.max_backoff = Duration::from_millis(20);
-    rig.spec.retry.attempts = 3;
-    rig
-}
-
-fn all_bodies(mails: &[Mail]) -> Vec<Vec<u8>> {
-    let mut bodies: Vec<Vec<u8>> = mails.iter().map(|m| m.body.clone()).collect();
-    bodies.sort();
-    bodies
-}
 
 fn class(report: &MailboxReport) -> Option<ErrorClass> {
     let folders = report.folders.iter().filter_map(|f| f.error.as_ref());

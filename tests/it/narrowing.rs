@@ -12,29 +12,16 @@ use futures::future::join_all;
 use mailferry::{ErrorClass, Side, sync::report::MailboxReport};
 
 use crate::{
-    fake::{Act, Fake, MODERN, Mail, OLD, asks_for, mails},
+    fake::{self, Act, Fake, MODERN, Mail, OLD, all_bodies, asks_for, mails},
     rig::{Rig, adopted, copied},
 };
 
-/// Between two servers in memory, with short patience.
+/// Between two servers in memory, on one connection, and with patience for a few seconds.
 fn hasty(source: &Fake, destination: &Fake) -> Rig {
-    let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
-    for endpoint in [&mut rig.spec.source, &mut rig.spec.destination] {
-        endpoint.timeouts.reply = Duration::from_secs(1);
-        endpoint.timeouts.connect = Duration::from_secs(2);
-    }
-    rig.spec.retry.initial_backoff = Duration::from_millis(5);
-    rig.spec.retry.max_backoff = Duration::from_millis(20);
-    rig.spec.retry.attempts = 3;
+    let mut rig = fake::hasty(source, destination);
     rig.spec.retry.patience = Duration::from_secs(3);
     rig.spec.connections = 1;
     rig
-}
-
-fn bodies(mails: &[Mail]) -> Vec<Vec<u8>> {
-    let mut bodies: Vec<Vec<u8>> = mails.iter().map(|m| m.body.clone()).collect();
-    bodies.sort();
-    bodies
 }
 
 fn failed_folders(report: &MailboxReport) -> Vec<&str> {
@@ -96,8 +83,8 @@ async fn one_indigestible(answer: &'static str, closes: bool, multiappend: bool)
         assert_eq!(folder.skipped_messages[0].uid, 5, "{what}, run {run}: {report:#?}");
     }
     let healthy: Vec<Mail> = poisoned.into_iter().filter(|m| m.uid != 5).collect();
-    assert_eq!(bodies(&destination.mails("INBOX")), bodies(&healthy), "{what}");
-    assert_eq!(bodies(&destination.mails("Work")), bodies(&mails(6)), "{what}");
+    assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&healthy), "{what}");
+    assert_eq!(all_bodies(&destination.mails("Work")), all_bodies(&mails(6)), "{what}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,7 +185,7 @@ async fn a_folder_that_is_removed_in_the_middle_is_made_again_if_nobody_can_mean
     .await;
     let report = hasty(&source, &destination).try_sync().await;
     assert!(report.gravest_error().is_none(), "{report:#?}");
-    assert_eq!(bodies(&destination.mails("Work")), bodies(&mails(5)), "{report:#?}");
+    assert_eq!(all_bodies(&destination.mails("Work")), all_bodies(&mails(5)), "{report:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,5 +225,5 @@ async fn a_slow_commit_is_waited_for_and_nothing_is_doubled() {
     rig.spec.retry.patience = Duration::from_secs(20);
     let report = rig.sync().await;
     assert_eq!((copied(&report), report.reconnects), (8, 0), "{report:#?}");
-    assert_eq!(bodies(&destination.mails("INBOX")), bodies(&mails(8)));
+    assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&mails(8)));
 }
