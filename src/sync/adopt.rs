@@ -116,16 +116,16 @@ impl CopyLookup<'_> {
         }
         let commit_allowance = memory.commit_allowance;
         if begin == FolderStartMode::Match
-            && let Some(look) = job.look
+            && let Some(snapshot) = job.snapshot
             && job.was_empty
             && destination.exists == 0
-            && destination.uid_next == Some(look.uid_next)
-            && look.at.elapsed() >= min_look_interval(pair.destination.round_trip(), commit_allowance, work)
+            && destination.uid_next == Some(snapshot.uid_next)
+            && snapshot.at.elapsed() >= min_look_interval(pair.destination.round_trip(), commit_allowance, work)
         {
             return Ok(Vec::new());
         }
         let now = || destination.uid_next.map(|uid_next| DestinationSnapshot { at: Instant::now(), uid_next });
-        let before = job.look.or_else(now);
+        let before = job.snapshot.or_else(now);
         let work = &candidates;
         let search = CopySearch {
             scan,
@@ -138,7 +138,7 @@ impl CopyLookup<'_> {
             commit_allowance,
             stop,
         };
-        search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.trouble).await
+        search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.failures).await
     }
 }
 
@@ -169,7 +169,7 @@ pub(crate) async fn resolve_unknown_uids(
     pair: &mut ConnectionPair,
     memory: &mut CopyMemory,
 ) -> Result<()> {
-    let (unknown, known, from) = shared.ledger.update_folder(&job.source_raw, |state| {
+    let (unknown, known, from) = shared.live_checkpoint.update_folder(&job.source_raw, |state| {
         (state.map.unknown_uids(), state.map.destination_uids().clone(), state.tail_from)
     })?;
     let work: Vec<ScannedMessage> = scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
@@ -184,13 +184,13 @@ pub(crate) async fn resolve_unknown_uids(
         known: &known,
         from,
         by_content: false,
-        before: job.look,
+        before: job.snapshot,
         commit_allowance: memory.commit_allowance,
         stop: &shared.stop,
     };
-    let found = search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.trouble).await?;
+    let found = search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.failures).await?;
     let pairs: Vec<(SourceUid, DestinationUid)> = found.iter().map(|f| (f.source, f.destination)).collect();
-    shared.ledger.update_folder(&job.source_raw, |state| {
+    shared.live_checkpoint.update_folder(&job.source_raw, |state| {
         state.map.resolve_unknown(&pairs);
         let next = state.map.destination_uids().last().map_or(1, |last| last.0.saturating_add(1));
         state.tail_from = state.tail_from.max(next);

@@ -104,7 +104,7 @@ pub struct FolderState {
     /// destination UID from here on that is not in the map.
     pub tail_from: u32,
     /// An APPEND may be in doubt: the tail must be looked at before anything is sent again.
-    pub open: bool,
+    pub append_in_doubt: bool,
     /// The source's flags as of the last sync: UIDs of copied messages by sendable flag.
     pub flags: BTreeMap<String, UidSet<SourceUid>>,
     /// The source's STATUS when everything in the folder was last done: if it is the same again, nothing changed.
@@ -253,7 +253,7 @@ struct FolderRecord {
     #[serde(rename = "t")]
     tail_from: u32,
     #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
-    open: bool,
+    append_in_doubt: bool,
     #[serde(rename = "f", default, skip_serializing_if = "BTreeMap::is_empty")]
     flags: BTreeMap<String, ByteBuf>,
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
@@ -350,7 +350,7 @@ impl FolderRecord {
             unwell_runs: state.unwell_runs,
             differences: state.differences.clone(),
             tail_from: state.tail_from,
-            open: state.open,
+            append_in_doubt: state.append_in_doubt,
             flags: state.flags.iter().map(|(flag, set)| (flag.clone(), uids(set))).collect(),
             settled: state.settled,
             mailbox_id: state.mailbox_id.clone(),
@@ -379,7 +379,7 @@ impl FolderRecord {
             unwell_runs: self.unwell_runs,
             differences: self.differences,
             tail_from: self.tail_from,
-            open: self.open,
+            append_in_doubt: self.append_in_doubt,
             flags: flags.collect::<Option<_>>()?,
             settled: self.settled,
             mailbox_id: self.mailbox_id,
@@ -478,7 +478,7 @@ impl Checkpoint {
     /// More may have been appended than this checkpoint knows: each folder's tail is looked at before anything is sent.
     pub(crate) fn mark_in_doubt(&mut self) {
         for state in self.folders.values_mut() {
-            state.open = true;
+            state.append_in_doubt = true;
         }
     }
 
@@ -552,7 +552,7 @@ impl Checkpoint {
                     "unlisted": state.unlisted,
                     "differences": state.differences,
                     "tailFrom": state.tail_from,
-                    "appendInDoubt": state.open,
+                    "appendInDoubt": state.append_in_doubt,
                     "highWaterMarksOnly": state.reduced,
                     "flags": flags,
                     "settled": state.settled.map(|settled| json!({

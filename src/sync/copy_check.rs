@@ -62,7 +62,7 @@ pub(crate) async fn check_copies(
     memory.broken_looks += 1;
     let any_unknown = memory.appended.iter().any(|copy| !copy.is_known());
     let (index, flags) = shared
-        .ledger
+        .live_checkpoint
         .update_folder(&job.source_raw, |state| (any_unknown.then(|| state.map.index()), state.flags.clone()))?;
     if let Some(index) = index {
         for copy in memory.appended.iter_mut().filter(|copy| !copy.is_known()) {

@@ -90,7 +90,7 @@ impl CopySearch<'_> {
         &self,
         source: &mut Session,
         destination: &mut Session,
-        trouble: &mut FailureBisector,
+        failures: &mut FailureBisector,
     ) -> Result<Vec<FoundCopy>> {
         let wait = min_look_interval(destination.round_trip(), self.commit_allowance, self.work);
         let mut unmatched: Vec<ScannedMessage> = self.work.to_vec();
@@ -118,7 +118,7 @@ impl CopySearch<'_> {
                 let new_facts: Vec<IdentityFacts<DestinationUid>> =
                     new.iter().map(|m| identity_facts(m, &new_ids)).collect();
                 matched = if self.by_content {
-                    self.match_by_content(source, destination, &unmatched, &new_facts, &mut source_hashes, trouble)
+                    self.match_by_content(source, destination, &unmatched, &new_facts, &mut source_hashes, failures)
                         .await?
                 } else {
                     if ids.is_none() {
@@ -128,7 +128,7 @@ impl CopySearch<'_> {
                     let known_ids = ids.get_or_insert_default();
                     let facts: Vec<IdentityFacts<SourceUid>> =
                         unmatched.iter().map(|m| identity_facts(m, known_ids)).collect();
-                    match_by_facts(source, destination, &facts, &strangers, trouble).await?
+                    match_by_facts(source, destination, &facts, &strangers, failures).await?
                 };
             }
             let quiet = matched.is_empty();
@@ -180,7 +180,7 @@ impl CopySearch<'_> {
         unmatched: &[ScannedMessage],
         new: &[IdentityFacts<DestinationUid>],
         source_hashes: &mut HashMap<SourceUid, ContentHash>,
-        trouble: &mut FailureBisector,
+        failures: &mut FailureBisector,
     ) -> Result<Vec<(SourceUid, DestinationUid)>> {
         let candidates: UidSet<SourceUid> = unmatched
             .iter()
@@ -196,7 +196,7 @@ impl CopySearch<'_> {
             let at = unmatched.binary_search_by_key(&uid, |m| m.uid).ok()?;
             unmatched.get(at).map(|m| u64::from(m.size))
         };
-        source_hashes.extend(fetch_hashes(source, &missing, listed, trouble).await?);
+        source_hashes.extend(fetch_hashes(source, &missing, listed, failures).await?);
         let tail: Vec<_> =
             fetch_all_hashes(destination, &new.iter().map(|f| f.uid).collect()).await?.into_iter().collect();
         let (certain, uncertain): (Vec<_>, Vec<_>) = candidates
@@ -216,9 +216,9 @@ async fn fetch_all_hashes(
     destination: &mut Session,
     uids: &UidSet<DestinationUid>,
 ) -> Result<BTreeMap<DestinationUid, ContentHash>> {
-    let mut trouble = FailureBisector::default();
-    let found = fetch_hashes(destination, uids, |_| None, &mut trouble).await?;
-    match uids.iter().find(|uid| trouble.is_unreadable(*uid)) {
+    let mut failures = FailureBisector::default();
+    let found = fetch_hashes(destination, uids, |_| None, &mut failures).await?;
+    match uids.iter().find(|uid| failures.is_unreadable(*uid)) {
         Some(uid) => {
             let what = format!("message {uid} cannot be read, so nobody knows whether it is a copy");
             Err(destination.with_endpoint(Error::protocol(what)))
@@ -233,14 +233,14 @@ async fn match_by_facts(
     destination: &mut Session,
     ours: &[IdentityFacts<SourceUid>],
     theirs: &[IdentityFacts<DestinationUid>],
-    trouble: &mut FailureBisector,
+    failures: &mut FailureBisector,
 ) -> Result<Vec<(SourceUid, DestinationUid)>> {
     let matching = match_folder(ours, theirs);
     let mut pairs = matching.settled;
     let groups = &matching.compare;
     let listed = |uid| ours.binary_search_by_key(&uid, |facts| facts.uid).ok().and_then(|at| ours.get(at)?.size);
     let asked = groups.iter().flat_map(|g| &g.source).copied().collect();
-    let ours = fetch_hashes(source, &asked, listed, trouble).await?;
+    let ours = fetch_hashes(source, &asked, listed, failures).await?;
     let theirs = groups.iter().flat_map(|g| &g.destination).copied().collect();
     let theirs = fetch_all_hashes(destination, &theirs).await?;
     for group in groups {

@@ -66,16 +66,17 @@ async fn run(
         }
         None => Checkpoint { fingerprint: print, ..Checkpoint::default() },
     };
-    let ledger = Arc::new(LiveCheckpoint::new(checkpoint, Arc::clone(&context.store)));
-    let line = Arc::new(PairConnector::new(spec, &context.progress, &context.permit));
+    let live_checkpoint = Arc::new(LiveCheckpoint::new(checkpoint, Arc::clone(&context.store)));
+    let connector = Arc::new(PairConnector::new(spec, &context.progress, &context.permit));
 
-    let mut backoff = line.backoff();
+    let mut backoff = connector.backoff();
     let mut spare = JoinSet::new();
     let mut memory = PreparationMemory::default();
     let (pair, prepared) = loop {
         context.progress.enter_phase(EnginePhase::Connecting);
         let before = memory.steps();
-        match connect_and_prepare(spec, &line, (&ledger, &mut memory), context, report, &mut spare).await {
+        match connect_and_prepare(spec, &connector, (&live_checkpoint, &mut memory), context, report, &mut spare).await
+        {
             Ok(Some(ready)) => break ready,
             Ok(None) => return Ok(SyncEnd::Stopped),
             Err(error) if memory.steps() > before && before < u64::from(MAX_FRUITLESS_RECONNECTS) => {
@@ -83,11 +84,11 @@ async fn run(
                 tokio::time::sleep(spec.retry.waits.between_logins).await;
                 report.reconnects += 1;
             }
-            Err(error) => match line.wait_before_retry(error, &mut backoff, &context.stop).await {
+            Err(error) => match connector.wait_before_retry(error, &mut backoff, &context.stop).await {
                 Ok(WaitOutcome::Out) => report.reconnects += 1,
                 Ok(WaitOutcome::Stopped) => return Ok(SyncEnd::Stopped),
                 Err(error) => {
-                    report_known_not_copied(spec, &ledger, report);
+                    report_known_not_copied(spec, &live_checkpoint, report);
                     return Err(error);
                 }
             },
@@ -96,31 +97,31 @@ async fn run(
     context.progress.enter_phase(EnginePhase::Copying);
     SyncProgress::add(&context.progress.folders_total, prepared.jobs.len() as u64);
     prepared.count(&context.progress);
-    let copied = sync_folders(spec, context, (&ledger, line), (pair, spare), prepared, report).await;
+    let copied = sync_folders(spec, context, (&live_checkpoint, connector), (pair, spare), prepared, report).await;
     if copied.is_ok()
         && !context.stop.is_cancelled()
         && report.gravest_error().is_none()
-        && let Err(error) = count_view_messages(spec, &ledger, &context.progress, report).await
+        && let Err(error) = count_view_messages(spec, &live_checkpoint, &context.progress, report).await
     {
         tracing::info!(error = %error, "views could not be looked at");
         report.note(format!("whether messages of views are in other folders could not be found out: {}", error.what));
     }
-    report_not_copied(spec, &ledger, report);
+    report_not_copied(spec, &live_checkpoint, report);
     copied?;
     let unfinished = report.folders.iter().any(|f| !f.complete);
     if !unfinished && !spec.dry_run && report.gravest_error().is_none() {
-        clear_reported_differences(&ledger).await?;
+        clear_reported_differences(&live_checkpoint).await?;
     }
     Ok(if context.stop.is_cancelled() && unfinished { SyncEnd::Stopped } else { SyncEnd::Complete })
 }
 
 /// Tells of each folder what stands as not copied, whichever run found out.
-fn report_not_copied(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mut MailboxReport) {
+fn report_not_copied(spec: &SyncSpec, live_checkpoint: &LiveCheckpoint, report: &mut MailboxReport) {
     for folder in &mut report.folders {
         if spec.dry_run && !folder.unchanged {
             continue; // it told what it foretells
         }
-        ledger.read(|checkpoint| {
+        live_checkpoint.read(|checkpoint| {
             if let Some(state) = checkpoint.folders.get(&folder.source_raw) {
                 folder.report_set_aside(state, &spec.accepted_losses);
             }
@@ -142,12 +143,12 @@ fn report_not_copied(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mut Mail
 }
 
 /// Tells what stood as not copied when somebody looked last: nobody could look now.
-fn report_known_not_copied(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mut MailboxReport) {
+fn report_known_not_copied(spec: &SyncSpec, live_checkpoint: &LiveCheckpoint, report: &mut MailboxReport) {
     if !report.folders.is_empty() {
-        return report_not_copied(spec, ledger, report);
+        return report_not_copied(spec, live_checkpoint, report);
     }
     let mut known = NotCopiedReport::default();
-    ledger.read(|checkpoint| {
+    live_checkpoint.read(|checkpoint| {
         for (name, state) in &checkpoint.folders {
             let name = mutf7::decode_lossy(name);
             let accepted = spec.accepted_losses.reasons.contains(&SetAsideReason::Unlisted);
@@ -168,38 +169,39 @@ fn report_known_not_copied(spec: &SyncSpec, ledger: &LiveCheckpoint, report: &mu
 }
 
 /// This run told all differences, so that the next one need not.
-async fn clear_reported_differences(ledger: &LiveCheckpoint) -> Result<()> {
-    let told = ledger.read(|checkpoint| checkpoint.folders.values().any(|state| !state.differences.0.is_empty()));
+async fn clear_reported_differences(live_checkpoint: &LiveCheckpoint) -> Result<()> {
+    let told =
+        live_checkpoint.read(|checkpoint| checkpoint.folders.values().any(|state| !state.differences.0.is_empty()));
     if !told {
         return Ok(());
     }
-    ledger.update(|checkpoint| {
+    live_checkpoint.update(|checkpoint| {
         for state in checkpoint.folders.values_mut() {
             state.differences.0.clear();
         }
     });
-    ledger.save().await
+    live_checkpoint.save().await
 }
 
 async fn connect_and_prepare(
     spec: &SyncSpec,
-    line: &Arc<PairConnector>,
-    (ledger, memory): (&LiveCheckpoint, &mut PreparationMemory),
+    connector: &Arc<PairConnector>,
+    (live_checkpoint, memory): (&LiveCheckpoint, &mut PreparationMemory),
     context: &SyncContext,
     report: &mut MailboxReport,
     spare: &mut SparePairs,
 ) -> Result<Option<(ConnectionPair, PreparedFolders)>> {
     spare.abort_all();
     *spare = JoinSet::new();
-    let Some(mut pair) = line.connect_unless(&context.stop).await? else { return Ok(None) };
+    let Some(mut pair) = connector.connect_unless(&context.stop).await? else { return Ok(None) };
     context.progress.enter_phase(EnginePhase::Planning);
     let grow = |folders: usize| {
         for _ in 1..spec.connections.min(folders) {
-            let line = Arc::clone(line);
-            spare.spawn(async move { line.connect().await }.in_current_span());
+            let connector = Arc::clone(connector);
+            spare.spawn(async move { connector.connect().await }.in_current_span());
         }
     };
-    let prepared = prepare(spec, &mut pair, ledger, report, memory, grow).await?;
+    let prepared = prepare(spec, &mut pair, live_checkpoint, report, memory, grow).await?;
     Ok(Some((pair, prepared)))
 }
 
@@ -242,7 +244,7 @@ mod tests {
         let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         let tries = lines.filter(|line| line["fields"]["message"] == "trying again");
         let mut mailboxes: Vec<_> =
-            tries.map(|line| line["spans"][0]["mailbox"].as_str().unwrap().to_owned()).collect();
+            tries.map(|connector| connector["spans"][0]["mailbox"].as_str().unwrap().to_owned()).collect();
         mailboxes.sort();
         assert_eq!(mailboxes, ["alice", "bob"], "{text}");
     }

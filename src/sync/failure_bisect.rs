@@ -138,50 +138,50 @@ mod tests {
 
     #[test]
     fn others_are_asked_for_in_growing_numbers_once_one_is_found() {
-        let mut trouble = FailureBisector::default();
+        let mut failures = FailureBisector::default();
         let all: UidSet = (1..=8).collect();
-        trouble.record_failure(&all, false);
-        assert_eq!(trouble.next_batch(&all).to_string(), "1:4");
-        trouble.record_failure(&(1..=4).collect(), false);
-        assert_eq!(trouble.next_batch(&all).to_string(), "1:2");
-        trouble.record_failure(&(1..=2).collect(), true);
-        assert_eq!(trouble.next_batch(&all).to_string(), "1");
-        assert_eq!(trouble.next_batch(&(2..=8).collect()).to_string(), "2");
-        trouble.record_success(1);
-        assert_eq!(trouble.next_batch(&(3..=8).collect()).to_string(), "3:4");
-        trouble.record_success(1);
-        assert_eq!(trouble.next_batch(&(5..=12).collect()).to_string(), "5:6");
-        trouble.record_success(1);
-        assert_eq!(trouble.next_batch(&(5..=12).collect()).to_string(), "5:8");
+        failures.record_failure(&all, false);
+        assert_eq!(failures.next_batch(&all).to_string(), "1:4");
+        failures.record_failure(&(1..=4).collect(), false);
+        assert_eq!(failures.next_batch(&all).to_string(), "1:2");
+        failures.record_failure(&(1..=2).collect(), true);
+        assert_eq!(failures.next_batch(&all).to_string(), "1");
+        assert_eq!(failures.next_batch(&(2..=8).collect()).to_string(), "2");
+        failures.record_success(1);
+        assert_eq!(failures.next_batch(&(3..=8).collect()).to_string(), "3:4");
+        failures.record_success(1);
+        assert_eq!(failures.next_batch(&(5..=12).collect()).to_string(), "5:6");
+        failures.record_success(1);
+        assert_eq!(failures.next_batch(&(5..=12).collect()).to_string(), "5:8");
     }
 
     #[test]
     fn what_an_earlier_run_gave_up_is_asked_for_once() {
-        let mut trouble = FailureBisector::default();
-        trouble.add_earlier(SourceUid(7));
-        assert!(trouble.must_go_alone(SourceUid(7)) && trouble.goes_last(SourceUid(7)));
-        trouble.record_failure_on(SourceUid(7));
-        assert!(trouble.is_unreadable(SourceUid(7)) && !trouble.goes_last(SourceUid(7)));
+        let mut failures = FailureBisector::default();
+        failures.add_earlier(SourceUid(7));
+        assert!(failures.must_go_alone(SourceUid(7)) && failures.goes_last(SourceUid(7)));
+        failures.record_failure_on(SourceUid(7));
+        assert!(failures.is_unreadable(SourceUid(7)) && !failures.goes_last(SourceUid(7)));
     }
 
     #[test]
     fn a_hundred_bad_ones_in_a_row_cost_three_failures_each_and_little_more() {
-        let mut trouble = FailureBisector::default();
+        let mut failures = FailureBisector::default();
         let mut left: UidSet = (1..=1000).collect();
         let bad = 300..400;
-        let mut failures = 0;
+        let mut count = 0;
         while !left.is_empty() {
-            let asked = trouble.next_batch(&left);
+            let asked = failures.next_batch(&left);
             if asked.iter().any(|uid: u32| bad.contains(&uid)) {
-                trouble.record_failure(&asked, false);
-                failures += 1;
+                failures.record_failure(&asked, false);
+                count += 1;
             } else {
-                trouble.record_success(usize::try_from(asked.len()).unwrap());
+                failures.record_success(usize::try_from(asked.len()).unwrap());
                 left = left.difference(&asked);
             }
-            left = left.iter().filter(|uid| !trouble.is_unreadable(*uid)).collect();
+            left = left.iter().filter(|uid| !failures.is_unreadable(*uid)).collect();
         }
-        assert!(failures <= 3 * 100 + 20, "{failures}");
+        assert!(count <= 3 * 100 + 20, "{count}");
     }
 
     proptest! {
@@ -190,21 +190,21 @@ mod tests {
         fn all_bad_messages_are_found_and_no_others(
             count in 1..300_u32, bad in proptest::collection::btree_set(1..300_u32, 0..4),
         ) {
-            let mut trouble = FailureBisector::default();
+            let mut failures = FailureBisector::default();
             let mut left: UidSet = (1..=count).collect();
             for _ in 0..200 {
-                left = left.iter().filter(|uid| !trouble.is_unreadable(*uid)).collect();
-                let asked = trouble.next_batch(&left);
+                left = left.iter().filter(|uid| !failures.is_unreadable(*uid)).collect();
+                let asked = failures.next_batch(&left);
                 if asked.iter().any(|uid| bad.contains(&uid)) {
-                    trouble.record_failure(&asked, false);
+                    failures.record_failure(&asked, false);
                 } else {
-                    trouble.record_success(usize::try_from(asked.len()).unwrap());
+                    failures.record_success(usize::try_from(asked.len()).unwrap());
                     left = left.difference(&asked);
                 }
             }
             prop_assert!(left.is_empty());
             for uid in 1..=count {
-                prop_assert_eq!(trouble.is_unreadable(uid), bad.contains(&uid));
+                prop_assert_eq!(failures.is_unreadable(uid), bad.contains(&uid));
             }
         }
     }

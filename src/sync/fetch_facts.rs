@@ -112,13 +112,13 @@ pub(crate) async fn fetch_hashes<U: Uid>(
     session: &mut Session,
     uids: &UidSet<U>,
     listed: impl Fn(U) -> Option<u64>,
-    trouble: &mut FailureBisector<U>,
+    failures: &mut FailureBisector<U>,
 ) -> Result<BTreeMap<U, ContentHash>> {
     let mut found = BTreeMap::new();
     let mut left = uids.clone();
     loop {
-        left = left.iter().filter(|uid| !trouble.is_unreadable(*uid)).collect();
-        let asked = trouble.next_batch(&left);
+        left = left.iter().filter(|uid| !failures.is_unreadable(*uid)).collect();
+        let asked = failures.next_batch(&left);
         // A set that is too long for one command is cut.
         let Some(set) = command_sets(session, &asked).into_iter().next() else { return Ok(found) };
         let asked = UidSet::parse(&set).unwrap_or(asked);
@@ -138,10 +138,10 @@ pub(crate) async fn fetch_hashes<U: Uid>(
                     return Err(session.refusal_error(&line, CommandKind::Other, "to read messages"));
                 }
                 left = left.difference(&asked).union(&missing);
-                trouble.record_failure(&missing, some_came);
+                failures.record_failure(&missing, some_came);
             }
             Err(error) => {
-                trouble.record_failure(&missing, some_came);
+                failures.record_failure(&missing, some_came);
                 return Err(error);
             }
         }

@@ -88,7 +88,7 @@ impl<'a> FolderCopy<'a> {
         loop {
             self.give_up_unreadable()?;
             // Usually all of it: then it is moved, since it may be long.
-            let pending = if self.memory.suspects.is_idle() && !self.memory.trouble.any_goes_last() {
+            let pending = if self.memory.suspects.is_idle() && !self.memory.failures.any_goes_last() {
                 std::mem::take(&mut self.work)
             } else {
                 self.keep_controls();
@@ -153,7 +153,7 @@ impl<'a> FolderCopy<'a> {
 
     /// What the source failed on again and again comes after all others.
     fn readable_first(&self, mut pending: Vec<ScannedMessage>) -> Vec<ScannedMessage> {
-        let goes_last = |m: &ScannedMessage| self.memory.trouble.goes_last(m.uid);
+        let goes_last = |m: &ScannedMessage| self.memory.failures.goes_last(m.uid);
         if !pending.iter().all(goes_last) {
             pending.retain(|m| !goes_last(m));
         }
@@ -251,7 +251,7 @@ impl<'a> FolderCopy<'a> {
                 || self.shared.breakers.destination.refused_in_a_row() as usize >= MANY_REFUSED,
             for_long: suspects.refused_for(self.shared.spec.retry.waits.without_control),
             left,
-            earlier_runs: self.shared.ledger.read(runs).unwrap_or(0),
+            earlier_runs: self.shared.live_checkpoint.read(runs).unwrap_or(0),
         };
         match evidence.judge() {
             RefusalJudgement::Wait => Ok(()),
@@ -271,7 +271,7 @@ impl<'a> FolderCopy<'a> {
     /// Remembers that this run ended because the destination took nothing of the folder.
     fn record_unwell_run(&self, error: Error) -> Error {
         if error.side == Some(Side::Destination) && error.finality != GiveUpScope::ByClass && error.retry_at.is_none() {
-            self.shared.ledger.update(|checkpoint| {
+            self.shared.live_checkpoint.update(|checkpoint| {
                 if let Some(state) = checkpoint.folders.get_mut(&self.job.source_raw) {
                     state.unwell_runs = state.unwell_runs.saturating_add(1);
                 }
@@ -326,7 +326,7 @@ impl<'a> FolderCopy<'a> {
         if !how.probe {
             // While a server is unwell, what it does not deliver proves nothing.
             for uid in there.iter().chain(outcome.failed) {
-                self.memory.trouble.record_failure_on(uid);
+                self.memory.failures.record_failure_on(uid);
             }
         }
         let gone = missing.difference(&there);
@@ -341,7 +341,7 @@ impl<'a> FolderCopy<'a> {
     /// Forgets what is copied by now.
     fn drop_copied(&mut self) {
         let (work, finished) = (&mut self.work, &self.finished);
-        self.shared.ledger.read(|checkpoint| {
+        self.shared.live_checkpoint.read(|checkpoint| {
             if let Some(state) = checkpoint.folders.get(&self.job.source_raw) {
                 let copied = state.map.copied();
                 work.retain(|m| !copied.contains(m.uid) && !finished.contains(m.uid));
@@ -386,7 +386,7 @@ impl<'a> FolderCopy<'a> {
                 self.memory.suspects.round_began = true;
                 continue;
             }
-            let quiet = shared.quiet.request();
+            let quiet = shared.exclusive_append.request();
             let alone = lock_exclusive(shared, self.pair).await?;
             let ended = self.try_chunk(&left).await?;
             drop((alone, quiet));
@@ -420,7 +420,7 @@ impl<'a> FolderCopy<'a> {
 
     /// A suspect that did not come from the source was not tried: it must not hold the round up for ever.
     fn give_up_untried(&mut self, chunk: &[ScannedMessage]) -> Result<()> {
-        let unreadable = chunk.iter().filter(|m| self.memory.trouble.is_unreadable(m.uid)).count();
+        let unreadable = chunk.iter().filter(|m| self.memory.failures.is_unreadable(m.uid)).count();
         if unreadable > 0 { self.give_up_unreadable() } else { Ok(()) }
     }
 
@@ -478,7 +478,7 @@ impl<'a> FolderCopy<'a> {
             let Some(first) = work.first().copied() else { return Ok(SyncEnd::Complete) };
             self.find_stored_suspects().await?;
             let work: Vec<ScannedMessage> = work.into_iter().filter(|m| self.is_suspect(m)).collect();
-            let quiet = shared.quiet.request();
+            let quiet = shared.exclusive_append.request();
             let alone = lock_exclusive(shared, self.pair).await?;
             let ended = if self.is_any_open() {
                 let largest = work.iter().map(|m| m.size).max().unwrap_or(0);
@@ -535,11 +535,11 @@ impl<'a> FolderCopy<'a> {
         if work.is_empty() {
             return Ok(());
         }
-        let (ledger, raw) = (&self.shared.ledger, &self.job.source_raw);
-        let state: FolderState = ledger.update_folder(raw, |state| state.clone())?;
+        let (live_checkpoint, raw) = (&self.shared.live_checkpoint, &self.job.source_raw);
+        let state: FolderState = live_checkpoint.update_folder(raw, |state| state.clone())?;
         let (scan, selected) = (self.context.scan, self.context.selected);
         // What was seen before the refusal tells nothing of it.
-        let job = FolderSyncJob { look: None, ..self.job.clone() };
+        let job = FolderSyncJob { snapshot: None, ..self.job.clone() };
         let lookup = CopyLookup {
             job: &job,
             begin: FolderStartMode::Tail,
@@ -554,7 +554,7 @@ impl<'a> FolderCopy<'a> {
             self.report.flags_updated +=
                 add_missing_flags(&mut self.pair.destination, selected, &found, self.report).await?;
         }
-        ledger.update_folder(raw, |state| record_found_copies(state, scan, &found))?;
+        live_checkpoint.update_folder(raw, |state| record_found_copies(state, scan, &found))?;
         for f in &found {
             if !self.memory.suspects.contains(f.source) {
                 continue; // a copy whose UID was not known
@@ -616,7 +616,7 @@ impl<'a> FolderCopy<'a> {
         let uids = groups.iter().fold(UidSet::default(), |all, group| all.union(&group.uids));
         self.work.retain(|m| !uids.contains(m.uid));
         self.finished = self.finished.union(&uids);
-        self.shared.ledger.update_folder(&self.job.source_raw, |state| {
+        self.shared.live_checkpoint.update_folder(&self.job.source_raw, |state| {
             for group in groups {
                 state.set_aside.add_group(group);
             }
@@ -636,9 +636,9 @@ impl<'a> FolderCopy<'a> {
 
     /// Takes out of the work what the source failed to deliver too often.
     fn give_up_unreadable(&mut self) -> Result<()> {
-        let trouble = &self.memory.trouble;
+        let failures = &self.memory.failures;
         let uids: UidSet<SourceUid> =
-            self.work.iter().map(|m| m.uid).filter(|uid| trouble.is_unreadable(*uid)).collect();
+            self.work.iter().map(|m| m.uid).filter(|uid| failures.is_unreadable(*uid)).collect();
         if uids.is_empty() {
             return Ok(());
         }
@@ -697,7 +697,7 @@ impl<'a> FolderCopy<'a> {
 /// Waits until no other connection appends alone.
 async fn lock_shared<'s>(shared: &'s FolderSyncContext, pair: &mut ConnectionPair) -> Result<RwLockReadGuard<'s, ()>> {
     loop {
-        match tokio::time::timeout(KEEP_ALIVE_INTERVAL, shared.quiet.lock.read()).await {
+        match tokio::time::timeout(KEEP_ALIVE_INTERVAL, shared.exclusive_append.lock.read()).await {
             Ok(guard) => return Ok(guard),
             Err(_) => pair.keep_alive(None).await?,
         }
@@ -710,7 +710,7 @@ async fn lock_exclusive<'s>(
     pair: &mut ConnectionPair,
 ) -> Result<RwLockWriteGuard<'s, ()>> {
     loop {
-        match tokio::time::timeout(KEEP_ALIVE_INTERVAL, shared.quiet.lock.write()).await {
+        match tokio::time::timeout(KEEP_ALIVE_INTERVAL, shared.exclusive_append.lock.write()).await {
             Ok(guard) => return Ok(guard),
             Err(_) => pair.keep_alive(None).await?,
         }

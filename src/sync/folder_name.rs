@@ -69,7 +69,7 @@ pub(super) struct FolderName {
     /// It is in another user's or a shared namespace; its levels begin with that namespace's prefix.
     pub is_foreign: bool,
     /// What is strange about it, for people.
-    pub oddities: Vec<&'static str>,
+    pub anomalies: Vec<&'static str>,
 }
 
 impl FolderName {
@@ -97,7 +97,7 @@ impl SideFolders {
     pub(super) fn parse_name(&self, raw: &[u8], delimiter: Option<u8>) -> FolderName {
         if is_inbox(raw) {
             let levels = vec!["INBOX".to_owned()];
-            return FolderName { levels, is_inbox: true, is_foreign: false, oddities: Vec::new() };
+            return FolderName { levels, is_inbox: true, is_foreign: false, anomalies: Vec::new() };
         }
         let own = is_below(raw, &self.prefix).then_some(self.prefix.len());
         let other = self.other_prefixes.iter().filter(|prefix| self.is_in(raw, prefix)).map(Vec::len).max();
@@ -109,12 +109,12 @@ impl SideFolders {
         };
         let mut levels: Vec<String> =
             parts.iter().filter(|part| !part.is_empty()).map(|part| mutf7::decode_lossy(part)).collect();
-        let mut oddities = Vec::new();
+        let mut anomalies = Vec::new();
         if levels.len() < parts.len() {
-            oddities.push("its name has empty levels, which are left out");
+            anomalies.push("its name has empty levels, which are left out");
         }
         if parts.iter().any(|part| mutf7::decode(part).is_none()) {
-            oddities.push("its name is not modified UTF-7 and is taken as it stands");
+            anomalies.push("its name is not modified UTF-7 and is taken as it stands");
         }
         if levels.is_empty() {
             levels.push(mutf7::decode_lossy(raw));
@@ -123,7 +123,7 @@ impl SideFolders {
         if let Some(first) = levels.first_mut().filter(|first| below && is_inbox(first.as_bytes())) {
             first.make_ascii_uppercase();
         }
-        FolderName { levels, is_inbox: false, is_foreign, oddities }
+        FolderName { levels, is_inbox: false, is_foreign, anomalies }
     }
 
     /// True when `raw` is in the other namespace of that prefix, or is its root.
@@ -340,7 +340,7 @@ mod tests {
         let side = side("", &[]);
         let name = side.parse_name(b"a&b..c.", Some(b'.'));
         assert_eq!(name.levels, ["a&b", "c"]);
-        assert_eq!(name.oddities.len(), 2);
+        assert_eq!(name.anomalies.len(), 2);
         assert_eq!(side.parse_name(b".", Some(b'.')).levels, ["."]);
         assert_eq!(side.parse_name("Büro".as_bytes(), None).levels, ["Büro"]);
     }

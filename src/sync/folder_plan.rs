@@ -445,7 +445,7 @@ impl<'a> FolderPlanner<'a> {
     /// The destination path of a source folder.
     fn place_folder(&mut self, index: usize, entry: &mut PlanEntry) -> Vec<String> {
         let mut notes = std::mem::take(&mut entry.notes);
-        notes.extend(entry.name.oddities.iter().map(|&oddity| oddity.to_owned()));
+        notes.extend(entry.name.anomalies.iter().map(|&anomaly| anomaly.to_owned()));
         let source_levels = &entry.name.levels;
         let levels = match &entry.aim {
             FolderTarget::Frozen(raw) => self.destination.parse_name(raw, self.destination.delimiter).levels,

@@ -56,14 +56,14 @@ pub(super) async fn recover_folder(
         }
         Side::Destination => {
             let read = |map: &super::checkpoint::FolderState| !map.map.is_empty();
-            let was_filled = shared.ledger.read(|c| c.folders.get(&job.source_raw).is_some_and(read));
+            let was_filled = shared.live_checkpoint.read(|c| c.folders.get(&job.source_raw).is_some_and(read));
             let may_make = !shared.spec.dry_run && (job.new_at_destination || !was_filled);
             if may_make && !std::mem::replace(&mut memory.made_again, true) {
                 match make(session, &job.destination_raw).await {
                     Ok(true) => {
                         tracing::info!("the destination folder was gone and is made again");
                         job.new_at_destination = true;
-                        job.look = None;
+                        job.snapshot = None;
                         return FolderRecovery::Again;
                     }
                     Ok(false) => {}

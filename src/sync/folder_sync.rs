@@ -71,7 +71,7 @@ pub(crate) async fn sync_folder(
     memory: &mut CopyMemory,
     report: &mut FolderReport,
 ) -> Result<SyncEnd> {
-    let slowest = shared.ledger.read(|checkpoint| checkpoint.slowest_commit);
+    let slowest = shared.live_checkpoint.read(|checkpoint| checkpoint.slowest_commit);
     memory.commit_allowance = commit_allowance(slowest, memory.silence, shared.spec.retry.patience);
     let Some(mut opened) = open_both(shared, job, pair, memory).await? else {
         return Ok(SyncEnd::Stopped);
@@ -130,7 +130,7 @@ async fn open_both(
     pair: &mut ConnectionPair,
     memory: &mut CopyMemory,
 ) -> Result<Option<OpenedFolder>> {
-    let kept = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
+    let kept = shared.live_checkpoint.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
     let state = kept.clone().filter(|state| !state.reduced);
     // Only once: what ends the connection may be one message.
     let whole = may_fetch_whole(shared, job, state.as_ref()) && !std::mem::replace(&mut memory.came_whole, true);
@@ -265,7 +265,7 @@ async fn copy_work(
         destination_raw: &job.destination_raw,
         selected: &opened.destination,
         scan,
-        ledger: &shared.ledger,
+        live_checkpoint: &shared.live_checkpoint,
         progress: &shared.progress,
         stop: &shared.stop,
         patience: shared.spec.retry.patience,
@@ -273,7 +273,7 @@ async fn copy_work(
         adds_newline: job.adds_newline,
         append_limit,
         breakers: &shared.breakers,
-        quiet: &shared.quiet,
+        exclusive_append: &shared.exclusive_append,
     };
     let finished = UidSet::default();
     let copying = FolderCopy { shared, job, context, pair, memory: &mut *memory, report: &mut *report, work, finished };
@@ -283,7 +283,7 @@ async fn copy_work(
     if ended == SyncEnd::Stopped {
         // What was refused may have been stored all the same.
         let in_doubt = memory.in_doubt || memory.suspects.doubt_from.is_some();
-        shared.ledger.update_folder(&job.source_raw, |state| state.open = in_doubt)?;
+        shared.live_checkpoint.update_folder(&job.source_raw, |state| state.append_in_doubt = in_doubt)?;
     }
     Ok(ended)
 }
@@ -309,7 +309,8 @@ async fn close(
     check_copies(shared, job, scan, &compared, (&mut *pair, &mut *memory, &mut *report)).await?;
     if shared.spec.flag_policy == FlagHandling::SourceWins && *begin != FolderStartMode::Match {
         report.flags_updated +=
-            store_flag_changes(&shared.ledger, raw, &source.news, destination, &mut pair.destination, report).await?;
+            store_flag_changes(&shared.live_checkpoint, raw, &source.news, destination, &mut pair.destination, report)
+                .await?;
     }
     if shared.spec.delete_policy == DeletionHandling::Mirror && *begin != FolderStartMode::Match {
         let now = SourceSnapshot {
@@ -319,7 +320,7 @@ async fn close(
             unlisted: held.unlisted,
             all: &held.uids,
         };
-        report.deleted += mirror_deletions(&shared.ledger, raw, &now, &mut pair.destination, report).await?;
+        report.deleted += mirror_deletions(&shared.live_checkpoint, raw, &now, &mut pair.destination, report).await?;
     }
     record_finish(shared, job, &source.selected, report)
 }
@@ -338,14 +339,14 @@ async fn wait_for_look(
     state: Option<&FolderState>,
     (round_trip, allowance): (Duration, Duration),
 ) -> SyncEnd {
-    let Some(look) = job.look.filter(|_| job.was_empty && job.messages > 0 && state.is_none()) else {
+    let Some(snapshot) = job.snapshot.filter(|_| job.was_empty && job.messages > 0 && state.is_none()) else {
         return SyncEnd::Complete;
     };
     if job.new_at_destination || shared.spec.dry_run {
         return SyncEnd::Complete;
     }
     tokio::select! {
-        () = tokio::time::sleep_until(look.at + min_look_interval(round_trip, allowance, &[])) => SyncEnd::Complete,
+        () = tokio::time::sleep_until(snapshot.at + min_look_interval(round_trip, allowance, &[])) => SyncEnd::Complete,
         () = shared.stop.cancelled() => SyncEnd::Stopped,
     }
 }
@@ -390,7 +391,7 @@ fn forget_gone(set_aside: &mut SetAside, held: &FolderListing<SourceUid>) {
 fn try_again(memory: &mut CopyMemory, set_aside: &SetAside, message: &ScannedMessage) {
     let Some(group) = set_aside.group_of(message.uid) else { return };
     if group.reason == SetAsideReason::Unreadable {
-        memory.trouble.add_earlier(message.uid);
+        memory.failures.add_earlier(message.uid);
     }
     if matches!(group.reason, SetAsideReason::Refused | SetAsideReason::Empty) {
         let earlier = EarlierTries { proven: group.proven, tries: group.tries, runs: group.runs };
@@ -427,7 +428,8 @@ fn report_dry_run(
 /// Remembers size and date of what was set aside, for the report.
 fn report_message_facts(shared: &FolderSyncContext, job: &FolderSyncJob, scan: &FolderScan, report: &mut FolderReport) {
     let read = |state: &FolderState| state.set_aside.uids();
-    let uids = shared.ledger.read(|checkpoint| checkpoint.folders.get(&job.source_raw).map(read)).unwrap_or_default();
+    let uids =
+        shared.live_checkpoint.read(|checkpoint| checkpoint.folders.get(&job.source_raw).map(read)).unwrap_or_default();
     for message in scan.messages.iter().filter(|m| uids.contains(m.uid)).take(MAX_LISTED) {
         report.facts.insert(message.uid, (message.size.into(), message.date().map(|date| date.to_string())));
     }
@@ -439,7 +441,7 @@ fn report_earlier_differences(
     job: &FolderSyncJob,
     report: &mut FolderReport,
 ) -> Result<()> {
-    let untold = shared.ledger.update_folder(&job.source_raw, |state| state.differences.clone())?;
+    let untold = shared.live_checkpoint.update_folder(&job.source_raw, |state| state.differences.clone())?;
     for (kind, difference) in &untold.0 {
         *report.differences.entry(kind.clone()).or_default() += difference.count;
         for uid in &difference.first {
@@ -460,7 +462,7 @@ fn record_start(
 ) {
     let (set_aside, new_aside) = (std::mem::take(&mut opened.set_aside), std::mem::take(&mut work.new_aside));
     let OpenedFolder { source, destination, begin, .. } = opened;
-    shared.ledger.update(|checkpoint| {
+    shared.live_checkpoint.update(|checkpoint| {
         let state = checkpoint.folders.entry(job.source_raw.clone()).or_default();
         if *begin == FolderStartMode::Match {
             *state = FolderState {
@@ -484,12 +486,12 @@ fn record_start(
         state.unlisted = work.held.unlisted;
         state.settled = None;
         state.mailbox_id.clone_from(&source.selected.mailbox_id);
-        let next = destination.uid_next.or(job.look.map(|look| look.uid_next)).unwrap_or(1);
+        let next = destination.uid_next.or(job.snapshot.map(|snapshot| snapshot.uid_next)).unwrap_or(1);
         // What was refused may have been stored: its place stays in the tail.
         let next = doubt_from.map_or(next, |from| from.min(next));
         state.tail_from = next.max(state.tail_from).max(1);
         // From here on an APPEND may be in doubt. A saved checkpoint said so before, or holds nothing of this folder.
-        state.open = true;
+        state.append_in_doubt = true;
     });
 }
 
@@ -503,8 +505,8 @@ fn record_finish(
     let doubts = !report.doubts.is_empty();
     let untold = std::mem::take(&mut report.untold);
     // What a rule leaves out today it may let through tomorrow: such a folder is looked at again.
-    shared.ledger.update_folder(&job.source_raw, |state| {
-        state.open = false;
+    shared.live_checkpoint.update_folder(&job.source_raw, |state| {
+        state.append_in_doubt = false;
         state.highest_modseq = selected.highest_modseq;
         let nothing_left = !doubts && report.left_out.is_empty() && state.unlisted == 0;
         state.settled = job.status.filter(|_| nothing_left);

@@ -198,12 +198,12 @@ pub(super) async fn sync_folders(
     let pool = Arc::new(FolderSyncPool {
         shared: FolderSyncContext {
             spec: Arc::new(spec.clone()),
-            ledger: Arc::clone(checkpoint),
+            live_checkpoint: Arc::clone(checkpoint),
             progress: Arc::clone(&context.progress),
             stop: context.stop.child_token(),
             budget: (BUFFERED_BYTES / pairs as u64).min(BUFFERED_BYTES_PER_PAIR),
             breakers: AccountBreakers::new(spec.retry),
-            quiet: ExclusiveAppend::default(),
+            exclusive_append: ExclusiveAppend::default(),
             destination_server: prepared.destination_server,
         },
         connector,
@@ -220,7 +220,7 @@ pub(super) async fn sync_folders(
     if !spec.dry_run {
         let pool = Arc::clone(&pool);
         let saving = async move {
-            let error = pool.shared.ledger.keep_saving().await;
+            let error = pool.shared.live_checkpoint.keep_saving().await;
             pool.stop_all(error);
         };
         saver.spawn(saving.in_current_span());
@@ -258,9 +258,9 @@ fn finish(pool: &FolderSyncPool, report: &mut MailboxReport) {
     let untouched: Vec<FolderTask> = lock(&pool.queue).tasks.drain(..).collect();
     for task in untouched.iter().filter(|task| !task.memory.in_doubt) {
         // Marked as open for nothing: the next run need not look.
-        pool.shared.ledger.update(|checkpoint| {
+        pool.shared.live_checkpoint.update(|checkpoint| {
             if let Some(state) = checkpoint.folders.get_mut(&task.job.source_raw) {
-                state.open = false;
+                state.append_in_doubt = false;
             }
         });
     }
@@ -376,7 +376,7 @@ async fn sync_folder_with_retries(
         }
         // What was being sent may still be committed: nothing that was seen before counts.
         pair = None;
-        task.job.look = None;
+        task.job.snapshot = None;
         task.job.in_doubt = task.memory.in_doubt;
         if stop.is_cancelled() && error.class.remedy() == ErrorRemedy::RetryWithBackoff {
             return task.done(None);

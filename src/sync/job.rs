@@ -38,7 +38,7 @@ pub struct FolderSyncJob {
     /// The source's STATUS, to be remembered when all is done.
     pub status: Option<QuiescentStatus>,
     /// The destination as it was when it was listed.
-    pub look: Option<DestinationSnapshot>,
+    pub snapshot: Option<DestinationSnapshot>,
     /// The destination's APPENDLIMIT for this folder, bytes.
     pub append_limit: Option<u64>,
     /// The destination is known to end messages with a line end that have none.
@@ -68,7 +68,7 @@ pub(crate) struct FolderSyncContext {
     /// What to do.
     pub spec: Arc<SyncSpec>,
     /// The checkpoint.
-    pub ledger: Arc<LiveCheckpoint>,
+    pub live_checkpoint: Arc<LiveCheckpoint>,
     /// Live counters.
     pub progress: Arc<SyncProgress>,
     /// Asks to end soon.
@@ -78,7 +78,7 @@ pub(crate) struct FolderSyncContext {
     /// Stop the asking while a server is unwell.
     pub breakers: AccountBreakers,
     /// Lets one connection append alone.
-    pub quiet: ExclusiveAppend,
+    pub exclusive_append: ExclusiveAppend,
     /// Name and version by which the destination introduced itself.
     pub destination_server: Option<String>,
 }

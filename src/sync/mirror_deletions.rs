@@ -17,14 +17,14 @@ use crate::{
 /// # Errors
 /// When the connection ends or the destination refuses.
 pub(crate) async fn mirror_deletions(
-    ledger: &LiveCheckpoint,
+    live_checkpoint: &LiveCheckpoint,
     source_raw: &[u8],
     now: &SourceSnapshot<'_>,
     destination: &mut Session,
     report: &mut FolderReport,
 ) -> Result<u64> {
     let (vanished, copies) = {
-        let decided = ledger.update_folder(source_raw, |state| {
+        let decided = live_checkpoint.update_folder(source_raw, |state| {
             decide_deletions(state, now).map(|vanished| {
                 let copies = state.map.index().destinations_of(&vanished.delete).0;
                 (vanished, copies)
@@ -58,7 +58,7 @@ pub(crate) async fn mirror_deletions(
         }
     }
     let gone = vanished.delete.union(&vanished.keep);
-    ledger.update_folder(source_raw, |state| {
+    live_checkpoint.update_folder(source_raw, |state| {
         state.map.remove_sources(&gone);
         // Of what is gone nothing need be known, or it would look like a deletion to come.
         state.set_aside.retain_uids(now.all);

@@ -87,7 +87,7 @@ impl PreparationMemory {
 pub(crate) async fn prepare(
     spec: &SyncSpec,
     pair: &mut ConnectionPair,
-    ledger: &LiveCheckpoint,
+    live_checkpoint: &LiveCheckpoint,
     report: &mut MailboxReport,
     memory: &mut PreparationMemory,
     grow: impl FnOnce(usize),
@@ -101,9 +101,9 @@ pub(crate) async fn prepare(
     let (source, destination) = (source?, destination?);
     let looked_at = Instant::now();
 
-    follow_renames(pair, ledger, &source, report, &mut memory.renames).await?;
-    note_vanished(ledger, &source, report);
-    let frozen = ledger.read(|checkpoint| checkpoint.mapping.clone());
+    follow_renames(pair, live_checkpoint, &source, report, &mut memory.renames).await?;
+    note_vanished(live_checkpoint, &source, report);
+    let frozen = live_checkpoint.read(|checkpoint| checkpoint.mapping.clone());
     let quirks = pair.destination.server_kind();
     let limits = NameLimits::for_server(quirks, destination.delimiter);
     let (from, to) = (side_folders(&source), side_folders(&destination));
@@ -118,7 +118,12 @@ pub(crate) async fn prepare(
     };
     let mut plan = plan_folders(&input);
     // Further connections are made while folders are.
-    grow(plan.folders.iter().filter(|folder| may_need_work(folder, &source, &destination, ledger, spec)).count());
+    grow(
+        plan.folders
+            .iter()
+            .filter(|folder| may_need_work(folder, &source, &destination, live_checkpoint, spec))
+            .count(),
+    );
     let mut made = CreatedFolders::default();
     if !spec.dry_run {
         made = make_or_rename(&input, &mut plan, &destination, &mut pair.destination).await?;
@@ -130,7 +135,7 @@ pub(crate) async fn prepare(
     let created = &made.created;
     report_plan(&plan, report);
     if !spec.dry_run {
-        ledger.update(|checkpoint| {
+        live_checkpoint.update(|checkpoint| {
             for folder in plan.folders.iter().filter(|f| !made.refused.contains_key(&f.destination_raw)) {
                 checkpoint.mapping.insert(folder.source_raw.clone(), folder.destination_raw.clone());
             }
@@ -145,7 +150,7 @@ pub(crate) async fn prepare(
     for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
         let listed = source.folder(&folder.source_raw).and_then(|f| f.status.clone()).unwrap_or_default();
         let there = destination.folder(&folder.destination_raw).and_then(|f| f.status.clone());
-        let state = ledger.read(|checkpoint| checkpoint.folders.get(&folder.source_raw).cloned());
+        let state = live_checkpoint.read(|checkpoint| checkpoint.folders.get(&folder.source_raw).cloned());
         let created = created.contains(&folder.destination_raw);
         if let Some(error) = made.refused.get(&folder.destination_raw) {
             let mut refused = new_job(folder, &listed, there.as_ref(), created, spec, looked_at).report();
@@ -153,7 +158,7 @@ pub(crate) async fn prepare(
             prepared.closed.push(refused);
             continue;
         }
-        let in_doubt = state.as_ref().is_some_and(|state| state.open);
+        let in_doubt = state.as_ref().is_some_and(|state| state.append_in_doubt);
         let needs_look = in_doubt || (state.as_ref().is_none_or(|state| state.reduced) && !created);
         let adds_newline = quirks == ServerKind::Courier;
         let job = FolderSyncJob {
@@ -172,7 +177,7 @@ pub(crate) async fn prepare(
                 if is_unchanged(state, &listed, there, spec) && state.set_aside.due_uids(&facts).is_empty() =>
             {
                 if !spec.dry_run && !state.set_aside.is_empty() {
-                    ledger.update(|checkpoint| {
+                    live_checkpoint.update(|checkpoint| {
                         if let Some(state) = checkpoint.folders.get_mut(&folder.source_raw) {
                             state.set_aside.count_passed_run(&UidSet::default());
                         }
@@ -187,7 +192,7 @@ pub(crate) async fn prepare(
     // Folders in which a look must be waited for come last, so that the wait costs nothing; large ones come first.
     prepared.jobs.sort_by_key(|job| (job.needs_look, std::cmp::Reverse(job.messages)));
     if !spec.dry_run {
-        mark_in_doubt(ledger, &prepared.jobs).await?;
+        mark_in_doubt(live_checkpoint, &prepared.jobs).await?;
     }
     Ok(prepared)
 }
@@ -215,32 +220,33 @@ fn may_need_work(
     folder: &PlannedFolder,
     source: &AccountListing,
     destination: &AccountListing,
-    ledger: &LiveCheckpoint,
+    live_checkpoint: &LiveCheckpoint,
     spec: &SyncSpec,
 ) -> bool {
     let listed = source.folder(&folder.source_raw).and_then(|f| f.status.as_ref());
     let there = destination.folder(&folder.destination_raw).and_then(|f| f.status.as_ref());
-    let unchanged = ledger.read(|checkpoint| match (checkpoint.folders.get(&folder.source_raw), listed, there) {
-        (Some(state), Some(listed), Some(there)) => is_unchanged(state, listed, there, spec),
-        _ => false,
-    });
+    let unchanged =
+        live_checkpoint.read(|checkpoint| match (checkpoint.folders.get(&folder.source_raw), listed, there) {
+            (Some(state), Some(listed), Some(there)) => is_unchanged(state, listed, there, spec),
+            _ => false,
+        });
     !folder.is_container && !unchanged
 }
 
 /// A checkpoint that says "nothing in doubt" must not outlive the first APPEND: all folders that will be opened are marked
 /// in one go, with the UIDNEXT that was just seen.
-async fn mark_in_doubt(ledger: &LiveCheckpoint, jobs: &[FolderSyncJob]) -> Result<()> {
+async fn mark_in_doubt(live_checkpoint: &LiveCheckpoint, jobs: &[FolderSyncJob]) -> Result<()> {
     let mut marked = false;
-    ledger.update(|checkpoint| {
+    live_checkpoint.update(|checkpoint| {
         for job in jobs {
-            if let Some(state) = checkpoint.folders.get_mut(&job.source_raw).filter(|state| !state.open) {
-                state.tail_from = state.tail_from.max(job.look.map_or(1, |look| look.uid_next));
-                state.open = true;
+            if let Some(state) = checkpoint.folders.get_mut(&job.source_raw).filter(|state| !state.append_in_doubt) {
+                state.tail_from = state.tail_from.max(job.snapshot.map_or(1, |snapshot| snapshot.uid_next));
+                state.append_in_doubt = true;
                 marked = true;
             }
         }
     });
-    if marked { ledger.save().await } else { Ok(()) }
+    if marked { live_checkpoint.save().await } else { Ok(()) }
 }
 
 /// Both sides the same account would copy each message onto itself.
@@ -315,7 +321,7 @@ fn new_job(
         new_at_destination: created || (spec.dry_run && there.is_none()),
         messages: listed.messages.unwrap_or(0),
         status: quiescent_status(listed),
-        look: there.and_then(|s| s.uid_next).map(|uid_next| DestinationSnapshot { at: looked_at, uid_next }),
+        snapshot: there.and_then(|s| s.uid_next).map(|uid_next| DestinationSnapshot { at: looked_at, uid_next }),
         append_limit: there.and_then(|s| s.append_limit),
         adds_newline: false,
         bytes: listed.size,
@@ -343,7 +349,7 @@ fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &Folder
     let told_flags = counts_changes || spec.flag_policy == FlagHandling::Ignore;
     let told_deletions = spec.delete_policy == DeletionHandling::Keep
         || state.finished_uids().len() <= u64::from(source.messages.unwrap_or(0));
-    !state.open
+    !state.append_in_doubt
         && same_validity
         && same_destination
         && told_flags
@@ -385,7 +391,7 @@ mod tests {
     fn a_folder_is_unchanged_only_when_both_listings_prove_it() {
         let (state, status, spec) = (state(), status(), spec("m"));
         assert!(is_unchanged(&state, &status, &status, &spec));
-        let open = FolderState { open: true, ..state.clone() };
+        let open = FolderState { append_in_doubt: true, ..state.clone() };
         assert!(!is_unchanged(&open, &status, &status, &spec));
         let replaced = FolderStatus { uid_validity: Some(2), ..status.clone() };
         assert!(!is_unchanged(&state, &replaced, &status, &spec));

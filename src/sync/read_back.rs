@@ -31,7 +31,7 @@ pub(crate) async fn compare_copies(
     report: &mut FolderReport,
 ) -> Result<UidSet<SourceUid>> {
     let (mut due, mut rare): (Vec<&ReadBack>, Vec<&ReadBack>) =
-        list.iter().filter(|r| r.oddity.in_bytes()).partition(|r| r.oddity.is_often_changed());
+        list.iter().filter(|r| r.anomaly.in_bytes()).partition(|r| r.anomaly.is_often_changed());
     let later = rare.split_off(rare.len().min(FIRST_COPIES));
     due.extend(&rare);
     let mut compared = compare_bytes(pair, scan, &due, report).await?;
@@ -39,7 +39,7 @@ pub(crate) async fn compare_copies(
         let later = compare_bytes(pair, scan, &later, report).await?;
         compared.all = compared.all.union(&later.all);
     }
-    let dates: Vec<&ReadBack> = list.iter().filter(|r| r.oddity.date).collect();
+    let dates: Vec<&ReadBack> = list.iter().filter(|r| r.anomaly.date).collect();
     if !dates.is_empty() {
         let kept = internal_dates(&mut pair.destination, &dates.iter().map(|r| r.destination_uid).collect()).await?;
         for r in dates {
@@ -112,16 +112,16 @@ fn scanned(scan: &FolderScan, uid: SourceUid) -> Option<&ScannedMessage> {
 
 fn anomaly_text(r: &ReadBack) -> String {
     let mut found = Vec::new();
-    if r.oddity.nul {
+    if r.anomaly.nul {
         found.push("it holds NUL bytes");
     }
-    if r.oddity.crcrlf {
+    if r.anomaly.crcrlf {
         found.push("it holds CR CR LF");
     }
-    if r.oddity.no_final_newline {
+    if r.anomaly.no_final_newline {
         found.push("it does not end with a line end");
     }
-    if r.oddity.header_8bit {
+    if r.anomaly.header_8bit {
         found.push("its header holds 8-bit bytes");
     }
     found.join(", ")

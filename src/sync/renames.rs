@@ -49,18 +49,18 @@ impl RenameMemory {
 /// When a connection ends.
 pub(crate) async fn follow_renames(
     pair: &mut ConnectionPair,
-    ledger: &LiveCheckpoint,
+    live_checkpoint: &LiveCheckpoint,
     source: &AccountListing,
     report: &mut MailboxReport,
     memory: &mut RenameMemory,
 ) -> Result<()> {
-    ledger.update(|checkpoint| {
+    live_checkpoint.update(|checkpoint| {
         for (old, new) in respelled_folders(checkpoint, source) {
             report.notes.push(follow_rename(checkpoint, &old, &new));
         }
     });
     let mut candidates = Vec::new();
-    for possible in ledger.read(|checkpoint| possible_renames(checkpoint, source)) {
+    for possible in live_checkpoint.read(|checkpoint| possible_renames(checkpoint, source)) {
         if memory.fatal.insert(possible.old.clone()) {
             let old = possible.old.clone();
             candidates.extend(resolve_rename(&mut pair.source, possible).await?);
@@ -76,7 +76,8 @@ pub(crate) async fn follow_renames(
         if !same {
             continue;
         }
-        ledger.update(|checkpoint| report.notes.push(follow_rename(checkpoint, &candidate.old, &candidate.new)));
+        live_checkpoint
+            .update(|checkpoint| report.notes.push(follow_rename(checkpoint, &candidate.old, &candidate.new)));
     }
     Ok(())
 }
@@ -124,8 +125,8 @@ fn respelled_folders(checkpoint: &Checkpoint, source: &AccountListing) -> Vec<(V
 }
 
 /// Tells of folders that the checkpoint knows and the source no longer has, renamed ones apart.
-pub(crate) fn note_vanished(ledger: &LiveCheckpoint, source: &AccountListing, report: &mut MailboxReport) {
-    ledger.read(|checkpoint| {
+pub(crate) fn note_vanished(live_checkpoint: &LiveCheckpoint, source: &AccountListing, report: &mut MailboxReport) {
+    live_checkpoint.read(|checkpoint| {
         for old in checkpoint.folders.keys().filter(|old| source.folder(old).is_none()) {
             let name = mutf7::decode_lossy(old);
             let there = checkpoint.mapping.get(old).map_or_else(|| name.clone(), |raw| mutf7::decode_lossy(raw));

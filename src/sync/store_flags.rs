@@ -56,14 +56,14 @@ impl CurrentFlags {
 /// # Errors
 /// When the connection ends or the destination is over its limits; a flag that it does not take is reported.
 pub(crate) async fn store_flag_changes(
-    ledger: &LiveCheckpoint,
+    live_checkpoint: &LiveCheckpoint,
     source_raw: &[u8],
     news: &CurrentFlags,
     selected: &SelectedFolder,
     destination: &mut Session,
     report: &mut FolderReport,
 ) -> Result<u64> {
-    let (changes, seen) = ledger.update_folder(source_raw, |state| {
+    let (changes, seen) = live_checkpoint.update_folder(source_raw, |state| {
         let seen = news.seen.intersection(state.map.copied());
         let changes = FlagChanges::since(&state.flags, &news.flags, &seen);
         (changes.at_destination(&state.map.index()).0, seen)
@@ -74,7 +74,7 @@ pub(crate) async fn store_flag_changes(
     // Removals first: a keyword whose spelling changed is one keyword for most servers.
     let removed = send_stores(destination, "-FLAGS.SILENT", &changes.remove, None).await?;
     let added = send_stores(destination, "+FLAGS.SILENT", &changes.add, Some(selected)).await?;
-    ledger.update_folder(source_raw, |state| {
+    live_checkpoint.update_folder(source_raw, |state| {
         for refused in removed.refused.iter().chain(&added.refused) {
             refused.report(&state.map.sources_of(&refused.copies), report);
         }

@@ -33,7 +33,7 @@ use crate::{
 /// When the connection ends or the source refuses; then all messages of the views count as not copied.
 pub(crate) async fn count_view_messages(
     spec: &SyncSpec,
-    ledger: &LiveCheckpoint,
+    live_checkpoint: &LiveCheckpoint,
     progress: &SyncProgress,
     report: &mut MailboxReport,
 ) -> Result<()> {
@@ -44,15 +44,15 @@ pub(crate) async fn count_view_messages(
         return Ok(());
     }
     let mut session = connect(&Arc::new(spec.source.clone()), &progress.bytes_moved).await?;
-    let known = |raw: &[u8]| ledger.read(|checkpoint| checkpoint.views.get(raw).copied());
+    let known = |raw: &[u8]| live_checkpoint.read(|checkpoint| checkpoint.views.get(raw).copied());
     let found = |raw: &[u8], state| {
         if !spec.dry_run {
-            ledger.update(|checkpoint| checkpoint.views.insert(raw.to_vec(), state));
+            live_checkpoint.update(|checkpoint| checkpoint.views.insert(raw.to_vec(), state));
         }
     };
     count_not_elsewhere(&mut session, &mut report.left_out, &held, known, found).await?;
     session.logout().await;
-    if spec.dry_run { Ok(()) } else { ledger.save().await }
+    if spec.dry_run { Ok(()) } else { live_checkpoint.save().await }
 }
 
 /// A folder that is synced, so that messages of views may be in it.

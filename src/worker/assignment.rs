@@ -235,7 +235,7 @@ mod tests {
         let read = |flushed: Option<i64>, attempt: i64| {
             let worker = json!({"attempt": attempt, "checkpoint": text, "flushedAttempt": flushed});
             let claimed = sync(&json!({"attempt": attempt, "worker": worker}));
-            claimed_checkpoint(&claimed, attempt).unwrap().unwrap().folders[&b"INBOX"[..]].open
+            claimed_checkpoint(&claimed, attempt).unwrap().unwrap().folders[&b"INBOX"[..]].append_in_doubt
         };
         assert!(!read(Some(1), 2));
         assert!(read(None, 2) && read(Some(1), 3) && read(Some(i64::MAX), 2));

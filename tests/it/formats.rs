@@ -113,7 +113,7 @@ fn all_fields() -> Checkpoint {
         unwell_runs: 1,
         differences: CopyDifferences(differences),
         tail_from: 11,
-        open: true,
+        append_in_doubt: true,
         flags: BTreeMap::from([
             ("\\Seen".to_owned(), uids(&[(1, 4), (9, 9)])),
             ("$Forwarded".to_owned(), uids(&[(2, 2)])),

@@ -50,7 +50,7 @@ async fn a_sync_that_is_asked_to_stop_saves_what_it_did_and_the_next_copies_only
         let before = rig.store.checkpoint().expect("a checkpoint");
         let copies: u64 = before.folders.values().map(|state| state.map.len()).sum();
         assert_eq!(copies, sum, "after part {part} the checkpoint says something else");
-        assert!(before.folders.values().all(|state| !state.open), "nothing is in doubt");
+        assert!(before.folders.values().all(|state| !state.append_in_doubt), "nothing is in doubt");
     }
     assert!(stops > 1, "it was never interrupted");
     assert_eq!(sum, corpus.messages() as u64);

@@ -248,7 +248,7 @@ async fn a_small_mailbox_takes_two_writes_and_its_delta_two_more() {
     let copied: i64 = worker.folders.iter().map(|folder| folder.copied).sum();
     assert_eq!(copied, messages);
     let checkpoint = Checkpoint::decode_text(worker.checkpoint.as_deref().unwrap()).unwrap();
-    assert!(checkpoint.folders.values().all(|state| !state.open));
+    assert!(checkpoint.folders.values().all(|state| !state.append_in_doubt));
     let word = first.word();
     assert_eq!((word.outcome, word.report, word.checkpoint, word.folders.len()), (Some(Outcome::Synced), 2, None, 0));
 

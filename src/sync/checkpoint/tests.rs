@@ -207,7 +207,7 @@ fn names_of_thousands_of_folders_are_dropped_rather_than_the_bound_broken() {
 fn in_doubt_every_folder_is_open() {
     let mut checkpoint = usual(3);
     checkpoint.mark_in_doubt();
-    assert!(checkpoint.folders.values().all(|state| state.open));
+    assert!(checkpoint.folders.values().all(|state| state.append_in_doubt));
 }
 
 #[test]
@@ -329,7 +329,7 @@ fn states() -> impl Strategy<Value = FolderState> {
             (groups, kinds),
             flags,
             settled,
-            (source, destination, highest_modseq, tail_from, open),
+            (source, destination, highest_modseq, tail_from, append_in_doubt),
             mailbox_id,
         )| {
             let mut map = UidMap::new();
@@ -356,7 +356,7 @@ fn states() -> impl Strategy<Value = FolderState> {
                 unwell_runs: tail_from % 3,
                 differences,
                 tail_from,
-                open,
+                append_in_doubt,
                 flags,
                 settled: settled.map(|(uid_next, messages, highest_modseq)| QuiescentStatus {
                     uid_next,

@@ -41,14 +41,14 @@ fn reason_text(line: &StatusLine) -> String {
 const NOTEWORTHY_COMMIT: Duration = Duration::from_secs(1);
 
 impl SentMessage {
-    fn new(at: usize, bytes: u64, oddity: anomaly::MessageAnomaly, head: AppendOptions) -> Self {
+    fn new(at: usize, bytes: u64, anomaly: anomaly::MessageAnomaly, head: AppendOptions) -> Self {
         let AppendOptions { left_flags, keywords, left_date, .. } = head;
-        Self { at, bytes, oddity, left_flags, keywords, left_date }
+        Self { at, bytes, anomaly, left_flags, keywords, left_date }
     }
 
     /// The copy of `message` that this became.
     fn as_copy(&self, message: &ScannedMessage, destination_uid: Option<DestinationUid>) -> AppendedCopy {
-        let date = message.date().filter(|_| self.left_date.is_none() && !self.oddity.date);
+        let date = message.date().filter(|_| self.left_date.is_none() && !self.anomaly.date);
         AppendedCopy {
             source_uid: message.uid,
             destination_uid: destination_uid.unwrap_or(DestinationUid(0)),
@@ -182,11 +182,11 @@ impl CopyPass<'_, '_> {
         let head = self.append_options(at);
         let mut watch = anomaly::AnomalyScanner::default();
         watch.scan(&body);
-        let oddity = anomaly::MessageAnomaly { date: self.date_is_odd(at), ..watch.finish(self.context.adds_newline) };
+        let anomaly = anomaly::MessageAnomaly { date: self.date_is_odd(at), ..watch.finish(self.context.adds_newline) };
         self.destination.send(tag, head.text.clone());
         self.destination.send_literal_header(tag, bytes, careful);
         self.destination.send(tag, body);
-        Some(SentMessage::new(at, bytes, oddity, head))
+        Some(SentMessage::new(at, bytes, anomaly, head))
     }
 
     /// Begins the APPEND of a message whose bytes will stream. Returns its tag, and whether it waits for the `+`.
@@ -198,8 +198,8 @@ impl CopyPass<'_, '_> {
         let waits = careful || !self.destination.capabilities().literal_support().allows_unsynchronized(length);
         self.destination.send(tag, head.text.clone());
         self.destination.send_literal_header(tag, length, careful);
-        let oddity = anomaly::MessageAnomaly { date: self.date_is_odd(at), ..Default::default() };
-        let sent = SentMessage::new(at, length, oddity, head);
+        let anomaly = anomaly::MessageAnomaly { date: self.date_is_odd(at), ..Default::default() };
+        let sent = SentMessage::new(at, length, anomaly, head);
         self.in_flight.push_back(PendingAppend {
             tag,
             messages: vec![sent],
@@ -214,7 +214,7 @@ impl CopyPass<'_, '_> {
         let found = stream.watch.finish(self.context.adds_newline);
         let sent = self.in_flight.iter_mut().flat_map(|f| &mut f.messages).find(|s| s.at == stream.at);
         if let Some(sent) = sent {
-            sent.oddity = anomaly::MessageAnomaly { date: sent.oddity.date, ..found };
+            sent.anomaly = anomaly::MessageAnomaly { date: sent.anomaly.date, ..found };
         }
     }
 
@@ -395,7 +395,7 @@ impl CopyPass<'_, '_> {
         }
         self.adapt(&answered);
         self.context.breakers.destination.record_acceptance();
-        self.memory.trouble.record_success(answered.messages.len());
+        self.memory.failures.record_success(answered.messages.len());
         let in_flight = self.in_flight.iter().map(|f| f.uid_next).min();
         // What was refused may have been stored: its place stays in the tail until that was looked at.
         let in_doubt = self.memory.suspects.doubt_from;
@@ -403,7 +403,7 @@ impl CopyPass<'_, '_> {
         let work = self.work;
         let scan = self.context.scan;
         let untold = std::mem::take(&mut self.report.untold);
-        let newest = self.context.ledger.update_folder(self.context.source_raw, |state| {
+        let newest = self.context.live_checkpoint.update_folder(self.context.source_raw, |state| {
             let newest = state.map.copied().last();
             let mut copied = UidSet::default();
             for (n, sent) in answered.messages.iter().enumerate() {
@@ -444,8 +444,8 @@ impl CopyPass<'_, '_> {
             self.report.copied_now += 1;
             self.report.bytes_now += sent.bytes;
             let destination_uid = uids.as_ref().and_then(|u| u.get(n)).copied();
-            if let Some(destination_uid) = destination_uid.filter(|_| !sent.oddity.is_none()) {
-                self.memory.read_back.push(ReadBack { source_uid: uid, destination_uid, oddity: sent.oddity });
+            if let Some(destination_uid) = destination_uid.filter(|_| !sent.anomaly.is_none()) {
+                self.memory.read_back.push(ReadBack { source_uid: uid, destination_uid, anomaly: sent.anomaly });
             }
             // A UID below what was there before is that of a message that is not ours: Gmail keeps equal ones once.
             if destination_uid.is_none_or(|uid| uid.0 >= first_uid) {
@@ -465,7 +465,9 @@ impl CopyPass<'_, '_> {
         let took = self.answered_at.map_or(answered.sent_at, |before| before.max(answered.sent_at)).elapsed();
         if took >= NOTEWORTHY_COMMIT {
             let took = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
-            self.context.ledger.update(|checkpoint| checkpoint.slowest_commit = checkpoint.slowest_commit.max(took));
+            self.context
+                .live_checkpoint
+                .update(|checkpoint| checkpoint.slowest_commit = checkpoint.slowest_commit.max(took));
         }
         self.answered_at = Some(Instant::now());
         if took > SLOW_COMMIT {

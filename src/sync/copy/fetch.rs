@@ -34,7 +34,7 @@ pub(super) fn plan_fetches(
     at_hand: &BTreeMap<SourceUid, Bytes>,
 ) -> VecDeque<FetchRange> {
     let mut units: VecDeque<FetchRange> = VecDeque::new();
-    let most = at_once.min(memory.trouble.max_batch());
+    let most = at_once.min(memory.failures.max_batch());
     let mut open = false;
     for (at, message) in work.iter().enumerate() {
         if at_hand.contains_key(&message.uid) {
@@ -42,8 +42,8 @@ pub(super) fn plan_fetches(
             continue;
         }
         let said = u64::from(message.size);
-        let size = if memory.trouble.is_large(message.uid) { said.max(STREAM_ABOVE + 1) } else { said };
-        let alone = size > STREAM_ABOVE || memory.trouble.must_go_alone(message.uid);
+        let size = if memory.failures.is_large(message.uid) { said.max(STREAM_ABOVE + 1) } else { said };
+        let alone = size > STREAM_ABOVE || memory.failures.must_go_alone(message.uid);
         match units.back_mut() {
             Some(unit) if open && !alone && unit.bytes + size <= FETCH_BYTES && at - unit.first < most => {
                 unit.end = at + 1;
@@ -177,7 +177,7 @@ impl CopyPass<'_, '_> {
         }
         if discarded {
             // Whatever its size was said to be: next time it is asked for in its turn, and alone.
-            self.memory.trouble.mark_large(uid);
+            self.memory.failures.mark_large(uid);
             self.outcome.again.insert(uid);
             self.mark_settled(at);
             return Ok(());
@@ -272,7 +272,7 @@ impl CopyPass<'_, '_> {
                 .filter_map(|at| self.work.get(at).map(|m| m.uid))
                 .collect();
             let some_came = missing.len() < (unit.end - unit.first) as u64 || self.stream.is_some() || self.discarding;
-            self.memory.trouble.record_failure(&missing, some_came);
+            self.memory.failures.record_failure(&missing, some_came);
         }
     }
 }
@@ -323,8 +323,8 @@ mod tests {
     #[test]
     fn a_message_that_failed_before_is_asked_for_alone() {
         let mut memory = CopyMemory::default();
-        memory.trouble.record_failure_on(SourceUid(2));
-        memory.trouble.record_success(1);
+        memory.failures.record_failure_on(SourceUid(2));
+        memory.failures.record_success(1);
         let units = plan_fetches(&work(&[1, 1, 1, 1]), FETCH_MESSAGES, &memory, &BTreeMap::new());
         assert_eq!(bounds(&units), [(0, 1), (1, 2), (2, 4)]);
     }

@@ -21,7 +21,7 @@ pub(crate) struct CopyMemory {
     /// Copies that were sent without keywords and wait for them.
     pub keywords_due: Vec<PendingKeywords>,
     /// Which messages the source fails to deliver.
-    pub trouble: FailureBisector,
+    pub failures: FailureBisector,
     /// APPENDs of several messages that were refused for no reason of the server's: one message may be to blame.
     pub refused_batches: u32,
     /// Messages that were tried to find out whether a server is well again.
@@ -66,7 +66,7 @@ impl CopyMemory {
     /// Grows with each step towards giving a message up: such a failure is progress too.
     #[must_use]
     pub(crate) fn failure_steps(&self) -> u64 {
-        self.suspects.steps() + self.trouble.steps()
+        self.suspects.steps() + self.failures.steps()
     }
 
     /// True when what came for a message is a notice of the source's own; this is remembered.
@@ -136,5 +136,5 @@ pub(crate) struct ReadBack {
     /// UID at the destination.
     pub destination_uid: DestinationUid,
     /// What is unusual about it.
-    pub oddity: MessageAnomaly,
+    pub anomaly: MessageAnomaly,
 }

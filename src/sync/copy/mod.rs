@@ -3,10 +3,10 @@
 
 mod anomaly;
 mod append;
+mod exclusive_append;
 mod fetch;
 mod memory;
 mod pass;
-mod quiet;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,9 +19,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use self::pass::{CopyPass, MessageState};
 pub(crate) use self::{
     anomaly::has_odd_date,
+    exclusive_append::ExclusiveAppend,
     memory::{AppendedCopy, CopyMemory, PendingKeywords, ReadBack},
     pass::{CopyContext, PassOptions, PassOutcome, SendMode},
-    quiet::ExclusiveAppend,
 };
 use super::{
     connection_pair::ConnectionPair,
@@ -58,7 +58,7 @@ pub(crate) async fn run_copy_pass(
     });
     let batch_limit = max_messages(destination, BATCH_MESSAGES);
     let units = fetch::plan_fetches(work, max_messages(source, FETCH_MESSAGES), memory, &bodies);
-    let uid_next = context.ledger.update_folder(context.source_raw, |state| state.tail_from)?;
+    let uid_next = context.live_checkpoint.update_folder(context.source_raw, |state| state.tail_from)?;
     let mut pass = CopyPass {
         context,
         work,
@@ -116,7 +116,7 @@ pub(crate) async fn run_copy_pass(
 
 /// True when there are copies whose UID is unknown: they are found as what is in doubt is.
 fn has_unknown(context: &CopyContext<'_>) -> Result<bool> {
-    context.ledger.update_folder(context.source_raw, |state| !state.map.unknown_uids().is_empty())
+    context.live_checkpoint.update_folder(context.source_raw, |state| !state.map.unknown_uids().is_empty())
 }
 
 /// The destination's next answer; or none once much of what is queued is written, so that more can be read and asked for.
@@ -169,7 +169,7 @@ impl CopyPass<'_, '_> {
     /// True when others need the destination for themselves, or a server is unwell.
     fn must_pause(&self) -> bool {
         let unwell = || self.context.breakers.source.is_open() || self.context.breakers.destination.is_open();
-        !self.how.probe && ((!self.how.mode.is_careful() && self.context.quiet.is_wanted()) || unwell())
+        !self.how.probe && ((!self.how.mode.is_careful() && self.context.exclusive_append.is_wanted()) || unwell())
     }
 
     fn is_done(&self) -> bool {

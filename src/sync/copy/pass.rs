@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     anomaly::{AnomalyScanner, MessageAnomaly},
+    exclusive_append::ExclusiveAppend,
     memory::CopyMemory,
-    quiet::ExclusiveAppend,
 };
 use crate::{
     error::{Error, Result},
@@ -38,7 +38,7 @@ pub(crate) struct CopyContext<'a> {
     /// Facts about the source folder.
     pub scan: &'a FolderScan,
     /// The checkpoint.
-    pub ledger: &'a LiveCheckpoint,
+    pub live_checkpoint: &'a LiveCheckpoint,
     /// Live counters.
     pub progress: &'a SyncProgress,
     /// Asks to end at the next message.
@@ -54,7 +54,7 @@ pub(crate) struct CopyContext<'a> {
     /// Stop the asking while a server is unwell.
     pub breakers: &'a AccountBreakers,
     /// Somebody tries refused messages again and wants the destination for that alone.
-    pub quiet: &'a ExclusiveAppend,
+    pub exclusive_append: &'a ExclusiveAppend,
 }
 
 /// How a pass sends its messages.
@@ -187,7 +187,7 @@ pub(super) struct SentMessage {
     pub(super) at: usize,
     pub(super) bytes: u64,
     /// What is unusual about it.
-    pub(super) oddity: MessageAnomaly,
+    pub(super) anomaly: MessageAnomaly,
     /// Flags that could not be sent, for the report.
     pub(super) left_flags: Vec<String>,
     /// Keywords that were left away to weaken the form: they follow by STORE.

@@ -508,7 +508,7 @@ proptest! {
             prop_assert!(folder.destination_raw.iter().all(|byte| (b' '..=b'~').contains(byte)));
             prop_assert!(folder.destination_raw.len() <= limits.max_path + 1, "{:?}", folder);
             let read = destination.parse_name(&folder.destination_raw, destination.delimiter);
-            prop_assert!(!read.is_foreign && read.oddities.is_empty(), "{:?}", folder);
+            prop_assert!(!read.is_foreign && read.anomalies.is_empty(), "{:?}", folder);
             prop_assert_eq!(read.text(), folder.destination_name.clone());
         }
         let mut seen = BTreeSet::new();

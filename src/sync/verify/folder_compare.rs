@@ -113,7 +113,7 @@ impl FolderCompareJob {
     /// How much was read, and how far failures were narrowed down.
     fn reading_progress(&self) -> (usize, u64) {
         let hashed = self.source.hashed() + self.destination.hashed();
-        (hashed, self.source.trouble.steps() + self.destination.trouble.steps())
+        (hashed, self.source.failures.steps() + self.destination.failures.steps())
     }
 }
 

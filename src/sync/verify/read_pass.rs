@@ -121,7 +121,7 @@ impl<'a, U: Uid> ReadPass<'a, U> {
         if line.status == StatusCondition::Ok {
             self.unanswered = self.unanswered.union(&missing);
             if self.is_suspected(uids) {
-                self.reading.trouble.record_success(usize::try_from(uids.len()).unwrap_or(usize::MAX));
+                self.reading.failures.record_success(usize::try_from(uids.len()).unwrap_or(usize::MAX));
                 self.plan();
             }
             return Ok(());
@@ -191,11 +191,11 @@ impl<'a, U: Uid> ReadPass<'a, U> {
         let some_came = began || missing.len() < uids.len();
         let is_new = !self.is_suspected(&missing);
         let reading = &mut *self.reading;
-        reading.trouble.record_failure(&missing, some_came);
+        reading.failures.record_failure(&missing, some_came);
         if is_new {
             reading.suspects = missing;
         }
-        if reading.trouble.is_unreadable(first) {
+        if reading.failures.is_unreadable(first) {
             reading.mark_settled(first, ReadState::Unreadable);
         }
     }
@@ -214,8 +214,8 @@ fn plan_fetches<U: Uid>(reading: &SideReading<U>, most: usize, asked: &UidSet<U>
     for entry in pending.filter(|entry| !asked.contains(entry.item.uid)) {
         let (uid, size) = (entry.item.uid, u64::from(entry.size));
         let suspected = reading.suspects.contains(uid);
-        let most = if suspected { most.min(reading.trouble.max_batch()) } else { most };
-        let alone = size > STREAM_ABOVE || reading.trouble.must_go_alone(uid);
+        let most = if suspected { most.min(reading.failures.max_batch()) } else { most };
+        let alone = size > STREAM_ABOVE || reading.failures.must_go_alone(uid);
         let joins = open && !alone && suspected == suspected_before && bytes + size <= FETCH_BYTES;
         match units.back_mut() {
             Some(unit) if joins && unit.len() < most as u64 => {
@@ -286,7 +286,7 @@ mod tests {
         reading.mark_settled(1, ReadState::Hashed);
         reading.mark_settled(2, ReadState::Hashed);
         fail_on(&mut reading, "1:8");
-        assert_eq!(reading.trouble.failures(3), 1);
+        assert_eq!(reading.failures.failures(3), 1);
         assert_eq!(planned(&reading)[..2], ["3", "4"]);
     }
 
@@ -320,7 +320,7 @@ mod tests {
                 } else {
                     unit.iter().for_each(|uid| reading.mark_settled(uid, ReadState::Hashed));
                     if unit.first().is_some_and(|uid| reading.suspects.contains(uid)) {
-                        reading.trouble.record_success(usize::try_from(unit.len()).unwrap());
+                        reading.failures.record_success(usize::try_from(unit.len()).unwrap());
                     }
                 }
             }

@@ -66,7 +66,7 @@ pub(crate) struct SideReading<U> {
     /// By UID.
     pub(super) entries: Vec<ReadEntry<U>>,
     /// Which messages the server fails to deliver, as far as that is known.
-    pub(super) trouble: FailureBisector<U>,
+    pub(super) failures: FailureBisector<U>,
     /// Messages of which one or more made a request fail.
     pub(super) suspects: UidSet<U>,
     /// The messages are in the counters of progress.
@@ -84,7 +84,7 @@ impl<U> Default for SideReading<U> {
         Self {
             uid_validity: None,
             entries: Vec::new(),
-            trouble: FailureBisector::default(),
+            failures: FailureBisector::default(),
             suspects: UidSet::new(),
             counted: false,
             unlisted: 0,
