@@ -370,7 +370,7 @@ pub struct Totals {
     /// Messages that the sources hold and the destinations did not get. Absent: no mailbox has reported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_copied: Option<NotCopied>,
-    /// Copies that differ from their messages, by kind: flags, internalDate, order, content, size, missing.
+    /// Copies that differ from their messages, by kind: flags, internalDate, order, content, size, missing, doubled.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20))]
     pub differences: BTreeMap<String, i64>,

@@ -351,7 +351,7 @@ pub struct WorkerStatus {
     /// found out since. Absent: no sync has reported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_copied: Option<NotCopied>,
-    /// Copies that differ from their messages, by kind: flags, internalDate, order, content, size, missing. All syncs together.
+    /// Copies that differ from their messages, by kind: flags, internalDate, order, content, size, missing, doubled. All syncs together.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20))]
     pub differences: BTreeMap<String, i64>,

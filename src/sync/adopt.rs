@@ -7,7 +7,7 @@ use super::{
     checkpoint::FolderState,
     connection_pair::ConnectionPair,
     copy::CopyMemory,
-    copy_search::{CopySearch, DestinationSnapshot, FoundCopy, min_look_interval},
+    copy_search::{CopySearch, DestinationSnapshot, FoundCopies, FoundCopy, min_look_interval},
     job::{FolderSyncContext, FolderSyncJob},
     scan::{FolderScan, ScannedMessage, scan_set},
     uid::{DestinationUid, SourceUid},
@@ -90,13 +90,13 @@ impl CopyLookup<'_> {
     ///
     /// # Errors
     /// When a connection ends, it is asked to stop, or the destination never settles.
-    pub(crate) async fn find(&self, pair: &mut ConnectionPair, memory: &mut CopyMemory) -> Result<Vec<FoundCopy>> {
+    pub(crate) async fn find(&self, pair: &mut ConnectionPair, memory: &mut CopyMemory) -> Result<FoundCopies> {
         let Self { job, begin, known, scan, work, destination, stop } = *self;
         let nothing = UidSet::default();
         let (known_uids, from, by_content) = match (begin, known) {
-            (FolderStartMode::Delta, _) => return Ok(Vec::new()),
+            (FolderStartMode::Delta, _) => return Ok(FoundCopies::default()),
             (FolderStartMode::Tail, Some(state)) => (state.map.destination_uids(), state.tail_from.max(1), true),
-            _ if job.new_at_destination => return Ok(Vec::new()),
+            _ if job.new_at_destination => return Ok(FoundCopies::default()),
             _ => (&nothing, 1, false),
         };
         // Copies whose UID is unknown lie in the tail too: they take part in the matching, or a twin would take their place.
@@ -112,7 +112,7 @@ impl CopyLookup<'_> {
         candidates.extend_from_slice(work);
         candidates.sort_by_key(|m| m.uid);
         if candidates.is_empty() {
-            return Ok(Vec::new());
+            return Ok(FoundCopies::default());
         }
         let commit_allowance = memory.commit_allowance;
         if begin == FolderStartMode::Match
@@ -122,7 +122,7 @@ impl CopyLookup<'_> {
             && destination.uid_next == Some(snapshot.uid_next)
             && snapshot.at.elapsed() >= min_look_interval(pair.destination.round_trip(), commit_allowance, work)
         {
-            return Ok(Vec::new());
+            return Ok(FoundCopies::default());
         }
         let now = || destination.uid_next.map(|uid_next| DestinationSnapshot { at: Instant::now(), uid_next });
         let before = job.snapshot.or_else(now);
@@ -189,11 +189,11 @@ pub(crate) async fn resolve_unknown_uids(
         stop: &shared.stop,
     };
     let found = search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.failures).await?;
-    let pairs: Vec<(SourceUid, DestinationUid)> = found.iter().map(|f| (f.source, f.destination)).collect();
+    let pairs: Vec<(SourceUid, DestinationUid)> = found.copies.iter().map(|f| (f.source, f.destination)).collect();
     shared.live_checkpoint.update_folder(&job.source_raw, |state| {
         state.map.resolve_unknown(&pairs);
         let next = state.map.destination_uids().last().map_or(1, |last| last.0.saturating_add(1));
-        state.tail_from = state.tail_from.max(next);
+        state.raise_tail(next);
     })
 }
 

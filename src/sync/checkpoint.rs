@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     set_aside::{DestinationFacts, SetAside, SetAsideGroup, SetAsideReason},
-    uid::SourceUid,
+    uid::{DestinationUid, SourceUid},
     uid_map::UidMap,
     varint::{decode_uids, encode_uids},
 };
@@ -105,6 +105,11 @@ pub struct FolderState {
     pub tail_from: u32,
     /// An APPEND may be in doubt: the tail must be looked at before anything is sent again.
     pub append_in_doubt: bool,
+    /// Messages that a lost connection was sending, in a run that did not look for late copies of them after that yet:
+    /// until then `tail_from` stays where it is.
+    pub doubted: UidSet<SourceUid>,
+    /// Late copies of these that were told already.
+    pub late_copies: UidSet<DestinationUid>,
     /// The source's flags as of the last sync: UIDs of copied messages by sendable flag.
     pub flags: BTreeMap<String, UidSet<SourceUid>>,
     /// The source's STATUS when everything in the folder was last done: if it is the same again, nothing changed.
@@ -126,7 +131,21 @@ impl FolderState {
         self.map = UidMap::new();
         self.map.push_runs(last);
         self.flags.clear();
+        self.settle_doubted();
         self.reduced = true;
+    }
+
+    /// Moves the uncertain tail's begin up to `uid_next`, unless late copies are still looked for.
+    pub(crate) fn raise_tail(&mut self, uid_next: u32) {
+        if self.doubted.is_empty() {
+            self.tail_from = self.tail_from.max(uid_next);
+        }
+    }
+
+    /// Late copies are looked for no longer.
+    pub(crate) fn settle_doubted(&mut self) {
+        self.doubted = UidSet::default();
+        self.late_copies = UidSet::default();
     }
 
     /// Source UIDs that were dealt with: copied or set aside.
@@ -254,6 +273,10 @@ struct FolderRecord {
     tail_from: u32,
     #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
     append_in_doubt: bool,
+    #[serde(rename = "u", default, skip_serializing_if = "has_no_bytes")]
+    doubted: ByteBuf,
+    #[serde(rename = "y", default, skip_serializing_if = "has_no_bytes")]
+    late_copies: ByteBuf,
     #[serde(rename = "f", default, skip_serializing_if = "BTreeMap::is_empty")]
     flags: BTreeMap<String, ByteBuf>,
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
@@ -265,6 +288,10 @@ struct FolderRecord {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
 fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
     *number == N::default()
+}
+
+fn has_no_bytes(set: &ByteBuf) -> bool {
+    set.is_empty()
 }
 
 fn has_none(differences: &CopyDifferences) -> bool {
@@ -351,6 +378,8 @@ impl FolderRecord {
             differences: state.differences.clone(),
             tail_from: state.tail_from,
             append_in_doubt: state.append_in_doubt,
+            doubted: uids(&state.doubted),
+            late_copies: ByteBuf::from(encode_uids(&state.late_copies)),
             flags: state.flags.iter().map(|(flag, set)| (flag.clone(), uids(set))).collect(),
             settled: state.settled,
             mailbox_id: state.mailbox_id.clone(),
@@ -380,6 +409,8 @@ impl FolderRecord {
             differences: self.differences,
             tail_from: self.tail_from,
             append_in_doubt: self.append_in_doubt,
+            doubted: decode_uids(&self.doubted)?,
+            late_copies: decode_uids(&self.late_copies)?,
             flags: flags.collect::<Option<_>>()?,
             settled: self.settled,
             mailbox_id: self.mailbox_id,
@@ -553,6 +584,7 @@ impl Checkpoint {
                     "differences": state.differences,
                     "tailFrom": state.tail_from,
                     "appendInDoubt": state.append_in_doubt,
+                    "doubted": state.doubted.len(),
                     "highWaterMarksOnly": state.reduced,
                     "flags": flags,
                     "settled": state.settled.map(|settled| json!({

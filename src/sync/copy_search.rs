@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     circuit_breaker::KEEP_ALIVE_INTERVAL,
+    connection_pair::ConnectionPair,
     failure_bisect::FailureBisector,
     fetch_facts::{fetch_hashes, fetch_message_ids, identity_facts, scan_with_ids},
     identity::{ContentHash, IdentityFacts, MessageId, match_folder, match_tail},
@@ -49,6 +50,15 @@ pub(crate) struct FoundCopy {
     pub destination: DestinationUid,
     /// Flags that the source has and the destination's copy has not.
     pub missing_flags: Vec<String>,
+}
+
+/// What was found at the destination.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct FoundCopies {
+    /// The copies, by source UID.
+    pub copies: Vec<FoundCopy>,
+    /// UIDNEXT at the last look: what is stored later lies there or above. None when nothing had to be looked at.
+    pub uid_next: Option<u32>,
 }
 
 /// How far two looks must be apart. What is in doubt was sent in UID order: the largest of the first messages may take
@@ -91,7 +101,7 @@ impl CopySearch<'_> {
         source: &mut Session,
         destination: &mut Session,
         failures: &mut FailureBisector,
-    ) -> Result<Vec<FoundCopy>> {
+    ) -> Result<FoundCopies> {
         let wait = min_look_interval(destination.round_trip(), self.commit_allowance, self.work);
         let mut unmatched: Vec<ScannedMessage> = self.work.to_vec();
         let mut strangers: Vec<IdentityFacts<DestinationUid>> = Vec::new();
@@ -143,7 +153,7 @@ impl CopySearch<'_> {
             let agreed_now = quiet && before.is_some_and(|b| now.duration_since(b.at) >= wait) && self.before != before;
             if unmatched.is_empty() || agreed_before || agreed_now {
                 found.sort_by_key(|f| f.source);
-                return Ok(found);
+                return Ok(FoundCopies { copies: found, uid_next: Some(from) });
             }
             before = Some(DestinationSnapshot { at: now, uid_next });
             self.wait_for_next_look(now + wait, source, destination).await?;
@@ -207,6 +217,37 @@ impl CopySearch<'_> {
         let free: Vec<_> = tail.into_iter().filter(|(uid, _)| pairs.iter().all(|(_, taken)| taken != uid)).collect();
         pairs.extend(match_tail(&uncertain, &free));
         Ok(pairs)
+    }
+}
+
+/// Finds copies of `work` at destination UIDs from `from` on that are not in `known`, as often as they are there, by one look.
+/// Both folders are open.
+///
+/// # Errors
+/// When a connection ends, or the destination does not deliver what must be compared.
+pub(crate) async fn find_copies_once(
+    pair: &mut ConnectionPair,
+    work: &[ScannedMessage],
+    known: &UidSet<DestinationUid>,
+    from: u32,
+    failures: &mut FailureBisector,
+) -> Result<Vec<(SourceUid, DestinationUid)>> {
+    let (scan, ids) = scan_with_ids(&mut pair.destination, from).await?;
+    let mut theirs: Vec<IdentityFacts<DestinationUid>> =
+        scan.messages.iter().filter(|m| !known.contains(m.uid)).map(|m| identity_facts(m, &ids)).collect();
+    let mut copies = Vec::new();
+    if theirs.is_empty() || work.is_empty() {
+        return Ok(copies);
+    }
+    let ids = fetch_message_ids(&mut pair.source, &work.iter().map(|m| m.uid).collect()).await?;
+    let ours: Vec<IdentityFacts<SourceUid>> = work.iter().map(|m| identity_facts(m, &ids)).collect();
+    loop {
+        let found = match_by_facts(&mut pair.source, &mut pair.destination, &ours, &theirs, failures).await?;
+        if found.is_empty() {
+            return Ok(copies);
+        }
+        theirs.retain(|facts| found.iter().all(|(_, uid)| *uid != facts.uid));
+        copies.extend(found);
     }
 }
 

@@ -1,5 +1,9 @@
 //! One folder's copying: a first pass over everything, refused batches one by one, and rounds for what was refused alone.
 
+mod doubt;
+mod give_up;
+mod rounds;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -9,24 +13,21 @@ use tokio::{
 };
 
 use super::{
-    adopt::{CopyLookup, FolderStartMode, record_found_copies},
-    checkpoint::{Checkpoint, FolderState},
+    checkpoint::Checkpoint,
     circuit_breaker::{BreakerAdmission, KEEP_ALIVE_INTERVAL, unwell_server_error},
     connection_pair::ConnectionPair,
-    copy::{CopyContext, CopyMemory, PassOptions, PendingKeywords, SendMode, has_odd_date, run_copy_pass},
+    copy::{CopyContext, CopyMemory, PassOptions, PendingKeywords, SendMode, run_copy_pass},
     fetch_facts::search_present_uids,
     job::{FolderSyncContext, FolderSyncJob, SyncEnd},
     report::FolderReport,
     scan::ScannedMessage,
-    set_aside::{SetAsideGroup, SetAsideReason},
-    spec::FlagHandling,
-    store_flags::{add_keyword, add_missing_flags},
-    suspects::{MANY_REFUSED, RefusalEvidence, RefusalJudgement, SuspectMessage},
+    store_flags::add_keyword,
+    suspects::{MANY_REFUSED, RefusalEvidence, RefusalJudgement},
     uid::SourceUid,
 };
 use crate::{
-    error::{Error, ErrorClass, ErrorRemedy, GiveUpScope, Result, Side},
-    imap::{UidSet, response::Flag},
+    error::{Error, GiveUpScope, Result, Side},
+    imap::UidSet,
 };
 
 /// More passes than this over one folder's work make no sense.
@@ -55,6 +56,8 @@ pub(crate) struct FolderCopy<'a> {
     pub work: Vec<ScannedMessage>,
     /// Messages that were set aside or vanished meanwhile.
     pub finished: UidSet<SourceUid>,
+    /// The destination's UIDNEXT when two looks agreed on what is there, if anything was in doubt.
+    pub seen: Option<u32>,
 }
 
 impl<'a> FolderCopy<'a> {
@@ -63,6 +66,9 @@ impl<'a> FolderCopy<'a> {
     /// # Errors
     /// When a connection ends, a server is unwell for longer than it is waited for, or nothing helps but a person.
     pub(crate) async fn run(mut self, mut bodies: BTreeMap<SourceUid, Bytes>) -> Result<SyncEnd> {
+        if self.send_one_alone().await? == SyncEnd::Stopped {
+            return Ok(SyncEnd::Stopped);
+        }
         for _ in 0..MAX_PASSES {
             if self.memory.leaves_rest {
                 self.leave_rest()?;
@@ -347,333 +353,6 @@ impl<'a> FolderCopy<'a> {
                 work.retain(|m| !copied.contains(m.uid) && !finished.contains(m.uid));
             }
         });
-    }
-
-    /// An ordinary message that was kept back: the smallest of at least `size` bytes, or else the largest.
-    fn pick_control(&self, size: u32) -> Option<ScannedMessage> {
-        let controls = &self.memory.suspects.controls;
-        let kept = || self.work.iter().filter(|m| controls.contains(&m.uid));
-        let fits = kept().filter(|m| m.size >= size).min_by_key(|m| m.size);
-        fits.or_else(|| kept().max_by_key(|m| m.size)).copied()
-    }
-
-    /// What was refused alone is tried again, one at a time and beside ordinary messages, until it is accepted, proven to
-    /// be refused for its own sake, or tried often enough.
-    async fn run_rounds(&mut self) -> Result<SyncEnd> {
-        let shared = self.shared;
-        self.memory.suspects.retain_uids(&self.work.iter().map(|m| m.uid).collect());
-        loop {
-            self.drop_copied();
-            let left = self.memory.suspects.left_in_round();
-            if left.is_empty() {
-                if self.memory.suspects.is_in_round() {
-                    self.memory.suspects.end_round();
-                    continue;
-                }
-                break;
-            }
-            if self.memory.suspects.wants_pause() {
-                let waits = shared.spec.retry.waits.between_rounds;
-                let round = self.memory.suspects.round.saturating_sub(1) as usize;
-                let pause = waits.get(round).or(waits.last()).copied().unwrap_or_default();
-                if self.pause(pause, "refused messages are tried again").await? == SyncEnd::Stopped {
-                    return Ok(SyncEnd::Stopped);
-                }
-                self.memory.suspects.paused();
-            }
-            if !self.memory.suspects.round_began {
-                self.find_stored_suspects().await?;
-                self.memory.suspects.round_began = true;
-                continue;
-            }
-            let quiet = shared.exclusive_append.request();
-            let alone = lock_exclusive(shared, self.pair).await?;
-            let ended = self.try_chunk(&left).await?;
-            drop((alone, quiet));
-            if ended == SyncEnd::Stopped {
-                return Ok(SyncEnd::Stopped);
-            }
-        }
-        if self.try_weakened().await? == SyncEnd::Stopped {
-            return Ok(SyncEnd::Stopped);
-        }
-        self.find_stored_suspects().await?;
-        self.decide_suspects()?;
-        Ok(SyncEnd::Complete)
-    }
-
-    /// Some suspects of a round, behind a control where there is one.
-    async fn try_chunk(&mut self, left: &[SourceUid]) -> Result<SyncEnd> {
-        let wanted: UidSet<SourceUid> = left.iter().copied().take(self.memory.suspects.between_controls()).collect();
-        let chunk: Vec<ScannedMessage> = self.work.iter().filter(|m| wanted.contains(m.uid)).copied().collect();
-        let largest = chunk.iter().map(|m| m.size).max().unwrap_or(0);
-        let passed = self.memory.suspects.control.filter(|control| control.left > 0);
-        if passed.is_none() || self.is_any_open() {
-            return self.send_control(largest, chunk.first().copied()).await;
-        }
-        let room = passed.map_or(0, |control| control.left);
-        let chunk: Vec<ScannedMessage> = chunk.into_iter().take(room).collect();
-        self.run_pass(PassOptions { mode: SendMode::Trial, probe: false }, &chunk, BTreeMap::new()).await?;
-        self.give_up_untried(&chunk)?;
-        Ok(if self.shared.stop.is_cancelled() { SyncEnd::Stopped } else { SyncEnd::Complete })
-    }
-
-    /// A suspect that did not come from the source was not tried: it must not hold the round up for ever.
-    fn give_up_untried(&mut self, chunk: &[ScannedMessage]) -> Result<()> {
-        let unreadable = chunk.iter().filter(|m| self.memory.failures.is_unreadable(m.uid)).count();
-        if unreadable > 0 { self.give_up_unreadable() } else { Ok(()) }
-    }
-
-    /// Sends a control alone, once the server is well as far as it says; a refused one means that it is not, and that
-    /// nothing in this round counts.
-    async fn send_control(&mut self, size: u32, suspect: Option<ScannedMessage>) -> Result<SyncEnd> {
-        let shared = self.shared;
-        let control = self.pick_control(size);
-        if control.is_none() && shared.breakers.destination.is_open() {
-            self.judge_without_control(0)?;
-        }
-        let (to, from) = self.admit().await?;
-        let probe = match (&to, &from) {
-            (BreakerAdmission::Stopped, _) | (_, BreakerAdmission::Stopped) => return Ok(SyncEnd::Stopped),
-            (BreakerAdmission::Free, BreakerAdmission::Free) => false,
-            _ => true,
-        };
-        if probe && shared.breakers.destination.is_open_inconclusive() && control.is_some() {
-            // One of them may well be refused for its own sake.
-            let kept: Vec<ScannedMessage> =
-                self.work.iter().filter(|m| self.memory.suspects.controls.contains(&m.uid)).copied().collect();
-            let probes = self.probes(control, &kept);
-            return self.run_pass(PassOptions { mode: SendMode::Single, probe }, &probes, BTreeMap::new()).await;
-        }
-        // Without a control a suspect shows whether the server is well again.
-        let Some(message) = control.or(suspect.filter(|_| probe)) else {
-            self.memory.suspects.continue_without_control();
-            return Ok(SyncEnd::Complete);
-        };
-        if self.run_pass(PassOptions { mode: SendMode::Control, probe }, &[message], BTreeMap::new()).await?
-            == SyncEnd::Stopped
-        {
-            return Ok(SyncEnd::Stopped);
-        }
-        if self.work.iter().any(|m| m.uid == message.uid) {
-            if !self.is_suspect(&message) {
-                // It was not tried, since the source did not deliver it: it is no control.
-                self.memory.suspects.controls.remove(&message.uid);
-                self.give_up_unreadable()?;
-            } else if shared.breakers.destination.is_open() {
-                self.memory.suspects.void_round();
-            }
-        } else {
-            self.memory.suspects.record_passed_control(message.size);
-        }
-        Ok(SyncEnd::Complete)
-    }
-
-    /// The last try of what was refused in full: without keywords, which then follow alone, and without a date that
-    /// servers are known to refuse.
-    async fn try_weakened(&mut self) -> Result<SyncEnd> {
-        let shared = self.shared;
-        loop {
-            let work: Vec<ScannedMessage> = self.work.iter().filter(|m| self.may_be_weakened(m)).copied().collect();
-            let Some(first) = work.first().copied() else { return Ok(SyncEnd::Complete) };
-            self.find_stored_suspects().await?;
-            let work: Vec<ScannedMessage> = work.into_iter().filter(|m| self.is_suspect(m)).collect();
-            let quiet = shared.exclusive_append.request();
-            let alone = lock_exclusive(shared, self.pair).await?;
-            let ended = if self.is_any_open() {
-                let largest = work.iter().map(|m| m.size).max().unwrap_or(0);
-                self.send_control(largest, Some(first)).await?
-            } else {
-                self.run_pass(PassOptions { mode: SendMode::Weakened, probe: false }, &work, BTreeMap::new()).await?
-            };
-            drop((alone, quiet));
-            if ended == SyncEnd::Stopped {
-                return Ok(SyncEnd::Stopped);
-            }
-            self.give_up_unreadable()?;
-        }
-    }
-
-    /// True for a suspect whose form can be weakened and was not yet.
-    fn may_be_weakened(&self, message: &ScannedMessage) -> bool {
-        self.memory.suspects.get(message.uid).is_some_and(|suspect| !suspect.weakened)
-            && (self.has_keywords(message) || has_odd_date(message))
-    }
-
-    /// True for a message with flags that the destination may refuse in an APPEND.
-    fn has_keywords(&self, message: &ScannedMessage) -> bool {
-        let selected = self.context.selected;
-        let may_refuse = |flag: &Flag| matches!(flag, Flag::Keyword(_)) || !selected.keeps_flag(flag);
-        self.context.scan.flags(message).iter().any(|flag| *flag != Flag::Recent && may_refuse(flag))
-    }
-
-    fn is_any_open(&self) -> bool {
-        self.shared.breakers.destination.is_open() || self.shared.breakers.source.is_open()
-    }
-
-    /// Waits on purpose, with both connections kept alive.
-    async fn pause(&mut self, pause: std::time::Duration, why: &str) -> Result<SyncEnd> {
-        let until = Instant::now() + pause;
-        let _waiting = self.shared.progress.begin_wait(why.to_owned(), pause);
-        while Instant::now() < until {
-            let step = (Instant::now() + KEEP_ALIVE_INTERVAL).min(until);
-            tokio::select! {
-                () = tokio::time::sleep_until(step) => {}
-                () = self.shared.stop.cancelled() => return Ok(SyncEnd::Stopped),
-            }
-            self.pair.keep_alive(None).await?;
-        }
-        Ok(SyncEnd::Complete)
-    }
-
-    /// Looks whether what was refused was stored all the same, or what was in doubt came late.
-    async fn find_stored_suspects(&mut self) -> Result<()> {
-        if !self.work.iter().any(|m| self.memory.suspects.is_in_doubt(m.uid)) {
-            return Ok(());
-        }
-        let work: Vec<ScannedMessage> = self.work.iter().filter(|m| self.is_suspect(m)).copied().collect();
-        if work.is_empty() {
-            return Ok(());
-        }
-        let (live_checkpoint, raw) = (&self.shared.live_checkpoint, &self.job.source_raw);
-        let state: FolderState = live_checkpoint.update_folder(raw, |state| state.clone())?;
-        let (scan, selected) = (self.context.scan, self.context.selected);
-        // What was seen before the refusal tells nothing of it.
-        let job = FolderSyncJob { snapshot: None, ..self.job.clone() };
-        let lookup = CopyLookup {
-            job: &job,
-            begin: FolderStartMode::Tail,
-            known: Some(&state),
-            scan,
-            work: &work,
-            destination: selected,
-            stop: &self.shared.stop,
-        };
-        let found = lookup.find(self.pair, self.memory).await?;
-        if self.shared.spec.flag_policy == FlagHandling::SourceWins {
-            self.report.flags_updated +=
-                add_missing_flags(&mut self.pair.destination, selected, &found, self.report).await?;
-        }
-        live_checkpoint.update_folder(raw, |state| record_found_copies(state, scan, &found))?;
-        for f in &found {
-            if !self.memory.suspects.contains(f.source) {
-                continue; // a copy whose UID was not known
-            }
-            self.report.adopted += 1;
-            self.memory.suspects.record_found(f.source);
-        }
-        self.memory.suspects.clear_doubt();
-        self.drop_copied();
-        Ok(())
-    }
-
-    /// After the rounds: what is left was refused for its own sake, or nobody can tell; or a person must act.
-    fn decide_suspects(&mut self) -> Result<()> {
-        if self.memory.suspects.is_empty() {
-            self.memory.suspects.take_remaining();
-            return Ok(());
-        }
-        if self.memory.suspects.is_without_control() {
-            self.judge_without_control(0)?;
-        }
-        let unproven =
-            self.memory.suspects.iter().find(|(_, s)| {
-                !self.memory.suspects.is_proven(s) && s.error.class.remedy() == ErrorRemedy::WaitForPerson
-            });
-        if let Some((_, suspect)) = unproven {
-            return Err(Error { finality: GiveUpScope::Folder, ..suspect.error.clone() });
-        }
-        let proven: UidSet<SourceUid> = self
-            .memory
-            .suspects
-            .iter()
-            .filter(|(_, s)| self.memory.suspects.is_proven(s))
-            .map(|(uid, _)| uid)
-            .collect();
-        let facts = &self.shared.try_facts(self.context.append_limit);
-        let groups: Vec<SetAsideGroup> = self
-            .memory
-            .suspects
-            .take_remaining()
-            .into_iter()
-            .map(|(uid, SuspectMessage { error, why, size, earlier, .. })| SetAsideGroup {
-                reason: if size == 0 { SetAsideReason::Empty } else { SetAsideReason::Refused },
-                class: error.class,
-                why,
-                proven: proven.contains(uid),
-                tries: earlier.map_or(1, |earlier| earlier.tries.saturating_add(1)),
-                runs: earlier.map_or(0, |earlier| earlier.runs.saturating_add(1)),
-                last_try: facts.now,
-                destination: facts.destination.clone(),
-                rules: facts.rules,
-                uids: std::iter::once(uid).collect(),
-            })
-            .collect();
-        self.set_aside(groups)
-    }
-
-    fn set_aside(&mut self, groups: Vec<SetAsideGroup>) -> Result<()> {
-        let uids = groups.iter().fold(UidSet::default(), |all, group| all.union(&group.uids));
-        self.work.retain(|m| !uids.contains(m.uid));
-        self.finished = self.finished.union(&uids);
-        self.shared.live_checkpoint.update_folder(&self.job.source_raw, |state| {
-            for group in groups {
-                state.set_aside.add_group(group);
-            }
-        })
-    }
-
-    /// What ends the connections was narrowed down for long enough: the next run tries the rest.
-    fn leave_rest(&mut self) -> Result<()> {
-        self.drop_copied();
-        let uids: UidSet<SourceUid> = self.work.iter().map(|m| m.uid).collect();
-        self.memory.suspects.take_remaining();
-        let why = "other messages of the folder ended the connections for too long; the next run tries it";
-        let facts = self.shared.try_facts(self.context.append_limit);
-        let group = SetAsideGroup::without_refusal(SetAsideReason::NotTried, ErrorClass::Network, why, &facts, uids);
-        self.set_aside(vec![group])
-    }
-
-    /// Takes out of the work what the source failed to deliver too often.
-    fn give_up_unreadable(&mut self) -> Result<()> {
-        let failures = &self.memory.failures;
-        let uids: UidSet<SourceUid> =
-            self.work.iter().map(|m| m.uid).filter(|uid| failures.is_unreadable(*uid)).collect();
-        if uids.is_empty() {
-            return Ok(());
-        }
-        for uid in uids.iter() {
-            self.memory.suspects.remove(uid);
-        }
-        let facts = self.shared.try_facts(self.context.append_limit);
-        let mut by_reason: BTreeMap<&str, UidSet<SourceUid>> = BTreeMap::new();
-        for uid in uids.iter() {
-            let failed = "the source failed again and again to deliver it";
-            let what = self.memory.stand_ins.get(&uid).map_or(failed, |stand_in| stand_in.what());
-            by_reason.entry(what).or_default().insert(uid);
-        }
-        let unreadable = |(what, uids)| {
-            let why = format!("{what}; every run tries it");
-            SetAsideGroup::without_refusal(SetAsideReason::Unreadable, ErrorClass::Protocol, &why, &facts, uids)
-        };
-        self.set_aside(by_reason.into_iter().map(unreadable).collect())
-    }
-
-    /// What turned out larger than the destination says that it takes.
-    fn set_aside_too_large(&mut self) -> Result<()> {
-        let too_large = std::mem::take(&mut self.memory.too_large);
-        if too_large.is_empty() {
-            return Ok(());
-        }
-        for uid in too_large.keys() {
-            self.memory.suspects.remove(*uid);
-        }
-        let why = "it is larger than the destination says that it takes (APPENDLIMIT)";
-        let uids = too_large.into_keys().collect();
-        let facts = self.shared.try_facts(self.context.append_limit);
-        let group =
-            SetAsideGroup::without_refusal(SetAsideReason::TooLarge, ErrorClass::MessageRejected, why, &facts, uids);
-        self.set_aside(vec![group])
     }
 
     /// Keywords that were left away follow one by one; only what is refused then is a difference.

@@ -11,13 +11,15 @@ use super::{
     connection_pair::ConnectionPair,
     copy::{CopyContext, CopyMemory},
     copy_check::check_copies,
-    copy_search::{FoundCopy, min_look_interval},
+    copy_search::{FoundCopies, FoundCopy, min_look_interval},
     deletion_plan::SourceSnapshot,
     fetch_facts::search_present_uids,
     filter::{MessageFacts, excluding_rule},
     folder_copy::FolderCopy,
     folder_listing::{FolderListing, complete_listing},
     job::{FolderSyncContext, FolderSyncJob, SyncEnd},
+    late_copies::report_late_copies,
+    limits::{BATCH_MESSAGES, BATCHES_IN_FLIGHT},
     mirror_deletions::mirror_deletions,
     open_folder::{OpenedSource, may_fetch_whole, open_destination, open_source},
     progress::SyncProgress,
@@ -85,7 +87,8 @@ pub(crate) async fn sync_folder(
     let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
     let facts = shared.try_facts(append_limit);
     let mut work = compare(shared, job, &mut opened, &facts, pair, (memory, report)).await?;
-    let found = adopt((shared, job), &opened, &work, pair, memory).await?;
+    let FoundCopies { copies: found, uid_next } = adopt((shared, job), &opened, &work, pair, memory).await?;
+    let seen = uid_next.filter(|_| opened.begin == FolderStartMode::Tail);
     let adopted: UidSet<SourceUid> = found.iter().map(|f| f.source).collect();
     let adopted_bytes = work.messages.iter().filter(|m| adopted.contains(m.uid)).map(|m| u64::from(m.size)).sum();
     work.messages.retain(|m| !adopted.contains(m.uid));
@@ -106,7 +109,7 @@ pub(crate) async fn sync_folder(
             try_again(memory, &opened.set_aside, message);
         }
     }
-    record_start(shared, job, &mut opened, &mut work, &found, memory.suspects.doubt_from);
+    record_start(shared, job, &mut opened, &mut work, &found, memory);
     if work.first {
         report_earlier_differences(shared, job, report)?;
     }
@@ -114,7 +117,8 @@ pub(crate) async fn sync_folder(
     SyncProgress::add(&shared.progress.messages_done, adopted.len());
     SyncProgress::add(&shared.progress.whole.bytes_before, adopted_bytes);
     let messages = std::mem::take(&mut work.messages);
-    if copy_work(shared, job, &mut opened, messages, append_limit, (&mut *pair, &mut *memory, &mut *report)).await?
+    let messages = WorkToCopy { messages, append_limit, seen };
+    if copy_work(shared, job, &mut opened, messages, (&mut *pair, &mut *memory, &mut *report)).await?
         == SyncEnd::Stopped
     {
         return Ok(SyncEnd::Stopped);
@@ -227,7 +231,7 @@ async fn adopt(
     work: &FolderWork,
     pair: &mut ConnectionPair,
     memory: &mut CopyMemory,
-) -> Result<Vec<FoundCopy>> {
+) -> Result<FoundCopies> {
     let OpenedFolder { source, destination, begin, known, .. } = opened;
     let lookup = CopyLookup {
         job,
@@ -241,12 +245,21 @@ async fn adopt(
     let found = lookup.find(pair, memory).await?;
     if *begin != FolderStartMode::Delta {
         // What was refused was looked for, too.
-        for f in &found {
-            memory.suspects.record_found(f.source);
+        for copy in &found.copies {
+            memory.suspects.record_found(copy.source);
         }
         memory.suspects.clear_doubt();
     }
     Ok(found)
+}
+
+/// What is left to copy, and what is known of the destination for it.
+struct WorkToCopy {
+    messages: Vec<ScannedMessage>,
+    /// The largest message that it takes, bytes, where it says so.
+    append_limit: Option<u64>,
+    /// Its UIDNEXT when two looks agreed on what is there, if anything was in doubt.
+    seen: Option<u32>,
 }
 
 /// Copies what is left.
@@ -254,8 +267,7 @@ async fn copy_work(
     shared: &FolderSyncContext,
     job: &FolderSyncJob,
     opened: &mut OpenedFolder,
-    work: Vec<ScannedMessage>,
-    append_limit: Option<u64>,
+    WorkToCopy { messages: work, append_limit, seen }: WorkToCopy,
     (pair, memory, report): (&mut ConnectionPair, &mut CopyMemory, &mut FolderReport),
 ) -> Result<SyncEnd> {
     let bodies = std::mem::take(&mut opened.source.bodies);
@@ -276,7 +288,9 @@ async fn copy_work(
         exclusive_append: &shared.exclusive_append,
     };
     let finished = UidSet::default();
-    let copying = FolderCopy { shared, job, context, pair, memory: &mut *memory, report: &mut *report, work, finished };
+    let (memory, report) = (&mut *memory, &mut *report);
+    let copying =
+        FolderCopy { shared, job, context, pair, memory: &mut *memory, report: &mut *report, work, finished, seen };
     let copied = copying.run(bodies).await;
     report_message_facts(shared, job, scan, report);
     let ended = copied?;
@@ -307,6 +321,7 @@ async fn close(
     })?;
     let scan = (&source.scan, destination);
     check_copies(shared, job, scan, &compared, (&mut *pair, &mut *memory, &mut *report)).await?;
+    report_late_copies(shared, job, &source.scan, pair, (&mut *memory, &mut *report)).await?;
     if shared.spec.flag_policy == FlagHandling::SourceWins && *begin != FolderStartMode::Match {
         report.flags_updated +=
             store_flag_changes(&shared.live_checkpoint, raw, &source.news, destination, &mut pair.destination, report)
@@ -458,7 +473,7 @@ fn record_start(
     opened: &mut OpenedFolder,
     work: &mut FolderWork,
     found: &[FoundCopy],
-    doubt_from: Option<u32>,
+    memory: &mut CopyMemory,
 ) {
     let (set_aside, new_aside) = (std::mem::take(&mut opened.set_aside), std::mem::take(&mut work.new_aside));
     let OpenedFolder { source, destination, begin, .. } = opened;
@@ -487,9 +502,17 @@ fn record_start(
         state.settled = None;
         state.mailbox_id.clone_from(&source.selected.mailbox_id);
         let next = destination.uid_next.or(job.snapshot.map(|snapshot| snapshot.uid_next)).unwrap_or(1);
+        if *begin == FolderStartMode::Tail && work.first {
+            memory.doubted = true;
+            if state.doubted.is_empty() {
+                // Whoever made the doubt is gone, and sent in UID order.
+                let sent = work.messages.iter().map(|m| m.uid).take(BATCHES_IN_FLIGHT * BATCH_MESSAGES);
+                state.doubted = found.iter().map(|copy| copy.source).chain(sent).collect();
+            }
+        }
         // What was refused may have been stored: its place stays in the tail.
-        let next = doubt_from.map_or(next, |from| from.min(next));
-        state.tail_from = next.max(state.tail_from).max(1);
+        let next = memory.suspects.doubt_from.map_or(next, |from| from.min(next));
+        state.raise_tail(next.max(1));
         // From here on an APPEND may be in doubt. A saved checkpoint said so before, or holds nothing of this folder.
         state.append_in_doubt = true;
     });
@@ -508,7 +531,7 @@ fn record_finish(
     shared.live_checkpoint.update_folder(&job.source_raw, |state| {
         state.append_in_doubt = false;
         state.highest_modseq = selected.highest_modseq;
-        let nothing_left = !doubts && report.left_out.is_empty() && state.unlisted == 0;
+        let nothing_left = !doubts && report.left_out.is_empty() && state.unlisted == 0 && state.doubted.is_empty();
         state.settled = job.status.filter(|_| nothing_left);
         state.differences.merge(untold);
     })

@@ -26,6 +26,7 @@ mod folder_sync;
 mod folder_worker;
 pub mod identity;
 mod job;
+mod late_copies;
 mod limits;
 mod live_checkpoint;
 mod log_spans;

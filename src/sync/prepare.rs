@@ -118,12 +118,8 @@ pub(crate) async fn prepare(
     };
     let mut plan = plan_folders(&input);
     // Further connections are made while folders are.
-    grow(
-        plan.folders
-            .iter()
-            .filter(|folder| may_need_work(folder, &source, &destination, live_checkpoint, spec))
-            .count(),
-    );
+    let needs_work = |folder: &&PlannedFolder| may_need_work(folder, &source, &destination, live_checkpoint, spec);
+    grow(plan.folders.iter().filter(needs_work).count());
     let mut made = CreatedFolders::default();
     if !spec.dry_run {
         made = make_or_rename(&input, &mut plan, &destination, &mut pair.destination).await?;
@@ -240,7 +236,7 @@ async fn mark_in_doubt(live_checkpoint: &LiveCheckpoint, jobs: &[FolderSyncJob])
     live_checkpoint.update(|checkpoint| {
         for job in jobs {
             if let Some(state) = checkpoint.folders.get_mut(&job.source_raw).filter(|state| !state.append_in_doubt) {
-                state.tail_from = state.tail_from.max(job.snapshot.map_or(1, |snapshot| snapshot.uid_next));
+                state.raise_tail(job.snapshot.map_or(1, |snapshot| snapshot.uid_next));
                 state.append_in_doubt = true;
                 marked = true;
             }

@@ -126,7 +126,8 @@ pub struct MailboxTally {
 pub(super) const NOT_COPIED_REASONS: [&str; 8] =
     ["tooLarge", "refused", "unreadable", "empty", "notTried", "unlisted", "leftOut", OTHER];
 /// How copies differ from their messages.
-pub(super) const DIFFERENCE_KINDS: [&str; 7] = ["flags", "internalDate", "order", "content", "size", "missing", OTHER];
+pub(super) const DIFFERENCE_KINDS: [&str; 8] =
+    ["flags", "internalDate", "order", "content", "size", "missing", "doubled", OTHER];
 /// What a worker of a later version may report.
 const OTHER: &str = "other";
 

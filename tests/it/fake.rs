@@ -101,6 +101,8 @@ pub enum Act {
     Covertly(Vec<u8>),
     /// Answer this, and do what was asked only after a while.
     Late(Duration, Vec<u8>),
+    /// Answer this, and do what was asked only right before the next APPEND that is not held, on any connection.
+    Held(Vec<u8>),
     /// Do what was asked and answer well, but keep the messages of an APPEND so changed.
     Alter(fn(&mut Mail)),
     /// Send this and close.
@@ -122,6 +124,19 @@ impl Act {
 type Twist = Box<dyn Fn(&str, usize) -> Option<Act> + Send + Sync>;
 
 type Folders = Arc<Mutex<BTreeMap<String, Vec<Mail>>>>;
+
+/// What all connections share.
+struct Shared {
+    folders: Folders,
+    twist: Twist,
+    /// Commands heard so far.
+    count: AtomicUsize,
+    capabilities: String,
+    /// Milliseconds that each command takes.
+    pace: Arc<AtomicU64>,
+    /// APPENDs that are done before the next.
+    held: Mutex<Vec<ClientCommand>>,
+}
 
 /// A running server; ends when dropped.
 pub struct Fake {
@@ -145,15 +160,19 @@ impl Fake {
     ) -> Self {
         let folders: Folders = Arc::new(Mutex::new(BTreeMap::from([("INBOX".to_owned(), inbox)])));
         let pace = Arc::new(AtomicU64::new(0));
-        let takes = Arc::clone(&pace);
-        let shared =
-            Arc::new((Arc::clone(&folders), Box::new(twist) as Twist, AtomicUsize::new(0), capabilities.to_owned()));
+        let shared = Arc::new(Shared {
+            folders: Arc::clone(&folders),
+            twist: Box::new(twist),
+            count: AtomicUsize::new(0),
+            capabilities: capabilities.to_owned(),
+            pace: Arc::clone(&pace),
+            held: Mutex::default(),
+        });
         let server = ScriptedServer::serve(None, move |mut conn, _| {
-            let (shared, pace) = (Arc::clone(&shared), Arc::clone(&takes));
+            let shared = Arc::clone(&shared);
             async move {
-                let (folders, twist, count, capabilities) = &*shared;
-                conn.login(capabilities).await?;
-                serve(&mut conn, capabilities, folders, twist, (count, &pace)).await
+                conn.login(&shared.capabilities).await?;
+                serve(&mut conn, &shared).await
             }
         })
         .await;
@@ -195,13 +214,9 @@ impl Fake {
     }
 }
 
-async fn serve(
-    conn: &mut ScriptedConnection,
-    capabilities: &str,
-    folders: &Folders,
-    twist: &Twist,
-    (count, pace): (&AtomicUsize, &AtomicU64),
-) -> io::Result<()> {
+#[allow(clippy::too_many_lines, reason = "an arm for each act")]
+async fn serve(conn: &mut ScriptedConnection, shared: &Shared) -> io::Result<()> {
+    let Shared { folders, twist, count, capabilities, pace, held } = shared;
     let mut selected = String::new();
     loop {
         let command = conn.command().await?;
@@ -238,11 +253,16 @@ async fn serve(
             }
             Some(Act::Late(delay, bytes)) => {
                 conn.send(&with_tag(&bytes)).await?;
-                let (folders, capabilities) = (Arc::clone(folders), capabilities.to_owned());
+                let (folders, capabilities) = (Arc::clone(folders), capabilities.clone());
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
                     answer(&command, &upper, &capabilities, &mut folders.lock().unwrap(), &mut String::new());
                 });
+                continue;
+            }
+            Some(Act::Held(bytes)) => {
+                conn.send(&with_tag(&bytes)).await?;
+                held.lock().unwrap().push(command);
                 continue;
             }
             Some(Act::Slowly(delay)) => tokio::time::sleep(delay).await,
@@ -250,6 +270,12 @@ async fn serve(
         }
         let answer = {
             let mut folders = folders.lock().unwrap();
+            if upper.starts_with("APPEND") {
+                for command in std::mem::take(&mut *held.lock().unwrap()) {
+                    let upper = command.text().to_ascii_uppercase();
+                    answer(&command, &upper, capabilities, &mut folders, &mut String::new());
+                }
+            }
             let before: BTreeMap<String, usize> = folders.iter().map(|(name, all)| (name.clone(), all.len())).collect();
             let answer = answer(&command, &upper, capabilities, &mut folders, &mut selected);
             for (name, all) in folders.iter_mut() {

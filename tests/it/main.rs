@@ -19,6 +19,7 @@ mod hostile;
 mod injection;
 mod interruption;
 mod kill;
+mod late_copies;
 mod lesser;
 mod limits;
 mod listing;

@@ -323,10 +323,10 @@ fn states() -> impl Strategy<Value = FolderState> {
     let flags = proptest::collection::btree_map("[$\\\\a-zA-Z]{1,8}", uids(), 0..4);
     let settled = proptest::option::of((any::<u32>(), any::<u32>(), any::<Option<u64>>()));
     let numbers = (any::<u32>(), any::<u32>(), any::<Option<u64>>(), any::<u32>(), any::<bool>());
-    (map, (set_aside, differences), flags, settled, numbers, any::<Option<String>>()).prop_map(
+    (map, (set_aside, differences, uids()), flags, settled, numbers, any::<Option<String>>()).prop_map(
         |(
             pushes,
-            (groups, kinds),
+            (groups, kinds, doubted),
             flags,
             settled,
             (source, destination, highest_modseq, tail_from, append_in_doubt),
@@ -357,6 +357,8 @@ fn states() -> impl Strategy<Value = FolderState> {
                 differences,
                 tail_from,
                 append_in_doubt,
+                late_copies: doubted.iter().map(|uid| DestinationUid(uid.0)).collect(),
+                doubted,
                 flags,
                 settled: settled.map(|(uid_next, messages, highest_modseq)| QuiescentStatus {
                     uid_next,

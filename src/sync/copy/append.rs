@@ -422,7 +422,7 @@ impl CopyPass<'_, '_> {
             if !state.set_aside.is_empty() {
                 state.set_aside.remove(&copied);
             }
-            if uids.is_some() {
+            if uids.is_some() && state.doubted.is_empty() {
                 state.tail_from = tail_from;
             }
             state.unwell_runs = 0;

@@ -42,6 +42,10 @@ pub(crate) struct CopyMemory {
     pub came_whole: bool,
     /// What was sent when the connection ended may be at the destination.
     pub in_doubt: bool,
+    /// This run left something in doubt in the folder, or found it so: late copies are looked for by the next, too.
+    pub doubted: bool,
+    /// Looks for late copies that did not come to their end.
+    pub broken_late_looks: u32,
     /// How long the destination had been silent when a connection ended while it was taking a message.
     pub silence: Duration,
     /// How slow the destination may be, from what was seen of it.

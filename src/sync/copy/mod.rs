@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    imap::{Session, SessionEvent},
+    imap::{Session, SessionEvent, UidSet},
 };
 
 /// Copies `work` (messages of the scan, in UID order) once over; what is left is told, not retried. `bodies` are at hand
@@ -102,11 +102,13 @@ pub(crate) async fn run_copy_pass(
             if pass.outcome.stopped {
                 // What was not answered in time may be at the destination.
                 pass.memory.in_doubt |= !pass.in_flight.is_empty();
+                pass.record_doubted()?;
             }
             Ok(pass.outcome)
         }
         Err(error) => {
             pass.note_source_loss(&error);
+            pass.record_doubted()?;
             // Older doubts were settled before the copying began; a suspect is looked for before it is sent again.
             pass.memory.in_doubt = !pass.in_flight.is_empty() || has_unknown(context)?;
             pass.note_append_loss(error)
@@ -164,6 +166,19 @@ impl CopyPass<'_, '_> {
                 () = self.context.stop.cancelled(), if !self.stopping => {}
             }
         }
+    }
+
+    /// Remembers what was sent and not answered: each may be stored at any time from now on.
+    fn record_doubted(&mut self) -> Result<()> {
+        let sent = self.in_flight.iter().flat_map(|append| &append.messages);
+        let uids: UidSet<SourceUid> = sent.filter_map(|sent| self.work.get(sent.at)).map(|m| m.uid).collect();
+        if uids.is_empty() {
+            return Ok(());
+        }
+        self.memory.doubted = true;
+        self.context
+            .live_checkpoint
+            .update_folder(self.context.source_raw, |state| state.doubted = state.doubted.union(&uids))
     }
 
     /// True when others need the destination for themselves, or a server is unwell.
