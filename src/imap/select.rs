@@ -91,18 +91,20 @@ fn queue_open(session: &mut Session, verb: &str, raw: &[u8]) -> Tag {
     session.send_folder_command(verb, raw, condstore)
 }
 
-/// EXAMINEs a folder and runs `commands` on it, all in one go; the status lines are in this order. Where the server opens the
-/// folder and refuses what was sent behind that, it gets that again, one by one.
+/// Opens a folder by `queue` ([`queue_examine`] or [`queue_select`]) and runs `commands` on it, all in one go; the status lines
+/// are in this order. Where the server opens the folder and refuses what was sent behind that, it gets that again, one by
+/// one.
 ///
 /// # Errors
 /// When the connection ends; a NO or BAD is no error here.
-pub(crate) async fn examine_and_run(
+pub(crate) async fn open_and_run(
     session: &mut Session,
+    queue: fn(&mut Session, &[u8]) -> Tag,
     raw: &[u8],
     commands: &[String],
     mut data: impl FnMut(UntaggedResponse),
 ) -> Result<Vec<StatusLine>> {
-    let opening = queue_examine(session, raw);
+    let opening = queue(session, raw);
     let mut lines = if session.wants_one_by_one() {
         vec![session.wait(opening, &mut data).await?]
     } else {
@@ -143,8 +145,21 @@ fn is_pace_refusal(session: &Session, line: &StatusLine) -> bool {
 pub(crate) async fn wait_for_selected(session: &mut Session, tag: Tag, name: &str) -> Result<SelectedFolder> {
     let mut selected = SelectedFolder::default();
     let line = session.wait(tag, |data| selected.add_response(&data)).await?;
+    finish_selected(session, selected, &line, name)
+}
+
+/// What the answer to SELECT or EXAMINE says of the folder, from its untagged responses and how it ended.
+///
+/// # Errors
+/// The refusal by its class; Protocol when there is no UIDVALIDITY, without which nothing can be resumed.
+pub(crate) fn finish_selected(
+    session: &Session,
+    mut selected: SelectedFolder,
+    line: &StatusLine,
+    name: &str,
+) -> Result<SelectedFolder> {
     if line.status != StatusCondition::Ok {
-        return Err(session.refusal_error(&line, CommandKind::Other, "to open the folder").in_folder(name));
+        return Err(session.refusal_error(line, CommandKind::Other, "to open the folder").in_folder(name));
     }
     selected.take_code(line.code.as_ref());
     if selected.uid_validity == 0 {

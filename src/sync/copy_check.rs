@@ -315,7 +315,7 @@ impl CopyCheck<'_> {
         if !std::mem::take(&mut self.first_view) {
             return Ok(());
         }
-        let selected = open_destination(self.shared, self.job, &mut self.pair.destination).await?;
+        let (selected, _) = open_destination(self.shared, self.job, &mut self.pair.destination, None).await?;
         if selected.uid_validity == self.selected.uid_validity {
             return Ok(());
         }

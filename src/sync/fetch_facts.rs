@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// The items that tell a message's Message-ID.
+pub(crate) const MESSAGE_ID_ITEMS: &str = "(UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
+
 /// Facts as identity compares them.
 #[must_use]
 pub(crate) fn identity_facts<U: Uid>(message: &ScannedMessage<U>, ids: &HashMap<U, MessageId>) -> IdentityFacts<U> {
@@ -49,7 +52,7 @@ pub(crate) async fn scan_with_ids(
     let mut ids = HashMap::new();
     let mut record = |data| {
         if let UntaggedResponse::Fetch(fetch) = data {
-            record_message_id(&mut ids, fetch.uid, &fetch.sections);
+            ids.extend(message_id_of(&fetch));
             scan.add_fetch(fetch);
         }
     };
@@ -76,12 +79,12 @@ pub(crate) async fn fetch_message_ids<U: Uid>(
     let mut ids = HashMap::new();
     let tags: Vec<Tag> = command_sets(session, uids)
         .iter()
-        .map(|set| session.send_command(&format!("UID FETCH {set} (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")))
+        .map(|set| session.send_command(&format!("UID FETCH {set} {MESSAGE_ID_ITEMS}")))
         .collect();
     let lines = session
         .wait_all(&tags, |data| {
             if let UntaggedResponse::Fetch(fetch) = data {
-                record_message_id(&mut ids, fetch.uid, &fetch.sections);
+                ids.extend(message_id_of(&fetch));
             }
         })
         .await?;
@@ -91,15 +94,10 @@ pub(crate) async fn fetch_message_ids<U: Uid>(
     }
 }
 
-fn record_message_id<U: Uid>(
-    ids: &mut HashMap<U, MessageId>,
-    uid: Option<u32>,
-    sections: &[(String, Option<bytes::Bytes>)],
-) {
-    let header = sections.iter().find(|(name, _)| name.starts_with("HEADER")).and_then(|(_, body)| body.as_ref());
-    if let (Some(uid), Some(id)) = (uid, header.and_then(|h| MessageId::from_header(h))) {
-        ids.insert(U::from_number(uid), id);
-    }
+/// UID and Message-ID in an answer to [`MESSAGE_ID_ITEMS`].
+pub(crate) fn message_id_of<U: Uid>(fetch: &FetchResponse) -> Option<(U, MessageId)> {
+    let (_, header) = fetch.sections.iter().find(|(name, _)| name.starts_with("HEADER"))?;
+    Some((U::from_number(fetch.uid?), MessageId::from_header(header.as_ref()?)?))
 }
 
 /// Content hashes of the bodies of `uids`; what is gone is left out, and what cannot be read is so in `trouble`. `listed`

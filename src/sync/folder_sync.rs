@@ -11,6 +11,7 @@ use super::{
     connection_pair::ConnectionPair,
     copy::{CopyContext, CopyMemory},
     copy_check::check_copies,
+    copy_samples::{compare_samples, last_copies},
     copy_search::{FoundCopies, FoundCopy, min_look_interval},
     deletion_plan::SourceSnapshot,
     fetch_facts::search_present_uids,
@@ -21,7 +22,7 @@ use super::{
     late_copies::report_late_copies,
     limits::{BATCH_MESSAGES, BATCHES_IN_FLIGHT},
     mirror_deletions::mirror_deletions,
-    open_folder::{OpenedSource, may_fetch_whole, open_destination, open_source},
+    open_folder::{OpenedSource, SourceQuery, may_fetch_whole, open_destination, open_source},
     progress::SyncProgress,
     read_back::compare_copies,
     report::{FolderReport, MAX_LISTED},
@@ -138,18 +139,22 @@ async fn open_both(
     let state = kept.clone().filter(|state| !state.reduced);
     // Only once: what ends the connection may be one message.
     let whole = may_fetch_whole(shared, job, state.as_ref()) && !std::mem::replace(&mut memory.came_whole, true);
+    let samples = state.as_ref().filter(|_| !std::mem::replace(&mut memory.sampled, true)).map(last_copies);
+    let sample = samples.as_ref().and_then(|samples| samples.first().copied());
     let ConnectionPair { source, destination } = pair;
     let allowance = memory.commit_allowance;
     // The source is listed meanwhile: with many messages that takes as long as the wait.
     let look_and_open = async {
         match wait_for_look(shared, job, state.as_ref(), (destination.round_trip(), allowance)).await {
-            SyncEnd::Complete => open_destination(shared, job, destination).await.map(Some),
+            SyncEnd::Complete => {
+                open_destination(shared, job, destination, sample.map(|(_, copy)| copy)).await.map(Some)
+            }
             SyncEnd::Stopped => Ok(None),
         }
     };
-    let (opened_source, opened_destination) =
-        tokio::join!(open_source(shared, job, source, state.as_ref(), whole), look_and_open);
-    let (mut source, Some(destination)) = (opened_source?, opened_destination?) else {
+    let query = SourceQuery { state: state.as_ref(), whole, sample: sample.map(|(message, _)| message) };
+    let (opened_source, opened_destination) = tokio::join!(open_source(shared, job, source, query), look_and_open);
+    let (mut source, Some((destination, copy))) = (opened_source?, opened_destination?) else {
         return Ok(None);
     };
     if !shared.spec.dry_run && destination.read_only {
@@ -161,12 +166,19 @@ async fn open_both(
     let listed = source.all.clone().unwrap_or_default();
     let is_same = |kept: &&FolderState| is_same_folder(kept, &source.selected, &listed, &destination);
     // What earlier runs set aside counts as long as the folder on both sides is the one that it was.
-    let same = kept.as_ref().filter(is_same);
+    let mut same = kept.as_ref().filter(is_same);
+    if let (Some(_), Some(message), Some(copy)) = (same, source.sample, copy)
+        && message != copy
+        && compare_samples(pair, &samples.unwrap_or_default()).await?.contradicts()
+    {
+        tracing::warn!("the UIDs of the folder stand for other messages than before: it is compared as a whole");
+        same = None;
+    }
     let set_aside = same.map(|kept| kept.set_aside.clone()).unwrap_or_default();
     let begin = choose_start_mode(state.as_ref(), same.is_some(), job.in_doubt);
     if begin == FolderStartMode::Match && source.all.is_some() {
         // The listing promised the folder of the checkpoint: what was asked for on that promise is of no use.
-        source = open_source(shared, job, &mut pair.source, None, false).await?;
+        source = open_source(shared, job, &mut pair.source, SourceQuery::default()).await?;
     }
     let known = state.filter(|_| begin != FolderStartMode::Match);
     Ok(Some(OpenedFolder { source, destination, begin, known, set_aside }))

@@ -7,6 +7,7 @@ mod circuit_breaker;
 mod connection_pair;
 mod copy;
 mod copy_check;
+mod copy_samples;
 mod copy_search;
 mod deletion_plan;
 pub mod engine;

@@ -6,22 +6,23 @@ use bytes::Bytes;
 
 use super::{
     checkpoint::FolderState,
-    fetch_facts::UidSearch,
+    fetch_facts::{MESSAGE_ID_ITEMS, UidSearch, message_id_of},
+    identity::MessageId,
     job::{FolderSyncContext, FolderSyncJob},
     message_limit::{ListingCommand, list_lower_pages},
     scan::{FolderScan, scan_from, scan_with_bodies},
     spec::{FlagHandling, MessageFilter},
     stand_in::is_known_notice,
     store_flags::CurrentFlags,
-    uid::SourceUid,
+    uid::{DestinationUid, SourceUid},
 };
 use crate::{
     error::{Error, Result},
     imap::{
-        Session, UidSet,
+        Session, Uid, UidSet,
         refusal::CommandKind,
         response::{StatusCondition, UntaggedResponse},
-        select::{SelectedFolder, examine_and_run, queue_examine, queue_select, wait_for_selected},
+        select::{SelectedFolder, finish_selected, open_and_run, queue_examine, queue_select},
     },
 };
 
@@ -38,6 +39,19 @@ pub(crate) struct OpenedSource {
     pub news: CurrentFlags,
     /// Messages that came along with the scan.
     pub bodies: BTreeMap<SourceUid, Bytes>,
+    /// The Message-ID of the sample that was asked for.
+    pub sample: Option<MessageId>,
+}
+
+/// What is asked for when the source's folder is opened.
+#[derive(Default)]
+pub(crate) struct SourceQuery<'a> {
+    /// The checkpoint, where it counts.
+    pub state: Option<&'a FolderState>,
+    /// All messages with their bodies.
+    pub whole: bool,
+    /// A copied message whose Message-ID is compared with its copy's.
+    pub sample: Option<SourceUid>,
 }
 
 /// True for a folder that is all new and small: it comes whole, in one round trip.
@@ -54,8 +68,7 @@ pub(crate) async fn open_source(
     shared: &FolderSyncContext,
     job: &FolderSyncJob,
     session: &mut Session,
-    state: Option<&FolderState>,
-    whole: bool,
+    SourceQuery { state, whole, sample }: SourceQuery<'_>,
 ) -> Result<OpenedSource> {
     let last = state.and_then(|state| state.finished_uids().last()).map_or(0, |last| last.0);
     let from = last.saturating_add(1);
@@ -67,8 +80,10 @@ pub(crate) async fn open_source(
     let commands: Vec<ListingCommand> = search.into_iter().chain(flags.clone()).chain([scan]).collect();
 
     let mut answer = OpeningAnswer { from, whole, ..OpeningAnswer::default() };
-    let texts: Vec<String> = commands.iter().map(ToString::to_string).collect();
-    let mut lines = examine_and_run(session, &job.source_raw, &texts, |data| answer.take(data)).await?;
+    let texts: Vec<String> = commands.iter().map(ToString::to_string).chain(sample.map(fetch_message_id)).collect();
+    let mut lines = open_and_run(session, queue_examine, &job.source_raw, &texts, |data| answer.take(data)).await?;
+    // Where it is refused, nothing is known of the sample.
+    lines.truncate(commands.len() + 1);
     if let Some(line) = lines.first() {
         answer.opened.selected.add_response(&UntaggedResponse::Status(line.clone()));
     }
@@ -91,7 +106,7 @@ pub(crate) async fn open_source(
             continue; // some refuse to list where there is nothing
         }
         if line.status != StatusCondition::Ok && whole {
-            return Box::pin(open_source(shared, job, session, state, false)).await;
+            return Box::pin(open_source(shared, job, session, SourceQuery { state, whole: false, sample })).await;
         }
         if line.status != StatusCondition::Ok {
             return Err(session.refusal_error(line, CommandKind::Other, "to open or list the folder"));
@@ -99,7 +114,7 @@ pub(crate) async fn open_source(
     }
     if answer.opened.bodies.values().any(|body| is_known_notice(body)) {
         // A size that came along with a notice says nothing: the folder is listed before its messages are asked for.
-        return Box::pin(open_source(shared, job, session, state, false)).await;
+        return Box::pin(open_source(shared, job, session, SourceQuery { state, whole: false, sample })).await;
     }
     if answer.opened.selected.uid_validity == 0 {
         return Err(session.with_endpoint(Error::protocol("the server tells no UIDVALIDITY")));
@@ -136,6 +151,9 @@ impl OpeningAnswer {
         self.opened.selected.add_response(&data);
         self.search.add_response(&data);
         let UntaggedResponse::Fetch(fetch) = data else { return };
+        if let Some((_, id)) = message_id_of::<SourceUid>(&fetch) {
+            self.opened.sample = Some(id);
+        }
         match (fetch.uid, &fetch.flags) {
             (Some(uid), Some(flags)) if uid < self.from => self.opened.news.record_flags(SourceUid(uid), flags),
             (Some(uid), _) => {
@@ -164,18 +182,33 @@ impl OpeningAnswer {
     }
 }
 
-/// SELECTs the destination's folder: appending to a selected folder costs its server less.
+/// SELECTs the destination's folder: appending to a selected folder costs its server less. Gives the Message-ID of `sample`,
+/// too, where there is one.
 pub(crate) async fn open_destination(
     shared: &FolderSyncContext,
     job: &FolderSyncJob,
     session: &mut Session,
-) -> Result<SelectedFolder> {
+    sample: Option<DestinationUid>,
+) -> Result<(SelectedFolder, Option<MessageId>)> {
     if shared.spec.dry_run && job.new_at_destination {
-        return Ok(SelectedFolder { uid_next: Some(1), ..SelectedFolder::default() });
+        return Ok((SelectedFolder { uid_next: Some(1), ..SelectedFolder::default() }, None));
     }
-    let open = if shared.spec.dry_run { queue_examine } else { queue_select };
-    let tag = open(session, &job.destination_raw);
-    wait_for_selected(session, tag, &job.destination_name).await
+    let queue = if shared.spec.dry_run { queue_examine } else { queue_select };
+    let commands: Vec<String> = sample.map(fetch_message_id).into_iter().collect();
+    let (mut selected, mut id) = (SelectedFolder::default(), None);
+    let take = |data| {
+        selected.add_response(&data);
+        if let UntaggedResponse::Fetch(fetch) = data {
+            id = message_id_of::<DestinationUid>(&fetch).map(|(_, id)| id).or(id);
+        }
+    };
+    let lines = open_and_run(session, queue, &job.destination_raw, &commands, take).await?;
+    let line = lines.into_iter().next().ok_or_else(|| Error::internal("a command without an answer"))?;
+    Ok((finish_selected(session, selected, &line, &job.destination_name)?, id))
+}
+
+fn fetch_message_id<U: Uid>(uid: U) -> String {
+    format!("UID FETCH {} {MESSAGE_ID_ITEMS}", uid.number())
 }
 
 #[cfg(test)]

@@ -5,16 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     checkpoint::{Checkpoint, FolderState},
     connection_pair::ConnectionPair,
-    failure_bisect::FailureBisector,
-    fetch_facts::fetch_hashes,
+    copy_samples::{CopySample, compare_samples, last_copies},
     live_checkpoint::LiveCheckpoint,
     report::MailboxReport,
-    uid::{DestinationUid, SourceUid},
 };
 use crate::{
     error::Result,
     imap::{
-        Session, UidSet,
+        Session,
         account_listing::{AccountListing, ListedFolder},
         mutf7,
         response::StatusCondition,
@@ -22,8 +20,6 @@ use crate::{
     },
 };
 
-/// This many messages must be the same before a rename is believed.
-const SAMPLES: u64 = 3;
 /// At most so many new folders are asked whether they are one that is gone.
 const MAX_ASKED: usize = 50;
 
@@ -141,7 +137,7 @@ struct RenameCandidate {
     new: Vec<u8>,
     destination: Vec<u8>,
     /// Copied messages.
-    samples: Vec<(SourceUid, DestinationUid)>,
+    samples: Vec<CopySample>,
 }
 
 /// A folder of the checkpoint that is gone, and the new ones that may be the same.
@@ -151,7 +147,7 @@ struct PossibleRename {
     new: Vec<Vec<u8>>,
     destination: Vec<u8>,
     mailbox_id: Option<String>,
-    samples: Vec<(SourceUid, DestinationUid)>,
+    samples: Vec<CopySample>,
 }
 
 /// Folders of the checkpoint that are gone, each with the new folders that may be the same.
@@ -167,7 +163,7 @@ fn possible_renames(checkpoint: &Checkpoint, source: &AccountListing) -> Vec<Pos
             .map(|folder| folder.item.name.to_vec())
             .collect();
         let Some(destination) = checkpoint.mapping.get(old) else { continue };
-        let samples = last_copied(state);
+        let samples = last_copies(state);
         if !samples.is_empty() && !new.is_empty() {
             found.push(PossibleRename {
                 old: old.clone(),
@@ -218,20 +214,6 @@ fn may_be_same_folder(state: &FolderState, status: &crate::imap::response::Folde
         && state.map.copied().last().is_some_and(|last| status.uid_next.is_some_and(|next| next > last.0))
 }
 
-fn last_copied(state: &FolderState) -> Vec<(SourceUid, DestinationUid)> {
-    let index = state.map.index();
-    let mut samples = Vec::new();
-    for uid in state.map.copied().iter().rev() {
-        if samples.len() as u64 >= SAMPLES {
-            break;
-        }
-        if let Some((Some(destination), _)) = index.get(uid) {
-            samples.push((uid, destination));
-        }
-    }
-    samples
-}
-
 /// True when some samples are the same on both sides and none differ; what is gone on either side says nothing.
 async fn same_messages(pair: &mut ConnectionPair, candidate: &RenameCandidate) -> Result<bool> {
     let opened = examine(&mut pair.source, &candidate.new).await?.is_some()
@@ -239,21 +221,7 @@ async fn same_messages(pair: &mut ConnectionPair, candidate: &RenameCandidate) -
     if !opened {
         return Ok(false);
     }
-    let at_source: UidSet<SourceUid> = candidate.samples.iter().map(|(source, _)| *source).collect();
-    let at_destination: UidSet<DestinationUid> =
-        candidate.samples.iter().map(|(_, destination)| *destination).collect();
-    let source = fetch_hashes(&mut pair.source, &at_source, |_| None, &mut FailureBisector::default()).await?;
-    let destination =
-        fetch_hashes(&mut pair.destination, &at_destination, |_| None, &mut FailureBisector::default()).await?;
-    let mut same = 0;
-    for (source_uid, destination_uid) in &candidate.samples {
-        match (source.get(source_uid), destination.get(destination_uid)) {
-            (Some(a), Some(b)) if a.canonical == b.canonical => same += 1,
-            (Some(_), Some(_)) => return Ok(false),
-            _ => {}
-        }
-    }
-    Ok(same > 0)
+    Ok(compare_samples(pair, &candidate.samples).await?.agrees())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use mailferry::{
 };
 
 use crate::{
-    fake::{Act, Fake, Listed, MODERN, Mail, asks_for, mails},
+    fake::{Act, Fake, Listed, MODERN, Mail, all_bodies, asks_for, mails},
     rig::{Rig, adopted, copied},
 };
 
@@ -236,4 +236,32 @@ async fn a_keyword_that_the_destination_spells_otherwise_is_not_stored_again() {
     source.change("INBOX", |inbox| *inbox = spelled("$mdnsent"));
     rig.sync().await;
     assert_eq!(destination.heard("STORE"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uids_that_stand_for_other_messages_after_a_restore_are_not_taken_for_copied() {
+    let source = Fake::start(MODERN, mails(10)).await;
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let rig = rig(&source, &destination);
+    rig.sync().await;
+    // The source is restored as of message 6, and more mail than was lost arrives: the UIDs begin again, and UIDNEXT is
+    // higher than it was.
+    source.change("INBOX", |inbox| {
+        *inbox = mails(18);
+        inbox.drain(6..10);
+        for (uid, mail) in (1..).zip(inbox) {
+            mail.uid = uid;
+        }
+    });
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), adopted(&report)), (8, 6), "{report:#?}");
+    assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&mails(18)));
+    // Where the last copy alone is another message, the rest counts.
+    destination.change("INBOX", |inbox| {
+        let at = inbox.len() - 1;
+        inbox[at].body = b"Message-ID: <else@example.org>\r\n\r\nby the user\r\n".to_vec();
+    });
+    source.change("INBOX", |inbox| inbox.extend([Mail { uid: 15, ..mails(30).remove(29) }]));
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), adopted(&report)), (1, 0), "{report:#?}");
 }

@@ -40,6 +40,8 @@ pub(crate) struct CopyMemory {
     pub counted: bool,
     /// The folder was asked for as a whole.
     pub came_whole: bool,
+    /// A known copy was asked for when the folder was opened.
+    pub sampled: bool,
     /// What was sent when the connection ended may be at the destination.
     pub in_doubt: bool,
     /// This run left something in doubt in the folder, or found it so: late copies are looked for by the next, too.

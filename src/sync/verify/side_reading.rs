@@ -9,7 +9,7 @@ use crate::{
         Session, Uid, UidSet,
         refusal::CommandKind,
         response::{Flag, StatusCondition, UntaggedResponse},
-        select::{SelectedFolder, examine_and_run},
+        select::{SelectedFolder, open_and_run, queue_examine},
     },
     sync::{
         failure_bisect::FailureBisector,
@@ -118,7 +118,7 @@ impl<U: Uid> SideReading<U> {
                 scan.add_fetch(fetch);
             }
         };
-        let mut lines = examine_and_run(session, raw, &commands, &mut record).await.map_err(lost)?;
+        let mut lines = open_and_run(session, queue_examine, raw, &commands, &mut record).await.map_err(lost)?;
         if self.uid_validity.is_none()
             && lines.iter().all(|line| line.status == StatusCondition::Ok)
             && let Some(listed) = lines.pop()
