@@ -11,7 +11,7 @@ use super::{
     copy::{AppendedCopy, CopyMemory},
     flag_changes::UidsByFlag,
     job::{FolderSyncContext, FolderSyncJob},
-    limits::MAX_SET_BYTES,
+    message_limit::command_sets,
     open_folder::open_destination,
     read_back::are_bytes_equal,
     report::FolderReport,
@@ -291,7 +291,7 @@ impl CopyCheck<'_> {
         let by_uid: HashMap<DestinationUid, &AppendedCopy> =
             copies.iter().map(|copy| (copy.destination_uid, copy)).collect();
         let uids: UidSet<DestinationUid> = by_uid.keys().copied().collect();
-        for set in uids.chunks(MAX_SET_BYTES) {
+        for set in command_sets(&self.pair.destination, &uids) {
             let Some(shown) = fetch_shown(&mut self.pair.destination, &set, "RFC822.SIZE INTERNALDATE FLAGS").await?
             else {
                 return Ok(None);
@@ -361,7 +361,7 @@ impl CopyCheck<'_> {
         let refused = set_lost_flags(&mut self.pair.destination, &lost).await?;
         let all = lost.values().fold(UidSet::default(), |all, uids| all.union(uids));
         let mut left: UidsByFlag<DestinationUid> = UidsByFlag::new();
-        for set in all.chunks(MAX_SET_BYTES) {
+        for set in command_sets(&self.pair.destination, &all) {
             let asked = UidSet::<DestinationUid>::parse(&set).unwrap_or_default();
             let shown = fetch_shown(&mut self.pair.destination, &set, "FLAGS").await?.unwrap_or_default();
             for (text, uids) in &lost {

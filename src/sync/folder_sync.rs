@@ -307,6 +307,11 @@ async fn copy_work(
     report_message_facts(shared, job, scan, report);
     let ended = copied?;
     if ended == SyncEnd::Stopped {
+        let unseen = memory.appended.len();
+        if unseen > 0 {
+            let note = format!("{unseen} copies were not compared with their messages: it was asked to stop before");
+            report.notes.push(note);
+        }
         // What was refused may have been stored all the same.
         let in_doubt = memory.in_doubt || memory.suspects.doubt_from.is_some();
         shared.live_checkpoint.update_folder(&job.source_raw, |state| state.append_in_doubt = in_doubt)?;

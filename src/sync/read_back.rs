@@ -7,7 +7,7 @@ use super::{
     copy::ReadBack,
     failure_bisect::FailureBisector,
     fetch_facts::fetch_hashes,
-    limits::MAX_SET_BYTES,
+    message_limit::command_sets,
     report::FolderReport,
     scan::{FolderScan, ScannedMessage},
     uid::{DestinationUid, SourceUid},
@@ -133,8 +133,8 @@ async fn internal_dates(
     uids: &UidSet<DestinationUid>,
 ) -> Result<HashMap<DestinationUid, i64>> {
     let mut dates = HashMap::new();
-    let tags: Vec<Tag> = uids
-        .chunks(MAX_SET_BYTES)
+    let tags: Vec<Tag> = command_sets(destination, uids)
+        .iter()
         .map(|set| destination.send_command(&format!("UID FETCH {set} (UID INTERNALDATE)")))
         .collect();
     destination

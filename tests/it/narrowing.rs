@@ -9,7 +9,11 @@ use std::{
 };
 
 use futures::future::join_all;
-use mailferry::{ErrorClass, Side, sync::report::MailboxReport};
+use mailferry::{
+    ErrorClass, Side,
+    sync::{report::MailboxReport, spec::RetryPolicy},
+};
+use mailferry_testkit::eventually::eventually;
 
 use crate::{
     fake::{self, Act, Fake, MODERN, Mail, OLD, all_bodies, asks_for, mails},
@@ -226,4 +230,27 @@ async fn a_slow_commit_is_waited_for_and_nothing_is_doubled() {
     let report = rig.sync().await;
     assert_eq!((copied(&report), report.reconnects), (8, 0), "{report:#?}");
     assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&mails(8)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes two minutes; by hand"]
+async fn a_commit_of_two_minutes_and_more_is_waited_for_by_default() {
+    let source = Fake::start(MODERN, mails(20)).await;
+    let destination = Fake::twisted(&format!("{MODERN} MULTIAPPEND"), Vec::new(), |command, _| {
+        command.starts_with("APPEND \"INBOX\"").then(|| Act::Slowly(Duration::from_secs(124)))
+    })
+    .await;
+    source.change("Work", |folder| *folder = mails(5));
+    let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
+    rig.spec.retry = RetryPolicy::default();
+    let (report, ()) = tokio::join!(rig.sync(), async {
+        eventually("other folders go on meanwhile", async || match destination.mails("Work").len() {
+            5 => Ok(()),
+            there => Err(format!("{there} messages")),
+        })
+        .await;
+        assert_eq!(destination.mails("INBOX").len(), 0);
+    });
+    assert_eq!((copied(&report), report.reconnects), (25, 0), "{report:#?}");
+    assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&mails(20)));
 }
