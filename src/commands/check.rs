@@ -21,7 +21,7 @@ use crate::{
         report_text::join_reports,
         state_folder::{CheckpointFile, StateFolder},
     },
-    sync::{checkpoint::fingerprint, progress::SyncProgress, spec::SyncSpec},
+    sync::{progress::SyncProgress, spec::SyncSpec},
 };
 
 /// Connect to both sides of every mailbox, log in, and show what a run would find. Changes nothing.
@@ -70,7 +70,7 @@ impl CheckArgs {
     pub async fn run(&self, screen: MultiProgress) -> Result<u8> {
         let mut migration = self.manifests.load()?;
         migration.use_one_connection();
-        let reader = MailboxChecker { state: StateFolder::read_only(&self.state.folder(&migration.name)) };
+        let reader = MailboxChecker { state: StateFolder::read_only(&self.state.folder(&migration.name)?) };
         let limits = self.execution.limits(migration.parallelism, migration.servers);
         let began = Instant::now();
         let run = ReadOnlyRun { limits, style: self.execution.style(), screen };
@@ -103,7 +103,7 @@ impl MailboxReader for MailboxChecker {
     type Report = MailboxCheck;
 
     fn read(&self, spec: SyncSpec, _: Arc<SyncProgress>) -> BoxFuture<'static, MailboxCheck> {
-        let state = self.state.checkpoint_file(&spec.mailbox);
+        let state = self.state.checkpoint_file(&spec);
         Box::pin(async move { check_mailbox(&spec, &state).await })
     }
 
@@ -130,7 +130,7 @@ impl MailboxReader for MailboxChecker {
 }
 
 async fn check_mailbox(spec: &SyncSpec, state: &CheckpointFile) -> MailboxCheck {
-    let (frozen, note) = state.folder_mapping(&fingerprint(&spec.source, &spec.destination));
+    let (frozen, note) = state.folder_mapping();
     let (source, destination) = tokio::join!(inspect_account(&spec.source), inspect_account(&spec.destination));
     let mut check = assess_mailbox(spec, source, destination, &frozen, Timestamp::now());
     check.warnings.extend(note.map(|what| CheckWarning { topic: WarningTopic::Checkpoint, side: None, what }));

@@ -12,7 +12,8 @@ use crate::{
     sync::checkpoint::Checkpoint,
 };
 
-const STATE_FOLDER_HINT: &str = "Checkpoints are in the state folder: .mailferry/MIGRATION/MAILBOX-....checkpoint";
+const STATE_FOLDER_HINT: &str =
+    "Checkpoints are in the state folder: ~/.local/state/mailferry/MIGRATION/USER-....checkpoint";
 
 /// Print what a checkpoint holds, as JSON: accounts' fingerprint, folders, UIDVALIDITYs, UID maps.
 #[derive(Debug, Clone, Args)]

@@ -39,7 +39,7 @@ use crate::{
 /// Exits with 0 when all were written, else with the code of the gravest error (see `mailferry --help`), else with 3 when
 /// some could not be read.
 #[derive(Debug, Clone, Args)]
-#[command(mut_arg("state", |arg| arg.help("Where a run keeps its checkpoints [default: .mailferry/MIGRATION in the current folder]. Only read")), mut_arg("parallelism", |arg| arg.help("How many mailboxes to read at once [default: spec.parallelism of the migration]")), mut_arg("output", |arg| arg.help("What to show: text for people, or JSON lines (`exported` for each mailbox, `summary` at the end)")))]
+#[command(mut_arg("state", |arg| arg.help("Where a run keeps its checkpoints [default: mailferry/MIGRATION in the user's state home, ~/.local/state; or .mailferry/MIGRATION in the current folder, if that is there]. Only read")), mut_arg("parallelism", |arg| arg.help("How many mailboxes to read at once [default: spec.parallelism of the migration]")), mut_arg("output", |arg| arg.help("What to show: text for people, or JSON lines (`exported` for each mailbox, `summary` at the end)")))]
 pub struct ExportArgs {
     #[command(flatten)]
     pub manifests: ManifestArgs,
@@ -98,7 +98,7 @@ impl ExportArgs {
                     .advice("Name the mailbox by --mailbox"));
             }
             Some(file) => CheckpointSource::Given(checkpoint::read(file)?),
-            None => CheckpointSource::State(StateFolder::read_only(&self.state.folder(&migration.name))),
+            None => CheckpointSource::State(StateFolder::read_only(&self.state.folder(&migration.name)?)),
         });
         let reader = MailboxExporter { checkpoints, dir: Arc::new(self.not_copied.clone()) };
         let limits = self.execution.limits(migration.parallelism, migration.servers);
@@ -166,7 +166,7 @@ impl CheckpointSource {
         let checkpoint = match self {
             Self::Given(checkpoint) => checkpoint.clone(),
             Self::State(state) => {
-                let state = state.checkpoint_file(&spec.mailbox);
+                let state = state.checkpoint_file(spec);
                 let Some(encoded) = state.read_encoded()? else {
                     let what = format!("there is no checkpoint {}", state.path().display());
                     return Err(Error::configuration(what)

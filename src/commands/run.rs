@@ -17,12 +17,14 @@ use super::{
 use crate::{
     error::{Error, Result},
     local::{
+        account_lock::AccountLocks,
         mailbox_runner::StopSignal,
         outcome::{EXIT_INTERRUPTED, RunOutcome},
         report_text::join_reports,
         run::{LocalRun, MailboxEngine},
         run_report,
         state_folder::StateFolder,
+        state_location::shared_state_folder,
         view::{BarView, JsonView, LineView, OutputStyle, RunView},
     },
 };
@@ -40,7 +42,7 @@ use crate::{
 ///
 /// This is one sync of each mailbox, now: deadline, schedule, startAt and cutover are for the operator.
 #[derive(Debug, Clone, Args)]
-#[command(mut_arg("state", |arg| arg.help("Where checkpoints are kept [default: .mailferry/MIGRATION in the current folder]. One run at a time may use it")), mut_arg("parallelism", |arg| arg.help("How many mailboxes to sync at once [default: spec.parallelism of the migration]")))]
+#[command(mut_arg("state", |arg| arg.help("Where checkpoints are kept [default: mailferry/MIGRATION in the user's state home, ~/.local/state; or .mailferry/MIGRATION in the current folder, if that is there]. One run at a time may use it")), mut_arg("parallelism", |arg| arg.help("How many mailboxes to sync at once [default: spec.parallelism of the migration]")))]
 pub struct RunArgs {
     #[command(flatten)]
     pub manifests: ManifestArgs,
@@ -96,7 +98,7 @@ impl RunArgs {
         stop: &StopSignal,
         view: &mut dyn RunView,
     ) -> Result<RunOutcome> {
-        let folder = self.state.folder(&migration.name);
+        let folder = self.state.folder(&migration.name)?;
         let state = if self.dry_run { StateFolder::read_only(&folder) } else { StateFolder::open(&folder)? };
         let mut mailboxes = migration.mailboxes;
         for spec in mailboxes.iter_mut().flatten() {
@@ -104,7 +106,12 @@ impl RunArgs {
             spec.retry_refused |= self.retry_refused;
         }
         let limits = self.execution.limits(migration.parallelism, migration.servers);
-        let run = LocalRun { state: &state, engine, limits: &limits, stop };
+        let locks = if self.dry_run {
+            AccountLocks::none()
+        } else {
+            AccountLocks::in_folder(shared_state_folder().unwrap_or(folder).join("accounts"))
+        };
+        let run = LocalRun { state: &state, locks, engine, limits: &limits, stop };
         Ok(run.sync_all(mailboxes, view).await)
     }
 }
@@ -200,7 +207,7 @@ mod tests {
         assert!(!state.exists());
         let (_, seen) = run_in(&state, &[]).await;
         assert_eq!(seen, [("alice".to_owned(), false, false)]);
-        assert!(StateFolder::read_only(&state).checkpoint_file("alice").path().exists());
+        assert!(StateFolder::read_only(&state).checkpoint_file(&spec("alice")).path().exists());
     }
 
     #[tokio::test]

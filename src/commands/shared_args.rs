@@ -8,27 +8,36 @@ use std::{
 
 use clap::Args;
 
-use crate::local::{
-    mailbox_queue::ServerLimits,
-    mailbox_runner::RunLimits,
-    state_folder::default_state_folder,
-    view::{OutputMode, OutputStyle},
+use crate::{
+    error::Result,
+    local::{
+        mailbox_queue::ServerLimits,
+        mailbox_runner::RunLimits,
+        state_location::{StateLocation, find_state_folder},
+        view::{OutputMode, OutputStyle},
+    },
 };
 
 /// Where a run keeps its checkpoints.
 #[derive(Debug, Clone, Args)]
 pub struct StateArgs {
-    /// Where a run keeps its checkpoints, for the names of folders [default: .mailferry/MIGRATION in the current folder].
-    /// Only read.
+    /// Where a run keeps its checkpoints, for the names of folders [default: mailferry/MIGRATION in the user's
+    /// state home, ~/.local/state; or .mailferry/MIGRATION in the current folder, if that is there]. Only read.
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
 }
 
 impl StateArgs {
-    /// The state folder of this migration.
-    #[must_use]
-    pub(crate) fn folder(&self, migration: &str) -> PathBuf {
-        self.state.clone().unwrap_or_else(|| default_state_folder(migration))
+    /// The state folder of this migration; where it is none that one would expect, that is logged.
+    ///
+    /// # Errors
+    /// Configuration where none is named and the user has no home.
+    pub(crate) fn folder(&self, migration: &str) -> Result<PathBuf> {
+        let StateLocation { folder, note } = find_state_folder(self.state.as_deref(), migration)?;
+        if let Some(note) = note {
+            tracing::info!("{note}");
+        }
+        Ok(folder)
     }
 }
 

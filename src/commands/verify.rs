@@ -25,7 +25,6 @@ use crate::{
         verify_report::{self, VerifyVerdict},
     },
     sync::{
-        checkpoint::fingerprint,
         progress::SyncProgress,
         spec::SyncSpec,
         verify::{VerifyContext, VerifyReport, VerifyStrictness, verify_mailbox},
@@ -88,7 +87,7 @@ impl VerifyArgs {
     pub async fn run(&self, screen: MultiProgress) -> Result<u8> {
         let migration = self.manifests.load()?;
         let strictness = VerifyStrictness { strict: self.strict, allow_rewritten: self.allow_rewritten };
-        let state = StateFolder::read_only(&self.state.folder(&migration.name));
+        let state = StateFolder::read_only(&self.state.folder(&migration.name)?);
         let reader = MailboxVerifier { state, strictness, listed: self.list };
         let limits = self.execution.limits(migration.parallelism, migration.servers);
         let began = Instant::now();
@@ -124,9 +123,9 @@ impl MailboxReader for MailboxVerifier {
     type Report = VerifyReport;
 
     fn read(&self, spec: SyncSpec, progress: Arc<SyncProgress>) -> BoxFuture<'static, VerifyReport> {
-        let (state, listed) = (self.state.checkpoint_file(&spec.mailbox), self.listed);
+        let (state, listed) = (self.state.checkpoint_file(&spec), self.listed);
         Box::pin(async move {
-            let (checkpoint, note) = state.usable_checkpoint(&fingerprint(&spec.source, &spec.destination));
+            let (checkpoint, note) = state.usable_checkpoint();
             let context = VerifyContext { checkpoint, listed, progress, stop: CancellationToken::new() };
             let mut report = verify_mailbox(&spec, &context).await;
             report.notes.extend(note);

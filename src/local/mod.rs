@@ -1,7 +1,9 @@
 //! A migration without a cluster: the same manifests, a state folder, progress on the terminal.
 
+pub(crate) mod account_lock;
 pub(crate) mod check;
 pub(crate) mod export;
+mod file_lock;
 pub mod mailbox_queue;
 pub(crate) mod mailbox_runner;
 pub mod manifest;
@@ -13,5 +15,6 @@ pub mod run;
 pub mod run_report;
 pub mod secrets;
 pub mod state_folder;
+pub(crate) mod state_location;
 pub(crate) mod verify_report;
 pub mod view;

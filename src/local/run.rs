@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    account_lock::AccountLocks,
     mailbox_runner::{MailboxWork, RunLimits, StopSignal, StoppedMailbox, WorkEvent, run_mailboxes},
     outcome::RunOutcome,
     run_report::{MailboxEnding, mailbox_ending},
@@ -73,6 +74,8 @@ pub struct LocalSyncJob {
 pub(crate) struct LocalRun<'a> {
     /// Where checkpoints are.
     pub state: &'a StateFolder,
+    /// What keeps other runs from the destination accounts.
+    pub locks: AccountLocks,
     /// What syncs a mailbox.
     pub engine: Arc<dyn MailboxEngine>,
     /// How many mailboxes at once.
@@ -94,15 +97,20 @@ impl LocalRun<'_> {
     }
 }
 
-/// Makes an error of each mailbox whose name stood before: two would write to one checkpoint.
+/// Makes an error of each mailbox whose name or accounts stood before: two would write to one checkpoint.
 fn refuse_repeated_names(mailboxes: Vec<Result<SyncSpec>>) -> Vec<Result<SyncSpec>> {
-    let mut names = HashSet::new();
+    let (mut names, mut accounts) = (HashSet::new(), HashSet::new());
     let mut first_only = |spec: SyncSpec| {
         if names.insert(spec.mailbox.clone()) {
-            return Ok(spec);
+            if accounts.insert(fingerprint(&spec.source, &spec.destination)) {
+                return Ok(spec);
+            }
+            return Err(Error::configuration("another mailbox of this migration moves between the same accounts")
+                .advice("Remove one of the two")
+                .in_mailbox(spec.mailbox));
         }
         Err(Error::configuration("another mailbox of this migration has the same name")
-            .advice("Give each mailbox a name of its own: its checkpoint is kept under it")
+            .advice("Give each mailbox a name of its own: reports name it by that")
             .in_mailbox(spec.mailbox))
     };
     mailboxes.into_iter().map(|mailbox| mailbox.and_then(&mut first_only)).collect()
@@ -127,9 +135,16 @@ impl MailboxWork for SyncWork<'_> {
         let progress = Arc::new(SyncProgress::default());
         self.view.show(Instant::now(), RunEvent::Started { spec: &spec, progress: &progress });
         self.progress.insert(spec.mailbox.clone(), Arc::clone(&progress));
-        let state = self.run.state.checkpoint_file(&spec.mailbox);
+        let state = self.run.state.checkpoint_file(&spec);
+        let locks = self.run.locks.clone();
         let (engine, stop) = (Arc::clone(&self.run.engine), self.run.stop.gently.clone());
-        Box::pin(sync_one(engine, spec, state, progress, stop))
+        Box::pin(async move {
+            let mailbox = spec.mailbox.clone();
+            match locks.lock(&spec.destination).await {
+                Ok(_lock) => sync_one(engine, spec, state, progress, stop).await,
+                Err(error) => failed(error.in_mailbox(mailbox)),
+            }
+        })
     }
 
     fn failed_report(&self, error: Error) -> MailboxReport {
@@ -174,9 +189,9 @@ async fn sync_one(
     progress: Arc<SyncProgress>,
     stop: CancellationToken,
 ) -> MailboxReport {
-    let (mailbox, fingerprint) = (spec.mailbox.clone(), fingerprint(&spec.source, &spec.destination));
+    let mailbox = spec.mailbox.clone();
     let reader = state.clone();
-    let recalled = tokio::task::spawn_blocking(move || reader.load_checkpoint(&fingerprint)).await;
+    let recalled = tokio::task::spawn_blocking(move || reader.load_checkpoint()).await;
     match recalled.unwrap_or_else(|_| Err(Error::internal("the checkpoint could not be read: its task ended early"))) {
         Ok(RecalledCheckpoint { checkpoint, note }) => {
             let mut report =
@@ -271,7 +286,7 @@ mod tests {
         stop: &StopSignal,
     ) -> (RunOutcome, Vec<String>) {
         let mut view = RecordingView::default();
-        let run = LocalRun { state, engine: Arc::new(engine), limits, stop };
+        let run = LocalRun { state, locks: AccountLocks::none(), engine: Arc::new(engine), limits, stop };
         (run.sync_all(mailboxes, &mut view).await, view.0)
     }
 
@@ -436,7 +451,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateFolder::open(dir.path()).unwrap();
         let (outcome, events) = sync_all(specs(&["a", "b"]), &state, FakeEngine(engine), &limits(1), &stop).await;
-        assert_eq!(state.checkpoint_file("a").read_encoded().unwrap(), Some(marked("flushed", "a").encode().unwrap()));
+        assert_eq!(
+            state.checkpoint_file(&spec("a")).read_encoded().unwrap(),
+            Some(marked("flushed", "a").encode().unwrap())
+        );
         assert_eq!(events, ["started a", "stopping 1", "finished a", "unfinished b"]);
         assert!(outcome.reports.iter().all(|r| r.interrupted));
         assert_eq!(outcome.exit_code(), EXIT_INTERRUPTED);
@@ -473,7 +491,7 @@ mod tests {
     async fn a_checkpoint_that_cannot_be_read_fails_its_mailbox_only() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateFolder::open(dir.path()).unwrap();
-        std::fs::create_dir(state.checkpoint_file("a").path()).unwrap();
+        std::fs::create_dir(state.checkpoint_file(&spec("a")).path()).unwrap();
         let engine = FakeEngine(|job: LocalSyncJob| async move { done(&job.spec.mailbox) });
         let (outcome, _) = sync_all(specs(&["a", "b"]), &state, engine, &limits(2), &StopSignal::default()).await;
         let endings: Vec<_> = outcome.reports.iter().map(mailbox_ending).collect();

@@ -1,18 +1,21 @@
 //! The state folder: the lock that makes a run the only one, and one checkpoint file per mailbox.
 //!
 //! ```text
-//! .mailferry/acme/                     one folder per migration, mode 0700
+//! ~/.local/state/mailferry/acme/       one folder per migration, mode 0700
 //!   lock                               held (flock) while a run lasts; holds the pid
 //!   alice-3bc51062973c458d.checkpoint  mode 0600, replaced by rename only
 //!   alice-3bc51062973c458d.checkpoint.aside-1   one that could not be used
 //! ```
+//! A file is named by the accounts that it is for: the destination's user and a hash of both accounts. So whatever a manifest
+//! calls the mailbox, its checkpoint is found.
+//!
 //! A checkpoint file holds exactly what the engine encoded: `mailferry checkpoint FILE` prints it.
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read as _, Seek as _, Write as _},
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
@@ -24,9 +27,14 @@ use std::{
 use futures::{FutureExt as _, future::BoxFuture};
 use sha2::{Digest as _, Sha256};
 
+use super::file_lock::{LockFailure, holder_text, take_lock};
 use crate::{
     error::{Error, Result},
-    sync::{checkpoint::Checkpoint, checkpoint_store::CheckpointStore},
+    sync::{
+        checkpoint::{Checkpoint, fingerprint},
+        checkpoint_store::CheckpointStore,
+        spec::SyncSpec,
+    },
 };
 
 /// The state folder of one migration, locked or read-only.
@@ -35,12 +43,6 @@ pub struct StateFolder {
     folder: PathBuf,
     /// Absent when the state is read-only.
     lock: Option<Arc<File>>,
-}
-
-/// Where the state of a migration is kept unless the user says otherwise: `.mailferry/NAME` in the current folder.
-#[must_use]
-pub fn default_state_folder(migration: &str) -> PathBuf {
-    Path::new(".mailferry").join(sanitised(migration))
 }
 
 impl StateFolder {
@@ -52,23 +54,10 @@ impl StateFolder {
     pub fn open(folder: &Path) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| unusable("make", folder, &e))?;
         let path = folder.join("lock");
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|e| unusable("open", &path, &e))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(in_use(folder, &mut lock)),
-            Err(TryLockError::Error(e)) => return Err(unusable("lock", &path, &e)),
-        }
-        lock.set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| writeln!(lock, "{}", std::process::id()))
-            .map_err(|e| unusable("write", &path, &e))?;
+        let lock = take_lock(&path).map_err(|failure| match failure {
+            LockFailure::Held(pid) => in_use(folder, pid),
+            LockFailure::Unusable(error) => unusable("lock", &path, &error),
+        })?;
         Ok(Self { folder: folder.to_owned(), lock: Some(Arc::new(lock)) })
     }
 
@@ -80,9 +69,13 @@ impl StateFolder {
 
     /// The state of one mailbox.
     #[must_use]
-    pub fn checkpoint_file(&self, name: &str) -> CheckpointFile {
+    pub fn checkpoint_file(&self, spec: &SyncSpec) -> CheckpointFile {
+        let SyncSpec { mailbox, source, destination, .. } = spec;
+        let fingerprint = fingerprint(source, destination);
         let file = SharedFile {
-            path: self.folder.join(file_name(name)),
+            path: self.folder.join(file_name(&destination.login.username, &fingerprint)),
+            earlier_path: self.folder.join(earlier_file_name(mailbox)),
+            fingerprint,
             written: Mutex::new(0),
             issued: AtomicU64::new(0),
             lock: self.lock.clone(),
@@ -100,6 +93,10 @@ pub struct CheckpointFile {
 #[derive(Debug)]
 struct SharedFile {
     path: PathBuf,
+    /// Where version 0.1.0 kept it.
+    earlier_path: PathBuf,
+    /// The accounts that it is for.
+    fingerprint: String,
     /// The ticket of the newest checkpoint on disk; also keeps two writers from one temporary file.
     written: Mutex<u64>,
     issued: AtomicU64,
@@ -123,15 +120,19 @@ impl CheckpointFile {
         &self.file.path
     }
 
-    /// The checkpoint to go on from. One that is torn, of an unknown format or for other accounts than those of
-    /// `fingerprint` counts as none: it is set aside, and the sync compares both sides instead.
+    /// The checkpoint to go on from. One that is torn, of an unknown format or for other accounts counts as none: it is set
+    /// aside, and the sync compares both sides instead. One of version 0.1.0 gets its new name.
     ///
     /// # Errors
-    /// Internal when the file is there and cannot be read, or cannot be set aside.
-    pub fn load_checkpoint(&self, fingerprint: &str) -> Result<RecalledCheckpoint> {
+    /// Internal when the file is there and cannot be read, renamed or set aside.
+    pub fn load_checkpoint(&self) -> Result<RecalledCheckpoint> {
         let Some(encoded) = self.read_encoded()? else { return Ok(RecalledCheckpoint::default()) };
+        let SharedFile { path, earlier_path, fingerprint, lock, .. } = &*self.file;
+        if lock.is_some() && !path.exists() {
+            fs::rename(earlier_path, path).map_err(|e| unusable("rename", earlier_path, &e))?;
+        }
         let why = match Checkpoint::decode(&encoded) {
-            Ok(checkpoint) if checkpoint.fingerprint == fingerprint => {
+            Ok(checkpoint) if checkpoint.fingerprint == *fingerprint => {
                 return Ok(RecalledCheckpoint { checkpoint: Some(checkpoint), note: None });
             }
             Ok(_) => "is for other accounts".to_owned(),
@@ -148,7 +149,7 @@ impl CheckpointFile {
     /// What an earlier run saved about these accounts, for commands that only look; and what to tell the user where there
     /// is a checkpoint that cannot be used. Nothing is moved or written.
     #[must_use]
-    pub(crate) fn usable_checkpoint(&self, fingerprint: &str) -> (Option<Checkpoint>, Option<String>) {
+    pub(crate) fn usable_checkpoint(&self) -> (Option<Checkpoint>, Option<String>) {
         let unused = |why: &str| {
             let path = self.file.path.display();
             (None, Some(format!("the checkpoint {path} {why}: where folders go was decided afresh")))
@@ -156,7 +157,7 @@ impl CheckpointFile {
         let decoded =
             self.read_encoded().and_then(|encoded| encoded.map(|bytes| Checkpoint::decode(&bytes)).transpose());
         match decoded {
-            Ok(Some(checkpoint)) if checkpoint.fingerprint != fingerprint => unused("is for other accounts"),
+            Ok(Some(checkpoint)) if checkpoint.fingerprint != self.file.fingerprint => unused("is for other accounts"),
             Ok(usable) => (usable, None),
             Err(error) => unused(&format!("cannot be used ({})", error.what)),
         }
@@ -164,8 +165,8 @@ impl CheckpointFile {
 
     /// Where an earlier run put the folders: raw source name to raw destination name; as [`Self::usable_checkpoint`].
     #[must_use]
-    pub(crate) fn folder_mapping(&self, fingerprint: &str) -> (BTreeMap<Vec<u8>, Vec<u8>>, Option<String>) {
-        let (checkpoint, note) = self.usable_checkpoint(fingerprint);
+    pub(crate) fn folder_mapping(&self) -> (BTreeMap<Vec<u8>, Vec<u8>>, Option<String>) {
+        let (checkpoint, note) = self.usable_checkpoint();
         (checkpoint.map(|checkpoint| checkpoint.mapping).unwrap_or_default(), note)
     }
 
@@ -174,11 +175,14 @@ impl CheckpointFile {
     /// # Errors
     /// Internal when the file is there and cannot be read.
     pub fn read_encoded(&self) -> Result<Option<Vec<u8>>> {
-        match fs::read(&self.file.path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(unusable("read", &self.file.path, &e)),
+        if let Some(bytes) = read_if_there(&self.file.path)? {
+            return Ok(Some(bytes));
         }
+        // That name says nothing of accounts: such a file may be another's.
+        let is_ours = |bytes: &Vec<u8>| {
+            Checkpoint::decode(bytes).is_ok_and(|checkpoint| checkpoint.fingerprint == self.file.fingerprint)
+        };
+        Ok(read_if_there(&self.file.earlier_path)?.filter(is_ours))
     }
 
     /// Moves a checkpoint that cannot be used out of the way and keeps it: a person may want to know what it held.
@@ -201,6 +205,14 @@ impl CheckpointFile {
         };
         fs::rename(path, &aside).map_err(|e| unusable("rename", path, &e))?;
         Ok(aside)
+    }
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(unusable("read", path, &e)),
     }
 }
 
@@ -257,14 +269,22 @@ fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     }
 }
 
-/// A file name that tells a person which mailbox it is, and is never that of another: the hash is over the exact name.
-fn file_name(mailbox: &str) -> String {
-    let hash = Sha256::digest(mailbox.as_bytes());
-    let short = hash.iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-    format!("{}-{short}.checkpoint", sanitised(mailbox))
+/// A file name that tells a person which account it is, and is never that of others: the fingerprint is that of both
+/// accounts. Like that, the name is in lower case.
+fn file_name(user: &str, fingerprint: &str) -> String {
+    let short: String = fingerprint.chars().take(16).collect();
+    format!("{}-{short}.checkpoint", plain_name(&user.to_lowercase()))
 }
 
-fn sanitised(name: &str) -> String {
+/// The file name of version 0.1.0: by the mailbox's name in the manifest.
+fn earlier_file_name(mailbox: &str) -> String {
+    let hash = Sha256::digest(mailbox.as_bytes());
+    let short = hash.iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    format!("{}-{short}.checkpoint", plain_name(mailbox))
+}
+
+/// A name as one plain part of a path.
+pub(super) fn plain_name(name: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "._@+-".contains(c) { c } else { '_' };
     let name: String = name.chars().take(80).map(safe).collect();
     match name.strip_prefix('.') {
@@ -284,13 +304,8 @@ fn unusable(verb: &str, path: &Path, error: &io::Error) -> Error {
         .advice("The state folder must be writable and on a disk with room; --state DIR names another one")
 }
 
-fn in_use(folder: &Path, lock: &mut File) -> Error {
-    let mut content = String::new();
-    let pid = lock.read_to_string(&mut content).ok().and_then(|_| content.trim().parse::<u32>().ok());
-    let (holder, stop) = match pid {
-        Some(pid) => (format!("process {pid}"), format!(", or stop it with `kill {pid}`")),
-        None => ("another process".to_owned(), String::new()),
-    };
+fn in_use(folder: &Path, pid: Option<u32>) -> Error {
+    let (holder, stop) = holder_text(pid);
     Error::configuration(format!("the state folder {} is in use by {holder}", folder.display()))
         .advice(format!("Wait for that run to end{stop}; a run of other mailboxes needs a --state of its own"))
 }
@@ -302,7 +317,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::error::ErrorClass;
+    use crate::{error::ErrorClass, sync::testing::spec};
 
     fn folder() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()
@@ -325,7 +340,7 @@ mod tests {
     fn a_mailbox_whose_write_may_still_come_keeps_the_lock() {
         let dir = folder();
         let state = StateFolder::open(dir.path()).unwrap();
-        let mailbox = state.checkpoint_file("alice");
+        let mailbox = state.checkpoint_file(&spec("alice"));
         drop(state);
         StateFolder::open(dir.path()).unwrap_err();
         drop(mailbox);
@@ -337,20 +352,20 @@ mod tests {
         let dir = folder();
         {
             let state = StateFolder::open(dir.path()).unwrap();
-            let alice = state.checkpoint_file("alice");
+            let alice = state.checkpoint_file(&spec("alice"));
             assert_eq!(alice.read_encoded().unwrap(), None);
             alice.write_encoded(b"one".to_vec()).await.unwrap();
             alice.write_encoded(b"two".to_vec()).await.unwrap();
         }
         let state = StateFolder::open(dir.path()).unwrap();
-        assert_eq!(state.checkpoint_file("alice").read_encoded().unwrap().unwrap(), b"two");
-        assert_eq!(state.checkpoint_file("bob").read_encoded().unwrap(), None);
+        assert_eq!(state.checkpoint_file(&spec("alice")).read_encoded().unwrap().unwrap(), b"two");
+        assert_eq!(state.checkpoint_file(&spec("bob")).read_encoded().unwrap(), None);
     }
 
     #[tokio::test]
     async fn the_checkpoint_of_the_later_call_wins_when_the_earlier_one_is_awaited_last() {
         let dir = folder();
-        let alice = StateFolder::open(dir.path()).unwrap().checkpoint_file("alice");
+        let alice = StateFolder::open(dir.path()).unwrap().checkpoint_file(&spec("alice"));
         let (early, late) = (alice.write_encoded(b"early".to_vec()), alice.write_encoded(b"late".to_vec()));
         late.await.unwrap();
         early.await.unwrap();
@@ -362,7 +377,7 @@ mod tests {
         let dir = folder();
         let path = dir.path().join("acme");
         let state = StateFolder::open(&path).unwrap();
-        let alice = state.checkpoint_file("alice");
+        let alice = state.checkpoint_file(&spec("alice"));
         alice.write_encoded(b"x".to_vec()).await.unwrap();
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(alice.path())), (0o700, 0o600));
@@ -372,7 +387,7 @@ mod tests {
     #[tokio::test]
     async fn a_torn_temporary_file_of_a_dead_run_does_not_reach_the_checkpoint() {
         let dir = folder();
-        let alice = StateFolder::open(dir.path()).unwrap().checkpoint_file("alice");
+        let alice = StateFolder::open(dir.path()).unwrap().checkpoint_file(&spec("alice"));
         alice.write_encoded(b"whole".to_vec()).await.unwrap();
         fs::write(with_suffix(alice.path(), ".tmp"), "a torn and much longer leftover").unwrap();
         assert_eq!(alice.read_encoded().unwrap().unwrap(), b"whole");
@@ -383,7 +398,7 @@ mod tests {
     #[tokio::test]
     async fn checkpoints_set_aside_are_all_kept() {
         let dir = folder();
-        let alice = StateFolder::open(dir.path()).unwrap().checkpoint_file("alice");
+        let alice = StateFolder::open(dir.path()).unwrap().checkpoint_file(&spec("alice"));
         for content in [b"first", b"other"] {
             alice.write_encoded(content.to_vec()).await.unwrap();
             let aside = alice.move_aside().unwrap();
@@ -393,38 +408,72 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }
 
+    /// The accounts of a mailbox, as a fingerprint.
+    fn accounts(name: &str) -> String {
+        fingerprint(&spec(name).source, &spec(name).destination)
+    }
+
+    fn of(name: &str) -> Checkpoint {
+        Checkpoint { fingerprint: accounts(name), ..Checkpoint::default() }
+    }
+
     #[tokio::test]
     async fn a_checkpoint_that_is_torn_or_for_other_accounts_counts_as_none_and_is_kept() {
         let dir = folder();
-        let alice = StateFolder::open(dir.path()).unwrap().checkpoint_file("alice");
-        assert!(alice.load_checkpoint("ours").unwrap().note.is_none(), "a first run has nothing to tell");
+        let alice = StateFolder::open(dir.path()).unwrap().checkpoint_file(&spec("alice"));
+        assert!(alice.load_checkpoint().unwrap().note.is_none(), "a first run has nothing to tell");
 
-        let whole = Checkpoint { fingerprint: "ours".into(), ..Checkpoint::default() }.encode().unwrap();
+        let whole = of("alice").encode().unwrap();
         alice.write_encoded(whole.clone()).await.unwrap();
-        let recalled = alice.load_checkpoint("ours").unwrap();
-        assert_eq!((recalled.checkpoint.unwrap().fingerprint.as_str(), recalled.note), ("ours", None));
+        let recalled = alice.load_checkpoint().unwrap();
+        assert_eq!((recalled.checkpoint, recalled.note), (Some(of("alice")), None));
 
-        let torn = &whole[..whole.len() - 1];
-        for (content, fingerprint, why) in [(torn, "ours", "could not be read"), (&whole, "theirs", "other accounts")] {
-            alice.write_encoded(content.to_vec()).await.unwrap();
-            let RecalledCheckpoint { checkpoint, note } = alice.load_checkpoint(fingerprint).unwrap();
+        let (torn, others) = (whole[..whole.len() - 1].to_vec(), of("bob").encode().unwrap());
+        for (content, why) in [(&torn, "could not be read"), (&others, "other accounts")] {
+            alice.write_encoded(content.clone()).await.unwrap();
+            let RecalledCheckpoint { checkpoint, note } = alice.load_checkpoint().unwrap();
             assert!(checkpoint.is_none());
             assert!(note.as_ref().unwrap().contains(why), "{note:?}");
             assert_eq!(alice.read_encoded().unwrap(), None);
         }
-        for (number, content) in [(1, torn), (2, &whole)] {
+        for (number, content) in [(1, torn), (2, others)] {
             assert_eq!(fs::read(with_suffix(alice.path(), &format!(".aside-{number}"))).unwrap(), content);
         }
+    }
+
+    #[test]
+    fn a_checkpoint_that_version_0_1_0_kept_by_the_mailboxs_name_is_found_if_it_is_for_these_accounts() {
+        let dir = folder();
+        let earlier = dir.path().join(earlier_file_name("alice"));
+        for (left, found) in [("bob", None), ("alice", Some(of("alice")))] {
+            fs::write(&earlier, of(left).encode().unwrap()).unwrap();
+            let looker = StateFolder::read_only(dir.path()).checkpoint_file(&spec("alice"));
+            assert_eq!(looker.usable_checkpoint().0, found);
+            assert!(earlier.exists(), "a look moves nothing");
+            let alice = StateFolder::open(dir.path()).unwrap().checkpoint_file(&spec("alice"));
+            assert_eq!(alice.load_checkpoint().unwrap().checkpoint, found);
+            assert_eq!((earlier.exists(), alice.path().exists()), (found.is_none(), found.is_some()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_that_the_manifest_calls_otherwise_keeps_its_checkpoint() {
+        let dir = folder();
+        let state = StateFolder::open(dir.path()).unwrap();
+        state.checkpoint_file(&spec("alice")).save(&of("alice")).await.unwrap();
+        let mut renamed = SyncSpec { mailbox: "Alice Doe".into(), ..spec("alice") };
+        renamed.destination.login.username = "ALICE@new.example".into();
+        assert_eq!(state.checkpoint_file(&renamed).load_checkpoint().unwrap().checkpoint, Some(of("alice")));
     }
 
     #[tokio::test]
     async fn a_read_only_state_reads_and_never_writes() {
         let dir = folder();
         let path = dir.path().join("acme");
-        let looker = StateFolder::read_only(&path).checkpoint_file("alice");
+        let looker = StateFolder::read_only(&path).checkpoint_file(&spec("alice"));
         looker.write_encoded(b"x".to_vec()).await.unwrap();
         assert!(!path.exists());
-        let owner = StateFolder::open(&path).unwrap().checkpoint_file("alice");
+        let owner = StateFolder::open(&path).unwrap().checkpoint_file(&spec("alice"));
         owner.write_encoded(b"real".to_vec()).await.unwrap();
         assert_eq!(looker.read_encoded().unwrap().unwrap(), b"real");
         looker.write_encoded(b"dry".to_vec()).await.unwrap();
@@ -432,27 +481,13 @@ mod tests {
         assert_eq!(owner.read_encoded().unwrap().unwrap(), b"real");
     }
 
-    #[test]
-    fn names_that_look_alike_on_disk_get_different_files() {
-        let names = ["a/b", "a_b", "A_b", "../a", "..", "", "ü", "ö"];
-        let files: std::collections::HashSet<String> = names.iter().map(|n| file_name(n).to_lowercase()).collect();
-        assert_eq!(files.len(), names.len());
-    }
-
     proptest! {
         #[test]
-        fn any_mailbox_name_gives_one_plain_file_name(name in any::<String>()) {
-            let file = file_name(&name);
+        fn any_user_gives_one_plain_file_name(name in any::<String>()) {
+            let file = file_name(&name, &accounts("alice"));
             prop_assert!(file.len() < 128);
             prop_assert!(!file.starts_with('.'));
             prop_assert!(file.bytes().all(|b| b.is_ascii_graphic() && b != b'/'));
-        }
-
-        #[test]
-        fn the_default_folder_stays_below_its_parent(name in any::<String>()) {
-            let folder = default_state_folder(&name);
-            prop_assert!(folder.starts_with(".mailferry"));
-            prop_assert!(!folder.components().any(|c| matches!(c, std::path::Component::ParentDir)));
         }
     }
 
@@ -461,17 +496,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let writer = StateFolder::open(folder.path()).unwrap();
         let names = BTreeMap::from([(b"Sent Items".to_vec(), b"Sent".to_vec())]);
-        let checkpoint = Checkpoint { fingerprint: "these".into(), mapping: names.clone(), ..Checkpoint::default() };
-        writer.checkpoint_file("alice").save(&checkpoint).await.unwrap();
-        writer.checkpoint_file("torn").write_encoded(vec![1, 2, 3]).await.unwrap();
+        let checkpoint = Checkpoint { mapping: names.clone(), ..of("alice") };
+        writer.checkpoint_file(&spec("alice")).save(&checkpoint).await.unwrap();
+        writer.checkpoint_file(&spec("carol")).save(&checkpoint).await.unwrap();
+        writer.checkpoint_file(&spec("torn")).write_encoded(vec![1, 2, 3]).await.unwrap();
         let state = StateFolder::read_only(folder.path());
-        assert_eq!(state.checkpoint_file("alice").folder_mapping("these"), (names, None));
-        for (mailbox, print, why) in [("alice", "others", "is for other accounts"), ("torn", "these", "cannot be used")]
-        {
-            let (mapping, note) = state.checkpoint_file(mailbox).folder_mapping(print);
+        assert_eq!(state.checkpoint_file(&spec("alice")).folder_mapping(), (names, None));
+        for (mailbox, why) in [("carol", "is for other accounts"), ("torn", "cannot be used")] {
+            let (mapping, note) = state.checkpoint_file(&spec(mailbox)).folder_mapping();
             assert!(mapping.is_empty() && note.as_ref().is_some_and(|n| n.contains(why)), "{note:?}");
-            assert!(state.checkpoint_file(mailbox).path().exists());
+            assert!(state.checkpoint_file(&spec(mailbox)).path().exists());
         }
-        assert_eq!(state.checkpoint_file("nobody").folder_mapping("these"), (BTreeMap::new(), None));
+        assert_eq!(state.checkpoint_file(&spec("nobody")).folder_mapping(), (BTreeMap::new(), None));
     }
 }

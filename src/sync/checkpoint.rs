@@ -212,8 +212,13 @@ pub struct QuiescentStatus {
 /// changed password or TLS setting is still the same pair.
 #[must_use]
 pub fn fingerprint(source: &Endpoint, destination: &Endpoint) -> String {
+    accounts_fingerprint(&[source, destination])
+}
+
+/// The same of any accounts.
+pub(crate) fn accounts_fingerprint(accounts: &[&Endpoint]) -> String {
     let mut hasher = Sha256::new();
-    for endpoint in [source, destination] {
+    for endpoint in accounts {
         for part in [&endpoint.host, &endpoint.port.to_string(), &endpoint.login.username] {
             let part = part.to_lowercase();
             hasher.update((part.len() as u64).to_be_bytes());

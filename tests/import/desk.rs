@@ -50,6 +50,7 @@ impl Desk {
     pub fn run_with(&self, args: &[&str], stdin: &[u8]) -> CommandOutput {
         let mut process = Command::new(env!("CARGO_BIN_EXE_mailferry"));
         process.current_dir(self.folder.path()).env_remove("RUST_LOG").env("KUBECONFIG", &self.kubeconfig);
+        process.env("XDG_STATE_HOME", self.path("state-home"));
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process.args(["--log-level", "debug"]).args(args).spawn().unwrap();
         // Who reads no stdin closes it.

@@ -1,11 +1,17 @@
 //! Runs the binary on manifests, and sees to it that no password is ever in what it says.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mailferry_testkit::{CommandOutput, dovecot::TestAccount, pki::pki};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// Where its state home is, below that.
+const STATE_HOME: &str = "state-home";
 
 /// A migration and the folder that it is run in.
 pub struct Cli {
@@ -26,6 +32,14 @@ pub fn server(port: u16) -> Value {
 pub fn server_with(host: &str, port: u16, mode: &str) -> Value {
     let tls = if mode == "None" { json!({"mode": "None"}) } else { json!({"mode": mode, "caBundle": pki().ca}) };
     json!({"host": host, "port": port, "tls": tls})
+}
+
+/// The one checkpoint in a state folder.
+pub fn checkpoint_in(folder: &Path) -> PathBuf {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let found: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "checkpoint")).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].clone()
 }
 
 impl Cli {
@@ -62,6 +76,11 @@ impl Cli {
         self.secrets.push((key.to_owned(), value.to_owned()));
     }
 
+    /// The state folder of runs.
+    pub fn state(&self) -> PathBuf {
+        self.path(STATE_HOME).join("mailferry/acme")
+    }
+
     /// A path in the folder that commands are run in.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -79,7 +98,7 @@ impl Cli {
         let file = self.folder.path().join("migration.yaml");
         std::fs::write(&file, manifests.map(|manifest| manifest.to_string()).join("\n---\n")).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_mailferry"));
-        process.current_dir(self.folder.path()).env_remove("RUST_LOG");
+        process.current_dir(self.folder.path()).env_remove("RUST_LOG").env("XDG_STATE_HOME", self.path(STATE_HOME));
         process.args(["--log-level", self.log_level, command, "-f"]).arg(&file).args(args);
         let output = tokio::task::spawn_blocking(move || process.output().unwrap()).await.unwrap();
         let ran = CommandOutput::from(output);

@@ -23,21 +23,21 @@ use mailferry::{
         names::{bucket, migration},
         side_settings::ServerLocation,
     },
-    local::state_folder::{StateFolder, default_state_folder},
+    local::state_folder::StateFolder,
     sync::{
         checkpoint::{
             Checkpoint, CopyDifferences, DifferenceCount, FolderState, QuiescentStatus, ViewState, fingerprint,
         },
         identity::ContentHasher,
         set_aside::{DestinationFacts, SetAside, SetAsideGroup, SetAsideReason},
-        spec::MessageFilter,
+        spec::{MessageFilter, SyncSpec},
         uid::{DestinationUid, SourceUid},
         uid_map::{CopyOrigin, UidMap},
     },
 };
 
 use crate::{
-    cli::{Cli, server_with},
+    cli::{Cli, checkpoint_in, server_with},
     fake::{Fake, MODERN, Mail, mails},
     rig::{Rig, endpoint},
 };
@@ -54,6 +54,11 @@ fn accounts() -> [Endpoint; 2] {
 fn fingerprint_of_accounts() -> String {
     let [source, destination] = accounts();
     fingerprint(&source, &destination)
+}
+
+fn spec_of_accounts() -> SyncSpec {
+    let [source, destination] = accounts();
+    Rig::between(source, destination).spec
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -200,7 +205,7 @@ fn a_checkpoint_with_all_its_fields_is_read_and_written_as_ever() {
     }
 }
 
-/// The file of alice's checkpoint.
+/// The file of alice's checkpoint, as version 0.1.0 named it.
 const ALICE: &str = "alice-2bd806c97f0e00af.checkpoint";
 
 /// Six ordinary messages and one that the destination does not take.
@@ -217,8 +222,8 @@ fn modes(folder: &Path) -> BTreeMap<String, u32> {
     files.chain([(".".to_owned(), mode(folder))]).collect()
 }
 
-fn read(folder: &Path) -> Checkpoint {
-    Checkpoint::decode(&fs::read(folder.join(ALICE)).unwrap()).unwrap()
+fn read(file: &Path) -> Checkpoint {
+    Checkpoint::decode(&fs::read(file).unwrap()).unwrap()
 }
 
 /// The same with what differs between runs replaced: the accounts' ports, and when refused messages were tried.
@@ -244,35 +249,34 @@ async fn a_run_goes_on_from_a_state_folder_and_leaves_one_like_it() {
 
     // What a first run leaves.
     cli.run("run", &["--output", "json"]).await.exits(3);
-    let (left, kept) = (cli.path(".mailferry/acme"), fixture("state"));
-    let files = [(".", 0o700), (ALICE, 0o600), ("lock", 0o600)].map(|(name, mode)| (name.to_owned(), mode));
+    let (left, kept) = (cli.state(), fixture("state"));
+    let checkpoint = read(&checkpoint_in(&left));
+    let name = checkpoint_in(&left).file_name().unwrap().to_str().unwrap().to_owned();
+    assert_eq!(name, format!("anybody-{}.checkpoint", &checkpoint.fingerprint[..16]));
+    let files = [(".", 0o700), (name.as_str(), 0o600), ("lock", 0o600)].map(|(name, mode)| (name.to_owned(), mode));
     assert_eq!(modes(&left), BTreeMap::from(files));
-    let accounts_of_run = read(&left).fingerprint;
-    if std::env::var_os("MAILFERRY_WRITE").is_some() && !kept.exists() {
-        fs::create_dir(&kept).unwrap();
-        fs::copy(left.join("lock"), kept.join("lock")).unwrap();
-        fs::write(kept.join(ALICE), of_no_run(read(&left)).encode().unwrap()).unwrap();
-    }
-    assert_eq!(of_no_run(read(&left)), read(&kept));
+    let accounts_of_run = checkpoint.fingerprint.clone();
+    assert_eq!(of_no_run(checkpoint), read(&kept.join(ALICE)));
 
     // The one that is kept here belongs to its accounts, and a run with it has nothing to do.
-    let recalled =
-        StateFolder::read_only(&kept).checkpoint_file("alice").load_checkpoint(&fingerprint_of_accounts()).unwrap();
-    assert_eq!((recalled.checkpoint.as_ref(), recalled.note), (Some(&read(&kept)), None));
+    let recalled = StateFolder::read_only(&kept).checkpoint_file(&spec_of_accounts()).load_checkpoint().unwrap();
+    assert_eq!((recalled.checkpoint.as_ref(), recalled.note), (Some(&read(&kept.join(ALICE))), None));
     let state = cli.path("state");
     fs::create_dir(&state).unwrap();
     fs::copy(kept.join("lock"), state.join("lock")).unwrap();
-    let checkpoint = Checkpoint { fingerprint: accounts_of_run, ..read(&kept) };
+    let checkpoint = Checkpoint { fingerprint: accounts_of_run, ..read(&kept.join(ALICE)) };
     fs::write(state.join(ALICE), checkpoint.encode().unwrap()).unwrap();
-    let traffic = || (destination.heard("APPEND "), source.heard("BODY.PEEK"), destination.heard("BODY.PEEK"));
+    let traffic = || (destination.heard("APPEND "), source.heard("BODY.PEEK[]"), destination.heard("BODY.PEEK[]"));
     let before = traffic();
     let ran = cli.run("run", &["--output", "json", "--state", "state"]).await.exits(3);
     assert_eq!(traffic(), before, "no message is read or sent again");
     let report = &ran.events("finished")[0]["report"];
     insta::assert_snapshot!(serde_json::to_string_pretty(&report["folders"]).unwrap());
-    let (inbox, then) = (&read(&state).folders[&b"INBOX"[..]], &read(&kept).folders[&b"INBOX"[..]]);
+    // The file has the name of its accounts by now.
+    assert_eq!(modes(&state).into_keys().collect::<Vec<_>>(), [".", name.as_str(), "lock"]);
+    let (inbox, then) =
+        (&read(&state.join(&name)).folders[&b"INBOX"[..]], &read(&kept.join(ALICE)).folders[&b"INBOX"[..]]);
     assert_eq!((&inbox.map, inbox.set_aside.uids()), (&then.map, then.set_aside.uids()));
-    assert_eq!(modes(&state).into_keys().collect::<Vec<_>>(), [".", ALICE, "lock"]);
 }
 
 #[test]
@@ -313,12 +317,11 @@ fn names_and_fingerprints_of_the_same_input_are_the_same_as_ever() {
     tell("imported migration", &migration("moves", &[place("old.example"), ServerLocation::Reference("new".into())]));
     tell("bucket of a mailbox", &bucket("alice", 1000));
 
-    for name in ["acme", "../a b"] {
-        tell("state folder", &default_state_folder(name).display());
-    }
     let state = StateFolder::read_only(Path::new("state"));
-    for name in ["alice", "a/b", "Ünï@acme.example"] {
-        tell("state file", &state.checkpoint_file(name).path().display());
+    let mut spec = spec_of_accounts();
+    for user in ["alice", "a/b", "Ünï@acme.example"] {
+        spec.destination.login.username = user.to_owned();
+        tell("state file", &state.checkpoint_file(&spec).path().display());
     }
 
     let mut hasher = ContentHasher::new();

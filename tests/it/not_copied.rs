@@ -2,20 +2,16 @@
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use mailferry::{
-    local::state_folder::StateFolder,
-    sync::{
-        checkpoint::Checkpoint,
-        checkpoint_store::CheckpointStore as _,
-        set_aside::{SetAside, SetAsideGroup, SetAsideReason},
-        uid::SourceUid,
-    },
+use mailferry::sync::{
+    checkpoint::Checkpoint,
+    set_aside::{SetAside, SetAsideGroup, SetAsideReason},
+    uid::SourceUid,
 };
 use mailferry_testkit::{CommandOutput, CorpusMessage, SharedServer, dovecot::TestAccount, shared_server};
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{Cli, server, server_with},
+    cli::{Cli, checkpoint_in, server, server_with},
     fake::{Act, Fake, MODERN, mails},
 };
 
@@ -98,16 +94,15 @@ async fn rules_that_match_nothing_are_warned_of_by_check_and_run() {
 }
 
 /// Sets messages of the mailbox's folders aside, as a run would have done it.
-async fn set_aside(cli: &Cli, folder: &[u8], groups: Vec<SetAsideGroup>) -> Checkpoint {
-    let state = StateFolder::open(&cli.path(".mailferry/acme")).unwrap();
-    let alice = state.checkpoint_file("alice");
-    let mut checkpoint = Checkpoint::decode(&alice.read_encoded().unwrap().unwrap()).unwrap();
+fn set_aside(cli: &Cli, folder: &[u8], groups: Vec<SetAsideGroup>) -> Checkpoint {
+    let file = checkpoint_in(&cli.state());
+    let mut checkpoint = Checkpoint::decode(&fs::read(&file).unwrap()).unwrap();
     let state = checkpoint.folders.get_mut(folder).unwrap();
     state.set_aside = SetAside::default();
     for group in groups {
         state.set_aside.add_group(group);
     }
-    alice.save(&checkpoint).await.unwrap();
+    fs::write(file, checkpoint.encode().unwrap()).unwrap();
     checkpoint
 }
 
@@ -168,7 +163,7 @@ async fn a_checkpoint_from_a_cluster_does_as_well_and_other_accounts_do_not() {
     cli.run("run", &[]).await.exits(0);
     let groups =
         vec![group(SetAsideReason::Refused, "NO [CANNOT] 8BIT", &[1, 2]), group(SetAsideReason::Empty, "", &[77])];
-    let checkpoint = set_aside(&cli, b"INBOX.Work.a&AOQ-b", groups).await;
+    let checkpoint = set_aside(&cli, b"INBOX.Work.a&AOQ-b", groups);
     imap.command_ok("SELECT \"INBOX.Work.a&AOQ-b\"").await;
     imap.expunge("INBOX.Work.a&AOQ-b", "1").await;
     fs::write(cli.path("status"), checkpoint.encode_text().unwrap()).unwrap();
@@ -209,7 +204,7 @@ async fn what_the_source_does_not_deliver_is_told_and_the_rest_is_written() {
     cli.spec["retry"] = json!({"reconnectBackoff": "10ms"});
     cli.run("run", &[]).await.exits(0);
     let uids = [1, 3, 5, 7, 9, 12];
-    let checkpoint = set_aside(&cli, b"INBOX", vec![group(SetAsideReason::Refused, "NO", &uids)]).await;
+    let checkpoint = set_aside(&cli, b"INBOX", vec![group(SetAsideReason::Refused, "NO", &uids)]);
     let ran = cli.run("export", &["--not-copied", "out", "--output", "text"]).await.exits(3);
     ran.says(&["alice: 3 messages", "3 could not be read"]).says(&["UID 5: ", "that one is broken"]);
     let found = index(&cli.path("out/alice"));

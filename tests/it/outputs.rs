@@ -100,15 +100,14 @@ async fn check_run_and_verify_write_the_same_json_as_ever() {
     left.append("Work", &[5, 6].map(message)).await;
     let mut right = destination.connect().await;
     right.append("INBOX", &[message(2)]).await;
-    let mut cli = Cli::between(&source, &destination).mailbox(
-        "bob",
-        (&source.user, "wrong"),
-        (&destination.user, &destination.password),
-    );
+    let other = shared_server(SharedServer::Mdbox).account();
+    let mut cli =
+        Cli::between(&source, &destination).mailbox("bob", (&source.user, "wrong"), (&other.user, &other.password));
     cli.spec["folders"] = json!({"exclude": ["Wrok"]});
     let texts = [
         (source.user.clone(), "[source user]"),
         (destination.user.clone(), "[destination user]"),
+        (other.user.clone(), "[destination user]"),
         (format!("127.0.0.1:{}", source.server.tls_port()), "[source]"),
         (format!("127.0.0.1:{}", destination.server.tls_port()), "[destination]"),
     ];
