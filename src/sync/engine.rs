@@ -9,14 +9,16 @@ use tracing::Instrument as _;
 use super::{
     checkpoint::{Checkpoint, fingerprint},
     connection_pair::ConnectionPair,
-    folder_worker::sync_folders,
+    folder_syncer::sync_folders,
     job::SyncEnd,
     live_checkpoint::LiveCheckpoint,
     log_spans::mailbox_span,
-    pair_connector::{PairConnector, SparePairs, WaitOutcome},
+    narrowed_connect::{NarrowedConnect, connect_narrowed},
+    pair_connector::{PairConnector, SparePairs},
     prepare::{PreparationMemory, PreparedFolders, prepare},
     progress::{EnginePhase, SyncProgress},
     report::{FolderReport, MailboxReport, NotCopiedReport},
+    retry_waits::{RetryWaits, WaitOutcome},
     set_aside::SetAsideReason,
     spec::SyncSpec,
     sync_context::SyncContext,
@@ -24,10 +26,6 @@ use super::{
     views::count_view_messages,
 };
 use crate::{error::Result, imap::mutf7};
-
-/// This many lost connections in a row may narrow down what the source fails on before they count as the server's own
-/// trouble.
-const MAX_FRUITLESS_RECONNECTS: u32 = 40;
 
 /// Syncs one mailbox from `checkpoint` on (none: whatever is at the destination is matched). Never fails as such: what
 /// went wrong stands in the report.
@@ -69,31 +67,33 @@ async fn run(
     let live_checkpoint = Arc::new(LiveCheckpoint::new(checkpoint, Arc::clone(&context.store)));
     let connector = Arc::new(PairConnector::new(spec, &context.progress, &context.permit));
 
-    let mut backoff = connector.backoff();
-    let mut spare = JoinSet::new();
-    let mut memory = PreparationMemory::default();
+    let waits = RetryWaits { policy: spec.retry, progress: Arc::clone(&context.progress), stop: context.stop.clone() };
+    let mut backoff = waits.backoff();
+    let mut preparation = MailboxPreparation {
+        spec,
+        context,
+        connector: &connector,
+        live_checkpoint: &live_checkpoint,
+        report,
+        spare: JoinSet::new(),
+        memory: PreparationMemory::default(),
+        connected_before: false,
+    };
     let (pair, prepared) = loop {
-        context.progress.enter_phase(EnginePhase::Connecting);
-        let before = memory.steps();
-        match connect_and_prepare(spec, &connector, (&live_checkpoint, &mut memory), context, report, &mut spare).await
-        {
+        match connect_narrowed(&mut preparation, spec.retry.waits.between_logins).await {
             Ok(Some(ready)) => break ready,
             Ok(None) => return Ok(SyncEnd::Stopped),
-            Err(error) if memory.steps() > before && before < u64::from(MAX_FRUITLESS_RECONNECTS) => {
-                tracing::info!(error = %error, "connecting anew, with less to ask");
-                tokio::time::sleep(spec.retry.waits.between_logins).await;
-                report.reconnects += 1;
-            }
-            Err(error) => match connector.wait_before_retry(error, &mut backoff, &context.stop).await {
-                Ok(WaitOutcome::Out) => report.reconnects += 1,
+            Err(error) => match waits.wait_before_retry(error, &mut backoff).await {
+                Ok(WaitOutcome::Out) => {}
                 Ok(WaitOutcome::Stopped) => return Ok(SyncEnd::Stopped),
                 Err(error) => {
-                    report_known_not_copied(spec, &live_checkpoint, report);
+                    report_known_not_copied(spec, &live_checkpoint, preparation.report);
                     return Err(error);
                 }
             },
         }
     };
+    let spare = preparation.spare;
     context.progress.enter_phase(EnginePhase::Copying);
     SyncProgress::add(&context.progress.folders_total, prepared.jobs.len() as u64);
     prepared.count(&context.progress);
@@ -183,26 +183,38 @@ async fn clear_reported_differences(live_checkpoint: &LiveCheckpoint) -> Result<
     live_checkpoint.save().await
 }
 
-async fn connect_and_prepare(
-    spec: &SyncSpec,
-    connector: &Arc<PairConnector>,
-    (live_checkpoint, memory): (&LiveCheckpoint, &mut PreparationMemory),
-    context: &SyncContext,
-    report: &mut MailboxReport,
-    spare: &mut SparePairs,
-) -> Result<Option<(ConnectionPair, PreparedFolders)>> {
-    spare.abort_all();
-    *spare = JoinSet::new();
-    let Some(mut pair) = connector.connect_unless(&context.stop).await? else { return Ok(None) };
-    context.progress.enter_phase(EnginePhase::Planning);
-    let grow = |folders: usize| {
-        for _ in 1..spec.connections.min(folders) {
-            let connector = Arc::clone(connector);
-            spare.spawn(async move { connector.connect().await }.in_current_span());
-        }
-    };
-    let prepared = prepare(spec, &mut pair, live_checkpoint, report, memory, grow).await?;
-    Ok(Some((pair, prepared)))
+/// Connects, and prepares one mailbox's folders.
+struct MailboxPreparation<'a> {
+    spec: &'a SyncSpec,
+    context: &'a SyncContext,
+    connector: &'a Arc<PairConnector>,
+    live_checkpoint: &'a LiveCheckpoint,
+    report: &'a mut MailboxReport,
+    spare: SparePairs,
+    memory: PreparationMemory,
+    connected_before: bool,
+}
+
+impl NarrowedConnect for MailboxPreparation<'_> {
+    /// None when it was asked to stop before there was a connection.
+    type Ready = Option<(ConnectionPair, PreparedFolders)>;
+
+    fn steps(&self) -> u64 {
+        self.memory.steps()
+    }
+
+    async fn connect(&mut self) -> Result<Self::Ready> {
+        let Self { spec, context, connector, report, spare, memory, .. } = self;
+        report.reconnects += u64::from(std::mem::replace(&mut self.connected_before, true));
+        context.progress.enter_phase(EnginePhase::Connecting);
+        spare.abort_all();
+        *spare = JoinSet::new();
+        let Some(mut pair) = connector.connect_unless(&context.stop).await? else { return Ok(None) };
+        context.progress.enter_phase(EnginePhase::Planning);
+        let grow = |folders| connector.grow(spare, spec.connections, folders);
+        let prepared = prepare(spec, &mut pair, self.live_checkpoint, report, memory, grow).await?;
+        Ok(Some((pair, prepared)))
+    }
 }
 
 #[cfg(test)]

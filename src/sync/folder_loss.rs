@@ -30,8 +30,8 @@ pub(crate) struct FolderLoss {
 pub(crate) enum AfterLoss {
     /// Connect anew, without a back-off.
     Reconnect,
-    /// Wait as long as the back-off says, which begins anew where `reset`.
-    BackOff { reset: bool },
+    /// Wait as long as the back-off says.
+    BackOff,
     /// Leave the rest of the folder's messages for the next run.
     LeaveRest,
     /// Leave the folder: it cannot be opened.
@@ -61,11 +61,11 @@ impl LossHistory {
             return if now.duration_since(since) > MAX_NARROWING { AfterLoss::LeaveRest } else { AfterLoss::Reconnect };
         }
         match self.while_opening {
-            0 => AfterLoss::BackOff { reset: loss.moved },
+            0 => AfterLoss::BackOff,
             // Perhaps it was not the folder.
             1 => AfterLoss::Reconnect,
             MAX_OPENING_LOSSES.. => AfterLoss::LeaveFolder,
-            _ => AfterLoss::BackOff { reset: false },
+            _ => AfterLoss::BackOff,
         }
     }
 }
@@ -80,7 +80,7 @@ mod tests {
     fn a_folder_that_ends_each_connection_when_it_is_opened_is_left() {
         let (mut losses, now) = (LossHistory::default(), Instant::now());
         let decided: Vec<_> = (0..4).map(|_| losses.record(OPENING, now)).collect();
-        let wait = AfterLoss::BackOff { reset: false };
+        let wait = AfterLoss::BackOff;
         assert_eq!(decided, [AfterLoss::Reconnect, wait, wait, AfterLoss::LeaveFolder]);
     }
 
@@ -89,7 +89,7 @@ mod tests {
         let (mut losses, now) = (LossHistory::default(), Instant::now());
         for _ in 0..50 {
             let opened = losses.record(FolderLoss { opened: true, ..OPENING }, now);
-            assert_eq!(opened, AfterLoss::BackOff { reset: false });
+            assert_eq!(opened, AfterLoss::BackOff);
             assert_eq!(losses.record(OPENING, now), AfterLoss::Reconnect);
         }
     }
@@ -101,7 +101,7 @@ mod tests {
         for _ in 0..MAX_FRUITLESS {
             assert_eq!(losses.record(found, now), AfterLoss::Reconnect);
         }
-        assert_eq!(losses.record(found, now), AfterLoss::BackOff { reset: false });
+        assert_eq!(losses.record(found, now), AfterLoss::BackOff);
     }
 
     #[test]

@@ -1,22 +1,34 @@
-//! Spreads the folders of one mailbox over several pairs of connections.
+//! Works on the folders of one mailbox over several pairs of connections, on each folder as often as it makes sense.
 //!
-//! Each pair has a worker, which takes job after job from one queue. A server may allow fewer connections than are wanted,
-//! or take one away: the workers that are left do the work. Only when the last one can't connect, either, the whole ends.
+//! Each pair has a worker, which takes folder after folder from one queue. A server may allow fewer connections than are
+//! wanted, or take one away: a worker that can't connect leaves its folder to the others and comes back when it can. Only
+//! when the last one can't connect, either, the whole ends.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::VecDeque,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::error::{Error, Result};
+use super::{
+    log_spans::folder_span,
+    progress::SyncProgress,
+    retry_waits::{RetryBackoff, RetryWaits, WaitOutcome},
+};
+use crate::error::{Error, ErrorClass, Result};
 
 /// What is done with each folder.
-pub(crate) trait PooledWork: Send + Sync + 'static {
+pub(super) trait PooledWork: Send + Sync + 'static {
     /// One folder, and what is remembered of it between tries.
     type Job: Send + 'static;
     /// What became of one folder.
@@ -24,84 +36,115 @@ pub(crate) trait PooledWork: Send + Sync + 'static {
     /// What one worker works with: a pair of connections.
     type Connections: Send + 'static;
 
-    /// Works on `job` until it is done, reconnecting where that helps. `connections` holds none when it must connect
-    /// first; afterwards it holds those that are fit for the next job.
-    fn process(
-        &self,
-        job: &mut Self::Job,
-        connections: &mut Option<Self::Connections>,
-    ) -> impl Future<Output = JobOutcome<Self::Report>> + Send;
+    /// The folder's name at the source, decoded, for the log.
+    fn name(job: &Self::Job) -> &str;
 
-    /// Waits before `job` tries again to connect, which failed with `error`.
+    /// Makes new connections; none when it is asked to stop before they are there.
     ///
     /// # Errors
-    /// The error, when no further try makes sense.
-    fn wait_to_connect(&self, job: &mut Self::Job, error: Error) -> impl Future<Output = Result<()>> + Send;
+    /// When they can't be made.
+    fn connect(&self) -> impl Future<Output = Result<Option<Self::Connections>>> + Send;
+
+    /// Works on a folder until it is done, or something fails.
+    fn try_folder(
+        &self,
+        job: &mut Self::Job,
+        connections: Option<&mut Self::Connections>,
+    ) -> impl Future<Output = TryOutcome<Self::Report>> + Send;
+
+    /// Ends the work on a folder with an error.
+    fn give_up(&self, job: Self::Job, error: Error) -> GivenUpFolder<Self::Report>;
 
     /// Ends connections that are not needed any more.
     fn close(&self, connections: Self::Connections) -> impl Future<Output = ()> + Send;
 }
 
-/// How the work on one folder ended.
+/// How one try of a folder ended.
 #[derive(Debug)]
-pub(crate) enum JobOutcome<R> {
-    /// It is done, well or not.
+pub(super) enum TryOutcome<R> {
+    /// The folder is dealt with, well or not. The connections are fit for the next one.
     Done(R),
-    /// It was asked to stop before its end.
+    /// It was asked to stop before its end. The connections are of no more use.
     Stopped,
-    /// It could not connect: other workers may still be connected.
-    NotConnected(Error),
-    /// It failed in a way that no other folder escapes; what there is to tell of this one, if anything.
-    Fatal(Error, Option<R>),
+    /// It needs connections.
+    Connect,
+    /// What was in the way is gone: it is tried again on the same connections.
+    Again,
+    /// It failed, and is worth another try on new connections.
+    Failed(FailedTry),
+    /// It failed for good. The connections are of no more use.
+    GivenUp(Error),
+}
+
+/// A try that failed.
+#[derive(Debug)]
+pub(super) struct FailedTry {
+    pub error: Error,
+    /// Messages moved before it failed: the back-off begins anew.
+    pub moved: bool,
+    /// How long the next try waits.
+    pub pace: RetryPace,
+}
+
+/// How long the next try of a folder waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RetryPace {
+    /// Only as long as logins must be apart: the server is there, and fails on something.
+    NextLogin,
+    /// As long as the back-off says.
+    BackOff,
+}
+
+/// A folder that ended with an error.
+#[derive(Debug)]
+pub(super) struct GivenUpFolder<R> {
+    pub report: R,
+    /// The error, when no other folder escapes it: the whole ends.
+    pub fatal: Option<Error>,
 }
 
 /// What became of all folders.
 #[derive(Debug)]
-pub(crate) struct PoolResult<J, R> {
+pub(super) struct PoolResult<J, R> {
     /// Reports of the folders that were worked on to their end, in the order in which they ended.
     pub reports: Vec<R>,
-    /// Folders that nobody worked on to their end.
+    /// Folders in whose middle the work ended.
+    pub unfinished: Vec<J>,
+    /// Folders that still waited for a worker.
     pub untouched: Vec<J>,
+    /// How often connections were made anew.
+    pub reconnects: u64,
     /// What ended the work before its time, if so.
     pub fatal: Option<Error>,
 }
 
-/// What the workers of one mailbox share.
-pub(crate) struct FolderPool<W: PooledWork> {
-    work: Arc<W>,
-    /// Asks all of them to end.
-    stop: CancellationToken,
-    queue: Mutex<JobQueue<W::Job>>,
-    reports: Mutex<Vec<W::Report>>,
-    fatal: Mutex<Option<Error>>,
+/// One folder on its way.
+struct QueuedFolder<J> {
+    job: J,
+    /// The waits that are left.
+    backoff: RetryBackoff,
 }
 
-/// Jobs that wait, and how many workers look here again before they end.
-#[derive(Debug)]
-struct JobQueue<J> {
-    waiting: VecDeque<J>,
+/// The folders that wait, and how many workers look here again before they end.
+struct FolderQueue<J> {
+    waiting: VecDeque<QueuedFolder<J>>,
     workers: usize,
 }
 
-impl<J> JobQueue<J> {
-    /// The next job. A worker that gets none has ended.
-    fn take(&mut self) -> Option<J> {
-        let job = self.waiting.pop_front();
-        if job.is_none() {
-            self.workers = self.workers.saturating_sub(1);
-        }
-        job
-    }
-
-    /// Ends one worker and leaves its job to the others; gives the job back where there are none.
-    fn hand_over(&mut self, job: J) -> Option<J> {
-        if self.workers < 2 {
-            return Some(job);
-        }
-        self.workers -= 1;
-        self.waiting.push_front(job);
-        None
-    }
+/// What the workers of one mailbox share.
+pub(super) struct FolderPool<W: PooledWork> {
+    work: Arc<W>,
+    /// Its token asks all workers to end.
+    waits: RetryWaits,
+    queue: Mutex<FolderQueue<W::Job>>,
+    reports: Mutex<Vec<W::Report>>,
+    unfinished: Mutex<Vec<W::Job>>,
+    fatal: Mutex<Option<Error>>,
+    reconnects: AtomicU64,
+    /// A login that worked before was refused, and tried again.
+    logged_in_again: AtomicBool,
+    /// Nothing waits and nobody works: who waits for connections need not wait any longer.
+    all_done: CancellationToken,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,21 +152,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<W: PooledWork> FolderPool<W> {
-    /// A pool with these jobs, in this order. When `stop` is cancelled the work ends; the pool cancels it itself when
-    /// something fatal happens, so it must be the pool's own.
-    pub(crate) fn new(work: Arc<W>, jobs: Vec<W::Job>, stop: CancellationToken) -> Arc<Self> {
-        let queue = Mutex::new(JobQueue { waiting: jobs.into(), workers: 0 });
-        Arc::new(Self { work, stop, queue, reports: Mutex::default(), fatal: Mutex::default() })
+    /// A pool with these jobs, in this order. When the token of `waits` is cancelled the work ends; the pool cancels it
+    /// itself when something fatal happens, so it must be the pool's own.
+    pub(super) fn new(work: Arc<W>, jobs: Vec<W::Job>, waits: RetryWaits) -> Arc<Self> {
+        let waiting = jobs.into_iter().map(|job| QueuedFolder { job, backoff: waits.backoff() }).collect();
+        Arc::new(Self {
+            work,
+            waits,
+            queue: Mutex::new(FolderQueue { waiting, workers: 0 }),
+            reports: Mutex::default(),
+            unfinished: Mutex::default(),
+            fatal: Mutex::default(),
+            reconnects: AtomicU64::new(0),
+            logged_in_again: AtomicBool::new(false),
+            all_done: CancellationToken::new(),
+        })
     }
 
     /// Ends all workers, because of something that no folder escapes. Of several such errors the first is told.
-    pub(crate) fn stop_all(&self, error: Error) {
+    pub(super) fn stop_all(&self, error: Error) {
         lock(&self.fatal).get_or_insert(error);
-        self.stop.cancel();
+        self.waits.stop.cancel();
     }
 
     /// Works on all jobs. The first worker has its connections; each of `further` makes another one, if it can connect.
-    pub(crate) async fn run(
+    pub(super) async fn run(
         self: Arc<Self>,
         first: W::Connections,
         mut further: JoinSet<Result<W::Connections>>,
@@ -150,21 +203,27 @@ impl<W: PooledWork> FolderPool<W> {
                 },
             }
         }
-        let untouched = lock(&self.queue).waiting.drain(..).collect();
-        let reports = std::mem::take(&mut *lock(&self.reports));
-        let fatal = lock(&self.fatal).take();
-        PoolResult { reports, untouched, fatal }
+        PoolResult {
+            reports: std::mem::take(&mut *lock(&self.reports)),
+            unfinished: std::mem::take(&mut *lock(&self.unfinished)),
+            untouched: lock(&self.queue).waiting.drain(..).map(|folder| folder.job).collect(),
+            reconnects: self.reconnects.load(Relaxed),
+            fatal: lock(&self.fatal).take(),
+        }
     }
 
-    /// One worker: job after job, until none is left.
+    /// One worker: folder after folder, until none is left.
     async fn work_on_queue(self: Arc<Self>, connections: W::Connections) {
         let mut connections = Some(connections);
-        loop {
-            // Its own line: the lock must not be held while the job is done.
-            let job = lock(&self.queue).take();
-            let Some(job) = job else { break };
-            if !self.work_on_job(job, &mut connections).await {
-                break;
+        while !self.waits.stop.is_cancelled()
+            && let Some(folder) = self.next_folder()
+        {
+            let span = folder_span(W::name(&folder.job));
+            if let Err(error) = self.work_on_folder(folder, &mut connections).instrument(span).await {
+                match self.connect_anew(error).await {
+                    Some(fresh) => connections = Some(fresh),
+                    None => return,
+                }
             }
         }
         if let Some(connections) = connections {
@@ -172,187 +231,151 @@ impl<W: PooledWork> FolderPool<W> {
         }
     }
 
-    /// One job; false when this worker ends with it.
-    async fn work_on_job(&self, mut job: W::Job, connections: &mut Option<W::Connections>) -> bool {
-        let mut refused = false;
-        while !self.stop.is_cancelled() {
-            let error = match self.work.process(&mut job, connections).await {
-                JobOutcome::Done(report) => {
-                    lock(&self.reports).push(report);
-                    return true;
+    /// The next folder; none when nothing waits, and then the worker counts no more.
+    fn next_folder(&self) -> Option<QueuedFolder<W::Job>> {
+        let mut queue = lock(&self.queue);
+        let folder = queue.waiting.pop_front();
+        if folder.is_none() {
+            queue.workers = queue.workers.saturating_sub(1);
+            if queue.workers == 0 {
+                self.all_done.cancel();
+            }
+        }
+        folder
+    }
+
+    /// A worker without connections gives its folder to the others, and counts no more; where there are none, it has the
+    /// folder back.
+    fn hand_over(&self, folder: QueuedFolder<W::Job>) -> Option<QueuedFolder<W::Job>> {
+        let mut queue = lock(&self.queue);
+        if queue.workers < 2 {
+            return Some(folder);
+        }
+        queue.workers -= 1;
+        queue.waiting.push_front(folder);
+        None
+    }
+
+    /// One folder, connecting anew as often as it makes sense. `connections` may hold none before, and afterwards.
+    ///
+    /// # Errors
+    /// When no connections can be made, and the other workers have the folder now.
+    async fn work_on_folder(
+        &self,
+        mut folder: QueuedFolder<W::Job>,
+        connections: &mut Option<W::Connections>,
+    ) -> Result<()> {
+        let mut logged_in_at = Instant::now();
+        while !self.waits.stop.is_cancelled() {
+            match self.work.try_folder(&mut folder.job, connections.as_mut()).await {
+                TryOutcome::Done(report) => {
+                    self.record_report(report);
+                    return Ok(());
                 }
-                JobOutcome::Fatal(error, report) => {
-                    lock(&self.reports).extend(report);
-                    self.stop_all(error);
-                    return false;
+                TryOutcome::Stopped => break,
+                TryOutcome::Again => {}
+                TryOutcome::GivenUp(error) => {
+                    *connections = None;
+                    self.give_up(folder.job, error);
+                    return Ok(());
                 }
-                JobOutcome::Stopped => break,
-                JobOutcome::NotConnected(error) => error,
-            };
-            // All may have lost their connections at the same moment, so one further try is worth its wait.
-            if std::mem::replace(&mut refused, true) {
-                match lock(&self.queue).hand_over(job) {
-                    None => {
-                        tracing::info!(error = %error, "one pair of connections less");
-                        return false;
+                TryOutcome::Failed(FailedTry { error, moved, pace }) => {
+                    *connections = None;
+                    if moved {
+                        folder.backoff = self.waits.backoff();
                     }
-                    Some(own) => job = own,
+                    let waited = match pace {
+                        RetryPace::NextLogin => {
+                            tracing::info!(error = %error, "connecting anew");
+                            Ok(self.waits.wait_between_logins(logged_in_at).await)
+                        }
+                        RetryPace::BackOff => self.waits.wait_before_retry(error, &mut folder.backoff).await,
+                    };
+                    match waited {
+                        Ok(WaitOutcome::Out) => self.count_reconnect(),
+                        Ok(WaitOutcome::Stopped) => break,
+                        Err(error) => {
+                            self.give_up(folder.job, error);
+                            return Ok(());
+                        }
+                    }
                 }
+                TryOutcome::Connect => match self.work.connect().await {
+                    Ok(Some(fresh)) => {
+                        *connections = Some(fresh);
+                        logged_in_at = Instant::now();
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::info!(error = %error, "no connection for this folder");
+                        let Some(own) = self.hand_over(folder) else { return Err(error) };
+                        folder = own;
+                        if let Err(error) = self.wait_to_connect(error, &mut folder.backoff).await {
+                            self.stop_all(error);
+                        }
+                    }
+                },
             }
-            if let Err(error) = self.work.wait_to_connect(&mut job, error).await {
-                let left = lock(&self.queue).hand_over(job);
-                if left.is_none() {
-                    tracing::info!(error = %error, "one pair of connections less");
-                    return false;
+        }
+        *connections = None;
+        lock(&self.unfinished).push(folder.job);
+        Ok(())
+    }
+
+    fn record_report(&self, report: W::Report) {
+        lock(&self.reports).push(report);
+        SyncProgress::add(&self.waits.progress.folders_done, 1);
+    }
+
+    /// Ends a folder with an error; and all others, unless it is this folder's own.
+    fn give_up(&self, job: W::Job, error: Error) {
+        let GivenUpFolder { report, fatal } = self.work.give_up(job, error);
+        if let Some(error) = fatal {
+            self.stop_all(error);
+        }
+        self.record_report(report);
+    }
+
+    fn count_reconnect(&self) {
+        self.reconnects.fetch_add(1, Relaxed);
+    }
+
+    /// Waits before the last worker tries again to connect, or gives the error back when that makes no sense. A login that
+    /// worked before, and was refused, is tried again once in a run: some servers say NO when they are unwell.
+    async fn wait_to_connect(&self, error: Error, backoff: &mut RetryBackoff) -> Result<()> {
+        let is_refusal = matches!(error.class, ErrorClass::Authentication | ErrorClass::Authorization);
+        if is_refusal && !self.logged_in_again.swap(true, Relaxed) {
+            self.waits.wait_to_log_in_again(&error).await;
+        } else if self.waits.wait_before_retry(error, backoff).await? == WaitOutcome::Out {
+            self.count_reconnect();
+        }
+        Ok(())
+    }
+
+    /// Connects anew for a worker that has no folder, as often as it makes sense while the others work. It counts again then.
+    async fn connect_anew(&self, mut error: Error) -> Option<W::Connections> {
+        let mut backoff = self.waits.backoff();
+        loop {
+            let waited = tokio::select! {
+                waited = self.waits.wait_before_retry(error, &mut backoff) => waited,
+                () = self.all_done.cancelled() => return None,
+            };
+            if waited != Ok(WaitOutcome::Out) {
+                return None;
+            }
+            let connected = tokio::select! {
+                connected = self.work.connect() => connected,
+                () = self.all_done.cancelled() => return None,
+            };
+            match connected {
+                Ok(Some(connections)) => {
+                    lock(&self.queue).workers += 1;
+                    self.count_reconnect();
+                    return Some(connections);
                 }
-                lock(&self.queue).waiting.extend(left);
-                self.stop_all(error);
-                return false;
+                Ok(None) => return None,
+                Err(again) => error = again,
             }
         }
-        lock(&self.queue).waiting.push_front(job);
-        false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-
-    use tokio::sync::Semaphore;
-
-    use super::*;
-    use crate::error::ErrorClass;
-
-    type Decision = fn(&mut TestJob, Option<usize>) -> JobOutcome<&'static str>;
-
-    /// Connections are numbers.
-    struct ScriptedWork {
-        decide: Decision,
-        /// One permit for each job that was begun.
-        begun: Semaphore,
-        /// So many must have been begun before the first pair goes on, and before the others do.
-        awaited: (u32, u32),
-        /// The next connection that can be made, and how many may be.
-        next: AtomicUsize,
-        most: usize,
-        closed: AtomicUsize,
-    }
-
-    #[derive(Debug)]
-    struct TestJob {
-        name: &'static str,
-        tries: usize,
-    }
-
-    impl PooledWork for ScriptedWork {
-        type Job = TestJob;
-        type Report = &'static str;
-        type Connections = usize;
-
-        async fn process(&self, job: &mut TestJob, connections: &mut Option<usize>) -> JobOutcome<&'static str> {
-            job.tries += 1;
-            self.begun.add_permits(1);
-            let awaited = if *connections == Some(0) { self.awaited.0 } else { self.awaited.1 };
-            drop(self.begun.acquire_many(awaited).await);
-            if connections.is_none() && self.next.load(SeqCst) < self.most {
-                *connections = Some(self.next.fetch_add(1, SeqCst));
-            }
-            let outcome = (self.decide)(job, *connections);
-            if matches!(outcome, JobOutcome::NotConnected(_)) {
-                *connections = None;
-            }
-            outcome
-        }
-
-        async fn wait_to_connect(&self, job: &mut TestJob, error: Error) -> Result<()> {
-            if job.tries < 5 { Ok(()) } else { Err(error) }
-        }
-
-        async fn close(&self, _: usize) {
-            self.closed.fetch_add(1, SeqCst);
-        }
-    }
-
-    fn work(awaited: (u32, u32), most: usize, decide: Decision) -> Arc<ScriptedWork> {
-        let (begun, next, closed) = (Semaphore::new(0), AtomicUsize::new(10), AtomicUsize::new(0));
-        Arc::new(ScriptedWork { decide, begun, awaited, next, most, closed })
-    }
-
-    async fn run(work: &Arc<ScriptedWork>, names: &[&'static str], pairs: usize) -> PoolResult<TestJob, &'static str> {
-        let jobs = names.iter().map(|name| TestJob { name, tries: 0 }).collect();
-        let pool = FolderPool::new(Arc::clone(work), jobs, CancellationToken::new());
-        let mut further = JoinSet::new();
-        for pair in 1..pairs {
-            further.spawn(async move { Ok(pair) });
-        }
-        let mut result = pool.run(0, further).await;
-        result.reports.sort_unstable();
-        result
-    }
-
-    #[tokio::test]
-    async fn all_pairs_work_at_once_and_every_job_is_done_once() {
-        let work = work((3, 3), 0, |job, _| JobOutcome::Done(job.name));
-        let result = run(&work, &["a", "b", "c", "d"], 3).await;
-        assert_eq!(result.reports, ["a", "b", "c", "d"]);
-        assert!(result.untouched.is_empty() && result.fatal.is_none());
-        assert_eq!(work.closed.load(SeqCst), 3);
-    }
-
-    #[tokio::test]
-    async fn a_pair_that_cannot_be_made_anew_leaves_its_folder_to_the_others() {
-        let work = work((3, 0), 0, |job, connection| match connection {
-            Some(0) => JobOutcome::Done(job.name),
-            _ => JobOutcome::NotConnected(Error::network("too many connections")),
-        });
-        let result = run(&work, &["a", "b", "c"], 2).await;
-        assert_eq!(result.reports, ["a", "b", "c"]);
-        assert!(result.untouched.is_empty() && result.fatal.is_none(), "{result:?}");
-    }
-
-    #[tokio::test]
-    async fn the_last_pair_tries_as_often_as_makes_sense() {
-        let work = work((0, 0), 99, |job, connection| match connection {
-            Some(_) if job.tries > 3 => JobOutcome::Done(job.name),
-            _ => JobOutcome::NotConnected(Error::network("connection refused")),
-        });
-        assert_eq!(run(&work, &["a", "b"], 1).await.reports, ["a", "b"]);
-        let work = self::work((0, 0), 99, |_, _| JobOutcome::NotConnected(Error::network("connection refused")));
-        let result = run(&work, &["a", "b"], 1).await;
-        assert_eq!((result.untouched.len(), result.reports.len()), (2, 0));
-        assert_eq!(result.fatal.map(|error| error.class), Some(ErrorClass::Network));
-    }
-
-    #[tokio::test]
-    async fn what_no_folder_escapes_ends_the_work_and_what_was_found_is_kept() {
-        let work = work((0, 0), 0, |job, _| match job.name {
-            "b" => JobOutcome::Fatal(Error::new(ErrorClass::Tls, "gone"), Some("half")),
-            name => JobOutcome::Done(name),
-        });
-        let result = run(&work, &["a", "b", "c"], 1).await;
-        assert_eq!(result.reports, ["a", "half"]);
-        assert_eq!(result.untouched.iter().map(|job| job.name).collect::<Vec<_>>(), ["c"]);
-        assert_eq!(result.fatal.map(|error| error.class), Some(ErrorClass::Tls));
-    }
-
-    #[tokio::test]
-    async fn a_further_pair_that_is_refused_is_done_without() {
-        let work = work((0, 0), 0, |job, _| JobOutcome::Done(job.name));
-        let jobs = vec![TestJob { name: "a", tries: 0 }];
-        let pool = FolderPool::new(Arc::clone(&work), jobs, CancellationToken::new());
-        let mut further = JoinSet::new();
-        further.spawn(async { Err(Error::network("too many connections")) });
-        let result = pool.run(0, further).await;
-        assert!(result.fatal.is_none());
-        assert_eq!(result.reports, ["a"]);
-    }
-
-    #[tokio::test]
-    async fn a_stop_leaves_what_was_not_done() {
-        let work = work((0, 0), 0, |_, _| JobOutcome::Stopped);
-        let result = run(&work, &["a", "b"], 1).await;
-        assert_eq!(result.untouched.iter().map(|job| job.name).collect::<Vec<_>>(), ["a", "b"]);
-        assert!(result.fatal.is_none());
     }
 }

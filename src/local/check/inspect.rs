@@ -1,6 +1,6 @@
 //! Reads what there is to know of one account: logs in, lists folders, asks for the quota. Changes nothing.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
     imap::{
         Endpoint, Session,
-        account_listing::{ListedFolder, ListingMemory, list_account},
+        account_listing::{AccountListing, ListedFolder, ListingMemory, list_account},
         capability::Capabilities,
         connect,
         response::{QuotaResource, StatusCondition, UntaggedResponse},
@@ -17,17 +17,14 @@ use crate::{
     },
     sync::{
         message_limit::{ListingCommand, list_lower_pages},
+        narrowed_connect::{NarrowedConnect, connect_narrowed},
         plan_preview::ListedAccount,
+        spec::WaitSteps,
     },
 };
 
 /// An account of at most this many messages is asked for each one's size, where the server has no shorter way.
 const FEW_MESSAGES: u64 = 10_000;
-
-/// So often a connection that ended for a reason that can be avoided is made again.
-const MAX_RECONNECTS: u64 = 40;
-/// Connections that are made anew follow one another no faster than this.
-const MIN_LOGIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What was seen of one account.
 #[derive(Debug, Clone)]
@@ -50,41 +47,50 @@ pub(crate) struct InspectedAccount {
 /// When that fails, by its class.
 pub(crate) async fn inspect_account(endpoint: &Endpoint) -> Result<InspectedAccount> {
     let endpoint = Arc::new(endpoint.clone());
-    let mut memory = InspectionMemory::default();
-    loop {
-        let before = memory.steps();
-        match inspect_once(&endpoint, &mut memory).await {
-            // What ended the connection is known, and is left alone on the next.
-            Err(error) if memory.steps() > before && before < MAX_RECONNECTS => {
-                tracing::info!(error = %error, "connecting anew");
-                tokio::time::sleep(MIN_LOGIN_INTERVAL).await;
-            }
-            inspected => return inspected,
-        }
-    }
+    let mut inspection = AccountInspection { endpoint, listing: ListingMemory::default(), unopened: BTreeSet::new() };
+    connect_narrowed(&mut inspection, WaitSteps::default().between_logins).await
 }
 
-/// What ended a connection, and so is asked for more carefully, or not at all.
-#[derive(Debug, Default)]
-struct InspectionMemory {
+/// One account, and what ended a connection to it, and so is asked for more carefully, or not at all.
+#[derive(Debug)]
+struct AccountInspection {
+    endpoint: Arc<Endpoint>,
     listing: ListingMemory,
     /// Raw names of folders that cannot be opened.
     unopened: BTreeSet<Bytes>,
 }
 
-impl InspectionMemory {
+impl NarrowedConnect for AccountInspection {
+    type Ready = InspectedAccount;
+
     fn steps(&self) -> u64 {
         self.listing.steps() + self.unopened.len() as u64
     }
+
+    async fn connect(&mut self) -> Result<InspectedAccount> {
+        let mut session = connect(&self.endpoint, &ByteCounter::default()).await?;
+        let mut survey = list_account(&mut session, true, &mut self.listing).await?;
+        let quota = quota(&mut session).await?;
+        let messages = |folder: &ListedFolder| folder.status.as_ref().and_then(|status| status.messages).unwrap_or(0);
+        let all: u64 = survey.folders.iter().map(|folder| u64::from(messages(folder))).sum();
+        if all <= FEW_MESSAGES {
+            self.ask_sizes(&mut session, &mut survey).await?;
+        }
+        let inspected = InspectedAccount {
+            facts: session.facts.clone(),
+            capabilities: session.capabilities().clone(),
+            account: ListedAccount::new(&session, survey),
+            endpoint: Arc::clone(&self.endpoint),
+            quota,
+        };
+        session.logout().await;
+        Ok(inspected)
+    }
 }
 
-async fn inspect_once(endpoint: &Arc<Endpoint>, memory: &mut InspectionMemory) -> Result<InspectedAccount> {
-    let mut session = connect(endpoint, &ByteCounter::default()).await?;
-    let mut survey = list_account(&mut session, true, &mut memory.listing).await?;
-    let quota = quota(&mut session).await?;
-    let messages = |folder: &ListedFolder| folder.status.as_ref().and_then(|status| status.messages).unwrap_or(0);
-    let all: u64 = survey.folders.iter().map(|folder| u64::from(messages(folder))).sum();
-    if all <= FEW_MESSAGES {
+impl AccountInspection {
+    /// Asks for the sizes of all folders that the listing tells none of.
+    async fn ask_sizes(&mut self, session: &mut Session, survey: &mut AccountListing) -> Result<()> {
         for folder in &mut survey.folders {
             let name = folder.item.name.clone();
             if let Some(status) = &mut folder.status
@@ -92,22 +98,14 @@ async fn inspect_once(endpoint: &Arc<Endpoint>, memory: &mut InspectionMemory) -
             {
                 if status.messages == Some(0) {
                     status.size = Some(0);
-                } else if memory.unopened.insert(name.clone()) {
-                    status.size = size(&mut session, &name).await?;
-                    memory.unopened.remove(&name);
+                } else if self.unopened.insert(name.clone()) {
+                    status.size = size(session, &name).await?;
+                    self.unopened.remove(&name);
                 }
             }
         }
+        Ok(())
     }
-    let inspected = InspectedAccount {
-        facts: session.facts.clone(),
-        capabilities: session.capabilities().clone(),
-        account: ListedAccount::new(&session, survey),
-        endpoint: Arc::clone(endpoint),
-        quota,
-    };
-    session.logout().await;
-    Ok(inspected)
 }
 
 async fn quota(session: &mut Session) -> Result<Vec<QuotaResource>> {

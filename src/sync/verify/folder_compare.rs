@@ -1,10 +1,9 @@
 //! Compares one folder: opens and reads both sides, reconnecting as often as it makes sense.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use super::{
     compare::{self, compare},
@@ -23,9 +22,8 @@ use crate::{
         connection_pair::ConnectionPair,
         folder_loss::{AfterLoss, FolderLoss, LossHistory},
         folder_plan::PlannedFolder,
-        folder_pool::{JobOutcome, PooledWork},
-        log_spans::folder_span,
-        pair_connector::{PairConnector, RetryBackoff, WaitOutcome},
+        folder_pool::{FailedTry, GivenUpFolder, PooledWork, RetryPace, TryOutcome},
+        pair_connector::PairConnector,
         progress::SyncProgress,
         spec::MessageFilter,
         uid::{DestinationUid, SourceUid},
@@ -49,8 +47,6 @@ pub(super) struct FolderCompareJob {
     source: SideReading<SourceUid>,
     destination: SideReading<DestinationUid>,
     losses: LossHistory,
-    /// The waits that are left of the usual back-off; none: all.
-    backoff: Option<RetryBackoff>,
 }
 
 /// The first copy that a sync placed in a destination folder.
@@ -92,7 +88,6 @@ impl FolderCompareJob {
             source: SideReading::default(),
             destination: SideReading::default(),
             losses: LossHistory::default(),
-            backoff: None,
         }
     }
 
@@ -124,8 +119,6 @@ pub(super) struct FolderComparer {
     pub rules: MessageFilter,
     /// At most this many single differences are listed for a folder.
     pub listed: usize,
-    /// Connections that are made anew because of what a folder does to them follow one another no faster than this.
-    pub between_logins: Duration,
     pub progress: Arc<SyncProgress>,
     /// Ends all of them.
     pub stop: CancellationToken,
@@ -136,24 +129,53 @@ impl PooledWork for FolderComparer {
     type Report = FolderComparison;
     type Connections = ConnectionPair;
 
-    async fn process(
-        &self,
-        job: &mut FolderCompareJob,
-        pair: &mut Option<ConnectionPair>,
-    ) -> JobOutcome<FolderComparison> {
-        let outcome = {
-            let span = folder_span(&job.source_name);
-            self.compare_with_retries(job, pair).instrument(span).await
-        };
-        if matches!(outcome, JobOutcome::Done(_) | JobOutcome::Fatal(..)) {
-            SyncProgress::add(&self.progress.folders_done, 1);
-        }
-        outcome
+    fn name(job: &FolderCompareJob) -> &str {
+        &job.source_name
     }
 
-    async fn wait_to_connect(&self, job: &mut FolderCompareJob, error: Error) -> Result<()> {
-        let backoff = job.backoff.get_or_insert_with(|| self.connector.backoff());
-        self.connector.wait_before_retry(error, backoff, &self.stop).await.map(drop)
+    async fn connect(&self) -> Result<Option<ConnectionPair>> {
+        self.connector.connect_unless(&self.stop).await
+    }
+
+    async fn try_folder(
+        &self,
+        job: &mut FolderCompareJob,
+        pair: Option<&mut ConnectionPair>,
+    ) -> TryOutcome<FolderComparison> {
+        if job.empty {
+            return TryOutcome::Done(build_comparison(job, self.listed));
+        }
+        let Some(pair) = pair else { return TryOutcome::Connect };
+        let before = job.reading_progress();
+        let Err(failure) = self.read_both(job, pair).await else {
+            return TryOutcome::Done(build_comparison(job, self.listed));
+        };
+        let after = job.reading_progress();
+        let (moved, narrowed) = (after.0 > before.0, after.1 > before.1);
+        let step = after_failure(&mut job.losses, &failure, (moved, narrowed), Instant::now());
+        let error = failure.error.in_folder(&job.source_name);
+        match step {
+            AfterLoss::Reconnect => TryOutcome::Failed(FailedTry { error, moved, pace: RetryPace::NextLogin }),
+            AfterLoss::BackOff => TryOutcome::Failed(FailedTry { error, moved, pace: RetryPace::BackOff }),
+            AfterLoss::LeaveRest | AfterLoss::LeaveFolder => {
+                TryOutcome::GivenUp(Error { finality: GiveUpScope::Folder, ..error })
+            }
+        }
+    }
+
+    /// Its own it is when the login worked and then this folder failed; what a server asks to wait for, and what a person
+    /// must change first, concerns all.
+    fn give_up(&self, job: FolderCompareJob, error: Error) -> GivenUpFolder<FolderComparison> {
+        let is_own = match error.finality {
+            GiveUpScope::Folder => true,
+            GiveUpScope::Mailbox => false,
+            GiveUpScope::ByClass => matches!(
+                error.class,
+                ErrorClass::Authorization | ErrorClass::MessageRejected | ErrorClass::Protocol | ErrorClass::Network
+            ),
+        };
+        let report = FolderComparison { error: Some(error.clone()), ..job.comparison() };
+        GivenUpFolder { report, fatal: (!is_own).then_some(error) }
     }
 
     async fn close(&self, pair: ConnectionPair) {
@@ -162,53 +184,6 @@ impl PooledWork for FolderComparer {
 }
 
 impl FolderComparer {
-    async fn compare_with_retries(
-        &self,
-        job: &mut FolderCompareJob,
-        pair: &mut Option<ConnectionPair>,
-    ) -> JobOutcome<FolderComparison> {
-        while !job.empty {
-            let live = match pair {
-                Some(live) => live,
-                None => match self.connector.connect().await {
-                    Ok(fresh) => pair.insert(fresh),
-                    Err(error) => return JobOutcome::NotConnected(error),
-                },
-            };
-            let before = job.reading_progress();
-            let Err(failure) = self.read_both(job, live).await else { break };
-            *pair = None;
-            let after = job.reading_progress();
-            let (moved, narrowed) = (after.0 > before.0, after.1 > before.1);
-            let step = after_failure(&mut job.losses, &failure, (moved, narrowed), Instant::now());
-            let error = failure.error.in_folder(&job.source_name);
-            match step {
-                AfterLoss::Reconnect => {
-                    tracing::info!(error = %error, "connecting anew");
-                    tokio::select! {
-                        () = tokio::time::sleep(self.between_logins) => {}
-                        () = self.stop.cancelled() => return JobOutcome::Stopped,
-                    }
-                }
-                AfterLoss::BackOff { reset } => {
-                    if reset {
-                        job.backoff = None;
-                    }
-                    let backoff = job.backoff.get_or_insert_with(|| self.connector.backoff());
-                    match self.connector.wait_before_retry(error, backoff, &self.stop).await {
-                        Ok(WaitOutcome::Out) => {}
-                        Ok(WaitOutcome::Stopped) => return JobOutcome::Stopped,
-                        Err(error) => return give_up(job, error),
-                    }
-                }
-                AfterLoss::LeaveRest | AfterLoss::LeaveFolder => {
-                    return give_up(job, Error { finality: GiveUpScope::Folder, ..error });
-                }
-            }
-        }
-        JobOutcome::Done(build_comparison(job, self.listed))
-    }
-
     /// Opens and reads both sides, as far as they were not read before.
     async fn read_both(&self, job: &mut FolderCompareJob, pair: &mut ConnectionPair) -> Result<(), FolderFailure> {
         let FolderCompareJob { source, destination, source_raw, destination_raw, exists, .. } = job;
@@ -269,28 +244,13 @@ fn after_failure(
 ) -> AfterLoss {
     let usual = error.stated_wait.is_none() && matches!(error.class, ErrorClass::Network | ErrorClass::Protocol);
     if !usual || *stage == FolderStage::Refused {
-        return AfterLoss::BackOff { reset: false };
+        return AfterLoss::BackOff;
     }
     let opened = *stage == FolderStage::Reading;
     match losses.record(FolderLoss { moved, narrowed, opened }, now) {
-        AfterLoss::BackOff { .. } if !opened => AfterLoss::Reconnect,
+        AfterLoss::BackOff if !opened => AfterLoss::Reconnect,
         after => after,
     }
-}
-
-/// Ends a folder that can't be compared, and all others where that is not its own trouble. Its own it is when the login
-/// worked and then this folder failed; what a server asks to wait for, and what a person must change first, concerns all.
-fn give_up(job: &FolderCompareJob, error: Error) -> JobOutcome<FolderComparison> {
-    let is_own = match error.finality {
-        GiveUpScope::Folder => true,
-        GiveUpScope::Mailbox => false,
-        GiveUpScope::ByClass => matches!(
-            error.class,
-            ErrorClass::Authorization | ErrorClass::MessageRejected | ErrorClass::Protocol | ErrorClass::Network
-        ),
-    };
-    let report = FolderComparison { error: Some(error.clone()), ..job.comparison() };
-    if is_own { JobOutcome::Done(report) } else { JobOutcome::Fatal(error, Some(report)) }
 }
 
 /// Compares what was read.
@@ -365,6 +325,8 @@ fn build_comparison(job: &mut FolderCompareJob, listed: usize) -> FolderComparis
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::sync::{
         checkpoint::FolderState,
@@ -387,7 +349,7 @@ mod tests {
     #[test]
     fn what_a_server_refuses_or_asks_to_wait_for_takes_the_usual_back_off() {
         let mut losses = LossHistory::default();
-        let back_off = AfterLoss::BackOff { reset: false };
+        let back_off = AfterLoss::BackOff;
         let throttled = Error::new(ErrorClass::Throttled, "slow down");
         let stated = Error { stated_wait: Some(Duration::from_mins(1)), ..Error::network("later") };
         for _ in 0..9 {

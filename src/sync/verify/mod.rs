@@ -26,9 +26,11 @@ use super::{
     folder_plan::FolderPlan,
     folder_pool::FolderPool,
     log_spans::mailbox_span,
-    pair_connector::{PairConnector, WaitOutcome},
+    narrowed_connect::{NarrowedConnect, connect_narrowed},
+    pair_connector::PairConnector,
     plan_preview::{ListedAccount, preview_plan},
     progress::{EnginePhase, SyncProgress},
+    retry_waits::{RetryWaits, WaitOutcome},
     spec::SyncSpec,
     views::{HoldingFolder, count_not_elsewhere, views_with_messages},
 };
@@ -79,21 +81,18 @@ pub(crate) async fn verify_mailbox(spec: &SyncSpec, context: &VerifyContext) -> 
 
 async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport) -> Result<()> {
     let permit: Arc<dyn WritePermit> = Arc::new(AlwaysPermitted);
-    let line = PairConnector::new(spec, &context.progress, &permit);
-    let mut backoff = line.backoff();
-    let mut memory = (ListingMemory::default(), ListingMemory::default());
+    let connector = Arc::new(PairConnector::new(spec, &context.progress, &permit));
+    let waits =
+        RetryWaits { policy: spec.retry, progress: Arc::clone(&context.progress), stop: context.stop.child_token() };
+    let mut backoff = waits.backoff();
+    let mut listing = PairListing::new(&connector, &waits);
     let (pair, source, destination) = loop {
-        context.progress.enter_phase(EnginePhase::Connecting);
-        let before = memory.0.steps() + memory.1.steps();
-        match connect_and_list(&line, &context.progress, &mut memory).await {
-            Ok(found) => break found,
-            Err(error) if memory.0.steps() + memory.1.steps() > before => {
-                tracing::info!(error = %error, "connecting anew, with less to ask");
-                tokio::time::sleep(spec.retry.waits.between_logins).await;
-            }
-            Err(error) => match line.wait_before_retry(error, &mut backoff, &context.stop).await? {
+        let stopped = || Error::network("stopped before any folder was compared");
+        match connect_narrowed(&mut listing, spec.retry.waits.between_logins).await {
+            Ok(found) => break found.ok_or_else(stopped)?,
+            Err(error) => match waits.wait_before_retry(error, &mut backoff).await? {
                 WaitOutcome::Out => {}
-                WaitOutcome::Stopped => return Err(Error::network("stopped before any folder was compared")),
+                WaitOutcome::Stopped => return Err(stopped()),
             },
         }
     };
@@ -112,24 +111,45 @@ async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport
     jobs.sort_by_key(|job| std::cmp::Reverse(job.messages()));
     SyncProgress::add(&context.progress.folders_total, jobs.len() as u64);
     context.progress.enter_phase(EnginePhase::Copying);
-    compare_folders(spec, context, Arc::new(line), pair, jobs, report).await?;
+    compare_folders(spec, context, (connector, waits), pair, jobs, report).await?;
     count_views(spec, context, &plan, report).await;
     Ok(())
 }
 
-async fn connect_and_list(
-    line: &PairConnector,
-    progress: &SyncProgress,
-    (source, destination): &mut (ListingMemory, ListingMemory),
-) -> Result<(ConnectionPair, AccountListing, ListedAccount)> {
-    let mut pair = line.connect().await?;
-    progress.enter_phase(EnginePhase::Planning);
-    let (source, destination) = tokio::join!(
-        list_account(&mut pair.source, false, source),
-        list_account(&mut pair.destination, false, destination)
-    );
-    let destination = ListedAccount::new(&pair.destination, destination?);
-    Ok((pair, source?, destination))
+/// Lists both accounts.
+struct PairListing<'a> {
+    connector: &'a PairConnector,
+    waits: &'a RetryWaits,
+    source: ListingMemory,
+    destination: ListingMemory,
+}
+
+impl<'a> PairListing<'a> {
+    fn new(connector: &'a PairConnector, waits: &'a RetryWaits) -> Self {
+        Self { connector, waits, source: ListingMemory::default(), destination: ListingMemory::default() }
+    }
+}
+
+impl NarrowedConnect for PairListing<'_> {
+    /// None when it was asked to stop before there was a connection.
+    type Ready = Option<(ConnectionPair, AccountListing, ListedAccount)>;
+
+    fn steps(&self) -> u64 {
+        self.source.steps() + self.destination.steps()
+    }
+
+    async fn connect(&mut self) -> Result<Self::Ready> {
+        let RetryWaits { progress, stop, .. } = self.waits;
+        progress.enter_phase(EnginePhase::Connecting);
+        let Some(mut pair) = self.connector.connect_unless(stop).await? else { return Ok(None) };
+        progress.enter_phase(EnginePhase::Planning);
+        let (source, destination) = tokio::join!(
+            list_account(&mut pair.source, false, &mut self.source),
+            list_account(&mut pair.destination, false, &mut self.destination)
+        );
+        let destination = ListedAccount::new(&pair.destination, destination?);
+        Ok(Some((pair, source?, destination)))
+    }
 }
 
 /// Folders of the destination to which nothing goes, and which hold or could hold messages. An empty INBOX is on every
@@ -151,29 +171,24 @@ fn only_at_destination(plan: &FolderPlan, destination: &AccountListing) -> BTree
 async fn compare_folders(
     spec: &SyncSpec,
     context: &VerifyContext,
-    connector: Arc<PairConnector>,
+    (connector, waits): (Arc<PairConnector>, RetryWaits),
     pair: ConnectionPair,
     jobs: Vec<FolderCompareJob>,
     report: &mut VerifyReport,
 ) -> Result<()> {
-    let stop = context.stop.child_token();
+    let mut further = JoinSet::new();
+    connector.grow(&mut further, spec.connections, jobs.len());
     let comparer = FolderComparer {
-        connector: Arc::clone(&connector),
+        connector,
         rules: spec.messages.clone(),
         listed: context.listed,
-        between_logins: spec.retry.waits.between_logins,
         progress: Arc::clone(&context.progress),
-        stop: stop.clone(),
+        stop: waits.stop.clone(),
     };
-    let mut further = JoinSet::new();
-    for _ in 1..spec.connections.min(jobs.len()) {
-        let connector = Arc::clone(&connector);
-        further.spawn(async move { connector.connect().await }.in_current_span());
-    }
-    let result = FolderPool::new(Arc::new(comparer), jobs, stop).run(pair, further).await;
+    let result = FolderPool::new(Arc::new(comparer), jobs, waits).run(pair, further).await;
     report.folders = result.reports;
     report.folders.sort_by(|a, b| a.source.cmp(&b.source));
-    match (result.fatal, result.untouched.len()) {
+    match (result.fatal, result.unfinished.len() + result.untouched.len()) {
         (Some(error), _) => Err(error),
         (None, 0) => Ok(()),
         (None, left) => Err(Error::network(format!("stopped before {left} folders were compared"))),

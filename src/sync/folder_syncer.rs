@@ -1,0 +1,235 @@
+//! Syncs the folders of one mailbox on a pool of connections: what one try is, and what a failure means.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use tokio::{task::JoinSet, time::Instant};
+use tracing::Instrument as _;
+
+use super::{
+    circuit_breaker::{AccountBreakers, RefusalWeight},
+    connection_pair::ConnectionPair,
+    copy::{CopyMemory, ExclusiveAppend},
+    folder_loss::{AfterLoss, FolderLoss, LossHistory},
+    folder_pool::{FailedTry, FolderPool, GivenUpFolder, PoolResult, PooledWork, RetryPace, TryOutcome},
+    folder_presence::{FolderRecovery, recover_folder},
+    folder_sync::sync_folder,
+    job::{FolderSyncContext, FolderSyncJob, SyncEnd},
+    limits::{BUFFERED_BYTES, BUFFERED_BYTES_PER_PAIR},
+    live_checkpoint::LiveCheckpoint,
+    pair_connector::{PairConnector, SparePairs},
+    prepare::PreparedFolders,
+    report::{FolderReport, MailboxReport},
+    retry_waits::RetryWaits,
+    spec::SyncSpec,
+    sync_context::SyncContext,
+};
+use crate::error::{Error, ErrorClass, ErrorRemedy, GiveUpScope, Result};
+
+/// So many folders in a row that cannot be opened mean that it is the server.
+const MAX_FOLDERS_LEFT: u64 = 3;
+
+/// One folder on its way: what it is, and what is known of it by now.
+struct FolderTask {
+    job: FolderSyncJob,
+    report: FolderReport,
+    memory: CopyMemory,
+    losses: LossHistory,
+}
+
+impl FolderTask {
+    fn new(job: FolderSyncJob) -> Self {
+        let memory = CopyMemory { in_doubt: job.in_doubt, ..CopyMemory::default() };
+        Self { report: job.report(), memory, losses: LossHistory::default(), job }
+    }
+
+    /// How far it has come: messages that are at the destination, and steps towards giving others up.
+    fn progress(&self) -> (u64, u64) {
+        (self.report.copied_now + self.report.adopted, self.memory.failure_steps() + self.memory.suspects.tries())
+    }
+}
+
+/// Syncs folders on the pairs of connections of one mailbox.
+struct FolderSyncer {
+    shared: FolderSyncContext,
+    connector: Arc<PairConnector>,
+    /// Folders in a row that could not be opened.
+    left: AtomicU64,
+}
+
+/// Syncs all folders that are to be opened.
+///
+/// # Errors
+/// When the checkpoint cannot be kept; what goes wrong in folders stands in the report.
+pub(super) async fn sync_folders(
+    spec: &SyncSpec,
+    context: &SyncContext,
+    (checkpoint, connector): (&Arc<LiveCheckpoint>, Arc<PairConnector>),
+    (pair, spare): (ConnectionPair, SparePairs),
+    prepared: PreparedFolders,
+    report: &mut MailboxReport,
+) -> Result<()> {
+    let pairs = spec.connections.max(1).min(prepared.jobs.len()).max(1);
+    let tasks = prepared.jobs.into_iter().map(FolderTask::new).collect();
+    report.folders = prepared.closed;
+    let (progress, stop) = (Arc::clone(&context.progress), context.stop.child_token());
+    let waits = RetryWaits { policy: spec.retry, progress: Arc::clone(&progress), stop: stop.clone() };
+    let shared = FolderSyncContext {
+        spec: Arc::new(spec.clone()),
+        live_checkpoint: Arc::clone(checkpoint),
+        progress,
+        stop,
+        budget: (BUFFERED_BYTES / pairs as u64).min(BUFFERED_BYTES_PER_PAIR),
+        breakers: AccountBreakers::new(spec.retry),
+        exclusive_append: ExclusiveAppend::default(),
+        destination_server: prepared.destination_server,
+    };
+    let syncer = FolderSyncer { shared, connector, left: AtomicU64::new(0) };
+    let pool = FolderPool::new(Arc::new(syncer), tasks, waits);
+    // Ends with this function, however that ends: nothing may be saved behind a later run's back.
+    let mut saver = JoinSet::new();
+    if !spec.dry_run {
+        let (pool, checkpoint) = (Arc::clone(&pool), Arc::clone(checkpoint));
+        let saving = async move { pool.stop_all(checkpoint.keep_saving().await) };
+        saver.spawn(saving.in_current_span());
+    }
+    let result = pool.run(pair, spare).await;
+    saver.shutdown().await;
+    finish(result, checkpoint, report);
+    if spec.dry_run { Ok(()) } else { checkpoint.save().await }
+}
+
+/// Takes what came of the folders into the report.
+fn finish(result: PoolResult<FolderTask, FolderReport>, checkpoint: &LiveCheckpoint, report: &mut MailboxReport) {
+    for task in result.untouched.iter().filter(|task| !task.memory.in_doubt) {
+        // Marked as open for nothing: the next run need not look.
+        checkpoint.update(|checkpoint| {
+            if let Some(state) = checkpoint.folders.get_mut(&task.job.source_raw) {
+                state.append_in_doubt = false;
+            }
+        });
+    }
+    report.reconnects += result.reconnects;
+    report.folders.extend(result.reports);
+    report.folders.extend(result.unfinished.into_iter().chain(result.untouched).map(|task| task.report));
+    report.folders.sort_by(|a, b| (&a.source, &a.source_raw).cmp(&(&b.source, &b.source_raw)));
+    report.note_folders();
+    if let Some(error) = result.fatal {
+        report.error = Some(error);
+    }
+}
+
+impl PooledWork for FolderSyncer {
+    type Job = FolderTask;
+    type Report = FolderReport;
+    type Connections = ConnectionPair;
+
+    fn name(task: &FolderTask) -> &str {
+        &task.job.source_name
+    }
+
+    async fn connect(&self) -> Result<Option<ConnectionPair>> {
+        self.connector.connect_unless(&self.shared.stop).await
+    }
+
+    async fn try_folder(
+        &self,
+        task: &mut FolderTask,
+        mut pair: Option<&mut ConnectionPair>,
+    ) -> TryOutcome<FolderReport> {
+        let before = task.progress();
+        let tried = match (self.wait_until_due(pair.as_deref_mut()).await, pair.as_deref_mut()) {
+            (Err(error), _) => Err(error),
+            (Ok(()), None) => return TryOutcome::Connect,
+            (Ok(()), Some(pair)) => {
+                task.memory.opened = false;
+                sync_folder(&self.shared, &task.job, pair, &mut task.memory, &mut task.report).await
+            }
+        };
+        let error = match tried {
+            Ok(SyncEnd::Complete) => return self.complete(task),
+            Ok(SyncEnd::Stopped) => return TryOutcome::Stopped,
+            Err(error) => error.in_folder(&task.job.source_name),
+        };
+        match recover_folder(&self.shared, &mut task.job, &mut task.memory, pair, &error).await {
+            FolderRecovery::Again => TryOutcome::Again,
+            FolderRecovery::Gone(note) => {
+                task.report.doubts.push(note);
+                self.complete(task)
+            }
+            FolderRecovery::Removed(error) => TryOutcome::GivenUp(error),
+            FolderRecovery::NotConcerned => self.after_failure(task, error, before),
+        }
+    }
+
+    fn give_up(&self, mut task: FolderTask, error: Error) -> GivenUpFolder<FolderReport> {
+        let is_own = match error.finality {
+            GiveUpScope::Folder => error.class != ErrorClass::Quota,
+            GiveUpScope::Mailbox => false,
+            GiveUpScope::ByClass => {
+                matches!(error.class, ErrorClass::Authorization | ErrorClass::MessageRejected | ErrorClass::Protocol)
+            }
+        };
+        if !is_own {
+            return GivenUpFolder { report: task.report, fatal: Some(error) };
+        }
+        task.report.error = Some(error);
+        GivenUpFolder { report: task.report, fatal: None }
+    }
+
+    async fn close(&self, pair: ConnectionPair) {
+        pair.logout().await;
+    }
+}
+
+impl FolderSyncer {
+    /// Waits while a server asks to be left alone.
+    async fn wait_until_due(&self, mut pair: Option<&mut ConnectionPair>) -> Result<()> {
+        let FolderSyncContext { breakers, progress, stop, .. } = &self.shared;
+        breakers.source.wait_until_due(pair.as_deref_mut(), progress, stop).await?;
+        breakers.destination.wait_until_due(pair, progress, stop).await
+    }
+
+    /// Nothing is left to do in a folder.
+    fn complete(&self, task: &mut FolderTask) -> TryOutcome<FolderReport> {
+        self.left.store(0, Relaxed);
+        TryOutcome::Done(FolderReport { complete: true, ..std::mem::take(&mut task.report) })
+    }
+
+    /// Decides what comes after a failure. `before` tells how far the folder had come before the try.
+    fn after_failure(&self, task: &mut FolderTask, error: Error, before: (u64, u64)) -> TryOutcome<FolderReport> {
+        if let (Some(side), Some(_)) = (error.side, error.stated_wait) {
+            // All connections to this account wait, whatever it was that was refused.
+            self.shared.breakers.for_side(side).record_refusal(&error, RefusalWeight::Control);
+        }
+        // What was being sent may still be committed: nothing that was seen before counts.
+        task.job.snapshot = None;
+        task.job.in_doubt = task.memory.in_doubt;
+        let may_retry = error.class.remedy() == ErrorRemedy::RetryWithBackoff;
+        if self.shared.stop.is_cancelled() && may_retry {
+            return TryOutcome::Stopped;
+        }
+        let is_over = !may_retry
+            || error.finality != GiveUpScope::ByClass
+            || error.stated_wait.is_some()
+            || error.class == ErrorClass::Throttled;
+        let after = task.progress();
+        let (moved, narrowed) = (before.0 != after.0, before.1 != after.1);
+        let loss = FolderLoss { moved, narrowed, opened: task.memory.opened };
+        let pace = match if is_over { AfterLoss::BackOff } else { task.losses.record(loss, Instant::now()) } {
+            AfterLoss::Reconnect => RetryPace::NextLogin,
+            AfterLoss::LeaveRest => {
+                task.memory.leaves_rest = true;
+                RetryPace::NextLogin
+            }
+            AfterLoss::LeaveFolder if self.left.fetch_add(1, Relaxed) < MAX_FOLDERS_LEFT => {
+                let what = format!("{}; this happens each time the folder is opened", error.what);
+                return TryOutcome::GivenUp(Error { what, finality: GiveUpScope::Folder, ..error });
+            }
+            AfterLoss::LeaveFolder | AfterLoss::BackOff => RetryPace::BackOff,
+        };
+        TryOutcome::Failed(FailedTry { error, moved, pace })
+    }
+}
