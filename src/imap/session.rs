@@ -27,6 +27,7 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 1024;
 
 /// The number behind the tag of one command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct Tag(u32);
 
 /// What came in.

@@ -18,6 +18,8 @@ pub(crate) struct FailureBisector<U = SourceUid> {
     large: BTreeSet<U>,
     /// At most this many messages may be asked for at once.
     most: usize,
+    /// The messages that this bounds, of which one or more made a request fail; none: all.
+    suspects: UidSet<U>,
     /// Messages that were dealt with since that changed.
     dealt_with: usize,
     /// Grows with each failure: that narrows it down is progress too.
@@ -26,7 +28,14 @@ pub(crate) struct FailureBisector<U = SourceUid> {
 
 impl<U> Default for FailureBisector<U> {
     fn default() -> Self {
-        Self { failures: BTreeMap::new(), large: BTreeSet::new(), most: usize::MAX, dealt_with: 0, steps: 0 }
+        Self {
+            failures: BTreeMap::new(),
+            large: BTreeSet::new(),
+            most: usize::MAX,
+            suspects: UidSet::new(),
+            dealt_with: 0,
+            steps: 0,
+        }
     }
 }
 
@@ -34,6 +43,19 @@ impl<U: Uid> FailureBisector<U> {
     /// A request ended badly. `missing` did not come; `some_came` says whether others of the same request did: then the
     /// first that is missing is suspected, else fewer are asked for next time.
     pub(crate) fn record_failure(&mut self, missing: &UidSet<U>, some_came: bool) {
+        self.suspects = UidSet::new();
+        self.narrow_down(missing, some_came);
+    }
+
+    /// The same; other messages than these are asked for as before.
+    pub(crate) fn record_failure_among(&mut self, missing: &UidSet<U>, some_came: bool) {
+        if missing.first().is_some_and(|first| !self.suspects.contains(first)) {
+            self.suspects = missing.clone();
+        }
+        self.narrow_down(missing, some_came);
+    }
+
+    fn narrow_down(&mut self, missing: &UidSet<U>, some_came: bool) {
         let Some(first) = missing.first() else { return };
         self.steps += 1;
         self.dealt_with = 0;
@@ -108,25 +130,28 @@ impl<U: Uid> FailureBisector<U> {
         self.failures(uid) >= MAX_FAILURES
     }
 
-    /// At most this many messages may be asked for at once.
+    /// At most this many messages may be asked for at once, of those that this bounds.
     #[must_use]
     pub(crate) const fn max_batch(&self) -> usize {
         self.most
+    }
+
+    /// True when the bound of [`FailureBisector::max_batch`] is for this message, too.
+    #[must_use]
+    pub(crate) fn is_bounded(&self, uid: U) -> bool {
+        self.suspects.is_empty() || self.suspects.contains(uid)
+    }
+
+    /// True when it, or one of those that were asked for with it, made a request fail.
+    #[must_use]
+    pub(crate) fn is_suspected(&self, uid: U) -> bool {
+        self.suspects.contains(uid) || self.failures.contains_key(&uid)
     }
 
     /// Failures so far.
     #[must_use]
     pub(crate) const fn steps(&self) -> u64 {
         self.steps
-    }
-
-    /// What to ask for next of `left`, which has no unreadable ones; nothing when nothing is left.
-    #[must_use]
-    pub(crate) fn next_batch(&self, left: &UidSet<U>) -> UidSet<U> {
-        let mut uids = left.iter();
-        let Some(first) = uids.next() else { return UidSet::default() };
-        let rest = uids.take_while(|uid| !self.must_go_alone(first) && !self.must_go_alone(*uid));
-        std::iter::once(first).chain(rest).take(self.most).collect()
     }
 }
 
@@ -135,24 +160,30 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sync::fetch_planner::plan_fetches;
+
+    /// What is asked for next.
+    fn next_batch(failures: &FailureBisector<u32>, left: &UidSet) -> UidSet {
+        plan_fetches(left.iter().map(|uid| (uid, 0)), failures, usize::MAX).pop_front().unwrap_or_default()
+    }
 
     #[test]
     fn others_are_asked_for_in_growing_numbers_once_one_is_found() {
         let mut failures = FailureBisector::default();
         let all: UidSet = (1..=8).collect();
         failures.record_failure(&all, false);
-        assert_eq!(failures.next_batch(&all).to_string(), "1:4");
+        assert_eq!(next_batch(&failures, &all).to_string(), "1:4");
         failures.record_failure(&(1..=4).collect(), false);
-        assert_eq!(failures.next_batch(&all).to_string(), "1:2");
+        assert_eq!(next_batch(&failures, &all).to_string(), "1:2");
         failures.record_failure(&(1..=2).collect(), true);
-        assert_eq!(failures.next_batch(&all).to_string(), "1");
-        assert_eq!(failures.next_batch(&(2..=8).collect()).to_string(), "2");
+        assert_eq!(next_batch(&failures, &all).to_string(), "1");
+        assert_eq!(next_batch(&failures, &(2..=8).collect()).to_string(), "2");
         failures.record_success(1);
-        assert_eq!(failures.next_batch(&(3..=8).collect()).to_string(), "3:4");
+        assert_eq!(next_batch(&failures, &(3..=8).collect()).to_string(), "3:4");
         failures.record_success(1);
-        assert_eq!(failures.next_batch(&(5..=12).collect()).to_string(), "5:6");
+        assert_eq!(next_batch(&failures, &(5..=12).collect()).to_string(), "5:6");
         failures.record_success(1);
-        assert_eq!(failures.next_batch(&(5..=12).collect()).to_string(), "5:8");
+        assert_eq!(next_batch(&failures, &(5..=12).collect()).to_string(), "5:8");
     }
 
     #[test]
@@ -171,7 +202,7 @@ mod tests {
         let bad = 300..400;
         let mut count = 0;
         while !left.is_empty() {
-            let asked = failures.next_batch(&left);
+            let asked = next_batch(&failures, &left);
             if asked.iter().any(|uid: u32| bad.contains(&uid)) {
                 failures.record_failure(&asked, false);
                 count += 1;
@@ -194,7 +225,7 @@ mod tests {
             let mut left: UidSet = (1..=count).collect();
             for _ in 0..200 {
                 left = left.iter().filter(|uid| !failures.is_unreadable(*uid)).collect();
-                let asked = failures.next_batch(&left);
+                let asked = next_batch(&failures, &left);
                 if asked.iter().any(|uid| bad.contains(&uid)) {
                     failures.record_failure(&asked, false);
                 } else {

@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
+    body_reader::{BodySink, NotRead, read_bodies},
     failure_bisect::FailureBisector,
     identity::{ContentHash, ContentHasher, IdentityFacts, MessageId},
     message_limit::{ListingCommand, command_sets, list_lower_pages},
     scan::{FolderScan, ScannedMessage},
-    stand_in::{StandIn, find_stand_in},
     uid::DestinationUid,
 };
 use crate::{
     error::{ErrorClass, Result},
     imap::{
-        Session, SessionEvent, Tag, Uid, UidSet,
+        Session, Tag, Uid, UidSet,
         refusal::CommandKind,
-        response::{FetchResponse, StatusCondition, StatusLine, UntaggedResponse},
+        response::{FetchResponse, StatusCondition, UntaggedResponse},
     },
 };
 
@@ -100,7 +100,7 @@ pub(crate) fn message_id_of<U: Uid>(fetch: &FetchResponse) -> Option<(U, Message
     Some((U::from_number(fetch.uid?), MessageId::from_header(header.as_ref()?)?))
 }
 
-/// Content hashes of the bodies of `uids`; what is gone is left out, and what cannot be read is so in `trouble`. `listed`
+/// Content hashes of the bodies of `uids`; what is gone is left out, and what cannot be read is so in `failures`. `listed`
 /// gives the RFC822.SIZE that was listed before, where it is known: what the server sends in a message's place is left
 /// out too, or it would be taken for a copy of another such notice.
 ///
@@ -112,77 +112,37 @@ pub(crate) async fn fetch_hashes<U: Uid>(
     listed: impl Fn(U) -> Option<u64>,
     failures: &mut FailureBisector<U>,
 ) -> Result<BTreeMap<U, ContentHash>> {
-    let mut found = BTreeMap::new();
-    let mut left = uids.clone();
-    loop {
-        left = left.iter().filter(|uid| !failures.is_unreadable(*uid)).collect();
-        let asked = failures.next_batch(&left);
-        // A set that is too long for one command is cut.
-        let Some(set) = command_sets(session, &asked).into_iter().next() else { return Ok(found) };
-        let asked = UidSet::parse(&set).unwrap_or(asked);
-        let mut came = BTreeMap::new();
-        let ended = read_bodies(session, &set, &listed, &mut came).await;
-        came.retain(|uid, _| asked.contains(*uid));
-        let missing: UidSet<U> = asked.iter().filter(|uid| !came.contains_key(uid)).collect();
-        let some_came = !came.is_empty();
-        found.extend(came);
-        match ended {
-            Ok(line) if line.status == StatusCondition::Ok => left = left.difference(&asked),
-            Ok(line) => {
-                if matches!(
-                    session.refusal_class(&line, CommandKind::Other),
-                    ErrorClass::Throttled | ErrorClass::Network
-                ) {
-                    return Err(session.refusal_error(&line, CommandKind::Other, "to read messages"));
-                }
-                left = left.difference(&asked).union(&missing);
-                failures.record_failure(&missing, some_came);
-            }
-            Err(error) => {
-                failures.record_failure(&missing, some_came);
-                return Err(error);
-            }
-        }
-    }
+    let wanted = uids.iter().map(|uid| (uid, listed(uid).unwrap_or(0))).collect();
+    let mut sink = IdentitySink { hasher: ContentHasher::new(), found: BTreeMap::new() };
+    read_bodies(session, wanted, failures, &mut sink).await?;
+    Ok(sink.found)
 }
 
-/// Reads the bodies of one set, hashing them as they come.
-async fn read_bodies<U: Uid>(
-    session: &mut Session,
-    set: &str,
-    listed: impl Fn(U) -> Option<u64>,
-    found: &mut BTreeMap<U, ContentHash>,
-) -> Result<StatusLine> {
-    let mut streaming: Option<ContentHasher> = None;
-    let tag = session.send_command(&format!("UID FETCH {set} (UID BODY.PEEK[])"));
-    loop {
-        match session.next().await? {
-            SessionEvent::LiteralStart { .. } => streaming = Some(ContentHasher::new()),
-            SessionEvent::LiteralChunk(bytes) => {
-                if let Some(hasher) = &mut streaming {
-                    hasher.update(&bytes);
-                }
-            }
-            SessionEvent::Untagged(UntaggedResponse::Fetch(fetch)) => {
-                let streamed = streaming.take();
-                let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
-                let (Some(uid), Some(body)) = (fetch.uid, body) else { continue };
-                // Where sizes are only estimated, the other kinds may be messages: these would be copied again.
-                let stand_in = || find_stand_in(listed(U::from_number(uid)).unwrap_or(0), &body);
-                if streamed.is_none() && stand_in() == Some(StandIn::KnownNotice) {
-                    continue;
-                }
-                let hasher = streamed.unwrap_or_else(|| {
-                    let mut hasher = ContentHasher::new();
-                    hasher.update(&body);
-                    hasher
-                });
-                found.insert(U::from_number(uid), hasher.finish());
-            }
-            SessionEvent::Done(done, line) if done == tag => return Ok(line),
-            SessionEvent::Untagged(_) | SessionEvent::Done(..) => {}
-        }
+/// Hashes what comes.
+struct IdentitySink<U> {
+    hasher: ContentHasher,
+    found: BTreeMap<U, ContentHash>,
+}
+
+impl<U: Uid> BodySink<U> for IdentitySink<U> {
+    /// What is tried again later is no reason to give messages up.
+    const COUNTS_UNWELL: bool = false;
+    /// The next connection hashes anew what is still unmatched.
+    const STAYS_READ: bool = false;
+
+    fn take_bytes(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
     }
+
+    fn finish(&mut self, uid: U) {
+        self.found.insert(uid, std::mem::take(&mut self.hasher).finish());
+    }
+
+    fn drop_bytes(&mut self) {
+        self.hasher = ContentHasher::new();
+    }
+
+    fn leave_out(&mut self, _: U, _: NotRead) {}
 }
 
 /// All UIDs of the selected folder (RFC 9051, section 6.4.9).

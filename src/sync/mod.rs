@@ -1,6 +1,7 @@
 //! One mailbox: plan, copy, flags, identity, checkpoint. Knows nothing of Kubernetes.
 
 mod adopt;
+mod body_reader;
 pub mod checkpoint;
 pub mod checkpoint_store;
 mod circuit_breaker;
@@ -13,6 +14,7 @@ mod deletion_plan;
 pub mod engine;
 mod failure_bisect;
 mod fetch_facts;
+mod fetch_planner;
 pub(crate) mod filter;
 pub mod flag_changes;
 mod folder_copy;

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::{
+    body_reader::{fetch_bodies, into_body},
     fetch_facts::search_present_uids,
     folder_name::SideFolders,
     prepare::side_folders,
@@ -128,7 +129,7 @@ impl SourceReader {
         size: u64,
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Result<ReadOutcome> {
-        let tag = self.session.send_command(&format!("UID FETCH {uid} (UID BODY.PEEK[])"));
+        let tag = self.session.send_command(&fetch_bodies(uid));
         let (mut written, mut streamed, mut whole, mut stand_in) = (0, false, false, None);
         let line = loop {
             match self.session.next().await? {
@@ -142,9 +143,9 @@ impl SourceReader {
                 }
                 SessionEvent::LiteralChunk(bytes) => written += write(to, &bytes).await?,
                 SessionEvent::Untagged(UntaggedResponse::Fetch(fetch)) => {
-                    let body = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).and_then(|(_, body)| body);
-                    match body {
-                        Some(body) if fetch.uid == Some(uid.0) && !whole => {
+                    let named = fetch.uid;
+                    match into_body(fetch) {
+                        Some(body) if named == Some(uid.0) && !whole => {
                             if !streamed {
                                 stand_in = find_stand_in(size, &body);
                                 written += write(to, &body).await?;

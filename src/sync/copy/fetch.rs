@@ -17,43 +17,40 @@ use crate::{
         response::{FetchResponse, StatusCondition, UntaggedResponse},
     },
     sync::{
+        body_reader::{fetch_bodies, into_body},
         circuit_breaker::{RefusalConsequence, RefusalWeight},
+        fetch_planner::{FetchPlanner, PlannedMessage},
         limits::{FETCH_BYTES, FETCHES_IN_FLIGHT, MAX_SET_BYTES},
         scan::ScannedMessage,
         uid::SourceUid,
     },
 };
 
-/// Divides the work into `FETCHes`, bounded in bytes, messages and command length. A message that is large, or that the
-/// source failed on before, is asked for alone; where it failed on nobody knows which, fewer are asked for at once. What is
-/// at hand is not asked for. At most `at_once` messages are asked for by one.
-pub(super) fn plan_fetches(
+/// Divides the work into `FETCHes`, by the rules of [`FetchPlanner`]. What is at hand is not asked for. At most `at_once`
+/// messages are asked for by one.
+pub(super) fn plan_ranges(
     work: &[ScannedMessage],
     at_once: usize,
     memory: &CopyMemory,
     at_hand: &BTreeMap<SourceUid, Bytes>,
 ) -> VecDeque<FetchRange> {
-    let mut units: VecDeque<FetchRange> = VecDeque::new();
-    let most = at_once.min(memory.failures.max_batch());
-    let mut open = false;
+    let mut ranges: VecDeque<FetchRange> = VecDeque::new();
+    let mut planner = FetchPlanner::new(&memory.failures, at_once);
     for (at, message) in work.iter().enumerate() {
         if at_hand.contains_key(&message.uid) {
-            open = false;
+            planner.skip();
             continue;
         }
-        let said = u64::from(message.size);
-        let size = if memory.failures.is_large(message.uid) { said.max(STREAM_ABOVE + 1) } else { said };
-        let alone = size > STREAM_ABOVE || memory.failures.must_go_alone(message.uid);
-        match units.back_mut() {
-            Some(unit) if open && !alone && unit.bytes + size <= FETCH_BYTES && at - unit.first < most => {
-                unit.end = at + 1;
-                unit.bytes += size;
+        let PlannedMessage { joins, bytes } = planner.place(message.uid, u64::from(message.size));
+        match ranges.back_mut().filter(|_| joins) {
+            Some(range) => {
+                range.end = at + 1;
+                range.bytes += bytes;
             }
-            _ => units.push_back(FetchRange { first: at, end: at + 1, bytes: size }),
+            None => ranges.push_back(FetchRange { first: at, end: at + 1, bytes }),
         }
-        open = !alone;
     }
-    units
+    ranges
 }
 
 impl CopyPass<'_, '_> {
@@ -94,7 +91,7 @@ impl CopyPass<'_, '_> {
             } else {
                 unit
             };
-            let tag = self.source.send_command(&format!("UID FETCH {set} (UID BODY.PEEK[])"));
+            let tag = self.source.send_command(&fetch_bodies(set));
             self.due += asked.bytes.min(2 * FETCH_BYTES);
             self.requested.push_back((tag, asked));
         }
@@ -167,9 +164,8 @@ impl CopyPass<'_, '_> {
             return self.end_stream(&stream, uid);
         }
         let Ok(at) = self.work.binary_search_by_key(&uid, |m| m.uid) else { return Ok(()) };
-        let Some(body) = fetch.sections.into_iter().find(|(name, _)| name.is_empty()).map(|(_, body)| body) else {
-            return Ok(()); // an unsolicited change of flags
-        };
+        // An unsolicited change of flags; or NIL: expunged meanwhile, and the FETCH's end counts it as missing.
+        let Some(body) = into_body(fetch) else { return Ok(()) };
         if self.state(at) != MessageState::Pending
             || !self.requested.iter().any(|(_, u)| (u.first..u.end).contains(&at))
         {
@@ -182,9 +178,6 @@ impl CopyPass<'_, '_> {
             self.mark_settled(at);
             return Ok(());
         }
-        let Some(body) = body else {
-            return Ok(()); // NIL: expunged meanwhile; the FETCH's end counts it as missing
-        };
         let message = *self.message(at)?;
         if self.memory.is_stand_in(&message, &body) {
             return Ok(()); // the FETCH's end counts it as missing
@@ -282,50 +275,16 @@ mod tests {
     use super::*;
     use crate::sync::{limits::FETCH_MESSAGES, scan::FolderScan};
 
-    fn work(sizes: &[u64]) -> Vec<ScannedMessage> {
+    #[test]
+    fn what_is_at_hand_is_not_asked_for_and_divides_what_is() {
         let mut scan = FolderScan::default();
-        for (uid, size) in (1..).zip(sizes) {
-            scan.add_fetch(FetchResponse {
-                uid: Some(uid),
-                flags: Some(vec![]),
-                size: Some(*size),
-                ..FetchResponse::default()
-            });
+        for uid in 1..=5 {
+            let (flags, size) = (Some(vec![]), Some(1));
+            scan.add_fetch(FetchResponse { uid: Some(uid), flags, size, ..FetchResponse::default() });
         }
         scan.finish();
-        scan.messages
-    }
-
-    fn bounds(units: &VecDeque<FetchRange>) -> Vec<(usize, usize)> {
-        units.iter().map(|u| (u.first, u.end)).collect()
-    }
-
-    #[test]
-    fn units_are_bounded_in_bytes_and_large_messages_are_asked_for_alone() {
-        let half = FETCH_BYTES / 5;
-        let work = work(&[half, half, STREAM_ABOVE + 1, half, half, half, half, half, half]);
-        assert_eq!(
-            bounds(&plan_fetches(&work, FETCH_MESSAGES, &CopyMemory::default(), &BTreeMap::new())),
-            [(0, 2), (2, 3), (3, 8), (8, 9)]
-        );
-    }
-
-    #[test]
-    fn units_are_bounded_in_messages() {
-        let work = work(&vec![1; FETCH_MESSAGES + 1]);
-        let units = plan_fetches(&work, FETCH_MESSAGES, &CopyMemory::default(), &BTreeMap::new());
-        assert_eq!(bounds(&units), [(0, FETCH_MESSAGES), (FETCH_MESSAGES, FETCH_MESSAGES + 1)]);
-        // A server that touches fewer messages at once (RFC 9738).
-        let units = plan_fetches(&work, 200, &CopyMemory::default(), &BTreeMap::new());
-        assert_eq!(bounds(&units), [(0, 200), (200, FETCH_MESSAGES + 1)]);
-    }
-
-    #[test]
-    fn a_message_that_failed_before_is_asked_for_alone() {
-        let mut memory = CopyMemory::default();
-        memory.failures.record_failure_on(SourceUid(2));
-        memory.failures.record_success(1);
-        let units = plan_fetches(&work(&[1, 1, 1, 1]), FETCH_MESSAGES, &memory, &BTreeMap::new());
-        assert_eq!(bounds(&units), [(0, 1), (1, 2), (2, 4)]);
+        let at_hand = BTreeMap::from([(SourceUid(3), Bytes::new())]);
+        let ranges = plan_ranges(&scan.messages, FETCH_MESSAGES, &CopyMemory::default(), &at_hand);
+        assert_eq!(ranges.iter().map(|r| (r.first, r.end, r.bytes)).collect::<Vec<_>>(), [(0, 2, 2), (3, 5, 2)]);
     }
 }

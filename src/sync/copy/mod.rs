@@ -57,7 +57,7 @@ pub(crate) async fn run_copy_pass(
         message.is_some_and(|message| !memory.is_stand_in(message, body))
     });
     let batch_limit = max_messages(destination, BATCH_MESSAGES);
-    let units = fetch::plan_fetches(work, max_messages(source, FETCH_MESSAGES), memory, &bodies);
+    let units = fetch::plan_ranges(work, max_messages(source, FETCH_MESSAGES), memory, &bodies);
     let uid_next = context.live_checkpoint.update_folder(context.source_raw, |state| state.tail_from)?;
     let mut pass = CopyPass {
         context,

@@ -67,8 +67,6 @@ pub(crate) struct SideReading<U> {
     pub(super) entries: Vec<ReadEntry<U>>,
     /// Which messages the server fails to deliver, as far as that is known.
     pub(super) failures: FailureBisector<U>,
-    /// Messages of which one or more made a request fail.
-    pub(super) suspects: UidSet<U>,
     /// The messages are in the counters of progress.
     pub(super) counted: bool,
     /// Messages that the server counts and does not list.
@@ -85,7 +83,6 @@ impl<U> Default for SideReading<U> {
             uid_validity: None,
             entries: Vec::new(),
             failures: FailureBisector::default(),
-            suspects: UidSet::new(),
             counted: false,
             unlisted: 0,
             flags: FlagSetTable::default(),
@@ -221,21 +218,17 @@ impl<U: Uid> SideReading<U> {
         }
     }
 
-    pub(super) fn state(&self, uid: U) -> Option<ReadState> {
-        let at = self.entries.binary_search_by_key(&uid, |entry| entry.item.uid).ok()?;
-        self.entries.get(at).map(|entry| entry.state)
-    }
-
-    pub(super) fn entry(&mut self, uid: U) -> Option<&mut ReadEntry<U>> {
-        let at = self.entries.binary_search_by_key(&uid, |entry| entry.item.uid).ok()?;
-        self.entries.get_mut(at)
-    }
-
     pub(super) fn mark_settled(&mut self, uid: U, state: ReadState) {
-        if let Some(entry) = self.entry(uid) {
+        if let Some(entry) = find_entry(&mut self.entries, uid) {
             entry.state = state;
         }
     }
+}
+
+/// The entry of a message, of entries by UID.
+pub(super) fn find_entry<U: Uid>(entries: &mut [ReadEntry<U>], uid: U) -> Option<&mut ReadEntry<U>> {
+    let at = entries.binary_search_by_key(&uid, |entry| entry.item.uid).ok()?;
+    entries.get_mut(at)
 }
 
 #[cfg(test)]
