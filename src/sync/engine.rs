@@ -15,7 +15,7 @@ use super::{
     log_spans::mailbox_span,
     narrowed_connect::{NarrowedConnect, connect_narrowed},
     pair_connector::{PairConnector, SparePairs},
-    prepare::{PreparationMemory, PreparedFolders, prepare},
+    prepare::{FolderPreparation, PreparationMemory, PreparedFolders},
     progress::{EnginePhase, SyncProgress},
     report::{FolderReport, MailboxReport, NotCopiedReport},
     retry_waits::{RetryWaits, WaitOutcome},
@@ -69,16 +69,10 @@ async fn run(
 
     let waits = RetryWaits { policy: spec.retry, progress: Arc::clone(&context.progress), stop: context.stop.clone() };
     let mut backoff = waits.backoff();
-    let mut preparation = MailboxPreparation {
-        spec,
-        context,
-        connector: &connector,
-        live_checkpoint: &live_checkpoint,
-        report,
-        spare: JoinSet::new(),
-        memory: PreparationMemory::default(),
-        connected_before: false,
-    };
+    let folders =
+        FolderPreparation { spec, live_checkpoint: &live_checkpoint, report, memory: PreparationMemory::default() };
+    let mut preparation =
+        MailboxPreparation { context, connector: &connector, folders, spare: JoinSet::new(), connected_before: false };
     let (pair, prepared) = loop {
         match connect_narrowed(&mut preparation, spec.retry.waits.between_logins).await {
             Ok(Some(ready)) => break ready,
@@ -87,7 +81,7 @@ async fn run(
                 Ok(WaitOutcome::Out) => {}
                 Ok(WaitOutcome::Stopped) => return Ok(SyncEnd::Stopped),
                 Err(error) => {
-                    report_known_not_copied(spec, &live_checkpoint, preparation.report);
+                    report_known_not_copied(spec, &live_checkpoint, preparation.folders.report);
                     return Err(error);
                 }
             },
@@ -185,13 +179,10 @@ async fn clear_reported_differences(live_checkpoint: &LiveCheckpoint) -> Result<
 
 /// Connects, and prepares one mailbox's folders.
 struct MailboxPreparation<'a> {
-    spec: &'a SyncSpec,
     context: &'a SyncContext,
     connector: &'a Arc<PairConnector>,
-    live_checkpoint: &'a LiveCheckpoint,
-    report: &'a mut MailboxReport,
+    folders: FolderPreparation<'a>,
     spare: SparePairs,
-    memory: PreparationMemory,
     connected_before: bool,
 }
 
@@ -200,19 +191,19 @@ impl NarrowedConnect for MailboxPreparation<'_> {
     type Ready = Option<(ConnectionPair, PreparedFolders)>;
 
     fn steps(&self) -> u64 {
-        self.memory.steps()
+        self.folders.memory.steps()
     }
 
     async fn connect(&mut self) -> Result<Self::Ready> {
-        let Self { spec, context, connector, report, spare, memory, .. } = self;
-        report.reconnects += u64::from(std::mem::replace(&mut self.connected_before, true));
+        let Self { context, connector, folders, spare, connected_before } = self;
+        folders.report.reconnects += u64::from(std::mem::replace(connected_before, true));
         context.progress.enter_phase(EnginePhase::Connecting);
         spare.abort_all();
         *spare = JoinSet::new();
         let Some(mut pair) = connector.connect_unless(&context.stop).await? else { return Ok(None) };
         context.progress.enter_phase(EnginePhase::Planning);
-        let grow = |folders| connector.grow(spare, spec.connections, folders);
-        let prepared = prepare(spec, &mut pair, self.live_checkpoint, report, memory, grow).await?;
+        let connections = folders.spec.connections;
+        let prepared = folders.prepare(&mut pair, |folders| connector.grow(spare, connections, folders)).await?;
         Ok(Some((pair, prepared)))
     }
 }

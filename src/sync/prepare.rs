@@ -78,119 +78,208 @@ impl PreparationMemory {
     }
 }
 
-/// Surveys, plans, makes folders and subscriptions, and writes into the checkpoint what must be known before anything is
-/// appended. As soon as it is known how many folders may need work, `grow` is told.
-///
-/// # Errors
-/// When a connection ends or a side refuses what cannot be done without; Configuration when both sides turn out to be the
-/// same account.
-pub(crate) async fn prepare(
-    spec: &SyncSpec,
-    pair: &mut ConnectionPair,
-    live_checkpoint: &LiveCheckpoint,
-    report: &mut MailboxReport,
-    memory: &mut PreparationMemory,
-    grow: impl FnOnce(usize),
-) -> Result<PreparedFolders> {
-    refuse_same_account(pair)?;
-    let ConnectionPair { source, destination } = pair;
-    let (source, destination) = tokio::join!(
-        list_account(source, true, &mut memory.source),
-        list_account(destination, false, &mut memory.destination)
-    );
-    let (source, destination) = (source?, destination?);
-    let looked_at = Instant::now();
+/// Prepares one mailbox's folders, as often as connections must be made for that.
+pub(crate) struct FolderPreparation<'a> {
+    pub spec: &'a SyncSpec,
+    pub live_checkpoint: &'a LiveCheckpoint,
+    pub report: &'a mut MailboxReport,
+    pub memory: PreparationMemory,
+}
 
-    follow_renames(pair, live_checkpoint, &source, report, &mut memory.renames).await?;
-    note_vanished(live_checkpoint, &source, report);
-    let frozen = live_checkpoint.read(|checkpoint| checkpoint.mapping.clone());
-    let quirks = pair.destination.server_kind();
-    let limits = NameLimits::for_server(quirks, destination.delimiter);
-    let (from, to) = (side_folders(&source), side_folders(&destination));
-    let nothing_refused = RefusedPaths::default();
-    let input = FolderPlanInput {
-        source: &from,
-        destination: &to,
-        rules: &spec.folders,
-        frozen: &frozen,
-        limits: &limits,
-        refused: &nothing_refused,
-    };
-    let mut plan = plan_folders(&input);
-    // Further connections are made while folders are.
-    let needs_work = |folder: &&PlannedFolder| may_need_work(folder, &source, &destination, live_checkpoint, spec);
-    grow(plan.folders.iter().filter(needs_work).count());
-    let mut made = CreatedFolders::default();
-    if !spec.dry_run {
-        made = make_or_rename(&input, &mut plan, &destination, &mut pair.destination).await?;
-        report.subscribed += made.subscribed;
-        for note in &made.notes {
-            report.note(note.clone());
+impl FolderPreparation<'_> {
+    /// Surveys, plans, makes folders and subscriptions, and writes into the checkpoint what must be known before anything
+    /// is appended. As soon as it is known how many folders may need work, `grow` is told.
+    ///
+    /// # Errors
+    /// When a connection ends or a side refuses what cannot be done without; Configuration when both sides turn out to be
+    /// the same account.
+    pub(crate) async fn prepare(
+        &mut self,
+        pair: &mut ConnectionPair,
+        grow: impl FnOnce(usize),
+    ) -> Result<PreparedFolders> {
+        refuse_same_account(pair)?;
+        let listings = self.list(pair).await?;
+        follow_renames(pair, self.live_checkpoint, &listings.source, self.report, &mut self.memory.renames).await?;
+        note_vanished(self.live_checkpoint, &listings.source, self.report);
+        let frozen = self.live_checkpoint.read(|checkpoint| checkpoint.mapping.clone());
+        let quirks = pair.destination.server_kind();
+        let limits = NameLimits::for_server(quirks, listings.destination.delimiter);
+        let (from, to) = (side_folders(&listings.source), side_folders(&listings.destination));
+        let nothing_refused = RefusedPaths::default();
+        let input = FolderPlanInput {
+            source: &from,
+            destination: &to,
+            rules: &self.spec.folders,
+            frozen: &frozen,
+            limits: &limits,
+            refused: &nothing_refused,
+        };
+        let mut plan = plan_folders(&input);
+        // Further connections are made while folders are.
+        grow(plan.folders.iter().filter(|folder| self.may_need_work(&listings.of(folder))).count());
+        let mut made = CreatedFolders::default();
+        if !self.spec.dry_run {
+            made = make_or_rename(&input, &mut plan, &listings.destination, &mut pair.destination).await?;
         }
+        self.record_plan(&plan, &made);
+
+        let destination = DestinationFacts {
+            append_limit: pair.destination.capabilities().append_limit(),
+            server: listings.destination.server.clone(),
+        };
+        let mut prepared = PreparedFolders {
+            jobs: Vec::new(),
+            closed: Vec::new(),
+            closed_bytes: 0,
+            inbox_uid_next: listings.inbox_uid_next(),
+            destination_server: destination.server.clone(),
+        };
+        for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
+            let listed = listings.of(folder);
+            let created = made.created.contains(&folder.destination_raw);
+            let job = FolderSyncJob {
+                adds_newline: quirks == ServerKind::Courier,
+                ..listed.job(created || (self.spec.dry_run && listed.destination.is_none()))
+            };
+            match made.refused.get(&folder.destination_raw) {
+                Some(error) => prepared.closed.push(FolderReport { error: Some(error.clone()), ..job.report() }),
+                None => self.add_folder(&mut prepared, &listed, job, &destination),
+            }
+        }
+        // Folders in which a look must be waited for come last, so that the wait costs nothing; large ones come first.
+        prepared.jobs.sort_by_key(|job| (job.needs_look, std::cmp::Reverse(job.messages)));
+        if !self.spec.dry_run {
+            mark_in_doubt(self.live_checkpoint, &prepared.jobs).await?;
+        }
+        Ok(prepared)
     }
-    let created = &made.created;
-    report_plan(&plan, report);
-    if !spec.dry_run {
-        live_checkpoint.update(|checkpoint| {
+
+    async fn list(&mut self, pair: &mut ConnectionPair) -> Result<PairListings> {
+        let (source, destination) = tokio::join!(
+            list_account(&mut pair.source, true, &mut self.memory.source),
+            list_account(&mut pair.destination, false, &mut self.memory.destination)
+        );
+        Ok(PairListings { source: source?, destination: destination?, at: Instant::now() })
+    }
+
+    /// True when the listings do not prove that a folder needs no work.
+    fn may_need_work(&self, listed: &ListedPair<'_>) -> bool {
+        let raw = &listed.folder.source_raw;
+        let unchanged = self.live_checkpoint.read(|checkpoint| {
+            match (checkpoint.folders.get(raw), listed.source, listed.destination) {
+                (Some(state), Some(source), Some(there)) => is_unchanged(state, source, there, self.spec),
+                _ => false,
+            }
+        });
+        !listed.folder.is_container && !unchanged
+    }
+
+    /// Takes the plan, and what was made of it, into the report and the checkpoint.
+    fn record_plan(&mut self, plan: &FolderPlan, made: &CreatedFolders) {
+        self.report.subscribed += made.subscribed;
+        for note in &made.notes {
+            self.report.note(note.clone());
+        }
+        report_plan(plan, self.report);
+        if self.spec.dry_run {
+            return;
+        }
+        self.live_checkpoint.update(|checkpoint| {
             for folder in plan.folders.iter().filter(|f| !made.refused.contains_key(&f.destination_raw)) {
                 checkpoint.mapping.insert(folder.source_raw.clone(), folder.destination_raw.clone());
             }
         });
     }
 
-    let inbox = source.folders.iter().find(|folder| folder.item.name.eq_ignore_ascii_case(b"INBOX"));
-    let inbox_uid_next = inbox.and_then(|folder| folder.status.as_ref()?.uid_next);
-    let destination_server = destination.server.clone();
-    let mut prepared =
-        PreparedFolders { jobs: Vec::new(), closed: Vec::new(), closed_bytes: 0, inbox_uid_next, destination_server };
-    for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
-        let listed = source.folder(&folder.source_raw).and_then(|f| f.status.clone()).unwrap_or_default();
-        let there = destination.folder(&folder.destination_raw).and_then(|f| f.status.clone());
-        let state = live_checkpoint.read(|checkpoint| checkpoint.folders.get(&folder.source_raw).cloned());
-        let created = created.contains(&folder.destination_raw);
-        if let Some(error) = made.refused.get(&folder.destination_raw) {
-            let mut refused = new_job(folder, &listed, there.as_ref(), created, spec, looked_at).report();
-            refused.error = Some(error.clone());
-            prepared.closed.push(refused);
-            continue;
-        }
-        let in_doubt = state.as_ref().is_some_and(|state| state.append_in_doubt);
-        let needs_look = in_doubt || (state.as_ref().is_none_or(|state| state.reduced) && !created);
-        let adds_newline = quirks == ServerKind::Courier;
-        let job = FolderSyncJob {
-            in_doubt,
-            needs_look,
-            adds_newline,
-            ..new_job(folder, &listed, there.as_ref(), created, spec, looked_at)
+    /// Adds a folder that is there on both sides: to the work, or to what is not opened since nothing changed in it.
+    fn add_folder(
+        &self,
+        prepared: &mut PreparedFolders,
+        listed: &ListedPair<'_>,
+        job: FolderSyncJob,
+        destination: &DestinationFacts,
+    ) {
+        let state = self.live_checkpoint.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
+        let append_limit = job.append_limit.or(destination.append_limit);
+        let facts = self.spec.try_facts(DestinationFacts { append_limit, ..destination.clone() });
+        let source = listed.source.cloned().unwrap_or_default();
+        let unchanged = state.as_ref().zip(listed.destination).is_some_and(|(state, there)| {
+            is_unchanged(state, &source, there, self.spec) && state.set_aside.due_uids(&facts).is_empty()
+        });
+        let Some(state) = state.as_ref().filter(|_| unchanged) else {
+            let in_doubt = state.as_ref().is_some_and(|state| state.append_in_doubt);
+            let knows_little = state.as_ref().is_none_or(|state| state.reduced);
+            let needs_look = in_doubt || (knows_little && !job.new_at_destination);
+            return prepared.jobs.push(FolderSyncJob { in_doubt, needs_look, ..job });
         };
-        let facts = DestinationFacts {
-            append_limit: job.append_limit.or_else(|| pair.destination.capabilities().append_limit()),
-            server: prepared.destination_server.clone(),
-        };
-        let facts = spec.try_facts(facts);
-        match (&state, &there) {
-            (Some(state), Some(there))
-                if is_unchanged(state, &listed, there, spec) && state.set_aside.due_uids(&facts).is_empty() =>
-            {
-                if !spec.dry_run && !state.set_aside.is_empty() {
-                    live_checkpoint.update(|checkpoint| {
-                        if let Some(state) = checkpoint.folders.get_mut(&folder.source_raw) {
-                            state.set_aside.count_passed_run(&UidSet::default());
-                        }
-                    });
+        if !self.spec.dry_run && !state.set_aside.is_empty() {
+            self.live_checkpoint.update(|checkpoint| {
+                if let Some(state) = checkpoint.folders.get_mut(&job.source_raw) {
+                    state.set_aside.count_passed_run(&UidSet::default());
                 }
-                prepared.closed_bytes += listed.size.unwrap_or(0);
-                prepared.closed.push(unchanged_report(&job, state));
-            }
-            _ => prepared.jobs.push(job),
+            });
+        }
+        prepared.closed_bytes += source.size.unwrap_or(0);
+        prepared.closed.push(unchanged_report(&job, state));
+    }
+}
+
+/// Both accounts as they were listed.
+struct PairListings {
+    source: AccountListing,
+    destination: AccountListing,
+    at: Instant,
+}
+
+impl PairListings {
+    /// What they say of a planned folder.
+    fn of<'a>(&'a self, folder: &'a PlannedFolder) -> ListedPair<'a> {
+        let status = |listing: &'a AccountListing, raw| listing.folder(raw).and_then(|folder| folder.status.as_ref());
+        ListedPair {
+            folder,
+            source: status(&self.source, &folder.source_raw),
+            destination: status(&self.destination, &folder.destination_raw),
+            at: self.at,
         }
     }
-    // Folders in which a look must be waited for come last, so that the wait costs nothing; large ones come first.
-    prepared.jobs.sort_by_key(|job| (job.needs_look, std::cmp::Reverse(job.messages)));
-    if !spec.dry_run {
-        mark_in_doubt(live_checkpoint, &prepared.jobs).await?;
+
+    /// UIDNEXT of the source's INBOX.
+    fn inbox_uid_next(&self) -> Option<u32> {
+        let inbox = self.source.folders.iter().find(|folder| folder.item.name.eq_ignore_ascii_case(b"INBOX"))?;
+        inbox.status.as_ref()?.uid_next
     }
-    Ok(prepared)
+}
+
+/// A planned folder, and its STATUS on both sides, where it is there.
+struct ListedPair<'a> {
+    folder: &'a PlannedFolder,
+    source: Option<&'a FolderStatus>,
+    destination: Option<&'a FolderStatus>,
+    at: Instant,
+}
+
+impl ListedPair<'_> {
+    fn job(&self, new_at_destination: bool) -> FolderSyncJob {
+        let (folder, there) = (self.folder, self.destination);
+        let listed = self.source.cloned().unwrap_or_default();
+        FolderSyncJob {
+            source_raw: folder.source_raw.clone(),
+            destination_raw: folder.destination_raw.clone(),
+            source_name: folder.source_name.clone(),
+            destination_name: folder.destination_name.clone(),
+            in_doubt: false,
+            needs_look: false,
+            new_at_destination,
+            messages: listed.messages.unwrap_or(0),
+            status: quiescent_status(&listed),
+            snapshot: there.and_then(|s| s.uid_next).map(|uid_next| DestinationSnapshot { at: self.at, uid_next }),
+            append_limit: there.and_then(|s| s.append_limit),
+            adds_newline: false,
+            bytes: listed.size,
+            was_empty: there.is_some_and(|s| s.messages == Some(0)),
+        }
+    }
 }
 
 /// What the plan leaves out, decided and warns of.
@@ -209,24 +298,6 @@ fn unchanged_report(job: &FolderSyncJob, state: &FolderState) -> FolderReport {
     let source_messages = u64::from(job.messages);
     let copied_before = if state.reduced { source_messages } else { state.map.len() };
     FolderReport { unchanged: true, complete: true, source_messages, copied_before, ..job.report() }
-}
-
-/// True when the listings do not prove that a folder needs no work.
-fn may_need_work(
-    folder: &PlannedFolder,
-    source: &AccountListing,
-    destination: &AccountListing,
-    live_checkpoint: &LiveCheckpoint,
-    spec: &SyncSpec,
-) -> bool {
-    let listed = source.folder(&folder.source_raw).and_then(|f| f.status.as_ref());
-    let there = destination.folder(&folder.destination_raw).and_then(|f| f.status.as_ref());
-    let unchanged =
-        live_checkpoint.read(|checkpoint| match (checkpoint.folders.get(&folder.source_raw), listed, there) {
-            (Some(state), Some(listed), Some(there)) => is_unchanged(state, listed, there, spec),
-            _ => false,
-        });
-    !folder.is_container && !unchanged
 }
 
 /// A checkpoint that says "nothing in doubt" must not outlive the first APPEND: all folders that will be opened are marked
@@ -297,32 +368,6 @@ fn common_attributes(survey: &AccountListing) -> BTreeSet<&str> {
     }
     let is_common = |attribute: &&String| others.iter().all(|folder| folder.item.has(attribute));
     first.item.attributes.iter().filter(is_common).map(String::as_str).collect()
-}
-
-fn new_job(
-    folder: &PlannedFolder,
-    listed: &FolderStatus,
-    there: Option<&FolderStatus>,
-    created: bool,
-    spec: &SyncSpec,
-    looked_at: Instant,
-) -> FolderSyncJob {
-    FolderSyncJob {
-        source_raw: folder.source_raw.clone(),
-        destination_raw: folder.destination_raw.clone(),
-        source_name: folder.source_name.clone(),
-        destination_name: folder.destination_name.clone(),
-        in_doubt: false,
-        needs_look: false,
-        new_at_destination: created || (spec.dry_run && there.is_none()),
-        messages: listed.messages.unwrap_or(0),
-        status: quiescent_status(listed),
-        snapshot: there.and_then(|s| s.uid_next).map(|uid_next| DestinationSnapshot { at: looked_at, uid_next }),
-        append_limit: there.and_then(|s| s.append_limit),
-        adds_newline: false,
-        bytes: listed.size,
-        was_empty: there.is_some_and(|s| s.messages == Some(0)),
-    }
 }
 
 fn quiescent_status(status: &FolderStatus) -> Option<QuiescentStatus> {
