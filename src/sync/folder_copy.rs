@@ -16,7 +16,7 @@ use super::{
     checkpoint::Checkpoint,
     circuit_breaker::{BreakerAdmission, KEEP_ALIVE_INTERVAL, unwell_server_error},
     connection_pair::ConnectionPair,
-    copy::{CopyContext, CopyMemory, PassOptions, PendingKeywords, SendMode, run_copy_pass},
+    copy::{CopyContext, CopyMemory, PassOptions, PassWork, PendingKeywords, SendMode, run_copy_pass},
     fetch_facts::search_present_uids,
     job::{FolderSyncContext, FolderSyncJob, SyncEnd},
     report::FolderReport,
@@ -318,7 +318,9 @@ impl<'a> FolderCopy<'a> {
         if work.is_empty() {
             return Ok(SyncEnd::Complete);
         }
-        let outcome = run_copy_pass(&self.context, how, work, bodies, self.pair, self.memory, self.report).await?;
+        let outcome =
+            run_copy_pass(&self.context, PassWork { how, messages: work, bodies }, self.pair, self.memory, self.report)
+                .await?;
         if outcome.stopped {
             return Ok(SyncEnd::Stopped);
         }

@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::pass::{CopyPass, MessageState};
@@ -21,14 +20,13 @@ pub(crate) use self::{
     anomaly::has_odd_date,
     exclusive_append::ExclusiveAppend,
     memory::{AppendedCopy, CopyMemory, PendingKeywords, ReadBack},
-    pass::{CopyContext, PassOptions, PassOutcome, SendMode},
+    pass::{CopyContext, PassOptions, PassOutcome, PassWork, SendMode},
 };
 use super::{
     connection_pair::ConnectionPair,
     limits::{BATCH_AGE, BATCH_MESSAGES, FETCH_MESSAGES, STOP_PATIENCE, STREAM_QUEUE},
     message_limit::max_messages,
     report::FolderReport,
-    scan::ScannedMessage,
     uid::SourceUid,
 };
 use crate::{
@@ -36,63 +34,19 @@ use crate::{
     imap::{Session, SessionEvent, UidSet},
 };
 
-/// Copies `work` (messages of the scan, in UID order) once over; what is left is told, not retried. `bodies` are at hand
-/// already, by UID.
+/// Copies the messages of `work` once over; what is left is told, not retried.
 ///
 /// # Errors
 /// When a connection ends, or the destination refuses for a reason that is not the message's own. The checkpoint then
 /// holds all that was confirmed, and both connections are of no more use.
 pub(crate) async fn run_copy_pass(
     context: &CopyContext<'_>,
-    how: PassOptions,
-    work: &[ScannedMessage],
-    mut bodies: BTreeMap<SourceUid, Bytes>,
+    work: PassWork<'_>,
     pair: &mut ConnectionPair,
     memory: &mut CopyMemory,
     report: &mut FolderReport,
 ) -> Result<PassOutcome> {
-    let ConnectionPair { source, destination } = pair;
-    bodies.retain(|uid, body| {
-        let message = work.binary_search_by_key(uid, |m| m.uid).ok().and_then(|at| work.get(at));
-        message.is_some_and(|message| !memory.is_stand_in(message, body))
-    });
-    let batch_limit = max_messages(destination, BATCH_MESSAGES);
-    let units = fetch::plan_ranges(work, max_messages(source, FETCH_MESSAGES), memory, &bodies);
-    let uid_next = context.live_checkpoint.update_folder(context.source_raw, |state| state.tail_from)?;
-    let mut pass = CopyPass {
-        context,
-        work,
-        source,
-        destination,
-        memory,
-        report,
-        outcome: PassOutcome::default(),
-        states: vec![MessageState::Pending; work.len()],
-        arrived: BTreeMap::new(),
-        next: 0,
-        units,
-        requested: VecDeque::new(),
-        due: 0,
-        held: 0,
-        batch: Vec::new(),
-        batch_bytes: 0,
-        batch_since: None,
-        batch_limit,
-        answered_at: None,
-        in_flight: VecDeque::new(),
-        uid_next: context.selected.uid_next.unwrap_or(uid_next).max(uid_next),
-        stream: None,
-        stream_next: None,
-        discarding: false,
-        stopping: false,
-        stopped_at: None,
-        pausing: false,
-        blamed: false,
-        how,
-    };
-    for (uid, body) in bodies {
-        pass.hold_body(uid, body);
-    }
+    let mut pass = CopyPass::new(context, work, pair, memory, report)?;
     // What was sent whole may take its time to be stored.
     pass.destination.set_patience(context.patience);
     let ended = pass.run().await;
@@ -127,7 +81,59 @@ async fn written_or_answered(destination: &mut Session, queued: usize) -> Result
     if queued > LOW { destination.next_or_drained(LOW).await } else { destination.next().await.map(Some) }
 }
 
-impl CopyPass<'_, '_> {
+impl<'a, 'b> CopyPass<'a, 'b> {
+    /// A pass at its beginning, with the bodies that are at hand.
+    fn new(
+        context: &'a CopyContext<'a>,
+        PassWork { how, messages: work, mut bodies }: PassWork<'a>,
+        ConnectionPair { source, destination }: &'b mut ConnectionPair,
+        memory: &'b mut CopyMemory,
+        report: &'b mut FolderReport,
+    ) -> Result<Self> {
+        bodies.retain(|uid, body| {
+            let message = work.binary_search_by_key(uid, |m| m.uid).ok().and_then(|at| work.get(at));
+            message.is_some_and(|message| !memory.is_stand_in(message, body))
+        });
+        let batch_limit = max_messages(destination, BATCH_MESSAGES);
+        let units = fetch::plan_ranges(work, max_messages(source, FETCH_MESSAGES), memory, &bodies);
+        let uid_next = context.live_checkpoint.update_folder(context.source_raw, |state| state.tail_from)?;
+        let mut pass = Self {
+            context,
+            work,
+            source,
+            destination,
+            memory,
+            report,
+            outcome: PassOutcome::default(),
+            states: vec![MessageState::Pending; work.len()],
+            arrived: BTreeMap::new(),
+            next: 0,
+            units,
+            requested: VecDeque::new(),
+            due: 0,
+            held: 0,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            batch_since: None,
+            batch_limit,
+            answered_at: None,
+            in_flight: VecDeque::new(),
+            uid_next: context.selected.uid_next.unwrap_or(uid_next).max(uid_next),
+            stream: None,
+            stream_next: None,
+            discarding: false,
+            stopping: false,
+            stopped_at: None,
+            pausing: false,
+            blamed: false,
+            how,
+        };
+        for (uid, body) in bodies {
+            pass.hold_body(uid, body);
+        }
+        Ok(pass)
+    }
+
     async fn run(&mut self) -> Result<()> {
         let mut tick = interval(Duration::from_millis(100));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

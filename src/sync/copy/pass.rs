@@ -81,6 +81,15 @@ pub(crate) struct PassOptions {
     pub probe: bool,
 }
 
+/// What one pass copies.
+pub(crate) struct PassWork<'a> {
+    pub how: PassOptions,
+    /// Messages of the scan, in UID order.
+    pub messages: &'a [ScannedMessage],
+    /// Bodies that are at hand already.
+    pub bodies: BTreeMap<SourceUid, Bytes>,
+}
+
 impl SendMode {
     /// One APPEND at a time, by synchronizing literal.
     pub(super) const fn is_careful(self) -> bool {
