@@ -1,9 +1,10 @@
 //! A server in memory, for either side: it holds what no real one does, and can be told to misbehave at any command.
 
+mod answers;
+
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
-    io,
+    fmt, io,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -20,6 +21,7 @@ use mailferry_testkit::{
     scripted::{ClientCommand, ScriptedConnection},
 };
 
+use self::answers::{answer, in_set};
 use crate::rig::{Rig, endpoint};
 
 /// What a plain server of the old days offers.
@@ -90,6 +92,30 @@ pub fn mails(count: u32) -> Vec<Mail> {
     (1..=count).map(|uid| Mail::new(uid, body(uid))).collect()
 }
 
+/// An account: its folders and what they hold.
+pub type Account = BTreeMap<String, Vec<Mail>>;
+
+/// A change of an account or of an answer.
+pub struct Change<T>(Arc<dyn Fn(&mut T) + Send + Sync>);
+
+impl<T> Change<T> {
+    pub fn new(change: impl Fn(&mut T) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(change))
+    }
+}
+
+impl<T> Clone for Change<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> fmt::Debug for Change<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Change")
+    }
+}
+
 /// What to do instead of answering well.
 #[derive(Debug, Clone)]
 pub enum Act {
@@ -103,12 +129,26 @@ pub enum Act {
     Late(Duration, Vec<u8>),
     /// Answer this, and do what was asked only right before the next APPEND that is not held, on any connection.
     Held(Vec<u8>),
+    /// Close, and do what was asked only after a while.
+    Orphan(Duration),
     /// Do what was asked and answer well, but keep the messages of an APPEND so changed.
     Alter(fn(&mut Mail)),
+    /// Answer well by the account so changed, and leave it as it was: neither the change nor what was asked stays.
+    Pretend(Change<Account>),
+    /// Do what was asked with this at the end of the folder's name, and say OK: to CREATE.
+    Misname(&'static str),
+    /// Do what was asked, and answer well, but for this change.
+    Retell(Change<Vec<u8>>),
     /// Send this and close.
     Bye(Vec<u8>),
+    /// Do what was asked, send so many thousandths of the answer and close.
+    Torn(usize),
     /// Answer well, but only after a while.
     Slowly(Duration),
+    /// Do what was asked, and answer well only after a while.
+    Linger(Duration),
+    /// Send this again and again, for ever.
+    Endless(Vec<u8>, Duration),
     /// Say nothing more.
     Stall,
 }
@@ -120,10 +160,13 @@ impl Act {
     }
 }
 
+/// What a twist is asked when a client connects; [`Act::Send`] answers the login then.
+pub const CONNECT: &str = "CONNECT";
+
 /// Decides by a command's text (upper case), and by how many commands this was asked of before, over all connections.
 type Twist = Box<dyn Fn(&str, usize) -> Option<Act> + Send + Sync>;
 
-type Folders = Arc<Mutex<BTreeMap<String, Vec<Mail>>>>;
+type Folders = Arc<Mutex<Account>>;
 
 /// What all connections share.
 struct Shared {
@@ -171,7 +214,10 @@ impl Fake {
         let server = ScriptedServer::serve(None, move |mut conn, _| {
             let shared = Arc::clone(&shared);
             async move {
-                conn.login(&shared.capabilities).await?;
+                let act = (shared.twist)(CONNECT, shared.count.load(Ordering::SeqCst));
+                if !greet(&mut conn, &shared.capabilities, act).await? {
+                    return conn.close().await;
+                }
                 serve(&mut conn, &shared).await
             }
         })
@@ -214,258 +260,175 @@ impl Fake {
     }
 }
 
-#[allow(clippy::too_many_lines, reason = "an arm for each act")]
+/// From the greeting to the login; false where it ends there.
+async fn greet(conn: &mut ScriptedConnection, capabilities: &str, act: Option<Act>) -> io::Result<bool> {
+    match act {
+        Some(Act::Bye(bytes)) => conn.send(&bytes).await?,
+        Some(Act::Stall) => conn.stall().await?,
+        Some(Act::Endless(bytes, pause)) => repeat(conn, &bytes, pause).await?,
+        Some(Act::Send(bytes)) => conn.answer_login(capabilities, &bytes).await?,
+        other => {
+            if let Some(Act::Slowly(delay)) = other {
+                tokio::time::sleep(delay).await;
+            }
+            conn.login(capabilities).await?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Sends the same for ever.
+async fn repeat(conn: &mut ScriptedConnection, bytes: &[u8], pause: Duration) -> io::Result<()> {
+    loop {
+        conn.send(bytes).await?;
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn with_tag(bytes: &[u8], tag: &str) -> Vec<u8> {
+    let text = bytes.split(|b| *b == b'{').enumerate().map(|(at, piece)| match piece.strip_prefix(b"tag}") {
+        Some(rest) => [tag.as_bytes(), rest].concat(),
+        None if at == 0 => piece.to_vec(),
+        None => [b"{", piece].concat(),
+    });
+    text.collect::<Vec<_>>().concat()
+}
+
 async fn serve(conn: &mut ScriptedConnection, shared: &Shared) -> io::Result<()> {
-    let Shared { folders, twist, count, capabilities, pace, held } = shared;
     let mut selected = String::new();
     loop {
         let command = conn.command().await?;
-        let takes = Duration::from_millis(pace.load(Ordering::SeqCst));
+        let takes = Duration::from_millis(shared.pace.load(Ordering::SeqCst));
         if !takes.is_zero() {
             tokio::time::sleep(takes).await;
         }
         let upper = command.text().to_ascii_uppercase();
-        let with_tag = |bytes: &[u8]| {
-            let text = bytes.split(|b| *b == b'{').enumerate().map(|(at, piece)| match piece.strip_prefix(b"tag}") {
-                Some(rest) => [command.tag.as_bytes(), rest].concat(),
-                None if at == 0 => piece.to_vec(),
-                None => [b"{", piece].concat(),
-            });
-            text.collect::<Vec<_>>().concat()
-        };
-        let mut alter: fn(&mut Mail) = |_| {};
-        match twist(&upper, count.fetch_add(1, Ordering::SeqCst)) {
-            None => {}
-            Some(Act::Alter(change)) => alter = change,
-            Some(Act::Send(bytes)) => {
-                conn.send(&with_tag(&bytes)).await?;
-                continue;
-            }
-            Some(Act::First(bytes)) => conn.send(&with_tag(&bytes)).await?,
-            Some(Act::Bye(bytes)) => {
-                conn.send(&with_tag(&bytes)).await?;
-                return conn.close().await;
-            }
-            Some(Act::Covertly(bytes)) => {
-                answer(&command, &upper, capabilities, &mut folders.lock().unwrap(), &mut selected);
-                conn.send(&with_tag(&bytes)).await?;
-                continue;
-            }
-            Some(Act::Late(delay, bytes)) => {
-                conn.send(&with_tag(&bytes)).await?;
-                let (folders, capabilities) = (Arc::clone(folders), capabilities.clone());
-                tokio::spawn(async move {
-                    tokio::time::sleep(delay).await;
-                    answer(&command, &upper, &capabilities, &mut folders.lock().unwrap(), &mut String::new());
-                });
-                continue;
-            }
-            Some(Act::Held(bytes)) => {
-                conn.send(&with_tag(&bytes)).await?;
-                held.lock().unwrap().push(command);
-                continue;
-            }
-            Some(Act::Slowly(delay)) => tokio::time::sleep(delay).await,
-            Some(Act::Stall) => return conn.stall().await,
-        }
-        let answer = {
-            let mut folders = folders.lock().unwrap();
-            if upper.starts_with("APPEND") {
-                for command in std::mem::take(&mut *held.lock().unwrap()) {
-                    let upper = command.text().to_ascii_uppercase();
-                    answer(&command, &upper, capabilities, &mut folders, &mut String::new());
-                }
-            }
-            let before: BTreeMap<String, usize> = folders.iter().map(|(name, all)| (name.clone(), all.len())).collect();
-            let answer = answer(&command, &upper, capabilities, &mut folders, &mut selected);
-            for (name, all) in folders.iter_mut() {
-                all.iter_mut().skip(before.get(name).copied().unwrap_or(0)).for_each(alter);
-            }
-            answer
-        };
-        match answer {
-            Some(bytes) => conn.send(&bytes).await?,
-            None => conn.answer_as_usual(&command).await?,
-        }
-        if upper == "LOGOUT" {
+        let act = (shared.twist)(&upper, shared.count.fetch_add(1, Ordering::SeqCst));
+        if !(Asked { command, upper, shared }).play(conn, &mut selected, act).await? {
             return conn.close().await;
         }
     }
 }
 
-#[allow(clippy::too_many_lines, reason = "an arm for each command")]
-fn answer(
-    command: &ClientCommand,
-    upper: &str,
-    capabilities: &str,
-    folders: &mut BTreeMap<String, Vec<Mail>>,
-    selected: &mut String,
-) -> Option<Vec<u8>> {
-    let text = command.text();
-    let ok = |untagged: String| Some(format!("{untagged}{} OK done\r\n", command.tag).into_bytes());
-    let name = || {
-        let rest = text.split_once(' ').map_or("", |(_, rest)| rest);
-        match rest.strip_prefix('"') {
-            Some(quoted) => quoted.split('"').next().unwrap_or_default().to_owned(),
-            None => rest.split(' ').next().unwrap_or_default().to_owned(),
-        }
-    };
-    let next = |mails: &[Mail]| mails.iter().map(|m| m.uid).max().unwrap_or(0) + 1;
-    match upper.split(' ').next().unwrap_or_default() {
-        "LIST" | "LSUB" => {
-            let verb = upper.split(' ').next().unwrap_or_default();
-            let lines = folders.keys().fold(String::new(), |mut lines, folder| {
-                write!(lines, "* {verb} () \"/\" \"{folder}\"\r\n").unwrap();
-                lines
-            });
-            ok(lines)
-        }
-        "STATUS" => {
-            let folder = name();
-            let mails = folders.get(&folder)?;
-            let (count, next) = (mails.len(), next(mails));
-            let bytes: usize = mails.iter().map(|m| m.body.len()).sum();
-            let size = if upper.contains("SIZE") { format!(" SIZE {bytes}") } else { String::new() };
-            ok(format!("* STATUS \"{folder}\" (MESSAGES {count} UIDNEXT {next} UIDVALIDITY 7{size})\r\n"))
-        }
-        "SELECT" | "EXAMINE" => {
-            *selected = name();
-            let mails = folders.get(selected)?;
-            let (count, next) = (mails.len(), next(mails));
-            ok(format!(
-                "* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n* {count} EXISTS\r\n* 0 RECENT\r\n\
-                 * OK [PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)] ok\r\n\
-                 * OK [UIDVALIDITY 7] ok\r\n* OK [UIDNEXT {next}] ok\r\n"
-            ))
-        }
-        "CREATE" => {
-            folders.entry(name()).or_default();
-            ok(String::new())
-        }
-        "APPEND" => {
-            let mails = folders.entry(name()).or_default();
-            let first = next(mails);
-            for (uid, (flags, date, body)) in (first..).zip(appended(&command.bytes)) {
-                mails.push(Mail { uid, flags, date, size: None, body, listed: Listed::Everywhere });
-            }
-            let uids = match next(mails) - 1 {
-                last if last == first => first.to_string(),
-                last => format!("{first}:{last}"),
-            };
-            let code = if capabilities.contains("UIDPLUS") { format!("[APPENDUID 7 {uids}] ") } else { String::new() };
-            Some(format!("{} OK {code}done\r\n", command.tag).into_bytes())
-        }
-        "UID" if upper.starts_with("UID FETCH ") => {
-            let mails = folders.get(selected)?;
-            let mut out = Vec::new();
-            let set = text.split(' ').nth(2);
-            let hidden = if set.is_some_and(|set| set.contains('*')) { Listed::WhenAskedFor } else { Listed::Nowhere };
-            let asked = |mail: &Mail| in_set(set, mail.uid, mails) && ![hidden, Listed::Nowhere].contains(&mail.listed);
-            let asked = (1..).zip(mails).filter(|(_, mail)| asked(mail)).collect();
-            let (asked, code) = touched(asked, capabilities);
-            for (seq, mail) in asked {
-                fetched(&mut out, seq, mail, upper);
-            }
-            out.extend_from_slice(format!("{} OK {code}done\r\n", command.tag).as_bytes());
-            Some(out)
-        }
-        "FETCH" => {
-            let mails = folders.get(selected)?;
-            let mut out = Vec::new();
-            let set = text.split(' ').nth(1);
-            let asked = |(seq, mail): &(usize, &Mail)| {
-                u32::try_from(*seq).is_ok_and(|seq| in_set(set, seq, &[])) && mail.listed != Listed::Nowhere
-            };
-            let (asked, code) = touched((1..).zip(mails).filter(asked).collect(), capabilities);
-            for (seq, mail) in asked {
-                fetched(&mut out, seq, mail, upper);
-            }
-            out.extend_from_slice(format!("{} OK {code}done\r\n", command.tag).as_bytes());
-            Some(out)
-        }
-        "UID" if upper.starts_with("UID STORE ") => {
-            let mails = folders.get_mut(selected)?;
-            let all = mails.clone();
-            let mut words = text.splitn(5, ' ').skip(2);
-            let (set, how, flags) = (words.next(), words.next()?, words.next()?.trim_matches(['(', ')']));
-            for mail in mails.iter_mut().filter(|m| how.starts_with('+') && in_set(set, m.uid, &all)) {
-                let space = if mail.flags.is_empty() { "" } else { " " };
-                mail.flags.extend_from_slice(format!("{space}{flags}").as_bytes());
-            }
-            ok(String::new())
-        }
-        "UID" if upper.starts_with("UID SEARCH") => {
-            let mails = folders.get(selected)?;
-            let set = upper.rsplit_once(" UID ").map(|(_, set)| set);
-            let listed = (1..).zip(mails).filter(|(_, m)| m.listed == Listed::Everywhere);
-            let found = listed.filter(|(_, m)| set.is_none() || in_set(set, m.uid, mails)).collect();
-            let (found, code) = touched(found, capabilities);
-            let found: Vec<String> = found.iter().map(|(_, m)| m.uid.to_string()).collect();
-            let line = match (upper.contains("RETURN"), found.is_empty()) {
-                (true, true) => format!("* ESEARCH (TAG \"{}\") UID\r\n", command.tag),
-                (true, false) => format!("* ESEARCH (TAG \"{}\") UID ALL {}\r\n", command.tag, found.join(",")),
-                (false, _) => format!("* SEARCH {}\r\n", found.join(" ")),
-            };
-            let line = line.replace("SEARCH \r", "SEARCH\r");
-            Some(format!("{line}{} OK {code}done\r\n", command.tag).into_bytes())
-        }
-        _ => None,
-    }
+/// A command, and what it is asked of.
+struct Asked<'a> {
+    command: ClientCommand,
+    upper: String,
+    shared: &'a Shared,
 }
 
-/// What a command touches of the messages that it asks for: with MESSAGELIMIT (RFC 9738) the newest, and the response code
-/// that says so.
-fn touched<'m>(mut asked: Vec<(usize, &'m Mail)>, capabilities: &str) -> (Vec<(usize, &'m Mail)>, String) {
-    let limit = capabilities.split(' ').find_map(|c| c.strip_prefix("MESSAGELIMIT=")).map(|n| n.parse().unwrap());
-    match limit {
-        Some(limit) if asked.len() > limit => {
-            asked.drain(..asked.len() - limit);
-            let code = format!("[MESSAGELIMIT {limit} {}] ", asked[0].1.uid);
-            (asked, code)
+impl Asked<'_> {
+    /// Plays an act; false where the connection ends with it.
+    async fn play(&self, conn: &mut ScriptedConnection, selected: &mut String, act: Option<Act>) -> io::Result<bool> {
+        let mut alter: fn(&mut Mail) = |_| {};
+        let tagged = |bytes: &[u8]| with_tag(bytes, &self.command.tag);
+        match act {
+            None => {}
+            Some(Act::Alter(change)) => alter = change,
+            Some(Act::Send(bytes)) => {
+                conn.send(&tagged(&bytes)).await?;
+                return Ok(true);
+            }
+            Some(Act::First(bytes)) => conn.send(&tagged(&bytes)).await?,
+            Some(Act::Bye(bytes)) => {
+                conn.send(&tagged(&bytes)).await?;
+                return Ok(false);
+            }
+            Some(Act::Covertly(bytes)) => {
+                self.answer(&mut self.shared.folders.lock().unwrap(), selected);
+                conn.send(&tagged(&bytes)).await?;
+                return Ok(true);
+            }
+            Some(Act::Late(delay, bytes)) => {
+                conn.send(&tagged(&bytes)).await?;
+                self.answer_later(delay);
+                return Ok(true);
+            }
+            Some(Act::Held(bytes)) => {
+                conn.send(&tagged(&bytes)).await?;
+                self.shared.held.lock().unwrap().push(self.command.clone());
+                return Ok(true);
+            }
+            Some(Act::Orphan(delay)) => {
+                self.answer_later(delay);
+                return Ok(false);
+            }
+            Some(Act::Misname(suffix)) => {
+                let name =
+                    self.command.text().split_once(' ').map_or("", |(_, name)| name.trim_matches('"')).to_owned();
+                self.shared.folders.lock().unwrap().entry(name + suffix).or_default();
+                conn.send(&tagged(b"{tag} OK done\r\n")).await?;
+                return Ok(true);
+            }
+            Some(Act::Pretend(change)) => {
+                let mut account = self.shared.folders.lock().unwrap().clone();
+                (change.0)(&mut account);
+                let answer = self.answer(&mut account, selected);
+                return self.send(conn, answer).await;
+            }
+            Some(Act::Retell(change)) => {
+                let mut answer = self.answer(&mut self.shared.folders.lock().unwrap(), selected);
+                if let Some(answer) = &mut answer {
+                    (change.0)(answer);
+                }
+                return self.send(conn, answer).await;
+            }
+            Some(Act::Torn(share)) => {
+                let answer = self.answer(&mut self.shared.folders.lock().unwrap(), selected).unwrap_or_default();
+                conn.send(&answer[..answer.len() * share / 1000]).await?;
+                return Ok(false);
+            }
+            Some(Act::Slowly(delay)) => tokio::time::sleep(delay).await,
+            Some(Act::Linger(delay)) => {
+                let answer = self.answer(&mut self.shared.folders.lock().unwrap(), selected);
+                tokio::time::sleep(delay).await;
+                return self.send(conn, answer).await;
+            }
+            Some(Act::Endless(bytes, pause)) => repeat(conn, &tagged(&bytes), pause).await?,
+            Some(Act::Stall) => {
+                conn.stall().await?;
+                return Ok(false);
+            }
         }
-        _ => (asked, String::new()),
+        let answer = {
+            let mut folders = self.shared.folders.lock().unwrap();
+            if self.upper.starts_with("APPEND") {
+                for command in std::mem::take(&mut *self.shared.held.lock().unwrap()) {
+                    let upper = command.text().to_ascii_uppercase();
+                    answer(&command, &upper, &self.shared.capabilities, &mut folders, &mut String::new());
+                }
+            }
+            let before: BTreeMap<String, usize> = folders.iter().map(|(name, all)| (name.clone(), all.len())).collect();
+            let answer = self.answer(&mut folders, selected);
+            for (name, all) in folders.iter_mut() {
+                all.iter_mut().skip(before.get(name).copied().unwrap_or(0)).for_each(alter);
+            }
+            answer
+        };
+        self.send(conn, answer).await
     }
-}
 
-/// Flags, date and body of each message in an APPEND.
-fn appended(mut bytes: &[u8]) -> Vec<(Vec<u8>, String, Vec<u8>)> {
-    let mut messages = Vec::new();
-    while let Some(end) = bytes.windows(3).position(|w| w == b"}\r\n") {
-        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-        let length: usize = head.rsplit('{').next().and_then(|n| n.trim_end_matches('+').parse().ok()).unwrap_or(0);
-        let rest = &bytes[end + 3..];
-        let flags = head.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("", |(flags, _)| flags);
-        let date = head.split_once(") \"").and_then(|(_, rest)| rest.split_once('"')).map(|(date, _)| date);
-        let date = format!("\"{}\"", date.unwrap_or("01-Jan-2030 00:00:00 +0000"));
-        messages.push((flags.into(), date, rest[..length].to_vec()));
-        bytes = &rest[length..];
+    fn answer(&self, account: &mut Account, selected: &mut String) -> Option<Vec<u8>> {
+        answer(&self.command, &self.upper, &self.shared.capabilities, account, selected)
     }
-    messages
-}
 
-fn fetched(out: &mut Vec<u8>, seq: usize, mail: &Mail, items: &str) {
-    out.extend_from_slice(format!("* {seq} FETCH (UID {}", mail.uid).as_bytes());
-    if items.contains("FLAGS") {
-        out.extend_from_slice(&[b" FLAGS (", mail.flags.as_slice(), b")"].concat());
+    fn answer_later(&self, delay: Duration) {
+        let (folders, capabilities) = (Arc::clone(&self.shared.folders), self.shared.capabilities.clone());
+        let (command, upper) = (self.command.clone(), self.upper.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            answer(&command, &upper, &capabilities, &mut folders.lock().unwrap(), &mut String::new());
+        });
     }
-    if items.contains("INTERNALDATE") {
-        out.extend_from_slice(format!(" INTERNALDATE {}", mail.date).as_bytes());
+
+    async fn send(&self, conn: &mut ScriptedConnection, answer: Option<Vec<u8>>) -> io::Result<bool> {
+        match answer {
+            Some(bytes) => conn.send(&bytes).await?,
+            None => conn.answer_as_usual(&self.command).await?,
+        }
+        Ok(self.upper != "LOGOUT")
     }
-    if items.contains("RFC822.SIZE") {
-        out.extend_from_slice(format!(" RFC822.SIZE {}", mail.size.unwrap_or(mail.body.len() as u64)).as_bytes());
-    }
-    if items.contains("[HEADER.FIELDS (MESSAGE-ID)]") {
-        let header = String::from_utf8_lossy(&mail.body).into_owned();
-        let id =
-            header.lines().find(|line| line.starts_with("Message-ID:")).map_or(String::new(), |l| format!("{l}\r\n"));
-        let text = format!(" BODY[HEADER.FIELDS (MESSAGE-ID)] {{{}}}\r\n{id}\r\n", id.len() + 2);
-        out.extend_from_slice(text.as_bytes());
-    }
-    if items.contains("BODY.PEEK[]") {
-        out.extend_from_slice(format!(" BODY[] {{{}}}\r\n", mail.body.len()).as_bytes());
-        out.extend_from_slice(&mail.body);
-    }
-    out.extend_from_slice(b")\r\n");
 }
 
 /// Between two servers in memory, with short patience.
@@ -501,14 +464,4 @@ pub fn bodies(mails: &[Mail], command: &str, form: impl Fn(usize, &Mail) -> Vec<
 pub fn asks_for(command: &str, uid: u32) -> bool {
     let set = command.split(' ').nth(2).map(|set| set.replace('*', "4294967295"));
     command.contains("BODY.PEEK[]") && in_set(set.as_deref(), uid, &[])
-}
-
-fn in_set(set: Option<&str>, uid: u32, mails: &[Mail]) -> bool {
-    let last = || mails.iter().map(|m| m.uid).max().unwrap_or(0);
-    let number = |text: &str| text.parse().unwrap_or_else(|_| last());
-    set.unwrap_or_default().split(',').any(|range| {
-        let (a, b) = range.split_once(':').unwrap_or((range, range));
-        let (a, b) = (number(a), number(b));
-        (a.min(b)..=a.max(b)).contains(&uid)
-    })
 }

@@ -16,7 +16,7 @@ use mailferry::{
 };
 
 use crate::{
-    fake::{Act, Fake, Listed, MODERN, Mail, all_bodies, asks_for, mails},
+    fake::{Act, Change, Fake, Listed, MODERN, Mail, all_bodies, asks_for, mails},
     rig::{Rig, adopted, copied},
 };
 
@@ -193,7 +193,13 @@ async fn flags_are_compared_where_modification_sequences_went_back() {
             return Some(Act::send("{tag} OK nothing changed\r\n"));
         }
         let now = now.load(SeqCst);
-        command.starts_with("EXAMINE").then(|| Act::First(format!("* OK [HIGHESTMODSEQ {now}] ok\r\n").into_bytes()))
+        command.starts_with("EXAMINE").then(|| {
+            Act::Retell(Change::new(move |answer: &mut Vec<u8>| {
+                let text = String::from_utf8_lossy(answer)
+                    .replace("[HIGHESTMODSEQ ", &format!("[HIGHESTMODSEQ {now}] ok [was "));
+                *answer = text.into_bytes();
+            }))
+        })
     })
     .await;
     let destination = Fake::start(MODERN, Vec::new()).await;

@@ -293,6 +293,12 @@ impl ScriptedConnection {
 
     /// Greets, and answers as a server with these capabilities until the login, which any password passes.
     pub async fn login(&mut self, capabilities: &str) -> io::Result<()> {
+        let done = format!("{{tag}} OK [CAPABILITY {capabilities}] logged in\r\n");
+        self.answer_login(capabilities, done.as_bytes()).await
+    }
+
+    /// The same, but the login is answered by these bytes; `{tag}` in them stands for its tag.
+    pub async fn answer_login(&mut self, capabilities: &str, answer: &[u8]) -> io::Result<()> {
         capabilities.clone_into(&mut self.capabilities);
         self.send(format!("* OK [CAPABILITY {capabilities}] ready\r\n").as_bytes()).await?;
         loop {
@@ -306,8 +312,7 @@ impl ScriptedConnection {
                 self.answer_as_usual(&command).await?;
                 continue;
             }
-            let done = format!("{} OK [CAPABILITY {capabilities}] logged in\r\n", command.tag);
-            return self.send(done.as_bytes()).await;
+            return self.send(&replace(answer, b"{tag}", command.tag.as_bytes())).await;
         }
     }
 
