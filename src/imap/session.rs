@@ -62,6 +62,8 @@ pub(crate) struct Session {
     useful_at: Instant,
     /// The literal that is on its way: since when, and bytes of it that came.
     literal: Option<(Instant, u64)>,
+    /// The UID of the last message that the server told something of.
+    last_fetched: Option<u32>,
     patience: Duration,
     /// Facts about the connection, for people.
     pub facts: ConnectionFacts,
@@ -119,6 +121,7 @@ impl Session {
             one_by_one: false,
             useful_at: Instant::now(),
             literal: None,
+            last_fetched: None,
             patience: Duration::ZERO,
             facts,
         }
@@ -345,9 +348,11 @@ impl Session {
                 now.duration_since(since)
                     <= self.useful_limit() + Duration::from_secs(received / SLOWEST_BYTES_PER_SECOND)
             }
-            IncomingFrame::Response(Response::Untagged(UntaggedResponse::Status(_) | UntaggedResponse::Other(_))) => {
-                false
+            IncomingFrame::Response(Response::Untagged(UntaggedResponse::Fetch(fetch))) => {
+                // What comes unasked may lack the UID, and the same may be told of one message for ever.
+                fetch.uid.is_some() && std::mem::replace(&mut self.last_fetched, fetch.uid) != fetch.uid
             }
+            IncomingFrame::Response(Response::Untagged(data)) => !is_announcement(data),
             IncomingFrame::Response(_) => true,
         };
         if is_useful {
@@ -454,6 +459,19 @@ impl Session {
         // Written, not awaited: the answer would cost a round trip and tell nothing.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.wire.flush()).await;
     }
+}
+
+/// True for what a server may say unasked, and again and again.
+fn is_announcement(data: &UntaggedResponse) -> bool {
+    matches!(
+        data,
+        UntaggedResponse::Status(_)
+            | UntaggedResponse::Other(_)
+            | UntaggedResponse::Capability(_)
+            | UntaggedResponse::Flags(_)
+            | UntaggedResponse::Exists(_)
+            | UntaggedResponse::Recent(_)
+    )
 }
 
 /// Name and version of a server, as its ID says.

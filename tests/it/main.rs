@@ -29,6 +29,7 @@ mod not_copied;
 mod outputs;
 mod refusals;
 mod rig;
+mod silence;
 mod stand_ins;
 mod sync;
 mod unwell;
