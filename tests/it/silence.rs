@@ -48,3 +48,22 @@ async fn a_server_that_says_nothing_of_use_for_ever_is_given_up_within_its_bound
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_committed_late_is_waited_for_whichever_side_ended_the_connection() {
+    let (appends, noops) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    // The destination takes five minutes; the source ends the connection of the waiting client before that.
+    let source = Fake::twisted(MODERN, mails(3), move |command, _| {
+        let hit = command.starts_with("NOOP") && noops.fetch_add(1, SeqCst) == 1;
+        hit.then(|| Act::Bye(Vec::new()))
+    })
+    .await;
+    let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
+        let hit = command.starts_with("APPEND") && appends.fetch_add(1, SeqCst) == 0;
+        hit.then(|| Act::Slowly(Duration::from_mins(5)))
+    })
+    .await;
+    let report = patient(&source, &destination).sync().await;
+    assert_eq!(report.reconnects, 1, "{report:#?}");
+    assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&mails(3)), "{report:#?}");
+}

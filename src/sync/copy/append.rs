@@ -352,6 +352,9 @@ impl CopyPass<'_, '_> {
     /// A connection ended: what the destination was taking then comes under suspicion when it ends the next one too, as if it
     /// had been refused. The first time it may have been chance, and nothing goes out of order for it.
     pub(super) fn note_append_loss<T>(&mut self, error: Error) -> Result<T> {
+        // Whichever side ended it: what the destination had not committed for so long, it may commit as late once more.
+        let silent = self.in_flight.front().map_or(Duration::ZERO, |first| first.sent_at.elapsed());
+        self.memory.silence = self.memory.silence.max(silent);
         let is_loss = error.side == Some(Side::Destination)
             && matches!(error.class, ErrorClass::Network | ErrorClass::Protocol)
             && error.stated_wait.is_none();
@@ -359,8 +362,6 @@ impl CopyPass<'_, '_> {
             return Err(error);
         }
         let Some(first) = self.in_flight.pop_front() else { return Err(error) };
-        let silent = first.sent_at.elapsed();
-        self.memory.silence = self.memory.silence.max(silent);
         // Who waits so long for one message does not need to see it twice.
         let mut is_suspect = silent >= self.context.patience;
         for sent in &first.messages {
