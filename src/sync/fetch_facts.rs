@@ -112,9 +112,21 @@ pub(crate) async fn fetch_hashes<U: Uid>(
     listed: impl Fn(U) -> Option<u64>,
     failures: &mut FailureBisector<U>,
 ) -> Result<BTreeMap<U, ContentHash>> {
-    let wanted = uids.iter().map(|uid| (uid, listed(uid).unwrap_or(0))).collect();
-    let mut sink = IdentitySink { hasher: ContentHasher::new(), found: BTreeMap::new() };
-    read_bodies(session, wanted, failures, &mut sink).await?;
+    let with_sizes = |uids: &UidSet<U>| uids.iter().map(|uid| (uid, listed(uid).unwrap_or(0))).collect();
+    let mut sink = IdentitySink { hasher: ContentHasher::new(), found: BTreeMap::new(), missing: UidSet::default() };
+    let mut wanted = uids.clone();
+    while !wanted.is_empty() {
+        read_bodies(session, with_sizes(&wanted), failures, &mut sink).await?;
+        let missing = std::mem::take(&mut sink.missing);
+        if missing.is_empty() {
+            break;
+        }
+        // An answer that is OK may leave messages out that are there.
+        wanted = search_present_uids(session, &missing).await?;
+        for uid in wanted.iter() {
+            failures.record_failure_on(uid);
+        }
+    }
     Ok(sink.found)
 }
 
@@ -122,6 +134,8 @@ pub(crate) async fn fetch_hashes<U: Uid>(
 struct IdentitySink<U> {
     hasher: ContentHasher,
     found: BTreeMap<U, ContentHash>,
+    /// What did not come, though its FETCH ended well.
+    missing: UidSet<U>,
 }
 
 impl<U: Uid> BodySink<U> for IdentitySink<U> {
@@ -142,7 +156,11 @@ impl<U: Uid> BodySink<U> for IdentitySink<U> {
         self.hasher = ContentHasher::new();
     }
 
-    fn leave_out(&mut self, _: U, _: NotRead) {}
+    fn leave_out(&mut self, uid: U, why: NotRead) {
+        if why == NotRead::Missing {
+            self.missing.insert(uid);
+        }
+    }
 }
 
 /// All UIDs of the selected folder (RFC 9051, section 6.4.9).

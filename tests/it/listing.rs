@@ -16,7 +16,7 @@ use mailferry::{
 };
 
 use crate::{
-    fake::{Act, Change, Fake, Listed, MODERN, Mail, all_bodies, asks_for, mails},
+    fake::{Account, Act, Change, Fake, Listed, MODERN, Mail, all_bodies, asks_for, mails},
     rig::{Rig, adopted, copied},
 };
 
@@ -61,6 +61,24 @@ async fn messages_that_are_counted_and_listed_nowhere_count_as_not_copied_until_
     let report = rig.sync().await;
     assert_eq!((copied(&report), unlisted(&report)), (2, None), "{report:#?}");
     assert!(rig.sync().await.folders[0].unchanged);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_left_out_when_copies_are_looked_for_is_asked_for_again() {
+    let count = AtomicU64::new(0);
+    let source = Fake::twisted(MODERN, mails(10), move |command, _| {
+        let hit = asks_for(command, 7) && count.fetch_add(1, SeqCst) == 0;
+        hit.then(|| {
+            Act::Pretend(Change::new(|account: &mut Account| {
+                account.values_mut().for_each(|mails| mails.retain(|mail| mail.uid != 7));
+            }))
+        })
+    })
+    .await;
+    let own = mails(10).into_iter().map(|mail| mail.dated("\"06-Apr-2022 08:09:10 +0000\"")).collect();
+    let destination = Fake::start(MODERN, own).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!((copied(&report), adopted(&report), destination.mails("INBOX").len()), (0, 10, 10), "{report:#?}");
 }
 
 #[tokio::test(start_paused = true)]
