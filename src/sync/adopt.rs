@@ -10,6 +10,7 @@ use super::{
     copy_search::{CopySearch, DestinationSnapshot, FoundCopies, FoundCopy, min_look_interval},
     job::{FolderSyncContext, FolderSyncJob},
     scan::{FolderScan, ScannedMessage, scan_set},
+    set_aside::SetAsideReason,
     uid::{DestinationUid, SourceUid},
     uid_map::CopyOrigin,
 };
@@ -140,6 +141,51 @@ impl CopyLookup<'_> {
         };
         search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.failures).await
     }
+
+    /// Finds what no run has looked for in the whole folder, since the source did not list or deliver it then. `found` was
+    /// found just now.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub(crate) async fn find_unsought(
+        &self,
+        found: &[FoundCopy],
+        pair: &mut ConnectionPair,
+        memory: &mut CopyMemory,
+    ) -> Result<Vec<FoundCopy>> {
+        let Self { job, known, scan, destination, stop, .. } = *self;
+        let Some(state) = known else { return Ok(Vec::new()) };
+        let found_copies: UidSet<DestinationUid> = found.iter().map(|f| f.destination).collect();
+        let known_uids = state.map.destination_uids().union(&found_copies);
+        let work: Vec<ScannedMessage> = unsought(state, self.work, found);
+        // Where there is nothing but our own copies there is nothing to be found.
+        if work.is_empty() || u64::from(destination.exists) <= known_uids.len() {
+            return Ok(Vec::new());
+        }
+        let search = CopySearch {
+            scan,
+            work: &work,
+            certain: &UidSet::default(),
+            known: &known_uids,
+            from: 1,
+            by_content: false,
+            before: job.snapshot,
+            commit_allowance: memory.commit_allowance,
+            stop,
+        };
+        Ok(search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.failures).await?.copies)
+    }
+}
+
+/// Of the work, what may be at the destination since before the first run: messages that were listed nowhere until now, or
+/// whose bodies could not be read when they were to be compared.
+fn unsought(state: &FolderState, work: &[ScannedMessage], found: &[FoundCopy]) -> Vec<ScannedMessage> {
+    let unread = [SetAsideReason::Unreadable, SetAsideReason::NotTried];
+    let is_unread = |uid| state.set_aside.group_of(uid).is_some_and(|group| unread.contains(&group.reason));
+    let is_left = |m: &&ScannedMessage| {
+        (state.unlisted > 0 || is_unread(m.uid)) && found.binary_search_by_key(&m.uid, |f| f.source).is_err()
+    };
+    work.iter().filter(is_left).copied().collect()
 }
 
 /// Messages that were found at the destination are copied as far as the checkpoint is concerned.

@@ -254,7 +254,9 @@ async fn adopt(
         destination,
         stop: &shared.stop,
     };
-    let found = lookup.find(pair, memory).await?;
+    let mut found = lookup.find(pair, memory).await?;
+    found.copies.extend(lookup.find_unsought(&found.copies, pair, memory).await?);
+    found.copies.sort_by_key(|f| f.source);
     if *begin != FolderStartMode::Delta {
         // What was refused was looked for, too.
         for copy in &found.copies {

@@ -64,6 +64,28 @@ async fn messages_that_are_counted_and_listed_nowhere_count_as_not_copied_until_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_source_lists_or_delivers_late_is_looked_for_before_it_is_copied() {
+    let delivers = Arc::new(AtomicBool::new(false));
+    let is_well = Arc::clone(&delivers);
+    let source = Fake::twisted(MODERN, partly_listed(&[4], Listed::Nowhere), move |command, _| {
+        (!is_well.load(SeqCst) && asks_for(command, 7)).then(|| Act::send("{tag} NO cannot read it\r\n"))
+    })
+    .await;
+    // The user has both already; of one only its bytes tell.
+    let mut own = mails(10);
+    own[6] = own[6].clone().dated("\"06-Apr-2022 08:09:10 +0000\"");
+    let own: Vec<Mail> = [3, 6].into_iter().zip(1..).map(|(at, uid)| Mail { uid, ..own[at].clone() }).collect();
+    let destination = Fake::start(MODERN, own).await;
+    let rig = rig(&source, &destination);
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), adopted(&report), unlisted(&report)), (8, 0, Some(1)), "{report:#?}");
+    list_everywhere(&source);
+    delivers.store(true, SeqCst);
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), adopted(&report), destination.mails("INBOX").len()), (0, 2, 10), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_is_left_out_when_copies_are_looked_for_is_asked_for_again() {
     let count = AtomicU64::new(0);
     let source = Fake::twisted(MODERN, mails(10), move |command, _| {
