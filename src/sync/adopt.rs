@@ -97,7 +97,7 @@ impl CopyLookup<'_> {
         let (known_uids, from, by_content) = match (begin, known) {
             (FolderStartMode::Delta, _) => return Ok(FoundCopies::default()),
             (FolderStartMode::Tail, Some(state)) => (state.map.destination_uids(), state.tail_from.max(1), true),
-            _ if job.new_at_destination => return Ok(FoundCopies::default()),
+            _ if job.new_at_destination && !memory.may_have_sent => return Ok(FoundCopies::default()),
             _ => (&nothing, 1, false),
         };
         // Copies whose UID is unknown lie in the tail too: they take part in the matching, or a twin would take their place.

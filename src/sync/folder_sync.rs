@@ -118,6 +118,7 @@ pub(crate) async fn sync_folder(
     SyncProgress::add(&shared.progress.messages_done, adopted.len());
     SyncProgress::add(&shared.progress.whole.bytes_before, adopted_bytes);
     let messages = std::mem::take(&mut work.messages);
+    memory.may_have_sent |= !messages.is_empty();
     let messages = WorkToCopy { messages, append_limit, seen };
     if copy_work(shared, job, &mut opened, messages, (&mut *pair, &mut *memory, &mut *report)).await?
         == SyncEnd::Stopped

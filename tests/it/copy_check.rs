@@ -10,7 +10,7 @@ use mailferry::{Side, sync::report::MailboxReport};
 use mailferry_testkit::{CorpusMessage, SharedServer, differences as differences_of, shared_server};
 
 use crate::{
-    fake::{Act, Fake, MODERN, Mail, OLD, mails},
+    fake::{Act, Change, Fake, MODERN, Mail, OLD, mails},
     rig::{Rig, copied},
 };
 
@@ -224,6 +224,24 @@ async fn an_append_into_another_uidvalidity_is_in_doubt_and_loses_and_doubles_no
         wanted.sort();
         assert_eq!(there, wanted, "{wrong} {stores} {report:#?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_appended_to_a_folder_of_this_run_is_looked_for_where_its_uidvalidity_changed() {
+    let source = Fake::start(MODERN, Vec::new()).await;
+    source.change("Work", |folder| *folder = mails(12));
+    let count = AtomicUsize::new(0);
+    let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
+        let hit = command.starts_with("SELECT \"WORK\"") && count.fetch_add(1, SeqCst) == 0;
+        hit.then(|| {
+            Act::Retell(Change::new(|answer: &mut Vec<u8>| {
+                *answer = String::from_utf8_lossy(answer).replace("UIDVALIDITY 7", "UIDVALIDITY 8").into_bytes();
+            }))
+        })
+    })
+    .await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!(destination.mails("Work").len(), 12, "{report:#?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -42,6 +42,8 @@ pub(crate) struct CopyMemory {
     pub came_whole: bool,
     /// A known copy was asked for when the folder was opened.
     pub sampled: bool,
+    /// This run may have appended something to the folder.
+    pub may_have_sent: bool,
     /// What was sent when the connection ended may be at the destination.
     pub in_doubt: bool,
     /// This run left something in doubt in the folder, or found it so: late copies are looked for by the next, too.
