@@ -18,6 +18,7 @@ use super::{
     scan::FolderScan,
     store_flags::set_lost_flags,
     uid::{DestinationUid, SourceUid},
+    uncertain_copies::{report_unfound, settle_shared_uids},
 };
 use crate::{
     error::{Error, ErrorClass, Result},
@@ -61,22 +62,23 @@ pub(crate) async fn check_copies(
     }
     memory.broken_looks += 1;
     let any_unknown = memory.appended.iter().any(|copy| !copy.is_known());
-    let (index, flags) = shared
-        .live_checkpoint
-        .update_folder(&job.source_raw, |state| (any_unknown.then(|| state.map.index()), state.flags.clone()))?;
-    if let Some(index) = index {
+    let (found, flags) = shared.live_checkpoint.update_folder(&job.source_raw, |state| {
+        (any_unknown.then(|| (state.map.index(), state.map.destination_uids().clone())), state.flags.clone())
+    })?;
+    if let Some((index, known)) = found {
         for copy in memory.appended.iter_mut().filter(|copy| !copy.is_known()) {
             copy.destination_uid = index.get(copy.source_uid).and_then(|(uid, _)| uid).unwrap_or(copy.destination_uid);
         }
-        let unknown = memory.appended.iter().filter(|copy| !copy.is_known()).count();
-        memory.appended.retain(AppendedCopy::is_known);
-        if unknown > 0 {
-            report.notes.push(format!(
-                "{unknown} copies could not be found again at the destination, which does not tell their UIDs: whether \
-                 they are as their messages are was not looked at"
-            ));
+        let unfound: Vec<SourceUid> =
+            memory.appended.iter().filter(|copy| !copy.is_known()).map(|copy| copy.source_uid).collect();
+        if !unfound.is_empty() {
+            let from = memory.copies_from.unwrap_or(1);
+            report_unfound(&mut pair.destination, (from, &known), &unfound, report).await?;
+            // Told once.
+            memory.appended.retain(AppendedCopy::is_known);
         }
     }
+    settle_shared_uids(pair, scan, &mut memory.appended, report).await?;
     let purges = pair.destination.server_kind() == ServerKind::Gmail;
     let sent = |flag: &Flag| selected.may_keep_flag(flag) && !(purges && *flag == Flag::Deleted);
     let expected = flags.into_iter().map(|(text, uids)| SentFlag { flag: Flag::parse(text.as_bytes()), text, uids });

@@ -84,6 +84,10 @@ pub(crate) async fn sync_folder(
         // UIDs of a folder that was there before.
         memory.appended.clear();
         memory.read_back.clear();
+        memory.copies_from = None;
+    }
+    if memory.copies_from.is_none() {
+        memory.copies_from = opened.destination.uid_next.or(job.snapshot.map(|snapshot| snapshot.uid_next));
     }
     let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
     let facts = shared.try_facts(append_limit);

@@ -58,6 +58,7 @@ mod sync_context;
 pub(crate) mod testing;
 pub mod uid;
 pub mod uid_map;
+mod uncertain_copies;
 mod varint;
 pub mod verify;
 mod views;

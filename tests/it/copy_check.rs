@@ -227,6 +227,26 @@ async fn an_append_into_another_uidvalidity_is_in_doubt_and_loses_and_doubles_no
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_was_taken_as_anothers_uid_and_is_nowhere_is_told() {
+    // What is not stored is told the UID of what is stored next.
+    let pretends: [fn(usize) -> bool; 2] = [|at| at == 2, |_| true];
+    for (pretends, missing) in pretends.into_iter().zip([1, 5]) {
+        let source = Fake::start(MODERN, mails(5)).await;
+        let count = AtomicUsize::new(0);
+        let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
+            let hit = command.starts_with("APPEND") && pretends(count.fetch_add(1, SeqCst));
+            hit.then(|| Act::Pretend(Change::new(|_| {})))
+        })
+        .await;
+        let report = rig(&source, &destination).sync().await;
+        assert_eq!(differences(&report), told("missing", missing), "{report:#?}");
+        if missing == 1 {
+            assert_eq!(report.folders[0].difference_messages[0].uid, 3, "{report:#?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_appended_to_a_folder_of_this_run_is_looked_for_where_its_uidvalidity_changed() {
     let source = Fake::start(MODERN, Vec::new()).await;
     source.change("Work", |folder| *folder = mails(12));
@@ -269,4 +289,25 @@ async fn a_real_server_that_keeps_everything_is_told_nothing_of() {
     assert_eq!((differences(&report), report.notes.len()), (BTreeMap::new(), 0), "{report:#?}");
     let mut right = destination.connect().await;
     assert_eq!(differences_of(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_were_taken_and_are_nowhere_are_told_where_the_destination_tells_no_uids() {
+    // Of those that are there nobody knows which they are where they are not as they were sent.
+    for (stores, alter, missing, doubts) in [
+        (0, None, told("missing", 5), 0),
+        (2, None, told("missing", 3), 0),
+        (2, Some(Act::Alter(|mail| mail.body.extend_from_slice(b"scanned\r\n"))), BTreeMap::new(), 1),
+    ] {
+        let source = Fake::start(MODERN, mails(5)).await;
+        let count = AtomicUsize::new(0);
+        let destination = Fake::twisted(OLD, Vec::new(), move |command, _| match command.starts_with("APPEND") {
+            true if count.fetch_add(1, SeqCst) >= stores => Some(Act::Pretend(Change::new(|_| {}))),
+            true => alter.clone(),
+            false => None,
+        })
+        .await;
+        let report = rig(&source, &destination).sync().await;
+        assert_eq!((differences(&report), report.folders[0].doubts.len()), (missing, doubts), "{report:#?}");
+    }
 }

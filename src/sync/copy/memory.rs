@@ -30,6 +30,8 @@ pub(crate) struct CopyMemory {
     pub read_back: Vec<ReadBack>,
     /// What this run copied and nobody looked at yet.
     pub appended: Vec<AppendedCopy>,
+    /// The destination's UIDNEXT before this run copied anything; none where it did not tell.
+    pub copies_from: Option<u32>,
     /// Looks at what was copied that did not come to their end.
     pub broken_looks: u32,
     /// The UIDVALIDITY of the opened destination folder, and another one that APPENDUID told.
