@@ -27,6 +27,26 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
+/// JSON that means the same and holds nothing that a terminal obeys: JSON itself escapes only the first 32 characters
+/// (RFC 8259, section 7).
+#[must_use]
+pub(crate) fn printable_json(json: &str) -> Cow<'_, str> {
+    // Those of ASCII stand between the strings: inside they are escaped.
+    let acts = |c: char| !c.is_ascii_control() && acts_on_terminal(c) || c == '\u{7f}';
+    if !json.chars().any(acts) {
+        return Cow::Borrowed(json);
+    }
+    let mut safe = String::with_capacity(json.len() + 8);
+    for c in json.chars() {
+        if acts(c) {
+            let _ = write!(safe, "\\u{:04x}", u32::from(c)); // a String takes every write
+        } else {
+            safe.push(c);
+        }
+    }
+    Cow::Owned(safe)
+}
+
 fn acts_on_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}')
@@ -110,6 +130,16 @@ mod tests {
     fn a_hostile_name_cannot_act_on_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\r\nc\u{202e}d\u{9b}e"), "a\\u{1b}[2Jb\\r\\nc\\u{202e}d\\u{9b}e");
         assert_eq!(printable("Entwürfe/日本 🎉"), "Entwürfe/日本 🎉");
+    }
+
+    #[test]
+    fn json_means_the_same_and_holds_nothing_that_acts_on_a_terminal() {
+        let value = serde_json::json!({"a\u{9b}31m\u{7f}": ["\u{202e}\u{1b}[2J", "Entwürfe/日本 🎉"]});
+        for json in [serde_json::to_string(&value).unwrap(), serde_json::to_string_pretty(&value).unwrap()] {
+            let safe = printable_json(&json);
+            assert!(!safe.chars().any(|c| acts_on_terminal(c) && c != '\n'), "{safe}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).unwrap(), value);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use clap::Args;
 use crate::{
     error::{Error, Result},
     sync::checkpoint::Checkpoint,
+    terminal_text::printable_json,
 };
 
 const STATE_FOLDER_HINT: &str =
@@ -30,6 +31,7 @@ impl CheckpointArgs {
     /// Configuration when the file cannot be read or is no checkpoint.
     pub fn render(&self) -> Result<String> {
         serde_json::to_string_pretty(&read(&self.file)?.describe())
+            .map(|json| printable_json(&json).into_owned())
             .map_err(|e| Error::internal(format!("cannot write the checkpoint as JSON: {e}")))
     }
 }

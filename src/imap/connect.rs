@@ -16,6 +16,7 @@ use super::{
     address,
     capability::Capabilities,
     endpoint::{AccountLogin, ConnectionSecurity, Endpoint, LoginCredential, MasterLogin, ServerKind},
+    hidden_secrets::HiddenSecrets,
     login_stream::LoginStream,
     refusal::{CommandKind, QuotaMeaning, refusal_error},
     response::StatusCondition,
@@ -91,18 +92,19 @@ async fn establish(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Result<Sess
     let mut facts = ConnectionFacts::default();
     let (client, offered) = open_client(endpoint, moved, &mut facts).await?;
     let started = Instant::now();
-    let session =
-        with_timeout(endpoint.timeouts.reply, "answer the login", log_in(client, endpoint, &offered, &mut facts));
-    let mut imap = session.await?;
+    let mut hidden = HiddenSecrets::default();
+    let login = log_in(client, (endpoint, &mut hidden), &offered, &mut facts);
+    let mut imap = with_timeout(endpoint.timeouts.reply, "answer the login", login).await?;
     let round_trip = started.elapsed();
 
     let announced: Option<Capabilities> = imap.as_mut().capabilities().map(|list| list.into_iter().collect());
     let deflate = endpoint.compress && announced.as_ref().is_some_and(|a| a.has("COMPRESS=DEFLATE"));
-    let lent = if deflate {
+    let mut lent = if deflate {
         wire(with_timeout(limit, "begin to compress", compress(imap)).await?)
     } else {
         imap.as_mut().take_wire()?
     };
+    lent.hide(hidden);
     let mut session = Session::new(lent, Arc::clone(endpoint), facts, round_trip);
     match announced {
         Some(capabilities) => session.set_capabilities(capabilities),
@@ -352,12 +354,18 @@ async fn read_secret(credential: &LoginCredential) -> Result<Zeroizing<Vec<u8>>>
 }
 
 async fn log_in(
-    client: Client<LoginStream>,
-    endpoint: &Endpoint,
+    mut client: Client<LoginStream>,
+    (endpoint, hidden): (&Endpoint, &mut HiddenSecrets),
     offered: &Capabilities,
     facts: &mut ConnectionFacts,
 ) -> Result<async_imap::Session<LoginStream>> {
-    let method = choose_login_method(&endpoint.login, offered, &read_secret(&endpoint.login.credential).await?)?;
+    let secret = read_secret(&endpoint.login.credential).await?;
+    let method = choose_login_method(&endpoint.login, offered, &secret)?;
+    *hidden = match &method {
+        LoginMethod::Sasl { response, .. } => HiddenSecrets::new(&[&secret, response]),
+        LoginMethod::Login { .. } | LoginMethod::SaslLogin { .. } => HiddenSecrets::new(&[&secret]),
+    };
+    client.get_mut().hide(hidden.clone());
     let outcome = match method {
         LoginMethod::Sasl { mechanism, response } => {
             mechanism.clone_into(&mut facts.login);

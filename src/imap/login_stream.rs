@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
+    hidden_secrets::HiddenSecrets,
     parse::parse,
     response::{Response, StatusCondition, StatusLine, UntaggedResponse},
     transport::{CompressedStream, Transport},
@@ -33,13 +34,22 @@ pub struct LoginStream {
     raw: bool,
     /// Nothing has come yet.
     fresh: bool,
+    hidden: HiddenSecrets,
 }
 
 impl LoginStream {
     /// Lends `wire`.
     #[must_use]
     pub(crate) fn new(wire: FramedConnection) -> Self {
-        Self { wire: Some(wire), current: Bytes::new(), seen: Vec::new(), failure: None, raw: false, fresh: true }
+        Self {
+            wire: Some(wire),
+            current: Bytes::new(),
+            seen: Vec::new(),
+            failure: None,
+            raw: false,
+            fresh: true,
+            hidden: HiddenSecrets::default(),
+        }
     }
 
     /// Takes the wire back.
@@ -59,6 +69,11 @@ impl LoginStream {
     #[must_use]
     pub(crate) fn transport(&self) -> Option<&Transport> {
         self.wire.as_ref().map(FramedConnection::transport)
+    }
+
+    /// From now on these secrets are taken out of what the server says for people.
+    pub(crate) fn hide(&mut self, secrets: HiddenSecrets) {
+        self.hidden = secrets;
     }
 
     /// What ended the connection, if something did; more precise than what async-imap says.
@@ -162,9 +177,10 @@ impl AsyncRead for LoginStream {
                 if std::mem::take(&mut this.fresh) {
                     refuse_other_protocol(&raw)?;
                 }
-                let response = parse(raw.clone())
+                let mut response = parse(raw.clone())
                     .map_err(|e| Error::protocol(format!("the server's answer cannot be understood: {e}")))?;
                 let reduced = reduce_response(&response, raw);
+                this.hidden.hide_in(&mut response);
                 this.seen.push(response);
                 Ok(reduced)
             });

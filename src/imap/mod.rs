@@ -8,6 +8,7 @@ pub(crate) mod connect;
 pub mod date;
 pub mod endpoint;
 pub(crate) mod flag;
+mod hidden_secrets;
 mod login_stream;
 pub(crate) mod mutf7;
 pub mod parse;

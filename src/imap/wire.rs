@@ -20,7 +20,9 @@ use tokio::{
 };
 use tokio_util::io::poll_read_buf;
 
-use super::{parse::parse, permit::WritePermit, response::Response, transport::Transport};
+use super::{
+    hidden_secrets::HiddenSecrets, parse::parse, permit::WritePermit, response::Response, transport::Transport,
+};
 use crate::error::{Error, Result};
 
 /// A response without its literals may have at most this many bytes: a SEARCH reply of a million UIDs fits.
@@ -93,6 +95,7 @@ pub(crate) struct FramedConnection {
     moved: Arc<std::sync::atomic::AtomicU64>,
     permit: Option<Arc<dyn WritePermit>>,
     held: Option<Pin<Box<Sleep>>>,
+    hidden: HiddenSecrets,
 }
 
 impl FramedConnection {
@@ -121,6 +124,7 @@ impl FramedConnection {
             moved,
             permit: None,
             held: None,
+            hidden: HiddenSecrets::default(),
         }
     }
 
@@ -286,6 +290,11 @@ impl FramedConnection {
         }
     }
 
+    /// From now on these secrets are taken out of what the server says for people.
+    pub(super) fn hide(&mut self, secrets: HiddenSecrets) {
+        self.hidden = secrets;
+    }
+
     pub(super) fn transport_mut(&mut self) -> &mut Transport {
         &mut self.io
     }
@@ -294,7 +303,11 @@ impl FramedConnection {
         loop {
             if let Some(framed) = self.frame()? {
                 let incoming = match framed {
-                    RawFrame::Response(raw) => IncomingFrame::Response(parse_guarded(raw)?),
+                    RawFrame::Response(raw) => {
+                        let mut response = parse_guarded(raw)?;
+                        self.hidden.hide_in(&mut response);
+                        IncomingFrame::Response(response)
+                    }
                     RawFrame::LiteralStart(length) => {
                         IncomingFrame::LiteralStart { length, uid: uid_so_far(&self.head) }
                     }

@@ -126,7 +126,9 @@ impl CheckpointFile {
     /// # Errors
     /// Internal when the file is there and cannot be read, renamed or set aside.
     pub fn load_checkpoint(&self) -> Result<RecalledCheckpoint> {
-        let Some(encoded) = self.read_encoded()? else { return Ok(RecalledCheckpoint::default()) };
+        let Some(encoded) = self.read_encoded()? else {
+            return Ok(RecalledCheckpoint { checkpoint: None, note: self.note_on_others() });
+        };
         let SharedFile { path, earlier_path, fingerprint, lock, .. } = &*self.file;
         if lock.is_some() && !path.exists() {
             fs::rename(earlier_path, path).map_err(|e| unusable("rename", earlier_path, &e))?;
@@ -144,6 +146,23 @@ impl CheckpointFile {
             kept.display()
         );
         Ok(RecalledCheckpoint { checkpoint: None, note: Some(note) })
+    }
+
+    /// Where there is no checkpoint for these accounts but one of the same user elsewhere, somebody may wonder.
+    fn note_on_others(&self) -> Option<String> {
+        let SharedFile { path, earlier_path, .. } = &*self.file;
+        let user = path.file_name()?.to_str()?.strip_suffix(".checkpoint")?.rsplit_once('-')?.0;
+        let is_other = |name: &str| {
+            name.strip_suffix(".checkpoint").and_then(|name| name.rsplit_once('-')).is_some_and(|(of, _)| of == user)
+        };
+        let named = fs::read_dir(path.parent()?).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut others = named.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_other));
+        let other = others.next().or_else(|| earlier_path.exists().then(|| earlier_path.clone()))?;
+        Some(format!(
+            "the checkpoint {} is for other accounts (another host, port or user); this sync compared both sides, to copy \
+             only what is missing",
+            other.display()
+        ))
     }
 
     /// What an earlier run saved about these accounts, for commands that only look; and what to tell the user where there

@@ -85,7 +85,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_folder_of_any_migration_stays_below_home(name in any::<String>()) {
+        fn the_folder_of_any_migration_stays_below_home(name in ".{1,100}") {
             let folder = choose_folder(None, &name, |_| false, Some("/home/a".into())).unwrap().folder;
             prop_assert!(folder.starts_with("/home/a/mailferry") && folder.components().count() == 5);
             prop_assert!(!folder.components().any(|c| matches!(c, std::path::Component::ParentDir)));

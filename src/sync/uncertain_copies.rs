@@ -56,7 +56,9 @@ pub(crate) async fn report_unfound(
     match UnfoundCopies::judge(count, count_others(destination, from, known).await?) {
         UnfoundCopies::Missing => {
             let what = "the destination said that it took the message, and does not show it; it is not sent again";
-            unfound.iter().for_each(|uid| report.add_difference(*uid, "missing", what));
+            for uid in unfound {
+                report.add_difference(*uid, "missing", what);
+            }
         }
         UnfoundCopies::SomeMissing(missing) => report.doubts.push(format!(
             "of {count} messages, all of which the destination said that it took, {missing} are not in the folder; it does \

@@ -14,7 +14,7 @@ use mailferry_testkit::{
 };
 
 use crate::{
-    fake::{Fake, MODERN, mails},
+    fake::{Act, Fake, MODERN, hasty, mails},
     lesser::Lesser,
     rig::{Rig, copied, endpoint},
 };
@@ -439,4 +439,31 @@ async fn tls_towards_a_server_that_speaks_plaintext_is_said() {
     let account = shared_server(SharedServer::Mdbox).account();
     let error = refusal(endpoint(Side::Source, account.server.plain_port(), &account.user, &account.password)).await;
     assert_eq!(error.class, ErrorClass::Tls, "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_a_server_repeats_is_in_no_error_and_no_report() {
+    // In the answer to the login, as it was sent.
+    let server = ScriptedServer::serve(None, move |mut conn, _| async move {
+        conn.send(b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] ready\r\n").await?;
+        let command = conn.command().await?;
+        conn.send(format!("{} NO I do not know {}, s3cret-word\r\n", command.tag, command.text()).as_bytes()).await?;
+        conn.close().await
+    })
+    .await;
+    let error = refusal(plain(server.port())).await;
+    let sent = STANDARD.encode("\0anybody\0s3cret-word");
+    assert_eq!(error.class, ErrorClass::Authentication);
+    for secret in ["s3cret-word", sent.as_str()] {
+        assert!(error.what.contains("[hidden]") && !format!("{error:?}").contains(secret), "{error:#?}");
+    }
+    // In the answer to a command much later.
+    let source = Fake::start(MODERN, mails(2)).await;
+    let destination = Fake::twisted(MODERN, Vec::new(), |command, _| {
+        command.starts_with("APPEND").then(|| Act::send("{tag} NO [CANNOT] anything with anything in it\r\n"))
+    })
+    .await;
+    let report = hasty(&source, &destination).try_sync().await;
+    assert!(!report.folders[0].skipped_messages.is_empty(), "{report:#?}");
+    assert!(format!("{report:?}").contains("[hidden] with [hidden]"), "{report:#?}");
 }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 pub use self::error::ParseError;
 use self::lexer::{Lexer, clean, number32, upper};
+pub(in crate::imap) use self::status::MAX_TEXT;
 use super::response::{Response, UntaggedResponse};
 
 /// Reads one complete response (RFC 9051, section 7): its bytes with all literals in place and the final line end

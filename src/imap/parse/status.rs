@@ -10,7 +10,7 @@ use crate::imap::{
 };
 
 /// The longest text that is kept, characters.
-const MAX_TEXT: usize = 500;
+pub(in crate::imap) const MAX_TEXT: usize = 500;
 /// The longest MAILBOXID, characters (RFC 8474, section 7).
 const MAX_MAILBOX_ID: usize = 255;
 

@@ -19,6 +19,7 @@ use crate::{
         run_report::{MailboxEnding, RunTotals, mailbox_ending},
     },
     sync::{progress::ProgressSnapshot, report::MailboxReport},
+    terminal_text::printable_json,
 };
 
 /// Writes one JSON object per line.
@@ -42,7 +43,7 @@ pub(crate) fn write_event(to: &mut impl Write, time: Timestamp, what: impl Seria
     let time = time.round(Unit::Millisecond).unwrap_or(time).to_string();
     // What is serialised are plain structs with string keys: that cannot fail.
     if let Ok(line) = serde_json::to_string(&TimedEvent { time, what }) {
-        write_line(to, &line);
+        write_line(to, &printable_json(&line));
     }
 }
 
