@@ -26,6 +26,7 @@ impl FolderCopy<'_> {
     pub(super) async fn send_one_alone(&mut self) -> Result<SyncEnd> {
         let Some(mut seen) = self.seen.take() else { return Ok(SyncEnd::Complete) };
         for _ in 0..MAX_LOOKS_AGAIN {
+            self.give_up_unreadable()?;
             let pending = self.readable_first(self.pending());
             let Some(message) = pending.first().copied() else { return Ok(SyncEnd::Complete) };
             let how = PassOptions { mode: SendMode::Single, probe: false };
