@@ -19,10 +19,11 @@ use super::{
     copy::{CopyContext, CopyMemory, PassOptions, PassWork, PendingKeywords, SendMode, run_copy_pass},
     fetch_facts::search_present_uids,
     job::{FolderSyncContext, FolderSyncJob, SyncEnd},
+    refusal_evidence::{RefusalEvidence, RefusalJudgement},
     report::FolderReport,
     scan::ScannedMessage,
     store_flags::add_keyword,
-    suspects::{MANY_REFUSED, RefusalEvidence, RefusalJudgement},
+    suspects::MANY_REFUSED,
     uid::SourceUid,
 };
 use crate::{

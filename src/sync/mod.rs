@@ -42,6 +42,7 @@ pub mod plan_preview;
 mod prepare;
 pub mod progress;
 mod read_back;
+mod refusal_evidence;
 mod renames;
 pub mod report;
 mod retry_waits;

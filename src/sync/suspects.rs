@@ -1,5 +1,9 @@
 //! Messages that the destination refused in this run: whose fault it is, decided by tries beside ordinary messages.
 
+mod controls;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -16,16 +20,6 @@ pub(crate) const ROUNDS: u32 = 4;
 const PROOF_ROUNDS: u32 = 2;
 /// After so many refusals in a round another ordinary message must pass.
 pub(crate) const BETWEEN_CONTROLS: usize = 50;
-/// ... or after so many, where controls are few.
-const MOST_BETWEEN_CONTROLS: usize = 500;
-/// Ordinary messages that are kept back as controls.
-const CONTROLS: usize = 3;
-/// ... and one more for so many suspects: each round, and the first pass, needs one for [`BETWEEN_CONTROLS`] of them.
-const SUSPECTS_PER_CONTROL: usize = 10;
-/// After so many runs that ended because the destination took nothing of a folder, it may well be right.
-const UNWELL_RUNS: u32 = 2;
-/// So many messages are not sent to a server that may be unwell.
-const MANY_LEFT: usize = 50;
 /// So many different messages that are refused and no other, for a while, mean that there is no control.
 pub(crate) const MANY_REFUSED: usize = 10;
 
@@ -73,53 +67,6 @@ pub(crate) struct PassedControl {
     pub size: Option<u32>,
     /// How many suspects it still speaks for.
     pub left: usize,
-}
-
-/// What is known while the destination refuses and no ordinary message passes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RefusalEvidence {
-    /// The refusals say themselves that they pass.
-    pub is_passing: bool,
-    /// Some other message was accepted, in this folder or another, since the first refusal.
-    pub accepted: bool,
-    /// Many different messages were refused.
-    pub many: bool,
-    /// The first refusal is a while ago.
-    pub for_long: bool,
-    /// Messages of the folder that were not tried.
-    pub left: usize,
-    /// Runs in a row that ended because the destination took nothing of this folder.
-    pub earlier_runs: u32,
-}
-
-/// What refusals mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RefusalJudgement {
-    /// It may still be the server: it is waited for.
-    Wait,
-    /// The server takes other messages, or there are too few to tell: on without controls.
-    GoOn,
-    /// The server takes nothing at all.
-    Unwell,
-}
-
-impl RefusalEvidence {
-    /// Decides. Where few messages are left, waiting any longer finds out nothing; where many are, they are not all sent to
-    /// a server that may be unwell.
-    #[must_use]
-    pub(crate) fn judge(self) -> RefusalJudgement {
-        let again = self.earlier_runs >= UNWELL_RUNS;
-        let (well, few_left) = (self.accepted || again, self.left < MANY_LEFT || again);
-        match (well, self.is_passing) {
-            (true, false) if few_left => RefusalJudgement::GoOn,
-            (true, false) => RefusalJudgement::Wait,
-            _ if !self.for_long => RefusalJudgement::Wait,
-            (_, true) if (well || !self.many) && few_left => RefusalJudgement::GoOn,
-            (_, true) => RefusalJudgement::Wait,
-            (false, false) if self.many => RefusalJudgement::Unwell,
-            (false, false) => RefusalJudgement::GoOn,
-        }
-    }
 }
 
 /// What a server said, without the date and the timing that Dovecot adds to it: they differ from answer to answer.
@@ -347,60 +294,6 @@ impl SuspectTracker {
         self.steps
     }
 
-    /// True when more ordinary messages should be kept back.
-    #[must_use]
-    pub(crate) fn wants_controls(&self) -> bool {
-        self.controls.len() < self.wanted_controls()
-    }
-
-    fn wanted_controls(&self) -> usize {
-        let unproven = || self.messages.values().filter(|suspect| suspect.earlier.is_none_or(|e| !e.proven));
-        if unproven().next().is_none() {
-            0
-        } else if self.size_limit() < u32::MAX {
-            // Too small to prove anything: they only tell that the server is well.
-            CONTROLS
-        } else {
-            CONTROLS + unproven().filter(|suspect| suspect.alone > 0).count() / SUSPECTS_PER_CONTROL
-        }
-    }
-
-    /// Keeps ordinary messages back as controls: the largest, one with keywords, others. `pending` has those that wait to
-    /// be sent, with whether they have keywords; they are suspects no more, where they were refused only in batches.
-    pub(crate) fn choose_controls(&mut self, pending: &[(ScannedMessage, bool)]) {
-        let wanted = self.wanted_controls();
-        let had = self.controls.len();
-        if had >= wanted {
-            return;
-        }
-        let most = self.size_limit();
-        let fits = |m: &ScannedMessage| m.size > 0 && m.size <= most && !self.controls.contains(&m.uid);
-        let mut by_size: Vec<&(ScannedMessage, bool)> = pending.iter().filter(|(m, _)| fits(m)).collect();
-        by_size.sort_by_key(|(m, _)| std::cmp::Reverse((m.size, m.uid)));
-        if had == 0 {
-            let with_keywords = by_size.iter().find(|(_, keywords)| *keywords).map(|(m, _)| m.uid);
-            self.controls.extend(by_size.first().map(|(m, _)| m.uid));
-            self.controls.extend(with_keywords.filter(|_| wanted > 1));
-        }
-        for (message, _) in by_size {
-            if self.controls.len() >= wanted {
-                break;
-            }
-            self.controls.insert(message.uid);
-        }
-        let controls = &self.controls;
-        self.messages.retain(|uid, _| !controls.contains(uid));
-    }
-
-    /// Bytes of the largest message that seems to be taken: where all that were refused alone are larger than all that
-    /// were accepted, larger ones are no ordinary messages.
-    fn size_limit(&self) -> u32 {
-        let alone = || self.messages.values().filter(|suspect| suspect.alone > 0);
-        let few = || self.accepted_messages < MANY_REFUSED || alone().nth(MANY_REFUSED - 1).is_none();
-        let mixed = || alone().any(|suspect| suspect.size <= self.largest_accepted);
-        if few() || mixed() { u32::MAX } else { self.largest_accepted }
-    }
-
     /// The first refusal of this folder in this run.
     #[must_use]
     pub(crate) fn first_refusal(&self) -> Option<Instant> {
@@ -448,55 +341,6 @@ impl SuspectTracker {
     pub(crate) fn left_in_round(&self) -> Vec<SourceUid> {
         let left = self.messages.iter().filter(|(uid, s)| !self.is_settled(s) && !self.refused_now.contains_key(uid));
         left.map(|(uid, _)| *uid).collect()
-    }
-
-    /// A control was refused; true when so many were that the server is to blame.
-    pub(crate) fn control_refused(&mut self) -> bool {
-        self.refused_controls += 1;
-        self.refused_controls >= (self.unlikely_in_a_row() as usize).max(MANY_REFUSED)
-    }
-
-    /// Of the messages that were kept back, the share that may be ordinary: as many as of those that were sent.
-    fn ordinary_share(&self) -> f64 {
-        #[allow(clippy::cast_precision_loss, reason = "a share")]
-        let (accepted, refused) = (self.accepted_messages as f64, self.different.len() as f64);
-        ((accepted + 1.0) / (accepted + refused + 1.0)).clamp(0.01, 0.99)
-    }
-
-    /// So many refusals in a row come by chance less than once in a thousand times, where so many are refused; 1 where
-    /// nothing was accepted yet.
-    #[must_use]
-    pub(crate) fn unlikely_in_a_row(&self) -> u32 {
-        if self.accepted_messages == 0 {
-            return 1;
-        }
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 700")]
-        let count = (0.001_f64.ln() / (1.0 - self.ordinary_share()).ln()).ceil() as u32;
-        count.min(100)
-    }
-
-    /// A control passed, and speaks for what follows.
-    pub(crate) fn record_passed_control(&mut self, size: u32) {
-        self.refused_controls = 0;
-        self.control = Some(PassedControl { size: Some(size), left: self.between_controls() });
-    }
-
-    /// No control is left: what follows is tried without.
-    pub(crate) fn continue_without_control(&mut self) {
-        self.control = Some(PassedControl { size: None, left: self.between_controls() });
-    }
-
-    /// After so many refusals another control must pass; where few are left, they are spread over two rounds.
-    #[must_use]
-    pub(crate) fn between_controls(&self) -> usize {
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a guess"
-        )]
-        let ordinary = (self.controls.len() as f64 * self.ordinary_share()) as usize;
-        BETWEEN_CONTROLS.max(2 * self.messages.len() / ordinary.max(1)).min(MOST_BETWEEN_CONTROLS)
     }
 
     /// A suspect was tried alone in this round, and refused.
@@ -588,195 +432,5 @@ impl SuspectTracker {
         self.refused_now.clear();
         (self.round, self.paused, self.round_began, self.control) = (0, 0, false, None);
         std::mem::take(&mut self.messages)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{error::ErrorClass, imap::response::FetchResponse, sync::scan::FolderScan};
-
-    fn messages(sizes: &[u64]) -> Vec<ScannedMessage> {
-        let mut scan = FolderScan::default();
-        for (uid, size) in (1..).zip(sizes) {
-            scan.add_fetch(FetchResponse {
-                uid: Some(uid),
-                flags: Some(vec![]),
-                size: Some(*size),
-                ..FetchResponse::default()
-            });
-        }
-        scan.finish();
-        scan.messages
-    }
-
-    fn controls(suspects: &SuspectTracker) -> Vec<u32> {
-        suspects.controls.iter().map(|uid| uid.0).collect()
-    }
-
-    fn refused(suspects: &mut SuspectTracker, message: &ScannedMessage) {
-        let error = Error::new(ErrorClass::MessageRejected, "no");
-        suspects.record_refusal(message, true, &error, "no", 5);
-    }
-
-    fn round(suspects: &mut SuspectTracker, uid: u32, control: Option<u32>) {
-        suspects.control = Some(PassedControl { size: control, left: BETWEEN_CONTROLS });
-        suspects.record_round_refusal(SourceUid(uid));
-        suspects.end_round();
-    }
-
-    #[test]
-    fn dates_and_timings_are_no_part_of_what_was_said() {
-        for (text, said) in [
-            ("Internal error. [2026-11-29 00:59:36] (0.001 + 0.001 secs).", "Internal error."),
-            (
-                "Quota exceeded (mailbox for user is full) (0.001 + 0.000 secs).",
-                "Quota exceeded (mailbox for user is full)",
-            ),
-            ("no [not this one]", "no [not this one]"),
-            ("no", "no"),
-        ] {
-            assert_eq!(without_timing(text), said);
-        }
-    }
-
-    #[test]
-    fn two_rounds_beside_controls_of_its_size_prove_a_refusal() {
-        let mut suspects = SuspectTracker::default();
-        refused(&mut suspects, &messages(&[100])[0]);
-        round(&mut suspects, 1, Some(100));
-        assert!(!suspects.is_proven(suspects.get(SourceUid(1)).unwrap()));
-        assert_eq!(suspects.left_in_round(), [SourceUid(1)]);
-        round(&mut suspects, 1, Some(200));
-        assert!(suspects.is_proven(suspects.get(SourceUid(1)).unwrap()));
-        assert!(suspects.left_in_round().is_empty());
-    }
-
-    #[test]
-    fn smaller_controls_prove_nothing_and_four_rounds_are_enough() {
-        let mut suspects = SuspectTracker::default();
-        refused(&mut suspects, &messages(&[100])[0]);
-        for _ in 0..ROUNDS {
-            assert_eq!(suspects.left_in_round(), [SourceUid(1)]);
-            round(&mut suspects, 1, Some(99));
-        }
-        assert!(suspects.left_in_round().is_empty() && !suspects.is_proven(suspects.get(SourceUid(1)).unwrap()));
-    }
-
-    #[test]
-    fn a_reason_given_again_and_again_between_accepted_messages_is_the_messages_own() {
-        let all = messages(&[100; 2 * MANY_REFUSED]);
-        let mut suspects = SuspectTracker::default();
-        for pair in all.chunks(2) {
-            assert!(!suspects.is_of_messages("no"));
-            suspects.record_acceptance(&pair[0]);
-            refused(&mut suspects, &pair[1]);
-        }
-        assert!(suspects.is_of_messages("no") && !suspects.is_of_messages("full"));
-        assert!(suspects.most_are_ordinary());
-        // One that was refused is accepted: the server is to blame after all.
-        suspects.record_acceptance(&all[1]);
-        assert!(!suspects.is_of_messages("no"));
-    }
-
-    #[test]
-    fn refusals_in_a_row_tell_nothing_of_whose_fault_they_are() {
-        let mut suspects = SuspectTracker::default();
-        suspects.record_acceptance(&messages(&[100])[0]);
-        for message in &messages(&[100; 50]) {
-            refused(&mut suspects, message);
-        }
-        assert!(!suspects.is_of_messages("no") && !suspects.most_are_ordinary());
-    }
-
-    #[test]
-    fn where_a_server_seems_to_refuse_by_size_smaller_messages_are_the_controls() {
-        let sizes: Vec<u64> = (1..=40).map(|n| if n % 2 == 0 { 1000 + n } else { n }).collect();
-        let all = messages(&sizes);
-        let mut suspects = SuspectTracker::default();
-        for pair in all[..20].chunks(2) {
-            suspects.record_acceptance(&pair[0]);
-            refused(&mut suspects, &pair[1]);
-        }
-        let pending: Vec<(ScannedMessage, bool)> = all[20..].iter().map(|m| (*m, false)).collect();
-        suspects.choose_controls(&pending);
-        assert!(suspects.controls.is_empty(), "larger than all that was accepted: {:?}", suspects.controls);
-        suspects.record_acceptance(&all[38]);
-        suspects.choose_controls(&pending);
-        assert_eq!(controls(&suspects), [35, 37, 39]);
-        // One refusal of a small message: size is not the reason.
-        let mut suspects = SuspectTracker { controls: BTreeSet::new(), ..suspects };
-        refused(&mut suspects, &all[0]);
-        suspects.choose_controls(&pending);
-        assert_eq!(controls(&suspects), [34, 36, 38, 40]);
-    }
-
-    #[test]
-    fn a_fault_that_comes_and_goes_needs_all_rounds() {
-        let mut suspects = SuspectTracker::default();
-        let all = messages(&[100, 100]);
-        for message in &all {
-            refused(&mut suspects, message);
-        }
-        round(&mut suspects, 1, Some(100));
-        suspects.record_acceptance(&all[1]);
-        round(&mut suspects, 1, Some(100));
-        assert!(!suspects.is_proven(suspects.get(SourceUid(1)).unwrap()));
-        round(&mut suspects, 1, Some(100));
-        round(&mut suspects, 1, Some(100));
-        assert!(suspects.is_proven(suspects.get(SourceUid(1)).unwrap()));
-    }
-
-    #[test]
-    fn a_round_in_which_the_server_was_unwell_does_not_count() {
-        let mut suspects = SuspectTracker::default();
-        refused(&mut suspects, &messages(&[100])[0]);
-        suspects.control = Some(PassedControl { size: Some(100), left: BETWEEN_CONTROLS });
-        suspects.record_round_refusal(SourceUid(1));
-        suspects.void_round();
-        suspects.end_round();
-        assert_eq!(suspects.get(SourceUid(1)).unwrap().rounds, 0);
-    }
-
-    #[test]
-    fn controls_are_the_largest_one_with_keywords_and_another() {
-        let mut suspects = SuspectTracker::default();
-        let all = messages(&[10, 70, 20, 50, 60, 40]);
-        refused(&mut suspects, &all[0]);
-        let pending: Vec<(ScannedMessage, bool)> = all[1..].iter().map(|m| (*m, m.uid.0 == 3)).collect();
-        suspects.choose_controls(&pending);
-        assert_eq!(controls(&suspects), [2, 3, 5]);
-        assert!(!suspects.wants_controls());
-    }
-
-    #[test]
-    fn what_was_refused_stays_in_the_tail_until_it_was_looked_for() {
-        let mut suspects = SuspectTracker::default();
-        let all = messages(&[10, 10]);
-        refused(&mut suspects, &all[0]);
-        assert_eq!((suspects.doubt_from, suspects.is_in_doubt(SourceUid(1))), (Some(5), true));
-        suspects.clear_doubt();
-        assert_eq!((suspects.doubt_from, suspects.is_in_doubt(SourceUid(1))), (None, false));
-    }
-
-    #[test]
-    fn without_a_control_a_server_that_takes_nothing_is_unwell_and_few_refusals_tell_nothing() {
-        let known = RefusalEvidence {
-            is_passing: false,
-            accepted: false,
-            many: true,
-            for_long: true,
-            left: 500,
-            earlier_runs: 0,
-        };
-        assert_eq!(known.judge(), RefusalJudgement::Unwell);
-        assert_eq!(RefusalEvidence { for_long: false, ..known }.judge(), RefusalJudgement::Wait);
-        assert_eq!(RefusalEvidence { many: false, ..known }.judge(), RefusalJudgement::GoOn);
-        assert_eq!(RefusalEvidence { is_passing: true, ..known }.judge(), RefusalJudgement::Wait);
-        // It took others: many more are not sent to it before it is well, few are.
-        assert_eq!(RefusalEvidence { accepted: true, ..known }.judge(), RefusalJudgement::Wait);
-        assert_eq!(RefusalEvidence { accepted: true, left: 3, ..known }.judge(), RefusalJudgement::GoOn);
-        // It took nothing of this folder in run after run.
-        assert_eq!(RefusalEvidence { earlier_runs: UNWELL_RUNS, ..known }.judge(), RefusalJudgement::GoOn);
     }
 }
