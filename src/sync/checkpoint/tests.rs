@@ -1,13 +1,17 @@
 //! What a checkpoint must keep, and what it must survive.
 
 use proptest::prelude::*;
+use serde_json::json;
 
-use super::*;
+use super::{
+    wire_form::{MAX_INFLATED, check_sum, seal, unseal},
+    *,
+};
 use crate::{
     ErrorClass, Side,
     imap::{AccountLogin, AddressPolicy, ConnectionTimeouts, LoginCredential, ServerKind, TlsOptions},
     sync::{
-        set_aside::RetryFacts,
+        set_aside::{DestinationFacts, RetryFacts, SetAsideGroup, SetAsideReason},
         uid::{DestinationUid, SourceUid},
         uid_map::{CopyOrigin, UidRun},
     },
