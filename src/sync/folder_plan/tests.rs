@@ -6,7 +6,10 @@ use unicode_normalization::UnicodeNormalization;
 use super::*;
 use crate::{
     imap::ServerKind,
-    sync::spec::{FolderPattern, FolderRename},
+    sync::{
+        folder_name::{FolderInfo, NameLimits, SideFolders, is_inbox},
+        spec::{FolderMappingRules, FolderPattern, FolderRename},
+    },
 };
 
 /// Folders of one side: raw names, attributes behind a bar (`Sent|\Sent`), a `+` at the end for subscribed.
