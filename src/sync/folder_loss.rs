@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 /// A folder is given up after so many connections that ended while it was opened or listed.
 const MAX_OPENING_LOSSES: u32 = 4;
-/// So long one run narrows down what ends the connections in one folder; what is left then is not tried.
+/// So long one run narrows down what ends the connections in one folder, or waits for APPENDs that are never answered; what
+/// is left then is not tried.
 const MAX_NARROWING: Duration = Duration::from_hours(1);
 
 /// So many losses in a row may narrow something down without one message that moves: a hundred bad ones side by side were
@@ -23,6 +24,8 @@ pub(crate) struct FolderLoss {
     pub narrowed: bool,
     /// The folder had been opened and listed on both sides.
     pub opened: bool,
+    /// How long the destination was waited for in vain while it took messages of the folder, over all connections.
+    pub waited: Duration,
 }
 
 /// What comes next.
@@ -56,6 +59,10 @@ impl LossHistory {
             self.while_opening += 1;
         }
         self.fruitless = if loss.moved { 0 } else { self.fruitless + 1 };
+        if loss.moved && loss.waited > MAX_NARROWING {
+            // It stores what it never answers: each message would take as long.
+            return AfterLoss::LeaveRest;
+        }
         if loss.narrowed && self.fruitless <= MAX_FRUITLESS {
             let since = *self.narrowing_since.get_or_insert(now);
             return if now.duration_since(since) > MAX_NARROWING { AfterLoss::LeaveRest } else { AfterLoss::Reconnect };
@@ -74,7 +81,7 @@ impl LossHistory {
 mod tests {
     use super::*;
 
-    const OPENING: FolderLoss = FolderLoss { moved: false, narrowed: false, opened: false };
+    const OPENING: FolderLoss = FolderLoss { moved: false, narrowed: false, opened: false, waited: Duration::ZERO };
 
     #[test]
     fn a_folder_that_ends_each_connection_when_it_is_opened_is_left() {
@@ -97,7 +104,7 @@ mod tests {
     #[test]
     fn a_server_that_fails_on_everything_is_not_asked_for_each_thing() {
         let (mut losses, now) = (LossHistory::default(), Instant::now());
-        let found = FolderLoss { narrowed: true, opened: true, moved: false };
+        let found = FolderLoss { narrowed: true, opened: true, ..OPENING };
         for _ in 0..MAX_FRUITLESS {
             assert_eq!(losses.record(found, now), AfterLoss::Reconnect);
         }
@@ -107,9 +114,17 @@ mod tests {
     #[test]
     fn what_narrows_down_takes_no_back_off_for_an_hour() {
         let (mut losses, now) = (LossHistory::default(), Instant::now());
-        let found = FolderLoss { narrowed: true, opened: true, moved: false };
+        let found = FolderLoss { narrowed: true, opened: true, ..OPENING };
         assert_eq!(losses.record(found, now), AfterLoss::Reconnect);
         assert_eq!(losses.record(found, now + MAX_NARROWING), AfterLoss::Reconnect);
         assert_eq!(losses.record(found, now + MAX_NARROWING + Duration::from_secs(1)), AfterLoss::LeaveRest);
+    }
+
+    #[test]
+    fn a_destination_that_stores_and_never_answers_is_not_waited_for_with_each_message() {
+        let (mut losses, now) = (LossHistory::default(), Instant::now());
+        let found = |waited| FolderLoss { moved: true, opened: true, waited, ..OPENING };
+        assert_eq!(losses.record(found(MAX_NARROWING), now), AfterLoss::BackOff);
+        assert_eq!(losses.record(found(MAX_NARROWING * 2), now), AfterLoss::LeaveRest);
     }
 }

@@ -217,7 +217,8 @@ impl FolderSyncer {
             || error.class == ErrorClass::Throttled;
         let after = task.progress();
         let (moved, narrowed) = (before.0 != after.0, before.1 != after.1);
-        let loss = FolderLoss { moved, narrowed, opened: task.memory.opened };
+        let (opened, waited) = (task.memory.opened, task.memory.waited);
+        let loss = FolderLoss { moved, narrowed, opened, waited };
         let pace = match if is_over { AfterLoss::BackOff } else { task.losses.record(loss, Instant::now()) } {
             AfterLoss::Reconnect => RetryPace::NextLogin,
             AfterLoss::LeaveRest => {

@@ -9,7 +9,7 @@ use mailferry::{Side, sync::spec::WaitSteps};
 use tokio::time::Instant;
 
 use crate::{
-    fake::{Act, Fake, MODERN, all_bodies, mails},
+    fake::{Act, Fake, MODERN, OLD, all_bodies, mails},
     rig::Rig,
 };
 
@@ -66,4 +66,21 @@ async fn what_is_committed_late_is_waited_for_whichever_side_ended_the_connectio
     let report = patient(&source, &destination).sync().await;
     assert_eq!(report.reconnects, 1, "{report:#?}");
     assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&mails(3)), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_stores_and_never_answers_does_not_hold_a_run_up_for_each_message() {
+    let source = Fake::start(MODERN, mails(60)).await;
+    // One at a time, and each is waited for as long as patience says.
+    let destination =
+        Fake::twisted(OLD, Vec::new(), |command, _| command.starts_with("APPEND").then(|| Act::Covertly(Vec::new())))
+            .await;
+    let rig = patient(&source, &destination);
+    let started = Instant::now();
+    let report = rig.try_sync().await;
+    assert!(started.elapsed() < Duration::from_hours(3), "{:?}: {report:#?}", started.elapsed());
+    let there = destination.mails("INBOX").len() as u64;
+    let left = report.not_copied.as_ref().unwrap().messages;
+    assert_eq!(there + left, 60, "{report:#?}");
+    assert!(left > 0, "{report:#?}");
 }

@@ -362,6 +362,7 @@ impl CopyPass<'_, '_> {
             return Err(error);
         }
         let Some(first) = self.in_flight.pop_front() else { return Err(error) };
+        self.memory.waited += silent;
         // Who waits so long for one message does not need to see it twice.
         let mut is_suspect = silent >= self.context.patience;
         for sent in &first.messages {

@@ -54,6 +54,8 @@ pub(crate) struct CopyMemory {
     pub broken_late_looks: u32,
     /// How long the destination had been silent when a connection ended while it was taking a message.
     pub silence: Duration,
+    /// How long it had been, over all connections that it ended so.
+    pub waited: Duration,
     /// How slow the destination may be, from what was seen of it.
     pub commit_allowance: Duration,
     /// How often a connection ended while the destination was taking a message.

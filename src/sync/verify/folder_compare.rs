@@ -1,6 +1,6 @@
 //! Compares one folder: opens and reads both sides, reconnecting as often as it makes sense.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -247,7 +247,7 @@ fn after_failure(
         return AfterLoss::BackOff;
     }
     let opened = *stage == FolderStage::Reading;
-    match losses.record(FolderLoss { moved, narrowed, opened }, now) {
+    match losses.record(FolderLoss { moved, narrowed, opened, waited: Duration::ZERO }, now) {
         AfterLoss::BackOff if !opened => AfterLoss::Reconnect,
         after => after,
     }
