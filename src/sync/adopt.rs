@@ -11,6 +11,7 @@ use super::{
     job::{FolderSyncContext, FolderSyncJob},
     scan::{FolderScan, ScannedMessage, scan_set},
     set_aside::SetAsideReason,
+    store_flags::{CurrentFlags, unplaced_changes},
     uid::{DestinationUid, SourceUid},
     uid_map::CopyOrigin,
 };
@@ -241,6 +242,40 @@ pub(crate) async fn resolve_unknown_uids(
         let next = state.map.destination_uids().last().map_or(1, |last| last.0.saturating_add(1));
         state.raise_tail(next);
     })
+}
+
+/// Finds the UIDs of earlier copies that the destination did not tell and that were not found then: in the whole folder, and
+/// only of those whose flags changed.
+pub(crate) async fn resolve_changed_uids(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    news: &CurrentFlags,
+    pair: &mut ConnectionPair,
+    memory: &mut CopyMemory,
+) -> Result<()> {
+    let (unplaced, known) = shared.live_checkpoint.update_folder(&job.source_raw, |state| {
+        (unplaced_changes(state, news), state.map.destination_uids().clone())
+    })?;
+    if unplaced.is_empty() {
+        return Ok(());
+    }
+    let mut scan = FolderScan::default();
+    scan_set(&mut pair.source, &unplaced, &mut scan).await?;
+    scan.finish();
+    let search = CopySearch {
+        scan: &scan,
+        work: &scan.messages,
+        certain: &unplaced,
+        known: &known,
+        from: 1,
+        by_content: false,
+        before: job.snapshot,
+        commit_allowance: memory.commit_allowance,
+        stop: &shared.stop,
+    };
+    let found = search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.failures).await?;
+    let pairs: Vec<(SourceUid, DestinationUid)> = found.copies.iter().map(|f| (f.source, f.destination)).collect();
+    shared.live_checkpoint.update_folder(&job.source_raw, |state| state.map.resolve_unknown(&pairs))
 }
 
 #[cfg(test)]

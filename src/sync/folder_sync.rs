@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{
     adopt::{
-        CopyLookup, FolderStartMode, choose_start_mode, is_same_folder, record_found_copies, resolve_unknown_uids,
+        CopyLookup, FolderStartMode, choose_start_mode, is_same_folder, record_found_copies, resolve_changed_uids,
+        resolve_unknown_uids,
     },
     checkpoint::FolderState,
     connection_pair::ConnectionPair,
@@ -347,6 +348,7 @@ async fn close(
     check_copies(shared, job, scan, &compared, (&mut *pair, &mut *memory, &mut *report)).await?;
     report_late_copies(shared, job, &source.scan, pair, (&mut *memory, &mut *report)).await?;
     if shared.spec.flag_policy == FlagHandling::SourceWins && *begin != FolderStartMode::Match {
+        resolve_changed_uids(shared, job, &source.news, pair, memory).await?;
         report.flags_updated +=
             store_flag_changes(&shared.live_checkpoint, raw, &source.news, destination, &mut pair.destination, report)
                 .await?;

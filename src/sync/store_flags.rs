@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    checkpoint::FolderState,
     copy_search::FoundCopy,
     flag_changes::{FlagChanges, UidsByFlag, next_base},
     live_checkpoint::LiveCheckpoint,
@@ -50,6 +51,12 @@ impl CurrentFlags {
     }
 }
 
+/// Copies whose flags changed at the source since the checkpoint, and whose UIDs at the destination are not known.
+pub(crate) fn unplaced_changes(state: &FolderState, news: &CurrentFlags) -> UidSet<SourceUid> {
+    let seen = news.seen.intersection(state.map.copied());
+    FlagChanges::since(&state.flags, &news.flags, &seen).at_destination(&state.map.index()).1
+}
+
 /// Makes the destination's copies follow what changed at the source since the checkpoint. Returns once every STORE was
 /// answered, and remembers the source's flags only then. Gives the number of messages changed.
 ///
@@ -63,13 +70,18 @@ pub(crate) async fn store_flag_changes(
     destination: &mut Session,
     report: &mut FolderReport,
 ) -> Result<u64> {
-    let (changes, seen) = live_checkpoint.update_folder(source_raw, |state| {
+    let ((changes, unplaced), seen) = live_checkpoint.update_folder(source_raw, |state| {
         let seen = news.seen.intersection(state.map.copied());
         let changes = FlagChanges::since(&state.flags, &news.flags, &seen);
-        (changes.at_destination(&state.map.index()).0, seen)
+        (changes.at_destination(&state.map.index()), seen)
     })?;
     if seen.is_empty() {
         return Ok(0);
+    }
+    for uid in unplaced.iter() {
+        let what =
+            "its flags changed at the source, and its copy could not be found at the destination, which tells no UIDs";
+        report.add_difference(uid, "flags", what);
     }
     // Removals first: a keyword whose spelling changed is one keyword for most servers.
     let removed = send_stores(destination, "-FLAGS.SILENT", &changes.remove, None).await?;

@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
 };
 
 use mailferry::{Side, sync::report::MailboxReport};
@@ -273,6 +276,30 @@ async fn flags_that_append_lost_are_set_where_the_destination_tells_no_uids() {
     assert_eq!((differences(&report), report.folders[0].flags_updated), (BTreeMap::new(), 12), "{report:#?}");
     assert!(destination.mails("INBOX").iter().all(|mail| has_flag(mail, "\\Seen")));
     assert!(report.notes.is_empty(), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn flags_follow_once_copies_are_found_of_which_the_destination_told_no_uids() {
+    let source = Fake::start(MODERN, mails(5)).await;
+    let refuses = Arc::new(AtomicBool::new(true));
+    let is_refusing = Arc::clone(&refuses);
+    let destination = Fake::twisted(OLD, Vec::new(), move |command, _| {
+        let hit = command.starts_with("UID FETCH") && is_refusing.load(SeqCst);
+        hit.then(|| Act::send("{tag} NO not now\r\n"))
+    })
+    .await;
+    let rig = rig(&source, &destination);
+    rig.try_sync().await;
+    for (refusing, flag, differs) in [(true, "\\Flagged", true), (false, "\\Answered", false)] {
+        refuses.store(refusing, SeqCst);
+        source.change("INBOX", |mails| mails[2].flags.extend_from_slice(format!(" {flag}").as_bytes()));
+        let report = rig.try_sync().await;
+        let has = has_flag(&destination.mails("INBOX")[2], flag);
+        assert!(
+            has || differs && (report.gravest_error().is_some() || differences(&report) == told("flags", 1)),
+            "{report:#?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
