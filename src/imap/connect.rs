@@ -18,7 +18,7 @@ use super::{
     endpoint::{AccountLogin, ConnectionSecurity, Endpoint, LoginCredential, MasterLogin, ServerKind},
     hidden_secrets::HiddenSecrets,
     login_stream::LoginStream,
-    refusal::{CommandKind, QuotaMeaning, refusal_error},
+    refusal::{CommandKind, QuotaMeaning, refusal_error, says_imap_is_off},
     response::StatusCondition,
     session::{ByteCounter, ConnectionFacts, Session},
     tls,
@@ -397,7 +397,8 @@ async fn log_in(
             // async-imap's own error text may quote what was sent; the server's line says more.
             (None, Some(line)) => {
                 let name = &endpoint.login.username;
-                advise(refusal_error(quota, line, CommandKind::Login, &format!("the login of {name}")), endpoint)
+                let error = refusal_error(quota, line, CommandKind::Login, &format!("the login of {name}"));
+                if says_imap_is_off(line) { error } else { advise(error, endpoint) }
             }
             (None, None) => Error::network("the connection ended during the login"),
         }

@@ -95,6 +95,20 @@ const NO_ROOM: [&str; 13] = [
     "storage limit",
 ];
 
+/// Texts by which servers say that an account may not be used by IMAP (lower case, whole words): Yandex, Gmail, Zoho, and
+/// what others say in general.
+const IMAP_OFF: [&str; 9] = [
+    "imap is disabled",
+    "imap disabled",
+    "imap access is disabled",
+    "imap access disabled",
+    "not enabled for imap",
+    "imap is not enabled",
+    "imap access is not enabled",
+    "imap support is not enabled",
+    "yet to enable imap",
+];
+
 /// A server's wish to be left alone is followed for at most this long.
 const LONGEST_WAIT: Duration = Duration::from_hours(24);
 /// How long a used-up allowance is left alone when the server does not say.
@@ -230,6 +244,12 @@ pub(crate) fn already_exists(line: &StatusLine) -> bool {
     text.contains("exist") && !["not exist", "n't exist", "nonexist", "non-exist"].iter().any(|no| text.contains(no))
 }
 
+/// True when a server refuses the login since IMAP is switched off for this account, or may be.
+#[must_use]
+pub(super) fn says_imap_is_off(line: &StatusLine) -> bool {
+    contains_phrase(&line.text.to_ascii_lowercase(), &IMAP_OFF)
+}
+
 /// The error for a refusal of what `action` names (`SELECT Sent`), with advice by class.
 #[must_use]
 pub(crate) fn refusal_error(quota: QuotaMeaning, line: &StatusLine, asked: CommandKind, action: &str) -> Error {
@@ -249,6 +269,12 @@ pub(crate) fn refusal_error(quota: QuotaMeaning, line: &StatusLine, asked: Comma
     let mut error = Error::new(class, format!("the server {word} {action}:{code} {}", line.text));
     error.stated_wait = stated_wait(quota, line);
     match (class, asked) {
+        (ErrorClass::Authentication | ErrorClass::Authorization, CommandKind::Login) if says_imap_is_off(line) => {
+            error.advice(
+                "Switch IMAP on for this account, in its settings at the provider or as its administrator; if it is on, \
+                 check the user name and the password (or token) in the Secret",
+            )
+        }
         (ErrorClass::Authentication, _) => {
             error.advice("Check the user name and the password (or token) in the Secret")
         }
@@ -356,6 +382,26 @@ mod tests {
         assert_eq!(wait("Retry-After: 99999999999999999999 hours"), Some(86_400_000));
         for text in ["try again later", "wait for 3 messages", "message 5 minutes.txt refused", "7 retries"] {
             assert_eq!(wait(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_login_that_is_refused_since_imap_is_off_says_to_switch_it_on() {
+        let advice = |text, asked| {
+            let line = no(Some("AUTHENTICATIONFAILED"), text);
+            refusal_error(QuotaMeaning::NoRoom, &line, asked, "the login").advice.unwrap_or_default()
+        };
+        for text in [
+            "LOGIN Invalid credentials or IMAP is disabled sc=x",
+            "Your account is not enabled for IMAP use. Please visit your Gmail settings page. (Failure)",
+            "You are yet to enable IMAP for your account. Please contact your administrator",
+            "IMAP access is disabled",
+        ] {
+            assert!(advice(text, CommandKind::Login).starts_with("Switch IMAP on"), "{text}");
+            assert!(advice(text, CommandKind::Other).starts_with("Check"), "{text}");
+        }
+        for text in ["Authentication failed.", "Plaintext login is disabled", "Account disabled"] {
+            assert!(advice(text, CommandKind::Login).starts_with("Check"), "{text}");
         }
     }
 

@@ -14,7 +14,7 @@ use mailferry_testkit::{
 };
 
 use crate::{
-    fake::{Act, Fake, MODERN, hasty, mails},
+    fake::{Act, CONNECT, Fake, MODERN, hasty, mails},
     lesser::Lesser,
     rig::{Rig, copied, endpoint},
 };
@@ -431,6 +431,20 @@ async fn servers_that_misbehave_before_the_login_is_over_are_named_for_it() {
         assert_eq!(error.class, class, "case {at}: {error:?}");
         assert!(!format!("{error} {error:?}").contains("s3cret"), "case {at}: {error:?}");
         assert!(!error.to_string().contains('\n'), "case {at}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn where_imap_is_off_for_an_account_the_advice_is_to_switch_it_on() {
+    let says = "{tag} NO [AUTHENTICATIONFAILED] LOGIN Invalid credentials or IMAP is disabled\r\n";
+    let closed = || Fake::twisted(MODERN, Vec::new(), move |command, _| (command == CONNECT).then(|| Act::send(says)));
+    let (left, right, source) = (closed().await, closed().await, Fake::start(MODERN, mails(1)).await);
+    let mut at_destination = Rig::between(source.endpoint(Side::Source), right.endpoint(Side::Destination));
+    at_destination.spec.retry.attempts = 1;
+    let errors = [refusal(left.endpoint(Side::Source)).await, at_destination.try_sync().await.error.unwrap()];
+    for error in errors {
+        assert_eq!(error.class, ErrorClass::Authentication, "{error:?}");
+        assert!(error.advice.as_deref().unwrap_or_default().starts_with("Switch IMAP on"), "{error:?}");
     }
 }
 
