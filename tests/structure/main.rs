@@ -1,7 +1,9 @@
-//! The structure of the code: which part may know which, no circles, and one meaning for each type's name.
+//! The structure of the code: which part may know which, no circles, and one meaning for each type's name; and whether
+//! the pages for developers show it as it is.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers end it where it fails")]
 
+mod pages;
 mod source;
 
 use std::{
