@@ -9,6 +9,7 @@ use super::{
     copy::CopyMemory,
     copy_search::{CopySearch, DestinationSnapshot, FoundCopies, FoundCopy, min_look_interval},
     job::{FolderSyncContext, FolderSyncJob},
+    report::FolderReport,
     scan::{FolderScan, ScannedMessage, scan_set},
     set_aside::SetAsideReason,
     store_flags::{CurrentFlags, unplaced_changes},
@@ -205,6 +206,18 @@ pub(crate) fn record_found_copies(state: &mut FolderState, scan: &FolderScan, fo
                 state.flags.entry(flag.to_owned()).or_default().insert(f.source);
             }
         }
+    }
+}
+
+/// Tells in what a copy that was found differs from its message, flags aside.
+pub(crate) fn report_change(found: &FoundCopy, report: &mut FolderReport) {
+    if found.change.content {
+        let what = "the copy that was found at the destination has another content";
+        report.add_difference(found.source, "content", what);
+    }
+    if found.change.date {
+        let what = "the copy that was found at the destination has another date";
+        report.add_difference(found.source, "internalDate", what);
     }
 }
 

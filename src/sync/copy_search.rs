@@ -4,7 +4,7 @@
 //! time apart, agree.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{HashMap, HashSet},
     time::Duration,
 };
 
@@ -14,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     circuit_breaker::KEEP_ALIVE_INTERVAL,
     connection_pair::ConnectionPair,
+    content_match::match_tail,
     failure_bisect::FailureBisector,
     fetch_facts::{fetch_hashes, fetch_message_ids, identity_facts, scan_with_ids},
-    identity::{ContentHash, IdentityFacts, MessageId, match_folder, match_tail},
+    folder_match::{CopyChange, FolderMatcher, fetch_all_hashes},
+    identity::{IdentityFacts, MessageId},
     limits::{LONGEST_COMMIT, MIN_LOOK_INTERVAL, MIN_LOOK_ROUND_TRIPS, SLOWEST_COMMIT_BYTES_PER_SECOND},
     scan::{FolderScan, ScannedMessage},
     uid::{DestinationUid, SourceUid},
@@ -50,6 +52,15 @@ pub(crate) struct FoundCopy {
     pub destination: DestinationUid,
     /// Flags that the source has and the destination's copy has not.
     pub missing_flags: Vec<String>,
+    /// What else differs.
+    pub change: CopyChange,
+}
+
+/// What the destination shows of a message.
+struct KeptFacts {
+    flags: Vec<String>,
+    /// INTERNALDATE as an instant, seconds since 1970 UTC.
+    epoch: Option<i64>,
 }
 
 /// What was found at the destination.
@@ -59,6 +70,8 @@ pub(crate) struct FoundCopies {
     pub copies: Vec<FoundCopy>,
     /// UIDNEXT at the last look: what is stored later lies there or above. None when nothing had to be looked at.
     pub uid_next: Option<u32>,
+    /// Messages at the destination that look like copies, and of which messages nobody knows.
+    pub doubtful: u64,
 }
 
 /// How far two looks must be apart. What is in doubt was sent in UID order: the largest of the first messages may take
@@ -105,9 +118,10 @@ impl CopySearch<'_> {
         let wait = min_look_interval(destination.round_trip(), self.commit_allowance, self.work);
         let mut unmatched: Vec<ScannedMessage> = self.work.to_vec();
         let mut strangers: Vec<IdentityFacts<DestinationUid>> = Vec::new();
-        let mut flags: HashMap<DestinationUid, Vec<String>> = HashMap::new();
+        let mut there: HashMap<DestinationUid, KeptFacts> = HashMap::new();
         let mut ids: Option<HashMap<SourceUid, MessageId>> = None;
-        let mut source_hashes: HashMap<SourceUid, ContentHash> = HashMap::new();
+        // Where copies' UIDs are looked for, these are all of the work.
+        let mut folder_matcher = FolderMatcher::new(!self.certain.is_empty());
         let mut found = Vec::new();
         let mut from = self.from;
         let mut before = self.before;
@@ -121,14 +135,15 @@ impl CopySearch<'_> {
             let agreed_before = before.is_some_and(|b| now.duration_since(b.at) >= wait && uid_next <= b.uid_next);
             from = from.max(uid_next);
             for message in &new {
-                flags.insert(message.uid, sendable_flags(&scan, message));
+                let epoch = message.date().map(|date| date.epoch);
+                there.insert(message.uid, KeptFacts { flags: sendable_flags(&scan, message), epoch });
             }
             let mut matched = Vec::new();
             if !new.is_empty() && !unmatched.is_empty() {
                 let new_facts: Vec<IdentityFacts<DestinationUid>> =
                     new.iter().map(|m| identity_facts(m, &new_ids)).collect();
                 matched = if self.by_content {
-                    self.match_by_content(source, destination, &unmatched, &new_facts, &mut source_hashes, failures)
+                    self.match_by_content(source, destination, &unmatched, &new_facts, &mut folder_matcher, failures)
                         .await?
                 } else {
                     if ids.is_none() {
@@ -138,22 +153,27 @@ impl CopySearch<'_> {
                     let known_ids = ids.get_or_insert_default();
                     let facts: Vec<IdentityFacts<SourceUid>> =
                         unmatched.iter().map(|m| identity_facts(m, known_ids)).collect();
-                    match_by_facts(source, destination, &facts, &strangers, failures).await?
+                    let both = (&mut *source, &mut *destination);
+                    folder_matcher.find_copies(both, &facts, &strangers, failures).await?
                 };
             }
             let quiet = matched.is_empty();
-            for (source_uid, destination_uid) in matched {
-                let Ok(at) = unmatched.binary_search_by_key(&source_uid, |m| m.uid) else { continue };
-                let message = unmatched.remove(at);
-                strangers.retain(|f| f.uid != destination_uid);
-                let there = flags.get(&destination_uid).map_or(&[][..], Vec::as_slice);
-                let missing_flags = missing_flags(sendable_flags(self.scan, &message), there);
-                found.push(FoundCopy { source: source_uid, destination: destination_uid, missing_flags });
+            let (sources, copies): (HashSet<SourceUid>, HashSet<DestinationUid>) = matched.iter().copied().unzip();
+            for (source, destination) in matched {
+                let Ok(at) = unmatched.binary_search_by_key(&source, |m| m.uid) else { continue };
+                let (Some(message), Some(kept)) = (unmatched.get(at), there.get(&destination)) else { continue };
+                let missing_flags = missing_flags(sendable_flags(self.scan, message), &kept.flags);
+                let sent = message.date().map(|date| date.epoch);
+                let change = folder_matcher.change((source, sent), (destination, kept.epoch));
+                found.push(FoundCopy { source, destination, missing_flags, change });
             }
+            unmatched.retain(|message| !sources.contains(&message.uid));
+            strangers.retain(|facts| !copies.contains(&facts.uid));
             let agreed_now = quiet && before.is_some_and(|b| now.duration_since(b.at) >= wait) && self.before != before;
             if unmatched.is_empty() || agreed_before || agreed_now {
                 found.sort_by_key(|f| f.source);
-                return Ok(FoundCopies { copies: found, uid_next: Some(from) });
+                let doubtful = folder_matcher.doubtful;
+                return Ok(FoundCopies { copies: found, uid_next: Some(from), doubtful });
             }
             before = Some(DestinationSnapshot { at: now, uid_next });
             self.wait_for_next_look(now + wait, source, destination).await?;
@@ -189,7 +209,7 @@ impl CopySearch<'_> {
         destination: &mut Session,
         unmatched: &[ScannedMessage],
         new: &[IdentityFacts<DestinationUid>],
-        source_hashes: &mut HashMap<SourceUid, ContentHash>,
+        folder_matcher: &mut FolderMatcher,
         failures: &mut FailureBisector,
     ) -> Result<Vec<(SourceUid, DestinationUid)>> {
         let candidates: UidSet<SourceUid> = unmatched
@@ -201,22 +221,21 @@ impl CopySearch<'_> {
             })
             .map(|(_, m)| m.uid)
             .collect();
-        let missing: UidSet<SourceUid> = candidates.iter().filter(|uid| !source_hashes.contains_key(uid)).collect();
+        let missing: UidSet<SourceUid> =
+            candidates.iter().filter(|uid| !folder_matcher.source.contains_key(uid)).collect();
         let listed = |uid| {
             let at = unmatched.binary_search_by_key(&uid, |m| m.uid).ok()?;
             unmatched.get(at).map(|m| u64::from(m.size))
         };
-        source_hashes.extend(fetch_hashes(source, &missing, listed, failures).await?);
+        folder_matcher.source.extend(fetch_hashes(source, &missing, listed, failures).await?);
         let tail: Vec<_> =
             fetch_all_hashes(destination, &new.iter().map(|f| f.uid).collect()).await?.into_iter().collect();
+        folder_matcher.destination.extend(tail.iter().copied());
         let (certain, uncertain): (Vec<_>, Vec<_>) = candidates
             .iter()
-            .filter_map(|uid| source_hashes.get(&uid).map(|hash| (uid, *hash)))
+            .filter_map(|uid| folder_matcher.source.get(&uid).map(|hash| (uid, *hash)))
             .partition(|(uid, _)| self.certain.contains(*uid));
-        let mut pairs = match_tail(&certain, &tail);
-        let free: Vec<_> = tail.into_iter().filter(|(uid, _)| pairs.iter().all(|(_, taken)| taken != uid)).collect();
-        pairs.extend(match_tail(&uncertain, &free));
-        Ok(pairs)
+        Ok(match_tail(&certain, &uncertain, &tail))
     }
 }
 
@@ -241,57 +260,16 @@ pub(crate) async fn find_copies_once(
     }
     let ids = fetch_message_ids(&mut pair.source, &work.iter().map(|m| m.uid).collect()).await?;
     let ours: Vec<IdentityFacts<SourceUid>> = work.iter().map(|m| identity_facts(m, &ids)).collect();
+    let mut folder_matcher = FolderMatcher::new(true);
     loop {
-        let found = match_by_facts(&mut pair.source, &mut pair.destination, &ours, &theirs, failures).await?;
+        let both = (&mut pair.source, &mut pair.destination);
+        let found = folder_matcher.find_copies(both, &ours, &theirs, failures).await?;
         if found.is_empty() {
             return Ok(copies);
         }
         theirs.retain(|facts| found.iter().all(|(_, uid)| *uid != facts.uid));
         copies.extend(found);
     }
-}
-
-/// Hashes of everything that is asked for at the destination: a body that is there and cannot be read must not count as
-/// another, or its copy would be sent again.
-async fn fetch_all_hashes(
-    destination: &mut Session,
-    uids: &UidSet<DestinationUid>,
-) -> Result<BTreeMap<DestinationUid, ContentHash>> {
-    let mut failures = FailureBisector::default();
-    let found = fetch_hashes(destination, uids, |_| None, &mut failures).await?;
-    match uids.iter().find(|uid| failures.is_unreadable(*uid)) {
-        Some(uid) => {
-            let what = format!("message {uid} cannot be read, so nobody knows whether it is a copy");
-            Err(destination.with_endpoint(Error::protocol(what)))
-        }
-        None => Ok(found),
-    }
-}
-
-/// A whole folder: Message-ID, instant and size; bodies where these do not settle it.
-async fn match_by_facts(
-    source: &mut Session,
-    destination: &mut Session,
-    ours: &[IdentityFacts<SourceUid>],
-    theirs: &[IdentityFacts<DestinationUid>],
-    failures: &mut FailureBisector,
-) -> Result<Vec<(SourceUid, DestinationUid)>> {
-    let matching = match_folder(ours, theirs);
-    let mut pairs = matching.settled;
-    let groups = &matching.compare;
-    let listed = |uid| ours.binary_search_by_key(&uid, |facts| facts.uid).ok().and_then(|at| ours.get(at)?.size);
-    let asked = groups.iter().flat_map(|g| &g.source).copied().collect();
-    let ours = fetch_hashes(source, &asked, listed, failures).await?;
-    let theirs = groups.iter().flat_map(|g| &g.destination).copied().collect();
-    let theirs = fetch_all_hashes(destination, &theirs).await?;
-    for group in groups {
-        pairs.extend(match_tail(&hashes_of(&ours, &group.source), &hashes_of(&theirs, &group.destination)));
-    }
-    Ok(pairs)
-}
-
-fn hashes_of<U: Uid>(hashes: &BTreeMap<U, ContentHash>, uids: &[U]) -> Vec<(U, ContentHash)> {
-    uids.iter().filter_map(|uid| hashes.get(uid).map(|hash| (*uid, *hash))).collect()
 }
 
 /// Which of `flags` a copy has not. Flags and keywords are the same in any case (RFC 9051, section 2.3.2), and some

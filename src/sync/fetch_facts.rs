@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{
     body_reader::{BodySink, NotRead, read_bodies},
+    content_hash::{ContentHash, ContentHasher},
     failure_bisect::FailureBisector,
-    identity::{ContentHash, ContentHasher, IdentityFacts, MessageId},
+    identity::{IdentityFacts, MessageId},
     message_limit::{ListingCommand, command_sets, list_lower_pages},
     scan::{FolderScan, ScannedMessage},
     uid::DestinationUid,

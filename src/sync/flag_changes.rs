@@ -102,6 +102,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sync::folder_match::CopyChange;
     use crate::sync::uid_map::{CopyOrigin, UidMap};
 
     fn sets<U: Uid>(sets: &[(&str, &str)]) -> UidsByFlag<U> {
@@ -144,7 +145,12 @@ mod tests {
     fn adopted_messages_only_gain_flags_and_never_deleted() {
         let found = |source, destination, missing: &[&str]| {
             let missing_flags = missing.iter().map(|flag| (*flag).to_owned()).collect();
-            FoundCopy { source: SourceUid(source), destination: DestinationUid(destination), missing_flags }
+            FoundCopy {
+                source: SourceUid(source),
+                destination: DestinationUid(destination),
+                missing_flags,
+                change: CopyChange::default(),
+            }
         };
         let found = [
             found(1, 21, &["\\Seen", "\\Deleted"]),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{
     adopt::{
-        CopyLookup, FolderStartMode, choose_start_mode, is_same_folder, record_found_copies, resolve_changed_uids,
-        resolve_unknown_uids,
+        CopyLookup, FolderStartMode, choose_start_mode, is_same_folder, record_found_copies, report_change,
+        resolve_changed_uids, resolve_unknown_uids,
     },
     checkpoint::FolderState,
     connection_pair::ConnectionPair,
@@ -93,7 +93,7 @@ pub(crate) async fn sync_folder(
     let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
     let facts = shared.try_facts(append_limit);
     let mut work = compare(shared, job, &mut opened, &facts, pair, (memory, report)).await?;
-    let FoundCopies { copies: found, uid_next } = adopt((shared, job), &opened, &work, pair, memory).await?;
+    let FoundCopies { copies: found, uid_next, doubtful } = adopt((shared, job), &opened, &work, pair, memory).await?;
     let seen = uid_next.filter(|_| opened.begin == FolderStartMode::Tail);
     let adopted: UidSet<SourceUid> = found.iter().map(|f| f.source).collect();
     let adopted_bytes = work.messages.iter().filter(|m| adopted.contains(m.uid)).map(|m| u64::from(m.size)).sum();
@@ -119,6 +119,8 @@ pub(crate) async fn sync_folder(
     if work.first {
         report_earlier_differences(shared, job, report)?;
     }
+    found.iter().filter(|f| !unknown.contains(f.source)).for_each(|f| report_change(f, report));
+    report_doubtful_copies(doubtful, report);
     report.adopted += newly_adopted;
     SyncProgress::add(&shared.progress.messages_done, adopted.len());
     SyncProgress::add(&shared.progress.whole.bytes_before, adopted_bytes);
@@ -280,6 +282,16 @@ struct WorkToCopy {
     append_limit: Option<u64>,
     /// Its UIDNEXT when two looks agreed on what is there, if anything was in doubt.
     seen: Option<u32>,
+}
+
+/// Tells that what is at the destination may be copied once more.
+fn report_doubtful_copies(doubtful: u64, report: &mut FolderReport) {
+    if doubtful > 0 {
+        report.notes.push(format!(
+            "{doubtful} of the destination's messages look like copies, and of which messages can't be told: these are \
+             copied"
+        ));
+    }
 }
 
 /// Copies what is left.

@@ -1,121 +1,11 @@
-//! Which destination message is the copy of which source message. Always as multisets: a source may truly hold three
-//! equal messages, and then the destination gets three.
+//! Which destination message is the copy of which source message, as far as Message-IDs, dates and sizes tell; their bytes
+//! decide the rest (see [`super::content_match`]).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use sha2::{Digest, Sha256};
 
 use super::uid::{DestinationUid, SourceUid};
-
-/// What a message's bytes hash to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ContentHash {
-    /// SHA-256 of the bytes as they are.
-    pub exact: [u8; 32],
-    /// SHA-256 after everything that servers are known to rewrite is made equal.
-    pub canonical: [u8; 32],
-}
-
-/// Hashes a message as it streams by, in constant memory.
-///
-/// Canonical form, by what servers were seen to do: each CR is dropped (Courier drops lone ones and adds those before
-/// LF), NUL equals 0x80 (Dovecot), newlines at the end are dropped (Courier adds one), and in the header NUL and each
-/// byte from 0x80 on is `X` (Cyrus).
-#[derive(Debug, Clone, Default)]
-pub struct ContentHasher {
-    exact: Sha256,
-    canonical: Sha256,
-    in_body: bool,
-    /// The last byte but CRs was LF, or there was none: an LF now ends the header.
-    in_line: bool,
-    /// LFs that are only hashed when something follows.
-    held_newlines: u64,
-    scratch: Vec<u8>,
-}
-
-impl ContentHasher {
-    /// A hasher that has seen nothing.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes the next bytes of the message.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.exact.update(bytes);
-        for piece in bytes.chunks(8192) {
-            self.scratch.clear();
-            for &byte in piece {
-                match byte {
-                    b'\r' => continue,
-                    b'\n' => {
-                        self.in_body |= !self.in_line;
-                        self.in_line = false;
-                        self.held_newlines += 1;
-                        continue;
-                    }
-                    _ => self.in_line = true,
-                }
-                // A few newlines go by with the rest; a file of newlines must not grow the buffer.
-                if self.held_newlines > 64 {
-                    self.canonical.update(&self.scratch);
-                    self.scratch.clear();
-                    while self.held_newlines > 0 {
-                        self.canonical.update(b"\n");
-                        self.held_newlines -= 1;
-                    }
-                }
-                while self.held_newlines > 0 {
-                    self.scratch.push(b'\n');
-                    self.held_newlines -= 1;
-                }
-                self.scratch.push(match byte {
-                    0 | 0x80.. if !self.in_body => b'X',
-                    0 => 0x80,
-                    other => other,
-                });
-            }
-            self.canonical.update(&self.scratch);
-        }
-    }
-
-    /// The hashes of everything taken.
-    #[must_use]
-    pub fn finish(self) -> ContentHash {
-        ContentHash { exact: self.exact.finalize().into(), canonical: self.canonical.finalize().into() }
-    }
-}
-
-/// Pairs source messages with destination messages of equal content, by source UID.
-/// Bytes that are equal exactly come first, then those that are equal but for known rewriting; within either the
-/// lowest UIDs of both sides are paired. Each UID is used at most once.
-#[must_use]
-pub(crate) fn match_tail(
-    candidates: &[(SourceUid, ContentHash)],
-    tail: &[(DestinationUid, ContentHash)],
-) -> Vec<(SourceUid, DestinationUid)> {
-    let mut sources: Vec<_> = candidates.to_vec();
-    let mut destinations: Vec<_> = tail.to_vec();
-    sources.sort_unstable_by_key(|(uid, _)| *uid);
-    destinations.sort_unstable_by_key(|(uid, _)| *uid);
-    let mut pairs = Vec::new();
-    for key in [|hash: &ContentHash| hash.exact, |hash: &ContentHash| hash.canonical] {
-        let mut free: HashMap<[u8; 32], VecDeque<DestinationUid>> = HashMap::new();
-        for (uid, hash) in &destinations {
-            free.entry(key(hash)).or_default().push_back(*uid);
-        }
-        let mut used = std::collections::HashSet::new();
-        sources.retain(|(source, hash)| {
-            let Some(destination) = free.get_mut(&key(hash)).and_then(VecDeque::pop_front) else { return true };
-            pairs.push((*source, destination));
-            used.insert(destination);
-            false
-        });
-        destinations.retain(|(uid, _)| !used.contains(uid));
-    }
-    pairs.sort_unstable();
-    pairs
-}
 
 /// A Message-ID, by the hash of its value: 16 bytes each, however long a sender made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -177,7 +67,7 @@ pub struct IdentityFacts<U> {
 pub(crate) struct FolderMatch {
     /// Pairs beyond doubt, by source UID.
     pub settled: Vec<(SourceUid, DestinationUid)>,
-    /// Messages whose bodies decide, by [`match_tail`] within each group. No UID is in two groups.
+    /// Messages whose bodies decide. No UID is in two groups.
     pub compare: Vec<CompareGroup>,
 }
 
@@ -338,40 +228,6 @@ mod tests {
     use super::*;
     use crate::imap::Uid;
 
-    fn hash(bytes: &[u8]) -> ContentHash {
-        let mut hasher = ContentHasher::new();
-        hasher.update(bytes);
-        hasher.finish()
-    }
-
-    fn same(a: &[u8], b: &[u8]) -> bool {
-        hash(a).canonical == hash(b).canonical
-    }
-
-    #[test]
-    fn what_servers_rewrite_does_not_change_the_canonical_hash() {
-        assert!(same(b"A: b\n\nbody\n", b"A: b\r\n\r\nbody\r\n"), "bare LF");
-        assert!(same(b"A: b\r\n\r\na\rb\r\r\n", b"A: b\r\n\r\nab\r\n"), "lone CR");
-        assert!(same(b"A: b\r\n\r\nbody", b"A: b\r\n\r\nbody\r\n"), "no final newline");
-        assert!(same(b"", b"\r\n"), "empty message");
-        assert!(same(b"A: b\r\n\r\na\0b", b"A: b\r\n\r\na\x80b"), "NUL");
-        assert!(same("Subject: Gr\u{fc}\u{df}e\r\n\r\nx".as_bytes(), b"Subject: GrXXXXe\r\n\r\nx"), "8-bit header");
-        assert!(same(b"S: a\0b\r\n\r\nx", b"S: aXb\r\n\r\nx"), "NUL in a header");
-        assert_eq!(hash(b"abc").exact, <[u8; 32]>::from(Sha256::digest(b"abc")));
-    }
-
-    #[test]
-    fn what_a_person_would_call_different_stays_different() {
-        assert!(!same(b"A: b\r\n\r\ngr\xc3\xbcn", b"A: b\r\n\r\ngrXXn"), "8-bit in the body");
-        assert!(!same(b"A: b\r\n\r\na\n\nb", b"A: b\r\n\r\na\nb"), "blank line in the body");
-        assert!(!same(b"A: b\r\n\r\nbody", b"A: b\r\nbody"), "header end");
-        assert!(!same(b"\r\n\xff", b"\r\nX"), "a message without header has only a body");
-        assert!(!same(b"A: b\r\n\r\na", b"A: b\r\n\r\nb"));
-        let many = [b"A: b\n\n".as_slice(), &b"\n".repeat(100), b"x"].concat();
-        let fewer = [b"A: b\n\n".as_slice(), &b"\n".repeat(99), b"x"].concat();
-        assert!(!same(&many, &fewer), "number of blank lines");
-    }
-
     #[test]
     fn a_message_id_is_found_folded_and_in_any_case() {
         let id = |header: &str| parse_message_id(header.as_bytes()).map(|v| String::from_utf8(v).unwrap());
@@ -384,25 +240,6 @@ mod tests {
         assert_eq!(id("Message-ID: \r\n\r\n"), None);
         assert_eq!(id("\r\n"), None);
         assert_eq!(id(""), None);
-    }
-
-    fn tail_pairs(sources: &[(u32, ContentHash)], tail: &[(u32, ContentHash)]) -> Vec<(u32, u32)> {
-        let sources: Vec<_> = sources.iter().map(|&(uid, hash)| (SourceUid(uid), hash)).collect();
-        let tail: Vec<_> = tail.iter().map(|&(uid, hash)| (DestinationUid(uid), hash)).collect();
-        match_tail(&sources, &tail).into_iter().map(|(s, d)| (s.0, d.0)).collect()
-    }
-
-    #[test]
-    fn three_equal_copies_and_one_at_the_destination_are_one_match() {
-        let copies: Vec<_> = [7, 5, 9].map(|uid| (uid, hash(b"A: b\r\n\r\nx"))).to_vec();
-        assert_eq!(tail_pairs(&copies, &[(70, hash(b"A: b\n\nx\n"))]), [(5, 70)]);
-    }
-
-    #[test]
-    fn exact_equality_goes_before_rewritten_equality() {
-        let sources = [(1, hash(b"A: b\n\nx\n")), (2, hash(b"A: b\r\n\r\nx"))];
-        let tail = [(11, hash(b"A: b\r\n\r\nx")), (12, hash(b"A: b\r\n\r\nx\r\n"))];
-        assert_eq!(tail_pairs(&sources, &tail), [(1, 12), (2, 11)]);
     }
 
     fn facts<U: Uid>(uid: u32, id: Option<&str>, epoch: i64, size: u64) -> IdentityFacts<U> {
@@ -463,39 +300,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn hashes_do_not_depend_on_how_the_bytes_arrive(
-            bytes in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(0), Just(0xfc), Just(b'a')], 0..300),
-            cut in 0..300_usize,
-        ) {
-            let (a, b) = bytes.split_at(cut.min(bytes.len()));
-            let mut hasher = ContentHasher::new();
-            hasher.update(a);
-            hasher.update(b);
-            prop_assert_eq!(hasher.finish(), hash(&bytes));
-        }
-
-        #[test]
-        fn a_tail_matches_as_a_multiset(
-            source in proptest::collection::vec((0..4_u8, any::<bool>()), 0..20),
-            tail in proptest::collection::vec((0..4_u8, any::<bool>()), 0..20),
-        ) {
-            let message = |(kind, rewritten): &(u8, bool)| hash(&[b"A: b\n\n".as_slice(), &[b'a' + kind], if *rewritten { b"\n".as_slice() } else { b"" }].concat());
-            let candidates: Vec<_> = (1..).zip(source.iter().map(message)).collect();
-            let there: Vec<_> = (100..).zip(tail.iter().map(message)).collect();
-            let pairs = tail_pairs(&candidates, &there);
-            prop_assert_eq!(pairs.iter().map(|p| p.0).collect::<HashSet<_>>().len(), pairs.len());
-            prop_assert_eq!(pairs.iter().map(|p| p.1).collect::<HashSet<_>>().len(), pairs.len());
-            for kind in 0..4 {
-                let count = |all: &[(u8, bool)]| all.iter().filter(|(k, _)| *k == kind).count();
-                let matched = pairs.iter().filter(|(s, _)| source[*s as usize - 1].0 == kind).count();
-                prop_assert_eq!(matched, count(&source).min(count(&tail)));
-            }
-            for (s, d) in pairs {
-                prop_assert_eq!(source[s as usize - 1].0, tail[d as usize - 100].0);
-            }
-        }
-
         #[test]
         fn no_uid_of_a_folder_is_used_twice(source in some_facts(), destination in some_facts()) {
             let found = match_folder(&source, &destination);

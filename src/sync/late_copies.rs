@@ -8,6 +8,7 @@ use super::{
     connection_pair::ConnectionPair,
     copy::CopyMemory,
     copy_search::{FoundCopy, find_copies_once},
+    folder_match::CopyChange,
     job::{FolderSyncContext, FolderSyncJob},
     report::FolderReport,
     scan::{FolderScan, scan_set},
@@ -77,7 +78,8 @@ fn record_late_copies(
                 }
                 Some((None, _)) => state.map.resolve_unknown(&[(source, destination)]),
                 None => {
-                    let copy = FoundCopy { source, destination, missing_flags: Vec::new() };
+                    let copy =
+                        FoundCopy { source, destination, missing_flags: Vec::new(), change: CopyChange::default() };
                     record_found_copies(state, scan, &[copy]);
                     report.adopted += 1;
                 }

@@ -28,7 +28,7 @@ use mailferry::{
         checkpoint::{
             Checkpoint, CopyDifferences, DifferenceCount, FolderState, QuiescentStatus, ViewState, fingerprint,
         },
-        identity::ContentHasher,
+        content_hash::ContentHasher,
         set_aside::{DestinationFacts, SetAside, SetAsideGroup, SetAsideReason},
         spec::{MessageFilter, SyncSpec},
         uid::{DestinationUid, SourceUid},

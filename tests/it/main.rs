@@ -28,6 +28,7 @@ mod narrowing;
 mod not_copied;
 mod outputs;
 mod refusals;
+mod rewritten;
 mod rig;
 mod silence;
 mod stand_ins;

@@ -6,7 +6,7 @@ use super::FolderCopy;
 use crate::{
     error::Result,
     sync::{
-        adopt::{CopyLookup, FolderStartMode, record_found_copies},
+        adopt::{CopyLookup, FolderStartMode, record_found_copies, report_change},
         checkpoint::FolderState,
         copy::{PassOptions, SendMode},
         fetch_facts::scan_with_ids,
@@ -92,6 +92,7 @@ impl FolderCopy<'_> {
         live_checkpoint.update_folder(raw, |state| record_found_copies(state, scan, &there.copies))?;
         for copy in there.copies.iter().filter(|copy| !unknown.contains(copy.source)) {
             self.report.adopted += 1;
+            report_change(copy, self.report);
             self.memory.suspects.record_found(copy.source);
         }
         self.drop_copied();

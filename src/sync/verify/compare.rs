@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use crate::{
     imap::{date::InternalDate, response::Flag},
     sync::{
-        identity::ContentHash,
+        content_hash::ContentHash,
         uid::{DestinationUid, SourceUid},
     },
 };
@@ -249,7 +249,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{imap::Uid, sync::identity::ContentHasher};
+    use crate::{imap::Uid, sync::content_hash::ContentHasher};
 
     fn digest(bytes: &[u8]) -> MessageDigest {
         let mut hasher = ContentHasher::new();

@@ -6,8 +6,8 @@ use crate::{
     imap::{Session, Uid, UidSet},
     sync::{
         body_reader::{BodySink, NotRead, read_bodies},
+        content_hash::ContentHasher,
         fetch_facts::search_present_uids,
-        identity::ContentHasher,
         progress::SyncProgress,
     },
 };

@@ -1,0 +1,162 @@
+//! Destinations that keep messages otherwise than they were sent: without a checkpoint their copies are known again, told,
+//! and nothing else is taken for one.
+
+use std::collections::BTreeMap;
+
+use mailferry::{Side, sync::report::MailboxReport};
+
+use crate::{
+    fake::{Act, Fake, MODERN, Mail, mails},
+    rig::{Rig, adopted, copied},
+};
+
+/// Not that of any message.
+const OTHER_DATE: &str = "\"01-Jan-2030 00:00:00 +0000\"";
+
+fn rig(source: &Fake, destination: &Fake) -> Rig {
+    Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination))
+}
+
+/// What a destination makes of a message.
+type Alteration = fn(&mut Mail);
+
+/// A destination that keeps messages so changed.
+async fn altering(alter: Alteration) -> Fake {
+    Fake::twisted(MODERN, Vec::new(), move |command, _| command.starts_with("APPEND").then_some(Act::Alter(alter)))
+        .await
+}
+
+/// Some ordinary messages, and this one.
+fn mails_and(body: &[u8]) -> Vec<Mail> {
+    let mut all = mails(5);
+    all.push(Mail::new(6, body).dated("\"06-Mar-2021 08:09:10 +0000\""));
+    all
+}
+
+fn differences(report: &MailboxReport) -> BTreeMap<String, u64> {
+    report.folders[0].differences.clone()
+}
+
+fn told(kinds: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    kinds.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
+}
+
+fn replaced(body: &[u8], from: &str, to: &str) -> Vec<u8> {
+    String::from_utf8_lossy(body).replace(from, to).into_bytes()
+}
+
+/// Syncs, loses the checkpoint, syncs again: nothing is copied twice, and that run tells these differences.
+async fn is_known_again(source: &[u8], alter: Alteration, kinds: &[(&str, u64)]) {
+    let source = Fake::start(MODERN, mails_and(source)).await;
+    let destination = altering(alter).await;
+    let rig = rig(&source, &destination);
+    assert_eq!(copied(&rig.sync().await), 6);
+    rig.store.lose();
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), adopted(&report)), (0, 6), "{report:#?}");
+    assert_eq!(destination.mails("INBOX").len(), 6);
+    assert_eq!(differences(&report), told(kinds), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_date_is_told_and_no_reason_to_copy_again() {
+    let nameless = b"Subject: a\r\n\r\nx\r\n";
+    is_known_again(nameless, |mail| mail.date = OTHER_DATE.to_owned(), &[("internalDate", 6)]).await;
+    // Neither size nor date is that of the message.
+    let counts_otherwise = |mail: &mut Mail| {
+        mail.date = OTHER_DATE.to_owned();
+        mail.size = Some(1);
+    };
+    is_known_again(nameless, counts_otherwise, &[("internalDate", 6)]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_known_again_in_loose_form() {
+    let rewritten: [(&[u8], Alteration); 4] = [
+        (b"Subject: Gr\xfc\xdfe\r\n\r\nx\r\n", |mail| {
+            mail.body = String::from_utf8_lossy(&mail.body).into_owned().into();
+        }),
+        (b"no header at all\r\n", |mail| {
+            if mail.body.starts_with(b"no header") {
+                mail.body.splice(0..0, *b"\r\n");
+            }
+        }),
+        (b"Subject: a\r\n\r\none\rtwo\r\n", |mail| mail.body = replaced(&mail.body, "one\rtwo", "one\r\ntwo")),
+        (b"From a@b Mon Jan  1 00:00:00 2001\r\nSubject: a\r\n\r\nx\r\n", |mail| {
+            if mail.body.starts_with(b"From a@b ") {
+                mail.body.drain(..35);
+            }
+        }),
+    ];
+    for (source, alter) in rewritten {
+        is_known_again(source, alter, &[("content", 1)]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_destination_lists_and_does_not_deliver_is_not_copied_again() {
+    let loses = |mail: &mut Mail| {
+        if mail.body.starts_with(b"no header") {
+            mail.size = Some(mail.body.len() as u64);
+            mail.body.clear();
+        }
+    };
+    is_known_again(b"no header at all\r\n", loses, &[("content", 1)]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_messages_are_seen_to_be_rewritten_message_id_and_date_are_enough() {
+    let body = |uid| format!("Message-ID: <{uid}@example.org>\r\nSubject: a\r\n\r\none\rtwo {uid}\r\n");
+    let dated = |uid: u32| Mail::new(uid, body(uid)).dated(&format!("\"05-Mar-2021 08:09:{:02} +0000\"", uid + 10));
+    let source = Fake::start(MODERN, (1..=8).map(dated).collect()).await;
+    let destination = altering(|mail| {
+        mail.body = replaced(&mail.body, "one\rtwo", "one\r\ntwo");
+        if mail.uid == 8 {
+            mail.body = replaced(&mail.body, "one", "ONE");
+        }
+    })
+    .await;
+    let rig = rig(&source, &destination);
+    rig.sync().await;
+    rig.store.lose();
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), adopted(&report)), (0, 8), "{report:#?}");
+    assert_eq!(differences(&report), told(&[("content", 8)]), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_of_the_destination_with_the_same_message_id_and_date_is_no_copy() {
+    let source = Fake::start(MODERN, mails(5)).await;
+    let delivered = mails(5)
+        .into_iter()
+        .map(|mail| Mail { body: [b"Received: by another way\r\n", &mail.body[..]].concat(), ..mail });
+    let destination = Fake::start(MODERN, delivered.collect()).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!((copied(&report), adopted(&report)), (5, 0), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_messages_that_look_like_one_copy_both_are_copied_and_that_is_told() {
+    let body = |space: &str| format!("Subject: a\r\n\r\none{space}two\r\n");
+    let source = Fake::start(MODERN, vec![Mail::new(1, body(" ")), Mail::new(2, body("\r"))]).await;
+    let destination = Fake::start(MODERN, vec![Mail::new(1, body("\r\n"))]).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!((copied(&report), adopted(&report)), (2, 0), "{report:#?}");
+    assert!(report.notes.iter().any(|note| note.contains("look like copies")), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_body_is_read_once_however_often_it_is_looked() {
+    let nameless = |uid| Mail::new(uid, format!("Subject: a\r\n\r\n{uid}\r\n"));
+    let source = Fake::start(MODERN, (1..=20).map(nameless).collect()).await;
+    let destination = altering(|mail| mail.date = OTHER_DATE.to_owned()).await;
+    let rig = rig(&source, &destination);
+    rig.sync().await;
+    rig.store.lose();
+    source.change("INBOX", |mails| mails.push(nameless(21)));
+    let before = (source.heard("BODY.PEEK[])"), destination.heard("BODY.PEEK[])"));
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), adopted(&report)), (1, 20), "{report:#?}");
+    let after = (source.heard("BODY.PEEK[])"), destination.heard("BODY.PEEK[])"));
+    assert!(after.0 - before.0 <= 3 && after.1 - before.1 <= 2, "{before:?} {after:?}");
+}
