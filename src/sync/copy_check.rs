@@ -31,11 +31,14 @@ use crate::{
 
 /// So many copies are looked at first.
 const SAMPLE: usize = 100;
+/// ... so many more of those whose bytes are unusual
+const SAMPLE_OF_UNUSUAL: usize = 100;
 /// ... and so many more of those with each flag: the first may have none.
 const SAMPLE_OF_EACH_FLAG: usize = 3;
 /// ... of at most so many flags.
 const SAMPLED_FLAGS: usize = 30;
-/// Where sizes differ, the bytes of so many copies tell whether the server only counts otherwise.
+/// Where sizes differ, the bytes of so many copies tell whether the server only counts otherwise, and those of as many
+/// unusual ones.
 const COMPARED_BODIES: usize = 3;
 /// A look that ended the connection so often is given up.
 const MAX_BROKEN_LOOKS: u32 = 3;
@@ -200,6 +203,8 @@ fn find_faults<'a>(copy: &AppendedCopy, sent: &'a [SentFlag], shown: &ShownCopy)
 fn choose_sample(copies: &[AppendedCopy], sent: &[SentFlag]) -> HashSet<DestinationUid> {
     let mut chosen: HashSet<DestinationUid> = copies.iter().take(SAMPLE).map(|copy| copy.destination_uid).collect();
     if copies.len() > SAMPLE {
+        let unusual = copies.iter().filter(|copy| copy.is_unusual);
+        chosen.extend(unusual.take(SAMPLE_OF_UNUSUAL).map(|copy| copy.destination_uid));
         for flag in sent.iter().take(SAMPLED_FLAGS) {
             let with_flag = copies.iter().filter(|copy| flag.uids.contains(copy.source_uid));
             chosen.extend(with_flag.take(SAMPLE_OF_EACH_FLAG).map(|copy| copy.destination_uid));
@@ -331,7 +336,9 @@ impl CopyCheck<'_> {
             return Ok(());
         }
         faults.sizes.sort_by_key(|copy| copy.bytes);
-        let pairs: Vec<_> = faults.sizes.iter().take(COMPARED_BODIES).map(uids).collect();
+        let (unusual, usual): (Vec<_>, Vec<_>) = faults.sizes.iter().partition(|copy| copy.is_unusual);
+        let chosen = unusual.into_iter().take(COMPARED_BODIES).chain(usual.into_iter().take(COMPARED_BODIES));
+        let pairs: Vec<_> = chosen.map(uids).collect();
         let equal = are_bytes_equal(self.pair, self.scan, &pairs).await?;
         let (same, changed) = (equal.values().any(|same| *same), equal.values().any(|same| !*same));
         self.sizes = match (same, changed) {
@@ -439,6 +446,7 @@ mod tests {
             destination_uid: DestinationUid(uid + 1000),
             bytes: 500,
             weakened: false,
+            is_unusual: false,
             epoch: 1_600_000_000,
         }
     }
@@ -491,5 +499,8 @@ mod tests {
         assert_eq!(sample.len(), 104);
         assert!([1, 100, 500, 502, 999].iter().all(|uid| sample.contains(&DestinationUid(uid + 1000))));
         assert_eq!(choose_sample(&copies[..100], &sent).len(), 100);
+        let unusual = AppendedCopy { is_unusual: true, ..copies[700] };
+        let copies = [&copies[..700], &[unusual], &copies[701..]].concat();
+        assert!(choose_sample(&copies, &[]).contains(&unusual.destination_uid));
     }
 }

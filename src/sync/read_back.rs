@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     connection_pair::ConnectionPair,
-    copy::ReadBack,
+    copy::{MessageAnomaly, ReadBack},
     failure_bisect::FailureBisector,
     fetch_facts::fetch_hashes,
     message_limit::command_sets,
@@ -17,8 +17,11 @@ use crate::{
     imap::{Session, Tag, UidSet, response::UntaggedResponse},
 };
 
-/// Of a kind that most destinations keep, this many copies are read back; the others only where one of these differs.
+/// Of each kind that most destinations keep, this many copies are read back; the others only where one of these differs.
 const FIRST_COPIES: usize = 5;
+
+/// The kinds that most destinations keep.
+const KEPT_KINDS: [fn(&MessageAnomaly) -> bool; 2] = [|anomaly| anomaly.header_8bit, |anomaly| anomaly.odd_header];
 
 /// Compares unusual messages with their copies. Gives the messages whose bytes were compared.
 ///
@@ -30,15 +33,19 @@ pub(crate) async fn compare_copies(
     list: &[ReadBack],
     report: &mut FolderReport,
 ) -> Result<UidSet<SourceUid>> {
-    let (mut due, mut rare): (Vec<&ReadBack>, Vec<&ReadBack>) =
+    let (mut due, kept): (Vec<&ReadBack>, Vec<&ReadBack>) =
         list.iter().filter(|r| r.anomaly.in_bytes()).partition(|r| r.anomaly.is_often_changed());
-    let later = rare.split_off(rare.len().min(FIRST_COPIES));
-    due.extend(&rare);
+    let first = first_of_each_kind(&kept);
+    due.extend(kept.iter().filter(|r| first.contains(r.source_uid)));
     let mut compared = compare_bytes(pair, scan, &due, report).await?;
-    if rare.iter().any(|r| compared.changed.contains(r.source_uid)) {
-        let later = compare_bytes(pair, scan, &later, report).await?;
-        compared.all = compared.all.union(&later.all);
-    }
+    let is_changed = |is_of_kind: &fn(&MessageAnomaly) -> bool| {
+        kept.iter().any(|r| is_of_kind(&r.anomaly) && compared.changed.contains(r.source_uid))
+    };
+    let changed: Vec<_> = KEPT_KINDS.into_iter().filter(is_changed).collect();
+    let is_due = |r: &&ReadBack| !first.contains(r.source_uid) && changed.iter().any(|kind| kind(&r.anomaly));
+    let later: Vec<&ReadBack> = kept.iter().copied().filter(is_due).collect();
+    let later = compare_bytes(pair, scan, &later, report).await?;
+    compared.all = compared.all.union(&later.all);
     let dates: Vec<&ReadBack> = list.iter().filter(|r| r.anomaly.date).collect();
     if !dates.is_empty() {
         let kept = internal_dates(&mut pair.destination, &dates.iter().map(|r| r.destination_uid).collect()).await?;
@@ -53,6 +60,14 @@ pub(crate) async fn compare_copies(
         }
     }
     Ok(compared.all)
+}
+
+/// The first messages of each kind that most destinations keep.
+fn first_of_each_kind(list: &[&ReadBack]) -> UidSet<SourceUid> {
+    let of_kind = |is_of_kind: fn(&MessageAnomaly) -> bool| {
+        list.iter().filter(move |r| is_of_kind(&r.anomaly)).take(FIRST_COPIES).map(|r| r.source_uid)
+    };
+    KEPT_KINDS.into_iter().flat_map(of_kind).collect()
 }
 
 /// Messages whose bytes were compared with those of their copies.
@@ -124,6 +139,9 @@ fn anomaly_text(r: &ReadBack) -> String {
     if r.anomaly.header_8bit {
         found.push("its header holds 8-bit bytes");
     }
+    if r.anomaly.odd_header {
+        found.push("its header is not one of fields that an empty line ends");
+    }
     found.join(", ")
 }
 
@@ -147,4 +165,20 @@ async fn internal_dates(
         })
         .await?;
     Ok(dates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_one_kind_do_not_hide_those_of_another() {
+        let read_back = |uid: u32, odd_header: bool| ReadBack {
+            source_uid: SourceUid(uid),
+            destination_uid: DestinationUid(uid),
+            anomaly: MessageAnomaly { header_8bit: !odd_header, odd_header, ..MessageAnomaly::default() },
+        };
+        let list: Vec<ReadBack> = (1..=20).map(|uid| read_back(uid, uid > 10)).collect();
+        assert_eq!(first_of_each_kind(&list.iter().collect::<Vec<_>>()).to_string(), "1:5,11:15");
+    }
 }

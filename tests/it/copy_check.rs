@@ -173,6 +173,55 @@ async fn masked_bytes_in_headers_are_told_though_the_size_is_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_destination_makes_of_messages_without_a_proper_header_is_told() {
+    let odd: [&[u8]; 4] = [b"x", b"From a@b Mon\r\nSubject: m\r\n\r\nx\r\n", b"no colon\r\n\r\nx\r\n", b"A: b\r\n"];
+    let odd = |from: u32| (from..).zip(odd).map(|(uid, body)| Mail::new(uid, body)).collect::<Vec<_>>();
+    // Behind more than the sample, and behind others that are read back.
+    let source = Fake::start(MODERN, [mails(MANY), odd(MANY + 1), odd(MANY + 5)].concat()).await;
+    source.change("INBOX", |all| {
+        for mail in all.iter_mut().take(10) {
+            mail.body = [b"Subject: Gr\xfc\xdfe\r\n", &mail.body[..]].concat();
+        }
+    });
+    // As go-imap: it lists as many bytes and delivers none.
+    let keeps_nothing = |mail: &mut Mail| {
+        if !mail.body.windows(4).any(|end| end == b"\r\n\r\n")
+            || mail.body.starts_with(b"From ")
+            || mail.body.starts_with(b"no ")
+        {
+            mail.size = Some(mail.body.len() as u64);
+            mail.body.clear();
+        }
+    };
+    let report = rig(&source, &altering(keeps_nothing).await).sync().await;
+    assert_eq!(differences(&report), told("content", 8), "{report:#?}");
+    // As GreenMail: it adds a line, and counts bytes otherwise.
+    let adds_a_line = |mail: &mut Mail| {
+        mail.size = Some(1);
+        if mail.body == b"A: b\r\n" {
+            mail.body.extend_from_slice(b"\r\n");
+        }
+    };
+    let report = rig(&source, &altering(adds_a_line).await).sync().await;
+    assert_eq!(differences(&report), told("content", 2), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bare_line_ends_far_behind_the_sample_that_the_destination_changes_are_told() {
+    let mut all = mails(MANY);
+    all.push(Mail::new(MANY + 1, "Subject: a\n\nx\n"));
+    let source = Fake::start(MODERN, all).await;
+    let destination = altering(|mail| {
+        if mail.body == b"Subject: a\n\nx\n" {
+            mail.body = b"Subject: a\r\n\r\nx\r\n".to_vec();
+        }
+    })
+    .await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!(differences(&report), told("content", 1), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_that_was_taken_and_is_not_shown_is_told_and_not_sent_again() {
     let source = Fake::start(MODERN, mails(10)).await;
     let destination = Fake::twisted(MODERN, Vec::new(), |command, _| {

@@ -14,21 +14,20 @@ pub(crate) struct MessageAnomaly {
     pub no_final_newline: bool,
     /// A byte from 0x80 on in the header (Cyrus makes each an X, unless it is told otherwise).
     pub header_8bit: bool,
+    /// A header with a line that is no field, or that no empty line ends (go-imap then delivers nothing, and `GreenMail`
+    /// adds a line).
+    pub odd_header: bool,
+    /// LF without CR, or CR without LF. Where such a message is stored otherwise, its size shows it.
+    pub bare_line_end: bool,
     /// A date that servers clamp: before 1971, in the future, or beyond 2037.
     pub date: bool,
 }
 
 impl MessageAnomaly {
-    /// True when nothing is unusual.
-    #[must_use]
-    pub(crate) fn is_none(self) -> bool {
-        self == Self::default()
-    }
-
-    /// True when the bytes, not only the date, may come out changed.
+    /// True when the bytes, not only the date, may come out changed, and only they themselves show it.
     #[must_use]
     pub(crate) fn in_bytes(self) -> bool {
-        self.is_often_changed() || self.header_8bit
+        self.is_often_changed() || self.header_8bit || self.odd_header
     }
 
     /// True when the bytes come out changed at servers that are widely used as they are: each such copy is read back.
@@ -44,10 +43,25 @@ pub(super) struct AnomalyScanner {
     nul: bool,
     crcrlf: bool,
     header_8bit: bool,
+    odd_header: bool,
+    bare_line_end: bool,
     in_body: bool,
-    /// The line has begun: something but CR came since the last LF.
-    in_line: bool,
+    line: HeaderLine,
+    /// Some line of the header ended.
+    has_lines: bool,
     last: [u8; 2],
+}
+
+/// Where in a line of the header a message is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum HeaderLine {
+    /// Nothing but CR came since the last LF.
+    #[default]
+    Start,
+    /// In a field's name.
+    Name,
+    /// In a field's value, or in a line that was judged already.
+    Value,
 }
 
 impl AnomalyScanner {
@@ -60,6 +74,7 @@ impl AnomalyScanner {
             self.crcrlf =
                 memchr::memmem::find(bytes, b"\r\r\n").is_some() || memchr::memmem::find(&joined, b"\r\r\n").is_some();
         }
+        self.bare_line_end = self.bare_line_end || has_bare_line_end(self.last[1], bytes);
         self.scan_header(bytes);
         for byte in bytes.iter().skip(bytes.len().saturating_sub(2)) {
             self.last = [self.last[1], *byte];
@@ -72,14 +87,28 @@ impl AnomalyScanner {
             if self.in_body {
                 return;
             }
-            match byte {
-                b'\n' => self.in_body = !std::mem::take(&mut self.in_line),
-                b'\r' => {}
-                _ => {
-                    self.in_line = true;
-                    self.header_8bit |= !byte.is_ascii();
+            self.header_8bit |= !byte.is_ascii();
+            self.line = match (byte, self.line) {
+                (b'\r', line) => line,
+                (b'\n', line) => {
+                    self.in_body = line == HeaderLine::Start;
+                    self.odd_header |= line == HeaderLine::Name;
+                    self.has_lines = true;
+                    HeaderLine::Start
                 }
-            }
+                (b' ' | b'\t', HeaderLine::Start) => {
+                    // A line that goes on, and there is none before it.
+                    self.odd_header |= !self.has_lines;
+                    HeaderLine::Value
+                }
+                (b':', HeaderLine::Name) | (_, HeaderLine::Value) => HeaderLine::Value,
+                // RFC 5322, section 2.2: a field's name is of printable characters, without blanks.
+                (b'!'..=b'9' | b';'..=b'~', _) => HeaderLine::Name,
+                _ => {
+                    self.odd_header = true;
+                    HeaderLine::Value
+                }
+            };
         }
     }
 
@@ -90,9 +119,24 @@ impl AnomalyScanner {
             crcrlf: self.crcrlf,
             no_final_newline: adds_newline && self.last[1] != b'\n',
             header_8bit: self.header_8bit,
+            odd_header: self.odd_header || !self.in_body,
+            bare_line_end: self.bare_line_end || self.last[1] == b'\r',
             date: false,
         }
     }
+}
+
+/// True when there is an LF without CR before it, or a CR without LF behind it; `before` is the byte before the first. A CR
+/// at the end is not judged.
+fn has_bare_line_end(before: u8, bytes: &[u8]) -> bool {
+    let Some(first) = bytes.first() else { return false };
+    if before == b'\r' && *first != b'\n' {
+        return true;
+    }
+    let is_bare_lf = |at: usize| at.checked_sub(1).map_or(Some(&before), |at| bytes.get(at)) != Some(&b'\r');
+    let is_lone_cr = |at: usize| bytes.get(at + 1).is_some_and(|next| *next != b'\n');
+    memchr::memchr2_iter(b'\r', b'\n', bytes)
+        .any(|at| if bytes.get(at) == Some(&b'\n') { is_bare_lf(at) } else { is_lone_cr(at) })
 }
 
 /// True when servers are known to refuse or change the message's date.
@@ -142,7 +186,7 @@ mod tests {
     fn nul_and_a_missing_final_newline_are_seen() {
         assert!(watched(&[b"a\0b\r\n"]).nul);
         assert!(watched(&[b"a\r\n", b"b"]).no_final_newline);
-        assert!(watched(&[b"a\r\n", b"b\r\n"]).is_none());
+        assert!(!watched(&[b"a\r\n", b"b\r\n"]).is_often_changed());
     }
 
     #[test]
@@ -158,7 +202,43 @@ mod tests {
             &[b"\r\n\xfc\r\n"],
             &[b"Subject: a\r\n\r", b"\n\xfc\r\n"],
         ] {
-            assert!(watched(pieces).is_none(), "{pieces:?}");
+            assert!(!watched(pieces).header_8bit, "{pieces:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_of_fields_that_an_empty_line_ends_is_not_odd() {
+        for pieces in [
+            &[b"Subject: a\r\n\tb\r\nX-Y:\r\n z\r\n\r\nFrom here\r\n".as_slice()][..],
+            &[b"A: b\n\nx"],
+            &[b"\r\nno header at all\r\n"],
+            &[b"A", b": b\r\n", b"\r", b"\nx y\r\n"],
+        ] {
+            assert!(!watched(pieces).odd_header, "{pieces:?}");
+        }
+        for message in [
+            "x",
+            "A: b\r\n",
+            "From a@b Mon Jan  1 00:00:00 2001\r\nSubject: m\r\n\r\nx\r\n",
+            "this is no header\r\nA: b\r\n\r\n",
+            "A: b\r\nword\r\n\r\n",
+            " a: b\r\n\r\n",
+            ": b\r\n\r\n",
+            "A : b\r\n\r\n",
+        ] {
+            assert!(watched(&[message.as_bytes()]).odd_header, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn bare_line_ends_are_seen_across_pieces() {
+        for pieces in
+            [&[b"a\nb\r\n".as_slice()][..], &[b"a\r\n", b"\n"], &[b"a\rb\r\n"], &[b"a\r", b"b\r\n"], &[b"a\r"]]
+        {
+            assert!(watched(pieces).bare_line_end, "{pieces:?}");
+        }
+        for pieces in [&[b"a\r\nb\r\n".as_slice()][..], &[b"a\r", b"\nb\r", b"\n"], &[b"a"], &[]] {
+            assert!(!watched(pieces).bare_line_end, "{pieces:?}");
         }
     }
 

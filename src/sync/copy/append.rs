@@ -54,6 +54,7 @@ impl SentMessage {
             destination_uid: destination_uid.unwrap_or(DestinationUid(0)),
             bytes: u32::try_from(self.bytes).unwrap_or(u32::MAX),
             weakened: !self.keywords.is_empty(),
+            is_unusual: self.anomaly.in_bytes() || self.anomaly.bare_line_end,
             epoch: date.map_or(AppendedCopy::NO_DATE, |date| date.epoch),
         }
     }
@@ -446,7 +447,7 @@ impl CopyPass<'_, '_> {
             self.report.copied_now += 1;
             self.report.bytes_now += sent.bytes;
             let destination_uid = uids.as_ref().and_then(|u| u.get(n)).copied();
-            if let Some(destination_uid) = destination_uid.filter(|_| !sent.anomaly.is_none()) {
+            if let Some(destination_uid) = destination_uid.filter(|_| sent.anomaly.in_bytes() || sent.anomaly.date) {
                 self.memory.read_back.push(ReadBack { source_uid: uid, destination_uid, anomaly: sent.anomaly });
             }
             // A UID below what was there before is that of a message that is not ours: Gmail keeps equal ones once.

@@ -125,6 +125,8 @@ pub(crate) struct AppendedCopy {
     pub bytes: u32,
     /// It was sent without its keywords, which followed alone.
     pub weakened: bool,
+    /// Its bytes are such as servers are known to change.
+    pub is_unusual: bool,
     /// INTERNALDATE as it was sent, seconds since 1970 UTC; [`AppendedCopy::NO_DATE`] where none was, or where it is
     /// looked at elsewhere.
     pub epoch: i64,

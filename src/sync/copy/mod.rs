@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::pass::{CopyPass, MessageState};
 pub(crate) use self::{
-    anomaly::has_odd_date,
+    anomaly::{MessageAnomaly, has_odd_date},
     exclusive_append::ExclusiveAppend,
     memory::{AppendedCopy, CopyMemory, PendingKeywords, ReadBack},
     pass::{CopyContext, PassOptions, PassOutcome, PassWork, SendMode},
