@@ -114,6 +114,16 @@ const LONGEST_WAIT: Duration = Duration::from_hours(24);
 /// How long a used-up allowance is left alone when the server does not say.
 const ALLOWANCE_WAIT: Duration = Duration::from_hours(1);
 
+/// Texts of a server that takes no message with LF where CRLF must be (lower case, whole words).
+const BARE_LINE_ENDS: [&str; 6] =
+    ["bare newlines", "bare newline", "bare lf", "bare linefeed", "bare linefeeds", "bare line feeds"];
+
+/// True when a server refuses a message for its line ends (RFC 5322, section 2.3), as far as its words tell.
+#[must_use]
+pub(crate) fn is_about_line_ends(text: &str) -> bool {
+    contains_phrase(&text.to_ascii_lowercase(), &BARE_LINE_ENDS)
+}
+
 /// True when one of the phrases stands in the text as whole words: "blocked" is not "locked". Both in lower case.
 fn contains_phrase(text: &str, phrases: &[&str]) -> bool {
     phrases.iter().any(|phrase| {

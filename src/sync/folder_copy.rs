@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     error::{Error, GiveUpScope, Result, Side},
-    imap::UidSet,
+    imap::{UidSet, refusal::is_about_line_ends},
 };
 
 /// More passes than this over one folder's work make no sense.
@@ -76,8 +76,13 @@ impl<'a> FolderCopy<'a> {
             }
             if self.first_pass(std::mem::take(&mut bodies)).await? == SyncEnd::Stopped
                 || self.try_batches_singly().await? == SyncEnd::Stopped
-                || self.run_rounds().await? == SyncEnd::Stopped
             {
+                return Ok(SyncEnd::Stopped);
+            }
+            if self.repair_line_ends().await? {
+                continue;
+            }
+            if self.run_rounds().await? == SyncEnd::Stopped {
                 return Ok(SyncEnd::Stopped);
             }
             // What was kept back for the rounds is left, or nothing.
@@ -94,6 +99,7 @@ impl<'a> FolderCopy<'a> {
     async fn first_pass(&mut self, mut bodies: BTreeMap<SourceUid, Bytes>) -> Result<SyncEnd> {
         loop {
             self.give_up_unreadable()?;
+            self.repair_line_ends().await?;
             // Usually all of it: then it is moved, since it may be long.
             let pending = if self.memory.suspects.is_idle() && !self.memory.failures.any_goes_last() {
                 std::mem::take(&mut self.work)
@@ -119,10 +125,34 @@ impl<'a> FolderCopy<'a> {
         }
     }
 
+    /// Messages that were refused for their line ends, while these can still be sent otherwise.
+    fn refused_for_line_ends(&self) -> Vec<SourceUid> {
+        if self.memory.sends_crlf {
+            return Vec::new();
+        }
+        let suspects = self.memory.suspects.iter();
+        suspects.filter(|(_, suspect)| is_about_line_ends(&suspect.why)).map(|(uid, _)| uid).collect()
+    }
+
+    /// A destination that refuses LF without CR gets CRLF from here on (RFC 5322, section 2.3): what it refused for that is
+    /// ordinary work again. True when there was such a message.
+    async fn repair_line_ends(&mut self) -> Result<bool> {
+        let refused = self.refused_for_line_ends();
+        if refused.is_empty() {
+            return Ok(false);
+        }
+        self.find_stored_suspects().await?;
+        for uid in refused {
+            self.memory.suspects.remove(uid);
+        }
+        self.memory.sends_crlf = true;
+        Ok(true)
+    }
+
     /// What was refused only together with others: of a batch, one message may be to blame.
     async fn try_batches_singly(&mut self) -> Result<SyncEnd> {
         loop {
-            if self.memory.suspects.is_empty() {
+            if self.memory.suspects.is_empty() || !self.refused_for_line_ends().is_empty() {
                 return Ok(SyncEnd::Complete);
             }
             self.memory.suspects.retain_uids(&self.work.iter().map(|m| m.uid).collect());

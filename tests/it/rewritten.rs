@@ -160,3 +160,67 @@ async fn each_body_is_read_once_however_often_it_is_looked() {
     let after = (source.heard("BODY.PEEK[])"), destination.heard("BODY.PEEK[])"));
     assert!(after.0 - before.0 <= 3 && after.1 - before.1 <= 2, "{before:?} {after:?}");
 }
+
+/// A destination that takes no LF without CR, as Cyrus.
+async fn strict() -> Fake {
+    Fake::twisted(MODERN, Vec::new(), |command, _| {
+        let is_bare = command.starts_with("APPEND") && command.replace("\r\n", "").contains('\n');
+        is_bare.then(|| Act::send("{tag} NO Message contains bare newlines\r\n"))
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_refuses_bare_line_feeds_gets_crlf_and_that_is_told() {
+    let bare = |mail: Mail| Mail { body: replaced(&mail.body, "\r\n", "\n"), ..mail };
+    for some in [false, true] {
+        let is_bare = |mail: &Mail| !some || mail.uid.is_multiple_of(3);
+        let all = mails(30).into_iter().map(|mail| if is_bare(&mail) { bare(mail) } else { mail });
+        let source = Fake::start(MODERN, all.collect()).await;
+        let destination = strict().await;
+        let rig = rig(&source, &destination);
+        let report = rig.sync().await;
+        let changed = if some { 10 } else { 30 };
+        assert_eq!((copied(&report), report.folders[0].differences["content"]), (30, changed), "{report:#?}");
+        let mut bodies: Vec<_> = destination.mails("INBOX").into_iter().map(|mail| mail.body).collect();
+        let mut sent: Vec<_> = mails(30).into_iter().map(|mail| mail.body).collect();
+        bodies.sort();
+        sent.sort();
+        assert_eq!(bodies, sent);
+        assert_eq!(copied(&rig.sync().await), 0);
+        rig.store.lose();
+        let report = rig.sync().await;
+        assert_eq!((copied(&report), adopted(&report)), (0, 30), "{report:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bare_line_feeds_are_repaired_though_their_batch_was_refused_for_another_message() {
+    let mut all = mails(20);
+    all[3].body = b"no colon\r\n\r\nx\r\n".to_vec();
+    all[9].body = b"Subject: lf\r\n\r\na\nb\n".to_vec();
+    let source = Fake::start(MODERN, all).await;
+    let destination = Fake::twisted(&format!("{MODERN} MULTIAPPEND"), Vec::new(), |command, _| {
+        let refusal = match command {
+            _ if !command.starts_with("APPEND") => return None,
+            _ if command.contains("NO COLON") => "{tag} NO Message contains invalid header\r\n",
+            _ if command.contains("A\nB\n") => "{tag} NO Message contains bare newlines\r\n",
+            _ => return None,
+        };
+        Some(Act::send(refusal))
+    })
+    .await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!((copied(&report), &report.folders[0].skipped["refused"]), (19, &1), "{report:#?}");
+    assert!(destination.mails("INBOX").iter().any(|mail| mail.body.ends_with(b"a\r\nb\r\n")), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn line_ends_stay_as_they_are_where_nobody_refuses_them() {
+    let bare = |mail: Mail| Mail { body: replaced(&mail.body, "\r\n", "\n"), ..mail };
+    let source = Fake::start(MODERN, mails(3).into_iter().map(bare).collect()).await;
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!(differences(&report), BTreeMap::new(), "{report:#?}");
+    assert!(destination.mails("INBOX").iter().all(|mail| !mail.body.contains(&b'\r')));
+}

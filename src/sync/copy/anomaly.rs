@@ -24,6 +24,12 @@ pub(crate) struct MessageAnomaly {
 }
 
 impl MessageAnomaly {
+    /// What is unusual about the date.
+    #[must_use]
+    pub(crate) fn date_only(self) -> Self {
+        Self { date: self.date, ..Self::default() }
+    }
+
     /// True when the bytes, not only the date, may come out changed, and only they themselves show it.
     #[must_use]
     pub(crate) fn in_bytes(self) -> bool {

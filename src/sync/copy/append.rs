@@ -2,6 +2,7 @@
 
 use std::{fmt::Write, time::Duration};
 
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::{
@@ -13,7 +14,7 @@ use crate::{
     error::{Error, ErrorClass, ErrorRemedy, Result, Side},
     imap::{
         ServerKind, SessionEvent, Tag, UidSet,
-        refusal::CommandKind,
+        refusal::{CommandKind, is_about_line_ends},
         response::{Flag, ResponseCode, StatusCondition, StatusLine, UntaggedResponse},
     },
     sync::{
@@ -43,7 +44,7 @@ const NOTEWORTHY_COMMIT: Duration = Duration::from_secs(1);
 impl SentMessage {
     fn new(at: usize, bytes: u64, anomaly: anomaly::MessageAnomaly, head: AppendOptions) -> Self {
         let AppendOptions { left_flags, keywords, left_date, .. } = head;
-        Self { at, bytes, anomaly, left_flags, keywords, left_date }
+        Self { at, bytes, anomaly, left_flags, keywords, left_date, has_other_line_ends: false }
     }
 
     /// The copy of `message` that this became.
@@ -58,6 +59,21 @@ impl SentMessage {
             epoch: date.map_or(AppendedCopy::NO_DATE, |date| date.epoch),
         }
     }
+}
+
+/// The message with CRLF for each LF that has no CR before it.
+fn with_crlf(body: &Bytes) -> Bytes {
+    let is_bare = |at: usize| at.checked_sub(1).and_then(|before| body.get(before)) != Some(&b'\r');
+    let bare: Vec<usize> = memchr::memchr_iter(b'\n', body).filter(|at| is_bare(*at)).collect();
+    let mut repaired = BytesMut::with_capacity(body.len() + bare.len());
+    let mut from = 0;
+    for at in bare {
+        repaired.extend_from_slice(body.get(from..at).unwrap_or_default());
+        repaired.extend_from_slice(b"\r");
+        from = at;
+    }
+    repaired.extend_from_slice(body.get(from..).unwrap_or_default());
+    repaired.freeze()
 }
 
 /// What stands before a message's literal.
@@ -178,16 +194,20 @@ impl CopyPass<'_, '_> {
     /// Queues one message that has arrived: its flags, its date and its literal, as long as what was received.
     fn queue_message(&mut self, tag: Tag, at: usize, careful: bool) -> Option<SentMessage> {
         let body = self.arrived.remove(&at)?;
-        let bytes = body.len() as u64;
-        self.held = self.held.saturating_sub(bytes);
+        self.held = self.held.saturating_sub(body.len() as u64);
         let head = self.append_options(at);
         let mut watch = anomaly::AnomalyScanner::default();
         watch.scan(&body);
         let anomaly = anomaly::MessageAnomaly { date: self.date_is_odd(at), ..watch.finish(self.context.adds_newline) };
+        let repaired = (self.memory.sends_crlf && anomaly.bare_line_end).then(|| with_crlf(&body));
+        let repaired = repaired.filter(|repaired| *repaired != body);
+        let has_other_line_ends = repaired.is_some();
+        let body = repaired.unwrap_or(body);
+        let bytes = body.len() as u64;
         self.destination.send(tag, head.text.clone());
         self.destination.send_literal_header(tag, bytes, careful);
         self.destination.send(tag, body);
-        Some(SentMessage::new(at, bytes, anomaly, head))
+        Some(SentMessage { has_other_line_ends, ..SentMessage::new(at, bytes, anomaly, head) })
     }
 
     /// Begins the APPEND of a message whose bytes will stream. Returns its tag, and whether it waits for the `+`.
@@ -299,7 +319,8 @@ impl CopyPass<'_, '_> {
     /// some servers refuse what they have stored.
     fn record_suspects(&mut self, answered: &PendingAppend, why: &str, error: &Error) -> Result<()> {
         let alone = answered.messages.len() == 1;
-        self.memory.refused_batches += u32::from(!alone && !is_transient(error));
+        let line_ends = self.is_for_line_ends(answered, why);
+        self.memory.refused_batches += u32::from(!alone && !line_ends && !is_transient(error));
         for sent in &answered.messages {
             let message = *self.message(sent.at)?;
             self.memory.suspects.record_refusal(&message, alone, error, why, answered.uid_next);
@@ -311,7 +332,10 @@ impl CopyPass<'_, '_> {
         }
         let of_messages =
             error.class.remedy() != ErrorRemedy::WaitForPerson && self.memory.suspects.is_of_messages(why);
+        // They are sent otherwise before anything else is.
+        self.pausing |= line_ends;
         let weight = match self.how.mode.weight() {
+            _ if line_ends => RefusalWeight::Suspect,
             RefusalWeight::Usual if self.memory.suspects.uncontrolled => RefusalWeight::Uncontrolled,
             RefusalWeight::Usual | RefusalWeight::Control if of_messages => RefusalWeight::Uncontrolled,
             RefusalWeight::Usual => RefusalWeight::Among(self.memory.suspects.unlikely_in_a_row()),
@@ -331,6 +355,13 @@ impl CopyPass<'_, '_> {
             }
             RefusalConsequence::End => Err(error.clone()),
         }
+    }
+
+    /// True when messages are refused for line ends that can still be sent otherwise.
+    fn is_for_line_ends(&self, answered: &PendingAppend, why: &str) -> bool {
+        !self.memory.sends_crlf
+            && is_about_line_ends(why)
+            && answered.messages.iter().any(|sent| sent.anomaly.bare_line_end)
     }
 
     fn on_refused(&mut self, answered: &PendingAppend, line: &StatusLine) -> Result<()> {
@@ -447,8 +478,11 @@ impl CopyPass<'_, '_> {
             self.report.copied_now += 1;
             self.report.bytes_now += sent.bytes;
             let destination_uid = uids.as_ref().and_then(|u| u.get(n)).copied();
-            if let Some(destination_uid) = destination_uid.filter(|_| sent.anomaly.in_bytes() || sent.anomaly.date) {
-                self.memory.read_back.push(ReadBack { source_uid: uid, destination_uid, anomaly: sent.anomaly });
+            // What was sent with other line ends is told as changed already.
+            let in_bytes = sent.anomaly.in_bytes() && !sent.has_other_line_ends;
+            if let Some(destination_uid) = destination_uid.filter(|_| in_bytes || sent.anomaly.date) {
+                let anomaly = if in_bytes { sent.anomaly } else { sent.anomaly.date_only() };
+                self.memory.read_back.push(ReadBack { source_uid: uid, destination_uid, anomaly });
             }
             // A UID below what was there before is that of a message that is not ours: Gmail keeps equal ones once.
             if destination_uid.is_none_or(|uid| uid.0 >= first_uid) {
@@ -490,7 +524,11 @@ impl CopyPass<'_, '_> {
             let what = format!("{why}; the destination uses the time of arrival");
             self.report.add_difference(uid, "internalDate", what);
         }
-        if self.memory.is_size_doubtful(message, sent.bytes) {
+        if sent.has_other_line_ends {
+            let what = "the destination refuses LF without CR, so its lines were sent with CRLF";
+            self.report.add_difference(uid, "content", what);
+        }
+        if !sent.has_other_line_ends && self.memory.is_size_doubtful(message, sent.bytes) {
             let what = format!("the source lists it with {} bytes and sent {}", message.size, sent.bytes);
             self.report.add_difference(uid, "size", what);
         }
@@ -517,5 +555,18 @@ impl CopyPass<'_, '_> {
         }
         let numbers = uids.iter().flat_map(|(lo, hi)| (*lo).min(*hi)..=(*lo).max(*hi));
         Ok(Some(numbers.map(DestinationUid).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bare_line_feeds_get_a_carriage_return() {
+        let repaired = |body: &'static str| with_crlf(&Bytes::from_static(body.as_bytes()));
+        assert_eq!(repaired("\nA: b\n\none\r\ntwo\rthree\n"), "\r\nA: b\r\n\r\none\r\ntwo\rthree\r\n");
+        assert_eq!(repaired("a\r\r\nb"), "a\r\r\nb");
+        assert_eq!(repaired(""), "");
     }
 }

@@ -70,6 +70,8 @@ pub(crate) struct CopyMemory {
     pub leaves_rest: bool,
     /// Messages that the source sent a notice of its own for.
     pub stand_ins: BTreeMap<SourceUid, StandIn>,
+    /// The destination refuses LF without CR: such line ends are sent as CRLF.
+    pub sends_crlf: bool,
     /// How far the source's RFC822.SIZE can be believed.
     pub sizes: SizeTrust,
 }

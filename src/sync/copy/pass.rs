@@ -203,6 +203,8 @@ pub(super) struct SentMessage {
     pub(super) keywords: Vec<String>,
     /// Why no date was sent, for the report.
     pub(super) left_date: Option<&'static str>,
+    /// It was sent with CRLF for LF.
+    pub(super) has_other_line_ends: bool,
 }
 
 /// A run of the work that one FETCH asks for: indices `first..end`.
