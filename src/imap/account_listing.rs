@@ -85,6 +85,12 @@ pub(crate) struct ListingMemory {
 const MAX_STATUS_FAILURES: u32 = 2;
 
 impl ListingMemory {
+    /// False where asking for subscriptions ended a connection.
+    #[must_use]
+    pub(crate) fn lists_subscriptions(&self) -> bool {
+        !self.without_subscriptions
+    }
+
     /// Grows with each thing that was found out.
     #[must_use]
     pub(crate) fn steps(&self) -> u64 {

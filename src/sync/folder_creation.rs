@@ -1,4 +1,4 @@
-//! Makes the destination's folders, under other names where it refuses those, and looks at what it made.
+//! Makes the destination's folders, under other names where it refuses those.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +13,7 @@ use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
         Session, Tag,
-        account_listing::{AccountListing, is_same_folder_name},
-        mutf7,
+        account_listing::AccountListing,
         refusal::{CommandKind, already_exists},
         response::{StatusCondition, StatusLine, UntaggedResponse},
     },
@@ -28,10 +27,14 @@ const MAX_RENAMES: u32 = 5;
 pub(crate) struct CreatedFolders {
     /// Made by this run.
     pub created: BTreeSet<Vec<u8>>,
+    /// Were not listed, and are there all the same, as the destination says.
+    pub said_to_exist: BTreeSet<Vec<u8>>,
     /// Could not be made.
     pub refused: BTreeMap<Vec<u8>, Error>,
     /// How many were subscribed.
     pub subscribed: u64,
+    /// The folders that the destination says it subscribed to.
+    pub said_to_be_subscribed: BTreeSet<Vec<u8>>,
     /// What a person should know.
     pub notes: Vec<String>,
 }
@@ -66,47 +69,7 @@ pub(crate) async fn make_or_rename(
         made.refused.clear();
         made = make_folders(plan, made, listing, destination).await?;
     }
-    check_created(plan, &mut made, listing, destination).await?;
     Ok(made)
-}
-
-/// A server may say OK to CREATE and make a folder of another name, or none: what is listed counts.
-async fn check_created(
-    plan: &mut FolderPlan,
-    made: &mut CreatedFolders,
-    before: &AccountListing,
-    destination: &mut Session,
-) -> Result<()> {
-    if made.created.is_empty() {
-        return Ok(());
-    }
-    let names = list_names(destination).await?;
-    let is_listed = |raw: &[u8]| names.iter().any(|name| is_same_folder_name(name, raw));
-    let mut new: Vec<&Bytes> =
-        names.iter().filter(|name| before.folder(name).is_none() && !made.created.contains(name.as_ref())).collect();
-    for folder in &mut plan.folders {
-        if !made.created.contains(&folder.destination_raw) || is_listed(&folder.destination_raw) {
-            continue;
-        }
-        let asked = std::mem::take(&mut folder.destination_raw);
-        made.created.remove(&asked);
-        let alike: Vec<usize> = (0..new.len()).filter(|at| is_rewritten_name(&asked, new[*at])).collect();
-        if let [at] = alike.as_slice() {
-            folder.destination_raw = new.swap_remove(*at).to_vec();
-            let name = mutf7::decode_lossy(&folder.destination_raw);
-            let note = format!("the destination made it as \"{name}\"");
-            plan.notes.push((folder.source_name.clone(), note));
-            made.created.insert(folder.destination_raw.clone());
-        } else {
-            let what = "the server said that it made the folder, and does not list it";
-            let error = destination.with_endpoint(Error::new(ErrorClass::Authorization, what));
-            let error =
-                error.advice("Give the folder another name by a rename rule").in_folder(&folder.destination_name);
-            made.refused.insert(asked.clone(), error);
-            folder.destination_raw = asked;
-        }
-    }
-    Ok(())
 }
 
 /// The raw names of all folders as they are listed now.
@@ -127,16 +90,6 @@ pub(crate) async fn list_names(session: &mut Session) -> Result<Vec<Bytes>> {
         return Err(session.refusal_error(&line, CommandKind::Other, "LIST"));
     }
     Ok(names)
-}
-
-/// True when a server may have made of `asked` the folder `listed`: in another case, without empty levels or spaces, or
-/// encoded in another way.
-fn is_rewritten_name(asked: &[u8], listed: &[u8]) -> bool {
-    let key = |raw: &[u8]| {
-        let name = mutf7::decode_lossy(raw).to_lowercase();
-        name.chars().filter(|c| !c.is_whitespace() && !matches!(c, '.' | '/' | '_')).collect::<String>()
-    };
-    key(asked) == key(listed)
 }
 
 /// Makes missing folders, parents first, and subscribes to what the source is subscribed to, all in one go.
@@ -181,6 +134,7 @@ async fn make_folders(
     for (line, (_, folder)) in subscribed.into_iter().zip(subscribing) {
         if line.status == StatusCondition::Ok {
             made.subscribed += 1;
+            made.said_to_be_subscribed.insert(folder.destination_raw.clone());
         } else if !made.refused.contains_key(&folder.destination_raw) {
             made.notes
                 .push(format!("{}: the destination did not subscribe to it: {}", folder.destination_name, line.text));
@@ -215,7 +169,9 @@ fn record_creation(
         StatusCondition::Ok => {
             made.created.insert(folder.destination_raw.clone());
         }
-        StatusCondition::No if already_exists(line) => {}
+        StatusCondition::No if already_exists(line) => {
+            made.said_to_exist.insert(folder.destination_raw.clone());
+        }
         _ => {
             let error = session.refusal_error(line, CommandKind::Other, "to make the folder");
             if matches!(error.class, ErrorClass::Throttled | ErrorClass::Network) {
@@ -230,19 +186,4 @@ fn record_creation(
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_is_known_again_under_the_name_that_the_server_made_of_it() {
-        for (asked, listed) in
-            [("Sent", "SENT"), ("a..b", "a.b"), (" Reports ", "Reports"), ("a&-b", "a&-b"), ("INBOX.x.", "INBOX.x")]
-        {
-            assert!(is_rewritten_name(asked.as_bytes(), listed.as_bytes()), "{asked} {listed}");
-        }
-        assert!(!is_rewritten_name(b"Sent", b"Sent2"));
-    }
 }

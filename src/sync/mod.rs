@@ -12,6 +12,7 @@ mod copy;
 mod copy_check;
 mod copy_samples;
 mod copy_search;
+mod creation_check;
 mod deletion_plan;
 pub mod engine;
 mod failure_bisect;

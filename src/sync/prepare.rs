@@ -10,6 +10,7 @@ use super::{
     checkpoint::{FolderState, QuiescentStatus},
     connection_pair::ConnectionPair,
     copy_search::DestinationSnapshot,
+    creation_check::CreationCheck,
     folder_creation::{CreatedFolders, make_or_rename},
     folder_name::{FolderInfo, NameLimits, SideFolders},
     folder_plan::{FolderPlan, FolderPlanInput, PlannedFolder, RefusedPaths, plan_folders},
@@ -121,6 +122,9 @@ impl FolderPreparation<'_> {
         let mut made = CreatedFolders::default();
         if !self.spec.dry_run {
             made = make_or_rename(&input, &mut plan, &listings.destination, &mut pair.destination).await?;
+            let lists_subscriptions = self.memory.destination.lists_subscriptions();
+            let check = CreationCheck { side: &to, before: &listings.destination, lists_subscriptions };
+            check.run(&mut plan, &mut made, &mut pair.destination).await?;
         }
         self.record_plan(&plan, &made);
 

@@ -1,9 +1,15 @@
 //! Destinations that keep messages otherwise than they were sent: without a checkpoint their copies are known again, told,
 //! and nothing else is taken for one.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
-use mailferry::{Side, sync::report::MailboxReport};
+use mailferry::{
+    Side,
+    sync::{checkpoint::Checkpoint, report::MailboxReport},
+};
 
 use crate::{
     fake::{Act, Fake, MODERN, Mail, mails},
@@ -223,4 +229,54 @@ async fn line_ends_stay_as_they_are_where_nobody_refuses_them() {
     let report = rig(&source, &destination).sync().await;
     assert_eq!(differences(&report), BTreeMap::new(), "{report:#?}");
     assert!(destination.mails("INBOX").iter().all(|mail| !mail.body.contains(&b'\r')));
+}
+
+/// A destination that makes `dot/ted` of `dot.ted`, and lists it only once it was asked for.
+async fn renaming() -> Fake {
+    let lists = AtomicUsize::new(0);
+    let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| match command {
+        "LIST \"\" \"*\"" if lists.fetch_add(1, SeqCst) == 0 => {
+            Some(Act::send("* LIST () \"/\" \"INBOX\"\r\n{tag} OK done\r\n"))
+        }
+        "LSUB \"\" \"*\"" => Some(Act::send("* LSUB () \"/\" \"INBOX\"\r\n{tag} OK done\r\n")),
+        _ if command.starts_with("CREATE") => Some(Act::send("{tag} OK made\r\n")),
+        _ => None,
+    })
+    .await;
+    destination.change("dot/ted", Vec::clear);
+    destination
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_is_told_by_the_name_that_the_destination_lists() {
+    let source = Fake::start(MODERN, mails(1)).await;
+    source.change("dot.ted", |all| *all = mails(3));
+    let destination = renaming().await;
+    let rig = rig(&source, &destination);
+    let report = rig.sync().await;
+    let folder = report.folders.iter().find(|folder| folder.source == "dot.ted").unwrap();
+    assert_eq!((folder.destination.as_str(), folder.copied_now), ("dot/ted", 3), "{report:#?}");
+    assert!(report.notes.iter().any(|note| note.contains("dot.ted") && note.contains("\"dot/ted\"")), "{report:#?}");
+    let lost = "dot/ted: the destination said that it subscribed to it, and does not list it so";
+    assert!(report.notes.iter().any(|note| note == lost), "{report:#?}");
+    assert_eq!(destination.heard("SUBSCRIBE \"dot/ted\""), 1);
+    let mapping = rig.store.checkpoint().map(|checkpoint: Checkpoint| checkpoint.mapping).unwrap();
+    assert_eq!(mapping[&b"dot.ted"[..]], b"dot/ted");
+    let again = rig.sync().await;
+    assert_eq!(copied(&again), 0, "{again:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_folders_never_become_one_by_the_name_that_the_destination_lists() {
+    let source = Fake::start(MODERN, mails(1)).await;
+    source.change("dot.ted", |all| *all = mails(3));
+    source.change("dot/ted", |all| *all = mails(2));
+    let destination = renaming().await;
+    let report = rig(&source, &destination).try_sync().await;
+    let folder = |name: &str| report.folders.iter().find(|folder| folder.source == name).unwrap();
+    assert!(
+        folder("dot.ted").error.as_ref().is_some_and(|error| error.what.contains("does not list it")),
+        "{report:#?}"
+    );
+    assert_eq!((folder("dot/ted").copied_now, destination.mails("dot/ted").len()), (2, 2), "{report:#?}");
 }
