@@ -186,7 +186,9 @@ async fn resume(pair: &Pair) -> Vec<String> {
     let rig = pair.rig_by(proxy.port());
     rig.sync_killed_after(&proxy, bytes / 2).await;
     let (_, wrong) = pair.sync(&rig).await;
-    wrong
+    let twins = pair.destination.uids_of_one_file();
+    let is_twin = |what: &String| twins.iter().any(|uid| what.contains(&format!("too many: UID {uid} ")));
+    wrong.into_iter().map(|what| if is_twin(&what) { format!("one file, two UIDs: {what}") } else { what }).collect()
 }
 
 /// The UIDs of an account's INBOX.

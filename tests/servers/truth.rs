@@ -102,10 +102,39 @@ pub async fn stored(account: &ServerAccount<'_>, messages: &[CorpusMessage]) -> 
     accepted.iter().map(|accepted| accepted.then(|| found.next().expect("what was accepted is there"))).collect()
 }
 
-/// The same of messages of another server, with another account of this one.
-async fn stored_by(account: &ServerAccount<'_>, messages: &[Message]) -> Vec<Stored> {
+/// What a server must make of a message of another one.
+struct Expected {
+    stored: Stored,
+    /// It refuses the message as it is; what it makes of it with CRLF for LF is expected.
+    refused: bool,
+}
+
+/// The same of messages of another server, with other accounts of this one.
+async fn stored_by(account: &ServerAccount<'_>, messages: &[Message]) -> Vec<Expected> {
     let sent: Vec<CorpusMessage> = messages.iter().map(as_sent).collect();
-    stored(&account.server.account(), &sent).await
+    let as_they_are = stored(&account.server.account(), &sent).await;
+    let is_refused: Vec<bool> = as_they_are.iter().map(Option::is_none).collect();
+    let with_crlf = |(message, _): (&CorpusMessage, &bool)| {
+        let body = with_crlf(&message.body);
+        CorpusMessage { body, ..message.clone() }
+    };
+    let repaired: Vec<CorpusMessage> =
+        sent.iter().zip(&is_refused).filter(|(_, refused)| **refused).map(with_crlf).collect();
+    let mut repaired = stored(&account.server.account(), &repaired).await.into_iter();
+    let expected = |(stored, refused): (Stored, bool)| {
+        let stored = if refused { repaired.next().expect("one of each") } else { stored };
+        Expected { stored, refused }
+    };
+    as_they_are.into_iter().zip(is_refused).map(expected).collect()
+}
+
+/// CRLF for each LF without CR.
+fn with_crlf(body: &[u8]) -> Vec<u8> {
+    let before = std::iter::once(&b' ').chain(body);
+    body.iter()
+        .zip(before)
+        .flat_map(|(byte, before)| if *byte == b'\n' && *before != b'\r' { vec![b'\r', b'\n'] } else { vec![*byte] })
+        .collect()
 }
 
 fn as_sent(message: &Message) -> CorpusMessage {
@@ -170,7 +199,10 @@ pub async fn complaints(
             out.push(format!("{name}: told to be in {target:?}, which is not there"));
             continue;
         };
-        if folder.subscribed && !there.is_some_and(|there| there.subscribed) {
+        let notes = reports.iter().filter_map(|report| report["notes"].as_array()).flatten();
+        let lost = format!("{target}: the destination said that it subscribed to it");
+        let told = notes.filter_map(Value::as_str).any(|note| note.starts_with(&lost));
+        if folder.subscribed && !there.is_some_and(|there| there.subscribed) && !told {
             out.push(format!("{name}: not subscribed"));
         }
         let expected = stored_by(destination, messages).await;
@@ -193,29 +225,33 @@ fn count(told: &Value, field: &str, kind: Option<&str>) -> u64 {
     counts.filter(|(name, _)| kind.is_none_or(|kind| kind == *name)).filter_map(|(_, n)| n.as_u64()).sum()
 }
 
-fn folder_complaints(source: &[Message], expected: &[Stored], copies: &[Message], told: &[Value]) -> Vec<String> {
+fn folder_complaints(source: &[Message], expected: &[Expected], copies: &[Message], told: &[Value]) -> Vec<String> {
     let mut out = Vec::new();
     let mut rest: Vec<&Message> = copies.iter().collect();
     let mut absent = Vec::new();
     let mut differing: [Vec<(u32, String)>; 3] = Default::default();
-    let mut order = Vec::new();
-    for (message, stored) in source.iter().zip(expected) {
+    let mut places = Vec::new();
+    // What the source delivers nothing for looks like an empty message: that one comes first.
+    let mut pairs: Vec<(&Message, &Expected)> = source.iter().zip(expected).collect();
+    pairs.sort_by_key(|(message, _)| (message.body.is_empty(), message.uid));
+    for (message, Expected { stored, refused }) in pairs {
         let wanted = stored.as_ref().unwrap_or(message);
         // What was refused may be there all the same: without the keyword or the date for which it was.
         let is_copy = |copy: &Message| match stored {
-            Some(stored) => copy.body == stored.body,
-            None => same_content(message, copy),
+            Some(stored) if copy.body == stored.body => true,
+            Some(_) if !refused => false,
+            _ => same_content(message, copy),
         };
         // Of equal bodies the one that is most like it.
         let found = (0..rest.len())
             .filter(|&at| is_copy(rest[at]))
             .min_by_key(|&at| (rest[at].flags != wanted.flags, rest[at].date != wanted.date, rest[at].uid));
         let Some(found) = found else {
-            absent.push((message, stored.is_none()));
+            absent.push((message, *refused));
             continue;
         };
         let copy = rest.remove(found);
-        order.push(copy.uid);
+        places.push((message.uid, copy.uid));
         let differs = [
             !same_content(message, copy) && !is_notice(message),
             copy.flags != message.flags,
@@ -245,6 +281,8 @@ fn folder_complaints(source: &[Message], expected: &[Stored], copies: &[Message]
             out.extend(which.map(|(_, what)| format!("{kind} differs, untold: {what}")));
         }
     }
+    places.sort_unstable();
+    let order: Vec<u32> = places.into_iter().map(|(_, copy)| copy).collect();
     if !order.is_sorted() && told.iter().map(|told| count(told, "differences", Some("order"))).sum::<u64>() == 0 {
         out.push(format!("the copies are in another order: {order:?}"));
     }

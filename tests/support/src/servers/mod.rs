@@ -8,6 +8,7 @@ mod logins;
 mod process;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     env,
     ffi::OsString,
     fs,
@@ -207,6 +208,20 @@ impl ServerAccount<'_> {
         let mut imap = RawImap::plain(self.server.port).await;
         imap.login_by_command(&self.user, &self.password).await;
         imap
+    }
+
+    /// UIDs of INBOX that share a file, so that one message is listed several times. Only pymap does so: it gives a new file
+    /// a UID when a session opens the folder, and another when the APPEND that wrote it goes on.
+    #[must_use]
+    pub fn uids_of_one_file(&self) -> BTreeSet<u32> {
+        let list = self.server.folder.join("mail").join(&self.user).join("dovecot-uidlist");
+        let text = fs::read_to_string(list).unwrap_or_default();
+        let mut files: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+        for (head, file) in text.lines().skip(1).filter_map(|line| line.split_once(':')) {
+            let uid = head.split(' ').next().and_then(|uid| uid.parse::<u32>().ok());
+            files.entry(file.split(':').next().unwrap_or(file)).or_default().extend(uid);
+        }
+        files.into_values().filter(|uids| uids.len() > 1).flatten().collect()
     }
 }
 
