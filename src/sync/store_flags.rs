@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::{ErrorClass, Result},
     imap::{
-        Session, Tag, UidSet,
+        ServerKind, Session, Tag, UidSet,
         refusal::CommandKind,
         response::{Flag, StatusCondition, StatusLine},
         select::SelectedFolder,
@@ -70,7 +70,7 @@ pub(crate) async fn store_flag_changes(
     destination: &mut Session,
     report: &mut FolderReport,
 ) -> Result<u64> {
-    let ((changes, unplaced), seen) = live_checkpoint.update_folder(source_raw, |state| {
+    let ((mut changes, unplaced), seen) = live_checkpoint.update_folder(source_raw, |state| {
         let seen = news.seen.intersection(state.map.copied());
         let changes = FlagChanges::since(&state.flags, &news.flags, &seen);
         (changes.at_destination(&state.map.index()), seen)
@@ -82,6 +82,10 @@ pub(crate) async fn store_flag_changes(
         let what =
             "its flags changed at the source, and its copy could not be found at the destination, which tells no UIDs";
         report.add_difference(uid, "flags", what);
+    }
+    if destination.server_kind() == ServerKind::Gmail {
+        // It expunges what is marked as deleted, by default at once.
+        changes.add.retain(|flag, _| !flag.eq_ignore_ascii_case("\\Deleted"));
     }
     // Removals first: a keyword whose spelling changed is one keyword for most servers.
     let removed = send_stores(destination, "-FLAGS.SILENT", &changes.remove, None).await?;

@@ -192,3 +192,21 @@ async fn between_servers_of_the_old_days_everything_arrives_once() {
     assert_eq!(destination.heard("+}"), 0, "a literal was sent without being asked for");
     assert_eq!(destination.mails("INBOX").len(), 40);
 }
+
+#[tokio::test(start_paused = true)]
+async fn gmail_is_never_told_that_a_message_is_deleted() {
+    // It would remove such a message at once.
+    let marked = |mail: Mail| if mail.uid < 3 { mail.flagged("\\Seen \\Deleted") } else { mail };
+    let source = Fake::start(MODERN, mails(5).into_iter().map(marked).collect()).await;
+    // Two are there already.
+    let own = mails(5).into_iter().skip(1).step_by(2).zip(1..).map(|(mail, uid)| Mail { uid, ..mail }).collect();
+    let destination = Fake::start(&format!("{MODERN} X-GM-EXT-1"), own).await;
+    let rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), adopted(&report)), (3, 2), "{report:#?}");
+    source
+        .change("INBOX", |mails| mails.iter_mut().for_each(|mail| mail.flags = b"\\Seen \\Deleted \\Flagged".to_vec()));
+    let report = rig.sync().await;
+    assert!(destination.heard("\\Flagged") > 0, "{report:#?}");
+    assert_eq!(destination.heard("\\Deleted"), 0, "{report:#?}");
+}
