@@ -15,7 +15,7 @@ use mailferry_testkit::{
 };
 
 use crate::{
-    fake::{Act, Fake, MODERN, mails},
+    fake::{Act, Change, Fake, MODERN, mails},
     rig::{Rig, copied, endpoint},
 };
 
@@ -376,4 +376,57 @@ async fn a_deep_tree_arrives_below_a_prefix_and_back() {
     Rig::new(&second, &third).sync().await;
     let (a, b) = (left.snapshot().await, third.connect().await.snapshot().await);
     assert_eq!(differences(&a, &b), Vec::<String>::new());
+}
+
+/// A source whose folder Sent is marked as such.
+async fn with_sent() -> Fake {
+    let source = Fake::twisted(&format!("{MODERN} SPECIAL-USE"), mails(1), |command, _| {
+        command.starts_with("LIST").then(|| {
+            Act::Retell(Change::new(|answer: &mut Vec<u8>| {
+                let text = String::from_utf8_lossy(answer).replace("() \"/\" \"Sent\"", "(\\Sent) \"/\" \"Sent\"");
+                *answer = text.into_bytes();
+            }))
+        })
+    })
+    .await;
+    source.change("Sent", |folder| *folder = mails(2));
+    source
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_folder_is_for_is_carried_where_it_can_be_and_told_where_it_gets_lost() {
+    let marks = "CREATE \"Sent\" (USE (\\Sent))";
+    for (offered, is_marked, is_told) in
+        [("SPECIAL-USE CREATE-SPECIAL-USE", true, false), ("SPECIAL-USE", false, true), ("", false, false)]
+    {
+        let source = with_sent().await;
+        let destination = Fake::start(&format!("{MODERN} {offered}"), Vec::new()).await;
+        let report = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination)).sync().await;
+        assert_eq!(destination.mails("Sent").len(), 2, "{report:#?}");
+        assert_eq!(destination.heard(marks) == 1, is_marked, "{offered}: {report:#?}");
+        assert_eq!(report.notes.iter().any(|note| note.contains("does not mark it so")), is_told, "{report:#?}");
+    }
+    // Where the destination offers it and refuses it, the folder is made without.
+    let source = with_sent().await;
+    let destination = Fake::twisted(&format!("{MODERN} SPECIAL-USE CREATE-SPECIAL-USE"), Vec::new(), |command, _| {
+        command.contains("(USE").then(|| Act::send("{tag} NO [USEATTR] not that one\r\n"))
+    })
+    .await;
+    let report = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination)).sync().await;
+    assert_eq!(destination.mails("Sent").len(), 2, "{report:#?}");
+    assert!(report.notes.iter().any(|note| note.contains("does not mark it so")), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_refused_is_told_and_the_run_goes_on() {
+    let source = Fake::start(MODERN, mails(3)).await;
+    source.change("Work", |folder| *folder = mails(2));
+    let destination = Fake::twisted(MODERN, Vec::new(), |command, _| {
+        command.starts_with("SUBSCRIBE").then(|| Act::send("{tag} NO no subscriptions here\r\n"))
+    })
+    .await;
+    let report = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination)).sync().await;
+    assert_eq!((copied(&report), report.subscribed), (5, 0), "{report:#?}");
+    let told = |name: &str| report.notes.iter().any(|note| note.starts_with(name) && note.contains("not subscribe"));
+    assert!(told("INBOX") || told("Work"), "{report:#?}");
 }

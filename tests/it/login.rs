@@ -1,6 +1,14 @@
 //! From nothing to a logged-in connection: every way to log in, every password, and servers that misbehave meanwhile.
 
-use std::{io::Write as _, path::PathBuf, time::Duration};
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::future::join_all;
@@ -14,7 +22,7 @@ use mailferry_testkit::{
 };
 
 use crate::{
-    fake::{Act, CONNECT, Fake, MODERN, hasty, mails},
+    fake::{Act, CONNECT, Fake, MODERN, asks_for, hasty, mails},
     lesser::Lesser,
     rig::{Rig, copied, endpoint},
 };
@@ -480,4 +488,32 @@ async fn a_password_that_a_server_repeats_is_in_no_error_and_no_report() {
     let report = hasty(&source, &destination).try_sync().await;
     assert!(!report.folders[0].skipped_messages.is_empty(), "{report:#?}");
     assert!(format!("{report:?}").contains("[hidden] with [hidden]"), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_worked_before_and_is_refused_is_tried_again_once() {
+    for (refusals, error, logins) in [(1, None, 3), (usize::MAX, Some(ErrorClass::Authentication), 3)] {
+        let (connects, cuts) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+        let source = Fake::twisted(MODERN, mails(5), move |command, _| {
+            if command == CONNECT {
+                let before = connects.fetch_add(1, SeqCst);
+                let refused = before > 0 && before - 1 < refusals;
+                return refused.then(|| Act::send("{tag} NO invalid user or password\r\n"));
+            }
+            let hit = asks_for(command, 1) && cuts.fetch_add(1, SeqCst) == 0;
+            hit.then(|| Act::Bye(Vec::new()))
+        })
+        .await;
+        let destination = Fake::start(MODERN, Vec::new()).await;
+        let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
+        rig.spec.connections = 1;
+        rig.spec.retry.waits.login_again = Duration::from_secs(30);
+        let started = tokio::time::Instant::now();
+        let report = rig.try_sync().await;
+        assert_eq!(report.gravest_error().map(|error| error.class), error, "{report:#?}");
+        assert_eq!(source.server.connections(), logins, "{report:#?}");
+        assert_eq!(destination.mails("INBOX").len(), if error.is_none() { 5 } else { 0 }, "{report:#?}");
+        let took = started.elapsed();
+        assert!((Duration::from_secs(30)..Duration::from_secs(40)).contains(&took), "{took:?}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use mailferry::{
 use mailferry_testkit::eventually::eventually;
 
 use crate::{
-    fake::{self, Act, Fake, MODERN, Mail, OLD, all_bodies, asks_for, mails},
+    fake::{self, Act, CONNECT, Fake, MODERN, Mail, OLD, all_bodies, asks_for, mails},
     rig::{Rig, adopted, copied},
 };
 
@@ -253,4 +253,27 @@ async fn a_commit_of_two_minutes_and_more_is_waited_for_by_default() {
     });
     assert_eq!((copied(&report), report.reconnects), (25, 0), "{report:#?}");
     assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&mails(20)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_cannot_be_made_anew_leaves_its_folder_to_the_others() {
+    let closed = AtomicBool::new(false);
+    let source = Fake::twisted(MODERN, mails(9), move |command, _| {
+        if command == CONNECT {
+            return closed.load(SeqCst).then(|| Act::Bye(b"* BYE too many connections\r\n".to_vec()));
+        }
+        if command.starts_with("EXAMINE \"WORK\"") && !closed.swap(true, SeqCst) {
+            return Some(Act::Bye(Vec::new()));
+        }
+        // The other folder takes its time.
+        asks_for(command, 9).then(|| Act::Slowly(Duration::from_secs(100)))
+    })
+    .await;
+    source.change("Work", |folder| *folder = mails(4));
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let mut rig = Rig::between(source.endpoint(Side::Source), destination.endpoint(Side::Destination));
+    rig.spec.connections = 2;
+    let report = rig.sync().await;
+    assert_eq!(copied(&report), 13, "{report:#?}");
+    assert_eq!(source.heard("EXAMINE \"Work\""), 2, "{report:#?}");
 }
