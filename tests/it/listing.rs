@@ -92,7 +92,9 @@ async fn a_body_that_is_left_out_when_copies_are_looked_for_is_asked_for_again()
         let hit = asks_for(command, 7) && count.fetch_add(1, SeqCst) == 0;
         hit.then(|| {
             Act::Pretend(Change::new(|account: &mut Account| {
-                account.values_mut().for_each(|mails| mails.retain(|mail| mail.uid != 7));
+                for mails in account.values_mut() {
+                    mails.retain(|mail| mail.uid != 7);
+                }
             }))
         })
     })

@@ -45,10 +45,9 @@ pub(super) fn answer(
             *selected = name();
             let Some(mails) = folders.get(selected) else { return no("[NONEXISTENT] There is none of that name.") };
             let (count, next) = (mails.len(), next(mails));
-            let modseq = match capabilities.contains("CONDSTORE") {
-                true => format!("* OK [HIGHESTMODSEQ {}] ok\r\n", highest_modseq(mails)),
-                false => String::new(),
-            };
+            let counts = capabilities.contains("CONDSTORE");
+            let modseq = format!("* OK [HIGHESTMODSEQ {}] ok\r\n", highest_modseq(mails));
+            let modseq = if counts { modseq } else { String::new() };
             ok(format!(
                 "* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n* {count} EXISTS\r\n* 0 RECENT\r\n\
                  * OK [PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)] ok\r\n\
@@ -152,10 +151,8 @@ fn status(folder: &str, mails: &[Mail], upper: &str) -> String {
     let (count, next) = (mails.len(), next(mails));
     let bytes: usize = mails.iter().map(|m| m.body.len()).sum();
     let size = if upper.contains("SIZE") { format!(" SIZE {bytes}") } else { String::new() };
-    let modseq = match upper.contains("HIGHESTMODSEQ") {
-        true => format!(" HIGHESTMODSEQ {}", highest_modseq(mails)),
-        false => String::new(),
-    };
+    let modseq = format!(" HIGHESTMODSEQ {}", highest_modseq(mails));
+    let modseq = if upper.contains("HIGHESTMODSEQ") { modseq } else { String::new() };
     format!("* STATUS \"{folder}\" (MESSAGES {count} UIDNEXT {next} UIDVALIDITY 7{size}{modseq})\r\n")
 }
 
