@@ -161,27 +161,21 @@ impl CopyPass<'_, '_> {
         for at in batch {
             sent.extend(self.queue_message(tag, at, false));
         }
-        self.destination.send(tag, "\r\n");
-        self.in_flight.push_back(PendingAppend {
-            tag,
-            messages: sent,
-            uid_next: self.uid_next,
-            sent_at: Instant::now(),
-        });
+        self.end_append(tag, sent);
     }
 
     /// Sends one message as an APPEND of its own.
     fn send_single(&mut self, at: usize) {
         let tag = self.begin_append();
         let sent: Vec<SentMessage> = self.queue_message(tag, at, self.how.mode.is_careful()).into_iter().collect();
-        self.destination.send(tag, "\r\n");
-        self.in_flight.push_back(PendingAppend {
-            tag,
-            messages: sent,
-            uid_next: self.uid_next,
-            sent_at: Instant::now(),
-        });
+        self.end_append(tag, sent);
         self.mark_settled(at);
+    }
+
+    fn end_append(&mut self, tag: Tag, messages: Vec<SentMessage>) {
+        self.destination.send(tag, "\r\n");
+        let (uid_next, sent_at) = (self.uid_next, Instant::now());
+        self.in_flight.push_back(PendingAppend { tag, messages, uid_next, sent_at });
     }
 
     fn begin_append(&mut self) -> Tag {
