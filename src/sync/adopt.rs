@@ -158,24 +158,38 @@ impl CopyLookup<'_> {
         let Self { job, known, scan, destination, stop, .. } = *self;
         let Some(state) = known else { return Ok(Vec::new()) };
         let found_copies: UidSet<DestinationUid> = found.iter().map(|f| f.destination).collect();
-        let known_uids = state.map.destination_uids().union(&found_copies);
+        let mut known_uids = state.map.destination_uids().union(&found_copies);
         let work: Vec<ScannedMessage> = unsought(state, self.work, found);
         // Where there is nothing but our own copies there is nothing to be found.
         if work.is_empty() || u64::from(destination.exists) <= known_uids.len() {
             return Ok(Vec::new());
         }
-        let search = CopySearch {
-            scan,
-            work: &work,
-            certain: &UidSet::default(),
-            known: &known_uids,
-            from: 1,
-            by_content: false,
-            before: job.snapshot,
-            commit_allowance: memory.commit_allowance,
-            stop,
-        };
-        Ok(search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.failures).await?.copies)
+        // Copies whose UID is unknown come first, or a twin would take their place.
+        let mut unknown = FolderScan::default();
+        let sources: UidSet<SourceUid> = found.iter().map(|f| f.source).collect();
+        scan_set(&mut pair.source, &state.map.unknown_uids().difference(&sources), &mut unknown).await?;
+        unknown.finish();
+        let mut copies = Vec::new();
+        for (scan, work) in [(&unknown, &unknown.messages), (scan, &work)] {
+            if work.is_empty() {
+                continue;
+            }
+            let search = CopySearch {
+                scan,
+                work,
+                certain: &UidSet::default(),
+                known: &known_uids,
+                from: 1,
+                by_content: false,
+                before: job.snapshot,
+                commit_allowance: memory.commit_allowance,
+                stop,
+            };
+            let there = search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.failures).await?;
+            known_uids = known_uids.union(&there.copies.iter().map(|f| f.destination).collect());
+            copies.extend(there.copies);
+        }
+        Ok(copies)
     }
 }
 

@@ -16,7 +16,7 @@ use mailferry::{
 };
 
 use crate::{
-    fake::{Account, Act, Change, Fake, Listed, MODERN, Mail, all_bodies, asks_for, mails},
+    fake::{Account, Act, Change, Fake, Listed, MODERN, Mail, OLD, all_bodies, asks_for, mails},
     rig::{Rig, adopted, copied},
 };
 
@@ -83,6 +83,27 @@ async fn what_the_source_lists_or_delivers_late_is_looked_for_before_it_is_copie
     delivers.store(true, SeqCst);
     let report = rig.sync().await;
     assert_eq!((copied(&report), adopted(&report), destination.mails("INBOX").len()), (0, 2, 10), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_listed_late_does_not_take_its_twins_copy_where_the_destination_tells_no_uids() {
+    let mut twins = partly_listed(&[4], Listed::Nowhere);
+    twins[3].body = twins[8].body.clone();
+    let source = Fake::start(MODERN, twins.clone()).await;
+    let refuses = Arc::new(AtomicBool::new(true));
+    let is_refusing = Arc::clone(&refuses);
+    // Where the copies are is not found out in the first run.
+    let destination = Fake::twisted(OLD, Vec::new(), move |command, _| {
+        let hit = command.starts_with("UID FETCH") && is_refusing.load(SeqCst);
+        hit.then(|| Act::send("{tag} NO not now\r\n"))
+    })
+    .await;
+    let rig = rig(&source, &destination);
+    rig.try_sync().await;
+    refuses.store(false, SeqCst);
+    list_everywhere(&source);
+    let report = rig.sync().await;
+    assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&twins), "{report:#?}");
 }
 
 #[tokio::test(start_paused = true)]
