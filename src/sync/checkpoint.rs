@@ -102,6 +102,8 @@ pub struct FolderState {
     pub doubted: UidSet<SourceUid>,
     /// Late copies of these that were told already.
     pub late_copies: UidSet<DestinationUid>,
+    /// Messages that were copied, and at whose copies nobody has looked.
+    pub unseen: UidSet<SourceUid>,
     /// The source's flags as of the last sync: UIDs of copied messages by sendable flag.
     pub flags: BTreeMap<String, UidSet<SourceUid>>,
     /// The source's STATUS when everything in the folder was last done: if it is the same again, nothing changed.
@@ -124,6 +126,7 @@ impl FolderState {
         self.map.push_runs(last);
         self.flags.clear();
         self.settle_doubted();
+        self.unseen = UidSet::default();
         self.reduced = true;
     }
 

@@ -33,6 +33,7 @@ use super::{
     store_flags::{add_missing_flags, store_flag_changes},
     suspects::EarlierTries,
     uid::SourceUid,
+    uncertain_copies::report_unseen,
 };
 use crate::{
     error::{Error, ErrorClass, Result},
@@ -350,6 +351,7 @@ async fn close(
     let OpenedFolder { source, destination, begin, .. } = opened;
     let raw = &job.source_raw;
     resolve_unknown_uids(shared, job, &source.scan, pair, memory).await?;
+    report_unseen(shared, job, pair, (&mut *memory, &mut *report)).await?;
     // Once: what ends the connection may be one of these messages.
     let unusual = std::mem::take(&mut memory.read_back);
     let compared = compare_copies(pair, &source.scan, &unusual, report).await.inspect_err(|_| {
@@ -359,6 +361,7 @@ async fn close(
     let scan = (&source.scan, destination);
     check_copies(shared, job, scan, &compared, (&mut *pair, &mut *memory, &mut *report)).await?;
     report_late_copies(shared, job, &source.scan, pair, (&mut *memory, &mut *report)).await?;
+    shared.live_checkpoint.update_folder(raw, |state| state.unseen = UidSet::default())?;
     if shared.spec.flag_policy == FlagHandling::SourceWins && *begin != FolderStartMode::Match {
         resolve_changed_uids(shared, job, &source.news, pair, memory).await?;
         report.flags_updated +=

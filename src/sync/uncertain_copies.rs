@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use super::{
     connection_pair::ConnectionPair,
-    copy::AppendedCopy,
+    copy::{AppendedCopy, CopyMemory},
+    fetch_facts::search_present_uids,
+    job::{FolderSyncContext, FolderSyncJob},
     message_limit::{ListingCommand, list_lower_pages},
     read_back::are_bytes_equal,
     report::FolderReport,
@@ -40,6 +42,46 @@ impl UnfoundCopies {
             _ => Self::Unknown,
         }
     }
+}
+
+/// Tells of copies of an earlier run that are not at the destination, where that run ended before it looked at them. Whether
+/// they are as their messages are is not looked at: users may have changed them since.
+///
+/// # Errors
+/// When the connection ends.
+pub(crate) async fn report_unseen(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    pair: &mut ConnectionPair,
+    (memory, report): (&mut CopyMemory, &mut FolderReport),
+) -> Result<()> {
+    let own: UidSet<SourceUid> = memory.appended.iter().map(|copy| copy.source_uid).collect();
+    let (placed, unplaced, from, known) = shared.live_checkpoint.update_folder(&job.source_raw, |state| {
+        let (index, unseen) = (state.map.index(), state.unseen.difference(&own));
+        let copies = unseen.iter().filter_map(|uid| Some((uid, index.get(uid)?.0)));
+        let (placed, unplaced): (Vec<_>, Vec<_>) = copies.partition(|(_, copy)| copy.is_some());
+        let from = state.map.first_appended().map_or(1, |first| first.0);
+        (placed, unplaced, from, state.map.destination_uids().clone())
+    })?;
+    if !placed.is_empty() {
+        let copies: UidSet<DestinationUid> = placed.iter().filter_map(|(_, copy)| *copy).collect();
+        let there = search_present_uids(&mut pair.destination, &copies).await?;
+        for (source, copy) in placed.iter().filter_map(|(source, copy)| Some((*source, (*copy)?))) {
+            if !there.contains(copy) {
+                let what = format!(
+                    "an earlier run was told that the destination took it, as UID {copy}, and it is not there: the \
+                     destination never stored it, or somebody removed it since; it is not sent again"
+                );
+                report.add_difference(source, "missing", what);
+            }
+        }
+    }
+    if !unplaced.is_empty() {
+        let unfound: Vec<SourceUid> = unplaced.into_iter().map(|(source, _)| source).collect();
+        report_unfound(&mut pair.destination, (from, &known), &unfound, report).await?;
+    }
+    // Told once, though the folder may be tried again.
+    shared.live_checkpoint.update_folder(&job.source_raw, |state| state.unseen = state.unseen.intersection(&own))
 }
 
 /// Tells of copies that were not found again. They were appended behind `from`, and `known` are the copies that were found.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use mailferry::{Side, sync::report::MailboxReport};
-use mailferry_testkit::{CorpusMessage, SharedServer, differences as differences_of, shared_server};
+use mailferry_testkit::{CorpusMessage, SharedServer, differences as differences_of, eventually, shared_server};
 
 use crate::{
     fake::{Act, Change, Fake, MODERN, Mail, OLD, mails},
@@ -386,4 +386,31 @@ async fn messages_that_were_taken_and_are_nowhere_are_told_where_the_destination
         let report = rig(&source, &destination).sync().await;
         assert_eq!((differences(&report), report.folders[0].doubts.len()), (missing, doubts), "{report:#?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_a_run_did_not_live_to_look_at_are_looked_for_by_the_next() {
+    let source = Fake::start(MODERN, mails(10)).await;
+    let looks = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&looks);
+    let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
+        if command.starts_with("APPEND") && command.contains("FAKE-5@") {
+            return Some(Act::send("{tag} OK [APPENDUID 7 50] done\r\n"));
+        }
+        (command.contains(LOOK) && counted.fetch_add(1, SeqCst) == 0).then_some(Act::Stall)
+    })
+    .await;
+    let rig = rig(&source, &destination);
+    tokio::select! {
+        report = rig.try_sync() => panic!("{report:#?}"),
+        () = eventually("all copies are in the checkpoint", async || {
+            let copied = rig.store.checkpoint().and_then(|c| Some(c.folders.get(b"INBOX".as_slice())?.map.len()));
+            if copied == Some(10) && looks.load(SeqCst) > 0 { Ok(()) } else { Err(format!("{copied:?}")) }
+        }) => {}
+    }
+    destination.change("INBOX", |mails| mails.push(Mail::new(51, "Message-ID: <other@a>\r\n\r\nother\r\n")));
+    let report = rig.sync().await;
+    assert_eq!((differences(&report), copied(&report)), (told("missing", 1), 0), "{report:#?}");
+    assert_eq!(report.folders[0].difference_messages[0].uid, 5);
+    assert_eq!(differences(&rig.sync().await), BTreeMap::new(), "told once");
 }

@@ -121,6 +121,7 @@ fn all_fields() -> Checkpoint {
         append_in_doubt: true,
         doubted: UidSet::default(),
         late_copies: UidSet::default(),
+        unseen: UidSet::default(),
         flags: BTreeMap::from([
             ("\\Seen".to_owned(), uids(&[(1, 4), (9, 9)])),
             ("$Forwarded".to_owned(), uids(&[(2, 2)])),
@@ -164,6 +165,7 @@ fn later_fields() -> Checkpoint {
     inbox.unlisted = 3;
     inbox.doubted = [5, 6, 7].map(SourceUid).into_iter().collect();
     inbox.late_copies = [DestinationUid(12)].into_iter().collect();
+    inbox.unseen = [8, 9].map(SourceUid).into_iter().collect();
     checkpoint
 }
 

@@ -34,6 +34,7 @@ impl Checkpoint {
                     "tailFrom": state.tail_from,
                     "appendInDoubt": state.append_in_doubt,
                     "doubted": state.doubted.len(),
+                    "unseen": state.unseen.len(),
                     "highWaterMarksOnly": state.reduced,
                     "flags": flags,
                     "settled": state.settled.map(|settled| json!({

@@ -362,6 +362,7 @@ fn states() -> impl Strategy<Value = FolderState> {
                 tail_from,
                 append_in_doubt,
                 late_copies: doubted.iter().map(|uid| DestinationUid(uid.0)).collect(),
+                unseen: doubted.clone(),
                 doubted,
                 flags,
                 settled: settled.map(|(uid_next, messages, highest_modseq)| QuiescentStatus {

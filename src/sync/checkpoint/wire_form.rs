@@ -79,6 +79,8 @@ struct FolderRecord {
     doubted: ByteBuf,
     #[serde(rename = "y", default, skip_serializing_if = "has_no_bytes")]
     late_copies: ByteBuf,
+    #[serde(rename = "q", default, skip_serializing_if = "has_no_bytes")]
+    unseen: ByteBuf,
     #[serde(rename = "f", default, skip_serializing_if = "BTreeMap::is_empty")]
     flags: BTreeMap<String, ByteBuf>,
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
@@ -182,6 +184,7 @@ impl FolderRecord {
             append_in_doubt: state.append_in_doubt,
             doubted: uids(&state.doubted),
             late_copies: ByteBuf::from(encode_uids(&state.late_copies)),
+            unseen: uids(&state.unseen),
             flags: state.flags.iter().map(|(flag, set)| (flag.clone(), uids(set))).collect(),
             settled: state.settled,
             mailbox_id: state.mailbox_id.clone(),
@@ -213,6 +216,7 @@ impl FolderRecord {
             append_in_doubt: self.append_in_doubt,
             doubted: decode_uids(&self.doubted)?,
             late_copies: decode_uids(&self.late_copies)?,
+            unseen: decode_uids(&self.unseen)?,
             flags: flags.collect::<Option<_>>()?,
             settled: self.settled,
             mailbox_id: self.mailbox_id,

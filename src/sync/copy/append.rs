@@ -439,6 +439,7 @@ impl CopyPass<'_, '_> {
                 let destination_uid = uids.as_ref().and_then(|u| u.get(n)).copied();
                 state.map.push(message.uid, destination_uid, CopyOrigin::Appended);
                 copied.insert(message.uid);
+                state.unseen.insert(message.uid);
                 for flag in scan.flags(message).iter().filter_map(Flag::sendable) {
                     if let Some(set) = state.flags.get_mut(flag) {
                         set.insert(message.uid);
