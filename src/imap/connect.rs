@@ -105,6 +105,7 @@ async fn establish(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Result<Sess
         imap.as_mut().take_wire()?
     };
     lent.hide(hidden);
+    lent.accept_long_responses();
     let mut session = Session::new(lent, Arc::clone(endpoint), facts, round_trip);
     match announced {
         Some(capabilities) => session.set_capabilities(capabilities),

@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 
 /// More responses than this before the login is over are not a dialogue.
 const MAX_RESPONSES: usize = 200;
+/// ... nor more bytes.
+const MAX_BYTES: usize = 256 << 10;
 
 /// A lent wire.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub struct LoginStream {
     /// Nothing has come yet.
     fresh: bool,
     hidden: HiddenSecrets,
+    /// Bytes of the responses so far.
+    heard: usize,
 }
 
 impl LoginStream {
@@ -49,6 +53,7 @@ impl LoginStream {
             raw: false,
             fresh: true,
             hidden: HiddenSecrets::default(),
+            heard: 0,
         }
     }
 
@@ -171,7 +176,8 @@ impl AsyncRead for LoginStream {
         if this.current.is_empty() {
             let wire = this.wire.as_mut().ok_or_else(taken)?;
             let outcome = ready!(wire.poll_raw(cx)).and_then(|raw| {
-                if this.seen.len() >= MAX_RESPONSES {
+                this.heard = this.heard.saturating_add(raw.len());
+                if this.seen.len() >= MAX_RESPONSES || this.heard > MAX_BYTES {
                     return Err(Error::protocol("the server keeps talking and never answers the login"));
                 }
                 if std::mem::take(&mut this.fresh) {

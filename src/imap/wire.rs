@@ -27,6 +27,8 @@ use crate::error::{Error, Result};
 
 /// A response without its literals may have at most this many bytes: a SEARCH reply of a million UIDs fits.
 const MAX_RESPONSE: usize = 16 << 20;
+/// ... and before the login is over this many: nobody has shown yet who he is.
+const MAX_RESPONSE_BEFORE_LOGIN: usize = 64 << 10;
 /// Literals above this are handed on in pieces, never held whole.
 pub(crate) const STREAM_ABOVE: u64 = 1 << 20;
 /// No literal may be longer: beyond what any server stores as one message.
@@ -72,7 +74,7 @@ pub(crate) struct FramedConnection {
     scanned: usize,
     /// Where the current line of the response begins in `input`.
     line_start: usize,
-    /// Literal bytes inside `input`, which do not count against [`MAX_RESPONSE`].
+    /// Literal bytes inside `input`, which are bounded apart from it.
     literal_bytes: usize,
     /// The beginning of a response whose literal was streamed.
     head: BytesMut,
@@ -96,6 +98,8 @@ pub(crate) struct FramedConnection {
     permit: Option<Arc<dyn WritePermit>>,
     held: Option<Pin<Box<Sleep>>>,
     hidden: HiddenSecrets,
+    /// The longest response that is accepted, bytes without its literals; and these together.
+    max_response: usize,
 }
 
 impl FramedConnection {
@@ -125,6 +129,7 @@ impl FramedConnection {
             permit: None,
             held: None,
             hidden: HiddenSecrets::default(),
+            max_response: MAX_RESPONSE_BEFORE_LOGIN,
         }
     }
 
@@ -288,6 +293,11 @@ impl FramedConnection {
             }
             ready!(self.poll_fill(cx))?;
         }
+    }
+
+    /// The login is over: what is answered now may be long.
+    pub(super) fn accept_long_responses(&mut self) {
+        self.max_response = MAX_RESPONSE;
     }
 
     /// From now on these secrets are taken out of what the server says for people.
@@ -516,7 +526,7 @@ impl FramedConnection {
     fn check_length(&self) -> Result<()> {
         let own = (self.head.len() + self.input.len()).saturating_sub(self.literal_bytes);
         // A response may also hold many small literals; together they are bounded as well.
-        if own > MAX_RESPONSE || self.literal_bytes > MAX_RESPONSE { Err(too_long()) } else { Ok(()) }
+        if own > self.max_response || self.literal_bytes > self.max_response { Err(too_long()) } else { Ok(()) }
     }
 
     /// Only untagged data holds literals: the text of a status response may end in what looks like one.

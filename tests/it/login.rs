@@ -398,6 +398,23 @@ async fn servers_that_misbehave_before_the_login_is_over_are_named_for_it() {
         (vec![ScriptStep::send("220 mx.example.org ESMTP\r\n"), ScriptStep::Stall], ErrorClass::Configuration),
         (vec![ScriptStep::send("+OK POP3 ready\r\n"), ScriptStep::Stall], ErrorClass::Configuration),
         (vec![ScriptStep::Send(vec![b'A'; 20 << 20]), ScriptStep::Stall], ErrorClass::Protocol),
+        (
+            vec![
+                ScriptStep::Send([b"* OK [CAPABILITY IMAP4rev1 ".to_vec(), b"X-A ".repeat(20 << 10)].concat()),
+                ScriptStep::Stall,
+            ],
+            ErrorClass::Protocol,
+        ),
+        (
+            vec![
+                ScriptStep::Send(b"* OK hi\r\n".to_vec()),
+                ScriptStep::Send(
+                    [b"* CAPABILITY ".to_vec(), b"X-A ".repeat(10 << 10), b"\r\n".to_vec()].concat().repeat(9),
+                ),
+                ScriptStep::Stall,
+            ],
+            ErrorClass::Protocol,
+        ),
         (vec![ScriptStep::Send(b"* OK hi\r\n".repeat(5000)), ScriptStep::Stall], ErrorClass::Protocol),
         (vec![ScriptStep::send(hello), ScriptStep::Expect("AUTHENTICATE*"), ScriptStep::Close], ErrorClass::Network),
         (vec![ScriptStep::send(hello), ScriptStep::Expect("AUTHENTICATE*"), ScriptStep::Stall], ErrorClass::Network),
