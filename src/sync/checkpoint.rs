@@ -229,8 +229,8 @@ pub(crate) fn accounts_fingerprint(accounts: &[&Endpoint]) -> String {
 }
 
 impl Checkpoint {
-    /// [`Self::encode`] in at most `most` bytes: where the whole is larger, the largest folders are reduced to their
-    /// high-water marks, one after the other. Such a folder is left alone while nothing changes in it; when something does,
+    /// [`Self::encode`] in at most `most` bytes: where the whole is larger, which copies nobody has looked at is left out; then
+    /// the largest folders are reduced to their high-water marks, one after the other. Such a folder is left alone while nothing changes in it; when something does,
     /// it is matched as if there were no checkpoint: slower, never wrong.
     ///
     /// One folder of 200,000 messages, all of them seen, takes under 1 KB when no UID is missing, 20 KB when each 20th is
@@ -245,6 +245,14 @@ impl Checkpoint {
             return Ok(encoded);
         }
         let mut smaller = self.clone();
+        // What nobody has looked at can be told only while there is room to say so.
+        for state in smaller.folders.values_mut() {
+            state.unseen = UidSet::default();
+        }
+        let encoded = smaller.encode()?;
+        if encoded.len() <= most {
+            return Ok(encoded);
+        }
         let size = |state: &FolderState| {
             state.map.runs().len() * 4 + state.flags.values().map(|set| set.ranges().len() * 2).sum::<usize>()
         };

@@ -409,7 +409,9 @@ proptest! {
         let read = Checkpoint::decode(&encoded).unwrap();
         prop_assert_eq!(&read.fingerprint, &checkpoint.fingerprint);
         for (name, state) in &read.folders {
-            prop_assert!(state.reduced || state == &checkpoint.folders[name]);
+            let whole = &checkpoint.folders[name];
+            let unseen = FolderState { unseen: UidSet::default(), ..whole.clone() };
+            prop_assert!(state.reduced || state == whole || state == &unseen);
             prop_assert_eq!(&state.set_aside, &checkpoint.folders[name].set_aside);
         }
     }
@@ -430,4 +432,19 @@ proptest! {
             prop_assert_eq!(Checkpoint::decode(&read.encode().unwrap()).unwrap(), read);
         }
     }
+}
+
+#[test]
+fn what_nobody_has_looked_at_goes_first_where_there_is_too_little_room() {
+    let mut state = FolderState { source_uid_validity: 1, destination_uid_validity: 1, ..FolderState::default() };
+    for uid in (1..4_000).filter(|uid| uid % 7 != 0 && uid % 5 != 3) {
+        state.map.push(SourceUid(uid), Some(DestinationUid(uid)), CopyOrigin::Appended);
+        state.unseen.insert(SourceUid(uid));
+    }
+    let whole = Checkpoint { folders: BTreeMap::from([(b"INBOX".to_vec(), state)]), ..Checkpoint::default() };
+    let most = whole.encode().unwrap().len();
+    assert_eq!(Checkpoint::decode(&whole.encode_within(most).unwrap()).unwrap(), whole);
+    let smaller = Checkpoint::decode(&whole.encode_within(most - 1).unwrap()).unwrap();
+    let (before, after) = (&whole.folders[b"INBOX".as_slice()], &smaller.folders[b"INBOX".as_slice()]);
+    assert_eq!((&after.map, after.unseen.is_empty(), after.reduced), (&before.map, true, false));
 }
