@@ -32,6 +32,8 @@ run() {
   "$built/mailferry" "$@"
 }
 
+# Locks of accounts go there, too: the demo leaves nothing behind.
+export XDG_STATE_HOME="$dir/state-home"
 run run --output text -f examples/demo.yaml --secret "demo-ca/ca.crt=$dir/ca.crt" --state "$dir/state"
 run verify --output text -f examples/demo.yaml --secret "demo-ca/ca.crt=$dir/ca.crt"
 echo

@@ -62,6 +62,7 @@ impl Tool {
             .arg(program)
             .args(args)
             .env("HOME", dir)
+            .env_remove("XDG_STATE_HOME")
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(|e| e.to_string())?)
             .stderr(log)

@@ -82,7 +82,12 @@ impl RunArgs {
             OutputStyle::Lines => Box::new(LineView::new(io::stderr())),
             OutputStyle::Json => Box::new(JsonView::new(io::stdout(), Timestamp::now)),
         };
-        let outcome = self.sync(migration, engine, &stop, view.as_mut()).await?;
+        let locks = match (self.dry_run, shared_state_folder()) {
+            (true, _) => AccountLocks::none(),
+            (false, Some(folder)) => AccountLocks::in_folder(folder.join("accounts")),
+            (false, None) => AccountLocks::in_folder(self.state.folder(&migration.name)?.join("accounts")),
+        };
+        let outcome = self.sync(migration, (engine, locks), &stop, view.as_mut()).await?;
         signals.abort();
         if style != OutputStyle::Json {
             // A reader that has gone away does not change how the run ended.
@@ -94,7 +99,7 @@ impl RunArgs {
     async fn sync(
         &self,
         migration: LoadedMigration,
-        engine: Arc<dyn MailboxEngine>,
+        (engine, locks): (Arc<dyn MailboxEngine>, AccountLocks),
         stop: &StopSignal,
         view: &mut dyn RunView,
     ) -> Result<RunOutcome> {
@@ -106,11 +111,6 @@ impl RunArgs {
             spec.retry_refused |= self.retry_refused;
         }
         let limits = self.execution.limits(migration.parallelism, migration.servers);
-        let locks = if self.dry_run {
-            AccountLocks::none()
-        } else {
-            AccountLocks::in_folder(shared_state_folder().unwrap_or(folder).join("accounts"))
-        };
         let run = LocalRun { state: &state, locks, engine, limits: &limits, stop };
         Ok(run.sync_all(mailboxes, view).await)
     }
@@ -190,10 +190,10 @@ mod tests {
             mailboxes: vec![Ok(spec("alice")), Err(Error::configuration("no Secret").in_mailbox("bob"))],
         };
         let engine = Arc::new(RecordingEngine::default());
+        let engine_of_run = Arc::clone(&engine) as Arc<dyn MailboxEngine>;
         let mut view = LineView::new(io::sink());
-        let outcome = args
-            .sync(migration, Arc::clone(&engine) as Arc<dyn MailboxEngine>, &StopSignal::default(), &mut view)
-            .await;
+        let outcome =
+            args.sync(migration, (engine_of_run, AccountLocks::none()), &StopSignal::default(), &mut view).await;
         (outcome, std::mem::take(&mut engine.0.lock().unwrap()))
     }
 

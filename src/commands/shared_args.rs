@@ -35,7 +35,7 @@ impl StateArgs {
     pub(crate) fn folder(&self, migration: &str) -> Result<PathBuf> {
         let StateLocation { folder, note } = find_state_folder(self.state.as_deref(), migration)?;
         if let Some(note) = note {
-            tracing::info!("{note}");
+            tracing::warn!("{note}");
         }
         Ok(folder)
     }

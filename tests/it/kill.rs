@@ -55,6 +55,7 @@ fn start(folder: &Path) -> Child {
         .arg(folder.join("migration.yaml"))
         .arg("--state")
         .arg(folder.join("state"))
+        .env("XDG_STATE_HOME", folder.join("state-home"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
