@@ -43,6 +43,8 @@ pub struct StateFolder {
     folder: PathBuf,
     /// Absent when the state is read-only.
     lock: Option<Arc<File>>,
+    /// The checkpoints that were there when it was opened.
+    kept: Arc<Vec<PathBuf>>,
 }
 
 impl StateFolder {
@@ -58,13 +60,13 @@ impl StateFolder {
             LockFailure::Held(pid) => in_use(folder, pid),
             LockFailure::Unusable(error) => unusable("lock", &path, &error),
         })?;
-        Ok(Self { folder: folder.to_owned(), lock: Some(Arc::new(lock)) })
+        Ok(Self { folder: folder.to_owned(), lock: Some(Arc::new(lock)), kept: Arc::new(checkpoints_in(folder)) })
     }
 
     /// Opens the state folder for a look at it: nothing is made, locked, written or moved. For dry runs.
     #[must_use]
     pub fn read_only(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), lock: None }
+        Self { folder: folder.to_owned(), lock: None, kept: Arc::new(checkpoints_in(folder)) }
     }
 
     /// The state of one mailbox.
@@ -79,6 +81,7 @@ impl StateFolder {
             written: Mutex::new(0),
             issued: AtomicU64::new(0),
             lock: self.lock.clone(),
+            kept: Arc::clone(&self.kept),
         };
         CheckpointFile { file: Arc::new(file) }
     }
@@ -102,6 +105,8 @@ struct SharedFile {
     issued: AtomicU64,
     /// A write that outlives the run still holds the lock. Absent when the state is read-only.
     lock: Option<Arc<File>>,
+    /// The checkpoints that were there when the state folder was opened.
+    kept: Arc<Vec<PathBuf>>,
 }
 
 /// What an earlier run left of a mailbox.
@@ -150,14 +155,10 @@ impl CheckpointFile {
 
     /// Where there is no checkpoint for these accounts but one of the same user elsewhere, somebody may wonder.
     fn note_on_others(&self) -> Option<String> {
-        let SharedFile { path, earlier_path, .. } = &*self.file;
-        let user = path.file_name()?.to_str()?.strip_suffix(".checkpoint")?.rsplit_once('-')?.0;
-        let is_other = |name: &str| {
-            name.strip_suffix(".checkpoint").and_then(|name| name.rsplit_once('-')).is_some_and(|(of, _)| of == user)
-        };
-        let named = fs::read_dir(path.parent()?).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-        let mut others = named.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_other));
-        let other = others.next().or_else(|| earlier_path.exists().then(|| earlier_path.clone()))?;
+        let SharedFile { path, earlier_path, kept, .. } = &*self.file;
+        let user = user_of(path)?;
+        let other = kept.iter().find(|path| user_of(path) == Some(user));
+        let other = other.or_else(|| earlier_path.exists().then_some(earlier_path))?;
         Some(format!(
             "the checkpoint {} is for other accounts (another host, port or user); this sync compared both sides, to copy \
              only what is missing",
@@ -225,6 +226,17 @@ impl CheckpointFile {
         fs::rename(path, &aside).map_err(|e| unusable("rename", path, &e))?;
         Ok(aside)
     }
+}
+
+/// The checkpoints in a folder, read once: a run may begin thousands of mailboxes in it.
+fn checkpoints_in(folder: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    files.filter(|path| user_of(path).is_some()).collect()
+}
+
+/// The user in the name of a checkpoint's file.
+fn user_of(path: &Path) -> Option<&str> {
+    Some(path.file_name()?.to_str()?.strip_suffix(".checkpoint")?.rsplit_once('-')?.0)
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {

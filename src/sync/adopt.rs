@@ -263,7 +263,7 @@ pub(crate) async fn resolve_unknown_uids(
         stop: &shared.stop,
     };
     let found = search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.failures).await?;
-    let pairs: Vec<(SourceUid, DestinationUid)> = found.copies.iter().map(|f| (f.source, f.destination)).collect();
+    let pairs = found.uids();
     shared.live_checkpoint.update_folder(&job.source_raw, |state| {
         state.map.resolve_unknown(&pairs);
         let next = state.map.destination_uids().last().map_or(1, |last| last.0.saturating_add(1));
@@ -301,7 +301,7 @@ pub(crate) async fn resolve_changed_uids(
         stop: &shared.stop,
     };
     let found = search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.failures).await?;
-    let pairs: Vec<(SourceUid, DestinationUid)> = found.copies.iter().map(|f| (f.source, f.destination)).collect();
+    let pairs = found.uids();
     shared.live_checkpoint.update_folder(&job.source_raw, |state| state.map.resolve_unknown(&pairs))
 }
 

@@ -74,6 +74,13 @@ pub(crate) struct FoundCopies {
     pub doubtful: u64,
 }
 
+impl FoundCopies {
+    /// The UIDs of messages and their copies.
+    pub(crate) fn uids(&self) -> Vec<(SourceUid, DestinationUid)> {
+        self.copies.iter().map(|copy| (copy.source, copy.destination)).collect()
+    }
+}
+
 /// How far two looks must be apart. What is in doubt was sent in UID order: the largest of the first messages may take
 /// its time to be committed, and the server may be as slow again as it was (`commit_allowance`).
 pub(crate) fn min_look_interval(round_trip: Duration, commit_allowance: Duration, work: &[ScannedMessage]) -> Duration {

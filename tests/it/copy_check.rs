@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicUsize, Ordering::SeqCst},
     },
 };
 
@@ -330,13 +330,7 @@ async fn flags_that_append_lost_are_set_where_the_destination_tells_no_uids() {
 #[tokio::test(start_paused = true)]
 async fn flags_follow_once_copies_are_found_of_which_the_destination_told_no_uids() {
     let source = Fake::start(MODERN, mails(5)).await;
-    let refuses = Arc::new(AtomicBool::new(true));
-    let is_refusing = Arc::clone(&refuses);
-    let destination = Fake::twisted(OLD, Vec::new(), move |command, _| {
-        let hit = command.starts_with("UID FETCH") && is_refusing.load(SeqCst);
-        hit.then(|| Act::send("{tag} NO not now\r\n"))
-    })
-    .await;
+    let (destination, refuses) = Fake::refusing_fetches(OLD).await;
     let rig = rig(&source, &destination);
     rig.try_sync().await;
     for (refusing, flag, differs) in [(true, "\\Flagged", true), (false, "\\Answered", false)] {

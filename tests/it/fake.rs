@@ -7,7 +7,7 @@ use std::{
     fmt, io,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -223,6 +223,18 @@ impl Fake {
         })
         .await;
         Self { server, folders, pace }
+    }
+
+    /// An empty one that refuses each UID FETCH for as long as the switch is on.
+    pub async fn refusing_fetches(capabilities: &str) -> (Self, Arc<AtomicBool>) {
+        let refuses = Arc::new(AtomicBool::new(true));
+        let is_refusing = Arc::clone(&refuses);
+        let fake = Self::twisted(capabilities, Vec::new(), move |command, _| {
+            let hit = command.starts_with("UID FETCH") && is_refusing.load(Ordering::SeqCst);
+            hit.then(|| Act::send("{tag} NO not now\r\n"))
+        })
+        .await;
+        (fake, refuses)
     }
 
     /// From now on each command takes so long, also one that was sent before the last was answered.

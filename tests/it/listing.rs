@@ -90,14 +90,8 @@ async fn what_is_listed_late_does_not_take_its_twins_copy_where_the_destination_
     let mut twins = partly_listed(&[4], Listed::Nowhere);
     twins[3].body = twins[8].body.clone();
     let source = Fake::start(MODERN, twins.clone()).await;
-    let refuses = Arc::new(AtomicBool::new(true));
-    let is_refusing = Arc::clone(&refuses);
     // Where the copies are is not found out in the first run.
-    let destination = Fake::twisted(OLD, Vec::new(), move |command, _| {
-        let hit = command.starts_with("UID FETCH") && is_refusing.load(SeqCst);
-        hit.then(|| Act::send("{tag} NO not now\r\n"))
-    })
-    .await;
+    let (destination, refuses) = Fake::refusing_fetches(OLD).await;
     let rig = rig(&source, &destination);
     rig.try_sync().await;
     refuses.store(false, SeqCst);
