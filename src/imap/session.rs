@@ -56,6 +56,8 @@ pub(crate) struct Session {
     capabilities: Capabilities,
     last_tag: u32,
     outstanding: Vec<Tag>,
+    /// Commands whose end is asked for later, and how those ended that did.
+    deferred: Vec<(Tag, Option<StatusLine>)>,
     round_trip: Duration,
     one_by_one: bool,
     /// When the server last sent something that an answer is made of.
@@ -64,6 +66,10 @@ pub(crate) struct Session {
     literal: Option<(Instant, u64)>,
     /// The UID of the last message that the server told something of.
     last_fetched: Option<u32>,
+    /// Commands that ended.
+    ended: u64,
+    /// How many had ended when the server last told how many messages the folder holds.
+    exists_after: Option<u64>,
     patience: Duration,
     /// Facts about the connection, for people.
     pub facts: ConnectionFacts,
@@ -117,11 +123,14 @@ impl Session {
             capabilities: Capabilities::default(),
             last_tag: 0,
             outstanding: Vec::new(),
+            deferred: Vec::new(),
             round_trip,
             one_by_one: false,
             useful_at: Instant::now(),
             literal: None,
             last_fetched: None,
+            ended: 0,
+            exists_after: None,
             patience: Duration::ZERO,
             facts,
         }
@@ -266,6 +275,17 @@ impl Session {
         self.wire.queued()
     }
 
+    /// Keeps the end of a command for a later [`Self::wait_all`], while others are sent and waited for.
+    pub(crate) fn defer(&mut self, tag: Tag) {
+        self.deferred.push((tag, None));
+    }
+
+    /// How a deferred command ended, if it did.
+    fn take_deferred(&mut self, tag: Tag) -> Option<StatusLine> {
+        let at = self.deferred.iter().position(|(deferred, line)| *deferred == tag && line.is_some())?;
+        self.deferred.swap_remove(at).1
+    }
+
     /// Commands without an answer so far.
     #[must_use]
     pub(crate) fn outstanding(&self) -> usize {
@@ -276,6 +296,13 @@ impl Session {
     pub(crate) fn restart_reply_timer(&mut self) {
         self.useful_at = Instant::now();
         self.wire.restart_reply_timer();
+    }
+
+    /// True when the server told how many messages the selected folder holds (EXISTS) with its answer to the last command:
+    /// what that command added is seen without another.
+    #[must_use]
+    pub(crate) fn just_told_exists(&self) -> bool {
+        self.exists_after.is_some_and(|ended| ended + 1 >= self.ended)
     }
 
     /// How long nothing moved.
@@ -289,10 +316,13 @@ impl Session {
     /// # Errors
     /// When the connection ends (BYE by its class), falls silent, or breaks the protocol; it is of no more use then.
     pub(crate) async fn next(&mut self) -> Result<SessionEvent> {
-        let next = timeout_at(self.useful_by(), self.wire.next()).await;
-        match next.unwrap_or_else(|_| Err(self.useless_error())) {
-            Ok(incoming) => self.handle_frame(incoming).map_err(|e| self.with_endpoint(e)),
-            Err(error) => Err(self.with_endpoint(error)),
+        loop {
+            let next = timeout_at(self.useful_by(), self.wire.next()).await;
+            let incoming = next.unwrap_or_else(|_| Err(self.useless_error()));
+            let event = incoming.and_then(|incoming| self.handle_frame(incoming));
+            if let Some(event) = event.map_err(|error| self.with_endpoint(error))? {
+                return Ok(event);
+            }
         }
     }
 
@@ -301,11 +331,17 @@ impl Session {
     /// # Errors
     /// As [`Self::next`].
     pub(crate) async fn next_or_drained(&mut self, left: usize) -> Result<Option<SessionEvent>> {
-        let next = timeout_at(self.useful_by(), self.wire.next_or_drained(left)).await;
-        match next.unwrap_or_else(|_| Err(self.useless_error())) {
-            Ok(Some(incoming)) => self.handle_frame(incoming).map(Some).map_err(|e| self.with_endpoint(e)),
-            Ok(None) => Ok(None),
-            Err(error) => Err(self.with_endpoint(error)),
+        loop {
+            let next = timeout_at(self.useful_by(), self.wire.next_or_drained(left)).await;
+            match next.unwrap_or_else(|_| Err(self.useless_error())).map_err(|error| self.with_endpoint(error))? {
+                None => return Ok(None),
+                Some(incoming) => {
+                    let event = self.handle_frame(incoming).map_err(|error| self.with_endpoint(error))?;
+                    if event.is_some() {
+                        return Ok(event);
+                    }
+                }
+            }
         }
     }
 
@@ -360,24 +396,30 @@ impl Session {
         }
     }
 
-    fn handle_frame(&mut self, incoming: IncomingFrame) -> Result<SessionEvent> {
+    /// What a frame means; none for the end of a command that is asked for later.
+    fn handle_frame(&mut self, incoming: IncomingFrame) -> Result<Option<SessionEvent>> {
         self.note_use(&incoming);
         match incoming {
-            IncomingFrame::LiteralStart { length, uid } => Ok(SessionEvent::LiteralStart { length, uid }),
-            IncomingFrame::LiteralChunk(bytes) => Ok(SessionEvent::LiteralChunk(bytes)),
+            IncomingFrame::LiteralStart { length, uid } => Ok(Some(SessionEvent::LiteralStart { length, uid })),
+            IncomingFrame::LiteralChunk(bytes) => Ok(Some(SessionEvent::LiteralChunk(bytes))),
             IncomingFrame::Response(Response::Untagged(untagged)) => match untagged {
                 UntaggedResponse::Status(line) if line.status == StatusCondition::Bye => {
                     Err(refusal_error(self.quota_meaning(), &line, CommandKind::Other, "this connection"))
                 }
                 UntaggedResponse::Capability(list) => {
                     self.capabilities = list.into_iter().collect();
-                    Ok(SessionEvent::Untagged(UntaggedResponse::Capability(Vec::new())))
+                    Ok(Some(SessionEvent::Untagged(UntaggedResponse::Capability(Vec::new()))))
                 }
                 UntaggedResponse::Id(pairs) => {
                     self.facts.server = server_name(&pairs).or(self.facts.server.take());
-                    Ok(SessionEvent::Untagged(UntaggedResponse::Id(pairs)))
+                    Ok(Some(SessionEvent::Untagged(UntaggedResponse::Id(pairs))))
                 }
-                other => Ok(SessionEvent::Untagged(other)),
+                other => {
+                    if matches!(other, UntaggedResponse::Exists(_)) {
+                        self.exists_after = Some(self.ended);
+                    }
+                    Ok(Some(SessionEvent::Untagged(other)))
+                }
             },
             IncomingFrame::Response(Response::Tagged { tag, line }) => {
                 let known = tag.strip_prefix('M').and_then(|n| n.parse().ok()).map(Tag);
@@ -386,12 +428,17 @@ impl Session {
                     return Err(Error::protocol("the server answered a command that was never sent"));
                 };
                 let tag = self.outstanding.remove(at);
+                self.ended += 1;
                 self.wire.drop_unsent(tag.0);
                 self.wire.set_reply_due(!self.outstanding.is_empty());
                 if let Some(ResponseCode::Capability(list)) = &line.code {
                     self.capabilities = list.iter().cloned().collect();
                 }
-                Ok(SessionEvent::Done(tag, line))
+                if let Some(deferred) = self.deferred.iter_mut().find(|(deferred, _)| *deferred == tag) {
+                    deferred.1 = Some(line);
+                    return Ok(None);
+                }
+                Ok(Some(SessionEvent::Done(tag, line)))
             }
             IncomingFrame::Response(Response::Continue(_)) => {
                 Err(Error::protocol("the server asks for more of a command that was complete"))
@@ -418,8 +465,9 @@ impl Session {
         tags: &[Tag],
         mut data: impl FnMut(UntaggedResponse),
     ) -> Result<Vec<StatusLine>> {
-        let mut lines: Vec<Option<StatusLine>> = vec![None; tags.len()];
-        let mut left = tags.len();
+        let mut lines: Vec<Option<StatusLine>> = tags.iter().map(|tag| self.take_deferred(*tag)).collect();
+        self.deferred.retain(|(tag, _)| !tags.contains(tag));
+        let mut left = lines.iter().filter(|line| line.is_none()).count();
         while left > 0 {
             match self.next().await? {
                 SessionEvent::Untagged(untagged) => data(untagged),

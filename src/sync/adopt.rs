@@ -7,10 +7,12 @@ use super::{
     checkpoint::FolderState,
     connection_pair::ConnectionPair,
     copy::CopyMemory,
-    copy_search::{CopySearch, DestinationSnapshot, FoundCopies, FoundCopy, min_look_interval},
+    copy_search::{CopySearch, DestinationSnapshot, min_look_interval},
+    found_copies::{FoundCopies, FoundCopy},
     job::{FolderSyncContext, FolderSyncJob},
     report::FolderReport,
-    scan::{FolderScan, ScannedMessage, scan_set},
+    scan::{FolderScan, scan_set},
+    search_scope::SearchScope,
     set_aside::SetAsideReason,
     store_flags::{CurrentFlags, unplaced_changes},
     uid::{DestinationUid, SourceUid},
@@ -81,7 +83,7 @@ pub(crate) struct CopyLookup<'a> {
     /// Facts about the source folder.
     pub scan: &'a FolderScan,
     /// Messages to copy.
-    pub work: &'a [ScannedMessage],
+    pub work: &'a UidSet<SourceUid>,
     /// The destination folder as it was opened.
     pub destination: &'a SelectedFolder,
     /// Asks to end soon.
@@ -104,43 +106,40 @@ impl CopyLookup<'_> {
         };
         // Copies whose UID is unknown lie in the tail too: they take part in the matching, or a twin would take their place.
         let unknown = known.map(|state| state.map.unknown_uids()).unwrap_or_default();
-        let mut candidates: Vec<ScannedMessage> =
-            scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
-        if !unknown.is_empty() {
-            let mut old = FolderScan::default();
-            scan_set(&mut pair.source, &unknown.difference(&scan.uids()), &mut old).await?;
-            old.finish();
-            candidates.extend(old.messages);
+        let unlisted = unknown.difference(&scan.uids());
+        let mut with_unknown = None;
+        if !unlisted.is_empty() {
+            let all = with_unknown.insert(scan.clone());
+            scan_set(&mut pair.source, &unlisted, all).await?;
+            all.finish();
         }
-        candidates.extend_from_slice(work);
-        candidates.sort_by_key(|m| m.uid);
-        if candidates.is_empty() {
+        let scan = with_unknown.as_ref().unwrap_or(scan);
+        let work = &work.union(&unknown.intersection(&scan.uids()));
+        if work.is_empty() {
             return Ok(FoundCopies::default());
         }
         let commit_allowance = memory.commit_allowance;
+        let scope = SearchScope {
+            scan,
+            work,
+            certain: &unknown,
+            known: known_uids,
+            expects_copies: by_content || u64::from(destination.exists) > known_uids.len(),
+            rewrites: memory.destination_rewrites,
+        };
         if begin == FolderStartMode::Match
             && let Some(snapshot) = job.snapshot
             && job.was_empty
             && destination.exists == 0
             && destination.uid_next == Some(snapshot.uid_next)
-            && snapshot.at.elapsed() >= min_look_interval(pair.destination.round_trip(), commit_allowance, work)
+            && snapshot.at.elapsed()
+                >= min_look_interval(pair.destination.round_trip(), commit_allowance, scope.messages())
         {
             return Ok(FoundCopies::default());
         }
         let now = || destination.uid_next.map(|uid_next| DestinationSnapshot { at: Instant::now(), uid_next });
         let before = job.snapshot.or_else(now);
-        let work = &candidates;
-        let search = CopySearch {
-            scan,
-            work,
-            certain: &unknown,
-            known: known_uids,
-            from,
-            by_content,
-            before,
-            commit_allowance,
-            stop,
-        };
+        let search = CopySearch { scope, from, by_content, before, commit_allowance, stop };
         search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.failures).await
     }
 
@@ -154,31 +153,35 @@ impl CopyLookup<'_> {
         found: &[FoundCopy],
         pair: &mut ConnectionPair,
         memory: &mut CopyMemory,
-    ) -> Result<Vec<FoundCopy>> {
+    ) -> Result<FoundCopies> {
         let Self { job, known, scan, destination, stop, .. } = *self;
-        let Some(state) = known else { return Ok(Vec::new()) };
+        let mut copies = FoundCopies::default();
+        let Some(state) = known else { return Ok(copies) };
         let found_copies: UidSet<DestinationUid> = found.iter().map(|f| f.destination).collect();
         let mut known_uids = state.map.destination_uids().union(&found_copies);
-        let work: Vec<ScannedMessage> = unsought(state, self.work, found);
+        let sources: UidSet<SourceUid> = found.iter().map(|f| f.source).collect();
+        let work = unsought(state, self.work).difference(&sources);
         // Where there is nothing but our own copies there is nothing to be found.
         if work.is_empty() || u64::from(destination.exists) <= known_uids.len() {
-            return Ok(Vec::new());
+            return Ok(copies);
         }
         // Copies whose UID is unknown come first, or a twin would take their place.
         let mut unknown = FolderScan::default();
-        let sources: UidSet<SourceUid> = found.iter().map(|f| f.source).collect();
         scan_set(&mut pair.source, &state.map.unknown_uids().difference(&sources), &mut unknown).await?;
         unknown.finish();
-        let mut copies = Vec::new();
-        for (scan, work) in [(&unknown, &unknown.messages), (scan, &work)] {
+        for (scan, work) in [(&unknown, unknown.uids()), (scan, work)] {
             if work.is_empty() {
                 continue;
             }
             let search = CopySearch {
-                scan,
-                work,
-                certain: &UidSet::default(),
-                known: &known_uids,
+                scope: SearchScope {
+                    scan,
+                    work: &work,
+                    certain: &UidSet::default(),
+                    known: &known_uids,
+                    expects_copies: true,
+                    rewrites: memory.destination_rewrites,
+                },
                 from: 1,
                 by_content: false,
                 before: job.snapshot,
@@ -187,7 +190,7 @@ impl CopyLookup<'_> {
             };
             let there = search.find_copies(&mut pair.source, &mut pair.destination, &mut memory.failures).await?;
             known_uids = known_uids.union(&there.copies.iter().map(|f| f.destination).collect());
-            copies.extend(there.copies);
+            copies.merge(there);
         }
         Ok(copies)
     }
@@ -195,13 +198,13 @@ impl CopyLookup<'_> {
 
 /// Of the work, what may be at the destination since before the first run: messages that were listed nowhere until now, or
 /// whose bodies could not be read when they were to be compared.
-fn unsought(state: &FolderState, work: &[ScannedMessage], found: &[FoundCopy]) -> Vec<ScannedMessage> {
+fn unsought(state: &FolderState, work: &UidSet<SourceUid>) -> UidSet<SourceUid> {
+    if state.unlisted > 0 {
+        return work.clone();
+    }
     let unread = [SetAsideReason::Unreadable, SetAsideReason::NotTried];
-    let is_unread = |uid| state.set_aside.group_of(uid).is_some_and(|group| unread.contains(&group.reason));
-    let is_left = |m: &&ScannedMessage| {
-        (state.unlisted > 0 || is_unread(m.uid)) && found.binary_search_by_key(&m.uid, |f| f.source).is_err()
-    };
-    work.iter().filter(is_left).copied().collect()
+    let groups = state.set_aside.groups().iter().filter(|group| unread.contains(&group.reason));
+    groups.fold(UidSet::default(), |all, group| all.union(&group.uids.intersection(work)))
 }
 
 /// Messages that were found at the destination are copied as far as the checkpoint is concerned.
@@ -213,11 +216,13 @@ pub(crate) fn record_found_copies(state: &mut FolderState, scan: &FolderScan, fo
     state.map.resolve_unknown(&resolved);
     for f in found.iter().filter(|f| !unknown.contains(f.source)) {
         state.map.push(f.source, Some(f.destination), CopyOrigin::Adopted);
-        if let Ok(at) = scan.messages.binary_search_by_key(&f.source, |m| m.uid)
-            && let Some(message) = scan.messages.get(at)
-        {
-            for flag in scan.flags(message).iter().filter_map(Flag::sendable) {
-                state.flags.entry(flag.to_owned()).or_default().insert(f.source);
+        let Some(message) = scan.message(f.source) else { continue };
+        for flag in scan.flags(message).iter().filter_map(Flag::sendable) {
+            match state.flags.get_mut(flag) {
+                Some(uids) => uids.insert(f.source),
+                None => {
+                    state.flags.insert(flag.to_owned(), std::iter::once(f.source).collect());
+                }
             }
         }
     }
@@ -246,17 +251,20 @@ pub(crate) async fn resolve_unknown_uids(
     let (unknown, known, from) = shared.live_checkpoint.update_folder(&job.source_raw, |state| {
         (state.map.unknown_uids(), state.map.destination_uids().clone(), state.tail_from)
     })?;
-    let work: Vec<ScannedMessage> = scan.messages.iter().filter(|m| unknown.contains(m.uid)).copied().collect();
+    let work = unknown.intersection(&scan.uids());
     if work.is_empty() {
         return Ok(());
     }
-    let from = from.max(1);
     let search = CopySearch {
-        scan,
-        work: &work,
-        certain: &unknown,
-        known: &known,
-        from,
+        scope: SearchScope {
+            scan,
+            work: &work,
+            certain: &unknown,
+            known: &known,
+            expects_copies: true,
+            rewrites: memory.destination_rewrites,
+        },
+        from: from.max(1),
         by_content: false,
         before: job.snapshot,
         commit_allowance: memory.commit_allowance,
@@ -290,10 +298,14 @@ pub(crate) async fn resolve_changed_uids(
     scan_set(&mut pair.source, &unplaced, &mut scan).await?;
     scan.finish();
     let search = CopySearch {
-        scan: &scan,
-        work: &scan.messages,
-        certain: &unplaced,
-        known: &known,
+        scope: SearchScope {
+            scan: &scan,
+            work: &scan.uids(),
+            certain: &unplaced,
+            known: &known,
+            expects_copies: true,
+            rewrites: memory.destination_rewrites,
+        },
         from: 1,
         by_content: false,
         before: job.snapshot,

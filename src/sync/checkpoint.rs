@@ -228,6 +228,9 @@ pub(crate) fn accounts_fingerprint(accounts: &[&Endpoint]) -> String {
         .collect()
 }
 
+/// So many copies that differ in content show that the destination rewrites messages, where they are most of all.
+const MIN_REWRITTEN: u64 = 3;
+
 impl Checkpoint {
     /// [`Self::encode`] in at most `most` bytes: where the whole is larger, which copies nobody has looked at is left out; then
     /// the largest folders are reduced to their high-water marks, one after the other. Such a folder is left alone while nothing changes in it; when something does,
@@ -294,6 +297,16 @@ impl Checkpoint {
     /// As [`Self::encode`].
     pub(crate) fn encode_text_within(&self, most: usize) -> Result<String> {
         Ok(STANDARD_NO_PAD.encode(self.encode_within(most / 4 * 3)?))
+    }
+
+    /// True when most of the copies that were compared with their messages were kept otherwise than they were sent.
+    pub(crate) fn shows_rewriting(&self) -> bool {
+        let (mut rewritten, mut copies) = (0, 0);
+        for state in self.folders.values() {
+            rewritten += state.differences.0.get("content").map_or(0, |difference| difference.count);
+            copies += state.map.len();
+        }
+        rewritten >= MIN_REWRITTEN && rewritten * 2 > copies
     }
 
     /// More may have been appended than this checkpoint knows: each folder's tail is looked at before anything is sent.

@@ -3,6 +3,8 @@
 
 use sha2::{Digest, Sha256};
 
+use super::trace_hash::TraceHasher;
+
 /// What a message's bytes hash to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentHash {
@@ -12,6 +14,8 @@ pub struct ContentHash {
     pub canonical: [u8; 32],
     /// SHA-256 of what is left when all is taken away that any known server rewrites: equal messages may still be two.
     pub loose: [u8; 32],
+    /// Hash of the trace fields: which way the message took before it was stored.
+    pub trace: [u8; 16],
     /// How many bytes came.
     pub bytes: u64,
 }
@@ -31,6 +35,7 @@ pub struct ContentHasher {
     exact: Sha256,
     canonical: Sha256,
     loose: Sha256,
+    trace: TraceHasher,
     bytes: u64,
     in_body: bool,
     /// The last byte but CRs was LF, or there was none: an LF now ends the header.
@@ -86,9 +91,13 @@ impl ContentHasher {
                         self.in_line = false;
                         self.held_newlines += 1;
                         self.end_mbox_line();
+                        self.trace.end_line();
                         continue;
                     }
                     _ => self.in_line = true,
+                }
+                if !self.in_body {
+                    self.trace.take(byte);
                 }
                 self.release_newlines();
                 let canonical = match byte {
@@ -101,6 +110,7 @@ impl ContentHasher {
             }
             self.canonical.update(&self.scratch);
             self.loose.update(&self.loose_scratch);
+            self.trace.flush();
         }
     }
 
@@ -167,6 +177,7 @@ impl ContentHasher {
             exact: self.exact.finalize().into(),
             canonical: self.canonical.finalize().into(),
             loose: self.loose.finalize().into(),
+            trace: self.trace.finish(),
             bytes: self.bytes,
         }
     }

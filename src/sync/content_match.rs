@@ -16,7 +16,7 @@ use super::{
 };
 
 /// So many copies that are not equal in canonical form show that the destination rewrites messages.
-const REWRITTEN_COPIES: usize = 3;
+pub(crate) const REWRITTEN_COPIES: usize = 3;
 
 /// A pair of a message and its copy.
 pub(crate) type CopyPair = (SourceUid, DestinationUid);
@@ -69,6 +69,10 @@ impl CandidateFacts {
         Some(self.read()?.loose)
     }
 
+    fn trace(&self) -> Option<[u8; 16]> {
+        Some(self.read()?.trace)
+    }
+
     /// How many bytes it has: of what was read those that came, since some servers count otherwise.
     fn bytes(&self) -> Option<u64> {
         self.read().map(|hash| hash.bytes).or(self.size)
@@ -98,6 +102,15 @@ pub(crate) struct RewriteEvidence {
     pub is_known: bool,
     /// So many copies were found that are not equal in canonical form.
     pub copies: usize,
+    /// So many were found that are equal.
+    pub equal: usize,
+}
+
+impl RewriteEvidence {
+    /// True when `alike` more pairs that came the same way, and are not equal, mean that most copies are rewritten.
+    const fn is_seen(self, alike: usize) -> bool {
+        self.copies + alike >= REWRITTEN_COPIES && self.copies + alike > self.equal
+    }
 }
 
 /// Copies that were rewritten, and how many messages looked like copies without surely being so.
@@ -114,8 +127,9 @@ pub(crate) struct RewrittenMatch {
 ///
 /// 1. Equal in loose form.
 /// 2. The destination lists as many bytes and delivers none, as often as the source holds such messages.
-/// 3. Where the destination is known to rewrite messages: what has a Message-ID that `is_unique` with its instant on both
-///    sides.
+/// 3. Where the destination is known to rewrite messages, or seen to: what has a Message-ID that `is_unique` with its
+///    instant on both sides. It is seen where several copies were found in loose form, or where most of what has one
+///    Message-ID, instant and trace on both sides is not equal.
 pub(crate) fn match_rewritten(
     source: &[Candidate<SourceUid>],
     destination: &[Candidate<DestinationUid>],
@@ -124,13 +138,15 @@ pub(crate) fn match_rewritten(
 ) -> RewrittenMatch {
     let mut left = Unmatched::new(source, destination);
     let mut doubtful = left.pair_classes(|known| Some((known.message_id, known.loose()?, known.epoch?)), are_equal);
-    let loose = left.pairs.len();
+    let rewritten = evidence.copies + left.pairs.len();
     doubtful += left.pair_gone();
-    if evidence.is_known || evidence.copies + loose >= REWRITTEN_COPIES {
-        let key = |known: &CandidateFacts| {
-            let key = (known.message_id?, known.epoch?);
-            is_unique(key.0, key.1).then_some(key)
-        };
+    let key = |known: &CandidateFacts| {
+        let key = (known.message_id?, known.epoch?);
+        is_unique(key.0, key.1).then_some(key)
+    };
+    let alike = left.count_classes(|known| Some((key(known)?, known.trace()?)));
+    let evidence = RewriteEvidence { copies: rewritten, ..evidence };
+    if evidence.is_known || rewritten >= REWRITTEN_COPIES || evidence.is_seen(alike) {
         left.pair_classes(key, |source, destination| source.len() == 1 && destination.len() == 1);
     }
     RewrittenMatch { pairs: left.into_pairs(), doubtful }
@@ -232,6 +248,13 @@ impl Unmatched {
         doubtful
     }
 
+    /// How many keys both sides have.
+    fn count_classes<K: Eq + Hash>(&self, key: impl Fn(&CandidateFacts) -> Option<K>) -> usize {
+        let source: HashSet<K> = self.source.iter().filter_map(|candidate| key(&candidate.known)).collect();
+        let shared = self.destination.iter().filter_map(|candidate| key(&candidate.known));
+        shared.filter(|key| source.contains(key)).count()
+    }
+
     /// Pairs what the destination lists and does not deliver. How many it leaves.
     fn pair_gone(&mut self) -> u64 {
         // What the source does not deliver, either, was never copied.
@@ -324,7 +347,7 @@ mod tests {
         destination: &[Candidate<DestinationUid>],
         is_known: bool,
     ) -> (Vec<(u32, u32)>, u64) {
-        let evidence = RewriteEvidence { is_known, copies: 0 };
+        let evidence = RewriteEvidence { is_known, ..RewriteEvidence::default() };
         let found = match_rewritten(source, destination, evidence, |_, _| true);
         (numbers(&found.pairs), found.doubtful)
     }
@@ -410,14 +433,33 @@ mod tests {
     fn message_id_and_date_are_enough_only_where_the_destination_rewrites_messages() {
         let source: Vec<_> = (1..5).map(|n| read(n, Some(&n.to_string()), 5, b"A: b\r\n\r\none\rtwo\r\n")).collect();
         let changed = |n: u32| read(n + 10, Some(&n.to_string()), 5, b"A: b\n\none\ntwo\n");
-        let (one, another) = (&source[..1], [read(11, Some("1"), 5, b"quite another")]);
+        let delivered = b"Received: by another way\r\n\r\nquite another";
+        let (one, another) = (&source[..1], [read(11, Some("1"), 5, delivered)]);
         assert_eq!(rewritten(one, &another, false), (vec![], 0));
         assert_eq!(rewritten(one, &another, true), (vec![(1, 11)], 0));
         let destination = [another[0], changed(2), changed(3), changed(4)];
         assert_eq!(rewritten(&source, &destination, false).0, [(1, 11), (2, 12), (3, 13), (4, 14)]);
         assert_eq!(rewritten(&source[..3], &destination[..3], false).0, [(2, 12), (3, 13)], "two may be chance");
-        let evidence = RewriteEvidence { is_known: true, copies: 0 };
+        let evidence = RewriteEvidence { is_known: true, ..RewriteEvidence::default() };
         assert_eq!(match_rewritten(one, &another, evidence, |_, _| false).pairs, [], "another has both, too");
+    }
+
+    #[test]
+    fn where_most_copies_differ_and_came_the_same_way_the_destination_rewrites_messages() {
+        let came = |by: &str, body: &str| format!("Received: by {by}\r\n\r\n{body}\r\n");
+        let source: Vec<_> = (1..5).map(|n| read(n, Some(&n.to_string()), 5, came("a", "x").as_bytes())).collect();
+        let copy = |n: u32, by: &str| read(n + 10, Some(&n.to_string()), 5, came(by, "scanned: x").as_bytes());
+        let scanned = [copy(1, "a"), copy(2, "a"), copy(3, "a"), copy(4, "b")];
+        let found = |copies: usize, equal| {
+            let evidence = RewriteEvidence { is_known: false, copies: 0, equal };
+            numbers(&match_rewritten(&source, &scanned[..copies], evidence, |_, _| true).pairs)
+        };
+        assert_eq!(found(4, 2), [(1, 11), (2, 12), (3, 13), (4, 14)]);
+        assert_eq!(found(4, 3), [], "most copies are equal: these are other messages");
+        assert_eq!(found(2, 0), [], "two may be chance");
+        let delivered = [1, 2, 3, 4].map(|n| copy(n, "b"));
+        let evidence = RewriteEvidence::default();
+        assert_eq!(match_rewritten(&source, &delivered, evidence, |_, _| true).pairs, []);
     }
 
     #[test]
@@ -522,7 +564,7 @@ mod tests {
             destination in some_candidates(),
             is_known in any::<bool>(),
         ) {
-            let evidence = RewriteEvidence { is_known, copies: 0 };
+            let evidence = RewriteEvidence { is_known, ..RewriteEvidence::default() };
             let (ours, theirs): (HashSet<_>, HashSet<_>) = (
                 unique(&source), unique(&destination),
             );

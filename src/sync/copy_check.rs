@@ -236,7 +236,9 @@ impl CopyCheck<'_> {
             return Ok(());
         }
         // Courier shows nothing that is new before it is asked; Dovecot answers out of order, so it is waited for.
-        self.pair.destination.run("NOOP").await?;
+        if !self.pair.destination.just_told_exists() {
+            self.pair.destination.run("NOOP").await?;
+        }
         let chosen = choose_sample(copies, &self.flags);
         let is_chosen = |copy: &&AppendedCopy| chosen.contains(&copy.destination_uid);
         let sample: Vec<AppendedCopy> = copies.iter().filter(is_chosen).copied().collect();

@@ -25,36 +25,36 @@ pub(crate) const MESSAGE_ID_ITEMS: &str = "(UID BODY.PEEK[HEADER.FIELDS (MESSAGE
 
 /// Facts as identity compares them.
 #[must_use]
-pub(crate) fn identity_facts<U: Uid>(message: &ScannedMessage<U>, ids: &HashMap<U, MessageId>) -> IdentityFacts<U> {
+pub(crate) fn identity_facts<U: Uid>(
+    message: &ScannedMessage<U>,
+    message_id: impl Fn(U) -> Option<MessageId>,
+) -> IdentityFacts<U> {
     IdentityFacts {
         uid: message.uid,
-        message_id: ids.get(&message.uid).copied(),
+        message_id: message_id(message.uid),
         epoch: message.date().map(|date| date.epoch),
         size: Some(u64::from(message.size)),
     }
 }
 
-/// Scans all messages of the destination from UID `from` on, with their Message-IDs, as the folder is now: others may
-/// have added some since it was opened.
+/// The items of [`list_with_ids`].
+const LISTED_ITEMS: &str = "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
+
+/// Lists all messages of the selected folder from UID `from` on, with their Message-IDs, as the folder is now: others may
+/// have added some since it was opened. There may be one below `from`: `n:*` beyond the end means the last message (RFC
+/// 9051, section 9, seq-range).
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub(crate) async fn scan_with_ids(
-    session: &mut Session,
-    from: u32,
-) -> Result<(FolderScan<DestinationUid>, HashMap<DestinationUid, MessageId>)> {
+pub(crate) async fn list_with_ids(session: &mut Session, from: u32, mut each: impl FnMut(FetchResponse)) -> Result<()> {
     // A session sees what it was told of (RFC 9051, section 7): a FETCH answers for the folder as of the command before,
     // and only then tells what is new. The answer is waited for, since Dovecot answers out of order.
     session.run("NOOP").await?;
-    let items = "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
-    let command = ListingCommand::fetch(from, None, items);
+    let command = ListingCommand::fetch(from, None, LISTED_ITEMS);
     let tag = session.send_command(&command.to_string());
-    let mut scan: FolderScan<DestinationUid> = FolderScan::default();
-    let mut ids = HashMap::new();
     let mut record = |data| {
         if let UntaggedResponse::Fetch(fetch) = data {
-            ids.extend(message_id_of(&fetch));
-            scan.add_fetch(fetch);
+            each(fetch);
         }
     };
     let line = session.wait(tag, &mut record).await?;
@@ -62,36 +62,79 @@ pub(crate) async fn scan_with_ids(
     if line.status != StatusCondition::Ok {
         return Err(session.refusal_error(&line, CommandKind::Other, "to list messages"));
     }
+    Ok(())
+}
+
+/// Scans all messages of the destination from UID `from` on, as [`list_with_ids`] lists them.
+///
+/// # Errors
+/// As there.
+pub(crate) async fn scan_with_ids(
+    session: &mut Session,
+    from: u32,
+) -> Result<(FolderScan<DestinationUid>, HashMap<DestinationUid, MessageId>)> {
+    let mut scan: FolderScan<DestinationUid> = FolderScan::default();
+    let mut ids = HashMap::new();
+    list_with_ids(session, from, |fetch| {
+        ids.extend(message_id_of(&fetch));
+        scan.add_fetch(fetch);
+    })
+    .await?;
     scan.finish();
-    // `n:*` beyond the end means the last message (RFC 9051, section 9, seq-range).
     scan.messages.retain(|m| m.uid.0 >= from);
     ids.retain(|uid: &DestinationUid, _| uid.0 >= from);
     Ok((scan, ids))
 }
 
-/// The Message-IDs of just these messages.
+/// Lists just these messages, with their Message-IDs.
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub(crate) async fn fetch_message_ids<U: Uid>(
+pub(crate) async fn fetch_listed<U: Uid>(
     session: &mut Session,
     uids: &UidSet<U>,
-) -> Result<HashMap<U, MessageId>> {
-    let mut ids = HashMap::new();
+    each: impl FnMut(FetchResponse),
+) -> Result<()> {
+    fetch_each(session, uids, (LISTED_ITEMS, "to list messages"), each).await
+}
+
+/// Lists the Message-IDs of just these messages.
+///
+/// # Errors
+/// When the connection ends or the server refuses.
+pub(crate) async fn list_message_ids<U: Uid>(
+    session: &mut Session,
+    uids: &UidSet<U>,
+    mut each: impl FnMut(U, MessageId),
+) -> Result<()> {
+    let take = |fetch: FetchResponse| {
+        if let Some((uid, id)) = message_id_of(&fetch) {
+            each(uid, id);
+        }
+    };
+    fetch_each(session, uids, (MESSAGE_ID_ITEMS, "to list Message-IDs"), take).await
+}
+
+async fn fetch_each<U: Uid>(
+    session: &mut Session,
+    uids: &UidSet<U>,
+    (items, purpose): (&str, &str),
+    mut each: impl FnMut(FetchResponse),
+) -> Result<()> {
     let tags: Vec<Tag> = command_sets(session, uids)
         .iter()
-        .map(|set| session.send_command(&format!("UID FETCH {set} {MESSAGE_ID_ITEMS}")))
+        .map(|set| session.send_command(&format!("UID FETCH {set} {items}")))
         .collect();
     let lines = session
         .wait_all(&tags, |data| {
             if let UntaggedResponse::Fetch(fetch) = data {
-                ids.extend(message_id_of(&fetch));
+                each(fetch);
             }
         })
         .await?;
     match lines.iter().find(|line| line.status != StatusCondition::Ok) {
-        Some(line) => Err(session.refusal_error(line, CommandKind::Other, "to list Message-IDs")),
-        None => Ok(ids),
+        Some(line) => Err(session.refusal_error(line, CommandKind::Other, purpose)),
+        None => Ok(()),
     }
 }
 

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use super::{
-    copy_search::FoundCopy,
     uid::{DestinationUid, SourceUid},
     uid_map::UidMapIndex,
 };
@@ -64,14 +63,9 @@ impl FlagChanges<DestinationUid> {
     /// What messages get that were found at the destination, in destination UIDs: the flags that the source has and they
     /// have not. They lose none, and \Deleted is the destination user's own decision.
     #[must_use]
-    pub(crate) fn for_adopted(found: &[FoundCopy]) -> Self {
-        let mut add = UidsByFlag::new();
-        for copy in found {
-            for flag in copy.missing_flags.iter().filter(|flag| !flag.eq_ignore_ascii_case("\\Deleted")) {
-                add.entry(flag.clone()).or_default().insert(copy.destination);
-            }
-        }
-        Self { add, remove: UidsByFlag::new() }
+    pub(crate) fn for_adopted(missing: &UidsByFlag<DestinationUid>) -> Self {
+        let add = missing.iter().filter(|(flag, _)| !flag.eq_ignore_ascii_case("\\Deleted"));
+        Self { add: add.map(|(flag, uids)| (flag.clone(), uids.clone())).collect(), remove: UidsByFlag::new() }
     }
 }
 
@@ -102,7 +96,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sync::folder_match::CopyChange;
     use crate::sync::uid_map::{CopyOrigin, UidMap};
 
     fn sets<U: Uid>(sets: &[(&str, &str)]) -> UidsByFlag<U> {
@@ -143,21 +136,8 @@ mod tests {
 
     #[test]
     fn adopted_messages_only_gain_flags_and_never_deleted() {
-        let found = |source, destination, missing: &[&str]| {
-            let missing_flags = missing.iter().map(|flag| (*flag).to_owned()).collect();
-            FoundCopy {
-                source: SourceUid(source),
-                destination: DestinationUid(destination),
-                missing_flags,
-                change: CopyChange::default(),
-            }
-        };
-        let found = [
-            found(1, 21, &["\\Seen", "\\Deleted"]),
-            found(2, 22, &["\\DELETED", "\\Seen", "$Work"]),
-            found(3, 23, &[]),
-        ];
-        let changes = FlagChanges::for_adopted(&found);
+        let missing = sets(&[("\\Seen", "21:22"), ("\\Deleted", "21"), ("\\DELETED", "22"), ("$Work", "22")]);
+        let changes = FlagChanges::for_adopted(&missing);
         let add = sets(&[("\\Seen", "21:22"), ("$Work", "22")]);
         assert_eq!(changes, FlagChanges { add, remove: UidsByFlag::new() });
     }

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{
     content_hash::ContentHash,
-    content_match::{Candidate, CopyPair, RewriteEvidence, match_equal, match_rewritten, unique_identities},
+    content_match::{
+        Candidate, CopyPair, REWRITTEN_COPIES, RewriteEvidence, match_equal, match_rewritten, unique_identities,
+    },
     failure_bisect::FailureBisector,
     fetch_facts::fetch_hashes,
     identity::{CompareGroup, IdentityFacts, match_folder},
@@ -29,14 +31,29 @@ pub(crate) struct CopyChange {
     pub date: bool,
 }
 
+impl CopyChange {
+    /// That between a message and its copy, by what was read of them and by their dates as instants.
+    pub(crate) fn between(
+        bytes: (Option<ContentHash>, Option<ContentHash>),
+        dates: (Option<i64>, Option<i64>),
+    ) -> Self {
+        let content = matches!(bytes, (Some(sent), Some(kept)) if sent.exact != kept.exact);
+        Self { content, date: matches!(dates, (Some(sent), Some(kept)) if sent != kept) }
+    }
+}
+
 /// The matching of one folder with its destination, and what was read for it.
 #[derive(Debug, Default)]
 pub(crate) struct FolderMatcher {
     is_strict: bool,
+    /// The destination was seen to rewrite messages, in an earlier run or another folder.
+    rewrites: bool,
     /// What was read of the source.
-    pub source: BTreeMap<SourceUid, ContentHash>,
+    source: BTreeMap<SourceUid, ContentHash>,
     /// What was read of the destination.
-    pub destination: BTreeMap<DestinationUid, ContentHash>,
+    destination: BTreeMap<DestinationUid, ContentHash>,
+    /// Copies found that are equal, here or elsewhere in the folder.
+    pub equal: usize,
     /// Copies found that are not equal in canonical form.
     rewritten: usize,
     /// Messages at the destination that may be copies, and nobody knows of which message.
@@ -46,8 +63,13 @@ pub(crate) struct FolderMatcher {
 impl FolderMatcher {
     /// For one folder. Where it `is_strict`, only what is equal in canonical form is a copy: what Mailferry appended itself may
     /// be deleted by the UID that is found.
-    pub(crate) fn new(is_strict: bool) -> Self {
-        Self { is_strict, ..Self::default() }
+    pub(crate) fn new(is_strict: bool, rewrites: bool) -> Self {
+        Self { is_strict, rewrites, ..Self::default() }
+    }
+
+    /// True when nothing but Message-ID and date is needed to know a copy again.
+    pub(crate) const fn knows_rewriting(&self) -> bool {
+        self.rewrites || self.rewritten >= REWRITTEN_COPIES
     }
 
     /// Finds copies of `ours` among `theirs`. Both folders are open.
@@ -85,8 +107,12 @@ impl FolderMatcher {
         let (ours_left, theirs_left) =
             (candidates(&ours_left, &self.source), candidates(&theirs_left, &self.destination));
         let equal = match_equal(&ours_left, &theirs_left);
-        let evidence =
-            RewriteEvidence { is_known: destination.server_kind() == ServerKind::Exchange, copies: self.rewritten };
+        self.equal += pairs.len() + equal.len();
+        let evidence = RewriteEvidence {
+            is_known: self.rewrites || destination.server_kind() == ServerKind::Exchange,
+            copies: self.rewritten,
+            equal: self.equal,
+        };
         let (unique, unique_copies) = (unique_identities(ours), unique_identities(theirs));
         let is_unique = |id, epoch| unique.contains(&(id, epoch)) && unique_copies.contains(&(id, epoch));
         let (taken, taken_copies): (HashSet<SourceUid>, HashSet<DestinationUid>) = equal.iter().copied().unzip();
@@ -94,21 +120,20 @@ impl FolderMatcher {
         let theirs_left: Vec<_> = theirs_left.into_iter().filter(|c| !taken_copies.contains(&c.uid)).collect();
         let found = match_rewritten(&ours_left, &theirs_left, evidence, is_unique);
         self.rewritten += found.pairs.len();
-        self.doubtful = found.doubtful;
+        self.doubtful += found.doubtful;
         pairs.extend(equal);
         pairs.extend(found.pairs);
         Ok(pairs)
     }
 
-    /// In what a copy differs from its message, as far as that was looked at; of each its date as an instant.
-    pub(crate) fn change(
-        &self,
+    /// In what a copy that was found differs from its message, as far as that was looked at; of each its date as an instant.
+    /// What was read of both is forgotten.
+    pub(crate) fn take_change(
+        &mut self,
         (source, sent): (SourceUid, Option<i64>),
         (destination, kept): (DestinationUid, Option<i64>),
     ) -> CopyChange {
-        let bytes = (self.source.get(&source), self.destination.get(&destination));
-        let content = matches!(bytes, (Some(sent), Some(kept)) if sent.exact != kept.exact);
-        CopyChange { content, date: sent.is_some() && kept.is_some() && sent != kept }
+        CopyChange::between((self.source.remove(&source), self.destination.remove(&destination)), (sent, kept))
     }
 
     async fn read_source(

@@ -1,7 +1,7 @@
 //! One folder on one pair of connections: open, scan, settle doubts, copy, flags, deletions, close. Can be run again from
 //! the beginning after any failure; the checkpoint and [`CopyMemory`] hold what was done.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
 use super::{
     adopt::{
@@ -13,12 +13,13 @@ use super::{
     copy::{CopyContext, CopyMemory},
     copy_check::check_copies,
     copy_samples::{compare_samples, last_copies},
-    copy_search::{FoundCopies, FoundCopy, min_look_interval},
+    copy_search::min_look_interval,
     deletion_plan::SourceSnapshot,
     fetch_facts::search_present_uids,
     filter::{MessageFacts, excluding_rule},
     folder_copy::FolderCopy,
     folder_listing::{FolderListing, complete_listing},
+    found_copies::{FoundCopies, FoundCopy},
     job::{FolderSyncContext, FolderSyncJob, SyncEnd},
     late_copies::report_late_copies,
     limits::{BATCH_MESSAGES, BATCHES_IN_FLIGHT},
@@ -30,7 +31,7 @@ use super::{
     scan::{FolderScan, ScannedMessage, scan_set},
     set_aside::{RetryFacts, SetAside, SetAsideGroup, SetAsideReason},
     spec::{DeletionHandling, FlagHandling},
-    store_flags::{add_missing_flags, store_flag_changes},
+    store_flags::{SentFlagChanges, add_missing_flags, finish_flag_changes, send_flag_changes, unplaced_changes},
     suspects::EarlierTries,
     uid::SourceUid,
     uncertain_copies::report_unseen,
@@ -54,7 +55,7 @@ struct OpenedFolder {
 /// What is to be done in the folder.
 struct FolderWork {
     /// Messages to copy.
-    messages: Vec<ScannedMessage>,
+    uids: UidSet<SourceUid>,
     /// What the source lists of what it holds.
     held: FolderListing<SourceUid>,
     /// Set-aside messages that this run tries again.
@@ -63,6 +64,13 @@ struct FolderWork {
     new_aside: Vec<SetAsideGroup>,
     /// It is this run's first look at the folder.
     first: bool,
+}
+
+impl FolderWork {
+    /// The messages to copy, in UID order.
+    fn messages<'a>(&'a self, scan: &'a FolderScan) -> impl Iterator<Item = &'a ScannedMessage> {
+        scan.messages.iter().filter(|message| self.uids.contains(message.uid))
+    }
 }
 
 /// Syncs one folder.
@@ -76,7 +84,9 @@ pub(crate) async fn sync_folder(
     memory: &mut CopyMemory,
     report: &mut FolderReport,
 ) -> Result<SyncEnd> {
-    let slowest = shared.live_checkpoint.read(|checkpoint| checkpoint.slowest_commit);
+    let (slowest, rewrites) =
+        shared.live_checkpoint.read(|checkpoint| (checkpoint.slowest_commit, checkpoint.shows_rewriting()));
+    memory.destination_rewrites = rewrites;
     memory.commit_allowance = commit_allowance(slowest, memory.silence, shared.spec.retry.patience);
     let Some(mut opened) = open_both(shared, job, pair, memory).await? else {
         return Ok(SyncEnd::Stopped);
@@ -94,11 +104,12 @@ pub(crate) async fn sync_folder(
     let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
     let facts = shared.try_facts(append_limit);
     let mut work = compare(shared, job, &mut opened, &facts, pair, (memory, report)).await?;
-    let FoundCopies { copies: found, uid_next, doubtful } = adopt((shared, job), &opened, &work, pair, memory).await?;
-    let seen = uid_next.filter(|_| opened.begin == FolderStartMode::Tail);
-    let adopted: UidSet<SourceUid> = found.iter().map(|f| f.source).collect();
-    let adopted_bytes = work.messages.iter().filter(|m| adopted.contains(m.uid)).map(|m| u64::from(m.size)).sum();
-    work.messages.retain(|m| !adopted.contains(m.uid));
+    let found = adopt((shared, job), &opened, &work, pair, memory).await?;
+    let seen = found.uid_next.filter(|_| opened.begin == FolderStartMode::Tail);
+    let adopted: UidSet<SourceUid> = found.copies.iter().map(|f| f.source).collect();
+    let scan = &opened.source.scan;
+    let adopted_bytes = work.messages(scan).filter(|m| adopted.contains(m.uid)).map(|m| u64::from(m.size)).sum();
+    work.uids = work.uids.difference(&adopted);
     let unknown = opened.known.as_ref().map(|state| state.map.unknown_uids()).unwrap_or_default();
     let newly_adopted = adopted.difference(&unknown).len();
     if shared.spec.dry_run {
@@ -112,28 +123,39 @@ pub(crate) async fn sync_folder(
         report.flags_updated += add_missing_flags(&mut pair.destination, &opened.destination, &found, report).await?;
     }
     if work.first {
-        for message in work.messages.iter().filter(|m| work.due.contains(m.uid)) {
+        for message in work.messages(&opened.source.scan).filter(|m| work.due.contains(m.uid)) {
             try_again(memory, &opened.set_aside, message);
         }
     }
-    record_start(shared, job, &mut opened, &mut work, &found, memory);
+    record_start(shared, job, &mut opened, &mut work, &found.copies, memory);
     if work.first {
         report_earlier_differences(shared, job, report)?;
     }
-    found.iter().filter(|f| !unknown.contains(f.source)).for_each(|f| report_change(f, report));
-    report_doubtful_copies(doubtful, report);
+    found.copies.iter().filter(|f| !unknown.contains(f.source)).for_each(|f| report_change(f, report));
+    report_doubtful_copies(found.doubtful, report);
+    drop(found);
     report.adopted += newly_adopted;
     SyncProgress::add(&shared.progress.messages_done, adopted.len());
     SyncProgress::add(&shared.progress.whole.bytes_before, adopted_bytes);
-    let messages = std::mem::take(&mut work.messages);
+    let messages: Vec<ScannedMessage> = work.messages(&opened.source.scan).copied().collect();
     memory.may_have_sent |= !messages.is_empty();
     let messages = WorkToCopy { messages, append_limit, seen };
+    // Answered while messages are fetched and copied.
+    let news = &opened.source.news;
+    let is_placed = |state: &mut FolderState| unplaced_changes(state, news).is_empty();
+    let flags = if opened.begin == FolderStartMode::Delta
+        && shared.live_checkpoint.update_folder(&job.source_raw, is_placed)?
+    {
+        send_changed_flags(shared, job, &opened, pair)?
+    } else {
+        None
+    };
     if copy_work(shared, job, &mut opened, messages, (&mut *pair, &mut *memory, &mut *report)).await?
         == SyncEnd::Stopped
     {
         return Ok(SyncEnd::Stopped);
     }
-    close(shared, job, &opened, &work.held, (pair, memory, report)).await?;
+    close(shared, job, &opened, (&work.held, flags), (pair, memory, report)).await?;
     Ok(SyncEnd::Complete)
 }
 
@@ -232,17 +254,17 @@ async fn compare(
         let reason = SetAsideReason::Unreadable;
         new_aside.push(SetAsideGroup::without_refusal(reason, ErrorClass::Protocol, why, facts, there));
     }
-    let (messages, too_large) = select_work(shared, facts.destination.append_limit, &source.scan, &wanted, report);
+    let (uids, too_large) = select_work(shared, facts.destination.append_limit, &source.scan, &wanted, report);
     let why = "it is larger than the destination says that it takes (APPENDLIMIT)";
     let reason = SetAsideReason::TooLarge;
     new_aside.push(SetAsideGroup::without_refusal(reason, ErrorClass::MessageRejected, why, facts, too_large));
     if first {
-        SyncProgress::add(&shared.progress.messages_total, messages.len() as u64);
-        let bytes = messages.iter().map(|m| u64::from(m.size)).sum();
+        SyncProgress::add(&shared.progress.messages_total, uids.len());
+        let bytes = source.scan.messages.iter().filter(|m| uids.contains(m.uid)).map(|m| u64::from(m.size)).sum();
         SyncProgress::add(&shared.progress.bytes_total, bytes);
         shared.progress.whole.add_scanned_folder(job.bytes, report.copied_before, bytes);
     }
-    Ok(FolderWork { messages, held, due, new_aside, first })
+    Ok(FolderWork { uids, held, due, new_aside, first })
 }
 
 /// Finds what of the work is at the destination already.
@@ -259,13 +281,13 @@ async fn adopt(
         begin: *begin,
         known: known.as_ref(),
         scan: &source.scan,
-        work: &work.messages,
+        work: &work.uids,
         destination,
         stop: &shared.stop,
     };
     let mut found = lookup.find(pair, memory).await?;
-    found.copies.extend(lookup.find_unsought(&found.copies, pair, memory).await?);
-    found.copies.sort_by_key(|f| f.source);
+    let unsought = lookup.find_unsought(&found.copies, pair, memory).await?;
+    found.merge(unsought);
     if *begin != FolderStartMode::Delta {
         // What was refused was looked for, too.
         for copy in &found.copies {
@@ -345,7 +367,7 @@ async fn close(
     shared: &FolderSyncContext,
     job: &FolderSyncJob,
     opened: &OpenedFolder,
-    held: &FolderListing<SourceUid>,
+    (held, flags): (&FolderListing<SourceUid>, Option<SentFlagChanges>),
     (pair, memory, report): (&mut ConnectionPair, &mut CopyMemory, &mut FolderReport),
 ) -> Result<()> {
     let OpenedFolder { source, destination, begin, .. } = opened;
@@ -362,11 +384,17 @@ async fn close(
     check_copies(shared, job, scan, &compared, (&mut *pair, &mut *memory, &mut *report)).await?;
     report_late_copies(shared, job, &source.scan, pair, (&mut *memory, &mut *report)).await?;
     shared.live_checkpoint.update_folder(raw, |state| state.unseen = UidSet::default())?;
-    if shared.spec.flag_policy == FlagHandling::SourceWins && *begin != FolderStartMode::Match {
+    let follows = shared.spec.flag_policy == FlagHandling::SourceWins && *begin != FolderStartMode::Match;
+    let flags = if flags.is_none() && follows {
         resolve_changed_uids(shared, job, &source.news, pair, memory).await?;
+        send_changed_flags(shared, job, opened, pair)?
+    } else {
+        flags
+    };
+    if let Some(sent) = flags {
+        let to = &mut pair.destination;
         report.flags_updated +=
-            store_flag_changes(&shared.live_checkpoint, raw, &source.news, destination, &mut pair.destination, report)
-                .await?;
+            finish_flag_changes(&shared.live_checkpoint, raw, &source.news, sent, to, report).await?;
     }
     if shared.spec.delete_policy == DeletionHandling::Mirror && *begin != FolderStartMode::Match {
         let now = SourceSnapshot {
@@ -379,6 +407,20 @@ async fn close(
         report.deleted += mirror_deletions(&shared.live_checkpoint, raw, &now, &mut pair.destination, report).await?;
     }
     record_finish(shared, job, &source.selected, report)
+}
+
+/// Sends what changed of the flags of copied messages; none when nothing did, or nothing is to follow.
+fn send_changed_flags(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    opened: &OpenedFolder,
+    pair: &mut ConnectionPair,
+) -> Result<Option<SentFlagChanges>> {
+    if shared.spec.flag_policy != FlagHandling::SourceWins {
+        return Ok(None);
+    }
+    let news = &opened.source.news;
+    send_flag_changes(&shared.live_checkpoint, &job.source_raw, news, &opened.destination, &mut pair.destination)
 }
 
 /// How slow the destination may be once more: twice the slowest that was seen of it, `slowest` in milliseconds, or the silence
@@ -402,7 +444,7 @@ async fn wait_for_look(
         return SyncEnd::Complete;
     }
     tokio::select! {
-        () = tokio::time::sleep_until(snapshot.at + min_look_interval(round_trip, allowance, &[])) => SyncEnd::Complete,
+        () = tokio::time::sleep_until(snapshot.at + min_look_interval(round_trip, allowance, iter::empty())) => SyncEnd::Complete,
         () = shared.stop.cancelled() => SyncEnd::Stopped,
     }
 }
@@ -414,8 +456,8 @@ fn select_work(
     scan: &FolderScan,
     wanted: &UidSet<SourceUid>,
     report: &mut FolderReport,
-) -> (Vec<ScannedMessage>, UidSet<SourceUid>) {
-    let (mut work, mut too_large) = (Vec::new(), UidSet::default());
+) -> (UidSet<SourceUid>, UidSet<SourceUid>) {
+    let (mut work, mut too_large) = (UidSet::default(), UidSet::default());
     for message in scan.messages.iter().filter(|m| wanted.contains(m.uid)) {
         let facts = MessageFacts {
             size: Some(u64::from(message.size)),
@@ -430,7 +472,7 @@ fn select_work(
             too_large.insert(message.uid);
             continue;
         }
-        work.push(*message);
+        work.insert(message.uid);
     }
     (work, too_large)
 }
@@ -464,8 +506,8 @@ fn report_dry_run(
     adopted: &UidSet<SourceUid>,
     report: &mut FolderReport,
 ) {
-    report.copied_now = work.messages.len() as u64;
-    report.bytes_now = work.messages.iter().map(|m| u64::from(m.size)).sum();
+    report.copied_now = work.uids.len();
+    report.bytes_now = work.messages(&opened.source.scan).map(|m| u64::from(m.size)).sum();
     let mut set_aside = opened.set_aside;
     for group in work.new_aside {
         set_aside.add_group(group);
@@ -547,7 +589,7 @@ fn record_start(
             memory.doubted = true;
             if state.doubted.is_empty() {
                 // Whoever made the doubt is gone, and sent in UID order.
-                let sent = work.messages.iter().map(|m| m.uid).take(BATCHES_IN_FLIGHT * BATCH_MESSAGES);
+                let sent = work.uids.iter().take(BATCHES_IN_FLIGHT * BATCH_MESSAGES);
                 state.doubted = found.iter().map(|copy| copy.source).chain(sent).collect();
             }
         }

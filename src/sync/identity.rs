@@ -1,23 +1,27 @@
 //! Which destination message is the copy of which source message, as far as Message-IDs, dates and sizes tell; their bytes
 //! decide the rest (see [`super::content_match`]).
 
-use std::collections::{BTreeMap, HashMap};
-
-use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{BuildHasher, RandomState},
+    num::NonZeroU64,
+    sync::LazyLock,
+};
 
 use super::uid::{DestinationUid, SourceUid};
 
-/// A Message-ID, by the hash of its value: 16 bytes each, however long a sender made it.
+/// A Message-ID, by a hash of 8 bytes that nobody outside this process can foretell, however long a sender made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MessageId([u8; 16]);
+pub struct MessageId(NonZeroU64);
+
+/// The key of the hashes: so no sender makes two values equal.
+static HASH_KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl MessageId {
     /// The identity of a value as [`parse_message_id`] gives it; compared byte by byte, never folded.
     #[must_use]
     pub(crate) fn from_value(value: &[u8]) -> Self {
-        let mut id = [0; 16];
-        id.copy_from_slice(&Sha256::digest(value)[..16]);
-        Self(id)
+        Self(NonZeroU64::new(HASH_KEY.hash_one(value)).unwrap_or(NonZeroU64::MIN))
     }
 
     /// The identity in the answer to `BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]`; none when there is no value.

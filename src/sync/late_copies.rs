@@ -7,8 +7,8 @@ use super::{
     checkpoint::FolderState,
     connection_pair::ConnectionPair,
     copy::CopyMemory,
-    copy_search::{FoundCopy, find_copies_once},
-    folder_match::CopyChange,
+    copy_search::find_copies_once,
+    found_copies::FoundCopy,
     job::{FolderSyncContext, FolderSyncJob},
     report::FolderReport,
     scan::{FolderScan, scan_set},
@@ -78,9 +78,7 @@ fn record_late_copies(
                 }
                 Some((None, _)) => state.map.resolve_unknown(&[(source, destination)]),
                 None => {
-                    let copy =
-                        FoundCopy { source, destination, missing_flags: Vec::new(), change: CopyChange::default() };
-                    record_found_copies(state, scan, &[copy]);
+                    record_found_copies(state, scan, &[FoundCopy::unchanged((source, destination))]);
                     report.adopted += 1;
                 }
             }

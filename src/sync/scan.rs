@@ -42,7 +42,7 @@ impl<U> ScannedMessage<U> {
 }
 
 /// Facts about the messages of one folder, in UID order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FolderScan<U = SourceUid> {
     /// The messages, by UID.
     pub messages: Vec<ScannedMessage<U>>,
@@ -61,6 +61,20 @@ impl<U: Uid> FolderScan<U> {
     #[must_use]
     pub(crate) fn flags(&self, message: &ScannedMessage<U>) -> &[Flag] {
         self.flag_sets.get(message.flags as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// The message with this UID.
+    #[must_use]
+    pub(crate) fn message(&self, uid: U) -> Option<&ScannedMessage<U>> {
+        self.messages.binary_search_by_key(&uid, |m| m.uid).ok().and_then(|at| self.messages.get(at))
+    }
+
+    /// Which flags of a message a copy has not that has `there`. Flags and keywords are the same in any case (RFC 9051,
+    /// section 2.3.2), and some servers keep the spelling that they saw first.
+    pub(crate) fn missing_flags<'a>(&'a self, uid: U, there: &'a [Flag]) -> impl Iterator<Item = &'a str> {
+        let flags = self.message(uid).map(|message| self.flags(message)).unwrap_or_default();
+        let has = move |flag: &str| there.iter().filter_map(Flag::sendable).any(|has| has.eq_ignore_ascii_case(flag));
+        flags.iter().filter_map(Flag::sendable).filter(move |flag| !has(flag))
     }
 
     /// The UIDs.

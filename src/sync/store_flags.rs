@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{
     checkpoint::FolderState,
-    copy_search::FoundCopy,
     flag_changes::{FlagChanges, UidsByFlag, next_base},
+    found_copies::FoundCopies,
     live_checkpoint::LiveCheckpoint,
     message_limit::command_sets,
     report::FolderReport,
@@ -57,39 +57,66 @@ pub(crate) fn unplaced_changes(state: &FolderState, news: &CurrentFlags) -> UidS
     FlagChanges::since(&state.flags, &news.flags, &seen).at_destination(&state.map.index()).1
 }
 
-/// Makes the destination's copies follow what changed at the source since the checkpoint. Returns once every STORE was
-/// answered, and remembers the source's flags only then. Gives the number of messages changed.
+/// Flag changes that were sent to the destination, and whose answers are asked for later: what else is done meanwhile costs
+/// no round trip more.
+pub(crate) struct SentFlagChanges {
+    removed: SentStores,
+    added: SentStores,
+    /// Messages whose flags the source told.
+    seen: UidSet<SourceUid>,
+    /// Changed messages whose copies have no known UID.
+    unplaced: UidSet<SourceUid>,
+}
+
+/// Sends to the destination what changed at the source since the checkpoint; none when there is nothing of that.
 ///
 /// # Errors
-/// When the connection ends or the destination is over its limits; a flag that it does not take is reported.
-pub(crate) async fn store_flag_changes(
+/// When the checkpoint knows nothing of the folder.
+pub(crate) fn send_flag_changes(
     live_checkpoint: &LiveCheckpoint,
     source_raw: &[u8],
     news: &CurrentFlags,
     selected: &SelectedFolder,
     destination: &mut Session,
-    report: &mut FolderReport,
-) -> Result<u64> {
+) -> Result<Option<SentFlagChanges>> {
     let ((mut changes, unplaced), seen) = live_checkpoint.update_folder(source_raw, |state| {
         let seen = news.seen.intersection(state.map.copied());
         let changes = FlagChanges::since(&state.flags, &news.flags, &seen);
         (changes.at_destination(&state.map.index()), seen)
     })?;
     if seen.is_empty() {
-        return Ok(0);
-    }
-    for uid in unplaced.iter() {
-        let what =
-            "its flags changed at the source, and its copy could not be found at the destination, which tells no UIDs";
-        report.add_difference(uid, "flags", what);
+        return Ok(None);
     }
     if destination.server_kind() == ServerKind::Gmail {
         // It expunges what is marked as deleted, by default at once.
         changes.add.retain(|flag, _| !flag.eq_ignore_ascii_case("\\Deleted"));
     }
     // Removals first: a keyword whose spelling changed is one keyword for most servers.
-    let removed = send_stores(destination, "-FLAGS.SILENT", &changes.remove, None).await?;
-    let added = send_stores(destination, "+FLAGS.SILENT", &changes.add, Some(selected)).await?;
+    let removed = SentStores::send(destination, "-FLAGS.SILENT", &changes.remove, None);
+    let added = SentStores::send(destination, "+FLAGS.SILENT", &changes.add, Some(selected));
+    Ok(Some(SentFlagChanges { removed, added, seen, unplaced }))
+}
+
+/// Waits until every STORE was answered, and remembers the source's flags only then. Gives the number of messages changed.
+///
+/// # Errors
+/// When the connection ends or the destination is over its limits; a flag that it does not take is reported.
+pub(crate) async fn finish_flag_changes(
+    live_checkpoint: &LiveCheckpoint,
+    source_raw: &[u8],
+    news: &CurrentFlags,
+    sent: SentFlagChanges,
+    destination: &mut Session,
+    report: &mut FolderReport,
+) -> Result<u64> {
+    let SentFlagChanges { removed, added, seen, unplaced } = sent;
+    for uid in unplaced.iter() {
+        let what =
+            "its flags changed at the source, and its copy could not be found at the destination, which tells no UIDs";
+        report.add_difference(uid, "flags", what);
+    }
+    let removed = removed.finish(destination).await?;
+    let added = added.finish(destination).await?;
     live_checkpoint.update_folder(source_raw, |state| {
         for refused in removed.refused.iter().chain(&added.refused) {
             refused.report(&state.map.sources_of(&refused.copies), report);
@@ -103,17 +130,19 @@ pub(crate) async fn store_flag_changes(
 /// changed.
 ///
 /// # Errors
-/// As [`store_flag_changes`].
+/// As [`finish_flag_changes`].
 pub(crate) async fn add_missing_flags(
     destination: &mut Session,
     selected: &SelectedFolder,
-    found: &[FoundCopy],
+    found: &FoundCopies,
     report: &mut FolderReport,
 ) -> Result<u64> {
-    let changes = FlagChanges::for_adopted(found);
-    let added = send_stores(destination, "+FLAGS.SILENT", &changes.add, Some(selected)).await?;
+    let changes = FlagChanges::for_adopted(&found.missing_flags);
+    let added =
+        SentStores::send(destination, "+FLAGS.SILENT", &changes.add, Some(selected)).finish(destination).await?;
     for refused in &added.refused {
-        let sources = found.iter().filter(|copy| refused.copies.contains(copy.destination)).map(|copy| copy.source);
+        let sources =
+            found.copies.iter().filter(|copy| refused.copies.contains(copy.destination)).map(|copy| copy.source);
         refused.report(&sources.collect(), report);
     }
     Ok(added.changed.len())
@@ -127,7 +156,7 @@ pub(crate) async fn set_lost_flags(
     destination: &mut Session,
     lost: &UidsByFlag<DestinationUid>,
 ) -> Result<BTreeMap<String, String>> {
-    let outcome = send_stores(destination, "+FLAGS.SILENT", lost, None).await?;
+    let outcome = SentStores::send(destination, "+FLAGS.SILENT", lost, None).finish(destination).await?;
     Ok(outcome.refused.into_iter().map(|refused| (refused.flag, refused.why)).collect())
 }
 
@@ -184,40 +213,53 @@ impl RefusedFlag {
     }
 }
 
-/// Sends the STOREs in one go and waits for all.
-async fn send_stores(
-    destination: &mut Session,
-    how: &str,
-    sets: &UidsByFlag<DestinationUid>,
-    selected: Option<&SelectedFolder>,
-) -> Result<StoreOutcome> {
-    let mut tags: Vec<Tag> = Vec::new();
-    let mut asked: Vec<(&str, UidSet<DestinationUid>)> = Vec::new();
-    let mut outcome = StoreOutcome::default();
-    let refused = |flag: &str, copies: &UidSet<DestinationUid>, why: &str| RefusedFlag {
-        flag: flag.to_owned(),
-        copies: copies.clone(),
-        why: why.to_owned(),
-    };
-    for (flag, uids) in sets {
-        if selected.is_some_and(|s| !s.may_keep_flag(&Flag::parse(flag.as_bytes()))) {
-            outcome.refused.push(refused(flag, uids, "the destination does not keep it"));
-            continue;
+/// STOREs that were sent in one go.
+struct SentStores {
+    tags: Vec<Tag>,
+    /// What each of them asks for.
+    asked: Vec<(String, UidSet<DestinationUid>)>,
+    /// What was not even sent.
+    refused: Vec<RefusedFlag>,
+}
+
+impl SentStores {
+    fn send(
+        destination: &mut Session,
+        how: &str,
+        sets: &UidsByFlag<DestinationUid>,
+        selected: Option<&SelectedFolder>,
+    ) -> Self {
+        let mut sent = Self { tags: Vec::new(), asked: Vec::new(), refused: Vec::new() };
+        for (flag, uids) in sets {
+            if selected.is_some_and(|s| !s.may_keep_flag(&Flag::parse(flag.as_bytes()))) {
+                let why = "the destination does not keep it".to_owned();
+                sent.refused.push(RefusedFlag { flag: flag.clone(), copies: uids.clone(), why });
+                continue;
+            }
+            for set in command_sets(destination, uids) {
+                let tag = destination.send_command(&format!("UID STORE {set} {how} ({flag})"));
+                destination.defer(tag);
+                sent.tags.push(tag);
+                sent.asked.push((flag.clone(), UidSet::parse(&set).unwrap_or_default()));
+            }
         }
-        for set in command_sets(destination, uids) {
-            tags.push(destination.send_command(&format!("UID STORE {set} {how} ({flag})")));
-            asked.push((flag, UidSet::parse(&set).unwrap_or_default()));
-        }
+        sent
     }
-    let lines = destination.wait_all(&tags, |_| {}).await?;
-    for (line, (flag, uids)) in lines.iter().zip(asked) {
-        match line.status {
-            StatusCondition::Ok => outcome.changed = outcome.changed.union(&uids),
-            _ if is_own_fault(destination, line) => outcome.refused.push(refused(flag, &uids, &line.text)),
-            _ => return Err(destination.refusal_error(line, CommandKind::Other, "STORE")),
+
+    async fn finish(self, destination: &mut Session) -> Result<StoreOutcome> {
+        let mut outcome = StoreOutcome { changed: UidSet::default(), refused: self.refused };
+        let lines = destination.wait_all(&self.tags, |_| {}).await?;
+        for (line, (flag, copies)) in lines.into_iter().zip(self.asked) {
+            match line.status {
+                StatusCondition::Ok => outcome.changed = outcome.changed.union(&copies),
+                _ if is_own_fault(destination, &line) => {
+                    outcome.refused.push(RefusedFlag { flag, copies, why: line.text });
+                }
+                _ => return Err(destination.refusal_error(&line, CommandKind::Other, "STORE")),
+            }
         }
+        Ok(outcome)
     }
-    Ok(outcome)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::{
 
 use mailferry::{
     Side,
+    imap::ServerKind,
     sync::{checkpoint::Checkpoint, report::MailboxReport},
 };
 
@@ -128,6 +129,63 @@ async fn where_messages_are_seen_to_be_rewritten_message_id_and_date_are_enough(
     let report = rig.sync().await;
     assert_eq!((copied(&report), adopted(&report)), (0, 8), "{report:#?}");
     assert_eq!(differences(&report), told(&[("content", 8)]), "{report:#?}");
+}
+
+/// A message that was delivered to the source.
+fn delivered(uid: u32) -> Mail {
+    let body = format!("Received: by {uid}\r\nMessage-ID: <{uid}@example.org>\r\nSubject: a\r\n\r\n{uid}\r\n");
+    Mail::new(uid, body).dated(&format!("\"05-Mar-2021 08:{:02}:{:02} +0000\"", uid / 60, uid % 60))
+}
+
+/// A destination that marks all that it stores.
+async fn scanning() -> Fake {
+    altering(|mail| mail.body = [b"X-Scanned: yes\r\n", &mail.body[..]].concat()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_checkpoint_doubles_nothing_where_all_messages_are_rewritten() {
+    let source = Fake::start(MODERN, (1..=100).map(delivered).collect()).await;
+    let destination = scanning().await;
+    let rig = rig(&source, &destination);
+    rig.sync().await;
+    rig.store.lose();
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), adopted(&report)), (0, 100), "{report:#?}");
+    assert_eq!(differences(&report), told(&[("content", 100)]), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_the_preset_of_a_server_that_rewrites_one_message_is_enough() {
+    let source = Fake::start(MODERN, vec![delivered(1)]).await;
+    let destination = altering(|mail| mail.body = replaced(&mail.body, "Received: by 1", "Received: by x")).await;
+    let mut rig = rig(&source, &destination);
+    rig.spec.destination.quirks = ServerKind::Exchange;
+    rig.sync().await;
+    rig.store.lose();
+    let report = rig.sync().await;
+    assert_eq!((copied(&report), adopted(&report)), (0, 1), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_doubles_nothing_where_messages_are_rewritten() {
+    for copied_before in [0, 1, 5] {
+        let source = Fake::start(MODERN, (1..=copied_before).map(delivered).collect()).await;
+        let destination = scanning().await;
+        let rig = rig(&source, &destination);
+        rig.sync().await;
+        let mut saved = rig.store.checkpoint().unwrap();
+        source.change("INBOX", |mails| mails.extend((copied_before + 1..=40).map(delivered)));
+        rig.sync().await;
+        // What was known before the last APPENDs is all that was saved.
+        for state in saved.folders.values_mut() {
+            state.append_in_doubt = true;
+            state.settled = None;
+        }
+        rig.store.set(&saved);
+        let report = rig.sync().await;
+        assert_eq!(copied(&report), 0, "{copied_before}: {report:#?}");
+        assert_eq!(destination.mails("INBOX").len(), 40);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,6 +56,8 @@ pub(crate) struct CopyMemory {
     pub silence: Duration,
     /// How long it had been, over all connections that it ended so.
     pub waited: Duration,
+    /// The destination was seen to keep messages otherwise than they were sent.
+    pub destination_rewrites: bool,
     /// How slow the destination may be, from what was seen of it.
     pub commit_allowance: Duration,
     /// How often a connection ended while the destination was taking a message.

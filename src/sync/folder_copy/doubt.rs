@@ -79,14 +79,14 @@ impl FolderCopy<'_> {
             begin: FolderStartMode::Tail,
             known: Some(&state),
             scan,
-            work,
+            work: &work.iter().map(|message| message.uid).collect(),
             destination: selected,
             stop: &self.shared.stop,
         };
         let there = lookup.find(self.pair, self.memory).await?;
         if self.shared.spec.flag_policy == FlagHandling::SourceWins {
             self.report.flags_updated +=
-                add_missing_flags(&mut self.pair.destination, selected, &there.copies, self.report).await?;
+                add_missing_flags(&mut self.pair.destination, selected, &there, self.report).await?;
         }
         let unknown = state.map.unknown_uids();
         live_checkpoint.update_folder(raw, |state| record_found_copies(state, scan, &there.copies))?;

@@ -1,0 +1,85 @@
+//! What was found of a folder's messages at the destination.
+
+use super::{
+    flag_changes::UidsByFlag,
+    folder_match::CopyChange,
+    uid::{DestinationUid, SourceUid},
+};
+use crate::imap::UidSet;
+
+/// A source message found at the destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FoundCopy {
+    /// UID at the source.
+    pub source: SourceUid,
+    /// UID at the destination.
+    pub destination: DestinationUid,
+    /// What differs, flags aside.
+    pub change: CopyChange,
+}
+
+impl FoundCopy {
+    /// A copy that does not differ, as far as was looked.
+    pub(crate) fn unchanged((source, destination): (SourceUid, DestinationUid)) -> Self {
+        Self { source, destination, change: CopyChange::default() }
+    }
+}
+
+/// What was found at the destination.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct FoundCopies {
+    /// The copies, by source UID.
+    pub copies: Vec<FoundCopy>,
+    /// Flags that the source has and the destination's copies have not.
+    pub missing_flags: UidsByFlag<DestinationUid>,
+    /// UIDNEXT at the last look: what is stored later lies there or above. None when nothing had to be looked at.
+    pub uid_next: Option<u32>,
+    /// Messages at the destination that look like copies, and of which messages nobody knows.
+    pub doubtful: u64,
+}
+
+impl FoundCopies {
+    /// The UIDs of messages and their copies.
+    pub(crate) fn uids(&self) -> Vec<(SourceUid, DestinationUid)> {
+        self.copies.iter().map(|copy| (copy.source, copy.destination)).collect()
+    }
+
+    /// Adds what was found besides.
+    pub(crate) fn merge(&mut self, others: Self) {
+        self.copies.extend(others.copies);
+        self.copies.sort_unstable_by_key(|copy| copy.source);
+        for (flag, uids) in others.missing_flags {
+            let all = self.missing_flags.entry(flag).or_default();
+            *all = all.union(&uids);
+        }
+    }
+
+    /// Remembers flags that a copy has not.
+    pub(crate) fn add_missing_flags<'a>(&mut self, flags: impl Iterator<Item = &'a str>, copy: DestinationUid) {
+        for flag in flags {
+            match self.missing_flags.get_mut(flag) {
+                Some(uids) => uids.insert(copy),
+                None => {
+                    self.missing_flags.insert(flag.to_owned(), std::iter::once(copy).collect());
+                }
+            }
+        }
+    }
+
+    /// Forgets them of these.
+    pub(crate) fn drop_missing_flags(&mut self, copies: &UidSet<DestinationUid>) {
+        self.missing_flags.retain(|_, uids| {
+            *uids = uids.difference(copies);
+            !uids.is_empty()
+        });
+    }
+}
+
+/// What one look came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// UIDNEXT, by the last message that was seen.
+    pub uid_next: u32,
+    /// Copies that were found.
+    pub matched: usize,
+}
