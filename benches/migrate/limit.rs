@@ -4,6 +4,7 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, ReadHalf, WriteHalf},
     net::TcpStream,
@@ -72,10 +73,42 @@ impl Session {
             lines.push(line);
         }
     }
+
+    /// The names of all folders: quoted or not, and plain in the corpora that are measured.
+    async fn folders(&mut self) -> Vec<String> {
+        self.send(b"a LIST \"\" *\r\n").await;
+        let lines = self.until(b"a ").await;
+        // `* LIST (…) "/" name`
+        let name = |line: &Vec<u8>| {
+            let text = String::from_utf8_lossy(line);
+            text.trim_end().split_once("\"/\" ").expect("LIST").1.trim_matches('"').to_owned()
+        };
+        lines.iter().map(name).collect()
+    }
+
+    /// Reads and hashes every message of a folder.
+    async fn hash_folder(&mut self, folder: &str) {
+        let fetch = "f UID FETCH 1:* (UID FLAGS INTERNALDATE BODY.PEEK[])";
+        self.send(format!("e EXAMINE \"{folder}\"\r\n{fetch}\r\n").as_bytes()).await;
+        let mut body = Vec::new();
+        loop {
+            let line = self.line().await;
+            if line.starts_with(b"f ") {
+                return;
+            }
+            let text = String::from_utf8_lossy(&line);
+            let Some((_, length)) = text.trim_end().strip_suffix('}').and_then(|text| text.rsplit_once('{')) else {
+                continue;
+            };
+            body.resize(length.parse().expect("length"), 0);
+            self.read.read_exact(&mut body).await.expect("literal");
+            std::hint::black_box(Sha256::digest(&body));
+        }
+    }
 }
 
-/// Copies every folder, with so many pairs of connections, folders taking turns.
-pub async fn copy(source: &Login, destination: &Login, ca: &[u8], pairs: usize) {
+/// Connects as a server's certificate by this authority allows.
+fn connector(ca: &[u8]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca).expect("PEM")).expect("CA");
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -83,17 +116,28 @@ pub async fn copy(source: &Login, destination: &Login, ca: &[u8], pairs: usize) 
         .expect("versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let tls = TlsConnector::from(Arc::new(config));
+    TlsConnector::from(Arc::new(config))
+}
+
+/// Reads and hashes every message of both sides at one time, and compares nothing.
+pub async fn read(source: &Login, destination: &Login, ca: &[u8]) {
+    let tls = connector(ca);
+    let side = |login: Login, tls: TlsConnector| async move {
+        let mut session = Session::open(&login, &tls).await;
+        for folder in session.folders().await {
+            session.hash_folder(&folder).await;
+        }
+    };
+    tokio::join!(side(source.clone(), tls.clone()), side(destination.clone(), tls));
+}
+
+/// Copies every folder, with so many pairs of connections, folders taking turns.
+pub async fn copy(source: &Login, destination: &Login, ca: &[u8], pairs: usize) {
+    let tls = connector(ca);
     let (mut first, target) = tokio::join!(Session::open(source, &tls), Session::open(destination, &tls));
-    first.send(b"a LIST \"\" *\r\n").await;
-    let lines = first.until(b"a ").await;
-    // `* LIST (…) "/" name`, the name quoted or not, and plain in the corpora that are measured.
-    let names = lines.iter().map(|line| {
-        let text = String::from_utf8_lossy(line);
-        text.trim_end().split_once("\"/\" ").expect("LIST").1.trim_matches('"').to_owned()
-    });
+    let names = first.folders().await;
     let mut shares = vec![Vec::new(); pairs];
-    names.enumerate().for_each(|(at, name)| shares[at % pairs].push(name));
+    names.into_iter().enumerate().for_each(|(at, name)| shares[at % pairs].push(name));
     let mut running = JoinSet::new();
     let mut ready = Some((first, target));
     for share in shares {

@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The plain copier as a process of its own: `limit <logins> <ca> <pairs>`.
+/// The plain copier as a process of its own: `limit <logins> <ca> <pairs>`, or the plain reader: `limit <logins> <ca> read`.
 fn limit_process(args: &[String]) {
     let logins = fs::read_to_string(&args[0]).expect("logins");
     let mut lines = logins.lines().map(str::to_owned);
@@ -78,12 +78,17 @@ fn limit_process(args: &[String]) {
     };
     let (source, destination) = (login(), login());
     let ca = fs::read(&args[1]).expect("CA");
-    let pairs: usize = args[2].parse().expect("pairs");
+    let reads = args[2] == "read";
+    let pairs: usize = if reads { 1 } else { args[2].parse().expect("pairs") };
     // One thread for one pair: handing bytes from thread to thread costs more than it brings.
     let mut builder = match pairs {
         1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     let runtime = builder.enable_all().build().expect("runtime");
-    runtime.block_on(limit::copy(&source, &destination, &ca, pairs));
+    if reads {
+        runtime.block_on(limit::read(&source, &destination, &ca));
+    } else {
+        runtime.block_on(limit::copy(&source, &destination, &ca, pairs));
+    }
 }

@@ -8,6 +8,8 @@ use std::{
 
 use mailferry_testkit::{TestAccount, pki::pki};
 
+use crate::rows::Work;
+
 /// Something that copies mailboxes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tool {
@@ -49,11 +51,11 @@ impl Tool {
     }
 
     /// Runs once; `dir` keeps what the tool remembers between runs. Only the tool's own process is measured.
-    pub fn run(self, source: &End, destination: &End, dir: &Path) -> Result<Cost, String> {
+    pub fn run(self, work: Work, [source, destination]: [&End; 2], dir: &Path) -> Result<Cost, String> {
         fs::create_dir_all(dir.join("state")).map_err(|e| e.to_string())?;
         let ca = dir.join("ca.crt");
         fs::write(&ca, &pki().ca).map_err(|e| e.to_string())?;
-        let (program, args, input) = self.command(source, destination, dir);
+        let (program, args, input) = self.command(work, [source, destination], dir);
         fs::write(dir.join("input"), input).map_err(|e| e.to_string())?;
         let log = fs::File::create(dir.join("log")).map_err(|e| e.to_string())?;
         let status = Command::new("/usr/bin/time")
@@ -80,19 +82,21 @@ impl Tool {
     }
 
     /// The program, its arguments, and the content of the file `input` that they name.
-    fn command(self, source: &End, destination: &End, dir: &Path) -> (PathBuf, Vec<String>, String) {
+    fn command(self, work: Work, [source, destination]: [&End; 2], dir: &Path) -> (PathBuf, Vec<String>, String) {
         let path = |name: &str| dir.join(name).display().to_string();
         match self {
             Self::Mbsync => {
                 ("mbsync".into(), vec!["-c".into(), path("input"), "copy".into()], mbsync(source, destination, dir))
             }
             Self::Limit(pairs) => {
-                let args = vec!["limit".into(), path("input"), path("ca.crt"), pairs.to_string()];
+                let pairs = if work == Work::Verify { "read".to_owned() } else { pairs.to_string() };
+                let args = vec!["limit".into(), path("input"), path("ca.crt"), pairs];
                 let line = |end: &End| format!("{}\n{}\n{}\n", end.port, end.account.user, end.account.password);
                 (env::current_exe().expect("own path"), args, line(source) + &line(destination))
             }
             Self::Mailferry => {
-                let args = ["run", "-f", &path("input"), "--state", &path("state"), "--output", "json"];
+                let command = if work == Work::Verify { "verify" } else { "run" };
+                let args = [command, "-f", &path("input"), "--state", &path("state"), "--output", "json"];
                 let args = args.map(str::to_owned).to_vec();
                 (env!("CARGO_BIN_EXE_mailferry").into(), args, manifest(source, destination))
             }

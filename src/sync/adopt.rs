@@ -228,15 +228,17 @@ pub(crate) fn record_found_copies(state: &mut FolderState, scan: &FolderScan, fo
     }
 }
 
-/// Tells in what a copy that was found differs from its message, flags aside.
-pub(crate) fn report_change(found: &FoundCopy, report: &mut FolderReport) {
-    if found.change.content {
-        let what = "the copy that was found at the destination has another content";
-        report.add_difference(found.source, "content", what);
-    }
-    if found.change.date {
-        let what = "the copy that was found at the destination has another date";
-        report.add_difference(found.source, "internalDate", what);
+/// Tells in what copies that were found differ from their messages, flags aside; not of `known` ones.
+pub(crate) fn report_changes(found: &FoundCopies, known: &UidSet<SourceUid>, report: &mut FolderReport) {
+    for (source, change) in found.changes.iter().filter(|(source, _)| !known.contains(*source)) {
+        if change.content {
+            let what = "the copy that was found at the destination has another content";
+            report.add_difference(*source, "content", what);
+        }
+        if change.date {
+            let what = "the copy that was found at the destination has another date";
+            report.add_difference(*source, "internalDate", what);
+        }
     }
 }
 

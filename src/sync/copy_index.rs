@@ -80,18 +80,25 @@ pub(crate) struct CopyIndex {
 }
 
 impl CopyIndex {
-    /// An index of `work`, whose Message-IDs are `ids`, in any order.
-    pub(crate) fn new(work: &UidSet<SourceUid>, mut ids: Vec<(MessageId, SourceUid)>) -> Self {
-        ids.sort_unstable();
-        ids.dedup();
-        let mut entries = Vec::with_capacity(ids.len());
-        let none = DestinationUid(0);
-        entries.extend(ids.into_iter().map(|(id, source)| Entry { id, source, copy: none }));
-        let mut named: Vec<SourceUid> = entries.iter().map(|entry| entry.source).collect();
-        named.sort_unstable();
-        let nameless = work.difference(&named.into_iter().collect());
-        let (states, unclear) = (vec![EntryState::Free; entries.len()], vec![false; entries.len()]);
-        Self { entries, states, unclear, nameless, unsettled: UidSet::default() }
+    /// An index with room for so many messages.
+    pub(crate) fn with_capacity(messages: u64) -> Self {
+        let room = usize::try_from(messages).unwrap_or_default();
+        Self { entries: Vec::with_capacity(room), ..Self::default() }
+    }
+
+    /// Adds a message with a Message-ID.
+    pub(crate) fn add(&mut self, source: SourceUid, id: MessageId) {
+        self.entries.push(Entry { id, source, copy: DestinationUid(0) });
+    }
+
+    /// Ends the adding. What is in `work` and was not added has no Message-ID.
+    pub(crate) fn finish(&mut self, work: &UidSet<SourceUid>) {
+        self.entries.sort_unstable_by_key(|entry| (entry.source, entry.id));
+        self.entries.dedup_by_key(|entry| entry.source);
+        self.nameless = work.difference(&self.entries.iter().map(|entry| entry.source).collect());
+        self.entries.sort_unstable();
+        self.states = vec![EntryState::Free; self.entries.len()];
+        self.unclear = vec![false; self.entries.len()];
     }
 
     fn range_of(&self, id: MessageId) -> Range<usize> {
@@ -166,6 +173,11 @@ impl CopyIndex {
         std::mem::take(&mut self.unsettled)
     }
 
+    /// How many copies are settled and not found yet.
+    pub(crate) fn settled(&self) -> usize {
+        self.states.iter().filter(|state| **state == EntryState::Settled).count()
+    }
+
     /// The settled copies, which are found with that.
     pub(crate) fn take_settled(&mut self) -> impl Iterator<Item = (SourceUid, DestinationUid)> + '_ {
         let both = self.entries.iter().zip(self.states.iter_mut());
@@ -224,8 +236,12 @@ mod tests {
 
     fn index(messages: &[(u32, &str)]) -> CopyIndex {
         let work = messages.iter().map(|(uid, _)| SourceUid(*uid)).collect();
-        let named = messages.iter().filter(|(_, name)| !name.is_empty());
-        CopyIndex::new(&work, named.map(|(uid, name)| (id(name), SourceUid(*uid))).collect())
+        let mut index = CopyIndex::default();
+        for (uid, name) in messages.iter().filter(|(_, name)| !name.is_empty()) {
+            index.add(SourceUid(*uid), id(name));
+        }
+        index.finish(&work);
+        index
     }
 
     fn copy(uid: u32, name: &str, size: u64) -> IdentityFacts<DestinationUid> {
@@ -302,8 +318,11 @@ mod tests {
             destination in some_facts::<DestinationUid>(),
         ) {
             let work = source.iter().map(|facts| facts.uid).collect();
-            let ids = source.iter().filter_map(|facts| Some((facts.message_id?, facts.uid))).collect();
-            let mut index = CopyIndex::new(&work, ids);
+            let mut index = CopyIndex::default();
+            for facts in &source {
+                facts.message_id.into_iter().for_each(|id| index.add(facts.uid, id));
+            }
+            index.finish(&work);
             let facts = |uid: SourceUid| source.get(uid.0 as usize - 1).map(StoredFacts::of);
             for theirs in &destination {
                 index.place(theirs, facts);

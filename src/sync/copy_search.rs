@@ -108,6 +108,7 @@ impl CopySearch<'_> {
             if found.copies.len() as u64 >= self.scope.work.len() || agreed_before || agreed_now {
                 drop(looks);
                 found.copies.sort_unstable_by_key(|copy| copy.source);
+                found.changes.sort_unstable_by_key(|(source, _)| *source);
                 return Ok(FoundCopies { uid_next: Some(from), ..found });
             }
             before = Some(DestinationSnapshot { at: now, uid_next });

@@ -77,7 +77,8 @@ impl<'a> FolderSearch<'a> {
             self.place_kept(found);
         }
         let Some(index) = &mut self.index else { return Ok(Look { uid_next, matched: 0 }) };
-        found.copies.extend(index.take_settled().map(FoundCopy::unchanged));
+        found.copies.reserve_exact(index.settled());
+        found.copies.extend(index.take_settled().map(|(source, destination)| FoundCopy { source, destination }));
         self.matcher.equal += found.copies.len() - before;
         self.compare_unclear((source, destination), failures, found).await?;
         found.doubtful = self.matcher.doubtful;
@@ -89,14 +90,15 @@ impl<'a> FolderSearch<'a> {
             return Ok(());
         }
         let work = self.scope.work;
-        let mut ids = Vec::new();
+        let mut index = CopyIndex::with_capacity(work.len());
         list_message_ids(source, work, |uid, id| {
             if work.contains(uid) {
-                ids.push((id, uid));
+                index.add(uid, id);
             }
         })
         .await?;
-        self.index = Some(CopyIndex::new(work, ids));
+        index.finish(work);
+        self.index = Some(index);
         Ok(())
     }
 
@@ -259,7 +261,7 @@ impl<'a> FolderSearch<'a> {
             found.add_missing_flags(scan.missing_flags(source, self.kept.flags(kept)), destination);
             let kept = kept.date().map(|date| date.epoch);
             let change = self.matcher.take_change((source, ours.epoch), (destination, kept));
-            found.copies.push(FoundCopy { source, destination, change });
+            found.add_changed(FoundCopy { source, destination }, change);
             taken.insert(destination);
         }
         self.drop_kept(&taken);

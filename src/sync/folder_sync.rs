@@ -5,7 +5,7 @@ use std::{iter, time::Duration};
 
 use super::{
     adopt::{
-        CopyLookup, FolderStartMode, choose_start_mode, is_same_folder, record_found_copies, report_change,
+        CopyLookup, FolderStartMode, choose_start_mode, is_same_folder, record_found_copies, report_changes,
         resolve_changed_uids, resolve_unknown_uids,
     },
     checkpoint::FolderState,
@@ -131,7 +131,7 @@ pub(crate) async fn sync_folder(
     if work.first {
         report_earlier_differences(shared, job, report)?;
     }
-    found.copies.iter().filter(|f| !unknown.contains(f.source)).for_each(|f| report_change(f, report));
+    report_changes(&found, &unknown, report);
     report_doubtful_copies(found.doubtful, report);
     drop(found);
     report.adopted += newly_adopted;

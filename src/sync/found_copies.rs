@@ -14,15 +14,6 @@ pub(crate) struct FoundCopy {
     pub source: SourceUid,
     /// UID at the destination.
     pub destination: DestinationUid,
-    /// What differs, flags aside.
-    pub change: CopyChange,
-}
-
-impl FoundCopy {
-    /// A copy that does not differ, as far as was looked.
-    pub(crate) fn unchanged((source, destination): (SourceUid, DestinationUid)) -> Self {
-        Self { source, destination, change: CopyChange::default() }
-    }
 }
 
 /// What was found at the destination.
@@ -30,6 +21,8 @@ impl FoundCopy {
 pub(crate) struct FoundCopies {
     /// The copies, by source UID.
     pub copies: Vec<FoundCopy>,
+    /// In what those of them differ that do, flags aside, by source UID.
+    pub changes: Vec<(SourceUid, CopyChange)>,
     /// Flags that the source has and the destination's copies have not.
     pub missing_flags: UidsByFlag<DestinationUid>,
     /// UIDNEXT at the last look: what is stored later lies there or above. None when nothing had to be looked at.
@@ -48,9 +41,19 @@ impl FoundCopies {
     pub(crate) fn merge(&mut self, others: Self) {
         self.copies.extend(others.copies);
         self.copies.sort_unstable_by_key(|copy| copy.source);
+        self.changes.extend(others.changes);
+        self.changes.sort_unstable_by_key(|(source, _)| *source);
         for (flag, uids) in others.missing_flags {
             let all = self.missing_flags.entry(flag).or_default();
             *all = all.union(&uids);
+        }
+    }
+
+    /// Adds a copy, and in what it differs.
+    pub(crate) fn add_changed(&mut self, copy: FoundCopy, change: CopyChange) {
+        self.copies.push(copy);
+        if change != CopyChange::default() {
+            self.changes.push((copy.source, change));
         }
     }
 

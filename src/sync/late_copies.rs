@@ -78,7 +78,7 @@ fn record_late_copies(
                 }
                 Some((None, _)) => state.map.resolve_unknown(&[(source, destination)]),
                 None => {
-                    record_found_copies(state, scan, &[FoundCopy::unchanged((source, destination))]);
+                    record_found_copies(state, scan, &[FoundCopy { source, destination }]);
                     report.adopted += 1;
                 }
             }

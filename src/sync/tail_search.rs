@@ -66,7 +66,7 @@ impl<'a> TailSearch<'a> {
             found.add_missing_flags(self.scope.scan.missing_flags(*source, tail.flags(kept)), *destination);
             let dates = (message.date().map(|date| date.epoch), kept.date().map(|date| date.epoch));
             let change = CopyChange::between((self.hashes.remove(source), there.get(destination).copied()), dates);
-            found.copies.push(FoundCopy { source: *source, destination: *destination, change });
+            found.add_changed(FoundCopy { source: *source, destination: *destination }, change);
             self.left.remove_range(*source, *source);
         }
         Ok(Look { uid_next, matched: pairs.len() })

@@ -6,7 +6,7 @@ use super::FolderCopy;
 use crate::{
     error::Result,
     sync::{
-        adopt::{CopyLookup, FolderStartMode, record_found_copies, report_change},
+        adopt::{CopyLookup, FolderStartMode, record_found_copies, report_changes},
         checkpoint::FolderState,
         copy::{PassOptions, SendMode},
         fetch_facts::scan_with_ids,
@@ -90,9 +90,9 @@ impl FolderCopy<'_> {
         }
         let unknown = state.map.unknown_uids();
         live_checkpoint.update_folder(raw, |state| record_found_copies(state, scan, &there.copies))?;
+        report_changes(&there, &unknown, self.report);
         for copy in there.copies.iter().filter(|copy| !unknown.contains(copy.source)) {
             self.report.adopted += 1;
-            report_change(copy, self.report);
             self.memory.suspects.record_found(copy.source);
         }
         self.drop_copied();
