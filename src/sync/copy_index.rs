@@ -68,6 +68,8 @@ impl StoredFacts {
 /// The messages of a source folder that may have copies, by Message-ID.
 #[derive(Debug, Default)]
 pub(crate) struct CopyIndex {
+    /// Repetitions are thrown out once there are twice as many messages.
+    room: usize,
     /// By Message-ID and UID.
     entries: Vec<Entry>,
     states: Vec<EntryState>,
@@ -83,18 +85,26 @@ impl CopyIndex {
     /// An index with room for so many messages.
     pub(crate) fn with_capacity(messages: u64) -> Self {
         let room = usize::try_from(messages).unwrap_or_default();
-        Self { entries: Vec::with_capacity(room), ..Self::default() }
+        Self { entries: Vec::with_capacity(room), room: room.max(MANY_EQUAL), ..Self::default() }
     }
 
-    /// Adds a message with a Message-ID.
+    /// Adds a message with a Message-ID. What a server tells twice counts once.
     pub(crate) fn add(&mut self, source: SourceUid, id: MessageId) {
+        if self.entries.len() >= 2 * self.room {
+            self.sort_by_uid();
+            self.room = self.room.max(self.entries.len());
+        }
         self.entries.push(Entry { id, source, copy: DestinationUid(0) });
+    }
+
+    fn sort_by_uid(&mut self) {
+        self.entries.sort_unstable_by_key(|entry| (entry.source, entry.id));
+        self.entries.dedup_by_key(|entry| entry.source);
     }
 
     /// Ends the adding. What is in `work` and was not added has no Message-ID.
     pub(crate) fn finish(&mut self, work: &UidSet<SourceUid>) {
-        self.entries.sort_unstable_by_key(|entry| (entry.source, entry.id));
-        self.entries.dedup_by_key(|entry| entry.source);
+        self.sort_by_uid();
         self.nameless = work.difference(&self.entries.iter().map(|entry| entry.source).collect());
         self.entries.sort_unstable();
         self.states = vec![EntryState::Free; self.entries.len()];
@@ -236,7 +246,7 @@ mod tests {
 
     fn index(messages: &[(u32, &str)]) -> CopyIndex {
         let work = messages.iter().map(|(uid, _)| SourceUid(*uid)).collect();
-        let mut index = CopyIndex::default();
+        let mut index = CopyIndex::with_capacity(0);
         for (uid, name) in messages.iter().filter(|(_, name)| !name.is_empty()) {
             index.add(SourceUid(*uid), id(name));
         }
@@ -318,7 +328,7 @@ mod tests {
             destination in some_facts::<DestinationUid>(),
         ) {
             let work = source.iter().map(|facts| facts.uid).collect();
-            let mut index = CopyIndex::default();
+            let mut index = CopyIndex::with_capacity(0);
             for facts in &source {
                 facts.message_id.into_iter().for_each(|id| index.add(facts.uid, id));
             }

@@ -22,6 +22,9 @@ use crate::{
 /// About so many messages are compared by their bytes at a time.
 const COMPARED_AT_A_TIME: usize = 10_000;
 
+/// Repetitions are looked for from so many messages on.
+const SORT_AT: usize = 10_000;
+
 /// Messages of both sides that are compared with each other.
 #[derive(Debug, Default)]
 struct ComparedGroup {
@@ -39,6 +42,8 @@ pub(crate) struct FolderSearch<'a> {
     kept: FolderScan<DestinationUid>,
     /// Those of them that have a Message-ID.
     kept_ids: Vec<(MessageId, DestinationUid)>,
+    /// Repetitions are thrown out once there are so many.
+    sort_at: usize,
     matcher: FolderMatcher,
 }
 
@@ -47,7 +52,7 @@ impl<'a> FolderSearch<'a> {
     pub(crate) fn new(scope: SearchScope<'a>) -> Self {
         // Where copies' UIDs are looked for, these are all of the work.
         let matcher = FolderMatcher::new(!scope.certain.is_empty(), scope.rewrites);
-        Self { scope, index: None, kept: FolderScan::default(), kept_ids: Vec::new(), matcher }
+        Self { scope, index: None, kept: FolderScan::default(), kept_ids: Vec::new(), sort_at: SORT_AT, matcher }
     }
 
     /// Looks at what is at UID `from` or above. Both folders are open.
@@ -120,6 +125,11 @@ impl<'a> FolderSearch<'a> {
             }
             Some(Placement::Unclear) | None => {
                 self.kept_ids.extend(message_id.map(|id| (id, uid)));
+                // A server may tell the same over and over.
+                if self.kept_ids.len() >= self.sort_at {
+                    self.sort_kept();
+                    self.sort_at = SORT_AT.max(2 * self.kept_ids.len());
+                }
                 self.kept.add_fetch(fetch);
             }
         }

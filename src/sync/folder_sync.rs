@@ -24,7 +24,7 @@ use super::{
     late_copies::report_late_copies,
     limits::{BATCH_MESSAGES, BATCHES_IN_FLIGHT},
     mirror_deletions::mirror_deletions,
-    open_folder::{OpenedSource, SourceQuery, may_fetch_whole, open_destination, open_source},
+    open_folder::{BodiesAlong, OpenedSource, SourceQuery, open_destination, open_source},
     progress::SyncProgress,
     read_back::compare_copies,
     report::{FolderReport, MAX_LISTED},
@@ -169,7 +169,10 @@ async fn open_both(
     let kept = shared.live_checkpoint.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
     let state = kept.clone().filter(|state| !state.reduced);
     // Only once: what ends the connection may be one message.
-    let whole = may_fetch_whole(shared, job, state.as_ref()) && !std::mem::replace(&mut memory.came_whole, true);
+    let bodies = match BodiesAlong::choose(shared, job, state.as_ref()) {
+        _ if std::mem::replace(&mut memory.came_along, true) => BodiesAlong::Nothing,
+        bodies => bodies,
+    };
     let samples = state.as_ref().filter(|_| !std::mem::replace(&mut memory.sampled, true)).map(last_copies);
     let sample = samples.as_ref().and_then(|samples| samples.first().copied());
     let ConnectionPair { source, destination } = pair;
@@ -183,7 +186,7 @@ async fn open_both(
             SyncEnd::Stopped => Ok(None),
         }
     };
-    let query = SourceQuery { state: state.as_ref(), whole, sample: sample.map(|(message, _)| message) };
+    let query = SourceQuery { state: state.as_ref(), bodies, sample: sample.map(|(message, _)| message) };
     let (opened_source, opened_destination) = tokio::join!(open_source(shared, job, source, query), look_and_open);
     let (mut source, Some((destination, copy))) = (opened_source?, opened_destination?) else {
         return Ok(None);

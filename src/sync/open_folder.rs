@@ -10,7 +10,7 @@ use super::{
     identity::MessageId,
     job::{FolderSyncContext, FolderSyncJob},
     message_limit::{ListingCommand, list_lower_pages},
-    scan::{FolderScan, scan_from, scan_with_bodies},
+    scan::{BEGINNING_BYTES, FolderScan, scan_from, scan_with_beginnings, scan_with_bodies},
     spec::{FlagHandling, MessageFilter},
     stand_in::is_known_notice,
     store_flags::CurrentFlags,
@@ -20,8 +20,9 @@ use crate::{
     error::{Error, Result},
     imap::{
         Session, Uid, UidSet,
+        parse::BEGINNING,
         refusal::CommandKind,
-        response::{StatusCondition, UntaggedResponse},
+        response::{FetchResponse, StatusCondition, UntaggedResponse},
         select::{SelectedFolder, finish_selected, open_and_run, queue_examine, queue_select},
     },
 };
@@ -48,19 +49,48 @@ pub(crate) struct OpenedSource {
 pub(crate) struct SourceQuery<'a> {
     /// The checkpoint, where it counts.
     pub state: Option<&'a FolderState>,
-    /// All messages with their bodies.
-    pub whole: bool,
+    /// Which messages come with their bodies.
+    pub bodies: BodiesAlong,
     /// A copied message whose Message-ID is compared with its copy's.
     pub sample: Option<SourceUid>,
 }
 
+/// Which messages come along with the listing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum BodiesAlong {
+    /// None.
+    #[default]
+    Nothing,
+    /// All.
+    Whole,
+    /// What is new and small.
+    New,
+}
+
+impl BodiesAlong {
+    /// What saves a round trip for this folder.
+    pub(crate) fn choose(shared: &FolderSyncContext, job: &FolderSyncJob, state: Option<&FolderState>) -> Self {
+        match state {
+            _ if shared.spec.dry_run || shared.spec.messages != MessageFilter::default() => Self::Nothing,
+            None if may_fetch_whole(shared, job) => Self::Whole,
+            Some(state) if has_few_new(state, job) => Self::New,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// So many new messages come along with the listing: no more than fit into the buffers.
+const FEW: u32 = 32;
+
+/// True where at most [`FEW`] messages can be new, by the UIDNEXT that was listed.
+fn has_few_new(state: &FolderState, job: &FolderSyncJob) -> bool {
+    let next = state.finished_uids().last().map_or(1, |last| last.0.saturating_add(1));
+    job.status.is_some_and(|status| (1..=FEW).contains(&status.uid_next.saturating_sub(next)))
+}
+
 /// True for a folder that is all new and small: it comes whole, in one round trip.
-pub(crate) fn may_fetch_whole(shared: &FolderSyncContext, job: &FolderSyncJob, state: Option<&FolderState>) -> bool {
-    state.is_none()
-        && job.new_at_destination
-        && !shared.spec.dry_run
-        && shared.spec.messages == MessageFilter::default()
-        && job.bytes.is_some_and(|bytes| bytes <= shared.budget)
+fn may_fetch_whole(shared: &FolderSyncContext, job: &FolderSyncJob) -> bool {
+    job.new_at_destination && job.bytes.is_some_and(|bytes| bytes <= shared.budget)
 }
 
 /// EXAMINEs the source's folder and asks, in the same breath, for what the checkpoint makes one expect to need.
@@ -68,18 +98,23 @@ pub(crate) async fn open_source(
     shared: &FolderSyncContext,
     job: &FolderSyncJob,
     session: &mut Session,
-    SourceQuery { state, whole, sample }: SourceQuery<'_>,
+    SourceQuery { state, bodies, sample }: SourceQuery<'_>,
 ) -> Result<OpenedSource> {
+    let plain = SourceQuery { state, bodies: BodiesAlong::Nothing, sample };
     let last = state.and_then(|state| state.finished_uids().last()).map_or(0, |last| last.0);
     let from = last.saturating_add(1);
     let since = state.and_then(|state| state.highest_modseq).filter(|_| session.capabilities().condstore());
     let follows_flags = shared.spec.flag_policy == FlagHandling::SourceWins;
     let flags = state.filter(|state| follows_flags && !state.map.is_empty()).map(|_| flags_up_to(last, since));
     let search = state.map(|_| ListingCommand::search(session));
-    let scan = if whole { scan_with_bodies() } else { scan_from(from) };
+    let scan = match bodies {
+        BodiesAlong::Nothing => scan_from(from),
+        BodiesAlong::Whole => scan_with_bodies(),
+        BodiesAlong::New => scan_with_beginnings(from),
+    };
     let commands: Vec<ListingCommand> = search.into_iter().chain(flags.clone()).chain([scan]).collect();
 
-    let mut answer = OpeningAnswer { from, whole, ..OpeningAnswer::default() };
+    let mut answer = OpeningAnswer { from, bodies, ..OpeningAnswer::default() };
     let texts: Vec<String> = commands.iter().map(ToString::to_string).chain(sample.map(fetch_message_id)).collect();
     let mut lines = open_and_run(session, queue_examine, &job.source_raw, &texts, |data| answer.take(data)).await?;
     // Where it is refused, nothing is known of the sample.
@@ -105,8 +140,8 @@ pub(crate) async fn open_source(
         if at > 0 && line.status != StatusCondition::Ok && answer.opened.selected.exists == 0 {
             continue; // some refuse to list where there is nothing
         }
-        if line.status != StatusCondition::Ok && whole {
-            return Box::pin(open_source(shared, job, session, SourceQuery { state, whole: false, sample })).await;
+        if line.status != StatusCondition::Ok && bodies != BodiesAlong::Nothing {
+            return Box::pin(open_source(shared, job, session, plain)).await;
         }
         if line.status != StatusCondition::Ok {
             return Err(session.refusal_error(line, CommandKind::Other, "to open or list the folder"));
@@ -114,7 +149,7 @@ pub(crate) async fn open_source(
     }
     if answer.opened.bodies.values().any(|body| is_known_notice(body)) {
         // A size that came along with a notice says nothing: the folder is listed before its messages are asked for.
-        return Box::pin(open_source(shared, job, session, SourceQuery { state, whole: false, sample })).await;
+        return Box::pin(open_source(shared, job, session, plain)).await;
     }
     if answer.opened.selected.uid_validity == 0 {
         return Err(session.with_endpoint(Error::protocol("the server tells no UIDVALIDITY")));
@@ -143,7 +178,7 @@ struct OpeningAnswer {
     /// Messages below this UID were dealt with: of these only flags are asked for.
     from: u32,
     /// Bodies are asked for, too.
-    whole: bool,
+    bodies: BodiesAlong,
 }
 
 impl OpeningAnswer {
@@ -157,16 +192,27 @@ impl OpeningAnswer {
         match (fetch.uid, &fetch.flags) {
             (Some(uid), Some(flags)) if uid < self.from => self.opened.news.record_flags(SourceUid(uid), flags),
             (Some(uid), _) => {
-                let body = fetch.sections.iter().find(|(name, _)| name.is_empty());
                 // What is too large to be held comes as an empty literal here, and is asked for again.
-                if let Some((_, Some(body))) = body.filter(|_| self.whole)
-                    && !body.is_empty()
-                {
-                    self.opened.bodies.insert(SourceUid(uid), body.clone());
+                if let Some(body) = self.body_of(&fetch).filter(|body| !body.is_empty()) {
+                    self.opened.bodies.insert(SourceUid(uid), body);
                 }
                 self.opened.scan.add_fetch(fetch);
             }
             _ => {}
+        }
+    }
+
+    /// The whole message, where it came along.
+    fn body_of(&self, fetch: &FetchResponse) -> Option<Bytes> {
+        let section = |wanted: &str| fetch.sections.iter().find(|(name, _)| name == wanted)?.1.clone();
+        match self.bodies {
+            BodiesAlong::Nothing => None,
+            BodiesAlong::Whole => section(""),
+            // It is all of it where it ends before what was asked for, and has the size that is listed.
+            BodiesAlong::New => section(BEGINNING).filter(|body| {
+                let came = body.len() as u64;
+                came < BEGINNING_BYTES && fetch.size == Some(came)
+            }),
         }
     }
 

@@ -121,6 +121,16 @@ pub(crate) fn scan_with_bodies() -> ListingCommand {
     ListingCommand::fetch(1, None, "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])")
 }
 
+/// Of each message that comes with [`scan_with_beginnings`], so many bytes are asked for.
+pub(crate) const BEGINNING_BYTES: u64 = 64 << 10;
+
+/// The command for a scan of all messages from UID `from` on that brings the beginning of each along, which of most
+/// messages is all.
+pub(crate) fn scan_with_beginnings(from: u32) -> ListingCommand {
+    let items = format!("(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[]<0.{BEGINNING_BYTES}>)");
+    ListingCommand::fetch(from, None, items)
+}
+
 /// Scans just these messages into `scan`.
 ///
 /// # Errors

@@ -328,3 +328,23 @@ async fn uids_that_stand_for_other_messages_after_a_restore_are_not_taken_for_co
     let report = rig.sync().await;
     assert_eq!((copied(&report), adopted(&report)), (1, 0), "{report:#?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_along_with_the_listing_counts_only_where_it_is_all_of_a_message() {
+    let source = Fake::start(MODERN, mails(3)).await;
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let rig = rig(&source, &destination);
+    rig.sync().await;
+    let body = |uid: u32, bytes: usize| {
+        let header = format!("Message-ID: <{uid}@example.org>\r\n\r\n");
+        [header.as_bytes(), &vec![b'x'; bytes - header.len()][..]].concat()
+    };
+    let understated = Mail { size: Some(100), ..Mail::new(6, body(6, 900)) };
+    let new = [Mail::new(4, body(4, 500)), Mail::new(5, body(5, 65_536)), understated, Mail::new(7, body(7, 200_000))];
+    source.change("INBOX", |mails| mails.extend(new));
+    assert_eq!(copied(&rig.sync().await), 4);
+    assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&source.mails("INBOX")));
+    assert_eq!(source.heard("BODY.PEEK[]<0.65536>)"), 1);
+    let asked = source.server.received_commands();
+    assert!(asked.iter().any(|command| command.contains("UID FETCH 5:7 (UID BODY.PEEK[])")), "{asked:?}");
+}

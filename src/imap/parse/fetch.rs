@@ -37,11 +37,13 @@ fn item(fetch: &mut FetchResponse, lexer: &mut Lexer<'_>) -> Result<(), ParseErr
 
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     match section {
-        Some((section, whole)) if is("BODY") || is("BODY.PEEK") => {
+        Some((section, origin)) if is("BODY") || is("BODY.PEEK") => {
             let bytes = lexer.nstring()?;
-            // Nobody asks for a part of a section: what comes as one must not pass for the whole.
-            if whole {
-                fetch.sections.push((section, bytes));
+            // What comes as a part must not pass for the whole. Only of whole messages a part is asked for, their beginning.
+            match origin {
+                None => fetch.sections.push((section, bytes)),
+                Some(0) if section.is_empty() => fetch.sections.push((BEGINNING.to_owned(), bytes)),
+                Some(_) => {}
             }
         }
         None if is("UID") => {
@@ -86,9 +88,12 @@ fn item(fetch: &mut FetchResponse, lexer: &mut Lexer<'_>) -> Result<(), ParseErr
     Ok(())
 }
 
+/// How the beginning of a message is named among the sections of a FETCH response (`BODY[]<0>`).
+pub(crate) const BEGINNING: &str = "<0>";
+
 /// `[HEADER.FIELDS ("Message-ID" "subject")]<0>` as `HEADER.FIELDS (MESSAGE-ID SUBJECT)`: servers send the section back
-/// in their own spelling; and whether it is the whole section.
-fn section(lexer: &mut Lexer<'_>) -> Result<(String, bool), ParseError> {
+/// in their own spelling; and from which byte on it is a part of the section, if it is one.
+fn section(lexer: &mut Lexer<'_>) -> Result<(String, Option<u64>), ParseError> {
     lexer.accept(b'[');
     let mut section = String::new();
     // Among the names of header fields a bracket is a character as any other.
@@ -123,18 +128,19 @@ fn section(lexer: &mut Lexer<'_>) -> Result<(String, bool), ParseError> {
         section.push_str(&part);
     }
     section.make_ascii_uppercase();
-    let whole = !skip_origin(lexer);
-    Ok((section, whole))
+    let origin = take_origin(lexer);
+    Ok((section, origin))
 }
 
-/// Passes the origin of a partial, `<2>`; true where there is one.
-fn skip_origin(lexer: &mut Lexer<'_>) -> bool {
+/// The origin of a partial, `<2>`; none where there is none.
+fn take_origin(lexer: &mut Lexer<'_>) -> Option<u64> {
     if let [b'<', inner @ ..] = lexer.rest()
         && let Some(end) = inner.iter().position(|&byte| !byte.is_ascii_digit() && byte != b'.')
         && inner[end] == b'>'
     {
+        let number = std::str::from_utf8(&inner[..end]).ok().and_then(|digits| digits.parse().ok());
         lexer.seek(lexer.place() + end + 2);
-        return true;
+        return Some(number.unwrap_or(u64::MAX));
     }
-    false
+    None
 }

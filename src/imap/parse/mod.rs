@@ -16,6 +16,7 @@ mod tests;
 use bytes::Bytes;
 
 pub use self::error::ParseError;
+pub(crate) use self::fetch::BEGINNING;
 use self::lexer::{Lexer, clean, number32, upper};
 pub(in crate::imap) use self::status::MAX_TEXT;
 use super::response::{Response, UntaggedResponse};

@@ -40,8 +40,8 @@ pub(crate) struct CopyMemory {
     pub uid_comes_late: bool,
     /// The folder's messages stand in the totals.
     pub counted: bool,
-    /// The folder was asked for as a whole.
-    pub came_whole: bool,
+    /// The folder was opened once, and messages came along with its listing where that saves a round trip.
+    pub came_along: bool,
     /// A known copy was asked for when the folder was opened.
     pub sampled: bool,
     /// This run may have appended something to the folder.

@@ -204,7 +204,11 @@ fn fetched(out: &mut Vec<u8>, seq: usize, mail: &Mail, items: &str) {
         let text = format!(" BODY[HEADER.FIELDS (MESSAGE-ID)] {{{}}}\r\n{id}\r\n", id.len() + 2);
         out.extend_from_slice(text.as_bytes());
     }
-    if items.contains("BODY.PEEK[]") {
+    if items.contains("BODY.PEEK[]<0.65536>") {
+        let beginning = &mail.body[..mail.body.len().min(65536)];
+        out.extend_from_slice(format!(" BODY[]<0> {{{}}}\r\n", beginning.len()).as_bytes());
+        out.extend_from_slice(beginning);
+    } else if items.contains("BODY.PEEK[]") {
         out.extend_from_slice(format!(" BODY[] {{{}}}\r\n", mail.body.len()).as_bytes());
         out.extend_from_slice(&mail.body);
     }

@@ -1,6 +1,7 @@
 //! FETCH responses.
 
 use super::*;
+use crate::imap::parse::BEGINNING;
 
 #[test]
 fn a_message_with_everything_is_read() {
@@ -91,7 +92,7 @@ fn section_names_are_the_same_for_all_servers() {
 #[test]
 fn a_part_of_a_section_never_passes_for_the_whole() {
     for line in [
-        "BODY[]<0> \"x\"",
+        "BODY[HEADER]<0> \"x\"",
         "BODY[]<100> \"\"",      // Cyrus, past the end
         "BODY[]<2>{5}\r\nhello", // GreenMail
         "BODY[TEXT]<100> {0}\r\n",
@@ -100,6 +101,12 @@ fn a_part_of_a_section_never_passes_for_the_whole() {
         assert_eq!(message.sections, [], "{line}");
         assert_eq!(message.uid, Some(4), "{line}");
     }
+}
+
+#[test]
+fn the_beginning_of_a_message_is_named_as_such() {
+    let message = fetch("* 1 FETCH (BODY[]<0> {1}\r\nx UID 4)");
+    assert_eq!(message.sections, [section(BEGINNING, b"x")]);
 }
 
 #[test]
