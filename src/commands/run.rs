@@ -27,6 +27,7 @@ use crate::{
         state_location::shared_state_folder,
         view::{BarView, JsonView, LineView, OutputStyle, RunView},
     },
+    sync::spec::AdoptScope,
 };
 
 /// Sync every mailbox of a migration from this machine: copy what is missing, carry flags over, report.
@@ -34,7 +35,8 @@ use crate::{
 /// A run is safe to interrupt and to repeat. Ctrl-C (or SIGTERM) saves a checkpoint of every running mailbox and ends;
 /// a second one leaves at once. The next run goes on from the checkpoints and copies only what is new. Without the
 /// checkpoints (another machine, a lost state folder) it compares both sides, takes what is at the destination already
-/// as copied, and doubles nothing.
+/// as copied, and doubles nothing. What a user deleted at the destination it can't know then, and copies again: before it
+/// copies anything into folders that hold mail, it warns how many messages these are.
 ///
 /// A message is not copied where the destination refuses it or the source does not deliver it. The report names each;
 /// later runs try them again. The exit code is that of the gravest error; else 130 if interrupted; else 3 if anything is
@@ -59,8 +61,39 @@ pub struct RunArgs {
     #[arg(long)]
     pub retry_refused: bool,
 
+    /// Where copies of a mailbox without a checkpoint are looked for at the destination. With a checkpoint nothing needs to be
+    /// looked for.
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t)]
+    pub adopt: AdoptMode,
+
     #[command(flatten)]
     pub execution: ExecutionArgs,
+}
+
+/// Where copies are looked for without a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum AdoptMode {
+    /// In each folder's own destination folder; where more than half of its messages are found there, the others also in the
+    /// destination's other folders: a user may have moved them.
+    #[default]
+    Auto,
+    /// In each folder's own destination folder only.
+    Folder,
+    /// In all folders of the destination mailbox, whatever was found in the own one.
+    Mailbox,
+    /// Nowhere: everything is copied, whatever lies there.
+    None,
+}
+
+impl From<AdoptMode> for AdoptScope {
+    fn from(mode: AdoptMode) -> Self {
+        match mode {
+            AdoptMode::Auto => Self::Auto,
+            AdoptMode::Folder => Self::Folder,
+            AdoptMode::Mailbox => Self::Mailbox,
+            AdoptMode::None => Self::Nowhere,
+        }
+    }
 }
 
 impl RunArgs {
@@ -109,6 +142,7 @@ impl RunArgs {
         for spec in mailboxes.iter_mut().flatten() {
             spec.dry_run |= self.dry_run;
             spec.retry_refused |= self.retry_refused;
+            spec.adopt = self.adopt.into();
         }
         let limits = self.execution.limits(migration.parallelism, migration.servers);
         let run = LocalRun { state: &state, locks, engine, limits: &limits, stop };

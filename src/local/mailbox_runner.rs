@@ -82,6 +82,11 @@ pub(crate) trait MailboxWork {
         Error::internal("Mailferry failed on this mailbox").advice("Please report it with the log line that says where")
     }
 
+    /// Waits until there is something to be told of a mailbox that runs, and tells it. May be dropped while it waits.
+    fn tell_news(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
     /// Tells what happened.
     fn show(&mut self, event: WorkEvent<'_, Self::Report>);
 }
@@ -163,6 +168,7 @@ impl<W: MailboxWork> MailboxRunner<'_, W> {
                 () = stop.at_once.cancelled() => return,
                 () = stop.gently.cancelled(), if !stopping => {}
                 Some(ended) = self.tasks.join_next_with_id() => self.record_end(ended),
+                () = self.work.tell_news() => {}
                 _ = ticks.tick() => self.work.show(WorkEvent::Tick),
             }
         }

@@ -7,6 +7,7 @@ mod file_lock;
 pub mod mailbox_queue;
 pub(crate) mod mailbox_runner;
 pub mod manifest;
+pub(crate) mod match_notice;
 pub(crate) mod outcome;
 pub mod progress_board;
 pub(crate) mod read_only_run;

@@ -7,11 +7,13 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     account_lock::AccountLocks,
     mailbox_runner::{MailboxWork, RunLimits, StopSignal, StoppedMailbox, WorkEvent, run_mailboxes},
+    match_notice::{MatchNotice, NoticeSender, checkpoint_text},
     outcome::RunOutcome,
     run_report::{MailboxEnding, mailbox_ending},
     state_folder::{CheckpointFile, RecalledCheckpoint, StateFolder},
@@ -21,7 +23,7 @@ use crate::{
     error::{Error, Result},
     imap::permit::AlwaysPermitted,
     sync::{
-        SyncContext,
+        SyncContext, SyncWatcher,
         checkpoint::{Checkpoint, fingerprint},
         checkpoint_store::CheckpointStore,
         progress::{EnginePhase, SyncProgress},
@@ -50,6 +52,7 @@ impl MailboxEngine for SyncEngine {
                 progress: job.progress,
                 stop: job.stop,
                 permit: Arc::new(AlwaysPermitted),
+                watcher: Some(job.watcher),
             };
             sync_mailbox(&job.spec, job.checkpoint, &context).await
         })
@@ -68,6 +71,8 @@ pub struct LocalSyncJob {
     pub progress: Arc<SyncProgress>,
     /// Cancelled when the sync should save its checkpoint and end.
     pub stop: CancellationToken,
+    /// Hears what a person should know before the sync goes on.
+    pub watcher: Arc<dyn SyncWatcher>,
 }
 
 /// A run over the mailboxes of a migration.
@@ -89,7 +94,8 @@ impl LocalRun<'_> {
     pub(crate) async fn sync_all(&self, mailboxes: Vec<Result<SyncSpec>>, view: &mut dyn RunView) -> RunOutcome {
         let began = Instant::now();
         view.show(began, RunEvent::Begun { mailboxes: mailboxes.len() });
-        let mut work = SyncWork { run: self, view, progress: HashMap::new() };
+        let (news, heard) = mpsc::unbounded_channel();
+        let mut work = SyncWork { run: self, view, progress: HashMap::new(), news, heard };
         let reports = run_mailboxes(refuse_repeated_names(mailboxes), self.limits, self.stop, &mut work).await;
         let outcome = RunOutcome { reports, took: began.elapsed() };
         work.view.show(Instant::now(), RunEvent::Ended(&outcome));
@@ -122,6 +128,9 @@ struct SyncWork<'a> {
     view: &'a mut dyn RunView,
     /// The counters of mailboxes that run, by name.
     progress: HashMap<String, Arc<SyncProgress>>,
+    /// What mailboxes that run have to tell.
+    news: mpsc::UnboundedSender<MatchNotice>,
+    heard: mpsc::UnboundedReceiver<MatchNotice>,
 }
 
 impl MailboxWork for SyncWork<'_> {
@@ -137,11 +146,11 @@ impl MailboxWork for SyncWork<'_> {
         self.progress.insert(spec.mailbox.clone(), Arc::clone(&progress));
         let state = self.run.state.checkpoint_file(&spec);
         let locks = self.run.locks.clone();
-        let (engine, stop) = (Arc::clone(&self.run.engine), self.run.stop.gently.clone());
+        let (engine, stop, news) = (Arc::clone(&self.run.engine), self.run.stop.gently.clone(), self.news.clone());
         Box::pin(async move {
             let mailbox = spec.mailbox.clone();
             match locks.lock(&spec.destination).await {
-                Ok(_lock) => sync_one(engine, spec, state, progress, stop).await,
+                Ok(_lock) => sync_one(engine, spec, state, progress, (stop, news)).await,
                 Err(error) => failed(error.in_mailbox(mailbox)),
             }
         })
@@ -162,6 +171,15 @@ impl MailboxWork for SyncWork<'_> {
     fn panic_error(&self) -> Error {
         Error::internal("Mailferry failed on this mailbox; its checkpoint is as it was saved last")
             .advice("Please report it with the log line that says where; another run goes on from the checkpoint")
+    }
+
+    async fn tell_news(&mut self) {
+        // It holds a sender itself, so that this does not end.
+        if let Some(MatchNotice { mailbox, text, summary, told }) = self.heard.recv().await {
+            let summary = &summary;
+            self.view.show(Instant::now(), RunEvent::Matched { mailbox: &mailbox, text: &text, summary });
+            drop(told);
+        }
     }
 
     fn show(&mut self, event: WorkEvent<'_, MailboxReport>) {
@@ -187,15 +205,17 @@ async fn sync_one(
     spec: SyncSpec,
     state: CheckpointFile,
     progress: Arc<SyncProgress>,
-    stop: CancellationToken,
+    (stop, news): (CancellationToken, mpsc::UnboundedSender<MatchNotice>),
 ) -> MailboxReport {
     let mailbox = spec.mailbox.clone();
     let reader = state.clone();
     let recalled = tokio::task::spawn_blocking(move || reader.load_checkpoint()).await;
     match recalled.unwrap_or_else(|_| Err(Error::internal("the checkpoint could not be read: its task ended early"))) {
         Ok(RecalledCheckpoint { checkpoint, note }) => {
-            let mut report =
-                engine.sync(LocalSyncJob { spec, checkpoint, store: Arc::new(state), progress, stop }).await;
+            let checkpoint_text = checkpoint_text(state.path(), checkpoint.is_some());
+            let watcher = Arc::new(NoticeSender { mailbox, checkpoint: checkpoint_text, to: news });
+            let job = LocalSyncJob { spec, checkpoint, store: Arc::new(state), progress, stop, watcher };
+            let mut report = engine.sync(job).await;
             report.notes.extend(note);
             report
         }
@@ -260,7 +280,7 @@ mod tests {
                 RunEvent::Finished(report) => self.0.push(format!("finished {}", report.mailbox)),
                 RunEvent::Stopping { running } => self.0.push(format!("stopping {running}")),
                 RunEvent::Unfinished(report) => self.0.push(format!("unfinished {}", report.mailbox)),
-                RunEvent::Begun { .. } | RunEvent::Tick | RunEvent::Ended(_) => {}
+                RunEvent::Begun { .. } | RunEvent::Tick | RunEvent::Ended(_) | RunEvent::Matched { .. } => {}
             }
         }
     }

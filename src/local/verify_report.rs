@@ -120,6 +120,11 @@ pub(crate) fn mailbox(report: &VerifyReport, strictness: VerifyStrictness) -> St
     let rules = |folder: &FolderComparison| -> Vec<String> {
         folder.left_out.iter().map(|(rule, n)| format!("{}: {n} {rule}", folder.source)).collect()
     };
+    let moved = report.folders.iter().filter(|folder| folder.found_elsewhere > 0);
+    text.section(
+        "In another folder of the destination, where a user had moved them",
+        moved.map(|folder| format!("{}: {}", folder.source, format_count(folder.found_elsewhere, "message"))),
+    );
     text.section("Messages left out by a rule", report.folders.iter().flat_map(rules));
     text.section("Folders left out", report.left_out.iter().map(left_out_folder));
     let only_there = report.only_at_destination.iter().map(|(folder, messages)| match messages {

@@ -21,7 +21,7 @@ use crate::{
         names::account_hash,
     },
     error::{Error, Result, Side},
-    sync::spec::{DeletionHandling, FlagHandling, RetryPolicy, SyncSpec},
+    sync::spec::{AdoptScope, DeletionHandling, FlagHandling, RetryPolicy, SyncSpec},
 };
 
 /// Joins a migration, one of its mailboxes and the servers that it refers to (`server` finds a MailServer by name).
@@ -106,6 +106,7 @@ fn build(sync: &MailboxSyncSpec, secrets: &dyn SecretProvider, now: Timestamp) -
         },
         accepted_losses: rules::accepted_losses(&settings.messages.accept_not_copied)?,
         retry_refused: false,
+        adopt: AdoptScope::default(),
     })
 }
 

@@ -14,6 +14,7 @@ use super::{
     scan::{FolderScan, scan_set},
     search_scope::SearchScope,
     set_aside::SetAsideReason,
+    spec::AdoptScope,
     store_flags::{CurrentFlags, unplaced_changes},
     uid::{DestinationUid, SourceUid},
     uid_map::CopyOrigin,
@@ -86,6 +87,10 @@ pub(crate) struct CopyLookup<'a> {
     pub work: &'a UidSet<SourceUid>,
     /// The destination folder as it was opened.
     pub destination: &'a SelectedFolder,
+    /// What of it is the copy of another folder's message.
+    pub taken: &'a UidSet<DestinationUid>,
+    /// Where copies are looked for without a checkpoint.
+    pub scope: AdoptScope,
     /// Asks to end soon.
     pub stop: &'a CancellationToken,
 }
@@ -96,13 +101,15 @@ impl CopyLookup<'_> {
     /// # Errors
     /// When a connection ends, it is asked to stop, or the destination never settles.
     pub(crate) async fn find(&self, pair: &mut ConnectionPair, memory: &mut CopyMemory) -> Result<FoundCopies> {
-        let Self { job, begin, known, scan, work, destination, stop } = *self;
-        let nothing = UidSet::default();
+        let Self { job, begin, known, scan, work, destination, taken, scope, stop } = *self;
+        let is_unwanted = job.new_at_destination || scope == AdoptScope::Nowhere;
         let (known_uids, from, by_content) = match (begin, known) {
             (FolderStartMode::Delta, _) => return Ok(FoundCopies::default()),
-            (FolderStartMode::Tail, Some(state)) => (state.map.destination_uids(), state.tail_from.max(1), true),
-            _ if job.new_at_destination && !memory.may_have_sent => return Ok(FoundCopies::default()),
-            _ => (&nothing, 1, false),
+            (FolderStartMode::Tail, Some(state)) => {
+                (&state.map.destination_uids().union(taken), state.tail_from.max(1), true)
+            }
+            _ if is_unwanted && !memory.may_have_sent => return Ok(FoundCopies::default()),
+            _ => (taken, 1, false),
         };
         // Copies whose UID is unknown lie in the tail too: they take part in the matching, or a twin would take their place.
         let unknown = known.map(|state| state.map.unknown_uids()).unwrap_or_default();

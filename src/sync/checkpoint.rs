@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
+    moved_match::MovedCopies,
     set_aside::SetAside,
     uid::{DestinationUid, SourceUid},
     uid_map::UidMap,
 };
 use crate::{
     Result,
-    imap::{Endpoint, UidSet, select::SelectedFolder},
+    imap::{Endpoint, UidSet, account_listing::is_same_folder_name, select::SelectedFolder},
 };
 
 /// Everything known about one mailbox from earlier attempts.
@@ -110,6 +111,12 @@ pub struct FolderState {
     pub settled: Option<QuiescentStatus>,
     /// The source folder's MAILBOXID (RFC 8474).
     pub mailbox_id: Option<String>,
+    /// Messages whose copies were found in other folders of the destination: they are not copied again, and nothing is done
+    /// to these copies.
+    pub moved: Vec<MovedCopies>,
+    /// The destination folder was matched without a checkpoint, and what was not found there must be looked for in the
+    /// destination's other folders before it is copied.
+    pub unsearched: bool,
     /// Only the last few messages stand in the map, since the whole would not fit: see [`Checkpoint::encode_within`].
     /// They do not count as copied: unless nothing changed in it, the folder is matched as if there were no checkpoint.
     pub reduced: bool,
@@ -127,6 +134,7 @@ impl FolderState {
         self.flags.clear();
         self.settle_doubted();
         self.unseen = UidSet::default();
+        self.moved.clear();
         self.reduced = true;
     }
 
@@ -143,10 +151,37 @@ impl FolderState {
         self.late_copies = UidSet::default();
     }
 
-    /// Source UIDs that were dealt with: copied or set aside.
+    /// Source UIDs that were dealt with: copied, found elsewhere, or set aside.
     #[must_use]
     pub(crate) fn finished_uids(&self) -> UidSet<SourceUid> {
-        self.map.copied().union(&self.set_aside.uids())
+        self.map.copied().union(&self.set_aside.uids()).union(&self.moved_uids())
+    }
+
+    /// Source UIDs whose copies were found in other folders of the destination.
+    #[must_use]
+    pub(crate) fn moved_uids(&self) -> UidSet<SourceUid> {
+        self.moved.iter().fold(UidSet::default(), |all, moved| all.union(moved.map.copied()))
+    }
+
+    /// Remembers copies that were found in another folder of the destination.
+    pub(crate) fn add_moved(&mut self, found: MovedCopies) {
+        self.set_aside.remove(found.map.copied());
+        let same = |known: &&mut MovedCopies| known.folder == found.folder && known.uid_validity == found.uid_validity;
+        match self.moved.iter_mut().find(same) {
+            Some(known) => known.map.push_runs(found.map.runs().iter().copied()),
+            None => self.moved.push(found),
+        }
+    }
+
+    /// Forgets copies in other folders whose messages the source does not hold any more.
+    pub(crate) fn retain_moved(&mut self, held: &UidSet<SourceUid>) {
+        for moved in &mut self.moved {
+            let gone = moved.map.copied().difference(held);
+            if !gone.is_empty() {
+                moved.map.remove_sources(&gone);
+            }
+        }
+        self.moved.retain(|moved| !moved.map.is_empty());
     }
 }
 
@@ -257,7 +292,8 @@ impl Checkpoint {
             return Ok(encoded);
         }
         let size = |state: &FolderState| {
-            state.map.runs().len() * 4 + state.flags.values().map(|set| set.ranges().len() * 2).sum::<usize>()
+            let moved = state.moved.iter().map(|moved| moved.map.runs().len() * 4).sum::<usize>();
+            moved + state.map.runs().len() * 4 + state.flags.values().map(|set| set.ranges().len() * 2).sum::<usize>()
         };
         let mut by_size: Vec<(usize, Vec<u8>)> = self.folders.iter().map(|(name, s)| (size(s), name.clone())).collect();
         by_size.sort();
@@ -307,6 +343,25 @@ impl Checkpoint {
             copies += state.map.len();
         }
         rewritten >= MIN_REWRITTEN && rewritten * 2 > copies
+    }
+
+    /// The messages of the destination folder `raw` that are known to be copies of messages of any source folder.
+    #[must_use]
+    pub(crate) fn copies_in(&self, raw: &[u8], uid_validity: u32) -> UidSet<DestinationUid> {
+        let placed = self.folders.iter().filter(|(name, state)| {
+            state.destination_uid_validity == uid_validity
+                && self.mapping.get(*name).is_some_and(|to| is_same_folder_name(to, raw))
+        });
+        placed.fold(self.moved_into(raw, uid_validity), |all, (_, state)| all.union(state.map.destination_uids()))
+    }
+
+    /// Of these, copies of messages of source folders that do not go there.
+    #[must_use]
+    pub(crate) fn moved_into(&self, raw: &[u8], uid_validity: u32) -> UidSet<DestinationUid> {
+        let moved = self.folders.values().flat_map(|state| &state.moved);
+        moved
+            .filter(|moved| is_same_folder_name(&moved.folder, raw) && moved.uid_validity == uid_validity)
+            .fold(UidSet::default(), |all, moved| all.union(moved.map.destination_uids()))
     }
 
     /// More may have been appended than this checkpoint knows: each folder's tail is looked at before anything is sent.

@@ -54,6 +54,15 @@ impl ConnectionPair {
         Ok(())
     }
 
+    /// Finds out whether both connections are there still.
+    ///
+    /// # Errors
+    /// When one of them ended.
+    pub(crate) async fn check(&mut self) -> Result<()> {
+        let (source, destination) = tokio::join!(self.source.run("NOOP"), self.destination.run("NOOP"));
+        source.and(destination).map(|_| ())
+    }
+
     /// Says goodbye on both sides.
     pub(crate) async fn logout(self) {
         tokio::join!(self.source.logout(), self.destination.logout());

@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use super::{
     checkpoint::{Checkpoint, fingerprint},
     connection_pair::ConnectionPair,
-    folder_syncer::sync_folders,
+    folder_passes::sync_folders,
     job::SyncEnd,
     live_checkpoint::LiveCheckpoint,
     log_spans::mailbox_span,
@@ -91,7 +91,8 @@ async fn run(
     context.progress.enter_phase(EnginePhase::Copying);
     SyncProgress::add(&context.progress.folders_total, prepared.jobs.len() as u64);
     prepared.count(&context.progress);
-    let copied = sync_folders(spec, context, (&live_checkpoint, connector), (pair, spare), prepared, report).await;
+    let folders = sync_folders(spec, context, (&live_checkpoint, connector), (pair, spare), prepared, report);
+    let copied = Box::pin(folders).await;
     if copied.is_ok()
         && !context.stop.is_cancelled()
         && report.gravest_error().is_none()
@@ -239,6 +240,7 @@ mod tests {
                 progress: Arc::default(),
                 stop: CancellationToken::new(),
                 permit: Arc::new(AlwaysPermitted),
+                watcher: None,
             };
             sync_mailbox(&spec, None, &context).await
         };

@@ -64,9 +64,14 @@ impl FlagChanges<DestinationUid> {
     /// have not. They lose none, and \Deleted is the destination user's own decision.
     #[must_use]
     pub(crate) fn for_adopted(missing: &UidsByFlag<DestinationUid>) -> Self {
-        let add = missing.iter().filter(|(flag, _)| !flag.eq_ignore_ascii_case("\\Deleted"));
+        let add = missing.iter().filter(|(flag, _)| is_given_to_found(flag));
         Self { add: add.map(|(flag, uids)| (flag.clone(), uids.clone())).collect(), remove: UidsByFlag::new() }
     }
+}
+
+/// True for a flag that copies get which are found without it: \Deleted is the destination user's own decision.
+pub(crate) fn is_given_to_found(flag: &str) -> bool {
+    !flag.eq_ignore_ascii_case("\\Deleted")
 }
 
 /// The base of the next sync: `current` for the messages in `seen`, and what was known before for the others.

@@ -66,6 +66,8 @@ pub(super) enum TryOutcome<R> {
     Done(R),
     /// It was asked to stop before its end. The connections are of no more use.
     Stopped,
+    /// It came as far as it may before the others have: it waits for the next pool. The connections are fit for the next one.
+    Postponed,
     /// It needs connections.
     Connect,
     /// What was in the way is gone: it is tried again on the same connections.
@@ -108,6 +110,8 @@ pub(super) struct GivenUpFolder<R> {
 pub(super) struct PoolResult<J, R> {
     /// Reports of the folders that were worked on to their end, in the order in which they ended.
     pub reports: Vec<R>,
+    /// Folders that wait for the next pool.
+    pub postponed: Vec<J>,
     /// Folders in whose middle the work ended.
     pub unfinished: Vec<J>,
     /// Folders that still waited for a worker.
@@ -116,6 +120,19 @@ pub(super) struct PoolResult<J, R> {
     pub reconnects: u64,
     /// What ended the work before its time, if so.
     pub fatal: Option<Error>,
+}
+
+impl<J, R> Default for PoolResult<J, R> {
+    fn default() -> Self {
+        Self {
+            reports: Vec::new(),
+            postponed: Vec::new(),
+            unfinished: Vec::new(),
+            untouched: Vec::new(),
+            reconnects: 0,
+            fatal: None,
+        }
+    }
 }
 
 /// One folder on its way.
@@ -138,6 +155,7 @@ pub(super) struct FolderPool<W: PooledWork> {
     waits: RetryWaits,
     queue: Mutex<FolderQueue<W::Job>>,
     reports: Mutex<Vec<W::Report>>,
+    postponed: Mutex<Vec<W::Job>>,
     unfinished: Mutex<Vec<W::Job>>,
     fatal: Mutex<Option<Error>>,
     reconnects: AtomicU64,
@@ -161,6 +179,7 @@ impl<W: PooledWork> FolderPool<W> {
             waits,
             queue: Mutex::new(FolderQueue { waiting, workers: 0 }),
             reports: Mutex::default(),
+            postponed: Mutex::default(),
             unfinished: Mutex::default(),
             fatal: Mutex::default(),
             reconnects: AtomicU64::new(0),
@@ -175,11 +194,12 @@ impl<W: PooledWork> FolderPool<W> {
         self.waits.stop.cancel();
     }
 
-    /// Works on all jobs. The first worker has its connections; each of `further` makes another one, if it can connect.
+    /// Works on all jobs. The first worker has its connections, or makes them; each of `further` makes another one, if it can
+    /// connect. What of `further` comes too late stays in it.
     pub(super) async fn run(
         self: Arc<Self>,
-        first: W::Connections,
-        mut further: JoinSet<Result<W::Connections>>,
+        first: Option<W::Connections>,
+        further: &mut JoinSet<Result<W::Connections>>,
     ) -> PoolResult<W::Job, W::Report> {
         let mut workers = JoinSet::new();
         let spawn = |workers: &mut JoinSet<()>, connections| {
@@ -190,7 +210,7 @@ impl<W: PooledWork> FolderPool<W> {
         loop {
             tokio::select! {
                 Some(connected) = further.join_next() => match connected {
-                    Ok(Ok(connections)) => spawn(&mut workers, connections),
+                    Ok(Ok(connections)) => spawn(&mut workers, Some(connections)),
                     // A server that refuses a further connection only makes the others do its work.
                     Ok(Err(error)) => tracing::info!(error = %error, "no further pair of connections"),
                     Err(error) => tracing::info!(error = %error, "no further pair of connections"),
@@ -205,6 +225,7 @@ impl<W: PooledWork> FolderPool<W> {
         }
         PoolResult {
             reports: std::mem::take(&mut *lock(&self.reports)),
+            postponed: std::mem::take(&mut *lock(&self.postponed)),
             unfinished: std::mem::take(&mut *lock(&self.unfinished)),
             untouched: lock(&self.queue).waiting.drain(..).map(|folder| folder.job).collect(),
             reconnects: self.reconnects.load(Relaxed),
@@ -213,8 +234,7 @@ impl<W: PooledWork> FolderPool<W> {
     }
 
     /// One worker: folder after folder, until none is left.
-    async fn work_on_queue(self: Arc<Self>, connections: W::Connections) {
-        let mut connections = Some(connections);
+    async fn work_on_queue(self: Arc<Self>, mut connections: Option<W::Connections>) {
         while !self.waits.stop.is_cancelled()
             && let Some(folder) = self.next_folder()
         {
@@ -270,6 +290,10 @@ impl<W: PooledWork> FolderPool<W> {
             match self.work.try_folder(&mut folder.job, connections.as_mut()).await {
                 TryOutcome::Done(report) => {
                     self.record_report(report);
+                    return Ok(());
+                }
+                TryOutcome::Postponed => {
+                    lock(&self.postponed).push(folder.job);
                     return Ok(());
                 }
                 TryOutcome::Stopped => break,

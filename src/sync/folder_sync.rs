@@ -17,12 +17,14 @@ use super::{
     deletion_plan::SourceSnapshot,
     fetch_facts::search_present_uids,
     filter::{MessageFacts, excluding_rule},
+    flag_changes::is_given_to_found,
     folder_copy::FolderCopy,
     folder_listing::{FolderListing, complete_listing},
-    found_copies::{FoundCopies, FoundCopy},
+    found_copies::FoundCopies,
     job::{FolderSyncContext, FolderSyncJob, SyncEnd},
     late_copies::report_late_copies,
     limits::{BATCH_MESSAGES, BATCHES_IN_FLIGHT},
+    matched_folders::MatchedFolder,
     mirror_deletions::mirror_deletions,
     open_folder::{BodiesAlong, OpenedSource, SourceQuery, open_destination, open_source},
     progress::SyncProgress,
@@ -114,12 +116,17 @@ pub(crate) async fn sync_folder(
     let newly_adopted = adopted.difference(&unknown).len();
     if shared.spec.dry_run {
         report.adopted += newly_adopted;
+        record_match(shared, job, &opened, &work, (&found, &*report));
         report_dry_run(shared, opened, work, &adopted, report);
         return Ok(SyncEnd::Complete);
     }
 
-    // Before the checkpoint says that the source's flags are there: what breaks off here is found and done again.
-    if shared.spec.flag_policy == FlagHandling::SourceWins {
+    let follows_flags = shared.spec.flag_policy == FlagHandling::SourceWins;
+    let lacks_flags = follows_flags && !found.lacking_flags().is_empty();
+    let waits = !memory.is_searched && is_matched_first(job, &opened) && (!work.uids.is_empty() || lacks_flags);
+    // Before the checkpoint says that the source's flags are there: what breaks off here is found and done again. A folder
+    // that waits gets them when its turn comes.
+    if follows_flags && !waits {
         report.flags_updated += add_missing_flags(&mut pair.destination, &opened.destination, &found, report).await?;
     }
     if work.first {
@@ -127,16 +134,22 @@ pub(crate) async fn sync_folder(
             try_again(memory, &opened.set_aside, message);
         }
     }
-    record_start(shared, job, &mut opened, &mut work, &found.copies, memory);
+    record_start(shared, job, &mut opened, &mut work, (&found, waits), memory);
     if work.first {
         report_earlier_differences(shared, job, report)?;
     }
     report_changes(&found, &unknown, report);
     report_doubtful_copies(found.doubtful, report);
-    drop(found);
     report.adopted += newly_adopted;
+    if !memory.is_searched {
+        record_match(shared, job, &opened, &work, (&found, &*report));
+    }
+    drop(found);
     SyncProgress::add(&shared.progress.messages_done, adopted.len());
     SyncProgress::add(&shared.progress.whole.bytes_before, adopted_bytes);
+    if waits {
+        return Ok(SyncEnd::Matched);
+    }
     let messages: Vec<ScannedMessage> = work.messages(&opened.source.scan).copied().collect();
     memory.may_have_sent |= !messages.is_empty();
     let messages = WorkToCopy { messages, append_limit, seen };
@@ -170,6 +183,8 @@ async fn open_both(
     let state = kept.clone().filter(|state| !state.reduced);
     // Only once: what ends the connection may be one message.
     let bodies = match BodiesAlong::choose(shared, job, state.as_ref()) {
+        // Nothing is copied before all folders were matched.
+        _ if job.matches_first && !memory.is_searched => BodiesAlong::Nothing,
         _ if std::mem::replace(&mut memory.came_along, true) => BodiesAlong::Nothing,
         bodies => bodies,
     };
@@ -179,12 +194,10 @@ async fn open_both(
     let allowance = memory.commit_allowance;
     // The source is listed meanwhile: with many messages that takes as long as the wait.
     let look_and_open = async {
-        match wait_for_look(shared, job, state.as_ref(), (destination.round_trip(), allowance)).await {
-            SyncEnd::Complete => {
-                open_destination(shared, job, destination, sample.map(|(_, copy)| copy)).await.map(Some)
-            }
-            SyncEnd::Stopped => Ok(None),
+        if wait_for_look(shared, job, state.as_ref(), (destination.round_trip(), allowance)).await == SyncEnd::Stopped {
+            return Ok(None);
         }
+        open_destination(shared, job, destination, sample.map(|(_, copy)| copy)).await.map(Some)
     };
     let query = SourceQuery { state: state.as_ref(), bodies, sample: sample.map(|(message, _)| message) };
     let (opened_source, opened_destination) = tokio::join!(open_source(shared, job, source, query), look_and_open);
@@ -229,7 +242,7 @@ async fn compare(
 ) -> Result<FolderWork> {
     let OpenedFolder { source, known, set_aside, .. } = opened;
     let due = set_aside.due_uids(facts);
-    let copied = known.as_ref().map(|state| state.map.copied().clone()).unwrap_or_default();
+    let copied = known.as_ref().map(|state| state.map.copied().union(&state.moved_uids())).unwrap_or_default();
     let done = copied.union(&set_aside.uids().difference(&due));
     // What the checkpoint knows and a short listing leaves out is not gone.
     let known_uids = copied.union(&set_aside.uids());
@@ -270,6 +283,42 @@ async fn compare(
     Ok(FolderWork { uids, held, due, new_aside, first })
 }
 
+/// True when no checkpoint counts for the folder, or an earlier run came no further than to match it.
+fn is_matched_first(job: &FolderSyncJob, opened: &OpenedFolder) -> bool {
+    let unsearched = opened.known.as_ref().is_some_and(|state| state.unsearched);
+    opened.begin == FolderStartMode::Match || unsearched || job.matches_first
+}
+
+/// Remembers what a folder that is matched before anything is copied was found to be.
+fn record_match(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    opened: &OpenedFolder,
+    work: &FolderWork,
+    (found, report): (&FoundCopies, &FolderReport),
+) {
+    if !is_matched_first(job, opened) {
+        return;
+    }
+    let OpenedFolder { source, destination, begin, known, .. } = opened;
+    let folder = MatchedFolder {
+        destination_raw: job.destination_raw.clone(),
+        source_uid_validity: source.selected.uid_validity,
+        destination_uid_validity: destination.uid_validity,
+        source_name: job.source_name.clone(),
+        found: report.copied_before + report.adopted,
+        left: work.uids.clone(),
+        copies: found.copies.iter().map(|copy| copy.destination).collect(),
+        lacking_flags: match shared.spec.flag_policy {
+            FlagHandling::SourceWins => found.lacking_flags().len(),
+            FlagHandling::Ignore => 0,
+        },
+        holds_mail: destination.exists > 0,
+        has_no_checkpoint: *begin == FolderStartMode::Match || known.as_ref().is_some_and(|state| state.unsearched),
+    };
+    shared.matched.record(&job.source_raw, folder);
+}
+
 /// Finds what of the work is at the destination already.
 async fn adopt(
     (shared, job): (&FolderSyncContext, &FolderSyncJob),
@@ -286,6 +335,8 @@ async fn adopt(
         scan: &source.scan,
         work: &work.uids,
         destination,
+        taken: &shared.live_checkpoint.read(|c| c.moved_into(&job.destination_raw, destination.uid_validity)),
+        scope: shared.spec.adopt,
         stop: &shared.stop,
     };
     let mut found = lookup.find(pair, memory).await?;
@@ -558,7 +609,7 @@ fn record_start(
     job: &FolderSyncJob,
     opened: &mut OpenedFolder,
     work: &mut FolderWork,
-    found: &[FoundCopy],
+    (found, waits): (&FoundCopies, bool),
     memory: &mut CopyMemory,
 ) {
     let (set_aside, new_aside) = (std::mem::take(&mut opened.set_aside), std::mem::take(&mut work.new_aside));
@@ -574,7 +625,10 @@ fn record_start(
                 ..FolderState::default()
             };
         }
-        record_found_copies(state, &source.scan, found);
+        record_found_copies(state, &source.scan, &found.copies);
+        if waits && shared.spec.flag_policy == FlagHandling::SourceWins {
+            leave_missing_flags(state, found);
+        }
         state.set_aside = set_aside;
         if work.first {
             state.set_aside.count_passed_run(&work.due);
@@ -582,8 +636,12 @@ fn record_start(
         for group in new_aside {
             state.set_aside.add_group(group);
         }
-        state.set_aside.remove(&found.iter().map(|f| f.source).collect());
+        state.set_aside.remove(&found.copies.iter().map(|f| f.source).collect());
         forget_gone(&mut state.set_aside, &work.held);
+        if work.held.unlisted == 0 {
+            state.retain_moved(&work.held.uids);
+        }
+        state.unsearched = waits && shared.spec.adopt.may_leave_folder();
         state.unlisted = work.held.unlisted;
         state.settled = None;
         state.mailbox_id.clone_from(&source.selected.mailbox_id);
@@ -593,7 +651,7 @@ fn record_start(
             if state.doubted.is_empty() {
                 // Whoever made the doubt is gone, and sent in UID order.
                 let sent = work.uids.iter().take(BATCHES_IN_FLIGHT * BATCH_MESSAGES);
-                state.doubted = found.iter().map(|copy| copy.source).chain(sent).collect();
+                state.doubted = found.copies.iter().map(|copy| copy.source).chain(sent).collect();
             }
         }
         // What was refused may have been stored: its place stays in the tail.
@@ -602,6 +660,18 @@ fn record_start(
         // From here on an APPEND may be in doubt. A saved checkpoint said so before, or holds nothing of this folder.
         state.append_in_doubt = true;
     });
+}
+
+/// Flags that found copies lack are not at the destination yet: the folder's next turn sees them as changed, and asks for all
+/// flags for that.
+fn leave_missing_flags(state: &mut FolderState, found: &FoundCopies) {
+    for (flag, copies) in found.missing_flags.iter().filter(|(flag, _)| is_given_to_found(flag)) {
+        if let Some(uids) = state.flags.get_mut(flag) {
+            *uids = uids.difference(&state.map.sources_of(copies));
+            state.highest_modseq = None;
+        }
+    }
+    state.flags.retain(|_, uids| !uids.is_empty());
 }
 
 /// The folder is done: nothing is in doubt, and what the source said is remembered.

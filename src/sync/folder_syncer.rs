@@ -1,30 +1,23 @@
 //! Syncs the folders of one mailbox on a pool of connections: what one try is, and what a failure means.
 
 use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use tokio::{task::JoinSet, time::Instant};
-use tracing::Instrument as _;
+use tokio::time::Instant;
 
 use super::{
-    circuit_breaker::{AccountBreakers, RefusalWeight},
+    circuit_breaker::RefusalWeight,
     connection_pair::ConnectionPair,
-    copy::{CopyMemory, ExclusiveAppend},
+    copy::CopyMemory,
     folder_loss::{AfterLoss, FolderLoss, LossHistory},
-    folder_pool::{FailedTry, FolderPool, GivenUpFolder, PoolResult, PooledWork, RetryPace, TryOutcome},
+    folder_pool::{FailedTry, GivenUpFolder, PooledWork, RetryPace, TryOutcome},
     folder_presence::{FolderRecovery, recover_folder},
     folder_sync::sync_folder,
     job::{FolderSyncContext, FolderSyncJob, SyncEnd},
-    limits::{BUFFERED_BYTES, BUFFERED_BYTES_PER_PAIR},
-    live_checkpoint::LiveCheckpoint,
-    pair_connector::{PairConnector, SparePairs},
-    prepare::PreparedFolders,
-    report::{FolderReport, MailboxReport},
-    retry_waits::RetryWaits,
-    spec::SyncSpec,
-    sync_context::SyncContext,
+    pair_connector::PairConnector,
+    report::FolderReport,
 };
 use crate::error::{Error, ErrorClass, ErrorRemedy, GiveUpScope, Result};
 
@@ -32,16 +25,19 @@ use crate::error::{Error, ErrorClass, ErrorRemedy, GiveUpScope, Result};
 const MAX_FOLDERS_LEFT: u64 = 3;
 
 /// One folder on its way: what it is, and what is known of it by now.
-struct FolderTask {
-    job: FolderSyncJob,
-    report: FolderReport,
-    memory: CopyMemory,
+pub(super) struct FolderTask {
+    pub job: FolderSyncJob,
+    pub report: FolderReport,
+    pub memory: CopyMemory,
     losses: LossHistory,
 }
 
 impl FolderTask {
-    fn new(job: FolderSyncJob) -> Self {
-        let memory = CopyMemory { in_doubt: job.in_doubt, ..CopyMemory::default() };
+    /// A folder that was not looked at yet.
+    pub(super) fn new(job: FolderSyncJob) -> Self {
+        // Where there is nothing to be found, nothing is to be waited for, either.
+        let is_searched = !job.matches_first && (job.new_at_destination || job.was_empty);
+        let memory = CopyMemory { in_doubt: job.in_doubt, is_searched, ..CopyMemory::default() };
         Self { report: job.report(), memory, losses: LossHistory::default(), job }
     }
 
@@ -52,72 +48,27 @@ impl FolderTask {
 }
 
 /// Syncs folders on the pairs of connections of one mailbox.
-struct FolderSyncer {
-    shared: FolderSyncContext,
-    connector: Arc<PairConnector>,
+pub(super) struct FolderSyncer {
+    pub shared: FolderSyncContext,
+    pub connector: Arc<PairConnector>,
     /// Folders in a row that could not be opened.
     left: AtomicU64,
+    /// Connections are kept for the next pass when they are not needed any more.
+    pub keeps_pairs: AtomicBool,
+    /// Those that were kept.
+    pub kept: Mutex<Vec<ConnectionPair>>,
 }
 
-/// Syncs all folders that are to be opened.
-///
-/// # Errors
-/// When the checkpoint cannot be kept; what goes wrong in folders stands in the report.
-pub(super) async fn sync_folders(
-    spec: &SyncSpec,
-    context: &SyncContext,
-    (checkpoint, connector): (&Arc<LiveCheckpoint>, Arc<PairConnector>),
-    (pair, spare): (ConnectionPair, SparePairs),
-    prepared: PreparedFolders,
-    report: &mut MailboxReport,
-) -> Result<()> {
-    let pairs = spec.connections.max(1).min(prepared.jobs.len()).max(1);
-    let tasks = prepared.jobs.into_iter().map(FolderTask::new).collect();
-    report.folders = prepared.closed;
-    let (progress, stop) = (Arc::clone(&context.progress), context.stop.child_token());
-    let waits = RetryWaits { policy: spec.retry, progress: Arc::clone(&progress), stop: stop.clone() };
-    let shared = FolderSyncContext {
-        spec: Arc::new(spec.clone()),
-        live_checkpoint: Arc::clone(checkpoint),
-        progress,
-        stop,
-        budget: (BUFFERED_BYTES / pairs as u64).min(BUFFERED_BYTES_PER_PAIR),
-        breakers: AccountBreakers::new(spec.retry),
-        exclusive_append: ExclusiveAppend::default(),
-        destination_server: prepared.destination_server,
-    };
-    let syncer = FolderSyncer { shared, connector, left: AtomicU64::new(0) };
-    let pool = FolderPool::new(Arc::new(syncer), tasks, waits);
-    // Ends with this function, however that ends: nothing may be saved behind a later run's back.
-    let mut saver = JoinSet::new();
-    if !spec.dry_run {
-        let (pool, checkpoint) = (Arc::clone(&pool), Arc::clone(checkpoint));
-        let saving = async move { pool.stop_all(checkpoint.keep_saving().await) };
-        saver.spawn(saving.in_current_span());
+impl FolderSyncer {
+    /// A syncer with nothing done yet.
+    pub(super) fn new(shared: FolderSyncContext, connector: Arc<PairConnector>) -> Self {
+        let (left, keeps_pairs, kept) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::default());
+        Self { shared, connector, left, keeps_pairs, kept }
     }
-    let result = pool.run(pair, spare).await;
-    saver.shutdown().await;
-    finish(result, checkpoint, report);
-    if spec.dry_run { Ok(()) } else { checkpoint.save().await }
-}
 
-/// Takes what came of the folders into the report.
-fn finish(result: PoolResult<FolderTask, FolderReport>, checkpoint: &LiveCheckpoint, report: &mut MailboxReport) {
-    for task in result.untouched.iter().filter(|task| !task.memory.in_doubt) {
-        // Marked as open for nothing: the next run need not look.
-        checkpoint.update(|checkpoint| {
-            if let Some(state) = checkpoint.folders.get_mut(&task.job.source_raw) {
-                state.append_in_doubt = false;
-            }
-        });
-    }
-    report.reconnects += result.reconnects;
-    report.folders.extend(result.reports);
-    report.folders.extend(result.unfinished.into_iter().chain(result.untouched).map(|task| task.report));
-    report.folders.sort_by(|a, b| (&a.source, &a.source_raw).cmp(&(&b.source, &b.source_raw)));
-    report.note_folders();
-    if let Some(error) = result.fatal {
-        report.error = Some(error);
+    /// Takes the connections that were kept.
+    pub(super) fn take_kept(&self) -> Vec<ConnectionPair> {
+        std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -150,6 +101,10 @@ impl PooledWork for FolderSyncer {
         };
         let error = match tried {
             Ok(SyncEnd::Complete) => return self.complete(task),
+            Ok(SyncEnd::Matched) => {
+                self.left.store(0, Relaxed);
+                return TryOutcome::Postponed;
+            }
             Ok(SyncEnd::Stopped) => return TryOutcome::Stopped,
             Err(error) => error.in_folder(&task.job.source_name),
         };
@@ -180,7 +135,11 @@ impl PooledWork for FolderSyncer {
     }
 
     async fn close(&self, pair: ConnectionPair) {
-        pair.logout().await;
+        if self.keeps_pairs.load(Relaxed) {
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(pair);
+        } else {
+            pair.logout().await;
+        }
     }
 }
 

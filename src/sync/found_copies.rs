@@ -1,7 +1,7 @@
 //! What was found of a folder's messages at the destination.
 
 use super::{
-    flag_changes::UidsByFlag,
+    flag_changes::{UidsByFlag, is_given_to_found},
     folder_match::CopyChange,
     uid::{DestinationUid, SourceUid},
 };
@@ -35,6 +35,12 @@ impl FoundCopies {
     /// The UIDs of messages and their copies.
     pub(crate) fn uids(&self) -> Vec<(SourceUid, DestinationUid)> {
         self.copies.iter().map(|copy| (copy.source, copy.destination)).collect()
+    }
+
+    /// Copies that get flags which the source has.
+    pub(crate) fn lacking_flags(&self) -> UidSet<DestinationUid> {
+        let given = self.missing_flags.iter().filter(|(flag, _)| is_given_to_found(flag));
+        given.fold(UidSet::default(), |all, (_, copies)| all.union(copies))
     }
 
     /// Adds what was found besides.

@@ -10,6 +10,7 @@ use super::{
     copy::ExclusiveAppend,
     copy_search::DestinationSnapshot,
     live_checkpoint::LiveCheckpoint,
+    matched_folders::MatchedFolders,
     progress::SyncProgress,
     report::FolderReport,
     set_aside::{DestinationFacts, RetryFacts},
@@ -47,6 +48,9 @@ pub struct FolderSyncJob {
     pub bytes: Option<u64>,
     /// The destination folder was empty when it was listed.
     pub was_empty: bool,
+    /// No checkpoint counts for it, as far as the listings tell, and the destination may hold copies: it is matched before
+    /// anything is copied to any folder.
+    pub matches_first: bool,
 }
 
 impl FolderSyncJob {
@@ -81,6 +85,8 @@ pub(crate) struct FolderSyncContext {
     pub exclusive_append: ExclusiveAppend,
     /// Name and version by which the destination introduced itself.
     pub destination_server: Option<String>,
+    /// Folders that were matched and wait for the others.
+    pub matched: MatchedFolders,
 }
 
 impl FolderSyncContext {
@@ -97,6 +103,8 @@ impl FolderSyncContext {
 pub(crate) enum SyncEnd {
     /// All is done.
     Complete,
+    /// It was matched with its destination folder; what is left waits until all are.
+    Matched,
     /// It was asked to stop; the pair of connections is of no more use.
     Stopped,
 }

@@ -16,11 +16,12 @@ use super::{
     folder_plan::{FolderPlan, FolderPlanInput, PlannedFolder, RefusedPaths, plan_folders},
     job::FolderSyncJob,
     live_checkpoint::LiveCheckpoint,
+    moved_copies::OtherFolder,
     progress::SyncProgress,
     renames::{RenameMemory, follow_renames, note_vanished},
     report::{FolderReport, MailboxReport},
     set_aside::DestinationFacts,
-    spec::{DeletionHandling, FlagHandling, SyncSpec},
+    spec::{AdoptScope, DeletionHandling, FlagHandling, SyncSpec},
     special_use::SpecialUse,
 };
 use crate::{
@@ -44,6 +45,8 @@ pub(crate) struct PreparedFolders {
     inbox_uid_next: Option<u32>,
     /// Name and version by which the destination introduced itself.
     pub destination_server: Option<String>,
+    /// Folders of the destination in which its user may have put something.
+    pub others: Vec<OtherFolder>,
 }
 
 impl PreparedFolders {
@@ -138,6 +141,7 @@ impl FolderPreparation<'_> {
             closed_bytes: 0,
             inbox_uid_next: listings.inbox_uid_next(),
             destination_server: destination.server.clone(),
+            others: other_folders(&to),
         };
         for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
             let listed = listings.of(folder);
@@ -212,10 +216,13 @@ impl FolderPreparation<'_> {
             is_unchanged(state, &source, there, self.spec) && state.set_aside.due_uids(&facts).is_empty()
         });
         let Some(state) = state.as_ref().filter(|_| unchanged) else {
+            let holds_nothing = job.new_at_destination || job.was_empty;
+            let statuses = (listed.source, listed.destination);
+            let matches_first = matches_first(state.as_ref(), statuses, holds_nothing, self.spec.adopt);
             let in_doubt = state.as_ref().is_some_and(|state| state.append_in_doubt);
             let knows_little = state.as_ref().is_none_or(|state| state.reduced);
             let needs_look = in_doubt || (knows_little && !job.new_at_destination);
-            return prepared.jobs.push(FolderSyncJob { in_doubt, needs_look, ..job });
+            return prepared.jobs.push(FolderSyncJob { in_doubt, needs_look, matches_first, ..job });
         };
         if !self.spec.dry_run && !state.set_aside.is_empty() {
             self.live_checkpoint.update(|checkpoint| {
@@ -282,6 +289,7 @@ impl ListedPair<'_> {
             adds_newline: false,
             bytes: listed.size,
             was_empty: there.is_some_and(|s| s.messages == Some(0)),
+            matches_first: false,
         }
     }
 }
@@ -300,7 +308,7 @@ fn report_plan(plan: &FolderPlan, report: &mut MailboxReport) {
 /// The report of a folder that is not opened, since nothing changed in it.
 fn unchanged_report(job: &FolderSyncJob, state: &FolderState) -> FolderReport {
     let source_messages = u64::from(job.messages);
-    let copied_before = if state.reduced { source_messages } else { state.map.len() };
+    let copied_before = if state.reduced { source_messages } else { state.map.len() + state.moved_uids().len() };
     FolderReport { unchanged: true, complete: true, source_messages, copied_before, ..job.report() }
 }
 
@@ -361,6 +369,36 @@ pub(super) fn side_folders(survey: &AccountListing) -> SideFolders {
             })
             .collect(),
     }
+}
+
+/// Folders of the destination that hold mail of its own user: neither views of others nor other users'.
+fn other_folders(destination: &SideFolders) -> Vec<OtherFolder> {
+    let folders = destination.folders.iter().filter(|folder| folder.selectable && folder.messages != Some(0));
+    let named = folders.map(|folder| (folder, destination.parse_name(&folder.raw, folder.delimiter)));
+    let is_view = |folder: &FolderInfo| folder.special_use.is_some_and(SpecialUse::is_view);
+    named
+        .filter(|(folder, name)| !name.is_foreign && (name.is_inbox || !is_view(folder)))
+        .map(|(folder, name)| OtherFolder { raw: folder.raw.clone(), name: name.text() })
+        .collect()
+}
+
+/// True when a folder is to be matched before anything is copied: the listings tell that no checkpoint counts for it, or an
+/// earlier run came no further than to match it, and there may be something to be found.
+fn matches_first(
+    state: Option<&FolderState>,
+    (source, destination): (Option<&FolderStatus>, Option<&FolderStatus>),
+    holds_nothing: bool,
+    scope: AdoptScope,
+) -> bool {
+    let validity = |status: Option<&FolderStatus>| status.and_then(|status| status.uid_validity);
+    let counts = state.is_some_and(|state| {
+        let is_same = |status, known| validity(status).is_none_or(|now| now == known);
+        !state.reduced
+            && !state.unsearched
+            && is_same(source, state.source_uid_validity)
+            && is_same(destination, state.destination_uid_validity)
+    });
+    !counts && (!holds_nothing || scope == AdoptScope::Mailbox)
 }
 
 /// Attributes that all of several folders have: such a one says nothing of what a folder is for.
@@ -460,6 +498,47 @@ mod tests {
         state.map.push(SourceUid(3), Some(DestinationUid(7)), CopyOrigin::Appended);
         assert!(is_unchanged(&state, &status(), &there(8), &spec("m")));
         assert!(!is_unchanged(&state, &status(), &there(7), &spec("m")));
+    }
+
+    #[test]
+    fn a_folder_is_matched_first_where_no_checkpoint_counts_and_the_destination_may_hold_copies() {
+        let (status, auto) = (status(), AdoptScope::Auto);
+        let listed = (Some(&status), Some(&status));
+        let first = |state: &FolderState| matches_first(Some(state), listed, false, auto);
+        assert!(matches_first(None, listed, false, auto));
+        assert!(!first(&state()));
+        assert!(first(&FolderState { unsearched: true, ..state() }));
+        assert!(first(&FolderState { destination_uid_validity: 2, ..state() }));
+        assert!(!matches_first(None, listed, true, auto), "there is nothing to be found");
+        assert!(matches_first(None, listed, true, AdoptScope::Mailbox), "but in other folders");
+    }
+
+    #[test]
+    fn copies_are_looked_for_in_no_view_and_in_no_other_users_folder() {
+        let folder = |raw: &str, special_use, messages| FolderInfo {
+            raw: raw.into(),
+            delimiter: Some(b'/'),
+            selectable: true,
+            special_use,
+            messages,
+            ..FolderInfo::default()
+        };
+        let side = SideFolders {
+            delimiter: Some(b'/'),
+            other_prefixes: vec![b"Shared/".to_vec()],
+            folders: vec![
+                folder("INBOX", None, Some(3)),
+                folder("All Mail", Some(SpecialUse::All), Some(3)),
+                folder("Starred", Some(SpecialUse::Flagged), Some(3)),
+                folder("Archive", Some(SpecialUse::Archive), None),
+                folder("Empty", None, Some(0)),
+                folder("Shared/bob", None, Some(3)),
+                FolderInfo { selectable: false, ..folder("Parent", None, None) },
+            ],
+            ..SideFolders::default()
+        };
+        let names: Vec<String> = other_folders(&side).into_iter().map(|folder| folder.name).collect();
+        assert_eq!(names, ["INBOX", "Archive"]);
     }
 
     #[test]

@@ -6,11 +6,12 @@ use serde::Serialize;
 
 use super::{
     checkpoint::{CopyDifferences, FolderState},
+    matched_folders::MatchSummary,
     set_aside::{SetAsideGroup, SetAsideReason},
     spec::AcceptedLosses,
     uid::SourceUid,
 };
-use crate::error::Error;
+use crate::{error::Error, imap::UidSet};
 
 /// Lists in a report hold at most this many entries; the counts beside them are complete.
 pub(crate) const MAX_LISTED: usize = 200;
@@ -44,6 +45,9 @@ pub struct MailboxReport {
     /// What the source holds and the destination did not get; none where nobody looked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_copied: Option<NotCopiedReport>,
+    /// What was found without a checkpoint; none where nothing was copied into a folder that holds mail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_checkpoint: Option<MatchSummary>,
     /// Why the sync did not end well, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Error>,
@@ -127,6 +131,9 @@ pub struct FolderReport {
     pub bytes_now: u64,
     /// Found at the destination and taken as the copy.
     pub adopted: u64,
+    /// Of `adopted`, those that were found in other folders of the destination, by folder.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub found_elsewhere: Vec<MovedMessages>,
     /// The source's UIDVALIDITY; 0 where the folder was not opened before.
     pub source_uid_validity: u32,
     /// Set aside and so not copied, by this run or an earlier one, by reason; complete.
@@ -167,6 +174,23 @@ pub struct FolderReport {
     /// Why this folder is not finished, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Error>,
+}
+
+/// Messages whose copies were found in another folder of the destination, and taken as moved there by its user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MovedMessages {
+    /// The decoded name of that folder.
+    pub folder: String,
+    /// How many.
+    pub messages: u64,
+    /// The first [`MovedMessages::FIRST`] of their UIDs in the source folder.
+    pub uids: Vec<u32>,
+}
+
+impl MovedMessages {
+    /// So many UIDs are listed.
+    const FIRST: usize = 5;
 }
 
 /// One message that was treated differently.
@@ -267,6 +291,20 @@ impl FolderReport {
             }
         }
         self.skipped_messages.sort_by_key(|note| note.uid);
+    }
+
+    /// Tells of copies that were found in the destination's `folder`.
+    pub(crate) fn add_moved(&mut self, folder: &str, sources: &UidSet<SourceUid>) {
+        let uids: Vec<u32> = sources.iter().take(MovedMessages::FIRST).map(|uid| uid.0).collect();
+        let listed = uids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        let messages = sources.len();
+        let (more, copies) = (
+            if messages > uids.len() as u64 { ", ..." } else { "" },
+            if messages == 1 { "message was" } else { "messages were" },
+        );
+        self.notes.push(format!("{messages} {copies} found in {folder}, taken as moved (UIDs {listed}{more})"));
+        self.adopted += messages;
+        self.found_elsewhere.push(MovedMessages { folder: folder.to_owned(), messages, uids });
     }
 
     /// Counts a copy that differs from its message.

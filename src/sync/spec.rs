@@ -40,6 +40,42 @@ pub struct SyncSpec {
     pub accepted_losses: AcceptedLosses,
     /// Messages that were proven to be refused are tried again, whether it is time or not.
     pub retry_refused: bool,
+    /// Where copies are looked for without a checkpoint.
+    pub adopt: AdoptScope,
+}
+
+/// Where copies of a folder's messages are looked for at the destination when no checkpoint counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AdoptScope {
+    /// In the folder's own destination folder. Where most of its messages are found there, the others are looked for in the
+    /// destination's other folders: its user may have moved them.
+    #[default]
+    Auto,
+    /// In the folder's own destination folder only.
+    Folder,
+    /// In the whole destination mailbox, whatever was found in the own folder.
+    Mailbox,
+    /// Nowhere: everything is copied.
+    Nowhere,
+}
+
+impl AdoptScope {
+    /// True when other folders than the own one may be looked at.
+    #[must_use]
+    pub(crate) const fn may_leave_folder(self) -> bool {
+        matches!(self, Self::Auto | Self::Mailbox)
+    }
+
+    /// True when the messages that are `left` of a folder are looked for in other folders; `found` are in its own one.
+    #[must_use]
+    pub(crate) const fn looks_elsewhere(self, found: u64, left: u64) -> bool {
+        match self {
+            // More than half: an earlier sync copied it, and it is not chance.
+            Self::Auto => left > 0 && found > left,
+            Self::Mailbox => left > 0,
+            Self::Folder | Self::Nowhere => false,
+        }
+    }
 }
 
 impl SyncSpec {
@@ -313,6 +349,17 @@ mod tests {
 
     fn matches(pattern: &str, name: &str) -> bool {
         FolderPattern::parse(pattern).unwrap().matches(name)
+    }
+
+    #[test]
+    fn other_folders_are_looked_at_where_more_than_half_was_found_or_a_person_asks_for_it() {
+        let looks = |scope: AdoptScope| {
+            [(5, 5), (6, 5), (0, 1), (9, 0)].map(|(found, left)| scope.looks_elsewhere(found, left))
+        };
+        assert_eq!(looks(AdoptScope::Auto), [false, true, false, false]);
+        assert_eq!(looks(AdoptScope::Mailbox), [true, true, true, false]);
+        assert_eq!(looks(AdoptScope::Folder), [false; 4]);
+        assert_eq!(looks(AdoptScope::Nowhere), [false; 4]);
     }
 
     #[test]

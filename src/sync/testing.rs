@@ -4,7 +4,8 @@ use crate::{
     error::Side,
     imap::{AccountLogin, AddressPolicy, ConnectionTimeouts, Endpoint, LoginCredential, ServerKind, TlsOptions},
     sync::spec::{
-        AcceptedLosses, DeletionHandling, FlagHandling, FolderMappingRules, MessageFilter, RetryPolicy, SyncSpec,
+        AcceptedLosses, AdoptScope, DeletionHandling, FlagHandling, FolderMappingRules, MessageFilter, RetryPolicy,
+        SyncSpec,
     },
 };
 
@@ -38,5 +39,6 @@ pub(crate) fn spec(name: &str) -> SyncSpec {
         retry: RetryPolicy::default(),
         accepted_losses: AcceptedLosses::default(),
         retry_refused: false,
+        adopt: AdoptScope::default(),
     }
 }

@@ -123,7 +123,7 @@ impl CheckpointOutbox {
         let folders = folders(checkpoint);
         let mut state = self.state();
         state.version += 1;
-        state.copied = checkpoint.folders.values().map(|state| state.map.len()).sum();
+        state.copied = checkpoint.folders.values().map(|state| state.map.len() + state.moved_uids().len()).sum();
         state.set_aside = set_aside(checkpoint);
         state.newest =
             Some(EncodedCheckpoint { checkpoint: text, folders, version: state.version, copied: state.copied });
@@ -165,8 +165,8 @@ fn folders(checkpoint: &Checkpoint) -> Vec<FolderFacts> {
         .take(MAX_FOLDERS)
         .map(|(name, state)| {
             let shown = |name: &[u8]| mutf7::decode_lossy(name).chars().take(MAX_NAME).collect::<String>();
-            let adopted = state.map.adopted().len();
-            let copied = state.map.len() - adopted;
+            let copied = state.map.len() - state.map.adopted().len();
+            let adopted = state.map.adopted().len() + state.moved_uids().len();
             let skipped = skipped(state);
             FolderFacts {
                 source: shown(name),

@@ -181,6 +181,7 @@ impl EngineTask {
             progress: Arc::clone(&attempt.progress),
             stop: stop_engine.clone(),
             permit: Arc::clone(&attempt.fence) as Arc<dyn WritePermit>,
+            watcher: None,
         };
         let closed = attempt.fence.closed_token.clone();
         Self(tokio::spawn(async move {

@@ -29,6 +29,7 @@ use mailferry::{
             Checkpoint, CopyDifferences, DifferenceCount, FolderState, QuiescentStatus, ViewState, fingerprint,
         },
         content_hash::ContentHasher,
+        moved_match::MovedCopies,
         set_aside::{DestinationFacts, SetAside, SetAsideGroup, SetAsideReason},
         spec::{MessageFilter, SyncSpec},
         uid::{DestinationUid, SourceUid},
@@ -128,6 +129,8 @@ fn all_fields() -> Checkpoint {
         ]),
         settled: Some(QuiescentStatus { uid_next: 51, messages: 14, highest_modseq: Some(48_200) }),
         mailbox_id: Some("M-1f0c".into()),
+        moved: Vec::new(),
+        unsearched: false,
         reduced: false,
     };
     let mut last = UidMap::new();
@@ -169,6 +172,19 @@ fn later_fields() -> Checkpoint {
     checkpoint
 }
 
+/// The same with copies that were found in other folders.
+fn moved_copies() -> Checkpoint {
+    let mut checkpoint = all_fields();
+    let inbox = checkpoint.folders.get_mut(b"INBOX".as_slice()).unwrap();
+    let mut map = UidMap::new();
+    for (source, copy) in [(60, 7), (61, 8), (70, 3)] {
+        map.push(SourceUid(source), Some(DestinationUid(copy)), CopyOrigin::Adopted);
+    }
+    inbox.moved = vec![MovedCopies { folder: b"INBOX.Trash".to_vec(), uid_validity: 9, map }];
+    inbox.unsearched = true;
+    checkpoint
+}
+
 /// The fields behind the format's number (1 byte), the check sum (8 bytes) and the compression, which may do better in a
 /// later version.
 fn fields(checkpoint: &[u8]) -> Value {
@@ -195,7 +211,8 @@ fn shown(value: &Value) -> serde_json::Value {
 
 #[test]
 fn a_checkpoint_with_all_its_fields_is_read_and_written_as_ever() {
-    for (name, checkpoint) in [("all-fields", all_fields()), ("later-fields", later_fields())] {
+    let all = [("all-fields", all_fields()), ("later-fields", later_fields()), ("moved-copies", moved_copies())];
+    for (name, checkpoint) in all {
         let file = fixture(&format!("{name}.checkpoint"));
         if std::env::var_os("MAILFERRY_WRITE").is_some() && !file.exists() {
             fs::write(&file, checkpoint.encode().unwrap()).unwrap();

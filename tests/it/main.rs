@@ -25,6 +25,7 @@ mod lesser;
 mod limits;
 mod listing;
 mod login;
+mod moved;
 mod narrowing;
 mod not_copied;
 mod outputs;

@@ -14,14 +14,14 @@ use mailferry::{
         permit::{AlwaysPermitted, WritePermit},
     },
     sync::{
-        SyncContext,
+        SyncContext, SyncWatcher,
         checkpoint::Checkpoint,
         checkpoint_store::CheckpointStore,
         progress::SyncProgress,
         report::MailboxReport,
         spec::{
-            AcceptedLosses, DeletionHandling, FlagHandling, FolderMappingRules, MessageFilter, RetryPolicy, SyncSpec,
-            WaitSteps,
+            AcceptedLosses, AdoptScope, DeletionHandling, FlagHandling, FolderMappingRules, MessageFilter, RetryPolicy,
+            SyncSpec, WaitSteps,
         },
         sync_mailbox,
     },
@@ -87,6 +87,7 @@ pub struct Rig {
     pub progress: Arc<SyncProgress>,
     pub stop: CancellationToken,
     pub permit: Arc<dyn WritePermit>,
+    pub watcher: Option<Arc<dyn SyncWatcher>>,
 }
 
 impl Rig {
@@ -125,6 +126,7 @@ impl Rig {
             },
             accepted_losses: AcceptedLosses::default(),
             retry_refused: false,
+            adopt: AdoptScope::default(),
         };
         Self {
             spec,
@@ -132,6 +134,7 @@ impl Rig {
             progress: Arc::default(),
             stop: CancellationToken::new(),
             permit: Arc::new(AlwaysPermitted),
+            watcher: None,
         }
     }
 
@@ -142,6 +145,7 @@ impl Rig {
             progress: Arc::clone(&self.progress),
             stop: self.stop.clone(),
             permit: Arc::clone(&self.permit),
+            watcher: self.watcher.clone(),
         };
         sync_mailbox(&self.spec, self.store.checkpoint(), &context).await
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{RunEvent, RunView, lines::stopping};
+use super::{RunEvent, RunView, lines::stopping, warning};
 use crate::{
     local::{
         progress_board::{ProgressBoard, ProgressEstimate},
@@ -73,6 +73,7 @@ impl RunView for BarView {
                 self.board.observe(at);
                 self.draw();
             }
+            RunEvent::Matched { mailbox, text, .. } => self.print(&warning(mailbox, text)),
             RunEvent::Finished(report) => {
                 self.board.record_finished(&report.mailbox);
                 if let Some(position) = self.running.iter().position(|(name, _)| *name == report.mailbox) {

@@ -1,7 +1,8 @@
 //! JSON lines for programs: one object per event, each with `write_event` and `time` (RFC 3339, UTC).
 //!
-//! `begun`, then per mailbox `started` and `progress` (about every five seconds, only when something moved), and exactly one
-//! `finished` for each mailbox, with its report; `stopping` when asked to stop; `summary` as the last line.
+//! `begun`, then per mailbox `started` and `progress` (about every five seconds, only when something moved), `withoutCheckpoint`
+//! before anything is copied where no checkpoint counts and folders hold mail, and exactly one `finished` for each mailbox, with
+//! its report; `stopping` when asked to stop; `summary` as the last line.
 
 use std::{
     collections::HashMap,
@@ -18,7 +19,7 @@ use crate::{
         progress_board::{ProgressBoard, ProgressEstimate},
         run_report::{MailboxEnding, RunTotals, mailbox_ending},
     },
-    sync::{progress::ProgressSnapshot, report::MailboxReport},
+    sync::{matched_folders::MatchSummary, progress::ProgressSnapshot, report::MailboxReport},
     terminal_text::printable_json,
 };
 
@@ -62,6 +63,12 @@ enum JsonEvent<'a> {
     Progress {
         mailbox: &'a str,
         progress: &'a ProgressEstimate,
+    },
+    WithoutCheckpoint {
+        mailbox: &'a str,
+        #[serde(flatten)]
+        summary: &'a MatchSummary,
+        warning: &'a str,
     },
     Finished {
         mailbox: &'a str,
@@ -119,6 +126,9 @@ impl<W: Write + Send> RunView for JsonView<W> {
                         shown.insert(mailbox.to_owned(), estimate.counters);
                     }
                 }
+            }
+            RunEvent::Matched { mailbox, text, summary } => {
+                Self::write(to, *clock, JsonEvent::WithoutCheckpoint { mailbox, summary, warning: text });
             }
             RunEvent::Finished(report) | RunEvent::Unfinished(report) => {
                 board.record_finished(&report.mailbox);

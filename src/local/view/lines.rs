@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{EVENT_INTERVAL, RunEvent, RunView, write_line};
+use super::{EVENT_INTERVAL, RunEvent, RunView, warning, write_line};
 use crate::{
     local::{progress_board::ProgressBoard, run_report},
     sync::progress::ProgressSnapshot,
@@ -51,6 +51,7 @@ impl<W: Write + Send> RunView for LineView<W> {
                     }
                 }
             }
+            RunEvent::Matched { mailbox, text, .. } => write_line(&mut self.to, &warning(mailbox, text)),
             RunEvent::Finished(report) => {
                 self.board.record_finished(&report.mailbox);
                 self.shown.remove(&report.mailbox);

@@ -15,7 +15,8 @@ pub(crate) use json::{JsonView, write_event};
 pub(crate) use lines::LineView;
 
 use super::outcome::RunOutcome;
-use crate::sync::{progress::SyncProgress, report::MailboxReport, spec::SyncSpec};
+use crate::sync::{matched_folders::MatchSummary, progress::SyncProgress, report::MailboxReport, spec::SyncSpec};
+use crate::terminal_text::printable;
 
 /// How often lines and JSON events show progress, if there is any.
 pub(crate) const EVENT_INTERVAL: Duration = Duration::from_secs(5);
@@ -37,6 +38,15 @@ pub(crate) enum RunEvent<'a> {
     },
     /// [`RunView::interval`] has passed.
     Tick,
+    /// No checkpoint counts for a mailbox, and something will be copied into folders that hold mail.
+    Matched {
+        /// Its name.
+        mailbox: &'a str,
+        /// What it means, for people.
+        text: &'a str,
+        /// The numbers.
+        summary: &'a MatchSummary,
+    },
     /// A mailbox ended, or could not start.
     Finished(&'a MailboxReport),
     /// The run was asked to stop and waits for its mailboxes to save their checkpoints.
@@ -93,6 +103,11 @@ impl OutputMode {
             Self::Auto | Self::Text => OutputStyle::Lines,
         }
     }
+}
+
+/// What a person should know before a mailbox is copied.
+fn warning(mailbox: &str, text: &str) -> String {
+    format!("{}: warning: {}", printable(mailbox), printable(text))
 }
 
 /// Writes one line and flushes it. That the reader has gone away (`mailferry run | head`) is no reason to stop copying

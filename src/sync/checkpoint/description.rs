@@ -17,6 +17,11 @@ impl Checkpoint {
             .map(|(name, state)| {
                 let set_aside: Vec<_> = state.set_aside.groups().iter().map(describe_group).collect();
                 let flags: BTreeMap<_, _> = state.flags.iter().map(|(flag, uids)| (flag, uids.len())).collect();
+                let moved: Vec<_> = state
+                    .moved
+                    .iter()
+                    .map(|moved| json!({ "folder": mutf7::decode_lossy(&moved.folder), "messages": moved.map.len() }))
+                    .collect();
                 json!({
                     "source": mutf7::decode_lossy(name),
                     "destination": self.mapping.get(name).map(|name| mutf7::decode_lossy(name)),
@@ -43,6 +48,8 @@ impl Checkpoint {
                         "highestModSeq": settled.highest_modseq,
                     })),
                     "mailboxId": state.mailbox_id,
+                    "foundElsewhere": moved,
+                    "unsearched": state.unsearched,
                 })
             })
             .collect();

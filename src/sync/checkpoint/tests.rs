@@ -292,6 +292,35 @@ fn the_description_names_folders_and_counts_for_people() {
     assert_eq!(text["mappedOnly"], json!({ "Gone": "INBOX.Gone" }));
 }
 
+#[test]
+fn what_was_found_in_another_folder_is_dealt_with_and_nothing_is_done_to_it() {
+    let moved = |pairs: &[(u32, u32)]| {
+        let mut map = UidMap::new();
+        for &(from, to) in pairs {
+            map.push(SourceUid(from), Some(DestinationUid(to)), CopyOrigin::Adopted);
+        }
+        MovedCopies { folder: b"Trash".to_vec(), uid_validity: 9, map }
+    };
+    let mut checkpoint = Checkpoint::default();
+    checkpoint.mapping.insert(b"INBOX".to_vec(), b"inbox".to_vec());
+    let mut state = FolderState { destination_uid_validity: 3, ..FolderState::default() };
+    state.map.push(SourceUid(1), Some(DestinationUid(11)), CopyOrigin::Appended);
+    state.set_aside.add_group(SetAsideGroup::new(SetAsideReason::Refused, UidSet::parse("5").unwrap()));
+    state.add_moved(moved(&[(4, 21), (5, 22)]));
+    state.add_moved(moved(&[(6, 30)]));
+    assert_eq!((state.moved.len(), state.moved_uids().to_string()), (1, "4:6".to_owned()));
+    assert_eq!((state.finished_uids().to_string(), state.set_aside.is_empty()), ("1,4:6".to_owned(), true));
+    assert_eq!(state.map.deletable().to_string(), "1");
+    checkpoint.folders.insert(b"INBOX".to_vec(), state.clone());
+    assert_eq!(checkpoint.copies_in(b"INBOX", 3).to_string(), "11");
+    assert_eq!(checkpoint.copies_in(b"Trash", 9).to_string(), "21:22,30");
+    assert!(checkpoint.copies_in(b"Trash", 8).is_empty() && checkpoint.moved_into(b"INBOX", 3).is_empty());
+    state.retain_moved(&UidSet::parse("1:2,5").unwrap());
+    assert_eq!(state.moved, [moved(&[(5, 22)])]);
+    state.retain_moved(&UidSet::parse("1").unwrap());
+    assert!(state.moved.is_empty());
+}
+
 fn uids() -> impl Strategy<Value = UidSet<SourceUid>> {
     let range = |(low, more): (u32, u32)| (SourceUid(low), SourceUid(low.saturating_add(more)));
     proptest::collection::vec((1..u32::MAX, 0..9_u32), 0..6)
@@ -350,11 +379,14 @@ fn states() -> impl Strategy<Value = FolderState> {
                     differences.add(&kind, SourceUid(uid));
                 }
             }
+            let moved = MovedCopies { folder: b"Trash".to_vec(), uid_validity: destination, map: map.clone() };
             FolderState {
                 source_uid_validity: source,
                 destination_uid_validity: destination,
                 highest_modseq,
                 map,
+                moved: Some(moved).filter(|_| append_in_doubt).into_iter().collect(),
+                unsearched: append_in_doubt,
                 set_aside,
                 unlisted: u64::from(tail_from % 5),
                 unwell_runs: tail_from % 3,

@@ -13,6 +13,7 @@ use crate::{
     Error, ErrorClass, Result,
     imap::UidSet,
     sync::{
+        moved_match::MovedCopies,
         set_aside::{DestinationFacts, SetAside, SetAsideGroup, SetAsideReason},
         uid::SourceUid,
         uid_map::UidMap,
@@ -87,6 +88,10 @@ struct FolderRecord {
     settled: Option<QuiescentStatus>,
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     mailbox_id: Option<String>,
+    #[serde(rename = "g", default, skip_serializing_if = "Vec::is_empty")]
+    moved: Vec<MovedRecord>,
+    #[serde(rename = "j", default, skip_serializing_if = "std::ops::Not::not")]
+    unsearched: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
@@ -100,6 +105,28 @@ fn has_no_bytes(set: &ByteBuf) -> bool {
 
 fn has_none(differences: &CopyDifferences) -> bool {
     differences.0.is_empty()
+}
+
+/// Copies in another folder of the destination.
+#[derive(Serialize, Deserialize)]
+struct MovedRecord {
+    #[serde(rename = "n")]
+    folder: ByteBuf,
+    #[serde(rename = "v")]
+    uid_validity: u32,
+    #[serde(rename = "m")]
+    map: ByteBuf,
+}
+
+impl MovedRecord {
+    fn from_moved(MovedCopies { folder, uid_validity, map }: &MovedCopies) -> Self {
+        Self { folder: ByteBuf::from(&**folder), uid_validity: *uid_validity, map: ByteBuf::from(map.encode()) }
+    }
+
+    fn into_moved(self) -> Option<MovedCopies> {
+        let Self { folder, uid_validity, map } = self;
+        Some(MovedCopies { folder: folder.into_vec(), uid_validity, map: UidMap::decode(&map)? })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -188,6 +215,8 @@ impl FolderRecord {
             flags: state.flags.iter().map(|(flag, set)| (flag.clone(), uids(set))).collect(),
             settled: state.settled,
             mailbox_id: state.mailbox_id.clone(),
+            moved: state.moved.iter().map(MovedRecord::from_moved).collect(),
+            unsearched: state.unsearched,
         }
     }
 
@@ -220,6 +249,8 @@ impl FolderRecord {
             flags: flags.collect::<Option<_>>()?,
             settled: self.settled,
             mailbox_id: self.mailbox_id,
+            moved: self.moved.into_iter().map(MovedRecord::into_moved).collect::<Option<_>>()?,
+            unsearched: self.unsearched,
             reduced: false,
         };
         Some((self.name.into_vec(), state))

@@ -76,6 +76,8 @@ pub(crate) struct CopyMemory {
     pub sends_crlf: bool,
     /// How far the source's RFC822.SIZE can be believed.
     pub sizes: SizeTrust,
+    /// What was not in the own destination folder was looked for in the others, or need not be.
+    pub is_searched: bool,
 }
 
 impl CopyMemory {

@@ -74,6 +74,7 @@ impl FolderCopy<'_> {
         let (scan, selected) = (self.context.scan, self.context.selected);
         // What was seen before tells nothing of now.
         let job = FolderSyncJob { snapshot: None, ..self.job.clone() };
+        let taken = live_checkpoint.read(|c| c.moved_into(&job.destination_raw, selected.uid_validity));
         let lookup = CopyLookup {
             job: &job,
             begin: FolderStartMode::Tail,
@@ -81,6 +82,8 @@ impl FolderCopy<'_> {
             scan,
             work: &work.iter().map(|message| message.uid).collect(),
             destination: selected,
+            taken: &taken,
+            scope: self.shared.spec.adopt,
             stop: &self.shared.stop,
         };
         let there = lookup.find(self.pair, self.memory).await?;

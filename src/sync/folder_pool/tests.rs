@@ -99,7 +99,7 @@ async fn run(work: &Arc<ScriptedWork>, names: &[&'static str], pairs: usize) -> 
     for pair in 1..pairs {
         further.spawn(async move { Ok(pair) });
     }
-    let mut result = pool(work, names).run(0, further).await;
+    let mut result = pool(work, names).run(Some(0), &mut further).await;
     result.reports.sort_unstable();
     result
 }
@@ -211,9 +211,24 @@ async fn a_further_pair_that_is_refused_is_done_without() {
     let work = work((0, 0), &[], |job, _| TryOutcome::Done(job.name));
     let mut further = JoinSet::new();
     further.spawn(async { Err(refused()) });
-    let result = pool(&work, &["a"]).run(0, further).await;
+    let result = pool(&work, &["a"]).run(Some(0), &mut further).await;
     assert!(result.fatal.is_none());
     assert_eq!(result.reports, ["a"]);
+}
+
+#[tokio::test]
+async fn a_folder_that_waits_for_the_others_is_given_back_and_so_are_connections_that_come_late() {
+    let work = work((0, 0), &[], |job, connection| match (connection, job.name) {
+        (None, _) => TryOutcome::Connect,
+        (_, "a") => TryOutcome::Postponed,
+        _ => TryOutcome::Done(job.name),
+    });
+    let mut further = JoinSet::new();
+    further.spawn(std::future::pending());
+    let result = pool(&work, &["a", "b"]).run(None, &mut further).await;
+    assert_eq!((names(&result.postponed), result.reports), (vec!["a"], vec!["b"]));
+    assert!(result.unfinished.is_empty() && result.untouched.is_empty() && result.fatal.is_none());
+    assert_eq!((work.closed.load(SeqCst), further.len()), (1, 1));
 }
 
 #[tokio::test]
@@ -221,7 +236,7 @@ async fn a_stop_leaves_what_was_not_done() {
     let work = work((0, 0), &[], |_, _| TryOutcome::Stopped);
     let pool = pool(&work, &["a", "b"]);
     pool.waits.stop.cancel();
-    let result = pool.run(0, JoinSet::new()).await;
+    let result = pool.run(Some(0), &mut JoinSet::new()).await;
     assert_eq!((names(&result.unfinished), names(&result.untouched)), (vec![], vec!["a", "b"]));
     assert!(result.fatal.is_none());
 }

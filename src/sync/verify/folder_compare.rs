@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     compare::{self, compare},
+    moved_away::MovedAway,
     read_pass::read_messages,
     report::{DifferenceKind, FolderComparison, MessageDifference},
     side_reading::{FolderFailure, FolderStage, SideReading},
@@ -44,6 +45,8 @@ pub(super) struct FolderCompareJob {
     messages: u64,
     /// Where a sync began to place copies, as far as a checkpoint tells.
     first_copy: Option<FirstCopy>,
+    /// Messages whose copies a sync found in other folders of the destination, as far as a checkpoint tells.
+    moved: MovedAway,
     source: SideReading<SourceUid>,
     destination: SideReading<DestinationUid>,
     losses: LossHistory,
@@ -85,6 +88,7 @@ impl FolderCompareJob {
             empty: counts == [Some(0); 2],
             messages: counts.iter().flatten().map(|count| u64::from(*count)).sum(),
             first_copy: checkpoint.and_then(|checkpoint| FirstCopy::from_checkpoint(checkpoint, &folder.source_raw)),
+            moved: checkpoint.map(|checkpoint| MovedAway::from_checkpoint(checkpoint, folder)).unwrap_or_default(),
             source: SideReading::default(),
             destination: SideReading::default(),
             losses: LossHistory::default(),
@@ -103,6 +107,12 @@ impl FolderCompareJob {
             folder_missing: !self.exists,
             ..FolderComparison::default()
         }
+    }
+
+    /// Asks whether copies in other folders are there still.
+    async fn find_moved(&mut self, pair: &mut ConnectionPair) -> Result<(), FolderFailure> {
+        let asked = self.moved.find_present(&mut pair.destination, self.source.uid_validity()).await;
+        asked.map_err(|error| FolderFailure { stage: FolderStage::Reading, error })
     }
 
     /// How much was read, and how far failures were narrowed down.
@@ -147,7 +157,11 @@ impl PooledWork for FolderComparer {
         }
         let Some(pair) = pair else { return TryOutcome::Connect };
         let before = job.reading_progress();
-        let Err(failure) = self.read_both(job, pair).await else {
+        let read = match self.read_both(job, pair).await {
+            Ok(()) => job.find_moved(pair).await,
+            failed => failed,
+        };
+        let Err(failure) = read else {
             return TryOutcome::Done(build_comparison(job, self.listed));
         };
         let after = job.reading_progress();
@@ -273,7 +287,7 @@ fn build_comparison(job: &mut FolderCompareJob, listed: usize) -> FolderComparis
     };
     destination.number_flags_as(&mut source.flags);
     let source = source;
-    let comparison = if found.source_messages == 0 || found.destination_messages == 0 {
+    let mut comparison = if found.source_messages == 0 || found.destination_messages == 0 {
         compare::MessageComparison {
             missing: source.uids().collect(),
             extra: destination.uids().collect(),
@@ -282,6 +296,11 @@ fn build_comparison(job: &mut FolderCompareJob, listed: usize) -> FolderComparis
     } else {
         compare(source.items(), destination.items())
     };
+    let listed = comparison.missing.len();
+    comparison.missing.retain(|uid| !job.moved.is_present(*uid));
+    let found_elsewhere = (listed - comparison.missing.len()) as u64;
+    let is_others = |uid: &DestinationUid| job.moved.is_others_copy(*uid, destination.uid_validity());
+    comparison.doubled.retain(|uid| !is_others(uid));
     for uid in source.unreadable() {
         single(DifferenceKind::Unreadable, Some(uid), None, "the source lists it and does not deliver it".to_owned());
     }
@@ -316,6 +335,7 @@ fn build_comparison(job: &mut FolderCompareJob, listed: usize) -> FolderComparis
     found.doubled_since_sync = first.map_or(0, |first| doubled.iter().filter(|uid| **uid >= first.uid).count() as u64);
     found.doubled = doubled.len() as u64;
     found.equal = comparison.equal;
+    found.found_elsewhere = found_elsewhere;
     found.missing = comparison.missing.len() as u64;
     found.changed = comparison.changed.len() as u64;
     found.only_at_destination = comparison.extra.len() as u64;

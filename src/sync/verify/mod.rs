@@ -3,6 +3,7 @@
 
 mod compare;
 mod folder_compare;
+mod moved_away;
 mod read_pass;
 mod report;
 mod side_reading;
@@ -185,7 +186,7 @@ async fn compare_folders(
         progress: Arc::clone(&context.progress),
         stop: waits.stop.clone(),
     };
-    let result = FolderPool::new(Arc::new(comparer), jobs, waits).run(pair, further).await;
+    let result = FolderPool::new(Arc::new(comparer), jobs, waits).run(Some(pair), &mut further).await;
     report.folders = result.reports;
     report.folders.sort_by(|a, b| a.source.cmp(&b.source));
     match (result.fatal, result.unfinished.len() + result.untouched.len()) {

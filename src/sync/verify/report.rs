@@ -64,7 +64,7 @@ impl VerifyReport {
 }
 
 /// How a source folder and its copy compare. Each message of the source is in exactly one of `equal`, `missing`,
-/// `unreadable` and `changed`, unless a rule leaves it out.
+/// `found_elsewhere`, `unreadable` and `changed`, unless a rule leaves it out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct FolderComparison {
@@ -84,6 +84,10 @@ pub(crate) struct FolderComparison {
     pub equal: u64,
     /// Messages without a copy.
     pub missing: u64,
+    /// Messages whose copies a sync found in other folders of the destination, and that are there still. None without a
+    /// checkpoint.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub found_elsewhere: u64,
     /// Messages whose copy differs, in whatever.
     pub changed: u64,
     /// Of those: other flags or keywords.
@@ -114,6 +118,11 @@ pub(crate) struct FolderComparison {
     /// Why this folder was not compared, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Error>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl FolderComparison {
