@@ -91,17 +91,18 @@ impl MatchSummary {
     #[must_use]
     pub(crate) fn text(&self) -> String {
         let Self { messages, found, to_copy, to_flag, .. } = self;
-        let mut text = format!("{found} of {messages} messages were found at the destination");
+        let mut parts = vec![format!("{found} of {messages} messages were found at the destination")];
         if *to_copy > 0 {
-            text += &format!(
-                "; {to_copy} are to be copied into folders that hold mail: what a user deleted or moved there comes back"
-            );
+            parts.push(format!(
+                "{to_copy} are to be copied into folders that hold mail: what a user deleted or moved there comes back"
+            ));
         }
         if *to_flag > 0 {
-            text +=
-                &format!("; {to_flag} get flags that the source has: what a user marked as unread there is read again");
+            parts.push(format!(
+                "{to_flag} get flags that the source has: what a user marked as unread there is read again"
+            ));
         }
-        text
+        parts.join("; ")
     }
 }
 
