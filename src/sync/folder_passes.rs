@@ -230,8 +230,11 @@ impl FolderPasses<'_> {
         if let Some(summary) = MatchSummary::new(&matched, elsewhere) {
             self.report.without_checkpoint = Some(summary);
             self.report.note(format!("no checkpoint counted: {}", summary.text()));
-            if let Some(watcher) = self.context.watcher.as_ref().filter(|_| !syncer.shared.spec.dry_run) {
-                watcher.tell_matched(summary).await;
+            match &self.context.watcher {
+                _ if syncer.shared.spec.dry_run => {}
+                Some(watcher) => watcher.tell_matched(summary).await,
+                // A pod has nobody to ask, but its log.
+                None => tracing::warn!("no checkpoint counts: {}", summary.text()),
             }
         }
         Ok(pair)
