@@ -33,7 +33,7 @@ struct Size {
 const PARALLELISM: usize = 200;
 
 fn main() -> ExitCode {
-    let mut size = Size { mailboxes: 10_000, checkpoint: mailferry::api::mailbox_sync::MAX_CHECKPOINT_BYTES };
+    let mut size = Size { mailboxes: 10_000, checkpoint: 65_536 };
     let mut kept = true;
     let mut args = env::args().skip(1);
     while let Some(arg) = args.next() {

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// The longest checkpoint that a status holds, bytes of its encoded form.
-pub const MAX_CHECKPOINT_BYTES: usize = 65_536;
+pub const MAX_CHECKPOINT_BYTES: usize = 262_144;
 /// The most folders that a status lists.
 pub(crate) const MAX_FOLDERS: usize = 200;
 
@@ -335,7 +335,7 @@ pub struct WorkerStatus {
     /// The checkpoint, by which a later attempt goes on: opaque, versioned, compressed. `mailferry checkpoint` shows
     /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 65_536))]
+    #[schemars(length(max = MAX_CHECKPOINT_BYTES))]
     pub checkpoint: Option<String>,
     /// The last attempt that wrote its checkpoint at its end. Where the attempt before the current one did not, the
     /// last messages that it appended are looked for before anything is sent again.

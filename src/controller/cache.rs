@@ -20,7 +20,7 @@ use super::{
     cached_objects::{SYNC_LABEL, SyncPod, slim_metadata, slim_pod, slim_sync},
     watches::{ObjectChange, WatchHooks, WatchSpec, scopes},
 };
-use crate::api::{MailMigration, MailServer, MailboxSync, names};
+use crate::api::{MailMigration, MailServer, MailboxSync, mailbox_sync::MAX_CHECKPOINT_BYTES, names};
 
 /// An object's namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,8 +44,16 @@ impl NamespacedName {
     }
 }
 
-/// Objects listed by one request: with a checkpoint at its bound each takes 64 KiB until it is slimmed.
-const PAGE: u32 = 50;
+/// Objects listed by one request. Until they are slimmed, one takes [`LARGEST_OBJECT`] at most.
+const PAGE: u32 = 20;
+
+/// A MailboxSync whose checkpoint, names of folders and bundles of certificates are at their bounds, bytes.
+const LARGEST_OBJECT: usize = MAX_CHECKPOINT_BYTES + (512 << 10);
+
+/// A page must not take more, bytes: it is in the operator's memory beside all else.
+const LARGEST_PAGE: usize = 16 << 20;
+
+const _: () = assert!(PAGE as usize * LARGEST_OBJECT <= LARGEST_PAGE);
 
 /// What the operator sees of the cluster.
 pub(crate) struct ClusterCaches {
@@ -222,7 +230,7 @@ pub(crate) async fn watch_cluster(
     let scopes = scopes(namespaces);
     caches.lists_left.send_replace(Some(KINDS * scopes.len()));
     let all = watcher::Config::default().page_size(PAGE).any_semantic();
-    let ours = watcher::Config::default().page_size(PAGE * 10).labels(SYNC_LABEL);
+    let ours = watcher::Config::default().page_size(PAGE * 25).labels(SYNC_LABEL);
     let listed = || caches.lists_left.send_modify(|left| *left = left.map(|left| left.saturating_sub(1)));
     let migrations = WatchSpec {
         config: all.clone(),

@@ -175,3 +175,30 @@ pub(crate) fn slim_metadata(metadata: &mut ObjectMeta) {
     metadata.managed_fields = None;
     metadata.annotations = None;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::mailbox_sync::{FolderFacts, MAX_CHECKPOINT_BYTES, MailboxSyncStatus},
+        controller::testing,
+    };
+
+    #[test]
+    fn a_checkpoint_at_its_bound_takes_no_room_in_the_cache() {
+        let mut sync = MailboxSync::new("m-1", testing::mailbox_spec("m", "m-1"));
+        let empty = serde_json::to_string(&sync).unwrap().len();
+        let worker = WorkerStatus {
+            attempt: 3,
+            checkpoint: Some("c".repeat(MAX_CHECKPOINT_BYTES)),
+            folders: vec![FolderFacts::default(); 200],
+            warnings: vec!["w".repeat(500); 20],
+            ..WorkerStatus::default()
+        };
+        sync.status = Some(MailboxSyncStatus { worker: Some(worker), ..MailboxSyncStatus::default() });
+        slim_sync(&mut sync);
+        let worker = sync.status.as_ref().and_then(|status| status.worker.as_ref()).unwrap();
+        assert_eq!((worker.attempt, &worker.checkpoint, worker.folders.capacity()), (3, &None, 0));
+        assert!(serde_json::to_string(&sync).unwrap().len() < empty + 500);
+    }
+}

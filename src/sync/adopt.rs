@@ -174,7 +174,7 @@ impl CopyLookup<'_> {
         }
         // Copies whose UID is unknown come first, or a twin would take their place.
         let mut unknown = FolderScan::default();
-        scan_set(&mut pair.source, &state.map.unknown_uids().difference(&sources), &mut unknown).await?;
+        scan_set(&mut pair.source, &state.unplaced_uids().difference(&sources), &mut unknown).await?;
         unknown.finish();
         for (scan, work) in [(&unknown, unknown.uids()), (scan, work)] {
             if work.is_empty() {
@@ -199,6 +199,8 @@ impl CopyLookup<'_> {
             known_uids = known_uids.union(&there.copies.iter().map(|f| f.destination).collect());
             copies.merge(there);
         }
+        // Where copies up to the mark are is not remembered: they only leave the others to the messages that are sought.
+        copies.forget(&state.unmapped_uids());
         Ok(copies)
     }
 }

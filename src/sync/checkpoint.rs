@@ -1,13 +1,16 @@
 //! What a later attempt must know to go on: in memory, and as the opaque string that status and state files hold.
 
 mod description;
+pub mod high_water_mark;
+mod marked_state;
+mod reduction;
 #[cfg(test)]
 mod tests;
 mod wire_form;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use high_water_mark::{MapCoverage, SourceListing};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -17,10 +20,7 @@ use super::{
     uid::{DestinationUid, SourceUid},
     uid_map::UidMap,
 };
-use crate::{
-    Result,
-    imap::{Endpoint, UidSet, account_listing::is_same_folder_name, select::SelectedFolder},
-};
+use crate::imap::{Endpoint, UidSet, account_listing::is_same_folder_name, select::SelectedFolder};
 
 /// Everything known about one mailbox from earlier attempts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +35,9 @@ pub struct Checkpoint {
     pub views: BTreeMap<Vec<u8>, ViewState>,
     /// The longest that the destination needed to store what it was sent, milliseconds; 0 where it never needed a second.
     pub slowest_commit: u32,
+    /// Folders with copies of which nothing is known any more, since their names alone were too much: see
+    /// [`Self::encode_within`].
+    pub dropped_folders: u64,
 }
 
 /// A view as it was looked at last.
@@ -117,27 +120,13 @@ pub struct FolderState {
     /// The destination folder was matched without a checkpoint, and what was not found there must be looked for in the
     /// destination's other folders before it is copied.
     pub unsearched: bool,
-    /// Only the last few messages stand in the map, since the whole would not fit: see [`Checkpoint::encode_within`].
-    /// They do not count as copied: unless nothing changed in it, the folder is matched as if there were no checkpoint.
-    pub reduced: bool,
+    /// How much of what was copied stands in the map: not all, where the whole would not fit.
+    pub coverage: MapCoverage,
+    /// What the source listed in this run. It is not written.
+    pub listing: Option<Arc<SourceListing>>,
 }
 
-/// So many messages are kept in the map of a reduced folder: enough to know it again after a rename.
-const KEPT: usize = 3;
-
 impl FolderState {
-    /// What is kept of a folder that takes too much room.
-    fn reduce(&mut self) {
-        let last: Vec<_> = self.map.last_runs(KEPT);
-        self.map = UidMap::new();
-        self.map.push_runs(last);
-        self.flags.clear();
-        self.settle_doubted();
-        self.unseen = UidSet::default();
-        self.moved.clear();
-        self.reduced = true;
-    }
-
     /// Moves the uncertain tail's begin up to `uid_next`, unless late copies are still looked for.
     pub(crate) fn raise_tail(&mut self, uid_next: u32) {
         if self.doubted.is_empty() {
@@ -149,12 +138,6 @@ impl FolderState {
     pub(crate) fn settle_doubted(&mut self) {
         self.doubted = UidSet::default();
         self.late_copies = UidSet::default();
-    }
-
-    /// Source UIDs that were dealt with: copied, found elsewhere, or set aside.
-    #[must_use]
-    pub(crate) fn finished_uids(&self) -> UidSet<SourceUid> {
-        self.map.copied().union(&self.set_aside.uids()).union(&self.moved_uids())
     }
 
     /// Source UIDs whose copies were found in other folders of the destination.
@@ -267,80 +250,12 @@ pub(crate) fn accounts_fingerprint(accounts: &[&Endpoint]) -> String {
 const MIN_REWRITTEN: u64 = 3;
 
 impl Checkpoint {
-    /// [`Self::encode`] in at most `most` bytes: where the whole is larger, which copies nobody has looked at is left out; then
-    /// the largest folders are reduced to their high-water marks, one after the other. Such a folder is left alone while nothing changes in it; when something does,
-    /// it is matched as if there were no checkpoint: slower, never wrong.
-    ///
-    /// One folder of 200,000 messages, all of them seen, takes under 1 KB when no UID is missing, 20 KB when each 20th is
-    /// missing at random, and 131 KB when every second is (measured by a test; 400,000 coin tosses are 50 KB by
-    /// themselves). A status has room for 49 KB, in base64.
-    ///
-    /// # Errors
-    /// As [`Self::encode`].
-    pub fn encode_within(&self, most: usize) -> Result<Vec<u8>> {
-        let encoded = self.encode()?;
-        if encoded.len() <= most {
-            return Ok(encoded);
-        }
-        let mut smaller = self.clone();
-        // What nobody has looked at can be told only while there is room to say so.
-        for state in smaller.folders.values_mut() {
-            state.unseen = UidSet::default();
-        }
-        let encoded = smaller.encode()?;
-        if encoded.len() <= most {
-            return Ok(encoded);
-        }
-        let size = |state: &FolderState| {
-            let moved = state.moved.iter().map(|moved| moved.map.runs().len() * 4).sum::<usize>();
-            moved + state.map.runs().len() * 4 + state.flags.values().map(|set| set.ranges().len() * 2).sum::<usize>()
-        };
-        let mut by_size: Vec<(usize, Vec<u8>)> = self.folders.iter().map(|(name, s)| (size(s), name.clone())).collect();
-        by_size.sort();
-        let all: usize = by_size.iter().map(|(size, _)| size).sum::<usize>().max(1);
-        let (mut length, mut left) = (encoded.len(), all);
-        // As long as names are few, the encoded length goes with the number of ranges.
-        while let Some((size, name)) = by_size.pop() {
-            if let Some(state) = smaller.folders.get_mut(&name) {
-                state.reduce();
-            }
-            left = left.saturating_sub(size);
-            if by_size.is_empty() || left.saturating_mul(length) <= all.saturating_mul(most) {
-                let encoded = smaller.encode()?;
-                if encoded.len() <= most {
-                    return Ok(encoded);
-                }
-                length = length.max(encoded.len());
-            }
-        }
-        // Thousands of folders: their names alone are too much. What was not copied is kept as long as it can be.
-        smaller.folders.retain(|_, state| !state.set_aside.is_empty());
-        let encoded = smaller.encode()?;
-        if encoded.len() <= most {
-            return Ok(encoded);
-        }
-        smaller.folders.clear();
-        let encoded = smaller.encode()?;
-        if encoded.len() <= most {
-            return Ok(encoded);
-        }
-        Self { fingerprint: smaller.fingerprint, ..Self::default() }.encode()
-    }
-
-    /// [`Self::encode_within`] as text of at most `most` characters.
-    ///
-    /// # Errors
-    /// As [`Self::encode`].
-    pub(crate) fn encode_text_within(&self, most: usize) -> Result<String> {
-        Ok(STANDARD_NO_PAD.encode(self.encode_within(most / 4 * 3)?))
-    }
-
     /// True when most of the copies that were compared with their messages were kept otherwise than they were sent.
     pub(crate) fn shows_rewriting(&self) -> bool {
         let (mut rewritten, mut copies) = (0, 0);
         for state in self.folders.values() {
             rewritten += state.differences.0.get("content").map_or(0, |difference| difference.count);
-            copies += state.map.len();
+            copies += state.copied_count();
         }
         rewritten >= MIN_REWRITTEN && rewritten * 2 > copies
     }

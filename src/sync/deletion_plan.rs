@@ -40,7 +40,8 @@ pub(crate) struct VanishedCopies {
 /// The doubt, for the report, when the answers contradict each other or too much vanished at once: then nothing may be
 /// deleted.
 pub(crate) fn decide_deletions(state: &FolderState, now: &SourceSnapshot) -> Result<VanishedCopies, String> {
-    let copied = state.map.copied();
+    // Where copies up to a mark are is not known.
+    let copied = state.followed_uids();
     let vanished = copied.difference(now.all);
     if vanished.is_empty() {
         return Ok(VanishedCopies::default());
@@ -60,8 +61,9 @@ pub(crate) fn decide_deletions(state: &FolderState, now: &SourceSnapshot) -> Res
     if let Some((next, highest)) = now.uid_next.zip(highest).filter(|(next, highest)| *next <= highest.0) {
         return nothing(format!("the source's UIDNEXT is {next}, but it had a message with UID {highest}"));
     }
-    if now.all.is_empty() && copied.len() > ALWAYS_PLAUSIBLE {
-        return nothing(format!("the source folder is empty, but {} messages were copied from it", copied.len()));
+    let all_copied = state.copied_count();
+    if now.all.is_empty() && all_copied > ALWAYS_PLAUSIBLE {
+        return nothing(format!("the source folder is empty, but {all_copied} messages were copied from it"));
     }
     let plausible = ALWAYS_PLAUSIBLE.max(copied.len() * PLAUSIBLE_PERCENT / 100);
     if vanished.len() > plausible {

@@ -64,6 +64,8 @@ async fn run(
         }
         None => Checkpoint { fingerprint: print, ..Checkpoint::default() },
     };
+    let mut checkpoint = checkpoint;
+    report_dropped_folders(std::mem::take(&mut checkpoint.dropped_folders), report);
     let live_checkpoint = Arc::new(LiveCheckpoint::new(checkpoint, Arc::clone(&context.store)));
     let connector = Arc::new(PairConnector::new(spec, &context.progress, &context.permit));
 
@@ -108,6 +110,17 @@ async fn run(
         clear_reported_differences(&live_checkpoint).await?;
     }
     Ok(if context.stop.is_cancelled() && unfinished { SyncEnd::Stopped } else { SyncEnd::Complete })
+}
+
+/// Tells that folders were too many for the checkpoint.
+fn report_dropped_folders(dropped: u64, report: &mut MailboxReport) {
+    if dropped > 0 {
+        report.warn(format!(
+            "what was copied of {dropped} folders is no longer known, since there are more folders than a checkpoint in a \
+             status has room for: they are compared with the destination as if nothing had been copied, so what was removed \
+             or marked there may come back. `mailferry run`, which keeps whole checkpoints on disk, has no such bound"
+        ));
+    }
 }
 
 /// Tells of each folder what stands as not copied, whichever run found out.

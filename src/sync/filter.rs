@@ -38,6 +38,18 @@ pub(crate) fn excluding_rule(rules: &MessageFilter, facts: MessageFacts) -> Opti
     }
 }
 
+/// True when what `before` left out by size and date is left out by `now`, too.
+#[must_use]
+pub(crate) fn leave_out_as_much(now: &MessageFilter, before: &MessageFilter) -> bool {
+    fn holds<N: Copy>(now: Option<N>, before: Option<N>, is_as_strict: fn(N, N) -> bool) -> bool {
+        before.is_none_or(|before| now.is_some_and(|now| is_as_strict(now, before)))
+    }
+    holds(now.since, before.since, |now, before| now >= before)
+        && holds(now.before, before.before, |now, before| now <= before)
+        && holds(now.max_size, before.max_size, |now, before| now <= before)
+        && holds(now.min_size, before.min_size, |now, before| now >= before)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +80,26 @@ mod tests {
         assert_eq!(excluding_rule(&rules, facts(21, 100)), Some("larger than maxSize"));
         assert_eq!(excluding_rule(&rules, facts(9, 100)), Some("smaller than minSize"));
         assert_eq!(excluding_rule(&rules, MessageFacts { deleted: true, ..facts(10, 100) }), Some("deleted"));
+    }
+
+    #[test]
+    fn rules_leave_out_as_much_only_when_each_is_as_strict() {
+        let before = MessageFilter { since: Some(100), max_size: Some(20), ..MessageFilter::default() };
+        for stricter in [
+            before.clone(),
+            MessageFilter { since: Some(101), ..before.clone() },
+            MessageFilter { max_size: Some(19), before: Some(300), ..before.clone() },
+        ] {
+            assert!(leave_out_as_much(&stricter, &before), "{stricter:?}");
+        }
+        for other in [
+            MessageFilter::default(),
+            MessageFilter { since: Some(99), ..before.clone() },
+            MessageFilter { since: None, ..before.clone() },
+            MessageFilter { max_size: Some(21), ..before.clone() },
+        ] {
+            assert!(!leave_out_as_much(&other, &before), "{other:?}");
+        }
     }
 
     #[test]

@@ -251,7 +251,8 @@ impl FolderPasses<'_> {
             let planned = unmatched.iter().filter(is_unknown).map(|job| &job.destination_raw);
             // Of these not all copies are known by their UIDs.
             let vague = checkpoint.folders.iter().filter(|(raw, state)| {
-                !state.map.unknown_uids().is_empty() || (state.reduced && !matched.contains_key(*raw))
+                let is_reduced = state.mark().is_some() || state.is_known_by_samples();
+                !state.map.unknown_uids().is_empty() || (is_reduced && !matched.contains_key(*raw))
             });
             planned.chain(vague.filter_map(|(raw, _)| checkpoint.mapping.get(raw))).cloned().collect()
         });

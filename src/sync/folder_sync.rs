@@ -29,6 +29,7 @@ use super::{
     open_folder::{BodiesAlong, OpenedSource, SourceQuery, open_destination, open_source},
     progress::SyncProgress,
     read_back::compare_copies,
+    reduced_folder::{check_mark, note_unknown_copies},
     report::{FolderReport, MAX_LISTED},
     scan::{FolderScan, ScannedMessage, scan_set},
     set_aside::{RetryFacts, SetAside, SetAsideGroup, SetAsideReason},
@@ -64,6 +65,10 @@ struct FolderWork {
     due: UidSet<SourceUid>,
     /// What both sides' words alone set aside.
     new_aside: Vec<SetAsideGroup>,
+    /// What message rules leave out by facts that never change.
+    left_out: UidSet<SourceUid>,
+    /// Up to here the user may have dealt with copies that are matched anew: what was marked there stays so.
+    matched_up_to: SourceUid,
     /// It is this run's first look at the folder.
     first: bool,
 }
@@ -106,7 +111,7 @@ pub(crate) async fn sync_folder(
     let append_limit = job.append_limit.or_else(|| pair.destination.capabilities().append_limit());
     let facts = shared.try_facts(append_limit);
     let mut work = compare(shared, job, &mut opened, &facts, pair, (memory, report)).await?;
-    let found = adopt((shared, job), &opened, &work, pair, memory).await?;
+    let mut found = adopt((shared, job), &opened, &work, pair, memory).await?;
     let seen = found.uid_next.filter(|_| opened.begin == FolderStartMode::Tail);
     let adopted: UidSet<SourceUid> = found.copies.iter().map(|f| f.source).collect();
     let scan = &opened.source.scan;
@@ -121,6 +126,8 @@ pub(crate) async fn sync_folder(
         return Ok(SyncEnd::Complete);
     }
 
+    let marked = found.copies.iter().take_while(|copy| copy.source <= work.matched_up_to);
+    found.drop_missing_flags(&marked.map(|copy| copy.destination).collect());
     let follows_flags = shared.spec.flag_policy == FlagHandling::SourceWins;
     let lacks_flags = follows_flags && !found.lacking_flags().is_empty();
     let waits = !memory.is_searched && is_matched_first(job, &opened) && (!work.uids.is_empty() || lacks_flags);
@@ -180,7 +187,7 @@ async fn open_both(
     memory: &mut CopyMemory,
 ) -> Result<Option<OpenedFolder>> {
     let kept = shared.live_checkpoint.read(|checkpoint| checkpoint.folders.get(&job.source_raw).cloned());
-    let state = kept.clone().filter(|state| !state.reduced);
+    let state = kept.clone().filter(|state| !state.is_known_by_samples());
     // Only once: what ends the connection may be one message.
     let bodies = match BodiesAlong::choose(shared, job, state.as_ref()) {
         // Nothing is copied before all folders were matched.
@@ -240,20 +247,32 @@ async fn compare(
     pair: &mut ConnectionPair,
     (memory, report): (&mut CopyMemory, &mut FolderReport),
 ) -> Result<FolderWork> {
-    let OpenedFolder { source, known, set_aside, .. } = opened;
+    let OpenedFolder { source, known, set_aside, begin, .. } = opened;
     let due = set_aside.due_uids(facts);
-    let copied = known.as_ref().map(|state| state.map.copied().union(&state.moved_uids())).unwrap_or_default();
-    let done = copied.union(&set_aside.uids().difference(&due));
     // What the checkpoint knows and a short listing leaves out is not gone.
-    let known_uids = copied.union(&set_aside.uids());
+    let mapped = known.as_ref().map(|state| state.map.copied().clone()).unwrap_or_default();
+    let known_uids = mapped.union(&set_aside.uids());
     let listed = source.all.take().unwrap_or_default();
     let OpenedSource { selected, scan, .. } = source;
     let held = complete_listing(&mut pair.source, selected, scan, &listed, &known_uids).await?;
     report.source_messages = held.uids.len() + held.unlisted;
     report.left_out.clear();
     let first = !std::mem::replace(&mut memory.counted, true);
+    let rules = &shared.spec.messages;
+    let mut matched_up_to = SourceUid(0);
+    if let Some(state) = known {
+        matched_up_to = check_mark(state, &held.uids, rules, first.then_some(&mut *report));
+    } else if first && *begin == FolderStartMode::Match && is_known_by_samples(shared, job) {
+        note_unknown_copies(report);
+    }
+    let copied = known.as_ref().map(FolderState::copied_uids).unwrap_or_default();
+    let done = copied.union(&set_aside.uids().difference(&due));
+    let unlisted_left_out = known.as_ref().map_or(0, FolderState::unlisted_left_out);
+    if unlisted_left_out > 0 {
+        report.left_out.insert("rules of an earlier run".to_owned(), unlisted_left_out);
+    }
     if first {
-        report.copied_before = copied.intersection(&held.uids).len();
+        report.copied_before = copied.intersection(&held.uids).len().saturating_sub(unlisted_left_out);
     }
 
     let wanted = held.uids.difference(&done);
@@ -270,7 +289,8 @@ async fn compare(
         let reason = SetAsideReason::Unreadable;
         new_aside.push(SetAsideGroup::without_refusal(reason, ErrorClass::Protocol, why, facts, there));
     }
-    let (uids, too_large) = select_work(shared, facts.destination.append_limit, &source.scan, &wanted, report);
+    let SelectedWork { uids, too_large, left_out } =
+        select_work(shared, facts.destination.append_limit, &source.scan, &wanted, report);
     let why = "it is larger than the destination says that it takes (APPENDLIMIT)";
     let reason = SetAsideReason::TooLarge;
     new_aside.push(SetAsideGroup::without_refusal(reason, ErrorClass::MessageRejected, why, facts, too_large));
@@ -280,7 +300,17 @@ async fn compare(
         SyncProgress::add(&shared.progress.bytes_total, bytes);
         shared.progress.whole.add_scanned_folder(job.bytes, report.copied_before, bytes);
     }
-    Ok(FolderWork { uids, held, due, new_aside, first })
+    if let Some(state) = known {
+        state.record_listing(&held, left_out.clone(), rules);
+    }
+    Ok(FolderWork { uids, held, due, new_aside, left_out, matched_up_to, first })
+}
+
+/// True when the checkpoint holds nothing but samples of the folder.
+fn is_known_by_samples(shared: &FolderSyncContext, job: &FolderSyncJob) -> bool {
+    shared
+        .live_checkpoint
+        .read(|checkpoint| checkpoint.folders.get(&job.source_raw).is_some_and(FolderState::is_known_by_samples))
 }
 
 /// True when no checkpoint counts for the folder, or an earlier run came no further than to match it.
@@ -503,6 +533,17 @@ async fn wait_for_look(
     }
 }
 
+/// The wanted messages, sorted.
+#[derive(Default)]
+struct SelectedWork {
+    /// They are copied.
+    uids: UidSet<SourceUid>,
+    /// The destination does not take them.
+    too_large: UidSet<SourceUid>,
+    /// Message rules leave them out, by facts that never change.
+    left_out: UidSet<SourceUid>,
+}
+
 /// Which of the wanted messages are copied: what rules leave out and what the destination cannot take is told.
 fn select_work(
     shared: &FolderSyncContext,
@@ -510,8 +551,8 @@ fn select_work(
     scan: &FolderScan,
     wanted: &UidSet<SourceUid>,
     report: &mut FolderReport,
-) -> (UidSet<SourceUid>, UidSet<SourceUid>) {
-    let (mut work, mut too_large) = (UidSet::default(), UidSet::default());
+) -> SelectedWork {
+    let mut selected = SelectedWork::default();
     for message in scan.messages.iter().filter(|m| wanted.contains(m.uid)) {
         let facts = MessageFacts {
             size: Some(u64::from(message.size)),
@@ -520,15 +561,18 @@ fn select_work(
         };
         if let Some(rule) = excluding_rule(&shared.spec.messages, facts) {
             *report.left_out.entry(rule.to_owned()).or_default() += 1;
+            if excluding_rule(&shared.spec.messages, MessageFacts { deleted: false, ..facts }).is_some() {
+                selected.left_out.insert(message.uid);
+            }
             continue;
         }
         if append_limit.is_some_and(|limit| u64::from(message.size) > limit) {
-            too_large.insert(message.uid);
+            selected.too_large.insert(message.uid);
             continue;
         }
-        work.insert(message.uid);
+        selected.uids.insert(message.uid);
     }
-    (work, too_large)
+    selected
 }
 
 /// What was set aside and is gone need not be known any more. A listing that leaves messages out says nothing of that.
@@ -613,6 +657,7 @@ fn record_start(
     memory: &mut CopyMemory,
 ) {
     let (set_aside, new_aside) = (std::mem::take(&mut opened.set_aside), std::mem::take(&mut work.new_aside));
+    let coverage = opened.known.as_ref().map(|state| state.coverage.clone()).unwrap_or_default();
     let OpenedFolder { source, destination, begin, .. } = opened;
     shared.live_checkpoint.update(|checkpoint| {
         let state = checkpoint.folders.entry(job.source_raw.clone()).or_default();
@@ -625,6 +670,7 @@ fn record_start(
                 ..FolderState::default()
             };
         }
+        state.coverage = coverage;
         record_found_copies(state, &source.scan, &found.copies);
         if waits && shared.spec.flag_policy == FlagHandling::SourceWins {
             leave_missing_flags(state, found);
@@ -643,6 +689,7 @@ fn record_start(
         }
         state.unsearched = waits && shared.spec.adopt.may_leave_folder();
         state.unlisted = work.held.unlisted;
+        state.record_listing(&work.held, std::mem::take(&mut work.left_out), &shared.spec.messages);
         state.settled = None;
         state.mailbox_id.clone_from(&source.selected.mailbox_id);
         let next = destination.uid_next.or(job.snapshot.map(|snapshot| snapshot.uid_next)).unwrap_or(1);

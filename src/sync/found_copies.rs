@@ -75,6 +75,14 @@ impl FoundCopies {
         }
     }
 
+    /// Forgets that copies of these were found.
+    pub(crate) fn forget(&mut self, sources: &UidSet<SourceUid>) {
+        let forgotten = self.copies.iter().filter(|copy| sources.contains(copy.source)).map(|copy| copy.destination);
+        self.drop_missing_flags(&forgotten.collect());
+        self.copies.retain(|copy| !sources.contains(copy.source));
+        self.changes.retain(|(source, _)| !sources.contains(*source));
+    }
+
     /// Forgets them of these.
     pub(crate) fn drop_missing_flags(&mut self, copies: &UidSet<DestinationUid>) {
         self.missing_flags.retain(|_, uids| {

@@ -53,6 +53,7 @@ pub mod plan_preview;
 mod prepare;
 pub mod progress;
 mod read_back;
+mod reduced_folder;
 mod refusal_evidence;
 mod renames;
 pub mod report;

@@ -105,7 +105,10 @@ pub(crate) async fn open_source(
     let from = last.saturating_add(1);
     let since = state.and_then(|state| state.highest_modseq).filter(|_| session.capabilities().condstore());
     let follows_flags = shared.spec.flag_policy == FlagHandling::SourceWins;
-    let flags = state.filter(|state| follows_flags && !state.map.is_empty()).map(|_| flags_up_to(last, since));
+    // Up to the mark flags are not followed.
+    let first = state.map_or(0, |state| state.mark_uid().0).saturating_add(1);
+    let follows_flags = follows_flags && state.is_some_and(|state| !state.followed_uids().is_empty());
+    let flags = follows_flags.then(|| flags_between(first, last, since));
     let search = state.map(|_| ListingCommand::search(session));
     let scan = match bodies {
         BodiesAlong::Nothing => scan_from(from),
@@ -131,7 +134,7 @@ pub(crate) async fn open_source(
         && let Some(at) = commands.iter().position(|command| *command == changed)
         && let Some(line) = lines.get_mut(at + 1)
     {
-        let all = flags_up_to(last, None);
+        let all = flags_between(first, last, None);
         let tag = session.send_command(&all.to_string());
         let first = session.wait(tag, |data| answer.take(data)).await?;
         *line = list_lower_pages(session, &all, first, |data| answer.take(data)).await?;
@@ -157,11 +160,11 @@ pub(crate) async fn open_source(
     Ok(answer.finish(state.is_some()))
 }
 
-/// The command for the flags of messages that were dealt with; with `since` only of those that changed since that
+/// The command for the flags of messages that were dealt with, from UID `first` to `last`; with `since` only of those that changed since that
 /// modification sequence (RFC 7162).
-fn flags_up_to(last: u32, since: Option<u64>) -> ListingCommand {
+fn flags_between(first: u32, last: u32, since: Option<u64>) -> ListingCommand {
     let changed = since.map(|modseq| format!(" (CHANGEDSINCE {modseq})")).unwrap_or_default();
-    ListingCommand::fetch(1, Some(last), format!("(UID FLAGS){changed}"))
+    ListingCommand::fetch(first, Some(last), format!("(UID FLAGS){changed}"))
 }
 
 /// True when a folder's modification sequences tell what changed since `since`: it has them still (no NOMODSEQ), and they
@@ -269,7 +272,7 @@ mod tests {
 
     #[test]
     fn flags_are_asked_for_by_change_only_where_changes_are_counted() {
-        assert_eq!(flags_up_to(7, Some(9)).to_string(), "UID FETCH 1:7 (UID FLAGS) (CHANGEDSINCE 9)");
-        assert_eq!(flags_up_to(7, None).to_string(), "UID FETCH 1:7 (UID FLAGS)");
+        assert_eq!(flags_between(1, 7, Some(9)).to_string(), "UID FETCH 1:7 (UID FLAGS) (CHANGEDSINCE 9)");
+        assert_eq!(flags_between(5, 7, None).to_string(), "UID FETCH 5:7 (UID FLAGS)");
     }
 }

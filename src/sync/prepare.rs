@@ -220,7 +220,7 @@ impl FolderPreparation<'_> {
             let statuses = (listed.source, listed.destination);
             let matches_first = matches_first(state.as_ref(), statuses, holds_nothing, self.spec.adopt);
             let in_doubt = state.as_ref().is_some_and(|state| state.append_in_doubt);
-            let knows_little = state.as_ref().is_none_or(|state| state.reduced);
+            let knows_little = state.as_ref().is_none_or(FolderState::is_known_by_samples);
             let needs_look = in_doubt || (knows_little && !job.new_at_destination);
             return prepared.jobs.push(FolderSyncJob { in_doubt, needs_look, matches_first, ..job });
         };
@@ -308,7 +308,7 @@ fn report_plan(plan: &FolderPlan, report: &mut MailboxReport) {
 /// The report of a folder that is not opened, since nothing changed in it.
 fn unchanged_report(job: &FolderSyncJob, state: &FolderState) -> FolderReport {
     let source_messages = u64::from(job.messages);
-    let copied_before = if state.reduced { source_messages } else { state.map.len() + state.moved_uids().len() };
+    let copied_before = if state.is_known_by_samples() { source_messages } else { state.copied_count() };
     FolderReport { unchanged: true, complete: true, source_messages, copied_before, ..job.report() }
 }
 
@@ -393,7 +393,7 @@ fn matches_first(
     let validity = |status: Option<&FolderStatus>| status.and_then(|status| status.uid_validity);
     let counts = state.is_some_and(|state| {
         let is_same = |status, known| validity(status).is_none_or(|now| now == known);
-        !state.reduced
+        !state.is_known_by_samples()
             && !state.unsearched
             && is_same(source, state.source_uid_validity)
             && is_same(destination, state.destination_uid_validity)
@@ -431,7 +431,7 @@ fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &Folder
         source.highest_modseq.zip(state.highest_modseq).is_some_and(|(now, before)| before > 0 && now >= before);
     let told_flags = counts_changes || spec.flag_policy == FlagHandling::Ignore;
     let told_deletions = spec.delete_policy == DeletionHandling::Keep
-        || state.finished_uids().len() <= u64::from(source.messages.unwrap_or(0));
+        || state.finished_count() <= u64::from(source.messages.unwrap_or(0));
     !state.append_in_doubt
         && same_validity
         && same_destination

@@ -53,7 +53,7 @@ impl CurrentFlags {
 
 /// Copies whose flags changed at the source since the checkpoint, and whose UIDs at the destination are not known.
 pub(crate) fn unplaced_changes(state: &FolderState, news: &CurrentFlags) -> UidSet<SourceUid> {
-    let seen = news.seen.intersection(state.map.copied());
+    let seen = news.seen.intersection(&state.followed_uids());
     FlagChanges::since(&state.flags, &news.flags, &seen).at_destination(&state.map.index()).1
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn send_flag_changes(
     destination: &mut Session,
 ) -> Result<Option<SentFlagChanges>> {
     let ((mut changes, unplaced), seen) = live_checkpoint.update_folder(source_raw, |state| {
-        let seen = news.seen.intersection(state.map.copied());
+        let seen = news.seen.intersection(&state.followed_uids());
         let changes = FlagChanges::since(&state.flags, &news.flags, &seen);
         (changes.at_destination(&state.map.index()), seen)
     })?;

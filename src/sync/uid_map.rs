@@ -252,6 +252,30 @@ impl UidMap {
         *self = kept;
     }
 
+    /// Keeps these source messages, in their order.
+    pub(crate) fn retain_sources(&mut self, sources: &UidSet<SourceUid>) {
+        let mut kept = Self::new();
+        for run in &self.runs {
+            let first = sources.ranges().partition_point(|range| range.1 < run.source);
+            let overlaps = sources.ranges().iter().skip(first).take_while(|range| range.0 <= run.last_source());
+            kept.push_runs(overlaps.map(|&(low, high)| run.part(low.max(run.source), high.min(run.last_source()))));
+        }
+        *self = kept;
+    }
+
+    /// Source UIDs of the last `count` messages that were copied, of the `count` newest whose copies are known, of the first
+    /// copy that we appended, and of the last copy at the destination: by these a folder is known again.
+    #[must_use]
+    pub(crate) fn samples(&self, count: usize) -> UidSet<SourceUid> {
+        let mut known: Vec<&UidRun> = self.runs.iter().filter(|run| run.destination.is_some()).collect();
+        known.sort_unstable_by_key(|run| std::cmp::Reverse(run.source));
+        let newest = known.iter().flat_map(|run| (run.source.0..=run.last_source().0).rev()).take(count);
+        let last = self.last_runs(count).into_iter().map(|run| (run.source, run.last_source()));
+        let ends: UidSet<DestinationUid> = self.first_appended().into_iter().chain(self.destinations.last()).collect();
+        let samples: UidSet<SourceUid> = newest.map(SourceUid).collect();
+        samples.union(&UidSet::from_ranges(last)).union(&self.sources_of(&ends))
+    }
+
     /// Fills in destination UIDs that were unknown, from pairs that matching found. The copy order and known UIDs stay.
     pub(crate) fn resolve_unknown(&mut self, pairs: &[(SourceUid, DestinationUid)]) {
         let found: std::collections::HashMap<SourceUid, DestinationUid> = pairs.iter().copied().collect();
@@ -555,6 +579,27 @@ mod tests {
             let kept: Vec<_> = messages(&map).into_iter().filter(|m| !gone.contains(SourceUid(m.0))).collect();
             map.remove_sources(&gone);
             prop_assert_eq!(messages(&map), kept);
+        }
+
+        #[test]
+        fn what_is_kept_is_kept_in_order(pushes in pushes(), kept in proptest::collection::vec(1..70_u32, 0..20)) {
+            let mut map = map(&pushes);
+            let kept: UidSet<_> = kept.into_iter().map(SourceUid).collect();
+            let expected: Vec<_> = messages(&map).into_iter().filter(|m| kept.contains(SourceUid(m.0))).collect();
+            map.retain_sources(&kept);
+            prop_assert_eq!(messages(&map), expected);
+        }
+
+        #[test]
+        fn samples_hold_the_last_copies_of_both_sides(pushes in pushes()) {
+            let map = map(&pushes);
+            let samples = map.samples(3);
+            prop_assert!(samples.len() <= 8 && samples.difference(map.copied()).is_empty());
+            let mut kept = map.clone();
+            kept.retain_sources(&samples);
+            prop_assert_eq!(kept.destination_uids().last(), map.destination_uids().last());
+            prop_assert_eq!(kept.first_appended(), map.first_appended());
+            prop_assert_eq!(kept.last_runs(3), map.last_runs(3));
         }
 
         #[test]

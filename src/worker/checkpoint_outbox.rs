@@ -123,7 +123,7 @@ impl CheckpointOutbox {
         let folders = folders(checkpoint);
         let mut state = self.state();
         state.version += 1;
-        state.copied = checkpoint.folders.values().map(|state| state.map.len() + state.moved_uids().len()).sum();
+        state.copied = checkpoint.folders.values().map(FolderState::copied_count).sum();
         state.set_aside = set_aside(checkpoint);
         state.newest =
             Some(EncodedCheckpoint { checkpoint: text, folders, version: state.version, copied: state.copied });
@@ -158,15 +158,15 @@ fn set_aside(checkpoint: &Checkpoint) -> BTreeMap<String, u64> {
 /// Facts for people, by name; of many folders those with the most messages.
 fn folders(checkpoint: &Checkpoint) -> Vec<FolderFacts> {
     let mut states: Vec<_> = checkpoint.folders.iter().collect();
-    states.sort_by_key(|(name, state)| (Reverse(state.map.len()), *name));
+    states.sort_by_key(|(name, state)| (Reverse(state.copied_count()), *name));
     let mut room = MAX_NAMES_BYTES;
     let mut facts: Vec<FolderFacts> = states
         .into_iter()
         .take(MAX_FOLDERS)
         .map(|(name, state)| {
             let shown = |name: &[u8]| mutf7::decode_lossy(name).chars().take(MAX_NAME).collect::<String>();
-            let copied = state.map.len() - state.map.adopted().len();
-            let adopted = state.map.adopted().len() + state.moved_uids().len();
+            let adopted = state.adopted_count();
+            let copied = state.copied_count().saturating_sub(adopted);
             let skipped = skipped(state);
             FolderFacts {
                 source: shown(name),
@@ -202,6 +202,7 @@ mod tests {
     use crate::{
         imap::UidSet,
         sync::{
+            checkpoint::high_water_mark::{HighWaterMark, MapCoverage},
             set_aside::{SetAside, SetAsideGroup, SetAsideReason},
             uid::{DestinationUid, SourceUid},
             uid_map::{CopyOrigin, UidMap, UidRun},
@@ -283,6 +284,14 @@ mod tests {
             skipped: 2,
         };
         assert_eq!(facts, [expected]);
+        // Up to a mark there are counts alone.
+        let mut reduced = with(&[("INBOX", 3)]);
+        let state = reduced.folders.get_mut(b"INBOX".as_slice()).unwrap();
+        let exceptions = UidSet::parse("90:99").unwrap();
+        let mark = HighWaterMark { uid: SourceUid(999), listed: 60, adopted: 4, exceptions, left_out: None };
+        state.coverage = MapCoverage::AboveMark(mark);
+        let facts = folders(&reduced);
+        assert_eq!((facts[0].copied, facts[0].adopted, facts[0].skipped, facts[0].messages), (46, 5, 2, 53));
         let names: Vec<String> = (0..900).map(|n| format!("{n:0>900}")).collect();
         let many: Vec<(&str, u32)> = names.iter().zip(1..).map(|(name, n)| (name.as_str(), n)).collect();
         let facts = folders(&with(&many));

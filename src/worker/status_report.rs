@@ -212,7 +212,7 @@ mod tests {
         ErrorClass, Side,
         api::{
             common::LastError,
-            mailbox_sync::FolderFacts,
+            mailbox_sync::{FolderFacts, MAX_CHECKPOINT_BYTES},
             not_copied::{LeftOutFolder, NotCopied},
         },
         sync::report::FolderReport,
@@ -445,11 +445,13 @@ mod tests {
             let reasons = BTreeMap::from([("refused".to_owned(), 3)]);
             let status = WorkerStatus {
                 attempt: 9, report: 12, outcome: Some(Outcome::Failed), last_error: Some(error),
-                checkpoint: Some("c".repeat(60_000)), folders: vec![FolderFacts::default(); 200],
+                checkpoint: Some("c".repeat(MAX_CHECKPOINT_BYTES)), folders: vec![FolderFacts::default(); 200],
                 warnings: vec!["w".repeat(500); 20], left_out: vec![LeftOutFolder::default(); 50],
                 not_copied: Some(NotCopied { messages: 3, reasons, ..NotCopied::default() }),
                 ..live_status(&SyncProgress::default(), 0, 0, now())
             };
+            // An API server takes requests of 3 MiB, etcd objects of 1.5 MiB.
+            prop_assert!(serde_json::to_string(&status).unwrap().len() < 512 << 10);
             let word = termination_message(&status);
             prop_assert!(word.len() <= MAX_TERMINATION_MESSAGE);
             let read: WorkerStatus = serde_json::from_str(&word).unwrap();

@@ -27,6 +27,7 @@ use mailferry::{
     sync::{
         checkpoint::{
             Checkpoint, CopyDifferences, DifferenceCount, FolderState, QuiescentStatus, ViewState, fingerprint,
+            high_water_mark::{HighWaterMark, LeftOutByRules, MapCoverage},
         },
         content_hash::ContentHasher,
         moved_match::MovedCopies,
@@ -131,7 +132,8 @@ fn all_fields() -> Checkpoint {
         mailbox_id: Some("M-1f0c".into()),
         moved: Vec::new(),
         unsearched: false,
-        reduced: false,
+        coverage: MapCoverage::Whole,
+        listing: None,
     };
     let mut last = UidMap::new();
     last.push(SourceUid(70_001), Some(DestinationUid(69_001)), CopyOrigin::Appended);
@@ -140,7 +142,7 @@ fn all_fields() -> Checkpoint {
         destination_uid_validity: 4,
         map: last,
         tail_from: 69_002,
-        reduced: true,
+        coverage: MapCoverage::SamplesOnly,
         ..FolderState::default()
     };
     let raw = |name: &str| name.as_bytes().to_vec();
@@ -153,6 +155,7 @@ fn all_fields() -> Checkpoint {
         ]),
         folders: BTreeMap::from([(raw("INBOX"), inbox), (raw("Archive"), archive)]),
         slowest_commit: 0,
+        dropped_folders: 0,
         views: BTreeMap::from([(
             raw("[Gmail]/All Mail"),
             ViewState { uid_validity: 5, uid_next: 77, messages: 60, not_elsewhere: 2 },
@@ -169,6 +172,22 @@ fn later_fields() -> Checkpoint {
     inbox.doubted = [5, 6, 7].map(SourceUid).into_iter().collect();
     inbox.late_copies = [DestinationUid(12)].into_iter().collect();
     inbox.unseen = [8, 9].map(SourceUid).into_iter().collect();
+    let archive = checkpoint.folders.get_mut(b"Archive".as_slice()).unwrap();
+    let rules = MessageFilter {
+        since: Some(1_700_000_000),
+        before: Some(1_760_000_000),
+        max_size: Some(1_000_000),
+        min_size: Some(10),
+        skip_deleted: false,
+    };
+    archive.coverage = MapCoverage::AboveMark(HighWaterMark {
+        uid: SourceUid(70_000),
+        listed: 60_000,
+        adopted: 7,
+        exceptions: uids(&[(3, 5), (900, 900)]),
+        left_out: Some(LeftOutByRules { rules, messages: 40 }),
+    });
+    checkpoint.dropped_folders = 2;
     checkpoint
 }
 

@@ -29,6 +29,7 @@ mod moved;
 mod narrowing;
 mod not_copied;
 mod outputs;
+mod reduced;
 mod refusals;
 mod rewritten;
 mod rig;

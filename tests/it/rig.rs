@@ -1,7 +1,10 @@
 //! Runs the engine against test servers.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -31,29 +34,60 @@ use tokio_util::sync::CancellationToken;
 
 /// Keeps the checkpoint that was saved last.
 #[derive(Default)]
-pub struct MemoryStore(Mutex<Option<Vec<u8>>>);
+pub struct MemoryStore {
+    saved: Mutex<Option<Vec<u8>>>,
+    /// The same as the engine had it in memory.
+    live: Mutex<Option<Checkpoint>>,
+    /// Saves as soon as something changed.
+    pub eager: AtomicBool,
+}
 
 impl CheckpointStore for MemoryStore {
     fn save(&self, checkpoint: &Checkpoint) -> BoxFuture<'_, Result<()>> {
-        *self.0.lock().unwrap() = Some(checkpoint.encode().unwrap());
+        *self.saved.lock().unwrap() = Some(checkpoint.encode().unwrap());
+        *self.live.lock().unwrap() = Some(checkpoint.clone());
         Box::pin(async { Ok(()) })
+    }
+
+    fn save_interval(&self) -> Duration {
+        Duration::from_millis(if self.eager.load(SeqCst) { 1 } else { 500 })
     }
 }
 
 impl MemoryStore {
     /// What was saved last.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
-        self.0.lock().unwrap().as_ref().map(|bytes| Checkpoint::decode(bytes).unwrap())
+        self.saved.lock().unwrap().as_ref().map(|bytes| Checkpoint::decode(bytes).unwrap())
     }
 
     /// Puts another in its place.
     pub fn set(&self, checkpoint: &Checkpoint) {
-        *self.0.lock().unwrap() = Some(checkpoint.encode().unwrap());
+        *self.saved.lock().unwrap() = Some(checkpoint.encode().unwrap());
     }
 
     /// Loses it.
     pub fn lose(&self) {
-        *self.0.lock().unwrap() = None;
+        *self.saved.lock().unwrap() = None;
+    }
+
+    /// Puts in the place of what was saved last what a store with a little less room would have kept of it: as much as is
+    /// `wanted`.
+    pub fn shrink(&self, wanted: impl Fn(&Checkpoint) -> bool) -> Checkpoint {
+        self.shrink_to(wanted, |room| (90..room).rev().collect())
+    }
+
+    /// The same with as little room as leaves what is `wanted`.
+    pub fn shrink_most(&self, wanted: impl Fn(&Checkpoint) -> bool) -> Checkpoint {
+        self.shrink_to(wanted, |room| (90..room).collect())
+    }
+
+    fn shrink_to(&self, wanted: impl Fn(&Checkpoint) -> bool, bounds: impl Fn(usize) -> Vec<usize>) -> Checkpoint {
+        let live = self.live.lock().unwrap().clone().unwrap();
+        let bounds = bounds(live.encode().unwrap().len() + 1).into_iter();
+        let mut kept = bounds.map(|most| Checkpoint::decode(&live.encode_within(most).unwrap()).unwrap());
+        let kept = kept.find(wanted).expect("no bound leaves what is wanted");
+        self.set(&kept);
+        kept
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::Checkpoint;
+use super::{Checkpoint, high_water_mark::HighWaterMark};
 use crate::{imap::mutf7, sync::set_aside::SetAsideGroup};
 
 impl Checkpoint {
@@ -28,10 +28,10 @@ impl Checkpoint {
                     "sourceUidValidity": state.source_uid_validity,
                     "destinationUidValidity": state.destination_uid_validity,
                     "highestModSeq": state.highest_modseq,
-                    "copied": state.map.len(),
-                    "adopted": state.map.adopted().len(),
+                    "copied": state.copied_count(),
+                    "adopted": state.adopted_count(),
                     "destinationUidUnknown": state.map.unknown_uids().len(),
-                    "lastSourceUid": state.map.copied().last().map(|uid| uid.0),
+                    "lastSourceUid": state.copied_uids().last().map(|uid| uid.0),
                     "lastDestinationUid": state.map.destination_uids().last().map(|uid| uid.0),
                     "setAside": set_aside,
                     "unlisted": state.unlisted,
@@ -40,7 +40,8 @@ impl Checkpoint {
                     "appendInDoubt": state.append_in_doubt,
                     "doubted": state.doubted.len(),
                     "unseen": state.unseen.len(),
-                    "highWaterMarksOnly": state.reduced,
+                    "highWaterMarksOnly": state.is_known_by_samples(),
+                    "highWaterMark": state.mark().map(describe_mark),
                     "flags": flags,
                     "settled": state.settled.map(|settled| json!({
                         "uidNext": settled.uid_next,
@@ -57,8 +58,23 @@ impl Checkpoint {
         let mapped: BTreeMap<_, _> = unused
             .map(|(source, destination)| (mutf7::decode_lossy(source), mutf7::decode_lossy(destination)))
             .collect();
-        json!({ "fingerprint": self.fingerprint, "folders": folders, "mappedOnly": mapped })
+        json!({
+            "fingerprint": self.fingerprint,
+            "folders": folders,
+            "mappedOnly": mapped,
+            "droppedFolders": self.dropped_folders,
+        })
     }
+}
+
+fn describe_mark(mark: &HighWaterMark) -> serde_json::Value {
+    json!({
+        "uid": mark.uid.0,
+        "listed": mark.listed,
+        "exceptions": mark.exceptions.len(),
+        "firstExceptions": mark.exceptions.chunks(200).next().unwrap_or_default(),
+        "leftOutByRules": mark.left_out.as_ref().map_or(0, |left_out| left_out.messages),
+    })
 }
 
 fn describe_group(group: &SetAsideGroup) -> serde_json::Value {

@@ -8,13 +8,17 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
 
-use super::{Checkpoint, CopyDifferences, FolderState, QuiescentStatus, ViewState};
+use super::{
+    Checkpoint, CopyDifferences, FolderState, QuiescentStatus, ViewState,
+    high_water_mark::{HighWaterMark, LeftOutByRules, MapCoverage},
+};
 use crate::{
     Error, ErrorClass, Result,
     imap::UidSet,
     sync::{
         moved_match::MovedCopies,
         set_aside::{DestinationFacts, SetAside, SetAsideGroup, SetAsideReason},
+        spec::MessageFilter,
         uid::SourceUid,
         uid_map::UidMap,
         varint::{decode_uids, encode_uids},
@@ -47,6 +51,8 @@ struct CheckpointRecord {
     /// Apart from the others, since a version that does not know of reduced folders must not take one for a whole.
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
     reduced: Vec<FolderRecord>,
+    #[serde(rename = "z", default, skip_serializing_if = "is_zero")]
+    dropped_folders: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -92,6 +98,70 @@ struct FolderRecord {
     moved: Vec<MovedRecord>,
     #[serde(rename = "j", default, skip_serializing_if = "std::ops::Not::not")]
     unsearched: bool,
+    /// Only of reduced folders.
+    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+    mark: Option<MarkRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MarkRecord {
+    #[serde(rename = "u")]
+    uid: u32,
+    #[serde(rename = "n")]
+    listed: u64,
+    #[serde(rename = "a", default, skip_serializing_if = "is_zero")]
+    adopted: u64,
+    /// Less those that were set aside.
+    #[serde(rename = "x", default, skip_serializing_if = "has_no_bytes")]
+    exceptions: ByteBuf,
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    left_out: Option<LeftOutRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeftOutRecord {
+    #[serde(rename = "n")]
+    messages: u64,
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    since: Option<i64>,
+    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+    before: Option<i64>,
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    max_size: Option<u64>,
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    min_size: Option<u64>,
+}
+
+impl MarkRecord {
+    fn from_mark(mark: &HighWaterMark, set_aside: &UidSet<SourceUid>) -> Self {
+        let left_out = mark.left_out.as_ref().map(|LeftOutByRules { rules, messages }| LeftOutRecord {
+            messages: *messages,
+            since: rules.since,
+            before: rules.before,
+            max_size: rules.max_size,
+            min_size: rules.min_size,
+        });
+        Self {
+            uid: mark.uid.0,
+            listed: mark.listed,
+            adopted: mark.adopted,
+            exceptions: ByteBuf::from(encode_uids(&mark.exceptions.difference(set_aside))),
+            left_out,
+        }
+    }
+
+    /// None when the exceptions are no set.
+    fn into_mark(self, set_aside: &UidSet<SourceUid>) -> Option<HighWaterMark> {
+        let uid = SourceUid(self.uid);
+        let mut exceptions = decode_uids(&self.exceptions)?.union(set_aside);
+        if let Some(above) = uid.0.checked_add(1) {
+            exceptions.remove_range(SourceUid(above), SourceUid(u32::MAX));
+        }
+        let left_out = self.left_out.map(|LeftOutRecord { messages, since, before, max_size, min_size }| {
+            LeftOutByRules { rules: MessageFilter { since, before, max_size, min_size, skip_deleted: false }, messages }
+        });
+        Some(HighWaterMark { uid, listed: self.listed, adopted: self.adopted, exceptions, left_out })
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
@@ -217,11 +287,12 @@ impl FolderRecord {
             mailbox_id: state.mailbox_id.clone(),
             moved: state.moved.iter().map(MovedRecord::from_moved).collect(),
             unsearched: state.unsearched,
+            mark: state.mark().map(|mark| MarkRecord::from_mark(mark, &state.set_aside.uids())),
         }
     }
 
     /// None when a map or set is not one that we write.
-    fn into_state(self) -> Option<(Vec<u8>, FolderState)> {
+    fn into_state(self, reduced: bool) -> Option<(Vec<u8>, FolderState)> {
         let mut set_aside = SetAside::default();
         for (name, uids) in self.skipped {
             if let Some(reason) = SetAsideReason::from_name(&name) {
@@ -231,6 +302,11 @@ impl FolderRecord {
         for group in self.set_aside {
             set_aside.add_group(group.into_group()?);
         }
+        let coverage = match self.mark {
+            _ if !reduced => MapCoverage::Whole,
+            None => MapCoverage::SamplesOnly,
+            Some(mark) => MapCoverage::AboveMark(mark.into_mark(&set_aside.uids())?),
+        };
         let flags = self.flags.into_iter().map(|(flag, uids)| Some((flag, decode_uids(&uids)?)));
         let state = FolderState {
             source_uid_validity: self.source_uid_validity,
@@ -251,7 +327,8 @@ impl FolderRecord {
             mailbox_id: self.mailbox_id,
             moved: self.moved.into_iter().map(MovedRecord::into_moved).collect::<Option<_>>()?,
             unsearched: self.unsearched,
-            reduced: false,
+            coverage,
+            listing: None,
         };
         Some((self.name.into_vec(), state))
     }
@@ -263,7 +340,8 @@ impl Checkpoint {
     /// # Errors
     /// Internal, when it is too large to be read again.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let (reduced, whole): (Vec<_>, Vec<_>) = self.folders.iter().partition(|(_, state)| state.reduced);
+        let (reduced, whole): (Vec<_>, Vec<_>) =
+            self.folders.iter().partition(|(_, state)| state.coverage != MapCoverage::Whole);
         let write = |folders: Vec<(&Vec<u8>, &FolderState)>| {
             folders.into_iter().map(|(name, state)| FolderRecord::from_state(name, state)).collect()
         };
@@ -274,6 +352,7 @@ impl Checkpoint {
             views: self.views.iter().map(|(name, view)| (ByteBuf::from(&**name), *view)).collect(),
             folders: write(whole),
             reduced: write(reduced),
+            dropped_folders: self.dropped_folders,
         };
         let mut cbor = Vec::new();
         ciborium::into_writer(&written, &mut cbor)
@@ -296,18 +375,16 @@ impl Checkpoint {
     pub(crate) fn decode_cbor(cbor: &[u8]) -> Result<Self> {
         let refused = |what: &str| Error::internal(format!("the checkpoint can't be read: {what}"));
         let written: CheckpointRecord = ciborium::from_reader(cbor).map_err(|_| refused("its fields are missing"))?;
-        let folders = written.folders.into_iter().map(FolderRecord::into_state);
-        let reduced = written.reduced.into_iter().map(|folder| {
-            let (name, state) = folder.into_state()?;
-            Some((name, FolderState { reduced: true, ..state }))
-        });
-        let folders = folders.chain(reduced).collect::<Option<_>>();
+        let whole = written.folders.into_iter().map(|folder| folder.into_state(false));
+        let reduced = written.reduced.into_iter().map(|folder| folder.into_state(true));
+        let folders = whole.chain(reduced).collect::<Option<_>>();
         Ok(Self {
             fingerprint: written.fingerprint,
             mapping: written.mapping.into_iter().map(|(s, d)| (s.into_vec(), d.into_vec())).collect(),
             slowest_commit: written.slowest_commit,
             views: written.views.into_iter().map(|(name, view)| (name.into_vec(), view)).collect(),
             folders: folders.ok_or_else(|| refused("a folder's UIDs make no sense"))?,
+            dropped_folders: written.dropped_folders,
         })
     }
 
