@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::{
     address,
     capability::Capabilities,
+    dial::{first_to_answer, in_turn},
     endpoint::{AccountLogin, ConnectionSecurity, Endpoint, LoginCredential, MasterLogin, ServerKind},
     hidden_secrets::HiddenSecrets,
     login_stream::LoginStream,
@@ -140,33 +141,26 @@ async fn with_timeout<T>(limit: Duration, what: &str, step: impl Future<Output =
     }
 }
 
-/// Tries every address of the host in turn.
+/// Connects to the first address of the host that answers, of those that may be connected to.
 async fn dial(endpoint: &Endpoint) -> Result<TcpStream> {
     let name = endpoint.addresses.lookup_name(&endpoint.host);
     let addresses = lookup_host((name.as_str(), endpoint.port)).await.map_err(|error| {
         Error::network(format!("the host name {} cannot be resolved: {error}", endpoint.host))
             .advice("Check the spelling of host, and DNS")
     })?;
-    let mut last = Error::network(format!("the host name {} has no address", endpoint.host));
     let (permitted, others): (Vec<_>, Vec<_>) = addresses.partition(|a| endpoint.addresses.permits(a.ip()));
     if permitted.is_empty() && !others.is_empty() {
         return Err(address::forbidden_address_error(&endpoint.host));
     }
-    for address in permitted {
-        match TcpStream::connect(address).await {
-            Ok(socket) => {
-                // Small commands must not wait for a delayed acknowledgement; failure costs speed only.
-                let _ = socket.set_nodelay(true);
-                keep_watch(&socket, endpoint.timeouts.reply);
-                return Ok(socket);
-            }
-            Err(error) => {
-                last = Error::network(format!("no connection to {address}: {error}"))
-                    .advice("Check host and port, and that the server and firewalls let this machine in");
-            }
-        }
-    }
-    Err(last)
+    let socket = first_to_answer(in_turn(permitted), TcpStream::connect).await.map_err(|failed| match failed {
+        None => Error::network(format!("the host name {} has no address", endpoint.host)),
+        Some((address, error)) => Error::network(format!("no connection to {address}: {error}"))
+            .advice("Check host and port, and that the server and firewalls let this machine in"),
+    })?;
+    // Small commands must not wait for a delayed acknowledgement; failure costs speed only.
+    let _ = socket.set_nodelay(true);
+    keep_watch(&socket, endpoint.timeouts.reply);
+    Ok(socket)
 }
 
 /// Lets the system find out when the other end is gone: silence alone does not mean that. Twice the reply timeout, since

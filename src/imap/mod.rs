@@ -6,6 +6,7 @@ pub(crate) mod capability;
 pub(crate) mod certificate;
 pub(crate) mod connect;
 pub mod date;
+mod dial;
 pub mod endpoint;
 pub(crate) mod flag;
 mod hidden_secrets;
