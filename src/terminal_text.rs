@@ -47,6 +47,15 @@ pub(crate) fn printable_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
+/// `text` with U+FFFD for each character that [`printable`] escapes: it has as many characters, where these are bounded.
+#[must_use]
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(acts_on_terminal) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().map(|c| if acts_on_terminal(c) { char::REPLACEMENT_CHARACTER } else { c }).collect())
+}
+
 fn acts_on_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}')
@@ -130,6 +139,12 @@ mod tests {
     fn a_hostile_name_cannot_act_on_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\r\nc\u{202e}d\u{9b}e"), "a\\u{1b}[2Jb\\r\\nc\\u{202e}d\\u{9b}e");
         assert_eq!(printable("Entwürfe/日本 🎉"), "Entwürfe/日本 🎉");
+    }
+
+    #[test]
+    fn what_is_made_harmless_has_as_many_characters() {
+        assert_eq!(harmless("a\u{1b}[2J\n\u{202e}d\u{9b}"), "a\u{fffd}[2J\u{fffd}\u{fffd}d\u{fffd}");
+        assert_eq!(harmless("Entwürfe/日本 🎉"), "Entwürfe/日本 🎉");
     }
 
     #[test]

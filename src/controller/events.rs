@@ -5,7 +5,7 @@ use kube::{
     runtime::events::{Event, EventType, Recorder},
 };
 
-use crate::api::mailbox_sync::StopReason;
+use crate::{api::mailbox_sync::StopReason, terminal_text::harmless};
 
 /// An Event to be published about an object, once its status is written: never more often than attempts end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,8 @@ pub(crate) async fn publish_events<K: Resource<DynamicType = ()>>(
         let event = Event {
             type_: note.severity,
             reason: note.reason.to_owned(),
-            note: Some(note.message.chars().take(900).collect()),
+            // Servers and pods have a say in it.
+            note: Some(harmless(&note.message).chars().take(900).collect()),
             action: "Reconcile".to_owned(),
             secondary: None,
         };

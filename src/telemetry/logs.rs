@@ -1,6 +1,6 @@
 //! Logs: levels, text or JSON, and what is never logged.
 
-use std::io;
+use std::{borrow::Cow, io};
 
 use tracing::{Metadata, level_filters::LevelFilter};
 use tracing_subscriber::{
@@ -11,7 +11,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    terminal_text::{printable, printable_json},
+};
 
 /// These log what they send and receive, passwords and mail included, below `info`: no setting gets more out of them.
 const CAPPED: [&str; 2] = ["async_imap", "imap_proto"];
@@ -76,7 +79,8 @@ where
     })?;
     let repeated: Vec<_> = REPEATED.into_iter().filter(|(module, _)| !is_named(directives, module)).collect();
     let filter = wanted.and(filter_fn(move |metadata| may_log(metadata) && !is_repeated(&repeated, metadata)));
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(HarmlessLines { writer, format, colours }).with_ansi(colours);
     Ok(match format {
         LogFormat::Text => lines.with_filter(filter).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_ansi(false).with_filter(filter).boxed(),
@@ -102,6 +106,67 @@ fn is_repeated(repeated: &[(&str, LevelFilter)], metadata: &Metadata<'_>) -> boo
 
 fn is_in_module(metadata: &Metadata<'_>, module: &str) -> bool {
     metadata.target().strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Writes log lines, each in one piece, with everything escaped that acts on a terminal or begins another line: a log line
+/// names folders and quotes servers.
+struct HarmlessLines<W> {
+    writer: W,
+    format: LogFormat,
+    /// Text has colours.
+    colours: bool,
+}
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for HarmlessLines<W> {
+    type Writer = HarmlessLineWriter<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        HarmlessLineWriter { writer: self.writer.make_writer(), format: self.format, colours: self.colours }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
+        let (format, colours) = (self.format, self.colours);
+        HarmlessLineWriter { writer: self.writer.make_writer_for(metadata), format, colours }
+    }
+}
+
+struct HarmlessLineWriter<W> {
+    writer: W,
+    format: LogFormat,
+    colours: bool,
+}
+
+impl<W: io::Write> io::Write for HarmlessLineWriter<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let harmless = match self.format {
+            LogFormat::Json => printable_json(&text),
+            LogFormat::Text => Cow::Owned(harmless_line(&text, self.colours)),
+        };
+        self.writer.write_all(harmless.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// What the formatter sends for its colours.
+const COLOURS: [&str; 9] = ["[0m", "[1m", "[2m", "[3m", "[31m", "[32m", "[33m", "[34m", "[35m"];
+
+/// A line of text without what acts on a terminal, but for its end and, where it has some, colours.
+fn harmless_line(line: &str, colours: bool) -> String {
+    let (text, end) = line.strip_suffix('\n').map_or((line, ""), |text| (text, "\n"));
+    let mut safe = String::with_capacity(line.len());
+    for (at, piece) in text.split('\u{1b}').enumerate() {
+        if at > 0 {
+            let is_colour = colours && COLOURS.iter().any(|colour| piece.starts_with(colour));
+            safe.push_str(if is_colour { "\u{1b}" } else { "\\u{1b}" });
+        }
+        safe.push_str(&printable(piece));
+    }
+    safe + end
 }
 
 /// Writes log lines to stderr through `between`, which may hold back what else is drawn there.
@@ -248,6 +313,26 @@ mod tests {
             (&value["message"], &value["delay_ms"], &value["spans"]),
             (&"trying again".into(), &5.into(), &spans)
         );
+    }
+
+    #[test]
+    fn what_a_server_says_is_one_line_and_moves_no_cursor() {
+        let hostile = Error::network("a\u{1b}[2Jb\u{9b}31mc\u{202e}d").in_folder("Work\n2026-01-01 ERROR forged");
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let text = logged("info", format, || tracing::warn!(error = %hostile, "a {hostile}"));
+            assert_eq!(text.matches('\n').count(), 1, "{text}");
+            let acts = |c: char| c.is_control() || c == '\u{202e}';
+            assert!(!text.trim_end().contains(acts), "{text:?}");
+            assert!(text.contains("forged") && text.contains("[2Jb"), "{text}");
+        }
+    }
+
+    #[test]
+    fn colours_are_all_that_acts_on_a_terminal() {
+        let line = "\u{1b}[2mnow\u{1b}[0m \u{1b}[33mWARN\u{1b}[0m a\u{1b}[2Jb\u{1b}]0;t\n\n";
+        let coloured = "\u{1b}[2mnow\u{1b}[0m \u{1b}[33mWARN\u{1b}[0m a\\u{1b}[2Jb\\u{1b}]0;t\\n\n";
+        assert_eq!(harmless_line(line, true), coloured);
+        assert!(!harmless_line(line, false).contains('\u{1b}'));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The status that a worker reports: as a merge patch, and as the last word that fits into a termination message.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
@@ -20,6 +21,7 @@ use crate::{
         progress::{EnginePhase, SyncProgress},
         report::MailboxReport,
     },
+    terminal_text::harmless,
 };
 
 /// A termination message may have this many bytes.
@@ -53,6 +55,7 @@ pub(crate) fn claim_patch(attempt: i64, now: Timestamp) -> Value {
 #[must_use]
 pub(crate) fn report_patch(status: &WorkerStatus, reasons: &BTreeSet<&str>) -> Value {
     let mut worker = serde_json::to_value(status).unwrap_or_default();
+    make_harmless(&mut worker);
     let clear = |value: Option<&mut Value>, names: &[&str]| {
         if let Some(Value::Object(object)) = value {
             for name in names {
@@ -77,6 +80,21 @@ pub(crate) fn report_patch(status: &WorkerStatus, reasons: &BTreeSet<&str>) -> V
     json!({"status": {"worker": worker}})
 }
 
+/// Folders' names and what servers say are shown on terminals (kubectl): what acts on them is replaced, character by
+/// character, since the schema bounds the number of these.
+fn make_harmless(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(safe) = harmless(text) {
+                *text = safe;
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(make_harmless),
+        Value::Object(values) => values.values_mut().for_each(make_harmless),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 /// The last word: the status without checkpoint, lists and what stands of them all, its texts as short as they must be.
 #[must_use]
 pub(crate) fn termination_message(status: &WorkerStatus) -> String {
@@ -88,6 +106,9 @@ pub(crate) fn termination_message(status: &WorkerStatus) -> String {
         differences: BTreeMap::new(),
         ..status.clone()
     };
+    let mut harmless = serde_json::to_value(&word).unwrap_or_default();
+    make_harmless(&mut harmless);
+    word = serde_json::from_value(harmless).unwrap_or(word);
     for most in [1000, 500, 250, 100, 30, 0] {
         let cut = |text: &mut String| {
             if let Some((end, _)) = text.char_indices().nth(most) {
@@ -458,6 +479,33 @@ mod tests {
             prop_assert_eq!((read.attempt, read.report, read.outcome), (9, 12, Some(Outcome::Failed)));
             prop_assert_eq!(read.last_error.unwrap().class, ErrorClass::Quota);
             prop_assert_eq!(read.not_copied.unwrap().messages, 3);
+        }
+
+        #[test]
+        fn nothing_that_a_server_says_acts_on_a_terminal_and_no_text_gets_longer(
+            text in "[\u{0}-\u{1f}\u{7f}-\u{9f}\u{200e}\u{202a}-\u{202e}\u{2066}-\u{2069}a-z\u{e9}]{0,40}",
+        ) {
+            let error = LastError {
+                class: ErrorClass::Network, side: None, host: None, folder: Some(text.clone()),
+                message: text.clone(), advice: None, at: None, retry_at: None,
+            };
+            let folder = FolderFacts { source: text.clone(), ..FolderFacts::default() };
+            let status = WorkerStatus {
+                last_error: Some(error), folders: vec![folder], warnings: vec![text.clone()], ..WorkerStatus::default()
+            };
+            let acts = |c: char| c.is_control() || "\u{200e}\u{202a}\u{202e}\u{2066}\u{2069}".contains(c);
+            let word: WorkerStatus = serde_json::from_str(&termination_message(&status)).unwrap();
+            let patch = report_patch(&status, &BTreeSet::new());
+            let worker: WorkerStatus = serde_json::from_value(patch["status"]["worker"].clone()).unwrap();
+            for error in [word.last_error.unwrap(), worker.last_error.unwrap()] {
+                for shown in [error.message, error.folder.unwrap()] {
+                    prop_assert!(!shown.contains(acts), "{:?}", shown);
+                    prop_assert_eq!(shown.chars().count(), text.chars().count());
+                }
+            }
+            for shown in [&worker.folders[0].source, &worker.warnings[0]] {
+                prop_assert!(!shown.contains(acts), "{:?}", shown);
+            }
         }
 
         #[test]

@@ -15,6 +15,7 @@ mod fence;
 mod folders;
 mod formats;
 mod full_disk;
+mod harmless;
 mod harness;
 mod hostile;
 mod injection;

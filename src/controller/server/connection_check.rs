@@ -16,6 +16,7 @@ use crate::{
         probe::{ServerProbe, probe_server},
     },
     resolve::{self, SecretError, SecretProvider},
+    terminal_text::harmless,
 };
 
 /// One whole test, at most.
@@ -144,7 +145,7 @@ fn server_facts(probe: &ServerProbe) -> ServerFacts {
         tls_version: probe.facts.tls(),
         certificate_subject: certificate
             .as_ref()
-            .map(|certificate| certificate.subject.chars().filter(|c| !c.is_control()).take(MAX_SUBJECT).collect()),
+            .map(|certificate| harmless(&certificate.subject).chars().take(MAX_SUBJECT).collect()),
         certificate_not_after: certificate
             .and_then(|certificate| Timestamp::from_second(certificate.not_after).ok())
             .map(Time),
