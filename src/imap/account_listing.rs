@@ -14,6 +14,8 @@ use crate::error::{Error, ErrorClass, Result};
 
 /// No account has more folders; a server that lists more is hostile or broken.
 const MAX_FOLDERS: usize = 100_000;
+/// ... nor more bytes in their names and attributes, as LIST, LSUB and STATUS tell them together.
+pub(crate) const MAX_LISTED_BYTES: usize = 24 << 20;
 
 /// What one look at an account found.
 #[derive(Debug, Clone, Default)]
@@ -283,15 +285,25 @@ struct ListingCollector {
     listed: Vec<ListItem>,
     subscribed: BTreeSet<Bytes>,
     statuses: BTreeMap<Bytes, FolderStatus>,
+    /// Bytes of names and attributes so far, repetitions included.
+    bytes: usize,
     too_many: bool,
 }
 
 impl ListingCollector {
     fn add_response(&mut self, data: UntaggedResponse) {
-        if self.listed.len() > MAX_FOLDERS || self.statuses.len() > MAX_FOLDERS || self.subscribed.len() > MAX_FOLDERS {
+        let full = self.listed.len() > MAX_FOLDERS || self.statuses.len() > MAX_FOLDERS;
+        if full || self.subscribed.len() > MAX_FOLDERS || self.bytes > MAX_LISTED_BYTES {
             self.too_many = true;
             return;
         }
+        self.bytes += match &data {
+            UntaggedResponse::List(item) | UntaggedResponse::Lsub(item) => {
+                item.name.len() + item.attributes.iter().map(String::len).sum::<usize>()
+            }
+            UntaggedResponse::FolderStatus(status) => status.name.len(),
+            _ => 0,
+        };
         match data {
             UntaggedResponse::Namespace(namespaces) => self.namespaces = Some(namespaces),
             UntaggedResponse::List(item) if !self.listed.iter().rev().take(4).any(|i| i.name == item.name) => {
@@ -310,7 +322,10 @@ impl ListingCollector {
 
     fn check(&self) -> Result<()> {
         if self.too_many {
-            return Err(Error::protocol(format!("the server lists more than {MAX_FOLDERS} folders")));
+            return Err(Error::protocol(format!(
+                "the server lists more than {MAX_FOLDERS} folders, or more than {} MiB of their names",
+                MAX_LISTED_BYTES >> 20
+            )));
         }
         Ok(())
     }

@@ -14,8 +14,9 @@ impl Flag {
     #[must_use]
     pub(crate) fn parse(raw: &[u8]) -> Self {
         let Some(name) = raw.strip_prefix(b"\\") else {
-            // A copy: a keyword is kept for long, and must not keep the response that it came in.
-            return Self::Keyword(Bytes::copy_from_slice(raw));
+            // A copy: a keyword is kept for long, and must not keep the response that it came in. One byte more than can
+            // be sent: what is cut off stays too long.
+            return Self::Keyword(Bytes::copy_from_slice(cut(raw)));
         };
         if name == b"*" {
             return Self::MayCreate;
@@ -23,7 +24,7 @@ impl Flag {
         [Self::Answered, Self::Deleted, Self::Draft, Self::Flagged, Self::Recent, Self::Seen]
             .into_iter()
             .find(|flag| flag.system_name().is_some_and(|known| raw.eq_ignore_ascii_case(known.as_bytes())))
-            .unwrap_or_else(|| Self::Extension(Bytes::copy_from_slice(raw)))
+            .unwrap_or_else(|| Self::Extension(Bytes::copy_from_slice(cut(raw))))
     }
 
     /// The flag as text, for people to read; U+FFFD stands for what is not UTF-8. What goes into a command is
@@ -59,6 +60,11 @@ impl Flag {
             Self::Keyword(_) | Self::Extension(_) => None,
         }
     }
+}
+
+/// The beginning of a flag, as much of it as is kept.
+fn cut(raw: &[u8]) -> &[u8] {
+    raw.get(..=MAX_KEYWORD).unwrap_or(raw)
 }
 
 /// True for a 7-bit `atom` (RFC 9051, section 9) of 1 to 255 bytes: without `( ) { % * " \ ]`, space and control

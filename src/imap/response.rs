@@ -191,9 +191,9 @@ pub enum Flag {
     Seen,
     /// `\*` in PERMANENTFLAGS.
     MayCreate,
-    /// A keyword: raw bytes as sent; may be anything.
+    /// A keyword: raw bytes as sent, at most 256; may be anything.
     Keyword(Bytes),
-    /// Any other `\Something`, raw.
+    /// Any other `\Something`, raw, at most 256 bytes.
     Extension(Bytes),
 }
 

@@ -24,6 +24,8 @@ use crate::error::{Error, ErrorClass, Result};
 const USELESS_REPLIES: u32 = 8;
 /// A literal that comes more slowly than this, all in all, counts as nothing of use.
 const SLOWEST_BYTES_PER_SECOND: u64 = 1024;
+/// Of what comes with the answer to one small command so many responses are kept: none has more that matter.
+const MAX_KEPT_RESPONSES: usize = 1000;
 
 /// The number behind the tag of one command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -292,6 +294,12 @@ impl Session {
         self.outstanding.len()
     }
 
+    /// From now on at most so many bytes may come, or the connection ends: what comes was only claimed to be little. None:
+    /// as many as the server likes.
+    pub(crate) fn allow_bytes(&mut self, most: Option<u64>) {
+        self.wire.allow_bytes(most);
+    }
+
     /// Reading was paused on purpose until now: the wait for the server begins anew.
     pub(crate) fn restart_reply_timer(&mut self) {
         self.useful_at = Instant::now();
@@ -483,14 +491,20 @@ impl Session {
         Ok(lines.into_iter().flatten().collect())
     }
 
-    /// Runs one command to its end.
+    /// Runs one command to its end. Of the untagged responses the first [`MAX_KEPT_RESPONSES`] are kept: a server may send
+    /// as many as it likes.
     ///
     /// # Errors
     /// As [`Self::next`]; a NO or BAD is no error here.
     pub(crate) async fn run(&mut self, text: &str) -> Result<(StatusLine, Vec<UntaggedResponse>)> {
         let tag = self.send_command(text);
         let mut data = Vec::new();
-        let line = self.wait(tag, |untagged| data.push(untagged)).await?;
+        let keep = |untagged| {
+            if data.len() < MAX_KEPT_RESPONSES {
+                data.push(untagged);
+            }
+        };
+        let line = self.wait(tag, keep).await?;
         Ok((line, data))
     }
 

@@ -25,8 +25,10 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// A response without its literals may have at most this many bytes: a SEARCH reply of a million UIDs fits.
-const MAX_RESPONSE: usize = 16 << 20;
+/// A list of numbers (SEARCH, ESEARCH, VANISHED) may have at most this many bytes: one of a million UIDs fits.
+const MAX_NUMBER_LIST: usize = 16 << 20;
+/// Any other response may have at most this many bytes without its literals, and as many in those that are held whole.
+const MAX_RESPONSE: usize = 2 << 20;
 /// ... and before the login is over this many: nobody has shown yet who he is.
 const MAX_RESPONSE_BEFORE_LOGIN: usize = 64 << 10;
 /// Literals above this are handed on in pieces, never held whole.
@@ -100,6 +102,8 @@ pub(crate) struct FramedConnection {
     hidden: HiddenSecrets,
     /// The longest response that is accepted, bytes without its literals; and these together.
     max_response: usize,
+    /// So many bytes may come still, where that is bounded.
+    allowance: Option<u64>,
 }
 
 impl FramedConnection {
@@ -130,6 +134,7 @@ impl FramedConnection {
             held: None,
             hidden: HiddenSecrets::default(),
             max_response: MAX_RESPONSE_BEFORE_LOGIN,
+            allowance: None,
         }
     }
 
@@ -300,6 +305,11 @@ impl FramedConnection {
         self.max_response = MAX_RESPONSE;
     }
 
+    /// From now on at most so many bytes may come; none: as many as the server likes.
+    pub(super) fn allow_bytes(&mut self, most: Option<u64>) {
+        self.allowance = most;
+    }
+
     /// From now on these secrets are taken out of what the server says for people.
     pub(super) fn hide(&mut self, secrets: HiddenSecrets) {
         self.hidden = secrets;
@@ -379,6 +389,14 @@ impl FramedConnection {
             Poll::Ready(Ok(n)) => {
                 self.moved.fetch_add(n as u64, Relaxed);
                 self.progress_at = Instant::now();
+                if let Some(left) = &mut self.allowance {
+                    match left.checked_sub(n as u64) {
+                        Some(rest) => *left = rest,
+                        None => {
+                            return Poll::Ready(Err(Error::protocol("the server sends more than it said there is")));
+                        }
+                    }
+                }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(lost(&error))),
@@ -508,7 +526,7 @@ impl FramedConnection {
                     return Ok(Some(RawFrame::LiteralStart(length)));
                 }
                 Some((length, _)) => {
-                    let length = usize::try_from(length).map_err(|_| too_long())?;
+                    let length = usize::try_from(length).map_err(|_| too_long(STREAM_ABOVE))?;
                     self.literal_bytes += length;
                     self.line_start = line_end + length;
                     self.scanned = self.line_start;
@@ -526,7 +544,21 @@ impl FramedConnection {
     fn check_length(&self) -> Result<()> {
         let own = (self.head.len() + self.input.len()).saturating_sub(self.literal_bytes);
         // A response may also hold many small literals; together they are bounded as well.
-        if own > self.max_response || self.literal_bytes > self.max_response { Err(too_long()) } else { Ok(()) }
+        if self.literal_bytes > self.max_response {
+            return Err(too_long(self.max_response as u64));
+        }
+        let most = if own > self.max_response && self.is_number_list() { MAX_NUMBER_LIST } else { self.max_response };
+        if own > most { Err(too_long(most as u64)) } else { Ok(()) }
+    }
+
+    /// True for a response that is one list of numbers, once the login is over.
+    fn is_number_list(&self) -> bool {
+        let word = self.input.strip_prefix(b"* ").and_then(|rest| rest.split(u8::is_ascii_whitespace).next());
+        self.max_response == MAX_RESPONSE
+            && self.head.is_empty()
+            && word.is_some_and(|word| {
+                ["SEARCH", "ESEARCH", "VANISHED"].iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
+            })
     }
 
     /// Only untagged data holds literals: the text of a status response may end in what looks like one.
@@ -558,7 +590,7 @@ fn literal_length(line: &[u8]) -> Result<Option<(u64, usize)>> {
     let number = inner.get(open + 1..).and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| d.parse::<u64>().ok());
     match number {
         Some(length) if length <= MAX_LITERAL => Ok(Some((length, open))),
-        _ => Err(too_long()),
+        _ => Err(too_long(MAX_LITERAL)),
     }
 }
 
@@ -579,8 +611,8 @@ fn parse_guarded(raw: Bytes) -> Result<Response> {
     }
 }
 
-fn too_long() -> Error {
-    Error::protocol("the server's answer is longer than any sensible answer")
+fn too_long(most: u64) -> Error {
+    Error::protocol(format!("the server's answer has more than {most} bytes, longer than any sensible answer"))
 }
 
 fn closed() -> Error {

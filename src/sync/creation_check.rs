@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{
-    folder_creation::{CreatedFolders, list_names},
+    folder_creation::{CreatedFolders, ListedNames, list_names},
     folder_name::SideFolders,
     folder_plan::{FolderPlan, PlannedFolder},
 };
@@ -121,15 +121,15 @@ async fn subscribe_again(folder: &PlannedFolder, made: &mut CreatedFolders, dest
 async fn list_subscriptions(session: &mut Session) -> Result<Option<Vec<Bytes>>> {
     let extended = session.capabilities().has("LIST-EXTENDED");
     let tag = session.send_command(if extended { "LIST (SUBSCRIBED) \"\" \"*\"" } else { "LSUB \"\" \"*\"" });
-    let mut names = Vec::new();
+    let mut listed = ListedNames::default();
     let line = session
         .wait(tag, |data| {
             if let UntaggedResponse::List(item) | UntaggedResponse::Lsub(item) = data {
-                names.push(item.name);
+                listed.add(item);
             }
         })
         .await?;
-    Ok((line.status == StatusCondition::Ok).then_some(names))
+    Ok((line.status == StatusCondition::Ok).then_some(listed.names))
 }
 
 /// Tells of subscriptions that the server said it made and does not list.

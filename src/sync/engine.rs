@@ -22,7 +22,6 @@ use super::{
     set_aside::SetAsideReason,
     spec::SyncSpec,
     sync_context::SyncContext,
-    uid::SourceUid,
     views::count_view_messages,
 };
 use crate::{error::Result, imap::mutf7};
@@ -162,10 +161,8 @@ fn report_known_not_copied(spec: &SyncSpec, live_checkpoint: &LiveCheckpoint, re
             let accepted = spec.accepted_losses.reasons.contains(&SetAsideReason::Unlisted);
             known.add(SetAsideReason::Unlisted.name(), state.unlisted, accepted);
             for group in state.set_aside.groups() {
-                let accepts = |uid: &SourceUid| {
-                    spec.accepted_losses.accepts(group.reason, &name, state.source_uid_validity, *uid)
-                };
-                let accepted = group.uids.iter().filter(accepts).count() as u64;
+                let accepts = &spec.accepted_losses;
+                let accepted = accepts.count_accepted(group.reason, &name, state.source_uid_validity, &group.uids);
                 known.add(group.reason.name(), accepted, true);
                 known.add(group.reason.name(), group.uids.len() - accepted, false);
             }

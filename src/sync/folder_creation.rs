@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{
-    folder_name::NameLimits,
+    folder_name::{MAX_RAW_NAME, NameLimits},
     folder_plan::{FolderPlan, FolderPlanInput, PlannedFolder, RefusedPaths, plan_folders},
     special_use::SpecialUse,
 };
@@ -13,9 +13,9 @@ use crate::{
     error::{Error, ErrorClass, Result},
     imap::{
         Session, Tag,
-        account_listing::AccountListing,
+        account_listing::{AccountListing, MAX_LISTED_BYTES},
         refusal::{CommandKind, already_exists},
-        response::{StatusCondition, StatusLine, UntaggedResponse},
+        response::{ListItem, StatusCondition, StatusLine, UntaggedResponse},
     },
 };
 
@@ -77,19 +77,35 @@ pub(crate) async fn make_or_rename(
 /// # Errors
 /// When the connection ends or the server refuses.
 pub(crate) async fn list_names(session: &mut Session) -> Result<Vec<Bytes>> {
-    let mut names = Vec::new();
+    let mut listed = ListedNames::default();
     let tag = session.send_command("LIST \"\" \"*\"");
     let line = session
         .wait(tag, |data| {
             if let UntaggedResponse::List(item) = data {
-                names.push(item.name);
+                listed.add(item);
             }
         })
         .await?;
     if line.status != StatusCondition::Ok {
         return Err(session.refusal_error(&line, CommandKind::Other, "LIST"));
     }
-    Ok(names)
+    Ok(listed.names)
+}
+
+/// Names as they are listed, as far as a folder can have them, and as many as fit into [`MAX_LISTED_BYTES`].
+#[derive(Debug, Default)]
+pub(super) struct ListedNames {
+    pub(super) names: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl ListedNames {
+    pub(super) fn add(&mut self, item: ListItem) {
+        self.bytes = self.bytes.saturating_add(size_of::<Bytes>() + item.name.len());
+        if item.name.len() <= MAX_RAW_NAME && self.bytes <= MAX_LISTED_BYTES {
+            self.names.push(item.name);
+        }
+    }
 }
 
 /// Makes missing folders, parents first, and subscribes to what the source is subscribed to, all in one go.

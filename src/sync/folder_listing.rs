@@ -5,8 +5,9 @@
 //! is counted and still not listed then is told as a number: it has no UIDs.
 
 use super::{
+    limits::MAX_MESSAGES,
     message_limit::{ListingCommand, command_sets},
-    scan::{FolderScan, ITEMS},
+    scan::{FolderScan, ITEMS, too_many_messages},
 };
 use crate::{
     error::{ErrorClass, Result},
@@ -25,6 +26,18 @@ const MAX_RANGES: u32 = 10_000;
 /// So many of them are on their way at once.
 const RANGES_IN_FLIGHT: usize = 8;
 
+/// # Errors
+/// Protocol, when a folder counts more messages (EXISTS) than any has.
+pub(super) fn check_count(exists: u32) -> Result<()> {
+    if exists > MAX_MESSAGES { Err(too_many_messages(exists.into())) } else { Ok(()) }
+}
+
+/// True when a UID SEARCH that lists so many UIDs may tell of a folder with `exists` messages; else it is not believed. It
+/// may list a few more: some come and go meanwhile.
+pub(super) fn may_be_listing(listed: u64, exists: u32) -> bool {
+    listed <= 2 * u64::from(exists) + 1000
+}
+
 /// What a server lists of its selected folder, after it was asked as often as makes sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FolderListing<U> {
@@ -42,7 +55,8 @@ pub(crate) struct FolderListing<U> {
 /// UID SEARCH gives there are none in it. `selected` gets the count as it is in the end.
 ///
 /// # Errors
-/// When the connection ends, or the server asks to be left alone. Another refusal only means that nothing is listed.
+/// When the connection ends, or the server asks to be left alone; Protocol when it counts or lists more than any folder
+/// has. Another refusal only means that nothing is listed.
 pub(crate) async fn complete_listing<U: Uid>(
     session: &mut Session,
     selected: &mut SelectedFolder,
@@ -58,6 +72,7 @@ pub(crate) async fn complete_listing<U: Uid>(
         ask_by_number(session, &mut count, scan).await?;
     }
     scan.finish();
+    check_count(count.exists).and_then(|()| scan.check()).map_err(|error| session.with_endpoint(error))?;
     selected.exists = count.exists;
     Ok(count.finish())
 }
@@ -85,6 +100,7 @@ async fn ask_by_number<U: Uid>(
     scan: &mut FolderScan<U>,
 ) -> Result<()> {
     count.refresh(session).await?;
+    check_count(count.exists).map_err(|error| session.with_endpoint(error))?;
     let ranges = sequence_ranges(count.exists, session.capabilities().message_limit());
     let commands: Vec<String> = ranges.map(|(low, high)| format!("FETCH {low}:{high} {ITEMS}")).collect();
     for window in commands.chunks(RANGES_IN_FLIGHT) {
@@ -162,10 +178,17 @@ impl<U: Uid> ListingCount<U> {
                 self.exists = self.exists.saturating_sub(gone);
                 self.listed = self.listed.difference(&uids.typed());
             }
-            UntaggedResponse::Search { numbers, .. } => self.listed = self.listed.union(&numbers.typed()),
-            UntaggedResponse::Esearch { uid: true, all, .. } => self.listed = self.listed.union(&all.typed()),
+            UntaggedResponse::Search { numbers: found, .. }
+            | UntaggedResponse::Esearch { uid: true, all: found, .. } => {
+                let all = self.listed.union(&found.typed());
+                if may_be_listing(all.len(), self.exists) {
+                    self.listed = all;
+                }
+            }
             UntaggedResponse::Fetch(fetch) => {
-                if let Some(uid) = fetch.uid {
+                // Each range is one message at least.
+                let ranges = self.listed.ranges().len() as u64;
+                if let Some(uid) = fetch.uid.filter(|_| may_be_listing(ranges, self.exists)) {
                     self.listed.insert(U::from_number(uid));
                 }
             }

@@ -6,6 +6,13 @@ use unicode_normalization::UnicodeNormalization;
 use super::special_use::SpecialUse;
 use crate::imap::{ServerKind, mutf7, response::ListItem};
 
+/// No folder has a longer raw name, bytes: twice the longest path of file systems, since modified UTF-7 takes more.
+pub(super) const MAX_RAW_NAME: usize = 8 << 10;
+/// ... nor more levels.
+const MAX_LEVELS: usize = 128;
+/// Of a name that is too long, people are shown so many characters.
+const SHOWN_CHARACTERS: usize = 60;
+
 /// One side's folders, as listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SideFolders {
@@ -53,6 +60,22 @@ impl FolderInfo {
         }
     }
 
+    /// What is wrong with a name that no folder can have, for people; such a folder is not synced.
+    pub(super) fn name_fault(&self) -> Option<String> {
+        let length = self.raw.len();
+        if length > MAX_RAW_NAME {
+            return Some(format!("its name has {length} bytes, and none has more than {MAX_RAW_NAME}"));
+        }
+        let levels = self.raw.iter().filter(|byte| Some(**byte) == self.delimiter).count() + 1;
+        (levels > MAX_LEVELS).then(|| format!("its name has {levels} levels, and none has more than {MAX_LEVELS}"))
+    }
+
+    /// The beginning of a name that no folder can have, for people.
+    pub(super) fn short_name(&self) -> FolderName {
+        let levels = vec![beginning(&self.raw)];
+        FolderName { levels, is_inbox: false, is_foreign: false, anomalies: Vec::new() }
+    }
+
     /// True when no folder can be made below it.
     pub(super) fn is_childless(&self) -> bool {
         self.attributes.iter().any(|attribute| attribute.eq_ignore_ascii_case("\\Noinferiors"))
@@ -77,6 +100,18 @@ impl FolderName {
     pub(crate) fn text(&self) -> String {
         self.levels.join("/")
     }
+}
+
+fn beginning(raw: &[u8]) -> String {
+    let start = raw.get(..4 * SHOWN_CHARACTERS).unwrap_or(raw);
+    let shown: String = mutf7::decode_lossy(start).chars().take(SHOWN_CHARACTERS).collect();
+    format!("{shown}...")
+}
+
+/// A raw name for people, with the server's delimiters; of one that is too long for a folder the beginning.
+#[must_use]
+pub(super) fn shown_name(raw: &[u8]) -> String {
+    if raw.len() > MAX_RAW_NAME { beginning(raw) } else { mutf7::decode_lossy(raw) }
 }
 
 pub(super) fn is_inbox(name: &[u8]) -> bool {
@@ -274,7 +309,9 @@ pub(super) fn encoded_len(level: &str) -> usize {
 
 /// Cuts a level so that with `ending` it takes at most `budget` bytes (or is the ending alone).
 pub(super) fn cut(level: &str, ending: &str, budget: usize) -> String {
-    let mut cut = level;
+    // No character takes less than a byte: what is beyond the budget need not be looked at.
+    let most = level.char_indices().nth(budget).map_or(level.len(), |(at, _)| at);
+    let mut cut = level.get(..most).unwrap_or(level);
     loop {
         let name = format!("{}{ending}", cut.trim_end());
         let Some((last, _)) = cut.char_indices().next_back() else { return name };
@@ -364,6 +401,17 @@ mod tests {
         insta::assert_snapshot!(short, @"üüüüüüüüüüüüüüüüüü-cb26b0de");
         assert!(encoded_len(&short) <= 60 && short.starts_with('ü'));
         assert_ne!(short, cut(&long, &hash_ending("other"), 60));
+    }
+
+    #[test]
+    fn a_name_that_no_folder_can_have_is_told_by_its_beginning() {
+        let info = |raw: Vec<u8>| FolderInfo { raw, delimiter: Some(b'.'), ..FolderInfo::default() };
+        assert_eq!(info(vec![b'x'; 8192]).name_fault(), None);
+        assert_eq!(info([b"x.".repeat(127), b"x".to_vec()].concat()).name_fault(), None);
+        assert!(info(b"x.".repeat(128)).name_fault().unwrap().contains("129 levels"));
+        let long = info(vec![b'x'; 1 << 20]);
+        assert!(long.name_fault().unwrap().contains("1048576 bytes"));
+        assert_eq!(long.short_name().text(), format!("{}...", "x".repeat(60)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 pub(crate) use self::path::{FolderPlanInput, RefusedPaths};
 use self::{
-    entry::{FolderTarget, idle_rules, listed_entries},
+    entry::{FolderTarget, PlanEntry, idle_rules, listed_entries},
     path::FolderPlanner,
 };
 use super::{report::LeftOut, special_use::SpecialUse};
@@ -69,7 +69,7 @@ pub(crate) fn plan_folders(input: &FolderPlanInput<'_>) -> FolderPlan {
                 // Other users' mail is not this mailbox's.
                 let messages = entry.info.messages.filter(|_| !entry.name.is_foreign).map(u64::from);
                 let foreign = entry.name.is_foreign;
-                let (raw, is_view) = (entry.info.raw.clone(), !by_rule && !foreign);
+                let (raw, is_view) = (entry.info.raw.clone(), !by_rule && !foreign && entry.fault.is_none());
                 plan.left_out.push(LeftOut {
                     folder: entry.text,
                     reason,
@@ -97,11 +97,7 @@ pub(crate) fn plan_folders(input: &FolderPlanInput<'_>) -> FolderPlan {
         let order = is_inbox(b_levels).cmp(&is_inbox(a_levels)).then_with(|| a_levels.cmp(b_levels));
         order.then_with(|| a.info.raw.cmp(&b.info.raw))
     });
-    let parents: BTreeSet<Vec<String>> = placed
-        .iter()
-        .filter(|(entry, _)| entry.info.selectable)
-        .flat_map(|(_, levels)| (1..levels.len()).map(|length| levels.iter().take(length).cloned().collect()))
-        .collect();
+    let parents = needed_containers(&placed);
     for (entry, levels) in placed {
         let selectable = entry.info.selectable;
         if !selectable && !parents.contains(&levels) {
@@ -135,4 +131,12 @@ pub(crate) fn plan_folders(input: &FolderPlanInput<'_>) -> FolderPlan {
     plan.notes.sort();
     plan.notes.dedup();
     plan
+}
+
+/// The paths of folders that can't hold messages, as far as one that can lies below.
+fn needed_containers(placed: &[(PlanEntry<'_>, Vec<String>)]) -> BTreeSet<Vec<String>> {
+    let (holders, containers): (Vec<_>, Vec<_>) = placed.iter().partition(|(entry, _)| entry.info.selectable);
+    let containers: BTreeSet<&[String]> = containers.iter().map(|(_, levels)| levels.as_slice()).collect();
+    let above = holders.iter().flat_map(|(_, levels)| (1..levels.len()).filter_map(|length| levels.get(..length)));
+    above.filter(|levels| containers.contains(levels)).map(<[String]>::to_vec).collect()
 }

@@ -19,6 +19,15 @@ pub(crate) const BATCH_BYTES: u64 = 1 << 20;
 pub(crate) const BATCHES_IN_FLIGHT: usize = 4;
 /// At most this many APPENDs wait for their answers when each carries one message.
 pub(crate) const SINGLES_IN_FLIGHT: usize = 32;
+/// No folder has more messages: a scan takes 32 bytes for each. A folder that counts more is not synced.
+pub(crate) const MAX_MESSAGES: u32 = 16_000_000;
+/// The different sets of flags that a folder's messages have take at most this many bytes of memory. A folder with more is
+/// not synced.
+pub(crate) const MAX_FLAG_SET_BYTES: usize = 16 << 20;
+/// A folder that counts at most this many messages may be asked for as a whole.
+pub(crate) const WHOLE_MESSAGES: u32 = 10_000;
+/// ... and brings at most this many bytes, or the connection ends: it was said to be smaller.
+pub(crate) const WHOLE_BYTES: u64 = 16 << 20;
 /// Bytes requested, received or queued, and not yet written, over all connections of a mailbox.
 pub(crate) const BUFFERED_BYTES: u64 = 12 << 20;
 /// ... and on one pair of connections at most this many: more does not make it faster.

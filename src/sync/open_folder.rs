@@ -7,8 +7,10 @@ use bytes::Bytes;
 use super::{
     checkpoint::FolderState,
     fetch_facts::{MESSAGE_ID_ITEMS, UidSearch, message_id_of},
+    folder_listing::{check_count, may_be_listing},
     identity::MessageId,
     job::{FolderSyncContext, FolderSyncJob},
+    limits::{WHOLE_BYTES, WHOLE_MESSAGES},
     message_limit::{ListingCommand, list_lower_pages},
     scan::{BEGINNING_BYTES, FolderScan, scan_from, scan_with_beginnings, scan_with_bodies},
     spec::{FlagHandling, MessageFilter},
@@ -90,7 +92,7 @@ fn has_few_new(state: &FolderState, job: &FolderSyncJob) -> bool {
 
 /// True for a folder that is all new and small: it comes whole, in one round trip.
 fn may_fetch_whole(shared: &FolderSyncContext, job: &FolderSyncJob) -> bool {
-    job.new_at_destination && job.bytes.is_some_and(|bytes| bytes <= shared.budget)
+    job.new_at_destination && job.bytes.is_some_and(|bytes| bytes <= shared.budget) && job.messages <= WHOLE_MESSAGES
 }
 
 /// EXAMINEs the source's folder and asks, in the same breath, for what the checkpoint makes one expect to need.
@@ -117,9 +119,12 @@ pub(crate) async fn open_source(
     };
     let commands: Vec<ListingCommand> = search.into_iter().chain(flags.clone()).chain([scan]).collect();
 
-    let mut answer = OpeningAnswer { from, bodies, ..OpeningAnswer::default() };
+    let mut answer = OpeningAnswer { from, bodies, room: shared.budget, ..OpeningAnswer::default() };
     let texts: Vec<String> = commands.iter().map(ToString::to_string).chain(sample.map(fetch_message_id)).collect();
+    // What the folder holds was only claimed.
+    session.allow_bytes((bodies == BodiesAlong::Whole).then_some(WHOLE_BYTES));
     let mut lines = open_and_run(session, queue_examine, &job.source_raw, &texts, |data| answer.take(data)).await?;
+    session.allow_bytes(None);
     // Where it is refused, nothing is known of the sample.
     lines.truncate(commands.len() + 1);
     if let Some(line) = lines.first() {
@@ -157,6 +162,8 @@ pub(crate) async fn open_source(
     if answer.opened.selected.uid_validity == 0 {
         return Err(session.with_endpoint(Error::protocol("the server tells no UIDVALIDITY")));
     }
+    let checked = check_count(answer.opened.selected.exists).and_then(|()| answer.opened.scan.check());
+    checked.and_then(|()| answer.opened.news.check()).map_err(|error| session.with_endpoint(error))?;
     Ok(answer.finish(state.is_some()))
 }
 
@@ -182,6 +189,8 @@ struct OpeningAnswer {
     from: u32,
     /// Bodies are asked for, too.
     bodies: BodiesAlong,
+    /// Bytes of bodies that may still be held.
+    room: u64,
 }
 
 impl OpeningAnswer {
@@ -195,11 +204,15 @@ impl OpeningAnswer {
         match (fetch.uid, &fetch.flags) {
             (Some(uid), Some(flags)) if uid < self.from => self.opened.news.record_flags(SourceUid(uid), flags),
             (Some(uid), _) => {
-                // What is too large to be held comes as an empty literal here, and is asked for again.
-                if let Some(body) = self.body_of(&fetch).filter(|body| !body.is_empty()) {
-                    self.opened.bodies.insert(SourceUid(uid), body);
+                // What is too large to be held comes as an empty literal here, and is asked for again; so is what there is
+                // no room for, since the folder is larger than it was said to be.
+                if let Some(body) = self.body_of(&fetch).filter(|body| !body.is_empty())
+                    && let Some(room) = self.room.checked_sub(body.len() as u64)
+                    && self.opened.bodies.insert(SourceUid(uid), body).is_none()
+                {
+                    self.room = room;
                 }
-                self.opened.scan.add_fetch(fetch);
+                self.opened.scan.add_fetch(FetchResponse { sections: Vec::new(), ..fetch });
             }
             _ => {}
         }
@@ -224,7 +237,10 @@ impl OpeningAnswer {
         self.opened.scan.finish();
         self.opened.scan.messages.retain(|m| m.uid.0 >= self.from);
         if known {
-            let listed = self.search.uids.typed().union(&self.opened.scan.uids());
+            let searched = std::mem::take(&mut self.search.uids);
+            let believed = may_be_listing(searched.len(), self.opened.selected.exists);
+            let searched = if believed { searched.typed() } else { UidSet::default() };
+            let listed = searched.union(&self.opened.scan.uids());
             self.opened.all = Some(listed.union(&self.opened.news.seen));
         }
         self.opened

@@ -6,6 +6,7 @@ use super::{
     checkpoint::{Checkpoint, FolderState},
     connection_pair::ConnectionPair,
     copy_samples::{CopySample, compare_samples, last_copies},
+    folder_name::MAX_RAW_NAME,
     live_checkpoint::LiveCheckpoint,
     report::MailboxReport,
 };
@@ -158,6 +159,7 @@ fn possible_renames(checkpoint: &Checkpoint, source: &AccountListing) -> Vec<Pos
         let new: Vec<Vec<u8>> = source
             .folders
             .iter()
+            .filter(|folder| folder.item.name.len() <= MAX_RAW_NAME)
             .filter(|folder| !checkpoint.folders.contains_key(folder.item.name.as_ref()))
             .filter(|folder| folder.status.as_ref().is_some_and(|status| may_be_same_folder(state, status)))
             .map(|folder| folder.item.name.to_vec())

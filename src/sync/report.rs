@@ -271,9 +271,7 @@ impl FolderReport {
         }
         self.skipped_messages.clear();
         for group in state.set_aside.groups() {
-            let accepts =
-                |uid: &SourceUid| accepted.accepts(group.reason, &self.source, state.source_uid_validity, *uid);
-            let count = group.uids.iter().filter(accepts).count() as u64;
+            let count = accepted.count_accepted(group.reason, &self.source, state.source_uid_validity, &group.uids);
             if count > 0 {
                 *self.accepted.entry(group.reason.name().to_owned()).or_default() += count;
             }

@@ -1,13 +1,19 @@
 //! What a folder holds: one line of facts per message, compact enough for hundreds of thousands.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
 
 use super::{
+    limits::{MAX_FLAG_SET_BYTES, MAX_MESSAGES},
     message_limit::{ListingCommand, command_sets},
     uid::SourceUid,
 };
 use crate::{
-    error::Result,
+    error::{Error, GiveUpScope, Result},
     imap::{
         Session, Tag, Uid, UidSet,
         date::InternalDate,
@@ -46,13 +52,81 @@ impl<U> ScannedMessage<U> {
 pub(crate) struct FolderScan<U = SourceUid> {
     /// The messages, by UID.
     pub messages: Vec<ScannedMessage<U>>,
-    flag_sets: Vec<Vec<Flag>>,
-    known_sets: HashMap<Vec<Flag>, u32>,
+    flag_sets: Vec<Arc<[Flag]>>,
+    known_sets: HashMap<Arc<[Flag]>, u32>,
+    /// Memory that the sets of flags take.
+    flag_bytes: FlagBytes,
+    /// Repetitions are thrown out once there are so many messages.
+    sort_at: usize,
+    too_many_messages: bool,
 }
 
 impl<U> Default for FolderScan<U> {
     fn default() -> Self {
-        Self { messages: Vec::new(), flag_sets: Vec::new(), known_sets: HashMap::new() }
+        Self {
+            messages: Vec::new(),
+            flag_sets: Vec::new(),
+            known_sets: HashMap::new(),
+            flag_bytes: FlagBytes::default(),
+            sort_at: SORT_AT,
+            too_many_messages: false,
+        }
+    }
+}
+
+/// Repetitions are looked for from so many messages on.
+const SORT_AT: usize = 10_000;
+
+/// Counts the memory that different flags take, against [`MAX_FLAG_SET_BYTES`], and sees to it that each keyword takes
+/// some only once.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FlagBytes {
+    bytes: usize,
+    keywords: HashSet<Bytes>,
+}
+
+impl FlagBytes {
+    /// What a keyword takes beside its text, and a set beside its flags; bytes.
+    const KEYWORD: usize = 128;
+    const SET: usize = 96;
+
+    /// True where there is room for this set; it is counted then.
+    fn has_room_for_set(&mut self, flags: &mut [Flag]) -> bool {
+        self.bytes = self.bytes.saturating_add(Self::SET + size_of_val(flags));
+        for flag in flags {
+            if self.bytes > MAX_FLAG_SET_BYTES {
+                return false;
+            }
+            if let Flag::Keyword(text) | Flag::Extension(text) = flag {
+                *text = self.shared(text);
+            }
+        }
+        self.bytes <= MAX_FLAG_SET_BYTES
+    }
+
+    /// True where there is room for this keyword; it is counted then.
+    pub(super) fn has_room_for(&mut self, keyword: &str) -> bool {
+        self.bytes = self.bytes.saturating_add(Self::KEYWORD + keyword.len());
+        self.bytes <= MAX_FLAG_SET_BYTES
+    }
+
+    fn shared(&mut self, text: &Bytes) -> Bytes {
+        if let Some(known) = self.keywords.get(text) {
+            return known.clone();
+        }
+        self.bytes = self.bytes.saturating_add(Self::KEYWORD + text.len());
+        self.keywords.insert(text.clone());
+        text.clone()
+    }
+
+    /// # Errors
+    /// Protocol, once there was no room.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.bytes <= MAX_FLAG_SET_BYTES {
+            return Ok(());
+        }
+        let what = format!("its messages have more different flags than fit into {} MiB", MAX_FLAG_SET_BYTES >> 20);
+        Err(Error { finality: GiveUpScope::Folder, ..Error::protocol(what) })
     }
 }
 
@@ -60,7 +134,7 @@ impl<U: Uid> FolderScan<U> {
     /// The flags of a message.
     #[must_use]
     pub(crate) fn flags(&self, message: &ScannedMessage<U>) -> &[Flag] {
-        self.flag_sets.get(message.flags as usize).map_or(&[], Vec::as_slice)
+        self.flag_sets.get(message.flags as usize).map_or(&[], |flags| flags)
     }
 
     /// The message with this UID.
@@ -85,27 +159,66 @@ impl<U: Uid> FolderScan<U> {
 
     /// Takes one FETCH response; what has no UID or was there before is passed over.
     pub(crate) fn add_fetch(&mut self, fetch: FetchResponse) {
-        let (Some(uid), Some(flags)) = (fetch.uid, fetch.flags) else { return };
+        let (Some(uid), Some(mut flags)) = (fetch.uid, fetch.flags) else { return };
         if fetch.size.is_none() && fetch.internal_date.is_none() {
             return; // an unsolicited change of flags
         }
-        let next = u32::try_from(self.flag_sets.len()).unwrap_or(u32::MAX);
-        let flags = *self.known_sets.entry(flags).or_insert_with_key(|set| {
-            self.flag_sets.push(set.clone());
-            next
-        });
+        if self.messages.len() >= self.sort_at && !self.throw_out_repetitions() {
+            return;
+        }
+        let flags = match self.known_sets.get(flags.as_slice()) {
+            Some(known) => *known,
+            None if self.flag_bytes.has_room_for_set(&mut flags) => {
+                let next = u32::try_from(self.flag_sets.len()).unwrap_or(u32::MAX);
+                let flags: Arc<[Flag]> = flags.into();
+                self.flag_sets.push(Arc::clone(&flags));
+                self.known_sets.insert(flags, next);
+                next
+            }
+            None => u32::MAX,
+        };
         let size = u32::try_from(fetch.size.unwrap_or(0)).unwrap_or(u32::MAX);
         let (epoch, offset) = fetch.internal_date.flatten().map_or((0, NO_DATE), |d| (d.epoch, d.offset_minutes));
         self.messages.push(ScannedMessage { uid: U::from_number(uid), size, flags, epoch, offset });
     }
 
-    /// Puts the messages in UID order, each once: servers may answer in any order, and repeat.
-    pub(crate) fn finish(&mut self) {
+    /// Makes room; false where there are more messages than any folder has.
+    fn throw_out_repetitions(&mut self) -> bool {
+        self.sort();
+        self.too_many_messages |= self.messages.len() > MAX_MESSAGES as usize;
+        self.sort_at = SORT_AT.max(self.messages.len() * 2);
+        !self.too_many_messages
+    }
+
+    fn sort(&mut self) {
         self.messages.sort_unstable_by_key(|m| m.uid);
         self.messages.dedup_by_key(|m| m.uid);
+    }
+
+    /// True to what the server listed only if this is OK.
+    ///
+    /// # Errors
+    /// Protocol, when it listed more messages than any folder has, or more different flags than are held.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.too_many_messages {
+            return Err(too_many_messages(self.messages.len() as u64));
+        }
+        self.flag_bytes.check()
+    }
+
+    /// Puts the messages in UID order, each once: servers may answer in any order, and repeat.
+    pub(crate) fn finish(&mut self) {
+        self.sort();
         self.messages.shrink_to_fit();
         self.known_sets = HashMap::new();
+        self.flag_bytes.keywords = HashSet::new();
     }
+}
+
+/// The folder counts or lists more messages than any has.
+pub(super) fn too_many_messages(count: u64) -> Error {
+    let what = format!("the server tells of {count} messages in the folder, and none has more than {MAX_MESSAGES}");
+    Error { finality: GiveUpScope::Folder, ..Error::protocol(what) }
 }
 
 /// The items that a scan asks for.

@@ -174,10 +174,24 @@ impl AcceptedLosses {
     /// True when the absence of this message is accepted.
     #[must_use]
     pub(crate) fn accepts(&self, reason: SetAsideReason, folder: &str, uid_validity: u32, uid: SourceUid) -> bool {
-        let named = |m: &AcceptedMessages| {
-            m.uid_validity == uid_validity && m.uids.contains(uid) && is_same_folder(&m.folder, folder)
-        };
-        self.reasons.contains(&reason) || self.messages.iter().any(named)
+        self.count_accepted(reason, folder, uid_validity, &std::iter::once(uid).collect()) == 1
+    }
+
+    /// Of how many of these messages of a folder the absence is accepted. By ranges: a server may tell of any number.
+    #[must_use]
+    pub(crate) fn count_accepted(
+        &self,
+        reason: SetAsideReason,
+        folder: &str,
+        uid_validity: u32,
+        uids: &UidSet<SourceUid>,
+    ) -> u64 {
+        if self.reasons.contains(&reason) {
+            return uids.len();
+        }
+        let named =
+            self.messages.iter().filter(|m| m.uid_validity == uid_validity && is_same_folder(&m.folder, folder));
+        named.fold(UidSet::new(), |all, messages| all.union(&messages.uids)).intersection(uids).len()
     }
 }
 

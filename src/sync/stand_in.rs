@@ -9,6 +9,8 @@
 const LONGEST_STAND_IN: usize = 4096;
 /// Sizes that differ by no more than this, bytes, do not differ clearly.
 const CLEAR_DIFFERENCE: u64 = 512;
+/// A message of more bytes than this that is listed with less than a quarter of them is no estimate.
+const UNDERSTATED: u64 = 64 << 10;
 /// Where sizes are wrong for more messages than these, and for most, the source estimates them.
 const WRONG_SIZES: u32 = 5;
 
@@ -122,6 +124,7 @@ fn is_system_sender(from: &str) -> bool {
 pub(crate) struct SizeTrust {
     right: u32,
     wrong: u32,
+    understated: bool,
 }
 
 impl SizeTrust {
@@ -129,6 +132,13 @@ impl SizeTrust {
     pub(crate) fn record_size(&mut self, listed: u64, came: u64) {
         let count = if listed == came { &mut self.right } else { &mut self.wrong };
         *count = count.saturating_add(1);
+        self.understated |= came > UNDERSTATED && came / 4 > listed;
+    }
+
+    /// True where a message was so much larger than it is listed that no estimate explains it.
+    #[must_use]
+    pub(crate) const fn is_understated(self) -> bool {
+        self.understated
     }
 
     /// False where the source estimates: then no size says anything.
@@ -216,5 +226,15 @@ mod tests {
         assert!(!sizes.is_trusted() && !sizes.is_cut_off(50_000, 20_000));
         (0..7).for_each(|_| sizes.record_size(1000, 1000));
         assert!(sizes.is_cut_off(50_000, 20_000));
+    }
+
+    #[test]
+    fn a_size_that_is_far_too_small_is_no_estimate() {
+        let mut sizes = SizeTrust::default();
+        sizes.record_size(100, 60_000);
+        sizes.record_size(30_000, 100_000);
+        assert!(!sizes.is_understated());
+        sizes.record_size(100, 100_000);
+        assert!(sizes.is_understated());
     }
 }

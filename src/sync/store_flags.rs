@@ -9,6 +9,7 @@ use super::{
     live_checkpoint::LiveCheckpoint,
     message_limit::command_sets,
     report::FolderReport,
+    scan::FlagBytes,
     uid::{DestinationUid, SourceUid},
 };
 use crate::{
@@ -28,6 +29,8 @@ pub(crate) struct CurrentFlags {
     pub seen: UidSet<SourceUid>,
     /// Their flags, as far as they can be sent.
     pub flags: UidsByFlag<SourceUid>,
+    /// Memory that the flags take.
+    flag_bytes: FlagBytes,
 }
 
 impl CurrentFlags {
@@ -43,11 +46,20 @@ impl CurrentFlags {
         for flag in flags.iter().filter_map(Flag::sendable) {
             match self.flags.get_mut(flag) {
                 Some(set) => set.insert(uid),
-                None => {
+                None if self.flag_bytes.has_room_for(flag) => {
                     self.flags.insert(flag.to_owned(), std::iter::once(uid).collect());
                 }
+                None => {}
             }
         }
+    }
+
+    /// True to what the server told only if this is OK.
+    ///
+    /// # Errors
+    /// Protocol, when it told more different flags than are held.
+    pub(super) fn check(&self) -> Result<()> {
+        self.flag_bytes.check()
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     checkpoint::ViewState,
+    folder_listing::{check_count, may_be_listing},
     identity::MessageId,
     live_checkpoint::LiveCheckpoint,
     message_limit::{ListingCommand, list_lower_pages},
@@ -148,6 +149,7 @@ async fn list_messages(
     if selected.exists == 0 {
         return Ok(());
     }
+    check_count(selected.exists).map_err(|error| session.with_endpoint(error))?;
     let items = "(UID INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
     let command = ListingCommand::fetch(1, None, items);
     let tag = session.send_command(&command.to_string());
@@ -155,6 +157,7 @@ async fn list_messages(
     let mut take = |data| {
         if let UntaggedResponse::Fetch(fetch) = data
             && fetch.size.is_some()
+            && may_be_listing(count.into(), selected.exists)
         {
             count += 1;
             each(message_key(&fetch));

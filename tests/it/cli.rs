@@ -1,8 +1,11 @@
 //! Runs the binary on manifests, and sees to it that no password is ever in what it says.
 
 use std::{
+    fs::{self, File},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, ExitStatus, Output},
+    thread,
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -88,6 +91,28 @@ impl Cli {
 
     /// Runs `mailferry COMMAND -f MANIFESTS ARGS...` to its end.
     pub async fn run(&self, command: &str, args: &[&str]) -> CommandOutput {
+        let mut process = self.process(command, args);
+        let output = tokio::task::spawn_blocking(move || process.output().unwrap()).await.unwrap();
+        let ran = CommandOutput::from(output);
+        self.tells_no_secret(&ran);
+        ran
+    }
+
+    /// The same, and the most memory that the process ever had resident, MiB.
+    pub async fn run_measured(&self, command: &str, args: &[&str]) -> (CommandOutput, f64) {
+        let mut process = self.process(command, args);
+        let (stdout, stderr) = (self.path("stdout"), self.path("stderr"));
+        process.stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
+        let ended = move || wait_and_measure(process.spawn().unwrap());
+        let (status, peak) = tokio::task::spawn_blocking(ended).await.unwrap();
+        let (stdout, stderr) = (fs::read(stdout).unwrap(), fs::read(stderr).unwrap());
+        let ran = CommandOutput::from(Output { status, stdout, stderr });
+        self.tells_no_secret(&ran);
+        (ran, peak)
+    }
+
+    /// `mailferry COMMAND -f MANIFESTS ARGS...`, ready to run.
+    fn process(&self, command: &str, args: &[&str]) -> Command {
         let secrets: serde_json::Map<String, Value> =
             self.secrets.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
         let manifests = [
@@ -96,14 +121,11 @@ impl Cli {
             json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mail"}, "stringData": secrets}),
         ];
         let file = self.folder.path().join("migration.yaml");
-        std::fs::write(&file, manifests.map(|manifest| manifest.to_string()).join("\n---\n")).unwrap();
+        fs::write(&file, manifests.map(|manifest| manifest.to_string()).join("\n---\n")).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_mailferry"));
         process.current_dir(self.folder.path()).env_remove("RUST_LOG").env("XDG_STATE_HOME", self.path(STATE_HOME));
         process.args(["--log-level", self.log_level, command, "-f"]).arg(&file).args(args);
-        let output = tokio::task::spawn_blocking(move || process.output().unwrap()).await.unwrap();
-        let ran = CommandOutput::from(output);
-        self.tells_no_secret(&ran);
-        ran
+        process
     }
 
     fn tells_no_secret(&self, ran: &CommandOutput) {
@@ -114,5 +136,22 @@ impl Cli {
                 assert!(!ran.stdout.contains(form) && !ran.stderr.contains(form), "{form:?} in {ran:#?}");
             }
         }
+    }
+}
+
+/// Waits for the end of a process; gives the most memory that it had resident, MiB. What it takes in its last millisecond
+/// may be missed.
+fn wait_and_measure(mut process: Child) -> (ExitStatus, f64) {
+    let file = format!("/proc/{}/status", process.id());
+    let mut peak = 0.0;
+    loop {
+        // A process that has ended has no such line any more.
+        if let Some(line) = fs::read_to_string(&file).unwrap_or_default().lines().find(|l| l.starts_with("VmHWM:")) {
+            peak = line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0;
+        }
+        if let Some(status) = process.try_wait().unwrap() {
+            return (status, peak);
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }

@@ -1,6 +1,7 @@
 //! Everything that is tested against servers, in one binary, so that its tests share them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers end it where it fails")]
 
+mod bounds;
 mod capabilities;
 mod check;
 mod cli;

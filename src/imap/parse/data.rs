@@ -14,6 +14,10 @@ use crate::imap::{
 
 /// The longest identifier or other short text that is kept, characters.
 const MAX_NAME: usize = 1000;
+/// Of lists of a few things (attributes of a folder, namespaces, what an ID says) so many are kept.
+const MAX_LISTED: usize = 100;
+/// No folder has more bytes: a larger SIZE counts as not told, so that the sum over all folders stays a number.
+const MAX_FOLDER_BYTES: u64 = 1 << 43;
 
 /// LIST and LSUB.
 pub(super) fn list(lexer: &mut Lexer<'_>) -> Result<ListItem, ParseError> {
@@ -21,7 +25,7 @@ pub(super) fn list(lexer: &mut Lexer<'_>) -> Result<ListItem, ParseError> {
     let attributes = if lexer.nil() {
         Vec::new()
     } else {
-        lexer.words_in_parentheses()?.map(|word| clean(word, MAX_NAME)).collect()
+        lexer.words_in_parentheses()?.take(MAX_LISTED).map(|word| clean(word, MAX_NAME)).collect()
     };
     lexer.spaces();
     let delimiter = delimiter(lexer)?;
@@ -50,7 +54,8 @@ fn list_name(lexer: &mut Lexer<'_>) -> Result<Bytes, ParseError> {
     if let Ok(name) = folder_name(lexer)
         && only_extended_data_follows(lexer)
     {
-        return Ok(name);
+        // A copy: a listing is kept for long, and must not keep all responses that it came in.
+        return Ok(Bytes::copy_from_slice(&name));
     }
     lexer.seek(start);
     let rest = lexer.rest();
@@ -64,7 +69,7 @@ fn list_name(lexer: &mut Lexer<'_>) -> Result<Bytes, ParseError> {
     if rest.is_empty() {
         return Err(lexer.error("the folder name is missing"));
     }
-    Ok(lexer.slice(start + from, start + to))
+    Ok(Bytes::copy_from_slice(&lexer.slice(start + from, start + to)))
 }
 
 fn only_extended_data_follows(lexer: &mut Lexer<'_>) -> bool {
@@ -89,7 +94,7 @@ pub(super) fn folder_status(lexer: &mut Lexer<'_>) -> Result<FolderStatus, Parse
     lexer.spaces();
     let start = lexer.place();
     if let Ok(name) = folder_name(lexer)
-        && let Ok(status) = status_items(name, lexer, Damage::IsAnError)
+        && let Ok(status) = status_items(&name, lexer, Damage::IsAnError)
     {
         return Ok(status);
     }
@@ -99,7 +104,7 @@ pub(super) fn folder_status(lexer: &mut Lexer<'_>) -> Result<FolderStatus, Parse
     };
     lexer.seek(start);
     let name = folder_name(lexer)?;
-    status_items(name, lexer, Damage::EndsTheItems).map_err(|_| error)
+    status_items(&name, lexer, Damage::EndsTheItems).map_err(|_| error)
 }
 
 fn status_of_odd_name(start: usize, lexer: &mut Lexer<'_>) -> Result<FolderStatus, ParseError> {
@@ -115,7 +120,7 @@ fn status_of_odd_name(start: usize, lexer: &mut Lexer<'_>) -> Result<FolderStatu
         return Err(lexer.error("a folder name spans lines"));
     }
     lexer.seek(start + to + from);
-    status_items(lexer.slice(start + from, start + to), lexer, Damage::IsAnError)
+    status_items(&lexer.slice(start + from, start + to), lexer, Damage::IsAnError)
 }
 
 /// What an item that can't be read means for the others.
@@ -127,8 +132,8 @@ enum Damage {
     EndsTheItems,
 }
 
-fn status_items(name: Bytes, lexer: &mut Lexer<'_>, damage: Damage) -> Result<FolderStatus, ParseError> {
-    let mut status = FolderStatus { name, ..FolderStatus::default() };
+fn status_items(name: &[u8], lexer: &mut Lexer<'_>, damage: Damage) -> Result<FolderStatus, ParseError> {
+    let mut status = FolderStatus { name: Bytes::copy_from_slice(name), ..FolderStatus::default() };
     lexer.spaces();
     if !lexer.accept(b'(') {
         return Err(lexer.error("the items of STATUS are missing"));
@@ -165,7 +170,7 @@ fn status_item(status: &mut FolderStatus, lexer: &mut Lexer<'_>) -> Result<(), P
     } else if is("HIGHESTMODSEQ") {
         status.highest_modseq = value;
     } else if is("SIZE") {
-        status.size = value;
+        status.size = value.filter(|size| *size <= MAX_FOLDER_BYTES);
     } else if is("APPENDLIMIT") {
         // maddy says 0 where it has none.
         status.append_limit = value.filter(|limit| *limit > 0);
@@ -288,7 +293,9 @@ fn namespace_list(lexer: &mut Lexer<'_>) -> Result<Vec<NamespaceDescriptor>, Par
         let prefix = lexer.string()?;
         lexer.spaces();
         let delimiter = delimiter(lexer)?;
-        list.push(NamespaceDescriptor { prefix, delimiter });
+        if list.len() < MAX_LISTED {
+            list.push(NamespaceDescriptor { prefix: Bytes::copy_from_slice(&prefix), delimiter });
+        }
         loop {
             lexer.spaces();
             if lexer.accept(b')') {
@@ -308,7 +315,9 @@ pub(super) fn quota(lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, ParseErro
     let mut resources = Vec::new();
     while let Some(name) = words.next() {
         let (usage, limit) = (words.next().and_then(number), words.next().and_then(number));
-        if let (Some(usage), Some(limit)) = (usage, limit) {
+        if let (Some(usage), Some(limit)) = (usage, limit)
+            && resources.len() < MAX_LISTED
+        {
             resources.push(QuotaResource { name: upper(name), usage, limit });
         }
     }
@@ -321,7 +330,7 @@ pub(super) fn quota_root(lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, Pars
     lexer.spaces();
     let folder = folder_name(lexer)?;
     let mut roots = Vec::new();
-    while !lexer.at_end() {
+    while !lexer.at_end() && roots.len() < MAX_LISTED {
         roots.push(clean(&lexer.astring()?, MAX_NAME));
     }
     Ok(UntaggedResponse::QuotaRoot { folder, roots })
@@ -346,6 +355,8 @@ pub(super) fn id(lexer: &mut Lexer<'_>) -> Result<UntaggedResponse, ParseError> 
         let key = clean(&lexer.string()?, MAX_NAME);
         lexer.spaces();
         let value = lexer.nstring()?.map(|value| clean(&value, MAX_NAME));
-        pairs.push((key, value));
+        if pairs.len() < MAX_LISTED {
+            pairs.push((key, value));
+        }
     }
 }

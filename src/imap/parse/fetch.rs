@@ -1,5 +1,7 @@
 //! FETCH responses.
 
+use bytes::Bytes;
+
 use super::{
     ParseError,
     lexer::{Lexer, clean},
@@ -8,6 +10,8 @@ use crate::imap::{date::InternalDate, response::FetchResponse};
 
 /// The longest name of a header field that is kept, characters.
 const MAX_FIELD: usize = 1000;
+/// A section up to this many bytes is copied: it may be held for a while, and must not hold all that was read with it.
+const COPIED_SECTION: usize = 16 << 10;
 
 /// What stands after `* 12 FETCH`. An item whose value makes no sense is left out; a response whose items can't be told
 /// apart is an error.
@@ -39,6 +43,7 @@ fn item(fetch: &mut FetchResponse, lexer: &mut Lexer<'_>) -> Result<(), ParseErr
     match section {
         Some((section, origin)) if is("BODY") || is("BODY.PEEK") => {
             let bytes = lexer.nstring()?;
+            let bytes = bytes.map(|bytes| own(lexer, bytes));
             // What comes as a part must not pass for the whole. Only of whole messages a part is asked for, their beginning.
             match origin {
                 None => fetch.sections.push((section, bytes)),
@@ -80,9 +85,9 @@ fn item(fetch: &mut FetchResponse, lexer: &mut Lexer<'_>) -> Result<(), ParseErr
                 return Err(lexer.error("EMAILID does not end"));
             }
         }
-        None if is("RFC822") => fetch.sections.push((String::new(), lexer.nstring()?)),
-        None if is("RFC822.HEADER") => fetch.sections.push(("HEADER".to_owned(), lexer.nstring()?)),
-        None if is("RFC822.TEXT") => fetch.sections.push(("TEXT".to_owned(), lexer.nstring()?)),
+        None if is("RFC822") => add_section(fetch, "", lexer)?,
+        None if is("RFC822.HEADER") => add_section(fetch, "HEADER", lexer)?,
+        None if is("RFC822.TEXT") => add_section(fetch, "TEXT", lexer)?,
         _ => lexer.skip_value()?,
     }
     Ok(())
@@ -90,6 +95,21 @@ fn item(fetch: &mut FetchResponse, lexer: &mut Lexer<'_>) -> Result<(), ParseErr
 
 /// How the beginning of a message is named among the sections of a FETCH response (`BODY[]<0>`).
 pub(crate) const BEGINNING: &str = "<0>";
+
+fn add_section(fetch: &mut FetchResponse, name: &str, lexer: &mut Lexer<'_>) -> Result<(), ParseError> {
+    let bytes = lexer.nstring()?.map(|bytes| own(lexer, bytes));
+    fetch.sections.push((name.to_owned(), bytes));
+    Ok(())
+}
+
+/// A section that holds no more memory than a few times its length, however much came with it.
+fn own(lexer: &Lexer<'_>, bytes: Bytes) -> Bytes {
+    if bytes.len() <= COPIED_SECTION || bytes.len() < lexer.length() / 2 {
+        Bytes::copy_from_slice(&bytes)
+    } else {
+        bytes
+    }
+}
 
 /// `[HEADER.FIELDS ("Message-ID" "subject")]<0>` as `HEADER.FIELDS (MESSAGE-ID SUBJECT)`: servers send the section back
 /// in their own spelling; and from which byte on it is a part of the section, if it is one.

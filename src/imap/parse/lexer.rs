@@ -8,6 +8,8 @@ use crate::imap::response::Flag;
 
 /// How deep lists may nest in what is skipped.
 const MAX_DEPTH: usize = 64;
+/// No message has more flags, and no folder offers more.
+const MAX_FLAGS: usize = 10_000;
 
 /// A place in one response. Methods that fail leave the place undefined: go back with [`Self::seek`].
 #[derive(Debug)]
@@ -32,6 +34,11 @@ impl<'a> Lexer<'a> {
 
     pub(super) const fn place(&self) -> usize {
         self.at
+    }
+
+    /// Bytes of the whole response.
+    pub(super) const fn length(&self) -> usize {
+        self.text.len()
     }
 
     pub(super) const fn seek(&mut self, place: usize) {
@@ -208,11 +215,18 @@ impl<'a> Lexer<'a> {
         if self.nil() {
             return Ok(Vec::new());
         }
-        Ok(self.words_in_parentheses()?.map(Flag::parse).collect())
+        let error = self.error("a list holds more than 10000 flags");
+        let words = self.words_in_parentheses()?;
+        if words.clone().take(MAX_FLAGS + 1).count() > MAX_FLAGS {
+            return Err(error);
+        }
+        Ok(words.map(Flag::parse).collect())
     }
 
     /// The words between here and the next closing parenthesis: no string, list or literal is looked for in them.
-    pub(super) fn words_in_parentheses(&mut self) -> Result<impl Iterator<Item = &'a [u8]> + use<'a>, ParseError> {
+    pub(super) fn words_in_parentheses(
+        &mut self,
+    ) -> Result<impl Iterator<Item = &'a [u8]> + Clone + use<'a>, ParseError> {
         if !self.accept(b'(') {
             return Err(self.error("a list is missing"));
         }

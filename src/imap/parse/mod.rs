@@ -22,7 +22,7 @@ pub(in crate::imap) use self::status::MAX_TEXT;
 use super::response::{Response, UntaggedResponse};
 
 /// Reads one complete response (RFC 9051, section 7): its bytes with all literals in place and the final line end
-/// (CRLF, or LF alone). Message bodies and folder names share `raw` and keep it alive; keywords are copies.
+/// (CRLF, or LF alone). Large sections of messages share `raw` and keep it alive; all else is copied.
 ///
 /// # Errors
 /// [`ParseError`] for what is not one response, and for damage that could hide a message or a folder.

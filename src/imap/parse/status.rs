@@ -11,8 +11,13 @@ use crate::imap::{
 
 /// The longest text that is kept, characters.
 pub(in crate::imap) const MAX_TEXT: usize = 500;
+/// No server has more capabilities: of a longer list the first count.
+const MAX_WORDS: usize = 1000;
 /// The longest MAILBOXID, characters (RFC 8474, section 7).
 const MAX_MAILBOX_ID: usize = 255;
+
+/// No APPEND has more messages (RFC 3502): what has more UIDs is not understood.
+const MAX_APPENDED: usize = 10_000;
 
 /// The condition of this name.
 pub(super) fn status(word: &[u8]) -> Option<StatusCondition> {
@@ -93,7 +98,8 @@ fn parse_known(name: &str, value: &[u8]) -> Option<ResponseCode> {
         "APPENDUID" => {
             let mut parts = value.split(|&byte| byte == b' ').filter(|part| !part.is_empty());
             let uid_validity = number32(parts.next()?).filter(|&number| number > 0)?;
-            let uids = ranges_in(std::str::from_utf8(parts.next()?).ok()?).collect::<Option<Vec<_>>>()?;
+            let uids = ranges_in(std::str::from_utf8(parts.next()?).ok()?).take(MAX_APPENDED + 1);
+            let uids = uids.collect::<Option<Vec<_>>>().filter(|uids| uids.len() <= MAX_APPENDED)?;
             if parts.next().is_some() {
                 return None;
             }
@@ -120,7 +126,7 @@ fn parse_known(name: &str, value: &[u8]) -> Option<ResponseCode> {
     })
 }
 
-/// Words between spaces, upper-cased.
+/// Words between spaces, upper-cased; the first [`MAX_WORDS`].
 pub(super) fn words(text: &[u8]) -> Vec<String> {
-    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(upper).collect()
+    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).take(MAX_WORDS).map(upper).collect()
 }

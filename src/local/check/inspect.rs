@@ -125,7 +125,8 @@ async fn size(session: &mut Session, raw: &[u8]) -> Result<Option<u64>> {
     let mut sum = 0_u64;
     let mut add_size = |data| {
         if let UntaggedResponse::Fetch(fetch) = data {
-            sum = sum.saturating_add(fetch.size.unwrap_or(0));
+            // No message has more than 4 GiB, and so the sum over folders stays a number.
+            sum = sum.saturating_add(fetch.size.unwrap_or(0).min(u64::from(u32::MAX)));
         }
     };
     let mut lines = session.wait_all(&tags, &mut add_size).await?;

@@ -91,8 +91,8 @@ impl CopyPass<'_, '_> {
             return; // nothing more is sent, or an APPEND is open
         }
         if self.pausing {
-            // What was not sent is fetched again.
             self.batch.clear();
+            self.drop_bodies();
             self.discarding |= self.stream_next.take().is_some();
             return;
         }

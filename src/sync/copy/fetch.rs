@@ -74,7 +74,9 @@ impl CopyPass<'_, '_> {
             }
             self.units.pop_front();
             let Some(messages) = self.work.get(unit.first..unit.end) else { return };
-            let uids: UidSet<SourceUid> = messages.iter().map(|m| m.uid).collect();
+            // Where sizes say too little, so do sums of them: each message is asked for alone.
+            let most = if self.memory.sizes.is_understated() { 1 } else { usize::MAX };
+            let uids: UidSet<SourceUid> = messages.iter().take(most).map(|m| m.uid).collect();
             // A set that is too long for one command is cut; what is left of the unit follows.
             let set = uids.chunks(MAX_SET_BYTES).next().unwrap_or_default();
             let covered = UidSet::<SourceUid>::parse(&set).map_or(0, |set| set.len());
@@ -171,7 +173,9 @@ impl CopyPass<'_, '_> {
         {
             return Ok(());
         }
-        if discarded {
+        // What came before its turn, and is larger than it was listed, is not held for those that it must wait for.
+        let is_early = || (self.next..at).any(|before| self.state(before) == MessageState::Pending);
+        if discarded || (self.is_overfull(body.len() as u64) && is_early()) {
             // Whatever its size was said to be: next time it is asked for in its turn, and alone.
             self.memory.failures.mark_large(uid);
             self.outcome.again.insert(uid);
@@ -187,11 +191,13 @@ impl CopyPass<'_, '_> {
         Ok(())
     }
 
-    /// Takes a message's bytes into the pipeline.
+    /// Takes a message's bytes into the pipeline; while nothing more is sent, only that they came.
     pub(super) fn hold_body(&mut self, uid: SourceUid, body: Bytes) {
         let Ok(at) = self.work.binary_search_by_key(&uid, |m| m.uid) else { return };
-        self.held += body.len() as u64;
-        self.arrived.insert(at, body);
+        if !self.pausing {
+            self.held += body.len() as u64;
+            self.arrived.insert(at, body);
+        }
         if let Some(state) = self.states.get_mut(at) {
             *state = MessageState::Arrived;
         }

@@ -24,7 +24,7 @@ pub(crate) use self::{
 };
 use super::{
     connection_pair::ConnectionPair,
-    limits::{BATCH_AGE, BATCH_MESSAGES, FETCH_MESSAGES, STOP_PATIENCE, STREAM_QUEUE},
+    limits::{BATCH_AGE, BATCH_MESSAGES, FETCH_BYTES, FETCH_MESSAGES, STOP_PATIENCE, STREAM_QUEUE},
     message_limit::max_messages,
     report::FolderReport,
     uid::SourceUid,
@@ -144,7 +144,7 @@ impl<'a, 'b> CopyPass<'a, 'b> {
                 self.outcome.stopped = true;
                 // What was not sent is sent by the next run.
                 self.batch.clear();
-                self.arrived.clear();
+                self.drop_bodies();
             }
             self.pausing |= self.must_pause();
             self.request_messages();
@@ -211,7 +211,8 @@ impl<'a, 'b> CopyPass<'a, 'b> {
             && !self.discarding
     }
 
-    /// Requested literals are always drained; only a streaming one waits for its writer.
+    /// Requested literals are drained, since no more is requested than fits; only a streaming one waits for its writer, and
+    /// what is larger than it was listed.
     fn wants_source(&mut self) -> bool {
         if self.stream_next.is_some() || (self.stopping && self.stream.is_none()) {
             self.source.restart_reply_timer();
@@ -220,11 +221,32 @@ impl<'a, 'b> CopyPass<'a, 'b> {
         if self.source.outstanding() == 0 && self.stream.is_none() {
             return false;
         }
-        let full = self.stream.is_some() && self.destination.queued() > STREAM_QUEUE;
+        let full = match self.stream {
+            Some(_) => self.destination.queued() > STREAM_QUEUE,
+            // Messages were larger than they are listed: the writer goes first, as long as it has what to write.
+            None => self.is_overfull(0) && self.has_to_write(),
+        };
         if full {
             self.source.restart_reply_timer();
         }
         !full
+    }
+
+    /// True when more is held than sizes as listed let come, or would be with `more` bytes.
+    fn is_overfull(&self, more: u64) -> bool {
+        self.held + self.destination.queued() as u64 + more > self.context.budget + FETCH_BYTES
+    }
+
+    /// What was not sent is fetched again.
+    fn drop_bodies(&mut self) {
+        self.arrived.clear();
+        self.held = 0;
+    }
+
+    /// The destination has something to take or to answer.
+    fn has_to_write(&self) -> bool {
+        let is_ready = !self.pausing && self.state(self.next) == MessageState::Arrived;
+        is_ready || !self.batch.is_empty() || !self.in_flight.is_empty() || self.destination.queued() > 0
     }
 
     fn batch_is_old(&self) -> bool {

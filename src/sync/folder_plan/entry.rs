@@ -13,6 +13,8 @@ pub(super) struct PlanEntry<'a> {
     pub name: FolderName,
     /// The name as rules and people see it.
     pub text: String,
+    /// What is wrong with the name, if it is such that no folder can have it.
+    pub fault: Option<String>,
     pub aim: FolderTarget,
     pub notes: Vec<String>,
 }
@@ -36,8 +38,9 @@ pub(super) fn listed_entries(source: &SideFolders) -> Vec<PlanEntry<'_>> {
         .folders
         .iter()
         .map(|info| {
-            let name = source.parse_name(&info.raw, info.delimiter);
-            PlanEntry { info, text: name.text(), name, aim: FolderTarget::Own, notes: Vec::new() }
+            let fault = info.name_fault();
+            let name = if fault.is_some() { info.short_name() } else { source.parse_name(&info.raw, info.delimiter) };
+            PlanEntry { info, text: name.text(), name, fault, aim: FolderTarget::Own, notes: Vec::new() }
         })
         .collect();
     // INBOX comes first: the priority of its name is not a matter of the alphabet.
@@ -53,6 +56,9 @@ pub(super) fn listed_entries(source: &SideFolders) -> Vec<PlanEntry<'_>> {
 impl PlanEntry<'_> {
     /// What leaves this folder out, for people; and whether that is a rule that the user wrote.
     pub(super) fn left_out_by(&self, rules: &FolderMappingRules) -> Option<(bool, String)> {
+        if let Some(fault) = &self.fault {
+            return Some((false, fault.clone()));
+        }
         // What the user leaves out is not Mailferry's doing, whatever the folder is.
         let excluded = || rules.exclude.iter().find(|pattern| pattern.matches(&self.text));
         if self.info.selectable

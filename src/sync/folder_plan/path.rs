@@ -89,7 +89,7 @@ impl<'a> FolderPlanner<'a> {
             promised: BTreeMap::new(),
             followed: BTreeMap::new(),
         };
-        for info in sorted {
+        for info in sorted.into_iter().filter(|info| info.name_fault().is_none()) {
             let name = destination.parse_name(&info.raw, info.delimiter);
             let is_nameless = |c: char| destination.delimiter.is_some_and(|delimiter| c == char::from(delimiter));
             if name.is_foreign || name.levels.iter().any(|level| level.contains(is_nameless)) {

@@ -24,6 +24,7 @@ pub(crate) use self::report::{DifferenceKind, FolderComparison, VerifyReport, Ve
 use super::{
     checkpoint::Checkpoint,
     connection_pair::ConnectionPair,
+    folder_name::shown_name,
     folder_plan::FolderPlan,
     folder_pool::FolderPool,
     log_spans::mailbox_span,
@@ -39,7 +40,7 @@ use crate::{
     error::{Error, Result},
     imap::{
         account_listing::{AccountListing, ListedFolder, ListingMemory, is_same_folder_name, list_account},
-        connect, mutf7,
+        connect,
         permit::{AlwaysPermitted, WritePermit},
     },
 };
@@ -165,7 +166,7 @@ fn only_at_destination(plan: &FolderPlan, destination: &AccountListing) -> BTree
             && !(is_inbox && messages(folder) == Some(0))
     };
     let found = destination.folders.iter().filter(is_only_there);
-    found.map(|folder| (mutf7::decode_lossy(&folder.item.name), messages(folder))).collect()
+    found.map(|folder| (shown_name(&folder.item.name), messages(folder))).collect()
 }
 
 /// Compares the folders on several pairs of connections.

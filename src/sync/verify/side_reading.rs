@@ -21,6 +21,9 @@ use crate::{
     },
 };
 
+/// At most so many messages of which a server tells nothing but their UIDs are asked for one by one.
+const MAX_UNTOLD: usize = 10_000;
+
 /// What was being done with a folder when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FolderStage {
@@ -129,7 +132,10 @@ impl<U: Uid> SideReading<U> {
             None => {
                 let (listed, known) = (UidSet::new(), UidSet::new());
                 let listing =
-                    complete_listing(session, &mut selected, &mut scan, &listed, &known).await.map_err(lost)?;
+                    complete_listing(session, &mut selected, &mut scan, &listed, &known).await.map_err(|error| {
+                        // What the server tells of is beyond all bounds: another connection hears the same.
+                        if error.finality == GiveUpScope::Folder { refused(error) } else { lost(error) }
+                    })?;
                 // Of what only a search gave, nothing is known but that it is there.
                 let untold = listing.uids.difference(&scan.uids());
                 scan_set(session, &untold, &mut scan).await.map_err(lost)?;
@@ -165,10 +171,11 @@ impl<U: Uid> SideReading<U> {
         }
     }
 
-    /// Adds messages that the server lists and tells no facts about.
+    /// Adds messages that the server lists and tells no facts about; of many the first, and the number of the others.
     fn add_untold(&mut self, uids: &UidSet<U>) {
         let flags = self.flags.number(&[]);
-        for uid in uids.iter() {
+        self.unlisted += uids.len().saturating_sub(MAX_UNTOLD as u64);
+        for uid in uids.iter().take(MAX_UNTOLD) {
             let item = ComparedMessage { uid, flags, epoch: None, digest: MessageDigest::default() };
             self.entries.push(ReadEntry { item, size: 0, state: ReadState::Pending });
         }

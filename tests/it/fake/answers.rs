@@ -19,6 +19,10 @@ pub(super) fn answer(
     let no = |why: &str| Some(format!("{} NO {why}\r\n", command.tag).into_bytes());
     let name = || {
         let rest = text.split_once(' ').map_or("", |(_, rest)| rest);
+        let literal = rest.strip_prefix('{').and_then(|rest| rest.split_once("}\r\n"));
+        if let Some((length, bytes)) = literal {
+            return bytes[..length.trim_end_matches('+').parse().unwrap()].to_owned();
+        }
         match rest.strip_prefix('"') {
             Some(quoted) => quoted.split('"').next().unwrap_or_default().to_owned(),
             None => rest.split(' ').next().unwrap_or_default().to_owned(),

@@ -27,13 +27,18 @@ fn a_message_with_everything_is_read() {
 }
 
 #[test]
-fn a_body_is_not_copied() {
-    let raw = Bytes::from([&b"* 1 FETCH (BODY[] {1000}\r\n"[..], &[b'x'; 1000], b")\r\n"].concat());
-    let start = raw.as_ptr() as usize;
-    let Response::Untagged(UntaggedResponse::Fetch(message)) = parse(raw).unwrap() else { panic!("a FETCH") };
-    let body = message.sections[0].1.clone().unwrap();
-    assert_eq!(body.len(), 1000);
-    assert_eq!(body.as_ptr() as usize - start, 26);
+fn a_large_body_is_not_copied_and_a_small_one_holds_nothing_else() {
+    let body_of = |length: usize, rest: usize| {
+        let head = format!("* 1 FETCH (X-REST \"{}\" BODY[] {{{length}}}\r\n", "y".repeat(rest));
+        let raw = Bytes::from([head.as_bytes(), &vec![b'x'; length], b")\r\n"].concat());
+        let within = raw.as_ptr_range();
+        let Response::Untagged(UntaggedResponse::Fetch(message)) = parse(raw).unwrap() else { panic!("a FETCH") };
+        let body = message.sections[0].1.clone().unwrap();
+        assert_eq!(body.len(), length);
+        within.contains(&body.as_ptr())
+    };
+    assert!(body_of(100_000, 0));
+    assert!(!body_of(1000, 0) && !body_of(100_000, 300_000));
 }
 
 #[test]
