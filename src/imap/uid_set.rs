@@ -27,6 +27,9 @@ impl Uid for u32 {
     }
 }
 
+/// So many ranges are added one by one.
+const FEW_RANGES: usize = 16;
+
 /// A set of UIDs: sorted, disjoint, non-adjacent inclusive ranges.
 ///
 /// No UID is 0 (RFC 9051, section 2.3.1.1), so 0 is never kept. Memory grows with the number of ranges, never with the
@@ -155,6 +158,15 @@ impl<U: Uid> UidSet<U> {
     pub fn contains(&self, uid: U) -> bool {
         let at = self.ranges.partition_point(|range| range.1 < uid);
         self.ranges.get(at).is_some_and(|range| range.0 <= uid)
+    }
+
+    /// Adds what is in `other`. Where that is little, it takes no time for what is here.
+    pub(crate) fn add(&mut self, other: &Self) {
+        if other.ranges.len() > FEW_RANGES {
+            *self = self.union(other);
+        } else {
+            other.ranges.iter().for_each(|&(low, high)| self.insert_range(low, high));
+        }
     }
 
     /// What is in either set.
@@ -386,6 +398,9 @@ mod tests {
             prop_assert_eq!(left.len(), plain_left.len() as u64);
             prop_assert_eq!(left.first(), plain_left.first().copied());
             prop_assert_eq!(left.last(), plain_left.last().copied());
+            let mut added = left.clone();
+            added.add(&right);
+            prop_assert_eq!(&added, &left.union(&right));
             for (set, plain) in [
                 (left.union(&right), plain_left.union(&plain_right).copied().collect::<BTreeSet<_>>()),
                 (left.intersection(&right), plain_left.intersection(&plain_right).copied().collect()),

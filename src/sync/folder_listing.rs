@@ -245,6 +245,16 @@ mod tests {
     }
 
     #[test]
+    fn a_search_that_lists_far_more_than_there_is_is_not_believed() {
+        assert_eq!(listing(10, "1:8", &[search("1:4294967295")]), FolderListing { uids: uids("1:8"), unlisted: 2 });
+        assert_eq!(listing(10, "1:8", &[search("1:11")]).uids, uids("1:11"));
+        assert!(check_count(MAX_MESSAGES).is_ok());
+        let error = check_count(u32::MAX).unwrap_err();
+        assert_eq!(error.class, ErrorClass::Protocol);
+        assert!(error.what.contains("4294967295") && error.what.contains("16000000"), "{error}");
+    }
+
+    #[test]
     fn after_an_expunge_only_what_is_listed_anew_counts() {
         let expunged = [UntaggedResponse::Expunge(3)];
         assert_eq!(listing(10, "1:9", &expunged), FolderListing { uids: uids("1:9"), unlisted: 9 });

@@ -14,6 +14,11 @@ use crate::{
     },
 };
 
+/// At most so many commands are made of one set, however small a limit the server claims.
+const MAX_SETS: u64 = 10_000;
+/// A listing is continued so often at most: enough for more messages than any folder has, by the thousand.
+const MAX_PAGES: usize = 20_000;
+
 /// `most`, or what the server touches at once where that is less.
 pub(crate) fn max_messages(session: &Session, most: usize) -> usize {
     let limit = session.capabilities().message_limit().and_then(|limit| usize::try_from(limit).ok());
@@ -28,6 +33,7 @@ pub(crate) fn command_sets<U: Uid>(session: &Session, uids: &UidSet<U>) -> Vec<S
 
 fn limited_sets<U: Uid>(uids: &UidSet<U>, limit: Option<u32>) -> Vec<String> {
     let Some(limit) = limit else { return uids.chunks(MAX_SET_BYTES).collect() };
+    let limit = limit.max(u32::try_from(uids.len().div_ceil(MAX_SETS)).unwrap_or(u32::MAX));
     let mut sets = Vec::new();
     let (mut part, mut room): (UidSet<U>, u32) = (UidSet::default(), limit);
     for &(low, high) in uids.ranges() {
@@ -103,7 +109,8 @@ pub(crate) async fn list_lower_pages(
     mut data: impl FnMut(UntaggedResponse),
 ) -> Result<StatusLine> {
     let (mut line, mut command) = (line, command.clone());
-    while let Some(next) = next_page(&command, &line) {
+    for _ in 0..MAX_PAGES {
+        let Some(next) = next_page(&command, &line) else { break };
         let tag = session.send_command(&next.to_string());
         line = session.wait(tag, &mut data).await?;
         command = next;
@@ -160,6 +167,7 @@ mod tests {
         assert_eq!(sets("1:10,20,30:31", Some(4)), ["1:4", "5:8", "9:10,20,30", "31"]);
         assert_eq!(sets("4294967290:4294967295", Some(4)), ["4294967290:4294967293", "4294967294:4294967295"]);
         assert!(limited_sets(&UidSet::<u32>::new(), Some(4)).is_empty());
+        assert_eq!(sets("1:4294967295", Some(1)).len() as u64, MAX_SETS);
     }
 
     proptest! {

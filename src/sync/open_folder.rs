@@ -1,12 +1,12 @@
 //! Opens a folder on both sides, and asks in the same breath for what will be needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use bytes::Bytes;
 
 use super::{
     checkpoint::FolderState,
-    fetch_facts::{MESSAGE_ID_ITEMS, UidSearch, message_id_of},
+    fetch_facts::{MESSAGE_ID_ITEMS, message_id_of},
     folder_listing::{check_count, may_be_listing},
     identity::MessageId,
     job::{FolderSyncContext, FolderSyncJob},
@@ -184,7 +184,8 @@ fn counts_changes(since: u64, now: Option<u64>) -> bool {
 #[derive(Default)]
 struct OpeningAnswer {
     opened: OpenedSource,
-    search: UidSearch,
+    /// What UID SEARCH lists.
+    searched: UidSet,
     /// Messages below this UID were dealt with: of these only flags are asked for.
     from: u32,
     /// Bodies are asked for, too.
@@ -196,8 +197,13 @@ struct OpeningAnswer {
 impl OpeningAnswer {
     fn take(&mut self, data: UntaggedResponse) {
         self.opened.selected.add_response(&data);
-        self.search.add_response(&data);
-        let UntaggedResponse::Fetch(fetch) = data else { return };
+        let fetch = match data {
+            UntaggedResponse::Search { numbers: uids, .. } | UntaggedResponse::Esearch { uid: true, all: uids, .. } => {
+                return self.searched.add(&uids);
+            }
+            UntaggedResponse::Fetch(fetch) => fetch,
+            _ => return,
+        };
         if let Some((_, id)) = message_id_of::<SourceUid>(&fetch) {
             self.opened.sample = Some(id);
         }
@@ -208,8 +214,9 @@ impl OpeningAnswer {
                 // no room for, since the folder is larger than it was said to be.
                 if let Some(body) = self.body_of(&fetch).filter(|body| !body.is_empty())
                     && let Some(room) = self.room.checked_sub(body.len() as u64)
-                    && self.opened.bodies.insert(SourceUid(uid), body).is_none()
+                    && let Entry::Vacant(place) = self.opened.bodies.entry(SourceUid(uid))
                 {
+                    place.insert(body);
                     self.room = room;
                 }
                 self.opened.scan.add_fetch(FetchResponse { sections: Vec::new(), ..fetch });
@@ -237,7 +244,7 @@ impl OpeningAnswer {
         self.opened.scan.finish();
         self.opened.scan.messages.retain(|m| m.uid.0 >= self.from);
         if known {
-            let searched = std::mem::take(&mut self.search.uids);
+            let searched = std::mem::take(&mut self.searched);
             let believed = may_be_listing(searched.len(), self.opened.selected.exists);
             let searched = if believed { searched.typed() } else { UidSet::default() };
             let listed = searched.union(&self.opened.scan.uids());

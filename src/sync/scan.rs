@@ -265,3 +265,42 @@ pub(crate) async fn scan_set<U: Uid>(session: &mut Session, uids: &UidSet<U>, sc
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fetch(uid: u32, flags: Vec<Flag>) -> FetchResponse {
+        FetchResponse { uid: Some(uid), flags: Some(flags), size: Some(1), ..FetchResponse::default() }
+    }
+
+    #[test]
+    fn what_is_told_again_and_again_takes_no_more_room() {
+        let mut scan = FolderScan::<u32>::default();
+        for _ in 0..20 {
+            (1..=2000).for_each(|uid| scan.add_fetch(fetch(uid, vec![Flag::Seen])));
+        }
+        assert!(scan.messages.capacity() <= 4 * SORT_AT);
+        scan.finish();
+        assert_eq!((scan.messages.len(), scan.flag_sets.len()), (2000, 1));
+        assert!(scan.check().is_ok());
+    }
+
+    #[test]
+    fn keywords_take_room_once_and_more_than_fit_are_an_error() {
+        let keyword = |text: String| Flag::parse(text.as_bytes());
+        let mut scan = FolderScan::<u32>::default();
+        for uid in 1..=10_000 {
+            let of = |n: u32| keyword(format!("{n:x>200}"));
+            scan.add_fetch(fetch(uid, vec![of(uid / 100), of(1000 + uid % 100)]));
+        }
+        assert!(scan.check().is_ok());
+        assert!(scan.flag_bytes.bytes < 3 << 20, "{}", scan.flag_bytes.bytes);
+        for uid in 1..=100_000 {
+            scan.add_fetch(fetch(uid, vec![keyword(format!("{uid:x>200}"))]));
+        }
+        let error = scan.check().unwrap_err();
+        assert_eq!((error.class, error.finality), (crate::ErrorClass::Protocol, GiveUpScope::Folder));
+        assert!(scan.flag_bytes.keywords.len() < 60_000);
+    }
+}

@@ -22,6 +22,9 @@ use crate::{
     },
 };
 
+/// UIDs are shown up to so many bytes.
+const SHOWN_UIDS: usize = 200;
+
 /// Flags of messages that were copied before, as the source says now.
 #[derive(Debug, Default)]
 pub(crate) struct CurrentFlags {
@@ -219,7 +222,9 @@ impl RefusedFlag {
         *report.differences.entry("flags".to_owned()).or_default() += sources.len();
         sources.iter().for_each(|uid| report.untold.add("flags", uid));
         if let Some(first) = sources.first() {
-            let what = format!("{flag} could not be changed at the destination (its UIDs {copies}): {why}");
+            let copies: Vec<String> = copies.chunks(SHOWN_UIDS).take(2).collect();
+            let (shown, more) = (copies.first().map_or("", String::as_str), if copies.len() > 1 { ",..." } else { "" });
+            let what = format!("{flag} could not be changed at the destination (its UIDs {shown}{more}): {why}");
             report.list_difference(first, what);
         }
     }

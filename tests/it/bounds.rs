@@ -123,6 +123,24 @@ async fn uids_that_are_listed_and_do_not_exist_cost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_long_list_of_uids_is_read_and_held_against_what_there_is() {
+    let many: Vec<String> = (0..500_000).map(|n| (2 * n + 1).to_string()).collect();
+    let many = many.join(" ");
+    let source = Fake::twisted(MODERN, mails(20), move |command, _| {
+        let answer = format!("* SEARCH {many}\r\n{{tag}} OK done\r\n");
+        command.starts_with("UID SEARCH").then(|| Act::Send(answer.into_bytes()))
+    })
+    .await;
+    let destination = Fake::start(MODERN, Vec::new()).await;
+    let cli = cli(&source, &destination);
+    for count in [20, 25] {
+        source.change("INBOX", |folder| *folder = mails(count));
+        run_bounded(&cli, "run").await.exits(0);
+        assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&mails(count)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_counts_more_messages_than_there_can_be_costs_itself_and_no_other() {
     let source = lists_all_uids(Some("4294967295 EXISTS")).await;
     let destination = Fake::start(MODERN, Vec::new()).await;
