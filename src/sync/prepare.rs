@@ -374,7 +374,9 @@ pub(super) fn side_folders(survey: &AccountListing) -> SideFolders {
 /// Folders of the destination that hold mail of its own user: neither views of others nor other users'.
 fn other_folders(destination: &SideFolders) -> Vec<OtherFolder> {
     let folders = destination.folders.iter().filter(|folder| folder.selectable && folder.messages != Some(0));
-    let named = folders.map(|folder| (folder, destination.parse_name(&folder.raw, folder.delimiter)));
+    let named = folders
+        .filter(|folder| folder.name_fault().is_none())
+        .map(|folder| (folder, destination.parse_name(&folder.raw, folder.delimiter)));
     let is_view = |folder: &FolderInfo| folder.special_use.is_some_and(SpecialUse::is_view);
     named
         .filter(|(folder, name)| !name.is_foreign && (name.is_inbox || !is_view(folder)))
