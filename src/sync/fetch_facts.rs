@@ -218,8 +218,8 @@ impl UidSearch {
     /// Takes what belongs to the answer.
     pub(crate) fn add_response(&mut self, data: &UntaggedResponse) {
         match data {
-            UntaggedResponse::Search { numbers, .. } => self.uids = self.uids.union(numbers),
-            UntaggedResponse::Esearch { uid: true, all, .. } => self.uids = self.uids.union(all),
+            UntaggedResponse::Search { numbers, .. } => self.uids.add(numbers),
+            UntaggedResponse::Esearch { uid: true, all, .. } => self.uids.add(all),
             _ => {}
         }
     }

@@ -77,6 +77,7 @@ impl<'a> FolderSearch<'a> {
             self.take(fetch, found);
         })
         .await?;
+        self.kept.check().map_err(|error| destination.with_endpoint(error))?;
         if self.index.is_none() && !self.kept.messages.is_empty() {
             self.build_index(source).await?;
             self.place_kept(found);
