@@ -5,8 +5,8 @@ use std::{iter, time::Duration};
 
 use super::{
     adopt::{
-        CopyLookup, FolderStartMode, choose_start_mode, is_same_folder, record_found_copies, report_changes,
-        resolve_changed_uids, resolve_unknown_uids,
+        CopyLookup, FolderStartMode, choose_start_mode, is_same_folder, report_changes, resolve_changed_uids,
+        resolve_unknown_uids,
     },
     checkpoint::FolderState,
     connection_pair::ConnectionPair,
@@ -15,24 +15,20 @@ use super::{
     copy_samples::{compare_samples, last_copies},
     copy_search::min_look_interval,
     deletion_plan::SourceSnapshot,
-    fetch_facts::search_present_uids,
-    filter::{MessageFacts, excluding_rule},
-    flag_changes::is_given_to_found,
     folder_copy::FolderCopy,
-    folder_listing::{FolderListing, complete_listing},
+    folder_listing::FolderListing,
+    folder_record::{is_matched_first, record_finish, record_match, record_start},
+    folder_work::{FolderWork, OpenedFolder, compare, forget_gone},
     found_copies::FoundCopies,
     job::{FolderSyncContext, FolderSyncJob, SyncEnd},
     late_copies::report_late_copies,
-    limits::{BATCH_MESSAGES, BATCHES_IN_FLIGHT},
-    matched_folders::MatchedFolder,
     mirror_deletions::mirror_deletions,
-    open_folder::{BodiesAlong, OpenedSource, SourceQuery, open_destination, open_source},
+    open_folder::{BodiesAlong, SourceQuery, open_destination, open_source},
     progress::SyncProgress,
     read_back::compare_copies,
-    reduced_folder::{check_mark, note_unknown_copies},
     report::{FolderReport, MAX_LISTED},
-    scan::{FolderScan, ScannedMessage, scan_set},
-    set_aside::{RetryFacts, SetAside, SetAsideGroup, SetAsideReason},
+    scan::{FolderScan, ScannedMessage},
+    set_aside::{SetAside, SetAsideGroup, SetAsideReason},
     spec::{DeletionHandling, FlagHandling},
     store_flags::{SentFlagChanges, add_missing_flags, finish_flag_changes, send_flag_changes, unplaced_changes},
     suspects::EarlierTries,
@@ -41,44 +37,8 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorClass, Result},
-    imap::{UidSet, response::Flag, select::SelectedFolder},
+    imap::UidSet,
 };
-
-/// The folder as both servers opened it, and what the checkpoint knows of it.
-struct OpenedFolder {
-    source: OpenedSource,
-    destination: SelectedFolder,
-    begin: FolderStartMode,
-    /// The checkpoint, where it counts.
-    known: Option<FolderState>,
-    /// What earlier runs set aside.
-    set_aside: SetAside,
-}
-
-/// What is to be done in the folder.
-struct FolderWork {
-    /// Messages to copy.
-    uids: UidSet<SourceUid>,
-    /// What the source lists of what it holds.
-    held: FolderListing<SourceUid>,
-    /// Set-aside messages that this run tries again.
-    due: UidSet<SourceUid>,
-    /// What both sides' words alone set aside.
-    new_aside: Vec<SetAsideGroup>,
-    /// What message rules leave out by facts that never change.
-    left_out: UidSet<SourceUid>,
-    /// Up to here the user may have dealt with copies that are matched anew: what was marked there stays so.
-    matched_up_to: SourceUid,
-    /// It is this run's first look at the folder.
-    first: bool,
-}
-
-impl FolderWork {
-    /// The messages to copy, in UID order.
-    fn messages<'a>(&'a self, scan: &'a FolderScan) -> impl Iterator<Item = &'a ScannedMessage> {
-        scan.messages.iter().filter(|message| self.uids.contains(message.uid))
-    }
-}
 
 /// Syncs one folder.
 ///
@@ -236,117 +196,6 @@ async fn open_both(
     }
     let known = state.filter(|_| begin != FolderStartMode::Match);
     Ok(Some(OpenedFolder { source, destination, begin, known, set_aside }))
-}
-
-/// Compares what the source holds with the checkpoint: what is left is the work.
-async fn compare(
-    shared: &FolderSyncContext,
-    job: &FolderSyncJob,
-    opened: &mut OpenedFolder,
-    facts: &RetryFacts,
-    pair: &mut ConnectionPair,
-    (memory, report): (&mut CopyMemory, &mut FolderReport),
-) -> Result<FolderWork> {
-    let OpenedFolder { source, known, set_aside, begin, .. } = opened;
-    let due = set_aside.due_uids(facts);
-    // What the checkpoint knows and a short listing leaves out is not gone.
-    let mapped = known.as_ref().map(|state| state.map.copied().clone()).unwrap_or_default();
-    let known_uids = mapped.union(&set_aside.uids());
-    let listed = source.all.take().unwrap_or_default();
-    let OpenedSource { selected, scan, .. } = source;
-    let held = complete_listing(&mut pair.source, selected, scan, &listed, &known_uids).await?;
-    report.source_messages = held.uids.len() + held.unlisted;
-    report.left_out.clear();
-    let first = !std::mem::replace(&mut memory.counted, true);
-    let rules = &shared.spec.messages;
-    let mut matched_up_to = SourceUid(0);
-    if let Some(state) = known {
-        matched_up_to = check_mark(state, &held.uids, rules, first.then_some(&mut *report));
-    } else if first && *begin == FolderStartMode::Match && is_known_by_samples(shared, job) {
-        note_unknown_copies(report);
-    }
-    let copied = known.as_ref().map(FolderState::copied_uids).unwrap_or_default();
-    let done = copied.union(&set_aside.uids().difference(&due));
-    let unlisted_left_out = known.as_ref().map_or(0, FolderState::unlisted_left_out);
-    if unlisted_left_out > 0 {
-        report.left_out.insert("rules of an earlier run".to_owned(), unlisted_left_out);
-    }
-    if first {
-        report.copied_before = copied.intersection(&held.uids).len().saturating_sub(unlisted_left_out);
-    }
-
-    let wanted = held.uids.difference(&done);
-    let unscanned = wanted.difference(&source.scan.uids());
-    if !unscanned.is_empty() {
-        scan_set(&mut pair.source, &unscanned, &mut source.scan).await?;
-        source.scan.finish();
-    }
-    let mut new_aside: Vec<SetAsideGroup> = Vec::new();
-    let unlisted = wanted.difference(&source.scan.uids());
-    if !unlisted.is_empty() {
-        let there = search_present_uids(&mut pair.source, &unlisted).await?;
-        let why = "the source counts it but tells nothing of it; every run tries it";
-        let reason = SetAsideReason::Unreadable;
-        new_aside.push(SetAsideGroup::without_refusal(reason, ErrorClass::Protocol, why, facts, there));
-    }
-    let SelectedWork { uids, too_large, left_out } =
-        select_work(shared, facts.destination.append_limit, &source.scan, &wanted, report);
-    let why = "it is larger than the destination says that it takes (APPENDLIMIT)";
-    let reason = SetAsideReason::TooLarge;
-    new_aside.push(SetAsideGroup::without_refusal(reason, ErrorClass::MessageRejected, why, facts, too_large));
-    if first {
-        SyncProgress::add(&shared.progress.messages_total, uids.len());
-        let bytes = source.scan.messages.iter().filter(|m| uids.contains(m.uid)).map(|m| u64::from(m.size)).sum();
-        SyncProgress::add(&shared.progress.bytes_total, bytes);
-        shared.progress.whole.add_scanned_folder(job.bytes, report.copied_before, bytes);
-    }
-    if let Some(state) = known {
-        state.record_listing(&held, left_out.clone(), rules);
-    }
-    Ok(FolderWork { uids, held, due, new_aside, left_out, matched_up_to, first })
-}
-
-/// True when the checkpoint holds nothing but samples of the folder.
-fn is_known_by_samples(shared: &FolderSyncContext, job: &FolderSyncJob) -> bool {
-    shared
-        .live_checkpoint
-        .read(|checkpoint| checkpoint.folders.get(&job.source_raw).is_some_and(FolderState::is_known_by_samples))
-}
-
-/// True when no checkpoint counts for the folder, or an earlier run came no further than to match it.
-fn is_matched_first(job: &FolderSyncJob, opened: &OpenedFolder) -> bool {
-    let unsearched = opened.known.as_ref().is_some_and(|state| state.unsearched);
-    opened.begin == FolderStartMode::Match || unsearched || job.matches_first
-}
-
-/// Remembers what a folder that is matched before anything is copied was found to be.
-fn record_match(
-    shared: &FolderSyncContext,
-    job: &FolderSyncJob,
-    opened: &OpenedFolder,
-    work: &FolderWork,
-    (found, report): (&FoundCopies, &FolderReport),
-) {
-    if !is_matched_first(job, opened) {
-        return;
-    }
-    let OpenedFolder { source, destination, begin, known, .. } = opened;
-    let folder = MatchedFolder {
-        destination_raw: job.destination_raw.clone(),
-        source_uid_validity: source.selected.uid_validity,
-        destination_uid_validity: destination.uid_validity,
-        source_name: job.source_name.clone(),
-        found: report.copied_before + report.adopted,
-        left: work.uids.clone(),
-        copies: found.copies.iter().map(|copy| copy.destination).collect(),
-        lacking_flags: match shared.spec.flag_policy {
-            FlagHandling::SourceWins => found.lacking_flags().len(),
-            FlagHandling::Ignore => 0,
-        },
-        holds_mail: destination.exists > 0,
-        has_no_checkpoint: *begin == FolderStartMode::Match || known.as_ref().is_some_and(|state| state.unsearched),
-    };
-    shared.matched.record(&job.source_raw, folder);
 }
 
 /// Finds what of the work is at the destination already.
@@ -533,55 +382,6 @@ async fn wait_for_look(
     }
 }
 
-/// The wanted messages, sorted.
-#[derive(Default)]
-struct SelectedWork {
-    /// They are copied.
-    uids: UidSet<SourceUid>,
-    /// The destination does not take them.
-    too_large: UidSet<SourceUid>,
-    /// Message rules leave them out, by facts that never change.
-    left_out: UidSet<SourceUid>,
-}
-
-/// Which of the wanted messages are copied: what rules leave out and what the destination cannot take is told.
-fn select_work(
-    shared: &FolderSyncContext,
-    append_limit: Option<u64>,
-    scan: &FolderScan,
-    wanted: &UidSet<SourceUid>,
-    report: &mut FolderReport,
-) -> SelectedWork {
-    let mut selected = SelectedWork::default();
-    for message in scan.messages.iter().filter(|m| wanted.contains(m.uid)) {
-        let facts = MessageFacts {
-            size: Some(u64::from(message.size)),
-            date_epoch: message.date().map(|d| d.epoch),
-            deleted: scan.flags(message).contains(&Flag::Deleted),
-        };
-        if let Some(rule) = excluding_rule(&shared.spec.messages, facts) {
-            *report.left_out.entry(rule.to_owned()).or_default() += 1;
-            if excluding_rule(&shared.spec.messages, MessageFacts { deleted: false, ..facts }).is_some() {
-                selected.left_out.insert(message.uid);
-            }
-            continue;
-        }
-        if append_limit.is_some_and(|limit| u64::from(message.size) > limit) {
-            selected.too_large.insert(message.uid);
-            continue;
-        }
-        selected.uids.insert(message.uid);
-    }
-    selected
-}
-
-/// What was set aside and is gone need not be known any more. A listing that leaves messages out says nothing of that.
-fn forget_gone(set_aside: &mut SetAside, held: &FolderListing<SourceUid>) {
-    if held.unlisted == 0 {
-        set_aside.retain_uids(&held.uids);
-    }
-}
-
 /// A refused message of an earlier run is tried with those that are refused by this one; what the source could not deliver,
 /// or was too large, is ordinary work now.
 fn try_again(memory: &mut CopyMemory, set_aside: &SetAside, message: &ScannedMessage) {
@@ -645,97 +445,4 @@ fn report_earlier_differences(
         }
     }
     Ok(())
-}
-
-/// Writes what is known before the first APPEND into the checkpoint.
-fn record_start(
-    shared: &FolderSyncContext,
-    job: &FolderSyncJob,
-    opened: &mut OpenedFolder,
-    work: &mut FolderWork,
-    (found, waits): (&FoundCopies, bool),
-    memory: &mut CopyMemory,
-) {
-    let (set_aside, new_aside) = (std::mem::take(&mut opened.set_aside), std::mem::take(&mut work.new_aside));
-    let coverage = opened.known.as_ref().map(|state| state.coverage.clone()).unwrap_or_default();
-    let OpenedFolder { source, destination, begin, .. } = opened;
-    shared.live_checkpoint.update(|checkpoint| {
-        let state = checkpoint.folders.entry(job.source_raw.clone()).or_default();
-        if *begin == FolderStartMode::Match {
-            *state = FolderState {
-                source_uid_validity: source.selected.uid_validity,
-                destination_uid_validity: destination.uid_validity,
-                // Flags as of this EXAMINE travel with the messages, or are added to adopted ones.
-                highest_modseq: source.selected.highest_modseq,
-                ..FolderState::default()
-            };
-        }
-        state.coverage = coverage;
-        record_found_copies(state, &source.scan, &found.copies);
-        if waits && shared.spec.flag_policy == FlagHandling::SourceWins {
-            leave_missing_flags(state, found);
-        }
-        state.set_aside = set_aside;
-        if work.first {
-            state.set_aside.count_passed_run(&work.due);
-        }
-        for group in new_aside {
-            state.set_aside.add_group(group);
-        }
-        state.set_aside.remove(&found.copies.iter().map(|f| f.source).collect());
-        forget_gone(&mut state.set_aside, &work.held);
-        if work.held.unlisted == 0 {
-            state.retain_moved(&work.held.uids);
-        }
-        state.unsearched = waits && shared.spec.adopt.may_leave_folder();
-        state.unlisted = work.held.unlisted;
-        state.record_listing(&work.held, std::mem::take(&mut work.left_out), &shared.spec.messages);
-        state.settled = None;
-        state.mailbox_id.clone_from(&source.selected.mailbox_id);
-        let next = destination.uid_next.or(job.snapshot.map(|snapshot| snapshot.uid_next)).unwrap_or(1);
-        if *begin == FolderStartMode::Tail && work.first {
-            memory.doubted = true;
-            if state.doubted.is_empty() {
-                // Whoever made the doubt is gone, and sent in UID order.
-                let sent = work.uids.iter().take(BATCHES_IN_FLIGHT * BATCH_MESSAGES);
-                state.doubted = found.copies.iter().map(|copy| copy.source).chain(sent).collect();
-            }
-        }
-        // What was refused may have been stored: its place stays in the tail.
-        let next = memory.suspects.doubt_from.map_or(next, |from| from.min(next));
-        state.raise_tail(next.max(1));
-        // From here on an APPEND may be in doubt. A saved checkpoint said so before, or holds nothing of this folder.
-        state.append_in_doubt = true;
-    });
-}
-
-/// Flags that found copies lack are not at the destination yet: the folder's next turn sees them as changed, and asks for all
-/// flags for that.
-fn leave_missing_flags(state: &mut FolderState, found: &FoundCopies) {
-    for (flag, copies) in found.missing_flags.iter().filter(|(flag, _)| is_given_to_found(flag)) {
-        if let Some(uids) = state.flags.get_mut(flag) {
-            *uids = uids.difference(&state.map.sources_of(copies));
-            state.highest_modseq = None;
-        }
-    }
-    state.flags.retain(|_, uids| !uids.is_empty());
-}
-
-/// The folder is done: nothing is in doubt, and what the source said is remembered.
-fn record_finish(
-    shared: &FolderSyncContext,
-    job: &FolderSyncJob,
-    selected: &SelectedFolder,
-    report: &mut FolderReport,
-) -> Result<()> {
-    let doubts = !report.doubts.is_empty();
-    let untold = std::mem::take(&mut report.untold);
-    // What a rule leaves out today it may let through tomorrow: such a folder is looked at again.
-    shared.live_checkpoint.update_folder(&job.source_raw, |state| {
-        state.append_in_doubt = false;
-        state.highest_modseq = selected.highest_modseq;
-        let nothing_left = !doubts && report.left_out.is_empty() && state.unlisted == 0 && state.doubted.is_empty();
-        state.settled = job.status.filter(|_| nothing_left);
-        state.differences.merge(untold);
-    })
 }
