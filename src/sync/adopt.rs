@@ -8,6 +8,7 @@ use super::{
     connection_pair::ConnectionPair,
     copy::CopyMemory,
     copy_search::{CopySearch, DestinationSnapshot, min_look_interval},
+    flag_changes::add_flag,
     found_copies::{FoundCopies, FoundCopy},
     job::{FolderSyncContext, FolderSyncJob},
     report::FolderReport,
@@ -227,12 +228,7 @@ pub(crate) fn record_found_copies(state: &mut FolderState, scan: &FolderScan, fo
         state.map.push(f.source, Some(f.destination), CopyOrigin::Adopted);
         let Some(message) = scan.message(f.source) else { continue };
         for flag in scan.flags(message).iter().filter_map(Flag::sendable) {
-            match state.flags.get_mut(flag) {
-                Some(uids) => uids.insert(f.source),
-                None => {
-                    state.flags.insert(flag.to_owned(), std::iter::once(f.source).collect());
-                }
-            }
+            add_flag(&mut state.flags, flag, f.source);
         }
     }
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
+    content_match::REWRITTEN_COPIES,
     moved_match::MovedCopies,
     set_aside::SetAside,
     uid::{DestinationUid, SourceUid},
@@ -246,9 +247,6 @@ pub(crate) fn accounts_fingerprint(accounts: &[&Endpoint]) -> String {
         .collect()
 }
 
-/// So many copies that differ in content show that the destination rewrites messages, where they are most of all.
-const MIN_REWRITTEN: u64 = 3;
-
 impl Checkpoint {
     /// True when most of the copies that were compared with their messages were kept otherwise than they were sent.
     pub(crate) fn shows_rewriting(&self) -> bool {
@@ -257,7 +255,7 @@ impl Checkpoint {
             rewritten += state.differences.0.get("content").map_or(0, |difference| difference.count);
             copies += state.copied_count();
         }
-        rewritten >= MIN_REWRITTEN && rewritten * 2 > copies
+        rewritten >= REWRITTEN_COPIES as u64 && rewritten * 2 > copies
     }
 
     /// The messages of the destination folder `raw` that are known to be copies of messages of any source folder.

@@ -7,7 +7,7 @@ use super::{
     content_hash::{ContentHash, ContentHasher},
     failure_bisect::FailureBisector,
     identity::{IdentityFacts, MessageId},
-    message_limit::{ListingCommand, command_sets, list_lower_pages},
+    message_limit::{ListingCommand, command_sets, fetch_each, list_each},
     scan::{FolderScan, ScannedMessage},
     uid::DestinationUid,
 };
@@ -46,23 +46,11 @@ const LISTED_ITEMS: &str = "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER
 ///
 /// # Errors
 /// When the connection ends or the server refuses.
-pub(crate) async fn list_with_ids(session: &mut Session, from: u32, mut each: impl FnMut(FetchResponse)) -> Result<()> {
+pub(crate) async fn list_with_ids(session: &mut Session, from: u32, each: impl FnMut(FetchResponse)) -> Result<()> {
     // A session sees what it was told of (RFC 9051, section 7): a FETCH answers for the folder as of the command before,
     // and only then tells what is new. The answer is waited for, since Dovecot answers out of order.
     session.run("NOOP").await?;
-    let command = ListingCommand::fetch(from, None, LISTED_ITEMS);
-    let tag = session.send_command(&command.to_string());
-    let mut record = |data| {
-        if let UntaggedResponse::Fetch(fetch) = data {
-            each(fetch);
-        }
-    };
-    let line = session.wait(tag, &mut record).await?;
-    let line = list_lower_pages(session, &command, line, &mut record).await?;
-    if line.status != StatusCondition::Ok {
-        return Err(session.refusal_error(&line, CommandKind::Other, "to list messages"));
-    }
-    Ok(())
+    list_each(session, &ListingCommand::fetch(from, None, LISTED_ITEMS), each).await
 }
 
 /// Scans all messages of the destination from UID `from` on, as [`list_with_ids`] lists them.
@@ -113,29 +101,6 @@ pub(crate) async fn list_message_ids<U: Uid>(
         }
     };
     fetch_each(session, uids, (MESSAGE_ID_ITEMS, "to list Message-IDs"), take).await
-}
-
-async fn fetch_each<U: Uid>(
-    session: &mut Session,
-    uids: &UidSet<U>,
-    (items, purpose): (&str, &str),
-    mut each: impl FnMut(FetchResponse),
-) -> Result<()> {
-    let tags: Vec<Tag> = command_sets(session, uids)
-        .iter()
-        .map(|set| session.send_command(&format!("UID FETCH {set} {items}")))
-        .collect();
-    let lines = session
-        .wait_all(&tags, |data| {
-            if let UntaggedResponse::Fetch(fetch) = data {
-                each(fetch);
-            }
-        })
-        .await?;
-    match lines.iter().find(|line| line.status != StatusCondition::Ok) {
-        Some(line) => Err(session.refusal_error(line, CommandKind::Other, purpose)),
-        None => Ok(()),
-    }
 }
 
 /// UID and Message-ID in an answer to [`MESSAGE_ID_ITEMS`].

@@ -12,6 +12,16 @@ use crate::imap::{Uid, UidSet};
 /// UIDs by sendable flag. A flag that no message has is not in it.
 pub(crate) type UidsByFlag<U> = BTreeMap<String, UidSet<U>>;
 
+/// Adds the flag to a message.
+pub(crate) fn add_flag<U: Uid>(sets: &mut UidsByFlag<U>, flag: &str, uid: U) {
+    match sets.get_mut(flag) {
+        Some(uids) => uids.insert(uid),
+        None => {
+            sets.insert(flag.to_owned(), std::iter::once(uid).collect());
+        }
+    }
+}
+
 /// What to add and what to remove, as +FLAGS and -FLAGS. Flags and keywords are the same in any case (RFC 9051, section
 /// 2.3.2): one whose spelling changed (`Foo` to `foo`) did not change.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    imap::{ServerKind, Session, Uid, UidSet},
+    imap::{Session, Uid, UidSet},
 };
 
 /// Of messages without a Message-ID, whose size and date no message of the other side has, so many are read of each side,
@@ -46,7 +46,7 @@ impl CopyChange {
 #[derive(Debug, Default)]
 pub(crate) struct FolderMatcher {
     is_strict: bool,
-    /// The destination was seen to rewrite messages, in an earlier run or another folder.
+    /// The destination is known to rewrite messages, or was seen to in an earlier run or another folder.
     rewrites: bool,
     /// What was read of the source.
     source: BTreeMap<SourceUid, ContentHash>,
@@ -108,11 +108,7 @@ impl FolderMatcher {
             (candidates(&ours_left, &self.source), candidates(&theirs_left, &self.destination));
         let equal = match_equal(&ours_left, &theirs_left);
         self.equal += pairs.len() + equal.len();
-        let evidence = RewriteEvidence {
-            is_known: self.rewrites || destination.server_kind() == ServerKind::Exchange,
-            copies: self.rewritten,
-            equal: self.equal,
-        };
+        let evidence = RewriteEvidence { is_known: self.rewrites, copies: self.rewritten, equal: self.equal };
         let (unique, unique_copies) = (unique_identities(ours), unique_identities(theirs));
         let is_unique = |id, epoch| unique.contains(&(id, epoch)) && unique_copies.contains(&(id, epoch));
         let (taken, taken_copies): (HashSet<SourceUid>, HashSet<DestinationUid>) = equal.iter().copied().unzip();

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorClass, Result},
-    imap::UidSet,
+    imap::{ServerKind, UidSet},
 };
 
 /// Syncs one folder.
@@ -53,7 +53,7 @@ pub(crate) async fn sync_folder(
 ) -> Result<SyncEnd> {
     let (slowest, rewrites) =
         shared.live_checkpoint.read(|checkpoint| (checkpoint.slowest_commit, checkpoint.shows_rewriting()));
-    memory.destination_rewrites = rewrites;
+    memory.destination_rewrites = rewrites || pair.destination.server_kind() == ServerKind::Exchange;
     memory.commit_allowance = commit_allowance(slowest, memory.silence, shared.spec.retry.patience);
     let Some(mut opened) = open_both(shared, job, pair, memory).await? else {
         return Ok(SyncEnd::Stopped);

@@ -1,7 +1,7 @@
 //! What was found of a folder's messages at the destination.
 
 use super::{
-    flag_changes::{UidsByFlag, is_given_to_found},
+    flag_changes::{UidsByFlag, add_flag, is_given_to_found},
     folder_match::CopyChange,
     uid::{DestinationUid, SourceUid},
 };
@@ -66,12 +66,7 @@ impl FoundCopies {
     /// Remembers flags that a copy has not.
     pub(crate) fn add_missing_flags<'a>(&mut self, flags: impl Iterator<Item = &'a str>, copy: DestinationUid) {
         for flag in flags {
-            match self.missing_flags.get_mut(flag) {
-                Some(uids) => uids.insert(copy),
-                None => {
-                    self.missing_flags.insert(flag.to_owned(), std::iter::once(copy).collect());
-                }
-            }
+            add_flag(&mut self.missing_flags, flag, copy);
         }
     }
 

@@ -9,8 +9,9 @@ use super::limits::MAX_SET_BYTES;
 use crate::{
     error::Result,
     imap::{
-        Session, Uid, UidSet,
-        response::{ResponseCode, StatusCondition, StatusLine, UntaggedResponse},
+        Session, Tag, Uid, UidSet,
+        refusal::CommandKind,
+        response::{FetchResponse, ResponseCode, StatusCondition, StatusLine, UntaggedResponse},
     },
 };
 
@@ -116,6 +117,56 @@ pub(crate) async fn list_lower_pages(
         command = next;
     }
     Ok(line)
+}
+
+/// Hands each message that `command`, a FETCH, lists to `each`, over all pages.
+///
+/// # Errors
+/// When the connection ends or the server refuses.
+pub(crate) async fn list_each(
+    session: &mut Session,
+    command: &ListingCommand,
+    mut each: impl FnMut(FetchResponse),
+) -> Result<()> {
+    let mut take = |data| {
+        if let UntaggedResponse::Fetch(fetch) = data {
+            each(fetch);
+        }
+    };
+    let tag = session.send_command(&command.to_string());
+    let line = session.wait(tag, &mut take).await?;
+    let line = list_lower_pages(session, command, line, &mut take).await?;
+    if line.status != StatusCondition::Ok {
+        return Err(session.refusal_error(&line, CommandKind::Other, "to list messages"));
+    }
+    Ok(())
+}
+
+/// Hands what FETCH tells of just these messages to `each`. `purpose` stands in the error.
+///
+/// # Errors
+/// When the connection ends or the server refuses.
+pub(crate) async fn fetch_each<U: Uid>(
+    session: &mut Session,
+    uids: &UidSet<U>,
+    (items, purpose): (&str, &str),
+    mut each: impl FnMut(FetchResponse),
+) -> Result<()> {
+    let tags: Vec<Tag> = command_sets(session, uids)
+        .iter()
+        .map(|set| session.send_command(&format!("UID FETCH {set} {items}")))
+        .collect();
+    let lines = session
+        .wait_all(&tags, |data| {
+            if let UntaggedResponse::Fetch(fetch) = data {
+                each(fetch);
+            }
+        })
+        .await?;
+    match lines.iter().find(|line| line.status != StatusCondition::Ok) {
+        Some(line) => Err(session.refusal_error(line, CommandKind::Other, purpose)),
+        None => Ok(()),
+    }
 }
 
 /// What to ask for after an answer that ended so; none where it was complete, or does not say where it stopped.

@@ -11,7 +11,7 @@ use super::{
     identity::{IdentityFacts, MessageId},
     job::FolderSyncContext,
     matched_folders::MatchedFolder,
-    message_limit::{ListingCommand, command_sets, list_lower_pages},
+    message_limit::{ListingCommand, fetch_each, list_each},
     moved_match::{MovedCandidates, MovedCopies, MovedKey, PlacedMessage, ReadMessage, match_moved},
     pair_connector::PairConnector,
     retry_waits::{RetryBackoff, RetryWaits, WaitOutcome},
@@ -23,8 +23,7 @@ use crate::{
     imap::{
         Session, Uid, UidSet,
         account_listing::is_same_folder_name,
-        refusal::CommandKind,
-        response::{FetchResponse, StatusCondition, UntaggedResponse},
+        response::FetchResponse,
         select::{queue_examine, wait_for_selected},
     },
 };
@@ -250,22 +249,15 @@ impl SearchState<'_> {
     async fn list_left(&mut self, at: usize, session: &mut Session) -> Result<()> {
         let Some((raw, folder)) = self.sources.get(at).copied() else { return Ok(()) };
         examine(session, (raw, &folder.source_name), Some(folder.source_uid_validity)).await?;
-        for set in command_sets(session, &folder.left) {
-            let tag = session.send_command(&format!("UID FETCH {set} {FACTS}"));
-            let wanted = &mut self.wanted;
-            let line = session
-                .wait(tag, |data| {
-                    if let Some((uid, key)) = key_of(&data)
-                        && folder.left.contains(uid)
-                    {
-                        wanted.push(PlacedMessage { place: (at, uid), key });
-                    }
-                })
-                .await?;
-            if line.status != StatusCondition::Ok {
-                return Err(session.refusal_error(&line, CommandKind::Other, "to list messages"));
+        let wanted = &mut self.wanted;
+        fetch_each(session, &folder.left, (FACTS, "to list messages"), |fetch| {
+            if let Some((uid, key)) = key_of(&fetch)
+                && folder.left.contains(uid)
+            {
+                wanted.push(PlacedMessage { place: (at, uid), key });
             }
-        }
+        })
+        .await?;
         // A server may tell of a message twice.
         self.wanted.sort_by_key(|message| message.place);
         self.wanted.dedup_by_key(|message| message.place);
@@ -295,23 +287,16 @@ impl SearchState<'_> {
         });
         let mut taken = own.fold(recorded, |all, folder| all.union(&folder.copies));
         let candidates = &mut self.candidates;
-        let mut take = |data| {
-            if let Some((uid, key)) = key_of(&data)
+        list_each(session, &ListingCommand::fetch(1, None, FACTS), |fetch| {
+            if let Some((uid, key)) = key_of(&fetch)
                 && !taken.contains(uid)
             {
                 candidates.add(PlacedMessage { place: (at, uid), key });
                 // A server may tell of a message twice.
                 taken.insert(uid);
             }
-        };
-        let command = ListingCommand::fetch(1, None, FACTS);
-        let tag = session.send_command(&command.to_string());
-        let line = session.wait(tag, &mut take).await?;
-        let line = list_lower_pages(session, &command, line, &mut take).await?;
-        if line.status != StatusCondition::Ok {
-            return Err(session.refusal_error(&line, CommandKind::Other, "to list messages"));
-        }
-        Ok(())
+        })
+        .await
     }
 
     fn into_found(self) -> Vec<FoundElsewhere> {
@@ -382,8 +367,7 @@ async fn read_bodies<U: Uid>(
 }
 
 /// UID and key in an answer to [`FACTS`].
-fn key_of<U: Uid>(data: &UntaggedResponse) -> Option<(U, MovedKey)> {
-    let UntaggedResponse::Fetch(fetch) = data else { return None };
+fn key_of<U: Uid>(fetch: &FetchResponse) -> Option<(U, MovedKey)> {
     let FetchResponse { uid, size, internal_date, .. } = fetch;
     let message_id: Option<MessageId> = message_id_of::<U>(fetch).map(|(_, id)| id);
     let uid = U::from_number((*uid)?);

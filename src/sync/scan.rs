@@ -9,16 +9,15 @@ use bytes::Bytes;
 
 use super::{
     limits::{MAX_FLAG_SET_BYTES, MAX_MESSAGES},
-    message_limit::{ListingCommand, command_sets},
+    message_limit::{ListingCommand, fetch_each},
     uid::SourceUid,
 };
 use crate::{
     error::{Error, GiveUpScope, Result},
     imap::{
-        Session, Tag, Uid, UidSet,
+        Session, Uid, UidSet,
         date::InternalDate,
-        refusal::CommandKind,
-        response::{FetchResponse, Flag, StatusCondition, UntaggedResponse},
+        response::{FetchResponse, Flag},
     },
 };
 
@@ -249,21 +248,7 @@ pub(crate) fn scan_with_beginnings(from: u32) -> ListingCommand {
 /// # Errors
 /// When the connection ends or the server refuses.
 pub(crate) async fn scan_set<U: Uid>(session: &mut Session, uids: &UidSet<U>, scan: &mut FolderScan<U>) -> Result<()> {
-    let tags: Vec<Tag> = command_sets(session, uids)
-        .iter()
-        .map(|set| session.send_command(&format!("UID FETCH {set} {ITEMS}")))
-        .collect();
-    let lines = session
-        .wait_all(&tags, |data| {
-            if let UntaggedResponse::Fetch(fetch) = data {
-                scan.add_fetch(fetch);
-            }
-        })
-        .await?;
-    match lines.iter().find(|line| line.status != StatusCondition::Ok) {
-        Some(line) => Err(session.refusal_error(line, CommandKind::Other, "to list messages")),
-        None => Ok(()),
-    }
+    fetch_each(session, uids, (ITEMS, "to list messages"), |fetch| scan.add_fetch(fetch)).await
 }
 
 #[cfg(test)]

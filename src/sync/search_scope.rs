@@ -23,7 +23,7 @@ pub(crate) struct SearchScope<'a> {
     pub known: &'a UidSet<DestinationUid>,
     /// The destination held other messages when its folder was opened: copies are likely.
     pub expects_copies: bool,
-    /// The destination was seen to rewrite messages.
+    /// The destination is known to rewrite messages, or was seen to.
     pub rewrites: bool,
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    imap::{ServerKind, Session, UidSet},
+    imap::{Session, UidSet},
 };
 
 /// The search in one folder's tail, over all looks.
@@ -56,8 +56,7 @@ impl<'a> TailSearch<'a> {
         self.read(source, &candidates, failures).await?;
         let there = fetch_all_hashes(destination, &theirs.iter().map(|facts| facts.uid).collect()).await?;
         let mut pairs = self.match_content(&candidates, &there);
-        let rewrites = self.scope.rewrites || destination.server_kind() == ServerKind::Exchange;
-        let more = self.match_rewritten(source, (&candidates, &pairs), (&theirs, &there), rewrites).await?;
+        let more = self.match_rewritten(source, (&candidates, &pairs), (&theirs, &there)).await?;
         pairs.extend(more);
         for (source, destination) in &pairs {
             let (Some(message), Some(kept)) = (self.scope.scan.message(*source), tail.message(*destination)) else {
@@ -119,7 +118,6 @@ impl<'a> TailSearch<'a> {
         source: &mut Session,
         (candidates, pairs): (&UidSet<SourceUid>, &[CopyPair]),
         (theirs, there): (&[IdentityFacts<DestinationUid>], &BTreeMap<DestinationUid, ContentHash>),
-        rewrites: bool,
     ) -> Result<Vec<CopyPair>> {
         let (ours, copies): (UidSet<SourceUid>, HashSet<DestinationUid>) = pairs.iter().copied().unzip();
         let left = candidates.difference(&ours);
@@ -147,7 +145,7 @@ impl<'a> TailSearch<'a> {
             .collect();
         let theirs: Vec<_> =
             theirs.iter().filter(is_left).map(|facts| Candidate::new(facts, there.get(&facts.uid).copied())).collect();
-        let evidence = RewriteEvidence { is_known: rewrites, copies: 0, equal: pairs.len() };
+        let evidence = RewriteEvidence { is_known: self.scope.rewrites, copies: 0, equal: pairs.len() };
         Ok(match_rewritten(&ours, &theirs, evidence, is_unique).pairs)
     }
 }

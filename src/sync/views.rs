@@ -12,7 +12,7 @@ use super::{
     folder_listing::{check_count, may_be_listing},
     identity::MessageId,
     live_checkpoint::LiveCheckpoint,
-    message_limit::{ListingCommand, list_lower_pages},
+    message_limit::{ListingCommand, list_each},
     progress::SyncProgress,
     report::{LeftOut, MailboxReport},
     spec::SyncSpec,
@@ -21,8 +21,7 @@ use crate::{
     error::{Error, Result},
     imap::{
         Session, connect,
-        refusal::CommandKind,
-        response::{FetchResponse, StatusCondition, UntaggedResponse},
+        response::FetchResponse,
         select::{SelectedFolder, queue_examine, wait_for_selected},
     },
 };
@@ -151,23 +150,14 @@ async fn list_messages(
     }
     check_count(selected.exists).map_err(|error| session.with_endpoint(error))?;
     let items = "(UID INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
-    let command = ListingCommand::fetch(1, None, items);
-    let tag = session.send_command(&command.to_string());
     let mut count = 0_u32;
-    let mut take = |data| {
-        if let UntaggedResponse::Fetch(fetch) = data
-            && fetch.size.is_some()
-            && may_be_listing(count.into(), selected.exists)
-        {
+    list_each(session, &ListingCommand::fetch(1, None, items), |fetch| {
+        if fetch.size.is_some() && may_be_listing(count.into(), selected.exists) {
             count += 1;
             each(message_key(&fetch));
         }
-    };
-    let line = session.wait(tag, &mut take).await?;
-    let line = list_lower_pages(session, &command, line, &mut take).await?;
-    if line.status != StatusCondition::Ok {
-        return Err(session.refusal_error(&line, CommandKind::Other, "to list messages"));
-    }
+    })
+    .await?;
     if count < selected.exists {
         return Err(
             session.with_endpoint(Error::protocol(format!("{count} of {} messages were listed", selected.exists)))

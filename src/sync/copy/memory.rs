@@ -56,7 +56,7 @@ pub(crate) struct CopyMemory {
     pub silence: Duration,
     /// How long it had been, over all connections that it ended so.
     pub waited: Duration,
-    /// The destination was seen to keep messages otherwise than they were sent.
+    /// The destination is known to keep messages otherwise than they were sent, or was seen to.
     pub destination_rewrites: bool,
     /// How slow the destination may be, from what was seen of it.
     pub commit_allowance: Duration,
