@@ -14,30 +14,24 @@ use mailferry_testkit::{Corpus, CorpusMessage, SharedServer, differences, eventu
 
 use crate::rig::{Rig, adopted, copied};
 
-/// Granted until it is withdrawn.
-#[derive(Debug, Default)]
+/// Where a sync is in the middle of its work: so many messages are done.
+const MIDDLE: u64 = 150;
+
+/// Granted until the sync is in the middle of its work.
+#[derive(Debug)]
 struct Withdrawn {
-    now: AtomicBool,
+    progress: Arc<SyncProgress>,
     asked_after: AtomicU64,
 }
 
 impl WritePermit for Withdrawn {
     fn check(&self) -> Result<()> {
-        if self.now.load(SeqCst) {
+        if self.progress.messages_done.load(SeqCst) >= MIDDLE {
             self.asked_after.fetch_add(1, SeqCst);
             return Err(Error::internal("fenced: another attempt has taken over"));
         }
         Ok(())
     }
-}
-
-/// Waits until a sync is in the middle of its work.
-async fn some_are_done(progress: &SyncProgress) {
-    eventually("150 messages are done", async || {
-        let done = progress.messages_done.load(SeqCst);
-        so(done >= 150, format!("{done} are"))
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,13 +42,9 @@ async fn without_a_permit_no_connection_sends_anything_more_and_the_next_sync_go
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&corpus).await;
     let mut rig = Rig::new(&source, &destination);
-    let permit = Arc::new(Withdrawn::default());
+    let permit = Arc::new(Withdrawn { progress: Arc::clone(&rig.progress), asked_after: AtomicU64::new(0) });
     rig.permit = Arc::clone(&permit) as Arc<dyn WritePermit>;
-    let withdrawal = async {
-        some_are_done(&rig.progress).await;
-        permit.now.store(true, SeqCst);
-    };
-    let (report, ()) = tokio::join!(rig.try_sync(), withdrawal);
+    let report = rig.try_sync().await;
     let error = report.error.expect("an error");
     assert_eq!((error.class, error.what.as_str()), (ErrorClass::Internal, "fenced: another attempt has taken over"));
     assert!(report.folders.iter().map(|f| f.copied_now).sum::<u64>() < corpus.messages() as u64);
@@ -66,9 +56,13 @@ async fn without_a_permit_no_connection_sends_anything_more_and_the_next_sync_go
     assert_eq!(differences(&left.snapshot().await, &right.snapshot().await), Vec::<String>::new());
 }
 
-/// Held for a while in the middle.
-#[derive(Debug, Default)]
-struct Held(AtomicBool);
+/// Held from the middle of the work on, until it is released.
+#[derive(Debug)]
+struct Held {
+    progress: Arc<SyncProgress>,
+    held: AtomicBool,
+    released: AtomicBool,
+}
 
 impl WritePermit for Held {
     fn check(&self) -> Result<()> {
@@ -76,7 +70,9 @@ impl WritePermit for Held {
     }
 
     fn is_suspended(&self) -> bool {
-        self.0.load(SeqCst)
+        let held = self.progress.messages_done.load(SeqCst) >= MIDDLE && !self.released.load(SeqCst);
+        self.held.fetch_or(held, SeqCst);
+        held
     }
 }
 
@@ -87,11 +83,14 @@ async fn while_a_permit_is_held_nothing_is_sent_and_then_the_sync_goes_on_withou
     let (mut left, mut right) = (source.connect().await, destination.connect().await);
     left.seed(&Corpus::bulk(2000, 20 << 20, 6, 31)).await;
     let mut rig = Rig::new(&source, &destination);
-    let permit = Arc::new(Held::default());
+    let permit = Arc::new(Held {
+        progress: Arc::clone(&rig.progress),
+        held: AtomicBool::new(false),
+        released: AtomicBool::new(false),
+    });
     rig.permit = Arc::clone(&permit) as Arc<dyn WritePermit>;
     let pause = async {
-        some_are_done(&rig.progress).await;
-        permit.0.store(true, SeqCst);
+        eventually("something would have been sent", async || so(permit.held.load(SeqCst), "nothing yet")).await;
         let done = eventually("what was sent before is answered", async || {
             let before = rig.progress.messages_done.load(SeqCst);
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -99,7 +98,7 @@ async fn while_a_permit_is_held_nothing_is_sent_and_then_the_sync_goes_on_withou
             so(now == before, format!("{now} messages are done")).map(|()| now)
         })
         .await;
-        permit.0.store(false, SeqCst);
+        permit.released.store(true, SeqCst);
         done
     };
     let (report, done) = tokio::join!(rig.sync(), pause);

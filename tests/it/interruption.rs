@@ -5,14 +5,34 @@ use std::{
     time::Duration,
 };
 
-use mailferry::{Side, sync::report::MailboxReport};
-use mailferry_testkit::{Corpus, CorpusMessage, SharedServer, differences, eventually, shared_server, so};
+use mailferry::{
+    Result, Side,
+    imap::permit::WritePermit,
+    sync::{progress::SyncProgress, report::MailboxReport},
+};
+use mailferry_testkit::{Corpus, CorpusMessage, SharedServer, differences, shared_server};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     fake::{Act, Fake, MODERN, mails},
     rig::{Rig, adopted, copied},
 };
+
+/// Asks the sync to stop once 200 messages are done: in the middle of its work, however fast it goes.
+#[derive(Debug)]
+struct StopAsked {
+    progress: Arc<SyncProgress>,
+    stop: CancellationToken,
+}
+
+impl WritePermit for StopAsked {
+    fn check(&self) -> Result<()> {
+        if self.progress.messages_done.load(SeqCst) >= 200 {
+            self.stop.cancel();
+        }
+        Ok(())
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_that_is_asked_to_stop_saves_what_it_did_and_the_next_copies_only_the_rest() {
@@ -27,19 +47,8 @@ async fn a_sync_that_is_asked_to_stop_saves_what_it_did_and_the_next_copies_only
     for part in 1..100 {
         rig.stop = CancellationToken::new();
         rig.progress = Arc::default();
-        let stop = async {
-            eventually("200 messages are done", async || {
-                let done = rig.progress.messages_done.load(SeqCst);
-                so(done >= 200, format!("{done} are"))
-            })
-            .await;
-            rig.stop.cancel();
-            std::future::pending().await
-        };
-        let report = tokio::select! {
-            report = rig.try_sync() => report,
-            never = stop => never,
-        };
+        rig.permit = Arc::new(StopAsked { progress: Arc::clone(&rig.progress), stop: rig.stop.clone() });
+        let report = rig.try_sync().await;
         assert!(report.error.is_none(), "{report:#?}");
         sum += copied(&report);
         assert_eq!(adopted(&report), 0, "{report:#?}");
