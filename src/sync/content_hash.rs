@@ -69,6 +69,14 @@ impl Default for MessageStart {
 /// How an mbox separates messages.
 const MBOX_LINE: &[u8] = b"From ";
 
+/// What Dovecot makes of NUL.
+const NUL_AT_DOVECOT: u8 = 0x80;
+
+/// False for white space and control characters.
+const fn is_kept_loosely(byte: u8) -> bool {
+    byte > b' ' && byte != 0x7f
+}
+
 impl ContentHasher {
     /// A hasher that has seen nothing.
     #[must_use]
@@ -83,35 +91,88 @@ impl ContentHasher {
         for piece in bytes.chunks(8192) {
             self.scratch.clear();
             self.loose_scratch.clear();
-            for &byte in piece {
-                match byte {
-                    b'\r' => continue,
-                    b'\n' => {
-                        self.in_body |= !self.in_line;
-                        self.in_line = false;
-                        self.held_newlines += 1;
-                        self.end_mbox_line();
-                        self.trace.end_line();
-                        continue;
-                    }
-                    _ => self.in_line = true,
-                }
-                if !self.in_body {
-                    self.trace.take(byte);
-                }
-                self.release_newlines();
-                let canonical = match byte {
-                    0 | 0x80.. if !self.in_body => b'X',
-                    0 => 0x80,
-                    other => other,
-                };
-                self.scratch.push(canonical);
-                self.push_loose(canonical);
-            }
+            let body = self.take_header(piece);
+            self.take_body(body);
             self.canonical.update(&self.scratch);
             self.loose.update(&self.loose_scratch);
             self.trace.flush();
         }
+    }
+
+    /// Takes bytes one by one up to where nothing but text follows, and gives what is left of them.
+    fn take_header<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
+        let mut rest = piece;
+        while let Some((&byte, after)) = rest.split_first() {
+            if self.in_body && self.start == MessageStart::Over {
+                break;
+            }
+            rest = after;
+            match byte {
+                b'\r' => continue,
+                b'\n' => {
+                    self.in_body |= !self.in_line;
+                    self.in_line = false;
+                    self.held_newlines += 1;
+                    self.end_mbox_line();
+                    self.trace.end_line();
+                    continue;
+                }
+                _ => self.in_line = true,
+            }
+            if !self.in_body {
+                self.trace.take(byte);
+            }
+            self.release_newlines();
+            let canonical = match byte {
+                0 | 0x80.. if !self.in_body => b'X',
+                0 => NUL_AT_DOVECOT,
+                other => other,
+            };
+            self.scratch.push(canonical);
+            self.push_loose(canonical);
+        }
+        rest
+    }
+
+    /// Takes text behind the header, by lines: most bytes of most mail.
+    fn take_body(&mut self, text: &[u8]) {
+        let mut rest = text;
+        while !rest.is_empty() {
+            let line_end = memchr::memchr(b'\n', rest);
+            let (line, after) = rest.split_at(line_end.unwrap_or(rest.len()));
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if memchr::memchr(b'\r', line).is_none() {
+                self.take_text(line);
+            } else {
+                line.split(|byte| *byte == b'\r').for_each(|part| self.take_text(part));
+            }
+            self.held_newlines += u64::from(line_end.is_some());
+            rest = after.split_first().map_or(after, |(_, next)| next);
+        }
+    }
+
+    /// Takes text behind the header without any CR or LF.
+    fn take_text(&mut self, text: &[u8]) {
+        if text.is_empty() {
+            return;
+        }
+        self.release_newlines();
+        let from = self.scratch.len();
+        self.scratch.extend_from_slice(text);
+        let canonical = self.scratch.get_mut(from..).unwrap_or_default();
+        if memchr::memchr(0, canonical).is_some() {
+            canonical.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = NUL_AT_DOVECOT);
+        }
+        // Each byte is written, and the next over it unless it is kept: a branch would be guessed wrong at every word.
+        let mut kept = self.loose_scratch.len();
+        self.loose_scratch.resize(kept + canonical.len(), 0);
+        for &byte in &*canonical {
+            if let Some(place) = self.loose_scratch.get_mut(kept) {
+                *place = byte;
+            }
+            kept += usize::from(is_kept_loosely(byte));
+        }
+        self.loose_scratch.truncate(kept);
     }
 
     /// Takes the newlines that were held back: something follows.
@@ -143,7 +204,7 @@ impl ContentHasher {
             }
             MessageStart::Prefix(_) => self.end_prefix(),
         }
-        if byte <= b' ' || byte == 0x7f {
+        if !is_kept_loosely(byte) {
             return;
         }
         let is_mask = byte == b'X' && !self.in_body;
@@ -250,7 +311,51 @@ mod tests {
         assert!(!alike(b"A: b\r\n\r\nFrom x\r\n", b"A: b\r\n\r\n"), "an mbox separates at the beginning only");
     }
 
+    /// The canonical and the loose form as the documentation says them, of a whole message.
+    fn forms(bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let mut text: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != b'\r').collect();
+        text.truncate(text.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1));
+        let blank_line = (0..text.len()).find(|at| text[*at] == b'\n' && (*at == 0 || text[at - 1] == b'\n'));
+        let header_end = blank_line.unwrap_or(text.len());
+        for (at, byte) in text.iter_mut().enumerate() {
+            match *byte {
+                0 | 0x80.. if at < header_end => *byte = b'X',
+                0 => *byte = 0x80,
+                _ => {}
+            }
+        }
+        let mbox_line = if text.starts_with(MBOX_LINE) {
+            text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len())
+        } else {
+            0
+        };
+        let mut loose = Vec::new();
+        for (at, byte) in text.iter().enumerate().skip(mbox_line).filter(|(_, byte)| is_kept_loosely(**byte)) {
+            let is_mask = |at: usize, byte: u8| at < header_end && byte == b'X';
+            if !(is_mask(at, *byte) && loose.last().is_some_and(|(at, before)| is_mask(*at, *before))) {
+                loose.push((at, *byte));
+            }
+        }
+        (text, loose.into_iter().map(|(_, byte)| byte).collect())
+    }
+
     proptest! {
+        #[test]
+        fn the_forms_are_as_they_are_described(
+            bytes in proptest::collection::vec(
+                prop_oneof![
+                    Just(b'\r'), Just(b'\n'), Just(0), Just(0xfc), Just(b'a'), Just(b'X'), Just(b' '), Just(0x7f), Just(1),
+                ],
+                0..300,
+            ),
+            start in prop_oneof![Just(b"".as_slice()), Just(MBOX_LINE), Just(b"A: b\r\n\r\n".as_slice())],
+        ) {
+            let bytes = [start, &bytes].concat();
+            let (canonical, loose) = forms(&bytes);
+            prop_assert_eq!(hash(&bytes).canonical, <[u8; 32]>::from(Sha256::digest(&canonical)));
+            prop_assert_eq!(hash(&bytes).loose, <[u8; 32]>::from(Sha256::digest(&loose)));
+        }
+
         #[test]
         fn hashes_do_not_depend_on_how_the_bytes_arrive(
             bytes in proptest::collection::vec(
