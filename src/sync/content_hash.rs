@@ -12,8 +12,9 @@ pub struct ContentHash {
     pub exact: [u8; 32],
     /// SHA-256 after everything that widely used servers are known to rewrite is made equal.
     pub canonical: [u8; 32],
-    /// SHA-256 of what is left when all is taken away that any known server rewrites: equal messages may still be two.
-    pub loose: [u8; 32],
+    /// SHA-256 of what is left when all is taken away that any known server rewrites: equal messages may still be two. None
+    /// where it was not asked for.
+    pub loose: Option<[u8; 32]>,
     /// Hash of the trace fields: which way the message took before it was stored.
     pub trace: [u8; 16],
     /// How many bytes came.
@@ -30,11 +31,11 @@ pub struct ContentHash {
 /// a blank line, makes a line end of each CR, and folds in its own way), with one `X` for several in the header
 /// (`GreenMail` makes three bytes of one that is no UTF-8), and without the line `From ` of an mbox at the beginning
 /// (pymap takes it away).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ContentHasher {
     exact: Sha256,
     canonical: Sha256,
-    loose: Sha256,
+    loose: Option<Sha256>,
     trace: TraceHasher,
     bytes: u64,
     in_body: bool,
@@ -69,6 +70,9 @@ impl Default for MessageStart {
 /// How an mbox separates messages.
 const MBOX_LINE: &[u8] = b"From ";
 
+/// So many bytes of the loose form are put together at a time.
+const BLOCK: usize = 64;
+
 /// What Dovecot makes of NUL.
 const NUL_AT_DOVECOT: u8 = 0x80;
 
@@ -81,7 +85,26 @@ impl ContentHasher {
     /// A hasher that has seen nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { loose: Some(Sha256::new()), ..Self::without_loose_form() }
+    }
+
+    /// The same without the loose form, which costs as much as all else together.
+    #[must_use]
+    pub fn without_loose_form() -> Self {
+        Self {
+            exact: Sha256::new(),
+            canonical: Sha256::new(),
+            loose: None,
+            trace: TraceHasher::default(),
+            bytes: 0,
+            in_body: false,
+            in_line: false,
+            held_newlines: 0,
+            scratch: Vec::new(),
+            loose_scratch: Vec::new(),
+            start: MessageStart::default(),
+            after_mask: false,
+        }
     }
 
     /// Takes the next bytes of the message.
@@ -94,7 +117,9 @@ impl ContentHasher {
             let body = self.take_header(piece);
             self.take_body(body);
             self.canonical.update(&self.scratch);
-            self.loose.update(&self.loose_scratch);
+            if let Some(loose) = &mut self.loose {
+                loose.update(&self.loose_scratch);
+            }
             self.trace.flush();
         }
     }
@@ -163,16 +188,18 @@ impl ContentHasher {
         if memchr::memchr(0, canonical).is_some() {
             canonical.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = NUL_AT_DOVECOT);
         }
-        // Each byte is written, and the next over it unless it is kept: a branch would be guessed wrong at every word.
-        let mut kept = self.loose_scratch.len();
-        self.loose_scratch.resize(kept + canonical.len(), 0);
-        for &byte in &*canonical {
-            if let Some(place) = self.loose_scratch.get_mut(kept) {
-                *place = byte;
-            }
-            kept += usize::from(is_kept_loosely(byte));
+        if self.loose.is_none() {
+            return;
         }
-        self.loose_scratch.truncate(kept);
+        for block in canonical.chunks(BLOCK) {
+            // Each byte is written, and the next over it unless it is kept: a branch would be guessed wrong at every word.
+            let (mut kept, mut count) = ([0; BLOCK], 0);
+            for &byte in block {
+                kept[count % BLOCK] = byte;
+                count += usize::from(is_kept_loosely(byte));
+            }
+            self.loose_scratch.extend_from_slice(kept.get(..count).unwrap_or(&kept));
+        }
     }
 
     /// Takes the newlines that were held back: something follows.
@@ -233,11 +260,11 @@ impl ContentHasher {
     pub fn finish(mut self) -> ContentHash {
         self.loose_scratch.clear();
         self.end_prefix();
-        self.loose.update(&self.loose_scratch);
+        let loose = self.loose.map(|loose| loose.chain_update(&self.loose_scratch).finalize().into());
         ContentHash {
             exact: self.exact.finalize().into(),
             canonical: self.canonical.finalize().into(),
-            loose: self.loose.finalize().into(),
+            loose,
             trace: self.trace.finish(),
             bytes: self.bytes,
         }
@@ -353,7 +380,10 @@ mod tests {
             let bytes = [start, &bytes].concat();
             let (canonical, loose) = forms(&bytes);
             prop_assert_eq!(hash(&bytes).canonical, <[u8; 32]>::from(Sha256::digest(&canonical)));
-            prop_assert_eq!(hash(&bytes).loose, <[u8; 32]>::from(Sha256::digest(&loose)));
+            prop_assert_eq!(hash(&bytes).loose, Some(<[u8; 32]>::from(Sha256::digest(&loose))));
+            let mut hasher = ContentHasher::without_loose_form();
+            hasher.update(&bytes);
+            prop_assert_eq!(hasher.finish(), ContentHash { loose: None, ..hash(&bytes) });
         }
 
         #[test]

@@ -66,7 +66,7 @@ impl CandidateFacts {
     }
 
     fn loose(&self) -> Option<[u8; 32]> {
-        Some(self.read()?.loose)
+        self.read()?.loose
     }
 
     fn trace(&self) -> Option<[u8; 16]> {
@@ -168,7 +168,7 @@ pub(crate) fn match_tail(
     left.source = read_candidates(candidates);
     left.pair_by(CandidateFacts::exact);
     left.pair_by(CandidateFacts::canonical);
-    let theirs: HashSet<[u8; 32]> = certain.iter().map(|(_, hash)| hash.loose).collect();
+    let theirs: HashSet<[u8; 32]> = certain.iter().filter_map(|(_, hash)| hash.loose).collect();
     left.destination.retain(|candidate| candidate.known.loose().is_none_or(|loose| !theirs.contains(&loose)));
     left.pair_classes(CandidateFacts::loose, are_equal);
     left.into_pairs()

@@ -28,7 +28,8 @@ pub(super) async fn read_messages<U: Uid>(
     let pending = reading.entries.iter().filter(|entry| entry.state == ReadState::Pending);
     let wanted = pending.map(|entry| (entry.item.uid, u64::from(entry.size))).collect();
     let SideReading { entries, failures, .. } = reading;
-    let mut hashes = HashSink { entries, progress, hasher: ContentHasher::new(), unanswered: UidSet::new() };
+    let mut hashes =
+        HashSink { entries, progress, hasher: ContentHasher::without_loose_form(), unanswered: UidSet::new() };
     read_bodies(session, wanted, failures, &mut hashes).await?;
     // Expunged meanwhile, or there and not delivered?
     let unanswered = hashes.unanswered;
@@ -61,7 +62,8 @@ impl<U: Uid> BodySink<U> for HashSink<'_, U> {
     }
 
     fn finish(&mut self, uid: U) {
-        let digest = std::mem::take(&mut self.hasher).finish().into();
+        let read = std::mem::replace(&mut self.hasher, ContentHasher::without_loose_form());
+        let digest = read.finish().into();
         if let Some(entry) = find_entry(self.entries, uid) {
             entry.item.digest = digest;
             entry.state = ReadState::Hashed;
@@ -70,7 +72,7 @@ impl<U: Uid> BodySink<U> for HashSink<'_, U> {
     }
 
     fn drop_bytes(&mut self) {
-        self.hasher = ContentHasher::new();
+        self.hasher = ContentHasher::without_loose_form();
     }
 
     fn leave_out(&mut self, uid: U, why: NotRead) {
