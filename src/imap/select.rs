@@ -148,6 +148,12 @@ pub(crate) async fn wait_for_selected(session: &mut Session, tag: Tag, name: &st
     finish_selected(session, selected, &line, name)
 }
 
+/// The error where the destination's folder is another than the one that was opened.
+pub(crate) fn replaced_error(destination: &Session) -> Error {
+    let what = "the destination folder was replaced during the sync";
+    destination.with_endpoint(Error::new(ErrorClass::Network, what))
+}
+
 /// What the answer to SELECT or EXAMINE says of the folder, from its untagged responses and how it ended.
 ///
 /// # Errors

@@ -172,7 +172,7 @@ impl Session {
 
     /// True when this server was found to refuse commands that are sent behind the opening of a folder.
     #[must_use]
-    pub(super) fn wants_one_by_one(&self) -> bool {
+    pub(crate) fn wants_one_by_one(&self) -> bool {
         self.one_by_one
     }
 

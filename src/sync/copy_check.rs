@@ -16,16 +16,17 @@ use super::{
     read_back::are_bytes_equal,
     report::FolderReport,
     scan::FolderScan,
+    shown_copy::{SHOWN_ITEMS, ShownCopies, ShownCopy},
     store_flags::set_lost_flags,
     uid::{DestinationUid, SourceUid},
     uncertain_copies::{report_unfound, settle_shared_uids},
 };
 use crate::{
-    error::{Error, ErrorClass, Result},
+    error::Result,
     imap::{
-        ServerKind, Session, UidSet,
-        response::{Flag, StatusCondition, UntaggedResponse},
-        select::SelectedFolder,
+        ServerKind, UidSet,
+        response::Flag,
+        select::{SelectedFolder, replaced_error},
     },
 };
 
@@ -99,9 +100,10 @@ pub(crate) async fn check_copies(
         first_view: true,
         sources: HashMap::new(),
     };
-    check.run(&memory.appended).await?;
+    check.run(&memory.appended, &memory.shown).await?;
     memory.broken_looks = 0;
     memory.appended.clear();
+    memory.shown = ShownCopies::default();
     Ok(())
 }
 
@@ -110,14 +112,6 @@ struct SentFlag {
     text: String,
     flag: Flag,
     uids: UidSet<SourceUid>,
-}
-
-/// What the destination shows of a copy; none where it tells nothing of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct ShownCopy {
-    flags: Option<Vec<Flag>>,
-    epoch: Option<i64>,
-    size: Option<u64>,
 }
 
 /// How a copy differs from what was sent.
@@ -231,17 +225,26 @@ struct CopyCheck<'a> {
 }
 
 impl CopyCheck<'_> {
-    async fn run(mut self, copies: &[AppendedCopy]) -> Result<()> {
+    /// `shown` is what was seen of copies before: what is there as it was sent is not asked for again.
+    async fn run(mut self, copies: &[AppendedCopy], shown: &ShownCopies) -> Result<()> {
         if copies.is_empty() {
+            return Ok(());
+        }
+        let chosen = choose_sample(copies, &self.flags);
+        let is_chosen = |copy: &&AppendedCopy| chosen.contains(&copy.destination_uid);
+        let is_as_sent = |copy: &AppendedCopy| {
+            let shown = shown.get(copy.destination_uid).filter(|shown| shown.is_whole());
+            shown.is_some_and(|shown| find_faults(copy, &self.flags, shown) == CopyFaults::default())
+        };
+        let sample = copies.iter().filter(is_chosen).filter(|copy| !is_as_sent(copy));
+        let sample: Vec<AppendedCopy> = sample.copied().collect();
+        if sample.is_empty() {
             return Ok(());
         }
         // Courier shows nothing that is new before it is asked; Dovecot answers out of order, so it is waited for.
         if !self.pair.destination.just_told_exists() {
             self.pair.destination.run("NOOP").await?;
         }
-        let chosen = choose_sample(copies, &self.flags);
-        let is_chosen = |copy: &&AppendedCopy| chosen.contains(&copy.destination_uid);
-        let sample: Vec<AppendedCopy> = copies.iter().filter(is_chosen).copied().collect();
         let Some(mut faults) = self.look_at(&sample).await? else {
             self.report.notes.push("what was copied could not be looked at: the destination refused FETCH".to_owned());
             return Ok(());
@@ -301,13 +304,12 @@ impl CopyCheck<'_> {
             copies.iter().map(|copy| (copy.destination_uid, copy)).collect();
         let uids: UidSet<DestinationUid> = by_uid.keys().copied().collect();
         for set in command_sets(&self.pair.destination, &uids) {
-            let Some(shown) = fetch_shown(&mut self.pair.destination, &set, "RFC822.SIZE INTERNALDATE FLAGS").await?
-            else {
+            let Some(shown) = ShownCopies::fetch(&mut self.pair.destination, &set, SHOWN_ITEMS).await? else {
                 return Ok(None);
             };
             for uid in UidSet::<DestinationUid>::parse(&set).unwrap_or_default().iter() {
                 let Some(copy) = by_uid.get(&uid) else { continue };
-                let Some(shown) = shown.get(&uid) else {
+                let Some(shown) = shown.get(uid) else {
                     faults.missing.push(**copy);
                     continue;
                 };
@@ -328,8 +330,7 @@ impl CopyCheck<'_> {
         if selected.uid_validity == self.selected.uid_validity {
             return Ok(());
         }
-        let error = Error::new(ErrorClass::Network, "the destination folder was replaced during the sync");
-        Err(self.pair.destination.with_endpoint(error))
+        Err(replaced_error(&self.pair.destination))
     }
 
     /// Finds out by the bytes of a few copies what it means that sizes differ.
@@ -374,11 +375,11 @@ impl CopyCheck<'_> {
         let mut left: UidsByFlag<DestinationUid> = UidsByFlag::new();
         for set in command_sets(&self.pair.destination, &all) {
             let asked = UidSet::<DestinationUid>::parse(&set).unwrap_or_default();
-            let shown = fetch_shown(&mut self.pair.destination, &set, "FLAGS").await?.unwrap_or_default();
+            let shown = ShownCopies::fetch(&mut self.pair.destination, &set, "UID FLAGS").await?.unwrap_or_default();
             for (text, uids) in &lost {
                 let Some(sent) = self.flags.iter().find(|sent| sent.text == *text) else { continue };
                 let is_kept = |uid: DestinationUid| {
-                    let flags = shown.get(&uid).and_then(|shown| shown.flags.as_ref());
+                    let flags = shown.get(uid).and_then(|shown| shown.flags.as_ref());
                     flags.is_some_and(|flags| has_flag(flags, &sent.flag))
                 };
                 for uid in uids.intersection(&asked).iter().filter(|uid| !is_kept(*uid)) {
@@ -415,27 +416,6 @@ fn has_flag(shown: &[Flag], flag: &Flag) -> bool {
         (Flag::Keyword(a), Flag::Keyword(b)) => a.eq_ignore_ascii_case(b),
         _ => flag == other,
     })
-}
-
-/// What the destination shows of the messages of one set; none when it refuses.
-async fn fetch_shown(
-    destination: &mut Session,
-    set: &str,
-    items: &str,
-) -> Result<Option<HashMap<DestinationUid, ShownCopy>>> {
-    let mut found: HashMap<DestinationUid, ShownCopy> = HashMap::new();
-    let tag = destination.send_command(&format!("UID FETCH {set} (UID {items})"));
-    let line = destination
-        .wait(tag, |data| {
-            let UntaggedResponse::Fetch(fetch) = data else { return };
-            let Some(uid) = fetch.uid else { return };
-            let shown = found.entry(DestinationUid(uid)).or_default();
-            shown.flags = fetch.flags.or(shown.flags.take());
-            shown.epoch = fetch.internal_date.flatten().map(|date| date.epoch).or(shown.epoch);
-            shown.size = fetch.size.or(shown.size);
-        })
-        .await?;
-    Ok((line.status == StatusCondition::Ok).then_some(found))
 }
 
 #[cfg(test)]

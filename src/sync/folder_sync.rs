@@ -29,6 +29,7 @@ use super::{
     report::{FolderReport, MAX_LISTED},
     scan::{FolderScan, ScannedMessage},
     set_aside::{SetAside, SetAsideGroup, SetAsideReason},
+    shown_copy::ShownCopies,
     spec::{DeletionHandling, FlagHandling},
     store_flags::{SentFlagChanges, add_missing_flags, finish_flag_changes, send_flag_changes, unplaced_changes},
     suspects::EarlierTries,
@@ -62,6 +63,7 @@ pub(crate) async fn sync_folder(
     if opened.begin == FolderStartMode::Match {
         // UIDs of a folder that was there before.
         memory.appended.clear();
+        memory.shown = ShownCopies::default();
         memory.read_back.clear();
         memory.copies_from = None;
     }

@@ -29,9 +29,9 @@ pub(crate) const WHOLE_MESSAGES: u32 = 10_000;
 /// ... and brings at most this many bytes, or the connection ends: it was said to be smaller.
 pub(crate) const WHOLE_BYTES: u64 = 16 << 20;
 /// Bytes requested, received or queued, and not yet written, over all connections of a mailbox.
-pub(crate) const BUFFERED_BYTES: u64 = 12 << 20;
+pub(crate) const BUFFERED_BYTES: u64 = 10 << 20;
 /// ... and on one pair of connections at most this many: more does not make it faster.
-pub(crate) const BUFFERED_BYTES_PER_PAIR: u64 = 3 << 20;
+pub(crate) const BUFFERED_BYTES_PER_PAIR: u64 = 5 << 19;
 /// While a large message streams, at most this many bytes wait to be written.
 pub(crate) const STREAM_QUEUE: usize = 256 << 10;
 /// A batch that is not full is sent when its first message has waited this long.

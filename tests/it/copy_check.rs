@@ -61,6 +61,58 @@ async fn copies_that_are_well_cost_one_look_at_a_sample_and_a_folder_without_cop
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_few_copies_are_looked_at_behind_the_last_append_and_many_after_it() {
+    for (count, selects, noops) in [(3, 2, 0), (MANY, 1, 1)] {
+        let source = Fake::start(MODERN, mails(count)).await;
+        let destination = Fake::start(MODERN, Vec::new()).await;
+        let report = rig(&source, &destination).sync().await;
+        assert_eq!((copied(&report), differences(&report)), (count.into(), BTreeMap::new()), "{report:#?}");
+        let heard = ["SELECT", "NOOP", LOOK].map(|command| destination.heard(command));
+        assert_eq!(heard, [selects, noops, 1], "{count} copies");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_early_look_does_not_show_is_looked_at_again() {
+    let answers = ["{tag} NO [UNAVAILABLE] busy\r\n", "{tag} BAD what?\r\n", "{tag} OK nothing to see\r\n"];
+    for answer in answers {
+        let looks = AtomicUsize::new(0);
+        let source = Fake::start(MODERN, mails(3)).await;
+        let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| match command {
+            _ if command.starts_with("APPEND") => Some(Act::Alter(|mail| mail.flags.clear())),
+            _ if command.contains(LOOK) && looks.fetch_add(1, SeqCst) == 0 => Some(Act::send(answer)),
+            _ => None,
+        })
+        .await;
+        let report = rig(&source, &destination).sync().await;
+        assert_eq!((copied(&report), report.folders[0].flags_updated), (3, 3), "{answer} {report:#?}");
+        assert_eq!((differences(&report), report.reconnects), (BTreeMap::new(), 0), "{answer} {report:#?}");
+        assert!(destination.mails("INBOX").iter().all(|mail| has_flag(mail, "\\Seen")), "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_is_not_opened_again_or_as_another_costs_a_connection_and_no_message() {
+    let answers = [
+        "{tag} NO [UNAVAILABLE] busy\r\n",
+        "* 3 EXISTS\r\n* OK [UIDVALIDITY 99] new\r\n* OK [UIDNEXT 4] next\r\n{tag} OK [READ-WRITE] done\r\n",
+        "* 3 EXISTS\r\n{tag} OK done\r\n",
+    ];
+    for answer in answers {
+        let opened = AtomicUsize::new(0);
+        let source = Fake::start(MODERN, mails(3)).await;
+        let destination = Fake::twisted(MODERN, Vec::new(), move |command, _| {
+            (command.starts_with("SELECT") && opened.fetch_add(1, SeqCst) == 1).then(|| Act::send(answer))
+        })
+        .await;
+        let report = rig(&source, &destination).sync().await;
+        assert_eq!((copied(&report), differences(&report)), (3, BTreeMap::new()), "{answer} {report:#?}");
+        assert_eq!(destination.mails("INBOX").len(), 3, "{answer}");
+        assert_eq!(report.reconnects, 1, "{answer} {report:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn flags_that_append_lost_are_set() {
     let flags = |mail: Mail| match mail.uid {
         // Keywords that only few have, far behind the sample.

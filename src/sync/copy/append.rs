@@ -16,6 +16,7 @@ use crate::{
         ServerKind, SessionEvent, Tag, UidSet,
         refusal::{CommandKind, is_about_line_ends},
         response::{Flag, ResponseCode, StatusCondition, StatusLine, UntaggedResponse},
+        select::replaced_error,
     },
     sync::{
         circuit_breaker::{RefusalConsequence, RefusalWeight, is_transient},
@@ -291,8 +292,13 @@ impl CopyPass<'_, '_> {
                     line.text
                 ))));
             }
+            SessionEvent::Untagged(data) => {
+                self.on_shown(data);
+                return Ok(());
+            }
             _ => return Ok(()),
         };
+        self.on_look_ended(tag, &line)?;
         let Some(position) = self.in_flight.iter().position(|f| f.tag == tag) else { return Ok(()) };
         let Some(answered) = self.in_flight.remove(position) else { return Ok(()) };
         match line.status {
@@ -538,10 +544,7 @@ impl CopyPass<'_, '_> {
             if self.memory.other_validity.replace((open, *uid_validity)) == Some((open, *uid_validity)) {
                 return Ok(None);
             }
-            return Err(self.destination.with_endpoint(Error::new(
-                ErrorClass::Network,
-                "the destination folder was replaced during the sync",
-            )));
+            return Err(replaced_error(self.destination));
         }
         let count = answered.messages.len();
         let told: u64 = uids.iter().map(|(lo, hi)| u64::from(hi.abs_diff(*lo)) + 1).sum();

@@ -6,6 +6,7 @@ use super::anomaly::MessageAnomaly;
 use crate::sync::{
     failure_bisect::FailureBisector,
     scan::ScannedMessage,
+    shown_copy::ShownCopies,
     stand_in::{SizeTrust, StandIn, find_stand_in},
     suspects::SuspectTracker,
     uid::{DestinationUid, SourceUid},
@@ -30,6 +31,8 @@ pub(crate) struct CopyMemory {
     pub read_back: Vec<ReadBack>,
     /// What this run copied and nobody looked at yet.
     pub appended: Vec<AppendedCopy>,
+    /// What the destination showed of these right behind the last of them.
+    pub shown: ShownCopies,
     /// The destination's UIDNEXT before this run copied anything; none where it did not tell.
     pub copies_from: Option<u32>,
     /// Looks at what was copied that did not come to their end.

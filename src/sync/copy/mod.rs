@@ -3,6 +3,7 @@
 
 mod anomaly;
 mod append;
+mod early_look;
 mod exclusive_append;
 mod fetch;
 mod memory;
@@ -15,12 +16,15 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use self::pass::{CopyPass, MessageState};
 pub(crate) use self::{
     anomaly::{MessageAnomaly, has_odd_date},
     exclusive_append::ExclusiveAppend,
     memory::{AppendedCopy, CopyMemory, PendingKeywords, ReadBack},
     pass::{CopyContext, PassOptions, PassOutcome, PassWork, SendMode},
+};
+use self::{
+    early_look::EarlyLook,
+    pass::{CopyPass, MessageState},
 };
 use super::{
     connection_pair::ConnectionPair,
@@ -118,6 +122,7 @@ impl<'a, 'b> CopyPass<'a, 'b> {
             batch_limit,
             answered_at: None,
             in_flight: VecDeque::new(),
+            early_look: EarlyLook::default(),
             uid_next: context.selected.uid_next.unwrap_or(uid_next).max(uid_next),
             stream: None,
             stream_next: None,
@@ -149,12 +154,13 @@ impl<'a, 'b> CopyPass<'a, 'b> {
             self.pausing |= self.must_pause();
             self.request_messages();
             self.fill_batches();
+            self.look_early();
             if self.is_done() {
                 return Ok(());
             }
             let wants_source = self.wants_source();
             let queued = self.destination.queued();
-            let wants_destination = !self.in_flight.is_empty() || queued > 0;
+            let wants_destination = !self.in_flight.is_empty() || self.is_looking() || queued > 0;
             tokio::select! {
                 event = self.source.next(), if wants_source => {
                     let event = event?;
@@ -194,7 +200,7 @@ impl<'a, 'b> CopyPass<'a, 'b> {
     }
 
     fn is_done(&self) -> bool {
-        let drained = self.in_flight.is_empty() && self.stream.is_none();
+        let drained = self.in_flight.is_empty() && self.stream.is_none() && !self.is_looking();
         if self.pausing && !self.stopping {
             let asked = self.requested.is_empty() && !self.discarding && self.stream_next.is_none();
             return drained && self.batch.is_empty() && asked;

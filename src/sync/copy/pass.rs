@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     anomaly::{AnomalyScanner, MessageAnomaly},
+    early_look::EarlyLook,
     exclusive_append::ExclusiveAppend,
     memory::CopyMemory,
 };
@@ -163,6 +164,7 @@ pub(super) struct CopyPass<'a, 'b> {
     pub(super) batch_limit: usize,
     pub(super) answered_at: Option<Instant>,
     pub(super) in_flight: VecDeque<PendingAppend>,
+    pub(super) early_look: EarlyLook,
     /// The destination's UIDNEXT as last known.
     pub(super) uid_next: u32,
     pub(super) stream: Option<LiteralStream>,
