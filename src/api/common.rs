@@ -11,6 +11,9 @@ use super::{
 };
 use crate::error::{Error, ErrorClass, Side};
 
+/// A login name: anything but control characters, which would end it for a server.
+pub(crate) const USERNAME_PATTERN: &str = r"^\P{Cc}+$";
+
 /// Another object in the same namespace, by name.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LocalRef {
@@ -38,7 +41,7 @@ pub struct Account {
     /// The login name of the account. Left out: at the source the mailbox's name, at the destination the source's
     /// username.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 320))]
+    #[schemars(length(min = 1, max = 320), regex(pattern = USERNAME_PATTERN))]
     pub username: Option<String>,
     /// The account's password. Every byte of the Secret's value counts, a line break at its end too. Not needed where
     /// the migration has a masterUser on this side; where both are there, the password is used.
@@ -86,7 +89,7 @@ impl Account {
 #[x_kube(validation = Rule::new(cel_rules::SEPARATOR.cel).message(cel_rules::SEPARATOR.message))]
 pub struct MasterUser {
     /// The administrator's login name.
-    #[schemars(length(min = 1, max = 320))]
+    #[schemars(length(min = 1, max = 320), regex(pattern = USERNAME_PATTERN))]
     pub username: String,
     /// The administrator's password.
     pub password_secret_ref: SecretKeyRef,
@@ -99,6 +102,11 @@ pub struct MasterUser {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 10))]
     pub separator: Option<String>,
+}
+
+impl MasterUser {
+    /// What stands between user and administrator in mode Suffix where nothing else is said.
+    pub const DEFAULT_SEPARATOR: &str = "*";
 }
 
 /// How an administrator names the mailbox.

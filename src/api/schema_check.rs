@@ -6,6 +6,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::{
+    common::USERNAME_PATTERN,
     scalar::{DURATION_PATTERN, SIZE_PATTERN},
     validate::ManifestProblem,
 };
@@ -166,6 +167,7 @@ fn pattern_advice(pattern: &str, text: &str) -> String {
     match pattern {
         DURATION_PATTERN => format!("{text} is no duration: write it as 6h, 1h30m, 90s or 500ms"),
         SIZE_PATTERN => format!("{text} is no size: write it as 25Mi, 64Ki or a number of bytes in quotes"),
+        USERNAME_PATTERN => format!("{text} holds a control character (a tab, a line break), which no login can carry"),
         p if p.starts_with("^[a-z0-9]") => {
             "must be an object's name: lower-case letters, digits, - and . only".to_owned()
         }
@@ -282,6 +284,7 @@ mod tests {
                 json!({"serverRef": {"name": "Old"}}),
                 "spec.source.serverRef.name: must be an object's name",
             ),
+            ("/spec/mailboxes/0/source", "username", json!("a\tb"), "holds a control character"),
             ("/spec", "mailboxes", json!({"name": "a"}), "must be a list"),
             ("/spec/destination/server", "port", json!(70_000), "must be from 1 to 65535"),
         ] {

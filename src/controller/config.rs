@@ -5,11 +5,15 @@ use std::{collections::BTreeMap, path::Path};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::destination_policy::{self, AllowedDestination};
+use super::{
+    destination_policy::{self, AllowedDestination},
+    master_users::AllowedUsers,
+};
 use crate::{
-    api::{MailboxSyncSpec, names::WORKER_NAME},
+    api::{MailboxSyncSpec, MasterMode, MasterUser, names::WORKER_NAME},
     error::{Error, Result},
     host_name::HostName,
+    terminal_text::harmless,
     yaml,
 };
 
@@ -134,8 +138,8 @@ impl RoleKind {
 pub struct MasterUserRule {
     /// The namespace.
     pub namespace: String,
-    /// Ends of user names, such as `@customer.example`; an empty one matches all.
-    pub user_suffixes: Vec<String>,
+    /// Whose mail: all of a domain (`@customer.example`), one user (`alice@customer.example`), everybody (`*`).
+    pub users: Vec<AllowedUsers>,
 }
 
 /// What goes into sync pods.
@@ -190,20 +194,29 @@ impl OperatorConfig {
     #[must_use]
     pub(crate) fn forbids_master_user(&self, namespace: &str, spec: &MailboxSyncSpec) -> Option<String> {
         [("source", &spec.source), ("destination", &spec.destination)].into_iter().find_map(|(side, endpoint)| {
-            endpoint.master_user.as_ref()?;
+            let master = endpoint.master_user.as_ref()?;
             if endpoint.server_ref.is_none() {
                 return Some(format!(
                     "{side}.masterUser works only with a serverRef: a host of one's own choice would learn its password"
                 ));
             }
-            let user = endpoint.account.username.as_deref().unwrap_or_default().to_lowercase();
+            let user = endpoint.account.username.as_deref().unwrap_or_default();
+            let separator = master.separator.as_deref().unwrap_or(MasterUser::DEFAULT_SEPARATOR);
+            if master.mode == MasterMode::Suffix && user.contains(separator) {
+                // Servers divide at the first or at the last one: it would be another user than the one that is judged.
+                return Some(format!(
+                    "{side}.masterUser can't log in for a user whose name holds its separator {separator}"
+                ));
+            }
             let rules: Vec<_> = self.master_users.iter().filter(|rule| rule.namespace == namespace).collect();
             if rules.is_empty() {
                 return Some(format!("{side}.masterUser is not allowed in namespace {namespace}"));
             }
-            let allowed =
-                rules.iter().flat_map(|rule| &rule.user_suffixes).any(|suffix| user.ends_with(&suffix.to_lowercase()));
-            (!allowed).then(|| format!("{side}.masterUser is not allowed for {user} in namespace {namespace}"))
+            let allowed = rules.iter().flat_map(|rule| &rule.users).any(|users| users.allows(user));
+            (!allowed).then(|| {
+                let user = harmless(user);
+                format!("{side}.masterUser is not allowed for {user} in namespace {namespace}")
+            })
         })
     }
 }
@@ -256,9 +269,9 @@ mod tests {
     }
 
     const RULES: &str = "masterUsers:\n\
-        - {namespace: customers, userSuffixes: [\"@acme.example\", \"@Other.Example\"]}\n\
-        - {namespace: ours, userSuffixes: [\"\"]}\n\
-        - {namespace: none, userSuffixes: []}\n";
+        - {namespace: customers, users: [\"@acme.example\", \"@Other.Example\"]}\n\
+        - {namespace: ours, users: [\"*\"]}\n\
+        - {namespace: none, users: []}\n";
 
     #[test]
     fn a_mailbox_without_a_master_user_is_allowed_everywhere() {
@@ -279,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_master_user_is_allowed_for_users_with_a_listed_end_in_any_case() {
+    fn a_master_user_is_allowed_for_listed_users_in_any_case() {
         let config = config(RULES);
         for user in ["bob@acme.example", "Bob@ACME.Example", "al@other.example"] {
             assert_eq!(config.forbids_master_user("customers", &by_master(user, Some("old"))), None, "{user}");
@@ -290,6 +303,19 @@ mod tests {
         }
         assert_eq!(config.forbids_master_user("ours", &by_master("anybody", Some("old"))), None);
         assert!(config.forbids_master_user("none", &by_master("anybody", Some("old"))).is_some());
+    }
+
+    #[test]
+    fn a_user_name_that_is_more_than_a_name_is_forbidden() {
+        let rules = config(RULES);
+        let forged = by_master("ceo@other.example\u{1}x=@acme.example", Some("old"));
+        let why = rules.forbids_master_user("customers", &forged).unwrap();
+        assert!(why.starts_with("source.masterUser is not allowed for ceo@other.example") && !why.contains('\u{1}'));
+        let mut divided = by_master("ceo@other.example*x@acme.example", Some("old"));
+        assert_eq!(rules.forbids_master_user("customers", &divided), None, "it is an authorization identity");
+        divided.source.master_user.as_mut().unwrap().mode = MasterMode::Suffix;
+        let why = rules.forbids_master_user("customers", &divided).unwrap();
+        assert_eq!(why, "source.masterUser can't log in for a user whose name holds its separator *");
     }
 
     #[test]
@@ -381,7 +407,7 @@ mod tests {
             ("maxSync: 3", "maxSync"),
             ("addresses: {denied: []}", "denied"),
             ("hostLimits: {mail.example: {connections: 3}}", "connections"),
-            ("masterUsers: [{namespace: a, userSuffixes: [], users: []}]", "users"),
+            ("masterUsers: [{namespace: a, users: [], userSuffixes: []}]", "userSuffixes"),
         ] {
             let error = yaml::read::<OperatorConfig>("the configuration", wrong).unwrap_err();
             assert_eq!(error.class, ErrorClass::Configuration);

@@ -15,6 +15,7 @@ pub(crate) mod error;
 pub(crate) mod events;
 pub mod leader;
 pub mod mailbox;
+pub mod master_users;
 pub(crate) mod merge_patch;
 pub mod migration;
 pub mod operator;

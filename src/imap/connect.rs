@@ -285,6 +285,15 @@ fn choose_login_method(login: &AccountLogin, offered: &Capabilities, secret: &[u
         Some(MasterLogin::Suffix { username, separator }) => format!("{}{separator}{username}", login.username),
         _ => login.username.clone(),
     };
+    // It would end the name, and what stands behind it would be read as something else (RFC 4616; XOAUTH2 by U+0001).
+    let master = match &login.master {
+        Some(MasterLogin::AuthorizationIdentity { username }) => username.as_str(),
+        _ => "",
+    };
+    if [&name, master].iter().any(|name| name.contains(char::is_control)) {
+        return Err(Error::configuration("the user name holds a control character, which no login can carry")
+            .advice("Correct the user name: a tab or a line break may have come along from a table"));
+    }
     if matches!(login.credential, LoginCredential::Token(_) | LoginCredential::TokenFile(_)) {
         let mut response = Zeroizing::new(format!("user={name}\x01auth=Bearer ").into_bytes());
         response.extend_from_slice(secret.trim_ascii());
@@ -292,8 +301,8 @@ fn choose_login_method(login: &AccountLogin, offered: &Capabilities, secret: &[u
         return Ok(LoginMethod::Sasl { mechanism: "XOAUTH2", response });
     }
     let password = secret;
-    if password.contains(&0) || name.contains('\0') {
-        return Err(Error::configuration("a user name or password holds a NUL byte, which IMAP cannot send"));
+    if password.contains(&0) {
+        return Err(Error::configuration("the password holds a NUL byte, which IMAP cannot send"));
     }
     let authorize_as = match &login.master {
         Some(MasterLogin::AuthorizationIdentity { username }) => Some((login.username.as_str(), username.as_str())),
@@ -306,8 +315,7 @@ fn choose_login_method(login: &AccountLogin, offered: &Capabilities, secret: &[u
         response.extend_from_slice(password);
         return Ok(LoginMethod::Sasl { mechanism: "PLAIN", response });
     }
-    let unsayable = name.contains(['\r', '\n'])
-        || std::str::from_utf8(password).map_or(true, |password| password.contains(['\r', '\n']));
+    let unsayable = std::str::from_utf8(password).map_or(true, |password| password.contains(['\r', '\n']));
     if offered.has("AUTH=LOGIN") && (unsayable || offered.has("LOGINDISABLED")) {
         return Ok(LoginMethod::SaslLogin {
             username: Zeroizing::new(name.into_bytes()),
@@ -322,9 +330,9 @@ fn choose_login_method(login: &AccountLogin, offered: &Capabilities, secret: &[u
         Error::configuration("the password is not UTF-8 and the server offers only LOGIN, which cannot carry it")
             .advice("Change the password, or enable AUTH=PLAIN on the server")
     })?;
-    if password.contains(['\r', '\n']) || name.contains(['\r', '\n']) {
+    if password.contains(['\r', '\n']) {
         return Err(Error::configuration(
-            "the user name or password holds a line break and the server offers only LOGIN, which cannot carry it",
+            "the password holds a line break and the server offers only LOGIN, which cannot carry it",
         ));
     }
     Ok(LoginMethod::Login { username: name, password: Zeroizing::new(password.to_owned()) })

@@ -167,6 +167,10 @@ impl<'a> RowReader<'a> {
             self.problem(column, "has more than 320 characters");
             return None;
         }
+        if user.contains(char::is_control) {
+            self.problem(column, "holds a control character (a tab, a line break), which no login can carry");
+            return None;
+        }
         if user.contains(char::is_whitespace) {
             self.warning(column, "has a space in it");
         }

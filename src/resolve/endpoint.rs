@@ -4,7 +4,7 @@ use secrecy::ExposeSecret as _;
 
 use super::secrets::{SecretProvider, read, read_credential};
 use crate::{
-    api::{self, MailServerSpec, SecretKeyRef, SyncEndpoint},
+    api::{self, MailServerSpec, MasterUser, SecretKeyRef, SyncEndpoint},
     error::{Error, Result, Side},
     imap::{
         AccountLogin, AddressPolicy, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, MasterLogin,
@@ -97,7 +97,8 @@ fn login(side: Side, sync: &SyncEndpoint, secrets: &dyn SecretProvider) -> Resul
             let master_login = match master.mode {
                 api::common::MasterMode::AuthorizationIdentity => MasterLogin::AuthorizationIdentity { username },
                 api::common::MasterMode::Suffix => {
-                    let separator = master.separator.clone().unwrap_or_else(|| "*".to_owned());
+                    let separator =
+                        master.separator.clone().unwrap_or_else(|| MasterUser::DEFAULT_SEPARATOR.to_owned());
                     MasterLogin::Suffix { username, separator }
                 }
             };

@@ -112,7 +112,7 @@ async fn an_api_server_takes_every_variant_without_a_warning() {
                                  "metrics": {"from": [{"namespaceSelector": {}, "podSelector": {}}]}}}),
         json!({"policy": {"allowedDestinations": ["mail.new.example", ".new.example", "192.0.2.7", "2001:db8::7"],
                           "allowedSourceAddresses": ["192.0.2.0/24"],
-                          "masterUsers": [{"namespace": "customers", "userSuffixes": ["@acme.example"]}]}}),
+                          "masterUsers": [{"namespace": "customers", "users": ["@acme.example"]}]}}),
         json!({"crds": {"keep": false}, "rbac": {"create": false}, "serviceAccount": {"create": false, "name": "x"},
                "admissionPolicies": {"enabled": false}, "networkPolicy": {"enabled": false}}),
         json!({

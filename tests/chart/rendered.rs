@@ -201,7 +201,7 @@ cases! {
         "maxSyncs": 1000, "podStartsPerSecond": 5, "workerLogLevel": "debug",
         "hostLimits": {"imap.old.example:143": {"maxConnections": 40, "startsPerMinute": 30}},
         "addresses": {"detectCluster": false, "deny": ["10.0.0.0/8"], "allow": ["10.1.0.0/16", "2001:db8::/32"]}},
-     "policy": {"masterUsers": [{"namespace": "customers", "userSuffixes": ["@acme.example", ""]}]}}), |objects| {
+     "policy": {"masterUsers": [{"namespace": "customers", "users": ["@acme.example", "*"]}]}}), |objects| {
         let config = serde_json::to_value(operators_config(&objects)).unwrap();
         for (key, expected) in [
             ("maxSyncs", json!(1000)),
@@ -210,7 +210,7 @@ cases! {
             ("hostLimits", json!({"imap.old.example:143": {"maxConnections": 40, "startsPerMinute": 30}})),
             ("addresses", json!({"detectCluster": false, "deny": ["10.0.0.0/8"],
                                  "allow": ["10.1.0.0/16", "2001:db8::/32"]})),
-            ("masterUsers", json!([{"namespace": "customers", "userSuffixes": ["@acme.example", ""]}])),
+            ("masterUsers", json!([{"namespace": "customers", "users": ["@acme.example", "*"]}])),
         ] {
             assert_eq!(config[key], expected, "{key}");
         }
@@ -390,7 +390,7 @@ fn a_changed_configuration_restarts_the_operator_and_a_changed_label_does_not() 
         let before = checksum(&json!({}));
         assert!(before.is_string());
         assert_ne!(checksum(&at("config.maxSyncs", 201)), before);
-        assert_ne!(checksum(&at("policy.masterUsers", json!([{"namespace": "a", "userSuffixes": ["b"]}]))), before);
+        assert_ne!(checksum(&at("policy.masterUsers", json!([{"namespace": "a", "users": ["b"]}]))), before);
         assert_eq!(checksum(&at("commonLabels.team", "mail")), before);
     }
 }

@@ -38,7 +38,7 @@ fn wrong() -> Vec<(Value, &'static [&'static str])> {
         (at("policy.allowedDestinations", json!(["new.example:993"])), &["'/policy/allowedDestinations/0'"]),
         (at("policy.allowedDestinations", json!(["."])), &["'/policy/allowedDestinations/0'"]),
         (at("policy.allowedSourceAddresses", json!(["::1"])), &["'/policy/allowedSourceAddresses/0'"]),
-        (at("policy.masterUsers", json!([{"namespace": "a"}])), &["'/policy/masterUsers/0'", "'userSuffixes'"]),
+        (at("policy.masterUsers", json!([{"namespace": "a"}])), &["'/policy/masterUsers/0'", "'users'"]),
         (at("networkPolicy.imap.ports", json!([])), &["'/networkPolicy/imap/ports'", "minItems"]),
         (at("networkPolicy.imap.ports", json!([70000])), &["'/networkPolicy/imap/ports/0'", "maximum"]),
         (at("networkPolicy.imap.to", json!([{"cidr": "10.0.0.0/8"}])), &["'cidr' not allowed"]),
@@ -56,7 +56,7 @@ fn wrong() -> Vec<(Value, &'static [&'static str])> {
             &["set config.addresses.detectCluster: false too"],
         ),
         (
-            json!({"watchNamespaces": ["a"], "policy": {"masterUsers": [{"namespace": "b", "userSuffixes": [""]}]}}),
+            json!({"watchNamespaces": ["a"], "policy": {"masterUsers": [{"namespace": "b", "users": ["*"]}]}}),
             &["policy.masterUsers names the namespace b, which is not among watchNamespaces"],
         ),
         (

@@ -125,6 +125,27 @@ async fn passwords_of_any_characters_work_where_there_is_only_login() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_user_name_that_is_more_than_a_name_is_never_sent() {
+    let account = shared_server(SharedServer::Mdbox).account();
+    let honest = endpoint(Side::Source, account.server.tls_port(), &account.user, &account.password);
+    let LoginCredential::Password(secret) = honest.login.credential.clone() else { panic!("a password") };
+    let token = LoginCredential::Token(secret);
+    for end in ["\u{1}auth=Bearer x\u{1}\u{1}", "\0other", "\r\nA1 DELETE INBOX", "\u{85}"] {
+        let forged = format!("{}{end}", account.user);
+        for credential in [honest.login.credential.clone(), token.clone()] {
+            let mut source = honest.clone();
+            (source.login.username, source.login.credential) = (forged.clone(), credential);
+            let error = refusal(source).await;
+            assert_eq!(error.class, ErrorClass::Configuration, "{error:?}");
+            assert!(error.what.contains("control character"), "{error:?}");
+        }
+        let mut by_master = honest.clone();
+        by_master.login.master = Some(MasterLogin::AuthorizationIdentity { username: forged });
+        assert_eq!(refusal(by_master).await.class, ErrorClass::Configuration);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_told_once_and_never_shown() {
     let account = shared_server(SharedServer::Mdbox).account();
     let mut source = endpoint(Side::Source, account.server.tls_port(), &account.user, "wrong-s3cret");

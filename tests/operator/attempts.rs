@@ -5,7 +5,10 @@ use kube::{ResourceExt as _, api::DeleteParams};
 use mailferry::{
     ErrorClass,
     api::MailboxSync,
-    controller::config::{MasterUserRule, OperatorConfig},
+    controller::{
+        config::{MasterUserRule, OperatorConfig},
+        master_users::AllowedUsers,
+    },
 };
 use serde_json::json;
 
@@ -144,7 +147,7 @@ async fn a_missing_secret_is_waited_for_before_any_pod_is_made() {
 
 #[tokio::test]
 async fn a_master_user_where_none_is_allowed_ends_as_failed_and_no_pod_is_made() {
-    let elsewhere = MasterUserRule { namespace: "elsewhere".into(), user_suffixes: vec![String::new()] };
+    let elsewhere = MasterUserRule { namespace: "elsewhere".into(), users: vec![AllowedUsers::All] };
     let stage = Stage::with(OperatorConfig { master_users: vec![elsewhere], ..OperatorConfig::default() }).await;
     stage
         .rig
