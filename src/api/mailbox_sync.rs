@@ -172,6 +172,13 @@ pub struct MailboxSyncStatus {
     /// The last error. It stays until a sync ends well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
+    /// True after a server refused a login: no other attempt is made with the same account, credential and version of its
+    /// Secret, whatever else changes, unless a new `syncRequest` asks for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub login_refused: bool,
+    /// What the last attempt was made with. Absent: none was made yet, or by an operator that did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt_input: Option<AttemptInput>,
     /// The Secrets that the last attempt used, as `name=resourceVersion`. After an Authentication error a new version
     /// starts the next attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -265,6 +272,24 @@ pub enum StopReason {
     LostContact,
     /// The operator's configuration does not allow its destination or its master user any more.
     NotAllowed,
+}
+
+/// What an attempt was made with, as hashes: of names and settings, never of passwords.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptInput {
+    /// The source's account, and where its credential is.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub source: String,
+    /// The destination's account, and where its credential is.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub destination: String,
+    /// All that decides how a sync goes: not when it runs, nor `suspend`, `cancel`, `syncRequest` and what is kept after it.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub spec: String,
 }
 
 /// How often attempts and pods of a mailbox failed.

@@ -122,12 +122,23 @@ async fn errors_that_may_pass_are_tried_again_and_wait_longer_each_time() {
 }
 
 #[tokio::test]
-async fn a_refused_password_is_not_tried_again_until_its_secret_changes() {
+async fn a_refused_password_is_not_tried_again_until_its_secret_changes_whatever_else_does() {
     let (stage, alice, _) = running(json!({})).await;
     stage.ends(&alice, 1, Ending::Failed("Authentication")).await;
     let stalled = stage.until_phase(&alice, "Stalled").await;
     assert!(stalled.next_attempt_at.is_none());
     stage.until_condition("acme", "Stalled", "True").await;
+    // Neither other changes nor a resumption bring it nearer to being right.
+    for (generation, spec) in
+        [(2, json!({"ttl": "1h"})), (3, json!({"suspend": true})), (4, json!({"suspend": false, "cutover": {}}))]
+    {
+        stage.change("acme", spec).await;
+        let seen = |sync: &MailboxSync| {
+            sync.metadata.generation == Some(generation) && status(sync).observed_generation == Some(generation)
+        };
+        let still = status(&stage.until::<MailboxSync>(&alice, seen).await);
+        assert_eq!((still.attempt, still.slots, still.phase), (1, None, stalled.phase), "{still:?}");
+    }
     stage.secret("mail", &[("key", "another")]).await;
     stage.running(&alice, 2).await;
 }

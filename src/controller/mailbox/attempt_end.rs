@@ -89,6 +89,13 @@ impl AttemptSettler<'_, '_> {
         self.status.slots = None;
         self.status.attempt_used = None;
         self.status.next_attempt_at = None;
+        if let AttemptResult::Failed(error) = &result
+            && error.class == ErrorClass::Authentication
+        {
+            // Whatever else ended the attempt, too.
+            self.status.login_refused = true;
+            self.status.last_error = Some(error.clone());
+        }
         match (result, stopping) {
             (AttemptResult::Synced, _) => self.record_synced(worker.as_ref()),
             (_, Some(StopReason::Cancelled)) => self.status.phase = Some(SyncPhase::Cancelled),

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     attempt_end::settle_attempt,
+    attempt_input::{attempt_input, is_refused_login, spec_hash},
     backoff::jittered,
     conditions,
     observe::{FLUSH_SECONDS, HoldReason, ObservedMailbox, PodEnd, SecretsSeen, signed_duration},
@@ -248,7 +249,9 @@ impl SyncDecider<'_, '_> {
             AttemptDue::Never => status.next_attempt_at = None,
             AttemptDue::At(at) => {
                 status.next_attempt_at = Some(Time(at));
-                if observed.spec.suspend {
+                // What waits after a failure goes on waiting, so that a resumption does not shorten that.
+                let failed = matches!(status.phase, Some(SyncPhase::Backoff | SyncPhase::Stalled));
+                if observed.spec.suspend && !failed {
                     status.phase = Some(SyncPhase::Suspended);
                     return;
                 }
@@ -261,12 +264,12 @@ impl SyncDecider<'_, '_> {
             }
             AttemptDue::AfterSecretChange => {
                 status.next_attempt_at = None;
+                let same = |versions: &[String]| is_refused_login(observed.spec, observed.status, Some(versions));
                 match &observed.secrets {
                     SecretsSeen::Unknown => self.push_action(SyncAction::CheckSecrets),
-                    SecretsSeen::Present(versions) if *versions != observed.status.secret_versions => {
-                        self.start_attempt();
-                    }
+                    SecretsSeen::Present(versions) if !same(versions) => self.start_attempt(),
                     SecretsSeen::Present(_) | SecretsSeen::Missing(_) => {
+                        status.phase = Some(SyncPhase::Stalled);
                         self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
                     }
                 }
@@ -295,6 +298,7 @@ impl SyncDecider<'_, '_> {
                 .advice("Ask whoever runs the operator, or give each mailbox its own credential");
             status.phase = Some(SyncPhase::Failed);
             status.last_error = Some(LastError::new(&error, None));
+            status.login_refused = false;
             return;
         }
         match &observed.secrets {
@@ -345,6 +349,8 @@ impl SyncDecider<'_, '_> {
         status.retry_refused |= is_requested(observed.spec, observed.status);
         status.sync_request.clone_from(&observed.spec.sync_request);
         status.secret_versions = secret_versions.to_vec();
+        status.attempt_input = Some(attempt_input(observed.spec));
+        status.login_refused = false;
         let destination = names::account_hash(&observed.spec.destination);
         if status.claim.as_ref().is_none_or(|claim| claim.destination != destination) {
             status.claim = Some(Claim { destination, proven_at: None });
@@ -411,7 +417,7 @@ enum AttemptDue {
     Now,
     /// It is due at this time.
     At(Timestamp),
-    /// It is due once a Secret is another: the last one was refused.
+    /// It is due once a Secret has another version: the login by this one was refused.
     AfterSecretChange,
     /// None is due, unless somebody changes something.
     Never,
@@ -471,7 +477,9 @@ fn attempt_due(facts: &DueFacts<'_>) -> AttemptDue {
     if is_requested(facts.spec, status) {
         return AttemptDue::Now;
     }
-    let changed = status.observed_generation != Some(facts.generation);
+    if was_refused(status) && is_refused_login(facts.spec, status, None) {
+        return AttemptDue::AfterSecretChange;
+    }
     let at = |time: Option<&Time>| match time {
         Some(time) if time.0 > facts.now => AttemptDue::At(time.0),
         _ => AttemptDue::Now,
@@ -481,16 +489,31 @@ fn attempt_due(facts: &DueFacts<'_>) -> AttemptDue {
         Some(SyncPhase::Suspended | SyncPhase::Cancelled) => due_when_resumed(facts).unwrap_or(AttemptDue::Now),
         Some(SyncPhase::Synced) => delta_due(facts),
         Some(SyncPhase::Backoff) => at(status.next_attempt_at.as_ref()),
-        Some(SyncPhase::Stalled | SyncPhase::Failed) if changed => AttemptDue::Now,
+        Some(SyncPhase::Stalled | SyncPhase::Failed) if was_refused(status) || is_changed(facts) => AttemptDue::Now,
         Some(SyncPhase::Failed) => AttemptDue::Never,
         Some(SyncPhase::Stalled) => match (&status.last_error, &status.next_attempt_at) {
             (_, Some(time)) => at(Some(time)),
-            (Some(error), None) if error.class == ErrorClass::Authentication => AttemptDue::AfterSecretChange,
             // A Secret was missing: it is looked at again.
             (Some(error), None) if error.class == ErrorClass::Configuration => AttemptDue::Now,
             _ => AttemptDue::Never,
         },
     }
+}
+
+/// True when a server refused the last login, and no attempt was made since.
+fn was_refused(status: &MailboxSyncStatus) -> bool {
+    // An operator of an earlier version told by the phase alone.
+    let by_phase = status.phase == Some(SyncPhase::Stalled) && status.next_attempt_at.is_none();
+    let class = status.last_error.as_ref().map(|error| error.class);
+    status.login_refused || (by_phase && class == Some(ErrorClass::Authentication))
+}
+
+/// True when the spec is another one than the last attempt was made by, in what decides how a sync goes: a resumption alone
+/// brings no failure nearer to its end.
+fn is_changed(facts: &DueFacts<'_>) -> bool {
+    let tried = facts.status.attempt_input.as_ref();
+    facts.status.observed_generation != Some(facts.generation)
+        && tried.is_none_or(|tried| tried.spec != spec_hash(facts.spec))
 }
 
 /// A mailbox that was suspended, or cancelled by mistake, goes on where it was: one that was synced waits for its next

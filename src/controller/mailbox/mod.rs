@@ -2,6 +2,7 @@
 
 mod apply;
 pub mod attempt_end;
+mod attempt_input;
 pub(crate) mod backoff;
 #[cfg(test)]
 mod cluster_model;

@@ -31,6 +31,8 @@ use crate::{
     error::{Error, ErrorClass},
 };
 
+mod refused_login;
+
 const NAME: &str = "m";
 const UID: &str = "uid";
 
@@ -41,6 +43,8 @@ struct MailboxFixture {
     pods: Vec<Arc<SyncPod>>,
     hold: Option<HoldReason>,
     granted_slots: Option<i32>,
+    generation: i64,
+    secrets: SecretsSeen,
     now: Timestamp,
 }
 
@@ -48,7 +52,16 @@ impl MailboxFixture {
     fn new() -> Self {
         let spec = testing::mailbox_spec("x", "y");
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        Self { spec, status: MailboxSyncStatus::default(), pods: Vec::new(), hold: None, granted_slots: Some(2), now }
+        Self {
+            spec,
+            status: MailboxSyncStatus::default(),
+            pods: Vec::new(),
+            hold: None,
+            granted_slots: Some(2),
+            generation: 1,
+            secrets: SecretsSeen::Present(vec!["mail=1".into()]),
+            now,
+        }
     }
 
     /// Its first attempt began now, and its pod was made.
@@ -85,7 +98,7 @@ impl MailboxFixture {
         decide(&ObservedMailbox {
             name: NAME,
             uid: UID,
-            generation: 1,
+            generation: self.generation,
             deleting: false,
             spec: &self.spec,
             status: &self.status,
@@ -93,7 +106,7 @@ impl MailboxFixture {
             liveness: WorkerLiveness::first_seen(self.status.attempt, self.now),
             granted_slots: self.granted_slots,
             hold: self.hold.clone(),
-            secrets: SecretsSeen::Present(vec!["mail=1".into()]),
+            secrets: self.secrets.clone(),
             node_out_of_service: false,
             now: self.now,
         })

@@ -1,0 +1,93 @@
+//! What an attempt was made with, as hashes: by them a later decision knows whether another attempt would ask the servers
+//! anything else. Pure.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    Side,
+    api::{
+        CredentialRef, MailboxSyncSpec, MailboxSyncStatus, MasterMode, SyncEndpoint,
+        mailbox_sync::AttemptInput,
+        names::{account_hash, hash_texts},
+        settings::SyncSettings,
+    },
+};
+
+/// Hexadecimal digits of each hash.
+const HASH_DIGITS: usize = 40;
+
+/// What an attempt by this spec is made with.
+#[must_use]
+pub(super) fn attempt_input(spec: &MailboxSyncSpec) -> AttemptInput {
+    AttemptInput { source: login_hash(&spec.source), destination: login_hash(&spec.destination), spec: spec_hash(spec) }
+}
+
+/// True when an attempt by this spec would log in with what a server refused before: the same accounts, and the same
+/// versions of the Secrets that hold their credentials. A field of the status that says nothing (an older operator wrote it)
+/// counts as the same.
+#[must_use]
+pub(super) fn is_refused_login(
+    spec: &MailboxSyncSpec,
+    status: &MailboxSyncStatus,
+    secret_versions: Option<&[String]>,
+) -> bool {
+    let refused = status.last_error.as_ref().and_then(|error| error.side);
+    let sides = [(Side::Source, &spec.source), (Side::Destination, &spec.destination)];
+    sides.into_iter().filter(|(side, _)| refused.is_none_or(|refused| refused == *side)).all(|(side, endpoint)| {
+        let same_login = status.attempt_input.as_ref().is_none_or(|input| {
+            let before = if side == Side::Source { &input.source } else { &input.destination };
+            *before == login_hash(endpoint)
+        });
+        let secret = login_secret(endpoint);
+        let of = |versions: &[String]| versions.iter().filter(|v| is_of(v, secret)).cloned().collect::<BTreeSet<_>>();
+        same_login && secret_versions.is_none_or(|seen| of(seen) == of(&status.secret_versions))
+    })
+}
+
+/// A hash of all that decides how a sync goes: not of when it runs, whether it is asked to stop, or what is kept after it.
+#[must_use]
+pub(super) fn spec_hash(spec: &MailboxSyncSpec) -> String {
+    let settings = SyncSettings {
+        ttl: SyncSettings::default().ttl,
+        failed_pods_limit: SyncSettings::default().failed_pods_limit,
+        schedule: None,
+        cutover: None,
+        ..spec.settings.clone()
+    };
+    let spec =
+        MailboxSyncSpec { settings, suspend: false, cancel: false, sync_request: None, start_at: None, ..spec.clone() };
+    hash_texts(&[&serde_json::to_string(&spec).unwrap_or_default()], HASH_DIGITS)
+}
+
+/// A hash of the account that is logged in to and of where its credential is: never of the credential itself.
+fn login_hash(endpoint: &SyncEndpoint) -> String {
+    let mut texts = vec![account_hash(endpoint), endpoint.account.username.clone().unwrap_or_default()];
+    match (endpoint.account.credential(), &endpoint.master_user) {
+        (Some(own), _) => {
+            let kind = if matches!(own, CredentialRef::Password(_)) { "password" } else { "token" };
+            texts.extend([kind.to_owned(), own.secret().name.clone(), own.secret().key.clone()]);
+        }
+        (None, Some(master)) => {
+            let mode = match master.mode {
+                MasterMode::AuthorizationIdentity => "identity",
+                MasterMode::Suffix => "suffix",
+            };
+            let separator = master.separator.clone().unwrap_or_default();
+            texts.extend(["master".to_owned(), master.username.clone(), mode.to_owned(), separator]);
+            texts.extend([master.password_secret_ref.name.clone(), master.password_secret_ref.key.clone()]);
+        }
+        (None, None) => {}
+    }
+    hash_texts(&texts.iter().map(String::as_str).collect::<Vec<_>>(), HASH_DIGITS)
+}
+
+/// The name of the Secret that the account's credential is in.
+fn login_secret(endpoint: &SyncEndpoint) -> Option<&str> {
+    let own = endpoint.account.password_secret_ref.as_ref().or(endpoint.account.token_secret_ref.as_ref());
+    own.or(endpoint.master_user.as_ref().map(|master| &master.password_secret_ref)).map(|secret| secret.name.as_str())
+}
+
+/// True for the version (`name=resourceVersion`) of this Secret.
+fn is_of(version: &str, secret: Option<&str>) -> bool {
+    version.split_once('=').is_some_and(|(name, _)| Some(name) == secret)
+}
