@@ -9,7 +9,7 @@
 //! - What the first one waits for is reserved against those behind it, so that a large need is not overtaken for ever.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ use std::{
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// What one sync takes of a resource, and how much of it there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ResourceShare {
     /// Taken.
     pub units: usize,
@@ -42,13 +42,16 @@ pub(crate) type ResourceNeeds<R> = BTreeMap<R, ResourceShare>;
 #[derive(Debug)]
 pub(crate) struct ResourceUsage<R> {
     in_use: HashMap<R, usize>,
-    /// Starts within the last minute, oldest first, on each resource that limits them.
-    starts: HashMap<R, VecDeque<Instant>>,
+    /// How many syncs started within the last minute on each resource that limits starts.
+    starts: HashMap<R, usize>,
+    /// The same starts by time; the number tells those of one instant apart.
+    starts_by_time: BTreeMap<(Instant, u64), R>,
+    numbered: u64,
 }
 
 impl<R> Default for ResourceUsage<R> {
     fn default() -> Self {
-        Self { in_use: HashMap::new(), starts: HashMap::new() }
+        Self { in_use: HashMap::new(), starts: HashMap::new(), starts_by_time: BTreeMap::new(), numbered: 0 }
     }
 }
 
@@ -88,7 +91,7 @@ impl<R: Clone + Eq + Hash> ResourceUsage<R> {
     #[must_use]
     pub(crate) fn has_room(&self, resource: &R, share: &ResourceShare) -> bool {
         let room = share.limit.is_none_or(|limit| self.in_use(resource) + share.units <= limit);
-        let started = self.starts.get(resource).map_or(0, VecDeque::len);
+        let started = self.starts.get(resource).copied().unwrap_or(0);
         room && share.starts_per_minute.is_none_or(|most| started < most)
     }
 
@@ -101,9 +104,33 @@ impl<R: Clone + Eq + Hash> ResourceUsage<R> {
     /// Takes what a sync that starts needs, and remembers its start where starts are limited.
     pub(crate) fn start(&mut self, needs: &ResourceNeeds<R>, now: Instant) {
         for (resource, _) in needs.iter().filter(|(_, share)| share.starts_per_minute.is_some()) {
-            self.starts.entry(resource.clone()).or_default().push_back(now);
+            *self.starts.entry(resource.clone()).or_default() += 1;
+            self.numbered += 1;
+            self.starts_by_time.insert((now, self.numbered), resource.clone());
         }
         self.resume(needs);
+    }
+
+    /// A sync that was to start at this time did not: others may, in its place. Gives the resources that limit starts.
+    pub(crate) fn cancel_start(&mut self, needs: &ResourceNeeds<R>, at: Instant) -> Vec<R> {
+        let mut cancelled = Vec::new();
+        for (resource, _) in needs.iter().filter(|(_, share)| share.starts_per_minute.is_some()) {
+            let mut then = self.starts_by_time.range((at, 0)..=(at, u64::MAX));
+            let Some(start) = then.find(|(_, of)| *of == resource).map(|(start, _)| *start) else { continue };
+            self.starts_by_time.remove(&start);
+            self.count_off(resource);
+            cancelled.push(resource.clone());
+        }
+        cancelled
+    }
+
+    fn count_off(&mut self, resource: &R) {
+        if let Some(starts) = self.starts.get_mut(resource) {
+            *starts = starts.saturating_sub(1);
+            if *starts == 0 {
+                self.starts.remove(resource);
+            }
+        }
     }
 
     /// Takes what a sync needs that started some time ago.
@@ -125,19 +152,25 @@ impl<R: Clone + Eq + Hash> ResourceUsage<R> {
         }
     }
 
-    /// Forgets starts that are a minute old.
-    pub(crate) fn expire_starts(&mut self, now: Instant) {
-        self.starts.retain(|_, starts| {
-            starts.retain(|start| now.saturating_duration_since(*start) < MINUTE);
-            !starts.is_empty()
-        });
+    /// Forgets starts that are a minute old; gives the resources that they were on.
+    pub(crate) fn expire_starts(&mut self, now: Instant) -> Vec<R> {
+        let mut expired = Vec::new();
+        while let Some(oldest) = self.starts_by_time.first_entry() {
+            if now.saturating_duration_since(oldest.key().0) < MINUTE {
+                break;
+            }
+            let resource = oldest.remove();
+            self.count_off(&resource);
+            expired.push(resource);
+        }
+        expired
     }
 
     /// The time until the next start is a minute old, so that another may be possible.
     #[must_use]
     pub(crate) fn next_expiry_in(&self, now: Instant) -> Option<Duration> {
-        let oldest = self.starts.values().filter_map(VecDeque::front);
-        oldest.map(|start| (*start + MINUTE).saturating_duration_since(now)).min()
+        let (oldest, _) = self.starts_by_time.first_key_value()?.0;
+        Some((*oldest + MINUTE).saturating_duration_since(now))
     }
 }
 
@@ -189,6 +222,18 @@ mod tests {
         assert_eq!(usage.next_expiry_in(now + MINUTE), Some(Duration::from_secs(20)));
         usage.expire_starts(now + 2 * MINUTE);
         assert_eq!(usage.next_expiry_in(now + 2 * MINUTE), None);
+    }
+
+    #[test]
+    fn a_start_that_was_none_leaves_room_for_another() {
+        let (mut usage, now) = (ResourceUsage::default(), Instant::now());
+        let once = ResourceShare { units: 1, limit: None, starts_per_minute: Some(1) };
+        let needs = ResourceNeeds::from([("server", once), ("unlimited", share(1, None))]);
+        usage.start(&needs, now);
+        assert!(usage.cancel_start(&needs, now + Duration::from_secs(1)).is_empty(), "none started then");
+        assert_eq!(usage.cancel_start(&needs, now), ["server"]);
+        usage.release(&needs);
+        assert!(usage.has_room(&"server", &once) && usage.next_expiry_in(now).is_none() && usage.is_empty());
     }
 
     #[test]

@@ -359,7 +359,7 @@ async fn dispatch_slots(context: Arc<ControllerContext>) {
     loop {
         let wait = {
             let mut admission = context.admission();
-            while let Some((namespace, name)) = admission.admit_next(Instant::now()) {
+            while let Some((namespace, name)) = admission.admit_next(Instant::now(), |_| true) {
                 let _ = context.sync_queue.unbounded_send(ObjectRef::new(&name).within(&namespace));
             }
             context.metrics.set_queue(admission.waiting_count(), admission.running_count());

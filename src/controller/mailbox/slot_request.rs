@@ -58,7 +58,6 @@ pub(crate) fn slot_request(
     }
     SlotRequest {
         uid: sync.uid().unwrap_or_default(),
-        namespace,
         name: sync.name_any(),
         migration,
         slots: i32::try_from(slots).unwrap_or(1),
