@@ -393,6 +393,58 @@ mod tests {
         assert_eq!(drain(&mut admission, later).len(), 9);
     }
 
+    #[test]
+    fn who_does_not_want_to_run_any_more_takes_neither_a_slot_nor_a_start_nor_a_turn() {
+        let (mut admission, now) = (SyncAdmission::new(2), Instant::now());
+        for n in 0..10 {
+            admission.enqueue(request("suspended", &format!("s{n}"), "h", 1, 1));
+        }
+        admission.enqueue(request("other", "wants", "h", 1, 1));
+        let next = admission.admit_next(now, |request| request.name == "wants");
+        assert_eq!(next.map(|(_, name)| name).as_deref(), Some("wants"));
+        assert_eq!((admission.waiting_count(), admission.running_count()), (0, 1));
+    }
+
+    #[test]
+    fn slots_that_are_given_back_before_an_attempt_leave_room_for_another_start() {
+        let (mut admission, now) = (SyncAdmission::new(1000), Instant::now());
+        let once = |name: &str| {
+            let mut request = request("m", name, "h", 1, 9);
+            let host = request.needs.get_mut(&LimitedResource::Host("h".to_owned())).unwrap();
+            host.starts_per_minute = Some(1);
+            request
+        };
+        admission.enqueue(once("first"));
+        admission.enqueue(once("second"));
+        assert_eq!(drain(&mut admission, now), ["first"]);
+        assert!(admission.give_up("m/first") && !admission.give_up("m/first"));
+        assert_eq!(drain(&mut admission, now), ["second"]);
+        admission.release("m/second");
+        admission.enqueue(once("first"));
+        assert!(drain(&mut admission, now).is_empty(), "an attempt that was made counts");
+    }
+
+    #[test]
+    fn a_mailbox_is_told_what_it_waits_for() {
+        let (mut admission, now) = (SyncAdmission::new(1000), Instant::now());
+        let host = |limit| {
+            let share = ResourceShare { units: 2, limit: Some(limit), starts_per_minute: None };
+            SlotWait::Resource(LimitedResource::Host("h".to_owned()), share)
+        };
+        let waits = |admission: &SyncAdmission, name| admission.waits_for(&request("m", name, "h", 2, 3));
+        assert_eq!(waits(&admission, "first"), SlotWait::Turn);
+        admission.enqueue(request("m", "first", "h", 2, 3));
+        assert_eq!(waits(&admission, "first"), SlotWait::Turn);
+        assert_eq!(drain(&mut admission, now), ["first"]);
+        assert_eq!((waits(&admission, "first"), waits(&admission, "second")), (SlotWait::Account, host(3)));
+        // There is room for one connection more, which is left to who waits for two.
+        admission.enqueue(request("m", "second", "h", 2, 3));
+        let small = request("n", "third", "h", 1, 3);
+        assert!(matches!(admission.waits_for(&small), SlotWait::Resource(LimitedResource::Host(_), _)));
+        admission.record_refusal("ns", "exceeded quota", now);
+        assert_eq!(waits(&admission, "second"), SlotWait::PodsRefused("exceeded quota".to_owned()));
+    }
+
     proptest! {
         #[test]
         fn limits_are_never_exceeded_and_nothing_leaks(steps in prop::collection::vec((0..4_usize, 0..3_usize, 1..4_usize, 0..12_usize), 1..200)) {

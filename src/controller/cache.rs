@@ -115,6 +115,20 @@ pub(crate) struct CacheWriters {
     pods: Writer<SyncPod>,
 }
 
+#[cfg(test)]
+impl CacheWriters {
+    /// A mailbox is there, as this, or is gone.
+    pub(crate) fn set_sync(&mut self, sync: &MailboxSync, there: bool) {
+        let sync = sync.clone();
+        self.syncs.apply_watcher_event(&if there { watcher::Event::Apply(sync) } else { watcher::Event::Delete(sync) });
+    }
+
+    /// A migration is there, as this.
+    pub(crate) fn set_migration(&mut self, migration: &MailMigration) {
+        self.migrations.apply_watcher_event(&watcher::Event::Apply(migration.clone()));
+    }
+}
+
 /// Empty caches, and what fills them.
 #[must_use]
 pub(crate) fn new_caches() -> (ClusterCaches, CacheWriters) {

@@ -6,9 +6,11 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use futures::channel::mpsc::UnboundedSender;
+use jiff::Timestamp;
 use kube::{
     Client, Resource,
     runtime::{events::Recorder, reflector::ObjectRef},
@@ -17,11 +19,11 @@ use tokio::sync::Notify;
 
 use super::{
     address_guard::AddressGuard,
-    admission::SyncAdmission,
+    admission::{SlotRequest, SyncAdmission},
     cache::ClusterCaches,
     config::{OperatorConfig, WorkerConfig},
     events::{EventNote, publish_events},
-    mailbox::{observe::WorkerLiveness, secret_versions::SecretVersions, sync_metrics::SyncMetrics},
+    mailbox::{decide::is_final, observe::WorkerLiveness, secret_versions::SecretVersions, sync_metrics::SyncMetrics},
     migration::memory::MigrationMemories,
     retry::ApiFailures,
     worker_rbac::PreparedNamespaces,
@@ -129,18 +131,51 @@ impl ControllerContext {
 
     /// Forgets a mailbox that is gone; its slots are free.
     pub(crate) fn forget_mailbox(&self, uid: &str) {
-        self.release_slots(uid);
-        self.admission().withdraw(uid);
+        self.give_up_slots(uid);
         self.liveness().remove(uid);
         self.sync_metrics.forget(uid);
         self.written.forget(uid);
         self.api_failures.forget(uid);
     }
 
-    /// Gives the slots of a mailbox back.
+    /// Gives the slots of a mailbox back, whose attempt has ended.
     pub(crate) fn release_slots(&self, uid: &str) {
-        self.admission().release(uid);
-        self.slots_changed.notify_one();
+        if self.admission().release(uid) {
+            self.slots_changed.notify_one();
+        }
+    }
+
+    /// A mailbox does not want to run any more: it leaves the queue, and gives back what it was given.
+    pub(crate) fn give_up_slots(&self, uid: &str) {
+        if self.admission().give_up(uid) {
+            self.slots_changed.notify_one();
+        }
+    }
+
+    /// Grants slots to all that may have some now, and has them reconciled; gives the time after which more may be granted
+    /// though nothing is given back.
+    pub(crate) fn grant_slots(&self, now: Instant) -> Option<Duration> {
+        let mut admission = self.admission();
+        while let Some((namespace, name)) = admission.admit_next(now, |request| self.wants_to_run(request)) {
+            // Where nobody takes it any more, the process ends.
+            let _ = self.sync_queue.unbounded_send(ObjectRef::new(&name).within(&namespace));
+        }
+        self.metrics.set_queue(admission.waiting_count(), admission.running_count());
+        admission.next_admission_in(now)
+    }
+
+    /// True while a mailbox that waits is there, and neither it nor its migration is suspended, cancelled, being deleted or
+    /// done. What changed after it asked for slots may not have been decided on yet.
+    fn wants_to_run(&self, request: &SlotRequest) -> bool {
+        let Some(sync) = self.caches.syncs.get(&ObjectRef::new(&request.name).within(request.namespace())) else {
+            return false;
+        };
+        let stopped = sync.spec.suspend || sync.spec.cancel || sync.metadata.deletion_timestamp.is_some();
+        if sync.metadata.uid.as_deref() != Some(&request.uid) || stopped || is_final(&sync, Timestamp::now()) {
+            return false;
+        }
+        let migration = self.caches.migration_of(&sync);
+        migration.is_some_and(|m| !m.spec.suspend && m.metadata.deletion_timestamp.is_none())
     }
 
     /// Forgets a migration that is gone.
@@ -163,5 +198,96 @@ impl ControllerContext {
     /// Publishes Events about an object.
     pub(crate) async fn publish_events<K: Resource<DynamicType = ()>>(&self, about: &K, events: &[EventNote]) {
         publish_events(&self.recorder, about, events).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+    use crate::{
+        api::{MailboxSyncStatus, mailbox_sync::SyncPhase},
+        controller::{mailbox::slot_request::slot_request, testing},
+    };
+
+    fn enqueue(context: &ControllerContext, sync: &MailboxSync) {
+        context.admission().enqueue(slot_request(sync, None, &context.config, None));
+    }
+
+    fn fast() -> OperatorConfig {
+        OperatorConfig { pod_starts_per_second: 1_000_000, ..OperatorConfig::default() }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_want_to_run_any_more_gets_no_slots_and_leaves_the_queue() {
+        let (context, mut caches, mut granted) = testing::context(fast());
+        let (good, mut suspended) = (testing::migration("good"), testing::migration("suspended"));
+        suspended.spec.suspend = true;
+        caches.set_migration(&good);
+        caches.set_migration(&suspended);
+        let changes: [(&str, fn(&mut MailboxSync)); 6] = [
+            ("suspended", |sync| sync.spec.suspend = true),
+            ("cancelled", |sync| sync.spec.cancel = true),
+            ("deleted", |sync| sync.metadata.deletion_timestamp = Some(Time(Timestamp::now()))),
+            ("another", |sync| sync.metadata.uid = Some("another".to_owned())),
+            ("failed", |sync| {
+                let (phase, observed_generation) = (Some(SyncPhase::Failed), Some(0));
+                sync.status = Some(MailboxSyncStatus { phase, observed_generation, ..MailboxSyncStatus::default() });
+            }),
+            ("fine", |_| {}),
+        ];
+        let waiting = changes.map(|(name, change)| (testing::mailbox_sync(&good, name), change));
+        for (sync, change) in waiting {
+            enqueue(&context, &sync);
+            let mut sync = sync;
+            change(&mut sync);
+            caches.set_sync(&sync, true);
+        }
+        enqueue(&context, &testing::mailbox_sync(&good, "gone"));
+        let of_suspended = testing::mailbox_sync(&suspended, "one");
+        caches.set_sync(&of_suspended, true);
+        enqueue(&context, &of_suspended);
+        context.grant_slots(Instant::now());
+        let names: Vec<_> = std::iter::from_fn(|| granted.try_recv().ok()).map(|sync| sync.name).collect();
+        assert_eq!(names, ["good-fine"]);
+        assert_eq!((context.admission().waiting_count(), context.admission().running_count()), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn no_slot_is_lost_when_mailboxes_give_up_while_slots_are_granted() {
+        let (context, mut caches, _granted) = testing::context(fast());
+        let migration = testing::migration("m");
+        caches.set_migration(&migration);
+        let (context, stop) = (&context, &AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    context.grant_slots(Instant::now());
+                }
+            });
+            for number in 0..20_000 {
+                let sync = testing::mailbox_sync(&migration, &number.to_string());
+                let uid = sync.metadata.uid.clone().unwrap();
+                caches.set_sync(&sync, true);
+                enqueue(context, &sync);
+                match number % 3 {
+                    0 => context.give_up_slots(&uid),
+                    1 => {
+                        context.release_slots(&uid);
+                        caches.set_sync(&sync, false);
+                        context.forget_mailbox(&uid);
+                    }
+                    _ => {
+                        context.forget_mailbox(&uid);
+                        caches.set_sync(&sync, false);
+                    }
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert_eq!((context.admission().running_count(), context.admission().waiting_count()), (0, 0));
     }
 }

@@ -334,6 +334,10 @@ fn handle_migration_change(context: &ControllerContext, change: ObjectChange<Mai
 fn handle_sync_change(context: &ControllerContext, change: ObjectChange<MailboxSync>) -> Option<NamespacedName> {
     match change {
         ObjectChange::Applied(sync) => {
+            if sync.spec.suspend || sync.spec.cancel || sync.metadata.deletion_timestamp.is_some() {
+                // At once: before it is decided on, it stands in nobody's way.
+                context.admission().withdraw(&sync.uid().unwrap_or_default());
+            }
             enqueue_object(&context.sync_queue, &sync);
             Some(NamespacedName { namespace: sync.namespace()?, name: sync.spec.migration })
         }
@@ -357,15 +361,7 @@ fn enqueue_object<K: Resource<DynamicType = ()>>(queue: &UnboundedSender<ObjectR
 /// Hands out slots whenever some are free and somebody waits.
 async fn dispatch_slots(context: Arc<ControllerContext>) {
     loop {
-        let wait = {
-            let mut admission = context.admission();
-            while let Some((namespace, name)) = admission.admit_next(Instant::now(), |_| true) {
-                let _ = context.sync_queue.unbounded_send(ObjectRef::new(&name).within(&namespace));
-            }
-            context.metrics.set_queue(admission.waiting_count(), admission.running_count());
-            admission.next_admission_in(Instant::now())
-        };
-        match wait {
+        match context.grant_slots(Instant::now()) {
             Some(wait) => drop(tokio::time::timeout(wait, context.slots_changed.notified()).await),
             None => context.slots_changed.notified().await,
         }

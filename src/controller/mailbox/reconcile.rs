@@ -79,9 +79,9 @@ pub(crate) async fn reconcile(
             }
             continue;
         }
-        if !was_running && observed.granted_slots.is_some() {
-            // It was given slots and does not want them any more.
-            context.release_slots(&state.uid);
+        if !was_running && !decision.actions.contains(&SyncAction::RequestSlots) {
+            // It may stand in the queue, or have been given slots, and does not want them any more.
+            context.give_up_slots(&state.uid);
         }
         let mut again = None;
         for action in &decision.actions {
