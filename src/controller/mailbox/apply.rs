@@ -12,10 +12,11 @@ use super::{
     attempt_end::{status_after_refusal, status_after_rejection},
     decide::SyncAction,
     observe::FLUSH_SECONDS,
+    pod_answer::{PodRefusal, pod_refusal},
     status::{ReconcileState, current_slot_request, write_status},
 };
 use crate::{
-    api::MailboxSync,
+    api::{MailboxSync, names},
     controller::{
         cache::NamespacedName,
         cached_objects::{POD_FINALIZER, SYNC_FINALIZER, SyncPod},
@@ -81,7 +82,7 @@ fn pods_api(context: &ControllerContext, state: &ReconcileState) -> Api<Pod> {
     Api::namespaced(context.client.clone(), &state.name.namespace)
 }
 
-/// Makes the current attempt's pod. A refusal (a quota and a policy both answer 403) costs no attempt.
+/// Makes the current attempt's pod. A refusal costs no attempt, and its slots are others' at once.
 async fn create_pod(
     context: &ControllerContext,
     state: &ReconcileState,
@@ -90,10 +91,18 @@ async fn create_pod(
     let NamespacedName { namespace, name } = &state.name;
     let empty = crate::api::MailboxSyncStatus::default();
     let status = sync.status.as_ref().unwrap_or(&empty);
-    worker_rbac::ensure_worker_rbac(&context.client, &context.config, &context.prepared_namespaces, namespace).await?;
     let to = AttemptRef { namespace, name, uid: &state.uid, spec: &sync.spec, attempt: status.attempt };
     let pod = pod_builder::build_pod(to, &context.worker, context.addresses.pod_addresses());
-    match pods_api(context, state).create(&PostParams::default(), &pod).await {
+    let prepared =
+        worker_rbac::ensure_worker_rbac(&context.client, &context.config, &context.prepared_namespaces, namespace);
+    match prepared.await {
+        Err(Error::Api(answer)) => {
+            let what = format!("the workers' account {} can't be made: {}", names::WORKER_NAME, answer.message);
+            return give_up_attempt(context, state, sync, &what).await;
+        }
+        prepared => prepared?,
+    }
+    let answer = match pods_api(context, state).create(&PostParams::default(), &pod).await {
         Ok(made) => {
             if context.admission().clear_refusal(namespace) {
                 context.slots_changed.notify_one();
@@ -101,34 +110,58 @@ async fn create_pod(
             // At once, so that the pod's worker is known before it says its first word.
             let status = crate::api::MailboxSyncStatus { pod_uid: made.uid(), ..status.clone() };
             let next = write_status(context, sync, &status).await?;
-            Ok(next.map_or(ActionOutcome::Done, ActionOutcome::StatusWritten))
+            return Ok(next.map_or(ActionOutcome::Done, ActionOutcome::StatusWritten));
         }
-        Err(Error::Api(answer)) if answer.code == 409 => {
-            let there = pods_api(context, state).get_metadata_opt(&pod.name_any()).await?;
-            if !there.is_some_and(|there| owner_reference::is_controlled_by(&there, &state.uid)) {
+        Err(Error::Api(answer)) => answer,
+        Err(error) => return Err(error.into()),
+    };
+    match pod_refusal(&answer) {
+        Some(PodRefusal::NameTaken) => {
+            if !has_pod(context, state, &pod.name_any()).await? {
                 let what = format!("a pod {} is there that is not this mailbox's; it is waited for", pod.name_any());
                 context.publish_events(sync, &[EventNote::warning("PodNameTaken", what)]).await;
                 return Err(Error::Api(answer).into());
             }
             Ok(ActionOutcome::Done)
         }
-        Err(Error::Api(answer)) if answer.code == 403 => {
-            context.prepared_namespaces.forget(namespace);
-            context.admission().record_refusal(namespace, &answer.message, Instant::now());
-            tracing::warn!(namespace, name, message = answer.message, "a pod was refused");
-            let next = write_status(context, sync, &status_after_refusal(status)).await?;
-            context.release_slots(&state.uid);
-            Ok(next.map_or(ActionOutcome::Done, ActionOutcome::StatusWritten))
-        }
-        Err(Error::Api(answer)) if answer.code == 422 || answer.code == 400 => {
+        Some(PodRefusal::Namespace) => give_up_attempt(context, state, sync, &answer.message).await,
+        Some(PodRefusal::Pod) => {
             let (status, note) = status_after_rejection(status, &answer.message);
             let next = write_status(context, sync, &status).await?;
-            context.release_slots(&state.uid);
+            context.give_up_slots(&state.uid);
             context.publish_events(sync, &[note]).await;
             Ok(next.map_or(ActionOutcome::Done, ActionOutcome::StatusWritten))
         }
-        Err(error) => Err(error.into()),
+        None => Err(Error::Api(answer).into()),
     }
+}
+
+/// The namespace takes no pods, or nothing that they need: the attempt is taken back, and its slots are others' until
+/// somebody has tried again.
+async fn give_up_attempt(
+    context: &ControllerContext,
+    state: &ReconcileState,
+    sync: &MailboxSync,
+    why: &str,
+) -> Result<ActionOutcome, ReconcileError> {
+    let NamespacedName { namespace, name } = &state.name;
+    let status = sync.status.clone().unwrap_or_default();
+    context.prepared_namespaces.forget(namespace);
+    if has_pod(context, state, &names::pod(name, status.attempt)).await? {
+        // Made before, and not seen yet: the watch will tell.
+        return Ok(ActionOutcome::Done);
+    }
+    context.admission().record_refusal(namespace, why, Instant::now());
+    tracing::warn!(namespace, name, message = why, "a pod was refused");
+    let next = write_status(context, sync, &status_after_refusal(&status)).await?;
+    context.give_up_slots(&state.uid);
+    Ok(next.map_or(ActionOutcome::Done, ActionOutcome::StatusWritten))
+}
+
+/// True when a pod of this name is there and belongs to the mailbox.
+async fn has_pod(context: &ControllerContext, state: &ReconcileState, name: &str) -> Result<bool, ReconcileError> {
+    let there = pods_api(context, state).get_metadata_opt(name).await?;
+    Ok(there.is_some_and(|there| owner_reference::is_controlled_by(&there, &state.uid)))
 }
 
 async fn delete_pod(

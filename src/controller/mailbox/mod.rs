@@ -10,6 +10,7 @@ pub(crate) mod conditions;
 pub mod decide;
 pub mod observe;
 pub(crate) mod phase_metrics;
+mod pod_answer;
 pub mod reconcile;
 pub(crate) mod secret_versions;
 pub(crate) mod slot_request;
