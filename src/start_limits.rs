@@ -28,6 +28,12 @@ pub(crate) struct ResourceShare {
 }
 
 impl ResourceShare {
+    /// True when a sync may have this share at all, were nothing taken.
+    #[must_use]
+    pub(crate) fn is_possible(&self) -> bool {
+        self.limit.is_none_or(|limit| self.units <= limit) && self.starts_per_minute != Some(0)
+    }
+
     /// True when a sync may have to wait for this resource.
     #[must_use]
     pub(crate) const fn is_limited(&self) -> bool {

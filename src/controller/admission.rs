@@ -8,6 +8,7 @@
 
 mod lanes;
 mod pod_refusals;
+mod request;
 mod token_bucket;
 
 #[cfg(test)]
@@ -20,57 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use self::request::{LimitedResource, MigrationKey};
+pub(crate) use self::request::{ObjectUid, SlotRequest};
 use self::{lanes::WaitingLanes, pod_refusals::PodRefusals, token_bucket::TokenBucket};
 use crate::start_limits::{ResourceNeeds, ResourceShare, ResourceUsage};
-
-/// A mailbox, by its MailboxSync's UID.
-pub(crate) type ObjectUid = String;
-/// A migration, by namespace and name.
-pub type MigrationKey = (String, String);
-
-/// What is shared between syncs.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LimitedResource {
-    /// Syncs of the whole operator.
-    Operator,
-    /// Syncs of a migration.
-    Migration(MigrationKey),
-    /// Connections to `host:port`, across the cluster.
-    Host(String),
-    /// Connections to `host:port`, as one namespace's MailServers allow.
-    Server(String, String),
-    /// The right to append to an account, by its hash.
-    Account(String),
-}
-
-impl LimitedResource {
-    const fn is_account(&self) -> bool {
-        matches!(self, Self::Account(_))
-    }
-}
-
-/// A mailbox that wants to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SlotRequest {
-    /// The mailbox.
-    pub uid: ObjectUid,
-    /// Its MailboxSync's name.
-    pub name: String,
-    /// Its migration, in its namespace.
-    pub migration: MigrationKey,
-    /// Connections to each side.
-    pub slots: i32,
-    /// All that it needs.
-    pub needs: ResourceNeeds<LimitedResource>,
-}
-
-impl SlotRequest {
-    /// The mailbox's namespace.
-    #[must_use]
-    pub(crate) fn namespace(&self) -> &str {
-        &self.migration.0
-    }
-}
 
 /// What a mailbox waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,8 +35,10 @@ pub(crate) enum SlotWait {
     PodsRefused(String),
     /// Another sync uses its destination account.
     Account,
-    /// A resource, of which it needs this share: it has no room, or somebody before waits for it.
-    Resource(LimitedResource, ResourceShare),
+    /// A resource, of which this much is there at one time: all is taken, or left to somebody before.
+    Room(LimitedResource, Option<usize>),
+    /// A resource that lets so many syncs start within a minute.
+    Start(LimitedResource, usize),
 }
 
 /// A mailbox that runs.
@@ -165,8 +121,12 @@ impl SyncAdmission {
         if accounts.any(|(resource, share)| !self.usage.has_room(resource, share)) {
             return SlotWait::Account;
         }
-        let waits = self.waiting.waits_for(request, &self.usage);
-        waits.map_or(SlotWait::Turn, |(resource, share)| SlotWait::Resource(resource, share))
+        let Some((resource, share)) = self.waiting.waits_for(request, &self.usage) else { return SlotWait::Turn };
+        let without_starts = ResourceShare { starts_per_minute: None, ..share };
+        match share.starts_per_minute {
+            Some(most) if self.usage.has_room(&resource, &without_starts) => SlotWait::Start(resource, most),
+            _ => SlotWait::Room(resource, share.limit),
+        }
     }
 
     /// Takes a mailbox into the queue, or brings what it needs up to date. One that holds slots does not wait.
@@ -184,19 +144,23 @@ impl SyncAdmission {
         self.waiting.remove(uid);
     }
 
-    /// A mailbox does not want to run any more, or is gone: it waits no longer, and gives back what it was given. True when
-    /// it held slots. Both at once, so that no grant comes in between.
-    pub(crate) fn give_up(&mut self, uid: &str) -> bool {
+    /// A mailbox is gone: it waits no longer, and gives back what it was given. True when it held slots. Both at once, so that
+    /// no grant comes in between.
+    pub(crate) fn forget(&mut self, uid: &str) -> bool {
         self.waiting.remove(uid);
+        self.release(uid)
+    }
+
+    /// The same of a mailbox that does not want to run any more, and made no attempt with the slots that it holds.
+    pub(crate) fn give_up(&mut self, uid: &str) -> bool {
         if let Some(grant) = self.granted.get(uid)
             && let Some(started) = grant.started
         {
-            // No pod was made: it has not started.
             for resource in self.usage.cancel_start(&grant.needs, started) {
                 self.waiting.resource_changed(&resource, &self.usage);
             }
         }
-        self.release(uid)
+        self.forget(uid)
     }
 
     /// Takes slots for a mailbox that holds them already: when the operator starts.
@@ -421,16 +385,25 @@ mod tests {
         assert_eq!(drain(&mut admission, now), ["second"]);
         admission.release("m/second");
         admission.enqueue(once("first"));
+        assert_eq!(admission.waits_for(&once("first")), SlotWait::Start(LimitedResource::Host("h".to_owned()), 1));
         assert!(drain(&mut admission, now).is_empty(), "an attempt that was made counts");
+    }
+
+    #[test]
+    fn a_need_that_can_never_be_met_holds_up_nobody() {
+        let (mut admission, now) = (SyncAdmission::new(1000), Instant::now());
+        let never = request("a", "never", "h", 2, 1);
+        admission.enqueue(never.clone());
+        admission.enqueue(request("b", "other", "h", 1, 1));
+        assert_eq!(drain(&mut admission, now), ["other"]);
+        assert_eq!(admission.waits_for(&never), SlotWait::Room(LimitedResource::Host("h".to_owned()), Some(1)));
+        assert_eq!(admission.waiting_count(), 1);
     }
 
     #[test]
     fn a_mailbox_is_told_what_it_waits_for() {
         let (mut admission, now) = (SyncAdmission::new(1000), Instant::now());
-        let host = |limit| {
-            let share = ResourceShare { units: 2, limit: Some(limit), starts_per_minute: None };
-            SlotWait::Resource(LimitedResource::Host("h".to_owned()), share)
-        };
+        let host = |limit| SlotWait::Room(LimitedResource::Host("h".to_owned()), Some(limit));
         let waits = |admission: &SyncAdmission, name| admission.waits_for(&request("m", name, "h", 2, 3));
         assert_eq!(waits(&admission, "first"), SlotWait::Turn);
         admission.enqueue(request("m", "first", "h", 2, 3));
@@ -440,7 +413,7 @@ mod tests {
         // There is room for one connection more, which is left to who waits for two.
         admission.enqueue(request("m", "second", "h", 2, 3));
         let small = request("n", "third", "h", 1, 3);
-        assert!(matches!(admission.waits_for(&small), SlotWait::Resource(LimitedResource::Host(_), _)));
+        assert_eq!(admission.waits_for(&small), host(3));
         admission.record_refusal("ns", "exceeded quota", now);
         assert_eq!(waits(&admission, "second"), SlotWait::PodsRefused("exceeded quota".to_owned()));
     }

@@ -23,7 +23,10 @@ use super::{
     cache::ClusterCaches,
     config::{OperatorConfig, WorkerConfig},
     events::{EventNote, publish_events},
-    mailbox::{decide::is_final, observe::WorkerLiveness, secret_versions::SecretVersions, sync_metrics::SyncMetrics},
+    mailbox::{
+        decide::is_final, observe::WorkerLiveness, secret_versions::SecretVersions, slot_wait::ToldWaits,
+        sync_metrics::SyncMetrics,
+    },
     migration::memory::MigrationMemories,
     retry::ApiFailures,
     worker_rbac::PreparedNamespaces,
@@ -52,6 +55,8 @@ pub struct ControllerContext {
     pub recorder: Recorder,
     /// The process' metrics.
     pub metrics: Metrics,
+    /// What was written of waiting mailboxes.
+    pub told_waits: ToldWaits,
     /// Counts what mailboxes do, for the metrics.
     pub sync_metrics: SyncMetrics,
     /// Wakes `dispatch_slots`.
@@ -105,6 +110,7 @@ impl ControllerContext {
             addresses,
             caches,
             recorder,
+            told_waits: ToldWaits::default(),
             sync_metrics: SyncMetrics::new(metrics.clone()),
             metrics,
             slots_changed: Notify::new(),
@@ -131,7 +137,10 @@ impl ControllerContext {
 
     /// Forgets a mailbox that is gone; its slots are free.
     pub(crate) fn forget_mailbox(&self, uid: &str) {
-        self.give_up_slots(uid);
+        if self.admission().forget(uid) {
+            self.slots_changed.notify_one();
+        }
+        self.told_waits.forget(uid);
         self.liveness().remove(uid);
         self.sync_metrics.forget(uid);
         self.written.forget(uid);
@@ -145,7 +154,7 @@ impl ControllerContext {
         }
     }
 
-    /// A mailbox does not want to run any more: it leaves the queue, and gives back what it was given.
+    /// A mailbox does not want to run any more: it leaves the queue, and gives back slots that it made no attempt with.
     pub(crate) fn give_up_slots(&self, uid: &str) {
         if self.admission().give_up(uid) {
             self.slots_changed.notify_one();
@@ -217,6 +226,11 @@ mod tests {
         context.admission().enqueue(slot_request(sync, None, &context.config, None));
     }
 
+    fn waiting_and_running(context: &ControllerContext) -> (usize, usize) {
+        let admission = context.admission();
+        (admission.waiting_count(), admission.running_count())
+    }
+
     fn fast() -> OperatorConfig {
         OperatorConfig { pod_starts_per_second: 1_000_000, ..OperatorConfig::default() }
     }
@@ -253,7 +267,7 @@ mod tests {
         context.grant_slots(Instant::now());
         let names: Vec<_> = std::iter::from_fn(|| granted.try_recv().ok()).map(|sync| sync.name).collect();
         assert_eq!(names, ["good-fine"]);
-        assert_eq!((context.admission().waiting_count(), context.admission().running_count()), (0, 1));
+        assert_eq!(waiting_and_running(&context), (0, 1));
     }
 
     #[tokio::test]
@@ -288,6 +302,6 @@ mod tests {
             }
             stop.store(true, Ordering::Relaxed);
         });
-        assert_eq!((context.admission().running_count(), context.admission().waiting_count()), (0, 0));
+        assert_eq!(waiting_and_running(context), (0, 0));
     }
 }

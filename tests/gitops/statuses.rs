@@ -89,6 +89,7 @@ impl Mailbox {
                 pods: &self.pods,
                 liveness: WorkerLiveness::first_seen(before.attempt, now()),
                 granted_slots: self.granted_slots,
+                waits_for: None,
                 hold: self.hold.clone(),
                 secrets: SecretsSeen::Present(vec!["mail=1".into()]),
                 node_out_of_service: false,

@@ -15,6 +15,8 @@ use mailferry::{
 };
 use serde_json::json;
 
+use mailferry_testkit::{eventually, so};
+
 use crate::stage::{Ending, Stage, condition};
 
 fn spared(host: &str, connections: usize) -> OperatorConfig {
@@ -117,6 +119,79 @@ async fn refused_pods_cost_no_attempt_and_show_as_a_condition() {
         let status = sync.status.unwrap();
         assert_eq!((status.attempt, status.failures), (1, None));
     }
+}
+
+/// The Ready condition of a mailbox: its reason and message.
+fn ready(sync: &MailboxSync) -> Option<(String, String)> {
+    let ready = sync.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == "Ready")?;
+    Some((ready.reason.clone(), ready.message.clone()))
+}
+
+#[tokio::test]
+async fn a_workers_account_that_can_not_be_made_holds_no_slots() {
+    let stage = Stage::with(OperatorConfig { max_syncs: 1, ..OperatorConfig::default() }).await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"count/serviceaccounts": "0"}}});
+    stage.rig.apply(&quota.to_string()).await;
+    let counted = |quota: &ResourceQuota| quota.status.as_ref().is_some_and(|status| status.used.is_some());
+    stage.until::<ResourceQuota>("none", counted).await;
+    stage.migration("acme", &["alice", "bob"], json!({})).await;
+    let refused = stage.until_condition("acme", "PodsRefused", "True").await;
+    assert!(condition(&refused, "PodsRefused").unwrap().2.contains("mailferry-worker"), "{refused:?}");
+    for mailbox in ["alice", "bob"] {
+        let waits = |sync: &MailboxSync| {
+            ready(sync).is_some_and(|(reason, words)| reason == "Queued" && words.contains("quota"))
+        };
+        let is = |sync: &MailboxSync| waits(sync) && sync.status.as_ref().is_some_and(|status| status.slots.is_none());
+        let sync = Stage::sync("acme", mailbox);
+        stage.until::<MailboxSync>(&sync, is).await;
+    }
+    stage.api::<ResourceQuota>().delete("none", &DeleteParams::default()).await.unwrap();
+    let _player = stage.play(|_, _| Ending::Synced);
+    stage.until_condition("acme", "Complete", "True").await;
+}
+
+#[tokio::test]
+async fn a_suspended_migration_leaves_the_queue_and_a_queued_mailbox_says_what_it_waits_for() {
+    let stage = Stage::with(OperatorConfig { max_syncs: 1, ..OperatorConfig::default() }).await;
+    stage.migration("first", &["alice"], json!({"destination": {"server": {"host": "one.example"}}})).await;
+    let alice = Stage::sync("first", "alice");
+    stage.running(&alice, 1).await;
+    stage.migration("later", &["bob", "carol"], json!({"destination": {"server": {"host": "two.example"}}})).await;
+    for mailbox in ["bob", "carol"] {
+        let waits = |sync: &MailboxSync| ready(sync).is_some_and(|(_, words)| words.contains("maxSyncs: 1"));
+        stage.until::<MailboxSync>(&Stage::sync("later", mailbox), waits).await;
+    }
+    stage.change("later", json!({"suspend": true})).await;
+    for mailbox in ["bob", "carol"] {
+        stage.until_phase(&Stage::sync("later", mailbox), "Suspended").await;
+    }
+    eventually("nobody waits", async || {
+        let text = stage.metrics.text().unwrap();
+        so(text.lines().any(|line| line.starts_with("mailferry_syncs_queued") && line.ends_with(" 0")), text)
+    })
+    .await;
+    stage.ends(&alice, 1, Ending::Synced).await;
+    stage.until_condition("first", "Complete", "True").await;
+    stage.change("later", json!({"suspend": false})).await;
+    let _player = stage.play(|_, _| Ending::Synced);
+    stage.until_condition("later", "Complete", "True").await;
+}
+
+#[tokio::test]
+async fn one_connection_to_a_server_on_both_sides_is_not_accepted_and_two_are() {
+    let stage = Stage::new().await;
+    let server = |connections: i32| {
+        json!({"apiVersion": "mailferry.io/v1alpha1", "kind": "MailServer", "metadata": {"name": "both"}, "spec": {"host": "mail.example", "limits": {"maxConnections": connections}}})
+    };
+    stage.rig.apply(&server(1).to_string()).await;
+    let both = json!({"server": null, "serverRef": {"name": "both"}});
+    stage.migration("acme", &["alice"], json!({"source": both, "destination": both})).await;
+    let refused = stage.until_condition("acme", "Accepted", "False").await;
+    let (_, reason, message) = condition(&refused, "Accepted").unwrap();
+    assert!(reason == "TooFewConnections" && message.contains("mail.example:993"), "{reason}: {message}");
+    stage.rig.apply(&server(2).to_string()).await;
+    stage.until_condition("acme", "Accepted", "True").await;
+    stage.running(&Stage::sync("acme", "alice"), 1).await;
 }
 
 #[tokio::test]

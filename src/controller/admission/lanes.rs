@@ -11,7 +11,7 @@ use std::{
     mem,
 };
 
-use super::{LimitedResource, MigrationKey, ObjectUid, SlotRequest};
+use super::request::{LimitedResource, MigrationKey, ObjectUid, SlotRequest};
 use crate::start_limits::{ResourceShare, ResourceUsage};
 
 /// The number of a lane, in the order of their beginnings.
@@ -283,7 +283,9 @@ impl WaitingLanes {
     /// Gives a lane the place that it has now: none where no mailbox of it may start whatever there is room for.
     fn rank_lane(&mut self, number: LaneNumber) {
         let Some(lane) = self.lanes.get_mut(&number) else { return };
-        let waiting = self.migrations.get(&lane.migration).filter(|waiting| !waiting.held && !lane.ready.is_empty());
+        // What never fits is kept for nobody.
+        let may_start = !lane.ready.is_empty() && lane.needs.iter().all(|(_, share)| share.is_possible());
+        let waiting = self.migrations.get(&lane.migration).filter(|waiting| !waiting.held && may_start);
         let rank = waiting.map(|waiting| LaneRank { running: waiting.running, turn: waiting.turn, lane: number });
         if rank == lane.rank {
             return;

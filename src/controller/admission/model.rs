@@ -95,7 +95,8 @@ impl NaiveQueue {
                 lane_key(request) == (migration.clone(), needs.clone())
                     && accounts.all(|(resource, share)| self.usage.has_room(resource, share))
             });
-            let Some(first) = requests.next().filter(|_| !refused) else { continue };
+            let possible = needs.iter().all(|(_, share)| share.is_possible());
+            let Some(first) = requests.next().filter(|_| !refused && possible) else { continue };
             let lacking = needs.iter().filter(|(resource, share)| !self.usage.is_free(resource, share, &reserved));
             let lacking: Vec<_> = lacking.map(|(resource, _)| resource).collect();
             if lacking.is_empty() {
@@ -149,7 +150,7 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn request() -> impl Strategy<Value = SlotRequest> {
-    let limits = (2..5_usize, 1..4_usize, prop::option::weighted(0.3, 1..3_usize), 1..4_usize);
+    let limits = (1..5_usize, 1..4_usize, prop::option::weighted(0.3, 1..3_usize), 1..4_usize);
     (name(), 0..3_u8, 1..3_usize, 0..6_u8, limits).prop_map(|(name, host, units, account, limits)| {
         let (connections, parallelism, starts_per_minute, operator) = limits;
         let one = |limit| ResourceShare { units: 1, limit: Some(limit), starts_per_minute: None };

@@ -12,7 +12,7 @@ use super::{
     attempt_end::{status_after_refusal, status_after_rejection},
     decide::SyncAction,
     observe::FLUSH_SECONDS,
-    pod_answer::{PodRefusal, pod_refusal},
+    pod_answer::{CreateRefusal, create_refusal},
     status::{ReconcileState, current_slot_request, write_status},
 };
 use crate::{
@@ -115,8 +115,8 @@ async fn create_pod(
         Err(Error::Api(answer)) => answer,
         Err(error) => return Err(error.into()),
     };
-    match pod_refusal(&answer) {
-        Some(PodRefusal::NameTaken) => {
+    match create_refusal(&answer) {
+        Some(CreateRefusal::NameTaken) => {
             if !has_pod(context, state, &pod.name_any()).await? {
                 let what = format!("a pod {} is there that is not this mailbox's; it is waited for", pod.name_any());
                 context.publish_events(sync, &[EventNote::warning("PodNameTaken", what)]).await;
@@ -124,8 +124,8 @@ async fn create_pod(
             }
             Ok(ActionOutcome::Done)
         }
-        Some(PodRefusal::Namespace) => give_up_attempt(context, state, sync, &answer.message).await,
-        Some(PodRefusal::Pod) => {
+        Some(CreateRefusal::Namespace) => give_up_attempt(context, state, sync, &answer.message).await,
+        Some(CreateRefusal::Pod) => {
             let (status, note) = status_after_rejection(status, &answer.message);
             let next = write_status(context, sync, &status).await?;
             context.give_up_slots(&state.uid);

@@ -245,6 +245,7 @@ impl SimulatedCluster {
                 pods: &pods,
                 liveness: self.liveness,
                 granted_slots: Some(2),
+                waits_for: None,
                 hold: self.hold.clone(),
                 secrets: SecretsSeen::Present(vec![self.secret.to_string()]),
                 node_out_of_service: false,

@@ -73,7 +73,10 @@ pub(crate) fn set_conditions(observed: &ObservedMailbox<'_>, status: &mut Mailbo
                 "another migration has this destination account; this one waits".to_owned(),
             ),
             Some(HoldReason::MigrationInactive) => ("True", "Suspended", "the migration is suspended".to_owned()),
-            _ => ("True", "Queued", "waiting for its turn".to_owned()),
+            _ => {
+                let words = observed.waits_for.clone();
+                ("True", "Queued", words.unwrap_or_else(|| "waiting for its turn".to_owned()))
+            }
         },
         SyncPhase::Running => ("True", "Running", "an attempt runs".to_owned()),
         SyncPhase::Synced => ("True", "Synced", synced.to_owned()),

@@ -12,6 +12,7 @@ use super::{
     backoff::jittered,
     conditions,
     observe::{FLUSH_SECONDS, HoldReason, ObservedMailbox, PodEnd, SecretsSeen, signed_duration},
+    slot_wait::WORDS_PERIOD,
 };
 use crate::{
     api::{
@@ -301,6 +302,12 @@ impl SyncDecider<'_, '_> {
             status.login_refused = false;
             return;
         }
+        let waits = observed.hold.is_none() && observed.granted_slots.is_none();
+        if waits && status.phase == Some(SyncPhase::Queued) && observed.waits_for.is_some() {
+            // Its Secrets were looked at before, and are again once it has its slots.
+            self.request_slots();
+            return;
+        }
         match &observed.secrets {
             SecretsSeen::Unknown => self.push_action(SyncAction::CheckSecrets),
             SecretsSeen::Missing(what) => {
@@ -317,11 +324,17 @@ impl SyncDecider<'_, '_> {
                 }
                 (None, None) => {
                     status.phase = Some(SyncPhase::Queued);
-                    self.push_action(SyncAction::RequestSlots);
+                    self.request_slots();
                 }
                 (None, Some(slots)) => self.record_start(slots, versions),
             },
         }
+    }
+
+    fn request_slots(&mut self) {
+        self.push_action(SyncAction::RequestSlots);
+        // What it waits for may be another then.
+        self.wake_in(signed_duration(Duration::from_secs(WORDS_PERIOD.as_secs())));
     }
 
     /// Writes the next attempt into the status, unless a pod of a later attempt still runs: `clean_up_pods` stops that

@@ -14,6 +14,7 @@ mod pod_answer;
 pub mod reconcile;
 pub(crate) mod secret_versions;
 pub(crate) mod slot_request;
+pub(crate) mod slot_wait;
 mod status;
 pub(crate) mod sync_metrics;
 #[cfg(test)]

@@ -34,6 +34,8 @@ pub struct ObservedMailbox<'a> {
     pub liveness: WorkerLiveness,
     /// The slots that it was granted and holds; none while it waits for them.
     pub granted_slots: Option<i32>,
+    /// What it waits for in the queue, as a clause; none: it holds slots, or waits for nothing.
+    pub waits_for: Option<String>,
     /// Why it may not start now, whatever it wants.
     pub hold: Option<HoldReason>,
     /// The Secrets that it needs.

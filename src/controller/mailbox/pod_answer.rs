@@ -4,7 +4,7 @@ use kube::core::Status;
 
 /// Why the API server makes no pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PodRefusal {
+pub(super) enum CreateRefusal {
     /// A pod of that name is there.
     NameTaken,
     /// The namespace takes no pods now: a quota or a policy. A quota that many count against at once answers 409 like a
@@ -16,11 +16,11 @@ pub(super) enum PodRefusal {
 
 /// Why no pod was made; none where the API server failed, so that another try may work at once.
 #[must_use]
-pub(super) fn pod_refusal(answer: &Status) -> Option<PodRefusal> {
+pub(super) fn create_refusal(answer: &Status) -> Option<CreateRefusal> {
     match answer.code {
-        409 if answer.reason == "AlreadyExists" => Some(PodRefusal::NameTaken),
-        403 | 409 => Some(PodRefusal::Namespace),
-        400 | 422 => Some(PodRefusal::Pod),
+        409 if answer.reason == "AlreadyExists" => Some(CreateRefusal::NameTaken),
+        403 | 409 => Some(CreateRefusal::Namespace),
+        400 | 422 => Some(CreateRefusal::Pod),
         _ => None,
     }
 }
@@ -32,12 +32,12 @@ mod tests {
     #[test]
     fn a_quota_is_no_name_that_is_taken_whatever_it_answers_with() {
         let refusal =
-            |code, reason: &str| pod_refusal(&Status { code, reason: reason.to_owned(), ..Status::default() });
-        assert_eq!(refusal(409, "AlreadyExists"), Some(PodRefusal::NameTaken));
-        assert_eq!(refusal(409, "Conflict"), Some(PodRefusal::Namespace));
-        assert_eq!(refusal(403, "Forbidden"), Some(PodRefusal::Namespace));
-        assert_eq!(refusal(422, "Invalid"), Some(PodRefusal::Pod));
-        assert_eq!(refusal(400, "BadRequest"), Some(PodRefusal::Pod));
+            |code, reason: &str| create_refusal(&Status { code, reason: reason.to_owned(), ..Status::default() });
+        assert_eq!(refusal(409, "AlreadyExists"), Some(CreateRefusal::NameTaken));
+        assert_eq!(refusal(409, "Conflict"), Some(CreateRefusal::Namespace));
+        assert_eq!(refusal(403, "Forbidden"), Some(CreateRefusal::Namespace));
+        assert_eq!(refusal(422, "Invalid"), Some(CreateRefusal::Pod));
+        assert_eq!(refusal(400, "BadRequest"), Some(CreateRefusal::Pod));
         assert_eq!(refusal(500, "InternalError"), None);
         assert_eq!(refusal(429, "TooManyRequests"), None);
     }

@@ -1,6 +1,10 @@
 //! One mailbox: observe, decide, write, act; again until nothing is left to write.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use kube::{ResourceExt as _, runtime::controller::Action as Requeue};
@@ -9,6 +13,7 @@ use super::{
     apply::{self, ActionOutcome},
     decide::{SyncAction, decide},
     observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
+    slot_wait::wait_words,
     status::{ReconcileState, current_slot_request, write_status},
 };
 use crate::{
@@ -48,6 +53,7 @@ pub(crate) async fn reconcile(
             return Ok(Requeue::await_change());
         }
         let now = Timestamp::now();
+        let granted_slots = context.admission().granted_slots(&state.uid);
         context.sync_metrics.count_progress(&state.uid, status);
         let observed = ObservedMailbox {
             name: &state.name.name,
@@ -58,7 +64,8 @@ pub(crate) async fn reconcile(
             status,
             pods: &pods,
             liveness: update_liveness(&context, &state.uid, status, now),
-            granted_slots: context.admission().granted_slots(&state.uid),
+            granted_slots,
+            waits_for: words_of_wait(&context, &sync, status, granted_slots),
             hold: hold_reason(&context, &state, &sync),
             secrets: state.secrets.clone(),
             node_out_of_service: state.node_out_of_service,
@@ -104,6 +111,24 @@ pub(crate) async fn reconcile(
         "a mailbox's status does not settle; this is a defect"
     );
     Ok(Requeue::requeue(Duration::from_mins(1)))
+}
+
+/// What a mailbox waits for that holds no slots.
+fn words_of_wait(
+    context: &ControllerContext,
+    sync: &MailboxSync,
+    status: &MailboxSyncStatus,
+    granted_slots: Option<i32>,
+) -> Option<String> {
+    let uid = sync.metadata.uid.as_deref()?;
+    if granted_slots.is_some() || status.slots.is_some() {
+        context.told_waits.forget(uid);
+        return None;
+    }
+    let wait = context.admission().waits_for(&current_slot_request(context, sync, None));
+    let queued = status.conditions.iter().find(|condition| condition.type_ == "Ready" && condition.reason == "Queued");
+    let before = queued.map(|condition| condition.message.as_str());
+    Some(context.told_waits.choose(uid, before, wait_words(&wait), Instant::now()))
 }
 
 /// Takes the slots again that attempts hold which ran before this process did.

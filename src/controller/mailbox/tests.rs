@@ -43,6 +43,7 @@ struct MailboxFixture {
     pods: Vec<Arc<SyncPod>>,
     hold: Option<HoldReason>,
     granted_slots: Option<i32>,
+    waits_for: Option<String>,
     generation: i64,
     secrets: SecretsSeen,
     now: Timestamp,
@@ -58,6 +59,7 @@ impl MailboxFixture {
             pods: Vec::new(),
             hold: None,
             granted_slots: Some(2),
+            waits_for: None,
             generation: 1,
             secrets: SecretsSeen::Present(vec!["mail=1".into()]),
             now,
@@ -105,6 +107,7 @@ impl MailboxFixture {
             pods: &self.pods,
             liveness: WorkerLiveness::first_seen(self.status.attempt, self.now),
             granted_slots: self.granted_slots,
+            waits_for: self.waits_for.clone(),
             hold: self.hold.clone(),
             secrets: self.secrets.clone(),
             node_out_of_service: false,
@@ -270,6 +273,23 @@ fn a_mailbox_whose_destination_another_has_waits_without_a_place_in_the_queue() 
     let decision = case.decide();
     assert_eq!((decision.status.phase, decision.status.slots), (Some(SyncPhase::Queued), None));
     assert!(decision.actions.is_empty() && decision.wake_after.is_some());
+}
+
+#[test]
+fn a_queued_mailbox_says_what_it_waits_for_and_its_secrets_are_left_alone_meanwhile() {
+    let mut case = MailboxFixture::new();
+    case.granted_slots = None;
+    case.waits_for = Some("waiting for connections to old.example:993".into());
+    case.status = case.decide().status;
+    let ready = case.status.conditions.iter().find(|c| c.type_ == "Ready").unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", "Queued"));
+    assert_eq!(Some(&ready.message), case.waits_for.as_ref());
+    case.secrets = SecretsSeen::Unknown;
+    let waits = case.decide();
+    assert_eq!((&waits.status, &waits.actions[..]), (&case.status, &[SyncAction::RequestSlots][..]));
+    assert_eq!(waits.wake_after, Some(SignedDuration::from_mins(5)), "it may wait for something else then");
+    case.granted_slots = Some(2);
+    assert_eq!(case.decide().actions, [SyncAction::CheckSecrets], "and looked at before it starts");
 }
 
 #[test]
