@@ -53,6 +53,9 @@ rules! {
     /// On a MailMigration's spec.
     DESTINATION_CREDENTIAL: "has(self.destination.masterUser) || self.mailboxes.all(m, has(m.destination.passwordSecretRef) || has(m.destination.tokenSecretRef))"
         => "each mailbox needs destination.passwordSecretRef or destination.tokenSecretRef, unless the migration has destination.masterUser";
+    /// On a MailMigration's spec.
+    TWO_CONNECTIONS: "!has(self.source.server) || !has(self.destination.server) || self.source.server.host != self.destination.server.host || self.source.server.tls.mode != self.destination.server.tls.mode || has(self.source.server.port) != has(self.destination.server.port) || (has(self.source.server.port) && self.source.server.port != self.destination.server.port) || ((!has(self.source.server.limits) || !has(self.source.server.limits.maxConnections) || self.source.server.limits.maxConnections > 1) && (!has(self.destination.server.limits) || !has(self.destination.server.limits.maxConnections) || self.destination.server.limits.maxConnections > 1))"
+        => "source and destination are one server, and a sync needs a connection to each: limits.maxConnections must be at least 2";
     /// On a mailbox's name.
     MAILBOX_NAME: "self.matches('^[0-9A-Za-z]([0-9A-Za-z._@+=-]*[0-9A-Za-z])?$')"
         => "a mailbox's name has letters, digits and . _ @ + = - and starts and ends with a letter or digit, such as alice or alice@example.com; other login names go into username";

@@ -52,6 +52,7 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(cel_rules::SOME_MAILBOX.cel).message(cel_rules::SOME_MAILBOX.message))]
+#[x_kube(validation = Rule::new(cel_rules::TWO_CONNECTIONS.cel).message(cel_rules::TWO_CONNECTIONS.message))]
 #[x_kube(validation = Rule::new(cel_rules::SOURCE_CREDENTIAL.cel).message(cel_rules::SOURCE_CREDENTIAL.message))]
 #[x_kube(validation = Rule::new(cel_rules::DESTINATION_CREDENTIAL.cel).message(cel_rules::DESTINATION_CREDENTIAL.message))]
 pub struct MailMigrationSpec {

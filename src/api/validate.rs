@@ -9,7 +9,7 @@ use super::{
         ACCEPTED_MESSAGES, AGES, BACKOFF, CONNECT, CUTOVER_EVERY, CelRule, DEADLINE, DESTINATION_CREDENTIAL, DRAIN_FOR,
         EVERY, HOST, INSECURE, INTO, KEEPALIVE, MAILBOX_NAME, NO_TLS, OFFLINE_GRACE, ONE_ACCEPTED, ONE_CA,
         ONE_CREDENTIAL, ONE_SERVER, PATIENCE, PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, SEPARATOR, SINCE_BEFORE, SIZES,
-        SOME_MAILBOX, SOURCE_CREDENTIAL, STALL_AFTER, TTL,
+        SOME_MAILBOX, SOURCE_CREDENTIAL, STALL_AFTER, TTL, TWO_CONNECTIONS,
     },
     common::{Account, FolderRules, MasterMode, MasterUser, MessageRules, Retry, Timeouts},
     mail_migration::{EndpointSpec, MailMigrationSpec, MailboxEntry},
@@ -62,6 +62,13 @@ pub fn migration_problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
     check_endpoint(&mut at.at_field("source"), &spec.source);
     check_endpoint(&mut at.at_field("destination"), &spec.destination);
     at.require(!spec.mailboxes.is_empty() || !spec.mailbox_secrets.is_empty(), SOME_MAILBOX);
+    if let (Some(source), Some(destination)) = (&spec.source.server, &spec.destination.server) {
+        let same_server = source.host == destination.host
+            && source.tls.mode == destination.tls.mode
+            && source.port == destination.port;
+        let limits = [source, destination].map(|server| server.limits.max_connections);
+        at.require(!same_server || limits.into_iter().flatten().all(|limit| limit > 1), TWO_CONNECTIONS);
+    }
     let all_log_in = |endpoint: &EndpointSpec, side: fn(&MailboxEntry) -> &Account| {
         endpoint.master_user.is_some() || spec.mailboxes.iter().all(|m| side(m).credential().is_some())
     };

@@ -59,6 +59,14 @@ pub fn refused() -> Vec<(&'static str, Value, CelRule)> {
         ("/spec/mailboxes/0/source/tokenSecretRef", reference.clone(), cel_rules::ONE_CREDENTIAL),
         ("/spec/destination/masterUser/separator", json!("*"), cel_rules::SEPARATOR),
         ("/spec/mailboxes", json!([]), cel_rules::SOME_MAILBOX),
+        (
+            "/spec/destination",
+            json!({
+                "server": {"host": "old.example", "limits": {"maxConnections": 1}},
+                "masterUser": {"username": "m", "passwordSecretRef": {"name": "m", "key": "p"}},
+            }),
+            cel_rules::TWO_CONNECTIONS,
+        ),
         ("/spec/mailboxes/0/source", json!({"username": "a"}), cel_rules::SOURCE_CREDENTIAL),
         ("/spec/mailboxes/0/source", Value::Null, cel_rules::SOURCE_CREDENTIAL),
         ("/spec/destination/masterUser", Value::Null, cel_rules::DESTINATION_CREDENTIAL),

@@ -26,7 +26,8 @@ use super::{
 use crate::{
     api::{EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, MailboxSync, validate},
     controller::{
-        all_copied, context::ControllerContext, error::ReconcileError, events::EventNote, merge_patch, owner_reference,
+        all_copied, context::ControllerContext, error::ReconcileError, events::EventNote,
+        mailbox::slot_request::too_few_connections, merge_patch, owner_reference,
     },
     error::Error,
 };
@@ -135,11 +136,16 @@ fn refusal_reason(migration: &MailMigration, context: &ControllerContext) -> Opt
         }
     }
     let destination = &migration.spec.destination;
-    let found = referenced_server(context, migration, destination);
-    let spec = destination.server.as_ref().or_else(|| found.as_ref().map(|server| &server.spec))?;
+    let [from, to] = [&migration.spec.source, destination].map(|endpoint| {
+        let referenced = || referenced_server(context, migration, endpoint).map(|server| server.spec.clone());
+        endpoint.server.clone().or_else(referenced)
+    });
+    let (from, to) = (from?, to?);
     let reference = destination.server_ref.as_ref().map(|reference| reference.name.as_str());
-    let why = context.config.forbids_destination(&spec.host, reference)?;
-    Some(("DestinationNotAllowed", why))
+    if let Some(why) = context.config.forbids_destination(&to.host, reference) {
+        return Some(("DestinationNotAllowed", why));
+    }
+    Some(("TooFewConnections", too_few_connections([&from, &to], &context.config)?))
 }
 
 fn referenced_server(
