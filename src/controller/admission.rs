@@ -139,16 +139,16 @@ impl SyncAdmission {
         self.waiting.insert(request, running, held, &self.usage);
     }
 
-    /// Takes a mailbox out of the queue. What it holds it keeps.
-    pub(crate) fn withdraw(&mut self, uid: &str) {
-        self.waiting.remove(uid);
+    /// Takes a mailbox out of the queue; what it holds it keeps. True when it waited: others may have waited because it did.
+    pub(crate) fn withdraw(&mut self, uid: &str) -> bool {
+        self.waiting.remove(uid).is_some()
     }
 
-    /// A mailbox is gone: it waits no longer, and gives back what it was given. True when it held slots. Both at once, so that
-    /// no grant comes in between.
+    /// A mailbox is gone: it waits no longer, and gives back what it was given. True when it waited or held slots. Both at
+    /// once, so that no grant comes in between.
     pub(crate) fn forget(&mut self, uid: &str) -> bool {
-        self.waiting.remove(uid);
-        self.release(uid)
+        let waited = self.withdraw(uid);
+        self.release(uid) || waited
     }
 
     /// The same of a mailbox that does not want to run any more, and made no attempt with the slots that it holds.

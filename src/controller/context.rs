@@ -154,6 +154,13 @@ impl ControllerContext {
         }
     }
 
+    /// Takes a mailbox out of the queue; what it holds it keeps.
+    pub(crate) fn withdraw_request(&self, uid: &str) {
+        if self.admission().withdraw(uid) {
+            self.slots_changed.notify_one();
+        }
+    }
+
     /// A mailbox does not want to run any more: it leaves the queue, and gives back slots that it made no attempt with.
     pub(crate) fn give_up_slots(&self, uid: &str) {
         if self.admission().give_up(uid) {

@@ -336,7 +336,7 @@ fn handle_sync_change(context: &ControllerContext, change: ObjectChange<MailboxS
         ObjectChange::Applied(sync) => {
             if sync.spec.suspend || sync.spec.cancel || sync.metadata.deletion_timestamp.is_some() {
                 // At once: before it is decided on, it stands in nobody's way.
-                context.admission().withdraw(&sync.uid().unwrap_or_default());
+                context.withdraw_request(&sync.uid().unwrap_or_default());
             }
             enqueue_object(&context.sync_queue, &sync);
             Some(NamespacedName { namespace: sync.namespace()?, name: sync.spec.migration })

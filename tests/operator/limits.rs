@@ -180,12 +180,15 @@ async fn a_suspended_migration_leaves_the_queue_and_a_queued_mailbox_says_what_i
 #[tokio::test]
 async fn one_connection_to_a_server_on_both_sides_is_not_accepted_and_two_are() {
     let stage = Stage::new().await;
-    let server = |connections: i32| {
-        json!({"apiVersion": "mailferry.io/v1alpha1", "kind": "MailServer", "metadata": {"name": "both"}, "spec": {"host": "mail.example", "limits": {"maxConnections": connections}}})
-    };
+    let server = |connections: i32| json!({"apiVersion": "mailferry.io/v1alpha1", "kind": "MailServer", "metadata": {"name": "both"}, "spec": {"host": "mail.example", "limits": {"maxConnections": connections}}});
     stage.rig.apply(&server(1).to_string()).await;
     let both = json!({"server": null, "serverRef": {"name": "both"}});
-    stage.migration("acme", &["alice"], json!({"source": both, "destination": both})).await;
+    let password = json!({"name": "mail", "key": "key"});
+    let alice = json!({
+        "name": "alice", "source": {"passwordSecretRef": password},
+        "destination": {"username": "alice.new", "passwordSecretRef": password},
+    });
+    stage.migration("acme", &[], json!({"source": both, "destination": both, "mailboxes": [alice]})).await;
     let refused = stage.until_condition("acme", "Accepted", "False").await;
     let (_, reason, message) = condition(&refused, "Accepted").unwrap();
     assert!(reason == "TooFewConnections" && message.contains("mail.example:993"), "{reason}: {message}");
