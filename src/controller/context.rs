@@ -219,7 +219,7 @@ impl ControllerContext {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{sync::atomic::AtomicUsize, thread};
 
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -282,33 +282,37 @@ mod tests {
         let (context, mut caches, _granted) = testing::context(fast());
         let migration = testing::migration("m");
         caches.set_migration(&migration);
-        let (context, stop) = (&context, &AtomicBool::new(false));
+        let requests = ["a", "b", "c"].map(|name| {
+            let sync = testing::mailbox_sync(&migration, name);
+            caches.set_sync(&sync, true);
+            slot_request(&sync, None, &context.config, None)
+        });
+        let (context, stop, kept) = (&context, &AtomicBool::new(false), &AtomicUsize::new(0));
         thread::scope(|scope| {
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     context.grant_slots(Instant::now());
                 }
             });
-            for number in 0..20_000 {
-                let sync = testing::mailbox_sync(&migration, &number.to_string());
-                let uid = sync.metadata.uid.clone().unwrap();
-                caches.set_sync(&sync, true);
-                enqueue(context, &sync);
-                match number % 3 {
-                    0 => context.give_up_slots(&uid),
-                    1 => {
-                        context.release_slots(&uid);
-                        caches.set_sync(&sync, false);
-                        context.forget_mailbox(&uid);
+            let mailboxes = requests.map(|request| {
+                scope.spawn(move || {
+                    for round in 0..20_000 {
+                        context.admission().enqueue(request.clone());
+                        if round % 2 == 0 {
+                            context.give_up_slots(&request.uid);
+                        } else {
+                            context.forget_mailbox(&request.uid);
+                        }
+                        let held = context.admission().granted_slots(&request.uid);
+                        kept.fetch_add(usize::from(held.is_some()), Ordering::Relaxed);
                     }
-                    _ => {
-                        context.forget_mailbox(&uid);
-                        caches.set_sync(&sync, false);
-                    }
-                }
+                })
+            });
+            for mailbox in mailboxes {
+                mailbox.join().unwrap();
             }
             stop.store(true, Ordering::Relaxed);
         });
-        assert_eq!(waiting_and_running(context), (0, 0));
+        assert_eq!((kept.load(Ordering::Relaxed), waiting_and_running(context)), (0, (0, 0)));
     }
 }
