@@ -229,6 +229,8 @@ mod tests {
         controller::{mailbox::slot_request::slot_request, testing},
     };
 
+    type SyncChange = fn(&mut MailboxSync);
+
     fn enqueue(context: &ControllerContext, sync: &MailboxSync) {
         context.admission().enqueue(slot_request(sync, None, &context.config, None));
     }
@@ -249,14 +251,14 @@ mod tests {
         suspended.spec.suspend = true;
         caches.set_migration(&good);
         caches.set_migration(&suspended);
-        let changes: [(&str, fn(&mut MailboxSync)); 6] = [
+        let changes: [(&str, SyncChange); 6] = [
             ("suspended", |sync| sync.spec.suspend = true),
             ("cancelled", |sync| sync.spec.cancel = true),
             ("deleted", |sync| sync.metadata.deletion_timestamp = Some(Time(Timestamp::now()))),
             ("another", |sync| sync.metadata.uid = Some("another".to_owned())),
             ("failed", |sync| {
-                let (phase, observed_generation) = (Some(SyncPhase::Failed), Some(0));
-                sync.status = Some(MailboxSyncStatus { phase, observed_generation, ..MailboxSyncStatus::default() });
+                let (observed_generation, phase) = (Some(0), Some(SyncPhase::Failed));
+                sync.status = Some(MailboxSyncStatus { observed_generation, phase, ..MailboxSyncStatus::default() });
             }),
             ("fine", |_| {}),
         ];

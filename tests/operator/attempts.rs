@@ -19,7 +19,7 @@ async fn running(more: serde_json::Value) -> (Stage, String, Pod) {
     let stage = Stage::new().await;
     let alice = Stage::sync("acme", "alice");
     stage.migration("acme", &["alice"], more).await;
-    let pod = stage.running(&alice, 1).await;
+    let pod = Box::pin(stage.running(&alice, 1)).await;
     (stage, alice, pod)
 }
 

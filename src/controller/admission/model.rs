@@ -154,7 +154,7 @@ fn request() -> impl Strategy<Value = SlotRequest> {
     (name(), 0..3_u8, 1..3_usize, 0..6_u8, limits).prop_map(|(name, host, units, account, limits)| {
         let (connections, parallelism, starts_per_minute, operator) = limits;
         let one = |limit| ResourceShare { units: 1, limit: Some(limit), starts_per_minute: None };
-        let namespace = if name < "2".to_owned() { "a" } else { "b" };
+        let namespace = if name.as_str() < "2" { "a" } else { "b" };
         let migration = (namespace.to_owned(), name.chars().take(1).collect());
         let host_share = ResourceShare { units, limit: Some(connections), starts_per_minute };
         SlotRequest {

@@ -121,7 +121,7 @@ mod tests {
         let choose = |before, words: &str, now| told.choose("uid", before, words.to_owned(), now);
         assert_eq!(choose(None, "a", now), "a");
         assert_eq!(choose(Some("a"), "b", now), "a");
-        assert_eq!(choose(Some("a"), "b", now + WORDS_PERIOD - Duration::from_secs(1)), "a");
+        assert_eq!(choose(Some("a"), "b", now + WORDS_PERIOD / 2), "a");
         assert_eq!(choose(Some("a"), "b", now + WORDS_PERIOD), "b");
         assert_eq!(choose(Some("b"), "c", now + WORDS_PERIOD), "b");
         assert_eq!(choose(None, "c", now + WORDS_PERIOD), "c", "it waits anew");

@@ -7,15 +7,18 @@ use crate::{
     api::{MasterMode, MasterUser, SecretKeyRef, SyncEndpoint, pod_overrides::PodOverrides},
 };
 
-fn secret(name: &str, key: &str) -> Option<SecretKeyRef> {
-    Some(SecretKeyRef { name: name.into(), key: key.into() })
+type SpecEdit = fn(&mut MailboxSyncSpec);
+type SourceEdit = fn(&mut SyncEndpoint);
+
+fn secret(name: &str, key: &str) -> SecretKeyRef {
+    SecretKeyRef { name: name.into(), key: key.into() }
 }
 
 fn endpoint(host: &str, secret_name: &str) -> SyncEndpoint {
     let mut endpoint = SyncEndpoint::default();
     endpoint.server.host = host.into();
     endpoint.account.username = Some("alice".into());
-    endpoint.account.password_secret_ref = secret(secret_name, "alice");
+    endpoint.account.password_secret_ref = Some(secret(secret_name, "alice"));
     endpoint
 }
 
@@ -28,7 +31,7 @@ fn failed(error: &Error) -> MailboxFixture {
     let mut case = MailboxFixture::new();
     case.spec.source = endpoint("old.example", "old");
     case.spec.destination = endpoint("new.example", "new");
-    case.spec.destination.server.tls.ca_bundle_ref = secret("authority", "ca.crt");
+    case.spec.destination.server.tls.ca_bundle_ref = Some(secret("authority", "ca.crt"));
     case.secrets = seen(&["authority=1", "new=1", "old=1"]);
     case.status = case.decide().status;
     case.pods = vec![pod(1, None)];
@@ -66,7 +69,7 @@ fn edit(case: &mut MailboxFixture, change: impl FnOnce(&mut MailboxSyncSpec)) {
 
 #[test]
 fn a_refused_login_outlives_every_edit_that_does_not_concern_it() {
-    let edits: [(&str, fn(&mut MailboxSyncSpec)); 9] = [
+    let edits: [(&str, SpecEdit); 9] = [
         ("ttl", |spec| spec.settings.ttl = Duration::from_secs(7)),
         ("deadline", |spec| spec.settings.deadline = Duration::from_secs(3600)),
         ("retry", |spec| spec.settings.retry.max_failures = Some(9)),
@@ -102,11 +105,11 @@ fn a_refused_login_outlives_suspend_and_resume_and_a_cancellation_that_is_taken_
 
 #[test]
 fn another_account_or_credential_starts_the_next_attempt() {
-    let edits: [(&str, fn(&mut SyncEndpoint)); 7] = [
+    let edits: [(&str, SourceEdit); 7] = [
         ("host", |source| source.server.host = "other.example".into()),
         ("user", |source| source.account.username = Some("Alice".into())),
-        ("Secret", |source| source.account.password_secret_ref = secret("other", "alice")),
-        ("key", |source| source.account.password_secret_ref = secret("old", "other")),
+        ("Secret", |source| source.account.password_secret_ref = Some(secret("other", "alice"))),
+        ("key", |source| source.account.password_secret_ref = Some(secret("old", "other"))),
         ("token", |source| {
             source.account.token_secret_ref = source.account.password_secret_ref.take();
         }),
@@ -114,7 +117,7 @@ fn another_account_or_credential_starts_the_next_attempt() {
             source.account.password_secret_ref = None;
             source.master_user = Some(MasterUser {
                 username: "admin".into(),
-                password_secret_ref: secret("old", "admin").unwrap(),
+                password_secret_ref: secret("old", "admin"),
                 mode: MasterMode::Suffix,
                 separator: None,
             });
