@@ -24,7 +24,7 @@ use super::{
     config::{OperatorConfig, WorkerConfig},
     events::{EventNote, publish_events},
     mailbox::{
-        decide::is_final, observe::WorkerLiveness, secret_versions::SecretVersions, slot_wait::ToldWaits,
+        due::is_final, observe::WorkerLiveness, secret_versions::SecretVersions, slot_wait::ToldWaits,
         sync_metrics::SyncMetrics,
     },
     migration::memory::MigrationMemories,

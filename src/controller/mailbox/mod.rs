@@ -8,6 +8,7 @@ pub(crate) mod backoff;
 mod cluster_model;
 pub(crate) mod conditions;
 pub mod decide;
+pub(crate) mod due;
 pub mod observe;
 pub(crate) mod phase_metrics;
 mod pod_answer;

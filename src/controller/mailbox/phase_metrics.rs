@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    decide::{DueFacts, next_delta_at},
+    due::{DueFacts, next_delta_at},
     observe::signed_duration,
 };
 use crate::{

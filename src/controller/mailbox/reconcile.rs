@@ -198,5 +198,5 @@ fn has_prior_claim(other: &MailboxSync, this: &MailboxSync) -> bool {
         Some((claim.proven_at.as_ref()?.0, sync.uid()))
     };
     let Some(theirs) = proven(other) else { return false };
-    !super::decide::is_final(other, Timestamp::now()) && proven(this).is_none_or(|ours| theirs < ours)
+    !super::due::is_final(other, Timestamp::now()) && proven(this).is_none_or(|ours| theirs < ours)
 }

@@ -15,7 +15,7 @@ use crate::{
     },
     controller::{
         all_copied::CopiedVerdict,
-        mailbox::{conditions::copied_verdict, decide::is_final},
+        mailbox::{conditions::copied_verdict, due::is_final},
     },
     error::ErrorClass,
 };
