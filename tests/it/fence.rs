@@ -60,7 +60,7 @@ async fn without_a_permit_no_connection_sends_anything_more_and_the_next_sync_go
 #[derive(Debug)]
 struct Held {
     progress: Arc<SyncProgress>,
-    held: AtomicBool,
+    began: AtomicBool,
     released: AtomicBool,
 }
 
@@ -71,7 +71,7 @@ impl WritePermit for Held {
 
     fn is_suspended(&self) -> bool {
         let held = self.progress.messages_done.load(SeqCst) >= MIDDLE && !self.released.load(SeqCst);
-        self.held.fetch_or(held, SeqCst);
+        self.began.fetch_or(held, SeqCst);
         held
     }
 }
@@ -85,12 +85,12 @@ async fn while_a_permit_is_held_nothing_is_sent_and_then_the_sync_goes_on_withou
     let mut rig = Rig::new(&source, &destination);
     let permit = Arc::new(Held {
         progress: Arc::clone(&rig.progress),
-        held: AtomicBool::new(false),
+        began: AtomicBool::new(false),
         released: AtomicBool::new(false),
     });
     rig.permit = Arc::clone(&permit) as Arc<dyn WritePermit>;
     let pause = async {
-        eventually("something would have been sent", async || so(permit.held.load(SeqCst), "nothing yet")).await;
+        eventually("something would have been sent", async || so(permit.began.load(SeqCst), "nothing yet")).await;
         let done = eventually("what was sent before is answered", async || {
             let before = rig.progress.messages_done.load(SeqCst);
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
