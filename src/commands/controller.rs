@@ -18,6 +18,7 @@ use crate::{
     telemetry::{
         api_calls,
         health::{HealthListener, Readiness},
+        liveness::Liveness,
         metrics::Metrics,
     },
 };
@@ -94,14 +95,14 @@ impl ControllerArgs {
         let namespaces = namespaces(&self.namespaces)?;
         let cluster = Config::infer().await.map_err(unreachable_error)?;
         let lease_namespace = self.lease_namespace.unwrap_or_else(|| cluster.default_namespace.clone());
-        let (metrics, readiness) = (Metrics::new()?, Readiness::default());
+        let (metrics, readiness, liveness) = (Metrics::new()?, Readiness::default(), Liveness::default());
         let client = api_calls::client(cluster, &metrics).map_err(unreachable_error)?;
         let served = CancellationToken::new();
         if let Some(address) = self.listen.0 {
             let listener = HealthListener::bind(address).await?;
             tracing::info!(address = %listener.address()?, "serving /healthz, /readyz and /metrics");
             let served = served.clone();
-            tokio::spawn(listener.serve(metrics.clone(), readiness.clone(), served));
+            tokio::spawn(listener.serve(metrics.clone(), readiness.clone(), liveness.clone(), served));
         }
         let worker = WorkerConfig {
             image: self.worker_image,
@@ -119,6 +120,8 @@ impl ControllerArgs {
             instance,
             metrics: Some(metrics.clone()),
             readiness,
+            liveness,
+            request_limit: None,
         };
         let stop = CancellationToken::new();
         let asked = stop.clone();

@@ -25,11 +25,11 @@ use super::{
     migration::memory::MigrationMemories,
     retry::ApiFailures,
     worker_rbac::PreparedNamespaces,
-    written::WrittenVersions,
+    written::{UnansweredObjects, WrittenVersions},
 };
 use crate::{
     api::{MailMigration, MailboxSync},
-    telemetry::metrics::Metrics,
+    telemetry::{liveness::Liveness, metrics::Metrics},
 };
 
 /// What the controllers of MailMigrations and MailboxSyncs share: one for the whole process.
@@ -50,6 +50,8 @@ pub struct ControllerContext {
     pub recorder: Recorder,
     /// The process' metrics.
     pub metrics: Metrics,
+    /// Learns of reconciliations.
+    pub reconciliations: Liveness,
     /// Counts what mailboxes do, for the metrics.
     pub sync_metrics: SyncMetrics,
     /// Wakes `dispatch_slots`.
@@ -60,6 +62,8 @@ pub struct ControllerContext {
     pub migration_queue: UnboundedSender<ObjectRef<MailMigration>>,
     /// The versions that this operator wrote, and that the watches have not brought yet.
     pub written: WrittenVersions,
+    /// The mailboxes that have to be read again before anything is decided.
+    pub unanswered: UnansweredObjects,
     /// Failures of the API server in a row, by object.
     pub api_failures: ApiFailures,
     /// Namespaces that are ready for pods.
@@ -80,6 +84,7 @@ pub(crate) struct ContextParts {
     pub caches: Arc<ClusterCaches>,
     pub recorder: Recorder,
     pub metrics: Metrics,
+    pub liveness: Liveness,
     pub queues: ReconcileQueues,
 }
 
@@ -93,7 +98,7 @@ impl ControllerContext {
     /// The context of an operator that has decided nothing yet.
     #[must_use]
     pub(crate) fn new(parts: ContextParts) -> Self {
-        let ContextParts { client, config, worker, addresses, caches, recorder, metrics, queues } = parts;
+        let ContextParts { client, config, worker, addresses, caches, recorder, metrics, liveness, queues } = parts;
         Self {
             admission: Mutex::new(SyncAdmission::new(config.pod_starts_per_second)),
             secret_versions: SecretVersions::new(client.clone()),
@@ -105,10 +110,12 @@ impl ControllerContext {
             recorder,
             sync_metrics: SyncMetrics::new(metrics.clone()),
             metrics,
+            reconciliations: liveness,
             slots_changed: Notify::new(),
             sync_queue: queues.syncs,
             migration_queue: queues.migrations,
             written: WrittenVersions::default(),
+            unanswered: UnansweredObjects::default(),
             api_failures: ApiFailures::default(),
             prepared_namespaces: PreparedNamespaces::default(),
             migration_memories: MigrationMemories::default(),
@@ -134,6 +141,7 @@ impl ControllerContext {
         self.liveness().remove(uid);
         self.sync_metrics.forget(uid);
         self.written.forget(uid);
+        self.unanswered.forget(uid);
         self.api_failures.forget(uid);
     }
 

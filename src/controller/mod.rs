@@ -21,6 +21,7 @@ pub mod operator;
 pub(crate) mod owner_reference;
 pub(crate) mod permissions;
 pub mod pod_builder;
+pub(crate) mod request_limit;
 pub(crate) mod retry;
 pub mod server;
 #[cfg(test)]

@@ -35,6 +35,7 @@ use super::{
     context::{ContextParts, ControllerContext, ReconcileQueues},
     mailbox::{self, slot_request},
     migration,
+    request_limit::{REQUEST_LIMIT, RequestObservers, limit_requests},
     server::{self, ConnectionCounter, ServerContext, ServerOutputs},
     watches::ObjectChange,
 };
@@ -44,6 +45,7 @@ use crate::{
     error::{Error, Result},
     telemetry::{
         health::Readiness,
+        liveness::Liveness,
         metrics::{Metrics, ReconcileResult},
     },
 };
@@ -76,6 +78,10 @@ pub struct OperatorOptions {
     pub metrics: Option<Metrics>,
     /// Gets the part `caches`, true once everything was listed and decisions are made.
     pub readiness: Readiness,
+    /// Learns of reconciliations and of answers of the API server.
+    pub liveness: Liveness,
+    /// How long an answer of the API server is waited for; none: 30 s.
+    pub request_limit: Option<Duration>,
 }
 
 /// Runs the operator until `stop`: watches the cluster, restores the slots of running attempts, and reconciles. Writes that
@@ -84,13 +90,15 @@ pub struct OperatorOptions {
 /// # Errors
 /// Configuration when the operator may not list the cluster's networks, Internal when one of its tasks ended by itself.
 pub async fn run(client: Client, options: OperatorOptions, stop: CancellationToken) -> Result<()> {
+    let metrics = options.metrics.map_or_else(Metrics::new, Ok)?;
+    let observers = RequestObservers { metrics: metrics.clone(), liveness: options.liveness.clone() };
+    let client = limit_requests(client, options.request_limit.unwrap_or(REQUEST_LIMIT), observers);
     let (caches, writers) = cache::new_caches();
     let caches = Arc::new(caches);
     let (sync_queue, syncs_due) = mpsc::unbounded();
     let (migration_queue, migrations_due) = mpsc::unbounded();
     let reporter = Reporter { controller: "mailferry-controller".to_owned(), instance: options.instance.clone() };
     let recorder = Recorder::new(client.clone(), reporter);
-    let metrics = options.metrics.map_or_else(Metrics::new, Ok)?;
     options.readiness.set(CACHES_READY, false);
     for namespace in options.config.unwatched_rule_namespaces(&options.namespaces) {
         tracing::warn!(namespace, "masterUsers has a rule for a namespace that is not watched: it has no effect");
@@ -105,6 +113,7 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
         caches: Arc::clone(&caches),
         recorder: recorder.clone(),
         metrics: metrics.clone(),
+        liveness: options.liveness,
         queues: ReconcileQueues { syncs: sync_queue, migrations: migration_queue },
     }));
     let (server_queue, servers_due) = mpsc::unbounded();
@@ -191,7 +200,7 @@ async fn run_controller<K, F>(
         let future = reconcile(Arc::clone(&object), Arc::clone(&context));
         Box::pin(async move {
             let began = Instant::now();
-            let result = future.await;
+            let result = context.reconciliations.follow(future).await;
             let how = match &result {
                 Ok(_) => ReconcileResult::Ok,
                 Err(failure) if is_conflict(failure) => ReconcileResult::Conflict,
@@ -289,8 +298,9 @@ async fn route_changes(
 
 /// Has migrations and mailboxes counted by phase whenever the metrics are read.
 fn register_phase_metrics(context: &Arc<ControllerContext>) {
-    let caches = Arc::downgrade(&context.caches);
+    let (caches, liveness) = (Arc::downgrade(&context.caches), context.reconciliations.clone());
     context.metrics.refresh_gauges_by(move |metrics| {
+        metrics.set_longest_reconcile_wait(liveness.longest_wait());
         let Some(caches) = caches.upgrade() else { return };
         let mut migrations = HashMap::new();
         for migration in caches.migrations.state() {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, core::Collector, proto::MetricFamily,
 };
 
@@ -55,6 +55,7 @@ struct MetricsInner {
     pods_refused: IntCounter,
     api_requests: IntCounterVec,
     reconciles: HistogramVec,
+    longest_reconcile: Gauge,
     server_checks: IntCounterVec,
     leader: IntGauge,
 }
@@ -124,7 +125,7 @@ impl Metrics {
                 .counter("pods_refused_total", "Pods that the API server refused to create, by a quota or a policy.")?,
             api_requests: of.counters(
                 "api_requests_total",
-                "Requests to the API server by verb, resource and HTTP status; `error` where there was no answer.",
+                "Requests to the API server by verb, resource and HTTP status; `error`: no answer, `timeout`: none in time.",
                 &["verb", "resource", "code"],
             )?,
             reconciles: of.histograms(
@@ -132,6 +133,10 @@ impl Metrics {
                 "How long one look at an object took, by controller and result; conflict: at an older version.",
                 &["controller", "result"],
                 &RECONCILE_BUCKETS,
+            )?,
+            longest_reconcile: of.seconds(
+                "reconcile_longest_wait_seconds",
+                "How long the look at an object has waited for an answer of the API server that has waited longest.",
             )?,
             server_checks: of.counters(
                 "server_checks_total",
@@ -257,6 +262,11 @@ impl Metrics {
         self.0.reconciles.with_label_values(&[controller, result.label()]).observe(took.as_secs_f64());
     }
 
+    /// How long the look at an object that waits longest has waited for an answer of the API server.
+    pub fn set_longest_reconcile_wait(&self, wait: Duration) {
+        self.0.longest_reconcile.set(wait.as_secs_f64());
+    }
+
     /// A mail server was tested.
     pub fn server_checked(&self, error: Option<ErrorClass>) {
         let result = error.map_or_else(|| "Ready".to_owned(), |class| class.to_string());
@@ -299,6 +309,10 @@ impl MetricFactory<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         self.register(IntGauge::with_opts(opts(name, help))?)
+    }
+
+    fn seconds(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        self.register(Gauge::with_opts(opts(name, help))?)
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
@@ -360,6 +374,7 @@ mod tests {
         metrics.count_transfer(TransferDelta { messages: 6, bytes: 1000 });
         metrics.set_queue(7, 2);
         metrics.observe_queue_wait(Duration::from_secs(3));
+        metrics.set_longest_reconcile_wait(Duration::from_millis(40));
         metrics.pod_refused();
         metrics.api_request("patch", "mailboxsyncs/status", "200");
         metrics.reconciled("MailboxSync", ReconcileResult::Ok, Duration::from_millis(2));
@@ -371,7 +386,7 @@ mod tests {
     #[test]
     fn names_and_units_are_as_prometheus_wants_them() {
         let families = used().families();
-        assert_eq!(families.len(), 21);
+        assert_eq!(families.len(), 22);
         for family in &families {
             let name = family.name();
             assert!(include_str!("../../docs/operator.md").contains(&format!("`{name}`")), "{name} is not in the docs");

@@ -23,4 +23,5 @@ mod rig;
 mod server;
 mod stage;
 mod telemetry;
+mod unanswered;
 mod worker;

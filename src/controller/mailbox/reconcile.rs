@@ -9,7 +9,7 @@ use super::{
     apply::{self, ActionOutcome},
     decide::{SyncAction, decide},
     observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
-    status::{ReconcileState, current_slot_request, write_status},
+    status::{ReconcileState, current_slot_request, read_afresh, write_status},
 };
 use crate::{
     api::{MailboxSync, MailboxSyncStatus, names},
@@ -37,65 +37,29 @@ pub(crate) async fn reconcile(
         secrets: SecretsSeen::Unknown,
         node_out_of_service: false,
     };
-    let mut sync = sync;
+    let result = decide_until_settled(&context, &mut state, sync).await;
+    if result.as_ref().is_err_and(ReconcileError::is_unanswered) {
+        context.unanswered.record(&state.uid);
+    }
+    result
+}
+
+/// Decides again until nothing is left to write; what may have been written unseen is read first.
+async fn decide_until_settled(
+    context: &ControllerContext,
+    state: &mut ReconcileState,
+    mut sync: Arc<MailboxSync>,
+) -> Result<Requeue, ReconcileError> {
+    if context.unanswered.contains(&state.uid) {
+        // When it is gone, the watch tells.
+        let Some(now) = read_afresh(context, state).await? else { return Ok(Requeue::await_change()) };
+        context.unanswered.forget(&state.uid);
+        sync = now;
+    }
     for _ in 0..MAX_ROUNDS {
-        let empty = MailboxSyncStatus::default();
-        let status = sync.status.as_ref().unwrap_or(&empty);
-        let pods: Vec<_> = context.caches.pods_of(&state.name.namespace, &state.name.name);
-        let pods: Vec<_> =
-            pods.into_iter().filter(|pod| owner_reference::is_controlled_by(&**pod, &state.uid)).collect();
-        if pods.iter().any(|pod| context.written.is_stale(&**pod)) {
-            return Ok(Requeue::await_change());
-        }
-        let now = Timestamp::now();
-        context.sync_metrics.count_progress(&state.uid, status);
-        let observed = ObservedMailbox {
-            name: &state.name.name,
-            uid: &state.uid,
-            generation: sync.metadata.generation.unwrap_or_default(),
-            deleting: sync.metadata.deletion_timestamp.is_some(),
-            spec: &sync.spec,
-            status,
-            pods: &pods,
-            liveness: update_liveness(&context, &state.uid, status, now),
-            granted_slots: context.admission().granted_slots(&state.uid),
-            hold: hold_reason(&context, &state, &sync),
-            secrets: state.secrets.clone(),
-            node_out_of_service: state.node_out_of_service,
-            now,
-        };
-        let decision = decide(&observed);
-        if decision.actions.contains(&SyncAction::CheckSecrets) {
-            // Nothing is changed by looking, and one write is saved by looking first.
-            apply::apply(&context, &mut state, &sync, &pods, &SyncAction::CheckSecrets).await?;
-            continue;
-        }
-        let was_running = observed.is_running();
-        if let Some(next) = write_status(&context, &sync, &decision.status).await? {
-            context.publish_events(&*sync, &decision.events).await;
-            sync = next;
-            if was_running && decision.status.slots.is_none() {
-                context.release_slots(&state.uid);
-            }
-            continue;
-        }
-        if !was_running && observed.granted_slots.is_some() {
-            // It was given slots and does not want them any more.
-            context.release_slots(&state.uid);
-        }
-        let mut again = None;
-        for action in &decision.actions {
-            match apply::apply(&context, &mut state, &sync, &pods, action).await? {
-                ActionOutcome::Done => {}
-                ActionOutcome::DecideAgain => again = again.or(Some(sync.clone())),
-                ActionOutcome::StatusWritten(next) => again = Some(next),
-            }
-        }
-        if let Some(next) = again {
-            sync = next;
-        } else {
-            let wait = decision.wake_after.and_then(|wait| Duration::try_from(wait).ok());
-            return Ok(wait.map_or_else(Requeue::await_change, Requeue::requeue));
+        match decide_once(context, state, &sync).await? {
+            Round::Again(next) => sync = next,
+            Round::Settled(requeue) => return Ok(requeue),
         }
     }
     tracing::error!(
@@ -104,6 +68,77 @@ pub(crate) async fn reconcile(
         "a mailbox's status does not settle; this is a defect"
     );
     Ok(Requeue::requeue(Duration::from_mins(1)))
+}
+
+/// What follows a decision.
+enum Round {
+    /// Another one, from this object.
+    Again(Arc<MailboxSync>),
+    /// None, until something changes or a time has come.
+    Settled(Requeue),
+}
+
+/// Makes one decision, and writes or does what it says.
+async fn decide_once(
+    context: &ControllerContext,
+    state: &mut ReconcileState,
+    sync: &Arc<MailboxSync>,
+) -> Result<Round, ReconcileError> {
+    let empty = MailboxSyncStatus::default();
+    let status = sync.status.as_ref().unwrap_or(&empty);
+    let pods: Vec<_> = context.caches.pods_of(&state.name.namespace, &state.name.name);
+    let pods: Vec<_> = pods.into_iter().filter(|pod| owner_reference::is_controlled_by(&**pod, &state.uid)).collect();
+    if pods.iter().any(|pod| context.written.is_stale(&**pod)) {
+        return Ok(Round::Settled(Requeue::await_change()));
+    }
+    let now = Timestamp::now();
+    context.sync_metrics.count_progress(&state.uid, status);
+    let observed = ObservedMailbox {
+        name: &state.name.name,
+        uid: &state.uid,
+        generation: sync.metadata.generation.unwrap_or_default(),
+        deleting: sync.metadata.deletion_timestamp.is_some(),
+        spec: &sync.spec,
+        status,
+        pods: &pods,
+        liveness: update_liveness(context, &state.uid, status, now),
+        granted_slots: context.admission().granted_slots(&state.uid),
+        hold: hold_reason(context, state, sync),
+        secrets: state.secrets.clone(),
+        node_out_of_service: state.node_out_of_service,
+        now,
+    };
+    let decision = decide(&observed);
+    if decision.actions.contains(&SyncAction::CheckSecrets) {
+        // Nothing is changed by looking, and one write is saved by looking first.
+        apply::apply(context, state, sync, &pods, &SyncAction::CheckSecrets).await?;
+        return Ok(Round::Again(Arc::clone(sync)));
+    }
+    let was_running = observed.is_running();
+    if let Some(next) = write_status(context, sync, &decision.status).await? {
+        context.publish_events(&**sync, &decision.events).await;
+        if was_running && decision.status.slots.is_none() {
+            context.release_slots(&state.uid);
+        }
+        return Ok(Round::Again(next));
+    }
+    if !was_running && observed.granted_slots.is_some() {
+        // It was given slots and does not want them any more.
+        context.release_slots(&state.uid);
+    }
+    let mut again = None;
+    for action in &decision.actions {
+        match apply::apply(context, state, sync, &pods, action).await? {
+            ActionOutcome::Done => {}
+            ActionOutcome::DecideAgain => again = again.or(Some(Arc::clone(sync))),
+            ActionOutcome::StatusWritten(next) => again = Some(next),
+        }
+    }
+    if let Some(next) = again {
+        return Ok(Round::Again(next));
+    }
+    let wait = decision.wake_after.and_then(|wait| Duration::try_from(wait).ok());
+    Ok(Round::Settled(wait.map_or_else(Requeue::await_change, Requeue::requeue)))
 }
 
 /// Takes the slots again that attempts hold which ran before this process did.

@@ -56,6 +56,21 @@ pub(super) async fn write_status(
     Ok(Some(Arc::new(next)))
 }
 
+/// Reads a mailbox as it is now; none when it is gone. What the watch still brings of before is not decided on any more.
+pub(super) async fn read_afresh(
+    context: &ControllerContext,
+    state: &ReconcileState,
+) -> Result<Option<Arc<MailboxSync>>, ReconcileError> {
+    let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &state.name.namespace);
+    let Some(mut now) = api.get_opt(&state.name.name).await? else { return Ok(None) };
+    if now.uid().as_ref() != Some(&state.uid) {
+        return Ok(None);
+    }
+    slim_sync(&mut now);
+    context.written.record(&now);
+    Ok(Some(Arc::new(now)))
+}
+
 /// The request for slots of a mailbox, as it stands.
 pub(super) fn current_slot_request(context: &ControllerContext, sync: &MailboxSync, held: Option<i32>) -> SlotRequest {
     let migration = context.caches.migration_of(sync);
