@@ -1,10 +1,13 @@
 //! `mailferry controller`: the operator.
 
-use std::{collections::BTreeSet, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{collections::BTreeSet, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args};
 use kube::{Client, Config};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -75,6 +78,9 @@ impl FromStr for ListenAddress {
         text.parse().map(|address| Self(Some(address))).map_err(|_| "write ADDRESS:PORT, or none".to_owned())
     }
 }
+
+/// How long what is under way is waited for once the lead is lost: another takes over soon, and waits for nobody.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// The Lease that operators compete for.
 pub(super) const DEFAULT_LEASE_NAME: &str = "mailferry-controller";
@@ -179,14 +185,20 @@ async fn lead(
     };
     metrics.set_leader(true);
     let client = write_guard::guard_writes(client, leadership.status());
+    let leads = stop.child_token();
+    let mut work = std::pin::pin!(run(client, options, leads.clone()));
     tokio::select! {
         // First: nothing more is begun once the loss is known.
         biased;
         error = leadership.wait_until_lost() => {
             metrics.set_leader(false);
+            // Nothing is written from here on; what is under way may still learn how it ended.
+            leads.cancel();
+            let _ = timeout(DRAIN_LIMIT, &mut work).await;
             Err(error)
         }
-        ended = run(client, options, stop) => {
+        // All that it began has ended.
+        ended = &mut work => {
             leadership.release().await;
             ended
         }

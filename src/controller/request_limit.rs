@@ -63,7 +63,9 @@ impl Service<Request<Body>> for RequestLimit {
             let Ok(answer) = timeout(limit, answer(client, request)).await else {
                 observers.metrics.api_request(verb, &resource, "timeout");
                 let what = format!("the API server did not answer within {} s", limit.as_secs_f32());
-                return Err(Error::network(what).advice("What was asked may have been done; it is looked at again").into());
+                return Err(Error::network(what)
+                    .advice("What was asked may have been done; it is looked at again")
+                    .into());
             };
             if answer.is_ok() {
                 observers.liveness.record_answer();
@@ -131,7 +133,9 @@ mod tests {
         let counted = Arc::clone(&asked);
         let server = service_fn(move |_: Request<Body>| {
             let number = counted.fetch_add(1, SeqCst);
-            let answer = |code| ready(Ok::<_, Infallible>(Response::builder().status(code).body(axum::body::Body::empty()).unwrap()));
+            let answer = |code| {
+                ready(Ok::<_, Infallible>(Response::builder().status(code).body(axum::body::Body::empty()).unwrap()))
+            };
             match mood {
                 ServerMood::Silent => Either::Left(Either::Left(pending())),
                 ServerMood::Busy(times) if number < times => {

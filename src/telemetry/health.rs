@@ -134,8 +134,8 @@ mod tests {
         let listener = HealthListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let address = listener.address().unwrap();
         let liveness = Liveness::default();
-        let served = listener.serve(metrics.clone(), readiness.clone(), liveness.clone(), stop.clone());
-        let server = tokio::spawn(served);
+        let serving = listener.serve(metrics.clone(), readiness.clone(), liveness.clone(), stop.clone());
+        let server = tokio::spawn(serving);
 
         readiness.set("caches", false);
         readiness.set("leader election", true);
