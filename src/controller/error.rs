@@ -6,6 +6,9 @@ pub enum ReconcileError {
     /// The API server refused, or did not answer.
     #[error("{0}")]
     Api(#[from] kube::Error),
+    /// Somebody else wrote the object meanwhile: what was decided on is old.
+    #[error("decided on an older version: {0}")]
+    Outdated(#[source] kube::Error),
     /// What should be written can't be.
     #[error("a status can't be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -19,7 +22,16 @@ impl ReconcileError {
             // An error of the API server itself, such as a timeout within it, may come after the write.
             Self::Api(kube::Error::Api(answer)) => answer.code >= 500,
             Self::Api(_) => true,
-            Self::Json(_) => false,
+            Self::Outdated(_) | Self::Json(_) => false,
+        }
+    }
+
+    /// The error of a write that names the version of the object that was decided on.
+    #[must_use]
+    pub(crate) fn of_versioned_write(error: kube::Error) -> Self {
+        match &error {
+            kube::Error::Api(answer) if answer.code == 409 => Self::Outdated(error),
+            _ => Self::Api(error),
         }
     }
 }

@@ -229,9 +229,13 @@ async fn run_controller<K, F>(
         .await;
 }
 
-/// True when somebody else wrote meanwhile: the newer version is on its way.
+/// True when somebody else wrote meanwhile, or holds the name: the newer version is on its way.
 fn is_conflict(failure: &ReconcileError) -> bool {
-    matches!(failure, ReconcileError::Api(kube::Error::Api(answer)) if answer.code == 409)
+    match failure {
+        ReconcileError::Outdated(_) => true,
+        ReconcileError::Api(kube::Error::Api(answer)) => answer.code == 409,
+        _ => false,
+    }
 }
 
 /// The changes of each kind that the watches bring.

@@ -13,11 +13,17 @@ use super::{
 };
 use crate::{
     api::{MailboxSync, MailboxSyncStatus, names},
-    controller::{cache::NamespacedName, context::ControllerContext, error::ReconcileError, owner_reference},
+    controller::{
+        cache::NamespacedName, cached_objects::SyncPod, context::ControllerContext, error::ReconcileError,
+        owner_reference,
+    },
 };
 
 /// More writes than this in a row are a defect: a status that never settles must not become a storm.
 const MAX_ROUNDS: usize = 8;
+
+/// So often in a row a mailbox is read again at once, since somebody else wrote it meanwhile: its worker does.
+const MAX_CONFLICTS: usize = 3;
 
 /// Looks after one mailbox.
 ///
@@ -37,7 +43,7 @@ pub(crate) async fn reconcile(
         secrets: SecretsSeen::Unknown,
         node_out_of_service: false,
     };
-    let result = decide_until_settled(&context, &mut state, sync).await;
+    let result = Box::pin(decide_until_settled(&context, &mut state, sync)).await;
     if result.as_ref().is_err_and(ReconcileError::is_unanswered) {
         context.unanswered.record(&state.uid);
     }
@@ -56,11 +62,21 @@ async fn decide_until_settled(
         context.unanswered.forget(&state.uid);
         sync = now;
     }
-    for _ in 0..MAX_ROUNDS {
-        match decide_once(context, state, &sync).await? {
-            Round::Again(next) => sync = next,
-            Round::Settled(requeue) => return Ok(requeue),
+    let (mut rounds, mut conflicts) = (0, 0);
+    while rounds < MAX_ROUNDS {
+        match Box::pin(decide_once(context, state, &sync)).await {
+            Ok(Round::Again(next)) => sync = next,
+            Ok(Round::Settled(requeue)) => return Ok(requeue),
+            // No failure, and nothing to wait for: what is there now is decided on.
+            Err(ReconcileError::Outdated(_)) if conflicts < MAX_CONFLICTS => {
+                conflicts += 1;
+                let Some(now) = read_afresh(context, state).await? else { return Ok(Requeue::await_change()) };
+                sync = now;
+                continue;
+            }
+            Err(error) => return Err(error),
         }
+        (rounds, conflicts) = (rounds + 1, 0);
     }
     tracing::error!(
         namespace = state.name.namespace,
@@ -101,7 +117,7 @@ async fn decide_once(
         spec: &sync.spec,
         status,
         pods: &pods,
-        liveness: update_liveness(context, &state.uid, status, now),
+        liveness: update_liveness(context, state, status, &pods, now),
         granted_slots: context.admission().granted_slots(&state.uid),
         hold: hold_reason(context, state, sync),
         secrets: state.secrets.clone(),
@@ -160,17 +176,21 @@ pub(crate) fn restore_slots(context: &ControllerContext) {
 
 fn update_liveness(
     context: &ControllerContext,
-    uid: &str,
+    state: &ReconcileState,
     status: &MailboxSyncStatus,
+    pods: &[Arc<SyncPod>],
     now: Timestamp,
 ) -> WorkerLiveness {
     let mut known = context.liveness();
     if status.slots.is_none() {
-        known.remove(uid);
+        known.remove(&state.uid);
         return WorkerLiveness::first_seen(status.attempt, now);
     }
-    let entry = known.entry(uid.to_owned()).or_insert_with(|| WorkerLiveness::first_seen(status.attempt, now));
+    let entry = known.entry(state.uid.clone()).or_insert_with(|| WorkerLiveness::first_seen(status.attempt, now));
     *entry = entry.updated_with(status, now);
+    if pods.iter().any(|pod| pod.attempt() == Some(status.attempt) && pod.has_terminated()) {
+        entry.ended_at.get_or_insert(now);
+    }
     *entry
 }
 

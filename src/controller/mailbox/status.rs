@@ -29,7 +29,7 @@ pub(super) struct ReconcileState {
     pub node_out_of_service: bool,
 }
 
-/// Writes what changed of a status; gives the object as it is then, or nothing where there was nothing to write.
+/// Writes what changed of a status, and only to the version that was decided on; gives the object as it is then, or nothing where there was nothing to write.
 pub(super) async fn write_status(
     context: &ControllerContext,
     sync: &MailboxSync,
@@ -48,7 +48,8 @@ pub(super) async fn write_status(
         "status": patch,
     });
     let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &sync.namespace().unwrap_or_default());
-    let mut next = api.patch_status(&sync.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?;
+    let next = api.patch_status(&sync.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await;
+    let mut next = next.map_err(ReconcileError::of_versioned_write)?;
     slim_sync(&mut next);
     context.written.record(&next);
     let uid = sync.uid().unwrap_or_default();

@@ -283,7 +283,8 @@ async fn write_status(
         "status": patch,
     });
     let api: Api<MailMigration> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
-    let next = api.patch_status(&migration.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?;
+    let next = api.patch_status(&migration.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await;
+    let next = next.map_err(ReconcileError::of_versioned_write)?;
     context.written.record(&next);
     memory.status_written_at = Some(Instant::now());
     if old.phase != status.phase

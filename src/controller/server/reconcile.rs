@@ -247,5 +247,6 @@ async fn write_status(
         "status": patch,
     });
     let api: Api<MailServer> = Api::namespaced(servers.client.clone(), &server.namespace().unwrap_or_default());
-    Ok(Some(api.patch_status(&server.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?))
+    let written = api.patch_status(&server.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await;
+    written.map(Some).map_err(ReconcileError::of_versioned_write)
 }
