@@ -8,11 +8,7 @@ use std::{
     },
 };
 
-use futures::channel::mpsc::UnboundedSender;
-use kube::{
-    Client, Resource,
-    runtime::{events::Recorder, reflector::ObjectRef},
-};
+use kube::{Client, Resource, runtime::events::Recorder};
 use tokio::sync::Notify;
 
 use super::{
@@ -23,14 +19,12 @@ use super::{
     events::{EventNote, publish_events},
     mailbox::{observe::WorkerLiveness, secret_versions::SecretVersions, sync_metrics::SyncMetrics},
     migration::memory::MigrationMemories,
+    reconcile_loop::DueObjects,
     retry::ApiFailures,
     worker_rbac::PreparedNamespaces,
     written::{UnansweredObjects, WrittenVersions},
 };
-use crate::{
-    api::{MailMigration, MailboxSync},
-    telemetry::{liveness::Liveness, metrics::Metrics},
-};
+use crate::telemetry::{liveness::Liveness, metrics::Metrics};
 
 /// What the controllers of MailMigrations and MailboxSyncs share: one for the whole process.
 pub struct ControllerContext {
@@ -56,10 +50,8 @@ pub struct ControllerContext {
     pub sync_metrics: SyncMetrics,
     /// Wakes `dispatch_slots`.
     pub slots_changed: Notify,
-    /// Takes MailboxSyncs to be reconciled.
-    pub sync_queue: UnboundedSender<ObjectRef<MailboxSync>>,
-    /// Takes MailMigrations to be reconciled.
-    pub migration_queue: UnboundedSender<ObjectRef<MailMigration>>,
+    /// The objects of each kind that are due.
+    pub due: DueByKind,
     /// The versions that this operator wrote, and that the watches have not brought yet.
     pub written: WrittenVersions,
     /// The mailboxes that have to be read again before anything is decided.
@@ -85,20 +77,24 @@ pub(crate) struct ContextParts {
     pub recorder: Recorder,
     pub metrics: Metrics,
     pub liveness: Liveness,
-    pub queues: ReconcileQueues,
 }
 
-/// The queues of objects to be reconciled.
-pub(crate) struct ReconcileQueues {
-    pub syncs: UnboundedSender<ObjectRef<MailboxSync>>,
-    pub migrations: UnboundedSender<ObjectRef<MailMigration>>,
+/// The objects of each kind that are due.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DueByKind {
+    /// MailboxSyncs.
+    pub syncs: Arc<DueObjects>,
+    /// MailMigrations.
+    pub migrations: Arc<DueObjects>,
+    /// MailServers.
+    pub servers: Arc<DueObjects>,
 }
 
 impl ControllerContext {
     /// The context of an operator that has decided nothing yet.
     #[must_use]
     pub(crate) fn new(parts: ContextParts) -> Self {
-        let ContextParts { client, config, worker, addresses, caches, recorder, metrics, liveness, queues } = parts;
+        let ContextParts { client, config, worker, addresses, caches, recorder, metrics, liveness } = parts;
         Self {
             admission: Mutex::new(SyncAdmission::new(config.pod_starts_per_second)),
             secret_versions: SecretVersions::new(client.clone()),
@@ -112,8 +108,7 @@ impl ControllerContext {
             metrics,
             reconciliations: liveness,
             slots_changed: Notify::new(),
-            sync_queue: queues.syncs,
-            migration_queue: queues.migrations,
+            due: DueByKind::default(),
             written: WrittenVersions::default(),
             unanswered: UnansweredObjects::default(),
             api_failures: ApiFailures::default(),

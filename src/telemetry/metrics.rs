@@ -8,8 +8,8 @@ use std::{
 };
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, core::Collector, proto::MetricFamily,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector, proto::MetricFamily,
 };
 
 use super::metric_labels::{CONTROLLERS, DIFFERENCE_KINDS, NOT_COPIED_REASONS, SIDES, side_label};
@@ -56,6 +56,8 @@ struct MetricsInner {
     api_requests: IntCounterVec,
     reconciles: HistogramVec,
     longest_reconcile: Gauge,
+    reconciles_due: IntGaugeVec,
+    reconcile_overdue: GaugeVec,
     server_checks: IntCounterVec,
     leader: IntGauge,
 }
@@ -138,6 +140,16 @@ impl Metrics {
                 "reconcile_longest_wait_seconds",
                 "How long the look at an object has waited for an answer of the API server that has waited longest.",
             )?,
+            reconciles_due: of.gauges(
+                "reconciles_due",
+                "Objects that are due to be looked at, and wait for a place, by controller.",
+                &["controller"],
+            )?,
+            reconcile_overdue: of.seconds_by(
+                "reconcile_overdue_seconds",
+                "How long the object has been due to be looked at that waits longest for a place, by controller.",
+                &["controller"],
+            )?,
             server_checks: of.counters(
                 "server_checks_total",
                 "Connection tests of MailServers, by the class of the error, or Ready.",
@@ -170,6 +182,8 @@ impl Metrics {
             inner.restarts.with_label_values(&[why.label()]);
         }
         for controller in CONTROLLERS {
+            inner.reconciles_due.with_label_values(&[controller]);
+            inner.reconcile_overdue.with_label_values(&[controller]);
             for result in ReconcileResult::ALL {
                 inner.reconciles.with_label_values(&[controller, result.label()]);
             }
@@ -267,6 +281,12 @@ impl Metrics {
         self.0.longest_reconcile.set(wait.as_secs_f64());
     }
 
+    /// How many objects of a controller are due and wait for a place, and how long the first of them has.
+    pub fn set_reconcile_backlog(&self, controller: &str, due: usize, overdue: Duration) {
+        self.0.reconciles_due.with_label_values(&[controller]).set(gauge(due));
+        self.0.reconcile_overdue.with_label_values(&[controller]).set(overdue.as_secs_f64());
+    }
+
     /// A mail server was tested.
     pub fn server_checked(&self, error: Option<ErrorClass>) {
         let result = error.map_or_else(|| "Ready".to_owned(), |class| class.to_string());
@@ -313,6 +333,10 @@ impl MetricFactory<'_> {
 
     fn seconds(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
         self.register(Gauge::with_opts(opts(name, help))?)
+    }
+
+    fn seconds_by(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        self.register(GaugeVec::new(opts(name, help), labels)?)
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
@@ -375,6 +399,7 @@ mod tests {
         metrics.set_queue(7, 2);
         metrics.observe_queue_wait(Duration::from_secs(3));
         metrics.set_longest_reconcile_wait(Duration::from_millis(40));
+        metrics.set_reconcile_backlog("MailboxSync", 3, Duration::from_millis(900));
         metrics.pod_refused();
         metrics.api_request("patch", "mailboxsyncs/status", "200");
         metrics.reconciled("MailboxSync", ReconcileResult::Ok, Duration::from_millis(2));
@@ -386,7 +411,7 @@ mod tests {
     #[test]
     fn names_and_units_are_as_prometheus_wants_them() {
         let families = used().families();
-        assert_eq!(families.len(), 22);
+        assert_eq!(families.len(), 24);
         for family in &families {
             let name = family.name();
             assert!(include_str!("../../docs/operator.md").contains(&format!("`{name}`")), "{name} is not in the docs");

@@ -73,6 +73,7 @@ fn work(metrics: &Metrics) {
         metrics.restarted(restart);
     }
     metrics.set_longest_reconcile_wait(Duration::from_millis(40));
+    metrics.set_reconcile_backlog("MailboxSync", 3, Duration::from_millis(900));
     metrics.pod_refused();
     metrics.server_checked(None);
     metrics.server_checked(Some(ErrorClass::Tls));

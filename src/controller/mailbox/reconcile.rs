@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kube::{ResourceExt as _, runtime::controller::Action as Requeue};
+use kube::ResourceExt as _;
 
 use super::{
     apply::{self, ActionOutcome},
@@ -25,17 +25,17 @@ const MAX_ROUNDS: usize = 8;
 /// So often in a row a mailbox is read again at once, since somebody else wrote it meanwhile: its worker does.
 const MAX_CONFLICTS: usize = 3;
 
-/// Looks after one mailbox.
+/// Looks after one mailbox; gives after how long it has to be looked at again, though nothing changes.
 ///
 /// # Errors
 /// When the API server refused, or did not answer: it is tried again.
 pub(crate) async fn reconcile(
     sync: Arc<MailboxSync>,
     context: Arc<ControllerContext>,
-) -> Result<Requeue, ReconcileError> {
-    let (Some(namespace), Some(uid)) = (sync.namespace(), sync.uid()) else { return Ok(Requeue::await_change()) };
+) -> Result<Option<Duration>, ReconcileError> {
+    let (Some(namespace), Some(uid)) = (sync.namespace(), sync.uid()) else { return Ok(None) };
     if context.written.is_stale(&*sync) {
-        return Ok(Requeue::await_change());
+        return Ok(None);
     }
     let mut state = ReconcileState {
         name: NamespacedName { namespace, name: sync.name_any() },
@@ -55,10 +55,10 @@ async fn decide_until_settled(
     context: &ControllerContext,
     state: &mut ReconcileState,
     mut sync: Arc<MailboxSync>,
-) -> Result<Requeue, ReconcileError> {
+) -> Result<Option<Duration>, ReconcileError> {
     if context.unanswered.contains(&state.uid) {
         // When it is gone, the watch tells.
-        let Some(now) = read_afresh(context, state).await? else { return Ok(Requeue::await_change()) };
+        let Some(now) = read_afresh(context, state).await? else { return Ok(None) };
         context.unanswered.forget(&state.uid);
         sync = now;
     }
@@ -66,11 +66,11 @@ async fn decide_until_settled(
     while rounds < MAX_ROUNDS {
         match Box::pin(decide_once(context, state, &sync)).await {
             Ok(Round::Again(next)) => sync = next,
-            Ok(Round::Settled(requeue)) => return Ok(requeue),
+            Ok(Round::Settled(wait)) => return Ok(wait),
             // No failure, and nothing to wait for: what is there now is decided on.
             Err(ReconcileError::Outdated(_)) if conflicts < MAX_CONFLICTS => {
                 conflicts += 1;
-                let Some(now) = read_afresh(context, state).await? else { return Ok(Requeue::await_change()) };
+                let Some(now) = read_afresh(context, state).await? else { return Ok(None) };
                 sync = now;
                 continue;
             }
@@ -83,15 +83,15 @@ async fn decide_until_settled(
         name = state.name.name,
         "a mailbox's status does not settle; this is a defect"
     );
-    Ok(Requeue::requeue(Duration::from_mins(1)))
+    Ok(Some(Duration::from_mins(1)))
 }
 
 /// What follows a decision.
 enum Round {
     /// Another one, from this object.
     Again(Arc<MailboxSync>),
-    /// None, until something changes or a time has come.
-    Settled(Requeue),
+    /// None, until something changes or so much time has passed.
+    Settled(Option<Duration>),
 }
 
 /// Makes one decision, and writes or does what it says.
@@ -105,7 +105,7 @@ async fn decide_once(
     let pods: Vec<_> = context.caches.pods_of(&state.name.namespace, &state.name.name);
     let pods: Vec<_> = pods.into_iter().filter(|pod| owner_reference::is_controlled_by(&**pod, &state.uid)).collect();
     if pods.iter().any(|pod| context.written.is_stale(&**pod)) {
-        return Ok(Round::Settled(Requeue::await_change()));
+        return Ok(Round::Settled(None));
     }
     let now = Timestamp::now();
     context.sync_metrics.count_progress(&state.uid, status);
@@ -153,8 +153,7 @@ async fn decide_once(
     if let Some(next) = again {
         return Ok(Round::Again(next));
     }
-    let wait = decision.wake_after.and_then(|wait| Duration::try_from(wait).ok());
-    Ok(Round::Settled(wait.map_or_else(Requeue::await_change, Requeue::requeue)))
+    Ok(Round::Settled(decision.wake_after.and_then(|wait| Duration::try_from(wait).ok())))
 }
 
 /// Takes the slots again that attempts hold which ran before this process did.
