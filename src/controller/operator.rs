@@ -392,6 +392,7 @@ fn handle_server_change(context: &ControllerContext, servers: &ServerContext, ch
         ObjectChange::Applied(server) => context.due.servers.add_object(server, Urgency::Ordinary),
         ObjectChange::Deleted(server) => {
             context.due.servers.forget(server);
+            context.api_failures.forget(&server.uid().unwrap_or_default());
             servers.forget(&server.uid().unwrap_or_default());
         }
     }

@@ -189,20 +189,24 @@ impl<'a> ObservedMailbox<'a> {
         }
     }
 
-    /// For how much longer the last report of a worker that ended is waited for: its last word tells of one that the status
-    /// does not show yet. A status that is written now would be refused, since it is not the newest.
+    /// True when the worker of an attempt that is not settled ended, and its last word tells of a report that the status does
+    /// not show. A status that is written now would be refused, since it is not the newest.
+    #[must_use]
+    pub(crate) fn lacks_last_report(&self) -> bool {
+        let word = self.current_pod().filter(|_| self.is_running()).and_then(SyncPod::final_report);
+        // Without an outcome, it ended because it could not report.
+        let Some(word) = word.filter(|word| word.attempt == self.status.attempt && word.outcome.is_some()) else {
+            return false;
+        };
+        let reported = self.status.worker.as_ref().filter(|worker| worker.attempt == word.attempt);
+        reported.map_or(0, |worker| worker.report) < word.report
+    }
+
+    /// For how much longer such a report is waited for.
     #[must_use]
     pub(crate) fn last_report_wait(&self) -> Option<SignedDuration> {
-        let word = self.current_pod()?.final_report()?;
-        // Without an outcome, it ended because it could not report.
-        if word.attempt != self.status.attempt || word.outcome.is_none() {
-            return None;
-        }
-        let reported = self.status.worker.as_ref().filter(|worker| worker.attempt == word.attempt);
-        if reported.map_or(0, |worker| worker.report) >= word.report {
-            return None;
-        }
-        let left = SignedDuration::from_secs(LAST_REPORT_SECONDS) - self.now.duration_since(self.liveness.ended_at?);
+        let ended_at = self.liveness.ended_at.filter(|_| self.lacks_last_report())?;
+        let left = SignedDuration::from_secs(LAST_REPORT_SECONDS) - self.now.duration_since(ended_at);
         (left > SignedDuration::ZERO).then_some(left)
     }
 

@@ -42,6 +42,7 @@ pub(crate) async fn reconcile(
         uid,
         secrets: SecretsSeen::Unknown,
         node_out_of_service: false,
+        last_report_sought: false,
     };
     let result = Box::pin(decide_until_settled(&context, &mut state, sync)).await;
     if result.as_ref().is_err_and(ReconcileError::is_unanswered) {
@@ -124,6 +125,11 @@ async fn decide_once(
         node_out_of_service: state.node_out_of_service,
         now,
     };
+    if !state.last_report_sought && observed.lacks_last_report() && observed.last_report_wait().is_none() {
+        // The watch is late, or the report was never taken: what is there now says which.
+        state.last_report_sought = true;
+        return Ok(read_afresh(context, state).await?.map_or(Round::Settled(None), Round::Again));
+    }
     let decision = decide(&observed);
     if decision.actions.contains(&SyncAction::CheckSecrets) {
         // Nothing is changed by looking, and one write is saved by looking first.

@@ -27,6 +27,8 @@ pub(super) struct ReconcileState {
     pub secrets: SecretsSeen,
     /// True when its pod's node was found to be out of service.
     pub node_out_of_service: bool,
+    /// True when the mailbox was read since its worker's last report was missing.
+    pub last_report_sought: bool,
 }
 
 /// Writes what changed of a status, and only to the version that was decided on; gives the object as it is then, or nothing where there was nothing to write.

@@ -85,7 +85,11 @@ impl MailboxFixture {
     }
 
     fn decide(&self) -> SyncDecision {
-        decide(&ObservedMailbox {
+        decide(&self.observed())
+    }
+
+    fn observed(&self) -> ObservedMailbox<'_> {
+        ObservedMailbox {
             name: NAME,
             uid: UID,
             generation: 1,
@@ -102,7 +106,7 @@ impl MailboxFixture {
             secrets: SecretsSeen::Present(vec!["mail=1".into()]),
             node_out_of_service: false,
             now: self.now,
-        })
+        }
     }
 }
 
@@ -167,7 +171,10 @@ fn a_pods_end_is_settled_once_the_report_that_its_worker_tells_of_is_there() {
     // It was never taken: the last word has to do.
     case.status = unreported;
     case.pass(3);
-    assert_eq!(case.decide().status.phase, Some(SyncPhase::Synced));
+    let settled = case.decide().status;
+    assert_eq!(settled.phase, Some(SyncPhase::Synced));
+    case.status = settled;
+    assert!(!case.observed().lacks_last_report(), "nothing is waited for any more");
 }
 
 #[test]
