@@ -23,7 +23,10 @@ impl Moment {
     /// This one.
     #[must_use]
     pub(crate) fn now() -> Self {
-        Self { boot: since_boot(), wall: SystemTime::now() }
+        let now = Self { boot: since_boot(), wall: SystemTime::now() };
+        #[cfg(test)]
+        let now = now.after_sleep();
+        now
     }
 
     /// The time from here to `later`: the longer of what the two clocks say, since each may have stood still or been set
@@ -32,6 +35,29 @@ impl Moment {
     pub(crate) fn until(self, later: Self) -> Duration {
         let wall = later.wall.duration_since(self.wall).unwrap_or_default();
         later.boot.saturating_sub(self.boot).max(wall)
+    }
+}
+
+/// Machines that sleep while a test runs.
+#[cfg(test)]
+mod sleep {
+    use std::cell::Cell;
+
+    use super::{Duration, Moment};
+
+    thread_local! {
+        static SLEPT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    impl Moment {
+        /// Lets the clocks that go on in a machine's sleep jump, for this thread; those that timers go by stand still.
+        pub(crate) fn jump(by: Duration) {
+            SLEPT.set(SLEPT.get() + by);
+        }
+
+        pub(super) fn after_sleep(self) -> Self {
+            Self { boot: self.boot + SLEPT.get(), wall: self.wall + SLEPT.get() }
+        }
     }
 }
 

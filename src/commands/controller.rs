@@ -1,10 +1,13 @@
 //! `mailferry controller`: the operator.
 
-use std::{collections::BTreeSet, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{collections::BTreeSet, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args};
 use kube::{Client, Config};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -18,6 +21,7 @@ use crate::{
     telemetry::{
         api_calls,
         health::{HealthListener, Readiness},
+        liveness::Liveness,
         metrics::Metrics,
     },
 };
@@ -75,6 +79,9 @@ impl FromStr for ListenAddress {
     }
 }
 
+/// How long what is under way is waited for once the lead is lost: another takes over soon, and waits for nobody.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
 /// The Lease that operators compete for.
 pub(super) const DEFAULT_LEASE_NAME: &str = "mailferry-controller";
 
@@ -94,14 +101,14 @@ impl ControllerArgs {
         let namespaces = namespaces(&self.namespaces)?;
         let cluster = Config::infer().await.map_err(unreachable_error)?;
         let lease_namespace = self.lease_namespace.unwrap_or_else(|| cluster.default_namespace.clone());
-        let (metrics, readiness) = (Metrics::new()?, Readiness::default());
+        let (metrics, readiness, liveness) = (Metrics::new()?, Readiness::default(), Liveness::default());
         let client = api_calls::client(cluster, &metrics).map_err(unreachable_error)?;
         let served = CancellationToken::new();
         if let Some(address) = self.listen.0 {
             let listener = HealthListener::bind(address).await?;
             tracing::info!(address = %listener.address()?, "serving /healthz, /readyz and /metrics");
             let served = served.clone();
-            tokio::spawn(listener.serve(metrics.clone(), readiness.clone(), served));
+            tokio::spawn(listener.serve(metrics.clone(), readiness.clone(), liveness.clone(), served));
         }
         let worker = WorkerConfig {
             image: self.worker_image,
@@ -119,6 +126,8 @@ impl ControllerArgs {
             instance,
             metrics: Some(metrics.clone()),
             readiness,
+            liveness,
+            request_limit: None,
         };
         let stop = CancellationToken::new();
         let asked = stop.clone();
@@ -176,14 +185,20 @@ async fn lead(
     };
     metrics.set_leader(true);
     let client = write_guard::guard_writes(client, leadership.status());
+    let leads = stop.child_token();
+    let mut work = std::pin::pin!(run(client, options, leads.clone()));
     tokio::select! {
         // First: nothing more is begun once the loss is known.
         biased;
         error = leadership.wait_until_lost() => {
             metrics.set_leader(false);
+            // Nothing is written from here on; what is under way may still learn how it ended.
+            leads.cancel();
+            let _ = timeout(DRAIN_LIMIT, &mut work).await;
             Err(error)
         }
-        ended = run(client, options, stop) => {
+        // All that it began has ended.
+        ended = &mut work => {
             leadership.release().await;
             ended
         }

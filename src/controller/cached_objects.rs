@@ -111,6 +111,13 @@ impl SyncPod {
         }
     }
 
+    /// True once its container ended.
+    #[must_use]
+    pub(crate) fn has_terminated(&self) -> bool {
+        let state = self.status.container_statuses.first().and_then(|status| status.state.as_ref());
+        state.is_some_and(|state| state.terminated.is_some())
+    }
+
     /// True once a node was told to run it.
     #[must_use]
     pub(crate) fn is_bound(&self) -> bool {

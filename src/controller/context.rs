@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::channel::mpsc::UnboundedSender;
 use jiff::Timestamp;
 use kube::{
     Client, Resource,
@@ -20,7 +19,7 @@ use tokio::sync::Notify;
 use super::{
     address_guard::AddressGuard,
     admission::{SlotRequest, SyncAdmission},
-    cache::ClusterCaches,
+    cache::{ClusterCaches, NamespacedName},
     config::{OperatorConfig, WorkerConfig},
     events::{EventNote, publish_events},
     mailbox::{
@@ -28,14 +27,13 @@ use super::{
         sync_metrics::SyncMetrics,
     },
     migration::memory::MigrationMemories,
+    reconcile_loop::DueObjects,
+    reconcile_queue::Urgency,
     retry::ApiFailures,
     worker_rbac::PreparedNamespaces,
-    written::WrittenVersions,
+    written::{UnansweredObjects, WrittenVersions},
 };
-use crate::{
-    api::{MailMigration, MailboxSync},
-    telemetry::metrics::Metrics,
-};
+use crate::telemetry::{liveness::Liveness, metrics::Metrics};
 
 /// What the controllers of MailMigrations and MailboxSyncs share: one for the whole process.
 pub struct ControllerContext {
@@ -57,16 +55,18 @@ pub struct ControllerContext {
     pub metrics: Metrics,
     /// What was written of waiting mailboxes.
     pub told_waits: ToldWaits,
+    /// Learns of reconciliations.
+    pub reconciliations: Liveness,
     /// Counts what mailboxes do, for the metrics.
     pub sync_metrics: SyncMetrics,
     /// Wakes `dispatch_slots`.
     pub slots_changed: Notify,
-    /// Takes MailboxSyncs to be reconciled.
-    pub sync_queue: UnboundedSender<ObjectRef<MailboxSync>>,
-    /// Takes MailMigrations to be reconciled.
-    pub migration_queue: UnboundedSender<ObjectRef<MailMigration>>,
+    /// The objects of each kind that are due.
+    pub due: DueByKind,
     /// The versions that this operator wrote, and that the watches have not brought yet.
     pub written: WrittenVersions,
+    /// The mailboxes that have to be read again before anything is decided.
+    pub unanswered: UnansweredObjects,
     /// Failures of the API server in a row, by object.
     pub api_failures: ApiFailures,
     /// Namespaces that are ready for pods.
@@ -87,20 +87,25 @@ pub(crate) struct ContextParts {
     pub caches: Arc<ClusterCaches>,
     pub recorder: Recorder,
     pub metrics: Metrics,
-    pub queues: ReconcileQueues,
+    pub liveness: Liveness,
 }
 
-/// The queues of objects to be reconciled.
-pub(crate) struct ReconcileQueues {
-    pub syncs: UnboundedSender<ObjectRef<MailboxSync>>,
-    pub migrations: UnboundedSender<ObjectRef<MailMigration>>,
+/// The objects of each kind that are due.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DueByKind {
+    /// MailboxSyncs.
+    pub syncs: Arc<DueObjects>,
+    /// MailMigrations.
+    pub migrations: Arc<DueObjects>,
+    /// MailServers.
+    pub servers: Arc<DueObjects>,
 }
 
 impl ControllerContext {
     /// The context of an operator that has decided nothing yet.
     #[must_use]
     pub(crate) fn new(parts: ContextParts) -> Self {
-        let ContextParts { client, config, worker, addresses, caches, recorder, metrics, queues } = parts;
+        let ContextParts { client, config, worker, addresses, caches, recorder, metrics, liveness } = parts;
         Self {
             admission: Mutex::new(SyncAdmission::new(config.pod_starts_per_second)),
             secret_versions: SecretVersions::new(client.clone()),
@@ -113,10 +118,11 @@ impl ControllerContext {
             told_waits: ToldWaits::default(),
             sync_metrics: SyncMetrics::new(metrics.clone()),
             metrics,
+            reconciliations: liveness,
             slots_changed: Notify::new(),
-            sync_queue: queues.syncs,
-            migration_queue: queues.migrations,
+            due: DueByKind::default(),
             written: WrittenVersions::default(),
+            unanswered: UnansweredObjects::default(),
             api_failures: ApiFailures::default(),
             prepared_namespaces: PreparedNamespaces::default(),
             migration_memories: MigrationMemories::default(),
@@ -144,6 +150,7 @@ impl ControllerContext {
         self.liveness().remove(uid);
         self.sync_metrics.forget(uid);
         self.written.forget(uid);
+        self.unanswered.forget(uid);
         self.api_failures.forget(uid);
     }
 
@@ -173,8 +180,7 @@ impl ControllerContext {
     pub(crate) fn grant_slots(&self, now: Instant) -> Option<Duration> {
         let mut admission = self.admission();
         while let Some((namespace, name)) = admission.admit_next(now, |request| self.wants_to_run(request)) {
-            // Where nobody takes it any more, the process ends.
-            let _ = self.sync_queue.unbounded_send(ObjectRef::new(&name).within(&namespace));
+            self.due.syncs.add(&NamespacedName::new(namespace, name), Urgency::Urgent);
         }
         self.metrics.set_queue(admission.waiting_count(), admission.running_count());
         admission.next_admission_in(now)
@@ -222,10 +228,11 @@ mod tests {
     use std::{sync::atomic::AtomicUsize, thread};
 
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use kube::ResourceExt as _;
 
     use super::*;
     use crate::{
-        api::{MailboxSyncStatus, mailbox_sync::SyncPhase},
+        api::{MailboxSync, MailboxSyncStatus, mailbox_sync::SyncPhase},
         controller::{mailbox::slot_request::slot_request, testing},
     };
 
@@ -246,7 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_want_to_run_any_more_gets_no_slots_and_leaves_the_queue() {
-        let (context, mut caches, mut granted) = testing::context(fast());
+        let (context, mut caches) = testing::context(fast());
         let (good, mut suspended) = (testing::migration("good"), testing::migration("suspended"));
         suspended.spec.suspend = true;
         caches.set_migration(&good);
@@ -263,9 +270,9 @@ mod tests {
             ("fine", |_| {}),
         ];
         let waiting = changes.map(|(name, change)| (testing::mailbox_sync(&good, name), change));
-        for (sync, change) in waiting {
-            enqueue(&context, &sync);
-            let mut sync = sync;
+        for (sync, change) in &waiting {
+            enqueue(&context, sync);
+            let mut sync = sync.clone();
             change(&mut sync);
             caches.set_sync(&sync, true);
         }
@@ -274,14 +281,16 @@ mod tests {
         caches.set_sync(&of_suspended, true);
         enqueue(&context, &of_suspended);
         context.grant_slots(Instant::now());
-        let names: Vec<_> = std::iter::from_fn(|| granted.try_recv().ok()).map(|sync| sync.name).collect();
-        assert_eq!(names, ["good-fine"]);
+        let is_granted =
+            |sync: &MailboxSync| context.admission().granted_slots(sync.uid().as_deref().unwrap()).is_some();
+        let granted = waiting.iter().filter(|(sync, _)| is_granted(sync));
+        assert_eq!(granted.map(|(sync, _)| sync.name_any()).collect::<Vec<_>>(), ["good-fine"]);
         assert_eq!(waiting_and_running(&context), (0, 1));
     }
 
     #[tokio::test]
     async fn no_slot_is_lost_when_mailboxes_give_up_while_slots_are_granted() {
-        let (context, mut caches, _granted) = testing::context(fast());
+        let (context, mut caches) = testing::context(fast());
         let migration = testing::migration("m");
         caches.set_migration(&migration);
         let requests = ["a", "b", "c"].map(|name| {

@@ -273,8 +273,17 @@ impl LeadershipStatus {
     /// before its background task does.
     #[must_use]
     pub(crate) fn holds(&self) -> bool {
+        !self.time_left().is_zero()
+    }
+
+    /// For how long it holds at least, unless it is lost before.
+    #[must_use]
+    pub(crate) fn time_left(&self) -> Duration {
         let state = self.state.borrow();
-        state.lost.is_none() && state.renewed.moment.until(Moment::now()) < self.renew_deadline
+        if state.lost.is_some() {
+            return Duration::ZERO;
+        }
+        self.renew_deadline.saturating_sub(state.renewed.moment.until(Moment::now()))
     }
 
     /// A lead that was renewed now, and is renewed no more.

@@ -22,6 +22,9 @@ pub mod operator;
 pub(crate) mod owner_reference;
 pub(crate) mod permissions;
 pub mod pod_builder;
+pub(crate) mod reconcile_loop;
+pub(crate) mod reconcile_queue;
+pub(crate) mod request_limit;
 pub(crate) mod retry;
 pub mod server;
 #[cfg(test)]

@@ -1,8 +1,7 @@
-//! The operator's process: watches, queues, and the tasks that serve them.
+//! The operator's process: watches, what is due, and the tasks that serve it.
 
 use std::{
     collections::{HashMap, HashSet},
-    convert::Infallible,
     net::IpAddr,
     pin::pin,
     sync::Arc,
@@ -12,13 +11,12 @@ use std::{
 
 use futures::{
     StreamExt as _,
-    channel::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    channel::mpsc::{self, UnboundedReceiver},
 };
 use jiff::Timestamp;
 use kube::{
     Client, Resource, ResourceExt as _,
     runtime::{
-        controller::{Action as Requeue, Config, applier},
         events::{Recorder, Reporter},
         reflector::{ObjectRef, Store},
     },
@@ -32,9 +30,12 @@ use super::{
     cache::{self, ChangeSenders},
     cached_objects::SYNC_LABEL,
     config::{OperatorConfig, WorkerConfig},
-    context::{ContextParts, ControllerContext, ReconcileQueues},
+    context::{ContextParts, ControllerContext},
     mailbox::{self, slot_request},
     migration,
+    reconcile_loop::{DueObjects, run_loop},
+    reconcile_queue::Urgency,
+    request_limit::{REQUEST_LIMIT, RequestObservers, limit_requests},
     server::{self, ConnectionCounter, ServerContext, ServerOutputs},
     watches::ObjectChange,
 };
@@ -44,6 +45,7 @@ use crate::{
     error::{Error, Result},
     telemetry::{
         health::Readiness,
+        liveness::Liveness,
         metrics::{Metrics, ReconcileResult},
     },
 };
@@ -76,6 +78,10 @@ pub struct OperatorOptions {
     pub metrics: Option<Metrics>,
     /// Gets the part `caches`, true once everything was listed and decisions are made.
     pub readiness: Readiness,
+    /// Learns of reconciliations and of answers of the API server.
+    pub liveness: Liveness,
+    /// How long an answer of the API server is waited for; none: 30 s.
+    pub request_limit: Option<Duration>,
 }
 
 /// Runs the operator until `stop`: watches the cluster, restores the slots of running attempts, and reconciles. Writes that
@@ -84,13 +90,13 @@ pub struct OperatorOptions {
 /// # Errors
 /// Configuration when the operator may not list the cluster's networks, Internal when one of its tasks ended by itself.
 pub async fn run(client: Client, options: OperatorOptions, stop: CancellationToken) -> Result<()> {
+    let metrics = options.metrics.map_or_else(Metrics::new, Ok)?;
+    let observers = RequestObservers { metrics: metrics.clone(), liveness: options.liveness.clone() };
+    let client = limit_requests(client, options.request_limit.unwrap_or(REQUEST_LIMIT), observers);
     let (caches, writers) = cache::new_caches();
     let caches = Arc::new(caches);
-    let (sync_queue, syncs_due) = mpsc::unbounded();
-    let (migration_queue, migrations_due) = mpsc::unbounded();
     let reporter = Reporter { controller: "mailferry-controller".to_owned(), instance: options.instance.clone() };
     let recorder = Recorder::new(client.clone(), reporter);
-    let metrics = options.metrics.map_or_else(Metrics::new, Ok)?;
     options.readiness.set(CACHES_READY, false);
     for namespace in options.config.unwatched_rule_namespaces(&options.namespaces) {
         tracing::warn!(namespace, "masterUsers has a rule for a namespace that is not watched: it has no effect");
@@ -105,17 +111,17 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
         caches: Arc::clone(&caches),
         recorder: recorder.clone(),
         metrics: metrics.clone(),
-        queues: ReconcileQueues { syncs: sync_queue, migrations: migration_queue },
+        liveness: options.liveness,
     }));
-    let (server_queue, servers_due) = mpsc::unbounded();
+    let (server_queue, servers_checked) = mpsc::unbounded();
     let servers = Arc::new(ServerContext::new(
         client.clone(),
         Arc::clone(&addresses),
-        server_queue.clone(),
+        server_queue,
         connection_counter(&context),
         ServerOutputs { recorder, metrics },
     ));
-    let (changes, seen) = change_channels();
+    let (changes, seen) = change_channels(servers_checked);
     let mut tasks = JoinSet::new();
     let namespaces = options.namespaces;
     let watched = Arc::clone(&caches);
@@ -123,7 +129,7 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
     tasks.spawn(async move {
         Box::pin(cache::watch_cluster(client, &namespaces, watched, writers, changes)).await;
     });
-    tasks.spawn(route_changes(Arc::clone(&context), Arc::clone(&servers), server_queue, seen));
+    tasks.spawn(route_changes(Arc::clone(&context), Arc::clone(&servers), seen));
     let listed = async {
         caches.wait_until_listed().await;
         Ok(())
@@ -135,7 +141,7 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
     }
     mailbox::reconcile::restore_slots(&context);
     options.readiness.set(CACHES_READY, true);
-    register_phase_metrics(&context);
+    register_gauges(&context);
     tracing::info!(
         migrations = caches.migrations.len(),
         mailboxes = caches.syncs.len(),
@@ -144,13 +150,18 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
     );
     tasks.spawn(addresses.refresh_periodically(asked));
     tasks.spawn(dispatch_slots(Arc::clone(&context)));
-    let syncs = ReconcileInput { store: caches.syncs.clone(), queue: syncs_due, at_once: SYNCS_AT_ONCE };
+    let due = &context.due;
+    let syncs = ControlledKind { store: caches.syncs.clone(), due: Arc::clone(&due.syncs), at_once: SYNCS_AT_ONCE };
     let syncs = run_controller(&context, syncs, stop.clone(), mailbox::reconcile::reconcile);
-    let migrations =
-        ReconcileInput { store: caches.migrations.clone(), queue: migrations_due, at_once: MIGRATIONS_AT_ONCE };
+    let migrations = ControlledKind {
+        store: caches.migrations.clone(),
+        due: Arc::clone(&due.migrations),
+        at_once: MIGRATIONS_AT_ONCE,
+    };
     let migrations = run_controller(&context, migrations, stop.clone(), migration::reconcile::reconcile);
     let reconcile_server = move |server, _| server::reconcile(server, Arc::clone(&servers));
-    let servers = ReconcileInput { store: caches.servers.clone(), queue: servers_due, at_once: SERVERS_AT_ONCE };
+    let servers =
+        ControlledKind { store: caches.servers.clone(), due: Arc::clone(&due.servers), at_once: SERVERS_AT_ONCE };
     let servers = run_controller(&context, servers, stop.clone(), reconcile_server);
     let mut served = pin!(async { futures::join!(syncs, migrations, servers) });
     tokio::select! {
@@ -165,64 +176,72 @@ fn task_ended_error(ended: Option<Result<(), JoinError>>) -> Error {
     Error::internal(format!("a task of the operator ended by itself{why}"))
 }
 
-/// The objects of one kind, and those of them that are due.
-struct ReconcileInput<K: Resource<DynamicType = ()> + Clone + 'static> {
+/// What the controller of one kind works on.
+struct ControlledKind<K: Resource<DynamicType = ()> + Clone + 'static> {
     /// All objects of the kind.
     store: Store<K>,
-    /// Objects to be reconciled.
-    queue: UnboundedReceiver<ObjectRef<K>>,
+    /// Those that are due.
+    due: Arc<DueObjects>,
     /// How many are reconciled at one time.
     at_once: u16,
 }
 
-/// Reconciles objects of one kind until `stop`: those in the queue, and those whose last reconciliation asked for another.
+/// Reconciles objects of one kind until `stop`, when they are due; one that failed is due again after a while.
 async fn run_controller<K, F>(
     context: &Arc<ControllerContext>,
-    input: ReconcileInput<K>,
+    kind: ControlledKind<K>,
     stop: CancellationToken,
     mut reconcile: impl FnMut(Arc<K>, Arc<ControllerContext>) -> F,
 ) where
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<Requeue, ReconcileError>> + Send + 'static,
+    F: Future<Output = Result<Option<Duration>, ReconcileError>> + Send + 'static,
 {
-    let ReconcileInput { store, queue, at_once } = input;
-    let queue = queue.map(Ok::<_, Infallible>).take_until(stop.cancelled_owned());
-    let reconcile = move |object: Arc<K>, context: Arc<ControllerContext>| {
-        let future = reconcile(Arc::clone(&object), Arc::clone(&context));
-        Box::pin(async move {
+    let context = Arc::clone(context);
+    let look = move |object: Arc<K>| {
+        let (future, context) = (reconcile(Arc::clone(&object), Arc::clone(&context)), Arc::clone(&context));
+        async move {
             let began = Instant::now();
-            let result = future.await;
+            let result = context.reconciliations.follow(future).await;
             let how = match &result {
                 Ok(_) => ReconcileResult::Ok,
                 Err(failure) if is_conflict(failure) => ReconcileResult::Conflict,
                 Err(_) => ReconcileResult::Error,
             };
             context.metrics.reconciled(&K::kind(&()), how, began.elapsed());
-            if result.is_ok() {
-                context.api_failures.forget(&object.uid().unwrap_or_default());
+            match result {
+                Ok(wait) => {
+                    context.api_failures.forget(&object.uid().unwrap_or_default());
+                    wait
+                }
+                Err(error) => Some(wait_after_failure(&context, &*object, &error)),
             }
-            result
-        })
-    };
-    let failed = |object: Arc<K>, error: &ReconcileError, context: Arc<ControllerContext>| {
-        let wait = context.api_failures.next_wait(&object.uid().unwrap_or_default());
-        let (kind, name, namespace) = (K::kind(&()), object.name_any(), object.namespace());
-        if is_conflict(error) {
-            tracing::debug!(%kind, namespace, name, %error, "decided on an older version");
-        } else {
-            tracing::warn!(%kind, namespace, name, %error, wait_ms = wait.as_millis(), "the API server refused; trying again");
         }
-        Requeue::requeue(wait)
     };
-    let config = Config::default().concurrency(at_once);
-    applier(reconcile, failed, Arc::clone(context), store, queue, config)
-        .for_each(|_| futures::future::ready(()))
-        .await;
+    run_loop(kind.due, kind.store, kind.at_once, stop, look).await;
 }
 
-/// True when somebody else wrote meanwhile: the newer version is on its way.
+/// Says that an object could not be looked after, and how long to wait until it is tried again.
+fn wait_after_failure<K>(context: &ControllerContext, object: &K, error: &ReconcileError) -> Duration
+where
+    K: Resource<DynamicType = ()>,
+{
+    let wait = context.api_failures.next_wait(&object.uid().unwrap_or_default());
+    let (kind, name, namespace) = (K::kind(&()), object.name_any(), object.namespace());
+    if is_conflict(error) {
+        tracing::debug!(%kind, namespace, name, %error, "decided on an older version");
+    } else {
+        tracing::warn!(%kind, namespace, name, %error, wait_ms = wait.as_millis(), "the API server refused; trying again");
+    }
+    wait
+}
+
+/// True when somebody else wrote meanwhile, or holds the name: the newer version is on its way.
 fn is_conflict(failure: &ReconcileError) -> bool {
-    matches!(failure, ReconcileError::Api(kube::Error::Api(answer)) if answer.code == 409)
+    match failure {
+        ReconcileError::Outdated(_) => true,
+        ReconcileError::Api(kube::Error::Api(answer)) => answer.code == 409,
+        _ => false,
+    }
 }
 
 /// The changes of each kind that the watches bring.
@@ -231,25 +250,27 @@ struct ChangeReceivers {
     syncs: UnboundedReceiver<ObjectChange<MailboxSync>>,
     servers: UnboundedReceiver<ObjectChange<MailServer>>,
     pods: UnboundedReceiver<ObjectChange<SyncPod>>,
+    /// Servers whose connection test has ended.
+    servers_checked: UnboundedReceiver<ObjectRef<MailServer>>,
 }
 
-fn change_channels() -> (ChangeSenders, ChangeReceivers) {
+fn change_channels(servers_checked: UnboundedReceiver<ObjectRef<MailServer>>) -> (ChangeSenders, ChangeReceivers) {
     let (migrations, migrations_seen) = mpsc::unbounded();
     let (syncs, syncs_seen) = mpsc::unbounded();
     let (servers, servers_seen) = mpsc::unbounded();
     let (pods, pods_seen) = mpsc::unbounded();
-    let seen =
-        ChangeReceivers { migrations: migrations_seen, syncs: syncs_seen, servers: servers_seen, pods: pods_seen };
+    let seen = ChangeReceivers {
+        migrations: migrations_seen,
+        syncs: syncs_seen,
+        servers: servers_seen,
+        pods: pods_seen,
+        servers_checked,
+    };
     (ChangeSenders { migrations, syncs, servers, pods }, seen)
 }
 
-/// Puts the objects that a change concerns into the queues of their controllers.
-async fn route_changes(
-    context: Arc<ControllerContext>,
-    servers: Arc<ServerContext>,
-    server_queue: UnboundedSender<ObjectRef<MailServer>>,
-    mut seen: ChangeReceivers,
-) {
+/// Makes the objects due that a change concerns.
+async fn route_changes(context: Arc<ControllerContext>, servers: Arc<ServerContext>, mut seen: ChangeReceivers) {
     let mut changed_migrations: HashSet<NamespacedName> = HashSet::new();
     let mut tick = tokio::time::interval(SUMMARY_PERIOD);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -257,29 +278,23 @@ async fn route_changes(
         tokio::select! {
             Some(change) = seen.migrations.next() => handle_migration_change(&context, change),
             Some(change) = seen.syncs.next() => {
-                if let Some(migration) = handle_sync_change(&context, change) {
-                    changed_migrations.insert(migration);
-                }
+                changed_migrations.extend(handle_sync_change(&context, change));
             }
-            Some(change) = seen.servers.next() => {
-                match &change {
-                    ObjectChange::Applied(server) => enqueue_object(&server_queue, server),
-                    ObjectChange::Deleted(server) => servers.forget(&server.uid().unwrap_or_default()),
-                }
-                let (ObjectChange::Applied(server) | ObjectChange::Deleted(server)) = change;
-                for migration in migrations_in(&context, server.namespace().as_deref()) {
-                    enqueue_object(&context.migration_queue, &*migration);
-                }
+            Some(change) = seen.servers.next() => handle_server_change(&context, &servers, change),
+            Some(server) = seen.servers_checked.next() => {
+                let name = NamespacedName::new(server.namespace.unwrap_or_default(), server.name);
+                context.due.servers.add(&name, Urgency::Ordinary);
             }
             Some(change) = seen.pods.next() => {
+                let urgency = pod_urgency(&change);
                 let (ObjectChange::Applied(pod) | ObjectChange::Deleted(pod)) = change;
                 if let (Some(sync), Some(namespace)) = (pod.labels().get(SYNC_LABEL), pod.namespace()) {
-                    let _ = context.sync_queue.unbounded_send(ObjectRef::new(sync).within(&namespace));
+                    context.due.syncs.add(&NamespacedName::new(namespace, sync), urgency);
                 }
             }
             _ = tick.tick(), if !changed_migrations.is_empty() => {
                 for migration in changed_migrations.drain() {
-                    let _ = context.migration_queue.unbounded_send(migration.to_object_ref());
+                    context.due.migrations.add(&migration, Urgency::Ordinary);
                 }
             }
             else => return,
@@ -287,10 +302,35 @@ async fn route_changes(
     }
 }
 
-/// Has migrations and mailboxes counted by phase whenever the metrics are read.
-fn register_phase_metrics(context: &Arc<ControllerContext>) {
-    let caches = Arc::downgrade(&context.caches);
+/// How urgent a mailbox is whose pod changed: an end frees slots that others wait for.
+fn pod_urgency(change: &ObjectChange<SyncPod>) -> Urgency {
+    match change {
+        ObjectChange::Applied(pod) if !pod.has_terminated() && pod.deleting_since().is_none() => Urgency::Ordinary,
+        _ => Urgency::Urgent,
+    }
+}
+
+/// How urgent a mailbox is that changed: one that is deleted, or has to stop, frees slots that others wait for.
+fn sync_urgency(sync: &MailboxSync) -> Urgency {
+    let runs = sync.status.as_ref().is_some_and(|status| status.slots.is_some());
+    let stops = runs && (sync.spec.suspend || sync.spec.cancel);
+    if stops || sync.metadata.deletion_timestamp.is_some() { Urgency::Urgent } else { Urgency::Ordinary }
+}
+
+/// Has migrations and mailboxes counted by phase, and what is due, whenever the metrics are read.
+fn register_gauges(context: &Arc<ControllerContext>) {
+    let (caches, liveness) = (Arc::downgrade(&context.caches), context.reconciliations.clone());
+    let due = context.due.clone();
     context.metrics.refresh_gauges_by(move |metrics| {
+        metrics.set_longest_reconcile_wait(liveness.longest_wait());
+        for (kind, due) in [
+            (MailMigration::kind(&()), &due.migrations),
+            (MailboxSync::kind(&()), &due.syncs),
+            (MailServer::kind(&()), &due.servers),
+        ] {
+            let (count, age) = due.backlog();
+            metrics.set_reconcile_backlog(&kind, count, age);
+        }
         let Some(caches) = caches.upgrade() else { return };
         let mut migrations = HashMap::new();
         for migration in caches.migrations.state() {
@@ -321,41 +361,53 @@ fn handle_migration_change(context: &ControllerContext, change: ObjectChange<Mai
             // Its mailboxes ask it whether they may start.
             if context.migration_memories.record_generation(&migration) {
                 for sync in context.caches.syncs_of(&migration.namespace().unwrap_or_default(), &migration.name_any()) {
-                    enqueue_object(&context.sync_queue, &*sync);
+                    context.due.syncs.add_object(&*sync, Urgency::Ordinary);
                 }
             }
-            enqueue_object(&context.migration_queue, &migration);
+            context.due.migrations.add_object(&migration, Urgency::Ordinary);
         }
-        ObjectChange::Deleted(migration) => context.forget_migration(&migration.uid().unwrap_or_default()),
+        ObjectChange::Deleted(migration) => {
+            context.due.migrations.forget(&migration);
+            context.forget_migration(&migration.uid().unwrap_or_default());
+        }
     }
 }
 
 /// Has a mailbox reconciled, or forgets one that is gone; gives its migration, which has to be summed up.
 fn handle_sync_change(context: &ControllerContext, change: ObjectChange<MailboxSync>) -> Option<NamespacedName> {
-    match change {
-        ObjectChange::Applied(sync) => {
-            if sync.spec.suspend || sync.spec.cancel || sync.metadata.deletion_timestamp.is_some() {
-                // At once: before it is decided on, it stands in nobody's way.
-                context.withdraw_request(&sync.uid().unwrap_or_default());
-            }
-            enqueue_object(&context.sync_queue, &sync);
-            Some(NamespacedName { namespace: sync.namespace()?, name: sync.spec.migration })
+    if let ObjectChange::Applied(sync) = &change {
+        if sync.spec.suspend || sync.spec.cancel || sync.metadata.deletion_timestamp.is_some() {
+            // At once: before it is decided on, it stands in nobody's way.
+            context.withdraw_request(&sync.uid().unwrap_or_default());
         }
-        ObjectChange::Deleted(sync) => {
-            // Also when it vanished while nobody watched: it holds its slots no more.
-            context.forget_mailbox(&sync.uid().unwrap_or_default());
-            Some(NamespacedName { namespace: sync.namespace()?, name: sync.spec.migration })
+        context.due.syncs.add_object(sync, sync_urgency(sync));
+    }
+    if let ObjectChange::Deleted(sync) = &change {
+        // Also when it vanished while nobody watched: it holds its slots no more.
+        context.due.syncs.forget(sync);
+        context.forget_mailbox(&sync.uid().unwrap_or_default());
+    }
+    let (ObjectChange::Applied(sync) | ObjectChange::Deleted(sync)) = change;
+    Some(NamespacedName { namespace: sync.namespace()?, name: sync.spec.migration })
+}
+
+fn handle_server_change(context: &ControllerContext, servers: &ServerContext, change: ObjectChange<MailServer>) {
+    match &change {
+        ObjectChange::Applied(server) => context.due.servers.add_object(server, Urgency::Ordinary),
+        ObjectChange::Deleted(server) => {
+            context.due.servers.forget(server);
+            context.api_failures.forget(&server.uid().unwrap_or_default());
+            servers.forget(&server.uid().unwrap_or_default());
         }
+    }
+    let (ObjectChange::Applied(server) | ObjectChange::Deleted(server)) = change;
+    for migration in migrations_in(context, server.namespace().as_deref()) {
+        context.due.migrations.add_object(&*migration, Urgency::Ordinary);
     }
 }
 
 fn migrations_in(context: &ControllerContext, namespace: Option<&str>) -> Vec<Arc<MailMigration>> {
     context.caches.migrations.state_filter(|migration| migration.metadata.namespace.as_deref() == namespace)
-}
-
-fn enqueue_object<K: Resource<DynamicType = ()>>(queue: &UnboundedSender<ObjectRef<K>>, object: &K) {
-    // Where nobody takes it any more, the process ends.
-    let _ = queue.unbounded_send(ObjectRef::from_obj(object));
 }
 
 /// Hands out slots whenever some are free and somebody waits.
@@ -364,6 +416,48 @@ async fn dispatch_slots(context: Arc<ControllerContext>) {
         match context.grant_slots(Instant::now()) {
             Some(wait) => drop(tokio::time::timeout(wait, context.slots_changed.notified()).await),
             None => context.slots_changed.notified().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{
+        api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus},
+        apimachinery::pkg::apis::meta::v1::Time,
+    };
+
+    use super::*;
+    use crate::{api::MailboxSyncStatus, controller::testing};
+
+    #[test]
+    fn what_frees_slots_is_looked_at_before_all_else() {
+        let runs = SyncPod::default();
+        let mut ended = runs.clone();
+        let terminated = Some(ContainerStateTerminated::default());
+        let state = Some(ContainerState { terminated, ..ContainerState::default() });
+        ended.status.container_statuses = vec![ContainerStatus { state, ..ContainerStatus::default() }];
+        let mut stopping = runs.clone();
+        stopping.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+        assert_eq!(pod_urgency(&ObjectChange::Applied(runs.clone())), Urgency::Ordinary);
+        for change in [ObjectChange::Applied(ended), ObjectChange::Applied(stopping), ObjectChange::Deleted(runs)] {
+            assert_eq!(pod_urgency(&change), Urgency::Urgent, "{change:?}");
+        }
+
+        let waits = MailboxSync::new("m", testing::mailbox_spec("x", "m"));
+        let mut runs = waits.clone();
+        runs.status = Some(MailboxSyncStatus { slots: Some(2), ..MailboxSyncStatus::default() });
+        let mut suspended = waits.clone();
+        suspended.spec.suspend = true;
+        for sync in [&waits, &runs, &suspended] {
+            assert_eq!(sync_urgency(sync), Urgency::Ordinary, "{sync:?}");
+        }
+        let (mut suspended, mut cancelled, mut deleted) = (runs.clone(), runs, waits);
+        suspended.spec.suspend = true;
+        cancelled.spec.cancel = true;
+        deleted.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+        for sync in [&suspended, &cancelled, &deleted] {
+            assert_eq!(sync_urgency(sync), Urgency::Urgent, "{sync:?}");
         }
     }
 }

@@ -7,15 +7,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::channel::mpsc::{self, UnboundedReceiver};
 use http::{Request, Response};
 use kube::{
     Client,
     client::Body,
-    runtime::{
-        events::{Recorder, Reporter},
-        reflector::ObjectRef,
-    },
+    runtime::events::{Recorder, Reporter},
 };
 use tower::Service;
 
@@ -23,12 +19,12 @@ use super::{
     address_guard::AddressGuard,
     cache::{CacheWriters, new_caches},
     config::{OperatorConfig, WorkerConfig},
-    context::{ContextParts, ControllerContext, ReconcileQueues},
+    context::{ContextParts, ControllerContext},
     owner_reference,
 };
 use crate::{
     api::{MailMigration, MailboxSync, MailboxSyncSpec, SyncEndpoint, SyncSettings},
-    telemetry::metrics::Metrics,
+    telemetry::{liveness::Liveness, metrics::Metrics},
 };
 
 /// A mailbox of a migration, with nothing but defaults.
@@ -88,13 +84,10 @@ impl Service<Request<Body>> for SilentServer {
     }
 }
 
-/// An operator's context without a cluster: what fills its caches, and the mailboxes that it has reconciled.
-pub(crate) fn context(
-    config: OperatorConfig,
-) -> (ControllerContext, CacheWriters, UnboundedReceiver<ObjectRef<MailboxSync>>) {
+/// An operator's context without a cluster, and what fills its caches.
+pub(crate) fn context(config: OperatorConfig) -> (ControllerContext, CacheWriters) {
     let client = Client::new(SilentServer, "default");
     let (caches, writers) = new_caches();
-    let (syncs, queued) = mpsc::unbounded();
     let addresses = AddressGuard::new(config.addresses.clone(), config.policy.clone(), None);
     let reporter = Reporter { controller: "test".to_owned(), instance: None };
     let context = ControllerContext::new(ContextParts {
@@ -105,7 +98,7 @@ pub(crate) fn context(
         caches: Arc::new(caches),
         recorder: Recorder::new(client, reporter),
         metrics: Metrics::new().unwrap(),
-        queues: ReconcileQueues { syncs, migrations: mpsc::unbounded().0 },
+        liveness: Liveness::default(),
     });
-    (context, writers, queued)
+    (context, writers)
 }

@@ -1,12 +1,14 @@
 //! A client of the API server that writes only while this process leads.
 
 use std::{
-    pin::Pin,
+    pin::pin,
     task::{Context, Poll},
 };
 
+use futures::future::BoxFuture;
 use http::{Method, Request, Response};
 use kube::{Client, client::Body};
+use tokio::time::timeout;
 use tower::{BoxError, Service};
 
 use super::leader::LeadershipStatus;
@@ -14,6 +16,7 @@ use crate::error::Error;
 
 /// A client like `client`. Before each write it looks at the clock: a process that slept (a laptop's suspend, a paused
 /// virtual machine, SIGSTOP) finds out here that another may lead by now, and not only when its background task has run.
+/// A write that is still under way when the lease was not renewed in time is broken off.
 #[must_use]
 pub(crate) fn guard_writes(client: Client, lead: LeadershipStatus) -> Client {
     let namespace = client.default_namespace().to_owned();
@@ -28,7 +31,7 @@ struct WriteGuard {
 impl Service<Request<Body>> for WriteGuard {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         // The client waits by itself until it can send.
@@ -38,11 +41,21 @@ impl Service<Request<Body>> for WriteGuard {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (client, lead) = (self.client.clone(), self.lead.clone());
         Box::pin(async move {
-            if is_write(request.method()) && !lead.holds() {
-                let error = Error::network("not written: the lease of this operator was not renewed in time");
-                return Err(error.advice("Another operator may lead; what is left to do is decided anew").into());
+            if !is_write(request.method()) {
+                return Ok(client.send(request).await?);
             }
-            Ok(client.send(request).await?)
+            let mut sent = pin!(client.send(request));
+            loop {
+                let left = lead.time_left();
+                if left.is_zero() {
+                    // What waits for a connection is never sent.
+                    let error = Error::network("not written: the lease of this operator was not renewed in time");
+                    return Err(error.advice("Another operator may lead; what is left to do is decided anew").into());
+                }
+                if let Ok(answer) = timeout(left, &mut sent).await {
+                    return Ok(answer?);
+                }
+            }
         })
     }
 }
@@ -55,12 +68,20 @@ fn is_write(method: &Method) -> bool {
 mod tests {
     use std::{
         convert::Infallible,
-        future::{Ready, ready},
+        future::{Ready, pending, ready},
         sync::{Arc, Mutex},
         time::Duration,
     };
 
     use super::*;
+    use crate::{
+        clock::Moment,
+        controller::{
+            leader::LeaseTimes,
+            request_limit::{REQUEST_LIMIT, RequestObservers, limit_requests},
+        },
+        telemetry::{liveness::Liveness, metrics::Metrics},
+    };
 
     /// An API server that takes everything, and remembers what it was asked.
     #[derive(Clone, Default)]
@@ -91,6 +112,53 @@ mod tests {
             assert!(sent.is_ok() || sent.unwrap_err().to_string().contains("not renewed in time"), "{method}");
         }
         std::mem::take(&mut *server.0.lock().unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_first_write_after_a_sleep_is_not_sent() {
+        let server = RecordingServer::default();
+        let lead = LeadershipStatus::renewed_now(LeaseTimes::default().renew_deadline);
+        let client = guard_writes(Client::new(server.clone(), "default"), lead);
+        let write = || Request::builder().method(Method::PATCH).uri("/api/v1/pods").body(Body::empty()).unwrap();
+        assert!(client.send(write()).await.is_ok());
+        Moment::jump(Duration::from_hours(8));
+        let error = client.send(write()).await.unwrap_err();
+        assert!(error.to_string().contains("not renewed in time"), "{error}");
+        assert_eq!(server.0.lock().unwrap().len(), 1, "it was sent");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_try_after_a_sleep_is_not_sent_either() {
+        let asked = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&asked);
+        let busy = tower::service_fn(move |_: Request<Body>| {
+            *counted.lock().unwrap() += 1;
+            // The machine sleeps before it is asked again.
+            Moment::jump(Duration::from_hours(8));
+            ready(Ok::<_, Infallible>(Response::builder().status(429).body(Body::empty()).unwrap()))
+        });
+        let lead = LeadershipStatus::renewed_now(LeaseTimes::default().renew_deadline);
+        let observers = RequestObservers { metrics: Metrics::new().unwrap(), liveness: Liveness::default() };
+        let client = limit_requests(guard_writes(Client::new(busy, "default"), lead), REQUEST_LIMIT, observers);
+        let write = Request::builder().method(Method::PATCH).uri("/api/v1/pods").body(Body::empty()).unwrap();
+        let error = client.send(write).await.unwrap_err();
+        assert!(error.to_string().contains("not renewed in time"), "{error}");
+        assert_eq!(*asked.lock().unwrap(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_without_an_answer_is_broken_off_before_another_may_lead() {
+        let silent = tower::service_fn(|_: Request<Body>| pending::<Result<Response<Body>, Infallible>>());
+        let times = LeaseTimes::default();
+        let client = guard_writes(Client::new(silent, "default"), LeadershipStatus::renewed_now(times.renew_deadline));
+        let write = Request::builder().method(Method::PATCH).uri("/api/v1/pods").body(Body::empty()).unwrap();
+        let sent = tokio::spawn(async move { client.send(write).await });
+        tokio::task::yield_now().await;
+        // Nobody renews it, by any clock.
+        Moment::jump(times.renew_deadline);
+        tokio::time::sleep(times.renew_deadline).await;
+        let error = sent.await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("not renewed in time"), "{error}");
     }
 
     #[tokio::test]

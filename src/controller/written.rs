@@ -1,7 +1,7 @@
 //! Remembers what the operator wrote, so that an older version that the watch still brings is not decided on.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -39,6 +39,32 @@ impl WrittenVersions {
     /// Forgets an object that is gone.
     pub(crate) fn forget(&self, uid: &str) {
         self.versions().remove(uid);
+    }
+}
+
+/// The UIDs of objects about which a request was not answered: it may have been a write that was made. Until they are read
+/// again, the version that the watch brought last may be older than that.
+#[derive(Debug, Default)]
+pub(crate) struct UnansweredObjects(Mutex<HashSet<String>>);
+
+impl UnansweredObjects {
+    fn uids(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request about this object was not answered.
+    pub(crate) fn record(&self, uid: &str) {
+        self.uids().insert(uid.to_owned());
+    }
+
+    /// True until it was read again.
+    pub(crate) fn contains(&self, uid: &str) -> bool {
+        self.uids().contains(uid)
+    }
+
+    /// It was read again, or is gone.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.uids().remove(uid);
     }
 }
 

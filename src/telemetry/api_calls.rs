@@ -32,11 +32,13 @@ const RESOURCES: [&str; 13] = [
     "customresourcedefinitions",
 ];
 
-/// A client whose requests are counted.
+/// A client whose requests are counted, each try of them. It sends nothing a second time by itself: who does must look
+/// first whether it still may.
 ///
 /// # Errors
 /// When no client can be made of the configuration.
-pub fn client(config: Config, metrics: &Metrics) -> Result<Client, kube::Error> {
+pub fn client(mut config: Config, metrics: &Metrics) -> Result<Client, kube::Error> {
+    config.default_retry = false;
     Ok(ClientBuilder::try_from(config)?.with_layer(&RequestCountLayer(metrics.clone())).build())
 }
 
@@ -85,7 +87,8 @@ where
 }
 
 /// The verb of a request, as Kubernetes' authorization has it, and the resource that it is about.
-fn verb_and_resource(method: &Method, uri: &Uri) -> (&'static str, String) {
+#[must_use]
+pub(crate) fn verb_and_resource(method: &Method, uri: &Uri) -> (&'static str, String) {
     let mut path = uri.path().trim_matches('/').split('/');
     let in_group = path.next() == Some("apis");
     let mut path = path.skip(if in_group { 2 } else { 1 }).peekable();

@@ -16,7 +16,7 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::metrics::Metrics;
+use super::{liveness::Liveness, metrics::Metrics};
 use crate::error::{Error, Result};
 
 /// The format that Prometheus reads.
@@ -69,9 +69,15 @@ impl HealthListener {
     ///
     /// # Errors
     /// Internal when the socket fails.
-    pub async fn serve(self, metrics: Metrics, readiness: Readiness, stop: CancellationToken) -> Result<()> {
+    pub async fn serve(
+        self,
+        metrics: Metrics,
+        readiness: Readiness,
+        liveness: Liveness,
+        stop: CancellationToken,
+    ) -> Result<()> {
         let routes = Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/healthz", get(alive).with_state(liveness))
             .route("/readyz", get(ready))
             .with_state(readiness)
             .route("/metrics", get(all_metrics).with_state(metrics));
@@ -80,6 +86,14 @@ impl HealthListener {
             .await
             .map_err(|error| Error::internal(format!("the HTTP server ended: {error}")))
     }
+}
+
+async fn alive(State(liveness): State<Liveness>) -> (StatusCode, String) {
+    if liveness.is_stuck() {
+        let seconds = liveness.longest_wait().as_secs();
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("a reconciliation has been stuck for {seconds} s\n"));
+    }
+    (StatusCode::OK, "ok\n".to_owned())
 }
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
@@ -119,7 +133,9 @@ mod tests {
         let (metrics, readiness, stop) = (Metrics::new().unwrap(), Readiness::default(), CancellationToken::new());
         let listener = HealthListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let address = listener.address().unwrap();
-        let server = tokio::spawn(listener.serve(metrics.clone(), readiness.clone(), stop.clone()));
+        let liveness = Liveness::default();
+        let serving = listener.serve(metrics.clone(), readiness.clone(), liveness.clone(), stop.clone());
+        let server = tokio::spawn(serving);
 
         readiness.set("caches", false);
         readiness.set("leader election", true);

@@ -8,8 +8,8 @@ use std::{
 };
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, core::Collector, proto::MetricFamily,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector, proto::MetricFamily,
 };
 
 use super::metric_labels::{CONTROLLERS, DIFFERENCE_KINDS, NOT_COPIED_REASONS, SIDES, side_label};
@@ -55,6 +55,9 @@ struct MetricsInner {
     pods_refused: IntCounter,
     api_requests: IntCounterVec,
     reconciles: HistogramVec,
+    longest_reconcile: Gauge,
+    reconciles_due: IntGaugeVec,
+    reconcile_overdue: GaugeVec,
     server_checks: IntCounterVec,
     leader: IntGauge,
 }
@@ -124,7 +127,7 @@ impl Metrics {
                 .counter("pods_refused_total", "Pods that the API server refused to create, by a quota or a policy.")?,
             api_requests: of.counters(
                 "api_requests_total",
-                "Requests to the API server by verb, resource and HTTP status; `error` where there was no answer.",
+                "Requests to the API server by verb, resource and HTTP status; `error`: no answer, `timeout`: none in time.",
                 &["verb", "resource", "code"],
             )?,
             reconciles: of.histograms(
@@ -132,6 +135,20 @@ impl Metrics {
                 "How long one look at an object took, by controller and result; conflict: at an older version.",
                 &["controller", "result"],
                 &RECONCILE_BUCKETS,
+            )?,
+            longest_reconcile: of.seconds(
+                "reconcile_longest_wait_seconds",
+                "How long the look at an object has waited for an answer of the API server that has waited longest.",
+            )?,
+            reconciles_due: of.gauges(
+                "reconciles_due",
+                "Objects that are due to be looked at, and wait for a place, by controller.",
+                &["controller"],
+            )?,
+            reconcile_overdue: of.seconds_by(
+                "reconcile_overdue_seconds",
+                "How long the object has been due to be looked at that waits longest for a place, by controller.",
+                &["controller"],
             )?,
             server_checks: of.counters(
                 "server_checks_total",
@@ -165,6 +182,8 @@ impl Metrics {
             inner.restarts.with_label_values(&[why.label()]);
         }
         for controller in CONTROLLERS {
+            inner.reconciles_due.with_label_values(&[controller]);
+            inner.reconcile_overdue.with_label_values(&[controller]);
             for result in ReconcileResult::ALL {
                 inner.reconciles.with_label_values(&[controller, result.label()]);
             }
@@ -257,6 +276,17 @@ impl Metrics {
         self.0.reconciles.with_label_values(&[controller, result.label()]).observe(took.as_secs_f64());
     }
 
+    /// How long the look at an object that waits longest has waited for an answer of the API server.
+    pub fn set_longest_reconcile_wait(&self, wait: Duration) {
+        self.0.longest_reconcile.set(wait.as_secs_f64());
+    }
+
+    /// How many objects of a controller are due and wait for a place, and how long the first of them has.
+    pub fn set_reconcile_backlog(&self, controller: &str, due: usize, overdue: Duration) {
+        self.0.reconciles_due.with_label_values(&[controller]).set(gauge(due));
+        self.0.reconcile_overdue.with_label_values(&[controller]).set(overdue.as_secs_f64());
+    }
+
     /// A mail server was tested.
     pub fn server_checked(&self, error: Option<ErrorClass>) {
         let result = error.map_or_else(|| "Ready".to_owned(), |class| class.to_string());
@@ -299,6 +329,14 @@ impl MetricFactory<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         self.register(IntGauge::with_opts(opts(name, help))?)
+    }
+
+    fn seconds(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        self.register(Gauge::with_opts(opts(name, help))?)
+    }
+
+    fn seconds_by(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        self.register(GaugeVec::new(opts(name, help), labels)?)
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
@@ -360,6 +398,8 @@ mod tests {
         metrics.count_transfer(TransferDelta { messages: 6, bytes: 1000 });
         metrics.set_queue(7, 2);
         metrics.observe_queue_wait(Duration::from_secs(3));
+        metrics.set_longest_reconcile_wait(Duration::from_millis(40));
+        metrics.set_reconcile_backlog("MailboxSync", 3, Duration::from_millis(900));
         metrics.pod_refused();
         metrics.api_request("patch", "mailboxsyncs/status", "200");
         metrics.reconciled("MailboxSync", ReconcileResult::Ok, Duration::from_millis(2));
@@ -371,7 +411,7 @@ mod tests {
     #[test]
     fn names_and_units_are_as_prometheus_wants_them() {
         let families = used().families();
-        assert_eq!(families.len(), 21);
+        assert_eq!(families.len(), 24);
         for family in &families {
             let name = family.name();
             assert!(include_str!("../../docs/operator.md").contains(&format!("`{name}`")), "{name} is not in the docs");

@@ -2,6 +2,7 @@
 
 pub mod api_calls;
 pub mod health;
+pub mod liveness;
 pub mod logs;
 pub mod metric_labels;
 pub mod metrics;

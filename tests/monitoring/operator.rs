@@ -7,6 +7,7 @@ use mailferry::{
     api::{mail_migration::MigrationPhase, mailbox_sync::SyncPhase},
     telemetry::{
         health::{HealthListener, Readiness},
+        liveness::Liveness,
         metrics::{MailboxTally, Metrics, ReconcileResult, RestartReason, SyncResult, TransferDelta},
     },
 };
@@ -24,7 +25,7 @@ impl Operator {
         let metrics = Metrics::new().unwrap();
         let listener = HealthListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let (address, stop) = (listener.address().unwrap(), CancellationToken::new());
-        tokio::spawn(listener.serve(metrics.clone(), Readiness::default(), stop.clone()));
+        tokio::spawn(listener.serve(metrics.clone(), Readiness::default(), Liveness::default(), stop.clone()));
         Self { metrics, address, _stop: stop.drop_guard() }
     }
 
@@ -71,6 +72,8 @@ fn work(metrics: &Metrics) {
     {
         metrics.restarted(restart);
     }
+    metrics.set_longest_reconcile_wait(Duration::from_millis(40));
+    metrics.set_reconcile_backlog("MailboxSync", 3, Duration::from_millis(900));
     metrics.pod_refused();
     metrics.server_checked(None);
     metrics.server_checked(Some(ErrorClass::Tls));
@@ -83,6 +86,7 @@ fn work(metrics: &Metrics) {
         ("list", "pods", "error"),
         ("create", "pods", "403"),
         ("watch", "mailboxsyncs", "error"),
+        ("create", "pods", "timeout"),
     ] {
         metrics.api_request(verb, resource, code);
     }

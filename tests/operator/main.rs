@@ -6,6 +6,7 @@ mod apply;
 mod attempts;
 #[path = "../crds/cases.rs"]
 mod cases;
+mod conflicts;
 mod controller_fence;
 mod crash;
 mod deploy;
@@ -23,4 +24,5 @@ mod rig;
 mod server;
 mod stage;
 mod telemetry;
+mod unanswered;
 mod worker;

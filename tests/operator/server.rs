@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, channel::mpsc};
+use futures::{StreamExt as _, TryFutureExt as _, channel::mpsc};
 use k8s_openapi::{
     api::core::v1::{Event, Secret},
     apimachinery::pkg::apis::meta::v1::Condition,
@@ -122,7 +122,14 @@ async fn control(
     Controller::new(servers, watcher::Config::default())
         .with_config(Config::default().concurrency(4))
         .reconcile_on(due)
-        .run(reconcile, |_, _, _| Action::requeue(Duration::from_millis(200)), context)
+        .run(
+            |server, context| {
+                let again = |wait: Option<Duration>| wait.map_or_else(Action::await_change, Action::requeue);
+                Box::pin(reconcile(server, context).map_ok(again))
+            },
+            |_, _, _| Action::requeue(Duration::from_millis(200)),
+            context,
+        )
         .for_each(|_| futures::future::ready(()))
         .await;
 }

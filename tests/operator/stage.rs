@@ -1,6 +1,6 @@
 //! The operator at work in a namespace of its own; the test plays scheduler, kubelet and worker.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -31,6 +31,8 @@ pub struct Stage {
     pub rig: Rig,
     /// What its operators count, together.
     pub metrics: Metrics,
+    /// How long operators that start from now on wait for an answer; none: as long as they do without a test.
+    pub request_limit: Option<Duration>,
     operators: Vec<Operator>,
     config: OperatorConfig,
 }
@@ -78,7 +80,8 @@ impl Stage {
 
     /// The same in this namespace.
     pub fn at(rig: Rig) -> Self {
-        Self { rig, metrics: Metrics::new().unwrap(), operators: Vec::new(), config: OperatorConfig::default() }
+        let config = OperatorConfig::default();
+        Self { rig, metrics: Metrics::new().unwrap(), request_limit: None, operators: Vec::new(), config }
     }
 
     /// Operators that start from now on have this configuration.
@@ -107,6 +110,7 @@ impl Stage {
             namespaces,
             metrics: Some(self.metrics.clone()),
             readiness: readiness.clone(),
+            request_limit: self.request_limit,
             ..OperatorOptions::default()
         };
         let stop = CancellationToken::new();
@@ -308,7 +312,7 @@ impl Stage {
             Arc::new(ending),
         );
         let metrics = self.metrics.clone();
-        let stage = Arc::new(Self { rig, metrics, operators: Vec::new(), config: OperatorConfig::default() });
+        let stage = Arc::new(Self { metrics, ..Self::at(rig) });
         Player(tokio::spawn(async move {
             let pods = watcher(stage.api::<Pod>(), watcher::Config::default()).applied_objects();
             let mut pods = std::pin::pin!(pods);

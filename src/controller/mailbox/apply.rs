@@ -217,7 +217,10 @@ async fn remove_sync_finalizer(
         "metadata": {"resourceVersion": sync.resource_version(), "uid": state.uid, "finalizers": rest},
     });
     let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &state.name.namespace);
-    ignore_not_found(api.patch(&state.name.name, &PatchParams::default(), &Patch::Merge(patch)).await)
+    match api.patch(&state.name.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        Err(error) if !is_not_found(&error) => Err(ReconcileError::of_versioned_write(error)),
+        _ => Ok(()),
+    }
 }
 
 /// True when somebody who knows said that nothing runs on this node any more.
@@ -240,8 +243,11 @@ async fn is_node_out_of_service(context: &ControllerContext, node: &str) -> Resu
 /// Not there, or another of the same name: what was meant is gone.
 fn ignore_not_found<T>(answer: Result<T, Error>) -> Result<(), ReconcileError> {
     match answer {
-        Ok(_) => Ok(()),
-        Err(Error::Api(answer)) if answer.code == 404 => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) if !is_not_found(&error) => Err(error.into()),
+        _ => Ok(()),
     }
+}
+
+fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::Api(answer) if answer.code == 404)
 }

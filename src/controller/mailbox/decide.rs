@@ -118,6 +118,9 @@ impl SyncDecider<'_, '_> {
     fn decide_running(&mut self) {
         let observed = self.observed;
         if let Some(end) = observed.current_pod_end() {
+            if let Some(left) = observed.last_report_wait() {
+                return self.wake_in(left);
+            }
             let settled = settle_attempt(observed, &end);
             self.decision.status = settled.status;
             self.decision.events = settled.events;

@@ -13,6 +13,10 @@ pub(crate) const FLUSH_SECONDS: i64 = 60;
 /// Added to `offlineGrace` and the flush before a pod that can't be seen counts as ended, seconds.
 const MARGIN_SECONDS: i64 = 30;
 
+/// How long the last report is waited for that an ended worker tells of, seconds: it was sent before, but the watches of
+/// pods and of mailboxes do not go at one pace.
+const LAST_REPORT_SECONDS: i64 = 5;
+
 /// One mailbox at one moment.
 #[derive(Debug, Clone)]
 pub struct ObservedMailbox<'a> {
@@ -62,13 +66,23 @@ pub struct WorkerLiveness {
     pub moved_at: Timestamp,
     /// Reports since then.
     pub reports_without_move: u32,
+    /// When it was first seen that its container had ended.
+    pub ended_at: Option<Timestamp>,
 }
 
 impl WorkerLiveness {
     /// What is known when an attempt is seen for the first time.
     #[must_use]
     pub const fn first_seen(attempt: i64, now: Timestamp) -> Self {
-        Self { attempt, report: -1, reported_at: now, bytes_moved: -1, moved_at: now, reports_without_move: 0 }
+        Self {
+            attempt,
+            report: -1,
+            reported_at: now,
+            bytes_moved: -1,
+            moved_at: now,
+            reports_without_move: 0,
+            ended_at: None,
+        }
     }
 
     /// What is known once a status was seen. A report counts as moving something where its bytes are others than before,
@@ -175,6 +189,27 @@ impl<'a> ObservedMailbox<'a> {
             _ if (deleting || failed) && (self.node_out_of_service || silent) => Some(PodEnd::Lost),
             _ => None,
         }
+    }
+
+    /// True when the worker of an attempt that is not settled ended, and its last word tells of a report that the status does
+    /// not show. A status that is written now would be refused, since it is not the newest.
+    #[must_use]
+    pub(crate) fn lacks_last_report(&self) -> bool {
+        let word = self.current_pod().filter(|_| self.is_running()).and_then(SyncPod::final_report);
+        // Without an outcome, it ended because it could not report.
+        let Some(word) = word.filter(|word| word.attempt == self.status.attempt && word.outcome.is_some()) else {
+            return false;
+        };
+        let reported = self.status.worker.as_ref().filter(|worker| worker.attempt == word.attempt);
+        reported.map_or(0, |worker| worker.report) < word.report
+    }
+
+    /// For how much longer such a report is waited for.
+    #[must_use]
+    pub(crate) fn last_report_wait(&self) -> Option<SignedDuration> {
+        let ended_at = self.liveness.ended_at.filter(|_| self.lacks_last_report())?;
+        let left = SignedDuration::from_secs(LAST_REPORT_SECONDS) - self.now.duration_since(ended_at);
+        (left > SignedDuration::ZERO).then_some(left)
     }
 
     /// True when the attempt said nothing for longer than it would go on by itself.

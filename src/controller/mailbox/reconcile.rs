@@ -7,110 +7,166 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kube::{ResourceExt as _, runtime::controller::Action as Requeue};
+use kube::ResourceExt as _;
 
 use super::{
     apply::{self, ActionOutcome},
     decide::{SyncAction, decide},
     observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
     slot_wait::wait_words,
-    status::{ReconcileState, current_slot_request, write_status},
+    status::{ReconcileState, current_slot_request, read_afresh, write_status},
 };
 use crate::{
     api::{MailboxSync, MailboxSyncStatus, names},
-    controller::{cache::NamespacedName, context::ControllerContext, error::ReconcileError, owner_reference},
+    controller::{
+        cache::NamespacedName, cached_objects::SyncPod, context::ControllerContext, error::ReconcileError,
+        owner_reference,
+    },
 };
 
 /// More writes than this in a row are a defect: a status that never settles must not become a storm.
 const MAX_ROUNDS: usize = 8;
 
-/// Looks after one mailbox.
+/// So often in a row a mailbox is read again at once, since somebody else wrote it meanwhile: its worker does.
+const MAX_CONFLICTS: usize = 3;
+
+/// Looks after one mailbox; gives after how long it has to be looked at again, though nothing changes.
 ///
 /// # Errors
 /// When the API server refused, or did not answer: it is tried again.
 pub(crate) async fn reconcile(
     sync: Arc<MailboxSync>,
     context: Arc<ControllerContext>,
-) -> Result<Requeue, ReconcileError> {
-    let (Some(namespace), Some(uid)) = (sync.namespace(), sync.uid()) else { return Ok(Requeue::await_change()) };
+) -> Result<Option<Duration>, ReconcileError> {
+    let (Some(namespace), Some(uid)) = (sync.namespace(), sync.uid()) else { return Ok(None) };
     if context.written.is_stale(&*sync) {
-        return Ok(Requeue::await_change());
+        return Ok(None);
     }
     let mut state = ReconcileState {
         name: NamespacedName { namespace, name: sync.name_any() },
         uid,
         secrets: SecretsSeen::Unknown,
         node_out_of_service: false,
+        last_report_sought: false,
     };
-    let mut sync = sync;
-    for _ in 0..MAX_ROUNDS {
-        let empty = MailboxSyncStatus::default();
-        let status = sync.status.as_ref().unwrap_or(&empty);
-        let pods: Vec<_> = context.caches.pods_of(&state.name.namespace, &state.name.name);
-        let pods: Vec<_> =
-            pods.into_iter().filter(|pod| owner_reference::is_controlled_by(&**pod, &state.uid)).collect();
-        if pods.iter().any(|pod| context.written.is_stale(&**pod)) {
-            return Ok(Requeue::await_change());
-        }
-        let now = Timestamp::now();
-        let granted_slots = context.admission().granted_slots(&state.uid);
-        context.sync_metrics.count_progress(&state.uid, status);
-        let observed = ObservedMailbox {
-            name: &state.name.name,
-            uid: &state.uid,
-            generation: sync.metadata.generation.unwrap_or_default(),
-            deleting: sync.metadata.deletion_timestamp.is_some(),
-            spec: &sync.spec,
-            status,
-            pods: &pods,
-            liveness: update_liveness(&context, &state.uid, status, now),
-            granted_slots,
-            waits_for: words_of_wait(&context, &sync, status, granted_slots),
-            hold: hold_reason(&context, &state, &sync),
-            secrets: state.secrets.clone(),
-            node_out_of_service: state.node_out_of_service,
-            now,
-        };
-        let decision = decide(&observed);
-        if decision.actions.contains(&SyncAction::CheckSecrets) {
-            // Nothing is changed by looking, and one write is saved by looking first.
-            apply::apply(&context, &mut state, &sync, &pods, &SyncAction::CheckSecrets).await?;
-            continue;
-        }
-        let was_running = observed.is_running();
-        if let Some(next) = write_status(&context, &sync, &decision.status).await? {
-            context.publish_events(&*sync, &decision.events).await;
-            sync = next;
-            if was_running && decision.status.slots.is_none() {
-                context.release_slots(&state.uid);
+    let result = Box::pin(decide_until_settled(&context, &mut state, sync)).await;
+    if result.as_ref().is_err_and(ReconcileError::is_unanswered) {
+        context.unanswered.record(&state.uid);
+    }
+    result
+}
+
+/// Decides again until nothing is left to write; what may have been written unseen is read first.
+async fn decide_until_settled(
+    context: &ControllerContext,
+    state: &mut ReconcileState,
+    mut sync: Arc<MailboxSync>,
+) -> Result<Option<Duration>, ReconcileError> {
+    if context.unanswered.contains(&state.uid) {
+        // When it is gone, the watch tells.
+        let Some(now) = read_afresh(context, state).await? else { return Ok(None) };
+        context.unanswered.forget(&state.uid);
+        sync = now;
+    }
+    let (mut rounds, mut conflicts) = (0, 0);
+    while rounds < MAX_ROUNDS {
+        match Box::pin(decide_once(context, state, &sync)).await {
+            Ok(Round::Again(next)) => sync = next,
+            Ok(Round::Settled(wait)) => return Ok(wait),
+            // No failure, and nothing to wait for: what is there now is decided on.
+            Err(ReconcileError::Outdated(_)) if conflicts < MAX_CONFLICTS => {
+                conflicts += 1;
+                let Some(now) = read_afresh(context, state).await? else { return Ok(None) };
+                sync = now;
+                continue;
             }
-            continue;
+            Err(error) => return Err(error),
         }
-        if !was_running && !decision.actions.contains(&SyncAction::RequestSlots) {
-            // It may stand in the queue, or have been given slots, and does not want them any more.
-            context.give_up_slots(&state.uid);
-        }
-        let mut again = None;
-        for action in &decision.actions {
-            match apply::apply(&context, &mut state, &sync, &pods, action).await? {
-                ActionOutcome::Done => {}
-                ActionOutcome::DecideAgain => again = again.or(Some(sync.clone())),
-                ActionOutcome::StatusWritten(next) => again = Some(next),
-            }
-        }
-        if let Some(next) = again {
-            sync = next;
-        } else {
-            let wait = decision.wake_after.and_then(|wait| Duration::try_from(wait).ok());
-            return Ok(wait.map_or_else(Requeue::await_change, Requeue::requeue));
-        }
+        (rounds, conflicts) = (rounds + 1, 0);
     }
     tracing::error!(
         namespace = state.name.namespace,
         name = state.name.name,
         "a mailbox's status does not settle; this is a defect"
     );
-    Ok(Requeue::requeue(Duration::from_mins(1)))
+    Ok(Some(Duration::from_mins(1)))
+}
+
+/// What follows a decision.
+enum Round {
+    /// Another one, from this object.
+    Again(Arc<MailboxSync>),
+    /// None, until something changes or so much time has passed.
+    Settled(Option<Duration>),
+}
+
+/// Makes one decision, and writes or does what it says.
+async fn decide_once(
+    context: &ControllerContext,
+    state: &mut ReconcileState,
+    sync: &Arc<MailboxSync>,
+) -> Result<Round, ReconcileError> {
+    let empty = MailboxSyncStatus::default();
+    let status = sync.status.as_ref().unwrap_or(&empty);
+    let pods: Vec<_> = context.caches.pods_of(&state.name.namespace, &state.name.name);
+    let pods: Vec<_> = pods.into_iter().filter(|pod| owner_reference::is_controlled_by(&**pod, &state.uid)).collect();
+    if pods.iter().any(|pod| context.written.is_stale(&**pod)) {
+        return Ok(Round::Settled(None));
+    }
+    let now = Timestamp::now();
+    let granted_slots = context.admission().granted_slots(&state.uid);
+    context.sync_metrics.count_progress(&state.uid, status);
+    let observed = ObservedMailbox {
+        name: &state.name.name,
+        uid: &state.uid,
+        generation: sync.metadata.generation.unwrap_or_default(),
+        deleting: sync.metadata.deletion_timestamp.is_some(),
+        spec: &sync.spec,
+        status,
+        pods: &pods,
+        liveness: update_liveness(context, state, status, &pods, now),
+        granted_slots,
+        waits_for: words_of_wait(context, sync, status, granted_slots),
+        hold: hold_reason(context, state, sync),
+        secrets: state.secrets.clone(),
+        node_out_of_service: state.node_out_of_service,
+        now,
+    };
+    if !state.last_report_sought && observed.lacks_last_report() && observed.last_report_wait().is_none() {
+        // The watch is late, or the report was never taken: what is there now says which.
+        state.last_report_sought = true;
+        return Ok(read_afresh(context, state).await?.map_or(Round::Settled(None), Round::Again));
+    }
+    let decision = decide(&observed);
+    if decision.actions.contains(&SyncAction::CheckSecrets) {
+        // Nothing is changed by looking, and one write is saved by looking first.
+        apply::apply(context, state, sync, &pods, &SyncAction::CheckSecrets).await?;
+        return Ok(Round::Again(Arc::clone(sync)));
+    }
+    let was_running = observed.is_running();
+    if let Some(next) = write_status(context, sync, &decision.status).await? {
+        context.publish_events(&**sync, &decision.events).await;
+        if was_running && decision.status.slots.is_none() {
+            context.release_slots(&state.uid);
+        }
+        return Ok(Round::Again(next));
+    }
+    if !was_running && !decision.actions.contains(&SyncAction::RequestSlots) {
+        // It may stand in the queue, or have been given slots, and does not want them any more.
+        context.give_up_slots(&state.uid);
+    }
+    let mut again = None;
+    for action in &decision.actions {
+        match apply::apply(context, state, sync, &pods, action).await? {
+            ActionOutcome::Done => {}
+            ActionOutcome::DecideAgain => again = again.or(Some(Arc::clone(sync))),
+            ActionOutcome::StatusWritten(next) => again = Some(next),
+        }
+    }
+    if let Some(next) = again {
+        return Ok(Round::Again(next));
+    }
+    Ok(Round::Settled(decision.wake_after.and_then(|wait| Duration::try_from(wait).ok())))
 }
 
 /// What a mailbox waits for that holds no slots.
@@ -150,17 +206,21 @@ pub(crate) fn restore_slots(context: &ControllerContext) {
 
 fn update_liveness(
     context: &ControllerContext,
-    uid: &str,
+    state: &ReconcileState,
     status: &MailboxSyncStatus,
+    pods: &[Arc<SyncPod>],
     now: Timestamp,
 ) -> WorkerLiveness {
     let mut known = context.liveness();
     if status.slots.is_none() {
-        known.remove(uid);
+        known.remove(&state.uid);
         return WorkerLiveness::first_seen(status.attempt, now);
     }
-    let entry = known.entry(uid.to_owned()).or_insert_with(|| WorkerLiveness::first_seen(status.attempt, now));
+    let entry = known.entry(state.uid.clone()).or_insert_with(|| WorkerLiveness::first_seen(status.attempt, now));
     *entry = entry.updated_with(status, now);
+    if pods.iter().any(|pod| pod.attempt() == Some(status.attempt) && pod.has_terminated()) {
+        entry.ended_at.get_or_insert(now);
+    }
     *entry
 }
 

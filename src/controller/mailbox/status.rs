@@ -27,9 +27,11 @@ pub(super) struct ReconcileState {
     pub secrets: SecretsSeen,
     /// True when its pod's node was found to be out of service.
     pub node_out_of_service: bool,
+    /// True when the mailbox was read since its worker's last report was missing.
+    pub last_report_sought: bool,
 }
 
-/// Writes what changed of a status; gives the object as it is then, or nothing where there was nothing to write.
+/// Writes what changed of a status, and only to the version that was decided on; gives the object as it is then, or nothing where there was nothing to write.
 pub(super) async fn write_status(
     context: &ControllerContext,
     sync: &MailboxSync,
@@ -48,12 +50,28 @@ pub(super) async fn write_status(
         "status": patch,
     });
     let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &sync.namespace().unwrap_or_default());
-    let mut next = api.patch_status(&sync.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?;
+    let next = api.patch_status(&sync.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await;
+    let mut next = next.map_err(ReconcileError::of_versioned_write)?;
     slim_sync(&mut next);
     context.written.record(&next);
     let uid = sync.uid().unwrap_or_default();
     context.sync_metrics.count_status_change(&uid, sync.status.as_ref().unwrap_or(&empty), status, Timestamp::now());
     Ok(Some(Arc::new(next)))
+}
+
+/// Reads a mailbox as it is now; none when it is gone. What the watch still brings of before is not decided on any more.
+pub(super) async fn read_afresh(
+    context: &ControllerContext,
+    state: &ReconcileState,
+) -> Result<Option<Arc<MailboxSync>>, ReconcileError> {
+    let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &state.name.namespace);
+    let Some(mut now) = api.get_opt(&state.name.name).await? else { return Ok(None) };
+    if now.uid().as_ref() != Some(&state.uid) {
+        return Ok(None);
+    }
+    slim_sync(&mut now);
+    context.written.record(&now);
+    Ok(Some(Arc::new(now)))
 }
 
 /// The request for slots of a mailbox, as it stands.

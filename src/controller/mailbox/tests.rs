@@ -46,6 +46,8 @@ struct MailboxFixture {
     waits_for: Option<String>,
     generation: i64,
     secrets: SecretsSeen,
+    /// When its worker's end was first seen.
+    ended_at: Option<Timestamp>,
     now: Timestamp,
 }
 
@@ -62,6 +64,7 @@ impl MailboxFixture {
             waits_for: None,
             generation: 1,
             secrets: SecretsSeen::Present(vec!["mail=1".into()]),
+            ended_at: None,
             now,
         }
     }
@@ -97,7 +100,11 @@ impl MailboxFixture {
     }
 
     fn decide(&self) -> SyncDecision {
-        decide(&ObservedMailbox {
+        decide(&self.observed())
+    }
+
+    fn observed(&self) -> ObservedMailbox<'_> {
+        ObservedMailbox {
             name: NAME,
             uid: UID,
             generation: self.generation,
@@ -105,14 +112,17 @@ impl MailboxFixture {
             spec: &self.spec,
             status: &self.status,
             pods: &self.pods,
-            liveness: WorkerLiveness::first_seen(self.status.attempt, self.now),
+            liveness: WorkerLiveness {
+                ended_at: self.ended_at,
+                ..WorkerLiveness::first_seen(self.status.attempt, self.now)
+            },
             granted_slots: self.granted_slots,
             waits_for: self.waits_for.clone(),
             hold: self.hold.clone(),
             secrets: self.secrets.clone(),
             node_out_of_service: false,
             now: self.now,
-        })
+        }
     }
 }
 
@@ -146,6 +156,50 @@ fn deleted(decision: &SyncDecision) -> BTreeSet<&str> {
         _ => None,
     });
     names.collect()
+}
+
+/// A worker's report, with the outcome of its attempt or before it is known.
+fn report(report: i64, outcome: Option<Outcome>) -> WorkerStatus {
+    WorkerStatus { attempt: 1, report, outcome, ..WorkerStatus::default() }
+}
+
+/// The pod of an attempt whose worker ended with these last words.
+fn ended_with(word: &WorkerStatus) -> Arc<SyncPod> {
+    let message = Some(serde_json::to_string(word).unwrap());
+    let state = ContainerStateTerminated { message, ..ContainerStateTerminated::default() };
+    pod(1, Some(ContainerState { terminated: Some(state), ..ContainerState::default() }))
+}
+
+#[test]
+fn a_pods_end_is_settled_once_the_report_that_its_worker_tells_of_is_there() {
+    let mut case = MailboxFixture::running();
+    case.status.worker = Some(report(1, None));
+    case.pods = vec![ended_with(&report(2, Some(Outcome::Synced)))];
+    case.ended_at = Some(case.now);
+    case.pass(2);
+    let waits = case.decide();
+    assert_eq!((waits.status, waits.actions), (case.status.clone(), vec![]), "what it is written to is not the newest");
+    assert_eq!(waits.wake_after, Some(SignedDuration::from_secs(3)));
+    let mut reported = case.status.clone();
+    reported.worker = Some(report(2, Some(Outcome::Synced)));
+    let unreported = std::mem::replace(&mut case.status, reported);
+    assert_eq!(case.decide().status.phase, Some(SyncPhase::Synced));
+    // It was never taken: the last word has to do.
+    case.status = unreported;
+    case.pass(3);
+    let settled = case.decide().status;
+    assert_eq!(settled.phase, Some(SyncPhase::Synced));
+    case.status = settled;
+    assert!(!case.observed().lacks_last_report(), "nothing is waited for any more");
+}
+
+#[test]
+fn a_worker_that_ended_because_it_could_not_report_is_not_waited_for() {
+    let mut case = MailboxFixture::running();
+    case.status.worker = Some(report(1, None));
+    case.pods = vec![ended_with(&report(2, None))];
+    case.ended_at = Some(case.now);
+    assert_eq!(case.decide().status.slots, None);
 }
 
 #[test]

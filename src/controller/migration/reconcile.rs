@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, ResourceExt as _,
     api::{Patch, PatchParams},
-    runtime::{controller::Action as Requeue, events::EventType, reflector::ObjectRef},
+    runtime::{events::EventType, reflector::ObjectRef},
 };
 
 use super::{
@@ -39,17 +39,17 @@ const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
 /// How soon what has to wait is tried again.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
-/// Looks after one migration.
+/// Looks after one migration; gives after how long it has to be looked at again, though nothing changes.
 ///
 /// # Errors
 /// When the API server refused, or did not answer: it is tried again.
 pub(crate) async fn reconcile(
     migration: Arc<MailMigration>,
     context: Arc<ControllerContext>,
-) -> Result<Requeue, ReconcileError> {
-    let Some(uid) = migration.uid() else { return Ok(Requeue::await_change()) };
+) -> Result<Option<Duration>, ReconcileError> {
+    let Some(uid) = migration.uid() else { return Ok(None) };
     if migration.metadata.deletion_timestamp.is_some() || context.written.is_stale(&*migration) {
-        return Ok(Requeue::await_change());
+        return Ok(None);
     }
     // Taken out and put back: one migration is looked at by one task at a time.
     let mut memory = context.migration_memories.take(&uid);
@@ -62,7 +62,7 @@ async fn reconcile_with_memory(
     migration: &MailMigration,
     context: &ControllerContext,
     memory: &mut MigrationMemory,
-) -> Result<Requeue, ReconcileError> {
+) -> Result<Option<Duration>, ReconcileError> {
     let now = Timestamp::now();
     let mut status = migration.status.clone().unwrap_or_default();
     if let Some(cutover) = &migration.spec.cutover {
@@ -118,7 +118,7 @@ async fn reconcile_with_memory(
             by(left + Duration::from_secs(1));
         }
     }
-    Ok(wait.map_or_else(Requeue::await_change, Requeue::requeue))
+    Ok(wait)
 }
 
 /// Why a migration can't be carried out as it is written.
@@ -289,7 +289,8 @@ async fn write_status(
         "status": patch,
     });
     let api: Api<MailMigration> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
-    let next = api.patch_status(&migration.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?;
+    let next = api.patch_status(&migration.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await;
+    let next = next.map_err(ReconcileError::of_versioned_write)?;
     context.written.record(&next);
     memory.status_written_at = Some(Instant::now());
     if old.phase != status.phase

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt as _,
     api::{Patch, PatchParams},
-    runtime::{controller::Action as Requeue, events::Recorder, reflector::ObjectRef},
+    runtime::{events::Recorder, reflector::ObjectRef},
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -172,14 +172,18 @@ impl ServerContext {
     }
 }
 
-/// Reconciles one MailServer: writes its status where that changes, and starts a test in the background where one is due.
+/// Reconciles one MailServer: writes its status where that changes, and starts a test in the background where one is due;
+/// gives after how long it has to be reconciled again, though nothing changes.
 ///
 /// # Errors
 /// When the API server refused, or did not answer: it is tried again.
-pub async fn reconcile(server: Arc<MailServer>, servers: Arc<ServerContext>) -> Result<Requeue, ReconcileError> {
-    let (Some(namespace), Some(uid)) = (server.namespace(), server.uid()) else { return Ok(Requeue::await_change()) };
+pub async fn reconcile(
+    server: Arc<MailServer>,
+    servers: Arc<ServerContext>,
+) -> Result<Option<Duration>, ReconcileError> {
+    let (Some(namespace), Some(uid)) = (server.namespace(), server.uid()) else { return Ok(None) };
     if server.metadata.deletion_timestamp.is_some() {
-        return Ok(Requeue::await_change());
+        return Ok(None);
     }
     let generation = server.metadata.generation.unwrap_or_default();
     let empty = MailServerStatus::default();
@@ -191,7 +195,7 @@ pub async fn reconcile(server: Arc<MailServer>, servers: Arc<ServerContext>) -> 
         let memory = memories.entry(uid.clone()).or_default();
         let version = server.resource_version().and_then(|version| version.parse::<u64>().ok());
         if memory.written.zip(version).is_some_and(|(written, seen)| seen < written.version) {
-            return Ok(Requeue::await_change());
+            return Ok(None);
         }
         let decision = decide(
             &ObservedServer {
@@ -231,7 +235,7 @@ pub async fn reconcile(server: Arc<MailServer>, servers: Arc<ServerContext>) -> 
     publish_events(&servers.recorder, &*server, &events).await;
     // A test that is under way has the server reconciled again; connections are counted now and then.
     let next = if wait.is_zero() { servers.times.connections } else { wait.min(servers.times.connections) };
-    Ok(Requeue::requeue(next))
+    Ok(Some(next))
 }
 
 /// Writes what changed of a status, if anything did.
@@ -247,5 +251,6 @@ async fn write_status(
         "status": patch,
     });
     let api: Api<MailServer> = Api::namespaced(servers.client.clone(), &server.namespace().unwrap_or_default());
-    Ok(Some(api.patch_status(&server.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await?))
+    let written = api.patch_status(&server.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await;
+    written.map(Some).map_err(ReconcileError::of_versioned_write)
 }
