@@ -13,7 +13,11 @@ use secrecy::SecretBox;
 use zeroize::Zeroizing;
 
 use self::records::{CsvDialect, CsvReader};
-use super::{Account, MailboxEntry, SecretKeyRef, cel_rules, schema_check, validate};
+use super::{
+    Account, MailboxEntry, SecretKeyRef, cel_rules,
+    common::{MAX_MAILBOX_NAME, MAX_USERNAME},
+    schema_check, validate,
+};
 use crate::error::{Error, Result};
 
 /// The most mailboxes in one CSV.
@@ -106,7 +110,18 @@ fn parse_row(
     if !validate::is_mailbox_name(&name) {
         return Err(cel_rules::MAILBOX_NAME.message.to_owned());
     }
-    let (source, destination) = (text("source_username")?, text("destination_username")?);
+    check_length("name", &name, MAX_MAILBOX_NAME)?;
+    let mut user = |column: &str| {
+        let user = text(column)?;
+        if let Some(user) = &user {
+            check_length(column, user, MAX_USERNAME)?;
+            if user.chars().any(|c| c.is_ascii_control()) {
+                return Err(format!("{column} has a control character, such as a line break or a tab"));
+            }
+        }
+        Ok(user)
+    };
+    let (source, destination) = (user("source_username")?, user("destination_username")?);
     let secret_name = secret(&name);
     let mut secrets = HashMap::new();
     let mut account = |username, password: &'static str, token: &'static str, keys: [&'static str; 2]| {
@@ -136,6 +151,16 @@ fn parse_row(
         name,
     };
     Ok(CsvMailbox { entry, secrets, line })
+}
+
+/// The API server would refuse the MailboxSync otherwise, long after the CSV was read.
+fn check_length(column: &str, value: &str, most: u32) -> Result<(), String> {
+    let length = value.chars().count();
+    if u32::try_from(length).is_ok_and(|length| length <= most) {
+        Ok(())
+    } else {
+        Err(format!("{column} has {length} characters, more than {most}"))
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +218,28 @@ mod tests {
             assert!(error.contains(message), "{text}: {error}");
             assert!(!error.contains("hush"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_no_mailbox_sync_may_hold_is_refused_where_the_csv_is_read() {
+        let long = |length: usize| "n".repeat(length);
+        for (text, message) in [
+            (format!("name\na\n{}\n", long(254)), "line 3: name has 254 characters, more than 253"),
+            (
+                format!("name,source_username\na,{}\n", long(321)),
+                "line 2: source_username has 321 characters, more than 320",
+            ),
+            (
+                "name,destination_username\na,\"b\nc\"\n".to_owned(),
+                "line 2: destination_username has a control character",
+            ),
+            ("name,source_username\na,b\tc\n".to_owned(), "line 2: source_username has a control character"),
+        ] {
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+        let most = format!("name,source_username\n{},{}\n", long(253), "\u{e4}".repeat(320));
+        assert_eq!(read(&most).unwrap().len(), 1);
     }
 
     #[test]

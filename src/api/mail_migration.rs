@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     cel_rules,
     common::{
-        Account, DeletionPolicy, FlagPolicy, FolderRules, LastError, LocalRef, MasterUser, MessageRules, Retry,
-        SecretKeyRef, Timeouts,
+        Account, DeletionPolicy, FlagPolicy, FolderRules, LastError, LocalRef, MAX_MAILBOX_NAME, MasterUser,
+        MessageRules, Retry, SecretKeyRef, Timeouts,
     },
     mail_server::MailServerSpec,
     not_copied::NotCopied,
@@ -212,7 +212,7 @@ pub struct EndpointSpec {
 pub struct MailboxEntry {
     /// The mailbox's name, of your choice and unique in the migration: `alice`, `alice@example.com`. It is the login
     /// name at the source where no username is given.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = MAX_MAILBOX_NAME))]
     #[x_kube(validation = Rule::new(cel_rules::MAILBOX_NAME.cel).message(cel_rules::MAILBOX_NAME.message))]
     pub name: String,
     /// The account that mail is read from.
@@ -234,7 +234,7 @@ pub struct MailMigrationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<MigrationPhase>,
     /// Accepted, Ready, Complete and AllCopied are always there; Failed, Stalled, Reconciling, MailboxesFailing,
-    /// RemovalPending and PodsRefused only while they are true.
+    /// RemovalPending, PodsRefused and MailboxesRefused only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -6,6 +6,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::{
+    common::USERNAME_PATTERN,
     scalar::{DURATION_PATTERN, SIZE_PATTERN},
     validate::ManifestProblem,
 };
@@ -172,6 +173,7 @@ fn pattern_advice(pattern: &str, text: &str) -> String {
         p if p.starts_with("^[-._a-zA-Z0-9]") => {
             "must be a key of a Secret: letters, digits, -, _ and . only".to_owned()
         }
+        USERNAME_PATTERN => "must have no control characters, such as line breaks and tabs".to_owned(),
         p => format!("{text} does not match {p}"),
     }
 }

@@ -9,9 +9,13 @@ use std::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
-use crate::api::{
-    MailMigration,
-    mail_migration::{CsvStatus, FailureSample, PendingRemoval},
+use super::refused_writes::RefusedWrites;
+use crate::{
+    api::{
+        MailMigration,
+        mail_migration::{CsvStatus, FailureSample, PendingRemoval},
+    },
+    controller::events::EventNote,
 };
 
 /// What is remembered of a migration from one reconciliation to the next. It only saves work: a new process finds it out
@@ -32,6 +36,10 @@ pub(crate) struct MigrationMemory {
     pub created: BTreeSet<String>,
     /// How many MailboxSyncs are still to be created, changed or deleted.
     pub left: usize,
+    /// What the API server refused.
+    pub refused: RefusedWrites,
+    /// Events that are published once the status is written.
+    pub events: Vec<EventNote>,
     /// When the versions of the CSVs' Secrets were looked up last.
     pub csv_versions_seen_at: Option<Instant>,
     /// The resourceVersions of the CSVs' Secrets, in the order of the spec; none where there is no such Secret.

@@ -8,3 +8,4 @@ pub(crate) mod expand;
 pub(crate) mod memory;
 pub mod prune;
 pub mod reconcile;
+pub(crate) mod refused_writes;

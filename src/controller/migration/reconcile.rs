@@ -22,6 +22,7 @@ use super::{
     expand::{ExpansionContext, expand},
     memory::{ExpansionInputs, MigrationMemory},
     prune::{RemovalDecision, decide_removal},
+    refused_writes::WriteRefusal,
 };
 use crate::{
     api::{EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, MailboxSync, validate},
@@ -71,7 +72,12 @@ async fn reconcile_with_memory(
     }
     let mut refused = refusal_reason(migration, context);
     if refused.is_none() {
-        sync_children(migration, context, memory, status.cutover_at.as_ref()).await?;
+        if let Err(error) = sync_children(migration, context, memory, status.cutover_at.as_ref()).await {
+            // How many there are may not be known yet.
+            memory.left = memory.left.max(1);
+            let refusal = WriteRefusal::from_reconcile_error("", &error).ok_or(error)?;
+            memory.events.extend(memory.refused.record_refusal(refusal, Instant::now()));
+        }
         refused = memory.csv_statuses.iter().find_map(|csv| {
             let there = csv.resource_version.is_some();
             let reason = if there { "MailboxSecretInvalid" } else { "MailboxSecretNotFound" };
@@ -86,22 +92,34 @@ async fn reconcile_with_memory(
         .into_iter()
         .filter(|s| owner_reference::is_controlled_by(&**s, &uid))
         .collect();
-    let all = aggregate(syncs.iter(), memory.invalid_mailboxes.values(), now);
+    let exists = |name: &str| context.caches.syncs.get(&ObjectRef::new(name).within(&namespace)).is_some();
+    let refused_mailboxes = memory.refused.failures(exists);
+    let wrong = memory.invalid_mailboxes.values().chain(&refused_mailboxes);
+    let all = aggregate(syncs.iter(), wrong, now);
     let facts = MigrationFacts {
         refused: refused.as_ref().map(|(reason, error)| (*reason, error)),
         pending: memory.left
             + memory.created.len()
+            + memory.refused.pending()
             + memory.pending_removal.as_ref().map_or(0, |pending| usize::try_from(pending.count).unwrap_or(0)),
         aggregate: &all,
         removal: memory.pending_removal.as_ref(),
         pods_refused: context.admission().refusal_message(&namespace).map(str::to_owned),
+        writes_refused: memory.refused.condition_parts(),
         now,
     };
     update_status(migration, &mut status, &facts, memory);
     let mut wait = write_status(migration, context, memory, status).await?;
+    context.publish_events(migration, &std::mem::take(&mut memory.events)).await;
     let mut by = |at: Duration| wait = Some(wait.map_or(at, |wait| wait.min(at)));
-    if memory.left > 0 || !memory.created.is_empty() {
-        by(if memory.created.is_empty() { RETRY_PERIOD } else { Duration::from_millis(200) });
+    let clock = Instant::now();
+    if let Some(wait) = memory.refused.wait(clock) {
+        by(wait.max(Duration::from_millis(200)));
+    }
+    if !memory.created.is_empty() {
+        by(Duration::from_millis(200));
+    } else if memory.left > 0 && !memory.refused.holds_all(clock) {
+        by(RETRY_PERIOD);
     }
     if !migration.spec.mailbox_secrets.is_empty() {
         by(CSV_PERIOD);
@@ -158,6 +176,7 @@ async fn sync_children(
     memory: &mut MigrationMemory,
     cutover: Option<&Time>,
 ) -> Result<(), ReconcileError> {
+    let clock = Instant::now();
     // With another spec, other CSVs may be named.
     let changed = memory.inputs.as_ref().is_some_and(|before| before.generation != migration.metadata.generation);
     if changed || memory.csv_versions_seen_at.is_none_or(|at| at.elapsed() >= CSV_PERIOD) {
@@ -179,9 +198,16 @@ async fn sync_children(
     let existing: BTreeMap<String, Arc<MailboxSync>> =
         context.caches.syncs_of(&namespace, &owner).into_iter().map(|sync| (sync.name_any(), sync)).collect();
     memory.created.retain(|name| !existing.contains_key(name));
-    let complete = memory.names.iter().all(|name| existing.contains_key(name) || memory.created.contains(name));
-    if memory.inputs.as_ref() == Some(&inputs) && memory.left == 0 && complete {
+    let made = |name: &String| existing.contains_key(name) || memory.created.contains(name);
+    let complete = memory.names.iter().all(|name| made(name) || memory.refused.contains(name));
+    let same = memory.inputs.as_ref() == Some(&inputs);
+    let settled = memory.left == 0 && complete && !memory.refused.is_due(clock);
+    if same && (settled || memory.refused.holds_all(clock)) {
         return Ok(());
+    }
+    if !same {
+        memory.refused.forget();
+        memory.inputs = Some(inputs);
     }
 
     let mut read = csv_secrets::read_csvs(context, migration).await?;
@@ -191,7 +217,8 @@ async fn sync_children(
         csv_secrets::naming_key(context, migration).await?
     };
     let find = |name: &str| -> Option<&MailServerSpec> { servers.get(name).map(|server| &server.spec) };
-    let mut steps = ChildSteps::new(migration, &existing, &memory.created);
+    let left_out = memory.refused.left_out(clock);
+    let mut steps = ChildSteps::new(migration, &existing, &memory.created, &left_out);
     let rows = std::mem::take(&mut read.rows);
     let expansion_context = ExpansionContext { naming_key: &key, cutover };
     let expansion = expand(migration, rows, find, &expansion_context, |name, wanted| steps.add_wanted(name, wanted));
@@ -210,15 +237,15 @@ async fn sync_children(
         RemovalDecision::default()
     };
     removal.now.iter().for_each(|name| steps.add_removal(name));
-    let progress = steps.run(context, migration).await?;
+    let (progress, failure) = steps.run(context, migration).await;
     memory.left = progress.left;
     memory.created.extend(progress.created);
+    memory.events.extend(memory.refused.record_round(progress.round, clock));
     memory.names = expansion.names;
     memory.invalid_mailboxes = expansion.invalid_mailboxes;
     memory.csv_statuses = read.statuses;
     memory.pending_removal = removal.pending;
-    memory.inputs = Some(inputs);
-    Ok(())
+    failure.map_or(Ok(()), Err)
 }
 
 /// Says all that there is to say.
@@ -361,8 +388,15 @@ spec:
             }
         };
         let now = Timestamp::UNIX_EPOCH;
-        let facts =
-            MigrationFacts { refused: None, pending: 0, aggregate: &all, removal: None, pods_refused: None, now };
+        let facts = MigrationFacts {
+            refused: None,
+            pending: 0,
+            aggregate: &all,
+            removal: None,
+            pods_refused: None,
+            writes_refused: None,
+            now,
+        };
         for phase in MigrationPhase::ALL {
             tell(format!("{phase:?}"), phase, &facts);
         }
@@ -371,7 +405,8 @@ spec:
         let mut failing = all.clone();
         (failing.counts.failing, failing.counts.failed, failing.totals.not_copied) = (3, 1, Some(not_copied));
         let facts = MigrationFacts { aggregate: &failing, pending: 4, removal: Some(&pending), ..facts };
-        let facts = MigrationFacts { pods_refused: Some("exceeded quota".into()), ..facts };
+        let writes_refused = Some(("Invalid", "the API server refuses the MailboxSync of bob".into()));
+        let facts = MigrationFacts { pods_refused: Some("exceeded quota".into()), writes_refused, ..facts };
         tell("with all that can be wrong".into(), MigrationPhase::Running, &facts);
         tell(
             "complete with messages missing".into(),
@@ -435,6 +470,7 @@ spec:
             MailboxesFailing=True MailboxesFailing: 3 of 10 mailboxes fail; status.failures shows some of them
             RemovalPending=True ConfirmationNeeded: 7 mailboxes left the list at once: to remove them from the migration (never their mail), set spec.confirmRemoval to 0123abcd; else list them again
             PodsRefused=True Forbidden: exceeded quota
+            MailboxesRefused=True Invalid: the API server refuses the MailboxSync of bob
             AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
         complete with messages missing
             Accepted=True Accepted: the migration can be carried out as it is written
@@ -443,6 +479,7 @@ spec:
             MailboxesFailing=True MailboxesFailing: 3 of 10 mailboxes fail; status.failures shows some of them
             RemovalPending=True ConfirmationNeeded: 7 mailboxes left the list at once: to remove them from the migration (never their mail), set spec.confirmRemoval to 0123abcd; else list them again
             PodsRefused=True Forbidden: exceeded quota
+            MailboxesRefused=True Invalid: the API server refuses the MailboxSync of bob
             AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
             Normal Complete: 9 of 10 mailboxes are synced; 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
         "#);
