@@ -143,11 +143,16 @@ pub struct MailMigrationSpec {
     /// Changes to the pods that syncs run in. Left out: they are made as the operator has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_overrides: Option<PodOverrides>,
-    /// How long the pods of ended attempts stay, for their logs. Pods of failed attempts stay up to failedPodsLimit
-    /// only.
+    /// How long pods of ended attempts stay, for their logs: of those that failed up to failedPodsLimit, of those that
+    /// ended well up to succeededPodsLimit. The operator keeps at most 500 finished pods of all mailboxes together:
+    /// then those that failed stay before the others, and newer ones before older.
     #[serde(default = "defaults::ttl")]
     #[x_kube(validation = Rule::new(cel_rules::TTL.cel).message(cel_rules::TTL.message))]
     pub ttl: Duration,
+    /// The most pods of attempts that ended well that stay for each mailbox; the oldest go first.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 20))]
+    pub succeeded_pods_limit: i32,
     /// The most pods of failed attempts that stay for each mailbox; the oldest go first.
     #[serde(default = "defaults::failed_pods")]
     #[schemars(range(min = 0, max = 20))]
@@ -183,6 +188,7 @@ impl MailMigrationSpec {
             schedule: self.schedule.clone(),
             cutover: self.cutover.clone(),
             ttl: self.ttl,
+            succeeded_pods_limit: self.succeeded_pods_limit,
             failed_pods_limit: self.failed_pods_limit,
         }
     }

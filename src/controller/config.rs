@@ -246,7 +246,7 @@ mod tests {
             mailbox: "y".into(),
             source: SyncEndpoint::default(),
             destination: SyncEndpoint::default(),
-            settings: crate::api::SyncSettings::default(),
+            settings: crate::api::SyncSettings::default().into(),
             suspend: false,
             cancel: false,
             sync_request: None,

@@ -21,6 +21,7 @@ use super::{
     cache::ClusterCaches,
     config::{OperatorConfig, WorkerConfig},
     events::{EventNote, publish_events},
+    finished_pods::FinishedPods,
     mailbox::{observe::WorkerLiveness, secret_versions::SecretVersions, sync_metrics::SyncMetrics},
     migration::memory::MigrationMemories,
     retry::ApiFailures,
@@ -62,6 +63,8 @@ pub struct ControllerContext {
     pub written: WrittenVersions,
     /// Failures of the API server in a row, by object.
     pub api_failures: ApiFailures,
+    /// Which finished pods have to go.
+    pub finished_pods: FinishedPods,
     /// Namespaces that are ready for pods.
     pub prepared_namespaces: PreparedNamespaces,
     /// What is remembered of migrations from one reconciliation to the next.
@@ -110,6 +113,7 @@ impl ControllerContext {
             migration_queue: queues.migrations,
             written: WrittenVersions::default(),
             api_failures: ApiFailures::default(),
+            finished_pods: FinishedPods::default(),
             prepared_namespaces: PreparedNamespaces::default(),
             migration_memories: MigrationMemories::default(),
             liveness: Mutex::default(),

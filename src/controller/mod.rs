@@ -13,6 +13,7 @@ pub(crate) mod context;
 pub mod destination_policy;
 pub(crate) mod error;
 pub(crate) mod events;
+pub(crate) mod finished_pods;
 pub mod leader;
 pub mod mailbox;
 pub(crate) mod merge_patch;
@@ -23,6 +24,7 @@ pub(crate) mod permissions;
 pub mod pod_builder;
 pub(crate) mod retry;
 pub mod server;
+pub(crate) mod shared_parts;
 #[cfg(test)]
 mod testing;
 pub mod watches;

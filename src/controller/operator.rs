@@ -30,7 +30,6 @@ use super::{
     address_guard::AddressGuard,
     admission::LimitedResource as Shared,
     cache::{self, ChangeSenders},
-    cached_objects::SYNC_LABEL,
     config::{OperatorConfig, WorkerConfig},
     context::{ContextParts, ControllerContext, ReconcileQueues},
     mailbox::{self, slot_request},
@@ -273,7 +272,7 @@ async fn route_changes(
             }
             Some(change) = seen.pods.next() => {
                 let (ObjectChange::Applied(pod) | ObjectChange::Deleted(pod)) = change;
-                if let (Some(sync), Some(namespace)) = (pod.labels().get(SYNC_LABEL), pod.namespace()) {
+                if let (Some(sync), Some(namespace)) = (pod.sync_name(), pod.namespace()) {
                     let _ = context.sync_queue.unbounded_send(ObjectRef::new(sync).within(&namespace));
                 }
             }

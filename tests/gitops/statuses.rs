@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus},
+    api::core::v1::{ContainerState, ContainerStateTerminated},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use mailferry::{
@@ -14,7 +14,7 @@ use mailferry::{
         WorkerStatus, crd, mail_server::ServerFacts, mailbox_sync::Outcome, names, not_copied::NotCopied,
     },
     controller::{
-        cached_objects::{SYNC_LABEL, SyncPod},
+        cached_objects::{ContainerFacts, SYNC_LABEL, SyncPod},
         mailbox::{
             decide::decide,
             observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
@@ -87,6 +87,7 @@ impl Mailbox {
                 spec: &self.sync.spec,
                 status: &before,
                 pods: &self.pods,
+                surplus_pods: &[],
                 liveness: WorkerLiveness::first_seen(before.attempt, now()),
                 granted_slots: self.granted_slots,
                 hold: self.hold.clone(),
@@ -131,7 +132,7 @@ impl Mailbox {
             ..ContainerStateTerminated::default()
         };
         let state = ContainerState { terminated: Some(terminated), ..ContainerState::default() };
-        pod.status.container_statuses = vec![ContainerStatus { state: Some(state), ..ContainerStatus::default() }];
+        pod.status.container_statuses = vec![ContainerFacts { state: Some(state) }];
         mailbox.pods = vec![Arc::new(pod)];
         // What comes next waits for its turn.
         mailbox.granted_slots = None;
@@ -237,6 +238,7 @@ impl Migration {
             aggregate: &all,
             removal: None,
             pods_refused: None,
+            writes_refused: None,
             now: now(),
         };
         let phase = migration_phase(&migration, &status, &facts);

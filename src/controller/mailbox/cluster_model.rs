@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus},
+    api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ use crate::{
         names,
     },
     controller::{
-        cached_objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
+        cached_objects::{ContainerFacts, POD_FINALIZER, SYNC_LABEL, SyncPod},
         testing,
     },
     error::{Error, ErrorClass},
@@ -243,6 +243,7 @@ impl SimulatedCluster {
                 spec: &self.spec,
                 status: &self.status,
                 pods: &pods,
+                surplus_pods: &[],
                 liveness: self.liveness,
                 granted_slots: Some(2),
                 hold: self.hold.clone(),
@@ -321,7 +322,7 @@ fn state_of(pod: &SyncPod) -> Option<&ContainerState> {
 }
 
 fn set(pod: &mut SyncPod, state: ContainerState) {
-    pod.status.container_statuses = vec![ContainerStatus { state: Some(state), ..ContainerStatus::default() }];
+    pod.status.container_statuses = vec![ContainerFacts { state: Some(state) }];
 }
 
 /// Changes what can be seen of a pod, where anything can.

@@ -30,6 +30,8 @@ pub struct ObservedMailbox<'a> {
     pub status: &'a MailboxSyncStatus,
     /// Its pods: all those that it controls.
     pub pods: &'a [std::sync::Arc<SyncPod>],
+    /// The UIDs of those of them that have to go, since there are too many finished pods in all.
+    pub surplus_pods: &'a [String],
     /// When the current attempt's worker reported, and moved something, as this process saw it.
     pub liveness: WorkerLiveness,
     /// The slots that it was granted and holds; none while it waits for them.

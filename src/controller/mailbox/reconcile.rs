@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     api::{MailboxSync, MailboxSyncStatus, names},
-    controller::{cache::NamespacedName, context::ControllerContext, error::ReconcileError, owner_reference},
+    controller::{
+        cache::NamespacedName, context::ControllerContext, error::ReconcileError, finished_pods::JUDGE_PERIOD,
+        owner_reference,
+    },
 };
 
 /// More writes than this in a row are a defect: a status that never settles must not become a storm.
@@ -47,6 +50,7 @@ pub(crate) async fn reconcile(
         if pods.iter().any(|pod| context.written.is_stale(&**pod)) {
             return Ok(Requeue::await_change());
         }
+        let (surplus_pods, judge_again) = context.finished_pods.surplus_of(&pods, &context.caches, &context.sync_queue);
         let now = Timestamp::now();
         context.sync_metrics.count_progress(&state.uid, status);
         let observed = ObservedMailbox {
@@ -57,6 +61,7 @@ pub(crate) async fn reconcile(
             spec: &sync.spec,
             status,
             pods: &pods,
+            surplus_pods: &surplus_pods,
             liveness: update_liveness(&context, &state.uid, status, now),
             granted_slots: context.admission().granted_slots(&state.uid),
             hold: hold_reason(&context, &state, &sync),
@@ -95,6 +100,7 @@ pub(crate) async fn reconcile(
             sync = next;
         } else {
             let wait = decision.wake_after.and_then(|wait| Duration::try_from(wait).ok());
+            let wait = wait.into_iter().chain(judge_again.then_some(JUDGE_PERIOD)).min();
             return Ok(wait.map_or_else(Requeue::await_change, Requeue::requeue));
         }
     }

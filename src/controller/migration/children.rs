@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn refusals_stop_the_rest_only_when_there_are_many_in_a_row_that_are_no_objects_own_fault() {
         let mut progress = ChildProgress::default();
-        let mut refuse = |progress: &mut ChildProgress, number: usize, code| {
+        let refuse = |progress: &mut ChildProgress, number: usize, code| {
             let refusal = WriteRefusal { mailbox: number.to_string(), code, message: String::new() };
             progress.record_refusal(number.to_string(), refusal)
         };
