@@ -67,7 +67,7 @@ pub struct MailboxSyncSpec {
     /// The settings that every mailbox of the migration has in common.
     #[serde(default)]
     pub settings: Shared<SyncSettings>,
-    /// True: a running attempt stops at a checkpoint, and none starts.
+    /// True: a running attempt stops at a checkpoint, and none starts. The same holds while the migration is suspended.
     #[serde(default)]
     pub suspend: bool,
     /// True: the mailbox is stopped for good. What was copied stays.
@@ -195,7 +195,8 @@ pub struct MailboxSyncStatus {
 
 /// Where a mailbox stands. Pending: not looked at yet, not due, or between two attempts. Queued: due, and waiting for
 /// its turn. Running: an attempt is under way. Synced: the last sync ended well. Backoff: waiting for the next attempt
-/// after a failure. Suspended: stopped by suspend. Stalled: waiting for a person. Failed: given up. Cancelled: stopped
+/// after a failure. Suspended: stopped by suspend; a mailbox that did not run when its migration was suspended keeps its
+/// phase. Stalled: waiting for a person. Failed: given up. Cancelled: stopped
 /// for good by cancel.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SyncPhase {

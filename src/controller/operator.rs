@@ -292,16 +292,23 @@ fn register_phase_metrics(context: &Arc<ControllerContext>) {
     context.metrics.refresh_gauges_by(move |metrics| {
         let Some(caches) = caches.upgrade() else { return };
         let mut migrations = HashMap::new();
-        for migration in caches.migrations.state() {
+        let all = caches.migrations.state();
+        for migration in &all {
             let phase = migration.status.as_ref().and_then(|status| status.phase).unwrap_or(MigrationPhase::Pending);
             migrations.entry(phase as u8).or_insert((phase, 0)).1 += 1;
         }
         metrics.set_migrations(migrations.into_values());
+        let suspended: HashSet<_> = all
+            .iter()
+            .filter(|migration| migration.spec.suspend)
+            .map(|migration| (migration.metadata.namespace.as_deref(), migration.metadata.name.as_deref()))
+            .collect();
         let syncs = caches.syncs.state();
-        metrics.set_mailboxes(&mailbox::phase_metrics::tally_mailboxes(
-            syncs.iter().map(|sync| &**sync),
-            Timestamp::now(),
-        ));
+        let syncs = syncs.iter().map(|sync| {
+            let migration = (sync.metadata.namespace.as_deref(), Some(sync.spec.migration.as_str()));
+            (&**sync, suspended.contains(&migration))
+        });
+        metrics.set_mailboxes(&mailbox::phase_metrics::tally_mailboxes(syncs, Timestamp::now()));
     });
 }
 

@@ -59,7 +59,8 @@ pub(crate) fn resolve_mailbox<'a>(
         source,
         destination,
         settings: settings.into(),
-        suspend: spec.suspend,
+        // The migration's own counts: so none of its mailboxes has to be written when it is suspended.
+        suspend: false,
         cancel: spec.cancel.contains(&entry.name),
         sync_request: spec.sync_request.clone(),
         start_at: spec.start_at.clone(),

@@ -176,7 +176,8 @@ pub fn mailboxes() -> Vec<(&'static str, Mailbox)> {
         ("before its time", with(|m| m.sync.spec.start_at = Some(Time(hours(1))))),
         ("waits for its turn", with(|m| m.granted_slots = None)),
         ("waits for another migration", with(|m| m.hold = Some(HoldReason::DestinationTaken))),
-        ("its migration is suspended", with(|m| m.hold = Some(HoldReason::MigrationInactive))),
+        ("its migration is suspended", with(|m| m.hold = Some(HoldReason::MigrationSuspended))),
+        ("its migration is being deleted", with(|m| m.hold = Some(HoldReason::MigrationInactive))),
         ("runs", Mailbox::running("alice")),
         ("synced", Mailbox::synced("alice")),
         ("synced, all copied", Mailbox::synced_but("alice", NotCopied::default())),
@@ -231,7 +232,7 @@ impl Migration {
         let mut status = before;
         status.cutover_at = self.cutover_at.map(Time);
         let syncs: Vec<_> = self.mailboxes.iter().map(|mailbox| Arc::new(mailbox.sync.clone())).collect();
-        let all = aggregate(syncs.iter(), std::iter::empty(), now());
+        let all = aggregate(syncs.iter(), std::iter::empty(), self.suspend, now());
         let facts = MigrationFacts {
             refused: self.refused.as_ref().map(|(reason, error)| (*reason, error)),
             pending: self.pending,

@@ -92,12 +92,21 @@ async fn suspend_stops_at_a_checkpoint_and_resume_goes_on_with_the_same_clock() 
     };
     let second = if first == alice { Stage::sync("acme", "bob") } else { alice };
     stage.running(&first, 1).await;
+    let before = stage.api::<MailboxSync>().get(&second).await.unwrap();
     stage.change("acme", json!({"suspend": true})).await;
     stage.stops(&first, 1).await;
     let status = stage.until_phase(&first, "Suspended").await;
     assert!(status.slots.is_none() && status.attempt_used.is_some());
-    stage.until_phase(&second, "Suspended").await;
-    stage.until::<MailMigration>("acme", |m| phase(m) == "Suspended").await;
+    // Nobody waits for a turn.
+    let all_wait = |m: &MailMigration| {
+        m.status.as_ref().and_then(|s| s.mailboxes).is_some_and(|counts| (counts.pending, counts.queued) == (2, 0))
+    };
+    stage.until::<MailMigration>("acme", |m| phase(m) == "Suspended" && all_wait(m)).await;
+    let waiting = stage.api::<MailboxSync>().get(&second).await.unwrap();
+    assert_eq!(
+        waiting.metadata.resource_version, before.metadata.resource_version,
+        "it did not run: nothing is written"
+    );
 
     stage.change("acme", json!({"suspend": false})).await;
     let _player = stage.play(|_, _| Ending::Synced);

@@ -160,7 +160,8 @@ impl SimulatedCluster {
                 edit(self.current(), |pod| pod.status.reason = Some("Evicted".into()));
                 self.exit(137);
             }
-            ClusterEvent::Suspend(suspend) => self.change(|spec| spec.suspend = *suspend),
+            ClusterEvent::Suspend(true) => self.hold = Some(HoldReason::MigrationSuspended),
+            ClusterEvent::Suspend(false) => self.hold = None,
             ClusterEvent::Cancel(cancel) => self.change(|spec| spec.cancel = *cancel),
             ClusterEvent::Ask(request) => self.change(|spec| spec.sync_request = Some(request.to_string())),
             ClusterEvent::OtherSecret => self.secret += 1,

@@ -85,6 +85,13 @@ pub fn decide(observed: &ObservedMailbox<'_>) -> SyncDecision {
     };
     if observed.is_running() {
         decider.decide_running();
+    } else if observed.is_suspended() && !observed.deleting && !observed.spec.cancel {
+        if observed.status.phase.is_some() {
+            // That it does not start, its migration says. So ten thousand of them cost no write.
+            decider.clean_up_pods();
+            return decider.decision;
+        }
+        decider.decision.status.phase = Some(SyncPhase::Suspended);
     } else {
         decider.decide_idle();
     }
@@ -178,7 +185,7 @@ impl SyncDecider<'_, '_> {
         if observed.spec.cancel {
             return Some(StopReason::Cancelled);
         }
-        if observed.spec.suspend {
+        if observed.is_suspended() {
             return Some(StopReason::Suspended);
         }
         if matches!(observed.hold, Some(HoldReason::MasterUserNotAllowed(_) | HoldReason::DestinationNotAllowed(_))) {
@@ -249,10 +256,6 @@ impl SyncDecider<'_, '_> {
             AttemptDue::Never => status.next_attempt_at = None,
             AttemptDue::At(at) => {
                 status.next_attempt_at = Some(Time(at));
-                if observed.spec.suspend {
-                    status.phase = Some(SyncPhase::Suspended);
-                    return;
-                }
                 if matches!(status.phase, None | Some(SyncPhase::Queued | SyncPhase::Suspended | SyncPhase::Cancelled))
                 {
                     let synced = status.last_synced_at.is_some();
@@ -281,10 +284,6 @@ impl SyncDecider<'_, '_> {
         let observed = self.observed;
         let status = &mut self.decision.status;
         status.next_attempt_at = None;
-        if observed.spec.suspend {
-            status.phase = Some(SyncPhase::Suspended);
-            return;
-        }
         if let Some(HoldReason::DestinationNotAllowed(why)) = &observed.hold {
             // Not given up: it goes on by itself once the operator's configuration allows it.
             status.phase = Some(SyncPhase::Stalled);

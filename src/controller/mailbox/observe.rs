@@ -99,7 +99,9 @@ impl WorkerLiveness {
 /// Why a mailbox may not start now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HoldReason {
-    /// Its migration is suspended, or gone.
+    /// Its migration is suspended.
+    MigrationSuspended,
+    /// Its migration is gone, or going.
     MigrationInactive,
     /// Another migration has its destination account. Whose is nobody else's business.
     DestinationTaken,
@@ -144,6 +146,12 @@ impl<'a> ObservedMailbox<'a> {
     #[must_use]
     pub(crate) fn is_ahead(&self, pod: &SyncPod) -> bool {
         pod.attempt() > Some(self.status.attempt)
+    }
+
+    /// True while a person wants nothing to run.
+    #[must_use]
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.spec.suspend || self.hold == Some(HoldReason::MigrationSuspended)
     }
 
     /// True while an attempt is under way: from before its pod is made until its end is settled.

@@ -157,8 +157,11 @@ fn hold_reason(context: &ControllerContext, state: &ReconcileState, sync: &Mailb
         return Some(HoldReason::MasterUserNotAllowed(why));
     }
     let Some(migration) = context.caches.migration_of(sync) else { return Some(HoldReason::MigrationInactive) };
-    if migration.spec.suspend || migration.metadata.deletion_timestamp.is_some() {
+    if migration.metadata.deletion_timestamp.is_some() {
         return Some(HoldReason::MigrationInactive);
+    }
+    if migration.spec.suspend {
+        return Some(HoldReason::MigrationSuspended);
     }
     let account = names::account_hash(&sync.spec.destination);
     let others = context.caches.syncs_into(&account);

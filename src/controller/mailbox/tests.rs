@@ -176,6 +176,46 @@ fn an_attempt_that_has_no_pod_after_ten_minutes_gives_its_slots_back_at_once() {
 }
 
 #[test]
+fn a_mailbox_that_does_not_run_needs_no_write_when_its_migration_is_suspended_and_resumed() {
+    let mut queued = MailboxFixture::new();
+    queued.granted_slots = None;
+    queued.status = queued.decide().status;
+    assert_eq!(queued.status.phase, Some(SyncPhase::Queued));
+    let mut cases = [queued, MailboxFixture::synced(), MailboxFixture::synced()];
+    cases[2].status.phase = Some(SyncPhase::Backoff);
+    for case in &mut cases {
+        case.status = case.decide().status;
+        case.hold = Some(HoldReason::MigrationSuspended);
+        let decision = case.decide();
+        assert_eq!((&decision.status, decision.actions.len()), (&case.status, 0), "suspended");
+        case.hold = None;
+        assert_eq!(case.decide().status, case.status, "resumed");
+    }
+    // That it may be cancelled meanwhile is another matter.
+    cases[0].hold = Some(HoldReason::MigrationSuspended);
+    cases[0].spec.cancel = true;
+    assert_eq!(cases[0].decide().status.phase, Some(SyncPhase::Cancelled));
+}
+
+#[test]
+fn a_mailbox_that_runs_is_stopped_when_its_migration_is_suspended_and_says_so() {
+    let mut case = MailboxFixture::running();
+    case.hold = Some(HoldReason::MigrationSuspended);
+    case.status = case.decide().status;
+    assert_eq!(case.status.stopping.as_ref().map(|stopping| stopping.reason), Some(StopReason::Suspended));
+    Arc::make_mut(&mut case.pods[0]).metadata.deletion_timestamp = Some(Time(case.now));
+    case.status = case.decide().status;
+    assert_eq!((case.status.phase, case.status.slots), (Some(SyncPhase::Suspended), None));
+    // One that nobody has looked at yet says so, too.
+    let mut new = MailboxFixture::new();
+    new.hold = Some(HoldReason::MigrationSuspended);
+    assert_eq!(new.decide().status.phase, Some(SyncPhase::Suspended));
+    case.hold = None;
+    case.status = case.decide().status;
+    assert_eq!(case.status.attempt, 2);
+}
+
+#[test]
 fn a_queued_mailbox_whose_master_user_is_not_allowed_fails() {
     let mut case = MailboxFixture::new();
     case.granted_slots = None;

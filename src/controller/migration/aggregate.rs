@@ -42,8 +42,6 @@ pub struct MailboxAggregate {
     pub started: bool,
     /// Nothing more happens with so many.
     pub ended: i32,
-    /// So many were stopped by suspend.
-    pub suspended: i32,
     /// True when none of the stalled mailboxes is tried again by itself.
     pub stalled_need_person: bool,
     /// So many have told that all their messages are copied.
@@ -60,11 +58,13 @@ impl MailboxAggregate {
     }
 }
 
-/// Aggregates, in the order of names; `wrong` are mailboxes that have no MailboxSync because they can't be synced as they are written.
+/// Aggregates, in the order of names; `wrong` are mailboxes that have no MailboxSync because they can't be synced as they are
+/// written. Of a migration that is `suspended` no mailbox waits for its turn: that stands in no status of theirs.
 #[must_use]
 pub fn aggregate<'a>(
     syncs: impl Iterator<Item = &'a Arc<MailboxSync>>,
     wrong: impl Iterator<Item = &'a FailureSample>,
+    suspended: bool,
     now: Timestamp,
 ) -> MailboxAggregate {
     let mut all = MailboxAggregate { stalled_need_person: true, ..MailboxAggregate::default() };
@@ -85,14 +85,12 @@ pub fn aggregate<'a>(
         };
         let counter = match status.phase.unwrap_or(SyncPhase::Pending) {
             SyncPhase::Pending => &mut all.counts.pending,
+            SyncPhase::Queued if suspended => &mut all.counts.pending,
             SyncPhase::Queued => &mut all.counts.queued,
             SyncPhase::Running => &mut all.counts.running,
             SyncPhase::Synced => &mut all.counts.synced,
             SyncPhase::Backoff => &mut all.counts.backoff,
-            SyncPhase::Suspended => {
-                all.suspended += 1;
-                &mut all.counts.pending
-            }
+            SyncPhase::Suspended => &mut all.counts.pending,
             SyncPhase::Stalled => &mut all.counts.stalled,
             SyncPhase::Failed => &mut all.counts.failed,
             SyncPhase::Cancelled => &mut all.counts.cancelled,
@@ -217,9 +215,19 @@ mod tests {
     fn each_class_of_error_has_an_example() {
         let mut syncs: Vec<_> = (0..100).map(|n| failing(&format!("a{n:03}"), ErrorClass::Network)).collect();
         syncs.push(failing("z", ErrorClass::Quota));
-        let all = aggregate(syncs.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
+        let all = aggregate(syncs.iter(), std::iter::empty(), false, Timestamp::UNIX_EPOCH);
         assert_eq!((all.counts.failing, all.failures.len()), (101, 10));
         assert!(all.failures.iter().any(|sample| sample.mailbox == "z"));
+    }
+
+    #[test]
+    fn of_a_suspended_migration_nobody_waits_for_a_turn() {
+        let queued = MailboxSyncStatus { phase: Some(SyncPhase::Queued), ..MailboxSyncStatus::default() };
+        let syncs = [sync("a", queued.clone()), sync("b", queued)];
+        for (suspended, expected) in [(false, (2, 0)), (true, (0, 2))] {
+            let all = aggregate(syncs.iter(), std::iter::empty(), suspended, Timestamp::UNIX_EPOCH);
+            assert_eq!((all.counts.queued, all.counts.pending), expected);
+        }
     }
 
     #[test]
@@ -235,7 +243,7 @@ mod tests {
             ..MailboxSyncStatus::default()
         };
         let syncs = [sync("a", running), sync("b", MailboxSyncStatus::default())];
-        let all = aggregate(syncs.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
+        let all = aggregate(syncs.iter(), std::iter::empty(), false, Timestamp::UNIX_EPOCH);
         assert_eq!((all.percent, all.started, all.counts.running), (Some(25), true, 1));
         assert_eq!(all.eta.unwrap().0.as_second(), 15);
     }
@@ -269,13 +277,13 @@ mod tests {
             ended("c", &[]),
             sync("d", MailboxSyncStatus::default()),
         ];
-        let all = aggregate(syncs.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
+        let all = aggregate(syncs.iter(), std::iter::empty(), false, Timestamp::UNIX_EPOCH);
         let not_copied = all.totals.not_copied.unwrap();
         assert_eq!((all.copied, not_copied.messages, all.totals.messages_skipped), (1, 7, 3));
         assert_eq!(not_copied.reasons, [("leftOut".to_owned(), 4), ("refused".to_owned(), 3)].into());
         assert_eq!(all.totals.differences, [("flags".to_owned(), 6)].into());
         let nobody = [sync("d", MailboxSyncStatus::default())];
-        let all = aggregate(nobody.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
+        let all = aggregate(nobody.iter(), std::iter::empty(), false, Timestamp::UNIX_EPOCH);
         assert_eq!(all.totals.not_copied, None, "nobody has told");
     }
 }

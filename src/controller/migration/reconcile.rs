@@ -95,7 +95,7 @@ async fn reconcile_with_memory(
     let exists = |name: &str| context.caches.syncs.get(&ObjectRef::new(name).within(&namespace)).is_some();
     let refused_mailboxes = memory.refused.failures(exists);
     let wrong = memory.invalid_mailboxes.values().chain(&refused_mailboxes);
-    let all = aggregate(syncs.iter(), wrong, now);
+    let all = aggregate(syncs.iter(), wrong, migration.spec.suspend, now);
     let facts = MigrationFacts {
         refused: refused.as_ref().map(|(reason, error)| (*reason, error)),
         pending: memory.left
