@@ -160,6 +160,13 @@ impl ClusterCaches {
         self.syncs_of.members(&NamespacedName::new(namespace, migration), &self.syncs)
     }
 
+    /// How many MailboxSyncs there are in a namespace.
+    #[must_use]
+    pub(crate) fn count_syncs(&self, namespace: &str) -> usize {
+        let map = self.syncs_of.0.read().unwrap_or_else(PoisonError::into_inner);
+        map.iter().filter(|(migration, _)| migration.namespace == namespace).map(|(_, syncs)| syncs.len()).sum()
+    }
+
     /// The mailboxes of any migration that write to an account.
     #[must_use]
     pub(crate) fn syncs_into(&self, account: &str) -> Vec<Arc<MailboxSync>> {

@@ -20,7 +20,7 @@ use mailferry::{
             observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
         },
         migration::{
-            aggregate::aggregate,
+            aggregate::{UnmadeMailboxes, aggregate},
             conditions::{MigrationFacts, conditions, migration_phase},
         },
         server::decide as server,
@@ -232,7 +232,7 @@ impl Migration {
         let mut status = before;
         status.cutover_at = self.cutover_at.map(Time);
         let syncs: Vec<_> = self.mailboxes.iter().map(|mailbox| Arc::new(mailbox.sync.clone())).collect();
-        let all = aggregate(syncs.iter(), std::iter::empty(), self.suspend, now());
+        let all = aggregate(syncs.iter(), &UnmadeMailboxes::default(), self.suspend, now());
         let facts = MigrationFacts {
             refused: self.refused.as_ref().map(|(reason, error)| (*reason, error)),
             pending: self.pending,
@@ -240,6 +240,7 @@ impl Migration {
             removal: None,
             pods_refused: None,
             writes_refused: None,
+            over_limit: None,
             now: now(),
         };
         let phase = migration_phase(&migration, &status, &facts);

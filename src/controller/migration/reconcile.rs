@@ -19,7 +19,7 @@ use super::{
     children::ChildSteps,
     conditions::{MigrationFacts, conditions, migration_phase},
     csv_secrets,
-    expand::{ExpansionContext, expand},
+    expand::{CsvRow, MailboxCensus, MigrationExpander},
     memory::{ExpansionInputs, MigrationMemory},
     prune::{RemovalDecision, decide_removal},
     refused_writes::WriteRefusal,
@@ -93,9 +93,9 @@ async fn reconcile_with_memory(
         .filter(|s| owner_reference::is_controlled_by(&**s, &uid))
         .collect();
     let exists = |name: &str| context.caches.syncs.get(&ObjectRef::new(name).within(&namespace)).is_some();
-    let refused_mailboxes = memory.refused.failures(exists);
-    let wrong = memory.invalid_mailboxes.values().chain(&refused_mailboxes);
-    let all = aggregate(syncs.iter(), wrong, migration.spec.suspend, now);
+    let mut unmade = memory.unmade.clone();
+    memory.refused.failures(exists).into_iter().for_each(|sample| unmade.add_sample(sample));
+    let all = aggregate(syncs.iter(), &unmade, migration.spec.suspend, now);
     let facts = MigrationFacts {
         refused: refused.as_ref().map(|(reason, error)| (*reason, error)),
         pending: memory.left
@@ -106,6 +106,7 @@ async fn reconcile_with_memory(
         removal: memory.pending_removal.as_ref(),
         pods_refused: context.admission().refusal_message(&namespace).map(str::to_owned),
         writes_refused: memory.refused.condition_parts(),
+        over_limit: memory.over_limit.clone(),
         now,
     };
     update_status(migration, &mut status, &facts, memory);
@@ -121,7 +122,7 @@ async fn reconcile_with_memory(
     } else if memory.left > 0 && !memory.refused.holds_all(clock) {
         by(RETRY_PERIOD);
     }
-    if !migration.spec.mailbox_secrets.is_empty() {
+    if !migration.spec.mailbox_secrets.is_empty() || memory.over_limit.is_some() {
         by(CSV_PERIOD);
     }
     if all.counts.running > 0 {
@@ -198,10 +199,13 @@ async fn sync_children(
     let existing: BTreeMap<String, Arc<MailboxSync>> =
         context.caches.syncs_of(&namespace, &owner).into_iter().map(|sync| (sync.name_any(), sync)).collect();
     memory.created.retain(|name| !existing.contains_key(name));
-    let made = |name: &String| existing.contains_key(name) || memory.created.contains(name);
+    let made = |name: &str| existing.contains_key(name) || memory.created.contains(name);
     let complete = memory.names.iter().all(|name| made(name) || memory.refused.contains(name));
     let same = memory.inputs.as_ref() == Some(&inputs);
-    let settled = memory.left == 0 && complete && !memory.refused.is_due(clock);
+    let limit = usize::try_from(context.config.max_mailboxes_per_namespace).unwrap_or(usize::MAX);
+    let room = limit.saturating_sub(context.caches.count_syncs(&namespace) + memory.created.len());
+    let has_news = memory.unmade.over_limit > 0 && room > 0;
+    let settled = memory.left == 0 && complete && !has_news && !memory.refused.is_due(clock);
     if same && (settled || memory.refused.holds_all(clock)) {
         return Ok(());
     }
@@ -210,7 +214,13 @@ async fn sync_children(
         memory.inputs = Some(inputs);
     }
 
-    let mut read = csv_secrets::read_csvs(context, migration).await?;
+    let mut census = MailboxCensus::new(&owner, &made, room);
+    migration.spec.mailboxes.iter().for_each(|entry| census.add(&entry.name));
+    let mut statuses = Vec::new();
+    for reference in &migration.spec.mailbox_secrets {
+        let csv = csv_secrets::fetch_csv(context, migration, reference).await?;
+        statuses.push(csv_secrets::read_csv(reference, &csv, |row| census.add(&row.entry.name)).await);
+    }
     let key = if migration.spec.mailbox_secrets.is_empty() {
         String::new()
     } else {
@@ -219,15 +229,32 @@ async fn sync_children(
     let find = |name: &str| -> Option<&MailServerSpec> { servers.get(name).map(|server| &server.spec) };
     let left_out = memory.refused.left_out(clock);
     let mut steps = ChildSteps::new(migration, &existing, &memory.created, &left_out);
-    let rows = std::mem::take(&mut read.rows);
-    let expansion_context = ExpansionContext { naming_key: &key, cutover };
-    let expansion = expand(migration, rows, find, &expansion_context, |name, wanted| steps.add_wanted(name, wanted));
-    let known = |name: &str| expansion.names.contains(name) || expansion.invalid_mailboxes.contains_key(name);
-    let removal = if read.all_readable() {
+    let mut expander = MigrationExpander::new(migration, census, find, &key, cutover);
+    for entry in &migration.spec.mailboxes {
+        expander.listed(entry).into_iter().for_each(|(name, wanted)| steps.add_wanted(name, wanted));
+    }
+    for (reference, first) in migration.spec.mailbox_secrets.iter().zip(&statuses) {
+        let csv = csv_secrets::fetch_csv(context, migration, reference).await?;
+        if csv.version != first.resource_version {
+            // It was changed since the first look: all begins anew.
+            memory.left = memory.left.max(1);
+            return Ok(());
+        }
+        if first.problem.is_none() {
+            let row = |mailbox| CsvRow { csv_uid: &csv.uid, mailbox };
+            let take = |mailbox| {
+                expander.from_csv(row(mailbox)).into_iter().for_each(|(name, wanted)| steps.add_wanted(name, wanted));
+            };
+            csv_secrets::read_csv(reference, &csv, take).await;
+        }
+    }
+    let expansion = expander.finish();
+    let removal = if statuses.iter().all(|csv| csv.problem.is_none()) {
         let uid = migration.uid().unwrap_or_default();
         let ours = existing.iter().filter(|(_, sync)| {
             owner_reference::is_controlled_by(&***sync, &uid) && sync.metadata.deletion_timestamp.is_none()
         });
+        let known = |name: &str| expansion.names.contains(name) || expansion.invalid.contains(name);
         decide_removal(
             ours.map(|(name, sync)| (name.as_str(), sync.spec.mailbox.as_str())),
             known,
@@ -242,10 +269,18 @@ async fn sync_children(
     memory.created.extend(progress.created);
     memory.events.extend(memory.refused.record_round(progress.round, clock));
     memory.names = expansion.names;
-    memory.invalid_mailboxes = expansion.invalid_mailboxes;
-    memory.csv_statuses = read.statuses;
+    memory.unmade = expansion.unmade;
+    memory.over_limit = expansion.first_over.map(|first| over_limit_message(memory.unmade.over_limit, limit, &first));
+    memory.csv_statuses = statuses;
     memory.pending_removal = removal.pending;
     failure.map_or(Ok(()), Err)
+}
+
+fn over_limit_message(mailboxes: usize, limit: usize, first: &str) -> String {
+    format!(
+        "{mailboxes} mailboxes are not made, {first} first: the namespace has as many as it may ({limit}, \
+         maxMailboxesPerNamespace of the operator's configuration). What is there stays"
+    )
 }
 
 /// Says all that there is to say.
@@ -395,6 +430,7 @@ spec:
             removal: None,
             pods_refused: None,
             writes_refused: None,
+            over_limit: None,
             now,
         };
         for phase in MigrationPhase::ALL {
@@ -407,6 +443,7 @@ spec:
         let facts = MigrationFacts { aggregate: &failing, pending: 4, removal: Some(&pending), ..facts };
         let writes_refused = Some(("Invalid", "the API server refuses the MailboxSync of bob".into()));
         let facts = MigrationFacts { pods_refused: Some("exceeded quota".into()), writes_refused, ..facts };
+        let facts = MigrationFacts { over_limit: Some(over_limit_message(3, 10_000, "carol")), ..facts };
         tell("with all that can be wrong".into(), MigrationPhase::Running, &facts);
         tell(
             "complete with messages missing".into(),
@@ -471,6 +508,7 @@ spec:
             RemovalPending=True ConfirmationNeeded: 7 mailboxes left the list at once: to remove them from the migration (never their mail), set spec.confirmRemoval to 0123abcd; else list them again
             PodsRefused=True Forbidden: exceeded quota
             MailboxesRefused=True Invalid: the API server refuses the MailboxSync of bob
+            MailboxLimitReached=True NamespaceLimit: 3 mailboxes are not made, carol first: the namespace has as many as it may (10000, maxMailboxesPerNamespace of the operator's configuration). What is there stays
             AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
         complete with messages missing
             Accepted=True Accepted: the migration can be carried out as it is written
@@ -480,6 +518,7 @@ spec:
             RemovalPending=True ConfirmationNeeded: 7 mailboxes left the list at once: to remove them from the migration (never their mail), set spec.confirmRemoval to 0123abcd; else list them again
             PodsRefused=True Forbidden: exceeded quota
             MailboxesRefused=True Invalid: the API server refuses the MailboxSync of bob
+            MailboxLimitReached=True NamespaceLimit: 3 mailboxes are not made, carol first: the namespace has as many as it may (10000, maxMailboxesPerNamespace of the operator's configuration). What is there stays
             AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
             Normal Complete: 9 of 10 mailboxes are synced; 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
         "#);
