@@ -261,16 +261,26 @@ async fn route_changes(
                 }
             }
             Some(change) = seen.servers.next() => {
-                match &change {
-                    ObjectChange::Applied(server) => enqueue_object(&server_queue, server),
-                    ObjectChange::Deleted(server) => servers.forget(&server.uid().unwrap_or_default()),
-                }
+                let matters = match &change {
+                    ObjectChange::Applied(server) => {
+                        enqueue_object(&server_queue, server);
+                        context.migration_memories.record_server(server)
+                    }
+                    ObjectChange::Deleted(server) => {
+                        servers.forget(&server.uid().unwrap_or_default());
+                        context.migration_memories.forget_server(&server.uid().unwrap_or_default());
+                        true
+                    }
+                };
                 let (ObjectChange::Applied(server) | ObjectChange::Deleted(server)) = change;
-                for migration in migrations_in(&context, server.namespace().as_deref()) {
-                    enqueue_object(&context.migration_queue, &*migration);
+                for migration in migrations_in(&context, server.namespace().as_deref()).iter().filter(|_| matters) {
+                    enqueue_object(&context.migration_queue, &**migration);
                 }
             }
             Some(change) = seen.pods.next() => {
+                if let ObjectChange::Deleted(pod) = &change {
+                    context.written.forget(&pod.uid().unwrap_or_default());
+                }
                 let (ObjectChange::Applied(pod) | ObjectChange::Deleted(pod)) = change;
                 if let (Some(sync), Some(namespace)) = (pod.sync_name(), pod.namespace()) {
                     let _ = context.sync_queue.unbounded_send(ObjectRef::new(sync).within(&namespace));
