@@ -73,7 +73,7 @@ async fn measure(size: Size) -> String {
     if size.at_rest {
         let mut operator = Operator::start(&plane.kubeconfig(), folder.path()).await;
         apply(&client, &namespace, size.mailboxes, json!({"startAt": "2099-01-01T00:00:00Z"})).await;
-        operator.has_looked_at("MailboxSync", size.mailboxes).await;
+        memory::all(&client, &namespace, size.mailboxes).await;
         operator.stop().await;
         memory::sync_all(&client, &namespace, size.mailboxes, size.checkpoint).await;
         return table(&starts(&plane, &namespace, folder.path(), size.mailboxes).await);

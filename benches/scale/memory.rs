@@ -23,7 +23,7 @@ const AT_ONCE: usize = 32;
 const LARGE_OF: usize = 100;
 
 /// Waits until there are so many MailboxSyncs, and gives their metadata.
-async fn all(client: &Client, namespace: &str, mailboxes: usize) -> Vec<ObjectMeta> {
+pub async fn all(client: &Client, namespace: &str, mailboxes: usize) -> Vec<ObjectMeta> {
     let syncs: Api<MailboxSync> = Api::namespaced(client.clone(), namespace);
     loop {
         let found = syncs.list_metadata(&ListParams::default()).await.unwrap();

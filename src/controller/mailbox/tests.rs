@@ -183,6 +183,7 @@ fn a_mailbox_that_does_not_run_needs_no_write_when_its_migration_is_suspended_an
     assert_eq!(queued.status.phase, Some(SyncPhase::Queued));
     let mut cases = [queued, MailboxFixture::synced(), MailboxFixture::synced()];
     cases[2].status.phase = Some(SyncPhase::Backoff);
+    cases[2].status.next_attempt_at = Some(Time(cases[2].now + SignedDuration::from_secs(3600)));
     for case in &mut cases {
         case.status = case.decide().status;
         case.hold = Some(HoldReason::MigrationSuspended);

@@ -69,11 +69,11 @@ pub(crate) struct MigrationMemories {
     memories: Mutex<HashMap<String, MigrationMemory>>,
     generations: Mutex<HashMap<String, i64>>,
     /// Of MailServers by UID: what of them matters to migrations.
-    servers: Mutex<HashMap<String, ServerFacts>>,
+    servers: Mutex<HashMap<String, ServerStanding>>,
 }
 
 /// What of a MailServer matters to migrations: the generation of its spec, and the status of its condition Ready.
-type ServerFacts = (Option<i64>, Option<String>);
+type ServerStanding = (Option<i64>, Option<String>);
 
 impl MigrationMemories {
     /// What is remembered of a migration, taken out.
