@@ -1,5 +1,5 @@
-//! What the operator keeps in memory of the cluster: less than what there is. Ten thousand mailboxes, with a finished pod
-//! each, must fit into 96 MiB, so checkpoints, managed fields and most of a pod are dropped as they arrive.
+//! What the operator keeps in memory of the cluster: less than what there is. Ten thousand mailboxes must fit into its
+//! 128 MiB, so checkpoints, managed fields and most of a pod are dropped as they arrive.
 
 use jiff::Timestamp;
 use k8s_openapi::{

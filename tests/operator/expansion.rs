@@ -157,8 +157,8 @@ async fn what_is_above_the_namespaces_limit_is_not_made_and_said_and_nothing_tha
     let mut stage = Stage::with(OperatorConfig { max_mailboxes_per_namespace: 4, ..OperatorConfig::default() }).await;
     stage.migration("acme", &[], json!({"suspend": true, "mailboxes": entries(&names(2))})).await;
     stage.until_total("acme", 2).await;
-    let mut csv = "name,source_password,destination_password\n".to_owned();
-    (0..30_000).for_each(|n| csv.push_str(&format!("c{n},a,b\n")));
+    let lines: Vec<_> = (0..30_000).map(|n| format!("c{n},a,b")).collect();
+    let csv = format!("name,source_password,destination_password\n{}\n", lines.join("\n"));
     stage.secret("csv", &[("m.csv", &csv)]).await;
     stage.migration("many", &[], json!({"suspend": true, "mailboxSecrets": [{"name": "csv", "key": "m.csv"}]})).await;
     let limited = stage.until_condition("many", "MailboxLimitReached", "True").await;

@@ -110,13 +110,12 @@ pub fn aggregate<'a>(
             continue;
         };
         let counter = match status.phase.unwrap_or(SyncPhase::Pending) {
-            SyncPhase::Pending => &mut all.counts.pending,
+            SyncPhase::Pending | SyncPhase::Suspended => &mut all.counts.pending,
             SyncPhase::Queued if suspended => &mut all.counts.pending,
             SyncPhase::Queued => &mut all.counts.queued,
             SyncPhase::Running => &mut all.counts.running,
             SyncPhase::Synced => &mut all.counts.synced,
             SyncPhase::Backoff => &mut all.counts.backoff,
-            SyncPhase::Suspended => &mut all.counts.pending,
             SyncPhase::Stalled => &mut all.counts.stalled,
             SyncPhase::Failed => &mut all.counts.failed,
             SyncPhase::Cancelled => &mut all.counts.cancelled,

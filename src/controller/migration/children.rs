@@ -66,7 +66,7 @@ pub(crate) struct ChildSteps<'a> {
 }
 
 /// How one step ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StepEnd {
     /// A MailboxSync was created.
     Created,
@@ -184,17 +184,16 @@ impl<'a> ChildSteps<'a> {
             progress.left -= 1;
             match end {
                 Ok(end) => progress.record_end(name, end),
-                Err(error) => match WriteRefusal::from_reconcile_error(&mailbox, &error) {
-                    Some(refusal) => {
+                Err(error) => {
+                    if let Some(refusal) = WriteRefusal::from_reconcile_error(&mailbox, &error) {
                         progress.round.stopped |= progress.record_refusal(name, refusal);
                         stopped |= progress.round.stopped;
-                    }
-                    None => {
+                    } else {
                         progress.left += 1;
                         failure = failure.or(Some(error));
                         stopped = true;
                     }
-                },
+                }
             }
         }
         (progress, failure)

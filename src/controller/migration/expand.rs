@@ -132,7 +132,7 @@ impl<'a, F: Fn(&str) -> Option<&'a MailServerSpec> + Copy> MigrationExpander<'a,
     }
 
     /// The same of a mailbox of a CSV.
-    pub(crate) fn from_csv(&mut self, row: CsvRow<'_>) -> Option<(String, WantedSync)> {
+    pub(crate) fn in_csv(&mut self, row: CsvRow<'_>) -> Option<(String, WantedSync)> {
         let CsvMailbox { mut entry, secrets, .. } = row.mailbox;
         let name = names::mailbox_sync(&self.owner, &entry.name);
         if !self.listed.contains(&name) {
@@ -233,7 +233,7 @@ spec:
         let mut expander = MigrationExpander::new(&migration, census, find, key, None);
         let mut wanted: BTreeMap<_, _> =
             migration.spec.mailboxes.iter().filter_map(|entry| expander.listed(entry)).collect();
-        wanted.extend(rows().filter_map(|mailbox| expander.from_csv(CsvRow { csv_uid: "c", mailbox })));
+        wanted.extend(rows().filter_map(|mailbox| expander.in_csv(CsvRow { csv_uid: "c", mailbox })));
         let expansion = expander.finish();
         assert_eq!(wanted.keys().cloned().collect::<HashSet<_>>(), expansion.names);
         (wanted, expansion)

@@ -46,6 +46,8 @@ pub(crate) struct MigrationMemory {
     pub csv_versions_seen_at: Option<Instant>,
     /// The resourceVersions of the CSVs' Secrets, in the order of the spec; none where there is no such Secret.
     pub csv_versions: Vec<Option<String>>,
+    /// When the migration was expanded last.
+    pub expanded_at: Option<Instant>,
     /// When the status was written last.
     pub status_written_at: Option<Instant>,
 }

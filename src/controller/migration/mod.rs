@@ -1,6 +1,7 @@
 //! The MailMigration controller: what a person wrote becomes one MailboxSync per mailbox, and their state one status.
 
 pub mod aggregate;
+pub(crate) mod child_sync;
 pub mod children;
 pub mod conditions;
 pub mod csv_secrets;
