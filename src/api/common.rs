@@ -11,6 +11,10 @@ use super::{
 };
 use crate::error::{Error, ErrorClass, Side};
 
+/// The longest name of a mailbox, characters.
+pub(crate) const MAX_MAILBOX_NAME: u32 = 253;
+/// The longest login name, characters.
+pub(crate) const MAX_USERNAME: u32 = 320;
 /// A login name: anything but control characters, which would end it for a server.
 pub(crate) const USERNAME_PATTERN: &str = r"^\P{Cc}+$";
 
@@ -41,7 +45,7 @@ pub struct Account {
     /// The login name of the account. Left out: at the source the mailbox's name, at the destination the source's
     /// username.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 320), regex(pattern = USERNAME_PATTERN))]
+    #[schemars(length(min = 1, max = MAX_USERNAME), regex(pattern = USERNAME_PATTERN))]
     pub username: Option<String>,
     /// The account's password. Every byte of the Secret's value counts, a line break at its end too. Not needed where
     /// the migration has a masterUser on this side; where both are there, the password is used.
@@ -89,7 +93,7 @@ impl Account {
 #[x_kube(validation = Rule::new(cel_rules::SEPARATOR.cel).message(cel_rules::SEPARATOR.message))]
 pub struct MasterUser {
     /// The administrator's login name.
-    #[schemars(length(min = 1, max = 320), regex(pattern = USERNAME_PATTERN))]
+    #[schemars(length(min = 1, max = MAX_USERNAME), regex(pattern = USERNAME_PATTERN))]
     pub username: String,
     /// The administrator's password.
     pub password_secret_ref: SecretKeyRef,

@@ -7,13 +7,20 @@
 
 pub(crate) mod records;
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+};
 
 use secrecy::SecretBox;
 use zeroize::Zeroizing;
 
-use self::records::{CsvDialect, CsvReader};
-use super::{Account, MailboxEntry, SecretKeyRef, cel_rules, schema_check, validate};
+use self::records::{CsvDialect, CsvReader, CsvRecord};
+use super::{
+    Account, MailboxEntry, SecretKeyRef, cel_rules,
+    common::{MAX_MAILBOX_NAME, MAX_USERNAME},
+    schema_check, validate,
+};
 use crate::error::{Error, Result};
 
 /// The most mailboxes in one CSV.
@@ -44,11 +51,22 @@ pub struct CsvMailbox {
 /// Reads a CSV. `secret` gives the name of the Secret that holds a mailbox's credentials; `name` is used in errors, which
 /// show line and column but no value.
 pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Result<Vec<CsvMailbox>> {
-    let wrong = |line: usize, what: String| Error::configuration(format!("{name}, line {line}: {what}"));
+    mailboxes(name, bytes, secret)?.collect()
+}
+
+/// The same, one mailbox at a time: a CSV may have more of them than fit into memory. Behind an error nothing is told.
+pub(crate) fn mailboxes<'a, S: Fn(&str) -> String + 'a>(
+    name: &'a str,
+    bytes: &'a [u8],
+    secret: S,
+) -> Result<CsvMailboxes<'a, S>> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut records = CsvReader::new(bytes, 1, CsvDialect::default())
-        .map(|record| record.map_err(|(line, fault)| wrong(line, fault.message().to_owned())));
-    let header = records.next().transpose()?.map_or_else(Vec::new, |record| record.fields);
+    let mut records = CsvReader::new(bytes, 1, CsvDialect::default());
+    let wrong = |line: usize, what: String| csv_error(name, line, &what);
+    let header = match records.next() {
+        Some(record) => record.map_err(|(line, fault)| wrong(line, fault.message().to_owned()))?.fields,
+        None => Vec::new(),
+    };
     let header: Vec<String> =
         header.iter().map(|field| String::from_utf8_lossy(field).trim().to_ascii_lowercase()).collect();
     for (index, column) in header.iter().enumerate() {
@@ -66,28 +84,59 @@ pub fn parse(name: &str, bytes: &[u8], secret: impl Fn(&str) -> String) -> Resul
     if !header.iter().any(|column| column == "name") {
         return Err(wrong(1, "there is no column name".to_owned()).advice("The first line names the columns"));
     }
+    Ok(CsvMailboxes { name, header, records, secret, hasher: RandomState::new(), seen: HashMap::new() })
+}
 
-    let mut mailboxes = Vec::new();
-    let mut seen = HashMap::new();
-    for record in records {
-        let records::CsvRecord { line, fields } = record?;
-        if fields.len() == 1 && fields[0].is_empty() {
-            continue;
+fn csv_error(name: &str, line: usize, what: &str) -> Error {
+    Error::configuration(format!("{name}, line {line}: {what}"))
+}
+
+/// The mailboxes of a CSV, one at a time.
+pub(crate) struct CsvMailboxes<'a, S> {
+    /// Used in errors.
+    name: &'a str,
+    header: Vec<String>,
+    records: CsvReader<'a>,
+    secret: S,
+    hasher: RandomState,
+    /// The lines of the mailboxes so far, by digests of their names.
+    seen: HashMap<u64, u32>,
+}
+
+impl<S: Fn(&str) -> String> Iterator for CsvMailboxes<'_, S> {
+    type Item = Result<CsvMailbox>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let record = match self.records.next()? {
+                Ok(record) => record,
+                Err((line, fault)) => return Some(Err(csv_error(self.name, line, fault.message()))),
+            };
+            if record.fields.len() != 1 || !record.is_blank() {
+                return Some(self.read_record(record));
+            }
         }
-        if fields.len() != header.len() {
-            let what = format!("{} fields, but the first line names {} columns", fields.len(), header.len());
-            return Err(wrong(line, what).advice("A field with a comma or a quote goes into double quotes"));
-        }
-        let mailbox = parse_row(&header, fields, line, &secret).map_err(|what| wrong(line, what))?;
-        if let Some(first) = seen.insert(mailbox.entry.name.clone(), line) {
-            return Err(wrong(line, format!("mailbox {} is on line {first} already", mailbox.entry.name)));
-        }
-        if mailboxes.len() == MAX_ROWS {
-            return Err(wrong(line, format!("more than {MAX_ROWS} mailboxes")).advice("Use several migrations"));
-        }
-        mailboxes.push(mailbox);
     }
-    Ok(mailboxes)
+}
+
+impl<S: Fn(&str) -> String> CsvMailboxes<'_, S> {
+    fn read_record(&mut self, record: CsvRecord) -> Result<CsvMailbox> {
+        let CsvRecord { line, fields } = record;
+        let wrong = |what: String| csv_error(self.name, line, &what);
+        if fields.len() != self.header.len() {
+            let what = format!("{} fields, but the first line names {} columns", fields.len(), self.header.len());
+            return Err(wrong(what).advice("A field with a comma or a quote goes into double quotes"));
+        }
+        let mailbox = parse_row(&self.header, fields, line, &self.secret).map_err(wrong)?;
+        let digest = self.hasher.hash_one(&mailbox.entry.name);
+        if let Some(first) = self.seen.insert(digest, u32::try_from(line).unwrap_or(u32::MAX)) {
+            return Err(wrong(format!("mailbox {} is on line {first} already", mailbox.entry.name)));
+        }
+        if self.seen.len() > MAX_ROWS {
+            return Err(wrong(format!("more than {MAX_ROWS} mailboxes")).advice("Use several migrations"));
+        }
+        Ok(mailbox)
+    }
 }
 
 fn parse_row(
@@ -106,7 +155,18 @@ fn parse_row(
     if !validate::is_mailbox_name(&name) {
         return Err(cel_rules::MAILBOX_NAME.message.to_owned());
     }
-    let (source, destination) = (text("source_username")?, text("destination_username")?);
+    check_length("name", &name, MAX_MAILBOX_NAME)?;
+    let mut user = |column: &str| {
+        let user = text(column)?;
+        if let Some(user) = &user {
+            check_length(column, user, MAX_USERNAME)?;
+            if user.chars().any(|c| c.is_ascii_control()) {
+                return Err(format!("{column} has a control character, such as a line break or a tab"));
+            }
+        }
+        Ok(user)
+    };
+    let (source, destination) = (user("source_username")?, user("destination_username")?);
     let secret_name = secret(&name);
     let mut secrets = HashMap::new();
     let mut account = |username, password: &'static str, token: &'static str, keys: [&'static str; 2]| {
@@ -136,6 +196,16 @@ fn parse_row(
         name,
     };
     Ok(CsvMailbox { entry, secrets, line })
+}
+
+/// The API server would refuse the MailboxSync otherwise, long after the CSV was read.
+fn check_length(column: &str, value: &str, most: u32) -> Result<(), String> {
+    let length = value.chars().count();
+    if u32::try_from(length).is_ok_and(|length| length <= most) {
+        Ok(())
+    } else {
+        Err(format!("{column} has {length} characters, more than {most}"))
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +263,28 @@ mod tests {
             assert!(error.contains(message), "{text}: {error}");
             assert!(!error.contains("hush"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_no_mailbox_sync_may_hold_is_refused_where_the_csv_is_read() {
+        let long = |length: usize| "n".repeat(length);
+        for (text, message) in [
+            (format!("name\na\n{}\n", long(254)), "line 3: name has 254 characters, more than 253"),
+            (
+                format!("name,source_username\na,{}\n", long(321)),
+                "line 2: source_username has 321 characters, more than 320",
+            ),
+            (
+                "name,destination_username\na,\"b\nc\"\n".to_owned(),
+                "line 2: destination_username has a control character",
+            ),
+            ("name,source_username\na,b\tc\n".to_owned(), "line 2: source_username has a control character"),
+        ] {
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+        let most = format!("name,source_username\n{},{}\n", long(253), "\u{e4}".repeat(320));
+        assert_eq!(read(&most).unwrap().len(), 1);
     }
 
     #[test]

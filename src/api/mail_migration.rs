@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     cel_rules,
     common::{
-        Account, DeletionPolicy, FlagPolicy, FolderRules, LastError, LocalRef, MasterUser, MessageRules, Retry,
-        SecretKeyRef, Timeouts,
+        Account, DeletionPolicy, FlagPolicy, FolderRules, LastError, LocalRef, MAX_MAILBOX_NAME, MasterUser,
+        MessageRules, Retry, SecretKeyRef, Timeouts,
     },
     mail_server::MailServerSpec,
     not_copied::NotCopied,
@@ -144,11 +144,16 @@ pub struct MailMigrationSpec {
     /// Changes to the pods that syncs run in. Left out: they are made as the operator has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_overrides: Option<PodOverrides>,
-    /// How long the pods of ended attempts stay, for their logs. Pods of failed attempts stay up to failedPodsLimit
-    /// only.
+    /// How long pods of ended attempts stay, for their logs: of those that failed up to failedPodsLimit, of those that
+    /// ended well up to succeededPodsLimit. The operator keeps at most 500 finished pods of all mailboxes together:
+    /// then those that failed stay before the others, and newer ones before older.
     #[serde(default = "defaults::ttl")]
     #[x_kube(validation = Rule::new(cel_rules::TTL.cel).message(cel_rules::TTL.message))]
     pub ttl: Duration,
+    /// The most pods of attempts that ended well that stay for each mailbox; the oldest go first.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 20))]
+    pub succeeded_pods_limit: i32,
     /// The most pods of failed attempts that stay for each mailbox; the oldest go first.
     #[serde(default = "defaults::failed_pods")]
     #[schemars(range(min = 0, max = 20))]
@@ -184,6 +189,7 @@ impl MailMigrationSpec {
             schedule: self.schedule.clone(),
             cutover: self.cutover.clone(),
             ttl: self.ttl,
+            succeeded_pods_limit: self.succeeded_pods_limit,
             failed_pods_limit: self.failed_pods_limit,
         }
     }
@@ -213,7 +219,7 @@ pub struct EndpointSpec {
 pub struct MailboxEntry {
     /// The mailbox's name, of your choice and unique in the migration: `alice`, `alice@example.com`. It is the login
     /// name at the source where no username is given.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = MAX_MAILBOX_NAME))]
     #[x_kube(validation = Rule::new(cel_rules::MAILBOX_NAME.cel).message(cel_rules::MAILBOX_NAME.message))]
     pub name: String,
     /// The account that mail is read from.
@@ -235,7 +241,7 @@ pub struct MailMigrationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<MigrationPhase>,
     /// Accepted, Ready, Complete and AllCopied are always there; Failed, Stalled, Reconciling, MailboxesFailing,
-    /// RemovalPending and PodsRefused only while they are true.
+    /// RemovalPending, PodsRefused, MailboxesRefused and MailboxLimitReached only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -16,6 +16,7 @@ use super::{
     pod_overrides::PodOverrides,
     scalar::Duration,
     settings::SyncSettings,
+    shared::Shared,
 };
 
 /// The longest checkpoint that a status holds, bytes of its encoded form.
@@ -65,8 +66,8 @@ pub struct MailboxSyncSpec {
     pub destination: SyncEndpoint,
     /// The settings that every mailbox of the migration has in common.
     #[serde(default)]
-    pub settings: SyncSettings,
-    /// True: a running attempt stops at a checkpoint, and none starts.
+    pub settings: Shared<SyncSettings>,
+    /// True: a running attempt stops at a checkpoint, and none starts. The same holds while the migration is suspended.
     #[serde(default)]
     pub suspend: bool,
     /// True: the mailbox is stopped for good. What was copied stays.
@@ -81,7 +82,7 @@ pub struct MailboxSyncSpec {
     pub start_at: Option<Time>,
     /// Changes to the pods of its attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod_overrides: Option<PodOverrides>,
+    pub pod_overrides: Option<Shared<PodOverrides>>,
 }
 
 /// One side of a mailbox: the server, as it was resolved, and the account.
@@ -93,12 +94,12 @@ pub struct SyncEndpoint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_ref: Option<LocalRef>,
     /// The server, with the fields of a MailServer's spec.
-    pub server: MailServerSpec,
+    pub server: Shared<MailServerSpec>,
     /// The account that is logged in to. Its `username` is always there.
     pub account: Account,
     /// The administrator who logs in for the account. Absent: the account has a credential of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub master_user: Option<MasterUser>,
+    pub master_user: Option<Shared<MasterUser>>,
 }
 
 /// How a mailbox is doing. `worker` belongs to the sync's pod, everything else to the operator.
@@ -201,7 +202,8 @@ pub struct MailboxSyncStatus {
 
 /// Where a mailbox stands. Pending: not looked at yet, not due, or between two attempts. Queued: due, and waiting for
 /// its turn. Running: an attempt is under way. Synced: the last sync ended well. Backoff: waiting for the next attempt
-/// after a failure. Suspended: stopped by suspend. Stalled: waiting for a person. Failed: given up. Cancelled: stopped
+/// after a failure. Suspended: stopped by suspend; a mailbox that did not run when its migration was suspended keeps its
+/// phase. Stalled: waiting for a person. Failed: given up. Cancelled: stopped
 /// for good by cancel.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SyncPhase {

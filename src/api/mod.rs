@@ -14,6 +14,7 @@ pub(crate) mod rate;
 pub mod scalar;
 pub mod schema_check;
 pub mod settings;
+pub mod shared;
 pub mod validate;
 
 pub(crate) use common::{

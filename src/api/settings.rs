@@ -56,9 +56,13 @@ pub struct SyncSettings {
     /// When delivery moves; `at` is always there. Left out: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cutover: Option<Cutover>,
-    /// How long the pods of ended attempts stay, for their logs.
+    /// How long pods of ended attempts stay at most, for their logs.
     #[serde(default = "defaults::ttl")]
     pub ttl: Duration,
+    /// The most pods of attempts that ended well that stay; the oldest go first.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 20))]
+    pub succeeded_pods_limit: i32,
     /// The most pods of failed attempts that stay; the oldest go first.
     #[serde(default = "defaults::failed_pods")]
     #[schemars(range(min = 0, max = 20))]
@@ -82,6 +86,7 @@ impl Default for SyncSettings {
             schedule: None,
             cutover: None,
             ttl: defaults::ttl(),
+            succeeded_pods_limit: 0,
             failed_pods_limit: defaults::failed_pods(),
         }
     }

@@ -1,7 +1,7 @@
 //! What the operator sees of the cluster, and who belongs to whom.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     hash::Hash,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -17,7 +17,8 @@ use kube::{
 use tokio::sync::watch;
 
 use super::{
-    cached_objects::{SYNC_LABEL, SyncPod, slim_metadata, slim_pod, slim_sync},
+    cached_objects::{SYNC_LABEL, SyncPod, slim_metadata, slim_pod},
+    shared_parts::SharedParts,
     watches::{ObjectChange, WatchHooks, WatchSpec, scopes},
 };
 use crate::api::{MailMigration, MailServer, MailboxSync, mailbox_sync::MAX_CHECKPOINT_BYTES, names};
@@ -65,33 +66,41 @@ pub(crate) struct ClusterCaches {
     pub servers: Store<MailServer>,
     /// Pods of syncs.
     pub pods: Store<SyncPod>,
+    /// What mailboxes have in common.
+    pub shared_parts: SharedParts,
     pods_of: OwnerIndex<NamespacedName>,
     syncs_of: OwnerIndex<NamespacedName>,
     /// By the destination account's hash.
-    syncs_into: OwnerIndex<String>,
+    syncs_into: OwnerIndex<Box<str>>,
     /// How many lists are still to come, one for each kind and namespace; none before the watches have begun.
     lists_left: watch::Sender<Option<usize>>,
 }
 
 /// The names of objects by what they belong to. It may name an object that is gone: its store says.
 #[derive(Debug)]
-struct OwnerIndex<O>(RwLock<HashMap<O, BTreeSet<NamespacedName>>>);
+struct OwnerIndex<O>(RwLock<HashMap<O, Vec<Arc<NamespacedName>>>>);
 
 impl<O: Eq + Hash> OwnerIndex<O> {
     fn new() -> Self {
         Self(RwLock::new(HashMap::new()))
     }
 
-    fn add(&self, owner: O, member: NamespacedName) {
+    fn add(&self, owner: O, member: &Arc<NamespacedName>) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        map.entry(owner).or_default().insert(member);
+        // Most owners have one member.
+        let members = map.entry(owner).or_insert_with(|| Vec::with_capacity(1));
+        if let Err(place) = members.binary_search(member) {
+            members.insert(place, Arc::clone(member));
+        }
     }
 
     fn remove(&self, owner: &O, member: &NamespacedName) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(set) = map.get_mut(owner) {
-            set.remove(member);
-            if set.is_empty() {
+        if let Some(members) = map.get_mut(owner) {
+            if let Ok(place) = members.binary_search_by(|there| (**there).cmp(member)) {
+                members.remove(place);
+            }
+            if members.is_empty() {
                 map.remove(owner);
             }
         }
@@ -146,6 +155,7 @@ pub(crate) fn new_caches() -> (ClusterCaches, CacheWriters) {
         pods_of: OwnerIndex::new(),
         syncs_of: OwnerIndex::new(),
         syncs_into: OwnerIndex::new(),
+        shared_parts: SharedParts::default(),
         lists_left: watch::Sender::default(),
     };
     (caches, writers)
@@ -164,10 +174,17 @@ impl ClusterCaches {
         self.syncs_of.members(&NamespacedName::new(namespace, migration), &self.syncs)
     }
 
+    /// How many MailboxSyncs there are in a namespace.
+    #[must_use]
+    pub(crate) fn count_syncs(&self, namespace: &str) -> usize {
+        let map = self.syncs_of.0.read().unwrap_or_else(PoisonError::into_inner);
+        map.iter().filter(|(migration, _)| migration.namespace == namespace).map(|(_, syncs)| syncs.len()).sum()
+    }
+
     /// The mailboxes of any migration that write to an account.
     #[must_use]
     pub(crate) fn syncs_into(&self, account: &str) -> Vec<Arc<MailboxSync>> {
-        self.syncs_into.members(&account.to_owned(), &self.syncs)
+        self.syncs_into.members(&Box::from(account), &self.syncs)
     }
 
     /// The migration that a mailbox belongs to.
@@ -189,11 +206,12 @@ impl ClusterCaches {
         let (ObjectChange::Applied(sync) | ObjectChange::Deleted(sync)) = change;
         let Some(name) = namespaced_name(sync) else { return };
         let migration = NamespacedName::new(&name.namespace, &sync.spec.migration);
-        let account = names::account_hash(&sync.spec.destination);
+        let account = names::account_hash(&sync.spec.destination).into_boxed_str();
         match change {
             ObjectChange::Applied(_) => {
-                self.syncs_of.add(migration, name.clone());
-                self.syncs_into.add(account, name);
+                let name = Arc::new(name);
+                self.syncs_of.add(migration, &name);
+                self.syncs_into.add(account, &name);
             }
             ObjectChange::Deleted(_) => {
                 self.syncs_of.remove(&migration, &name);
@@ -204,11 +222,11 @@ impl ClusterCaches {
 
     fn index_pod(&self, change: &ObjectChange<SyncPod>) {
         let (ObjectChange::Applied(pod) | ObjectChange::Deleted(pod)) = change;
-        let (Some(name), Some(sync)) = (namespaced_name(pod), pod.labels().get(SYNC_LABEL)) else { return };
+        let (Some(name), Some(sync)) = (namespaced_name(pod), pod.sync_name()) else { return };
         let owner = NamespacedName::new(&name.namespace, sync);
         match change {
             ObjectChange::Deleted(_) => self.pods_of.remove(&owner, &name),
-            ObjectChange::Applied(_) => self.pods_of.add(owner, name),
+            ObjectChange::Applied(_) => self.pods_of.add(owner, &Arc::new(name)),
         }
     }
 }
@@ -248,18 +266,24 @@ pub(crate) async fn watch_cluster(
     let listed = || caches.lists_left.send_modify(|left| *left = left.map(|left| left.saturating_sub(1)));
     let migrations = WatchSpec {
         config: all.clone(),
-        slim: |m: &mut MailMigration| slim_metadata(&mut m.metadata),
+        slim: Box::new(|m: &mut MailMigration| slim_metadata(&mut m.metadata)),
         writer: writers.migrations,
         changes: changes.migrations,
     };
-    let syncs = WatchSpec { config: all.clone(), slim: slim_sync, writer: writers.syncs, changes: changes.syncs };
+    let shared = Arc::clone(&caches);
+    let syncs = WatchSpec {
+        config: all.clone(),
+        slim: Box::new(move |sync| shared.shared_parts.slim_sync(sync)),
+        writer: writers.syncs,
+        changes: changes.syncs,
+    };
     let servers = WatchSpec {
         config: all,
-        slim: |s: &mut MailServer| slim_metadata(&mut s.metadata),
+        slim: Box::new(|s: &mut MailServer| slim_metadata(&mut s.metadata)),
         writer: writers.servers,
         changes: changes.servers,
     };
-    let pods = WatchSpec { config: ours, slim: slim_pod, writer: writers.pods, changes: changes.pods };
+    let pods = WatchSpec { config: ours, slim: Box::new(slim_pod), writer: writers.pods, changes: changes.pods };
     let index_sync = |change: &ObjectChange<MailboxSync>| caches.index_sync(change);
     let index_pod = |change: &ObjectChange<SyncPod>| caches.index_pod(change);
     futures::join!(

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{ContainerStatus, PodCondition},
+    api::core::v1::{ContainerState, PodCondition},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{Resource, ResourceExt as _};
@@ -18,12 +18,18 @@ pub(crate) const SYNC_FINALIZER: &str = "mailferry.io/pods";
 /// The label of a sync's pod that names its MailboxSync.
 pub const SYNC_LABEL: &str = "mailferry.io/mailboxsync";
 
+/// The condition of a pod that the cluster takes away.
+const DISRUPTED: &str = "DisruptionTarget";
+
 /// A sync's pod, of which only what decisions need is read.
 #[derive(Resource, Deserialize, Clone, Debug, Default)]
 #[resource(inherit = k8s_openapi::api::core::v1::Pod)]
 pub struct SyncPod {
     /// Names, owner, deletion.
     pub metadata: ObjectMeta,
+    /// The MailboxSync that it is labelled with, once the labels are dropped.
+    #[serde(skip)]
+    pub sync: Option<Box<str>>,
     /// Where it runs.
     #[serde(default)]
     pub spec: PodPlacement,
@@ -52,10 +58,17 @@ pub struct PodFacts {
     pub message: Option<String>,
     /// Its one container.
     #[serde(default)]
-    pub container_statuses: Vec<ContainerStatus>,
+    pub container_statuses: Vec<ContainerFacts>,
     /// Among them `DisruptionTarget`.
     #[serde(default)]
     pub conditions: Vec<PodCondition>,
+}
+
+/// How a pod's container is doing.
+#[derive(Deserialize, Clone, Debug, Default)]
+pub struct ContainerFacts {
+    /// Whether it waits, runs, or has ended.
+    pub state: Option<ContainerState>,
 }
 
 /// What a pod's container does, as its node says.
@@ -136,7 +149,7 @@ impl SyncPod {
         let reasons =
             ["Evicted", "NodeShutdown", "Shutdown", "Terminated", "NodeLost", "Preempting", "UnexpectedAdmissionError"];
         self.status.reason.as_deref().is_some_and(|reason| reasons.contains(&reason))
-            || self.status.conditions.iter().any(|c| c.type_ == "DisruptionTarget" && c.status == "True")
+            || self.status.conditions.iter().any(|c| c.type_ == DISRUPTED && c.status == "True")
     }
 
     /// True while it holds our finalizer.
@@ -148,7 +161,13 @@ impl SyncPod {
     /// The attempt that it works on.
     #[must_use]
     pub(crate) fn attempt(&self) -> Option<i64> {
-        names::attempt_from_pod(self.labels().get(SYNC_LABEL)?, self.metadata.name.as_deref()?)
+        names::attempt_from_pod(self.sync_name()?, self.metadata.name.as_deref()?)
+    }
+
+    /// The name of the MailboxSync that it is labelled with; whether it belongs to that, its owner says.
+    #[must_use]
+    pub(crate) fn sync_name(&self) -> Option<&str> {
+        self.sync.as_deref().or_else(|| self.labels().get(SYNC_LABEL).map(String::as_str))
     }
 
     /// The worker's last word, from the termination message.
@@ -175,12 +194,37 @@ pub(crate) fn slim_sync(sync: &mut MailboxSync) {
 /// Drops what the operator never looks at.
 pub(crate) fn slim_pod(pod: &mut SyncPod) {
     slim_metadata(&mut pod.metadata);
+    pod.sync = pod.sync_name().map(Box::from);
+    pod.metadata.labels = None;
+    if let Some(finalizers) = &mut pod.metadata.finalizers {
+        finalizers.retain(|finalizer| finalizer == POD_FINALIZER);
+    }
+    if let Some(owners) = &mut pod.metadata.owner_references {
+        owners.retain(|owner| owner.controller == Some(true));
+        for owner in owners {
+            // Their UID tells.
+            (owner.api_version, owner.kind, owner.name) = (String::new(), String::new(), String::new());
+        }
+    }
+    let settled = !pod.has_finalizer();
+    pod.status.conditions.retain(|condition| condition.type_ == DISRUPTED);
+    pod.status.container_statuses.truncate(1);
+    let state = pod.status.container_statuses.first_mut().and_then(|container| container.state.as_mut());
+    if let Some(ended) = state.and_then(|state| state.terminated.as_mut()) {
+        ended.container_id = None;
+        if settled {
+            // Its last word was heard.
+            ended.message = None;
+        }
+    }
 }
 
 /// Drops what the operator never looks at.
 pub(crate) fn slim_metadata(metadata: &mut ObjectMeta) {
     metadata.managed_fields = None;
     metadata.annotations = None;
+    metadata.generate_name = None;
+    metadata.self_link = None;
 }
 
 #[cfg(test)]
@@ -188,7 +232,7 @@ mod tests {
     use super::*;
     use crate::{
         api::mailbox_sync::{FolderFacts, MAX_CHECKPOINT_BYTES, MailboxSyncStatus},
-        controller::testing,
+        controller::{owner_reference, testing},
     };
 
     #[test]
@@ -207,5 +251,41 @@ mod tests {
         let worker = sync.status.as_ref().and_then(|status| status.worker.as_ref()).unwrap();
         assert_eq!((worker.attempt, &worker.checkpoint, worker.folders.capacity()), (3, &None, 0));
         assert!(serde_json::to_string(&sync).unwrap().len() < empty + 500);
+    }
+
+    #[test]
+    fn of_a_pod_that_is_settled_no_words_are_kept() {
+        let json = |finalizers: &[&str]| {
+            let owner = |uid: &str, controller: bool| serde_json::json!({"apiVersion": "v1", "kind": "K", "name": "n", "uid": uid, "controller": controller});
+            let ended =
+                serde_json::json!({"exitCode": 0, "message": "w".repeat(4096), "containerID": "containerd://1"});
+            let condition = |type_: &str| serde_json::json!({"type": type_, "status": "True"});
+            serde_json::json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {
+                    "name": "m-1-3", "namespace": "ns", "uid": "u", "finalizers": finalizers,
+                    "labels": {SYNC_LABEL: "m-1", "team": "mail"}, "annotations": {"note": "hello"},
+                    "ownerReferences": [owner("other", false), owner("sync", true)],
+                },
+                "spec": {"nodeName": "node", "containers": [{"name": "sync", "image": "none"}]},
+                "status": {
+                    "phase": "Succeeded", "conditions": [condition("Ready"), condition("DisruptionTarget")],
+                    "containerStatuses": [{"name": "sync", "image": "none", "state": {"terminated": ended}}],
+                },
+            })
+        };
+        let read = |finalizers: &[&str]| {
+            let mut pod: SyncPod = serde_json::from_value(json(finalizers)).unwrap();
+            slim_pod(&mut pod);
+            pod
+        };
+        let pod = read(&[]);
+        let SyncContainerState::Terminated(exit) = pod.container_state() else { panic!("{pod:?}") };
+        assert_eq!((exit.code, exit.message.as_str(), pod.attempt(), pod.sync_name()), (0, "", Some(3), Some("m-1")));
+        assert!(owner_reference::is_controlled_by(&pod, "sync") && pod.is_bound() && pod.was_disrupted());
+        assert!(format!("{pod:?}").len() < 1500, "{pod:?}");
+        let held = read(&["other", POD_FINALIZER]);
+        let SyncContainerState::Terminated(exit) = held.container_state() else { panic!("{held:?}") };
+        assert!(exit.message.len() == 4096 && held.has_finalizer(), "its end is not settled");
     }
 }

@@ -25,6 +25,8 @@ pub struct OperatorConfig {
     pub max_syncs: u32,
     /// Pods made within a second.
     pub pod_starts_per_second: u32,
+    /// MailboxSyncs in one namespace, all migrations together: each takes room in the operator's memory. More are not made.
+    pub max_mailboxes_per_namespace: u32,
     /// Connections and starts for hosts, across the cluster: by `host` or `host:port`.
     pub host_limits: BTreeMap<String, HostLimit>,
     /// Where mail servers may be.
@@ -46,6 +48,7 @@ impl Default for OperatorConfig {
         Self {
             max_syncs: 200,
             pod_starts_per_second: 20,
+            max_mailboxes_per_namespace: 10_000,
             host_limits: BTreeMap::new(),
             addresses: AddressConfig::default(),
             policy: TenantPolicy::default(),
@@ -259,7 +262,7 @@ mod tests {
             mailbox: "y".into(),
             source: SyncEndpoint::default(),
             destination: SyncEndpoint::default(),
-            settings: crate::api::SyncSettings::default(),
+            settings: crate::api::SyncSettings::default().into(),
             suspend: false,
             cancel: false,
             sync_request: None,

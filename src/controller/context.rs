@@ -22,6 +22,7 @@ use super::{
     cache::{ClusterCaches, NamespacedName},
     config::{OperatorConfig, WorkerConfig},
     events::{EventNote, publish_events},
+    finished_pods::FinishedPods,
     mailbox::{
         due::is_final, observe::WorkerLiveness, secret_versions::SecretVersions, slot_wait::ToldWaits,
         sync_metrics::SyncMetrics,
@@ -69,6 +70,8 @@ pub struct ControllerContext {
     pub unanswered: UnansweredObjects,
     /// Failures of the API server in a row, by object.
     pub api_failures: ApiFailures,
+    /// Which finished pods have to go.
+    pub finished_pods: FinishedPods,
     /// Namespaces that are ready for pods.
     pub prepared_namespaces: PreparedNamespaces,
     /// What is remembered of migrations from one reconciliation to the next.
@@ -124,6 +127,7 @@ impl ControllerContext {
             written: WrittenVersions::default(),
             unanswered: UnansweredObjects::default(),
             api_failures: ApiFailures::default(),
+            finished_pods: FinishedPods::default(),
             prepared_namespaces: PreparedNamespaces::default(),
             migration_memories: MigrationMemories::default(),
             liveness: Mutex::default(),

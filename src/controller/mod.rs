@@ -13,6 +13,7 @@ pub(crate) mod context;
 pub mod destination_policy;
 pub(crate) mod error;
 pub(crate) mod events;
+pub(crate) mod finished_pods;
 pub mod leader;
 pub mod mailbox;
 pub mod master_users;
@@ -27,6 +28,7 @@ pub(crate) mod reconcile_queue;
 pub(crate) mod request_limit;
 pub(crate) mod retry;
 pub mod server;
+pub(crate) mod shared_parts;
 #[cfg(test)]
 mod testing;
 pub mod watches;

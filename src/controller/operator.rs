@@ -28,7 +28,6 @@ use super::{
     address_guard::AddressGuard,
     admission::LimitedResource as Shared,
     cache::{self, ChangeSenders},
-    cached_objects::SYNC_LABEL,
     config::{OperatorConfig, WorkerConfig},
     context::{ContextParts, ControllerContext},
     mailbox::{self, slot_request},
@@ -286,9 +285,12 @@ async fn route_changes(context: Arc<ControllerContext>, servers: Arc<ServerConte
                 context.due.servers.add(&name, Urgency::Ordinary);
             }
             Some(change) = seen.pods.next() => {
+                if let ObjectChange::Deleted(pod) = &change {
+                    context.written.forget(&pod.uid().unwrap_or_default());
+                }
                 let urgency = pod_urgency(&change);
                 let (ObjectChange::Applied(pod) | ObjectChange::Deleted(pod)) = change;
-                if let (Some(sync), Some(namespace)) = (pod.labels().get(SYNC_LABEL), pod.namespace()) {
+                if let (Some(sync), Some(namespace)) = (pod.sync_name(), pod.namespace()) {
                     context.due.syncs.add(&NamespacedName::new(namespace, sync), urgency);
                 }
             }
@@ -333,16 +335,23 @@ fn register_gauges(context: &Arc<ControllerContext>) {
         }
         let Some(caches) = caches.upgrade() else { return };
         let mut migrations = HashMap::new();
-        for migration in caches.migrations.state() {
+        let all = caches.migrations.state();
+        for migration in &all {
             let phase = migration.status.as_ref().and_then(|status| status.phase).unwrap_or(MigrationPhase::Pending);
             migrations.entry(phase as u8).or_insert((phase, 0)).1 += 1;
         }
         metrics.set_migrations(migrations.into_values());
+        let suspended: HashSet<_> = all
+            .iter()
+            .filter(|migration| migration.spec.suspend)
+            .map(|migration| (migration.metadata.namespace.as_deref(), migration.metadata.name.as_deref()))
+            .collect();
         let syncs = caches.syncs.state();
-        metrics.set_mailboxes(&mailbox::phase_metrics::tally_mailboxes(
-            syncs.iter().map(|sync| &**sync),
-            Timestamp::now(),
-        ));
+        let syncs = syncs.iter().map(|sync| {
+            let migration = (sync.metadata.namespace.as_deref(), Some(sync.spec.migration.as_str()));
+            (&**sync, suspended.contains(&migration))
+        });
+        metrics.set_mailboxes(&mailbox::phase_metrics::tally_mailboxes(syncs, Timestamp::now()));
     });
 }
 
@@ -392,17 +401,23 @@ fn handle_sync_change(context: &ControllerContext, change: ObjectChange<MailboxS
 }
 
 fn handle_server_change(context: &ControllerContext, servers: &ServerContext, change: ObjectChange<MailServer>) {
-    match &change {
-        ObjectChange::Applied(server) => context.due.servers.add_object(server, Urgency::Ordinary),
-        ObjectChange::Deleted(server) => {
-            context.due.servers.forget(server);
-            context.api_failures.forget(&server.uid().unwrap_or_default());
-            servers.forget(&server.uid().unwrap_or_default());
+    let matters = match &change {
+        ObjectChange::Applied(server) => {
+            context.due.servers.add_object(server, Urgency::Ordinary);
+            context.migration_memories.record_server(server)
         }
-    }
+        ObjectChange::Deleted(server) => {
+            let uid = server.uid().unwrap_or_default();
+            context.due.servers.forget(server);
+            context.api_failures.forget(&uid);
+            servers.forget(&uid);
+            context.migration_memories.forget_server(&uid);
+            true
+        }
+    };
     let (ObjectChange::Applied(server) | ObjectChange::Deleted(server)) = change;
-    for migration in migrations_in(context, server.namespace().as_deref()) {
-        context.due.migrations.add_object(&*migration, Urgency::Ordinary);
+    for migration in migrations_in(context, server.namespace().as_deref()).iter().filter(|_| matters) {
+        context.due.migrations.add_object(&**migration, Urgency::Ordinary);
     }
 }
 
@@ -423,12 +438,15 @@ async fn dispatch_slots(context: Arc<ControllerContext>) {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::{
-        api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus},
+        api::core::v1::{ContainerState, ContainerStateTerminated},
         apimachinery::pkg::apis::meta::v1::Time,
     };
 
     use super::*;
-    use crate::{api::MailboxSyncStatus, controller::testing};
+    use crate::{
+        api::MailboxSyncStatus,
+        controller::{cached_objects::ContainerFacts, testing},
+    };
 
     #[test]
     fn what_frees_slots_is_looked_at_before_all_else() {
@@ -436,7 +454,7 @@ mod tests {
         let mut ended = runs.clone();
         let terminated = Some(ContainerStateTerminated::default());
         let state = Some(ContainerState { terminated, ..ContainerState::default() });
-        ended.status.container_statuses = vec![ContainerStatus { state, ..ContainerStatus::default() }];
+        ended.status.container_statuses = vec![ContainerFacts { state }];
         let mut stopping = runs.clone();
         stopping.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
         assert_eq!(pod_urgency(&ObjectChange::Applied(runs.clone())), Urgency::Ordinary);

@@ -69,7 +69,7 @@ pub struct AttemptRef<'a> {
 #[must_use]
 pub fn build_pod(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddresses) -> Pod {
     let none = PodOverrides::default();
-    let overrides = to.spec.pod_overrides.as_ref().unwrap_or(&none);
+    let overrides = to.spec.pod_overrides.as_deref().unwrap_or(&none);
     let (volumes, mounts) = volumes(&required_secrets(to.spec));
     let ours = [
         ("app.kubernetes.io/name", "mailferry"),

@@ -34,7 +34,7 @@ pub(crate) fn mailbox_spec(migration: &str, mailbox: &str) -> MailboxSyncSpec {
         mailbox: mailbox.to_owned(),
         source: SyncEndpoint::default(),
         destination: SyncEndpoint::default(),
-        settings: SyncSettings::default(),
+        settings: SyncSettings::default().into(),
         suspend: false,
         cancel: false,
         sync_request: None,

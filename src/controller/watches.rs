@@ -46,7 +46,7 @@ pub(crate) struct WatchSpec<K: Resource<DynamicType = ()> + Clone + 'static> {
     /// Which objects are listed and watched, and how many one request lists.
     pub config: watcher::Config,
     /// Drops the parts of an object that no decision needs.
-    pub slim: fn(&mut K),
+    pub slim: Box<dyn Fn(&mut K) + Send + Sync>,
     /// Fills the store.
     pub writer: Writer<K>,
     /// Takes each change, after the store has it.
@@ -90,7 +90,7 @@ where
             match event {
                 Ok(event) => {
                     let left = joined.unlisted_count();
-                    for change in joined.apply_event(number, decode_event(event, self.slim)) {
+                    for change in joined.apply_event(number, decode_event(event, &*self.slim)) {
                         (hooks.changed)(&change);
                         if self.changes.unbounded_send(change).is_err() {
                             return;
@@ -141,7 +141,7 @@ type DecodedObject<K> = Result<K, ObjectRef<K>>;
 /// Reads the objects of an event. One malformed object never stops a watch: it is logged, and left alone.
 fn decode_event<K: Resource<DynamicType = ()>>(
     event: Event<DeserializeGuard<K>>,
-    slim: fn(&mut K),
+    slim: &(dyn Fn(&mut K) + Send + Sync),
 ) -> Event<DecodedObject<K>> {
     let read = |guard: DeserializeGuard<K>| match guard.0 {
         Ok(mut object) => {

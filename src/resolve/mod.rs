@@ -18,7 +18,7 @@ pub(crate) use self::{
 use crate::{
     api::{
         self, EndpointSpec, MailMigration, MailServerSpec, MailboxEntry, MailboxSyncSpec, SyncEndpoint,
-        names::account_hash,
+        names::account_hash, shared::Shared,
     },
     error::{Error, Result, Side},
     sync::spec::{AdoptScope, DeletionHandling, FlagHandling, RetryPolicy, SyncSpec},
@@ -58,12 +58,13 @@ pub(crate) fn resolve_mailbox<'a>(
         mailbox: entry.name.clone(),
         source,
         destination,
-        settings,
-        suspend: spec.suspend,
+        settings: settings.into(),
+        // The migration's own counts: so none of its mailboxes has to be written when it is suspended.
+        suspend: false,
         cancel: spec.cancel.contains(&entry.name),
         sync_request: spec.sync_request.clone(),
         start_at: spec.start_at.clone(),
-        pod_overrides: spec.pod_overrides.clone(),
+        pod_overrides: spec.pod_overrides.clone().map(Shared::from),
     })
 }
 
@@ -140,8 +141,8 @@ fn side<'a>(
     };
     Ok(SyncEndpoint {
         server_ref: endpoint.server_ref.clone(),
-        server: spec,
+        server: spec.into(),
         account: api::Account { username: Some(username), ..account.clone() },
-        master_user,
+        master_user: master_user.map(Shared::from),
     })
 }

@@ -198,7 +198,7 @@ cases! {
 
     the_configuration_is_what_the_values_say:
     json!({"config": {
-        "maxSyncs": 1000, "podStartsPerSecond": 5, "workerLogLevel": "debug",
+        "maxSyncs": 1000, "podStartsPerSecond": 5, "maxMailboxesPerNamespace": 50, "workerLogLevel": "debug",
         "hostLimits": {"imap.old.example:143": {"maxConnections": 40, "startsPerMinute": 30}},
         "addresses": {"detectCluster": false, "deny": ["10.0.0.0/8"], "allow": ["10.1.0.0/16", "2001:db8::/32"]}},
      "policy": {"masterUsers": [{"namespace": "customers", "users": ["@acme.example", "*"]}]}}), |objects| {
@@ -206,6 +206,7 @@ cases! {
         for (key, expected) in [
             ("maxSyncs", json!(1000)),
             ("podStartsPerSecond", json!(5)),
+            ("maxMailboxesPerNamespace", json!(50)),
             ("workerLogLevel", json!("debug")),
             ("hostLimits", json!({"imap.old.example:143": {"maxConnections": 40, "startsPerMinute": 30}})),
             ("addresses", json!({"detectCluster": false, "deny": ["10.0.0.0/8"],

@@ -77,7 +77,7 @@ fn a_mailbox_is_good_while_it_goes_on_by_itself_and_wrong_when_a_person_is_neede
             | "synced, all copied"
             | "synced, not all copied"
             | "cancelled" => GOOD,
-            "its migration is suspended" | "suspended" => SUSPENDED,
+            "its migration is suspended" | "its migration is being deleted" | "suspended" => SUSPENDED,
             "waits after a failure" | "lost its pod" => WAITING,
             "waits for a person"
             | "no room"

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus},
+    api::core::v1::{ContainerState, ContainerStateTerminated},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use mailferry::{
@@ -14,13 +14,13 @@ use mailferry::{
         WorkerStatus, crd, mail_server::ServerFacts, mailbox_sync::Outcome, names, not_copied::NotCopied,
     },
     controller::{
-        cached_objects::{SYNC_LABEL, SyncPod},
+        cached_objects::{ContainerFacts, SYNC_LABEL, SyncPod},
         mailbox::{
             decide::decide,
             observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
         },
         migration::{
-            aggregate::aggregate,
+            aggregate::{UnmadeMailboxes, aggregate},
             conditions::{MigrationFacts, conditions, migration_phase},
         },
         server::decide as server,
@@ -87,6 +87,7 @@ impl Mailbox {
                 spec: &self.sync.spec,
                 status: &before,
                 pods: &self.pods,
+                surplus_pods: &[],
                 liveness: WorkerLiveness::first_seen(before.attempt, now()),
                 granted_slots: self.granted_slots,
                 waits_for: None,
@@ -132,7 +133,7 @@ impl Mailbox {
             ..ContainerStateTerminated::default()
         };
         let state = ContainerState { terminated: Some(terminated), ..ContainerState::default() };
-        pod.status.container_statuses = vec![ContainerStatus { state: Some(state), ..ContainerStatus::default() }];
+        pod.status.container_statuses = vec![ContainerFacts { state: Some(state) }];
         mailbox.pods = vec![Arc::new(pod)];
         // What comes next waits for its turn.
         mailbox.granted_slots = None;
@@ -176,7 +177,8 @@ pub fn mailboxes() -> Vec<(&'static str, Mailbox)> {
         ("before its time", with(|m| m.sync.spec.start_at = Some(Time(hours(1))))),
         ("waits for its turn", with(|m| m.granted_slots = None)),
         ("waits for another migration", with(|m| m.hold = Some(HoldReason::DestinationTaken))),
-        ("its migration is suspended", with(|m| m.hold = Some(HoldReason::MigrationInactive))),
+        ("its migration is suspended", with(|m| m.hold = Some(HoldReason::MigrationSuspended))),
+        ("its migration is being deleted", with(|m| m.hold = Some(HoldReason::MigrationInactive))),
         ("runs", Mailbox::running("alice")),
         ("synced", Mailbox::synced("alice")),
         ("synced, all copied", Mailbox::synced_but("alice", NotCopied::default())),
@@ -231,13 +233,15 @@ impl Migration {
         let mut status = before;
         status.cutover_at = self.cutover_at.map(Time);
         let syncs: Vec<_> = self.mailboxes.iter().map(|mailbox| Arc::new(mailbox.sync.clone())).collect();
-        let all = aggregate(syncs.iter(), std::iter::empty(), now());
+        let all = aggregate(syncs.iter(), &UnmadeMailboxes::default(), self.suspend, now());
         let facts = MigrationFacts {
             refused: self.refused.as_ref().map(|(reason, error)| (*reason, error)),
             pending: self.pending,
             aggregate: &all,
             removal: None,
             pods_refused: None,
+            writes_refused: None,
+            over_limit: None,
             now: now(),
         };
         let phase = migration_phase(&migration, &status, &facts);

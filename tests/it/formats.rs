@@ -340,7 +340,8 @@ fn names_and_fingerprints_of_the_same_input_are_the_same_as_ever() {
     tell("pod", &names::pod(&names::mailbox_sync("acme", "alice"), 3));
     tell("a mailbox's Secret", &names::mailbox_secret("acme-alice", "0123456789ab"));
     let mut endpoint = SyncEndpoint {
-        server: MailServerSpec { host: "Mail.New.Example.".into(), port: Some(143), ..MailServerSpec::default() },
+        server: MailServerSpec { host: "Mail.New.Example.".into(), port: Some(143), ..MailServerSpec::default() }
+            .into(),
         account: Account { username: Some("Alice".into()), ..Account::default() },
         ..SyncEndpoint::default()
     };

@@ -86,7 +86,13 @@ async fn dies_at(at: i64, last: Last) -> bool {
     let mut stage = Stage::idle().await;
     let _player = stage.play(|_, _| Ending::Synced);
     stage.secret("csv", &[("m.csv", "name,source_password,destination_password\nbob,b1,b2\n")]).await;
-    stage.migration("acme", &["alice"], json!({"mailboxSecrets": [{"name": "csv", "key": "m.csv"}]})).await;
+    stage
+        .migration(
+            "acme",
+            &["alice"],
+            json!({"mailboxSecrets": [{"name": "csv", "key": "m.csv"}], "succeededPodsLimit": 5}),
+        )
+        .await;
     let how = DiesAt { left: Arc::new(AtomicI64::new(at)), last, died: Arc::default() };
     let config = stage.rig.operator_config().await;
     let client = ClientBuilder::try_from(config).unwrap().with_layer(&how).build();
@@ -122,7 +128,7 @@ async fn two_operators_at_once_make_no_attempt_twice() {
     let mut stage = Stage::new().await;
     stage.start().await;
     let _player = stage.play(|_, _| Ending::Synced);
-    stage.migration("acme", &["a", "b", "c", "d", "e", "f"], json!({"parallelism": 3})).await;
+    stage.migration("acme", &["a", "b", "c", "d", "e", "f"], json!({"parallelism": 3, "succeededPodsLimit": 5})).await;
     let is = |m: &MailMigration| condition(m, "Complete").is_some_and(|c| c.0 == "True");
     stage.until("acme", is).await;
     for sync in stage.syncs().await {

@@ -5,7 +5,10 @@ use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ListParams},
 };
-use mailferry::api::{MailMigration, MailServer, MailboxSync};
+use mailferry::{
+    api::{MailMigration, MailServer, MailboxSync},
+    controller::config::OperatorConfig,
+};
 use serde_json::json;
 
 use crate::stage::{Ending, Stage, condition};
@@ -147,4 +150,37 @@ async fn another_password_in_a_csv_is_another_secret() {
     stage.until_gone::<Secret>(&old).await;
     let ours = stage.api::<Secret>().list(&ListParams::default()).await.unwrap();
     assert_eq!(ours.items.iter().filter(|secret| secret.name_any().starts_with(&bob)).count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_above_the_namespaces_limit_is_not_made_and_said_and_nothing_that_is_there_goes() {
+    let mut stage = Stage::with(OperatorConfig { max_mailboxes_per_namespace: 4, ..OperatorConfig::default() }).await;
+    stage.migration("acme", &[], json!({"suspend": true, "mailboxes": entries(&names(2))})).await;
+    stage.until_total("acme", 2).await;
+    let lines: Vec<_> = (0..30_000).map(|n| format!("c{n},a,b")).collect();
+    let csv = format!("name,source_password,destination_password\n{}\n", lines.join("\n"));
+    stage.secret("csv", &[("m.csv", &csv)]).await;
+    stage.migration("many", &[], json!({"suspend": true, "mailboxSecrets": [{"name": "csv", "key": "m.csv"}]})).await;
+    let limited = stage.until_condition("many", "MailboxLimitReached", "True").await;
+    let (_, _, message) = condition(&limited, "MailboxLimitReached").unwrap();
+    assert!(message.contains("29998 mailboxes are not made, c2 first") && message.contains("(4, "), "{message}");
+    stage
+        .until::<MailMigration>("many", |m| {
+            m.status.as_ref().and_then(|s| s.mailboxes).is_some_and(|c| (c.total, c.stalled) == (30_000, 29_998))
+        })
+        .await;
+    assert_eq!(stage.syncs().await.len(), 4);
+    // A lower limit takes nothing away.
+    stage.stop().await;
+    stage.configure(OperatorConfig { max_mailboxes_per_namespace: 1, ..OperatorConfig::default() });
+    stage.start().await;
+    stage
+        .until::<MailMigration>("many", |m| condition(m, "MailboxLimitReached").is_some_and(|c| c.2.contains("(1, ")))
+        .await;
+    assert_eq!(stage.syncs().await.len(), 4);
+    // Room that becomes free is used.
+    stage.stop().await;
+    stage.configure(OperatorConfig { max_mailboxes_per_namespace: 5, ..OperatorConfig::default() });
+    stage.start().await;
+    stage.until::<MailboxSync>(&Stage::sync("many", "c2"), |_| true).await;
 }

@@ -36,11 +36,30 @@ async fn a_migration_runs_mailbox_by_mailbox_and_is_complete() {
 async fn finished_pods_stay_for_their_logs_until_their_time_is_up() {
     let stage = Stage::new().await;
     let _player = stage.play(|_, _| Ending::Synced);
-    stage.migration("acme", &["alice"], json!({"ttl": "3s"})).await;
+    stage.migration("acme", &["alice"], json!({"ttl": "3s", "succeededPodsLimit": 1})).await;
     stage.until_condition("acme", "Complete", "True").await;
     let pods = stage.pods().await;
     assert_eq!(pods.len(), 1);
     stage.until_gone::<Pod>(&pods[0].name_any()).await;
+}
+
+#[tokio::test]
+async fn by_default_no_pod_stays_that_ended_well_and_its_last_word_does() {
+    let stage = Stage::new().await;
+    let alice = Stage::sync("acme", "alice");
+    stage.migration("acme", &["alice"], json!({})).await;
+    let pod = stage.running(&alice, 1).await;
+    // The API server was away: the last report did not arrive.
+    let progress = json!({"messagesTotal": 10, "messagesDone": 10, "messagesThisAttempt": 10});
+    let word = json!({"attempt": 1, "report": 2, "phase": "Done", "outcome": "Synced", "progress": progress,
+        "flushedAttempt": 1, "notCopied": {"messages": 0}});
+    stage.rig.pod_ended(&pod.name_any(), 0, &word.to_string()).await;
+    stage.until_condition("acme", "Complete", "True").await;
+    stage.until_gone::<Pod>(&pod.name_any()).await;
+    let worker = stage.until_phase(&alice, "Synced").await.worker.unwrap();
+    assert_eq!(worker.progress.unwrap().messages_done, 10);
+    assert_eq!((worker.report, worker.flushed_attempt), (2, None), "its checkpoint did not arrive either");
+    stage.until_condition("acme", "AllCopied", "True").await;
 }
 
 #[tokio::test]
@@ -73,12 +92,21 @@ async fn suspend_stops_at_a_checkpoint_and_resume_goes_on_with_the_same_clock() 
     };
     let second = if first == alice { Stage::sync("acme", "bob") } else { alice };
     stage.running(&first, 1).await;
+    let before = stage.api::<MailboxSync>().get(&second).await.unwrap();
     stage.change("acme", json!({"suspend": true})).await;
     stage.stops(&first, 1).await;
     let status = stage.until_phase(&first, "Suspended").await;
     assert!(status.slots.is_none() && status.attempt_used.is_some());
-    stage.until_phase(&second, "Suspended").await;
-    stage.until::<MailMigration>("acme", |m| phase(m) == "Suspended").await;
+    // Nobody waits for a turn.
+    let all_wait = |m: &MailMigration| {
+        m.status.as_ref().and_then(|s| s.mailboxes).is_some_and(|counts| (counts.pending, counts.queued) == (2, 0))
+    };
+    stage.until::<MailMigration>("acme", |m| phase(m) == "Suspended" && all_wait(m)).await;
+    let waiting = stage.api::<MailboxSync>().get(&second).await.unwrap();
+    assert_eq!(
+        waiting.metadata.resource_version, before.metadata.resource_version,
+        "it did not run: nothing is written"
+    );
 
     stage.change("acme", json!({"suspend": false})).await;
     let _player = stage.play(|_, _| Ending::Synced);

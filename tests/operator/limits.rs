@@ -6,16 +6,15 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::{
     ResourceExt as _,
-    api::DeleteParams,
+    api::{DeleteParams, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
 use mailferry::{
-    api::MailboxSync,
+    api::{MailMigration, MailboxSync},
     controller::config::{HostLimit, OperatorConfig},
 };
-use serde_json::json;
-
 use mailferry_testkit::{eventually, so};
+use serde_json::json;
 
 use crate::stage::{Ending, Stage, condition};
 
@@ -197,6 +196,86 @@ async fn one_connection_to_a_server_on_both_sides_is_not_accepted_and_two_are() 
     stage.running(&Stage::sync("acme", "alice"), 1).await;
 }
 
+/// Refuses MailboxSyncs of one mailbox, as a rule of a newer or older version of their definition would.
+async fn refuse_mailbox(stage: &Stage, mailbox: &str) {
+    let namespace = &stage.rig.namespace;
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": format!("refuses-{namespace}")},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": ["mailferry.io"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["mailboxsyncs"],
+            }]},
+            "matchConditions": [{"name": "here", "expression": format!("request.namespace == '{namespace}'")}],
+            "validations": [{
+                "expression": format!("object.spec.mailbox != '{mailbox}'"), "message": "not this one", "reason": "Invalid",
+            }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": format!("refuses-{namespace}")},
+        "spec": {"policyName": format!("refuses-{namespace}"), "validationActions": ["Deny"]},
+    });
+    stage.rig.apply(&format!("{policy}\n---\n{binding}")).await;
+    let side = |host: &str| json!({"server": {"host": host}, "account": {"username": "a", "passwordSecretRef": {"name": "s", "key": "k"}}});
+    let probe = json!({
+        "apiVersion": "mailferry.io/v1alpha1", "kind": "MailboxSync", "metadata": {"name": "probe"},
+        "spec": {"migration": "none", "mailbox": mailbox, "source": side("a.example"), "destination": side("b.example")},
+    });
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    eventually("the policy has an effect", async || {
+        let taken = stage.api::<MailboxSync>().create(&dry_run, &serde_json::from_value(probe.clone()).unwrap()).await;
+        so(taken.is_err(), "what it forbids is allowed")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_mailbox_sync_that_is_refused_is_a_failure_that_is_told_and_holds_up_no_other() {
+    let stage = Stage::new().await;
+    refuse_mailbox(&stage, "m07").await;
+    let _player = stage.play(|_, _| Ending::Synced);
+    let names: Vec<String> = (0..24).map(|n| format!("m{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    stage.migration("acme", &names, json!({"parallelism": 24})).await;
+    let failed = stage.until_condition("acme", "Failed", "True").await;
+    let status = failed.status.as_ref().unwrap();
+    let counts = status.mailboxes.unwrap();
+    assert_eq!((counts.total, counts.synced, counts.failed), (24, 23, 1));
+    assert_eq!(status.failures[0].mailbox, "m07");
+    assert!(status.failures[0].error.message.contains("not this one"), "{}", status.failures[0].error.message);
+    let (_, reason, message) = condition(&failed, "MailboxesRefused").unwrap();
+    assert!(reason == "Invalid" && message.contains("m07") && message.contains("not this one"), "{message}");
+    stage.until_event("acme", "Refused").await;
+}
+
+#[tokio::test]
+async fn a_quota_that_refuses_what_a_migration_needs_is_a_condition_and_is_waited_for() {
+    let stage = Stage::idle().await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"},
+        "spec": {"hard": {"count/mailboxsyncs.mailferry.io": "3"}}});
+    stage.rig.apply(&quota.to_string()).await;
+    stage
+        .until::<ResourceQuota>("few", |quota| quota.status.as_ref().is_some_and(|status| status.hard.is_some()))
+        .await;
+    let mut stage = stage;
+    stage.start().await;
+    let names: Vec<String> = (0..60).map(|n| format!("m{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    stage.migration("acme", &names, json!({"suspend": true})).await;
+    let refused = stage.until_condition("acme", "MailboxesRefused", "True").await;
+    let (_, reason, message) = condition(&refused, "MailboxesRefused").unwrap();
+    assert!(reason == "Forbidden" && message.contains("quota"), "{message}");
+    assert_eq!(condition(&refused, "Reconciling").unwrap().0, "True");
+    assert!(refused.status.unwrap().failures.is_empty(), "no mailbox has failed");
+    stage.until_event("acme", "Refused").await;
+    stage.api::<ResourceQuota>().delete("few", &DeleteParams::default()).await.unwrap();
+    stage.until_total("acme", 60).await;
+    stage.until::<MailMigration>("acme", |migration| condition(migration, "MailboxesRefused").is_none()).await;
+}
+
 #[tokio::test]
 async fn a_small_migration_does_not_wait_for_a_large_one() {
     let stage = Stage::with(OperatorConfig { max_syncs: 2, ..OperatorConfig::default() }).await;
@@ -208,6 +287,6 @@ async fn a_small_migration_does_not_wait_for_a_large_one() {
     stage.until_total("small", 3).await;
     let _player = stage.play(|_, _| Ending::Synced);
     stage.until_condition("small", "Complete", "True").await;
-    let large = stage.api::<mailferry::api::MailMigration>().get("large").await.unwrap();
+    let large = stage.api::<MailMigration>().get("large").await.unwrap();
     assert_eq!(condition(&large, "Complete").unwrap().0, "False");
 }

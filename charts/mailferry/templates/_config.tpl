@@ -3,6 +3,7 @@
 {{- with .Values.config -}}
 maxSyncs: {{ int .maxSyncs }}
 podStartsPerSecond: {{ int .podStartsPerSecond }}
+maxMailboxesPerNamespace: {{ int .maxMailboxesPerNamespace }}
 hostLimits: {{ toJson .hostLimits }}
 addresses:
   detectCluster: {{ .addresses.detectCluster }}

@@ -190,7 +190,10 @@ async fn remove_pod_finalizer(
         "metadata": {"uid": uid, "$deleteFromPrimitiveList/finalizers": [POD_FINALIZER]},
     });
     let answer = pods_api(context, state).patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
-    if let Ok(pod) = &answer {
+    // One that was only held by it is gone with it, and no watch tells of it again.
+    if let Ok(pod) = &answer
+        && pod.metadata.deletion_timestamp.is_none()
+    {
         context.written.record(pod);
     }
     ignore_not_found(answer)

@@ -113,8 +113,12 @@ impl AttemptSettler<'_, '_> {
             (AttemptResult::Stopped, _) => self.record_pod_lost("the pod was asked to stop by the cluster"),
             (AttemptResult::Lost(why), _) => self.record_pod_lost(&why),
         }
-        if let Some(worker) = worker.filter(|worker| worker.outcome == Some(Outcome::Stopped)) {
-            self.honour_retry_at(worker.last_error);
+        if let Some(worker) = worker {
+            if worker.outcome == Some(Outcome::Stopped) {
+                self.honour_retry_at(worker.last_error.clone());
+            }
+            // The pod goes, and its termination message with it.
+            self.status.worker = Some(worker);
         }
         self.status.failures = (self.failures != Failures::default()).then_some(self.failures);
         SettledAttempt { status: self.status, events: self.events }
@@ -248,12 +252,33 @@ pub(crate) fn status_after_rejection(status: &MailboxSyncStatus, why: &str) -> (
 /// The newest word of this attempt's worker, from its status or, where the API server was away, from its termination
 /// message.
 fn last_report(observed: &ObservedMailbox<'_>) -> Option<WorkerStatus> {
-    let reported = observed.status.worker.clone().filter(|worker| worker.attempt == observed.status.attempt);
+    let before = observed.status.worker.as_ref();
+    let reported = before.filter(|worker| worker.attempt == observed.status.attempt);
     let word = observed.current_pod().and_then(crate::controller::cached_objects::SyncPod::final_report);
     let word = word.filter(|word| word.attempt == observed.status.attempt);
     match (reported, word) {
-        (Some(reported), Some(word)) if reported.report >= word.report && reported.outcome.is_some() => Some(reported),
-        (reported, word) => word.or(reported),
+        (Some(reported), Some(word)) if reported.report >= word.report && reported.outcome.is_some() => {
+            Some(reported.clone())
+        }
+        (_, Some(word)) => Some(with_last_word(before, word)),
+        (reported, None) => reported.cloned(),
+    }
+}
+
+/// The status of a worker whose last report did not arrive. A last word has no checkpoint, so that of an earlier report
+/// stands, and so does what is said of it: the tail is in doubt.
+fn with_last_word(before: Option<&WorkerStatus>, word: WorkerStatus) -> WorkerStatus {
+    let before = before.cloned().unwrap_or_default();
+    WorkerStatus {
+        report: word.report.max(if before.attempt == word.attempt { before.report } else { 0 }),
+        checkpoint: before.checkpoint,
+        flushed_attempt: before.flushed_attempt,
+        folders: before.folders,
+        left_out: before.left_out,
+        warnings: before.warnings,
+        differences: before.differences,
+        not_copied: word.not_copied.clone().or(before.not_copied),
+        ..word
     }
 }
 

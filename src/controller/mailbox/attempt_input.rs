@@ -50,10 +50,12 @@ pub(super) fn spec_hash(spec: &MailboxSyncSpec) -> String {
     let settings = SyncSettings {
         ttl: SyncSettings::default().ttl,
         failed_pods_limit: SyncSettings::default().failed_pods_limit,
+        succeeded_pods_limit: SyncSettings::default().succeeded_pods_limit,
         schedule: None,
         cutover: None,
-        ..spec.settings.clone()
+        ..SyncSettings::clone(&spec.settings)
     };
+    let settings = settings.into();
     let spec =
         MailboxSyncSpec { settings, suspend: false, cancel: false, sync_request: None, start_at: None, ..spec.clone() };
     hash_texts(&[&serde_json::to_string(&spec).unwrap_or_default()], HASH_DIGITS)

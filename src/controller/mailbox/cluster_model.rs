@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus},
+    api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ use crate::{
         names,
     },
     controller::{
-        cached_objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
+        cached_objects::{ContainerFacts, POD_FINALIZER, SYNC_LABEL, SyncPod},
         testing,
     },
     error::{Error, ErrorClass},
@@ -160,7 +160,8 @@ impl SimulatedCluster {
                 edit(self.current(), |pod| pod.status.reason = Some("Evicted".into()));
                 self.exit(137);
             }
-            ClusterEvent::Suspend(suspend) => self.change(|spec| spec.suspend = *suspend),
+            ClusterEvent::Suspend(true) => self.hold = Some(HoldReason::MigrationSuspended),
+            ClusterEvent::Suspend(false) => self.hold = None,
             ClusterEvent::Cancel(cancel) => self.change(|spec| spec.cancel = *cancel),
             ClusterEvent::Ask(request) => self.change(|spec| spec.sync_request = Some(request.to_string())),
             ClusterEvent::OtherSecret => self.secret += 1,
@@ -243,6 +244,7 @@ impl SimulatedCluster {
                 spec: &self.spec,
                 status: &self.status,
                 pods: &pods,
+                surplus_pods: &[],
                 liveness: self.liveness,
                 granted_slots: Some(2),
                 waits_for: None,
@@ -322,7 +324,7 @@ fn state_of(pod: &SyncPod) -> Option<&ContainerState> {
 }
 
 fn set(pod: &mut SyncPod, state: ContainerState) {
-    pod.status.container_statuses = vec![ContainerStatus { state: Some(state), ..ContainerStatus::default() }];
+    pod.status.container_statuses = vec![ContainerFacts { state: Some(state) }];
 }
 
 /// Changes what can be seen of a pod, where anything can.

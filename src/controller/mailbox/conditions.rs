@@ -72,7 +72,8 @@ pub(crate) fn set_conditions(observed: &ObservedMailbox<'_>, status: &mut Mailbo
                 "DestinationTaken",
                 "another migration has this destination account; this one waits".to_owned(),
             ),
-            Some(HoldReason::MigrationInactive) => ("True", "Suspended", "the migration is suspended".to_owned()),
+            Some(HoldReason::MigrationSuspended) => ("True", "Suspended", "the migration is suspended".to_owned()),
+            Some(HoldReason::MigrationInactive) => ("True", "Suspended", "the migration is being deleted".to_owned()),
             _ => {
                 let words = observed.waits_for.clone();
                 ("True", "Queued", words.unwrap_or_else(|| "waiting for its turn".to_owned()))

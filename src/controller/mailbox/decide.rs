@@ -39,7 +39,8 @@ const STALLED_REPORTS: u32 = 2;
 /// What is written and done next with a mailbox.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SyncDecision {
-    /// The status to be written, where it differs from the one observed. `worker` is always as it was.
+    /// The status to be written, where it differs from the one observed. `worker` is as it was, unless only the
+    /// termination message of its pod has its last word.
     pub status: MailboxSyncStatus,
     /// What is done in the cluster, only where the status need not change.
     pub actions: Vec<SyncAction>,
@@ -86,6 +87,13 @@ pub fn decide(observed: &ObservedMailbox<'_>) -> SyncDecision {
     };
     if observed.is_running() {
         decider.decide_running();
+    } else if observed.is_suspended() && !observed.deleting && !observed.spec.cancel {
+        if observed.status.phase.is_some() {
+            // That it does not start, its migration says. So ten thousand of them cost no write.
+            decider.clean_up_pods();
+            return decider.decision;
+        }
+        decider.decision.status.phase = Some(SyncPhase::Suspended);
     } else {
         decider.decide_idle();
     }
@@ -182,7 +190,7 @@ impl SyncDecider<'_, '_> {
         if observed.spec.cancel {
             return Some(StopReason::Cancelled);
         }
-        if observed.spec.suspend {
+        if observed.is_suspended() {
             return Some(StopReason::Suspended);
         }
         if matches!(observed.hold, Some(HoldReason::MasterUserNotAllowed(_) | HoldReason::DestinationNotAllowed(_))) {
@@ -253,12 +261,6 @@ impl SyncDecider<'_, '_> {
             AttemptDue::Never => status.next_attempt_at = None,
             AttemptDue::At(at) => {
                 status.next_attempt_at = Some(Time(at));
-                // What waits after a failure goes on waiting, so that a resumption does not shorten that.
-                let failed = matches!(status.phase, Some(SyncPhase::Backoff | SyncPhase::Stalled));
-                if observed.spec.suspend && !failed {
-                    status.phase = Some(SyncPhase::Suspended);
-                    return;
-                }
                 if matches!(status.phase, None | Some(SyncPhase::Queued | SyncPhase::Suspended | SyncPhase::Cancelled))
                 {
                     let synced = status.last_synced_at.is_some();
@@ -287,10 +289,6 @@ impl SyncDecider<'_, '_> {
         let observed = self.observed;
         let status = &mut self.decision.status;
         status.next_attempt_at = None;
-        if observed.spec.suspend {
-            status.phase = Some(SyncPhase::Suspended);
-            return;
-        }
         if let Some(HoldReason::DestinationNotAllowed(why)) = &observed.hold {
             // Not given up: it goes on by itself once the operator's configuration allows it.
             status.phase = Some(SyncPhase::Stalled);
@@ -378,8 +376,7 @@ impl SyncDecider<'_, '_> {
         let observed = self.observed;
         let current = observed.is_running().then(|| names::pod(observed.name, observed.status.attempt));
         let ttl = signed_duration(observed.spec.settings.ttl);
-        let mut failed: Vec<&SyncPod> = Vec::new();
-        let mut overdue: Vec<&SyncPod> = Vec::new();
+        let (mut failed, mut succeeded, mut overdue) = (Vec::new(), Vec::new(), Vec::new());
         for pod in observed.pods.iter().map(|pod| &**pod) {
             let (Some(name), Some(uid)) = (&pod.metadata.name, &pod.metadata.uid) else { continue };
             if current.as_ref() == Some(name) {
@@ -407,19 +404,22 @@ impl SyncDecider<'_, '_> {
                     PodEnd::NeverRan | PodEnd::Lost => observed.now - ttl,
                 };
                 let left = ttl - observed.now.duration_since(ended);
-                if left <= SignedDuration::ZERO || observed.deleting {
+                if left <= SignedDuration::ZERO || observed.deleting || observed.surplus_pods.contains(uid) {
                     overdue.push(pod);
                 } else {
-                    if !matches!(&end, PodEnd::Exited(exit) if exit.code == 0) {
-                        failed.push(pod);
-                    }
-                    self.wake_in(left);
+                    let well = matches!(&end, PodEnd::Exited(exit) if exit.code == 0);
+                    if well { &mut succeeded } else { &mut failed }.push((pod, left));
                 }
             }
         }
-        failed.sort_by_key(|pod| std::cmp::Reverse(pod.attempt()));
-        let kept = usize::try_from(observed.spec.settings.failed_pods_limit).unwrap_or(0);
-        for pod in overdue.into_iter().chain(failed.into_iter().skip(kept)) {
+        let settings = &observed.spec.settings;
+        for (mut pods, limit) in [(failed, settings.failed_pods_limit), (succeeded, settings.succeeded_pods_limit)] {
+            pods.sort_by_key(|(pod, _)| std::cmp::Reverse(pod.attempt()));
+            let kept = usize::try_from(limit).unwrap_or(0);
+            pods.iter().take(kept).for_each(|(_, left)| self.wake_in(*left));
+            overdue.extend(pods.into_iter().skip(kept).map(|(pod, _)| pod));
+        }
+        for pod in overdue {
             let (Some(name), Some(uid)) = (pod.metadata.name.clone(), pod.metadata.uid.clone()) else { continue };
             self.push_action(SyncAction::DeletePod { name, uid });
         }

@@ -34,6 +34,8 @@ pub struct ObservedMailbox<'a> {
     pub status: &'a MailboxSyncStatus,
     /// Its pods: all those that it controls.
     pub pods: &'a [std::sync::Arc<SyncPod>],
+    /// The UIDs of those of them that have to go, since there are too many finished pods in all.
+    pub surplus_pods: &'a [String],
     /// When the current attempt's worker reported, and moved something, as this process saw it.
     pub liveness: WorkerLiveness,
     /// The slots that it was granted and holds; none while it waits for them.
@@ -113,7 +115,9 @@ impl WorkerLiveness {
 /// Why a mailbox may not start now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HoldReason {
-    /// Its migration is suspended, or gone.
+    /// Its migration is suspended.
+    MigrationSuspended,
+    /// Its migration is gone, or going.
     MigrationInactive,
     /// Another migration has its destination account. Whose is nobody else's business.
     DestinationTaken,
@@ -158,6 +162,12 @@ impl<'a> ObservedMailbox<'a> {
     #[must_use]
     pub(crate) fn is_ahead(&self, pod: &SyncPod) -> bool {
         pod.attempt() > Some(self.status.attempt)
+    }
+
+    /// True while a person wants nothing to run.
+    #[must_use]
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.spec.suspend || self.hold == Some(HoldReason::MigrationSuspended)
     }
 
     /// True while an attempt is under way: from before its pod is made until its end is settled.

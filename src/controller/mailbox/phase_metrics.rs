@@ -13,13 +13,19 @@ use crate::{
     telemetry::metrics::{MailboxTally, kind_label, reason_label},
 };
 
-/// Counts them.
+/// Counts them; with each, whether its migration is suspended, which stands in no status of a mailbox that does not run.
 #[must_use]
-pub(crate) fn tally_mailboxes<'a>(syncs: impl Iterator<Item = &'a MailboxSync>, now: Timestamp) -> MailboxTally {
+pub(crate) fn tally_mailboxes<'a>(
+    syncs: impl Iterator<Item = (&'a MailboxSync, bool)>,
+    now: Timestamp,
+) -> MailboxTally {
     let mut tally = MailboxTally::default();
-    for sync in syncs {
+    for (sync, suspended) in syncs {
         let status = sync.status.as_ref();
-        let phase = status.and_then(|status| status.phase).unwrap_or(SyncPhase::Pending);
+        let phase = match status.and_then(|status| status.phase).unwrap_or(SyncPhase::Pending) {
+            SyncPhase::Pending | SyncPhase::Queued if suspended => SyncPhase::Suspended,
+            phase => phase,
+        };
         *tally.phases.entry(phase).or_default() += 1;
         let failing = matches!(phase, SyncPhase::Backoff | SyncPhase::Stalled | SyncPhase::Failed);
         if let (true, Some(error)) = (failing, status.and_then(|status| status.last_error.as_ref())) {
@@ -34,7 +40,7 @@ pub(crate) fn tally_mailboxes<'a>(syncs: impl Iterator<Item = &'a MailboxSync>, 
                 *tally.differences.entry(kind_label(kind)).or_default() += count(*messages);
             }
         }
-        if let Some(late) = overdue_sync(sync, now) {
+        if let Some(late) = overdue_sync(sync, now).filter(|_| !suspended) {
             tally.missed += usize::from(late.by > late.every);
             tally.overdue = tally.overdue.max(Duration::try_from(late.by).unwrap_or_default());
         }
@@ -111,7 +117,7 @@ mod tests {
 
     /// Missed, and overdue by seconds.
     fn of(sync: &MailboxSync) -> (usize, u64) {
-        let tally = tally_mailboxes([sync].into_iter(), now());
+        let tally = tally_mailboxes([(sync, false)].into_iter(), now());
         (tally.missed, tally.overdue.as_secs())
     }
 
@@ -137,7 +143,7 @@ mod tests {
             (SyncPhase::Backoff, None),
         ];
         let syncs: Vec<_> = std::iter::once(new).chain(others.into_iter().map(with)).collect();
-        let tally = tally_mailboxes(syncs.iter(), now());
+        let tally = tally_mailboxes(syncs.iter().map(|sync| (sync, false)), now());
         let phases = [
             (SyncPhase::Pending, 2),
             (SyncPhase::Running, 1),
@@ -167,7 +173,7 @@ mod tests {
         let list =
             [(SyncPhase::Synced, "refused", 2), (SyncPhase::Running, "refused", 1), (SyncPhase::Failed, "odd", 4)];
         let syncs: Vec<_> = list.into_iter().map(with).chain([mailbox(SyncPhase::Queued)]).collect();
-        let tally = tally_mailboxes(syncs.iter(), now());
+        let tally = tally_mailboxes(syncs.iter().map(|sync| (sync, false)), now());
         assert_eq!(tally.not_copied, BTreeMap::from([("refused", 3), ("other", 4)]));
         assert_eq!(tally.differences, BTreeMap::from([("flags", 6), ("other", 3)]));
     }
@@ -181,8 +187,16 @@ mod tests {
             assert_eq!(of(&hourly(phase, 2 * HOUR + 1)), (1, 3601), "{phase:?}");
         }
         let both = [hourly(SyncPhase::Queued, 3 * HOUR), hourly(SyncPhase::Synced, 2 * HOUR + 1)];
-        let tally = tally_mailboxes(both.iter(), now());
+        let tally = tally_mailboxes(both.iter().map(|sync| (sync, false)), now());
         assert_eq!((tally.missed, tally.overdue.as_secs()), (2, 7200), "the longest wait counts");
+    }
+
+    #[test]
+    fn mailboxes_of_a_suspended_migration_count_as_suspended_and_miss_no_schedule() {
+        let syncs = [hourly(SyncPhase::Queued, 9 * HOUR), mailbox(SyncPhase::Pending), mailbox(SyncPhase::Stalled)];
+        let tally = tally_mailboxes(syncs.iter().map(|sync| (sync, true)), now());
+        assert_eq!(tally.phases[&SyncPhase::Suspended], 2);
+        assert_eq!((tally.phases[&SyncPhase::Stalled], tally.missed, tally.overdue.as_secs()), (1, 0, 0));
     }
 
     #[test]

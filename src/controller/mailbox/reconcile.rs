@@ -20,7 +20,7 @@ use crate::{
     api::{MailboxSync, MailboxSyncStatus, names},
     controller::{
         cache::NamespacedName, cached_objects::SyncPod, context::ControllerContext, error::ReconcileError,
-        owner_reference,
+        finished_pods::JUDGE_PERIOD, owner_reference,
     },
 };
 
@@ -113,6 +113,7 @@ async fn decide_once(
     if pods.iter().any(|pod| context.written.is_stale(&**pod)) {
         return Ok(Round::Settled(None));
     }
+    let (surplus_pods, judge_again) = context.finished_pods.surplus_of(&pods, &context.caches, &context.due.syncs);
     let now = Timestamp::now();
     let granted_slots = context.admission().granted_slots(&state.uid);
     context.sync_metrics.count_progress(&state.uid, status);
@@ -124,6 +125,7 @@ async fn decide_once(
         spec: &sync.spec,
         status,
         pods: &pods,
+        surplus_pods: &surplus_pods,
         liveness: update_liveness(context, state, status, &pods, now),
         granted_slots,
         waits_for: words_of_wait(context, sync, status, granted_slots),
@@ -166,7 +168,8 @@ async fn decide_once(
     if let Some(next) = again {
         return Ok(Round::Again(next));
     }
-    Ok(Round::Settled(decision.wake_after.and_then(|wait| Duration::try_from(wait).ok())))
+    let wait = decision.wake_after.and_then(|wait| Duration::try_from(wait).ok());
+    Ok(Round::Settled(wait.into_iter().chain(judge_again.then_some(JUDGE_PERIOD)).min()))
 }
 
 /// What a mailbox waits for that holds no slots.
@@ -236,8 +239,11 @@ fn hold_reason(context: &ControllerContext, state: &ReconcileState, sync: &Mailb
         return Some(HoldReason::MasterUserNotAllowed(why));
     }
     let Some(migration) = context.caches.migration_of(sync) else { return Some(HoldReason::MigrationInactive) };
-    if migration.spec.suspend || migration.metadata.deletion_timestamp.is_some() {
+    if migration.metadata.deletion_timestamp.is_some() {
         return Some(HoldReason::MigrationInactive);
+    }
+    if migration.spec.suspend {
+        return Some(HoldReason::MigrationSuspended);
     }
     let account = names::account_hash(&sync.spec.destination);
     let others = context.caches.syncs_into(&account);

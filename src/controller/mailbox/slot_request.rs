@@ -150,8 +150,8 @@ mod tests {
     fn of_two_servers_with_one_host_the_lower_limit_counts() {
         let sync = |source, destination| {
             let mut sync = testing::mailbox_sync(&testing::migration("m"), "a");
-            sync.spec.source.server = server("mail.example", source);
-            sync.spec.destination.server = server("mail.example", destination);
+            sync.spec.source.server = server("mail.example", source).into();
+            sync.spec.destination.server = server("mail.example", destination).into();
             sync
         };
         for (source, destination) in [(Some(9), Some(4)), (Some(4), Some(9)), (Some(4), None), (None, Some(4))] {

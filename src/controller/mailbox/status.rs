@@ -12,8 +12,7 @@ use super::{observe::SecretsSeen, slot_request};
 use crate::{
     api::{MailboxSync, MailboxSyncStatus},
     controller::{
-        admission::SlotRequest, cache::NamespacedName, cached_objects::slim_sync, context::ControllerContext,
-        error::ReconcileError, merge_patch,
+        admission::SlotRequest, cache::NamespacedName, context::ControllerContext, error::ReconcileError, merge_patch,
     },
 };
 
@@ -52,7 +51,7 @@ pub(super) async fn write_status(
     let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &sync.namespace().unwrap_or_default());
     let next = api.patch_status(&sync.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await;
     let mut next = next.map_err(ReconcileError::of_versioned_write)?;
-    slim_sync(&mut next);
+    context.caches.shared_parts.slim_sync(&mut next);
     context.written.record(&next);
     let uid = sync.uid().unwrap_or_default();
     context.sync_metrics.count_status_change(&uid, sync.status.as_ref().unwrap_or(&empty), status, Timestamp::now());
@@ -69,7 +68,7 @@ pub(super) async fn read_afresh(
     if now.uid().as_ref() != Some(&state.uid) {
         return Ok(None);
     }
-    slim_sync(&mut now);
+    context.caches.shared_parts.slim_sync(&mut now);
     context.written.record(&now);
     Ok(Some(Arc::new(now)))
 }

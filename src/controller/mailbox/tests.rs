@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write as _, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus},
+    api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::runtime::events::EventType;
@@ -24,7 +24,7 @@ use crate::{
         settings::Schedule,
     },
     controller::{
-        cached_objects::{POD_FINALIZER, SYNC_LABEL, SyncPod},
+        cached_objects::{ContainerFacts, POD_FINALIZER, SYNC_LABEL, SyncPod},
         events::EventNote,
         testing,
     },
@@ -41,6 +41,7 @@ struct MailboxFixture {
     spec: MailboxSyncSpec,
     status: MailboxSyncStatus,
     pods: Vec<Arc<SyncPod>>,
+    surplus_pods: Vec<String>,
     hold: Option<HoldReason>,
     granted_slots: Option<i32>,
     waits_for: Option<String>,
@@ -59,6 +60,7 @@ impl MailboxFixture {
             spec,
             status: MailboxSyncStatus::default(),
             pods: Vec::new(),
+            surplus_pods: Vec::new(),
             hold: None,
             granted_slots: Some(2),
             waits_for: None,
@@ -112,6 +114,7 @@ impl MailboxFixture {
             spec: &self.spec,
             status: &self.status,
             pods: &self.pods,
+            surplus_pods: &self.surplus_pods,
             liveness: WorkerLiveness {
                 ended_at: self.ended_at,
                 ..WorkerLiveness::first_seen(self.status.attempt, self.now)
@@ -133,8 +136,7 @@ fn pod(attempt: i64, state: Option<ContainerState>) -> Arc<SyncPod> {
     pod.metadata.uid = Some(format!("pod-{attempt}"));
     pod.metadata.labels = Some([(SYNC_LABEL.to_owned(), NAME.to_owned())].into());
     pod.metadata.finalizers = Some(vec![POD_FINALIZER.to_owned()]);
-    pod.status.container_statuses =
-        state.into_iter().map(|state| ContainerStatus { state: Some(state), ..ContainerStatus::default() }).collect();
+    pod.status.container_statuses = state.into_iter().map(|state| ContainerFacts { state: Some(state) }).collect();
     Arc::new(pod)
 }
 
@@ -241,6 +243,47 @@ fn an_attempt_that_has_no_pod_after_ten_minutes_gives_its_slots_back_at_once() {
     let settled = case.decide();
     assert_eq!((settled.status.slots, settled.status.phase), (None, Some(SyncPhase::Backoff)));
     assert!(!settled.actions.contains(&SyncAction::CreatePod));
+}
+
+#[test]
+fn a_mailbox_that_does_not_run_needs_no_write_when_its_migration_is_suspended_and_resumed() {
+    let mut queued = MailboxFixture::new();
+    queued.granted_slots = None;
+    queued.status = queued.decide().status;
+    assert_eq!(queued.status.phase, Some(SyncPhase::Queued));
+    let mut cases = [queued, MailboxFixture::synced(), MailboxFixture::synced()];
+    cases[2].status.phase = Some(SyncPhase::Backoff);
+    cases[2].status.next_attempt_at = Some(Time(cases[2].now + SignedDuration::from_secs(3600)));
+    for case in &mut cases {
+        case.status = case.decide().status;
+        case.hold = Some(HoldReason::MigrationSuspended);
+        let decision = case.decide();
+        assert_eq!((&decision.status, decision.actions.len()), (&case.status, 0), "suspended");
+        case.hold = None;
+        assert_eq!(case.decide().status, case.status, "resumed");
+    }
+    // That it may be cancelled meanwhile is another matter.
+    cases[0].hold = Some(HoldReason::MigrationSuspended);
+    cases[0].spec.cancel = true;
+    assert_eq!(cases[0].decide().status.phase, Some(SyncPhase::Cancelled));
+}
+
+#[test]
+fn a_mailbox_that_runs_is_stopped_when_its_migration_is_suspended_and_says_so() {
+    let mut case = MailboxFixture::running();
+    case.hold = Some(HoldReason::MigrationSuspended);
+    case.status = case.decide().status;
+    assert_eq!(case.status.stopping.as_ref().map(|stopping| stopping.reason), Some(StopReason::Suspended));
+    Arc::make_mut(&mut case.pods[0]).metadata.deletion_timestamp = Some(Time(case.now));
+    case.status = case.decide().status;
+    assert_eq!((case.status.phase, case.status.slots), (Some(SyncPhase::Suspended), None));
+    // One that nobody has looked at yet says so, too.
+    let mut new = MailboxFixture::new();
+    new.hold = Some(HoldReason::MigrationSuspended);
+    assert_eq!(new.decide().status.phase, Some(SyncPhase::Suspended));
+    case.hold = None;
+    case.status = case.decide().status;
+    assert_eq!(case.status.attempt, 2);
 }
 
 #[test]
@@ -355,9 +398,67 @@ fn failed_pods_beyond_the_limit_go_oldest_first_and_before_their_time() {
     case.pods = [5, 2, 3, 1, 4].map(|attempt| ended(attempt, 1, just_now)).to_vec();
     case.pods.push(ended(6, 0, just_now));
     let decision = case.decide();
-    assert_eq!(deleted(&decision), ["m-1", "m-2", "m-3"].into());
+    assert_eq!(deleted(&decision), ["m-1", "m-2", "m-3", "m-6"].into());
     case.spec.settings.failed_pods_limit = 0;
+    case.spec.settings.succeeded_pods_limit = 1;
     assert_eq!(deleted(&case.decide()), ["m-1", "m-2", "m-3", "m-4", "m-5"].into(), "the good one stays for ttl");
+}
+
+#[test]
+fn a_pod_that_ended_well_goes_at_once_unless_some_are_to_stay() {
+    let mut case = MailboxFixture::synced();
+    case.status.attempt = 3;
+    case.pods = [1, 3, 2].map(|attempt| ended(attempt, 0, case.now)).to_vec();
+    assert_eq!(deleted(&case.decide()), ["m-1", "m-2", "m-3"].into());
+    case.spec.settings.succeeded_pods_limit = 2;
+    let decision = case.decide();
+    assert_eq!(deleted(&decision), ["m-1"].into());
+    assert_eq!(decision.wake_after, Some(signed_duration(case.spec.settings.ttl)));
+}
+
+#[test]
+fn pods_that_are_too_many_in_all_go_before_their_time() {
+    let mut case = MailboxFixture::synced();
+    case.status.attempt = 2;
+    case.pods = [1, 2].map(|attempt| ended(attempt, 1, case.now)).to_vec();
+    assert!(deleted(&case.decide()).is_empty());
+    case.surplus_pods = vec!["pod-1".to_owned()];
+    assert_eq!(deleted(&case.decide()), ["m-1"].into());
+}
+
+#[test]
+fn a_last_word_that_only_the_pod_has_is_written_before_the_pod_goes_and_leaves_the_tail_in_doubt() {
+    let mut case = MailboxFixture::running();
+    let progress = WorkerProgress { messages_done: 5, ..WorkerProgress::default() };
+    let reported = WorkerStatus {
+        attempt: 1,
+        report: 3,
+        flushed_attempt: Some(0),
+        differences: [("flags".to_owned(), 2)].into(),
+        progress: Some(progress),
+        ..WorkerStatus::default()
+    };
+    case.status.worker = Some(reported.clone());
+    let last = WorkerStatus {
+        attempt: 1,
+        report: 4,
+        flushed_attempt: Some(1),
+        outcome: Some(Outcome::Synced),
+        progress: Some(WorkerProgress { messages_done: 9, ..WorkerProgress::default() }),
+        not_copied: Some(NotCopied::default()),
+        ..WorkerStatus::default()
+    };
+    let message = Some(serde_json::to_string(&last).unwrap());
+    let state = ContainerStateTerminated { message, finished_at: Some(Time(case.now)), ..Default::default() };
+    case.pods = vec![pod(1, Some(ContainerState { terminated: Some(state), ..ContainerState::default() }))];
+    let decision = case.decide();
+    assert!(decision.actions.is_empty(), "written first: {:?}", decision.actions);
+    assert_eq!((decision.status.phase, decision.status.slots), (Some(SyncPhase::Synced), None));
+    let written = decision.status.worker.clone().unwrap();
+    let (flushed_attempt, differences) = (reported.flushed_attempt, reported.differences);
+    assert_eq!(written, WorkerStatus { flushed_attempt, differences, ..last });
+    let copied = decision.status.conditions.iter().find(|condition| condition.type_ == "AllCopied").unwrap();
+    assert_eq!(copied.status, "True", "{}", copied.message);
 }
 
 #[test]
@@ -366,6 +467,7 @@ fn a_pod_that_ended_goes_after_its_time_however_it_ended() {
     case.status.attempt = 3;
     let ttl = signed_duration(case.spec.settings.ttl);
     let second = SignedDuration::from_secs(1);
+    case.spec.settings.succeeded_pods_limit = 1;
     case.pods = vec![ended(1, 0, case.now - ttl), ended(2, 1, case.now - ttl), ended(3, 0, case.now - ttl + second)];
     let decision = case.decide();
     assert_eq!(deleted(&decision), ["m-1", "m-2"].into());

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     api::{
-        MailboxSync, MailboxSyncStatus,
+        LastError, MailboxSync, MailboxSyncStatus,
         mail_migration::{FailureSample, MailboxCounts, Totals},
         mailbox_sync::SyncPhase,
         not_copied::NotCopied,
@@ -17,7 +17,7 @@ use crate::{
         all_copied::CopiedVerdict,
         mailbox::{conditions::copied_verdict, due::is_final},
     },
-    error::ErrorClass,
+    error::{Error, ErrorClass},
 };
 
 /// Examples of failures shown.
@@ -42,14 +42,38 @@ pub struct MailboxAggregate {
     pub started: bool,
     /// Nothing more happens with so many.
     pub ended: i32,
-    /// So many were stopped by suspend.
-    pub suspended: i32,
     /// True when none of the stalled mailboxes is tried again by itself.
     pub stalled_need_person: bool,
     /// So many have told that all their messages are copied.
     pub copied: i32,
     /// When the first of the next delta syncs is due.
     pub next_sync_at: Option<Time>,
+}
+
+/// Mailboxes of a migration that have no MailboxSync.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct UnmadeMailboxes {
+    /// So many can't be synced as they are written, or are refused by the API server.
+    pub failed: usize,
+    /// So many are above the limit of the namespace.
+    pub over_limit: usize,
+    /// Some of them, and why.
+    pub failures: Vec<FailureSample>,
+}
+
+impl UnmadeMailboxes {
+    /// Counts one that can't be synced as it is written; the first ones are kept.
+    pub(crate) fn add_failed(&mut self, mailbox: &str, error: &Error) {
+        self.add_sample(FailureSample { mailbox: mailbox.to_owned(), error: LastError::new(error, None) });
+    }
+
+    /// The same with what is shown of it.
+    pub(crate) fn add_sample(&mut self, sample: FailureSample) {
+        self.failed += 1;
+        if self.failures.len() < SAMPLES {
+            self.failures.push(sample);
+        }
+    }
 }
 
 impl MailboxAggregate {
@@ -60,20 +84,22 @@ impl MailboxAggregate {
     }
 }
 
-/// Aggregates, in the order of names; `wrong` are mailboxes that have no MailboxSync because they can't be synced as they are written.
+/// Aggregates, in the order of names; `unmade` are mailboxes that have no MailboxSync. Of a migration that is `suspended` no mailbox waits for its turn: that stands in no status of theirs.
 #[must_use]
 pub fn aggregate<'a>(
     syncs: impl Iterator<Item = &'a Arc<MailboxSync>>,
-    wrong: impl Iterator<Item = &'a FailureSample>,
+    unmade: &UnmadeMailboxes,
+    suspended: bool,
     now: Timestamp,
 ) -> MailboxAggregate {
     let mut all = MailboxAggregate { stalled_need_person: true, ..MailboxAggregate::default() };
     let mut known = 0_i64;
     let mut classes: BTreeMap<ErrorClass, Vec<FailureSample>> = BTreeMap::new();
-    for sample in wrong {
-        all.counts.total += 1;
-        all.counts.failed += 1;
-        all.ended += 1;
+    let count = |mailboxes: usize| i32::try_from(mailboxes).unwrap_or(i32::MAX);
+    let (failed, over_limit) = (count(unmade.failed), count(unmade.over_limit));
+    all.counts.total = failed.saturating_add(over_limit);
+    (all.counts.failed, all.counts.stalled, all.ended) = (failed, over_limit, failed);
+    for sample in &unmade.failures {
         classes.entry(sample.error.class).or_default().push(sample.clone());
     }
     for sync in syncs {
@@ -84,15 +110,12 @@ pub fn aggregate<'a>(
             continue;
         };
         let counter = match status.phase.unwrap_or(SyncPhase::Pending) {
-            SyncPhase::Pending => &mut all.counts.pending,
+            SyncPhase::Pending | SyncPhase::Suspended => &mut all.counts.pending,
+            SyncPhase::Queued if suspended => &mut all.counts.pending,
             SyncPhase::Queued => &mut all.counts.queued,
             SyncPhase::Running => &mut all.counts.running,
             SyncPhase::Synced => &mut all.counts.synced,
             SyncPhase::Backoff => &mut all.counts.backoff,
-            SyncPhase::Suspended => {
-                all.suspended += 1;
-                &mut all.counts.pending
-            }
             SyncPhase::Stalled => &mut all.counts.stalled,
             SyncPhase::Failed => &mut all.counts.failed,
             SyncPhase::Cancelled => &mut all.counts.cancelled,
@@ -188,11 +211,10 @@ mod tests {
     use super::*;
     use crate::{
         api::{
-            LastError, WorkerStatus,
+            WorkerStatus,
             mailbox_sync::{Outcome, WorkerProgress},
         },
         controller::testing,
-        error::Error,
     };
 
     fn sync(name: &str, status: MailboxSyncStatus) -> Arc<MailboxSync> {
@@ -217,9 +239,29 @@ mod tests {
     fn each_class_of_error_has_an_example() {
         let mut syncs: Vec<_> = (0..100).map(|n| failing(&format!("a{n:03}"), ErrorClass::Network)).collect();
         syncs.push(failing("z", ErrorClass::Quota));
-        let all = aggregate(syncs.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
+        let all = aggregate(syncs.iter(), &UnmadeMailboxes::default(), false, Timestamp::UNIX_EPOCH);
         assert_eq!((all.counts.failing, all.failures.len()), (101, 10));
         assert!(all.failures.iter().any(|sample| sample.mailbox == "z"));
+    }
+
+    #[test]
+    fn a_migration_with_mailboxes_above_the_limit_waits_for_a_person_and_is_never_complete() {
+        let mut unmade = UnmadeMailboxes { over_limit: 3, ..UnmadeMailboxes::default() };
+        unmade.add_failed("a", &Error::configuration("x"));
+        let all = aggregate(std::iter::empty(), &unmade, false, Timestamp::UNIX_EPOCH);
+        let counts = all.counts;
+        assert_eq!((counts.total, counts.failed, counts.stalled, counts.failing, all.ended), (4, 1, 3, 4, 1));
+        assert!(all.stalled_need_person);
+    }
+
+    #[test]
+    fn of_a_suspended_migration_nobody_waits_for_a_turn() {
+        let queued = MailboxSyncStatus { phase: Some(SyncPhase::Queued), ..MailboxSyncStatus::default() };
+        let syncs = [sync("a", queued.clone()), sync("b", queued)];
+        for (suspended, expected) in [(false, (2, 0)), (true, (0, 2))] {
+            let all = aggregate(syncs.iter(), &UnmadeMailboxes::default(), suspended, Timestamp::UNIX_EPOCH);
+            assert_eq!((all.counts.queued, all.counts.pending), expected);
+        }
     }
 
     #[test]
@@ -235,7 +277,7 @@ mod tests {
             ..MailboxSyncStatus::default()
         };
         let syncs = [sync("a", running), sync("b", MailboxSyncStatus::default())];
-        let all = aggregate(syncs.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
+        let all = aggregate(syncs.iter(), &UnmadeMailboxes::default(), false, Timestamp::UNIX_EPOCH);
         assert_eq!((all.percent, all.started, all.counts.running), (Some(25), true, 1));
         assert_eq!(all.eta.unwrap().0.as_second(), 15);
     }
@@ -269,13 +311,13 @@ mod tests {
             ended("c", &[]),
             sync("d", MailboxSyncStatus::default()),
         ];
-        let all = aggregate(syncs.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
+        let all = aggregate(syncs.iter(), &UnmadeMailboxes::default(), false, Timestamp::UNIX_EPOCH);
         let not_copied = all.totals.not_copied.unwrap();
         assert_eq!((all.copied, not_copied.messages, all.totals.messages_skipped), (1, 7, 3));
         assert_eq!(not_copied.reasons, [("leftOut".to_owned(), 4), ("refused".to_owned(), 3)].into());
         assert_eq!(all.totals.differences, [("flags".to_owned(), 6)].into());
         let nobody = [sync("d", MailboxSyncStatus::default())];
-        let all = aggregate(nobody.iter(), std::iter::empty(), Timestamp::UNIX_EPOCH);
+        let all = aggregate(nobody.iter(), &UnmadeMailboxes::default(), false, Timestamp::UNIX_EPOCH);
         assert_eq!(all.totals.not_copied, None, "nobody has told");
     }
 }

@@ -5,14 +5,18 @@ use std::{
     sync::Arc,
 };
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Error, ResourceExt as _,
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
 };
 
-use super::{csv_secrets, expand::WantedSync};
+use super::{
+    csv_secrets,
+    expand::WantedSync,
+    refused_writes::{IN_A_ROW, RoundResult, WriteRefusal},
+};
 use crate::{
     api::{MailMigration, MailboxSync},
     controller::{
@@ -36,11 +40,23 @@ enum ChildStep {
     Delete(Arc<MailboxSync>),
 }
 
+impl ChildStep {
+    /// The MailboxSync's name, and the mailbox's.
+    fn names(&self) -> (String, String) {
+        match self {
+            Self::Create(name, wanted) => (name.clone(), wanted.spec.mailbox.clone()),
+            Self::Patch(sync, _) | Self::Delete(sync) => (sync.name_any(), sync.spec.mailbox.clone()),
+        }
+    }
+}
+
 /// The writes by which a migration's MailboxSyncs become what they should be, as many as are made by one reconciliation.
 pub(crate) struct ChildSteps<'a> {
     existing: &'a BTreeMap<String, Arc<MailboxSync>>,
     /// Created before, and not shown by the watch yet.
     created: &'a BTreeSet<String>,
+    /// Refused lately, and not tried in this reconciliation.
+    left_out: &'a BTreeSet<String>,
     owner: String,
     /// What runs comes first: it may have to stop.
     urgent: Vec<ChildStep>,
@@ -50,10 +66,10 @@ pub(crate) struct ChildSteps<'a> {
 }
 
 /// How one step ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StepEnd {
-    /// A MailboxSync of this name was created.
-    Created(String),
+    /// A MailboxSync was created.
+    Created,
     /// It can't be made yet: an object of that name is still there from before.
     Waits,
     /// It was made, and the watch will show it.
@@ -61,30 +77,58 @@ enum StepEnd {
 }
 
 /// How far the steps got.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ChildProgress {
-    /// How many steps are left, those that have to wait included.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct ChildProgress {
+    /// How many steps are left, those that have to wait included; those that were refused are not.
     pub left: usize,
     /// The names of the MailboxSyncs that were created: the watch does not show them yet.
     pub created: BTreeSet<String>,
+    /// What the API server took and refused.
+    pub round: RoundResult,
+    /// Refusals since one was taken that name no object's own fault.
+    refused_in_a_row: usize,
+}
+
+impl ChildProgress {
+    /// Takes in how the step of a MailboxSync ended.
+    fn record_end(&mut self, name: String, end: StepEnd) {
+        self.refused_in_a_row = 0;
+        match end {
+            StepEnd::Created => {
+                self.round.taken.insert(name.clone());
+                self.created.insert(name);
+            }
+            StepEnd::Waits => self.left += 1,
+            StepEnd::Done => drop(self.round.taken.insert(name)),
+        }
+    }
+
+    /// Takes in that it was refused; true when no more need be tried.
+    fn record_refusal(&mut self, name: String, refusal: WriteRefusal) -> bool {
+        self.refused_in_a_row += usize::from(!refusal.is_own_fault());
+        self.round.refused.insert(name, refusal);
+        self.refused_in_a_row >= IN_A_ROW
+    }
 }
 
 impl<'a> ChildSteps<'a> {
     /// No steps yet, for the MailboxSyncs that are there by name (`existing`) and those that were created and are not shown
-    /// yet (`created`).
+    /// yet (`created`), but for those that are `left_out`.
     #[must_use]
     pub(crate) fn new(
         migration: &MailMigration,
         existing: &'a BTreeMap<String, Arc<MailboxSync>>,
         created: &'a BTreeSet<String>,
+        left_out: &'a BTreeSet<String>,
     ) -> Self {
         let owner = migration.uid().unwrap_or_default();
-        Self { existing, created, owner, urgent: Vec::new(), others: Vec::new(), left: 0 }
+        Self { existing, created, left_out, owner, urgent: Vec::new(), others: Vec::new(), left: 0 }
     }
 
     /// Adds the step that makes this MailboxSync what it should be, where it is not.
     pub(crate) fn add_wanted(&mut self, name: String, wanted: WantedSync) {
         match self.existing.get(&name) {
+            _ if self.left_out.contains(&name) => {}
             None if self.created.contains(&name) => {}
             None => self.add_deferrable(ChildStep::Create(name, wanted)),
             // Of a migration of the same name before: it goes by itself.
@@ -103,6 +147,7 @@ impl<'a> ChildSteps<'a> {
     /// Adds the step that deletes a MailboxSync, unless it is gone or going.
     pub(crate) fn add_removal(&mut self, name: &str) {
         match self.existing.get(name) {
+            _ if self.left_out.contains(name) => {}
             Some(sync) if sync.metadata.deletion_timestamp.is_some() => {}
             Some(sync) if has_attempt(sync) => self.urgent.push(ChildStep::Delete(Arc::clone(sync))),
             Some(sync) => self.add_deferrable(ChildStep::Delete(Arc::clone(sync))),
@@ -118,33 +163,41 @@ impl<'a> ChildSteps<'a> {
         }
     }
 
-    /// Makes the steps, 16 at a time, those of running attempts first.
-    ///
-    /// # Errors
-    /// When the API server refused one, or did not answer; others may have been made.
+    /// Makes the steps, 16 at a time, those of running attempts first. One that is refused stops no other, unless many are
+    /// refused in a row. Gives how far it got, and the error that ended it early where the API server did not answer.
     pub(crate) async fn run(
         self,
         context: &ControllerContext,
         migration: &MailMigration,
-    ) -> Result<ChildProgress, ReconcileError> {
+    ) -> (ChildProgress, Option<ReconcileError>) {
         let steps = self.urgent.into_iter().chain(self.others);
-        let runs: Vec<_> = steps.map(|step| run_step(context, migration, step)).collect();
-        let ends: Vec<StepEnd> = stream::iter(runs).buffer_unordered(AT_ONCE).try_collect().await?;
-        Ok(sum_step_ends(self.left, ends))
-    }
-}
-
-/// Sums up how the steps ended, beside `left` steps that were not tried.
-fn sum_step_ends(left: usize, ends: Vec<StepEnd>) -> ChildProgress {
-    let mut progress = ChildProgress { left, created: BTreeSet::new() };
-    for end in ends {
-        match end {
-            StepEnd::Created(name) => drop(progress.created.insert(name)),
-            StepEnd::Waits => progress.left += 1,
-            StepEnd::Done => {}
+        let runs: Vec<_> =
+            steps.map(|step| async move { (step.names(), run_step(context, migration, step).await) }).collect();
+        let mut progress = ChildProgress { left: self.left + runs.len(), ..ChildProgress::default() };
+        let (mut runs, mut under_way) = (runs.into_iter(), FuturesUnordered::new());
+        let (mut stopped, mut failure) = (false, None);
+        loop {
+            let room = if stopped { 0 } else { AT_ONCE.saturating_sub(under_way.len()) };
+            under_way.extend(runs.by_ref().take(room));
+            // Those that are under way when it is stopped are waited for.
+            let Some(((name, mailbox), end)) = under_way.next().await else { break };
+            progress.left -= 1;
+            match end {
+                Ok(end) => progress.record_end(name, end),
+                Err(error) => {
+                    if let Some(refusal) = WriteRefusal::from_reconcile_error(&mailbox, &error) {
+                        progress.round.stopped |= progress.record_refusal(name, refusal);
+                        stopped |= progress.round.stopped;
+                    } else {
+                        progress.left += 1;
+                        failure = failure.or(Some(error));
+                        stopped = true;
+                    }
+                }
+            }
         }
+        (progress, failure)
     }
-    progress
 }
 
 fn has_attempt(sync: &MailboxSync) -> bool {
@@ -166,14 +219,14 @@ async fn run_step(
             }
             let mut sync = MailboxSync::new(&name, wanted.spec);
             sync.metadata = ObjectMeta {
-                name: Some(name.clone()),
+                name: Some(name),
                 namespace: Some(namespace),
                 finalizers: Some(vec![SYNC_FINALIZER.to_owned()]),
                 owner_references: Some(vec![owner_reference::controller_reference(migration)]),
                 ..ObjectMeta::default()
             };
             match api.create(&PostParams::default(), &sync).await {
-                Ok(_) => Ok(StepEnd::Created(name)),
+                Ok(_) => Ok(StepEnd::Created),
                 // There, or still there from before: the watch will tell.
                 Err(Error::Api(answer)) if answer.code == 409 => Ok(StepEnd::Waits),
                 Err(error) => Err(error.into()),
@@ -185,7 +238,12 @@ async fn run_step(
             }
             let Some(patch) = merge_patch::diff(&sync.spec, &wanted.spec)? else { return Ok(StepEnd::Done) };
             let body = serde_json::json!({"metadata": {"uid": sync.uid()}, "spec": patch});
-            api.patch(&sync.name_any(), &PatchParams::default(), &Patch::Merge(body)).await?;
+            match api.patch(&sync.name_any(), &PatchParams::default(), &Patch::Merge(body)).await {
+                Ok(_) => {}
+                // Gone, or another of that name: the watch will tell.
+                Err(Error::Api(answer)) if matches!(answer.code, 404 | 409) => return Ok(StepEnd::Waits),
+                Err(error) => return Err(error.into()),
+            }
             delete_old_secrets(context, &sync, &wanted).await?;
             Ok(StepEnd::Done)
         }
@@ -232,7 +290,27 @@ mod tests {
 
     #[test]
     fn what_waits_is_left_to_do_and_what_was_made_is_remembered() {
-        let ends = vec![StepEnd::Created("a".to_owned()), StepEnd::Waits, StepEnd::Done, StepEnd::Waits];
-        assert_eq!(sum_step_ends(3, ends), ChildProgress { left: 5, created: ["a".to_owned()].into() });
+        let mut progress = ChildProgress { left: 3, ..ChildProgress::default() };
+        for (name, end) in [("a", StepEnd::Created), ("b", StepEnd::Waits), ("c", StepEnd::Done), ("d", StepEnd::Waits)]
+        {
+            progress.record_end(name.to_owned(), end);
+        }
+        assert_eq!((progress.left, &progress.created), (5, &["a".to_owned()].into()));
+        assert_eq!(progress.round.taken, ["a".to_owned(), "c".to_owned()].into());
+    }
+
+    #[test]
+    fn refusals_stop_the_rest_only_when_there_are_many_in_a_row_that_are_no_objects_own_fault() {
+        let mut progress = ChildProgress::default();
+        let refuse = |progress: &mut ChildProgress, number: usize, code| {
+            let refusal = WriteRefusal { mailbox: number.to_string(), code, message: String::new() };
+            progress.record_refusal(number.to_string(), refusal)
+        };
+        assert!(!(0..100).any(|number| refuse(&mut progress, number, 422)), "each is its own failure");
+        assert!(!(0..IN_A_ROW - 1).any(|number| refuse(&mut progress, number, 403)));
+        progress.record_end("taken".to_owned(), StepEnd::Created);
+        assert!(!(0..IN_A_ROW - 1).any(|number| refuse(&mut progress, number, 403)));
+        assert!(refuse(&mut progress, 0, 500));
+        assert_eq!(progress.round.refused.len(), 100);
     }
 }

@@ -32,6 +32,10 @@ pub struct MigrationFacts<'a> {
     pub removal: Option<&'a PendingRemoval>,
     /// Why pods are refused in its namespace.
     pub pods_refused: Option<String>,
+    /// What else the API server refuses, with a condition's reason.
+    pub writes_refused: Option<(&'static str, String)>,
+    /// Why some mailboxes are above the limit of the namespace.
+    pub over_limit: Option<String>,
     /// The operator's clock.
     pub now: Timestamp,
 }
@@ -156,6 +160,10 @@ pub fn conditions(
     );
     let refused = facts.pods_refused.as_deref().unwrap_or_default();
     say("PodsRefused", (!refused.is_empty()).then_some(true), "Forbidden", refused);
+    let (reason, refused) = facts.writes_refused.as_ref().map_or(("", ""), |(reason, text)| (*reason, text.as_str()));
+    say("MailboxesRefused", (!refused.is_empty()).then_some(true), reason, refused);
+    let over_limit = facts.over_limit.as_deref().unwrap_or_default();
+    say("MailboxLimitReached", (!over_limit.is_empty()).then_some(true), "NamespaceLimit", over_limit);
     list.set(ALL_COPIED, copied, reason_copied, &message_copied);
     list.into_conditions()
 }

@@ -10,29 +10,22 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use secrecy::ExposeSecret as _;
+use zeroize::Zeroizing;
 
-use super::expand::{CsvRow, SplitSecret};
+use super::expand::SplitSecret;
 use crate::{
-    api::{MailMigration, SecretKeyRef, csv, mail_migration::CsvStatus, names},
+    api::{
+        MailMigration, SecretKeyRef,
+        csv::{self, CsvMailbox},
+        mail_migration::CsvStatus,
+        names,
+    },
     controller::{context::ControllerContext, owner_reference::controller_reference},
+    error::Error,
 };
 
-/// The mailboxes of a migration's CSVs, as far as these could be read.
-#[derive(Default)]
-pub(crate) struct CsvMailboxes {
-    /// The mailboxes of all CSVs, in the order of the spec.
-    pub rows: Vec<CsvRow>,
-    /// What the migration's status says of each CSV.
-    pub statuses: Vec<CsvStatus>,
-}
-
-impl CsvMailboxes {
-    /// True when each CSV could be read.
-    #[must_use]
-    pub(crate) fn all_readable(&self) -> bool {
-        self.statuses.iter().all(|csv| csv.problem.is_none())
-    }
-}
+/// After so many lines others have their turn.
+const ROWS_AT_ONCE: i32 = 500;
 
 /// The versions of a migration's CSVs; another answer means that they have to be read again.
 ///
@@ -51,46 +44,79 @@ pub(crate) async fn secret_versions(
     Ok(versions)
 }
 
-/// Reads a migration's CSVs.
+/// A CSV, as its Secret holds it.
+pub(crate) struct CsvText {
+    /// The Secret's UID.
+    pub uid: String,
+    /// The Secret's resourceVersion.
+    pub version: Option<String>,
+    /// Used in errors.
+    pub name: String,
+    /// The CSV; or why there is none.
+    pub bytes: Result<Zeroizing<Vec<u8>>, String>,
+}
+
+/// Fetches a CSV. One at a time is held: a migration may name a hundred of 1 MiB.
 ///
 /// # Errors
 /// When the API server does not answer.
-pub(crate) async fn read_csvs(
+pub(crate) async fn fetch_csv(
     context: &ControllerContext,
     migration: &MailMigration,
-) -> Result<CsvMailboxes, kube::Error> {
+    reference: &SecretKeyRef,
+) -> Result<CsvText, kube::Error> {
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
-    let mut csvs = CsvMailboxes::default();
-    for SecretKeyRef { name, key } in &migration.spec.mailbox_secrets {
-        let mut status =
-            CsvStatus { name: name.clone(), key: key.clone(), resource_version: None, mailboxes: 0, problem: None };
-        match api.get_opt(name).await? {
-            None => status.problem = Some(format!("there is no Secret {name}; its mailboxes stay as they are")),
-            Some(secret) => {
-                status.resource_version = secret.resource_version();
-                let uid = secret.uid().unwrap_or_default();
-                match secret.data.unwrap_or_default().remove(key) {
-                    None => {
-                        status.problem =
-                            Some(format!("Secret {name} has no key {key}; its mailboxes stay as they are"));
+    let SecretKeyRef { name, key } = reference;
+    let found = api.get_opt(name).await?;
+    let (uid, version) = found
+        .as_ref()
+        .map_or_else(Default::default, |secret| (secret.uid().unwrap_or_default(), secret.resource_version()));
+    let bytes = match found.map(|secret| secret.data.unwrap_or_default().remove(key)) {
+        Some(Some(ByteString(bytes))) => Ok(Zeroizing::new(bytes)),
+        Some(None) => Err(format!("Secret {name} has no key {key}; its mailboxes stay as they are")),
+        None => Err(format!("there is no Secret {name}; its mailboxes stay as they are")),
+    };
+    Ok(CsvText { uid, version, name: format!("Secret {name} key {key}"), bytes })
+}
+
+/// Hands over the mailboxes of a CSV, one at a time; gives what the migration's status says of it. Other tasks have their
+/// turn in between.
+pub(crate) async fn read_csv(
+    reference: &SecretKeyRef,
+    csv: &CsvText,
+    mut take: impl FnMut(CsvMailbox) + Send,
+) -> CsvStatus {
+    let mut status = CsvStatus {
+        name: reference.name.clone(),
+        key: reference.key.clone(),
+        resource_version: csv.version.clone(),
+        mailboxes: 0,
+        problem: csv.bytes.as_ref().err().cloned(),
+    };
+    let Ok(bytes) = &csv.bytes else { return status };
+    let problem = |error: Error| Some(error.what.chars().take(1000).collect());
+    match csv::mailboxes(&csv.name, bytes, |_| String::new()) {
+        Err(error) => status.problem = problem(error),
+        Ok(rows) => {
+            for row in rows {
+                match row {
+                    Ok(row) => take(row),
+                    Err(error) => {
+                        status.problem = problem(error);
+                        break;
                     }
-                    Some(ByteString(bytes)) => {
-                        let bytes = zeroize::Zeroizing::new(bytes);
-                        match csv::parse(&format!("Secret {name} key {key}"), &bytes, |_| String::new()) {
-                            Ok(rows) => {
-                                status.mailboxes = i32::try_from(rows.len()).unwrap_or(i32::MAX);
-                                let rows = rows.into_iter().map(|mailbox| CsvRow { csv_uid: uid.clone(), mailbox });
-                                csvs.rows.extend(rows);
-                            }
-                            Err(error) => status.problem = Some(error.what.chars().take(1000).collect()),
-                        }
-                    }
+                }
+                status.mailboxes = status.mailboxes.saturating_add(1);
+                if status.mailboxes % ROWS_AT_ONCE == 0 {
+                    tokio::task::yield_now().await;
                 }
             }
         }
-        csvs.statuses.push(status);
     }
-    Ok(csvs)
+    if status.problem.is_some() {
+        status.mailboxes = 0;
+    }
+    status
 }
 
 /// The key that keys the names of the mailboxes' Secrets: random, made once per migration, kept in a Secret of its own.

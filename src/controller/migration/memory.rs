@@ -1,7 +1,7 @@
 //! What is remembered of a migration from one reconciliation to the next.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Mutex, PoisonError},
     time::Instant,
 };
@@ -9,9 +9,13 @@ use std::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
-use crate::api::{
-    MailMigration,
-    mail_migration::{CsvStatus, FailureSample, PendingRemoval},
+use super::{aggregate::UnmadeMailboxes, refused_writes::RefusedWrites};
+use crate::{
+    api::{
+        MailMigration, MailServer,
+        mail_migration::{CsvStatus, PendingRemoval},
+    },
+    controller::events::EventNote,
 };
 
 /// What is remembered of a migration from one reconciliation to the next. It only saves work: a new process finds it out
@@ -22,8 +26,10 @@ pub(crate) struct MigrationMemory {
     pub inputs: Option<ExpansionInputs>,
     /// The names of the MailboxSyncs that the last expansion asked for.
     pub names: HashSet<String>,
-    /// Mailboxes that can't be synced as they are written, by the names of their MailboxSyncs.
-    pub invalid_mailboxes: BTreeMap<String, FailureSample>,
+    /// Mailboxes that have no MailboxSync, for another reason than that it is still to be made.
+    pub unmade: UnmadeMailboxes,
+    /// What people are told of mailboxes above the limit of the namespace.
+    pub over_limit: Option<String>,
     /// What was read from each CSV.
     pub csv_statuses: Vec<CsvStatus>,
     /// Mailboxes that left the list and wait for a confirmation.
@@ -32,10 +38,16 @@ pub(crate) struct MigrationMemory {
     pub created: BTreeSet<String>,
     /// How many MailboxSyncs are still to be created, changed or deleted.
     pub left: usize,
+    /// What the API server refused.
+    pub refused: RefusedWrites,
+    /// Events that are published once the status is written.
+    pub events: Vec<EventNote>,
     /// When the versions of the CSVs' Secrets were looked up last.
     pub csv_versions_seen_at: Option<Instant>,
     /// The resourceVersions of the CSVs' Secrets, in the order of the spec; none where there is no such Secret.
     pub csv_versions: Vec<Option<String>>,
+    /// When the migration was expanded last.
+    pub expanded_at: Option<Instant>,
     /// When the status was written last.
     pub status_written_at: Option<Instant>,
 }
@@ -58,7 +70,12 @@ pub(crate) struct ExpansionInputs {
 pub(crate) struct MigrationMemories {
     memories: Mutex<HashMap<String, MigrationMemory>>,
     generations: Mutex<HashMap<String, i64>>,
+    /// Of MailServers by UID: what of them matters to migrations.
+    servers: Mutex<HashMap<String, ServerStanding>>,
 }
+
+/// What of a MailServer matters to migrations: the generation of its spec, and the status of its condition Ready.
+type ServerStanding = (Option<i64>, Option<String>);
 
 impl MigrationMemories {
     /// What is remembered of a migration, taken out.
@@ -78,9 +95,60 @@ impl MigrationMemories {
         generations.insert(uid, generation) != Some(generation)
     }
 
+    /// Remembers what of a MailServer matters to migrations; true when it is new, or another than before. The rest of its
+    /// status changes with every connection.
+    pub(crate) fn record_server(&self, server: &MailServer) -> bool {
+        let conditions = server.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+        let facts = (server.metadata.generation, ready.map(|ready| ready.status.clone()));
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.insert(server.uid().unwrap_or_default(), facts.clone()) != Some(facts)
+    }
+
+    /// Forgets a MailServer that is gone.
+    pub(crate) fn forget_server(&self, uid: &str) {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
     /// Forgets a migration that is gone.
     pub(crate) fn forget(&self, uid: &str) {
         drop(self.take(uid));
         self.generations.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+    use super::*;
+    use crate::api::MailServerSpec;
+
+    #[test]
+    fn of_a_mail_server_its_spec_and_whether_it_is_ready_matter_and_nothing_else() {
+        let memories = MigrationMemories::default();
+        let mut server = MailServer::new("old", MailServerSpec::default());
+        (server.metadata.uid, server.metadata.generation) = (Some("u".to_owned()), Some(1));
+        assert!(memories.record_server(&server) && !memories.record_server(&server));
+        let now = Time(jiff::Timestamp::UNIX_EPOCH);
+        let ready = |status: &str, message: &str| Condition {
+            type_: "Ready".to_owned(),
+            status: status.to_owned(),
+            reason: "Connected".to_owned(),
+            message: message.to_owned(),
+            last_transition_time: now.clone(),
+            observed_generation: Some(1),
+        };
+        let told = |server: &mut MailServer, condition| {
+            server.status.get_or_insert_default().conditions = vec![condition];
+            memories.record_server(server)
+        };
+        assert!(told(&mut server, ready("True", "1 connection")));
+        assert!(!told(&mut server, ready("True", "2 connections")));
+        assert!(told(&mut server, ready("False", "none")));
+        server.metadata.generation = Some(2);
+        assert!(memories.record_server(&server));
+        memories.forget_server("u");
+        assert!(memories.record_server(&server));
     }
 }

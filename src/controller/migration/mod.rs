@@ -1,6 +1,7 @@
 //! The MailMigration controller: what a person wrote becomes one MailboxSync per mailbox, and their state one status.
 
 pub mod aggregate;
+pub(crate) mod child_sync;
 pub mod children;
 pub mod conditions;
 pub mod csv_secrets;
@@ -8,3 +9,4 @@ pub(crate) mod expand;
 pub(crate) mod memory;
 pub mod prune;
 pub mod reconcile;
+pub(crate) mod refused_writes;

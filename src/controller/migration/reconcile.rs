@@ -1,7 +1,6 @@
 //! One migration: expand, bring its MailboxSyncs closer, sum up, write.
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,15 +15,13 @@ use kube::{
 
 use super::{
     aggregate::aggregate,
-    children::ChildSteps,
+    child_sync::{CSV_PERIOD, referenced_server, sync_children},
     conditions::{MigrationFacts, conditions, migration_phase},
-    csv_secrets,
-    expand::{ExpansionContext, expand},
-    memory::{ExpansionInputs, MigrationMemory},
-    prune::{RemovalDecision, decide_removal},
+    memory::MigrationMemory,
+    refused_writes::WriteRefusal,
 };
 use crate::{
-    api::{EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, MailboxSync, validate},
+    api::{MailMigration, MailMigrationStatus, validate},
     controller::{
         all_copied, context::ControllerContext, error::ReconcileError, events::EventNote,
         mailbox::slot_request::too_few_connections, merge_patch, owner_reference,
@@ -32,8 +29,6 @@ use crate::{
     error::Error,
 };
 
-/// How often CSVs are looked at: Secrets are not watched.
-const CSV_PERIOD: Duration = Duration::from_mins(1);
 /// How often progress is written at most.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
 /// How soon what has to wait is tried again.
@@ -72,7 +67,12 @@ async fn reconcile_with_memory(
     }
     let mut refused = refusal_reason(migration, context);
     if refused.is_none() {
-        sync_children(migration, context, memory, status.cutover_at.as_ref()).await?;
+        if let Err(error) = sync_children(migration, context, memory, status.cutover_at.as_ref()).await {
+            // How many there are may not be known yet.
+            memory.left = memory.left.max(1);
+            let refusal = WriteRefusal::from_reconcile_error("", &error).ok_or(error)?;
+            memory.events.extend(memory.refused.record_refusal(refusal, Instant::now()));
+        }
         refused = memory.csv_statuses.iter().find_map(|csv| {
             let there = csv.resource_version.is_some();
             let reason = if there { "MailboxSecretInvalid" } else { "MailboxSecretNotFound" };
@@ -87,24 +87,37 @@ async fn reconcile_with_memory(
         .into_iter()
         .filter(|s| owner_reference::is_controlled_by(&**s, &uid))
         .collect();
-    let all = aggregate(syncs.iter(), memory.invalid_mailboxes.values(), now);
+    let exists = |name: &str| context.caches.syncs.get(&ObjectRef::new(name).within(&namespace)).is_some();
+    let mut unmade = memory.unmade.clone();
+    memory.refused.failures(exists).into_iter().for_each(|sample| unmade.add_sample(sample));
+    let all = aggregate(syncs.iter(), &unmade, migration.spec.suspend, now);
     let facts = MigrationFacts {
         refused: refused.as_ref().map(|(reason, error)| (*reason, error)),
         pending: memory.left
             + memory.created.len()
+            + memory.refused.pending()
             + memory.pending_removal.as_ref().map_or(0, |pending| usize::try_from(pending.count).unwrap_or(0)),
         aggregate: &all,
         removal: memory.pending_removal.as_ref(),
         pods_refused: context.admission().refusal_message(&namespace).map(str::to_owned),
+        writes_refused: memory.refused.condition_parts(),
+        over_limit: memory.over_limit.clone(),
         now,
     };
     update_status(migration, &mut status, &facts, memory);
     let mut wait = write_status(migration, context, memory, status).await?;
+    context.publish_events(migration, &std::mem::take(&mut memory.events)).await;
     let mut by = |at: Duration| wait = Some(wait.map_or(at, |wait| wait.min(at)));
-    if memory.left > 0 || !memory.created.is_empty() {
-        by(if memory.created.is_empty() { RETRY_PERIOD } else { Duration::from_millis(200) });
+    let clock = Instant::now();
+    if let Some(wait) = memory.refused.wait(clock) {
+        by(wait.max(Duration::from_millis(200)));
     }
-    if !migration.spec.mailbox_secrets.is_empty() {
+    if !memory.created.is_empty() {
+        by(Duration::from_millis(200));
+    } else if memory.left > 0 && !memory.refused.holds_all(clock) {
+        by(RETRY_PERIOD);
+    }
+    if !migration.spec.mailbox_secrets.is_empty() || memory.over_limit.is_some() {
         by(CSV_PERIOD);
     }
     if all.counts.running > 0 {
@@ -146,85 +159,6 @@ fn refusal_reason(migration: &MailMigration, context: &ControllerContext) -> Opt
         return Some(("DestinationNotAllowed", why));
     }
     Some(("TooFewConnections", too_few_connections([&from, &to], &context.config)?))
-}
-
-fn referenced_server(
-    context: &ControllerContext,
-    migration: &MailMigration,
-    endpoint: &EndpointSpec,
-) -> Option<Arc<crate::api::MailServer>> {
-    let name = &endpoint.server_ref.as_ref()?.name;
-    context.caches.servers.get(&ObjectRef::new(name).within(&migration.namespace()?))
-}
-
-/// Brings the MailboxSyncs closer to what they shall be.
-async fn sync_children(
-    migration: &MailMigration,
-    context: &ControllerContext,
-    memory: &mut MigrationMemory,
-    cutover: Option<&Time>,
-) -> Result<(), ReconcileError> {
-    // With another spec, other CSVs may be named.
-    let changed = memory.inputs.as_ref().is_some_and(|before| before.generation != migration.metadata.generation);
-    if changed || memory.csv_versions_seen_at.is_none_or(|at| at.elapsed() >= CSV_PERIOD) {
-        memory.csv_versions = csv_secrets::secret_versions(context, migration).await?;
-        memory.csv_versions_seen_at = Some(Instant::now());
-    }
-    let servers: BTreeMap<String, Arc<crate::api::MailServer>> = [&migration.spec.source, &migration.spec.destination]
-        .into_iter()
-        .filter_map(|endpoint| referenced_server(context, migration, endpoint))
-        .map(|server| (server.name_any(), server))
-        .collect();
-    let inputs = ExpansionInputs {
-        generation: migration.metadata.generation,
-        servers: servers.iter().map(|(name, server)| (name.clone(), server.metadata.generation)).collect(),
-        csv_versions: memory.csv_versions.clone(),
-        cutover: cutover.cloned(),
-    };
-    let (namespace, owner) = (migration.namespace().unwrap_or_default(), migration.name_any());
-    let existing: BTreeMap<String, Arc<MailboxSync>> =
-        context.caches.syncs_of(&namespace, &owner).into_iter().map(|sync| (sync.name_any(), sync)).collect();
-    memory.created.retain(|name| !existing.contains_key(name));
-    let complete = memory.names.iter().all(|name| existing.contains_key(name) || memory.created.contains(name));
-    if memory.inputs.as_ref() == Some(&inputs) && memory.left == 0 && complete {
-        return Ok(());
-    }
-
-    let mut read = csv_secrets::read_csvs(context, migration).await?;
-    let key = if migration.spec.mailbox_secrets.is_empty() {
-        String::new()
-    } else {
-        csv_secrets::naming_key(context, migration).await?
-    };
-    let find = |name: &str| -> Option<&MailServerSpec> { servers.get(name).map(|server| &server.spec) };
-    let mut steps = ChildSteps::new(migration, &existing, &memory.created);
-    let rows = std::mem::take(&mut read.rows);
-    let expansion_context = ExpansionContext { naming_key: &key, cutover };
-    let expansion = expand(migration, rows, find, &expansion_context, |name, wanted| steps.add_wanted(name, wanted));
-    let known = |name: &str| expansion.names.contains(name) || expansion.invalid_mailboxes.contains_key(name);
-    let removal = if read.all_readable() {
-        let uid = migration.uid().unwrap_or_default();
-        let ours = existing.iter().filter(|(_, sync)| {
-            owner_reference::is_controlled_by(&***sync, &uid) && sync.metadata.deletion_timestamp.is_none()
-        });
-        decide_removal(
-            ours.map(|(name, sync)| (name.as_str(), sync.spec.mailbox.as_str())),
-            known,
-            migration.spec.confirm_removal.as_deref(),
-        )
-    } else {
-        RemovalDecision::default()
-    };
-    removal.now.iter().for_each(|name| steps.add_removal(name));
-    let progress = steps.run(context, migration).await?;
-    memory.left = progress.left;
-    memory.created.extend(progress.created);
-    memory.names = expansion.names;
-    memory.invalid_mailboxes = expansion.invalid_mailboxes;
-    memory.csv_statuses = read.statuses;
-    memory.pending_removal = removal.pending;
-    memory.inputs = Some(inputs);
-    Ok(())
 }
 
 /// Says all that there is to say.
@@ -331,7 +265,7 @@ mod tests {
             mail_migration::{MigrationPhase, PendingRemoval},
             not_copied::NotCopied,
         },
-        controller::migration::aggregate::MailboxAggregate,
+        controller::migration::{aggregate::MailboxAggregate, child_sync::over_limit_message},
         yaml,
     };
 
@@ -368,8 +302,16 @@ spec:
             }
         };
         let now = Timestamp::UNIX_EPOCH;
-        let facts =
-            MigrationFacts { refused: None, pending: 0, aggregate: &all, removal: None, pods_refused: None, now };
+        let facts = MigrationFacts {
+            refused: None,
+            pending: 0,
+            aggregate: &all,
+            removal: None,
+            pods_refused: None,
+            writes_refused: None,
+            over_limit: None,
+            now,
+        };
         for phase in MigrationPhase::ALL {
             tell(format!("{phase:?}"), phase, &facts);
         }
@@ -378,7 +320,9 @@ spec:
         let mut failing = all.clone();
         (failing.counts.failing, failing.counts.failed, failing.totals.not_copied) = (3, 1, Some(not_copied));
         let facts = MigrationFacts { aggregate: &failing, pending: 4, removal: Some(&pending), ..facts };
-        let facts = MigrationFacts { pods_refused: Some("exceeded quota".into()), ..facts };
+        let writes_refused = Some(("Invalid", "the API server refuses the MailboxSync of bob".into()));
+        let facts = MigrationFacts { pods_refused: Some("exceeded quota".into()), writes_refused, ..facts };
+        let facts = MigrationFacts { over_limit: Some(over_limit_message(3, 10_000, "carol")), ..facts };
         tell("with all that can be wrong".into(), MigrationPhase::Running, &facts);
         tell(
             "complete with messages missing".into(),
@@ -442,6 +386,8 @@ spec:
             MailboxesFailing=True MailboxesFailing: 3 of 10 mailboxes fail; status.failures shows some of them
             RemovalPending=True ConfirmationNeeded: 7 mailboxes left the list at once: to remove them from the migration (never their mail), set spec.confirmRemoval to 0123abcd; else list them again
             PodsRefused=True Forbidden: exceeded quota
+            MailboxesRefused=True Invalid: the API server refuses the MailboxSync of bob
+            MailboxLimitReached=True NamespaceLimit: 3 mailboxes are not made, carol first: the namespace has as many as it may (10000, maxMailboxesPerNamespace of the operator's configuration). What is there stays
             AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
         complete with messages missing
             Accepted=True Accepted: the migration can be carried out as it is written
@@ -450,6 +396,8 @@ spec:
             MailboxesFailing=True MailboxesFailing: 3 of 10 mailboxes fail; status.failures shows some of them
             RemovalPending=True ConfirmationNeeded: 7 mailboxes left the list at once: to remove them from the migration (never their mail), set spec.confirmRemoval to 0123abcd; else list them again
             PodsRefused=True Forbidden: exceeded quota
+            MailboxesRefused=True Invalid: the API server refuses the MailboxSync of bob
+            MailboxLimitReached=True NamespaceLimit: 3 mailboxes are not made, carol first: the namespace has as many as it may (10000, maxMailboxesPerNamespace of the operator's configuration). What is there stays
             AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
             Normal Complete: 9 of 10 mailboxes are synced; 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
         "#);

@@ -75,7 +75,7 @@ fn a_refused_login_outlives_every_edit_that_does_not_concern_it() {
         ("retry", |spec| spec.settings.retry.max_failures = Some(9)),
         ("folders", |spec| spec.settings.folders.exclude = vec!["Junk".into()]),
         ("connections", |spec| spec.settings.connections = 1),
-        ("pods", |spec| spec.pod_overrides = Some(PodOverrides::default())),
+        ("pods", |spec| spec.pod_overrides = Some(PodOverrides::default().into())),
         ("cutover", |spec| spec.settings.cutover = serde_json::from_str("{}").unwrap()),
         ("limits", |spec| spec.source.server.limits.max_connections = Some(3)),
         ("TLS", |spec| spec.destination.server.tls.ca_bundle_ref = None),
@@ -115,12 +115,15 @@ fn another_account_or_credential_starts_the_next_attempt() {
         }),
         ("master user", |source| {
             source.account.password_secret_ref = None;
-            source.master_user = Some(MasterUser {
-                username: "admin".into(),
-                password_secret_ref: secret("old", "admin"),
-                mode: MasterMode::Suffix,
-                separator: None,
-            });
+            source.master_user = Some(
+                MasterUser {
+                    username: "admin".into(),
+                    password_secret_ref: secret("old", "admin"),
+                    mode: MasterMode::Suffix,
+                    separator: None,
+                }
+                .into(),
+            );
         }),
         ("port", |source| source.server.port = Some(1993)),
     ];

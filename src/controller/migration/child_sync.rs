@@ -1,0 +1,179 @@
+//! Brings the MailboxSyncs of one migration closer to what they shall be.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
+
+use super::{
+    children::ChildSteps,
+    csv_secrets,
+    expand::{CsvRow, MailboxCensus, MigrationExpander},
+    memory::{ExpansionInputs, MigrationMemory},
+    prune::{RemovalDecision, decide_removal},
+};
+use crate::{
+    api::{EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxSync},
+    controller::{context::ControllerContext, error::ReconcileError, owner_reference},
+};
+
+/// How often CSVs are looked at: Secrets are not watched.
+pub(super) const CSV_PERIOD: Duration = Duration::from_mins(1);
+
+pub(super) fn referenced_server(
+    context: &ControllerContext,
+    migration: &MailMigration,
+    endpoint: &EndpointSpec,
+) -> Option<Arc<MailServer>> {
+    let name = &endpoint.server_ref.as_ref()?.name;
+    context.caches.servers.get(&ObjectRef::new(name).within(&migration.namespace()?))
+}
+
+/// Brings the MailboxSyncs closer to what they shall be.
+pub(super) async fn sync_children(
+    migration: &MailMigration,
+    context: &ControllerContext,
+    memory: &mut MigrationMemory,
+    cutover: Option<&Time>,
+) -> Result<(), ReconcileError> {
+    let clock = Instant::now();
+    // With another spec, other CSVs may be named.
+    let changed = memory.inputs.as_ref().is_some_and(|before| before.generation != migration.metadata.generation);
+    if changed || memory.csv_versions_seen_at.is_none_or(|at| at.elapsed() >= CSV_PERIOD) {
+        memory.csv_versions = csv_secrets::secret_versions(context, migration).await?;
+        memory.csv_versions_seen_at = Some(Instant::now());
+    }
+    let servers: BTreeMap<String, Arc<MailServer>> = [&migration.spec.source, &migration.spec.destination]
+        .into_iter()
+        .filter_map(|endpoint| referenced_server(context, migration, endpoint))
+        .map(|server| (server.name_any(), server))
+        .collect();
+    let inputs = ExpansionInputs {
+        generation: migration.metadata.generation,
+        servers: servers.iter().map(|(name, server)| (name.clone(), server.metadata.generation)).collect(),
+        csv_versions: memory.csv_versions.clone(),
+        cutover: cutover.cloned(),
+    };
+    let (namespace, owner) = (migration.namespace().unwrap_or_default(), migration.name_any());
+    let existing: BTreeMap<String, Arc<MailboxSync>> =
+        context.caches.syncs_of(&namespace, &owner).into_iter().map(|sync| (sync.name_any(), sync)).collect();
+    memory.created.retain(|name| !existing.contains_key(name));
+    let made = |name: &str| existing.contains_key(name) || memory.created.contains(name);
+    let complete = memory.names.iter().all(|name| made(name) || memory.refused.contains(name));
+    let same = memory.inputs.as_ref() == Some(&inputs);
+    let limit = usize::try_from(context.config.max_mailboxes_per_namespace).unwrap_or(usize::MAX);
+    let room = limit.saturating_sub(context.caches.count_syncs(&namespace) + memory.created.len());
+    // Not at once: what gets the room may turn out to be wrong.
+    let looked_long_ago = memory.expanded_at.is_none_or(|at| at.elapsed() >= CSV_PERIOD);
+    let has_news = memory.unmade.over_limit > 0 && room > 0 && looked_long_ago;
+    let settled = memory.left == 0 && complete && !has_news && !memory.refused.is_due(clock);
+    if same && (settled || memory.refused.holds_all(clock)) {
+        return Ok(());
+    }
+    if !same {
+        memory.refused.forget();
+        memory.inputs = Some(inputs);
+    }
+    let round =
+        ExpansionRound { migration, context, servers: &servers, existing: &existing, cutover, clock, limit, room };
+    round.make(memory).await
+}
+
+/// One expansion of a migration, with all that it is made from.
+struct ExpansionRound<'a> {
+    migration: &'a MailMigration,
+    context: &'a ControllerContext,
+    /// The MailServers that the migration refers to, by name.
+    servers: &'a BTreeMap<String, Arc<MailServer>>,
+    /// The MailboxSyncs that are there, by name.
+    existing: &'a BTreeMap<String, Arc<MailboxSync>>,
+    /// When delivery moves.
+    cutover: Option<&'a Time>,
+    clock: Instant,
+    /// The most MailboxSyncs that the namespace may have.
+    limit: usize,
+    /// So many more may be made.
+    room: usize,
+}
+
+impl ExpansionRound<'_> {
+    /// Expands the migration, and makes what is missing.
+    async fn make(&self, memory: &mut MigrationMemory) -> Result<(), ReconcileError> {
+        let Self { migration, context, servers, existing, cutover, clock, limit, room } = *self;
+        let owner = migration.name_any();
+        let made = |name: &str| existing.contains_key(name) || memory.created.contains(name);
+        memory.expanded_at = Some(clock);
+        let mut census = MailboxCensus::new(&owner, &made, room);
+        migration.spec.mailboxes.iter().for_each(|entry| census.add(&entry.name));
+        let mut statuses = Vec::new();
+        for reference in &migration.spec.mailbox_secrets {
+            let csv = csv_secrets::fetch_csv(context, migration, reference).await?;
+            statuses.push(csv_secrets::read_csv(reference, &csv, |row| census.add(&row.entry.name)).await);
+        }
+        let key = if migration.spec.mailbox_secrets.is_empty() {
+            String::new()
+        } else {
+            csv_secrets::naming_key(context, migration).await?
+        };
+        let find = |name: &str| -> Option<&MailServerSpec> { servers.get(name).map(|server| &server.spec) };
+        let left_out = memory.refused.left_out(clock);
+        let mut steps = ChildSteps::new(migration, existing, &memory.created, &left_out);
+        let mut expander = MigrationExpander::new(migration, census, find, &key, cutover);
+        for entry in &migration.spec.mailboxes {
+            expander.listed(entry).into_iter().for_each(|(name, wanted)| steps.add_wanted(name, wanted));
+        }
+        for (reference, first) in migration.spec.mailbox_secrets.iter().zip(&statuses) {
+            let csv = csv_secrets::fetch_csv(context, migration, reference).await?;
+            if csv.version != first.resource_version {
+                // It was changed since the first look: all begins anew.
+                memory.left = memory.left.max(1);
+                return Ok(());
+            }
+            if first.problem.is_none() {
+                let row = |mailbox| CsvRow { csv_uid: &csv.uid, mailbox };
+                let take = |mailbox| {
+                    expander.in_csv(row(mailbox)).into_iter().for_each(|(name, wanted)| steps.add_wanted(name, wanted));
+                };
+                csv_secrets::read_csv(reference, &csv, take).await;
+            }
+        }
+        let expansion = expander.finish();
+        let removal = if statuses.iter().all(|csv| csv.problem.is_none()) {
+            let uid = migration.uid().unwrap_or_default();
+            let ours = existing.iter().filter(|(_, sync)| {
+                owner_reference::is_controlled_by(&***sync, &uid) && sync.metadata.deletion_timestamp.is_none()
+            });
+            let known = |name: &str| expansion.names.contains(name) || expansion.invalid.contains(name);
+            decide_removal(
+                ours.map(|(name, sync)| (name.as_str(), sync.spec.mailbox.as_str())),
+                known,
+                migration.spec.confirm_removal.as_deref(),
+            )
+        } else {
+            RemovalDecision::default()
+        };
+        removal.now.iter().for_each(|name| steps.add_removal(name));
+        let (progress, failure) = steps.run(context, migration).await;
+        memory.left = progress.left;
+        memory.created.extend(progress.created);
+        memory.events.extend(memory.refused.record_round(progress.round, clock));
+        memory.names = expansion.names;
+        memory.unmade = expansion.unmade;
+        memory.over_limit =
+            expansion.first_over.map(|first| over_limit_message(memory.unmade.over_limit, limit, &first));
+        memory.csv_statuses = statuses;
+        memory.pending_removal = removal.pending;
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+pub(super) fn over_limit_message(mailboxes: usize, limit: usize, first: &str) -> String {
+    format!(
+        "{mailboxes} mailboxes are not made, {first} first: the namespace has as many as it may ({limit}, \
+         maxMailboxesPerNamespace of the operator's configuration). What is there stays"
+    )
+}
