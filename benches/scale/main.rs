@@ -45,7 +45,10 @@ fn main() -> ExitCode {
             "--bench" => continue,
             "--mailboxes" => number(args.next()).map(|n| size.mailboxes = n),
             "--checkpoint" => number(args.next()).map(|n| size.checkpoint = n),
-            "--at-rest" => Some(size.at_rest = true),
+            "--at-rest" => {
+                size.at_rest = true;
+                Some(())
+            }
             _ => None,
         }
         .unwrap_or_else(|| {

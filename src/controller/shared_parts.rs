@@ -82,7 +82,9 @@ mod tests {
     fn mailboxes_of_one_migration_hold_their_settings_and_servers_once() {
         let parts = SharedParts::default();
         let mut syncs: Vec<_> = (0..100).map(|n| sync(&format!("m{n}"))).collect();
-        syncs.iter_mut().for_each(|sync| parts.slim_sync(sync));
+        for sync in &mut syncs {
+            parts.slim_sync(sync);
+        }
         let first = &syncs[0].spec;
         assert_eq!(Arc::strong_count(first.settings.as_arc()), 100);
         let server = first.source.server.as_arc();

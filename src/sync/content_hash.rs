@@ -81,11 +81,17 @@ const fn is_kept_loosely(byte: u8) -> bool {
     byte > b' ' && byte != 0x7f
 }
 
+impl Default for ContentHasher {
+    fn default() -> Self {
+        Self { loose: Some(Sha256::new()), ..Self::without_loose_form() }
+    }
+}
+
 impl ContentHasher {
     /// A hasher that has seen nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self { loose: Some(Sha256::new()), ..Self::without_loose_form() }
+        Self::default()
     }
 
     /// The same without the loose form, which costs as much as all else together.

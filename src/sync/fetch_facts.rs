@@ -158,7 +158,7 @@ impl<U: Uid> BodySink<U> for IdentitySink<U> {
     }
 
     fn finish(&mut self, uid: U) {
-        self.found.insert(uid, std::mem::replace(&mut self.hasher, ContentHasher::new()).finish());
+        self.found.insert(uid, std::mem::take(&mut self.hasher).finish());
     }
 
     fn drop_bytes(&mut self) {

@@ -90,9 +90,11 @@ fn has_few_new(state: &FolderState, job: &FolderSyncJob) -> bool {
     job.status.is_some_and(|status| (1..=FEW).contains(&status.uid_next.saturating_sub(next)))
 }
 
-/// True for a folder that is all new and small: it comes whole, in one round trip.
+/// True for a folder that is small, and of which nothing is at the destination: it comes whole, in one round trip.
 fn may_fetch_whole(shared: &FolderSyncContext, job: &FolderSyncJob) -> bool {
-    job.new_at_destination && job.bytes.is_some_and(|bytes| bytes <= shared.budget) && job.messages <= WHOLE_MESSAGES
+    (job.new_at_destination || job.was_empty)
+        && job.bytes.is_some_and(|bytes| bytes <= shared.budget)
+        && job.messages <= WHOLE_MESSAGES
 }
 
 /// EXAMINEs the source's folder and asks, in the same breath, for what the checkpoint makes one expect to need.

@@ -161,11 +161,10 @@ impl SimulatedCluster {
                 self.exit(137);
             }
             ClusterEvent::Suspend(true) => self.hold = Some(HoldReason::MigrationSuspended),
-            ClusterEvent::Suspend(false) => self.hold = None,
             ClusterEvent::Cancel(cancel) => self.change(|spec| spec.cancel = *cancel),
             ClusterEvent::Ask(request) => self.change(|spec| spec.sync_request = Some(request.to_string())),
             ClusterEvent::OtherSecret => self.secret += 1,
-            ClusterEvent::Allow(true) => self.hold = None,
+            ClusterEvent::Suspend(false) | ClusterEvent::Allow(true) => self.hold = None,
             ClusterEvent::Allow(false) => {
                 self.hold = Some(HoldReason::DestinationNotAllowed(Error::configuration("not there")));
             }

@@ -3,7 +3,7 @@
 //!
 //! The folder is selected again for it: Dovecot shows what was appended to no command that came before it had told of it.
 
-use super::pass::{CopyPass, SendMode};
+use super::pass::{CopyPass, EarlyLook, SendMode};
 use crate::{
     error::Result,
     imap::{
@@ -18,20 +18,6 @@ use crate::{
 const MOST_COPIES: usize = 100;
 /// More may be shown, since others deliver to the folder, too; but not as many as a server likes.
 const MOST_SHOWN: usize = 4 * MOST_COPIES;
-
-/// The early look of one pass.
-#[derive(Debug, Default)]
-pub(super) enum EarlyLook {
-    /// Not everything is sent.
-    #[default]
-    NotYet,
-    /// The folder is being opened again, to be looked at by the second command.
-    Opening(Tag, Tag, SelectedFolder),
-    /// It is open, and the look not answered.
-    Looking(Tag),
-    /// Answered, or not worth it.
-    Over,
-}
 
 impl CopyPass<'_, '_> {
     /// Asks for what the destination makes of the folder's copies, as soon as the last of them is sent.

@@ -16,15 +16,12 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::pass::{CopyPass, EarlyLook, MessageState};
 pub(crate) use self::{
     anomaly::{MessageAnomaly, has_odd_date},
     exclusive_append::ExclusiveAppend,
     memory::{AppendedCopy, CopyMemory, PendingKeywords, ReadBack},
     pass::{CopyContext, PassOptions, PassOutcome, PassWork, SendMode},
-};
-use self::{
-    early_look::EarlyLook,
-    pass::{CopyPass, MessageState},
 };
 use super::{
     connection_pair::ConnectionPair,

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     anomaly::{AnomalyScanner, MessageAnomaly},
-    early_look::EarlyLook,
     exclusive_append::ExclusiveAppend,
     memory::CopyMemory,
 };
@@ -136,6 +135,20 @@ pub(super) struct LiteralStream {
     pub(super) tag: Option<Tag>,
     pub(super) waits_for_continue: bool,
     pub(super) watch: AnomalyScanner,
+}
+
+/// The early look of one pass.
+#[derive(Debug, Default)]
+pub(super) enum EarlyLook {
+    /// Not everything is sent.
+    #[default]
+    NotYet,
+    /// The folder is being opened again, to be looked at by the second command.
+    Opening(Tag, Tag, SelectedFolder),
+    /// It is open, and the look not answered.
+    Looking(Tag),
+    /// Answered, or not worth it.
+    Over,
 }
 
 /// One pass over one folder's work on one pair of connections.

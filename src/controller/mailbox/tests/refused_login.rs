@@ -220,7 +220,7 @@ fn what_comes_due_while_it_is_suspended_starts_when_it_is_resumed() {
     edit(&mut case, |spec| spec.suspend = true);
     case.pass(100_000);
     settles(&mut case);
-    assert_eq!((case.status.attempt, case.status.phase), (1, Some(SyncPhase::Suspended)));
+    assert_eq!((case.status.attempt, case.status.phase), (1, Some(SyncPhase::Backoff)));
     edit(&mut case, |spec| spec.suspend = false);
     assert_eq!(case.status.attempt, 2);
 }
