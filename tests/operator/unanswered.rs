@@ -86,7 +86,7 @@ async fn sync_all(mailboxes: usize, fate: fn(&Request<Body>, usize) -> Fate) -> 
     let _player = stage.play(|_, _| Ending::Synced);
     let names: Vec<_> = (0..mailboxes).map(|number| format!("m{number}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    stage.migration("acme", &names, json!({"parallelism": mailboxes})).await;
+    stage.migration("acme", &names, json!({"parallelism": mailboxes, "succeededPodsLimit": 1})).await;
     let config = stage.rig.operator_config().await;
     let silence = Silence { written: Arc::default(), fate };
     stage.start_with(ClientBuilder::try_from(config).unwrap().with_layer(&silence).build());
