@@ -160,7 +160,7 @@ fn parse_row(
         let user = text(column)?;
         if let Some(user) = &user {
             check_length(column, user, MAX_USERNAME)?;
-            if user.chars().any(|c| c.is_ascii_control()) {
+            if user.contains(char::is_control) {
                 return Err(format!("{column} has a control character, such as a line break or a tab"));
             }
         }
@@ -279,6 +279,8 @@ mod tests {
                 "line 2: destination_username has a control character",
             ),
             ("name,source_username\na,b\tc\n".to_owned(), "line 2: source_username has a control character"),
+            // As in the schema, not those of ASCII alone.
+            ("name,source_username\na,b\u{85}c\n".to_owned(), "line 2: source_username has a control character"),
         ] {
             let error = read(&text).unwrap_err().to_string();
             assert!(error.contains(message), "{error}");
