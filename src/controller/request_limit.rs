@@ -1,9 +1,6 @@
 //! A client of the API server of which no request waits for ever.
 
-use std::{
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::{Request, Response, Uri};
@@ -12,7 +9,7 @@ use kube::{
     client::{Body, retry::RetryPolicy},
 };
 use tokio::time::timeout;
-use tower::{BoxError, Service, ServiceExt as _, retry::Retry, service_fn};
+use tower::{BoxError, ServiceExt as _, retry::Retry, service_fn};
 
 use crate::{
     error::Error,
@@ -37,42 +34,26 @@ pub(crate) struct RequestObservers {
 #[must_use]
 pub(crate) fn limit_requests(client: Client, limit: Duration, observers: RequestObservers) -> Client {
     let namespace = client.default_namespace().to_owned();
-    Client::new(RequestLimit { client, limit, observers }, namespace)
+    let send = move |request| send_within(client.clone(), limit, observers.clone(), request);
+    Client::new(service_fn(send), namespace)
 }
 
-struct RequestLimit {
+async fn send_within(
     client: Client,
     limit: Duration,
     observers: RequestObservers,
-}
-
-impl Service<Request<Body>> for RequestLimit {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        // The client waits by itself until it can send.
-        Poll::Ready(Ok(()))
+    request: Request<Body>,
+) -> Result<Response<Body>, BoxError> {
+    let (verb, resource) = verb_and_resource(request.method(), request.uri());
+    let Ok(answer) = timeout(limit, answer(client, request)).await else {
+        observers.metrics.api_request(verb, &resource, "timeout");
+        let what = format!("the API server did not answer within {} s", limit.as_secs_f32());
+        return Err(Error::network(what).advice("What was asked may have been done; it is looked at again").into());
+    };
+    if answer.is_ok() {
+        observers.liveness.record_answer();
     }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (client, limit, observers) = (self.client.clone(), self.limit, self.observers.clone());
-        Box::pin(async move {
-            let (verb, resource) = verb_and_resource(request.method(), request.uri());
-            let Ok(answer) = timeout(limit, answer(client, request)).await else {
-                observers.metrics.api_request(verb, &resource, "timeout");
-                let what = format!("the API server did not answer within {} s", limit.as_secs_f32());
-                return Err(Error::network(what)
-                    .advice("What was asked may have been done; it is looked at again")
-                    .into());
-            };
-            if answer.is_ok() {
-                observers.liveness.record_answer();
-            }
-            answer
-        })
-    }
+    answer
 }
 
 /// Sends a request, again where the API server has too much to do, and reads the whole answer unless it never ends.

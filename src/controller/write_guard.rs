@@ -1,15 +1,11 @@
 //! A client of the API server that writes only while this process leads.
 
-use std::{
-    pin::pin,
-    task::{Context, Poll},
-};
+use std::pin::pin;
 
-use futures::future::BoxFuture;
 use http::{Method, Request, Response};
 use kube::{Client, client::Body};
 use tokio::time::timeout;
-use tower::{BoxError, Service};
+use tower::{BoxError, service_fn};
 
 use super::leader::LeadershipStatus;
 use crate::error::Error;
@@ -20,43 +16,28 @@ use crate::error::Error;
 #[must_use]
 pub(crate) fn guard_writes(client: Client, lead: LeadershipStatus) -> Client {
     let namespace = client.default_namespace().to_owned();
-    Client::new(WriteGuard { client, lead }, namespace)
+    Client::new(service_fn(move |request| send_while_leading(client.clone(), lead.clone(), request)), namespace)
 }
 
-struct WriteGuard {
+async fn send_while_leading(
     client: Client,
     lead: LeadershipStatus,
-}
-
-impl Service<Request<Body>> for WriteGuard {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        // The client waits by itself until it can send.
-        Poll::Ready(Ok(()))
+    request: Request<Body>,
+) -> Result<Response<Body>, BoxError> {
+    if !is_write(request.method()) {
+        return Ok(client.send(request).await?);
     }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (client, lead) = (self.client.clone(), self.lead.clone());
-        Box::pin(async move {
-            if !is_write(request.method()) {
-                return Ok(client.send(request).await?);
-            }
-            let mut sent = pin!(client.send(request));
-            loop {
-                let left = lead.time_left();
-                if left.is_zero() {
-                    // What waits for a connection is never sent.
-                    let error = Error::network("not written: the lease of this operator was not renewed in time");
-                    return Err(error.advice("Another operator may lead; what is left to do is decided anew").into());
-                }
-                if let Ok(answer) = timeout(left, &mut sent).await {
-                    return Ok(answer?);
-                }
-            }
-        })
+    let mut sent = pin!(client.send(request));
+    loop {
+        let left = lead.time_left();
+        if left.is_zero() {
+            // What waits for a connection is never sent.
+            let error = Error::network("not written: the lease of this operator was not renewed in time");
+            return Err(error.advice("Another operator may lead; what is left to do is decided anew").into());
+        }
+        if let Ok(answer) = timeout(left, &mut sent).await {
+            return Ok(answer?);
+        }
     }
 }
 
@@ -70,8 +51,11 @@ mod tests {
         convert::Infallible,
         future::{Ready, pending, ready},
         sync::{Arc, Mutex},
+        task::{Context, Poll},
         time::Duration,
     };
+
+    use tower::Service;
 
     use super::*;
     use crate::{

@@ -11,14 +11,12 @@ use super::{
     side_settings::{ServerLocation, SideSettings, is_host},
 };
 use crate::{
-    api::{csv::records::CsvRecord, validate},
+    api::{common::MAX_USERNAME, csv::records::CsvRecord, validate},
     error::Side,
 };
 
 /// The longest password or token, in bytes. What is longer is a quote that closes in some later line.
 const MAX_CREDENTIAL: usize = 16 << 10;
-/// The longest user name, in characters (as in the API).
-const MAX_USERNAME: usize = 320;
 /// What is said of a host that is none.
 const NO_HOST: &str = "must be an IP address or a host name with a dot in it, alone: the port goes into a column of its \
     own, a name without a dot to the command line (--source-host, --destination-host). If it is neither, a field before \
@@ -163,7 +161,7 @@ impl<'a> RowReader<'a> {
     fn username(&mut self, side: Side, index: Option<usize>) -> Option<String> {
         let column = ColumnRef::of_account(index?, side, AccountField::Username);
         let user = self.text(column)?;
-        if user.chars().count() > MAX_USERNAME {
+        if user.chars().count() > MAX_USERNAME as usize {
             self.problem(column, "has more than 320 characters");
             return None;
         }

@@ -2,26 +2,22 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
-    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    task::{Context, Poll},
 };
 
-use http::{Method, Request, Response};
+use http::{Method, Request};
 use kube::{
-    Api,
+    Api, Client,
     api::{Patch, PatchParams},
-    client::{Body, ClientBuilder},
+    client::Body,
 };
 use mailferry::api::MailboxSync;
 use serde_json::json;
-use tower::{Layer, Service};
 
-use crate::stage::{Ending, Stage};
+use crate::stage::{Answer, Ending, Stage, send};
 
 /// Writes a mailbox right before every second write of its status, which is refused then.
 #[derive(Clone)]
@@ -32,40 +28,15 @@ struct Intruder {
     conflicts: Arc<AtomicUsize>,
 }
 
-impl<S> Layer<S> for Intruder {
-    type Service = Intruded<S>;
-
-    fn layer(&self, service: S) -> Intruded<S> {
-        Intruded { service, intruder: self.clone() }
-    }
-}
-
-struct Intruded<S> {
-    service: S,
-    intruder: Intruder,
-}
-
-impl<S, B> Service<Request<Body>> for Intruded<S>
-where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.service.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let intruder = self.intruder.clone();
+impl Intruder {
+    fn meet(&self, client: Client, request: Request<Body>) -> Answer {
+        let intruder = self.clone();
         let path = request.uri().path().trim_end_matches('/').to_owned();
         let name = path.strip_suffix("/status").and_then(|path| path.rsplit_once("/mailboxsyncs/"));
         let name = name.filter(|_| request.method() == Method::PATCH).map(|(_, name)| name.to_owned());
         // It is sent when it is polled first.
-        let sent = self.service.call(request);
-        let Some(name) = name else { return Box::pin(sent) };
+        let sent = send(client, request);
+        let Some(name) = name else { return sent };
         Box::pin(async move {
             let number = {
                 let mut written = intruder.written.lock().unwrap();
@@ -93,8 +64,7 @@ async fn what_somebody_else_wrote_is_decided_on_at_once_and_is_no_failure() {
     stage.migration("acme", &["a", "b", "c", "d"], json!({"parallelism": 4})).await;
     let conflicts = Arc::new(AtomicUsize::new(0));
     let intruder = Intruder { api: stage.api(), written: Arc::default(), conflicts: Arc::clone(&conflicts) };
-    let config = stage.rig.operator_config().await;
-    stage.start_with(ClientBuilder::try_from(config).unwrap().with_layer(&intruder).build());
+    stage.start_through(move |client, request| intruder.meet(client, request)).await;
     stage.until_condition("acme", "Complete", "True").await;
     for sync in stage.syncs().await {
         let status = sync.status.unwrap();

@@ -1,24 +1,18 @@
 //! An operator that ends in the middle, at each write that it makes; and two that work at once.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::SeqCst},
-    },
-    task::{Context, Poll},
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering::SeqCst},
 };
 
 use futures::{StreamExt as _, stream};
-use http::{Method, Request, Response};
-use kube::client::{Body, ClientBuilder};
+use http::{Method, Request};
+use kube::{Client, client::Body};
 use mailferry::api::MailMigration;
 use serde_json::json;
 use tokio::sync::Notify;
-use tower::{Layer, Service};
 
-use crate::stage::{Ending, Stage, condition};
+use crate::stage::{Answer, Ending, Stage, condition, send};
 
 /// What becomes of the write at which the operator ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,40 +31,15 @@ struct DiesAt {
     died: Arc<Notify>,
 }
 
-impl<S> Layer<S> for DiesAt {
-    type Service = Dying<S>;
-
-    fn layer(&self, service: S) -> Dying<S> {
-        Dying { service, how: self.clone() }
-    }
-}
-
-struct Dying<S> {
-    service: S,
-    how: DiesAt,
-}
-
-impl<S, B> Service<Request<Body>> for Dying<S>
-where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.service.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+impl DiesAt {
+    fn meet(&self, client: Client, request: Request<Body>) -> Answer {
         let reads = request.method() == Method::GET;
-        let left = if reads { self.how.left.load(SeqCst) } else { self.how.left.fetch_sub(1, SeqCst) };
+        let left = if reads { self.left.load(SeqCst) } else { self.left.fetch_sub(1, SeqCst) };
         if left > 0 || (reads && left == 0) {
-            return Box::pin(self.service.call(request));
+            return send(client, request);
         }
-        let died = Arc::clone(&self.how.died);
-        let last = (left == 0 && self.how.last == Last::Done).then(|| self.service.call(request));
+        let died = Arc::clone(&self.died);
+        let last = (left == 0 && self.last == Last::Done).then(|| send(client, request));
         Box::pin(async move {
             if let Some(last) = last {
                 drop(last.await);
@@ -94,9 +63,8 @@ async fn dies_at(at: i64, last: Last) -> bool {
         )
         .await;
     let how = DiesAt { left: Arc::new(AtomicI64::new(at)), last, died: Arc::default() };
-    let config = stage.rig.operator_config().await;
-    let client = ClientBuilder::try_from(config).unwrap().with_layer(&how).build();
-    stage.start_with(client);
+    let meets = how.clone();
+    stage.start_through(move |client, request| meets.meet(client, request)).await;
     let died = tokio::select! {
         () = how.died.notified() => true,
         _ = stage.until_condition("acme", "Complete", "True") => false,

@@ -2,11 +2,13 @@
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future::BoxFuture};
+use http::{Request, Response};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
+    client::Body,
     core::NamespaceResourceScope,
     runtime::{WatchStreamExt as _, watcher},
 };
@@ -23,8 +25,17 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
+use tower::{BoxError, service_fn};
 
 use crate::rig::Rig;
+
+/// What a request comes to.
+pub type Answer = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+
+/// Sends a request by a client.
+pub fn send(client: Client, request: Request<Body>) -> Answer {
+    Box::pin(async move { Ok(client.send(request).await?) })
+}
 
 /// A namespace with an operator.
 pub struct Stage {
@@ -98,6 +109,13 @@ impl Stage {
     /// Starts an operator that talks to the API server by this client.
     pub fn start_with(&mut self, client: Client) {
         self.start_watching(client, vec![self.rig.namespace.clone()]);
+    }
+
+    /// Starts an operator whose requests go through this: it may [`send`] them, or not.
+    pub async fn start_through(&mut self, meet: impl Fn(Client, Request<Body>) -> Answer + Send + 'static) {
+        let client = Client::try_from(self.rig.operator_config().await).unwrap();
+        let namespace = client.default_namespace().to_owned();
+        self.start_with(Client::new(service_fn(move |request| meet(client.clone(), request)), namespace));
     }
 
     /// Starts an operator that watches these namespaces.

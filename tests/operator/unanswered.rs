@@ -1,22 +1,16 @@
 //! An API server that leaves requests unanswered: whether it did what it was asked is not known.
 
 use std::{
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    task::{Context, Poll},
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
     time::Duration,
 };
 
-use http::{Method, Request, Response};
-use kube::client::{Body, ClientBuilder};
+use futures::{FutureExt as _, future::pending};
+use http::{Method, Request};
+use kube::client::Body;
 use serde_json::json;
-use tower::{Layer, Service};
 
-use crate::stage::{Ending, Stage};
+use crate::stage::{Ending, Stage, send};
 
 /// What becomes of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,58 +22,7 @@ enum Fate {
     Done,
 }
 
-/// Decides by a write's number what becomes of it.
-#[derive(Clone)]
-struct Silence {
-    written: Arc<AtomicUsize>,
-    fate: fn(&Request<Body>, usize) -> Fate,
-}
-
-impl<S> Layer<S> for Silence {
-    type Service = Silenced<S>;
-
-    fn layer(&self, service: S) -> Silenced<S> {
-        Silenced { service, how: self.clone() }
-    }
-}
-
-struct Silenced<S> {
-    service: S,
-    how: Silence,
-}
-
-impl<S, B> Service<Request<Body>> for Silenced<S>
-where
-    S: Service<Request<Body>, Response = Response<B>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.service.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.method() == Method::GET {
-            return Box::pin(self.service.call(request));
-        }
-        let fate = (self.how.fate)(&request, self.how.written.fetch_add(1, SeqCst));
-        if fate == Fate::Answered {
-            return Box::pin(self.service.call(request));
-        }
-        let done = (fate == Fate::Done).then(|| self.service.call(request));
-        Box::pin(async move {
-            if let Some(done) = done {
-                drop(done.await);
-            }
-            std::future::pending().await
-        })
-    }
-}
-
-/// Syncs so many mailboxes by an operator whose writes have this fate; gives how many were unanswered.
+/// Syncs so many mailboxes by an operator whose writes have this fate, by their number; gives how many were unanswered.
 async fn sync_all(mailboxes: usize, fate: fn(&Request<Body>, usize) -> Fate) -> usize {
     let mut stage = Stage::idle().await;
     stage.request_limit = Some(Duration::from_secs(1));
@@ -87,9 +30,20 @@ async fn sync_all(mailboxes: usize, fate: fn(&Request<Body>, usize) -> Fate) -> 
     let names: Vec<_> = (0..mailboxes).map(|number| format!("m{number}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     stage.migration("acme", &names, json!({"parallelism": mailboxes, "succeededPodsLimit": 1})).await;
-    let config = stage.rig.operator_config().await;
-    let silence = Silence { written: Arc::default(), fate };
-    stage.start_with(ClientBuilder::try_from(config).unwrap().with_layer(&silence).build());
+    let written = AtomicUsize::new(0);
+    stage
+        .start_through(move |client, request| {
+            if request.method() == Method::GET {
+                return send(client, request);
+            }
+            let fate = fate(&request, written.fetch_add(1, SeqCst));
+            match fate {
+                Fate::Answered => send(client, request),
+                Fate::Lost => Box::pin(pending()),
+                Fate::Done => Box::pin(send(client, request).then(|_| pending())),
+            }
+        })
+        .await;
     stage.until_condition("acme", "Complete", "True").await;
     for sync in stage.syncs().await {
         let status = sync.status.unwrap();

@@ -176,7 +176,7 @@ async fn delete_pod(
         preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
         ..DeleteParams::default()
     };
-    ignore_not_found(pods_api(context, state).delete(name, &params).await)
+    Ok(ignore_not_found(pods_api(context, state).delete(name, &params).await)?)
 }
 
 /// Takes our finalizer off a pod, and no other's.
@@ -196,7 +196,7 @@ async fn remove_pod_finalizer(
     {
         context.written.record(pod);
     }
-    ignore_not_found(answer)
+    Ok(ignore_not_found(answer)?)
 }
 
 /// Takes our finalizer off a MailboxSync, after what was made for it alone.
@@ -220,10 +220,8 @@ async fn remove_sync_finalizer(
         "metadata": {"resourceVersion": sync.resource_version(), "uid": state.uid, "finalizers": rest},
     });
     let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &state.name.namespace);
-    match api.patch(&state.name.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Err(error) if !is_not_found(&error) => Err(ReconcileError::of_versioned_write(error)),
-        _ => Ok(()),
-    }
+    let answer = api.patch(&state.name.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    ignore_not_found(answer).map_err(ReconcileError::of_versioned_write)
 }
 
 /// True when somebody who knows said that nothing runs on this node any more.
@@ -244,13 +242,9 @@ async fn is_node_out_of_service(context: &ControllerContext, node: &str) -> Resu
 }
 
 /// Not there, or another of the same name: what was meant is gone.
-fn ignore_not_found<T>(answer: Result<T, Error>) -> Result<(), ReconcileError> {
+fn ignore_not_found<T>(answer: Result<T, Error>) -> Result<(), Error> {
     match answer {
-        Err(error) if !is_not_found(&error) => Err(error.into()),
-        _ => Ok(()),
+        Err(Error::Api(answer)) if answer.code == 404 => Ok(()),
+        other => other.map(drop),
     }
-}
-
-fn is_not_found(error: &Error) -> bool {
-    matches!(error, Error::Api(answer) if answer.code == 404)
 }

@@ -22,11 +22,7 @@ const MOST_SHOWN: usize = 4 * MOST_COPIES;
 impl CopyPass<'_, '_> {
     /// Asks for what the destination makes of the folder's copies, as soon as the last of them is sent.
     pub(super) fn look_early(&mut self) {
-        let is_sent = self.next == self.work.len()
-            && self.batch.is_empty()
-            && self.requested.is_empty()
-            && self.stream.is_none()
-            && self.stream_next.is_none();
+        let is_sent = self.is_all_queued() && self.stream.is_none() && self.stream_next.is_none();
         if !matches!(self.early_look, EarlyLook::NotYet) || !is_sent || self.stopping || self.pausing {
             return;
         }

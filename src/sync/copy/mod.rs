@@ -207,11 +207,12 @@ impl<'a, 'b> CopyPass<'a, 'b> {
             // for, but not for long: the doubt is settled by the next run.
             return drained || self.stopped_at.is_some_and(|since| since.elapsed() >= STOP_PATIENCE);
         }
-        drained
-            && self.next == self.work.len()
-            && self.batch.is_empty()
-            && self.requested.is_empty()
-            && !self.discarding
+        drained && self.is_all_queued()
+    }
+
+    /// True when nothing of the work is still to be fetched or put into a command.
+    fn is_all_queued(&self) -> bool {
+        self.next == self.work.len() && self.batch.is_empty() && self.requested.is_empty() && !self.discarding
     }
 
     /// Requested literals are drained, since no more is requested than fits; only a streaming one waits for its writer, and
