@@ -21,7 +21,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Cluster, IMAGE, RELEASE, cluster_alone},
+    cluster::{Cluster, IMAGE, RELEASE, cluster_alone, until},
     migration::{Migration, Setup, many_folders},
 };
 
@@ -110,13 +110,20 @@ impl Migration<'_> {
     }
 }
 
-/// The image of each of the operator's pods that is not about to end.
-async fn operators_images(cluster: &Cluster) -> Vec<String> {
-    let staying = cluster.operators().await.into_iter().filter(|pod| {
-        pod.metadata.deletion_timestamp.is_none()
-            && pod.labels().get("app.kubernetes.io/component").is_some_and(|c| c == "controller")
-    });
-    staying.map(|pod| pod.spec.unwrap().containers[0].image.clone().unwrap()).collect()
+/// Waits until every pod of the operator that is not about to end is of `version`: the helm client waits for the
+/// new one only, and the old one may be told to end a moment later.
+async fn operator_is_of(cluster: &Cluster, version: &str) {
+    let wanted = format!("{IMAGE}:{version}");
+    let alone = async || {
+        let staying = cluster.operators().await.into_iter().filter(|pod| {
+            pod.metadata.deletion_timestamp.is_none()
+                && pod.labels().get("app.kubernetes.io/component").is_some_and(|c| c == "controller")
+        });
+        let images: Vec<_> = staying.map(|pod| pod.spec.unwrap().containers[0].image.clone().unwrap()).collect();
+        images == [wanted.as_str()]
+    };
+    until("the operator is of that version", Duration::from_mins(1), alone, async || cluster.operators_state().await)
+        .await;
 }
 
 #[tokio::test]
@@ -128,7 +135,7 @@ async fn an_upgrade_and_a_rollback_in_the_middle_of_a_migration_replace_no_pod_a
     node.tag(&format!("{IMAGE}:{}", env!("CARGO_PKG_VERSION")), &format!("{IMAGE}:{OLDER}"));
     cluster.install_chart(&older_chart(folder.path()), &[]).unwrap();
     let older = cluster.revision();
-    assert_eq!(operators_images(&cluster).await, [format!("{IMAGE}:{OLDER}")]);
+    operator_is_of(&cluster, OLDER).await;
 
     let setup = Setup { mailboxes: vec!["al", "bob"], spec: json!({"parallelism": 1}), ..waiting() };
     let migration = Migration::apply(&cluster, setup).await;
@@ -138,13 +145,13 @@ async fn an_upgrade_and_a_rollback_in_the_middle_of_a_migration_replace_no_pod_a
     assert_eq!(migration.newer_fields().await, [""; 0], "the older release's definitions");
 
     cluster.install(&[]).unwrap();
-    assert_eq!(operators_images(&cluster).await, [format!("{IMAGE}:{}", env!("CARGO_PKG_VERSION"))]);
+    operator_is_of(&cluster, env!("CARGO_PKG_VERSION")).await;
     // Reports of the running pod, and what the newer operator counts.
     migration.until("newer fields are written", async || migration.newer_fields().await.len() >= 2).await;
     assert_eq!(migration.pod("al").await.uid(), pod.metadata.uid, "an upgrade leaves running pods alone");
 
     cluster.helm(&["rollback", RELEASE, &older, "--wait", "--timeout=3m"]).unwrap();
-    assert_eq!(operators_images(&cluster).await, [format!("{IMAGE}:{OLDER}")]);
+    operator_is_of(&cluster, OLDER).await;
     assert_eq!(migration.newer_fields().await, [""; 0], "the older definitions prune");
     assert_eq!(migration.pod("al").await.uid(), pod.metadata.uid, "a rollback leaves running pods alone");
 
