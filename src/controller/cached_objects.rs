@@ -18,6 +18,8 @@ pub(crate) const SYNC_FINALIZER: &str = "mailferry.io/pods";
 /// The label of a sync's pod that names its MailboxSync.
 pub const SYNC_LABEL: &str = "mailferry.io/mailboxsync";
 
+/// The container of a sync's pod that syncs. Others may be beside it, where a service mesh injects them.
+pub(crate) const SYNC_CONTAINER: &str = "sync";
 /// The condition of a pod that the cluster takes away.
 const DISRUPTED: &str = "DisruptionTarget";
 
@@ -56,9 +58,12 @@ pub struct PodFacts {
     pub reason: Option<String>,
     /// The same for people.
     pub message: Option<String>,
-    /// Its one container.
+    /// Its containers, without those that run before them or that its node ends after them.
     #[serde(default)]
     pub container_statuses: Vec<ContainerFacts>,
+    /// True when a container beside the sync's ran, once no others than the sync's are kept.
+    #[serde(skip)]
+    pub others_ran: bool,
     /// Among them `DisruptionTarget`.
     #[serde(default)]
     pub conditions: Vec<PodCondition>,
@@ -67,8 +72,19 @@ pub struct PodFacts {
 /// How a pod's container is doing.
 #[derive(Deserialize, Clone, Debug, Default)]
 pub struct ContainerFacts {
+    /// Its name in the pod.
+    #[serde(default)]
+    pub name: String,
     /// Whether it waits, runs, or has ended.
     pub state: Option<ContainerState>,
+}
+
+impl ContainerFacts {
+    /// The container that syncs, in this state.
+    #[must_use]
+    pub fn of_sync(state: Option<ContainerState>) -> Self {
+        Self { name: SYNC_CONTAINER.to_owned(), state }
+    }
 }
 
 /// What a pod's container does, as its node says.
@@ -98,11 +114,15 @@ pub struct ContainerExit {
 }
 
 impl SyncPod {
-    /// What its container does.
+    fn sync_state(&self) -> Option<&ContainerState> {
+        let ours = self.status.container_statuses.iter().find(|container| container.name == SYNC_CONTAINER);
+        ours?.state.as_ref()
+    }
+
+    /// What the container that syncs does, whatever others do beside it.
     #[must_use]
     pub(crate) fn container_state(&self) -> SyncContainerState {
-        let Some(status) = self.status.container_statuses.first() else { return SyncContainerState::Unknown };
-        let Some(state) = &status.state else { return SyncContainerState::Unknown };
+        let Some(state) = self.sync_state() else { return SyncContainerState::Unknown };
         if let Some(ended) = &state.terminated {
             return SyncContainerState::Terminated(ContainerExit {
                 code: ended.exit_code,
@@ -124,11 +144,19 @@ impl SyncPod {
         }
     }
 
-    /// True once its container ended.
+    /// True once the container that syncs ended.
     #[must_use]
     pub(crate) fn has_terminated(&self) -> bool {
-        let state = self.status.container_statuses.first().and_then(|status| status.state.as_ref());
-        state.is_some_and(|state| state.terminated.is_some())
+        self.sync_state().is_some_and(|state| state.terminated.is_some())
+    }
+
+    /// True while a container beside the sync's runs. Its node ends native sidecars (init containers that always restart) by
+    /// itself; these it doesn't.
+    #[must_use]
+    pub(crate) fn others_run(&self) -> bool {
+        let runs = |container: &ContainerFacts| container.state.as_ref().is_some_and(|state| state.running.is_some());
+        let mut others = self.status.container_statuses.iter().filter(|container| container.name != SYNC_CONTAINER);
+        self.status.others_ran || others.any(runs)
     }
 
     /// True once a node was told to run it.
@@ -208,7 +236,8 @@ pub(crate) fn slim_pod(pod: &mut SyncPod) {
     }
     let settled = !pod.has_finalizer();
     pod.status.conditions.retain(|condition| condition.type_ == DISRUPTED);
-    pod.status.container_statuses.truncate(1);
+    pod.status.others_ran = pod.others_run();
+    pod.status.container_statuses.retain(|container| container.name == SYNC_CONTAINER);
     let state = pod.status.container_statuses.first_mut().and_then(|container| container.state.as_mut());
     if let Some(ended) = state.and_then(|state| state.terminated.as_mut()) {
         ended.container_id = None;
@@ -287,5 +316,35 @@ mod tests {
         let held = read(&["other", POD_FINALIZER]);
         let SyncContainerState::Terminated(exit) = held.container_state() else { panic!("{held:?}") };
         assert!(exit.message.len() == 4096 && held.has_finalizer(), "its end is not settled");
+    }
+
+    #[test]
+    fn an_injected_container_is_not_taken_for_the_sync() {
+        let read = |proxy: serde_json::Value, sync: serde_json::Value| {
+            let pod = serde_json::json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "m-1-3", "finalizers": [POD_FINALIZER]},
+                "status": {"phase": "Running", "containerStatuses": [
+                    {"name": "istio-proxy", "state": proxy}, {"name": "sync", "state": sync},
+                ]},
+            });
+            let mut pod: SyncPod = serde_json::from_value(pod).unwrap();
+            let told = (pod.container_state(), pod.has_terminated(), pod.others_run());
+            slim_pod(&mut pod);
+            assert_eq!((pod.container_state(), pod.has_terminated(), pod.others_run()), told);
+            assert_eq!(pod.status.container_statuses.len(), 1);
+            told
+        };
+        let runs = serde_json::json!({"running": {}});
+        let ended = serde_json::json!({"terminated": {"exitCode": 0, "message": "word"}});
+        let (state, terminated, others) = read(ended.clone(), runs.clone());
+        assert_eq!(
+            (state, terminated, others),
+            (SyncContainerState::Running, false, false),
+            "the sync may still append"
+        );
+        let (state, terminated, others) = read(runs, ended.clone());
+        let SyncContainerState::Terminated(exit) = state else { panic!("{state:?}") };
+        assert_eq!((exit.message.as_str(), terminated, others), ("word", true, true));
+        assert!(!read(ended.clone(), ended).2);
     }
 }

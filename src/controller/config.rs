@@ -41,6 +41,8 @@ pub struct OperatorConfig {
     pub worker_log_level: String,
     /// Secrets for pulling the workers' image; they must be there in each namespace with migrations.
     pub image_pull_secrets: Vec<String>,
+    /// Let a service mesh inject its containers into sync pods as into others of their namespace; else pods ask it not to.
+    pub inject_sidecars: bool,
 }
 
 impl Default for OperatorConfig {
@@ -56,6 +58,7 @@ impl Default for OperatorConfig {
             master_users: Vec::new(),
             worker_log_level: "info".to_owned(),
             image_pull_secrets: Vec::new(),
+            inject_sidecars: false,
         }
     }
 }
@@ -154,6 +157,8 @@ pub struct WorkerConfig {
     pub image_pull_policy: Option<String>,
     /// `RUST_LOG`.
     pub log_level: String,
+    /// True: pods do not ask a service mesh to leave them alone.
+    pub inject_sidecars: bool,
 }
 
 impl OperatorConfig {

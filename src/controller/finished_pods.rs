@@ -107,7 +107,7 @@ mod tests {
         let mut pod = SyncPod::default();
         pod.metadata.uid = Some(name.to_owned());
         let state = ContainerState { terminated: Some(state), ..ContainerState::default() };
-        pod.status.container_statuses = vec![ContainerFacts { state: Some(state) }];
+        pod.status.container_statuses = vec![ContainerFacts::of_sync(Some(state))];
         pod
     }
 

@@ -454,7 +454,7 @@ mod tests {
         let mut ended = runs.clone();
         let terminated = Some(ContainerStateTerminated::default());
         let state = Some(ContainerState { terminated, ..ContainerState::default() });
-        ended.status.container_statuses = vec![ContainerFacts { state }];
+        ended.status.container_statuses = vec![ContainerFacts::of_sync(state)];
         let mut stopping = runs.clone();
         stopping.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
         assert_eq!(pod_urgency(&ObjectChange::Applied(runs.clone())), Urgency::Ordinary);

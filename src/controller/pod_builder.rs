@@ -16,7 +16,7 @@ use k8s_openapi::{
 
 use super::{
     address_guard::PodAddresses,
-    cached_objects::{POD_FINALIZER, SYNC_LABEL},
+    cached_objects::{POD_FINALIZER, SYNC_CONTAINER, SYNC_LABEL},
     config::WorkerConfig,
     mailbox::observe::FLUSH_SECONDS,
 };
@@ -45,6 +45,12 @@ pub mod env {
     /// The one host that the destination may be; empty: any.
     pub(crate) const DESTINATION_HOST: &str = "MAILFERRY_DESTINATION_HOST";
 }
+/// What asks a service mesh to leave a pod alone: a sync needs none, and a proxy that runs on after it keeps its pod from
+/// ending. Istio reads its key as a label and, of old, as an annotation.
+const OPT_OUT_LABELS: [(&str, &str); 1] = [("sidecar.istio.io/inject", "false")];
+/// The same as annotations.
+const OPT_OUT_ANNOTATIONS: [(&str, &str); 2] =
+    [("sidecar.istio.io/inject", "false"), ("linkerd.io/inject", "disabled")];
 /// A pod that outlives its deadline by this many seconds is ended by its node: where no operator is left to do it.
 const BACKSTOP_SECONDS: i64 = 3600;
 /// The user of the container: none of the image's.
@@ -71,33 +77,9 @@ pub fn build_pod(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddres
     let none = PodOverrides::default();
     let overrides = to.spec.pod_overrides.as_deref().unwrap_or(&none);
     let (volumes, mounts) = volumes(&required_secrets(to.spec));
-    let ours = [
-        ("app.kubernetes.io/name", "mailferry"),
-        ("app.kubernetes.io/component", "worker"),
-        ("app.kubernetes.io/managed-by", "mailferry"),
-        (SYNC_LABEL, to.name),
-    ];
-    let mut labels = overrides.labels.clone();
-    labels.extend(ours.map(|(key, value)| (key.to_owned(), value.to_owned())));
-    let annotations = Some(overrides.annotations.clone()).filter(|annotations| !annotations.is_empty());
     let deadline = i64::try_from(to.spec.settings.deadline.as_std().as_secs()).unwrap_or(i64::MAX / 2);
     Pod {
-        metadata: ObjectMeta {
-            name: Some(names::pod(to.name, to.attempt)),
-            namespace: Some(to.namespace.to_owned()),
-            labels: Some(labels),
-            annotations,
-            finalizers: Some(vec![POD_FINALIZER.to_owned()]),
-            owner_references: Some(vec![OwnerReference {
-                api_version: API_VERSION.to_owned(),
-                kind: "MailboxSync".to_owned(),
-                name: to.name.to_owned(),
-                uid: to.uid.to_owned(),
-                controller: Some(true),
-                block_owner_deletion: Some(true),
-            }]),
-            ..ObjectMeta::default()
-        },
+        metadata: metadata(to, overrides, config),
         spec: Some(PodSpec {
             restart_policy: Some("Never".to_owned()),
             service_account_name: Some(WORKER_NAME.to_owned()),
@@ -124,7 +106,7 @@ pub fn build_pod(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddres
             )
             .filter(|secrets| !secrets.is_empty()),
             containers: vec![Container {
-                name: "sync".to_owned(),
+                name: SYNC_CONTAINER.to_owned(),
                 image: Some(config.image.clone()),
                 image_pull_policy: config.image_pull_policy.clone(),
                 args: Some(vec!["worker".to_owned()]),
@@ -143,6 +125,44 @@ pub fn build_pod(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddres
             ..PodSpec::default()
         }),
         status: None,
+    }
+}
+
+/// Its names and labels, its owner, and what keeps it until its end is certain.
+fn metadata(to: AttemptRef<'_>, overrides: &PodOverrides, config: &WorkerConfig) -> ObjectMeta {
+    let ours = [
+        ("app.kubernetes.io/name", "mailferry"),
+        ("app.kubernetes.io/component", "worker"),
+        ("app.kubernetes.io/managed-by", "mailferry"),
+        (SYNC_LABEL, to.name),
+    ];
+    let opt_out = |from: &[(&str, &str)]| {
+        // Who names a mesh's key, as a label or as an annotation, decides by it.
+        let named = |key: &str| overrides.labels.contains_key(key) || overrides.annotations.contains_key(key);
+        let left = from.iter().filter(|(key, _)| !config.inject_sidecars && !named(key));
+        left.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>()
+    };
+    let mut labels = opt_out(&OPT_OUT_LABELS);
+    labels.extend(overrides.labels.clone());
+    labels.extend(ours.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    let mut annotations = opt_out(&OPT_OUT_ANNOTATIONS);
+    annotations.extend(overrides.annotations.clone());
+    let annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
+    ObjectMeta {
+        name: Some(names::pod(to.name, to.attempt)),
+        namespace: Some(to.namespace.to_owned()),
+        labels: Some(labels),
+        annotations,
+        finalizers: Some(vec![POD_FINALIZER.to_owned()]),
+        owner_references: Some(vec![OwnerReference {
+            api_version: API_VERSION.to_owned(),
+            kind: "MailboxSync".to_owned(),
+            name: to.name.to_owned(),
+            uid: to.uid.to_owned(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }]),
+        ..ObjectMeta::default()
     }
 }
 
@@ -249,11 +269,16 @@ mod tests {
     }
 
     fn pod(spec: &MailboxSyncSpec) -> Pod {
+        pod_with(spec, false)
+    }
+
+    fn pod_with(spec: &MailboxSyncSpec, inject_sidecars: bool) -> Pod {
         let to = AttemptRef { namespace: "customers", name: "acme-bob-1a2b", uid: "u-1", spec, attempt: 3 };
         let config = WorkerConfig {
             image: "example/mailferry:1".into(),
             image_pull_policy: Some("Never".into()),
             log_level: "debug".into(),
+            inject_sidecars,
         };
         let addresses = PodAddresses {
             deny: "10.0.0.0/8".into(),
@@ -377,6 +402,25 @@ mod tests {
     }
 
     #[test]
+    fn a_service_mesh_injects_nothing_unless_somebody_asks_for_it() {
+        let asks = |overrides: Option<Value>, inject_sidecars: bool| {
+            let pod = pod_with(&spec(overrides), inject_sidecars).metadata;
+            let keys = ["sidecar.istio.io/inject", "linkerd.io/inject"];
+            let of = |map: Option<BTreeMap<String, String>>| {
+                keys.map(|key| map.as_ref().and_then(|map| map.get(key)).map(String::to_owned))
+            };
+            (of(pod.labels), of(pod.annotations))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(asks(None, false), ([some("false"), None], [some("false"), some("disabled")]));
+        let istio = json!({"labels": {"sidecar.istio.io/inject": "true"}});
+        assert_eq!(asks(Some(istio), false), ([some("true"), None], [None, some("disabled")]));
+        let linkerd = json!({"annotations": {"linkerd.io/inject": "enabled"}});
+        assert_eq!(asks(Some(linkerd), false), ([some("false"), None], [some("false"), some("enabled")]));
+        assert_eq!(asks(None, true), ([None, None], [None, None]), "the namespace decides");
+    }
+
+    #[test]
     fn overrides_add_and_never_replace_what_is_ours() {
         let overrides = json!({
             "labels": {
@@ -394,9 +438,13 @@ mod tests {
             json!({
                 "team": "mail", SYNC_LABEL: "acme-bob-1a2b", "app.kubernetes.io/name": "mailferry",
                 "app.kubernetes.io/component": "worker", "app.kubernetes.io/managed-by": "mailferry",
+                "sidecar.istio.io/inject": "false",
             })
         );
-        assert_eq!(pod["metadata"]["annotations"], json!({"note": "hello"}));
+        assert_eq!(
+            pod["metadata"]["annotations"],
+            json!({"note": "hello", "sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled"})
+        );
         let resources = json!({"requests": {"cpu": "1", "memory": "64Mi"}, "limits": {"memory": "128Mi"}});
         assert_eq!(pod["spec"]["containers"][0]["resources"], resources);
         assert_eq!(pod["spec"]["nodeSelector"], json!({"pool": "batch"}));

@@ -199,6 +199,7 @@ cases! {
     the_configuration_is_what_the_values_say:
     json!({"config": {
         "maxSyncs": 1000, "podStartsPerSecond": 5, "maxMailboxesPerNamespace": 50, "workerLogLevel": "debug",
+        "injectSidecars": true,
         "hostLimits": {"imap.old.example:143": {"maxConnections": 40, "startsPerMinute": 30}},
         "addresses": {"detectCluster": false, "deny": ["10.0.0.0/8"], "allow": ["10.1.0.0/16", "2001:db8::/32"]}},
      "policy": {"masterUsers": [{"namespace": "customers", "users": ["@acme.example", "*"]}]}}), |objects| {
@@ -208,6 +209,7 @@ cases! {
             ("podStartsPerSecond", json!(5)),
             ("maxMailboxesPerNamespace", json!(50)),
             ("workerLogLevel", json!("debug")),
+            ("injectSidecars", json!(true)),
             ("hostLimits", json!({"imap.old.example:143": {"maxConnections": 40, "startsPerMinute": 30}})),
             ("addresses", json!({"detectCluster": false, "deny": ["10.0.0.0/8"],
                                  "allow": ["10.1.0.0/16", "2001:db8::/32"]})),
@@ -288,6 +290,14 @@ cases! {
         assert_eq!(*condition, "request.userInfo.username == 'system:serviceaccount:mailferry-system:captain'");
         let role = policy["spec"]["variables"].as_array().unwrap().iter().find(|it| it["name"] == "workerRole");
         assert_eq!(role.unwrap()["expression"], "{'kind': 'Role', 'name': 'ferry-worker'}");
+    }
+
+    the_operators_fence_lets_injected_containers_be_only_where_they_are_wanted:
+    at("config.injectSidecars", true), |objects| {
+        let policy = objects.named("ValidatingAdmissionPolicy", "mailferry-controller-pods");
+        let variables = policy["spec"]["variables"].as_array().unwrap();
+        let injected = variables.iter().find(|it| it["name"] == "injectSidecars");
+        assert_eq!(injected.unwrap()["expression"], "true");
     }
 
     destinations_are_judged_when_applied_where_some_are_allowed:

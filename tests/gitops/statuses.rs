@@ -133,7 +133,7 @@ impl Mailbox {
             ..ContainerStateTerminated::default()
         };
         let state = ContainerState { terminated: Some(terminated), ..ContainerState::default() };
-        pod.status.container_statuses = vec![ContainerFacts { state: Some(state) }];
+        pod.status.container_statuses = vec![ContainerFacts::of_sync(Some(state))];
         mailbox.pods = vec![Arc::new(pod)];
         // What comes next waits for its turn.
         mailbox.granted_slots = None;

@@ -10,6 +10,7 @@ addresses:
   deny: {{ toJson .addresses.deny }}
   allow: {{ toJson .addresses.allow }}
 workerLogLevel: {{ .workerLogLevel | quote }}
+injectSidecars: {{ .injectSidecars | default false }}
 {{- end }}
 masterUsers: {{ toJson .Values.policy.masterUsers }}
 policy:

@@ -323,7 +323,7 @@ fn state_of(pod: &SyncPod) -> Option<&ContainerState> {
 }
 
 fn set(pod: &mut SyncPod, state: ContainerState) {
-    pod.status.container_statuses = vec![ContainerFacts { state: Some(state) }];
+    pod.status.container_statuses = vec![ContainerFacts::of_sync(Some(state))];
 }
 
 /// Changes what can be seen of a pod, where anything can.

@@ -398,6 +398,9 @@ impl SyncDecider<'_, '_> {
             };
             if pod.has_finalizer() {
                 self.push_action(SyncAction::ReleasePod { name: name.clone(), uid: uid.clone() });
+            } else if pod.deleting_since().is_none() && pod.others_run() {
+                // Nothing else ends what was injected beside the sync: the pod would run for ever.
+                self.push_action(SyncAction::StopPod { name: name.clone(), uid: uid.clone() });
             } else if pod.deleting_since().is_none() {
                 let ended = match &end {
                     PodEnd::Exited(exit) => exit.at.unwrap_or(made),

@@ -136,7 +136,7 @@ fn pod(attempt: i64, state: Option<ContainerState>) -> Arc<SyncPod> {
     pod.metadata.uid = Some(format!("pod-{attempt}"));
     pod.metadata.labels = Some([(SYNC_LABEL.to_owned(), NAME.to_owned())].into());
     pod.metadata.finalizers = Some(vec![POD_FINALIZER.to_owned()]);
-    pod.status.container_statuses = state.into_iter().map(|state| ContainerFacts { state: Some(state) }).collect();
+    pod.status.container_statuses = state.into_iter().map(|state| ContainerFacts::of_sync(Some(state))).collect();
     Arc::new(pod)
 }
 
@@ -170,6 +170,44 @@ fn ended_with(word: &WorkerStatus) -> Arc<SyncPod> {
     let message = Some(serde_json::to_string(word).unwrap());
     let state = ContainerStateTerminated { message, ..ContainerStateTerminated::default() };
     pod(1, Some(ContainerState { terminated: Some(state), ..ContainerState::default() }))
+}
+
+/// A container that a service mesh injected first, in this state.
+fn beside(mut pod: Arc<SyncPod>, state: ContainerState) -> Arc<SyncPod> {
+    let proxy = ContainerFacts { name: "istio-proxy".to_owned(), state: Some(state) };
+    Arc::make_mut(&mut pod).status.container_statuses.insert(0, proxy);
+    pod
+}
+
+#[test]
+fn an_injected_container_that_ends_before_the_sync_ends_no_attempt() {
+    let mut case = MailboxFixture::running();
+    let killed = ContainerStateTerminated { exit_code: 137, ..ContainerStateTerminated::default() };
+    let killed = ContainerState { terminated: Some(killed), ..ContainerState::default() };
+    case.pods = vec![beside(pod(1, Some(is_running())), killed)];
+    let decision = case.decide();
+    assert_eq!((decision.status.phase, decision.status.slots), (Some(SyncPhase::Running), Some(2)));
+    assert_eq!(decision.actions, []);
+}
+
+#[test]
+fn a_pod_in_which_others_run_on_after_the_sync_is_deleted_once_its_end_is_settled() {
+    let mut case = MailboxFixture::running();
+    case.status.worker = Some(report(2, Some(Outcome::Synced)));
+    case.pods = vec![beside(ended_with(&report(2, Some(Outcome::Synced))), is_running())];
+    case.status = case.decide().status;
+    assert_eq!(
+        (case.status.phase, case.status.slots),
+        (Some(SyncPhase::Synced), None),
+        "the sync's end is the attempt's"
+    );
+    let (name, uid) = (names::pod(NAME, 1), "pod-1".to_owned());
+    let released = SyncAction::ReleasePod { name: name.clone(), uid: uid.clone() };
+    assert_eq!(case.decide().actions, [released]);
+    Arc::make_mut(&mut case.pods[0]).metadata.finalizers = None;
+    assert_eq!(case.decide().actions, [SyncAction::StopPod { name, uid }]);
+    Arc::make_mut(&mut case.pods[0]).metadata.deletion_timestamp = Some(Time(case.now));
+    assert_eq!(case.decide().actions, []);
 }
 
 #[test]
