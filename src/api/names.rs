@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use super::SyncEndpoint;
+use super::{MailServerSpec, SyncEndpoint};
 use crate::host_name::HostName;
 
 /// The `ServiceAccount`, the role and the `RoleBinding` of sync pods.
@@ -56,12 +56,18 @@ pub fn mailbox_secret(mailbox_sync: &str, version: &str) -> String {
 #[must_use]
 pub fn account_hash(endpoint: &SyncEndpoint) -> String {
     let host = HostName::new(&endpoint.server.host);
-    let port = match endpoint.server.effective_port() {
-        143 => 993,
-        port => port,
-    };
+    let port = account_port(&endpoint.server);
     let user = endpoint.account.username.as_deref().unwrap_or_default().to_lowercase();
     hash_texts(&[host.as_str(), &port.to_string(), &user], 40)
+}
+
+/// The port by which accounts are told apart: one for both standard ports.
+#[must_use]
+pub(crate) fn account_port(server: &MailServerSpec) -> i32 {
+    match server.effective_port() {
+        143 => 993,
+        port => port,
+    }
 }
 
 /// The start of a SHA-256 over texts, each with its length: `a`, `b-c` is not `a-b`, `c`.

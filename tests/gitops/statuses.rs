@@ -242,6 +242,7 @@ impl Migration {
             pods_refused: None,
             writes_refused: None,
             over_limit: None,
+            server_change: None,
             now: now(),
         };
         let phase = migration_phase(&migration, &status, &facts);

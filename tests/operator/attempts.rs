@@ -203,6 +203,24 @@ async fn a_pod_that_was_evicted_is_no_failure_of_the_sync() {
 }
 
 #[tokio::test]
+async fn an_injected_container_is_not_taken_for_the_sync_and_its_pod_is_deleted_after_it() {
+    let (stage, alice, pod) = running(json!({"retry": {"initialBackoff": "1h"}})).await;
+    let status_of = |proxy: serde_json::Value, sync: serde_json::Value| {
+        let container = |name: &str, state: serde_json::Value| json!({"name": name, "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        json!({"phase": "Running", "containerStatuses": [container("istio-proxy", proxy), container("sync", sync)]})
+    };
+    let runs = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+    let killed = json!({"terminated": {"exitCode": 137}});
+    stage.rig.pod_status(&pod.name_any(), status_of(killed, runs.clone())).await;
+    stage.rig.pod_status(&pod.name_any(), status_of(runs, json!({"terminated": {"exitCode": 1}}))).await;
+    let ended = stage.until_phase(&alice, "Backoff").await;
+    let failures = ended.failures.unwrap();
+    assert_eq!((ended.attempt, failures.sync, failures.infrastructure), (1, 1, 0), "the proxy's end is not the sync's");
+    let gone = |pod: &Pod| pod.metadata.deletion_timestamp.is_some() && pod.finalizers().is_empty();
+    stage.until::<Pod>(&pod.name_any(), gone).await;
+}
+
+#[tokio::test]
 async fn a_pod_that_was_deleted_by_force_is_waited_for_until_it_must_have_stopped() {
     let (stage, alice, pod) = running(json!({"offlineGrace": "10s"})).await;
     stage.rig.pod_gone(&pod).await;

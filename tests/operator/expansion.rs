@@ -81,6 +81,31 @@ async fn a_missing_mail_server_is_said_and_waited_for() {
 }
 
 #[tokio::test]
+async fn a_migration_that_has_started_keeps_its_hosts_and_takes_the_rest() {
+    let stage = Stage::new().await;
+    let server = async |host: &str, limit: i32| {
+        let server = json!({
+            "apiVersion": "mailferry.io/v1alpha1", "kind": "MailServer", "metadata": {"name": "old"},
+            "spec": {"host": host, "limits": {"maxConnections": limit}},
+        });
+        stage.rig.apply(&server.to_string()).await;
+    };
+    server("old.example", 5).await;
+    stage.migration("acme", &["alice"], json!({"source": {"server": null, "serverRef": {"name": "old"}}})).await;
+    let alice = Stage::sync("acme", "alice");
+    Box::pin(stage.running(&alice, 1)).await;
+    server("another.example", 7).await;
+    let changed = stage.until_condition("acme", "ServerChanged", "True").await;
+    let (_, reason, message) = condition(&changed, "ServerChanged").unwrap();
+    assert!(reason == "MigrationStarted" && message.contains("names another.example port 993 now"), "{message}");
+    let of = |sync: &MailboxSync| sync.spec.source.server.limits.max_connections;
+    let kept = stage.until::<MailboxSync>(&alice, |sync| of(sync) == Some(7)).await;
+    assert_eq!(kept.spec.source.server.host, "old.example");
+    server("old.example", 7).await;
+    stage.until::<MailMigration>("acme", |migration| condition(migration, "ServerChanged").is_none()).await;
+}
+
+#[tokio::test]
 async fn source_and_destination_that_are_one_account_are_refused() {
     let stage = Stage::new().await;
     stage.migration("acme", &["alice"], json!({"destination": {"server": {"host": "OLD.example"}}})).await;

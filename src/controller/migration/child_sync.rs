@@ -12,9 +12,10 @@ use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
 use super::{
     children::ChildSteps,
     csv_secrets,
-    expand::{CsvRow, MailboxCensus, MigrationExpander},
+    expand::{CsvRow, MailboxCensus, MigrationExpander, WantedSync},
     memory::{ExpansionInputs, MigrationMemory},
     prune::{RemovalDecision, decide_removal},
+    server_pin::ServerPin,
 };
 use crate::{
     api::{EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxSync},
@@ -123,8 +124,14 @@ impl ExpansionRound<'_> {
         let left_out = memory.refused.left_out(clock);
         let mut steps = ChildSteps::new(migration, existing, &memory.created, &left_out);
         let mut expander = MigrationExpander::new(migration, census, find, &key, cutover);
+        let uid = migration.uid().unwrap_or_default();
+        let mut servers_begun = ServerPin::new(existing, &uid);
+        let mut add_wanted = |(name, mut wanted): (String, WantedSync)| {
+            servers_begun.keep_servers(&name, &mut wanted.spec);
+            steps.add_wanted(name, wanted);
+        };
         for entry in &migration.spec.mailboxes {
-            expander.listed(entry).into_iter().for_each(|(name, wanted)| steps.add_wanted(name, wanted));
+            expander.listed(entry).into_iter().for_each(&mut add_wanted);
         }
         for (reference, first) in migration.spec.mailbox_secrets.iter().zip(&statuses) {
             let csv = csv_secrets::fetch_csv(context, migration, reference).await?;
@@ -135,15 +142,12 @@ impl ExpansionRound<'_> {
             }
             if first.problem.is_none() {
                 let row = |mailbox| CsvRow { csv_uid: &csv.uid, mailbox };
-                let take = |mailbox| {
-                    expander.in_csv(row(mailbox)).into_iter().for_each(|(name, wanted)| steps.add_wanted(name, wanted));
-                };
+                let take = |mailbox| expander.in_csv(row(mailbox)).into_iter().for_each(&mut add_wanted);
                 csv_secrets::read_csv(reference, &csv, take).await;
             }
         }
         let expansion = expander.finish();
         let removal = if statuses.iter().all(|csv| csv.problem.is_none()) {
-            let uid = migration.uid().unwrap_or_default();
             let ours = existing.iter().filter(|(_, sync)| {
                 owner_reference::is_controlled_by(&***sync, &uid) && sync.metadata.deletion_timestamp.is_none()
             });
@@ -165,6 +169,7 @@ impl ExpansionRound<'_> {
         memory.unmade = expansion.unmade;
         memory.over_limit =
             expansion.first_over.map(|first| over_limit_message(memory.unmade.over_limit, limit, &first));
+        memory.server_change = servers_begun.message();
         memory.csv_statuses = statuses;
         memory.pending_removal = removal.pending;
         failure.map_or(Ok(()), Err)

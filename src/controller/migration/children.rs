@@ -16,9 +16,10 @@ use super::{
     csv_secrets,
     expand::WantedSync,
     refused_writes::{IN_A_ROW, RoundResult, WriteRefusal},
+    server_pin::is_same_server,
 };
 use crate::{
-    api::{MailMigration, MailboxSync},
+    api::{MailMigration, MailboxSync, MailboxSyncSpec},
     controller::{
         cached_objects::SYNC_FINALIZER, context::ControllerContext, error::ReconcileError, merge_patch,
         owner_reference, pod_builder,
@@ -204,6 +205,12 @@ fn has_attempt(sync: &MailboxSync) -> bool {
     sync.status.as_ref().is_some_and(|status| status.slots.is_some())
 }
 
+/// True when a mailbox would be synced from or to another server than before.
+fn moves(before: &MailboxSyncSpec, wanted: &MailboxSyncSpec) -> bool {
+    let sides = [(&before.source, &wanted.source), (&before.destination, &wanted.destination)];
+    sides.into_iter().any(|(before, wanted)| !is_same_server(&before.server, &wanted.server))
+}
+
 /// Makes one step.
 async fn run_step(
     context: &ControllerContext,
@@ -237,7 +244,11 @@ async fn run_step(
                 csv_secrets::create_mailbox_secret(context, migration, secret).await?;
             }
             let Some(patch) = merge_patch::diff(&sync.spec, &wanted.spec)? else { return Ok(StepEnd::Done) };
-            let body = serde_json::json!({"metadata": {"uid": sync.uid()}, "spec": patch});
+            let mut body = serde_json::json!({"metadata": {"uid": sync.uid()}, "spec": patch});
+            if moves(&sync.spec, &wanted.spec) {
+                // It may have begun since it was seen: then it stays where it is.
+                body["metadata"]["resourceVersion"] = sync.resource_version().into();
+            }
             match api.patch(&sync.name_any(), &PatchParams::default(), &Patch::Merge(body)).await {
                 Ok(_) => {}
                 // Gone, or another of that name: the watch will tell.

@@ -36,6 +36,8 @@ pub struct MigrationFacts<'a> {
     pub writes_refused: Option<(&'static str, String)>,
     /// Why some mailboxes are above the limit of the namespace.
     pub over_limit: Option<String>,
+    /// Which server is another one now than the migration began with, and is not used.
+    pub server_change: Option<String>,
     /// The operator's clock.
     pub now: Timestamp,
 }
@@ -164,6 +166,8 @@ pub fn conditions(
     say("MailboxesRefused", (!refused.is_empty()).then_some(true), reason, refused);
     let over_limit = facts.over_limit.as_deref().unwrap_or_default();
     say("MailboxLimitReached", (!over_limit.is_empty()).then_some(true), "NamespaceLimit", over_limit);
+    let change = facts.server_change.as_deref().unwrap_or_default();
+    say("ServerChanged", (!change.is_empty()).then_some(true), "MigrationStarted", change);
     list.set(ALL_COPIED, copied, reason_copied, &message_copied);
     list.into_conditions()
 }

@@ -30,6 +30,8 @@ pub(crate) struct MigrationMemory {
     pub unmade: UnmadeMailboxes,
     /// What people are told of mailboxes above the limit of the namespace.
     pub over_limit: Option<String>,
+    /// What people are told of a MailServer that names another host than the migration began with.
+    pub server_change: Option<String>,
     /// What was read from each CSV.
     pub csv_statuses: Vec<CsvStatus>,
     /// Mailboxes that left the list and wait for a confirmation.

@@ -10,3 +10,4 @@ pub(crate) mod memory;
 pub mod prune;
 pub mod reconcile;
 pub(crate) mod refused_writes;
+pub(crate) mod server_pin;

@@ -102,6 +102,7 @@ async fn reconcile_with_memory(
         pods_refused: context.admission().refusal_message(&namespace).map(str::to_owned),
         writes_refused: memory.refused.condition_parts(),
         over_limit: memory.over_limit.clone(),
+        server_change: memory.server_change.clone(),
         now,
     };
     update_status(migration, &mut status, &facts, memory);
@@ -310,6 +311,7 @@ spec:
             pods_refused: None,
             writes_refused: None,
             over_limit: None,
+            server_change: None,
             now,
         };
         for phase in MigrationPhase::ALL {
@@ -323,6 +325,7 @@ spec:
         let writes_refused = Some(("Invalid", "the API server refuses the MailboxSync of bob".into()));
         let facts = MigrationFacts { pods_refused: Some("exceeded quota".into()), writes_refused, ..facts };
         let facts = MigrationFacts { over_limit: Some(over_limit_message(3, 10_000, "carol")), ..facts };
+        let facts = MigrationFacts { server_change: Some("the MailServer old names another host".into()), ..facts };
         tell("with all that can be wrong".into(), MigrationPhase::Running, &facts);
         tell(
             "complete with messages missing".into(),
@@ -388,6 +391,7 @@ spec:
             PodsRefused=True Forbidden: exceeded quota
             MailboxesRefused=True Invalid: the API server refuses the MailboxSync of bob
             MailboxLimitReached=True NamespaceLimit: 3 mailboxes are not made, carol first: the namespace has as many as it may (10000, maxMailboxesPerNamespace of the operator's configuration). What is there stays
+            ServerChanged=True MigrationStarted: the MailServer old names another host
             AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
         complete with messages missing
             Accepted=True Accepted: the migration can be carried out as it is written
@@ -398,6 +402,7 @@ spec:
             PodsRefused=True Forbidden: exceeded quota
             MailboxesRefused=True Invalid: the API server refuses the MailboxSync of bob
             MailboxLimitReached=True NamespaceLimit: 3 mailboxes are not made, carol first: the namespace has as many as it may (10000, maxMailboxesPerNamespace of the operator's configuration). What is there stays
+            ServerChanged=True MigrationStarted: the MailServer old names another host
             AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
             Normal Complete: 9 of 10 mailboxes are synced; 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
         "#);
