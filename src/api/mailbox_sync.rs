@@ -114,7 +114,7 @@ pub struct MailboxSyncStatus {
     /// Where the mailbox stands, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<SyncPhase>,
-    /// Ready and AllCopied are always there; Stalled only while the phase is Stalled or Failed.
+    /// Ready and AllCopied are always there; Stalled only while the phase is Stalled or Failed, Outdated while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -292,6 +292,9 @@ pub struct AttemptInput {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub spec: String,
+    /// True for a dry run: once the spec asks for none any more, a sync is due.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// How often attempts and pods of a mailbox failed.

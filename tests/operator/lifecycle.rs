@@ -145,6 +145,22 @@ async fn another_sync_request_is_one_more_sync_of_each_mailbox_and_the_same_one_
 }
 
 #[tokio::test]
+async fn what_is_edited_after_the_end_is_told_and_synced_when_somebody_asks_for_it() {
+    let stage = Stage::new().await;
+    let _player = stage.play(|_, _| Ending::Synced);
+    let alice = Stage::sync("acme", "alice");
+    stage.migration("acme", &["alice"], json!({})).await;
+    stage.until_condition("acme", "Complete", "True").await;
+    stage.change("acme", json!({"messages": {"maxSize": "1Mi"}})).await;
+    let outdated = stage.until_condition("acme", "Outdated", "True").await;
+    assert!(condition(&outdated, "Outdated").unwrap().2.contains("spec.syncRequest"));
+    assert_eq!(condition(&outdated, "Complete").unwrap().0, "True");
+    stage.change("acme", json!({"syncRequest": "by what is written now"})).await;
+    stage.until::<MailboxSync>(&alice, |sync| syncs(sync) == 2).await;
+    stage.until::<MailMigration>("acme", |migration| condition(migration, "Outdated").is_none()).await;
+}
+
+#[tokio::test]
 async fn nothing_starts_before_its_time() {
     let stage = Stage::new().await;
     let at = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 4).unwrap();

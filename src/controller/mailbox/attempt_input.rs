@@ -19,7 +19,12 @@ const HASH_DIGITS: usize = 40;
 /// What an attempt by this spec is made with.
 #[must_use]
 pub(super) fn attempt_input(spec: &MailboxSyncSpec) -> AttemptInput {
-    AttemptInput { source: login_hash(&spec.source), destination: login_hash(&spec.destination), spec: spec_hash(spec) }
+    AttemptInput {
+        source: login_hash(&spec.source),
+        destination: login_hash(&spec.destination),
+        spec: spec_hash(spec),
+        dry_run: spec.settings.dry_run,
+    }
 }
 
 /// True when an attempt by this spec would log in with what a server refused before: the same accounts, and the same

@@ -2,7 +2,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::observe::{HoldReason, ObservedMailbox};
+use super::{
+    due::{DueFacts, is_outdated},
+    observe::{HoldReason, ObservedMailbox},
+};
 use crate::{
     api::{
         MailboxSyncSpec, MailboxSyncStatus,
@@ -13,6 +16,9 @@ use crate::{
         condition::ConditionList,
     },
 };
+
+/// The condition of what was changed after its last sync.
+pub(crate) const OUTDATED: &str = "Outdated";
 
 /// Whether all messages of a mailbox are copied, as far as its worker has reported.
 #[must_use]
@@ -104,6 +110,11 @@ pub(crate) fn set_conditions(observed: &ObservedMailbox<'_>, status: &mut Mailbo
     // While an attempt runs, counts rise with each report: they are told at its end.
     if !(phase == SyncPhase::Running && conditions.has_status(ALL_COPIED, copied)) {
         conditions.set(ALL_COPIED, copied, reason_copied, &message_copied);
+    }
+    if is_outdated(&DueFacts { status, ..DueFacts::from_observed(observed) }) {
+        conditions.set(OUTDATED, "True", "ChangedAfterSync", "its spec was changed after its last sync, and no other one is planned: what was synced stays as it is. Another text in the MailMigration's spec.syncRequest has it synced once more, by the spec as it is now");
+    } else {
+        conditions.remove(OUTDATED);
     }
     if matches!(phase, SyncPhase::Stalled | SyncPhase::Failed) {
         conditions.set("Stalled", "True", reason, &message);

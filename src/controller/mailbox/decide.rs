@@ -250,14 +250,7 @@ impl SyncDecider<'_, '_> {
             status.next_attempt_at = None;
             return;
         }
-        let facts = DueFacts {
-            uid: observed.uid,
-            generation: observed.generation,
-            spec: observed.spec,
-            status: observed.status,
-            now: observed.now,
-        };
-        match attempt_due(&facts) {
+        match attempt_due(&DueFacts::from_observed(observed)) {
             AttemptDue::Never => status.next_attempt_at = None,
             AttemptDue::At(at) => {
                 status.next_attempt_at = Some(Time(at));

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     attempt_input::{is_refused_login, spec_hash},
     backoff::jittered,
-    observe::signed_duration,
+    observe::{ObservedMailbox, signed_duration},
 };
 use crate::{
     api::{Duration, MailboxSync, MailboxSyncSpec, MailboxSyncStatus, mailbox_sync::SyncPhase},
@@ -52,6 +52,13 @@ pub(super) struct DueFacts<'a> {
 }
 
 impl<'a> DueFacts<'a> {
+    /// The facts of a mailbox that is decided on.
+    #[must_use]
+    pub(super) const fn from_observed(observed: &ObservedMailbox<'a>) -> Self {
+        let ObservedMailbox { uid, generation, spec, status, now, .. } = *observed;
+        Self { uid, generation, spec, status, now }
+    }
+
     /// The facts of a MailboxSync, with this status in place of its own.
     pub(crate) fn from_sync(sync: &'a MailboxSync, status: &'a MailboxSyncStatus, now: Timestamp) -> Self {
         Self {
@@ -120,6 +127,23 @@ fn is_changed(facts: &DueFacts<'_>) -> bool {
         && tried.is_none_or(|tried| tried.spec != spec_hash(facts.spec))
 }
 
+/// True when a mailbox is synced for good by another spec than it has now, in what decides how a sync goes. No sync is
+/// started for that: a migration that is complete is like a finished Job. Its sources may be gone or emptied since, and with
+/// `deletions: Mirror` a sync that nobody asked for would follow them.
+#[must_use]
+pub(super) fn is_outdated(facts: &DueFacts<'_>) -> bool {
+    let status = facts.status;
+    let synced_by = status.attempt_input.as_ref().map(|input| input.spec.as_str()).filter(|spec| !spec.is_empty());
+    status.phase == Some(SyncPhase::Synced)
+        && attempt_due(facts) == AttemptDue::Never
+        && synced_by.is_some_and(|synced_by| synced_by != spec_hash(facts.spec))
+}
+
+/// True when the last sync was a dry run, and the next one is none.
+fn was_rehearsed(facts: &DueFacts<'_>) -> bool {
+    facts.status.attempt_input.as_ref().is_some_and(|input| input.dry_run) && !facts.spec.settings.dry_run
+}
+
 /// A mailbox that was suspended, or cancelled by mistake, goes on where it was: one that was synced waits for its next
 /// delta sync.
 fn due_when_resumed(facts: &DueFacts<'_>) -> Option<AttemptDue> {
@@ -130,7 +154,7 @@ fn due_when_resumed(facts: &DueFacts<'_>) -> Option<AttemptDue> {
 
 /// When the next delta sync of a mailbox is due that was synced.
 fn delta_due(facts: &DueFacts<'_>) -> AttemptDue {
-    if facts.status.last_synced_at.is_none() {
+    if facts.status.last_synced_at.is_none() || was_rehearsed(facts) {
         return AttemptDue::Now;
     }
     match next_delta_at(facts) {

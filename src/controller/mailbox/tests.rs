@@ -31,6 +31,7 @@ use crate::{
     error::{Error, ErrorClass},
 };
 
+mod edited;
 mod refused_login;
 
 const NAME: &str = "m";

@@ -15,7 +15,11 @@ use crate::{
     },
     controller::{
         all_copied::CopiedVerdict,
-        mailbox::{conditions::copied_verdict, due::is_final},
+        condition::is_true,
+        mailbox::{
+            conditions::{OUTDATED, copied_verdict},
+            due::is_final,
+        },
     },
     error::{Error, ErrorClass},
 };
@@ -46,6 +50,8 @@ pub struct MailboxAggregate {
     pub stalled_need_person: bool,
     /// So many have told that all their messages are copied.
     pub copied: i32,
+    /// So many were changed after their last sync, and no other one is planned.
+    pub outdated: i32,
     /// When the first of the next delta syncs is due.
     pub next_sync_at: Option<Time>,
 }
@@ -122,6 +128,7 @@ pub fn aggregate<'a>(
         };
         *counter += 1;
         all.started |= status.attempt > 0;
+        all.outdated += i32::from(is_true(&status.conditions, OUTDATED));
         all.stalled_need_person &= status.phase != Some(SyncPhase::Stalled) || status.next_attempt_at.is_none();
         if let Some(failures) = &status.failures {
             all.totals.deadline_restarts = all.totals.deadline_restarts.saturating_add(failures.deadline_restarts);

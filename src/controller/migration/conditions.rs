@@ -12,6 +12,7 @@ use crate::{
     controller::{
         all_copied::{self, ALL_COPIED, CopiedVerdict},
         condition::ConditionList,
+        mailbox::conditions::OUTDATED,
     },
     error::Error,
 };
@@ -123,6 +124,9 @@ pub fn conditions(
             (false, "Failed", format!("all mailboxes have ended, {} of {} failed", counts.failed, counts.total))
         }
         (MigrationPhase::Stalled, None) => (false, "Stalled", stalled_message(facts)),
+        (MigrationPhase::Complete, None) if facts.aggregate.outdated > 0 => {
+            (true, "Complete", format!("{done}; {} were changed after that", facts.aggregate.outdated))
+        }
         (MigrationPhase::Complete, None) => (true, "Complete", done.clone()),
         (MigrationPhase::Suspended, None) => (true, "Suspended", format!("suspended; {done}")),
         (MigrationPhase::Pending, None) if facts.pending == 0 && counts.total == 0 => {
@@ -168,6 +172,12 @@ pub fn conditions(
     say("MailboxLimitReached", (!over_limit.is_empty()).then_some(true), "NamespaceLimit", over_limit);
     let change = facts.server_change.as_deref().unwrap_or_default();
     say("ServerChanged", (!change.is_empty()).then_some(true), "MigrationStarted", change);
+    let outdated = format!(
+        "{} of {} mailboxes were changed after their last sync, and no other one is planned: what was synced stays as it is. \
+         Another text in spec.syncRequest has every mailbox synced once more, by what is written now",
+        facts.aggregate.outdated, counts.total
+    );
+    say(OUTDATED, (facts.aggregate.outdated > 0).then_some(true), "ChangedAfterSync", &outdated);
     list.set(ALL_COPIED, copied, reason_copied, &message_copied);
     list.into_conditions()
 }

@@ -321,6 +321,7 @@ spec:
         tell("refused".into(), MigrationPhase::Pending, &MigrationFacts { refused, ..facts.clone() });
         let mut failing = all.clone();
         (failing.counts.failing, failing.counts.failed, failing.totals.not_copied) = (3, 1, Some(not_copied));
+        failing.outdated = 2;
         let facts = MigrationFacts { aggregate: &failing, pending: 4, removal: Some(&pending), ..facts };
         let writes_refused = Some(("Invalid", "the API server refuses the MailboxSync of bob".into()));
         let facts = MigrationFacts { pods_refused: Some("exceeded quota".into()), writes_refused, ..facts };
@@ -392,10 +393,11 @@ spec:
             MailboxesRefused=True Invalid: the API server refuses the MailboxSync of bob
             MailboxLimitReached=True NamespaceLimit: 3 mailboxes are not made, carol first: the namespace has as many as it may (10000, maxMailboxesPerNamespace of the operator's configuration). What is there stays
             ServerChanged=True MigrationStarted: the MailServer old names another host
+            Outdated=True ChangedAfterSync: 2 of 10 mailboxes were changed after their last sync, and no other one is planned: what was synced stays as it is. Another text in spec.syncRequest has every mailbox synced once more, by what is written now
             AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
         complete with messages missing
             Accepted=True Accepted: the migration can be carried out as it is written
-            Ready=True Complete: 9 of 10 mailboxes are synced
+            Ready=True Complete: 9 of 10 mailboxes are synced; 2 were changed after that
             Complete=True CompleteNotAllCopied: 9 of 10 mailboxes are synced; 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
             MailboxesFailing=True MailboxesFailing: 3 of 10 mailboxes fail; status.failures shows some of them
             RemovalPending=True ConfirmationNeeded: 7 mailboxes left the list at once: to remove them from the migration (never their mail), set spec.confirmRemoval to 0123abcd; else list them again
@@ -403,8 +405,9 @@ spec:
             MailboxesRefused=True Invalid: the API server refuses the MailboxSync of bob
             MailboxLimitReached=True NamespaceLimit: 3 mailboxes are not made, carol first: the namespace has as many as it may (10000, maxMailboxesPerNamespace of the operator's configuration). What is there stays
             ServerChanged=True MigrationStarted: the MailServer old names another host
+            Outdated=True ChangedAfterSync: 2 of 10 mailboxes were changed after their last sync, and no other one is planned: what was synced stays as it is. Another text in spec.syncRequest has every mailbox synced once more, by what is written now
             AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
-            Normal Complete: 9 of 10 mailboxes are synced; 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
+            Normal Complete: 9 of 10 mailboxes are synced; 2 were changed after that; 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
         "#);
     }
 }
