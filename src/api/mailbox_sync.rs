@@ -253,8 +253,8 @@ pub struct Stopping {
 }
 
 /// Why an attempt was asked to stop. `Deadline`: it ran as long as it may. `NoProgress`: it moved nothing for
-/// stallAfter. `Suspended`, `Cancelled`, `Removed`: a person wanted it. `NotStarted`: its pod did not run within 10
-/// minutes. `LostContact`: it reported nothing for longer than it may go on without the API server. `NotAllowed`: the
+/// stallAfter. `Suspended`, `Cancelled`, `Removed`: a person wanted it. `NotStarted`: its pod did not run, or got no
+/// node, in time. `LostContact`: it reported nothing for longer than it may go on without the API server. `NotAllowed`: the
 /// operator's configuration does not allow its destination or master user any more.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {

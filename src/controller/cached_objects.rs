@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{ContainerState, PodCondition},
+    api::core::v1::{ContainerState, PodCondition, PodSchedulingGate},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{Resource, ResourceExt as _};
@@ -22,6 +22,8 @@ pub const SYNC_LABEL: &str = "mailferry.io/mailboxsync";
 pub(crate) const SYNC_CONTAINER: &str = "sync";
 /// The condition of a pod that the cluster takes away.
 const DISRUPTED: &str = "DisruptionTarget";
+/// The condition of a pod that says whether it has a node.
+const SCHEDULED: &str = "PodScheduled";
 
 /// A sync's pod, of which only what decisions need is read.
 #[derive(Resource, Deserialize, Clone, Debug, Default)]
@@ -46,6 +48,9 @@ pub struct SyncPod {
 pub struct PodPlacement {
     /// The node that it was bound to.
     pub node_name: Option<String>,
+    /// What keeps it from being scheduled.
+    #[serde(default)]
+    pub scheduling_gates: Vec<PodSchedulingGate>,
 }
 
 /// How a pod is doing.
@@ -64,7 +69,7 @@ pub struct PodFacts {
     /// True when a container beside the sync's ran, once no others than the sync's are kept.
     #[serde(skip)]
     pub others_ran: bool,
-    /// Among them `DisruptionTarget`.
+    /// Among them `DisruptionTarget` and `PodScheduled`.
     #[serde(default)]
     pub conditions: Vec<PodCondition>,
 }
@@ -165,6 +170,31 @@ impl SyncPod {
         self.spec.node_name.as_deref().is_some_and(|node| !node.is_empty())
     }
 
+    /// The names of the gates that keep it from being scheduled.
+    pub(crate) fn scheduling_gates(&self) -> impl Iterator<Item = &str> {
+        let gates = if self.is_bound() { &[][..] } else { &self.spec.scheduling_gates[..] };
+        gates.iter().map(|gate| gate.name.as_str())
+    }
+
+    fn scheduled_condition(&self) -> Option<&PodCondition> {
+        self.status.conditions.iter().find(|condition| condition.type_ == SCHEDULED)
+    }
+
+    /// Why no node takes it, as the scheduler says; none: one did, or the scheduler has not said so.
+    #[must_use]
+    pub(crate) fn unschedulable(&self) -> Option<&str> {
+        let condition = self.scheduled_condition().filter(|condition| condition.status == "False")?;
+        let refused = !self.is_bound() && condition.reason.as_deref() == Some("Unschedulable");
+        refused.then(|| condition.message.as_deref().unwrap_or("the scheduler does not say why"))
+    }
+
+    /// When it got its node.
+    #[must_use]
+    pub(crate) fn scheduled_at(&self) -> Option<Timestamp> {
+        let condition = self.scheduled_condition().filter(|condition| condition.status == "True")?;
+        condition.last_transition_time.as_ref().map(|Time(at)| *at)
+    }
+
     /// Since when it is being deleted.
     #[must_use]
     pub(crate) fn deleting_since(&self) -> Option<Timestamp> {
@@ -235,7 +265,9 @@ pub(crate) fn slim_pod(pod: &mut SyncPod) {
         }
     }
     let settled = !pod.has_finalizer();
-    pod.status.conditions.retain(|condition| condition.type_ == DISRUPTED);
+    pod.status
+        .conditions
+        .retain(|condition| condition.type_ == DISRUPTED || (condition.type_ == SCHEDULED && !settled));
     pod.status.others_ran = pod.others_run();
     pod.status.container_statuses.retain(|container| container.name == SYNC_CONTAINER);
     let state = pod.status.container_statuses.first_mut().and_then(|container| container.state.as_mut());

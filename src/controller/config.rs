@@ -10,7 +10,7 @@ use super::{
     master_users::AllowedUsers,
 };
 use crate::{
-    api::{MailboxSyncSpec, MasterMode, MasterUser, names::WORKER_NAME},
+    api::{Duration, MailboxSyncSpec, MasterMode, MasterUser, names::WORKER_NAME},
     error::{Error, Result},
     host_name::HostName,
     terminal_text::harmless,
@@ -43,6 +43,8 @@ pub struct OperatorConfig {
     pub image_pull_secrets: Vec<String>,
     /// Let a service mesh inject its containers into sync pods as into others of their namespace; else pods ask it not to.
     pub inject_sidecars: bool,
+    /// How long a sync pod waits for a node before it gives its slots back, such as for an autoscaler's.
+    pub scheduling_timeout: Duration,
 }
 
 impl Default for OperatorConfig {
@@ -59,6 +61,7 @@ impl Default for OperatorConfig {
             worker_log_level: "info".to_owned(),
             image_pull_secrets: Vec::new(),
             inject_sidecars: false,
+            scheduling_timeout: Duration::from_secs(30 * 60),
         }
     }
 }

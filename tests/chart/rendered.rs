@@ -199,7 +199,7 @@ cases! {
     the_configuration_is_what_the_values_say:
     json!({"config": {
         "maxSyncs": 1000, "podStartsPerSecond": 5, "maxMailboxesPerNamespace": 50, "workerLogLevel": "debug",
-        "injectSidecars": true,
+        "injectSidecars": true, "schedulingTimeout": "1h",
         "hostLimits": {"imap.old.example:143": {"maxConnections": 40, "startsPerMinute": 30}},
         "addresses": {"detectCluster": false, "deny": ["10.0.0.0/8"], "allow": ["10.1.0.0/16", "2001:db8::/32"]}},
      "policy": {"masterUsers": [{"namespace": "customers", "users": ["@acme.example", "*"]}]}}), |objects| {
@@ -210,6 +210,7 @@ cases! {
             ("maxMailboxesPerNamespace", json!(50)),
             ("workerLogLevel", json!("debug")),
             ("injectSidecars", json!(true)),
+            ("schedulingTimeout", json!("1h")),
             ("hostLimits", json!({"imap.old.example:143": {"maxConnections": 40, "startsPerMinute": 30}})),
             ("addresses", json!({"detectCluster": false, "deny": ["10.0.0.0/8"],
                                  "allow": ["10.1.0.0/16", "2001:db8::/32"]})),

@@ -94,6 +94,7 @@ impl Mailbox {
                 hold: self.hold.clone(),
                 secrets: SecretsSeen::Present(vec!["mail=1".into()]),
                 node_out_of_service: false,
+                scheduling_timeout: jiff::SignedDuration::from_mins(30),
                 now: now(),
             };
             let next = decide(&observed).status;

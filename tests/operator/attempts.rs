@@ -1,10 +1,10 @@
 //! What happens to attempts: errors by class, deadlines, stalls, lost pods, and whose turn it is.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{ResourceExt as _, api::DeleteParams};
 use mailferry::{
     ErrorClass,
-    api::{MailMigration, MailboxSync},
+    api::{MailMigration, MailboxSync, names},
     controller::{
         config::{MasterUserRule, OperatorConfig},
         master_users::AllowedUsers,
@@ -200,6 +200,31 @@ async fn a_pod_that_was_evicted_is_no_failure_of_the_sync() {
     let again = stage.until::<MailboxSync>(&alice, |sync| status(sync).attempt == 2).await;
     let failures = status(&again).failures.unwrap();
     assert_eq!((failures.infrastructure, failures.sync, failures.in_a_row), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn a_pod_for_which_no_node_has_room_says_so_and_gives_its_slots_back_in_the_end() {
+    for timeout in ["1h", "1s"] {
+        let config = OperatorConfig { scheduling_timeout: timeout.parse().unwrap(), ..OperatorConfig::default() };
+        let stage = Stage::with(config).await;
+        let alice = Stage::sync("acme", "alice");
+        stage.migration("acme", &["alice"], json!({})).await;
+        let pod: Pod = stage.until(&names::pod(&alice, 1), |_| true).await;
+        let condition = json!({
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        });
+        stage.rig.pod_status(&pod.name_any(), json!({"phase": "Pending", "conditions": [condition]})).await;
+        if timeout == "1s" {
+            stage.until_event(&alice, "PodNotStarted").await;
+            let lost = stage.until::<MailboxSync>(&alice, |sync| status(sync).slots.is_none()).await;
+            assert_eq!(status(&lost).failures.unwrap().infrastructure, 1);
+        } else {
+            let told = "the attempt's pod waits for a node: 0/3 nodes are available";
+            let is = |condition: &Condition| condition.reason == "Unschedulable" && condition.message == told;
+            stage.until::<MailboxSync>(&alice, |sync| status(sync).conditions.iter().any(is)).await;
+        }
+    }
 }
 
 #[tokio::test]

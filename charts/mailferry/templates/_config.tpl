@@ -11,6 +11,7 @@ addresses:
   allow: {{ toJson .addresses.allow }}
 workerLogLevel: {{ .workerLogLevel | quote }}
 injectSidecars: {{ .injectSidecars | default false }}
+schedulingTimeout: {{ .schedulingTimeout | default "30m" | quote }}
 {{- end }}
 masterUsers: {{ toJson .Values.policy.masterUsers }}
 policy:

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated},
+    api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated, PodSchedulingGate},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use proptest::prelude::*;
@@ -64,6 +64,7 @@ struct SimulatedCluster {
 enum ClusterEvent {
     Pass(u32),
     Bind,
+    Gate,
     Run,
     Report { moved: bool },
     End(Option<ErrorClass>),
@@ -85,6 +86,7 @@ fn event() -> impl Strategy<Value = ClusterEvent> {
         4 => (1..2000_u32).prop_map(ClusterEvent::Pass),
         1 => (10_000..30_000_u32).prop_map(ClusterEvent::Pass),
         4 => Just(ClusterEvent::Bind),
+        1 => Just(ClusterEvent::Gate),
         4 => Just(ClusterEvent::Run),
         4 => any::<bool>().prop_map(|moved| ClusterEvent::Report { moved }),
         3 => prop::option::of(class).prop_map(ClusterEvent::End),
@@ -120,6 +122,9 @@ impl SimulatedCluster {
         match event {
             ClusterEvent::Pass(seconds) => self.now += SignedDuration::from_secs(i64::from(*seconds)),
             ClusterEvent::Bind => edit(self.current(), |pod| pod.spec.node_name = Some("node".into())),
+            ClusterEvent::Gate => edit(self.current().filter(|truth| !truth.pod.is_bound()), |pod| {
+                pod.spec.scheduling_gates = vec![PodSchedulingGate { name: "queue".into() }];
+            }),
             ClusterEvent::Run => {
                 let starts = |t: &&mut SimulatedPod| {
                     t.pod.is_bound() && !t.cut_off && !t.told && !t.alive && state_of(&t.pod).is_none()
@@ -233,8 +238,9 @@ impl SimulatedCluster {
     fn operator(&mut self) {
         for round in 0.. {
             assert!(round < ROUNDS, "the status does not settle: {:?}", self.status);
-            self.liveness = self.liveness.updated_with(&self.status, self.now);
             let pods: Vec<_> = self.pods.iter().map(|truth| Arc::clone(&truth.pod)).collect();
+            let pod = self.pods.iter().find(|truth| truth.attempt == self.status.attempt).map(|truth| &*truth.pod);
+            self.liveness = self.liveness.updated_with(&self.status, pod, self.now);
             let observed = ObservedMailbox {
                 name: NAME,
                 uid: UID,
@@ -250,6 +256,7 @@ impl SimulatedCluster {
                 hold: self.hold.clone(),
                 secrets: SecretsSeen::Present(vec![self.secret.to_string()]),
                 node_out_of_service: false,
+                scheduling_timeout: SignedDuration::from_secs(1800),
                 now: self.now,
             };
             let decision = decide(&observed);

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     due::{DueFacts, is_outdated},
     observe::{HoldReason, ObservedMailbox},
+    start_wait::{GATED, StartWait, start_wait},
 };
 use crate::{
     api::{
@@ -85,7 +86,15 @@ pub(crate) fn set_conditions(observed: &ObservedMailbox<'_>, status: &mut Mailbo
                 ("True", "Queued", words.unwrap_or_else(|| "waiting for its turn".to_owned()))
             }
         },
-        SyncPhase::Running => ("True", "Running", "an attempt runs".to_owned()),
+        SyncPhase::Running => match start_wait(observed) {
+            Some(StartWait::Gates(gates)) => {
+                ("True", GATED, format!("the attempt's pod waits for its scheduling gates: {gates}"))
+            }
+            Some(StartWait::Node(why)) => {
+                ("True", "Unschedulable", format!("the attempt's pod waits for a node: {why}"))
+            }
+            Some(StartWait::Start) | None => ("True", "Running", "an attempt runs".to_owned()),
+        },
         SyncPhase::Synced => ("True", "Synced", synced.to_owned()),
         SyncPhase::Suspended => ("True", "Suspended", "stopped at a checkpoint".to_owned()),
         SyncPhase::Cancelled => ("True", "Cancelled", "stopped for good on request".to_owned()),

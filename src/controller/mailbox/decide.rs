@@ -13,6 +13,7 @@ use super::{
     due::{AttemptDue, DueFacts, attempt_due, is_requested},
     observe::{FLUSH_SECONDS, HoldReason, ObservedMailbox, PodEnd, SecretsSeen, signed_duration},
     slot_wait::WORDS_PERIOD,
+    start_wait::{StartWait, start_wait, wait_left, was_gated},
 };
 use crate::{
     api::{
@@ -20,15 +21,10 @@ use crate::{
         mailbox_sync::{Claim, StopReason, Stopping, SyncPhase},
         names,
     },
-    controller::{
-        cached_objects::{SyncContainerState, SyncPod},
-        events::EventNote,
-    },
+    controller::{cached_objects::SyncPod, events::EventNote},
     error::Error,
 };
 
-/// A pod that does not run within this time gives its slots back, seconds.
-const START_SECONDS: i64 = 600;
 /// A status may be seen this much later than the pod that was made after it, seconds.
 const STATUS_LAG_SECONDS: i64 = 60;
 /// How often a mailbox that waits for a Secret, or may not start, is decided on again, seconds.
@@ -134,6 +130,12 @@ impl SyncDecider<'_, '_> {
             self.decision.events = settled.events;
             return;
         }
+        let gated = matches!(start_wait(observed), Some(StartWait::Gates(_)));
+        if was_gated(observed.status) && !gated && observed.current_pod().is_some() {
+            // It was let go: from here on it counts how long it takes.
+            self.decision.status.attempt_started_at = Some(Time(observed.now));
+            return;
+        }
         let wanted = self.stop_reason();
         match observed.current_pod() {
             None if observed.status.pod_uid.is_some() => self.wake_in(observed.silence_limit()), // lost sight of: wait until it must have ended
@@ -158,7 +160,12 @@ impl SyncDecider<'_, '_> {
             && observed.status.stopping.is_none()
         {
             self.decision.status.stopping = Some(Stopping { at: Time(observed.now), reason });
-            self.decision.events.extend(EventNote::for_stop(reason));
+            self.decision.events.extend(match start_wait(observed) {
+                Some(StartWait::Node(why)) if reason == StopReason::NotStarted => {
+                    Some(EventNote::warning("PodNotStarted", format!("the attempt's pod got no node in time: {why}")))
+                }
+                _ => EventNote::for_stop(reason),
+            });
             return;
         }
         match pod.deleting_since() {
@@ -196,21 +203,18 @@ impl SyncDecider<'_, '_> {
         if matches!(observed.hold, Some(HoldReason::MasterUserNotAllowed(_) | HoldReason::DestinationNotAllowed(_))) {
             return Some(StopReason::NotAllowed);
         }
+        let wait = start_wait(observed);
+        if matches!(wait, Some(StartWait::Gates(_))) {
+            // Its time has not begun.
+            return None;
+        }
         let left = signed_duration(observed.spec.settings.deadline) - observed.deadline_used();
         if left <= SignedDuration::ZERO {
             return Some(StopReason::Deadline);
         }
         self.wake_in(left);
-        let claimed = observed.status.worker.as_ref().is_some_and(|worker| worker.attempt == observed.status.attempt);
-        let ran =
-            claimed || observed.current_pod().is_some_and(|pod| pod.container_state() == SyncContainerState::Running);
-        if !ran {
-            let age = observed
-                .status
-                .attempt_started_at
-                .as_ref()
-                .map_or(SignedDuration::ZERO, |at| observed.now.duration_since(at.0));
-            let left = SignedDuration::from_secs(START_SECONDS) - age;
+        if let Some(wait) = wait {
+            let left = wait_left(observed, &wait)?;
             if left <= SignedDuration::ZERO {
                 return Some(StopReason::NotStarted);
             }

@@ -16,6 +16,7 @@ pub mod reconcile;
 pub(crate) mod secret_versions;
 pub(crate) mod slot_request;
 pub(crate) mod slot_wait;
+mod start_wait;
 mod status;
 pub(crate) mod sync_metrics;
 #[cfg(test)]

@@ -48,6 +48,8 @@ pub struct ObservedMailbox<'a> {
     pub secrets: SecretsSeen,
     /// True when the pod's node carries the taint that says it is out of service.
     pub node_out_of_service: bool,
+    /// How long a pod may wait for a node.
+    pub scheduling_timeout: SignedDuration,
     /// The operator's clock.
     pub now: Timestamp,
 }
@@ -70,6 +72,8 @@ pub struct WorkerLiveness {
     pub reports_without_move: u32,
     /// When it was first seen that its container had ended.
     pub ended_at: Option<Timestamp>,
+    /// True when its pod was on no node, and so could not run, when it was looked at last.
+    pub was_unbound: bool,
 }
 
 impl WorkerLiveness {
@@ -84,14 +88,21 @@ impl WorkerLiveness {
             moved_at: now,
             reports_without_move: 0,
             ended_at: None,
+            was_unbound: false,
         }
     }
 
-    /// What is known once a status was seen. A report counts as moving something where its bytes are others than before,
-    /// or it waits on purpose.
+    /// What is known once a status and the attempt's pod were seen. A report counts as moving something where its bytes are
+    /// others than before, or it waits on purpose. A pod that is on no node is not silent: it has nothing to say yet.
     #[must_use]
-    pub(crate) fn updated_with(self, status: &MailboxSyncStatus, now: Timestamp) -> Self {
+    pub(crate) fn updated_with(self, status: &MailboxSyncStatus, pod: Option<&SyncPod>, now: Timestamp) -> Self {
         let mut known = if self.attempt == status.attempt { self } else { Self::first_seen(status.attempt, now) };
+        let unbound = pod.is_some_and(|pod| !pod.is_bound());
+        if unbound || known.was_unbound {
+            // Where it is bound, or gone, it may run since the look before.
+            known.reported_at = now;
+        }
+        known.was_unbound = unbound;
         let Some(worker) = status.worker.as_ref().filter(|worker| worker.attempt == status.attempt) else {
             return known;
         };
@@ -155,6 +166,13 @@ impl<'a> ObservedMailbox<'a> {
     pub(crate) fn current_pod(&self) -> Option<&'a SyncPod> {
         let name = names::pod(self.name, self.status.attempt);
         self.pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name.as_str())).map(|pod| &**pod)
+    }
+
+    /// True once the current attempt's worker runs, or did.
+    #[must_use]
+    pub(crate) fn has_run(&self) -> bool {
+        let claimed = self.status.worker.as_ref().is_some_and(|worker| worker.attempt == self.status.attempt);
+        claimed || self.current_pod().is_some_and(|pod| pod.container_state() == SyncContainerState::Running)
     }
 
     /// True for the pod of an attempt that this status does not tell of yet. An attempt is written before its pod is made,

@@ -12,7 +12,7 @@ use kube::ResourceExt as _;
 use super::{
     apply::{self, ActionOutcome},
     decide::{SyncAction, decide},
-    observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
+    observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, signed_duration},
     slot_wait::wait_words,
     status::{ReconcileState, current_slot_request, read_afresh, write_status},
 };
@@ -132,6 +132,7 @@ async fn decide_once(
         hold: hold_reason(context, state, sync),
         secrets: state.secrets.clone(),
         node_out_of_service: state.node_out_of_service,
+        scheduling_timeout: signed_duration(context.config.scheduling_timeout),
         now,
     };
     if !state.last_report_sought && observed.lacks_last_report() && observed.last_report_wait().is_none() {
@@ -220,8 +221,9 @@ fn update_liveness(
         return WorkerLiveness::first_seen(status.attempt, now);
     }
     let entry = known.entry(state.uid.clone()).or_insert_with(|| WorkerLiveness::first_seen(status.attempt, now));
-    *entry = entry.updated_with(status, now);
-    if pods.iter().any(|pod| pod.attempt() == Some(status.attempt) && pod.has_terminated()) {
+    let pod = pods.iter().find(|pod| pod.attempt() == Some(status.attempt)).map(|pod| &**pod);
+    *entry = entry.updated_with(status, pod, now);
+    if pod.is_some_and(SyncPod::has_terminated) {
         entry.ended_at.get_or_insert(now);
     }
     *entry

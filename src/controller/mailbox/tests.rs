@@ -33,6 +33,7 @@ use crate::{
 
 mod edited;
 mod refused_login;
+mod start_wait;
 
 const NAME: &str = "m";
 const UID: &str = "uid";
@@ -125,6 +126,7 @@ impl MailboxFixture {
             hold: self.hold.clone(),
             secrets: self.secrets.clone(),
             node_out_of_service: false,
+            scheduling_timeout: SignedDuration::from_secs(1800),
             now: self.now,
         }
     }
