@@ -65,6 +65,7 @@ enum ClusterEvent {
     Pass(u32),
     Bind,
     Gate,
+    Start,
     Run,
     Report { moved: bool },
     End(Option<ErrorClass>),
@@ -87,6 +88,7 @@ fn event() -> impl Strategy<Value = ClusterEvent> {
         1 => (10_000..30_000_u32).prop_map(ClusterEvent::Pass),
         4 => Just(ClusterEvent::Bind),
         1 => Just(ClusterEvent::Gate),
+        2 => Just(ClusterEvent::Start),
         4 => Just(ClusterEvent::Run),
         4 => any::<bool>().prop_map(|moved| ClusterEvent::Report { moved }),
         3 => prop::option::of(class).prop_map(ClusterEvent::End),
@@ -125,7 +127,7 @@ impl SimulatedCluster {
             ClusterEvent::Gate => edit(self.current().filter(|truth| !truth.pod.is_bound()), |pod| {
                 pod.spec.scheduling_gates = vec![PodSchedulingGate { name: "queue".into() }];
             }),
-            ClusterEvent::Run => {
+            ClusterEvent::Start => {
                 let starts = |t: &&mut SimulatedPod| {
                     t.pod.is_bound() && !t.cut_off && !t.told && !t.alive && state_of(&t.pod).is_none()
                 };
@@ -135,6 +137,9 @@ impl SimulatedCluster {
                 let state =
                     ContainerState { running: Some(ContainerStateRunning::default()), ..ContainerState::default() };
                 edit(Some(truth), |pod| set(pod, state));
+            }
+            ClusterEvent::Run => {
+                self.happens(&ClusterEvent::Start);
                 // Its claim.
                 self.happens(&ClusterEvent::Report { moved: false });
             }

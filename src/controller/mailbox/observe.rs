@@ -72,8 +72,37 @@ pub struct WorkerLiveness {
     pub reports_without_move: u32,
     /// When it was first seen that its container had ended.
     pub ended_at: Option<Timestamp>,
-    /// True when its pod was on no node, and so could not run, when it was looked at last.
-    pub was_unbound: bool,
+    /// How far its pod had come when it was looked at last.
+    pub stage: PodStage,
+}
+
+/// How far a pod has come, as far as the cluster tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PodStage {
+    /// It was not seen.
+    Unseen,
+    /// It is on no node, and so can't run.
+    Unbound,
+    /// It has a node, or is gone: it may run.
+    Bound,
+    /// Its node says that the sync runs, or did.
+    Started,
+}
+
+impl PodStage {
+    /// What the look at a pod tells after this one.
+    #[must_use]
+    fn after(self, pod: Option<&SyncPod>) -> Self {
+        match pod {
+            None if self == Self::Unbound => Self::Bound,
+            None => self,
+            Some(pod) => match pod.container_state() {
+                SyncContainerState::Running | SyncContainerState::Terminated(_) => Self::Started,
+                _ if !pod.is_bound() => Self::Unbound,
+                _ => self.max(Self::Bound),
+            },
+        }
+    }
 }
 
 impl WorkerLiveness {
@@ -88,21 +117,21 @@ impl WorkerLiveness {
             moved_at: now,
             reports_without_move: 0,
             ended_at: None,
-            was_unbound: false,
+            stage: PodStage::Unseen,
         }
     }
 
     /// What is known once a status and the attempt's pod were seen. A report counts as moving something where its bytes are
-    /// others than before, or it waits on purpose. A pod that is on no node is not silent: it has nothing to say yet.
+    /// others than before, or it waits on purpose. A pod that is on no node is not silent, and where it got one, or started,
+    /// since the look before, its silence begins: it does not give up before it had the time to say its first word.
     #[must_use]
     pub(crate) fn updated_with(self, status: &MailboxSyncStatus, pod: Option<&SyncPod>, now: Timestamp) -> Self {
         let mut known = if self.attempt == status.attempt { self } else { Self::first_seen(status.attempt, now) };
-        let unbound = pod.is_some_and(|pod| !pod.is_bound());
-        if unbound || known.was_unbound {
-            // Where it is bound, or gone, it may run since the look before.
+        let stage = known.stage.after(pod);
+        if stage == PodStage::Unbound || stage > known.stage {
             known.reported_at = now;
         }
-        known.was_unbound = unbound;
+        known.stage = stage;
         let Some(worker) = status.worker.as_ref().filter(|worker| worker.attempt == status.attempt) else {
             return known;
         };
