@@ -230,14 +230,14 @@ async fn a_pod_for_which_no_node_has_room_says_so_and_gives_its_slots_back_in_th
 #[tokio::test]
 async fn an_injected_container_is_not_taken_for_the_sync_and_its_pod_is_deleted_after_it() {
     let (stage, alice, pod) = running(json!({"retry": {"initialBackoff": "1h"}})).await;
-    let status_of = |proxy: serde_json::Value, sync: serde_json::Value| {
+    let status_of = |sync: serde_json::Value| {
         let container = |name: &str, state: serde_json::Value| json!({"name": name, "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state});
-        json!({"phase": "Running", "containerStatuses": [container("istio-proxy", proxy), container("sync", sync)]})
+        let (killed, runs) = (json!({"terminated": {"exitCode": 137}}), json!({"running": {}}));
+        let containers = [container("istio-proxy", killed), container("sync", sync), container("logs", runs)];
+        json!({"phase": "Running", "containerStatuses": containers})
     };
-    let runs = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
-    let killed = json!({"terminated": {"exitCode": 137}});
-    stage.rig.pod_status(&pod.name_any(), status_of(killed, runs.clone())).await;
-    stage.rig.pod_status(&pod.name_any(), status_of(runs, json!({"terminated": {"exitCode": 1}}))).await;
+    stage.rig.pod_status(&pod.name_any(), status_of(json!({"running": {}}))).await;
+    stage.rig.pod_status(&pod.name_any(), status_of(json!({"terminated": {"exitCode": 1}}))).await;
     let ended = stage.until_phase(&alice, "Backoff").await;
     let failures = ended.failures.unwrap();
     assert_eq!((ended.attempt, failures.sync, failures.infrastructure), (1, 1, 0), "the proxy's end is not the sync's");
