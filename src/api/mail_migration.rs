@@ -241,8 +241,8 @@ pub struct MailMigrationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<MigrationPhase>,
     /// Accepted, Ready, Complete and AllCopied are always there; Failed, Stalled, Reconciling, MailboxesFailing,
-    /// RemovalPending, PodsRefused, MailboxesRefused, MailboxLimitReached, ServerChanged and Outdated only while they are
-    /// true.
+    /// RemovalPending, PodsRefused, MailboxesRefused, MailboxLimitReached, MailboxNamesTaken, ServerChanged and Outdated
+    /// only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

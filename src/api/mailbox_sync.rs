@@ -195,6 +195,10 @@ pub struct MailboxSyncStatus {
     /// the claim is proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
+    /// That the checkpoint is not of this object's own attempts: it was found without an owner and taken over, or imported.
+    /// Absent: it is of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherited: Option<Inheritance>,
     /// What the pod of the current or last attempt reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerStatus>,
@@ -331,6 +335,20 @@ pub struct Claim {
     /// When a login to the account first worked. Absent: none has yet, and the claim counts for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<Time>,
+}
+
+/// A checkpoint that attempts of somebody else wrote. What it says to be copied counts as found there, and so is never
+/// deleted; more may have been copied than it says.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Inheritance {
+    /// When the object was taken over, or the checkpoint imported. The first attempt waits from then on until a pod that
+    /// still works by the same checkpoint must have ended: `offlineGrace` and its last save.
+    pub at: Time,
+    /// The last attempt before. The checkpoint counts as somebody else's until a later attempt writes it at its end.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub attempt: i64,
 }
 
 /// What the pod of an attempt reports. Nobody else writes it.

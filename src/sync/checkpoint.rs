@@ -283,4 +283,10 @@ impl Checkpoint {
             state.append_in_doubt = true;
         }
     }
+
+    /// It was written by somebody else's attempts, and perhaps long ago: none of the copies is ours to delete, and each
+    /// folder's tail is looked at before anything is sent.
+    pub(crate) fn disown(&mut self) {
+        self.folders.values_mut().for_each(FolderState::disown);
+    }
 }

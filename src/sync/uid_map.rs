@@ -242,6 +242,15 @@ impl UidMap {
         UidMapIndex { runs }
     }
 
+    /// From here on none of it counts as ours to delete. The copy order stays.
+    pub(crate) fn adopt_all(&mut self) {
+        let mut adopted = Self::new();
+        adopted.push_runs(
+            std::mem::take(&mut self.runs).into_iter().map(|run| UidRun { origin: CopyOrigin::Adopted, ..run }),
+        );
+        *self = adopted;
+    }
+
     /// Takes out source messages (after their deletion was mirrored); the others keep their order.
     pub(crate) fn remove_sources(&mut self, sources: &UidSet<SourceUid>) {
         let mut kept = Self::new();

@@ -120,6 +120,14 @@ pub(crate) fn has_uncertain_tail(claimed: &MailboxSync, attempt: i64) -> bool {
     worker.is_some_and(|worker| worker.checkpoint.is_some()) && flushed != Some(attempt)
 }
 
+/// True while the checkpoint is of somebody else's attempts: none of this object's own wrote it at its end since.
+#[must_use]
+fn is_inherited(claimed: &MailboxSync) -> bool {
+    let Some(status) = &claimed.status else { return false };
+    let flushed = status.worker.as_ref().and_then(|worker| worker.flushed_attempt);
+    status.inherited.as_ref().is_some_and(|inherited| flushed.is_none_or(|flushed| flushed <= inherited.attempt))
+}
+
 /// The checkpoint to go on from, if there is one that can be used.
 ///
 /// # Errors
@@ -128,6 +136,9 @@ pub(crate) fn claimed_checkpoint(claimed: &MailboxSync, attempt: i64) -> Result<
     let worker = claimed.status.as_ref().and_then(|status| status.worker.as_ref());
     let Some(text) = worker.and_then(|worker| worker.checkpoint.as_ref()) else { return Ok(None) };
     let mut checkpoint = Checkpoint::decode_text(text)?;
+    if is_inherited(claimed) {
+        checkpoint.disown();
+    }
     if has_uncertain_tail(claimed, attempt) {
         checkpoint.mark_in_doubt();
     }
@@ -149,7 +160,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{ErrorClass, imap::LoginCredential, sync::checkpoint::FolderState};
+    use crate::{
+        ErrorClass,
+        imap::LoginCredential,
+        sync::{
+            checkpoint::FolderState,
+            uid::{DestinationUid, SourceUid},
+            uid_map::CopyOrigin,
+        },
+    };
 
     fn sync(status: &serde_json::Value) -> MailboxSync {
         let side = |host: &str, key: &str| json!({"server": {"host": host}, "account": {"username": "a", "passwordSecretRef": {"name": "mail", "key": key}}});
@@ -242,6 +261,30 @@ mod tests {
         let torn = sync(&json!({"attempt": 2, "worker": {"attempt": 2, "checkpoint": "torn"}}));
         assert!(claimed_checkpoint(&torn, 2).is_err());
         assert_eq!(claimed_checkpoint(&sync(&json!({"attempt": 2})), 2).unwrap(), None);
+    }
+
+    #[test]
+    fn a_checkpoint_of_somebody_elses_attempts_is_in_doubt_and_none_of_its_copies_is_ours_to_delete() {
+        let mut state = FolderState::default();
+        state.map.push(SourceUid(1), Some(DestinationUid(11)), CopyOrigin::Appended);
+        state.map.push(SourceUid(2), Some(DestinationUid(12)), CopyOrigin::Adopted);
+        let mut kept = Checkpoint { fingerprint: "f".into(), ..Checkpoint::default() };
+        kept.folders.insert(b"INBOX".to_vec(), state);
+        let text = kept.encode_text().unwrap();
+        let read = |inherited: Option<i64>, flushed: Option<i64>| {
+            let worker = json!({"attempt": 4, "checkpoint": text, "flushedAttempt": flushed});
+            let inherited = inherited.map(|attempt| json!({"at": "2026-03-01T00:00:00Z", "attempt": attempt}));
+            let claimed = sync(&json!({"attempt": 4, "worker": worker, "inherited": inherited}));
+            let read = claimed_checkpoint(&claimed, 4).unwrap().unwrap();
+            let state = &read.folders[&b"INBOX"[..]];
+            assert_eq!(Checkpoint::decode_text(&read.encode_text().unwrap()).unwrap(), read);
+            (state.map.deletable().len(), state.map.len(), state.append_in_doubt)
+        };
+        assert_eq!(read(None, Some(3)), (1, 2, false));
+        // The last attempt before said that nothing was in doubt: it was not one of this object's own.
+        assert_eq!(read(Some(3), Some(3)), (0, 2, true));
+        assert_eq!(read(Some(0), None), (0, 2, true), "it was imported, and no attempt came to its end");
+        assert_eq!(read(Some(2), Some(3)), (1, 2, false), "an attempt since wrote it at its end");
     }
 
     #[test]

@@ -244,6 +244,7 @@ impl Migration {
             writes_refused: None,
             over_limit: None,
             server_change: None,
+            names_taken: None,
             now: now(),
         };
         let phase = migration_phase(&migration, &status, &facts);

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, PropagationPolicy},
 };
 use mailferry::{
     api::{MailMigration, MailServer, MailboxSync},
@@ -208,4 +208,64 @@ async fn what_is_above_the_namespaces_limit_is_not_made_and_said_and_nothing_tha
     stage.configure(OperatorConfig { max_mailboxes_per_namespace: 5, ..OperatorConfig::default() });
     stage.start().await;
     stage.until::<MailboxSync>(&Stage::sync("many", "c2"), |_| true).await;
+}
+
+/// A MailboxSync that its migration left behind.
+async fn orphan(stage: &Stage, migration: &str, mailbox: &str) -> MailboxSync {
+    let orphaned = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
+    stage.api::<MailMigration>().delete(migration, &orphaned).await.unwrap();
+    stage.until_gone::<MailMigration>(migration).await;
+    stage.until::<MailboxSync>(&Stage::sync(migration, mailbox), |sync| sync.owner_references().is_empty()).await
+}
+
+#[tokio::test]
+async fn a_mailbox_that_nobody_owns_is_taken_over_and_waits_until_a_pod_of_before_must_have_ended() {
+    let stage = Stage::new().await;
+    let alice = Stage::sync("acme", "alice");
+    let more = || json!({"offlineGrace": "10s", "schedule": {"every": "1h"}});
+    stage.migration("acme", &["alice"], more()).await;
+    stage.running(&alice, 1).await;
+    stage.report(&alice, 1, 2, json!({"checkpoint": "opaque", "flushedAttempt": 1})).await;
+    stage.ends(&alice, 1, Ending::Synced).await;
+    stage.until_phase(&alice, "Synced").await;
+    let before = orphan(&stage, "acme", "alice").await;
+    stage.migration("acme", &["alice"], more()).await;
+    let taken = stage
+        .until::<MailboxSync>(&alice, |sync| {
+            !sync.owner_references().is_empty() && sync.status.as_ref().is_some_and(|s| s.inherited.is_some())
+        })
+        .await;
+    assert_eq!(taken.uid(), before.uid(), "it is the same object");
+    let status = taken.status.unwrap();
+    let worker = status.worker.unwrap();
+    assert_eq!((status.attempt, status.syncs, status.slots, status.pod_uid), (1, 0, None, None));
+    assert_eq!((worker.checkpoint.as_deref(), worker.flushed_attempt, worker.outcome), (Some("opaque"), None, None));
+    stage.until_total("acme", 1).await;
+    // It waits until a pod of before must have ended; then the number after the last one is next.
+    let planned = |sync: &MailboxSync| sync.status.as_ref().is_some_and(|status| status.next_attempt_at.is_some());
+    let waits = stage.until::<MailboxSync>(&alice, planned).await.status.unwrap();
+    let begin = waits.inherited.unwrap().at.0;
+    assert_eq!(waits.next_attempt_at.unwrap().0.duration_since(begin).as_secs(), 10 + 90);
+    let long_ago = json!({"at": "2026-01-01T00:00:00Z", "attempt": 1});
+    stage.rig.patch_status(&alice, json!({"inherited": long_ago})).await.unwrap();
+    stage.running(&alice, 2).await;
+}
+
+#[tokio::test]
+async fn a_mailbox_that_nobody_owns_and_is_not_as_it_would_be_made_is_named_until_it_is_gone() {
+    let stage = Stage::new().await;
+    let alice = Stage::sync("acme", "alice");
+    stage.migration("acme", &["alice"], json!({"suspend": true})).await;
+    stage.until_total("acme", 1).await;
+    let before = orphan(&stage, "acme", "alice").await;
+    stage.migration("acme", &["alice", "bob"], json!({"suspend": true, "deadline": "7h"})).await;
+    let told = stage.until_condition("acme", "MailboxNamesTaken", "True").await;
+    let (_, reason, message) = condition(&told, "MailboxNamesTaken").unwrap();
+    assert!(reason == "NameTaken" && message.contains(&alice) && message.contains("Delete it"), "{message}");
+    stage.until_total("acme", 1).await;
+    let now = stage.api::<MailboxSync>().get(&alice).await.unwrap();
+    assert!(now.spec == before.spec && now.owner_references().is_empty(), "it is left alone: {now:?}");
+    stage.api::<MailboxSync>().delete(&alice, &DeleteParams::default()).await.unwrap();
+    stage.until_total("acme", 2).await;
+    stage.until::<MailMigration>("acme", |m| condition(m, "MailboxNamesTaken").is_none()).await;
 }

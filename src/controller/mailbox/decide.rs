@@ -145,6 +145,10 @@ impl SyncDecider<'_, '_> {
                 self.decision.status = settled.status;
                 self.decision.events = settled.events;
             }
+            // Nobody owns it, or whoever does goes: it starts nothing by itself.
+            None if observed.hold == Some(HoldReason::MigrationInactive) => {
+                self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
+            }
             None => self.push_action(SyncAction::CreatePod),
             Some(pod) => self.decide_with_pod(pod, wanted),
         }

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     attempt_input::{is_refused_login, spec_hash},
     backoff::jittered,
-    observe::{ObservedMailbox, signed_duration},
+    observe::{ObservedMailbox, signed_duration, silence_limit},
 };
 use crate::{
     api::{Duration, MailboxSync, MailboxSyncSpec, MailboxSyncStatus, mailbox_sync::SyncPhase},
@@ -79,6 +79,9 @@ pub(super) fn is_requested(spec: &MailboxSyncSpec, status: &MailboxSyncStatus) -
 #[must_use]
 pub(super) fn attempt_due(facts: &DueFacts<'_>) -> AttemptDue {
     let status = facts.status;
+    if let Some(until) = inherited_wait(facts).filter(|until| *until > facts.now) {
+        return AttemptDue::At(until);
+    }
     if let Some(start) = &facts.spec.start_at
         && start.0 > facts.now
         && status.attempt == 0
@@ -109,6 +112,14 @@ pub(super) fn attempt_due(facts: &DueFacts<'_>) -> AttemptDue {
             _ => AttemptDue::Never,
         },
     }
+}
+
+/// Until when nothing starts since a checkpoint was inherited: a pod of whoever had it before may still write by it.
+fn inherited_wait(facts: &DueFacts<'_>) -> Option<Timestamp> {
+    let inherited = facts.status.inherited.as_ref()?;
+    // Once an attempt was made, its own pods are what is waited for.
+    let is_first = facts.status.attempt <= inherited.attempt;
+    if is_first { inherited.at.0.checked_add(silence_limit(facts.spec)).ok() } else { None }
 }
 
 /// True when a server refused the last login, and no attempt was made since.

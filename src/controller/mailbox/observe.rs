@@ -278,7 +278,7 @@ impl<'a> ObservedMailbox<'a> {
     /// For how long a worker without the API server goes on, with its flush and a margin.
     #[must_use]
     pub(crate) fn silence_limit(&self) -> SignedDuration {
-        signed_duration(self.spec.settings.offline_grace) + SignedDuration::from_secs(FLUSH_SECONDS + MARGIN_SECONDS)
+        silence_limit(self.spec)
     }
 
     /// How much of its deadline the attempt has used.
@@ -288,6 +288,12 @@ impl<'a> ObservedMailbox<'a> {
         let started = self.status.attempt_started_at.as_ref();
         before + started.map_or(SignedDuration::ZERO, |started| self.now.duration_since(started.0))
     }
+}
+
+/// For how long a worker that reaches the API server no more may go on, with its flush and a margin.
+#[must_use]
+pub(crate) fn silence_limit(spec: &MailboxSyncSpec) -> SignedDuration {
+    signed_duration(spec.settings.offline_grace) + SignedDuration::from_secs(FLUSH_SECONDS + MARGIN_SECONDS)
 }
 
 /// A duration of the API as one that times can be moved by.

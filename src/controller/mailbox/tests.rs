@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::{
         Duration, LastError, MailboxSyncSpec, MailboxSyncStatus, WorkerStatus,
-        mailbox_sync::{Failures, Outcome, StopReason, Stopping, SyncPhase, WorkerProgress},
+        mailbox_sync::{Failures, Inheritance, Outcome, StopReason, Stopping, SyncPhase, WorkerProgress},
         names,
         not_copied::NotCopied,
         settings::Schedule,
@@ -845,4 +845,40 @@ fn people_are_told_of_a_mailbox_in_the_same_words_as_ever() {
     restarted in vain: Warning Stalled: 2 attempts in a row were restarted and copied nothing
     no such pod can be: Warning Failed: the API server takes no such pod: spec.tolerations is wrong
     "#);
+}
+
+#[test]
+fn what_inherited_its_checkpoint_waits_until_a_pod_of_before_must_have_ended_and_uses_no_number_again() {
+    let mut case = MailboxFixture::new();
+    let inherited = Inheritance { at: Time(case.now), attempt: 3 };
+    case.spec.sync_request = Some("now".to_owned());
+    case.status = MailboxSyncStatus {
+        attempt: 3,
+        attempt_started_at: Some(Time(case.now)),
+        inherited: Some(inherited),
+        ..MailboxSyncStatus::default()
+    };
+    let decision = case.decide();
+    let wait = 10 * 60 + 60 + 30;
+    assert_eq!((decision.status.phase, decision.status.slots), (Some(SyncPhase::Pending), None));
+    assert_eq!(decision.wake_after, Some(SignedDuration::from_secs(wait)), "offlineGrace, the flush and a margin");
+    case.status = decision.status;
+    case.pass(wait - 1);
+    assert_eq!(case.decide().status.slots, None);
+    case.pass(1);
+    let started = case.decide().status;
+    assert_eq!((started.attempt, started.slots), (4, Some(2)));
+    // Its own attempts wait no longer than others.
+    case.status = MailboxSyncStatus { slots: None, phase: Some(SyncPhase::Queued), ..started };
+    case.status.inherited.as_mut().unwrap().at = Time(case.now);
+    assert_eq!(case.decide().status.attempt, 5);
+}
+
+#[test]
+fn an_attempt_of_what_nobody_owns_gets_no_pod() {
+    let mut case = MailboxFixture::new();
+    case.status = case.decide().status;
+    assert_eq!(case.decide().actions, [SyncAction::CreatePod]);
+    case.hold = Some(HoldReason::MigrationInactive);
+    assert_eq!(case.decide().actions, []);
 }

@@ -71,7 +71,9 @@ pub(super) async fn sync_children(
     // Not at once: what gets the room may turn out to be wrong.
     let looked_long_ago = memory.expanded_at.is_none_or(|at| at.elapsed() >= CSV_PERIOD);
     let has_news = memory.unmade.over_limit > 0 && room > 0 && looked_long_ago;
-    let settled = memory.left == 0 && complete && !has_news && !memory.refused.is_due(clock);
+    // What has a wanted name may have been changed, so that it can be taken over.
+    let looks_again = memory.taken_names.count() > 0 && looked_long_ago;
+    let settled = memory.left == 0 && complete && !has_news && !looks_again && !memory.refused.is_due(clock);
     if same && (settled || memory.refused.holds_all(clock)) {
         return Ok(());
     }
@@ -163,6 +165,7 @@ impl ExpansionRound<'_> {
         removal.now.iter().for_each(|name| steps.add_removal(name));
         let (progress, failure) = steps.run(context, migration).await;
         memory.left = progress.left;
+        memory.taken_names = progress.taken_names;
         memory.created.extend(progress.created);
         memory.events.extend(memory.refused.record_round(progress.round, clock));
         memory.names = expansion.names;

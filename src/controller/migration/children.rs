@@ -15,8 +15,10 @@ use kube::{
 use super::{
     csv_secrets,
     expand::WantedSync,
+    orphans::{ChildStanding, TakenNames, child_standing},
     refused_writes::{IN_A_ROW, RoundResult, WriteRefusal},
     server_pin::is_same_server,
+    take_over::take_over,
 };
 use crate::{
     api::{MailMigration, MailboxSync, MailboxSyncSpec},
@@ -35,6 +37,8 @@ const AT_ONCE: usize = 16;
 enum ChildStep {
     /// Creates it, under this name.
     Create(String, WantedSync),
+    /// Takes over one that nobody owns.
+    TakeOver(Arc<MailboxSync>, WantedSync),
     /// Changes its spec.
     Patch(Arc<MailboxSync>, WantedSync),
     /// Deletes it. Its finalizer keeps it until its last pod's end is certain.
@@ -46,7 +50,9 @@ impl ChildStep {
     fn names(&self) -> (String, String) {
         match self {
             Self::Create(name, wanted) => (name.clone(), wanted.spec.mailbox.clone()),
-            Self::Patch(sync, _) | Self::Delete(sync) => (sync.name_any(), sync.spec.mailbox.clone()),
+            Self::TakeOver(sync, _) | Self::Patch(sync, _) | Self::Delete(sync) => {
+                (sync.name_any(), sync.spec.mailbox.clone())
+            }
         }
     }
 }
@@ -64,6 +70,8 @@ pub(crate) struct ChildSteps<'a> {
     others: Vec<ChildStep>,
     /// How many more there are than are made by this reconciliation.
     left: usize,
+    /// What can't be made, since something else has its name.
+    taken_names: TakenNames,
 }
 
 /// How one step ended.
@@ -84,6 +92,8 @@ pub(crate) struct ChildProgress {
     pub left: usize,
     /// The names of the MailboxSyncs that were created: the watch does not show them yet.
     pub created: BTreeSet<String>,
+    /// What can't be made, since something else has its name.
+    pub taken_names: TakenNames,
     /// What the API server took and refused.
     pub round: RoundResult,
     /// Refusals since one was taken that name no object's own fault.
@@ -123,7 +133,8 @@ impl<'a> ChildSteps<'a> {
         left_out: &'a BTreeSet<String>,
     ) -> Self {
         let owner = migration.uid().unwrap_or_default();
-        Self { existing, created, left_out, owner, urgent: Vec::new(), others: Vec::new(), left: 0 }
+        let (urgent, others, taken_names) = (Vec::new(), Vec::new(), TakenNames::default());
+        Self { existing, created, left_out, owner, urgent, others, left: 0, taken_names }
     }
 
     /// Adds the step that makes this MailboxSync what it should be, where it is not.
@@ -132,16 +143,16 @@ impl<'a> ChildSteps<'a> {
             _ if self.left_out.contains(&name) => {}
             None if self.created.contains(&name) => {}
             None => self.add_deferrable(ChildStep::Create(name, wanted)),
-            // Of a migration of the same name before: it goes by itself.
-            Some(sync)
-                if !owner_reference::is_controlled_by(&**sync, &self.owner)
-                    || sync.metadata.deletion_timestamp.is_some() =>
-            {
-                self.add_deferrable(ChildStep::Create(name, wanted));
-            }
-            Some(sync) if sync.spec == wanted.spec => {}
-            Some(sync) if has_attempt(sync) => self.urgent.push(ChildStep::Patch(Arc::clone(sync), wanted)),
-            Some(sync) => self.add_deferrable(ChildStep::Patch(Arc::clone(sync), wanted)),
+            Some(sync) => match child_standing(sync, &self.owner, &wanted.spec) {
+                ChildStanding::Going => self.add_deferrable(ChildStep::Create(name, wanted)),
+                ChildStanding::Orphan => self.add_deferrable(ChildStep::TakeOver(Arc::clone(sync), wanted)),
+                ChildStanding::InTheWay(why) => self.taken_names.add(name, &wanted.spec.mailbox, why),
+                ChildStanding::Ours if sync.spec == wanted.spec => {}
+                ChildStanding::Ours if has_attempt(sync) => {
+                    self.urgent.push(ChildStep::Patch(Arc::clone(sync), wanted));
+                }
+                ChildStanding::Ours => self.add_deferrable(ChildStep::Patch(Arc::clone(sync), wanted)),
+            },
         }
     }
 
@@ -174,7 +185,8 @@ impl<'a> ChildSteps<'a> {
         let steps = self.urgent.into_iter().chain(self.others);
         let runs: Vec<_> =
             steps.map(|step| async move { (step.names(), run_step(context, migration, step).await) }).collect();
-        let mut progress = ChildProgress { left: self.left + runs.len(), ..ChildProgress::default() };
+        let left = self.left + runs.len();
+        let mut progress = ChildProgress { left, taken_names: self.taken_names, ..ChildProgress::default() };
         let (mut runs, mut under_way) = (runs.into_iter(), FuturesUnordered::new());
         let (mut stopped, mut failure) = (false, None);
         loop {
@@ -239,6 +251,13 @@ async fn run_step(
                 Err(error) => Err(error.into()),
             }
         }
+        ChildStep::TakeOver(sync, wanted) => {
+            if let Some(secret) = &wanted.secret {
+                csv_secrets::create_mailbox_secret(context, migration, secret).await?;
+            }
+            let taken = take_over(context, migration, &sync, &wanted.spec).await?;
+            Ok(if taken { StepEnd::Done } else { StepEnd::Waits })
+        }
         ChildStep::Patch(sync, wanted) => {
             if let Some(secret) = &wanted.secret {
                 csv_secrets::create_mailbox_secret(context, migration, secret).await?;
@@ -298,6 +317,31 @@ async fn delete_old_secrets(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::testing;
+
+    fn steps_for(sync: &MailboxSync) -> (usize, TakenNames) {
+        let migration = testing::migration("m");
+        let name = sync.name_any();
+        let existing = BTreeMap::from([(name.clone(), Arc::new(sync.clone()))]);
+        let nothing = BTreeSet::new();
+        let mut steps = ChildSteps::new(&migration, &existing, &nothing, &nothing);
+        let wanted = WantedSync { spec: testing::mailbox_sync(&migration, "a").spec, secret: None };
+        steps.add_wanted(name, wanted);
+        (steps.urgent.len() + steps.others.len() + steps.left, steps.taken_names)
+    }
+
+    #[test]
+    fn what_has_a_wanted_name_and_can_not_be_taken_over_is_told_and_not_tried_for_ever() {
+        let ours = testing::mailbox_sync(&testing::migration("m"), "a");
+        assert_eq!(steps_for(&ours), (0, TakenNames::default()));
+        let mut orphan = ours;
+        orphan.metadata.owner_references = None;
+        assert_eq!(steps_for(&orphan), (1, TakenNames::default()), "it is taken over");
+        orphan.spec.suspend = true;
+        let (steps, taken) = steps_for(&orphan);
+        assert_eq!((steps, taken.count()), (0, 1));
+        assert!(taken.message().unwrap().contains("m-a"));
+    }
 
     #[test]
     fn what_waits_is_left_to_do_and_what_was_made_is_remembered() {

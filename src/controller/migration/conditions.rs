@@ -39,6 +39,8 @@ pub struct MigrationFacts<'a> {
     pub over_limit: Option<String>,
     /// Which server is another one now than the migration began with, and is not used.
     pub server_change: Option<String>,
+    /// Why some mailboxes have no MailboxSync, though something of its name is there.
+    pub names_taken: Option<String>,
     /// The operator's clock.
     pub now: Timestamp,
 }
@@ -178,6 +180,8 @@ pub fn conditions(
         facts.aggregate.outdated, counts.total
     );
     say(OUTDATED, (facts.aggregate.outdated > 0).then_some(true), "ChangedAfterSync", &outdated);
+    let names_taken = facts.names_taken.as_deref().unwrap_or_default();
+    say("MailboxNamesTaken", (!names_taken.is_empty()).then_some(true), "NameTaken", names_taken);
     list.set(ALL_COPIED, copied, reason_copied, &message_copied);
     list.into_conditions()
 }

@@ -9,7 +9,7 @@ use std::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
-use super::{aggregate::UnmadeMailboxes, refused_writes::RefusedWrites};
+use super::{aggregate::UnmadeMailboxes, orphans::TakenNames, refused_writes::RefusedWrites};
 use crate::{
     api::{
         MailMigration, MailServer,
@@ -32,6 +32,8 @@ pub(crate) struct MigrationMemory {
     pub over_limit: Option<String>,
     /// What people are told of a MailServer that names another host than the migration began with.
     pub server_change: Option<String>,
+    /// Mailboxes that have no MailboxSync, since something else has its name.
+    pub taken_names: TakenNames,
     /// What was read from each CSV.
     pub csv_statuses: Vec<CsvStatus>,
     /// Mailboxes that left the list and wait for a confirmation.

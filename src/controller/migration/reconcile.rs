@@ -96,6 +96,7 @@ async fn reconcile_with_memory(
         pending: memory.left
             + memory.created.len()
             + memory.refused.pending()
+            + memory.taken_names.count()
             + memory.pending_removal.as_ref().map_or(0, |pending| usize::try_from(pending.count).unwrap_or(0)),
         aggregate: &all,
         removal: memory.pending_removal.as_ref(),
@@ -103,6 +104,7 @@ async fn reconcile_with_memory(
         writes_refused: memory.refused.condition_parts(),
         over_limit: memory.over_limit.clone(),
         server_change: memory.server_change.clone(),
+        names_taken: memory.taken_names.message(),
         now,
     };
     update_status(migration, &mut status, &facts, memory);
@@ -118,7 +120,7 @@ async fn reconcile_with_memory(
     } else if memory.left > 0 && !memory.refused.holds_all(clock) {
         by(RETRY_PERIOD);
     }
-    if !migration.spec.mailbox_secrets.is_empty() || memory.over_limit.is_some() {
+    if !migration.spec.mailbox_secrets.is_empty() || memory.over_limit.is_some() || memory.taken_names.count() > 0 {
         by(CSV_PERIOD);
     }
     if all.counts.running > 0 {
@@ -312,6 +314,7 @@ spec:
             writes_refused: None,
             over_limit: None,
             server_change: None,
+            names_taken: None,
             now,
         };
         for phase in MigrationPhase::ALL {
@@ -327,6 +330,8 @@ spec:
         let facts = MigrationFacts { pods_refused: Some("exceeded quota".into()), writes_refused, ..facts };
         let facts = MigrationFacts { over_limit: Some(over_limit_message(3, 10_000, "carol")), ..facts };
         let facts = MigrationFacts { server_change: Some("the MailServer old names another host".into()), ..facts };
+        let names_taken = Some("the MailboxSync acme-dave-1 is there without an owner".to_owned());
+        let facts = MigrationFacts { names_taken, ..facts };
         tell("with all that can be wrong".into(), MigrationPhase::Running, &facts);
         tell(
             "complete with messages missing".into(),
@@ -394,6 +399,7 @@ spec:
             MailboxLimitReached=True NamespaceLimit: 3 mailboxes are not made, carol first: the namespace has as many as it may (10000, maxMailboxesPerNamespace of the operator's configuration). What is there stays
             ServerChanged=True MigrationStarted: the MailServer old names another host
             Outdated=True ChangedAfterSync: 2 of 10 mailboxes were changed after their last sync, and no other one is planned: what was synced stays as it is. Another text in spec.syncRequest has every mailbox synced once more, by what is written now
+            MailboxNamesTaken=True NameTaken: the MailboxSync acme-dave-1 is there without an owner
             AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
         complete with messages missing
             Accepted=True Accepted: the migration can be carried out as it is written
@@ -406,6 +412,7 @@ spec:
             MailboxLimitReached=True NamespaceLimit: 3 mailboxes are not made, carol first: the namespace has as many as it may (10000, maxMailboxesPerNamespace of the operator's configuration). What is there stays
             ServerChanged=True MigrationStarted: the MailServer old names another host
             Outdated=True ChangedAfterSync: 2 of 10 mailboxes were changed after their last sync, and no other one is planned: what was synced stays as it is. Another text in spec.syncRequest has every mailbox synced once more, by what is written now
+            MailboxNamesTaken=True NameTaken: the MailboxSync acme-dave-1 is there without an owner
             AllCopied=False NotCopied: 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
             Normal Complete: 9 of 10 mailboxes are synced; 2 were changed after that; 2 messages are not copied: 2 refused; `mailferry export --not-copied` writes them out
         "#);

@@ -269,6 +269,16 @@ impl FolderState {
         self.drop_moved_below_mark();
     }
 
+    /// The folder's state is of somebody else's attempts: what is copied counts as found at the destination, and more may
+    /// be there.
+    pub(super) fn disown(&mut self) {
+        self.map.adopt_all();
+        if let MapCoverage::AboveMark(mark) = &mut self.coverage {
+            mark.adopted = mark.listed.saturating_sub(mark.exceptions.len() + mark.unlisted_left_out());
+        }
+        self.append_in_doubt = true;
+    }
+
     /// Keeps the last few messages alone.
     pub(super) fn keep_samples(&mut self) {
         let samples = self.map.samples(SAMPLES);
