@@ -41,9 +41,10 @@ fn the_charts_definitions_are_those_of_the_program() {
 }
 
 /// The chart's file, and where it comes from.
-const POLICIES: [(&str, &str); 3] = [
+const POLICIES: [(&str, &str); 4] = [
     ("controller-fence.yaml", "deploy/controller-fence.yaml"),
     ("destinations.yaml", "deploy/destination-policy/policy.yaml"),
+    ("mailboxsync-fence.yaml", "deploy/mailboxsync-fence.yaml"),
     ("worker-fence.yaml", "deploy/worker-fence.yaml"),
 ];
 

@@ -301,6 +301,13 @@ cases! {
         assert_eq!(injected.unwrap()["expression"], "true");
     }
 
+    only_this_releases_operator_may_create_mailbox_syncs:
+    json!({"watchNamespaces": ["a"], "fullnameOverride": "ferry", "serviceAccount": {"name": "captain"}}), |objects| {
+        let policy = objects.named("ValidatingAdmissionPolicy", "ferry-mailboxsyncs.mailferry-system");
+        let rule = &policy["spec"]["validations"][0]["expression"];
+        assert_eq!(*rule, "request.userInfo.username == 'system:serviceaccount:mailferry-system:captain'");
+    }
+
     destinations_are_judged_when_applied_where_some_are_allowed:
     at("policy.allowedDestinations", json!([".new.example", "192.0.2.7"])), |objects| {
         let policy = objects.named("ValidatingAdmissionPolicy", "mailferry-destinations");

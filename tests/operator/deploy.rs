@@ -37,7 +37,7 @@ fn kubectl_applies_the_whole_folder() {
     assert!(output.status.success(), "{err}");
     assert_eq!(err, "", "a warning is a mistake in a manifest");
     let objects: Vec<_> = out.lines().collect();
-    assert_eq!(objects.len(), 25, "{out}");
+    assert_eq!(objects.len(), 27, "{out}");
     for expected in
         ["deployment.apps/mailferry", "customresourcedefinition.apiextensions.k8s.io/mailmigrations.mailferry.io"]
     {

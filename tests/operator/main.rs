@@ -16,6 +16,7 @@ mod fence;
 mod leader;
 mod lifecycle;
 mod limits;
+mod mailboxsync_fence;
 mod namespaces;
 mod not_copied;
 mod plane;
