@@ -32,10 +32,17 @@ check_mailferry() {
         ;;
       -*) grep -qE -- "(^|[ ,])${word:0:2}([ =,]|$)" <<<"$help" || complain "$line" "no option $word" ;;
       [a-z]*)
-        [ -z "$sub" ] || continue
-        sub=$word
+        # A command, or one of a command that has some.
+        if [ -z "$sub" ]; then
+          sub=$word
+        elif grep -qE "^  $word( |$)" <<<"$help"; then
+          sub+=" $word"
+        else
+          continue
+        fi
         if [ -z "${helps[$sub]+known}" ]; then
-          helps[$sub]=$("$binary" "$sub" --help 2>/dev/null) || { complain "$line" "no command $sub"; return; }
+          # shellcheck disable=SC2086 # words
+          helps[$sub]=$("$binary" $sub --help 2>/dev/null) || { complain "$line" "no command $sub"; return; }
         fi
         help=${helps[$sub]}
         ;;

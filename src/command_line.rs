@@ -120,7 +120,7 @@ fn execute(cli: Cli) -> Result<u8> {
         Command::Run(args) => runtime()?.block_on(args.run(Arc::new(SyncEngine), screen)),
         Command::Import(args) => runtime()?.block_on(args.run()),
         Command::Crds(args) => print(&args.render()?),
-        Command::Checkpoint(args) => print(&args.render()?),
+        Command::Checkpoint(args) => small_runtime()?.block_on(args.run()),
         Command::Controller(args) => runtime()?.block_on(args.run()),
         Command::Doctor(args) => small_runtime()?.block_on(args.run()),
         Command::Worker(args) => small_runtime()?.block_on(args.run()),

@@ -1,39 +1,72 @@
-//! `mailferry checkpoint`: what a checkpoint holds, for people.
+//! `mailferry checkpoint`: what a checkpoint holds, for people; and checkpoints of a cluster into a file and back.
 
 use std::{
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
+use self::transfer::{CheckpointExportArgs, CheckpointImportArgs};
 use crate::{
     error::{Error, Result},
     sync::checkpoint::Checkpoint,
     terminal_text::printable_json,
 };
 
+pub mod archive;
+pub mod transfer;
+
 const STATE_FOLDER_HINT: &str =
     "Checkpoints are in the state folder: ~/.local/state/mailferry/MIGRATION/USER-....checkpoint";
 
-/// Print what a checkpoint holds, as JSON: accounts' fingerprint, folders, UIDVALIDITYs, UID maps.
+/// Print what a checkpoint holds, as JSON: accounts' fingerprint, folders, UIDVALIDITYs, UID maps. Or export the
+/// checkpoints of a cluster, and import them.
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct CheckpointArgs {
+    #[command(subcommand)]
+    transfer: Option<CheckpointTransfer>,
+
     /// A checkpoint file from a state folder; `-` reads stdin.
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    #[arg(value_name = "FILE", required = true)]
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum CheckpointTransfer {
+    Export(CheckpointExportArgs),
+    Import(CheckpointImportArgs),
 }
 
 impl CheckpointArgs {
-    /// The checkpoint as pretty-printed JSON.
+    /// Prints a checkpoint, or transfers checkpoints; gives the exit code.
     ///
     /// # Errors
-    /// Configuration when the file cannot be read or is no checkpoint.
-    pub fn render(&self) -> Result<String> {
-        serde_json::to_string_pretty(&read(&self.file)?.describe())
-            .map(|json| printable_json(&json).into_owned())
-            .map_err(|e| Error::internal(format!("cannot write the checkpoint as JSON: {e}")))
+    /// Configuration when a file cannot be read or is no checkpoint; what the API server refuses.
+    pub async fn run(&self) -> Result<u8> {
+        match &self.transfer {
+            Some(CheckpointTransfer::Export(args)) => return args.run().await,
+            Some(CheckpointTransfer::Import(args)) => return args.run().await,
+            None => {}
+        }
+        let json = render(self.file.as_deref().unwrap_or(Path::new("-")))?;
+        match writeln!(io::stdout(), "{json}") {
+            // A reader that has gone away is no failure.
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::internal(format!("cannot write: {e}"))),
+            _ => Ok(0),
+        }
     }
+}
+
+/// A checkpoint as pretty-printed JSON.
+///
+/// # Errors
+/// Configuration when the file cannot be read or is no checkpoint.
+fn render(file: &Path) -> Result<String> {
+    serde_json::to_string_pretty(&read(file)?.describe())
+        .map(|json| printable_json(&json).into_owned())
+        .map_err(|e| Error::internal(format!("cannot write the checkpoint as JSON: {e}")))
 }
 
 /// The checkpoint in a file; `-` is stdin.
@@ -64,7 +97,7 @@ mod tests {
     fn printed(content: &[u8]) -> Result<String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content).unwrap();
-        CheckpointArgs { file: file.path().to_owned() }.render()
+        render(file.path())
     }
 
     #[test]

@@ -216,7 +216,7 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-fn namespace(text: &str) -> Result<String, String> {
+pub(super) fn namespace(text: &str) -> Result<String, String> {
     let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.is_empty() || text.len() > 63 || !text.chars().all(name) || text.starts_with('-') || text.ends_with('-') {
         return Err("a namespace has up to 63 lower-case letters, digits and -".to_owned());

@@ -6,6 +6,7 @@ mod apply;
 mod attempts;
 #[path = "../crds/cases.rs"]
 mod cases;
+mod checkpoint_transfer;
 mod conflicts;
 mod controller_fence;
 mod crash;
