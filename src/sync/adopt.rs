@@ -30,7 +30,7 @@ use crate::{
 pub(crate) enum FolderStartMode {
     /// There is no checkpoint that counts: whatever is at the destination is matched.
     Match,
-    /// The checkpoint counts, but an APPEND may be in doubt.
+    /// The checkpoint counts, but an APPEND may be in doubt, or something came to the destination since it was written.
     Tail,
     /// The checkpoint counts and nothing is in doubt.
     Delta,

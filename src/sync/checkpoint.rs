@@ -102,6 +102,9 @@ pub struct FolderState {
     pub tail_from: u32,
     /// An APPEND may be in doubt: the tail must be looked at before anything is sent again.
     pub append_in_doubt: bool,
+    /// The destination's UIDNEXT as far as it was known when nothing was in doubt; 0: not known. What is there from here on
+    /// came since: from others, or from a run whose checkpoint was lost.
+    pub destination_next: u32,
     /// Messages that a lost connection was sending, in a run that did not look for late copies of them after that yet:
     /// until then `tail_from` stays where it is.
     pub doubted: UidSet<SourceUid>,
@@ -133,6 +136,27 @@ impl FolderState {
         if self.doubted.is_empty() {
             self.tail_from = self.tail_from.max(uid_next);
         }
+    }
+
+    /// Nothing is in doubt: all that the destination holds below its UIDNEXT is known, or not ours. `told` are the UIDNEXTs
+    /// that it told.
+    pub(crate) fn record_destination_next(&mut self, told: impl IntoIterator<Item = u32>) {
+        let placed = self.map.destination_uids().last().map_or(0, |last| last.0.saturating_add(1));
+        let known = self.tail_from.max(placed).max(self.destination_next);
+        self.destination_next = told.into_iter().fold(known, u32::max);
+    }
+
+    /// True when the destination has given out UIDs since. A checkpoint that is older than what was done by it (a restored
+    /// backup, an etcd that was rolled back) says that nothing is in doubt all the same.
+    #[must_use]
+    pub(crate) fn has_grown(&self, uid_next: Option<u32>) -> bool {
+        self.destination_next > 0 && uid_next.is_some_and(|now| now > self.destination_next)
+    }
+
+    /// Where the uncertain tail begins when the destination's UIDNEXT is `uid_next`, and nothing is sent yet.
+    #[must_use]
+    pub(crate) fn next_tail(&self, uid_next: u32) -> u32 {
+        if self.destination_next > 0 { uid_next.min(self.destination_next) } else { uid_next }
     }
 
     /// Late copies are looked for no longer.

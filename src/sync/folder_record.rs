@@ -97,7 +97,7 @@ pub(super) fn record_start(
         state.settled = None;
         state.mailbox_id.clone_from(&source.selected.mailbox_id);
         let next = destination.uid_next.or(job.snapshot.map(|snapshot| snapshot.uid_next)).unwrap_or(1);
-        if *begin == FolderStartMode::Tail && work.first {
+        if *begin == FolderStartMode::Tail && work.first && job.in_doubt {
             memory.doubted = true;
             if state.doubted.is_empty() {
                 // Whoever made the doubt is gone, and sent in UID order.
@@ -129,7 +129,7 @@ fn leave_missing_flags(state: &mut FolderState, found: &FoundCopies) {
 pub(super) fn record_finish(
     shared: &FolderSyncContext,
     job: &FolderSyncJob,
-    selected: &SelectedFolder,
+    (source, destination): (&SelectedFolder, &SelectedFolder),
     report: &mut FolderReport,
 ) -> Result<()> {
     let doubts = !report.doubts.is_empty();
@@ -137,7 +137,8 @@ pub(super) fn record_finish(
     // What a rule leaves out today it may let through tomorrow: such a folder is looked at again.
     shared.live_checkpoint.update_folder(&job.source_raw, |state| {
         state.append_in_doubt = false;
-        state.highest_modseq = selected.highest_modseq;
+        state.record_destination_next(destination.uid_next.or(job.snapshot.map(|snapshot| snapshot.uid_next)));
+        state.highest_modseq = source.highest_modseq;
         let nothing_left = !doubts && report.left_out.is_empty() && state.unlisted == 0 && state.doubted.is_empty();
         state.settled = job.status.filter(|_| nothing_left);
         state.differences.merge(untold);

@@ -74,7 +74,8 @@ pub(crate) async fn sync_folder(
     let facts = shared.try_facts(append_limit);
     let mut work = compare(shared, job, &mut opened, &facts, pair, (memory, report)).await?;
     let mut found = adopt((shared, job), &opened, &work, pair, memory).await?;
-    let seen = found.uid_next.filter(|_| opened.begin == FolderStartMode::Tail);
+    memory.tail_seen = true;
+    let seen = found.uid_next.filter(|_| opened.begin == FolderStartMode::Tail && job.in_doubt);
     let adopted: UidSet<SourceUid> = found.copies.iter().map(|f| f.source).collect();
     let scan = &opened.source.scan;
     let adopted_bytes = work.messages(scan).filter(|m| adopted.contains(m.uid)).map(|m| u64::from(m.size)).sum();
@@ -191,7 +192,9 @@ async fn open_both(
         same = None;
     }
     let set_aside = same.map(|kept| kept.set_aside.clone()).unwrap_or_default();
-    let begin = choose_start_mode(state.as_ref(), same.is_some(), job.in_doubt);
+    let uid_next = destination.uid_next.or(job.snapshot.map(|snapshot| snapshot.uid_next));
+    let has_grown = !memory.tail_seen && state.as_ref().is_some_and(|state| state.has_grown(uid_next));
+    let begin = choose_start_mode(state.as_ref(), same.is_some(), job.in_doubt || has_grown);
     if begin == FolderStartMode::Match && source.all.is_some() {
         // The listing promised the folder of the checkpoint: what was asked for on that promise is of no use.
         source = open_source(shared, job, &mut pair.source, SourceQuery::default()).await?;
@@ -292,7 +295,12 @@ async fn copy_work(
         }
         // What was refused may have been stored all the same.
         let in_doubt = memory.in_doubt || memory.suspects.doubt_from.is_some();
-        shared.live_checkpoint.update_folder(&job.source_raw, |state| state.append_in_doubt = in_doubt)?;
+        shared.live_checkpoint.update_folder(&job.source_raw, |state| {
+            state.append_in_doubt = in_doubt;
+            if !in_doubt {
+                state.record_destination_next(opened.destination.uid_next);
+            }
+        })?;
     }
     Ok(ended)
 }
@@ -341,7 +349,7 @@ async fn close(
         };
         report.deleted += mirror_deletions(&shared.live_checkpoint, raw, &now, &mut pair.destination, report).await?;
     }
-    record_finish(shared, job, &source.selected, report)
+    record_finish(shared, job, (&source.selected, destination), report)
 }
 
 /// Sends what changed of the flags of copied messages; none when nothing did, or nothing is to follow.

@@ -221,13 +221,16 @@ impl FolderPreparation<'_> {
             let matches_first = matches_first(state.as_ref(), statuses, holds_nothing, self.spec.adopt);
             let in_doubt = state.as_ref().is_some_and(|state| state.append_in_doubt);
             let knows_little = state.as_ref().is_none_or(FolderState::is_known_by_samples);
-            let needs_look = in_doubt || (knows_little && !job.new_at_destination);
+            let uid_next = listed.destination.and_then(|there| there.uid_next);
+            let has_grown = state.as_ref().is_some_and(|state| state.has_grown(uid_next));
+            let needs_look = in_doubt || has_grown || (knows_little && !job.new_at_destination);
             return prepared.jobs.push(FolderSyncJob { in_doubt, needs_look, matches_first, ..job });
         };
-        if !self.spec.dry_run && !state.set_aside.is_empty() {
+        if !self.spec.dry_run {
+            let uid_next = listed.destination.and_then(|there| there.uid_next);
             self.live_checkpoint.update(|checkpoint| {
                 if let Some(state) = checkpoint.folders.get_mut(&job.source_raw) {
-                    state.set_aside.count_passed_run(&UidSet::default());
+                    pass_by(state, uid_next);
                 }
             });
         }
@@ -305,6 +308,16 @@ fn report_plan(plan: &FolderPlan, report: &mut MailboxReport) {
     }
 }
 
+/// Remembers that nothing was left to do in a folder: this run does not open it.
+fn pass_by(state: &mut FolderState, uid_next: Option<u32>) {
+    if state.set_aside.is_empty() {
+        // The source holds what it held: no run has copied anything since, and what came is the user's.
+        state.record_destination_next(uid_next.filter(|_| state.destination_next > 0));
+    } else {
+        state.set_aside.count_passed_run(&UidSet::default());
+    }
+}
+
 /// The report of a folder that is not opened, since nothing changed in it.
 fn unchanged_report(job: &FolderSyncJob, state: &FolderState) -> FolderReport {
     let source_messages = u64::from(job.messages);
@@ -319,7 +332,7 @@ async fn mark_in_doubt(live_checkpoint: &LiveCheckpoint, jobs: &[FolderSyncJob])
     live_checkpoint.update(|checkpoint| {
         for job in jobs {
             if let Some(state) = checkpoint.folders.get_mut(&job.source_raw).filter(|state| !state.append_in_doubt) {
-                state.raise_tail(job.snapshot.map_or(1, |snapshot| snapshot.uid_next));
+                state.raise_tail(state.next_tail(job.snapshot.map_or(1, |snapshot| snapshot.uid_next)));
                 state.append_in_doubt = true;
                 marked = true;
             }
@@ -447,6 +460,7 @@ fn is_unchanged(state: &FolderState, source: &FolderStatus, destination: &Folder
 mod tests {
     use super::*;
     use crate::sync::{
+        set_aside::{SetAsideGroup, SetAsideReason},
         testing::spec,
         uid::{DestinationUid, SourceUid},
         uid_map::CopyOrigin,
@@ -541,6 +555,31 @@ mod tests {
         };
         let names: Vec<String> = other_folders(&side).into_iter().map(|folder| folder.name).collect();
         assert_eq!(names, ["INBOX", "Archive"]);
+    }
+
+    #[test]
+    fn what_others_store_in_a_folder_that_is_passed_by_is_not_looked_at_later() {
+        let mut state = FolderState { destination_next: 7, ..state() };
+        pass_by(&mut state, Some(9));
+        assert!(!state.has_grown(Some(9)) && state.has_grown(Some(10)));
+        // What a run sent of it that nobody remembers may be among them.
+        let why = SetAsideGroup::new(SetAsideReason::Refused, [SourceUid(2)].into_iter().collect());
+        state.set_aside.add_group(why);
+        pass_by(&mut state, Some(11));
+        assert!(state.has_grown(Some(11)));
+        let mut older = self::state();
+        pass_by(&mut older, Some(9));
+        assert_eq!(older.destination_next, 0, "of an older version: what it left is not known");
+    }
+
+    #[test]
+    fn the_tail_begins_where_the_destination_was_when_the_checkpoint_was_written() {
+        let mut state = FolderState { destination_next: 7, tail_from: 3, ..state() };
+        state.raise_tail(state.next_tail(9));
+        assert_eq!(state.tail_from, 7, "another run may have sent 7 and 8");
+        let mut unknown = self::state();
+        unknown.raise_tail(unknown.next_tail(9));
+        assert_eq!(unknown.tail_from, 9);
     }
 
     #[test]

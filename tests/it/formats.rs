@@ -121,6 +121,7 @@ fn all_fields() -> Checkpoint {
         differences: CopyDifferences(differences),
         tail_from: 11,
         append_in_doubt: true,
+        destination_next: 0,
         doubted: UidSet::default(),
         late_copies: UidSet::default(),
         unseen: UidSet::default(),
@@ -169,6 +170,7 @@ fn later_fields() -> Checkpoint {
     checkpoint.slowest_commit = 4_200;
     let inbox = checkpoint.folders.get_mut(b"INBOX".as_slice()).unwrap();
     inbox.unlisted = 3;
+    inbox.destination_next = 15;
     inbox.doubted = [5, 6, 7].map(SourceUid).into_iter().collect();
     inbox.late_copies = [DestinationUid(12)].into_iter().collect();
     inbox.unseen = [8, 9].map(SourceUid).into_iter().collect();
@@ -264,10 +266,12 @@ fn read(file: &Path) -> Checkpoint {
     Checkpoint::decode(&fs::read(file).unwrap()).unwrap()
 }
 
-/// The same with what differs between runs replaced: the accounts' ports, and when refused messages were tried.
+/// The same with what differs between runs replaced: the accounts' ports, and when refused messages were tried. The
+/// destination's UIDNEXT is of a later version than the file.
 fn of_no_run(mut checkpoint: Checkpoint) -> Checkpoint {
     checkpoint.fingerprint = fingerprint_of_accounts();
     for state in checkpoint.folders.values_mut() {
+        state.destination_next = 0;
         let groups = state.set_aside.groups().to_vec();
         state.set_aside = SetAside::default();
         for group in groups {

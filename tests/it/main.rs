@@ -35,6 +35,7 @@ mod reduced;
 mod refusals;
 mod rewritten;
 mod rig;
+mod rolled_back;
 mod seeded;
 mod server_fault;
 mod silence;

@@ -38,6 +38,7 @@ impl Checkpoint {
                     "differences": state.differences,
                     "tailFrom": state.tail_from,
                     "appendInDoubt": state.append_in_doubt,
+                    "destinationUidNext": state.destination_next,
                     "doubted": state.doubted.len(),
                     "unseen": state.unseen.len(),
                     "highWaterMarksOnly": state.is_known_by_samples(),

@@ -397,6 +397,7 @@ fn states() -> impl Strategy<Value = FolderState> {
                 differences,
                 tail_from,
                 append_in_doubt,
+                destination_next: tail_from / 2,
                 late_copies: doubted.iter().map(|uid| DestinationUid(uid.0)).collect(),
                 unseen: doubted.clone(),
                 doubted,

@@ -82,6 +82,8 @@ struct FolderRecord {
     tail_from: u32,
     #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
     append_in_doubt: bool,
+    #[serde(rename = "p", default, skip_serializing_if = "is_zero")]
+    destination_next: u32,
     #[serde(rename = "u", default, skip_serializing_if = "has_no_bytes")]
     doubted: ByteBuf,
     #[serde(rename = "y", default, skip_serializing_if = "has_no_bytes")]
@@ -279,6 +281,7 @@ impl FolderRecord {
             differences: state.differences.clone(),
             tail_from: state.tail_from,
             append_in_doubt: state.append_in_doubt,
+            destination_next: state.destination_next,
             doubted: uids(&state.doubted),
             late_copies: ByteBuf::from(encode_uids(&state.late_copies)),
             unseen: uids(&state.unseen),
@@ -319,6 +322,7 @@ impl FolderRecord {
             differences: self.differences,
             tail_from: self.tail_from,
             append_in_doubt: self.append_in_doubt,
+            destination_next: self.destination_next,
             doubted: decode_uids(&self.doubted)?,
             late_copies: decode_uids(&self.late_copies)?,
             unseen: decode_uids(&self.unseen)?,

@@ -49,6 +49,8 @@ pub(crate) struct CopyMemory {
     pub sampled: bool,
     /// This run may have appended something to the folder.
     pub may_have_sent: bool,
+    /// What came to the destination since the checkpoint was written has been looked at.
+    pub tail_seen: bool,
     /// What was sent when the connection ended may be at the destination.
     pub in_doubt: bool,
     /// This run left something in doubt in the folder, or found it so: late copies are looked for by the next, too.
