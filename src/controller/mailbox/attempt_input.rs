@@ -11,6 +11,7 @@ use crate::{
         names::{account_hash, hash_texts},
         settings::SyncSettings,
     },
+    controller::merge_patch,
 };
 
 /// Hexadecimal digits of each hash.
@@ -50,20 +51,30 @@ pub(super) fn is_refused_login(
 }
 
 /// A hash of all that decides how a sync goes: not of when it runs, whether it is asked to stop, or what is kept after it.
+/// Settings that have their default are left out, so that a field that a later version adds changes no hash.
 #[must_use]
 pub(super) fn spec_hash(spec: &MailboxSyncSpec) -> String {
+    let default = SyncSettings::default();
     let settings = SyncSettings {
-        ttl: SyncSettings::default().ttl,
-        failed_pods_limit: SyncSettings::default().failed_pods_limit,
-        succeeded_pods_limit: SyncSettings::default().succeeded_pods_limit,
+        ttl: default.ttl,
+        failed_pods_limit: default.failed_pods_limit,
+        succeeded_pods_limit: default.succeeded_pods_limit,
         schedule: None,
         cutover: None,
         ..SyncSettings::clone(&spec.settings)
     };
-    let settings = settings.into();
-    let spec =
-        MailboxSyncSpec { settings, suspend: false, cancel: false, sync_request: None, start_at: None, ..spec.clone() };
-    hash_texts(&[&serde_json::to_string(&spec).unwrap_or_default()], HASH_DIGITS)
+    let own_settings = merge_patch::diff(&default, &settings).unwrap_or_default().unwrap_or_default();
+    let spec = MailboxSyncSpec {
+        settings: default.into(),
+        suspend: false,
+        cancel: false,
+        sync_request: None,
+        start_at: None,
+        ..spec.clone()
+    };
+    let mut spec = serde_json::to_value(spec).unwrap_or_default();
+    spec["settings"] = own_settings;
+    hash_texts(&[&spec.to_string()], HASH_DIGITS)
 }
 
 /// A hash of the account that is logged in to and of where its credential is: never of the credential itself.
@@ -97,4 +108,26 @@ fn login_secret(endpoint: &SyncEndpoint) -> Option<&str> {
 /// True for the version (`name=resourceVersion`) of this Secret.
 fn is_of(version: &str, secret: Option<&str>) -> bool {
     version.split_once('=').is_some_and(|(name, _)| Some(name) == secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::testing;
+
+    #[test]
+    fn settings_count_only_where_they_are_not_the_default_and_decide_how_a_sync_goes() {
+        let spec = testing::mailbox_spec("acme", "alice");
+        let plain = spec_hash(&spec);
+        // The hash of today's form: a version that adds fields with defaults finds the same.
+        insta::assert_snapshot!(plain, @"d37c85e5447a86d1569c40eedbb0995a69699482");
+        let with = |change: fn(&mut SyncSettings)| {
+            let mut settings = SyncSettings::clone(&spec.settings);
+            change(&mut settings);
+            spec_hash(&MailboxSyncSpec { settings: settings.into(), ..spec.clone() })
+        };
+        assert_eq!(with(|settings| settings.failed_pods_limit += 1), plain);
+        assert_ne!(with(|settings| settings.connections += 1), plain);
+        assert_ne!(with(|settings| settings.dry_run = true), plain);
+    }
 }
