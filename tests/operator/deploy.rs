@@ -83,7 +83,7 @@ fn the_destination_policy_is_a_component_that_takes_the_overlays_list() {
     let policy = objects.iter().find(|object| object.metadata.name.as_deref() == Some("mailferry-destinations"));
     let allowed = json!({"name": "allowed", "expression": "['.newhost.example']"});
     assert_eq!(policy.unwrap().data["spec"]["variables"][0], allowed);
-    assert_eq!(objects.len(), 27);
+    assert_eq!(objects.len(), 29);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod crash;
 mod deploy;
 mod destination_policy;
 mod expansion;
+mod failing_api;
 mod fence;
 mod leader;
 mod lifecycle;

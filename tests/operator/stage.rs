@@ -30,11 +30,11 @@ use tower::{BoxError, service_fn};
 use crate::rig::Rig;
 
 /// What a request comes to.
-pub type Answer = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+pub type Answer = BoxFuture<'static, Result<Response<axum::body::Body>, BoxError>>;
 
 /// Sends a request by a client.
 pub fn send(client: Client, request: Request<Body>) -> Answer {
-    Box::pin(async move { Ok(client.send(request).await?) })
+    Box::pin(async move { Ok(client.send(request).await?.map(axum::body::Body::new)) })
 }
 
 /// A namespace with an operator.

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::{
     decide::{SyncAction, decide},
-    observe::{FLUSH_SECONDS, HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
+    observe::{ClockReading, FLUSH_SECONDS, HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
 };
 use crate::{
     api::{
@@ -48,6 +48,8 @@ struct SimulatedPod {
 
 struct SimulatedCluster {
     now: Timestamp,
+    /// How far ahead the operator's wall clock is.
+    ahead: SignedDuration,
     generation: i64,
     spec: MailboxSyncSpec,
     status: MailboxSyncStatus,
@@ -67,7 +69,9 @@ enum ClusterEvent {
     Gate,
     Start,
     Run,
-    Report { moved: bool },
+    Report {
+        moved: bool,
+    },
     End(Option<ErrorClass>),
     Crash,
     ForceDelete,
@@ -79,6 +83,8 @@ enum ClusterEvent {
     OtherSecret,
     Allow(bool),
     OperatorRestarts,
+    /// The operator's wall clock is set.
+    SetClock(i64),
 }
 
 fn event() -> impl Strategy<Value = ClusterEvent> {
@@ -102,6 +108,7 @@ fn event() -> impl Strategy<Value = ClusterEvent> {
         1 => Just(ClusterEvent::OtherSecret),
         1 => any::<bool>().prop_map(ClusterEvent::Allow),
         2 => Just(ClusterEvent::OperatorRestarts),
+        2 => (-3600..=3600_i64).prop_map(ClusterEvent::SetClock),
     ]
 }
 
@@ -110,8 +117,27 @@ impl SimulatedCluster {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let spec = testing::mailbox_spec("x", "y");
         let status = MailboxSyncStatus::default();
-        let liveness = WorkerLiveness::first_seen(0, now);
-        Self { now, generation: 1, spec, status, pods: Vec::new(), liveness, report: 0, secret: 0, hold: None, uids: 0 }
+        let liveness = WorkerLiveness::first_seen(0, now.duration_since(Timestamp::UNIX_EPOCH));
+        let ahead = SignedDuration::ZERO;
+        Self {
+            now,
+            ahead,
+            generation: 1,
+            spec,
+            status,
+            pods: Vec::new(),
+            liveness,
+            report: 0,
+            secret: 0,
+            hold: None,
+            uids: 0,
+        }
+    }
+
+    /// What the operator's clocks say.
+    fn clocks(&self) -> ClockReading {
+        let since_boot = self.now.duration_since(Timestamp::UNIX_EPOCH);
+        ClockReading { wall: self.now + self.ahead, since_boot }
     }
 
     fn current(&mut self) -> Option<&mut SimulatedPod> {
@@ -178,7 +204,10 @@ impl SimulatedCluster {
             ClusterEvent::Allow(false) => {
                 self.hold = Some(HoldReason::DestinationNotAllowed(Error::configuration("not there")));
             }
-            ClusterEvent::OperatorRestarts => self.liveness = WorkerLiveness::first_seen(self.status.attempt, now),
+            ClusterEvent::OperatorRestarts => {
+                self.liveness = WorkerLiveness::first_seen(self.status.attempt, self.clocks().since_boot);
+            }
+            ClusterEvent::SetClock(ahead) => self.ahead = SignedDuration::from_secs(*ahead),
         }
     }
 
@@ -245,7 +274,8 @@ impl SimulatedCluster {
             assert!(round < ROUNDS, "the status does not settle: {:?}", self.status);
             let pods: Vec<_> = self.pods.iter().map(|truth| Arc::clone(&truth.pod)).collect();
             let pod = self.pods.iter().find(|truth| truth.attempt == self.status.attempt).map(|truth| &*truth.pod);
-            self.liveness = self.liveness.updated_with(&self.status, pod, self.now);
+            let clocks = self.clocks();
+            self.liveness = self.liveness.updated_with(&self.status, pod, clocks);
             let observed = ObservedMailbox {
                 name: NAME,
                 uid: UID,
@@ -262,7 +292,8 @@ impl SimulatedCluster {
                 secrets: SecretsSeen::Present(vec![self.secret.to_string()]),
                 node_out_of_service: false,
                 scheduling_timeout: SignedDuration::from_secs(1800),
-                now: self.now,
+                now: clocks.wall,
+                since_boot: clocks.since_boot,
             };
             let decision = decide(&observed);
             assert!(decision.status.attempt >= self.status.attempt, "an attempt went back");

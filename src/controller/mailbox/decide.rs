@@ -47,7 +47,7 @@ pub struct SyncDecision {
 }
 
 /// One thing that is done in the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SyncAction {
     /// Look up the versions of the Secrets that the mailbox needs, then decide again.
     CheckSecrets,
@@ -228,16 +228,14 @@ impl SyncDecider<'_, '_> {
         if observed.is_silent() {
             return Some(StopReason::LostContact);
         }
-        let stalled = observed.now.duration_since(observed.liveness.moved_at)
-            >= signed_duration(observed.spec.settings.stall_after);
+        let left =
+            signed_duration(observed.spec.settings.stall_after) - (observed.since_boot - observed.liveness.moved_at);
+        let stalled = left <= SignedDuration::ZERO;
         if stalled && observed.liveness.reports_without_move >= STALLED_REPORTS {
             return Some(StopReason::NoProgress);
         }
         if !stalled {
-            self.wake_in(
-                signed_duration(observed.spec.settings.stall_after)
-                    - observed.now.duration_since(observed.liveness.moved_at),
-            );
+            self.wake_in(left);
         }
         None
     }

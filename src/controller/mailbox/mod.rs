@@ -9,6 +9,8 @@ mod cluster_model;
 pub(crate) mod conditions;
 pub mod decide;
 pub(crate) mod due;
+#[cfg(test)]
+mod model_check;
 pub mod observe;
 pub(crate) mod phase_metrics;
 mod pod_answer;

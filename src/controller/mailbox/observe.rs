@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     api::{Duration, MailboxSyncSpec, MailboxSyncStatus, names},
+    clock,
     controller::cached_objects::{ContainerExit, SyncContainerState, SyncPod},
     error::Error,
 };
@@ -50,34 +51,54 @@ pub struct ObservedMailbox<'a> {
     pub node_out_of_service: bool,
     /// How long a pod may wait for a node.
     pub scheduling_timeout: SignedDuration,
-    /// The operator's clock.
+    /// The operator's wall clock.
     pub now: Timestamp,
+    /// The time since its machine was started, by which silence is counted.
+    pub since_boot: SignedDuration,
 }
 
-/// When an attempt's worker reported, and moved something, on this process' own clock: rebuilt, later and so safer, when
-/// the process starts.
+/// Both clocks of the operator at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockReading {
+    /// The wall clock, which others' times are compared with.
+    pub wall: Timestamp,
+    /// The time since the machine was started, by which it is counted how long something takes.
+    pub since_boot: SignedDuration,
+}
+
+impl ClockReading {
+    /// This moment.
+    #[must_use]
+    pub(crate) fn now() -> Self {
+        let since_boot = SignedDuration::try_from(clock::since_boot()).unwrap_or(SignedDuration::MAX);
+        Self { wall: Timestamp::now(), since_boot }
+    }
+}
+
+/// When an attempt's worker reported, and moved something, as time since this machine was started: nobody sets that clock,
+/// as the wall clock may be set. Rebuilt, later and so safer, when the process starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WorkerLiveness {
     /// The attempt's number.
     pub attempt: i64,
     /// The number of the worker's newest report; -1: none was seen.
     pub report: i64,
     /// When that report was first seen.
-    pub reported_at: Timestamp,
+    pub reported_at: SignedDuration,
     /// The bytes that the worker had moved by then; -1: no report was seen.
     pub bytes_moved: i64,
     /// When a report first said so many, or said that the sync waits on purpose.
-    pub moved_at: Timestamp,
+    pub moved_at: SignedDuration,
     /// Reports since then.
     pub reports_without_move: u32,
     /// When it was first seen that its container had ended.
-    pub ended_at: Option<Timestamp>,
+    pub ended_at: Option<SignedDuration>,
     /// How far its pod had come when it was looked at last.
     pub stage: PodStage,
 }
 
 /// How far a pod has come, as far as the cluster tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PodStage {
     /// It was not seen.
     Unseen,
@@ -108,13 +129,13 @@ impl PodStage {
 impl WorkerLiveness {
     /// What is known when an attempt is seen for the first time.
     #[must_use]
-    pub const fn first_seen(attempt: i64, now: Timestamp) -> Self {
+    pub const fn first_seen(attempt: i64, since_boot: SignedDuration) -> Self {
         Self {
             attempt,
             report: -1,
-            reported_at: now,
+            reported_at: since_boot,
             bytes_moved: -1,
-            moved_at: now,
+            moved_at: since_boot,
             reports_without_move: 0,
             ended_at: None,
             stage: PodStage::Unseen,
@@ -125,11 +146,13 @@ impl WorkerLiveness {
     /// others than before, or it waits on purpose. A pod that is on no node is not silent, and where it got one, or started,
     /// since the look before, its silence begins: it does not give up before it had the time to say its first word.
     #[must_use]
-    pub(crate) fn updated_with(self, status: &MailboxSyncStatus, pod: Option<&SyncPod>, now: Timestamp) -> Self {
-        let mut known = if self.attempt == status.attempt { self } else { Self::first_seen(status.attempt, now) };
+    pub(crate) fn updated_with(self, status: &MailboxSyncStatus, pod: Option<&SyncPod>, now: ClockReading) -> Self {
+        let ClockReading { wall, since_boot } = now;
+        let mut known =
+            if self.attempt == status.attempt { self } else { Self::first_seen(status.attempt, since_boot) };
         let stage = known.stage.after(pod);
         if stage == PodStage::Unbound || stage > known.stage {
-            known.reported_at = now;
+            known.reported_at = since_boot;
         }
         known.stage = stage;
         let Some(worker) = status.worker.as_ref().filter(|worker| worker.attempt == status.attempt) else {
@@ -137,14 +160,14 @@ impl WorkerLiveness {
         };
         if worker.report > known.report {
             known.report = worker.report;
-            known.reported_at = now;
+            known.reported_at = since_boot;
             let bytes = worker.progress.as_ref().map_or(0, |progress| progress.bytes_moved);
-            let waits = worker.waiting_until.as_ref().is_some_and(|until| until.0 > now);
+            let waits = worker.waiting_until.as_ref().is_some_and(|until| until.0 > wall);
             if bytes == known.bytes_moved && !waits {
                 known.reports_without_move += 1;
             } else {
                 known.bytes_moved = bytes;
-                known.moved_at = now;
+                known.moved_at = since_boot;
                 known.reports_without_move = 0;
             }
         }
@@ -227,7 +250,7 @@ impl<'a> ObservedMailbox<'a> {
     /// lost, may still run and reach both mail servers.
     #[must_use]
     pub(crate) fn current_pod_end(&self) -> Option<PodEnd> {
-        let silent = self.now.duration_since(self.liveness.reported_at) > self.silence_limit();
+        let silent = self.is_silent();
         let Some(pod) = self.current_pod() else {
             let made = self.status.pod_uid.is_some();
             return (made && silent).then_some(PodEnd::Lost);
@@ -265,14 +288,14 @@ impl<'a> ObservedMailbox<'a> {
     #[must_use]
     pub(crate) fn last_report_wait(&self) -> Option<SignedDuration> {
         let ended_at = self.liveness.ended_at.filter(|_| self.lacks_last_report())?;
-        let left = SignedDuration::from_secs(LAST_REPORT_SECONDS) - self.now.duration_since(ended_at);
+        let left = SignedDuration::from_secs(LAST_REPORT_SECONDS) - (self.since_boot - ended_at);
         (left > SignedDuration::ZERO).then_some(left)
     }
 
     /// True when the attempt said nothing for longer than it would go on by itself.
     #[must_use]
     pub(crate) fn is_silent(&self) -> bool {
-        self.now.duration_since(self.liveness.reported_at) > self.silence_limit()
+        self.since_boot - self.liveness.reported_at > self.silence_limit()
     }
 
     /// For how long a worker without the API server goes on, with its flush and a margin.

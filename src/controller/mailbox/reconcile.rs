@@ -12,7 +12,7 @@ use kube::ResourceExt as _;
 use super::{
     apply::{self, ActionOutcome},
     decide::{SyncAction, decide},
-    observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, signed_duration},
+    observe::{ClockReading, HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, signed_duration},
     slot_wait::wait_words,
     status::{ReconcileState, current_slot_request, read_afresh, write_status},
 };
@@ -114,7 +114,7 @@ async fn decide_once(
         return Ok(Round::Settled(None));
     }
     let (surplus_pods, judge_again) = context.finished_pods.surplus_of(&pods, &context.caches, &context.due.syncs);
-    let now = Timestamp::now();
+    let clocks = ClockReading::now();
     let granted_slots = context.admission().granted_slots(&state.uid);
     context.sync_metrics.count_progress(&state.uid, status);
     let observed = ObservedMailbox {
@@ -126,14 +126,15 @@ async fn decide_once(
         status,
         pods: &pods,
         surplus_pods: &surplus_pods,
-        liveness: update_liveness(context, state, status, &pods, now),
+        liveness: update_liveness(context, state, status, &pods, clocks),
         granted_slots,
         waits_for: words_of_wait(context, sync, status, granted_slots),
         hold: hold_reason(context, state, sync),
         secrets: state.secrets.clone(),
         node_out_of_service: state.node_out_of_service,
         scheduling_timeout: signed_duration(context.config.scheduling_timeout),
-        now,
+        now: clocks.wall,
+        since_boot: clocks.since_boot,
     };
     if !state.last_report_sought && observed.lacks_last_report() && observed.last_report_wait().is_none() {
         // The watch is late, or the report was never taken: what is there now says which.
@@ -213,18 +214,19 @@ fn update_liveness(
     state: &ReconcileState,
     status: &MailboxSyncStatus,
     pods: &[Arc<SyncPod>],
-    now: Timestamp,
+    now: ClockReading,
 ) -> WorkerLiveness {
     let mut known = context.liveness();
     if status.slots.is_none() {
         known.remove(&state.uid);
-        return WorkerLiveness::first_seen(status.attempt, now);
+        return WorkerLiveness::first_seen(status.attempt, now.since_boot);
     }
-    let entry = known.entry(state.uid.clone()).or_insert_with(|| WorkerLiveness::first_seen(status.attempt, now));
+    let first = || WorkerLiveness::first_seen(status.attempt, now.since_boot);
+    let entry = known.entry(state.uid.clone()).or_insert_with(first);
     let pod = pods.iter().find(|pod| pod.attempt() == Some(status.attempt)).map(|pod| &**pod);
     *entry = entry.updated_with(status, pod, now);
     if pod.is_some_and(SyncPod::has_terminated) {
-        entry.ended_at.get_or_insert(now);
+        entry.ended_at.get_or_insert(now.since_boot);
     }
     *entry
 }

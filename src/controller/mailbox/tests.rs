@@ -13,7 +13,7 @@ use super::{
     attempt_end::status_after_rejection,
     backoff::jittered,
     decide::{SyncAction, SyncDecision, decide},
-    observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, signed_duration},
+    observe::{ClockReading, HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, signed_duration},
 };
 use crate::{
     api::{
@@ -50,7 +50,7 @@ struct MailboxFixture {
     generation: i64,
     secrets: SecretsSeen,
     /// When its worker's end was first seen.
-    ended_at: Option<Timestamp>,
+    ended_at: Option<SignedDuration>,
     now: Timestamp,
 }
 
@@ -99,6 +99,15 @@ impl MailboxFixture {
         case
     }
 
+    /// Its clocks go together.
+    fn since_boot(&self) -> SignedDuration {
+        self.now.duration_since(Timestamp::UNIX_EPOCH)
+    }
+
+    fn clocks(&self) -> ClockReading {
+        ClockReading { wall: self.now, since_boot: self.since_boot() }
+    }
+
     fn pass(&mut self, seconds: i64) {
         self.now += SignedDuration::from_secs(seconds);
     }
@@ -119,7 +128,7 @@ impl MailboxFixture {
             surplus_pods: &self.surplus_pods,
             liveness: WorkerLiveness {
                 ended_at: self.ended_at,
-                ..WorkerLiveness::first_seen(self.status.attempt, self.now)
+                ..WorkerLiveness::first_seen(self.status.attempt, self.since_boot())
             },
             granted_slots: self.granted_slots,
             waits_for: self.waits_for.clone(),
@@ -128,6 +137,7 @@ impl MailboxFixture {
             node_out_of_service: false,
             scheduling_timeout: SignedDuration::from_secs(1800),
             now: self.now,
+            since_boot: self.since_boot(),
         }
     }
 }
@@ -218,7 +228,7 @@ fn a_pods_end_is_settled_once_the_report_that_its_worker_tells_of_is_there() {
     let mut case = MailboxFixture::running();
     case.status.worker = Some(report(1, None));
     case.pods = vec![ended_with(&report(2, Some(Outcome::Synced)))];
-    case.ended_at = Some(case.now);
+    case.ended_at = Some(case.since_boot());
     case.pass(2);
     let waits = case.decide();
     assert_eq!((waits.status, waits.actions), (case.status.clone(), vec![]), "what it is written to is not the newest");
@@ -241,7 +251,7 @@ fn a_worker_that_ended_because_it_could_not_report_is_not_waited_for() {
     let mut case = MailboxFixture::running();
     case.status.worker = Some(report(1, None));
     case.pods = vec![ended_with(&report(2, None))];
-    case.ended_at = Some(case.now);
+    case.ended_at = Some(case.since_boot());
     assert_eq!(case.decide().status.slots, None);
 }
 

@@ -110,16 +110,18 @@ fn a_pod_that_got_its_node_late_has_ten_minutes_from_then_on() {
 #[test]
 fn a_pod_that_waited_long_for_its_node_is_not_taken_for_lost_once_it_has_one() {
     let mut case = MailboxFixture::running();
-    let first = WorkerLiveness::first_seen(1, case.now);
-    let waits = first.updated_with(&case.status, Some(&case.pods[0]), case.now);
+    let first = WorkerLiveness::first_seen(1, case.since_boot());
+    let waits = first.updated_with(&case.status, Some(&case.pods[0]), case.clocks());
     case.pass(7200);
     let mut bound = pod(1, Some(is_running()));
     Arc::make_mut(&mut bound).spec.node_name = Some("node".to_owned());
     for seen in [Some(&*bound), None] {
         // It may run from here on, as far as is known.
-        let known = waits.updated_with(&case.status, seen, case.now);
-        assert_eq!(known.reported_at, case.now);
-        let later = known.updated_with(&case.status, seen, case.now + SignedDuration::from_secs(60));
-        assert_eq!(later.reported_at, case.now, "its silence is counted");
+        let known = waits.updated_with(&case.status, seen, case.clocks());
+        assert_eq!(known.reported_at, case.since_boot());
+        let mut later = case.clocks();
+        later.since_boot += SignedDuration::from_secs(60);
+        let later = known.updated_with(&case.status, seen, later);
+        assert_eq!(later.reported_at, case.since_boot(), "its silence is counted");
     }
 }
