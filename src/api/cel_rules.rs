@@ -107,9 +107,12 @@ rules! {
     /// On `offlineGrace`.
     OFFLINE_GRACE: "duration(self) >= duration('10s') && duration(self) <= duration('24h')"
         => "offlineGrace must be from 10s to 24h, such as 10m";
-    /// On `ttl`.
-    TTL: "duration(self) <= duration('8760h')"
-        => "ttl must be at most 8760h, such as 24h";
+    /// On `finishedPodsTTL`, and on `ttl`, its former name.
+    FINISHED_PODS_TTL: "duration(self) <= duration('8760h')"
+        => "finishedPodsTTL must be at most 8760h, such as 24h";
+    /// On a MailMigration's spec. Earlier definitions wrote `ttl: 24h` into every object: nobody need take that out.
+    ONE_TTL: "!has(self.ttl) || !has(self.finishedPodsTTL) || duration(self.ttl) == duration('24h')"
+        => "ttl is the former name of finishedPodsTTL: write finishedPodsTTL alone, and take ttl out";
     /// On `schedule.every`.
     EVERY: "duration(self) >= duration('10s') && duration(self) <= duration('720h')"
         => "schedule.every must be from 10s to 720h, such as 1h";

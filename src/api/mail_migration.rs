@@ -53,6 +53,7 @@ use super::{
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(cel_rules::SOME_MAILBOX.cel).message(cel_rules::SOME_MAILBOX.message))]
 #[x_kube(validation = Rule::new(cel_rules::TWO_CONNECTIONS.cel).message(cel_rules::TWO_CONNECTIONS.message))]
+#[x_kube(validation = Rule::new(cel_rules::ONE_TTL.cel).message(cel_rules::ONE_TTL.message))]
 #[x_kube(validation = Rule::new(cel_rules::SOURCE_CREDENTIAL.cel).message(cel_rules::SOURCE_CREDENTIAL.message))]
 #[x_kube(validation = Rule::new(cel_rules::DESTINATION_CREDENTIAL.cel).message(cel_rules::DESTINATION_CREDENTIAL.message))]
 pub struct MailMigrationSpec {
@@ -145,11 +146,15 @@ pub struct MailMigrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_overrides: Option<PodOverrides>,
     /// How long pods of ended attempts stay, for their logs: of those that failed up to failedPodsLimit, of those that
-    /// ended well up to succeededPodsLimit. The operator keeps at most 500 finished pods of all mailboxes together:
-    /// then those that failed stay before the others, and newer ones before older.
-    #[serde(default = "defaults::ttl")]
-    #[x_kube(validation = Rule::new(cel_rules::TTL.cel).message(cel_rules::TTL.message))]
-    pub ttl: Duration,
+    /// ended well up to succeededPodsLimit. Left out: 24h. The operator keeps at most 500 finished pods of all mailboxes
+    /// together: then those that failed stay before the others, and newer ones before older.
+    #[serde(default, rename = "finishedPodsTTL", skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(cel_rules::FINISHED_PODS_TTL.cel).message(cel_rules::FINISHED_PODS_TTL.message))]
+    pub finished_pods_ttl: Option<Duration>,
+    /// Deprecated: the former name of finishedPodsTTL, which does the same. It goes away with the next minor version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(cel_rules::FINISHED_PODS_TTL.cel).message(cel_rules::FINISHED_PODS_TTL.message))]
+    pub ttl: Option<Duration>,
     /// The most pods of attempts that ended well that stay for each mailbox; the oldest go first.
     #[serde(default)]
     #[schemars(range(min = 0, max = 20))]
@@ -171,6 +176,13 @@ pub struct MailMigrationSpec {
 }
 
 impl MailMigrationSpec {
+    /// True when `ttl` holds what somebody wrote. Earlier definitions wrote its default into every object: the same value by a
+    /// person can't be told from that, and is what holds without the field, too.
+    #[must_use]
+    pub(crate) fn has_former_ttl(&self) -> bool {
+        self.ttl.is_some_and(|ttl| ttl != defaults::finished_pods_ttl())
+    }
+
     /// What every mailbox of this migration has in common.
     #[must_use]
     pub(crate) fn settings(&self) -> SyncSettings {
@@ -188,7 +200,7 @@ impl MailMigrationSpec {
             offline_grace: self.offline_grace,
             schedule: self.schedule.clone(),
             cutover: self.cutover.clone(),
-            ttl: self.ttl,
+            finished_pods_ttl: self.finished_pods_ttl.or(self.ttl).unwrap_or_else(defaults::finished_pods_ttl),
             succeeded_pods_limit: self.succeeded_pods_limit,
             failed_pods_limit: self.failed_pods_limit,
         }
@@ -241,8 +253,8 @@ pub struct MailMigrationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<MigrationPhase>,
     /// Accepted, Ready, Complete and AllCopied are always there; Failed, Stalled, Reconciling, MailboxesFailing,
-    /// RemovalPending, PodsRefused, MailboxesRefused, MailboxLimitReached, MailboxNamesTaken, ServerChanged and Outdated
-    /// only while they are true.
+    /// RemovalPending, PodsRefused, MailboxesRefused, MailboxLimitReached, MailboxNamesTaken, ServerChanged, Outdated and
+    /// DeprecatedFields only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -4,6 +4,7 @@ pub mod cel_rules;
 pub mod common;
 pub mod crd;
 pub mod csv;
+pub(crate) mod deprecated;
 pub mod mail_migration;
 pub mod mail_server;
 pub mod mailbox_sync;

@@ -57,8 +57,8 @@ pub struct SyncSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cutover: Option<Cutover>,
     /// How long pods of ended attempts stay at most, for their logs.
-    #[serde(default = "defaults::ttl")]
-    pub ttl: Duration,
+    #[serde(default = "defaults::finished_pods_ttl", rename = "finishedPodsTTL")]
+    pub finished_pods_ttl: Duration,
     /// The most pods of attempts that ended well that stay; the oldest go first.
     #[serde(default)]
     #[schemars(range(min = 0, max = 20))]
@@ -85,7 +85,7 @@ impl Default for SyncSettings {
             offline_grace: defaults::offline_grace(),
             schedule: None,
             cutover: None,
-            ttl: defaults::ttl(),
+            finished_pods_ttl: defaults::finished_pods_ttl(),
             succeeded_pods_limit: 0,
             failed_pods_limit: defaults::failed_pods(),
         }
@@ -140,7 +140,7 @@ pub(super) mod defaults {
         Duration::from_secs(6 * 3600)
     }
 
-    pub(crate) const fn ttl() -> Duration {
+    pub(crate) const fn finished_pods_ttl() -> Duration {
         Duration::from_secs(24 * 3600)
     }
 

@@ -7,9 +7,9 @@ use regex::Regex;
 use super::{
     cel_rules::{
         ACCEPTED_MESSAGES, AGES, BACKOFF, CONNECT, CUTOVER_EVERY, CelRule, DEADLINE, DESTINATION_CREDENTIAL, DRAIN_FOR,
-        EVERY, HOST, INSECURE, INTO, KEEPALIVE, MAILBOX_NAME, NO_TLS, OFFLINE_GRACE, ONE_ACCEPTED, ONE_CA,
-        ONE_CREDENTIAL, ONE_SERVER, PATIENCE, PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, SEPARATOR, SINCE_BEFORE, SIZES,
-        SOME_MAILBOX, SOURCE_CREDENTIAL, STALL_AFTER, TTL, TWO_CONNECTIONS,
+        EVERY, FINISHED_PODS_TTL, HOST, INSECURE, INTO, KEEPALIVE, MAILBOX_NAME, NO_TLS, OFFLINE_GRACE, ONE_ACCEPTED, ONE_CA,
+        ONE_CREDENTIAL, ONE_SERVER, ONE_TTL, PATIENCE, PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, SEPARATOR, SINCE_BEFORE, SIZES,
+        SOME_MAILBOX, SOURCE_CREDENTIAL, STALL_AFTER, TWO_CONNECTIONS,
     },
     common::{Account, FolderRules, MasterMode, MasterUser, MessageRules, Retry, Timeouts},
     mail_migration::{EndpointSpec, MailMigrationSpec, MailboxEntry},
@@ -87,7 +87,10 @@ pub fn migration_problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
     at.require_within("deadline", spec.deadline, (10, 720 * HOUR), DEADLINE);
     at.require_within("stallAfter", spec.stall_after, (10, 24 * HOUR), STALL_AFTER);
     at.require_within("offlineGrace", spec.offline_grace, (10, 24 * HOUR), OFFLINE_GRACE);
-    at.require_within("ttl", spec.ttl, (0, 8760 * HOUR), TTL);
+    at.require(spec.finished_pods_ttl.is_none() || !spec.has_former_ttl(), ONE_TTL);
+    for (field, ttl) in [("finishedPodsTTL", spec.finished_pods_ttl), ("ttl", spec.ttl)] {
+        at.require_within(field, ttl.unwrap_or_default(), (0, 8760 * HOUR), FINISHED_PODS_TTL);
+    }
     if let Some(schedule) = &spec.schedule {
         at.at_field("schedule").require_within("every", schedule.every, (10, 720 * HOUR), EVERY);
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::{
-    api::{self, MailMigration},
+    api::{self, MailMigration, deprecated},
     error::{Error, Result},
     local::{
         mailbox_queue::{ServerLimit, ServerLimits},
@@ -86,6 +86,9 @@ impl ManifestArgs {
     pub(crate) fn load(&self) -> Result<LoadedMigration> {
         let manifests = manifest::load(&self.files, &self.secrets, &|name| std::env::var_os(name))?;
         let migration = self.choose(manifests.migrations())?;
+        for field in deprecated::in_manifest(&migration.spec) {
+            tracing::warn!("{}: {}", field.path, field.message);
+        }
         let mailboxes = self.select(manifests.specs(migration, Timestamp::now()))?;
         let limit = |endpoint| {
             let limits = manifests.server(migration, endpoint).map(|server| &server.limits);

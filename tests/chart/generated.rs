@@ -41,8 +41,9 @@ fn the_charts_definitions_are_those_of_the_program() {
 }
 
 /// The chart's file, and where it comes from.
-const POLICIES: [(&str, &str); 4] = [
+const POLICIES: [(&str, &str); 5] = [
     ("controller-fence.yaml", "deploy/controller-fence.yaml"),
+    ("deprecated-fields.yaml", "deploy/deprecated-fields.yaml"),
     ("destinations.yaml", "deploy/destination-policy/policy.yaml"),
     ("mailboxsync-fence.yaml", "deploy/mailboxsync-fence.yaml"),
     ("worker-fence.yaml", "deploy/worker-fence.yaml"),

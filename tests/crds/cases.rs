@@ -15,7 +15,7 @@ pub fn migration() -> Value {
                 "masterUser": {"username": "m", "passwordSecretRef": {"name": "m", "key": "p"}},
             },
             "mailboxes": [{"name": "a", "source": {"passwordSecretRef": {"name": "s", "key": "a"}}}],
-            "folders": {}, "messages": {}, "timeouts": {}, "retry": {},
+            "folders": {}, "messages": {}, "timeouts": {}, "retry": {}, "finishedPodsTTL": "5h",
         },
     })
 }
@@ -109,7 +109,8 @@ pub fn refused() -> Vec<(&'static str, Value, CelRule)> {
         ("/spec/deadline", json!("720h1s"), cel_rules::DEADLINE),
         ("/spec/stallAfter", json!("0s"), cel_rules::STALL_AFTER),
         ("/spec/offlineGrace", json!("25h"), cel_rules::OFFLINE_GRACE),
-        ("/spec/ttl", json!("8761h"), cel_rules::TTL),
+        ("/spec/finishedPodsTTL", json!("8761h"), cel_rules::FINISHED_PODS_TTL),
+        ("/spec/ttl", json!("3h"), cel_rules::ONE_TTL),
         ("/spec/schedule", json!({"every": "1s"}), cel_rules::EVERY),
         ("/spec/cutover", json!({"every": "1s"}), cel_rules::CUTOVER_EVERY),
         ("/spec/cutover", json!({"drainFor": "721h"}), cel_rules::DRAIN_FOR),
@@ -137,7 +138,9 @@ pub fn accepted() -> Vec<(&'static str, Value)> {
         ("/spec/deadline", json!("10s")),
         ("/spec/cutover", json!({"drainFor": "0s"})),
         ("/spec/schedule", json!({"every": "1h30m"})),
-        ("/spec/ttl", json!("0s")),
+        ("/spec/finishedPodsTTL", json!("0s")),
+        // What definitions of before wrote into every object.
+        ("/spec/ttl", json!("24h")),
     ]
 }
 

@@ -128,6 +128,18 @@ async fn what_is_wrong_with_a_certificate_is_told_in_our_words_only_unless_the_d
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_field_that_has_another_name_by_now_is_warned_of_and_does_what_it_did() {
+    let (source, destination) = accounts().await;
+    let mut cli = Cli::between(&source, &destination);
+    for command in ["check", "run"] {
+        cli.spec["ttl"] = json!("24h");
+        cli.run(command, &[]).await.exits(0).says(&["WARN", "spec.ttl: ", "write finishedPodsTTL"]);
+        cli.spec["ttl"] = json!(null);
+        cli.run(command, &[]).await.exits(0).hides(&["finishedPodsTTL"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_ports_and_modes_are_told_from_each_other() {
     let source = shared_server(SharedServer::Maildir);
     let plain = server_with("127.0.0.1", source.plain_port(), "Implicit");

@@ -129,7 +129,7 @@ async fn a_refused_password_is_not_tried_again_until_its_secret_changes_whatever
     assert!(stalled.next_attempt_at.is_none());
     stage.until_condition("acme", "Stalled", "True").await;
     // Neither other changes nor a resumption bring it nearer to being right.
-    for (generation, spec) in [(2, json!({"ttl": "1h"})), (3, json!({"cutover": {}}))] {
+    for (generation, spec) in [(2, json!({"finishedPodsTTL": "1h"})), (3, json!({"cutover": {}}))] {
         stage.change("acme", json!({"suspend": true})).await;
         let is_seen = |m: &MailMigration| {
             m.spec.suspend && m.status.as_ref().is_some_and(|s| s.observed_generation == m.metadata.generation)

@@ -36,7 +36,7 @@ async fn a_migration_runs_mailbox_by_mailbox_and_is_complete() {
 async fn finished_pods_stay_for_their_logs_until_their_time_is_up() {
     let stage = Stage::new().await;
     let _player = stage.play(|_, _| Ending::Synced);
-    stage.migration("acme", &["alice"], json!({"ttl": "3s", "succeededPodsLimit": 1})).await;
+    stage.migration("acme", &["alice"], json!({"finishedPodsTTL": "3s", "succeededPodsLimit": 1})).await;
     stage.until_condition("acme", "Complete", "True").await;
     let pods = stage.pods().await;
     assert_eq!(pods.len(), 1);

@@ -11,6 +11,7 @@ mod conflicts;
 mod controller_fence;
 mod crash;
 mod deploy;
+mod deprecated;
 mod destination_policy;
 mod expansion;
 mod failing_api;

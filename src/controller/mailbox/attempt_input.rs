@@ -56,7 +56,7 @@ pub(super) fn is_refused_login(
 pub(super) fn spec_hash(spec: &MailboxSyncSpec) -> String {
     let default = SyncSettings::default();
     let settings = SyncSettings {
-        ttl: default.ttl,
+        finished_pods_ttl: default.finished_pods_ttl,
         failed_pods_limit: default.failed_pods_limit,
         succeeded_pods_limit: default.succeeded_pods_limit,
         schedule: None,

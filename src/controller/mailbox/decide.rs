@@ -374,7 +374,7 @@ impl SyncDecider<'_, '_> {
     fn clean_up_pods(&mut self) {
         let observed = self.observed;
         let current = observed.is_running().then(|| names::pod(observed.name, observed.status.attempt));
-        let ttl = signed_duration(observed.spec.settings.ttl);
+        let ttl = signed_duration(observed.spec.settings.finished_pods_ttl);
         let (mut failed, mut succeeded, mut overdue) = (Vec::new(), Vec::new(), Vec::new());
         for pod in observed.pods.iter().map(|pod| &**pod) {
             let (Some(name), Some(uid)) = (&pod.metadata.name, &pod.metadata.uid) else { continue };

@@ -452,7 +452,7 @@ fn failed_pods_beyond_the_limit_go_oldest_first_and_before_their_time() {
     assert_eq!(deleted(&decision), ["m-1", "m-2", "m-3", "m-6"].into());
     case.spec.settings.failed_pods_limit = 0;
     case.spec.settings.succeeded_pods_limit = 1;
-    assert_eq!(deleted(&case.decide()), ["m-1", "m-2", "m-3", "m-4", "m-5"].into(), "the good one stays for ttl");
+    assert_eq!(deleted(&case.decide()), ["m-1", "m-2", "m-3", "m-4", "m-5"].into(), "the good one stays for its time");
 }
 
 #[test]
@@ -464,7 +464,7 @@ fn a_pod_that_ended_well_goes_at_once_unless_some_are_to_stay() {
     case.spec.settings.succeeded_pods_limit = 2;
     let decision = case.decide();
     assert_eq!(deleted(&decision), ["m-1"].into());
-    assert_eq!(decision.wake_after, Some(signed_duration(case.spec.settings.ttl)));
+    assert_eq!(decision.wake_after, Some(signed_duration(case.spec.settings.finished_pods_ttl)));
 }
 
 #[test]
@@ -516,7 +516,7 @@ fn a_last_word_that_only_the_pod_has_is_written_before_the_pod_goes_and_leaves_t
 fn a_pod_that_ended_goes_after_its_time_however_it_ended() {
     let mut case = MailboxFixture::synced();
     case.status.attempt = 3;
-    let ttl = signed_duration(case.spec.settings.ttl);
+    let ttl = signed_duration(case.spec.settings.finished_pods_ttl);
     let second = SignedDuration::from_secs(1);
     case.spec.settings.succeeded_pods_limit = 1;
     case.pods = vec![ended(1, 0, case.now - ttl), ended(2, 1, case.now - ttl), ended(3, 0, case.now - ttl + second)];
@@ -528,7 +528,7 @@ fn a_pod_that_ended_goes_after_its_time_however_it_ended() {
 #[test]
 fn a_pod_that_is_held_is_let_go_of_before_it_is_deleted() {
     let mut case = MailboxFixture::synced();
-    let mut held = ended(1, 0, case.now - signed_duration(case.spec.settings.ttl));
+    let mut held = ended(1, 0, case.now - signed_duration(case.spec.settings.finished_pods_ttl));
     Arc::make_mut(&mut held).metadata.finalizers = Some(vec![POD_FINALIZER.to_owned()]);
     case.pods = vec![held];
     let actions = case.decide().actions;

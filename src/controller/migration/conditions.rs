@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::aggregate::MailboxAggregate;
 use crate::{
     api::{
-        MailMigration, MailMigrationStatus,
+        MailMigration, MailMigrationStatus, deprecated,
         mail_migration::{MigrationPhase, PendingRemoval},
     },
     controller::{
@@ -182,8 +182,15 @@ pub fn conditions(
     say(OUTDATED, (facts.aggregate.outdated > 0).then_some(true), "ChangedAfterSync", &outdated);
     let names_taken = facts.names_taken.as_deref().unwrap_or_default();
     say("MailboxNamesTaken", (!names_taken.is_empty()).then_some(true), "NameTaken", names_taken);
+    let deprecated = deprecated_notice(migration);
+    say("DeprecatedFields", (!deprecated.is_empty()).then_some(true), "Renamed", &deprecated);
     list.set(ALL_COPIED, copied, reason_copied, &message_copied);
     list.into_conditions()
+}
+
+fn deprecated_notice(migration: &MailMigration) -> String {
+    let fields = deprecated::in_cluster(&migration.spec).into_iter();
+    fields.map(|field| format!("{}: {}", field.path, field.message)).collect::<Vec<_>>().join("; ")
 }
 
 fn stalled_message(facts: &MigrationFacts<'_>) -> String {

@@ -48,7 +48,7 @@ fn an_edit_after_the_last_sync_is_told_and_starts_none() {
 #[test]
 fn an_edit_that_changes_no_sync_or_meets_a_schedule_is_not_outdated() {
     let mut case = complete(false);
-    edit(&mut case, |spec| spec.settings.ttl = Duration::from_secs(60));
+    edit(&mut case, |spec| spec.settings.finished_pods_ttl = Duration::from_secs(60));
     assert!(!is_true(&case.decide().status.conditions, "Outdated"));
     edit(&mut case, |spec| {
         spec.settings.schedule = Some(Schedule { every: Duration::from_secs(3600), jitter_percent: 10 });

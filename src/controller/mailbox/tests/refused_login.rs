@@ -70,7 +70,7 @@ fn edit(case: &mut MailboxFixture, change: impl FnOnce(&mut MailboxSyncSpec)) {
 #[test]
 fn a_refused_login_outlives_every_edit_that_does_not_concern_it() {
     let edits: [(&str, SpecEdit); 9] = [
-        ("ttl", |spec| spec.settings.ttl = Duration::from_secs(7)),
+        ("finishedPodsTTL", |spec| spec.settings.finished_pods_ttl = Duration::from_secs(7)),
         ("deadline", |spec| spec.settings.deadline = Duration::from_secs(3600)),
         ("retry", |spec| spec.settings.retry.max_failures = Some(9)),
         ("folders", |spec| spec.settings.folders.exclude = vec!["Junk".into()]),
@@ -162,7 +162,7 @@ fn a_request_tries_a_refused_login_once() {
     let error = Error::new(ErrorClass::Authentication, "no");
     ends(&mut case, Outcome::Failed, Some(LastError::new(&error, None)), 0);
     case.pods.clear();
-    edit(&mut case, |spec| spec.settings.ttl = Duration::from_secs(7));
+    edit(&mut case, |spec| spec.settings.finished_pods_ttl = Duration::from_secs(7));
     assert_eq!((case.status.attempt, case.status.phase), (2, Some(SyncPhase::Stalled)));
 }
 
@@ -180,7 +180,7 @@ fn a_status_of_an_earlier_version_keeps_a_refused_login_too() {
     let mut case = refused(None);
     case.status.login_refused = false;
     case.status.attempt_input = None;
-    edit(&mut case, |spec| spec.settings.ttl = Duration::from_secs(7));
+    edit(&mut case, |spec| spec.settings.finished_pods_ttl = Duration::from_secs(7));
     assert_eq!((case.status.attempt, case.status.phase), (1, Some(SyncPhase::Stalled)));
     case.secrets = seen(&["authority=1", "new=1", "old=2"]);
     settles(&mut case);
@@ -205,7 +205,7 @@ fn what_waits_for_a_change_or_for_its_time_is_not_tried_sooner_after_suspend_and
             let after = (case.status.attempt, case.status.phase, case.status.next_attempt_at.clone());
             assert_eq!(after, before, "{error:?}");
         }
-        edit(&mut case, |spec| spec.settings.ttl = Duration::from_secs(7));
+        edit(&mut case, |spec| spec.settings.finished_pods_ttl = Duration::from_secs(7));
         assert_eq!(case.status.attempt, 1, "{error:?}");
         if phase != SyncPhase::Backoff {
             edit(&mut case, |spec| spec.settings.folders.exclude = vec!["Junk".into()]);
