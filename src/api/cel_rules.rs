@@ -11,8 +11,46 @@ pub struct CelRule {
     pub message: &'static str,
 }
 
+/// The days that a duration begins with, as text, in CEL.
+macro_rules! days_of {
+    ($field:literal) => {
+        concat!($field, ".substring(0, ", $field, ".indexOf('d'))")
+    };
+}
+
+/// The duration that a field holds, in CEL, whose own `duration()` knows no days: `7d12h` is `70h70h7h7h7h7h12h`, since 24
+/// is 10 + 10 + 1 + 1 + 1 + 1. Durations can't be multiplied, and for a number that is made a text the API server bounds no
+/// cost. The schema's pattern has days first, and only once.
+macro_rules! duration_of {
+    ($field:literal) => {
+        concat!(
+            "duration(",
+            $field,
+            ".contains('d') ? ",
+            days_of!($field),
+            " + '0h' + ",
+            days_of!($field),
+            " + '0h' + ",
+            days_of!($field),
+            " + 'h' + ",
+            days_of!($field),
+            " + 'h' + ",
+            days_of!($field),
+            " + 'h' + ",
+            days_of!($field),
+            " + 'h' + ",
+            $field,
+            ".substring(",
+            $field,
+            ".indexOf('d') + 1) : ",
+            $field,
+            ")"
+        )
+    };
+}
+
 macro_rules! rules {
-    ($($(#[$doc:meta])* $name:ident: $cel:literal => $message:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident: $cel:expr => $message:literal;)*) => {
         $($(#[$doc])* pub const $name: CelRule = CelRule { cel: $cel, message: $message };)*
         /// Every rule, for tests and documentation.
         pub const ALL: &[(&str, CelRule)] = &[$((stringify!($name), $name)),*];
@@ -81,46 +119,46 @@ rules! {
     ACCEPTED_MESSAGES: "has(self.folder) == (has(self.messages) && self.messages.size() > 0)"
         => "folder and messages belong together: folder: INBOX with messages: ['1500000000:7,9:12'], a UIDVALIDITY and UIDs as a report names them";
     /// On `timeouts.connect`.
-    CONNECT: "duration(self) >= duration('1s') && duration(self) <= duration('10m')"
+    CONNECT: concat!(duration_of!("self"), " >= duration('1s') && ", duration_of!("self"), " <= duration('10m')")
         => "connect must be from 1s to 10m, such as 30s";
     /// On `timeouts.reply`.
-    REPLY: "duration(self) >= duration('1s') && duration(self) <= duration('1h')"
+    REPLY: concat!(duration_of!("self"), " >= duration('1s') && ", duration_of!("self"), " <= duration('1h')")
         => "reply must be from 1s to 1h, such as 2m";
     /// On `timeouts.keepalive`.
-    KEEPALIVE: "duration(self) >= duration('1s') && duration(self) <= duration('25m')"
+    KEEPALIVE: concat!(duration_of!("self"), " >= duration('1s') && ", duration_of!("self"), " <= duration('25m')")
         => "keepalive must be from 1s to 25m, such as 2m: servers may end a session that is silent for 30m";
     /// On `retry`.
-    RECONNECT_BACKOFF: "duration(self.reconnectBackoff) <= duration(self.reconnectMaxBackoff) && duration(self.reconnectMaxBackoff) <= duration('1h')"
+    RECONNECT_BACKOFF: concat!(duration_of!("self.reconnectBackoff"), " <= ", duration_of!("self.reconnectMaxBackoff"), " && ", duration_of!("self.reconnectMaxBackoff"), " <= duration('1h')")
         => "reconnectBackoff must not be greater than reconnectMaxBackoff, and that at most 1h";
     /// On `retry`.
-    BACKOFF: "duration(self.initialBackoff) >= duration('1s') && duration(self.initialBackoff) <= duration(self.maxBackoff) && duration(self.maxBackoff) <= duration('24h')"
+    BACKOFF: concat!(duration_of!("self.initialBackoff"), " >= duration('1s') && ", duration_of!("self.initialBackoff"), " <= ", duration_of!("self.maxBackoff"), " && ", duration_of!("self.maxBackoff"), " <= duration('24h')")
         => "initialBackoff must be at least 1s and not greater than maxBackoff, and that at most 24h";
     /// On `retry`.
-    PATIENCE: "duration(self.patience) <= duration('24h')"
+    PATIENCE: concat!(duration_of!("self.patience"), " <= duration('24h')")
         => "patience must be at most 24h, such as 15m";
     /// On `deadline`.
-    DEADLINE: "duration(self) >= duration('10s') && duration(self) <= duration('720h')"
+    DEADLINE: concat!(duration_of!("self"), " >= duration('10s') && ", duration_of!("self"), " <= duration('720h')")
         => "deadline must be from 10s to 720h, such as 6h";
     /// On `stallAfter`.
-    STALL_AFTER: "duration(self) >= duration('10s') && duration(self) <= duration('24h')"
+    STALL_AFTER: concat!(duration_of!("self"), " >= duration('10s') && ", duration_of!("self"), " <= duration('24h')")
         => "stallAfter must be from 10s to 24h, such as 10m";
     /// On `offlineGrace`.
-    OFFLINE_GRACE: "duration(self) >= duration('10s') && duration(self) <= duration('24h')"
+    OFFLINE_GRACE: concat!(duration_of!("self"), " >= duration('10s') && ", duration_of!("self"), " <= duration('24h')")
         => "offlineGrace must be from 10s to 24h, such as 10m";
     /// On `finishedPodsTTL`, and on `ttl`, its former name.
-    FINISHED_PODS_TTL: "duration(self) <= duration('8760h')"
+    FINISHED_PODS_TTL: concat!(duration_of!("self"), " <= duration('8760h')")
         => "finishedPodsTTL must be at most 8760h, such as 24h";
     /// On a MailMigration's spec. Earlier definitions wrote `ttl: 24h` into every object: nobody need take that out.
-    ONE_TTL: "!has(self.ttl) || !has(self.finishedPodsTTL) || duration(self.ttl) == duration('24h')"
+    ONE_TTL: concat!("!has(self.ttl) || !has(self.finishedPodsTTL) || ", duration_of!("self.ttl"), " == duration('24h')")
         => "ttl is the former name of finishedPodsTTL: write finishedPodsTTL alone, and take ttl out";
     /// On `schedule.every`.
-    EVERY: "duration(self) >= duration('10s') && duration(self) <= duration('720h')"
+    EVERY: concat!(duration_of!("self"), " >= duration('10s') && ", duration_of!("self"), " <= duration('720h')")
         => "schedule.every must be from 10s to 720h, such as 1h";
     /// On `cutover.every`.
-    CUTOVER_EVERY: "duration(self) >= duration('10s') && duration(self) <= duration('24h')"
+    CUTOVER_EVERY: concat!(duration_of!("self"), " >= duration('10s') && ", duration_of!("self"), " <= duration('24h')")
         => "cutover.every must be from 10s to 24h, such as 10m";
     /// On `cutover.drainFor`.
-    DRAIN_FOR: "duration(self) <= duration('720h')"
+    DRAIN_FOR: concat!(duration_of!("self"), " <= duration('720h')")
         => "cutover.drainFor must be at most 720h, such as 48h";
 }
 

@@ -5,8 +5,8 @@ use std::{borrow::Cow, fmt, str::FromStr, time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A length of time such as `6h`, `90s`, `1h30m` or `500ms`: whole numbers, each with a unit, as manifests and the command
-/// line have it. Kept to the millisecond.
+/// A length of time such as `7d`, `6h`, `90s`, `1d12h` or `500ms`: whole numbers, each with a unit, days first, as manifests
+/// and the command line have it. A day has 24 hours. Kept to the millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Duration(time::Duration);
 
@@ -42,7 +42,8 @@ impl FromStr for Duration {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "`{text}` is no duration: write hours, minutes, seconds or milliseconds, such as 6h, 1h30m, 90s or 500ms"
+                "`{text}` is no duration: write days, hours, minutes, seconds or milliseconds, such as 7d, 6h, 1h30m, 90s or \
+                 500ms"
             )
         };
         let mut rest = text;
@@ -52,13 +53,17 @@ impl FromStr for Duration {
             let (number, tail) = rest.split_at(digits);
             let unit = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
             let (unit, tail) = tail.split_at(unit);
-            let factor = match unit {
-                "h" => 3_600_000,
-                "m" => 60_000,
-                "s" => 1000,
-                "ms" => 1,
+            let (factor, most_digits) = match unit {
+                "d" if rest.len() == text.len() => (86_400_000, 5),
+                "h" => (3_600_000, 9),
+                "m" => (60_000, 9),
+                "s" => (1000, 9),
+                "ms" => (1, 9),
                 _ => return Err(wrong()),
             };
+            if digits > most_digits {
+                return Err(wrong());
+            }
             let part = number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(wrong)?;
             millis = millis.checked_add(part).ok_or_else(wrong)?;
             rest = tail;
@@ -68,7 +73,8 @@ impl FromStr for Duration {
 }
 
 impl fmt::Display for Duration {
-    /// The shortest exact form: `1h30m`, `90m` becomes `1h30m`, nothing is `0s`.
+    /// The shortest exact form: `1h30m`, `90m` becomes `1h30m`, nothing is `0s`. Without days: programs of a version before
+    /// can read it, too, and so can Go's and CEL's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
         if millis == 0 {
@@ -161,8 +167,9 @@ macro_rules! as_text {
     };
 }
 
-/// The pattern of a [`Duration`] in the schemas.
-pub(crate) const DURATION_PATTERN: &str = "^([0-9]{1,9}(h|ms|m|s))+$";
+/// The pattern of a [`Duration`] in the schemas; nothing at all is refused by its length. No more days than CEL's durations
+/// can hold.
+pub(crate) const DURATION_PATTERN: &str = "^([0-9]{1,5}d)?([0-9]{1,9}(h|ms|m|s))*$";
 /// The pattern of a [`Size`] in the schemas.
 pub(crate) const SIZE_PATTERN: &str = "^[0-9]{1,12}(Ki|Mi|Gi|Ti|k|M|G|T)?$";
 
@@ -177,18 +184,19 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        for (text, seconds) in [("6h", 21_600), ("90s", 90), ("1h30m", 5400), ("0s", 0), ("2m5s", 125)] {
+        for (text, seconds) in [("6h", 21_600), ("90s", 90), ("1h30m", 5400), ("0s", 0), ("2m5s", 125), ("7d", 604_800)] {
             assert_eq!(text.parse::<Duration>().unwrap(), Duration::from_secs(seconds), "{text}");
         }
         assert_eq!("1s500ms".parse::<Duration>().unwrap(), Duration::from_millis(1500));
         assert_eq!("90m".parse::<Duration>().unwrap().to_string(), "1h30m");
+        assert_eq!("1d12h".parse::<Duration>().unwrap().to_string(), "36h");
     }
 
     #[test]
     fn what_is_no_duration_is_refused_with_examples() {
-        for text in ["", "6", "h", "6 h", "-1h", "1.5h", "6d", "6H", "99999999999999999999h"] {
+        for text in ["", "6", "h", "d", "6 h", "-1h", "1.5h", "6h1d", "1d1d", "1w", "6H", "99999999999999999999h"] {
             let error = text.parse::<Duration>().unwrap_err();
-            assert!(error.contains("such as 6h"), "{text}: {error}");
+            assert!(error.contains("such as 7d, 6h"), "{text}: {error}");
         }
     }
 
@@ -207,6 +215,13 @@ mod tests {
         fn a_duration_reads_back_as_it_was_shown(millis in 0..u64::from(u32::MAX)) {
             let duration = Duration::from_millis(millis);
             prop_assert_eq!(duration.to_string().parse::<Duration>().unwrap(), duration);
+        }
+
+        #[test]
+        fn the_parser_and_the_schemas_pattern_take_the_same_durations(text in "([0-9]{1,6}d)?([0-9]{0,10}(h|ms|m|s|d)?){0,4}") {
+            let pattern = regex::Regex::new(DURATION_PATTERN).unwrap();
+            let taken = !text.is_empty() && pattern.is_match(&text);
+            prop_assert_eq!(text.parse::<Duration>().is_ok(), taken, "{}", text);
         }
 
         #[test]

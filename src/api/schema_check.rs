@@ -165,7 +165,7 @@ fn check_number(path: &str, schema: &Value, number: f64, found: &mut Vec<Manifes
 fn pattern_advice(pattern: &str, text: &str) -> String {
     let text = quote_short(text);
     match pattern {
-        DURATION_PATTERN => format!("{text} is no duration: write it as 6h, 1h30m, 90s or 500ms"),
+        DURATION_PATTERN => format!("{text} is no duration: write it as 7d, 6h, 1h30m, 90s or 500ms"),
         SIZE_PATTERN => format!("{text} is no size: write it as 25Mi, 64Ki or a number of bytes in quotes"),
         USERNAME_PATTERN => format!("{text} holds a control character (a tab, a line break), which no login can carry"),
         p if p.starts_with("^[a-z0-9]") => {
@@ -272,7 +272,7 @@ mod tests {
         for (pointer, name, value, message) in [
             ("/spec", "parallelism", json!("10"), "spec.parallelism: must be a whole number, not text"),
             ("/spec", "parallelism", json!(0), "spec.parallelism: must be from 1 to 10000, not 0"),
-            ("/spec", "deadline", json!("6 hours"), "spec.deadline: `6 hours` is no duration: write it as 6h"),
+            ("/spec", "deadline", json!("6 hours"), "spec.deadline: `6 hours` is no duration: write it as 7d, 6h"),
             ("/spec", "deadline", json!(6), "spec.deadline: must be text"),
             ("/spec", "flags", json!("Never"), "`Never` is not one of SourceWins, Ignore"),
             ("/spec", "startAt", json!("tomorrow"), "is no time: write it as 2026-03-01T22:00:00Z"),

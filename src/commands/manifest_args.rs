@@ -277,10 +277,11 @@ spec:
     fn the_command_line_takes_the_durations_that_a_manifest_takes_and_no_others() {
         let in_manifest =
             |text: &str| serde_json::from_value::<api::Duration>(text.into()).ok().map(api::Duration::as_std);
-        for text in ["30s", "2m", "1h30m", "500ms", "1m1m", "PT30S", "2 minutes", "1h 30m", "1.5h", "30", "1d", ""] {
+        for text in ["30s", "2m", "1h30m", "500ms", "1m1m", "PT30S", "2 minutes", "1h 30m", "1.5h", "30", "1d", "1d12h", "12h1d", ""] {
             assert_eq!(duration(text).ok(), in_manifest(text), "{text}");
         }
         assert_eq!(duration("1h30m"), Ok(Duration::from_mins(90)));
-        assert!(duration("PT30S").unwrap_err().contains("such as 6h, 1h30m, 90s or 500ms"));
+        assert_eq!(duration("1d12h"), Ok(Duration::from_hours(36)));
+        assert!(duration("PT30S").unwrap_err().contains("such as 7d, 6h, 1h30m, 90s or 500ms"));
     }
 }

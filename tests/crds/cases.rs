@@ -107,6 +107,8 @@ pub fn refused() -> Vec<(&'static str, Value, CelRule)> {
         ("/spec/retry/patience", json!("24h1s"), cel_rules::PATIENCE),
         ("/spec/deadline", json!("9s"), cel_rules::DEADLINE),
         ("/spec/deadline", json!("720h1s"), cel_rules::DEADLINE),
+        ("/spec/deadline", json!("30d1s"), cel_rules::DEADLINE),
+        ("/spec/retry/maxBackoff", json!("1d1m"), cel_rules::BACKOFF),
         ("/spec/stallAfter", json!("0s"), cel_rules::STALL_AFTER),
         ("/spec/offlineGrace", json!("25h"), cel_rules::OFFLINE_GRACE),
         ("/spec/finishedPodsTTL", json!("8761h"), cel_rules::FINISHED_PODS_TTL),
@@ -114,6 +116,7 @@ pub fn refused() -> Vec<(&'static str, Value, CelRule)> {
         ("/spec/schedule", json!({"every": "1s"}), cel_rules::EVERY),
         ("/spec/cutover", json!({"every": "1s"}), cel_rules::CUTOVER_EVERY),
         ("/spec/cutover", json!({"drainFor": "721h"}), cel_rules::DRAIN_FOR),
+        ("/spec/cutover", json!({"drainFor": "99999d"}), cel_rules::DRAIN_FOR),
     ]
 }
 
@@ -136,8 +139,11 @@ pub fn accepted() -> Vec<(&'static str, Value)> {
         ("/spec/retry/patience", json!("0s")),
         ("/spec/retry/patience", json!("24h")),
         ("/spec/deadline", json!("10s")),
+        ("/spec/deadline", json!("30d")),
+        ("/spec/retry", json!({"initialBackoff": "90m", "maxBackoff": "1d", "patience": "0d12h"})),
         ("/spec/cutover", json!({"drainFor": "0s"})),
         ("/spec/schedule", json!({"every": "1h30m"})),
+        ("/spec/schedule", json!({"every": "1d12h"})),
         ("/spec/finishedPodsTTL", json!("0s")),
         // What definitions of before wrote into every object.
         ("/spec/ttl", json!("24h")),

@@ -15,7 +15,7 @@ they are for. `kubectl explain mailmigration.spec` tells the same on a cluster.
 
 | type | written as |
 | --- | --- |
-| duration | hours, minutes, seconds or milliseconds, in whole numbers: `6h`, `1h30m`, `90s`, `500ms`; on the command line too |
+| duration | days, hours, minutes, seconds or milliseconds, in whole numbers, days first: `7d`, `6h`, `1d12h`, `90s`, `500ms`; on the command line too |
 | size | bytes, with a unit of Ki, Mi, Gi, Ti, k, M, G or T: `25Mi`, `500k` |
 | time | `2026-03-01T22:00:00Z` (RFC 3339) |
 | quantity | as in a pod's resources: `50m`, `64Mi` |
