@@ -137,8 +137,9 @@ pub struct MailMigrationSpec {
     #[schemars(length(max = 1000), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub cancel: Vec<String>,
-    /// The token that `status.pendingRemoval` shows. Where more than 10 mailboxes, and more than 5 % of all, left the
-    /// list at once, they are removed from the migration (never their mail) only once this token is written here.
+    /// The token that `status.pendingRemoval` shows. Where all mailboxes left the list at once, or more than half of them
+    /// and at least 3, or more than 5 % and more than 10, they are removed from the migration (never their mail) only
+    /// once this token is written here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub confirm_removal: Option<String>,

@@ -353,7 +353,7 @@ fn names_and_fingerprints_of_the_same_input_are_the_same_as_ever() {
     endpoint.server.port = Some(1993);
     tell("claim by another port", &names::account_hash(&endpoint));
     let syncs: Vec<String> = (0..40).map(|n| format!("acme-{n}")).collect();
-    let removal = decide_removal(syncs.iter().map(|name| (name.as_str(), name.as_str())), |_| false, None);
+    let removal = decide_removal(syncs.iter().map(|name| (name.as_str(), name.as_str())), |_| false, None, None);
     tell("token of a removal", &removal.pending.unwrap().token);
 
     let place = |host: &str| ServerLocation::Host(host.into(), Some(143));

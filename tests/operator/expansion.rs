@@ -41,6 +41,29 @@ async fn mailboxes_that_leave_the_list_leave_the_migration_and_many_at_once_only
 }
 
 #[tokio::test]
+async fn a_short_list_is_not_replaced_by_mistake() {
+    let mut stage = Stage::new().await;
+    stage.migration("acme", &[], json!({"suspend": true, "mailboxes": entries(&names(3))})).await;
+    stage.until_total("acme", 3).await;
+    let others: Vec<_> = (0..5).map(|n| format!("x{n}")).collect();
+    stage.change("acme", json!({"mailboxes": entries(&others)})).await;
+    let asks = stage.until_condition("acme", "RemovalPending", "True").await;
+    let pending = asks.status.as_ref().unwrap().pending_removal.clone().unwrap();
+    assert_eq!(pending.count, 3);
+    // Among the others they are few, and go on waiting, for another operator, too.
+    stage.until_total("acme", 8).await;
+    stage.stop().await;
+    stage.start().await;
+    stage.change("acme", json!({"parallelism": 7})).await;
+    let seen = |m: &MailMigration| m.status.as_ref().and_then(|s| s.observed_generation) == m.metadata.generation;
+    let seen = stage.until::<MailMigration>("acme", seen).await;
+    assert_eq!(seen.status.unwrap().pending_removal, Some(pending.clone()));
+    assert_eq!(stage.syncs().await.len(), 8);
+    stage.change("acme", json!({"confirmRemoval": pending.token})).await;
+    stage.until_total("acme", 5).await;
+}
+
+#[tokio::test]
 async fn a_mailbox_that_leaves_while_it_runs_stops_first() {
     let stage = Stage::new().await;
     let m00 = Stage::sync("acme", "m00");

@@ -158,6 +158,7 @@ impl ExpansionRound<'_> {
                 ours.map(|(name, sync)| (name.as_str(), sync.spec.mailbox.as_str())),
                 known,
                 migration.spec.confirm_removal.as_deref(),
+                memory.pending_removal.as_ref().or(migration.status.as_ref().and_then(|s| s.pending_removal.as_ref())),
             )
         } else {
             RemovalDecision::default()

@@ -158,7 +158,8 @@ pub fn conditions(
     say("MailboxesFailing", (counts.failing > 0).then_some(true), "MailboxesFailing", &failing);
     let removal = facts.removal.map(|removal| {
         let PendingRemoval { count, token, .. } = removal;
-        format!("{count} mailboxes left the list at once: to remove them from the migration (never their mail), set spec.confirmRemoval to {token}; else list them again")
+        let mailboxes = if *count == 1 { "mailbox" } else { "mailboxes" };
+        format!("{count} {mailboxes} left the list at once: to remove them from the migration (never their mail), set spec.confirmRemoval to {token}; else list them again")
     });
     say(
         "RemovalPending",
