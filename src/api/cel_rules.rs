@@ -148,6 +148,12 @@ rules! {
     /// On `finishedPodsTTL`, and on `ttl`, its former name.
     FINISHED_PODS_TTL: concat!(duration_of!("self"), " <= duration('8760h')")
         => "finishedPodsTTL must be at most 8760h, such as 24h";
+    /// On a MailMigration's spec.
+    REQUEST_TEXT: "!has(self.syncRequestFor) || has(self.syncRequest)"
+        => "syncRequestFor chooses whom a syncRequest asks: write syncRequest too, with a text that it did not have before";
+    /// On `syncRequestFor`.
+    SOME_REQUESTED: "(has(self.mailboxes) && self.mailboxes.size() > 0) || (has(self.phases) && self.phases.size() > 0)"
+        => "write mailboxes or phases into syncRequestFor, or leave it out: then syncRequest asks every mailbox";
     /// On a MailMigration's spec. Earlier definitions wrote `ttl: 24h` into every object: nobody need take that out.
     ONE_TTL: concat!("!has(self.ttl) || !has(self.finishedPodsTTL) || ", duration_of!("self.ttl"), " == duration('24h')")
         => "ttl is the former name of finishedPodsTTL: write finishedPodsTTL alone, and take ttl out";

@@ -15,6 +15,7 @@ use super::{
         MessageRules, Retry, SecretKeyRef, Timeouts,
     },
     mail_server::MailServerSpec,
+    mailbox_sync::SyncPhase,
     not_copied::NotCopied,
     pod_overrides::PodOverrides,
     scalar::Duration,
@@ -53,6 +54,7 @@ use super::{
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(cel_rules::SOME_MAILBOX.cel).message(cel_rules::SOME_MAILBOX.message))]
 #[x_kube(validation = Rule::new(cel_rules::TWO_CONNECTIONS.cel).message(cel_rules::TWO_CONNECTIONS.message))]
+#[x_kube(validation = Rule::new(cel_rules::REQUEST_TEXT.cel).message(cel_rules::REQUEST_TEXT.message))]
 #[x_kube(validation = Rule::new(cel_rules::ONE_TTL.cel).message(cel_rules::ONE_TTL.message))]
 #[x_kube(validation = Rule::new(cel_rules::SOURCE_CREDENTIAL.cel).message(cel_rules::SOURCE_CREDENTIAL.message))]
 #[x_kube(validation = Rule::new(cel_rules::DESTINATION_CREDENTIAL.cel).message(cel_rules::DESTINATION_CREDENTIAL.message))]
@@ -122,11 +124,15 @@ pub struct MailMigrationSpec {
     /// True: nothing is changed at the destination; the status says what would be copied.
     #[serde(default)]
     pub dry_run: bool,
-    /// Any text, such as a date. Each new text asks for one more sync of every mailbox at once, which also tries again
-    /// the messages that the destination was proven to refuse.
+    /// Any text, such as a date. Each new text asks at once for one more sync of every mailbox, or of those that
+    /// syncRequestFor chooses. It also tries again the messages that the destination was proven to refuse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub sync_request: Option<String>,
+    /// Which mailboxes a new syncRequest asks for a sync. Left out: all. A text that was passed on asks nobody else,
+    /// whatever is written here later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync_request_for: Option<SyncRequestFor>,
     /// The time before which no mailbox is synced for the first time, for example `2026-03-01T22:00:00Z`. Left out:
     /// mailboxes start at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,6 +232,24 @@ pub struct EndpointSpec {
     pub master_user: Option<MasterUser>,
 }
 
+/// Which mailboxes a new syncRequest asks for a sync: those of mailboxes, and those of phases.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(cel_rules::SOME_REQUESTED.cel).message(cel_rules::SOME_REQUESTED.message))]
+pub struct SyncRequestFor {
+    /// Mailboxes by name, from the list or a CSV.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), inner(length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub mailboxes: Vec<String>,
+    /// Mailboxes that are in one of these phases when the operator sees the new text. What failed: `[Backoff, Stalled,
+    /// Failed]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 9))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub phases: Vec<SyncPhase>,
+}
+
 /// One mailbox.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
@@ -273,10 +297,14 @@ pub struct MailMigrationStatus {
     /// When the first of the next delta syncs is due. Absent: none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_sync_at: Option<Time>,
-    /// The `spec.syncRequest` that was passed on to the mailboxes last.
+    /// The `spec.syncRequest` that was passed on last, to all mailboxes that it asks for a sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub sync_request: Option<String>,
+    /// How many mailboxes it asked. Absent: none was passed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub sync_request_mailboxes: Option<i32>,
     /// How many mailboxes there are, in all and by phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mailboxes: Option<MailboxCounts>,

@@ -8,7 +8,7 @@ use super::{
     cel_rules::{
         ACCEPTED_MESSAGES, AGES, BACKOFF, CONNECT, CUTOVER_EVERY, CelRule, DEADLINE, DESTINATION_CREDENTIAL, DRAIN_FOR,
         EVERY, FINISHED_PODS_TTL, HOST, INSECURE, INTO, KEEPALIVE, MAILBOX_NAME, NO_TLS, OFFLINE_GRACE, ONE_ACCEPTED, ONE_CA,
-        ONE_CREDENTIAL, ONE_SERVER, ONE_TTL, PATIENCE, PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, SEPARATOR, SINCE_BEFORE, SIZES,
+        ONE_CREDENTIAL, ONE_SERVER, ONE_TTL, REQUEST_TEXT, SOME_REQUESTED, PATIENCE, PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, SEPARATOR, SINCE_BEFORE, SIZES,
         SOME_MAILBOX, SOURCE_CREDENTIAL, STALL_AFTER, TWO_CONNECTIONS,
     },
     common::{Account, FolderRules, MasterMode, MasterUser, MessageRules, Retry, Timeouts},
@@ -90,6 +90,11 @@ pub fn migration_problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
     at.require(spec.finished_pods_ttl.is_none() || !spec.has_former_ttl(), ONE_TTL);
     for (field, ttl) in [("finishedPodsTTL", spec.finished_pods_ttl), ("ttl", spec.ttl)] {
         at.require_within(field, ttl.unwrap_or_default(), (0, 8760 * HOUR), FINISHED_PODS_TTL);
+    }
+    if let Some(chosen) = &spec.sync_request_for {
+        at.require(spec.sync_request.is_some(), REQUEST_TEXT);
+        let some = !chosen.mailboxes.is_empty() || !chosen.phases.is_empty();
+        at.at_field("syncRequestFor").require(some, SOME_REQUESTED);
     }
     if let Some(schedule) = &spec.schedule {
         at.at_field("schedule").require_within("every", schedule.every, (10, 720 * HOUR), EVERY);

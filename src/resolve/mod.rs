@@ -62,6 +62,7 @@ pub(crate) fn resolve_mailbox<'a>(
         // The migration's own counts: so none of its mailboxes has to be written when it is suspended.
         suspend: false,
         cancel: spec.cancel.contains(&entry.name),
+        // Whom it asks, and once only, is the operator's to decide.
         sync_request: spec.sync_request.clone(),
         start_at: spec.start_at.clone(),
         pod_overrides: spec.pod_overrides.clone().map(Shared::from),

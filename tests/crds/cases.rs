@@ -16,6 +16,7 @@ pub fn migration() -> Value {
             },
             "mailboxes": [{"name": "a", "source": {"passwordSecretRef": {"name": "s", "key": "a"}}}],
             "folders": {}, "messages": {}, "timeouts": {}, "retry": {}, "finishedPodsTTL": "5h",
+            "syncRequest": "again", "syncRequestFor": {"phases": ["Failed"]},
         },
     })
 }
@@ -111,6 +112,9 @@ pub fn refused() -> Vec<(&'static str, Value, CelRule)> {
         ("/spec/retry/maxBackoff", json!("1d1m"), cel_rules::BACKOFF),
         ("/spec/stallAfter", json!("0s"), cel_rules::STALL_AFTER),
         ("/spec/offlineGrace", json!("25h"), cel_rules::OFFLINE_GRACE),
+        ("/spec/syncRequestFor", json!({}), cel_rules::SOME_REQUESTED),
+        ("/spec/syncRequestFor", json!({"mailboxes": [], "phases": []}), cel_rules::SOME_REQUESTED),
+        ("/spec/syncRequest", Value::Null, cel_rules::REQUEST_TEXT),
         ("/spec/finishedPodsTTL", json!("8761h"), cel_rules::FINISHED_PODS_TTL),
         ("/spec/ttl", json!("3h"), cel_rules::ONE_TTL),
         ("/spec/schedule", json!({"every": "1s"}), cel_rules::EVERY),
@@ -145,6 +149,8 @@ pub fn accepted() -> Vec<(&'static str, Value)> {
         ("/spec/schedule", json!({"every": "1h30m"})),
         ("/spec/schedule", json!({"every": "1d12h"})),
         ("/spec/finishedPodsTTL", json!("0s")),
+        ("/spec/syncRequestFor", json!({"mailboxes": ["a"], "phases": ["Backoff", "Stalled", "Failed"]})),
+        ("/spec/syncRequestFor", Value::Null),
         // What definitions of before wrote into every object.
         ("/spec/ttl", json!("24h")),
     ]

@@ -161,6 +161,40 @@ async fn what_is_edited_after_the_end_is_told_and_synced_when_somebody_asks_for_
 }
 
 #[tokio::test]
+async fn a_sync_request_for_what_failed_asks_nobody_else_then_or_later() {
+    let stage = Stage::new().await;
+    let (alice, bob) = (Stage::sync("acme", "alice"), Stage::sync("acme", "bob"));
+    let failing = bob.clone();
+    let _player = stage.play(move |sync, attempt| {
+        if sync == failing && attempt == 1 { Ending::Failed("Configuration") } else { Ending::Synced }
+    });
+    stage.migration("acme", &["alice", "bob"], json!({})).await;
+    stage.until_condition("acme", "Failed", "True").await;
+    let before = stage.until_phase(&alice, "Synced").await;
+    let asks = json!({"syncRequest": "one", "syncRequestFor": {"phases": ["Stalled", "Failed"], "mailboxes": ["bop"]}});
+    stage.change("acme", asks).await;
+    stage.until_event("acme", "SyncRequestUnmatched").await;
+    let again = stage.until::<MailboxSync>(&bob, |sync| syncs(sync) == 1).await.status.unwrap();
+    assert_eq!((again.attempt, again.sync_request.as_deref()), (2, Some("one")));
+    let told = |m: &MailMigration| {
+        let status = m.status.as_ref().unwrap();
+        (status.sync_request.as_deref(), status.sync_request_mailboxes) == (Some("one"), Some(1))
+    };
+    stage.until::<MailMigration>("acme", told).await;
+    // Who leaves the choice out later asks nobody by the same text.
+    stage.change("acme", json!({"syncRequestFor": null})).await;
+    let generation = stage.api::<MailMigration>().get("acme").await.unwrap().metadata.generation;
+    let seen = |m: &MailMigration| m.status.as_ref().is_some_and(|status| status.observed_generation == generation);
+    stage.until::<MailMigration>("acme", seen).await;
+    let sync = stage.api::<MailboxSync>().get(&alice).await.unwrap();
+    assert_eq!((sync.spec.sync_request.as_ref(), sync.status.unwrap()), (None, before));
+    // And by name.
+    stage.change("acme", json!({"syncRequest": "two", "syncRequestFor": {"mailboxes": ["alice"]}})).await;
+    stage.until::<MailboxSync>(&alice, |sync| syncs(sync) == 2).await;
+    assert_eq!(attempt(&stage.api::<MailboxSync>().get(&bob).await.unwrap()), 2);
+}
+
+#[tokio::test]
 async fn nothing_starts_before_its_time() {
     let stage = Stage::new().await;
     let at = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 4).unwrap();

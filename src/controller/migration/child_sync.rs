@@ -16,10 +16,11 @@ use super::{
     memory::{ExpansionInputs, MigrationMemory},
     prune::{RemovalDecision, decide_removal},
     server_pin::ServerPin,
+    sync_request::SyncRequestRoute,
 };
 use crate::{
-    api::{EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxSync},
-    controller::{context::ControllerContext, error::ReconcileError, owner_reference},
+    api::{EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxSync, names},
+    controller::{context::ControllerContext, error::ReconcileError, events::EventNote, owner_reference},
 };
 
 /// How often CSVs are looked at: Secrets are not watched.
@@ -128,8 +129,10 @@ impl ExpansionRound<'_> {
         let mut expander = MigrationExpander::new(migration, census, find, &key, cutover);
         let uid = migration.uid().unwrap_or_default();
         let mut servers_begun = ServerPin::new(existing, &uid);
+        let requests = SyncRequestRoute::new(migration, memory.has_passed_on_request(migration));
         let mut add_wanted = |(name, mut wanted): (String, WantedSync)| {
             servers_begun.keep_servers(&name, &mut wanted.spec);
+            wanted.spec.sync_request = requests.text_for(&wanted.spec.mailbox, existing.get(&name).map(|sync| &**sync));
             steps.add_wanted(name, wanted);
         };
         for entry in &migration.spec.mailboxes {
@@ -149,7 +152,8 @@ impl ExpansionRound<'_> {
             }
         }
         let expansion = expander.finish();
-        let removal = if statuses.iter().all(|csv| csv.problem.is_none()) {
+        let all_read = statuses.iter().all(|csv| csv.problem.is_none());
+        let removal = if all_read {
             let ours = existing.iter().filter(|(_, sync)| {
                 owner_reference::is_controlled_by(&***sync, &uid) && sync.metadata.deletion_timestamp.is_none()
             });
@@ -169,6 +173,14 @@ impl ExpansionRound<'_> {
         memory.taken_names = progress.taken_names;
         memory.created.extend(progress.created);
         memory.events.extend(memory.refused.record_round(progress.round, clock));
+        if all_read && failure.is_none() && memory.left == 0 && memory.refused.pending() == 0 {
+            let unknown = requests.unknown_names(|mailbox| {
+                let name = names::mailbox_sync(&owner, mailbox);
+                expansion.names.contains(&name) || expansion.invalid.contains(&name)
+            });
+            memory.events.extend(unknown_names_event(&unknown));
+            memory.request_passed_on = migration.metadata.generation;
+        }
         memory.names = expansion.names;
         memory.unmade = expansion.unmade;
         memory.over_limit =
@@ -178,6 +190,15 @@ impl ExpansionRound<'_> {
         memory.pending_removal = removal.pending;
         failure.map_or(Ok(()), Err)
     }
+}
+
+fn unknown_names_event(unknown: &[&str]) -> Option<EventNote> {
+    let first = unknown.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    let more = if unknown.len() > 5 { ", ..." } else { "" };
+    (!unknown.is_empty()).then(|| {
+        let what = format!("syncRequestFor.mailboxes names mailboxes that the migration does not have: {first}{more}");
+        EventNote::warning("SyncRequestUnmatched", what)
+    })
 }
 
 pub(super) fn over_limit_message(mailboxes: usize, limit: usize, first: &str) -> String {

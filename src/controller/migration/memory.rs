@@ -50,10 +50,20 @@ pub(crate) struct MigrationMemory {
     pub csv_versions_seen_at: Option<Instant>,
     /// The resourceVersions of the CSVs' Secrets, in the order of the spec; none where there is no such Secret.
     pub csv_versions: Vec<Option<String>>,
+    /// The generation of the migration whose `syncRequest` all have that it asks.
+    pub request_passed_on: Option<i64>,
     /// When the migration was expanded last.
     pub expanded_at: Option<Instant>,
     /// When the status was written last.
     pub status_written_at: Option<Instant>,
+}
+
+impl MigrationMemory {
+    /// True when all that the migration's `syncRequest` asks are known to have it.
+    #[must_use]
+    pub(crate) fn has_passed_on_request(&self, migration: &MailMigration) -> bool {
+        self.request_passed_on.is_some() && self.request_passed_on == migration.metadata.generation
+    }
 }
 
 /// What an expansion is made from: while it is the same, the migration need not be expanded again.

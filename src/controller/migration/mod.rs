@@ -12,4 +12,5 @@ pub mod prune;
 pub mod reconcile;
 pub(crate) mod refused_writes;
 pub(crate) mod server_pin;
+pub(crate) mod sync_request;
 pub(crate) mod take_over;

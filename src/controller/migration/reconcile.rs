@@ -108,6 +108,10 @@ async fn reconcile_with_memory(
         now,
     };
     update_status(migration, &mut status, &facts, memory);
+    status.sync_request_mailboxes = status.sync_request.as_ref().map(|text| {
+        let asked = syncs.iter().filter(|sync| sync.spec.sync_request.as_ref() == Some(text)).count();
+        i32::try_from(asked).unwrap_or(i32::MAX)
+    });
     let mut wait = write_status(migration, context, memory, status).await?;
     context.publish_events(migration, &std::mem::take(&mut memory.events)).await;
     let mut by = |at: Duration| wait = Some(wait.map_or(at, |wait| wait.min(at)));
@@ -184,7 +188,9 @@ fn update_status(
         crate::api::mail_migration::MigrationPhase::Complete | crate::api::mail_migration::MigrationPhase::Failed
     );
     status.completed_at = if ended { status.completed_at.take().or(Some(Time(facts.now))) } else { None };
-    status.sync_request.clone_from(&migration.spec.sync_request);
+    if memory.has_passed_on_request(migration) {
+        status.sync_request.clone_from(&migration.spec.sync_request);
+    }
     status.next_sync_at.clone_from(&all.next_sync_at);
     status.mailboxes = Some(all.counts);
     status.totals = Some(all.totals.clone());
@@ -214,6 +220,7 @@ async fn write_status(
             status.observed_generation,
             status.started_at.clone(),
             status.pending_removal.clone(),
+            status.sync_request.clone(),
         )
     };
     let urgent = waited_for(&old) != waited_for(&status);
