@@ -197,7 +197,10 @@ fn a_rule_is_broken_by_path_and_message() {
 #[test]
 fn what_is_no_manifest_of_ours_is_refused_by_its_kind() {
     for (text, message) in [
-        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n", "a ConfigMap is not used. Passwords, certificates"),
+        (
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\nstringData: {a: b}\n",
+            "ConfigMap a: stringData: unknown field",
+        ),
         (
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n",
             "kind `Deployment` has no meaning here. Mailferry reads",
@@ -277,6 +280,29 @@ fn a_csv_with_an_error_is_one_error_and_names_its_line() {
         error.contains("mailbox bob: Configuration: Secret csv key d, line 3: the migration has a mailbox"),
         "{error}"
     );
+}
+
+#[test]
+fn a_csv_without_passwords_may_be_in_a_config_map_and_one_with_them_may_not() {
+    let folder = Folder::new("config-map");
+    let master = "masterUser: {username: m, passwordSecretRef: {name: mail, key: m}}";
+    let migration = format!(
+        "apiVersion: mailferry.io/v1alpha1\nkind: MailMigration\nmetadata: {{name: acme}}\nspec:\n  source: {{server: \
+         {{host: old.example}}, {master}}}\n  destination: {{server: {{host: new.example}}, {master}}}\n  \
+         mailboxConfigMaps: [{{name: csv, key: c}}, {{name: csv, key: d}}, {{name: other, key: c}}]\n"
+    );
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: csv}\ndata:\n  c: \"name,destination_username\\n\
+               dave,david\\n\"\n  d: \"name,source_password\\nbob,hush\\n\"\n";
+    let files = [folder.file("m.yaml", migration), folder.file("c.yaml", map)];
+    let manifests = load(&files, &[], &|_| Some(OsString::from("p"))).unwrap();
+    let [dave, bob, other] = specs(&manifests).try_into().unwrap();
+    let dave = dave.unwrap();
+    assert_eq!((dave.mailbox.as_str(), dave.destination.login.username.as_str()), ("dave", "david"));
+    let refused = bob.unwrap_err().to_string();
+    assert!(refused.contains("ConfigMap csv key d, line 1: column source_password: a ConfigMap is no place"), "{refused}");
+    assert!(refused.contains("mailboxSecrets") && !refused.contains("hush"), "{refused}");
+    let missing = other.unwrap_err().to_string();
+    assert!(missing.contains("there is no ConfigMap other key c (mailboxConfigMaps). Add the ConfigMap"), "{missing}");
 }
 
 #[test]

@@ -83,8 +83,11 @@ rules! {
     SEPARATOR: "!has(self.separator) || self.mode == 'Suffix'"
         => "separator belongs to mode Suffix: add mode: Suffix or remove separator";
     /// On a MailMigration's spec.
-    SOME_MAILBOX: "self.mailboxes.size() + self.mailboxSecrets.size() > 0"
-        => "list at least one mailbox in mailboxes, or a Secret with a CSV in mailboxSecrets";
+    SOME_MAILBOX: "self.mailboxes.size() + self.mailboxSecrets.size() + self.mailboxConfigMaps.size() > 0"
+        => "list at least one mailbox in mailboxes, or a CSV in mailboxSecrets or mailboxConfigMaps";
+    /// On a MailMigration's spec.
+    CONFIG_MAP_LOGIN: "self.mailboxConfigMaps.size() == 0 || (has(self.source.masterUser) && has(self.destination.masterUser))"
+        => "mailboxes of mailboxConfigMaps have no credentials of their own: write masterUser on both sides, or use mailboxSecrets";
     /// On a MailMigration's spec.
     SOURCE_CREDENTIAL: "has(self.source.masterUser) || self.mailboxes.all(m, has(m.source.passwordSecretRef) || has(m.source.tokenSecretRef))"
         => "each mailbox needs source.passwordSecretRef or source.tokenSecretRef, unless the migration has source.masterUser";

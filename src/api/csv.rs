@@ -1,4 +1,4 @@
-//! Mailboxes as CSV (RFC 4180) in a Secret: for more of them than a MailMigration can list.
+//! Mailboxes as CSV (RFC 4180) in a Secret or ConfigMap: for more of them than a MailMigration can list.
 //!
 //! The first line names the columns, in any order: `name`, and any of `source_username`, `source_password`,
 //! `source_token`, `destination_username`, `destination_password`, `destination_token`. A field with a comma, a quote or
@@ -37,6 +37,10 @@ pub(crate) const COLUMNS: [&str; 7] = [
     "destination_token",
 ];
 
+/// Those of them that hold passwords and tokens.
+const CREDENTIAL_COLUMNS: [&str; 4] =
+    ["source_password", "source_token", "destination_password", "destination_token"];
+
 /// One line of a CSV.
 #[derive(Debug)]
 pub struct CsvMailbox {
@@ -60,8 +64,29 @@ pub(crate) fn mailboxes<'a, S: Fn(&str) -> String + 'a>(
     bytes: &'a [u8],
     secret: S,
 ) -> Result<CsvMailboxes<'a, S>> {
+    let mut records = csv_reader(bytes);
+    let header = read_header(name, &mut records)?;
+    Ok(CsvMailboxes { name, header, records, secret, hasher: RandomState::new(), seen: HashMap::new() })
+}
+
+/// Refuses a CSV with columns of passwords or tokens, of which an object holds it that is no Secret. Behind such a column
+/// nothing is read, however few fields of it are filled.
+pub(crate) fn refuse_credentials(name: &str, bytes: &[u8]) -> Result<()> {
+    let header = read_header(name, &mut csv_reader(bytes))?;
+    match header.iter().find(|column| CREDENTIAL_COLUMNS.contains(&column.as_str())) {
+        Some(column) => Err(csv_error(name, 1, &format!("column {column}: a ConfigMap is no place for credentials"))
+            .advice("Put the CSV into a Secret, and list that in mailboxSecrets; change what is in it, since others may know it")),
+        None => Ok(()),
+    }
+}
+
+fn csv_reader(bytes: &[u8]) -> CsvReader<'_> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut records = CsvReader::new(bytes, 1, CsvDialect::default());
+    CsvReader::new(bytes, 1, CsvDialect::default())
+}
+
+/// The names of the columns, from the first record.
+fn read_header(name: &str, records: &mut CsvReader<'_>) -> Result<Vec<String>> {
     let wrong = |line: usize, what: String| csv_error(name, line, &what);
     let header = match records.next() {
         Some(record) => record.map_err(|(line, fault)| wrong(line, fault.message().to_owned()))?.fields,
@@ -84,7 +109,7 @@ pub(crate) fn mailboxes<'a, S: Fn(&str) -> String + 'a>(
     if !header.iter().any(|column| column == "name") {
         return Err(wrong(1, "there is no column name".to_owned()).advice("The first line names the columns"));
     }
-    Ok(CsvMailboxes { name, header, records, secret, hasher: RandomState::new(), seen: HashMap::new() })
+    Ok(header)
 }
 
 fn csv_error(name: &str, line: usize, what: &str) -> Error {
@@ -287,6 +312,18 @@ mod tests {
         }
         let most = format!("name,source_username\n{},{}\n", long(253), "\u{e4}".repeat(320));
         assert_eq!(read(&most).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_csv_that_is_no_secret_may_have_no_column_of_credentials() {
+        let refused = |text: &str| refuse_credentials("ConfigMap m key c", text.as_bytes()).map_err(|error| error.what);
+        assert_eq!(refused("name,destination_username\na,b\n"), Ok(()));
+        for column in CREDENTIAL_COLUMNS {
+            let what = format!("ConfigMap m key c, line 1: column {column}: a ConfigMap is no place for credentials");
+            assert_eq!(refused(&format!("name,{column}\na,hush\n")), Err(what.clone()));
+            assert_eq!(refused(&format!("{column},name")), Err(what));
+        }
+        assert!(refused("name,source_pasword\na,hush\n").unwrap_err().contains("column 2 is not known"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cel_rules,
+    csv_ref::{ConfigMapKeyRef, CsvRef},
     common::{
         Account, DeletionPolicy, FlagPolicy, FolderRules, LastError, LocalRef, MAX_MAILBOX_NAME, MasterUser,
         MessageRules, Retry, SecretKeyRef, Timeouts,
@@ -54,6 +55,7 @@ use super::{
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(cel_rules::SOME_MAILBOX.cel).message(cel_rules::SOME_MAILBOX.message))]
 #[x_kube(validation = Rule::new(cel_rules::TWO_CONNECTIONS.cel).message(cel_rules::TWO_CONNECTIONS.message))]
+#[x_kube(validation = Rule::new(cel_rules::CONFIG_MAP_LOGIN.cel).message(cel_rules::CONFIG_MAP_LOGIN.message))]
 #[x_kube(validation = Rule::new(cel_rules::REQUEST_TEXT.cel).message(cel_rules::REQUEST_TEXT.message))]
 #[x_kube(validation = Rule::new(cel_rules::ONE_TTL.cel).message(cel_rules::ONE_TTL.message))]
 #[x_kube(validation = Rule::new(cel_rules::SOURCE_CREDENTIAL.cel).message(cel_rules::SOURCE_CREDENTIAL.message))]
@@ -64,7 +66,7 @@ pub struct MailMigrationSpec {
     /// The server that mail is written to, and the administrator who logs in there, if there is one. Its accounts must
     /// exist: Mailferry makes none.
     pub destination: EndpointSpec,
-    /// The mailboxes to be moved. For more than 1000, use mailboxSecrets or several migrations.
+    /// The mailboxes to be moved. For more than 1000, use mailboxSecrets, mailboxConfigMaps or several migrations.
     #[serde(default)]
     #[schemars(length(max = 1000))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -76,6 +78,12 @@ pub struct MailMigrationSpec {
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into(), "key".into()]))]
     pub mailbox_secrets: Vec<SecretKeyRef>,
+    /// More mailboxes, as CSV in ConfigMaps of this namespace, as in mailboxSecrets, but without passwords and tokens: a
+    /// masterUser logs in on both sides.
+    #[serde(default)]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into(), "key".into()]))]
+    pub mailbox_config_maps: Vec<ConfigMapKeyRef>,
     /// Which folders are synced, and what they are called at the destination.
     #[serde(default)]
     pub folders: FolderRules,
@@ -188,6 +196,11 @@ impl MailMigrationSpec {
     #[must_use]
     pub(crate) fn has_former_ttl(&self) -> bool {
         self.ttl.is_some_and(|ttl| ttl != defaults::finished_pods_ttl())
+    }
+
+    /// Where its CSVs are: those of mailboxSecrets, then those of mailboxConfigMaps.
+    pub(crate) fn csvs(&self) -> impl Iterator<Item = CsvRef<'_>> + Clone {
+        self.mailbox_secrets.iter().map(CsvRef::Secret).chain(self.mailbox_config_maps.iter().map(CsvRef::ConfigMap))
     }
 
     /// What every mailbox of this migration has in common.
@@ -338,6 +351,11 @@ pub struct MailMigrationStatus {
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub mailbox_secrets: Vec<CsvStatus>,
+    /// What was read from each CSV of `spec.mailboxConfigMaps`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub mailbox_config_maps: Vec<CsvStatus>,
 }
 
 /// Where a migration stands. Pending: nothing has started, since it is refused or startAt lies ahead. Running:
@@ -461,17 +479,17 @@ pub struct PendingRemoval {
     pub examples: Vec<String>,
 }
 
-/// What was read from the CSV of a Secret.
+/// What was read from the CSV of a Secret or ConfigMap.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct CsvStatus {
-    /// The Secret's name.
+    /// The object's name.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// The key in the Secret's data.
+    /// The key in its data.
     #[schemars(length(max = 253))]
     pub key: String,
-    /// The resourceVersion of the Secret that was read last. Absent: there is no such Secret.
+    /// The resourceVersion of the object that was read last. Absent: there is no such object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub resource_version: Option<String>,

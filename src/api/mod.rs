@@ -4,6 +4,7 @@ pub mod cel_rules;
 pub mod common;
 pub mod crd;
 pub mod csv;
+pub mod csv_ref;
 pub(crate) mod deprecated;
 pub mod mail_migration;
 pub mod mail_server;
@@ -26,6 +27,7 @@ pub use common::{LastError, SecretKeyRef};
 pub use mail_migration::{EndpointSpec, MailMigration, MailMigrationSpec, MailMigrationStatus, MailboxEntry};
 pub use mail_server::{MailServer, MailServerSpec, MailServerStatus, Quirks, Tls, TlsMode};
 pub use mailbox_sync::{MailboxSync, MailboxSyncSpec, MailboxSyncStatus, SyncEndpoint, WorkerStatus};
+pub(crate) use csv_ref::CsvRef;
 pub(crate) use scalar::{Duration, Size};
 pub use settings::{Cutover, SyncSettings};
 

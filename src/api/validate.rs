@@ -6,7 +6,7 @@ use regex::Regex;
 
 use super::{
     cel_rules::{
-        ACCEPTED_MESSAGES, AGES, BACKOFF, CONNECT, CUTOVER_EVERY, CelRule, DEADLINE, DESTINATION_CREDENTIAL, DRAIN_FOR,
+        ACCEPTED_MESSAGES, AGES, BACKOFF, CONFIG_MAP_LOGIN, CONNECT, CUTOVER_EVERY, CelRule, DEADLINE, DESTINATION_CREDENTIAL, DRAIN_FOR,
         EVERY, FINISHED_PODS_TTL, HOST, INSECURE, INTO, KEEPALIVE, MAILBOX_NAME, NO_TLS, OFFLINE_GRACE, ONE_ACCEPTED, ONE_CA,
         ONE_CREDENTIAL, ONE_SERVER, ONE_TTL, REQUEST_TEXT, SOME_REQUESTED, PATIENCE, PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, SEPARATOR, SINCE_BEFORE, SIZES,
         SOME_MAILBOX, SOURCE_CREDENTIAL, STALL_AFTER, TWO_CONNECTIONS,
@@ -61,7 +61,9 @@ pub fn migration_problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
     let mut at = ProblemCollector { problems: &mut problems, path: "spec".to_owned() };
     check_endpoint(&mut at.at_field("source"), &spec.source);
     check_endpoint(&mut at.at_field("destination"), &spec.destination);
-    at.require(!spec.mailboxes.is_empty() || !spec.mailbox_secrets.is_empty(), SOME_MAILBOX);
+    at.require(!spec.mailboxes.is_empty() || spec.csvs().next().is_some(), SOME_MAILBOX);
+    let masters = spec.source.master_user.is_some() && spec.destination.master_user.is_some();
+    at.require(spec.mailbox_config_maps.is_empty() || masters, CONFIG_MAP_LOGIN);
     if let (Some(source), Some(destination)) = (&spec.source.server, &spec.destination.server) {
         let same_server = source.host == destination.host
             && source.tls.mode == destination.tls.mode

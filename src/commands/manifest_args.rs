@@ -19,7 +19,7 @@ use crate::{
 /// Which mailboxes, with which secrets and timeouts.
 #[derive(Debug, Clone, Args)]
 pub struct ManifestArgs {
-    /// A file with manifests (MailMigration, MailServer, Secret), the same that a cluster takes; `-` reads stdin.
+    /// A file with manifests (MailMigration, MailServer, Secret, ConfigMap), the same that a cluster takes; `-` reads stdin.
     /// Give it more than once to keep secrets in a file of their own.
     #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,

@@ -19,7 +19,7 @@ pub(crate) struct OperatorPermission {
 }
 
 /// What it does in namespaces with migrations: group, resource, verbs.
-const IN_NAMESPACES: [(&str, &str, &[&str]); 13] = [
+const IN_NAMESPACES: [(&str, &str, &[&str]); 14] = [
     ("mailferry.io", "mailmigrations", &["get", "list", "watch"]),
     ("mailferry.io", "mailmigrations/status", &["get", "patch"]),
     ("mailferry.io", "mailmigrations/finalizers", &["update"]),
@@ -30,6 +30,7 @@ const IN_NAMESPACES: [(&str, &str, &[&str]); 13] = [
     ("mailferry.io", "mailboxsyncs/finalizers", &["update"]),
     ("", "pods", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "secrets", &["get", "create", "delete"]),
+    ("", "configmaps", &["get"]),
     ("", "serviceaccounts", &["get", "create", "patch"]),
     ("rbac.authorization.k8s.io", "rolebindings", &["get", "create", "patch"]),
     ("events.k8s.io", "events", &["create", "patch"]),

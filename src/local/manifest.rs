@@ -14,10 +14,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::secrets::{SecretManifest, SecretSource, SecretStore, find_visible, variable};
+use super::{
+    config_maps::ConfigMapManifest,
+    secrets::{SecretManifest, SecretSource, SecretStore, find_visible, variable},
+};
 use crate::{
     api::{
-        API_VERSION, Account, EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxEntry, SecretKeyRef, crd,
+        API_VERSION, Account, CsvRef, EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxEntry, SecretKeyRef, crd,
         csv::{self, CsvMailbox},
         schema_check,
         validate::{self, ManifestProblem},
@@ -34,6 +37,7 @@ pub struct ManifestSet {
     migrations: Vec<MailMigration>,
     servers: Vec<MailServer>,
     secrets: SecretStore,
+    config_maps: Vec<ConfigMapManifest>,
 }
 
 /// Reads manifests from files, `-` being the standard input. Secrets may come from `sources` (`--secret`) and from the
@@ -125,7 +129,7 @@ impl ManifestSet {
         let kind = text("/kind").ok_or_else(|| origin.error("kind is missing"))?;
         let expected = match kind.as_str() {
             "MailMigration" | "MailServer" => API_VERSION,
-            "Secret" => "v1",
+            "Secret" | "ConfigMap" => "v1",
             other => return Err(unsupported_kind(other, origin)),
         };
         match text("/apiVersion") {
@@ -158,6 +162,11 @@ impl ManifestSet {
                 origin.problems(&subject, &validate::server_problems(&server.spec))?;
                 self.servers.push(server);
             }
+            "ConfigMap" => {
+                origin.problems(&subject, &schema_check::schema_problems(&ConfigMapManifest::schema(), &object))?;
+                let map = ConfigMapManifest::new(namespace, name, &object);
+                self.config_maps.push(map.map_err(|error| origin.error(error.what).advice(error.advice.unwrap_or_default()))?);
+            }
             _ => {
                 origin.problems(&subject, &schema_check::schema_problems(&secret_schema(), &object))?;
                 self.secrets.add(SecretManifest::new(namespace, name, &object).map_err(|mut error| {
@@ -185,7 +194,7 @@ impl ManifestSet {
         }
     }
 
-    /// What the engine does for each mailbox of a migration, in its order, mailboxes of CSV Secrets last. Each is right or
+    /// What the engine does for each mailbox of a migration, in its order, mailboxes of CSVs last. Each is right or
     /// wrong by itself; a CSV that can't be read is one error. Cancelled mailboxes are left out. `now` is what ages of
     /// messages are counted from.
     #[must_use]
@@ -194,17 +203,15 @@ impl ManifestSet {
         let listed = migration.spec.mailboxes.iter().filter(|entry| wanted(entry));
         let mut specs: Vec<_> = listed.map(|entry| self.spec(migration, entry, None, now)).collect();
         let mut names: HashSet<String> = migration.spec.mailboxes.iter().map(|entry| entry.name.clone()).collect();
-        for reference in &migration.spec.mailbox_secrets {
-            match self.csv(migration, reference) {
+        for place in migration.spec.csvs() {
+            match self.csv(migration, place) {
                 Ok(mailboxes) => {
                     for mailbox in mailboxes.iter().filter(|mailbox| wanted(&mailbox.entry)) {
                         specs.push(if names.insert(mailbox.entry.name.clone()) {
                             self.spec(migration, &mailbox.entry, Some(mailbox), now)
                         } else {
-                            let what = format!(
-                                "Secret {} key {}, line {}: the migration has a mailbox of this name already",
-                                reference.name, reference.key, mailbox.line
-                            );
+                            let line = mailbox.line;
+                            let what = format!("{place}, line {line}: the migration has a mailbox of this name already");
                             Err(Error::configuration(what).in_mailbox(&mailbox.entry.name))
                         });
                     }
@@ -227,7 +234,23 @@ impl ManifestSet {
         resolve::build_sync_spec(&sync, &VisibleSecrets { store: &self.secrets, namespace, row }, now)
     }
 
-    fn csv(&self, migration: &MailMigration, reference: &SecretKeyRef) -> Result<Vec<CsvMailbox>> {
+    fn csv(&self, migration: &MailMigration, place: CsvRef<'_>) -> Result<Vec<CsvMailbox>> {
+        match place {
+            CsvRef::Secret(reference) => self.csv_in_secret(migration, reference),
+            CsvRef::ConfigMap(reference) => {
+                let named: Vec<_> = self.config_maps.iter().filter(|map| map.name == reference.name).collect();
+                let map = find_visible(migration.metadata.namespace.as_deref(), &named, |map| map.namespace.as_deref());
+                let bytes = map.and_then(|map| map.value(&reference.key)).ok_or_else(|| {
+                    Error::configuration(format!("there is no {place} (mailboxConfigMaps)"))
+                        .advice("Add the ConfigMap to the files given by -f")
+                })?;
+                csv::refuse_credentials(&place.to_string(), bytes)?;
+                csv::parse(&place.to_string(), bytes, |_| reference.name.clone())
+            }
+        }
+    }
+
+    fn csv_in_secret(&self, migration: &MailMigration, reference: &SecretKeyRef) -> Result<Vec<CsvMailbox>> {
         let SecretKeyRef { name, key } = reference;
         let view =
             VisibleSecrets { store: &self.secrets, namespace: migration.metadata.namespace.as_deref(), row: None };
@@ -332,18 +355,17 @@ fn secret_schema() -> Value {
 fn unsupported_kind(kind: &str, origin: &ManifestOrigin<'_>) -> Error {
     let (why, advice) = match kind {
         "MailboxSync" => ("MailboxSyncs are made by the operator", "Write a MailMigration"),
-        "ConfigMap" => ("a ConfigMap is not used", "Passwords, certificates and CSVs go into a Secret"),
         "SealedSecret" | "ExternalSecret" | "VaultStaticSecret" => (
             "only plain Secrets can be read without a cluster",
             "Give the values by --secret NAME/KEY=PATH, or by MAILFERRY_SECRET_NAME_KEY, and leave this manifest out",
         ),
         "List" => ("a List without items", "Write items, or leave the document out"),
         _ => {
-            let meant = schema_check::nearest_candidate(kind, ["MailMigration", "MailServer", "Secret"].into_iter());
+            let meant = schema_check::nearest_candidate(kind, ["MailMigration", "MailServer", "Secret", "ConfigMap"].into_iter());
             let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
             return origin
                 .error(format!("kind `{kind}` has no meaning here{hint}"))
-                .advice("Mailferry reads MailMigration, MailServer and Secret; leave other manifests out");
+                .advice("Mailferry reads MailMigration, MailServer, Secret and ConfigMap; leave other manifests out");
         }
     };
     origin.error(why).advice(advice)

@@ -2,6 +2,7 @@
 
 pub(crate) mod account_lock;
 pub(crate) mod check;
+mod config_maps;
 pub(crate) mod export;
 mod file_lock;
 pub mod mailbox_queue;

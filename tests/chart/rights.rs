@@ -58,7 +58,7 @@ async fn an_operator_of_some_namespaces_has_its_rights_there_and_nowhere_else() 
     assert!(!permissions(plane, &release).allow("bind", Some(&there), role, Some("mailferry-controller")).await);
     assert_eq!(permissions(plane, &release).verbs(None, NODES).await, "get list");
     assert_eq!(permissions(plane, &release).verbs(None, SERVICE_CIDRS).await, "list");
-    assert_eq!(permissions(plane, &release).verbs(Some(&there), ApiResource::new("", "configmaps")).await, "");
+    assert_eq!(permissions(plane, &release).verbs(Some(&there), ApiResource::new("", "endpoints")).await, "");
 }
 
 #[tokio::test]

@@ -112,6 +112,7 @@ pub fn refused() -> Vec<(&'static str, Value, CelRule)> {
         ("/spec/retry/maxBackoff", json!("1d1m"), cel_rules::BACKOFF),
         ("/spec/stallAfter", json!("0s"), cel_rules::STALL_AFTER),
         ("/spec/offlineGrace", json!("25h"), cel_rules::OFFLINE_GRACE),
+        ("/spec/mailboxConfigMaps", json!([{"name": "m", "key": "m.csv"}]), cel_rules::CONFIG_MAP_LOGIN),
         ("/spec/syncRequestFor", json!({}), cel_rules::SOME_REQUESTED),
         ("/spec/syncRequestFor", json!({"mailboxes": [], "phases": []}), cel_rules::SOME_REQUESTED),
         ("/spec/syncRequest", Value::Null, cel_rules::REQUEST_TEXT),

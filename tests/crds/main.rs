@@ -245,6 +245,11 @@ fn right_manifests_are_accepted_by_both() {
     let csv = with(&migration(), "/spec/mailboxSecrets", json!([{"name": "s", "key": "m.csv"}]));
     let csv = with(&csv, "/spec/mailboxes", Value::Null);
     assert_eq!((cel::<MailMigration>(&csv, None), rust(&csv)), (BTreeSet::new(), BTreeSet::new()));
+    let public = with(&csv, "/spec/mailboxSecrets", Value::Null);
+    let public = with(&public, "/spec/mailboxConfigMaps", json!([{"name": "m", "key": "m.csv"}]));
+    let master = public.pointer("/spec/destination/masterUser").unwrap().clone();
+    let public = with(&public, "/spec/source/masterUser", master);
+    assert_eq!((cel::<MailMigration>(&public, None), rust(&public)), (BTreeSet::new(), BTreeSet::new()));
 }
 
 #[test]

@@ -112,7 +112,6 @@ async fn the_operator_may_do_what_it_needs_and_nothing_more() {
     let others = [
         (ApiResource::new("", "nodes"), "get list"),
         (ApiResource::new("networking.k8s.io", "servicecidrs"), "list"),
-        (ApiResource::new("", "configmaps"), ""),
         (ApiResource::new("rbac.authorization.k8s.io", "rolebindings"), "get create patch"),
         (ApiResource::new("rbac.authorization.k8s.io", "clusterroles"), ""),
         (ApiResource::new("coordination.k8s.io", "leases"), ""),

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    Api, ResourceExt as _,
+    Api, ResourceExt,
     api::{DeleteParams, ListParams, PropagationPolicy},
 };
 use mailferry::{
@@ -178,6 +178,35 @@ async fn a_csv_that_is_missing_or_wrong_removes_nobody_and_is_said() {
             condition(m, "Accepted").is_some_and(|c| c.2.contains("there is no Secret csv"))
         })
         .await;
+    assert_eq!(stage.syncs().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_csv_without_passwords_comes_from_a_config_map_and_one_with_them_is_refused() {
+    let mut stage = Stage::new().await;
+    let map = |csv: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "csv"}, "data": {"m.csv": csv}});
+    stage.rig.apply(&map("name,destination_username\nbob,robert\ncarol,\n").to_string()).await;
+    let master = json!({"masterUser": {"username": "m", "passwordSecretRef": {"name": "mail", "key": "key"}}});
+    let spec = json!({"suspend": true, "source": master, "destination": master,
+        "mailboxConfigMaps": [{"name": "csv", "key": "m.csv"}]});
+    stage.migration("acme", &[], spec).await;
+    stage.until_total("acme", 2).await;
+    let bob = stage.api::<MailboxSync>().get(&Stage::sync("acme", "bob")).await.unwrap().spec.destination;
+    assert_eq!((bob.account.username.as_deref(), bob.account.password_secret_ref), (Some("robert"), None));
+    let secrets = stage.api::<Secret>().list(&ListParams::default()).await.unwrap();
+    assert_eq!(secrets.items.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["mail"]);
+
+    stage.rig.apply(&map("name,source_password\nbob,hush\n").to_string()).await;
+    // ConfigMaps are looked at once a minute, and when an operator starts.
+    stage.stop().await;
+    stage.start().await;
+    let refused = stage.until_condition("acme", "Accepted", "False").await;
+    let (_, reason, message) = condition(&refused, "Accepted").unwrap();
+    assert_eq!(reason, "MailboxConfigMapInvalid");
+    assert!(message.contains("column source_password") && message.contains("mailboxSecrets"), "{message}");
+    assert!(!message.contains("hush"), "{message}");
+    let status = refused.status.unwrap();
+    assert_eq!((status.mailbox_config_maps.len(), status.mailbox_secrets.len()), (1, 0));
     assert_eq!(stage.syncs().await.len(), 2);
 }
 

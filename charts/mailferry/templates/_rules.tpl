@@ -21,6 +21,10 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, delete]
+# CSVs without passwords, by the names that migrations give.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get]
 # The identity of sync pods in each migration's namespace.
 - apiGroups: [""]
   resources: [serviceaccounts]

@@ -12,6 +12,7 @@ use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
 use super::{
     children::ChildSteps,
     csv_secrets,
+    csv_statuses::CsvStatuses,
     expand::{CsvRow, MailboxCensus, MigrationExpander, WantedSync},
     memory::{ExpansionInputs, MigrationMemory},
     prune::{RemovalDecision, decide_removal},
@@ -23,7 +24,7 @@ use crate::{
     controller::{context::ControllerContext, error::ReconcileError, events::EventNote, owner_reference},
 };
 
-/// How often CSVs are looked at: Secrets are not watched.
+/// How often CSVs are looked at: Secrets and ConfigMaps are not watched.
 pub(super) const CSV_PERIOD: Duration = Duration::from_mins(1);
 
 pub(super) fn referenced_server(
@@ -114,9 +115,9 @@ impl ExpansionRound<'_> {
         let mut census = MailboxCensus::new(&owner, &made, room);
         migration.spec.mailboxes.iter().for_each(|entry| census.add(&entry.name));
         let mut statuses = Vec::new();
-        for reference in &migration.spec.mailbox_secrets {
-            let csv = csv_secrets::fetch_csv(context, migration, reference).await?;
-            statuses.push(csv_secrets::read_csv(reference, &csv, |row| census.add(&row.entry.name)).await);
+        for place in migration.spec.csvs() {
+            let csv = csv_secrets::fetch_csv(context, migration, place).await?;
+            statuses.push(csv_secrets::read_csv(place, &csv, |row| census.add(&row.entry.name)).await);
         }
         let key = if migration.spec.mailbox_secrets.is_empty() {
             String::new()
@@ -138,8 +139,8 @@ impl ExpansionRound<'_> {
         for entry in &migration.spec.mailboxes {
             expander.listed(entry).into_iter().for_each(&mut add_wanted);
         }
-        for (reference, first) in migration.spec.mailbox_secrets.iter().zip(&statuses) {
-            let csv = csv_secrets::fetch_csv(context, migration, reference).await?;
+        for (place, first) in migration.spec.csvs().zip(&statuses) {
+            let csv = csv_secrets::fetch_csv(context, migration, place).await?;
             if csv.version != first.resource_version {
                 // It was changed since the first look: all begins anew.
                 memory.left = memory.left.max(1);
@@ -148,7 +149,7 @@ impl ExpansionRound<'_> {
             if first.problem.is_none() {
                 let row = |mailbox| CsvRow { csv_uid: &csv.uid, mailbox };
                 let take = |mailbox| expander.in_csv(row(mailbox)).into_iter().for_each(&mut add_wanted);
-                csv_secrets::read_csv(reference, &csv, take).await;
+                csv_secrets::read_csv(place, &csv, take).await;
             }
         }
         let expansion = expander.finish();
@@ -186,7 +187,7 @@ impl ExpansionRound<'_> {
         memory.over_limit =
             expansion.first_over.map(|first| over_limit_message(memory.unmade.over_limit, limit, &first));
         memory.server_change = servers_begun.message();
-        memory.csv_statuses = statuses;
+        memory.csv_statuses = CsvStatuses::new(&migration.spec, statuses);
         memory.pending_removal = removal.pending;
         failure.map_or(Ok(()), Err)
     }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The reasons for which a migration is refused only for now: what it names may come with the next apply.
-const RECOVERABLE_REASONS: [&str; 2] = ["ServerNotFound", "MailboxSecretNotFound"];
+const RECOVERABLE_REASONS: [&str; 3] = ["ServerNotFound", "MailboxSecretNotFound", "MailboxConfigMapNotFound"];
 
 /// The facts that a migration's phase and conditions are made from.
 #[derive(Debug, Clone)]

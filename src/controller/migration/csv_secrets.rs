@@ -1,10 +1,13 @@
-//! CSVs with mailboxes: read when they change, split into one Secret per mailbox. The operator reads no other Secret's
-//! value.
+//! CSVs with mailboxes, in Secrets and ConfigMaps: read when they change, their credentials split into one Secret per
+//! mailbox. The operator reads no other Secret's value.
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use k8s_openapi::{ByteString, api::core::v1::Secret};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret},
+};
 use kube::{
     Api, ResourceExt as _,
     api::{ObjectMeta, PostParams},
@@ -15,7 +18,7 @@ use zeroize::Zeroizing;
 use super::expand::SplitSecret;
 use crate::{
     api::{
-        MailMigration, SecretKeyRef,
+        CsvRef, MailMigration,
         csv::{self, CsvMailbox},
         mail_migration::CsvStatus,
         names,
@@ -35,23 +38,25 @@ pub(crate) async fn secret_versions(
     context: &ControllerContext,
     migration: &MailMigration,
 ) -> Result<Vec<Option<String>>, kube::Error> {
-    let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
+    let namespace = migration.namespace().unwrap_or_default();
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
+    let config_maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
     let mut versions = Vec::new();
-    for reference in &migration.spec.mailbox_secrets {
-        let found = api.get_metadata_opt(&reference.name).await?;
-        versions.push(found.and_then(|secret| secret.metadata.resource_version));
+    for csv in migration.spec.csvs() {
+        versions.push(match csv {
+            CsvRef::Secret(secret) => secrets.get_metadata_opt(&secret.name).await?.and_then(|it| it.resource_version()),
+            CsvRef::ConfigMap(map) => config_maps.get_metadata_opt(&map.name).await?.and_then(|it| it.resource_version()),
+        });
     }
     Ok(versions)
 }
 
-/// A CSV, as its Secret holds it.
+/// A CSV, as its object holds it.
 pub(crate) struct CsvText {
-    /// The Secret's UID.
+    /// The object's UID.
     pub uid: String,
-    /// The Secret's resourceVersion.
+    /// The object's resourceVersion.
     pub version: Option<String>,
-    /// Used in errors.
-    pub name: String,
     /// The CSV; or why there is none.
     pub bytes: Result<Zeroizing<Vec<u8>>, String>,
 }
@@ -63,39 +68,58 @@ pub(crate) struct CsvText {
 pub(crate) async fn fetch_csv(
     context: &ControllerContext,
     migration: &MailMigration,
-    reference: &SecretKeyRef,
+    csv: CsvRef<'_>,
 ) -> Result<CsvText, kube::Error> {
-    let api: Api<Secret> = Api::namespaced(context.client.clone(), &migration.namespace().unwrap_or_default());
-    let SecretKeyRef { name, key } = reference;
-    let found = api.get_opt(name).await?;
-    let (uid, version) = found
-        .as_ref()
-        .map_or_else(Default::default, |secret| (secret.uid().unwrap_or_default(), secret.resource_version()));
-    let bytes = match found.map(|secret| secret.data.unwrap_or_default().remove(key)) {
-        Some(Some(ByteString(bytes))) => Ok(Zeroizing::new(bytes)),
-        Some(None) => Err(format!("Secret {name} has no key {key}; its mailboxes stay as they are")),
-        None => Err(format!("there is no Secret {name}; its mailboxes stay as they are")),
+    let namespace = migration.namespace().unwrap_or_default();
+    let (name, key) = (csv.name(), csv.key());
+    let found = match csv {
+        CsvRef::Secret(_) => {
+            let found = Api::<Secret>::namespaced(context.client.clone(), &namespace).get_opt(name).await?;
+            found.map(|Secret { metadata, data, .. }| (metadata, data.unwrap_or_default().remove(key)))
+        }
+        CsvRef::ConfigMap(_) => {
+            let found = Api::<ConfigMap>::namespaced(context.client.clone(), &namespace).get_opt(name).await?;
+            found.map(|ConfigMap { metadata, data, binary_data, .. }| {
+                let text = data.unwrap_or_default().remove(key).map(|text| ByteString(text.into_bytes()));
+                (metadata, text.or_else(|| binary_data.unwrap_or_default().remove(key)))
+            })
+        }
     };
-    Ok(CsvText { uid, version, name: format!("Secret {name} key {key}"), bytes })
+    let (ObjectMeta { uid, resource_version, .. }, bytes) = match found {
+        Some((metadata, Some(ByteString(bytes)))) => (metadata, Ok(Zeroizing::new(bytes))),
+        Some((metadata, None)) => {
+            (metadata, Err(format!("{} {name} has no key {key}; its mailboxes stay as they are", csv.kind())))
+        }
+        None => {
+            let why = format!("there is no {} {name}; its mailboxes stay as they are", csv.kind());
+            (ObjectMeta::default(), Err(why))
+        }
+    };
+    Ok(CsvText { uid: uid.unwrap_or_default(), version: resource_version, bytes })
 }
 
 /// Hands over the mailboxes of a CSV, one at a time; gives what the migration's status says of it. Other tasks have their
 /// turn in between.
 pub(crate) async fn read_csv(
-    reference: &SecretKeyRef,
+    place: CsvRef<'_>,
     csv: &CsvText,
     mut take: impl FnMut(CsvMailbox) + Send,
 ) -> CsvStatus {
     let mut status = CsvStatus {
-        name: reference.name.clone(),
-        key: reference.key.clone(),
+        name: place.name().to_owned(),
+        key: place.key().to_owned(),
         resource_version: csv.version.clone(),
         mailboxes: 0,
         problem: csv.bytes.as_ref().err().cloned(),
     };
     let Ok(bytes) = &csv.bytes else { return status };
-    let problem = |error: Error| Some(error.what.chars().take(1000).collect());
-    match csv::mailboxes(&csv.name, bytes, |_| String::new()) {
+    let problem = |error: Error| {
+        let advice = error.advice.map_or_else(String::new, |advice| format!(". {advice}"));
+        Some((error.what + &advice).chars().take(1000).collect::<String>())
+    };
+    let name = place.to_string();
+    let allowed = if matches!(place, CsvRef::ConfigMap(_)) { csv::refuse_credentials(&name, bytes) } else { Ok(()) };
+    match allowed.and_then(|()| csv::mailboxes(&name, bytes, |_| String::new())) {
         Err(error) => status.problem = problem(error),
         Ok(rows) => {
             for row in rows {
@@ -175,5 +199,34 @@ fn owned_secret(migration: &MailMigration, name: &str, data: BTreeMap<String, By
         immutable: Some(true),
         data: Some(data),
         ..Secret::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{SecretKeyRef, csv_ref::ConfigMapKeyRef};
+
+    const CSV: &str = "name,source_password\nbob,hush\n";
+
+    fn text(bytes: Result<&str, &str>) -> CsvText {
+        let bytes = bytes.map(|text| Zeroizing::new(text.as_bytes().to_vec())).map_err(str::to_owned);
+        let version = bytes.is_ok().then(|| "7".to_owned());
+        CsvText { uid: "u".to_owned(), version, bytes }
+    }
+
+    #[tokio::test]
+    async fn a_password_may_be_in_a_secret_and_in_no_config_map() {
+        let (name, key) = ("csv".to_owned(), "m.csv".to_owned());
+        let secret = SecretKeyRef { name: name.clone(), key: key.clone() };
+        let map = ConfigMapKeyRef { name, key };
+        let mut rows = 0;
+        let read = read_csv(CsvRef::Secret(&secret), &text(Ok(CSV)), |_| rows += 1).await;
+        assert_eq!((read.mailboxes, read.problem, rows), (1, None, 1));
+        let refused = read_csv(CsvRef::ConfigMap(&map), &text(Ok(CSV)), |_| rows += 1).await;
+        let problem = refused.problem.unwrap();
+        assert!(problem.contains("ConfigMap csv key m.csv, line 1: column source_password"), "{problem}");
+        assert!(!problem.contains("hush"), "{problem}");
+        assert_eq!((refused.mailboxes, rows), (0, 1), "none of its mailboxes is taken");
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct SplitSecret {
 /// A mailbox of a CSV.
 #[derive(Debug)]
 pub(crate) struct CsvRow<'a> {
-    /// The UID of the Secret that the CSV is in.
+    /// The UID of the object that the CSV is in.
     pub csv_uid: &'a str,
     /// What its line says.
     pub mailbox: CsvMailbox,

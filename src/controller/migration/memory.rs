@@ -9,12 +9,11 @@ use std::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
-use super::{aggregate::UnmadeMailboxes, orphans::TakenNames, refused_writes::RefusedWrites};
+use super::{
+    aggregate::UnmadeMailboxes, csv_statuses::CsvStatuses, orphans::TakenNames, refused_writes::RefusedWrites,
+};
 use crate::{
-    api::{
-        MailMigration, MailServer,
-        mail_migration::{CsvStatus, PendingRemoval},
-    },
+    api::{MailMigration, MailServer, mail_migration::PendingRemoval},
     controller::events::EventNote,
 };
 
@@ -35,7 +34,7 @@ pub(crate) struct MigrationMemory {
     /// Mailboxes that have no MailboxSync, since something else has its name.
     pub taken_names: TakenNames,
     /// What was read from each CSV.
-    pub csv_statuses: Vec<CsvStatus>,
+    pub csv_statuses: CsvStatuses,
     /// Mailboxes that left the list and wait for a confirmation.
     pub pending_removal: Option<PendingRemoval>,
     /// The names of MailboxSyncs that were created, and that the watch does not show yet.
@@ -46,9 +45,9 @@ pub(crate) struct MigrationMemory {
     pub refused: RefusedWrites,
     /// Events that are published once the status is written.
     pub events: Vec<EventNote>,
-    /// When the versions of the CSVs' Secrets were looked up last.
+    /// When the versions of the CSVs were looked up last.
     pub csv_versions_seen_at: Option<Instant>,
-    /// The resourceVersions of the CSVs' Secrets, in the order of the spec; none where there is no such Secret.
+    /// The resourceVersions of the CSVs' objects, in the order of the spec; none where there is no such object.
     pub csv_versions: Vec<Option<String>>,
     /// The generation of the migration whose `syncRequest` all have that it asks.
     pub request_passed_on: Option<i64>,
@@ -73,7 +72,7 @@ pub(crate) struct ExpansionInputs {
     pub generation: Option<i64>,
     /// The MailServers that it refers to, and their generations.
     pub servers: Vec<(String, Option<i64>)>,
-    /// The resourceVersions of the CSVs' Secrets.
+    /// The resourceVersions of the CSVs' objects.
     pub csv_versions: Vec<Option<String>>,
     /// When delivery moves.
     pub cutover: Option<Time>,

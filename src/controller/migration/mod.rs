@@ -5,6 +5,7 @@ pub(crate) mod child_sync;
 pub mod children;
 pub mod conditions;
 pub mod csv_secrets;
+pub(crate) mod csv_statuses;
 pub(crate) mod expand;
 pub(crate) mod memory;
 pub(crate) mod orphans;

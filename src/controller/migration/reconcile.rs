@@ -73,11 +73,7 @@ async fn reconcile_with_memory(
             let refusal = WriteRefusal::from_reconcile_error("", &error).ok_or(error)?;
             memory.events.extend(memory.refused.record_refusal(refusal, Instant::now()));
         }
-        refused = memory.csv_statuses.iter().find_map(|csv| {
-            let there = csv.resource_version.is_some();
-            let reason = if there { "MailboxSecretInvalid" } else { "MailboxSecretNotFound" };
-            Some((reason, Error::configuration(csv.problem.as_ref()?)))
-        });
+        refused = memory.csv_statuses.problem();
     }
     let uid = migration.uid().unwrap_or_default();
     let (namespace, name) = (migration.namespace().unwrap_or_default(), migration.name_any());
@@ -124,7 +120,8 @@ async fn reconcile_with_memory(
     } else if memory.left > 0 && !memory.refused.holds_all(clock) {
         by(RETRY_PERIOD);
     }
-    if !migration.spec.mailbox_secrets.is_empty() || memory.over_limit.is_some() || memory.taken_names.count() > 0 {
+    let has_csvs = migration.spec.csvs().next().is_some();
+    if has_csvs || memory.over_limit.is_some() || memory.taken_names.count() > 0 {
         by(CSV_PERIOD);
     }
     if all.counts.running > 0 {
@@ -199,7 +196,8 @@ fn update_status(
     status.eta.clone_from(&all.eta);
     status.failures.clone_from(&all.failures);
     status.pending_removal.clone_from(&memory.pending_removal);
-    status.mailbox_secrets.clone_from(&memory.csv_statuses);
+    status.mailbox_secrets.clone_from(&memory.csv_statuses.secrets);
+    status.mailbox_config_maps.clone_from(&memory.csv_statuses.config_maps);
 }
 
 /// Writes the status: what people wait for at once, progress now and then; gives how long it has to wait.

@@ -35,7 +35,7 @@ impl ApiResource {
 }
 
 /// What the operator may do in a namespace with migrations, by resource: all of these verbs and no other.
-pub const OPERATOR_PERMISSIONS: [(ApiResource, &str); 12] = [
+pub const OPERATOR_PERMISSIONS: [(ApiResource, &str); 13] = [
     (ApiResource::new("mailferry.io", "mailmigrations"), "get list watch"),
     (ApiResource::part("mailferry.io", "mailmigrations", "status"), "get patch"),
     (ApiResource::new("mailferry.io", "mailservers"), "get list watch"),
@@ -45,6 +45,7 @@ pub const OPERATOR_PERMISSIONS: [(ApiResource, &str); 12] = [
     (ApiResource::new("", "pods"), "get list watch create patch delete"),
     (ApiResource::part("", "pods", "exec"), ""),
     (ApiResource::new("", "secrets"), "get create delete"),
+    (ApiResource::new("", "configmaps"), "get"),
     (ApiResource::new("", "serviceaccounts"), "get create patch"),
     (ApiResource::part("", "serviceaccounts", "token"), ""),
     (ApiResource::new("events.k8s.io", "events"), "create patch"),
