@@ -299,7 +299,10 @@ fn a_csv_without_passwords_may_be_in_a_config_map_and_one_with_them_may_not() {
     let dave = dave.unwrap();
     assert_eq!((dave.mailbox.as_str(), dave.destination.login.username.as_str()), ("dave", "david"));
     let refused = bob.unwrap_err().to_string();
-    assert!(refused.contains("ConfigMap csv key d, line 1: column source_password: a ConfigMap is no place"), "{refused}");
+    assert!(
+        refused.contains("ConfigMap csv key d, line 1: column source_password: a ConfigMap is no place"),
+        "{refused}"
+    );
     assert!(refused.contains("mailboxSecrets") && !refused.contains("hush"), "{refused}");
     let missing = other.unwrap_err().to_string();
     assert!(missing.contains("there is no ConfigMap other key c (mailboxConfigMaps). Add the ConfigMap"), "{missing}");

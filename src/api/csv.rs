@@ -38,8 +38,7 @@ pub(crate) const COLUMNS: [&str; 7] = [
 ];
 
 /// Those of them that hold passwords and tokens.
-const CREDENTIAL_COLUMNS: [&str; 4] =
-    ["source_password", "source_token", "destination_password", "destination_token"];
+const CREDENTIAL_COLUMNS: [&str; 4] = ["source_password", "source_token", "destination_password", "destination_token"];
 
 /// One line of a CSV.
 #[derive(Debug)]

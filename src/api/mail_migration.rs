@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cel_rules,
-    csv_ref::{ConfigMapKeyRef, CsvRef},
     common::{
         Account, DeletionPolicy, FlagPolicy, FolderRules, LastError, LocalRef, MAX_MAILBOX_NAME, MasterUser,
         MessageRules, Retry, SecretKeyRef, Timeouts,
     },
+    csv_ref::{ConfigMapKeyRef, CsvRef},
     mail_server::MailServerSpec,
     mailbox_sync::SyncPhase,
     not_copied::NotCopied,
@@ -329,11 +329,19 @@ pub struct MailMigrationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub progress: Option<String>,
+    /// The same as a number, percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub progress_percent: Option<i32>,
     /// Bytes copied per second over the last minute by all mailboxes together, such as `12 MiB/s`. Absent: nothing is
     /// copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub rate: Option<String>,
+    /// The same as a number, bytes per second. Absent: nothing is copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub bytes_per_second: Option<i64>,
     /// When all bytes will be at the destination, at the current rate. Absent: nothing is copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta: Option<Time>,

@@ -467,6 +467,10 @@ pub struct WorkerProgress {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub done: Option<String>,
+    /// The same as a number, percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub done_percent: Option<i32>,
     /// Bytes copied per second over the last minute, such as `12 MiB/s`. Absent: nothing is copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]

@@ -24,10 +24,10 @@ pub(crate) use common::{
     MessageRules, Namespaces, NotCopiedReason, Rename, SpecialUsePolicy, Subscriptions, Timeouts,
 };
 pub use common::{LastError, SecretKeyRef};
+pub(crate) use csv_ref::CsvRef;
 pub use mail_migration::{EndpointSpec, MailMigration, MailMigrationSpec, MailMigrationStatus, MailboxEntry};
 pub use mail_server::{MailServer, MailServerSpec, MailServerStatus, Quirks, Tls, TlsMode};
 pub use mailbox_sync::{MailboxSync, MailboxSyncSpec, MailboxSyncStatus, SyncEndpoint, WorkerStatus};
-pub(crate) use csv_ref::CsvRef;
 pub(crate) use scalar::{Duration, Size};
 pub use settings::{Cutover, SyncSettings};
 

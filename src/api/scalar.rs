@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        for (text, seconds) in [("6h", 21_600), ("90s", 90), ("1h30m", 5400), ("0s", 0), ("2m5s", 125), ("7d", 604_800)] {
+        for (text, seconds) in [("6h", 21_600), ("90s", 90), ("1h30m", 5400), ("0s", 0), ("2m5s", 125), ("7d", 604_800)]
+        {
             assert_eq!(text.parse::<Duration>().unwrap(), Duration::from_secs(seconds), "{text}");
         }
         assert_eq!("1s500ms".parse::<Duration>().unwrap(), Duration::from_millis(1500));

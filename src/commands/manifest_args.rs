@@ -277,7 +277,22 @@ spec:
     fn the_command_line_takes_the_durations_that_a_manifest_takes_and_no_others() {
         let in_manifest =
             |text: &str| serde_json::from_value::<api::Duration>(text.into()).ok().map(api::Duration::as_std);
-        for text in ["30s", "2m", "1h30m", "500ms", "1m1m", "PT30S", "2 minutes", "1h 30m", "1.5h", "30", "1d", "1d12h", "12h1d", ""] {
+        for text in [
+            "30s",
+            "2m",
+            "1h30m",
+            "500ms",
+            "1m1m",
+            "PT30S",
+            "2 minutes",
+            "1h 30m",
+            "1.5h",
+            "30",
+            "1d",
+            "1d12h",
+            "12h1d",
+            "",
+        ] {
             assert_eq!(duration(text).ok(), in_manifest(text), "{text}");
         }
         assert_eq!(duration("1h30m"), Ok(Duration::from_mins(90)));

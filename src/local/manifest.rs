@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     api::{
-        API_VERSION, Account, CsvRef, EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxEntry, SecretKeyRef, crd,
+        API_VERSION, Account, CsvRef, EndpointSpec, MailMigration, MailServer, MailServerSpec, MailboxEntry,
+        SecretKeyRef, crd,
         csv::{self, CsvMailbox},
         schema_check,
         validate::{self, ManifestProblem},
@@ -165,7 +166,8 @@ impl ManifestSet {
             "ConfigMap" => {
                 origin.problems(&subject, &schema_check::schema_problems(&ConfigMapManifest::schema(), &object))?;
                 let map = ConfigMapManifest::new(namespace, name, &object);
-                self.config_maps.push(map.map_err(|error| origin.error(error.what).advice(error.advice.unwrap_or_default()))?);
+                self.config_maps
+                    .push(map.map_err(|error| origin.error(error.what).advice(error.advice.unwrap_or_default()))?);
             }
             _ => {
                 origin.problems(&subject, &schema_check::schema_problems(&secret_schema(), &object))?;
@@ -211,7 +213,8 @@ impl ManifestSet {
                             self.spec(migration, &mailbox.entry, Some(mailbox), now)
                         } else {
                             let line = mailbox.line;
-                            let what = format!("{place}, line {line}: the migration has a mailbox of this name already");
+                            let what =
+                                format!("{place}, line {line}: the migration has a mailbox of this name already");
                             Err(Error::configuration(what).in_mailbox(&mailbox.entry.name))
                         });
                     }
@@ -361,7 +364,10 @@ fn unsupported_kind(kind: &str, origin: &ManifestOrigin<'_>) -> Error {
         ),
         "List" => ("a List without items", "Write items, or leave the document out"),
         _ => {
-            let meant = schema_check::nearest_candidate(kind, ["MailMigration", "MailServer", "Secret", "ConfigMap"].into_iter());
+            let meant = schema_check::nearest_candidate(
+                kind,
+                ["MailMigration", "MailServer", "Secret", "ConfigMap"].into_iter(),
+            );
             let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
             return origin
                 .error(format!("kind `{kind}` has no meaning here{hint}"))

@@ -241,6 +241,7 @@ fn final_status(
         progress.eta = None;
         if outcome == Outcome::Synced {
             progress.done = Some("100%".to_owned());
+            progress.done_percent = Some(100);
         }
         progress
     });

@@ -21,6 +21,7 @@ async fn a_migration_runs_mailbox_by_mailbox_and_is_complete() {
     assert_eq!((counts.total, counts.synced, counts.failing), (3, 3, 0));
     assert_eq!(status.totals.as_ref().unwrap().messages_done, 30);
     assert_eq!((status.progress.as_deref(), status.observed_generation), (Some("100%"), done.metadata.generation));
+    assert_eq!((status.progress_percent, status.bytes_per_second), (Some(100), None));
     assert!(status.started_at.is_some() && status.completed_at.is_some());
     assert_eq!(condition(&done, "Ready").unwrap().0, "True");
     assert_eq!(condition(&done, "Accepted").unwrap().0, "True");
@@ -165,9 +166,12 @@ async fn a_sync_request_for_what_failed_asks_nobody_else_then_or_later() {
     let stage = Stage::new().await;
     let (alice, bob) = (Stage::sync("acme", "alice"), Stage::sync("acme", "bob"));
     let failing = bob.clone();
-    let _player = stage.play(move |sync, attempt| {
-        if sync == failing && attempt == 1 { Ending::Failed("Configuration") } else { Ending::Synced }
-    });
+    let _player =
+        stage.play(
+            move |sync, attempt| {
+                if sync == failing && attempt == 1 { Ending::Failed("Configuration") } else { Ending::Synced }
+            },
+        );
     stage.migration("acme", &["alice", "bob"], json!({})).await;
     stage.until_condition("acme", "Failed", "True").await;
     let before = stage.until_phase(&alice, "Synced").await;

@@ -53,7 +53,8 @@ pub async fn install(plane: &'static ControlPlane) {
     let client = plane.client();
     cluster::apply(&client, None, &crd::all_yaml().unwrap()).await.unwrap();
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
-    for file in ["namespace", "controller-rbac", "controller-fence", "worker-rbac", "worker-fence", "deprecated-fields"] {
+    for file in ["namespace", "controller-rbac", "controller-fence", "worker-rbac", "worker-fence", "deprecated-fields"]
+    {
         let yaml = fs::read_to_string(deploy.join(file).with_extension("yaml")).unwrap();
         cluster::apply(&client, None, &yaml).await.unwrap();
     }

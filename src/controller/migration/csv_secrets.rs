@@ -44,8 +44,12 @@ pub(crate) async fn secret_versions(
     let mut versions = Vec::new();
     for csv in migration.spec.csvs() {
         versions.push(match csv {
-            CsvRef::Secret(secret) => secrets.get_metadata_opt(&secret.name).await?.and_then(|it| it.resource_version()),
-            CsvRef::ConfigMap(map) => config_maps.get_metadata_opt(&map.name).await?.and_then(|it| it.resource_version()),
+            CsvRef::Secret(secret) => {
+                secrets.get_metadata_opt(&secret.name).await?.and_then(|it| it.resource_version())
+            }
+            CsvRef::ConfigMap(map) => {
+                config_maps.get_metadata_opt(&map.name).await?.and_then(|it| it.resource_version())
+            }
         });
     }
     Ok(versions)
@@ -100,11 +104,7 @@ pub(crate) async fn fetch_csv(
 
 /// Hands over the mailboxes of a CSV, one at a time; gives what the migration's status says of it. Other tasks have their
 /// turn in between.
-pub(crate) async fn read_csv(
-    place: CsvRef<'_>,
-    csv: &CsvText,
-    mut take: impl FnMut(CsvMailbox) + Send,
-) -> CsvStatus {
+pub(crate) async fn read_csv(place: CsvRef<'_>, csv: &CsvText, mut take: impl FnMut(CsvMailbox) + Send) -> CsvStatus {
     let mut status = CsvStatus {
         name: place.name().to_owned(),
         key: place.key().to_owned(),

@@ -192,7 +192,9 @@ fn update_status(
     status.mailboxes = Some(all.counts);
     status.totals = Some(all.totals.clone());
     status.progress = all.percent.map(|percent| format!("{percent}%"));
+    status.progress_percent = all.percent.and_then(|percent| i32::try_from(percent).ok());
     status.rate = all.rate();
+    status.bytes_per_second = Some(all.bytes_per_second).filter(|rate| *rate > 0);
     status.eta.clone_from(&all.eta);
     status.failures.clone_from(&all.failures);
     status.pending_removal.clone_from(&memory.pending_removal);

@@ -101,7 +101,8 @@ mod tests {
     fn a_new_text_asks_those_that_are_chosen_and_the_others_keep_theirs() {
         let failed = json!({"syncRequest": "two", "syncRequestFor": {"phases": ["Failed"]}});
         assert_eq!(texts(failed, Some("one")), [None, text("two"), text("one"), None]);
-        let both = json!({"syncRequest": "two", "syncRequestFor": {"phases": ["Stalled"], "mailboxes": ["synced", "new"]}});
+        let both =
+            json!({"syncRequest": "two", "syncRequestFor": {"phases": ["Stalled"], "mailboxes": ["synced", "new"]}});
         assert_eq!(texts(both, None), [text("two"), None, text("two"), text("two")]);
     }
 
