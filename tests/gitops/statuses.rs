@@ -88,7 +88,7 @@ impl Mailbox {
                 status: &before,
                 pods: &self.pods,
                 surplus_pods: &[],
-                liveness: WorkerLiveness::first_seen(before.attempt, now()),
+                liveness: WorkerLiveness::first_seen(before.attempt, SignedDuration::ZERO),
                 granted_slots: self.granted_slots,
                 waits_for: None,
                 hold: self.hold.clone(),
@@ -96,6 +96,7 @@ impl Mailbox {
                 node_out_of_service: false,
                 scheduling_timeout: jiff::SignedDuration::from_mins(30),
                 now: now(),
+                since_boot: SignedDuration::ZERO,
             };
             let next = decide(&observed).status;
             let settled = next == before;
