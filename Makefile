@@ -36,7 +36,7 @@ LIMITED = TEST_LIMIT=$(1) $(CARGO) --config "target.'cfg(all())'.runner='$(CURDI
 .PHONY: help install test lint test-mail test-servers test-cluster image chart readme rustdoc docs deny fuzz demo demo-cluster bench bench-operator
 
 help:
-	@echo 'make install   builds mailferry and puts it into $(PREFIX)/bin; PREFIX= names another place'
+	@echo 'make install   builds mailferry and puts it into $(PREFIX)/bin, manual pages and completions below share/; PREFIX= names another place'
 	@echo 'make test    all tests and checks'
 	@echo 'make lint    formatting and clippy'
 	@echo 'make test-mail      the tests that need no Kubernetes: units, and against mail servers'
@@ -57,6 +57,7 @@ install:
 	scripts/install.sh build
 	scripts/build.sh
 	install -D -m 755 $(or $(CARGO_TARGET_DIR),target)/release/mailferry $(DESTDIR)$(PREFIX)/bin/mailferry
+	scripts/install-help.sh $(or $(CARGO_TARGET_DIR),target)/release/mailferry $(DESTDIR)$(PREFIX)/share
 	@echo 'installed $(DESTDIR)$(PREFIX)/bin/mailferry'
 	@case :$$PATH: in *:$(PREFIX)/bin:*) ;; *) echo '$(PREFIX)/bin is not in your PATH' ;; esac
 

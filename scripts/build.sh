@@ -19,4 +19,7 @@ if [ ! -e "${CARGO_TARGET_DIR:-target}/release/mailferry" ]; then
   count=$(cargo tree --locked --edges normal,build --prefix none --format '{p}' "${packages[@]}" | sed 's/ (.*//' | sort -u | grep -c .)
   echo "building $what: $count packages, which takes some minutes the first time" >&2
 fi
+# Which build it is, for `mailferry version`; sources without git do not say.
+# shellcheck source=scripts/commit.sh
+. scripts/commit.sh
 cargo build --locked --release "${packages[@]}" "${targets[@]}"

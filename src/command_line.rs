@@ -1,23 +1,25 @@
 //! The command line, and the start and end of the program.
 
 use std::{
+    env,
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
     sync::Arc,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use indicatif::MultiProgress;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::runtime::Runtime;
 
 use crate::{
-    Error, Result,
+    Error, ErrorClass, Result,
     commands::{
-        check::CheckArgs, checkpoint::CheckpointArgs, controller::ControllerArgs, crds::CrdsArgs, doctor::DoctorArgs,
-        export::ExportArgs, import::ImportArgs, run::RunArgs, verify::VerifyArgs, worker::WorkerArgs,
+        check::CheckArgs, checkpoint::CheckpointArgs, completions::CompletionsArgs, controller::ControllerArgs,
+        copy::CopyArgs, crds::CrdsArgs, doctor::DoctorArgs, export::ExportArgs, import::ImportArgs, man::ManArgs,
+        run::RunArgs, verify::VerifyArgs, version::VersionArgs, worker::WorkerArgs,
     },
-    local::run::SyncEngine,
+    local::{account_url::without_passwords, run::SyncEngine},
     telemetry::logs,
     terminal_text::printable,
 };
@@ -41,16 +43,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Check(CheckArgs),
-    Run(RunArgs),
-    Verify(VerifyArgs),
-    Export(ExportArgs),
+    Copy(Box<CopyArgs>),
+    Check(Box<CheckArgs>),
+    Run(Box<RunArgs>),
+    Verify(Box<VerifyArgs>),
+    Export(Box<ExportArgs>),
     Import(Box<ImportArgs>),
     Crds(CrdsArgs),
     Checkpoint(CheckpointArgs),
     Controller(ControllerArgs),
     Doctor(DoctorArgs),
     Worker(WorkerArgs),
+    Completions(CompletionsArgs),
+    #[command(hide = true)]
+    Man(ManArgs),
+    Version(VersionArgs),
 }
 
 impl Command {
@@ -62,12 +69,12 @@ impl Command {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-    0  run: all mailboxes are done, and nothing is missing that the migration asks for
+    0  copy, run: all mailboxes are done, and nothing is missing that the migration asks for
        check: no problems, though maybe warnings; verify: all mailboxes are identical
        import: everything was made, though maybe with warnings
     1  verify found differences
     2  Configuration: a wrong command line or manifest, a missing Secret, a state folder in use
-    3  run: all is done, and some messages are not copied: the report names them
+    3  copy, run: all is done, and some messages are not copied: the report names them
        export: some messages could not be read
    10  Authentication: a server refused a user name, password or token
    11  Authorization: the login worked, but not what came after it
@@ -90,12 +97,29 @@ pub fn main() -> ExitCode {
     disable_core_dumps();
     // The only provider compiled in; an error says that it is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage_end(&error),
+    };
     let code = execute(cli).unwrap_or_else(|error| {
         drop(writeln!(io::stderr(), "error: {}", printable(&error.to_string())));
         error.class.exit_code()
     });
     ExitCode::from(code)
+}
+
+/// What stood on the command line was not understood, or help was asked for. An error repeats what it does not understand,
+/// and that may be an account with its password.
+fn usage_end(error: &clap::Error) -> ExitCode {
+    let arguments: Vec<String> = env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let whole = error.render().to_string();
+    let shown = without_passwords(&whole, &arguments);
+    if shown == whole {
+        drop(error.print()); // with colours
+    } else {
+        drop(write!(io::stderr(), "{shown}"));
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(ErrorClass::Configuration.exit_code()))
 }
 
 /// A core dump would hold passwords and mail. A limit of one byte, unlike zero, also keeps the kernel from piping the
@@ -114,6 +138,7 @@ fn execute(cli: Cli) -> Result<u8> {
     let format = cli.log_format.unwrap_or(if service { logs::LogFormat::Json } else { logs::LogFormat::Text });
     logs::init(level, format, io::stderr().is_terminal(), stderr)?;
     match cli.command {
+        Command::Copy(args) => runtime()?.block_on(args.run(Arc::new(SyncEngine), screen)),
         Command::Check(args) => runtime()?.block_on(args.run(screen)),
         Command::Verify(args) => runtime()?.block_on(args.run(screen)),
         Command::Export(args) => runtime()?.block_on(args.run(screen)),
@@ -121,6 +146,9 @@ fn execute(cli: Cli) -> Result<u8> {
         Command::Import(args) => runtime()?.block_on(args.run()),
         Command::Crds(args) => print(&args.render()?),
         Command::Checkpoint(args) => small_runtime()?.block_on(args.run()),
+        Command::Completions(args) => print(&args.render(Cli::command())?),
+        Command::Man(args) => print(&args.render(Cli::command())?),
+        Command::Version(args) => print(&args.render()?),
         Command::Controller(args) => runtime()?.block_on(args.run()),
         Command::Doctor(args) => small_runtime()?.block_on(args.run()),
         Command::Worker(args) => small_runtime()?.block_on(args.run()),
@@ -148,8 +176,6 @@ fn print(text: &str) -> Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ErrorClass;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent() {

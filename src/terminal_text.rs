@@ -61,6 +61,17 @@ fn acts_on_terminal(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}')
 }
 
+/// A text as one word of a POSIX shell, in quotes where it needs them.
+#[must_use]
+pub(crate) fn shell_word(text: &str) -> String {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "./_-".contains(c);
+    if !text.is_empty() && text.chars().all(harmless) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
 /// A folder's name, or both where the destination has another one.
 #[must_use]
 pub(crate) fn folder_names(source: &str, destination: &str) -> String {
@@ -139,6 +150,13 @@ mod tests {
     fn a_hostile_name_cannot_act_on_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\r\nc\u{202e}d\u{9b}e"), "a\\u{1b}[2Jb\\r\\nc\\u{202e}d\\u{9b}e");
         assert_eq!(printable("Entwürfe/日本 🎉"), "Entwürfe/日本 🎉");
+    }
+
+    #[test]
+    fn a_shell_takes_any_text_as_one_word() {
+        for (text, word) in [("a/b_1.yaml", "a/b_1.yaml"), ("", "''"), ("a b", "'a b'"), ("it's $x", r"'it'\''s $x'")] {
+            assert_eq!(shell_word(text), word);
+        }
     }
 
     #[test]

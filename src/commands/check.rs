@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    manifest_args::ManifestArgs,
+    migration_args::MigrationArgs,
     shared_args::{ExecutionArgs, StateArgs},
 };
 use crate::{
@@ -37,7 +37,7 @@ use crate::{
 #[command(mut_arg("parallelism", |arg| arg.help("How many mailboxes to check at once [default: spec.parallelism of the migration]")), mut_arg("output", |arg| arg.help("What to show: findings for people, or JSON lines (`checked` for each mailbox, `summary` at the end)")))]
 pub struct CheckArgs {
     #[command(flatten)]
-    pub manifests: ManifestArgs,
+    pub migration: MigrationArgs,
 
     #[command(flatten)]
     pub state: StateArgs,
@@ -68,7 +68,7 @@ impl CheckArgs {
     /// # Errors
     /// When nothing could start: manifests that cannot be read, no mailbox of that name.
     pub async fn run(&self, screen: MultiProgress) -> Result<u8> {
-        let mut migration = self.manifests.load()?;
+        let mut migration = self.migration.load()?;
         migration.use_one_connection();
         let reader = MailboxChecker { state: StateFolder::read_only(&self.state.folder(&migration.name)?) };
         let limits = self.execution.limits(migration.parallelism, migration.servers);

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     checkpoint,
-    manifest_args::ManifestArgs,
+    migration_args::MigrationArgs,
     shared_args::{ExecutionArgs, StateArgs},
 };
 use crate::{
@@ -42,7 +42,7 @@ use crate::{
 #[command(mut_arg("state", |arg| arg.help("Where a run keeps its checkpoints [default: mailferry/MIGRATION in the user's state home, ~/.local/state; or .mailferry/MIGRATION in the current folder, if that is there]. Only read")), mut_arg("parallelism", |arg| arg.help("How many mailboxes to read at once [default: spec.parallelism of the migration]")), mut_arg("output", |arg| arg.help("What to show: text for people, or JSON lines (`exported` for each mailbox, `summary` at the end)")))]
 pub struct ExportArgs {
     #[command(flatten)]
-    pub manifests: ManifestArgs,
+    pub migration: MigrationArgs,
 
     /// Where the messages go. It is made where it is missing.
     #[arg(long, value_name = "DIR", required = true)]
@@ -90,7 +90,7 @@ impl ExportArgs {
     /// # Errors
     /// When nothing could start: manifests or a checkpoint that cannot be read, no mailbox of that name.
     pub async fn run(&self, screen: MultiProgress) -> Result<u8> {
-        let mut migration = self.manifests.load()?;
+        let mut migration = self.migration.load()?;
         migration.use_one_connection();
         let checkpoints = Arc::new(match &self.checkpoint {
             Some(_) if migration.mailboxes.len() != 1 => {

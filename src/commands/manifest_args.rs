@@ -1,27 +1,29 @@
 //! The flags that say which mailboxes a command is about, shared by all commands that take a migration.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use clap::Args;
+use globset::{Glob, GlobMatcher};
 use jiff::Timestamp;
 
+use super::connection_args::ConnectionArgs;
 use crate::{
-    api::{self, MailMigration, deprecated},
+    api::{MailMigration, deprecated},
     error::{Error, Result},
     local::{
         mailbox_queue::{ServerLimit, ServerLimits},
-        manifest,
+        manifest::{self, ManifestSet},
         secrets::SecretSource,
     },
     sync::spec::SyncSpec,
 };
 
-/// Which mailboxes, with which secrets and timeouts.
-#[derive(Debug, Clone, Args)]
+/// Which mailboxes, with which secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ManifestArgs {
     /// A file with manifests (MailMigration, MailServer, Secret, ConfigMap), the same that a cluster takes; `-` reads stdin.
-    /// Give it more than once to keep secrets in a file of their own.
-    #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]
+    /// Give it more than once to keep secrets in a file of their own. Without `-f` it is the same.
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
     /// One key of a Secret, read from a file: `--secret acme-mail/alice=/run/secrets/alice`. It wins over the environment
@@ -33,19 +35,10 @@ pub struct ManifestArgs {
     #[arg(long, value_name = "NAME")]
     pub migration: Option<String>,
 
-    /// Only this mailbox, by its name in the migration. Give it more than once for several.
+    /// Only this mailbox, by its name in the migration; `*` and `?` stand for any characters: `--mailbox '*@acme.example'`.
+    /// Give it more than once for several.
     #[arg(long = "mailbox", value_name = "NAME")]
     pub mailboxes: Vec<String>,
-
-    /// The longest wait for a connection, a TLS handshake and a greeting, each, written as in manifests (`30s`, `1m30s`).
-    /// Wins over the manifests.
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub timeout_connect: Option<Duration>,
-
-    /// The longest silence while a server owes an answer, written as in manifests (`30s`, `1m30s`). Wins over
-    /// the manifests.
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub timeout_reply: Option<Duration>,
 }
 
 /// A migration as the manifests and the command line describe it.
@@ -63,33 +56,10 @@ pub struct LoadedMigration {
     pub mailboxes: Vec<Result<SyncSpec>>,
 }
 
-/// A length of time above zero, written as in manifests.
-fn duration(text: &str) -> Result<Duration, String> {
-    let length = text.parse::<api::Duration>()?.as_std();
-    if length.is_zero() { Err("it must be longer than nothing, such as 30s".to_owned()) } else { Ok(length) }
-}
-
 impl LoadedMigration {
-    /// Has each mailbox make one connection to each side.
-    pub(crate) fn use_one_connection(&mut self) {
-        for spec in self.mailboxes.iter_mut().flatten() {
-            spec.connections = 1;
-        }
-    }
-}
-
-impl ManifestArgs {
-    /// Reads the migration from its files.
-    ///
-    /// # Errors
-    /// Configuration when a file cannot be read or used, or when it is not clear which migration or mailbox is meant.
-    pub(crate) fn load(&self) -> Result<LoadedMigration> {
-        let manifests = manifest::load(&self.files, &self.secrets, &|name| std::env::var_os(name))?;
-        let migration = self.choose(manifests.migrations())?;
-        for field in deprecated::in_manifest(&migration.spec) {
-            tracing::warn!("{}: {}", field.path, field.message);
-        }
-        let mailboxes = self.select(manifests.specs(migration, Timestamp::now()))?;
+    /// A migration with the limits of its servers.
+    #[must_use]
+    pub(super) fn new(manifests: &ManifestSet, migration: &MailMigration, mailboxes: Vec<Result<SyncSpec>>) -> Self {
         let limit = |endpoint| {
             let limits = manifests.server(migration, endpoint).map(|server| &server.limits);
             let number = |limit: Option<i32>| limit.and_then(|limit| usize::try_from(limit).ok());
@@ -106,13 +76,43 @@ impl ManifestArgs {
                 *server = server.stricter(limit);
             }
         }
-        Ok(LoadedMigration {
+        Self {
             name: migration.metadata.name.clone().unwrap_or_default(),
             parallelism: usize::try_from(migration.spec.parallelism).unwrap_or(1),
             suspended: migration.spec.suspend,
             servers,
             mailboxes,
-        })
+        }
+    }
+
+    /// Has each mailbox make one connection to each side.
+    pub(crate) fn use_one_connection(&mut self) {
+        for spec in self.mailboxes.iter_mut().flatten() {
+            spec.connections = 1;
+        }
+    }
+}
+
+impl ManifestArgs {
+    /// Reads the migration from its files: those without `-f`, and those with it.
+    ///
+    /// # Errors
+    /// Configuration when a file cannot be read or used, or when it is not clear which migration or mailbox is meant.
+    pub(super) fn load(&self, files: &[String], connection: &ConnectionArgs) -> Result<LoadedMigration> {
+        let files: Vec<PathBuf> = files.iter().map(PathBuf::from).chain(self.files.iter().cloned()).collect();
+        if files.is_empty() {
+            return Err(Error::configuration("no migration is named").advice(
+                "Name the file of its manifest, such as migration.yaml; copy, check and verify also take two accounts",
+            ));
+        }
+        let manifests = manifest::load(&files, &self.secrets, &|name| std::env::var_os(name))?;
+        let migration = self.choose(manifests.migrations())?;
+        for field in deprecated::in_manifest(&migration.spec) {
+            tracing::warn!("{}: {}", field.path, field.message);
+        }
+        let mut mailboxes = self.select(manifests.specs(migration, Timestamp::now()))?;
+        connection.apply(&mut mailboxes)?;
+        Ok(LoadedMigration::new(&manifests, migration, mailboxes))
     }
 
     fn choose<'a>(&self, migrations: &'a [MailMigration]) -> Result<&'a MailMigration> {
@@ -131,38 +131,40 @@ impl ManifestArgs {
         .advice("Name one of them by --migration, or give its file only"))
     }
 
-    /// The mailboxes that `--mailbox` names, all without it, with the timeouts of the command line. A wrong mailbox
-    /// stays in, so that it is reported.
+    /// The mailboxes that `--mailbox` names, all without it. A wrong mailbox stays in, so that it is reported.
     ///
     /// # Errors
-    /// Configuration when `--mailbox` names one that is not there.
+    /// Configuration when a `--mailbox` names none.
     pub(crate) fn select(&self, mailboxes: Vec<Result<SyncSpec>>) -> Result<Vec<Result<SyncSpec>>> {
-        let name = |mailbox: &Result<SyncSpec>| match mailbox {
-            Ok(spec) => Some(spec.mailbox.clone()),
-            Err(error) => error.mailbox.clone(),
-        };
-        let names: Vec<Option<String>> = mailboxes.iter().map(name).collect();
-        if let Some(missing) = self.mailboxes.iter().find(|wanted| !names.contains(&Some((*wanted).clone()))) {
-            return Err(Error::configuration(format!(
-                "--mailbox {missing}: the migration has no mailbox of this name"
-            ))
-            .advice("Mailboxes are named in spec.mailboxes[].name"));
+        if self.mailboxes.is_empty() {
+            return Ok(mailboxes);
+        }
+        let matchers = self.mailboxes.iter().map(|pattern| mailbox_pattern(pattern)).collect::<Result<Vec<_>>>()?;
+        let names: Vec<Option<String>> = mailboxes
+            .iter()
+            .map(|mailbox| match mailbox {
+                Ok(spec) => Some(spec.mailbox.clone()),
+                Err(error) => error.mailbox.clone(),
+            })
+            .collect();
+        let matches_none = |matcher: &GlobMatcher| !names.iter().flatten().any(|name| matcher.is_match(name));
+        if let Some(missing) = matchers.iter().position(matches_none) {
+            let what = format!("--mailbox {}: the migration has no mailbox of this name", self.mailboxes[missing]);
+            return Err(Error::configuration(what).advice("Mailboxes are named in spec.mailboxes[].name"));
         }
         let wanted = |name: &Option<String>| match name {
-            Some(name) => self.mailboxes.is_empty() || self.mailboxes.contains(name),
+            Some(name) => matchers.iter().any(|matcher| matcher.is_match(name)),
             None => true,
         };
-        let chosen = mailboxes.into_iter().zip(&names).filter(|(_, name)| wanted(name));
-        Ok(chosen.map(|(mailbox, _)| mailbox.map(|spec| self.with_timeouts(spec))).collect())
+        Ok(mailboxes.into_iter().zip(&names).filter(|(_, name)| wanted(name)).map(|(mailbox, _)| mailbox).collect())
     }
+}
 
-    fn with_timeouts(&self, mut spec: SyncSpec) -> SyncSpec {
-        for side in [&mut spec.source, &mut spec.destination] {
-            side.timeouts.connect = self.timeout_connect.unwrap_or(side.timeouts.connect);
-            side.timeouts.reply = self.timeout_reply.unwrap_or(side.timeouts.reply);
-        }
-        spec
-    }
+fn mailbox_pattern(pattern: &str) -> Result<GlobMatcher> {
+    Glob::new(pattern).map(|glob| glob.compile_matcher()).map_err(|error| {
+        Error::configuration(format!("--mailbox {pattern}: {}", error.kind()))
+            .advice("Write a name, or * and ? for any characters")
+    })
 }
 
 #[cfg(test)]
@@ -212,7 +214,8 @@ spec:
         std::fs::write(path("alice"), "hunter2\n").unwrap();
         let (file, secret) = (path("all.yaml"), format!("mail/alice={}", path("alice")));
         let line = ["test", "-f", &file, "--secret", &secret];
-        ManifestCli::try_parse_from(line.iter().chain(more)).unwrap().manifests.load()
+        let cli = ManifestCli::try_parse_from(line.iter().chain(more)).unwrap();
+        cli.manifests.load(&[], &ConnectionArgs::default())
     }
 
     #[test]
@@ -253,50 +256,12 @@ spec:
         };
         assert_eq!(names(&[]).len(), 4);
         assert_eq!(names(&["--mailbox", "bob"]), ["bob", "Configuration: wrong"]);
+        assert_eq!(names(&["--mailbox", "?o*"]), ["bob", "Configuration: wrong"]);
+        assert_eq!(names(&["--mailbox", "*", "--mailbox", "bob"]).len(), 4);
         assert_eq!(names(&["--mailbox", "carol"]), ["mailbox carol: Configuration: wrong", "Configuration: wrong"]);
         let error = args(&["--mailbox", "dave"]).select(mailboxes()).unwrap_err();
         assert!(error.what.contains("dave"), "{error}");
-    }
-
-    #[test]
-    fn timeouts_of_the_command_line_win_over_the_manifests() {
-        let args = args(&["--timeout-reply", "5m", "--mailbox", "alice"]);
-        let chosen = args.select(vec![Ok(spec("alice"))]).unwrap();
-        let alice = chosen.into_iter().next().unwrap().unwrap();
-        let before = spec("alice");
-        for (now, before) in [(&alice.source, &before.source), (&alice.destination, &before.destination)] {
-            assert_eq!(now.timeouts.reply, Duration::from_mins(5));
-            assert_eq!(now.timeouts.connect, before.timeouts.connect);
-        }
-        for wrong in ["0s", "0h0m", "-3s", "soon"] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn the_command_line_takes_the_durations_that_a_manifest_takes_and_no_others() {
-        let in_manifest =
-            |text: &str| serde_json::from_value::<api::Duration>(text.into()).ok().map(api::Duration::as_std);
-        for text in [
-            "30s",
-            "2m",
-            "1h30m",
-            "500ms",
-            "1m1m",
-            "PT30S",
-            "2 minutes",
-            "1h 30m",
-            "1.5h",
-            "30",
-            "1d",
-            "1d12h",
-            "12h1d",
-            "",
-        ] {
-            assert_eq!(duration(text).ok(), in_manifest(text), "{text}");
-        }
-        assert_eq!(duration("1h30m"), Ok(Duration::from_mins(90)));
-        assert_eq!(duration("1d12h"), Ok(Duration::from_hours(36)));
-        assert!(duration("PT30S").unwrap_err().contains("such as 7d, 6h, 1h30m, 90s or 500ms"));
+        let error = args(&["--mailbox", "[a"]).select(mailboxes()).unwrap_err();
+        assert!(error.what.contains("--mailbox [a"), "{error}");
     }
 }

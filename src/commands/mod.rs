@@ -1,14 +1,24 @@
 //! The commands of the `mailferry` binary, one file each, and what they share.
 
+pub mod account_args;
 pub mod check;
 pub mod checkpoint;
+pub mod completions;
+pub mod connection_args;
 pub mod controller;
+pub mod copy;
 pub mod crds;
 pub mod doctor;
 pub mod export;
 pub mod import;
+pub mod man;
 pub mod manifest_args;
+pub mod migration_args;
+pub(crate) mod password_source;
 pub mod run;
+mod saved_file;
 pub mod shared_args;
+pub mod sync_args;
 pub mod verify;
+pub mod version;
 pub mod worker;

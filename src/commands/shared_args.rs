@@ -9,6 +9,7 @@ use std::{
 use clap::Args;
 
 use crate::{
+    api::MasterMode,
     error::Result,
     local::{
         mailbox_queue::ServerLimits,
@@ -64,5 +65,14 @@ impl ExecutionArgs {
     #[must_use]
     pub(crate) fn style(&self) -> OutputStyle {
         self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal())
+    }
+}
+
+/// How an administrator names the mailbox, by the words of manifests in any case.
+pub(super) fn master_mode(text: &str) -> Result<MasterMode, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "authorizationidentity" => Ok(MasterMode::AuthorizationIdentity),
+        "suffix" => Ok(MasterMode::Suffix),
+        _ => Err("write AuthorizationIdentity or Suffix".to_owned()),
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    manifest_args::ManifestArgs,
+    migration_args::MigrationArgs,
     shared_args::{ExecutionArgs, StateArgs},
 };
 use crate::{
@@ -50,7 +50,7 @@ use crate::{
 #[command(mut_arg("parallelism", |arg| arg.help("How many mailboxes to compare at once [default: spec.parallelism of the migration]")), mut_arg("output", |arg| arg.help("What to show: a report for people, or JSON lines (`verified` for each mailbox, `summary` at the end)")))]
 pub struct VerifyArgs {
     #[command(flatten)]
-    pub manifests: ManifestArgs,
+    pub migration: MigrationArgs,
 
     #[command(flatten)]
     pub state: StateArgs,
@@ -85,7 +85,7 @@ impl VerifyArgs {
     /// # Errors
     /// When nothing could start: manifests that cannot be read, no mailbox of that name.
     pub async fn run(&self, screen: MultiProgress) -> Result<u8> {
-        let migration = self.manifests.load()?;
+        let migration = self.migration.load()?;
         let strictness = VerifyStrictness { strict: self.strict, allow_rewritten: self.allow_rewritten };
         let state = StateFolder::read_only(&self.state.folder(&migration.name)?);
         let reader = MailboxVerifier { state, strictness, listed: self.list };

@@ -53,7 +53,7 @@ pub fn load(
     for file in files {
         let (name, text) = read(file)?;
         for document in yaml::read_stream(&name, &text)? {
-            let origin = ManifestOrigin { file: &name, document: &document };
+            let origin = ManifestOrigin::Document { file: &name, document: &document };
             for object in unfold(&document.value) {
                 manifests.add(object.clone(), &origin, &mut seen)?;
             }
@@ -94,18 +94,29 @@ fn unfold(value: &Value) -> Vec<&Value> {
     }
 }
 
-/// Where an object was read.
-struct ManifestOrigin<'a> {
-    file: &'a str,
-    document: &'a YamlDocument,
+/// Where an object comes from.
+enum ManifestOrigin<'a> {
+    /// It was read from a file.
+    Document { file: &'a str, document: &'a YamlDocument },
+    /// The command line says it by its flags.
+    CommandLine,
 }
 
 impl ManifestOrigin<'_> {
     fn error(&self, what: impl std::fmt::Display) -> Error {
-        Error::configuration(format!(
-            "{} (document {}, line {}): {what}",
-            self.file, self.document.number, self.document.line
-        ))
+        Error::configuration(match self {
+            Self::Document { file, document } => {
+                format!("{file} (document {}, line {}): {what}", document.number, document.line)
+            }
+            Self::CommandLine => format!("the command line: {what}"),
+        })
+    }
+
+    fn place(&self) -> String {
+        match self {
+            Self::Document { file, document } => format!("{file} (document {})", document.number),
+            Self::CommandLine => "the command line".to_owned(),
+        }
     }
 
     /// One line for all problems: the first in full.
@@ -121,6 +132,26 @@ impl ManifestOrigin<'_> {
 }
 
 impl ManifestSet {
+    /// What the command line says without a file: one MailMigration, held to the same schema and rules.
+    ///
+    /// # Errors
+    /// Configuration when it breaks one of them.
+    pub(crate) fn from_command_line(migration: Value) -> Result<Self> {
+        let mut manifests = Self::default();
+        manifests.add(migration, &ManifestOrigin::CommandLine, &mut Vec::new())?;
+        Ok(manifests)
+    }
+
+    /// Gives the value of a Secret; a file that `--secret` names comes before it.
+    pub(crate) fn give_secret(&mut self, secret: SecretKeyRef, value: SecretBox<[u8]>) {
+        self.secrets.give(secret, value);
+    }
+
+    /// Gives a Secret by the file that holds it, which is read again when it is needed.
+    pub(crate) fn give_secret_file(&mut self, source: SecretSource) {
+        self.secrets.give_file(source);
+    }
+
     fn add(&mut self, mut object: Value, origin: &ManifestOrigin<'_>, seen: &mut Vec<(String, String)>) -> Result<()> {
         if !object.is_object() {
             return Err(origin.error("it is no manifest").advice("A manifest has apiVersion, kind and metadata"));
@@ -146,7 +177,7 @@ impl ManifestSet {
             Some(namespace) => format!("{subject} (namespace {namespace})"),
             None => subject.clone(),
         };
-        let place = format!("{} (document {})", origin.file, origin.document.number);
+        let place = origin.place();
         if let Some((_, first)) = seen.iter().find(|(other, _)| *other == identity) {
             return Err(origin.error(format!("{identity} is there already, in {first}")));
         }
@@ -172,7 +203,7 @@ impl ManifestSet {
             _ => {
                 origin.problems(&subject, &schema_check::schema_problems(&secret_schema(), &object))?;
                 self.secrets.add(SecretManifest::new(namespace, name, &object).map_err(|mut error| {
-                    error.what = format!("{} (document {}): {}", origin.file, origin.document.number, error.what);
+                    error.what = format!("{}: {}", origin.place(), error.what);
                     error
                 })?);
             }

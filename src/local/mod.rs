@@ -1,6 +1,8 @@
 //! A migration without a cluster: the same manifests, a state folder, progress on the terminal.
 
 pub(crate) mod account_lock;
+pub(crate) mod account_pair;
+pub(crate) mod account_url;
 pub(crate) mod check;
 mod config_maps;
 pub(crate) mod export;

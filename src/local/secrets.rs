@@ -53,7 +53,8 @@ pub(crate) fn variable(secret: &SecretKeyRef) -> String {
 #[derive(Default)]
 pub(crate) struct SecretStore {
     files: BTreeMap<SecretKeyRef, PathBuf>,
-    environment: BTreeMap<SecretKeyRef, SecretBox<[u8]>>,
+    /// From the environment, or asked for.
+    given: BTreeMap<SecretKeyRef, SecretBox<[u8]>>,
     manifests: Vec<SecretManifest>,
 }
 
@@ -118,8 +119,18 @@ impl SecretStore {
     /// Takes a value from the environment, if it is there.
     pub(crate) fn load_from_environment(&mut self, secret: &SecretKeyRef, env: &dyn Fn(&str) -> Option<OsString>) {
         if let Some(value) = env(&variable(secret)) {
-            self.environment.insert(secret.clone(), SecretBox::new(value.into_encoded_bytes().into()));
+            self.give(secret.clone(), SecretBox::new(value.into_encoded_bytes().into()));
         }
+    }
+
+    /// Adds a value.
+    pub(crate) fn give(&mut self, secret: SecretKeyRef, value: SecretBox<[u8]>) {
+        self.given.insert(secret, value);
+    }
+
+    /// Adds a file.
+    pub(crate) fn give_file(&mut self, source: SecretSource) {
+        self.files.insert(source.secret, source.path);
     }
 
     /// The file that gives a value, if one does.
@@ -133,10 +144,9 @@ impl SecretStore {
         if let Some(path) = self.files.get(secret) {
             let bytes = fs::read(path).map_err(|e| SecretError::Unreadable(format!("{}: {e}", path.display())))?;
             let bytes = Zeroizing::new(bytes);
-            let value = bytes.strip_suffix(b"\n").map_or(bytes.as_slice(), |b| b.strip_suffix(b"\r").unwrap_or(b));
-            return Ok(SecretBox::new(value.into()));
+            return Ok(SecretBox::new(without_line_end(&bytes).into()));
         }
-        if let Some(value) = self.environment.get(secret) {
+        if let Some(value) = self.given.get(secret) {
             return Ok(SecretBox::new(value.expose_secret().into()));
         }
         let named: Vec<_> = self.manifests.iter().filter(|manifest| manifest.name == secret.name).collect();
@@ -147,6 +157,12 @@ impl SecretStore {
             None => Err(SecretError::NoKey(manifest.values.keys().cloned().collect())),
         }
     }
+}
+
+/// A file's content without one line end at its end: editors and `echo` put it there.
+#[must_use]
+pub(crate) fn without_line_end(bytes: &[u8]) -> &[u8] {
+    bytes.strip_suffix(b"\n").map_or(bytes, |b| b.strip_suffix(b"\r").unwrap_or(b))
 }
 
 /// Which of several objects of one name an object of `namespace` refers to: the one of the same namespace, else one where

@@ -5,6 +5,7 @@ mod bounds;
 mod capabilities;
 mod check;
 mod cli;
+mod copy;
 mod copy_check;
 mod deletions;
 mod delivery;

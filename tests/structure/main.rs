@@ -45,7 +45,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "yaml",
         ],
     ),
-    ("local", &["api", "error", "imap", "resolve", "start_limits", "sync", "terminal_text", "yaml"]),
+    ("local", &["api", "error", "host_name", "imap", "resolve", "start_limits", "sync", "terminal_text", "yaml"]),
     ("import", &["api", "error", "host_name", "terminal_text", "yaml"]),
     ("fuzz", &["api", "imap", "import", "sync", "yaml"]),
     (
