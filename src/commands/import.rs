@@ -8,8 +8,10 @@ use std::{
 };
 
 use clap::Args;
+use serde_json::Map;
 use zeroize::Zeroizing;
 
+use super::shared_args::master_mode;
 use crate::{
     api::{MasterMode, MasterUser, SecretKeyRef, TlsMode},
     error::{Error, Result, Side},
@@ -17,13 +19,13 @@ use crate::{
         apply,
         columns::ColumnSetting,
         encoding::{self, TableEncoding},
-        files, names,
+        files, imapsync_script, names,
         objects::ImportMetadata,
         plan::{self, ImportPlan, ImportSettings, ObjectLimits},
         side_settings::{ServerChoice, SideSettings},
         table::{self, ImportTable, TableFormat, TableOptions},
     },
-    terminal_text::{format_count, printable},
+    terminal_text::{format_count, printable, shell_word},
 };
 
 /// Turn a list of mailboxes (CSV) into a MailMigration and Secrets: files, or applied to a cluster.
@@ -233,14 +235,6 @@ fn tls_mode(text: &str) -> Result<TlsMode, String> {
     }
 }
 
-fn master_mode(text: &str) -> Result<MasterMode, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "authorizationidentity" => Ok(MasterMode::AuthorizationIdentity),
-        "suffix" => Ok(MasterMode::Suffix),
-        _ => Err("write AuthorizationIdentity or Suffix".to_owned()),
-    }
-}
-
 fn secret_key(text: &str) -> Result<SecretKeyRef, String> {
     match text.split_once('/') {
         Some((name, key)) if !name.is_empty() && !key.is_empty() => {
@@ -261,18 +255,13 @@ impl ImportArgs {
             sides: [self.source.settings()?, self.destination.settings()?],
             parallelism: self.parallelism,
             suspend: self.suspend,
+            rules: Map::new(),
         };
         let file = self.file();
         let bytes = self.read()?;
         let text = encoding::decode(&file, &bytes, self.encoding)?;
         drop(bytes);
-        let reading = TableOptions {
-            format: self.format,
-            delimiter: self.delimiter,
-            no_header: self.no_header,
-            column_settings: self.columns.clone(),
-        };
-        let mut table = table::read(&text.bytes, &reading, [&settings.sides[0], &settings.sides[1]]);
+        let mut table = self.read_table(&text.bytes, &mut settings);
         for (side, settings) in [Side::Source, Side::Destination].into_iter().zip(&settings.sides) {
             if let Some(doubt) = settings.port_warning() {
                 table.findings.warning_of_all(format!("--{side}-port: {doubt} (--{side}-tls)"));
@@ -325,6 +314,27 @@ impl ImportArgs {
         Ok(0)
     }
 
+    /// Reads the table, or the script, which has settings of its own: the command line wins over these.
+    fn read_table(&self, text: &[u8], settings: &mut ImportSettings) -> ImportTable {
+        let [source, destination] = &mut settings.sides;
+        if self.format != TableFormat::ImapsyncScript {
+            let reading = TableOptions {
+                format: self.format,
+                delimiter: self.delimiter,
+                no_header: self.no_header,
+                column_settings: self.columns.clone(),
+            };
+            return table::read(text, &reading, [source, destination]);
+        }
+        let read_file = |path: &Path| fs::read(path).map(Zeroizing::new);
+        let (table, script) = imapsync_script::read(text, [source, destination], &read_file);
+        for (side, tls) in [source, destination].into_iter().zip(script.tls) {
+            side.tls = side.tls.or(tls);
+        }
+        settings.rules = script.rules;
+        table
+    }
+
     /// The table's name in messages.
     fn file(&self) -> String {
         if self.table == Path::new("-") { "standard input".to_owned() } else { self.table.display().to_string() }
@@ -374,8 +384,12 @@ fn summary(file: &str, table: &ImportTable, read_as: Option<&str>, plan: &Import
     let mailboxes = format_count(plan.mailboxes as u64, "mailbox");
     let migrations = format_count(plan.migrations.len() as u64, "MailMigration");
     let secrets = format_count(plan.secrets.len() as u64, "Secret");
-    let mut text =
-        format!("{file}{encoding}: {rows}, {mailboxes}: {migrations}, {secrets}\ncolumns: {}", table.columns.text());
+    let mut text = format!("{file}{encoding}: {rows}, {mailboxes}: {migrations}, {secrets}\n");
+    let columns = table.columns.text();
+    if columns.is_empty() {
+        return text; // a script has none
+    }
+    let _ = write!(text, "columns: {columns}"); // a String takes every write
     if !table.columns.unused.is_empty() {
         let unused: Vec<String> = table.columns.unused.iter().map(|index| (index + 1).to_string()).collect();
         let _ = write!(text, "; not used: {}", unused.join(", ")); // a String takes every write
@@ -386,12 +400,8 @@ fn summary(file: &str, table: &ImportTable, read_as: Option<&str>, plan: &Import
 
 /// What to type next.
 fn next_with_files(paths: &[&Path], plan: &ImportPlan, settings: &ImportSettings) -> String {
-    let shown = |path: &Path| {
-        let path = path.display().to_string();
-        let harmless = |c: char| c.is_ascii_alphanumeric() || "./_-".contains(c);
-        if path.chars().all(harmless) { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
-    };
-    let files: Vec<String> = paths.iter().map(|path| format!(" -f {}", shown(path))).collect();
+    let files: Vec<String> =
+        paths.iter().map(|path| format!(" -f {}", shell_word(&path.display().to_string()))).collect();
     // Secrets first.
     let cluster = files.iter().rev().map(String::as_str).collect::<String>();
     let files = files.concat();

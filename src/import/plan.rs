@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret as _, SecretBox};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::{
@@ -31,6 +31,8 @@ pub(crate) struct ImportSettings {
     pub parallelism: Option<u16>,
     /// Start nothing until somebody says so.
     pub suspend: bool,
+    /// Further fields of the MailMigration's spec.
+    pub rules: Map<String, Value>,
 }
 
 /// How much goes into one object.
@@ -123,6 +125,9 @@ fn spec(settings: &ImportSettings, places: &[ServerLocation; 2]) -> Value {
     }
     if settings.suspend {
         spec["suspend"] = json!(true);
+    }
+    for (field, value) in &settings.rules {
+        spec[field] = value.clone();
     }
     spec
 }

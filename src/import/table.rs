@@ -23,6 +23,9 @@ pub enum TableFormat {
     /// imapsync's: `host1;user1;password1;host2;user2;password2`, without header and quoting; behind these only options
     /// (`--...`), which are not used. Lines that start with # are comments.
     Imapsync,
+    /// A script with an imapsync command for each mailbox, whose options are taken over. Nothing of it is run: variables,
+    /// loops and other programs are refused.
+    ImapsyncScript,
 }
 
 /// How to read a table.

@@ -134,3 +134,31 @@ fn a_command_line_that_contradicts_itself_is_refused() {
     let hosts = ["--source-host", "imaps://old.example:993", "--destination-host", "n"];
     desk.run(&[&["import", "users.csv"][..], &hosts].concat()).exits(2).says(&["source: host must be a host name"]);
 }
+
+#[test]
+fn a_script_of_imapsync_becomes_a_migration_and_is_not_run() {
+    let desk = Desk::new();
+    desk.write("old", "hush 1\nmore\n");
+    let common = "--host1 old.example --host2 new.example --tls2 --exclude '^Trash' --maxage 365 --automap";
+    desk.write(
+        "move.sh",
+        format!(
+            "#!/bin/sh\n# old to new\nimapsync {common} --user1 alice --passfile1 old --user2 alice@x --password2 'hush$2'\n\
+             ./imapsync {common} \\\n  --user1 bob --password1=hush3 --user2 bob@x --password2 \"hush 4\" --nolog\n"
+        ),
+    );
+    let import = |file: &str| desk.run(&["import", file, "--format", "imapsync-script"]).hides(&["hush"]);
+    import("move.sh")
+        .exits(0)
+        .says(&["2 rows, 2 mailboxes: 1 MailMigration, 2 Secrets"])
+        .says(&["look at spec.folders"]);
+    let migration = std::fs::read_to_string(desk.path("move/migration.yaml")).unwrap();
+    for line in ["- /.*(?:^Trash).*/", "maxAgeDays: 365", "mode: StartTLS", "username: bob@x"] {
+        assert!(migration.contains(line), "{line} in {migration}");
+    }
+    assert!(!migration.contains("hush"));
+
+    desk.write("loop.sh", format!("for u in hush; do\n  imapsync {common} --user1 $u\ndone\ntouch ran\n"));
+    import("loop.sh").exits(2).says(&["line 1:", "operator of the shell"]).says(&["line 2:", "a variable"]);
+    assert!(!desk.path("ran").exists());
+}
