@@ -159,6 +159,10 @@ pub struct MailboxSyncStatus {
     /// The time since which the source's INBOX got no new message, as far as syncs saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbox_quiet_since: Option<Time>,
+    /// How many delta syncs in a row found nothing, since the cutover: by it the wait for the next grows. Absent: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub quiet_deltas: i32,
     /// The `spec.syncRequest` that the last attempt acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
@@ -202,6 +206,11 @@ pub struct MailboxSyncStatus {
     /// What the pod of the current or last attempt reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerStatus>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 /// Where a mailbox stands. Pending: not looked at yet, not due, or between two attempts. Queued: due, and waiting for
@@ -420,6 +429,11 @@ pub struct WorkerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub inbox_uid_next: Option<i64>,
+    /// What a sync that ended well found to do: messages that it copied or found at the destination, messages whose flags
+    /// it changed, and copies that it removed. Absent: it has not ended well, or did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub changes: Option<i64>,
     /// Set by the last report of an attempt that ended by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,

@@ -122,6 +122,11 @@ pub struct Cutover {
     #[serde(default = "defaults::cutover_every")]
     #[x_kube(validation = Rule::new(cel_rules::CUTOVER_EVERY.cel).message(cel_rules::CUTOVER_EVERY.message))]
     pub every: Duration,
+    /// The longest such wait. After three delta syncs in a row that found nothing, it doubles with each up to this; new
+    /// mail brings it back to every. Where it is less than every, every holds.
+    #[serde(default = "defaults::cutover_max_every")]
+    #[x_kube(validation = Rule::new(cel_rules::CUTOVER_MAX_EVERY.cel).message(cel_rules::CUTOVER_MAX_EVERY.message))]
+    pub max_every: Duration,
 }
 
 /// Defaults of plain fields.
@@ -166,5 +171,9 @@ pub(super) mod defaults {
 
     pub(crate) const fn cutover_every() -> Duration {
         Duration::from_secs(600)
+    }
+
+    pub(crate) const fn cutover_max_every() -> Duration {
+        Duration::from_secs(2 * 3600)
     }
 }

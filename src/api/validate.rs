@@ -6,7 +6,7 @@ use regex::Regex;
 
 use super::{
     cel_rules::{
-        ACCEPTED_MESSAGES, AGES, BACKOFF, CONFIG_MAP_LOGIN, CONNECT, CUTOVER_EVERY, CelRule, DEADLINE,
+        ACCEPTED_MESSAGES, AGES, BACKOFF, CONFIG_MAP_LOGIN, CONNECT, CUTOVER_EVERY, CUTOVER_MAX_EVERY, CelRule, DEADLINE,
         DESTINATION_CREDENTIAL, DRAIN_FOR, EVERY, FINISHED_PODS_TTL, HOST, INSECURE, INTO, KEEPALIVE, MAILBOX_NAME,
         NO_TLS, OFFLINE_GRACE, ONE_ACCEPTED, ONE_CA, ONE_CREDENTIAL, ONE_SERVER, ONE_TTL, PATIENCE, PATTERNS, PEM,
         RECONNECT_BACKOFF, REPLY, REQUEST_TEXT, SEPARATOR, SINCE_BEFORE, SIZES, SOME_MAILBOX, SOME_REQUESTED,
@@ -104,6 +104,7 @@ pub fn migration_problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
     }
     if let Some(cutover) = &spec.cutover {
         at.at_field("cutover").require_within("every", cutover.every, (10, 24 * HOUR), CUTOVER_EVERY);
+        at.at_field("cutover").require_within("maxEvery", cutover.max_every, (10, 24 * HOUR), CUTOVER_MAX_EVERY);
         at.at_field("cutover").require_within("drainFor", cutover.drain_for, (0, 720 * HOUR), DRAIN_FOR);
     }
     problems

@@ -248,6 +248,14 @@ impl MailboxReport {
         self.not_copied = Some(not_copied);
     }
 
+    /// What this sync found to do: messages that it copied or adopted, messages whose flags it changed, and copies that it
+    /// removed.
+    #[must_use]
+    pub(crate) fn changes(&self) -> u64 {
+        let of_folder = |f: &FolderReport| f.copied_now + f.adopted + f.flags_updated + f.deleted;
+        self.folders.iter().map(of_folder).sum()
+    }
+
     /// The gravest error, of the mailbox or of a folder.
     #[must_use]
     pub fn gravest_error(&self) -> Option<&Error> {

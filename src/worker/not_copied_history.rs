@@ -106,6 +106,7 @@ impl NotCopiedHistory {
                 ),
             });
             status.differences = self.differences(report);
+            status.changes = Some(saturating_i64(report.changes()));
             return;
         }
         let mut seen = seen.clone();

@@ -45,6 +45,7 @@ pub(crate) fn claim_patch(attempt: i64, now: Timestamp) -> Value {
         "waiting": null,
         "waitingUntil": null,
         "inboxUidNext": null,
+        "changes": null,
         "outcome": null,
         "lastError": null,
     }}})
@@ -63,8 +64,8 @@ pub(crate) fn report_patch(status: &WorkerStatus, reasons: &BTreeSet<&str>) -> V
             }
         }
     };
-    clear(Some(&mut worker), &["waiting", "waitingUntil", "inboxUidNext", "outcome", "lastError"]);
-    clear(worker.get_mut("progress"), &["done", "donePercent", "rate", "eta"]);
+    clear(Some(&mut worker), &["waiting", "waitingUntil", "inboxUidNext", "changes", "outcome", "lastError"]);
+    clear(worker.get_mut("progress"), &["done", "donePercent", "rate", "eta", "bytesLeft"]);
     if let Some(Value::Object(not_copied)) = worker.get_mut("notCopied") {
         // What is merged in replaces no map.
         for part in ["reasons", "accepted"] {
@@ -254,7 +255,7 @@ mod tests {
     fn a_claim_clears_what_the_attempt_before_said_and_keeps_its_checkpoint() {
         let claim = claim_patch(3, now());
         let worker = object(&claim["status"]["worker"]);
-        for gone in ["outcome", "lastError", "waiting", "waitingUntil", "progress", "inboxUidNext"] {
+        for gone in ["outcome", "lastError", "waiting", "waitingUntil", "progress", "inboxUidNext", "changes"] {
             assert_eq!(worker[gone], Value::Null, "{gone}");
         }
         for kept in ["checkpoint", "folders", "flushedAttempt", "notCopied", "differences", "leftOut", "warnings"] {
@@ -386,7 +387,7 @@ mod tests {
         };
         let patch = serde_json::to_string_pretty(&report_patch(&status, &["refused", "empty"].into())).unwrap();
         insta::assert_snapshot!(format!("{}\n{patch}\n{}", claim_patch(3, now()), termination_message(&status)), @r#"
-        {"status":{"worker":{"attempt":3,"destinationLogin":false,"inboxUidNext":null,"lastError":null,"outcome":null,"phase":"Connecting","progress":null,"report":1,"reportedAt":"2026-03-01T00:00:00Z","waiting":null,"waitingUntil":null}}}
+        {"status":{"worker":{"attempt":3,"changes":null,"destinationLogin":false,"inboxUidNext":null,"lastError":null,"outcome":null,"phase":"Connecting","progress":null,"report":1,"reportedAt":"2026-03-01T00:00:00Z","waiting":null,"waitingUntil":null}}}
         {
           "status": {
             "worker": {
@@ -431,6 +432,7 @@ mod tests {
               "outcome": "Failed",
               "phase": "Copying",
               "progress": {
+              "changes": null,
                 "bytesDone": 10485760,
                 "bytesMoved": 11534336,
                 "bytesPerSecond": 1048576,

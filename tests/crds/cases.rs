@@ -120,6 +120,7 @@ pub fn refused() -> Vec<(&'static str, Value, CelRule)> {
         ("/spec/ttl", json!("3h"), cel_rules::ONE_TTL),
         ("/spec/schedule", json!({"every": "1s"}), cel_rules::EVERY),
         ("/spec/cutover", json!({"every": "1s"}), cel_rules::CUTOVER_EVERY),
+        ("/spec/cutover", json!({"maxEvery": "25h"}), cel_rules::CUTOVER_MAX_EVERY),
         ("/spec/cutover", json!({"drainFor": "721h"}), cel_rules::DRAIN_FOR),
         ("/spec/cutover", json!({"drainFor": "99999d"}), cel_rules::DRAIN_FOR),
     ]
@@ -147,6 +148,7 @@ pub fn accepted() -> Vec<(&'static str, Value)> {
         ("/spec/deadline", json!("30d")),
         ("/spec/retry", json!({"initialBackoff": "90m", "maxBackoff": "1d", "patience": "0d12h"})),
         ("/spec/cutover", json!({"drainFor": "0s"})),
+        ("/spec/cutover", json!({"every": "3h", "maxEvery": "10s"})),
         ("/spec/schedule", json!({"every": "1h30m"})),
         ("/spec/schedule", json!({"every": "1d12h"})),
         ("/spec/finishedPodsTTL", json!("0s")),

@@ -257,6 +257,35 @@ async fn after_the_cutover_delta_syncs_go_on_until_the_source_is_quiet() {
 }
 
 #[tokio::test]
+async fn a_quiet_mailbox_is_looked_at_less_often_after_the_cutover_until_new_mail_comes_whatever_restarts() {
+    let mut stage = Stage::new().await;
+    let alice = Stage::sync("acme", "alice");
+    stage.migration("acme", &["alice"], json!({"cutover": {"every": "1m", "maxEvery": "1h"}})).await;
+    let delta = async |stage: &Stage, number: i64, inbox: i64, changes: i64| {
+        stage.change("acme", json!({"syncRequest": number.to_string()})).await;
+        stage.running(&alice, number).await;
+        let end = json!({"phase": "Done", "outcome": "Synced", "inboxUidNext": inbox, "changes": changes});
+        stage.report(&alice, number, 9, end).await;
+        stage.rig.pod_ended(&format!("{alice}-{number}"), 0, "").await;
+        let planned = |sync: &MailboxSync| {
+            syncs(sync) == number && sync.status.as_ref().is_some_and(|status| status.next_attempt_at.is_some())
+        };
+        let status = stage.until::<MailboxSync>(&alice, planned).await.status.unwrap();
+        let wait = status.next_attempt_at.unwrap().0.duration_since(status.last_synced_at.unwrap().0);
+        // In minutes, without the random part.
+        (status.quiet_deltas, (wait.as_secs() + 30) / 60)
+    };
+    assert_eq!(delta(&stage, 1, 11, 10).await, (0, 1));
+    assert_eq!(delta(&stage, 2, 11, 0).await, (1, 1));
+    assert_eq!(delta(&stage, 3, 11, 0).await, (2, 1));
+    assert_eq!(delta(&stage, 4, 11, 0).await, (3, 2));
+    stage.kill().await;
+    stage.start().await;
+    assert_eq!(delta(&stage, 5, 11, 0).await, (4, 4));
+    assert_eq!(delta(&stage, 6, 12, 1).await, (0, 1));
+}
+
+#[tokio::test]
 async fn a_deleted_migration_takes_everything_along_and_may_come_again() {
     let stage = Stage::new().await;
     let alice = Stage::sync("acme", "alice");

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     backoff::jittered,
     observe::{ObservedMailbox, PodEnd, signed_duration},
+    quiet_deltas::quiet_deltas_after,
 };
 use crate::{
     api::{
@@ -127,6 +128,7 @@ impl AttemptSettler<'_, '_> {
     fn record_synced(&mut self, worker: Option<&WorkerStatus>) {
         let (status, now) = (&mut self.status, self.observed.now);
         status.phase = Some(SyncPhase::Synced);
+        status.quiet_deltas = quiet_deltas_after(self.observed.spec, status, worker);
         status.syncs += 1;
         status.last_error = None;
         status.retry_refused = false;

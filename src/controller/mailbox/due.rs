@@ -7,6 +7,7 @@ use super::{
     attempt_input::{is_refused_login, spec_hash},
     backoff::jittered,
     observe::{ObservedMailbox, signed_duration, silence_limit},
+    quiet_deltas::delta_wait,
 };
 use crate::{
     api::{Duration, MailboxSync, MailboxSyncSpec, MailboxSyncStatus, mailbox_sync::SyncPhase},
@@ -194,8 +195,9 @@ pub(super) fn next_delta_at(facts: &DueFacts<'_>) -> Option<(Timestamp, Duration
             if synced.duration_since(quiet) >= signed_duration(cutover.drain_for) {
                 return None;
             }
-            let next = after(cutover.every, 10).min((quiet + signed_duration(cutover.drain_for)).max(synced));
-            Some((next, cutover.every))
+            let wait = delta_wait(cutover, facts.status.quiet_deltas);
+            let next = after(wait, 10).min((quiet + signed_duration(cutover.drain_for)).max(synced));
+            Some((next, wait))
         }
         Some((cutover, at)) => {
             let (delta, every) = scheduled.unwrap_or((at, cutover.every));

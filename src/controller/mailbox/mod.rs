@@ -13,7 +13,10 @@ pub(crate) mod due;
 mod model_check;
 pub mod observe;
 pub(crate) mod phase_metrics;
+#[cfg(test)]
+mod played_day;
 mod pod_answer;
+mod quiet_deltas;
 pub mod reconcile;
 pub(crate) mod secret_versions;
 pub(crate) mod slot_request;

@@ -247,6 +247,7 @@ mod tests {
             at: Some(at),
             drain_for: ApiDuration::from_secs(48 * 3600),
             every: ApiDuration::from_secs(every),
+            max_every: ApiDuration::from_secs(7200),
         };
         // Synced before the cutover: due at the cutover itself.
         let mut sync = hourly(SyncPhase::Queued, 24 * HOUR);
