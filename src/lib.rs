@@ -7,6 +7,7 @@ pub mod command_line;
 pub mod commands;
 pub mod controller;
 pub mod error;
+pub(crate) mod forecast;
 #[doc(hidden)]
 pub mod fuzz;
 pub(crate) mod host_name;

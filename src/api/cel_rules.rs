@@ -167,7 +167,7 @@ rules! {
     CUTOVER_EVERY: concat!(duration_of!("self"), " >= duration('10s') && ", duration_of!("self"), " <= duration('24h')")
         => "cutover.every must be from 10s to 24h, such as 10m";
     /// On `cutover.maxEvery`.
-    CUTOVER_MAX_EVERY: "duration(self) >= duration('10s') && duration(self) <= duration('24h')"
+    CUTOVER_MAX_EVERY: concat!(duration_of!("self"), " >= duration('10s') && ", duration_of!("self"), " <= duration('24h')")
         => "cutover.maxEvery must be from 10s to 24h, such as 2h";
     /// On `cutover.drainFor`.
     DRAIN_FOR: concat!(duration_of!("self"), " <= duration('720h')")

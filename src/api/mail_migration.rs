@@ -42,6 +42,7 @@ use super::{
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress"),
     printcolumn(name = "Rate", type_ = "string", json_path = ".status.rate"),
     printcolumn(name = "ETA", type_ = "string", json_path = ".status.eta"),
+    printcolumn(name = "Forecast", type_ = "string", json_path = ".status.forecast.text"),
     printcolumn(name = "NotCopied", type_ = "integer", json_path = ".status.totals.notCopied.messages"),
     printcolumn(name = "Failing", type_ = "integer", json_path = ".status.mailboxes.failing", priority = 1),
     printcolumn(
@@ -345,6 +346,10 @@ pub struct MailMigrationStatus {
     /// When all bytes will be at the destination, at the current rate. Absent: nothing is copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta: Option<Time>,
+    /// How much is left, and how long it takes: from the first listing of a mailbox until all mailboxes are synced or given
+    /// up. Absent: nothing is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
     /// Up to ten mailboxes that fail, with at least one for each class of error where there is room. `kubectl get
     /// mailboxsyncs` shows all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -458,6 +463,41 @@ pub struct Totals {
     /// Attempts that were stopped at their deadline, so that another one went on.
     #[serde(default)]
     pub deadline_restarts: i32,
+}
+
+/// How much of the first syncs is left, and how long it takes. Mailboxes that were not listed yet count like the others on
+/// average; later delta syncs don't count.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Forecast {
+    /// All of it for people, such as `20 GiB: about 11 days at 24 KiB/s`. At least: by limits alone, since no speed was
+    /// measured yet. Unknown: nothing tells.
+    #[schemars(length(max = 100))]
+    pub text: String,
+    /// Mailboxes that no sync has brought over yet.
+    #[schemars(range(min = 0))]
+    pub mailboxes_left: i64,
+    /// Of these, mailboxes that were not listed yet.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub mailboxes_unlisted: i64,
+    /// Their messages that are not copied yet. Absent: no mailbox was listed yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub messages_left: Option<i64>,
+    /// The size of these messages, bytes. Absent: the source does not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub bytes_left: Option<i64>,
+    /// Bytes copied per second by all mailboxes together, as it was measured, smoothed over about a minute. Absent: nothing
+    /// was measured yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub bytes_per_second: Option<i64>,
+    /// How long it takes, or takes at least, seconds. Absent: unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub seconds_left: Option<i64>,
 }
 
 /// A mailbox that fails.

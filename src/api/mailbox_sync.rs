@@ -516,6 +516,10 @@ pub struct WorkerProgress {
     /// Of these, the bytes of messages that are at the destination.
     #[serde(default)]
     pub bytes_done: i64,
+    /// The bytes that are still to be copied; folders whose size the source does not tell count like those that were read,
+    /// by their messages. Absent: not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_left: Option<i64>,
     /// Bytes read or written on any connection by this attempt: it stands still when nothing moves.
     #[serde(default)]
     pub bytes_moved: i64,

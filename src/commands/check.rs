@@ -14,8 +14,12 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorClass, Result},
+    forecast::{KnownRates, WorkLeft, forecast_text, time_left},
     local::{
-        check::{self, CheckWarning, MailboxCheck, WarningTopic, assess_mailbox, gravest_class, inspect_account},
+        check::{
+            self, CheckWarning, MailboxCheck, WarningTopic, assess_mailbox, gravest_class, inspect_account, work_ahead,
+        },
+        mailbox_queue::rates_within_limits,
         progress_board::ProgressBoard,
         read_only_run::{MailboxReader, ReadOnlyRun},
         report_text::join_reports,
@@ -59,7 +63,28 @@ enum CheckEvent<'a> {
         with_problems: usize,
         duration_ms: u64,
         exit_code: u8,
+        /// What a run would copy, and how long that takes.
+        forecast: CheckForecast,
     },
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CheckForecast {
+    text: String,
+    messages: Option<u64>,
+    bytes: Option<u64>,
+    /// Absent: unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<u64>,
+}
+
+impl CheckForecast {
+    fn new(work: &WorkLeft, rates: &KnownRates) -> Self {
+        let time = time_left(work, rates);
+        let (text, seconds) = (forecast_text(work, &time), time.seconds());
+        Self { text, messages: work.messages, bytes: work.bytes, seconds }
+    }
 }
 
 impl CheckArgs {
@@ -71,6 +96,7 @@ impl CheckArgs {
         let mut migration = self.migration.load()?;
         migration.use_one_connection();
         let reader = MailboxChecker { state: StateFolder::read_only(&self.state.folder(&migration.name)?) };
+        let rates = rates_within_limits(&migration.servers);
         let limits = self.execution.limits(migration.parallelism, migration.servers);
         let began = Instant::now();
         let run = ReadOnlyRun { limits, style: self.execution.style(), screen };
@@ -84,11 +110,12 @@ impl CheckArgs {
             with_problems: checks.len() - ready,
             duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             exit_code,
+            forecast: CheckForecast::new(&work_ahead(&checks), &rates),
         };
         run.write_end(summary, || {
             let now = Timestamp::now();
             let reports = checks.iter().map(|found| check::mailbox(found, now));
-            join_reports(reports, &check::summary(&checks, began.elapsed()))
+            join_reports(reports, &check::summary(&checks, began.elapsed(), &rates))
         });
         Ok(exit_code)
     }

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     error::{Error, Result, Side},
+    forecast::KnownRates,
     start_limits::{self, ReservedResources, ResourceShare, ResourceUsage, connections_within},
     sync::spec::SyncSpec,
 };
@@ -46,6 +47,13 @@ impl ServerLimit {
 
 /// Limits of each server, by `host:port` in lower case; a server without an entry has none.
 pub(crate) type ServerLimits = BTreeMap<String, ServerLimit>;
+
+/// The lowest rates that limits of servers allow all mailboxes together.
+#[must_use]
+pub(crate) fn rates_within_limits(limits: &ServerLimits) -> KnownRates {
+    let starts = limits.values().filter_map(|limit| limit.starts_per_minute).min();
+    KnownRates { starts_per_minute: starts.and_then(|starts| u64::try_from(starts).ok()), ..KnownRates::default() }
+}
 
 /// Lowers a mailbox's connections to what its servers allow, and says what it takes of what is shared.
 ///

@@ -118,7 +118,7 @@ pub(super) async fn compare(
         SyncProgress::add(&shared.progress.messages_total, uids.len());
         let bytes = source.scan.messages.iter().filter(|m| uids.contains(m.uid)).map(|m| u64::from(m.size)).sum();
         SyncProgress::add(&shared.progress.bytes_total, bytes);
-        shared.progress.whole.add_scanned_folder(job.bytes, report.copied_before, bytes);
+        shared.progress.whole.add_scanned_folder(u64::from(job.messages), job.bytes, report.copied_before, bytes);
     }
     if let Some(state) = known {
         state.record_listing(&held, left_out.clone(), rules);

@@ -1,7 +1,7 @@
 //! Before the first message: survey both accounts, plan where folders go, make what is missing, and find out which
 //! folders changed at all.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed};
 
 use tokio::time::Instant;
 
@@ -60,6 +60,9 @@ impl PreparedFolders {
         let bytes = self.jobs.iter().filter_map(|job| job.bytes).sum::<u64>();
         SyncProgress::add(&progress.whole.bytes, bytes + self.closed_bytes);
         SyncProgress::add(&progress.whole.bytes_before, self.closed_bytes);
+        let untold = self.jobs.iter().filter(|job| job.bytes.is_none()).map(|job| u64::from(job.messages));
+        SyncProgress::add(&progress.whole.messages_unsized, untold.sum());
+        progress.whole.listed.store(true, Relaxed);
         if let Some(uid_next) = self.inbox_uid_next {
             progress.record_inbox_uid_next(uid_next);
         }

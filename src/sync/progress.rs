@@ -66,15 +66,22 @@ pub struct MailboxTotals {
     pub bytes: AtomicU64,
     /// Of these, at the destination without this run's copying: since earlier runs, or adopted.
     pub bytes_before: AtomicU64,
+    /// Messages of folders whose size the source does not tell, and that were not scanned yet.
+    pub messages_unsized: AtomicU64,
+    /// True once the folders are listed: before, nothing is known of the whole.
+    pub listed: AtomicBool,
 }
 
 impl MailboxTotals {
-    /// A folder was scanned. Of its `size`, if known, `work` bytes are to be copied.
-    pub(crate) fn add_scanned_folder(&self, size: Option<u64>, copied_before: u64, work: u64) {
+    /// A folder of so many `messages` was scanned. Of its `size`, if known, `work` bytes are to be copied.
+    pub(crate) fn add_scanned_folder(&self, messages: u64, size: Option<u64>, copied_before: u64, work: u64) {
         SyncProgress::add(&self.messages_before, copied_before);
-        match size {
-            Some(size) => SyncProgress::add(&self.bytes_before, size.saturating_sub(work)),
-            None => SyncProgress::add(&self.bytes, work),
+        if let Some(size) = size {
+            SyncProgress::add(&self.bytes_before, size.saturating_sub(work));
+        } else {
+            SyncProgress::add(&self.bytes, work);
+            let left = |unsized_| Some(u64::saturating_sub(unsized_, messages));
+            let _ = self.messages_unsized.fetch_update(Relaxed, Relaxed, left); // it always gives a value
         }
     }
 }

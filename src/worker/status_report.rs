@@ -198,6 +198,7 @@ pub(crate) fn live_status(
             messages_this_attempt: saturating_i64(counters.messages_done),
             bytes_total: saturating_i64(bytes_total),
             bytes_done: saturating_i64(bytes_done),
+            bytes_left: bytes_left(progress).map(saturating_i64),
             bytes_moved: saturating_i64(progress.bytes_moved.load(Relaxed)),
             bytes_per_second: saturating_i64(bytes_per_second),
         }),
@@ -206,6 +207,26 @@ pub(crate) fn live_status(
         destination_login: progress.destination_login(),
         inbox_uid_next: progress.inbox_uid_next().map(i64::from),
         ..WorkerStatus::default()
+    }
+}
+
+/// The bytes that are still to be copied, as far as listings and what was read tell.
+fn bytes_left(progress: &SyncProgress) -> Option<u64> {
+    use std::sync::atomic::Ordering::Relaxed;
+    let whole = &progress.whole;
+    if !whole.listed.load(Relaxed) {
+        return None;
+    }
+    let counters = progress.snapshot();
+    let done = whole.bytes_before.load(Relaxed) + counters.bytes_done;
+    let left = whole.bytes.load(Relaxed).saturating_sub(done);
+    match whole.messages_unsized.load(Relaxed) {
+        0 => Some(left),
+        // What is to be copied of the folders that were read.
+        messages => {
+            let mean = counters.bytes_total.checked_div(counters.messages_total)?;
+            Some(left.saturating_add(mean.saturating_mul(messages)))
+        }
     }
 }
 
@@ -305,7 +326,7 @@ mod tests {
         progress.enter_phase(EnginePhase::Copying);
         progress.whole.messages.store(1000, Relaxed);
         progress.whole.bytes.store(100 << 20, Relaxed);
-        progress.whole.add_scanned_folder(Some(60 << 20), 500, 20 << 20);
+        progress.whole.add_scanned_folder(600, Some(60 << 20), 500, 20 << 20);
         progress.messages_done.store(100, Relaxed);
         progress.bytes_done.store(10 << 20, Relaxed);
         progress.record_inbox_uid_next(77);
@@ -322,6 +343,25 @@ mod tests {
         );
         assert_eq!(status.waiting.unwrap().len(), MAX_WAITING);
         assert!(status.destination_login && status.inbox_uid_next == Some(77) && status.waiting_until.is_some());
+    }
+
+    #[test]
+    fn what_is_left_is_told_once_listings_or_messages_that_were_read_tell_it() {
+        let progress = SyncProgress::default();
+        assert_eq!(bytes_left(&progress), None, "nothing is listed");
+        progress.whole.listed.store(true, Relaxed);
+        assert_eq!(bytes_left(&progress), Some(0), "an empty mailbox");
+        progress.whole.bytes.store(1000, Relaxed);
+        progress.whole.bytes_before.store(100, Relaxed);
+        progress.bytes_done.store(50, Relaxed);
+        assert_eq!(bytes_left(&progress), Some(850));
+        progress.whole.messages_unsized.store(30, Relaxed);
+        assert_eq!(bytes_left(&progress), None, "no message of such a folder was read");
+        // One of 10 messages, 8 of which are to be copied.
+        progress.messages_total.store(8, Relaxed);
+        progress.bytes_total.store(80, Relaxed);
+        progress.whole.add_scanned_folder(10, None, 2, 80);
+        assert_eq!(bytes_left(&progress), Some(850 + 80 + 20 * 10));
     }
 
     #[test]
@@ -392,6 +432,7 @@ mod tests {
           "status": {
             "worker": {
               "attempt": 3,
+              "changes": null,
               "checkpoint": "opaque",
               "destinationLogin": true,
               "differences": {
@@ -432,8 +473,8 @@ mod tests {
               "outcome": "Failed",
               "phase": "Copying",
               "progress": {
-              "changes": null,
                 "bytesDone": 10485760,
+                "bytesLeft": null,
                 "bytesMoved": 11534336,
                 "bytesPerSecond": 1048576,
                 "bytesTotal": 104857600,

@@ -64,6 +64,32 @@ async fn by_default_no_pod_stays_that_ended_well_and_its_last_word_does() {
 }
 
 #[tokio::test]
+async fn what_is_left_is_forecast_once_a_mailbox_is_listed_and_unknown_before() {
+    let stage = Stage::new().await;
+    let (alice, bob) = (Stage::sync("acme", "alice"), Stage::sync("acme", "bob"));
+    stage.migration("acme", &["alice", "bob"], json!({"parallelism": 1})).await;
+    let told = |text: &'static str| {
+        move |m: &MailMigration| {
+            m.status.as_ref().and_then(|s| s.forecast.as_ref()).is_some_and(|forecast| forecast.text == text)
+        }
+    };
+    stage.until("acme", told("2 mailboxes of unknown size: time unknown")).await;
+    let first = stage.one_of(&[&alice, &bob]).await;
+    stage.running(&first, 1).await;
+    let listed = json!({"messagesTotal": 100, "bytesTotal": 1 << 30, "bytesLeft": 1 << 30, "bytesMoved": 9});
+    stage.report(&first, 1, 2, json!({"phase": "Copying", "progress": listed})).await;
+    stage.until("acme", told("2.0 GiB: time unknown")).await;
+    stage.report(&first, 1, 3, json!({"progress": {"bytesPerSecond": 1 << 20, "bytesMoved": 99}})).await;
+    let known = stage.until("acme", told("2.0 GiB: about 35 minutes at 1.0 MiB/s")).await;
+    let forecast = known.status.unwrap().forecast.unwrap();
+    assert_eq!((forecast.mailboxes_left, forecast.mailboxes_unlisted, forecast.seconds_left), (2, 1, Some(2048)));
+    stage.ends(&first, 1, Ending::Synced).await;
+    let _player = stage.play(|_, _| Ending::Synced);
+    let done = stage.until_condition("acme", "Complete", "True").await;
+    assert_eq!(done.status.unwrap().forecast, None);
+}
+
+#[tokio::test]
 async fn a_mailbox_that_fails_for_good_makes_the_migration_failed_never_complete() {
     let stage = Stage::new().await;
     let bob = Stage::sync("acme", "bob");

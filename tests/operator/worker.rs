@@ -244,6 +244,7 @@ async fn a_small_mailbox_takes_two_writes_and_its_delta_two_more() {
     let messages = i64::try_from(corpus.messages()).unwrap();
     assert_eq!((progress.messages_this_attempt, progress.done.as_deref()), (messages, Some("100%")));
     assert!(progress.bytes_moved > progress.bytes_done && progress.bytes_done > 0, "{progress:?}");
+    assert_eq!((worker.changes, progress.bytes_left), (Some(messages), Some(0)));
     assert!(worker.destination_login && worker.flushed_attempt == Some(1));
     let copied: i64 = worker.folders.iter().map(|folder| folder.copied).sum();
     assert_eq!(copied, messages);
@@ -259,10 +260,16 @@ async fn a_small_mailbox_takes_two_writes_and_its_delta_two_more() {
     mailbox.assert_same_mail().await;
     let worker = mailbox.worker().await;
     assert_eq!((worker.attempt, worker.report, worker.flushed_attempt), (2, 2, Some(2)));
+    assert_eq!(worker.changes, Some(1));
     let progress = worker.progress.unwrap();
     assert_eq!((progress.messages_this_attempt, progress.folders_total), (1, 1), "only INBOX changed");
     assert_eq!((progress.messages_total, progress.messages_done), (messages + 1, messages + 1));
     assert_eq!(worker.inbox_uid_next, Some(inbox + 1));
+
+    let quiet = mailbox.start(3).await.end().await;
+    assert_eq!(quiet.code, Some(0), "{}", quiet.log);
+    let worker = mailbox.worker().await;
+    assert_eq!((worker.changes, worker.inbox_uid_next), (Some(0), Some(inbox + 1)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::work_left::ListedWork;
 use crate::{
     api::{
         LastError, MailboxSync, MailboxSyncStatus,
@@ -54,6 +55,8 @@ pub struct MailboxAggregate {
     pub outdated: i32,
     /// When the first of the next delta syncs is due.
     pub next_sync_at: Option<Time>,
+    /// What the mailboxes told of their first syncs.
+    pub work: ListedWork,
 }
 
 /// Mailboxes of a migration that have no MailboxSync.
@@ -110,6 +113,7 @@ pub fn aggregate<'a>(
     }
     for sync in syncs {
         all.counts.total += 1;
+        all.work.add(sync.status.as_ref());
         all.ended += i32::from(is_final(sync, now));
         let Some(status) = &sync.status else {
             all.counts.pending += 1;

@@ -15,3 +15,4 @@ pub(crate) mod refused_writes;
 pub(crate) mod server_pin;
 pub(crate) mod sync_request;
 pub(crate) mod take_over;
+pub(crate) mod work_left;

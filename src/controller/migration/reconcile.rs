@@ -19,9 +19,10 @@ use super::{
     conditions::{MigrationFacts, conditions, migration_phase},
     memory::MigrationMemory,
     refused_writes::WriteRefusal,
+    work_left::rates_within_limits,
 };
 use crate::{
-    api::{MailMigration, MailMigrationStatus, validate},
+    api::{EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, validate},
     controller::{
         all_copied, context::ControllerContext, error::ReconcileError, events::EventNote,
         mailbox::slot_request::too_few_connections, merge_patch, owner_reference,
@@ -108,6 +109,8 @@ async fn reconcile_with_memory(
         let asked = syncs.iter().filter(|sync| sync.spec.sync_request.as_ref() == Some(text)).count();
         i32::try_from(asked).unwrap_or(i32::MAX)
     });
+    let limits = rates_within_limits(&server_specs(migration, context), &context.config);
+    status.forecast = all.work.forecast(status.forecast.as_ref(), all.bytes_per_second, limits);
     let mut wait = write_status(migration, context, memory, status).await?;
     context.publish_events(migration, &std::mem::take(&mut memory.events)).await;
     let mut by = |at: Duration| wait = Some(wait.map_or(at, |wait| wait.min(at)));
@@ -153,16 +156,22 @@ fn refusal_reason(migration: &MailMigration, context: &ControllerContext) -> Opt
         }
     }
     let destination = &migration.spec.destination;
-    let [from, to] = [&migration.spec.source, destination].map(|endpoint| {
-        let referenced = || referenced_server(context, migration, endpoint).map(|server| server.spec.clone());
-        endpoint.server.clone().or_else(referenced)
-    });
-    let (from, to) = (from?, to?);
+    let servers = server_specs(migration, context);
+    let [from, to] = servers.as_slice() else { return None };
     let reference = destination.server_ref.as_ref().map(|reference| reference.name.as_str());
     if let Some(why) = context.config.forbids_destination(&to.host, reference) {
         return Some(("DestinationNotAllowed", why));
     }
-    Some(("TooFewConnections", too_few_connections([&from, &to], &context.config)?))
+    Some(("TooFewConnections", too_few_connections([from, to], &context.config)?))
+}
+
+/// The servers of source and destination, as far as they are there.
+fn server_specs(migration: &MailMigration, context: &ControllerContext) -> Vec<MailServerSpec> {
+    let spec = |endpoint: &EndpointSpec| {
+        let referenced = || referenced_server(context, migration, endpoint).map(|server| server.spec.clone());
+        endpoint.server.clone().or_else(referenced)
+    };
+    [&migration.spec.source, &migration.spec.destination].into_iter().filter_map(spec).collect()
 }
 
 /// Says all that there is to say.

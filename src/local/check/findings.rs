@@ -28,6 +28,19 @@ pub(crate) struct MailboxCheck {
     /// Where folders go, when both sides were seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mapping: Option<CheckedMapping>,
+    /// What a run would copy, about; none where one side could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incoming: Option<IncomingMail>,
+}
+
+/// What a run would bring, about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct IncomingMail {
+    /// Messages.
+    pub messages: u64,
+    /// Their bytes; none when a size that is needed is not known.
+    pub bytes: Option<u64>,
 }
 
 /// One side of a mailbox.

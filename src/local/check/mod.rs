@@ -11,14 +11,15 @@ use jiff::Timestamp;
 
 pub(crate) use self::{
     findings::{
-        CheckWarning, CheckedMapping, MailboxCheck, MappedFolder, MissingExtension, QuotaRoom, SideFindings,
-        WarningTopic,
+        CheckWarning, CheckedMapping, IncomingMail, MailboxCheck, MappedFolder, MissingExtension, QuotaRoom,
+        SideFindings, WarningTopic,
     },
     inspect::{InspectedAccount, inspect_account},
     report::{mailbox, summary},
 };
 use crate::{
     error::{Error, ErrorClass, Result, Side},
+    forecast::WorkLeft,
     imap::{
         ServerKind,
         account_listing::{AccountListing, ListedFolder, is_same_folder_name},
@@ -46,6 +47,18 @@ const POP3_MESSAGES: u64 = 20;
 pub(crate) fn gravest_class(checks: &[MailboxCheck]) -> Option<ErrorClass> {
     let classes = checks.iter().flat_map(|check| &check.problems).map(|problem| problem.class);
     ErrorClass::gravest(classes)
+}
+
+/// What a run would copy into all mailboxes of which both sides could be read.
+#[must_use]
+pub(crate) fn work_ahead(checks: &[MailboxCheck]) -> WorkLeft {
+    let listed = checks.iter().filter_map(|check| check.incoming);
+    let none = WorkLeft { mailboxes: 0, messages: Some(0), bytes: Some(0) };
+    listed.fold(none, |sum, incoming| WorkLeft {
+        mailboxes: sum.mailboxes + 1,
+        messages: sum.messages.map(|messages| messages.saturating_add(incoming.messages)),
+        bytes: sum.bytes.zip(incoming.bytes).map(|(sum, bytes)| sum.saturating_add(bytes)),
+    })
 }
 
 /// Judges what was found on both sides. `frozen` is where an earlier run put the folders.
@@ -98,6 +111,7 @@ pub(crate) fn assess_mailbox(
                 None => {}
             }
         }
+        check.incoming = Some(incoming);
         check.mapping = Some(mapping(&plan, &source.account.survey));
     }
     check.problems = check.problems.into_iter().map(|problem| problem.in_mailbox(&spec.mailbox)).collect();
@@ -375,14 +389,6 @@ fn same_account(spec: &SyncSpec, what: &str) -> Error {
     let (source, destination) = (spec.source.address(), spec.destination.address());
     Error::configuration(format!("source {source} and destination {destination} are {what}"))
         .advice("The source's host name may already point to the new host (DNS): give the old server's own name or IP")
-}
-
-/// What a run would bring, about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct IncomingMail {
-    messages: u64,
-    /// None when a size that is needed is not known.
-    bytes: Option<u64>,
 }
 
 /// What the source's folders hold beyond what is in the destination's, folder by folder: what was copied before counts

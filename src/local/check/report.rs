@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{CheckedMapping, MailboxCheck, SideFindings, days_left, gravest_class};
+use super::{CheckedMapping, MailboxCheck, SideFindings, days_left, gravest_class, work_ahead};
 use crate::{
     error::Side,
+    forecast::{KnownRates, forecast_text, time_left},
     imap::certificate::Certificate,
     local::{
         report_text::{ReportText, error_of_mailbox},
@@ -56,7 +57,7 @@ pub(crate) fn mailbox(check: &MailboxCheck, now: Timestamp) -> String {
 
 /// How many mailboxes are ready, and the problems again, since the findings may fill many screens.
 #[must_use]
-pub(crate) fn summary(checks: &[MailboxCheck], took: Duration) -> String {
+pub(crate) fn summary(checks: &[MailboxCheck], took: Duration, rates: &KnownRates) -> String {
     let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let ready = checks.iter().filter(|check| check.problems.is_empty()).count();
     let mut text = ReportText::with_head(&format!(
@@ -67,6 +68,10 @@ pub(crate) fn summary(checks: &[MailboxCheck], took: Duration) -> String {
     ));
     for problem in checks.iter().flat_map(|check| &check.problems) {
         text.entry(&problem.to_string());
+    }
+    let work = work_ahead(checks);
+    if work.mailboxes > 0 {
+        text.entry(&format!("to be copied: {}", forecast_text(&work, &time_left(&work, rates))));
     }
     let verdict = if gravest_class(checks).is_none() { "Nothing speaks against `mailferry run`.\n" } else { "" };
     text.into_string() + verdict

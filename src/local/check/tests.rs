@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
+    forecast::KnownRates,
     imap::{
         response::{ListItem, QuotaResource},
         session::ConnectionFacts,
@@ -329,8 +330,9 @@ fn the_findings_are_readable() {
         destination: the quota leaves 2.05 GB; how much is coming is not known, since the source does not tell sizes
     "#);
     let broken = assess_mailbox(&spec("bob"), Err(Error::network("gone")), Ok(empty()), &BTreeMap::new(), NOW);
-    insta::assert_snapshot!(summary(&[check, broken], std::time::Duration::from_secs(2)), @r#"
+    insta::assert_snapshot!(summary(&[check, broken], std::time::Duration::from_secs(2), &KnownRates::default()), @r#"
     2 mailboxes: 1 ready, 1 with problems, in 2.0s.
       mailbox bob: source old.example:993: Network: gone
+      to be copied: 149 messages of unknown size: time unknown
     "#);
 }
