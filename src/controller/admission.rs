@@ -1,13 +1,16 @@
 //! Who may run: slots, taken together or not at all, and held until an attempt's end is certain. Pure: time comes in as a
 //! parameter. [`crate::start_limits`] says whether a sync fits; this module says whose turn it is.
 //!
-//! Everything that limits syncs is a [`LimitedResource`] with a limit: the operator as a whole, a migration's parallelism, the
-//! connections to a host (the operator's configuration) and to a MailServer (its namespace's), a destination account.
-//! Migrations take turns, the one with the fewest running first, so that one of ten is not starved by one of ten
-//! thousand; a saturated host holds up nobody who does not need it.
+//! Everything that limits syncs is a [`LimitedResource`] with a limit: the operator as a whole, a namespace's syncs, a
+//! migration's parallelism, the connections to a host (the operator's configuration) and to a MailServer (its namespace's), a
+//! destination account. Namespaces take turns, the one with the smallest share of what runs first, and in each its
+//! migrations, the one with the fewest running first: so neither a tenant of ten mailboxes nor a migration of ten is starved
+//! by one of ten thousand. A saturated host holds up nobody who does not need it.
 
 mod lanes;
+mod namespace_share;
 mod pod_refusals;
+mod ranked_lanes;
 mod request;
 mod token_bucket;
 
@@ -23,7 +26,12 @@ use std::{
 
 pub use self::request::{LimitedResource, MigrationKey};
 pub(crate) use self::request::{ObjectUid, SlotRequest};
-use self::{lanes::WaitingLanes, pod_refusals::PodRefusals, token_bucket::TokenBucket};
+use self::{
+    lanes::{WaitingFacts, WaitingLanes},
+    namespace_share::NamespaceShares,
+    pod_refusals::PodRefusals,
+    token_bucket::TokenBucket,
+};
 use crate::start_limits::{ResourceNeeds, ResourceShare, ResourceUsage};
 
 /// What a mailbox waits for.
@@ -58,6 +66,7 @@ pub(crate) struct SyncAdmission {
     granted: HashMap<ObjectUid, SlotGrant>,
     usage: ResourceUsage<LimitedResource>,
     running: HashMap<MigrationKey, usize>,
+    shares: NamespaceShares,
     refusals: PodRefusals,
     bucket: TokenBucket,
 }
@@ -71,9 +80,16 @@ impl SyncAdmission {
             granted: HashMap::new(),
             usage: ResourceUsage::default(),
             running: HashMap::new(),
+            shares: NamespaceShares::default(),
             refusals: PodRefusals::default(),
             bucket: TokenBucket::new(pods_per_second),
         }
+    }
+
+    /// The same, where these namespaces have these weights; others have 1.
+    #[must_use]
+    pub(crate) fn with_weights(self, weights: HashMap<String, u32>) -> Self {
+        Self { shares: NamespaceShares::new(weights), ..self }
     }
 
     /// The connections that a mailbox holds, if it may run.
@@ -136,7 +152,8 @@ impl SyncAdmission {
         }
         let running = self.running.get(&request.migration).copied().unwrap_or(0);
         let held = self.refusals.holds(request.namespace());
-        self.waiting.insert(request, running, held, &self.usage);
+        let facts = WaitingFacts { share: self.shares.of(request.namespace()), running, held };
+        self.waiting.insert(request, facts, &self.usage);
     }
 
     /// Takes a mailbox out of the queue; what it holds it keeps. True when it waited: others may have waited because it did.
@@ -187,6 +204,8 @@ impl SyncAdmission {
             self.running.insert(grant.migration.clone(), running);
         }
         self.waiting.set_running(&grant.migration, running, false);
+        let share = self.shares.remove(&grant.migration.0);
+        self.waiting.set_share(&grant.migration.0, share);
         true
     }
 
@@ -258,6 +277,8 @@ impl SyncAdmission {
         let running = self.running.entry(migration.clone()).or_default();
         *running += 1;
         self.waiting.set_running(&migration, *running, true);
+        let share = self.shares.add(&migration.0);
+        self.waiting.set_share(&migration.0, share);
         for account in needs.keys().filter(|resource| resource.is_account()) {
             self.waiting.resource_changed(account, &self.usage);
         }
@@ -305,6 +326,30 @@ mod tests {
         }
         let next = drain(&mut admission, now);
         assert_eq!(next.iter().filter(|name| name.starts_with('s')).count(), 3, "{next:?}");
+    }
+
+    #[test]
+    fn a_tenant_with_many_migrations_takes_no_more_than_its_share() {
+        let weights = HashMap::from([("paying".to_owned(), 3)]);
+        let (mut admission, now) = (SyncAdmission::new(1000).with_weights(weights), Instant::now());
+        let of = |namespace: &str, migration: usize| {
+            let mut request =
+                request(&format!("{namespace}-{migration}"), &format!("{namespace}-{migration}"), "h", 1, 8);
+            request.migration.0 = namespace.to_owned();
+            request
+        };
+        for migration in 0..100 {
+            admission.enqueue(of("many", migration));
+        }
+        assert_eq!(drain(&mut admission, now).len(), 8);
+        for migration in 0..20 {
+            admission.enqueue(of("paying", migration));
+        }
+        for done in 0..8 {
+            admission.release(&format!("many-{done}/many-{done}"));
+        }
+        let next = drain(&mut admission, now);
+        assert_eq!(next.iter().filter(|name| name.starts_with("paying")).count(), 6, "three of four: {next:?}");
     }
 
     #[test]

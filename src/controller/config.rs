@@ -1,6 +1,10 @@
 //! How whoever runs the cluster configures the operator: what no tenant decides.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroU32,
+    path::Path,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -23,6 +27,10 @@ use crate::{
 pub struct OperatorConfig {
     /// Syncs that run at one time, all migrations together.
     pub max_syncs: u32,
+    /// Syncs of one namespace that run at one time, all its migrations together; none: as many as `max_syncs`.
+    pub max_syncs_per_namespace: Option<NonZeroU32>,
+    /// What single namespaces may do, where it is something else.
+    pub namespaces: BTreeMap<String, NamespaceLimit>,
     /// Pods made within a second.
     pub pod_starts_per_second: u32,
     /// MailboxSyncs in one namespace, all migrations together: each takes room in the operator's memory. More are not made.
@@ -51,6 +59,8 @@ impl Default for OperatorConfig {
     fn default() -> Self {
         Self {
             max_syncs: 200,
+            max_syncs_per_namespace: None,
+            namespaces: BTreeMap::new(),
             pod_starts_per_second: 20,
             max_mailboxes_per_namespace: 10_000,
             host_limits: BTreeMap::new(),
@@ -63,6 +73,22 @@ impl Default for OperatorConfig {
             inject_sidecars: false,
             scheduling_timeout: Duration::from_secs(30 * 60),
         }
+    }
+}
+
+/// What a namespace may have of the syncs that run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NamespaceLimit {
+    /// Syncs that run at one time; none: `maxSyncsPerNamespace`.
+    pub max_syncs: Option<NonZeroU32>,
+    /// How many syncs it gets for each one of a namespace that is not named here, while both wait.
+    pub weight: NonZeroU32,
+}
+
+impl Default for NamespaceLimit {
+    fn default() -> Self {
+        Self { max_syncs: None, weight: NonZeroU32::MIN }
     }
 }
 
@@ -176,6 +202,19 @@ impl OperatorConfig {
         };
         let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
         yaml::read(&format!("the operator's configuration {}", path.display()), &text)
+    }
+
+    /// The most syncs of a namespace at one time, if that is limited.
+    #[must_use]
+    pub(crate) fn namespace_max_syncs(&self, namespace: &str) -> Option<usize> {
+        let limit = self.namespaces.get(namespace).and_then(|limit| limit.max_syncs).or(self.max_syncs_per_namespace);
+        limit.and_then(|limit| usize::try_from(limit.get()).ok())
+    }
+
+    /// The weights of namespaces that are named.
+    #[must_use]
+    pub(crate) fn namespace_weights(&self) -> HashMap<String, u32> {
+        self.namespaces.iter().map(|(namespace, limit)| (namespace.clone(), limit.weight.get())).collect()
     }
 
     /// The limit of a server.
@@ -406,6 +445,15 @@ mod tests {
     }
 
     #[test]
+    fn a_namespaces_limit_is_its_own_before_that_of_all() {
+        let config = config("maxSyncsPerNamespace: 20\nnamespaces:\n  large: {maxSyncs: 80, weight: 4}\n  odd: {}\n");
+        let limits = ["large", "odd", "other"].map(|namespace| config.namespace_max_syncs(namespace));
+        assert_eq!(limits, [Some(80), Some(20), Some(20)]);
+        assert_eq!((config.namespace_weights()["large"], config.namespace_weights()["odd"]), (4, 1));
+        assert_eq!(OperatorConfig::default().namespace_max_syncs("large"), None);
+    }
+
+    #[test]
     fn what_is_not_said_has_its_default() {
         let config = config("addresses: {deny: [192.0.2.0/24]}\n");
         assert!(config.addresses.detect_cluster && config.addresses.allow.is_empty());
@@ -418,6 +466,8 @@ mod tests {
             ("maxSync: 3", "maxSync"),
             ("addresses: {denied: []}", "denied"),
             ("hostLimits: {mail.example: {connections: 3}}", "connections"),
+            ("namespaces: {a: {maxSync: 3}}", "maxSync"),
+            ("namespaces: {a: {weight: 0}}", "nonzero"),
             ("masterUsers: [{namespace: a, users: [], userSuffixes: []}]", "userSuffixes"),
         ] {
             let error = yaml::read::<OperatorConfig>("the configuration", wrong).unwrap_err();

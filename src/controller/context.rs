@@ -110,7 +110,9 @@ impl ControllerContext {
     pub(crate) fn new(parts: ContextParts) -> Self {
         let ContextParts { client, config, worker, addresses, caches, recorder, metrics, liveness } = parts;
         Self {
-            admission: Mutex::new(SyncAdmission::new(config.pod_starts_per_second)),
+            admission: Mutex::new(
+                SyncAdmission::new(config.pod_starts_per_second).with_weights(config.namespace_weights()),
+            ),
             secret_versions: SecretVersions::new(client.clone()),
             client,
             config,

@@ -201,6 +201,7 @@ cases! {
         "maxSyncs": 1000, "podStartsPerSecond": 5, "maxMailboxesPerNamespace": 50, "workerLogLevel": "debug",
         "injectSidecars": true, "schedulingTimeout": "1h",
         "hostLimits": {"imap.old.example:143": {"maxConnections": 40, "startsPerMinute": 30}},
+        "maxSyncsPerNamespace": 20, "namespaces": {"customers": {"maxSyncs": 80, "weight": 4}},
         "addresses": {"detectCluster": false, "deny": ["10.0.0.0/8"], "allow": ["10.1.0.0/16", "2001:db8::/32"]}},
      "policy": {"masterUsers": [{"namespace": "customers", "users": ["@acme.example", "*"]}]}}), |objects| {
         let config = serde_json::to_value(operators_config(&objects)).unwrap();
@@ -208,6 +209,8 @@ cases! {
             ("maxSyncs", json!(1000)),
             ("podStartsPerSecond", json!(5)),
             ("maxMailboxesPerNamespace", json!(50)),
+            ("maxSyncsPerNamespace", json!(20)),
+            ("namespaces", json!({"customers": {"maxSyncs": 80, "weight": 4}})),
             ("workerLogLevel", json!("debug")),
             ("injectSidecars", json!(true)),
             ("schedulingTimeout", json!("1h")),

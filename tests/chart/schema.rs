@@ -27,6 +27,8 @@ fn wrong() -> Vec<(Value, &'static [&'static str])> {
         (json!({"watchNamespaces": ["a,b"]}), label),
         (json!({"watchNamespaces": ["a", "a"]}), &["'/watchNamespaces'", "are equal"]),
         (at("config.maxSyncs", 0), &["'/config/maxSyncs'", "minimum"]),
+        (at("config.namespaces", json!({"a": {"weight": 0}})), &["'/config/namespaces/a/weight'", "minimum"]),
+        (at("config.namespaces", json!({"a,b": {}})), &["invalid propertyName 'a,b'"]),
         (at("config.logLevel", ""), &["'/config/logLevel'"]),
         (at("config.addresses.deny", json!(["10.0.0.1"])), &["'/config/addresses/deny/0'", "does not match pattern"]),
         (at("config.addresses.allow", json!(["10.0.0.0/33"])), &["'/config/addresses/allow/0'"]),

@@ -1,6 +1,6 @@
 //! An operator that watches some namespaces, and one that has rights in no others.
 
-use std::{fs, path::Path};
+use std::{fs, num::NonZeroU32, path::Path};
 
 use k8s_openapi::api::{
     core::v1::{Namespace, Pod},
@@ -13,7 +13,7 @@ use kube::{
 use mailferry::{
     ErrorClass,
     api::{MailMigration, MailboxSync, names},
-    controller::config::{AddressConfig, OperatorConfig, RoleKind, WorkerRole},
+    controller::config::{AddressConfig, NamespaceLimit, OperatorConfig, RoleKind, WorkerRole},
     telemetry::{api_calls, health::Readiness},
 };
 use mailferry_testkit::{
@@ -78,6 +78,38 @@ async fn an_operator_works_in_the_namespaces_that_it_watches_and_in_no_other() {
     later.running(&alice, 1).await;
     assert!(other.syncs().await.is_empty() && other.pods().await.is_empty());
     assert_untouched(&other.api::<MailMigration>().get("acme").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_namespace_has_no_more_syncs_than_it_may_and_another_takes_the_places() {
+    let (mut first, second) = (Stage::idle().await, Stage::idle().await);
+    let limit = NamespaceLimit { max_syncs: NonZeroU32::new(1), ..NamespaceLimit::default() };
+    let namespaces = [(first.rig.namespace.clone(), limit)].into();
+    first.configure(OperatorConfig { max_syncs: 3, namespaces, ..OperatorConfig::default() });
+    let operator = first.rig.operator().await;
+    let readiness = first.start_watching(operator, vec![first.rig.namespace.clone(), second.rig.namespace.clone()]);
+    until_ready(&readiness).await;
+    let users = ["alice", "bob", "carol"];
+    first.migration("acme", &users[..1], own_destination(&first)).await;
+    first.until_phase(&Stage::sync("acme", "alice"), "Running").await;
+    first.change("acme", json!({"mailboxes": mailboxes(&users)})).await;
+    let waits = |sync: &MailboxSync| {
+        let conditions = sync.status.as_ref().map(|status| &status.conditions).into_iter().flatten();
+        conditions.into_iter().any(|condition| condition.message.contains("maxSyncsPerNamespace: 1"))
+    };
+    for mailbox in ["bob", "carol"] {
+        first.until::<MailboxSync>(&Stage::sync("acme", mailbox), waits).await;
+    }
+    second.migration("acme", &users, own_destination(&second)).await;
+    let rest = |migration: &MailMigration| {
+        let counts = migration.status.as_ref().and_then(|status| status.mailboxes);
+        counts.is_some_and(|counts| (counts.running, counts.queued) == (2, 1))
+    };
+    second.until::<MailMigration>("acme", rest).await;
+    let _players = [first.play(|_, _| Ending::Synced), second.play(|_, _| Ending::Synced)];
+    for stage in [&first, &second] {
+        stage.until_condition("acme", "Complete", "True").await;
+    }
 }
 
 #[tokio::test]

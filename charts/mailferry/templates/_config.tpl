@@ -2,6 +2,10 @@
 {{- define "mailferry.config" -}}
 {{- with .Values.config -}}
 maxSyncs: {{ int .maxSyncs }}
+{{- with .maxSyncsPerNamespace }}
+maxSyncsPerNamespace: {{ int . }}
+{{- end }}
+namespaces: {{ toJson (default dict .namespaces) }}
 podStartsPerSecond: {{ int .podStartsPerSecond }}
 maxMailboxesPerNamespace: {{ int .maxMailboxesPerNamespace }}
 hostLimits: {{ toJson .hostLimits }}

@@ -1,38 +1,32 @@
 //! Who waits, indexed so that no decision looks at all of them. Pure.
 //!
-//! Waiting mailboxes of one migration with equal needs stand in one lane. Lanes have ranks: the migration with the fewest
-//! running first, then the one whose turn is longest ago. A lane has to wait for a resource when its share has no room there,
+//! Waiting mailboxes of one migration with equal needs stand in one lane. Lanes have ranks: the namespace with the smallest
+//! share of what runs first; in it the migration with the fewest running, then the one whose turn is longest ago. A lane has to wait for a resource when its share has no room there,
 //! or when a lane before it waits for the resource: the first lane without room is the resource's *bar*, and whoever needs
 //! the resource and stands behind the bar waits, too. So of the lanes that are parked at a resource only the first has to be
-//! looked at, and only when something changed there.
+//! looked at, and only when something changed there. A namespace's share is no part of a lane's rank: where it changes, only
+//! the resources that several namespaces need are looked at.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     mem,
 };
 
-use super::request::{LimitedResource, MigrationKey, ObjectUid, SlotRequest};
+use super::{
+    namespace_share::NamespaceShare,
+    ranked_lanes::{LaneNumber, LaneRank, LaneTurn, NamespaceNumber, RankedLanes, WaitingShares},
+    request::{LimitedResource, MigrationKey, ObjectUid, SlotRequest},
+};
 use crate::start_limits::{ResourceShare, ResourceUsage};
 
-/// The number of a lane, in the order of their beginnings.
-type LaneNumber = u64;
 /// What each mailbox of a lane needs, but for its accounts: what few have in common first.
 type LaneNeeds = Vec<(LimitedResource, ResourceShare)>;
-
-/// Whose turn it is: the lower rank is asked first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct LaneRank {
-    /// Syncs of its migration that run.
-    running: usize,
-    /// When its migration had its last turn, or began to wait.
-    turn: u64,
-    lane: LaneNumber,
-}
 
 /// The waiting mailboxes of one migration that need the same.
 #[derive(Debug)]
 struct WaitingLane {
     migration: MigrationKey,
+    namespace: NamespaceNumber,
     needs: LaneNeeds,
     /// Those whose accounts are free, the first to come first.
     ready: BTreeMap<u64, SlotRequest>,
@@ -50,19 +44,48 @@ struct WaitingLane {
 #[derive(Debug)]
 struct WaitingMigration {
     lanes: BTreeMap<LaneNeeds, LaneNumber>,
+    namespace: NamespaceNumber,
     running: usize,
     turn: u64,
     /// Its namespace takes no pods: it takes no part.
     held: bool,
 }
 
+/// How things stand with a namespace, beyond what a mailbox asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct WaitingFacts {
+    /// Its share of what runs.
+    pub share: NamespaceShare,
+    /// Syncs of the mailbox's migration.
+    pub running: usize,
+    /// It takes no pods.
+    pub held: bool,
+}
+
+/// A namespace in which mailboxes wait.
+#[derive(Debug)]
+struct WaitingNamespace {
+    number: NamespaceNumber,
+    /// Migrations that wait in it.
+    migrations: usize,
+}
+
 /// Who needs a resource.
 #[derive(Debug, Default)]
 struct ResourceLanes {
     /// All lanes that take part, by their share.
-    by_share: BTreeMap<ResourceShare, BTreeSet<LaneRank>>,
+    by_share: BTreeMap<ResourceShare, RankedLanes>,
     /// Those of them that wait for it.
-    parked: BTreeSet<LaneRank>,
+    parked: RankedLanes,
+}
+
+impl ResourceLanes {
+    /// True when mailboxes of several namespaces need it: then their shares decide who is first.
+    fn is_contested(&self) -> bool {
+        let mut namespaces = self.by_share.values().flat_map(RankedLanes::namespaces);
+        let first = namespaces.next();
+        namespaces.any(|namespace| Some(namespace) != first)
+    }
 }
 
 /// Where a waiting mailbox stands.
@@ -78,9 +101,14 @@ pub(super) struct WaitingLanes {
     places: HashMap<ObjectUid, RequestPlace>,
     lanes: HashMap<LaneNumber, WaitingLane>,
     migrations: BTreeMap<MigrationKey, WaitingMigration>,
+    /// The namespaces of these.
+    namespaces: BTreeMap<String, WaitingNamespace>,
+    shares: WaitingShares,
     resources: HashMap<LimitedResource, ResourceLanes>,
     /// Lanes that take part, and are parked nowhere.
-    active: BTreeSet<LaneRank>,
+    active: RankedLanes,
+    /// Resources that several namespaces need.
+    contested: HashSet<LimitedResource>,
     /// Resources at which lanes are parked, and where something changed that may let them go on.
     changed: HashSet<LimitedResource>,
     by_account: HashMap<LimitedResource, HashSet<ObjectUid>>,
@@ -101,9 +129,8 @@ impl WaitingLanes {
         !self.active.is_empty() || !self.changed.is_empty()
     }
 
-    /// Takes a mailbox in, or brings what it needs up to date; it keeps its place. `running`: syncs of its migration;
-    /// `held`: its namespace takes no pods.
-    pub(super) fn insert(&mut self, request: SlotRequest, running: usize, held: bool, usage: &Usage) {
+    /// Takes a mailbox in, or brings what it needs up to date; it keeps its place.
+    pub(super) fn insert(&mut self, request: SlotRequest, facts: WaitingFacts, usage: &Usage) {
         if let Some(there) = self.waiting_mut(&request.uid)
             && there.needs == request.needs
         {
@@ -117,9 +144,15 @@ impl WaitingLanes {
         let number = before.unwrap_or_else(|| self.count());
         let (turn, new_lane) = (since.unwrap_or_else(|| self.count()), self.count());
         let needs: LaneNeeds = request.needs.iter().filter(|(r, _)| !r.is_account()).rev().map(owned).collect();
-        let waiting = WaitingMigration { lanes: BTreeMap::new(), running, turn, held };
-        let migration = self.migrations.entry(request.migration.clone()).or_insert(waiting);
+        let WaitingFacts { share, running, held } = facts;
+        if !self.migrations.contains_key(&request.migration) {
+            let namespace = self.enter_namespace(request.namespace(), share);
+            let waiting = WaitingMigration { lanes: BTreeMap::new(), namespace, running, turn, held };
+            self.migrations.insert(request.migration.clone(), waiting);
+        }
+        let Some(migration) = self.migrations.get_mut(&request.migration) else { return };
         let lane = *migration.lanes.entry(needs.clone()).or_insert(new_lane);
+        let namespace = migration.namespace;
         for account in request.needs.keys().filter(|resource| resource.is_account()) {
             self.by_account.entry(account.clone()).or_default().insert(request.uid.clone());
         }
@@ -127,6 +160,7 @@ impl WaitingLanes {
         let migration = request.migration.clone();
         let place = self.lanes.entry(lane).or_insert_with(|| WaitingLane {
             migration,
+            namespace,
             needs,
             ready: BTreeMap::new(),
             blocked: BTreeMap::new(),
@@ -170,6 +204,28 @@ impl WaitingLanes {
         }
     }
 
+    /// One more migration waits in a namespace; gives the namespace's number.
+    fn enter_namespace(&mut self, namespace: &str, share: NamespaceShare) -> NamespaceNumber {
+        let number = self.count();
+        let first = WaitingNamespace { number, migrations: 0 };
+        let waiting = self.namespaces.entry(namespace.to_owned()).or_insert(first);
+        waiting.migrations += 1;
+        let number = waiting.number;
+        self.shares.insert(number, share);
+        number
+    }
+
+    /// Another share of what runs is a namespace's.
+    pub(super) fn set_share(&mut self, namespace: &str, share: NamespaceShare) {
+        let Some(waiting) = self.namespaces.get(namespace) else { return };
+        if self.shares.insert(waiting.number, share) == Some(share) {
+            return;
+        }
+        // Its lanes stand elsewhere now, among those of others.
+        let parked = |resource: &&LimitedResource| self.resources.get(resource).is_some_and(|l| !l.parked.is_empty());
+        self.changed.extend(self.contested.iter().filter(parked).cloned());
+    }
+
     /// A namespace takes no pods, or does again.
     pub(super) fn set_held(&mut self, namespace: &str, held: bool) {
         let first = (namespace.to_owned(), String::new());
@@ -207,10 +263,10 @@ impl WaitingLanes {
     pub(super) fn first_that_fits(&mut self, usage: &Usage) -> Option<&SlotRequest> {
         let lane = loop {
             self.wake_first_parked(usage);
-            let rank = *self.active.first()?;
-            match self.lacking(rank, usage) {
-                None => break rank.lane,
-                Some(resource) => self.park(rank, resource),
+            let turn = self.active.first(&self.shares)?;
+            match self.lacking(turn, usage) {
+                None => break turn.rank.lane,
+                Some(resource) => self.park(turn, resource),
             }
         };
         self.lanes.get(&lane)?.ready.values().next()
@@ -220,9 +276,9 @@ impl WaitingLanes {
     pub(super) fn waits_for(&self, request: &SlotRequest, usage: &Usage) -> Option<(LimitedResource, ResourceShare)> {
         let lacks = |(resource, share): &(&LimitedResource, &ResourceShare)| !usage.has_room(resource, share);
         let needs = || request.needs.iter().rev().filter(|(resource, _)| !resource.is_account());
-        let rank = self.places.get(&request.uid).and_then(|place| self.lanes.get(&place.lane)?.rank);
+        let turn = self.places.get(&request.uid).and_then(|place| self.turn_of(self.lanes.get(&place.lane)?));
         let behind = |(resource, _): &(&LimitedResource, &ResourceShare)| {
-            self.bar(resource, usage).is_some_and(|bar| rank.is_none_or(|rank| bar < rank))
+            self.bar(resource, usage).is_some_and(|bar| turn.is_none_or(|turn| bar < turn))
         };
         needs().find(lacks).or_else(|| needs().find(behind)).map(owned)
     }
@@ -238,19 +294,25 @@ impl WaitingLanes {
         self.counter
     }
 
+    /// A lane's place among all; none while it takes no part.
+    fn turn_of(&self, lane: &WaitingLane) -> Option<LaneTurn> {
+        let share = self.shares.get(&lane.namespace).copied().unwrap_or_default();
+        Some(LaneTurn { share, rank: lane.rank?, namespace: lane.namespace })
+    }
+
     /// The first lane that waits for a resource for want of room.
-    fn bar(&self, resource: &LimitedResource, usage: &Usage) -> Option<LaneRank> {
+    fn bar(&self, resource: &LimitedResource, usage: &Usage) -> Option<LaneTurn> {
         let by_share = self.resources.get(resource)?.by_share.iter();
         by_share
             .filter(|(share, _)| !usage.has_room(resource, share))
-            .filter_map(|(_, lanes)| lanes.first().copied())
+            .filter_map(|(_, lanes)| lanes.first(&self.shares))
             .min()
     }
 
     /// The resource that a lane has to wait for, if any.
-    fn lacking(&self, rank: LaneRank, usage: &Usage) -> Option<LimitedResource> {
-        let lane = self.lanes.get(&rank.lane)?;
-        let waits = |(resource, _): &&(LimitedResource, _)| self.bar(resource, usage).is_some_and(|bar| bar <= rank);
+    fn lacking(&self, turn: LaneTurn, usage: &Usage) -> Option<LimitedResource> {
+        let lane = self.lanes.get(&turn.rank.lane)?;
+        let waits = |(resource, _): &&(LimitedResource, _)| self.bar(resource, usage).is_some_and(|bar| bar <= turn);
         lane.needs.iter().find(waits).map(|(resource, _)| resource.clone())
     }
 
@@ -260,11 +322,10 @@ impl WaitingLanes {
         for resource in mem::take(&mut self.changed) {
             let bar = self.bar(&resource, usage);
             let Some(lanes) = self.resources.get_mut(&resource) else { continue };
-            let Some(rank) = lanes.parked.first().copied().filter(|rank| bar.is_none_or(|bar| *rank < bar)) else {
-                continue;
-            };
-            lanes.parked.remove(&rank);
-            self.active.insert(rank);
+            let first = lanes.parked.first(&self.shares).filter(|turn| bar.is_none_or(|bar| *turn < bar));
+            let Some(LaneTurn { rank, namespace, .. }) = first else { continue };
+            lanes.parked.remove(namespace, &rank);
+            self.active.insert(namespace, rank);
             if let Some(lane) = self.lanes.get_mut(&rank.lane) {
                 lane.parked_at = None;
                 lane.woken_from = Some(resource);
@@ -272,9 +333,10 @@ impl WaitingLanes {
         }
     }
 
-    fn park(&mut self, rank: LaneRank, resource: LimitedResource) {
-        self.active.remove(&rank);
-        self.resources.entry(resource.clone()).or_default().parked.insert(rank);
+    fn park(&mut self, turn: LaneTurn, resource: LimitedResource) {
+        let LaneTurn { rank, namespace, .. } = turn;
+        self.active.remove(namespace, &rank);
+        self.resources.entry(resource.clone()).or_default().parked.insert(namespace, rank);
         let Some(lane) = self.lanes.get_mut(&rank.lane) else { return };
         self.changed.extend(lane.woken_from.take().filter(|from| *from != resource));
         lane.parked_at = Some(resource);
@@ -290,6 +352,7 @@ impl WaitingLanes {
         if rank == lane.rank {
             return;
         }
+        let namespace = lane.namespace;
         let before = mem::replace(&mut lane.rank, rank);
         lane.woken_from = None;
         let parked_at = lane.parked_at.take();
@@ -297,27 +360,36 @@ impl WaitingLanes {
             let lanes = self.resources.entry(resource.clone()).or_default();
             let of_share = lanes.by_share.entry(*share).or_default();
             if let Some(before) = before {
-                of_share.remove(&before);
+                of_share.remove(namespace, &before);
                 if parked_at.as_ref() == Some(resource) {
-                    lanes.parked.remove(&before);
+                    lanes.parked.remove(namespace, &before);
                 }
                 // Those behind it may have waited because it did.
                 if !lanes.parked.is_empty() {
                     self.changed.insert(resource.clone());
                 }
             }
-            of_share.extend(rank);
+            if let Some(rank) = rank {
+                of_share.insert(namespace, rank);
+            }
             if of_share.is_empty() {
                 lanes.by_share.remove(share);
+            }
+            if !lanes.is_contested() {
+                self.contested.remove(resource);
+            } else if !self.contested.contains(resource) {
+                self.contested.insert(resource.clone());
             }
             if lanes.by_share.is_empty() {
                 self.resources.remove(resource);
             }
         }
         if let Some(before) = before {
-            self.active.remove(&before);
+            self.active.remove(namespace, &before);
         }
-        self.active.extend(rank);
+        if let Some(rank) = rank {
+            self.active.insert(namespace, rank);
+        }
     }
 
     fn forget_if_empty(&mut self, number: LaneNumber) {
@@ -329,9 +401,20 @@ impl WaitingLanes {
             migration.lanes.remove(&lane.needs);
             if migration.lanes.is_empty() {
                 self.migrations.remove(&lane.migration);
+                self.leave_namespace(&lane.migration.0.clone());
             }
         }
         self.lanes.remove(&number);
+    }
+
+    /// One migration less waits in a namespace.
+    fn leave_namespace(&mut self, namespace: &str) {
+        let Some(waiting) = self.namespaces.get_mut(namespace) else { return };
+        waiting.migrations = waiting.migrations.saturating_sub(1);
+        if waiting.migrations == 0 {
+            self.shares.remove(&waiting.number);
+            self.namespaces.remove(namespace);
+        }
     }
 }
 

@@ -23,6 +23,7 @@ struct NaiveQueue {
     /// By namespace: how often, until when, and whether one is trying.
     refusals: HashMap<String, (u32, Instant, bool)>,
     counter: u64,
+    weights: HashMap<String, u32>,
 }
 
 fn lane_key(request: &SlotRequest) -> LaneKey {
@@ -84,9 +85,18 @@ impl NaiveQueue {
         self.granted.values().filter(|(request, _)| request.migration == *migration).count()
     }
 
+    /// Compares a namespace's running syncs, divided by its weight.
+    fn share(&self, namespace: &str) -> usize {
+        let running = self.granted.values().filter(|(request, _)| request.namespace() == namespace).count();
+        // A common multiple of all weights.
+        running * 6 / usize::try_from(self.weights.get(namespace).copied().unwrap_or(1)).unwrap()
+    }
+
     fn first_that_fits(&self, now: Instant) -> Option<SlotRequest> {
         let mut lanes: Vec<_> = self.lanes.iter().collect();
-        lanes.sort_by_key(|((migration, _), number)| (self.running(migration), self.turns[migration], **number));
+        lanes.sort_by_key(|((migration, _), number)| {
+            (self.share(&migration.0), self.running(migration), self.turns[migration], **number)
+        });
         let mut reserved = ReservedResources::default();
         for ((migration, needs), _) in lanes {
             let refused = self.refusals.get(&migration.0).is_some_and(|(_, until, probing)| *probing || *until > now);
@@ -146,7 +156,7 @@ enum QueueStep {
 }
 
 fn name() -> impl Strategy<Value = String> {
-    (0..4_u8, 0..6_u8).prop_map(|(migration, number)| format!("{migration}-{number}"))
+    (0..5_u8, 0..6_u8).prop_map(|(migration, number)| format!("{migration}-{number}"))
 }
 
 fn request() -> impl Strategy<Value = SlotRequest> {
@@ -154,7 +164,13 @@ fn request() -> impl Strategy<Value = SlotRequest> {
     (name(), 0..3_u8, 1..3_usize, 0..6_u8, limits).prop_map(|(name, host, units, account, limits)| {
         let (connections, parallelism, starts_per_minute, operator) = limits;
         let one = |limit| ResourceShare { units: 1, limit: Some(limit), starts_per_minute: None };
-        let namespace = if name.as_str() < "2" { "a" } else { "b" };
+        let namespace = if name.as_str() < "2" {
+            "a"
+        } else if name.as_str() < "4" {
+            "b"
+        } else {
+            "c"
+        };
         let migration = (namespace.to_owned(), name.chars().take(1).collect());
         let host_share = ResourceShare { units, limit: Some(connections), starts_per_minute };
         SlotRequest {
@@ -163,6 +179,7 @@ fn request() -> impl Strategy<Value = SlotRequest> {
             slots: i32::try_from(units).unwrap(),
             needs: ResourceNeeds::from([
                 (LimitedResource::Operator, one(2 + operator)),
+                (LimitedResource::Namespace(namespace.to_owned()), one(1 + operator)),
                 (LimitedResource::Migration(MigrationKey::clone(&migration)), one(parallelism)),
                 (LimitedResource::Host(format!("h{host}")), host_share),
                 (LimitedResource::Account(format!("a{account}")), one(1)),
@@ -173,7 +190,7 @@ fn request() -> impl Strategy<Value = SlotRequest> {
 }
 
 fn step() -> impl Strategy<Value = QueueStep> {
-    let namespace = || prop::sample::select(vec!["a", "b"]);
+    let namespace = || prop::sample::select(vec!["a", "b", "c"]);
     prop_oneof![
         8 => request().prop_map(QueueStep::Enqueue),
         1 => request().prop_map(QueueStep::Restore),
@@ -252,7 +269,9 @@ proptest! {
 
     #[test]
     fn the_index_gives_the_same_turns_as_looking_at_everything(steps in prop::collection::vec(step(), 1..120)) {
-        let (mut admission, mut naive) = (SyncAdmission::new(1_000_000), NaiveQueue::default());
+        let weights = HashMap::from([("b".to_owned(), 2), ("c".to_owned(), 3)]);
+        let mut admission = SyncAdmission::new(1_000_000).with_weights(weights.clone());
+        let mut naive = NaiveQueue { weights, ..NaiveQueue::default() };
         let (mut now, mut unwanted) = (Instant::now(), HashSet::new());
         for step in steps.into_iter().chain(std::iter::repeat_n(QueueStep::Admit, 12)) {
             take_step(step, (&mut admission, &mut naive), &mut now, &mut unwanted)?;
@@ -263,7 +282,7 @@ proptest! {
         for uid in naive.granted.keys().chain(naive.waiting.iter().map(|(_, request)| &request.uid)) {
             admission.give_up(uid);
         }
-        prop_assert!(admission.usage.is_empty() && admission.running.is_empty());
+        prop_assert!(admission.usage.is_empty() && admission.running.is_empty() && admission.shares.is_empty());
         prop_assert_eq!((admission.waiting_count(), admission.running_count()), (0, 0));
     }
 }

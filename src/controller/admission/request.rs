@@ -12,6 +12,8 @@ pub type MigrationKey = (String, String);
 pub enum LimitedResource {
     /// Syncs of the whole operator.
     Operator,
+    /// Syncs of a namespace.
+    Namespace(String),
     /// Syncs of a migration.
     Migration(MigrationKey),
     /// Connections to `host:port`, across the cluster.

@@ -63,6 +63,32 @@ fn how_long_decisions_take_with_ten_thousand_waiting_migrations() {
 
 #[test]
 #[ignore = "measures, and tells"]
+fn how_long_ends_and_decisions_take_where_many_namespaces_wait_and_where_two_have_all_migrations() {
+    const MIGRATIONS: usize = 10_000;
+    for namespaces in [1000, 2] {
+        let (mut admission, now) = (SyncAdmission::new(1_000_000), Instant::now());
+        for migration in 0..MIGRATIONS {
+            let mut request = request(migration, 0);
+            request.migration.0 = format!("ns{}", migration % namespaces);
+            admission.enqueue(request);
+        }
+        let mut running: Vec<_> = std::iter::from_fn(|| admission.admit_next(now, |_| true)).collect();
+        let began = Instant::now();
+        for turn in 0..1000 {
+            let place = turn % running.len();
+            admission.release(&running[place].1);
+            running[place] = admission.admit_next(now, |_| true).unwrap();
+        }
+        tell(
+            &format!("ends, each with the decision that follows, {MIGRATIONS} migrations in {namespaces} namespaces"),
+            1000,
+            began,
+        );
+    }
+}
+
+#[test]
+#[ignore = "measures, and tells"]
 fn how_long_fifty_thousand_waiting_mailboxes_of_one_migration_take_to_be_removed() {
     const MAILBOXES: usize = 50_000;
     let mut admission = SyncAdmission::new(1_000_000);

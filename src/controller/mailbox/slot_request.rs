@@ -36,6 +36,10 @@ pub(crate) fn slot_request(
     let one = |limit| ResourceShare { units: 1, limit, starts_per_minute: None };
     let mut needs = ResourceNeeds::new();
     needs.insert(LimitedResource::Operator, one(Some(usize::try_from(config.max_syncs).unwrap_or(usize::MAX))));
+    let of_namespace = config.namespace_max_syncs(&namespace);
+    if of_namespace.is_some() {
+        needs.insert(LimitedResource::Namespace(namespace.clone()), one(of_namespace));
+    }
     let parallelism = migration.map(|migration| usize::try_from(migration.parallelism).unwrap_or(1));
     let migration = (namespace.clone(), spec.migration.clone());
     needs.insert(LimitedResource::Migration(migration.clone()), one(parallelism));

@@ -28,6 +28,12 @@ pub(super) fn wait_words(wait: &SlotWait) -> String {
         SlotWait::Room(LimitedResource::Operator, limit) => {
             format!("waiting for a place among the operator's syncs (maxSyncs: {})", most(limit))
         }
+        SlotWait::Room(LimitedResource::Namespace(_), limit) => {
+            format!(
+                "waiting for a place among the namespace's syncs (the operator's maxSyncsPerNamespace: {})",
+                most(limit)
+            )
+        }
         SlotWait::Room(LimitedResource::Migration(_), limit) => {
             format!("waiting for a place among the migration's syncs (parallelism: {})", most(limit))
         }
@@ -94,6 +100,7 @@ mod tests {
             SlotWait::PodsRefused("exceeded quota: pods".into()),
             SlotWait::Account,
             SlotWait::Room(LimitedResource::Operator, Some(1000)),
+            SlotWait::Room(LimitedResource::Namespace("ns".into()), Some(50)),
             SlotWait::Room(LimitedResource::Migration(("ns".into(), "m".into())), Some(20)),
             SlotWait::Room(server(), Some(40)),
             SlotWait::Room(host(), Some(80)),
@@ -107,6 +114,7 @@ mod tests {
         waiting until pods can be made in this namespace: exceeded quota: pods
         waiting for the destination account: another sync uses it
         waiting for a place among the operator's syncs (maxSyncs: 1000)
+        waiting for a place among the namespace's syncs (the operator's maxSyncsPerNamespace: 50)
         waiting for a place among the migration's syncs (parallelism: 20)
         waiting for connections to old.example:993 (limits.maxConnections: 40)
         waiting for connections to old.example:993 (the operator's hostLimits, maxConnections: 80)
