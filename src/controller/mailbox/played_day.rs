@@ -118,7 +118,7 @@ impl PlayedMailbox {
             status: &self.status,
             pods: &[],
             surplus_pods: &[],
-            liveness: WorkerLiveness::first_seen(self.status.attempt, now),
+            liveness: WorkerLiveness::first_seen(self.status.attempt, SignedDuration::ZERO),
             granted_slots: Some(1),
             waits_for: None,
             hold: None,
@@ -126,6 +126,7 @@ impl PlayedMailbox {
             node_out_of_service: false,
             scheduling_timeout: SignedDuration::from_secs(600),
             now,
+            since_boot: SignedDuration::ZERO,
         };
         settle_attempt(&observed, &PodEnd::NeverRan).status
     }
