@@ -17,7 +17,7 @@ use crate::{
     commands::{
         check::CheckArgs, checkpoint::CheckpointArgs, completions::CompletionsArgs, controller::ControllerArgs,
         copy::CopyArgs, crds::CrdsArgs, doctor::DoctorArgs, export::ExportArgs, import::ImportArgs, man::ManArgs,
-        run::RunArgs, verify::VerifyArgs, version::VersionArgs, worker::WorkerArgs,
+        run::RunArgs, uninstall::UninstallArgs, verify::VerifyArgs, version::VersionArgs, worker::WorkerArgs,
     },
     local::{account_url::without_passwords, run::SyncEngine},
     telemetry::logs,
@@ -53,6 +53,7 @@ enum Command {
     Checkpoint(CheckpointArgs),
     Controller(ControllerArgs),
     Doctor(DoctorArgs),
+    Uninstall(UninstallArgs),
     Worker(WorkerArgs),
     Completions(CompletionsArgs),
     #[command(hide = true)]
@@ -76,6 +77,7 @@ Exit codes:
     2  Configuration: a wrong command line or manifest, a missing Secret, a state folder in use
     3  copy, run: all is done, and some messages are not copied: the report names them
        export: some messages could not be read
+       uninstall: something may still run, or is held: the output names it
    10  Authentication: a server refused a user name, password or token
    11  Authorization: the login worked, but not what came after it
    12  Quota: the destination has no room left
@@ -151,6 +153,7 @@ fn execute(cli: Cli) -> Result<u8> {
         Command::Version(args) => print(&args.render()?),
         Command::Controller(args) => runtime()?.block_on(args.run()),
         Command::Doctor(args) => small_runtime()?.block_on(args.run()),
+        Command::Uninstall(args) => runtime()?.block_on(args.run()),
         Command::Worker(args) => small_runtime()?.block_on(args.run()),
     }
 }

@@ -19,6 +19,7 @@ pub mod run;
 mod saved_file;
 pub mod shared_args;
 pub mod sync_args;
+pub mod uninstall;
 pub mod verify;
 pub mod version;
 pub mod worker;

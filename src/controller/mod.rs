@@ -31,6 +31,7 @@ pub mod server;
 pub(crate) mod shared_parts;
 #[cfg(test)]
 mod testing;
+pub mod uninstall;
 pub mod watches;
 pub(crate) mod worker_rbac;
 pub(crate) mod write_guard;

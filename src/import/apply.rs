@@ -1,6 +1,6 @@
 //! An import applied to a cluster, server-side: Secrets first, so that no MailMigration waits for them.
 
-use std::{fmt::Debug, io::Write};
+use std::{fmt::Debug, io::Write, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{StreamExt as _, stream};
@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Config, Resource,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
-    config::KubeConfigOptions,
+    config::{KubeConfigOptions, Kubeconfig},
 };
 use secrecy::ExposeSecret as _;
 use serde::{Serialize, de::DeserializeOwned};
@@ -70,16 +70,26 @@ impl ApplyOutcome {
 /// # Errors
 /// Configuration when there is none.
 pub(crate) async fn cluster(context: Option<&str>) -> Result<(Client, String)> {
+    cluster_in(None, context).await
+}
+
+/// The same; `kubeconfig`: by this file.
+///
+/// # Errors
+/// Configuration when there is none.
+pub(crate) async fn cluster_in(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<(Client, String)> {
     let wrong = |why: String| {
         Error::configuration(format!("the cluster's configuration can't be read: {why}"))
             .advice("Set KUBECONFIG to a file that kubectl works with, or choose by --context")
     };
-    let config = match context {
-        Some(context) => {
-            let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
-            Config::from_kubeconfig(&options).await.map_err(|error| wrong(error.to_string()))?
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    let config = match (kubeconfig, context) {
+        (Some(file), _) => {
+            let kubeconfig = Kubeconfig::read_from(file).map_err(|error| wrong(error.to_string()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| wrong(error.to_string()))?
         }
-        None => Config::infer().await.map_err(|error| wrong(error.to_string()))?,
+        (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| wrong(error.to_string()))?,
+        (None, None) => Config::infer().await.map_err(|error| wrong(error.to_string()))?,
     };
     let namespace = config.default_namespace.clone();
     let client = Client::try_from(config).map_err(|error| wrong(error.to_string()))?;

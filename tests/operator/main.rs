@@ -29,4 +29,5 @@ mod server;
 mod stage;
 mod telemetry;
 mod unanswered;
+mod uninstall;
 mod worker;

@@ -2,15 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use k8s_openapi::api::core::v1::{Node, Pod, Secret};
-use kube::{
-    Api, Error, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Error, ResourceExt as _, api::PostParams};
 
 use super::{
     attempt_end::{status_after_refusal, status_after_rejection},
     decide::SyncAction,
+    effects,
     observe::FLUSH_SECONDS,
     pod_answer::{CreateRefusal, create_refusal},
     status::{ReconcileState, current_slot_request, write_status},
@@ -19,7 +17,7 @@ use crate::{
     api::{MailboxSync, names},
     controller::{
         cache::NamespacedName,
-        cached_objects::{POD_FINALIZER, SYNC_FINALIZER, SyncPod},
+        cached_objects::SyncPod,
         context::ControllerContext,
         error::ReconcileError,
         events::EventNote,
@@ -62,8 +60,12 @@ pub(super) async fn apply(
             context.slots_changed.notify_one();
         }
         SyncAction::CreatePod => return create_pod(context, state, sync).await,
-        SyncAction::StopPod { name, uid } => delete_pod(context, state, name, uid, FLUSH_SECONDS).await?,
-        SyncAction::DeletePod { name, uid } => delete_pod(context, state, name, uid, 0).await?,
+        SyncAction::StopPod { name, uid } => {
+            effects::delete_pod(&context.client, &state.name.namespace, name, uid, FLUSH_SECONDS).await?;
+        }
+        SyncAction::DeletePod { name, uid } => {
+            effects::delete_pod(&context.client, &state.name.namespace, name, uid, 0).await?;
+        }
         SyncAction::ReleasePod { name, uid } => remove_pod_finalizer(context, state, name, uid).await?,
         SyncAction::CheckNode => {
             let bound = pods
@@ -73,7 +75,7 @@ pub(super) async fn apply(
             state.node_out_of_service = is_node_out_of_service(context, &node).await?;
             return Ok(if state.node_out_of_service { ActionOutcome::DecideAgain } else { ActionOutcome::Done });
         }
-        SyncAction::ReleaseSync => remove_sync_finalizer(context, state, sync).await?,
+        SyncAction::ReleaseSync => effects::release_sync(&context.client, sync).await?,
     }
     Ok(ActionOutcome::Done)
 }
@@ -164,21 +166,6 @@ async fn has_pod(context: &ControllerContext, state: &ReconcileState, name: &str
     Ok(there.is_some_and(|there| owner_reference::is_controlled_by(&there, &state.uid)))
 }
 
-async fn delete_pod(
-    context: &ControllerContext,
-    state: &ReconcileState,
-    name: &str,
-    uid: &str,
-    grace: i64,
-) -> Result<(), ReconcileError> {
-    let params = DeleteParams {
-        grace_period_seconds: Some(u32::try_from(grace).unwrap_or(0)),
-        preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
-        ..DeleteParams::default()
-    };
-    Ok(ignore_not_found(pods_api(context, state).delete(name, &params).await)?)
-}
-
 /// Takes our finalizer off a pod, and no other's.
 async fn remove_pod_finalizer(
     context: &ControllerContext,
@@ -186,65 +173,22 @@ async fn remove_pod_finalizer(
     name: &str,
     uid: &str,
 ) -> Result<(), ReconcileError> {
-    let patch = serde_json::json!({
-        "metadata": {"uid": uid, "$deleteFromPrimitiveList/finalizers": [POD_FINALIZER]},
-    });
-    let answer = pods_api(context, state).patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+    let pod = effects::release_pod(&context.client, &state.name.namespace, name, uid).await?;
     // One that was only held by it is gone with it, and no watch tells of it again.
-    if let Ok(pod) = &answer
-        && pod.metadata.deletion_timestamp.is_none()
-    {
-        context.written.record(pod);
+    if let Some(pod) = pod.filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+        context.written.record(&pod);
     }
-    Ok(ignore_not_found(answer)?)
-}
-
-/// Takes our finalizer off a MailboxSync, after what was made for it alone.
-async fn remove_sync_finalizer(
-    context: &ControllerContext,
-    state: &ReconcileState,
-    sync: &MailboxSync,
-) -> Result<(), ReconcileError> {
-    let finalizers = sync.finalizers();
-    if !finalizers.iter().any(|finalizer| finalizer == SYNC_FINALIZER) {
-        return Ok(());
-    }
-    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &state.name.namespace);
-    for name in pod_builder::required_secrets(&sync.spec).into_keys() {
-        if name.strip_prefix(&state.name.name).is_some_and(|rest| rest.starts_with('-')) {
-            ignore_not_found(secrets.delete(&name, &DeleteParams::default()).await)?;
-        }
-    }
-    let rest: Vec<_> = finalizers.iter().filter(|finalizer| *finalizer != SYNC_FINALIZER).collect();
-    let patch = serde_json::json!({
-        "metadata": {"resourceVersion": sync.resource_version(), "uid": state.uid, "finalizers": rest},
-    });
-    let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &state.name.namespace);
-    let answer = api.patch(&state.name.name, &PatchParams::default(), &Patch::Merge(patch)).await;
-    ignore_not_found(answer).map_err(ReconcileError::of_versioned_write)
+    Ok(())
 }
 
 /// True when somebody who knows said that nothing runs on this node any more.
 async fn is_node_out_of_service(context: &ControllerContext, node: &str) -> Result<bool, ReconcileError> {
-    let nodes: Api<Node> = Api::all(context.client.clone());
-    // A node that was removed from the cluster proves nothing about what runs on it.
-    let node = match nodes.get_opt(node).await {
+    match effects::is_node_out_of_service(&context.client, node).await {
         Err(Error::Api(answer)) if answer.code == 403 => {
             // An operator with rights in some namespaces only: offlineGrace has to pass.
             context.warn_nodes_unreadable(&answer.message);
-            return Ok(false);
+            Ok(false)
         }
-        found => found?,
-    };
-    let Some(node) = node else { return Ok(false) };
-    let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
-    Ok(taints.iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service"))
-}
-
-/// Not there, or another of the same name: what was meant is gone.
-fn ignore_not_found<T>(answer: Result<T, Error>) -> Result<(), Error> {
-    match answer {
-        Err(Error::Api(answer)) if answer.code == 404 => Ok(()),
-        other => other.map(drop),
+        found => Ok(found?),
     }
 }

@@ -9,6 +9,7 @@ mod cluster_model;
 pub(crate) mod conditions;
 pub mod decide;
 pub(crate) mod due;
+pub(crate) mod effects;
 #[cfg(test)]
 mod model_check;
 pub mod observe;

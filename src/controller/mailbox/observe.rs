@@ -1,5 +1,7 @@
 //! What a decision about one mailbox is made from.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -34,7 +36,7 @@ pub struct ObservedMailbox<'a> {
     /// Its status, as this process wrote or saw it last.
     pub status: &'a MailboxSyncStatus,
     /// Its pods: all those that it controls.
-    pub pods: &'a [std::sync::Arc<SyncPod>],
+    pub pods: &'a [Arc<SyncPod>],
     /// The UIDs of those of them that have to go, since there are too many finished pods in all.
     pub surplus_pods: &'a [String],
     /// When the current attempt's worker reported, and moved something, as this process saw it.
@@ -175,6 +177,25 @@ impl WorkerLiveness {
     }
 }
 
+/// What is known of a mailbox's attempt, once its status and its pods were seen again, from what was `known` before; none
+/// while no attempt is under way.
+#[must_use]
+pub(crate) fn liveness_of_attempt(
+    known: Option<WorkerLiveness>,
+    status: &MailboxSyncStatus,
+    pods: &[Arc<SyncPod>],
+    now: ClockReading,
+) -> Option<WorkerLiveness> {
+    status.slots?;
+    let pod = pods.iter().find(|pod| pod.attempt() == Some(status.attempt)).map(|pod| &**pod);
+    let before = known.unwrap_or_else(|| WorkerLiveness::first_seen(status.attempt, now.since_boot));
+    let mut liveness = before.updated_with(status, pod, now);
+    if pod.is_some_and(SyncPod::has_terminated) {
+        liveness.ended_at.get_or_insert(now.since_boot);
+    }
+    Some(liveness)
+}
+
 /// Why a mailbox may not start now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HoldReason {
@@ -261,14 +282,7 @@ impl<'a> ObservedMailbox<'a> {
     /// The same for any of its pods; `silent`: it said nothing for longer than it would go on by itself.
     #[must_use]
     pub(crate) fn pod_end(&self, pod: &SyncPod, silent: bool) -> Option<PodEnd> {
-        let deleting = pod.deleting_since().is_some();
-        let failed = pod.status.phase.as_deref() == Some("Failed");
-        match pod.container_state() {
-            SyncContainerState::Terminated(exit) => Some(PodEnd::Exited(exit)),
-            _ if !pod.is_bound() && (deleting || failed) => Some(PodEnd::NeverRan),
-            _ if (deleting || failed) && (self.node_out_of_service || silent) => Some(PodEnd::Lost),
-            _ => None,
-        }
+        pod_end(pod, self.node_out_of_service, silent)
     }
 
     /// True when the worker of an attempt that is not settled ended, and its last word tells of a report that the status does
@@ -310,6 +324,20 @@ impl<'a> ObservedMailbox<'a> {
         let before = self.status.attempt_used.map_or(SignedDuration::ZERO, signed_duration);
         let started = self.status.attempt_started_at.as_ref();
         before + started.map_or(SignedDuration::ZERO, |started| self.now.duration_since(started.0))
+    }
+}
+
+/// The certain end of a pod, if it has come. `node_out_of_service`: somebody who knows said that nothing runs on its node any
+/// more; `silent`: it said nothing for longer than it would go on by itself.
+#[must_use]
+pub(crate) fn pod_end(pod: &SyncPod, node_out_of_service: bool, silent: bool) -> Option<PodEnd> {
+    let deleting = pod.deleting_since().is_some();
+    let failed = pod.status.phase.as_deref() == Some("Failed");
+    match pod.container_state() {
+        SyncContainerState::Terminated(exit) => Some(PodEnd::Exited(exit)),
+        _ if !pod.is_bound() && (deleting || failed) => Some(PodEnd::NeverRan),
+        _ if (deleting || failed) && (node_out_of_service || silent) => Some(PodEnd::Lost),
+        _ => None,
     }
 }
 

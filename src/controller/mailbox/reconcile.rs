@@ -12,7 +12,7 @@ use kube::ResourceExt as _;
 use super::{
     apply::{self, ActionOutcome},
     decide::{SyncAction, decide},
-    observe::{ClockReading, HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, signed_duration},
+    observe::{ClockReading, HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, liveness_of_attempt, signed_duration},
     slot_wait::wait_words,
     status::{ReconcileState, current_slot_request, read_afresh, write_status},
 };
@@ -217,18 +217,12 @@ fn update_liveness(
     now: ClockReading,
 ) -> WorkerLiveness {
     let mut known = context.liveness();
-    if status.slots.is_none() {
-        known.remove(&state.uid);
+    let before = known.remove(&state.uid);
+    let Some(liveness) = liveness_of_attempt(before, status, pods, now) else {
         return WorkerLiveness::first_seen(status.attempt, now.since_boot);
-    }
-    let first = || WorkerLiveness::first_seen(status.attempt, now.since_boot);
-    let entry = known.entry(state.uid.clone()).or_insert_with(first);
-    let pod = pods.iter().find(|pod| pod.attempt() == Some(status.attempt)).map(|pod| &**pod);
-    *entry = entry.updated_with(status, pod, now);
-    if pod.is_some_and(SyncPod::has_terminated) {
-        entry.ended_at.get_or_insert(now.since_boot);
-    }
-    *entry
+    };
+    known.insert(state.uid.clone(), liveness);
+    liveness
 }
 
 /// Why a mailbox may not start now, or not go on.

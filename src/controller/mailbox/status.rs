@@ -3,17 +3,12 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::{
-    Api, ResourceExt as _,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, ResourceExt as _};
 
-use super::{observe::SecretsSeen, slot_request};
+use super::{effects, observe::SecretsSeen, slot_request};
 use crate::{
     api::{MailboxSync, MailboxSyncStatus},
-    controller::{
-        admission::SlotRequest, cache::NamespacedName, context::ControllerContext, error::ReconcileError, merge_patch,
-    },
+    controller::{admission::SlotRequest, cache::NamespacedName, context::ControllerContext, error::ReconcileError},
 };
 
 /// What one reconciliation finds out as it goes on.
@@ -30,30 +25,17 @@ pub(super) struct ReconcileState {
     pub last_report_sought: bool,
 }
 
-/// Writes what changed of a status, and only to the version that was decided on; gives the object as it is then, or nothing where there was nothing to write.
+/// Writes what changed of a status, and only to the version that was decided on; gives the object as it is then, or nothing
+/// where there was nothing to write.
 pub(super) async fn write_status(
     context: &ControllerContext,
     sync: &MailboxSync,
     status: &MailboxSyncStatus,
 ) -> Result<Option<Arc<MailboxSync>>, ReconcileError> {
-    let empty = MailboxSyncStatus::default();
-    let Some(patch) = merge_patch::diff(sync.status.as_ref().unwrap_or(&empty), status)? else { return Ok(None) };
-    let mut patch = patch;
-    if sync.status.is_none() {
-        // A field that has a default and is not there yet is written too.
-        patch = serde_json::to_value(status)?;
-    }
-    tracing::debug!(name = sync.name_any(), %patch, "writing a status");
-    let body = serde_json::json!({
-        "metadata": {"resourceVersion": sync.resource_version(), "uid": sync.uid()},
-        "status": patch,
-    });
-    let api: Api<MailboxSync> = Api::namespaced(context.client.clone(), &sync.namespace().unwrap_or_default());
-    let next = api.patch_status(&sync.name_any(), &PatchParams::default(), &Patch::Merge(&body)).await;
-    let mut next = next.map_err(ReconcileError::of_versioned_write)?;
+    let Some(mut next) = effects::patch_status(&context.client, sync, status).await? else { return Ok(None) };
     context.caches.shared_parts.slim_sync(&mut next);
     context.written.record(&next);
-    let uid = sync.uid().unwrap_or_default();
+    let (uid, empty) = (sync.uid().unwrap_or_default(), MailboxSyncStatus::default());
     context.sync_metrics.count_status_change(&uid, sync.status.as_ref().unwrap_or(&empty), status, Timestamp::now());
     Ok(Some(Arc::new(next)))
 }
