@@ -246,7 +246,7 @@ cases! {
             assert_eq!(place(kind, "mailferry-controller"), ["a", "b"], "{kind}");
         }
         assert_eq!(place("Role", "mailferry-worker"), ["a", "b"]);
-        let resources: Vec<_> = objects.one("ClusterRole")["rules"].as_array().unwrap().iter()
+        let resources: Vec<_> = objects.named("ClusterRole", "mailferry-cluster.mailferry-system")["rules"].as_array().unwrap().iter()
             .flat_map(|rule| rule["resources"].as_array().unwrap()).collect();
         assert_eq!(resources, ["nodes", "nodes", "servicecidrs"]);
         assert_eq!(objects.config()["workerRole"], json!({"kind": "Role", "name": "mailferry-worker"}));
@@ -261,6 +261,26 @@ cases! {
         for object in &objects.0 {
             assert!(object["metadata"]["namespace"].is_string(), "{} {}", object["kind"], object["metadata"]["name"]);
         }
+    }
+
+    users_roles_are_parts_of_kubernetes_own: json!({}), |objects| {
+        let parts = |name: &str| {
+            let labels = labels(objects.named("ClusterRole", name)).as_object().unwrap();
+            let parts = labels.keys().filter_map(|key| key.strip_prefix("rbac.authorization.k8s.io/aggregate-to-"));
+            parts.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(parts("mailferry-view"), ["admin", "edit", "view"]);
+        assert_eq!(parts("mailferry-edit"), ["admin", "edit"]);
+    }
+
+    users_roles_of_an_operator_of_some_namespaces_have_names_of_their_own: at("watchNamespaces", json!(["a"])), |objects| {
+        objects.named("ClusterRole", "mailferry-edit.mailferry-system");
+        objects.named("ClusterRole", "mailferry-view.mailferry-system");
+    }
+
+    users_roles_can_be_left_to_others: at("rbac.userRoles", false), |objects| {
+        let names: Vec<_> = objects.of("ClusterRole").iter().map(|role| &role["metadata"]["name"]).collect();
+        assert_eq!(names, ["mailferry-controller", "mailferry-worker", "mailferry-cluster"]);
     }
 
     what_the_operator_does_not_ask_it_may_not_read: at("config.addresses.detectCluster", false), |objects| {

@@ -37,7 +37,7 @@ fn kubectl_applies_the_whole_folder() {
     assert!(output.status.success(), "{err}");
     assert_eq!(err, "", "a warning is a mistake in a manifest");
     let objects: Vec<_> = out.lines().collect();
-    assert_eq!(objects.len(), 29, "{out}");
+    assert_eq!(objects.len(), 31, "{out}");
     for expected in
         ["deployment.apps/mailferry", "customresourcedefinition.apiextensions.k8s.io/mailmigrations.mailferry.io"]
     {
@@ -83,7 +83,7 @@ fn the_destination_policy_is_a_component_that_takes_the_overlays_list() {
     let policy = objects.iter().find(|object| object.metadata.name.as_deref() == Some("mailferry-destinations"));
     let allowed = json!({"name": "allowed", "expression": "['.newhost.example']"});
     assert_eq!(policy.unwrap().data["spec"]["variables"][0], allowed);
-    assert_eq!(objects.len(), 31);
+    assert_eq!(objects.len(), 33);
 }
 
 #[tokio::test]

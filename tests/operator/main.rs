@@ -30,4 +30,5 @@ mod stage;
 mod telemetry;
 mod unanswered;
 mod uninstall;
+mod user_roles;
 mod worker;

@@ -22,13 +22,15 @@ use serde_json::{Value, json};
 pub const WORKER: &str = "mailferry-worker";
 /// The group of roles and their bindings.
 pub const RBAC: &str = "rbac.authorization.k8s.io";
-/// Kubernetes' own controllers that tests lean on: owners take their children with them, namespaces end, quotas count.
-const CONTROLLERS: [&str; 5] = [
+/// Kubernetes' own controllers that tests lean on: owners take their children with them, namespaces end, quotas count, roles
+/// are put together.
+const CONTROLLERS: [&str; 6] = [
     "garbage-collector-controller",
     "namespace-controller",
     "serviceaccount-controller",
     "root-ca-certificate-publisher-controller",
     "resourcequota-controller",
+    "clusterrole-aggregation-controller",
 ];
 
 /// A namespace on the shared control plane.
@@ -53,8 +55,16 @@ pub async fn install(plane: &'static ControlPlane) {
     let client = plane.client();
     cluster::apply(&client, None, &crd::all_yaml().unwrap()).await.unwrap();
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
-    for file in ["namespace", "controller-rbac", "controller-fence", "worker-rbac", "worker-fence", "deprecated-fields"]
-    {
+    let files = [
+        "namespace",
+        "controller-rbac",
+        "controller-fence",
+        "user-roles",
+        "worker-rbac",
+        "worker-fence",
+        "deprecated-fields",
+    ];
+    for file in files {
         let yaml = fs::read_to_string(deploy.join(file).with_extension("yaml")).unwrap();
         cluster::apply(&client, None, &yaml).await.unwrap();
     }
