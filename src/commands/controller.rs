@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     controller::{
-        config::{OperatorConfig, WorkerConfig},
+        config::{OperatorConfig, SecretAccess, WorkerConfig},
         leader::{LeaderCandidate, process_identity},
         operator::{OperatorOptions, run},
         write_guard,
@@ -59,6 +59,11 @@ pub struct ControllerArgs {
     #[arg(long, env = "MAILFERRY_LEASE_NAME", value_name = "NAME", default_value = DEFAULT_LEASE_NAME)]
     pub lease_name: String,
 
+    /// Get Secrets, to see that one was corrected after a refused login, and to split CSVs (mailboxSecrets). `false`: the
+    /// operator's roles don't let it; a refused login then waits for a syncRequest.
+    #[arg(long, env = "MAILFERRY_READ_SECRETS", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    pub read_secrets: bool,
+
     /// Where /healthz, /readyz and /metrics are served; `none`: nowhere.
     #[arg(long, env = "MAILFERRY_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub listen: ListenAddress,
@@ -97,7 +102,8 @@ impl ControllerArgs {
     /// # Errors
     /// Configuration when the file or the kubeconfig can't be read; Internal when a part of the operator ended by itself.
     pub async fn run(self) -> Result<u8> {
-        let config = self.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), OperatorConfig::read)?;
+        let mut config = self.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), OperatorConfig::read)?;
+        config.secrets = SecretAccess::from_flag(self.read_secrets);
         let namespaces = namespaces(&self.namespaces)?;
         let cluster = Config::infer().await.map_err(unreachable_error)?;
         let lease_namespace = self.lease_namespace.unwrap_or_else(|| cluster.default_namespace.clone());

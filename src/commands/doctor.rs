@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
@@ -20,7 +20,7 @@ use super::controller::{DEFAULT_LEASE_NAME, namespaces, unreachable_error};
 use crate::{
     api::{MailMigration, MailServer, MailboxSync, crd, scalar},
     controller::{
-        config::OperatorConfig,
+        config::{OperatorConfig, SecretAccess},
         permissions::{self, OperatorPermission},
     },
     error::{Error, ErrorClass, Result},
@@ -51,6 +51,10 @@ pub struct DoctorArgs {
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
     pub lease_namespace: Option<String>,
 
+    /// Whether the operator gets Secrets, or is meant to do without.
+    #[arg(long, env = "MAILFERRY_READ_SECRETS", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    pub read_secrets: bool,
+
     /// Look again for so long until all is well, as right after an installation.
     #[arg(long, value_name = "DURATION", default_value = "0s")]
     pub wait: scalar::Duration,
@@ -72,7 +76,8 @@ impl DoctorArgs {
     /// # Errors
     /// When nothing could be inspected: Configuration when the file or the kubeconfig can't be read.
     pub async fn run(&self) -> Result<u8> {
-        let config = self.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), OperatorConfig::read)?;
+        let mut config = self.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), OperatorConfig::read)?;
+        config.secrets = SecretAccess::from_flag(self.read_secrets);
         let namespaces = namespaces(&self.namespaces)?;
         let cluster = Config::infer().await.map_err(unreachable_error)?;
         let lease_namespace = self.lease_namespace.clone().unwrap_or_else(|| cluster.default_namespace.clone());

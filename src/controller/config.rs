@@ -53,6 +53,27 @@ pub struct OperatorConfig {
     pub inject_sidecars: bool,
     /// How long a sync pod waits for a node before it gives its slots back, such as for an autoscaler's.
     pub scheduling_timeout: Duration,
+    /// What its roles let it do with Secrets. Not of the file: `--read-secrets` says it.
+    #[serde(skip)]
+    pub secrets: SecretAccess,
+}
+
+/// What the operator's roles let it do with Secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SecretAccess {
+    /// It gets them by name, and makes and deletes those that it splits a CSV into.
+    #[default]
+    Granted,
+    /// Nothing: only pods mount them.
+    LeftOut,
+}
+
+impl SecretAccess {
+    /// What `--read-secrets` means.
+    #[must_use]
+    pub(crate) const fn from_flag(read: bool) -> Self {
+        if read { Self::Granted } else { Self::LeftOut }
+    }
 }
 
 impl Default for OperatorConfig {
@@ -72,6 +93,7 @@ impl Default for OperatorConfig {
             image_pull_secrets: Vec::new(),
             inject_sidecars: false,
             scheduling_timeout: Duration::from_secs(30 * 60),
+            secrets: SecretAccess::Granted,
         }
     }
 }

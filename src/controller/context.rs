@@ -113,7 +113,7 @@ impl ControllerContext {
             admission: Mutex::new(
                 SyncAdmission::new(config.pod_starts_per_second).with_weights(config.namespace_weights()),
             ),
-            secret_versions: SecretVersions::new(client.clone()),
+            secret_versions: SecretVersions::new(client.clone(), config.secrets),
             client,
             config,
             worker,

@@ -28,7 +28,7 @@ use super::{
     address_guard::AddressGuard,
     admission::LimitedResource as Shared,
     cache::{self, ChangeSenders},
-    config::{OperatorConfig, WorkerConfig},
+    config::{OperatorConfig, SecretAccess, WorkerConfig},
     context::{ContextParts, ControllerContext},
     mailbox::{self, slot_request},
     migration,
@@ -97,6 +97,12 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
     let reporter = Reporter { controller: "mailferry-controller".to_owned(), instance: options.instance.clone() };
     let recorder = Recorder::new(client.clone(), reporter);
     options.readiness.set(CACHES_READY, false);
+    if options.config.secrets == SecretAccess::LeftOut {
+        tracing::warn!(
+            "the operator was installed without the right to get Secrets: mailboxes whose login was refused wait for a \
+             syncRequest, and no migration may have mailboxSecrets"
+        );
+    }
     for namespace in options.config.unwatched_rule_namespaces(&options.namespaces) {
         tracing::warn!(namespace, "masterUsers has a rule for a namespace that is not watched: it has no effect");
     }

@@ -1,6 +1,6 @@
 //! What the operator needs to be allowed to do: pure. The roles of deploy/ and of the chart give exactly this.
 
-use super::config::{OperatorConfig, RoleKind};
+use super::config::{OperatorConfig, RoleKind, SecretAccess};
 use crate::api::names::WORKER_NAME;
 
 /// Something that the operator does.
@@ -18,6 +18,9 @@ pub(crate) struct OperatorPermission {
     pub namespace: Option<String>,
 }
 
+/// What it can be installed without.
+const SECRETS: &str = "secrets";
+
 /// What it does in namespaces with migrations: group, resource, verbs.
 const IN_NAMESPACES: [(&str, &str, &[&str]); 14] = [
     ("mailferry.io", "mailmigrations", &["get", "list", "watch"]),
@@ -29,7 +32,7 @@ const IN_NAMESPACES: [(&str, &str, &[&str]); 14] = [
     ("mailferry.io", "mailboxsyncs/status", &["get", "patch"]),
     ("mailferry.io", "mailboxsyncs/finalizers", &["update"]),
     ("", "pods", &["get", "list", "watch", "create", "patch", "delete"]),
-    ("", "secrets", &["get", "create", "delete"]),
+    ("", SECRETS, &["get", "create", "delete"]),
     ("", "configmaps", &["get"]),
     ("", "serviceaccounts", &["get", "create", "patch"]),
     ("rbac.authorization.k8s.io", "rolebindings", &["get", "create", "patch"]),
@@ -51,7 +54,8 @@ pub(crate) fn required_permissions(config: &OperatorConfig, namespaces: &[String
             name,
             namespace: namespace.clone(),
         };
-        for (group, resource, verbs) in IN_NAMESPACES {
+        let left_out = |resource: &str| resource == SECRETS && config.secrets == SecretAccess::LeftOut;
+        for (group, resource, verbs) in IN_NAMESPACES.into_iter().filter(|(_, resource, _)| !left_out(resource)) {
             rights.extend(verbs.iter().map(|verb| right(group, resource, verb, None)));
         }
         let roles = match config.worker_role.kind {
@@ -116,6 +120,17 @@ mod tests {
         }
         let cluster: Vec<_> = rights.iter().filter(|right| right.namespace.is_none()).collect();
         assert!(cluster.iter().all(|right| right.verb == "list") && cluster.len() == 2, "{cluster:?}");
+    }
+
+    #[test]
+    fn an_operator_that_reads_no_secrets_needs_no_right_to() {
+        let of_secrets = |config: &OperatorConfig| {
+            let rights = required_permissions(config, &[]);
+            rights.into_iter().filter(|right| right.resource == SECRETS).map(|right| right.verb).collect::<Vec<_>>()
+        };
+        assert_eq!(of_secrets(&OperatorConfig::default()), ["get", "create", "delete"]);
+        let without = OperatorConfig { secrets: SecretAccess::LeftOut, ..OperatorConfig::default() };
+        assert_eq!(of_secrets(&without), [""; 0]);
     }
 
     #[test]

@@ -111,6 +111,17 @@ fn the_high_availability_component_is_the_chart_with_two_replicas() {
 }
 
 #[test]
+fn the_component_without_secrets_is_the_chart_without_the_right_to_them() {
+    if is_there() {
+        let kustomization = kustomized("examples/kustomize/without-secrets");
+        let chart = rendered(&json!({"rbac": {"secrets": false}}));
+        assert_eq!(kustomization.env("MAILFERRY_READ_SECRETS"), chart.env("MAILFERRY_READ_SECRETS"));
+        let rules = |objects: &Objects| objects.named("ClusterRole", "mailferry-controller")["rules"].clone();
+        assert_eq!(rules(&kustomization), rules(&chart));
+    }
+}
+
+#[test]
 fn the_network_policy_of_sync_pods_is_the_charts() {
     if is_there() {
         let chart = rendered(&json!({"networkPolicy": {"workerNamespaces": ["customers"]}}));
@@ -152,9 +163,13 @@ async fn an_api_server_takes_every_kustomization_without_a_warning() {
     let plane = plane();
     let customers = "apiVersion: v1\nkind: Namespace\nmetadata: {name: customers}\n";
     mailferry_testkit::cluster::apply(&plane.client(), None, customers).await.unwrap();
-    for folder in
-        ["deploy", "deploy/worker-network", "examples/kustomize/high-availability", "examples/kustomize/namespaced"]
-    {
+    for folder in [
+        "deploy",
+        "deploy/worker-network",
+        "examples/kustomize/high-availability",
+        "examples/kustomize/namespaced",
+        "examples/kustomize/without-secrets",
+    ] {
         let arguments =
             ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-n", "customers", "-k", folder];
         // What says its namespace itself does not take another.

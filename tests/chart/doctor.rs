@@ -60,6 +60,7 @@ async fn an_operator_with_what_the_chart_gives_it_works_and_the_doctor_says_so()
     for (release, values) in [
         (Release::default_one(), json!({})),
         (Release::named("mailferry", &home), json!({"watchNamespaces": [there]})),
+        (Release::named("blind", &home), json!({"watchNamespaces": [there], "rbac": {"secrets": false}})),
         (
             Release::named("careful", &home),
             json!({"watchNamespaces": [there], "rbac": {"clusterScoped": false},

@@ -126,6 +126,7 @@ async fn an_api_server_takes_every_variant_without_a_warning() {
                                                    "labelSelector": {"matchLabels": {"a": "1"}}}}]}},
             "extraEnv": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
             "fullnameOverride": "ferry", "serviceAccount": {"annotations": {"d": "4"}},
+            "rbac": {"secrets": false, "userRoles": false},
         }),
     ] {
         for release in [(RELEASE, SYSTEM), ("other", there.as_str())] {

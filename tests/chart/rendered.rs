@@ -263,6 +263,12 @@ cases! {
         }
     }
 
+    an_operator_can_do_without_secrets: at("rbac.secrets", false), |objects| {
+        assert_eq!(objects.env("MAILFERRY_READ_SECRETS"), Some("false"));
+        let rules = objects.named("ClusterRole", "mailferry-controller")["rules"].as_array().unwrap();
+        assert!(rules.iter().all(|rule| rule["resources"] != json!(["secrets"])), "{rules:?}");
+    }
+
     users_roles_are_parts_of_kubernetes_own: json!({}), |objects| {
         let parts = |name: &str| {
             let labels = labels(objects.named("ClusterRole", name)).as_object().unwrap();

@@ -81,6 +81,21 @@ async fn an_operator_without_rights_on_the_cluster_has_none() {
 }
 
 #[tokio::test]
+async fn an_operator_without_the_right_to_secrets_has_all_others() {
+    if !is_there() {
+        return;
+    }
+    let plane = plane();
+    let [home, there] = [plane.namespace().await, plane.namespace().await];
+    let values = json!({"watchNamespaces": [there], "rbac": {"secrets": false}});
+    let release = Release::install(plane, "mailferry", &home, &values);
+    for (resource, allowed) in OPERATOR_PERMISSIONS {
+        let allowed = if resource.resource == "secrets" { "" } else { allowed };
+        assert_eq!(permissions(plane, &release).verbs(Some(&there), resource).await, allowed, "{resource:?}");
+    }
+}
+
+#[tokio::test]
 async fn of_two_releases_each_has_its_own_namespaces() {
     if !is_there() {
         return;

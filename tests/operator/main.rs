@@ -31,4 +31,5 @@ mod telemetry;
 mod unanswered;
 mod uninstall;
 mod user_roles;
+mod without_secrets;
 mod worker;

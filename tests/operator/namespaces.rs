@@ -44,7 +44,7 @@ async fn until_ready(readiness: &Readiness) {
 }
 
 /// Of two syncs to one account one would wait for the other.
-fn own_destination(stage: &Stage) -> Value {
+pub fn own_destination(stage: &Stage) -> Value {
     json!({"destination": {"server": {"host": format!("{}.example", stage.rig.namespace)}}})
 }
 
@@ -154,7 +154,7 @@ fn mailboxes(names: &[&str]) -> Value {
 }
 
 /// An operator's `ServiceAccount` without a right yet, and its client, whose requests are counted.
-async fn account(stage: &Stage) -> Client {
+pub async fn account(stage: &Stage) -> Client {
     stage.rig.plane.service_account(&stage.rig.namespace, "operator").await;
     let token = stage.rig.plane.token(&stage.rig.namespace, "operator", None).await;
     api_calls::client(stage.rig.plane.config_with_token(&token), &stage.metrics).unwrap()
@@ -162,6 +162,11 @@ async fn account(stage: &Stage) -> Client {
 
 /// Gives the account of `of` the operator's rights in a namespace, by Roles alone, and the workers' Role to bind there.
 async fn roles(of: &Stage, place: &Rig) {
+    roles_without(of, place, &[]).await;
+}
+
+/// The same without the rights on these resources.
+pub async fn roles_without(of: &Stage, place: &Rig, left_out: &[&str]) {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     let rules = |file: &str, name: &str| {
         let yaml = fs::read_to_string(deploy.join(file)).unwrap();
@@ -171,9 +176,9 @@ async fn roles(of: &Stage, place: &Rig) {
         let role: ClusterRole = read(serde_json::to_value(role.unwrap()).unwrap());
         role.rules.unwrap()
     };
-    let is_of_the_cluster = |resource: &str| ["nodes", "servicecidrs", "clusterroles"].contains(&resource);
+    let left_out = [&["nodes", "servicecidrs", "clusterroles"], left_out].concat();
     let mut own = rules("controller-rbac.yaml", "mailferry-controller");
-    own.retain(|rule| !rule.resources.iter().flatten().any(|resource| is_of_the_cluster(resource)));
+    own.retain(|rule| !rule.resources.iter().flatten().any(|resource| left_out.contains(&resource.as_str())));
     let bind = json!({"apiGroups": [RBAC], "resources": ["roles"], "resourceNames": [WORKER], "verbs": ["bind"]});
     own.push(read(bind));
     let api_version = format!("{RBAC}/v1");
@@ -190,7 +195,7 @@ async fn roles(of: &Stage, place: &Rig) {
 }
 
 /// As an operator with rights in some namespaces is configured.
-fn scoped() -> OperatorConfig {
+pub fn scoped() -> OperatorConfig {
     OperatorConfig {
         addresses: AddressConfig { detect_cluster: false, ..AddressConfig::default() },
         worker_role: WorkerRole { kind: RoleKind::Role, ..WorkerRole::default() },

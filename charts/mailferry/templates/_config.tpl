@@ -36,6 +36,9 @@ imagePullSecrets: {{ toJson $secrets }}
 {{- with .Values.watchNamespaces }}
 - {name: MAILFERRY_WATCH_NAMESPACES, value: {{ join "," . | quote }}}
 {{- end }}
+{{- if not .Values.rbac.secrets }}
+- {name: MAILFERRY_READ_SECRETS, value: "false"}
+{{- end }}
 - {name: MAILFERRY_LEASE_NAME, value: {{ include "mailferry.fullname" . }}-controller}
 - name: POD_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}

@@ -17,10 +17,12 @@
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, patch, delete]
+{{- if .Values.rbac.secrets }}
 # One Secret at a time, by the names that migrations give; each CSV is split into one Secret per mailbox.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, delete]
+{{- end }}
 # CSVs without passwords, by the names that migrations give.
 - apiGroups: [""]
   resources: [configmaps]

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     due::{DueFacts, is_outdated},
-    observe::{HoldReason, ObservedMailbox},
+    observe::{HoldReason, ObservedMailbox, SecretsSeen},
     start_wait::{GATED, StartWait, start_wait},
 };
 use crate::{
@@ -20,6 +20,10 @@ use crate::{
 
 /// The condition of what was changed after its last sync.
 pub(crate) const OUTDATED: &str = "Outdated";
+
+/// What is said of a refused login where nobody sees whether the Secret changes.
+const REQUEST_NEEDED: &str = "The operator has no right to get Secrets, so it does not see that one was corrected: ask for \
+                              another sync by the MailMigration's spec.syncRequest";
 
 /// Whether all messages of a mailbox are copied, as far as its worker has reported.
 #[must_use]
@@ -71,7 +75,9 @@ pub(crate) fn set_conditions(observed: &ObservedMailbox<'_>, status: &mut Mailbo
         CopiedVerdict::Missing(_) => "the sync ended well, but for messages that are not copied",
         CopiedVerdict::Unknown(_) => "the sync ended well",
     };
+    let blind = phase == SyncPhase::Stalled && status.login_refused && observed.secrets == SecretsSeen::Unreadable;
     let (ready, reason, message) = match phase {
+        SyncPhase::Stalled if blind => ("False", "Stalled", format!("{}. {REQUEST_NEEDED}", failing())),
         SyncPhase::Pending => ("True", "Pending", "waiting to start".to_owned()),
         SyncPhase::Queued => match &observed.hold {
             Some(HoldReason::DestinationTaken) => (

@@ -277,6 +277,8 @@ impl SyncDecider<'_, '_> {
                         status.phase = Some(SyncPhase::Stalled);
                         self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
                     }
+                    // Nobody sees a Secret change: a request, or another login, is waited for.
+                    SecretsSeen::Unreadable => status.phase = Some(SyncPhase::Stalled),
                 }
             }
             AttemptDue::Now => self.start_attempt(),
@@ -308,26 +310,29 @@ impl SyncDecider<'_, '_> {
             self.request_slots();
             return;
         }
-        match &observed.secrets {
-            SecretsSeen::Unknown => self.push_action(SyncAction::CheckSecrets),
+        let versions = match &observed.secrets {
+            SecretsSeen::Unknown => return self.push_action(SyncAction::CheckSecrets),
             SecretsSeen::Missing(what) => {
                 status.phase = Some(SyncPhase::Stalled);
                 let error = Error::configuration(what.clone())
                     .advice("Create the Secret in the migration's namespace; the sync starts by itself");
                 status.last_error = Some(LastError::new(&error, None));
+                return self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
+            }
+            SecretsSeen::Present(versions) => versions.as_slice(),
+            // What is missing, the worker says.
+            SecretsSeen::Unreadable => &[],
+        };
+        match (&observed.hold, observed.granted_slots) {
+            (Some(_), _) => {
+                status.phase = Some(SyncPhase::Queued);
                 self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
             }
-            SecretsSeen::Present(versions) => match (&observed.hold, observed.granted_slots) {
-                (Some(_), _) => {
-                    status.phase = Some(SyncPhase::Queued);
-                    self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
-                }
-                (None, None) => {
-                    status.phase = Some(SyncPhase::Queued);
-                    self.request_slots();
-                }
-                (None, Some(slots)) => self.record_start(slots, versions),
-            },
+            (None, None) => {
+                status.phase = Some(SyncPhase::Queued);
+                self.request_slots();
+            }
+            (None, Some(slots)) => self.record_start(slots, versions),
         }
     }
 

@@ -220,6 +220,8 @@ pub enum SecretsSeen {
     Present(Vec<String>),
     /// One is not there, or lacks a key: a clause that says which.
     Missing(String),
+    /// The operator has no right to look: pods find out.
+    Unreadable,
 }
 
 /// How a pod's end came about; only made when the end is certain.

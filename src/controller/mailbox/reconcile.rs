@@ -12,7 +12,7 @@ use kube::ResourceExt as _;
 use super::{
     apply::{self, ActionOutcome},
     decide::{SyncAction, decide},
-    observe::{ClockReading, HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, liveness_of_attempt, signed_duration},
+    observe::{ClockReading, HoldReason, ObservedMailbox, WorkerLiveness, liveness_of_attempt, signed_duration},
     slot_wait::wait_words,
     status::{ReconcileState, current_slot_request, read_afresh, write_status},
 };
@@ -45,7 +45,7 @@ pub(crate) async fn reconcile(
     let mut state = ReconcileState {
         name: NamespacedName { namespace, name: sync.name_any() },
         uid,
-        secrets: SecretsSeen::Unknown,
+        secrets: context.secret_versions.before_a_look(),
         node_out_of_service: false,
         last_report_sought: false,
     };

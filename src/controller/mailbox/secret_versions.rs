@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use super::observe::SecretsSeen;
 use crate::{
     api::MailboxSyncSpec,
-    controller::{cache::NamespacedName, pod_builder},
+    controller::{cache::NamespacedName, config::SecretAccess, pod_builder},
 };
 
 /// How long a version counts: many mailboxes share a Secret.
@@ -21,6 +21,7 @@ const VERSION_TTL: Duration = Duration::from_secs(30);
 /// The resourceVersions of Secrets that were looked up lately, so that many mailboxes with one Secret ask once.
 pub(crate) struct SecretVersions {
     client: Client,
+    access: SecretAccess,
     seen: Mutex<HashMap<NamespacedName, SeenVersion>>,
 }
 
@@ -33,8 +34,17 @@ struct SeenVersion {
 impl SecretVersions {
     /// None seen yet.
     #[must_use]
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client, seen: Mutex::default() }
+    pub(crate) fn new(client: Client, access: SecretAccess) -> Self {
+        Self { client, access, seen: Mutex::default() }
+    }
+
+    /// What is known of a mailbox's Secrets before anybody looks.
+    #[must_use]
+    pub(crate) const fn before_a_look(&self) -> SecretsSeen {
+        match self.access {
+            SecretAccess::Granted => SecretsSeen::Unknown,
+            SecretAccess::LeftOut => SecretsSeen::Unreadable,
+        }
     }
 
     /// Looks up the Secrets that a mailbox needs; a version that was seen within the last 30 seconds counts.

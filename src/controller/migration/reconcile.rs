@@ -24,7 +24,7 @@ use super::{
 use crate::{
     api::{EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, validate},
     controller::{
-        all_copied, context::ControllerContext, error::ReconcileError, events::EventNote,
+        all_copied, config::SecretAccess, context::ControllerContext, error::ReconcileError, events::EventNote,
         mailbox::slot_request::too_few_connections, merge_patch, owner_reference,
     },
     error::Error,
@@ -145,6 +145,13 @@ async fn reconcile_with_memory(
 fn refusal_reason(migration: &MailMigration, context: &ControllerContext) -> Option<(&'static str, Error)> {
     if let Some(problem) = validate::migration_problems(&migration.spec).into_iter().next() {
         return Some(("Invalid", Error::configuration(format!("{}: {}", problem.path, problem.message))));
+    }
+    if !migration.spec.mailbox_secrets.is_empty() && context.config.secrets == SecretAccess::LeftOut {
+        let what = "spec.mailboxSecrets can't be read: the operator was installed without the right to get, create and \
+                    delete Secrets";
+        let advice = "List the mailboxes in spec.mailboxes or, without passwords, in spec.mailboxConfigMaps; or ask whoever \
+                      runs the operator to give it that right (rbac.secrets in the chart)";
+        return Some(("SecretsNotReadable", Error::configuration(what).advice(advice)));
     }
     for (side, endpoint) in [("source", &migration.spec.source), ("destination", &migration.spec.destination)] {
         if let Some(reference) = &endpoint.server_ref

@@ -89,7 +89,10 @@ pub(super) async fn check_server(
     let bundle = match &spec.tls.ca_bundle_ref {
         Some(reference) => {
             let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-            secrets.get_opt(&reference.name).await?.map(|secret| secret.data.unwrap_or_default())
+            match secrets.get_opt(&reference.name).await {
+                Err(kube::Error::Api(answer)) if answer.code == 403 => return Ok(Err(unreadable_error(reference))),
+                secret => secret?.map(|secret| secret.data.unwrap_or_default()),
+            }
         }
         None => None,
     };
@@ -98,6 +101,16 @@ pub(super) async fn check_server(
         Err(_) => Err(Error::network(format!("the server did not answer within {} s", CHECK_TIMEOUT.as_secs()))
             .advice("Check host, port and firewall")),
     })
+}
+
+/// The operator was installed without the right to get Secrets. Sync pods mount them, and need none.
+fn unreadable_error(reference: &SecretKeyRef) -> Error {
+    let what =
+        format!("the operator may not get the Secret {}, so the server is not tested; syncs use it", reference.name);
+    Error::configuration(what).advice(
+        "Write the certificates into tls.caBundle, or ask whoever runs the operator to give it that right (rbac.secrets in \
+         the chart)",
+    )
 }
 
 async fn probe_mail_server(

@@ -92,6 +92,21 @@ fn a_refused_login_outlives_every_edit_that_does_not_concern_it() {
 }
 
 #[test]
+fn where_nobody_sees_secrets_a_refused_login_waits_for_a_request_and_says_so() {
+    let mut case = refused(Some(Side::Source));
+    case.secrets = SecretsSeen::Unreadable;
+    settles(&mut case);
+    let ready = case.status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
+    assert!(ready.message.contains("no right to get Secrets") && ready.message.contains("syncRequest"), "{ready:?}");
+    case.pass(1_000_000);
+    let waits = case.decide();
+    assert_eq!((waits.status.attempt, waits.actions.as_slice(), waits.wake_after), (1, &[][..], None));
+    edit(&mut case, |spec| spec.sync_request = Some("again".into()));
+    assert_eq!((case.status.attempt, case.status.phase), (2, Some(SyncPhase::Running)));
+    assert_eq!(case.status.secret_versions, [""; 0]);
+}
+
+#[test]
 fn a_refused_login_outlives_suspend_and_resume_and_a_cancellation_that_is_taken_back() {
     let mut case = refused(None);
     edit(&mut case, |spec| spec.suspend = true);
