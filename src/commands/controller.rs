@@ -121,6 +121,7 @@ impl ControllerArgs {
             image_pull_policy: self.worker_image_pull_policy,
             log_level: config.worker_log_level.clone(),
             inject_sidecars: config.inject_sidecars,
+            pods: config.worker_pods.clone(),
         };
         let instance = std::env::var("POD_NAME").ok();
         // Some clusters give a name here, with an address outside of them.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     destination_policy::{self, AllowedDestination},
     master_users::AllowedUsers,
+    pod_defaults::PodDefaults,
 };
 use crate::{
     api::{Duration, MailboxSyncSpec, MasterMode, MasterUser, names::WORKER_NAME},
@@ -53,6 +54,8 @@ pub struct OperatorConfig {
     pub inject_sidecars: bool,
     /// How long a sync pod waits for a node before it gives its slots back, such as for an autoscaler's.
     pub scheduling_timeout: Duration,
+    /// What every sync pod has, unless its migration says otherwise.
+    pub worker_pods: PodDefaults,
     /// What its roles let it do with Secrets. Not of the file: `--read-secrets` says it.
     #[serde(skip)]
     pub secrets: SecretAccess,
@@ -93,6 +96,7 @@ impl Default for OperatorConfig {
             image_pull_secrets: Vec::new(),
             inject_sidecars: false,
             scheduling_timeout: Duration::from_secs(30 * 60),
+            worker_pods: PodDefaults::default(),
             secrets: SecretAccess::Granted,
         }
     }
@@ -200,7 +204,7 @@ pub struct MasterUserRule {
 }
 
 /// What goes into sync pods.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct WorkerConfig {
     /// The container image.
     pub image: String,
@@ -210,6 +214,8 @@ pub struct WorkerConfig {
     pub log_level: String,
     /// True: pods do not ask a service mesh to leave them alone.
     pub inject_sidecars: bool,
+    /// What each has, unless its migration says otherwise.
+    pub pods: PodDefaults,
 }
 
 impl OperatorConfig {

@@ -23,6 +23,7 @@ pub mod operator;
 pub(crate) mod owner_reference;
 pub(crate) mod permissions;
 pub mod pod_builder;
+pub mod pod_defaults;
 pub(crate) mod reconcile_loop;
 pub(crate) mod reconcile_queue;
 pub(crate) mod request_limit;

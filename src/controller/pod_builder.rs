@@ -6,12 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, EnvVar, KeyToPath, LocalObjectReference, Pod, PodSecurityContext, PodSpec,
-        ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+        SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
     },
-    apimachinery::pkg::{
-        api::resource::Quantity,
-        apis::meta::v1::{ObjectMeta, OwnerReference},
-    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
 use super::{
@@ -53,8 +50,6 @@ const OPT_OUT_ANNOTATIONS: [(&str, &str); 2] =
     [("sidecar.istio.io/inject", "false"), ("linkerd.io/inject", "disabled")];
 /// A pod that outlives its deadline by this many seconds is ended by its node: where no operator is left to do it.
 const BACKSTOP_SECONDS: i64 = 3600;
-/// The user of the container: none of the image's.
-const USER: i64 = 65_532;
 
 /// Which MailboxSync and attempt a pod is for.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +71,10 @@ pub struct AttemptRef<'a> {
 pub fn build_pod(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddresses) -> Pod {
     let none = PodOverrides::default();
     let overrides = to.spec.pod_overrides.as_deref().unwrap_or(&none);
-    let (volumes, mounts) = volumes(&required_secrets(to.spec));
+    let (mut volumes, mut mounts) = volumes(&required_secrets(to.spec));
+    let (certificates, mounted) = config.pods.certificate_volumes();
+    volumes.extend(certificates);
+    mounts.extend(mounted);
     let deadline = i64::try_from(to.spec.settings.deadline.as_std().as_secs()).unwrap_or(i64::MAX / 2);
     Pod {
         metadata: metadata(to, overrides, config),
@@ -88,14 +86,16 @@ pub fn build_pod(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddres
             active_deadline_seconds: Some(deadline.saturating_add(BACKSTOP_SECONDS)),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
-                run_as_user: Some(USER),
-                run_as_group: Some(USER),
-                fs_group: Some(USER),
+                run_as_user: config.pods.run_as_user.map(|user| user.get().into()),
+                run_as_group: config.pods.run_as_user.map(|group| group.get().into()),
+                fs_group: config.pods.fs_group.map(|group| group.get().into()),
                 seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
                 ..PodSecurityContext::default()
             }),
-            node_selector: Some(overrides.node_selector.clone()).filter(|selector| !selector.is_empty()),
-            tolerations: Some(overrides.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
+            node_selector: config.pods.node_selector(overrides),
+            tolerations: config.pods.tolerations(overrides),
+            priority_class_name: config.pods.priority_class_name.clone(),
+            dns_config: config.pods.dns_config.clone(),
             affinity: overrides.affinity.clone(),
             image_pull_secrets: Some(
                 overrides
@@ -111,7 +111,7 @@ pub fn build_pod(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddres
                 image_pull_policy: config.image_pull_policy.clone(),
                 args: Some(vec!["worker".to_owned()]),
                 env: Some(environment(to, config, addresses)),
-                resources: Some(resources(overrides)),
+                resources: Some(config.pods.resources(overrides)),
                 security_context: Some(SecurityContext {
                     allow_privilege_escalation: Some(false),
                     read_only_root_filesystem: Some(true),
@@ -138,14 +138,15 @@ fn metadata(to: AttemptRef<'_>, overrides: &PodOverrides, config: &WorkerConfig)
     ];
     let opt_out = |from: &[(&str, &str)]| {
         // Who names a mesh's key, as a label or as an annotation, decides by it.
-        let named = |key: &str| overrides.labels.contains_key(key) || overrides.annotations.contains_key(key);
-        let left = from.iter().filter(|(key, _)| !config.inject_sidecars && !named(key));
+        let left = from.iter().filter(|(key, _)| !config.inject_sidecars && !config.pods.names_key(overrides, key));
         left.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>()
     };
     let mut labels = opt_out(&OPT_OUT_LABELS);
+    labels.extend(config.pods.labels.clone());
     labels.extend(overrides.labels.clone());
     labels.extend(ours.map(|(key, value)| (key.to_owned(), value.to_owned())));
     let mut annotations = opt_out(&OPT_OUT_ANNOTATIONS);
+    annotations.extend(config.pods.annotations.clone());
     annotations.extend(overrides.annotations.clone());
     let annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
     ObjectMeta {
@@ -210,7 +211,7 @@ fn volumes(secrets: &BTreeMap<String, BTreeSet<String>>) -> (Vec<Volume>, Vec<Vo
 
 fn environment(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddresses) -> Vec<EnvVar> {
     let value = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
-    vec![
+    let mut variables = vec![
         value(env::NAMESPACE, to.namespace.to_owned()),
         value(env::MAILBOX_SYNC, to.name.to_owned()),
         value(env::ATTEMPT, to.attempt.to_string()),
@@ -222,18 +223,9 @@ fn environment(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddresse
             if addresses.one_destination { to.spec.destination.server.host.clone() } else { String::new() },
         ),
         value("RUST_LOG", config.log_level.clone()),
-    ]
-}
-
-fn resources(overrides: &PodOverrides) -> ResourceRequirements {
-    let quantity = |text: &str| Quantity(text.to_owned());
-    let mut requests = BTreeMap::from([("cpu".to_owned(), quantity("50m")), ("memory".to_owned(), quantity("64Mi"))]);
-    let mut limits = BTreeMap::from([("memory".to_owned(), quantity("64Mi"))]);
-    if let Some(resources) = &overrides.resources {
-        requests.extend(resources.requests.clone());
-        limits.extend(resources.limits.clone());
-    }
-    ResourceRequirements { requests: Some(requests), limits: Some(limits), claims: None }
+    ];
+    variables.extend(config.pods.certificate_folders().map(|folders| value("SSL_CERT_DIR", folders)));
+    variables
 }
 
 #[cfg(test)]
@@ -241,6 +233,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::controller::pod_defaults::PodDefaults;
 
     fn spec(overrides: Option<Value>) -> MailboxSyncSpec {
         let endpoint = |host: &str, more: Value| {
@@ -273,12 +266,17 @@ mod tests {
     }
 
     fn pod_with(spec: &MailboxSyncSpec, inject_sidecars: bool) -> Pod {
+        pod_of(spec, inject_sidecars, PodDefaults::default())
+    }
+
+    fn pod_of(spec: &MailboxSyncSpec, inject_sidecars: bool, pods: PodDefaults) -> Pod {
         let to = AttemptRef { namespace: "customers", name: "acme-bob-1a2b", uid: "u-1", spec, attempt: 3 };
         let config = WorkerConfig {
             image: "example/mailferry:1".into(),
             image_pull_policy: Some("Never".into()),
             log_level: "debug".into(),
             inject_sidecars,
+            pods,
         };
         let addresses = PodAddresses {
             deny: "10.0.0.0/8".into(),
@@ -418,6 +416,35 @@ mod tests {
         let linkerd = json!({"annotations": {"linkerd.io/inject": "enabled"}});
         assert_eq!(asks(Some(linkerd), false), ([some("false"), None], [some("false"), some("enabled")]));
         assert_eq!(asks(None, true), ([None, None], [None, None]), "the namespace decides");
+    }
+
+    #[test]
+    fn what_whoever_runs_the_cluster_gives_to_every_pod_is_in_it() {
+        let defaults = json!({
+            "labels": {"cost": "mail", SYNC_LABEL: "another"}, "annotations": {"linkerd.io/inject": "enabled"},
+            "resources": {"limits": {"memory": "96Mi"}}, "nodeSelector": {"pool": "mail"},
+            "tolerations": [{"key": "mail", "operator": "Exists"}], "priorityClassName": "low", "runAsUser": null,
+            "fsGroup": 7, "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}, "caConfigMaps": ["company"],
+        });
+        let defaults: PodDefaults = serde_json::from_value(defaults).unwrap();
+        let pod = json!(pod_of(&spec(None), false, defaults));
+        let (labels, annotations) = (&pod["metadata"]["labels"], &pod["metadata"]["annotations"]);
+        assert_eq!((&labels["cost"], &labels[SYNC_LABEL]), (&json!("mail"), &json!("acme-bob-1a2b")));
+        assert_eq!(annotations["linkerd.io/inject"], "enabled");
+        let spec = &pod["spec"];
+        assert_eq!(spec["containers"][0]["resources"]["limits"], json!({"memory": "96Mi"}));
+        assert_eq!((&spec["nodeSelector"], &spec["priorityClassName"]), (&json!({"pool": "mail"}), &json!("low")));
+        assert_eq!(spec["tolerations"], json!([{"key": "mail", "operator": "Exists"}]));
+        assert_eq!(spec["dnsConfig"], json!({"options": [{"name": "ndots", "value": "1"}]}));
+        let context = &spec["securityContext"];
+        assert_eq!((context.get("runAsUser"), context.get("runAsGroup"), &context["fsGroup"]), (None, None, &json!(7)));
+        assert_eq!(context["runAsNonRoot"], true);
+        assert_eq!(
+            spec["volumes"][2],
+            json!({"name": "certificates-0", "configMap": {"name": "company", "optional": true}})
+        );
+        let folders = json!({"name": "SSL_CERT_DIR", "value": "/etc/ssl/certs:/etc/mailferry/certificates/0"});
+        assert!(spec["containers"][0]["env"].as_array().unwrap().contains(&folders));
     }
 
     #[test]

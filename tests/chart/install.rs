@@ -126,7 +126,8 @@ async fn an_api_server_takes_every_variant_without_a_warning() {
                                                    "labelSelector": {"matchLabels": {"a": "1"}}}}]}},
             "extraEnv": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
             "fullnameOverride": "ferry", "serviceAccount": {"annotations": {"d": "4"}},
-            "rbac": {"secrets": false, "userRoles": false},
+            "rbac": {"secrets": false, "userRoles": false}, "caConfigMaps": ["company-ca"],
+            "workerPods": {"resources": {"limits": {"memory": "96Mi"}}, "runAsUser": null, "fsGroup": null},
         }),
     ] {
         for release in [(RELEASE, SYSTEM), ("other", there.as_str())] {

@@ -223,6 +223,31 @@ cases! {
         }
     }
 
+    every_sync_pod_has_what_the_values_say:
+    json!({"workerPods": {
+        "resources": {"requests": {"cpu": 1}, "limits": {"memory": "96Mi"}}, "nodeSelector": {"pool": "mail"},
+        "tolerations": [{"key": "mail", "operator": "Exists"}], "priorityClassName": "low", "labels": {"cost": "7"},
+        "annotations": {"a": "b"}, "runAsUser": null, "fsGroup": 1000,
+        "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}},
+     "caConfigMaps": ["company-ca"]}), |objects| {
+        let pods = serde_json::to_value(operators_config(&objects)).unwrap()["workerPods"].clone();
+        assert_eq!(pods, json!({
+            "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "96Mi"}}, "nodeSelector": {"pool": "mail"},
+            "tolerations": [{"key": "mail", "operator": "Exists"}], "priorityClassName": "low", "labels": {"cost": "7"},
+            "annotations": {"a": "b"}, "runAsUser": null, "fsGroup": 1000,
+            "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}, "caConfigMaps": ["company-ca"],
+        }));
+    }
+
+    the_operator_trusts_further_authorities_too: at("caConfigMaps", json!(["company-ca", "partners"])), |objects| {
+        let folders = "/etc/ssl/certs:/etc/mailferry-certificates/0:/etc/mailferry-certificates/1";
+        assert_eq!(objects.env("SSL_CERT_DIR"), Some(folders));
+        let volumes = &objects.pod()["spec"]["volumes"];
+        assert_eq!(volumes[2], json!({"name": "certificates-1", "configMap": {"name": "partners", "optional": true}}));
+        let mount = json!({"name": "certificates-1", "mountPath": "/etc/mailferry-certificates/1", "readOnly": true});
+        assert_eq!(objects.container()["volumeMounts"][2], mount);
+    }
+
     the_operators_log_level_is_its_own: at("config.logLevel", "debug"), |objects| {
         assert_eq!(objects.env("RUST_LOG"), Some("debug"));
         assert_eq!(operators_config(&objects).worker_log_level, "info");

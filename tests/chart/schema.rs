@@ -51,6 +51,10 @@ fn wrong() -> Vec<(Value, &'static [&'static str])> {
         (at("extraEnv", json!({"A": "b"})), &["'/extraEnv'", "want array"]),
         (at("podDisruptionBudget.maxUnavailable", "half"), &["'/podDisruptionBudget/maxUnavailable'"]),
         (at("metrics.podMonitor.enabled", 1), &["'/metrics/podMonitor/enabled'", "want boolean"]),
+        (at("workerPods.runAsUser", 0), &["'/workerPods/runAsUser'", "minimum"]),
+        (at("workerPods.resources.limits.memory", "lots"), &["'/workerPods/resources/limits/memory'"]),
+        (at("workerPods.affinity", json!({})), &["'/workerPods'", "'affinity' not allowed"]),
+        (at("caConfigMaps", json!(["Company"])), &["'/caConfigMaps/0'", "does not match pattern"]),
         // Right by themselves, and wrong together.
         (at("rbac.clusterScoped", false), &["rbac.clusterScoped: false needs watchNamespaces"]),
         (

@@ -17,6 +17,29 @@ workerLogLevel: {{ .workerLogLevel | quote }}
 injectSidecars: {{ .injectSidecars | default false }}
 schedulingTimeout: {{ .schedulingTimeout | default "30m" | quote }}
 {{- end }}
+workerPods:
+{{- with .Values.workerPods }}
+  resources:
+    {{- range $part := list "requests" "limits" }}
+    {{- with index $.Values.workerPods.resources $part }}
+    {{ $part }}:
+      {{- range $name, $quantity := . }}
+      {{ $name | quote }}: {{ $quantity | toString | quote }}
+      {{- end }}
+    {{- else }}
+    {{ $part }}: {}
+    {{- end }}
+    {{- end }}
+  nodeSelector: {{ toJson .nodeSelector }}
+  tolerations: {{ toJson .tolerations }}
+  priorityClassName: {{ .priorityClassName | default nil | toJson }}
+  labels: {{ toJson .labels }}
+  annotations: {{ toJson .annotations }}
+  runAsUser: {{ .runAsUser | toJson }}
+  fsGroup: {{ .fsGroup | toJson }}
+  dnsConfig: {{ .dnsConfig | default nil | toJson }}
+{{- end }}
+  caConfigMaps: {{ .Values.caConfigMaps | default list | toJson }}
 masterUsers: {{ toJson .Values.policy.masterUsers }}
 policy:
   allowedDestinations: {{ toJson .Values.policy.allowedDestinations }}
