@@ -28,7 +28,8 @@ use crate::{
 /// have ended is named and left. It may be run again at any time.
 ///
 /// MailMigrations and MailboxSyncs stay, with their checkpoints: an operator that comes back goes on once you resume the
-/// migrations. To remove the definitions (CRDs) too, use --delete-migrations: they hold all checkpoints. No mail is deleted.
+/// migrations. Before you remove the definitions (CRDs) too, use --delete-migrations: all checkpoints go with them. No mail is
+/// deleted.
 ///
 /// It needs an administrator's rights: on mailmigrations, mailboxsyncs and their status, pods, nodes, leases, and to delete
 /// secrets. Exits with 3 when something is left.

@@ -57,6 +57,9 @@ fn wrong() -> Vec<(Value, &'static [&'static str])> {
         (at("caConfigMaps", json!(["Company"])), &["'/caConfigMaps/0'", "does not match pattern"]),
         // Right by themselves, and wrong together.
         (at("rbac.clusterScoped", false), &["rbac.clusterScoped: false needs watchNamespaces"]),
+        // As helm upgrade --reuse-values leaves out what a chart added.
+        (at("rbac.secrets", Value::Null), &["the values of an older chart", "and not with --reuse-values"]),
+        (at("workerPods", Value::Null), &["the values of an older chart", "--reset-then-reuse-values"]),
         (
             json!({"rbac": {"clusterScoped": false}, "watchNamespaces": ["a"]}),
             &["set config.addresses.detectCluster: false too"],

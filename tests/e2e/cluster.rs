@@ -141,6 +141,11 @@ impl Cluster {
         self.run("kubectl", arguments, input)
     }
 
+    /// What our own program says.
+    pub fn mailferry(&self, arguments: &[&str]) -> Result<String, String> {
+        self.run(env!("CARGO_BIN_EXE_mailferry"), arguments, "")
+    }
+
     /// Runs a program against the cluster; gives what it printed, or what it complained of.
     fn run(&self, name: &str, arguments: &[&str], input: &str) -> Result<String, String> {
         let program = cluster::program(name).unwrap_or_else(|| name.into());

@@ -10,11 +10,12 @@ use std::{
 };
 
 use k8s_openapi::{
-    api::core::v1::Pod, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    api::core::v1::{Namespace, Pod},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{ApiResource, DynamicObject, ListParams},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams},
 };
 use mailferry::api::{MailMigration, MailboxSync};
 use serde::Deserialize as _;
@@ -192,6 +193,29 @@ async fn uninstalling_keeps_migrations_and_a_release_for_one_namespace_leaves_ot
     let ended = migration.completes_with_nothing_lost_and_nothing_doubled().await;
     assert_eq!(ended[0].status.as_ref().unwrap().attempt, 2, "from the checkpoint, or from what is there");
     assert_eq!(migration.migration().await.uid(), before.uid());
+}
+
+#[tokio::test]
+async fn where_the_operator_was_uninstalled_first_nothing_hangs_that_it_left_behind() {
+    let Some(cluster) = cluster_alone().await else { return };
+    let _restore = Restore(&cluster);
+    let migration = Migration::apply(&cluster, waiting()).await;
+    migration.copies(SOME).await;
+    let pod = migration.pod("alice").await.name_any();
+    cluster.helm(&["uninstall", RELEASE, "--wait", "--timeout=3m"]).unwrap();
+    let arguments = ["uninstall", "--delete-migrations", "--timeout=3m", "--namespace", &migration.namespace];
+    let said = cluster.mailferry(&arguments).unwrap();
+    for step in ["suspended     MailMigration", "deleted       MailMigration", "released      MailboxSync"] {
+        assert!(said.contains(step), "{step}: {said}");
+    }
+    assert!(said.contains(&format!("released      Pod {}/{pod}", migration.namespace)), "{said}");
+    let gone =
+        async || migration.sync("alice").await.is_none() && migration.pods().get_opt(&pod).await.unwrap().is_none();
+    migration.until("nothing is left of it", gone).await;
+    let namespaces = Api::<Namespace>::all(migration.client.clone());
+    namespaces.delete(&migration.namespace, &DeleteParams::default()).await.unwrap();
+    let ended = async || namespaces.get_opt(&migration.namespace).await.unwrap().is_none();
+    migration.until("its namespace ends", ended).await;
 }
 
 /// What `kubectl apply -k deploy/` makes, with the leave to connect to this machine.

@@ -115,6 +115,7 @@ fn a_migration_is_good_once_it_is_accepted_and_running() {
             | "complete, not all copied" => GOOD,
             "suspended" => SUSPENDED,
             "it is wrong"
+            | "its CSVs may not be read"
             | "its destination is not allowed"
             | "its CSV became wrong while it runs"
             | "waits for a person"

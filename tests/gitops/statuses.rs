@@ -280,6 +280,7 @@ pub fn migrations() -> Vec<(&'static str, Migration)> {
         ("its MailServer may come", Migration { refused: wrong("ServerNotFound"), ..Migration::default() }),
         ("its CSV may come", Migration { refused: wrong("MailboxSecretNotFound"), ..Migration::default() }),
         ("it is wrong", Migration { refused: wrong("Invalid"), ..Migration::default() }),
+        ("its CSVs may not be read", Migration { refused: wrong("SecretsNotReadable"), ..Migration::default() }),
         (
             "its destination is not allowed",
             Migration { refused: wrong("DestinationNotAllowed"), ..Migration::default() },

@@ -1,5 +1,9 @@
 {{/* What values.schema.json can't say: values that are right by themselves and wrong together. */}}
 {{- define "mailferry.validate" -}}
+{{- /* helm upgrade --reuse-values: a value that is not there would count as false. */}}
+{{- if not (and (hasKey .Values "workerPods") (hasKey .Values.rbac "secrets")) }}
+{{- fail "these are the values of an older chart, without those that this one added: upgrade with a file of your values (--values), or with --reset-then-reuse-values (Helm 3.14 and newer), and not with --reuse-values" }}
+{{- end }}
 {{- if not .Values.rbac.clusterScoped }}
 {{- if not .Values.watchNamespaces }}
 {{- fail "rbac.clusterScoped: false needs watchNamespaces: an operator of all namespaces has rights in all of them. List the namespaces, or leave rbac.clusterScoped as it is" }}
