@@ -278,10 +278,16 @@ mod tests {
             pair("bob@imap.old.example", NEW),
             pair(OLD, "imap://alice-doe@[2001:db8::7]:1143"),
         ];
-        for one in &pairs {
-            for other in &pairs {
-                let fingerprint = |pair| fingerprint(&resolved(pair).source, &resolved(pair).destination);
-                assert_eq!(one.name() == other.name(), fingerprint(one) == fingerprint(other), "{one:?} {other:?}");
+        let known: Vec<(String, String)> = pairs
+            .iter()
+            .map(|pair| {
+                let spec = resolved(pair);
+                (pair.name(), fingerprint(&spec.source, &spec.destination))
+            })
+            .collect();
+        for (name, accounts) in &known {
+            for (other, others) in &known {
+                assert_eq!(name == other, accounts == others, "{name} {other}");
             }
         }
         assert_eq!(pairs[0].name(), pairs[1].name());
