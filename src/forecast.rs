@@ -188,7 +188,10 @@ mod tests {
         assert_eq!(smoothed_speed(Some(500), 0), Some(500));
         assert_eq!(smoothed_speed(Some(500), 1000), Some(600));
         assert_eq!(smoothed_speed(Some(u64::MAX), u64::MAX), Some(u64::MAX), "what stays the same does not drift");
-        let settled = (0..100).fold(Some(7_u64), |before, _| smoothed_speed(before, 1_000_000)).unwrap();
+        let mut settled = 7;
+        for _ in 0..100 {
+            settled = smoothed_speed(Some(settled), 1_000_000).unwrap();
+        }
         assert!((999_900..=1_000_000).contains(&settled), "{settled}");
     }
 

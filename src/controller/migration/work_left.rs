@@ -141,7 +141,9 @@ mod tests {
 
     fn forecast(mailboxes: &[Option<MailboxSyncStatus>], speed: i64) -> Option<Forecast> {
         let mut work = ListedWork::default();
-        mailboxes.iter().for_each(|status| work.add(status.as_ref()));
+        for status in mailboxes {
+            work.add(status.as_ref());
+        }
         work.forecast(None, speed, KnownRates::default())
     }
 

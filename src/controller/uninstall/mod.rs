@@ -149,7 +149,7 @@ impl UninstallRun<'_, '_> {
             if !others.is_empty() {
                 pods_of.insert(owner, others);
             }
-            left.extend(self.look_at_mailbox(sync, &own, leader.as_deref()).await);
+            left.extend(Box::pin(self.look_at_mailbox(sync, &own, leader.as_deref())).await);
         }
         for pod in pods_of.into_values().flatten() {
             left.extend(self.look_at_stray_pod(&pod).await);
