@@ -6,7 +6,7 @@ pub mod checkpoint;
 pub mod checkpoint_store;
 mod circuit_breaker;
 mod connection_pair;
-pub mod content_hash;
+pub(crate) mod content_hash;
 mod content_match;
 mod copy;
 mod copy_check;
