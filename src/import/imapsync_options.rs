@@ -1,5 +1,5 @@
 //! imapsync's options: which of them a MailMigration can say, which change nothing in the result, and which have no
-//! counterpart. By the documentation of imapsync 2.x.
+//! counterpart. The names and which have a value are those that imapsync 2.229 reads.
 
 /// What an option of imapsync is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,15 +124,42 @@ pub(crate) fn option_meaning(name: &str) -> Option<OptionMeaning> {
         | "uidexpunge2"
         | "filterflags"
         | "nofilterflags"
+        | "filterbuggyflags"
+        | "expunge"
+        | "compress1"
+        | "compress2"
+        | "nocompress1"
+        | "nocompress2"
+        | "inet4"
+        | "ipv4"
+        | "inet6"
+        | "ipv6"
+        | "sslcheck"
+        | "foldersizesatend"
+        | "exitonload"
+        | "skipsize"
+        | "noskipsize"
+        | "syncduplicates"
+        | "messageidnodomain"
+        | "wholeheaderifneeded"
+        | "debugcontent"
+        | "debugfolders"
+        | "debugflags"
+        | "debugmemory"
         | "noexclude" => Ignored(false),
         "useheader" | "skipheader" | "timeout" | "timeout1" | "timeout2" | "reconnectretry1" | "reconnectretry2"
         | "buffersize" | "split1" | "split2" | "errorsmax" | "logfile" | "logdir" | "pidfile" | "tmpdir"
-        | "folderfirst" | "folderlast" | "prefix1" | "prefix2" | "sep1" | "sep2" => Ignored(true),
+        | "folderfirst" | "folderlast" | "appendlimit" | "debugssl" | "prefix1" | "prefix2" | "sep1" | "sep2" => Ignored(true),
         "dry" | "justlogin" | "justconnect" | "justbanner" | "justfoldersizes" | "justfolders" => {
             LeftOut(false, RUN_DRY)
         }
-        "maxbytespersecond" | "maxmessagespersecond" | "maxbytesafter" | "maxsleep" => LeftOut(true, LIMITS),
+        "maxbytespersecond" | "maxmessagespersecond" | "maxbytesafter" | "maxsleep" | "exitwhenover" => {
+            LeftOut(true, LIMITS)
+        }
         "sslargs1" | "sslargs2" => LeftOut(true, CERTIFICATES),
+        "nosslcheck" => LeftOut(false, CERTIFICATES),
+        "skipemptyfolders" => LeftOut(false, "empty folders are made, too"),
+        "emailreport1" | "emailreport2" => LeftOut(false, "nobody is sent a mail about a run"),
         "gmail1" | "gmail2" | "office1" | "office2" | "exchange1" | "exchange2" | "domino1" | "domino2" => {
             LeftOut(false, "what the server needs is found out; server.quirks of the migration names its make")
         }
@@ -141,6 +168,7 @@ pub(crate) fn option_meaning(name: &str) -> Option<OptionMeaning> {
         "delete2foldersonly" | "delete2foldersbutnot" => Refused(true, OWN_COPIES),
         "regextrans2" => Refused(true, "rename folders by --f1f2 here, or by folders.rename in the migration"),
         "subfolder1" => Refused(true, "choose folders by --folderrec here, or by folders.include in the migration"),
+        "syncacls" => Refused(false, "access rights of folders (ACLs) are not carried over"),
         "subscribed" | "subscribeall" => {
             Refused(false, "subscriptions are carried over, or left alone (--nosubscribe)")
         }
