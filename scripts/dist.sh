@@ -13,6 +13,9 @@ target=$(rustc -vV | sed -n 's/^host: //p')
 # Two builds give the same program, wherever they are: no path of the machine stays in it.
 export RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$PWD=/mailferry"
 export CFLAGS="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$PWD=/mailferry"
+# Which build it is, for `mailferry version`; sources without git do not say.
+# shellcheck source=scripts/commit.sh
+. scripts/commit.sh
 # --target: what runs while it is built, is not static.
 cargo auditable build --locked --profile dist --bin mailferry --target "$target"
 program=${CARGO_TARGET_DIR:-target}/$target/dist/mailferry

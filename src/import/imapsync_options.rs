@@ -73,6 +73,90 @@ const BY_DATE: &str = "messages are chosen by age and size only";
 const NOT_SOURCE: &str = "nothing is ever deleted at the source";
 const OWN_COPIES: &str = "nothing is deleted at the destination but copies that Mailferry made (--delete2)";
 
+/// Options on which nothing in the result depends, without a value.
+const IGNORED: [&str; 54] = [
+    "subscribe",
+    "resyncflags",
+    "syncinternaldates",
+    "nofoldersizes",
+    "nofoldersizesatend",
+    "foldersizes",
+    "usecache",
+    "nousecache",
+    "useuid",
+    "addheader",
+    "nolog",
+    "log",
+    "debug",
+    "debugimap",
+    "debugimap1",
+    "debugimap2",
+    "pidfilelocking",
+    "releasecheck",
+    "noreleasecheck",
+    "allowsizemismatch",
+    "fastio1",
+    "fastio2",
+    "keepalive1",
+    "keepalive2",
+    "expunge1",
+    "expunge2",
+    "noexpunge1",
+    "noexpunge2",
+    "uidexpunge2",
+    "filterflags",
+    "nofilterflags",
+    "filterbuggyflags",
+    "expunge",
+    "compress1",
+    "compress2",
+    "nocompress1",
+    "nocompress2",
+    "inet4",
+    "ipv4",
+    "inet6",
+    "ipv6",
+    "sslcheck",
+    "foldersizesatend",
+    "exitonload",
+    "skipsize",
+    "noskipsize",
+    "syncduplicates",
+    "messageidnodomain",
+    "wholeheaderifneeded",
+    "debugcontent",
+    "debugfolders",
+    "debugflags",
+    "debugmemory",
+    "noexclude",
+];
+/// The same with a value.
+const IGNORED_WITH_VALUE: [&str; 23] = [
+    "useheader",
+    "skipheader",
+    "timeout",
+    "timeout1",
+    "timeout2",
+    "reconnectretry1",
+    "reconnectretry2",
+    "buffersize",
+    "split1",
+    "split2",
+    "errorsmax",
+    "logfile",
+    "logdir",
+    "pidfile",
+    "tmpdir",
+    "folderfirst",
+    "folderlast",
+    "appendlimit",
+    "debugssl",
+    "prefix1",
+    "prefix2",
+    "sep1",
+    "sep2",
+];
+
 /// What an option is, by its name without dashes; none where it is not known.
 #[must_use]
 pub(crate) fn option_meaning(name: &str) -> Option<OptionMeaning> {
@@ -92,64 +176,8 @@ pub(crate) fn option_meaning(name: &str) -> Option<OptionMeaning> {
         "delete2" => Flag(FlagOption::MirrorDeletions),
         "noresyncflags" => Flag(FlagOption::IgnoreFlags),
         "nosubscribe" => Flag(FlagOption::IgnoreSubscriptions),
-        "subscribe"
-        | "resyncflags"
-        | "syncinternaldates"
-        | "nofoldersizes"
-        | "nofoldersizesatend"
-        | "foldersizes"
-        | "usecache"
-        | "nousecache"
-        | "useuid"
-        | "skipcrossduplicates"
-        | "addheader"
-        | "nolog"
-        | "log"
-        | "debug"
-        | "debugimap"
-        | "debugimap1"
-        | "debugimap2"
-        | "pidfilelocking"
-        | "releasecheck"
-        | "noreleasecheck"
-        | "allowsizemismatch"
-        | "fastio1"
-        | "fastio2"
-        | "keepalive1"
-        | "keepalive2"
-        | "expunge1"
-        | "expunge2"
-        | "noexpunge1"
-        | "noexpunge2"
-        | "uidexpunge2"
-        | "filterflags"
-        | "nofilterflags"
-        | "filterbuggyflags"
-        | "expunge"
-        | "compress1"
-        | "compress2"
-        | "nocompress1"
-        | "nocompress2"
-        | "inet4"
-        | "ipv4"
-        | "inet6"
-        | "ipv6"
-        | "sslcheck"
-        | "foldersizesatend"
-        | "exitonload"
-        | "skipsize"
-        | "noskipsize"
-        | "syncduplicates"
-        | "messageidnodomain"
-        | "wholeheaderifneeded"
-        | "debugcontent"
-        | "debugfolders"
-        | "debugflags"
-        | "debugmemory"
-        | "noexclude" => Ignored(false),
-        "useheader" | "skipheader" | "timeout" | "timeout1" | "timeout2" | "reconnectretry1" | "reconnectretry2"
-        | "buffersize" | "split1" | "split2" | "errorsmax" | "logfile" | "logdir" | "pidfile" | "tmpdir"
-        | "folderfirst" | "folderlast" | "appendlimit" | "debugssl" | "prefix1" | "prefix2" | "sep1" | "sep2" => Ignored(true),
+        name if IGNORED.contains(&name) => Ignored(false),
+        name if IGNORED_WITH_VALUE.contains(&name) => Ignored(true),
         "dry" | "justlogin" | "justconnect" | "justbanner" | "justfoldersizes" | "justfolders" => {
             LeftOut(false, RUN_DRY)
         }
@@ -158,6 +186,7 @@ pub(crate) fn option_meaning(name: &str) -> Option<OptionMeaning> {
         }
         "sslargs1" | "sslargs2" => LeftOut(true, CERTIFICATES),
         "nosslcheck" => LeftOut(false, CERTIFICATES),
+        "skipcrossduplicates" => LeftOut(false, "a message that is in several folders is copied into each"),
         "skipemptyfolders" => LeftOut(false, "empty folders are made, too"),
         "emailreport1" | "emailreport2" => LeftOut(false, "nobody is sent a mail about a run"),
         "gmail1" | "gmail2" | "office1" | "office2" | "exchange1" | "exchange2" | "domino1" | "domino2" => {

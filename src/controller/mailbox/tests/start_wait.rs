@@ -125,3 +125,44 @@ fn a_pod_that_waited_long_for_its_node_is_not_taken_for_lost_once_it_has_one() {
         assert_eq!(later.reported_at, case.since_boot(), "its silence is counted");
     }
 }
+
+#[test]
+fn an_attempt_whose_pod_does_not_run_within_ten_minutes_is_stopped_and_gives_its_slots_back() {
+    let mut case = MailboxFixture::running();
+    case.pass(599);
+    let waits = case.decide();
+    assert_eq!((waits.status.stopping.clone(), waits.wake_after), (None, Some(SignedDuration::from_secs(1))));
+    assert!(waits.actions.is_empty());
+    case.pass(1);
+    case.status = case.decide().status;
+    assert_eq!(case.status.stopping.as_ref().map(|stopping| stopping.reason), Some(StopReason::NotStarted));
+    assert_eq!(case.status.slots, Some(2), "held until its end is certain");
+    let stops = case.decide();
+    assert!(matches!(&stops.actions[..], [SyncAction::StopPod { uid, .. }] if uid == "pod-1"), "{:?}", stops.actions);
+    // It was on no node: it never runs.
+    Arc::make_mut(&mut case.pods[0]).metadata.deletion_timestamp = Some(Time(case.now));
+    let settled = case.decide().status;
+    assert_eq!((settled.slots, settled.phase), (None, Some(SyncPhase::Backoff)));
+    let failures = Failures { infrastructure: 1, infrastructure_in_a_row: 1, ..Failures::default() };
+    assert_eq!((settled.failures, settled.last_error), (Some(failures), None), "the mailbox did nothing wrong");
+}
+
+#[test]
+fn an_attempt_whose_pod_runs_is_not_stopped_after_ten_minutes() {
+    let mut case = MailboxFixture::running();
+    case.pods = vec![pod(1, Some(is_running()))];
+    case.pass(601);
+    let decision = case.decide();
+    assert!(decision.status.stopping.is_none() && decision.actions.is_empty(), "{decision:?}");
+}
+
+#[test]
+fn an_attempt_that_has_no_pod_after_ten_minutes_gives_its_slots_back_at_once() {
+    let mut case = MailboxFixture::new();
+    case.status = case.decide().status;
+    assert_eq!(case.decide().actions, [SyncAction::CreatePod]);
+    case.pass(600);
+    let settled = case.decide();
+    assert_eq!((settled.status.slots, settled.status.phase), (None, Some(SyncPhase::Backoff)));
+    assert!(!settled.actions.contains(&SyncAction::CreatePod));
+}
