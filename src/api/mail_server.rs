@@ -61,7 +61,7 @@ impl MailServerSpec {
     /// The port that is used: as given, or the mode's own.
     #[must_use]
     pub(crate) fn effective_port(&self) -> i32 {
-        self.port.unwrap_or(if self.tls.mode == TlsMode::Implicit { 993 } else { 143 })
+        self.port.unwrap_or_else(|| self.tls.mode.default_port().into())
     }
 }
 
@@ -106,6 +106,17 @@ pub enum TlsMode {
     StartTls,
     /// Never.
     None,
+}
+
+impl TlsMode {
+    /// The port that servers have for it (RFC 8314, section 3.2; RFC 9051, section 2.1).
+    #[must_use]
+    pub(crate) const fn default_port(self) -> u16 {
+        match self {
+            Self::Implicit => 993,
+            Self::StartTls | Self::None => 143,
+        }
+    }
 }
 
 /// How many connections and syncs a server is burdened with at most, by all migrations of this namespace. Limits for

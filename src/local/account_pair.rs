@@ -82,7 +82,8 @@ impl AccountPair {
         let accounts: Vec<String> = [&self.source, &self.destination]
             .into_iter()
             .flat_map(|PairSide { url, .. }| {
-                [url.host.to_string(), effective_port(url).to_string(), url.username.to_lowercase()]
+                let port = url.port.unwrap_or_else(|| url.tls_mode.default_port());
+                [url.host.to_string(), port.to_string(), url.username.to_lowercase()]
             })
             .collect();
         let hash = hash_texts(&accounts.iter().map(String::as_str).collect::<Vec<_>>(), HASH_DIGITS);
@@ -154,11 +155,6 @@ impl AccountPair {
             yaml::write(&self.manifest())?
         ))
     }
-}
-
-/// The port that a URL means.
-fn effective_port(url: &AccountUrl) -> u16 {
-    url.port.unwrap_or(if url.tls_mode == TlsMode::Implicit { 993 } else { 143 })
 }
 
 impl PairSide {
