@@ -147,7 +147,10 @@ fn execute(cli: Cli) -> Result<u8> {
         Command::Run(args) => runtime()?.block_on(args.run(Arc::new(SyncEngine), screen)),
         Command::Import(args) => runtime()?.block_on(args.run()),
         Command::Crds(args) => print(&args.render()?),
-        Command::Checkpoint(args) => small_runtime()?.block_on(args.run()),
+        Command::Checkpoint(args) => match &args.transfer {
+            Some(transfer) => small_runtime()?.block_on(transfer.run()),
+            None => print(&args.render()?),
+        },
         Command::Completions(args) => print(&args.render(Cli::command())?),
         Command::Man(args) => print(&args.render(Cli::command())?),
         Command::Version(args) => print(&args.render()?),

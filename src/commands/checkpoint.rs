@@ -1,7 +1,7 @@
 //! `mailferry checkpoint`: what a checkpoint holds, for people; and checkpoints of a cluster into a file and back.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -25,37 +25,42 @@ const STATE_FOLDER_HINT: &str =
 #[derive(Debug, Clone, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct CheckpointArgs {
+    /// Between a file and a cluster, where that is asked for.
     #[command(subcommand)]
-    transfer: Option<CheckpointTransfer>,
+    pub transfer: Option<CheckpointTransfer>,
 
     /// A checkpoint file from a state folder; `-` reads stdin.
     #[arg(value_name = "FILE", required = true)]
     file: Option<PathBuf>,
 }
 
+/// Checkpoints of a cluster into a file, and back.
 #[derive(Debug, Clone, Subcommand)]
-enum CheckpointTransfer {
+pub enum CheckpointTransfer {
     Export(CheckpointExportArgs),
     Import(CheckpointImportArgs),
 }
 
-impl CheckpointArgs {
-    /// Prints a checkpoint, or transfers checkpoints; gives the exit code.
+impl CheckpointTransfer {
+    /// Transfers checkpoints; gives the exit code.
     ///
     /// # Errors
     /// Configuration when a file cannot be read or is no checkpoint; what the API server refuses.
     pub async fn run(&self) -> Result<u8> {
-        match &self.transfer {
-            Some(CheckpointTransfer::Export(args)) => return args.run().await,
-            Some(CheckpointTransfer::Import(args)) => return args.run().await,
-            None => {}
+        match self {
+            Self::Export(args) => args.run().await,
+            Self::Import(args) => args.run().await,
         }
-        let json = render(self.file.as_deref().unwrap_or(Path::new("-")))?;
-        match writeln!(io::stdout(), "{json}") {
-            // A reader that has gone away is no failure.
-            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::internal(format!("cannot write: {e}"))),
-            _ => Ok(0),
-        }
+    }
+}
+
+impl CheckpointArgs {
+    /// The checkpoint as pretty-printed JSON.
+    ///
+    /// # Errors
+    /// Configuration when the file cannot be read or is no checkpoint.
+    pub fn render(&self) -> Result<String> {
+        render(self.file.as_deref().unwrap_or(Path::new("-")))
     }
 }
 

@@ -287,17 +287,19 @@ impl SharedFile {
 }
 
 /// Replaces `path` so that a crash at any instant leaves the old content or the new, whole and durable.
-fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// When a file beside it or its folder can't be written.
+pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = with_suffix(path, ".tmp");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
     drop(file);
     fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    // A file that is named alone is in the working folder.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 /// A file name that tells a person which account it is, and is never that of others: the fingerprint is that of both

@@ -4,8 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use clap::Args;
@@ -21,6 +20,7 @@ use crate::{
     commands::import::namespace,
     error::{Error, ErrorClass, Result},
     import::apply::cluster,
+    local::state_folder::write_atomically,
     terminal_text::{format_count, printable},
 };
 
@@ -98,22 +98,12 @@ impl CheckpointExportArgs {
             drop(io::stdout().write_all(text.as_bytes()));
             return Ok(0);
         }
-        replace(&self.file, text.as_bytes())
+        write_atomically(&self.file, text.as_bytes())
             .map_err(|e| Error::configuration(format!("cannot write {}: {e}", self.file.display())))?;
         let count = format_count(archive.checkpoints.len() as u64, "checkpoint");
         drop(writeln!(io::stdout(), "{count} written to {}", self.file.display()));
         Ok(0)
     }
-}
-
-/// Replaces a file whole: a failure leaves the one before.
-fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(".tmp");
-    let mut new = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    new.write_all(content)?;
-    new.sync_all()?;
-    fs::rename(&beside, file)
 }
 
 impl CheckpointImportArgs {
@@ -264,8 +254,8 @@ mod tests {
     fn a_file_is_replaced_whole() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("checkpoints.json");
-        replace(&file, b"one").unwrap();
-        replace(&file, b"two").unwrap();
+        write_atomically(&file, b"one").unwrap();
+        write_atomically(&file, b"two").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"two");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
