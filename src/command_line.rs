@@ -1,5 +1,7 @@
 //! The command line, and the start and end of the program.
 
+mod kubectl_plugin;
+
 use std::{
     env,
     io::{self, IsTerminal as _, Write as _},
@@ -12,12 +14,14 @@ use indicatif::MultiProgress;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::runtime::Runtime;
 
+use self::kubectl_plugin::{CalledAs, PluginCli, completions};
 use crate::{
     Error, ErrorClass, Result,
     commands::{
         check::CheckArgs, checkpoint::CheckpointArgs, completions::CompletionsArgs, controller::ControllerArgs,
-        copy::CopyArgs, crds::CrdsArgs, doctor::DoctorArgs, export::ExportArgs, import::ImportArgs, man::ManArgs,
-        run::RunArgs, uninstall::UninstallArgs, verify::VerifyArgs, version::VersionArgs, worker::WorkerArgs,
+        copy::CopyArgs, crds::CrdsArgs, doctor::DoctorArgs, export::ExportArgs, import::ImportArgs, init::InitArgs,
+        kubectl::KubectlArgs, log_args::LogArgs, man::ManArgs, run::RunArgs, uninstall::UninstallArgs,
+        verify::VerifyArgs, version::VersionArgs, worker::WorkerArgs,
     },
     local::{account_url::without_passwords, run::SyncEngine},
     telemetry::logs,
@@ -28,14 +32,8 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT_CODES, max_term_width = 120)]
 struct Cli {
-    /// What to log to stderr: error, warn, info, debug, trace, or by module as in `info,mailferry::imap=debug`
-    /// [default: warn; info for what runs in a cluster].
-    #[arg(long, global = true, env = "RUST_LOG", value_name = "LEVEL", hide_env_values = true, help_heading = "Logs")]
-    log_level: Option<String>,
-
-    /// How log lines look [default: text; json for what runs in a cluster].
-    #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Logs")]
-    log_format: Option<logs::LogFormat>,
+    #[command(flatten)]
+    logs: LogArgs,
 
     #[command(subcommand)]
     command: Command,
@@ -43,12 +41,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(Box<InitArgs>),
     Copy(Box<CopyArgs>),
     Check(Box<CheckArgs>),
     Run(Box<RunArgs>),
     Verify(Box<VerifyArgs>),
     Export(Box<ExportArgs>),
     Import(Box<ImportArgs>),
+    Kubectl(KubectlArgs),
     Crds(CrdsArgs),
     Checkpoint(CheckpointArgs),
     Controller(ControllerArgs),
@@ -59,6 +59,12 @@ enum Command {
     #[command(hide = true)]
     Man(ManArgs),
     Version(VersionArgs),
+}
+
+impl From<PluginCli> for Cli {
+    fn from(plugin: PluginCli) -> Self {
+        Self { logs: plugin.logs, command: Command::Kubectl(KubectlArgs::new(plugin.command)) }
+    }
 }
 
 impl Command {
@@ -99,7 +105,16 @@ pub fn main() -> ExitCode {
     disable_core_dumps();
     // The only provider compiled in; an error says that it is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let cli = match Cli::try_parse() {
+    let parsed = match CalledAs::from_program(env::args_os().next().as_deref()) {
+        CalledAs::Mailferry => Cli::try_parse(),
+        CalledAs::Plugin => PluginCli::try_parse().map(Cli::from),
+        CalledAs::PluginCompletion => {
+            let words: Vec<String> = env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+            drop(write!(io::stdout(), "{}", completions(&words)));
+            return ExitCode::SUCCESS;
+        }
+    };
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return usage_end(&error),
     };
@@ -136,16 +151,18 @@ fn execute(cli: Cli) -> Result<u8> {
     let beside = screen.clone();
     let stderr = logs::LineSink(move |line: &[u8]| beside.suspend(|| io::stderr().write_all(line)));
     let service = cli.command.is_service();
-    let level = cli.log_level.as_deref().unwrap_or(if service { "info" } else { "warn" });
-    let format = cli.log_format.unwrap_or(if service { logs::LogFormat::Json } else { logs::LogFormat::Text });
+    let level = cli.logs.log_level.as_deref().unwrap_or(if service { "info" } else { "warn" });
+    let format = cli.logs.log_format.unwrap_or(if service { logs::LogFormat::Json } else { logs::LogFormat::Text });
     logs::init(level, format, io::stderr().is_terminal(), stderr)?;
     match cli.command {
+        Command::Init(args) => runtime()?.block_on(args.run()),
         Command::Copy(args) => runtime()?.block_on(args.run(Arc::new(SyncEngine), screen)),
         Command::Check(args) => runtime()?.block_on(args.run(screen)),
         Command::Verify(args) => runtime()?.block_on(args.run(screen)),
         Command::Export(args) => runtime()?.block_on(args.run(screen)),
         Command::Run(args) => runtime()?.block_on(args.run(Arc::new(SyncEngine), screen)),
         Command::Import(args) => runtime()?.block_on(args.run()),
+        Command::Kubectl(args) => small_runtime()?.block_on(args.run()),
         Command::Crds(args) => print(&args.render()?),
         Command::Checkpoint(args) => match &args.transfer {
             Some(transfer) => small_runtime()?.block_on(transfer.run()),

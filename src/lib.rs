@@ -13,6 +13,7 @@ pub mod fuzz;
 pub(crate) mod host_name;
 pub mod imap;
 pub mod import;
+pub(crate) mod kubectl;
 pub mod local;
 pub mod resolve;
 pub(crate) mod start_limits;

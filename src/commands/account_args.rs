@@ -66,7 +66,7 @@ const MESSAGES: &str = "Messages of SOURCE and DESTINATION";
 macro_rules! credential_args {
     ($args:ident, $side:literal, $variant:expr) => {
         #[derive(Debug, Clone, Default, PartialEq, Args)]
-        struct $args {
+        pub(super) struct $args {
             /// A file that holds the password; one line end at its end is no part of it. Without this and the next ones it
             /// is asked for on the terminal.
             #[arg(id = concat!($side, "-password-file"), long = concat!($side, "-password-file"), value_name = "FILE",
@@ -102,7 +102,7 @@ macro_rules! credential_args {
         }
 
         impl $args {
-            fn pair_side(&self, url: AccountUrl, trust: ExtraTrust) -> PairSide {
+            pub(super) fn pair_side(&self, url: AccountUrl, trust: ExtraTrust) -> PairSide {
                 let master = self.master_user.clone().map(|user| (user, self.master_mode.unwrap_or_default()));
                 PairSide { url, master, token: self.token_file.is_some(), trust }
             }
@@ -117,7 +117,7 @@ macro_rules! credential_args {
                 }
             }
 
-            fn credential(&self) -> CredentialArgs<'_> {
+            pub(super) fn credential(&self) -> CredentialArgs<'_> {
                 CredentialArgs { side: $variant, token_file: self.token_file.as_ref(), password: self.source() }
             }
         }
@@ -128,10 +128,13 @@ credential_args!(SourceCredentialArgs, "source", Side::Source);
 credential_args!(DestinationCredentialArgs, "destination", Side::Destination);
 
 /// Where one side's credential is.
-struct CredentialArgs<'a> {
-    side: Side,
-    token_file: Option<&'a PathBuf>,
-    password: PasswordSource,
+pub(super) struct CredentialArgs<'a> {
+    /// The side.
+    pub side: Side,
+    /// A file with a token.
+    pub token_file: Option<&'a PathBuf>,
+    /// Where there is none: where the password comes from.
+    pub password: PasswordSource,
 }
 
 /// Which folders, and what they are called.
@@ -374,7 +377,7 @@ impl AccountArgs {
 
 impl CredentialArgs<'_> {
     /// Where a later run finds it.
-    fn place(&self) -> CredentialPlace {
+    pub(super) fn place(&self) -> CredentialPlace {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         match (self.token_file, &self.password) {
             (Some(path), _) | (None, PasswordSource::File(path)) => CredentialPlace::File(absolute(path)),

@@ -38,17 +38,34 @@ const MAX_LINE: usize = 4096;
 
 /// Asks on the terminal of this process, wherever stdin and stdout go.
 pub(crate) fn ask_on_terminal(question: &str) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    let Ok(terminal) = fs::OpenOptions::new().read(true).write(true).open("/dev/tty") else { return Ok(None) };
+    let Some(terminal) = open_terminal() else { return Ok(None) };
     // Before the question: what is typed at once is not shown either.
     let hidden = HiddenInput::begin(&terminal)?;
-    (&terminal).write_all(question.as_bytes())?;
-    // A terminal gives one line at a time.
-    let mut line = Zeroizing::new(vec![0; MAX_LINE]);
-    let read = (&terminal).read(&mut line);
+    let line = ask(&terminal, question);
     drop(hidden);
     (&terminal).write_all(b"\n")?;
-    let line = line.get(..read?).unwrap_or_default();
-    Ok(Some(Zeroizing::new(without_line_end(line).to_vec())))
+    Ok(Some(Zeroizing::new(without_line_end(&line?).to_vec())))
+}
+
+/// The same for what is no secret, and is shown while it is typed. None also where the input ends without a line.
+pub(crate) fn ask_openly(question: &str) -> io::Result<Option<String>> {
+    let Some(terminal) = open_terminal() else { return Ok(None) };
+    let line = ask(&terminal, question)?;
+    let text = String::from_utf8_lossy(without_line_end(&line)).into_owned();
+    Ok(Some(text).filter(|_| !line.is_empty()))
+}
+
+fn open_terminal() -> Option<fs::File> {
+    fs::OpenOptions::new().read(true).write(true).open("/dev/tty").ok()
+}
+
+/// A terminal gives one line at a time.
+fn ask(mut terminal: &fs::File, question: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+    terminal.write_all(question.as_bytes())?;
+    let mut line = Zeroizing::new(vec![0; MAX_LINE]);
+    let length = terminal.read(&mut line)?;
+    line.truncate(length);
+    Ok(line)
 }
 
 /// While it lives, the terminal shows nothing that is typed.

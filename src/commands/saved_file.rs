@@ -22,10 +22,10 @@ pub(super) fn write_new(path: &Path, text: &str) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::read(path) {
             Ok(content) if content == text.as_bytes() => Ok(()),
             _ => Err(Error::configuration(format!("{} holds something else already", path.display()))
-                .advice("Remove it, or name another file by --save")),
+                .advice("Remove it, or name another file")),
         },
         Err(error) => Err(Error::configuration(format!("cannot write {}: {error}", path.display()))
-            .advice("Name a file by --save that you may write")),
+            .advice("Name a file that you may write")),
     }
 }
 
@@ -40,7 +40,7 @@ mod tests {
         write_new(&path, "one").unwrap();
         write_new(&path, "one").unwrap();
         let error = write_new(&path, "two").unwrap_err();
-        assert!(error.what.contains("acme.yaml") && error.advice.unwrap().contains("--save"));
+        assert!(error.what.contains("acme.yaml") && error.advice.unwrap().contains("another file"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "one");
         write_new(folder.path(), "x").unwrap_err();
         write_new(&folder.path().join("no/folder"), "x").unwrap_err();

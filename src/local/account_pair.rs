@@ -125,11 +125,9 @@ impl AccountPair {
         json!({"apiVersion": API_VERSION, "kind": "MailMigration", "metadata": {"name": self.name()}, "spec": spec})
     }
 
-    /// The MailMigration as a file: YAML, with comments that say how it is run again.
-    ///
-    /// # Errors
-    /// Internal when it can't be shown.
-    pub(crate) fn file_text(&self, file: &str, places: &[CredentialPlace; 2]) -> Result<String> {
+    /// What runs it once it is saved in this file; `PATH` stands for the file of a password that is nowhere.
+    #[must_use]
+    pub(crate) fn run_command(&self, file: &str, places: &[CredentialPlace; 2]) -> String {
         let (mut before, mut behind) = (String::new(), String::new());
         for (side, place) in [Side::Source, Side::Destination].into_iter().zip(places) {
             let secret = self.secret(side);
@@ -144,14 +142,21 @@ impl AccountPair {
             };
             let _ = write!(behind, " --secret {name}/{key}={path}");
         }
-        // One line, whatever paths hold.
-        let command = format!("{before}mailferry run {}{behind}", shell_word(file));
+        format!("{before}mailferry run {}{behind}", shell_word(file))
+    }
+
+    /// The MailMigration as a file: YAML, with comments that say how it is run again.
+    ///
+    /// # Errors
+    /// Internal when it can't be shown.
+    pub(crate) fn file_text(&self, file: &str, places: &[CredentialPlace; 2]) -> Result<String> {
         Ok(format!(
             "# Two accounts as the command line named them, without passwords. This goes on where the last run stopped:\n\
              #   {}\n\
              # Besides `run`, there are `check` and `verify`. In a cluster, the Secret needs the keys source and destination.\n\
              {}",
-            printable(&command),
+            // One line, whatever paths hold.
+            printable(&self.run_command(file, places)),
             yaml::write(&self.manifest())?
         ))
     }

@@ -18,6 +18,7 @@ pub(crate) mod report_text;
 pub mod run;
 pub mod run_report;
 pub mod secrets;
+pub(crate) mod server_proposal;
 pub mod state_folder;
 pub(crate) mod state_location;
 pub(crate) mod verify_report;

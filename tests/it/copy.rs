@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use mailferry_testkit::{
@@ -62,6 +62,41 @@ impl Desk {
         let mut command = self.program("bash");
         command.args(["-c", &line.replace("mailferry ", &format!("{BINARY} "))]);
         self.ended(command).await
+    }
+}
+
+/// A question's begin and end, and what is typed when it is on the screen.
+type Answer = (&'static str, &'static str, String);
+
+impl Desk {
+    /// Runs a line on a terminal of its own (script(1)), and types each answer when its question is there. Gives what was on the
+    /// screen in the end.
+    async fn typed(&self, line: &str, answers: Vec<Answer>) -> (ExitStatus, String) {
+        let mut command = self.program("script");
+        command.args(["--quiet", "--return", "--command", line, "/dev/null"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let answered = move || {
+            let mut child = command.spawn().unwrap();
+            let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+            let (mut shown, mut looked_at) = (Vec::new(), 0);
+            for (question, end, answer) in &answers {
+                let asked = |shown: &[u8]| {
+                    let text = String::from_utf8_lossy(shown).into_owned();
+                    text.split_once(question).is_some_and(|(_, behind)| behind.contains(end))
+                };
+                while !asked(&shown[looked_at..]) {
+                    let mut bytes = [0; 256];
+                    let count = screen.read(&mut bytes).unwrap();
+                    assert!(count > 0, "no {question}, but {}", String::from_utf8_lossy(&shown));
+                    shown.extend_from_slice(&bytes[..count]);
+                }
+                looked_at = shown.len();
+                writeln!(keyboard, "{answer}").unwrap();
+            }
+            screen.read_to_end(&mut shown).unwrap();
+            (child.wait().unwrap(), String::from_utf8_lossy(&shown).into_owned())
+        };
+        tokio::task::spawn_blocking(answered).await.unwrap()
     }
 }
 
@@ -189,32 +224,9 @@ async fn passwords_are_asked_for_on_the_terminal_and_not_shown() {
     let (source, destination, _left) = accounts().await;
     let desk = Desk::new(&source, &destination);
     let line = format!("{BINARY} copy {} {} --ca-file ca.pem", imaps(&source), imaps(&destination));
-    // script(1) gives it a terminal of its own.
-    let mut command = desk.program("script");
-    command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let passwords = desk.passwords.clone();
-    let answered = move || {
-        let mut child = command.spawn().unwrap();
-        let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut shown = Vec::new();
-        for (question, password) in ["at the source (", "at the destination ("].iter().zip(&passwords) {
-            let asked = |shown: &[u8]| {
-                let text = String::from_utf8_lossy(shown).into_owned();
-                text.split_once(question).is_some_and(|(_, behind)| behind.contains("): "))
-            };
-            while !asked(&shown) {
-                let mut bytes = [0; 256];
-                let count = screen.read(&mut bytes).unwrap();
-                assert!(count > 0, "no question, but {}", String::from_utf8_lossy(&shown));
-                shown.extend_from_slice(&bytes[..count]);
-            }
-            writeln!(keyboard, "{password}").unwrap();
-        }
-        screen.read_to_end(&mut shown).unwrap();
-        (child.wait().unwrap(), String::from_utf8_lossy(&shown).into_owned())
-    };
-    let (status, shown) = tokio::task::spawn_blocking(answered).await.unwrap();
+    let [old, new] = desk.passwords.clone();
+    let questions = [("at the source (", "): ", old), ("at the destination (", "): ", new)];
+    let (status, shown) = desk.typed(&line, questions.to_vec()).await;
     assert!(status.success(), "{shown}");
     assert!(shown.contains(&source.user) && !desk.passwords.iter().any(|p| shown.contains(p.as_str())), "{shown}");
     assert_eq!(count(&destination, "INBOX").await, 4);
@@ -326,8 +338,9 @@ async fn every_command_of_the_page_does_what_the_page_says() {
         if real.contains("imaps://") && !real.contains("password") {
             real += " --source-password-file old --destination-password-file new";
         }
-        let connects =
-            ["copy", "check", "run", "verify"].iter().any(|word| real.starts_with(&format!("mailferry {word} ")));
+        let connects = ["copy", "check", "init", "run", "verify"]
+            .iter()
+            .any(|word| real.starts_with(&format!("mailferry {word} ")));
         if connects && !real.contains("--ca-file") {
             real += " --ca-file ca.pem";
         }
@@ -338,20 +351,55 @@ async fn every_command_of_the_page_does_what_the_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn manual_pages_and_completions_are_installed_and_know_every_command() {
-    let folder = tempfile::tempdir().unwrap();
-    let installed = Command::new("scripts/install-help.sh").arg(BINARY).arg(folder.path()).status().unwrap();
-    assert!(installed.success());
-    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
-    for name in ["mailferry", "mailferry-copy", "mailferry-verify", "mailferry-import"] {
-        assert!(read(&format!("man/man1/{name}.1")).contains(".TH"), "{name}");
-    }
-    assert!(read("man/man1/mailferry-copy.1").contains("source\\-password\\-file"));
-    for name in [
-        "bash-completion/completions/mailferry",
-        "zsh/site-functions/_mailferry",
-        "fish/vendor_completions.d/mailferry.fish",
-    ] {
-        assert!(read(name).contains("destination-password-file"), "{name}");
-    }
+async fn a_first_manifest_is_made_of_questions_and_runs() {
+    let (source, destination, _left) = accounts().await;
+    let desk = Desk::new(&source, &destination);
+    let line = format!("{BINARY} init acme.yaml --ca-file ca.pem");
+    let server = |account: &TestAccount<'_>| format!("127.0.0.1:{}", account.server.tls_port());
+    let [old, new] = desk.passwords.clone();
+    // A password is mistyped: that side is asked for once more, and no other.
+    let answers = vec![
+        ("Mailbox that mail is read from", ": ", source.user.clone()),
+        ("Its IMAP server", ": ", server(&source)),
+        ("Password at the source (", "): ", "wrong".to_owned()),
+        ("Mailbox that it is written to", ": ", destination.user.clone()),
+        ("Its IMAP server", ": ", server(&destination)),
+        ("Password at the destination (", "): ", new.clone()),
+        ("Mailbox that mail is read from", ": ", source.user.clone()),
+        ("Its IMAP server", ": ", server(&source)),
+        ("Password at the source (", "): ", old.clone()),
+    ];
+    let (status, shown) = desk.typed(&line, answers).await;
+    assert!(status.success(), "{shown}");
+    assert!(shown.contains("Authentication") && shown.contains("Written: acme.yaml"), "{shown}");
+    assert!(!shown.contains(&old) && !shown.contains(&new), "{shown}");
+    assert_eq!(count(&destination, "INBOX").await, 0, "nothing is copied yet");
+    let written = fs::read_to_string(desk.path("acme.yaml")).unwrap();
+    assert!(!written.contains(&old) && !written.contains(&new), "{written}");
+
+    // What it says comes next works, once the passwords are in files.
+    fs::write(desk.path("new"), &new).unwrap();
+    let next = shown.lines().find_map(|line| line.trim().strip_prefix("mailferry run ")).unwrap();
+    let next = format!("mailferry run {next}").replacen("PATH", "old", 1).replacen("PATH", "new", 1);
+    desk.shell(&next).await.exits(0);
+    assert_eq!(count(&destination, "INBOX").await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_manifest_is_made_of_flags_where_nobody_is_asked() {
+    let (source, destination, _left) = accounts().await;
+    let desk = Desk::new(&source, &destination);
+    let (from, to) = (imaps(&source), imap(&destination));
+    let sides = ["--ca-file", "ca.pem", "--source-password-file", "old", "--destination-password-env", NEW];
+    let init = |file: &'static str| [&["init", file, "--source", &from, "--destination", &to], &sides[..]].concat();
+    let made =
+        desk.run(&init("acme.yaml")).await.exits(0).says(&["Written: acme.yaml"]).says(&["mailferry run acme.yaml"]);
+    let next = made.stdout.lines().find_map(|line| line.strip_prefix("  MAILFERRY_SECRET_")).unwrap().to_owned();
+    desk.shell(&format!("MAILFERRY_SECRET_{next}")).await.exits(0);
+    assert_eq!(count(&destination, "INBOX").await, 4);
+    desk.run(&init("acme.yaml")).await.exits(2).says(&["acme.yaml is there already"]);
+    // A login that is refused writes nothing.
+    fs::write(desk.path("old"), "wrong").unwrap();
+    desk.run(&init("other.yaml")).await.exits(10).says(&["source"]);
+    assert!(!desk.path("other.yaml").exists());
 }

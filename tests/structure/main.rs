@@ -52,6 +52,7 @@ const WALLS: &[(&str, &[&str])] = &[
         &["api", "error", "forecast", "host_name", "imap", "resolve", "start_limits", "sync", "terminal_text", "yaml"],
     ),
     ("import", &["api", "error", "host_name", "terminal_text", "yaml"]),
+    ("kubectl", &["api", "error", "terminal_text"]),
     ("fuzz", &["api", "imap", "import", "sync", "yaml"]),
     (
         "commands",
@@ -62,6 +63,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "forecast",
             "imap",
             "import",
+            "kubectl",
             "local",
             "resolve",
             "sync",

@@ -20,6 +20,7 @@ use crate::{
     commands::import::namespace,
     error::{Error, ErrorClass, Result},
     import::apply::cluster,
+    kubectl::requests::refused,
     local::state_folder::write_atomically,
     terminal_text::{format_count, printable},
 };
@@ -159,7 +160,7 @@ pub async fn export_checkpoints(
     let mut checkpoints = Vec::new();
     let mut page = ListParams::default().limit(PAGE);
     loop {
-        let list = api.list(&page).await.map_err(|error| refused("list", &error))?;
+        let list = api.list(&page).await.map_err(|error| refused("list MailboxSyncs", &error))?;
         let wanted = list.items.into_iter().filter(|sync| migration.is_none_or(|only| sync.spec.migration == only));
         checkpoints.extend(wanted.filter_map(ArchivedCheckpoint::from_sync));
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -192,7 +193,7 @@ async fn import_checkpoint(api: &Api<MailboxSync>, one: &ArchivedCheckpoint, dry
     let parameters = PatchParams { dry_run, ..PatchParams::default() };
     let mut conflicts = 0;
     loop {
-        let sync = api.get_opt(&name).await.map_err(|error| refused("get", &error))?;
+        let sync = api.get_opt(&name).await.map_err(|error| refused("get MailboxSyncs", &error))?;
         let verdict = one.judge(sync.as_ref());
         let Some(sync) = sync.filter(|_| verdict == ImportVerdict::Imported) else { return Ok(verdict) };
         let patch = Patch::Merge(one.patch(&sync, Timestamp::now()));
@@ -201,22 +202,7 @@ async fn import_checkpoint(api: &Api<MailboxSync>, one: &ArchivedCheckpoint, dry
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) && conflicts < MAX_CONFLICTS => {
                 conflicts += 1;
             }
-            Err(error) => return Err(refused("patch the status of", &error)),
-        }
-    }
-}
-
-fn refused(what: &str, error: &kube::Error) -> Error {
-    let kube::Error::Api(status) = error else {
-        return Error::network(format!("the API server can't be reached: {error}")).advice("Run the same again");
-    };
-    let said = format!("the API server does not let you {what} MailboxSyncs: {}", status.message);
-    match status.code {
-        401 => Error::new(ErrorClass::Authentication, said).advice("Check the kubeconfig's credentials"),
-        403 => Error::new(ErrorClass::Authorization, said)
-            .advice("It takes the verbs get and list on mailboxsyncs, and patch on mailboxsyncs/status"),
-        _ => {
-            Error::configuration(said).advice("Check that the operator's definitions are installed and of this version")
+            Err(error) => return Err(refused("patch the status of MailboxSyncs", &error)),
         }
     }
 }
