@@ -33,7 +33,7 @@ SERVERS_REQUIRED ?= $(if $(ROOT),$(ADMIN))
 # Runs tests so that one without an end is named and ends after so many seconds. An end-to-end test may wait for others.
 LIMITED = TEST_LIMIT=$(1) $(CARGO) --config "target.'cfg(all())'.runner='$(CURDIR)/scripts/with-time-limit.sh'" test
 
-.PHONY: help install test lint test-mail test-servers test-cluster image chart readme rustdoc docs deny fuzz demo demo-cluster bench bench-operator
+.PHONY: help install test lint test-mail test-servers test-cluster image archive chart readme rustdoc docs deny fuzz demo demo-cluster bench bench-operator
 
 help:
 	@echo 'make install   builds mailferry and puts it into $(PREFIX)/bin, manual pages and completions below share/; PREFIX= names another place'
@@ -48,6 +48,7 @@ help:
 	@echo 'make deny    licences, sources and known vulnerabilities of the dependencies'
 	@echo 'make fuzz    gives any bytes to the parsers, a minute each (with a nightly Rust)'
 	@echo 'make image   builds the container image without a registry, and checks it (Linux, as root)'
+	@echo 'make archive builds the program that needs no library, and packs it as releases have it (Linux)'
 	@echo 'make demo    moves a mailbox between two local mail servers and compares both sides'
 	@echo 'make demo-cluster   the same by the operator, on a Kubernetes that runs for as long as it takes (as root)'
 	@echo 'make bench   measures against mbsync and a plain copier, writes docs/benchmarks.md'
@@ -57,6 +58,7 @@ install:
 	scripts/install.sh build
 	scripts/build.sh
 	install -D -m 755 $(or $(CARGO_TARGET_DIR),target)/release/mailferry $(DESTDIR)$(PREFIX)/bin/mailferry
+	scripts/install-plugin.sh $(DESTDIR)$(PREFIX)/bin
 	scripts/install-help.sh $(or $(CARGO_TARGET_DIR),target)/release/mailferry $(DESTDIR)$(PREFIX)/share
 	@echo 'installed $(DESTDIR)$(PREFIX)/bin/mailferry'
 	@case :$$PATH: in *:$(PREFIX)/bin:*) ;; *) echo '$(PREFIX)/bin is not in your PATH' ;; esac
@@ -91,6 +93,14 @@ image:
 	scripts/install.sh image
 	scripts/image.sh $(IMAGE) target/image/mailferry.tar
 	scripts/check-image.sh target/image/mailferry.tar
+
+# What a release offers for download, and that it starts where nothing else is.
+archive:
+	scripts/install.sh dist
+	rm -rf target/archive
+	scripts/dist.sh target/archive/root
+	scripts/archive.sh target/archive/root target/archive
+	scripts/check-archive.sh target/archive/mailferry-*.tar.gz
 
 chart:
 	MAILFERRY_WRITE=yes $(CARGO) test --workspace --locked --test chart generated

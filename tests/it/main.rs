@@ -21,6 +21,7 @@ mod harmless;
 mod harness;
 mod hostile;
 mod injection;
+mod install;
 mod interruption;
 mod kill;
 mod late_copies;
