@@ -66,6 +66,35 @@ async fn a_folder_that_cannot_be_opened_costs_no_other() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_ends_each_connection_after_a_few_messages_is_copied_a_few_at_a_time() {
+    for capabilities in [MODERN.to_owned(), format!("{MODERN} MULTIAPPEND")] {
+        let delivered = AtomicUsize::new(0);
+        let source = Fake::twisted(MODERN, mails(60), move |command, _| {
+            if command == CONNECT {
+                delivered.store(0, SeqCst);
+            }
+            let asked: Vec<Mail> = mails(60).into_iter().filter(|mail| asks_for(command, mail.uid)).collect();
+            let left = 10 - delivered.fetch_add(asked.len(), SeqCst).min(10);
+            if asked.len() <= left {
+                return None;
+            }
+            let last = &asked[..left];
+            let told = last.iter().flat_map(|mail| {
+                let head = format!("* {} FETCH (UID {} BODY[] {{{}}}\r\n", mail.uid, mail.uid, mail.body.len());
+                [head.as_bytes(), &mail.body, b")\r\n"].concat()
+            });
+            Some(Act::Bye(told.chain(*b"* BYE enough for one session\r\n").collect()))
+        })
+        .await;
+        let destination = Fake::start(&capabilities, Vec::new()).await;
+        let report = hasty(&source, &destination).sync().await;
+        assert_eq!(copied(&report), 60, "{report:#?}");
+        assert_eq!(all_bodies(&destination.mails("INBOX")), all_bodies(&source.mails("INBOX")));
+        assert!(source.server.connections() < 30, "{} connections", source.server.connections());
+    }
+}
+
 /// A destination that fails on one message whenever it comes, in this way: all others arrive, and it is told.
 async fn one_indigestible(answer: &'static str, closes: bool, multiappend: bool) {
     let mut poisoned = mails(12);

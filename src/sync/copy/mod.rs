@@ -31,7 +31,7 @@ use super::{
     uid::SourceUid,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result, Side},
     imap::{Session, SessionEvent, UidSet},
 };
 
@@ -63,6 +63,7 @@ pub(crate) async fn run_copy_pass(
         }
         Err(error) => {
             pass.note_source_loss(&error);
+            let error = if error.side == Some(Side::Source) { pass.deliver_arrived(error).await } else { error };
             pass.record_doubted()?;
             // Older doubts were settled before the copying began; a suspect is looked for before it is sent again.
             pass.memory.in_doubt = !pass.in_flight.is_empty() || has_unknown(context)?;
@@ -173,6 +174,36 @@ impl<'a, 'b> CopyPass<'a, 'b> {
                     self.destination.keep_alive();
                 }
                 () = self.context.stop.cancelled(), if !self.stopping => {}
+            }
+        }
+    }
+
+    /// The source is gone: what it delivered before is sent all the same, so that a server which ends each connection after
+    /// a few messages is copied a few messages at a time. Gives the error to go on with: the destination's, where that ends
+    /// too.
+    async fn deliver_arrived(&mut self, source_error: Error) -> Error {
+        // Half a literal is sent: this connection can't be used for anything else.
+        if self.stream.is_some() || self.pausing || self.stopping {
+            return source_error;
+        }
+        self.requested.clear();
+        self.units.clear();
+        self.due = 0;
+        self.stream_next = None;
+        self.discarding = false;
+        loop {
+            self.fill_batches();
+            if self.in_flight.is_empty() || self.pausing || self.context.stop.is_cancelled() {
+                return source_error;
+            }
+            let queued = self.destination.queued();
+            let answered = match written_or_answered(self.destination, queued).await {
+                Ok(Some(event)) => self.on_destination(event),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = answered {
+                return error;
             }
         }
     }
