@@ -452,3 +452,21 @@ async fn thousands_of_refused_messages_among_others_are_settled_within_an_hour()
         eprintln!("5,000 of 6,000 refused{multi}, contiguous: {contiguous}: {took:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn messages_whose_keywords_are_refused_arrive_without_them_though_all_have_some() {
+    let keyed = |mail: Mail| Mail { flags: format!("\\Seen k{}", mail.uid).into_bytes(), ..mail };
+    let source = Fake::start(MODERN, mails(12).into_iter().map(keyed).collect()).await;
+    let destination = Fake::twisted(MODERN, Vec::new(), |command, _| {
+        let has_keyword =
+            |text: &str| text.split(['(', ' ', ')']).any(|word| word.starts_with(['k', 'K']) && word.len() < 4);
+        let head = command.split('{').next().unwrap_or_default();
+        let sets = command.starts_with("APPEND") || command.contains("STORE");
+        (sets && has_keyword(head)).then(|| Act::send("{tag} NO Too many user flags in mailbox\r\n"))
+    })
+    .await;
+    let report = rig(&source, &destination).sync().await;
+    assert_eq!((copied(&report), skipped(&report)), (12, 0), "{report:#?}");
+    assert_eq!(report.folders[0].differences, BTreeMap::from([("flags".to_owned(), 12)]), "{report:#?}");
+    assert!(destination.mails("INBOX").iter().all(|mail| mail.flags == b"\\Seen"));
+}

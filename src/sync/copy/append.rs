@@ -244,7 +244,7 @@ impl CopyPass<'_, '_> {
         let mut head =
             AppendOptions { text: " (".to_owned(), left_flags: Vec::new(), keywords: Vec::new(), left_date: None };
         let Some(message) = self.work.get(at) else { return head };
-        let weakened = self.how.mode == SendMode::Weakened;
+        let weakened = self.how.is_weakened();
         // An ordinary date can't be repaired later: it is always sent.
         let no_date = weakened && self.date_is_odd(at);
         for flag in self.context.scan.flags(message) {

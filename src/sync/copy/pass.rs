@@ -64,7 +64,8 @@ pub(crate) enum SendMode {
     Usual,
     /// Each in an APPEND of its own, many at a time.
     Single,
-    /// Each alone, by synchronizing literal, one at a time: an ordinary message, to see whether the server is well.
+    /// Each alone, by synchronizing literal, one at a time: an ordinary message, to see whether the server is well. Without
+    /// keywords, and without a date that servers are known to refuse: these may be what was refused.
     Control,
     /// The same for messages that were refused before.
     Trial,
@@ -79,6 +80,13 @@ pub(crate) struct PassOptions {
     pub mode: SendMode,
     /// It finds out whether a server is well again, and so does not wait for that.
     pub probe: bool,
+}
+
+impl PassOptions {
+    /// Messages go without what servers are known to refuse; keywords follow alone.
+    pub(super) const fn is_weakened(self) -> bool {
+        self.probe || matches!(self.mode, SendMode::Control | SendMode::Weakened)
+    }
 }
 
 /// What one pass copies.
