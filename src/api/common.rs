@@ -276,7 +276,8 @@ pub struct AcceptNotCopied {
 
 /// All messages of all folders that were not copied for this reason, also later ones: larger than the destination takes
 /// (`TooLarge`), refused by the destination (`Refused`; `Empty` where they have no bytes), not delivered by the source
-/// (`Unreadable`), or counted by the source and listed nowhere (`Unlisted`).
+/// (`Unreadable`), counted by the source and listed nowhere (`Unlisted`), or taken by the destination and not shown by it
+/// (`Missing`).
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotCopiedReason {
     /// Larger than the destination takes.
@@ -289,6 +290,8 @@ pub enum NotCopiedReason {
     Empty,
     /// The source counts them and lists them nowhere.
     Unlisted,
+    /// The destination said that it took them, and does not show them.
+    Missing,
 }
 
 /// What happens to flags of messages that were copied before.

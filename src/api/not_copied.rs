@@ -23,8 +23,9 @@ pub struct NotCopied {
     #[serde(default)]
     pub messages: i64,
     /// How many messages were not copied, by reason: tooLarge, refused, unreadable, empty, notTried (others of their folder
-    /// ended the connections for too long), unlisted (the source counts them and lists them nowhere), or leftOut for
-    /// messages of folders that Mailferry leaves out by itself.
+    /// ended the connections for too long), unlisted (the source counts them and lists them nowhere), missing (the
+    /// destination said that it took them, and does not show them), or leftOut for messages of folders that Mailferry leaves
+    /// out by itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20))]
     pub reasons: BTreeMap<String, i64>,

@@ -238,6 +238,7 @@ fn in_words(reason: &str) -> &str {
     match SetAsideReason::from_name(reason) {
         Some(SetAsideReason::TooLarge) => "too large",
         Some(SetAsideReason::Unlisted) => "counted by the source and listed nowhere",
+        Some(SetAsideReason::Missing) => "taken by the destination and not shown by it",
         None if reason == LEFT_OUT => "in folders that Mailferry leaves out by itself",
         _ => reason,
     }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::{
     connection_pair::ConnectionPair,
     copy::{AppendedCopy, CopyMemory},
+    fetch_facts::find_unshown_uids,
     flag_changes::UidsByFlag,
     job::{FolderSyncContext, FolderSyncJob},
     message_limit::command_sets,
@@ -19,7 +20,7 @@ use super::{
     shown_copy::{SHOWN_ITEMS, ShownCopies, ShownCopy},
     store_flags::set_lost_flags,
     uid::{DestinationUid, SourceUid},
-    uncertain_copies::{report_unfound, settle_shared_uids},
+    uncertain_copies::{judge_unfound, set_missing_aside, settle_shared_uids},
 };
 use crate::{
     error::Result,
@@ -77,12 +78,14 @@ pub(crate) async fn check_copies(
             memory.appended.iter().filter(|copy| !copy.is_known()).map(|copy| copy.source_uid).collect();
         if !unfound.is_empty() {
             let from = memory.copies_from.unwrap_or(1);
-            report_unfound(&mut pair.destination, (from, &known), &unfound, report).await?;
+            let missing = judge_unfound(&mut pair.destination, (from, &known), &unfound, report).await?;
+            set_missing_aside(shared, job, missing, report)?;
             // Told once.
             memory.appended.retain(AppendedCopy::is_known);
         }
     }
-    settle_shared_uids(pair, scan, &mut memory.appended, report).await?;
+    let missing = settle_shared_uids(pair, scan, &mut memory.appended).await?;
+    set_missing_aside(shared, job, missing, report)?;
     let purges = pair.destination.server_kind() == ServerKind::Gmail;
     let sent = |flag: &Flag| selected.may_keep_flag(flag) && !(purges && *flag == Flag::Deleted);
     let expected = flags.into_iter().map(|(text, uids)| SentFlag { flag: Flag::parse(text.as_bytes()), text, uids });
@@ -250,11 +253,17 @@ impl CopyCheck<'_> {
             return Ok(());
         };
         self.judge_sizes(&mut faults).await?;
-        if faults.is_empty() {
+        let others: Vec<AppendedCopy> = copies.iter().filter(|copy| !is_chosen(copy)).copied().collect();
+        // A sample tells how a server changes what it takes; what it drops may be any.
+        let looked_for = others.iter().map(|copy| copy.destination_uid).collect();
+        let unshown = find_unshown_uids(&mut self.pair.destination, &looked_for).await?;
+        if faults.is_empty() && unshown.is_empty() {
             return Ok(());
         }
-        let others: Vec<AppendedCopy> = copies.iter().filter(|copy| !is_chosen(copy)).copied().collect();
         self.sources = copies.iter().map(|copy| (copy.destination_uid, copy.source_uid)).collect();
+        // Where nothing else differs, only what is not shown is looked for once more.
+        let suspected = |copy: &AppendedCopy| !faults.is_empty() || unshown.contains(copy.destination_uid);
+        let others: Vec<AppendedCopy> = others.into_iter().filter(suspected).collect();
         if let Some(more) = self.look_at(&others).await? {
             faults.merge(more);
         } else {
@@ -273,14 +282,8 @@ impl CopyCheck<'_> {
             let what = "the destination stored it changed (it has another size)";
             self.report.add_difference(copy.source_uid, "content", what);
         }
-        for copy in &faults.missing {
-            let what = format!(
-                "the destination said that it took the message, as its UID {}, and does not show it; it is not sent again",
-                copy.destination_uid
-            );
-            self.report.add_difference(copy.source_uid, "missing", what);
-        }
-        Ok(())
+        let missing = faults.missing.iter().map(|copy| copy.source_uid).collect();
+        set_missing_aside(self.shared, self.job, missing, self.report)
     }
 
     /// Looks at these copies; what is not shown is asked for again once the folder was opened anew. None when the

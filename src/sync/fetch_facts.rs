@@ -16,7 +16,7 @@ use crate::{
     imap::{
         Session, Tag, Uid, UidSet,
         refusal::CommandKind,
-        response::{FetchResponse, StatusCondition, UntaggedResponse},
+        response::{FetchResponse, StatusCondition, StatusLine, UntaggedResponse},
     },
 };
 
@@ -198,16 +198,37 @@ impl UidSearch {
 pub(crate) async fn search_present_uids<U: Uid>(session: &mut Session, uids: &UidSet<U>) -> Result<UidSet<U>> {
     // As in a scan: what was expunged may be listed until the view is brought up to date.
     session.run("NOOP").await?;
+    let (found, refusal) = search_uids(session, uids).await?;
+    if let Some(line) = refusal {
+        return Err(session.refusal_error(&line, CommandKind::Other, "to search"));
+    }
+    let fetched = fetch_present_uids(session, &uids.difference(&found)).await?;
+    Ok(found.union(&fetched))
+}
+
+/// Which of `uids` the selected folder does not show, to neither SEARCH nor FETCH. A server that refuses to answer proves
+/// of none that it is gone.
+///
+/// # Errors
+/// When the connection ends, or the server is unwell.
+pub(crate) async fn find_unshown_uids<U: Uid>(session: &mut Session, uids: &UidSet<U>) -> Result<UidSet<U>> {
+    if uids.is_empty() {
+        return Ok(UidSet::default());
+    }
+    let (found, _) = search_uids(session, uids).await?;
+    let left = uids.difference(&found);
+    let fetched = fetch_present_uids(session, &left).await?;
+    Ok(left.difference(&fetched))
+}
+
+/// Which of `uids` SEARCH finds, and how the server refused, where it did.
+async fn search_uids<U: Uid>(session: &mut Session, uids: &UidSet<U>) -> Result<(UidSet<U>, Option<StatusLine>)> {
     let mut there = UidSearch::default();
     let tags: Vec<Tag> =
         command_sets(session, uids).iter().map(|set| session.send_command(&format!("UID SEARCH UID {set}"))).collect();
     let lines = session.wait_all(&tags, |data| there.add_response(&data)).await?;
-    if let Some(line) = lines.iter().find(|line| line.status != StatusCondition::Ok) {
-        return Err(session.refusal_error(line, CommandKind::Other, "to search"));
-    }
-    let found = there.uids.typed().intersection(uids);
-    let fetched = fetch_present_uids(session, &uids.difference(&found)).await?;
-    Ok(found.union(&fetched))
+    let refusal = lines.into_iter().find(|line| line.status != StatusCondition::Ok);
+    Ok((there.uids.typed().intersection(uids), refusal))
 }
 
 /// Which of `uids` FETCH finds. Where the server refuses to answer, it proves of none that it is gone.

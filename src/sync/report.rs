@@ -342,6 +342,12 @@ fn set_aside_text(group: &SetAsideGroup) -> String {
             format!("{}; tried again {when}", known("it is larger than the destination takes"))
         }
         SetAsideReason::NotTried => known("it was not tried; the next run tries it").to_owned(),
+        SetAsideReason::Missing => {
+            format!(
+                "{}; sent again only on request",
+                known("the destination said that it took it, and does not show it")
+            )
+        }
         // What is known of it says that every run tries it.
         SetAsideReason::Unreadable | SetAsideReason::Unlisted => known("the source did not deliver it").to_owned(),
     }

@@ -147,11 +147,18 @@ impl SizeTrust {
         self.wrong <= WRONG_SIZES || self.wrong < self.right
     }
 
+    /// True where sizes were right for so many messages that a few bytes less are no estimate.
+    const fn is_exact(self) -> bool {
+        self.right > WRONG_SIZES && self.right / 9 >= self.wrong
+    }
+
     /// True when so much of a message is missing that it may be cut off.
     #[must_use]
     pub(crate) fn is_cut_off(self, listed: u64, came: u64) -> bool {
         // A size at the end of its range is saturated.
-        self.is_trusted() && came < listed && listed < u64::from(u32::MAX) && differs_clearly(listed, came)
+        let is_shorter = came < listed && listed < u64::from(u32::MAX);
+        let lacks_a_quarter = is_shorter && listed - came > listed / 4;
+        self.is_trusted() && is_shorter && (differs_clearly(listed, came) || (self.is_exact() && lacks_a_quarter))
     }
 }
 
@@ -226,6 +233,16 @@ mod tests {
         assert!(!sizes.is_trusted() && !sizes.is_cut_off(50_000, 20_000));
         (0..7).for_each(|_| sizes.record_size(1000, 1000));
         assert!(sizes.is_cut_off(50_000, 20_000));
+    }
+
+    #[test]
+    fn where_other_sizes_are_right_a_short_message_looks_cut_off_too() {
+        let mut sizes = SizeTrust::default();
+        sizes.record_size(190, 95);
+        (0..8).for_each(|_| sizes.record_size(200, 200));
+        assert!(!sizes.is_cut_off(190, 95), "too few to tell");
+        sizes.record_size(200, 200);
+        assert!(sizes.is_cut_off(190, 95) && !sizes.is_cut_off(190, 180));
     }
 
     #[test]

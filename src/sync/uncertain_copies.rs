@@ -12,10 +12,11 @@ use super::{
     read_back::are_bytes_equal,
     report::FolderReport,
     scan::FolderScan,
+    set_aside::{SetAsideGroup, SetAsideReason},
     uid::{DestinationUid, SourceUid},
 };
 use crate::{
-    error::Result,
+    error::{ErrorClass, Result},
     imap::{
         Session, UidSet,
         response::{StatusCondition, UntaggedResponse},
@@ -78,30 +79,54 @@ pub(crate) async fn report_unseen(
     }
     if !unplaced.is_empty() {
         let unfound: Vec<SourceUid> = unplaced.into_iter().map(|(source, _)| source).collect();
-        report_unfound(&mut pair.destination, (from, &known), &unfound, report).await?;
+        let missing = judge_unfound(&mut pair.destination, (from, &known), &unfound, report).await?;
+        for uid in missing.iter() {
+            let what = "an earlier run was told that the destination took it, and it is not there: the destination never \
+                        stored it, or somebody removed it since; it is not sent again";
+            report.add_difference(uid, "missing", what);
+        }
     }
     // Told once, though the folder may be tried again.
     shared.live_checkpoint.update_folder(&job.source_raw, |state| state.unseen = state.unseen.intersection(&own))
 }
 
-/// Tells of copies that were not found again. They were appended behind `from`, and `known` are the copies that were found.
+/// Messages that the destination took in this run and does not show are not copied, whatever it said. They are not sent
+/// again by themselves: it may show them later.
+///
+/// # Errors
+/// Internal, when the folder is not in the checkpoint.
+pub(crate) fn set_missing_aside(
+    shared: &FolderSyncContext,
+    job: &FolderSyncJob,
+    uids: UidSet<SourceUid>,
+    report: &mut FolderReport,
+) -> Result<()> {
+    if uids.is_empty() {
+        return Ok(());
+    }
+    report.copied_now = report.copied_now.saturating_sub(uids.len());
+    let facts = shared.try_facts(job.append_limit);
+    shared.live_checkpoint.update_folder(&job.source_raw, |state| {
+        state.map.remove_sources(&uids);
+        let (reason, class) = (SetAsideReason::Missing, ErrorClass::Protocol);
+        state.set_aside.add_group(SetAsideGroup::without_refusal(reason, class, "", &facts, uids));
+    })
+}
+
+/// Judges copies that were not found again: gives those that are certainly not there, and tells of the others. They were
+/// appended behind `from`, and `known` are the copies that were found.
 ///
 /// # Errors
 /// When the connection ends.
-pub(crate) async fn report_unfound(
+pub(crate) async fn judge_unfound(
     destination: &mut Session,
     (from, known): (u32, &UidSet<DestinationUid>),
     unfound: &[SourceUid],
     report: &mut FolderReport,
-) -> Result<()> {
+) -> Result<UidSet<SourceUid>> {
     let count = unfound.len() as u64;
     match UnfoundCopies::judge(count, count_others(destination, from, known).await?) {
-        UnfoundCopies::Missing => {
-            let what = "the destination said that it took the message, and does not show it; it is not sent again";
-            for uid in unfound {
-                report.add_difference(*uid, "missing", what);
-            }
-        }
+        UnfoundCopies::Missing => return Ok(unfound.iter().copied().collect()),
         UnfoundCopies::SomeMissing(missing) => report.doubts.push(format!(
             "of {count} messages, all of which the destination said that it took, {missing} are not in the folder; it does \
              not tell which, and they are not sent again"
@@ -111,11 +136,11 @@ pub(crate) async fn report_unfound(
              as their messages are was not looked at"
         )),
     }
-    Ok(())
+    Ok(UidSet::default())
 }
 
 /// Of several copies with one UID, leaves the one in `copies` that is at this UID. The others are there only if they are
-/// equal (Gmail keeps equal messages once): what is not is told.
+/// equal (Gmail keeps equal messages once): gives the messages whose copies are not.
 ///
 /// # Errors
 /// When a connection ends.
@@ -123,15 +148,15 @@ pub(crate) async fn settle_shared_uids(
     pair: &mut ConnectionPair,
     scan: &FolderScan,
     copies: &mut Vec<AppendedCopy>,
-    report: &mut FolderReport,
-) -> Result<()> {
+) -> Result<UidSet<SourceUid>> {
+    let mut missing = UidSet::default();
     let mut sources: BTreeMap<DestinationUid, Vec<SourceUid>> = BTreeMap::new();
     for copy in copies.iter() {
         sources.entry(copy.destination_uid).or_default().push(copy.source_uid);
     }
     sources.retain(|_, sources| sources.len() > 1);
     if sources.is_empty() {
-        return Ok(());
+        return Ok(missing);
     }
     // Courier shows nothing that is new before it is asked.
     pair.destination.run("NOOP").await?;
@@ -141,16 +166,10 @@ pub(crate) async fn settle_shared_uids(
     let is_equal = |source: &&SourceUid| equal.get(*source) == Some(&true);
     for (copy, sources) in &sources {
         let owner = sources.iter().find(is_equal).or(sources.first()).copied();
-        for source in sources.iter().filter(|source| Some(**source) != owner && !is_equal(source)) {
-            let what = format!(
-                "the destination said that it took the message, as its UID {copy}, which it said of another message, too; it \
-                 is not sent again"
-            );
-            report.add_difference(*source, "missing", what);
-        }
+        missing.extend(sources.iter().filter(|source| Some(**source) != owner && !is_equal(source)).copied());
         copies.retain(|other| other.destination_uid != *copy || Some(other.source_uid) == owner);
     }
-    Ok(())
+    Ok(missing)
 }
 
 /// Counts the messages from UID `from` on that are not `known`; none when the destination refuses to list them.
