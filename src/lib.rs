@@ -18,6 +18,7 @@ pub mod local;
 pub mod resolve;
 pub(crate) mod start_limits;
 pub mod sync;
+pub mod sync_times;
 pub mod telemetry;
 pub mod terminal_text;
 pub mod worker;

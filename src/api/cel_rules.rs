@@ -73,6 +73,9 @@ rules! {
     /// On `tls.caBundle`.
     PEM: "self.contains('-----BEGIN CERTIFICATE-----')"
         => "caBundle must be PEM text that starts with -----BEGIN CERTIFICATE-----";
+    /// On an entry of `limits.windows`.
+    WINDOW: "self.from != self.to"
+        => "from and to must differ: a whole day is from 00:00 to 24:00, a night from 22:00 to 06:00";
     /// On `source` and `destination`.
     ONE_SERVER: "has(self.serverRef) != has(self.server)"
         => "write either serverRef (the name of a MailServer) or server (host, port, tls), exactly one of them";

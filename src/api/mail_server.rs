@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{cel_rules, common::SecretKeyRef};
+use super::{cel_rules, common::SecretKeyRef, time_window::TimeWindow};
 
 /// An IMAP server: where it is, how the connection is protected, and how much it may be used.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
@@ -136,6 +136,12 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub starts_per_minute: Option<i32>,
+    /// When syncs of this server may run: while one of these windows is open. A sync that runs when they close saves its
+    /// checkpoint, ends, and goes on when they open next; a sync that somebody asks for waits, too. Left out: at any time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[schemars(length(max = 20))]
+    pub windows: Vec<TimeWindow>,
 }
 
 impl Limits {

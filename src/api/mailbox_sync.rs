@@ -268,7 +268,8 @@ pub struct Stopping {
 /// Why an attempt was asked to stop. `Deadline`: it ran as long as it may. `NoProgress`: it moved nothing for
 /// stallAfter. `Suspended`, `Cancelled`, `Removed`: a person wanted it. `NotStarted`: its pod did not run, or got no
 /// node, in time. `LostContact`: it reported nothing for longer than it may go on without the API server. `NotAllowed`: the
-/// operator's configuration does not allow its destination or master user any more.
+/// operator's configuration does not allow its destination or master user any more. `WindowClosed`: a server's time windows
+/// closed; it goes on when they open.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
     /// It ran as long as it may.
@@ -287,6 +288,8 @@ pub enum StopReason {
     LostContact,
     /// The operator's configuration does not allow its destination or its master user any more.
     NotAllowed,
+    /// The time windows of one of its servers closed.
+    WindowClosed,
 }
 
 /// What an attempt was made with, as hashes: of names and settings, never of passwords.

@@ -17,6 +17,7 @@ pub mod scalar;
 pub mod schema_check;
 pub mod settings;
 pub mod shared;
+pub mod time_window;
 pub mod validate;
 
 pub(crate) use common::{

@@ -19,11 +19,12 @@ use crate::{
         check::{
             self, CheckWarning, MailboxCheck, WarningTopic, assess_mailbox, gravest_class, inspect_account, work_ahead,
         },
-        mailbox_queue::rates_within_limits,
+        mailbox_queue::{ServerLimits, rates_within_limits},
         progress_board::ProgressBoard,
         read_only_run::{MailboxReader, ReadOnlyRun},
         report_text::join_reports,
         state_folder::{CheckpointFile, StateFolder},
+        window_watch::{ServerWindows, never_open, windows_of_servers},
     },
     sync::{progress::SyncProgress, spec::SyncSpec},
 };
@@ -65,6 +66,9 @@ enum CheckEvent<'a> {
         exit_code: u8,
         /// What a run would copy, and how long that takes.
         forecast: CheckForecast,
+        /// When servers let syncs run; a check goes by no windows.
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        windows: &'a [ServerWindows],
     },
 }
 
@@ -95,8 +99,10 @@ impl CheckArgs {
     pub async fn run(&self, screen: MultiProgress) -> Result<u8> {
         let mut migration = self.migration.load()?;
         migration.use_one_connection();
-        let reader = MailboxChecker { state: StateFolder::read_only(&self.state.folder(&migration.name)?) };
+        let state = StateFolder::read_only(&self.state.folder(&migration.name)?);
+        let reader = MailboxChecker { state, servers: migration.servers.clone() };
         let rates = rates_within_limits(&migration.servers);
+        let windows = windows_of_servers(&migration.servers, Timestamp::now());
         let limits = self.execution.limits(migration.parallelism, migration.servers);
         let began = Instant::now();
         let run = ReadOnlyRun { limits, style: self.execution.style(), screen };
@@ -111,11 +117,12 @@ impl CheckArgs {
             duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             exit_code,
             forecast: CheckForecast::new(&work_ahead(&checks), &rates),
+            windows: &windows,
         };
         run.write_end(summary, || {
             let now = Timestamp::now();
             let reports = checks.iter().map(|found| check::mailbox(found, now));
-            join_reports(reports, &check::summary(&checks, began.elapsed(), &rates))
+            join_reports(reports, &check::summary(&checks, began.elapsed(), &rates, &windows))
         });
         Ok(exit_code)
     }
@@ -124,6 +131,7 @@ impl CheckArgs {
 /// Checks mailboxes by the folder names in their checkpoints.
 struct MailboxChecker {
     state: StateFolder,
+    servers: ServerLimits,
 }
 
 impl MailboxReader for MailboxChecker {
@@ -131,7 +139,12 @@ impl MailboxReader for MailboxChecker {
 
     fn read(&self, spec: SyncSpec, _: Arc<SyncProgress>) -> BoxFuture<'static, MailboxCheck> {
         let state = self.state.checkpoint_file(&spec);
-        Box::pin(async move { check_mailbox(&spec, &state).await })
+        let never = never_open(&spec, &self.servers, Timestamp::now());
+        Box::pin(async move {
+            let mut check = check_mailbox(&spec, &state).await;
+            check.problems.extend(never);
+            check
+        })
     }
 
     fn failed_report(&self, error: Error) -> MailboxCheck {

@@ -66,13 +66,14 @@ impl LoadedMigration {
             ServerLimit {
                 connections: number(limits.and_then(|limits| limits.max_connections)),
                 starts_per_minute: number(limits.and_then(|limits| limits.starts_per_minute)),
+                windows: limits.map(|limits| limits.windows.clone()).filter(|w| !w.is_empty()).into_iter().collect(),
             }
         };
         let (source, destination) = (limit(&migration.spec.source), limit(&migration.spec.destination));
         let mut servers = ServerLimits::new();
         for spec in mailboxes.iter().flatten() {
-            for (side, limit) in [(&spec.source, source), (&spec.destination, destination)] {
-                let server = servers.entry(side.address().to_lowercase()).or_insert(limit);
+            for (side, limit) in [(&spec.source, &source), (&spec.destination, &destination)] {
+                let server = servers.entry(side.address().to_lowercase()).or_default();
                 *server = server.stricter(limit);
             }
         }
@@ -172,7 +173,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::sync::testing::spec;
+    use crate::{api::time_window::TimeWindow, sync::testing::spec};
 
     #[derive(Debug, Parser)]
     struct ManifestCli {
@@ -189,7 +190,7 @@ mod tests {
 apiVersion: mailferry.io/v1alpha1
 kind: MailServer
 metadata: {name: old}
-spec: {host: Old.Example, limits: {maxConnections: 6, startsPerMinute: 30}}
+spec: {host: Old.Example, limits: {maxConnections: 6, startsPerMinute: 30, windows: [{from: '22:00', to: '06:00', timeZone: UTC}]}}
 ---
 apiVersion: mailferry.io/v1alpha1
 kind: MailMigration
@@ -222,8 +223,10 @@ spec:
     fn a_migration_is_loaded_with_its_limits_and_a_wrong_mailbox_beside_a_right_one() {
         let migration = load(MIGRATION, &[]).unwrap();
         assert_eq!((migration.name.as_str(), migration.parallelism, migration.suspended), ("acme", 7, false));
-        let old = ServerLimit { connections: Some(6), starts_per_minute: Some(30) };
-        let new = ServerLimit { connections: Some(9), starts_per_minute: None };
+
+        let window = TimeWindow { days: vec![], from: "22:00".into(), to: "06:00".into(), time_zone: "UTC".into() };
+        let old = ServerLimit { connections: Some(6), starts_per_minute: Some(30), windows: vec![vec![window]] };
+        let new = ServerLimit { connections: Some(9), ..ServerLimit::default() };
         let expected = [("new.example:993".to_owned(), new), ("old.example:993".to_owned(), old)];
         assert_eq!(migration.servers, ServerLimits::from(expected));
         assert_eq!(migration.mailboxes[0].as_ref().unwrap().mailbox, "alice");

@@ -25,7 +25,7 @@ use super::{
     finished_pods::FinishedPods,
     mailbox::{
         due::is_final, observe::WorkerLiveness, secret_versions::SecretVersions, slot_wait::ToldWaits,
-        sync_metrics::SyncMetrics,
+        sync_metrics::SyncMetrics, time_windows::times_of_servers,
     },
     migration::memory::MigrationMemories,
     reconcile_loop::DueObjects,
@@ -193,13 +193,16 @@ impl ControllerContext {
     }
 
     /// True while a mailbox that waits is there, and neither it nor its migration is suspended, cancelled, being deleted or
-    /// done. What changed after it asked for slots may not have been decided on yet.
+    /// done, and its servers' time windows are open. What changed after it asked for slots may not have been decided on yet.
     fn wants_to_run(&self, request: &SlotRequest) -> bool {
         let Some(sync) = self.caches.syncs.get(&ObjectRef::new(&request.name).within(request.namespace())) else {
             return false;
         };
         let stopped = sync.spec.suspend || sync.spec.cancel || sync.metadata.deletion_timestamp.is_some();
-        if sync.metadata.uid.as_deref() != Some(&request.uid) || stopped || is_final(&sync, Timestamp::now()) {
+        let now = Timestamp::now();
+        let times = times_of_servers([&sync.spec.source.server, &sync.spec.destination.server], now);
+        let stopped = stopped || times.closed().is_some();
+        if sync.metadata.uid.as_deref() != Some(&request.uid) || stopped || is_final(&sync, now) {
             return false;
         }
         let migration = self.caches.migration_of(&sync);

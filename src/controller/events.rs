@@ -24,7 +24,7 @@ impl EventNote {
         Self { severity: EventType::Warning, reason, message: message.into() }
     }
 
-    /// The Event for an attempt that is asked to stop; none where a person asked for it.
+    /// The Event for an attempt that is asked to stop; none where a person asked for it, or its time is over.
     #[must_use]
     pub(crate) fn for_stop(reason: StopReason) -> Option<Self> {
         let (reason, message) = match reason {
@@ -43,7 +43,9 @@ impl EventNote {
                 "NotAllowed",
                 "the operator's configuration does not allow this sync any more: the attempt stops at its checkpoint",
             ),
-            StopReason::Suspended | StopReason::Cancelled | StopReason::Removed => return None,
+            StopReason::Suspended | StopReason::Cancelled | StopReason::Removed | StopReason::WindowClosed => {
+                return None;
+            }
         };
         Some(Self::warning(reason, message))
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    api::time_window::TimeWindow,
     error::{Error, Result, Side},
     forecast::KnownRates,
     start_limits::{self, ReservedResources, ResourceShare, ResourceUsage, connections_within},
@@ -25,22 +26,26 @@ pub(crate) enum LocalResource {
 pub(crate) type MailboxNeeds = start_limits::ResourceNeeds<LocalResource>;
 
 /// What a server allows all mailboxes together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerLimit {
     /// Connections at one time.
     pub connections: Option<usize>,
     /// Mailboxes started within one minute.
     pub starts_per_minute: Option<usize>,
+    /// When syncs may run: each has to have a window open.
+    pub windows: Vec<Vec<TimeWindow>>,
 }
 
 impl ServerLimit {
     /// The stricter of both, of each kind.
     #[must_use]
-    pub(crate) fn stricter(self, other: Self) -> Self {
+    pub(crate) fn stricter(&self, other: &Self) -> Self {
         let stricter = |one: Option<usize>, two: Option<usize>| one.into_iter().chain(two).min();
+        let new = other.windows.iter().filter(|windows| !self.windows.contains(windows));
         Self {
             connections: stricter(self.connections, other.connections),
             starts_per_minute: stricter(self.starts_per_minute, other.starts_per_minute),
+            windows: self.windows.iter().chain(new).cloned().collect(),
         }
     }
 }
@@ -78,7 +83,7 @@ pub(crate) fn fit_to_limits(spec: &mut SyncSpec, limits: &ServerLimits) -> Resul
     }
     let mut needs = MailboxNeeds::new();
     for host in [&source, &destination] {
-        let limit = limits.get(host).copied().unwrap_or_default();
+        let limit = limits.get(host).cloned().unwrap_or_default();
         let share = ResourceShare {
             units: spec.connections,
             limit: limit.connections,
@@ -121,15 +126,24 @@ impl MailboxQueue {
         self.pending.len()
     }
 
+    /// The mailboxes that wait, in their order.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = usize> {
+        self.pending.iter().map(|(mailbox, _)| *mailbox)
+    }
+
     /// The next mailbox that may start at `now`; it counts as running from here on. One that waits reserves all limited
-    /// resources that it needs, so that no later one overtakes it for ever, and lets mailboxes on other servers pass.
-    pub(crate) fn start_next(&mut self, now: Instant) -> Option<usize> {
+    /// resources that it needs, so that no later one overtakes it for ever, and lets mailboxes on other servers pass. One
+    /// whose time it is not (`is_time`) lets all others pass.
+    pub(crate) fn start_next(&mut self, now: Instant, is_time: impl Fn(usize) -> bool) -> Option<usize> {
         if self.running.len() >= self.slots {
             return None;
         }
         self.usage.expire_starts(now);
         let mut reserved = ReservedResources::default();
-        let position = self.pending.iter().position(|(_, needs)| {
+        let position = self.pending.iter().position(|(mailbox, needs)| {
+            if !is_time(*mailbox) {
+                return false;
+            }
             let fits = needs.iter().all(|(resource, share)| self.usage.is_free(resource, share, &reserved));
             if !fits {
                 for (resource, _) in needs.iter().filter(|(_, share)| share.is_limited()) {
@@ -142,6 +156,14 @@ impl MailboxQueue {
         self.usage.start(&needs, now);
         self.running.insert(mailbox, needs);
         Some(mailbox)
+    }
+
+    /// Gives back what a mailbox has taken that did not come to its end: it is the next one to start again.
+    pub(crate) fn put_back(&mut self, mailbox: usize) {
+        if let Some(needs) = self.running.remove(&mailbox) {
+            self.usage.release(&needs);
+            self.pending.push_front((mailbox, needs));
+        }
     }
 
     /// Gives back what a mailbox has taken.
@@ -161,8 +183,14 @@ mod tests {
     use super::*;
     use crate::sync::testing::spec;
 
+    const ALWAYS: fn(usize) -> bool = |_| true;
+
     fn limits(of: &[(&str, usize)]) -> ServerLimits {
-        let limit = |connections| ServerLimit { connections: Some(connections), starts_per_minute: None };
+        let limit = |connections| ServerLimit {
+            connections: Some(connections),
+            starts_per_minute: None,
+            ..ServerLimit::default()
+        };
         of.iter().map(|(host, connections)| ((*host).to_owned(), limit(*connections))).collect()
     }
 
@@ -200,9 +228,9 @@ mod tests {
         one.destination.login.username = "one@new.example".into();
         let none = ServerLimits::new();
         let mut queue = MailboxQueue::new(8, needs(&mut [one, two], &none));
-        assert_eq!((queue.start_next(at), queue.start_next(at)), (Some(0), None));
+        assert_eq!((queue.start_next(at, ALWAYS), queue.start_next(at, ALWAYS)), (Some(0), None));
         queue.release(0);
-        assert_eq!(queue.start_next(at), Some(1));
+        assert_eq!(queue.start_next(at, ALWAYS), Some(1));
     }
 
     #[test]
@@ -212,7 +240,7 @@ mod tests {
         two.destination.login.username.clone_from(&one.destination.login.username);
         let none = ["old.example:993", "new.example:993"].map(|host| (host.to_owned(), ServerLimit::default()));
         let mut queue = MailboxQueue::new(8, needs(&mut [one, two, three], &ServerLimits::from(none)));
-        assert_eq!([(); 3].map(|()| queue.start_next(now)), [Some(0), Some(2), None]);
+        assert_eq!([(); 3].map(|()| queue.start_next(now, ALWAYS)), [Some(0), Some(2), None]);
     }
 
     #[test]
@@ -222,7 +250,10 @@ mod tests {
         three.source.host = "third.example".into();
         let limits = limits(&[("old.example:993", 4)]);
         let mut queue = MailboxQueue::new(8, needs(&mut [one, two, three], &limits));
-        assert_eq!((queue.start_next(at), queue.start_next(at), queue.start_next(at)), (Some(0), Some(2), None));
+        assert_eq!(
+            (queue.start_next(at, ALWAYS), queue.start_next(at, ALWAYS), queue.start_next(at, ALWAYS)),
+            (Some(0), Some(2), None)
+        );
     }
 
     #[test]
@@ -233,32 +264,49 @@ mod tests {
         late.connections = 2;
         let limits = limits(&[("old.example:993", 4)]);
         let mut queue = MailboxQueue::new(8, needs(&mut [small, big, late], &limits));
-        assert_eq!((queue.start_next(at), queue.start_next(at)), (Some(0), None));
+        assert_eq!((queue.start_next(at, ALWAYS), queue.start_next(at, ALWAYS)), (Some(0), None));
         queue.release(0);
-        assert_eq!((queue.start_next(at), queue.start_next(at)), (Some(1), None));
+        assert_eq!((queue.start_next(at, ALWAYS), queue.start_next(at, ALWAYS)), (Some(1), None));
     }
 
     #[test]
     fn a_server_gets_no_more_starts_within_a_minute_than_it_allows() {
         let at = Instant::now();
-        let pace = ServerLimit { connections: None, starts_per_minute: Some(2) };
+        let pace = ServerLimit { connections: None, starts_per_minute: Some(2), ..ServerLimit::default() };
         let limits = ServerLimits::from([("old.example:993".into(), pace)]);
         let mut elsewhere = spec("elsewhere");
         elsewhere.source.host = "third.example".into();
         let mut specs = [spec("a"), spec("b"), spec("c"), elsewhere];
         let mut queue = MailboxQueue::new(8, needs(&mut specs, &limits));
-        let started = std::array::from_fn(|_| queue.start_next(at));
+        let started = std::array::from_fn(|_| queue.start_next(at, ALWAYS));
         assert_eq!(started, [Some(0), Some(1), Some(3), None]);
         queue.release(0);
-        assert_eq!(queue.start_next(at + Duration::from_secs(59)), None);
-        assert_eq!(queue.start_next(at + Duration::from_mins(1)), Some(2));
+        assert_eq!(queue.start_next(at + Duration::from_secs(59), ALWAYS), None);
+        assert_eq!(queue.start_next(at + Duration::from_mins(1), ALWAYS), Some(2));
     }
 
     #[test]
     fn of_two_limits_for_one_server_the_stricter_holds() {
-        let one = ServerLimit { connections: Some(5), starts_per_minute: None };
-        let two = ServerLimit { connections: Some(3), starts_per_minute: Some(9) };
-        assert_eq!(one.stricter(two), ServerLimit { connections: Some(3), starts_per_minute: Some(9) });
+        let one = ServerLimit { connections: Some(5), starts_per_minute: None, ..ServerLimit::default() };
+        let two = ServerLimit { connections: Some(3), starts_per_minute: Some(9), ..ServerLimit::default() };
+        assert_eq!(
+            one.stricter(&two),
+            ServerLimit { connections: Some(3), starts_per_minute: Some(9), ..ServerLimit::default() }
+        );
+    }
+
+    #[test]
+    fn a_mailbox_whose_time_it_is_not_lets_all_others_pass_and_one_that_is_put_back_is_the_next() {
+        let now = Instant::now();
+        let (one, two, mut three) = (spec("one"), spec("two"), spec("three"));
+        three.source.host = "third.example".into();
+        let mut queue = MailboxQueue::new(8, needs(&mut [one, two, three], &limits(&[("old.example:993", 4)])));
+        assert_eq!(queue.start_next(now, |mailbox| mailbox == 2), Some(2));
+        assert_eq!((queue.start_next(now, |_| false), queue.waiting_count()), (None, 2));
+        assert_eq!(queue.start_next(now, ALWAYS), Some(0));
+        queue.put_back(0);
+        assert_eq!(queue.waiting().collect::<Vec<_>>(), [0, 1]);
+        assert_eq!((queue.start_next(now, ALWAYS), queue.start_next(now, ALWAYS)), (Some(0), None));
     }
 
     proptest! {
@@ -272,7 +320,7 @@ mod tests {
             let at = Instant::now();
             let limits: ServerLimits = hosts
                 .iter()
-                .map(|(h, l)| (format!("h{h}:993"), ServerLimit { connections: Some(*l), starts_per_minute: None }))
+                .map(|(h, l)| (format!("h{h}:993"), ServerLimit { connections: Some(*l), starts_per_minute: None, ..ServerLimit::default() }))
                 .collect();
             let mut specs: Vec<SyncSpec> = mailboxes.iter().enumerate().map(|(i, (source, destination, c, user))| {
                 let mut s = spec(&format!("m{i}"));
@@ -286,7 +334,7 @@ mod tests {
             let mut queue = MailboxQueue::new(slots, needs.clone());
             let (mut running, mut done, mut order) = (Vec::new(), Vec::new(), order);
             while done.len() < specs.len() {
-                while let Some(next) = queue.start_next(at) { running.push(next); }
+                while let Some(next) = queue.start_next(at, ALWAYS) { running.push(next); }
                 prop_assert!(!running.is_empty(), "stuck with {} waiting", queue.waiting_count());
                 prop_assert!(running.len() <= slots);
                 let mut used = MailboxNeeds::new();

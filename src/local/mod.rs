@@ -23,3 +23,4 @@ pub mod state_folder;
 pub(crate) mod state_location;
 pub(crate) mod verify_report;
 pub mod view;
+pub(crate) mod window_watch;

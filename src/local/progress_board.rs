@@ -174,6 +174,20 @@ impl ProgressBoard {
         add(&mut self.ended, &last);
     }
 
+    /// A mailbox runs no more for now; what it did counts.
+    pub(crate) fn record_paused(&mut self, mailbox: &str) {
+        let Some(position) = self.running.iter().position(|r| r.mailbox == mailbox) else { return };
+        let ProgressSnapshot { messages_done, bytes_done, .. } = self.running.remove(position).progress.snapshot();
+        for (sum, done) in [
+            (&mut self.ended.messages_done, messages_done),
+            (&mut self.ended.messages_total, messages_done),
+            (&mut self.ended.bytes_done, bytes_done),
+            (&mut self.ended.bytes_total, bytes_done),
+        ] {
+            *sum += done;
+        }
+    }
+
     /// Reads all counters.
     pub(crate) fn observe(&mut self, at: Instant) {
         for mailbox in &mut self.running {

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     mailbox_runner::{MailboxWork, RunLimits, StopSignal, StoppedMailbox, WorkEvent, run_mailboxes},
@@ -110,7 +111,7 @@ impl<R: MailboxReader> MailboxWork for ReadWork<'_, R> {
         TICK
     }
 
-    fn start(&mut self, spec: SyncSpec) -> BoxFuture<'static, R::Report> {
+    fn start(&mut self, spec: SyncSpec, _: CancellationToken) -> BoxFuture<'static, R::Report> {
         let progress = Arc::new(SyncProgress::default());
         self.board.add_running(Instant::now(), &spec.mailbox, &progress);
         self.reader.read(spec, progress)
@@ -149,8 +150,11 @@ impl<R: MailboxReader> MailboxWork for ReadWork<'_, R> {
                     }
                 }
             }
-            // Nothing asks these commands to stop: a signal ends the process.
-            WorkEvent::Stopping { .. } | WorkEvent::Unfinished(_) => {}
+            // Nothing asks these commands to stop: a signal ends the process. Nor do they go by time windows.
+            WorkEvent::Stopping { .. }
+            | WorkEvent::Unfinished(_)
+            | WorkEvent::Paused(_)
+            | WorkEvent::Waiting { .. } => {}
         }
     }
 }

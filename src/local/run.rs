@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -140,13 +141,25 @@ impl MailboxWork for SyncWork<'_> {
         self.view.interval()
     }
 
-    fn start(&mut self, spec: SyncSpec) -> BoxFuture<'static, MailboxReport> {
+    fn window_clock(&self) -> Option<Timestamp> {
+        Some(Timestamp::now())
+    }
+
+    fn can_go_on(&self, report: &MailboxReport) -> bool {
+        report.interrupted && report.gravest_error().is_none()
+    }
+
+    fn joined_report(&self, before: MailboxReport, after: MailboxReport) -> MailboxReport {
+        after.joined_to(before)
+    }
+
+    fn start(&mut self, spec: SyncSpec, stop: CancellationToken) -> BoxFuture<'static, MailboxReport> {
         let progress = Arc::new(SyncProgress::default());
         self.view.show(Instant::now(), RunEvent::Started { spec: &spec, progress: &progress });
         self.progress.insert(spec.mailbox.clone(), Arc::clone(&progress));
         let state = self.run.state.checkpoint_file(&spec);
         let locks = self.run.locks.clone();
-        let (engine, stop, news) = (Arc::clone(&self.run.engine), self.run.stop.gently.clone(), self.news.clone());
+        let (engine, news) = (Arc::clone(&self.run.engine), self.news.clone());
         Box::pin(async move {
             let mailbox = spec.mailbox.clone();
             match locks.lock(&spec.destination).await {
@@ -192,6 +205,11 @@ impl MailboxWork for SyncWork<'_> {
                 }
                 RunEvent::Finished(report)
             }
+            WorkEvent::Paused(report) => {
+                self.progress.remove(&report.mailbox);
+                RunEvent::Paused(report)
+            }
+            WorkEvent::Waiting { mailboxes, closed } => RunEvent::Waiting { mailboxes, closed },
             WorkEvent::Stopping { running } => RunEvent::Stopping { running },
             WorkEvent::Unfinished(report) => RunEvent::Unfinished(report),
         };
@@ -280,6 +298,8 @@ mod tests {
                 RunEvent::Finished(report) => self.0.push(format!("finished {}", report.mailbox)),
                 RunEvent::Stopping { running } => self.0.push(format!("stopping {running}")),
                 RunEvent::Unfinished(report) => self.0.push(format!("unfinished {}", report.mailbox)),
+                RunEvent::Paused(report) => self.0.push(format!("paused {}", report.mailbox)),
+                RunEvent::Waiting { mailboxes, .. } => self.0.push(format!("waiting {mailboxes}")),
                 RunEvent::Begun { .. } | RunEvent::Tick | RunEvent::Ended(_) | RunEvent::Matched { .. } => {}
             }
         }
@@ -367,7 +387,7 @@ mod tests {
                 done(&job.spec.mailbox)
             }
         };
-        let nine = ServerLimit { connections: Some(9), starts_per_minute: None };
+        let nine = ServerLimit { connections: Some(9), starts_per_minute: None, ..ServerLimit::default() };
         let limits = RunLimits { parallelism: 8, servers: ServerLimits::from([("old.example:993".into(), nine)]) };
         let (outcome, _) = run_with(specs(&["a", "b", "c", "d", "e"]), &limits, &StopSignal::default(), engine).await;
         assert_eq!((outcome.exit_code(), highest.load(SeqCst)), (0, 8), "two mailboxes with four connections each");

@@ -256,6 +256,24 @@ impl MailboxReport {
         self.folders.iter().map(of_folder).sum()
     }
 
+    /// The report of both parts of a sync that was paused in between; this is the later one.
+    #[must_use]
+    pub(crate) fn joined_to(mut self, before: Self) -> Self {
+        self.subscribed += before.subscribed;
+        self.duration_ms += before.duration_ms;
+        self.reconnects += before.reconnects;
+        self.without_checkpoint = before.without_checkpoint.or(self.without_checkpoint);
+        before.notes.into_iter().for_each(|note| self.note(note));
+        before.warnings.into_iter().for_each(|warning| self.warn(warning));
+        for earlier in before.folders {
+            match self.folders.iter_mut().find(|folder| folder.source_raw == earlier.source_raw) {
+                Some(folder) => folder.add_part(earlier),
+                None => self.folders.push(earlier),
+            }
+        }
+        self
+    }
+
     /// The gravest error, of the mailbox or of a folder.
     #[must_use]
     pub fn gravest_error(&self) -> Option<&Error> {
@@ -265,6 +283,18 @@ impl MailboxReport {
 }
 
 impl FolderReport {
+    /// Adds what an earlier part of the same run did.
+    fn add_part(&mut self, earlier: Self) {
+        self.copied_before = self.copied_before.saturating_sub(earlier.copied_now + earlier.adopted);
+        self.copied_now += earlier.copied_now;
+        self.bytes_now += earlier.bytes_now;
+        self.adopted += earlier.adopted;
+        self.flags_updated += earlier.flags_updated;
+        self.deleted += earlier.deleted;
+        self.unchanged &= earlier.unchanged;
+        self.found_elsewhere.extend(earlier.found_elsewhere);
+    }
+
     /// Tells what stands in the checkpoint as set aside, by whatever run.
     pub(crate) fn report_set_aside(&mut self, state: &FolderState, accepted: &AcceptedLosses) {
         self.source_uid_validity = state.source_uid_validity;

@@ -55,6 +55,11 @@ pub fn refused() -> Vec<(&'static str, Value, CelRule)> {
             cel_rules::INSECURE,
         ),
         ("/spec/source/server", server(json!({"caBundle": "/etc/ssl/ca.pem"})), cel_rules::PEM),
+        (
+            "/spec/source/server",
+            json!({"host": "h", "limits": {"windows": [{"from": "06:00", "to": "06:00", "timeZone": "UTC"}]}}),
+            cel_rules::WINDOW,
+        ),
         ("/spec/source/serverRef", json!({"name": "old"}), cel_rules::ONE_SERVER),
         ("/spec/destination/serverRef", Value::Null, cel_rules::ONE_SERVER),
         ("/spec/mailboxes/0/source/tokenSecretRef", reference.clone(), cel_rules::ONE_CREDENTIAL),

@@ -25,6 +25,7 @@ use mailferry::{
         },
         server::decide as server,
     },
+    sync_times::{ClosedTimes, SyncTimes},
 };
 use serde_json::{Value, json};
 
@@ -55,6 +56,7 @@ pub struct Mailbox {
     pub sync: MailboxSync,
     pub pods: Vec<Arc<SyncPod>>,
     pub hold: Option<HoldReason>,
+    pub sync_times: SyncTimes,
     pub granted_slots: Option<i32>,
 }
 
@@ -72,7 +74,7 @@ impl Mailbox {
             },
         });
         let sync = serde_json::from_value(sync).unwrap();
-        Self { sync, pods: Vec::new(), hold: None, granted_slots: Some(1) }
+        Self { sync, pods: Vec::new(), hold: None, sync_times: SyncTimes::ALWAYS, granted_slots: Some(1) }
     }
 
     /// Has the operator decide, until nothing is left to write.
@@ -92,6 +94,7 @@ impl Mailbox {
                 granted_slots: self.granted_slots,
                 waits_for: None,
                 hold: self.hold.clone(),
+                sync_times: self.sync_times.clone(),
                 secrets: SecretsSeen::Present(vec!["mail=1".into()]),
                 node_out_of_service: false,
                 scheduling_timeout: jiff::SignedDuration::from_mins(30),
@@ -178,6 +181,13 @@ pub fn mailboxes() -> Vec<(&'static str, Mailbox)> {
     vec![
         ("before its time", with(|m| m.sync.spec.start_at = Some(Time(hours(1))))),
         ("waits for its turn", with(|m| m.granted_slots = None)),
+        (
+            "waits for a time window",
+            with(|m| {
+                let closed = ClosedTimes { opens_at: Some(hours(1)), words: "outside the time windows".to_owned() };
+                m.sync_times = SyncTimes::Closed(closed);
+            }),
+        ),
         ("waits for another migration", with(|m| m.hold = Some(HoldReason::DestinationTaken))),
         ("its migration is suspended", with(|m| m.hold = Some(HoldReason::MigrationSuspended))),
         ("its migration is being deleted", with(|m| m.hold = Some(HoldReason::MigrationInactive))),

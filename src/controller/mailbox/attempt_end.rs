@@ -102,7 +102,9 @@ impl AttemptSettler<'_, '_> {
             (_, Some(StopReason::Cancelled)) => self.status.phase = Some(SyncPhase::Cancelled),
             (_, Some(StopReason::Removed)) => self.status.phase = Some(SyncPhase::Pending),
             (AttemptResult::Failed(error), _) => self.record_failure(error),
-            (_, Some(StopReason::NotAllowed)) => self.status.phase = Some(SyncPhase::Pending),
+            (_, Some(StopReason::NotAllowed | StopReason::WindowClosed)) => {
+                self.status.phase = Some(SyncPhase::Pending);
+            }
             (_, Some(StopReason::Suspended)) => {
                 self.status.phase = Some(SyncPhase::Suspended);
                 let millis = u64::try_from(observed.deadline_used().as_millis()).unwrap_or(0);

@@ -25,6 +25,7 @@ use crate::{
         testing,
     },
     error::{Error, ErrorClass},
+    sync_times::SyncTimes,
 };
 
 const NAME: &str = "m";
@@ -289,6 +290,7 @@ impl SimulatedCluster {
                 granted_slots: Some(2),
                 waits_for: None,
                 hold: self.hold.clone(),
+                sync_times: SyncTimes::ALWAYS,
                 secrets: SecretsSeen::Present(vec![self.secret.to_string()]),
                 node_out_of_service: false,
                 scheduling_timeout: SignedDuration::from_secs(1800),

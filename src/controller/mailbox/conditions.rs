@@ -21,6 +21,9 @@ use crate::{
 /// The condition of what was changed after its last sync.
 pub(crate) const OUTDATED: &str = "Outdated";
 
+/// The reason of the Ready condition while the time windows of a server are closed.
+const OUTSIDE_WINDOW: &str = "OutsideWindow";
+
 /// What is said of a refused login where nobody sees whether the Secret changes.
 const REQUEST_NEEDED: &str = "The operator has no right to get Secrets, so it does not see that one was corrected: ask for \
                               another sync by the MailMigration's spec.syncRequest";
@@ -87,6 +90,10 @@ pub(crate) fn set_conditions(observed: &ObservedMailbox<'_>, status: &mut Mailbo
             ),
             Some(HoldReason::MigrationSuspended) => ("True", "Suspended", "the migration is suspended".to_owned()),
             Some(HoldReason::MigrationInactive) => ("True", "Suspended", "the migration is being deleted".to_owned()),
+            _ if observed.sync_times.closed().is_some() => {
+                let words = observed.sync_times.closed().map(|closed| closed.words.clone());
+                ("True", OUTSIDE_WINDOW, words.unwrap_or_default())
+            }
             _ => {
                 let words = observed.waits_for.clone();
                 ("True", "Queued", words.unwrap_or_else(|| "waiting for its turn".to_owned()))

@@ -118,6 +118,13 @@ impl SyncDecider<'_, '_> {
         self.wake_in(at.duration_since(self.observed.now));
     }
 
+    /// When the servers' time windows open or close next, another decision is made.
+    fn wake_at_window(&mut self) {
+        if let Some(at) = self.observed.sync_times.changes_at() {
+            self.wake_at(at);
+        }
+    }
+
     /// Decides while an attempt is under way: settles it once its pod's end is certain, creates its pod, or stops it.
     fn decide_running(&mut self) {
         let observed = self.observed;
@@ -207,6 +214,10 @@ impl SyncDecider<'_, '_> {
         if matches!(observed.hold, Some(HoldReason::MasterUserNotAllowed(_) | HoldReason::DestinationNotAllowed(_))) {
             return Some(StopReason::NotAllowed);
         }
+        if observed.sync_times.closed().is_some() {
+            return Some(StopReason::WindowClosed);
+        }
+        self.wake_at_window();
         let wait = start_wait(observed);
         if matches!(wait, Some(StartWait::Gates(_))) {
             // Its time has not begun.
@@ -304,6 +315,12 @@ impl SyncDecider<'_, '_> {
             status.login_refused = false;
             return;
         }
+        if let Some(closed) = observed.sync_times.closed() {
+            // Not in the queue: those that may run are not held up by it.
+            status.phase = Some(SyncPhase::Queued);
+            status.next_attempt_at = closed.opens_at.map(Time);
+            return self.wake_at_window();
+        }
         let waits = observed.hold.is_none() && observed.granted_slots.is_none();
         if waits && status.phase == Some(SyncPhase::Queued) && observed.waits_for.is_some() {
             // Its Secrets were looked at before, and are again once it has its slots.
@@ -340,6 +357,7 @@ impl SyncDecider<'_, '_> {
         self.push_action(SyncAction::RequestSlots);
         // What it waits for may be another then.
         self.wake_in(signed_duration(Duration::from_secs(WORDS_PERIOD.as_secs())));
+        self.wake_at_window();
     }
 
     /// Writes the next attempt into the status, unless a pod of a later attempt still runs: `clean_up_pods` stops that

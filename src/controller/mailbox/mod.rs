@@ -27,3 +27,4 @@ mod status;
 pub(crate) mod sync_metrics;
 #[cfg(test)]
 mod tests;
+pub(crate) mod time_windows;

@@ -27,6 +27,7 @@ use crate::{
         cached_objects::{ContainerFacts, POD_FINALIZER, SYNC_LABEL, SyncPod},
         testing,
     },
+    sync_times::SyncTimes,
 };
 
 const NAME: &str = "m";
@@ -239,6 +240,7 @@ impl OneMailbox {
             granted_slots: Some(2),
             waits_for: None,
             hold: None,
+            sync_times: SyncTimes::ALWAYS,
             secrets: SecretsSeen::Present(vec!["mail=1".to_owned()]),
             node_out_of_service: false,
             scheduling_timeout: SignedDuration::from_secs(1800),

@@ -9,6 +9,7 @@ use crate::{
     clock,
     controller::cached_objects::{ContainerExit, SyncContainerState, SyncPod},
     error::Error,
+    sync_times::SyncTimes,
 };
 
 /// From a stop's SIGTERM to SIGKILL, seconds: the worker saves its checkpoint within it.
@@ -47,6 +48,8 @@ pub struct ObservedMailbox<'a> {
     pub waits_for: Option<String>,
     /// Why it may not start now, whatever it wants.
     pub hold: Option<HoldReason>,
+    /// Whether the time windows of its servers let it run now.
+    pub sync_times: SyncTimes,
     /// The Secrets that it needs.
     pub secrets: SecretsSeen,
     /// True when the pod's node carries the taint that says it is out of service.

@@ -60,7 +60,9 @@ fn overdue_sync(sync: &MailboxSync, now: Timestamp) -> Option<OverdueSync> {
     let (status, spec) = (sync.status.as_ref()?, &sync.spec);
     let stopped = spec.suspend || spec.cancel || sync.metadata.deletion_timestamp.is_some();
     let waits = matches!(status.phase, Some(SyncPhase::Pending | SyncPhase::Queued | SyncPhase::Synced));
-    if stopped || !waits || status.slots.is_some() {
+    let windowed = [&spec.source, &spec.destination].iter().any(|side| !side.server.limits.windows.is_empty());
+    // With time windows it waits on purpose, most of the day.
+    if stopped || !waits || windowed || status.slots.is_some() {
         return None;
     }
     let (due, every) = next_delta_at(&DueFacts::from_sync(sync, status, now))?;
@@ -81,6 +83,7 @@ mod tests {
             Duration as ApiDuration, LastError, MailboxSyncStatus, WorkerStatus,
             not_copied::NotCopied,
             settings::{Cutover, Schedule},
+            time_window::TimeWindow,
         },
         controller::testing,
     };
@@ -176,6 +179,14 @@ mod tests {
         let tally = tally_mailboxes(syncs.iter().map(|sync| (sync, false)), now());
         assert_eq!(tally.not_copied, BTreeMap::from([("refused", 3), ("other", 4)]));
         assert_eq!(tally.differences, BTreeMap::from([("flags", 6), ("other", 3)]));
+    }
+
+    #[test]
+    fn a_delta_sync_that_waits_for_a_time_window_is_not_missed() {
+        let mut sync = hourly(SyncPhase::Queued, 3 * HOUR);
+        assert_eq!(of(&sync).0, 1);
+        sync.spec.source.server.limits.windows = vec![TimeWindow::default()];
+        assert_eq!(of(&sync), (0, 0));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
         settings::Cutover,
     },
     controller::testing,
+    sync_times::SyncTimes,
 };
 
 /// How long a delta takes, seconds.
@@ -122,6 +123,7 @@ impl PlayedMailbox {
             granted_slots: Some(1),
             waits_for: None,
             hold: None,
+            sync_times: SyncTimes::ALWAYS,
             secrets: SecretsSeen::Unknown,
             node_out_of_service: false,
             scheduling_timeout: SignedDuration::from_secs(600),

@@ -15,6 +15,7 @@ use super::{
     observe::{ClockReading, HoldReason, ObservedMailbox, WorkerLiveness, liveness_of_attempt, signed_duration},
     slot_wait::wait_words,
     status::{ReconcileState, current_slot_request, read_afresh, write_status},
+    time_windows::times_of_servers,
 };
 use crate::{
     api::{MailboxSync, MailboxSyncStatus, names},
@@ -130,6 +131,7 @@ async fn decide_once(
         granted_slots,
         waits_for: words_of_wait(context, sync, status, granted_slots),
         hold: hold_reason(context, state, sync),
+        sync_times: times_of_servers([&sync.spec.source.server, &sync.spec.destination.server], clocks.wall),
         secrets: state.secrets.clone(),
         node_out_of_service: state.node_out_of_service,
         scheduling_timeout: signed_duration(context.config.scheduling_timeout),

@@ -127,7 +127,11 @@ fn restart_reason(reason: StopReason) -> Option<RestartReason> {
         StopReason::NoProgress => Some(RestartReason::Stall),
         StopReason::NotStarted => Some(RestartReason::NotStarted),
         StopReason::LostContact => Some(RestartReason::LostContact),
-        StopReason::Suspended | StopReason::Cancelled | StopReason::Removed | StopReason::NotAllowed => None,
+        StopReason::Suspended
+        | StopReason::Cancelled
+        | StopReason::Removed
+        | StopReason::NotAllowed
+        | StopReason::WindowClosed => None,
     }
 }
 

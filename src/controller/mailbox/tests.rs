@@ -29,6 +29,7 @@ use crate::{
         testing,
     },
     error::{Error, ErrorClass},
+    sync_times::{ClosedTimes, SyncTimes},
 };
 
 mod edited;
@@ -37,6 +38,7 @@ mod next_attempt;
 mod pods;
 mod refused_login;
 mod start_wait;
+mod time_windows;
 
 const NAME: &str = "m";
 const UID: &str = "uid";
@@ -48,6 +50,7 @@ struct MailboxFixture {
     pods: Vec<Arc<SyncPod>>,
     surplus_pods: Vec<String>,
     hold: Option<HoldReason>,
+    sync_times: SyncTimes,
     granted_slots: Option<i32>,
     waits_for: Option<String>,
     generation: i64,
@@ -67,6 +70,7 @@ impl MailboxFixture {
             pods: Vec::new(),
             surplus_pods: Vec::new(),
             hold: None,
+            sync_times: SyncTimes::ALWAYS,
             granted_slots: Some(2),
             waits_for: None,
             generation: 1,
@@ -136,6 +140,7 @@ impl MailboxFixture {
             granted_slots: self.granted_slots,
             waits_for: self.waits_for.clone(),
             hold: self.hold.clone(),
+            sync_times: self.sync_times.clone(),
             secrets: self.secrets.clone(),
             node_out_of_service: false,
             scheduling_timeout: SignedDuration::from_secs(1800),
@@ -257,6 +262,7 @@ fn people_are_told_of_a_mailbox_in_the_same_words_as_ever() {
         StopReason::NotStarted,
         StopReason::LostContact,
         StopReason::NotAllowed,
+        StopReason::WindowClosed,
     ] {
         tell(&format!("{reason:?}"), EventNote::for_stop(reason).into_iter().collect());
     }

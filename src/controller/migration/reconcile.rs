@@ -24,8 +24,13 @@ use super::{
 use crate::{
     api::{EndpointSpec, MailMigration, MailMigrationStatus, MailServerSpec, validate},
     controller::{
-        all_copied, config::SecretAccess, context::ControllerContext, error::ReconcileError, events::EventNote,
-        mailbox::slot_request::too_few_connections, merge_patch, owner_reference,
+        all_copied,
+        config::SecretAccess,
+        context::ControllerContext,
+        error::ReconcileError,
+        events::EventNote,
+        mailbox::{slot_request::too_few_connections, time_windows::never_open},
+        merge_patch, owner_reference,
     },
     error::Error,
 };
@@ -168,6 +173,9 @@ fn refusal_reason(migration: &MailMigration, context: &ControllerContext) -> Opt
     let reference = destination.server_ref.as_ref().map(|reference| reference.name.as_str());
     if let Some(why) = context.config.forbids_destination(&to.host, reference) {
         return Some(("DestinationNotAllowed", why));
+    }
+    if let Some(why) = never_open([from, to], Timestamp::now()) {
+        return Some(("WindowsNeverOpen", why));
     }
     Some(("TooFewConnections", too_few_connections([from, to], &context.config)?))
 }

@@ -21,6 +21,7 @@ use crate::{
             observe::{ClockReading, HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, liveness_of_attempt},
         },
     },
+    sync_times::SyncTimes,
 };
 
 /// More writes than this in a row are a defect.
@@ -64,6 +65,7 @@ impl<'a> SuspendedMailbox<'a> {
             granted_slots: None,
             waits_for: None,
             hold: Some(HoldReason::MigrationSuspended),
+            sync_times: SyncTimes::ALWAYS,
             secrets: SecretsSeen::Unknown,
             node_out_of_service: self.node_out_of_service,
             // None starts.

@@ -12,6 +12,7 @@ use crate::{
     local::{
         report_text::{ReportText, error_of_mailbox},
         run_report::folder_left_out,
+        window_watch::ServerWindows,
     },
     terminal_text::{format_bytes, format_count, format_duration, printable},
 };
@@ -57,7 +58,12 @@ pub(crate) fn mailbox(check: &MailboxCheck, now: Timestamp) -> String {
 
 /// How many mailboxes are ready, and the problems again, since the findings may fill many screens.
 #[must_use]
-pub(crate) fn summary(checks: &[MailboxCheck], took: Duration, rates: &KnownRates) -> String {
+pub(crate) fn summary(
+    checks: &[MailboxCheck],
+    took: Duration,
+    rates: &KnownRates,
+    windows: &[ServerWindows],
+) -> String {
     let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let ready = checks.iter().filter(|check| check.problems.is_empty()).count();
     let mut text = ReportText::with_head(&format!(
@@ -72,6 +78,9 @@ pub(crate) fn summary(checks: &[MailboxCheck], took: Duration, rates: &KnownRate
     let work = work_ahead(checks);
     if work.mailboxes > 0 {
         text.entry(&format!("to be copied: {}", forecast_text(&work, &time_left(&work, rates))));
+    }
+    for server in windows {
+        text.entry(&server.line());
     }
     let verdict = if gravest_class(checks).is_none() { "Nothing speaks against `mailferry run`.\n" } else { "" };
     text.into_string() + verdict

@@ -9,6 +9,7 @@ use crate::{
         response::{ListItem, QuotaResource},
         session::ConnectionFacts,
     },
+    local::window_watch::ServerWindows,
     sync::{plan_preview::ListedAccount, spec::FolderPattern, testing::spec},
 };
 
@@ -330,9 +331,17 @@ fn the_findings_are_readable() {
         destination: the quota leaves 2.05 GB; how much is coming is not known, since the source does not tell sizes
     "#);
     let broken = assess_mailbox(&spec("bob"), Err(Error::network("gone")), Ok(empty()), &BTreeMap::new(), NOW);
-    insta::assert_snapshot!(summary(&[check, broken], std::time::Duration::from_secs(2), &KnownRates::default()), @r#"
+    let windows = ServerWindows {
+        server: "old.example:993".to_owned(),
+        windows: "22:00-06:00 Europe/Berlin".to_owned(),
+        open: false,
+        until: Some("2026-01-16T21:00:00Z".to_owned()),
+    };
+    let took = std::time::Duration::from_secs(2);
+    insta::assert_snapshot!(summary(&[check, broken], took, &KnownRates::default(), &[windows]), @r#"
     2 mailboxes: 1 ready, 1 with problems, in 2.0s.
       mailbox bob: source old.example:993: Network: gone
       to be copied: 149 messages of unknown size: time unknown
+      time windows of old.example:993: 22:00-06:00 Europe/Berlin, now closed until 2026-01-16T21:00:00Z
     "#);
 }

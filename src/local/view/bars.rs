@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{RunEvent, RunView, lines::stopping, warning};
+use super::{RunEvent, RunView, lines::stopping, paused, waiting, warning};
 use crate::{
     local::{
         progress_board::{ProgressBoard, ProgressEstimate},
@@ -44,6 +44,14 @@ impl BarView {
         }
     }
 
+    fn remove_bar(&mut self, mailbox: &str) {
+        if let Some(position) = self.running.iter().position(|(name, _)| name == mailbox) {
+            let (_, bar) = self.running.remove(position);
+            bar.finish_and_clear();
+            self.screen.remove(&bar);
+        }
+    }
+
     fn clear(&mut self) {
         for (_, bar) in self.running.drain(..) {
             bar.finish_and_clear();
@@ -76,14 +84,17 @@ impl RunView for BarView {
             RunEvent::Matched { mailbox, text, .. } => self.print(&warning(mailbox, text)),
             RunEvent::Finished(report) => {
                 self.board.record_finished(&report.mailbox);
-                if let Some(position) = self.running.iter().position(|(name, _)| *name == report.mailbox) {
-                    let (_, bar) = self.running.remove(position);
-                    bar.finish_and_clear();
-                    self.screen.remove(&bar);
-                }
+                self.remove_bar(&report.mailbox);
                 self.print(&run_report::line(report));
                 self.draw();
             }
+            RunEvent::Paused(report) => {
+                self.board.record_paused(&report.mailbox);
+                self.remove_bar(&report.mailbox);
+                self.print(&paused(report));
+                self.draw();
+            }
+            RunEvent::Waiting { mailboxes, closed } => self.print(&waiting(mailboxes, closed)),
             RunEvent::Stopping { running } => self.print(&stopping(running)),
             RunEvent::Unfinished(_) => {}
             RunEvent::Ended(_) => self.clear(),

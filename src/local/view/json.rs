@@ -75,6 +75,15 @@ enum JsonEvent<'a> {
         ending: &'static str,
         report: &'a MailboxReport,
     },
+    Paused {
+        mailbox: &'a str,
+        report: &'a MailboxReport,
+    },
+    Waiting {
+        mailboxes: usize,
+        until: Option<String>,
+        why: &'a str,
+    },
     Stopping {
         running: usize,
     },
@@ -135,6 +144,15 @@ impl<W: Write + Send> RunView for JsonView<W> {
                 shown.remove(&report.mailbox);
                 let ending = ending_label(mailbox_ending(report));
                 Self::write(to, *clock, JsonEvent::Finished { mailbox: &report.mailbox, ending, report });
+            }
+            RunEvent::Paused(report) => {
+                board.record_paused(&report.mailbox);
+                shown.remove(&report.mailbox);
+                Self::write(to, *clock, JsonEvent::Paused { mailbox: &report.mailbox, report });
+            }
+            RunEvent::Waiting { mailboxes, closed } => {
+                let until = closed.opens_at.map(|at| at.to_string());
+                Self::write(to, *clock, JsonEvent::Waiting { mailboxes, until, why: &closed.words });
             }
             RunEvent::Stopping { running } => Self::write(to, *clock, JsonEvent::Stopping { running }),
             RunEvent::Ended(outcome) => {

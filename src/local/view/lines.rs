@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{EVENT_INTERVAL, RunEvent, RunView, warning, write_line};
+use super::{EVENT_INTERVAL, RunEvent, RunView, paused, waiting, warning, write_line};
 use crate::{
     local::{progress_board::ProgressBoard, run_report},
     sync::progress::ProgressSnapshot,
@@ -58,6 +58,12 @@ impl<W: Write + Send> RunView for LineView<W> {
                 let (done, all) = (self.board.finished, self.board.mailboxes);
                 write_line(&mut self.to, &format!("{} [{done}/{all}]", run_report::line(report)));
             }
+            RunEvent::Paused(report) => {
+                self.board.record_paused(&report.mailbox);
+                self.shown.remove(&report.mailbox);
+                write_line(&mut self.to, &paused(report));
+            }
+            RunEvent::Waiting { mailboxes, closed } => write_line(&mut self.to, &waiting(mailboxes, closed)),
             RunEvent::Stopping { running } => write_line(&mut self.to, &stopping(running)),
             // The report at the end lists them: they may be thousands.
             RunEvent::Unfinished(_) | RunEvent::Ended(_) => {}

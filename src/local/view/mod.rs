@@ -16,7 +16,8 @@ pub(crate) use lines::LineView;
 
 use super::outcome::RunOutcome;
 use crate::sync::{matched_folders::MatchSummary, progress::SyncProgress, report::MailboxReport, spec::SyncSpec};
-use crate::terminal_text::printable;
+use crate::sync_times::ClosedTimes;
+use crate::terminal_text::{format_count, printable};
 
 /// How often lines and JSON events show progress, if there is any.
 pub(crate) const EVENT_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,6 +50,15 @@ pub(crate) enum RunEvent<'a> {
     },
     /// A mailbox ended, or could not start.
     Finished(&'a MailboxReport),
+    /// A mailbox stopped at its checkpoint since the time windows of its servers closed: it goes on when they open.
+    Paused(&'a MailboxReport),
+    /// Nothing runs until time windows open.
+    Waiting {
+        /// How many mailboxes wait.
+        mailboxes: usize,
+        /// Why, and until when.
+        closed: &'a ClosedTimes,
+    },
     /// The run was asked to stop and waits for its mailboxes to save their checkpoints.
     Stopping {
         /// How many it waits for.
@@ -108,6 +118,23 @@ impl OutputMode {
 /// What a person should know before a mailbox is copied.
 fn warning(mailbox: &str, text: &str) -> String {
     format!("{}: warning: {}", printable(mailbox), printable(text))
+}
+
+/// What is said when a mailbox is paused.
+fn paused(report: &MailboxReport) -> String {
+    let copied = report.folders.iter().map(|folder| folder.copied_now).sum();
+    format!(
+        "{}: paused at a checkpoint, since the time windows closed: {} copied so far",
+        printable(&report.mailbox),
+        format_count(copied, "message")
+    )
+}
+
+/// What is said while all wait for time windows.
+fn waiting(mailboxes: usize, closed: &ClosedTimes) -> String {
+    let count = format_count(u64::try_from(mailboxes).unwrap_or(u64::MAX), "mailbox");
+    let verb = if mailboxes == 1 { "waits" } else { "wait" };
+    format!("{count} {verb}, {}", printable(&closed.words))
 }
 
 /// Writes one line and flushes it. That the reader has gone away (`mailferry run | head`) is no reason to stop copying
