@@ -11,10 +11,12 @@ pub(crate) mod forecast;
 #[doc(hidden)]
 pub mod fuzz;
 pub(crate) mod host_name;
+pub(crate) mod http_client;
 pub mod imap;
 pub mod import;
 pub(crate) mod kubectl;
 pub mod local;
+pub(crate) mod oauth;
 pub mod resolve;
 pub(crate) mod start_limits;
 pub mod sync;

@@ -77,11 +77,14 @@ rules! {
     WINDOW: "self.from != self.to"
         => "from and to must differ: a whole day is from 00:00 to 24:00, a night from 22:00 to 06:00";
     /// On `source` and `destination`.
+    ONE_LOGIN: "!has(self.masterUser) || !has(self.grantSecretRef)"
+        => "write either masterUser or grantSecretRef, not both: each is for the mailboxes without a credential of their own";
+    /// On `source` and `destination`.
     ONE_SERVER: "has(self.serverRef) != has(self.server)"
         => "write either serverRef (the name of a MailServer) or server (host, port, tls), exactly one of them";
     /// On an account.
-    ONE_CREDENTIAL: "!has(self.passwordSecretRef) || !has(self.tokenSecretRef)"
-        => "write either passwordSecretRef or tokenSecretRef, not both";
+    ONE_CREDENTIAL: "!(has(self.passwordSecretRef) && has(self.tokenSecretRef)) && !(has(self.grantSecretRef) && (has(self.passwordSecretRef) || has(self.tokenSecretRef)))"
+        => "write one of passwordSecretRef, tokenSecretRef and grantSecretRef, not several";
     /// On `masterUser`.
     SEPARATOR: "!has(self.separator) || self.mode == 'Suffix'"
         => "separator belongs to mode Suffix: add mode: Suffix or remove separator";
@@ -89,14 +92,14 @@ rules! {
     SOME_MAILBOX: "self.mailboxes.size() + self.mailboxSecrets.size() + self.mailboxConfigMaps.size() > 0"
         => "list at least one mailbox in mailboxes, or a CSV in mailboxSecrets or mailboxConfigMaps";
     /// On a MailMigration's spec.
-    CONFIG_MAP_LOGIN: "self.mailboxConfigMaps.size() == 0 || (has(self.source.masterUser) && has(self.destination.masterUser))"
-        => "mailboxes of mailboxConfigMaps have no credentials of their own: write masterUser on both sides, or use mailboxSecrets";
+    CONFIG_MAP_LOGIN: "self.mailboxConfigMaps.size() == 0 || ((has(self.source.masterUser) || has(self.source.grantSecretRef)) && (has(self.destination.masterUser) || has(self.destination.grantSecretRef)))"
+        => "mailboxes of mailboxConfigMaps have no credentials of their own: write masterUser or grantSecretRef on both sides, or use mailboxSecrets";
     /// On a MailMigration's spec.
-    SOURCE_CREDENTIAL: "has(self.source.masterUser) || self.mailboxes.all(m, has(m.source.passwordSecretRef) || has(m.source.tokenSecretRef))"
-        => "each mailbox needs source.passwordSecretRef or source.tokenSecretRef, unless the migration has source.masterUser";
+    SOURCE_CREDENTIAL: "has(self.source.masterUser) || has(self.source.grantSecretRef) || self.mailboxes.all(m, has(m.source.passwordSecretRef) || has(m.source.tokenSecretRef) || has(m.source.grantSecretRef))"
+        => "each mailbox needs source.passwordSecretRef, source.tokenSecretRef or source.grantSecretRef, unless the migration has source.masterUser or source.grantSecretRef for all";
     /// On a MailMigration's spec.
-    DESTINATION_CREDENTIAL: "has(self.destination.masterUser) || self.mailboxes.all(m, has(m.destination.passwordSecretRef) || has(m.destination.tokenSecretRef))"
-        => "each mailbox needs destination.passwordSecretRef or destination.tokenSecretRef, unless the migration has destination.masterUser";
+    DESTINATION_CREDENTIAL: "has(self.destination.masterUser) || has(self.destination.grantSecretRef) || self.mailboxes.all(m, has(m.destination.passwordSecretRef) || has(m.destination.tokenSecretRef) || has(m.destination.grantSecretRef))"
+        => "each mailbox needs destination.passwordSecretRef, destination.tokenSecretRef or destination.grantSecretRef, unless the migration has destination.masterUser or destination.grantSecretRef for all";
     /// On a MailMigration's spec.
     TWO_CONNECTIONS: "!has(self.source.server) || !has(self.destination.server) || self.source.server.host != self.destination.server.host || self.source.server.tls.mode != self.destination.server.tls.mode || has(self.source.server.port) != has(self.destination.server.port) || (has(self.source.server.port) && self.source.server.port != self.destination.server.port) || ((!has(self.source.server.limits) || !has(self.source.server.limits.maxConnections) || self.source.server.limits.maxConnections > 1) && (!has(self.destination.server.limits) || !has(self.destination.server.limits.maxConnections) || self.destination.server.limits.maxConnections > 1))"
         => "source and destination are one server, and a sync needs a connection to each: limits.maxConnections must be at least 2";
@@ -201,8 +204,8 @@ pub const MAILBOX_IMMUTABLE: CelRule = CelRule {
 
 /// On one side of a MailboxSync's spec.
 pub const SYNC_CREDENTIAL: CelRule = CelRule {
-    cel: "has(self.masterUser) || has(self.account.passwordSecretRef) || has(self.account.tokenSecretRef)",
-    message: "write account.passwordSecretRef, account.tokenSecretRef or masterUser",
+    cel: "has(self.masterUser) || has(self.account.passwordSecretRef) || has(self.account.tokenSecretRef) || has(self.account.grantSecretRef)",
+    message: "write account.passwordSecretRef, account.tokenSecretRef, account.grantSecretRef or masterUser",
 };
 
 /// On a MailboxSync's status: only the worker of the current attempt may report.

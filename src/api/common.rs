@@ -37,6 +37,11 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
+/// The type of a Secret with an application of its own, by which access tokens are asked for.
+pub(crate) const OAUTH_CLIENT_TYPE: &str = "mailferry.io/oauth-client";
+/// The type of a Secret with a user's consent, by which access tokens are asked for.
+pub(crate) const OAUTH_GRANT_TYPE: &str = "mailferry.io/oauth-grant";
+
 /// How one side of a mailbox logs in.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
@@ -55,6 +60,11 @@ pub struct Account {
     /// new one counts at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<SecretKeyRef>,
+    /// A grant, by which access tokens are asked for and renewed, instead of a password or a token. The Secret has the
+    /// type `mailferry.io/oauth-client` (an application of its own at Microsoft or Google) or `mailferry.io/oauth-grant`
+    /// (a user's consent, as `mailferry login` writes it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_secret_ref: Option<LocalRef>,
 }
 
 /// Where the credential of an account is.
@@ -64,14 +74,17 @@ pub enum CredentialRef<'a> {
     Password(&'a SecretKeyRef),
     /// An OAuth 2.0 access token.
     Token(&'a SecretKeyRef),
+    /// A grant that gives such tokens.
+    Grant(&'a LocalRef),
 }
 
 impl CredentialRef<'_> {
-    /// The Secret and key.
+    /// The Secret and key, where it is one value.
     #[must_use]
-    pub(crate) const fn secret(&self) -> &SecretKeyRef {
+    pub(crate) const fn secret(&self) -> Option<&SecretKeyRef> {
         match self {
-            Self::Password(secret) | Self::Token(secret) => secret,
+            Self::Password(secret) | Self::Token(secret) => Some(secret),
+            Self::Grant(_) => None,
         }
     }
 }
@@ -81,7 +94,8 @@ impl Account {
     #[must_use]
     pub(crate) fn credential(&self) -> Option<CredentialRef<'_>> {
         let password = self.password_secret_ref.as_ref().map(CredentialRef::Password);
-        password.or_else(|| self.token_secret_ref.as_ref().map(CredentialRef::Token))
+        let token = || self.token_secret_ref.as_ref().map(CredentialRef::Token);
+        password.or_else(token).or_else(|| self.grant_secret_ref.as_ref().map(CredentialRef::Grant))
     }
 }
 

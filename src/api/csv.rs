@@ -203,6 +203,7 @@ fn parse_row(
             username,
             password_secret_ref: reference(password, keys[0]),
             token_secret_ref: reference(token, keys[1]),
+            grant_secret_ref: None,
         };
         if account.password_secret_ref.is_some() && account.token_secret_ref.is_some() {
             return Err(format!("both {password} and {token}: leave one of them empty"));

@@ -231,6 +231,7 @@ impl MailMigrationSpec {
 /// One side of a migration: a server, by reference or inline, and the administrator who logs in there, if there is one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(cel_rules::ONE_LOGIN.cel).message(cel_rules::ONE_LOGIN.message))]
 #[x_kube(validation = Rule::new(cel_rules::ONE_SERVER.cel).message(cel_rules::ONE_SERVER.message))]
 pub struct EndpointSpec {
     /// The MailServer of this namespace that is connected to.
@@ -244,6 +245,18 @@ pub struct EndpointSpec {
     /// each mailbox needs its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master_user: Option<MasterUser>,
+    /// A grant for each mailbox that has no credential of its own, as an account's grantSecretRef: an application that may
+    /// open all of them. Not together with masterUser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_secret_ref: Option<LocalRef>,
+}
+
+impl EndpointSpec {
+    /// True where mailboxes need no credential of their own.
+    #[must_use]
+    pub(crate) fn logs_in_for_all(&self) -> bool {
+        self.master_user.is_some() || self.grant_secret_ref.is_some()
+    }
 }
 
 /// Which mailboxes a new syncRequest asks for a sync: those of mailboxes, and those of phases.

@@ -8,8 +8,8 @@ use super::{
     cel_rules::{
         ACCEPTED_MESSAGES, AGES, BACKOFF, CONFIG_MAP_LOGIN, CONNECT, CUTOVER_EVERY, CUTOVER_MAX_EVERY, CelRule,
         DEADLINE, DESTINATION_CREDENTIAL, DRAIN_FOR, EVERY, FINISHED_PODS_TTL, HOST, INSECURE, INTO, KEEPALIVE,
-        MAILBOX_NAME, NO_TLS, OFFLINE_GRACE, ONE_ACCEPTED, ONE_CA, ONE_CREDENTIAL, ONE_SERVER, ONE_TTL, PATIENCE,
-        PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, REQUEST_TEXT, SEPARATOR, SINCE_BEFORE, SIZES, SOME_MAILBOX,
+        MAILBOX_NAME, NO_TLS, OFFLINE_GRACE, ONE_ACCEPTED, ONE_CA, ONE_CREDENTIAL, ONE_LOGIN, ONE_SERVER, ONE_TTL,
+        PATIENCE, PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, REQUEST_TEXT, SEPARATOR, SINCE_BEFORE, SIZES, SOME_MAILBOX,
         SOME_REQUESTED, SOURCE_CREDENTIAL, STALL_AFTER, TWO_CONNECTIONS, WINDOW,
     },
     common::{Account, FolderRules, MasterMode, MasterUser, MessageRules, Retry, Timeouts},
@@ -63,7 +63,7 @@ pub fn migration_problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
     check_endpoint(&mut at.at_field("source"), &spec.source);
     check_endpoint(&mut at.at_field("destination"), &spec.destination);
     at.require(!spec.mailboxes.is_empty() || spec.csvs().next().is_some(), SOME_MAILBOX);
-    let masters = spec.source.master_user.is_some() && spec.destination.master_user.is_some();
+    let masters = spec.source.logs_in_for_all() && spec.destination.logs_in_for_all();
     at.require(spec.mailbox_config_maps.is_empty() || masters, CONFIG_MAP_LOGIN);
     if let (Some(source), Some(destination)) = (&spec.source.server, &spec.destination.server) {
         let same_server = source.host == destination.host
@@ -73,7 +73,7 @@ pub fn migration_problems(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
         at.require(!same_server || limits.into_iter().flatten().all(|limit| limit > 1), TWO_CONNECTIONS);
     }
     let all_log_in = |endpoint: &EndpointSpec, side: fn(&MailboxEntry) -> &Account| {
-        endpoint.master_user.is_some() || spec.mailboxes.iter().all(|m| side(m).credential().is_some())
+        endpoint.logs_in_for_all() || spec.mailboxes.iter().all(|m| side(m).credential().is_some())
     };
     at.require(all_log_in(&spec.source, |m| &m.source), SOURCE_CREDENTIAL);
     at.require(all_log_in(&spec.destination, |m| &m.destination), DESTINATION_CREDENTIAL);
@@ -150,6 +150,7 @@ fn check_tls(at: &mut ProblemCollector<'_>, tls: &Tls) {
 }
 
 fn check_endpoint(at: &mut ProblemCollector<'_>, endpoint: &EndpointSpec) {
+    at.require(endpoint.master_user.is_none() || endpoint.grant_secret_ref.is_none(), ONE_LOGIN);
     at.require(endpoint.server.is_some() != endpoint.server_ref.is_some(), ONE_SERVER);
     if let Some(spec) = &endpoint.server {
         check_server(&mut at.at_field("server"), spec);
@@ -164,7 +165,9 @@ fn check_master_user(at: &mut ProblemCollector<'_>, user: &MasterUser) {
 }
 
 fn check_account(at: &mut ProblemCollector<'_>, account: &Account) {
-    at.require(account.password_secret_ref.is_none() || account.token_secret_ref.is_none(), ONE_CREDENTIAL);
+    let password = account.password_secret_ref.is_some();
+    let given = [password, account.token_secret_ref.is_some(), account.grant_secret_ref.is_some()];
+    at.require(given.into_iter().filter(|given| *given).count() < 2, ONE_CREDENTIAL);
 }
 
 fn check_folders(at: &mut ProblemCollector<'_>, folders: &FolderRules) {

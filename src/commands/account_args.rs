@@ -16,9 +16,9 @@ use crate::{
     api::{MasterMode, NotCopiedReason, Size},
     error::{Error, Result, Side},
     local::{
-        account_pair::{AccountPair, CredentialPlace, ExtraTrust, PairSide},
+        account_pair::{AccountPair, CredentialPlace, ExtraTrust, PairCredential, PairSide},
         account_url::{AccountUrl, AccountUrlError},
-        manifest::ManifestSet,
+        manifest::{ManifestSet, grant_name},
         secrets::SecretSource,
     },
 };
@@ -89,9 +89,16 @@ macro_rules! credential_args {
                         group = concat!($side, "-credential"), help_heading = ACCOUNTS)]
             token_file: Option<PathBuf>,
 
+            /// A file that holds a grant, by which access tokens are asked for and renewed, instead of a password: a Secret
+            /// as `mailferry login` writes it, or one of an application of its own.
+            #[arg(id = concat!($side, "-grant-file"), long = concat!($side, "-grant-file"), value_name = "FILE",
+                        group = concat!($side, "-credential"), help_heading = ACCOUNTS)]
+            grant_file: Option<PathBuf>,
+
             /// An administrator who logs in for the user; the password is the administrator's.
             #[arg(id = concat!($side, "-master-user"), long = concat!($side, "-master-user"), value_name = "USER",
-                        conflicts_with = concat!($side, "-token-file"), help_heading = ACCOUNTS)]
+                        conflicts_with_all = [concat!($side, "-token-file"), concat!($side, "-grant-file")],
+                        help_heading = ACCOUNTS)]
             master_user: Option<String>,
 
             /// How the administrator names the user: `AuthorizationIdentity`, or `Suffix` for `user*administrator`
@@ -102,9 +109,14 @@ macro_rules! credential_args {
         }
 
         impl $args {
-            pub(super) fn pair_side(&self, url: AccountUrl, trust: ExtraTrust) -> PairSide {
+            pub(super) fn pair_side(&self, url: AccountUrl, trust: ExtraTrust) -> Result<PairSide> {
                 let master = self.master_user.clone().map(|user| (user, self.master_mode.unwrap_or_default()));
-                PairSide { url, master, token: self.token_file.is_some(), trust }
+                let credential = match (&self.grant_file, &self.token_file) {
+                    (Some(file), _) => PairCredential::Grant(grant_name(file)?),
+                    (None, Some(_)) => PairCredential::Token,
+                    (None, None) => PairCredential::Password,
+                };
+                Ok(PairSide { url, master, credential, trust })
             }
 
             /// Where the password is.
@@ -118,7 +130,12 @@ macro_rules! credential_args {
             }
 
             pub(super) fn credential(&self) -> CredentialArgs<'_> {
-                CredentialArgs { side: $variant, token_file: self.token_file.as_ref(), password: self.source() }
+                CredentialArgs {
+                    side: $variant,
+                    token_file: self.token_file.as_ref(),
+                    grant_file: self.grant_file.as_ref(),
+                    password: self.source(),
+                }
             }
         }
     };
@@ -133,6 +150,8 @@ pub(super) struct CredentialArgs<'a> {
     pub side: Side,
     /// A file with a token.
     pub token_file: Option<&'a PathBuf>,
+    /// A file with a grant.
+    pub grant_file: Option<&'a PathBuf>,
     /// Where there is none: where the password comes from.
     pub password: PasswordSource,
 }
@@ -319,6 +338,14 @@ impl AccountArgs {
         prompt: PasswordPrompt,
     ) -> Result<LoadedMigration> {
         let pair = self.pair([account("SOURCE", source)?, account("DESTINATION", destination)?], connection)?;
+        let grants = [&pair.source.credential, &pair.destination.credential];
+        if let [PairCredential::Grant(one), PairCredential::Grant(other)] = grants
+            && one == other
+            && self.source.grant_file != self.destination.grant_file
+        {
+            return Err(Error::configuration(format!("both grant files hold a Secret {one}"))
+                .advice("Give one of them another metadata.name"));
+        }
         let mut manifests = ManifestSet::from_command_line(pair.manifest())?;
         let sides = [(self.source.credential(), &pair.source), (self.destination.credential(), &pair.destination)];
         if let Some(file) = &self.save {
@@ -328,7 +355,9 @@ impl AccountArgs {
         }
         for (credential, side) in sides {
             let secret = pair.secret(credential.side);
-            if let Some(path) = credential.token_file {
+            if let Some(path) = credential.grant_file {
+                manifests.add_grant_file(path)?;
+            } else if let Some(path) = credential.token_file {
                 manifests.give_secret_file(SecretSource { secret, path: path.clone() });
             } else {
                 let whose = match &side.master {
@@ -349,8 +378,8 @@ impl AccountArgs {
     fn pair(&self, [source, destination]: [AccountUrl; 2], connection: &ConnectionArgs) -> Result<AccountPair> {
         let trust = |side| connection.trust(side);
         Ok(AccountPair {
-            source: self.source.pair_side(source, trust(Side::Source)?),
-            destination: self.destination.pair_side(destination, trust(Side::Destination)?),
+            source: self.source.pair_side(source, trust(Side::Source)?)?,
+            destination: self.destination.pair_side(destination, trust(Side::Destination)?)?,
             settings: object([
                 ("folders", Value::Object(self.folders.rules())),
                 ("messages", Value::Object(self.messages.rules())),
@@ -379,6 +408,9 @@ impl CredentialArgs<'_> {
     /// Where a later run finds it.
     pub(super) fn place(&self) -> CredentialPlace {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        if let Some(path) = self.grant_file {
+            return CredentialPlace::Manifest(absolute(path));
+        }
         match (self.token_file, &self.password) {
             (Some(path), _) | (None, PasswordSource::File(path)) => CredentialPlace::File(absolute(path)),
             (None, PasswordSource::Environment(variable)) => CredentialPlace::Environment(variable.clone()),

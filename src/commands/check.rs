@@ -99,6 +99,7 @@ impl CheckArgs {
     pub async fn run(&self, screen: MultiProgress) -> Result<u8> {
         let mut migration = self.migration.load()?;
         migration.use_one_connection();
+        migration.grants.keep_in(self.state.state.as_deref());
         let state = StateFolder::read_only(&self.state.folder(&migration.name)?);
         let reader = MailboxChecker { state, servers: migration.servers.clone() };
         let rates = rates_within_limits(&migration.servers);
@@ -107,6 +108,7 @@ impl CheckArgs {
         let began = Instant::now();
         let run = ReadOnlyRun { limits, style: self.execution.style(), screen };
         let checks = run.read_all(migration.mailboxes, &reader).await;
+        migration.tokens.settle().await;
 
         let exit_code = gravest_class(&checks).map_or(0, ErrorClass::exit_code);
         let ready = checks.iter().filter(|check| check.problems.is_empty()).count();

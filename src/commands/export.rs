@@ -92,6 +92,7 @@ impl ExportArgs {
     pub async fn run(&self, screen: MultiProgress) -> Result<u8> {
         let mut migration = self.migration.load()?;
         migration.use_one_connection();
+        migration.grants.keep_in(self.state.state.as_deref());
         let checkpoints = Arc::new(match &self.checkpoint {
             Some(_) if migration.mailboxes.len() != 1 => {
                 return Err(Error::configuration("--checkpoint is for one mailbox, and the migration has more")
@@ -105,6 +106,7 @@ impl ExportArgs {
         let began = Instant::now();
         let run = ReadOnlyRun { limits, style: self.execution.style(), screen };
         let reports = run.read_all(migration.mailboxes, &reader).await;
+        migration.tokens.settle().await;
 
         let exit_code = export::exit_code(&reports);
         let summary = ExportEvent::Summary {

@@ -160,7 +160,7 @@ impl InitArgs {
     ) -> Result<AnsweredSide> {
         let url = account(side, given, other, ask)?;
         let credential = self.credential(side);
-        let password = match credential.token_file {
+        let password = match credential.token_file.or(credential.grant_file) {
             Some(_) => None,
             None => Some(credential.password.read(side, &url.to_string(), ask_hidden)?),
         };
@@ -176,13 +176,17 @@ impl InitArgs {
             settings.insert("timeouts".to_owned(), Value::Object(timeouts));
         }
         let pair = AccountPair {
-            source: self.source_credential.pair_side(source.url.clone(), trust(Side::Source)?),
-            destination: self.destination_credential.pair_side(destination.url.clone(), trust(Side::Destination)?),
+            source: self.source_credential.pair_side(source.url.clone(), trust(Side::Source)?)?,
+            destination: self.destination_credential.pair_side(destination.url.clone(), trust(Side::Destination)?)?,
             settings,
         };
         let mut manifests = ManifestSet::from_command_line(pair.manifest())?;
         for (side, known) in [(Side::Source, source), (Side::Destination, destination)] {
             let secret = pair.secret(side);
+            if let Some(path) = self.credential(side).grant_file {
+                manifests.add_grant_file(path)?;
+                continue;
+            }
             match (&known.password, self.credential(side).token_file) {
                 (Some(password), _) => {
                     manifests.give_secret(secret, SecretBox::new(password.expose_secret().into()));

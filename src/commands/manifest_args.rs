@@ -1,6 +1,6 @@
 //! The flags that say which mailboxes a command is about, shared by all commands that take a migration.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 use globset::{Glob, GlobMatcher};
@@ -11,10 +11,12 @@ use crate::{
     api::{MailMigration, deprecated},
     error::{Error, Result},
     local::{
+        grant_folder::GrantFolder,
         mailbox_queue::{ServerLimit, ServerLimits},
         manifest::{self, ManifestSet},
         secrets::SecretSource,
     },
+    oauth::TokenCache,
     sync::spec::SyncSpec,
 };
 
@@ -52,6 +54,10 @@ pub struct LoadedMigration {
     pub suspended: bool,
     /// What each server allows, over all mailboxes.
     pub servers: ServerLimits,
+    /// Where the refresh tokens of grants are kept.
+    pub(crate) grants: Arc<GrantFolder>,
+    /// The access tokens of grants.
+    pub(crate) tokens: Arc<TokenCache>,
     /// What to do with each mailbox, or why that cannot be told.
     pub mailboxes: Vec<Result<SyncSpec>>,
 }
@@ -82,6 +88,8 @@ impl LoadedMigration {
             parallelism: usize::try_from(migration.spec.parallelism).unwrap_or(1),
             suspended: migration.spec.suspend,
             servers,
+            grants: manifests.grant_folder(),
+            tokens: Arc::clone(manifests.tokens()),
             mailboxes,
         }
     }

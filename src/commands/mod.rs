@@ -14,6 +14,7 @@ pub mod import;
 pub mod init;
 pub mod kubectl;
 pub mod log_args;
+pub mod login;
 pub mod man;
 pub mod manifest_args;
 pub mod migration_args;

@@ -121,9 +121,10 @@ impl SyncArgs {
         stop: &StopSignal,
         view: &mut dyn RunView,
     ) -> Result<RunOutcome> {
+        migration.grants.keep_in(self.state.state.as_deref());
         let folder = self.state.folder(&migration.name)?;
         let state = if self.dry_run { StateFolder::read_only(&folder) } else { StateFolder::open(&folder)? };
-        let mut mailboxes = migration.mailboxes;
+        let (mut mailboxes, tokens) = (migration.mailboxes, migration.tokens);
         for spec in mailboxes.iter_mut().flatten() {
             spec.dry_run |= self.dry_run;
             spec.retry_refused |= self.retry_refused;
@@ -131,7 +132,9 @@ impl SyncArgs {
         }
         let limits = self.execution.limits(migration.parallelism, migration.servers);
         let run = LocalRun { state: &state, locks, engine, limits: &limits, stop };
-        Ok(run.sync_all(mailboxes, view).await)
+        let outcome = run.sync_all(mailboxes, view).await;
+        tokens.settle().await;
+        Ok(outcome)
     }
 }
 
@@ -171,7 +174,8 @@ mod tests {
     use super::*;
     use crate::{
         ErrorClass,
-        local::{mailbox_queue::ServerLimits, run::LocalSyncJob},
+        local::{grant_folder::GrantFolder, mailbox_queue::ServerLimits, run::LocalSyncJob},
+        oauth::TokenCache,
         sync::{checkpoint::Checkpoint, report::MailboxReport, testing::spec},
     };
 
@@ -206,6 +210,8 @@ mod tests {
             parallelism: 1,
             suspended: false,
             servers: ServerLimits::new(),
+            grants: Arc::default(),
+            tokens: TokenCache::new(Arc::<GrantFolder>::default()),
             mailboxes: vec![Ok(spec("alice")), Err(Error::configuration("no Secret").in_mailbox("bob"))],
         };
         let engine = Arc::new(RecordingEngine::default());

@@ -87,12 +87,14 @@ impl VerifyArgs {
     pub async fn run(&self, screen: MultiProgress) -> Result<u8> {
         let migration = self.migration.load()?;
         let strictness = VerifyStrictness { strict: self.strict, allow_rewritten: self.allow_rewritten };
+        migration.grants.keep_in(self.state.state.as_deref());
         let state = StateFolder::read_only(&self.state.folder(&migration.name)?);
         let reader = MailboxVerifier { state, strictness, listed: self.list };
         let limits = self.execution.limits(migration.parallelism, migration.servers);
         let began = Instant::now();
         let run = ReadOnlyRun { limits, style: self.execution.style(), screen };
         let reports = run.read_all(migration.mailboxes, &reader).await;
+        migration.tokens.settle().await;
 
         let verdicts: Vec<VerifyVerdict> =
             reports.iter().map(|report| VerifyVerdict::from_report(report, strictness)).collect();

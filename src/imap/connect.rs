@@ -14,15 +14,17 @@ use zeroize::Zeroizing;
 
 use super::{
     address,
+    bearer::{BearerMechanism, refusal_in_challenge, require_checked_tls},
     capability::Capabilities,
     dial::{first_to_answer, in_turn},
-    endpoint::{AccountLogin, ConnectionSecurity, Endpoint, LoginCredential, MasterLogin, ServerKind},
+    endpoint::{ConnectionSecurity, Endpoint, LoginCredential, MasterLogin, ServerKind},
     hidden_secrets::HiddenSecrets,
     login_stream::LoginStream,
     refusal::{CommandKind, QuotaMeaning, refusal_error, says_imap_is_off},
     response::StatusCondition,
     session::{ByteCounter, ConnectionFacts, Session},
     tls,
+    token_source::LoginToken,
     transport::Transport,
     wire::FramedConnection,
 };
@@ -40,7 +42,7 @@ const PROBES: u32 = 4;
 /// host, never with a secret.
 pub(crate) async fn connect(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Result<Session> {
     // A panic in async-imap's parser ends this connection only.
-    match AssertUnwindSafe(Box::pin(establish(endpoint, moved))).catch_unwind().await {
+    match AssertUnwindSafe(Box::pin(establish_with_credential(endpoint, moved))).catch_unwind().await {
         Ok(result) => result,
         Err(_) => Err(Error::protocol("the server's answer broke the parser")),
     }
@@ -87,14 +89,34 @@ pub(super) async fn open_client(
     Ok((client, offered))
 }
 
-async fn establish(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Result<Session> {
+/// Connects with the credential as it is now. A grant's token that is refused is renewed at once, where it may be at fault.
+async fn establish_with_credential(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Result<Session> {
+    let LoginCredential::Grant(source) = &endpoint.login.credential else {
+        return establish(endpoint, moved, None).await;
+    };
+    require_checked_tls(endpoint)?;
+    let token = source.token(None).await?;
+    let refused = match establish(endpoint, moved, Some(&token)).await {
+        Err(error) if error.class == ErrorClass::Authentication => error,
+        other => return other,
+    };
+    let next = source.token(Some(&token.token)).await?;
+    if next.token.expose_secret() == token.token.expose_secret() {
+        return Err(refused);
+    }
+    tracing::info!(error = %refused, "the token was refused and is renewed");
+    establish(endpoint, moved, Some(&next)).await
+}
+
+/// Connects and logs in; `granted` is the token of a grant, where it is one that logs in.
+async fn establish(endpoint: &Arc<Endpoint>, moved: &ByteCounter, granted: Option<&LoginToken>) -> Result<Session> {
     let limit = endpoint.timeouts.connect;
     let wire = |io| FramedConnection::new(io, endpoint.timeouts.reply, Arc::clone(moved));
     let mut facts = ConnectionFacts::default();
     let (client, offered) = open_client(endpoint, moved, &mut facts).await?;
     let started = Instant::now();
     let mut hidden = HiddenSecrets::default();
-    let login = log_in(client, (endpoint, &mut hidden), &offered, &mut facts);
+    let login = log_in(client, (endpoint, granted, &mut hidden), &offered, &mut facts);
     let mut imap = with_timeout(endpoint.timeouts.reply, "answer the login", login).await?;
     let round_trip = started.elapsed();
 
@@ -247,14 +269,15 @@ async fn fetch_capabilities(client: &mut Client<LoginStream>) -> Result<Capabili
     Ok(client.get_ref().capabilities().unwrap_or_default().into_iter().collect())
 }
 
-/// Answers one challenge with the initial response, and any further one (XOAUTH2's error report) with nothing.
-struct InitialResponse(Option<Zeroizing<Vec<u8>>>);
+/// Answers one challenge with the initial response, and any further one (the report on a refused token) with what the
+/// mechanism wants there.
+struct InitialResponse(Option<Zeroizing<Vec<u8>>>, &'static [u8]);
 
 impl Authenticator for InitialResponse {
     type Response = Vec<u8>;
 
     fn process(&mut self, _challenge: &[u8]) -> Vec<u8> {
-        self.0.take().map(|response| response.to_vec()).unwrap_or_default()
+        self.0.take().map_or_else(|| self.1.to_vec(), |response| response.to_vec())
     }
 }
 
@@ -272,15 +295,16 @@ impl Authenticator for NameThenPassword {
 
 /// What to log in with, decided from the credential and what is offered.
 enum LoginMethod {
-    /// AUTHENTICATE with this mechanism and initial response.
-    Sasl { mechanism: &'static str, response: Zeroizing<Vec<u8>> },
+    /// AUTHENTICATE with this mechanism and initial response; `then` goes to a challenge behind it.
+    Sasl { mechanism: &'static str, response: Zeroizing<Vec<u8>>, then: &'static [u8] },
     /// LOGIN with this name and password.
     Login { username: String, password: Zeroizing<String> },
     /// AUTHENTICATE LOGIN with this name and password.
     SaslLogin { username: Zeroizing<Vec<u8>>, password: Zeroizing<Vec<u8>> },
 }
 
-fn choose_login_method(login: &AccountLogin, offered: &Capabilities, secret: &[u8]) -> Result<LoginMethod> {
+fn choose_login_method(endpoint: &Endpoint, offered: &Capabilities, secret: &[u8]) -> Result<LoginMethod> {
+    let login = &endpoint.login;
     let name = match &login.master {
         Some(MasterLogin::Suffix { username, separator }) => format!("{}{separator}{username}", login.username),
         _ => login.username.clone(),
@@ -294,11 +318,10 @@ fn choose_login_method(login: &AccountLogin, offered: &Capabilities, secret: &[u
         return Err(Error::configuration("the user name holds a control character, which no login can carry")
             .advice("Correct the user name: a tab or a line break may have come along from a table"));
     }
-    if matches!(login.credential, LoginCredential::Token(_) | LoginCredential::TokenFile(_)) {
-        let mut response = Zeroizing::new(format!("user={name}\x01auth=Bearer ").into_bytes());
-        response.extend_from_slice(secret.trim_ascii());
-        response.extend_from_slice(b"\x01\x01");
-        return Ok(LoginMethod::Sasl { mechanism: "XOAUTH2", response });
+    if login.credential.is_token() {
+        let mechanism = BearerMechanism::choose(offered);
+        let response = mechanism.initial_response(endpoint, &name, secret.trim_ascii());
+        return Ok(LoginMethod::Sasl { mechanism: mechanism.name(), response, then: mechanism.reply_to_refusal() });
     }
     let password = secret;
     if password.contains(&0) {
@@ -313,7 +336,7 @@ fn choose_login_method(login: &AccountLogin, offered: &Capabilities, secret: &[u
         let (authorize, authenticate) = authorize_as.unwrap_or(("", name.as_str()));
         let mut response = Zeroizing::new(format!("{authorize}\0{authenticate}\0").into_bytes());
         response.extend_from_slice(password);
-        return Ok(LoginMethod::Sasl { mechanism: "PLAIN", response });
+        return Ok(LoginMethod::Sasl { mechanism: "PLAIN", response, then: b"" });
     }
     let unsayable = std::str::from_utf8(password).map_or(true, |password| password.contains(['\r', '\n']));
     if offered.has("AUTH=LOGIN") && (unsayable || offered.has("LOGINDISABLED")) {
@@ -346,6 +369,7 @@ async fn read_secret(credential: &LoginCredential) -> Result<Zeroizing<Vec<u8>>>
         }
         LoginCredential::PasswordFile(path) => ("password", path),
         LoginCredential::TokenFile(path) => ("token", path),
+        LoginCredential::Grant(_) => return Err(Error::internal("a grant's token is asked for before the login")),
     };
     match tokio::fs::read(path).await {
         Ok(bytes) if bytes.is_empty() => {
@@ -358,25 +382,29 @@ async fn read_secret(credential: &LoginCredential) -> Result<Zeroizing<Vec<u8>>>
 
 async fn log_in(
     mut client: Client<LoginStream>,
-    (endpoint, hidden): (&Endpoint, &mut HiddenSecrets),
+    (endpoint, granted, hidden): (&Endpoint, Option<&LoginToken>, &mut HiddenSecrets),
     offered: &Capabilities,
     facts: &mut ConnectionFacts,
 ) -> Result<async_imap::Session<LoginStream>> {
-    let secret = read_secret(&endpoint.login.credential).await?;
-    let method = choose_login_method(&endpoint.login, offered, &secret)?;
+    let secret = match granted {
+        Some(granted) => Zeroizing::new(granted.token.expose_secret().as_bytes().to_vec()),
+        None => read_secret(&endpoint.login.credential).await?,
+    };
+    let method = choose_login_method(endpoint, offered, &secret)?;
+    facts.token_origin = granted.map(|granted| granted.origin.clone());
     *hidden = match &method {
         LoginMethod::Sasl { response, .. } => HiddenSecrets::new(&[&secret, response]),
         LoginMethod::Login { .. } | LoginMethod::SaslLogin { .. } => HiddenSecrets::new(&[&secret]),
     };
     client.get_mut().hide(hidden.clone());
     let outcome = match method {
-        LoginMethod::Sasl { mechanism, response } => {
+        LoginMethod::Sasl { mechanism, response, then } => {
             mechanism.clone_into(&mut facts.login);
             if offered.has("SASL-IR") {
                 let encoded = Zeroizing::new(format!("{mechanism} {}", BASE64.encode(&*response)));
-                client.authenticate(encoded.as_str(), InitialResponse(None)).await
+                client.authenticate(encoded.as_str(), InitialResponse(None, then)).await
             } else {
-                client.authenticate(mechanism, InitialResponse(Some(response))).await
+                client.authenticate(mechanism, InitialResponse(Some(response), then)).await
             }
         }
         LoginMethod::SaslLogin { username, password } => {
@@ -388,28 +416,34 @@ async fn log_in(
             client.login(&username, password.as_str()).await
         }
     };
+    outcome.map_err(|(_, mut client)| login_error(client.get_mut(), endpoint, granted))
+}
+
+/// Why a login failed, as far as the server says.
+fn login_error(lease: &mut LoginStream, endpoint: &Endpoint, granted: Option<&LoginToken>) -> Error {
     let quota = QuotaMeaning::on(endpoint.side, endpoint.quirks);
-    outcome.map_err(|(_, mut client)| {
-        let lease = client.get_mut();
-        match (lease.take_failure(), lease.last_status()) {
-            // A server that hangs up says why before.
-            (Some(_), Some(line)) if line.status == StatusCondition::Bye => {
-                refusal_error(quota, line, CommandKind::Login, "the login")
-            }
-            (Some(failure), _) => failure,
-            // async-imap's own error text may quote what was sent; the server's line says more.
-            (None, Some(line)) => {
-                let name = &endpoint.login.username;
-                let error = refusal_error(quota, line, CommandKind::Login, &format!("the login of {name}"));
-                if says_imap_is_off(line) { error } else { advise(error, endpoint) }
-            }
-            (None, None) => Error::network("the connection ended during the login"),
+    match (lease.take_failure(), lease.last_status()) {
+        // A server that hangs up says why before.
+        (Some(_), Some(line)) if line.status == StatusCondition::Bye => {
+            refusal_error(quota, line, CommandKind::Login, "the login")
         }
-    })
+        (Some(failure), _) => failure,
+        // async-imap's own error text may quote what was sent; the server's line says more.
+        (None, Some(line)) => {
+            let name = &endpoint.login.username;
+            let mut error = refusal_error(quota, line, CommandKind::Login, &format!("the login of {name}"));
+            let challenge = lease.last_challenge().filter(|_| endpoint.login.credential.is_token());
+            if let Some(said) = challenge.and_then(refusal_in_challenge) {
+                error.what = format!("{} ({said})", error.what);
+            }
+            if says_imap_is_off(line) { error } else { advise(error, endpoint, granted) }
+        }
+        (None, None) => Error::network("the connection ended during the login"),
+    }
 }
 
 /// What to do about a refused login, as far as side and login tell.
-fn advise(error: Error, endpoint: &Endpoint) -> Error {
+fn advise(error: Error, endpoint: &Endpoint, granted: Option<&LoginToken>) -> Error {
     if !matches!(error.class, ErrorClass::Authentication | ErrorClass::Authorization) {
         return error;
     }
@@ -418,6 +452,9 @@ fn advise(error: Error, endpoint: &Endpoint) -> Error {
         Side::Source => String::new(),
         Side::Destination => format!("Mailferry creates no accounts: make sure that {name} exists there. "),
     };
+    if let Some(granted) = granted {
+        return error.advice(format!("{exists}{}", granted.refused_advice));
+    }
     match &endpoint.login.master {
         Some(MasterLogin::AuthorizationIdentity { username } | MasterLogin::Suffix { username, .. }) => error.advice(format!(
             "{exists}Check the password of the master user {username}, that it may log in for {name}, and masterUser.mode"

@@ -1,10 +1,18 @@
 //! Where an account is and how to log in to it.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use secrecy::{ExposeSecret, SecretBox};
 
-use super::address::AddressPolicy;
+use super::{address::AddressPolicy, token_source::SharedTokenSource};
 use crate::error::Side;
 
 /// One account on one IMAP server.
@@ -28,6 +36,25 @@ pub struct Endpoint {
     pub compress: bool,
     /// Which addresses the host may resolve to.
     pub addresses: AddressPolicy,
+    /// Whether the account was seen to open, on any connection to it.
+    pub opened: OpenedMark,
+}
+
+/// Whether an account was seen to open: some servers take a login and then have nothing behind it.
+#[derive(Debug, Clone, Default)]
+pub struct OpenedMark(Arc<AtomicBool>);
+
+impl OpenedMark {
+    /// It opened.
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// True once it did.
+    #[must_use]
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Endpoint {
@@ -94,10 +121,12 @@ pub enum LoginCredential {
     Password(Arc<SecretBox<[u8]>>),
     /// A file holding a password, every byte of it, read again at each connect.
     PasswordFile(PathBuf),
-    /// An access token for XOAUTH2.
+    /// An access token (XOAUTH2 or OAUTHBEARER).
     Token(Arc<SecretBox<[u8]>>),
-    /// A file holding an access token for XOAUTH2, read again at each connect.
+    /// A file holding an access token, read again at each connect.
     TokenFile(PathBuf),
+    /// Access tokens that are renewed by themselves, asked for at each connect.
+    Grant(SharedTokenSource),
 }
 
 impl LoginCredential {
@@ -113,12 +142,18 @@ impl LoginCredential {
         Self::Token(Arc::new(SecretBox::new(bytes.into())))
     }
 
+    /// True for an access token of any kind.
+    #[must_use]
+    pub(super) const fn is_token(&self) -> bool {
+        matches!(self, Self::Token(_) | Self::TokenFile(_) | Self::Grant(_))
+    }
+
     /// The secret bytes where they are at hand.
     #[must_use]
     pub fn expose(&self) -> Option<&[u8]> {
         match self {
             Self::Password(secret) | Self::Token(secret) => Some(secret.expose_secret()),
-            Self::PasswordFile(_) | Self::TokenFile(_) => None,
+            Self::PasswordFile(_) | Self::TokenFile(_) | Self::Grant(_) => None,
         }
     }
 }
@@ -130,6 +165,7 @@ impl fmt::Debug for LoginCredential {
             Self::PasswordFile(_) => "PasswordFile(..)",
             Self::Token(_) => "Token(..)",
             Self::TokenFile(_) => "TokenFile(..)",
+            Self::Grant(_) => "Grant(..)",
         })
     }
 }

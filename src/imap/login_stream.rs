@@ -110,6 +110,15 @@ impl LoginStream {
         })
     }
 
+    /// What the server asked last, as it stands behind the `+`.
+    #[must_use]
+    pub(crate) fn last_challenge(&self) -> Option<&str> {
+        self.seen.iter().rev().find_map(|response| match response {
+            Response::Continue(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
     /// The greeting, while it is the only thing seen.
     #[must_use]
     pub(crate) fn greeting(&self) -> Option<&StatusLine> {

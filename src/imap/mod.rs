@@ -2,6 +2,7 @@
 
 pub mod account_listing;
 pub mod address;
+mod bearer;
 pub(crate) mod capability;
 pub(crate) mod certificate;
 pub(crate) mod connect;
@@ -22,6 +23,7 @@ pub mod select;
 mod server_kind;
 pub mod session;
 mod tls;
+pub mod token_source;
 mod transport;
 pub mod uid_set;
 mod wire;
@@ -29,9 +31,10 @@ mod wire;
 pub use address::AddressPolicy;
 pub(crate) use connect::connect;
 pub use endpoint::{
-    AccountLogin, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, MasterLogin, ServerKind,
-    TlsOptions,
+    AccountLogin, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, MasterLogin, OpenedMark,
+    ServerKind, TlsOptions,
 };
 pub(crate) use session::{Session, SessionEvent, Tag};
+pub use token_source::{LoginToken, SharedTokenSource, TokenSource};
 pub use uid_set::{Uid, UidSet};
 pub(crate) use wire::STREAM_ABOVE;

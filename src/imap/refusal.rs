@@ -22,7 +22,7 @@ pub(crate) enum CommandKind {
 }
 
 /// Texts by which servers ask for less (lower case, whole words).
-const THROTTLING: [&str; 17] = [
+const THROTTLING: [&str; 16] = [
     "too many simultaneous connections",
     "too many connections",
     "maximum number of connections",
@@ -38,7 +38,6 @@ const THROTTLING: [&str; 17] = [
     "slow down",
     "server busy",
     "server is busy",
-    "user is authenticated but not connected",
     "lockdown in sector",
 ];
 
@@ -46,7 +45,7 @@ const THROTTLING: [&str; 17] = [
 const ALLOWANCE: [&str; 2] = ["bandwidth limits", "bandwidth limit"];
 
 /// Texts of a server that is unwell for now (lower case, whole words).
-const UNWELL: [&str; 29] = [
+const UNWELL: [&str; 30] = [
     "temporary",
     "temporarily",
     "transient",
@@ -76,7 +75,11 @@ const UNWELL: [&str; 29] = [
     "read-only file system",
     "not responding",
     "connection refused",
+    NOT_CONNECTED,
 ];
+
+/// What Exchange says where a login worked and there is no mailbox behind it (lower case).
+const NOT_CONNECTED: &str = "user is authenticated but not connected";
 
 /// Texts of a destination without room (lower case, whole words).
 const NO_ROOM: [&str; 13] = [
@@ -260,6 +263,12 @@ pub(super) fn says_imap_is_off(line: &StatusLine) -> bool {
     contains_phrase(&line.text.to_ascii_lowercase(), &IMAP_OFF)
 }
 
+/// True when a server took the login, and has no mailbox behind it.
+#[must_use]
+pub(super) fn says_not_connected(line: &StatusLine) -> bool {
+    contains_phrase(&line.text.to_ascii_lowercase(), &[NOT_CONNECTED])
+}
+
 /// The error for a refusal of what `action` names (`SELECT Sent`), with advice by class.
 #[must_use]
 pub(crate) fn refusal_error(quota: QuotaMeaning, line: &StatusLine, asked: CommandKind, action: &str) -> Error {
@@ -345,7 +354,6 @@ mod tests {
             "Too many simultaneous connections. (Failure)",
             "Account exceeded command or bandwidth limits. (Failure)",
             "Request is throttled. Suggested Backoff Time: 299961 milliseconds",
-            "User is authenticated but not connected.",
             "Maximum number of connections from user+IP exceeded (mail_max_userip_connections=10)",
         ] {
             assert_eq!(refusal_class(&no(None, text), CommandKind::Login), ErrorClass::Throttled, "{text}");

@@ -13,7 +13,7 @@ use super::{
     certificate::Certificate,
     endpoint::{Endpoint, ServerKind},
     permit::WritePermit,
-    refusal::{CommandKind, QuotaMeaning, refusal_class_on, refusal_error},
+    refusal::{CommandKind, QuotaMeaning, refusal_class_on, refusal_error, says_not_connected},
     response::{Response, ResponseCode, StatusCondition, StatusLine, UntaggedResponse},
     server_kind::detect_server_kind,
     wire::{FramedConnection, IncomingFrame},
@@ -26,6 +26,11 @@ const USELESS_REPLIES: u32 = 8;
 const SLOWEST_BYTES_PER_SECOND: u64 = 1024;
 /// Of what comes with the answer to one small command so many responses are kept: none has more that matter.
 const MAX_KEPT_RESPONSES: usize = 1000;
+
+/// What to do where a login works and nothing is behind it.
+const SHUT_OUT: &str = "The login is right, but it opens no mailbox: check that the user name is the mailbox's address, that \
+    the mailbox exists and has IMAP switched on (Set-CASMailbox -ImapEnabled $true), and that whoever logs in may open it \
+    (Add-MailboxPermission, with the service principal of the enterprise application's object id)";
 
 /// The number behind the tag of one command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,6 +95,8 @@ pub struct ConnectionFacts {
     pub mechanisms: Vec<String>,
     /// How the login was done: `PLAIN`, `LOGIN`, `XOAUTH2`.
     pub login: String,
+    /// Where the access token came from, and until when it is good.
+    pub token_origin: Option<String>,
     /// The address that was connected to.
     pub peer: Option<std::net::SocketAddr>,
     /// The server's name and version, where it tells (RFC 2971).
@@ -196,12 +203,26 @@ impl Session {
     /// The error for a refusal of what `action` names.
     #[must_use]
     pub(crate) fn refusal_error(&self, line: &StatusLine, asked: CommandKind, action: &str) -> Error {
-        self.with_endpoint(refusal_error(self.quota_meaning(), line, asked, action))
+        let mut error = refusal_error(self.quota_meaning(), line, asked, action);
+        if self.is_shut_out(line) {
+            error.class = ErrorClass::Authorization;
+            error = error.advice(SHUT_OUT);
+        }
+        self.with_endpoint(error)
+    }
+
+    /// True when the server took the login, and this account never opened. Later the same is said where the mailbox's own
+    /// server went away.
+    fn is_shut_out(&self, line: &StatusLine) -> bool {
+        says_not_connected(line) && !self.endpoint.opened.is_set()
     }
 
     /// The class of a refusal by this account's server.
     #[must_use]
     pub(crate) fn refusal_class(&self, line: &StatusLine, asked: CommandKind) -> ErrorClass {
+        if self.is_shut_out(line) {
+            return ErrorClass::Authorization;
+        }
         refusal_class_on(self.quota_meaning(), line, asked)
     }
 
@@ -425,6 +446,12 @@ impl Session {
                 other => {
                     if matches!(other, UntaggedResponse::Exists(_)) {
                         self.exists_after = Some(self.ended);
+                    }
+                    if matches!(
+                        other,
+                        UntaggedResponse::Exists(_) | UntaggedResponse::List(_) | UntaggedResponse::FolderStatus(_)
+                    ) {
+                        self.endpoint.opened.set();
                     }
                     Ok(Some(SessionEvent::Untagged(other)))
                 }

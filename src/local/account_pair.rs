@@ -38,10 +38,21 @@ pub(crate) struct PairSide {
     pub url: AccountUrl,
     /// An administrator who logs in for it.
     pub master: Option<(String, MasterMode)>,
-    /// The credential is an OAuth 2.0 access token and no password.
-    pub token: bool,
+    /// What logs in.
+    pub credential: PairCredential,
     /// Which certificates are trusted besides those of the system's authorities.
     pub trust: ExtraTrust,
+}
+
+/// What logs in to an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PairCredential {
+    /// A password.
+    Password,
+    /// An OAuth 2.0 access token.
+    Token,
+    /// The grant in the Secret of this name.
+    Grant(String),
 }
 
 /// Which certificates are trusted besides those of the system's authorities.
@@ -60,6 +71,8 @@ pub(crate) enum ExtraTrust {
 pub(crate) enum CredentialPlace {
     /// In this file.
     File(PathBuf),
+    /// In this file, which holds the whole Secret.
+    Manifest(PathBuf),
     /// In this environment variable.
     Environment(String),
     /// Nowhere: it was asked for, or came by a file descriptor.
@@ -137,6 +150,10 @@ impl AccountPair {
                     let _ = write!(before, "{}=\"${from}\" ", variable(&secret)); // a String takes every write
                     continue;
                 }
+                CredentialPlace::Manifest(path) => {
+                    let _ = write!(behind, " -f {}", shell_word(&path.display().to_string()));
+                    continue;
+                }
                 CredentialPlace::File(path) => shell_word(&path.display().to_string()),
                 CredentialPlace::Nowhere => "PATH".to_owned(),
             };
@@ -194,10 +211,11 @@ impl PairSide {
 
     fn account(&self, secret: &SecretKeyRef) -> Value {
         let mut account = json!({"username": self.url.username});
-        match (&self.master, self.token) {
+        match (&self.master, &self.credential) {
             (Some(_), _) => {}
-            (None, true) => account["tokenSecretRef"] = json!(secret),
-            (None, false) => account["passwordSecretRef"] = json!(secret),
+            (None, PairCredential::Token) => account["tokenSecretRef"] = json!(secret),
+            (None, PairCredential::Password) => account["passwordSecretRef"] = json!(secret),
+            (None, PairCredential::Grant(name)) => account["grantSecretRef"] = json!({"name": name}),
         }
         account
     }
@@ -214,7 +232,12 @@ mod tests {
     use secrecy::SecretBox;
 
     fn side(url: &str) -> PairSide {
-        PairSide { url: url.parse().unwrap(), master: None, token: false, trust: ExtraTrust::Nothing }
+        PairSide {
+            url: url.parse().unwrap(),
+            master: None,
+            credential: PairCredential::Password,
+            trust: ExtraTrust::Nothing,
+        }
     }
 
     fn pair(source: &str, destination: &str) -> AccountPair {
@@ -256,7 +279,7 @@ mod tests {
     #[test]
     fn administrators_tokens_and_certificates_stand_where_a_manifest_has_them() {
         let mut pair = pair(OLD, NEW);
-        pair.source.token = true;
+        pair.source.credential = PairCredential::Token;
         pair.source.trust = ExtraTrust::Anything;
         pair.destination.master = Some(("root".to_owned(), MasterMode::Suffix));
         pair.destination.trust = ExtraTrust::Authorities("-----BEGIN CERTIFICATE-----".to_owned());

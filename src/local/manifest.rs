@@ -6,6 +6,7 @@ use std::{
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use jiff::Timestamp;
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::{
     config_maps::ConfigMapManifest,
+    grant_folder::GrantFolder,
     secrets::{SecretManifest, SecretSource, SecretStore, find_visible, variable},
 };
 use crate::{
@@ -27,7 +29,8 @@ use crate::{
         validate::{self, ManifestProblem},
     },
     error::{Error, Result},
-    resolve::{self, SecretError, SecretProvider},
+    oauth::{self, TokenCache},
+    resolve::{self, GrantSecret, SecretError, SecretProvider},
     sync::spec::SyncSpec,
     yaml::{self, YamlDocument},
 };
@@ -39,6 +42,8 @@ pub struct ManifestSet {
     servers: Vec<MailServer>,
     secrets: SecretStore,
     config_maps: Vec<ConfigMapManifest>,
+    grants: Arc<GrantFolder>,
+    tokens: OnceLock<Arc<TokenCache>>,
 }
 
 /// Reads manifests from files, `-` being the standard input. Secrets may come from `sources` (`--secret`) and from the
@@ -84,6 +89,28 @@ fn read(file: &Path) -> Result<(String, Zeroizing<String>)> {
         Error::configuration(format!("{name} can't be read: {what}")).advice("Check the path given by -f")
     })?;
     Ok((name, text))
+}
+
+/// The name of the Secret that a file holds alone.
+///
+/// # Errors
+/// Configuration when it holds something else.
+pub(crate) fn grant_name(file: &Path) -> Result<String> {
+    grant_document(file).map(|(_, document)| secret_name(&document))
+}
+
+fn secret_name(document: &YamlDocument) -> String {
+    document.value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn grant_document(file: &Path) -> Result<(String, YamlDocument)> {
+    let (shown, text) = read(file)?;
+    let mut documents = yaml::read_stream(&shown, &text)?;
+    match (documents.pop(), documents.is_empty()) {
+        (Some(document), true) if document.value["kind"] == "Secret" => Ok((shown, document)),
+        _ => Err(Error::configuration(format!("{shown} does not hold one Secret and nothing else"))
+            .advice("Name a file with one Secret that is a grant, as `mailferry login` writes it")),
+    }
 }
 
 /// The objects of a document: itself, or the items of a `List`.
@@ -150,6 +177,29 @@ impl ManifestSet {
     /// Gives a Secret by the file that holds it, which is read again when it is needed.
     pub(crate) fn give_secret_file(&mut self, source: SecretSource) {
         self.secrets.give_file(source);
+    }
+
+    /// Adds the Secret that a file holds alone; a grant.
+    ///
+    /// # Errors
+    /// Configuration when it holds something else.
+    pub(crate) fn add_grant_file(&mut self, file: &Path) -> Result<()> {
+        let (shown, document) = grant_document(file)?;
+        self.secrets.remove(&secret_name(&document));
+        let origin = ManifestOrigin::Document { file: &shown, document: &document };
+        self.add(document.value.clone(), &origin, &mut Vec::new())
+    }
+
+    /// Where refresh tokens are kept; which folder that is may be said later.
+    #[must_use]
+    pub(crate) fn grant_folder(&self) -> Arc<GrantFolder> {
+        Arc::clone(&self.grants)
+    }
+
+    /// The tokens of all grants.
+    #[must_use]
+    pub(crate) fn tokens(&self) -> &Arc<TokenCache> {
+        self.tokens.get_or_init(|| TokenCache::new(self.grant_folder()))
     }
 
     fn add(&mut self, mut object: Value, origin: &ManifestOrigin<'_>, seen: &mut Vec<(String, String)>) -> Result<()> {
@@ -265,7 +315,8 @@ impl ManifestSet {
     ) -> Result<SyncSpec> {
         let namespace = migration.metadata.namespace.as_deref();
         let sync = resolve::resolve_mailbox(migration, entry, |name| self.server_named(namespace, name))?;
-        resolve::build_sync_spec(&sync, &VisibleSecrets { store: &self.secrets, namespace, row }, now)
+        let secrets = VisibleSecrets { store: &self.secrets, tokens: self.tokens(), namespace, row };
+        resolve::build_sync_spec(&sync, &secrets, now)
     }
 
     fn csv(&self, migration: &MailMigration, place: CsvRef<'_>) -> Result<Vec<CsvMailbox>> {
@@ -286,8 +337,8 @@ impl ManifestSet {
 
     fn csv_in_secret(&self, migration: &MailMigration, reference: &SecretKeyRef) -> Result<Vec<CsvMailbox>> {
         let SecretKeyRef { name, key } = reference;
-        let view =
-            VisibleSecrets { store: &self.secrets, namespace: migration.metadata.namespace.as_deref(), row: None };
+        let namespace = migration.metadata.namespace.as_deref();
+        let view = VisibleSecrets { store: &self.secrets, tokens: self.tokens(), namespace, row: None };
         let bytes = view.value(reference).map_err(|missing| {
             let what = match missing {
                 SecretError::NoSecret => format!("there is no Secret {name} (key {key}, mailboxSecrets)"),
@@ -309,16 +360,21 @@ impl ManifestSet {
 
     /// Every value that a manifest refers to.
     fn references(&self) -> Vec<SecretKeyRef> {
-        let account = |account: &Account| account.credential().map(|credential| credential.secret().clone());
+        let account = |account: &Account| account.credential().and_then(|credential| credential.secret().cloned());
+        let grant = |name: &str| oauth::KEYS.map(|key| SecretKeyRef { name: name.to_owned(), key: key.to_owned() });
         let server = |server: &MailServerSpec| server.tls.ca_bundle_ref.clone();
         let mut found: Vec<_> = self.servers.iter().filter_map(|s| server(&s.spec)).collect();
         for spec in self.migrations.iter().map(|migration| &migration.spec) {
             for endpoint in [&spec.source, &spec.destination] {
                 found.extend(endpoint.master_user.as_ref().map(|user| user.password_secret_ref.clone()));
                 found.extend(endpoint.server.as_ref().and_then(server));
+                found.extend(endpoint.grant_secret_ref.iter().flat_map(|reference| grant(&reference.name)));
             }
             for entry in &spec.mailboxes {
-                found.extend([&entry.source, &entry.destination].into_iter().filter_map(account));
+                let sides = [&entry.source, &entry.destination];
+                found.extend(sides.into_iter().filter_map(account));
+                let grants = sides.into_iter().filter_map(|account| account.grant_secret_ref.as_ref());
+                found.extend(grants.flat_map(|reference| grant(&reference.name)));
             }
             found.extend(spec.mailbox_secrets.iter().cloned());
         }
@@ -329,6 +385,7 @@ impl ManifestSet {
 /// Secrets as one mailbox sees them.
 struct VisibleSecrets<'a> {
     store: &'a SecretStore,
+    tokens: &'a Arc<TokenCache>,
     namespace: Option<&'a str>,
     row: Option<&'a CsvMailbox>,
 }
@@ -345,6 +402,11 @@ impl SecretProvider for VisibleSecrets<'_> {
         if self.csv_value(secret).is_some() { None } else { self.store.file(secret) }
     }
 
+    fn grant(&self, name: &str) -> Result<GrantSecret> {
+        let (form, fields) = self.store.grant(self.namespace, name)?;
+        Ok(GrantSecret { form, fields, tokens: Arc::clone(self.tokens) })
+    }
+
     fn how_to_provide(&self, secret: &SecretKeyRef) -> String {
         let SecretKeyRef { name, key } = secret;
         format!(
@@ -359,7 +421,7 @@ impl<'a> VisibleSecrets<'a> {
     fn csv_value(&self, secret: &SecretKeyRef) -> Option<&'a SecretBox<[u8]>> {
         let row = self.row?;
         let own = [&row.entry.source, &row.entry.destination];
-        let refers = own.iter().filter_map(|account| account.credential()).any(|own| own.secret() == secret);
+        let refers = own.iter().filter_map(|account| account.credential()).any(|own| own.secret() == Some(secret));
         if refers { row.secrets.get(secret.key.as_str()) } else { None }
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod check;
 mod config_maps;
 pub(crate) mod export;
 mod file_lock;
+pub(crate) mod grant_folder;
 pub mod mailbox_queue;
 pub(crate) mod mailbox_runner;
 pub mod manifest;

@@ -8,8 +8,12 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::{
-    api::SecretKeyRef,
+    api::{
+        SecretKeyRef,
+        common::{OAUTH_CLIENT_TYPE, OAUTH_GRANT_TYPE},
+    },
     error::{Error, Result},
+    oauth::{self, GrantForm},
     resolve::SecretError,
 };
 
@@ -70,8 +74,13 @@ pub(crate) struct SecretManifest {
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
+    /// What it may be used for, where the manifest says so.
+    kind: Option<String>,
     values: BTreeMap<String, SecretBox<[u8]>>,
 }
+
+/// A grant as a Secret holds it.
+pub(crate) type StoredGrant = (GrantForm, BTreeMap<String, SecretBox<[u8]>>);
 
 impl fmt::Debug for SecretManifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,7 +108,17 @@ impl SecretManifest {
             let bytes = value.as_str().unwrap_or_default().as_bytes();
             values.insert(key.clone(), SecretBox::new(bytes.into()));
         }
-        Ok(Self { namespace, name, values })
+        let kind = manifest["type"].as_str().map(str::to_owned);
+        Ok(Self { namespace, name, kind, values })
+    }
+
+    /// What kind of grant it is, if it is one.
+    fn grant_form(&self) -> Option<GrantForm> {
+        match self.kind.as_deref()? {
+            OAUTH_CLIENT_TYPE => Some(GrantForm::Client),
+            OAUTH_GRANT_TYPE => Some(GrantForm::Grant),
+            _ => None,
+        }
     }
 }
 
@@ -114,6 +133,11 @@ impl SecretStore {
     /// Adds a Secret of a manifest.
     pub(crate) fn add(&mut self, manifest: SecretManifest) {
         self.manifests.push(manifest);
+    }
+
+    /// Forgets the Secret of that name.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.manifests.retain(|manifest| manifest.name != name);
     }
 
     /// Takes a value from the environment, if it is there.
@@ -149,13 +173,54 @@ impl SecretStore {
         if let Some(value) = self.given.get(secret) {
             return Ok(SecretBox::new(value.expose_secret().into()));
         }
-        let named: Vec<_> = self.manifests.iter().filter(|manifest| manifest.name == secret.name).collect();
-        let manifest =
-            find_visible(namespace, &named, |manifest| manifest.namespace.as_deref()).ok_or(SecretError::NoSecret)?;
+        let manifest = self.manifest(namespace, &secret.name).ok_or(SecretError::NoSecret)?;
+        if manifest.grant_form().is_some() {
+            return Err(SecretError::Unreadable("it is a grant, which belongs into grantSecretRef".to_owned()));
+        }
         match manifest.values.get(&secret.key) {
             Some(value) => Ok(SecretBox::new(value.expose_secret().into())),
             None => Err(SecretError::NoKey(manifest.values.keys().cloned().collect())),
         }
+    }
+}
+
+impl SecretStore {
+    fn manifest(&self, namespace: Option<&str>, name: &str) -> Option<&SecretManifest> {
+        let named: Vec<_> = self.manifests.iter().filter(|manifest| manifest.name == name).collect();
+        find_visible(namespace, &named, |manifest| manifest.namespace.as_deref())
+    }
+
+    /// A grant as an object of this namespace sees it. Single fields may come from files and the environment.
+    ///
+    /// # Errors
+    /// Configuration where there is no such Secret, it is no grant, or a field can't be read.
+    pub(crate) fn grant(&self, namespace: Option<&str>, name: &str) -> Result<StoredGrant> {
+        let manifest = self.manifest(namespace, name).ok_or_else(|| {
+            Error::configuration(format!("there is no Secret {name}")).advice("Add the Secret to the files given by -f")
+        })?;
+        let form = manifest.grant_form().ok_or_else(|| {
+            Error::configuration(format!("the Secret {name} is no grant")).advice(format!(
+                "Give it the type {OAUTH_GRANT_TYPE} (a user's consent) or {OAUTH_CLIENT_TYPE} (an application of its own)"
+            ))
+        })?;
+        let copied = |value: &SecretBox<[u8]>| SecretBox::new(value.expose_secret().into());
+        let mut fields: BTreeMap<_, _> =
+            manifest.values.iter().map(|(key, value)| (key.clone(), copied(value))).collect();
+        for key in oauth::KEYS {
+            let secret = SecretKeyRef { name: name.to_owned(), key: key.to_owned() };
+            if let Some(path) = self.files.get(&secret) {
+                let bytes = Zeroizing::new(fs::read(path).map_err(|error| {
+                    Error::configuration(format!(
+                        "the Secret {name} key {key}: {} can't be read: {error}",
+                        path.display()
+                    ))
+                })?);
+                fields.insert(key.to_owned(), SecretBox::new(bytes.as_slice().into()));
+            } else if let Some(value) = self.given.get(&secret) {
+                fields.insert(key.to_owned(), copied(value));
+            }
+        }
+        Ok((form, fields))
     }
 }
 

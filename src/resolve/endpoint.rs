@@ -2,13 +2,16 @@
 
 use secrecy::ExposeSecret as _;
 
-use super::secrets::{SecretProvider, read, read_credential};
+use super::{
+    grant_login::grant_credential,
+    secrets::{SecretProvider, read, read_credential},
+};
 use crate::{
     api::{self, MailServerSpec, MasterUser, SecretKeyRef, SyncEndpoint},
     error::{Error, Result, Side},
     imap::{
         AccountLogin, AddressPolicy, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, MasterLogin,
-        ServerKind, TlsOptions,
+        OpenedMark, ServerKind, TlsOptions,
     },
 };
 
@@ -54,6 +57,7 @@ pub(crate) fn server_endpoint(
         },
         compress: server.compress,
         addresses: AddressPolicy::default(),
+        opened: OpenedMark::default(),
     };
     endpoint.tls = tls(&server.tls, secrets).map_err(|error| error.on(side, endpoint.address()))?;
     Ok(endpoint)
@@ -89,7 +93,7 @@ fn login(side: Side, sync: &SyncEndpoint, secrets: &dyn SecretProvider) -> Resul
     let username = sync.account.username.clone().unwrap_or_default();
     check_text(&username, &format!("{side}.username"))?;
     let (credential, master) = match (sync.account.credential(), &sync.master_user) {
-        (Some(own), _) => (credential(side, own, secrets)?, None),
+        (Some(own), _) => (credential(side, own, (&sync.server.host, &username), secrets)?, None),
         (None, Some(master)) => {
             check_text(&master.username, &format!("{side}.masterUser.username"))?;
             let field = format!("{side}.masterUser.passwordSecretRef");
@@ -109,7 +113,12 @@ fn login(side: Side, sync: &SyncEndpoint, secrets: &dyn SecretProvider) -> Resul
     Ok(AccountLogin { username, master, credential })
 }
 
-fn credential(side: Side, own: api::CredentialRef<'_>, secrets: &dyn SecretProvider) -> Result<LoginCredential> {
+fn credential(
+    side: Side,
+    own: api::CredentialRef<'_>,
+    account: (&str, &str),
+    secrets: &dyn SecretProvider,
+) -> Result<LoginCredential> {
     match own {
         api::CredentialRef::Password(reference) => password(reference, &format!("{side}.passwordSecretRef"), secrets),
         api::CredentialRef::Token(reference) => {
@@ -119,6 +128,9 @@ fn credential(side: Side, own: api::CredentialRef<'_>, secrets: &dyn SecretProvi
                 let token = read_credential(reference, &format!("{side}.tokenSecretRef"), secrets)?;
                 Ok(LoginCredential::token(token))
             }
+        }
+        api::CredentialRef::Grant(reference) => {
+            grant_credential(reference, &format!("{side}.grantSecretRef"), account, secrets)
         }
     }
 }

@@ -4,6 +4,7 @@
 //! [`build_sync_spec`] adds the secrets, and gives the engine's [`SyncSpec`].
 
 mod endpoint;
+mod grant_login;
 mod rules;
 mod secrets;
 #[cfg(test)]
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 
 pub(crate) use self::{
     endpoint::server_endpoint,
-    secrets::{SecretError, SecretProvider},
+    secrets::{GrantSecret, SecretError, SecretProvider},
 };
 use crate::{
     api::{
@@ -132,18 +133,26 @@ fn side<'a>(
         })?,
         _ => return Err(on_side(Error::configuration(api::cel_rules::ONE_SERVER.message))),
     };
+    let grant_for_all = endpoint.grant_secret_ref.as_ref().filter(|_| account.credential().is_none());
+    let account = api::Account {
+        username: Some(username),
+        grant_secret_ref: grant_for_all.or(account.grant_secret_ref.as_ref()).cloned(),
+        ..account.clone()
+    };
     let master_user = match account.credential() {
         Some(_) => None,
         None => Some(endpoint.master_user.clone().ok_or_else(|| {
+            let username = account.username.as_deref().unwrap_or_default();
             on_side(Error::configuration(format!("no credential for {username}"))).advice(format!(
-                "Give the mailbox {side}.passwordSecretRef or {side}.tokenSecretRef, or the migration {side}.masterUser"
+                "Give the mailbox {side}.passwordSecretRef, {side}.tokenSecretRef or {side}.grantSecretRef, or the \
+                 migration {side}.masterUser or {side}.grantSecretRef"
             ))
         })?),
     };
     Ok(SyncEndpoint {
         server_ref: endpoint.server_ref.clone(),
         server: spec.into(),
-        account: api::Account { username: Some(username), ..account.clone() },
+        account,
         master_user: master_user.map(Shared::from),
     })
 }

@@ -1,12 +1,13 @@
 //! Where secrets come from, and what is said of one that is missing or wrong. Never a value.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use secrecy::{ExposeSecret as _, SecretBox};
 
 use crate::{
     api::SecretKeyRef,
     error::{Error, Result},
+    oauth::{GrantForm, TokenCache},
 };
 
 /// Gives the values of Secrets: from files in a pod, from manifests on this machine, from the API server.
@@ -22,8 +23,27 @@ pub(crate) trait SecretProvider {
         None
     }
 
+    /// The Secret of a grant, by its name.
+    ///
+    /// # Errors
+    /// Configuration where there is none, or it is another kind of Secret.
+    fn grant(&self, _: &str) -> Result<GrantSecret> {
+        Err(Error::configuration("grantSecretRef is not known here")
+            .advice("`mailferry run` on a machine takes grants; in a cluster, use passwordSecretRef or tokenSecretRef"))
+    }
+
     /// What a person can do when this secret is missing, as a clause without a trailing dot.
     fn how_to_provide(&self, secret: &SecretKeyRef) -> String;
+}
+
+/// A grant as it is stored, and where its tokens are kept.
+pub(crate) struct GrantSecret {
+    /// What kind of grant the Secret's type says that it is.
+    pub form: GrantForm,
+    /// All that it holds.
+    pub fields: BTreeMap<String, SecretBox<[u8]>>,
+    /// Where its tokens are kept.
+    pub tokens: Arc<TokenCache>,
 }
 
 /// Why a secret has no value.

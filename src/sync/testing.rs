@@ -2,7 +2,9 @@
 
 use crate::{
     error::Side,
-    imap::{AccountLogin, AddressPolicy, ConnectionTimeouts, Endpoint, LoginCredential, ServerKind, TlsOptions},
+    imap::{
+        AccountLogin, AddressPolicy, ConnectionTimeouts, Endpoint, LoginCredential, OpenedMark, ServerKind, TlsOptions,
+    },
     sync::spec::{
         AcceptedLosses, AdoptScope, DeletionHandling, FlagHandling, FolderMappingRules, MessageFilter, RetryPolicy,
         SyncSpec,
@@ -25,6 +27,7 @@ pub(crate) fn spec(name: &str) -> SyncSpec {
         quirks: ServerKind::Generic,
         compress: false,
         addresses: AddressPolicy::default(),
+        opened: OpenedMark::default(),
     };
     SyncSpec {
         mailbox: name.to_owned(),

@@ -63,6 +63,8 @@ pub fn refused() -> Vec<(&'static str, Value, CelRule)> {
         ("/spec/source/serverRef", json!({"name": "old"}), cel_rules::ONE_SERVER),
         ("/spec/destination/serverRef", Value::Null, cel_rules::ONE_SERVER),
         ("/spec/mailboxes/0/source/tokenSecretRef", reference.clone(), cel_rules::ONE_CREDENTIAL),
+        ("/spec/mailboxes/0/source/grantSecretRef", json!({"name": "g"}), cel_rules::ONE_CREDENTIAL),
+        ("/spec/destination/grantSecretRef", json!({"name": "g"}), cel_rules::ONE_LOGIN),
         ("/spec/destination/masterUser/separator", json!("*"), cel_rules::SEPARATOR),
         ("/spec/mailboxes", json!([]), cel_rules::SOME_MAILBOX),
         (

@@ -12,12 +12,14 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mailferry::{
     Side,
     imap::{ConnectionSecurity, Endpoint, TlsOptions},
 };
 use mailferry_testkit::{
     ScriptedServer,
+    pki::pki,
     scripted::{ClientCommand, ScriptedConnection},
 };
 
@@ -225,6 +227,37 @@ impl Fake {
         Self { server, folders, pace }
     }
 
+    /// The same over TLS, for those who show an access token (XOAUTH2) that `judge` takes.
+    pub async fn for_tokens(
+        inbox: Vec<Mail>,
+        judge: impl Fn(&str) -> bool + Send + Sync + 'static,
+        twist: impl Fn(&str, usize) -> Option<Act> + Send + Sync + 'static,
+    ) -> Self {
+        let folders: Folders = Arc::new(Mutex::new(BTreeMap::from([("INBOX".to_owned(), inbox)])));
+        let pace = Arc::new(AtomicU64::new(0));
+        let capabilities = MODERN.replace("AUTH=PLAIN", "AUTH=XOAUTH2");
+        let shared = Arc::new(Shared {
+            folders: Arc::clone(&folders),
+            twist: Box::new(twist),
+            count: AtomicUsize::new(0),
+            capabilities,
+            pace: Arc::clone(&pace),
+            held: Mutex::default(),
+        });
+        let judge = Arc::new(judge);
+        let server = ScriptedServer::serve(Some(&pki().good), move |mut conn, _| {
+            let (shared, judge) = (Arc::clone(&shared), Arc::clone(&judge));
+            async move {
+                if !take_token(&mut conn, &shared.capabilities, judge.as_ref()).await? {
+                    return conn.close().await;
+                }
+                serve(&mut conn, &shared).await
+            }
+        })
+        .await;
+        Self { server, folders, pace }
+    }
+
     /// An empty one that refuses each UID FETCH for as long as the switch is on.
     pub async fn refusing_fetches(capabilities: &str) -> (Self, Arc<AtomicBool>) {
         let refuses = Arc::new(AtomicBool::new(true));
@@ -287,6 +320,30 @@ async fn greet(conn: &mut ScriptedConnection, capabilities: &str, act: Option<Ac
             return Ok(true);
         }
     }
+    Ok(false)
+}
+
+/// From the greeting to a login by token; false where the token is refused.
+async fn take_token(
+    conn: &mut ScriptedConnection,
+    capabilities: &str,
+    judge: &(dyn Fn(&str) -> bool + Send + Sync),
+) -> io::Result<bool> {
+    conn.send(format!("* OK [CAPABILITY {capabilities}] ready\r\n").as_bytes()).await?;
+    let command = conn.command().await?;
+    let text = command.text();
+    let shown = text.strip_prefix("AUTHENTICATE XOAUTH2 ").unwrap_or_else(|| panic!("{text}"));
+    let shown = String::from_utf8(STANDARD.decode(shown).unwrap()).unwrap();
+    let token = shown.split_once("auth=Bearer ").unwrap().1.trim_end_matches('\u{1}');
+    let tag = command.tag;
+    if judge(token) {
+        conn.send(format!("{tag} OK [CAPABILITY {capabilities}] in\r\n").as_bytes()).await?;
+        return Ok(true);
+    }
+    let challenge = STANDARD.encode(r#"{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}"#);
+    conn.send(format!("+ {challenge}\r\n").as_bytes()).await?;
+    assert!(conn.line().await?.trim_ascii().is_empty());
+    conn.send(format!("{tag} NO [AUTHENTICATIONFAILED] Invalid credentials (Failure)\r\n").as_bytes()).await?;
     Ok(false)
 }
 

@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 use mailferry::{
     Result, Side,
     imap::{
-        AccountLogin, AddressPolicy, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, ServerKind,
-        TlsOptions,
+        AccountLogin, AddressPolicy, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, OpenedMark,
+        ServerKind, TlsOptions,
         permit::{AlwaysPermitted, WritePermit},
     },
     sync::{
@@ -111,6 +111,7 @@ pub fn endpoint(side: Side, port: u16, user: &str, password: &str) -> Endpoint {
         quirks: ServerKind::Generic,
         compress: false,
         addresses: AddressPolicy::default(),
+        opened: OpenedMark::default(),
     }
 }
 

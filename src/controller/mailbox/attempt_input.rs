@@ -93,8 +93,11 @@ fn login_hash(endpoint: &SyncEndpoint) -> String {
     let mut texts = vec![account_hash(endpoint), endpoint.account.username.clone().unwrap_or_default()];
     match (endpoint.account.credential(), &endpoint.master_user) {
         (Some(own), _) => {
-            let kind = if matches!(own, CredentialRef::Password(_)) { "password" } else { "token" };
-            texts.extend([kind.to_owned(), own.secret().name.clone(), own.secret().key.clone()]);
+            texts.extend(match own {
+                CredentialRef::Password(secret) => vec!["password".to_owned(), secret.name.clone(), secret.key.clone()],
+                CredentialRef::Token(secret) => vec!["token".to_owned(), secret.name.clone(), secret.key.clone()],
+                CredentialRef::Grant(secret) => vec!["grant".to_owned(), secret.name.clone()],
+            });
         }
         (None, Some(master)) => {
             let mode = match master.mode {

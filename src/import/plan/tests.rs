@@ -52,8 +52,9 @@ fn moved(plan: &ImportPlan) -> Vec<PlannedMove> {
         let mut add = |entry: &crate::api::MailboxEntry, value: &dyn Fn(&SecretKeyRef) -> Vec<u8>| {
             let source = entry.source.username.clone().unwrap_or_else(|| entry.name.clone());
             let destination = entry.destination.username.clone().unwrap_or_else(|| source.clone());
-            let of =
-                |account: &crate::api::Account| account.credential().map(|c| value(c.secret())).unwrap_or_default();
+            let of = |account: &crate::api::Account| {
+                account.credential().and_then(|c| c.secret().map(value)).unwrap_or_default()
+            };
             moved.push((made.name.clone(), source, destination, of(&entry.source), of(&entry.destination)));
         };
         for entry in &migration.spec.mailboxes {

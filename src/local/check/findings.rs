@@ -65,6 +65,9 @@ pub(crate) struct SideFindings {
     pub mechanisms: Vec<String>,
     /// The one that was used, or `LOGIN`.
     pub login: String,
+    /// Which grant gave the access token, and until when that is good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// Extensions in use.
     pub offers: Vec<String>,
     /// Extensions that would help and are not offered.

@@ -202,6 +202,7 @@ fn findings(inspected: &InspectedAccount, side: Side) -> SideFindings {
         certificate: facts.certificate(),
         mechanisms: facts.mechanisms.clone(),
         login: facts.login.clone(),
+        token: facts.token_origin.clone(),
         offers: matter()
             .filter(|(_, name, _)| is_offered(capabilities, name))
             .map(|(_, name, _)| (*name).into())

@@ -99,6 +99,9 @@ fn write_account(text: &mut ReportText, side: Side, found: &SideFindings, now: T
     }
     let mechanisms = if found.mechanisms.is_empty() { "none".to_owned() } else { found.mechanisms.join(", ") };
     row("login", format!("{} (mechanisms offered: {mechanisms})", found.login));
+    if let Some(token) = &found.token {
+        row("token", format!("by {token}"));
+    }
     let sum = format!("{}, {}", format_count(found.folders, "folder"), format_count(found.messages, "message"));
     row(
         "holds",

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     ErrorClass, Side,
-    imap::{AccountLogin, AddressPolicy, ConnectionTimeouts, LoginCredential, ServerKind, TlsOptions},
+    imap::{AccountLogin, AddressPolicy, ConnectionTimeouts, LoginCredential, OpenedMark, ServerKind, TlsOptions},
     sync::{
         set_aside::{DestinationFacts, RetryFacts, SetAsideGroup, SetAsideReason},
         uid::{DestinationUid, SourceUid},
@@ -37,6 +37,7 @@ fn endpoint(host: &str, port: u16, user: &str, password: &str) -> Endpoint {
         quirks: ServerKind::Generic,
         compress: false,
         addresses: AddressPolicy::default(),
+        opened: OpenedMark::default(),
     }
 }
 
