@@ -27,7 +27,7 @@ pub(crate) use common::{
 pub use common::{LastError, SecretKeyRef};
 pub(crate) use csv_ref::CsvRef;
 pub use mail_migration::{EndpointSpec, MailMigration, MailMigrationSpec, MailMigrationStatus, MailboxEntry};
-pub use mail_server::{MailServer, MailServerSpec, MailServerStatus, Quirks, Tls, TlsMode};
+pub use mail_server::{MailProvider, MailServer, MailServerSpec, MailServerStatus, Quirks, Tls, TlsMode};
 pub use mailbox_sync::{MailboxSync, MailboxSyncSpec, MailboxSyncStatus, SyncEndpoint, WorkerStatus};
 pub(crate) use scalar::{Duration, Size};
 pub use settings::{Cutover, SyncSettings};

@@ -17,11 +17,13 @@ use super::{
     bearer::{BearerMechanism, refusal_in_challenge, require_checked_tls},
     capability::Capabilities,
     dial::{first_to_answer, in_turn},
-    endpoint::{ConnectionSecurity, Endpoint, LoginCredential, MasterLogin, ServerKind},
+    endpoint::{ConnectionSecurity, Endpoint, LoginCredential, MasterLogin},
     hidden_secrets::HiddenSecrets,
     login_stream::LoginStream,
+    provider::Provider,
     refusal::{CommandKind, QuotaMeaning, refusal_error, says_imap_is_off},
     response::StatusCondition,
+    server_kind::ServerKind,
     session::{ByteCounter, ConnectionFacts, Session},
     tls,
     token_source::LoginToken,
@@ -345,6 +347,15 @@ fn choose_login_method(endpoint: &Endpoint, offered: &Capabilities, secret: &[u8
             password: Zeroizing::new(password.to_vec()),
         });
     }
+    if offered.has("LOGINDISABLED") && ["AUTH=NTLM", "AUTH=GSSAPI"].iter().any(|windows| offered.has(windows)) {
+        return Err(Error::configuration(
+            "the server lets in by NTLM or Kerberos only, which Mailferry does not speak",
+        )
+        .advice(
+            "Allow passwords over TLS on the server (Exchange: Set-ImapSettings -LoginType SecureLogin), or put \
+                 DavMail in front of an Exchange server and name that as the host; docs/servers.md says how",
+        ));
+    }
     if offered.has("LOGINDISABLED") {
         return Err(Error::configuration("the server allows no password on this connection")
             .advice("Set tls.mode Implicit or StartTLS"));
@@ -416,12 +427,18 @@ async fn log_in(
             client.login(&username, password.as_str()).await
         }
     };
-    outcome.map_err(|(_, mut client)| login_error(client.get_mut(), endpoint, granted))
+    let provider = facts.provider(endpoint);
+    outcome.map_err(|(_, mut client)| login_error(client.get_mut(), endpoint, granted, provider))
 }
 
 /// Why a login failed, as far as the server says.
-fn login_error(lease: &mut LoginStream, endpoint: &Endpoint, granted: Option<&LoginToken>) -> Error {
-    let quota = QuotaMeaning::on(endpoint.side, endpoint.quirks);
+fn login_error(
+    lease: &mut LoginStream,
+    endpoint: &Endpoint,
+    granted: Option<&LoginToken>,
+    provider: Option<&Provider>,
+) -> Error {
+    let quota = QuotaMeaning::on(endpoint.side, endpoint.known_kind());
     match (lease.take_failure(), lease.last_status()) {
         // A server that hangs up says why before.
         (Some(_), Some(line)) if line.status == StatusCondition::Bye => {
@@ -436,9 +453,24 @@ fn login_error(lease: &mut LoginStream, endpoint: &Endpoint, granted: Option<&Lo
             if let Some(said) = challenge.and_then(refusal_in_challenge) {
                 error.what = format!("{} ({said})", error.what);
             }
-            if says_imap_is_off(line) { error } else { advise(error, endpoint, granted) }
+            let error = if says_imap_is_off(line) { error } else { advise(error, endpoint, granted) };
+            add_provider_advice(error, endpoint, provider)
         }
         (None, None) => Error::network("the connection ended during the login"),
+    }
+}
+
+/// Adds what the provider wants of who logs in with a password, and where it says so.
+fn add_provider_advice(error: Error, endpoint: &Endpoint, provider: Option<&Provider>) -> Error {
+    let by_password =
+        matches!(endpoint.login.credential, LoginCredential::Password(_) | LoginCredential::PasswordFile(_));
+    let is_refused = matches!(error.class, ErrorClass::Authentication | ErrorClass::Authorization);
+    match provider.filter(|_| by_password && is_refused) {
+        Some(provider) => {
+            let before = error.advice.clone().map_or_else(String::new, |advice| format!("{advice}. "));
+            error.advice(format!("{before}{}", provider.login_advice()))
+        }
+        None => error,
     }
 }
 

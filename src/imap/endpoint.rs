@@ -12,7 +12,12 @@ use std::{
 
 use secrecy::{ExposeSecret, SecretBox};
 
-use super::{address::AddressPolicy, token_source::SharedTokenSource};
+use super::{
+    address::AddressPolicy,
+    provider::{Provider, ProviderChoice},
+    server_kind::ServerKind,
+    token_source::SharedTokenSource,
+};
 use crate::error::Side;
 
 /// One account on one IMAP server.
@@ -32,6 +37,8 @@ pub struct Endpoint {
     pub timeouts: ConnectionTimeouts,
     /// What is known about the server beyond what it announces.
     pub quirks: ServerKind,
+    /// Whom the server belongs to.
+    pub provider: ProviderChoice,
     /// Use COMPRESS=DEFLATE (RFC 4978) where offered: for slow links only.
     pub compress: bool,
     /// Which addresses the host may resolve to.
@@ -58,6 +65,21 @@ impl OpenedMark {
 }
 
 impl Endpoint {
+    /// The provider that the server belongs to, by what the user says and the host's name.
+    #[must_use]
+    pub(crate) fn known_provider(&self) -> Option<&'static Provider> {
+        Provider::find(self.provider, &self.host, "")
+    }
+
+    /// What is known of the server's kind before it says anything.
+    #[must_use]
+    pub(crate) fn known_kind(&self) -> ServerKind {
+        match self.quirks {
+            ServerKind::Generic => self.known_provider().map_or(ServerKind::Generic, |provider| provider.kind),
+            configured => configured,
+        }
+    }
+
     /// `host:port`, IPv6 addresses in brackets.
     #[must_use]
     pub fn address(&self) -> String {
@@ -185,22 +207,4 @@ impl Default for ConnectionTimeouts {
     fn default() -> Self {
         Self { connect: Duration::from_secs(30), reply: Duration::from_mins(2), keepalive: Duration::from_mins(2) }
     }
-}
-
-/// What is known about a server beyond what it announces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ServerKind {
-    /// Trust what the server announces.
-    #[default]
-    Generic,
-    /// Gmail: labels are folders; \All and \Flagged show other folders' messages again; throttles by bandwidth.
-    Gmail,
-    /// Microsoft Exchange and 365: throttles by its own texts; rewrites headers.
-    Exchange,
-    /// Cyrus: 8-bit header bytes become `X`.
-    Cyrus,
-    /// Courier: names, dates and line ends rewritten; UIDNEXT only in STATUS.
-    Courier,
-    /// Dovecot.
-    Dovecot,
 }

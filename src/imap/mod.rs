@@ -16,6 +16,7 @@ pub(crate) mod mutf7;
 pub mod parse;
 pub mod permit;
 pub(crate) mod probe;
+pub mod provider;
 pub(crate) mod quote;
 pub(crate) mod refusal;
 pub mod response;
@@ -32,8 +33,9 @@ pub use address::AddressPolicy;
 pub(crate) use connect::connect;
 pub use endpoint::{
     AccountLogin, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, MasterLogin, OpenedMark,
-    ServerKind, TlsOptions,
+    TlsOptions,
 };
+pub use server_kind::ServerKind;
 pub(crate) use session::{Session, SessionEvent, Tag};
 pub use token_source::{LoginToken, SharedTokenSource, TokenSource};
 pub use uid_set::{Uid, UidSet};

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::{
-    endpoint::ServerKind,
     response::{ResponseCode, StatusCondition, StatusLine},
+    server_kind::ServerKind,
 };
 use crate::error::{Error, ErrorClass, Side};
 

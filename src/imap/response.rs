@@ -178,6 +178,8 @@ pub struct FetchResponse {
     pub sections: Vec<(String, Option<Bytes>)>,
     /// RFC 8474.
     pub email_id: Option<String>,
+    /// Gmail's number of the message (X-GM-MSGID): the same in all folders.
+    pub gmail_id: Option<u64>,
 }
 
 /// A flag or keyword as a server sent it.

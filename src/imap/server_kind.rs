@@ -1,6 +1,24 @@
 //! What kind of server it is, by how it introduces itself.
 
-use super::{capability::Capabilities, endpoint::ServerKind};
+use super::capability::Capabilities;
+
+/// What is known about a server beyond what it announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServerKind {
+    /// Trust what the server announces.
+    #[default]
+    Generic,
+    /// Gmail: labels are folders; \All and \Flagged show other folders' messages again; throttles by bandwidth.
+    Gmail,
+    /// Microsoft Exchange and 365: throttles by its own texts; rewrites headers.
+    Exchange,
+    /// Cyrus: 8-bit header bytes become `X`.
+    Cyrus,
+    /// Courier: names, dates and line ends rewritten; UIDNEXT only in STATUS.
+    Courier,
+    /// Dovecot.
+    Dovecot,
+}
 
 /// The kind as configured, or else as the server says in its greeting, its ID and its capabilities.
 #[must_use]
@@ -24,6 +42,7 @@ pub(super) fn detect_server_kind(
         ("gimap", ServerKind::Gmail),
         ("gmail", ServerKind::Gmail),
         ("microsoft exchange", ServerKind::Exchange),
+        ("microsoft.exchange", ServerKind::Exchange),
     ]
     .into_iter()
     .find(|(name, _)| said.contains(name))

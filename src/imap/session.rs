@@ -11,11 +11,12 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     capability::{Capabilities, LiteralSupport},
     certificate::Certificate,
-    endpoint::{Endpoint, ServerKind},
+    endpoint::Endpoint,
     permit::WritePermit,
+    provider::Provider,
     refusal::{CommandKind, QuotaMeaning, refusal_class_on, refusal_error, says_not_connected},
     response::{Response, ResponseCode, StatusCondition, StatusLine, UntaggedResponse},
-    server_kind::detect_server_kind,
+    server_kind::{ServerKind, detect_server_kind},
     wire::{FramedConnection, IncomingFrame},
 };
 use crate::error::{Error, ErrorClass, Result};
@@ -112,6 +113,13 @@ impl ConnectionFacts {
         self.tls_version.as_ref().map(|version| version.replace("TLSv", "TLS ").replace('_', "."))
     }
 
+    /// The provider or product that this server is, as far as that is known by now.
+    #[must_use]
+    pub(crate) fn provider(&self, endpoint: &Endpoint) -> Option<&'static Provider> {
+        let introduction = format!("{} {}", self.greeting, self.server.as_deref().unwrap_or_default());
+        Provider::find(endpoint.provider, &endpoint.host, &introduction)
+    }
+
     /// The server's own certificate; none when there was none, or it cannot be read.
     #[must_use]
     pub(crate) fn certificate(&self) -> Option<Certificate> {
@@ -170,7 +178,7 @@ impl Session {
     #[must_use]
     pub(crate) fn server_kind(&self) -> ServerKind {
         let ConnectionFacts { greeting, server, .. } = &self.facts;
-        detect_server_kind(self.endpoint.quirks, &self.capabilities, greeting, server.as_deref())
+        detect_server_kind(self.endpoint.known_kind(), &self.capabilities, greeting, server.as_deref())
     }
 
     fn quota_meaning(&self) -> QuotaMeaning {

@@ -112,7 +112,8 @@ fn handshake_error(error: &std::io::Error, name: &str) -> Error {
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure)
         | rustls::Error::PeerIncompatible(_) => tls(
             format!("the server offers no TLS that is safe today: {cause}"),
-            "It needs TLS 1.2 with ECDHE or TLS 1.3; put a TLS proxy (stunnel, haproxy) beside a server that is too old",
+            "It needs TLS 1.2 with ECDHE or TLS 1.3; put a TLS proxy (stunnel) beside a server that is too old: \
+             docs/servers.md says how",
         ),
         rustls::Error::InvalidCertificate(problem) => match problem {
             CertificateError::Expired => {

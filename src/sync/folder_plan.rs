@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 pub(crate) use self::path::{FolderPlanInput, RefusedPaths};
 use self::{
-    entry::{FolderTarget, PlanEntry, idle_rules, listed_entries},
+    entry::{FolderTarget, LeftOutCause, PlanEntry, SourceTraits, idle_rules, listed_entries},
     path::FolderPlanner,
 };
 use super::{report::LeftOut, special_use::SpecialUse};
@@ -52,6 +52,8 @@ pub(crate) struct PlannedFolder {
     pub is_container: bool,
     /// Subscribe it there.
     pub subscribe: bool,
+    /// A view of all messages: only those go there that no other folder shows.
+    pub only_archived: bool,
 }
 
 /// Plans all folders.
@@ -63,13 +65,19 @@ pub(crate) fn plan_folders(input: &FolderPlanInput<'_>) -> FolderPlan {
     let mut entries = Vec::new();
     let listed = listed_entries(source);
     plan.warnings = idle_rules(&listed, rules);
-    for entry in listed {
-        match entry.left_out_by(rules) {
-            Some((by_rule, reason)) => {
+    let traits = SourceTraits::new(&listed, input.source_kind, input.has_labels);
+    // What an earlier version copied is gone on with.
+    let traits_of_known = SourceTraits { no_mail: BTreeSet::new(), has_labels: input.has_labels };
+    for mut entry in listed {
+        let is_known = frozen.contains_key(&entry.info.raw);
+        entry.only_archived = entry.is_archive(&traits, rules);
+        match entry.left_out_by(rules, if is_known { &traits_of_known } else { &traits }) {
+            Some((cause, reason)) => {
                 // Other users' mail is not this mailbox's.
                 let messages = entry.info.messages.filter(|_| !entry.name.is_foreign).map(u64::from);
                 let foreign = entry.name.is_foreign;
-                let (raw, is_view) = (entry.info.raw.clone(), !by_rule && !foreign && entry.fault.is_none());
+                let (by_rule, is_view) = (cause == LeftOutCause::Rule, cause == LeftOutCause::View);
+                let raw = entry.info.raw.clone();
                 plan.left_out.push(LeftOut {
                     folder: entry.text,
                     reason,
@@ -78,6 +86,7 @@ pub(crate) fn plan_folders(input: &FolderPlanInput<'_>) -> FolderPlan {
                     messages,
                     not_elsewhere: None,
                     is_view,
+                    no_mail: cause == LeftOutCause::NoMail,
                     raw,
                 });
             }
@@ -110,7 +119,11 @@ pub(crate) fn plan_folders(input: &FolderPlanInput<'_>) -> FolderPlan {
         let exists = levels == ["INBOX"] || existing.is_some_and(|folder| folder.selectable);
         let wants_subscription = selectable && entry.info.subscribed && !rules.ignore_subscriptions;
         plan.folders.push(PlannedFolder {
-            special_use: entry.info.special_use.filter(|special| !special.is_view()),
+            special_use: match entry.info.special_use {
+                Some(_) if entry.only_archived => Some(SpecialUse::Archive),
+                special => special.filter(|special| !special.is_view()),
+            },
+            only_archived: entry.only_archived,
             source_raw: entry.info.raw.clone(),
             source_name: entry.text,
             destination_raw: match &entry.aim {

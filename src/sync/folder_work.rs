@@ -2,6 +2,7 @@
 
 use super::{
     adopt::FolderStartMode,
+    archived_mail::IN_OTHER_FOLDERS,
     checkpoint::FolderState,
     connection_pair::ConnectionPair,
     copy::CopyMemory,
@@ -18,7 +19,7 @@ use super::{
     uid::SourceUid,
 };
 use crate::{
-    error::{ErrorClass, Result},
+    error::{Error, ErrorClass, Result},
     imap::{UidSet, response::Flag, select::SelectedFolder},
 };
 
@@ -109,8 +110,13 @@ pub(super) async fn compare(
         let reason = SetAsideReason::Unreadable;
         new_aside.push(SetAsideGroup::without_refusal(reason, ErrorClass::Protocol, why, facts, there));
     }
+    if let Some(only) = job.only.as_ref().filter(|only| only.uid_validity != source.selected.uid_validity) {
+        let what = format!("the folder was replaced after it was listed (UIDVALIDITY {})", only.uid_validity);
+        return Err(pair.source.with_endpoint(Error::protocol(what)));
+    }
+    let only = job.only.as_ref().map(|only| &only.uids);
     let SelectedWork { uids, too_large, left_out } =
-        select_work(shared, facts.destination.append_limit, &source.scan, &wanted, report);
+        select_work(shared, (facts.destination.append_limit, only), &source.scan, &wanted, report);
     let why = "it is larger than the destination says that it takes (APPENDLIMIT)";
     let reason = SetAsideReason::TooLarge;
     new_aside.push(SetAsideGroup::without_refusal(reason, ErrorClass::MessageRejected, why, facts, too_large));
@@ -147,13 +153,17 @@ struct SelectedWork {
 /// Which of the wanted messages are copied: what rules leave out and what the destination cannot take is told.
 fn select_work(
     shared: &FolderSyncContext,
-    append_limit: Option<u64>,
+    (append_limit, only): (Option<u64>, Option<&UidSet<SourceUid>>),
     scan: &FolderScan,
     wanted: &UidSet<SourceUid>,
     report: &mut FolderReport,
 ) -> SelectedWork {
     let mut selected = SelectedWork::default();
     for message in scan.messages.iter().filter(|m| wanted.contains(m.uid)) {
+        if only.is_some_and(|only| !only.contains(message.uid)) {
+            *report.left_out.entry(IN_OTHER_FOLDERS.to_owned()).or_default() += 1;
+            continue;
+        }
         let facts = MessageFacts {
             size: Some(u64::from(message.size)),
             date_epoch: message.date().map(|d| d.epoch),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    archived_mail::ArchivedMail,
     checkpoint::QuiescentStatus,
     circuit_breaker::AccountBreakers,
     copy::ExclusiveAppend,
@@ -48,6 +49,8 @@ pub struct FolderSyncJob {
     pub bytes: Option<u64>,
     /// The destination folder was empty when it was listed.
     pub was_empty: bool,
+    /// The messages that are copied of a folder that shows messages of others; none where it is no such folder.
+    pub only: Option<Arc<ArchivedMail>>,
     /// No checkpoint counts for it, as far as the listings tell, and the destination may hold copies: it is matched before
     /// anything is copied to any folder.
     pub matches_first: bool,

@@ -73,7 +73,9 @@ impl BodiesAlong {
     /// What saves a round trip for this folder.
     pub(crate) fn choose(shared: &FolderSyncContext, job: &FolderSyncJob, state: Option<&FolderState>) -> Self {
         match state {
-            _ if shared.spec.dry_run || shared.spec.messages != MessageFilter::default() => Self::Nothing,
+            _ if job.only.is_some() || shared.spec.dry_run || shared.spec.messages != MessageFilter::default() => {
+                Self::Nothing
+            }
             None if may_fetch_whole(shared, job) => Self::Whole,
             Some(state) if has_few_new(state, job) => Self::New,
             _ => Self::Nothing,

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    folder_name::NameLimits,
+    archived_mail::LABELS,
+    folder_name::{NameLimits, SideFolders},
     folder_plan::{FolderPlan, FolderPlanInput, RefusedPaths, plan_folders},
     prepare::side_folders,
     spec::SyncSpec,
@@ -17,14 +18,23 @@ pub struct ListedAccount {
     pub survey: AccountListing,
     /// What kind of server it is.
     pub kind: ServerKind,
+    /// It shows one message in several folders, by labels (Gmail).
+    pub has_labels: bool,
 }
 
 impl ListedAccount {
     /// Describes the account behind `session`, of which `survey` was made.
     #[must_use]
     pub(crate) fn new(session: &Session, survey: AccountListing) -> Self {
-        Self { survey, kind: session.server_kind() }
+        let has_labels = session.capabilities().has(LABELS);
+        Self { survey, kind: session.server_kind(), has_labels }
     }
+}
+
+/// An account's folders, as a plan needs them.
+#[must_use]
+pub(crate) fn listed_folders(survey: &AccountListing) -> SideFolders {
+    side_folders(survey)
 }
 
 /// Where the folders of a mailbox go: what a sync would decide, or did decide, with these listings. `frozen` is a
@@ -32,15 +42,17 @@ impl ListedAccount {
 #[must_use]
 pub(crate) fn preview_plan(
     spec: &SyncSpec,
-    source: &AccountListing,
+    source: &ListedAccount,
     destination: &ListedAccount,
     frozen: &BTreeMap<Vec<u8>, Vec<u8>>,
 ) -> FolderPlan {
-    let (from, to) = (side_folders(source), side_folders(&destination.survey));
+    let (from, to) = (side_folders(&source.survey), side_folders(&destination.survey));
     let limits = NameLimits::for_server(destination.kind, to.delimiter);
     let none = RefusedPaths::default();
     let input = FolderPlanInput {
         source: &from,
+        source_kind: source.kind,
+        has_labels: source.has_labels,
         destination: &to,
         rules: &spec.folders,
         frozen,
@@ -82,8 +94,10 @@ mod tests {
     }
 
     fn planned(destination: &[&str], frozen: &BTreeMap<Vec<u8>, Vec<u8>>) -> (String, bool) {
-        let there = ListedAccount { survey: survey(destination), kind: ServerKind::Generic };
-        let plan = preview_plan(&spec("m"), &survey(&["INBOX", "what;ever"]), &there, frozen);
+        let account =
+            |names: &[&str]| ListedAccount { survey: survey(names), kind: ServerKind::Generic, has_labels: false };
+        let (here, there) = (account(&["INBOX", "what;ever"]), account(destination));
+        let plan = preview_plan(&spec("m"), &here, &there, frozen);
         let folder = plan.folders.iter().find(|f| f.source_raw == b"what;ever").unwrap();
         (String::from_utf8(folder.destination_raw.clone()).unwrap(), folder.create)
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     adopt::went_back,
+    archived_mail::{ArchivedMail, LABELS, find_archived_mail, label_folders},
     checkpoint::{FolderState, QuiescentStatus},
     connection_pair::ConnectionPair,
     copy_search::DestinationSnapshot,
@@ -23,9 +24,10 @@ use super::{
     set_aside::DestinationFacts,
     spec::{AdoptScope, DeletionHandling, FlagHandling, SyncSpec},
     special_use::SpecialUse,
+    views::HoldingFolder,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorClass, Result, Side},
     imap::{
         ServerKind, UidSet,
         account_listing::{AccountListing, ListedFolder, ListingMemory, list_account},
@@ -75,13 +77,26 @@ pub(crate) struct PreparationMemory {
     source: ListingMemory,
     destination: ListingMemory,
     renames: RenameMemory,
+    archive: ArchiveMemory,
 }
+
+/// What looking for archived mail came to.
+#[derive(Debug, Clone, Default)]
+struct ArchiveMemory {
+    /// So often it ended the connection.
+    losses: u32,
+    /// The last time.
+    error: Option<Error>,
+}
+
+/// Where looking for archived mail ended so many connections, the other folders go on without it.
+const MAX_LOSSES: u32 = 2;
 
 impl PreparationMemory {
     /// Grows with each thing that was found out.
     #[must_use]
     pub(crate) fn steps(&self) -> u64 {
-        self.source.steps() + self.destination.steps() + self.renames.steps()
+        self.source.steps() + self.destination.steps() + self.renames.steps() + u64::from(self.archive.losses)
     }
 }
 
@@ -107,6 +122,7 @@ impl FolderPreparation<'_> {
     ) -> Result<PreparedFolders> {
         refuse_same_account(pair)?;
         let listings = self.list(pair).await?;
+        self.report_provider(pair);
         follow_renames(pair, self.live_checkpoint, &listings.source, self.report, &mut self.memory.renames).await?;
         note_vanished(self.live_checkpoint, &listings.source, self.report);
         let frozen = self.live_checkpoint.read(|checkpoint| checkpoint.mapping.clone());
@@ -116,6 +132,8 @@ impl FolderPreparation<'_> {
         let nothing_refused = RefusedPaths::default();
         let input = FolderPlanInput {
             source: &from,
+            source_kind: pair.source.server_kind(),
+            has_labels: pair.source.capabilities().has(LABELS),
             destination: &to,
             rules: &self.spec.folders,
             frozen: &frozen,
@@ -131,6 +149,10 @@ impl FolderPreparation<'_> {
             let lists_subscriptions = self.memory.destination.lists_subscriptions();
             let check = CreationCheck { side: &to, before: &listings.destination, lists_subscriptions };
             check.run(&mut plan, &mut made, &mut pair.destination).await?;
+        }
+        let mut archived = self.find_archived(pair, &plan, &from).await?;
+        if let Some(Ok(archived)) = &archived {
+            archived.tell_views(&mut plan.left_out);
         }
         self.record_plan(&plan, &made);
 
@@ -149,10 +171,16 @@ impl FolderPreparation<'_> {
         for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
             let listed = listings.of(folder);
             let created = made.created.contains(&folder.destination_raw);
-            let job = FolderSyncJob {
+            let mut job = FolderSyncJob {
                 adds_newline: quirks == ServerKind::Courier,
                 ..listed.job(created || (self.spec.dry_run && listed.destination.is_none()))
             };
+            if folder.only_archived
+                && let Err(error) = take_only_archived(&mut job, archived.take())
+            {
+                prepared.closed.push(FolderReport { error: Some(error), ..job.report() });
+                continue;
+            }
             match made.refused.get(&folder.destination_raw) {
                 Some(error) => prepared.closed.push(FolderReport { error: Some(error.clone()), ..job.report() }),
                 None => self.add_folder(&mut prepared, &listed, job, &destination),
@@ -166,12 +194,53 @@ impl FolderPreparation<'_> {
         Ok(prepared)
     }
 
+    /// Tells whose servers these are, and warns of a source that shows less than another host of its provider.
+    fn report_provider(&mut self, pair: &ConnectionPair) {
+        for session in [&pair.source, &pair.destination] {
+            let endpoint = session.endpoint();
+            let Some(provider) = session.facts.provider(endpoint) else { continue };
+            tracing::info!(side = %endpoint.side, provider = provider.name, "the provider is known");
+            if endpoint.side == Side::Source
+                && let Some(better) = provider.better_source(&endpoint.host)
+            {
+                self.report.warn(better);
+            }
+        }
+    }
+
     async fn list(&mut self, pair: &mut ConnectionPair) -> Result<PairListings> {
         let (source, destination) = tokio::join!(
             list_account(&mut pair.source, true, &mut self.memory.source),
             list_account(&mut pair.destination, false, &mut self.memory.destination)
         );
         Ok(PairListings { source: source?, destination: destination?, at: Instant::now() })
+    }
+
+    /// Finds out what a source of labels shows in its view of all only; none where that is not asked for. What it refuses
+    /// concerns that one folder, and so does what ends connections again and again.
+    async fn find_archived(
+        &mut self,
+        pair: &mut ConnectionPair,
+        plan: &FolderPlan,
+        source: &SideFolders,
+    ) -> Result<Option<Result<ArchivedMail>>> {
+        let Some(folder) = plan.folders.iter().find(|folder| folder.only_archived) else { return Ok(None) };
+        if let Some(error) = self.memory.archive.error.clone().filter(|_| self.memory.archive.losses >= MAX_LOSSES) {
+            return Ok(Some(Err(error)));
+        }
+        let all = HoldingFolder { raw: &folder.source_raw, name: &folder.source_name };
+        let others = label_folders(source);
+        let held: Vec<HoldingFolder<'_>> = others.iter().map(|(raw, name)| HoldingFolder { raw, name }).collect();
+        let found = find_archived_mail(&mut pair.source, all, &held, &plan.left_out).await;
+        match found {
+            Err(error) if error.class == ErrorClass::Throttled || error.stated_wait.is_some() => Err(error),
+            Err(error) if error.class == ErrorClass::Network => {
+                self.memory.archive.losses += 1;
+                self.memory.archive.error = Some(error.clone().in_folder(&folder.source_name));
+                Err(error)
+            }
+            found => Ok(Some(found.map_err(|error| error.in_folder(&folder.source_name)))),
+        }
     }
 
     /// True when the listings do not prove that a folder needs no work.
@@ -295,9 +364,20 @@ impl ListedPair<'_> {
             adds_newline: false,
             bytes: listed.size,
             was_empty: there.is_some_and(|s| s.messages == Some(0)),
+            only: None,
             matches_first: false,
         }
     }
+}
+
+/// Of a view of all messages a job takes what was archived.
+fn take_only_archived(job: &mut FolderSyncJob, found: Option<Result<ArchivedMail>>) -> Result<()> {
+    let unknown = || Error::protocol("the source announces more than one view of all messages (\\All)");
+    let only = found.ok_or_else(unknown)??;
+    job.messages = u32::try_from(only.archived.messages).unwrap_or(u32::MAX);
+    job.bytes = Some(only.archived.bytes);
+    job.only = Some(only.into());
+    Ok(())
 }
 
 /// What the plan leaves out, decided and warns of.

@@ -64,9 +64,10 @@ pub(crate) struct HoldingFolder<'a> {
     pub name: &'a str,
 }
 
-/// The views that hold messages, as far as the source tells.
+/// The views that hold messages, as far as the source tells, and of which it is not known yet where else these are.
 pub(crate) fn views_with_messages(left_out: &mut [LeftOut]) -> impl Iterator<Item = &mut LeftOut> {
-    left_out.iter_mut().filter(|folder| folder.is_view && folder.messages.is_none_or(|messages| messages > 0))
+    let may_hold = |folder: &&mut LeftOut| folder.messages.is_none_or(|messages| messages > 0);
+    left_out.iter_mut().filter(|folder| folder.is_view && folder.not_elsewhere.is_none()).filter(may_hold)
 }
 
 /// Sets `not_elsewhere` of each view: how many of its messages are in none of the folders `held`. Messages are told apart

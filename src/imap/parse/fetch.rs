@@ -85,6 +85,7 @@ fn item(fetch: &mut FetchResponse, lexer: &mut Lexer<'_>) -> Result<(), ParseErr
                 return Err(lexer.error("EMAILID does not end"));
             }
         }
+        None if is("X-GM-MSGID") => fetch.gmail_id = lexer.number_or_skip()?,
         None if is("RFC822") => add_section(fetch, "", lexer)?,
         None if is("RFC822.HEADER") => add_section(fetch, "HEADER", lexer)?,
         None if is("RFC822.TEXT") => add_section(fetch, "TEXT", lexer)?,

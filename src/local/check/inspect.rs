@@ -5,21 +5,24 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorClass, Result, Side},
     imap::{
         Endpoint, Session,
         account_listing::{AccountListing, ListedFolder, ListingMemory, list_account},
         capability::Capabilities,
-        connect,
+        connect, mutf7,
         response::{QuotaResource, StatusCondition, UntaggedResponse},
         select::queue_examine,
         session::{ByteCounter, ConnectionFacts},
     },
     sync::{
+        archived_mail::{ArchivedMail, LABELS, find_archived_mail, label_folders},
         message_limit::{ListingCommand, list_lower_pages},
         narrowed_connect::{NarrowedConnect, connect_narrowed},
-        plan_preview::ListedAccount,
+        plan_preview::{ListedAccount, listed_folders},
         spec::WaitSteps,
+        special_use::SpecialUse,
+        views::HoldingFolder,
     },
 };
 
@@ -39,6 +42,8 @@ pub(crate) struct InspectedAccount {
     pub account: ListedAccount,
     /// Limits of INBOX's quota roots.
     pub quota: Vec<QuotaResource>,
+    /// Of a source of labels (Gmail): what it holds, and what of it only its view of all shows.
+    pub archived: Option<ArchivedMail>,
 }
 
 /// Connects, logs in, and reads the listing and the quota.
@@ -47,7 +52,8 @@ pub(crate) struct InspectedAccount {
 /// When that fails, by its class.
 pub(crate) async fn inspect_account(endpoint: &Endpoint) -> Result<InspectedAccount> {
     let endpoint = Arc::new(endpoint.clone());
-    let mut inspection = AccountInspection { endpoint, listing: ListingMemory::default(), unopened: BTreeSet::new() };
+    let mut inspection =
+        AccountInspection { endpoint, listing: ListingMemory::default(), unopened: BTreeSet::new(), unnumbered: false };
     connect_narrowed(&mut inspection, WaitSteps::default().between_logins).await
 }
 
@@ -58,13 +64,15 @@ struct AccountInspection {
     listing: ListingMemory,
     /// Raw names of folders that cannot be opened.
     unopened: BTreeSet<Bytes>,
+    /// Which messages are in which folder is not asked any more.
+    unnumbered: bool,
 }
 
 impl NarrowedConnect for AccountInspection {
     type Ready = InspectedAccount;
 
     fn steps(&self) -> u64 {
-        self.listing.steps() + self.unopened.len() as u64
+        self.listing.steps() + self.unopened.len() as u64 + u64::from(self.unnumbered)
     }
 
     async fn connect(&mut self) -> Result<InspectedAccount> {
@@ -76,7 +84,9 @@ impl NarrowedConnect for AccountInspection {
         if all <= FEW_MESSAGES {
             self.ask_sizes(&mut session, &mut survey).await?;
         }
+        let archived = self.find_archived(&mut session, &survey).await?;
         let inspected = InspectedAccount {
+            archived,
             facts: session.facts.clone(),
             capabilities: session.capabilities().clone(),
             account: ListedAccount::new(&session, survey),
@@ -89,6 +99,25 @@ impl NarrowedConnect for AccountInspection {
 }
 
 impl AccountInspection {
+    /// What a source of labels holds; none for another account, and where it does not tell.
+    async fn find_archived(&mut self, session: &mut Session, survey: &AccountListing) -> Result<Option<ArchivedMail>> {
+        let side = listed_folders(survey);
+        let all = side.folders.iter().find(|folder| folder.special_use == Some(SpecialUse::All) && folder.selectable);
+        let is_source = self.endpoint.side == Side::Source && session.capabilities().has(LABELS);
+        // Once: where it ended the connection, the next one goes on without it.
+        let Some(all) = all.filter(|_| is_source && !std::mem::replace(&mut self.unnumbered, true)) else {
+            return Ok(None);
+        };
+        let name = mutf7::decode_lossy(&all.raw);
+        let others = label_folders(&side);
+        let held: Vec<HoldingFolder<'_>> = others.iter().map(|(raw, name)| HoldingFolder { raw, name }).collect();
+        match find_archived_mail(session, HoldingFolder { raw: &all.raw, name: &name }, &held, &[]).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.class == ErrorClass::Network => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Asks for the sizes of all folders that the listing tells none of.
     async fn ask_sizes(&mut self, session: &mut Session, survey: &mut AccountListing) -> Result<()> {
         for folder in &mut survey.folders {

@@ -93,6 +93,9 @@ fn write_account(text: &mut ReportText, side: Side, found: &SideFindings, now: T
     let server =
         if found.name.is_empty() { found.server.clone() } else { format!("{} ({})", found.server, found.name) };
     row("server", server);
+    if let Some(provider) = found.provider {
+        row("provider", provider.to_owned());
+    }
     row("TLS", found.tls.clone().unwrap_or_else(|| "none".to_owned()));
     if let Some(certificate) = &found.certificate {
         row("", self::certificate(certificate, now));
@@ -107,6 +110,14 @@ fn write_account(text: &mut ReportText, side: Side, found: &SideFindings, now: T
         "holds",
         found.bytes.map_or_else(|| format!("{sum}, bytes unknown"), |size| format!("{sum}, {}", format_bytes(size))),
     );
+    if let Some(labels) = found.labels {
+        let volume = |mail: super::IncomingMail| {
+            let bytes = mail.bytes.map(|bytes| format!(", {}", format_bytes(bytes))).unwrap_or_default();
+            format!("{}{bytes}", format_count(mail.messages, "message"))
+        };
+        let (folders, once) = (volume(labels.folders), volume(labels.once));
+        row("labels", format!("{folders} as its folders show them, {once} each once"));
+    }
     if let Some(room) = found.storage {
         row(
             "quota",

@@ -46,8 +46,10 @@ fn seen(side: Side, address: &str, folders: Vec<ListedFolder>) -> InspectedAccou
         account: ListedAccount {
             survey: AccountListing { folders, delimiter: Some(b'/'), ..AccountListing::default() },
             kind: ServerKind::Dovecot,
+            has_labels: false,
         },
         endpoint: Arc::new(endpoint),
+        archived: None,
         quota: Vec::new(),
     }
 }

@@ -35,6 +35,7 @@ fn endpoint(host: &str, port: u16, user: &str, password: &str) -> Endpoint {
         },
         timeouts: ConnectionTimeouts::default(),
         quirks: ServerKind::Generic,
+        provider: crate::imap::provider::ProviderChoice::FoundOut,
         compress: false,
         addresses: AddressPolicy::default(),
         opened: OpenedMark::default(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{FolderTarget, PlanEntry};
+use crate::imap::ServerKind;
 use crate::sync::{
     folder_name::{FolderInfo, NameLimits, SideFolders, cut, encoded_len, hash_ending, is_inbox},
     spec::FolderMappingRules,
@@ -40,6 +41,10 @@ impl RefusedPaths {
 pub(crate) struct FolderPlanInput<'a> {
     /// The source's folders.
     pub source: &'a SideFolders,
+    /// What kind of server the source is.
+    pub source_kind: ServerKind,
+    /// The source shows one message in several folders, by labels (Gmail).
+    pub has_labels: bool,
     /// The destination's folders.
     pub destination: &'a SideFolders,
     /// What the user wrote.

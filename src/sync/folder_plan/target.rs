@@ -28,7 +28,8 @@ impl FolderPlanner<'_> {
             }
         }
         let mut owners = Vec::new();
-        for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.info.selectable) {
+        let holders = entries.iter().enumerate().filter(|(_, entry)| entry.info.selectable && !entry.only_archived);
+        for (index, entry) in holders {
             let levels: Vec<String> = self.root.iter().chain(&entry.name.levels).cloned().collect();
             let is_kept = levels.iter().all(|l| self.limits.clean_level(l, self.destination.delimiter) == *l);
             if entry.aim == FolderTarget::Own && is_kept && (entry.name.is_inbox || !self.is_reserved(&levels)) {
@@ -51,6 +52,33 @@ impl FolderPlanner<'_> {
             for index in candidates {
                 self.aim_by_use(entries, index, source_announces, &renamed);
             }
+        }
+        self.aim_at_archive(entries);
+    }
+
+    /// Sends what was archived to the destination's archive, or, where that is another folder's place, to one beside it.
+    fn aim_at_archive(&mut self, entries: &mut [PlanEntry]) {
+        let taken_names = entries.iter().filter_map(|entry| match &entry.aim {
+            FolderTarget::Renamed(new) => Some(self.limits.collision_key(&self.path(new, &mut Vec::new()))),
+            _ => None,
+        });
+        let taken_names: BTreeSet<String> = taken_names.collect();
+        let is_own = |entry: &PlanEntry| entry.only_archived && entry.aim == FolderTarget::Own;
+        for (index, entry) in entries.iter_mut().enumerate().filter(|(_, entry)| is_own(entry)) {
+            let may_meet = self.root.is_empty() && !self.rules.ignore_special_use;
+            let announced = self.announced_folder(SpecialUse::Archive).filter(|_| may_meet);
+            let wanted = announced.unwrap_or_else(|| self.path("Archive", &mut Vec::new()));
+            let key = self.limits.collision_key(&wanted);
+            let is_anothers = self.claimed.contains(&key)
+                || taken_names.contains(&key)
+                || self.promised.get(&key).is_some_and(|owner| *owner != index);
+            let target = if is_anothers { self.path("Archive (Gmail)", &mut Vec::new()) } else { wanted };
+            self.promised.entry(self.limits.collision_key(&target)).or_insert(index);
+            entry.notes.push(format!(
+                "its messages that no other folder shows (archived ones) go to \"{}\"",
+                target.join("/")
+            ));
+            entry.aim = FolderTarget::Special(target);
         }
     }
 

@@ -48,7 +48,9 @@ fn plan_with(
     limits: &NameLimits,
 ) -> FolderPlan {
     let refused = &RefusedPaths::default();
-    plan_folders(&FolderPlanInput { source, destination, rules, frozen, limits, refused })
+    let source_kind = ServerKind::Generic;
+    let has_labels = source.folders.iter().any(|folder| folder.raw.starts_with(b"[Gmail]"));
+    plan_folders(&FolderPlanInput { source, source_kind, has_labels, destination, rules, frozen, limits, refused })
 }
 
 fn planned(source: &SideFolders, destination: &SideFolders, rules: &FolderMappingRules) -> FolderPlan {
@@ -207,6 +209,68 @@ fn views_and_other_peoples_mail_are_left_out_unless_asked_for() {
         planned(&source, &destination, &FolderMappingRules { everything: true, ..FolderMappingRules::default() });
     assert_eq!(left_out(&everything), [""; 0]);
     assert!(arrows(&everything).contains(&"user.bob -> user/bob".to_owned()));
+}
+
+#[test]
+fn what_exchange_holds_beside_mail_is_left_out_unless_it_is_named() {
+    let names = ["INBOX", "Calendar", "Calendar/Birthdays", "Contacts", "Notes", "Tasks", "Work/Notes"];
+    let (source, destination) = (side("", "/", &names), side("", "/", &["INBOX"]));
+    let (frozen, limits, refused) = (BTreeMap::new(), generic(&destination), RefusedPaths::default());
+    let left = |include: &[&str], source_kind| {
+        let include = include.iter().map(|pattern| FolderPattern::parse(pattern).unwrap()).collect();
+        let rules = &FolderMappingRules { include, ..FolderMappingRules::default() };
+        let (source, destination) = (&source, &destination);
+        let (frozen, limits, refused) = (&frozen, &limits, &refused);
+        let has_labels = false;
+        plan_folders(&FolderPlanInput { source, source_kind, has_labels, destination, rules, frozen, limits, refused })
+    };
+    let exchange = left(&[], ServerKind::Exchange);
+    assert_eq!(left_out(&exchange), ["Calendar", "Calendar/Birthdays", "Contacts", "Notes", "Tasks"]);
+    assert!(exchange.left_out.iter().all(|left| left.no_mail && !left.by_rule && !left.is_view));
+    assert!(arrows(&exchange).contains(&"Work/Notes -> Work/Notes".to_owned()));
+    let asked_for = left(&["**", "{Notes,Calendar/**}"], ServerKind::Exchange);
+    assert_eq!(left_out(&asked_for), ["Calendar", "Contacts", "Tasks"]);
+    assert_eq!(left_out(&left(&[], ServerKind::Generic)), [""; 0], "other servers say nothing by such names");
+}
+
+#[test]
+fn what_was_archived_on_gmail_goes_to_the_archive_and_nothing_else_of_its_views_does() {
+    let gmail = |more: &[&str]| {
+        let own = ["INBOX", "[Gmail]|\\Noselect", "[Gmail]/Alle Nachrichten|\\All", "[Gmail]/Gesendet|\\Sent"];
+        let views = ["[Gmail]/Markiert|\\Flagged", "[Gmail]/Wichtig|\\Important", "[Gmail]/Chats"];
+        side("", "/", &[&own[..], &views, more].concat())
+    };
+    let rules = FolderMappingRules::default();
+    let plan = planned(&gmail(&[]), &side("", "/", &["INBOX", "Sent|\\Sent"]), &rules);
+    assert_eq!(arrows(&plan), ["INBOX -> INBOX", "[Gmail]/Alle Nachrichten -> Archive", "[Gmail]/Gesendet -> Sent"]);
+    let archive = &plan.folders[1];
+    assert!(archive.only_archived && archive.create && archive.special_use == Some(SpecialUse::Archive));
+    assert!(plan.folders.iter().all(|folder| folder.only_archived == (folder.destination_name == "Archive")));
+    assert_eq!(left_out(&plan), ["[Gmail]", "[Gmail]/Chats", "[Gmail]/Markiert", "[Gmail]/Wichtig"]);
+
+    let goes_to = |source: &SideFolders, destination: &SideFolders, rules: &FolderMappingRules| {
+        let plan = planned(source, destination, rules);
+        let archive = plan.folders.into_iter().find(|folder| folder.only_archived);
+        archive.map(|folder| folder.destination_name)
+    };
+    let announced = side("INBOX.", ".", &["INBOX", "INBOX.Archiv|\\Archive"]);
+    assert_eq!(goes_to(&gmail(&[]), &announced, &rules).as_deref(), Some("Archiv"));
+    let empty = side("", "/", &["INBOX"]);
+    assert_eq!(
+        goes_to(&gmail(&["Archive"]), &empty, &rules).as_deref(),
+        Some("Archive (Gmail)"),
+        "a label has that name"
+    );
+    let into = FolderMappingRules { into: Some("Old".into()), ..FolderMappingRules::default() };
+    assert_eq!(goes_to(&gmail(&[]), &empty, &into).as_deref(), Some("Old/Archive"));
+    let exclude = vec![FolderPattern::parse("[[]Gmail]/Alle*").unwrap()];
+    let excluded = FolderMappingRules { exclude, ..FolderMappingRules::default() };
+    assert_eq!(goes_to(&gmail(&[]), &empty, &excluded), None);
+    let renamed = FolderRename::parse(r"\[Gmail\]/Alle.*", "Kept").unwrap();
+    let renamed = FolderMappingRules { rename: vec![renamed], ..FolderMappingRules::default() };
+    assert_eq!(goes_to(&gmail(&[]), &empty, &renamed).as_deref(), Some("Kept"));
+    let everything = FolderMappingRules { everything: true, ..FolderMappingRules::default() };
+    assert_eq!(goes_to(&gmail(&[]), &empty, &everything), None, "all of it was asked for");
 }
 
 #[test]
@@ -582,6 +646,8 @@ fn planned_after(refusals: &[&[&str]], source: &SideFolders, destination: &SideF
     }
     plan_folders(&FolderPlanInput {
         source,
+        source_kind: ServerKind::Generic,
+        has_labels: false,
         destination,
         rules: &FolderMappingRules::default(),
         frozen: &BTreeMap::new(),

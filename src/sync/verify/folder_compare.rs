@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{Error, ErrorClass, GiveUpScope, Result},
     imap::{
-        Session,
+        Session, UidSet,
         account_listing::{AccountListing, ListedFolder},
     },
     sync::{
@@ -74,6 +74,7 @@ impl FolderCompareJob {
         source: &AccountListing,
         destination: &AccountListing,
         checkpoint: Option<&Checkpoint>,
+        only: Option<UidSet<SourceUid>>,
     ) -> Self {
         let there = destination.folder(&folder.destination_raw);
         let messages =
@@ -89,7 +90,7 @@ impl FolderCompareJob {
             messages: counts.iter().flatten().map(|count| u64::from(*count)).sum(),
             first_copy: checkpoint.and_then(|checkpoint| FirstCopy::from_checkpoint(checkpoint, &folder.source_raw)),
             moved: checkpoint.map(|checkpoint| MovedAway::from_checkpoint(checkpoint, folder)).unwrap_or_default(),
-            source: SideReading::default(),
+            source: SideReading::only_of(only),
             destination: SideReading::default(),
             losses: LossHistory::default(),
         }

@@ -22,6 +22,7 @@ use self::folder_compare::{FolderCompareJob, FolderComparer};
 pub(crate) use self::report::MessageDifference;
 pub(crate) use self::report::{DifferenceKind, FolderComparison, VerifyReport, VerifyStrictness};
 use super::{
+    archived_mail::{ArchivedMail, find_archived_mail, label_folders},
     checkpoint::Checkpoint,
     connection_pair::ConnectionPair,
     folder_name::shown_name,
@@ -31,6 +32,7 @@ use super::{
     narrowed_connect::{NarrowedConnect, connect_narrowed},
     pair_connector::PairConnector,
     plan_preview::{ListedAccount, preview_plan},
+    prepare::side_folders,
     progress::{EnginePhase, SyncProgress},
     retry_waits::{RetryWaits, WaitOutcome},
     spec::SyncSpec,
@@ -107,8 +109,16 @@ async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport
     report.unsubscribed = unsubscribed.map(|folder| folder.source_name.clone()).collect();
 
     let folders = plan.folders.iter().filter(|folder| !folder.is_container);
+    let archived = archived_mail(spec, context, &plan, &source.survey).await?;
+    if let Some(archived) = &archived {
+        archived.tell_views(&mut report.left_out);
+    }
     let mut jobs: Vec<FolderCompareJob> = folders
-        .map(|folder| FolderCompareJob::new(folder, &source, &destination.survey, context.checkpoint.as_ref()))
+        .map(|folder| {
+            let only = archived.as_ref().filter(|_| folder.only_archived).map(|archived| archived.uids.clone());
+            let checkpoint = context.checkpoint.as_ref();
+            FolderCompareJob::new(folder, &source.survey, &destination.survey, checkpoint, only)
+        })
         .collect();
     jobs.sort_by_key(|job| std::cmp::Reverse(job.messages()));
     SyncProgress::add(&context.progress.folders_total, jobs.len() as u64);
@@ -116,6 +126,36 @@ async fn run(spec: &SyncSpec, context: &VerifyContext, report: &mut VerifyReport
     compare_folders(spec, context, (connector, waits), pair, jobs, report).await?;
     count_views(spec, context, &plan, report).await;
     Ok(())
+}
+
+/// Finds out what a source of labels shows in its view of all only; none where none of it is synced.
+async fn archived_mail(
+    spec: &SyncSpec,
+    context: &VerifyContext,
+    plan: &FolderPlan,
+    source: &AccountListing,
+) -> Result<Option<ArchivedMail>> {
+    let Some(folder) = plan.folders.iter().find(|folder| folder.only_archived) else { return Ok(None) };
+    let all = HoldingFolder { raw: &folder.source_raw, name: &folder.source_name };
+    let others = label_folders(&side_folders(source));
+    let held: Vec<HoldingFolder<'_>> = others.iter().map(|(raw, name)| HoldingFolder { raw, name }).collect();
+    let endpoint = Arc::new(spec.source.clone());
+    let mut tries = 1;
+    loop {
+        let found = async {
+            let mut session = connect(&endpoint, &context.progress.bytes_moved).await?;
+            let found = find_archived_mail(&mut session, all, &held, &plan.left_out).await?;
+            session.logout().await;
+            Ok::<_, Error>(found)
+        };
+        match found.await {
+            Ok(found) => return Ok(Some(found)),
+            Err(error) if tries == MAX_VIEW_TRIES => return Err(error.in_folder(&folder.source_name)),
+            Err(error) => tracing::info!(error = %error, "looking for archived mail again"),
+        }
+        tries += 1;
+        tokio::time::sleep(spec.retry.waits.between_logins).await;
+    }
 }
 
 /// Lists both accounts.
@@ -134,7 +174,7 @@ impl<'a> PairListing<'a> {
 
 impl NarrowedConnect for PairListing<'_> {
     /// None when it was asked to stop before there was a connection.
-    type Ready = Option<(ConnectionPair, AccountListing, ListedAccount)>;
+    type Ready = Option<(ConnectionPair, ListedAccount, ListedAccount)>;
 
     fn steps(&self) -> u64 {
         self.source.steps() + self.destination.steps()
@@ -149,8 +189,9 @@ impl NarrowedConnect for PairListing<'_> {
             list_account(&mut pair.source, false, &mut self.source),
             list_account(&mut pair.destination, false, &mut self.destination)
         );
+        let source = ListedAccount::new(&pair.source, source?);
         let destination = ListedAccount::new(&pair.destination, destination?);
-        Ok(Some((pair, source?, destination)))
+        Ok(Some((pair, source, destination)))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
         select::{SelectedFolder, open_and_run, queue_examine},
     },
     sync::{
+        archived_mail::IN_OTHER_FOLDERS,
         failure_bisect::FailureBisector,
         filter::{MessageFacts, excluding_rule},
         folder_listing::complete_listing,
@@ -78,6 +79,8 @@ pub(crate) struct SideReading<U> {
     pub flags: FlagSetTable,
     /// Messages that the rules leave out, by rule.
     pub left_out: BTreeMap<String, u64>,
+    /// Only these of its messages count, where there are some that other folders hold.
+    only: Option<UidSet<U>>,
 }
 
 impl<U> Default for SideReading<U> {
@@ -90,11 +93,18 @@ impl<U> Default for SideReading<U> {
             unlisted: 0,
             flags: FlagSetTable::default(),
             left_out: BTreeMap::new(),
+            only: None,
         }
     }
 }
 
 impl<U: Uid> SideReading<U> {
+    /// Nothing is known yet of a folder of which only these messages count, where any are given.
+    #[must_use]
+    pub(super) fn only_of(only: Option<UidSet<U>>) -> Self {
+        Self { only, ..Self::default() }
+    }
+
     /// EXAMINEs the folder and lists its messages, unless an earlier connection did. What `rules` leave out is counted
     /// and not read.
     ///
@@ -157,6 +167,10 @@ impl<U: Uid> SideReading<U> {
     pub(super) fn take_scan(&mut self, scan: &FolderScan<U>, rules: &MessageFilter) {
         self.entries.reserve_exact(scan.messages.len());
         for message in &scan.messages {
+            if self.only.as_ref().is_some_and(|only| !only.contains(message.uid)) {
+                *self.left_out.entry(IN_OTHER_FOLDERS.to_owned()).or_default() += 1;
+                continue;
+            }
             let flags = scan.flags(message);
             let epoch = message.date().map(|date| date.epoch);
             let deleted = flags.contains(&Flag::Deleted);

@@ -195,6 +195,11 @@ fn fetched(out: &mut Vec<u8>, seq: usize, mail: &Mail, items: &str) {
     if items.contains("FLAGS") {
         out.extend_from_slice(&[b" FLAGS (", mail.flags.as_slice(), b")"].concat());
     }
+    if items.contains("X-GM-MSGID") {
+        // The same message has the same number in every folder.
+        let number = mail.sha256().iter().take(7).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        out.extend_from_slice(format!(" X-GM-MSGID {number}").as_bytes());
+    }
     if items.contains("INTERNALDATE") {
         out.extend_from_slice(format!(" INTERNALDATE {}", mail.date).as_bytes());
     }

@@ -7,7 +7,7 @@ use crate::imap::parse::BEGINNING;
 fn a_message_with_everything_is_read() {
     let message = fetch(
         "* 12 FETCH (UID 7 FLAGS (\\Seen $Forwarded) INTERNALDATE \"01-Jan-2020 12:30:00 +0530\" \
-         RFC822.SIZE 5 MODSEQ (624140003) EMAILID (M6d99) BODY[] {5}\r\na\r\n)()",
+         RFC822.SIZE 5 MODSEQ (624140003) EMAILID (M6d99) X-GM-MSGID 1278455344230334865 BODY[] {5}\r\na\r\n)()",
     );
     assert_eq!(message.sections, [section("", b"a\r\n)(")]);
     let rest = FetchResponse { sections: Vec::new(), ..message };
@@ -22,6 +22,7 @@ fn a_message_with_everything_is_read() {
             modseq: Some(624_140_003),
             sections: Vec::new(),
             email_id: Some("M6d99".to_owned()),
+            gmail_id: Some(1_278_455_344_230_334_865),
         }
     );
 }
