@@ -77,8 +77,8 @@ rules! {
     WINDOW: "self.from != self.to"
         => "from and to must differ: a whole day is from 00:00 to 24:00, a night from 22:00 to 06:00";
     /// On `source` and `destination`.
-    ONE_LOGIN: "!has(self.masterUser) || !has(self.grantSecretRef)"
-        => "write either masterUser or grantSecretRef, not both: each is for the mailboxes without a credential of their own";
+    ONE_LOGIN: "!(has(self.masterUser) && has(self.grantRef)) && !(has(self.grantSecretRef) && (has(self.masterUser) || has(self.grantRef)))"
+        => "write one of masterUser, grantRef and grantSecretRef, not several: each is for the mailboxes without a credential of their own";
     /// On `source` and `destination`.
     ONE_SERVER: "has(self.serverRef) != has(self.server)"
         => "write either serverRef (the name of a MailServer) or server (host, port, tls), exactly one of them";
@@ -92,14 +92,14 @@ rules! {
     SOME_MAILBOX: "self.mailboxes.size() + self.mailboxSecrets.size() + self.mailboxConfigMaps.size() > 0"
         => "list at least one mailbox in mailboxes, or a CSV in mailboxSecrets or mailboxConfigMaps";
     /// On a MailMigration's spec.
-    CONFIG_MAP_LOGIN: "self.mailboxConfigMaps.size() == 0 || ((has(self.source.masterUser) || has(self.source.grantSecretRef)) && (has(self.destination.masterUser) || has(self.destination.grantSecretRef)))"
-        => "mailboxes of mailboxConfigMaps have no credentials of their own: write masterUser or grantSecretRef on both sides, or use mailboxSecrets";
+    CONFIG_MAP_LOGIN: "self.mailboxConfigMaps.size() == 0 || ((has(self.source.masterUser) || has(self.source.grantRef) || has(self.source.grantSecretRef)) && (has(self.destination.masterUser) || has(self.destination.grantRef) || has(self.destination.grantSecretRef)))"
+        => "mailboxes of mailboxConfigMaps have no credentials of their own: write masterUser, grantRef or grantSecretRef on both sides, or use mailboxSecrets";
     /// On a MailMigration's spec.
-    SOURCE_CREDENTIAL: "has(self.source.masterUser) || has(self.source.grantSecretRef) || self.mailboxes.all(m, has(m.source.passwordSecretRef) || has(m.source.tokenSecretRef) || has(m.source.grantSecretRef))"
-        => "each mailbox needs source.passwordSecretRef, source.tokenSecretRef or source.grantSecretRef, unless the migration has source.masterUser or source.grantSecretRef for all";
+    SOURCE_CREDENTIAL: "has(self.source.masterUser) || has(self.source.grantRef) || has(self.source.grantSecretRef) || self.mailboxes.all(m, has(m.source.passwordSecretRef) || has(m.source.tokenSecretRef) || has(m.source.grantSecretRef))"
+        => "each mailbox needs source.passwordSecretRef, source.tokenSecretRef or source.grantSecretRef, unless the migration has source.masterUser, source.grantRef or source.grantSecretRef for all";
     /// On a MailMigration's spec.
-    DESTINATION_CREDENTIAL: "has(self.destination.masterUser) || has(self.destination.grantSecretRef) || self.mailboxes.all(m, has(m.destination.passwordSecretRef) || has(m.destination.tokenSecretRef) || has(m.destination.grantSecretRef))"
-        => "each mailbox needs destination.passwordSecretRef, destination.tokenSecretRef or destination.grantSecretRef, unless the migration has destination.masterUser or destination.grantSecretRef for all";
+    DESTINATION_CREDENTIAL: "has(self.destination.masterUser) || has(self.destination.grantRef) || has(self.destination.grantSecretRef) || self.mailboxes.all(m, has(m.destination.passwordSecretRef) || has(m.destination.tokenSecretRef) || has(m.destination.grantSecretRef))"
+        => "each mailbox needs destination.passwordSecretRef, destination.tokenSecretRef or destination.grantSecretRef, unless the migration has destination.masterUser, destination.grantRef or destination.grantSecretRef for all";
     /// On a MailMigration's spec.
     TWO_CONNECTIONS: "!has(self.source.server) || !has(self.destination.server) || self.source.server.host != self.destination.server.host || self.source.server.tls.mode != self.destination.server.tls.mode || has(self.source.server.port) != has(self.destination.server.port) || (has(self.source.server.port) && self.source.server.port != self.destination.server.port) || ((!has(self.source.server.limits) || !has(self.source.server.limits.maxConnections) || self.source.server.limits.maxConnections > 1) && (!has(self.destination.server.limits) || !has(self.destination.server.limits.maxConnections) || self.destination.server.limits.maxConnections > 1))"
         => "source and destination are one server, and a sync needs a connection to each: limits.maxConnections must be at least 2";
@@ -204,8 +204,8 @@ pub const MAILBOX_IMMUTABLE: CelRule = CelRule {
 
 /// On one side of a MailboxSync's spec.
 pub const SYNC_CREDENTIAL: CelRule = CelRule {
-    cel: "has(self.masterUser) || has(self.account.passwordSecretRef) || has(self.account.tokenSecretRef) || has(self.account.grantSecretRef)",
-    message: "write account.passwordSecretRef, account.tokenSecretRef, account.grantSecretRef or masterUser",
+    cel: "has(self.masterUser) || has(self.grantRef) || has(self.account.passwordSecretRef) || has(self.account.tokenSecretRef) || has(self.account.grantSecretRef)",
+    message: "write account.passwordSecretRef, account.tokenSecretRef, account.grantSecretRef, masterUser or grantRef",
 };
 
 /// On a MailboxSync's status: only the worker of the current attempt may report.

@@ -53,7 +53,7 @@ pub struct Account {
     #[schemars(length(min = 1, max = MAX_USERNAME), regex(pattern = USERNAME_PATTERN))]
     pub username: Option<String>,
     /// The account's password. Every byte of the Secret's value counts, a line break at its end too. Not needed where
-    /// the migration has a masterUser on this side; where both are there, the password is used.
+    /// the migration has a masterUser or a grantRef on this side; where both are there, the password is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret_ref: Option<SecretKeyRef>,
     /// An OAuth 2.0 access token for XOAUTH2, instead of a password. It is read again before each connection, so that a
@@ -62,7 +62,8 @@ pub struct Account {
     pub token_secret_ref: Option<SecretKeyRef>,
     /// A grant, by which access tokens are asked for and renewed, instead of a password or a token. The Secret has the
     /// type `mailferry.io/oauth-client` (an application of its own at Microsoft or Google) or `mailferry.io/oauth-grant`
-    /// (a user's consent, as `mailferry login` writes it).
+    /// (a user's consent, as `mailferry login` writes it; for `mailferry run` only). In a cluster the operator asks, and no pod
+    /// sees the Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant_secret_ref: Option<LocalRef>,
 }

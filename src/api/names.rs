@@ -52,6 +52,28 @@ pub fn mailbox_secret(mailbox_sync: &str, version: &str) -> String {
     format!("{mailbox_sync}-{version}")
 }
 
+/// What the names of Secrets end in that hold access tokens: no other Secret may be named so where Mailferry mounts it.
+const TOKEN_SECRET_SUFFIX: &str = ".mailferry-token";
+
+/// The name of the Secret with the access tokens of one mailbox: those that the operator got by its grants. Its keys are
+/// sides: `source`, `destination`.
+#[must_use]
+pub fn token_secret(mailbox_sync: &str) -> String {
+    format!("{mailbox_sync}{TOKEN_SECRET_SUFFIX}")
+}
+
+/// True for such a name.
+#[must_use]
+pub(crate) fn is_token_secret(name: &str) -> bool {
+    name.ends_with(TOKEN_SECRET_SUFFIX)
+}
+
+/// An access token as a hash that tells nothing of it: a token is long and random.
+#[must_use]
+pub fn token_hash(token: &str) -> String {
+    hash_texts(&["access token", token], 32)
+}
+
 /// An account on a server, as a hash: the same for both standard ports and whatever the case of host and user.
 #[must_use]
 pub fn account_hash(endpoint: &SyncEndpoint) -> String {

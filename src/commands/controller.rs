@@ -102,8 +102,7 @@ impl ControllerArgs {
     /// # Errors
     /// Configuration when the file or the kubeconfig can't be read; Internal when a part of the operator ended by itself.
     pub async fn run(self) -> Result<u8> {
-        let mut config = self.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), OperatorConfig::read)?;
-        config.secrets = SecretAccess::from_flag(self.read_secrets);
+        let config = OperatorConfig::read(self.config.as_deref(), SecretAccess::from_flag(self.read_secrets))?;
         let namespaces = namespaces(&self.namespaces)?;
         let cluster = Config::infer().await.map_err(unreachable_error)?;
         let lease_namespace = self.lease_namespace.unwrap_or_else(|| cluster.default_namespace.clone());
@@ -130,6 +129,7 @@ impl ControllerArgs {
             config,
             worker,
             namespaces,
+            own_namespace: lease_namespace.clone(),
             api_service,
             instance,
             metrics: Some(metrics.clone()),

@@ -76,8 +76,7 @@ impl DoctorArgs {
     /// # Errors
     /// When nothing could be inspected: Configuration when the file or the kubeconfig can't be read.
     pub async fn run(&self) -> Result<u8> {
-        let mut config = self.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), OperatorConfig::read)?;
-        config.secrets = SecretAccess::from_flag(self.read_secrets);
+        let config = OperatorConfig::read(self.config.as_deref(), SecretAccess::from_flag(self.read_secrets))?;
         let namespaces = namespaces(&self.namespaces)?;
         let cluster = Config::infer().await.map_err(unreachable_error)?;
         let lease_namespace = self.lease_namespace.clone().unwrap_or_else(|| cluster.default_namespace.clone());
@@ -119,6 +118,7 @@ async fn inspect_installation(
     findings.push(definitions(client).await);
     let mut needed = permissions::required_permissions(config, namespaces);
     needed.extend(permissions::lease_permissions(lease.0, lease.1));
+    needed.extend(permissions::grant_permissions(config, lease.0));
     findings.extend(check_rights(client, needed).await);
     if let Ok(false) = is_allowed(client, &permissions::optional_permission()).await {
         let without = "the operator may not get nodes, and does without: of a lost node's pods it learns the end by their silence only";

@@ -60,6 +60,26 @@ pub struct WorkerArgs {
     )]
     pub destination_host: String,
 
+    /// The account whose access token is mounted for the source, as a hash [default: none].
+    #[arg(
+        long,
+        env = "MAILFERRY_SOURCE_TOKEN_FOR",
+        value_name = "HASH",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub source_token_for: String,
+
+    /// The account whose access token is mounted for the destination, as a hash [default: none].
+    #[arg(
+        long,
+        env = "MAILFERRY_DESTINATION_TOKEN_FOR",
+        value_name = "HASH",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub destination_token_for: String,
+
     /// Where Secrets are mounted, as FOLDER/SECRET/KEY.
     #[arg(long, env = "MAILFERRY_SECRETS", value_name = "FOLDER", default_value = "/var/run/secrets/mailferry.io")]
     pub secrets: PathBuf,
@@ -82,6 +102,8 @@ impl WorkerArgs {
             addresses: AddressPolicy::parse(&self.deny_addresses, &self.allow_addresses)?,
             source_networks: networks(&self.source_addresses)?,
             destination_host: self.destination_host,
+            source_token_for: self.source_token_for,
+            destination_token_for: self.destination_token_for,
             secrets: self.secrets,
             termination_log: self.termination_log,
         };
@@ -126,6 +148,8 @@ mod tests {
             env::ALLOW_ADDRESSES,
             env::SOURCE_ADDRESSES,
             env::DESTINATION_HOST,
+            env::SOURCE_TOKEN_FOR,
+            env::DESTINATION_TOKEN_FOR,
         ] {
             assert!(read.contains(&given), "{given}");
         }

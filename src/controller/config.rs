@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     destination_policy::{self, AllowedDestination},
+    grants::{self, GrantRule},
     master_users::AllowedUsers,
     pod_defaults::PodDefaults,
 };
@@ -46,6 +47,8 @@ pub struct OperatorConfig {
     pub worker_role: WorkerRole,
     /// Namespaces where master users may be used.
     pub master_users: Vec<MasterUserRule>,
+    /// By what the operator gets access tokens for mailboxes.
+    pub grants: Vec<GrantRule>,
     /// What sync pods log: a level, or levels by module, as `RUST_LOG` has it.
     pub worker_log_level: String,
     /// Secrets for pulling the workers' image; they must be there in each namespace with migrations.
@@ -92,6 +95,7 @@ impl Default for OperatorConfig {
             policy: TenantPolicy::default(),
             worker_role: WorkerRole::default(),
             master_users: Vec::new(),
+            grants: Vec::new(),
             worker_log_level: "info".to_owned(),
             image_pull_secrets: Vec::new(),
             inject_sidecars: false,
@@ -219,17 +223,35 @@ pub struct WorkerConfig {
 }
 
 impl OperatorConfig {
-    /// Reads a file.
+    /// Reads a file, where there is one; `secrets`: what the operator's roles let it do.
     ///
     /// # Errors
     /// Configuration when it can't be read, or holds something else.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: Option<&Path>, secrets: SecretAccess) -> Result<Self> {
+        let Some(path) = path else { return Ok(Self { secrets, ..Self::default() }) };
         let wrong = |why: String| {
             Error::configuration(format!("the operator's configuration {}: {why}", path.display()))
                 .advice("Correct the file; `mailferry controller --help` names its fields")
         };
         let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-        yaml::read(&format!("the operator's configuration {}", path.display()), &text)
+        let read: Self = yaml::read(&format!("the operator's configuration {}", path.display()), &text)?;
+        grants::check_grants(&read.grants)?;
+        if !read.grants.is_empty() && secrets == SecretAccess::LeftOut {
+            return Err(wrong("grants need the right to get and write Secrets, and the operator has none".to_owned()));
+        }
+        Ok(Self { secrets, ..read })
+    }
+
+    /// Why a mailbox may not log in by its grants here, if so.
+    #[must_use]
+    pub(crate) fn forbids_grant(&self, namespace: &str, spec: &MailboxSyncSpec) -> Option<Error> {
+        grants::forbids_grant(&self.grants, namespace, spec)
+    }
+
+    /// The grant of that name.
+    #[must_use]
+    pub(crate) fn grant(&self, name: &str) -> Option<&GrantRule> {
+        self.grants.iter().find(|grant| grant.name == name)
     }
 
     /// The most syncs of a namespace at one time, if that is limited.
@@ -262,9 +284,10 @@ impl OperatorConfig {
         (!allowed).then(|| destination_policy::refusal_error(host, reference))
     }
 
-    /// Namespaces with a rule about master users that are not among those `watched` (none: all are), and so without effect.
+    /// Namespaces with a rule about master users or grants that are not among those `watched` (none: all are), and so without effect.
     pub(crate) fn unwatched_rule_namespaces<'a>(&'a self, watched: &'a [String]) -> impl Iterator<Item = &'a str> {
-        let rules = self.master_users.iter().map(|rule| rule.namespace.as_str());
+        let of_grants = self.grants.iter().flat_map(|grant| &grant.namespaces).map(String::as_str);
+        let rules = self.master_users.iter().map(|rule| rule.namespace.as_str()).chain(of_grants);
         rules.filter(move |namespace| !watched.is_empty() && !watched.iter().any(|there| there == namespace))
     }
 

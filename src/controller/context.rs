@@ -31,6 +31,7 @@ use super::{
     reconcile_loop::DueObjects,
     reconcile_queue::Urgency,
     retry::ApiFailures,
+    tokens::keeper::TokenKeeper,
     worker_rbac::PreparedNamespaces,
     written::{UnansweredObjects, WrittenVersions},
 };
@@ -50,6 +51,10 @@ pub struct ControllerContext {
     pub caches: Arc<ClusterCaches>,
     /// The versions of Secrets that were looked up lately.
     pub secret_versions: SecretVersions,
+    /// The namespace that the operator is installed in: the Secrets of its grants are there.
+    pub own_namespace: String,
+    /// Keeps the access tokens of mailboxes that run.
+    pub tokens: TokenKeeper,
     /// Publishes Events.
     pub recorder: Recorder,
     /// The process' metrics.
@@ -85,6 +90,7 @@ pub struct ControllerContext {
 pub(crate) struct ContextParts {
     pub client: Client,
     pub config: OperatorConfig,
+    pub own_namespace: String,
     pub worker: WorkerConfig,
     pub addresses: Arc<AddressGuard>,
     pub caches: Arc<ClusterCaches>,
@@ -108,12 +114,15 @@ impl ControllerContext {
     /// The context of an operator that has decided nothing yet.
     #[must_use]
     pub(crate) fn new(parts: ContextParts) -> Self {
-        let ContextParts { client, config, worker, addresses, caches, recorder, metrics, liveness } = parts;
+        let ContextParts { client, config, own_namespace, worker, addresses, caches, recorder, .. } = parts;
+        let ContextParts { metrics, liveness, .. } = parts;
         Self {
             admission: Mutex::new(
                 SyncAdmission::new(config.pod_starts_per_second).with_weights(config.namespace_weights()),
             ),
-            secret_versions: SecretVersions::new(client.clone(), config.secrets),
+            secret_versions: SecretVersions::new(client.clone(), &config, &own_namespace),
+            tokens: TokenKeeper::new(),
+            own_namespace,
             client,
             config,
             worker,
@@ -153,6 +162,7 @@ impl ControllerContext {
             self.slots_changed.notify_one();
         }
         self.told_waits.forget(uid);
+        self.tokens.let_go(uid);
         self.liveness().remove(uid);
         self.sync_metrics.forget(uid);
         self.written.forget(uid);

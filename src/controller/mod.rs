@@ -14,6 +14,7 @@ pub mod destination_policy;
 pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod finished_pods;
+pub mod grants;
 pub mod leader;
 pub mod mailbox;
 pub mod master_users;
@@ -32,6 +33,7 @@ pub mod server;
 pub(crate) mod shared_parts;
 #[cfg(test)]
 mod testing;
+pub mod tokens;
 pub mod uninstall;
 pub mod watches;
 pub(crate) mod worker_rbac;

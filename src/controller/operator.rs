@@ -36,6 +36,7 @@ use super::{
     reconcile_queue::Urgency,
     request_limit::{REQUEST_LIMIT, RequestObservers, limit_requests},
     server::{self, ConnectionCounter, ServerContext, ServerOutputs},
+    tokens::renewal::keep_tokens,
     watches::ObjectChange,
 };
 use crate::{
@@ -69,6 +70,8 @@ pub struct OperatorOptions {
     pub worker: WorkerConfig,
     /// The namespaces that are watched; empty: all.
     pub namespaces: Vec<String>,
+    /// The namespace that the operator is installed in.
+    pub own_namespace: String,
     /// The address of the API server's Service; none where the operator runs outside of the cluster.
     pub api_service: Option<IpAddr>,
     /// The name of this process (its pod), for Events.
@@ -104,13 +107,14 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
         );
     }
     for namespace in options.config.unwatched_rule_namespaces(&options.namespaces) {
-        tracing::warn!(namespace, "masterUsers has a rule for a namespace that is not watched: it has no effect");
+        tracing::warn!(namespace, "masterUsers or grants name a namespace that is not watched: that has no effect");
     }
     let (config, policy) = (options.config.addresses.clone(), options.config.policy.clone());
     let addresses = Arc::new(AddressGuard::new(config, policy, options.api_service));
     let context = Arc::new(ControllerContext::new(ContextParts {
         client: client.clone(),
         config: options.config,
+        own_namespace: options.own_namespace,
         worker: options.worker,
         addresses: Arc::clone(&addresses),
         caches: Arc::clone(&caches),
@@ -155,6 +159,7 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
     );
     tasks.spawn(addresses.refresh_periodically(asked));
     tasks.spawn(dispatch_slots(Arc::clone(&context)));
+    tasks.spawn(keep_tokens(Arc::clone(&context)));
     let due = &context.due;
     let syncs = ControlledKind { store: caches.syncs.clone(), due: Arc::clone(&due.syncs), at_once: SYNCS_AT_ONCE };
     let syncs = run_controller(&context, syncs, stop.clone(), mailbox::reconcile::reconcile);

@@ -1,6 +1,9 @@
 //! What the operator needs to be allowed to do: pure. The roles of deploy/ and of the chart give exactly this.
 
-use super::config::{OperatorConfig, RoleKind, SecretAccess};
+use super::{
+    config::{OperatorConfig, RoleKind, SecretAccess},
+    grants::GrantRule,
+};
 use crate::api::names::WORKER_NAME;
 
 /// Something that the operator does.
@@ -32,7 +35,7 @@ const IN_NAMESPACES: [(&str, &str, &[&str]); 14] = [
     ("mailferry.io", "mailboxsyncs/status", &["get", "patch"]),
     ("mailferry.io", "mailboxsyncs/finalizers", &["update"]),
     ("", "pods", &["get", "list", "watch", "create", "patch", "delete"]),
-    ("", SECRETS, &["get", "create", "delete"]),
+    ("", SECRETS, &["get", "create", "patch", "delete"]),
     ("", "configmaps", &["get"]),
     ("", "serviceaccounts", &["get", "create", "patch"]),
     ("rbac.authorization.k8s.io", "rolebindings", &["get", "create", "patch"]),
@@ -70,6 +73,19 @@ pub(crate) fn required_permissions(config: &OperatorConfig, namespaces: &[String
         rights.extend([right("", "nodes"), right("networking.k8s.io", "servicecidrs")]);
     }
     rights
+}
+
+/// What it needs in its own namespace: the Secrets of its grants.
+#[must_use]
+pub(crate) fn grant_permissions(config: &OperatorConfig, own_namespace: &str) -> Vec<OperatorPermission> {
+    let right = |grant: &GrantRule| OperatorPermission {
+        verb: "get",
+        group: "",
+        resource: SECRETS,
+        name: Some(grant.secret_ref.name.clone()),
+        namespace: Some(own_namespace.to_owned()),
+    };
+    config.grants.iter().map(right).collect()
 }
 
 /// What the operator can do without: a lost node's taint then tells it nothing.
@@ -128,7 +144,7 @@ mod tests {
             let rights = required_permissions(config, &[]);
             rights.into_iter().filter(|right| right.resource == SECRETS).map(|right| right.verb).collect::<Vec<_>>()
         };
-        assert_eq!(of_secrets(&OperatorConfig::default()), ["get", "create", "delete"]);
+        assert_eq!(of_secrets(&OperatorConfig::default()), ["get", "create", "patch", "delete"]);
         let without = OperatorConfig { secrets: SecretAccess::LeftOut, ..OperatorConfig::default() };
         assert_eq!(of_secrets(&without), [""; 0]);
     }

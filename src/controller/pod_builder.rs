@@ -15,6 +15,7 @@ use super::{
     address_guard::PodAddresses,
     cached_objects::{POD_FINALIZER, SYNC_CONTAINER, SYNC_LABEL},
     config::WorkerConfig,
+    grants::granted_sides,
     mailbox::observe::FLUSH_SECONDS,
 };
 use crate::api::{
@@ -22,6 +23,7 @@ use crate::api::{
     names::{self, WORKER_NAME},
     pod_overrides::PodOverrides,
 };
+use crate::error::Side;
 
 /// Where Secrets are mounted: `<root>/<Secret>/<key>`.
 pub(crate) const SECRETS_ROOT: &str = "/var/run/secrets/mailferry.io";
@@ -41,6 +43,10 @@ pub mod env {
     pub(crate) const SOURCE_ADDRESSES: &str = "MAILFERRY_SOURCE_ADDRESSES";
     /// The one host that the destination may be; empty: any.
     pub(crate) const DESTINATION_HOST: &str = "MAILFERRY_DESTINATION_HOST";
+    /// The account whose access token is mounted for the source, as a hash; empty: none is.
+    pub(crate) const SOURCE_TOKEN_FOR: &str = "MAILFERRY_SOURCE_TOKEN_FOR";
+    /// The same for the destination.
+    pub(crate) const DESTINATION_TOKEN_FOR: &str = "MAILFERRY_DESTINATION_TOKEN_FOR";
 }
 /// What asks a service mesh to leave a pod alone: a sync needs none, and a proxy that runs on after it keeps its pod from
 /// ending. Istio reads its key as a label and, of old, as an annotation.
@@ -71,7 +77,7 @@ pub struct AttemptRef<'a> {
 pub fn build_pod(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddresses) -> Pod {
     let none = PodOverrides::default();
     let overrides = to.spec.pod_overrides.as_deref().unwrap_or(&none);
-    let (mut volumes, mut mounts) = volumes(&required_secrets(to.spec));
+    let (mut volumes, mut mounts) = volumes(&mounted_secrets(to.name, to.spec));
     let (certificates, mounted) = config.pods.certificate_volumes();
     volumes.extend(certificates);
     mounts.extend(mounted);
@@ -171,17 +177,20 @@ fn metadata(to: AttemptRef<'_>, overrides: &PodOverrides, config: &WorkerConfig)
 #[must_use]
 pub(crate) fn required_secrets(spec: &MailboxSyncSpec) -> BTreeMap<String, BTreeSet<String>> {
     let mut secrets: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for SecretKeyRef { name, key } in [&spec.source, &spec.destination].into_iter().flat_map(endpoint_secrets) {
+    for SecretKeyRef { name, key } in [&spec.source, &spec.destination].into_iter().flat_map(SyncEndpoint::secrets) {
         secrets.entry(name.clone()).or_default().insert(key.clone());
     }
     secrets
 }
 
-fn endpoint_secrets(endpoint: &SyncEndpoint) -> impl Iterator<Item = &SecretKeyRef> {
-    let account = &endpoint.account;
-    let own = account.password_secret_ref.as_ref().or(account.token_secret_ref.as_ref());
-    let master = endpoint.master_user.as_ref().map(|master| &master.password_secret_ref);
-    own.or(master).into_iter().chain(endpoint.server.tls.ca_bundle_ref.as_ref())
+/// What a sync's pod mounts: those, and of each grant the access token alone.
+fn mounted_secrets(sync: &str, spec: &MailboxSyncSpec) -> BTreeMap<String, BTreeSet<String>> {
+    let mut secrets = required_secrets(spec);
+    let tokens: BTreeSet<_> = granted_sides(spec).map(|(side, ..)| side.to_string()).collect();
+    if !tokens.is_empty() {
+        secrets.insert(names::token_secret(sync), tokens);
+    }
+    secrets
 }
 
 fn volumes(secrets: &BTreeMap<String, BTreeSet<String>>) -> (Vec<Volume>, Vec<VolumeMount>) {
@@ -224,6 +233,11 @@ fn environment(to: AttemptRef<'_>, config: &WorkerConfig, addresses: PodAddresse
         ),
         value("RUST_LOG", config.log_level.clone()),
     ];
+    variables.extend(granted_sides(to.spec).map(|(side, endpoint, _)| {
+        let name = if side == Side::Source { env::SOURCE_TOKEN_FOR } else { env::DESTINATION_TOKEN_FOR };
+        // This account was judged: the mailbox may be another one by the time that the pod starts.
+        value(name, names::account_hash(endpoint))
+    }));
     variables.extend(config.pods.certificate_folders().map(|folders| value("SSL_CERT_DIR", folders)));
     variables
 }

@@ -93,6 +93,7 @@ pub(crate) fn context(config: OperatorConfig) -> (ControllerContext, CacheWriter
     let context = ControllerContext::new(ContextParts {
         client: client.clone(),
         config,
+        own_namespace: "mailferry-system".to_owned(),
         worker: WorkerConfig::default(),
         addresses: Arc::new(addresses),
         caches: Arc::new(caches),

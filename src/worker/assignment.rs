@@ -1,20 +1,21 @@
 //! A worker's assignment: its environment names the attempt, the claimed MailboxSync says what to do, mounted files hold
 //! the secrets.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, path::PathBuf, sync::Arc};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 use secrecy::SecretBox;
 use zeroize::Zeroizing;
 
+use super::mounted_token::{MountedToken, TokenRefusals};
 use crate::{
-    api::{MailboxSync, SecretKeyRef},
+    api::{MailboxSync, SecretKeyRef, SyncEndpoint, names},
     error::{Error, Result, Side},
     host_name::HostName,
-    imap::AddressPolicy,
+    imap::{AddressPolicy, LoginCredential},
     resolve::{SecretError, SecretProvider, build_sync_spec},
-    sync::{checkpoint::Checkpoint, spec::SyncSpec},
+    sync::{checkpoint::Checkpoint, progress::SyncProgress, spec::SyncSpec},
 };
 
 /// Which attempt this process is, and where it finds what it needs.
@@ -32,6 +33,10 @@ pub(crate) struct WorkerAssignment {
     pub source_networks: Vec<IpNet>,
     /// The one host that the destination may be, looked up as it stands; empty: any.
     pub destination_host: String,
+    /// The account whose access token is mounted for the source, as a hash; empty: none is.
+    pub source_token_for: String,
+    /// The same for the destination.
+    pub destination_token_for: String,
     /// Where Secrets are mounted: `<root>/<Secret>/<key>`.
     pub secrets: PathBuf,
     /// Where the last word goes.
@@ -45,9 +50,31 @@ pub(crate) struct MountedSecrets {
     pub root: PathBuf,
     /// The namespace, for advice.
     pub namespace: String,
+    /// The MailboxSync, which the access tokens of grants are for.
+    pub mailbox_sync: String,
+    /// Where refused tokens are told.
+    pub refusals: Arc<TokenRefusals>,
+    /// Where waits for others are told.
+    pub progress: Arc<SyncProgress>,
 }
 
 impl MountedSecrets {
+    /// The Secrets that are mounted for an attempt.
+    #[must_use]
+    pub(crate) fn new(
+        assignment: &WorkerAssignment,
+        refusals: &Arc<TokenRefusals>,
+        progress: &Arc<SyncProgress>,
+    ) -> Self {
+        Self {
+            root: assignment.secrets.clone(),
+            namespace: assignment.namespace.clone(),
+            mailbox_sync: assignment.mailbox_sync.clone(),
+            refusals: Arc::clone(refusals),
+            progress: Arc::clone(progress),
+        }
+    }
+
     fn path(&self, secret: &SecretKeyRef) -> PathBuf {
         self.root.join(&secret.name).join(&secret.key)
     }
@@ -55,6 +82,9 @@ impl MountedSecrets {
 
 impl SecretProvider for MountedSecrets {
     fn value(&self, secret: &SecretKeyRef) -> Result<SecretBox<[u8]>, SecretError> {
+        if names::is_token_secret(&secret.name) {
+            return Err(SecretError::Unreadable("it holds access tokens, which are sent as nothing else".to_owned()));
+        }
         let path = self.path(secret);
         match fs::read(&path) {
             Ok(bytes) => Ok(SecretBox::new(Zeroizing::new(bytes).as_slice().into())),
@@ -65,7 +95,16 @@ impl SecretProvider for MountedSecrets {
     }
 
     fn file(&self, secret: &SecretKeyRef) -> Option<PathBuf> {
-        Some(self.path(secret))
+        Some(self.path(secret)).filter(|_| !names::is_token_secret(&secret.name))
+    }
+
+    fn operator_tokens(&self, side: Side) -> Option<LoginCredential> {
+        Some(LoginCredential::Grant(Arc::new(MountedToken {
+            path: self.root.join(names::token_secret(&self.mailbox_sync)).join(side.to_string()),
+            side,
+            refusals: Arc::clone(&self.refusals),
+            progress: Arc::clone(&self.progress),
+        })))
     }
 
     fn password_file(&self, secret: &SecretKeyRef) -> Option<PathBuf> {
@@ -84,14 +123,23 @@ impl SecretProvider for MountedSecrets {
 /// Configuration, when the spec or a Secret is wrong.
 pub(crate) fn assigned_sync_spec(
     assignment: &WorkerAssignment,
+    secrets: &MountedSecrets,
     claimed: &MailboxSync,
-    slots: Option<i32>,
     now: Timestamp,
 ) -> Result<SyncSpec> {
     let sync = &claimed.spec;
-    let secrets = MountedSecrets { root: assignment.secrets.clone(), namespace: assignment.namespace.clone() };
-    let mut spec = build_sync_spec(sync, &secrets, now)?;
+    for (side, endpoint, judged) in [
+        (Side::Source, &sync.source, &assignment.source_token_for),
+        (Side::Destination, &sync.destination, &assignment.destination_token_for),
+    ] {
+        if endpoint.granted_by().is_some() {
+            check_judged(endpoint, judged)
+                .map_err(|error| error.on(side, endpoint.server.host.as_str()).in_mailbox(&sync.mailbox))?;
+        }
+    }
+    let mut spec = build_sync_spec(sync, secrets, now)?;
     // The slots are what the operator counts against the servers' limits.
+    let slots = claimed.status.as_ref().and_then(|status| status.slots);
     let slots = slots.and_then(|slots| usize::try_from(slots).ok()).unwrap_or(usize::MAX);
     spec.connections = spec.connections.min(slots).max(1);
     spec.retry_refused = claimed.status.as_ref().is_some_and(|status| status.retry_refused);
@@ -108,7 +156,23 @@ pub(crate) fn assigned_sync_spec(
         }
         spec.destination.addresses = spec.destination.addresses.absolute_names();
     }
+    for (granted, endpoint) in [(&sync.source, &mut spec.source), (&sync.destination, &mut spec.destination)] {
+        if granted.granted_by().is_some() {
+            endpoint.addresses = endpoint.addresses.absolute_names();
+        }
+    }
     Ok(spec)
+}
+
+/// Checks that an access token goes where the operator judged that it may go, before the pod was made.
+fn check_judged(endpoint: &SyncEndpoint, judged: &str) -> Result<()> {
+    if names::account_hash(endpoint) == judged && endpoint.server.tls.trusts_system_alone() {
+        return Ok(());
+    }
+    Err(Error::network(
+        "the account that logs in by a grant, or how its server is trusted, was changed while the attempt started",
+    )
+    .advice("The next attempt gets a token for what is there now, if one may be sent there"))
 }
 
 /// True when more may have been appended than the checkpoint knows: the attempt before this one did not flush it at its
@@ -162,7 +226,7 @@ mod tests {
     use super::*;
     use crate::{
         ErrorClass,
-        imap::LoginCredential,
+        api::common::LocalRef,
         sync::{
             checkpoint::FolderState,
             uid::{DestinationUid, SourceUid},
@@ -188,9 +252,16 @@ mod tests {
             addresses: AddressPolicy::guarded([], []),
             source_networks: vec!["192.0.2.0/24".parse().unwrap()],
             destination_host: "NEW.example.".into(),
+            source_token_for: String::new(),
+            destination_token_for: String::new(),
             secrets: root.to_owned(),
             termination_log: root.join("log"),
         }
+    }
+
+    fn spec_of(assigned: &WorkerAssignment, claimed: &MailboxSync) -> Result<SyncSpec> {
+        let secrets = MountedSecrets::new(assigned, &Arc::default(), &Arc::default());
+        assigned_sync_spec(assigned, &secrets, claimed, Timestamp::now())
     }
 
     #[test]
@@ -199,8 +270,8 @@ mod tests {
         fs::create_dir(root.path().join("mail")).unwrap();
         fs::write(root.path().join("mail/from"), "one").unwrap();
         fs::write(root.path().join("mail/to"), "two").unwrap();
-        let claimed = sync(&json!({}));
-        let spec = assigned_sync_spec(&assigned(root.path()), &claimed, Some(2), Timestamp::now()).unwrap();
+        let claimed = sync(&json!({"slots": 2}));
+        let spec = spec_of(&assigned(root.path()), &claimed).unwrap();
         let destinations = AddressPolicy::guarded([], []).absolute_names();
         assert_eq!((spec.connections, spec.destination.addresses), (2, destinations));
         let sources = AddressPolicy::guarded([], []).restricted_to(["192.0.2.0/24".parse().unwrap()]);
@@ -217,7 +288,7 @@ mod tests {
         fs::write(root.path().join("mail/from"), "one").unwrap();
         fs::write(root.path().join("mail/to"), "two").unwrap();
         let claimed = sync(&json!({"retryRefused": true}));
-        assert!(assigned_sync_spec(&assigned(root.path()), &claimed, None, Timestamp::now()).unwrap().retry_refused);
+        assert!(spec_of(&assigned(root.path()), &claimed).unwrap().retry_refused);
     }
 
     #[test]
@@ -228,18 +299,47 @@ mod tests {
         fs::write(root.path().join("mail/to"), "two").unwrap();
         let mut assigned = assigned(root.path());
         assigned.destination_host = "judged.example".into();
-        let error = assigned_sync_spec(&assigned, &sync(&json!({})), None, Timestamp::now()).unwrap_err();
+        let error = spec_of(&assigned, &sync(&json!({}))).unwrap_err();
         // Another attempt follows.
         assert_eq!((error.class, error.side), (ErrorClass::Network, Some(Side::Destination)));
         assigned.destination_host = String::new();
-        let any = assigned_sync_spec(&assigned, &sync(&json!({})), None, Timestamp::now()).unwrap();
+        let any = spec_of(&assigned, &sync(&json!({}))).unwrap();
         assert_eq!(any.destination.addresses, AddressPolicy::guarded([], []));
+    }
+
+    #[test]
+    fn an_access_token_goes_only_where_the_operator_judged_that_it_may_go() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("mail")).unwrap();
+        fs::write(root.path().join("mail/to"), "two").unwrap();
+        let mut claimed = sync(&json!({}));
+        claimed.spec.source.account.password_secret_ref = None;
+        claimed.spec.source.grant_ref = Some(LocalRef { name: "acme".into() });
+        let mut assigned = assigned(root.path());
+        assigned.source_token_for = names::account_hash(&claimed.spec.source);
+        let spec = spec_of(&assigned, &claimed).unwrap();
+        assert!(matches!(spec.source.login.credential, LoginCredential::Grant(_)));
+        let refused = |change: fn(&mut SyncEndpoint)| {
+            let mut claimed = claimed.clone();
+            change(&mut claimed.spec.source);
+            spec_of(&assigned, &claimed).unwrap_err().class
+        };
+        assert_eq!(refused(|source| source.server.host = "evil.example".into()), ErrorClass::Network);
+        assert_eq!(refused(|source| source.account.username = Some("ceo".into())), ErrorClass::Network);
+        assert_eq!(refused(|source| source.server.tls.insecure_skip_verify = true), ErrorClass::Network);
+        assigned.source_token_for = String::new();
+        assert_eq!(spec_of(&assigned, &claimed).unwrap_err().class, ErrorClass::Network);
+        // Nor is it sent as a password.
+        let token = SecretKeyRef { name: names::token_secret("s"), key: "source".into() };
+        claimed.spec.source.grant_ref = None;
+        claimed.spec.source.account.password_secret_ref = Some(token);
+        assert_eq!(spec_of(&assigned, &claimed).unwrap_err().class, ErrorClass::Configuration);
     }
 
     #[test]
     fn a_missing_secret_is_a_configuration_error_that_says_where_it_belongs() {
         let root = tempfile::tempdir().unwrap();
-        let error = assigned_sync_spec(&assigned(root.path()), &sync(&json!({})), None, Timestamp::now()).unwrap_err();
+        let error = spec_of(&assigned(root.path()), &sync(&json!({}))).unwrap_err();
         assert_eq!(error.class, ErrorClass::Configuration);
         let text = error.to_string();
         assert!(text.contains("there is no Secret mail (key from, source.passwordSecretRef)"), "{text}");

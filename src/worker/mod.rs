@@ -5,6 +5,7 @@ mod api_response;
 pub(crate) mod assignment;
 mod checkpoint_outbox;
 pub(crate) mod fence;
+mod mounted_token;
 mod not_copied_history;
 pub mod report_schedule;
 mod reporter;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use self::{
-    assignment::WorkerAssignment,
+    assignment::{MountedSecrets, WorkerAssignment},
     checkpoint_outbox::CheckpointOutbox,
     fence::WriteFence,
     not_copied_history::NotCopiedHistory,
@@ -100,10 +101,10 @@ async fn run_claimed_attempt(
         progress: Arc::new(SyncProgress::default()),
         outbox: Arc::new(CheckpointOutbox::new(Arc::clone(&fence))),
         fence: Arc::clone(&fence),
+        refusals: Arc::default(),
     };
     let outbox = Arc::clone(&claimed_attempt.outbox);
 
-    let slots = claimed.status.as_ref().and_then(|status| status.slots);
     let in_doubt = assignment::has_uncertain_tail(&claimed, attempt);
     let known = assignment::claimed_checkpoint(&claimed, attempt).unwrap_or_else(|error| {
         tracing::warn!(%error, "the checkpoint cannot be used; what is at the destination is matched");
@@ -114,7 +115,8 @@ async fn run_claimed_attempt(
     }
     let mut not_copied =
         NotCopiedHistory::from_status(claimed.status.as_ref().and_then(|status| status.worker.as_ref()));
-    let spec = assignment::assigned_sync_spec(assignment, &claimed, slots, Timestamp::now());
+    let secrets = MountedSecrets::new(assignment, &claimed_attempt.refusals, &claimed_attempt.progress);
+    let spec = assignment::assigned_sync_spec(assignment, &secrets, &claimed, Timestamp::now());
     if let Ok(spec) = &spec {
         not_copied.set_accepted_reasons(&spec.accepted_losses);
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 const FIRST_REPORT_DELAY: Duration = Duration::from_secs(10);
 /// A folder's end is reported at most this often.
 const FOLDER_REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// A refused access token is reported at most this often: another one is waited for.
+const REFUSAL_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// The checkpoint is sent at most this often,
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
 /// or this often at the end of large folders.
@@ -25,6 +27,8 @@ pub struct ReportState {
     pub sent: Duration,
     /// So many reports in a row had no answer.
     pub failures: u32,
+    /// An access token was refused since the last report, or another one was taken.
+    pub token_refused: bool,
     /// A folder has ended since the last report.
     pub folder_ended: bool,
     /// There is a checkpoint that the API server does not have.
@@ -67,6 +71,9 @@ fn next_report_at(state: &ReportState) -> Duration {
         let backoff = Duration::from_millis(500) * 2_u32.saturating_pow(state.failures.min(10));
         return state.sent + backoff.min(MAX_RETRY_DELAY).min(third);
     }
+    if state.token_refused {
+        return state.sent + REFUSAL_REPORT_INTERVAL.min(third);
+    }
     let regular = state.sent + interval(state.sent.saturating_sub(state.claimed)).min(third);
     if state.folder_ended {
         let early = (state.sent + FOLDER_REPORT_INTERVAL).max(state.claimed + FIRST_REPORT_DELAY.min(third));
@@ -98,6 +105,7 @@ mod tests {
             claimed: 100 * S,
             sent: 100 * S,
             failures: 0,
+            token_refused: false,
             folder_ended: false,
             checkpoint: true,
             large_folder: false,
@@ -124,6 +132,15 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_token_is_told_at_once_unless_the_api_server_is_away() {
+        let refused = ReportState { token_refused: true, checkpoint: false, ..state() };
+        assert_eq!(next_action(&refused, 100 * S), ReportAction::Wait(S));
+        assert_eq!(next_action(&refused, 101 * S), ReportAction::Report { checkpoint: false });
+        let away = ReportState { failures: 3, ..refused };
+        assert_eq!(next_action(&away, 101 * S), ReportAction::Wait(3 * S));
+    }
+
+    #[test]
     fn the_checkpoint_rests_for_thirty_seconds_or_ten_after_a_large_folder() {
         let sent = ReportState { sent: 140 * S, checkpoint_sent: Some(125 * S), ..state() };
         assert_eq!(next_action(&sent, 150 * S), ReportAction::Report { checkpoint: false });
@@ -146,6 +163,7 @@ mod tests {
             claimed: Duration::from_millis(claimed),
             sent: Duration::from_millis(claimed + later),
             failures,
+            token_refused: false,
             folder_ended: flags.0,
             checkpoint: flags.1,
             large_folder: flags.2,

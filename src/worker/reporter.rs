@@ -1,6 +1,7 @@
 //! Talks to the API server about one thing: the `worker` part of the attempt's own MailboxSync.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -19,6 +20,7 @@ use super::{
     assignment::WorkerAssignment,
     checkpoint_outbox::{CheckpointOutbox, EncodedCheckpoint},
     fence::WriteFence,
+    mounted_token::TokenRefusals,
     not_copied_history::NotCopiedHistory,
     report_schedule::{self, ReportAction},
     status_report::{self, ThroughputWindow},
@@ -26,7 +28,7 @@ use super::{
 use crate::{
     api::{MailboxSync, mailbox_sync::WorkerStatus},
     clock::since_boot,
-    error::{Error, Result},
+    error::{Error, Result, Side},
     sync::{progress::SyncProgress, report::MailboxReport},
 };
 
@@ -147,6 +149,8 @@ pub(crate) struct ClaimedAttempt {
     pub outbox: Arc<CheckpointOutbox>,
     /// Stops writes once another attempt may have taken over.
     pub fence: Arc<WriteFence>,
+    /// Holds the access tokens that servers refuse.
+    pub refusals: Arc<TokenRefusals>,
 }
 
 /// Reports what the engine does, as often as [`report_schedule`] says.
@@ -156,6 +160,9 @@ pub(crate) struct StatusReporter {
     progress: Arc<SyncProgress>,
     outbox: Arc<CheckpointOutbox>,
     fence: Arc<WriteFence>,
+    refusals: Arc<TokenRefusals>,
+    /// What of them the last report told.
+    refusals_reported: BTreeMap<Side, String>,
     /// The number of the last report; the claim is the first.
     number: i64,
     throughput: ThroughputWindow,
@@ -173,7 +180,7 @@ impl StatusReporter {
     /// A reporter for an attempt that was claimed, which is its first report.
     #[must_use]
     pub(crate) fn new(mut client: StatusClient, attempt: ClaimedAttempt, not_copied: NotCopiedHistory) -> Self {
-        let ClaimedAttempt { number: attempt, grace, claimed_at, progress, outbox, fence } = attempt;
+        let ClaimedAttempt { number: attempt, grace, claimed_at, progress, outbox, fence, refusals } = attempt;
         client.timeout = REQUEST_TIMEOUT.min(grace / 3);
         Self {
             client,
@@ -181,6 +188,8 @@ impl StatusReporter {
             progress,
             outbox,
             fence,
+            refusals,
+            refusals_reported: BTreeMap::new(),
             number: 1,
             throughput: ThroughputWindow::default(),
             not_copied,
@@ -189,6 +198,7 @@ impl StatusReporter {
                 claimed: claimed_at,
                 sent: claimed_at,
                 failures: 0,
+                token_refused: false,
                 folder_ended: false,
                 checkpoint: false,
                 large_folder: false,
@@ -207,6 +217,7 @@ impl StatusReporter {
             let Some(left) = self.fence.time_left() else { return std::future::pending().await };
             let ended = self.progress.folders_done.load(Relaxed);
             self.schedule.folder_ended = ended > self.folders_reported;
+            self.schedule.token_refused = self.refusals.current() != self.refusals_reported;
             self.schedule.checkpoint = self.outbox.has_unreported();
             self.schedule.large_folder =
                 ended > self.folders_flushed && self.outbox.unreported_messages() >= LARGE_FOLDER_MESSAGES;
@@ -239,6 +250,10 @@ impl StatusReporter {
         self.number += 1;
         status.attempt = self.attempt;
         status.report = self.number;
+        let mut refused = self.refusals.current();
+        let refusals = refused.clone();
+        status.refused_source_token = refused.remove(&Side::Source);
+        status.refused_destination_token = refused.remove(&Side::Destination);
         if let Some(newest) = &checkpoint {
             status.checkpoint = Some(newest.checkpoint.clone());
             status.folders.clone_from(&newest.folders);
@@ -253,6 +268,7 @@ impl StatusReporter {
                 self.refused_since = None;
                 self.schedule.failures = 0;
                 self.folders_reported = ended;
+                self.refusals_reported = refusals;
                 if let Some(newest) = &checkpoint {
                     self.outbox.mark_reported(newest);
                     self.schedule.checkpoint_sent = Some(sent);

@@ -430,6 +430,21 @@ cases! {
         ]));
     }
 
+    the_operator_gets_at_what_its_grants_need_and_sync_pods_at_no_more:
+    json!({"networkPolicy": {"workerNamespaces": ["customers"], "apiServer": {"ports": [6443]}}, "policy": {"grants": [
+        {"name": "acme", "provider": "Microsoft", "tenant": "acme.example", "clientId": "app",
+         "secretRef": {"name": "acme-microsoft"}, "namespaces": ["customers"], "users": ["@acme.example"]}]}}), |objects| {
+        let grant = &operators_config(&objects).grants[0];
+        assert_eq!((grant.name.as_str(), grant.secret_ref.name.as_str()), ("acme", "acme-microsoft"));
+        let rule = json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["acme-microsoft"], "verbs": ["get"]});
+        let rules = objects.named("Role", "mailferry-leader-election")["rules"].as_array().unwrap();
+        assert!(rules.contains(&rule), "{rules:?}");
+        let https = json!({"ports": [{"protocol": "TCP", "port": 443}]});
+        let egress = |name| objects.named("NetworkPolicy", name)["spec"]["egress"].as_array().unwrap().clone();
+        assert!(egress("mailferry-controller").contains(&https));
+        assert!(!egress("mailferry-worker").contains(&https));
+    }
+
     network_policies_can_be_left_out: json!({"networkPolicy": {"enabled": false}, "watchNamespaces": ["a"]}), |objects| {
         assert_eq!(objects.of("NetworkPolicy").len(), 0);
     }

@@ -76,7 +76,7 @@ async fn an_operator_without_rights_on_the_cluster_has_none() {
     }
     assert_eq!(
         permissions(plane, &release).verbs(Some(&namespace), ApiResource::new("", "secrets")).await,
-        "get create delete"
+        "get create patch delete"
     );
 }
 

@@ -41,6 +41,7 @@ fn wrong() -> Vec<(Value, &'static [&'static str])> {
         (at("policy.allowedDestinations", json!(["."])), &["'/policy/allowedDestinations/0'"]),
         (at("policy.allowedSourceAddresses", json!(["::1"])), &["'/policy/allowedSourceAddresses/0'"]),
         (at("policy.masterUsers", json!([{"namespace": "a"}])), &["'/policy/masterUsers/0'", "'users'"]),
+        (at("policy.grants", json!([{"name": "a"}])), &["'/policy/grants/0'", "'provider'"]),
         (at("networkPolicy.imap.ports", json!([])), &["'/networkPolicy/imap/ports'", "minItems"]),
         (at("networkPolicy.imap.ports", json!([70000])), &["'/networkPolicy/imap/ports/0'", "maximum"]),
         (at("networkPolicy.imap.to", json!([{"cidr": "10.0.0.0/8"}])), &["'cidr' not allowed"]),
@@ -67,6 +68,16 @@ fn wrong() -> Vec<(Value, &'static [&'static str])> {
         (
             json!({"watchNamespaces": ["a"], "policy": {"masterUsers": [{"namespace": "b", "users": ["*"]}]}}),
             &["policy.masterUsers names the namespace b, which is not among watchNamespaces"],
+        ),
+        (
+            json!({"watchNamespaces": ["a"], "policy": {"grants": [{"name": "g", "provider": "Google",
+                "secretRef": {"name": "s"}, "namespaces": ["b"], "users": ["*"]}]}}),
+            &["policy.grants names the namespace b, which is not among watchNamespaces"],
+        ),
+        (
+            json!({"rbac": {"secrets": false}, "policy": {"grants": [{"name": "g", "provider": "Google",
+                "secretRef": {"name": "s"}, "namespaces": ["b"], "users": ["*"]}]}}),
+            &["policy.grants needs rbac.secrets"],
         ),
         (
             json!({"watchNamespaces": ["a"], "networkPolicy": {"workerNamespaces": ["b"]}}),

@@ -66,6 +66,7 @@ pub fn refused() -> Vec<(&'static str, Value, CelRule)> {
         ("/spec/mailboxes/0/source/grantSecretRef", json!({"name": "g"}), cel_rules::ONE_CREDENTIAL),
         ("/spec/destination/grantSecretRef", json!({"name": "g"}), cel_rules::ONE_LOGIN),
         ("/spec/destination/masterUser/separator", json!("*"), cel_rules::SEPARATOR),
+        ("/spec/destination/grantRef", json!({"name": "microsoft"}), cel_rules::ONE_LOGIN),
         ("/spec/mailboxes", json!([]), cel_rules::SOME_MAILBOX),
         (
             "/spec/destination",
@@ -141,6 +142,7 @@ pub fn accepted() -> Vec<(&'static str, Value)> {
         ("/spec/source/server", json!({"host": "h", "tls": {"mode": "None"}})),
         ("/spec/source/server", json!({"host": "h", "tls": {"insecureSkipVerify": true}})),
         ("/spec/destination/masterUser/mode", json!("AuthorizationIdentity")),
+        ("/spec/destination", json!({"serverRef": {"name": "new"}, "grantRef": {"name": "microsoft"}})),
         ("/spec/mailboxes/0/name", json!("alice+x@acme.example")),
         ("/spec/mailboxes/0/source", json!({"tokenSecretRef": {"name": "s", "key": "k"}})),
         ("/spec/folders", json!({"include": ["/x/", "a/**"], "rename": [{"from": "a", "to": "/b"}], "into": "a/b"})),

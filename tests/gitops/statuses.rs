@@ -17,7 +17,7 @@ use mailferry::{
         cached_objects::{ContainerFacts, SYNC_LABEL, SyncPod},
         mailbox::{
             decide::decide,
-            observe::{HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
+            observe::{HoldReason, ObservedMailbox, SecretsSeen, TokensSeen, WorkerLiveness},
         },
         migration::{
             aggregate::{UnmadeMailboxes, aggregate},
@@ -96,6 +96,7 @@ impl Mailbox {
                 hold: self.hold.clone(),
                 sync_times: self.sync_times.clone(),
                 secrets: SecretsSeen::Present(vec!["mail=1".into()]),
+                tokens: TokensSeen::NotNeeded,
                 node_out_of_service: false,
                 scheduling_timeout: jiff::SignedDuration::from_mins(30),
                 now: now(),
@@ -208,6 +209,10 @@ pub fn mailboxes() -> Vec<(&'static str, Mailbox)> {
         (
             "its destination is not allowed",
             with(|m| m.hold = Some(HoldReason::DestinationNotAllowed(Error::configuration("not there")))),
+        ),
+        (
+            "its grant is not allowed",
+            with(|m| m.hold = Some(HoldReason::GrantNotAllowed(Error::configuration("not for you")))),
         ),
         ("cancelled", with(|m| m.sync.spec.cancel = true)),
     ]

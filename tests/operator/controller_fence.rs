@@ -41,7 +41,7 @@ fn assert_fenced<T: std::fmt::Debug>(result: Result<T, kube::Error>, words: &str
 }
 
 const OWNED: &str = "the operator writes and deletes only pods that a MailboxSync controls";
-const SECRET: &str = "the operator makes and deletes only Secrets that a MailMigration controls";
+const SECRET: &str = "the operator makes, changes and deletes only Secrets that a MailMigration controls, and access tokens that a MailboxSync controls";
 
 #[tokio::test]
 async fn of_pods_it_makes_those_of_syncs_and_no_others() {
@@ -136,7 +136,12 @@ async fn of_secrets_it_makes_and_deletes_those_of_migrations() {
         ("/metadata/ownerReferences", json!([]), SECRET),
         ("/metadata/ownerReferences", owner("MailServer", true), SECRET),
         ("/metadata/ownerReferences", owner("MailMigration", false), SECRET),
-        ("/type", json!("example.com/other"), "the operator makes and deletes only Secrets of type Opaque"),
+        (
+            "/type",
+            json!("example.com/other"),
+            "the operator makes and deletes only Secrets of type Opaque, and access tokens",
+        ),
+        ("/type", json!("mailferry.io/access-token"), SECRET),
     ] {
         let what = format!("{pointer} {value}");
         assert_fenced(operator.create::<Secret>(with(&secret, pointer, value)).await, words, &what);
@@ -156,6 +161,53 @@ async fn of_secrets_it_makes_and_deletes_those_of_migrations() {
     let others = read(json!({"metadata": {"name": "others"}, "stringData": {"k": "v"}}));
     operator.rig.api::<Secret>().create(&PostParams::default(), &others).await.unwrap();
     assert_fenced(secrets.delete("others", &DeleteParams::default()).await, SECRET, "another's Secret");
+}
+
+#[tokio::test]
+async fn of_secrets_that_are_there_it_changes_the_access_tokens_of_syncs_and_no_others() {
+    let operator = OperatorClient::with_workers().await;
+    let sync: MailboxSync = operator.rig.mailbox_sync("alice", json!({"attempt": 1})).await;
+    let owner = |kind: &str, uid: Option<String>| json!([{"apiVersion": "mailferry.io/v1alpha1", "kind": kind, "name": "alice", "uid": uid, "controller": true}]);
+    let token = json!({
+        "metadata": {"name": "alice.mailferry-token", "ownerReferences": owner("MailboxSync", sync.uid())},
+        "type": "mailferry.io/access-token", "stringData": {"source": "one"},
+    });
+    assert_fenced(
+        operator.create::<Secret>(with(&token, "/metadata/ownerReferences", owner("MailMigration", sync.uid()))).await,
+        SECRET,
+        "a token that a MailMigration controls",
+    );
+    let plain = with(&token, "/type", Value::Null);
+    assert_fenced(operator.create::<Secret>(plain).await, SECRET, "another Secret that a MailboxSync controls");
+    let secrets = operator.api::<Secret>();
+    secrets.create(&PostParams::default(), &read(token)).await.unwrap();
+    let change =
+        async |name: &str, patch: Value| secrets.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    let data = json!({"stringData": {"source": "two"}});
+    change("alice.mailferry-token", data.clone()).await.unwrap();
+    let only = "of Secrets that are there the operator changes access tokens only, and never whose they are";
+    let taken = json!({"metadata": {"ownerReferences": owner("MailboxSync", Some("another".to_owned()))}});
+    assert_fenced(change("alice.mailferry-token", taken).await, only, "another owner");
+
+    let admin = operator.rig.api::<Secret>();
+    let made = operator.rig.api::<MailMigration>().create(&PostParams::default(), &read(migration())).await.unwrap();
+    let mut of_migration = owner("MailMigration", made.uid());
+    of_migration[0]["name"] = json!("m");
+    let others = |name: &str, owners: Value, kind: &str| json!({"metadata": {"name": name, "ownerReferences": owners}, "type": kind, "stringData": {"source": "v"}});
+    for (secret, words) in [
+        (others("plain", json!([]), "Opaque"), only),
+        (others("csv", of_migration, "Opaque"), only),
+        (others("of-a-sync", owner("MailboxSync", sync.uid()), "Opaque"), only),
+        (others("of-nobody", json!([]), "mailferry.io/access-token"), only),
+        (others("client", json!([]), "mailferry.io/oauth-client"), only),
+    ] {
+        let name = secret["metadata"]["name"].as_str().unwrap().to_owned();
+        admin.create(&PostParams::default(), &read(secret)).await.unwrap();
+        assert_fenced(change(&name, data.clone()).await, words, &name);
+    }
+    assert_fenced(secrets.delete("of-nobody", &DeleteParams::default()).await, SECRET, "nobody's token");
+    assert_fenced(secrets.delete("client", &DeleteParams::default()).await, SECRET, "a client's secret");
+    secrets.delete("alice.mailferry-token", &DeleteParams::default()).await.unwrap();
 }
 
 #[tokio::test]

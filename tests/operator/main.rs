@@ -28,6 +28,7 @@ mod rig;
 mod server;
 mod stage;
 mod telemetry;
+mod tokens;
 mod unanswered;
 mod uninstall;
 mod user_roles;

@@ -126,6 +126,7 @@ impl Stage {
             config: self.config.clone(),
             worker,
             namespaces,
+            own_namespace: "mailferry-system".into(),
             metrics: Some(self.metrics.clone()),
             readiness: readiness.clone(),
             request_limit: self.request_limit,

@@ -43,6 +43,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "forecast",
             "host_name",
             "imap",
+            "oauth",
             "resolve",
             "start_limits",
             "sync_times",

@@ -41,6 +41,7 @@ workerPods:
 {{- end }}
   caConfigMaps: {{ .Values.caConfigMaps | default list | toJson }}
 masterUsers: {{ toJson .Values.policy.masterUsers }}
+grants: {{ toJson (default list .Values.policy.grants) }}
 policy:
   allowedDestinations: {{ toJson .Values.policy.allowedDestinations }}
   allowedSourceAddresses: {{ toJson .Values.policy.allowedSourceAddresses }}

@@ -18,10 +18,11 @@
   resources: [pods]
   verbs: [get, list, watch, create, patch, delete]
 {{- if .Values.rbac.secrets }}
-# One Secret at a time, by the names that migrations give; each CSV is split into one Secret per mailbox.
+# One Secret at a time, by the names that migrations and grants give; each CSV is split into one Secret per mailbox, and
+# the access tokens that grants give are written into one per mailbox.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, create, delete]
+  verbs: [get, create, patch, delete]
 {{- end }}
 # CSVs without passwords, by the names that migrations give.
 - apiGroups: [""]

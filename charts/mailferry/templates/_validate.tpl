@@ -12,7 +12,17 @@
 {{- fail "rbac.clusterScoped: false does not let the operator read Nodes and ServiceCIDRs, so set config.addresses.detectCluster: false too, and write the cluster's networks (pods, Services, nodes) into config.addresses.deny" }}
 {{- end }}
 {{- end }}
+{{- if and .Values.policy.grants (not .Values.rbac.secrets) }}
+{{- fail "policy.grants needs rbac.secrets: the operator reads the grants' Secrets, and writes access tokens" }}
+{{- end }}
 {{- if .Values.watchNamespaces }}
+{{- range $grant := .Values.policy.grants }}
+{{- range $grant.namespaces }}
+{{- if not (has . $.Values.watchNamespaces) }}
+{{- fail (printf "policy.grants names the namespace %s, which is not among watchNamespaces: nothing is carried out there" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range .Values.policy.masterUsers }}
 {{- if not (has .namespace $.Values.watchNamespaces) }}
 {{- fail (printf "policy.masterUsers names the namespace %s, which is not among watchNamespaces: nothing is carried out there" .namespace) }}

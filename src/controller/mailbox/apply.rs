@@ -21,8 +21,10 @@ use crate::{
         context::ControllerContext,
         error::ReconcileError,
         events::EventNote,
+        grants::granted_sides,
         owner_reference,
         pod_builder::{self, AttemptRef},
+        tokens::secret::delete_tokens,
         worker_rbac,
     },
 };
@@ -59,6 +61,7 @@ pub(super) async fn apply(
             context.admission().enqueue(current_slot_request(context, sync, None));
             context.slots_changed.notify_one();
         }
+        SyncAction::KeepTokens => context.tokens.keep(&state.uid, &state.name, &sync.spec),
         SyncAction::CreatePod => return create_pod(context, state, sync).await,
         SyncAction::StopPod { name, uid } => {
             effects::delete_pod(&context.client, &state.name.namespace, name, uid, FLUSH_SECONDS).await?;
@@ -66,7 +69,10 @@ pub(super) async fn apply(
         SyncAction::DeletePod { name, uid } => {
             effects::delete_pod(&context.client, &state.name.namespace, name, uid, 0).await?;
         }
-        SyncAction::ReleasePod { name, uid } => remove_pod_finalizer(context, state, name, uid).await?,
+        SyncAction::ReleasePod { name, uid } => {
+            delete_unused_tokens(context, state, sync).await?;
+            remove_pod_finalizer(context, state, name, uid).await?;
+        }
         SyncAction::CheckNode => {
             let bound = pods
                 .iter()
@@ -164,6 +170,20 @@ async fn give_up_attempt(
 async fn has_pod(context: &ControllerContext, state: &ReconcileState, name: &str) -> Result<bool, ReconcileError> {
     let there = pods_api(context, state).get_metadata_opt(name).await?;
     Ok(there.is_some_and(|there| owner_reference::is_controlled_by(&there, &state.uid)))
+}
+
+/// Deletes the access tokens that a pod mounted whose end is certain, before it is let go of: should this process end
+/// between the two, both are done again. Where another attempt needs them, its own pod's end deletes them.
+async fn delete_unused_tokens(
+    context: &ControllerContext,
+    state: &ReconcileState,
+    sync: &MailboxSync,
+) -> Result<(), ReconcileError> {
+    let runs = sync.status.as_ref().is_some_and(|status| status.slots.is_some());
+    if runs || context.tokens.is_kept(&state.uid) || granted_sides(&sync.spec).next().is_none() {
+        return Ok(());
+    }
+    Ok(delete_tokens(&context.client, &state.name, &state.uid).await?)
 }
 
 /// Takes our finalizer off a pod, and no other's.

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::{
     decide::{SyncAction, decide},
-    observe::{ClockReading, FLUSH_SECONDS, HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness},
+    observe::{ClockReading, FLUSH_SECONDS, HoldReason, ObservedMailbox, SecretsSeen, TokensSeen, WorkerLiveness},
 };
 use crate::{
     api::{
@@ -292,6 +292,7 @@ impl SimulatedCluster {
                 hold: self.hold.clone(),
                 sync_times: SyncTimes::ALWAYS,
                 secrets: SecretsSeen::Present(vec![self.secret.to_string()]),
+                tokens: TokensSeen::NotNeeded,
                 node_out_of_service: false,
                 scheduling_timeout: SignedDuration::from_secs(1800),
                 now: clocks.wall,
@@ -358,7 +359,11 @@ impl SimulatedCluster {
                     edit(Some(truth), |pod| pod.metadata.finalizers = None);
                 }
             }
-            SyncAction::CheckSecrets | SyncAction::RequestSlots | SyncAction::CheckNode | SyncAction::ReleaseSync => {}
+            SyncAction::CheckSecrets
+            | SyncAction::RequestSlots
+            | SyncAction::KeepTokens
+            | SyncAction::CheckNode
+            | SyncAction::ReleaseSync => {}
         }
     }
 }

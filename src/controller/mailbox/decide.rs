@@ -7,11 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    attempt_end::settle_attempt,
+    attempt_end::{settle_attempt, settle_missing_token, status_after_refusal},
     attempt_input::{attempt_input, is_refused_login},
     conditions,
     due::{AttemptDue, DueFacts, attempt_due, is_requested},
-    observe::{FLUSH_SECONDS, HoldReason, ObservedMailbox, PodEnd, SecretsSeen, signed_duration},
+    observe::{FLUSH_SECONDS, HoldReason, ObservedMailbox, PodEnd, SecretsSeen, TokensSeen, signed_duration},
     slot_wait::WORDS_PERIOD,
     start_wait::{StartWait, start_wait, wait_left, was_gated},
 };
@@ -53,6 +53,8 @@ pub enum SyncAction {
     CheckSecrets,
     /// Ask for slots; the mailbox is decided on again when it has them.
     RequestSlots,
+    /// Have the access tokens of its grants got, written and renewed; the mailbox is decided on again when they are there.
+    KeepTokens,
     /// Create the current attempt's pod.
     CreatePod,
     /// Delete the pod with a grace period: SIGTERM, then time to save its checkpoint.
@@ -156,8 +158,19 @@ impl SyncDecider<'_, '_> {
             None if observed.hold == Some(HoldReason::MigrationInactive) => {
                 self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
             }
-            None => self.push_action(SyncAction::CreatePod),
-            Some(pod) => self.decide_with_pod(pod, wanted),
+            None => match &observed.tokens {
+                TokensSeen::NotNeeded | TokensSeen::Ready => self.push_action(SyncAction::CreatePod),
+                TokensSeen::Absent => self.keep_tokens(),
+                // No attempt was made; what to do about it is decided once its slots are others'.
+                TokensSeen::Failed(_) => self.decision.status = status_after_refusal(observed.status),
+            },
+            Some(pod) => {
+                if observed.tokens == TokensSeen::Absent {
+                    // Another process had them kept.
+                    self.keep_tokens();
+                }
+                self.decide_with_pod(pod, wanted);
+            }
         }
     }
 
@@ -211,7 +224,14 @@ impl SyncDecider<'_, '_> {
         if observed.is_suspended() {
             return Some(StopReason::Suspended);
         }
-        if matches!(observed.hold, Some(HoldReason::MasterUserNotAllowed(_) | HoldReason::DestinationNotAllowed(_))) {
+        if matches!(
+            observed.hold,
+            Some(
+                HoldReason::MasterUserNotAllowed(_)
+                    | HoldReason::DestinationNotAllowed(_)
+                    | HoldReason::GrantNotAllowed(_)
+            )
+        ) {
             return Some(StopReason::NotAllowed);
         }
         if observed.sync_times.closed().is_some() {
@@ -284,7 +304,7 @@ impl SyncDecider<'_, '_> {
                 match &observed.secrets {
                     SecretsSeen::Unknown => self.push_action(SyncAction::CheckSecrets),
                     SecretsSeen::Present(versions) if !same(versions) => self.start_attempt(),
-                    SecretsSeen::Present(_) | SecretsSeen::Missing(_) => {
+                    SecretsSeen::Present(_) | SecretsSeen::Missing(_) | SecretsSeen::NotMounted(_) => {
                         status.phase = Some(SyncPhase::Stalled);
                         self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
                     }
@@ -301,7 +321,7 @@ impl SyncDecider<'_, '_> {
         let observed = self.observed;
         let status = &mut self.decision.status;
         status.next_attempt_at = None;
-        if let Some(HoldReason::DestinationNotAllowed(why)) = &observed.hold {
+        if let Some(HoldReason::DestinationNotAllowed(why) | HoldReason::GrantNotAllowed(why)) = &observed.hold {
             // Not given up: it goes on by itself once the operator's configuration allows it.
             status.phase = Some(SyncPhase::Stalled);
             status.last_error = Some(LastError::new(why, None));
@@ -336,6 +356,13 @@ impl SyncDecider<'_, '_> {
                 status.last_error = Some(LastError::new(&error, None));
                 return self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
             }
+            SecretsSeen::NotMounted(what) => {
+                status.phase = Some(SyncPhase::Stalled);
+                let error =
+                    Error::configuration(what.clone()).advice("Name it by grantSecretRef, or name another Secret");
+                status.last_error = Some(LastError::new(&error, None));
+                return self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
+            }
             SecretsSeen::Present(versions) => versions.as_slice(),
             // What is missing, the worker says.
             SecretsSeen::Unreadable => &[],
@@ -349,8 +376,24 @@ impl SyncDecider<'_, '_> {
                 status.phase = Some(SyncPhase::Queued);
                 self.request_slots();
             }
-            (None, Some(slots)) => self.record_start(slots, versions),
+            (None, Some(slots)) => match &observed.tokens {
+                TokensSeen::NotNeeded | TokensSeen::Ready => self.record_start(slots, versions),
+                TokensSeen::Absent => {
+                    status.phase = Some(SyncPhase::Queued);
+                    self.keep_tokens();
+                }
+                TokensSeen::Failed(error) => {
+                    let settled = settle_missing_token(observed, error, versions);
+                    self.decision.status = settled.status;
+                    self.decision.events = settled.events;
+                }
+            },
         }
+    }
+
+    fn keep_tokens(&mut self) {
+        self.push_action(SyncAction::KeepTokens);
+        self.wake_in(SignedDuration::from_secs(SECRET_PERIOD_SECONDS));
     }
 
     fn request_slots(&mut self) {

@@ -15,7 +15,7 @@ use stateright::{Checker, Model, Property};
 
 use super::{
     decide::{SyncAction, decide},
-    observe::{ClockReading, FLUSH_SECONDS, ObservedMailbox, SecretsSeen, WorkerLiveness, signed_duration},
+    observe::{ClockReading, FLUSH_SECONDS, ObservedMailbox, SecretsSeen, TokensSeen, WorkerLiveness, signed_duration},
 };
 use crate::{
     api::{
@@ -242,6 +242,7 @@ impl OneMailbox {
             hold: None,
             sync_times: SyncTimes::ALWAYS,
             secrets: SecretsSeen::Present(vec!["mail=1".to_owned()]),
+            tokens: TokensSeen::NotNeeded,
             node_out_of_service: false,
             scheduling_timeout: SignedDuration::from_secs(1800),
             now: clocks.wall,

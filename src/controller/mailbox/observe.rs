@@ -52,6 +52,8 @@ pub struct ObservedMailbox<'a> {
     pub sync_times: SyncTimes,
     /// The Secrets that it needs.
     pub secrets: SecretsSeen,
+    /// The access tokens that its grants give.
+    pub tokens: TokensSeen,
     /// True when the pod's node carries the taint that says it is out of service.
     pub node_out_of_service: bool,
     /// How long a pod may wait for a node.
@@ -212,6 +214,21 @@ pub enum HoldReason {
     MasterUserNotAllowed(String),
     /// The operator's configuration does not allow its destination.
     DestinationNotAllowed(Error),
+    /// The operator's configuration does not let it have the tokens of its grants, or it names such tokens as something else.
+    GrantNotAllowed(Error),
+}
+
+/// What is known of the Secret with the access tokens that a mailbox's pod mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokensSeen {
+    /// It logs in by no grant.
+    NotNeeded,
+    /// It is not there yet, as far as this process knows.
+    Absent,
+    /// It is there, with tokens that are good for a while.
+    Ready,
+    /// It can't be made now: why.
+    Failed(Error),
 }
 
 /// What is known of the Secrets that a mailbox needs.
@@ -223,6 +240,8 @@ pub enum SecretsSeen {
     Present(Vec<String>),
     /// One is not there, or lacks a key: a clause that says which.
     Missing(String),
+    /// One is of a type that no pod may mount as something else: a clause that says which.
+    NotMounted(String),
     /// The operator has no right to look: pods find out.
     Unreadable,
 }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     attempt_end::settle_attempt,
     due::{DueFacts, next_delta_at},
-    observe::{ObservedMailbox, PodEnd, SecretsSeen, WorkerLiveness},
+    observe::{ObservedMailbox, PodEnd, SecretsSeen, TokensSeen, WorkerLiveness},
 };
 use crate::{
     api::{
@@ -125,6 +125,7 @@ impl PlayedMailbox {
             hold: None,
             sync_times: SyncTimes::ALWAYS,
             secrets: SecretsSeen::Unknown,
+            tokens: TokensSeen::NotNeeded,
             node_out_of_service: false,
             scheduling_timeout: SignedDuration::from_secs(600),
             now,

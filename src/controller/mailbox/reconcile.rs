@@ -18,10 +18,11 @@ use super::{
     time_windows::times_of_servers,
 };
 use crate::{
+    Side,
     api::{MailboxSync, MailboxSyncStatus, names},
     controller::{
         cache::NamespacedName, cached_objects::SyncPod, context::ControllerContext, error::ReconcileError,
-        finished_pods::JUDGE_PERIOD, owner_reference,
+        finished_pods::JUDGE_PERIOD, owner_reference, tokens::secret::TokenReader,
     },
 };
 
@@ -133,6 +134,7 @@ async fn decide_once(
         hold: hold_reason(context, state, sync),
         sync_times: times_of_servers([&sync.spec.source.server, &sync.spec.destination.server], clocks.wall),
         secrets: state.secrets.clone(),
+        tokens: context.tokens.look_up(&state.uid, &sync.spec, status.slots.is_some() && status.pod_uid.is_some()),
         node_out_of_service: state.node_out_of_service,
         scheduling_timeout: signed_duration(context.config.scheduling_timeout),
         now: clocks.wall,
@@ -142,6 +144,9 @@ async fn decide_once(
         // The watch is late, or the report was never taken: what is there now says which.
         state.last_report_sought = true;
         return Ok(read_afresh(context, state).await?.map_or(Round::Settled(None), Round::Again));
+    }
+    if observed.is_running() {
+        note_refused_tokens(context, state, status);
     }
     let decision = decide(&observed);
     if decision.actions.contains(&SyncAction::CheckSecrets) {
@@ -157,9 +162,13 @@ async fn decide_once(
         }
         return Ok(Round::Again(next));
     }
-    if !was_running && !decision.actions.contains(&SyncAction::RequestSlots) {
-        // It may stand in the queue, or have been given slots, and does not want them any more.
-        context.give_up_slots(&state.uid);
+    if !was_running && !decision.actions.contains(&SyncAction::KeepTokens) {
+        // While it waits for its turn, or for nothing, no pod needs tokens.
+        context.tokens.let_go(&state.uid);
+        if !decision.actions.contains(&SyncAction::RequestSlots) {
+            // It may stand in the queue, or have been given slots, and does not want them any more.
+            context.give_up_slots(&state.uid);
+        }
     }
     let mut again = None;
     for action in &decision.actions {
@@ -174,6 +183,20 @@ async fn decide_once(
     }
     let wait = decision.wake_after.and_then(|wait| Duration::try_from(wait).ok());
     Ok(Round::Settled(wait.into_iter().chain(judge_again.then_some(JUDGE_PERIOD)).min()))
+}
+
+/// Has another token got where the attempt's worker says that a server refused one.
+fn note_refused_tokens(context: &ControllerContext, state: &ReconcileState, status: &MailboxSyncStatus) {
+    let Some(worker) = status.worker.as_ref().filter(|worker| worker.attempt == status.attempt) else { return };
+    let Some(pod_uid) = &status.pod_uid else { return };
+    let pod = TokenReader { name: names::pod(&state.name.name, status.attempt), uid: pod_uid.clone() };
+    for (side, refused) in
+        [(Side::Source, &worker.refused_source_token), (Side::Destination, &worker.refused_destination_token)]
+    {
+        if let Some(refused) = refused {
+            context.tokens.note_refusal(&state.uid, side, refused, &pod);
+        }
+    }
 }
 
 /// What a mailbox waits for that holds no slots.
@@ -237,6 +260,9 @@ fn hold_reason(context: &ControllerContext, state: &ReconcileState, sync: &Mailb
     }
     if let Some(why) = context.config.forbids_master_user(&state.name.namespace, &sync.spec) {
         return Some(HoldReason::MasterUserNotAllowed(why));
+    }
+    if let Some(why) = context.config.forbids_grant(&state.name.namespace, &sync.spec) {
+        return Some(HoldReason::GrantNotAllowed(why));
     }
     let Some(migration) = context.caches.migration_of(sync) else { return Some(HoldReason::MigrationInactive) };
     if migration.metadata.deletion_timestamp.is_some() {

@@ -13,7 +13,7 @@ use super::{
     attempt_end::status_after_rejection,
     backoff::jittered,
     decide::{SyncAction, SyncDecision, decide},
-    observe::{ClockReading, HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, signed_duration},
+    observe::{ClockReading, HoldReason, ObservedMailbox, SecretsSeen, TokensSeen, WorkerLiveness, signed_duration},
 };
 use crate::{
     api::{
@@ -39,6 +39,7 @@ mod pods;
 mod refused_login;
 mod start_wait;
 mod time_windows;
+mod tokens;
 
 const NAME: &str = "m";
 const UID: &str = "uid";
@@ -55,6 +56,7 @@ struct MailboxFixture {
     waits_for: Option<String>,
     generation: i64,
     secrets: SecretsSeen,
+    tokens: TokensSeen,
     /// When its worker's end was first seen.
     ended_at: Option<SignedDuration>,
     now: Timestamp,
@@ -75,6 +77,7 @@ impl MailboxFixture {
             waits_for: None,
             generation: 1,
             secrets: SecretsSeen::Present(vec!["mail=1".into()]),
+            tokens: TokensSeen::NotNeeded,
             ended_at: None,
             now,
         }
@@ -142,6 +145,7 @@ impl MailboxFixture {
             hold: self.hold.clone(),
             sync_times: self.sync_times.clone(),
             secrets: self.secrets.clone(),
+            tokens: self.tokens.clone(),
             node_out_of_service: false,
             scheduling_timeout: SignedDuration::from_secs(1800),
             now: self.now,

@@ -18,7 +18,9 @@ use crate::{
         mailbox::{
             decide::{SyncAction, SyncDecision, decide},
             effects,
-            observe::{ClockReading, HoldReason, ObservedMailbox, SecretsSeen, WorkerLiveness, liveness_of_attempt},
+            observe::{
+                ClockReading, HoldReason, ObservedMailbox, SecretsSeen, TokensSeen, WorkerLiveness, liveness_of_attempt,
+            },
         },
     },
     sync_times::SyncTimes,
@@ -67,6 +69,7 @@ impl<'a> SuspendedMailbox<'a> {
             hold: Some(HoldReason::MigrationSuspended),
             sync_times: SyncTimes::ALWAYS,
             secrets: SecretsSeen::Unknown,
+            tokens: TokensSeen::NotNeeded,
             node_out_of_service: self.node_out_of_service,
             // None starts.
             scheduling_timeout: SignedDuration::ZERO,
@@ -222,6 +225,7 @@ impl UninstallRun<'_, '_> {
             SyncAction::DeletePod { .. }
             | SyncAction::CheckSecrets
             | SyncAction::RequestSlots
+            | SyncAction::KeepTokens
             | SyncAction::CreatePod => {}
         }
         Ok(false)

@@ -89,6 +89,7 @@ fn an_attempt_that_is_not_allowed_any_more_stops_at_its_checkpoint_and_no_other_
     for (hold, phase) in [
         (not_there(), SyncPhase::Stalled),
         (HoldReason::MasterUserNotAllowed("no master user".into()), SyncPhase::Failed),
+        (HoldReason::GrantNotAllowed(Error::configuration("no grant")), SyncPhase::Stalled),
     ] {
         let mut case = MailboxFixture::running();
         case.pods = vec![pod(1, Some(is_running()))];

@@ -44,7 +44,7 @@ pub const OPERATOR_PERMISSIONS: [(ApiResource, &str); 13] = [
     (ApiResource::part("mailferry.io", "mailboxsyncs", "status"), "get patch"),
     (ApiResource::new("", "pods"), "get list watch create patch delete"),
     (ApiResource::part("", "pods", "exec"), ""),
-    (ApiResource::new("", "secrets"), "get create delete"),
+    (ApiResource::new("", "secrets"), "get create patch delete"),
     (ApiResource::new("", "configmaps"), "get"),
     (ApiResource::new("", "serviceaccounts"), "get create patch"),
     (ApiResource::part("", "serviceaccounts", "token"), ""),
