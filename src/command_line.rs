@@ -120,7 +120,8 @@ pub fn main() -> ExitCode {
         Err(error) => return usage_end(&error),
     };
     let code = execute(cli).unwrap_or_else(|error| {
-        drop(writeln!(io::stderr(), "error: {}", printable(&error.to_string())));
+        let more = error.also.iter().fold(String::new(), |text, also| format!("{text}\n  {}", printable(also)));
+        drop(writeln!(io::stderr(), "error: {}{more}", printable(&error.to_string())));
         error.class.exit_code()
     });
     ExitCode::from(code)

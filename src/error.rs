@@ -173,6 +173,9 @@ pub struct Error {
     /// What a person can do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
+    /// What else is wrong, where all of it is told at once: a clause each, with its advice.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub also: Box<[String]>,
     /// Before this time trying again makes no sense: the server said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<jiff::Timestamp>,
@@ -203,6 +206,23 @@ impl Error {
         errors.into_iter().min_by_key(|error| error.class.severity_rank())
     }
 
+    /// All of them as one: the first, with what the others say beside it; none where there is none.
+    #[must_use]
+    pub(crate) fn joined(errors: Vec<Self>) -> Option<Self> {
+        let mut errors = errors.into_iter();
+        let mut first = errors.next()?;
+        let mut also = std::mem::take(&mut first.also).into_vec();
+        for error in errors {
+            also.push(match &error.advice {
+                Some(advice) => format!("{}. {advice}", error.what),
+                None => error.what,
+            });
+            also.extend(error.also);
+        }
+        first.also = also.into_boxed_slice();
+        Some(first)
+    }
+
     /// An error of `class`; `what` happened in a clause without a trailing dot.
     pub fn new(class: ErrorClass, what: impl Into<String>) -> Self {
         Self {
@@ -213,6 +233,7 @@ impl Error {
             folder: None,
             what: what.into(),
             advice: None,
+            also: Box::default(),
             retry_at: None,
             stated_wait: None,
             finality: GiveUpScope::ByClass,
@@ -285,6 +306,9 @@ impl fmt::Display for Error {
             write!(f, "folder {folder}: ")?;
         }
         write!(f, "{}: {}", self.class, self.what)?;
+        if !self.also.is_empty() {
+            write!(f, " (and {} more)", self.also.len())?;
+        }
         if let Some(advice) = &self.advice {
             write!(f, ". {advice}")?;
         }

@@ -1,10 +1,14 @@
 //! YAML in and out: the only place that knows the library behind it.
 
-use std::fmt;
+mod field_places;
+
+use std::{fmt, ops::Range};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Number, Value};
 
+pub(crate) use self::field_places::join;
+pub use self::field_places::{FieldPlace, FieldPlaces};
 use crate::error::{Error, Result};
 
 /// One document of a stream.
@@ -16,6 +20,16 @@ pub struct YamlDocument {
     pub line: usize,
     /// What it says. May hold secrets.
     pub value: Value,
+    /// Which bytes of the stream it is.
+    bytes: Range<usize>,
+}
+
+impl YamlDocument {
+    /// Where its fields stand in the stream that it was read from.
+    #[must_use]
+    pub fn field_places(&self, stream: &str) -> FieldPlaces {
+        FieldPlaces::new(stream.get(self.bytes.clone()).unwrap_or_default(), self.line)
+    }
 }
 
 impl fmt::Debug for YamlDocument {
@@ -29,9 +43,11 @@ impl fmt::Debug for YamlDocument {
 /// Merge keys (`<<`) are applied. A key that is there twice, or is no text, is an error.
 pub fn read_stream(name: &str, text: &str) -> Result<Vec<YamlDocument>> {
     let mut documents = Vec::new();
-    for (index, (line, part)) in split(text).into_iter().enumerate() {
-        let number = index + 1;
-        let at = |error: &dyn fmt::Display| Error::configuration(format!("{name}, document {number}: {error}"));
+    for (index, (line, bytes)) in split(text).into_iter().enumerate() {
+        let (number, part) = (index + 1, &text[bytes.clone()]);
+        let at = |error: &dyn fmt::Display| {
+            Error::configuration(format!("{name}, line {line} (document {number}): {error}"))
+        };
         let mut value: serde_yaml::Value = serde_yaml::from_str(part).map_err(|error| {
             let text = error.to_string();
             match error.location() {
@@ -46,7 +62,8 @@ pub fn read_stream(name: &str, text: &str) -> Result<Vec<YamlDocument>> {
         })?;
         value.apply_merge().map_err(|error| at(&error))?;
         if !value.is_null() {
-            documents.push(YamlDocument { number, line, value: to_json(value).map_err(|error| at(&error))? });
+            let value = to_json(value).map_err(|error| at(&error))?;
+            documents.push(YamlDocument { number, line, value, bytes });
         }
     }
     Ok(documents)
@@ -64,9 +81,9 @@ pub(crate) fn write<T: Serialize>(value: &T) -> Result<String> {
     serde_yaml::to_string(&value).map_err(|e| Error::internal(format!("a value can't be shown as YAML: {e}")))
 }
 
-/// Cuts a stream at its `---` and behind its `...` lines: each part with the number of its first line. At the start of a
+/// Cuts a stream at its `---` and behind its `...` lines: each part's bytes with the number of its first line. At the start of a
 /// line these marks mean nothing else, not even in quoted or block text.
-fn split(text: &str) -> Vec<(usize, &str)> {
+fn split(text: &str) -> Vec<(usize, Range<usize>)> {
     let is = |line: &str, mark: &str| {
         line.strip_prefix(mark).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
     };
@@ -76,13 +93,13 @@ fn split(text: &str) -> Vec<(usize, &str)> {
         let end = at + line.len();
         if is(line, "---") || is(line, "...") {
             if !text[start..at].trim().is_empty() {
-                parts.push((first, &text[start..at]));
+                parts.push((first, start..at));
             }
             (start, first) = if is(line, "...") { (end, index + 2) } else { (at, index + 1) };
         }
         at = end;
     }
-    parts.push((first, &text[start..]));
+    parts.push((first, start..text.len()));
     parts
 }
 

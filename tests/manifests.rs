@@ -168,9 +168,76 @@ fn a_misspelt_field_is_named_with_file_document_path_and_the_right_name() {
     let error = refused("misspelt", text);
     assert_eq!(
         error,
-        "Configuration: m.yaml (document 2, line 2): MailMigration acme: spec.mailboxes[1].destination.passwordRef: \
-         unknown field; did you mean passwordSecretRef? (and 1 more)"
+        "Configuration: m.yaml, line 15, column 16: MailMigration acme: spec.mailboxes[1].source.passwordRef: unknown \
+         field; did you mean passwordSecretRef? (and 1 more)"
     );
+}
+
+/// All that is said about one file with this text, as the program prints it.
+fn all_refused(test: &str, manifest: &str) -> Vec<String> {
+    let folder = Folder::new(test);
+    let path = folder.file("m.yaml", manifest);
+    let error = load(std::slice::from_ref(&path), &[], &nothing).unwrap_err();
+    let plain = |text: &str| text.replace(&path.display().to_string(), "m.yaml");
+    [plain(&error.what)].into_iter().chain(error.also.iter().map(|also| plain(also))).collect()
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once_each_with_its_line_and_column() {
+    let migration = MIGRATION
+        .replace("host: old.example", "host: imaps://old.example")
+        .replace("  mailboxes:", "  deletions: mirorr\n  parallelism: 0\n  paralellism: 4\n  mailboxes:")
+        .replace("    - name: bob", "    - name: alice");
+    let more = "---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: Mail\n  label: {a: b}\ndata: {a: hush!, b c: eA==}\n\
+                ---\nkind: ConfigMap\nmetadata: {name: a}\n---\n{\"apiVersion\": \"v1\",\n \"kind\": \"Sekret\"}\n";
+    assert_eq!(
+        all_refused("all", &format!("{migration}{more}")),
+        [
+            "m.yaml, line 8, column 3: MailMigration acme: spec.deletions: `mirorr` is not one of Keep, Mirror; did you mean \
+             Mirror?",
+            "m.yaml, line 9, column 3: MailMigration acme: spec.parallelism: must be from 1 to 10000, not 0",
+            "m.yaml, line 10, column 3: MailMigration acme: spec.paralellism: unknown field; did you mean parallelism?",
+            "m.yaml, line 15, column 7: MailMigration acme: spec.mailboxes[1]: `alice` is there already as \
+             spec.mailboxes[0]: each may be there once",
+            "m.yaml, line 22, column 3: Secret Mail: metadata.name: must be an object's name: lower-case letters, digits, - \
+             and . only, a letter or digit first and last",
+            "m.yaml, line 23, column 3: Secret Mail: metadata.label: unknown field; did you mean labels?",
+            "m.yaml, line 24, column 8: Secret Mail: data.a: is not base64: write the value itself under stringData instead \
+             of data",
+            "m.yaml, line 24, column 18: Secret Mail: data.b c: must be a key of a Secret: letters, digits, -, _ and . only",
+            "m.yaml, line 26, column 1: apiVersion of a ConfigMap must be v1",
+            "m.yaml, line 30, column 2: kind `Sekret` has no meaning here; did you mean Secret?. Mailferry reads \
+             MailMigration, MailServer, Secret and ConfigMap; leave other manifests out",
+        ]
+    );
+}
+
+#[test]
+fn values_and_rules_of_one_object_are_told_together_and_no_rule_repeats_what_is_misspelt() {
+    let wrong = MIGRATION.replace("host: old.example", "host: imaps://old.example, port: 70000");
+    let said = all_refused("values-rules", &wrong);
+    assert!(said.len() == 2 && said[0].contains("spec.source.server.host: host must be"), "{said:?}");
+    assert!(
+        said[1].starts_with("m.yaml, line 6, column 48: ") && said[1].contains("server.port: must be from 1"),
+        "{said:?}"
+    );
+    let misspelt = MIGRATION.replace("  mailboxes:", "  mailboxs:");
+    assert_eq!(all_refused("no-echo", &misspelt).len(), 1);
+}
+
+#[test]
+fn the_items_of_a_list_have_their_own_lines_and_no_fault_hides_what_other_files_hold() {
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: a}\n  strData: {}\n\
+                - just text\n";
+    let said = all_refused("list-lines", list);
+    assert!(
+        said[0].starts_with("m.yaml, line 7, column 3: Secret a: strData: unknown field; did you mean"),
+        "{said:?}"
+    );
+    assert!(said[1].starts_with("m.yaml, line 8, column 3: it is no manifest"), "{said:?}");
+    let folder = Folder::new("two-files");
+    let files = [folder.file("1.yaml", "a: [\n"), folder.file("2.yaml", list)];
+    assert_eq!(load(&files, &[], &nothing).unwrap_err().also.len(), 2);
 }
 
 #[test]
@@ -223,7 +290,8 @@ fn what_is_no_manifest_of_ours_is_refused_by_its_kind() {
         ),
         ("kind: Secret\nmetadata: {name: a}\n", "apiVersion of a Secret must be v1"),
         ("apiVersion: v1\nmetadata: {name: a}\n", "kind is missing"),
-        ("apiVersion: v1\nkind: Secret\n", "Secret: metadata.name is missing"),
+        ("apiVersion: v1\nkind: Secret\n", "m.yaml, line 1, column 1: Secret: metadata: is missing"),
+        ("apiVersion: v1\nkind: Secret\nmetadata: {}\n", "m.yaml, line 3, column 1: Secret: metadata.name: is missing"),
         ("- a\n", "it is no manifest"),
         ("just text\n", "it is no manifest"),
         ("", "there is no MailMigration in m.yaml"),
@@ -247,7 +315,8 @@ fn one_object_given_twice_is_refused_and_a_list_is_unfolded() {
     let (first, second) = (folder.file("1.yaml", MIGRATION), folder.file("2.yaml", MIGRATION));
     let error = load(&[first, second], &[], &nothing).unwrap_err().to_string();
     assert!(
-        error.contains("MailMigration acme is there already, in ") && error.contains("1.yaml (document 1)"),
+        error.contains("2.yaml, line 4, column 12: MailMigration acme is there already, in ")
+            && error.contains("1.yaml, line 2, column 1"),
         "{error}"
     );
     let item = MIGRATION.trim().replace('\n', "\n    ");

@@ -15,7 +15,7 @@ pub(crate) fn in_cluster(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
 /// The same of a manifest, where each field was written by a person.
 #[must_use]
 pub(crate) fn in_manifest(spec: &MailMigrationSpec) -> Vec<ManifestProblem> {
-    let former = spec.ttl.map(|_| ManifestProblem { path: "spec.ttl".to_owned(), message: FORMER_TTL.to_owned() });
+    let former = spec.ttl.map(|_| ManifestProblem::new("spec.ttl", FORMER_TTL));
     former.into_iter().collect()
 }
 

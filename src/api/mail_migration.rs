@@ -20,7 +20,7 @@ use super::{
     not_copied::NotCopied,
     pod_overrides::PodOverrides,
     scalar::Duration,
-    settings::{Cutover, Schedule, SyncSettings, defaults},
+    settings::{Cutover, DELETION_TOKEN_PATTERN, Schedule, SyncSettings, defaults},
 };
 
 /// Mailboxes that are moved from one IMAP server to another.
@@ -80,7 +80,7 @@ pub struct MailMigrationSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into(), "key".into()]))]
     pub mailbox_secrets: Vec<SecretKeyRef>,
     /// More mailboxes, as CSV in ConfigMaps of this namespace, as in mailboxSecrets, but without passwords and tokens: a
-    /// masterUser logs in on both sides.
+    /// masterUser or a grantRef logs in on both sides.
     #[serde(default)]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into(), "key".into()]))]
@@ -96,9 +96,17 @@ pub struct MailMigrationSpec {
     #[serde(default)]
     pub flags: FlagPolicy,
     /// Keep: what is deleted at the source stays at the destination. Mirror: it is deleted there too, but only messages
-    /// that Mailferry put there itself, and not when an implausible share of a folder has vanished.
+    /// that Mailferry put there itself. Where more than 30 % of a folder vanished at once, and at least four messages,
+    /// they are held until confirmDeletions has their token.
     #[serde(default)]
     pub deletions: DeletionPolicy,
+    /// Tokens of deletions that were held: the condition DeletionsHeld, `status.worker.heldDeletions` of the mailbox, and
+    /// the report of `mailferry run` show them. Each stands for exactly the messages of one folder that it was shown for.
+    /// What a token lets through is deleted by a sync that follows at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 64), regex(pattern = DELETION_TOKEN_PATTERN)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub confirm_deletions: Vec<String>,
     /// The most mailboxes of this migration that are synced at the same time. The operator's own limits hold too.
     #[serde(default = "defaults::parallelism")]
     #[schemars(range(min = 1, max = 10_000))]
@@ -212,6 +220,7 @@ impl MailMigrationSpec {
             messages: self.messages.clone(),
             flags: self.flags,
             deletions: self.deletions,
+            confirm_deletions: self.confirm_deletions.clone(),
             connections: self.connections,
             deadline: self.deadline,
             timeouts: self.timeouts.clone(),
@@ -249,13 +258,20 @@ pub struct EndpointSpec {
     /// open all of them. Not together with masterUser.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant_secret_ref: Option<LocalRef>,
+    /// A grant of the operator's configuration (`grants`), by which it gets OAuth 2.0 access tokens for each mailbox that
+    /// has no credential of its own: for the account's username, and for no one else. It works only in a cluster, where
+    /// that configuration allows this namespace, the username and the server's host, with a certificate that the system
+    /// trusts: no caBundle, caBundleRef, serverName or insecureSkipVerify, and not with tls.mode None. Left out: none is
+    /// used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_ref: Option<LocalRef>,
 }
 
 impl EndpointSpec {
     /// True where mailboxes need no credential of their own.
     #[must_use]
     pub(crate) fn logs_in_for_all(&self) -> bool {
-        self.master_user.is_some() || self.grant_secret_ref.is_some()
+        self.master_user.is_some() || self.grant_secret_ref.is_some() || self.grant_ref.is_some()
     }
 }
 
@@ -305,8 +321,8 @@ pub struct MailMigrationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<MigrationPhase>,
     /// Accepted, Ready, Complete and AllCopied are always there; Failed, Stalled, Reconciling, MailboxesFailing,
-    /// RemovalPending, PodsRefused, MailboxesRefused, MailboxLimitReached, MailboxNamesTaken, ServerChanged, Outdated and
-    /// DeprecatedFields only while they are true.
+    /// RemovalPending, DeletionsHeld, PodsRefused, MailboxesRefused, MailboxLimitReached, MailboxNamesTaken, ServerChanged,
+    /// Outdated and DeprecatedFields only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

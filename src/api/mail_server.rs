@@ -51,6 +51,11 @@ pub struct MailServerSpec {
     /// out by what the server says of itself. It decides, above all, which folder names a destination takes.
     #[serde(default)]
     pub quirks: Quirks,
+    /// Whom the server belongs to, or which product it is, for what that one allows and advises: the connections of one
+    /// account, daily allowances, and what to do when it refuses a login. Auto: that is found out by the host's name and by
+    /// how the server introduces itself. None: nothing is presumed.
+    #[serde(default)]
+    pub provider: MailProvider,
     /// True: the connection is compressed (COMPRESS=DEFLATE, RFC 4978) where the server offers it. This helps on slow
     /// links only, and costs CPU on both ends.
     #[serde(default)]
@@ -93,6 +98,19 @@ pub struct Tls {
     /// certificate must be valid and carry the server's name.
     #[serde(default)]
     pub insecure_skip_verify: bool,
+}
+
+impl Tls {
+    /// True when the connection is encrypted and the server's certificate is that of its host, by the authorities that the
+    /// system trusts and no others.
+    #[must_use]
+    pub(crate) const fn trusts_system_alone(&self) -> bool {
+        !matches!(self.mode, TlsMode::None)
+            && self.ca_bundle.is_none()
+            && self.ca_bundle_ref.is_none()
+            && self.server_name.is_none()
+            && !self.insecure_skip_verify
+    }
 }
 
 /// When TLS begins.
@@ -166,6 +184,46 @@ pub enum Quirks {
     Courier,
     /// Dovecot.
     Dovecot,
+}
+
+/// Whom a server belongs to, or which product it is.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum MailProvider {
+    /// Found out.
+    #[default]
+    Auto,
+    /// Nobody of whom anything is known.
+    None,
+    /// AOL Mail.
+    #[serde(rename = "AOL")]
+    Aol,
+    /// HCL (once IBM, Lotus) Domino.
+    Domino,
+    /// Fastmail.
+    Fastmail,
+    /// Gmail and Google Workspace.
+    Gmail,
+    /// GMX.
+    #[serde(rename = "GMX")]
+    Gmx,
+    /// hMailServer.
+    HMailServer,
+    /// Apple iCloud Mail.
+    ICloud,
+    /// Kerio Connect.
+    Kerio,
+    /// Exchange Online (Microsoft 365) and Outlook.com.
+    Microsoft,
+    /// NetEase: 163.com, 126.com, yeah.net.
+    NetEase,
+    /// WEB.DE.
+    WebDe,
+    /// Yahoo Mail.
+    Yahoo,
+    /// Zimbra.
+    Zimbra,
+    /// Zoho Mail.
+    Zoho,
 }
 
 /// What connection tests found, and how much the server is used.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cel_rules,
-    common::{Account, LastError, LocalRef, MasterUser},
+    common::{Account, CredentialRef, LastError, LocalRef, MasterUser, SecretKeyRef},
     mail_server::MailServerSpec,
     not_copied::{LeftOutFolder, NotCopied},
     pod_overrides::PodOverrides,
@@ -21,6 +21,8 @@ use super::{
 
 /// The longest checkpoint that a status holds, bytes of its encoded form.
 pub const MAX_CHECKPOINT_BYTES: usize = 262_144;
+/// The most folders of which a status shows held deletions.
+pub(crate) const MAX_HELD_FOLDERS: usize = 20;
 /// The most folders that a status lists.
 pub(crate) const MAX_FOLDERS: usize = 200;
 
@@ -97,9 +99,42 @@ pub struct SyncEndpoint {
     pub server: Shared<MailServerSpec>,
     /// The account that is logged in to. Its `username` is always there.
     pub account: Account,
-    /// The administrator who logs in for the account. Absent: the account has a credential of its own.
+    /// The administrator who logs in for the account. Absent: none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master_user: Option<Shared<MasterUser>>,
+    /// The grant of the operator's configuration by which it gets access tokens for the account. Absent: none is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_ref: Option<LocalRef>,
+}
+
+/// By what the operator gets access tokens for an account.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum GrantedBy {
+    /// The grant of this name of the operator's configuration.
+    Operator(String),
+    /// The tenant's own Secret of this name.
+    Tenant(String),
+}
+
+impl SyncEndpoint {
+    /// By what the operator gets access tokens for the account; none where it logs in otherwise.
+    #[must_use]
+    pub(crate) fn granted_by(&self) -> Option<GrantedBy> {
+        match self.account.credential() {
+            Some(CredentialRef::Grant(secret)) => Some(GrantedBy::Tenant(secret.name.clone())),
+            None if self.master_user.is_none() => {
+                self.grant_ref.as_ref().map(|grant| GrantedBy::Operator(grant.name.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The values of Secrets that a sync of it reads, beside tokens of grants.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &SecretKeyRef> {
+        let own = self.account.password_secret_ref.as_ref().or(self.account.token_secret_ref.as_ref());
+        let master = self.master_user.as_ref().map(|master| &master.password_secret_ref);
+        own.or(master).into_iter().chain(self.server.tls.ca_bundle_ref.as_ref())
+    }
 }
 
 /// How a mailbox is doing. `worker` belongs to the sync's pod, everything else to the operator.
@@ -114,7 +149,8 @@ pub struct MailboxSyncStatus {
     /// Where the mailbox stands, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<SyncPhase>,
-    /// Ready and AllCopied are always there; Stalled only while the phase is Stalled or Failed, Outdated while it is true.
+    /// Ready and AllCopied are always there; Stalled only while the phase is Stalled or Failed, Outdated and DeletionsHeld
+    /// while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -268,8 +304,8 @@ pub struct Stopping {
 /// Why an attempt was asked to stop. `Deadline`: it ran as long as it may. `NoProgress`: it moved nothing for
 /// stallAfter. `Suspended`, `Cancelled`, `Removed`: a person wanted it. `NotStarted`: its pod did not run, or got no
 /// node, in time. `LostContact`: it reported nothing for longer than it may go on without the API server. `NotAllowed`: the
-/// operator's configuration does not allow its destination or master user any more. `WindowClosed`: a server's time windows
-/// closed; it goes on when they open.
+/// operator's configuration does not allow its destination, master user or grant any more. `WindowClosed`: a server's time
+/// windows closed; it goes on when they open.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
     /// It ran as long as it may.
@@ -286,7 +322,7 @@ pub enum StopReason {
     NotStarted,
     /// It reported nothing for longer than it may go on without the API server.
     LostContact,
-    /// The operator's configuration does not allow its destination or its master user any more.
+    /// The operator's configuration does not allow its destination, its master user or its grant any more.
     NotAllowed,
     /// The time windows of one of its servers closed.
     WindowClosed,
@@ -392,6 +428,15 @@ pub struct WorkerStatus {
     /// When the wait is over. Absent: the sync does not wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_until: Option<Time>,
+    /// The access token of a grant that the source's server refused, as a hash, while another one is waited for. Absent:
+    /// none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub refused_source_token: Option<String>,
+    /// The same for the destination's server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub refused_destination_token: Option<String>,
     /// The checkpoint, by which a later attempt goes on: opaque, versioned, compressed. `mailferry checkpoint` shows
     /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -425,6 +470,12 @@ pub struct WorkerStatus {
     #[schemars(length(max = 20), inner(length(max = 500)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub warnings: Vec<String>,
+    /// Deletions that the last sync did not make, as too much of a folder had vanished at once (`deletions: Mirror`). Each
+    /// waits until `spec.confirmDeletions` of the MailMigration has its token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub held_deletions: Vec<HeldFolderDeletions>,
     /// True once a login to the destination worked in this attempt.
     #[serde(default)]
     pub destination_login: bool,
@@ -562,6 +613,25 @@ pub struct FolderFacts {
     /// Messages that were set aside, and so not copied.
     #[serde(default)]
     pub skipped: i64,
+}
+
+/// Deletions in one folder that wait for a confirmation.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldFolderDeletions {
+    /// The folder's name at the source.
+    #[schemars(length(max = 300))]
+    pub folder: String,
+    /// How many messages vanished from the source.
+    pub messages: i64,
+    /// Of how many that were copied.
+    pub of: i64,
+    /// How many copies would be deleted: those that Mailferry made.
+    #[serde(default)]
+    pub copies: i64,
+    /// A token that stands for exactly these messages.
+    #[schemars(length(max = 64))]
+    pub token: String,
 }
 
 #[cfg(test)]

@@ -8,8 +8,10 @@ use serde_json::{Map, Value};
 use super::{
     common::USERNAME_PATTERN,
     scalar::{DURATION_PATTERN, SIZE_PATTERN},
+    settings::DELETION_TOKEN_PATTERN,
     validate::ManifestProblem,
 };
+use crate::yaml::join;
 
 /// Removes nulls from objects, as the API server does: a field that is null was not written.
 pub(crate) fn prune_nulls(value: &mut Value) {
@@ -72,7 +74,7 @@ fn check_value(path: &str, schema: &Value, value: &Value, found: &mut Vec<Manife
 fn check_object(path: &str, schema: &Value, object: &Map<String, Value>, found: &mut Vec<ManifestProblem>) {
     for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if !object.contains_key(name) {
-            found.push(problem(&join(path, name), "is missing".to_owned()));
+            found.push(ManifestProblem { presence: true, ..problem(&join(path, name), "is missing".to_owned()) });
         }
     }
     if let Some(most) = schema["maxProperties"].as_u64().filter(|most| object.len() as u64 > *most) {
@@ -83,6 +85,9 @@ fn check_object(path: &str, schema: &Value, object: &Map<String, Value>, found: 
     let open = schema["x-kubernetes-preserve-unknown-fields"] == true || (properties.is_none() && values.is_null());
     for (name, value) in object {
         let path = join(path, name);
+        if schema["propertyNames"].is_object() {
+            check_text(&path, &schema["propertyNames"], name, found);
+        }
         if let Some(schema) = properties.and_then(|properties| properties.get(name)) {
             check_value(&path, schema, value, found);
         } else if values.is_object() {
@@ -93,7 +98,7 @@ fn check_object(path: &str, schema: &Value, object: &Map<String, Value>, found: 
                 Some(meant) => format!("did you mean {meant}?"),
                 None => format!("known here: {}", known().collect::<Vec<_>>().join(", ")),
             };
-            found.push(problem(&path, format!("unknown field; {hint}")));
+            found.push(ManifestProblem { presence: true, ..problem(&path, format!("unknown field; {hint}")) });
         }
     }
 }
@@ -133,7 +138,9 @@ fn check_text(path: &str, schema: &Value, text: &str, found: &mut Vec<ManifestPr
         && !allowed.iter().any(|value| value == text)
     {
         let names: Vec<_> = allowed.iter().filter_map(Value::as_str).collect();
-        found.push(problem(path, format!("{} is not one of {}", quote_short(text), names.join(", "))));
+        let meant = nearest_candidate(text, names.iter().copied());
+        let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+        found.push(problem(path, format!("{} is not one of {}{hint}", quote_short(text), names.join(", "))));
     }
     if schema["minLength"].as_u64().is_some_and(|least| length < least) {
         found.push(problem(path, "is empty".to_owned()));
@@ -168,8 +175,10 @@ fn pattern_advice(pattern: &str, text: &str) -> String {
         DURATION_PATTERN => format!("{text} is no duration: write it as 7d, 6h, 1h30m, 90s or 500ms"),
         SIZE_PATTERN => format!("{text} is no size: write it as 25Mi, 64Ki or a number of bytes in quotes"),
         USERNAME_PATTERN => format!("{text} holds a control character (a tab, a line break), which no login can carry"),
+        DELETION_TOKEN_PATTERN => format!("{text} is no token: it has 16 digits and letters from a to f"),
         p if p.starts_with("^[a-z0-9]") => {
-            "must be an object's name: lower-case letters, digits, - and . only".to_owned()
+            "must be an object's name: lower-case letters, digits, - and . only, a letter or digit first and last"
+                .to_owned()
         }
         p if p.starts_with("^[-._a-zA-Z0-9]") => {
             "must be a key of a Secret: letters, digits, -, _ and . only".to_owned()
@@ -207,12 +216,8 @@ fn quote_short(text: &str) -> String {
     if short.len() == text.len() { format!("`{short}`") } else { format!("`{short}...`") }
 }
 
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
 fn problem(path: &str, message: String) -> ManifestProblem {
-    ManifestProblem { path: path.to_owned(), message }
+    ManifestProblem::new(path, message)
 }
 
 #[cfg(test)]
@@ -255,7 +260,7 @@ mod tests {
             ),
             ("/spec/mailboxes/0/source", "passwordsecretref", "did you mean passwordSecretRef?"),
             ("/spec/destination/server", "hots", "did you mean host?"),
-            ("/spec/destination/server", "zzz", "known here: compress, host, limits, port, quirks, tls"),
+            ("/spec/destination/server", "zzz", "known here: compress, host, limits, port, provider, quirks, tls"),
             ("", "specs", "specs: unknown field; did you mean spec?"),
         ] {
             let mut value = migration();
@@ -275,6 +280,9 @@ mod tests {
             ("/spec", "deadline", json!("6 hours"), "spec.deadline: `6 hours` is no duration: write it as 7d, 6h"),
             ("/spec", "deadline", json!(6), "spec.deadline: must be text"),
             ("/spec", "flags", json!("Never"), "`Never` is not one of SourceWins, Ignore"),
+            ("/spec", "flags", json!("ignored"), "is not one of SourceWins, Ignore; did you mean Ignore?"),
+            ("/spec", "deletions", json!("mirorr"), "is not one of Keep, Mirror; did you mean Mirror?"),
+            ("/spec", "confirmDeletions", json!(["0123"]), "spec.confirmDeletions[0]: `0123` is no token"),
             ("/spec", "startAt", json!("tomorrow"), "is no time: write it as 2026-03-01T22:00:00Z"),
             ("/spec", "suspend", json!("yes"), "spec.suspend: must be true or false, not text"),
             ("/spec", "messages", json!({"maxSize": "25MB"}), "spec.messages.maxSize: `25MB` is no size"),

@@ -10,6 +10,9 @@ use super::{
     scalar::Duration,
 };
 
+/// The pattern of the token that stands for deletions that are held.
+pub(crate) const DELETION_TOKEN_PATTERN: &str = "^[0-9a-f]{16}$";
+
 /// The settings that every mailbox of a migration has in common: fields of the MailMigration's spec, where they are
 /// described.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -27,6 +30,11 @@ pub struct SyncSettings {
     /// Whether messages that are deleted at the source are deleted at the destination too.
     #[serde(default)]
     pub deletions: DeletionPolicy,
+    /// Tokens of deletions that were held and are confirmed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 64), regex(pattern = DELETION_TOKEN_PATTERN)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub confirm_deletions: Vec<String>,
     /// The most connections to each side; lowered by the MailServers' maxConnectionsPerMailbox.
     #[serde(default = "defaults::connections")]
     #[schemars(range(min = 1, max = 16))]
@@ -76,6 +84,7 @@ impl Default for SyncSettings {
             messages: MessageRules::default(),
             flags: FlagPolicy::default(),
             deletions: DeletionPolicy::default(),
+            confirm_deletions: Vec::new(),
             connections: defaults::connections(),
             deadline: defaults::deadline(),
             timeouts: Timeouts::default(),

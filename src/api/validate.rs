@@ -25,6 +25,15 @@ pub struct ManifestProblem {
     pub path: String,
     /// What is wrong and what to write instead.
     pub message: String,
+    /// True when the field is missing, or has no business there: a rule that looks for it would only say so again.
+    pub presence: bool,
+}
+
+impl ManifestProblem {
+    /// A problem with the value of a field; the path is empty for the object itself.
+    pub(crate) fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into(), presence: false }
+    }
 }
 
 /// Collects problems below one path.
@@ -42,7 +51,7 @@ impl ProblemCollector<'_> {
 
     fn require(&mut self, holds: bool, rule: CelRule) {
         if !holds {
-            self.problems.push(ManifestProblem { path: self.path.clone(), message: rule.message.to_owned() });
+            self.problems.push(ManifestProblem::new(&self.path, rule.message));
         }
     }
 
@@ -150,7 +159,8 @@ fn check_tls(at: &mut ProblemCollector<'_>, tls: &Tls) {
 }
 
 fn check_endpoint(at: &mut ProblemCollector<'_>, endpoint: &EndpointSpec) {
-    at.require(endpoint.master_user.is_none() || endpoint.grant_secret_ref.is_none(), ONE_LOGIN);
+    let ways = [endpoint.master_user.is_some(), endpoint.grant_ref.is_some(), endpoint.grant_secret_ref.is_some()];
+    at.require(ways.into_iter().filter(|there| *there).count() <= 1, ONE_LOGIN);
     at.require(endpoint.server.is_some() != endpoint.server_ref.is_some(), ONE_SERVER);
     if let Some(spec) = &endpoint.server {
         check_server(&mut at.at_field("server"), spec);

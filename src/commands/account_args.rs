@@ -18,7 +18,7 @@ use crate::{
     local::{
         account_pair::{AccountPair, CredentialPlace, ExtraTrust, PairCredential, PairSide},
         account_url::{AccountUrl, AccountUrlError},
-        manifest::{ManifestSet, grant_name},
+        manifest::{self, grant_name},
         secrets::SecretSource,
     },
 };
@@ -346,7 +346,7 @@ impl AccountArgs {
             return Err(Error::configuration(format!("both grant files hold a Secret {one}"))
                 .advice("Give one of them another metadata.name"));
         }
-        let mut manifests = ManifestSet::from_command_line(pair.manifest())?;
+        let mut manifests = manifest::from_command_line(pair.manifest())?;
         let sides = [(self.source.credential(), &pair.source), (self.destination.credential(), &pair.destination)];
         if let Some(file) = &self.save {
             let shown = file.display().to_string();

@@ -22,7 +22,7 @@ use crate::{
         files, imapsync_script, names,
         objects::ImportMetadata,
         plan::{self, ImportPlan, ImportSettings, ObjectLimits},
-        side_settings::{ServerChoice, SideSettings},
+        side_settings::{ServerChoice, SideSettings, split_port},
         table::{self, ImportTable, TableFormat, TableOptions},
     },
     terminal_text::{format_count, printable, shell_word},
@@ -30,9 +30,9 @@ use crate::{
 
 /// Turn a list of mailboxes (CSV) into a MailMigration and Secrets: files, or applied to a cluster.
 ///
-/// The first line names the columns, in your own words: `email`, `Old Password`, `user1`, `destination_password`. A column
-/// that does not say whose it is holds for both sides. Comma, semicolon and tab are told apart, and so are the encodings
-/// that spreadsheets write.
+/// The first line names the columns, in your own words: `email`, `Old Password`, `user1`, `Mot de passe`,
+/// `destination_password`. A column that does not say whose it is holds for both sides. Comma, semicolon and tab are told
+/// apart, and so are the encodings that spreadsheets write. `--template` prints a table to fill in.
 ///
 /// Every row is checked before anything is written; what is wrong is said with its line. No password is ever shown.
 ///
@@ -41,8 +41,12 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 pub struct ImportArgs {
     /// The table; `-` reads stdin.
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", required_unless_present = "template", default_value = "-", hide_default_value = true)]
     pub table: PathBuf,
+
+    /// Print a table to fill in, with comments, and do nothing else.
+    #[arg(long, exclusive = true, help_heading = "What to do")]
+    pub template: bool,
 
     /// What the migration is called, and what the names of Secrets start with: lower-case letters, digits and -
     /// [default: the file's name].
@@ -54,8 +58,8 @@ pub struct ImportArgs {
     pub namespace: Option<String>,
 
     /// What a column holds, by its heading or its number: `--columns source_username=Login,source_password=3`. It wins over
-    /// the headings; `name=` leaves a column out. Known: name, and host, port, username, password and token, each also with
-    /// `source_` or `destination_` before it.
+    /// the headings; `name=` leaves a column out. Known: name, and host, port, username, domain, password and token, each also
+    /// with `source_` or `destination_` before it.
     #[arg(long, value_name = "MEANING=COLUMN", value_delimiter = ',', help_heading = "The table")]
     pub columns: Vec<ColumnSetting>,
 
@@ -97,6 +101,11 @@ pub struct ImportArgs {
     #[arg(long, help_heading = "The migration")]
     pub suspend: bool,
 
+    /// Write the mailboxes into ConfigMaps (CSV), which a repository of manifests may hold as they are: for tables without
+    /// passwords, whose mailboxes administrators log in for.
+    #[arg(long, help_heading = "The migration")]
+    pub config_map: bool,
+
     /// Where files go [default: ./NAME]. `migration.yaml` may be read by everybody; `secrets.yaml` only by you.
     #[arg(long, short, value_name = "DIR", help_heading = "What to do")]
     pub output: Option<PathBuf>,
@@ -134,7 +143,7 @@ macro_rules! side_args {
         #[derive(Debug, Clone, Default, Args)]
         pub struct $args {
             /// See its help.
-            #[arg(help = concat!("The ", $side, "'s host: a name or an address, unless the table has a column with it"),
+            #[arg(help = concat!("The ", $side, "'s host: a name or an address, also with its port (HOST:993), unless the table has a column with it"),
                 id = concat!($side, "-host"), long = concat!($side, "-host"), value_name = "HOST", help_heading = $heading)]
             pub host: Option<String>,
 
@@ -180,15 +189,21 @@ macro_rules! side_args {
         impl $args {
             fn settings(&self) -> Result<SideSettings> {
                 let Self { host, port, tls, ca_file, server, master_user, master_secret, master_mode } = self;
+                let (host, own_port) = host.as_deref().map(split_port).unzip();
+                let own_port = own_port.flatten();
+                if port.zip(own_port).is_some_and(|(port, other)| port != other) {
+                    return Err(Error::configuration(concat!("--", $side, "-host has another port than --", $side, "-port"))
+                        .advice("Say the port once"));
+                }
                 let server = match (server, host) {
                     (Some(name), _) => Some(ServerChoice::Reference(name.clone())),
-                    (None, host) => host.clone().map(ServerChoice::Host),
+                    (None, host) => host.map(str::to_owned).map(ServerChoice::Host),
                 };
                 let master = master_user.clone().zip(master_secret.clone()).map(|(username, password_secret_ref)| {
                     MasterUser { username, password_secret_ref, mode: master_mode.unwrap_or_default(), separator: None }
                 });
                 let ca_bundle = ca_file.as_deref().map(authority).transpose()?;
-                let settings = SideSettings { server, port: *port, tls: *tls, ca_bundle, master };
+                let settings = SideSettings { server, port: port.or(own_port), tls: *tls, ca_bundle, master };
                 match settings.problem() {
                     Some(what) => Err(Error::configuration(format!(concat!($side, ": {}"), what))),
                     None => Ok(settings),
@@ -250,11 +265,16 @@ impl ImportArgs {
     /// # Errors
     /// Configuration when the table or the command line is wrong; what the cluster says.
     pub async fn run(self) -> Result<u8> {
+        if self.template {
+            print(table::TEMPLATE)?;
+            return Ok(0);
+        }
         let mut settings = ImportSettings {
             common: ImportMetadata { import: self.import_name()?, namespace: self.namespace.clone() },
             sides: [self.source.settings()?, self.destination.settings()?],
             parallelism: self.parallelism,
             suspend: self.suspend,
+            config_maps: self.config_map,
             rules: Map::new(),
         };
         let file = self.file();
@@ -282,6 +302,7 @@ impl ImportArgs {
         };
         print_message(&table.findings.text(&file));
         if !table.findings.problems.is_empty() {
+            print_message(&columns_line(&table));
             let problems = format_count(table.findings.problems.len() as u64, "problem");
             return Err(Error::configuration(format!("{file}: {problems}; nothing was made"))
                 .advice("Correct the table, or say by --columns, --delimiter and --encoding how to read it"));
@@ -383,13 +404,20 @@ fn summary(file: &str, table: &ImportTable, read_as: Option<&str>, plan: &Import
     let encoding = read_as.map_or_else(String::new, |encoding| format!(" (read as {encoding})"));
     let mailboxes = format_count(plan.mailboxes as u64, "mailbox");
     let migrations = format_count(plan.migrations.len() as u64, "MailMigration");
-    let secrets = format_count(plan.secrets.len() as u64, "Secret");
-    let mut text = format!("{file}{encoding}: {rows}, {mailboxes}: {migrations}, {secrets}\n");
+    let secrets = match plan.config_maps.len() {
+        0 => format_count(plan.secrets.len() as u64, "Secret"),
+        maps => format_count(maps as u64, "ConfigMap"),
+    };
+    format!("{file}{encoding}: {rows}, {mailboxes}: {migrations}, {secrets}\n{}", columns_line(table))
+}
+
+/// Which columns were found; nothing of a script, which has none, and where not even the first line could be read.
+fn columns_line(table: &ImportTable) -> String {
     let columns = table.columns.text();
     if columns.is_empty() {
-        return text; // a script has none
+        return String::new();
     }
-    let _ = write!(text, "columns: {columns}"); // a String takes every write
+    let mut text = format!("columns: {columns}");
     if !table.columns.unused.is_empty() {
         let unused: Vec<String> = table.columns.unused.iter().map(|index| (index + 1).to_string()).collect();
         let _ = write!(text, "; not used: {}", unused.join(", ")); // a String takes every write
@@ -397,6 +425,9 @@ fn summary(file: &str, table: &ImportTable, read_as: Option<&str>, plan: &Import
     text.push('\n');
     text
 }
+
+/// For so many migrations it is written out what to type next.
+const NEXT_SHOWN: usize = 10;
 
 /// What to type next.
 fn next_with_files(paths: &[&Path], plan: &ImportPlan, settings: &ImportSettings) -> String {
@@ -418,14 +449,19 @@ fn next_with_files(paths: &[&Path], plan: &ImportPlan, settings: &ImportSettings
             );
         }
     }
-    let choice = match plan.migrations.as_slice() {
-        [] | [_] => String::new(),
-        [first, ..] => format!(" --migration {}", first.name),
+    let choices: Vec<String> = match plan.migrations.as_slice() {
+        [] | [_] => vec![String::new()],
+        several => several.iter().map(|migration| format!(" --migration {}", migration.name)).collect(),
     };
-    format!(
-        "next:\n{extra}  mailferry check{files}{choice}\n  mailferry run{files}{choice}\n\
-         or in a cluster:\n  kubectl apply --server-side{cluster}\n"
-    )
+    let of_all = |command: &str| -> String {
+        let lines = choices.iter().take(NEXT_SHOWN).map(|choice| format!("  mailferry {command}{files}{choice}\n"));
+        let more = choices.len().saturating_sub(NEXT_SHOWN);
+        let more =
+            if more > 0 { format!("  and the same for {more} more, named in the file\n") } else { String::new() };
+        lines.collect::<String>() + &more
+    };
+    let (check, run) = (of_all("check"), of_all("run"));
+    format!("next:\n{extra}{check}{run}or in a cluster:\n  kubectl apply --server-side{cluster}\n")
 }
 
 fn next_in_cluster(plan: &ImportPlan, common: &ImportMetadata, suspended: bool, left_over: &[String]) -> String {

@@ -23,7 +23,7 @@ use crate::{
         account_pair::{AccountPair, CredentialPlace},
         account_url::{AccountUrl, AccountUrlError},
         check::{self, InspectedAccount, assess_mailbox, inspect_account},
-        manifest::ManifestSet,
+        manifest,
         secrets::SecretSource,
         server_proposal::propose_servers,
     },
@@ -180,7 +180,7 @@ impl InitArgs {
             destination: self.destination_credential.pair_side(destination.url.clone(), trust(Side::Destination)?)?,
             settings,
         };
-        let mut manifests = ManifestSet::from_command_line(pair.manifest())?;
+        let mut manifests = manifest::from_command_line(pair.manifest())?;
         for (side, known) in [(Side::Source, source), (Side::Destination, destination)] {
             let secret = pair.secret(side);
             if let Some(path) = self.credential(side).grant_file {

@@ -52,6 +52,8 @@ pub struct LoadedMigration {
     pub parallelism: usize,
     /// Suspended in its manifest.
     pub suspended: bool,
+    /// When its first sync may begin, as its manifest says.
+    pub start_at: Option<Timestamp>,
     /// What each server allows, over all mailboxes.
     pub servers: ServerLimits,
     /// Where the refresh tokens of grants are kept.
@@ -87,6 +89,7 @@ impl LoadedMigration {
             name: migration.metadata.name.clone().unwrap_or_default(),
             parallelism: usize::try_from(migration.spec.parallelism).unwrap_or(1),
             suspended: migration.spec.suspend,
+            start_at: migration.spec.start_at.as_ref().map(|at| at.0),
             servers,
             grants: manifests.grant_folder(),
             tokens: Arc::clone(manifests.tokens()),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use indicatif::MultiProgress;
+use jiff::Timestamp;
 
 use super::{
     connection_args::ConnectionArgs,
@@ -60,6 +61,30 @@ impl RunArgs {
             return Err(Error::configuration(format!("the MailMigration {} is suspended", migration.name))
                 .advice("Set spec.suspend to false to run it"));
         }
+        if let Some(warning) = early_start(migration.start_at, Timestamp::now()) {
+            tracing::warn!("{warning}");
+        }
         self.sync.run(migration, engine, screen).await
+    }
+}
+
+/// What is said where a run begins before the manifest's time.
+fn early_start(start_at: Option<Timestamp>, now: Timestamp) -> Option<String> {
+    let at = start_at.filter(|at| *at > now)?;
+    Some(format!(
+        "spec.startAt is {at}, but a run begins at once: only the operator waits for it. Ctrl-C stops at a checkpoint"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_before_start_at_is_told() {
+        let at: Timestamp = "2026-03-01T22:00:00Z".parse().unwrap();
+        let second = std::time::Duration::from_secs(1);
+        assert!(early_start(Some(at), at - second).unwrap().starts_with("spec.startAt is 2026-03-01T22:00:00Z"));
+        assert_eq!((early_start(Some(at), at), early_start(None, at)), (None, None));
     }
 }

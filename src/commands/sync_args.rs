@@ -46,6 +46,12 @@ pub struct SyncArgs {
     #[arg(long)]
     pub retry_refused: bool,
 
+    /// Delete copies although many of their folder's messages vanished from the source at once: with `deletions: Mirror`, when
+    /// more than 30 % of a folder vanished, and at least four messages, the report shows a token in place of deleting
+    /// anything. The token lets exactly these messages through. May be given several times.
+    #[arg(long, value_name = "TOKEN", value_delimiter = ',')]
+    pub confirm_deletions: Vec<String>,
+
     /// Where copies of a mailbox without a checkpoint are looked for at the destination. With a checkpoint nothing needs to be
     /// looked for.
     #[arg(long, value_enum, value_name = "WHERE", default_value_t)]
@@ -129,6 +135,7 @@ impl SyncArgs {
             spec.dry_run |= self.dry_run;
             spec.retry_refused |= self.retry_refused;
             spec.adopt = self.adopt.into();
+            spec.confirm_deletions.extend(self.confirm_deletions.iter().cloned());
         }
         let limits = self.execution.limits(migration.parallelism, migration.servers);
         let run = LocalRun { state: &state, locks, engine, limits: &limits, stop };
@@ -209,6 +216,7 @@ mod tests {
             name: "acme".into(),
             parallelism: 1,
             suspended: false,
+            start_at: None,
             servers: ServerLimits::new(),
             grants: Arc::default(),
             tokens: TokenCache::new(Arc::<GrantFolder>::default()),

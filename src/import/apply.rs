@@ -4,7 +4,7 @@ use std::{fmt::Debug, io::Write, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{StreamExt as _, stream};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client, Config, Resource,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
@@ -125,6 +125,11 @@ pub(crate) async fn apply(
         let verdict = verdict.map_err(|error| refused(&error, "Secret", &secret.name, Some(secret)))?;
         say("secret", &secret.name, verdict)?;
     }
+    let config_maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
+    for map in &plan.config_maps {
+        let verdict = apply_object(&config_maps, &map.name, &map.object(common), parameters).await;
+        say("configmap", &map.name, verdict.map_err(|error| refused(&error, "ConfigMap", &map.name, None))?)?;
+    }
     let resource = ApiResource::erase::<MailMigration>(&());
     let migrations = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
     for migration in &plan.migrations {
@@ -208,8 +213,8 @@ fn refused(error: &kube::Error, kind: &str, name: &str, secret: Option<&SecretOb
     match status.code {
         401 => Error::new(ErrorClass::Authentication, what).advice("Check the kubeconfig's credentials"),
         403 => Error::new(ErrorClass::Authorization, what).advice(format!(
-            "Who imports needs the verbs get, create and patch on secrets and mailmigrations.mailferry.io in the \
-             namespace; a quota or a policy may refuse {kind}s too"
+            "Who imports needs the verbs get, create and patch on secrets (with --config-map on configmaps) and \
+             mailmigrations.mailferry.io in the namespace; a quota or a policy may refuse {kind}s too"
         )),
         404 if kind == "MailMigration" => Error::configuration(what).advice(
             "Check that the namespace exists, and install the definitions: mailferry crds | kubectl apply \

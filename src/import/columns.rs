@@ -1,76 +1,14 @@
 //! What a table's columns hold: by the words that people head them with, or by settings of the command line.
 
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
-use super::findings::TableFindings;
-use crate::{api::schema_check, error::Side};
-
-/// What one column of an account may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AccountField {
-    /// The server's name or address.
-    Host,
-    /// Its port.
-    Port,
-    /// Who logs in.
-    Username,
-    /// The password.
-    Password,
-    /// An OAuth 2.0 access token.
-    Token,
-}
-
-/// What a column holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ColumnMeaning {
-    /// The mailbox's name in the migration.
-    Name,
-    /// Something of an account: of this side's, or where the heading does not say, of whichever lacks it.
-    Account(Option<Side>, AccountField),
-}
-
-const PARTS: [(AccountField, &str); 5] = [
-    (AccountField::Host, "host"),
-    (AccountField::Port, "port"),
-    (AccountField::Username, "username"),
-    (AccountField::Password, "password"),
-    (AccountField::Token, "token"),
-];
-
-impl fmt::Display for ColumnMeaning {
-    /// `name`, `username`, `source_password`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name => f.write_str("name"),
-            Self::Account(side, part) => {
-                let word = PARTS.iter().find(|(other, _)| other == part).map_or("", |(_, word)| word);
-                match side {
-                    Some(side) => write!(f, "{side}_{word}"),
-                    None => f.write_str(word),
-                }
-            }
-        }
-    }
-}
-
-impl FromStr for ColumnMeaning {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = all_meanings().find(|meaning| meaning.to_string() == text);
-        found.ok_or_else(|| {
-            "a column holds name, or host, port, username, password or token, each also with source_ or destination_ \
-             before it"
-                .to_owned()
-        })
-    }
-}
-
-fn all_meanings() -> impl Iterator<Item = ColumnMeaning> {
-    let sides = [None, Some(Side::Source), Some(Side::Destination)];
-    let accounts = sides.into_iter().flat_map(|side| PARTS.map(|(part, _)| ColumnMeaning::Account(side, part)));
-    [ColumnMeaning::Name].into_iter().chain(accounts)
-}
+pub use super::column_meaning::{AccountField, ColumnMeaning};
+use super::{
+    column_meaning::PARTS,
+    findings::TableFindings,
+    headings::{bare_side, meaning, near},
+};
+use crate::error::Side;
 
 /// One `MEANING=COLUMN` of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +42,8 @@ pub struct AccountColumns {
     pub password: Option<usize>,
     /// See [`AccountField::Token`].
     pub token: Option<usize>,
+    /// See [`AccountField::Domain`].
+    pub domain: Option<usize>,
 }
 
 impl AccountColumns {
@@ -114,6 +54,7 @@ impl AccountColumns {
             AccountField::Username => &mut self.username,
             AccountField::Password => &mut self.password,
             AccountField::Token => &mut self.token,
+            AccountField::Domain => &mut self.domain,
         }
     }
 
@@ -184,10 +125,10 @@ impl TableColumns {
 }
 
 /// Finds the columns: by `settings`, then by headings. `headings` is the first line, none where the table has no such line;
-/// `width` is the number of fields in its first record.
+/// `width` is the number of fields in its first record; `no_users` are columns that can hold no user names.
 pub(crate) fn find(
     headings: Option<&[String]>,
-    width: usize,
+    (width, no_users): (usize, &[usize]),
     settings: &[ColumnSetting],
     given: KnownSides,
     findings: &mut TableFindings,
@@ -223,6 +164,7 @@ pub(crate) fn find(
         }
     }
     let free = |(index, _): &&(usize, Option<ColumnMeaning>)| !taken.contains(index);
+    let found = without_switches(found, |index| no_users.contains(&index) && !taken.contains(&index), findings);
     for (index, found) in found.iter().filter(free) {
         if let Some(meaning @ (ColumnMeaning::Name | ColumnMeaning::Account(Some(_), _))) = found
             && !settled.contains(meaning)
@@ -250,6 +192,7 @@ pub(crate) fn find(
                     // A list of accounts names the server that they are on now.
                     AccountField::Host => side == Side::Source && account.host.is_none() && !given.server,
                     AccountField::Port => side == Side::Source && account.port.is_none() && account.host.is_some(),
+                    AccountField::Domain => account.domain.is_none(),
                 }
         };
         let sides: Vec<Side> =
@@ -269,8 +212,7 @@ pub(crate) fn find(
     // A suggestion tells what a heading is like: where the header was forgotten, a password.
     let is_header = [columns.source, columns.destination].iter().any(|at| at.username.is_some() && at.has_credential());
     for index in headings.map_or(&[][..], |_| &columns.unused) {
-        let word = headings.map(|headings| plain(&headings[*index])).unwrap_or_default();
-        if let Some((side, _)) = SIDES.iter().find(|(_, words)| words.contains(&word.as_str())) {
+        if let Some(side) = headings.and_then(|headings| bare_side(&headings[*index])) {
             findings.warning_of_all(format!(
                 "column {0} says whose it is, but not what it holds, and is not used: is it --columns {side}_password={0}?",
                 index + 1
@@ -289,6 +231,26 @@ pub(crate) fn find(
         }
     }
     columns
+}
+
+/// The same without columns that are headed as user names, and are none.
+fn without_switches(
+    found: Vec<(usize, Option<ColumnMeaning>)>,
+    is_switch: impl Fn(usize) -> bool,
+    findings: &mut TableFindings,
+) -> Vec<(usize, Option<ColumnMeaning>)> {
+    let keep = |(index, meaning): (usize, Option<ColumnMeaning>)| {
+        if !matches!(meaning, Some(ColumnMeaning::Account(_, AccountField::Username))) || !is_switch(index) {
+            return (index, meaning);
+        }
+        findings.warning_of_all(format!(
+            "column {0} is not used: its heading is one of user names, but it says in each row whether something is switched \
+             on. If these are user names, say --columns username={0}",
+            index + 1
+        ));
+        (index, None)
+    };
+    found.into_iter().map(keep).collect()
 }
 
 const NO_HEADER: &str = "the first line names no columns that are known: did you forget the header? Write one \
@@ -384,130 +346,6 @@ fn index(column: &str, headings: Option<&[String]>, width: usize) -> Result<usiz
     };
     let same = |heading: &String| heading.trim().eq_ignore_ascii_case(column);
     headings.iter().position(same).ok_or_else(|| "no column has this heading".to_owned())
-}
-
-/// The words for either side.
-const SIDES: [(Side, &[&str]); 2] = [
-    (Side::Source, &["source", "src", "from", "old", "origin", "alt", "alte", "altes"]),
-    (Side::Destination, &["destination", "dest", "dst", "target", "to", "new", "neu", "neue", "neues"]),
-];
-
-/// Of these, the ones that alone stand for a user name. `old` and `new` may head passwords just as well, and what is taken for a
-/// user name is shown in the migration.
-const BARE: [&str; 8] = ["source", "src", "from", "destination", "dest", "dst", "target", "to"];
-
-const WORDS: [(AccountField, &[&str]); 5] = [
-    (
-        AccountField::Host,
-        &["host", "hostname", "server", "servername", "imap", "imaphost", "imapserver", "mailserver", "mailhost"],
-    ),
-    (AccountField::Port, &["port", "imapport"]),
-    (
-        AccountField::Username,
-        &[
-            "user",
-            "username",
-            "userid",
-            "login",
-            "loginname",
-            "account",
-            "accountname",
-            "email",
-            "emailaddress",
-            "emailaccount",
-            "mail",
-            "mailaddress",
-            "mailaccount",
-            "mailbox",
-            "address",
-            "imapuser",
-            "imapusername",
-            "benutzer",
-            "benutzername",
-            "emailadresse",
-            "mailadresse",
-            "postfach",
-            "utilisateur",
-            "usuario",
-            "correo",
-        ],
-    ),
-    (
-        AccountField::Password,
-        &[
-            "password",
-            "passwd",
-            "pass",
-            "pwd",
-            "pw",
-            "passphrase",
-            "secret",
-            "userpassword",
-            "emailpassword",
-            "mailpassword",
-            "imappassword",
-            "passwort",
-            "kennwort",
-            "motdepasse",
-            "contraseña",
-            "contrasena",
-        ],
-    ),
-    (AccountField::Token, &["token", "accesstoken", "oauthtoken", "oauth2token", "bearertoken"]),
-];
-
-/// What a heading says, if it is one that is known. Case, spaces and punctuation do not matter, nor what stands in
-/// brackets (`Email Address [Required]`).
-fn meaning(heading: &str) -> Option<ColumnMeaning> {
-    let word = plain(heading);
-    if ["name", "mailboxname", "migrationname"].contains(&word.as_str()) {
-        return Some(ColumnMeaning::Name);
-    }
-    let part = |word: &str| WORDS.iter().find(|(_, words)| words.contains(&word)).map(|(part, _)| *part);
-    if let Some(part) = part(&word) {
-        return Some(ColumnMeaning::Account(None, part));
-    }
-    // `host1`, `user2` as in imapsync.
-    for (side, digit) in [(Side::Source, '1'), (Side::Destination, '2')] {
-        if let Some(part) = word.strip_suffix(digit).and_then(part) {
-            return Some(ColumnMeaning::Account(Some(side), part));
-        }
-    }
-    for (side, words) in SIDES {
-        for side_word in words {
-            if word == *side_word && BARE.contains(side_word) {
-                return Some(ColumnMeaning::Account(Some(side), AccountField::Username));
-            }
-            let rests = [word.strip_prefix(side_word), word.strip_suffix(side_word)];
-            if let Some(part) = rests.into_iter().flatten().find_map(part) {
-                return Some(ColumnMeaning::Account(Some(side), part));
-            }
-        }
-    }
-    None
-}
-
-fn plain(heading: &str) -> String {
-    let mut depth = 0_usize;
-    let mut word = String::new();
-    for c in heading.chars().flat_map(char::to_lowercase) {
-        match c {
-            '[' | '(' => depth += 1,
-            ']' | ')' => depth = depth.saturating_sub(1),
-            c if depth == 0 && c.is_alphanumeric() => word.push(c),
-            _ => {}
-        }
-    }
-    word
-}
-
-/// What a heading that is not known may have been meant as.
-fn near(heading: &str) -> Option<ColumnMeaning> {
-    let plain = heading.trim().to_lowercase().replace([' ', '-'], "_");
-    let names: Vec<String> = all_meanings().map(|meaning| meaning.to_string()).collect();
-    let close = |name: &&str| strsim::damerau_levenshtein(name, &plain) <= 2;
-    schema_check::nearest_candidate(&plain, names.iter().map(String::as_str).filter(close))
-        .and_then(|name| name.parse().ok())
 }
 
 /// True for an address, which is no heading.

@@ -1,4 +1,4 @@
-//! An import as files: one with MailMigrations, for everybody to read, and one with Secrets, for its owner only.
+//! An import as files: one with MailMigrations and ConfigMaps, for everybody to read, and one with Secrets, for its owner only.
 
 use std::{
     fs, io,
@@ -71,8 +71,9 @@ pub(crate) fn write(
 }
 
 fn files(folder: &Path, plan: &ImportPlan, common: &ImportMetadata) -> Result<Vec<OutputFile>> {
-    let migrations: Vec<String> =
-        plan.migrations.iter().map(super::objects::MigrationManifest::yaml).collect::<Result<_>>()?;
+    let config_maps = plan.config_maps.iter().map(|map| map.yaml(common));
+    let migrations = plan.migrations.iter().map(super::objects::MigrationManifest::yaml);
+    let migrations: Vec<String> = config_maps.chain(migrations).collect::<Result<_>>()?;
     let text = format!("# Written by `mailferry import`.\n{}", migrations.join("---\n"));
     let mut files = vec![OutputFile { path: folder.join(MIGRATIONS_FILE), text: Zeroizing::new(text), mode: 0o666 }];
     if !plan.secrets.is_empty() {
@@ -129,7 +130,7 @@ mod tests {
         let values = [("k".to_owned(), SecretBox::new(password.as_bytes().into()))];
         let secret = SecretObject { name: "s".into(), values: values.into() };
         let migration = MigrationManifest::new(&common(), "acme", &json!({}));
-        ImportPlan { migrations: vec![migration], secrets: vec![secret], mailboxes: 1 }
+        ImportPlan { migrations: vec![migration], secrets: vec![secret], config_maps: Vec::new(), mailboxes: 1 }
     }
 
     fn mode(path: &Path) -> u32 {

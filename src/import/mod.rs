@@ -3,11 +3,13 @@
 //! header or a wrong delimiter, any field may be a password.
 
 pub mod apply;
+pub mod column_meaning;
 pub mod columns;
 pub(crate) mod delimiter_check;
 pub mod encoding;
 pub(crate) mod files;
 pub(crate) mod findings;
+mod headings;
 mod imapsync_options;
 pub mod imapsync_script;
 pub(crate) mod login;
@@ -18,3 +20,4 @@ pub mod rows;
 mod script_words;
 pub mod side_settings;
 pub mod table;
+mod user_names;

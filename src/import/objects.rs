@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, fmt, fmt::Write as _};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use secrecy::{ExposeSecret as _, SecretBox};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -56,6 +60,42 @@ impl MigrationManifest {
     /// Internal when it can't be written.
     pub(crate) fn yaml(&self) -> Result<String> {
         yaml::write(&self.object)
+    }
+}
+
+/// A ConfigMap with mailboxes that have no credential of their own, as CSV.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConfigMapObject {
+    /// Its name.
+    pub name: String,
+    /// The CSV's key.
+    pub key: &'static str,
+    /// The CSV.
+    pub csv: String,
+}
+
+impl ConfigMapObject {
+    /// As a document of YAML.
+    ///
+    /// # Errors
+    /// Internal when it can't be written.
+    pub(crate) fn yaml(&self, common: &ImportMetadata) -> Result<String> {
+        yaml::write(&self.object(common))
+    }
+
+    /// As the API server takes it.
+    #[must_use]
+    pub(crate) fn object(&self, common: &ImportMetadata) -> ConfigMap {
+        ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                namespace: common.namespace.clone(),
+                labels: Some([(IMPORT_LABEL.to_owned(), common.import.clone())].into()),
+                ..ObjectMeta::default()
+            },
+            data: Some([(self.key.to_owned(), self.csv.clone())].into()),
+            ..ConfigMap::default()
+        }
     }
 }
 
@@ -120,7 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::local::secrets::SecretManifest;
+    use crate::local::key_values::{KeyValueKind, KeyValueManifest};
 
     fn common() -> ImportMetadata {
         ImportMetadata { import: "1e3".into(), namespace: Some("no".into()) }
@@ -134,7 +174,7 @@ mod tests {
             let secret = SecretObject { name: "1e3".into(), values: values.into() };
             let [document] = yaml::read_stream("f", &secret.yaml(&common())).unwrap().try_into().unwrap();
             prop_assert_eq!(document.value.pointer("/metadata/name"), Some(&json!("1e3")));
-            SecretManifest::new(None, "s".into(), &document.value).unwrap();
+            KeyValueManifest::new(KeyValueKind::Secret, None, "s".into(), &document.value).unwrap();
             // The same as an object.
             let object: Secret = serde_json::from_value(document.value).unwrap();
             prop_assert_eq!(&object, &secret.object(&common()));

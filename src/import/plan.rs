@@ -11,7 +11,7 @@ use super::{
     findings::TableFindings,
     login::{CredentialKind, RowAccount, RowCredential},
     names,
-    objects::{ImportMetadata, MigrationManifest, SecretObject},
+    objects::{ConfigMapObject, ImportMetadata, MigrationManifest, SecretObject},
     rows::TableRow,
     side_settings::{ServerLocation, SideSettings},
 };
@@ -31,6 +31,8 @@ pub(crate) struct ImportSettings {
     pub parallelism: Option<u16>,
     /// Start nothing until somebody says so.
     pub suspend: bool,
+    /// The mailboxes go into CSVs in ConfigMaps: for tables without a credential.
+    pub config_maps: bool,
     /// Further fields of the MailMigration's spec.
     pub rules: Map<String, Value>,
 }
@@ -61,6 +63,8 @@ pub(crate) struct ImportPlan {
     pub migrations: Vec<MigrationManifest>,
     /// By name.
     pub secrets: Vec<SecretObject>,
+    /// By name.
+    pub config_maps: Vec<ConfigMapObject>,
     /// How many there are in all migrations.
     pub mailboxes: usize,
 }
@@ -86,6 +90,14 @@ pub(crate) fn plan(
     limits: ObjectLimits,
     findings: &mut TableFindings,
 ) -> Result<ImportPlan> {
+    let has_credential = |row: &TableRow| row.source.credential.is_some() || row.destination.credential.is_some();
+    if settings.config_maps && rows.iter().any(|(row, _)| has_credential(row)) {
+        findings.problem_of_all(
+            "--config-map: the table has passwords or tokens, and everybody who may read the namespace reads its ConfigMaps: \
+             leave these columns out (--columns password=) and let administrators log in, or leave out --config-map",
+        );
+        return Ok(ImportPlan::default());
+    }
     let mut groups: BTreeMap<&[ServerLocation; 2], Vec<&TableRow>> = BTreeMap::new();
     for (row, places) in rows {
         groups.entry(places).or_default().push(row);
@@ -102,12 +114,13 @@ pub(crate) fn plan(
         mailboxes.sort_by(|a, b| a.name.cmp(&b.name));
         let spec = spec(settings, places);
         let draft = MigrationDraft { settings, limits, name: &name, spec: &spec, mailboxes: &mailboxes };
-        if !draft.add_listed(&mut plan) {
+        if settings.config_maps || !draft.add_listed(&mut plan) {
             draft.add_in_csvs(&mut plan)?;
         }
     }
     plan.migrations.sort_by(|a, b| a.name.cmp(&b.name));
     plan.secrets.sort_by(|a, b| a.name.cmp(&b.name));
+    plan.config_maps.sort_by(|a, b| a.name.cmp(&b.name));
     if findings.problems.is_empty() {
         plan.migrations.iter().try_for_each(validate_migration)?;
     }
@@ -222,10 +235,18 @@ impl MigrationDraft<'_> {
                 continue;
             }
             let mut spec = spec.clone();
-            spec["mailboxSecrets"] =
+            spec[if settings.config_maps { "mailboxConfigMaps" } else { "mailboxSecrets" }] =
                 own.iter().map(|bucket| json!({"name": name_of(*bucket), "key": CSV_KEY})).collect();
             let name = if migrations == 1 { name.to_owned() } else { format!("{name}-{}", number + 1) };
             plan.migrations.push(MigrationManifest::new(&settings.common, &name, &spec));
+            if settings.config_maps {
+                plan.config_maps.extend(own.into_iter().map(|bucket| ConfigMapObject {
+                    name: name_of(bucket),
+                    key: CSV_KEY,
+                    csv: String::from_utf8_lossy(&csvs[bucket]).into_owned(),
+                }));
+                continue;
+            }
             plan.secrets.extend(own.into_iter().map(|bucket| SecretObject {
                 name: name_of(bucket),
                 values: [(CSV_KEY.to_owned(), SecretBox::new(csvs[bucket].as_slice().into()))].into(),

@@ -8,7 +8,7 @@ use super::{
     columns::{AccountColumns, AccountField, ColumnMeaning, TableColumns},
     findings::TableFindings,
     login::{CredentialKind, RowAccount, RowCredential},
-    side_settings::{ServerLocation, SideSettings, is_host},
+    side_settings::{ServerLocation, SideSettings, is_host, split_port},
 };
 use crate::{
     api::{common::MAX_USERNAME, csv::records::CsvRecord, validate},
@@ -18,9 +18,9 @@ use crate::{
 /// The longest password or token, in bytes. What is longer is a quote that closes in some later line.
 const MAX_CREDENTIAL: usize = 16 << 10;
 /// What is said of a host that is none.
-const NO_HOST: &str = "must be an IP address or a host name with a dot in it, alone: the port goes into a column of its \
-    own, a name without a dot to the command line (--source-host, --destination-host). If it is neither, a field before \
-    it is missing, or was cut at a delimiter in it";
+const NO_HOST: &str = "must be an IP address or a host name with a dot in it, such as imap.example.com, or with a port \
+    imap.example.com:993; a name without a dot goes to the command line (--source-host, --destination-host). If it is \
+    neither, a field before it is missing, or was cut at a delimiter in it";
 /// The longest name of a mailbox (as in the API).
 const MAX_NAME: usize = 253;
 
@@ -48,10 +48,11 @@ pub(crate) fn read(
     let mut reader = RowReader { record, findings, warned: Vec::new() };
     let name = reader.name(columns.name);
     let (source_column, destination_column) = (columns.source.username, columns.destination.username);
-    let source_user = reader.username(Side::Source, source_column);
+    let source_user = reader.username(Side::Source, source_column, columns.source.domain);
     // One column for both was read already.
-    let same = destination_column == source_column;
-    let own = if same { None } else { reader.username(Side::Destination, destination_column) };
+    let same = destination_column == source_column && columns.destination.domain == columns.source.domain;
+    let own =
+        if same { None } else { reader.username(Side::Destination, destination_column, columns.destination.domain) };
     if let Some(index) = source_column.filter(|index| reader.field(Some(*index)).is_none()) {
         reader.problem(ColumnRef::of_account(index, Side::Source, AccountField::Username), "is empty");
     }
@@ -158,9 +159,19 @@ impl<'a> RowReader<'a> {
         Some(name)
     }
 
-    fn username(&mut self, side: Side, index: Option<usize>) -> Option<String> {
+    fn username(&mut self, side: Side, index: Option<usize>, domain: Option<usize>) -> Option<String> {
         let column = ColumnRef::of_account(index?, side, AccountField::Username);
         let user = self.text(column)?;
+        let user = if user.contains('@') {
+            user
+        } else {
+            let at = domain.map(|index| ColumnRef::of_account(index, side, AccountField::Domain));
+            match self.domain(at) {
+                Ok(Some(domain)) => format!("{user}@{domain}"),
+                Ok(None) => user,
+                Err(()) => return None,
+            }
+        };
         if user.chars().count() > MAX_USERNAME as usize {
             self.problem(column, "has more than 320 characters");
             return None;
@@ -175,6 +186,18 @@ impl<'a> RowReader<'a> {
         Some(user)
     }
 
+    /// What stands behind the @ of a user name; an error is told already.
+    fn domain(&mut self, column: Option<ColumnRef>) -> Result<Option<String>, ()> {
+        let Some(column) = column.filter(|column| self.field(Some(column.index)).is_some()) else { return Ok(None) };
+        let text = self.text(column).ok_or(())?;
+        let domain = text.strip_prefix('@').unwrap_or(&text);
+        if !is_host(domain) || domain.parse::<std::net::IpAddr>().is_ok() {
+            self.problem(column, "must be a domain such as example.com: it is joined to the user name by an @");
+            return Err(());
+        }
+        Ok(Some(domain.to_owned()))
+    }
+
     fn login(
         &mut self,
         side: Side,
@@ -183,8 +206,16 @@ impl<'a> RowReader<'a> {
         username: Option<String>,
     ) -> Option<RowAccount> {
         let column = |index: Option<usize>, field| index.map(|index| ColumnRef::of_account(index, side, field));
-        let host = self.host(column(at.host, AccountField::Host));
+        let (host, own_port) = self.host(column(at.host, AccountField::Host)).unzip();
         let port = self.port(column(at.port, AccountField::Port));
+        let port = match (port, own_port.flatten()) {
+            (Some(port), Some(other)) if port != other => {
+                let what = format!("two ports of the {side}: one behind the host, another one in a column of its own");
+                self.findings.problem(self.record.line, what);
+                None
+            }
+            (port, other) => port.or(other),
+        };
         let password = self.credential(column(at.password, AccountField::Password), CredentialKind::Password);
         let token = self.credential(column(at.token, AccountField::Token), CredentialKind::Token);
         match (self.field(at.password), self.field(at.token)) {
@@ -204,18 +235,20 @@ impl<'a> RowReader<'a> {
         Some(RowAccount { host, port, username: username?, credential: password.or(token) })
     }
 
-    fn host(&mut self, column: Option<ColumnRef>) -> Option<String> {
+    /// A host, with the port that stands behind it, if one does.
+    fn host(&mut self, column: Option<ColumnRef>) -> Option<(String, Option<u16>)> {
         let column = column?;
         if self.field(Some(column.index)).is_none() {
             self.problem(column, "is empty");
             return None;
         }
-        let host = self.text(column)?;
-        if !is_host(&host) {
+        let text = self.text(column)?;
+        let (host, port) = split_port(&text);
+        if !is_host(host) {
             self.problem(column, NO_HOST);
             return None;
         }
-        Some(host)
+        Some((host.to_owned(), port))
     }
 
     fn port(&mut self, column: Option<ColumnRef>) -> Option<u16> {

@@ -121,6 +121,20 @@ impl SideSettings {
     }
 }
 
+/// A host and the port behind it: `imap.example.com:993`, `[2001:db8::7]:993`. All of it is the host where no port is there.
+#[must_use]
+pub(crate) fn split_port(text: &str) -> (&str, Option<u16>) {
+    let split = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once("]:"),
+        None => text.split_once(':').filter(|(_, port)| !port.contains(':')),
+    };
+    let port = |port: &str| port.parse::<u16>().ok().filter(|port| *port > 0);
+    match split.and_then(|(host, text)| Some((host, port(text)?))) {
+        Some((host, port)) => (host, Some(port)),
+        None => (text, None),
+    }
+}
+
 /// True for what a table may have as a server: an address, or a host's name (RFC 1123) with a dot in it. The API takes
 /// more, but where a table was cut in the wrong place, a piece of a password stands here, and few have this form.
 #[must_use]
@@ -184,6 +198,23 @@ mod tests {
         assert_eq!(endpoint, json!({"server": {"host": "h"}, "masterUser": master}));
         let typed: EndpointSpec = serde_json::from_value(endpoint).unwrap();
         assert_eq!(typed.master_user, side.master);
+    }
+
+    #[test]
+    fn a_port_behind_a_host_is_told_from_an_address() {
+        for (text, host, port) in [
+            ("imap.example.com:993", "imap.example.com", Some(993)),
+            ("192.0.2.7:143", "192.0.2.7", Some(143)),
+            ("[2001:db8::7]:993", "2001:db8::7", Some(993)),
+            ("2001:db8::7", "2001:db8::7", None),
+            ("imap.example.com", "imap.example.com", None),
+            ("imap.example.com:0", "imap.example.com:0", None),
+            ("imap.example.com:99999", "imap.example.com:99999", None),
+            ("imaps://imap.example.com", "imaps://imap.example.com", None),
+            ("[::1]", "[::1]", None),
+        ] {
+            assert_eq!(split_port(text), (host, port), "{text}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     findings::TableFindings,
     rows::{self, TableRow},
     side_settings::{ServerLocation, SideSettings},
+    user_names,
 };
 use crate::{
     api::csv::records::{CsvDialect, CsvFault, CsvReader, CsvRecord},
@@ -41,6 +42,9 @@ pub struct TableOptions {
     pub column_settings: Vec<ColumnSetting>,
 }
 
+/// A table to fill in, with comments: what `mailferry import --template` prints.
+pub(crate) const TEMPLATE: &str = include_str!("template.csv");
+
 /// What was read.
 #[derive(Debug, Default)]
 pub struct ImportTable {
@@ -70,6 +74,7 @@ pub fn read(text: &[u8], options: &TableOptions, sides: [&SideSettings; 2]) -> I
     let imapsync = options.format == TableFormat::Imapsync;
     let has_header = !options.no_header && !imapsync;
     let (text, line, marked) = excel_mark(text);
+    let (text, line) = if has_header { without_comments(text, line) } else { (text, line) };
     let delimiter = match options.delimiter.or(marked) {
         Some(delimiter) => delimiter,
         None if imapsync => b';',
@@ -104,7 +109,8 @@ pub fn read(text: &[u8], options: &TableOptions, sides: [&SideSettings; 2]) -> I
     let given = KnownSides { source: sides[0].given(), destination: sides[1].given() };
     let settings = column_settings(options);
     let width = if imapsync { width.max(IMAPSYNC_COLUMNS.len()) } else { width };
-    table.columns = columns::find(headings.as_deref(), width, &settings, given, &mut table.findings);
+    let no_users = user_names::switch_columns(CsvReader::new(text, line, dialect).flatten(), has_header);
+    table.columns = columns::find(headings.as_deref(), (width, &no_users), &settings, given, &mut table.findings);
     if table.findings.problems.is_empty() {
         columns::check_complete(&table.columns, given, &mut table.findings);
     }
@@ -144,6 +150,7 @@ pub fn read(text: &[u8], options: &TableOptions, sides: [&SideSettings; 2]) -> I
         }
         rows.extend(row);
     }
+    user_names::check_domains(&rows, &table.columns, &mut table.findings);
     delimiter_check::check_shifted(&rows, &mut table.findings);
     delimiter_check::check_swapped(&rows, &table.columns, &options.column_settings, &mut table.findings);
     if imapsync_options > 0 {
@@ -171,17 +178,30 @@ fn column_settings(options: &TableOptions) -> Vec<ColumnSetting> {
     settings
 }
 
-/// A first line `sep=;`, which Excel writes and reads: what follows it, the number of that line, and the delimiter.
+/// A first line `sep=;`, which Excel writes and reads, in quotes or without: what follows it, the number of that line, and the
+/// delimiter.
 fn excel_mark(text: &[u8]) -> (&[u8], usize, Option<u8>) {
-    match text {
-        [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', delimiter, rest @ ..] => {
-            match rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")) {
-                Some(rest) => (rest, 2, Some(*delimiter)),
-                None => (text, 1, None),
-            }
+    let end = memchr::memchr(b'\n', text).unwrap_or(text.len());
+    let line = text[..end].strip_suffix(b"\r").unwrap_or(&text[..end]);
+    let line = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);
+    match line {
+        [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', delimiter, rest @ ..]
+            if rest.iter().all(|byte| matches!(byte, b' ' | b';' | b',')) =>
+        {
+            (text.get(end + 1..).unwrap_or_default(), 2, Some(*delimiter))
         }
         _ => (text, 1, None),
     }
+}
+
+/// What follows the lines before the header that start with `# `, and the number of its first line.
+fn without_comments(text: &[u8], line: usize) -> (&[u8], usize) {
+    let (mut rest, mut number) = (text, line);
+    while rest.starts_with(b"# ") || rest.starts_with(b"#\n") || rest.starts_with(b"#\r\n") {
+        let Some(end) = memchr::memchr(b'\n', rest) else { break };
+        (rest, number) = (&rest[end + 1..], number + 1);
+    }
+    (rest, number)
 }
 
 /// Finds the delimiter: what divides the header most, or without one, what divides all lines alike.
@@ -208,4 +228,43 @@ fn delimiter(text: &[u8], has_header: bool) -> Result<u8, &'static str> {
     }
     let best = candidates.iter().rev().max_by_key(|(_, widths)| first(widths)).filter(|(_, widths)| first(widths) > 1);
     Ok(best.map_or(b',', |(delimiter, _)| *delimiter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_plain(text: &[u8]) -> ImportTable {
+        read(text, &TableOptions::default(), [&SideSettings::default(), &SideSettings::default()])
+    }
+
+    #[test]
+    fn the_template_can_be_read_as_it_is() {
+        let table = read_plain(TEMPLATE.as_bytes());
+        assert_eq!(table.findings, TableFindings::default());
+        assert_eq!((table.count, table.rows.len()), (2, 2));
+        let line = TEMPLATE.lines().position(|line| line.starts_with("source_host")).unwrap() + 2;
+        assert_eq!(table.rows[0].0.line, line, "lines are counted with the comments");
+    }
+
+    #[test]
+    fn the_mark_of_excel_is_skipped_however_it_is_written() {
+        let rows = "host1;user1;password1;host2;user2;password2\na.example;a@x.example;p;b.example;a@x.example;q\n";
+        for mark in ["sep=;\n", "SEP=;\r\n", "\"sep=;\"\r\n", "sep=; \n", "sep=;;;;;;\n"] {
+            let table = read_plain(format!("{mark}{rows}").as_bytes());
+            assert_eq!((table.rows.len(), table.findings), (1, TableFindings::default()), "{mark:?}");
+        }
+        assert_eq!(excel_mark(b"sep=;").0, b"");
+        assert_eq!(excel_mark(b"separator,user\n").2, None);
+    }
+
+    #[test]
+    fn a_number_sign_is_a_comment_before_the_header_only() {
+        let rows =
+            "user,password,host1,host2\n#a@x.example,p,a.example,b.example\n# b@x.example,p,a.example,b.example\n";
+        let table = read_plain(format!("# first\n#\n{rows}").as_bytes());
+        assert_eq!(table.rows.len(), 2, "{:?}", table.findings);
+        assert_eq!(table.rows[0].0.line, 4);
+        assert_eq!(read_plain(format!("#,{}", rows.replace('\n', "\n1,")).as_bytes()).columns.unused, [0]);
+    }
 }

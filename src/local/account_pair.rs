@@ -225,7 +225,7 @@ impl PairSide {
 mod tests {
     use super::*;
     use crate::{
-        local::manifest::ManifestSet,
+        local::manifest,
         sync::{checkpoint::fingerprint, spec::SyncSpec},
     };
     use jiff::Timestamp;
@@ -248,7 +248,7 @@ mod tests {
     const NEW: &str = "imap://Alice Doe@[2001:db8::7]:1143";
 
     fn resolved(pair: &AccountPair) -> SyncSpec {
-        let mut manifests = ManifestSet::from_command_line(pair.manifest()).unwrap();
+        let mut manifests = manifest::from_command_line(pair.manifest()).unwrap();
         for side in [Side::Source, Side::Destination] {
             manifests.give_secret(pair.secret(side), SecretBox::new(b"hush".as_slice().into()));
         }
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(spec["destination"]["masterUser"]["mode"], "Suffix");
         assert_eq!(spec["destination"]["server"]["tls"]["caBundle"], "-----BEGIN CERTIFICATE-----");
         assert_eq!(spec["mailboxes"][0]["destination"], json!({"username": "Alice Doe"}));
-        ManifestSet::from_command_line(pair.manifest()).unwrap();
+        manifest::from_command_line(pair.manifest()).unwrap();
     }
 
     #[test]

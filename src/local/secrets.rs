@@ -2,11 +2,10 @@
 
 use std::{collections::BTreeMap, ffi::OsString, fmt, fs, path::PathBuf, str::FromStr};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretBox};
-use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::key_values::{KeyValueManifest, find_visible};
 use crate::{
     api::{
         SecretKeyRef,
@@ -59,7 +58,7 @@ pub(crate) struct SecretStore {
     files: BTreeMap<SecretKeyRef, PathBuf>,
     /// From the environment, or asked for.
     given: BTreeMap<SecretKeyRef, SecretBox<[u8]>>,
-    manifests: Vec<SecretManifest>,
+    manifests: Vec<KeyValueManifest>,
 }
 
 impl fmt::Debug for SecretStore {
@@ -68,57 +67,15 @@ impl fmt::Debug for SecretStore {
     }
 }
 
-/// A Secret as a manifest gives it.
-pub(crate) struct SecretManifest {
-    /// Its namespace, where the manifest says so.
-    pub namespace: Option<String>,
-    /// Its name.
-    pub name: String,
-    /// What it may be used for, where the manifest says so.
-    kind: Option<String>,
-    values: BTreeMap<String, SecretBox<[u8]>>,
-}
-
 /// A grant as a Secret holds it.
 pub(crate) type StoredGrant = (GrantForm, BTreeMap<String, SecretBox<[u8]>>);
 
-impl fmt::Debug for SecretManifest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keys: Vec<_> = self.values.keys().collect();
-        f.debug_struct("SecretManifest").field("name", &self.name).field("keys", &keys).finish_non_exhaustive()
-    }
-}
-
-impl SecretManifest {
-    /// Reads `data` (base64) and `stringData` (as it stands, and stronger) of a Secret whose form was checked already.
-    pub(crate) fn new(namespace: Option<String>, name: String, manifest: &Value) -> Result<Self> {
-        let entries = |field: &str| manifest[field].as_object().into_iter().flatten();
-        let mut values = BTreeMap::new();
-        for (key, value) in entries("data") {
-            let text: Zeroizing<String> = Zeroizing::new(
-                value.as_str().unwrap_or_default().chars().filter(|c| !matches!(c, '\r' | '\n')).collect(),
-            );
-            let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| {
-                Error::configuration(format!("Secret {name}: data.{key} is not base64"))
-                    .advice("Write the value itself under stringData instead of data")
-            })?;
-            values.insert(key.clone(), SecretBox::new(bytes.into()));
-        }
-        for (key, value) in entries("stringData") {
-            let bytes = value.as_str().unwrap_or_default().as_bytes();
-            values.insert(key.clone(), SecretBox::new(bytes.into()));
-        }
-        let kind = manifest["type"].as_str().map(str::to_owned);
-        Ok(Self { namespace, name, kind, values })
-    }
-
-    /// What kind of grant it is, if it is one.
-    fn grant_form(&self) -> Option<GrantForm> {
-        match self.kind.as_deref()? {
-            OAUTH_CLIENT_TYPE => Some(GrantForm::Client),
-            OAUTH_GRANT_TYPE => Some(GrantForm::Grant),
-            _ => None,
-        }
+/// What kind of grant a Secret is, if it is one.
+fn grant_form(secret: &KeyValueManifest) -> Option<GrantForm> {
+    match secret.secret_type.as_deref()? {
+        OAUTH_CLIENT_TYPE => Some(GrantForm::Client),
+        OAUTH_GRANT_TYPE => Some(GrantForm::Grant),
+        _ => None,
     }
 }
 
@@ -131,7 +88,7 @@ impl SecretStore {
     }
 
     /// Adds a Secret of a manifest.
-    pub(crate) fn add(&mut self, manifest: SecretManifest) {
+    pub(crate) fn add(&mut self, manifest: KeyValueManifest) {
         self.manifests.push(manifest);
     }
 
@@ -174,18 +131,18 @@ impl SecretStore {
             return Ok(SecretBox::new(value.expose_secret().into()));
         }
         let manifest = self.manifest(namespace, &secret.name).ok_or(SecretError::NoSecret)?;
-        if manifest.grant_form().is_some() {
+        if grant_form(manifest).is_some() {
             return Err(SecretError::Unreadable("it is a grant, which belongs into grantSecretRef".to_owned()));
         }
-        match manifest.values.get(&secret.key) {
-            Some(value) => Ok(SecretBox::new(value.expose_secret().into())),
-            None => Err(SecretError::NoKey(manifest.values.keys().cloned().collect())),
+        match manifest.value(&secret.key) {
+            Some(value) => Ok(SecretBox::new(value.into())),
+            None => Err(SecretError::NoKey(manifest.keys().map(str::to_owned).collect())),
         }
     }
 }
 
 impl SecretStore {
-    fn manifest(&self, namespace: Option<&str>, name: &str) -> Option<&SecretManifest> {
+    fn manifest(&self, namespace: Option<&str>, name: &str) -> Option<&KeyValueManifest> {
         let named: Vec<_> = self.manifests.iter().filter(|manifest| manifest.name == name).collect();
         find_visible(namespace, &named, |manifest| manifest.namespace.as_deref())
     }
@@ -198,14 +155,14 @@ impl SecretStore {
         let manifest = self.manifest(namespace, name).ok_or_else(|| {
             Error::configuration(format!("there is no Secret {name}")).advice("Add the Secret to the files given by -f")
         })?;
-        let form = manifest.grant_form().ok_or_else(|| {
+        let form = grant_form(manifest).ok_or_else(|| {
             Error::configuration(format!("the Secret {name} is no grant")).advice(format!(
                 "Give it the type {OAUTH_GRANT_TYPE} (a user's consent) or {OAUTH_CLIENT_TYPE} (an application of its own)"
             ))
         })?;
-        let copied = |value: &SecretBox<[u8]>| SecretBox::new(value.expose_secret().into());
+        let copied = |value: &[u8]| SecretBox::new(value.into());
         let mut fields: BTreeMap<_, _> =
-            manifest.values.iter().map(|(key, value)| (key.clone(), copied(value))).collect();
+            manifest.entries().map(|(key, value)| (key.to_owned(), copied(value))).collect();
         for key in oauth::KEYS {
             let secret = SecretKeyRef { name: name.to_owned(), key: key.to_owned() };
             if let Some(path) = self.files.get(&secret) {
@@ -217,7 +174,7 @@ impl SecretStore {
                 })?);
                 fields.insert(key.to_owned(), SecretBox::new(bytes.as_slice().into()));
             } else if let Some(value) = self.given.get(&secret) {
-                fields.insert(key.to_owned(), copied(value));
+                fields.insert(key.to_owned(), copied(value.expose_secret()));
             }
         }
         Ok((form, fields))
@@ -230,30 +187,19 @@ pub(crate) fn without_line_end(bytes: &[u8]) -> &[u8] {
     bytes.strip_suffix(b"\n").map_or(bytes, |b| b.strip_suffix(b"\r").unwrap_or(b))
 }
 
-/// Which of several objects of one name an object of `namespace` refers to: the one of the same namespace, else one where
-/// either of the two says nothing about its namespace (as in files that are meant for `kubectl -n`).
-pub(super) fn find_visible<'a, T>(
-    namespace: Option<&str>,
-    candidates: &[&'a T],
-    namespace_of: impl Fn(&T) -> Option<&str>,
-) -> Option<&'a T> {
-    let same = candidates.iter().find(|candidate| namespace_of(candidate) == namespace);
-    let open = || candidates.iter().find(|candidate| namespace.is_none() || namespace_of(candidate).is_none());
-    same.or_else(open).copied()
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::local::key_values::KeyValueKind;
 
     fn reference(name: &str, key: &str) -> SecretKeyRef {
         SecretKeyRef { name: name.to_owned(), key: key.to_owned() }
     }
 
-    fn manifest(namespace: Option<&str>, value: &Value) -> SecretManifest {
-        SecretManifest::new(namespace.map(str::to_owned), "s".to_owned(), value).unwrap()
+    fn manifest(namespace: Option<&str>, value: &Value) -> KeyValueManifest {
+        KeyValueManifest::new(KeyValueKind::Secret, namespace.map(str::to_owned), "s".to_owned(), value).unwrap()
     }
 
     fn value(store: &SecretStore, namespace: Option<&str>, key: &str) -> Result<Vec<u8>, SecretError> {
@@ -282,14 +228,6 @@ mod tests {
         assert_eq!(value(&store, None, "b").unwrap(), b" y\n");
         assert_eq!(value(&store, None, "c"), Err(SecretError::NoKey(vec!["a".to_owned(), "b".to_owned()])));
         assert_eq!(store.value(None, &reference("t", "a")).unwrap_err(), SecretError::NoSecret);
-    }
-
-    #[test]
-    fn what_is_not_base64_is_refused_without_showing_it() {
-        let error =
-            SecretManifest::new(None, "s".to_owned(), &json!({"data": {"a": "hush!"}})).unwrap_err().to_string();
-        assert!(error.contains("Secret s: data.a is not base64") && error.contains("stringData"), "{error}");
-        assert!(!error.contains("hush"), "{error}");
     }
 
     #[test]

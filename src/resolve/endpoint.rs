@@ -12,6 +12,7 @@ use crate::{
     imap::{
         AccountLogin, AddressPolicy, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, MasterLogin,
         OpenedMark, ServerKind, TlsOptions,
+        provider::{Provider, ProviderChoice, ProviderName},
     },
 };
 
@@ -55,12 +56,42 @@ pub(crate) fn server_endpoint(
             api::Quirks::Courier => ServerKind::Courier,
             api::Quirks::Dovecot => ServerKind::Dovecot,
         },
+        provider: provider(server.provider),
         compress: server.compress,
         addresses: AddressPolicy::default(),
         opened: OpenedMark::default(),
     };
     endpoint.tls = tls(&server.tls, secrets).map_err(|error| error.on(side, endpoint.address()))?;
     Ok(endpoint)
+}
+
+/// Whom a server belongs to, as the manifest says.
+const fn provider(provider: api::MailProvider) -> ProviderChoice {
+    use ProviderChoice::Named;
+    match provider {
+        api::MailProvider::Auto => ProviderChoice::FoundOut,
+        api::MailProvider::None => ProviderChoice::Unknown,
+        api::MailProvider::Aol => Named(ProviderName::Aol),
+        api::MailProvider::Domino => Named(ProviderName::Domino),
+        api::MailProvider::Fastmail => Named(ProviderName::Fastmail),
+        api::MailProvider::Gmail => Named(ProviderName::Gmail),
+        api::MailProvider::Gmx => Named(ProviderName::Gmx),
+        api::MailProvider::HMailServer => Named(ProviderName::HMailServer),
+        api::MailProvider::ICloud => Named(ProviderName::ICloud),
+        api::MailProvider::Kerio => Named(ProviderName::Kerio),
+        api::MailProvider::Microsoft => Named(ProviderName::Microsoft),
+        api::MailProvider::NetEase => Named(ProviderName::NetEase),
+        api::MailProvider::WebDe => Named(ProviderName::WebDe),
+        api::MailProvider::Yahoo => Named(ProviderName::Yahoo),
+        api::MailProvider::Zimbra => Named(ProviderName::Zimbra),
+        api::MailProvider::Zoho => Named(ProviderName::Zoho),
+    }
+}
+
+/// The most connections that one account may have at the provider of its server; none where that is not known.
+pub(super) fn provider_connections(server: &MailServerSpec) -> Option<i32> {
+    let known = Provider::find(provider(server.provider), &server.host, "")?.connections?;
+    i32::try_from(known).ok()
 }
 
 fn tls(tls: &api::Tls, secrets: &dyn SecretProvider) -> Result<TlsOptions> {
@@ -92,9 +123,9 @@ fn tls(tls: &api::Tls, secrets: &dyn SecretProvider) -> Result<TlsOptions> {
 fn login(side: Side, sync: &SyncEndpoint, secrets: &dyn SecretProvider) -> Result<AccountLogin> {
     let username = sync.account.username.clone().unwrap_or_default();
     check_text(&username, &format!("{side}.username"))?;
-    let (credential, master) = match (sync.account.credential(), &sync.master_user) {
-        (Some(own), _) => (credential(side, own, (&sync.server.host, &username), secrets)?, None),
-        (None, Some(master)) => {
+    let (credential, master) = match (sync.account.credential(), &sync.master_user, &sync.grant_ref) {
+        (Some(own), ..) => (credential(side, own, (&sync.server.host, &username), secrets)?, None),
+        (None, Some(master), _) => {
             check_text(&master.username, &format!("{side}.masterUser.username"))?;
             let field = format!("{side}.masterUser.passwordSecretRef");
             let username = master.username.clone();
@@ -108,7 +139,19 @@ fn login(side: Side, sync: &SyncEndpoint, secrets: &dyn SecretProvider) -> Resul
             };
             (password(&master.password_secret_ref, &field, secrets)?, Some(master_login))
         }
-        (None, None) => return Err(Error::configuration(api::cel_rules::SYNC_CREDENTIAL.message)),
+        (None, None, Some(grant)) => {
+            let missing = || {
+                let what = format!(
+                    "{side}.grantRef names the grant {} of an operator's configuration, and there is none",
+                    grant.name
+                );
+                Error::configuration(what).advice(
+                    "Run the migration in a cluster whose operator has this grant, or give each mailbox its own credential",
+                )
+            };
+            (secrets.operator_tokens(side).ok_or_else(missing)?, None)
+        }
+        (None, None, None) => return Err(Error::configuration(api::cel_rules::SYNC_CREDENTIAL.message)),
     };
     Ok(AccountLogin { username, master, credential })
 }
@@ -129,9 +172,10 @@ fn credential(
                 Ok(LoginCredential::token(token))
             }
         }
-        api::CredentialRef::Grant(reference) => {
-            grant_credential(reference, &format!("{side}.grantSecretRef"), account, secrets)
-        }
+        api::CredentialRef::Grant(reference) => match secrets.operator_tokens(side) {
+            Some(tokens) => Ok(tokens),
+            None => grant_credential(reference, &format!("{side}.grantSecretRef"), account, secrets),
+        },
     }
 }
 

@@ -51,7 +51,10 @@ pub(crate) fn resolve_mailbox<'a>(
         return Err(named(Error::configuration(what).advice("Correct the host, or the username of one side")));
     }
     let mut settings = spec.settings();
-    for limit in [&source, &destination].into_iter().filter_map(|s| s.server.limits.max_connections_per_mailbox) {
+    let limits = |side: &SyncEndpoint| {
+        [side.server.limits.max_connections_per_mailbox, endpoint::provider_connections(&side.server)]
+    };
+    for limit in [&source, &destination].into_iter().flat_map(limits).flatten() {
         settings.connections = settings.connections.min(limit);
     }
     Ok(MailboxSyncSpec {
@@ -98,6 +101,7 @@ fn build(sync: &MailboxSyncSpec, secrets: &dyn SecretProvider, now: Timestamp) -
             api::DeletionPolicy::Keep => DeletionHandling::Keep,
             api::DeletionPolicy::Mirror => DeletionHandling::Mirror,
         },
+        confirm_deletions: settings.confirm_deletions.iter().cloned().collect(),
         connections: usize::try_from(settings.connections).unwrap_or(1).max(1),
         dry_run: settings.dry_run,
         retry: RetryPolicy {
@@ -108,6 +112,10 @@ fn build(sync: &MailboxSyncSpec, secrets: &dyn SecretProvider, now: Timestamp) -
             ..RetryPolicy::default()
         },
         accepted_losses: rules::accepted_losses(&settings.messages.accept_not_copied)?,
+        warnings: [(Side::Source, &sync.source), (Side::Destination, &sync.destination)]
+            .into_iter()
+            .filter_map(|(side, endpoint)| secrets::line_end_warning(side, endpoint, secrets))
+            .collect(),
         retry_refused: false,
         adopt: AdoptScope::default(),
     })
@@ -139,20 +147,24 @@ fn side<'a>(
         grant_secret_ref: grant_for_all.or(account.grant_secret_ref.as_ref()).cloned(),
         ..account.clone()
     };
-    let master_user = match account.credential() {
-        Some(_) => None,
-        None => Some(endpoint.master_user.clone().ok_or_else(|| {
-            let username = account.username.as_deref().unwrap_or_default();
-            on_side(Error::configuration(format!("no credential for {username}"))).advice(format!(
+    let (master_user, grant_ref) = match (account.credential(), &endpoint.master_user, &endpoint.grant_ref) {
+        (Some(_), ..) => (None, None),
+        (None, Some(master), _) => (Some(master.clone()), None),
+        (None, None, Some(grant)) => (None, Some(grant.clone())),
+        (None, None, None) => {
+            let advice = format!(
                 "Give the mailbox {side}.passwordSecretRef, {side}.tokenSecretRef or {side}.grantSecretRef, or the \
-                 migration {side}.masterUser or {side}.grantSecretRef"
-            ))
-        })?),
+                 migration {side}.masterUser, {side}.grantRef or {side}.grantSecretRef"
+            );
+            let username = account.username.as_deref().unwrap_or_default();
+            return Err(on_side(Error::configuration(format!("no credential for {username}"))).advice(advice));
+        }
     };
     Ok(SyncEndpoint {
         server_ref: endpoint.server_ref.clone(),
         server: spec.into(),
         account,
         master_user: master_user.map(Shared::from),
+        grant_ref,
     })
 }

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use secrecy::{ExposeSecret as _, SecretBox};
 
 use crate::{
-    api::SecretKeyRef,
-    error::{Error, Result},
+    api::{CredentialRef, SecretKeyRef, SyncEndpoint},
+    error::{Error, Result, Side},
+    imap::LoginCredential,
     oauth::{GrantForm, TokenCache},
 };
 
@@ -28,8 +29,12 @@ pub(crate) trait SecretProvider {
     /// # Errors
     /// Configuration where there is none, or it is another kind of Secret.
     fn grant(&self, _: &str) -> Result<GrantSecret> {
-        Err(Error::configuration("grantSecretRef is not known here")
-            .advice("`mailferry run` on a machine takes grants; in a cluster, use passwordSecretRef or tokenSecretRef"))
+        Err(Error::configuration("grantSecretRef is not known here").advice("Use passwordSecretRef or tokenSecretRef"))
+    }
+
+    /// The access tokens of one side, which an operator gets; none where no operator is.
+    fn operator_tokens(&self, _: Side) -> Option<LoginCredential> {
+        None
     }
 
     /// What a person can do when this secret is missing, as a clause without a trailing dot.
@@ -76,6 +81,24 @@ pub(super) fn read_credential(
         return Err(wrong("contains a NUL byte, which no IMAP login can send"));
     }
     Ok(bytes.into())
+}
+
+/// A warning where the password that logs in at a side ends with a line end: it is sent as it is stored, and few have one. Of a
+/// token, white space around it is never sent.
+pub(super) fn line_end_warning(side: Side, endpoint: &SyncEndpoint, secrets: &dyn SecretProvider) -> Option<String> {
+    let reference = match (endpoint.account.credential(), &endpoint.master_user) {
+        (Some(CredentialRef::Password(own)), _) => own,
+        (Some(CredentialRef::Token(_) | CredentialRef::Grant(_)), _) | (None, None) => return None,
+        (None, Some(master)) => &master.password_secret_ref,
+    };
+    let value = secrets.value(reference).ok()?;
+    value.expose_secret().ends_with(b"\n").then(|| {
+        let SecretKeyRef { name, key } = reference;
+        format!(
+            "the password at the {side} (Secret {name} key {key}) ends with a line end, which is sent as a part of it. If it is \
+             none, store the password without it, as printf %s and kubectl's --from-literal do"
+        )
+    })
 }
 
 /// The bytes of a secret. `field` names the reference in errors.

@@ -114,6 +114,40 @@ fn a_mailbox_is_converted_with_its_defaults() {
     assert_eq!(spec.messages, MessageFilter::default());
 }
 
+/// The same password everywhere.
+struct OnePassword(&'static [u8]);
+
+impl SecretProvider for OnePassword {
+    fn value(&self, _: &SecretKeyRef) -> Result<SecretBox<[u8]>, SecretError> {
+        Ok(SecretBox::new(self.0.into()))
+    }
+
+    fn file(&self, _: &SecretKeyRef) -> Option<std::path::PathBuf> {
+        None
+    }
+
+    fn how_to_provide(&self, _: &SecretKeyRef) -> String {
+        String::new()
+    }
+}
+
+#[test]
+fn a_password_that_ends_with_a_line_end_is_sent_as_it_is_and_warned_of() {
+    let migration = migration(&[]);
+    let sync = resolve_mailbox(&migration, &migration.spec.mailboxes[0], |_| None).unwrap();
+    let warnings = |password| build_sync_spec(&sync, &OnePassword(password), now()).unwrap().warnings;
+    let said = warnings(b"hush\r\n");
+    assert_eq!(said.len(), 2, "own password and that of the master user: {said:?}");
+    assert!(
+        said[0].contains("the password at the source (Secret ") && said[0].contains("ends with a line end"),
+        "{said:?}"
+    );
+    assert!(!said.concat().contains("hush"));
+    for fine in [&b"hush"[..], b"hu\nsh", b"hush "] {
+        assert_eq!(warnings(fine), [] as [&str; 0]);
+    }
+}
+
 #[test]
 fn a_username_defaults_to_the_mailboxs_name() {
     let source = json!({"passwordSecretRef": {"name": "s", "key": "a"}});

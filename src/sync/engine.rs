@@ -30,7 +30,12 @@ use crate::{error::Result, imap::mutf7};
 /// went wrong stands in the report.
 pub async fn sync_mailbox(spec: &SyncSpec, checkpoint: Option<Checkpoint>, context: &SyncContext) -> MailboxReport {
     let started = Instant::now();
-    let mut report = MailboxReport { mailbox: spec.mailbox.clone(), dry_run: spec.dry_run, ..MailboxReport::default() };
+    let mut report = MailboxReport {
+        mailbox: spec.mailbox.clone(),
+        dry_run: spec.dry_run,
+        warnings: spec.warnings.clone(),
+        ..MailboxReport::default()
+    };
     let outcome = run(spec, checkpoint, context, &mut report).instrument(mailbox_span(&spec.mailbox)).await;
     report.interrupted = matches!(outcome, Ok(SyncEnd::Stopped));
     if let Err(error) = outcome {

@@ -8,13 +8,13 @@ use super::{
         CopyLookup, FolderStartMode, choose_start_mode, is_same_folder, report_changes, resolve_changed_uids,
         resolve_unknown_uids,
     },
-    checkpoint::FolderState,
+    checkpoint::{FolderState, fingerprint},
     connection_pair::ConnectionPair,
     copy::{CopyContext, CopyMemory},
     copy_check::check_copies,
     copy_samples::{compare_samples, last_copies},
     copy_search::min_look_interval,
-    deletion_plan::SourceSnapshot,
+    deletion_plan::{DeletionConfirmation, SourceSnapshot},
     folder_copy::FolderCopy,
     folder_listing::FolderListing,
     folder_record::{is_matched_first, record_finish, record_match, record_start},
@@ -347,7 +347,11 @@ async fn close(
             unlisted: held.unlisted,
             all: &held.uids,
         };
-        report.deleted += mirror_deletions(&shared.live_checkpoint, raw, &now, &mut pair.destination, report).await?;
+        let accounts = fingerprint(&shared.spec.source, &shared.spec.destination);
+        let tokens = &shared.spec.confirm_deletions;
+        let confirmation = DeletionConfirmation { accounts: &accounts, folder: raw, tokens };
+        let to = &mut pair.destination;
+        report.deleted += mirror_deletions(&shared.live_checkpoint, &confirmation, &now, to, report).await?;
     }
     record_finish(shared, job, (&source.selected, destination), report)
 }

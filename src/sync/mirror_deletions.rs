@@ -1,7 +1,7 @@
-//! Mirrors deletions: only what we appended ourselves, only by UID EXPUNGE, only when nothing speaks against it.
+//! Mirrors deletions: only what we appended ourselves, only by UID EXPUNGE, and only when the source's answers leave no doubt.
 
 use super::{
-    deletion_plan::{SourceSnapshot, decide_deletions},
+    deletion_plan::{DeletionConfirmation, SourceSnapshot, WithheldDeletions, decide_deletions},
     live_checkpoint::LiveCheckpoint,
     message_limit::command_sets,
     report::FolderReport,
@@ -12,28 +12,34 @@ use crate::{
 };
 
 /// Removes copies whose source message is gone. Never CLOSE, never a plain EXPUNGE: both take the user's own \Deleted
-/// mail. Gives the number of messages removed; doubts go to the report.
+/// mail. Gives the number of messages removed; doubts, and what is held until it is confirmed, go to the report.
 ///
 /// # Errors
 /// When the connection ends or the destination refuses.
 pub(crate) async fn mirror_deletions(
     live_checkpoint: &LiveCheckpoint,
-    source_raw: &[u8],
+    confirmation: &DeletionConfirmation<'_>,
     now: &SourceSnapshot<'_>,
     destination: &mut Session,
     report: &mut FolderReport,
 ) -> Result<u64> {
+    let source_raw = confirmation.folder;
     let (vanished, copies) = {
         let decided = live_checkpoint.update_folder(source_raw, |state| {
-            decide_deletions(state, now).map(|vanished| {
+            decide_deletions(state, now, confirmation).map(|vanished| {
                 let copies = state.map.index().destinations_of(&vanished.delete).0;
                 (vanished, copies)
             })
         })?;
         match decided {
             Ok(decided) => decided,
-            Err(doubt) => {
+            Err(WithheldDeletions::Doubt(doubt)) => {
                 report.doubts.push(doubt);
+                return Ok(0);
+            }
+            Err(WithheldDeletions::Held(held)) => {
+                report.doubts.push(held.to_string());
+                report.held_deletions = Some(held);
                 return Ok(0);
             }
         }

@@ -1,6 +1,7 @@
 //! One mailbox: plan, copy, flags, identity, checkpoint. Knows nothing of Kubernetes.
 
 mod adopt;
+pub(crate) mod archived_mail;
 mod body_reader;
 pub mod checkpoint;
 pub mod checkpoint_store;
@@ -14,7 +15,7 @@ mod copy_index;
 mod copy_samples;
 mod copy_search;
 mod creation_check;
-mod deletion_plan;
+pub(crate) mod deletion_plan;
 pub mod engine;
 mod failure_bisect;
 mod fetch_facts;
@@ -49,6 +50,7 @@ mod mirror_deletions;
 mod moved_copies;
 pub mod moved_match;
 pub(crate) mod narrowed_connect;
+mod no_mail_folders;
 mod open_folder;
 mod pair_connector;
 pub mod plan_preview;
@@ -80,7 +82,7 @@ pub mod uid_map;
 mod uncertain_copies;
 mod varint;
 pub mod verify;
-mod views;
+pub(crate) mod views;
 
 pub use engine::sync_mailbox;
 pub use sync_context::{SyncContext, SyncWatcher};

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     checkpoint::{CopyDifferences, FolderState},
+    deletion_plan::HeldDeletions,
     matched_folders::MatchSummary,
     set_aside::{SetAsideGroup, SetAsideReason},
     spec::AcceptedLosses,
@@ -108,6 +109,9 @@ pub struct LeftOut {
     /// It only shows what other folders hold.
     #[serde(skip)]
     pub is_view: bool,
+    /// What it holds is no mail, so none of it counts as not copied.
+    #[serde(skip)]
+    pub no_mail: bool,
     /// The raw source name.
     #[serde(skip)]
     pub raw: Vec<u8>,
@@ -164,6 +168,9 @@ pub struct FolderReport {
     pub deleted: u64,
     /// Doubts in which nothing was deleted or changed, for people.
     pub doubts: Vec<String>,
+    /// Deletions that wait until a person confirms them; `doubts` says so, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_deletions: Option<HeldDeletions>,
     /// What a person should know of this folder and need not act on; told with those of the mailbox.
     #[serde(skip)]
     pub notes: Vec<String>,
@@ -242,7 +249,7 @@ impl MailboxReport {
                 not_copied.add(reason, accepted, true);
             }
         }
-        for left_out in self.left_out.iter().filter(|left_out| !left_out.by_rule) {
+        for left_out in self.left_out.iter().filter(|left_out| !left_out.by_rule && !left_out.no_mail) {
             not_copied.add(LEFT_OUT, left_out.not_elsewhere.or(left_out.messages).unwrap_or(0), false);
         }
         self.not_copied = Some(not_copied);

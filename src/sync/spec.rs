@@ -30,6 +30,8 @@ pub struct SyncSpec {
     pub flag_policy: FlagHandling,
     /// What happens to copies whose source message was deleted.
     pub delete_policy: DeletionHandling,
+    /// Tokens of deletions that were held and that a person has confirmed since.
+    pub confirm_deletions: BTreeSet<String>,
     /// At most this many connections to each side.
     pub connections: usize,
     /// Change nothing, report what would be done.
@@ -38,6 +40,8 @@ pub struct SyncSpec {
     pub retry: RetryPolicy,
     /// Messages whose absence at the destination the user accepts.
     pub accepted_losses: AcceptedLosses,
+    /// What a person should look at before trusting the result, as far as it is known beforehand.
+    pub warnings: Vec<String>,
     /// Messages that were proven to be refused are tried again, whether it is time or not.
     pub retry_refused: bool,
     /// Where copies are looked for without a checkpoint.
@@ -254,6 +258,15 @@ impl FolderPattern {
         is_match(name) || any_case_inbox(name).is_some_and(|spellings| spellings.iter().any(|name| is_match(name)))
     }
 
+    /// True when the pattern is for this folder, or folders below the same one at the top, and not for whatever folder.
+    #[must_use]
+    pub(crate) fn names(&self, name: &str) -> bool {
+        // No folder has such a name.
+        const NOBODYS: &str = "\u{7}\u{7}";
+        let other = name.split_once('/').map_or_else(|| NOBODYS.to_owned(), |(_, rest)| format!("{NOBODYS}/{rest}"));
+        self.matches(name) && !self.matches(&other)
+    }
+
     /// The pattern as it was written.
     #[must_use]
     pub(crate) fn text(&self) -> String {
@@ -401,6 +414,18 @@ mod tests {
         assert!(matches("/Inbox/", "INBOX"));
         assert!(matches("inbox/*", "INBOX/x"));
         assert!(!matches("inboxes", "INBOXES"));
+    }
+
+    #[test]
+    fn a_pattern_names_a_folder_when_it_is_not_for_every_folder() {
+        let names = |pattern: &str, name: &str| FolderPattern::parse(pattern).unwrap().names(name);
+        for pattern in ["Calendar/**", "Cal*/Birthdays", "/Calendar.*/", "{Calendar,Tasks}/Birthdays"] {
+            assert!(names(pattern, "Calendar/Birthdays"), "{pattern}");
+        }
+        for pattern in ["**", "*/*", "*/Birthdays", "/.*/", "Tasks"] {
+            assert!(!names(pattern, "Calendar/Birthdays"), "{pattern}");
+        }
+        assert!(names("Calendar", "Calendar") && !names("*", "Calendar"));
     }
 
     #[test]

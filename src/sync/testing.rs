@@ -1,5 +1,7 @@
 //! What the tests of several modules share.
 
+use std::collections::BTreeSet;
+
 use crate::{
     error::Side,
     imap::{
@@ -25,6 +27,7 @@ pub(crate) fn spec(name: &str) -> SyncSpec {
         },
         timeouts: ConnectionTimeouts::default(),
         quirks: ServerKind::Generic,
+        provider: crate::imap::provider::ProviderChoice::FoundOut,
         compress: false,
         addresses: AddressPolicy::default(),
         opened: OpenedMark::default(),
@@ -41,6 +44,8 @@ pub(crate) fn spec(name: &str) -> SyncSpec {
         dry_run: false,
         retry: RetryPolicy::default(),
         accepted_losses: AcceptedLosses::default(),
+        confirm_deletions: BTreeSet::new(),
+        warnings: Vec::new(),
         retry_refused: false,
         adopt: AdoptScope::default(),
     }

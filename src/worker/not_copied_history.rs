@@ -8,11 +8,12 @@ use std::{
 use super::checkpoint_outbox::saturating_i64;
 use crate::{
     api::{
-        mailbox_sync::{Outcome, WorkerStatus},
+        mailbox_sync::{HeldFolderDeletions, MAX_HELD_FOLDERS, Outcome, WorkerStatus},
         not_copied::{LEFT_OUT_REASON, LeftOutFolder, MAX_DIFFERENCE_KINDS, MAX_LEFT_OUT, MAX_WARNINGS, NotCopied},
     },
     sync::{
-        report::{LeftOut, MailboxReport},
+        deletion_plan::HeldDeletions,
+        report::{FolderReport, LeftOut, MailboxReport},
         set_aside::SetAsideReason,
         spec::AcceptedLosses,
     },
@@ -88,6 +89,7 @@ impl NotCopiedHistory {
         status.left_out = left_out(&report.left_out);
         let (most, length) = MAX_WARNINGS;
         status.warnings = report.warnings.iter().take(most).map(|warning| cut(warning, length)).collect();
+        status.held_deletions = held_deletions(report);
         // A dry run only foretells.
         if report.dry_run {
             return;
@@ -134,7 +136,7 @@ impl NotCopiedHistory {
 
 /// True for a folder of this mailbox that Mailferry leaves out by itself, with nobody knows how many messages.
 fn is_uncounted(left: &LeftOut) -> bool {
-    !left.by_rule && !left.foreign && left.not_elsewhere.or(left.messages).is_none()
+    !left.by_rule && !left.foreign && !left.no_mail && left.not_elsewhere.or(left.messages).is_none()
 }
 
 /// Folders that Mailferry leaves out by itself come first, where there are too many.
@@ -149,6 +151,19 @@ fn left_out(all: &[LeftOut]) -> Vec<LeftOutFolder> {
     by_itself.into_iter().chain(by_rule).take(MAX_LEFT_OUT).map(folder).collect()
 }
 
+/// The deletions that wait for a confirmation, as many as a status takes: with each that is confirmed another one comes in.
+fn held_deletions(report: &MailboxReport) -> Vec<HeldFolderDeletions> {
+    let held = report.folders.iter().filter_map(|folder| Some((folder, folder.held_deletions.as_ref()?)));
+    let told = |(folder, held): (&FolderReport, &HeldDeletions)| HeldFolderDeletions {
+        folder: cut(&folder.source, MAX_TEXT),
+        messages: saturating_i64(held.messages),
+        of: saturating_i64(held.of),
+        copies: saturating_i64(held.copies),
+        token: held.token.clone(),
+    };
+    held.take(MAX_HELD_FOLDERS).map(told).collect()
+}
+
 fn numbers(counts: &BTreeMap<String, u64>) -> BTreeMap<String, i64> {
     counts.iter().map(|(name, count)| (name.clone(), saturating_i64(*count))).collect()
 }
@@ -160,7 +175,7 @@ fn cut(text: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::report::{self, FolderReport};
+    use crate::sync::report;
 
     fn counts<N>(list: &[(&str, N)]) -> BTreeMap<String, N>
     where
@@ -254,6 +269,21 @@ mod tests {
         assert_eq!(status.not_copied.unwrap().uncounted_folders, 1);
         let order: Vec<_> = status.left_out.iter().map(|left| left.folder.as_str()).collect();
         assert_eq!(order, ["another user's", "view", "counted", "by rule"]);
+    }
+
+    #[test]
+    fn held_deletions_are_told_with_their_folder_and_gone_once_no_sync_holds_any() {
+        let held = HeldDeletions { messages: 8, of: 10, copies: 7, token: "0123456789abcdef".into() };
+        let mut report = report(&[]);
+        report.folders[0] =
+            FolderReport { source: "INBOX".into(), held_deletions: Some(held), ..FolderReport::default() };
+        let status = told(&standing(&[]), Outcome::Synced, &report);
+        let [held] = status.held_deletions.as_slice() else { panic!("{status:?}") };
+        assert_eq!((held.folder.as_str(), held.messages, held.of, held.copies), ("INBOX", 8, 10, 7));
+        report.folders = vec![report.folders[0].clone(); 50];
+        assert_eq!(told(&standing(&[]), Outcome::Synced, &report).held_deletions.len(), MAX_HELD_FOLDERS);
+        report.folders.clear();
+        assert!(told(&standing(&[]), Outcome::Synced, &report).held_deletions.is_empty());
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) fn claim_patch(attempt: i64, now: Timestamp) -> Value {
         "progress": null,
         "waiting": null,
         "waitingUntil": null,
+        "refusedSourceToken": null,
+        "refusedDestinationToken": null,
         "inboxUidNext": null,
         "changes": null,
         "outcome": null,
@@ -64,7 +66,19 @@ pub(crate) fn report_patch(status: &WorkerStatus, reasons: &BTreeSet<&str>) -> V
             }
         }
     };
-    clear(Some(&mut worker), &["waiting", "waitingUntil", "inboxUidNext", "changes", "outcome", "lastError"]);
+    clear(
+        Some(&mut worker),
+        &[
+            "waiting",
+            "waitingUntil",
+            "refusedSourceToken",
+            "refusedDestinationToken",
+            "inboxUidNext",
+            "changes",
+            "outcome",
+            "lastError",
+        ],
+    );
     clear(worker.get_mut("progress"), &["done", "donePercent", "rate", "eta", "bytesLeft"]);
     if let Some(Value::Object(not_copied)) = worker.get_mut("notCopied") {
         // What is merged in replaces no map.
@@ -76,7 +90,7 @@ pub(crate) fn report_patch(status: &WorkerStatus, reasons: &BTreeSet<&str>) -> V
         }
     }
     if status.outcome == Some(Outcome::Synced) {
-        clear(Some(&mut worker), &["leftOut", "warnings"]);
+        clear(Some(&mut worker), &["leftOut", "warnings", "heldDeletions"]);
     }
     json!({"status": {"worker": worker}})
 }
@@ -104,6 +118,7 @@ pub(crate) fn termination_message(status: &WorkerStatus) -> String {
         folders: Vec::new(),
         left_out: Vec::new(),
         warnings: Vec::new(),
+        held_deletions: Vec::new(),
         differences: BTreeMap::new(),
         ..status.clone()
     };
@@ -258,7 +273,7 @@ mod tests {
         ErrorClass, Side,
         api::{
             common::LastError,
-            mailbox_sync::{FolderFacts, MAX_CHECKPOINT_BYTES},
+            mailbox_sync::{FolderFacts, HeldFolderDeletions, MAX_CHECKPOINT_BYTES},
             not_copied::{LeftOutFolder, NotCopied},
         },
         sync::report::FolderReport,
@@ -279,7 +294,16 @@ mod tests {
         for gone in ["outcome", "lastError", "waiting", "waitingUntil", "progress", "inboxUidNext", "changes"] {
             assert_eq!(worker[gone], Value::Null, "{gone}");
         }
-        for kept in ["checkpoint", "folders", "flushedAttempt", "notCopied", "differences", "leftOut", "warnings"] {
+        for kept in [
+            "checkpoint",
+            "folders",
+            "flushedAttempt",
+            "notCopied",
+            "differences",
+            "leftOut",
+            "warnings",
+            "heldDeletions",
+        ] {
             assert!(!worker.contains_key(kept), "{kept}");
         }
         assert_eq!((&worker["attempt"], &worker["report"]), (&json!(3), &json!(1)));
@@ -292,7 +316,7 @@ mod tests {
         let status = WorkerStatus { attempt: 3, report: 4, ..live_status(&progress, 0, 0, now()) };
         let patch = report_patch(&status, &BTreeSet::new());
         let worker = object(&patch["status"]["worker"]);
-        for kept in ["checkpoint", "folders", "notCopied", "differences", "leftOut", "warnings"] {
+        for kept in ["checkpoint", "folders", "notCopied", "differences", "leftOut", "warnings", "heldDeletions"] {
             assert!(!worker.contains_key(kept), "{kept}");
         }
         assert_eq!((&worker["waiting"], &worker["outcome"]), (&Value::Null, &Value::Null));
@@ -315,7 +339,7 @@ mod tests {
             (&worker["notCopied"]["messages"], &worker["notCopied"]["uncountedFolders"]),
             (&json!(2), &json!(0))
         );
-        for gone in ["leftOut", "warnings"] {
+        for gone in ["leftOut", "warnings", "heldDeletions"] {
             assert_eq!(object(worker)[gone], Value::Null, "{gone}");
         }
     }
@@ -427,7 +451,7 @@ mod tests {
         };
         let patch = serde_json::to_string_pretty(&report_patch(&status, &["refused", "empty"].into())).unwrap();
         insta::assert_snapshot!(format!("{}\n{patch}\n{}", claim_patch(3, now()), termination_message(&status)), @r#"
-        {"status":{"worker":{"attempt":3,"changes":null,"destinationLogin":false,"inboxUidNext":null,"lastError":null,"outcome":null,"phase":"Connecting","progress":null,"report":1,"reportedAt":"2026-03-01T00:00:00Z","waiting":null,"waitingUntil":null}}}
+        {"status":{"worker":{"attempt":3,"changes":null,"destinationLogin":false,"inboxUidNext":null,"lastError":null,"outcome":null,"phase":"Connecting","progress":null,"refusedDestinationToken":null,"refusedSourceToken":null,"report":1,"reportedAt":"2026-03-01T00:00:00Z","waiting":null,"waitingUntil":null}}}
         {
           "status": {
             "worker": {
@@ -489,6 +513,8 @@ mod tests {
                 "messagesTotal": 1000,
                 "rate": "1.0 MiB/s"
               },
+              "refusedDestinationToken": null,
+              "refusedSourceToken": null,
               "report": 4,
               "reportedAt": "2026-03-01T00:00:00Z",
               "waiting": null,
@@ -515,6 +541,7 @@ mod tests {
             let status = WorkerStatus {
                 attempt: 9, report: 12, outcome: Some(Outcome::Failed), last_error: Some(error),
                 checkpoint: Some("c".repeat(MAX_CHECKPOINT_BYTES)), folders: vec![FolderFacts::default(); 200],
+                held_deletions: vec![HeldFolderDeletions { folder: "f".repeat(300), ..HeldFolderDeletions::default() }; 20],
                 warnings: vec!["w".repeat(500); 20], left_out: vec![LeftOutFolder::default(); 50],
                 not_copied: Some(NotCopied { messages: 3, reasons, ..NotCopied::default() }),
                 ..live_status(&SyncProgress::default(), 0, 0, now())

@@ -54,6 +54,112 @@ fn what_is_seldom_meant_is_warned_of_and_kept() {
 }
 
 #[test]
+fn user_and_domain_are_joined_and_what_lacks_a_domain_is_warned_of() {
+    let desk = Desk::new();
+    desk.write(
+        "users.csv",
+        "Utilisateur;Domaine;Ancien mot de passe;Nouveau mot de passe;Compte\n\
+         alice;x.example;hush1;hush2;Enabled\nbob;@y.example;hush3;hush4;disabled\ncarol@z.example;x.example;hush5;hush6;\n\
+         dave;;hush7;hush8;Enabled\n",
+    );
+    desk.import(&[])
+        .exits(0)
+        .hides(&["hush"])
+        .says(&["columns: 1 username of both sides, 2 domain of both sides, 3 source_password, 4 destination_password; not used: 5"])
+        .says(&["warning: users.csv: column 5 is not used: its heading is one of user names, but it says in each row whether"])
+        .says(&["warning: users.csv, line 5: source_username (column 1) has no @, unlike others"]);
+    let migration = desk.read("users/migration.yaml");
+    for name in ["name: alice@x.example", "name: bob@y.example", "name: carol@z.example", "name: dave\n"] {
+        assert!(migration.contains(name), "{name}: {migration}");
+    }
+    desk.write("users.csv", "user,domain,password\nalice,hush!,p\n");
+    desk.import(&["--force"])
+        .exits(2)
+        .hides(&["hush"])
+        .says(&["users.csv, line 2: source_domain (column 2) must be a domain such as example.com"])
+        .says(&["columns: 1 username of both sides, 2 domain of both sides, 3 password of both sides"]);
+    desk.write("users.csv", "user,password\nalice,p\nbob,p\n");
+    let ran = desk.import(&["--check"]).exits(0);
+    assert_eq!(ran.stderr.matches("has no @").count(), 1, "{ran:#?}");
+}
+
+#[test]
+fn a_host_may_have_its_port_in_the_table_and_on_the_command_line() {
+    let desk = Desk::new();
+    desk.write(
+        "users.csv",
+        "user,password,host1,port1\na@x.example,hush1,imap.old.example:143,\nb@x.example,hush2,imap.old.example,143\n\
+         c@x.example,hush3,imap.old.example:993,993\n",
+    );
+    desk.run(&["import", "users.csv", "--destination-host", "new.example:1993"]).exits(0).hides(&["hush"]);
+    let migration = desk.read("users/migration.yaml");
+    assert_eq!(migration.matches("kind: MailMigration").count(), 2, "{migration}");
+    for port in ["port: 143", "port: 993", "port: 1993"] {
+        assert!(migration.contains(port), "{port}: {migration}");
+    }
+    desk.write(
+        "users.csv",
+        "user,password,host1,port1\na@x.example,hush1,imap.old.example:143,993\nb@x.example,hush2,hush3:1,\n",
+    );
+    desk.run(&["import", "users.csv", "--destination-host", "new.example"]).exits(2).hides(&["hush"]).says(&[
+        "line 2: two ports of the source",
+        "line 3: source_host (column 3) must be an IP address or a host name",
+    ]);
+    desk.run(&["import", "users.csv", "--destination-host", "new.example:1", "--destination-port", "2"])
+        .exits(2)
+        .says(&["--destination-host has another port than --destination-port"]);
+}
+
+#[test]
+fn lists_without_passwords_go_into_config_maps_on_request_and_others_do_not() {
+    let desk = Desk::new();
+    desk.write("users.csv", "user1,user2\nalice@x.example,al@y.example\nbob@x.example,bob@x.example\n");
+    let masters = [
+        "--source-master-user",
+        "m",
+        "--source-master-secret",
+        "s/k",
+        "--destination-master-user",
+        "m",
+        "--destination-master-secret",
+        "s/k",
+        "--config-map",
+    ];
+    desk.import(&masters).exits(0).says(&["2 rows, 2 mailboxes: 1 MailMigration, 1 ConfigMap"]);
+    let made = desk.read("users/migration.yaml");
+    assert!(!desk.path("users/secrets.yaml").exists());
+    for part in
+        ["kind: ConfigMap", "mailboxConfigMaps:", "name,destination_username", "alice@x.example", "al@y.example"]
+    {
+        assert!(made.contains(part), "{part}: {made}");
+    }
+    let checked =
+        desk.run(&["check", "users/migration.yaml", "--secret", "s/k=users.csv", "--mailbox", "nobody"]).exits(2);
+    assert!(checked.stderr.contains("--mailbox nobody"), "the manifests are read: {checked:#?}");
+    desk.write("users.csv", "user,password\nalice@x.example,hush\n");
+    desk.import(&["--config-map", "--force"])
+        .exits(2)
+        .hides(&["hush"])
+        .says(&["--config-map: the table has passwords"]);
+}
+
+#[test]
+fn a_template_is_printed_and_can_be_imported_and_each_migration_has_its_next_step() {
+    let desk = Desk::new();
+    let template = desk.run(&["import", "--template"]).exits(0).stdout;
+    desk.write("users.csv", &template);
+    desk.run(&["import", "users.csv"]).exits(0).says(&["2 rows, 2 mailboxes: 1 MailMigration, 2 Secrets"]);
+    desk.write("users.csv", template.replacen("mail.newhost.example", "other.newhost.example", 1));
+    let ran = desk.run(&["import", "users.csv", "--force"]).exits(0);
+    for command in ["check", "run"] {
+        assert_eq!(ran.stderr.matches(&format!("  mailferry {command} -f")).count(), 2, "{ran:#?}");
+    }
+    assert_eq!(ran.stderr.matches("--migration users-").count(), 4, "{ran:#?}");
+    desk.run(&["import"]).exits(2).says(&["FILE"]);
+    desk.run(&["import", "--template", "users.csv"]).exits(2);
+}
+
+#[test]
 fn a_long_list_of_problems_stays_readable() {
     let desk = Desk::new();
     let rows: Vec<String> = (0..200).map(|user| format!("user{user},\n")).collect();

@@ -2,7 +2,10 @@
 
 use mailferry::{
     Side,
-    sync::spec::{DeletionHandling, FlagHandling},
+    sync::{
+        report::MailboxReport,
+        spec::{DeletionHandling, FlagHandling},
+    },
 };
 use mailferry_testkit::{CorpusMessage, RawImap, SharedServer, shared_server};
 
@@ -71,11 +74,11 @@ async fn deletions_asked_for_later_are_seen_beside_messages_that_were_skipped() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deletions_are_mirrored_but_never_the_users_own_mail_or_what_was_adopted() {
-    let (rig, mut left, mut right) = mirrored(12, 4).await;
+    let (rig, mut left, mut right) = mirrored(20, 4).await;
     left.expunge("INBOX", "3:7").await;
     let report = rig.sync().await;
     // 3 and 4 were adopted.
-    assert_eq!((report.folders[0].deleted, count(&mut right).await), (3, 10), "{report:#?}");
+    assert_eq!((report.folders[0].deleted, count(&mut right).await), (3, 18), "{report:#?}");
     assert!(has_own(&mut right).await, "the user's own \\Deleted mail was expunged");
     let quiet = rig.sync().await;
     assert_eq!((quiet.folders[0].deleted, copied(&quiet)), (0, 0));
@@ -96,9 +99,40 @@ async fn an_implausible_share_is_not_mirrored() {
     assert!(report.folders[0].doubts[0].contains("30 of 60"), "{report:#?}");
     // The doubt is told again, not forgotten.
     assert_eq!(rig.sync().await.folders[0].doubts.len(), 1);
-    left.expunge("INBOX", "31:60").await;
-    assert!(rig.sync().await.folders[0].doubts[0].contains("empty"));
+    left.expunge("INBOX", "1:30").await;
+    assert!(rig.sync().await.folders[0].doubts[0].contains("60 of 60"));
     assert_eq!(count(&mut right).await, 61);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn most_of_a_small_folder_is_deleted_only_once_its_own_token_is_confirmed() {
+    let (mut rig, mut left, mut right) = mirrored(10, 0).await;
+    left.command_ok("CREATE Work").await;
+    left.append("Work", &numbered(10)).await;
+    rig.sync().await;
+    for folder in ["INBOX", "Work"] {
+        left.expunge(folder, "1:7").await;
+    }
+    let report = rig.sync().await;
+    let token = |report: &MailboxReport, at: usize| report.folders[at].held_deletions.as_ref().unwrap().token.clone();
+    let inbox = token(&report, 0);
+    assert!(report.folders[0].doubts[0].contains(&format!("--confirm-deletions {inbox}")), "{report:#?}");
+    assert_ne!(inbox, token(&report, 1), "folders with the same messages have tokens of their own");
+    assert_eq!(inbox, token(&rig.sync().await, 0), "the same until something changes");
+    // One more vanishes before it is confirmed: what was seen is not what would be deleted.
+    left.expunge("INBOX", "1").await;
+    rig.spec.confirm_deletions = [inbox].into();
+    let report = rig.sync().await;
+    assert_eq!((report.folders[0].deleted, report.folders[1].deleted), (0, 0), "{report:#?}");
+    rig.spec.confirm_deletions = [token(&report, 0)].into();
+    let report = rig.sync().await;
+    assert_eq!((report.folders[0].deleted, report.folders[1].deleted), (8, 0), "{report:#?}");
+    assert_eq!(report.folders[0].held_deletions, None);
+    assert_eq!((count(&mut right).await, right.folder_facts("Work").await.1.len()), (3, 10));
+    assert!(has_own(&mut right).await);
+    // Three may always go.
+    left.expunge("INBOX", "1:2").await;
+    assert_eq!(rig.sync().await.folders[0].deleted, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ use mailferry::{
         AccountLogin, AddressPolicy, ConnectionSecurity, ConnectionTimeouts, Endpoint, LoginCredential, OpenedMark,
         ServerKind, TlsOptions,
         permit::{AlwaysPermitted, WritePermit},
+        provider::ProviderChoice,
     },
     sync::{
         SyncContext, SyncWatcher,
@@ -109,6 +110,7 @@ pub fn endpoint(side: Side, port: u16, user: &str, password: &str) -> Endpoint {
         },
         timeouts: ConnectionTimeouts::default(),
         quirks: ServerKind::Generic,
+        provider: ProviderChoice::FoundOut,
         compress: false,
         addresses: AddressPolicy::default(),
         opened: OpenedMark::default(),
@@ -160,6 +162,8 @@ impl Rig {
                 ..RetryPolicy::default()
             },
             accepted_losses: AcceptedLosses::default(),
+            confirm_deletions: std::collections::BTreeSet::new(),
+            warnings: Vec::new(),
             retry_refused: false,
             adopt: AdoptScope::default(),
         };

@@ -172,6 +172,37 @@ async fn another_sync_request_is_one_more_sync_of_each_mailbox_and_the_same_one_
 }
 
 #[tokio::test]
+async fn deletions_that_are_held_are_told_and_a_sync_follows_once_their_token_is_confirmed() {
+    let stage = Stage::new().await;
+    let alice = Stage::sync("acme", "alice");
+    stage.migration("acme", &["alice"], json!({"deletions": "Mirror"})).await;
+    stage.running(&alice, 1).await;
+    let token = "0123456789abcdef";
+    let held = json!([{"folder": "INBOX", "messages": 8, "of": 10, "copies": 8, "token": token}]);
+    stage.report(&alice, 1, 2, json!({"heldDeletions": held})).await;
+    stage.ends(&alice, 1, Ending::Synced).await;
+    let told = stage.until_condition("acme", "DeletionsHeld", "True").await;
+    let message = condition(&told, "DeletionsHeld").unwrap().2;
+    assert!(message.contains("alice: INBOX: 8 of 10 messages") && message.contains(token), "{message}");
+    stage.until_condition("acme", "Complete", "True").await;
+    let of_mailbox = stage.until_phase(&alice, "Synced").await;
+    assert!(of_mailbox.conditions.iter().any(|c| c.type_ == "DeletionsHeld" && c.message.contains(token)));
+    // The token of another set does nothing.
+    stage.change("acme", json!({"confirmDeletions": ["fedcba9876543210"]})).await;
+    stage.until::<MailboxSync>(&alice, |sync| !sync.spec.settings.confirm_deletions.is_empty()).await;
+    stage.until_condition("acme", "Complete", "True").await;
+    stage.change("acme", json!({"confirmDeletions": ["fedcba9876543210", token]})).await;
+    stage.running(&alice, 2).await;
+    stage.report(&alice, 2, 2, json!({"heldDeletions": null})).await;
+    stage.ends(&alice, 2, Ending::Synced).await;
+    stage.until::<MailMigration>("acme", |migration| condition(migration, "DeletionsHeld").is_none()).await;
+    stage.until_condition("acme", "Complete", "True").await;
+    let ended = stage.until_phase(&alice, "Synced").await;
+    assert_eq!((ended.attempt, ended.syncs), (2, 2));
+    assert!(!ended.conditions.iter().any(|c| matches!(c.type_.as_str(), "DeletionsHeld" | "Outdated")));
+}
+
+#[tokio::test]
 async fn what_is_edited_after_the_end_is_told_and_synced_when_somebody_asks_for_it() {
     let stage = Stage::new().await;
     let _player = stage.play(|_, _| Ending::Synced);

@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
+    attempt_input::attempt_input,
     backoff::jittered,
     observe::{ObservedMailbox, PodEnd, signed_duration},
     quiet_deltas::quiet_deltas_after,
@@ -228,6 +229,34 @@ impl AttemptSettler<'_, '_> {
     }
 }
 
+/// No attempt can be made, since an access token that it needs can't be had: `error` says why, `versions` are those of the
+/// Secrets that were used. The class decides what comes next, as at the end of an attempt; but nobody has to change the
+/// mailbox where whoever runs the operator has to correct a grant.
+#[must_use]
+pub(crate) fn settle_missing_token(
+    observed: &ObservedMailbox<'_>,
+    error: &Error,
+    versions: &[String],
+) -> SettledAttempt {
+    let mut settler = AttemptSettler {
+        observed,
+        status: observed.status.clone(),
+        failures: observed.status.failures.unwrap_or_default(),
+        events: Vec::new(),
+    };
+    settler.status.secret_versions = versions.to_vec();
+    settler.status.attempt_input = Some(attempt_input(observed.spec));
+    settler.status.login_refused = error.class == ErrorClass::Authentication;
+    settler.record_failure(LastError::new(error, Some(Time(observed.now))));
+    if error.class == ErrorClass::Configuration {
+        settler.status.phase = Some(SyncPhase::Stalled);
+        let wait = signed_duration(observed.spec.settings.retry.max_backoff);
+        settler.status.next_attempt_at = Some(settler.retry_time(wait));
+    }
+    settler.status.failures = Some(settler.failures);
+    SettledAttempt { status: settler.status, events: settler.events }
+}
+
 /// The pod was refused, by a quota or a policy: no attempt was made, its number is used again.
 #[must_use]
 pub(crate) fn status_after_refusal(status: &MailboxSyncStatus) -> MailboxSyncStatus {
@@ -280,6 +309,7 @@ fn with_last_word(before: Option<&WorkerStatus>, word: WorkerStatus) -> WorkerSt
         folders: before.folders,
         left_out: before.left_out,
         warnings: before.warnings,
+        held_deletions: before.held_deletions,
         differences: before.differences,
         not_copied: word.not_copied.clone().or(before.not_copied),
         ..word

@@ -1,13 +1,13 @@
 //! What an attempt was made with, as hashes: by them a later decision knows whether another attempt would ask the servers
 //! anything else. Pure.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use crate::{
     Side,
     api::{
         CredentialRef, MailboxSyncSpec, MailboxSyncStatus, MasterMode, SyncEndpoint,
-        mailbox_sync::AttemptInput,
+        mailbox_sync::{AttemptInput, GrantedBy},
         names::{account_hash, hash_texts},
         settings::SyncSettings,
     },
@@ -45,6 +45,7 @@ pub(super) fn is_refused_login(
             *before == login_hash(endpoint)
         });
         let secret = login_secret(endpoint);
+        let secret = secret.as_deref();
         let of = |versions: &[String]| versions.iter().filter(|v| is_of(v, secret)).cloned().collect::<BTreeSet<_>>();
         same_login && secret_versions.is_none_or(|seen| of(seen) == of(&status.secret_versions))
     })
@@ -61,6 +62,8 @@ pub(super) fn spec_hash(spec: &MailboxSyncSpec) -> String {
         succeeded_pods_limit: default.succeeded_pods_limit,
         schedule: None,
         cutover: None,
+        // What is confirmed has a sync due of its own.
+        confirm_deletions: Vec::new(),
         ..SyncSettings::clone(&spec.settings)
     };
     let own_settings = merge_patch::diff(&default, &settings).unwrap_or_default().unwrap_or_default();
@@ -108,15 +111,32 @@ fn login_hash(endpoint: &SyncEndpoint) -> String {
             texts.extend(["master".to_owned(), master.username.clone(), mode.to_owned(), separator]);
             texts.extend([master.password_secret_ref.name.clone(), master.password_secret_ref.key.clone()]);
         }
-        (None, None) => {}
+        (None, None) => {
+            if let Some(GrantedBy::Operator(grant)) = endpoint.granted_by() {
+                texts.extend(["operator's grant".to_owned(), grant]);
+            }
+        }
     }
     hash_texts(&texts.iter().map(String::as_str).collect::<Vec<_>>(), HASH_DIGITS)
 }
 
-/// The name of the Secret that the account's credential is in.
-fn login_secret(endpoint: &SyncEndpoint) -> Option<&str> {
+/// The name of the Secret that the account's credential is in; of a grant's, as [`grant_version_name`] has it.
+fn login_secret(endpoint: &SyncEndpoint) -> Option<Cow<'_, str>> {
+    match endpoint.granted_by() {
+        Some(GrantedBy::Operator(grant)) => return Some(Cow::Owned(grant_version_name(&grant))),
+        Some(GrantedBy::Tenant(secret)) => return Some(Cow::Owned(secret)),
+        None => {}
+    }
     let own = endpoint.account.password_secret_ref.as_ref().or(endpoint.account.token_secret_ref.as_ref());
-    own.or(endpoint.master_user.as_ref().map(|master| &master.password_secret_ref)).map(|secret| secret.name.as_str())
+    let secret = own.or(endpoint.master_user.as_ref().map(|master| &master.password_secret_ref));
+    secret.map(|secret| Cow::Borrowed(secret.name.as_str()))
+}
+
+/// By what name `status.secretVersions` tells of the Secret of a grant, which lies in another namespace: no Secret has one
+/// like it.
+#[must_use]
+pub(super) fn grant_version_name(grant: &str) -> String {
+    format!("grant:{grant}")
 }
 
 /// True for the version (`name=resourceVersion`) of this Secret.
@@ -141,6 +161,7 @@ mod tests {
             spec_hash(&MailboxSyncSpec { settings: settings.into(), ..spec.clone() })
         };
         assert_eq!(with(|settings| settings.failed_pods_limit += 1), plain);
+        assert_eq!(with(|settings| settings.confirm_deletions.push("0123456789abcdef".to_owned())), plain);
         assert_ne!(with(|settings| settings.connections += 1), plain);
         assert_ne!(with(|settings| settings.dry_run = true), plain);
         let mut nightly = spec.clone();

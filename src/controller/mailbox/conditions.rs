@@ -4,19 +4,25 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     due::{DueFacts, is_outdated},
-    observe::{HoldReason, ObservedMailbox, SecretsSeen},
+    observe::{HoldReason, ObservedMailbox, SecretsSeen, TokensSeen},
     start_wait::{GATED, StartWait, start_wait},
 };
 use crate::{
     api::{
         MailboxSyncSpec, MailboxSyncStatus,
-        mailbox_sync::{Outcome, SyncPhase},
+        mailbox_sync::{HeldFolderDeletions, Outcome, SyncPhase},
     },
     controller::{
         all_copied::{self, ALL_COPIED, CopiedVerdict},
         condition::ConditionList,
     },
 };
+
+/// The type of the condition that deletions wait for a confirmation.
+pub(crate) const DELETIONS_HELD: &str = "DeletionsHeld";
+
+/// So many folders with held deletions are named in a condition.
+const HELD_FOLDERS_SHOWN: usize = 5;
 
 /// The condition of what was changed after its last sync.
 pub(crate) const OUTDATED: &str = "Outdated";
@@ -59,6 +65,26 @@ pub(crate) fn copied_verdict(spec: &MailboxSyncSpec, status: &MailboxSyncStatus)
     }
 }
 
+/// What the last sync did not delete, and how it is let through; none where it held nothing.
+fn held_deletions(status: &MailboxSyncStatus) -> Option<String> {
+    let held = &status.worker.as_ref()?.held_deletions;
+    let folders = held.iter().take(HELD_FOLDERS_SHOWN).map(held_in_folder).collect::<Vec<_>>().join("; ");
+    let more = held.len().saturating_sub(HELD_FOLDERS_SHOWN);
+    let more = if more > 0 { format!("; and {more} more folders") } else { String::new() };
+    (!held.is_empty()).then(|| {
+        format!(
+            "copies were not deleted, as so many messages vanished from the source at once: {folders}{more}. To have them \
+             deleted, add the token to the MailMigration's spec.confirmDeletions"
+        )
+    })
+}
+
+/// `INBOX: 8 of 10 messages, token 0123456789abcdef`.
+pub(crate) fn held_in_folder(held: &HeldFolderDeletions) -> String {
+    let HeldFolderDeletions { folder, messages, of, token, .. } = held;
+    format!("{folder}: {messages} of {of} messages, token {token}")
+}
+
 /// Sets the conditions that go with the rest of the status.
 pub(crate) fn set_conditions(observed: &ObservedMailbox<'_>, status: &mut MailboxSyncStatus) {
     let phase = status.phase.unwrap_or(SyncPhase::Pending);
@@ -94,6 +120,9 @@ pub(crate) fn set_conditions(observed: &ObservedMailbox<'_>, status: &mut Mailbo
                 let words = observed.sync_times.closed().map(|closed| closed.words.clone());
                 ("True", OUTSIDE_WINDOW, words.unwrap_or_default())
             }
+            None if observed.granted_slots.is_some() && observed.tokens == TokensSeen::Absent => {
+                ("True", "Queued", "waiting for its access token".to_owned())
+            }
             _ => {
                 let words = observed.waits_for.clone();
                 ("True", "Queued", words.unwrap_or_else(|| "waiting for its turn".to_owned()))
@@ -116,11 +145,14 @@ pub(crate) fn set_conditions(observed: &ObservedMailbox<'_>, status: &mut Mailbo
             None => ("False", "PodLost", "the cluster took the pod; another attempt follows".to_owned()),
         },
         SyncPhase::Stalled => {
-            let destination = match (&observed.hold, error) {
-                (Some(HoldReason::DestinationNotAllowed(why)), Some(error)) => error.message == why.what,
-                _ => false,
+            let reason = match (&observed.hold, error) {
+                (Some(HoldReason::DestinationNotAllowed(why)), Some(error)) if error.message == why.what => {
+                    "DestinationNotAllowed"
+                }
+                (Some(HoldReason::GrantNotAllowed(why)), Some(error)) if error.message == why.what => "GrantNotAllowed",
+                _ => "Stalled",
             };
-            ("False", if destination { "DestinationNotAllowed" } else { "Stalled" }, failing())
+            ("False", reason, failing())
         }
         SyncPhase::Failed => ("False", "Failed", failing()),
     };
@@ -137,6 +169,10 @@ pub(crate) fn set_conditions(observed: &ObservedMailbox<'_>, status: &mut Mailbo
         conditions.set(OUTDATED, "True", "ChangedAfterSync", "its spec was changed after its last sync, and no other one is planned: what was synced stays as it is. Another text in the MailMigration's spec.syncRequest has it synced once more, by the spec as it is now");
     } else {
         conditions.remove(OUTDATED);
+    }
+    match held_deletions(status) {
+        Some(held) => conditions.set(DELETIONS_HELD, "True", "ConfirmationNeeded", &held),
+        None => conditions.remove(DELETIONS_HELD),
     }
     if matches!(phase, SyncPhase::Stalled | SyncPhase::Failed) {
         conditions.set("Stalled", "True", reason, &message);

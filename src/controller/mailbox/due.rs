@@ -151,6 +151,13 @@ pub(super) fn is_outdated(facts: &DueFacts<'_>) -> bool {
         && synced_by.is_some_and(|synced_by| synced_by != spec_hash(facts.spec))
 }
 
+/// True when deletions that the last sync held are confirmed since: the next one makes them, or holds others.
+fn is_confirmed(facts: &DueFacts<'_>) -> bool {
+    let settings = &facts.spec.settings;
+    let held = facts.status.worker.iter().flat_map(|worker| &worker.held_deletions);
+    !settings.dry_run && held.into_iter().any(|held| settings.confirm_deletions.contains(&held.token))
+}
+
 /// True when the last sync was a dry run, and the next one is none.
 fn was_rehearsed(facts: &DueFacts<'_>) -> bool {
     facts.status.attempt_input.as_ref().is_some_and(|input| input.dry_run) && !facts.spec.settings.dry_run
@@ -166,7 +173,7 @@ fn due_when_resumed(facts: &DueFacts<'_>) -> Option<AttemptDue> {
 
 /// When the next delta sync of a mailbox is due that was synced.
 fn delta_due(facts: &DueFacts<'_>) -> AttemptDue {
-    if facts.status.last_synced_at.is_none() || was_rehearsed(facts) {
+    if facts.status.last_synced_at.is_none() || was_rehearsed(facts) || is_confirmed(facts) {
         return AttemptDue::Now;
     }
     match next_delta_at(facts) {

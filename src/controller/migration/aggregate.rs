@@ -18,7 +18,7 @@ use crate::{
         all_copied::CopiedVerdict,
         condition::is_true,
         mailbox::{
-            conditions::{OUTDATED, copied_verdict},
+            conditions::{OUTDATED, copied_verdict, held_in_folder},
             due::is_final,
         },
     },
@@ -27,6 +27,9 @@ use crate::{
 
 /// Examples of failures shown.
 const SAMPLES: usize = 10;
+
+/// Examples of folders whose deletions are held.
+const HELD_SAMPLES: usize = 5;
 
 /// What many mailboxes come to.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -53,6 +56,10 @@ pub struct MailboxAggregate {
     pub copied: i32,
     /// So many were changed after their last sync, and no other one is planned.
     pub outdated: i32,
+    /// So many hold deletions until they are confirmed.
+    pub deletions_held: i32,
+    /// Some of these, with folder and token.
+    pub held_deletions: Vec<String>,
     /// When the first of the next delta syncs is due.
     pub next_sync_at: Option<Time>,
     /// What the mailboxes told of their first syncs.
@@ -133,6 +140,7 @@ pub fn aggregate<'a>(
         *counter += 1;
         all.started |= status.attempt > 0;
         all.outdated += i32::from(is_true(&status.conditions, OUTDATED));
+        add_held_deletions(&mut all, sync, status);
         all.stalled_need_person &= status.phase != Some(SyncPhase::Stalled) || status.next_attempt_at.is_none();
         if let Some(failures) = &status.failures {
             all.totals.deadline_restarts = all.totals.deadline_restarts.saturating_add(failures.deadline_restarts);
@@ -166,6 +174,14 @@ pub fn aggregate<'a>(
     all.failures = choose_samples(classes);
     estimate_completion(&mut all, known, now);
     all
+}
+
+fn add_held_deletions(all: &mut MailboxAggregate, sync: &MailboxSync, status: &MailboxSyncStatus) {
+    let held = status.worker.as_ref().map_or(&[][..], |worker| &worker.held_deletions);
+    all.deletions_held += i32::from(!held.is_empty());
+    let room = HELD_SAMPLES.saturating_sub(all.held_deletions.len());
+    let shown = held.iter().take(room).map(|held| format!("{}: {}", sync.spec.mailbox, held_in_folder(held)));
+    all.held_deletions.extend(shown);
 }
 
 fn add_not_copied(all: &mut MailboxAggregate, sync: &MailboxSync, status: &MailboxSyncStatus) {

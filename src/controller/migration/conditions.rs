@@ -12,7 +12,7 @@ use crate::{
     controller::{
         all_copied::{self, ALL_COPIED, CopiedVerdict},
         condition::ConditionList,
-        mailbox::conditions::OUTDATED,
+        mailbox::conditions::{DELETIONS_HELD, OUTDATED},
     },
     error::Error,
 };
@@ -167,6 +167,14 @@ pub fn conditions(
         "ConfirmationNeeded",
         removal.as_deref().unwrap_or_default(),
     );
+    let held = format!(
+        "{} of {} mailboxes have copies that were not deleted, as so many messages vanished from the source at once: {}. To \
+         have them deleted, add their tokens to spec.confirmDeletions",
+        facts.aggregate.deletions_held,
+        counts.total,
+        facts.aggregate.held_deletions.join("; ")
+    );
+    say(DELETIONS_HELD, (facts.aggregate.deletions_held > 0).then_some(true), "ConfirmationNeeded", &held);
     let refused = facts.pods_refused.as_deref().unwrap_or_default();
     say("PodsRefused", (!refused.is_empty()).then_some(true), "Forbidden", refused);
     let (reason, refused) = facts.writes_refused.as_ref().map_or(("", ""), |(reason, text)| (*reason, text.as_str()));

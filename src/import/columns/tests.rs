@@ -12,7 +12,7 @@ fn headings(line: &str) -> Vec<String> {
 fn found(line: &str, told: &str, given: KnownSides) -> (TableColumns, TableFindings) {
     let told: Vec<ColumnSetting> = told.split_whitespace().map(|told| told.parse().unwrap()).collect();
     let (headings, mut findings) = (headings(line), TableFindings::default());
-    let columns = find(Some(&headings), headings.len(), &told, given, &mut findings);
+    let columns = find(Some(&headings), (headings.len(), &[]), &told, given, &mut findings);
     if findings.problems.is_empty() {
         check_complete(&columns, given, &mut findings);
     }
@@ -124,12 +124,12 @@ fn what_is_unclear_is_asked_without_a_word_of_the_table() {
 fn without_a_header_columns_have_numbers() {
     let mut findings = TableFindings::default();
     let told: Vec<ColumnSetting> = ["username=1", "password=2"].map(|told| told.parse().unwrap()).to_vec();
-    let columns = find(None, 3, &told, SERVERS, &mut findings);
+    let columns = find(None, (3, &[]), &told, SERVERS, &mut findings);
     assert_eq!(
         (columns.text().as_str(), columns.unused.as_slice()),
         ("1 username of both sides, 2 password of both sides", &[2][..])
     );
-    find(None, 3, &["username=mail".parse().unwrap()], SERVERS, &mut findings);
+    find(None, (3, &[]), &["username=mail".parse().unwrap()], SERVERS, &mut findings);
     assert!(findings.text("f").contains("columns have numbers"));
 }
 
@@ -147,4 +147,31 @@ fn a_password_that_is_taken_for_a_heading_is_not_told_by_a_suggestion() {
         let text = found(line, "", KnownSides { source: given, destination: given }).1.text("f");
         assert!(!text.contains("did you mean"), "{text}");
     }
+}
+
+#[test]
+fn a_column_of_switches_is_no_user_name_unless_the_command_line_says_so() {
+    let headings = headings("email,password,login");
+    let find_columns = |told: &[ColumnSetting]| {
+        let mut findings = TableFindings::default();
+        (find(Some(&headings), (3, &[2]), told, SERVERS, &mut findings), findings)
+    };
+    let (columns, findings) = find_columns(&[]);
+    assert_eq!(columns.text(), "1 username of both sides, 2 password of both sides");
+    assert!(findings.problems.is_empty() && columns.unused == [2]);
+    assert!(findings.text("f").contains("column 3 is not used: its heading is one of user names"));
+    let (columns, findings) = find_columns(&["username=3".parse().unwrap()]);
+    assert_eq!((columns.source.username, findings), (Some(2), TableFindings::default()));
+}
+
+#[test]
+fn a_domain_has_a_column_of_its_own_for_both_sides_or_one() {
+    assert_eq!(
+        reads("user,domain,password"),
+        "1 username of both sides, 2 domain of both sides, 3 password of both sides"
+    );
+    assert_eq!(
+        reads("login,old domain,new domain,password"),
+        "1 username of both sides, 2 source_domain, 3 destination_domain, 4 password of both sides"
+    );
 }

@@ -36,7 +36,14 @@ fn with(told: &str) -> TableOptions {
 fn read(text: &str, reading: &TableOptions, sides: [SideSettings; 2]) -> (String, String) {
     let mut table = table::read(text.as_bytes(), reading, [&sides[0], &sides[1]]);
     let common = ImportMetadata { import: "acme".into(), namespace: None };
-    let settings = ImportSettings { common, sides, parallelism: None, suspend: false, rules: serde_json::Map::new() };
+    let settings = ImportSettings {
+        common,
+        sides,
+        parallelism: None,
+        suspend: false,
+        config_maps: false,
+        rules: serde_json::Map::new(),
+    };
     let mut shown = String::new();
     if table.findings.problems.is_empty() {
         let plan = plan::plan(&table.rows, &settings, ObjectLimits::default(), &mut table.findings).unwrap();

@@ -18,6 +18,7 @@ fn settings() -> ImportSettings {
         sides: [host("old.example"), host("new.example")],
         parallelism: None,
         suspend: false,
+        config_maps: false,
         rules: serde_json::Map::new(),
     }
 }

@@ -55,6 +55,9 @@ pub(crate) struct SideFindings {
     pub peer: Option<SocketAddr>,
     /// What kind of server it is, as far as Mailferry treats kinds differently.
     pub server: String,
+    /// Whose it is, or which product, where something is known of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<&'static str>,
     /// How it introduces itself.
     pub name: String,
     /// `TLS 1.3`; none in the clear.
@@ -72,6 +75,9 @@ pub(crate) struct SideFindings {
     pub offers: Vec<String>,
     /// Extensions that would help and are not offered.
     pub lacks: Vec<MissingExtension>,
+    /// How much it holds where a message stands in several folders, by labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<LabelledMail>,
     /// Folders that can hold messages.
     pub folders: u64,
     /// Messages in all of them.
@@ -84,6 +90,16 @@ pub(crate) struct SideFindings {
     pub storage: Option<QuotaRoom>,
     /// The same in messages.
     pub message_room: Option<QuotaRoom>,
+}
+
+/// What an account of labels (Gmail) holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LabelledMail {
+    /// As its folders show it, a message as often as it has labels, and what was archived.
+    pub folders: IncomingMail,
+    /// Each message once.
+    pub once: IncomingMail,
 }
 
 /// A limit and what is used of it.
@@ -132,6 +148,8 @@ pub(crate) struct CheckWarning {
 pub(crate) enum WarningTopic {
     /// A certificate expires soon, or has.
     Certificate,
+    /// A password is stored in a way that is seldom meant.
+    Credential,
     /// Passwords and mail travel in the clear, or to whoever shows any certificate.
     Unprotected,
     /// The source looks as if its mail was fetched by POP3.
@@ -152,6 +170,8 @@ pub(crate) enum WarningTopic {
     Folders,
     /// The source holds messages that a run would not copy.
     NotCopied,
+    /// The account's provider allows less than is asked for, or has a better host.
+    Provider,
 }
 
 /// Where folders go.

@@ -3,6 +3,7 @@
 
 mod findings;
 mod inspect;
+mod provider;
 mod report;
 
 use std::collections::BTreeMap;
@@ -11,8 +12,8 @@ use jiff::Timestamp;
 
 pub(crate) use self::{
     findings::{
-        CheckWarning, CheckedMapping, IncomingMail, MailboxCheck, MappedFolder, MissingExtension, QuotaRoom,
-        SideFindings, WarningTopic,
+        CheckWarning, CheckedMapping, IncomingMail, LabelledMail, MailboxCheck, MappedFolder, MissingExtension,
+        QuotaRoom, SideFindings, WarningTopic,
     },
     inspect::{InspectedAccount, inspect_account},
     report::{mailbox, summary},
@@ -28,7 +29,8 @@ use crate::{
         response::FolderStatus,
     },
     sync::{
-        folder_plan::FolderPlan,
+        archived_mail::MailVolume,
+        folder_plan::{FolderPlan, PlannedFolder},
         plan_preview::preview_plan,
         report::LeftOut,
         spec::{DeletionHandling, MessageFilter, SyncSpec},
@@ -71,9 +73,14 @@ pub(crate) fn assess_mailbox(
     now: Timestamp,
 ) -> MailboxCheck {
     let mut check = MailboxCheck { mailbox: spec.mailbox.clone(), ..MailboxCheck::default() };
+    let told = spec.warnings.iter().cloned();
+    check.warnings.extend(told.map(|what| CheckWarning { topic: WarningTopic::Credential, side: None, what }));
     for (side, inspected) in [(Side::Source, &source), (Side::Destination, &destination)] {
         match inspected {
-            Ok(inspected) => warn_of_connection(side, inspected, now, &mut check.warnings),
+            Ok(inspected) => {
+                warn_of_connection(side, inspected, now, &mut check.warnings);
+                check.warnings.extend(provider::host_warning(side, inspected));
+            }
             Err(error) => check.problems.push(error.clone().on(side, address(spec, side))),
         }
     }
@@ -94,10 +101,11 @@ pub(crate) fn assess_mailbox(
             }
             AccountSameness::Different => {}
         }
-        let plan = preview_plan(spec, &source.account.survey, &destination.account, frozen);
+        let plan = preview_plan(spec, &source.account, &destination.account, frozen);
         check.warnings.extend(not_empty(&destination.account.survey, frozen));
         check.warnings.extend(folder_warnings(&plan, &source.account.survey));
-        let incoming = incoming_mail(&plan, &source.account.survey, &destination.account.survey);
+        let archived = source.archived.as_ref().map(|archived| archived.archived);
+        let incoming = incoming_mail(&plan, archived, &source.account.survey, &destination.account.survey);
         if let Some(found) = &check.destination {
             match quota_shortage(found, incoming, &spec.messages) {
                 Some(QuotaShortage::Certain(error)) => check.problems.push(error.on(Side::Destination, &found.address)),
@@ -111,8 +119,11 @@ pub(crate) fn assess_mailbox(
                 None => {}
             }
         }
+        for (side, inspected) in [(Side::Source, source), (Side::Destination, destination)] {
+            check.warnings.extend(provider::allowance_warning(side, inspected, incoming));
+        }
         check.incoming = Some(incoming);
-        check.mapping = Some(mapping(&plan, &source.account.survey));
+        check.mapping = Some(mapping(&plan, archived, &source.account.survey));
     }
     check.problems = check.problems.into_iter().map(|problem| problem.in_mailbox(&spec.mailbox)).collect();
     check
@@ -197,11 +208,20 @@ fn findings(inspected: &InspectedAccount, side: Side) -> SideFindings {
         username: endpoint.login.username.clone(),
         peer: facts.peer,
         server: kind(account.kind).to_owned(),
+        provider: provider::provider_of(inspected).map(|provider| provider.name),
         name: account.survey.server.clone().unwrap_or_else(|| facts.greeting.clone()),
         tls: facts.tls(),
         certificate: facts.certificate(),
         mechanisms: facts.mechanisms.clone(),
         login: facts.login.clone(),
+        labels: inspected.archived.as_ref().map(|found| {
+            let volume = |messages, bytes| IncomingMail { messages, bytes: Some(bytes) };
+            let (shown, only) = (found.shown, found.archived);
+            LabelledMail {
+                folders: volume(shown.messages + only.messages, shown.bytes.saturating_add(only.bytes)),
+                once: volume(found.once.messages, found.once.bytes),
+            }
+        }),
         token: facts.token_origin.clone(),
         offers: matter()
             .filter(|(_, name, _)| is_offered(capabilities, name))
@@ -292,7 +312,8 @@ fn folder_warnings(plan: &FolderPlan, source: &AccountListing) -> Vec<CheckWarni
     let odd = plan.warnings.iter().map(|what| warning(WarningTopic::Folders, what.clone()));
     let synced = plan.folders.iter().filter(|folder| !folder.is_container);
     let synced = synced.filter_map(|folder| source.folder(&folder.source_raw)).map(messages).sum();
-    let lacking = plan.left_out.iter().filter(|left_out| !left_out.by_rule).filter_map(|left_out| {
+    let unwanted = plan.left_out.iter().filter(|left_out| !left_out.by_rule && !left_out.no_mail);
+    let lacking = unwanted.filter_map(|left_out| {
         let found = not_copied(left_out, source.folder(&left_out.raw), synced)?;
         let what = format!(
             "{} {found}: {}. Exclude it (folders.exclude) where that is right; namespaces All copies it, too",
@@ -394,13 +415,18 @@ fn same_account(spec: &SyncSpec, what: &str) -> Error {
 
 /// What the source's folders hold beyond what is in the destination's, folder by folder: what was copied before counts
 /// once.
-fn incoming_mail(plan: &FolderPlan, source: &AccountListing, destination: &AccountListing) -> IncomingMail {
+fn incoming_mail(
+    plan: &FolderPlan,
+    archived: Option<MailVolume>,
+    source: &AccountListing,
+    destination: &AccountListing,
+) -> IncomingMail {
     let mut sum = IncomingMail { messages: 0, bytes: Some(0) };
     for folder in plan.folders.iter().filter(|folder| !folder.is_container) {
         let status = |survey: &AccountListing, raw: &[u8]| {
             survey.folder(raw).and_then(|folder| folder.status.clone()).unwrap_or_default()
         };
-        let here = status(source, &folder.source_raw);
+        let here = taken_from(folder, archived, status(source, &folder.source_raw));
         let there = status(destination, &folder.destination_raw);
         let (here_messages, there_messages) = (here.messages.unwrap_or(0), there.messages.unwrap_or(0));
         let missing = here_messages.saturating_sub(there_messages);
@@ -464,9 +490,20 @@ fn quota_shortage(destination: &SideFindings, coming: IncomingMail, rules: &Mess
     }
 }
 
-fn mapping(plan: &FolderPlan, source: &AccountListing) -> CheckedMapping {
+/// What a run takes from a folder with this status: of a view of all messages what was archived, which is not known where
+/// nobody found out.
+fn taken_from(folder: &PlannedFolder, archived: Option<MailVolume>, status: FolderStatus) -> FolderStatus {
+    if !folder.only_archived {
+        return status;
+    }
+    let messages = archived.map(|archived| u32::try_from(archived.messages).unwrap_or(u32::MAX));
+    FolderStatus { messages, size: archived.map(|archived| archived.bytes), ..status }
+}
+
+fn mapping(plan: &FolderPlan, archived: Option<MailVolume>, source: &AccountListing) -> CheckedMapping {
     let folders = plan.folders.iter().map(|folder| {
         let status = source.folder(&folder.source_raw).and_then(|f| f.status.clone()).unwrap_or_default();
+        let status = taken_from(folder, archived, status);
         MappedFolder {
             source: folder.source_name.clone(),
             destination: folder.destination_name.clone(),

@@ -1,7 +1,7 @@
 //! What is edited after the last sync of a mailbox starts no other one by itself, and is not passed over in silence.
 
 use super::*;
-use crate::controller::condition::is_true;
+use crate::{api::mailbox_sync::HeldFolderDeletions, controller::condition::is_true};
 
 /// Its only sync ended well.
 fn complete(dry_run: bool) -> MailboxFixture {
@@ -43,6 +43,24 @@ fn an_edit_after_the_last_sync_is_told_and_starts_none() {
     let asked = case.decide().status;
     assert_eq!((asked.phase, asked.attempt), (Some(SyncPhase::Running), 2));
     assert!(!is_true(&asked.conditions, "Outdated"));
+}
+
+#[test]
+fn deletions_that_are_confirmed_have_a_sync_due_and_others_have_none() {
+    let mut case = complete(false);
+    let held = HeldFolderDeletions { folder: "INBOX".into(), token: "a".into(), ..HeldFolderDeletions::default() };
+    case.status.worker.as_mut().unwrap().held_deletions = vec![held];
+    let told = case.decide().status;
+    assert!(is_true(&told.conditions, "DeletionsHeld") && told.phase == Some(SyncPhase::Synced));
+    edit(&mut case, |spec| spec.settings.confirm_deletions = vec!["b".to_owned()]);
+    let decision = case.decide();
+    assert_eq!(
+        (decision.status.phase, is_true(&decision.status.conditions, "Outdated")),
+        (Some(SyncPhase::Synced), false)
+    );
+    edit(&mut case, |spec| spec.settings.confirm_deletions.push("a".to_owned()));
+    let confirmed = case.decide().status;
+    assert_eq!((confirmed.phase, confirmed.attempt), (Some(SyncPhase::Running), 2));
 }
 
 #[test]
