@@ -11,6 +11,7 @@ pub(crate) mod forecast;
 #[doc(hidden)]
 pub mod fuzz;
 pub(crate) mod host_name;
+pub mod http_client;
 pub mod imap;
 pub mod import;
 pub(crate) mod kubectl;
