@@ -1,4 +1,4 @@
-//! Mirrors deletions: only what we appended ourselves, only by UID EXPUNGE, only when nothing speaks against it.
+//! Mirrors deletions: only what we appended ourselves, only by UID EXPUNGE, only where it is certain that the source has deleted them.
 
 use super::{
     deletion_plan::{SourceSnapshot, decide_deletions},

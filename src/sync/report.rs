@@ -17,7 +17,7 @@ use crate::{error::Error, imap::UidSet};
 pub(crate) const MAX_LISTED: usize = 200;
 
 /// What one sync did to one mailbox.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MailboxReport {
     /// The mailbox's name in the migration.
@@ -55,7 +55,7 @@ pub struct MailboxReport {
 
 /// Messages that the source holds now, that no sync placed or found at the destination, and that nothing the user wrote
 /// leaves out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NotCopiedReport {
     /// How many there are, those that the user accepts aside.
@@ -86,7 +86,7 @@ impl NotCopiedReport {
 }
 
 /// A source folder that is not synced.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LeftOut {
     /// The decoded source name.
@@ -114,7 +114,7 @@ pub struct LeftOut {
 }
 
 /// What one sync did to one folder.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FolderReport {
     /// Decoded source name.
@@ -177,7 +177,7 @@ pub struct FolderReport {
 }
 
 /// Messages whose copies were found in another folder of the destination, and taken as moved there by its user.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MovedMessages {
     /// The decoded name of that folder.
@@ -194,7 +194,7 @@ impl MovedMessages {
 }
 
 /// One message that was treated differently.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageNote {
     /// UID in the source folder.

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What a check of one mailbox found.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MailboxCheck {
     /// The mailbox's name in the migration.
@@ -34,7 +34,7 @@ pub(crate) struct MailboxCheck {
 }
 
 /// What a run would bring, about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct IncomingMail {
     /// Messages.
@@ -44,7 +44,7 @@ pub(crate) struct IncomingMail {
 }
 
 /// One side of a mailbox.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SideFindings {
     /// Host and port, as configured.
@@ -84,7 +84,7 @@ pub(crate) struct SideFindings {
 }
 
 /// A limit and what is used of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub(crate) struct QuotaRoom {
     /// In use.
     pub used: u64,
@@ -101,7 +101,7 @@ impl QuotaRoom {
 }
 
 /// An extension that is not offered, and what that costs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MissingExtension {
     /// As servers announce it.
@@ -111,7 +111,7 @@ pub(crate) struct MissingExtension {
 }
 
 /// Something to look at that keeps no run from ending well.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CheckWarning {
     /// What it is about, for programs.
@@ -124,7 +124,7 @@ pub(crate) struct CheckWarning {
 }
 
 /// What a warning is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum WarningTopic {
     /// A certificate expires soon, or has.
@@ -152,7 +152,7 @@ pub(crate) enum WarningTopic {
 }
 
 /// Where folders go.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CheckedMapping {
     /// The folders, in the order of the destination.
@@ -164,7 +164,7 @@ pub(crate) struct CheckedMapping {
 }
 
 /// Where one folder goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MappedFolder {
     /// Decoded source name.

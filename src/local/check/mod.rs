@@ -15,7 +15,7 @@ pub(crate) use self::{
         SideFindings, WarningTopic,
     },
     inspect::{InspectedAccount, inspect_account},
-    report::{mailbox, summary},
+    report::{mailbox, report},
 };
 use crate::{
     error::{Error, ErrorClass, Result, Side},
