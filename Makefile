@@ -118,6 +118,7 @@ docs:
 	$(CARGO) test --workspace --locked --no-run --test crds
 	target/debug/mailferry crds --write crds
 	MAILFERRY_WRITE=yes $(CARGO) test --workspace --locked --test crds the_page_of_fields_is_fresh
+	MAILFERRY_WRITE=yes $(CARGO) test --workspace --locked --test it the_published_schemas_are_fresh
 	MAILFERRY_WRITE=yes $(CARGO) test --workspace --locked --test servers the_table_of_pairs_is_fresh
 	$(MAKE) chart
 

@@ -45,6 +45,6 @@ show kubectl apply -f "$dir/demo.yaml"
 show kubectl wait --for=condition=Complete --timeout=300s mailmigration demo ||
   { kubectl describe mailmigrations,mailboxsyncs,pods; exit 1; }
 show kubectl get mailmigrations,mailboxsyncs,pods
-show "$built/mailferry" verify --output text -f "$dir/demo.yaml" --secret "demo-ca/ca.crt=$dir/ca.crt"
+show "$built/mailferry" verify -f "$dir/demo.yaml" --secret "demo-ca/ca.crt=$dir/ca.crt"
 echo
 echo "Both sides are identical: every folder, message, flag and date."

@@ -34,7 +34,7 @@ run() {
 
 # Locks of accounts go there, too: the demo leaves nothing behind.
 export XDG_STATE_HOME="$dir/state-home"
-run run --output text -f examples/demo.yaml --secret "demo-ca/ca.crt=$dir/ca.crt" --state "$dir/state"
-run verify --output text -f examples/demo.yaml --secret "demo-ca/ca.crt=$dir/ca.crt"
+run run -f examples/demo.yaml --secret "demo-ca/ca.crt=$dir/ca.crt" --state "$dir/state"
+run verify -f examples/demo.yaml --secret "demo-ca/ca.crt=$dir/ca.crt"
 echo
 echo "Both sides are identical: every folder, message, flag and date."

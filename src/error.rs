@@ -151,7 +151,7 @@ impl fmt::Display for Side {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Something that went wrong: where, what, and what to do about it. Never holds a secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Error {
     /// Decides what happens next.
@@ -178,6 +178,7 @@ pub struct Error {
     pub also: Box<[String]>,
     /// Before this time trying again makes no sense: the server said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub retry_at: Option<jiff::Timestamp>,
     /// How long the server asks to be left alone, from when it said so.
     #[serde(skip)]
@@ -185,6 +186,10 @@ pub struct Error {
     /// Whether this run tries again what failed.
     #[serde(skip)]
     pub finality: GiveUpScope,
+    /// Nobody is there: no host of this name, nobody who listens on the port, or nobody who speaks IMAP on it without TLS. Where
+    /// nobody was there from the beginning, waiting does not help.
+    #[serde(skip)]
+    pub nobody_there: bool,
 }
 
 /// Whether a run tries again what failed, whatever the class of the error says.
@@ -237,6 +242,7 @@ impl Error {
             retry_at: None,
             stated_wait: None,
             finality: GiveUpScope::ByClass,
+            nobody_there: false,
         }
     }
 
@@ -310,7 +316,9 @@ impl fmt::Display for Error {
             write!(f, " (and {} more)", self.also.len())?;
         }
         if let Some(advice) = &self.advice {
-            write!(f, ". {advice}")?;
+            // What a server said may end as a sentence.
+            let end = if self.what.ends_with(['.', '!', '?']) { "" } else { "." };
+            write!(f, "{end} {advice}")?;
         }
         Ok(())
     }
@@ -348,6 +356,12 @@ mod tests {
             error.to_string(),
             "mailbox alice: source imap.example:993: Network: connection refused. Check that the server listens on this port"
         );
+    }
+
+    #[test]
+    fn what_a_server_says_as_a_sentence_gets_no_second_full_stop() {
+        let error = Error::new(ErrorClass::Authentication, "Authentication failed.").advice("Check the password");
+        assert_eq!(error.to_string(), "Authentication: Authentication failed. Check the password");
     }
 
     #[test]

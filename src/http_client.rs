@@ -53,7 +53,7 @@ pub(crate) async fn post(
 ) -> Result<HttpAnswer> {
     let host = url.host().unwrap_or_default().to_owned();
     if host.is_empty() || !matches!(url.scheme_str(), Some("https" | "http")) {
-        return Err(Error::configuration("this is no URL that begins with https:// or http:// and names a host"));
+        return Err(Error::configuration("this is not a URL that begins with https:// or http:// and names a host"));
     }
     let named = |error: Error| Error { host: Some(host.clone()), ..error };
     let request = Request::post(url)

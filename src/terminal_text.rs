@@ -110,36 +110,105 @@ pub(crate) fn format_count(number: u64, what: &str) -> String {
     }
 }
 
+/// `text` in at most `width` columns of a terminal; `…` stands for what is left out at its end.
+#[must_use]
+pub(crate) fn shorten(text: &str, width: usize) -> Cow<'_, str> {
+    if text.width() <= width {
+        return Cow::Borrowed(text);
+    }
+    let mut short = String::new();
+    for c in text.chars() {
+        short.push(c);
+        if short.width() >= width {
+            short.pop();
+            break;
+        }
+    }
+    short.push('…');
+    Cow::Owned(short)
+}
+
+/// `text` in lines of at most `width` columns, broken between words: the first with `indent` before it, the others with
+/// `hang`. A word that is longer than a line stays whole.
+#[must_use]
+pub(crate) fn wrap(text: &str, [indent, hang]: [&str; 2], width: usize) -> String {
+    let mut lines = indent.to_owned();
+    let (mut column, mut begun) = (indent.width(), false);
+    for word in text.split(' ') {
+        if begun && column + 1 + word.width() > width {
+            let _ = write!(lines, "\n{hang}"); // a String takes every write
+            column = hang.width();
+        } else if begun {
+            lines.push(' ');
+            column += 1;
+        }
+        lines.push_str(word);
+        column += word.width();
+        begun = true;
+    }
+    lines
+}
+
 /// Wider cells than this do not widen their column.
 const MAX_COLUMN_WIDTH: usize = 60;
 
-/// Lays out rows in columns of equal width; the first and the last column are flush left, numbers between flush right.
+/// Between two columns.
+const GAP: usize = 2;
+
+/// Lays out rows in columns of equal width, within `width` if given; the first row is their head. The first and the last
+/// column are flush left, numbers between flush right. Where it is narrow, `…` stands for the end of names; where it is too
+/// narrow for that, each row says its numbers in words.
 #[must_use]
-pub(crate) fn format_table(rows: &[Vec<String>], indent: &str) -> String {
+pub(crate) fn format_table(rows: &[Vec<String>], indent: &str, width: Option<usize>) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     // A single very long name must not push every other row off the screen.
-    let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.width())
-            .filter(|width| *width <= MAX_COLUMN_WIDTH)
-            .max()
+    let widest = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width());
+        cells.filter(|cell| width.is_some() || *cell <= MAX_COLUMN_WIDTH).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in rows {
+    let mut widths: Vec<usize> = (0..columns).map(widest).collect();
+    if let Some(width) = width
+        && !squeeze(&mut widths, width.saturating_sub(indent.width()))
+    {
+        return rows.iter().skip(1).map(|row| row_in_words(&rows[0], row, indent, width)).collect();
+    }
+    let line = |row: &Vec<String>| {
         let mut line = indent.to_owned();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let padding = " ".repeat(width.saturating_sub(cell.width()));
+        for (column, (cell, most)) in row.iter().zip(&widths).enumerate() {
+            let cell = if width.is_some() { shorten(cell, *most) } else { Cow::Borrowed(cell.as_str()) };
+            let padding = " ".repeat(most.saturating_sub(cell.width()));
             let gap = if column == 0 { "" } else { "  " };
             let flush_left = column == 0 || column + 1 == columns;
             let (before, after) = if flush_left { ("", padding.as_str()) } else { (padding.as_str(), "") };
-            line.extend([gap, before, cell, after]);
+            line.extend([gap, before, &cell, after]);
         }
-        text.push_str(line.trim_end());
-        text.push('\n');
+        line.trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+/// Makes the first and the last column narrower, until all fit; false where they can't.
+fn squeeze(widths: &mut [usize], width: usize) -> bool {
+    let last = widths.len().saturating_sub(1);
+    for (column, least) in [(0, 16), (last, 16), (0, 10)] {
+        let all = widths.iter().sum::<usize>() + GAP * last;
+        let Some(this) = widths.get_mut(column) else { return true };
+        *this -= all.saturating_sub(width).min(this.saturating_sub(least));
     }
-    text
+    widths.iter().sum::<usize>() + GAP * last <= width
+}
+
+/// `INBOX: source 12, now 9, done`.
+fn row_in_words(head: &[String], row: &[String], indent: &str, width: usize) -> String {
+    let (name, cells) = row.split_first().map_or(("", row), |(name, cells)| (name.as_str(), cells));
+    let said = head
+        .iter()
+        .skip(1)
+        .zip(cells)
+        .enumerate()
+        .map(|(n, (what, cell))| if n + 1 == cells.len() { cell.clone() } else { format!("{what} {cell}") });
+    let text = format!("{name}: {}", said.collect::<Vec<_>>().join(", "));
+    wrap(&text, [indent, &format!("{indent}  ")], width)
 }
 
 #[cfg(test)]
@@ -197,7 +266,33 @@ mod tests {
     #[test]
     fn columns_stay_aligned_with_wide_characters() {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-        let text = format_table(&[row(["folder", "now", "state"]), row(["日本", "12", "done"])], "  ");
-        assert_eq!(text, "  folder  now  state\n  日本     12  done\n");
+        let table = format_table(&[row(["folder", "now", "state"]), row(["日本", "12", "done"])], "  ", None);
+        assert_eq!(table, ["  folder  now  state", "  日本     12  done"]);
+    }
+
+    #[test]
+    fn a_name_too_long_for_the_terminal_is_cut_with_a_sign() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let rows = [row(["folder", "now", "state"]), row(["Archive/2019/Projects/日本語の長い名前", "12", "done"])];
+        assert_eq!(
+            format_table(&rows, "  ", Some(40)),
+            ["  folder                      now  state", "  Archive/2019/Projects/日…    12  done"]
+        );
+        assert!(format_table(&rows, "  ", Some(80))[1].contains("日本語の長い名前"));
+        assert_eq!(
+            format_table(&rows, "  ", Some(20)),
+            ["  Archive/2019/Projects/日本語の長い名前:\n    now 12, done"]
+        );
+    }
+
+    #[test]
+    fn text_is_broken_between_words_and_nothing_of_it_is_lost() {
+        let text = "the host name imap.oldhost.example cannot be resolved";
+        assert_eq!(wrap(text, ["  ", "    "], 30), "  the host name\n    imap.oldhost.example\n    cannot be resolved");
+        assert_eq!(wrap("日本 日本 日本", ["", ""], 9), "日本 日本\n日本");
+        assert_eq!(
+            (shorten("日本語", 5), shorten("abc", 3), shorten("abcd", 3)),
+            ("日本…".into(), "abc".into(), "ab…".into())
+        );
     }
 }

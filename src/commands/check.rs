@@ -22,7 +22,6 @@ use crate::{
         mailbox_queue::{ServerLimits, rates_within_limits},
         progress_board::ProgressBoard,
         read_only_run::{MailboxReader, ReadOnlyRun},
-        report_text::join_reports,
         state_folder::{CheckpointFile, StateFolder},
         window_watch::{ServerWindows, never_open, windows_of_servers},
     },
@@ -51,18 +50,26 @@ pub struct CheckArgs {
     pub execution: ExecutionArgs,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, schemars::JsonSchema)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
-enum CheckEvent<'a> {
+pub(super) enum CheckEvent<'a> {
+    /// What was found about a mailbox.
     Checked {
+        /// The findings.
         #[serde(flatten)]
         check: &'a MailboxCheck,
     },
+    /// The last line.
     Summary {
+        /// How many mailboxes there are.
         mailboxes: usize,
+        /// How many of them have no problem.
         ready: usize,
+        /// How many have one.
         with_problems: usize,
+        /// The whole check.
         duration_ms: u64,
+        /// The exit code of the program.
         exit_code: u8,
         /// What a run would copy, and how long that takes.
         forecast: CheckForecast,
@@ -72,13 +79,16 @@ enum CheckEvent<'a> {
     },
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct CheckForecast {
+pub(super) struct CheckForecast {
+    /// All of it, for people.
     text: String,
+    /// Messages to copy; null: unknown.
     messages: Option<u64>,
+    /// Their bytes; null: unknown.
     bytes: Option<u64>,
-    /// Absent: unknown.
+    /// How long it takes at least; absent: unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds: Option<u64>,
 }
@@ -106,7 +116,7 @@ impl CheckArgs {
         let windows = windows_of_servers(&migration.servers, Timestamp::now());
         let limits = self.execution.limits(migration.parallelism, migration.servers);
         let began = Instant::now();
-        let run = ReadOnlyRun { limits, style: self.execution.style(), screen };
+        let run = ReadOnlyRun { limits, style: self.execution.style(), layout: self.execution.layout(), screen };
         let checks = run.read_all(migration.mailboxes, &reader).await;
         migration.tokens.settle().await;
 
@@ -121,10 +131,8 @@ impl CheckArgs {
             forecast: CheckForecast::new(&work_ahead(&checks), &rates),
             windows: &windows,
         };
-        run.write_end(summary, || {
-            let now = Timestamp::now();
-            let reports = checks.iter().map(|found| check::mailbox(found, now));
-            join_reports(reports, &check::summary(&checks, began.elapsed(), &rates, &windows))
+        run.write_end(summary, |layout| {
+            check::report(&checks, (Timestamp::now(), began.elapsed()), (&rates, &windows), layout)
         });
         Ok(exit_code)
     }
@@ -164,6 +172,10 @@ impl MailboxReader for MailboxChecker {
 
     fn end_line(&self, _: &MailboxCheck) -> Option<String> {
         None
+    }
+
+    fn is_failed(&self, check: &MailboxCheck) -> bool {
+        !check.problems.is_empty()
     }
 
     fn end_event<'a>(&self, check: &'a MailboxCheck) -> impl Serialize + use<'a> {

@@ -173,7 +173,7 @@ pub(super) fn namespaces(given: &[String]) -> Result<Vec<String>> {
             && name.ends_with(is_end)
     };
     if let Some(wrong) = names.iter().find(|name| !is_label(name)) {
-        return Err(Error::configuration(format!("`{wrong}` is no name of a namespace"))
+        return Err(Error::configuration(format!("`{wrong}` is not the name of a namespace"))
             .advice("Correct --namespace or MAILFERRY_WATCH_NAMESPACES; leave it out to watch all namespaces"));
     }
     Ok(names.into_iter().map(str::to_owned).collect())
@@ -237,7 +237,7 @@ mod tests {
         for wrong in ["A", "a.b", "-a", "a_b", "*"] {
             let error =
                 of(&[&format!("--namespace={wrong}")]).map_or_else(|error| error.to_string(), |_| String::new());
-            assert!(error.contains(&format!("`{wrong}` is no name of a namespace")), "{error}");
+            assert!(error.contains(&format!("`{wrong}` is not the name of a namespace")), "{error}");
         }
     }
 

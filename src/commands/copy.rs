@@ -58,7 +58,7 @@ impl CopyArgs {
     /// When nothing could start: an account, a flag or a password that is wrong, a state folder in use.
     pub async fn run(&self, engine: Arc<dyn MailboxEngine>, screen: MultiProgress) -> Result<u8> {
         let MigrationTarget::Accounts(accounts) = meant(&self.targets)? else {
-            return Err(Error::configuration("copy takes two accounts, and these are none")
+            return Err(Error::configuration("copy takes two accounts, and these are not accounts")
                 .advice("Write imaps://USER@HOST twice: SOURCE and DESTINATION. Manifests are for mailferry run"));
         };
         let migration = self.accounts.load(accounts, &self.connection, ask_on_terminal)?;

@@ -60,19 +60,28 @@ pub struct ExportArgs {
     pub execution: ExecutionArgs,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, schemars::JsonSchema)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
-enum ExportEvent<'a> {
+pub(super) enum ExportEvent<'a> {
+    /// What was written of a mailbox.
     Exported {
+        /// What was written, and what could not be read.
         #[serde(flatten)]
         report: &'a ExportReport,
     },
+    /// The last line.
     Summary {
+        /// How many mailboxes there are.
         mailboxes: usize,
+        /// Messages that were written.
         written: u64,
+        /// Messages that could not be read.
         unreadable: u64,
+        /// How many mailboxes failed.
         failed: usize,
+        /// The whole export.
         duration_ms: u64,
+        /// The exit code of the program.
         exit_code: u8,
     },
 }
@@ -104,7 +113,7 @@ impl ExportArgs {
         let reader = MailboxExporter { checkpoints, dir: Arc::new(self.not_copied.clone()) };
         let limits = self.execution.limits(migration.parallelism, migration.servers);
         let began = Instant::now();
-        let run = ReadOnlyRun { limits, style: self.execution.style(), screen };
+        let run = ReadOnlyRun { limits, style: self.execution.style(), layout: self.execution.layout(), screen };
         let reports = run.read_all(migration.mailboxes, &reader).await;
         migration.tokens.settle().await;
 
@@ -117,7 +126,7 @@ impl ExportArgs {
             duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             exit_code,
         };
-        run.write_end(summary, || export::text(&reports, began.elapsed()));
+        run.write_end(summary, |layout| export::text(&reports, began.elapsed(), layout));
         Ok(exit_code)
     }
 }
@@ -155,6 +164,10 @@ impl MailboxReader for MailboxExporter {
 
     fn end_line(&self, report: &ExportReport) -> Option<String> {
         Some(export::line(report))
+    }
+
+    fn is_failed(&self, report: &ExportReport) -> bool {
+        !report.errors.is_empty()
     }
 
     fn end_event<'a>(&self, report: &'a ExportReport) -> impl Serialize + use<'a> {

@@ -365,7 +365,7 @@ impl ImportArgs {
         let name = match &self.name {
             Some(name) => name.clone(),
             None if self.table == Path::new("-") => {
-                return Err(Error::configuration("the migration needs a name").advice("Say --name NAME"));
+                return Err(Error::configuration("the migration needs a name").advice("Add --name NAME"));
             }
             None => {
                 let stem = self.table.file_stem().unwrap_or_default().to_string_lossy();

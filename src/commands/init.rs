@@ -24,6 +24,7 @@ use crate::{
         account_url::{AccountUrl, AccountUrlError},
         check::{self, InspectedAccount, assess_mailbox, inspect_account},
         manifest,
+        report_text::{ReportDetail, TextLayout},
         secrets::SecretSource,
         server_proposal::propose_servers,
     },
@@ -208,7 +209,7 @@ impl InitArgs {
         let [source, destination] = found;
         let now = Timestamp::now();
         let checked = assess_mailbox(spec, source, destination, &BTreeMap::new(), now);
-        say(check::mailbox(&checked, now).trim_end());
+        say(check::mailbox(&checked, now, TextLayout::of_stdout(ReportDetail::Usual)).trim_end());
         let places = [Side::Source, Side::Destination].map(|side| self.credential(side).place());
         let file = self.file.display().to_string();
         write_new(&self.file, &pair.file_text(&file, &places)?)?;

@@ -19,7 +19,7 @@ use crate::{
 
 /// Sync every mailbox of a migration from this machine: copy what is missing, carry flags over, report.
 ///
-/// A run is safe to interrupt and to repeat. Ctrl-C (or SIGTERM) saves a checkpoint of every running mailbox and ends;
+/// A run is safe to interrupt and to repeat. Ctrl-C, SIGTERM or SIGHUP saves a checkpoint of every running mailbox and ends;
 /// a second one leaves at once. The next run goes on from the checkpoints and copies only what is new. Without the
 /// checkpoints (another machine, a lost state folder) it compares both sides, takes what is at the destination already
 /// as copied, and doubles nothing. What a user deleted at the destination it can't know then, and copies again: before it
@@ -54,7 +54,7 @@ impl RunArgs {
     pub async fn run(&self, engine: Arc<dyn MailboxEngine>, screen: MultiProgress) -> Result<u8> {
         let MigrationTarget::Files(files) = meant(&self.targets)? else {
             return Err(Error::configuration("run takes manifests, and these are accounts")
-                .advice("Say mailferry copy SOURCE DESTINATION"));
+                .advice("Use mailferry copy SOURCE DESTINATION"));
         };
         let migration = self.manifests.load(files, &self.connection)?;
         if migration.suspended {

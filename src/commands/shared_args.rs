@@ -14,6 +14,7 @@ use crate::{
     local::{
         mailbox_queue::ServerLimits,
         mailbox_runner::RunLimits,
+        report_text::{ReportDetail, TextLayout},
         state_location::{StateLocation, find_state_folder},
         view::{OutputMode, OutputStyle},
     },
@@ -50,8 +51,16 @@ pub struct ExecutionArgs {
     pub parallelism: Option<NonZeroUsize>,
 
     /// What to show.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, env = "MAILFERRY_OUTPUT")]
     pub output: OutputMode,
+
+    /// Say all of every mailbox and folder, also where nothing happened.
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+
+    /// Say only the last line of the report.
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 impl ExecutionArgs {
@@ -64,7 +73,21 @@ impl ExecutionArgs {
     /// What to show on this process's stdout and stderr.
     #[must_use]
     pub(crate) fn style(&self) -> OutputStyle {
-        self.output.style(io::stdout().is_terminal(), io::stderr().is_terminal())
+        self.output.style(self.detail(), io::stderr().is_terminal())
+    }
+
+    /// How the report for people is laid out.
+    #[must_use]
+    pub(crate) fn layout(&self) -> TextLayout {
+        TextLayout::of_stdout(self.detail())
+    }
+
+    fn detail(&self) -> ReportDetail {
+        match (self.quiet, self.verbose) {
+            (true, _) => ReportDetail::LastLine,
+            (false, true) => ReportDetail::All,
+            (false, false) => ReportDetail::Usual,
+        }
     }
 }
 

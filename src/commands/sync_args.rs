@@ -6,28 +6,31 @@ use std::{
 };
 
 use clap::Args;
+use futures::future::select_all;
 use indicatif::MultiProgress;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     manifest_args::LoadedMigration,
+    run_record_args::RunRecordArgs,
     shared_args::{ExecutionArgs, StateArgs},
 };
 use crate::{
     error::{Error, Result},
     local::{
         account_lock::AccountLocks,
+        last_run::LastRunFile,
         mailbox_runner::StopSignal,
         outcome::{EXIT_INTERRUPTED, RunOutcome},
-        report_text::join_reports,
+        report_text::{ReportDetail, TextLayout},
         run::{LocalRun, MailboxEngine},
         run_report,
         state_folder::StateFolder,
         state_location::shared_state_folder,
-        view::{BarView, JsonView, LineView, OutputStyle, RunView},
+        view::{BarView, JsonView, LineView, NoView, OutputStyle, RunView},
     },
-    sync::spec::AdoptScope,
+    sync::spec::{AdoptScope, SyncSpec},
 };
 
 /// How mailboxes are synced, whatever named them.
@@ -56,6 +59,13 @@ pub struct SyncArgs {
     /// looked for.
     #[arg(long, value_enum, value_name = "WHERE", default_value_t)]
     pub adopt: AdoptMode,
+
+    /// Only the mailboxes that failed, or were interrupted, when they were run last.
+    #[arg(long)]
+    pub failed_only: bool,
+
+    #[command(flatten)]
+    pub record: RunRecordArgs,
 
     #[command(flatten)]
     pub execution: ExecutionArgs,
@@ -98,14 +108,20 @@ impl SyncArgs {
         engine: Arc<dyn MailboxEngine>,
         screen: MultiProgress,
     ) -> Result<u8> {
+        let record = self.record.open()?;
         let stop = StopSignal::default();
         let signals = tokio::spawn(handle_signals(signals()?, stop.clone()));
         let style = self.execution.style();
-        let mut view: Box<dyn RunView> = match style {
-            OutputStyle::Bars => Box::new(BarView::new(screen)),
-            OutputStyle::Lines => Box::new(LineView::new(io::stderr())),
+        let layout = self.execution.layout();
+        let all = layout.detail == ReportDetail::All;
+        let view: Box<dyn RunView> = match style {
+            OutputStyle::Bars => Box::new(BarView::new(screen, all)),
+            OutputStyle::Lines => Box::new(LineView::new(io::stderr(), all)),
+            OutputStyle::Silent => Box::new(NoView),
             OutputStyle::Json => Box::new(JsonView::new(io::stdout(), Timestamp::now)),
         };
+        let mut view = record.logged(view);
+        let name = migration.name.clone();
         let locks = match (self.dry_run, shared_state_folder()) {
             (true, _) => AccountLocks::none(),
             (false, Some(folder)) => AccountLocks::in_folder(folder.join("accounts")),
@@ -115,8 +131,9 @@ impl SyncArgs {
         signals.abort();
         if style != OutputStyle::Json {
             // A reader that has gone away does not change how the run ended.
-            drop(io::stdout().lock().write_all(final_report(&outcome).as_bytes()));
+            drop(io::stdout().lock().write_all(final_report(&outcome, layout).as_bytes()));
         }
+        record.finish(&name, &outcome).await;
         Ok(outcome.exit_code())
     }
 
@@ -130,40 +147,68 @@ impl SyncArgs {
         migration.grants.keep_in(self.state.state.as_deref());
         let folder = self.state.folder(&migration.name)?;
         let state = if self.dry_run { StateFolder::read_only(&folder) } else { StateFolder::open(&folder)? };
-        let (mut mailboxes, tokens) = (migration.mailboxes, migration.tokens);
+        let last_run = LastRunFile::in_folder(&folder);
+        let tokens = migration.tokens;
+        let mut mailboxes = self.wanted(&last_run, migration.mailboxes)?;
         for spec in mailboxes.iter_mut().flatten() {
             spec.dry_run |= self.dry_run;
             spec.retry_refused |= self.retry_refused;
             spec.adopt = self.adopt.into();
             spec.confirm_deletions.extend(self.confirm_deletions.iter().cloned());
+            spec.retry.wait_for_absent = false;
         }
         let limits = self.execution.limits(migration.parallelism, migration.servers);
         let run = LocalRun { state: &state, locks, engine, limits: &limits, stop };
         let outcome = run.sync_all(mailboxes, view).await;
         tokens.settle().await;
+        if !self.dry_run
+            && let Err(error) = last_run.record(&outcome.reports)
+        {
+            tracing::warn!("{error}");
+        }
         Ok(outcome)
+    }
+
+    /// With `--failed-only`, those that did not end well.
+    fn wanted(&self, last_run: &LastRunFile, mailboxes: Vec<Result<SyncSpec>>) -> Result<Vec<Result<SyncSpec>>> {
+        if !self.failed_only {
+            return Ok(mailboxes);
+        }
+        let last = last_run.read()?.ok_or_else(|| {
+            Error::configuration("--failed-only: nothing is known of an earlier run")
+                .advice("Run all mailboxes once without it, or name the state folder of that run by --state")
+        })?;
+        Ok(last.select(mailboxes))
     }
 }
 
-fn final_report(outcome: &RunOutcome) -> String {
-    let mailboxes = outcome.reports.iter().map(run_report::mailbox);
-    let summary = run_report::summary(&outcome.reports, outcome.took);
+fn final_report(outcome: &RunOutcome, layout: TextLayout) -> String {
+    let report = run_report::report(outcome, layout);
     // An empty line keeps it apart from what was said before.
-    format!("\n{}", join_reports(mailboxes, &summary))
+    if layout.detail == ReportDetail::LastLine { report } else { format!("\n{report}") }
 }
 
-fn signals() -> Result<[Signal; 2]> {
+/// What asks a run to stop: Ctrl-C, SIGTERM, and SIGHUP unless who started the program has it ignored (`nohup`).
+fn signals() -> Result<Vec<Signal>> {
     let listen = |kind| signal(kind).map_err(|e| Error::internal(format!("cannot listen for signals: {e}")));
-    Ok([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?])
+    let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+    // Where the system does not tell what is ignored, SIGHUP stays as it is.
+    if std::fs::read_to_string("/proc/self/status").is_ok_and(|status| takes_hangups(&status)) {
+        kinds.push(SignalKind::hangup());
+    }
+    kinds.into_iter().map(listen).collect()
+}
+
+/// By the mask of ignored signals in `/proc/self/status` (proc(5)): SIGHUP is the first bit.
+fn takes_hangups(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 0)
 }
 
 /// The first signal stops gently, the second at once; a third does not wait for anything, whatever hangs.
-async fn handle_signals([mut interrupt, mut terminate]: [Signal; 2], stop: StopSignal) {
+async fn handle_signals(mut signals: Vec<Signal>, stop: StopSignal) {
     for step in [Some(&stop.gently), Some(&stop.at_once), None] {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
         match step {
             Some(token) => token.cancel(),
             None => std::process::exit(EXIT_INTERRUPTED.into()),
@@ -224,7 +269,7 @@ mod tests {
         };
         let engine = Arc::new(RecordingEngine::default());
         let engine_of_run = Arc::clone(&engine) as Arc<dyn MailboxEngine>;
-        let mut view = LineView::new(io::sink());
+        let mut view = LineView::new(io::sink(), true);
         let outcome =
             args.sync(migration, (engine_of_run, AccountLocks::none()), &StopSignal::default(), &mut view).await;
         (outcome, std::mem::take(&mut engine.0.lock().unwrap()))
@@ -251,6 +296,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn failed_only_runs_what_did_not_end_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let (nothing_known, seen) = run_in(folder.path(), &["--failed-only"]).await;
+        assert!(nothing_known.unwrap_err().what.contains("earlier run") && seen.is_empty());
+        let (_, seen) = run_in(folder.path(), &[]).await;
+        assert_eq!(seen.len(), 1);
+        // Of alice and bob, bob is wrong.
+        let (outcome, seen) = run_in(folder.path(), &["--failed-only"]).await;
+        let names: Vec<String> = outcome.unwrap().reports.into_iter().map(|report| report.mailbox).collect();
+        assert_eq!((names, seen.len()), (vec!["bob".to_owned()], 0));
+    }
+
+    #[test]
+    fn a_hangup_is_listened_to_unless_it_was_ignored_at_the_start() {
+        assert!(takes_hangups("Name:\tmailferry\nSigIgn:\t0000000000001000\n"));
+        assert!(!takes_hangups("SigIgn:\t0000000000000001\n") && !takes_hangups(""));
+    }
+
+    #[tokio::test]
     async fn a_second_run_on_one_state_starts_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let holder = StateFolder::open(folder.path()).unwrap();
@@ -261,15 +325,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_final_report_shows_every_mailbox_and_the_failures_last() {
+    async fn the_report_begins_with_the_problems_and_ends_with_the_sum() {
         let folder = tempfile::tempdir().unwrap();
         let (outcome, _) = run_in(folder.path(), &[]).await;
         let outcome = outcome.unwrap();
         assert_eq!(outcome.exit_code(), ErrorClass::Configuration.exit_code());
-        let text = final_report(&outcome);
-        let [alice, bob, again] = ["alice: done", "bob: failed", "  bob: failed: Configuration: no Secret"]
-            .map(|part| text.rfind(part).unwrap_or_else(|| panic!("{part} is missing in {text}")));
-        assert!(alice < bob && alice < again, "{text}");
-        assert!(text.ends_with("bob: failed: Configuration: no Secret\n"), "{text}");
+        let text = final_report(&outcome, TextLayout::default());
+        assert!(text.starts_with("\nProblems (1)\n  Configuration: no Secret (bob)\n"), "{text}");
+        assert!(text.lines().last().unwrap().starts_with("2 mailboxes: 1 done, 1 failed."), "{text}");
+        let quiet = final_report(&outcome, TextLayout { detail: ReportDetail::LastLine, ..TextLayout::default() });
+        assert_eq!(quiet.lines().collect::<Vec<_>>(), [text.lines().last().unwrap()]);
     }
 }

@@ -1,9 +1,6 @@
 //! `mailferry verify`: compare both sides of every mailbox, message by message.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use clap::Args;
 use futures::future::BoxFuture;
@@ -20,7 +17,7 @@ use crate::{
     local::{
         progress_board::ProgressBoard,
         read_only_run::{MailboxReader, ReadOnlyRun},
-        report_text::join_reports,
+        report_text::ReportDetail,
         state_folder::StateFolder,
         verify_report::{self, VerifyVerdict},
     },
@@ -72,11 +69,33 @@ pub struct VerifyArgs {
     pub execution: ExecutionArgs,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, schemars::JsonSchema)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
-enum VerifyEvent<'a> {
-    Verified { mailbox: &'a str, verdict: &'static str, report: &'a VerifyReport },
-    Summary { mailboxes: usize, identical: usize, differing: usize, failed: usize, duration_ms: u64, exit_code: u8 },
+pub(super) enum VerifyEvent<'a> {
+    /// How a mailbox compares.
+    Verified {
+        /// Its name.
+        mailbox: &'a str,
+        /// `identical`, `differs` or `failed`.
+        verdict: &'static str,
+        /// What differs.
+        report: &'a VerifyReport,
+    },
+    /// The last line.
+    Summary {
+        /// How many mailboxes there are.
+        mailboxes: usize,
+        /// How many of them are identical.
+        identical: usize,
+        /// How many differ.
+        differing: usize,
+        /// How many could not be compared.
+        failed: usize,
+        /// The whole verification.
+        duration_ms: u64,
+        /// The exit code of the program.
+        exit_code: u8,
+    },
 }
 
 impl VerifyArgs {
@@ -92,7 +111,7 @@ impl VerifyArgs {
         let reader = MailboxVerifier { state, strictness, listed: self.list };
         let limits = self.execution.limits(migration.parallelism, migration.servers);
         let began = Instant::now();
-        let run = ReadOnlyRun { limits, style: self.execution.style(), screen };
+        let run = ReadOnlyRun { limits, style: self.execution.style(), layout: self.execution.layout(), screen };
         let reports = run.read_all(migration.mailboxes, &reader).await;
         migration.tokens.settle().await;
 
@@ -108,7 +127,11 @@ impl VerifyArgs {
             duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             exit_code,
         };
-        run.write_end(summary, || final_report(&reports, strictness, began.elapsed()));
+        run.write_end(summary, |layout| {
+            let report = verify_report::report(&reports, strictness, began.elapsed(), layout);
+            // An empty line keeps it apart from what was said before.
+            if layout.detail == ReportDetail::LastLine { report } else { format!("\n{report}") }
+        });
         Ok(exit_code)
     }
 }
@@ -152,15 +175,12 @@ impl MailboxReader for MailboxVerifier {
         Some(verify_report::line(report, self.strictness))
     }
 
+    fn is_failed(&self, report: &VerifyReport) -> bool {
+        report.errors().next().is_some()
+    }
+
     fn end_event<'a>(&self, report: &'a VerifyReport) -> impl Serialize + use<'a> {
         let verdict = VerifyVerdict::from_report(report, self.strictness).word();
         VerifyEvent::Verified { mailbox: &report.mailbox, verdict, report }
     }
-}
-
-fn final_report(reports: &[VerifyReport], strictness: VerifyStrictness, took: Duration) -> String {
-    let mailboxes = reports.iter().map(|report| verify_report::mailbox(report, strictness));
-    let summary = verify_report::summary(reports, strictness, took);
-    // An empty line keeps it apart from what was said before.
-    format!("\n{}", join_reports(mailboxes, &summary))
 }

@@ -128,7 +128,7 @@ pub(crate) fn networks(list: &str) -> Result<Vec<IpNet>> {
     parts
         .map(|part| {
             part.parse().or_else(|_| part.parse::<IpAddr>().map(|a| IpNet::from(a.to_canonical()))).map_err(|_| {
-                Error::configuration(format!("`{part}` is no network"))
+                Error::configuration(format!("`{part}` is not a network"))
                     .advice("Write networks as address and prefix length, such as 10.96.0.0/12 or fd00::/8")
             })
         })

@@ -37,6 +37,9 @@ const PROBE_AFTER: Duration = Duration::from_mins(1);
 const PROBE_INTERVAL: Duration = Duration::from_secs(15);
 const PROBES: u32 = 4;
 
+/// The port of IMAP with TLS from the first byte (RFC 8314).
+const TLS_PORT: u16 = 993;
+
 /// Connects and logs in.
 ///
 /// # Errors
@@ -46,7 +49,7 @@ pub(crate) async fn connect(endpoint: &Arc<Endpoint>, moved: &ByteCounter) -> Re
     // A panic in async-imap's parser ends this connection only.
     match AssertUnwindSafe(Box::pin(establish_with_credential(endpoint, moved))).catch_unwind().await {
         Ok(result) => result,
-        Err(_) => Err(Error::protocol("the server's answer broke the parser")),
+        Err(_) => Err(Error::protocol("the server's answer could not be read")),
     }
     .map_err(|error| error.on(endpoint.side, endpoint.address()))
 }
@@ -61,6 +64,11 @@ pub(super) async fn open_client(
     let socket = with_timeout(limit, "connect", dial(endpoint)).await?;
     facts.peer = socket.peer_addr().ok();
     let wire = |io| FramedConnection::new(io, endpoint.timeouts.reply, Arc::clone(moved));
+    // Nobody greets in clear on the port for TLS, however long one waits.
+    let in_clear = |error: Error| {
+        let on_tls_port = endpoint.port == TLS_PORT && error.class == ErrorClass::Network;
+        Error { nobody_there: error.nobody_there || on_tls_port, ..error }
+    };
 
     let mut client = match endpoint.tls.mode {
         ConnectionSecurity::Implicit => {
@@ -70,11 +78,11 @@ pub(super) async fn open_client(
         }
         ConnectionSecurity::None => {
             let lease = LoginStream::new(wire(Transport::Plain(socket)));
-            greet_in_clear(side, limit, lease, facts).await?
+            greet_in_clear(side, limit, lease, facts).await.map_err(in_clear)?
         }
         ConnectionSecurity::StartTls => {
             let lease = LoginStream::new(wire(Transport::Plain(socket)));
-            let client = greet_in_clear(side, limit, lease, facts).await?;
+            let client = greet_in_clear(side, limit, lease, facts).await.map_err(in_clear)?;
             let io = with_timeout(limit, "begin TLS", start_tls(client)).await?;
             let Transport::Plain(socket) = io else {
                 return Err(Error::internal("STARTTLS over TLS"));
@@ -168,23 +176,45 @@ async fn with_timeout<T>(limit: Duration, what: &str, step: impl Future<Output =
 /// Connects to the first address of the host that answers, of those that may be connected to.
 async fn dial(endpoint: &Endpoint) -> Result<TcpStream> {
     let name = endpoint.addresses.lookup_name(&endpoint.host);
-    let addresses = lookup_host((name.as_str(), endpoint.port)).await.map_err(|error| {
-        Error::network(format!("the host name {} cannot be resolved: {error}", endpoint.host))
-            .advice("Check the spelling of host, and DNS")
-    })?;
+    let addresses = lookup_host((name.as_str(), endpoint.port))
+        .await
+        .map_err(|error| lookup_error(&endpoint.host, &error.to_string()))?;
     let (permitted, others): (Vec<_>, Vec<_>) = addresses.partition(|a| endpoint.addresses.permits(a.ip()));
     if permitted.is_empty() && !others.is_empty() {
         return Err(address::forbidden_address_error(&endpoint.host));
     }
     let socket = first_to_answer(in_turn(permitted), TcpStream::connect).await.map_err(|failed| match failed {
-        None => Error::network(format!("the host name {} has no address", endpoint.host)),
-        Some((address, error)) => Error::network(format!("no connection to {address}: {error}"))
-            .advice("Check host and port, and that the server and firewalls let this machine in"),
+        None => {
+            Error { nobody_there: true, ..Error::network(format!("the host name {} has no address", endpoint.host)) }
+        }
+        Some((address, error)) => Error {
+            nobody_there: error.kind() == std::io::ErrorKind::ConnectionRefused,
+            ..Error::network(format!("no connection to {address}: {error}"))
+                .advice("Check host and port, and that the server and firewalls let this machine in")
+        },
     })?;
     // Small commands must not wait for a delayed acknowledgement; failure costs speed only.
     let _ = socket.set_nodelay(true);
     keep_watch(&socket, endpoint.timeouts.reply);
     Ok(socket)
+}
+
+/// What resolvers say of a name that does not exist, or has no address: glibc, musl, macOS. A resolver that does not answer,
+/// or has no answer for now, says something else.
+const NO_SUCH_HOST: [&str; 4] = [
+    "Name or service not known",
+    "No address associated with hostname",
+    "Name does not resolve",
+    "nodename nor servname provided",
+];
+
+fn lookup_error(host: &str, said: &str) -> Error {
+    if NO_SUCH_HOST.iter().any(|known| said.contains(known)) {
+        let error = Error::network(format!("there is no host {host}"));
+        return Error { nobody_there: true, ..error.advice("Check how the host is spelled") };
+    }
+    Error::network(format!("the host name {host} cannot be resolved: {said}"))
+        .advice("Check DNS, and how the host is spelled")
 }
 
 /// Lets the system find out when the other end is gone: silence alone does not mean that. Twice the reply timeout, since
@@ -495,5 +525,19 @@ fn advise(error: Error, endpoint: &Endpoint, granted: Option<&LoginToken>) -> Er
             error.advice(format!("{exists}Then check the password (or token) in the Secret"))
         }
         None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_does_not_exist_is_told_from_a_resolver_that_does_not_answer() {
+        let of = |said: &str| lookup_error("imap.exmaple", &format!("failed to lookup address information: {said}"));
+        let missing = of("Name or service not known");
+        assert_eq!(missing.to_string(), "Network: there is no host imap.exmaple. Check how the host is spelled");
+        assert!(missing.nobody_there && of("Name does not resolve").nobody_there);
+        assert!(!of("Temporary failure in name resolution").nobody_there && !of("Try again").nobody_there);
     }
 }

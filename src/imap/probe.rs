@@ -36,7 +36,7 @@ pub(crate) async fn probe_server(endpoint: &Endpoint) -> Result<ServerProbe> {
     // A panic in async-imap's parser ends this connection only.
     let looked = match AssertUnwindSafe(Box::pin(read_capabilities(endpoint, &mut facts))).catch_unwind().await {
         Ok(looked) => looked,
-        Err(_) => Err(Error::protocol("the server's answer broke the parser")),
+        Err(_) => Err(Error::protocol("the server's answer could not be read")),
     };
     match looked {
         Ok(capabilities) => Ok(ServerProbe { facts, capabilities }),

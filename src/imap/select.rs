@@ -169,7 +169,9 @@ pub(crate) fn finish_selected(
     }
     selected.take_code(line.code.as_ref());
     if selected.uid_validity == 0 {
-        return Err(session.with_endpoint(Error::protocol("the server tells no UIDVALIDITY").in_folder(name)));
+        return Err(
+            session.with_endpoint(Error::protocol("the server does not give the folder's UIDVALIDITY").in_folder(name))
+        );
     }
     Ok(selected)
 }

@@ -292,7 +292,7 @@ impl FramedConnection {
                 match framed {
                     RawFrame::Response(raw) => return Poll::Ready(Ok(raw)),
                     RawFrame::LiteralStart(_) | RawFrame::LiteralChunk(_) => {
-                        return Poll::Ready(Err(Error::protocol("a large literal where none belongs")));
+                        return Poll::Ready(Err(Error::protocol("a large literal where there must be none")));
                     }
                 }
             }
@@ -607,7 +607,7 @@ fn parse_guarded(raw: Bytes) -> Result<Response> {
     match catch_unwind(AssertUnwindSafe(|| parse(raw))) {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => Err(Error::protocol(format!("the server's answer cannot be understood: {error}"))),
-        Err(_) => Err(Error::protocol("the server's answer broke the parser")),
+        Err(_) => Err(Error::protocol("the server's answer could not be read")),
     }
 }
 

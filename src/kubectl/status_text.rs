@@ -115,7 +115,7 @@ fn lines(mailboxes: &[&MailboxView], detail: Detail) -> String {
     single.sort_by(|a, b| a.mailbox.cmp(&b.mailbox));
     let most = if detail == Detail::Grouped { MAX_LINES.saturating_sub(rows.len()) } else { single.len() };
     rows.extend(single.iter().take(most).map(|view| row(&view.mailbox, &view.wait)));
-    let mut text = format_table(&rows, "    ");
+    let mut text: String = format_table(&rows, "    ", None).into_iter().map(|line| line + "\n").collect();
     if let more @ 1.. = single.len().saturating_sub(most) {
         let _ = writeln!(text, "    and {more} more: --mailboxes shows each");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::run_report::{MailboxEnding, mailbox_ending, not_copied_count};
+use super::mailbox_ending::{MailboxEnding, mailbox_ending, not_copied_count};
 use crate::{error::ErrorClass, sync::report::MailboxReport};
 
 /// The exit code of a run that was asked to stop before its end.

@@ -1,7 +1,6 @@
 //! What all running mailboxes have done so far, how fast, and how long the rest may take.
 
 use std::{
-    fmt::Write as _,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,7 +8,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    sync::progress::{EnginePhase, ProgressSnapshot, SyncProgress},
+    sync::progress::{EnginePhase, MailboxProgress, ProgressSnapshot, SyncProgress},
     terminal_text,
 };
 
@@ -74,7 +73,7 @@ fn whole(rate: f64) -> u64 {
 }
 
 /// How far one mailbox, or all, have come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ProgressEstimate {
     /// The counters.
@@ -97,34 +96,35 @@ impl ProgressEstimate {
     /// One line for people, without the mailbox's name.
     #[must_use]
     pub(crate) fn line(&self) -> String {
+        self.parts().join(", ")
+    }
+
+    /// What the line says, the most important first: a narrow terminal has room for the first of it.
+    #[must_use]
+    pub(crate) fn parts(&self) -> Vec<String> {
         let c = &self.counters;
-        // What matters most comes first: a narrow terminal cuts the end.
-        let mut line = match c.phase {
+        let mut parts = vec![match c.phase {
             EnginePhase::Queued => "waiting for its turn".to_owned(),
             EnginePhase::Connecting => "connecting".to_owned(),
             EnginePhase::Planning => "looking at folders".to_owned(),
             EnginePhase::Copying | EnginePhase::Done | EnginePhase::Failed => {
-                format!(
-                    "{} of {}",
-                    terminal_text::format_bytes(c.bytes_done),
-                    terminal_text::format_bytes(c.bytes_total)
-                )
+                let (done, total) =
+                    (terminal_text::format_bytes(c.bytes_done), terminal_text::format_bytes(c.bytes_total));
+                format!("{done} of {total}")
             }
-        };
-        if self.bytes_per_second > 0 {
-            let _ = write!(line, ", {}/s", terminal_text::format_bytes(self.bytes_per_second)); // a String takes every write
+        }];
+        parts.extend(c.waiting.as_ref().map(|why| terminal_text::printable(why).into_owned()));
+        if let Some(seconds) = self.eta_seconds.filter(|seconds| *seconds > 0) {
+            parts.push(format!("{} left", terminal_text::format_duration(Duration::from_secs(seconds))));
         }
-        if let Some(seconds) = self.eta_seconds {
-            let _ = write!(line, ", {} left", terminal_text::format_duration(Duration::from_secs(seconds)));
+        if self.bytes_per_second > 0 {
+            parts.push(format!("{}/s", terminal_text::format_bytes(self.bytes_per_second)));
         }
         if c.phase >= EnginePhase::Copying {
-            let (messages, folders) = ((c.messages_done, c.messages_total), (c.folders_done, c.folders_total));
-            let _ = write!(line, ", {}/{} messages, {}/{} folders", messages.0, messages.1, folders.0, folders.1);
+            parts.push(format!("{}/{} messages", c.messages_done, c.messages_total));
+            parts.push(format!("{}/{} folders", c.folders_done, c.folders_total));
         }
-        if let Some(why) = &c.waiting {
-            let _ = write!(line, " ({})", terminal_text::printable(why));
-        }
-        line
+        parts
     }
 }
 
@@ -135,7 +135,9 @@ pub(crate) struct ProgressBoard {
     pub mailboxes: usize,
     /// Mailboxes that ended, well or not.
     pub finished: usize,
-    ended: ProgressSnapshot,
+    /// Of these, those that failed.
+    pub failed: usize,
+    ended: MailboxProgress,
     /// Ended mailboxes whose plan was known, to guess the size of those that wait.
     planned: usize,
     running: Vec<RunningMailbox>,
@@ -147,62 +149,92 @@ struct RunningMailbox {
     mailbox: String,
     progress: Arc<SyncProgress>,
     rate: SmoothedRate,
-    now: ProgressSnapshot,
+    now: MailboxProgress,
+}
+
+impl RunningMailbox {
+    /// Reads the counters. What was done does not become less, also where a large message has to be sent again.
+    fn read(&mut self) {
+        let (messages, size) = (self.now.counters.messages_done, self.now.counters.bytes_done);
+        self.now = self.progress.mailbox();
+        let counters = &mut self.now.counters;
+        counters.messages_done = counters.messages_done.max(messages);
+        counters.bytes_done = counters.bytes_done.max(size);
+        counters.bytes_total = counters.bytes_total.max(counters.bytes_done);
+    }
 }
 
 impl ProgressBoard {
     /// A board for `mailboxes` mailboxes, none of them running yet.
     #[must_use]
     pub(crate) fn new(at: Instant, mailboxes: usize) -> Self {
-        let ended = SyncProgress::default().snapshot();
-        Self { mailboxes, finished: 0, ended, planned: 0, running: Vec::new(), rate: SmoothedRate::new(at, 0) }
+        let ended = SyncProgress::default().mailbox();
+        Self {
+            mailboxes,
+            finished: 0,
+            failed: 0,
+            ended,
+            planned: 0,
+            running: Vec::new(),
+            rate: SmoothedRate::new(at, 0),
+        }
     }
 
     /// A mailbox runs from now on.
     pub(crate) fn add_running(&mut self, at: Instant, mailbox: &str, progress: &Arc<SyncProgress>) {
-        let now = progress.snapshot();
-        let rate = SmoothedRate::new(at, now.bytes_done);
+        let now = progress.mailbox();
+        let rate = SmoothedRate::new(at, now.bytes_copied);
         self.running.push(RunningMailbox { mailbox: mailbox.to_owned(), progress: Arc::clone(progress), rate, now });
     }
 
     /// A mailbox ended; it need not have run.
-    pub(crate) fn record_finished(&mut self, mailbox: &str) {
+    pub(crate) fn record_finished(&mut self, mailbox: &str, failed: bool) {
         self.finished += 1;
+        self.failed += usize::from(failed);
         let Some(position) = self.running.iter().position(|r| r.mailbox == mailbox) else { return };
-        let last = self.running.remove(position).progress.snapshot();
-        self.planned += usize::from(last.folders_total > 0);
-        add(&mut self.ended, &last);
+        let mut last = self.running.remove(position);
+        last.read();
+        self.planned += usize::from(last.now.counters.folders_total > 0);
+        add(&mut self.ended, &last.now);
+    }
+
+    /// `3/30 done, 2 failed`.
+    #[must_use]
+    pub(crate) fn endings(&self) -> String {
+        let done = format!("{}/{} done", self.finished - self.failed, self.mailboxes);
+        if self.failed > 0 { format!("{done}, {} failed", self.failed) } else { done }
+    }
+
+    /// One line for people: of all mailboxes.
+    #[must_use]
+    pub(crate) fn line(&self) -> String {
+        format!("{}, {}", self.endings(), self.total().line())
     }
 
     /// A mailbox runs no more for now; what it did counts.
     pub(crate) fn record_paused(&mut self, mailbox: &str) {
         let Some(position) = self.running.iter().position(|r| r.mailbox == mailbox) else { return };
-        let ProgressSnapshot { messages_done, bytes_done, .. } = self.running.remove(position).progress.snapshot();
-        for (sum, done) in [
-            (&mut self.ended.messages_done, messages_done),
-            (&mut self.ended.messages_total, messages_done),
-            (&mut self.ended.bytes_done, bytes_done),
-            (&mut self.ended.bytes_total, bytes_done),
-        ] {
-            *sum += done;
-        }
+        let done = self.running.remove(position).progress.mailbox();
+        // What was there before is counted when it goes on.
+        self.ended.bytes_copied += done.bytes_copied;
     }
 
     /// Reads all counters.
     pub(crate) fn observe(&mut self, at: Instant) {
         for mailbox in &mut self.running {
-            mailbox.now = mailbox.progress.snapshot();
-            mailbox.rate.observe(at, mailbox.now.bytes_done);
+            mailbox.read();
+            mailbox.rate.observe(at, mailbox.now.bytes_copied);
         }
-        let bytes = self.sum().bytes_done;
-        self.rate.observe(at, bytes);
+        let copied = self.sum().bytes_copied;
+        self.rate.observe(at, copied);
     }
 
     /// Each running mailbox by name, as of the last [`Self::observe`].
     pub(crate) fn running(&self) -> impl Iterator<Item = (&str, ProgressEstimate)> {
         self.running.iter().map(|r| {
-            let remaining = r.now.bytes_total.saturating_sub(r.now.bytes_done);
-            (r.mailbox.as_str(), ProgressEstimate::new(r.now.clone(), &r.rate, remaining))
+            let counters = &r.now.counters;
+            let remaining = counters.bytes_total.saturating_sub(counters.bytes_done);
+            (r.mailbox.as_str(), ProgressEstimate::new(counters.clone(), &r.rate, remaining))
         })
     }
 
@@ -210,8 +242,8 @@ impl ProgressBoard {
     /// those that are known, on average.
     #[must_use]
     pub(crate) fn total(&self) -> ProgressEstimate {
-        let sum = self.sum();
-        let known = self.planned + self.running.iter().filter(|r| r.now.phase >= EnginePhase::Copying).count();
+        let sum = self.sum().counters;
+        let known = self.planned + self.running.iter().filter(|r| r.now.counters.phase >= EnginePhase::Copying).count();
         let unknown = self.mailboxes.saturating_sub(self.finished).saturating_sub(self.running.len());
         let guess = match (u64::try_from(known), u64::try_from(unknown)) {
             (Ok(known @ 1..), Ok(unknown)) => (sum.bytes_total / known).saturating_mul(unknown),
@@ -221,17 +253,19 @@ impl ProgressBoard {
         ProgressEstimate::new(sum, &self.rate, remaining)
     }
 
-    fn sum(&self) -> ProgressSnapshot {
+    fn sum(&self) -> MailboxProgress {
         let mut sum = self.ended.clone();
         for mailbox in &self.running {
             add(&mut sum, &mailbox.now);
         }
-        sum.phase = EnginePhase::Copying;
+        sum.counters.phase = EnginePhase::Copying;
         sum
     }
 }
 
-fn add(sum: &mut ProgressSnapshot, one: &ProgressSnapshot) {
+fn add(all: &mut MailboxProgress, one: &MailboxProgress) {
+    all.bytes_copied += one.bytes_copied;
+    let (sum, one) = (&mut all.counters, &one.counters);
     sum.folders_total += one.folders_total;
     sum.folders_done += one.folders_done;
     sum.messages_total += one.messages_total;
@@ -300,10 +334,43 @@ mod tests {
         assert_eq!(total.bytes_per_second, 1000);
         // 10,000 bytes are known to remain, and the mailbox that waits counts as 6,000 more.
         assert_eq!(total.eta_seconds, Some(16));
-        board.record_finished("alice");
+        board.record_finished("alice", false);
         board.observe(start + Duration::from_secs(3));
         assert_eq!(board.total().counters.bytes_done, 2000, "what a finished mailbox did still counts");
         assert_eq!(board.running().map(|(name, _)| name.to_owned()).collect::<Vec<_>>(), ["bob"]);
+    }
+
+    #[test]
+    fn the_bar_is_the_whole_mailboxs_from_planning_on_and_never_goes_back() {
+        let start = Instant::now();
+        let progress = copying(3, (0, 0), (0, 0));
+        let mut board = ProgressBoard::new(start, 1);
+        board.add_running(start, "alice", &progress);
+        progress.whole.bytes.store(9_000, Relaxed);
+        progress.whole.bytes_before.store(3_000, Relaxed);
+        progress.whole.messages.store(90, Relaxed);
+        progress.whole.listed.store(true, Relaxed);
+        let mut seen = Vec::new();
+        let mut look = |at: u64| {
+            board.observe(start + Duration::from_secs(at));
+            let total = board.total();
+            seen.push((total.counters.bytes_done, total.counters.bytes_total, total.eta_seconds));
+        };
+        look(1);
+        // One folder of three is scanned and copied: nothing is known of the work in the others.
+        progress.bytes_total.store(2_000, Relaxed);
+        progress.bytes_done.store(2_000, Relaxed);
+        look(2);
+        let mut large = progress.begin_message();
+        large.add(1_000);
+        look(3);
+        drop(large);
+        look(4);
+        assert_eq!(
+            seen.iter().map(|(done, total, _)| (*done, *total)).collect::<Vec<_>>(),
+            [(3_000, 9_000), (5_000, 9_000), (6_000, 9_000), (6_000, 9_000),]
+        );
+        assert!(seen[1].2 > Some(2), "a third is not the end: {seen:?}");
     }
 
     #[test]
@@ -314,11 +381,11 @@ mod tests {
         board.add_running(start, "alice", &progress);
         progress.bytes_done.store(3_200_000, Relaxed);
         board.observe(start + Duration::from_secs(2));
-        insta::assert_snapshot!(board.total().line(), @"3.20 MB of 37.00 MB, 1.60 MB/s, 21s left, 120/1000 messages, 0/16 folders");
+        insta::assert_snapshot!(board.total().line(), @"3.20 MB of 37.00 MB, 21s left, 1.60 MB/s, 120/1000 messages, 0/16 folders");
         progress.enter_phase(EnginePhase::Connecting);
         let _waiting = progress.begin_wait("throttled: try\u{7} later".into(), Duration::from_mins(1));
         board.observe(start + Duration::from_secs(2));
         let (_, alice) = board.running().next().unwrap();
-        insta::assert_snapshot!(alice.line(), @r"connecting, 1.60 MB/s, 21s left (throttled: try\u{7} later)");
+        insta::assert_snapshot!(alice.line(), @r"connecting, throttled: try\u{7} later, 21s left, 1.60 MB/s");
     }
 }

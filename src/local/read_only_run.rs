@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     mailbox_runner::{MailboxWork, RunLimits, StopSignal, StoppedMailbox, WorkEvent, run_mailboxes},
     progress_board::ProgressBoard,
+    report_text::{ReportDetail, TextLayout},
     view::{OutputStyle, write_event},
 };
 use crate::{
@@ -43,8 +44,11 @@ pub(crate) trait MailboxReader {
     /// How far all mailboxes have come, for people.
     fn progress_line(&self, board: &ProgressBoard) -> String;
 
-    /// What is said to people when a mailbox ends, before the report of all; none: nothing.
+    /// What is said to people when a mailbox ends, where every mailbox is told of; none: nothing.
     fn end_line(&self, report: &Self::Report) -> Option<String>;
+
+    /// Whether a mailbox could not be read.
+    fn is_failed(&self, report: &Self::Report) -> bool;
 
     /// What is said to programs when a mailbox ends.
     fn end_event<'a>(&self, report: &'a Self::Report) -> impl Serialize + use<'a, Self>;
@@ -56,6 +60,8 @@ pub(crate) struct ReadOnlyRun {
     pub limits: RunLimits,
     /// What to show.
     pub style: OutputStyle,
+    /// How the report is laid out.
+    pub layout: TextLayout,
     /// Where progress is drawn, between log lines.
     pub screen: MultiProgress,
 }
@@ -69,7 +75,7 @@ impl ReadOnlyRun {
     ) -> Vec<R::Report> {
         let bar = match self.style {
             OutputStyle::Bars => self.screen.add(bar()),
-            OutputStyle::Lines | OutputStyle::Json => ProgressBar::hidden(),
+            OutputStyle::Lines | OutputStyle::Silent | OutputStyle::Json => ProgressBar::hidden(),
         };
         let board = ProgressBoard::new(Instant::now(), mailboxes.len());
         let mut work = ReadWork { run: self, reader, board, bar };
@@ -81,11 +87,11 @@ impl ReadOnlyRun {
 
     /// Writes the end of the command to stdout: a last event for programs, or a report for people. A reader that has gone
     /// away does not change what was found.
-    pub(crate) fn write_end(&self, summary: impl Serialize, report: impl FnOnce() -> String) {
+    pub(crate) fn write_end(&self, summary: impl Serialize, report: impl FnOnce(TextLayout) -> String) {
         if self.style == OutputStyle::Json {
             write_event(&mut io::stdout(), Timestamp::now(), summary);
         } else {
-            drop(io::stdout().lock().write_all(report().as_bytes()));
+            drop(io::stdout().lock().write_all(report(self.layout).as_bytes()));
         }
     }
 }
@@ -132,23 +138,16 @@ impl<R: MailboxReader> MailboxWork for ReadWork<'_, R> {
                 self.draw();
             }
             WorkEvent::Finished(report) => {
-                self.board.record_finished(self.reader.mailbox(report));
-                match self.run.style {
-                    OutputStyle::Json => {
-                        write_event(&mut io::stdout(), Timestamp::now(), self.reader.end_event(report));
-                    }
-                    OutputStyle::Bars => {
-                        if let Some(line) = self.reader.end_line(report) {
-                            drop(self.run.screen.println(line));
-                        }
-                        self.draw();
-                    }
-                    OutputStyle::Lines => {
-                        if let Some(line) = self.reader.end_line(report) {
-                            drop(writeln!(io::stderr(), "{line}"));
-                        }
-                    }
+                self.board.record_finished(self.reader.mailbox(report), self.reader.is_failed(report));
+                if self.run.style == OutputStyle::Json {
+                    write_event(&mut io::stdout(), Timestamp::now(), self.reader.end_event(report));
+                } else if self.run.layout.detail == ReportDetail::All
+                    && let Some(line) = self.reader.end_line(report)
+                {
+                    // Where there are no bars, the screen writes nothing.
+                    self.run.screen.suspend(|| drop(writeln!(io::stderr(), "{line}")));
                 }
+                self.draw();
             }
             // Nothing asks these commands to stop: a signal ends the process. Nor do they go by time windows.
             WorkEvent::Stopping { .. }

@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     account_lock::AccountLocks,
+    mailbox_ending::{MailboxEnding, mailbox_ending},
     mailbox_runner::{MailboxWork, RunLimits, StopSignal, StoppedMailbox, WorkEvent, run_mailboxes},
     match_notice::{MatchNotice, NoticeSender, checkpoint_text},
     outcome::RunOutcome,
-    run_report::{MailboxEnding, mailbox_ending},
     state_folder::{CheckpointFile, RecalledCheckpoint, StateFolder},
     view::{RunEvent, RunView},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, GiveUpScope, Result},
     imap::permit::AlwaysPermitted,
     sync::{
         SyncContext, SyncWatcher,
@@ -96,7 +96,7 @@ impl LocalRun<'_> {
         let began = Instant::now();
         view.show(began, RunEvent::Begun { mailboxes: mailboxes.len() });
         let (news, heard) = mpsc::unbounded_channel();
-        let mut work = SyncWork { run: self, view, progress: HashMap::new(), news, heard };
+        let mut work = SyncWork { run: self, view, progress: HashMap::new(), absent: HashMap::new(), news, heard };
         let reports = run_mailboxes(refuse_repeated_names(mailboxes), self.limits, self.stop, &mut work).await;
         let outcome = RunOutcome { reports, took: began.elapsed() };
         work.view.show(Instant::now(), RunEvent::Ended(&outcome));
@@ -129,6 +129,8 @@ struct SyncWork<'a> {
     view: &'a mut dyn RunView,
     /// The counters of mailboxes that run, by name.
     progress: HashMap<String, Arc<SyncProgress>>,
+    /// Servers where nobody is, by `host:port`: what the first mailbox finds out, the others need not.
+    absent: HashMap<String, Error>,
     /// What mailboxes that run have to tell.
     news: mpsc::UnboundedSender<MatchNotice>,
     heard: mpsc::UnboundedReceiver<MatchNotice>,
@@ -157,6 +159,9 @@ impl MailboxWork for SyncWork<'_> {
         let progress = Arc::new(SyncProgress::default());
         self.view.show(Instant::now(), RunEvent::Started { spec: &spec, progress: &progress });
         self.progress.insert(spec.mailbox.clone(), Arc::clone(&progress));
+        if let Some(error) = self.absent_server(&spec) {
+            return Box::pin(std::future::ready(failed(error)));
+        }
         let state = self.run.state.checkpoint_file(&spec);
         let locks = self.run.locks.clone();
         let (engine, news) = (Arc::clone(&self.run.engine), self.news.clone());
@@ -199,6 +204,7 @@ impl MailboxWork for SyncWork<'_> {
         let event = match event {
             WorkEvent::Tick => RunEvent::Tick,
             WorkEvent::Finished(report) => {
+                self.note_absent_server(report);
                 if let Some(progress) = self.progress.remove(&report.mailbox) {
                     let failed = matches!(mailbox_ending(report), MailboxEnding::Failed(_));
                     progress.enter_phase(if failed { EnginePhase::Failed } else { EnginePhase::Done });
@@ -214,6 +220,27 @@ impl MailboxWork for SyncWork<'_> {
             WorkEvent::Unfinished(report) => RunEvent::Unfinished(report),
         };
         self.view.show(Instant::now(), event);
+    }
+}
+
+impl SyncWork<'_> {
+    /// Remembers a server that a mailbox gave up on because nobody is there.
+    fn note_absent_server(&mut self, report: &MailboxReport) {
+        let given_up = report.error.iter().find(|e| e.nobody_there && e.finality == GiveUpScope::Mailbox);
+        if let Some(error) = given_up
+            && let Some(host) = &error.host
+        {
+            self.absent.entry(host.clone()).or_insert_with(|| Error { mailbox: None, ..error.clone() });
+        }
+    }
+
+    /// The error of a mailbox of which another one found out that nobody is at one of its servers.
+    fn absent_server(&self, spec: &SyncSpec) -> Option<Error> {
+        let found = [&spec.source, &spec.destination].into_iter().find_map(|side| {
+            let error = self.absent.get(&side.address())?;
+            Some(Error { side: Some(side.side), ..error.clone() })
+        });
+        found.map(|error| error.in_mailbox(&spec.mailbox))
     }
 }
 
@@ -525,6 +552,31 @@ mod tests {
         assert_eq!(outcome.exit_code(), EXIT_INTERRUPTED);
         assert_eq!(outcome.reports.iter().map(|r| r.mailbox.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(events, ["started a", "unfinished a", "unfinished b"]);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_is_only_the_first_mailbox_looks() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateFolder::open(dir.path()).unwrap();
+        let looked = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&looked);
+        let engine = FakeEngine(move |job: LocalSyncJob| {
+            counter.fetch_add(1, SeqCst);
+            async move {
+                let elsewhere = job.spec.source.host == "third.example";
+                let error = Error { nobody_there: true, finality: GiveUpScope::Mailbox, ..Error::network("no host") };
+                let error = error.on(crate::Side::Source, job.spec.source.address()).in_mailbox(&job.spec.mailbox);
+                MailboxReport { error: (!elsewhere).then_some(error), ..done(&job.spec.mailbox) }
+            }
+        });
+        let mut mailboxes = specs(&["a", "b", "c", "d"]);
+        mailboxes[3].as_mut().unwrap().source.host = "third.example".into();
+        let (outcome, _) = sync_all(mailboxes, &state, engine, &limits(1), &StopSignal::default()).await;
+        assert_eq!(looked.load(SeqCst), 2);
+        let named: Vec<_> =
+            outcome.reports.iter().map(|r| r.error.as_ref().and_then(|e| e.mailbox.as_deref())).collect();
+        assert_eq!(named, [Some("a"), Some("b"), Some("c"), None]);
+        assert_eq!(outcome.exit_code(), ErrorClass::Network.exit_code());
     }
 
     #[tokio::test]

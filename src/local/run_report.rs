@@ -1,109 +1,24 @@
-//! The final report for people: what happened to each mailbox and folder, and what to do about it.
+//! The final report for people: what is wrong and what to do about it, what happened to each mailbox and folder, the sum.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+mod tables;
 
-use super::report_text::{ReportText, error_of_mailbox, nonzero_counts};
+use std::{collections::BTreeMap, time::Duration};
+
+use self::tables::{folder_table, mailbox_table, state};
+use super::{
+    mailbox_ending::{MailboxEnding, RunTotals, errors, mailbox_ending, not_copied_count},
+    outcome::RunOutcome,
+    problems::{Problems, grouped_remarks},
+    report_text::{Meaning, ReportDetail, ReportText, TextLayout, error_of_mailbox, nonzero_counts},
+};
 use crate::{
-    error::{Error, ErrorClass},
+    error::Error,
     sync::{
         report::{FolderReport, LEFT_OUT, LeftOut, MailboxReport, MessageNote},
         set_aside::SetAsideReason,
     },
-    terminal_text::{folder_names, format_bytes, format_count, format_duration, printable},
+    terminal_text::{format_bytes, format_count, format_duration, printable},
 };
-
-/// How a mailbox ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MailboxEnding {
-    /// All is dealt with; [`not_copied_count`] says what was not copied.
-    Done,
-    /// Asked to stop; the next run goes on.
-    Interrupted,
-    /// Something, or all, failed; the class of the gravest error.
-    Failed(ErrorClass),
-}
-
-/// How the mailbox of this report ended.
-#[must_use]
-pub(crate) fn mailbox_ending(report: &MailboxReport) -> MailboxEnding {
-    match ErrorClass::gravest(errors(report).map(|e| e.class)) {
-        Some(class) => MailboxEnding::Failed(class),
-        None if report.interrupted => MailboxEnding::Interrupted,
-        None => MailboxEnding::Done,
-    }
-}
-
-/// Messages that were not copied and that nobody accepts; none where nobody looked.
-#[must_use]
-pub(crate) fn not_copied_count(report: &MailboxReport) -> u64 {
-    report.not_copied.as_ref().map_or(0, |not_copied| not_copied.messages)
-}
-
-/// The mailbox's own error and those of its folders.
-pub(crate) fn errors(report: &MailboxReport) -> impl Iterator<Item = &Error> {
-    report.error.iter().chain(report.folders.iter().filter_map(|folder| folder.error.as_ref()))
-}
-
-/// Sums over folders.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct RunTotals {
-    /// Messages copied by this run.
-    pub copied: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Messages found at the destination and taken as the copy.
-    pub adopted: u64,
-    /// Messages that were set aside and so not copied, accepted ones too.
-    pub skipped: u64,
-    /// Messages that were not copied, in folders that Mailferry leaves out by itself too; without accepted ones.
-    pub not_copied: u64,
-    /// Messages that were not copied and whose absence the user accepts.
-    pub accepted: u64,
-    /// Messages whose flags were changed.
-    pub flags_updated: u64,
-    /// Copies removed.
-    pub deleted: u64,
-}
-
-impl RunTotals {
-    /// The sums over one mailbox or many.
-    #[must_use]
-    pub(crate) fn from_reports<'a>(reports: impl IntoIterator<Item = &'a MailboxReport>) -> Self {
-        let mut sum = Self::default();
-        for report in reports {
-            for folder in &report.folders {
-                sum.copied += folder.copied_now;
-                sum.bytes += folder.bytes_now;
-                sum.adopted += folder.adopted;
-                sum.skipped += folder.skipped.values().sum::<u64>();
-                sum.flags_updated += folder.flags_updated;
-                sum.deleted += folder.deleted;
-            }
-            sum.not_copied += not_copied_count(report);
-            sum.accepted += report.not_copied.iter().flat_map(|n| n.accepted.values()).sum::<u64>();
-        }
-        sum
-    }
-
-    /// `1000 messages (37.00 MB) copied, 3 adopted`; `to copy` after a dry run. What was not copied stands before it.
-    #[must_use]
-    pub(crate) fn sentence(&self, dry_run: bool) -> String {
-        let copied = if dry_run { "to copy" } else { "copied" };
-        let mut sentence = format!("{} ({}) {copied}", format_count(self.copied, "message"), format_bytes(self.bytes));
-        for (number, what) in [
-            (self.adopted, "adopted"),
-            (self.accepted, "not copied as accepted"),
-            (self.flags_updated, "with changed flags"),
-            (self.deleted, "deleted"),
-        ] {
-            if number > 0 {
-                let _ = write!(sentence, ", {number} {what}"); // a String takes every write
-            }
-        }
-        sentence
-    }
-}
 
 /// One line: how the mailbox ended, and why if it failed.
 #[must_use]
@@ -116,6 +31,12 @@ pub(crate) fn line(report: &MailboxReport) -> String {
         }
         MailboxEnding::Done | MailboxEnding::Interrupted => format!("{head}: {}", sentence(report)),
     }
+}
+
+/// One line of a mailbox that failed as none did before; none where `told` has all its errors already.
+pub(crate) fn new_problem(report: &MailboxReport, told: &mut Problems) -> Option<String> {
+    let new: Vec<&Error> = errors(report).filter(|error| told.add(&report.mailbox, error)).collect();
+    Error::gravest(new).map(|error| format!("{}: {}", head(report), printable(&error_of_mailbox(error))))
 }
 
 fn head(report: &MailboxReport) -> String {
@@ -142,61 +63,211 @@ fn sentence(report: &MailboxReport) -> String {
     RunTotals::from_reports([report]).sentence(report.dry_run)
 }
 
-/// The whole report of one mailbox: a table of its folders, then everything that is not plain success.
+/// The whole report of a run: problems first, then what a person should look at, what happened to each mailbox, and the sum
+/// as the last line.
 #[must_use]
-pub(crate) fn mailbox(report: &MailboxReport) -> String {
-    let mut text = ReportText::with_head(&format!("{}: {}", head(report), sentence(report)));
-    if report.dry_run {
-        text.entry("Dry run: nothing was changed; the numbers say what a run would do.");
+pub(crate) fn report(outcome: &RunOutcome, layout: TextLayout) -> String {
+    let reports = &outcome.reports;
+    let mut text = ReportText::new(layout);
+    if layout.detail != ReportDetail::LastLine {
+        write_problems(&mut text, reports);
+        if reports.iter().any(|report| report.dry_run) {
+            text.head("Dry run: nothing was changed. The numbers say what a run would do.", Meaning::Plain);
+            text.gap();
+        }
+        if layout.has_blocks(reports.len()) {
+            for report in reports {
+                write_block(&mut text, report, layout.detail);
+            }
+        } else {
+            write_mailboxes(&mut text, reports);
+        }
+        text.write_legend();
+        write_remarks(&mut text, reports);
+        write_what_next(&mut text, reports);
     }
-    if !report.folders.is_empty() {
-        text.table(&folders(report));
-    }
-    let of_folders = |lines: &dyn Fn(&FolderReport) -> Vec<String>| -> Vec<String> {
-        report.folders.iter().flat_map(lines).collect()
-    };
-    text.section("Look at this", &report.warnings);
-    text.section("Not copied", lacking(report));
-    text.section("Copied with a difference", of_folders(&|f| notes(&f.source, &f.differences, &f.difference_messages)));
-    text.section("Messages left out by a rule", of_folders(&|f| notes(&f.source, &f.left_out, &[])));
-    text.section("Folders left out", report.left_out.iter().map(folder_left_out));
-    text.section("In doubt, so left as it was", of_folders(&|f| prefixed(&f.source, &f.doubts)));
-    text.section("Notes", &report.notes);
-    text.section("Errors", errors(report).map(error_of_mailbox));
-    if report.interrupted {
-        text.entry("Interrupted: run the same command again to go on from here.");
-    }
+    text.head(&summary(reports, outcome.took), meaning(outcome));
     text.into_string()
 }
 
-/// How the whole run ended: counts, sums, and the failures again, since the reports may fill many screens.
+/// How the whole run ended: counts and sums.
 #[must_use]
-pub(crate) fn summary(reports: &[MailboxReport], took: Duration) -> String {
+fn summary(reports: &[MailboxReport], took: Duration) -> String {
     let number = |wanted: fn(MailboxEnding) -> bool| reports.iter().filter(|r| wanted(mailbox_ending(r))).count();
     let mut parts = nonzero_counts(&[
         (number(|e| e == MailboxEnding::Done), "done"),
         (number(|e| matches!(e, MailboxEnding::Failed(_))), "failed"),
         (number(|e| e == MailboxEnding::Interrupted), "interrupted"),
     ]);
-    let mailboxes = format_count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
     let (totals, dry_run) = (RunTotals::from_reports(reports), reports.iter().any(|r| r.dry_run));
     if totals.not_copied > 0 {
         let verb = if dry_run { "that would not be copied" } else { "not copied" };
         parts.push(format!("{} {verb}", format_count(totals.not_copied, "message")));
     }
-    let (parts, sentence) = (parts.join(", "), totals.sentence(dry_run));
-    let mut text = ReportText::with_head(&format!("{mailboxes}: {parts}. {sentence} in {}.", format_duration(took)));
-    let lacks = |r: &&MailboxReport| matches!(mailbox_ending(r), MailboxEnding::Failed(_)) || not_copied_count(r) > 0;
-    for report in reports.iter().filter(lacks) {
-        text.entry(&line(report));
+    if reports.is_empty() {
+        return "0 mailboxes: nothing to do.".to_owned();
     }
-    let what_next = if totals.not_copied > 0 && !dry_run { WHAT_NEXT } else { "" };
-    text.into_string() + what_next
+    let (mailboxes, parts, sentence) = (mailbox_count(reports), parts.join(", "), totals.sentence(dry_run));
+    format!("{mailboxes}: {parts}. {sentence} in {}.", format_duration(took))
+}
+
+fn mailbox_count(reports: &[MailboxReport]) -> String {
+    format_count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox")
+}
+
+/// What the end of the run means.
+fn meaning(outcome: &RunOutcome) -> Meaning {
+    let failed = |report: &MailboxReport| matches!(mailbox_ending(report), MailboxEnding::Failed(_));
+    match outcome.exit_code() {
+        0 => Meaning::Good,
+        _ if outcome.reports.iter().any(failed) => Meaning::Bad,
+        _ => Meaning::Look,
+    }
+}
+
+/// Each distinct problem and warning once.
+fn write_problems(text: &mut ReportText, reports: &[MailboxReport]) {
+    let mut problems = Problems::default();
+    for report in reports {
+        for error in errors(report) {
+            problems.add(&report.mailbox, error);
+        }
+    }
+    text.chapter(&format!("Problems ({})", problems.len()), Meaning::Bad, &problems.lines(reports.len()));
+    let warnings = remarks(reports, |report| report.warnings.clone());
+    text.chapter("Look at this", Meaning::Look, &warnings);
+}
+
+/// What is good to know, each once.
+fn write_remarks(text: &mut ReportText, reports: &[MailboxReport]) {
+    let left_out = remarks(reports, |report| report.left_out.iter().map(folder_left_out).collect());
+    text.chapter("Folders left out", Meaning::Plain, &left_out);
+    text.chapter("Notes", Meaning::Plain, &remarks(reports, |report| report.notes.clone()));
+}
+
+fn remarks(reports: &[MailboxReport], of: impl Fn(&MailboxReport) -> Vec<String>) -> Vec<String> {
+    let of = &of;
+    let named = reports.iter().flat_map(|report| {
+        let name = report.mailbox.as_str();
+        of(report).into_iter().map(move |text| (name, text))
+    });
+    grouped_remarks(named, reports.len())
+}
+
+fn write_what_next(text: &mut ReportText, reports: &[MailboxReport]) {
+    let any = |of: fn(&MailboxReport) -> bool| reports.iter().any(of);
+    if any(|report| not_copied_count(report) > 0 && !report.dry_run) {
+        for line in WHAT_NEXT {
+            text.head(line, Meaning::Plain);
+        }
+        text.gap();
+    }
+    if any(|report| report.interrupted) {
+        text.head("Interrupted: run the same command again to go on from here.", Meaning::Look);
+        text.gap();
+    }
+}
+
+/// One mailbox: how it ended, a table of the folders where something happened (`detail`: of all), and what was not plain
+/// success. Its errors and warnings are told for all mailboxes together.
+fn write_block(text: &mut ReportText, report: &MailboxReport, detail: ReportDetail) {
+    let said = match mailbox_ending(report) {
+        MailboxEnding::Failed(_) | MailboxEnding::Interrupted if !moved_anything(report) => head(report),
+        _ => format!("{}: {}", head(report), sentence(report)),
+    };
+    text.head(&said, ending_meaning(report));
+    let shown = |folder: &&FolderReport| detail == ReportDetail::All || is_eventful(folder, report);
+    let folders: Vec<&FolderReport> = in_reading_order(&report.folders).filter(shown).collect();
+    let quiet = report.folders.len() - folders.len();
+    if !folders.is_empty() {
+        let (rows, legend) = folder_table(&folders, report);
+        text.table(&rows, state_meaning);
+        if quiet > 0 {
+            text.entry(&format!("and {} with nothing new", format_count(quiet as u64, "folder")));
+        }
+        text.explain(legend);
+    }
+    let of_folders = |lines: &dyn Fn(&FolderReport) -> Vec<String>| -> Vec<String> {
+        report.folders.iter().flat_map(lines).collect()
+    };
+    text.section("Not copied", lacking(report));
+    text.section("In doubt, so left as it was", of_folders(&|f| prefixed(&f.source, &f.doubts)));
+    text.section(
+        "Copied with a difference",
+        of_folders(&|f| notes(&f.source, &in_plain_words(&f.differences), &f.difference_messages)),
+    );
+    text.section("Messages left out by a rule", of_folders(&|f| notes(&f.source, &f.left_out, &[])));
+    text.gap();
+}
+
+/// Many mailboxes: a table of those where something happened, then single messages of those that lack some.
+fn write_mailboxes(text: &mut ReportText, reports: &[MailboxReport]) {
+    let eventful: Vec<&MailboxReport> = reports.iter().filter(|report| moved_anything(report)).collect();
+    if !eventful.is_empty() {
+        let (rows, legend) = mailbox_table(&eventful);
+        text.head("Mailboxes", Meaning::Plain);
+        text.table(&rows, state_meaning);
+        text.explain(legend);
+    }
+    let quiet = reports.iter().filter(|r| !moved_anything(r) && mailbox_ending(r) == MailboxEnding::Done).count();
+    if quiet > 0 {
+        text.entry(&format!("{}: nothing new", format_count(quiet as u64, "mailbox")));
+    }
+    if !eventful.is_empty() || quiet > 0 {
+        text.entry("The folders of each: --verbose.");
+        text.gap();
+    }
+    for report in reports {
+        let doubts: Vec<String> = report.folders.iter().flat_map(|f| prefixed(&f.source, &f.doubts)).collect();
+        let lacking = lacking(report);
+        if !lacking.is_empty() || !doubts.is_empty() {
+            text.head(&head(report), ending_meaning(report));
+            text.section("Not copied", lacking);
+            text.section("In doubt, so left as it was", doubts);
+            text.gap();
+        }
+    }
+}
+
+/// INBOX first, the others as they come.
+fn in_reading_order(folders: &[FolderReport]) -> impl Iterator<Item = &FolderReport> {
+    let is_inbox = |folder: &&FolderReport| folder.source.eq_ignore_ascii_case("INBOX");
+    folders.iter().filter(is_inbox).chain(folders.iter().filter(move |folder| !is_inbox(folder)))
+}
+
+fn is_eventful(folder: &FolderReport, report: &MailboxReport) -> bool {
+    let done = folder.copied_now + folder.adopted + folder.flags_updated + folder.deleted;
+    let lacks = folder.skipped.len() + folder.differences.len() + folder.doubts.len();
+    done > 0 || lacks > 0 || !matches!(state(folder, report).as_str(), "done" | "unchanged")
+}
+
+fn moved_anything(report: &MailboxReport) -> bool {
+    let totals = RunTotals::from_reports([report]);
+    totals.copied + totals.adopted + totals.flags_updated + totals.deleted + totals.not_copied + totals.accepted > 0
+}
+
+fn ending_meaning(report: &MailboxReport) -> Meaning {
+    match mailbox_ending(report) {
+        MailboxEnding::Failed(_) => Meaning::Bad,
+        MailboxEnding::Interrupted => Meaning::Look,
+        MailboxEnding::Done if not_copied_count(report) > 0 => Meaning::Look,
+        MailboxEnding::Done => Meaning::Good,
+    }
+}
+
+fn state_meaning(row: &[String]) -> Meaning {
+    match row.last().map(String::as_str) {
+        Some(state) if state.starts_with("failed") => Meaning::Bad,
+        Some("unfinished" | "interrupted") => Meaning::Look,
+        _ => Meaning::Plain,
+    }
 }
 
 /// What a person can do about messages that were not copied.
-const WHAT_NEXT: &str = "The reports name what was not copied. `mailferry export --not-copied DIR` writes these messages \
-    to files;\n`messages.acceptNotCopied` in the migration accepts them. Until then a run ends with exit code 3.\n";
+const WHAT_NEXT: [&str; 2] = [
+    "`mailferry export --not-copied DIR` writes the messages that were not copied to files.",
+    "`messages.acceptNotCopied` in the migration accepts them; until then a run ends with exit code 3.",
+];
 
 /// What was not copied: all by reason, then folder by folder what a person needs to find each message again.
 fn lacking(report: &MailboxReport) -> Vec<String> {
@@ -254,42 +325,22 @@ pub(crate) fn folder_left_out(left_out: &LeftOut) -> String {
     }
 }
 
-fn folders(report: &MailboxReport) -> Vec<Vec<String>> {
-    let sum = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
-    // A column of its own only where somebody accepts something.
-    let some_accepted = report.folders.iter().any(|folder| !folder.accepted.is_empty());
-    let accepted_head = some_accepted.then_some("accepted");
-    let head = ["folder", "source", "before", "now", "adopted", "not copied"].into_iter().chain(accepted_head);
-    let head = head.chain(["left out", "flags", "deleted", "state"]);
-    let mut rows = vec![head.map(str::to_owned).collect()];
-    rows.extend(report.folders.iter().map(|folder| {
-        let accepted = sum(&folder.accepted);
-        let lacking = sum(&folder.skipped).saturating_sub(accepted);
-        let numbers = [folder.source_messages, folder.copied_before, folder.copied_now, folder.adopted, lacking];
-        let numbers = numbers.into_iter().chain(some_accepted.then_some(accepted));
-        let numbers = numbers.chain([sum(&folder.left_out), folder.flags_updated, folder.deleted]);
-        let mut row = vec![folder_names(&folder.source, &folder.destination)];
-        row.extend(numbers.map(|n| n.to_string()));
-        row.push(state(folder, report));
-        row
-    }));
-    rows
-}
-
-fn state(folder: &FolderReport, report: &MailboxReport) -> String {
-    let settled = folder.copied_before
-        + folder.copied_now
-        + folder.adopted
-        + folder.skipped.values().sum::<u64>()
-        + folder.left_out.values().sum::<u64>();
-    match &folder.error {
-        Some(error) => format!("failed: {}", error.class),
-        None if folder.unchanged => "unchanged".to_owned(),
-        None if settled < folder.source_messages && mailbox_ending(report) != MailboxEnding::Done => {
-            "unfinished".to_owned()
-        }
-        None => "done".to_owned(),
-    }
+/// Differences by what a person calls them.
+fn in_plain_words(differences: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let words = |kind: &str| {
+        let words = match kind {
+            "flags" => "with other flags",
+            "internalDate" => "with another date",
+            "order" => "in another order",
+            "content" => "with other content",
+            "size" => "of another size",
+            "missing" => "that the destination took and does not show",
+            "doubled" => "there once too often",
+            other => other,
+        };
+        words.to_owned()
+    };
+    differences.iter().map(|(kind, number)| (words(kind), *number)).collect()
 }
 
 /// Each reason with its count, then the single messages that are known.

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::report_text::{ReportText, error_of_mailbox, nonzero_counts};
+use super::{
+    problems::{Problems, grouped_remarks},
+    report_table::{Column, table},
+    report_text::{Meaning, ReportDetail, ReportText, TextLayout, error_of_mailbox, nonzero_counts},
+};
 use crate::{
     error::ErrorClass,
     sync::{
@@ -105,16 +109,70 @@ pub(crate) fn line(report: &VerifyReport, strictness: VerifyStrictness) -> Strin
     format!("{}: {}", printable(&report.mailbox), printable(&said))
 }
 
-/// The whole report of one mailbox: a table of its folders, single messages, and everything that is not plain equality.
+/// The whole report: what kept mailboxes from being compared, then each mailbox, or of many those that differ, and the sum
+/// as the last line.
 #[must_use]
-pub(crate) fn mailbox(report: &VerifyReport, strictness: VerifyStrictness) -> String {
+pub(crate) fn report(
+    reports: &[VerifyReport],
+    strictness: VerifyStrictness,
+    took: Duration,
+    layout: TextLayout,
+) -> String {
+    let mut text = ReportText::new(layout);
+    let verdict = |report: &VerifyReport| VerifyVerdict::from_report(report, strictness);
+    if layout.detail != ReportDetail::LastLine {
+        let mut problems = Problems::default();
+        for report in reports {
+            for error in report.errors() {
+                problems.add(&report.mailbox, error);
+            }
+        }
+        text.chapter(&format!("Problems ({})", problems.len()), Meaning::Bad, &problems.lines(reports.len()));
+        let shown = |report: &&VerifyReport| match verdict(report) {
+            _ if layout.has_blocks(reports.len()) => true,
+            VerifyVerdict::Differs => true,
+            VerifyVerdict::Failed(_) => !report.folders.is_empty(),
+            VerifyVerdict::Identical => false,
+        };
+        for report in reports.iter().filter(shown) {
+            write_block(&mut text, report, strictness, layout.detail);
+        }
+        text.write_legend();
+        let notes = reports.iter().flat_map(|r| r.notes.iter().map(move |note| (r.mailbox.as_str(), note.clone())));
+        text.chapter("Notes", Meaning::Plain, &grouped_remarks(notes, reports.len()));
+    }
+    let verdicts: Vec<VerifyVerdict> = reports.iter().map(verdict).collect();
+    let meaning = if exit_code(&verdicts) == 0 { Meaning::Good } else { Meaning::Bad };
+    text.head(&summary(&verdicts, took), meaning);
+    text.into_string()
+}
+
+/// One mailbox: the verdict, a table of the folders that are not identical (`detail`: of all), single messages, and
+/// everything that is not plain equality. Its errors are told for all mailboxes together.
+fn write_block(text: &mut ReportText, report: &VerifyReport, strictness: VerifyStrictness, detail: ReportDetail) {
     let took = match report.duration_ms {
         0 => String::new(), // it never started
         ms => format!(" (in {})", format_duration(Duration::from_millis(ms))),
     };
-    let mut text = ReportText::with_head(&format!("{}{took}", line(report, strictness)));
-    if !report.folders.is_empty() {
-        text.table(&folders(report));
+    let (said, meaning) = match VerifyVerdict::from_report(report, strictness) {
+        VerifyVerdict::Failed(_) => (format!("{}: not verified", printable(&report.mailbox)), Meaning::Bad),
+        VerifyVerdict::Differs => (line(report, strictness), Meaning::Bad),
+        VerifyVerdict::Identical => (line(report, strictness), Meaning::Good),
+    };
+    text.head(&format!("{said}{took}"), meaning);
+    let shown = |folder: &&FolderComparison| detail == ReportDetail::All || state(folder) != IDENTICAL;
+    let folders: Vec<&FolderComparison> = report.folders.iter().filter(shown).collect();
+    if !folders.is_empty() {
+        let (rows, legend) = folder_table(&folders);
+        text.table(&rows, |row| match row.last().map(String::as_str) {
+            Some(IDENTICAL | "state") | None => Meaning::Plain,
+            Some(_) => Meaning::Look,
+        });
+        let same = report.folders.len() - folders.len();
+        if same > 0 {
+            text.entry(&format!("and {}", format_count(same as u64, "identical folder")));
+        }
+        text.explain(legend);
     }
     text.section("Differences", report.folders.iter().flat_map(|folder| differences(folder, strictness)));
     let rules = |folder: &FolderComparison| -> Vec<String> {
@@ -133,9 +191,7 @@ pub(crate) fn mailbox(report: &VerifyReport, strictness: VerifyStrictness) -> St
     });
     text.section("Folders that only the destination has", only_there);
     text.section("Subscribed at the source only", &report.unsubscribed);
-    text.section("Notes", &report.notes);
-    text.section("Errors", report.errors().map(error_of_mailbox));
-    text.into_string()
+    text.gap();
 }
 
 /// A folder that is left out; of a view, how many of its messages are only there.
@@ -149,52 +205,45 @@ fn left_out_folder(left_out: &LeftOut) -> String {
     }
 }
 
-/// Counts of verdicts, and what is not identical again, since the reports may fill many screens.
-#[must_use]
-pub(crate) fn summary(reports: &[VerifyReport], strictness: VerifyStrictness, took: Duration) -> String {
-    let verdicts: Vec<VerifyVerdict> =
-        reports.iter().map(|report| VerifyVerdict::from_report(report, strictness)).collect();
+/// Counts of verdicts.
+fn summary(verdicts: &[VerifyVerdict], took: Duration) -> String {
     let number = |wanted: fn(&VerifyVerdict) -> bool| verdicts.iter().filter(|verdict| wanted(verdict)).count();
     let parts = nonzero_counts(&[
         (number(|v| *v == VerifyVerdict::Identical), "identical"),
         (number(|v| *v == VerifyVerdict::Differs), "with differences"),
         (number(|v| matches!(v, VerifyVerdict::Failed(_))), "not verified"),
     ]);
-    let mailboxes = format_count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
-    let mut text = ReportText::with_head(&format!("{mailboxes}: {} in {}.", parts.join(", "), format_duration(took)));
-    for (report, _) in reports.iter().zip(&verdicts).filter(|(_, verdict)| **verdict != VerifyVerdict::Identical) {
-        text.entry(&line(report, strictness));
-    }
-    text.into_string()
+    let mailboxes = format_count(u64::try_from(verdicts.len()).unwrap_or(u64::MAX), "mailbox");
+    format!("{mailboxes}: {} in {}.", parts.join(", "), format_duration(took))
 }
 
-fn folders(report: &VerifyReport) -> Vec<Vec<String>> {
-    let head = ["folder", "source", "destination", "equal", "missing", "flags", "date", "bytes", "only there", "state"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(report.folders.iter().map(|folder| {
-        let numbers = [
-            folder.source_messages,
-            folder.destination_messages,
-            folder.equal,
-            folder.missing,
-            folder.other_flags,
-            folder.other_date,
-            folder.rewritten,
-            folder.only_at_destination,
-        ];
-        let mut row = vec![folder_names(&folder.source, &folder.destination)];
-        row.extend(numbers.map(|n| n.to_string()));
-        row.push(match &folder.error {
-            Some(error) => format!("failed: {}", error.class),
-            None if folder.folder_missing => "no such folder at the destination".to_owned(),
-            None if folder.differs(VerifyStrictness { strict: false, allow_rewritten: true }) => "differs".to_owned(),
-            None if folder.doubled > 0 => "copies too many".to_owned(),
-            None if folder.rewritten > 0 => "rewritten".to_owned(),
-            None => "identical".to_owned(),
-        });
-        row
-    }));
-    rows
+const IDENTICAL: &str = "identical";
+
+fn state(folder: &FolderComparison) -> String {
+    match &folder.error {
+        Some(error) => format!("failed: {}", error.class),
+        None if folder.folder_missing => "no such folder at the destination".to_owned(),
+        None if folder.differs(VerifyStrictness { strict: false, allow_rewritten: true }) => "differs".to_owned(),
+        None if folder.doubled > 0 => "copies too many".to_owned(),
+        None if folder.rewritten > 0 => "rewritten".to_owned(),
+        None => IDENTICAL.to_owned(),
+    }
+}
+
+fn folder_table(folders: &[&FolderComparison]) -> (Vec<Vec<String>>, Vec<String>) {
+    let of = |number: fn(&FolderComparison) -> u64| folders.iter().map(|folder| number(folder)).collect::<Vec<_>>();
+    let columns = vec![
+        Column::of_counts("source", "messages there", of(|f| f.source_messages)).always(),
+        Column::of_counts("destination", "messages there", of(|f| f.destination_messages)).always(),
+        Column::of_counts("equal", "", of(|f| f.equal)).always(),
+        Column::of_counts("missing", "at the destination", of(|f| f.missing)),
+        Column::of_counts("flags", "differ", of(|f| f.other_flags)),
+        Column::of_counts("date", "differs", of(|f| f.other_date)),
+        Column::of_counts("bytes", "differ", of(|f| f.rewritten)),
+        Column::of_counts("only there", "at the destination only", of(|f| f.only_at_destination)),
+    ];
+    let names = folders.iter().map(|folder| folder_names(&folder.source, &folder.destination)).collect();
+    table("folder", names, columns, folders.iter().map(|folder| state(folder)).collect())
 }
 
 /// The single messages of a folder, and those that nobody can list. New mail at the destination is listed only where it
@@ -290,6 +339,13 @@ mod tests {
         VerifyReport { mailbox: "alice".into(), folders, duration_ms: 2000, ..VerifyReport::default() }
     }
 
+    /// What is said of one mailbox.
+    fn mailbox(report: &VerifyReport, strictness: VerifyStrictness) -> String {
+        let mut text = ReportText::new(TextLayout::default());
+        write_block(&mut text, report, strictness, ReportDetail::Usual);
+        text.into_string()
+    }
+
     #[test]
     fn new_mail_at_the_destination_is_identical_unless_strict() {
         let report = report(vec![inbox()]);
@@ -305,9 +361,9 @@ mod tests {
         report.only_at_destination = BTreeMap::from([("New".into(), Some(4))]);
         insta::assert_snapshot!(mailbox(&report, LENIENT), @r#"
         alice: differs: 3 missing, 1 changed, of 150 messages in 2 folders (in 2.0s)
-          folder              source  destination  equal  missing  flags  date  bytes  only there  state
-          INBOX                  100          101    100        0      0     0      0           1  identical
-          Sent Items -> Sent      50           47     46        3      1     0      0           0  differs
+          folder              source  destination  equal  missing  flags  state
+          Sent Items -> Sent      50           47     46        3      1  differs
+          and 1 identical folder
           Differences
             Sent Items: UID 7: missing at the destination
             Sent Items: UID 9 (destination UID 4): other flags: only the source has \Seen
@@ -336,8 +392,8 @@ mod tests {
         let by_user = mailbox(&report(vec![doubled.clone()]), LENIENT);
         insta::assert_snapshot!(by_user, @r#"
         alice: identical: 100 messages in 1 folder, but for copies too many at the destination (2) (in 2.0s)
-          folder  source  destination  equal  missing  flags  date  bytes  only there  state
-          INBOX      100          103    100        0      0     0      0           3  copies too many
+          folder  source  destination  equal  only there  state
+          INBOX      100          103    100           3  copies too many
           Differences
             INBOX: destination UID 102: a copy too many: the source has fewer such messages
             INBOX: and 1 more (--list N lists more)
@@ -363,8 +419,8 @@ mod tests {
         }];
         insta::assert_snapshot!(mailbox(&report, LENIENT), @r#"
         alice: differs: 5 counted and not listed, 4 only in views, of 100 messages in 1 folder (in 2.0s)
-          folder  source  destination  equal  missing  flags  date  bytes  only there  state
-          INBOX      100          101    100        0      0     0      0           0  differs
+          folder  source  destination  equal  state
+          INBOX      100          101    100  differs
           Differences
             INBOX: the source counts 5 messages more than it lists: ask its operator, and verify again
           Folders left out
@@ -381,10 +437,35 @@ mod tests {
         assert_eq!(exit_code(&[VerifyVerdict::Identical, VerifyVerdict::Differs]), 1);
         assert_eq!(exit_code(&[VerifyVerdict::Differs, verdict(&failed)]), ErrorClass::Network.exit_code());
         let reports = [report(vec![inbox()]), report(vec![sent()]), failed];
-        insta::assert_snapshot!(summary(&reports, LENIENT, Duration::from_secs(3)), @r#"
+        insta::assert_snapshot!(super::report(&reports, LENIENT, Duration::from_secs(3), TextLayout::default()), @r#"
+        Problems (1)
+          Network: gone (alice)
+
+        alice: identical: 100 messages in 1 folder (in 2.0s)
+
+        alice: differs: 3 missing, 1 changed, of 50 messages in 1 folder (in 2.0s)
+          folder              source  destination  equal  missing  flags  state
+          Sent Items -> Sent      50           47     46        3      1  differs
+          Differences
+            Sent Items: UID 7: missing at the destination
+            Sent Items: UID 9 (destination UID 4): other flags: only the source has \Seen
+            Sent Items: and 2 more (--list N lists more)
+          Messages left out by a rule
+            Sent Items: 2 larger than maxSize
+
+        alice: not verified (in 2.0s)
+          folder              source  destination  equal  missing  flags  state
+          Sent Items -> Sent      50           47     46        3      1  differs
+          Differences
+            Sent Items: UID 7: missing at the destination
+            Sent Items: UID 9 (destination UID 4): other flags: only the source has \Seen
+            Sent Items: and 2 more (--list N lists more)
+          Messages left out by a rule
+            Sent Items: 2 larger than maxSize
+
+        (source: messages there; destination: messages there; missing: at the destination; flags: differ)
+
         3 mailboxes: 1 identical, 1 with differences, 1 not verified in 3.0s.
-          alice: differs: 3 missing, 1 changed, of 50 messages in 1 folder
-          alice: not verified: Network: gone
         "#);
     }
 }

@@ -85,7 +85,7 @@ pub(crate) fn never_open(spec: &SyncSpec, limits: &ServerLimits, now: Timestamp)
 }
 
 /// The windows of one server, and whether one is open.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ServerWindows {
     /// Host and port.

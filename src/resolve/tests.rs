@@ -275,7 +275,7 @@ fn renames_take_subfolders_along_and_expressions_insert_groups() {
 #[test]
 fn wrong_patterns_are_explained() {
     for (folders, message) in [
-        (json!({"include": ["/(/"]}), "folder pattern `/(/` is no regular expression: unclosed group"),
+        (json!({"include": ["/(/"]}), "folder pattern `/(/` is not a regular expression: unclosed group"),
         (json!({"exclude": ["a[b"]}), "folder pattern `a[b`"),
         (json!({"rename": [{"from": "/(.*)/", "to": "$1x"}]}), "there is no group 1x"),
         (json!({"rename": [{"from": "/a/", "to": "$2"}]}), "there is no group 2"),

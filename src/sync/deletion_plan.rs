@@ -71,7 +71,7 @@ impl DeletionConfirmation<'_> {
 }
 
 /// Deletions that wait until a person confirms them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldDeletions {
     /// Messages that vanished from the source.

@@ -24,7 +24,10 @@ use super::{
     sync_context::SyncContext,
     views::count_view_messages,
 };
-use crate::{error::Result, imap::mutf7};
+use crate::{
+    error::{Error, GiveUpScope, Result},
+    imap::mutf7,
+};
 
 /// Syncs one mailbox from `checkpoint` on (none: whatever is at the destination is matched). Never fails as such: what
 /// went wrong stands in the report.
@@ -77,13 +80,19 @@ async fn run(
     let mut backoff = waits.backoff();
     let folders =
         FolderPreparation { spec, live_checkpoint: &live_checkpoint, report, memory: PreparationMemory::default() };
-    let mut preparation =
-        MailboxPreparation { context, connector: &connector, folders, spare: JoinSet::new(), connected_before: false };
+    let mut preparation = MailboxPreparation {
+        context,
+        connector: &connector,
+        folders,
+        spare: JoinSet::new(),
+        connected_before: false,
+        reached_before: false,
+    };
     let (pair, prepared) = loop {
         match connect_narrowed(&mut preparation, spec.retry.waits.between_logins).await {
             Ok(Some(ready)) => break ready,
             Ok(None) => return Ok(SyncEnd::Stopped),
-            Err(error) => match waits.wait_before_retry(error, &mut backoff).await {
+            Err(error) => match waits.wait_before_retry(preparation.judge(error), &mut backoff).await {
                 Ok(WaitOutcome::Out) => {}
                 Ok(WaitOutcome::Stopped) => return Ok(SyncEnd::Stopped),
                 Err(error) => {
@@ -200,6 +209,18 @@ struct MailboxPreparation<'a> {
     folders: FolderPreparation<'a>,
     spare: SparePairs,
     connected_before: bool,
+    /// Both sides were there.
+    reached_before: bool,
+}
+
+impl MailboxPreparation<'_> {
+    /// Where nobody was there from the beginning, waiting does not help: a person is told at once.
+    fn judge(&self, error: Error) -> Error {
+        if error.nobody_there && !self.reached_before && !self.folders.spec.retry.wait_for_absent {
+            return Error { finality: GiveUpScope::Mailbox, ..error };
+        }
+        error
+    }
 }
 
 impl NarrowedConnect for MailboxPreparation<'_> {
@@ -211,12 +232,13 @@ impl NarrowedConnect for MailboxPreparation<'_> {
     }
 
     async fn connect(&mut self) -> Result<Self::Ready> {
-        let Self { context, connector, folders, spare, connected_before } = self;
+        let Self { context, connector, folders, spare, connected_before, reached_before } = self;
         folders.report.reconnects += u64::from(std::mem::replace(connected_before, true));
         context.progress.enter_phase(EnginePhase::Connecting);
         spare.abort_all();
         *spare = JoinSet::new();
         let Some(mut pair) = connector.connect_unless(&context.stop).await? else { return Ok(None) };
+        *reached_before = true;
         context.progress.enter_phase(EnginePhase::Planning);
         let connections = folders.spec.connections;
         let prepared = folders.prepare(&mut pair, |folders| connector.grow(spare, connections, folders)).await?;

@@ -229,7 +229,7 @@ impl FolderPasses<'_> {
         let elsewhere = |raw: &[u8]| elsewhere.get(raw).copied().unwrap_or(0);
         if let Some(summary) = MatchSummary::new(&matched, elsewhere) {
             self.report.without_checkpoint = Some(summary);
-            self.report.note(format!("no checkpoint counted: {}", summary.text()));
+            self.report.note(format!("no checkpoint could be used: {}", summary.text()));
             match &self.context.watcher {
                 _ if syncer.shared.spec.dry_run => {}
                 Some(watcher) => watcher.tell_matched(summary).await,

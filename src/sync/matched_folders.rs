@@ -55,7 +55,7 @@ impl MatchedFolders {
 }
 
 /// What was found without a checkpoint where the destination's folders hold mail, and what will be done to them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MatchSummary {
     /// Messages of the source folders.

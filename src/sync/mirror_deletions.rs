@@ -1,4 +1,5 @@
-//! Mirrors deletions: only what we appended ourselves, only by UID EXPUNGE, and only when the source's answers leave no doubt.
+//! Mirrors deletions: only what we appended ourselves, only by UID EXPUNGE, only where it is certain that the source has
+//! deleted them.
 
 use super::{
     deletion_plan::{DeletionConfirmation, SourceSnapshot, WithheldDeletions, decide_deletions},

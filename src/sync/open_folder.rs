@@ -164,7 +164,7 @@ pub(crate) async fn open_source(
         return Box::pin(open_source(shared, job, session, plain)).await;
     }
     if answer.opened.selected.uid_validity == 0 {
-        return Err(session.with_endpoint(Error::protocol("the server tells no UIDVALIDITY")));
+        return Err(session.with_endpoint(Error::protocol("the server does not give the folder's UIDVALIDITY")));
     }
     let checked = check_count(answer.opened.selected.exists).and_then(|()| answer.opened.scan.check());
     checked.and_then(|()| answer.opened.news.check()).map_err(|error| session.with_endpoint(error))?;

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 /// What a sync is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[repr(u8)]
 pub enum EnginePhase {
     /// Waiting for its turn.
@@ -48,6 +48,8 @@ pub struct SyncProgress {
     pub bytes_done: AtomicU64,
     /// Bytes read or written on any connection: moves while anything moves.
     pub bytes_moved: Arc<AtomicU64>,
+    /// Of large messages, the bytes that passed while the message was not answered for.
+    bytes_passing: Arc<AtomicU64>,
     /// The whole mailbox, beyond this run's work.
     pub whole: MailboxTotals,
     destination_login: AtomicBool,
@@ -106,8 +108,29 @@ impl Drop for WaitGuard<'_> {
     }
 }
 
+/// A large message while it passes: what passed of it counts until this is dropped.
+#[derive(Debug)]
+pub(crate) struct PassingMessage {
+    all: Arc<AtomicU64>,
+    own: u64,
+}
+
+impl PassingMessage {
+    /// So many bytes more have passed.
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.own += bytes as u64;
+        self.all.fetch_add(bytes as u64, Relaxed);
+    }
+}
+
+impl Drop for PassingMessage {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.own, Relaxed);
+    }
+}
+
 /// [`SyncProgress`] at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProgressSnapshot {
     /// What the sync is doing.
@@ -130,6 +153,15 @@ pub struct ProgressSnapshot {
     /// Until when.
     #[serde(skip)]
     pub waiting_until: Option<Timestamp>,
+}
+
+/// How far a whole mailbox is, what earlier runs did included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MailboxProgress {
+    /// The counters; messages and bytes are those of the whole mailbox, once its folders are listed.
+    pub counters: ProgressSnapshot,
+    /// Bytes that this run copied, with what has passed of messages under way: how fast it is.
+    pub bytes_copied: u64,
 }
 
 impl SyncProgress {
@@ -179,6 +211,31 @@ impl SyncProgress {
         Some(self.inbox_uid_next.load(Relaxed)).filter(|uid| *uid > 0)
     }
 
+    /// A large message begins to pass.
+    pub(crate) fn begin_message(&self) -> PassingMessage {
+        PassingMessage { all: Arc::clone(&self.bytes_passing), own: 0 }
+    }
+
+    /// How far the whole mailbox is. Before its folders are listed, or where nothing lists them, how far this run is.
+    #[must_use]
+    pub(crate) fn mailbox(&self) -> MailboxProgress {
+        let mut counters = self.snapshot();
+        let bytes_copied = counters.bytes_done + self.bytes_passing.load(Relaxed);
+        let whole = &self.whole;
+        if whole.listed.load(Relaxed) {
+            // Folders whose size the source does not tell are as those that were read.
+            let mean = counters.bytes_total.checked_div(counters.messages_total).unwrap_or(0);
+            let unsized_ = whole.messages_unsized.load(Relaxed).saturating_mul(mean);
+            counters.messages_done += whole.messages_before.load(Relaxed);
+            counters.messages_total = whole.messages.load(Relaxed).max(counters.messages_done);
+            counters.bytes_done = bytes_copied + whole.bytes_before.load(Relaxed);
+            counters.bytes_total = whole.bytes.load(Relaxed).saturating_add(unsized_).max(counters.bytes_done);
+        } else {
+            counters.bytes_done = bytes_copied;
+        }
+        MailboxProgress { counters, bytes_copied }
+    }
+
     /// The counters now.
     #[must_use]
     pub fn snapshot(&self) -> ProgressSnapshot {
@@ -209,6 +266,34 @@ impl SyncProgress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_whole_mailbox_counts_what_was_there_before_and_what_passes() {
+        let progress = SyncProgress::default();
+        progress.messages_total.store(10, Relaxed);
+        progress.bytes_total.store(1000, Relaxed);
+        assert_eq!(progress.mailbox().counters.bytes_total, 1000, "nothing is listed: this run's work");
+        for (counter, value) in [
+            (&progress.whole.messages, 100),
+            (&progress.whole.messages_before, 40),
+            (&progress.whole.bytes, 10_000),
+            (&progress.whole.bytes_before, 4_000),
+            (&progress.messages_done, 5),
+            (&progress.bytes_done, 500),
+        ] {
+            counter.store(value, Relaxed);
+        }
+        progress.whole.listed.store(true, Relaxed);
+        let mut large = progress.begin_message();
+        large.add(200);
+        let now = progress.mailbox();
+        assert_eq!((now.counters.messages_done, now.counters.messages_total), (45, 100));
+        assert_eq!((now.counters.bytes_done, now.counters.bytes_total, now.bytes_copied), (4_700, 10_000, 700));
+        drop(large);
+        assert_eq!(progress.mailbox().counters.bytes_done, 4_500);
+        progress.whole.messages_unsized.store(3, Relaxed);
+        assert_eq!(progress.mailbox().counters.bytes_total, 10_300);
+    }
 
     #[test]
     fn of_several_waits_the_longest_is_told_until_it_ends() {

@@ -18,7 +18,7 @@ use crate::{error::Error, imap::UidSet};
 pub(crate) const MAX_LISTED: usize = 200;
 
 /// What one sync did to one mailbox.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MailboxReport {
     /// The mailbox's name in the migration.
@@ -56,7 +56,7 @@ pub struct MailboxReport {
 
 /// Messages that the source holds now, that no sync placed or found at the destination, and that nothing the user wrote
 /// leaves out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NotCopiedReport {
     /// How many there are, those that the user accepts aside.
@@ -87,7 +87,7 @@ impl NotCopiedReport {
 }
 
 /// A source folder that is not synced.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LeftOut {
     /// The decoded source name.
@@ -118,7 +118,7 @@ pub struct LeftOut {
 }
 
 /// What one sync did to one folder.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FolderReport {
     /// Decoded source name.
@@ -184,7 +184,7 @@ pub struct FolderReport {
 }
 
 /// Messages whose copies were found in another folder of the destination, and taken as moved there by its user.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MovedMessages {
     /// The decoded name of that folder.
@@ -201,7 +201,7 @@ impl MovedMessages {
 }
 
 /// One message that was treated differently.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageNote {
     /// UID in the source folder.

@@ -112,6 +112,8 @@ pub struct RetryPolicy {
     pub patience: Duration,
     /// The steps of these waits.
     pub waits: WaitSteps,
+    /// Whether a server is tried again of which it is told from the beginning that nobody is there ([`Error::nobody_there`]).
+    pub wait_for_absent: bool,
 }
 
 impl Default for RetryPolicy {
@@ -122,6 +124,7 @@ impl Default for RetryPolicy {
             max_backoff: Duration::from_mins(1),
             patience: Duration::from_mins(15),
             waits: WaitSteps::default(),
+            wait_for_absent: true,
         }
     }
 }
@@ -241,10 +244,9 @@ impl FolderPattern {
         if let Some(regex) = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
             return anchored(regex).map(Self::Regex);
         }
-        let glob = globset::GlobBuilder::new(text)
-            .literal_separator(true)
-            .build()
-            .map_err(|error| Error::configuration(format!("folder pattern `{text}` is no glob: {}", error.kind())))?;
+        let glob = globset::GlobBuilder::new(text).literal_separator(true).build().map_err(|error| {
+            Error::configuration(format!("folder pattern `{text}` is not a glob pattern: {}", error.kind()))
+        })?;
         Ok(Self::Glob(glob.compile_matcher()))
     }
 
@@ -320,7 +322,7 @@ fn anchored(text: &str) -> Result<regex::Regex> {
             // The regex crate draws the pattern over several lines; its last line says why.
             other => other.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
         };
-        Error::configuration(format!("folder pattern `/{text}/` is no regular expression: {why}"))
+        Error::configuration(format!("folder pattern `/{text}/` is not a regular expression: {why}"))
     })
 }
 

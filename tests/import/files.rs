@@ -52,7 +52,9 @@ async fn a_list_is_imported_checked_and_moved() {
         .exits(0)
         .says(&["mailferry check -f users/migration.yaml -f users/secrets.yaml"]);
     let files = ["-f", "users/migration.yaml", "-f", "users/secrets.yaml"];
-    desk.run(&[&["check"][..], &files].concat()).exits(0).says(&["\"event\":\"summary\"", "\"ready\":2"]);
+    desk.run(&[&["check", "--output", "json"][..], &files].concat())
+        .exits(0)
+        .says(&["\"event\":\"summary\"", "\"ready\":2"]);
     desk.run(&[&["run"][..], &files].concat()).exits(0);
     desk.run(&[&["verify"][..], &files].concat()).exits(0);
     assert_eq!(

@@ -220,7 +220,7 @@ fn stdin_is_read_and_needs_a_name() {
     let desk = Desk::new();
     let table = b"user,password\nalice,hush\n";
     let args = |more: &[&'static str]| [&["import", "-"][..], &SERVERS, more].concat();
-    desk.run_with(&args(&[]), table).exits(2).says(&["Say --name NAME"]);
+    desk.run_with(&args(&[]), table).exits(2).says(&["Add --name NAME"]);
     desk.run_with(&args(&["--name", "Acme"]), table).exits(2).says(&["can't be the migration's name"]);
     desk.run_with(&args(&["--name", "acme"]), table).exits(0).hides(&["hush"]).says(&["acme/secrets.yaml"]);
     desk.import(&[]).exits(2).says(&["users.csv can't be read: No such file"]);

@@ -28,7 +28,7 @@ fn cli(source: &Fake, destination: &Fake) -> Cli {
 
 /// Runs a command, which takes no more memory than it may.
 async fn run_bounded(cli: &Cli, command: &str) -> CommandOutput {
-    let (ran, peak) = cli.run_measured(command, &[]).await;
+    let (ran, peak) = cli.run_measured(command, &["--output", "json"]).await;
     println!("{command}: {peak:.1} MiB");
     assert!(peak > 1.0 && peak < MOST_MEMORY, "{peak:.1} MiB: {ran:#?}");
     ran

@@ -69,7 +69,7 @@ async fn a_healthy_migration_is_ready_and_shows_what_was_found() {
         .exits(0)
         .says(&["alice: ready"])
         .says(&["certificate of localhost by Mailferry test authority"])
-        .says(&["Nothing speaks against `mailferry run`"]);
+        .says(&["1 mailbox: 1 ready, checked in"]);
     // Nothing was made, nothing was read.
     assert_eq!(destination.connect().await.folders().await.len(), 1);
 }
@@ -85,8 +85,8 @@ async fn wrong_passwords_on_either_side_are_told_apart_and_the_others_are_still_
     let ran = cli.run("check", &["--output", "text"]).await.exits(10);
     let hosts = [&source, &destination].map(|account| format!("127.0.0.1:{}", account.server.tls_port()));
     ran.says(&["alice: ready"])
-        .says(&["mailbox bob: source", &hosts[0], "Authentication", "Check the user name and the password"])
-        .says(&["mailbox carol: destination", &hosts[1], "Authentication", "Mailferry creates no accounts", "nobody@"])
+        .says(&["source", &hosts[0], "Authentication", "Check the user name and the password", "(bob)"])
+        .says(&["destination", &hosts[1], "Authentication", "Mailferry creates no accounts", "nobody@", "(carol)"])
         .says(&["3 mailboxes: 1 ready, 2 with problems"]);
 }
 
@@ -98,7 +98,7 @@ async fn bad_certificates_say_what_is_wrong_and_what_to_do() {
     ] {
         let old = Dovecot::start(&DovecotOptions { certificate, ..DovecotOptions::default() });
         let ran = source_is(server(old.tls_port())).await.exits(15);
-        ran.says(&["mailbox alice: source 127.0.0.1", "Tls:", parts[0], parts[1]]);
+        ran.says(&["source 127.0.0.1", "Tls:", parts[0], parts[1]]);
     }
 }
 
@@ -152,7 +152,7 @@ async fn wrong_ports_and_modes_are_told_from_each_other() {
     source_is(server(closed)).await.exits(14).says(&["Network:", "no connection to 127.0.0.1", "Check host and port"]);
 
     let nowhere = server_with("no-such-host.invalid", 993, "Implicit");
-    source_is(nowhere).await.exits(14).says(&["Network:", "no-such-host.invalid", "cannot be resolved"]);
+    source_is(nowhere).await.exits(14).says(&["Network:", "there is no host no-such-host.invalid"]);
 
     let pop3 =
         ScriptedServer::play(Some(&pki().good), vec![vec![ScriptStep::send("+OK POP3 ready\r\n"), ScriptStep::Stall]])
@@ -199,7 +199,7 @@ async fn a_quota_too_small_is_a_problem_until_it_is_raised() {
     let small = new.add_user_with("small", SECRET.as_bytes(), "userdb_quota_rule=*:bytes=100000");
     let cli = Cli::between(&source, &small);
     let ran = cli.run("check", &["--output", "text"]).await.exits(12);
-    ran.says(&["mailbox alice: destination", "Quota:", "are coming", "Raise the quota"]);
+    ran.says(&["destination 127.0.0.1", "Quota:", "are coming", "Raise the quota"]);
     small.connect().await.append("INBOX", &[CorpusMessage::new(vec![b'x'; 95_000])]).await;
     let full = check(&cli, 12).await;
     assert_eq!(topics(&full), ["notEmpty"]);
@@ -239,16 +239,16 @@ async fn a_source_that_looks_read_over_pop3_is_warned_of() {
 async fn one_account_on_both_sides_is_refused() {
     let (source, _) = accounts().await;
     let ports = (source.server.plain_port(), source.server.tls_port());
-    Cli::between(&source, &source).run("check", &["--output", "text"]).await.exits(2).says(&[
-        "alice",
-        "Configuration:",
-        "the same account",
-    ]);
+    Cli::between(&source, &source)
+        .run("check", &["--output", "text"])
+        .await
+        .exits(2)
+        .says(&["Configuration:", "the same account"]);
     // The old name leads to the new server already.
     let cli = Cli::new(server_with("localhost", ports.1, "Implicit"), server(ports.1));
     let cli = cli.mailbox("alice", login(&source), login(&source));
     let ran = cli.run("check", &["--output", "text"]).await.exits(2);
-    ran.says(&["mailbox alice:", "Configuration:", "the same account on the same server", "DNS"]);
+    ran.says(&["Configuration:", "the same account on the same server", "DNS"]);
     // So it does, by another port.
     let cli = Cli::new(server_with("localhost", ports.0, "StartTLS"), server(ports.1));
     let cli = cli.mailbox("alice", login(&source), login(&source));

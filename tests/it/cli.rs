@@ -112,7 +112,7 @@ impl Cli {
     }
 
     /// `mailferry COMMAND -f MANIFESTS ARGS...`, ready to run.
-    fn process(&self, command: &str, args: &[&str]) -> Command {
+    pub fn process(&self, command: &str, args: &[&str]) -> Command {
         let secrets: serde_json::Map<String, Value> =
             self.secrets.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
         let manifests = [

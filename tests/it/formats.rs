@@ -294,7 +294,8 @@ async fn a_run_goes_on_from_a_state_folder_and_leaves_one_like_it() {
     let checkpoint = read(&checkpoint_in(&left));
     let name = checkpoint_in(&left).file_name().unwrap().to_str().unwrap().to_owned();
     assert_eq!(name, format!("anybody-{}.checkpoint", &checkpoint.fingerprint[..16]));
-    let files = [(".", 0o700), (name.as_str(), 0o600), ("lock", 0o600)].map(|(name, mode)| (name.to_owned(), mode));
+    let files = [(".", 0o700), (name.as_str(), 0o600), ("last-run.json", 0o600), ("lock", 0o600)];
+    let files = files.map(|(name, mode)| (name.to_owned(), mode));
     assert_eq!(modes(&left), BTreeMap::from(files));
     let accounts_of_run = checkpoint.fingerprint.clone();
     assert_eq!(of_no_run(checkpoint), read(&kept.join(ALICE)));

@@ -51,7 +51,7 @@ async fn run_between(command: &str, args: &[&str]) -> CommandOutput {
 async fn nothing_that_servers_say_acts_on_a_terminal_in_any_output() {
     for command in ["run", "check", "verify"] {
         for form in ["text", "json"] {
-            let ran = run_between(command, &["--output", form, "--log-format", form]).await;
+            let ran = run_between(command, &["--output", form, "--verbose", "--log-format", form]).await;
             let shown = ran.stdout.clone() + &ran.stderr;
             let found: Vec<&str> = shown.lines().filter(|line| line.contains(acts)).collect();
             assert!(found.is_empty(), "{command} {form}: {found:#?}");

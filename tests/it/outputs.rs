@@ -2,18 +2,20 @@
 //! the tests with `INSTA_UPDATE=always` and review the difference.
 
 use std::{
+    env,
     fmt::Write as _,
-    path::Path,
+    fs,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use mailferry::{Error, ErrorClass, Side, api::LastError};
+use mailferry::{Error, ErrorClass, Side, api::LastError, commands::output_schemas::output_schemas};
 use mailferry_testkit::{CommandOutput, CorpusMessage, SharedServer, shared_server};
 use serde_json::{Value, json};
 
-use crate::cli::Cli;
+use crate::{cli::Cli, schema::violations};
 
 /// What the program says on a screen of this width, with nothing in its environment.
 fn said(arguments: &[&str]) -> String {
@@ -93,6 +95,34 @@ fn events(ran: &CommandOutput, texts: &[(String, &str)]) -> String {
     lines.map(|line| serde_json::to_string_pretty(&line).unwrap() + "\n").collect()
 }
 
+fn schema_file(command: &str) -> PathBuf {
+    Path::new("docs/schemas").join(command).with_added_extension("json")
+}
+
+/// Expects each line to be what the published schema says.
+fn fits_its_schema(command: &str, ran: &CommandOutput) {
+    let schema: Value = serde_json::from_slice(&fs::read(schema_file(command)).unwrap()).unwrap();
+    for line in ran.stdout.lines() {
+        let value: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(violations(&schema, &schema, &value), Vec::<String>::new(), "{command}: {value:#}");
+        // It says something: without its event, and without what belongs to it, a line is none.
+        let bare = json!({"time": value["time"], "event": value["event"]});
+        assert_ne!(violations(&schema, &schema, &bare), Vec::<String>::new(), "{bare}");
+    }
+}
+
+#[test]
+fn the_published_schemas_are_fresh() {
+    for (command, schema) in output_schemas() {
+        let (file, text) = (schema_file(command), serde_json::to_string_pretty(&schema).unwrap() + "\n");
+        if env::var_os("MAILFERRY_WRITE").is_some() {
+            fs::create_dir_all("docs/schemas").unwrap();
+            fs::write(&file, &text).unwrap();
+        }
+        assert!(fs::read_to_string(&file).unwrap_or_default() == text, "{} is stale: run `make docs`", file.display());
+    }
+}
+
 fn message(n: usize) -> CorpusMessage {
     CorpusMessage::new(format!("Message-ID: <{n}@example>\r\nSubject: number {n}\r\n\r\nbody {n}\r\n"))
         .flagged(if n.is_multiple_of(2) { &["\\Seen"] } else { &[] })
@@ -122,13 +152,16 @@ async fn check_run_and_verify_write_the_same_json_as_ever() {
     ];
     let arguments = ["--output", "json", "--parallelism", "1"];
     let checked = cli.run("check", &arguments).await.exits(10);
+    fits_its_schema("check", &checked);
     insta::assert_snapshot!("check", events(&checked, &texts));
     let ran = cli.run("run", &arguments).await.exits(10);
+    fits_its_schema("run", &ran);
     insta::assert_snapshot!("run", events(&ran, &texts));
     right.store("INBOX", "1", "+FLAGS (\\Flagged)").await;
     right.expunge("INBOX", "2").await;
     right.append("Work", &[message(7)]).await;
     let verified = cli.run("verify", &arguments).await.exits(10);
+    fits_its_schema("verify", &verified);
     insta::assert_snapshot!("verify", events(&verified, &texts));
 }
 

@@ -59,6 +59,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "error",
             "forecast",
             "host_name",
+            "http_client",
             "imap",
             "oauth",
             "resolve",

@@ -185,7 +185,7 @@ impl CheckpointArchive {
     /// Configuration when it is no such file, is torn, or is of another version.
     pub fn read(text: &str) -> Result<Self> {
         let refused = |why: String| {
-            Error::configuration(format!("this is no file of checkpoints: {why}"))
+            Error::configuration(format!("this is not a file of checkpoints: {why}"))
                 .advice("Give a file that `mailferry checkpoint export` wrote")
         };
         let value: Value = serde_json::from_str(text).map_err(|e| refused(e.to_string()))?;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What a check of one mailbox found.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MailboxCheck {
     /// The mailbox's name in the migration.
@@ -34,7 +34,7 @@ pub(crate) struct MailboxCheck {
 }
 
 /// What a run would bring, about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct IncomingMail {
     /// Messages.
@@ -44,7 +44,7 @@ pub(crate) struct IncomingMail {
 }
 
 /// One side of a mailbox.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SideFindings {
     /// Host and port, as configured.
@@ -93,7 +93,7 @@ pub(crate) struct SideFindings {
 }
 
 /// What an account of labels (Gmail) holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LabelledMail {
     /// As its folders show it, a message as often as it has labels, and what was archived.
@@ -103,7 +103,7 @@ pub(crate) struct LabelledMail {
 }
 
 /// A limit and what is used of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub(crate) struct QuotaRoom {
     /// In use.
     pub used: u64,
@@ -120,7 +120,7 @@ impl QuotaRoom {
 }
 
 /// An extension that is not offered, and what that costs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MissingExtension {
     /// As servers announce it.
@@ -130,7 +130,7 @@ pub(crate) struct MissingExtension {
 }
 
 /// Something to look at that keeps no run from ending well.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CheckWarning {
     /// What it is about, for programs.
@@ -143,7 +143,7 @@ pub(crate) struct CheckWarning {
 }
 
 /// What a warning is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum WarningTopic {
     /// A certificate expires soon, or has.
@@ -175,7 +175,7 @@ pub(crate) enum WarningTopic {
 }
 
 /// Where folders go.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CheckedMapping {
     /// The folders, in the order of the destination.
@@ -187,7 +187,7 @@ pub(crate) struct CheckedMapping {
 }
 
 /// Where one folder goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MappedFolder {
     /// Decoded source name.

@@ -16,7 +16,7 @@ pub(crate) use self::{
         QuotaRoom, SideFindings, WarningTopic,
     },
     inspect::{InspectedAccount, inspect_account},
-    report::{mailbox, summary},
+    report::{mailbox, report},
 };
 use crate::{
     error::{Error, ErrorClass, Result, Side},

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{CheckedMapping, MailboxCheck, SideFindings, days_left, gravest_class, work_ahead};
+use super::{CheckWarning, CheckedMapping, MailboxCheck, SideFindings, days_left, gravest_class, work_ahead};
 use crate::{
     error::Side,
     forecast::{KnownRates, forecast_text, time_left},
     imap::certificate::Certificate,
     local::{
-        report_text::{ReportText, error_of_mailbox},
+        problems::{Problems, grouped_remarks},
+        report_text::{Meaning, ReportDetail, ReportText, TextLayout},
         run_report::folder_left_out,
         window_watch::ServerWindows,
     },
@@ -33,57 +34,96 @@ pub(crate) fn line(check: &MailboxCheck) -> String {
     format!("{}: {said}", printable(&check.mailbox))
 }
 
-/// Everything that was found about one mailbox.
+/// The findings about all mailboxes: problems first, warnings, each mailbox or those that have either, the sum as the last
+/// line.
 #[must_use]
-pub(crate) fn mailbox(check: &MailboxCheck, now: Timestamp) -> String {
-    let mut text = ReportText::with_head(&line(check));
-    for (side, found) in [(Side::Source, &check.source), (Side::Destination, &check.destination)] {
-        if let Some(found) = found {
-            write_account(&mut text, side, found, now);
+pub(crate) fn report(
+    checks: &[MailboxCheck],
+    (now, took): (Timestamp, Duration),
+    (rates, windows): (&KnownRates, &[ServerWindows]),
+    layout: TextLayout,
+) -> String {
+    let mut text = ReportText::new(layout);
+    if layout.detail != ReportDetail::LastLine {
+        write_problems(&mut text, checks);
+        if layout.has_blocks(checks.len()) {
+            for check in checks {
+                write_block(&mut text, check, now);
+            }
         }
     }
-    if let Some(mapping) = &check.mapping {
-        write_folders(&mut text, mapping);
-        text.section("Folders left out", mapping.left_out.iter().map(folder_left_out));
-        text.section("Notes on folders", &mapping.notes);
+    if layout.detail != ReportDetail::LastLine && !windows.is_empty() {
+        for server in windows {
+            text.head(&server.line(), Meaning::Plain);
+        }
+        text.gap();
     }
-    let warning = |warning: &super::CheckWarning| match warning.side {
-        Some(side) => format!("{side}: {}", warning.what),
-        None => warning.what.clone(),
-    };
-    text.section("Warnings", check.warnings.iter().map(warning));
-    text.section("Problems", check.problems.iter().map(error_of_mailbox));
+    let bad = gravest_class(checks).is_some();
+    text.head(&summary(checks, took, rates), if bad { Meaning::Bad } else { Meaning::Good });
     text.into_string()
 }
 
-/// How many mailboxes are ready, and the problems again, since the findings may fill many screens.
+/// The findings about one mailbox, problems first.
 #[must_use]
-pub(crate) fn summary(
-    checks: &[MailboxCheck],
-    took: Duration,
-    rates: &KnownRates,
-    windows: &[ServerWindows],
-) -> String {
-    let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+pub(crate) fn mailbox(check: &MailboxCheck, now: Timestamp, layout: TextLayout) -> String {
+    let mut text = ReportText::new(layout);
+    write_problems(&mut text, std::slice::from_ref(check));
+    write_block(&mut text, check, now);
+    text.into_string()
+}
+
+/// Each distinct problem and warning once.
+fn write_problems(text: &mut ReportText, checks: &[MailboxCheck]) {
+    let mut problems = Problems::default();
+    for check in checks {
+        for problem in &check.problems {
+            problems.add(&check.mailbox, problem);
+        }
+    }
+    text.chapter(&format!("Problems ({})", problems.len()), Meaning::Bad, &problems.lines(checks.len()));
+    let said = |warning: &CheckWarning| match warning.side {
+        Some(side) => format!("{side}: {}", warning.what),
+        None => warning.what.clone(),
+    };
+    let warnings = checks
+        .iter()
+        .flat_map(|check| check.warnings.iter().map(move |warning| (check.mailbox.as_str(), said(warning))));
+    text.chapter("Warnings", Meaning::Look, &grouped_remarks(warnings, checks.len()));
+}
+
+/// Everything that was found about one mailbox, but for its problems and warnings.
+fn write_block(text: &mut ReportText, check: &MailboxCheck, now: Timestamp) {
+    let meaning = match (check.problems.is_empty(), check.warnings.is_empty()) {
+        (false, _) => Meaning::Bad,
+        (true, false) => Meaning::Look,
+        (true, true) => Meaning::Good,
+    };
+    text.head(&line(check), meaning);
+    for (side, found) in [(Side::Source, &check.source), (Side::Destination, &check.destination)] {
+        if let Some(found) = found {
+            write_account(text, side, found, now);
+        }
+    }
+    if let Some(mapping) = &check.mapping {
+        write_folders(text, mapping);
+        text.section("Folders left out", mapping.left_out.iter().map(folder_left_out));
+        text.section("Notes on folders", &mapping.notes);
+    }
+    text.gap();
+}
+
+/// How many mailboxes are ready, and what a run would copy.
+fn summary(checks: &[MailboxCheck], took: Duration, rates: &KnownRates) -> String {
     let ready = checks.iter().filter(|check| check.problems.is_empty()).count();
-    let mut text = ReportText::with_head(&format!(
-        "{}: {ready} ready, {} with problems, in {}.",
-        format_count(number(checks.len()), "mailbox"),
-        checks.len() - ready,
-        format_duration(took)
-    ));
-    for problem in checks.iter().flat_map(|check| &check.problems) {
-        text.entry(&problem.to_string());
-    }
+    let mailboxes = format_count(u64::try_from(checks.len()).unwrap_or(u64::MAX), "mailbox");
+    let wrong = checks.len() - ready;
+    let problems = if wrong == 0 { String::new() } else { format!(", {wrong} with problems") };
     let work = work_ahead(checks);
-    if work.mailboxes > 0 {
-        text.entry(&format!("to be copied: {}", forecast_text(&work, &time_left(&work, rates))));
-    }
-    for server in windows {
-        text.entry(&server.line());
-    }
-    let verdict = if gravest_class(checks).is_none() { "Nothing speaks against `mailferry run`.\n" } else { "" };
-    text.into_string() + verdict
+    let ahead = match work.mailboxes {
+        0 => String::new(),
+        _ => format!(" To be copied: {}.", forecast_text(&work, &time_left(&work, rates))),
+    };
+    format!("{mailboxes}: {ready} ready{problems}, checked in {}.{ahead}", format_duration(took))
 }
 
 fn write_account(text: &mut ReportText, side: Side, found: &SideFindings, now: Timestamp) {

@@ -9,7 +9,7 @@ use crate::{
         response::{ListItem, QuotaResource},
         session::ConnectionFacts,
     },
-    local::window_watch::ServerWindows,
+    local::{report_text::TextLayout, window_watch::ServerWindows},
     sync::{plan_preview::ListedAccount, spec::FolderPattern, testing::spec},
 };
 
@@ -297,7 +297,15 @@ fn the_findings_are_readable() {
     let mut destination = storage(2_000_000);
     destination.account.survey.folders = vec![folder("INBOX", 2, Some(100))];
     let check = assessed(source, destination);
-    insta::assert_snapshot!(mailbox(&check, NOW), @r#"
+    let took = std::time::Duration::from_secs(2);
+    let report = |checks: &[MailboxCheck], windows: &[ServerWindows]| {
+        report(checks, (NOW, took), (&KnownRates::default(), windows), TextLayout::default())
+    };
+    insta::assert_snapshot!(report(std::slice::from_ref(&check), &[]), @r#"
+    Warnings
+      destination: it holds 2 messages already: a run compares them with the source's, copies what is missing and removes none of them
+      destination: the quota leaves 2.05 GB; how much is coming is not known, since the source does not tell sizes
+
     alice: ready, with 2 warnings
       source old.example:993 (192.0.2.1), alice@old.example
         server   Dovecot
@@ -328,9 +336,8 @@ fn the_findings_are_readable() {
       Notes on folders
         Sent Items\u{1b}[2J: its name is not modified UTF-7 and is taken as it stands
         Sent Items\u{1b}[2J: the destination can't take all characters of its name
-      Warnings
-        destination: it holds 2 messages already: a run compares them with the source's, copies what is missing and removes none of them
-        destination: the quota leaves 2.05 GB; how much is coming is not known, since the source does not tell sizes
+
+    1 mailbox: 1 ready, checked in 2.0s. To be copied: 149 messages of unknown size: time unknown.
     "#);
     let broken = assess_mailbox(&spec("bob"), Err(Error::network("gone")), Ok(empty()), &BTreeMap::new(), NOW);
     let windows = ServerWindows {
@@ -339,11 +346,59 @@ fn the_findings_are_readable() {
         open: false,
         until: Some("2026-01-16T21:00:00Z".to_owned()),
     };
-    let took = std::time::Duration::from_secs(2);
-    insta::assert_snapshot!(summary(&[check, broken], took, &KnownRates::default(), &[windows]), @r#"
-    2 mailboxes: 1 ready, 1 with problems, in 2.0s.
-      mailbox bob: source old.example:993: Network: gone
-      to be copied: 149 messages of unknown size: time unknown
-      time windows of old.example:993: 22:00-06:00 Europe/Berlin, now closed until 2026-01-16T21:00:00Z
+    insta::assert_snapshot!(report(&[check, broken], &[windows]), @r#"
+    Problems (1)
+      source old.example:993: Network: gone (bob)
+
+    Warnings
+      destination: it holds 2 messages already: a run compares them with the source's, copies what is missing and removes none of them (alice)
+      destination: the quota leaves 2.05 GB; how much is coming is not known, since the source does not tell sizes (alice)
+
+    alice: ready, with 2 warnings
+      source old.example:993 (192.0.2.1), alice@old.example
+        server   Dovecot
+        TLS      TLS 1.3
+        login    PLAIN (mechanisms offered: PLAIN)
+        holds    3 folders, 151 messages, bytes unknown
+        offers   CONDSTORE, STATUS=SIZE
+        lacks    ESEARCH: later syncs list all messages at length
+        lacks    LIST-STATUS: each sync asks for every folder by itself
+        lacks    SPECIAL-USE: folders for sent mail, drafts and so on are known by their names only
+        lacks    NAMESPACE: the prefix of folder names is guessed
+      destination new.example:993 (192.0.2.2), alice@new.example
+        server   Dovecot
+        TLS      TLS 1.3
+        login    PLAIN (mechanisms offered: PLAIN)
+        holds    1 folder, 2 messages, 100 B
+        quota    10.24 kB of 2.05 GB used, 2.05 GB free
+        offers   LITERAL+, MULTIAPPEND, UIDPLUS, QUOTA, STATUS=SIZE
+        lacks    APPENDLIMIT: a message that is too large is found only when it is refused
+        lacks    LIST-STATUS: each sync asks for every folder by itself
+        lacks    SPECIAL-USE: folders for sent mail, drafts and so on are known by their names only
+        lacks    NAMESPACE: the prefix of folder names is guessed
+      folders
+        folder               messages      bytes  at the destination
+        INBOX                     100    1.00 MB  INBOX (exists)
+        Sent                       50  500.00 kB  Sent (will be made)
+        Sent Items\u{1b}[2J         1          ?  Sent Items_[2J (will be made)
+      Notes on folders
+        Sent Items\u{1b}[2J: its name is not modified UTF-7 and is taken as it stands
+        Sent Items\u{1b}[2J: the destination can't take all characters of its name
+
+    bob: 1 problem
+      destination new.example:993 (192.0.2.2), alice@new.example
+        server   Dovecot
+        TLS      TLS 1.3
+        login    PLAIN (mechanisms offered: PLAIN)
+        holds    1 folder, 0 messages, 0 B
+        offers   LITERAL+, MULTIAPPEND, UIDPLUS, QUOTA, STATUS=SIZE
+        lacks    APPENDLIMIT: a message that is too large is found only when it is refused
+        lacks    LIST-STATUS: each sync asks for every folder by itself
+        lacks    SPECIAL-USE: folders for sent mail, drafts and so on are known by their names only
+        lacks    NAMESPACE: the prefix of folder names is guessed
+
+    time windows of old.example:993: 22:00-06:00 Europe/Berlin, now closed until 2026-01-16T21:00:00Z
+
+    2 mailboxes: 1 ready, 1 with problems, checked in 2.0s. To be copied: 149 messages of unknown size: time unknown.
     "#);
 }

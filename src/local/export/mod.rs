@@ -15,7 +15,7 @@ use serde::Serialize;
 use self::files::{ExportFolder, ExportIndex, ExportIndexEntry};
 use super::{
     outcome::EXIT_NOT_COPIED,
-    report_text::{ReportText, error_of_mailbox},
+    report_text::{Meaning, ReportDetail, ReportText, TextLayout, error_of_mailbox},
 };
 use crate::{
     error::{Error, ErrorClass, ErrorRemedy, Result},
@@ -36,7 +36,7 @@ const MAX_FAILURES: u32 = 3;
 const MAX_LISTED: usize = 50;
 
 /// What an export of one mailbox did.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ExportReport {
     /// The mailbox's name in the migration.
@@ -401,9 +401,22 @@ pub(crate) fn line(report: &ExportReport) -> String {
     format!("{}: {}", printable(&report.mailbox), printable(&said))
 }
 
-/// The report of one mailbox: what could not be read.
-fn mailbox(report: &ExportReport) -> String {
-    let mut text = ReportText::with_head(&line(report));
+/// Each mailbox with what could not be read, then the sums as the last line.
+#[must_use]
+pub(crate) fn text(reports: &[ExportReport], took: Duration, layout: TextLayout) -> String {
+    let mut text = ReportText::new(layout);
+    if layout.detail != ReportDetail::LastLine {
+        for report in reports {
+            write_block(&mut text, report);
+        }
+    }
+    let bad = exit_code(reports) != 0;
+    text.head(&summary(reports, took), if bad { Meaning::Bad } else { Meaning::Good });
+    text.into_string()
+}
+
+fn write_block(text: &mut ReportText, report: &ExportReport) {
+    text.head(&line(report), if report.errors.is_empty() { Meaning::Plain } else { Meaning::Bad });
     for problem in &report.problems {
         text.entry(problem);
     }
@@ -411,25 +424,21 @@ fn mailbox(report: &ExportReport) -> String {
     if report.unreadable > listed {
         text.entry(&format!("and {} more: the index has all", report.unreadable - listed));
     }
-    text.into_string()
 }
 
-/// Each mailbox with what could not be read, then the sums.
-#[must_use]
-pub(crate) fn text(reports: &[ExportReport], took: Duration) -> String {
-    let mut text: String = reports.iter().map(mailbox).collect();
+fn summary(reports: &[ExportReport], took: Duration) -> String {
     let sum = |of: fn(&ExportReport) -> u64| reports.iter().map(of).sum::<u64>();
     let mailboxes = format_count(u64::try_from(reports.len()).unwrap_or(u64::MAX), "mailbox");
     let (written, size, unreadable) = (sum(|r| r.written), sum(|r| r.bytes), sum(|r| r.unreadable));
     let failed = reports.iter().filter(|report| !report.errors.is_empty()).count();
-    let _ = write!(text, "{mailboxes}: {} ({}) written", format_count(written, "message"), format_bytes(size));
+    let mut text = format!("{mailboxes}: {} ({}) written", format_count(written, "message"), format_bytes(size));
     if unreadable > 0 {
-        let _ = write!(text, ", {unreadable} could not be read");
+        let _ = write!(text, ", {unreadable} could not be read"); // a String takes every write
     }
     if failed > 0 {
         let _ = write!(text, ", {} failed", format_count(failed as u64, "mailbox"));
     }
-    let _ = writeln!(text, " in {}.", format_duration(took));
+    let _ = write!(text, " in {}.", format_duration(took));
     text
 }
 
@@ -467,7 +476,7 @@ mod tests {
             ExportReport { mailbox: "bob".into(), ..ExportReport::default() },
             ExportReport::failed("carol".into(), Error::network("connection lost").in_mailbox("carol")),
         ];
-        insta::assert_snapshot!(text(&reports, Duration::from_secs(2)), @r#"
+        insta::assert_snapshot!(text(&reports, Duration::from_secs(2), TextLayout::default()), @r#"
         alice: 3 messages (45.00 MB) written to out/alice, 1 could not be read
           Sent (UIDVALIDITY 7): UID 9: the source lists it and does not deliver it
         bob: nothing stands as not copied

@@ -13,11 +13,12 @@ use std::{
 use jiff::{Timestamp, Unit};
 use serde::Serialize;
 
-use super::{EVENT_INTERVAL, RunEvent, RunView, write_line};
+use super::{EVENT_INTERVAL, RunEvent, RunView, is_failed, write_line};
 use crate::{
     local::{
+        mailbox_ending::{MailboxEnding, RunTotals, mailbox_ending},
+        outcome::RunOutcome,
         progress_board::{ProgressBoard, ProgressEstimate},
-        run_report::{MailboxEnding, RunTotals, mailbox_ending},
     },
     sync::{matched_folders::MatchSummary, progress::ProgressSnapshot, report::MailboxReport},
     terminal_text::printable_json,
@@ -32,8 +33,10 @@ pub struct JsonView<W> {
     shown: HashMap<String, ProgressSnapshot>,
 }
 
-#[derive(Serialize)]
-struct TimedEvent<T> {
+/// A line of JSON.
+#[derive(Serialize, schemars::JsonSchema)]
+pub(crate) struct TimedEvent<T> {
+    /// When it was written: RFC 3339, UTC.
     time: String,
     #[serde(flatten)]
     what: T,
@@ -41,59 +44,112 @@ struct TimedEvent<T> {
 
 /// Writes one event as a line of JSON, with its time. `what` is a struct or an enum with string keys.
 pub(crate) fn write_event(to: &mut impl Write, time: Timestamp, what: impl Serialize) {
-    let time = time.round(Unit::Millisecond).unwrap_or(time).to_string();
     // What is serialised are plain structs with string keys: that cannot fail.
-    if let Ok(line) = serde_json::to_string(&TimedEvent { time, what }) {
+    if let Ok(line) = serde_json::to_string(&timed(time, what)) {
         write_line(to, &printable_json(&line));
     }
 }
 
-#[derive(Serialize)]
+/// `what` with the time at which it is said.
+pub(crate) fn timed<T>(time: Timestamp, what: T) -> TimedEvent<T> {
+    TimedEvent { time: time.round(Unit::Millisecond).unwrap_or(time).to_string(), what }
+}
+
+/// The last line of a run.
+pub(crate) fn summary_event(outcome: &RunOutcome) -> JsonEvent<'static> {
+    let ended = |wanted: &str| outcome.reports.iter().filter(|report| ending_label(report) == wanted).count();
+    JsonEvent::Summary {
+        mailboxes: outcome.reports.len(),
+        done: ended("done"),
+        failed: ended("failed"),
+        interrupted: ended("interrupted"),
+        totals: RunTotals::from_reports(&outcome.reports),
+        duration_ms: u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
+        exit_code: outcome.exit_code(),
+    }
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
-enum JsonEvent<'a> {
+pub(crate) enum JsonEvent<'a> {
+    /// The first line.
     Begun {
+        /// How many mailboxes there are.
         mailboxes: usize,
     },
+    /// A mailbox starts.
     Started {
+        /// Its name.
         mailbox: &'a str,
+        /// Host and port of the source.
         source: String,
+        /// Host and port of the destination.
         destination: String,
+        /// True when nothing is changed.
         dry_run: bool,
     },
+    /// About every five seconds for each mailbox that moves.
     Progress {
+        /// Its name.
         mailbox: &'a str,
+        /// How far it is.
         progress: &'a ProgressEstimate,
     },
+    /// No checkpoint counts for a mailbox, and something will be copied into folders that hold mail.
     WithoutCheckpoint {
+        /// Its name.
         mailbox: &'a str,
+        /// The numbers.
         #[serde(flatten)]
         summary: &'a MatchSummary,
+        /// What it means, for people.
         warning: &'a str,
     },
+    /// A mailbox ended, or could not start: once for each.
     Finished {
+        /// Its name.
         mailbox: &'a str,
+        /// `done`, `failed` or `interrupted`.
         ending: &'static str,
+        /// What was done and what was not.
         report: &'a MailboxReport,
     },
+    /// A mailbox was stopped at a checkpoint, since the time windows of its servers closed.
     Paused {
+        /// Its name.
         mailbox: &'a str,
+        /// What was done so far.
         report: &'a MailboxReport,
     },
+    /// All that are left wait for time windows.
     Waiting {
+        /// How many they are.
         mailboxes: usize,
+        /// When the next one opens; null: not known.
         until: Option<String>,
+        /// What they wait for, for people.
         why: &'a str,
     },
+    /// The run was asked to stop.
     Stopping {
+        /// For how many mailboxes it waits.
         running: usize,
     },
+    /// The last line.
     Summary {
+        /// How many mailboxes there are.
         mailboxes: usize,
+        /// How many of them ended well.
         done: usize,
+        /// How many failed.
         failed: usize,
+        /// How many were interrupted.
         interrupted: usize,
+        /// The sums over all of them.
         totals: RunTotals,
+        /// The whole run.
         duration_ms: u64,
+        /// The exit code of the program.
         exit_code: u8,
     },
 }
@@ -140,9 +196,9 @@ impl<W: Write + Send> RunView for JsonView<W> {
                 Self::write(to, *clock, JsonEvent::WithoutCheckpoint { mailbox, summary, warning: text });
             }
             RunEvent::Finished(report) | RunEvent::Unfinished(report) => {
-                board.record_finished(&report.mailbox);
+                board.record_finished(&report.mailbox, is_failed(report));
                 shown.remove(&report.mailbox);
-                let ending = ending_label(mailbox_ending(report));
+                let ending = ending_label(report);
                 Self::write(to, *clock, JsonEvent::Finished { mailbox: &report.mailbox, ending, report });
             }
             RunEvent::Paused(report) => {
@@ -155,26 +211,14 @@ impl<W: Write + Send> RunView for JsonView<W> {
                 Self::write(to, *clock, JsonEvent::Waiting { mailboxes, until, why: &closed.words });
             }
             RunEvent::Stopping { running } => Self::write(to, *clock, JsonEvent::Stopping { running }),
-            RunEvent::Ended(outcome) => {
-                let ended =
-                    |wanted: &str| outcome.reports.iter().filter(|r| ending_label(mailbox_ending(r)) == wanted).count();
-                let what = JsonEvent::Summary {
-                    mailboxes: outcome.reports.len(),
-                    done: ended("done"),
-                    failed: ended("failed"),
-                    interrupted: ended("interrupted"),
-                    totals: RunTotals::from_reports(&outcome.reports),
-                    duration_ms: u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
-                    exit_code: outcome.exit_code(),
-                };
-                Self::write(to, *clock, what);
-            }
+            RunEvent::Ended(outcome) => Self::write(to, *clock, summary_event(outcome)),
         }
     }
 }
 
-const fn ending_label(ending: MailboxEnding) -> &'static str {
-    match ending {
+/// How the mailbox of this report ended, for programs.
+pub(crate) fn ending_label(report: &MailboxReport) -> &'static str {
+    match mailbox_ending(report) {
         MailboxEnding::Done => "done",
         MailboxEnding::Interrupted => "interrupted",
         MailboxEnding::Failed(_) => "failed",
@@ -184,10 +228,7 @@ const fn ending_label(ending: MailboxEnding) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        Error,
-        local::{outcome::RunOutcome, view::tests::alice_moves_once},
-    };
+    use crate::{Error, local::view::tests::alice_moves_once};
 
     #[test]
     fn every_event_is_one_line_of_json_with_its_time_and_no_secret() {

@@ -1,8 +1,10 @@
-//! What a run shows while it works: bars on a terminal, plain lines, or JSON lines for programs.
+//! What a run shows while it works: bars on a terminal, plain lines, JSON lines for programs, or nothing.
 
 mod bars;
 mod json;
 mod lines;
+mod log_file;
+mod news;
 
 use std::{
     io::{self, Write},
@@ -11,15 +13,20 @@ use std::{
 };
 
 pub(crate) use bars::BarView;
-pub(crate) use json::{JsonView, write_event};
+pub(crate) use json::{JsonEvent, JsonView, TimedEvent, ending_label, summary_event, timed, write_event};
 pub(crate) use lines::LineView;
+pub(crate) use log_file::{LoggedView, log_text, open_log};
 
-use super::outcome::RunOutcome;
+use super::{
+    mailbox_ending::{MailboxEnding, mailbox_ending},
+    outcome::RunOutcome,
+    report_text::ReportDetail,
+};
 use crate::sync::{matched_folders::MatchSummary, progress::SyncProgress, report::MailboxReport, spec::SyncSpec};
 use crate::sync_times::ClosedTimes;
 use crate::terminal_text::{format_count, printable};
 
-/// How often lines and JSON events show progress, if there is any.
+/// How often JSON events show progress, if there is any, and lines where everything is shown.
 pub(crate) const EVENT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What happens in a run.
@@ -79,15 +86,24 @@ pub(crate) trait RunView: Send {
     fn show(&mut self, at: Instant, event: RunEvent<'_>);
 }
 
+/// Shows nothing: for whoever wants the last line only.
+pub(crate) struct NoView;
+
+impl RunView for NoView {
+    fn interval(&self) -> Duration {
+        EVENT_INTERVAL
+    }
+
+    fn show(&mut self, _: Instant, _: RunEvent<'_>) {}
+}
+
 /// What the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum OutputMode {
-    /// Text when the output is a terminal, else JSON lines.
+    /// Text for people, wherever it goes: progress on standard error (bars on a terminal, else lines), then a report.
     #[default]
-    Auto,
-    /// Progress bars on a terminal or plain lines elsewhere, then a report for people.
     Text,
-    /// One JSON object per line: started, progress, finished with the report, summary.
+    /// One JSON object per line, for programs, as docs/schemas describes them.
     Json,
 }
 
@@ -98,21 +114,28 @@ pub(crate) enum OutputStyle {
     Bars,
     /// Plain lines on stderr, the report on stdout.
     Lines,
+    /// The report on stdout, and nothing before.
+    Silent,
     /// JSON lines on stdout.
     Json,
 }
 
 impl OutputMode {
-    /// What to show where stdout and stderr are terminals or not.
+    /// What to show where stderr is a terminal or not.
     #[must_use]
-    pub(crate) const fn style(self, stdout_is_terminal: bool, stderr_is_terminal: bool) -> OutputStyle {
-        match self {
-            Self::Json => OutputStyle::Json,
-            Self::Auto if !stdout_is_terminal => OutputStyle::Json,
-            Self::Auto | Self::Text if stderr_is_terminal => OutputStyle::Bars,
-            Self::Auto | Self::Text => OutputStyle::Lines,
+    pub(crate) const fn style(self, detail: ReportDetail, stderr_is_terminal: bool) -> OutputStyle {
+        match (self, detail) {
+            (Self::Json, _) => OutputStyle::Json,
+            (Self::Text, ReportDetail::LastLine) => OutputStyle::Silent,
+            (Self::Text, _) if stderr_is_terminal => OutputStyle::Bars,
+            (Self::Text, _) => OutputStyle::Lines,
         }
     }
+}
+
+/// Whether the mailbox of this report failed.
+fn is_failed(report: &MailboxReport) -> bool {
+    matches!(mailbox_ending(report), MailboxEnding::Failed(_))
 }
 
 /// What a person should know before a mailbox is copied.
@@ -171,18 +194,13 @@ mod tests {
     }
 
     #[test]
-    fn bars_need_a_terminal_and_a_pipe_gets_json_unless_text_is_asked_for() {
-        let styles = |output: OutputMode| {
-            [(true, true), (true, false), (false, true), (false, false)].map(|(out, err)| output.style(out, err))
-        };
-        assert_eq!(
-            styles(OutputMode::Auto),
-            [OutputStyle::Bars, OutputStyle::Lines, OutputStyle::Json, OutputStyle::Json]
-        );
-        assert_eq!(
-            styles(OutputMode::Text),
-            [OutputStyle::Bars, OutputStyle::Lines, OutputStyle::Bars, OutputStyle::Lines]
-        );
-        assert_eq!(styles(OutputMode::Json), [OutputStyle::Json; 4]);
+    fn people_get_text_wherever_it_goes_and_programs_json_when_they_ask() {
+        let style = |output: OutputMode, detail| [true, false].map(|terminal| output.style(detail, terminal));
+        for detail in [ReportDetail::Usual, ReportDetail::All] {
+            assert_eq!(style(OutputMode::Text, detail), [OutputStyle::Bars, OutputStyle::Lines]);
+            assert_eq!(style(OutputMode::Json, detail), [OutputStyle::Json; 2]);
+        }
+        assert_eq!(style(OutputMode::Text, ReportDetail::LastLine), [OutputStyle::Silent; 2]);
+        assert_eq!(OutputMode::default(), OutputMode::Text);
     }
 }

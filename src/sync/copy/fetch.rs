@@ -158,7 +158,7 @@ impl CopyPass<'_, '_> {
         let Some(uid) = fetch.uid.map(SourceUid) else {
             return match streamed {
                 // Which message was it? What was sent must not be ended as if it were known.
-                Some(_) => Err(self.source.with_endpoint(Error::protocol("a message without its UID"))),
+                Some(_) => Err(self.source.with_endpoint(Error::protocol("a message came without its UID"))),
                 None => Ok(()),
             };
         };
@@ -233,7 +233,9 @@ impl CopyPass<'_, '_> {
         let listed = self.work.get(at).map_or(0, |message| u64::from(message.size));
         self.memory.sizes.record_size(listed, length);
         let (tag, waits_for_continue) = self.begin_single(at, length);
-        self.stream = Some(LiteralStream { at, tag: Some(tag), waits_for_continue, watch: AnomalyScanner::default() });
+        let passing = self.context.progress.begin_message();
+        let watch = AnomalyScanner::default();
+        self.stream = Some(LiteralStream { at, tag: Some(tag), waits_for_continue, watch, passing });
     }
 
     fn only_message(&self, unit: &FetchRange) -> Option<SourceUid> {
@@ -243,6 +245,7 @@ impl CopyPass<'_, '_> {
     fn stream_chunk(&mut self, bytes: Bytes) {
         let Some(stream) = &mut self.stream else { return };
         stream.watch.scan(&bytes);
+        stream.passing.add(bytes.len());
         if let Some(tag) = stream.tag {
             self.destination.send(tag, bytes);
         }

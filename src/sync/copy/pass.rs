@@ -20,7 +20,7 @@ use crate::{
     sync::{
         circuit_breaker::{AccountBreakers, RefusalWeight},
         live_checkpoint::LiveCheckpoint,
-        progress::SyncProgress,
+        progress::{PassingMessage, SyncProgress},
         report::FolderReport,
         scan::{FolderScan, ScannedMessage},
         uid::SourceUid,
@@ -143,6 +143,7 @@ pub(super) struct LiteralStream {
     pub(super) tag: Option<Tag>,
     pub(super) waits_for_continue: bool,
     pub(super) watch: AnomalyScanner,
+    pub(super) passing: PassingMessage,
 }
 
 /// The early look of one pass.

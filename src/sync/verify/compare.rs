@@ -152,7 +152,7 @@ impl ComparedPair {
                 epoch.map_or_else(|| "none".to_owned(), |epoch| InternalDate { epoch, offset_minutes: 0 }.to_imap())
             };
             let (source, destination) = (date(self.source.epoch), date(self.destination.epoch));
-            parts.push(format!("other INTERNALDATE: {source} at the source, {destination} at the destination"));
+            parts.push(format!("another date: {source} at the source, {destination} at the destination"));
         }
         parts.join("; ")
     }
@@ -349,7 +349,7 @@ mod tests {
         let mut sets = FlagSetTable::default();
         let (seen, flagged) = (sets.number(&[Flag::Seen, keyword("x")]), sets.number(&[Flag::Flagged, keyword("X")]));
         let pair = ComparedPair { source: item(1, b"a", seen, 0), destination: item(2, b"a", flagged, 3600) };
-        insta::assert_snapshot!(pair.describe(&sets), @r"other flags: only the source has \Seen, only the destination has \Flagged; other INTERNALDATE: 01-Jan-1970 00:00:00 +0000 at the source, 01-Jan-1970 01:00:00 +0000 at the destination");
+        insta::assert_snapshot!(pair.describe(&sets), @r"other flags: only the source has \Seen, only the destination has \Flagged; another date: 01-Jan-1970 00:00:00 +0000 at the source, 01-Jan-1970 01:00:00 +0000 at the destination");
         let pair = ComparedPair { destination: item(2, b"a\n", seen, 0), ..pair };
         insta::assert_snapshot!(pair.describe(&sets), @"its bytes were changed by the destination (line ends, NUL or 8-bit header)");
     }

@@ -16,7 +16,7 @@ pub(crate) struct VerifyStrictness {
 }
 
 /// What a verification of one mailbox found.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct VerifyReport {
     /// The mailbox's name in the migration.
@@ -65,7 +65,7 @@ impl VerifyReport {
 
 /// How a source folder and its copy compare. Each message of the source is in exactly one of `equal`, `missing`,
 /// `found_elsewhere`, `unreadable` and `changed`, unless a rule leaves it out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct FolderComparison {
     /// Decoded source name.
@@ -143,7 +143,7 @@ impl FolderComparison {
 }
 
 /// A single message that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MessageDifference {
     /// In what way it differs.
@@ -159,7 +159,7 @@ pub(crate) struct MessageDifference {
 }
 
 /// In what way a message differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum DifferenceKind {
     /// A side lists it and does not deliver it.
