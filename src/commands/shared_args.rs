@@ -16,7 +16,7 @@ use crate::{
         mailbox_runner::RunLimits,
         report_text::{ReportDetail, TextLayout},
         state_location::{StateLocation, find_state_folder},
-        view::{OutputMode, OutputStyle},
+        view::{OutputMode, OutputStyle, usual_output},
     },
 };
 
@@ -51,8 +51,8 @@ pub struct ExecutionArgs {
     pub parallelism: Option<NonZeroUsize>,
 
     /// What to show.
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, env = "MAILFERRY_OUTPUT")]
-    pub output: OutputMode,
+    #[arg(long, value_enum, value_name = "FORMAT", env = "MAILFERRY_OUTPUT")]
+    pub output: Option<OutputMode>,
 
     /// Say all of every mailbox and folder, also where nothing happened.
     #[arg(short, long, conflicts_with = "quiet")]
@@ -73,7 +73,7 @@ impl ExecutionArgs {
     /// What to show on this process's stdout and stderr.
     #[must_use]
     pub(crate) fn style(&self) -> OutputStyle {
-        self.output.style(self.detail(), io::stderr().is_terminal())
+        self.output.unwrap_or_else(usual_output).style(self.detail(), io::stderr().is_terminal())
     }
 
     /// How the report for people is laid out.

@@ -123,7 +123,8 @@ impl Cli {
         let file = self.folder.path().join("migration.yaml");
         fs::write(&file, manifests.map(|manifest| manifest.to_string()).join("\n---\n")).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_mailferry"));
-        process.current_dir(self.folder.path()).env_remove("RUST_LOG").env("XDG_STATE_HOME", self.path(STATE_HOME));
+        process.current_dir(self.folder.path()).env_remove("RUST_LOG");
+        process.env("XDG_STATE_HOME", self.path(STATE_HOME)).env("MAILFERRY_OUTPUT", "text");
         process.args(["--log-level", self.log_level, command, "-f"]).arg(&file).args(args);
         process
     }

@@ -40,7 +40,8 @@ impl Desk {
     /// A program that finds the state of this desk, and the passwords in its environment.
     fn program(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(self.folder.path()).env_remove("RUST_LOG").env("XDG_STATE_HOME", self.path("state"));
+        command.current_dir(self.folder.path()).env_remove("RUST_LOG");
+        command.env("XDG_STATE_HOME", self.path("state")).env("MAILFERRY_OUTPUT", "text");
         command.env(OLD, &self.passwords[0]).env(NEW, &self.passwords[1]).stdin(Stdio::null());
         command
     }

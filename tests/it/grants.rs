@@ -73,6 +73,7 @@ fn command(folder: &Path, subcommand: &str) -> Command {
         .args([subcommand, "all.yaml"])
         .current_dir(folder)
         .env("XDG_STATE_HOME", folder.join("state-home"))
+        .env("MAILFERRY_OUTPUT", "text")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -287,7 +288,8 @@ async fn a_person_signs_in_and_the_grant_that_is_written_logs_in() {
         .args(["--destination-grant-file", "alice@acme.example.grant.yaml", "--ca-file", "ca.pem"])
         .args([account(&source), account(&destination)])
         .current_dir(folder.path())
-        .env("XDG_STATE_HOME", folder.path().join("state-home"));
+        .env("XDG_STATE_HOME", folder.path().join("state-home"))
+        .env("MAILFERRY_OUTPUT", "text");
     said_by(copy).await.exits(0);
     assert_eq!(destination.mails("INBOX").len(), 1);
     assert_eq!(tokens.state().asked.len(), 2, "both sides share a token");

@@ -56,6 +56,7 @@ fn start(folder: &Path) -> Child {
         .arg("--state")
         .arg(folder.join("state"))
         .env("XDG_STATE_HOME", folder.join("state-home"))
+        .env("MAILFERRY_OUTPUT", "text")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -36,6 +36,24 @@ async fn a_server_where_nobody_listens_is_one_problem_of_many_mailboxes_and_ends
     from_nowhere(1).run("run", &["--quiet", "--verbose"]).await.exits(2);
 }
 
+#[test]
+fn who_reads_each_stream_by_a_pipe_of_its_own_gets_json_and_everybody_else_text() {
+    let run = |shell: &str| {
+        let migration = from_nowhere(1);
+        let run = migration.process("run", &["--quiet"]);
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", shell, "sh"]).arg(run.get_program()).args(run.get_args());
+        command.current_dir(migration.path(".")).env("XDG_STATE_HOME", migration.path("state-home"));
+        let output = command.env_remove("MAILFERRY_OUTPUT").stdin(Stdio::null()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(run("\"$@\"").starts_with("{\"time\":"));
+    for by_people in ["\"$@\" 2>&1", "\"$@\" 2>/dev/null", "\"$@\" >file; cat file"] {
+        let said = run(by_people);
+        assert!(said.starts_with("1 mailbox: 1 failed"), "{by_people}: {said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_also_written_to_files_and_told_to_a_command() {
     let (source, destination) =

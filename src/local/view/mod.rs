@@ -5,6 +5,7 @@ mod json;
 mod lines;
 mod log_file;
 mod news;
+mod streams;
 
 use std::{
     io::{self, Write},
@@ -16,6 +17,7 @@ pub(crate) use bars::BarView;
 pub(crate) use json::{JsonEvent, JsonView, TimedEvent, ending_label, summary_event, timed, write_event};
 pub(crate) use lines::LineView;
 pub(crate) use log_file::{LoggedView, log_text, open_log};
+pub(crate) use streams::usual_output;
 
 use super::{
     mailbox_ending::{MailboxEnding, mailbox_ending},
@@ -98,10 +100,9 @@ impl RunView for NoView {
 }
 
 /// What the user asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OutputMode {
     /// Text for people, wherever it goes: progress on standard error (bars on a terminal, else lines), then a report.
-    #[default]
     Text,
     /// One JSON object per line, for programs, as docs/schemas describes them.
     Json,
