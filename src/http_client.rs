@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    const LIMIT: Duration = Duration::from_secs(60);
+    const LIMIT: Duration = Duration::from_mins(1);
 
     /// A server that answers one request with `answer`, or never, and gives what it was sent.
     async fn answering(answer: Option<&'static str>) -> (Uri, tokio::task::JoinHandle<String>) {

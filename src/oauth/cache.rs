@@ -371,10 +371,12 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "it stands beside refusals")]
     fn gives(token: &str, seconds: u64) -> Result<EndpointReply> {
         Ok(reply(200, &format!("{{\"access_token\":\"{token}\",\"expires_in\":{seconds}}}")))
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "it stands beside refusals")]
     fn rotates(token: &str, next: &str) -> Result<EndpointReply> {
         let body = format!("{{\"access_token\":\"{token}\",\"expires_in\":3600,\"refresh_token\":\"{next}\"}}");
         Ok(reply(200, &body))

@@ -112,9 +112,9 @@ async fn serve(mut socket: TcpStream, state: &Mutex<State>, torn: &Notify) -> Op
             return None;
         }
         let text = String::from_utf8(heard.clone()).unwrap();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let head = head.to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map(|n| n.parse::<usize>());
+        let Some((fields, body)) = text.split_once("\r\n\r\n") else { continue };
+        let fields = fields.to_ascii_lowercase();
+        let length = fields.lines().find_map(|line| line.strip_prefix("content-length: ")).map(str::parse::<usize>);
         if body.len() >= length.unwrap().unwrap() {
             break form(body);
         }
@@ -125,11 +125,11 @@ async fn serve(mut socket: TcpStream, state: &Mutex<State>, torn: &Notify) -> Op
         state.asked.push(form);
         (status, headers, body, state.tears)
     };
-    let head = format!(
+    let start = format!(
         "HTTP/1.1 {status} Said\r\n{headers}Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    let whole = head + &body;
+    let whole = start + &body;
     if tears {
         socket.write_all(&whole.as_bytes()[..whole.len() - 3]).await.ok()?;
         torn.notify_one();
