@@ -210,9 +210,9 @@ mod tests {
            imapHosts: [Imap.Other.example], namespaces: [customers, ours], users: [\"*\"]}\n";
 
     /// A mailbox whose source logs in by a grant.
-    fn mailbox(user: &str, host: &str, more: Value) -> MailboxSyncSpec {
+    fn mailbox(user: &str, host: &str, mut more: Value) -> MailboxSyncSpec {
         let mut source = json!({"server": {"host": host}, "account": {"username": user}, "grantRef": {"name": "m365"}});
-        source.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        source.as_object_mut().unwrap().append(more.as_object_mut().unwrap());
         MailboxSyncSpec { source: serde_json::from_value(source).unwrap(), ..testing::mailbox_spec("m", "a") }
     }
 

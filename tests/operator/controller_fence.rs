@@ -186,8 +186,8 @@ async fn of_secrets_that_are_there_it_changes_the_access_tokens_of_syncs_and_no_
     let data = json!({"stringData": {"source": "two"}});
     change("alice.mailferry-token", data.clone()).await.unwrap();
     let only = "of Secrets that are there the operator changes access tokens only, and never whose they are";
-    let taken = json!({"metadata": {"ownerReferences": owner("MailboxSync", Some("another".to_owned()))}});
-    assert_fenced(change("alice.mailferry-token", taken).await, only, "another owner");
+    let foreign = json!({"metadata": {"ownerReferences": owner("MailboxSync", Some("another".to_owned()))}});
+    assert_fenced(change("alice.mailferry-token", foreign).await, only, "another owner");
 
     let admin = operator.rig.api::<Secret>();
     let made = operator.rig.api::<MailMigration>().create(&PostParams::default(), &read(migration())).await.unwrap();

@@ -291,6 +291,7 @@ fn a_certificate_is_read_and_its_end_is_warned_of_in_time() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one long text")]
 fn the_findings_are_readable() {
     let mut source = filled();
     source.account.survey.folders.push(ListedFolder { subscribed: true, ..folder("Sent Items\u{1b}[2J", 1, None) });

@@ -350,7 +350,7 @@ fn many(number: u64) -> Vec<MailboxReport> {
             ..FolderReport::default()
         };
         let mailbox = format!("user{n}@customer.example");
-        let error = (n % 10 == 0).then(|| {
+        let error = n.is_multiple_of(10).then(|| {
             let no_host = Error::network("there is no host of this name").advice("Check the spelling");
             no_host.on(Side::Source, "imap.oldhsot.example:993").in_mailbox(&mailbox)
         });

@@ -202,6 +202,5 @@ mod tests {
             assert_eq!(style(OutputMode::Json, detail), [OutputStyle::Json; 2]);
         }
         assert_eq!(style(OutputMode::Text, ReportDetail::LastLine), [OutputStyle::Silent; 2]);
-        assert_eq!(OutputMode::default(), OutputMode::Text);
     }
 }
