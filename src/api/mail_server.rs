@@ -54,7 +54,7 @@ pub struct MailServerSpec {
     /// Whom the server belongs to, or which product it is, for what that one allows and advises: the connections of one
     /// account, daily allowances, and what to do when it refuses a login. Auto: that is found out by the host's name and by
     /// how the server introduces itself. None: nothing is presumed.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "MailProvider::is_auto")]
     pub provider: MailProvider,
     /// True: the connection is compressed (COMPRESS=DEFLATE, RFC 4978) where the server offers it. This helps on slow
     /// links only, and costs CPU on both ends.
@@ -224,6 +224,14 @@ pub enum MailProvider {
     Zimbra,
     /// Zoho Mail.
     Zoho,
+}
+
+impl MailProvider {
+    /// True where the host decides. It is not written, so that objects of before have the same hash.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+    const fn is_auto(&self) -> bool {
+        matches!(self, Self::Auto)
+    }
 }
 
 /// What connection tests found, and how much the server is used.

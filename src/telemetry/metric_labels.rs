@@ -123,8 +123,8 @@ pub struct MailboxTally {
 }
 
 /// Why messages are not copied.
-pub(super) const NOT_COPIED_REASONS: [&str; 8] =
-    ["tooLarge", "refused", "unreadable", "empty", "notTried", "unlisted", "leftOut", OTHER];
+pub(super) const NOT_COPIED_REASONS: [&str; 9] =
+    ["tooLarge", "refused", "unreadable", "empty", "notTried", "unlisted", "missing", "leftOut", OTHER];
 /// How copies differ from their messages.
 pub(super) const DIFFERENCE_KINDS: [&str; 8] =
     ["flags", "internalDate", "order", "content", "size", "missing", "doubled", OTHER];

@@ -183,7 +183,7 @@ fn dates_that_are_none_are_known_as_such() {
 #[test]
 fn unknown_items_are_passed() {
     for item in [
-        "X-GM-MSGID 1278455344230334865",
+        "X-GM-THRID 1266894439832287888",
         "X-GM-LABELS (\\Inbox \"a ) b\" {3}\r\n)))  ((x) y))",
         "THREADID NIL",
         "BODYSTRUCTURE ((\"TEXT\" \"PLAIN\" (\"CHARSET\" \"x\\\"y\") NIL NIL \"7BIT\" 3 1)(\"A\" \"B\" NIL) \"MIXED\")",
