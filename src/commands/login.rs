@@ -45,7 +45,7 @@ const BROWSER_LIMIT: Duration = Duration::from_secs(10);
 pub struct LoginArgs {
     /// Who gives the tokens.
     #[arg(value_enum)]
-    provider: ProviderChoice,
+    provider: LoginProvider,
 
     /// The address that signs in.
     address: String,
@@ -89,7 +89,7 @@ pub struct LoginArgs {
 
 /// Who gives the tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ProviderChoice {
+enum LoginProvider {
     /// Google Workspace and Gmail.
     Google,
     /// Microsoft 365 and Outlook.com.
@@ -128,9 +128,9 @@ impl LoginArgs {
     /// The fields of the grant, but for its refresh token.
     fn fields(&self) -> Result<BTreeMap<&'static str, String>> {
         let provider = match self.provider {
-            ProviderChoice::Google => "google",
-            ProviderChoice::Microsoft => "microsoft",
-            ProviderChoice::Other => "other",
+            LoginProvider::Google => "google",
+            LoginProvider::Microsoft => "microsoft",
+            LoginProvider::Other => "other",
         };
         let secret = self.client_secret_file.as_ref().map(|path| {
             std::fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(|error| {
@@ -138,8 +138,8 @@ impl LoginArgs {
             })
         });
         let tenant = match self.provider {
-            ProviderChoice::Microsoft => Some(self.tenant.clone().unwrap_or_else(|| "common".to_owned())),
-            ProviderChoice::Google | ProviderChoice::Other => self.tenant.clone(),
+            LoginProvider::Microsoft => Some(self.tenant.clone().unwrap_or_else(|| "common".to_owned())),
+            LoginProvider::Google | LoginProvider::Other => self.tenant.clone(),
         };
         let all = [
             ("provider", Some(provider.to_owned())),
