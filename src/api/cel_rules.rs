@@ -73,6 +73,9 @@ rules! {
     /// On `tls.caBundle`.
     PEM: "self.contains('-----BEGIN CERTIFICATE-----')"
         => "caBundle must be PEM text that starts with -----BEGIN CERTIFICATE-----";
+    /// On `limits`.
+    PACE: "!has(self.bytesPerSecond) || (has(self.maxConnections) && quantity(self.bytesPerSecond).compareTo(quantity('64Ki')) >= 0)"
+        => "bytesPerSecond is at least 64Ki and needs maxConnections: each connection gets its part of it";
     /// On an entry of `limits.windows`.
     WINDOW: "self.from != self.to"
         => "from and to must differ: a whole day is from 00:00 to 24:00, a night from 22:00 to 06:00";

@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{cel_rules, common::SecretKeyRef, time_window::TimeWindow};
+use super::{cel_rules, common::SecretKeyRef, scalar::Size, time_window::TimeWindow};
 
 /// An IMAP server: where it is, how the connection is protected, and how much it may be used.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
@@ -141,6 +141,7 @@ impl TlsMode {
 /// its host in the operator's configuration hold too: these here can only lower them.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(cel_rules::PACE.cel).message(cel_rules::PACE.message))]
 pub struct Limits {
     /// The most connections at one time, all migrations of the namespace together. Left out: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,6 +155,11 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub starts_per_minute: Option<i32>,
+    /// The most bytes in a second, to and from the server, all migrations of the namespace together: each connection gets its
+    /// part, one in `maxConnections`, which has to be there; of what is left free the others get nothing. At least 64Ki. Left
+    /// out: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<Size>,
     /// When syncs of this server may run: while one of these windows is open. A sync that runs when they close saves its
     /// checkpoint, ends, and goes on when they open next; a sync that somebody asks for waits, too. Left out: at any time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -163,6 +169,13 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The part of `bytesPerSecond` that belongs to one connection.
+    #[must_use]
+    pub(crate) fn bytes_per_connection(&self) -> Option<u64> {
+        let connections = u64::try_from(self.max_connections?).ok()?.max(1);
+        Some(self.bytes_per_second?.bytes() / connections)
+    }
+
     fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -9,8 +9,8 @@ use super::{
         ACCEPTED_MESSAGES, AGES, BACKOFF, CONFIG_MAP_LOGIN, CONNECT, CUTOVER_EVERY, CUTOVER_MAX_EVERY, CelRule,
         DEADLINE, DESTINATION_CREDENTIAL, DRAIN_FOR, EVERY, FINISHED_PODS_TTL, HOST, INSECURE, INTO, KEEPALIVE,
         MAILBOX_NAME, NO_TLS, OFFLINE_GRACE, ONE_ACCEPTED, ONE_CA, ONE_CREDENTIAL, ONE_LOGIN, ONE_SERVER, ONE_TTL,
-        PATIENCE, PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, REQUEST_TEXT, SEPARATOR, SINCE_BEFORE, SIZES, SOME_MAILBOX,
-        SOME_REQUESTED, SOURCE_CREDENTIAL, STALL_AFTER, TWO_CONNECTIONS, WINDOW,
+        PACE, PATIENCE, PATTERNS, PEM, RECONNECT_BACKOFF, REPLY, REQUEST_TEXT, SEPARATOR, SINCE_BEFORE, SIZES,
+        SOME_MAILBOX, SOME_REQUESTED, SOURCE_CREDENTIAL, STALL_AFTER, TWO_CONNECTIONS, WINDOW,
     },
     common::{Account, FolderRules, MasterMode, MasterUser, MessageRules, Retry, Timeouts},
     mail_migration::{EndpointSpec, MailMigrationSpec, MailboxEntry},
@@ -142,7 +142,10 @@ fn check_server(at: &mut ProblemCollector<'_>, spec: &MailServerSpec) {
     let characters = HOST_CHARACTERS.as_ref().is_some_and(|r| r.is_match(&spec.host));
     at.at_field("host").require(characters && spec.host.matches(':').count() != 1, HOST);
     check_tls(&mut at.at_field("tls"), &spec.tls);
-    for (index, window) in spec.limits.windows.iter().enumerate() {
+    let limits = &spec.limits;
+    let paced = limits.bytes_per_second.is_none_or(|rate| rate.bytes() >= 64 << 10 && limits.max_connections.is_some());
+    at.at_field("limits").require(paced, PACE);
+    for (index, window) in limits.windows.iter().enumerate() {
         at.at_field(&format!("limits.windows[{index}]")).require(window.from != window.to, WINDOW);
     }
 }

@@ -1,6 +1,6 @@
 //! The flags that say which mailboxes a command is about, shared by all commands that take a migration.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use globset::{Glob, GlobMatcher};
@@ -10,6 +10,7 @@ use super::connection_args::ConnectionArgs;
 use crate::{
     api::{MailMigration, deprecated},
     error::{Error, Result},
+    imap::pace::BytePace,
     local::{
         grant_folder::GrantFolder,
         mailbox_queue::{ServerLimit, ServerLimits},
@@ -67,13 +68,18 @@ pub struct LoadedMigration {
 impl LoadedMigration {
     /// A migration with the limits of its servers.
     #[must_use]
-    pub(super) fn new(manifests: &ManifestSet, migration: &MailMigration, mailboxes: Vec<Result<SyncSpec>>) -> Self {
+    pub(super) fn new(
+        manifests: &ManifestSet,
+        migration: &MailMigration,
+        mut mailboxes: Vec<Result<SyncSpec>>,
+    ) -> Self {
         let limit = |endpoint| {
             let limits = manifests.server(migration, endpoint).map(|server| &server.limits);
             let number = |limit: Option<i32>| limit.and_then(|limit| usize::try_from(limit).ok());
             ServerLimit {
                 connections: number(limits.and_then(|limits| limits.max_connections)),
                 starts_per_minute: number(limits.and_then(|limits| limits.starts_per_minute)),
+                bytes_per_second: limits.and_then(|limits| Some(limits.bytes_per_second?.bytes())),
                 windows: limits.map(|limits| limits.windows.clone()).filter(|w| !w.is_empty()).into_iter().collect(),
             }
         };
@@ -83,6 +89,14 @@ impl LoadedMigration {
             for (side, limit) in [(&spec.source, &source), (&spec.destination, &destination)] {
                 let server = servers.entry(side.address().to_lowercase()).or_default();
                 *server = server.stricter(limit);
+            }
+        }
+        // All that connect to a server from here share what it allows.
+        let rates = servers.iter().filter_map(|(server, limit)| Some((server.clone(), limit.bytes_per_second?)));
+        let paces: BTreeMap<_, _> = rates.map(|(server, rate)| (server, Arc::new(BytePace::new(rate)))).collect();
+        for spec in mailboxes.iter_mut().flatten() {
+            for side in [&mut spec.source, &mut spec.destination] {
+                side.pace = paces.get(&side.address().to_lowercase()).cloned();
             }
         }
         Self {
@@ -201,7 +215,7 @@ mod tests {
 apiVersion: mailferry.io/v1alpha1
 kind: MailServer
 metadata: {name: old}
-spec: {host: Old.Example, limits: {maxConnections: 6, startsPerMinute: 30, windows: [{from: '22:00', to: '06:00', timeZone: UTC}]}}
+spec: {host: Old.Example, limits: {maxConnections: 6, startsPerMinute: 30, bytesPerSecond: 2Mi, windows: [{from: '22:00', to: '06:00', timeZone: UTC}]}}
 ---
 apiVersion: mailferry.io/v1alpha1
 kind: MailMigration
@@ -236,11 +250,18 @@ spec:
         assert_eq!((migration.name.as_str(), migration.parallelism, migration.suspended), ("acme", 7, false));
 
         let window = TimeWindow { days: vec![], from: "22:00".into(), to: "06:00".into(), time_zone: "UTC".into() };
-        let old = ServerLimit { connections: Some(6), starts_per_minute: Some(30), windows: vec![vec![window]] };
+        let old = ServerLimit {
+            connections: Some(6),
+            starts_per_minute: Some(30),
+            bytes_per_second: Some(2 << 20),
+            windows: vec![vec![window]],
+        };
         let new = ServerLimit { connections: Some(9), ..ServerLimit::default() };
         let expected = [("new.example:993".to_owned(), new), ("old.example:993".to_owned(), old)];
         assert_eq!(migration.servers, ServerLimits::from(expected));
-        assert_eq!(migration.mailboxes[0].as_ref().unwrap().mailbox, "alice");
+        let alice = migration.mailboxes[0].as_ref().unwrap();
+        assert_eq!(alice.mailbox, "alice");
+        assert!(alice.source.pace.is_some() && alice.destination.pace.is_none());
         let error = migration.mailboxes[1].as_ref().unwrap_err();
         assert_eq!(error.mailbox.as_deref(), Some("bob"));
         assert_eq!(load(MIGRATION, &["--mailbox", "alice"]).unwrap().mailboxes.len(), 1);

@@ -100,6 +100,7 @@ pub async fn run(client: Client, options: OperatorOptions, stop: CancellationTok
     let reporter = Reporter { controller: "mailferry-controller".to_owned(), instance: options.instance.clone() };
     let recorder = Recorder::new(client.clone(), reporter);
     options.readiness.set(CACHES_READY, false);
+    metrics.set_reads_secrets(options.config.secrets == SecretAccess::Granted);
     if options.config.secrets == SecretAccess::LeftOut {
         tracing::warn!(
             "the operator was installed without the right to get Secrets: mailboxes whose login was refused wait for a \

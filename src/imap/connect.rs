@@ -139,6 +139,8 @@ async fn establish(endpoint: &Arc<Endpoint>, moved: &ByteCounter, granted: Optio
     };
     lent.hide(hidden);
     lent.accept_long_responses();
+    // Before, little moves, and what others do must not make a login late.
+    lent.set_pace(endpoint.pace.clone());
     let mut session = Session::new(lent, Arc::clone(endpoint), facts, round_trip);
     match announced {
         Some(capabilities) => session.set_capabilities(capabilities),

@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretBox};
 
 use super::{
     address::AddressPolicy,
+    pace::BytePace,
     provider::{Provider, ProviderChoice},
     server_kind::ServerKind,
     token_source::SharedTokenSource,
@@ -43,6 +44,8 @@ pub struct Endpoint {
     pub compress: bool,
     /// Which addresses the host may resolve to.
     pub addresses: AddressPolicy,
+    /// How fast bytes go to and from the server, with all who share this; none: as fast as both sides can.
+    pub pace: Option<Arc<BytePace>>,
     /// Whether the account was seen to open, on any connection to it.
     pub opened: OpenedMark,
 }

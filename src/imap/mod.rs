@@ -13,6 +13,7 @@ pub(crate) mod flag;
 mod hidden_secrets;
 mod login_stream;
 pub(crate) mod mutf7;
+pub mod pace;
 pub mod parse;
 pub mod permit;
 pub(crate) mod probe;

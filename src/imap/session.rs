@@ -354,10 +354,9 @@ impl Session {
     /// When the connection ends (BYE by its class), falls silent, or breaks the protocol; it is of no more use then.
     pub(crate) async fn next(&mut self) -> Result<SessionEvent> {
         loop {
-            let next = timeout_at(self.useful_by(), self.wire.next()).await;
-            let incoming = next.unwrap_or_else(|_| Err(self.useless_error()));
-            let event = incoming.and_then(|incoming| self.handle_frame(incoming));
-            if let Some(event) = event.map_err(|error| self.with_endpoint(error))? {
+            let incoming = self.next_frame(None).await.map_err(|error| self.with_endpoint(error))?;
+            let Some(incoming) = incoming else { continue };
+            if let Some(event) = self.handle_frame(incoming).map_err(|error| self.with_endpoint(error))? {
                 return Ok(event);
             }
         }
@@ -369,8 +368,7 @@ impl Session {
     /// As [`Self::next`].
     pub(crate) async fn next_or_drained(&mut self, left: usize) -> Result<Option<SessionEvent>> {
         loop {
-            let next = timeout_at(self.useful_by(), self.wire.next_or_drained(left)).await;
-            match next.unwrap_or_else(|_| Err(self.useless_error())).map_err(|error| self.with_endpoint(error))? {
+            match self.next_frame(Some(left)).await.map_err(|error| self.with_endpoint(error))? {
                 None => return Ok(None),
                 Some(incoming) => {
                     let event = self.handle_frame(incoming).map_err(|error| self.with_endpoint(error))?;
@@ -397,7 +395,33 @@ impl Session {
         if self.outstanding.is_empty() {
             Instant::now() + self.useful_limit()
         } else {
-            self.useful_at + self.useful_limit()
+            // What we ourselves hold up is not the server's fault.
+            self.paced_at().map_or(self.useful_at, |paced| paced.max(self.useful_at)) + self.useful_limit()
+        }
+    }
+
+    /// When the pace last held the connection up.
+    #[must_use]
+    pub(crate) fn paced_at(&self) -> Option<Instant> {
+        self.wire.paced_at()
+    }
+
+    /// What comes in next, as long as the server sends something of use.
+    async fn next_frame(&mut self, left: Option<usize>) -> Result<Option<IncomingFrame>> {
+        loop {
+            let by = self.useful_by();
+            let next = async {
+                match left {
+                    None => self.wire.next().await.map(Some),
+                    Some(left) => self.wire.next_or_drained(left).await,
+                }
+            };
+            let next = timeout_at(by, next).await;
+            match next {
+                Ok(next) => return next,
+                Err(_) if self.useful_by() > Instant::now() => {}
+                Err(_) => return Err(self.useless_error()),
+            }
         }
     }
 
@@ -418,8 +442,10 @@ impl Session {
                 let (since, received) = self.literal.unwrap_or((now, 0));
                 let received = received + bytes.len() as u64;
                 self.literal = Some((since, received));
-                now.duration_since(since)
-                    <= self.useful_limit() + Duration::from_secs(received / SLOWEST_BYTES_PER_SECOND)
+                let paced = self.paced_at().is_some_and(|paced| paced >= since);
+                paced
+                    || now.duration_since(since)
+                        <= self.useful_limit() + Duration::from_secs(received / SLOWEST_BYTES_PER_SECOND)
             }
             IncomingFrame::Response(Response::Untagged(UntaggedResponse::Fetch(fetch))) => {
                 // What comes unasked may lack the UID, and the same may be told of one message for ever.

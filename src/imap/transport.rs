@@ -76,3 +76,11 @@ impl AsyncWrite for Transport {
         }
     }
 }
+
+/// A connection within a test.
+#[cfg(test)]
+impl CompressedStream for tokio::io::DuplexStream {
+    fn tls(&self) -> Option<&rustls::ClientConnection> {
+        None
+    }
+}

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
@@ -21,7 +21,12 @@ use tokio::{
 use tokio_util::io::poll_read_buf;
 
 use super::{
-    hidden_secrets::HiddenSecrets, parse::parse, permit::WritePermit, response::Response, transport::Transport,
+    hidden_secrets::HiddenSecrets,
+    pace::{BytePace, PacedConnection},
+    parse::parse,
+    permit::WritePermit,
+    response::Response,
+    transport::Transport,
 };
 use crate::error::{Error, Result};
 
@@ -99,6 +104,9 @@ pub(crate) struct FramedConnection {
     moved: Arc<std::sync::atomic::AtomicU64>,
     permit: Option<Arc<dyn WritePermit>>,
     held: Option<Pin<Box<Sleep>>>,
+    pace: Option<PacedConnection>,
+    /// When the pace last held it up.
+    paced_at: Option<Instant>,
     hidden: HiddenSecrets,
     /// The longest response that is accepted, bytes without its literals; and these together.
     max_response: usize,
@@ -132,6 +140,8 @@ impl FramedConnection {
             moved,
             permit: None,
             held: None,
+            pace: None,
+            paced_at: None,
             hidden: HiddenSecrets::default(),
             max_response: MAX_RESPONSE_BEFORE_LOGIN,
             allowance: None,
@@ -300,6 +310,40 @@ impl FramedConnection {
         }
     }
 
+    /// From now on bytes move within this budget.
+    pub(super) fn set_pace(&mut self, pace: Option<Arc<BytePace>>) {
+        self.pace = pace.map(PacedConnection::new);
+    }
+
+    /// When the pace last held the connection up: what took long until then is not the server's fault.
+    #[must_use]
+    pub(crate) const fn paced_at(&self) -> Option<Instant> {
+        self.paced_at
+    }
+
+    /// Ready when the pace lets more bytes move.
+    fn poll_pace(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(pace) = self.pace.as_mut().filter(|pace| pace.is_held()) else { return Poll::Ready(()) };
+        // The server is not to blame for this silence.
+        self.progress_at = Instant::now();
+        self.paced_at = Some(self.progress_at);
+        pace.poll_ready(cx)
+    }
+
+    /// The most bytes that may move in one step.
+    fn step(&self) -> usize {
+        self.pace.as_ref().map_or(usize::MAX, PacedConnection::step)
+    }
+
+    /// Bytes moved, in either direction.
+    fn count_moved(&mut self, bytes: usize) {
+        self.moved.fetch_add(bytes as u64, Relaxed);
+        self.progress_at = Instant::now();
+        if let Some(pace) = &mut self.pace {
+            pace.take(bytes);
+        }
+    }
+
     /// The login is over: what is answered now may be long.
     pub(super) fn accept_long_responses(&mut self) {
         self.max_response = MAX_RESPONSE;
@@ -383,12 +427,13 @@ impl FramedConnection {
         if self.input.capacity() - self.input.len() < READ_LEAST {
             self.input.reserve(READ_ROOM);
         }
-        match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input) {
+        ready!(self.poll_pace(cx));
+        let step = self.step();
+        match poll_read_buf(Pin::new(&mut self.io), cx, &mut (&mut self.input).limit(step)) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => Poll::Ready(Err(closed())),
             Poll::Ready(Ok(n)) => {
-                self.moved.fetch_add(n as u64, Relaxed);
-                self.progress_at = Instant::now();
+                self.count_moved(n);
                 if let Some(left) = &mut self.allowance {
                     match left.checked_sub(n as u64) {
                         Some(rest) => *left = rest,
@@ -436,13 +481,16 @@ impl FramedConnection {
             }
             if !self.stage.is_empty() || self.queued > 0 {
                 ready!(self.poll_permit(cx))?;
+                ready!(self.poll_pace(cx));
             }
+            let step = self.step();
             let written = if self.stage.is_empty() {
                 let held = self.must_hold();
                 match self.output.front_mut() {
                     Some((command, CommandPart::Bytes(bytes))) if !held => {
                         self.writing = *command;
-                        let n = ready!(Pin::new(&mut self.io).poll_write(cx, bytes)).map_err(|e| lost(&e))?;
+                        let piece = bytes.get(..step).unwrap_or(bytes.as_ref());
+                        let n = ready!(Pin::new(&mut self.io).poll_write(cx, piece)).map_err(|e| lost(&e))?;
                         bytes.advance(n);
                         self.queued -= n;
                         if bytes.is_empty() {
@@ -459,7 +507,8 @@ impl FramedConnection {
                     }
                 }
             } else {
-                let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.stage)).map_err(|e| lost(&e))?;
+                let piece = self.stage.get(..step).unwrap_or(self.stage.as_ref());
+                let n = ready!(Pin::new(&mut self.io).poll_write(cx, piece)).map_err(|e| lost(&e))?;
                 self.stage.advance(n);
                 n
             };
@@ -467,8 +516,7 @@ impl FramedConnection {
                 return Poll::Ready(Err(closed()));
             }
             self.unflushed = true;
-            self.moved.fetch_add(written as u64, Relaxed);
-            self.progress_at = Instant::now();
+            self.count_moved(written);
         }
     }
 
@@ -622,3 +670,6 @@ fn closed() -> Error {
 fn lost(error: &std::io::Error) -> Error {
     Error::network(format!("the connection was lost: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,8 @@ pub struct ServerLimit {
     pub connections: Option<usize>,
     /// Mailboxes started within one minute.
     pub starts_per_minute: Option<usize>,
+    /// Bytes in a second, in both directions.
+    pub bytes_per_second: Option<u64>,
     /// When syncs may run: each has to have a window open.
     pub windows: Vec<Vec<TimeWindow>>,
 }
@@ -45,6 +47,7 @@ impl ServerLimit {
         Self {
             connections: stricter(self.connections, other.connections),
             starts_per_minute: stricter(self.starts_per_minute, other.starts_per_minute),
+            bytes_per_second: self.bytes_per_second.into_iter().chain(other.bytes_per_second).min(),
             windows: self.windows.iter().chain(new).cloned().collect(),
         }
     }
@@ -57,7 +60,9 @@ pub(crate) type ServerLimits = BTreeMap<String, ServerLimit>;
 #[must_use]
 pub(crate) fn rates_within_limits(limits: &ServerLimits) -> KnownRates {
     let starts = limits.values().filter_map(|limit| limit.starts_per_minute).min();
-    KnownRates { starts_per_minute: starts.and_then(|starts| u64::try_from(starts).ok()), ..KnownRates::default() }
+    let starts_per_minute = starts.and_then(|starts| u64::try_from(starts).ok());
+    let limit = limits.values().filter_map(|limit| limit.bytes_per_second).min();
+    KnownRates { measured: None, limit, starts_per_minute }
 }
 
 /// Lowers a mailbox's connections to what its servers allow, and says what it takes of what is shared.

@@ -60,6 +60,7 @@ pub(crate) fn server_endpoint(
         compress: server.compress,
         addresses: AddressPolicy::default(),
         opened: OpenedMark::default(),
+        pace: None,
     };
     endpoint.tls = tls(&server.tls, secrets).map_err(|error| error.on(side, endpoint.address()))?;
     Ok(endpoint)

@@ -31,6 +31,7 @@ pub(crate) fn spec(name: &str) -> SyncSpec {
         compress: false,
         addresses: AddressPolicy::default(),
         opened: OpenedMark::default(),
+        pace: None,
     };
     SyncSpec {
         mailbox: name.to_owned(),

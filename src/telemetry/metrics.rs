@@ -60,6 +60,7 @@ struct MetricsInner {
     reconcile_overdue: GaugeVec,
     server_checks: IntCounterVec,
     leader: IntGauge,
+    reads_secrets: IntGauge,
 }
 
 impl Metrics {
@@ -156,6 +157,10 @@ impl Metrics {
                 &["result"],
             )?,
             leader: of.gauge("leader", "1 while this process leads, else 0.")?,
+            reads_secrets: of.gauge(
+                "reads_secrets",
+                "1 where the operator has the right to get Secrets; 0: a refused login waits for a syncRequest.",
+            )?,
             registry,
             before: OnceLock::new(),
         };
@@ -298,6 +303,11 @@ impl Metrics {
         self.0.leader.set(i64::from(leads));
     }
 
+    /// Whether this process was installed with the right to get Secrets.
+    pub fn set_reads_secrets(&self, reads: bool) {
+        self.0.reads_secrets.set(i64::from(reads));
+    }
+
     /// All of them as Prometheus reads them (text format 0.0.4).
     ///
     /// # Errors
@@ -405,13 +415,14 @@ mod tests {
         metrics.reconciled("MailboxSync", ReconcileResult::Ok, Duration::from_millis(2));
         metrics.server_checked(None);
         metrics.set_leader(true);
+        metrics.set_reads_secrets(true);
         metrics
     }
 
     #[test]
     fn names_and_units_are_as_prometheus_wants_them() {
         let families = used().families();
-        assert_eq!(families.len(), 24);
+        assert_eq!(families.len(), 25);
         for family in &families {
             let name = family.name();
             assert!(include_str!("../../docs/operator.md").contains(&format!("`{name}`")), "{name} is not in the docs");

@@ -13,7 +13,7 @@ use crate::{
     api::{MailboxSync, SecretKeyRef, SyncEndpoint, names},
     error::{Error, Result, Side},
     host_name::HostName,
-    imap::{AddressPolicy, LoginCredential},
+    imap::{AddressPolicy, LoginCredential, pace::BytePace},
     resolve::{SecretError, SecretProvider, build_sync_spec},
     sync::{checkpoint::Checkpoint, progress::SyncProgress, spec::SyncSpec},
 };
@@ -142,6 +142,11 @@ pub(crate) fn assigned_sync_spec(
     let slots = claimed.status.as_ref().and_then(|status| status.slots);
     let slots = slots.and_then(|slots| usize::try_from(slots).ok()).unwrap_or(usize::MAX);
     spec.connections = spec.connections.min(slots).max(1);
+    for (endpoint, side) in [(&mut spec.source, &sync.source), (&mut spec.destination, &sync.destination)] {
+        // Connections that stand idle leave their part to the others of this sync.
+        let share = side.server.limits.bytes_per_connection();
+        endpoint.pace = share.map(|share| Arc::new(BytePace::new(share.saturating_mul(spec.connections as u64))));
+    }
     spec.retry_refused = claimed.status.as_ref().is_some_and(|status| status.retry_refused);
     spec.source.addresses = assignment.addresses.restricted_to(assignment.source_networks.iter().copied());
     spec.destination.addresses = assignment.addresses.clone();

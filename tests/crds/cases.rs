@@ -60,6 +60,12 @@ pub fn refused() -> Vec<(&'static str, Value, CelRule)> {
             json!({"host": "h", "limits": {"windows": [{"from": "06:00", "to": "06:00", "timeZone": "UTC"}]}}),
             cel_rules::WINDOW,
         ),
+        ("/spec/source/server", json!({"host": "h", "limits": {"bytesPerSecond": "1Mi"}}), cel_rules::PACE),
+        (
+            "/spec/source/server",
+            json!({"host": "h", "limits": {"bytesPerSecond": "63Ki", "maxConnections": 4}}),
+            cel_rules::PACE,
+        ),
         ("/spec/source/serverRef", json!({"name": "old"}), cel_rules::ONE_SERVER),
         ("/spec/destination/serverRef", Value::Null, cel_rules::ONE_SERVER),
         ("/spec/mailboxes/0/source/tokenSecretRef", reference.clone(), cel_rules::ONE_CREDENTIAL),

@@ -114,6 +114,7 @@ pub fn endpoint(side: Side, port: u16, user: &str, password: &str) -> Endpoint {
         compress: false,
         addresses: AddressPolicy::default(),
         opened: OpenedMark::default(),
+        pace: None,
     }
 }
 

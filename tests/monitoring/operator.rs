@@ -51,6 +51,7 @@ pub fn names() -> Vec<String> {
 
 fn work(metrics: &Metrics) {
     metrics.set_leader(true);
+    metrics.set_reads_secrets(true);
     metrics.set_migrations([(MigrationPhase::Running, 2), (MigrationPhase::Complete, 1)]);
     metrics.set_mailboxes(&MailboxTally {
         phases: BTreeMap::from([(SyncPhase::Running, 4), (SyncPhase::Queued, 7), (SyncPhase::Stalled, 1)]),

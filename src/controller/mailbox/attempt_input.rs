@@ -7,6 +7,7 @@ use crate::{
     Side,
     api::{
         CredentialRef, MailboxSyncSpec, MailboxSyncStatus, MasterMode, SyncEndpoint,
+        mail_server::Limits,
         mailbox_sync::{AttemptInput, GrantedBy},
         names::{account_hash, hash_texts},
         settings::SyncSettings,
@@ -73,8 +74,8 @@ pub(super) fn spec_hash(spec: &MailboxSyncSpec) -> String {
         cancel: false,
         sync_request: None,
         start_at: None,
-        source: without_windows(&spec.source),
-        destination: without_windows(&spec.destination),
+        source: without_times(&spec.source),
+        destination: without_times(&spec.destination),
         ..spec.clone()
     };
     let mut spec = serde_json::to_value(spec).unwrap_or_default();
@@ -82,11 +83,12 @@ pub(super) fn spec_hash(spec: &MailboxSyncSpec) -> String {
     hash_texts(&[&spec.to_string()], HASH_DIGITS)
 }
 
-/// The side as it is at any time: when its server may be used does not decide how a sync goes.
-fn without_windows(endpoint: &SyncEndpoint) -> SyncEndpoint {
+/// The side as it is at any time: when its server may be used, and how fast, does not decide how a sync goes.
+fn without_times(endpoint: &SyncEndpoint) -> SyncEndpoint {
     let mut endpoint = endpoint.clone();
-    if !endpoint.server.limits.windows.is_empty() {
-        endpoint.server.limits.windows.clear();
+    let limits = &endpoint.server.limits;
+    if !limits.windows.is_empty() || limits.bytes_per_second.is_some() {
+        endpoint.server.limits = Limits { windows: Vec::new(), bytes_per_second: None, ..limits.clone() };
     }
     endpoint
 }
@@ -166,6 +168,7 @@ mod tests {
         assert_ne!(with(|settings| settings.dry_run = true), plain);
         let mut nightly = spec.clone();
         nightly.source.server.limits.windows = vec![TimeWindow::default()];
+        nightly.source.server.limits.bytes_per_second = Some("1Mi".parse().unwrap());
         assert_eq!(spec_hash(&nightly), plain);
     }
 }

@@ -113,7 +113,8 @@ pub(crate) fn rates_within_limits(servers: &[MailServerSpec], config: &OperatorC
         let own = server.limits.starts_per_minute.and_then(|limit| u64::try_from(limit).ok());
         [own, cluster.and_then(|limit| u64::try_from(limit).ok())]
     });
-    KnownRates { measured: None, limit: None, starts_per_minute: starts.flatten().min() }
+    let limit = servers.iter().filter_map(|server| Some(server.limits.bytes_per_second?.bytes())).min();
+    KnownRates { measured: None, limit, starts_per_minute: starts.flatten().min() }
 }
 
 #[cfg(test)]

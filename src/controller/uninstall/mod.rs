@@ -42,10 +42,11 @@ use crate::{
     error::{Error, ErrorClass, Result},
 };
 
-/// MailMigrations and MailboxSyncs that one request asks for: each may take 768 KiB.
-const PAGE: u32 = 20;
-/// Pods that one request asks for.
-const PODS_PAGE: u32 = 500;
+/// MailMigrations that one request asks for: each may list a thousand mailboxes.
+const MIGRATIONS_PAGE: u32 = 20;
+/// MailboxSyncs and pods that one request asks for: almost all of them have a few KiB, and what is not needed of them is let go
+/// of page by page.
+const PAGE: u32 = 500;
 /// Between two rounds of looks.
 const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -133,7 +134,7 @@ impl UninstallRun<'_, '_> {
         let mut left = self.stop_migrations().await?;
         let leader = if self.options.dry_run { None } else { self.leader().await? };
         // Pods first: a status that is read later tells of each attempt whose pod was seen.
-        let pods: Vec<SyncPod> = self.list(ListParams::default().labels(SYNC_LABEL).limit(PODS_PAGE), slim_pod).await?;
+        let pods: Vec<SyncPod> = self.list(ListParams::default().labels(SYNC_LABEL).limit(PAGE), slim_pod).await?;
         let mut pods_of: HashMap<(String, String), Vec<Arc<SyncPod>>> = HashMap::new();
         for pod in pods {
             let owner = (pod.namespace().unwrap_or_default(), pod.sync_name().unwrap_or_default().to_owned());
@@ -159,7 +160,7 @@ impl UninstallRun<'_, '_> {
 
     /// Suspends the MailMigrations that are not, and deletes them where that is asked for; gives those that are refused.
     async fn stop_migrations(&mut self) -> Result<Vec<Leftover>> {
-        let migrations: Vec<MailMigration> = self.list(ListParams::default().limit(PAGE), |_| {}).await?;
+        let migrations: Vec<MailMigration> = self.list(ListParams::default().limit(MIGRATIONS_PAGE), |_| {}).await?;
         let mut left = Vec::new();
         for migration in migrations.into_iter().filter(|migration| migration.metadata.deletion_timestamp.is_none()) {
             let object = ObjectName::of(ObjectKind::MailMigration, &migration);

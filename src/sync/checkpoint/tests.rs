@@ -39,6 +39,7 @@ fn endpoint(host: &str, port: u16, user: &str, password: &str) -> Endpoint {
         compress: false,
         addresses: AddressPolicy::default(),
         opened: OpenedMark::default(),
+        pace: None,
     }
 }
 

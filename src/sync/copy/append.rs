@@ -396,7 +396,8 @@ impl CopyPass<'_, '_> {
         let Some(first) = self.in_flight.pop_front() else { return Err(error) };
         self.memory.waited += silent;
         // Who waits so long for one message does not need to see it twice.
-        let mut is_suspect = silent >= self.context.patience;
+        let paced = self.destination.paced_at().map(|paced| paced.elapsed());
+        let mut is_suspect = paced.map_or(silent, |paced| paced.min(silent)) >= self.context.patience;
         for sent in &first.messages {
             let uid = self.message(sent.at)?.uid;
             let losses = self.memory.append_losses.entry(uid).or_default();
@@ -500,7 +501,8 @@ impl CopyPass<'_, '_> {
     /// A server that commits slowly gets smaller batches, so that what a dead client left behind shows up in steps that
     /// are much shorter than the time between two looks.
     fn adapt(&mut self, answered: &PendingAppend) {
-        let took = self.answered_at.map_or(answered.sent_at, |before| before.max(answered.sent_at)).elapsed();
+        let since = self.answered_at.map_or(answered.sent_at, |before| before.max(answered.sent_at));
+        let took = since.elapsed();
         if took >= NOTEWORTHY_COMMIT {
             let took = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
             self.context
@@ -508,6 +510,8 @@ impl CopyPass<'_, '_> {
                 .update(|checkpoint| checkpoint.slowest_commit = checkpoint.slowest_commit.max(took));
         }
         self.answered_at = Some(Instant::now());
+        // Bytes that we hold back ourselves say nothing of how fast the server commits.
+        let took = self.destination.paced_at().map_or(since, |paced| paced.max(since)).elapsed();
         if took > SLOW_COMMIT {
             self.batch_limit = (answered.messages.len() / 2).max(1);
         } else if took < SLOW_COMMIT / 4 {
