@@ -291,8 +291,7 @@ pub struct AcceptNotCopied {
 
 /// All messages of all folders that were not copied for this reason, also later ones: larger than the destination takes
 /// (`TooLarge`), refused by the destination (`Refused`; `Empty` where they have no bytes), not delivered by the source
-/// (`Unreadable`), counted by the source and listed nowhere (`Unlisted`), or taken by the destination and not shown by it
-/// (`Missing`).
+/// (`Unreadable`), or counted by the source and listed nowhere (`Unlisted`).
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotCopiedReason {
     /// Larger than the destination takes.
@@ -305,8 +304,6 @@ pub enum NotCopiedReason {
     Empty,
     /// The source counts them and lists them nowhere.
     Unlisted,
-    /// The destination said that it took them, and does not show them.
-    Missing,
 }
 
 /// What happens to flags of messages that were copied before.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::Error,
     sync::{
-        report::{FolderReport, LEFT_OUT, LeftOut, MailboxReport, MessageNote},
+        report::{FolderReport, LEFT_OUT, LeftOut, MISSING, MailboxReport, MessageNote},
         set_aside::SetAsideReason,
     },
     terminal_text::{format_bytes, format_count, format_duration, printable},
@@ -309,7 +309,7 @@ fn in_words(reason: &str) -> &str {
     match SetAsideReason::from_name(reason) {
         Some(SetAsideReason::TooLarge) => "too large",
         Some(SetAsideReason::Unlisted) => "counted by the source and listed nowhere",
-        Some(SetAsideReason::Missing) => "taken by the destination and not shown by it",
+        None if reason == MISSING => "taken by the destination and not shown by it",
         None if reason == LEFT_OUT => "in folders that Mailferry leaves out by itself",
         _ => reason,
     }

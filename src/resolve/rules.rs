@@ -98,7 +98,6 @@ pub(super) fn accepted_losses(entries: &[api::AcceptNotCopied]) -> Result<Accept
             api::NotCopiedReason::Unreadable => SetAsideReason::Unreadable,
             api::NotCopiedReason::Empty => SetAsideReason::Empty,
             api::NotCopiedReason::Unlisted => SetAsideReason::Unlisted,
-            api::NotCopiedReason::Missing => SetAsideReason::Missing,
         }));
         for text in &entry.messages {
             let Some((uid_validity, uids)) = validity_and_uids(text) else {

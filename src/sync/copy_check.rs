@@ -20,7 +20,7 @@ use super::{
     shown_copy::{SHOWN_ITEMS, ShownCopies, ShownCopy},
     store_flags::set_lost_flags,
     uid::{DestinationUid, SourceUid},
-    uncertain_copies::{judge_unfound, set_missing_aside, settle_shared_uids},
+    uncertain_copies::{judge_unfound, report_missing, settle_shared_uids},
 };
 use crate::{
     error::Result,
@@ -79,13 +79,13 @@ pub(crate) async fn check_copies(
         if !unfound.is_empty() {
             let from = memory.copies_from.unwrap_or(1);
             let missing = judge_unfound(&mut pair.destination, (from, &known), &unfound, report).await?;
-            set_missing_aside(shared, job, missing, report)?;
+            report_missing(&missing, report);
             // Told once.
             memory.appended.retain(AppendedCopy::is_known);
         }
     }
     let missing = settle_shared_uids(pair, scan, &mut memory.appended).await?;
-    set_missing_aside(shared, job, missing, report)?;
+    report_missing(&missing, report);
     let purges = pair.destination.server_kind() == ServerKind::Gmail;
     let sent = |flag: &Flag| selected.may_keep_flag(flag) && !(purges && *flag == Flag::Deleted);
     let expected = flags.into_iter().map(|(text, uids)| SentFlag { flag: Flag::parse(text.as_bytes()), text, uids });
@@ -282,8 +282,8 @@ impl CopyCheck<'_> {
             let what = "the destination stored it changed (it has another size)";
             self.report.add_difference(copy.source_uid, "content", what);
         }
-        let missing = faults.missing.iter().map(|copy| copy.source_uid).collect();
-        set_missing_aside(self.shared, self.job, missing, self.report)
+        report_missing(&faults.missing.iter().map(|copy| copy.source_uid).collect(), self.report);
+        Ok(())
     }
 
     /// Looks at these copies; what is not shown is asked for again once the folder was opened anew. None when the

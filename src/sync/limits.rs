@@ -23,7 +23,7 @@ pub(crate) const SINGLES_IN_FLIGHT: usize = 32;
 pub(crate) const MAX_MESSAGES: u32 = 16_000_000;
 /// The different sets of flags that a folder's messages have take at most this many bytes of memory. A folder with more is
 /// not synced.
-pub(crate) const MAX_FLAG_SET_BYTES: usize = 16 << 20;
+pub(crate) const MAX_FLAG_SET_BYTES: usize = 12 << 20;
 /// A folder that counts at most this many messages may be asked for as a whole.
 pub(crate) const WHOLE_MESSAGES: u32 = 10_000;
 /// ... and brings at most this many bytes, or the connection ends: it was said to be smaller.

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::{error::Error, imap::UidSet};
 
+/// Messages that the destination said that it took, and does not show: a difference, and a reason not to call a mailbox
+/// copied.
+pub(crate) const MISSING: &str = "missing";
 /// Lists in a report hold at most this many entries; the counts beside them are complete.
 pub(crate) const MAX_LISTED: usize = 200;
 
@@ -252,6 +255,9 @@ impl MailboxReport {
         for left_out in self.left_out.iter().filter(|left_out| !left_out.by_rule && !left_out.no_mail) {
             not_copied.add(LEFT_OUT, left_out.not_elsewhere.or(left_out.messages).unwrap_or(0), false);
         }
+        for folder in &self.folders {
+            not_copied.add(MISSING, folder.differences.get(MISSING).copied().unwrap_or(0), false);
+        }
         self.not_copied = Some(not_copied);
     }
 
@@ -379,12 +385,6 @@ fn set_aside_text(group: &SetAsideGroup) -> String {
             format!("{}; tried again {when}", known("it is larger than the destination takes"))
         }
         SetAsideReason::NotTried => known("it was not tried; the next run tries it").to_owned(),
-        SetAsideReason::Missing => {
-            format!(
-                "{}; sent again only on request",
-                known("the destination said that it took it, and does not show it")
-            )
-        }
         // What is known of it says that every run tries it.
         SetAsideReason::Unreadable | SetAsideReason::Unlisted => known("the source did not deliver it").to_owned(),
     }

@@ -33,14 +33,12 @@ pub enum SetAsideReason {
     /// The source counts it and lists it nowhere. Such messages have no UIDs: they are a number in the checkpoint, and in
     /// no group.
     Unlisted,
-    /// The destination said that it took it, and does not show it.
-    Missing,
 }
 
 impl SetAsideReason {
     /// Every reason.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::TooLarge, Self::Refused, Self::Unreadable, Self::Empty, Self::NotTried, Self::Unlisted, Self::Missing];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::TooLarge, Self::Refused, Self::Unreadable, Self::Empty, Self::NotTried, Self::Unlisted];
 
     /// The name in checkpoints, reports, status and metrics.
     #[must_use]
@@ -52,7 +50,6 @@ impl SetAsideReason {
             Self::Empty => "empty",
             Self::NotTried => "notTried",
             Self::Unlisted => "unlisted",
-            Self::Missing => "missing",
         }
     }
 
@@ -156,13 +153,9 @@ pub struct RetryFacts {
 impl SetAsideGroup {
     /// True when a run that begins now tries these messages: always without proof; else at the first, second, fourth,
     /// eighth run and so on, after a week, when the destination or the rules changed, and on request. What is larger
-    /// than the destination says that it takes is only tried when that changes. What it took and does not show is only
-    /// tried on request: it may show it later, and would have it twice then.
+    /// than the destination says that it takes is only tried when that changes.
     #[must_use]
     pub(crate) fn is_due(&self, facts: &RetryFacts) -> bool {
-        if self.reason == SetAsideReason::Missing {
-            return facts.requested;
-        }
         let destination_changed = self.destination != facts.destination;
         if self.reason == SetAsideReason::TooLarge && facts.destination.append_limit.is_some() && !destination_changed {
             return false;
@@ -260,7 +253,7 @@ impl SetAside {
             reason(*at) == reason(at - 1)
         });
         let size = |at: usize| self.groups.get(at).map_or(0, |group| group.uids.len());
-        // Sixteen groups and seven reasons: there are always two of one.
+        // Sixteen groups and six reasons: there are always two of one.
         let Some(at) = candidates.min_by_key(|at| size(*at) + size(at - 1)) else { return };
         let smaller = self.groups.remove(at);
         if let Some(larger) = self.groups.get_mut(at - 1) {

@@ -10,13 +10,12 @@ use super::{
     job::{FolderSyncContext, FolderSyncJob},
     message_limit::{ListingCommand, list_lower_pages},
     read_back::are_bytes_equal,
-    report::FolderReport,
+    report::{FolderReport, MISSING},
     scan::FolderScan,
-    set_aside::{SetAsideGroup, SetAsideReason},
     uid::{DestinationUid, SourceUid},
 };
 use crate::{
-    error::{ErrorClass, Result},
+    error::Result,
     imap::{
         Session, UidSet,
         response::{StatusCondition, UntaggedResponse},
@@ -73,7 +72,7 @@ pub(crate) async fn report_unseen(
                     "an earlier run was told that the destination took it, as UID {copy}, and it is not there: the \
                      destination never stored it, or somebody removed it since; it is not sent again"
                 );
-                report.add_difference(source, "missing", what);
+                report.add_difference(source, MISSING, what);
             }
         }
     }
@@ -83,34 +82,20 @@ pub(crate) async fn report_unseen(
         for uid in missing.iter() {
             let what = "an earlier run was told that the destination took it, and it is not there: the destination never \
                         stored it, or somebody removed it since; it is not sent again";
-            report.add_difference(uid, "missing", what);
+            report.add_difference(uid, MISSING, what);
         }
     }
     // Told once, though the folder may be tried again.
     shared.live_checkpoint.update_folder(&job.source_raw, |state| state.unseen = state.unseen.intersection(&own))
 }
 
-/// Messages that the destination took in this run and does not show are not copied, whatever it said. They are not sent
-/// again by themselves: it may show them later.
-///
-/// # Errors
-/// Internal, when the folder is not in the checkpoint.
-pub(crate) fn set_missing_aside(
-    shared: &FolderSyncContext,
-    job: &FolderSyncJob,
-    uids: UidSet<SourceUid>,
-    report: &mut FolderReport,
-) -> Result<()> {
-    if uids.is_empty() {
-        return Ok(());
+/// Tells of messages that the destination took in this run and does not show. They stay in the map: it may show them later,
+/// and would have them twice if they were sent again.
+pub(crate) fn report_missing(uids: &UidSet<SourceUid>, report: &mut FolderReport) {
+    for uid in uids.iter() {
+        let what = "the destination said that it took the message, and does not show it; it is not sent again";
+        report.add_difference(uid, MISSING, what);
     }
-    report.copied_now = report.copied_now.saturating_sub(uids.len());
-    let facts = shared.try_facts(job.append_limit);
-    shared.live_checkpoint.update_folder(&job.source_raw, |state| {
-        state.map.remove_sources(&uids);
-        let (reason, class) = (SetAsideReason::Missing, ErrorClass::Protocol);
-        state.set_aside.add_group(SetAsideGroup::without_refusal(reason, class, "", &facts, uids));
-    })
 }
 
 /// Judges copies that were not found again: gives those that are certainly not there, and tells of the others. They were

@@ -193,10 +193,10 @@ async fn messages_with_more_different_flags_than_fit_cost_their_folder_and_no_ot
     let destination = Fake::start(MODERN, Vec::new()).await;
     let cli = cli(&source, &destination);
     let code = ErrorClass::Protocol.exit_code().into();
-    run_bounded(&cli, "run").await.exits(code).says(&["more different flags than fit into 16 MiB"]);
+    run_bounded(&cli, "run").await.exits(code).says(&["more different flags than fit into 12 MiB"]);
     assert_eq!(all_bodies(&destination.mails("Work")).len(), 2);
     assert!(destination.mails("INBOX").is_empty());
-    run_bounded(&cli, "verify").await.exits(code).says(&["more different flags than fit into 16 MiB"]);
+    run_bounded(&cli, "verify").await.exits(code).says(&["more different flags than fit into 12 MiB"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

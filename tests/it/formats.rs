@@ -315,7 +315,7 @@ async fn a_run_goes_on_from_a_state_folder_and_leaves_one_like_it() {
     let report = &ran.events("finished")[0]["report"];
     insta::assert_snapshot!(serde_json::to_string_pretty(&report["folders"]).unwrap());
     // The file has the name of its accounts by now.
-    assert_eq!(modes(&state).into_keys().collect::<Vec<_>>(), [".", name.as_str(), "lock"]);
+    assert_eq!(modes(&state).into_keys().collect::<Vec<_>>(), [".", name.as_str(), "last-run.json", "lock"]);
     let (inbox, then) =
         (&read(&state.join(&name)).folders[&b"INBOX"[..]], &read(&kept.join(ALICE)).folders[&b"INBOX"[..]]);
     assert_eq!((&inbox.map, inbox.set_aside.uids()), (&then.map, then.set_aside.uids()));

@@ -119,7 +119,7 @@ async fn check_says_which_grant_was_used_and_why_a_mailbox_does_not_take_its_tok
     run(folder.path(), "check")
         .await
         .exits(0)
-        .says(&["\"token\":\"the grant alice-grant (client credentials with a secret), until"]);
+        .says(&["token    by the grant alice-grant (client credentials with a secret), until"]);
     let locked = Fake::for_tokens(mails(1), |_| false, |_, _| None).await;
     write(folder.path(), &migration(&locked, &destination), &app(&tokens));
     run(folder.path(), "check")

@@ -211,7 +211,7 @@ async fn what_keeps_a_server_from_being_ready_is_named_by_its_class() {
     let busy = ScriptedServer::play(None, vec![goodbye]).await;
     let cases = [
         ("wrong-port", by_tls(CLOSED), "Network", "no connection to 127.0.0.1"),
-        ("no-host", json!({"host": "nowhere.invalid"}), "Network", "cannot be resolved"),
+        ("no-host", json!({"host": "nowhere.invalid"}), "Network", "there is no host"),
         ("expired", by_tls(expired.tls_port()), "Tls", "expired"),
         (
             "stranger",
