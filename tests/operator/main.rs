@@ -16,6 +16,7 @@ mod destination_policy;
 mod expansion;
 mod failing_api;
 mod fence;
+mod kubectl_plugin;
 mod leader;
 mod lifecycle;
 mod limits;
