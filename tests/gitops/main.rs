@@ -71,6 +71,7 @@ fn a_mailbox_is_good_while_it_goes_on_by_itself_and_wrong_when_a_person_is_neede
         let expected = match state {
             "before its time"
             | "waits for its turn"
+            | "waits for a time window"
             | "waits for another migration"
             | "runs"
             | "synced"
@@ -83,6 +84,7 @@ fn a_mailbox_is_good_while_it_goes_on_by_itself_and_wrong_when_a_person_is_neede
             | "no room"
             | "given up"
             | "its master user is not allowed"
+            | "its grant is not allowed"
             | "its destination is not allowed" => WRONG,
             other => panic!("{other}"),
         };

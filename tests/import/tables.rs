@@ -101,10 +101,11 @@ fn a_host_may_have_its_port_in_the_table_and_on_the_command_line() {
         "users.csv",
         "user,password,host1,port1\na@x.example,hush1,imap.old.example:143,993\nb@x.example,hush2,hush3:1,\n",
     );
-    desk.run(&["import", "users.csv", "--destination-host", "new.example"]).exits(2).hides(&["hush"]).says(&[
-        "line 2: two ports of the source",
-        "line 3: source_host (column 3) must be an IP address or a host name",
-    ]);
+    desk.run(&["import", "users.csv", "--destination-host", "new.example"])
+        .exits(2)
+        .hides(&["hush"])
+        .says(&["line 2: two ports of the source"])
+        .says(&["line 3: source_host (column 3) must be an IP address or a host name"]);
     desk.run(&["import", "users.csv", "--destination-host", "new.example:1", "--destination-port", "2"])
         .exits(2)
         .says(&["--destination-host has another port than --destination-port"]);
