@@ -429,14 +429,14 @@ mod tests {
     #[tokio::test]
     async fn an_endpoint_that_is_unwell_is_left_alone_by_all_its_grants() {
         let endpoint = ScriptedEndpoint::new([
-            Ok(EndpointReply { retry_after: Some(Duration::from_secs(60)), ..reply(429, "") }),
+            Ok(EndpointReply { retry_after: Some(Duration::from_mins(1)), ..reply(429, "") }),
             Ok(reply(500, "")),
             Ok(reply(500, "")),
             gives("one", 3600),
         ]);
         let grant = granted(&endpoint, app_grant());
         let error = token(&grant, None).await.unwrap_err();
-        assert_eq!((error.class, error.stated_wait), (ErrorClass::Throttled, Some(Duration::from_secs(60))));
+        assert_eq!((error.class, error.stated_wait), (ErrorClass::Throttled, Some(Duration::from_mins(1))));
         pass(59);
         assert_eq!(token(&grant, None).await.unwrap_err().stated_wait, Some(Duration::from_secs(1)));
         assert_eq!(endpoint.asked().len(), 1);

@@ -35,6 +35,7 @@ pub fn with(object: &Value, pointer: &str, value: Value) -> Value {
 }
 
 /// A field of [`migration`], a value that may not stand there, and the one rule that it breaks.
+#[allow(clippy::too_many_lines, reason = "a table")]
 pub fn refused() -> Vec<(&'static str, Value, CelRule)> {
     let reference = json!({"name": "s", "key": "k"});
     let server = |tls: Value| json!({"host": "h", "tls": tls});
